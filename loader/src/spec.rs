@@ -126,10 +126,6 @@ impl MetadataColumn {
 
 /// Frames of a row as the model sees it; 1 of a feature that has none.
 fn frames_of(feature: &FeatureEntry, data: &Data) -> Result<usize, DatasetError> {
-    let unfit = |problem| DatasetError::Unfit {
-        key: "frames",
-        problem,
-    };
     if feature.is_statistics() || feature.is_picture() {
         return match data.frames {
             None => Ok(1),
@@ -150,6 +146,13 @@ fn frames_of(feature: &FeatureEntry, data: &Data) -> Result<usize, DatasetError>
             feature.name
         ))
     })
+}
+
+fn unfit(problem: String) -> DatasetError {
+    DatasetError::Unfit {
+        key: "frames",
+        problem,
+    }
 }
 
 /// The place of an id in its vocabulary, from 1; 0 for another one.

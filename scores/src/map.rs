@@ -7,6 +7,8 @@
 //! on one thread (its parallel sums depend on which thread was free). Sources: van der Maaten and Hinton, "Visualizing
 //! data using t-SNE" (2008); van der Maaten, "Accelerating t-SNE using tree-based algorithms" (2014).
 
+use std::cmp::Ordering;
+
 use bhtsne::{Neighbor, tSNE};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
@@ -181,15 +183,17 @@ fn nearest(rows: &[&[f32]], own: usize, row: &[f32], wanted: usize) -> Vec<Neigh
     }
 
     // The order is total, so the choice does not depend on how it is made.
-    let order = |a: &Neighbor<f64>, b: &Neighbor<f64>| {
-        (a.distance.total_cmp(&b.distance)).then(a.index.cmp(&b.index))
-    };
     if wanted < others.len() {
-        let _ = others.select_nth_unstable_by(wanted - 1, order);
+        let _ = others.select_nth_unstable_by(wanted - 1, nearest_first);
         others.truncate(wanted);
     }
-    others.sort_unstable_by(order);
+    others.sort_unstable_by(nearest_first);
     others
+}
+
+/// Of equally near ones by place.
+fn nearest_first(a: &Neighbor<f64>, b: &Neighbor<f64>) -> Ordering {
+    (a.distance.total_cmp(&b.distance)).then(a.index.cmp(&b.index))
 }
 
 fn squared_distance(a: &[f32], b: &[f32]) -> f32 {

@@ -43,12 +43,17 @@ impl Inverse {
             }
         }
 
-        let share = |sum: f64| if sum > 0.0 { 1.0 / sum } else { 0.0 };
+        // A bin under no band has a sum of 0, and no share in anything.
+        let mut shares = Vec::with_capacity(n_bins);
+        for sum in sums {
+            shares.push(if sum > 0.0 { 1.0 / sum } else { 0.0 });
+        }
+
         Self {
             power: args.power,
             values: vec![0.0; bands.len()],
             bands,
-            shares: sums.into_iter().map(share).collect(),
+            shares,
             spectrum: vec![0.0; n_bins],
             growth: vec![0.0; n_bins],
         }

@@ -138,10 +138,7 @@ impl Probe {
     /// The values of the first four lines, by least squares.
     fn lines(&mut self, frame_bytes: &[u8]) -> [i32; 4] {
         let samples = self.samples(frame_bytes);
-        let dot = |a: &[f32], b: &[f32]| -> f64 {
-            let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
-            products.sum()
-        };
+
         let mut rows = vec![vec![0.0; 5]; 4];
         for (row, response) in rows.iter_mut().zip(&self.responses) {
             for (value, other) in row.iter_mut().zip(&self.responses) {
@@ -149,6 +146,7 @@ impl Probe {
             }
             row[4] = dot(response, &samples);
         }
+
         let values = solve(rows);
         // Requantisation raises to the power 4/3.
         std::array::from_fn(|line| {
@@ -156,6 +154,11 @@ impl Probe {
             value.abs().powf(0.75).copysign(value).round() as i32
         })
     }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
+    products.sum()
 }
 
 /// Solves a system whose rows end with their right sides; `None` for what it says nothing of.

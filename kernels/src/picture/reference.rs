@@ -6,10 +6,12 @@ use super::colours::colours_of;
 
 /// `[bands][frames]` → the three channels of `height` rows of `width` pixels, one behind the other.
 pub(crate) fn picture(args: &PictureArgs, rows: &[Vec<f64>]) -> Vec<f64> {
-    let all = || rows.iter().flatten().copied();
-    let max = all().fold(f64::NEG_INFINITY, f64::max);
-    let min = all().fold(f64::INFINITY, f64::min);
-    let (bands, frames) = (rows.len(), rows[0].len());
+    let values = rows.iter().flatten().copied();
+    let max = values.clone().fold(f64::NEG_INFINITY, f64::max);
+    let min = values.fold(f64::INFINITY, f64::min);
+
+    let bands = rows.len();
+    let frames = rows[0].len();
     let height = args.height.unwrap_or(bands);
     let width = args.width.unwrap_or(frames);
 

@@ -166,17 +166,16 @@ impl NewFolder {
     /// Refuses what is no new or empty folder, and removes what a killed command left.
     fn at(out: &Path) -> Result<Self> {
         let (target, _) = part_of(out);
-        let refused = |why: &str| UsageError(format!("--out {}: {why}", out.display()));
         let is_there = match fs::metadata(&target) {
             Ok(found) if !found.is_dir() => {
-                return Err(refused("a file, and no folder").into());
+                return Err(refused(out, "a file, and no folder").into());
             }
             Ok(_) => true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(cannot_write(out, error)),
         };
         if is_there && !is_empty(&target).map_err(|error| cannot_write(out, error))? {
-            return Err(refused("not empty: name a new folder, or an empty one").into());
+            return Err(refused(out, "not empty: name a new folder, or an empty one").into());
         }
 
         // An empty folder stays the one that it is: it may be a mount point, or where somebody's shell is.
@@ -227,6 +226,10 @@ impl Drop for NewFolder {
         // Gone where it was finished; the first error is the one to tell.
         let _ = fs::remove_dir_all(&self.part);
     }
+}
+
+fn refused(out: &Path, why: &str) -> UsageError {
+    UsageError(format!("--out {}: {why}", out.display()))
 }
 
 /// Whether nothing is in a folder but what a killed command left.

@@ -97,16 +97,18 @@ impl Song<'_> {
     }
 }
 
+/// As ` 0.91`; empty where a line has none.
+fn probability(of: &Map<String, Value>) -> String {
+    let value = of.get("probability").and_then(Value::as_f64);
+    value.map_or(String::new(), |value| format!(" {value:.2}"))
+}
+
 fn text_of<'a>(line: &'a Map<String, Value>, key: &str) -> &'a str {
     line.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
 /// `Metal 0.91`; `Metal (mean: Rock 0.48)` where most segments say another class than their mean; labels of several.
 fn words(line: &Map<String, Value>) -> String {
-    let probability = |of: &Map<String, Value>| {
-        let value = of.get("probability").and_then(Value::as_f64);
-        value.map_or(String::new(), |value| format!(" {value:.2}"))
-    };
     if let Some(labels) = line.get("labels").and_then(Value::as_array) {
         let labels = labels.iter().filter_map(Value::as_object);
         let labels: Vec<String> = labels

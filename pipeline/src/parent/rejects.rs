@@ -30,9 +30,11 @@ pub(crate) fn rejects(store: &Store, manifest: &Manifest) -> HashMap<String, Rej
 }
 
 fn of_rows(rows: &RecordBatch) -> Result<HashMap<String, Reject>, ParquetError> {
-    let [clip_keys, stages, reasons, details] =
-        ["clip_key", "stage", "reason", "detail"].map(|name| text(rows, name));
-    let (clip_keys, stages, reasons, details) = (clip_keys?, stages?, reasons?, details?);
+    let clip_keys = text(rows, "clip_key")?;
+    let stages = text(rows, "stage")?;
+    let reasons = text(rows, "reason")?;
+    let details = text(rows, "detail")?;
+
     let offsets = rows.column_by_name("byte_offset");
     let lines = rows.column_by_name("line");
     let seconds = rows.column_by_name("decoded_s");

@@ -91,9 +91,10 @@ struct Frames {
 }
 
 fn shown_frames(feature: &FeatureEntry) -> Option<(&FeatureEntry, Frames)> {
-    let (&[Some(rows), Some(columns)], [first, second]) =
-        (&feature.shape[..], &feature.dim_names[..])
-    else {
+    let &[Some(rows), Some(columns)] = &feature.shape[..] else {
+        return None;
+    };
+    let [first, second] = &feature.dim_names[..] else {
         return None;
     };
     if rows == 0 || columns == 0 {

@@ -81,8 +81,9 @@ impl KnownInputs {
         self.learn(&contents, source.index());
         // One that is gone is known to be gone.
         for key in unknown {
-            let gone = || InputSeen::unreadable(None);
-            self.by_clip.entry(key.to_owned()).or_insert_with(gone);
+            self.by_clip
+                .entry(key.to_owned())
+                .or_insert_with(|| InputSeen::unreadable(None));
         }
         Ok(())
     }

@@ -176,18 +176,17 @@ impl<'a> RowReader<'a> {
 
 impl OpenFile {
     fn open(path: &PathBuf) -> Result<Self, ShardError> {
-        let opened = || {
-            let file = File::open(path)?;
-            // With it only the pages of the wanted rows are read.
-            let options =
-                ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-            let metadata = ArrowReaderMetadata::load(&file, options)?;
-            Ok((file, metadata))
-        };
-        let (file, metadata) = opened().map_err(|source| ShardError::Read {
+        Self::open_by_page(path).map_err(|source| ShardError::Read {
             path: path.clone(),
             source,
-        })?;
+        })
+    }
+
+    fn open_by_page(path: &PathBuf) -> Result<Self, ParquetError> {
+        let file = File::open(path)?;
+        // With it only the pages of the wanted rows are read.
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+        let metadata = ArrowReaderMetadata::load(&file, options)?;
         Ok(Self {
             path: path.clone(),
             file,

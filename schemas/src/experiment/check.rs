@@ -70,14 +70,17 @@ fn name_problem(name: &str) -> Option<String> {
         ));
     }
 
-    let is_allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
-    if !name.is_empty() && name.chars().all(is_allowed) {
+    if !name.is_empty() && name.chars().all(is_allowed_in_names) {
         return None;
     }
     Some(format!(
         "`{}`: a to z, 0 to 9, - and _ only, and at least one",
         shown(name)
     ))
+}
+
+const fn is_allowed_in_names(c: char) -> bool {
+    matches!(c, 'a'..='z' | '0'..='9' | '-' | '_')
 }
 
 /// More trainings than anybody waits for: a slip of whoever wrote the program that wrote the file.
@@ -115,17 +118,22 @@ fn data(experiment: &Experiment) -> Option<Fault> {
     None
 }
 
-fn claim_fault(experiment: &Experiment, index: usize, claim: &Claim) -> Option<Fault> {
-    let key = |name: &str| format!("claims.{index}.{name}");
+fn claim_key(index: usize, name: &str) -> String {
+    format!("claims.{index}.{name}")
+}
 
+fn claim_fault(experiment: &Experiment, index: usize, claim: &Claim) -> Option<Fault> {
     let is_share = claim.metric != ClaimMetric::Loss;
     if !claim.value.is_finite() || claim.value < 0.0 || (is_share && claim.value > 1.0) {
         let allowed = if is_share { "from 0 to 1" } else { "0 or more" };
-        return Some(Fault::new(key("value"), allowed));
+        return Some(Fault::new(claim_key(index, "value"), allowed));
     }
 
     if claim.classes == Some(0) {
-        return Some(Fault::new(key("classes"), "1 or more, or left out"));
+        return Some(Fault::new(
+            claim_key(index, "classes"),
+            "1 or more, or left out",
+        ));
     }
 
     let trainings: Vec<&str> = experiment
@@ -140,22 +148,27 @@ fn claim_fault(experiment: &Experiment, index: usize, claim: &Claim) -> Option<F
             did_you_mean(train, &trainings),
             trainings.join(", ")
         );
-        return Some(Fault::new(key("train"), problem));
+        return Some(Fault::new(claim_key(index, "train"), problem));
     }
     if claim.variant.split(JOIN).any(|name| name == AS_IN_DOCUMENT) {
         let problem = "every claim is of the document's split: name the variant without it";
-        return Some(Fault::new(key("variant"), problem));
+        return Some(Fault::new(claim_key(index, "variant"), problem));
     }
     if experiment.variants_of(&claim.variant).is_err() {
         return Some(Fault::new(
-            key("variant"),
+            claim_key(index, "variant"),
             "the experiment has no such variant",
         ));
     }
 
     let earlier = experiment.claims.iter().take(index);
     let is_repeated = earlier.into_iter().any(|other| other.is_of_the_same(claim));
-    is_repeated.then(|| Fault::new(key("metric"), "another claim is of the same figure"))
+    is_repeated.then(|| {
+        Fault::new(
+            claim_key(index, "metric"),
+            "another claim is of the same figure",
+        )
+    })
 }
 
 /// Whether a store of `recipe` has the feature and the targets that a configuration names.

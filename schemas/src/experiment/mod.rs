@@ -734,8 +734,11 @@ impl Experiment {
                 });
             }
         }
-        let is_wanted = |train: &&TrainSpec| names.is_empty() || names.contains(&train.name);
-        Ok(self.train.iter().filter(is_wanted).collect())
+        // Without a name all are meant.
+        let trainings = self.train.iter();
+        Ok(trainings
+            .filter(|train| names.is_empty() || names.contains(&train.name))
+            .collect())
     }
 }
 

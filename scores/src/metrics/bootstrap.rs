@@ -199,7 +199,8 @@ pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Pair
     let whole_a = of_a.values(&vec![1; units]);
     let whole_b = of_b.values(&vec![1; units]);
     let resamples = resample(&draws, whole_a.len(), |weights| {
-        let (a, b) = (of_a.values(weights), of_b.values(weights));
+        let a = of_a.values(weights);
+        let b = of_b.values(weights);
         a.iter().zip(&b).map(|(a, b)| a - b).collect()
     });
 

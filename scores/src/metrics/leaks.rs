@@ -206,8 +206,9 @@ impl Leaks {
     /// has all three numbers. `None` where it knows nothing of it, or was not asked.
     #[must_use]
     pub fn warning(&self, run: &str) -> Option<String> {
-        let tracks_of = |kind: &str| self.shared.get(kind).map_or(0, |leak| leak.tracks);
-        let [tracks, recordings, artists] = ["track", "recording", "artist"].map(tracks_of);
+        let tracks = self.tracks_that_share("track");
+        let recordings = self.tracks_that_share("recording");
+        let artists = self.tracks_that_share("artist");
         if self.compared_with != ComparedWith::Run || tracks + recordings + artists == 0 {
             return None;
         }
@@ -216,6 +217,10 @@ impl Leaks {
              trained on",
             self.tracks, self.split
         ))
+    }
+
+    fn tracks_that_share(&self, kind: &str) -> u64 {
+        self.shared.get(kind).map_or(0, |leak| leak.tracks)
     }
 
     /// One sentence for people.

@@ -36,7 +36,8 @@ pub(crate) fn check(folder: &Path, group: &dyn Collective, patience: Duration) -
     let deadline = Instant::now() + patience;
     while std::fs::read(&file).ok().as_ref() != Some(&token) {
         if Instant::now() >= deadline {
-            let (rank, folder) = (group.rank(), folder.display());
+            let rank = group.rank();
+            let folder = folder.display();
             return Err(UsageError(format!(
                 "rank {rank} does not see rank 0's folder {folder}: all machines need one folder of runs, on a disk that \
                  they share; --runs names it"

@@ -497,9 +497,9 @@ impl Picture {
             return;
         }
 
-        let places = || from.iter().chain(to).map(|point| point.x);
-        let left = places().fold(f64::INFINITY, f64::min);
-        let right = places().fold(f64::NEG_INFINITY, f64::max);
+        let places = from.iter().chain(to).map(|point| point.x);
+        let left = places.clone().fold(f64::INFINITY, f64::min);
+        let right = places.fold(f64::NEG_INFINITY, f64::max);
         self.line(
             Point { x: left, y: across },
             Point {
@@ -580,16 +580,19 @@ fn row_width(widths: &[f64]) -> f64 {
 
 /// The colour of a stage: that of the operation that learns.
 fn class_of(stage: &Stage) -> &'static str {
-    let has = |kind| stage.operations.iter().any(|one| one.kind == kind);
-    if has(OperationKind::Convolution) {
+    if has(stage, OperationKind::Convolution) {
         "convolution"
-    } else if has(OperationKind::Recurrent) {
+    } else if has(stage, OperationKind::Recurrent) {
         "recurrent"
-    } else if has(OperationKind::Dense) {
+    } else if has(stage, OperationKind::Dense) {
         "dense"
     } else {
         "other"
     }
+}
+
+fn has(stage: &Stage, kind: OperationKind) -> bool {
+    stage.operations.iter().any(|one| one.kind == kind)
 }
 
 fn operations(stage: &Stage) -> Vec<String> {

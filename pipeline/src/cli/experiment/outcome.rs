@@ -393,12 +393,18 @@ impl Outcome {
     }
 }
 
+/// Whether no track of the test shares something of this kind with training, and that is known.
+fn is_clean(leaks: &Leaks, kind: &str) -> bool {
+    leaks.shared.get(kind).is_some_and(|leak| leak.tracks == 0)
+}
+
 /// Whether a test says something about new music, as far as can be known.
 fn is_honest(leaks: &Leaks) -> bool {
-    let is_clean = |kind: &str| leaks.shared.get(kind).is_some_and(|leak| leak.tracks == 0);
     let artists = leaks.shared.get("artist").map_or(0, |leak| leak.known);
     leaks.rule.leak().is_none()
-        && ["track", "recording", "artist"].into_iter().all(is_clean)
+        && ["track", "recording", "artist"]
+            .into_iter()
+            .all(|kind| is_clean(leaks, kind))
         && artists == leaks.tracks
 }
 

@@ -361,13 +361,14 @@ fn read_result(path: &Path) -> Result<Option<RunResult>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         other => other.with_context(|| format!("cannot read {}", path.display()))?,
     };
-    let words = || {
+
+    let result = serde_json::from_str(&text).with_context(|| {
         format!(
             "{}: damaged: remove its folder, and the run is done again",
             path.display()
         )
-    };
-    Ok(Some(serde_json::from_str(&text).with_context(words)?))
+    })?;
+    Ok(Some(result))
 }
 
 impl FolderState {

@@ -134,14 +134,18 @@ impl SweepWork {
         let mut trials = Vec::new();
         for line in trainer::run(command)?.lines() {
             let mut trial: Value = serde_json::from_str(line)?;
-            let mut take = |key: &str| trial.get_mut(key).map_or(Value::Null, Value::take);
             trials.push(TrialOutcome {
-                set: take("set"),
-                values: take("values"),
-                best: take("best"),
-                ended_early: take("ended_early"),
+                set: take(&mut trial, "set"),
+                values: take(&mut trial, "values"),
+                best: take(&mut trial, "best"),
+                ended_early: take(&mut trial, "ended_early"),
             });
         }
         Ok(trials)
     }
+}
+
+/// A value of a trial without a copy; null where it has none.
+fn take(trial: &mut Value, key: &str) -> Value {
+    trial.get_mut(key).map_or(Value::Null, Value::take)
 }
