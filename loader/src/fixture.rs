@@ -119,6 +119,7 @@ impl Default for Fixture {
 pub(crate) fn learnable(fixture: &Fixture, row: RowId) -> Vec<f32> {
     let [bands, frames] = [fixture.shape[0], fixture.frames(row.clip)];
     let key = format!("{} {} {}", row.clip, row.segment, row.variant);
+
     let mut state = canonical::hash("fixture", 0, &key) | 1;
     let mut noise = || {
         state ^= state << 13;
@@ -126,6 +127,7 @@ pub(crate) fn learnable(fixture: &Fixture, row: RowId) -> Vec<f32> {
         state ^= state << 17;
         (state >> 40) as f32 / (1_u64 << 24) as f32
     };
+
     let class = row.clip % fixture.classes;
     let level = |band: usize| {
         if band % fixture.classes == class {
@@ -134,6 +136,7 @@ pub(crate) fn learnable(fixture: &Fixture, row: RowId) -> Vec<f32> {
             0.2
         }
     };
+
     (0..bands * frames)
         .map(|i| level(i / frames) + 0.4 * noise())
         .collect()
@@ -189,6 +192,7 @@ impl Fixture {
             };
             values[band * frames + frame]
         };
+
         let ordered = (0..values.len()).map(at);
         match self.dtype {
             Dtype::F16 => ordered
@@ -206,23 +210,28 @@ impl Fixture {
         let targets = self.targets();
         let schema =
             tables::feature_schema(&feature, &targets, self.layout, self.dtype).expect("a schema");
+
         for side in SIDES {
             let clips: Vec<usize> = (0..self.clips)
                 .filter(|&clip| self.side_by_artist(clip) == side)
                 .collect();
+
             for (shard, clips) in clips.chunks(self.shard_clips).enumerate() {
                 let path =
                     format!("data/fixture/features/{FEATURE}/split={side}/{shard:05}.parquet");
                 let rows = self.rows_of(clips, side);
+
                 let groups: Vec<RecordBatch> = rows
                     .chunks(self.row_group_rows)
                     .map(|rows| self.batch(&schema, rows))
                     .collect();
                 let mut entry = write_file(root, &path, &schema, self.properties(&schema), &groups);
-                (entry.feature, entry.split) = (Some(FEATURE.to_owned()), Some(side.to_owned()));
+                entry.feature = Some(FEATURE.to_owned());
+                entry.split = Some(side.to_owned());
                 files.push(entry);
             }
         }
+
         let manifest = self.manifest(feature, targets, files);
         let folder = root.join("_wavemill/versions");
         fs::create_dir_all(&folder).expect("a folder");
@@ -231,6 +240,7 @@ impl Fixture {
             manifest.to_json().expect("JSON"),
         )
         .expect("room");
+
         manifest
     }
 
@@ -241,6 +251,7 @@ impl Fixture {
         } else {
             &[1.0]
         };
+
         let mut rows = Vec::new();
         for &clip in clips {
             for &variant in variants {
@@ -262,6 +273,7 @@ impl Fixture {
         if self.frames_first {
             axes.reverse();
         }
+
         FeatureEntry {
             name: FEATURE.to_owned(),
             feature_id: canonical::id(&format!("{:?} {:?}", self.shape, self.dtype))
@@ -285,15 +297,17 @@ impl Fixture {
         let classes: Vec<String> = in_front
             .chain((0..self.classes).map(|class| format!("class {class}")))
             .collect();
+
         let mut counts: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for clip in 0..self.clips {
             let counts = counts
                 .entry(self.side_by_artist(clip).to_owned())
                 .or_insert_with(|| vec![0; classes.len()]);
-            self.class(clip)
-                .into_iter()
-                .for_each(|class| counts[class as usize] += 1);
+            if let Some(class) = self.class(clip) {
+                counts[class as usize] += 1;
+            }
         }
+
         vec![TargetEntry {
             name: "genre".to_owned(),
             classes,
@@ -302,7 +316,8 @@ impl Fixture {
     }
 
     fn batch(&self, schema: &SchemaRef, rows: &[RowId]) -> RecordBatch {
-        let (mut genres, mut shapes) = (int_lists(), int_lists());
+        let mut genres = int_lists();
+        let mut shapes = int_lists();
         for row in rows {
             // The class's own genre, and one that even clips share.
             genres
@@ -312,7 +327,9 @@ impl Fixture {
                 .values()
                 .append_slice(if row.clip % 2 == 0 { &[99] } else { &[] });
             genres.append(true);
-            let (bands, frames) = (self.shape[0] as i32, self.frames(row.clip) as i32);
+
+            let bands = self.shape[0] as i32;
+            let frames = self.frames(row.clip) as i32;
             shapes.values().append_slice(&if self.frames_first {
                 [frames, bands]
             } else {
@@ -320,6 +337,7 @@ impl Fixture {
             });
             shapes.append(true);
         }
+
         let n = rows.len();
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from_iter_values(
@@ -356,6 +374,7 @@ impl Fixture {
             )),
             self.tensors(rows),
         ];
+
         if self.ragged {
             columns.push(Arc::new(shapes.finish()));
         }
@@ -367,6 +386,7 @@ impl Fixture {
         if self.layout == Layout::Binary && self.ragged {
             return Arc::new(BinaryArray::from_iter_values(&stored));
         }
+
         let bytes = Buffer::from_vec(stored.concat());
         if self.layout == Layout::Binary {
             return Arc::new(FixedSizeBinaryArray::new(
@@ -375,6 +395,7 @@ impl Fixture {
                 None,
             ));
         }
+
         let n = bytes.len() / self.dtype.bytes();
         let bytes = Buffer::from_slice_ref(bytes.as_slice());
         let (item, values): (DataType, ArrayRef) = match self.dtype {
@@ -391,6 +412,7 @@ impl Fixture {
                 Arc::new(UInt8Array::new(ScalarBuffer::new(bytes, 0, n), None)),
             ),
         };
+
         let lengths =
             OffsetBuffer::from_lengths(stored.iter().map(|row| row.len() / self.dtype.bytes()));
         Arc::new(ListArray::new(
@@ -408,6 +430,7 @@ impl Fixture {
             Compression::Lz4 => ParquetCodec::LZ4_RAW,
             Compression::None => ParquetCodec::UNCOMPRESSED,
         };
+
         let row_bytes = self.shape[0] * self.shape[1] * self.dtype.bytes();
         let tensor = match self.layout {
             Layout::Binary => ColumnPath::from(FEATURE),
@@ -417,11 +440,13 @@ impl Fixture {
                 "item".to_owned(),
             ]),
         };
+
         let metadata = schema
             .metadata()
             .iter()
             .map(|(k, v)| KeyValue::new(k.clone(), v.clone()))
             .collect();
+
         WriterProperties::builder()
             .set_compression(codec)
             .set_dictionary_enabled(false)
@@ -442,51 +467,43 @@ impl Fixture {
     }
 
     fn tables(&self, root: &Path) -> Vec<FileEntry> {
-        let clips = || 0..self.clips;
-        let text = |of: &dyn Fn(usize) -> String| {
-            Arc::new(StringArray::from_iter_values(clips().map(of))) as ArrayRef
-        };
-        let ids = || {
-            Arc::new(Int64Array::from_iter_values(
-                clips().map(|clip| clip as i64),
-            )) as ArrayRef
-        };
-        let numbers = |of: &dyn Fn(usize) -> Option<f64>| {
-            Arc::new(Float64Array::from_iter(clips().map(of))) as ArrayRef
-        };
-        let noise =
-            |clip: usize| canonical::hash("column", 0, &clip.to_string()) as f64 / u64::MAX as f64;
         let mut tracks = vec![
-            ("clip_key", text(&Self::clip_key)),
-            ("track_id", ids()),
-            ("split_official", text(&|_| "none".to_owned())),
+            ("clip_key", self.texts(&Self::clip_key)),
+            ("track_id", self.ids()),
+            ("split_official", self.texts(&|_| "none".to_owned())),
             (
                 "split_stratified",
-                text(&|clip| Self::side_stratified(clip).to_owned()),
+                self.texts(&|clip| Self::side_stratified(clip).to_owned()),
             ),
             (
                 "split_artist",
-                text(&|clip| self.side_by_artist(clip).to_owned()),
+                self.texts(&|clip| self.side_by_artist(clip).to_owned()),
             ),
         ];
-        tracks.extend(self.own_column.map(|name| {
-            let sides = text(&|clip| Self::side_stratified(clip).to_owned());
-            (name, sides)
-        }));
+        if let Some(name) = self.own_column {
+            let sides = self.texts(&|clip| Self::side_stratified(clip).to_owned());
+            tracks.push((name, sides));
+        }
+
         let features = [
-            ("track_id", ids()),
-            ("chroma_cens_mean_01", numbers(&|clip| Some(noise(clip)))),
+            ("track_id", self.ids()),
+            (
+                "chroma_cens_mean_01",
+                self.numbers(&|clip| Some(noise(clip))),
+            ),
+            // Classes can be learned from this one.
             (
                 "mfcc_mean_01",
-                numbers(&|clip| Some(100.0 * (clip % self.classes) as f64 + noise(clip))),
+                self.numbers(&|clip| Some(100.0 * (clip % self.classes) as f64 + noise(clip))),
             ),
             (
                 "mfcc_mean_02",
-                numbers(&|clip| (clip % 5 != 4).then_some(noise(clip) - 50.0)),
+                self.numbers(&|clip| (clip % 5 != 4).then_some(noise(clip) - 50.0)),
             ),
-            ("mfcc_std_01", numbers(&|_| Some(0.1))),
+            ("mfcc_std_01", self.numbers(&|_| Some(0.1))),
         ]
         .map(|(name, column)| (name, column.slice(0, self.clips.min(self.published))));
+
         let in_front = (0..self.in_front).map(|class| format!("New {class}"));
         let genres = in_front.chain((0..self.classes).map(|class| format!("Genre {class}")));
         let (ids, titles): (Vec<i64>, Vec<String>) =
@@ -495,11 +512,27 @@ impl Fixture {
             ("genre_id", Arc::new(Int64Array::from(ids))),
             ("title", Arc::new(StringArray::from(titles))),
         ];
+
         vec![
             write_table(root, "tracks", &tracks),
             write_table(root, "fma_features", &features),
             write_table(root, "genres", &genres),
         ]
+    }
+
+    /// A column of one text a clip.
+    fn texts(&self, of: &dyn Fn(usize) -> String) -> ArrayRef {
+        Arc::new(StringArray::from_iter_values((0..self.clips).map(of)))
+    }
+
+    /// A column of one number a clip.
+    fn numbers(&self, of: &dyn Fn(usize) -> Option<f64>) -> ArrayRef {
+        Arc::new(Float64Array::from_iter((0..self.clips).map(of)))
+    }
+
+    fn ids(&self) -> ArrayRef {
+        let ids = (0..self.clips).map(|clip| clip as i64);
+        Arc::new(Int64Array::from_iter_values(ids))
     }
 
     fn manifest(
@@ -513,13 +546,16 @@ impl Fixture {
         } else {
             "rule = 'artist'\n"
         };
+
         let recipe = format!(
             "name = 'fixture'\n[catalog]\ndataset = 'fma'\n[split]\n{split}\
              [[targets]]\nname = 'genre'\ncolumn = 'track_genre_top'\n\
              [[features]]\nname = 'log_mel'\nop = 'mel'\n"
         );
+
         let hash = || "0".repeat(64);
         let name = String::new;
+
         Manifest {
             format_version: FORMAT_VERSION,
             plan_id: "fixture".to_owned(),
@@ -553,10 +589,13 @@ impl Fixture {
     /// Over training rows, as stored.
     fn stats(&self) -> Stats {
         let bands = self.shape[0];
-        let (mut sum, mut squares, mut values) = (vec![0.0; bands], vec![0.0; bands], 0);
+        let mut sum = vec![0.0; bands];
+        let mut squares = vec![0.0; bands];
+        let mut values = 0;
         let training: Vec<usize> = (0..self.clips)
             .filter(|&c| self.side_by_artist(c) == "training")
             .collect();
+
         for row in self.rows_of(&training, "training") {
             let frames = self.frames(row.clip);
             values += frames as u64;
@@ -565,14 +604,21 @@ impl Fixture {
                 squares[i / frames] += f64::from(x) * f64::from(x);
             }
         }
+
         let mean: Vec<f64> = sum.iter().map(|s| s / values as f64).collect();
         let std = squares
             .iter()
             .zip(&mean)
             .map(|(s, m)| (s / values as f64 - m * m).max(0.0).sqrt())
             .collect();
+
         Stats { mean, std, values }
     }
+}
+
+/// From 0 to 1, by the clip alone.
+fn noise(clip: usize) -> f64 {
+    canonical::hash("column", 0, &clip.to_string()) as f64 / u64::MAX as f64
 }
 
 fn int_lists() -> ListBuilder<Int32Builder> {
@@ -589,6 +635,7 @@ fn write_table(root: &Path, table: &str, columns: &[(&str, ArrayRef)]) -> FileEn
         Arc::clone(&schema),
         columns.iter().map(|(_, c)| Arc::clone(c)).collect(),
     );
+
     let path = format!("data/fixture/{table}/{table}.parquet");
     let mut entry = write_file(
         root,
@@ -597,6 +644,7 @@ fn write_table(root: &Path, table: &str, columns: &[(&str, ArrayRef)]) -> FileEn
         WriterProperties::default(),
         &[batch.expect("columns of one length")],
     );
+
     entry.table = Some(table.to_owned());
     entry
 }
@@ -610,6 +658,7 @@ fn write_file(
 ) -> FileEntry {
     let full = root.join(path);
     fs::create_dir_all(full.parent().expect("a folder above")).expect("a folder");
+
     let mut writer = ArrowWriter::try_new(
         File::create(&full).expect("a file"),
         Arc::clone(schema),
@@ -621,8 +670,10 @@ fn write_file(
         writer.flush().expect("room");
     }
     writer.close().expect("a footer");
+
     let bytes = fs::read(&full).expect("the file");
     let row_groups: Vec<u64> = groups.iter().map(|g| g.num_rows() as u64).collect();
+
     FileEntry {
         table: None,
         feature: None,

@@ -88,6 +88,7 @@ impl TestStore {
         let folder = tempfile::tempdir().expect("temporary folder");
         let classes = ["Folk", "Jazz", "Rock"].map(str::to_owned).to_vec();
         let recipe = json!({ "name": "test", "catalog": { "dataset": "fma" }, "features": [] });
+
         let manifest = Manifest {
             format_version: FORMAT_VERSION,
             plan_id: "0123456789abcdef".to_owned(),
@@ -120,6 +121,7 @@ impl TestStore {
             counts: Counts::default(),
             stats: BTreeMap::new(),
         };
+
         Self { folder, manifest }
     }
 
@@ -131,43 +133,43 @@ impl TestStore {
         let mut store = Self::new();
         let splits = ["training", "validation", "none"];
         for (s, split) in splits.iter().enumerate() {
-            let ids = (s as i64 * 3)..(s as i64 * 3 + 3);
-            let clips: Vec<Clip> = ids
-                .map(|id| Clip::f16(id, &[0., 1., 2., 3., 4., 5.].map(|v| v + id as f32)))
-                .collect();
-            let clips: Vec<Clip> = clips.into_iter().map(same_audio_as_1).collect();
+            let mut clips = Vec::new();
+            for id in (s as i64 * 3)..(s as i64 * 3 + 3) {
+                let values = [0., 1., 2., 3., 4., 5.].map(|v| v + id as f32);
+                clips.push(same_audio_as_1(Clip::f16(id, &values)));
+            }
             store.write_feature(
                 &feature("log_mel", "f16", &[Some(2), Some(3)]),
                 split,
                 &clips,
             );
-            let ragged = |clip: &Clip| {
-                let tensor = 0.5f32.to_le_bytes().repeat(2 * (clip.id as usize % 3 + 1));
-                Clip {
-                    tensor,
-                    ..clip.clone()
-                }
-            };
-            let clips_ragged: Vec<Clip> = clips.iter().map(ragged).collect();
+
+            let mut ragged_clips = clips.clone();
+            for clip in &mut ragged_clips {
+                let n_frames = clip.id as usize % 3 + 1;
+                clip.tensor = 0.5f32.to_le_bytes().repeat(2 * n_frames);
+            }
             store.write_feature(
                 &feature("ragged", "f32", &[Some(2), None]),
                 split,
-                &clips_ragged,
+                &ragged_clips,
             );
-            let quant = |clip: &Clip| Clip {
-                tensor: vec![clip.id as u8; 4],
-                ..clip.clone()
-            };
-            let clips_quant: Vec<Clip> = clips.iter().map(quant).collect();
+
+            let mut quant_clips = clips;
+            for clip in &mut quant_clips {
+                clip.tensor = vec![clip.id as u8; 4];
+            }
             store.write_feature(
                 &feature("quant", "u8", &[Some(2), Some(2)]),
                 split,
-                &clips_quant,
+                &quant_clips,
             );
         }
+
         store.write_tracks(9);
         store.write_rejects();
         store.write_all_tracks_and_genres();
+
         let raw = RecordBatch::try_from_iter([(
             "html",
             Arc::new(StringArray::from(vec!["<b>a</b>"])) as ArrayRef,
@@ -214,6 +216,7 @@ impl TestStore {
                 Arc::new(StringArray::from_iter_values((0..n).map(|_| "training"))),
             ),
         ];
+
         self.write_table(
             "tracks",
             &RecordBatch::try_from_iter(columns).expect("equal lengths"),
@@ -225,6 +228,7 @@ impl TestStore {
         let dropped_by = (0..10)
             .map(|i| (i == 9).then_some("labelled"))
             .collect::<StringArray>();
+
         let columns: [(&str, ArrayRef); 2] = [
             ("track_id", Arc::new(Int64Array::from_iter_values(0..10))),
             ("dropped_by", Arc::new(dropped_by)),
@@ -233,6 +237,7 @@ impl TestStore {
             "tracks_all",
             &RecordBatch::try_from_iter(columns).expect("equal lengths"),
         );
+
         let columns: [(&str, ArrayRef); 2] = [
             ("genre_id", Arc::new(Int64Array::from_iter_values(0..9))),
             (
@@ -249,8 +254,8 @@ impl TestStore {
     }
 
     fn write_rejects(&mut self) {
-        let text = |value: &str| Arc::new(StringArray::from(vec![value])) as ArrayRef;
         let schema = rejects_schema();
+
         let given = [
             text("000/000099.mp3"),
             Arc::new(Int64Array::from(vec![99])),
@@ -258,10 +263,12 @@ impl TestStore {
             text("damaged"),
             text("cut"),
         ];
+        // Offset, line, column and length are not known of it.
         let nulls = schema.fields()[given.len()..]
             .iter()
             .map(|field| arrow::array::new_null_array(field.data_type(), 1));
         let columns = given.into_iter().chain(nulls).collect();
+
         self.write_table(
             "rejects",
             &RecordBatch::try_new(schema, columns).expect("the contract's columns"),
@@ -273,9 +280,11 @@ impl TestStore {
         if !self.manifest.features.contains(entry) {
             self.manifest.features.push(entry.clone());
         }
+
         let dtype: Dtype = serde_json::from_value(json!(entry.dtype)).expect("a dtype");
         let schema =
             feature_schema(entry, &self.manifest.targets, Layout::Binary, dtype).expect("a schema");
+
         let number = self
             .manifest
             .files
@@ -286,6 +295,7 @@ impl TestStore {
             "data/{}/features/{}/split={split}/{number:05}.parquet",
             self.manifest.plan_id, entry.name
         );
+
         let batches: Vec<RecordBatch> = clips
             .chunks(ROW_GROUP_ROWS)
             .map(|chunk| feature_batch(&schema, entry, chunk))
@@ -297,13 +307,17 @@ impl TestStore {
             &batches,
             Some(&entry.name),
         );
-        let (feature, split) = (Some(entry.name.clone()), Some(split.to_owned()));
+
         self.manifest.files.push(FileEntry {
-            feature,
-            split,
+            feature: Some(entry.name.clone()),
+            split: Some(split.to_owned()),
             ..file
         });
     }
+}
+
+fn text(value: &str) -> ArrayRef {
+    Arc::new(StringArray::from(vec![value]))
 }
 
 fn same_audio_as_1(clip: Clip) -> Clip {
@@ -327,6 +341,7 @@ fn feature_batch(schema: &SchemaRef, entry: &FeatureEntry, clips: &[Clip]) -> Re
         genres_all.values().clone(),
         None,
     );
+
     let mut columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(
             ids().map(|id| format!("000/{id:06}.mp3")),
@@ -348,6 +363,7 @@ fn feature_batch(schema: &SchemaRef, entry: &FeatureEntry, clips: &[Clip]) -> Re
             clips.iter().map(|clip| &clip.hash),
         )),
     ];
+
     columns.extend(tensor_columns(entry, clips));
     RecordBatch::try_new(schema.clone(), columns).expect("the contract's columns")
 }
@@ -356,16 +372,18 @@ fn tensor_columns(entry: &FeatureEntry, clips: &[Clip]) -> Vec<ArrayRef> {
     let dims: Option<Vec<usize>> = entry.shape.iter().copied().collect();
     if dims.is_some() {
         let mut fixed = FixedSizeBinaryBuilder::new(clips[0].tensor.len() as i32);
-        clips
-            .iter()
-            .for_each(|clip| fixed.append_value(&clip.tensor).expect("one length"));
+        for clip in clips {
+            fixed.append_value(&clip.tensor).expect("one length");
+        }
         return vec![Arc::new(fixed.finish())];
     }
+
     let mut bytes = BinaryBuilder::new();
     let DataType::List(item) = list_of(DataType::Int32) else {
         unreachable!("list_of gives a list")
     };
     let mut shapes = ListBuilder::new(Int32Builder::new()).with_field(item);
+
     for clip in clips {
         bytes.append_value(&clip.tensor);
         shapes.append_value([Some(2), Some(clip.tensor.len() as i32 / 8)]);
@@ -389,6 +407,7 @@ fn write_file(
 ) -> FileEntry {
     let full = store.join(path);
     std::fs::create_dir_all(full.parent().expect("a file has a folder")).expect("a folder");
+
     let mut properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
@@ -400,14 +419,17 @@ fn write_file(
             .set_write_batch_size(1)
             .set_data_page_row_count_limit(1);
     }
+
     let file = File::create(&full).expect("a file");
     let mut writer = ArrowWriter::try_new(file, Arc::new(schema.clone()), Some(properties.build()))
         .expect("a writer");
-    batches
-        .iter()
-        .for_each(|batch| writer.write(batch).expect("a batch"));
+    for batch in batches {
+        writer.write(batch).expect("a batch");
+    }
+
     let metadata = writer.close().expect("a footer");
     let bytes = std::fs::read(&full).expect("the file just written");
+
     FileEntry {
         table: None,
         feature: None,
