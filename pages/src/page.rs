@@ -119,6 +119,7 @@ impl Page {
     /// Groups of the scatter that has most.
     fn groups_max(&self) -> usize {
         let parts = self.sections.iter().flat_map(|section| &section.parts);
+        // One style serves all scatters of a page.
         let mut most = 0;
         for part in parts {
             let Part::Charts(charts) = part else { continue };

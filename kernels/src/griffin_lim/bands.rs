@@ -64,6 +64,8 @@ impl Inverse {
         for (value, given) in self.values.iter_mut().zip(values) {
             *value = given;
         }
+
+        // Steps multiply: a bin that began at 0 would stay there.
         self.spectrum.fill(1.0);
         for _ in 0..STEPS {
             self.step();

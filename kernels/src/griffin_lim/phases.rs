@@ -82,6 +82,7 @@ impl Phases {
         out.fill(0.0);
 
         for (number, two) in magnitudes.chunks(2 * n_bins).enumerate() {
+            // Two frames share a transform, as its real and its imaginary part.
             let (first, second) = two.split_at(n_bins);
             for (k, magnitude) in first.iter().enumerate() {
                 let a = at_turn(*magnitude, turns());

@@ -65,6 +65,7 @@ pub(super) fn forward(args: &StftArgs, signal: &[f64], n_frames: usize) -> Vec<V
             let mut bin = [0.0; 2];
             for (i, w) in window.iter().enumerate() {
                 let x = w * sample(args, signal, args.window_start(t) + i as isize);
+                // Whole turns are left out, because the cosine of a small angle is more exact.
                 let angle = TAU * ((k * i) % n) as f64 / n as f64;
                 bin[0] += x * angle.cos();
                 bin[1] -= x * angle.sin();

@@ -54,6 +54,7 @@ fn hann(i: usize) -> f64 {
 /// The columns at 0, `rate`, 2 `rate` …: magnitude and phase of each bin.
 pub(super) fn vocode(columns: &[Vec<Bin>], rate: f64) -> Vec<Vec<(f64, f64)>> {
     let zeros = vec![[0.0; 2]; N_FFT / 2 + 1];
+    // Behind the last column there is silence.
     let column = |number: usize| columns.get(number).unwrap_or(&zeros);
 
     let mut phases: Vec<f64> = columns[0].iter().map(|[re, im]| im.atan2(*re)).collect();
@@ -74,6 +75,7 @@ pub(super) fn vocode(columns: &[Vec<Bin>], rate: f64) -> Vec<Vec<(f64, f64)>> {
 
             let expected = 2.0 * PI * (HOP * k) as f64 / N_FFT as f64;
             let turned = next_im.atan2(next_re) - im.atan2(re) - expected;
+            // Phases are known up to whole turns, and the least deviation is taken.
             let wrapped = turned - 2.0 * PI * (turned / (2.0 * PI)).round_ties_even();
             *phase += expected + wrapped;
         }

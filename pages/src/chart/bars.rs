@@ -64,6 +64,8 @@ impl Bars {
 
     fn draw(&self, area: &Area<'_>, n: usize) -> Result<(), DrawError> {
         let largest = (0..n).map(|row| self.total(row)).fold(0.0, f64::max);
+
+        // Names and sizes stand beside the bars, so their widths are room that bars do not have.
         let names: Vec<String> = self.names[..n]
             .iter()
             .map(|name| label(name, LABEL_CHARS_MAX))

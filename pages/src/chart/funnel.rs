@@ -56,6 +56,7 @@ impl Funnel {
         for (place, step) in self.steps.iter().enumerate() {
             let top = (n - place) as f64;
             let before = self.before(place);
+            // What is left lies over what there was before, and the difference stays to be seen.
             let marks = [(before, Ink::Faint(0)), (step.left, Ink::Series(0))];
             for (value, ink) in marks {
                 let corners = [(0.0, top), (value as f64, top - 1.0)];

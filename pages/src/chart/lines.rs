@@ -60,6 +60,7 @@ impl Lines {
         let spreads = spreads.flat_map(|spread| [spread.low, spread.high]);
         let values = self.points().map(|(_, y)| y).chain(spreads);
         let measured = Span::of(values).unwrap_or(Span::UNIT).widened();
+        // So that the highest point does not lie on the frame.
         let margin = (measured.high - measured.low) * 0.05;
 
         let mut chart = chart_on(area, along.widened(), measured.with_margin(margin))?;

@@ -137,6 +137,7 @@ impl Matrix {
                 draw_cell(area, layout, &counted)?;
             }
         }
+        // Beside cells this small, names would lie over each other.
         if !layout.has_names {
             return Ok(());
         }

@@ -66,6 +66,8 @@ fn compressed(bytes: &[u8]) -> Vec<u8> {
 
 fn chunk(png: &mut Vec<u8>, kind: [u8; 4], content: &[u8]) {
     png.extend((content.len() as u32).to_be_bytes());
+
+    // Of the name and the content; the length is no part of it.
     let mut checksum = Crc::new();
     checksum.update(&kind);
     checksum.update(content);

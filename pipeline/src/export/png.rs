@@ -113,6 +113,7 @@ fn deflated(line_bytes: usize, colour: Colour, pixels: &[u8]) -> io::Result<Vec<
             if cost < best_cost {
                 best_cost = cost;
                 best_filter = filter;
+                // The other buffer is free for the next filter.
                 std::mem::swap(&mut best, &mut tried);
             }
         }

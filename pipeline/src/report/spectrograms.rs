@@ -330,6 +330,7 @@ fn smaller(values: &[f32], frames: Frames) -> (usize, Vec<f32>) {
         }
     }
 
+    // Several values fall on one place where the feature is larger than the picture.
     for (sum, n) in sums.iter_mut().zip(counts) {
         *sum /= n.max(1) as f32;
     }

@@ -93,6 +93,7 @@ fn class_table(caption: &str, report: &ClassReport, intervals: &[ClassInterval])
 
     for (place, class) in report.classes.iter().enumerate() {
         let of = intervals.get(place);
+        // F1 is a share of what is or was predicted: of nothing there is none.
         let occurs = class.support + class.predicted > 0;
 
         table.rows.push(vec![
@@ -143,6 +144,7 @@ fn set_table(caption: &str, report: &SetReport) -> Table {
         .extend(["ROC-AUC", "average precision"].map(str::to_owned));
 
     for class in &report.classes {
+        // Precision is a share of what was predicted: of nothing there is none.
         let is_predicted = !class.never_predicted;
         table.rows.push(vec![
             class.name.as_str().into(),

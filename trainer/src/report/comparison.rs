@@ -75,6 +75,7 @@ fn table(caption: &str, pair: &Paired, names: [&str; 2]) -> Table {
 
     for (figure, difference) in &pair.differences {
         let interval = &difference.difference;
+        // An interval that holds 0 allows for no difference.
         let may_be_chance = interval.low <= 0.0 && interval.high >= 0.0;
         let verdict = if may_be_chance { "may be chance" } else { "" };
 

@@ -201,6 +201,8 @@ fn rates(run: &RunRecord) -> Line {
     let all = of_steps(run, "lr");
     let every = all.len().div_ceil(POINTS_MAX).max(1);
     let mut points: Vec<(f64, f64)> = all.iter().copied().step_by(every).collect();
+
+    // The last one says where the schedule ended.
     if let Some(&last) = all.last()
         && points.last() != Some(&last)
     {
@@ -215,6 +217,7 @@ fn rates(run: &RunRecord) -> Line {
 /// Means of neighbouring steps, with their range.
 fn losses(run: &RunRecord) -> Line {
     let all = of_steps(run, "loss");
+    // A chart has room for so many points, however long the run was.
     let together = all.len().div_ceil(POINTS_MAX).max(1);
 
     let mut line = Line::default();
@@ -253,6 +256,7 @@ fn times(run: &RunRecord) -> Vec<EpochTime> {
     let mut times = Vec::new();
     let mut since: Option<&Entry> = None;
     for entry in &run.log {
+        // The time between the processes of a run is no epoch's.
         if entry.kind == "start" {
             since = Some(entry);
         }
