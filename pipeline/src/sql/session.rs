@@ -343,7 +343,6 @@ impl Planner {
             }
             Ok(TreeNodeRecursion::Stop)
         })?;
-
         Ok(())
     }
 

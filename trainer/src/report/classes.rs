@@ -93,7 +93,7 @@ fn class_table(caption: &str, report: &ClassReport, intervals: &[ClassInterval])
 
     for (place, class) in report.classes.iter().enumerate() {
         let of = intervals.get(place);
-        // F1 is a share of what is or was predicted: of nothing there is none.
+        // F1 weighs what occurs against what was predicted: without either it says nothing.
         let occurs = class.support + class.predicted > 0;
 
         table.rows.push(vec![

@@ -147,7 +147,7 @@ fn accuracy_of(run: &RunRecord, is_named: bool) -> Option<Fact> {
         evaluation.target, evaluation.leaks.split
     );
 
-    // Few tracks make it wide, which the figure alone would not tell.
+    // Few tracks make the interval wide, which the figure alone would not tell.
     let intervals = level.bootstrap.as_ref().map(|draws| &draws.intervals);
     let interval = intervals.and_then(|intervals| intervals.get(figure));
     let note = interval.map_or(String::new(), |interval| {
