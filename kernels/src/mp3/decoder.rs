@@ -1,13 +1,12 @@
 //! The steps in their order, for a whole frame.
 
-use super::antialias::antialias;
 use super::bands::RateBands;
 use super::granules::{CodedFrame, GranuleReader, Spectrum};
 use super::header::FrameHeader;
-use super::imdct::{Imdct, MIXED_SUB_BANDS, Windows};
-use super::reorder::reorder;
+use super::hybrid::Lines;
+use super::imdct::Imdct;
 use super::scale_factors::ScaleFactors;
-use super::side_info::{Block, Granule, SideInfo};
+use super::side_info::SideInfo;
 use super::synthesis::Synthesis;
 use super::{
     FRAME_SAMPLES, FRAME_SLOTS, FrameError, GRANULE_SAMPLES, LINES, MAX_CHANNELS, SUB_BAND_LINES,
@@ -139,30 +138,11 @@ impl FrameDecoder {
         for (at, plane) in planes.into_iter().take(header.n_channels()).enumerate() {
             let channel = &mut self.channels[at];
             let slots = &mut self.slots[..n_granules * SUB_BAND_LINES];
-            for (index, slots) in slots
-                .as_chunks_mut::<SUB_BAND_LINES>()
-                .0
-                .iter_mut()
-                .enumerate()
-            {
-                let granule: &Granule = &side.granules[index][at];
-                let spectrum = &mut self.spectra[index][at];
-
-                let mut lines = &mut spectrum.lines;
-                let mut n_lines = spectrum.n_lines;
-                let mut n_long_sub_bands = SUB_BANDS;
-                if granule.block == Block::Short {
-                    n_lines = reorder(bands.of_granule(granule), n_lines, lines, &mut self.ordered);
-                    lines = &mut self.ordered;
-                    n_long_sub_bands = if granule.is_mixed { MIXED_SUB_BANDS } else { 1 };
-                }
-                n_lines = antialias(n_long_sub_bands, n_lines, lines);
-
-                let windows = Windows {
-                    block: granule.block,
-                    is_mixed: granule.is_mixed,
-                };
-                channel.imdct.run(windows, n_lines, lines, slots);
+            let granules = slots.as_chunks_mut::<SUB_BAND_LINES>().0.iter_mut();
+            for (index, slots) in granules.enumerate() {
+                let granule = &side.granules[index][at];
+                let lines = Lines::of(bands, granule, &mut self.spectra[index][at]);
+                lines.transform(SUB_BANDS, &mut channel.imdct, &mut self.ordered, slots);
             }
             channel.synthesis.run(slots, &mut plane[..]);
         }

@@ -18,6 +18,7 @@ mod decoder;
 mod granules;
 mod header;
 mod huffman;
+mod hybrid;
 mod imdct;
 #[cfg(test)]
 mod reference;

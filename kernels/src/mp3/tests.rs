@@ -16,6 +16,23 @@ use crate::level::Level;
 /// Of a transform's largest output: some tens of roundings of f32, 6e-8 each.
 pub(super) const TRANSFORM_REL_MAX: f64 = 2e-6;
 
+/// A frame whose side info and main data are noise.
+pub(super) struct NoiseFrame {
+    pub(super) header: FrameHeader,
+    pub(super) side: SideInfo,
+    bytes: Vec<u8>,
+    n_missing_bits: usize,
+}
+
+impl NoiseFrame {
+    pub(super) fn main(&self) -> MainData<'_> {
+        MainData {
+            bytes: &self.bytes,
+            n_missing_bits: self.n_missing_bits,
+        }
+    }
+}
+
 /// Numbers that look random and are always the same.
 pub(super) struct Noise(pub(super) u64);
 
@@ -35,6 +52,37 @@ impl Noise {
     /// Within ±1.
     pub(super) fn value(&mut self) -> f64 {
         self.next() as f64 / f64::from(1_u32 << 30) - 1.0
+    }
+
+    /// A frame of any format, if its header and its side info can be. Some frames lack bits of their main data.
+    pub(super) fn frame(&mut self) -> Option<NoiseFrame> {
+        let head = [
+            0xFF,
+            0xE0 | self.byte() & 0x1A | 2,
+            self.byte(),
+            self.byte(),
+        ];
+        let header = FrameHeader::parse(head)?;
+        let side = self.bytes(header.side_info_bytes());
+        let side = SideInfo::parse(&header, &side).ok()?;
+
+        let n_bytes = self.next() as usize % 2_100;
+        let bytes = self.bytes(n_bytes);
+        let is_whole = !self.next().is_multiple_of(4);
+        Some(NoiseFrame {
+            header,
+            side,
+            bytes,
+            n_missing_bits: if is_whole {
+                0
+            } else {
+                self.next() as usize % 4_096
+            },
+        })
+    }
+
+    fn bytes(&mut self, n: usize) -> Vec<u8> {
+        (0..n).map(|_| self.byte()).collect()
     }
 
     fn lines(&mut self, n: usize) -> [f32; LINES] {
@@ -239,35 +287,13 @@ fn noise_decodes_to_finite_samples_or_errors() {
     let mut decoder = FrameDecoder::new(Level::detect()).unwrap();
     let mut n_decoded = 0;
     for _ in 0..60_000 {
-        let head = [
-            0xFF,
-            0xE0 | noise.byte() & 0x1A | 2,
-            noise.byte(),
-            noise.byte(),
-        ];
-        let Some(header) = FrameHeader::parse(head) else {
+        let Some(frame) = noise.frame() else {
             continue;
-        };
-        let bytes: Vec<u8> = (0..header.side_info_bytes())
-            .map(|_| noise.byte())
-            .collect();
-        let Ok(side) = SideInfo::parse(&header, &bytes) else {
-            continue;
-        };
-        let n_bytes = noise.next() as usize % 2_100;
-        let bytes: Vec<u8> = (0..n_bytes).map(|_| noise.byte()).collect();
-        let is_whole = !noise.next().is_multiple_of(4);
-        let main = MainData {
-            bytes: &bytes,
-            n_missing_bits: if is_whole {
-                0
-            } else {
-                noise.next() as usize % 4_096
-            },
         };
         let mut left = [0.0; FRAME_SAMPLES];
         let mut right = [0.0; FRAME_SAMPLES];
-        if let Ok(n) = decoder.decode(&header, &side, main, [&mut left, &mut right]) {
+        let planes = [&mut left, &mut right];
+        if let Ok(n) = decoder.decode(&frame.header, &frame.side, frame.main(), planes) {
             n_decoded += 1;
             assert!(
                 left[..n]
@@ -289,11 +315,11 @@ fn levels_give_equal_bits() {
     let mut decoders = [Level::Scalar, Level::detect()].map(|l| FrameDecoder::new(l).unwrap());
     let header = FrameHeader::parse([0xFF, 0xFB, 0x90, 0x64]).unwrap();
     for _ in 0..2_000 {
-        let bytes: Vec<u8> = (0..32).map(|_| noise.byte()).collect();
+        let bytes = noise.bytes(32);
         let Ok(side) = SideInfo::parse(&header, &bytes) else {
             continue;
         };
-        let bytes: Vec<u8> = (0..2_048).map(|_| noise.byte()).collect();
+        let bytes = noise.bytes(2_048);
         let main = MainData {
             bytes: &bytes,
             n_missing_bits: 0,

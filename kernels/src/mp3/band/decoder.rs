@@ -4,12 +4,11 @@ use super::synthesis::Synthesis;
 use super::{Band, Step};
 use crate::error::KernelError;
 use crate::level::{Lanes, Level};
-use crate::mp3::antialias::antialias;
 use crate::mp3::bands::{Bands, RateBands};
 use crate::mp3::granules::{CodedFrame, GranuleReader, Spectrum};
 use crate::mp3::header::{FrameHeader, Mode};
-use crate::mp3::imdct::{Imdct, MIXED_SUB_BANDS, Windows};
-use crate::mp3::reorder::reorder;
+use crate::mp3::hybrid::Lines;
+use crate::mp3::imdct::{Imdct, Windows};
 use crate::mp3::side_info::{Block, Granule, SideInfo};
 use crate::mp3::{
     FRAME_SAMPLES, FRAME_SLOTS, FrameError, GRANULE_SAMPLES, LINES, MAX_CHANNELS, MainData,
@@ -206,38 +205,20 @@ impl BandDecoder {
     }
 }
 
-/// A spectrum with what its transform depends on.
-struct Lines<'a> {
-    bands: &'static Bands,
-    granule: &'a Granule,
-    spectrum: &'a mut Spectrum,
-}
-
-impl<'a> Lines<'a> {
-    fn of(bands: &'static RateBands, granule: &'a Granule, spectrum: &'a mut Spectrum) -> Self {
-        Self {
-            bands: bands.of_granule(granule),
-            granule,
-            spectrum,
-        }
-    }
-}
-
 impl Hybrid {
     /// The samples of the mean of both channels. Where their windows differ, each one is transformed by itself.
     #[inline(always)]
     fn run(&mut self, band: Band, left: Lines, right: Option<Lines>, slots: &mut SubBandSamples) {
-        transform(&mut self.mean, band, left, &mut self.ordered, slots);
+        left.transform(band.n_sub_bands, &mut self.mean, &mut self.ordered, slots);
 
         let has_right = right.is_some();
         if !has_right && !self.right_overlaps {
             return;
         }
         match right {
-            Some(right) => transform(
+            Some(right) => right.transform(
+                band.n_sub_bands,
                 &mut self.right,
-                band,
-                right,
                 &mut self.ordered,
                 &mut self.right_samples,
             ),
@@ -259,35 +240,6 @@ impl Hybrid {
         }
         self.right_overlaps = has_right;
     }
-}
-
-/// From the lines of a granule to the samples of the sub-bands that are wanted.
-#[inline(always)]
-fn transform(
-    imdct: &mut Imdct,
-    band: Band,
-    from: Lines,
-    ordered: &mut [f32; LINES],
-    slots: &mut SubBandSamples,
-) {
-    let granule = from.granule;
-    let mut lines = &mut from.spectrum.lines;
-    let mut n_lines = from.spectrum.n_lines;
-    let mut n_long_sub_bands = SUB_BANDS;
-    if granule.block == Block::Short {
-        n_lines = reorder(from.bands, n_lines, lines, ordered);
-        lines = ordered;
-        n_long_sub_bands = if granule.is_mixed { MIXED_SUB_BANDS } else { 1 };
-    }
-    // Up to the border above the highest one.
-    n_lines = antialias(n_long_sub_bands.min(band.n_sub_bands + 1), n_lines, lines);
-
-    let windows = Windows {
-        block: granule.block,
-        is_mixed: granule.is_mixed,
-    };
-    let n_lines = n_lines.min(band.n_sub_bands * SUB_BAND_LINES);
-    imdct.run(windows, n_lines, lines, slots);
 }
 
 /// So many lines have to be read for the lowest `n_wanted`: short blocks hold one window of a band behind the other.

@@ -1,0 +1,60 @@
+//! Lines of a granule's channel → samples of its sub-bands: order, butterflies against aliases, IMDCT.
+
+use super::antialias::antialias;
+use super::bands::{Bands, RateBands};
+use super::granules::Spectrum;
+use super::imdct::{Imdct, MIXED_SUB_BANDS, Windows};
+use super::reorder::reorder;
+use super::side_info::{Block, Granule};
+use super::{LINES, SUB_BAND_LINES, SUB_BANDS, SubBandSamples};
+
+/// A spectrum with what its transform depends on.
+pub(super) struct Lines<'a> {
+    bands: &'static Bands,
+    granule: &'a Granule,
+    spectrum: &'a mut Spectrum,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn of(
+        bands: &'static RateBands,
+        granule: &'a Granule,
+        spectrum: &'a mut Spectrum,
+    ) -> Self {
+        Self {
+            bands: bands.of_granule(granule),
+            granule,
+            spectrum,
+        }
+    }
+
+    /// Makes the samples of the lowest `n_sub_bands`; those above are of no use. `ordered` is for lines in another order.
+    #[inline(always)]
+    pub(super) fn transform(
+        self,
+        n_sub_bands: usize,
+        imdct: &mut Imdct,
+        ordered: &mut [f32; LINES],
+        slots: &mut SubBandSamples,
+    ) {
+        let granule = self.granule;
+        let mut lines = &mut self.spectrum.lines;
+        let mut n_lines = self.spectrum.n_lines;
+        let mut n_long_sub_bands = SUB_BANDS;
+        if granule.block == Block::Short {
+            n_lines = reorder(self.bands, n_lines, lines, ordered);
+            lines = ordered;
+            n_long_sub_bands = if granule.is_mixed { MIXED_SUB_BANDS } else { 1 };
+        }
+
+        // Up to the border above the highest one.
+        n_lines = antialias(n_long_sub_bands.min(n_sub_bands + 1), n_lines, lines);
+
+        let windows = Windows {
+            block: granule.block,
+            is_mixed: granule.is_mixed,
+        };
+        let n_lines = n_lines.min(n_sub_bands * SUB_BAND_LINES);
+        imdct.run(windows, n_lines, lines, slots);
+    }
+}
