@@ -45,6 +45,9 @@ pub(crate) struct PredictCommand {
     /// Rows that are answered at once; 1 answers each as it comes
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch_size: u16,
+    /// Streams follow one another: each is answered as if it had come alone, and an empty line ends its answers
+    #[arg(long)]
+    streams: bool,
     #[command(flatten)]
     compute: ComputeArgs,
 }
@@ -68,12 +71,17 @@ impl PredictCommand {
             feature: &trained.state().input.feature,
             recipe: &recipe,
         };
-        let rows = Rows::open(self.open()?, wanted)?;
-
         let options = AnswerOptions {
             top: self.top,
             batch_rows: usize::from(self.batch_size),
         };
+        if self.streams {
+            let input = self.open()?;
+            predict::answer_each(&trained, input, wanted, options, &mut io::stdout().lock())?;
+            return Ok(0);
+        }
+
+        let rows = Rows::open(self.open()?, wanted)?;
         let answered = predict::answer(&trained, rows, options, &mut io::stdout().lock())?;
         if answered == 0 {
             eprintln!("the stream has no rows");

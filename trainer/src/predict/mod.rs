@@ -8,7 +8,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use arrow::error::ArrowError;
@@ -155,6 +155,22 @@ pub(crate) fn answer(
 
     write(out, &answers.clips())?;
     Ok(answered)
+}
+
+/// Answers streams that follow one another, each as if it had come alone, and ends what it says of each by an empty line.
+/// So a program that starts this one once can ask it song by song; a stream without rows asks whether the model is ready.
+pub(crate) fn answer_each(
+    trained: &TrainedModel,
+    mut input: impl Read,
+    wanted: ExpectedFeature<'_>,
+    options: AnswerOptions,
+    out: &mut impl Write,
+) -> Result<(), PredictError> {
+    while let Some(rows) = Rows::open_next(&mut input, wanted)? {
+        answer(trained, rows, options, out)?;
+        write(out, "\n")?;
+    }
+    Ok(())
 }
 
 /// Flushed, so that a program which reads along has the lines.

@@ -102,7 +102,19 @@ impl<R: Read> Rows<R> {
     ///
     /// # Errors
     /// [`PredictError::NoStream`], [`PredictError::NoTensor`], [`PredictError::OtherFeature`], [`PredictError::Cut`].
-    pub(crate) fn open(mut input: R, wanted: ExpectedFeature<'_>) -> Result<Self, PredictError> {
+    pub(crate) fn open(input: R, wanted: ExpectedFeature<'_>) -> Result<Self, PredictError> {
+        Self::open_next(input, wanted)?.ok_or(PredictError::NoStream { found: "empty" })
+    }
+
+    /// The same where streams follow one another; `None` at the end of the input. Nothing is read behind a stream's end
+    /// mark, so the input then stands at the next one.
+    ///
+    /// # Errors
+    /// As [`Rows::open`], but for an input that is empty.
+    pub(crate) fn open_next(
+        mut input: R,
+        wanted: ExpectedFeature<'_>,
+    ) -> Result<Option<Self>, PredictError> {
         // The first bytes tell what was given by mistake, before a parser stumbles over it.
         let mut head = Vec::new();
         input
@@ -111,17 +123,17 @@ impl<R: Read> Rows<R> {
             .read_to_end(&mut head)
             .map_err(|source| PredictError::Read { source })?;
 
+        if head.is_empty() {
+            return Ok(None);
+        }
         if !head.starts_with(&CONTINUATION) {
             let known = OTHERS
                 .iter()
                 .find(|(start, _)| head.starts_with(start))
                 .map(|(_, name)| *name);
-            let found = if head.is_empty() {
-                "empty"
-            } else {
-                known.unwrap_or("something else")
-            };
-            return Err(PredictError::NoStream { found });
+            return Err(PredictError::NoStream {
+                found: known.unwrap_or("something else"),
+            });
         }
 
         let input = TailReader {
@@ -130,14 +142,14 @@ impl<R: Read> Rows<R> {
         };
         let reader = StreamReader::try_new(input, None).map_err(|source| cut(source, 0))?;
         let column = feature_column(reader.schema().fields(), wanted)?;
-        Ok(Self {
+        Ok(Some(Self {
             reader,
             column,
             batch: None,
             next: 0,
             rows: 0,
             ended: false,
-        })
+        }))
     }
 
     fn row(&mut self) -> Result<Option<Row>, PredictError> {

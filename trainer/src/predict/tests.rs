@@ -247,6 +247,40 @@ fn batches_of_any_size_give_the_same_lines() {
 }
 
 #[test]
+fn streams_behind_one_another_are_answered_as_if_each_came_alone() {
+    let alone = alone();
+    let made = made(&fixture(), &config("lstm", &["genre"]), 4, &alone);
+    let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
+    let (schema, batches) = batches(&made, "test");
+    let [first, empty, second] = [&batches[..2], &[], &batches[2..]].map(|b| stream(&schema, b));
+    let wanted = ExpectedFeature {
+        feature: &trained.state().input.feature,
+        recipe: "runs/one/recipe.toml".as_ref(),
+    };
+
+    let mut want = Vec::new();
+    for stream in [&first, &empty, &second] {
+        let rows = Rows::open(stream.as_slice(), wanted).expect("a stream");
+        answer(&trained, rows, AMOUNT, &mut want).expect("answers");
+        want.push(b'\n');
+    }
+    let mut said = Vec::new();
+    let all = [first.as_slice(), &empty, &second].concat();
+    answer_each(&trained, all.as_slice(), wanted, AMOUNT, &mut said).expect("answers");
+    assert_eq!(said, want);
+
+    // What came before a stream that breaks off is answered.
+    said.clear();
+    let cut = [first.as_slice(), &second[..second.len() - 9]].concat();
+    let error = answer_each(&trained, cut.as_slice(), wanted, AMOUNT, &mut said);
+    assert!(matches!(error, Err(PredictError::Cut { .. })), "{error:?}");
+    assert!(want.starts_with(&said[..said.len().min(100)]) && !said.is_empty());
+    let mut none = Vec::new();
+    answer_each(&trained, io::empty(), wanted, AMOUNT, &mut none).expect("no stream is no fault");
+    assert!(none.is_empty());
+}
+
+#[test]
 fn a_stream_that_is_cut_or_damaged_is_an_error_behind_its_whole_rows() {
     let alone = alone();
     let made = made(&fixture(), &config("lstm", &["genre"]), 0, &alone);
