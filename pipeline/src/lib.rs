@@ -21,5 +21,6 @@ mod pictures;
 mod plan;
 mod report;
 mod shards;
+mod single;
 mod sql;
 mod store;

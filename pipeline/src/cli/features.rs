@@ -1,9 +1,7 @@
 //! `wavemill features`: the rows that extract would write of some clips, without a store.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,22 +9,19 @@ use anyhow::{Result, bail};
 use arrow::ipc::writer::StreamWriter;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
-use wavemill_schemas::manifest::{FeatureEntry, TargetEntry};
-use wavemill_schemas::recipe::Recipe;
-use wavemill_schemas::reject::{Reason, Reject, Stage};
+use wavemill_schemas::manifest::FeatureEntry;
+use wavemill_schemas::recipe::{self, Recipe};
 use wavemill_schemas::text::shown;
-use wavemill_schemas::{canonical, recipe};
 
 use super::clips::{ClipArgs, ClipList};
 use super::exit::UsageError;
 use super::write_whole;
 use crate::catalog::ClipRow;
-use crate::decode::{Decode, FILE_BYTES_MAX, Pcm};
+use crate::decode::{FILE_BYTES_MAX, OUTPUT_S_MAX};
 use crate::export::npy_header;
-use crate::features::{Extractor, FeaturePlan, NoRows};
-use crate::plan::segments::end_of;
-use crate::settings::Settings;
-use crate::shards::{AudioFacts, FeatureRow, Format, tensor_values};
+use crate::features::FeaturePlan;
+use crate::shards::{FeatureRow, Format, tensor_values};
+use crate::single::{self, RowExtractor};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -77,7 +72,7 @@ impl FeaturesCommand {
     /// # Errors
     /// Wrong usage, or a clip that cannot be read or gives no rows (after the others were written).
     pub fn run(&self) -> Result<()> {
-        let mut recipe = Recipe::load(&self.recipe, &self.sets)?;
+        let recipe = Recipe::load(&self.recipe, &self.sets)?;
         if recipe.catalog.dataset == recipe::Dataset::Images {
             let words = format!(
                 "--recipe {}: its features are of pictures; this command computes those of audio",
@@ -86,9 +81,6 @@ impl FeaturesCommand {
             return Err(UsageError(words).into());
         }
         let number = self.number_in(&recipe)?;
-        // Segments of all sides, at the tempo as recorded: stretched copies are for training.
-        recipe.split.rule = recipe::SplitRule::Artist;
-        recipe.audio.stretch.clear();
 
         let to_stdout = self.out == Path::new("-");
         if to_stdout && self.format != Output::Json && io::stdout().is_terminal() {
@@ -135,14 +127,8 @@ impl FeaturesCommand {
         found: &ClipList,
         out: impl Write,
     ) -> Result<usize> {
-        // Of the whole recipe, because the feature may start from another one.
-        let plan = FeaturePlan::new(recipe, &Settings::default())?.only(&[number]);
-        let mut clips = RowExtractor {
-            plan: &plan,
-            decoder: plan.decoder()?,
-            extractor: plan.extractor(0)?,
-            pcm: Pcm::default(),
-        };
+        let plan = Arc::new(single::plan(recipe, number)?);
+        let mut clips = RowExtractor::new(&plan, OUTPUT_S_MAX)?;
         let entry = &plan.entries()[0];
         let mut sink = Sink::begin(self.format, out, &plan, recipe)?;
 
@@ -154,8 +140,9 @@ impl FeaturesCommand {
         let mut known = Vec::new();
         for path in &found.clips {
             // Before its rows, which name their clip by its place in this list.
-            known.push(clip_row(path, recipe.targets.len()));
-            match clips.rows(known.len() - 1, path) {
+            let clip_key = path.to_string_lossy().replace('\\', "/");
+            known.push(single::clip_row(clip_key, recipe.targets.len()));
+            match rows_of(&mut clips, known.len() - 1, path) {
                 Ok(Ok(rows)) => sink.write(entry, rows, &known)?,
                 Ok(Err(words)) => {
                     eprintln!("{}", shown(&format!("{}: {words}", path.display())));
@@ -182,101 +169,29 @@ impl ClipList {
     }
 }
 
-struct RowExtractor<'a> {
-    plan: &'a FeaturePlan,
-    decoder: Box<dyn Decode>,
-    extractor: Extractor,
-    pcm: Pcm,
-}
-
-impl RowExtractor<'_> {
-    /// A clip's rows, or why it has none.
-    fn rows(&mut self, clip: usize, path: &Path) -> Result<Result<Vec<FeatureRow>, String>> {
-        let mut bytes = Vec::new();
-        let read = File::open(path)
-            // One byte over the limit is enough for the decoder to refuse the file, and no more is held of it.
-            .and_then(|file| file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
-        if let Err(error) = read {
-            return Ok(Err(format!("cannot read it: {error}")));
-        }
-
-        let extension = path
-            .extension()
-            .and_then(|e| e.to_str())
-            .unwrap_or_default();
-        if let Err(reject) = self.decode(extension, &bytes)? {
-            return Ok(Err(words(&reject)));
-        }
-
-        let audio = Arc::new(AudioFacts {
-            duration_s: self.pcm.duration_s,
-            lost_s: self.pcm.lost_s,
-            audio_blake3: self.pcm.audio_blake3.clone(),
-            // One clip is held at a time, so there is no budget to give it back to.
-            permit: None,
-        });
-        let key = path.to_string_lossy();
-        let rows = self
-            .plan
-            .segments(self.pcm.n_samples, &key, "")
-            .and_then(|segments| {
-                // As in a run: with zeros up to the end of the last row, the kernels need no copy.
-                self.pcm.samples.pad_to(end_of(&segments), 0.0);
-                let computed = self
-                    .extractor
-                    .run(&[(&self.pcm, &segments)])
-                    .map_err(|error| NoRows::Error(error.into()))?;
-                self.plan.rows(
-                    clip,
-                    &key,
-                    &segments,
-                    computed.into_iter().flatten().collect(),
-                    &audio,
-                )
-            });
-
-        match rows {
-            Ok(rows) => Ok(Ok(rows)),
-            Err(NoRows::Reject(reject)) => Ok(Err(words(&reject))),
-            Err(NoRows::Error(error)) => Err(error.into()),
-        }
+/// A clip's rows, or why it has none.
+fn rows_of(
+    clips: &mut RowExtractor,
+    clip: usize,
+    path: &Path,
+) -> Result<Result<Vec<FeatureRow>, String>> {
+    let mut bytes = Vec::new();
+    let read = File::open(path)
+        // One byte over the limit is enough for the decoder to refuse the file, and no more is held of it.
+        .and_then(|file| file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        return Ok(Err(format!("cannot read it: {error}")));
     }
 
-    /// As in a run: what a decoder cannot bear is the clip's fault.
-    fn decode(&mut self, extension: &str, bytes: &[u8]) -> Result<Result<(), Reject>> {
-        let decoded = catch_unwind(AssertUnwindSafe(|| {
-            self.decoder.expect(self.plan.longest_s(bytes));
-            self.decoder.decode(extension, bytes, &mut self.pcm)
-        }));
-        if let Ok(decoded) = decoded {
-            return Ok(decoded);
-        }
-
-        // A panic leaves the decoder in doubt, so the next clip gets a new one.
-        self.decoder = self.plan.decoder()?;
-        Ok(Err(Reject::new(
-            Stage::Decode,
-            Reason::WorkerPanic,
-            "the decoder panicked on this clip",
-        )))
+    let extension = path
+        .extension()
+        .and_then(|e| e.to_str())
+        .unwrap_or_default();
+    if let Err(reject) = clips.decode(extension, &bytes)? {
+        return Ok(Err(single::words(&reject)));
     }
-}
-
-fn words(reject: &Reject) -> String {
-    format!("{}: {}", reject.reason.name(), reject.detail)
-}
-
-fn clip_row(path: &Path, n_targets: usize) -> ClipRow {
-    let clip_key = path.to_string_lossy().replace('\\', "/");
-    ClipRow {
-        track_id: canonical::track_id(&clip_key),
-        clip_key,
-        targets: vec![None; n_targets],
-        genres_all: Vec::new(),
-        artist_id: None,
-        album_id: None,
-        split: String::new(),
-    }
+    let rows = clips.rows(clip, &path.to_string_lossy())?;
+    Ok(rows.map_err(|reject| single::words(&reject)))
 }
 
 fn write_json(
@@ -370,7 +285,7 @@ impl<W: Write> Sink<W> {
             }),
             Output::Json => Ok(Self::Json(out)),
             Output::Arrow => {
-                let format = Box::new(stream_format(plan, recipe)?);
+                let format = Box::new(single::stream_format(plan, recipe)?);
                 let writer = Box::new(StreamWriter::try_new(out, &format.schema)?);
                 Ok(Self::Arrow { format, writer })
             }
@@ -413,59 +328,5 @@ impl<W: Write> Sink<W> {
             }
         };
         Ok(out.flush()?)
-    }
-}
-
-/// Columns of an Arrow stream: those of a shard. Classes are a store's; the targets' columns are all null.
-fn stream_format(plan: &FeaturePlan, recipe: &Recipe) -> Result<Format> {
-    let mut targets = Vec::new();
-    for target in &recipe.targets {
-        targets.push(TargetEntry {
-            name: target.name.clone(),
-            classes: target.classes.clone().unwrap_or_default(),
-            counts: BTreeMap::new(),
-        });
-    }
-    let mut formats = plan.formats(&targets, &recipe.shards)?;
-    // A plan of one feature.
-    Ok(formats.swap_remove(0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Panics at the first clip, and from then on.
-    struct PanickingDecoder;
-
-    impl Decode for PanickingDecoder {
-        fn decode(&mut self, _: &str, _: &[u8], _: &mut Pcm) -> Result<(), Reject> {
-            panic!("as a decoder with a fault")
-        }
-
-        fn measure(&mut self, _: &str, _: &[u8], _: &mut Pcm) -> Result<f64, Reject> {
-            panic!("as a decoder with a fault")
-        }
-
-        fn expect(&mut self, _: f64) {}
-    }
-
-    #[test]
-    fn a_decoder_that_panicked_decodes_no_further_clip() {
-        let recipe = Recipe::load("demo", &[]).expect("a shipped recipe");
-        let plan = FeaturePlan::new(&recipe, &Settings::default()).expect("a plan");
-        let mut clips = RowExtractor {
-            plan: &plan,
-            decoder: Box::new(PanickingDecoder),
-            extractor: plan.extractor(0).expect("an extractor"),
-            pcm: Pcm::default(),
-        };
-
-        let mut reason_of_clip = || {
-            let decoded = clips.decode("mp3", b"no audio").expect("a decoder");
-            decoded.expect_err("a reject").reason
-        };
-        assert_eq!(reason_of_clip(), Reason::WorkerPanic);
-        assert_ne!(reason_of_clip(), Reason::WorkerPanic);
     }
 }

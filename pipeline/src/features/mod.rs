@@ -221,6 +221,15 @@ impl FeaturePlan {
     /// # Errors
     /// [`FeatureError::Rate`].
     pub(crate) fn decoder(&self) -> Result<Box<dyn Decode>, FeatureError> {
+        self.decoder_up_to(self.audio.max_duration_s)
+    }
+
+    /// The same for clips of at most so many seconds, if the recipe does not allow less. That is no part of a feature's
+    /// identity: it decides which clips have rows, and no value of one.
+    ///
+    /// # Errors
+    /// [`FeatureError::Rate`].
+    pub(crate) fn decoder_up_to(&self, most_s: f64) -> Result<Box<dyn Decode>, FeatureError> {
         let AudioSpec {
             sample_rate_hz,
             duration_s,
@@ -238,8 +247,8 @@ impl FeaturePlan {
         if self.audio.decode.path == DecodePath::Band {
             decoder = decoder.by_band();
         }
-
-        Ok(Box::new(decoder.at_most(self.audio.max_duration_s)))
+        let most_s = most_s.min(self.audio.max_duration_s);
+        Ok(Box::new(decoder.at_most(most_s)))
     }
 
     /// Kernels and buffers for one worker, or for a lane of a device.
