@@ -17,6 +17,6 @@ pub use chart::{
     Axis, Bars, Chart, Funnel, HeatMap, Histogram, Line, Lines, Matrix, Plot, Point, Scatter,
     Series, Spread, Step,
 };
-pub use page::{Fact, Page, Part, Section};
+pub use page::{Fact, Page, Part, STYLE, Section};
 pub use table::{Cell, Table};
 pub use text::{bytes, count, fraction, number, seconds};

@@ -8,8 +8,9 @@ use crate::json;
 use crate::table::Table;
 use crate::text::{Shown, TEXT_CHARS_MAX};
 
-/// Light, dark, narrow and printed.
-const STYLE: &str = include_str!("style.css");
+/// The style of all pages: light, dark, narrow and printed. It stands in every [`Page`]; a program with a page of its own
+/// makes it a part of that.
+pub const STYLE: &str = include_str!("style.css");
 
 /// What a browser may load: pictures and sounds that lie in the page itself, and nothing else. It is the second fence, in
 /// case that a text ever came through the escaping.
@@ -193,6 +194,12 @@ impl Section {
 }
 
 impl Part {
+    /// This alone, for a page that is put together in a browser: it has no style of its own. Every text in it is escaped.
+    #[must_use]
+    pub fn to_html(&self) -> String {
+        self.markup().into_string()
+    }
+
     fn markup(&self) -> Markup {
         match self {
             Self::Text(text) => html! { p { (Shown::new(text, PARAGRAPH_CHARS_MAX).markup()) } },

@@ -20,6 +20,7 @@ mod parent;
 mod pictures;
 mod plan;
 mod report;
+mod serve;
 mod shards;
 mod single;
 mod sql;

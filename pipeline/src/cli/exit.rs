@@ -32,6 +32,11 @@ pub struct ChildFailure {
     pub code: u8,
 }
 
+/// A signal asked for the end, and the command came to it in order.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Interrupted(pub String);
+
 /// A store whose bytes are not what its manifest says.
 #[derive(Debug, thiserror::Error)]
 #[error("{files} damaged {word}: restore them from a copy, {}", self.remedy(), word = if *files == 1 { "file" } else { "files" })]
@@ -109,6 +114,9 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     if cause.is::<DamagedStore>() {
         return Some(3);
+    }
+    if cause.is::<Interrupted>() {
+        return Some(130);
     }
     if let Some(error) = cause.downcast_ref::<SqlError>() {
         return Some(error.exit_code());

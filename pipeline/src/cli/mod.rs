@@ -15,6 +15,7 @@ pub mod output;
 pub mod progress;
 pub mod recipe;
 pub mod report;
+pub mod serve;
 pub mod sql;
 pub mod store;
 pub mod tag;
@@ -84,6 +85,7 @@ enum Command {
     Demo(demo::DemoCommand),
     Train(train::TrainCommand),
     Predict(train::PredictCommand),
+    Serve(serve::ServeCommand),
     Experiment(experiment::ExperimentCommand),
     /// Write a shell's completion script to stdout
     #[command(after_help = COMPLETIONS_EXAMPLES)]
@@ -125,7 +127,7 @@ pub fn main() -> u8 {
 /// What a signal finds a command at, in words; `None`: the command answers signals by itself.
 const fn interrupted(command: &Command) -> Option<&'static str> {
     Some(match command {
-        Command::Sql(_) | Command::Train(_) => return None,
+        Command::Sql(_) | Command::Train(_) | Command::Serve(_) => return None,
         Command::Extract(_) | Command::Export(_) => {
             "interrupted before anything was done; nothing was written"
         }
@@ -166,6 +168,7 @@ fn run(command: Command) -> Result<()> {
         Command::Demo(command) => command.run(),
         Command::Train(command) => command.run(),
         Command::Predict(command) => command.run(),
+        Command::Serve(command) => command.run(),
         Command::Experiment(command) => command.run(),
         Command::Completions { shell } => {
             // Into memory first: the generator panics where its reader has gone.

@@ -119,7 +119,7 @@ impl PredictCommand {
             // The first is the one that is told, and the other models still answer.
             failed = if failed == 0 { code } else { failed };
             if let Some(said) = said {
-                answers.add(&self.name_of(run), &said)?;
+                answers.add(&name_among(&self.runs, run), &said)?;
             }
         }
 
@@ -132,16 +132,6 @@ impl PredictCommand {
             0 => Ok(()),
             code => Err(ChildFailure { code }.into()),
         }
-    }
-
-    /// A folder's own name, as results and tables call a run; the whole path where another has that name too.
-    fn name_of(&self, run: &Path) -> String {
-        let name = run_name(run);
-        let same = self.runs.iter().filter(|other| run_name(other) == name);
-        if same.count() > 1 {
-            return run.display().to_string();
-        }
-        name
     }
 
     /// One model's answers: into `said`, or straight to stdout. Returns the exit code that they come to.
@@ -186,7 +176,10 @@ impl PredictCommand {
 }
 
 /// What the model of a run sees.
-fn feature_of(run: &Path) -> Result<String> {
+///
+/// # Errors
+/// [`UsageError`] for a folder of something else.
+pub(super) fn feature_of(run: &Path) -> Result<String> {
     let input = run.join("input.json");
     let file = File::open(&input).map_err(|error| {
         UsageError(format!(
@@ -242,6 +235,16 @@ fn predict(run: &Path, mut stream: impl Read, said: Option<&mut String>) -> Resu
             _ => Ok(code),
         }
     })
+}
+
+/// A folder's own name, as results and tables call a run; the whole path where another of `runs` has that name too.
+pub(super) fn name_among(runs: &[PathBuf], run: &Path) -> String {
+    let name = run_name(run);
+    let same = runs.iter().filter(|other| run_name(other) == name);
+    if same.count() > 1 {
+        return run.display().to_string();
+    }
+    name
 }
 
 fn run_name(run: &Path) -> String {

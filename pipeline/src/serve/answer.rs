@@ -1,0 +1,399 @@
+//! What models say of a song: as JSON for programs, and as a piece of a page.
+
+use serde_json::{Map, Value, json};
+use wavemill_pages::{Axis, Bars, Chart, HeatMap, Line, Lines, Part, Plot, Series, Spread, Table};
+
+use super::song::{Song, Spectrogram};
+
+/// Classes of a chart; the rest of a segment's bar is one part.
+const CLASSES_SHOWN: usize = 5;
+/// Classes of the chart of means.
+const MEANS_SHOWN: usize = 10;
+
+/// What all models say of a song.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    pub file: String,
+    pub song: Song,
+    /// Of each model its name and seconds.
+    pub models: Vec<(String, f64)>,
+    /// As `wavemill predict` prints them, each with its `run`.
+    pub lines: Vec<Map<String, Value>>,
+}
+
+/// What one model says of one target.
+struct Verdict<'a> {
+    run: &'a str,
+    target: &'a str,
+    segments: Vec<&'a Map<String, Value>>,
+    /// Of all segments, by the mean.
+    whole: &'a Map<String, Value>,
+}
+
+impl Answer {
+    /// Takes what a model said.
+    ///
+    /// # Errors
+    /// A line that is no JSON object.
+    pub(crate) fn add(
+        &mut self,
+        run: &str,
+        seconds: f64,
+        lines: &[String],
+    ) -> serde_json::Result<()> {
+        for line in lines {
+            let mut line: Map<String, Value> = serde_json::from_str(line)?;
+            line.insert("run".to_owned(), run.into());
+            self.lines.push(line);
+        }
+        self.models.push((run.to_owned(), seconds));
+        Ok(())
+    }
+
+    /// For programs; `top` classes a line.
+    pub(crate) fn to_json(&self, top: usize) -> Value {
+        let mut lines = self.lines.clone();
+        for line in &mut lines {
+            if let Some(Value::Array(classes)) = line.get_mut("top") {
+                classes.truncate(top);
+            }
+        }
+        let models: Map<String, Value> = self
+            .models
+            .iter()
+            .map(|(run, seconds)| (run.clone(), json!(rounded(*seconds))))
+            .collect();
+        json!({
+            "file": self.file,
+            "duration_s": self.song.duration_s,
+            "lost_s": self.song.lost_s,
+            "seconds": {
+                "decode": rounded(self.song.decode_s),
+                "features": rounded(self.song.features_s),
+                "models": models,
+            },
+            "answers": lines,
+        })
+    }
+
+    /// One sentence: what each model says.
+    pub(crate) fn summary(&self) -> String {
+        let verdicts = self.verdicts();
+        if let [only] = verdicts.as_slice() {
+            return only.words();
+        }
+        let words: Vec<String> = verdicts
+            .iter()
+            .map(|verdict| format!("{} says {}", verdict.run, verdict.words()))
+            .collect();
+        words.join("; ")
+    }
+
+    /// For people: everything is escaped.
+    pub(crate) fn to_html(&self) -> String {
+        let verdicts = self.verdicts();
+        let mut charts = Vec::new();
+        for verdict in &verdicts {
+            charts.push(verdict.means());
+        }
+        for verdict in verdicts.iter().filter(|verdict| verdict.segments.len() > 1) {
+            charts.push(verdict.bars());
+        }
+        charts.extend(waveform(&self.song));
+        charts.extend(self.song.spectrogram.as_ref().map(spectrogram));
+
+        let mut html = Part::Table(votes(&verdicts)).to_html();
+        html += &Part::Charts(charts).to_html();
+        if self.song.lost_s > 0.0 {
+            let lost = wavemill_pages::seconds(f64::from(self.song.lost_s));
+            let words =
+                format!("{lost} of this file are lost to damage and were answered as silence.");
+            html += &Part::Warning(words).to_html();
+        }
+        html
+    }
+
+    fn verdicts(&self) -> Vec<Verdict<'_>> {
+        let mut verdicts: Vec<Verdict<'_>> = Vec::new();
+        for line in &self.lines {
+            let (run, target) = (text(line, "run"), text(line, "target"));
+            let place = verdicts
+                .iter()
+                .position(|known| (known.run, known.target) == (run, target));
+            let place = place.unwrap_or_else(|| {
+                verdicts.push(Verdict {
+                    run,
+                    target,
+                    segments: Vec::new(),
+                    whole: line,
+                });
+                verdicts.len() - 1
+            });
+            // A clip of one segment has one line, which is of both.
+            if line.contains_key("segment") {
+                verdicts[place].segments.push(line);
+            }
+            verdicts[place].whole = line;
+        }
+        verdicts
+    }
+}
+
+impl Verdict<'_> {
+    /// The class by the mean, or all labels.
+    fn said(&self) -> String {
+        let Some(labels) = self.whole.get("labels").and_then(Value::as_array) else {
+            return text(self.whole, "class").to_owned();
+        };
+        if labels.is_empty() {
+            return "none".to_owned();
+        }
+        let labels = labels.iter().filter_map(Value::as_object);
+        let labels: Vec<&str> = labels.map(|label| text(label, "class")).collect();
+        labels.join(", ")
+    }
+
+    fn words(&self) -> String {
+        if self.whole.contains_key("labels") {
+            return self.said();
+        }
+        format!("{} {:.2}", self.said(), number(self.whole, "probability"))
+    }
+
+    fn means(&self) -> Chart {
+        let ranked = ranked(self.whole);
+        let shown = &ranked[..ranked.len().min(MEANS_SHOWN)];
+        Chart {
+            title: format!("{}: {}", self.run, self.words()),
+            note: if self.segments.len() > 1 {
+                format!(
+                    "Mean probability of each {} over {} segments.",
+                    self.target,
+                    self.segments.len()
+                )
+            } else {
+                format!("Probability of each {}.", self.target)
+            },
+            plot: Plot::Bars(Bars {
+                named: self.target.to_owned(),
+                names: shown.iter().map(|(class, _)| (*class).to_owned()).collect(),
+                series: vec![Series {
+                    name: "probability".to_owned(),
+                    values: shown.iter().map(|(_, probability)| *probability).collect(),
+                }],
+                unit: String::new(),
+            }),
+        }
+    }
+
+    /// A bar for each segment, of the classes that are likeliest for all of it.
+    fn bars(&self) -> Chart {
+        let ranked_whole = ranked(self.whole);
+        let classes: Vec<&str> = ranked_whole
+            .iter()
+            .take(CLASSES_SHOWN)
+            .map(|(class, _)| *class)
+            .collect();
+        let mut series: Vec<Series> = Vec::new();
+        for class in &classes {
+            series.push(Series {
+                name: (*class).to_owned(),
+                values: self
+                    .segments
+                    .iter()
+                    .map(|segment| probability_of(segment, class))
+                    .collect(),
+            });
+        }
+        // Of several labels each has a probability of its own, and there is no rest.
+        if ranked_whole.len() > classes.len() && !self.whole.contains_key("labels") {
+            let rest =
+                |place: usize| 1.0 - series.iter().map(|class| class.values[place]).sum::<f64>();
+            let values = (0..self.segments.len())
+                .map(|place| rest(place).max(0.0))
+                .collect();
+            series.push(Series {
+                name: "all others".to_owned(),
+                values,
+            });
+        }
+        Chart {
+            title: format!("{}: segment by segment", self.run),
+            note: "A bar for each segment, by the second at which it begins.".to_owned(),
+            plot: Plot::Bars(Bars {
+                named: "begins at".to_owned(),
+                names: self
+                    .segments
+                    .iter()
+                    .map(|segment| {
+                        format!("{} s", wavemill_pages::number(number(segment, "offset_s")))
+                    })
+                    .collect(),
+                series,
+                unit: String::new(),
+            }),
+        }
+    }
+}
+
+fn votes(verdicts: &[Verdict<'_>]) -> Table {
+    let head = [
+        "model",
+        "answer to",
+        "most segments",
+        "by the mean",
+        "probability",
+        "segments",
+    ];
+    let mut table = Table::new("The vote", &head);
+    for verdict in verdicts {
+        let class = text(verdict.whole, "class");
+        let majority = verdict.whole.get("majority").and_then(Value::as_str);
+        // Of several labels there is no vote.
+        let is_one = verdict.whole.contains_key("class");
+        table.rows.push(vec![
+            verdict.run.into(),
+            verdict.target.into(),
+            is_one.then(|| majority.unwrap_or(class)).into(),
+            verdict.said().into(),
+            is_one.then(|| number(verdict.whole, "probability")).into(),
+            (verdict.segments.len() as u64).into(),
+        ]);
+    }
+    table
+}
+
+fn waveform(song: &Song) -> Option<Chart> {
+    let n = song.waveform.len();
+    if n == 0 {
+        return None;
+    }
+    let span_s = f64::from(song.duration_s) / n as f64;
+    let mut points = Vec::with_capacity(n);
+    let mut spread = Vec::with_capacity(n);
+    for (place, (low, high)) in song.waveform.iter().enumerate() {
+        let (low, high) = (f64::from(*low), f64::from(*high));
+        points.push(((place as f64 + 0.5) * span_s, 0.5 * (low + high)));
+        spread.push(Spread { low, high });
+    }
+    Some(Chart {
+        title: "Waveform".to_owned(),
+        note: "Lowest and highest samples, as decoded: mono, at the model's rate.".to_owned(),
+        plot: Plot::Lines(Lines {
+            along: "s".to_owned(),
+            measured: "amplitude".to_owned(),
+            lines: vec![Line {
+                name: "samples".to_owned(),
+                points,
+                spread,
+            }],
+        }),
+    })
+}
+
+fn spectrogram(of: &Spectrogram) -> Chart {
+    let bands = of.values.len().checked_div(of.columns).unwrap_or(0);
+    Chart {
+        title: format!("{}, the first segment", of.name),
+        note: "What the model sees.".to_owned(),
+        plot: Plot::HeatMap(HeatMap {
+            across: Axis {
+                name: "s".to_owned(),
+                from: of.from_s,
+                to: of.to_s,
+            },
+            up: Axis {
+                name: "band".to_owned(),
+                from: 0.0,
+                to: bands as f64,
+            },
+            measured: "value as stored".to_owned(),
+            columns: of.columns,
+            values: of.values.clone(),
+        }),
+    }
+}
+
+/// All classes of a line with their probabilities, the likeliest first.
+fn ranked(line: &Map<String, Value>) -> Vec<(&str, f64)> {
+    let classes = line.get("top").and_then(Value::as_array);
+    let classes = classes.into_iter().flatten().filter_map(Value::as_object);
+    classes
+        .map(|class| (text(class, "class"), number(class, "probability")))
+        .collect()
+}
+
+fn probability_of(line: &Map<String, Value>, class: &str) -> f64 {
+    let found = ranked(line).into_iter().find(|(name, _)| *name == class);
+    found.map_or(0.0, |(_, probability)| probability)
+}
+
+fn text<'a>(line: &'a Map<String, Value>, key: &str) -> &'a str {
+    line.get(key).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn number(line: &Map<String, Value>, key: &str) -> f64 {
+    line.get(key).and_then(Value::as_f64).unwrap_or_default()
+}
+
+/// Microseconds say enough.
+fn rounded(seconds: f64) -> f64 {
+    (seconds * 1e6).round() / 1e6
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Two segments and the whole, as `wavemill-train predict` says them.
+    pub(crate) const LINES: &str = r#"{"clip_key":"s.mp3","segment":0,"offset_s":0.0,"target":"genre","class":"Rock","probability":0.5,"top":[{"class":"Rock","probability":0.5},{"class":"<b>Metal","probability":0.4},{"class":"Pop","probability":0.1}]}
+{"clip_key":"s.mp3","segment":1,"offset_s":3.0,"target":"genre","class":"<b>Metal","probability":0.9,"top":[{"class":"<b>Metal","probability":0.9},{"class":"Rock","probability":0.1},{"class":"Pop","probability":0.0}]}
+{"clip_key":"s.mp3","segments":2,"target":"genre","majority":"Rock","class":"<b>Metal","probability":0.65,"top":[{"class":"<b>Metal","probability":0.65},{"class":"Rock","probability":0.3},{"class":"Pop","probability":0.05}]}"#;
+
+    fn answer() -> Answer {
+        let mut answer = Answer {
+            file: "s.mp3".to_owned(),
+            song: Song {
+                duration_s: 6.0,
+                waveform: vec![(-0.5, 0.5), (-0.25, 0.75)],
+                spectrogram: Some(Spectrogram {
+                    name: "log_mel".to_owned(),
+                    columns: 2,
+                    values: vec![0.0, 1.0, 2.0, 3.0],
+                    from_s: 0.0,
+                    to_s: 3.0,
+                }),
+                ..Song::default()
+            },
+            ..Answer::default()
+        };
+        let lines: Vec<String> = LINES.lines().map(str::to_owned).collect();
+        answer.add("one", 0.25, &lines).expect("JSON");
+        answer.add("two", 0.5, &lines[..1]).expect("JSON");
+        answer
+    }
+
+    #[test]
+    fn programs_get_the_lines_of_predict() {
+        let json = answer().to_json(1);
+        assert_eq!(json["answers"].as_array().map(Vec::len), Some(4));
+        assert_eq!(json["answers"][2]["majority"], "Rock");
+        assert_eq!(json["answers"][2]["top"].as_array().map(Vec::len), Some(1));
+        assert_eq!(json["answers"][3]["run"], "two");
+        assert_eq!(json["seconds"]["models"]["two"], 0.5);
+        assert!(answer().add("three", 0.0, &["no JSON".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn people_get_charts_and_texts_stay_texts() {
+        let html = answer().to_html();
+        assert!(!html.contains("<b>"), "{html}");
+        // Means of both, bars of the one with several segments, waveform, spectrogram.
+        assert_eq!(html.matches("<figure>").count(), 5);
+        assert!(html.contains("&lt;b&gt;Metal"));
+        assert_eq!(
+            answer().summary(),
+            "one says <b>Metal 0.65; two says Rock 0.50"
+        );
+    }
+}

@@ -1,0 +1,313 @@
+//! A model as a process: started once, fed song by song, and started again when it ends.
+//!
+//! It is `wavemill-train predict --streams`, but nothing here knows of Arrow or libtorch: bytes go in, and lines up to an
+//! empty one come out.
+
+use std::io;
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+/// How long an ended process may take to say with what code.
+const END: Duration = Duration::from_secs(2);
+
+/// Why a model did not answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ModelError {
+    /// There is no such program, or no memory for it.
+    #[error("the process of model {run} cannot be started")]
+    Start { run: String, source: io::Error },
+    /// It has ended, and said on stderr why if it could.
+    #[error("the process of model {run} ended ({how})", how = status.map_or("unknown".to_owned(), |s| s.to_string()))]
+    Ended {
+        run: String,
+        status: Option<ExitStatus>,
+    },
+    /// It is busy for too long with one song, or hangs.
+    #[error("model {run} did not answer within {seconds} s, and was ended")]
+    Slow { run: String, seconds: u64 },
+}
+
+/// What makes the command of a model's process.
+pub(crate) type MakeCommand = Box<dyn Fn() -> std::process::Command + Send + Sync>;
+
+/// What a model is made of.
+pub(crate) struct ModelSetup {
+    /// As answers call it.
+    pub run: String,
+    /// Which of a song's streams it reads.
+    pub input: usize,
+    pub command: MakeCommand,
+    /// Asks nothing: it is answered by the empty line alone, as soon as the model is loaded.
+    pub greeting: Vec<u8>,
+}
+
+/// One model. It answers one song at a time; others wait for it in turn.
+pub(crate) struct Model {
+    setup: ModelSetup,
+    /// `None`: it has to be started.
+    process: Mutex<Option<Process>>,
+    starts: AtomicU64,
+    load: Duration,
+    answer: Duration,
+}
+
+struct Process {
+    /// Killed where this is dropped.
+    child: Child,
+    stdin: ChildStdin,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Model {
+    /// Not started yet.
+    pub(crate) fn new(setup: ModelSetup, load: Duration, answer: Duration) -> Self {
+        Self {
+            setup,
+            process: Mutex::new(None),
+            starts: AtomicU64::new(0),
+            load,
+            answer,
+        }
+    }
+
+    pub(crate) fn run(&self) -> &str {
+        &self.setup.run
+    }
+
+    pub(crate) const fn input(&self) -> usize {
+        self.setup.input
+    }
+
+    /// How often its process was started.
+    pub(crate) fn starts(&self) -> u64 {
+        self.starts.load(Ordering::Relaxed)
+    }
+
+    /// Whether it could answer now. One that is answering can.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.process
+            .try_lock()
+            .map_or(true, |process| process.is_some())
+    }
+
+    /// Starts it, unless it runs.
+    ///
+    /// # Errors
+    /// [`ModelError`].
+    pub(crate) async fn make_ready(&self) -> Result<(), ModelError> {
+        let mut place = self.process.lock().await;
+        if !place.as_mut().is_some_and(Process::is_alive) {
+            *place = None;
+            *place = Some(self.begin().await?);
+        }
+        Ok(())
+    }
+
+    /// Its lines about one stream. A process that ended while nobody asked it is started again first.
+    ///
+    /// # Errors
+    /// [`ModelError`]. Then its process is gone, and the next call starts another.
+    pub(crate) async fn ask(&self, stream: &[u8]) -> Result<Vec<String>, ModelError> {
+        let mut place = self.process.lock().await;
+        // Taken out: whoever leaves this half way leaves no process in the middle of an answer.
+        let mut process = place.take();
+        if !process.as_mut().is_some_and(Process::is_alive) {
+            process = None;
+        }
+        let mut process = match process {
+            Some(process) => process,
+            None => self.begin().await?,
+        };
+        let lines = self.answered(&mut process, stream, self.answer).await?;
+        *place = Some(process);
+        Ok(lines)
+    }
+
+    /// Lets it end by the end of its input, and waits a little for that.
+    pub(crate) async fn end(&self) {
+        let process = self.process.lock().await.take();
+        if let Some(Process { child, stdin, .. }) = process {
+            drop(stdin);
+            let mut child = child;
+            let _ = timeout(END, child.wait()).await;
+        }
+    }
+
+    async fn begin(&self) -> Result<Process, ModelError> {
+        self.starts.fetch_add(1, Ordering::Relaxed);
+        let mut process =
+            Process::start((self.setup.command)()).map_err(|source| ModelError::Start {
+                run: self.setup.run.clone(),
+                source,
+            })?;
+        let greeting = &self.setup.greeting;
+        self.answered(&mut process, greeting, self.load).await?;
+        Ok(process)
+    }
+
+    async fn answered(
+        &self,
+        process: &mut Process,
+        stream: &[u8],
+        limit: Duration,
+    ) -> Result<Vec<String>, ModelError> {
+        let run = self.setup.run.clone();
+        match timeout(limit, process.ask(stream)).await {
+            Ok(Ok(lines)) => Ok(lines),
+            Ok(Err(_)) => {
+                let status = timeout(END, process.child.wait()).await;
+                Err(ModelError::Ended {
+                    run,
+                    status: status.ok().and_then(Result::ok),
+                })
+            }
+            Err(_) => Err(ModelError::Slow {
+                run,
+                seconds: limit.as_secs(),
+            }),
+        }
+    }
+}
+
+impl Process {
+    fn start(command: std::process::Command) -> io::Result<Self> {
+        let mut child = Command::from(command)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let pipes = child.stdin.take().zip(child.stdout.take());
+        let (stdin, stdout) = pipes.ok_or_else(|| io::Error::other("a child without pipes"))?;
+        Ok(Self {
+            child,
+            stdin,
+            lines: BufReader::new(stdout).lines(),
+        })
+    }
+
+    fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Reads while it writes: a full pipe would stop both.
+    async fn ask(&mut self, stream: &[u8]) -> io::Result<Vec<String>> {
+        let Self { stdin, lines, .. } = self;
+        let sent = async {
+            stdin.write_all(stream).await?;
+            stdin.flush().await
+        };
+        let said = async {
+            let mut said = Vec::new();
+            loop {
+                match lines.next_line().await? {
+                    Some(line) if line.is_empty() => return Ok(said),
+                    Some(line) => said.push(line),
+                    None => return Err(io::ErrorKind::UnexpectedEof.into()),
+                }
+            }
+        };
+        let ((), said) = tokio::try_join!(sent, said)?;
+        Ok(said)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Answers each line with itself and an empty line; ends at `die`, and hangs at `hang`.
+    const ECHO: &str = r#"while IFS= read -r line; do
+        case "$line" in die) exit 3;; hang) exec sleep 60;; hello) echo;; *) printf '%s\n\n' "$line";; esac
+    done"#;
+
+    fn model(script: &'static str, seconds: u64) -> Model {
+        let setup = ModelSetup {
+            run: "one".to_owned(),
+            input: 0,
+            command: Box::new(move || {
+                let mut command = std::process::Command::new("sh");
+                command.args(["-c", script]);
+                command
+            }),
+            greeting: b"hello\n".to_vec(),
+        };
+        Model::new(setup, Duration::from_secs(30), Duration::from_secs(seconds))
+    }
+
+    fn on_runtime<T>(body: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.expect("a runtime").block_on(body)
+    }
+
+    #[test]
+    fn one_process_answers_song_after_song() {
+        on_runtime(async {
+            let model = model(ECHO, 30);
+            assert!(!model.is_ready());
+            model.make_ready().await.expect("it starts");
+            for song in ["a", "b", "c"] {
+                let said = model.ask(format!("{song}\n").as_bytes()).await;
+                assert_eq!(said.expect("an answer"), [song]);
+            }
+            assert_eq!((model.starts(), model.is_ready()), (1, true));
+            model.end().await;
+            assert!(!model.is_ready());
+        });
+    }
+
+    #[test]
+    fn one_that_ends_is_told_and_started_again() {
+        on_runtime(async {
+            let model = model(ECHO, 30);
+            let error = model.ask(b"die\n").await.expect_err("it ends");
+            assert!(error.to_string().contains("exit status: 3"), "{error}");
+            assert!(!model.is_ready());
+            assert_eq!(model.ask(b"a\n").await.expect("an answer"), ["a"]);
+            assert_eq!(model.starts(), 2);
+
+            // One that ended while nobody asked it is not even noticed.
+            let pid = model
+                .process
+                .lock()
+                .await
+                .as_ref()
+                .and_then(|p| p.child.id());
+            let pid = pid.expect("it runs").to_string();
+            let kill = std::process::Command::new("kill")
+                .args(["-9", &pid])
+                .status();
+            assert!(kill.expect("kill").success());
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert_eq!(model.ask(b"b\n").await.expect("an answer"), ["b"]);
+        });
+    }
+
+    #[test]
+    fn one_that_hangs_is_ended() {
+        on_runtime(async {
+            let model = model(ECHO, 1);
+            let error = model.ask(b"hang\n").await.expect_err("it hangs");
+            assert!(matches!(error, ModelError::Slow { .. }), "{error}");
+            assert_eq!(model.ask(b"a\n").await.expect("an answer"), ["a"]);
+        });
+    }
+
+    #[test]
+    fn one_that_cannot_start_says_so() {
+        on_runtime(async {
+            let error = model("exit 4", 30).make_ready().await.expect_err("it ends");
+            let ModelError::Ended { status, .. } = error else {
+                panic!("{error}")
+            };
+            assert_eq!(status.and_then(|status| status.code()), Some(4));
+        });
+    }
+}

@@ -1,0 +1,95 @@
+//! The page for people: one frame, which the script fills.
+
+use maud::{DOCTYPE, Markup, html};
+
+use super::limits::Limits;
+
+/// What the page does: sends songs, shows what comes back.
+pub(crate) const SCRIPT: &str = include_str!("page.js");
+
+/// What this page has beside the pages' common style.
+const STYLE: &str = include_str!("page.css");
+
+/// The style of this page.
+pub(crate) fn style() -> String {
+    format!("{}{STYLE}", wavemill_pages::STYLE)
+}
+
+/// The page of a server with these models.
+pub(crate) fn index(runs: &[&str], limits: &Limits) -> Markup {
+    let size = wavemill_pages::bytes(limits.upload_bytes as u64);
+    let length = wavemill_pages::seconds(limits.song_s);
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                link rel="icon" href="data:,";
+                title { "What genre is it?" }
+                link rel="stylesheet" href="/page.css";
+                script src="/page.js" defer {}
+            }
+            body {
+                header {
+                    h1 { "What genre is it?" }
+                    p.lead {
+                        "Songs are answered by "
+                        @for (place, run) in runs.iter().enumerate() {
+                            @if place > 0 { " and " }
+                            strong { (run) }
+                        }
+                        ". They are sent to this server alone, and are not kept."
+                    }
+                }
+                main {
+                    section aria-labelledby="send-title" {
+                        h2 #send-title { "Songs" }
+                        div #drop {
+                            label.button for="files" { "Choose songs" }
+                            input #files type="file" multiple
+                                accept="audio/*,.mp3,.wav,.flac,.ogg,.oga" aria-describedby="may";
+                            p #may.note {
+                                "Or drop them anywhere on this page. MP3, WAV, FLAC and Ogg, at most " (size)
+                                " and " (length) " each."
+                            }
+                        }
+                        noscript { p.warning { "This page needs its script. Programs use /api/predict." } }
+                        ol #songs aria-label="Songs of this tab, the newest first" {}
+                        p #said role="status" {}
+                    }
+                    section aria-labelledby="answers-title" {
+                        h2 #answers-title { "Answers" }
+                        p #none.note { "There are none yet." }
+                        div #answers {}
+                        p { button #clear type="button" hidden { "Forget all answers" } }
+                    }
+                }
+                footer {
+                    "wavemill " (env!("CARGO_PKG_VERSION")) ". "
+                    a href="/api/openapi.json" { "For programs" } "."
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_s_name_is_escaped_and_nothing_is_inline() {
+        let page = index(&["a", "<script>b"], &Limits::default()).into_string();
+        assert!(
+            page.contains("&lt;script&gt;b") && !page.contains("<script>"),
+            "{page}"
+        );
+        // The policy would refuse what is not in a file of its own.
+        assert!(
+            !page.contains("style=") && !page.contains("<style"),
+            "{page}"
+        );
+    }
+}

@@ -1,0 +1,218 @@
+//! The server: what it holds, and the way of a song through it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::Request;
+use axum::http::StatusCode;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::timeout;
+
+use super::answer::Answer;
+use super::gate::Gate;
+use super::limits::{Limits, RETRY_AFTER_S};
+use super::metrics::{Gauges, Metrics, Part};
+use super::model::{Model, ModelError, ModelSetup};
+use super::refusal::Refusal;
+use super::song::{MakeReader, Readers};
+use super::upload::{self, Upload};
+
+/// What a server is made of.
+pub(crate) struct ServerSetup {
+    /// Where it listens.
+    pub address: IpAddr,
+    /// Names beside `localhost` that it answers to.
+    pub names: Vec<String>,
+    pub limits: Limits,
+    pub reader: MakeReader,
+    pub models: Vec<ModelSetup>,
+}
+
+/// One server, shared by all its connections.
+pub(crate) struct Server {
+    pub gate: Gate,
+    pub limits: Limits,
+    pub metrics: Metrics,
+    readers: Arc<Readers>,
+    models: Vec<Model>,
+    /// Places for uploads.
+    places: Arc<Semaphore>,
+}
+
+impl Server {
+    pub(crate) fn new(setup: ServerSetup) -> Self {
+        let limits = setup.limits;
+        let models = setup
+            .models
+            .into_iter()
+            .map(|model| Model::new(model, limits.load, limits.answer));
+        Self {
+            gate: Gate {
+                address: setup.address,
+                names: setup.names,
+            },
+            metrics: Metrics::default(),
+            readers: Arc::new(Readers::new(setup.reader, limits.threads)),
+            models: models.collect(),
+            places: Arc::new(Semaphore::new(limits.in_flight)),
+            limits,
+        }
+    }
+
+    /// Names of the models.
+    pub(crate) fn runs(&self) -> Vec<&str> {
+        self.models.iter().map(Model::run).collect()
+    }
+
+    /// Starts all models, or finds out why one cannot answer.
+    ///
+    /// # Errors
+    /// [`ModelError`], of the first that cannot.
+    pub(crate) async fn make_ready(&self) -> Result<(), ModelError> {
+        for model in &self.models {
+            model.make_ready().await?;
+        }
+        Ok(())
+    }
+
+    /// Lets the models' processes end.
+    pub(crate) async fn end(&self) {
+        for model in &self.models {
+            model.end().await;
+        }
+    }
+
+    /// The models that could not answer now.
+    pub(crate) fn not_ready(&self) -> Vec<&str> {
+        let not_ready = self.models.iter().filter(|model| !model.is_ready());
+        not_ready.map(Model::run).collect()
+    }
+
+    pub(crate) fn metrics_text(&self) -> String {
+        let models = self.models.iter();
+        self.metrics.text(&Gauges {
+            in_flight: self.limits.in_flight - self.places.available_permits(),
+            models: models
+                .map(|model| (model.run(), model.starts(), model.is_ready()))
+                .collect(),
+        })
+    }
+
+    /// Receives a song and answers it.
+    ///
+    /// # Errors
+    /// As the table in docs/serve.md has them.
+    pub(crate) async fn predict(
+        self: &Arc<Self>,
+        request: Request,
+        name: Option<String>,
+    ) -> Result<Answer, Refusal> {
+        // Before the first byte of the song is read: who finds no place costs nothing.
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            upload::drain_aside(request.into_body());
+            return Err(Refusal {
+                retry_after_s: Some(RETRY_AFTER_S),
+                ..Refusal::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    format!(
+                        "{} songs are being answered, which is all that this server takes at once; ask again soon.",
+                        self.limits.in_flight
+                    ),
+                )
+            });
+        };
+        let upload = upload::receive(request, name, &self.limits).await?;
+        self.metrics.uploaded(upload.bytes.len());
+
+        let (tell, told) = oneshot::channel();
+        // A task of its own: a client that leaves ends no model's process in the middle of an answer, and the place is
+        // taken until the work is really over.
+        tokio::spawn(Arc::clone(self).work(upload, place, tell));
+        match timeout(self.limits.answer, told).await {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(_)) => Err(Refusal::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "A fault of this server: nobody answered.",
+            )),
+            Err(_) => Err(Refusal::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                format!(
+                    "The answer took longer than {} s, and is not waited for.",
+                    self.limits.answer.as_secs()
+                ),
+            )),
+        }
+    }
+
+    async fn work(
+        self: Arc<Self>,
+        upload: Upload,
+        place: OwnedSemaphorePermit,
+        tell: oneshot::Sender<Result<Answer, Refusal>>,
+    ) {
+        let begin = Instant::now();
+        let answered = self.answered(upload, &tell).await;
+        if answered.is_ok() {
+            let seconds = begin.elapsed().as_secs_f64();
+            self.metrics.took(Part::Whole, seconds);
+        }
+
+        // Given back first: who gets an answer may ask for the next one at once.
+        drop(place);
+        let is_broken =
+            matches!(&answered, Err(refusal) if refusal.status == StatusCode::BAD_GATEWAY);
+        let _ = tell.send(answered);
+        // So that the next song does not wait until a model is loaded again. Why it cannot be is told to that song.
+        if is_broken {
+            let _ = self.make_ready().await;
+        }
+    }
+
+    async fn answered(
+        &self,
+        upload: Upload,
+        tell: &oneshot::Sender<Result<Answer, Refusal>>,
+    ) -> Result<Answer, Refusal> {
+        let mut answer = Answer {
+            file: upload.name.clone(),
+            ..Answer::default()
+        };
+        answer.song = self.readers.read(upload).await?;
+        self.metrics.took(Part::Decode, answer.song.decode_s);
+        self.metrics.took(Part::Features, answer.song.features_s);
+
+        let streams = std::mem::take(&mut answer.song.streams);
+        for model in &self.models {
+            // Nobody would read the answer of a client that has gone.
+            if tell.is_closed() {
+                return Err(Refusal::bad_request("The client has gone."));
+            }
+            let begin = Instant::now();
+            let stream = streams.get(model.input()).map_or(&[][..], Vec::as_slice);
+            let lines = model
+                .ask(stream)
+                .await
+                .map_err(|error| bad_gateway(&error))?;
+            let seconds = begin.elapsed().as_secs_f64();
+            self.metrics.took(Part::Model, seconds);
+            answer.add(model.run(), seconds, &lines).map_err(|_| {
+                let words = format!("Model {} did not answer in JSON lines.", model.run());
+                Refusal::new(StatusCode::BAD_GATEWAY, words)
+            })?;
+        }
+        Ok(answer)
+    }
+}
+
+/// With the cause, and what happens next.
+fn bad_gateway(error: &ModelError) -> Refusal {
+    let mut words = error.to_string();
+    if let Some(cause) = std::error::Error::source(error) {
+        words = format!("{words}: {cause}");
+    }
+    Refusal::new(
+        StatusCode::BAD_GATEWAY,
+        format!("No answer: {words}; it is started again."),
+    )
+}

@@ -1,0 +1,240 @@
+//! A file as it comes in: counted while it arrives, kept in memory, and gone with its request.
+
+use std::time::Duration;
+
+use axum::body::{Body, BodyDataStream, Bytes};
+use axum::extract::multipart::{Field, MultipartError};
+use axum::extract::{FromRequest, Multipart, Request};
+use axum::http::{StatusCode, header};
+use futures::StreamExt;
+use tokio::time::timeout;
+
+use super::limits::{DRAIN_S, FORM_BYTES, Limits, NAME_CHARS};
+use super::refusal::Refusal;
+
+/// A file that came in whole.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Upload {
+    /// As the client calls it, without folders.
+    pub name: String,
+    pub bytes: Vec<u8>,
+}
+
+/// A file that is coming in.
+enum Incoming {
+    /// The body is the file.
+    Plain(BodyDataStream),
+    /// The file is a part of a form.
+    Form(Multipart),
+}
+
+/// Receives a file. What is refused is not read to its end.
+///
+/// # Errors
+/// 400 for what is no upload, 408 for one that takes too long, 413 for one that is too large.
+pub(crate) async fn receive(
+    request: Request,
+    name: Option<String>,
+    limits: &Limits,
+) -> Result<Upload, Refusal> {
+    let announced = announced_bytes(&request);
+    let mut incoming = Incoming::of(request).await?;
+
+    if announced.is_some_and(|bytes| bytes > incoming.bytes_max(limits)) {
+        incoming.drain_aside();
+        return Err(too_large(limits));
+    }
+    let received = timeout(limits.upload, incoming.file(name, announced, limits)).await;
+    match received {
+        Ok(Ok(upload)) => Ok(upload),
+        Ok(Err(refusal)) => {
+            // One that is too slow is not waited for a second time.
+            if refusal.status != StatusCode::REQUEST_TIMEOUT {
+                incoming.drain_aside();
+            }
+            Err(refusal)
+        }
+        Err(_) => Err(too_slow(limits.upload)),
+    }
+}
+
+/// Throws away what a client still sends, beside the refusal that it gets.
+pub(crate) fn drain_aside(body: Body) {
+    Incoming::Plain(body.into_data_stream()).drain_aside();
+}
+
+impl Incoming {
+    async fn of(request: Request) -> Result<Self, Refusal> {
+        let kind = request.headers().get(header::CONTENT_TYPE);
+        let is_form = kind.is_some_and(|kind| {
+            let kind = kind.as_bytes().to_ascii_lowercase();
+            kind.starts_with(b"multipart/form-data")
+        });
+        if !is_form {
+            return Ok(Self::Plain(request.into_body().into_data_stream()));
+        }
+        let form = Multipart::from_request(request, &()).await;
+        form.map(Self::Form)
+            .map_err(|_| Refusal::bad_request("The form has no boundary between its parts."))
+    }
+
+    fn bytes_max(&self, limits: &Limits) -> usize {
+        match self {
+            Self::Plain(_) => limits.upload_bytes,
+            Self::Form(_) => limits.upload_bytes + FORM_BYTES,
+        }
+    }
+
+    async fn file(
+        &mut self,
+        name: Option<String>,
+        announced: Option<usize>,
+        limits: &Limits,
+    ) -> Result<Upload, Refusal> {
+        match self {
+            Self::Plain(stream) => {
+                // The room that it asks for, so that no copy of it is made while it grows.
+                let mut bytes = Vec::with_capacity(announced.unwrap_or(0));
+                while let Some(chunk) = in_time(stream.next(), limits).await? {
+                    let chunk = chunk.map_err(|_| broken())?;
+                    append(&mut bytes, &chunk, limits)?;
+                }
+                let name = file_name(name.as_deref());
+                Ok(Upload { name, bytes })
+            }
+            Self::Form(form) => {
+                let mut found = None;
+                while let Some(field) = in_time(form.next_field(), limits)
+                    .await?
+                    .map_err(bad_form)?
+                {
+                    let is_file = field.file_name().is_some() || field.name() == Some("file");
+                    if !is_file {
+                        return Err(Refusal::bad_request(
+                            "The form has a part that is no file; send the song as the part file.",
+                        ));
+                    }
+                    if found.is_some() {
+                        return Err(Refusal::bad_request(
+                            "Send one song a request; several can be sent at once.",
+                        ));
+                    }
+                    found = Some(part(field, name.as_deref(), limits).await?);
+                }
+                found.ok_or_else(|| {
+                    Refusal::bad_request("The form has no file; send the song as the part file.")
+                })
+            }
+        }
+    }
+
+    /// Nothing is kept, and it ends soon.
+    fn drain_aside(mut self) {
+        tokio::spawn(async move {
+            let _ = timeout(Duration::from_secs(DRAIN_S), self.drain()).await;
+        });
+    }
+
+    async fn drain(&mut self) {
+        match self {
+            Self::Plain(stream) => while let Some(Ok(_)) = stream.next().await {},
+            Self::Form(form) => {
+                while let Ok(Some(mut field)) = form.next_field().await {
+                    while let Ok(Some(_)) = field.chunk().await {}
+                }
+            }
+        }
+    }
+}
+
+/// A part of a form.
+async fn part(
+    mut field: Field<'_>,
+    name: Option<&str>,
+    limits: &Limits,
+) -> Result<Upload, Refusal> {
+    let name = file_name(name.or(field.file_name()));
+    let mut bytes = Vec::new();
+    while let Some(chunk) = in_time(field.chunk(), limits).await?.map_err(bad_form)? {
+        append(&mut bytes, &chunk, limits)?;
+    }
+    Ok(Upload { name, bytes })
+}
+
+fn append(bytes: &mut Vec<u8>, chunk: &Bytes, limits: &Limits) -> Result<(), Refusal> {
+    if bytes.len() + chunk.len() > limits.upload_bytes {
+        return Err(too_large(limits));
+    }
+    bytes.extend_from_slice(chunk);
+    Ok(())
+}
+
+/// What comes before the sender was silent for too long.
+async fn in_time<T>(next: impl Future<Output = T>, limits: &Limits) -> Result<T, Refusal> {
+    let next = timeout(limits.silence, next).await;
+    next.map_err(|_| too_slow(limits.silence))
+}
+
+fn announced_bytes(request: &Request) -> Option<usize> {
+    let length = request.headers().get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
+}
+
+/// The last part of a path, as far as it is of use.
+fn file_name(name: Option<&str>) -> String {
+    let name = name.unwrap_or_default();
+    let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let shown = last.chars().filter(|c| !c.is_control());
+    let kept: String = shown.take(NAME_CHARS).collect();
+    if kept.trim().is_empty() {
+        return "upload".to_owned();
+    }
+    kept
+}
+
+fn too_large(limits: &Limits) -> Refusal {
+    Refusal::new(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        format!(
+            "The file is too large: this server takes at most {}.",
+            wavemill_pages::bytes(limits.upload_bytes as u64)
+        ),
+    )
+}
+
+fn too_slow(waited: Duration) -> Refusal {
+    Refusal::new(
+        StatusCode::REQUEST_TIMEOUT,
+        format!(
+            "The upload took too long: after {} s it was ended.",
+            waited.as_secs_f64()
+        ),
+    )
+}
+
+fn broken() -> Refusal {
+    Refusal::bad_request("The upload broke off.")
+}
+
+fn bad_form(_: MultipartError) -> Refusal {
+    Refusal::bad_request("The form is damaged, or it broke off.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_no_folders_and_an_end() {
+        assert_eq!(file_name(Some("song.mp3")), "song.mp3");
+        assert_eq!(file_name(Some("../../etc/pass\u{1b}wd")), "passwd");
+        assert_eq!(file_name(Some("C:\\music\\a.wav")), "a.wav");
+        assert_eq!(
+            file_name(Some(&"é".repeat(1000))).chars().count(),
+            NAME_CHARS
+        );
+        for none in [None, Some(""), Some("a/"), Some(" ")] {
+            assert_eq!(file_name(none), "upload");
+        }
+    }
+}
