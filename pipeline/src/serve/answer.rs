@@ -106,8 +106,7 @@ impl Answer {
         html += &Part::Charts(charts).to_html();
         if self.song.lost_s > 0.0 {
             let lost = wavemill_pages::seconds(f64::from(self.song.lost_s));
-            let words =
-                format!("{lost} of this file are lost to damage and were answered as silence.");
+            let words = format!("{lost} of this file are lost to damage.");
             html += &Part::Warning(words).to_html();
         }
         html

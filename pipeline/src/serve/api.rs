@@ -329,6 +329,9 @@ async fn healthz(State(server): State<Shared>) -> Result<Json<Value>, Refusal> {
     if not_ready.is_empty() {
         return Ok(Json(json!({"status": "ok", "runs": server.runs()})));
     }
+    // Else it would be started by the next song alone, which a proxy that looks here might never send.
+    let starting = Arc::clone(&server);
+    tokio::spawn(async move { starting.make_ready().await });
     Err(Refusal::new(
         StatusCode::SERVICE_UNAVAILABLE,
         format!("Not every model can answer: {}.", not_ready.join(", ")),

@@ -1,8 +1,8 @@
 //! Connections: one request each, and an end to everything that takes too long.
 //!
 //! axum's own loop has no limit on how long a client may take to send the head of a request, so this one is ours. A
-//! connection brings one request and is closed behind it. So one limit on its whole life ends whatever was forgotten, and
-//! there are no idle connections to be ended at the end.
+//! connection brings one request and is closed behind it. So one limit on its whole life ends whatever was forgotten,
+//! and there are no idle connections to be ended at the end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

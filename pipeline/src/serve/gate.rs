@@ -1,8 +1,8 @@
 //! Who may ask: requests that name this server, from pages of this server or from programs.
 //!
-//! A page of another site can make a browser send requests here. The browser tells in `Origin` where such a request comes
-//! from. A site whose name was made to point to this machine (DNS rebinding) is an origin like ours, but `Host` has its
-//! name.
+//! A page of another site can make a browser send requests here. The browser tells in `Origin` where such a request
+//! comes from. A site whose name was made to point to this machine (DNS rebinding) is an origin like ours, but `Host`
+//! has its name.
 
 use std::net::IpAddr;
 

@@ -19,7 +19,8 @@ const SILENCE_S: u64 = 10;
 const HEAD_S: u64 = 10;
 /// Seconds that a reader may take for an answer, which is some hundred kilobytes at most.
 const READ_S: u64 = 30;
-/// Connections at once; further ones wait in the system's queue. A connection that does nothing is ended after `HEAD_S`.
+/// Connections at once; further ones wait in the system's queue. A connection that does nothing is ended after
+/// `HEAD_S`.
 const CONNECTIONS: usize = 256;
 /// Seconds that a model may take to be loaded.
 const LOAD_S: u64 = 300;

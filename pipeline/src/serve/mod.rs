@@ -1,8 +1,8 @@
 //! A web page, and an HTTP interface, that answers for a song.
 //!
-//! A song comes in ([`upload`]), is decoded and becomes feature rows ([`song`], by the same code as `wavemill features`),
-//! and is answered by the trainer's program, one process a model ([`model`]). Nothing of an upload touches a disk. What
-//! takes too long or too much is refused in a sentence ([`refusal`], [`limits`]).
+//! A song comes in ([`upload`]), is decoded and becomes feature rows ([`song`], by the same code as `wavemill
+//! features`), and is answered by the trainer's program, one process a model ([`model`]). Nothing of an upload touches
+//! a disk. What takes too long or too much is refused in a sentence ([`refusal`], [`limits`]).
 //!
 //! Nothing here knows which program answers, or how a file is read: the command line gives both.
 

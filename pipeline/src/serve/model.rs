@@ -1,11 +1,11 @@
 //! A model as a process: started once, fed song by song, and started again when it ends.
 //!
-//! It is `wavemill-train predict --streams`, but nothing here knows of Arrow or libtorch: bytes go in, and lines up to an
-//! empty one come out.
+//! It is `wavemill-train predict --streams`, but nothing here knows of Arrow or libtorch: bytes go in, and lines up to
+//! an empty one come out.
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -52,6 +52,8 @@ pub(crate) struct Model {
     setup: ModelSetup,
     /// `None`: it has to be started.
     process: Mutex<Option<Process>>,
+    /// Its process was loaded, and has answered ever since.
+    is_loaded: AtomicBool,
     starts: AtomicU64,
     load: Duration,
     answer: Duration,
@@ -70,6 +72,7 @@ impl Model {
         Self {
             setup,
             process: Mutex::new(None),
+            is_loaded: AtomicBool::new(false),
             starts: AtomicU64::new(0),
             load,
             answer,
@@ -91,9 +94,7 @@ impl Model {
 
     /// Whether it could answer now. One that is answering can.
     pub(crate) fn is_ready(&self) -> bool {
-        self.process
-            .try_lock()
-            .map_or(true, |process| process.is_some())
+        self.is_loaded.load(Ordering::Relaxed)
     }
 
     /// Starts it, unless it runs.
@@ -132,6 +133,7 @@ impl Model {
     /// Lets it end by the end of its input, and waits a little for that.
     pub(crate) async fn end(&self) {
         let process = self.process.lock().await.take();
+        self.is_loaded.store(false, Ordering::Relaxed);
         if let Some(Process { child, stdin, .. }) = process {
             drop(stdin);
             let mut child = child;
@@ -141,6 +143,7 @@ impl Model {
 
     async fn begin(&self) -> Result<Process, ModelError> {
         self.starts.fetch_add(1, Ordering::Relaxed);
+        self.is_loaded.store(false, Ordering::Relaxed);
         let mut process =
             Process::start((self.setup.command)()).map_err(|source| ModelError::Start {
                 run: self.setup.run.clone(),
@@ -148,6 +151,7 @@ impl Model {
             })?;
         let greeting = &self.setup.greeting;
         self.answered(&mut process, greeting, self.load).await?;
+        self.is_loaded.store(true, Ordering::Relaxed);
         Ok(process)
     }
 
@@ -158,7 +162,11 @@ impl Model {
         limit: Duration,
     ) -> Result<Vec<String>, ModelError> {
         let run = self.setup.run.clone();
-        match timeout(limit, process.ask(stream)).await {
+        let answered = timeout(limit, process.ask(stream)).await;
+        if !matches!(answered, Ok(Ok(_))) {
+            self.is_loaded.store(false, Ordering::Relaxed);
+        }
+        match answered {
             Ok(Ok(lines)) => Ok(lines),
             Ok(Err(_)) => {
                 let status = timeout(END, process.child.wait()).await;

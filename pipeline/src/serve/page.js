@@ -1,6 +1,6 @@
 "use strict";
-// Sends songs one or two at a time, shows how far they are, and puts what comes back into the page. What the server
-// sends as html was escaped there. Nothing is kept beyond this tab.
+// Sends songs, two at a time, shows how far they are, and puts what comes back into the page. What the server sends as
+// html was escaped there. Nothing is kept beyond this tab.
 (() => {
   const AT_ONCE = 2;
   const TRIES = 60;
@@ -58,7 +58,7 @@
     song.stop.remove();
     song.state.textContent = words;
     song.state.className = "failed";
-    say(song.file.name + ": " + words);
+    say(words.startsWith(song.file.name) ? words : song.file.name + ": " + words);
   }
 
   function send(song) {
@@ -118,7 +118,7 @@
     const models = Object.values(said.seconds.models).reduce((a, b) => a + b, 0);
     const times = [["decoding", said.seconds.decode], ["features", said.seconds.features], ["models", models]]
       .map(([name, seconds]) => name + " " + Math.round(seconds * 1000) + " ms").join(", ");
-    article.append(title, element("p", length + " s were heard. " + times + ".", "note"));
+    article.append(title, element("p", length + " s were heard. Time: " + times + ".", "note"));
     const piece = document.createElement("template");
     piece.innerHTML = said.html;
     article.append(piece.content);

@@ -30,7 +30,7 @@ Examples:
   wavemill serve --run runs/cnn2d-1f2e3d4c-1
   wavemill serve --run runs/plain --run runs/stretched --port 9000
   wavemill serve --run runs/plain --listen 0.0.0.0 --host music.example
-  curl --data-binary @song.mp3 'http://127.0.0.1:8080/api/predict?name=song.mp3'
+  curl --data-binary @song.mp3 http://127.0.0.1:8080/api/predict
 
 The page is at http://127.0.0.1:8080/, the interface is described at /api/openapi.json. Songs are kept in memory alone, \
 until they are answered. There is no password: whoever reaches the port may ask.
