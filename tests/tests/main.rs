@@ -29,6 +29,7 @@ mod report;
 mod resume;
 mod rows;
 mod segments;
+mod serve;
 mod signals;
 mod sql;
 mod store;
@@ -73,6 +74,7 @@ fn main() {
         resume::trials(),
         rows::trials(),
         segments::trials(),
+        serve::trials(),
         signals::trials(),
         sql::trials(),
         store::trials(),

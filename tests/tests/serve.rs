@@ -1,0 +1,637 @@
+//! `wavemill serve`: answers are those of `predict`, what is no song is told, and nothing that comes in harms it.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{JoinHandle, sleep, spawn};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use wavemill_tests::{Failed, Trial};
+
+use crate::report::browser;
+use crate::rows::trained;
+use crate::support::{
+    Ran, files_below, has_python, inputs, of_trainer, run, same, scratch, sql, wavemill, whole,
+};
+
+/// For a server to begin, an answer to come, or a process to end.
+const WAIT: Duration = Duration::from_secs(60);
+/// Bytes that a server may grow by under uploads that it refuses: less than a few of those would take.
+const GROWTH_BYTES_MAX: u64 = 64 << 20;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    let browser = browser();
+    let has_no_browser = browser.is_none() || !has_python();
+    let on_page = of_trainer("serve::the_page_answers_in_a_browser", move || {
+        the_page_answers_in_a_browser(browser.as_deref().ok_or("no browser on PATH")?)
+    });
+    let is_absent = has_no_browser || on_page.has_ignored_flag();
+    vec![
+        of_trainer(
+            "serve::answers_are_those_of_predict",
+            answers_are_those_of_predict,
+        ),
+        of_trainer("serve::what_is_no_song_is_told", what_is_no_song_is_told),
+        of_trainer(
+            "serve::uploads_over_the_limit_take_no_memory",
+            uploads_over_the_limit_take_no_memory,
+        ),
+        of_trainer(
+            "serve::other_hosts_and_origins_are_refused",
+            other_hosts_and_origins_are_refused,
+        ),
+        of_trainer(
+            "serve::twenty_at_once_are_all_answered",
+            twenty_at_once_are_all_answered,
+        ),
+        of_trainer(
+            "serve::a_killed_model_is_started_again",
+            a_killed_model_is_started_again,
+        ),
+        of_trainer(
+            "serve::sigterm_ends_songs_in_progress_first",
+            sigterm_ends_songs_in_progress_first,
+        ),
+        of_trainer(
+            "serve::what_is_wrong_at_the_start_is_told",
+            what_is_wrong_at_the_start_is_told,
+        ),
+        // Ignored where no browser is on PATH, or no Python.
+        on_page.with_ignored_flag(is_absent),
+    ]
+}
+
+/// A server on a port of its own.
+struct Server {
+    child: Child,
+    port: u16,
+    err: Option<JoinHandle<String>>,
+    /// Where its temporary files would be.
+    tmp: PathBuf,
+}
+
+impl Server {
+    fn start(words: &[&str]) -> Result<Self, Failed> {
+        let tmp = scratch("serve-tmp");
+        let mut command = wavemill(["serve", "--port", "0", "--run"]);
+        command.arg(trained()).args(words).env("TMPDIR", &tmp);
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let stderr = child.stderr.take().ok_or("no stderr")?;
+        let mut lines = BufReader::new(stderr);
+        let mut first = String::new();
+        lines.read_line(&mut first)?;
+        let port = first
+            .split_once("http://127.0.0.1:")
+            .and_then(|(_, rest)| rest.split('/').next()?.parse().ok());
+        let Some(port) = port else {
+            lines.read_to_string(&mut first)?;
+            child.kill()?;
+            return Err(format!("no address: {first}").into());
+        };
+        let err = spawn(move || {
+            let mut rest = String::new();
+            let _ = lines.read_to_string(&mut rest);
+            rest
+        });
+        Ok(Self {
+            child,
+            port,
+            err: Some(err),
+            tmp,
+        })
+    }
+
+    fn connect(&self) -> Result<TcpStream, Failed> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(WAIT))?;
+        Ok(stream)
+    }
+
+    /// Sends the head of a POST, and some of its body.
+    fn begin(&self, path: &str, headers: &str, body: &[u8]) -> Result<TcpStream, Failed> {
+        let mut stream = self.connect()?;
+        let head = format!("POST {path} HTTP/1.1\r\n{headers}\r\n");
+        stream.write_all(head.as_bytes())?;
+        stream.write_all(body)?;
+        Ok(stream)
+    }
+
+    fn own_host(&self) -> String {
+        format!("Host: 127.0.0.1:{}\r\n", self.port)
+    }
+
+    fn predict(&self, name: &str, song: &[u8]) -> Result<Said, Failed> {
+        let headers = format!("{}Content-Length: {}\r\n", self.own_host(), song.len());
+        Said::read(self.begin(&format!("/api/predict?name={name}"), &headers, song)?)
+    }
+
+    fn get(&self, path: &str) -> Result<Said, Failed> {
+        let mut stream = self.connect()?;
+        let head = format!("GET {path} HTTP/1.1\r\n{}\r\n", self.own_host());
+        stream.write_all(head.as_bytes())?;
+        Said::read(stream)
+    }
+
+    /// The processes of its models.
+    fn models(&self) -> Result<Vec<u32>, Failed> {
+        let own = self.child.id().to_string();
+        let mut models = Vec::new();
+        for entry in fs::read_dir("/proc")? {
+            let entry = entry?;
+            let Ok(process) = entry.file_name().to_string_lossy().parse() else {
+                continue;
+            };
+            // Another process may end meanwhile. Behind its name in brackets: state, and parent.
+            let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+            let behind = stat.rsplit(')').next().unwrap_or_default();
+            if behind.split_whitespace().nth(1) == Some(own.as_str()) {
+                models.push(process);
+            }
+        }
+        Ok(models)
+    }
+
+    fn model(&self) -> Result<u32, Failed> {
+        match self.models()?[..] {
+            [model] => Ok(model),
+            ref models => Err(format!("not one model: {models:?}").into()),
+        }
+    }
+
+    /// Asks it to end, and waits for that. All that it said behind its first line.
+    fn end(mut self) -> Result<Ran, Failed> {
+        signal("TERM", self.child.id())?;
+        self.ended()
+    }
+
+    fn ended(&mut self) -> Result<Ran, Failed> {
+        let begin = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            if begin.elapsed() > WAIT {
+                return Err("it does not end".into());
+            }
+            sleep(Duration::from_millis(10));
+        };
+        let err = self.err.take().ok_or("ended twice")?;
+        let err = err.join().map_err(|_| "its lines cannot be read")?;
+        same("temporary files", files_below(&self.tmp), Vec::new())?;
+        Ok(Ran {
+            code: status.code(),
+            out: String::new(),
+            err,
+        })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Of a test that failed. Its models end with it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a server answered.
+#[derive(Debug)]
+struct Said {
+    status: u16,
+    body: String,
+}
+
+impl Said {
+    fn read(mut stream: TcpStream) -> Result<Self, Failed> {
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        let (head, body) = text.split_once("\r\n\r\n").ok_or("no answer")?;
+        let status = head.split(' ').nth(1).ok_or("no status")?.parse()?;
+        Ok(Self {
+            status,
+            body: body.to_owned(),
+        })
+    }
+
+    fn json(&self) -> Result<Value, Failed> {
+        Ok(serde_json::from_str(&self.body).map_err(|error| format!("{error}: {self:?}"))?)
+    }
+
+    /// Fails unless it is a refusal with this status, whose sentence holds the words.
+    fn refuses(&self, status: u16, words: &str) -> Result<(), Failed> {
+        same(&format!("status of {self:?}"), self.status, status)?;
+        let json = self.json()?;
+        let said = json["error"].as_str().ok_or("no sentence")?;
+        same(&format!("`{words}` in: {said}"), said.contains(words), true)
+    }
+}
+
+fn signal(name: &str, process: u32) -> Result<(), Failed> {
+    let mut kill = Command::new("kill");
+    let sent = kill
+        .args([&format!("-{name}"), &process.to_string()])
+        .status()?;
+    same(name, sent.success(), true)
+}
+
+/// A clip that has rows.
+fn an_mp3() -> Result<PathBuf, Failed> {
+    let query = "SELECT clip_key FROM features_log_mel ORDER BY 1 LIMIT 1";
+    let rows = sql(whole(), query)?;
+    let key = rows[0]["clip_key"].as_str().ok_or("no clip")?;
+    Ok(inputs().clip(key))
+}
+
+/// So many seconds of a tone: one channel of 16 bits at 22,050 Hz.
+fn a_wav(seconds: u32) -> Vec<u8> {
+    const RATE_HZ: u32 = 22_050;
+    let bytes = RATE_HZ * seconds * 2;
+    let mut wav = Vec::with_capacity(bytes as usize + 44);
+    wav.extend_from_slice(b"RIFF");
+    wav.extend_from_slice(&(bytes + 36).to_le_bytes());
+    wav.extend_from_slice(b"WAVEfmt ");
+    wav.extend_from_slice(&16_u32.to_le_bytes());
+    wav.extend_from_slice(&[1, 0, 1, 0]); // PCM, one channel
+    wav.extend_from_slice(&RATE_HZ.to_le_bytes());
+    wav.extend_from_slice(&(RATE_HZ * 2).to_le_bytes());
+    wav.extend_from_slice(&[2, 0, 16, 0]); // bytes of a sample, and bits
+    wav.extend_from_slice(b"data");
+    wav.extend_from_slice(&bytes.to_le_bytes());
+    for i in 0..RATE_HZ * seconds {
+        let sample = (f64::from(i) * 0.1).sin() * 12_000.0;
+        wav.extend_from_slice(&(sample as i16).to_le_bytes());
+    }
+    wav
+}
+
+fn answers_are_those_of_predict() -> Result<(), Failed> {
+    let folder = scratch("serve-songs");
+    let mp3 = fs::read(an_mp3()?)?;
+    let wav = a_wav(4);
+    fs::write(folder.join("a.mp3"), &mp3)?;
+    fs::write(folder.join("b.wav"), &wav)?;
+    let mut predict = wavemill(["predict", "a.mp3", "b.wav", "--run"]);
+    let ran = run(predict.arg(trained()).current_dir(&folder)).exits(0)?;
+    let mut want: Vec<Value> = Vec::new();
+    for line in ran.out.lines() {
+        want.push(serde_json::from_str(line)?);
+    }
+
+    let server = Server::start(&[])?;
+    let name = trained().file_name().unwrap_or_default().to_string_lossy();
+    let mut got = Vec::new();
+    for (file, song) in [("a.mp3", &mp3), ("b.wav", &wav)] {
+        let said = server.predict(file, song)?;
+        same(&said.body, said.status, 200)?;
+        let json = said.json()?;
+        for line in json["answers"].as_array().ok_or("no answers")? {
+            let mut line = line.as_object().ok_or("no object")?.clone();
+            same("run", line.remove("run"), Some(Value::from(&*name)))?;
+            got.push(Value::Object(line));
+        }
+    }
+    same("answers", got, want)?;
+
+    // As a form, and from the longest song that is still short.
+    let form = [
+        b"--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"c.wav\"\r\n\r\n"
+            .as_slice(),
+        &a_wav(600),
+        b"\r\n--b--\r\n",
+    ]
+    .concat();
+    let headers = format!(
+        "{}Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {}\r\n",
+        server.own_host(),
+        form.len()
+    );
+    let said = Said::read(server.begin("/api/predict?html=true&top=1", &headers, &form)?)?;
+    same(&said.body, said.status, 200)?;
+    let json = said.json()?;
+    same("file", &json["file"], &Value::from("c.wav"))?;
+    let html = json["html"].as_str().ok_or("no html")?;
+    same(
+        "charts",
+        html.matches("<svg role=\"img\"").count() >= 3,
+        true,
+    )?;
+
+    // One process has answered all of them.
+    let metrics = server.get("/metrics")?.body;
+    let starts = format!("wavemill_model_starts_total{{run=\"{name}\"}} 1");
+    same("starts", metrics.lines().any(|line| line == starts), true)?;
+    same("health", server.get("/healthz")?.status, 200)?;
+    server.end()?.exits(130).map(drop)
+}
+
+fn what_is_no_song_is_told() -> Result<(), Failed> {
+    let server = Server::start(&["--max-upload", "1MiB", "--max-duration", "2.5"])?;
+    let text = b"This is a text, and no song.".repeat(100);
+    server
+        .predict("text.mp3", &text)?
+        .refuses(422, "text.mp3 cannot be answered: not_audio")?;
+    server
+        .predict("empty.mp3", b"")?
+        .refuses(422, "empty.mp3 cannot be answered: empty")?;
+    server
+        .predict("long.wav", &a_wav(5))?
+        .refuses(422, "too_large: longer than 2.5 s")?;
+    server
+        .predict("large.wav", &a_wav(60))?
+        .refuses(413, "at most 1.0 MB")?;
+    let cut = &a_wav(2)[..30];
+    same("half a header", server.predict("cut.wav", cut)?.status, 422)?;
+    server
+        .get("/nothing")?
+        .refuses(404, "nothing at this address")?;
+    same("a song", server.predict("a.wav", &a_wav(2))?.status, 200)?;
+    server.end()?.exits(130)?.says(&["ended by a signal"])
+}
+
+/// The most memory that a process had, bytes.
+fn most_bytes(process: u32) -> Result<u64, Failed> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kib = line
+        .and_then(|line| line.split_whitespace().nth(1))
+        .ok_or("no VmHWM")?;
+    Ok(kib.parse::<u64>()? << 10)
+}
+
+fn uploads_over_the_limit_take_no_memory() -> Result<(), Failed> {
+    let server = Server::start(&["--max-upload", "1MiB"])?;
+    same("a song", server.predict("a.wav", &a_wav(2))?.status, 200)?;
+    let before = most_bytes(server.child.id())?;
+
+    let headers = format!("{}Transfer-Encoding: chunked\r\n", server.own_host());
+    let chunk = [b"100000\r\n".as_slice(), &vec![b'x'; 1 << 20], b"\r\n"].concat();
+    for _ in 0..8 {
+        // Each would be 64 MiB. It is refused while it comes, and cut off if it does not stop.
+        let mut stream = server.begin("/api/predict", &headers, b"")?;
+        let mut reader = stream.try_clone()?;
+        let said = spawn(move || {
+            let mut begin = [0; 12];
+            reader.read_exact(&mut begin).map(|()| begin)
+        });
+        for _ in 0..64 {
+            if stream.write_all(&chunk).is_err() {
+                break;
+            }
+        }
+        let begin = said.join().map_err(|_| "no answer can be read")??;
+        same("status", &begin[..], &b"HTTP/1.1 413"[..])?;
+    }
+    let grown = most_bytes(server.child.id())?.saturating_sub(before);
+    same(
+        &format!("grown by {grown} bytes"),
+        grown < GROWTH_BYTES_MAX,
+        true,
+    )?;
+    same("a song", server.predict("a.wav", &a_wav(2))?.status, 200)?;
+    server.end()?.exits(130).map(drop)
+}
+
+fn other_hosts_and_origins_are_refused() -> Result<(), Failed> {
+    let server = Server::start(&["--host", "music.example"])?;
+    let song = a_wav(2);
+    let ask = |headers: &str| {
+        let headers = format!("{headers}Content-Length: {}\r\n", song.len());
+        Ok::<u16, Failed>(Said::read(server.begin("/api/predict", &headers, &song)?)?.status)
+    };
+    let own = server.own_host();
+    let port = server.port;
+    same("own", ask(&own)?, 200)?;
+    let page = format!("{own}Origin: http://127.0.0.1:{port}\r\n");
+    same("own page", ask(&page)?, 200)?;
+    same("a name", ask("Host: music.example\r\n")?, 200)?;
+    same(
+        "localhost",
+        ask(&format!("Host: localhost:{port}\r\n"))?,
+        200,
+    )?;
+    same("another name", ask("Host: evil.example\r\n")?, 421)?;
+    same("no name", ask("")?, 400)?;
+    for origin in ["http://evil.example", "null", "http://127.0.0.1:1"] {
+        same(origin, ask(&format!("{own}Origin: {origin}\r\n"))?, 403)?;
+    }
+    server.end()?.exits(130).map(drop)
+}
+
+fn twenty_at_once_are_all_answered() -> Result<(), Failed> {
+    let server = Server::start(&["--in-flight", "4"])?;
+    let song = a_wav(3);
+    let answered = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| {
+                let begin = Instant::now();
+                while begin.elapsed() < WAIT {
+                    match server.predict("a.wav", &song).map(|said| said.status) {
+                        Ok(200) => {
+                            answered.fetch_add(1, Ordering::Relaxed);
+                            return;
+                        }
+                        Ok(503) => sleep(Duration::from_millis(100)),
+                        _ => return,
+                    }
+                }
+            });
+        }
+    });
+    same("answered", answered.into_inner(), 20)?;
+    server.end()?.exits(130).map(drop)
+}
+
+fn a_killed_model_is_started_again() -> Result<(), Failed> {
+    let server = Server::start(&[])?;
+    let song = a_wav(3);
+    // While nobody asks, nobody notices.
+    let first = server.model()?;
+    signal("KILL", first)?;
+    same("afterwards", server.predict("a.wav", &song)?.status, 200)?;
+    let second = server.model()?;
+    same("another process", first != second, true)?;
+
+    // One that dies over a song costs that song.
+    signal("STOP", second)?;
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| {
+            server
+                .predict("a.wav", &song)
+                .map_err(|error| format!("{error:?}"))
+        });
+        sleep(Duration::from_secs(1));
+        signal("KILL", second)?;
+        let said = asked.join().map_err(|_| "nobody asked")??;
+        said.refuses(502, "it is started again")
+    })?;
+    same("afterwards", server.predict("a.wav", &song)?.status, 200)?;
+    same("health", server.get("/healthz")?.status, 200)?;
+    server.end()?.exits(130).map(drop)
+}
+
+fn sigterm_ends_songs_in_progress_first() -> Result<(), Failed> {
+    let mut server = Server::start(&[])?;
+    let song = a_wav(3);
+    let model = server.model()?;
+    signal("STOP", model)?;
+    let headers = format!("{}Content-Length: {}\r\n", server.own_host(), song.len());
+    let asked = server.begin("/api/predict", &headers, &song)?;
+    // A connection that asks nothing is not waited for.
+    let silent = server.connect()?;
+    sleep(Duration::from_secs(1));
+
+    signal("TERM", server.child.id())?;
+    sleep(Duration::from_millis(500));
+    same("still there", server.child.try_wait()?.is_none(), true)?;
+    same("nobody new", server.connect().is_err(), true)?;
+    signal("CONT", model)?;
+    same("the song", Said::read(asked)?.status, 200)?;
+    let ran = server.ended()?.exits(130)?;
+    ran.says(&["ended by a signal; the songs in progress were answered"])?;
+    same(
+        "heard",
+        ran.err.contains("stopping after the songs in progress"),
+        true,
+    )?;
+    let is_left = Path::new(&format!("/proc/{model}")).exists();
+    same("the model's process is left", is_left, false)?;
+    drop(silent);
+
+    // A second signal waits for nothing.
+    let mut server = Server::start(&[])?;
+    let model = server.model()?;
+    signal("STOP", model)?;
+    let headers = format!("{}Content-Length: {}\r\n", server.own_host(), song.len());
+    let _asked = server.begin("/api/predict", &headers, &song)?;
+    sleep(Duration::from_millis(500));
+    signal("INT", server.child.id())?;
+    sleep(Duration::from_millis(500));
+    signal("INT", server.child.id())?;
+    let ran = server.ended()?.exits(130)?;
+    signal("CONT", model)?;
+    ran.says(&["stopped at once by a second signal"])
+}
+
+fn what_is_wrong_at_the_start_is_told() -> Result<(), Failed> {
+    let serve = |run: &Path, words: &[&str]| {
+        let mut command = wavemill(["serve", "--run"]);
+        crate::support::run(command.arg(run).args(words))
+    };
+    let folder = scratch("serve-start");
+    serve(&folder.join("none"), &[])
+        .exits(2)?
+        .says(&["no run of wavemill-train"])?;
+    let twice = trained().to_string_lossy();
+    serve(trained(), &["--run", twice.as_ref()])
+        .exits(2)?
+        .says(&["given twice"])?;
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let port = taken.local_addr()?.port().to_string();
+    serve(trained(), &["--port", &port])
+        .exits(2)?
+        .says(&["cannot listen on", "choose another --port"])?;
+
+    // What the trainer finds is told by it, with its exit code.
+    let run = folder.join("damaged");
+    crate::support::copy_folder(trained(), &run);
+    fs::remove_dir_all(run.join("checkpoints"))?;
+    let ran = serve(&run, &["--port", "0"]);
+    same(&ran.err, matches!(ran.code, Some(2 | 3)), true)?;
+    same(
+        &ran.err,
+        ran.err
+            .lines()
+            .last()
+            .is_some_and(|line| line.starts_with("wavemill-train: ")),
+        true,
+    )
+}
+
+fn the_page_answers_in_a_browser(browser: &Path) -> Result<(), Failed> {
+    let folder = scratch("serve-browser");
+    let songs = folder.join("songs");
+    fs::create_dir(&songs)?;
+    let mut files = Vec::new();
+    let mut add = |name: &str, bytes: &[u8]| {
+        let path = songs.join(name);
+        fs::write(&path, bytes)?;
+        files.push(path);
+        Ok::<(), Failed>(())
+    };
+    add("a.mp3", &fs::read(an_mp3()?)?)?;
+    add("<img src=x onerror=alert(1)>.wav", &a_wav(4))?;
+    add("long.wav", &a_wav(600))?;
+    add("text.mp3", &b"This is a text, and no song.".repeat(100))?;
+    add("empty.mp3", b"")?;
+    for i in 0..20 {
+        add(&format!("more {i}.wav"), &a_wav(3))?;
+    }
+
+    let server = Server::start(&["--in-flight", "1"])?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/serve_page.py");
+    let mut drive = Command::new("python3");
+    drive.arg(script).arg(browser).arg(folder.join("profile"));
+    drive
+        .arg(format!("http://127.0.0.1:{}/", server.port))
+        .args(&files);
+    let ran = run(&mut drive).exits(0)?;
+    let state: Value = serde_json::from_str(&ran.out)?;
+
+    let rows = state["songs"].as_array().ok_or("no songs")?;
+    same("songs", rows.len(), files.len())?;
+    for row in rows {
+        let name = row["name"].as_str().ok_or("no name")?;
+        let said = row["state"].as_str().ok_or("no state")?;
+        let want = match name {
+            "text.mp3" => "not_audio",
+            "empty.mp3" => "the file has no bytes",
+            _ => "",
+        };
+        same(
+            &format!("{name} failed: {said}"),
+            &row["failed"],
+            &Value::from(!want.is_empty()),
+        )?;
+        same(&format!("{name}: {said}"), said.contains(want), true)?;
+    }
+    let answered = files.len() - 2;
+    same(
+        "answers",
+        state["articles"].as_array().map(Vec::len),
+        Some(answered),
+    )?;
+    // Means, waveform and spectrogram of each.
+    same(
+        "charts",
+        state["charts"].as_u64(),
+        Some(3 * answered as u64),
+    )?;
+    same(
+        "requests to others",
+        &state["requests"],
+        &serde_json::json!([]),
+    )?;
+    same(
+        "the keyboard's first",
+        &state["focused"],
+        &Value::from("files"),
+    )?;
+    // A browser notes every refusal; there is nothing else on its console.
+    for line in state["console"].as_array().ok_or("no console")? {
+        let line = line.as_str().unwrap_or_default();
+        let is_refusal =
+            line.starts_with("Failed to load resource: the server responded with a status of");
+        let is_known = ["422", "503"].iter().any(|status| line.contains(status));
+        same(line, is_refusal && is_known, true)?;
+    }
+    server.end()?.exits(130).map(drop)
+}
