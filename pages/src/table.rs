@@ -18,6 +18,13 @@ pub enum Cell {
     Number(f64),
     /// A number that was made a text already, such as a time with its unit.
     Measure(String),
+    /// A link to another file.
+    Link {
+        /// What is read.
+        text: String,
+        /// Where the file lies, from the folder of the page: `pages/run-1.html`.
+        path: String,
+    },
     /// There is none.
     None,
 }
@@ -30,6 +37,9 @@ impl Cell {
     fn markup(&self) -> Markup {
         match self {
             Self::Text(text) | Self::Measure(text) => Shown::new(text, TEXT_CHARS_MAX).markup(),
+            Self::Link { text, path } => html! {
+                a href=(text::link(path)) { (Shown::new(text, TEXT_CHARS_MAX).markup()) }
+            },
             Self::Count(n) => html! { (text::count(*n)) },
             Self::Number(value) => html! { (text::number(*value)) },
             Self::None => html! { "–" },

@@ -5,6 +5,9 @@ use maud::{Markup, html};
 /// Characters of a text that a page shows, at most: a biography is told by its beginning.
 pub(crate) const TEXT_CHARS_MAX: usize = 300;
 
+/// Bytes of a link's path, at most: a longer one is none that a file could have.
+const PATH_BYTES_MAX: usize = 4096;
+
 /// Stands for what was cut away.
 const ELLIPSIS: char = '…';
 
@@ -55,6 +58,21 @@ fn visible(c: char) -> char {
 /// The beginning of a label in a chart, without a note: its data table has more of it.
 pub(crate) fn label(text: &str, chars_max: usize) -> String {
     Shown::new(text, chars_max).text
+}
+
+/// A path as a link to a file. Whatever the path says, the link leads to no other host and runs nothing: it begins with
+/// `./`, and all that has a meaning in addresses is written by its number.
+pub(crate) fn link(path: &str) -> String {
+    let mut link = "./".to_owned();
+    for byte in path.bytes().take(PATH_BYTES_MAX) {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'/' => {
+                link.push(char::from(byte));
+            }
+            other => link += &format!("%{other:02X}"),
+        }
+    }
+    link
 }
 
 /// A count with its thousands apart: `106,574`. Four digits stay together, as in a year.
@@ -171,6 +189,15 @@ mod tests {
         assert_eq!(seconds(0.416), "0.42 s");
         assert_eq!(seconds(185.0), "3 min 05 s");
         assert_eq!(seconds(25_320.0), "7 h 02 min");
+    }
+
+    #[test]
+    fn a_link_leads_to_a_file_and_nowhere_else() {
+        assert_eq!(link("pages/run-1.html"), "./pages/run-1.html");
+        assert_eq!(link("javascript:alert(1)"), "./javascript%3Aalert%281%29");
+        assert_eq!(link("//example.org/?a#b"), ".///example.org/%3Fa%23b");
+        assert_eq!(link("é \"<"), "./%C3%A9%20%22%3C");
+        assert_eq!(link(&"x".repeat(1_000_000)).len(), 2 + PATH_BYTES_MAX);
     }
 
     #[test]
