@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 use wavemill_tests::{Failed, Trial, real};
 
+use crate::report::{about, loads_nothing};
 use crate::support::{
     has_trainer, inputs, kill, of_trainer, run, same, scratch, sql, start, wavemill,
 };
@@ -16,6 +17,7 @@ use crate::support::{
 const EXPERIMENT: &str = r#"
 name = "small"
 description = "two models on the synthetic data set"
+document = "<b>a paper</b>"
 recipe = "RECIPE"
 
 [data]
@@ -54,7 +56,7 @@ value = 0.9
 train = "crnn"
 classes = 3
 split = "nobody knows"
-says = "an accuracy of 90 %"
+says = "an accuracy of 90 % <script>alert(1)</script>"
 
 [[claims]]
 metric = "loss"
@@ -150,6 +152,63 @@ fn files_of_rows(out: &Path) -> Result<Vec<(PathBuf, SystemTime)>, Failed> {
     Ok(files)
 }
 
+/// Names and times of the pages beside the index.
+fn pages_of(out: &Path) -> Result<Vec<(String, SystemTime)>, Failed> {
+    let mut pages = Vec::new();
+    for page in fs::read_dir(out.join("pages"))? {
+        let page = page?;
+        let name = page.file_name().to_string_lossy().into_owned();
+        // What a kill left of one that was being written has another ending.
+        if name.ends_with(".html") {
+            pages.push((name, page.metadata()?.modified()?));
+        }
+    }
+    pages.sort();
+    Ok(pages)
+}
+
+/// The index has the claims beside the scores, and each of its links leads to a page.
+fn index_is_sound(out: &Path, result: &Value) -> Result<(), Failed> {
+    let html = fs::read_to_string(out.join("index.html"))?;
+    loads_nothing(&html)?;
+    for words in [
+        "Scores, variant base: genre (",
+        "<th scope=\"col\" class=\"number\">document</th>",
+        "<td class=\"number\">0.900</td>",
+        "ours: stratified",
+        "As in the document: split `stratified`",
+        "As in the recipe: split `official`",
+        "an accuracy of 90 % &lt;script&gt;alert(1)&lt;/script&gt;",
+        "&lt;b&gt;a paper&lt;/b&gt;",
+    ] {
+        assert!(html.contains(words), "`{words}` is not in:\n{html}");
+    }
+    let figure = &result["claims"][0]["recipe"];
+    let [value, low, high] =
+        ["value", "low", "high"].map(|key| figure[key].as_f64().unwrap_or(f64::NAN));
+    let interval = format!("{value:.3} [{low:.3}, {high:.3}]");
+    assert!(html.contains(&interval), "{interval}");
+    same("claims", &about(&html)?["claims"], &result["claims"])?;
+
+    let names = |key: &str, kind: &str| {
+        let rows = result[key].as_array().into_iter().flatten();
+        let names = rows.filter_map(|row| row[kind].as_str());
+        names.map(str::to_owned).collect::<Vec<String>>()
+    };
+    let runs = names("results", "run");
+    let stores = names("stores", "name");
+    let runs = runs.iter().map(|run| format!("pages/run-{run}.html"));
+    let stores = stores
+        .iter()
+        .map(|store| format!("pages/store-{store}.html"));
+    for page in runs.chain(stores) {
+        let link = format!("<a href=\"./{page}\">");
+        assert!(html.contains(&link), "{link}");
+        loads_nothing(&fs::read_to_string(out.join(&page))?)?;
+    }
+    Ok(())
+}
+
 fn scores_stand_beside_claims_and_nothing_is_done_twice() -> Result<(), Failed> {
     let folder = scratch("experiment");
     let file = file_in(&folder);
@@ -194,8 +253,15 @@ fn scores_stand_beside_claims_and_nothing_is_done_twice() -> Result<(), Failed> 
     let rows = files_of_rows(&out)?;
     assert_eq!(rows.len(), 2 * 4, "predictions and a map of each run");
 
+    index_is_sound(&out, &value)?;
+    let pages = pages_of(&out)?;
+    assert_eq!(pages.len(), 1 + 4, "of the store and of each run");
+    let index = fs::read_to_string(out.join("index.html"))?;
+
     let again = run(&mut experiment(&file, &out)).exits(0)?;
     assert_eq!(files_of_rows(&out)?, rows, "not written again");
+    assert_eq!(pages_of(&out)?, pages, "not made again");
+    assert_eq!(fs::read_to_string(out.join("index.html"))?, index);
     assert_eq!(
         again.err.matches("there already").count(),
         4,
@@ -204,6 +270,15 @@ fn scores_stand_beside_claims_and_nothing_is_done_twice() -> Result<(), Failed> 
     );
     assert!(again.err.contains("nothing to do"), "{}", again.err);
     assert_eq!((result(&out)?.0, again.out), (text, first.out));
+
+    // What is lost is made again, alike, and all else stays.
+    let (name, _) = &pages[0];
+    let lost = out.join("pages").join(name);
+    let content = fs::read(&lost)?;
+    fs::remove_file(&lost)?;
+    run(&mut experiment(&file, &out)).exits(0)?;
+    assert_eq!(fs::read(&lost)?, content);
+    assert_eq!(pages_of(&out)?[1..], pages[1..]);
 
     let swept = run(experiment(&file, &out).args(["--sweep", "--train", "crnn"])).exits(0)?;
     assert!(swept.out.contains("optimizer.lr=0.01"), "{}", swept.out);
@@ -244,6 +319,15 @@ fn killed_five_times_it_ends_with_the_same_result() -> Result<(), Failed> {
     assert!(kills > 0, "nothing was killed");
     run(&mut asked(&out)).exits(0)?;
     assert_eq!(result(&out)?.0, result(&whole)?.0);
+
+    // The pages of stores and runs tell how long these took; the index does not.
+    let index = |out: &Path| fs::read_to_string(out.join("index.html"));
+    assert_eq!(index(&out)?, index(&whole)?);
+    let names = |out: &Path| -> Result<Vec<String>, Failed> {
+        let pages = pages_of(out)?.into_iter();
+        Ok(pages.map(|(name, _)| name).collect())
+    };
+    assert_eq!(names(&out)?, names(&whole)?);
     Ok(())
 }
 
@@ -493,7 +577,20 @@ fn what_is_wrong_is_one_line_with_the_remedy() -> Result<(), Failed> {
     let file = file.to_string_lossy().into_owned();
     let misspelt = run(&mut wavemill(["experiment", "check", &file])).exits(2)?;
     misspelt
-        .says(&["mine.toml:17: variants.20-bands.abot: unknown key (did you mean `about`?)"])?;
+        .says(&["mine.toml:18: variants.20-bands.abot: unknown key (did you mean `about`?)"])?;
+
+    // A page of somebody else is left alone, and told before any work.
+    if has_trainer() {
+        let mine = folder.join("mine");
+        fs::create_dir(&mine)?;
+        fs::write(
+            mine.join("index.html"),
+            "<!DOCTYPE html><title>mine</title>",
+        )?;
+        let told = run(&mut experiment(&file_in(&folder), &mine)).exits(2)?;
+        told.says(&["index.html", "no page of wavemill"])?;
+        assert!(!mine.join("stores").exists(), "nothing was extracted");
+    }
 
     // A zip of the published name with another content.
     let data = folder.join("data");

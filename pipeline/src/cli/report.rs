@@ -9,6 +9,7 @@ use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
 use wavemill_pages::Page;
+use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::text::shown;
 use wavemill_schemas::version_name::VersionName;
 
@@ -85,25 +86,9 @@ impl ReportCommand {
         // Before the work, which may take seconds.
         require_replaceable(&out)?;
 
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let limits = Limits {
-            memory_bytes: MEMORY_BYTES,
-            threads,
-            allow_write: false,
-        };
-        let tags = store.tags()?;
-        let subject = Subject {
-            store: &store,
-            version,
-            manifest: &manifest,
-            tags: &tags,
-        };
-        let page = report::page(subject, limits)?;
+        let page = page_of(&store, version, &manifest)?;
         let html = page.to_html();
-        write_whole(&out, |mut file| {
-            file.write_all(html.as_bytes())?;
-            Ok(file.flush()?)
-        })?;
+        write_page(&out, &html)?;
 
         let sections = page.sections.iter();
         let written = Written {
@@ -140,8 +125,43 @@ impl ReportCommand {
     }
 }
 
+/// The page of a version.
+///
+/// # Errors
+/// `StoreError`, `ReportError`.
+pub(super) fn page_of(store: &Store, version: u64, manifest: &Manifest) -> Result<Page> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let limits = Limits {
+        memory_bytes: MEMORY_BYTES,
+        threads,
+        allow_write: false,
+    };
+    let tags = store.tags()?;
+    let subject = Subject {
+        store,
+        version,
+        manifest,
+        tags: &tags,
+    };
+    Ok(report::page(subject, limits)?)
+}
+
+/// Writes a page, whole or not at all.
+///
+/// # Errors
+/// As [`write_whole`].
+pub(super) fn write_page(out: &Path, html: &str) -> Result<()> {
+    write_whole(out, |mut file| {
+        file.write_all(html.as_bytes())?;
+        Ok(file.flush()?)
+    })
+}
+
 /// Refuses to put a page in the place of a file that is none of ours.
-fn require_replaceable(out: &Path) -> Result<()> {
+///
+/// # Errors
+/// [`UsageError`].
+pub(super) fn require_replaceable(out: &Path) -> Result<()> {
     match fs::metadata(out) {
         // `write_whole` says what is wrong with a path that cannot be a file.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

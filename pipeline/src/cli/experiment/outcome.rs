@@ -1,21 +1,15 @@
-//! `result.json` of an experiment, and its tables: what the document says, and our scores under its split and under the
-//! recipe's.
+//! `result.json` of an experiment, and what its tables hold: what the document says, and our scores under its split and
+//! under the recipe's.
 
 use serde::Serialize;
 use wavemill_schemas::experiment::{Claim, ClaimMetric, Counted, Experiment, Side, SplitKind};
 use wavemill_schemas::manifest::TargetEntry;
-use wavemill_schemas::text::shown;
 use wavemill_scores::metrics::{Evaluation, Leaks, Level, Report};
 use wavemill_scores::result::RunResult;
 
 use super::sweep::TrialOutcome;
+use super::tables::{ScoreLine, ScoreTable};
 use super::work::{Selection, Work};
-
-/// Columns of the tables.
-const TRAIN_COLUMNS: usize = 20;
-const FIGURE_COLUMNS: usize = 26;
-const DOCUMENT_COLUMNS: usize = 12;
-const SCORE_COLUMNS: usize = 26;
 
 /// All of an experiment's scores. Holds no time and no path outside its folder.
 #[derive(Clone, Debug, Serialize)]
@@ -172,87 +166,57 @@ impl Outcome {
             .find(|cell| cell.variant == variant && cell.train == train && cell.split == split)
     }
 
-    /// For people: a table for each variant and target.
-    pub(super) fn tables(&self) -> String {
-        let mut text = String::new();
+    /// A table for each variant and target.
+    pub(super) fn tables(&self) -> Vec<ScoreTable> {
+        let mut tables = Vec::new();
         let mut seen: Vec<(&str, &str)> = Vec::new();
         for cell in &self.results {
             for evaluation in &cell.result.test {
                 let table = (cell.variant.as_str(), evaluation.target.as_str());
                 if !seen.contains(&table) {
                     seen.push(table);
-                    text += &self.table(table.0, table.1, evaluation.classes.len());
+                    tables.push(self.table(table.0, table.1, evaluation.classes.len()));
                 }
             }
         }
-        text + &self.sweep_table()
+        tables
     }
 
-    /// A line for each trial, in their order.
-    fn sweep_table(&self) -> String {
-        let mut text = String::new();
-        for trial in &self.sweep {
-            if text.is_empty() {
-                text += "\nsweep: of each trial the best validation of `train.select` (loss: the lower the better)\n";
-            }
-            let best = trial
-                .best
-                .as_f64()
-                .map_or("-".to_owned(), |best| format!("{best:.4}"));
-            let set = trial.set.as_array().into_iter().flatten();
-            let set: Vec<&str> = set.filter_map(serde_json::Value::as_str).collect();
-            text += &format!("{best:>10}  {}\n", shown(&set.join(" ")));
-        }
-        text
-    }
-
-    fn table(&self, variant: &str, target: &str, n_classes: usize) -> String {
-        let mut text = format!(
-            "\n{}, variant {variant}: {} ({n_classes} classes)\n",
-            self.experiment,
-            shown(target)
-        );
-        text += &format!(
-            "{:<TRAIN_COLUMNS$}{:<FIGURE_COLUMNS$}{:>DOCUMENT_COLUMNS$}  {:<SCORE_COLUMNS$}{}\n",
-            "",
-            "",
-            "document",
-            self.heading(variant, target, SplitKind::AsInDocument),
-            self.heading(variant, target, SplitKind::Recipe)
-        );
-
+    fn table(&self, variant: &str, target: &str, n_classes: usize) -> ScoreTable {
+        let mut lines = Vec::new();
         for train in self.trainings(variant) {
             let claims = self.claims_of(variant, target, train);
-            let mut name = train;
             for question in self.questions(&claims) {
-                let document = claims
-                    .iter()
-                    .find(|claim| Question::of(claim) == question)
-                    .map_or("-".to_owned(), |claim| format!("{:.3}", claim.value));
+                let claim = claims.iter().find(|claim| Question::of(claim) == question);
                 let ours = |split| {
                     self.cell(variant, train, split)
                         .and_then(|cell| evaluation(&cell.result, question.side, Some(target)))
                         .and_then(|found| figure(found, question))
-                        .map_or("-".to_owned(), |figure| figure.words())
                 };
-                let line = format!(
-                    "{name:<TRAIN_COLUMNS$}{:<FIGURE_COLUMNS$}{document:>DOCUMENT_COLUMNS$}  {:<SCORE_COLUMNS$}{}",
-                    question.words(),
-                    ours(SplitKind::AsInDocument),
-                    ours(SplitKind::Recipe)
-                );
-                text += line.trim_end();
-                text.push('\n');
-                // Its name stands before its first line alone.
-                name = "";
+                lines.push(ScoreLine {
+                    train: train.to_owned(),
+                    measure: question.words(),
+                    document: claim.map(|claim| claim.value),
+                    as_in_document: ours(SplitKind::AsInDocument),
+                    recipe: ours(SplitKind::Recipe),
+                });
             }
         }
-        text + &self.notes(variant, target, n_classes)
+
+        ScoreTable {
+            variant: variant.to_owned(),
+            target: target.to_owned(),
+            n_classes,
+            as_in_document: self.heading(variant, target, SplitKind::AsInDocument),
+            recipe: self.heading(variant, target, SplitKind::Recipe),
+            lines,
+            notes: self.notes(variant, target, n_classes),
+        }
     }
 
     /// What the splits leak, and what makes the document's figures answers to another question.
-    fn notes(&self, variant: &str, target: &str, n_classes: usize) -> String {
-        let mut text = String::new();
+    fn notes(&self, variant: &str, target: &str, n_classes: usize) -> Vec<String> {
+        let mut notes = Vec::new();
         let runs = [SplitKind::AsInDocument, SplitKind::Recipe]
             .map(|split| self.first_cell(variant, split).map(|cell| &cell.run));
         let is_one_run = runs[0] == runs[1];
@@ -268,15 +232,15 @@ impl Outcome {
             } else {
                 words
             };
-            text += &format!("{words}: {}\n", shown(&leaks.sentence()));
+            notes.push(format!("{words}: {}", leaks.sentence()));
 
             let known = leaks.shared.get("artist").map_or(0, |leak| leak.known);
             if known < leaks.tracks && leaks.rule.leak().is_none() {
-                text += &format!(
+                notes.push(format!(
                     "    the artist of {known} of {} {} tracks is known: of the others it cannot be said whether \
-                     training has them\n",
+                     training has them",
                     leaks.tracks, leaks.split
-                );
+                ));
             }
             if is_one_run {
                 break;
@@ -284,7 +248,6 @@ impl Outcome {
         }
 
         let claims = self.claims.iter().map(|one| &one.claim);
-        let mut told = Vec::new();
         for claim in claims.filter(|claim| self.is_about(claim, variant, target)) {
             let words = match claim.classes {
                 Some(classes) if classes != n_classes as u64 => format!(
@@ -293,23 +256,23 @@ impl Outcome {
                 ),
                 _ => format!("document: {}; split: {}", claim.says, claim.split),
             };
-            if !told.contains(&words) {
-                text += &format!("{}\n", shown(&words));
-                told.push(words);
+            if !notes.contains(&words) {
+                notes.push(words);
             }
         }
         for (words, sets) in [("recipe", &self.sets), ("training", &self.train_sets)] {
             if !sets.is_empty() {
-                text += &format!("changed in the {words}: {}\n", shown(&sets.join(", ")));
+                notes.push(format!("changed in the {words}: {}", sets.join(", ")));
             }
         }
         if let Some(limit) = self.limit {
-            text += &format!("at most {limit} clips a store (--limit)\n");
+            notes.push(format!("at most {limit} clips a store (--limit)"));
         }
         if self.any_data {
-            text += "the data was taken as it is (--any-data): it need not be the document's\n";
+            let words = "the data was taken as it is (--any-data): it need not be the document's";
+            notes.push(words.to_owned());
         }
-        text
+        notes
     }
 
     /// `ours: artist (honest)`: honest is a split that promises not to leak, and of which nothing leaks that could be
@@ -408,6 +371,13 @@ fn is_honest(leaks: &Leaks) -> bool {
         && artists == leaks.tracks
 }
 
+impl ClaimOutcome {
+    /// What is claimed, such as `accuracy, segments`.
+    pub(super) fn measure(&self) -> String {
+        Question::of(&self.claim).words()
+    }
+}
+
 impl Question {
     const fn of(claim: &Claim) -> Self {
         Self {
@@ -432,7 +402,7 @@ impl Question {
 
 impl Figure {
     /// `0.850 [0.800, 0.900]`.
-    fn words(&self) -> String {
+    pub(super) fn words(&self) -> String {
         match (self.low, self.high) {
             (Some(low), Some(high)) => format!("{:.3} [{low:.3}, {high:.3}]", self.value),
             _ => format!("{:.3}", self.value),
@@ -504,6 +474,7 @@ mod tests {
     use wavemill_schemas::recipe::SplitRule;
     use wavemill_scores::metrics::{Label, Predictions, Row};
 
+    use super::super::tables::text;
     use super::*;
 
     /// Three segments of two tracks, of which two are right.
@@ -578,14 +549,14 @@ mod tests {
             ("stretched+fault-filtered", "0.920  0.667"),
             ("fault-filtered+stretched", "0.920  0.667"),
         ] {
-            let tables = outcome(&[variant]).tables();
+            let tables = text(&outcome(&[variant]));
             let mut lines = tables.lines();
             let line = lines.find(|line| line.contains("accuracy, segments"));
             let line = line.expect("a claim beside it");
             assert!(line.contains(figures), "{variant}: {line}");
         }
         // Another feature is another model, of which the document says nothing.
-        let tables = outcome(&["plain"]).tables();
+        let tables = text(&outcome(&["plain"]));
         assert!(!tables.contains("accuracy, segments"), "{tables}");
     }
 

@@ -16,8 +16,10 @@ use wavemill_scores::result::RunResult;
 
 use super::data::{AskedData, CheckedArchives, FoundData};
 use super::outcome::{Outcome, StoreOutcome};
+use super::pages::{self, PagesMade};
 use super::rows;
 use super::sweep::SweepWork;
+use super::tables;
 use super::trainer;
 use super::work::{RunWork, Selection, StoreWork, Work};
 use crate::cli::exit::UsageError;
@@ -37,8 +39,8 @@ Examples:
       --audio wavemill-demo/data/fma_demo --any-data --out demo/ \\
       --train cnn2d --epochs 3
 
---out gets stores/, runs/ and result.json. A killed or interrupted run goes on with the same command, and what is \
-finished is used again.
+--out gets stores/, runs/, result.json, and index.html with pages/. A killed or interrupted run goes on with the same \
+command, and what is finished is used again.
 
 Exit codes: 0 ok, 1 failed, 2 usage, a fault of the experiment, data that is not there or not the published one, or no \
 wavemill-train; else those of `wavemill extract` and `wavemill-train fit`; 130 interrupted.";
@@ -62,7 +64,7 @@ pub struct RunArgs {
     /// Folder or zip of the audio, instead of one in --data
     #[arg(long, value_name = "PATH")]
     audio: Option<PathBuf>,
-    /// Where stores, runs and result.json go
+    /// Where stores, runs, result.json and pages go
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// A variant, or several in one joined by +; may be given again [default: base, the recipe as it stands]
@@ -117,6 +119,9 @@ struct FolderState {
     /// Archives whose sha1 was compared.
     #[serde(default)]
     checked: CheckedArchives,
+    /// What each page was made of.
+    #[serde(default)]
+    pages: PagesMade,
 }
 
 /// Does what `args` ask for.
@@ -139,6 +144,7 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
 
     trainer::check()?;
     let mut state = FolderState::open(&args.out, &source.experiment.name, args.threads)?;
+    pages::check(&args.out, &work)?;
     if !args.any_data {
         let published = &source.experiment.data.published;
         for found in &data {
@@ -176,13 +182,19 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
         writeln!(file, "{json}")?;
         Ok(file.flush()?)
     })?;
+    make_pages(args, &work, &mut state)?;
+    let index = pages::write_index(&args.out, &source.experiment, &outcome)?;
 
     if args.json {
         writeln!(out, "{}", serde_json::to_string(&outcome)?)?;
     } else {
-        write!(out, "{}", outcome.tables())?;
+        write!(out, "{}", tables::text(&outcome))?;
     }
-    report(&format!("the result is in {}\n", path.display()));
+    report(&format!(
+        "the result is in {}, and as a page in {}\n",
+        path.display(),
+        index.display()
+    ));
     Ok(())
 }
 
@@ -356,6 +368,24 @@ fn train(
     Ok(finished)
 }
 
+/// The pages of all stores and runs, where they are not there yet.
+fn make_pages(args: &RunArgs, work: &Work, state: &mut FolderState) -> Result<()> {
+    for StoreWork { name, .. } in &work.stores {
+        let folder = args.store_path(name);
+        if pages::make_store(&args.out, &folder, name, &mut state.pages)? {
+            // After each one, so that a kill costs one page at most.
+            state.write(&args.out)?;
+        }
+    }
+    for RunWork { name, .. } in &work.runs {
+        let folder = args.out.join("runs").join(name);
+        if pages::make_run(&args.out, &folder, name, &mut state.pages)? {
+            state.write(&args.out)?;
+        }
+    }
+    Ok(())
+}
+
 fn read_result(path: &Path) -> Result<Option<RunResult>> {
     let text = match fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -395,6 +425,7 @@ impl FolderState {
                     experiment: experiment.to_owned(),
                     threads: threads.unwrap_or(own),
                     checked: CheckedArchives::new(),
+                    pages: PagesMade::new(),
                 };
                 fs::create_dir_all(folder)
                     .with_context(|| format!("--out {}: cannot make it", folder.display()))?;

@@ -38,6 +38,20 @@ pub(super) struct TrialOutcome {
     pub ended_early: Value,
 }
 
+impl TrialOutcome {
+    /// The best of its figures; `None` where it has none.
+    pub(super) fn best_value(&self) -> Option<f64> {
+        self.best.as_f64()
+    }
+
+    /// What it changed: `optimizer.lr=0.01 train.epochs=3`.
+    pub(super) fn set_words(&self) -> String {
+        let set = self.set.as_array().into_iter().flatten();
+        let set: Vec<&str> = set.filter_map(Value::as_str).collect();
+        set.join(" ")
+    }
+}
+
 /// Whether `wavemill-train sweep` can read what the experiment sweeps over.
 ///
 /// # Errors
