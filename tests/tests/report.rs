@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
@@ -47,6 +47,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "report::tells_what_a_version_changed",
             tells_what_a_version_changed,
         ),
+        Trial::test("report::compares_two_versions", compares_two_versions),
         Trial::test("report::hostile_texts_stay_texts", hostile_texts_stay_texts),
         Trial::test("report::stores_of_every_kind", stores_of_every_kind),
         Trial::test(
@@ -194,6 +195,64 @@ fn tells_what_a_version_changed() -> Result<(), Failed> {
         fs::read_to_string(&out)?.contains("Since version"),
         false,
     )
+}
+
+fn compares_two_versions() -> Result<(), Failed> {
+    let store = own_store("report-compare");
+    let mut next = inputs().extract(&store);
+    next.args(["--new-version", "--limit", "30"]);
+    next.args(["--set", "features.mfcc.n_mfcc=7"]);
+    run(&mut next).exits(0)?;
+    run(wavemill(["tag", "2", "small", "--store"]).arg(&store)).exits(0)?;
+
+    let out = store.with_file_name("compared.html");
+    let mut compare = wavemill(["report", "--compare", "1", "small", "--json", "--store"]);
+    let ran = run(compare.arg(&store).arg("--out").arg(&out)).exits(0)?;
+    let written: Value = serde_json::from_str(&ran.out)?;
+    same("compared", &written["compared"], &json!([1, 2]))?;
+    same("version", &written["version"], &Value::Null)?;
+
+    let html = fs::read_to_string(&out)?;
+    loads_nothing(&html)?;
+    for words in [
+        "versions 1 and 2</h1>",
+        "Version 2 is tagged small.",
+        "features changed: mfcc",
+        "features.mfcc.n_mfcc",
+        "Tracks removed (",
+        "Rows after each step, version 1",
+    ] {
+        same(words, html.contains(words), true)?;
+    }
+    let [before, now] = [manifest(&store, 1)?, manifest(&store, 2)?].map(|one| one.counts);
+    let row = format!(
+        "<th scope=\"row\">clips with features</th><td class=\"number\">{}</td><td class=\"number\">{}</td>\
+         <td class=\"number\">−{}</td>",
+        before.clips_written,
+        now.clips_written,
+        before.clips_written - now.clips_written
+    );
+    same(&row, html.contains(&row), true)?;
+
+    // As `diff` has it.
+    let diff = run(wavemill(["diff", "1", "2", "--json", "--store"]).arg(&store)).exits(0)?;
+    let diff: Value = serde_json::from_str(&diff.out)?;
+    let about = about(&html)?;
+    same("data", &about["data"], &diff["data"])?;
+    same("recipe", &about["diff"]["recipe"], &diff["recipe"])?;
+
+    // A version and itself: nothing differs.
+    let mut alike = wavemill(["report", "--compare", "2", "2", "--store"]);
+    run(alike.arg(&store).arg("--out").arg(&out)).exits(0)?;
+    let html = fs::read_to_string(&out)?;
+    for words in ["The tracks are the same, ", "as before"] {
+        same(words, html.contains(words), true)?;
+    }
+
+    let mut both = wavemill(["report", "--compare", "1", "2", "--version", "1", "--store"]);
+    run(both.arg(&store)).exits(2)?;
+    let mut absent = wavemill(["report", "--compare", "1", "9", "--store"]);
+    run(absent.arg(&store)).exits(2)?.says(&["version 9"])
 }
 
 /// A step that puts into titles, names and labels what their authors could.

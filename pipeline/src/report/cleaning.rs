@@ -4,6 +4,14 @@ use wavemill_pages::{Chart, Funnel, Part, Plot, Section, Step};
 use wavemill_schemas::manifest::Manifest;
 
 pub(super) fn section(manifest: &Manifest) -> Section {
+    let mut section = Section::new("From metadata to features");
+    let chart = chart(manifest, "Rows after each step");
+    section.parts.push(Part::Charts(vec![chart]));
+    section
+}
+
+/// What each step left, under this title.
+pub(super) fn chart(manifest: &Manifest, title: &str) -> Chart {
     let counts = &manifest.counts;
     let mut left = counts.rows_read;
     let mut steps = vec![step("rows of the metadata", left)];
@@ -27,14 +35,12 @@ pub(super) fn section(manifest: &Manifest) -> Section {
         counted: "rows".to_owned(),
         steps,
     };
-    let mut section = Section::new("From metadata to features");
-    section.parts.push(Part::Charts(vec![Chart {
-        title: "Rows after each step".to_owned(),
+    Chart {
+        title: title.to_owned(),
         note: "The pale part of a bar is what the step took away. Every row is accounted for: kept, dropped or rejected."
             .to_owned(),
         plot: Plot::Funnel(funnel),
-    }]));
-    section
+    }
 }
 
 fn step(name: &str, left: u64) -> Step {

@@ -1,12 +1,13 @@
 //! A version of a store as a page for people: what was kept and dropped, what is in it, what leaks, what it looks like,
 //! and how it was made.
 //!
-//! [`page`] is the flow: one function a section. Numbers come from the manifest where it has them, and from SQL over small
+//! [`page`] is the flow: one function a section. [`comparison`] is a page about two versions. Numbers come from the manifest where it has them, and from SQL over small
 //! columns otherwise. Of tensors only a bounded number of rows is read. Nothing here writes, and the store is only read.
 
 mod answers;
 mod audio;
 mod cleaning;
+mod comparison;
 mod error;
 mod features;
 mod made;
@@ -21,6 +22,7 @@ use wavemill_pages::{Fact, Page, bytes, count};
 use wavemill_schemas::manifest::Manifest;
 
 use self::answers::Answers;
+pub(crate) use self::comparison::page as comparison;
 pub(crate) use self::error::ReportError;
 use crate::sql::Limits;
 use crate::store::{Store, Tags};

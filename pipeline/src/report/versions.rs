@@ -2,6 +2,7 @@
 
 use wavemill_pages::{Cell, Part, Section, Table};
 
+use super::comparison::{changes_table, files_words};
 use super::{ReportError, Subject};
 use crate::changes::DataChanges;
 use crate::changes::State;
@@ -28,11 +29,8 @@ pub(super) fn section(subject: Subject<'_>) -> Result<Section, ReportError> {
 
     let diff = Diff::new(&earlier, subject.manifest);
     section.parts.push(Part::Text(format!(
-        "Since version {before}: {} files are equal, {} changed, {} are new and {} are gone.",
-        diff.files_equal,
-        diff.files_changed.len(),
-        diff.files_added.len(),
-        diff.files_removed.len()
+        "Since version {before}: {}",
+        files_words(&diff)
     )));
     // An earlier version whose data `gc` removed has no tracks to compare with.
     let states = State::of_version(subject.store, &earlier)
@@ -44,14 +42,7 @@ pub(super) fn section(subject: Subject<'_>) -> Result<Section, ReportError> {
     }
     if !diff.recipe.is_empty() {
         let caption = format!("Recipe of version {before} and of this one");
-        let mut table = Table::new(&caption, &["key", "before", "now"]);
-        for change in &diff.recipe {
-            table.rows.push(vec![
-                change.key.as_str().into(),
-                change.from.as_ref().map(ToString::to_string).into(),
-                change.to.as_ref().map(ToString::to_string).into(),
-            ]);
-        }
+        let table = changes_table(&caption, &diff.recipe);
         section.parts.push(Part::Table(table));
     }
     Ok(section)

@@ -26,7 +26,7 @@ use wavemill_schemas::FORMAT_VERSION;
 use wavemill_schemas::manifest::{Manifest, ManifestError};
 use wavemill_schemas::version_name::TagProblem;
 
-pub(crate) use diff::Diff;
+pub(crate) use diff::{Change, Diff};
 pub(crate) use gc::GcReport;
 pub(crate) use history::{VersionContent, VersionLine};
 pub(crate) use parent::Parent;
