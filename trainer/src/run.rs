@@ -339,8 +339,9 @@ impl<'a> Run<'a> {
     fn end_epoch(&mut self) -> Result<(), RunError> {
         // Before validation, so that all ranks evaluate one model.
         self.learner.average_buffers()?;
-        let validation = evaluate::validation(&self.predictions(Side::Validation)?)?;
-        self.log_epoch(&validation)?;
+        let predictions = self.predictions(Side::Validation)?;
+        let validation = evaluate::validation(&predictions)?;
+        self.log_epoch(&validation, &predictions)?;
         self.look_for_divergence()?;
 
         let verdict = self.state.early_stop.epoch_ended(&validation);
@@ -538,7 +539,11 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn log_epoch(&mut self, validation: &Validation) -> Result<(), RunError> {
+    fn log_epoch(
+        &mut self,
+        validation: &Validation,
+        predictions: &[Predictions],
+    ) -> Result<(), RunError> {
         let Some(records) = &mut self.records else {
             return Ok(());
         };
@@ -560,7 +565,8 @@ impl<'a> Run<'a> {
         if !self.data.targets()[0].is_multi() {
             values.extend(accuracy.map(|accuracy| ("training/accuracy", accuracy)));
         }
-        records.epoch(self.state.epoch, self.state.step, &values)
+        records.epoch(self.state.epoch, self.state.step, &values)?;
+        records.confusion(self.state.step, predictions)
     }
 
     /// A checkpoint; every rank brings its part, rank 0 writes.

@@ -4,6 +4,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::LABEL_CHARS_MAX;
+use super::png;
 use super::svg::{Area, DrawError, Ink, Picture, TEXT_SIZE, WIDTH, text_width, words};
 use crate::table::{Cell, Table};
 use crate::text::{count, fraction, label};
@@ -41,6 +42,22 @@ pub struct Matrix {
     pub counts: Vec<Vec<u64>>,
 }
 
+/// Pixels of a picture's side, at most, while a class has more than one.
+const PICTURE_PIXELS: usize = 512;
+/// Pixels of a cell's side in a picture, at most.
+const CELL_PIXELS_MAX: usize = 32;
+
+/// A picture for programs that show no SVG.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PngPicture {
+    /// In pixels.
+    pub width: u32,
+    /// In pixels.
+    pub height: u32,
+    /// The whole file.
+    pub png: Vec<u8>,
+}
+
 /// Where the parts of a drawing lie, in units.
 struct Layout {
     /// Above the cells: the names of the columns.
@@ -69,6 +86,32 @@ struct Counted {
 }
 
 impl Matrix {
+    /// As a picture without words: a cell is as bright as its share of its row, from none to all. `None` without names.
+    #[must_use]
+    pub fn to_png(&self) -> Option<PngPicture> {
+        let n = self.names.len();
+        let cell = PICTURE_PIXELS.checked_div(n)?.clamp(1, CELL_PIXELS_MAX);
+        let width = n * cell;
+        let mut pixels = Vec::with_capacity(width * width);
+        for row in &self.counts {
+            let total: u64 = row.iter().sum();
+            let mut line = Vec::with_capacity(width);
+            for &times in row {
+                let share = times as f64 / total.max(1) as f64;
+                let shade = (share * 255.0).round() as u8;
+                line.extend(std::iter::repeat_n(shade, cell));
+            }
+            for _ in 0..cell {
+                pixels.extend_from_slice(&line);
+            }
+        }
+        Some(PngPicture {
+            width: width as u32,
+            height: (pixels.len() / width) as u32,
+            png: png::palette(&pixels, width),
+        })
+    }
+
     fn layout(&self) -> Layout {
         let n = self.names.len().max(1) as u32;
         let has_numbers = self.names.len() <= NUMBERED_MAX;

@@ -25,7 +25,7 @@ pub use funnel::{Funnel, Step};
 pub use heat_map::HeatMap;
 pub use histogram::Histogram;
 pub use lines::{Line, Lines, Spread};
-pub use matrix::Matrix;
+pub use matrix::{Matrix, PngPicture};
 pub(crate) use scatter::rules;
 pub use scatter::{Point, Scatter};
 

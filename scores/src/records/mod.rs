@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 pub use log::{Entry, Log, read_log};
 pub use run_dir::{RunDir, run_stem};
-pub use tensorboard::{EventWriter, ResumePoint};
+pub use tensorboard::{EventPicture, EventWriter, ResumePoint};
 
 /// Why a run's folder cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -1,10 +1,17 @@
 //! What rank 0 writes down as a run goes.
 
+use wavemill_pages::Matrix;
 use wavemill_schemas::config::Config;
-use wavemill_scores::records::{EventWriter, Log, RecordError, ResumePoint, RunDir};
+use wavemill_scores::metrics::{Predictions, Report};
+use wavemill_scores::records::{EventPicture, EventWriter, Log, RecordError, ResumePoint, RunDir};
 
 use super::{Job, RunError};
 use crate::checkpoint::State;
+
+/// Classes that the note of a picture names, at most.
+const NAMED_MAX: usize = 200;
+/// Characters of a class in it, at most.
+const NAME_CHARS_MAX: usize = 40;
 
 /// Log, TensorBoard and configuration of a run's folder.
 pub(super) struct Records {
@@ -83,4 +90,53 @@ impl Records {
         self.log.append("epoch", epoch, step, values)?;
         Ok(self.events.scalars(step, values)?)
     }
+
+    /// What was taken for what on validation, row by row: a picture for each target with one class a row.
+    pub(super) fn confusion(
+        &mut self,
+        step: u64,
+        predictions: &[Predictions],
+    ) -> Result<(), RunError> {
+        for target in predictions {
+            // A target without a labelled row has none.
+            let Ok(Report::Single(report)) = Report::of(target) else {
+                continue;
+            };
+            let matrix = Matrix {
+                names: target.classes().to_vec(),
+                counts: report.confusion,
+                ..Matrix::default()
+            };
+            let Some(picture) = matrix.to_png() else {
+                continue;
+            };
+            self.events.picture(
+                step,
+                &EventPicture {
+                    tag: &format!("validation/confusion/{}", target.target()),
+                    note: &note(target.classes()),
+                    width: picture.width,
+                    height: picture.height,
+                    png: &picture.png,
+                },
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// How the picture is read: it has no words of its own.
+fn note(classes: &[String]) -> String {
+    let mut names: Vec<String> = Vec::new();
+    for class in classes.iter().take(NAMED_MAX) {
+        names.push(class.chars().take(NAME_CHARS_MAX).collect());
+    }
+    if classes.len() > NAMED_MAX {
+        names.push("…".to_owned());
+    }
+    format!(
+        "A row is a true class, and a column is what the model said. The brighter a cell is, the larger its share of the \
+         row; the diagonal is recall. Classes from the top left: {}",
+        names.join(", ")
+    )
 }
