@@ -1,5 +1,5 @@
 //! What a model said of each row of a split, as Parquet files for other programs: predictions, vectors, and a map of
-//! these.
+//! these. For TensorBoard the vectors are tables of text, too.
 //!
 //! Rows are written as they are answered, in the manifest's order, whatever the number of ranks. A file has its name only
 //! once it is whole.
@@ -25,9 +25,11 @@ use crate::part_file::PartFile;
 use crate::strategy::Collective;
 
 mod columns;
+mod projector;
 mod rank_rows;
 
 use columns::{Layout, MapMetadata};
+use projector::ProjectorFiles;
 use rank_rows::RankRows;
 
 pub(crate) use columns::{ROWS_FORMAT, RowFileMetadata};
@@ -70,13 +72,18 @@ pub(crate) struct RowFilePaths {
     pub embeddings: Option<PathBuf>,
     /// The place of each vector on a map, and how that is made.
     pub map: Option<(PathBuf, MapSettings)>,
+    /// The folder of files for TensorBoard's embedding projector, and the seed that draws their rows.
+    pub projector: Option<(PathBuf, u64)>,
 }
 
 impl RowFilePaths {
     /// Whether no file is asked for.
     #[must_use]
     pub(crate) const fn is_empty(&self) -> bool {
-        self.predictions.is_none() && self.embeddings.is_none() && self.map.is_none()
+        self.predictions.is_none()
+            && self.embeddings.is_none()
+            && self.map.is_none()
+            && self.projector.is_none()
     }
 }
 
@@ -87,6 +94,7 @@ pub(crate) struct RowFiles {
     predictions: Option<RowsFile>,
     embeddings: Option<RowsFile>,
     map: Option<MapFile>,
+    projector: Option<ProjectorFiles>,
 }
 
 /// A file that has one batch of rows, once all are known.
@@ -122,10 +130,13 @@ impl RowFiles {
         rank: usize,
     ) -> Result<Self, RowsFileError> {
         let mut files = Self {
-            has_vectors: paths.embeddings.is_some() || paths.map.is_some(),
+            has_vectors: paths.embeddings.is_some()
+                || paths.map.is_some()
+                || paths.projector.is_some(),
             predictions: None,
             embeddings: None,
             map: None,
+            projector: None,
         };
         if rank > 0 {
             return Ok(files);
@@ -141,6 +152,10 @@ impl RowFiles {
         }
         if let Some((path, settings)) = &paths.map {
             files.map = Some(MapFile::new(path, *settings, about, &data.rows_of(side))?);
+        }
+        if let Some((folder, seed)) = &paths.projector {
+            let rows = data.rows_of(side);
+            files.projector = Some(ProjectorFiles::new(folder, *seed, &rows)?);
         }
         Ok(files)
     }
@@ -180,6 +195,11 @@ impl RowFiles {
                 map.rows.keep(part, &map.wanted);
             }
         }
+        if let Some(projector) = &mut self.projector {
+            for part in parts.iter().filter(|part| !part.rows.is_empty()) {
+                projector.rows.keep(part, &projector.wanted);
+            }
+        }
         Ok(())
     }
 
@@ -191,6 +211,9 @@ impl RowFiles {
     ) -> Result<(), RowsFileError> {
         for file in [self.predictions, self.embeddings].into_iter().flatten() {
             file.finish()?;
+        }
+        if let Some(projector) = self.projector {
+            projector.finish(data)?;
         }
         match self.map {
             Some(map) => map.finish(data, progress),
@@ -210,9 +233,7 @@ impl MapFile {
         // A place that cannot be written to is told now, and not when the map is made.
         let _ = temporary_for(path)?;
 
-        let on_map = rows_on_map(rows.len(), settings.seed);
-        let mut wanted: Vec<u32> = on_map.iter().map(|&at| rows[at]).collect();
-        wanted.sort_unstable();
+        let wanted = rows_wanted(rows, settings.seed);
         let metadata = MapMetadata {
             method: "t-SNE",
             perplexity: perplexity_for(wanted.len(), settings.perplexity),
@@ -243,6 +264,14 @@ impl MapFile {
         file.append(&batch)?;
         file.finish()
     }
+}
+
+/// The rows of a side that a picture has room for, ascending.
+fn rows_wanted(rows: &[u32], seed: u64) -> Vec<u32> {
+    let on_map = rows_on_map(rows.len(), seed);
+    let mut wanted: Vec<u32> = on_map.iter().map(|&at| rows[at]).collect();
+    wanted.sort_unstable();
+    wanted
 }
 
 /// The place of each row. A vector with a value that is no number has none, and the others have theirs all the same.

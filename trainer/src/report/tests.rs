@@ -388,7 +388,6 @@ fn files_of_eval_are_read_back() {
     let folder = made.folder.path();
     let paths = RowFilePaths {
         predictions: Some(folder.join("predictions.parquet")),
-        embeddings: None,
         map: Some((
             folder.join("map.parquet"),
             MapSettings {
@@ -397,6 +396,7 @@ fn files_of_eval_are_read_back() {
                 threads: 2,
             },
         )),
+        ..RowFilePaths::default()
     };
     let side = Side::Training;
     let about = RowFileMetadata::new("lstm-1".to_owned(), 4, "lstm", side, &made.data, None);
