@@ -253,37 +253,64 @@ fn scalars(wall_time_s: f64, step: u64, values: &[(&str, f64)]) -> Vec<u8> {
     out
 }
 
-/// `Event.summary = 5` of `Summary.value = 1` of `Value { tag: string = 1, image: Image = 4, metadata = 9 }` with
-/// `Image { height: int32 = 1, width: int32 = 2, colorspace: int32 = 3, encoded_image_string: bytes = 4 }` and
-/// `SummaryMetadata { summary_description: string = 3 }`.
+/// `Event.summary = 5` of `Summary.value = 1` of `Value { tag: string = 1, tensor: TensorProto = 8, metadata:
+/// SummaryMetadata = 9 }`: a list of width, height and file, as TensorBoard's own writer of pictures makes it. Its older
+/// form, `image = 4`, has no place for a description in all readers.
 fn picture_event(wall_time_s: f64, step: u64, picture: &EventPicture<'_>) -> Vec<u8> {
-    /// Of colours without transparency.
-    const RGB: u64 = 3;
-
-    let mut image = Vec::new();
-    for (field, value) in [
-        (1, u64::from(picture.height)),
-        (2, u64::from(picture.width)),
-        (3, RGB),
-    ] {
-        image.push(field << 3);
-        put_varint(&mut image, value);
-    }
-    put_bytes(&mut image, 4, picture.png);
-
-    let mut metadata = Vec::new();
-    put_bytes(&mut metadata, 3, picture.note.as_bytes());
-
     let mut value = Vec::new();
     put_bytes(&mut value, 1, picture.tag.as_bytes());
-    put_bytes(&mut value, 4, &image);
-    put_bytes(&mut value, 9, &metadata);
+    put_bytes(&mut value, 8, &picture_tensor(picture));
+    put_bytes(&mut value, 9, &picture_metadata(picture.note));
 
     let mut summary = Vec::new();
     put_bytes(&mut summary, 1, &value);
     let mut out = event(wall_time_s, step);
     put_bytes(&mut out, 5, &summary);
     out
+}
+
+/// `TensorProto { dtype = 1, tensor_shape: TensorShapeProto = 2, string_val: repeated bytes = 8 }`, where a shape is
+/// `dim = 2` of `Dim { size: int64 = 1 }`.
+fn picture_tensor(picture: &EventPicture<'_>) -> Vec<u8> {
+    /// `DT_STRING`.
+    const STRINGS: u64 = 7;
+
+    let width = picture.width.to_string();
+    let height = picture.height.to_string();
+    let items = [width.as_bytes(), height.as_bytes(), picture.png];
+
+    let mut size = Vec::new();
+    put_number(&mut size, 1, items.len() as u64);
+    let mut shape = Vec::new();
+    put_bytes(&mut shape, 2, &size);
+
+    let mut tensor = Vec::new();
+    put_number(&mut tensor, 1, STRINGS);
+    put_bytes(&mut tensor, 2, &shape);
+    for item in items {
+        put_bytes(&mut tensor, 8, item);
+    }
+    tensor
+}
+
+/// `SummaryMetadata { plugin_data = 1, summary_description = 3, data_class = 4 }`, where `plugin_data` has `plugin_name = 1`.
+fn picture_metadata(note: &str) -> Vec<u8> {
+    /// `DATA_CLASS_BLOB_SEQUENCE`.
+    const BLOBS: u64 = 3;
+
+    let mut plugin = Vec::new();
+    put_bytes(&mut plugin, 1, b"images");
+    let mut metadata = Vec::new();
+    put_bytes(&mut metadata, 1, &plugin);
+    put_bytes(&mut metadata, 3, note.as_bytes());
+    put_number(&mut metadata, 4, BLOBS);
+    metadata
+}
+
+/// A protobuf field that holds a number.
+fn put_number(out: &mut Vec<u8>, field: u8, value: u64) {
+    out.push(field << 3);
+    put_varint(out, value);
 }
 
 /// A length-delimited protobuf field.
@@ -571,13 +598,18 @@ mod tests {
         let summary = fields(&parts[2].1);
         let value = fields(&summary[0].1);
         assert_eq!(value[0], (1, picture.tag.as_bytes().to_vec()));
-        let image = fields(&value[1].1);
-        assert_eq!(image[0], (1, 2_u64.to_le_bytes().to_vec()), "height");
-        assert_eq!(image[1], (2, 300_u64.to_le_bytes().to_vec()), "width");
-        assert_eq!(image[3], (4, picture.png.to_vec()));
+        assert_eq!((value[1].0, value[2].0), (8, 9));
+        let tensor = fields(&value[1].1);
+        assert_eq!(tensor[0], (1, 7_u64.to_le_bytes().to_vec()), "strings");
+        let sizes = fields(&fields(&tensor[1].1)[0].1);
+        assert_eq!(sizes[0], (1, 3_u64.to_le_bytes().to_vec()));
+        for (at, item) in [&b"300"[..], b"2", picture.png].into_iter().enumerate() {
+            assert_eq!(tensor[2 + at], (8, item.to_vec()));
+        }
         let metadata = fields(&value[2].1);
-        assert_eq!((value[2].0, metadata[0].0), (9, 3));
-        assert_eq!(metadata[0].1, picture.note.as_bytes());
+        assert_eq!(fields(&metadata[0].1)[0], (1, b"images".to_vec()));
+        assert_eq!(metadata[1], (3, picture.note.as_bytes().to_vec()));
+        assert_eq!(metadata[2], (4, 3_u64.to_le_bytes().to_vec()));
 
         // As the epoch's figures.
         for epoch_ended in [true, false] {
@@ -592,7 +624,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = EventWriter::create(folder.path(), None).unwrap();
         let before = fs::metadata(&writer.path).unwrap().len();
-        let large = vec![7; 1 << 20];
+        let large = vec![7_u8; 1 << 20];
         let large = EventPicture {
             png: &large,
             ..picture
