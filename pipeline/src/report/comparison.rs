@@ -1,5 +1,5 @@
-//! What differs between two versions, as a page of its own: counts, tracks, classes, rejects, recipe and files. It answers
-//! what `wavemill diff` answers, with more examples.
+//! What differs between two versions, as a page of its own: counts, tracks, classes, rejects, recipe and files. It
+//! answers what `wavemill diff` answers, with more examples.
 
 use std::collections::BTreeSet;
 

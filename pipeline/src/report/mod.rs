@@ -1,8 +1,9 @@
 //! A version of a store as a page for people: what was kept and dropped, what is in it, what leaks, what it looks like,
 //! and how it was made.
 //!
-//! [`page`] is the flow: one function a section. [`comparison()`] is a page about two versions. Numbers come from the manifest where it has them, and from SQL over small
-//! columns otherwise. Of tensors only a bounded number of rows is read. Nothing here writes, and the store is only read.
+//! [`page`] is the flow: one function a section. [`comparison()`] is a page about two versions. Numbers come from the
+//! manifest where it has them, and from SQL over small columns otherwise. Of tensors only a bounded number of rows is
+//! read. Nothing here writes, and the store is only read.
 
 mod answers;
 mod audio;

@@ -92,8 +92,8 @@ impl EventWriter {
         self.put(&event)
     }
 
-    /// A picture of one step. One that makes an event of more than a megabyte is left out: a run that goes on would take
-    /// the event for a damaged one.
+    /// A picture of one step. One that makes an event of more than a megabyte is left out: a run that goes on would
+    /// take the event for a damaged one.
     ///
     /// # Errors
     /// [`RecordError::Io`].
@@ -254,8 +254,8 @@ fn scalars(wall_time_s: f64, step: u64, values: &[(&str, f64)]) -> Vec<u8> {
 }
 
 /// `Event.summary = 5` of `Summary.value = 1` of `Value { tag: string = 1, tensor: TensorProto = 8, metadata:
-/// SummaryMetadata = 9 }`: a list of width, height and file, as TensorBoard's own writer of pictures makes it. Its older
-/// form, `image = 4`, has no place for a description in all readers.
+/// SummaryMetadata = 9 }`: a list of width, height and file, as TensorBoard's own writer of pictures makes it. Its
+/// older form, `image = 4`, has no place for a description in all readers.
 fn picture_event(wall_time_s: f64, step: u64, picture: &EventPicture<'_>) -> Vec<u8> {
     let mut value = Vec::new();
     put_bytes(&mut value, 1, picture.tag.as_bytes());
@@ -293,7 +293,8 @@ fn picture_tensor(picture: &EventPicture<'_>) -> Vec<u8> {
     tensor
 }
 
-/// `SummaryMetadata { plugin_data = 1, summary_description = 3, data_class = 4 }`, where `plugin_data` has `plugin_name = 1`.
+/// `SummaryMetadata { plugin_data = 1, summary_description = 3, data_class = 4 }`, where `plugin_data` has
+/// `plugin_name = 1`.
 fn picture_metadata(note: &str) -> Vec<u8> {
     /// `DATA_CLASS_BLOB_SEQUENCE`.
     const BLOBS: u64 = 3;

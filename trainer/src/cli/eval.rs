@@ -77,8 +77,8 @@ pub(crate) struct EvalCommand {
     /// Neighbours that a row of the map has, about; lowered where there are too few rows
     #[arg(long, value_name = "N", default_value_t = 30, requires = "map", value_parser = clap::value_parser!(u16).range(2..=1000))]
     perplexity: u16,
-    /// Write the vectors for TensorBoard's embedding projector into this folder; of more than 10,000 rows, some drawn by
-    /// chance
+    /// Write the vectors for TensorBoard's embedding projector into this folder; of more than 10,000 rows, some drawn
+    /// by chance
     #[arg(long, value_name = "DIR")]
     projector: Option<PathBuf>,
     /// Start N processes on this machine, each a rank

@@ -135,8 +135,8 @@ fn note(classes: &[String]) -> String {
         names.push("…".to_owned());
     }
     format!(
-        "A row is a true class, and a column is what the model said. The brighter a cell is, the larger its share of the \
-         row; the diagonal is recall. Classes from the top left: {}",
+        "A row is a true class, and a column is what the model said. The brighter a cell is, the larger its share of \
+         the row; the diagonal is recall. Classes from the top left: {}",
         names.join(", ")
     )
 }

@@ -2,8 +2,8 @@
 //!
 //! An experiment's file says what is extracted, trained and claimed (`wavemill_schemas::experiment`). This folder finds
 //! the data (`data`), works out which stores and trainings are asked for (`work`), makes them with the commands that a
-//! user would type (`run`, `trainer`, `rows`, `sweep`), puts the scores beside the claims (`outcome`), and shows them as
-//! text (`tables`) and as pages (`pages`).
+//! user would type (`run`, `trainer`, `rows`, `sweep`), puts the scores beside the claims (`outcome`), and shows them
+//! as text (`tables`) and as pages (`pages`).
 
 mod data;
 mod outcome;

@@ -1,7 +1,7 @@
 //! Pages beside `result.json`: one about each store and each run, and an index that puts the claims beside the scores.
 //!
-//! A page is a function of what it is about, so it is made once: `experiment.json` says what each one was made of. No score
-//! depends on a page.
+//! A page is a function of what it is about, so it is made once: `experiment.json` says what each one was made of. No
+//! score depends on a page.
 
 use std::collections::BTreeMap;
 use std::fs;

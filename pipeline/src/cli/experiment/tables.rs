@@ -15,7 +15,8 @@ const SCORE_COLUMNS: usize = 26;
 pub(super) const SWEEP_WORDS: &str =
     "of each trial the best validation of `train.select` (loss: the lower the better)";
 
-/// The scores of a variant and target, in three columns: the document's, ours under its split, and ours under the recipe's.
+/// The scores of a variant and target, in three columns: the document's, ours under its split, and ours under the
+/// recipe's.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ScoreTable {
     /// As asked for.
