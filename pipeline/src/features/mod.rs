@@ -247,6 +247,7 @@ impl FeaturePlan {
         if self.audio.decode.path == DecodePath::Band {
             decoder = decoder.by_band();
         }
+
         let most_s = most_s.min(self.audio.max_duration_s);
         Ok(Box::new(decoder.at_most(most_s)))
     }

@@ -58,11 +58,13 @@ impl Answer {
                 classes.truncate(top);
             }
         }
+
         let models: Map<String, Value> = self
             .models
             .iter()
             .map(|(run, seconds)| (run.clone(), json!(rounded(*seconds))))
             .collect();
+
         json!({
             "file": self.file,
             "duration_s": self.song.duration_s,
@@ -115,7 +117,9 @@ impl Answer {
     fn verdicts(&self) -> Vec<Verdict<'_>> {
         let mut verdicts: Vec<Verdict<'_>> = Vec::new();
         for line in &self.lines {
-            let (run, target) = (text(line, "run"), text(line, "target"));
+            let run = text(line, "run");
+            let target = text(line, "target");
+
             let place = verdicts
                 .iter()
                 .position(|known| (known.run, known.target) == (run, target));
@@ -128,6 +132,7 @@ impl Answer {
                 });
                 verdicts.len() - 1
             });
+
             // A clip of one segment has one line, which is of both.
             if line.contains_key("segment") {
                 verdicts[place].segments.push(line);
@@ -162,17 +167,20 @@ impl Verdict<'_> {
     fn means(&self) -> Chart {
         let ranked = ranked(self.whole);
         let shown = &ranked[..ranked.len().min(MEANS_SHOWN)];
+
+        let note = if self.segments.len() > 1 {
+            format!(
+                "Mean probability of each {} over {} segments.",
+                self.target,
+                self.segments.len()
+            )
+        } else {
+            format!("Probability of each {}.", self.target)
+        };
+
         Chart {
             title: format!("{}: {}", self.run, self.words()),
-            note: if self.segments.len() > 1 {
-                format!(
-                    "Mean probability of each {} over {} segments.",
-                    self.target,
-                    self.segments.len()
-                )
-            } else {
-                format!("Probability of each {}.", self.target)
-            },
+            note,
             plot: Plot::Bars(Bars {
                 named: self.target.to_owned(),
                 names: shown.iter().map(|(class, _)| (*class).to_owned()).collect(),
@@ -188,11 +196,13 @@ impl Verdict<'_> {
     /// A bar for each segment, of the classes that are likeliest for all of it.
     fn bars(&self) -> Chart {
         let ranked_whole = ranked(self.whole);
+        // Of the whole song, so that the bars of all segments have the same parts.
         let classes: Vec<&str> = ranked_whole
             .iter()
             .take(CLASSES_SHOWN)
             .map(|(class, _)| *class)
             .collect();
+
         let mut series: Vec<Series> = Vec::new();
         for class in &classes {
             series.push(Series {
@@ -204,18 +214,21 @@ impl Verdict<'_> {
                     .collect(),
             });
         }
+
         // Of several labels each has a probability of its own, and there is no rest.
         if ranked_whole.len() > classes.len() && !self.whole.contains_key("labels") {
-            let rest =
-                |place: usize| 1.0 - series.iter().map(|class| class.values[place]).sum::<f64>();
-            let values = (0..self.segments.len())
-                .map(|place| rest(place).max(0.0))
-                .collect();
+            let mut rests = Vec::with_capacity(self.segments.len());
+            for place in 0..self.segments.len() {
+                let shown = series.iter().map(|class| class.values[place]).sum::<f64>();
+                // By rounding, the sum can be a little more than 1.
+                rests.push((1.0 - shown).max(0.0));
+            }
             series.push(Series {
                 name: "all others".to_owned(),
-                values,
+                values: rests,
             });
         }
+
         Chart {
             title: format!("{}: segment by segment", self.run),
             note: "A bar for each segment, by the second at which it begins.".to_owned(),
@@ -245,11 +258,13 @@ fn votes(verdicts: &[Verdict<'_>]) -> Table {
         "segments",
     ];
     let mut table = Table::new("The vote", &head);
+
     for verdict in verdicts {
         let class = text(verdict.whole, "class");
         let majority = verdict.whole.get("majority").and_then(Value::as_str);
         // Of several labels there is no vote.
         let is_one = verdict.whole.contains_key("class");
+
         table.rows.push(vec![
             verdict.run.into(),
             verdict.target.into(),
@@ -267,14 +282,18 @@ fn waveform(song: &Song) -> Option<Chart> {
     if n == 0 {
         return None;
     }
+
     let span_s = f64::from(song.duration_s) / n as f64;
+
     let mut points = Vec::with_capacity(n);
     let mut spread = Vec::with_capacity(n);
     for (place, (low, high)) in song.waveform.iter().enumerate() {
-        let (low, high) = (f64::from(*low), f64::from(*high));
+        let low = f64::from(*low);
+        let high = f64::from(*high);
         points.push(((place as f64 + 0.5) * span_s, 0.5 * (low + high)));
         spread.push(Spread { low, high });
     }
+
     Some(Chart {
         title: "Waveform".to_owned(),
         note: "Lowest and highest samples, as decoded: mono, at the model's rate.".to_owned(),
@@ -292,6 +311,7 @@ fn waveform(song: &Song) -> Option<Chart> {
 
 fn spectrogram(of: &Spectrogram) -> Chart {
     let bands = of.values.len().checked_div(of.columns).unwrap_or(0);
+
     Chart {
         title: format!("{}, the first segment", of.name),
         note: "What the model sees.".to_owned(),

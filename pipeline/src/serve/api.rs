@@ -50,9 +50,14 @@ struct Operation {
     handler: fn(MethodFilter) -> MethodRouter<Shared>,
 }
 
-/// All of them.
-fn operations() -> Vec<Operation> {
-    let get = |path, summary, content, handler| Operation {
+/// One that is asked by GET without parameters, and always answers.
+fn get(
+    path: &'static str,
+    summary: &'static str,
+    content: Value,
+    handler: fn(MethodFilter) -> MethodRouter<Shared>,
+) -> Operation {
+    Operation {
         method: Method::GET,
         path,
         summary,
@@ -60,7 +65,11 @@ fn operations() -> Vec<Operation> {
         body: None,
         answers: vec![(200, "It.", content)],
         handler,
-    };
+    }
+}
+
+/// All of them.
+fn operations() -> Vec<Operation> {
     let mut health = get(
         "/healthz",
         "Whether every model can answer",
@@ -198,6 +207,7 @@ pub(crate) fn document() -> Value {
                 )
             })
             .collect();
+
         let parameters: Vec<Value> = operation
             .parameters
             .iter()
@@ -205,6 +215,7 @@ pub(crate) fn document() -> Value {
                 json!({"name": name, "in": "query", "description": meaning, "schema": {"type": kind}})
             })
             .collect();
+
         let mut entry = json!({
             "summary": operation.summary,
             "parameters": parameters,
@@ -213,9 +224,11 @@ pub(crate) fn document() -> Value {
         if let Some(body) = &operation.body {
             entry["requestBody"] = json!({"required": true, "content": body});
         }
+
         let method = operation.method.as_str().to_lowercase();
         paths.insert(operation.path.to_owned(), json!({ method: entry }));
     }
+
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -246,6 +259,7 @@ fn answer_schema() -> Value {
         "properties": {"class": {"type": "string"}, "probability": {"type": "number"}},
     });
     let classes = json!({"type": "array", "items": class});
+
     let line = json!({
         "type": "object",
         "description": "As `wavemill predict` prints it: of a segment, or of the whole song if it has several.",
@@ -264,6 +278,7 @@ fn answer_schema() -> Value {
         },
         "required": ["run", "clip_key", "target", "top"],
     });
+
     json!({
         "type": "object",
         "properties": {

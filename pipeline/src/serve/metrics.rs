@@ -158,6 +158,7 @@ impl Metrics {
 
 impl Times {
     fn write(&self, text: &mut String, part: &str) {
+        // A bucket of Prometheus counts what lies in those below it, too.
         let mut below = 0;
         for (n, bound) in self.counts.iter().zip(BOUNDS_S) {
             below += n;
@@ -167,6 +168,7 @@ impl Times {
                 below as f64,
             );
         }
+
         let all: u64 = self.counts.iter().sum();
         line(
             text,

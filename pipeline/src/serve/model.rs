@@ -163,9 +163,12 @@ impl Model {
     ) -> Result<Vec<String>, ModelError> {
         let run = self.setup.run.clone();
         let answered = timeout(limit, process.ask(stream)).await;
+
+        // One that did not answer is replaced, so until then nobody is told that this model can.
         if !matches!(answered, Ok(Ok(_))) {
             self.is_loaded.store(false, Ordering::Relaxed);
         }
+
         match answered {
             Ok(Ok(lines)) => Ok(lines),
             Ok(Err(_)) => {

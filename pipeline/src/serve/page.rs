@@ -19,6 +19,7 @@ pub(crate) fn style() -> String {
 pub(crate) fn index(runs: &[&str], limits: &Limits) -> Markup {
     let size = wavemill_pages::bytes(limits.upload_bytes as u64);
     let length = wavemill_pages::seconds(limits.song_s);
+
     html! {
         (DOCTYPE)
         html lang="en" {

@@ -57,6 +57,13 @@ pub(crate) trait Reader: Send {
 /// Makes a reader for one more thread.
 pub(crate) type MakeReader = Box<dyn Fn() -> Result<Box<dyn Reader>, Unreadable> + Send + Sync>;
 
+fn fault(name: &str, words: &str) -> Refusal {
+    Refusal::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        format!("{name} could not be read, by a fault of this server: {words}."),
+    )
+}
+
 /// All readers: as many as may work at once. Their tables and buffers are kept from song to song.
 pub(crate) struct Readers {
     make: MakeReader,
@@ -87,21 +94,15 @@ impl Readers {
             readers.read_here(upload)
         });
 
-        let fault = |words: &str| {
-            Refusal::new(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                format!("{name} could not be read, by a fault of this server: {words}."),
-            )
-        };
         match read.await {
             Ok(Ok(song)) => Ok(song),
             Ok(Err(Unreadable::Clip(words))) => Err(Refusal::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 format!("{name} cannot be answered: {words}."),
             )),
-            Ok(Err(Unreadable::Fault(words))) => Err(fault(&words)),
+            Ok(Err(Unreadable::Fault(words))) => Err(fault(&name, &words)),
             // The reader is gone with its thread; the next song gets a new one.
-            Err(_) => Err(fault("its reader panicked")),
+            Err(_) => Err(fault(&name, "its reader panicked")),
         }
     }
 

@@ -99,6 +99,7 @@ impl Incoming {
                     let chunk = chunk.map_err(|_| broken())?;
                     append(&mut bytes, &chunk, limits)?;
                 }
+
                 let name = file_name(name.as_deref());
                 Ok(Upload { name, bytes })
             }
@@ -108,17 +109,21 @@ impl Incoming {
                     .await?
                     .map_err(bad_form)?
                 {
+                    // A browser says what the file is called; a program may name the part alone.
                     let is_file = field.file_name().is_some() || field.name() == Some("file");
                     if !is_file {
                         return Err(Refusal::bad_request(
                             "The form has a part that is no file; send the song as the part file.",
                         ));
                     }
+
+                    // One answer is of one song, so a second file would have none.
                     if found.is_some() {
                         return Err(Refusal::bad_request(
                             "Send one song a request; several can be sent at once.",
                         ));
                     }
+
                     found = Some(part(field, name.as_deref(), limits).await?);
                 }
                 found.ok_or_else(|| {

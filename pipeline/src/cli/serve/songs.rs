@@ -156,8 +156,10 @@ fn waveform(samples: &[f32]) -> Vec<(f32, f32)> {
 /// A row as a picture, if it is bands by frames. Of many frames every second, third, … is shown.
 fn spectrogram(row: &FeatureRow, entry: &FeatureEntry) -> Option<Spectrogram> {
     let tensor = row.tensors.first()?;
-    let ([first, second], [first_name, second_name]) = (&tensor.shape[..], &entry.dim_names[..])
-    else {
+    let [first, second] = &tensor.shape[..] else {
+        return None;
+    };
+    let [first_name, second_name] = &entry.dim_names[..] else {
         return None;
     };
     let (frames, bands, is_frame_first) = match (first_name.as_str(), second_name.as_str()) {
@@ -169,6 +171,7 @@ fn spectrogram(row: &FeatureRow, entry: &FeatureEntry) -> Option<Spectrogram> {
     let values = tensor_values(tensor, entry);
     let step = frames.div_ceil(SPECTROGRAM_COLUMNS).max(1);
     let shown: Vec<usize> = (0..frames).step_by(step).collect();
+
     let mut picture = Vec::with_capacity(bands * shown.len());
     for band in 0..bands {
         for &frame in &shown {
