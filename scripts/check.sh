@@ -2,7 +2,7 @@
 # Everything that can be said of the code without running it, cheapest first. One line a failure.
 #
 # usage: scripts/check.sh [--quick] [--no-trainer]
-#   --quick        without clippy and docs, which compile
+#   --quick        without clippy and docs, which build everything
 #   --no-trainer   without the crate that needs libtorch
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -42,6 +42,7 @@ optional typos 'not installed: scripts/peers/setup.sh gets it' typos
 optional shellcheck 'not installed: apt-get install shellcheck' shellcheck scripts/*.sh scripts/gpu/*.sh scripts/peers/*.sh .ci/run
 optional cargo-deny 'not installed: cargo install cargo-deny' deny
 if ! $quick; then
-    step clippy cargo clippy --locked "${packages[@]}" --all-targets -- -D warnings
-    RUSTDOCFLAGS='-D warnings' step docs cargo doc --locked "${packages[@]}" --no-deps --quiet
+    build_with_clippy
+    step 'clippy builds everything' cargo build --locked "${packages[@]}" --all-targets
+    step 'docs and their examples' env RUSTDOC="$PWD/scripts/rustdoc.sh" cargo test --locked "${packages[@]}" --doc
 fi

@@ -39,6 +39,13 @@ build_programs() {
     cargo build --locked "${@:---workspace}" --bins --tests
 }
 
+# build_with_clippy: from here on, clippy compiles our own crates, and a warning is an error. What it has looked at is
+# what the tests run; `cargo clippy` would read every dependency once for itself before the tests build them again.
+build_with_clippy() {
+    need clippy-driver 'rustup component add clippy'
+    export RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings
+}
+
 # fetch_wheels FOLDER NAME==VERSION…: these wheels of PyPI alone, not what they depend on. The libraries in them are the
 # same for every Python; one is named so that any Python here can fetch them.
 fetch_wheels() {

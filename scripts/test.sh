@@ -47,6 +47,7 @@ fi
 
 if $trainer; then step 'libtorch (.libtorch)' scripts/libtorch.sh; fi
 step checks scripts/check.sh "$@"
+build_with_clippy
 # Every step selects the same packages, so that cargo unifies the same features and builds each crate once.
 step 'unit tests' cargo test --locked "${packages[@]}" --lib --bins
 if $quick; then exit 0; fi
@@ -56,8 +57,6 @@ if [[ ${WAVEMILL_CUDA_CHECK:-${CI:+1}} == 1 ]]; then
         cargo test --locked "${packages[@]}" --lib -- --ignored device::compile
     WAVEMILL_PACKAGES=${packages[*]} step 'device code under sanitizers' scripts/emulated_sanitize.sh
 fi
-# Cargo does not build another package's programs for a test: the whole-system tests find these beside themselves.
-step 'build programs' build_programs "${packages[@]}"
 options=(--dev --no-archive)
 if ! $trainer; then options+=(--no-trainer); fi
 step 'what is carried to a machine with a GPU' scripts/gpu_check.sh build "${options[@]}"
@@ -66,11 +65,9 @@ step 'broken files' scripts/break.sh
 # A whole run waits for disks, other processes and clocks: two at a time on each core keep it busy.
 step 'real files and whole runs' cargo test --locked "${packages[@]}" --test '*' -- --test-threads "$(($(nproc) * 2))"
 if [[ ${WAVEMILL_PEERS:-} == 1 ]]; then
-    step 'build what scikit-learn is asked about' cargo build --locked "${packages[@]}" --example metrics --example map
     step 'scores beside scikit-learn' .venv/bin/python scripts/peers/metrics.py \
         --binary "${CARGO_TARGET_DIR:-target}/debug/examples/metrics"
     step 'maps beside scikit-learn' .venv/bin/python scripts/peers/map.py \
         --binary "${CARGO_TARGET_DIR:-target}/debug/examples/map"
 fi
-step 'doc tests' cargo test --locked "${packages[@]}" --doc
 printf 'all green in %d s\n' "$SECONDS"
