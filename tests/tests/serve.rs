@@ -449,12 +449,34 @@ fn twenty_at_once_are_all_answered() -> Result<(), Failed> {
     server.end()?.exits(130).map(drop)
 }
 
+/// Until a process has ended, though its parent may not have asked for its exit status yet.
+fn wait_for_the_end_of(process: u32) -> Result<(), Failed> {
+    let deadline = Instant::now() + WAIT;
+    loop {
+        let Ok(stat) = fs::read_to_string(format!("/proc/{process}/stat")) else {
+            return Ok(());
+        };
+        // The state follows the name, which stands in brackets.
+        if stat
+            .rsplit_once(") ")
+            .is_some_and(|(_, rest)| rest.starts_with('Z'))
+        {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(format!("process {process} is still there").into());
+        }
+        sleep(Duration::from_millis(10));
+    }
+}
+
 fn a_killed_model_is_started_again() -> Result<(), Failed> {
     let server = Server::start(&[])?;
     let song = a_wav(3);
     // While nobody asks, nobody notices.
     let first = server.model()?;
     signal("KILL", first)?;
+    wait_for_the_end_of(first)?;
     same("afterwards", server.predict("a.wav", &song)?.status, 200)?;
     let second = server.model()?;
     same("another process", first != second, true)?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{MatchedPath, Query, Request, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Query, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Response};
@@ -190,6 +190,8 @@ pub(crate) fn router(server: &Shared) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn_with_state(Arc::clone(server), around))
+        // A form would end at axum's own 2 MB; uploads are counted by the user's limit while they arrive.
+        .layer(DefaultBodyLimit::disable())
         .with_state(Arc::clone(server))
 }
 
