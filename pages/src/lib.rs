@@ -15,7 +15,7 @@ mod tests;
 
 pub use chart::{
     Axis, Bars, Chart, Funnel, HeatMap, Histogram, Line, Lines, Matrix, Plot, PngPicture, Point,
-    Scatter, Series, Spread, Step,
+    Scatter, Series, Sound, Spread, Step,
 };
 pub use page::{Fact, Page, Part, STYLE, Section};
 pub use table::{Cell, Table};

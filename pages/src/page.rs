@@ -12,10 +12,12 @@ use crate::text::{Shown, TEXT_CHARS_MAX};
 /// makes it a part of that.
 pub const STYLE: &str = include_str!("style.css");
 
-/// What a browser may load: pictures and sounds that lie in the page itself, and nothing else. It is the second fence, in
-/// case that a text ever came through the escaping.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; \
+/// What a browser may load: pictures that lie in the page itself, and nothing else. It is the second fence, in case
+/// that a text ever came through the escaping.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; \
                       base-uri 'none'; form-action 'none'";
+/// What a page with players may load as well: sounds that lie in it.
+const SOUND_POLICY: &str = "; media-src data:";
 
 /// Begins the name of the program in every page, and so tells our pages from others.
 const GENERATOR: &str = "wavemill";
@@ -88,7 +90,7 @@ impl Page {
                 head {
                     meta charset="utf-8";
                     meta name="generator" content={ (GENERATOR) " " (env!("CARGO_PKG_VERSION")) };
-                    meta http-equiv="Content-Security-Policy" content=(POLICY);
+                    meta http-equiv="Content-Security-Policy" content=(self.policy());
                     meta name="viewport" content="width=device-width, initial-scale=1";
                     meta name="color-scheme" content="light dark";
                     // Without it a browser asks the server for one.
@@ -117,20 +119,33 @@ impl Page {
             && head.windows(mark.len()).any(|part| part == mark.as_bytes())
     }
 
+    /// What a browser may do with it: no more than it needs.
+    fn policy(&self) -> String {
+        let mut policy = POLICY.to_owned();
+        if self.charts().any(Chart::has_sound) {
+            policy += SOUND_POLICY;
+        }
+        policy
+    }
+
     /// Groups of the scatter that has most.
     fn groups_max(&self) -> usize {
-        let parts = self.sections.iter().flat_map(|section| &section.parts);
         // One style serves all scatters of a page.
         let mut most = 0;
-        for part in parts {
-            let Part::Charts(charts) = part else { continue };
-            for chart in charts {
-                if let Plot::Scatter(scatter) = &chart.plot {
-                    most = most.max(scatter.groups.len());
-                }
+        for chart in self.charts() {
+            if let Plot::Scatter(scatter) = &chart.plot {
+                most = most.max(scatter.groups.len());
             }
         }
         most
+    }
+
+    fn charts(&self) -> impl Iterator<Item = &Chart> {
+        let parts = self.sections.iter().flat_map(|section| &section.parts);
+        parts.flat_map(|part| match part {
+            Part::Charts(charts) => charts.as_slice(),
+            _ => &[],
+        })
     }
 
     fn header(&self, title: &Shown) -> Markup {

@@ -77,6 +77,11 @@ fn page_of(text: &str) -> Page {
         measured: text(),
         columns: 2,
         values: vec![0.0, 1.0, 2.0, f32::NAN],
+        sound: Some(Sound {
+            sample_rate_hz: 8000,
+            from_s: 0.0,
+            samples: vec![0.0, 0.5, -0.5],
+        }),
     };
     let matrix = Matrix {
         down: text(),
@@ -187,6 +192,25 @@ fn nothing_is_loaded() {
         }
     }
     assert!(html.contains("default-src 'none'"));
+}
+
+#[test]
+fn only_a_page_with_a_sound_may_play_one() {
+    let mut page = page_of("harmless");
+    let html = page.to_html();
+    assert_eq!(html.matches("<audio controls").count(), 1);
+    assert!(html.contains("form-action 'none'; media-src data:\""));
+
+    for part in &mut page.sections[0].parts {
+        let Part::Charts(charts) = part else { continue };
+        for chart in charts {
+            if let Plot::HeatMap(map) = &mut chart.plot {
+                map.sound = None;
+            }
+        }
+    }
+    let html = page.to_html();
+    assert!(!html.contains("<audio") && !html.contains("media-src"));
 }
 
 #[test]

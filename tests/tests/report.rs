@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    RECIPE, inputs, manifest, own_store, run, same, scratch, sql_number, wavemill, whole,
+    RECIPE, files_below, inputs, manifest, own_store, run, same, scratch, sql_number, wavemill,
+    whole,
 };
 
 /// Programs that may be a browser, in the order in which they are tried.
@@ -48,6 +49,14 @@ pub(crate) fn trials() -> Vec<Trial> {
             tells_what_a_version_changed,
         ),
         Trial::test("report::compares_two_versions", compares_two_versions),
+        Trial::test(
+            "report::typical_tracks_can_be_heard",
+            typical_tracks_can_be_heard,
+        ),
+        Trial::test(
+            "report::an_archive_that_changed_is_told",
+            an_archive_that_changed_is_told,
+        ),
         Trial::test("report::hostile_texts_stay_texts", hostile_texts_stay_texts),
         Trial::test("report::stores_of_every_kind", stores_of_every_kind),
         Trial::test(
@@ -253,6 +262,111 @@ fn compares_two_versions() -> Result<(), Failed> {
     run(both.arg(&store)).exits(2)?;
     let mut absent = wavemill(["report", "--compare", "1", "9", "--store"]);
     run(absent.arg(&store)).exits(2)?.says(&["version 9"])
+}
+
+/// A report with the sounds of an archive, as a page.
+fn report_with(audio: &Path, out: &Path) -> Result<String, Failed> {
+    let mut command = wavemill(["report", "--store"]);
+    command.arg(whole()).arg("--audio").arg(audio);
+    run(command.arg("--out").arg(out)).exits(0)?;
+    Ok(fs::read_to_string(out)?)
+}
+
+/// Classes of the whole store that have training rows, each of which has a typical row.
+fn shown_classes() -> Result<usize, Failed> {
+    let manifest = manifest(whole(), 1)?;
+    let counts = &manifest.targets[0].counts["training"];
+    Ok(counts.iter().filter(|n| **n > 0).count())
+}
+
+/// Rows that a page says cannot be heard.
+fn unheard(html: &str) -> usize {
+    let Some((_, rest)) = html.split_once("Rows that cannot be heard</caption>") else {
+        return 0;
+    };
+    let table = rest.split("</table>").next().unwrap_or_default();
+    table.matches("<th scope=\"row\">").count()
+}
+
+fn typical_tracks_can_be_heard() -> Result<(), Failed> {
+    let folder = scratch("report-audio");
+    let out = folder.join("page.html");
+    let html = report_with(&inputs().audio, &out)?;
+    loads_nothing(&html)?;
+    same("too large", html.len() as u64 > PAGE_BYTES_MAX, false)?;
+    same("unheard", unheard(&html), 0)?;
+    same("may play", html.contains("; media-src data:\""), true)?;
+
+    let begin = "src=\"data:audio/wav;base64,";
+    let mut players = 0;
+    for player in html.split(begin).skip(1) {
+        let sound = player.split('"').next().unwrap_or_default();
+        same("a WAVE file", sound.starts_with("UklGR"), true)?;
+        // Up to 3 s of 22,050 samples with two bytes each.
+        let is_long = (100_000..=180_000).contains(&sound.len());
+        same(&format!("{} letters", sound.len()), is_long, true)?;
+        players += 1;
+    }
+    same("players", players, shown_classes()?)?;
+
+    // Without the archive nothing can be heard, and no sound is allowed.
+    let (_, silent) = report(whole(), &folder.join("silent.html"))?;
+    same("players", silent.contains("<audio"), false)?;
+    same("may play", silent.contains("media-src"), false)?;
+
+    // An archive that is none, and two versions, which have no typical tracks.
+    let mut nowhere = wavemill(["report", "--audio", "nowhere", "--store"]);
+    run(nowhere.arg(whole()).current_dir(&folder))
+        .exits(2)?
+        .says(&["--audio", "nowhere"])?;
+    let empty = scratch("report-no-audio");
+    let mut none = wavemill(["report", "--store"]);
+    run(none.arg(whole()).arg("--audio").arg(&empty))
+        .exits(2)?
+        .says(&["--audio", "no clip"])?;
+    let mut both = wavemill(["report", "--compare", "1", "1", "--store"]);
+    run(both.arg(whole()).arg("--audio").arg(&inputs().audio)).exits(2)?;
+    Ok(())
+}
+
+fn an_archive_that_changed_is_told() -> Result<(), Failed> {
+    let folder = scratch("report-audio-changed");
+    let out = folder.join("page.html");
+
+    // Clips are gone, no clips any more, links out of the archive, or other recordings.
+    let changed = inputs().copied(&folder).audio;
+    let names = files_below(&changed);
+    let outside = folder.join("outside.mp3");
+    fs::copy(changed.join(&names[0]), &outside)?;
+    for (place, name) in names.iter().enumerate() {
+        let clip = changed.join(name);
+        fs::remove_file(&clip)?;
+        match place % 4 {
+            0 => {}
+            1 => fs::write(&clip, "<script>alert(1)</script>")?,
+            2 => std::os::unix::fs::symlink(&outside, &clip)?,
+            _ => {
+                fs::copy(&outside, &clip)?;
+            }
+        }
+    }
+    let html = report_with(&changed, &out)?;
+    loads_nothing(&html)?;
+    same("some are told", unheard(&html) > 0, true)?;
+    let players = html.matches("<audio").count();
+    same(
+        "each is heard or told",
+        players + unheard(&html),
+        shown_classes()?,
+    )?;
+
+    // An archive of another data set.
+    let other = scratch("report-audio-other");
+    fs::copy(&outside, other.join("other.mp3"))?;
+    let html = report_with(&other, &out)?;
+    same("told", unheard(&html), shown_classes()?)?;
+    same("why", html.contains("missing_file: "), true)?;
+    same("may play", html.contains("media-src"), false)
 }
 
 /// A step that puts into titles, names and labels what their authors could.
@@ -527,5 +641,13 @@ fn a_browser_finds_nothing_to_load(browser: &Path) -> Result<(), Failed> {
         same("images", visit.dom.matches("<img").count(), 0)?;
         same("scripts", visit.dom.matches("<script").count(), 1)?;
     }
-    Ok(())
+
+    // Players, too, load nothing: their sounds lie in the page.
+    let out = folder.join("sounds.html");
+    report_with(&inputs().audio, &out)?;
+    let visit = Visit::of(browser, &out)?;
+    same("console", visit.console, Vec::new())?;
+    same("requests", visit.requests, Vec::new())?;
+    let players = visit.dom.matches("<audio controls").count();
+    same("players", players, shown_classes()?)
 }

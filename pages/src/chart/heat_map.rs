@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use maud::{Markup, PreEscaped, html};
 
 use super::svg::{DrawError, WIDTH, drawing};
-use super::{Axis, Span, lines, png};
+use super::{Axis, Sound, Span, lines, png};
 use crate::table::{Cell, Table};
 use crate::text::{Shown, TEXT_CHARS_MAX, number};
 
@@ -25,6 +25,8 @@ pub struct HeatMap {
     pub columns: usize,
     /// Row by row, the lowest first.
     pub values: Vec<f32>,
+    /// What it is a picture of, to be heard below it.
+    pub sound: Option<Sound>,
 }
 
 impl HeatMap {
@@ -33,6 +35,13 @@ impl HeatMap {
     }
 
     pub(super) fn drawing(&self, alt: &str) -> Markup {
+        html! {
+            (self.picture(alt))
+            @if let Some(sound) = &self.sound { (sound.markup(alt)) }
+        }
+    }
+
+    fn picture(&self, alt: &str) -> Markup {
         let range = Span::of(self.values.iter().map(|&value| f64::from(value)));
         let Some(Span { low, high }) = range.filter(|_| self.rows() > 0) else {
             return html! { p.note { "There are no values." } };

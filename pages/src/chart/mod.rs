@@ -12,6 +12,7 @@ mod lines;
 mod matrix;
 mod png;
 mod scatter;
+mod sound;
 mod svg;
 
 use maud::{Markup, html};
@@ -28,6 +29,7 @@ pub use lines::{Line, Lines, Spread};
 pub use matrix::{Matrix, PngPicture};
 pub(crate) use scatter::rules;
 pub use scatter::{Point, Scatter};
+pub use sound::Sound;
 
 /// Characters of a label beside a mark, at most.
 const LABEL_CHARS_MAX: usize = 22;
@@ -80,6 +82,11 @@ struct Key {
 }
 
 impl Chart {
+    /// Whether a page with it needs to be allowed to play sounds.
+    pub(crate) fn has_sound(&self) -> bool {
+        self.plot.has_sound()
+    }
+
     pub(crate) fn markup(&self) -> Markup {
         let alt = format!("{}. {}", self.title, self.plot.summary());
         let alt = Shown::new(&alt, TEXT_CHARS_MAX).text;
@@ -142,6 +149,11 @@ impl Plot {
             Self::Matrix(matrix) => matrix.is_wide(),
             _ => false,
         }
+    }
+
+    /// Whether there is something to be heard.
+    fn has_sound(&self) -> bool {
+        matches!(self, Self::HeatMap(HeatMap { sound: Some(_), .. }))
     }
 
     /// Whether its names stand in the drawing's own buttons.

@@ -13,9 +13,10 @@ use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::text::shown;
 use wavemill_schemas::version_name::VersionName;
 
-use super::exit::UsageError;
+use super::exit::{self, UsageError};
 use super::{cannot_write, output, write_whole};
 use crate::report::{self, Subject};
+use crate::source::{self, Media, Source};
 use crate::sql::Limits;
 use crate::store::Store;
 
@@ -23,11 +24,14 @@ const EXAMPLES: &str = "\
 Examples:
   wavemill report --store store
   wavemill report --store store --version paper --out paper.html
+  wavemill report --store store --audio fma_large.zip    # with players
   wavemill report --store store --compare paper 7
   wavemill report --store store --json
 
 The page is one HTML file that loads nothing. An earlier page of wavemill under its name is replaced, and any other \
 file is left alone. Of features only a few rows of each class are read.
+With --audio a typical track of each class can be heard: up to 10 s of it lie in the page itself. The page says which \
+of them the archive does not have, or has as another recording.
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged, 5 no space or read-only, \
 130 interrupted (no page was written).";
@@ -49,6 +53,9 @@ pub struct ReportCommand {
     #[arg(long, value_names = ["V1", "V2"], num_args = 2, action = ArgAction::Set)]
     #[arg(conflicts_with = "version")]
     compare: Option<Vec<VersionName>>,
+    /// Folder or zip of the audio that the version was made of: typical tracks get a player
+    #[arg(long, value_name = "PATH", conflicts_with = "compare")]
+    audio: Option<PathBuf>,
     /// The page [default: report-VERSION.html, or report-V1-V2.html, in the current folder]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -102,9 +109,10 @@ impl ReportCommand {
         }
         // Before the work, which may take seconds.
         require_replaceable(&out)?;
+        let archive = self.archive(&topic)?;
 
         let page = match &topic.before {
-            None => page_of(&store, topic.version, &topic.manifest)?,
+            None => page_of(&store, topic.version, &topic.manifest, archive.as_deref())?,
             Some((before, manifest)) => comparison_of(&store, (*before, manifest), &topic)?,
         };
         let html = page.to_html();
@@ -144,6 +152,27 @@ impl ReportCommand {
             manifest,
             before: Some(before),
         })
+    }
+
+    /// What the version was made of, where that is given.
+    fn archive(&self, topic: &Topic) -> Result<Option<Box<dyn Source>>> {
+        let Some(path) = &self.audio else {
+            return Ok(None);
+        };
+        if topic.manifest.recipe.catalog.dataset.is_of_pictures() {
+            let words = format!(
+                "--audio: version {} was made of pictures, and has no sound",
+                topic.version
+            );
+            return Err(UsageError(words).into());
+        }
+
+        // A link that leads out of the archive may lead to anything, and a page is there to be handed on.
+        let archive = source::open(path, Media::Audio, false).map_err(|error| {
+            let words = exit::words(&anyhow::Error::from(error));
+            UsageError(format!("--audio: {words}"))
+        })?;
+        Ok(Some(archive))
     }
 
     fn out_of(&self, topic: &Topic) -> PathBuf {
@@ -199,11 +228,16 @@ fn comparison_of(
     Ok(report::comparison(from, to))
 }
 
-/// The page of a version.
+/// The page of a version, with sounds where the archive is given.
 ///
 /// # Errors
 /// `StoreError`, `ReportError`.
-pub(super) fn page_of(store: &Store, version: u64, manifest: &Manifest) -> Result<Page> {
+pub(super) fn page_of(
+    store: &Store,
+    version: u64,
+    manifest: &Manifest,
+    archive: Option<&dyn Source>,
+) -> Result<Page> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let limits = Limits {
         memory_bytes: MEMORY_BYTES,
@@ -217,7 +251,7 @@ pub(super) fn page_of(store: &Store, version: u64, manifest: &Manifest) -> Resul
         manifest,
         tags: &tags,
     };
-    Ok(report::page(subject, limits)?)
+    Ok(report::page(subject, limits, archive)?)
 }
 
 /// Writes a page, whole or not at all.

@@ -3,13 +3,14 @@
 //!
 //! [`page`] is the flow: one function a section. [`comparison()`] is a page about two versions. Numbers come from the
 //! manifest where it has them, and from SQL over small columns otherwise. Of tensors only a bounded number of rows is
-//! read. Nothing here writes, and the store is only read.
+//! read, and of the archive, where it is given, a few clips. Nothing here writes, and the store is only read.
 
 mod answers;
 mod audio;
 mod cleaning;
 mod comparison;
 mod error;
+mod excerpts;
 mod features;
 mod made;
 mod rejects;
@@ -25,6 +26,7 @@ use wavemill_schemas::manifest::Manifest;
 use self::answers::Answers;
 pub(crate) use self::comparison::page as comparison;
 pub(crate) use self::error::ReportError;
+use crate::source::Source;
 use crate::sql::Limits;
 use crate::store::{Store, Tags};
 
@@ -41,11 +43,15 @@ pub(crate) struct Subject<'a> {
     pub tags: &'a Tags,
 }
 
-/// The page of a version.
+/// The page of a version. Of the clips in `archive`, those of typical rows can be heard.
 ///
 /// # Errors
 /// [`ReportError`]: a table or shard of the version is lost or damaged.
-pub(crate) fn page(subject: Subject<'_>, limits: Limits) -> Result<Page, ReportError> {
+pub(crate) fn page(
+    subject: Subject<'_>,
+    limits: Limits,
+    archive: Option<&dyn Source>,
+) -> Result<Page, ReportError> {
     let answers = Answers::open(subject, limits)?;
     let sections = vec![
         cleaning::section(subject.manifest),
@@ -54,7 +60,7 @@ pub(crate) fn page(subject: Subject<'_>, limits: Limits) -> Result<Page, ReportE
         rejects::section(&answers)?,
         audio::section(&answers)?,
         features::section(subject.manifest),
-        spectrograms::section(&answers)?,
+        spectrograms::section(&answers, archive)?,
         made::section(subject),
         versions::section(subject)?,
     ];

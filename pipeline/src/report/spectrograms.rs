@@ -1,4 +1,5 @@
-//! What the classes look like: the mean of some rows of each, and the row that is nearest to it.
+//! What the classes look like: the mean of some rows of each, and the row that is nearest to it. Where the archive is
+//! given, that one is heard, too.
 //!
 //! Rows lie in the order of a hash, so the first ones of a class are a fair draw. Only they are read, each made smaller at
 //! once: so neither time nor memory grows with the store.
@@ -15,12 +16,14 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
-use wavemill_pages::{Axis, Chart, HeatMap, Part, Plot, Section};
+use wavemill_pages::{Axis, Chart, HeatMap, Part, Plot, Section, Sound, Table};
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry, TargetEntry};
 
 use super::ReportError;
 use super::answers::{Answers, literal, quoted};
+use super::excerpts::{Excerpts, RowOrigin};
 use super::features::band_name;
+use crate::source::Source;
 use crate::sql::tensor::{TensorColumn, TensorType};
 
 /// Rows of a class that are read, at most.
@@ -35,7 +38,10 @@ const BANDS_MAX: usize = 128;
 /// Rows in memory at once.
 const BATCH_ROWS: usize = 8;
 
-pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
+pub(super) fn section(
+    answers: &Answers<'_>,
+    archive: Option<&dyn Source>,
+) -> Result<Section, ReportError> {
     let manifest = answers.subject.manifest;
     let mut section = Section::new("What it looks like");
     let Some((feature, frames)) = manifest.features.iter().find_map(shown_frames) else {
@@ -50,6 +56,11 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
         return Ok(section);
     }
 
+    let audio = &manifest.recipe.audio;
+    let mut sounds = archive.map(|archive| Sounds {
+        excerpts: Excerpts::new(archive, audio, classes.len()),
+        unheard: Table::new("Rows that cannot be heard", &["clip", "why"]),
+    });
     let mut means = Vec::new();
     let mut typical = Vec::new();
     for (class, name) in &classes {
@@ -59,12 +70,16 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
         };
         let mean = mean_of(&of_class);
         let note = format!("{} rows of the training side.", of_class.len());
-        means.push(chart(feature, first, name.clone(), note, mean.clone()));
+        let mean_map = heat_map(feature, first, mean.clone());
+        means.push(chart(name, note, mean_map));
 
         if let Some(nearest) = nearest_to(&mean, &of_class) {
-            let note = words_of(answers, &nearest.clip_key)?;
-            let values = nearest.values.clone();
-            typical.push(chart(feature, nearest, name.clone(), note, values));
+            let note = words_of(answers, &nearest.origin.clip_key)?;
+            let mut map = heat_map(feature, nearest, nearest.values.clone());
+            map.sound = sounds
+                .as_mut()
+                .and_then(|sounds| sounds.of_row(&nearest.origin));
+            typical.push(chart(name, note, map));
         }
     }
 
@@ -74,11 +89,37 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
         feature.name
     )));
     section.parts.push(Part::Charts(means));
-    section
-        .parts
-        .push(Part::Text("One typical row of each class.".to_owned()));
+    let mut words = "One typical row of each class.".to_owned();
+    if sounds.is_some() {
+        words += " Below it is the beginning of its sound: mono, at the rate of the features.";
+    }
+    section.parts.push(Part::Text(words));
     section.parts.push(Part::Charts(typical));
+
+    let unheard = sounds.map(|sounds| sounds.unheard);
+    let unheard = unheard.filter(|table| !table.rows.is_empty());
+    section.parts.extend(unheard.map(Part::Table));
     Ok(section)
+}
+
+/// What is heard of typical rows.
+struct Sounds<'a> {
+    excerpts: Excerpts<'a>,
+    /// The rows that are not, each with the reason.
+    unheard: Table,
+}
+
+impl Sounds<'_> {
+    fn of_row(&mut self, row: &RowOrigin) -> Option<Sound> {
+        match self.excerpts.read(row) {
+            Ok(sound) => Some(sound),
+            Err(why) => {
+                let clip_key = row.clip_key.as_str();
+                self.unheard.rows.push(vec![clip_key.into(), why.into()]);
+                None
+            }
+        }
+    }
 }
 
 /// How a row of a feature lies, if it is bands by frames of one length.
@@ -139,8 +180,8 @@ fn largest_classes(target: Option<&TargetEntry>) -> Vec<(Option<usize>, String)>
     classes
 }
 
-/// Rows of one file that are read: by place, with class and key.
-type PickedRows = BTreeMap<usize, (Option<usize>, String)>;
+/// Rows of one file that are read: by place, with class and origin.
+type PickedRows = BTreeMap<usize, (Option<usize>, RowOrigin)>;
 
 /// Looks through small columns until each class has its rows.
 fn pick<'a>(
@@ -174,7 +215,7 @@ fn pick_in(
     wanted: &mut BTreeMap<Option<usize>, usize>,
 ) -> Result<PickedRows, ParquetError> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
-    let mut names = vec!["clip_key", "variant"];
+    let mut names = vec!["clip_key", "variant", "offset_s", "audio_blake3"];
     names.extend(target.map(|target| target.name.as_str()));
     let mask = ProjectionMask::columns(reader.parquet_schema(), names);
 
@@ -194,7 +235,8 @@ fn pick_in(
             }
             if let Some(left) = wanted.get_mut(&class).filter(|left| **left > 0) {
                 *left -= 1;
-                picked.insert(begin + row, (class, key));
+                let origin = origin_at(&batch, row, key);
+                picked.insert(begin + row, (class, origin));
             }
         }
         begin += batch.num_rows();
@@ -212,6 +254,23 @@ fn text_column(batch: &RecordBatch, name: &str) -> Result<Vec<String>, ParquetEr
         .iter()
         .map(|text| text.unwrap_or_default().to_owned())
         .collect())
+}
+
+/// Where a row came from; what is told of audio is null of a picture file.
+fn origin_at(batch: &RecordBatch, row: usize, clip_key: String) -> RowOrigin {
+    let offsets = batch.column_by_name("offset_s");
+    let offsets = offsets.and_then(|column| column.as_primitive_opt::<Float32Type>());
+    let offsets = offsets.filter(|column| column.is_valid(row));
+
+    let recordings = batch.column_by_name("audio_blake3");
+    let recordings = recordings.and_then(|column| column.as_string_opt::<i32>());
+    let recordings = recordings.filter(|column| column.is_valid(row));
+
+    RowOrigin {
+        clip_key,
+        offset_s: offsets.map_or(0.0, |column| f64::from(column.value(row))),
+        audio_blake3: recordings.map(|column| column.value(row).to_owned()),
+    }
 }
 
 fn is_plain(batch: &RecordBatch, row: usize) -> bool {
@@ -234,7 +293,7 @@ fn class_at(batch: &RecordBatch, target: &str, row: usize) -> Option<usize> {
 #[derive(Clone, Debug)]
 struct Picture {
     class: Option<usize>,
-    clip_key: String,
+    origin: RowOrigin,
     columns: usize,
     /// Band by band, the lowest first.
     values: Vec<f32>,
@@ -289,7 +348,7 @@ fn read_file(
         let Some(column) = TensorColumn::new(batch.column(0)) else {
             return Err(ParquetError::General("it holds no tensors".to_owned()));
         };
-        for (row, (class, clip_key)) in (0..batch.num_rows()).zip(of_rows.by_ref()) {
+        for (row, (class, origin)) in (0..batch.num_rows()).zip(of_rows.by_ref()) {
             let mut values = Vec::new();
             column.read(row, &tensor, &mut values);
             if values.len() != frames.bands * frames.frames {
@@ -298,7 +357,7 @@ fn read_file(
             let (columns, values) = smaller(&values, frames);
             pictures.push(Picture {
                 class: *class,
-                clip_key: clip_key.clone(),
+                origin: origin.clone(),
                 columns,
                 values,
                 frames,
@@ -360,13 +419,16 @@ fn distance(picture: &Picture, mean: &[f32]) -> f32 {
     pairs.map(|(value, mean)| (value - mean).powi(2)).sum()
 }
 
-fn chart(
-    feature: &FeatureEntry,
-    picture: &Picture,
-    title: String,
-    note: String,
-    values: Vec<f32>,
-) -> Chart {
+fn chart(title: &str, note: String, map: HeatMap) -> Chart {
+    Chart {
+        title: title.to_owned(),
+        note,
+        plot: Plot::HeatMap(map),
+    }
+}
+
+/// These values, which lie as those of `picture`.
+fn heat_map(feature: &FeatureEntry, picture: &Picture, values: Vec<f32>) -> HeatMap {
     let frames = picture.frames;
 
     let across = match (feature.hop_length, feature.sample_rate_hz) {
@@ -378,24 +440,21 @@ fn chart(
         _ => ("frame", frames.frames as f64),
     };
 
-    Chart {
-        title,
-        note,
-        plot: Plot::HeatMap(HeatMap {
-            across: Axis {
-                name: across.0.to_owned(),
-                from: 0.0,
-                to: across.1,
-            },
-            up: Axis {
-                name: band_name(feature),
-                from: 0.0,
-                to: frames.bands as f64,
-            },
-            measured: "stored value".to_owned(),
-            columns: picture.columns,
-            values,
-        }),
+    HeatMap {
+        across: Axis {
+            name: across.0.to_owned(),
+            from: 0.0,
+            to: across.1,
+        },
+        up: Axis {
+            name: band_name(feature),
+            from: 0.0,
+            to: frames.bands as f64,
+        },
+        measured: "stored value".to_owned(),
+        columns: picture.columns,
+        values,
+        sound: None,
     }
 }
 

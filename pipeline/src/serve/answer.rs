@@ -329,6 +329,7 @@ fn spectrogram(of: &Spectrogram) -> Chart {
             measured: "value as stored".to_owned(),
             columns: of.columns,
             values: of.values.clone(),
+            sound: None,
         }),
     }
 }

@@ -99,7 +99,7 @@ pub(super) fn make_store(
         return Ok(false);
     };
     report(&format!("page of {name}\n"));
-    let content = page_of(&store, latest.version, &latest.manifest)?;
+    let content = page_of(&store, latest.version, &latest.manifest, None)?;
     write_page(&path, &content.to_html())?;
     made.insert(page, made_of);
     Ok(true)

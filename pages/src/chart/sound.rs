@@ -1,0 +1,179 @@
+//! A sound beside the picture of it: its waveform and a player.
+//!
+//! The sound is a WAVE file within the page, because a page loads nothing and so cannot play a file beside it. Its
+//! bytes are made here of samples: no byte of whatever file they came from reaches a browser's decoder.
+//!
+//! Layout: IBM and Microsoft, Multimedia Programming Interface and Data Specifications 1.0 (1991).
+
+use std::fmt::Write;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use maud::{Markup, PreEscaped, html};
+
+use super::svg::{Ink, WIDTH};
+use crate::text::number;
+
+/// Units of a waveform's height.
+const HEIGHT: u32 = 56;
+/// Lines of a waveform, at most: two units each.
+const SPANS: usize = 240;
+/// Samples that a page takes of one sound, at most: over a minute and a half at 44.1 kHz, as text 11 MB.
+const SAMPLES_MAX: usize = 1 << 22;
+
+/// `WAVE_FORMAT_PCM`.
+const PCM: u16 = 1;
+/// Bytes of a sample.
+const SAMPLE_BYTES: u16 = 2;
+/// Bytes of the file beside its samples, without the first eight: `WAVE`, and the heads and bodies of two chunks.
+const OTHER_BYTES: u32 = 4 + (8 + 16) + 8;
+
+/// A sound of one channel.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sound {
+    /// Of its samples.
+    pub sample_rate_hz: u32,
+    /// Where it begins in the recording that it was taken from.
+    pub from_s: f64,
+    /// Full scale is ±1; what is louder is cut off.
+    pub samples: Vec<f32>,
+}
+
+impl Sound {
+    /// What a page has of it.
+    fn samples(&self) -> &[f32] {
+        &self.samples[..self.samples.len().min(SAMPLES_MAX)]
+    }
+
+    /// Waveform and player; `alt` says what is heard.
+    pub(super) fn markup(&self, alt: &str) -> Markup {
+        if self.samples.is_empty() || self.sample_rate_hz == 0 {
+            return html! {};
+        }
+
+        let address = format!(
+            "data:audio/wav;base64,{}",
+            STANDARD.encode(self.wave_file())
+        );
+        let span_s = self.samples().len() as f64 / f64::from(self.sample_rate_hz);
+        html! {
+            div.sound {
+                // The player says all that it does.
+                svg aria-hidden="true" viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } { (PreEscaped(self.waveform())) }
+                audio controls preload="metadata" aria-label={ "Listen: " (alt) } src=(address) {}
+                p.note {
+                    "What is heard: " (number(tenths(span_s))) " s, from second " (number(tenths(self.from_s))) " on."
+                }
+            }
+        }
+    }
+
+    /// A line from the lowest to the highest sample of each of many spans.
+    fn waveform(&self) -> String {
+        let samples = self.samples();
+        let span = samples.len().div_ceil(SPANS).max(1);
+        let step = f64::from(WIDTH) / samples.len().div_ceil(span) as f64;
+
+        let mut path = String::new();
+        for (place, span) in samples.chunks(span).enumerate() {
+            let low = span.iter().copied().fold(1.0, f32::min);
+            let high = span.iter().copied().fold(-1.0, f32::max);
+            let top = height_of(high);
+            // Silence is a line, too.
+            let bottom = height_of(low).max(top + 1.0);
+            let x = (place as f64 + 0.5) * step;
+            // Writing to a string does not fail.
+            let _ = write!(path, "M{x:.1} {top:.1}V{bottom:.1}");
+        }
+
+        let code = Ink::Series(0).code();
+        format!("<path class=\"l k{code}\" stroke-width=\"{step:.1}\" d=\"{path}\"/>")
+    }
+
+    /// As 16-bit integers, which every browser plays.
+    fn wave_file(&self) -> Vec<u8> {
+        let samples = self.samples();
+        // No more than `SAMPLES_MAX`, so their bytes can be counted.
+        let sample_bytes = samples.len() as u32 * u32::from(SAMPLE_BYTES);
+        let bytes_per_s = self.sample_rate_hz.saturating_mul(SAMPLE_BYTES.into());
+
+        let mut file = Vec::with_capacity((OTHER_BYTES + sample_bytes) as usize + 8);
+        file.extend(b"RIFF");
+        file.extend((OTHER_BYTES + sample_bytes).to_le_bytes());
+        file.extend(b"WAVE");
+
+        file.extend(b"fmt ");
+        file.extend(16_u32.to_le_bytes());
+        file.extend(PCM.to_le_bytes());
+        file.extend(1_u16.to_le_bytes()); // channels
+        file.extend(self.sample_rate_hz.to_le_bytes());
+        file.extend(bytes_per_s.to_le_bytes());
+        file.extend(SAMPLE_BYTES.to_le_bytes());
+        file.extend((8 * SAMPLE_BYTES).to_le_bytes());
+
+        file.extend(b"data");
+        file.extend(sample_bytes.to_le_bytes());
+        for sample in samples {
+            // What is no number becomes 0.
+            let value = (sample.clamp(-1.0, 1.0) * f32::from(i16::MAX)).round() as i16;
+            file.extend(value.to_le_bytes());
+        }
+        file
+    }
+}
+
+/// How far below the top a sample lies.
+fn height_of(sample: f32) -> f64 {
+    let half = f64::from(HEIGHT) / 2.0;
+    half - f64::from(sample.clamp(-1.0, 1.0)) * (half - 1.0)
+}
+
+fn tenths(seconds: f64) -> f64 {
+    (seconds * 10.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sound(samples: &[f32]) -> Sound {
+        Sound {
+            sample_rate_hz: 22_050,
+            from_s: 3.0,
+            samples: samples.to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_file_says_what_it_holds() {
+        let wanted = [
+            &b"RIFF\x2a\0\0\0WAVE"[..],
+            b"fmt \x10\0\0\0\x01\0\x01\0\x22\x56\0\0\x44\xac\0\0\x02\0\x10\0",
+            b"data\x06\0\0\0\xff\x7f\x01\x80\0\0",
+        ];
+        // What is too loud is cut off, and what is no number is silent.
+        assert_eq!(sound(&[2.0, -1.0, f32::NAN]).wave_file(), wanted.concat());
+    }
+
+    #[test]
+    fn a_waveform_goes_from_the_lowest_to_the_highest_sample() {
+        let path = sound(&[1.0, -1.0, 0.0]).waveform();
+        assert!(
+            path.contains("M80.0 1.0V2.0M240.0 55.0V56.0M400.0 28.0V29.0"),
+            "{path}"
+        );
+        let long: Vec<f32> = (0..100_000).map(|at| (at % 3) as f32 - 1.0).collect();
+        let path = sound(&long).waveform();
+        assert!(path.matches('M').count() <= SPANS, "{path}");
+        assert_eq!(path.matches(" 1.0V55.0").count(), path.matches('M').count());
+    }
+
+    #[test]
+    fn a_player_says_which_part_it_plays() {
+        let html = sound(&[0.5; 11_025]).markup("a < b").into_string();
+        assert!(html.contains("aria-label=\"Listen: a &lt; b\""), "{html}");
+        assert!(html.contains("src=\"data:audio/wav;base64,UklGR"), "{html}");
+        assert!(html.contains("0.5 s, from second 3 on."), "{html}");
+        assert_eq!(sound(&[]).markup("").into_string(), "");
+    }
+}

@@ -1,0 +1,202 @@
+//! Excerpts of clips that a page shows, out of the archive that the version was made from.
+//!
+//! An archive changes after a version was made of it, and holds whatever was put there. So a clip that cannot be heard
+//! is a sentence on the page, and no reason for no page.
+
+use wavemill_kernels::Level;
+use wavemill_pages::Sound;
+use wavemill_schemas::recipe::{AudioSpec, DecodePath};
+use wavemill_schemas::samples::samples_in;
+
+use crate::decode::{self, Decode, DecodeArgs, Pcm, SymphoniaDecoder};
+use crate::panics;
+use crate::single;
+use crate::source::{ReadFailure, Source};
+
+/// Seconds of an excerpt, at most: enough to know what one hears.
+const EXCERPT_S_MAX: f64 = 10.0;
+/// Samples of all excerpts of a page, at most. A page has two bytes of each, and a third more because they are text:
+/// these 6 MB leave room for everything else in a page of 10 MB.
+const SAMPLES_MAX: usize = 2_250_000;
+
+/// Where a row came from.
+#[derive(Clone, Debug)]
+pub(super) struct RowOrigin {
+    pub clip_key: String,
+    /// Where the row begins in the clip.
+    pub offset_s: f64,
+    /// Of the clip's recording; none where the version does not know it.
+    pub audio_blake3: Option<String>,
+}
+
+/// Reads excerpts, one after the other.
+pub(super) struct Excerpts<'a> {
+    archive: &'a dyn Source,
+    audio: &'a AudioSpec,
+    /// Of one excerpt, at most.
+    samples_max: usize,
+    bytes: Vec<u8>,
+    pcm: Pcm,
+}
+
+impl<'a> Excerpts<'a> {
+    /// For at most so many excerpts of clips that were decoded as `audio` says: they share what a page has room for.
+    pub(super) fn new(archive: &'a dyn Source, audio: &'a AudioSpec, n_excerpts: usize) -> Self {
+        // No longer than a row: what is heard is in the picture.
+        let row_s = audio.segment_s.or(audio.duration_s);
+        let excerpt_s = row_s.unwrap_or(EXCERPT_S_MAX).min(EXCERPT_S_MAX);
+        let share = SAMPLES_MAX / n_excerpts.max(1);
+        Self {
+            archive,
+            audio,
+            samples_max: samples_in(excerpt_s, audio.sample_rate_hz).min(share),
+            bytes: Vec::new(),
+            pcm: Pcm::default(),
+        }
+    }
+
+    /// The beginning of a row, as it was decoded for its features.
+    ///
+    /// # Errors
+    /// Why it cannot be heard, as a sentence without its end.
+    pub(super) fn read(&mut self, row: &RowOrigin) -> Result<Sound, String> {
+        let read = self.archive.read(&row.clip_key, &mut self.bytes);
+        read.map_err(|failure| match failure {
+            ReadFailure::Reject(reject) => single::words(&reject),
+            ReadFailure::Io(error) => error.to_string(),
+        })?;
+
+        let rate_hz = self.audio.sample_rate_hz;
+        let most_s = self.audio.max_duration_s;
+        let from = samples_in(row.offset_s.min(most_s), rate_hz);
+        let to = from + self.samples_max;
+        self.decode(to as f64 / f64::from(rate_hz))?;
+
+        // The file under that name may be another one by now.
+        let recording = row.audio_blake3.as_ref();
+        if recording.is_some_and(|recording| *recording != self.pcm.audio_blake3) {
+            return Err("the archive holds another recording under this name".to_owned());
+        }
+
+        let decoded = &self.pcm.samples[..self.pcm.n_samples];
+        let heard = decoded.get(from..to.min(decoded.len()));
+        match heard {
+            Some(samples) if !samples.is_empty() => Ok(Sound {
+                sample_rate_hz: rate_hz,
+                from_s: from as f64 / f64::from(rate_hz),
+                samples: samples.to_vec(),
+            }),
+            _ => Err("the recording ends before this row".to_owned()),
+        }
+    }
+
+    /// Decodes what was read, up to `end_s`, as a run does.
+    fn decode(&mut self, end_s: f64) -> Result<(), String> {
+        let args = DecodeArgs {
+            sample_rate_hz: self.audio.sample_rate_hz,
+            duration_s: Some(end_s),
+            min_duration_s: 0.0,
+            keep_rate: false,
+        };
+        let decoder = SymphoniaDecoder::new(args, Level::detect());
+        let mut decoder = decoder.map_err(|error| error.to_string())?;
+        if self.audio.decode.path == DecodePath::Band {
+            decoder = decoder.by_band();
+        }
+
+        decoder.expect(decode::longest_s(&self.bytes).min(end_s));
+        // A decoder that panicked is not used again.
+        match panics::caught(|| decoder.decode("", &self.bytes, &mut self.pcm)) {
+            Ok(decoded) => decoded.map_err(|reject| single::words(&reject)),
+            Err(_panic) => Err("the decoder panicked on this clip".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{self, Media};
+
+    /// A WAVE file of 8 kHz, 16 bits and one channel, whose samples rise by one.
+    fn wave_file(n_samples: u16) -> Vec<u8> {
+        let sample_bytes = 2 * u32::from(n_samples);
+        let mut file = b"RIFF".to_vec();
+        file.extend((36 + sample_bytes).to_le_bytes());
+        file.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data");
+        file.extend(sample_bytes.to_le_bytes());
+        for sample in 0..n_samples {
+            file.extend(sample.to_le_bytes());
+        }
+        file
+    }
+
+    fn audio() -> AudioSpec {
+        let text = "sample_rate_hz = 8000\nduration_s = 2.0";
+        toml::from_str(text).expect("a section")
+    }
+
+    fn row(clip_key: &str, offset_s: f64) -> RowOrigin {
+        RowOrigin {
+            clip_key: clip_key.to_owned(),
+            offset_s,
+            audio_blake3: None,
+        }
+    }
+
+    #[test]
+    fn an_excerpt_begins_with_its_row_and_is_no_longer() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("a.wav"), wave_file(20_000)).expect("room");
+        let archive = source::open(folder.path(), Media::Audio, false).expect("an archive");
+        let audio = audio();
+
+        let mut excerpts = Excerpts::new(archive.as_ref(), &audio, 1);
+        let sound = excerpts.read(&row("a.wav", 0.25)).expect("a sound");
+        assert_eq!((sound.from_s, sound.samples.len()), (0.25, 16_000));
+        assert!((sound.samples[3] - 2003.0 / 32_768.0).abs() < 1e-6);
+        let end = excerpts.read(&row("a.wav", 2.25)).expect("a sound");
+        assert_eq!(end.samples.len(), 2_000, "the recording ends");
+        let behind = excerpts.read(&row("a.wav", 1e30)).expect_err("nothing");
+        assert!(behind.contains("ends before"), "{behind}");
+
+        // Many share what there is room for.
+        let mut excerpts = Excerpts::new(archive.as_ref(), &audio, 1_000);
+        let sound = excerpts.read(&row("a.wav", 0.0)).expect("a sound");
+        assert_eq!(sound.samples.len(), 2_250);
+    }
+
+    #[test]
+    fn what_cannot_be_heard_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("a.wav"), wave_file(20_000)).expect("room");
+        std::fs::write(at("text.mp3"), "no sound").expect("room");
+        std::fs::write(at("empty.mp3"), "").expect("room");
+        std::os::unix::fs::symlink("/etc/passwd", at("link.mp3")).expect("room");
+        let archive = source::open(folder.path(), Media::Audio, false).expect("an archive");
+        let audio = audio();
+        let mut excerpts = Excerpts::new(archive.as_ref(), &audio, 4);
+
+        let cases = [
+            ("text.mp3", "not_audio"),
+            ("empty.mp3", "empty"),
+            ("link.mp3", "outside_root"),
+            ("gone.mp3", "missing_file"),
+            ("../../etc/passwd", "outside_root"),
+        ];
+        for (key, reason) in cases {
+            let why = excerpts.read(&row(key, 0.0)).expect_err(key);
+            assert!(why.starts_with(reason), "{key}: {why}");
+        }
+
+        let other = RowOrigin {
+            audio_blake3: Some("00".to_owned()),
+            ..row("a.wav", 0.0)
+        };
+        let why = excerpts.read(&other).expect_err("another recording");
+        assert!(why.contains("another recording"), "{why}");
+        // What went wrong before leaves nothing behind.
+        assert!(excerpts.read(&row("a.wav", 0.0)).is_ok());
+    }
+}
