@@ -94,6 +94,7 @@ fn page_of(text: &str) -> Page {
         y: -x,
         group,
         is_right,
+        name: text(),
     };
     let scatter = Scatter {
         id: text(),
@@ -395,6 +396,10 @@ fn a_map_is_coloured_by_buttons_and_its_points_are_all_there() {
             y: f64::from(place % 11),
             group: Some(place as usize % 3),
             is_right: Some(place % 5 > 0),
+            name: match place % 100 {
+                0 => format!("number {place} <b>"),
+                _ => String::new(),
+            },
         });
     }
     let mut section = Section::new("map");
@@ -415,7 +420,11 @@ fn a_map_is_coloured_by_buttons_and_its_points_are_all_there() {
     };
     let html = page.to_html();
     assert_eq!(html.matches("h0").count(), 1000);
-    assert_eq!(html.matches("class=\"l p k").count(), 6);
+    assert_eq!(html.matches("<g class=\"l p k").count(), 6);
+    // Those that have a name say it, and the others share an element.
+    assert_eq!(html.matches("h0\"><title>number ").count(), 10);
+    assert!(html.contains("<title>number 300 &lt;b&gt;</title>"));
+    assert_eq!(html.matches("h0\"/>").count(), 6);
     assert_eq!(html.matches("type=\"radio\" name=\"m1\"").count(), 5);
     assert!(html.contains(".only-2:checked") && !html.contains(".only-3:checked"));
     assert!(html.contains("Of those with a label 80.0 % are right."));

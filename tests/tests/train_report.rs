@@ -178,6 +178,20 @@ fn says_what_a_run_holds_and_lacks() -> Result<(), Failed> {
     }
     contains(&html, "type=\"radio\"")?;
     contains(&html, "By t-SNE with perplexity ")?;
+    // Every point says what it is, and the store knows titles and artists.
+    same("points without a name", html.contains("h0\"/>"), false)?;
+    let points = html.matches("h0\"><title>").count();
+    same("points", points > 0, true)?;
+    let mut verdicts = 0;
+    let mut artists = 0;
+    for point in html.split("h0\"><title>").skip(1) {
+        let words = point.split("</title>").next().unwrap_or_default();
+        let has_verdict = words.contains(", right: ") || words.contains(", taken for ");
+        verdicts += usize::from(has_verdict);
+        artists += usize::from(words.contains(" – "));
+    }
+    same("points with a verdict", verdicts, points)?;
+    same("points with an artist", artists > 0, true)?;
     contains(&html, "probability of the likeliest class")?;
     same(
         "a table for each chart",

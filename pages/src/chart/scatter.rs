@@ -1,10 +1,11 @@
 //! Points in a plane without axes, such as a map of vectors. Who reads it chooses what the colours say: the group of a
 //! point, one group alone, or whether the point is right. That needs no script: the choice is one of radio buttons, and
-//! the page's style looks at them.
+//! the page's style looks at them. Nor does it need one to say what a point is: a browser shows the `title` of the
+//! element below the pointer.
 
 use std::fmt::Write;
 
-use maud::{Markup, html};
+use maud::{Escaper, Markup, html};
 use plotters::prelude::*;
 
 use super::svg::{DrawError, Ink, Picture, WIDTH};
@@ -20,6 +21,8 @@ const EDGE: f64 = 8.0;
 const ID_CHARS_MAX: usize = 20;
 /// Groups that can be shown alone, at most.
 const ALONE_MAX: usize = 60;
+/// Characters of a point's name, at most.
+const NAME_CHARS_MAX: usize = 160;
 
 /// Points in a plane.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -37,7 +40,7 @@ pub struct Scatter {
 }
 
 /// A point of a [`Scatter`].
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Point {
     /// From left to right.
     pub x: f64,
@@ -47,6 +50,8 @@ pub struct Point {
     pub group: Option<usize>,
     /// Whether what was said of it is right; none where that is not known.
     pub is_right: Option<bool>,
+    /// What is shown when the pointer rests on it; may be empty. A point with a name is an element of its own.
+    pub name: String,
 }
 
 /// How many points of a group are what.
@@ -60,7 +65,7 @@ struct Tally {
 impl Scatter {
     pub(super) fn picture(&self) -> Picture {
         let mut picture = Picture::new((WIDTH, HEIGHT), |area| {
-            // The points are written below: one path for each kind of them is a tenth of an element for each point.
+            // The points are written below: all points of a kind have their look from one element.
             let frame = [(0, 0), (WIDTH as i32 - 1, HEIGHT as i32 - 1)];
             area.draw(&Rectangle::new(frame, Ink::Grid.colour()))?;
             Ok::<(), DrawError>(())
@@ -71,7 +76,7 @@ impl Scatter {
         picture
     }
 
-    /// A path for each group and verdict. Wrong ones come last, so that no right one hides them.
+    /// An element for each group and verdict. Wrong ones come last, so that no right one hides them.
     fn write_points(&self, marks: &mut String) {
         let Some(place_of) = self.places() else {
             return;
@@ -88,28 +93,30 @@ impl Scatter {
 
         for (verdict, verdict_name) in verdicts {
             for &group in &groups {
-                let mut path = String::new();
+                let mut dots = Dots::default();
                 for point in &self.points {
                     if point.is_right == verdict
                         && self.group_of(point) == group
-                        && let Some((x, y)) = place_of(point)
+                        && let Some(place) = place_of(point)
                     {
-                        // Writing to a string does not fail. A line of no length is a dot, by its round ends.
-                        let _ = write!(path, "M{x:.1} {y:.1}h0");
+                        dots.add(place, &point.name);
                     }
                 }
-                if path.is_empty() {
+                if dots.is_empty() {
                     continue;
                 }
 
                 let ink = group.map_or(Ink::Muted, Ink::Series);
                 let name = group.map_or("none".to_owned(), |group| group.to_string());
+                // Writing to a string does not fail.
                 let _ = write!(
                     marks,
-                    "<path class=\"l p k{} g{name} {verdict_name}\" stroke-linecap=\"round\" stroke-width=\"5\" \
-                     stroke-opacity=\".7\" d=\"{path}\"/>",
+                    "<g class=\"l p k{} g{name} {verdict_name}\" stroke-linecap=\"round\" stroke-width=\"5\" \
+                     stroke-opacity=\".7\">",
                     ink.code()
                 );
+                dots.write(marks);
+                marks.push_str("</g>");
             }
         }
     }
@@ -230,6 +237,40 @@ impl Scatter {
             table.rows.push(unknown.cells("not known"));
         }
         table
+    }
+}
+
+/// Points that look alike.
+#[derive(Clone, Debug, Default)]
+struct Dots {
+    /// One path of those without a name: a tenth of what an element for each takes.
+    nameless: String,
+    /// An element for each of the others.
+    named: String,
+}
+
+impl Dots {
+    fn add(&mut self, (x, y): (f64, f64), name: &str) {
+        // A line of no length is a dot, by its round ends. Writing to a string does not fail.
+        if name.is_empty() {
+            let _ = write!(self.nameless, "M{x:.1} {y:.1}h0");
+            return;
+        }
+        let _ = write!(self.named, "<path d=\"M{x:.1} {y:.1}h0\"><title>");
+        let name = Shown::new(name, NAME_CHARS_MAX).text;
+        let _ = write!(Escaper::new(&mut self.named), "{name}");
+        self.named.push_str("</title></path>");
+    }
+
+    fn is_empty(&self) -> bool {
+        self.nameless.is_empty() && self.named.is_empty()
+    }
+
+    fn write(&self, marks: &mut String) {
+        if !self.nameless.is_empty() {
+            let _ = write!(marks, "<path d=\"{}\"/>", self.nameless);
+        }
+        marks.push_str(&self.named);
     }
 }
 

@@ -1,13 +1,23 @@
-//! Where the vectors of rows lie on a map, with their classes.
+//! Where the vectors of rows lie on a map, with their classes. A point says what it is when the pointer rests on it.
+
+use std::collections::HashSet;
 
 use wavemill_pages::{Chart, Part, Plot, Point, Scatter, Section, count, number};
 
 use super::RunRecord;
 use super::rows::{MapRows, MapTarget};
 use super::run_record::MAP;
+use super::titles::Titles;
+
+/// Points of a page that say what they are, at most: each is an element of its own, and a browser has to stay quick.
+const NAMED_MAX: usize = 10_000;
 
 pub(super) fn section(runs: &[RunRecord]) -> Section {
     let mut section = Section::new("A map of the vectors");
+    let maps = runs.iter().filter_map(|run| run.map.as_ref());
+    let n_charts: usize = maps.map(|map| map.targets.len()).sum();
+    let named_max = NAMED_MAX / n_charts.max(1);
+
     let mut charts = Vec::new();
     for (place, run) in runs.iter().enumerate() {
         let Some(map) = &run.map else {
@@ -15,9 +25,16 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
             section.parts.push(Part::Text(words));
             continue;
         };
+        let ids: HashSet<i64> = map.track_ids.iter().copied().collect();
+        let titles = Titles::read(run.store.as_ref(), &map.about.manifest, &ids);
         for (which, target) in map.targets.iter().enumerate() {
             let id = format!("map{place}t{which}");
-            charts.push(chart_of(run, map, target, id));
+            let names = names_of(map, target, &titles, named_max);
+            charts.push(chart_of(run, map, target, names, id));
+        }
+        // With predictions the section about mistakes says so.
+        if run.predictions.is_none() {
+            section.parts.extend(titles.missing.map(Part::Text));
         }
     }
     if charts.is_empty() {
@@ -27,18 +44,73 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
     section.parts.push(Part::Text(
         "A point is a row. Rows whose vectors are near each other lie near each other. How far two groups lie from \
          each other says little, and the axes say nothing. The buttons choose what the colours say; a class by itself \
-         shows where it lies among the others."
+         shows where it lies among the others. With the pointer on a point you see what it is."
             .to_owned(),
     ));
+    let largest = runs.iter().filter_map(|run| run.map.as_ref());
+    if largest.map(|map| map.places.len()).max() > Some(named_max) {
+        section.parts.push(Part::Text(format!(
+            "{} points of each map say what they are, those first that were taken for another class.",
+            count(named_max as u64)
+        )));
+    }
     section.parts.push(Part::Charts(charts));
     section
 }
 
-fn chart_of(run: &RunRecord, map: &MapRows, target: &MapTarget, id: String) -> Chart {
+/// What rows are, in words, for at most so many; nothing for the others.
+fn names_of(map: &MapRows, target: &MapTarget, titles: &Titles, named_max: usize) -> Vec<String> {
+    let mut rows: Vec<usize> = (0..map.places.len()).collect();
+    // Mistakes are what one looks for. Rows that are alike stay in their order.
+    rows.sort_by_key(|&row| !target.is_wrong(row));
+
+    let mut names = vec![String::new(); rows.len()];
+    for row in rows.into_iter().take(named_max) {
+        let [title, artist] = titles.of(map.track_ids[row]);
+        let known: Vec<String> = title.into_iter().chain(artist).collect();
+        let clip = &map.clip_keys[row];
+        names[row] = match &known[..] {
+            // The classes come first: a title may be too long for what follows it.
+            [] => format!("{}: {clip}", target.verdict(row)),
+            known => format!("{}: {} ({clip})", target.verdict(row), known.join(" – ")),
+        };
+    }
+    names
+}
+
+impl MapTarget {
+    /// Taken for another class; no row without a label is.
+    fn is_wrong(&self, row: usize) -> bool {
+        self.truths[row].is_some() && self.truths[row] != self.predicted[row]
+    }
+
+    fn verdict(&self, row: usize) -> String {
+        let predicted = self.name_at(self.predicted[row]);
+        match self.truths[row] {
+            None => format!("Without a label, taken for {predicted}"),
+            truth if truth == self.predicted[row] => format!("{predicted}, right"),
+            truth => format!("{}, taken for {predicted}", self.name_at(truth)),
+        }
+    }
+
+    fn name_at(&self, class: Option<usize>) -> &str {
+        let name = class.and_then(|class| self.classes.get(class));
+        name.map_or("a class without a name", String::as_str)
+    }
+}
+
+fn chart_of(
+    run: &RunRecord,
+    map: &MapRows,
+    target: &MapTarget,
+    names: Vec<String>,
+    id: String,
+) -> Chart {
     let mut points = Vec::with_capacity(map.places.len());
 
     let classes = target.truths.iter().zip(&target.predicted);
-    for (place, (truth, predicted)) in map.places.iter().zip(classes) {
+    let rows = map.places.iter().zip(classes).zip(names);
+    for ((place, (truth, predicted)), name) in rows {
         // A vector with a value that is no number lies nowhere.
         let Some([x, y]) = *place else { continue };
         points.push(Point {
@@ -46,6 +118,7 @@ fn chart_of(run: &RunRecord, map: &MapRows, target: &MapTarget, id: String) -> C
             y: f64::from(y),
             group: *truth,
             is_right: truth.is_some().then(|| truth == predicted),
+            name,
         });
     }
 

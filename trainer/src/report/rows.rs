@@ -64,6 +64,10 @@ pub(crate) struct PredictionRows {
 #[derive(Clone, Debug)]
 pub(crate) struct MapRows {
     pub about: RowsMetadata,
+    /// Of each row.
+    pub clip_keys: Vec<String>,
+    /// Of each row.
+    pub track_ids: Vec<i64>,
     /// A place for each row; none for a vector that has no numbers.
     pub places: Vec<Option<[f32; 2]>>,
     /// Those with one class a row.
@@ -113,8 +117,14 @@ impl MapRows {
     }
 
     fn of(about: RowsMetadata, batches: &[RecordBatch]) -> Result<Self, String> {
+        let mut clip_keys = Vec::new();
+        let mut track_ids = Vec::new();
         let mut places = Vec::new();
         for batch in batches {
+            let keys = texts(batch, "clip_key")?.iter();
+            clip_keys.extend(keys.map(|key| key.unwrap_or_default().to_owned()));
+            track_ids.extend(numbers::<Int64Type>(batch, "track_id")?.values());
+
             let x = numbers::<Float32Type>(batch, "x")?;
             let y = numbers::<Float32Type>(batch, "y")?;
             for (x, y) in x.iter().zip(y.iter()) {
@@ -133,6 +143,8 @@ impl MapRows {
         }
         Ok(Self {
             about,
+            clip_keys,
+            track_ids,
             places,
             targets,
         })

@@ -151,6 +151,8 @@ fn evaluated(name: &str, every: usize) -> RunRecord {
         }),
         map: Some(MapRows {
             about: about(),
+            clip_keys: (0..TRACKS).map(|track| format!("{track}.mp3")).collect(),
+            track_ids: (0..TRACKS as i64).collect(),
             places: places.collect(),
             targets: vec![MapTarget {
                 name: "genre".to_owned(),
@@ -263,6 +265,39 @@ fn mistakes_are_the_wrong_tracks_with_the_surest_first() {
         "Measure(\"0.867\")",
     ];
     assert_eq!(first[..4], wanted);
+}
+
+#[test]
+fn points_say_what_they_are_and_mistakes_come_first() {
+    let mut run = evaluated("lstm-1", 5);
+    let map = run.map.as_mut().expect("a map");
+    let target = &mut map.targets[0];
+    target.predicted[7] = Some(2);
+    target.truths[8] = None;
+    let html = page(std::slice::from_ref(&run)).to_html();
+    for words in [
+        "h0\"><title>Rock, right: 0.mp3</title>",
+        "h0\"><title>Jazz, taken for Folk: 7.mp3</title>",
+        "h0\"><title>Without a label, taken for Folk: 8.mp3</title>",
+    ] {
+        assert!(html.contains(words), "{words}");
+    }
+    assert_eq!(html.matches("h0\"><title>").count(), TRACKS);
+    assert!(!html.contains("points of each map say what they are"));
+
+    // Where there are too many, the wrong one is among those that do.
+    let map = run.map.as_mut().expect("a map");
+    let n_rows = 20_000;
+    map.clip_keys = vec!["x.mp3".to_owned(); n_rows];
+    map.track_ids = vec![0; n_rows];
+    map.places = vec![Some([1.0, 2.0]); n_rows];
+    map.targets[0].truths = vec![Some(0); n_rows];
+    map.targets[0].predicted = vec![Some(0); n_rows];
+    map.targets[0].predicted[n_rows - 1] = Some(1);
+    let html = page(&[run]).to_html();
+    assert_eq!(html.matches("h0\"><title>").count(), 10_000);
+    assert_eq!(html.matches("<title>Rock, taken for Jazz: ").count(), 1);
+    assert!(html.contains("10,000 points of each map say what they are"));
 }
 
 #[test]
@@ -429,6 +464,10 @@ fn files_of_eval_are_read_back() {
     let map = run.map.expect("a map");
     assert_eq!(map.places.len(), scored[0].len());
     assert_eq!(map.targets.len(), 1, "not of several labels");
+    for (place, row) in scored[0].rows().enumerate() {
+        assert_eq!(map.clip_keys[place], row.clip_key);
+        assert_eq!(map.track_ids[place], row.track_id);
+    }
     for (truth, row) in map.targets[0].truths.iter().zip(scored[0].rows()) {
         let wanted = match row.label {
             Label::Class(class) => Some(class),
