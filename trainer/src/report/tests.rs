@@ -48,6 +48,30 @@ fn predictions(every: usize) -> Predictions {
     predictions
 }
 
+/// Tracks of three labels, of which every `every`-th lacks the one that it has.
+fn several(every: usize) -> Predictions {
+    let labels = ["Rock", "Jazz", "Folk"].map(str::to_owned);
+    let mut predictions = Predictions::multi("genres_all", &labels);
+    for track in 0..TRACKS {
+        let mut holds = [false; 3];
+        holds[track % 3] = true;
+        let mut probabilities = [0.1; 3];
+        probabilities[track % 3] = if track % every == 0 { 0.2 } else { 0.9 };
+        predictions
+            .push(&Row {
+                index: track as u64,
+                clip_key: &format!("{track}.mp3"),
+                segment: 0,
+                track_id: track as i64,
+                artist_id: Some(track as i64 / 2),
+                label: Label::Set(&holds),
+                probabilities: &probabilities,
+            })
+            .expect("a row");
+    }
+    predictions
+}
+
 /// What a file says of itself, as `eval` writes it.
 fn about() -> rows::RowsMetadata {
     let about = json!({
@@ -323,6 +347,28 @@ fn runs_are_compared_with_the_first_one() {
     assert!(!html.contains("genre: good and blind"));
     assert!(!html.contains("cannot be drawn"));
     assert_eq!(html.matches("class=\"pick by-verdict\"").count(), 2);
+}
+
+#[test]
+fn several_labels_have_differences_and_nothing_that_one_class_has() {
+    let mut runs = [evaluated("good", 10), evaluated("bad", 3)];
+    for (run, every) in runs.iter_mut().zip([10, 3]) {
+        let rows = run.predictions.as_mut().expect("predictions");
+        rows.targets.push(several(every));
+    }
+    let page = page(&runs);
+
+    let caption = "genres_all: good and bad, on test";
+    let differences = titled(&page, "Differences");
+    let is_there = differences.parts.iter().any(|part| match part {
+        Part::Table(table) => table.caption == caption,
+        _ => false,
+    });
+    assert!(is_there, "{differences:?}");
+    for title in ["Calibration", "A map of the vectors", "What was wrong"] {
+        let section = titled(&page, title);
+        assert!(!format!("{section:?}").contains("genres_all"), "{title}");
+    }
 }
 
 #[test]
