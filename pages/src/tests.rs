@@ -331,6 +331,32 @@ fn only_our_pages_are_ours() {
 }
 
 #[test]
+fn a_long_name_of_a_bar_is_shortened_and_told_whole() {
+    let names = [
+        "Rock",
+        "International / Middle Eastern & North African",
+        "EXPERIMENTAL",
+        "実験音楽と電子音楽と環境音楽の歴史",
+    ];
+    let counts = names.map(|name| (name.to_owned(), 5));
+    let chart = Chart {
+        title: "Classes".to_owned(),
+        note: String::new(),
+        plot: Plot::Bars(Bars::counts("class", "clips", &counts)),
+    };
+    let html = chart.markup().into_string();
+    for words in [
+        ">Rock<title>Rock</title></text>",
+        "…<title>International / Middle Eastern &amp; North African</title></text>",
+        ">EXPERIMENTAL<title>EXPERIMENTAL</title></text>",
+        "…<title>実験音楽と電子音楽と環境音楽の歴史</title></text>",
+    ] {
+        assert!(html.contains(words), "{words}: {html}");
+    }
+    assert!(!html.contains('\0'));
+}
+
+#[test]
 fn a_matrix_has_counts_and_shares() {
     let chart = Chart {
         title: "Confusion".to_owned(),

@@ -9,7 +9,7 @@ pub(crate) const TEXT_CHARS_MAX: usize = 300;
 const PATH_BYTES_MAX: usize = 4096;
 
 /// Stands for what was cut away.
-const ELLIPSIS: char = '…';
+pub(crate) const ELLIPSIS: char = '…';
 
 /// A text as it can be shown: at most `chars_max` characters. A character that controls a terminal or ends a line
 /// becomes a space.

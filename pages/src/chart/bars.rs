@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::svg::{Area, DrawError, Ink, Picture, WIDTH, text_width, words};
+use super::svg::{Area, DrawError, Ink, Picture, WIDTH, fitting, text_width, with_whole, words};
 use super::{Key, LABEL_CHARS_MAX};
 use crate::table::{Cell, Table};
 use crate::text::{self, label};
@@ -14,6 +14,8 @@ const BARS_MAX: usize = 40;
 const BAR_STEP: u32 = 21;
 /// Units between two bars.
 const BAR_GAP: i32 = 5;
+/// Units of a name, at most: the bars need room, too.
+const NAME_WIDTH: u32 = 180;
 /// Characters of the unit after a number, at most.
 const UNIT_CHARS_MAX: usize = 8;
 /// Units above and below all bars.
@@ -68,7 +70,7 @@ impl Bars {
         // Names and sizes stand beside the bars, so their widths are room that bars do not have.
         let names: Vec<String> = self.names[..n]
             .iter()
-            .map(|name| label(name, LABEL_CHARS_MAX))
+            .map(|name| fitting(name, NAME_WIDTH))
             .collect();
         let names_width = names.iter().map(|name| text_width(name)).max();
         let sizes: Vec<String> = (0..n).map(|row| self.shown(self.total(row))).collect();
@@ -98,7 +100,8 @@ impl Bars {
             let left = chart.backend_coord(&(0.0, top)).0;
             let right_of = Pos::new(HPos::Left, VPos::Center);
             let left_of = Pos::new(HPos::Right, VPos::Center);
-            area.draw_text(&names[row], &words(Ink::Text, left_of), (left - 6, middle))?;
+            let name = with_whole(&names[row], &self.names[row]);
+            area.draw_text(&name, &words(Ink::Text, left_of), (left - 6, middle))?;
             area.draw_text(&sizes[row], &words(Ink::Muted, right_of), (x + 5, middle))?;
         }
         Ok(())

@@ -14,6 +14,8 @@ use plotters_backend::{
     BackendColor, BackendCoord, BackendStyle, BackendTextStyle, DrawingErrorKind, FontTransform,
 };
 
+use crate::text::{ELLIPSIS, TEXT_CHARS_MAX, label};
+
 /// Units of a drawing's width. A drawing is scaled to its place, which is about as wide on a phone.
 pub(super) const WIDTH: u32 = 480;
 
@@ -153,9 +155,53 @@ pub(super) fn words(ink: Ink, pos: Pos) -> TextStyle<'static> {
     }
 }
 
-/// About how wide a text is, in units.
+/// About how wide a text is, in units: rather too wide than too narrow, because room is made by it.
 pub(super) fn text_width(text: &str) -> u32 {
-    (text.chars().count() as f64 * f64::from(TEXT_SIZE) * LETTER_WIDTH).ceil() as u32
+    let heights: f64 = text.chars().map(letter_width).sum();
+    (heights * f64::from(TEXT_SIZE)).ceil() as u32
+}
+
+/// About how wide a letter is, of its height, in the fonts of browsers without serifs.
+fn letter_width(c: char) -> f64 {
+    match c {
+        'i' | 'j' | 'l' | 't' | 'f' | 'r' | 'I' | ' ' | '.' | ',' | ':' | ';' | '\'' | '|' => 0.42,
+        'm' | 'w' | 'M' | 'W' | '@' | '%' | '…' | '—' => 1.0,
+        // Scripts with square letters, and pictures.
+        '\u{1100}'.. => 1.05,
+        c if c.is_uppercase() => 0.75,
+        _ => 0.64,
+    }
+}
+
+/// As much of a text as has room in `width` units.
+pub(super) fn fitting(text: &str, width: u32) -> String {
+    let shown = label(text, TEXT_CHARS_MAX);
+    if text_width(&shown) <= width {
+        return shown;
+    }
+
+    let most = f64::from(width) / f64::from(TEXT_SIZE) - letter_width(ELLIPSIS);
+    let mut cut = String::new();
+    let mut so_far = 0.0;
+    for c in shown.chars() {
+        so_far += letter_width(c);
+        if so_far > most {
+            break;
+        }
+        cut.push(c);
+    }
+    cut.push(ELLIPSIS);
+    cut
+}
+
+/// Stands between what is shown of a text and the whole of it. No text that is shown has it, because characters that
+/// control become spaces.
+const WHOLE: char = '\0';
+
+/// A text for [`Svg`], which plotters hands on as it is: `shown`, and `whole` for who rests the pointer on it.
+pub(super) fn with_whole(shown: &str, whole: &str) -> String {
+    let whole = label(whole, TEXT_CHARS_MAX);
+    format!("{shown}{WHOLE}{whole}")
 }
 
 /// Draws for plotters.
@@ -306,8 +352,17 @@ impl DrawingBackend for Svg<'_> {
             self.put(format_args!(" transform=\"rotate({degrees},{x},{y})\""));
         }
         self.put(format_args!(">"));
+        let (shown, whole) = match text.split_once(WHOLE) {
+            Some((shown, whole)) => (shown, Some(whole)),
+            None => (text, None),
+        };
         // Escapes what it is given.
-        let _ = write!(Escaper::new(self.out), "{text}");
+        let _ = write!(Escaper::new(self.out), "{shown}");
+        if let Some(whole) = whole {
+            self.put(format_args!("<title>"));
+            let _ = write!(Escaper::new(self.out), "{whole}");
+            self.put(format_args!("</title>"));
+        }
         self.put(format_args!("</text>"));
         Ok(())
     }
