@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +20,10 @@ use crate::support::{
 
 /// For a server to begin, an answer to come, or a process to end.
 const WAIT: Duration = Duration::from_secs(60);
+/// For a hundred songs at once, on a machine that does other things, too.
+const ALL_ANSWERED: Duration = Duration::from_secs(300);
+/// Connections that a server has at once.
+const CONNECTIONS_MAX: usize = 256;
 /// Bytes that a server may grow by under uploads that it refuses: less than a few of those would take.
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
 
@@ -45,9 +49,14 @@ pub(crate) fn trials() -> Vec<Trial> {
             other_hosts_and_origins_are_refused,
         ),
         of_trainer(
-            "serve::twenty_at_once_are_all_answered",
-            twenty_at_once_are_all_answered,
+            "serve::a_hundred_at_once_are_all_answered",
+            a_hundred_at_once_are_all_answered,
         ),
+        of_trainer(
+            "serve::who_is_silent_is_ended_and_costs_nobody_an_answer",
+            who_is_silent_is_ended_and_costs_nobody_an_answer,
+        ),
+        of_trainer("serve::no_upload_touches_a_disk", no_upload_touches_a_disk),
         of_trainer(
             "serve::a_killed_model_is_started_again",
             a_killed_model_is_started_again,
@@ -70,7 +79,7 @@ struct Server {
     child: Child,
     port: u16,
     err: Option<JoinHandle<String>>,
-    /// Where its temporary files would be.
+    /// Its working folder, and where its temporary files would be.
     tmp: PathBuf,
 }
 
@@ -78,7 +87,8 @@ impl Server {
     fn start(words: &[&str]) -> Result<Self, Failed> {
         let tmp = scratch("serve-tmp");
         let mut command = wavemill(["serve", "--port", "0", "--run"]);
-        command.arg(trained()).args(words).env("TMPDIR", &tmp);
+        command.arg(trained()).args(words);
+        command.current_dir(&tmp).env("TMPDIR", &tmp);
         let mut child = command
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -137,6 +147,19 @@ impl Server {
         let head = format!("GET {path} HTTP/1.1\r\n{}\r\n", self.own_host());
         stream.write_all(head.as_bytes())?;
         Said::read(stream)
+    }
+
+    /// Waits until its health check says so.
+    fn is_healthy_within(&self, limit: Duration, want: bool) -> Result<(), Failed> {
+        let status = if want { 200 } else { 503 };
+        let begin = Instant::now();
+        while begin.elapsed() < limit {
+            if self.get("/healthz")?.status == status {
+                return Ok(());
+            }
+            sleep(Duration::from_millis(20));
+        }
+        Err(format!("its health is never {status}").into())
     }
 
     /// The processes of its models.
@@ -205,6 +228,7 @@ impl Drop for Server {
 #[derive(Debug)]
 struct Said {
     status: u16,
+    head: String,
     body: String,
 }
 
@@ -216,8 +240,15 @@ impl Said {
         let status = head.split(' ').nth(1).ok_or("no status")?.parse()?;
         Ok(Self {
             status,
+            head: head.to_lowercase(),
             body: body.to_owned(),
         })
+    }
+
+    /// What a header says; its name in small letters.
+    fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 
     fn json(&self) -> Result<Value, Failed> {
@@ -424,28 +455,38 @@ fn other_hosts_and_origins_are_refused() -> Result<(), Failed> {
     server.end()?.exits(130).map(drop)
 }
 
-fn twenty_at_once_are_all_answered() -> Result<(), Failed> {
-    let server = Server::start(&["--in-flight", "4"])?;
-    let song = a_wav(3);
-    let answered = AtomicUsize::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..20 {
-            scope.spawn(|| {
-                let begin = Instant::now();
-                while begin.elapsed() < WAIT {
-                    match server.predict("a.wav", &song).map(|said| said.status) {
-                        Ok(200) => {
-                            answered.fetch_add(1, Ordering::Relaxed);
-                            return;
-                        }
-                        Ok(503) => sleep(Duration::from_millis(100)),
-                        _ => return,
-                    }
-                }
-            });
+/// Each song is answered under its own name, at once or after the refusals that say when to ask again.
+fn a_hundred_at_once_are_all_answered() -> Result<(), Failed> {
+    let server = Server::start(&["--in-flight", "8"])?;
+    let song = a_wav(1);
+    let refused = AtomicUsize::new(0);
+
+    let answered = std::thread::scope(|scope| {
+        let mut asking = Vec::new();
+        for number in 0..100 {
+            let name = format!("song-{number}.wav");
+            let (server, song, refused) = (&server, &song, &refused);
+            asking.push(scope.spawn(move || answered_at_last(server, &name, song, refused)));
         }
-    });
-    same("answered", answered.into_inner(), 20)?;
+
+        let mut answered = 0;
+        for one in asking {
+            one.join().map_err(|_| "nobody asked")??;
+            answered += 1;
+        }
+        Ok::<usize, String>(answered)
+    })?;
+    same("answered", answered, 100)?;
+    // Else nothing was seen of what a full server says.
+    same("some were refused", refused.into_inner() > 0, true)?;
+
+    let metrics = server.get("/metrics")?.body;
+    for line in [
+        "wavemill_requests_total{path=\"/api/predict\",status=\"200\"} 100",
+        "wavemill_in_flight 0",
+    ] {
+        same(line, metrics.lines().any(|found| found == line), true)?;
+    }
     server.end()?.exits(130).map(drop)
 }
 
@@ -470,10 +511,126 @@ fn wait_for_the_end_of(process: u32) -> Result<(), Failed> {
     }
 }
 
+/// Asks until there is an answer, as often as the server says.
+fn answered_at_last(
+    server: &Server,
+    name: &str,
+    song: &[u8],
+    refused: &AtomicUsize,
+) -> Result<(), String> {
+    let begin = Instant::now();
+    while begin.elapsed() < ALL_ANSWERED {
+        let said = server.predict(name, song);
+        let said = said.map_err(|error| format!("{name}: {error:?}"))?;
+        if said.status == 200 {
+            let json = said.json().map_err(|error| format!("{error:?}"))?;
+            return match json["file"] == name {
+                true => Ok(()),
+                false => Err(format!("{name} got the answer of {}", json["file"])),
+            };
+        }
+
+        let again_s = said.header("retry-after").and_then(|s| s.parse().ok());
+        let (503, Some(again_s)) = (said.status, again_s) else {
+            return Err(format!("{name}: {said:?}"));
+        };
+        refused.fetch_add(1, Ordering::Relaxed);
+        sleep(Duration::from_secs(again_s));
+    }
+    Err(format!("{name} was refused to the end"))
+}
+
+/// By the limits as they are: 10 s for a head, and 10 s of silence.
+fn who_is_silent_is_ended_and_costs_nobody_an_answer() -> Result<(), Failed> {
+    let server = Server::start(&[])?;
+    let song = a_wav(1);
+    let begin = Instant::now();
+
+    // More than may be connected at once, so that the song has to wait until some of them are ended.
+    let mut silent = Vec::new();
+    for _ in 0..CONNECTIONS_MAX + 20 {
+        silent.push(server.connect()?);
+    }
+    let waits = server.predict("a.wav", &song)?;
+    same("behind the silent ones", waits.status, 200)?;
+    same(
+        "they were waited for",
+        begin.elapsed() > Duration::from_secs(5),
+        true,
+    )?;
+
+    // Half a head, half a body, and half a body of one that says that no more comes.
+    let mut half_a_head = server.connect()?;
+    half_a_head.write_all(b"POST /api/pre")?;
+    let headers = format!("{}Content-Length: {}\r\n", server.own_host(), song.len());
+    let half = &song[..song.len() / 2];
+    let half_a_body = server.begin("/api/predict", &headers, half)?;
+    let broken_off = server.begin("/api/predict", &headers, half)?;
+    broken_off.shutdown(Shutdown::Write)?;
+
+    let mut nothing = Vec::new();
+    half_a_head.read_to_end(&mut nothing)?;
+    let said = String::from_utf8_lossy(&nothing);
+    let is_ended = said.is_empty() || said.starts_with("HTTP/1.1 408");
+    same(&format!("half a head: {said}"), is_ended, true)?;
+    Said::read(half_a_body)?.refuses(408, "after 10 s it was ended")?;
+    let mut nothing = Vec::new();
+    // Its client may be told, or find the connection closed.
+    let _ = BufReader::new(broken_off).read_to_end(&mut nothing);
+    for mut stream in silent {
+        let mut nothing = Vec::new();
+        // Closed in order, or reset.
+        let _ = stream.read_to_end(&mut nothing);
+    }
+    same("ended in time", begin.elapsed() < 2 * WAIT, true)?;
+
+    let metrics = server.get("/metrics")?.body;
+    let is_idle = metrics.lines().any(|line| line == "wavemill_in_flight 0");
+    same("places are free", is_idle, true)?;
+    same("a song", server.predict("a.wav", &song)?.status, 200)?;
+    server.end()?.exits(130).map(drop)
+}
+
+/// Not while a song is answered, and not after a server that could clean up nothing.
+fn no_upload_touches_a_disk() -> Result<(), Failed> {
+    let mut server = Server::start(&[])?;
+    let song = a_wav(30);
+    let model = server.model()?;
+    signal("STOP", model)?;
+    let headers = format!("{}Content-Length: {}\r\n", server.own_host(), song.len());
+    let waiting = server.begin("/api/predict", &headers, &song)?;
+    let half = &song[..song.len() / 2];
+    let _incoming = server.begin("/api/predict", &headers, half)?;
+    sleep(Duration::from_secs(2));
+
+    same("files", files_below(&server.tmp), Vec::new())?;
+    // A file without a name would be open.
+    for entry in fs::read_dir(format!("/proc/{}/fd", server.child.id()))? {
+        // One that was closed meanwhile has none.
+        let Ok(open) = fs::read_link(entry?.path()) else {
+            continue;
+        };
+        let open = open.to_string_lossy().into_owned();
+        let is_no_file = !open.starts_with('/') || open.starts_with("/dev/");
+        same(&open, is_no_file, true)?;
+    }
+
+    server.child.kill()?;
+    server.child.wait()?;
+    // It ends with the pipe from the server.
+    signal("CONT", model)?;
+    drop(waiting);
+    same(
+        "files of a killed one",
+        files_below(&server.tmp),
+        Vec::new(),
+    )
+}
+
 fn a_killed_model_is_started_again() -> Result<(), Failed> {
     let server = Server::start(&[])?;
     let song = a_wav(3);
-    // While nobody asks, nobody notices.
+    // One that dies while nobody asks it costs no song.
     let first = server.model()?;
     signal("KILL", first)?;
     wait_for_the_end_of(first)?;
@@ -481,8 +638,15 @@ fn a_killed_model_is_started_again() -> Result<(), Failed> {
     let second = server.model()?;
     same("another process", first != second, true)?;
 
+    // Who looks after its health sees that it is gone, and that it comes back without a song.
+    signal("KILL", second)?;
+    server.is_healthy_within(WAIT, false)?;
+    server.is_healthy_within(WAIT, true)?;
+    let third = server.model()?;
+    same("another process", second != third, true)?;
+
     // One that dies over a song costs that song.
-    signal("STOP", second)?;
+    signal("STOP", third)?;
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| {
             server
@@ -490,7 +654,7 @@ fn a_killed_model_is_started_again() -> Result<(), Failed> {
                 .map_err(|error| format!("{error:?}"))
         });
         sleep(Duration::from_secs(1));
-        signal("KILL", second)?;
+        signal("KILL", third)?;
         let said = asked.join().map_err(|_| "nobody asked")??;
         said.refuses(502, "it is started again")
     })?;
@@ -506,6 +670,9 @@ fn sigterm_ends_songs_in_progress_first() -> Result<(), Failed> {
     signal("STOP", model)?;
     let headers = format!("{}Content-Length: {}\r\n", server.own_host(), song.len());
     let asked = server.begin("/api/predict", &headers, &song)?;
+    // One whose upload has begun is in progress, too.
+    let (first, rest) = song.split_at(song.len() / 2);
+    let mut sending = server.begin("/api/predict", &headers, first)?;
     // A connection that asks nothing is not waited for.
     let silent = server.connect()?;
     sleep(Duration::from_secs(1));
@@ -516,6 +683,8 @@ fn sigterm_ends_songs_in_progress_first() -> Result<(), Failed> {
     same("nobody new", server.connect().is_err(), true)?;
     signal("CONT", model)?;
     same("the song", Said::read(asked)?.status, 200)?;
+    sending.write_all(rest)?;
+    same("the upload", Said::read(sending)?.status, 200)?;
     let ran = server.ended()?.exits(130)?;
     ran.says(&["ended by a signal; the songs in progress were answered"])?;
     same(

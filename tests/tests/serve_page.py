@@ -16,7 +16,8 @@ import subprocess
 import sys
 import time
 
-WAIT_S = 120
+# For all songs, on a machine that does other things, too.
+WAIT_S = 300
 
 STATE = """({
   songs: [...document.querySelectorAll('#songs li')].map((item) => ({

@@ -92,8 +92,15 @@ impl Model {
         self.starts.load(Ordering::Relaxed)
     }
 
-    /// Whether it could answer now. One that is answering can.
+    /// Whether it could answer now. One that is answering can; one that ended while nobody asked it cannot.
     pub(crate) fn is_ready(&self) -> bool {
+        // Whoever holds the lock finds out by itself.
+        if let Ok(mut place) = self.process.try_lock() {
+            let has_ended = place.as_mut().is_some_and(|process| !process.is_alive());
+            if has_ended {
+                self.is_loaded.store(false, Ordering::Relaxed);
+            }
+        }
         self.is_loaded.load(Ordering::Relaxed)
     }
 
@@ -284,7 +291,7 @@ mod tests {
             assert_eq!(model.ask(b"a\n").await.expect("an answer"), ["a"]);
             assert_eq!(model.starts(), 2);
 
-            // One that ended while nobody asked it is not even noticed.
+            // One that ended while nobody asked it costs no song.
             let pid = model
                 .process
                 .lock()
@@ -297,7 +304,9 @@ mod tests {
                 .status();
             assert!(kill.expect("kill").success());
             tokio::time::sleep(Duration::from_millis(300)).await;
+            assert!(!model.is_ready());
             assert_eq!(model.ask(b"b\n").await.expect("an answer"), ["b"]);
+            assert!(model.is_ready());
         });
     }
 
