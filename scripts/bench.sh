@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
 # Measures wavemill beside its Python peers, alternating in one run, and writes docs/benchmarks/*.md.
 #
-# usage: scripts/bench.sh [extract|catalog|stages|kernels|loader|all] [ROUNDS]      default: all, 5 rounds
+# usage: scripts/bench.sh [extract|catalog|stages|kernels|loader|serve|all] [ROUNDS]      default: all, 5 rounds
 #   extract   MP3s to a committed store: librosa, soundfile + soxr + torchaudio, torchcodec; threads; peak memory
 #   catalog   tracks.csv of FMA's size: DuckDB, Polars
 #   stages    decode, resample and log-mel of the Python chains
 #   kernels   wavemill's own kernels (criterion)
 #   loader    the trainer's batches from a store: memory-mapped .npy, HDF5, pyarrow, torch's DataLoader
+#   serve     from a song to its answer by HTTP: Gradio with the same model as TorchScript
 #
 # Needs about 6 GB for the peers (.venv), FFmpeg's libraries for torchcodec, and WAVEMILL_DATA (default ../shared/data).
+# WAVEMILL_BIN_DIR=DIR has serve use the programs of that folder; else it builds them.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi
@@ -41,13 +43,22 @@ loader() {
     .venv/bin/python scripts/peers/loader.py "$bench" $docs/loader.md "$rounds"
 }
 
+# The peers and the data are there already.
+serve() {
+    local programs=${WAVEMILL_BIN_DIR:-${wavemill%/*}}
+    if [[ -z ${WAVEMILL_BIN_DIR:-} ]]; then
+        scripts/libtorch.sh && scripts/build.sh -p wavemill-trainer || return 1
+    fi
+    .venv/bin/python scripts/peers/serve.py "$programs" "$data" $docs/serve.md "$rounds"
+}
+
 peers() {
     .venv/bin/python scripts/peers/bench.py "$1" "$wavemill" "$data" "$docs/$1.md" "$rounds"
 }
 
 case $kind in
-    all) kinds=(kernels catalog stages extract loader) ;;
-    extract | catalog | stages | kernels | loader) kinds=("$kind") ;;
+    all) kinds=(kernels catalog stages extract loader serve) ;;
+    extract | catalog | stages | kernels | loader | serve) kinds=("$kind") ;;
     *) echo "unknown bench $kind; see --help" >&2; exit 2 ;;
 esac
 mkdir -p $docs
@@ -56,11 +67,11 @@ if [[ $kind != kernels && $kind != loader ]]; then
     command -v ffmpeg >/dev/null || echo 'no ffmpeg: torchcodec will not load (apt-get install ffmpeg)' >&2
     step 'peers (.venv)' scripts/peers/setup.sh --bench
     wavemill=${CARGO_TARGET_DIR:-target}/v3/release/wavemill
-    step 'release build' scripts/build.sh
+    if [[ $kind != serve ]]; then step 'release build' scripts/build.sh; fi
 fi
 for one in "${kinds[@]}"; do
     case $one in
-        kernels | loader) step "$one" "$one" ;;
+        kernels | loader | serve) step "$one" "$one" ;;
         *) step "$one" peers "$one" ;;
     esac
 done

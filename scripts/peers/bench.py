@@ -37,6 +37,7 @@ OUR_STAGES = {
     "log-mel, min-max and packing: wavemill": "features",
     "Parquet, compressed: wavemill": "encode",
 }
+PEERS = ("librosa", "soundfile", "soxr", "torch", "torchaudio", "torchcodec", "duckdb", "polars")
 STAGES = {
     "decode: librosa": ("decode", "librosa"),
     "decode: soundfile": ("decode", "soundfile"),
@@ -49,21 +50,25 @@ STAGES = {
 }
 
 
-def measured(kind):
-    """Where, with what and by which command it was measured: two Markdown paragraphs."""
+def machine(names=PEERS):
+    """Where and with what it was measured: a line of processor, day and versions."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
     versions = []
-    for name in ("librosa", "soundfile", "soxr", "torch", "torchaudio", "torchcodec", "duckdb", "polars"):
+    for name in names:
         try:
             versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             continue
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE).stdout
     today = datetime.date.today().isoformat()
-    where = f"{model}, {os.cpu_count()} cores; {today}; wavemill {commit.strip()}; {', '.join(versions)}."
-    return f"{where}\n\nCommand: `scripts/bench.sh {kind}`."
+    return f"{model}, {os.cpu_count()} cores; {today}; wavemill {commit.strip()}; {', '.join(versions)}."
+
+
+def measured(kind):
+    """The same, and by which command: two Markdown paragraphs."""
+    return f"{machine()}\n\nCommand: `scripts/bench.sh {kind}`."
 
 
 def program(command, n_cores=None):
@@ -118,9 +123,9 @@ def best(results, name, key):
     return min(result[key] for result in results[name])
 
 
-def archive(data, folder):
-    """An FMA-shaped archive of CLIPS labelled clips of 30 s, copies of real ones: (its metadata, its audio, its files, how
-    many differ)."""
+def archive(data, folder, clips=CLIPS):
+    """An FMA-shaped archive of labelled clips of 30 s, copies of real ones: (its metadata, its audio, its files, how many
+    differ)."""
     header, rows = [], []
     for source in (data / "audio" / "fma_real", data / "fma_like"):
         with open(source / "tracks.csv", encoding="utf-8", newline="") as file:
@@ -136,7 +141,7 @@ def archive(data, folder):
     with open(folder / "metadata" / "tracks.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows(header)
-        for index in range(CLIPS):
+        for index in range(clips):
             record, path = rows[index % len(rows)]
             name = f"{1000 + index:06d}"
             target = folder / "audio" / name[:3] / f"{name}.mp3"
@@ -144,7 +149,7 @@ def archive(data, folder):
             shutil.copyfile(path, target)
             writer.writerow([str(1000 + index), *record[1:]])
             files.append(target)
-    return folder / "metadata", folder / "audio", files, min(len(rows), CLIPS)
+    return folder / "metadata", folder / "audio", files, min(len(rows), clips)
 
 
 def split_header(reader):

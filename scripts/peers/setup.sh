@@ -8,9 +8,10 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/../lib.sh"
 cd "$here/../.."
 lists=(requirements.txt)
+bench=false
 case ${1:-} in
     --help) usage "$here/setup.sh"; exit 0 ;;
-    --bench) lists+=(requirements-bench.txt) ;;
+    --bench) lists+=(requirements-bench.txt); bench=true ;;
 esac
 
 python=${PYTHON:-python3}
@@ -29,3 +30,4 @@ install() {
 }
 for list in "${lists[@]}"; do install "$list"; done
 install requirements-datasets4.txt --no-deps --upgrade --target .venv/datasets4
+if $bench; then install requirements-gradio.txt --upgrade --target .venv/gradio; fi
