@@ -19,6 +19,7 @@ mod grow;
 mod images;
 mod manifests;
 mod memory;
+mod mlflow;
 mod peers;
 mod prompt;
 mod random_growth;
@@ -65,6 +66,7 @@ fn main() {
         random_growth::trials(),
         manifests::trials(),
         memory::trials(),
+        mlflow::trials(),
         peers::trials(),
         prompt::trials(),
         ranks::trials(),

@@ -123,7 +123,7 @@ fn python(script: &Path, words: &[impl AsRef<OsStr>]) -> Result<Ran, Failed> {
 }
 
 /// One of `scripts/peers`.
-fn script(name: &str) -> PathBuf {
+pub(crate) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../scripts/peers")
         .join(name)

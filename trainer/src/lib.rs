@@ -24,4 +24,5 @@ mod safetensors;
 pub mod strategy;
 #[cfg(test)]
 mod testing;
+pub mod tracking;
 mod trained;

@@ -28,6 +28,7 @@ use crate::dataset::{Dataset, Loader, LoaderPlan, Side, n_batches};
 use crate::evaluate;
 use crate::learner::{LearnError, Learner, StepContext, StepSummary};
 use crate::strategy::Collective;
+use crate::tracking::Tracker;
 
 use checks::{same_files, same_store, warnings};
 use records::Records;
@@ -56,6 +57,8 @@ pub struct Job {
     pub prefetch_batches: usize,
     /// Whether the test split is asked at the end; trials of a sweep leave it alone.
     pub test: bool,
+    /// Rank 0's, where the run is at an MLflow server, which is told how it ends.
+    pub tracker: Option<Tracker>,
     /// Told the selecting metric's values after each epoch; false ends the run.
     pub keep_going: Option<KeepGoing>,
 }
@@ -68,6 +71,20 @@ pub type KeepGoing = Box<dyn Fn(&[f64]) -> bool + Send + Sync>;
 /// # Errors
 /// [`RunError`]; [`RunError::Stopped`] after `monitor.stop`, with a checkpoint written.
 pub fn fit(
+    job: &Job,
+    data: &Arc<Dataset>,
+    ranks: &'static dyn Collective,
+    monitor: &RunMonitor,
+) -> Result<FitOutcome, RunError> {
+    let fitted = train(job, data, ranks, monitor);
+    if let Some(tracker) = &job.tracker {
+        records::tell_end(tracker, &fitted);
+    }
+    fitted
+}
+
+/// From the first step, or the last checkpoint, to the scores.
+fn train(
     job: &Job,
     data: &Arc<Dataset>,
     ranks: &'static dyn Collective,
@@ -127,7 +144,7 @@ struct Run<'a> {
     /// Of [`RunMonitor::wait_ns`], what the log has.
     logged_wait_ns: u64,
     /// Rank 0's.
-    records: Option<Records>,
+    records: Option<Records<'a>>,
     /// When this process began the epoch.
     epoch_start: Instant,
 }

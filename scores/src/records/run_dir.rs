@@ -12,10 +12,11 @@ use super::RecordError;
 
 const RESULT: &str = "result.json";
 const TRAINING_LIST: &str = "training.parquet";
+const MLFLOW: &str = "mlflow.json";
 /// How the names of TensorBoard's files begin.
 const EVENTS: &str = "events.out.tfevents.";
 /// What else a run writes before its first checkpoint; `.ranks` is what its ranks look for at the start.
-const BEGINNING: [&str; 9] = [
+const BEGINNING: [&str; 11] = [
     "config.toml",
     "config.tmp",
     "input.json",
@@ -23,6 +24,8 @@ const BEGINNING: [&str; 9] = [
     TRAINING_LIST,
     "training.tmp",
     "log.jsonl",
+    MLFLOW,
+    "mlflow.tmp",
     "checkpoints",
     ".ranks",
 ];
@@ -35,6 +38,7 @@ const BEGINNING: [&str; 9] = [
 /// | `training.parquet` | the tracks that it trained on |
 /// | `log.jsonl` | one line an event, appended |
 /// | `events.out.tfevents.*` | the same figures for TensorBoard |
+/// | `mlflow.json` | which run it is at an MLflow server; only where one is told of it |
 /// | `checkpoints/` | to go on from, and the best |
 /// | `result.json` | the scores; there once the run is complete |
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,6 +224,32 @@ impl RunDir {
     /// [`RecordError::Io`].
     pub fn write_training_list(&self, bytes: &[u8]) -> Result<(), RecordError> {
         self.replace(&self.training_list(), bytes)
+    }
+
+    /// Path of what it remembers of MLflow.
+    #[must_use]
+    pub fn mlflow(&self) -> PathBuf {
+        self.path.join(MLFLOW)
+    }
+
+    /// Writes that, whole or not at all.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`].
+    pub fn write_mlflow(&self, bytes: &[u8]) -> Result<(), RecordError> {
+        self.replace(&self.mlflow(), bytes)
+    }
+
+    /// What was written there; `None` of a run that was at no server.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`].
+    pub fn read_mlflow(&self) -> Result<Option<Vec<u8>>, RecordError> {
+        let path = self.mlflow();
+        match fs::read(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            read => read.map(Some).map_err(RecordError::io(&path, "read")),
+        }
     }
 
     /// Writes the scores, whole or not at all: indented, keys sorted, so that equal results are equal bytes.

@@ -8,6 +8,7 @@ mod input;
 mod interrupt;
 mod jobs;
 mod like;
+mod mlflow;
 mod models;
 mod output;
 mod predict;

@@ -5,23 +5,25 @@ use wavemill_schemas::config::Config;
 use wavemill_scores::metrics::{Predictions, Report};
 use wavemill_scores::records::{EventPicture, EventWriter, Log, RecordError, ResumePoint, RunDir};
 
-use super::{Job, RunError};
+use super::{FitOutcome, Job, RunError};
 use crate::checkpoint::State;
+use crate::tracking::{Ending, Tracker};
 
 /// Classes that the note of a picture names, at most.
 const NAMED_MAX: usize = 200;
 /// Characters of a class in it, at most.
 const NAME_CHARS_MAX: usize = 40;
 
-/// Log, TensorBoard and configuration of a run's folder.
-pub(super) struct Records {
+/// Log, TensorBoard and configuration of a run's folder, and its run at an MLflow server.
+pub(super) struct Records<'a> {
     pub(super) folder: RunDir,
     log: Log,
     events: EventWriter,
+    tracker: Option<&'a Tracker>,
 }
 
-impl Records {
-    pub(super) fn open(job: &Job, state: &State, world_size: usize) -> Result<Self, RunError> {
+impl<'a> Records<'a> {
+    pub(super) fn open(job: &'a Job, state: &State, world_size: usize) -> Result<Self, RunError> {
         let folder = RunDir::open(&job.folder)?;
         // Its lock comes first: whoever else writes this run must not lose events below.
         let mut log = Log::open(&folder.log())?;
@@ -46,6 +48,7 @@ impl Records {
             folder,
             log,
             events,
+            tracker: job.tracker.as_ref(),
         })
     }
 
@@ -88,6 +91,9 @@ impl Records {
         values: &[(&str, f64)],
     ) -> Result<(), RunError> {
         self.log.append("epoch", epoch, step, values)?;
+        if let Some(tracker) = self.tracker {
+            tracker.epoch(step, values);
+        }
         Ok(self.events.scalars(step, values)?)
     }
 
@@ -110,6 +116,9 @@ impl Records {
             let Some(picture) = matrix.to_png() else {
                 continue;
             };
+            if let Some(tracker) = self.tracker {
+                tracker.picture(target.target(), &picture.png);
+            }
             self.events.picture(
                 step,
                 &EventPicture {
@@ -123,6 +132,39 @@ impl Records {
         }
         Ok(())
     }
+}
+
+/// Tells the server how the run ended, and its scores on the test split.
+pub(super) fn tell_end(tracker: &Tracker, fitted: &Result<FitOutcome, RunError>) {
+    let result = match fitted {
+        Ok(outcome) => &outcome.result,
+        Err(RunError::Stopped { .. }) => return tracker.end(Ending::Killed, 0, &[]),
+        Err(_) => return tracker.end(Ending::Failed, 0, &[]),
+    };
+
+    let mut scores = Vec::new();
+    for evaluation in &result.test {
+        let target = &evaluation.target;
+        // Of several labels a row nothing is right or wrong as a whole.
+        let pair = match &evaluation.segments.report {
+            Report::Single(report) => [
+                ("accuracy", report.accuracy),
+                ("macro_f1", report.macro_mean.f1),
+            ],
+            Report::Multi(report) => [
+                ("exact_match", report.exact_match),
+                ("macro_f1", report.f1_macro),
+            ],
+        };
+        for (name, value) in pair {
+            scores.push((format!("test/{target}/{name}"), value));
+        }
+    }
+    let named: Vec<(&str, f64)> = scores
+        .iter()
+        .map(|(name, value)| (name.as_str(), *value))
+        .collect();
+    tracker.end(Ending::Finished, result.steps, &named);
 }
 
 /// How the picture is read: it has no words of its own.

@@ -121,6 +121,7 @@ impl SweepWork {
         store: &Path,
         threads: u16,
         device: &str,
+        mlflow: &[&str],
     ) -> Result<Vec<TrialOutcome>> {
         let file = out.join("sweep.toml");
         write_whole(&file, |mut to| {
@@ -144,6 +145,7 @@ impl SweepWork {
             device,
             "--json",
         ]);
+        command.args(mlflow);
 
         let mut trials = Vec::new();
         for line in trainer::run(command)?.lines() {
