@@ -13,8 +13,8 @@ use wavemill_tests::{Failed, Trial};
 
 use crate::peers::script;
 use crate::support::{
-    finish, fit, last_step, of_trainer, run, run_in, same, scratch, start, trainer, wait_until,
-    whole,
+    Ran, finish, fit, last_step, of_trainer, run, run_in, same, scratch, start, trainer,
+    wait_until, whole,
 };
 
 /// MLflow's experiment, also a name that a URI has to escape.
@@ -196,15 +196,23 @@ fn a_server_that_is_away_is_told_before_a_run_is_made() -> Result<(), Failed> {
     let folder = scratch("mlflow-away");
     let address = format!("http://ann:secret@127.0.0.1:{port}");
     let ran = run(&mut small_fit(&folder, &address, 1)).exits(1)?;
-    ran.says(&[
-        "does not answer",
-        "`mlflow server`",
-        "train without --mlflow",
-    ])?;
+    says(&ran, &["does not answer", "`mlflow server`", "--mlflow"])?;
     same("no password", ran.err.contains("secret"), false)?;
     same("no run", std::fs::read_dir(&folder)?.count(), 0)?;
 
     let ran = run(&mut small_fit(&folder, "https://ann:secret@host", 1)).exits(2)?;
-    ran.says(&["--mlflow: https is not built in", "ssh -L"])?;
+    says(&ran, &["--mlflow: https is not built in", "ssh -L"])?;
     same("no password", ran.err.contains("secret"), false)
+}
+
+/// One line of error that holds all of these; a note may come before it.
+fn says(ran: &Ran, words: &[&str]) -> Result<(), Failed> {
+    let mut lines = ran.err.lines();
+    let line = lines.rfind(|line| line.starts_with("wavemill-train: "));
+    let line = line.ok_or_else(|| format!("no error: {}", ran.err))?;
+    same("the last line", ran.err.lines().last(), Some(line))?;
+    match words.iter().find(|word| !line.contains(*word)) {
+        Some(word) => Err(format!("`{word}` is not in: {line}").into()),
+        None => Ok(()),
+    }
 }

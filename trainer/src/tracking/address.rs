@@ -13,6 +13,8 @@ const USERNAME: &str = "MLFLOW_TRACKING_USERNAME";
 const PASSWORD: &str = "MLFLOW_TRACKING_PASSWORD";
 const TOKEN: &str = "MLFLOW_TRACKING_TOKEN";
 
+const NO_ADDRESS: &str = "it is no address of a server, such as http://127.0.0.1:5000";
+
 /// A server, and how requests to it are signed.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Address {
@@ -38,9 +40,7 @@ impl Address {
         uri: &str,
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, TrackingError> {
-        let parsed: Uri = uri
-            .parse()
-            .map_err(|_| TrackingError::Uri("it is no URI"))?;
+        let parsed: Uri = uri.parse().map_err(|_| TrackingError::Uri(NO_ADDRESS))?;
         match parsed.scheme_str() {
             Some("http") => {}
             Some("https") => {
@@ -49,7 +49,7 @@ impl Address {
                      server, as with `ssh -L 5000:localhost:5000 HOST`, and give http://127.0.0.1:5000",
                 ));
             }
-            _ => return Err(TrackingError::Uri("it does not begin with http://")),
+            _ => return Err(TrackingError::Uri(NO_ADDRESS)),
         }
         if parsed.query().is_some() {
             return Err(TrackingError::Uri("a server's address has no `?`"));
@@ -167,12 +167,12 @@ mod tests {
     fn what_is_no_address_is_said_without_its_words() {
         for (uri, said) in [
             ("https://ann:secret@host", "https is not built in"),
-            ("sqlite:///secret.db", "http://"),
-            ("file:secret", "URI"),
-            ("secret", "http://"),
+            ("sqlite:///secret.db", "no address"),
+            ("file:secret", "no address"),
+            ("secret", "no address"),
             ("http://ann:secret%4@host", "two hex digits"),
             ("http://host/?a=secret", "`?`"),
-            ("http://", "URI"),
+            ("http://", "no address"),
         ] {
             let error = Address::parse(uri, |_| None).expect_err(uri).to_string();
             assert!(error.contains(said), "{uri}: {error}");

@@ -131,7 +131,7 @@ impl Worker {
         for batch in limits::parameter_batches(&self.shared.described.parameters) {
             let server = &self.shared.server;
             let logged = server.log_batch(&run.id, "params", batch, until);
-            self.pass_over_for_good(logged)?;
+            pass_over_for_good(logged)?;
         }
         self.remember(Memory {
             has_parameters: true,
@@ -146,7 +146,7 @@ impl Worker {
             let last_step = self.unsent.epochs[n_epochs - 1].step;
             let server = &self.shared.server;
             let logged = server.log_batch(&run.id, "metrics", batch, until);
-            self.pass_over_for_good(logged)?;
+            pass_over_for_good(logged)?;
 
             self.unsent.epochs.drain(..n_epochs);
             if let Some(memory) = self.memory.clone() {
@@ -172,20 +172,6 @@ impl Worker {
             n_epochs += 1;
         }
         (batch, n_epochs)
-    }
-
-    /// What the server will never take is told of and left out: else all that comes after would wait for it.
-    fn pass_over_for_good(
-        &mut self,
-        logged: Result<(), TrackingError>,
-    ) -> Result<(), TrackingError> {
-        match logged {
-            Err(error) if error.is_for_good() => {
-                eprintln!("warning: {error}; this is left out there");
-                Ok(())
-            }
-            logged => logged,
-        }
     }
 
     /// The last words. What fails here is told of; the run's own files are whole by now.
@@ -275,6 +261,17 @@ impl Worker {
                 words(&error)
             );
         }
+    }
+}
+
+/// What the server will never take is told of and left out: else all that comes after would wait for it.
+fn pass_over_for_good(logged: Result<(), TrackingError>) -> Result<(), TrackingError> {
+    match logged {
+        Err(error) if error.is_for_good() => {
+            eprintln!("warning: {error}; this is left out there");
+            Ok(())
+        }
+        logged => logged,
     }
 }
 
