@@ -46,6 +46,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             "train_report::other_files_are_left_alone",
             other_files_are_left_alone,
         ),
+        of_trainer(
+            "train_report::a_folder_of_runs_is_a_sweep",
+            a_folder_of_runs_is_a_sweep,
+        ),
         of_trainer("train_report::damage_is_named", damage_is_named),
         // Ignored where no browser is on PATH, or no trainer is built.
         Trial::test("train_report::a_browser_finds_nothing_to_load", move || {
@@ -247,6 +251,38 @@ fn two_runs_are_on_common_axes() -> Result<(), Failed> {
     // They are replaced by those of the next page.
     page(runs, &out, &words)?;
     Ok(())
+}
+
+fn a_folder_of_runs_is_a_sweep() -> Result<(), Failed> {
+    let folder = scratch("report-sweep");
+    let runs = folder.join("runs");
+    for (run, name) in two_runs()?.iter().zip(["one", "two"]) {
+        copy_folder(run, &runs.join(name));
+    }
+
+    let out = folder.join("page.html");
+    let plots = folder.join("plots");
+    let words = ["--plots", plots.to_str().ok_or("no text")?];
+    let (written, html) = page(std::slice::from_ref(&runs), &out, &words)?;
+    loads_nothing(&html)?;
+    let sections = ["Trials", "How training went", "Configuration"];
+    same("sections", texts(&written["sections"]), sections.to_vec())?;
+    same("runs", texts(&written["runs"]).len(), 2)?;
+    for words in ["The best first", "Parallel coordinates of 2 trials"] {
+        contains(&html, words)?;
+    }
+    same("files", files_below(&plots).len(), drawings(&html))?;
+
+    // Their scores fall from the first one to the last one.
+    let about = about(&html)?;
+    let best = |place: usize| about["trials"][place]["best"].as_f64();
+    let is_loss = about["select"] == "loss";
+    let is_sorted = if is_loss {
+        best(0) <= best(1)
+    } else {
+        best(0) >= best(1)
+    };
+    same("sorted", best(0).is_some() && is_sorted, true)
 }
 
 fn other_files_are_left_alone() -> Result<(), Failed> {

@@ -10,6 +10,7 @@ mod heat_map;
 mod histogram;
 mod lines;
 mod matrix;
+mod parallel;
 mod png;
 mod scatter;
 mod sound;
@@ -27,6 +28,7 @@ pub use heat_map::HeatMap;
 pub use histogram::Histogram;
 pub use lines::{Line, Lines, Spread};
 pub use matrix::{Matrix, PngPicture};
+pub use parallel::{AxisValue, Parallel, ParallelLine};
 pub(crate) use scatter::rules;
 pub use scatter::{Point, Scatter};
 pub use sound::Sound;
@@ -62,6 +64,8 @@ pub enum Plot {
     Matrix(Matrix),
     /// Points in a plane.
     Scatter(Scatter),
+    /// Things along axes that stand side by side.
+    Parallel(Parallel),
 }
 
 /// An axis of numbers.
@@ -140,6 +144,7 @@ impl Plot {
             Self::HeatMap(_) => None,
             Self::Matrix(matrix) => Some(matrix.picture()),
             Self::Scatter(scatter) => Some(scatter.picture()),
+            Self::Parallel(parallel) => Some(parallel.picture()),
         }
     }
 
@@ -147,6 +152,7 @@ impl Plot {
     fn is_wide(&self) -> bool {
         match self {
             Self::Matrix(matrix) => matrix.is_wide(),
+            Self::Parallel(parallel) => parallel.is_wide(),
             _ => false,
         }
     }
@@ -171,6 +177,7 @@ impl Plot {
             Self::HeatMap(map) => map.summary(),
             Self::Matrix(matrix) => matrix.summary(),
             Self::Scatter(scatter) => scatter.summary(),
+            Self::Parallel(parallel) => parallel.summary(),
         }
     }
 
@@ -179,6 +186,7 @@ impl Plot {
             Self::Bars(bars) => bars.keys(),
             Self::Lines(lines) => lines.keys(),
             Self::Scatter(scatter) => scatter.keys(),
+            Self::Parallel(parallel) => parallel.keys(),
             Self::Histogram(_) | Self::Funnel(_) | Self::HeatMap(_) | Self::Matrix(_) => Vec::new(),
         }
     }
@@ -192,6 +200,7 @@ impl Plot {
             Self::HeatMap(map) => map.table(),
             Self::Matrix(matrix) => matrix.table(),
             Self::Scatter(scatter) => scatter.table(),
+            Self::Parallel(parallel) => parallel.table(),
         }
     }
 }

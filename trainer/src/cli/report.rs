@@ -17,18 +17,22 @@ use wavemill_scores::records::RunDir;
 use super::exit::{self, UsageError};
 use super::{input, output};
 use crate::part_file;
-use crate::report::{self, RunRecord, RunStore};
+use crate::report::{self, RunRecord, RunStore, SweepRecord};
 
 const EXAMPLES: &str = "\
 Examples:
   wavemill-train report runs/cnn2d-1f2e3d4c-1                       # report-cnn2d-1f2e3d4c-1.html
   wavemill-train report runs/cnn2d-1f2e3d4c-1 runs/crnn-5a6b7c8d-1 --out models.html
   wavemill-train report runs/crnn-5a6b7c8d-1 --plots plots          # its charts as SVG files, too
+  wavemill-train report runs                                        # the trials of a sweep
 
 The page is one HTML file that loads nothing. It shows what the folders of the runs hold.
 Calibration, differences, intervals of classes and mistakes need what the model says of each row,
 and the map needs the places of rows. This writes both:
   wavemill-train eval RUN --predictions RUN/predictions.parquet --map RUN/map.parquet
+
+Of a folder of runs, such as `sweep` makes, the page shows the trials, the best one first: what they
+changed, and what they came to on validation.
 
 An earlier page of wavemill under the name is replaced, and any other file is left alone. The same
 holds for the charts of --plots.
@@ -45,7 +49,7 @@ const TITLE_CHARS_MAX: usize = 60;
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ReportCommand {
-    /// Folders that `fit` wrote; the others are compared with the first
+    /// Folders that `fit` wrote; the others are compared with the first. Or one folder of such folders
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
     /// The page [default: report-RUN.html in the current folder, or report.html for several runs]
@@ -62,7 +66,7 @@ pub(crate) struct ReportCommand {
 /// The answer of `report --json`.
 #[derive(Debug, Serialize)]
 struct Written<'a> {
-    /// Names of the runs, in order.
+    /// Names of the runs, in order; of a sweep the best one first.
     runs: Vec<&'a str>,
     /// The page.
     out: &'a Path,
@@ -74,6 +78,29 @@ struct Written<'a> {
     plots: Vec<&'a Path>,
     /// How long it took.
     seconds: f64,
+}
+
+/// What a page is about.
+enum Subject {
+    Runs(Vec<RunRecord>),
+    /// A folder of runs.
+    Sweep(SweepRecord),
+}
+
+impl Subject {
+    fn page(&self) -> Page {
+        match self {
+            Self::Runs(runs) => report::page(runs),
+            Self::Sweep(sweep) => report::sweep_page(sweep),
+        }
+    }
+
+    fn run_names(&self) -> Vec<&str> {
+        match self {
+            Self::Runs(runs) => runs.iter().map(|run| run.name.as_str()).collect(),
+            Self::Sweep(sweep) => sweep.names(),
+        }
+    }
 }
 
 /// A chart as a file that is not written yet.
@@ -89,12 +116,12 @@ impl ReportCommand {
     /// [`UsageError`], `ReportError`.
     pub(crate) fn run(&self) -> Result<u8> {
         let start = Instant::now();
-        let runs = self.read_runs()?;
-        let out = self.out_of(&runs);
+        let subject = self.read()?;
+        let out = self.out_of(&subject);
         // Before the work, which may take seconds.
         require_replaceable("--out", &out, "page", Page::is_ours)?;
 
-        let page = report::page(&runs);
+        let page = subject.page();
         let html = page.to_html();
         let plots = match &self.plots {
             Some(folder) => plots_of(&page, folder),
@@ -117,7 +144,7 @@ impl ReportCommand {
 
         let sections = page.sections.iter();
         self.tell(&Written {
-            runs: runs.iter().map(|run| run.name.as_str()).collect(),
+            runs: subject.run_names(),
             out: &out,
             bytes: html.len(),
             sections: sections.map(|section| section.title.as_str()).collect(),
@@ -125,6 +152,17 @@ impl ReportCommand {
             seconds: start.elapsed().as_secs_f64(),
         })?;
         Ok(0)
+    }
+
+    fn read(&self) -> Result<Subject> {
+        // A folder that is no run may hold some.
+        if let [path] = &self.runs[..]
+            && RunDir::open(path).is_err()
+            && let Some(sweep) = SweepRecord::read(path)?
+        {
+            return Ok(Subject::Sweep(sweep));
+        }
+        Ok(Subject::Runs(self.read_runs()?))
     }
 
     /// The runs, each under a name of its own.
@@ -144,12 +182,18 @@ impl ReportCommand {
         Ok(runs)
     }
 
-    fn out_of(&self, runs: &[RunRecord]) -> PathBuf {
-        match (&self.out, runs) {
-            (Some(out), _) => out.clone(),
-            (None, [run]) => format!("report-{}.html", run.name).into(),
-            (None, _) => "report.html".into(),
+    fn out_of(&self, subject: &Subject) -> PathBuf {
+        if let Some(out) = &self.out {
+            return out.clone();
         }
+        let name = match subject {
+            Subject::Sweep(sweep) => &sweep.name,
+            Subject::Runs(runs) => match &runs[..] {
+                [run] => &run.name,
+                _ => return "report.html".into(),
+            },
+        };
+        format!("report-{name}.html").into()
     }
 
     fn tell(&self, written: &Written<'_>) -> Result<()> {

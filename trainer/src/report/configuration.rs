@@ -7,15 +7,13 @@ use wavemill_pages::{Cell, Part, Section, Table};
 use super::RunRecord;
 
 /// Every value of a configuration by its dotted key, as `--set` takes it.
-type Values = BTreeMap<String, String>;
+pub(super) type Values = BTreeMap<String, String>;
 
 pub(super) fn section(runs: &[RunRecord]) -> Section {
     let mut section = Section::new("Configuration");
     let mut all = Vec::new();
     for run in runs {
-        let mut values = Values::new();
-        put("", &run.config, &mut values);
-        all.push(values);
+        all.push(values(&run.config));
     }
     let keys: BTreeSet<&String> = all.iter().flat_map(BTreeMap::keys).collect();
     if keys.is_empty() {
@@ -56,6 +54,13 @@ fn table(caption: &str, runs: &[RunRecord], all: &[Values], keys: &BTreeSet<&Str
         table.rows.push(cells);
     }
     table
+}
+
+/// All values of a configuration.
+pub(super) fn values(config: &toml::Table) -> Values {
+    let mut values = Values::new();
+    put("", config, &mut values);
+    values
 }
 
 fn put(section: &str, table: &toml::Table, into: &mut Values) {

@@ -1,8 +1,9 @@
 //! Training runs as a page for people: curves, scores, what was taken for what, and what was wrong.
 //!
-//! [`page`] is the flow: one function a section. Everything comes from the runs' folders: configuration, log, result,
-//! and the files of `eval` (`predictions.parquet`, `map.parquet`), where they are there; a section that lacks a file
-//! says which command writes it. Titles come from the store. Nothing here writes, trains or needs a device.
+//! [`page`] is the flow: one function a section; [`sweep_page`] is that of a folder of runs. Everything comes from the
+//! runs' folders: configuration, log, result, and the files of `eval` (`predictions.parquet`, `map.parquet`), where
+//! they are there; a section that lacks a file says which command writes it. Titles come from the store. Nothing here
+//! writes, trains or needs a device.
 
 mod calibration;
 mod classes;
@@ -18,6 +19,7 @@ mod rows;
 mod run_record;
 mod scores;
 mod titles;
+mod trials;
 mod words;
 
 #[cfg(test)]
@@ -29,6 +31,7 @@ use wavemill_scores::metrics::Report;
 
 pub(crate) use self::error::ReportError;
 pub(crate) use self::run_record::{RunRecord, RunStore};
+pub(crate) use self::trials::SweepRecord;
 
 /// Runs that have a fact of their own at the top, at most.
 const FACTS_MAX: usize = 4;
@@ -65,6 +68,27 @@ pub(crate) fn page(runs: &[RunRecord]) -> Page {
             "runs": names,
             "results": runs.iter().map(|run| &run.result).collect::<Vec<_>>(),
         }),
+    }
+}
+
+/// The page of a sweep.
+#[must_use]
+pub(crate) fn sweep_page(sweep: &SweepRecord) -> Page {
+    let sections = vec![
+        trials::section(sweep),
+        curves::section(&sweep.best),
+        configuration::section(&sweep.best),
+    ];
+
+    Page {
+        title: sweep.name.clone(),
+        lead: format!(
+            "The trials of a sweep of wavemill. Curves and configurations are those of the best {}.",
+            sweep.best.len()
+        ),
+        facts: sweep.facts(),
+        sections,
+        about: sweep.about(),
     }
 }
 

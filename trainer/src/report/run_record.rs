@@ -144,7 +144,7 @@ impl RunRecord {
 }
 
 /// The name of a folder, also of one that is given as `.`.
-fn name_of(path: &Path) -> String {
+pub(super) fn name_of(path: &Path) -> String {
     let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = whole.file_name().unwrap_or(path.as_os_str());
     name.to_string_lossy().into_owned()

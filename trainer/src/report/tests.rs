@@ -524,6 +524,54 @@ fn files_of_eval_are_read_back() {
 }
 
 #[test]
+fn the_trials_of_a_folder_are_there_with_the_best_first() {
+    let folder = tempfile::tempdir().expect("a folder");
+    assert!(SweepRecord::read(folder.path()).expect("no runs").is_none());
+    let trials = [
+        ("a", "1e-5", Some(0.3)),
+        ("b", "1e-3", Some(0.6)),
+        ("c", "1e-4", Some(0.5)),
+        ("d", "0.1", None),
+    ];
+    for (name, lr, accuracy) in trials {
+        let path = folder.path().join(name);
+        let run = RunDir::take(&path).expect("room");
+        let config =
+            format!("[train]\nselect = \"accuracy\"\n[optimizer]\nlr = {lr}\nname = \"<b>\"\n");
+        run.write_config(&config).expect("room");
+        if let Some(accuracy) = accuracy {
+            let entry = line("epoch", 0, 10, 1.0, &[("validation/accuracy", accuracy)]);
+            let json = serde_json::to_string(&entry).expect("JSON") + "\n";
+            std::fs::write(run.log(), json).expect("room");
+        }
+    }
+    std::fs::create_dir(folder.path().join("no run")).expect("room");
+
+    let sweep = SweepRecord::read(folder.path()).expect("runs");
+    let sweep = sweep.expect("a sweep");
+    assert_eq!(sweep.names(), ["b", "c", "a", "d"]);
+    let page = sweep_page(&sweep);
+    assert_eq!(
+        titles_of(&page),
+        ["Trials", "How training went", "Configuration"]
+    );
+    let words = paragraphs(titled(&page, "Trials"));
+    assert!(words.contains("1 of 4 trials have no score"), "{words}");
+
+    let html = page.to_html();
+    for words in [
+        "Parallel coordinates of 3 trials along 2 axes.",
+        "<title>b: 0.600</title>",
+        ">optimizer.lr<title>",
+        "<th scope=\"row\">d</th><td class=\"number\">–</td>",
+        "best accuracy on validation",
+    ] {
+        assert!(html.contains(words), "{words}");
+    }
+    assert!(!html.contains("<b>"));
+}
+
+#[test]
 fn damaged_files_are_named_with_what_writes_them() {
     let folder = tempfile::tempdir().expect("a folder");
     let at = |name: &str| folder.path().join(name);

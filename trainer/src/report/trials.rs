@@ -1,0 +1,348 @@
+//! The trials of a sweep: what they changed, and what they came to on validation.
+//!
+//! A sweep leaves a folder of runs and nothing else, so a folder of runs is what this reads.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use wavemill_pages::{
+    AxisValue, Cell, Chart, Fact, Parallel, ParallelLine, Part, Plot, Section, Table, count,
+};
+use wavemill_schemas::config::{Config, Metric};
+use wavemill_scores::records::RunDir;
+use wavemill_scores::sweep::values_of;
+
+use super::configuration::{Values, values};
+use super::run_record::name_of;
+use super::{ReportError, RunRecord, words};
+
+/// Trials whose curves a page shows, at most: more lines cannot be told apart.
+const CURVES_MAX: usize = 8;
+/// Keys that have an axis, at most; the table has all.
+const AXES_MAX: usize = 8;
+/// Values so many times as large as the least one lie on a logarithmic axis.
+const LOG_FROM: f64 = 50.0;
+
+/// The runs of a folder, the best first.
+#[derive(Clone, Debug)]
+pub(crate) struct SweepRecord {
+    /// What the page calls it.
+    pub name: String,
+    /// By which its trials are compared.
+    metric: Metric,
+    trials: Vec<Trial>,
+    /// Those whose curves are shown.
+    pub best: Vec<RunRecord>,
+}
+
+/// A run, as far as it is compared with others.
+#[derive(Clone, Debug)]
+struct Trial {
+    name: String,
+    path: PathBuf,
+    config: Values,
+    /// The best value on validation; none before the end of its first epoch, or where another figure decided.
+    score: Option<f64>,
+    epochs: u64,
+    has_ended: bool,
+}
+
+impl SweepRecord {
+    /// The runs in the folder `path`; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`ReportError`]: a file of a run is damaged.
+    pub(crate) fn read(path: &Path) -> Result<Option<Self>, ReportError> {
+        let mut folders = Vec::new();
+        // What cannot be listed holds no runs.
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            if RunDir::open(&entry.path()).is_ok() {
+                folders.push(entry.path());
+            }
+        }
+        // A folder is listed in any order.
+        folders.sort();
+        let Some(first) = folders.first() else {
+            return Ok(None);
+        };
+
+        let metric = metric_of(&RunRecord::read(first, None)?);
+        let mut trials = Vec::new();
+        for folder in &folders {
+            trials.push(Trial::read(folder, metric)?);
+        }
+        // Equal ones stay in the order of their names.
+        trials.sort_by(|a, b| a.compare(b, metric));
+
+        let mut best = Vec::new();
+        for trial in trials.iter().take(CURVES_MAX) {
+            best.push(RunRecord::read(&trial.path, None)?);
+        }
+        Ok(Some(Self {
+            name: name_of(path),
+            metric,
+            trials,
+            best,
+        }))
+    }
+
+    /// Names of the runs, the best first.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.trials
+            .iter()
+            .map(|trial| trial.name.as_str())
+            .collect()
+    }
+
+    /// What a reader looks for first.
+    pub(super) fn facts(&self) -> Vec<Fact> {
+        let ended = self.trials.iter().filter(|trial| trial.has_ended);
+        let mut facts = vec![Fact {
+            name: "trials".to_owned(),
+            value: count(self.trials.len() as u64),
+            note: format!("{} came to their end", count(ended.count() as u64)),
+        }];
+        if let Some((best, score)) = self
+            .trials
+            .first()
+            .and_then(|best| Some((best, best.score?)))
+        {
+            facts.push(Fact {
+                name: format!("best {} on validation", self.metric_words()),
+                value: format!("{score:.3}"),
+                note: best.name.clone(),
+            });
+        }
+        facts
+    }
+
+    /// For programs.
+    pub(super) fn about(&self) -> Value {
+        let mut trials = Vec::new();
+        for trial in &self.trials {
+            trials.push(json!({
+                "run": trial.name,
+                "best": trial.score,
+                "epochs": trial.epochs,
+                "has_ended": trial.has_ended,
+            }));
+        }
+        json!({ "page": "sweep", "select": self.metric, "trials": trials })
+    }
+
+    const fn metric_words(&self) -> &'static str {
+        match self.metric {
+            Metric::Loss => "loss",
+            Metric::Accuracy => "accuracy",
+            Metric::MacroF1 => "macro F1",
+        }
+    }
+
+    /// Keys of the configuration in which trials differ.
+    fn keys(&self) -> Vec<&str> {
+        let configs = self.trials.iter().map(|trial| &trial.config);
+        let all: BTreeSet<&str> = configs
+            .flat_map(BTreeMap::keys)
+            .map(String::as_str)
+            .collect();
+        let mut keys = Vec::new();
+        for key in all {
+            let first = self.trials[0].config.get(key);
+            if self
+                .trials
+                .iter()
+                .any(|trial| trial.config.get(key) != first)
+            {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+}
+
+impl Trial {
+    fn read(path: &Path, metric: Metric) -> Result<Self, ReportError> {
+        let run = RunRecord::read(path, None)?;
+        // A run that was killed at its start has no log.
+        let is_comparable = metric_of(&run) == metric && !run.log.is_empty();
+        let scores = if is_comparable {
+            values_of(path, metric)?
+        } else {
+            Vec::new()
+        };
+        Ok(Self {
+            epochs: run.epochs().count() as u64,
+            config: values(&run.config),
+            score: metric.best(&scores),
+            has_ended: run.result.is_some(),
+            name: run.name,
+            path: run.path,
+        })
+    }
+
+    /// The better one first, and those without a score last.
+    fn compare(&self, other: &Self, metric: Metric) -> Ordering {
+        match (self.score, other.score) {
+            (Some(a), Some(b)) if metric.is_better(a, b) => Ordering::Less,
+            (Some(a), Some(b)) if metric.is_better(b, a) => Ordering::Greater,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            _ => Ordering::Equal,
+        }
+    }
+}
+
+/// By which a run chose its best epoch.
+fn metric_of(run: &RunRecord) -> Metric {
+    let train = run.config.get("train");
+    let select = train.and_then(|train| train.get("select")).cloned();
+    let metric: Option<Metric> = select.and_then(|select| select.try_into().ok());
+    metric.unwrap_or_else(|| Config::default().train.select)
+}
+
+pub(super) fn section(sweep: &SweepRecord) -> Section {
+    let mut section = Section::new("Trials");
+    section.parts.push(Part::Text(format!(
+        "Each run of the folder is a trial. Its score is the best {} on validation after an epoch. The best score of \
+         many is too good: what the chosen trial is worth says its test side, once.",
+        sweep.metric_words()
+    )));
+    let without = sweep.trials.iter().filter(|trial| trial.score.is_none());
+    let n_without = without.count() as u64;
+    if n_without > 0 {
+        section.parts.push(Part::Warning(format!(
+            "{} of {} trials have no score: they came to the end of no epoch, or another figure than {} decided in \
+             them (train.select).",
+            count(n_without),
+            count(sweep.trials.len() as u64),
+            sweep.metric_words()
+        )));
+    }
+
+    let keys = sweep.keys();
+    if keys.is_empty() {
+        let words = "The configurations of the trials are equal.".to_owned();
+        section.parts.push(Part::Text(words));
+    } else if n_without < sweep.trials.len() as u64 {
+        let chart = parallel(sweep, &keys[..keys.len().min(AXES_MAX)]);
+        section.parts.push(Part::Charts(vec![chart]));
+    }
+    if keys.len() > AXES_MAX {
+        section.parts.push(Part::Text(format!(
+            "The chart has axes for the first {AXES_MAX} of {} keys; the table has all.",
+            keys.len()
+        )));
+    }
+    section.parts.push(Part::Table(table(sweep, &keys)));
+    section
+}
+
+fn table(sweep: &SweepRecord, keys: &[&str]) -> Table {
+    let mut table = Table::new("The best first", &["trial", sweep.metric_words()]);
+    table.head.extend(keys.iter().map(|&key| key.to_owned()));
+    table.head.extend(["epochs".to_owned(), "ended".to_owned()]);
+
+    for trial in &sweep.trials {
+        let mut cells = vec![
+            Cell::from(trial.name.as_str()),
+            trial.score.map_or(Cell::None, words::score),
+        ];
+        for &key in keys {
+            cells.push(trial.config.get(key).cloned().into());
+        }
+        cells.push(trial.epochs.into());
+        let ended = if trial.has_ended { "yes" } else { "no" };
+        cells.push(ended.into());
+        table.rows.push(cells);
+    }
+    table
+}
+
+/// A line for each trial that has a score: along the keys, and last the score.
+fn parallel(sweep: &SweepRecord, keys: &[&str]) -> Chart {
+    let scored: Vec<&Trial> = sweep
+        .trials
+        .iter()
+        .filter(|trial| trial.score.is_some())
+        .collect();
+    let n_marked = scored.len().div_ceil(10);
+    let axes: Vec<Vec<AxisValue>> = keys.iter().map(|key| axis(&scored, key)).collect();
+
+    let mut lines = Vec::new();
+    for (place, trial) in scored.iter().enumerate() {
+        let mut values: Vec<AxisValue> = axes.iter().map(|axis| axis[place].clone()).collect();
+        let score = trial.score.unwrap_or(f64::NAN);
+        // The better one lies above.
+        let is_less_better = sweep.metric == Metric::Loss;
+        values.push(AxisValue {
+            place: Some(if is_less_better { -score } else { score }),
+            words: format!("{score:.3}"),
+        });
+        lines.push(ParallelLine {
+            name: format!("{}: {score:.3}", trial.name),
+            values,
+            is_marked: place < n_marked,
+        });
+    }
+
+    let mut names: Vec<String> = keys.iter().map(|&key| key.to_owned()).collect();
+    names.push(sweep.metric_words().to_owned());
+    Chart {
+        title: "What the trials changed, and what they came to".to_owned(),
+        note: "A line is a trial, from left to right. Numbers that go far apart lie on a logarithmic axis. The better \
+               scores are above."
+            .to_owned(),
+        plot: Plot::Parallel(Parallel {
+            counted: "trials".to_owned(),
+            axes: names,
+            lines,
+            marked: format!("the best {}", count(n_marked as u64)),
+            others: "the others".to_owned(),
+        }),
+    }
+}
+
+/// Where trials cross the axis of a key: by their numbers if all have one, and else a place for each value.
+fn axis(trials: &[&Trial], key: &str) -> Vec<AxisValue> {
+    let texts: Vec<Option<&String>> = trials.iter().map(|trial| trial.config.get(key)).collect();
+    let known: BTreeSet<&String> = texts.iter().copied().flatten().collect();
+    let places = match numbers_of(&known) {
+        Some(numbers) => on_scale(numbers),
+        None => (0..known.len()).map(|place| place as f64).collect(),
+    };
+    let places: BTreeMap<&String, f64> = known.into_iter().zip(places).collect();
+
+    let mut axis = Vec::with_capacity(texts.len());
+    for text in texts {
+        axis.push(AxisValue {
+            place: text.and_then(|text| places.get(text).copied()),
+            words: text.map_or("–".to_owned(), String::clone),
+        });
+    }
+    axis
+}
+
+/// None where one of them is no number.
+fn numbers_of(texts: &BTreeSet<&String>) -> Option<Vec<f64>> {
+    let mut numbers = Vec::with_capacity(texts.len());
+    for text in texts {
+        let number: f64 = text.parse().ok()?;
+        numbers.push(Some(number).filter(|number| number.is_finite())?);
+    }
+    Some(numbers)
+}
+
+/// Their logarithms if they go far apart.
+fn on_scale(mut numbers: Vec<f64>) -> Vec<f64> {
+    let low = numbers.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if low > 0.0 && high / low >= LOG_FROM {
+        for number in &mut numbers {
+            *number = number.log10();
+        }
+    }
+    numbers
+}
