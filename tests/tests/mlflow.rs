@@ -58,6 +58,9 @@ impl RealServer {
         let mut answers = BufReader::new(child.stdout.take().ok_or("no output")?);
         let mut address = String::new();
         answers.read_line(&mut address)?;
+        if address.is_empty() {
+            return Err("no MLflow server: what it said stands above".into());
+        }
         Ok(Self {
             child,
             questions,
