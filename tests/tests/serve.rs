@@ -280,6 +280,12 @@ fn an_mp3() -> Result<PathBuf, Failed> {
     Ok(inputs().clip(key))
 }
 
+/// One and a half seconds of a tone.
+fn a_flac() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.join("../pipeline/tests/data/tone_32000_stereo.flac")
+}
+
 /// So many seconds of a tone: one channel of 16 bits at 22,050 Hz.
 fn a_wav(seconds: u32) -> Vec<u8> {
     const RATE_HZ: u32 = 22_050;
@@ -462,11 +468,12 @@ fn a_hundred_at_once_are_all_answered() -> Result<(), Failed> {
     let refused = AtomicUsize::new(0);
 
     let answered = std::thread::scope(|scope| {
+        let server = &server;
+        let song = &song;
+        let refused = &refused;
         let mut asking = Vec::new();
         for number in 0..100 {
-            let name = format!("song-{number}.wav");
-            let (server, song, refused) = (&server, &song, &refused);
-            asking.push(scope.spawn(move || answered_at_last(server, &name, song, refused)));
+            asking.push(scope.spawn(move || answered_at_last(server, number, song, refused)));
         }
 
         let mut answered = 0;
@@ -474,7 +481,7 @@ fn a_hundred_at_once_are_all_answered() -> Result<(), Failed> {
             one.join().map_err(|_| "nobody asked")??;
             answered += 1;
         }
-        Ok::<usize, String>(answered)
+        Ok::<u32, String>(answered)
     })?;
     same("answered", answered, 100)?;
     // Else nothing was seen of what a full server says.
@@ -514,20 +521,21 @@ fn wait_for_the_end_of(process: u32) -> Result<(), Failed> {
 /// Asks until there is an answer, as often as the server says.
 fn answered_at_last(
     server: &Server,
-    name: &str,
+    number: u32,
     song: &[u8],
     refused: &AtomicUsize,
 ) -> Result<(), String> {
+    let name = format!("song-{number}.wav");
     let begin = Instant::now();
     while begin.elapsed() < ALL_ANSWERED {
-        let said = server.predict(name, song);
+        let said = server.predict(&name, song);
         let said = said.map_err(|error| format!("{name}: {error:?}"))?;
         if said.status == 200 {
             let json = said.json().map_err(|error| format!("{error:?}"))?;
-            return match json["file"] == name {
-                true => Ok(()),
-                false => Err(format!("{name} got the answer of {}", json["file"])),
-            };
+            if json["file"] != Value::from(name.as_str()) {
+                return Err(format!("{name} got the answer of {}", json["file"]));
+            }
+            return Ok(());
         }
 
         let again_s = said.header("retry-after").and_then(|s| s.parse().ok());
@@ -760,6 +768,7 @@ fn the_page_answers_in_a_browser(browser: &Path) -> Result<(), Failed> {
     };
     add("a.mp3", &fs::read(an_mp3()?)?)?;
     add("<img src=x onerror=alert(1)>.wav", &a_wav(4))?;
+    add("tone.flac", &fs::read(a_flac())?)?;
     add("long.wav", &a_wav(600))?;
     add("text.mp3", &b"This is a text, and no song.".repeat(100))?;
     add("empty.mp3", b"")?;
@@ -794,6 +803,17 @@ fn the_page_answers_in_a_browser(browser: &Path) -> Result<(), Failed> {
         )?;
         same(&format!("{name}: {said}"), said.contains(want), true)?;
     }
+    // What the page says of a song is what programs are told.
+    for name in ["a.mp3", "tone.flac", "long.wav"] {
+        let song = fs::read(songs.join(name))?;
+        let headers = format!("{}Content-Length: {}\r\n", server.own_host(), song.len());
+        let path = format!("/api/predict?html=true&name={name}");
+        let said = Said::read(server.begin(&path, &headers, &song)?)?.json()?;
+        let row = rows.iter().find(|row| row["name"] == Value::from(name));
+        let row = row.ok_or("no such song")?;
+        same(name, &row["state"], &said["summary"])?;
+    }
+
     let answered = files.len() - 2;
     same(
         "answers",
