@@ -532,7 +532,7 @@ fn answered_at_last(
         let said = said.map_err(|error| format!("{name}: {error:?}"))?;
         if said.status == 200 {
             let json = said.json().map_err(|error| format!("{error:?}"))?;
-            if json["file"] != Value::from(name.as_str()) {
+            if json["file"] != name.as_str() {
                 return Err(format!("{name} got the answer of {}", json["file"]));
             }
             return Ok(());
@@ -809,7 +809,7 @@ fn the_page_answers_in_a_browser(browser: &Path) -> Result<(), Failed> {
         let headers = format!("{}Content-Length: {}\r\n", server.own_host(), song.len());
         let path = format!("/api/predict?html=true&name={name}");
         let said = Said::read(server.begin(&path, &headers, &song)?)?.json()?;
-        let row = rows.iter().find(|row| row["name"] == Value::from(name));
+        let row = rows.iter().find(|row| row["name"] == name);
         let row = row.ok_or("no such song")?;
         same(name, &row["state"], &said["summary"])?;
     }
