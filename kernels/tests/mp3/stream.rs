@@ -5,7 +5,8 @@ use wavemill_kernels::mp3::{
     FRAME_SAMPLES, FrameDecoder, FrameError, FrameHeader, MainData, SideInfo, Version,
 };
 
-const HEADER_BYTES: usize = 4;
+/// Bytes of a frame header.
+pub(crate) const HEADER_BYTES: usize = 4;
 /// kbit/s of MPEG-1 and of MPEG-2, by the header's index.
 const KBPS: [[usize; 16]; 2] = [
     [

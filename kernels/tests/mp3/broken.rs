@@ -1,0 +1,350 @@
+//! Real frames and files, broken on purpose: no panic, finite samples, as many as a frame holds, and on both paths.
+//!
+//! Work is bounded by what goes in: a frame is decoded once, its lines and samples are of a fixed number, and its main data
+//! is no longer than it and what it may go back to. So frames and bytes are counted here, and no clock is read.
+//!
+//! `WAVEMILL_MP3_MUTANTS` says how many frames and files are broken. The same number breaks the same ones in the same order.
+
+use std::ops::Range;
+
+use wavemill_kernels::Level;
+use wavemill_kernels::mp3::{
+    Band, BandDecoder, FRAME_SAMPLES, FrameDecoder, FrameError, FrameHeader, GRANULE_SAMPLES,
+    MainData, SideInfo,
+};
+
+use super::stream::{Frame, HEADER_BYTES, Reservoir, frames};
+
+/// Mutants unless more are asked for: some seconds.
+const MUTANTS: usize = 20_000;
+/// Frames of a file that are broken one after the other, so that each meets what broken ones left behind.
+const RUN_FRAMES: usize = 24;
+/// One run in so many is a piece of a file that is broken as a whole.
+const RUNS_PER_FILE: usize = 2;
+/// Longest piece of a file.
+const FILE_BYTES: usize = 6_000;
+/// Most bytes before a frame at which its main data can begin.
+const MAIN_DATA_BEGIN_MAX: usize = 511;
+
+/// Breaks frames and files until there are as many mutants as are wanted.
+pub(crate) fn do_no_harm(files: &[Vec<u8>]) {
+    let asked = std::env::var("WAVEMILL_MP3_MUTANTS").ok();
+    let n_wanted = asked.as_ref().map_or(MUTANTS, |number| {
+        number.parse().expect("WAVEMILL_MP3_MUTANTS is a number")
+    });
+    let streams: Vec<Vec<Frame>> = files.iter().map(|file| frames(file)).collect();
+    let mut random = Random(1);
+    let mut decoders = Decoders::new();
+    let mut tally = Tally::default();
+
+    while tally.n_mutants < n_wanted {
+        let at = random.below(files.len());
+        if streams[at].is_empty() {
+            continue;
+        }
+        decoders.restart(&mut random);
+        if random.one_in(RUNS_PER_FILE) {
+            let file = broken_file(&mut random, &files[at]);
+            decoders.decode_file(&file, &mut tally);
+        } else {
+            let from = random.below(streams[at].len());
+            let run = streams[at][from..].iter().take(RUN_FRAMES);
+            run.for_each(|frame| decoders.decode_broken(&mut random, frame, &mut tally));
+        }
+    }
+
+    if asked.is_some() {
+        let Tally {
+            n_mutants,
+            n_decoded,
+            n_refused,
+        } = &tally;
+        println!("{n_mutants} mutants: {n_decoded} frames decode, {n_refused} do not");
+    }
+    assert!(tally.n_decoded > n_wanted / 4, "{}", tally.n_decoded);
+    assert!(tally.n_refused > n_wanted / 100, "{}", tally.n_refused);
+}
+
+/// What came of the mutants.
+#[derive(Default)]
+struct Tally {
+    n_mutants: usize,
+    n_decoded: usize,
+    n_refused: usize,
+}
+
+impl Tally {
+    fn count(&mut self, decoded: Result<(), FrameError>) {
+        match decoded {
+            Ok(()) => self.n_decoded += 1,
+            Err(_) => self.n_refused += 1,
+        }
+    }
+}
+
+impl Drop for Tally {
+    /// A panic says which mutant it was.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("at mutant {}", self.n_mutants);
+        }
+    }
+}
+
+/// Numbers that look random and are always the same.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.below(256) as u8
+    }
+
+    /// A part of `within`, of at most `n_max`.
+    fn part(&mut self, within: Range<usize>, n_max: usize) -> Range<usize> {
+        if within.is_empty() {
+            return within;
+        }
+        let start = within.start + self.below(within.len());
+        let n = 1 + self.below(n_max);
+        start..within.end.min(start + n)
+    }
+}
+
+/// Both paths, and what they keep from frame to frame. One reservoir feeds both, so that their answers can be compared.
+struct Decoders {
+    paths: Paths,
+    reservoir: Reservoir,
+}
+
+struct Paths {
+    full: FrameDecoder,
+    bands: [BandDecoder; 2],
+    /// Which of the bands decodes, and from which sample on.
+    band: usize,
+    phase: usize,
+    planes: [[f32; FRAME_SAMPLES]; 2],
+    mono: [f32; FRAME_SAMPLES / 2],
+}
+
+impl Decoders {
+    fn new() -> Self {
+        Self {
+            paths: Paths::new(),
+            reservoir: Reservoir::default(),
+        }
+    }
+
+    fn restart(&mut self, random: &mut Random) {
+        self.reservoir = Reservoir::default();
+        self.paths.full.reset();
+        self.paths.band = random.below(2);
+        self.paths.bands[self.paths.band].reset();
+        self.paths.phase = random.below(4);
+    }
+
+    /// Decodes what a broken file still has of frames.
+    fn decode_file(&mut self, file: &[u8], tally: &mut Tally) {
+        tally.n_mutants += 1;
+        let frames = frames(file);
+        let n_bytes: usize = frames.iter().map(|frame| frame.bytes.len()).sum();
+        assert!(n_bytes <= file.len(), "frames overlap");
+
+        for frame in &frames {
+            let decoded = self.decode(frame, None);
+            tally.count(decoded);
+        }
+    }
+
+    /// Breaks a frame, or what the reservoir makes of it, and decodes it.
+    fn decode_broken(&mut self, random: &mut Random, frame: &Frame, tally: &mut Tally) {
+        tally.n_mutants += 1;
+        let breaks_main = random.one_in(4);
+        let mut bytes = frame.bytes.to_vec();
+        for _ in 0..1 + random.below(3) {
+            break_frame(random, &frame.header, &mut bytes);
+        }
+        let head = *bytes.first_chunk().expect("a frame has a header");
+        let Some(header) = FrameHeader::parse(head) else {
+            tally.n_refused += 1;
+            return;
+        };
+
+        let frame = Frame {
+            header,
+            bytes: &bytes,
+            ..*frame
+        };
+        let decoded = self.decode(&frame, breaks_main.then_some(random));
+        tally.count(decoded);
+    }
+
+    /// Decodes a frame on both paths; its main data is broken too where there is something to choose the damage by.
+    fn decode(&mut self, frame: &Frame, damage: Option<&mut Random>) -> Result<(), FrameError> {
+        let paths = &mut self.paths;
+        self.reservoir.feed(frame, |side, main| {
+            assert!(main.bytes.len() <= MAIN_DATA_BEGIN_MAX + frame.bytes.len());
+            let Some(random) = damage else {
+                return paths.decode(&frame.header, side, main);
+            };
+
+            let mut bytes = main.bytes.to_vec();
+            let n_missing_bits = break_main(random, &mut bytes, main.n_missing_bits);
+            let main = MainData {
+                bytes: &bytes,
+                n_missing_bits,
+            };
+            paths.decode(&frame.header, side, main)
+        })
+    }
+}
+
+impl Paths {
+    fn new() -> Self {
+        let level = Level::detect();
+        let bands = [22_050, 11_025].map(|to_hz| {
+            let band = Band::of(44_100, to_hz).expect("at most half of the rate");
+            BandDecoder::new(band, level).expect("the level was detected")
+        });
+        Self {
+            full: FrameDecoder::new(level).expect("the level was detected"),
+            bands,
+            band: 0,
+            phase: 0,
+            planes: [[0.0; FRAME_SAMPLES]; 2],
+            mono: [0.0; FRAME_SAMPLES / 2],
+        }
+    }
+
+    /// What the full band answers. The other one reads less, so it fails only where that fails.
+    fn decode(
+        &mut self,
+        header: &FrameHeader,
+        side: &SideInfo,
+        main: MainData,
+    ) -> Result<(), FrameError> {
+        let n_samples = header.n_granules() * GRANULE_SAMPLES;
+        let [left, right] = &mut self.planes;
+        let of_full = self.full.decode(header, side, main, [left, right]);
+        let part = &mut self.bands[self.band];
+        let of_part = part.decode(header, side, main, self.phase, &mut self.mono);
+
+        if let Ok(n) = of_full {
+            assert_eq!(n, n_samples);
+        }
+        match of_part {
+            Ok(n) => assert_eq!(n * part.band().step(), n_samples),
+            Err(error) => assert!(of_full.is_err(), "only the part: {error}"),
+        }
+        let samples = self.planes.iter().flatten().chain(&self.mono);
+        // No early exit, and so vectorised.
+        let are_finite = samples.fold(true, |are_finite, sample| are_finite & sample.is_finite());
+        assert!(are_finite);
+        of_full.map(|_| ())
+    }
+}
+
+/// Breaks the bytes of a frame, which was a right one with this header. Its sync and its layer stay.
+fn break_frame(random: &mut Random, header: &FrameHeader, bytes: &mut Vec<u8>) {
+    let side_start = HEADER_BYTES + if bytes[1] & 1 == 0 { 2 } else { 0 };
+    let side_end = bytes.len().min(side_start + header.side_info_bytes());
+    match random.below(8) {
+        0 => flip_bits(random, &mut bytes[HEADER_BYTES..]),
+        // Version and checksum; rate; mode and what it says of joint stereo.
+        1 => {
+            let (at, mask) = [(1, 0x19), (2, 0x0C), (3, 0xF0)][random.below(3)];
+            bytes[at] ^= random.byte() & mask;
+        }
+        2 | 3 => set_field(random, &mut bytes[side_start..side_end]),
+        4 => overwrite(random, &mut bytes[side_start..side_end]),
+        5 => bytes.truncate(side_end + random.below(bytes.len() - side_end + 1)),
+        6 => extend(random, bytes),
+        _ => overwrite(random, &mut bytes[HEADER_BYTES..]),
+    }
+}
+
+/// Breaks main data; returns how many bits are said to be missing before it.
+fn break_main(random: &mut Random, bytes: &mut Vec<u8>, n_missing_bits: usize) -> usize {
+    match random.below(4) {
+        0 => bytes.truncate(random.below(bytes.len() + 1)),
+        1 => extend(random, bytes),
+        2 => return random.below(4_096),
+        _ => return 8 * random.below(MAIN_DATA_BEGIN_MAX + 1),
+    }
+    n_missing_bits
+}
+
+/// A piece of a file with some damage. Half of them are its start.
+fn broken_file(random: &mut Random, file: &[u8]) -> Vec<u8> {
+    let start = if random.one_in(2) {
+        0
+    } else {
+        random.below(file.len())
+    };
+    let end = file.len().min(start + FILE_BYTES);
+    let mut bytes = file[start..end].to_vec();
+    for _ in 0..1 + random.below(4) {
+        let part = random.part(0..bytes.len(), 1_000);
+        match random.below(6) {
+            0 => flip_bits(random, &mut bytes),
+            1 => overwrite(random, &mut bytes),
+            2 => drop(bytes.drain(part)),
+            3 => bytes.extend_from_within(part),
+            // What begins like a frame and is none.
+            4 => bytes[part].fill(0xFF),
+            _ => bytes.truncate(part.end),
+        }
+    }
+    bytes
+}
+
+fn flip_bits(random: &mut Random, bytes: &mut [u8]) {
+    if bytes.is_empty() {
+        return;
+    }
+    for _ in 0..[1, 1, 2, 8, 40][random.below(5)] {
+        bytes[random.below(bytes.len())] ^= 1 << random.below(8);
+    }
+}
+
+/// Sets some neighbouring bits to noise, zeros or ones.
+fn set_field(random: &mut Random, bytes: &mut [u8]) {
+    let kind = random.below(3);
+    for bit in random.part(0..8 * bytes.len(), 12) {
+        let is_one = match kind {
+            0 => random.one_in(2),
+            1 => false,
+            _ => true,
+        };
+        let mask = 0x80 >> (bit % 8);
+        bytes[bit / 8] = bytes[bit / 8] & !mask | if is_one { mask } else { 0 };
+    }
+}
+
+/// Overwrites some bytes with noise, zeros or ones.
+fn overwrite(random: &mut Random, bytes: &mut [u8]) {
+    let part = random.part(0..bytes.len(), 200);
+    let part = &mut bytes[part];
+    match random.below(3) {
+        0 => part.fill_with(|| random.byte()),
+        1 => part.fill(0x00),
+        _ => part.fill(0xFF),
+    }
+}
+
+/// Adds noise.
+fn extend(random: &mut Random, bytes: &mut Vec<u8>) {
+    let n_bytes = random.below(1_000);
+    bytes.extend((0..n_bytes).map(|_| random.byte()));
+}
