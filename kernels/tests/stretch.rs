@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, OnceLock};
 
 use wavemill_kernels::Level;
 use wavemill_kernels::stretch::{Complex32, N_BINS, Spectra, StretchArgs, Vocoder};
@@ -32,11 +33,18 @@ const RATES: [f64; 2] = [0.85, 1.15];
 fn main() {
     let args = Arguments::from_args();
     let asked = std::env::var("WAVEMILL_PEERS").is_ok_and(|value| value == "1");
+    let folder = std::env::temp_dir().join(format!("wavemill-stretch-{}", std::process::id()));
+    let librosa = Arc::new(Librosa {
+        folder: folder.clone(),
+        asked: OnceLock::new(),
+    });
+
     let mut tests = Vec::new();
     for clip in CLIPS {
         for rate in RATES {
+            let librosa = Arc::clone(&librosa);
             let trial = wavemill_tests::real(&format!("stretch::{clip}::{rate}"), move |data| {
-                vocoder_is_librosas(data, clip, rate)
+                vocoder_is_librosas(&librosa, data, clip, rate)
             });
             tests.push(if asked {
                 trial
@@ -45,7 +53,57 @@ fn main() {
             });
         }
     }
-    wavemill_tests::run(&args, tests).exit();
+
+    let done = wavemill_tests::run(&args, tests);
+    // It is absent where nothing was asked.
+    let _ = std::fs::remove_dir_all(folder);
+    done.exit();
+}
+
+/// librosa's transforms of all clips. One process makes them, because it takes seconds to start.
+struct Librosa {
+    folder: PathBuf,
+    asked: OnceLock<Result<(), String>>,
+}
+
+impl Librosa {
+    /// Little-endian complex64, column by column.
+    fn columns(&self, data: &Path, name: &str) -> Result<Vec<Complex32>, Failed> {
+        let asked = self
+            .asked
+            .get_or_init(|| self.ask(data).map_err(|error| format!("{error:?}")));
+        asked.clone()?;
+
+        let bytes = std::fs::read(self.folder.join(format!("{name}.c64")))?;
+        let number = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
+        Ok(bytes
+            .chunks_exact(8)
+            .map(|bin| Complex32::new(number(&bin[..4]), number(&bin[4..])))
+            .collect())
+    }
+
+    fn ask(&self, data: &Path) -> Result<(), Failed> {
+        std::fs::create_dir_all(&self.folder)?;
+        let python = std::env::var_os("WAVEMILL_PYTHON")
+            .ok_or("WAVEMILL_PYTHON is not set: run scripts/peers/setup.sh")?;
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/peers/stretch.py");
+        let clips = CLIPS.map(|clip| {
+            data.join("librosa_ref")
+                .join(clip)
+                .join("input_22k_mono.wav")
+        });
+
+        let asked = Command::new(python)
+            .arg(script)
+            .arg("--columns")
+            .arg(&self.folder)
+            .args(clips)
+            .output()?;
+        if asked.status.success() {
+            return Ok(());
+        }
+        Err(String::from_utf8_lossy(&asked.stderr).into_owned().into())
+    }
 }
 
 /// Columns that librosa made, and a list of those that come.
@@ -64,17 +122,14 @@ impl Spectra for Given {
     }
 }
 
-fn vocoder_is_librosas(data: &Path, clip: &str, rate: f64) -> Result<(), Failed> {
-    let folder = std::env::temp_dir().join(format!(
-        "wavemill-stretch-{}-{clip}-{rate}",
-        std::process::id()
-    ));
-    std::fs::create_dir_all(&folder)?;
-    let asked = ask_librosa(&folder, data, clip, rate);
-    let read =
-        asked.and_then(|()| Ok((columns(&folder, "columns")?, columns(&folder, "vocoded")?)));
-    std::fs::remove_dir_all(&folder)?;
-    let (columns, want) = read?;
+fn vocoder_is_librosas(
+    librosa: &Librosa,
+    data: &Path,
+    clip: &str,
+    rate: f64,
+) -> Result<(), Failed> {
+    let columns = librosa.columns(data, clip)?;
+    let want = librosa.columns(data, &format!("{clip}-{rate}"))?;
 
     let args = StretchArgs { rate };
     let n_columns = columns.len() / N_BINS;
@@ -91,37 +146,6 @@ fn vocoder_is_librosas(data: &Path, clip: &str, rate: f64) -> Result<(), Failed>
         compare(&format!("{clip} {rate} {level}"), &given.made, &want)?;
     }
     Ok(())
-}
-
-fn ask_librosa(folder: &Path, data: &Path, clip: &str, rate: f64) -> Result<(), Failed> {
-    let python = std::env::var_os("WAVEMILL_PYTHON")
-        .ok_or("WAVEMILL_PYTHON is not set: run scripts/peers/setup.sh")?;
-    let script: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/peers/stretch.py");
-    let asked = Command::new(python)
-        .arg(script)
-        .arg("--columns")
-        .arg(folder)
-        .arg(
-            data.join("librosa_ref")
-                .join(clip)
-                .join("input_22k_mono.wav"),
-        )
-        .arg(rate.to_string())
-        .output()?;
-    if asked.status.success() {
-        return Ok(());
-    }
-    Err(String::from_utf8_lossy(&asked.stderr).into_owned().into())
-}
-
-/// Little-endian complex64, column by column.
-fn columns(folder: &Path, name: &str) -> Result<Vec<Complex32>, Failed> {
-    let bytes = std::fs::read(folder.join(format!("{name}.c64")))?;
-    let number = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
-    Ok(bytes
-        .chunks_exact(8)
-        .map(|bin| Complex32::new(number(&bin[..4]), number(&bin[4..])))
-        .collect())
 }
 
 fn compare(name: &str, got: &[Complex32], want: &[Complex32]) -> Result<(), Failed> {

@@ -2,16 +2,17 @@
 """Compare wavemill's time stretch with librosa's on clips of 16-bit mono at 22,050 Hz.
 
 usage: stretch.py [--wavemill PATH] CLIP.wav ...        whole runs: PCM to log-mel
-       stretch.py --columns FOLDER CLIP.wav RATE         writes what kernels/tests/stretch.rs compares
+       stretch.py --columns FOLDER CLIP.wav ...         writes what kernels/tests/stretch.rs compares
 needs: scripts/peers/setup.sh
 
 Whole runs: `wavemill extract` with `stretch = [0.85, 1.15]`, against librosa.effects.time_stretch, melspectrogram and
 power_to_db (ref max, top_db 80). One line for each clip and factor; exit code 1 beyond 0.1 dB (99 of 100 values) or
 0.01 dB (mean). The line also has what librosa's own vocoder makes of an f32 STFT: so much the result hangs on last bits.
 
---columns: in complex64, `columns.c64` has librosa's STFT and `vocoded.c64` its phase vocoder's result, column by column.
+--columns: for a clip `NAME/….wav`, `NAME.c64` has librosa's STFT in complex64 and `NAME-RATE.c64` what its phase vocoder
+makes of that, column by column.
 """
-import argparse, json, pathlib, subprocess, sys, tempfile, wave
+import argparse, pathlib, subprocess, sys, tempfile, wave
 import librosa
 import numpy as np
 import pyarrow.parquet as pq
@@ -107,26 +108,29 @@ def compare(wavemill, clips):
     return failed
 
 
-def write_columns(folder, clip, rate):
+def write_columns(folder, clip):
+    name = pathlib.Path(clip).parent.name
     columns = librosa.stft(read_wav(clip))
-    vocoded = librosa.phase_vocoder(columns, rate=rate)
-    assert columns.dtype == vocoded.dtype == np.complex64
-    for name, array in [("columns", columns), ("vocoded", vocoded)]:
+    arrays = {name: columns}
+    for rate in RATES:
+        arrays[f"{name}-{rate}"] = librosa.phase_vocoder(columns, rate=rate)
+
+    for name, array in arrays.items():
+        assert array.dtype == np.complex64
         np.ascontiguousarray(array.T).tofile(folder / f"{name}.c64")
-    print(json.dumps({"columns": columns.shape[1], "vocoded": vocoded.shape[1]}))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wavemill", default="target/debug/wavemill", help="the command (default: %(default)s)")
     parser.add_argument("--columns", type=pathlib.Path, metavar="FOLDER", help="where to write columns to")
-    parser.add_argument("words", nargs="+", metavar="CLIP", help="clips; with --columns a clip and a factor")
+    parser.add_argument("clips", nargs="+", metavar="CLIP")
     args = parser.parse_args()
     if args.columns:
-        clip, rate = args.words
-        write_columns(args.columns, clip, float(rate))
+        for clip in args.clips:
+            write_columns(args.columns, clip)
         return
-    sys.exit(1 if compare(args.wavemill, args.words) else 0)
+    sys.exit(1 if compare(args.wavemill, args.clips) else 0)
 
 
 if __name__ == "__main__":

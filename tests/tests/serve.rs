@@ -500,22 +500,19 @@ fn a_hundred_at_once_are_all_answered() -> Result<(), Failed> {
 /// Until a process has ended, though its parent may not have asked for its exit status yet.
 fn wait_for_the_end_of(process: u32) -> Result<(), Failed> {
     let deadline = Instant::now() + WAIT;
-    loop {
-        let Ok(stat) = fs::read_to_string(format!("/proc/{process}/stat")) else {
-            return Ok(());
-        };
+    while Instant::now() < deadline {
+        // Its first thread is a zombie before the others have ended, and nobody gets the status until then.
+        let threads = fs::read_dir(format!("/proc/{process}/task"));
+        let n_threads = threads.map_or(0, Iterator::count);
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
         // The state follows the name, which stands in brackets.
-        if stat
-            .rsplit_once(") ")
-            .is_some_and(|(_, rest)| rest.starts_with('Z'))
-        {
+        let state = stat.rsplit_once(") ").map_or("", |(_, behind)| behind);
+        if n_threads == 0 || (n_threads == 1 && state.starts_with('Z')) {
             return Ok(());
-        }
-        if Instant::now() > deadline {
-            return Err(format!("process {process} is still there").into());
         }
         sleep(Duration::from_millis(10));
     }
+    Err(format!("process {process} is still there").into())
 }
 
 /// Asks until there is an answer, as often as the server says.
