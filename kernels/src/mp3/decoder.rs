@@ -135,15 +135,18 @@ impl FrameDecoder {
     ) {
         let bands = RateBands::of(header);
         let n_granules = header.n_granules();
+
         for (at, plane) in planes.into_iter().take(header.n_channels()).enumerate() {
             let channel = &mut self.channels[at];
             let slots = &mut self.slots[..n_granules * SUB_BAND_LINES];
             let granules = slots.as_chunks_mut::<SUB_BAND_LINES>().0.iter_mut();
+
             for (index, slots) in granules.enumerate() {
                 let granule = &side.granules[index][at];
                 let lines = Lines::of(bands, granule, &mut self.spectra[index][at]);
                 lines.transform(SUB_BANDS, &mut channel.imdct, &mut self.ordered, slots);
             }
+
             channel.synthesis.run(slots, &mut plane[..]);
         }
     }

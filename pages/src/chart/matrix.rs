@@ -92,6 +92,7 @@ impl Matrix {
         let n = self.names.len();
         let cell = PICTURE_PIXELS.checked_div(n)?.clamp(1, CELL_PIXELS_MAX);
         let width = n * cell;
+
         let mut pixels = Vec::with_capacity(width * width);
         for row in &self.counts {
             let total: u64 = row.iter().sum();
@@ -101,10 +102,12 @@ impl Matrix {
                 let shade = (share * 255.0).round() as u8;
                 line.extend(std::iter::repeat_n(shade, cell));
             }
+
             for _ in 0..cell {
                 pixels.extend_from_slice(&line);
             }
         }
+
         Some(PngPicture {
             width: width as u32,
             height: (pixels.len() / width) as u32,

@@ -92,6 +92,7 @@ fn facts(from: &Manifest, to: &Manifest, data: Option<&DataChanges>) -> Vec<Fact
             change_words(rejects_of(from), rejects_of(to)),
         ),
     ];
+
     if let Some(data) = data {
         let counted = [
             ("tracks added", data.added.count),

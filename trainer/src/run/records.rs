@@ -108,6 +108,7 @@ impl<'a> Records<'a> {
             let Ok(Report::Single(report)) = Report::of(target) else {
                 continue;
             };
+
             let matrix = Matrix {
                 names: target.classes().to_vec(),
                 counts: report.confusion,
@@ -116,6 +117,7 @@ impl<'a> Records<'a> {
             let Some(picture) = matrix.to_png() else {
                 continue;
             };
+
             if let Some(tracker) = self.tracker {
                 tracker.picture(target.target(), &picture.png);
             }

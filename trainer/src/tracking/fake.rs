@@ -74,6 +74,7 @@ impl FakeServer {
         let Some(asked) = read(&stream) else {
             return;
         };
+
         let line = asked.line.clone();
         let mood = *self.mood.lock().expect("whole");
         let (status, answer) = match mood {
@@ -90,6 +91,7 @@ impl FakeServer {
             Mood::Forgets => ("200 OK", mlflow(&line).to_string()),
         };
         self.asked.lock().expect("whole").push(asked);
+
         // Whoever asked may have gone.
         let _ = write!(
             stream,

@@ -206,9 +206,11 @@ fn facts(outcome: &Outcome) -> Vec<Fact> {
     let mut run_names: Vec<&str> = run_names.collect();
     run_names.sort_unstable();
     run_names.dedup();
+
     let beside = outcome.claims.iter();
     let beside = beside.filter(|claim| claim.as_in_document.is_some() || claim.recipe.is_some());
     let clips: u64 = outcome.stores.iter().map(|store| store.clips).sum();
+
     vec![
         Fact {
             name: "trainings".to_owned(),
