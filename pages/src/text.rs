@@ -92,7 +92,8 @@ pub fn count(n: u64) -> String {
     grouped
 }
 
-/// A value with about four digits: `0.01235`, `12.35`, `12,346`; a dash where there is none.
+/// A value with about four digits: `0.001235`, `12.35`, `12,346`; below a thousandth `1.235e−4`, and a dash where there
+/// is none.
 #[must_use]
 pub fn number(value: f64) -> String {
     if !value.is_finite() {
@@ -110,6 +111,7 @@ pub fn number(value: f64) -> String {
         s if s >= 1.0 => 3,
         s if s >= 0.1 => 4,
         s if s >= 0.01 => 5,
+        s if s >= 0.001 => 6,
         _ => return format!("{value:.3e}").replace('-', "−"),
     };
     let text = format!("{value:.decimals$}");
@@ -146,7 +148,7 @@ pub fn bytes(n: u64) -> String {
     format!("{value:.1} {unit}")
 }
 
-/// A span of time: `0.42 s`, `3 min 05 s`, `7 h 02 min`.
+/// A span of time: `0.42 s`, `3 min 05 s`, `15 min`, `7 h 02 min`.
 #[must_use]
 pub fn seconds(span_s: f64) -> String {
     if !span_s.is_finite() || span_s < 0.0 {
@@ -156,11 +158,16 @@ pub fn seconds(span_s: f64) -> String {
         return format!("{span_s:.2} s");
     }
 
-    let whole = span_s.round() as u64;
-    match whole {
-        0..60 => format!("{whole} s"),
-        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
-        _ => format!("{} h {:02} min", count(whole / 3600), whole % 3600 / 60),
+    let whole_s = span_s.round() as u64;
+    let seconds = whole_s % 60;
+    let minutes = whole_s / 60 % 60;
+    let hours = count(whole_s / 3600);
+    match whole_s {
+        0..60 => format!("{seconds} s"),
+        60..3600 if seconds == 0 => format!("{minutes} min"),
+        60..3600 => format!("{minutes} min {seconds:02} s"),
+        _ if minutes == 0 => format!("{hours} h"),
+        _ => format!("{hours} h {minutes:02} min"),
     }
 }
 
@@ -180,6 +187,7 @@ mod tests {
         assert_eq!(number(1234.5), "1235");
         assert_eq!(number(-3.0), "−3");
         assert_eq!(number(0.0), "0");
+        assert_eq!(number(0.006_445), "0.006445");
         assert_eq!(number(0.000_12), "1.200e−4");
         assert_eq!(number(f64::NAN), "–");
         assert_eq!(fraction(1, 8), "12.5 %");
@@ -188,6 +196,8 @@ mod tests {
         assert_eq!(bytes(1_250_000), "1.2 MB");
         assert_eq!(seconds(0.416), "0.42 s");
         assert_eq!(seconds(185.0), "3 min 05 s");
+        assert_eq!(seconds(900.0), "15 min");
+        assert_eq!(seconds(7201.0), "2 h");
         assert_eq!(seconds(25_320.0), "7 h 02 min");
     }
 

@@ -18,6 +18,8 @@ const BAR_GAP: i32 = 5;
 const NAME_WIDTH: u32 = 180;
 /// Characters of the unit after a number, at most.
 const UNIT_CHARS_MAX: usize = 8;
+/// Bars whose lengths differ by at most this part have one length: sums of shares are rounded.
+const EQUAL: f64 = 1e-4;
 /// Units above and below all bars.
 const EDGE: u32 = 4;
 
@@ -73,7 +75,7 @@ impl Bars {
             .map(|name| fitting(name, NAME_WIDTH))
             .collect();
         let names_width = names.iter().map(|name| text_width(name)).max();
-        let sizes: Vec<String> = (0..n).map(|row| self.shown(self.total(row))).collect();
+        let sizes = self.sizes(n);
         let sizes_width = sizes.iter().map(|size| text_width(size)).max();
 
         let mut chart = ChartBuilder::on(area)
@@ -102,9 +104,25 @@ impl Bars {
             let left_of = Pos::new(HPos::Right, VPos::Center);
             let name = with_whole(&names[row], &self.names[row]);
             area.draw_text(&name, &words(Ink::Text, left_of), (left - 6, middle))?;
-            area.draw_text(&sizes[row], &words(Ink::Muted, right_of), (x + 5, middle))?;
+            if !sizes[row].is_empty() {
+                area.draw_text(&sizes[row], &words(Ink::Muted, right_of), (x + 5, middle))?;
+            }
         }
         Ok(())
+    }
+
+    /// The sizes of the first `n` bars in words. Where all bars of several parts have one length, as shares of a whole
+    /// have, the length tells nothing, and there are no words.
+    fn sizes(&self, n: usize) -> Vec<String> {
+        let totals: Vec<f64> = (0..n).map(|row| self.total(row)).collect();
+        let first = totals.first().copied().unwrap_or(0.0);
+        let are_equal = totals
+            .iter()
+            .all(|total| (total - first).abs() <= EQUAL * first);
+        if self.series.len() > 1 && are_equal {
+            return vec![String::new(); n];
+        }
+        totals.into_iter().map(|total| self.shown(total)).collect()
     }
 
     fn total(&self, row: usize) -> f64 {

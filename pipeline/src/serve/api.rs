@@ -287,7 +287,7 @@ fn answer_schema() -> Value {
             "file": {"type": "string"},
             "duration_s": {"type": "number"},
             "lost_s": {"type": "number", "description": "Seconds lost to damage."},
-            "seconds": {"type": "object", "description": "Where the time went: decode, features, and each of models."},
+            "seconds": {"type": "object", "description": "Where the time went: decode, features, and each of models. Waiting for other songs is not in it."},
             "answers": {"type": "array", "items": line},
             "summary": {"type": "string"},
             "html": {"type": "string"},

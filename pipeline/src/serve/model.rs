@@ -6,7 +6,7 @@
 use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -57,6 +57,14 @@ pub(crate) struct Model {
     starts: AtomicU64,
     load: Duration,
     answer: Duration,
+}
+
+/// What a model says of one song.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub lines: Vec<String>,
+    /// How long it took, without the wait for the songs before.
+    pub seconds: f64,
 }
 
 struct Process {
@@ -117,12 +125,14 @@ impl Model {
         Ok(())
     }
 
-    /// Its lines about one stream. A process that ended while nobody asked it is started again first.
+    /// What it says of one stream. A process that ended while nobody asked it is started again first.
     ///
     /// # Errors
     /// [`ModelError`]. Then its process is gone, and the next call starts another.
-    pub(crate) async fn ask(&self, stream: &[u8]) -> Result<Vec<String>, ModelError> {
+    pub(crate) async fn ask(&self, stream: &[u8]) -> Result<Answered, ModelError> {
         let mut place = self.process.lock().await;
+        let begin = Instant::now();
+
         // Taken out: whoever leaves this half way leaves no process in the middle of an answer.
         let mut process = place.take();
         if !process.as_mut().is_some_and(Process::is_alive) {
@@ -133,8 +143,12 @@ impl Model {
             None => self.begin().await?,
         };
         let lines = self.answered(&mut process, stream, self.answer).await?;
+
         *place = Some(process);
-        Ok(lines)
+        Ok(Answered {
+            lines,
+            seconds: begin.elapsed().as_secs_f64(),
+        })
     }
 
     /// Lets it end by the end of its input, and waits a little for that.
@@ -273,7 +287,7 @@ mod tests {
             model.make_ready().await.expect("it starts");
             for song in ["a", "b", "c"] {
                 let said = model.ask(format!("{song}\n").as_bytes()).await;
-                assert_eq!(said.expect("an answer"), [song]);
+                assert_eq!(said.expect("an answer").lines, [song]);
             }
             assert_eq!((model.starts(), model.is_ready()), (1, true));
             model.end().await;
@@ -288,7 +302,7 @@ mod tests {
             let error = model.ask(b"die\n").await.expect_err("it ends");
             assert!(error.to_string().contains("exit status: 3"), "{error}");
             assert!(!model.is_ready());
-            assert_eq!(model.ask(b"a\n").await.expect("an answer"), ["a"]);
+            assert_eq!(model.ask(b"a\n").await.expect("an answer").lines, ["a"]);
             assert_eq!(model.starts(), 2);
 
             // One that ended while nobody asked it costs no song.
@@ -305,7 +319,7 @@ mod tests {
             assert!(kill.expect("kill").success());
             tokio::time::sleep(Duration::from_millis(300)).await;
             assert!(!model.is_ready());
-            assert_eq!(model.ask(b"b\n").await.expect("an answer"), ["b"]);
+            assert_eq!(model.ask(b"b\n").await.expect("an answer").lines, ["b"]);
             assert!(model.is_ready());
         });
     }
@@ -316,7 +330,7 @@ mod tests {
             let model = model(ECHO, 1);
             let error = model.ask(b"hang\n").await.expect_err("it hangs");
             assert!(matches!(error, ModelError::Slow { .. }), "{error}");
-            assert_eq!(model.ask(b"a\n").await.expect("an answer"), ["a"]);
+            assert_eq!(model.ask(b"a\n").await.expect("an answer").lines, ["a"]);
         });
     }
 

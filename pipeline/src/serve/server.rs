@@ -188,18 +188,19 @@ impl Server {
             if tell.is_closed() {
                 return Err(Refusal::bad_request("The client has gone."));
             }
-            let begin = Instant::now();
             let stream = streams.get(model.input()).map_or(&[][..], Vec::as_slice);
-            let lines = model
+            let answered = model
                 .ask(stream)
                 .await
                 .map_err(|error| bad_gateway(&error))?;
-            let seconds = begin.elapsed().as_secs_f64();
-            self.metrics.took(Part::Model, seconds);
-            answer.add(model.run(), seconds, &lines).map_err(|_| {
-                let words = format!("Model {} did not answer in JSON lines.", model.run());
-                Refusal::new(StatusCode::BAD_GATEWAY, words)
-            })?;
+
+            self.metrics.took(Part::Model, answered.seconds);
+            answer
+                .add(model.run(), answered.seconds, &answered.lines)
+                .map_err(|_| {
+                    let words = format!("Model {} did not answer in JSON lines.", model.run());
+                    Refusal::new(StatusCode::BAD_GATEWAY, words)
+                })?;
         }
         Ok(answer)
     }
