@@ -20,7 +20,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use peer::Peer;
 use stream::{Reservoir, Stream};
 use wavemill_kernels::Level;
-use wavemill_kernels::mp3::{Band, BandDecoder, FRAME_SAMPLES, FrameDecoder};
+use wavemill_kernels::mp3::{Band, FRAME_SAMPLES, FrameDecoder, MonoDecoder};
 
 /// 30 s, stereo, 256 kbit/s on average.
 const CLIP: &str = "fma_like/201/201003.mp3";
@@ -37,14 +37,13 @@ fn ours(criterion: &mut Criterion, file: &[u8], level: Level) {
     });
 }
 
-/// To mono at half of the rate.
-fn half_rate(criterion: &mut Criterion, file: &[u8]) {
+/// To mono, of all of the band or a part of it.
+fn mono(criterion: &mut Criterion, file: &[u8], name: &str, band: Band) {
     let frames = stream::frames(file);
-    let band = Band::of(44_100, 22_050).unwrap();
-    let mut samples = [0.0; FRAME_SAMPLES / 2];
-    criterion.bench_function("wavemill, band path", |bencher| {
+    let mut samples = [0.0; FRAME_SAMPLES];
+    criterion.bench_function(name, |bencher| {
         bencher.iter(|| {
-            let mut decoder = BandDecoder::new(band, Level::detect()).unwrap();
+            let mut decoder = MonoDecoder::new(band, Level::detect()).unwrap();
             let mut reservoir = Reservoir::default();
             for frame in &frames {
                 let decoded = reservoir.feed(frame, |side, main| {
@@ -78,7 +77,9 @@ fn mp3(criterion: &mut Criterion) {
     if Level::detect() != Level::Scalar {
         ours(criterion, &file, Level::detect());
     }
-    half_rate(criterion, &file);
+    let half = Band::of(44_100, 22_050).unwrap();
+    mono(criterion, &file, "wavemill, mono", Band::WHOLE);
+    mono(criterion, &file, "wavemill, mono at half of the rate", half);
     theirs(criterion, &file);
 }
 

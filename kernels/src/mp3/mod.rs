@@ -8,7 +8,6 @@
 //! before. Any bits may come: a frame decodes to finite samples or is a [`FrameError`].
 
 mod antialias;
-mod band;
 mod bands;
 mod bits;
 #[cfg(test)]
@@ -20,6 +19,7 @@ mod header;
 mod huffman;
 mod hybrid;
 mod imdct;
+mod mono;
 #[cfg(test)]
 mod reference;
 mod reorder;
@@ -33,9 +33,9 @@ mod tests;
 mod wide;
 mod window;
 
-pub use band::{Band, BandDecoder};
 pub use decoder::{FrameDecoder, MainData};
 pub use header::{FrameHeader, Mode, Version};
+pub use mono::{Band, MonoDecoder};
 pub use side_info::SideInfo;
 
 /// Spectral lines of a granule.

@@ -1,4 +1,4 @@
-//! Real frames and files, broken on purpose: no panic, finite samples, as many as a frame holds, and on both paths.
+//! Real frames and files, broken on purpose: no panic, finite samples, as many as a frame holds, and by all decoders.
 //!
 //! Work is bounded by what goes in: a frame is decoded once, its lines and samples are of a fixed number, and its main data
 //! is no longer than it and what it may go back to. So frames and bytes are counted here, and no clock is read.
@@ -7,12 +7,9 @@
 
 use std::ops::Range;
 
-use wavemill_kernels::Level;
-use wavemill_kernels::mp3::{
-    Band, BandDecoder, FRAME_SAMPLES, FrameDecoder, FrameError, FrameHeader, GRANULE_SAMPLES,
-    MainData, SideInfo,
-};
+use wavemill_kernels::mp3::{FrameError, FrameHeader, MainData};
 
+use super::paths::{BANDS, Paths};
 use super::stream::{Frame, HEADER_BYTES, Reservoir, frames};
 
 /// Mutants unless more are asked for: some seconds.
@@ -122,20 +119,10 @@ impl Random {
     }
 }
 
-/// Both paths, and what they keep from frame to frame. One reservoir feeds both, so that their answers can be compared.
+/// All decoders, and what they keep from frame to frame. One reservoir feeds them, so that their answers can be compared.
 struct Decoders {
     paths: Paths,
     reservoir: Reservoir,
-}
-
-struct Paths {
-    full: FrameDecoder,
-    bands: [BandDecoder; 2],
-    /// Which of the bands decodes, and from which sample on.
-    band: usize,
-    phase: usize,
-    planes: [[f32; FRAME_SAMPLES]; 2],
-    mono: [f32; FRAME_SAMPLES / 2],
 }
 
 impl Decoders {
@@ -148,10 +135,7 @@ impl Decoders {
 
     fn restart(&mut self, random: &mut Random) {
         self.reservoir = Reservoir::default();
-        self.paths.full.reset();
-        self.paths.band = random.below(2);
-        self.paths.bands[self.paths.band].reset();
-        self.paths.phase = random.below(4);
+        self.paths.restart(random.below(BANDS), random.below(4));
     }
 
     /// Decodes what a broken file still has of frames.
@@ -190,7 +174,7 @@ impl Decoders {
         tally.count(decoded);
     }
 
-    /// Decodes a frame on both paths; its main data is broken too where there is something to choose the damage by.
+    /// Decodes a frame by two decoders; its main data is broken too where there is something to choose the damage by.
     fn decode(&mut self, frame: &Frame, damage: Option<&mut Random>) -> Result<(), FrameError> {
         let paths = &mut self.paths;
         self.reservoir.feed(frame, |side, main| {
@@ -207,51 +191,6 @@ impl Decoders {
             };
             paths.decode(&frame.header, side, main)
         })
-    }
-}
-
-impl Paths {
-    fn new() -> Self {
-        let level = Level::detect();
-        let bands = [22_050, 11_025].map(|to_hz| {
-            let band = Band::of(44_100, to_hz).expect("at most half of the rate");
-            BandDecoder::new(band, level).expect("the level was detected")
-        });
-        Self {
-            full: FrameDecoder::new(level).expect("the level was detected"),
-            bands,
-            band: 0,
-            phase: 0,
-            planes: [[0.0; FRAME_SAMPLES]; 2],
-            mono: [0.0; FRAME_SAMPLES / 2],
-        }
-    }
-
-    /// What the full band answers. The other one reads less, so it fails only where that fails.
-    fn decode(
-        &mut self,
-        header: &FrameHeader,
-        side: &SideInfo,
-        main: MainData,
-    ) -> Result<(), FrameError> {
-        let n_samples = header.n_granules() * GRANULE_SAMPLES;
-        let [left, right] = &mut self.planes;
-        let of_full = self.full.decode(header, side, main, [left, right]);
-        let part = &mut self.bands[self.band];
-        let of_part = part.decode(header, side, main, self.phase, &mut self.mono);
-
-        if let Ok(n) = of_full {
-            assert_eq!(n, n_samples);
-        }
-        match of_part {
-            Ok(n) => assert_eq!(n * part.band().step(), n_samples),
-            Err(error) => assert!(of_full.is_err(), "only the part: {error}"),
-        }
-        let samples = self.planes.iter().flatten().chain(&self.mono);
-        // No early exit, and so vectorised.
-        let are_finite = samples.fold(true, |are_finite, sample| are_finite & sample.is_finite());
-        assert!(are_finite);
-        of_full.map(|_| ())
     }
 }
 

@@ -4,6 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used)] // of tests
 
 mod broken;
+mod paths;
 mod peer;
 mod stream;
 
@@ -11,15 +12,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use peer::Peer;
-use stream::{Frame, Stream};
+use stream::{Frame, Reservoir, Stream};
 use wavemill_kernels::Level;
-use wavemill_kernels::mp3::FrameDecoder;
+use wavemill_kernels::mp3::{Band, FRAME_SAMPLES, FrameDecoder, MonoDecoder};
 use wavemill_tests::{Arguments, Failed};
 
 /// The references are rounded to 16 bits, by half a step. Where they are cut at full scale, it is a step.
 const VECTOR_ABS_MAX: f32 = 1.02 / 32_768.0;
 /// Beside symphonia's samples, of those louder than full scale relative to them. Both round in f32, in other orders.
 const PEER_MAX: f32 = 1e-5;
+
+/// The mean of the channels, mixed before the transforms, beside the same behind them.
+const MONO_MAX: f32 = 2e-6;
 
 /// Vectors with a reference that begins with their first frame. It may end a frame early. Not here: those of sine waves,
 /// whose references begin elsewhere; and streams that are broken on purpose.
@@ -58,6 +62,7 @@ fn main() {
         "mp3::samples_are_symphonias",
         all_are_symphonias,
     ));
+    trials.push(wavemill_tests::real("mp3::mono_is_the_mean", all_are_means));
     trials.push(wavemill_tests::real(
         "mp3::broken_frames_and_files_do_no_harm",
         are_broken,
@@ -132,6 +137,55 @@ fn all_are_symphonias(data: &Path) -> Result<(), Failed> {
     } else {
         Err(faults.join("\n").into())
     }
+}
+
+fn all_are_means(data: &Path) -> Result<(), Failed> {
+    let mut most_of_all = 0.0_f32;
+    for path in files(data) {
+        let file = fs::read(&path)?;
+        let most = beside_the_mean(&stream::frames(&file))?;
+        if most > MONO_MAX {
+            return Err(format!("{}: differs by {most}", path.display()).into());
+        }
+        most_of_all = most_of_all.max(most);
+    }
+    show("mono", most_of_all);
+    // All of it cannot round alike.
+    assert!(most_of_all > 0.0);
+    Ok(())
+}
+
+/// The largest difference, of samples louder than full scale relative to them; an error where one decoder fails and the
+/// other one does not.
+fn beside_the_mean(frames: &[Frame]) -> Result<f32, Failed> {
+    let mut stream = stream();
+    let mut decoder = MonoDecoder::new(Band::WHOLE, Level::detect())?;
+    let mut reservoir = Reservoir::default();
+    let mut mono = [0.0; FRAME_SAMPLES];
+    let mut most = 0.0_f32;
+    for (at, frame) in frames.iter().enumerate() {
+        // A channel that comes and goes keeps its overlap where there is one decoder for each.
+        if frame.header.n_channels() != frames[0].header.n_channels() {
+            continue;
+        }
+        let got = reservoir.feed(frame, |side, main| {
+            decoder.decode(&frame.header, side, main, 0, &mut mono)
+        });
+        match (got, stream.decode(frame)) {
+            (Ok(n), Ok(want)) => {
+                let left = want[0];
+                let right = want.get(1).unwrap_or(&left);
+                assert_eq!(n, left.len());
+                for (got, (left, right)) in mono.iter().zip(left.iter().zip(*right)) {
+                    let loudest = left.abs().max(right.abs()).max(1.0);
+                    most = most.max((got - (left + right) * 0.5).abs() / loudest);
+                }
+            }
+            (Err(got), Err(want)) => assert_eq!(got, want),
+            (got, want) => return Err(format!("frame {at}: {got:?}, not {:?}", want.err()).into()),
+        }
+    }
+    Ok(most)
 }
 
 /// The largest difference; an error where one decoder fails and the other one does not.

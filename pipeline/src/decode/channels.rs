@@ -4,7 +4,7 @@
 use wavemill_kernels::Level;
 use wavemill_schemas::reject::Reject;
 
-use super::{Decode, DecodeArgs, Pcm, SymphoniaDecoder};
+use super::{Decode, DecodeArgs, FileDecoder, Pcm};
 
 /// A clip's channels, trimmed and with silence for what is lost, just as they enter the downmix.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,8 +31,8 @@ impl Channels {
             keep_rate: false,
         };
 
-        let mut decoder = SymphoniaDecoder::new(args, Level::Scalar)
-            .expect("44.1 kHz and scalar work everywhere");
+        let mut decoder =
+            FileDecoder::new(args, Level::Scalar).expect("44.1 kHz and scalar work everywhere");
         decoder.output.channels = Some(Self::default());
         decoder.decode("", bytes, &mut Pcm::default())?;
         Ok(decoder.output.channels.take().unwrap_or_default())

@@ -13,13 +13,13 @@ use super::{Decode, DecodeArgs, DecodeReport, FILE_BYTES_MAX, Pcm, flac, reject,
 
 /// Decodes MP3 by ourselves and everything else with symphonia. Keeps its parsers, buffers and resampler plans from clip to
 /// clip.
-pub struct SymphoniaDecoder {
+pub struct FileDecoder {
     args: DecodeArgs,
     pub(super) output: Output,
     mp3: Mp3Decoder,
 }
 
-impl SymphoniaDecoder {
+impl FileDecoder {
     /// Makes a decoder, one a worker.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl SymphoniaDecoder {
     }
 }
 
-impl Decode for SymphoniaDecoder {
+impl Decode for FileDecoder {
     fn expect(&mut self, longest_s: f64) {
         self.output.expect(longest_s);
     }

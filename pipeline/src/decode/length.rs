@@ -130,20 +130,20 @@ mod tests {
     use super::*;
     use crate::decode::ogg::testing::{self as pages, FIRST, Setup};
     use crate::decode::wav::testing::{chunk, fmt, riff};
-    use crate::decode::{Decode, DecodeArgs, Pcm, SymphoniaDecoder};
+    use crate::decode::{Decode, DecodeArgs, FileDecoder, Pcm};
     use wavemill_kernels::Level;
 
     /// How much more than there is may be thought possible of a sound file: the packets of Vorbis are of two lengths.
     const EXCESS_MAX: f64 = 2.5;
 
-    fn decoder() -> SymphoniaDecoder {
+    fn decoder() -> FileDecoder {
         let args = DecodeArgs {
             sample_rate_hz: 22_050,
             duration_s: None,
             min_duration_s: 0.01,
             keep_rate: false,
         };
-        SymphoniaDecoder::new(args, Level::Scalar).expect("22,050 Hz")
+        FileDecoder::new(args, Level::Scalar).expect("22,050 Hz")
     }
 
     #[test]
@@ -175,7 +175,7 @@ mod tests {
         }
     }
 
-    fn check(decoder: &mut SymphoniaDecoder, name: &str, file: &[u8]) {
+    fn check(decoder: &mut FileDecoder, name: &str, file: &[u8]) {
         let mut pcm = Pcm::default();
         decoder.decode("", file, &mut pcm).expect("a sound file");
         let (most, is) = (longest_s(file), f64::from(pcm.duration_s));

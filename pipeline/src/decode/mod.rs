@@ -18,7 +18,7 @@ use wavemill_kernels::{Backend, SampleBuffer};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 pub use channels::Channels;
-pub use decoder::SymphoniaDecoder;
+pub use decoder::FileDecoder;
 pub use hash::{InputFacts, InputHasher};
 pub use length::longest_s;
 

@@ -20,7 +20,7 @@ use wavemill_schemas::{NUMERICS_REVISION, canonical};
 
 pub(crate) use extractor::{Extractor, NoRows, SegmentResults};
 
-use crate::decode::{self, Decode, DecodeArgs, SymphoniaDecoder};
+use crate::decode::{self, Decode, DecodeArgs, FileDecoder};
 use crate::plan::segments::{
     PLAIN, reaches_behind, segments, segments_at_most, stretched_segments, variants_on,
 };
@@ -243,7 +243,7 @@ impl FeaturePlan {
             keep_rate: self.keeps_rate(),
         };
 
-        let mut decoder = SymphoniaDecoder::new(args, self.level)?;
+        let mut decoder = FileDecoder::new(args, self.level)?;
         if self.audio.decode.path == DecodePath::Band {
             decoder = decoder.by_band();
         }

@@ -8,7 +8,7 @@ use wavemill_pages::Sound;
 use wavemill_schemas::recipe::{AudioSpec, DecodePath};
 use wavemill_schemas::samples::samples_in;
 
-use crate::decode::{self, Decode, DecodeArgs, Pcm, SymphoniaDecoder};
+use crate::decode::{self, Decode, DecodeArgs, FileDecoder, Pcm};
 use crate::panics;
 use crate::single;
 use crate::source::{ReadFailure, Source};
@@ -98,7 +98,7 @@ impl<'a> Excerpts<'a> {
             min_duration_s: 0.0,
             keep_rate: false,
         };
-        let decoder = SymphoniaDecoder::new(args, Level::detect());
+        let decoder = FileDecoder::new(args, Level::detect());
         let mut decoder = decoder.map_err(|error| error.to_string())?;
         if self.audio.decode.path == DecodePath::Band {
             decoder = decoder.by_band();

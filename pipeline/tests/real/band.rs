@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use wavemill::decode::{Decode, DecodeArgs, Pcm, SymphoniaDecoder};
+use wavemill::decode::{Decode, DecodeArgs, FileDecoder, Pcm};
 use wavemill_kernels::Level;
 use wavemill_schemas::reject::Reject;
 use wavemill_tests::{Failed, Trial, real};
@@ -28,8 +28,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// A decoder of each path.
 struct Paths {
-    exact: SymphoniaDecoder,
-    band: SymphoniaDecoder,
+    exact: FileDecoder,
+    band: FileDecoder,
 }
 
 impl Paths {
@@ -41,7 +41,7 @@ impl Paths {
                 min_duration_s: 0.0,
                 keep_rate,
             };
-            SymphoniaDecoder::new(args, Level::detect()).unwrap()
+            FileDecoder::new(args, Level::detect()).unwrap()
         };
         Self {
             exact: decoder(),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use wavemill::decode::{Channels, Decode, DecodeArgs, InputHasher, Pcm, SymphoniaDecoder};
+use wavemill::decode::{Channels, Decode, DecodeArgs, FileDecoder, InputHasher, Pcm};
 use wavemill_kernels::Level;
 use wavemill_schemas::reject::{Reason, Reject};
 use wavemill_tests::{Failed, Trial, real};
@@ -104,8 +104,8 @@ pub(crate) fn decoder(
     sample_rate_hz: u32,
     duration_s: Option<f64>,
     min_duration_s: f64,
-) -> SymphoniaDecoder {
-    SymphoniaDecoder::new(
+) -> FileDecoder {
+    FileDecoder::new(
         DecodeArgs {
             sample_rate_hz,
             duration_s,
@@ -118,7 +118,7 @@ pub(crate) fn decoder(
 }
 
 /// Decodes a file, which must have the same hashes without being decoded.
-pub(crate) fn decode(decoder: &mut SymphoniaDecoder, path: &Path) -> Result<Pcm, Reject> {
+pub(crate) fn decode(decoder: &mut FileDecoder, path: &Path) -> Result<Pcm, Reject> {
     let bytes = fs::read(path).unwrap();
     let mut out = Pcm::default();
     let decoded = decoder.decode("mp3", &bytes, &mut out);

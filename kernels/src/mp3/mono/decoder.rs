@@ -1,6 +1,6 @@
-//! The steps in their order, for a whole frame and a part of the band.
+//! The steps in their order, for the mean of a frame's channels.
 
-use super::synthesis::Synthesis;
+use super::synthesis::PartSynthesis;
 use super::{Band, Step};
 use crate::error::KernelError;
 use crate::level::{Lanes, Level};
@@ -10,6 +10,7 @@ use crate::mp3::header::{FrameHeader, Mode};
 use crate::mp3::hybrid::Lines;
 use crate::mp3::imdct::{Imdct, Windows};
 use crate::mp3::side_info::{Block, Granule, SideInfo};
+use crate::mp3::synthesis::Synthesis;
 use crate::mp3::{
     FRAME_SAMPLES, FRAME_SLOTS, FrameError, GRANULE_SAMPLES, LINES, MAX_CHANNELS, MainData,
     SUB_BAND_LINES, SUB_BANDS, SubBandSamples,
@@ -17,8 +18,8 @@ use crate::mp3::{
 
 const SQRT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
 
-/// Decodes the frames of one stream, which follow one another, to mono at a part of their rate.
-pub struct BandDecoder {
+/// Decodes the frames of one stream, which follow one another, to the mean of their channels.
+pub struct MonoDecoder {
     lanes: Lanes,
     band: Band,
     reader: GranuleReader,
@@ -31,8 +32,9 @@ pub struct BandDecoder {
 
 /// By how many samples a slot has.
 enum AnySynthesis {
-    Half(Synthesis<16>),
-    Quarter(Synthesis<8>),
+    Whole(Synthesis),
+    Half(PartSynthesis<16>),
+    Quarter(PartSynthesis<8>),
 }
 
 /// From lines to samples of sub-bands.
@@ -47,7 +49,7 @@ struct Hybrid {
     right_samples: Box<SubBandSamples>,
 }
 
-impl BandDecoder {
+impl MonoDecoder {
     /// Makes a decoder for streams of any rate of which `band` is wanted, mono or stereo.
     ///
     /// # Errors
@@ -68,8 +70,9 @@ impl BandDecoder {
                 right_samples: Box::new([[0.0; SUB_BANDS]; SUB_BAND_LINES]),
             },
             synthesis: match band.step {
-                Step::Two => AnySynthesis::Half(Synthesis::new(band.n_sub_bands)),
-                Step::Four => AnySynthesis::Quarter(Synthesis::new(band.n_sub_bands)),
+                Step::One => AnySynthesis::Whole(Synthesis::new()),
+                Step::Two => AnySynthesis::Half(PartSynthesis::new(band.n_sub_bands)),
+                Step::Four => AnySynthesis::Quarter(PartSynthesis::new(band.n_sub_bands)),
             },
             slots: Box::new([[0.0; SUB_BANDS]; FRAME_SLOTS]),
         })
@@ -87,6 +90,7 @@ impl BandDecoder {
         self.hybrid.right.reset();
         self.hybrid.right_overlaps = false;
         match &mut self.synthesis {
+            AnySynthesis::Whole(synthesis) => synthesis.reset(),
             AnySynthesis::Half(synthesis) => synthesis.reset(),
             AnySynthesis::Quarter(synthesis) => synthesis.reset(),
         }
@@ -97,15 +101,15 @@ impl BandDecoder {
     /// same phase. Full scale is ±1, and louder samples are not cut.
     ///
     /// # Errors
-    /// [`FrameError`] for main data that cannot be right, as far as it is read. Then what is kept from frame to frame stays
-    /// as it was.
+    /// [`FrameError`] for main data that cannot be right, as far as it is read: all of it for the whole band. Then what is
+    /// kept from frame to frame stays as it was.
     pub fn decode(
         &mut self,
         header: &FrameHeader,
         side: &SideInfo,
         main: MainData,
         phase: usize,
-        out: &mut [f32; FRAME_SAMPLES / 2],
+        out: &mut [f32; FRAME_SAMPLES],
     ) -> Result<usize, FrameError> {
         self.read_spectra(header, side, main)?;
 
@@ -126,11 +130,11 @@ impl BandDecoder {
         main: MainData,
     ) -> Result<(), FrameError> {
         let mut frame = CodedFrame::new(header, side, main);
-        let skips_side = has_middle(header, side);
+        let needs_no_side = has_middle(header, side);
         for index in 0..header.n_granules() {
             if frame.passes_over(index) {
                 self.spectra[index].iter_mut().for_each(Spectrum::silence);
-            } else if skips_side {
+            } else if needs_no_side {
                 self.read_middle(&mut frame, index)?;
             } else {
                 self.read_granule(&mut frame, index)?;
@@ -142,10 +146,16 @@ impl BandDecoder {
     /// The middle channel is the sum of both channels over √2. The side channel is not heard in their mean.
     fn read_middle(&mut self, frame: &mut CodedFrame, index: usize) -> Result<(), FrameError> {
         let bands = frame.bands_of(&frame.side.granules[index][0]);
-        let middle = &mut self.spectra[index][0];
         let n_wanted = n_coded(bands, self.band.n_lines());
+        let [middle, side] = &mut self.spectra[index];
         frame.read(&mut self.reader, index, 0, n_wanted, middle)?;
-        frame.skip(index, 1)?;
+        if self.band == Band::WHOLE {
+            // Only for its damage, which is that of the frame.
+            frame.read(&mut self.reader, index, 1, LINES, side)?;
+        } else {
+            frame.skip(index, 1)?;
+        }
+
         scale(&mut middle.lines[..middle.n_lines], SQRT_HALF);
         Ok(())
     }
@@ -183,7 +193,7 @@ impl BandDecoder {
         header: &FrameHeader,
         side: &SideInfo,
         phase: usize,
-        out: &mut [f32; FRAME_SAMPLES / 2],
+        out: &mut [f32; FRAME_SAMPLES],
     ) {
         let bands = RateBands::of(header);
         let slots = &mut self.slots[..header.n_granules() * SUB_BAND_LINES];
@@ -199,6 +209,7 @@ impl BandDecoder {
         }
 
         match &mut self.synthesis {
+            AnySynthesis::Whole(synthesis) => synthesis.run(slots, out),
             AnySynthesis::Half(synthesis) => synthesis.run(phase, slots, out),
             AnySynthesis::Quarter(synthesis) => synthesis.run(phase, slots, out),
         }

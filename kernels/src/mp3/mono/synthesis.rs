@@ -17,7 +17,7 @@ const TAPS: usize = 8;
 
 /// Makes `N` of the 32 samples of each slot: `phase`, `phase + 32 / N` and so on.
 #[derive(Debug)]
-pub(super) struct Synthesis<const N: usize> {
+pub(super) struct PartSynthesis<const N: usize> {
     phases: Vec<Phase<N>>,
     phase: usize,
     n_sub_bands: usize,
@@ -63,7 +63,7 @@ impl<const N: usize> Phase<N> {
     }
 }
 
-impl<const N: usize> Synthesis<N> {
+impl<const N: usize> PartSynthesis<N> {
     pub(super) fn new(n_sub_bands: usize) -> Self {
         Self {
             phases: (0..SUB_BANDS / N).map(Phase::new).collect(),

@@ -1,7 +1,7 @@
-//! The synthesis against the reference, the whole against the decoder of the full band, and damaged frames.
+//! The synthesis against the reference, the decoder against that of both channels, and damaged frames.
 
-use super::synthesis::Synthesis;
-use super::{Band, BandDecoder, Step};
+use super::synthesis::PartSynthesis;
+use super::{Band, MonoDecoder, Step};
 use crate::level::Level;
 use crate::mp3::header::FrameHeader;
 use crate::mp3::reference::Filter;
@@ -31,13 +31,15 @@ fn steps_and_sub_bands_follow_from_the_rates() {
     assert_eq!(of(22_050, 22_050), None);
     assert_eq!(of(44_101, 22_050), None);
     assert_eq!(of(48_000, u32::MAX), None);
+    let whole = Band::WHOLE;
+    assert_eq!((whole.step(), whole.n_lines()), (1, LINES));
 }
 
 /// Of the reference's samples, those that are wanted.
 fn synthesis_is_the_references<const N: usize>(n_sub_bands: usize) {
     let mut noise = Noise(6);
     for phase in 0..SUB_BANDS / N {
-        let mut synthesis = Synthesis::<N>::new(n_sub_bands);
+        let mut synthesis = PartSynthesis::<N>::new(n_sub_bands);
         let mut filter = Filter::new();
         for n_slots in [18, 36, 18, 36, 36, 18] {
             let slots: Vec<[f32; 32]> = (0..n_slots)
@@ -104,9 +106,10 @@ impl LowFrame {
     }
 }
 
-/// Sounds that end below the edge are the same on both paths: every second or fourth sample, from any one on.
+/// Sounds that end below the edge are the mean of both channels: every sample, every second or every fourth one, from any
+/// one on.
 #[test]
-fn low_sounds_are_those_of_the_full_band() {
+fn low_sounds_are_the_mean_of_both_channels() {
     // Stereo, joint stereo of each kind, mono; MPEG-1 and 2.
     let heads = [
         [0xFF, 0xFB, 0x90, 0x00],
@@ -120,7 +123,7 @@ fn low_sounds_are_those_of_the_full_band() {
     ];
     let mut noise = Noise(7);
     for head in heads {
-        for (step, n_lines) in [(Step::Two, 252), (Step::Four, 120)] {
+        for (step, n_lines) in [(Step::One, LINES), (Step::Two, 252), (Step::Four, 120)] {
             let frames = low_frames(&mut noise, head, n_lines);
             for phase in 0..step.n_samples() {
                 part_is_of_the_whole(&frames, step, phase);
@@ -148,7 +151,7 @@ fn part_is_of_the_whole(frames: &[LowFrame], step: Step, phase: usize) {
         n_sub_bands: SUB_BANDS / step.n_samples(),
     };
     let mut full = FrameDecoder::new(Level::detect()).unwrap();
-    let mut part = BandDecoder::new(band, Level::detect()).unwrap();
+    let mut part = MonoDecoder::new(band, Level::detect()).unwrap();
     let mut got = Vec::new();
     let mut want = Vec::new();
     // Of both channels, because their difference rounds in the full band and is not in the mean.
@@ -168,7 +171,7 @@ fn part_is_of_the_whole(frames: &[LowFrame], step: Step, phase: usize) {
             loudest = loudest.max(left.abs()).max(right.abs());
         }
 
-        let mut out = [0.0; FRAME_SAMPLES / 2];
+        let mut out = [0.0; FRAME_SAMPLES];
         let n_out = part.decode(header, side, frame.main(), phase, &mut out);
         assert_eq!(n_out, Ok(n / band.step()));
         got.extend_from_slice(&out[..n / band.step()]);
@@ -198,14 +201,17 @@ fn is_low(frame: &LowFrame, n_lines: usize) -> bool {
             .all(|spectrum| spectrum.lines[n_lines..LINES] == [0.0; LINES][n_lines..])
 }
 
-/// Every format, side info and main data of noise: no panic, finite samples, and an error only where the full band has one.
+/// Every format, side info and main data of noise: no panic, finite samples, the errors of the full decoder for the whole
+/// band, and for a part only where that has one.
 #[test]
 fn noise_decodes_to_finite_samples_or_errors() {
     let mut noise = Noise(8);
-    let rates = [(44_100, 22_050), (44_100, 11_025), (48_000, 16_000)];
-    let bands = rates.map(|(from_hz, to_hz)| Band::of(from_hz, to_hz).unwrap());
-    let mut decoders = bands.map(|band| BandDecoder::new(band, Level::detect()).unwrap());
-    let mut scalar = bands.map(|band| BandDecoder::new(band, Level::Scalar).unwrap());
+    let half = Band::of(44_100, 22_050).unwrap();
+    let quarter = Band::of(44_100, 11_025).unwrap();
+    let third = Band::of(48_000, 16_000).unwrap();
+    let bands = [Band::WHOLE, half, quarter, third];
+    let mut decoders = bands.map(|band| MonoDecoder::new(band, Level::detect()).unwrap());
+    let mut scalar = bands.map(|band| MonoDecoder::new(band, Level::Scalar).unwrap());
     let mut full = FrameDecoder::new(Level::detect()).unwrap();
     let mut n_decoded = 0;
     for _ in 0..40_000 {
@@ -221,14 +227,17 @@ fn noise_decodes_to_finite_samples_or_errors() {
         let whole = full.decode(header, side, main, [left, right]);
 
         for (decoder, scalar) in decoders.iter_mut().zip(&mut scalar) {
-            let mut out = [0.0; FRAME_SAMPLES / 2];
+            let mut out = [0.0; FRAME_SAMPLES];
             let decoded = decoder.decode(header, side, main, phase, &mut out);
             assert!(decoded.is_ok() || whole.is_err(), "{decoded:?}");
+            if decoder.band() == Band::WHOLE {
+                assert_eq!(decoded, whole);
+            }
             assert!(decoded != Err(FrameError::BigValues));
             assert!(out.iter().all(|sample| sample.is_finite()));
             n_decoded += usize::from(decoded.is_ok());
 
-            let mut same = [0.0; FRAME_SAMPLES / 2];
+            let mut same = [0.0; FRAME_SAMPLES];
             let again = scalar.decode(header, side, main, phase, &mut same);
             assert_eq!(
                 (again, same.map(f32::to_bits)),
@@ -236,8 +245,8 @@ fn noise_decodes_to_finite_samples_or_errors() {
             );
         }
         if noise.next().is_multiple_of(50) {
-            decoders.iter_mut().for_each(BandDecoder::reset);
-            scalar.iter_mut().for_each(BandDecoder::reset);
+            decoders.iter_mut().for_each(MonoDecoder::reset);
+            scalar.iter_mut().for_each(MonoDecoder::reset);
         }
     }
     assert!(n_decoded > 1_000, "{n_decoded}");

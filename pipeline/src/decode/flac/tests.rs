@@ -5,7 +5,7 @@ use wavemill_schemas::reject::{Reason, Reject};
 
 use super::header::MARKER;
 use super::testing::{FRAME_SAMPLES, RATE_HZ, frame, head, sealed};
-use crate::decode::{Decode, DecodeArgs, InputHasher, Pcm, SymphoniaDecoder};
+use crate::decode::{Decode, DecodeArgs, FileDecoder, InputHasher, Pcm};
 
 pub(super) fn decode(file: &[u8]) -> Result<Pcm, Reject> {
     let args = DecodeArgs {
@@ -15,7 +15,7 @@ pub(super) fn decode(file: &[u8]) -> Result<Pcm, Reject> {
         keep_rate: false,
     };
     let mut out = Pcm::default();
-    SymphoniaDecoder::new(args, Level::Scalar)
+    FileDecoder::new(args, Level::Scalar)
         .unwrap()
         .decode("flac", file, &mut out)?;
     let facts = InputHasher::default().read(file);

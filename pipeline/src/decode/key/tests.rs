@@ -15,7 +15,7 @@ use super::testing::{
 use crate::decode::flac::testing::{FRAME_SAMPLES, frame, head, head_of, sealed};
 use crate::decode::ogg::testing::{self as pages, CONTINUED, FIRST, LAST, Page, Setup};
 use crate::decode::wav::testing::{chunk, fmt, riff};
-use crate::decode::{Decode, DecodeArgs, InputFacts, InputHasher, Pcm, SymphoniaDecoder};
+use crate::decode::{Decode, DecodeArgs, FileDecoder, InputFacts, InputHasher, Pcm};
 
 /// All that decoding gives, samples as their hash. A reject's offset is left out: tags move it.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,8 +31,8 @@ type Outcome = Result<Row, Reject>;
 
 /// Reads files in every way.
 struct Tester {
-    whole: SymphoniaDecoder,
-    start: SymphoniaDecoder,
+    whole: FileDecoder,
+    start: FileDecoder,
     hasher: InputHasher,
     out: Pcm,
 }
@@ -46,7 +46,7 @@ impl Tester {
                 min_duration_s: 0.05,
                 keep_rate,
             };
-            SymphoniaDecoder::new(args, Level::Scalar).unwrap()
+            FileDecoder::new(args, Level::Scalar).unwrap()
         };
         Self {
             whole: decoder(44_100, None, true),
@@ -74,7 +74,7 @@ impl Tester {
     }
 }
 
-fn outcome(decoder: &mut SymphoniaDecoder, file: &[u8], out: &mut Pcm) -> Outcome {
+fn outcome(decoder: &mut FileDecoder, file: &[u8], out: &mut Pcm) -> Outcome {
     // What was there before is no answer.
     out.decode_key = Some(blake3::hash(b"of another file"));
     decoder.decode("", file, out).map_err(|reject| Reject {

@@ -1,8 +1,8 @@
-//! The two ways from a frame to samples: all of the band, or the part of it that reaches a lower rate.
+//! The two ways from a frame to samples: their mean, which is what features are made of, or both channels.
 
 use wavemill_kernels::Level;
 use wavemill_kernels::mp3::{
-    Band, BandDecoder, FRAME_SAMPLES, FrameDecoder, FrameError, FrameHeader, MainData, SideInfo,
+    Band, FRAME_SAMPLES, FrameDecoder, FrameError, FrameHeader, MainData, MonoDecoder, SideInfo,
 };
 use wavemill_kernels::resample::ResampleError;
 
@@ -11,41 +11,43 @@ use crate::decode::output::Sink;
 /// The decoders of one worker, kept from file to file.
 pub(super) struct Codecs {
     level: Level,
-    full: FrameDecoder,
-    planes: Box<[[f32; FRAME_SAMPLES]; 2]>,
     /// `Some`: of streams at twice this rate or more, only what reaches it is computed.
     band_hz: Option<u32>,
     /// One for each part of a band that was wanted: there are at most as many as rates of MP3.
-    bands: Vec<BandDecoder>,
-    mono: Box<[f32; FRAME_SAMPLES / 2]>,
+    monos: Vec<MonoDecoder>,
+    mono: Box<[f32; FRAME_SAMPLES]>,
+    /// Extraction has no use for it.
+    stereo: Option<FrameDecoder>,
+    planes: Box<[[f32; FRAME_SAMPLES]; 2]>,
 }
 
 /// What the frames of one file are decoded by, and into.
 pub(super) enum Codec<'a> {
-    Full {
+    Mono {
+        decoder: &'a mut MonoDecoder,
+        mono: &'a mut [f32; FRAME_SAMPLES],
+    },
+    Stereo {
         decoder: &'a mut FrameDecoder,
         planes: &'a mut [[f32; FRAME_SAMPLES]; 2],
-    },
-    Band {
-        decoder: &'a mut BandDecoder,
-        mono: &'a mut [f32; FRAME_SAMPLES / 2],
     },
 }
 
 impl Codecs {
-    /// For the full band.
+    /// For the whole band.
     ///
     /// # Errors
     /// [`ResampleError::Level`] where this machine lacks the level.
     pub(super) fn new(level: Level) -> Result<Self, ResampleError> {
-        let full = FrameDecoder::new(level).map_err(|_| ResampleError::Level { level })?;
+        let whole =
+            MonoDecoder::new(Band::WHOLE, level).map_err(|_| ResampleError::Level { level })?;
         Ok(Self {
             level,
-            full,
-            planes: Box::new([[0.0; FRAME_SAMPLES]; 2]),
             band_hz: None,
-            bands: Vec::new(),
-            mono: Box::new([0.0; FRAME_SAMPLES / 2]),
+            monos: vec![whole],
+            mono: Box::new([0.0; FRAME_SAMPLES]),
+            stereo: None,
+            planes: Box::new([[0.0; FRAME_SAMPLES]; 2]),
         })
     }
 
@@ -56,24 +58,30 @@ impl Codecs {
 
     /// What a stream of this rate is decoded by.
     pub(super) fn of_stream(&mut self, rate_hz: u32) -> Codec<'_> {
-        let band = self.band_hz.and_then(|to_hz| Band::of(rate_hz, to_hz));
-        let Some(band) = band else {
-            return Codec::Full {
-                decoder: &mut self.full,
-                planes: &mut self.planes,
-            };
-        };
+        let part = self.band_hz.and_then(|to_hz| Band::of(rate_hz, to_hz));
+        let band = part.unwrap_or(Band::WHOLE);
 
-        let known = self.bands.iter().position(|known| known.band() == band);
+        let known = self.monos.iter().position(|known| known.band() == band);
         let at = known.unwrap_or_else(|| {
-            let decoder = BandDecoder::new(band, self.level);
-            self.bands
+            let decoder = MonoDecoder::new(band, self.level);
+            self.monos
                 .push(decoder.expect("`new` has made a decoder of this level"));
-            self.bands.len() - 1
+            self.monos.len() - 1
         });
-        Codec::Band {
-            decoder: &mut self.bands[at],
+        Codec::Mono {
+            decoder: &mut self.monos[at],
             mono: &mut self.mono,
+        }
+    }
+
+    /// Where left and right are wanted.
+    pub(super) fn of_both_channels(&mut self) -> Codec<'_> {
+        let decoder = self.stereo.get_or_insert_with(|| {
+            FrameDecoder::new(self.level).expect("`new` has made a decoder of this level")
+        });
+        Codec::Stereo {
+            decoder,
+            planes: &mut self.planes,
         }
     }
 }
@@ -82,16 +90,16 @@ impl Codec<'_> {
     /// Samples of the stream for one that comes out.
     pub(super) fn step(&self) -> usize {
         match self {
-            Self::Full { .. } => 1,
-            Self::Band { decoder, .. } => decoder.band().step(),
+            Self::Mono { decoder, .. } => decoder.band().step(),
+            Self::Stereo { .. } => 1,
         }
     }
 
     /// Forgets the frames before.
     pub(super) fn reset(&mut self) {
         match self {
-            Self::Full { decoder, .. } => decoder.reset(),
-            Self::Band { decoder, .. } => decoder.reset(),
+            Self::Mono { decoder, .. } => decoder.reset(),
+            Self::Stereo { decoder, .. } => decoder.reset(),
         }
     }
 
@@ -107,11 +115,11 @@ impl Codec<'_> {
         phase: usize,
     ) -> Result<usize, FrameError> {
         match self {
-            Self::Full { decoder, planes } => {
+            Self::Mono { decoder, mono } => decoder.decode(header, side, main, phase, mono),
+            Self::Stereo { decoder, planes } => {
                 let [left, right] = &mut **planes;
                 decoder.decode(header, side, main, [left, right])
             }
-            Self::Band { decoder, mono } => decoder.decode(header, side, main, phase, mono),
         }
     }
 
@@ -120,12 +128,12 @@ impl Codec<'_> {
     #[must_use]
     pub(super) fn push(&self, n: usize, n_channels: u8, sink: &mut Sink) -> bool {
         match self {
-            Self::Full { planes, .. } => {
+            Self::Mono { mono, .. } => sink.push(&mono[..n], None),
+            Self::Stereo { planes, .. } => {
                 let [left, right] = &**planes;
                 let right = (n_channels == 2).then_some(&right[..n]);
                 sink.push(&left[..n], right)
             }
-            Self::Band { mono, .. } => sink.push(&mono[..n], None),
         }
     }
 }

@@ -79,7 +79,11 @@ impl Mp3Decoder {
             return Err(reject(Reason::UnsupportedCodec, detail));
         }
 
-        let codec = self.codecs.of_stream(stream.rate_hz);
+        let codec = if output.channels.is_some() {
+            self.codecs.of_both_channels()
+        } else {
+            self.codecs.of_stream(stream.rate_hz)
+        };
         let mut sink = output.open_part(stream.rate_hz, codec.step(), out)?;
         let (start, end) = survey.trim(&stream);
         sink.trim(start, end);

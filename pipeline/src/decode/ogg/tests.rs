@@ -3,7 +3,7 @@
 use wavemill_kernels::Level;
 use wavemill_schemas::reject::{Reason, Reject};
 
-use super::super::{Decode, DecodeArgs, InputHasher, Pcm, SymphoniaDecoder};
+use super::super::{Decode, DecodeArgs, FileDecoder, InputHasher, Pcm};
 use super::granules::{Density, LossBudget};
 use super::headers::Ident;
 use super::setup;
@@ -45,7 +45,7 @@ fn decode(file: &[u8]) -> Result<(usize, usize), Reject> {
         min_duration_s: 0.0,
         keep_rate: false,
     };
-    let mut decoder = SymphoniaDecoder::new(args, Level::Scalar).unwrap();
+    let mut decoder = FileDecoder::new(args, Level::Scalar).unwrap();
     let mut out = Pcm::default();
     decoder.decode("ogg", file, &mut out)?;
 

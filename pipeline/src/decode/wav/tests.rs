@@ -3,7 +3,7 @@
 use wavemill_kernels::Level;
 
 use super::testing::{chunk, fmt, riff};
-use crate::decode::{Decode, DecodeArgs, InputHasher, Pcm, SymphoniaDecoder};
+use crate::decode::{Decode, DecodeArgs, FileDecoder, InputHasher, Pcm};
 
 fn decode(file: &[u8]) -> Pcm {
     let args = DecodeArgs {
@@ -13,7 +13,7 @@ fn decode(file: &[u8]) -> Pcm {
         keep_rate: false,
     };
     let mut out = Pcm::default();
-    SymphoniaDecoder::new(args, Level::Scalar)
+    FileDecoder::new(args, Level::Scalar)
         .unwrap()
         .decode("wav", file, &mut out)
         .unwrap();
