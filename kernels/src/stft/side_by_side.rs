@@ -6,10 +6,15 @@
 use crate::lane::{LANES, Lane};
 use crate::level::Lanes;
 
+/// Bytes of a line of the cache. A row of 16 values is one, if it begins with one; then no eight of them lie in two.
+const LINE_BYTES: usize = 64;
+
 /// Samples of eight frames of equal distance.
 pub(super) struct SideBySide {
-    /// `[hop, width]`.
+    /// `[hop, width]`, from `first` on.
     rows: Vec<f32>,
+    /// The first value at the start of a line.
+    first: usize,
     width: usize,
     /// Values of a row that have a meaning.
     n_columns: usize,
@@ -25,11 +30,19 @@ impl SideBySide {
     pub(super) fn new(len: usize, hop: usize) -> Self {
         let n_columns = LANES + (len - 1) / hop;
         let width = n_columns.next_multiple_of(LANES);
+
+        let rows = vec![0.0; hop * width + LINE_BYTES / size_of::<f32>()];
+        // The memory of a vector stays where it is. Where nothing can be said of its place, rows begin anywhere.
+        let first = match rows.as_ptr().align_offset(LINE_BYTES) {
+            usize::MAX => 0,
+            first => first,
+        };
         let places = (0..len)
-            .map(|i| (i % hop * width + i / hop) as u32)
+            .map(|i| (first + i % hop * width + i / hop) as u32)
             .collect();
         Self {
-            rows: vec![0.0; hop * width],
+            rows,
+            first,
             width,
             n_columns,
             hop,
@@ -69,7 +82,8 @@ impl SideBySide {
             *out = [a[r], b[r], c[r], d[r], e[r], f[r], g[r], h[r]];
         }
 
-        for (row, eight) in self.rows.chunks_exact_mut(self.width).zip(&self.columns) {
+        let rows = self.rows[self.first..].chunks_exact_mut(self.width);
+        for (row, eight) in rows.zip(&self.columns) {
             row[first..first + LANES].copy_from_slice(eight);
         }
     }
