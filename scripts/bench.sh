@@ -2,14 +2,15 @@
 # Measures wavemill beside its Python peers, alternating in one run, and writes docs/benchmarks/*.md.
 #
 # usage: scripts/bench.sh [extract|catalog|stages|kernels|loader|serve|all] [ROUNDS]      default: all, 5 rounds
-#   extract   MP3s to a committed store: librosa, soundfile + soxr + torchaudio, torchcodec; threads; peak memory
+#   extract   MP3s to a committed store: librosa, soundfile + soxr + torchaudio, torchcodec, Essentia; threads; peak memory
 #   catalog   tracks.csv of FMA's size: DuckDB, Polars
-#   stages    decode, resample and log-mel of the Python chains
+#   stages    decode, resample and log-mel: the Python chains, mpg123
 #   kernels   wavemill's own kernels (criterion)
 #   loader    the trainer's batches from a store: memory-mapped .npy, HDF5, pyarrow, torch's DataLoader
 #   serve     from a song to its answer by HTTP: Gradio with the same model as TorchScript
 #
-# Needs about 6 GB for the peers (.venv), FFmpeg's libraries for torchcodec, and WAVEMILL_DATA (default ../shared/data).
+# Needs about 6 GB for the peers (.venv), FFmpeg's libraries for torchcodec, mpg123 for stages, and WAVEMILL_DATA (default
+# ../shared/data). The programs are those of a plain `cargo build --release`, which run on any x86-64.
 # WAVEMILL_BIN_DIR=DIR has serve use the programs of that folder; else it builds them.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -47,7 +48,7 @@ loader() {
 serve() {
     local programs=${WAVEMILL_BIN_DIR:-${wavemill%/*}}
     if [[ -z ${WAVEMILL_BIN_DIR:-} ]]; then
-        scripts/libtorch.sh && scripts/build.sh -p wavemill-trainer || return 1
+        scripts/libtorch.sh && cargo build --locked --release -p wavemill -p wavemill-trainer || return 1
     fi
     .venv/bin/python scripts/peers/serve.py "$programs" "$data" $docs/serve.md "$rounds"
 }
@@ -66,8 +67,9 @@ if [[ $kind != kernels && $kind != loader ]]; then
     if [[ ! -d $data ]]; then echo "no real clips in $data: set WAVEMILL_DATA" >&2; exit 1; fi
     command -v ffmpeg >/dev/null || echo 'no ffmpeg: torchcodec will not load (apt-get install ffmpeg)' >&2
     step 'peers (.venv)' scripts/peers/setup.sh --bench
-    wavemill=${CARGO_TARGET_DIR:-target}/v3/release/wavemill
-    if [[ $kind != serve ]]; then step 'release build' scripts/build.sh; fi
+    if [[ $kind == stages || $kind == all ]]; then need mpg123 'apt-get install mpg123'; fi
+    wavemill=${CARGO_TARGET_DIR:-target}/release/wavemill
+    if [[ $kind != serve ]]; then step 'release build' cargo build --locked --release -p wavemill; fi
 fi
 for one in "${kinds[@]}"; do
     case $one in

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Release build for machines with AVX2 (x86-64-v3) in target/v3/release; what the benches run.
+# Release build for machines with AVX2 (x86-64-v3), in target/v3/release.
 # A plain `cargo build --release` stays portable.
 #
 # usage: scripts/build.sh [CARGO OPTIONS]

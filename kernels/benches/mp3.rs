@@ -1,5 +1,5 @@
-//! Decoding of MP3: what a clip costs, beside symphonia's decoder. The file is one of the real data; without it there is
-//! nothing to measure.
+//! Decoding of MP3: what a clip costs, beside the decoders of symphonia and nanomp3. The file is one of the real data;
+//! without it there is nothing to measure.
 //!
 //! `cargo bench --profile dev -p wavemill-kernels --bench mp3`: the profile optimises what is measured.
 
@@ -55,7 +55,7 @@ fn mono(criterion: &mut Criterion, file: &[u8], name: &str, band: Band) {
     });
 }
 
-fn theirs(criterion: &mut Criterion, file: &[u8]) {
+fn symphonia(criterion: &mut Criterion, file: &[u8]) {
     let frames = stream::frames(file);
     criterion.bench_function("symphonia", |bencher| {
         bencher.iter(|| {
@@ -80,7 +80,10 @@ fn mp3(criterion: &mut Criterion) {
     let half = Band::of(44_100, 22_050).unwrap();
     mono(criterion, &file, "wavemill, mono", Band::WHOLE);
     mono(criterion, &file, "wavemill, mono at half of the rate", half);
-    theirs(criterion, &file);
+    symphonia(criterion, &file);
+    criterion.bench_function("nanomp3", |bencher| {
+        bencher.iter(|| black_box(nanomp3::decode_all::<f32>(&file)));
+    });
 }
 
 fn quick() -> Criterion {
