@@ -158,6 +158,11 @@ impl Book {
 
         // A second table for each beginning that the longer ones share, as wide as the longest of them needs it.
         for beginning in 0..FIRST_ENTRIES {
+            // What a short code begins with begins no longer one.
+            if book.first[beginning].n_bits() > 0 {
+                continue;
+            }
+
             let shares = |code: &&Code| {
                 let rest = code.word.n_bits.saturating_sub(FIRST_BITS);
                 rest > 0 && code.word.bits >> rest == beginning as u32
