@@ -14,7 +14,7 @@ use crate::text::{label, number};
 /// Units.
 const HEIGHT: u32 = 220;
 /// Units for the numbers at the left.
-const LEFT: u32 = 46;
+const LEFT: u32 = 52;
 /// Units for the numbers and the name below.
 const BELOW: u32 = 38;
 
