@@ -255,7 +255,7 @@ def main():
         f"Command: `{command}`.",
         "Milliseconds:", table(results),
         f"- A request to Gradio takes {ratios[0]:.2f}× as long as one to wavemill at p50, and {ratios[1]:.2f}× at p95.\n"
-        f"- Probabilities of both differ by at most {apart:.4f}. Decoders and resamplers are not the same.\n"
+        f"- Probabilities of both differ by at most {apart:.0e}. Decoders and resamplers are not the same.\n"
         f"- Peak memory: wavemill and the process of its model {peaks[0]:.0f} MiB, Gradio {peaks[1]:.0f} MiB.",
     ])
     out.parent.mkdir(parents=True, exist_ok=True)
