@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 use wavemill_tests::{Failed, Trial, real};
 
-use crate::report::{about, loads_nothing};
+use crate::report::{about, browser, loads_nothing, quiet_visit};
 use crate::support::{
     has_trainer, inputs, kill, of_trainer, run, same, scratch, sql, start, wavemill,
 };
@@ -167,10 +167,15 @@ fn pages_of(out: &Path) -> Result<Vec<(String, SystemTime)>, Failed> {
     Ok(pages)
 }
 
-/// The index has the claims beside the scores, and each of its links leads to a page.
+/// The index has the claims beside the scores, and each of its links leads to a page. A browser looks at it where there is
+/// one.
 fn index_is_sound(out: &Path, result: &Value) -> Result<(), Failed> {
-    let html = fs::read_to_string(out.join("index.html"))?;
+    let page = out.join("index.html");
+    let html = fs::read_to_string(&page)?;
     loads_nothing(&html)?;
+    if let Some(browser) = browser() {
+        quiet_visit(&browser, &page)?;
+    }
     for words in [
         "Scores, variant base: genre (",
         "<th scope=\"col\" class=\"number\">document</th>",
