@@ -337,6 +337,7 @@ pub(super) fn changes_table(caption: &str, changes: &[Change]) -> Table {
 fn files(diff: &Diff) -> Section {
     let mut section = Section::new("Files");
     section.parts.push(Part::Text(files_words(diff)));
+
     for (what, paths) in [
         ("Files changed", &diff.files_changed),
         ("Files new", &diff.files_added),
@@ -345,6 +346,7 @@ fn files(diff: &Diff) -> Section {
         if paths.is_empty() {
             continue;
         }
+
         let mut table = Table::new("", &["file"]);
         table.rows = paths
             .iter()

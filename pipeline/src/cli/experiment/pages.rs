@@ -176,6 +176,7 @@ fn index(experiment: &Experiment, outcome: &Outcome) -> Page {
     sections.push(sweep(outcome));
     sections.push(runs(outcome));
     sections.push(stores(outcome));
+
     Page {
         title: format!("Experiment {}", outcome.experiment),
         lead: lead(experiment),
