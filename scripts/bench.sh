@@ -1,16 +1,18 @@
 #!/usr/bin/env bash
 # Measures wavemill beside its Python peers, alternating in one run, and writes docs/benchmarks/*.md.
 #
-# usage: scripts/bench.sh [extract|catalog|stages|kernels|loader|serve|all] [ROUNDS]      default: all, 5 rounds
+# usage: scripts/bench.sh [extract|catalog|stages|clips|kernels|loader|serve|all] [ROUNDS]      default: all, 5 rounds
 #   extract   MP3s to a committed store: librosa, soundfile + soxr + torchaudio, torchcodec, Essentia; threads; peak memory
 #   catalog   tracks.csv of FMA's size: DuckDB, Polars
+#   clips     what a clip costs in archives of ten to ten thousand; how busy workers are
 #   stages    decode, resample and log-mel: the Python chains, mpg123
 #   kernels   wavemill's own kernels (criterion)
 #   loader    the trainer's batches from a store: memory-mapped .npy, HDF5, pyarrow, torch's DataLoader
 #   serve     from a song to its answer by HTTP: Gradio with the same model as TorchScript
 #
-# Needs about 6 GB for the peers (.venv), FFmpeg's libraries for torchcodec, mpg123 for stages, and WAVEMILL_DATA (default
-# ../shared/data). The programs are those of a plain `cargo build --release`, which run on any x86-64.
+# Needs about 6 GB for the peers (.venv), FFmpeg's libraries for torchcodec, mpg123 and valgrind for stages, and
+# WAVEMILL_DATA (default ../shared/data). The programs are those of a plain `cargo build --release`, which run on any
+# x86-64.
 # WAVEMILL_BIN_DIR=DIR has serve use the programs of that folder; else it builds them.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -58,8 +60,8 @@ peers() {
 }
 
 case $kind in
-    all) kinds=(kernels catalog stages extract loader serve) ;;
-    extract | catalog | stages | kernels | loader | serve) kinds=("$kind") ;;
+    all) kinds=(kernels catalog stages clips extract loader serve) ;;
+    extract | catalog | stages | clips | kernels | loader | serve) kinds=("$kind") ;;
     *) echo "unknown bench $kind; see --help" >&2; exit 2 ;;
 esac
 mkdir -p $docs
@@ -67,7 +69,10 @@ if [[ $kind != kernels && $kind != loader ]]; then
     if [[ ! -d $data ]]; then echo "no real clips in $data: set WAVEMILL_DATA" >&2; exit 1; fi
     command -v ffmpeg >/dev/null || echo 'no ffmpeg: torchcodec will not load (apt-get install ffmpeg)' >&2
     step 'peers (.venv)' scripts/peers/setup.sh --bench
-    if [[ $kind == stages || $kind == all ]]; then need mpg123 'apt-get install mpg123'; fi
+    if [[ $kind == stages || $kind == all ]]; then
+        need mpg123 'apt-get install mpg123'
+        need valgrind 'apt-get install valgrind'
+    fi
     wavemill=${CARGO_TARGET_DIR:-target}/release/wavemill
     if [[ $kind != serve ]]; then step 'release build' cargo build --locked --release -p wavemill; fi
 fi

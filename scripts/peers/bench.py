@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Run wavemill and its Python peers alternately and write a table; started by scripts/bench.sh.
 
-usage: bench.py extract|catalog|stages WAVEMILL DATA OUT.md [ROUNDS]
+usage: bench.py extract|catalog|stages|clips WAVEMILL DATA OUT.md [ROUNDS]
 
 Each round starts every peer once, in turn, so that a slow minute of the machine meets all of them. The best round
 counts, the spread is shown. A peer's imports and start are not timed; wavemill's process is timed whole, from start to
@@ -28,6 +28,8 @@ CLIPS = 768
 PEER_CLIPS = 64
 # Of a stage there are many contestants, and no start to make small.
 STAGE_CLIPS = 192
+# Sizes of an archive whose clips should all cost the same.
+ARCHIVE_CLIPS = (10, 100, 1_000, 10_000)
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
 CHAINS = {
     "librosa": ("chain", "librosa"),
@@ -49,6 +51,15 @@ OUR_STAGES = {
     "Parquet, compressed: wavemill": ("encode", ()),
 }
 MPG123 = "decode: mpg123"
+# Which functions do a stage's work, with all that they call.
+COUNTED = {
+    "decode the frames of an MP3 to the mean of their channels": "MonoDecoder::decode",
+    "of it, read codes and requantise them": "mp3::huffman::Reader::read",
+    "resample": "resample::cpu::Resampler::push",
+    "hash the audio (blake3)": "blake3::compress_subtree_wide",
+    "log-mel, min-max and packing": "ClipPlan::row",
+    "of it, transforms of frames": "stft::cpu::StftPlan::block",
+}
 PEERS = ("librosa", "soundfile", "soxr", "torch", "torchaudio", "torchcodec", "essentia", "duckdb", "polars")
 STAGES = {
     "decode: librosa": ("decode", "librosa"),
@@ -151,6 +162,7 @@ def archive(data, folder, clips=CLIPS):
                 rows.append((record, path))
     (folder / "metadata").mkdir(parents=True)
     files = []
+    copies = {}
     with open(folder / "metadata" / "tracks.csv", "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows(header)
@@ -159,7 +171,12 @@ def archive(data, folder, clips=CLIPS):
             name = f"{1000 + index:06d}"
             target = folder / "audio" / name[:3] / f"{name}.mp3"
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+            # Further copies are other names of the first one, as ten thousand clips would take 8 GB.
+            if path in copies:
+                os.link(copies[path], target)
+            else:
+                shutil.copyfile(path, target)
+                copies[path] = target
             writer.writerow([str(1000 + index), *record[1:]])
             files.append(target)
     return folder / "metadata", folder / "audio", files, min(len(rows), clips)
@@ -271,6 +288,8 @@ def bench_stages(wavemill, data, scratch, rounds):
         """Our time as a part of theirs."""
         return f"{best(results, us, 'cpu_ms') / best(results, them, 'cpu_ms'):.2f}"
 
+    counted = instructions(wavemill, files[0], scratch)
+
     whole, _, band, mel, _ = OUR_STAGES
     return "\n\n".join([
         "# Stages",
@@ -282,7 +301,75 @@ def bench_stages(wavemill, data, scratch, rounds):
         f"- Decoding to the mean of the channels takes {ratio(whole, MPG123)} of the time of mpg123.\n"
         f"- The band path to 22.05 kHz takes {ratio(band, MPG123)} of it.\n"
         f"- log-mel with min-max and packing takes {ratio(mel, 'log-mel: librosa')} of librosa's log-mel.",
+        "## Instructions",
+        f"One clip ({files[0].stat().st_size / 1e6:.1f} MB), counted by valgrind's callgrind; a stage has all that it calls. "
+        "Instructions do not depend on what else a machine does.",
+        "| | millions |\n|---|---|\n" + "\n".join(f"| {stage} | {n / 1e6:.1f} |" for stage, n in counted.items()),
     ])
+
+
+def instructions(wavemill, clip, scratch):
+    """{stage: instructions} of one clip to its log-mel."""
+    counts = scratch / "callgrind.out"
+    program = [wavemill, "features", clip, "--recipe", HERE / "bench.toml", "--format", "npy", "--out", scratch / "clip.npy"]
+    subprocess.run(
+        ["valgrind", "--tool=callgrind", f"--callgrind-out-file={counts}", *program], check=True, capture_output=True
+    )
+    annotated = subprocess.run(
+        ["callgrind_annotate", "--inclusive=yes", "--threshold=100", counts], check=True, capture_output=True, text=True
+    ).stdout
+    return {stage: most(annotated, function) for stage, function in COUNTED.items()}
+
+
+def most(annotated, function):
+    """The largest count among the lines of a function: the others are pieces of it that were inlined elsewhere."""
+    lines = [line for line in annotated.splitlines() if function in line.partition(":")[2]]
+    counts = [int(line.split()[0].replace(",", "")) for line in lines]
+    if not counts:
+        sys.exit(f"bench: callgrind saw no {function}: has it another name now? COUNTED in {Path(__file__).name} has it")
+    return max(counts)
+
+
+def bench_clips(wavemill, data, scratch, rounds):
+    """Whether a clip costs the same in a small archive and in a large one, and whether workers have to wait."""
+    threads = os.cpu_count()
+    lines = []
+    for n_clips in ARCHIVE_CLIPS:
+        folder = scratch / str(n_clips)
+        metadata_dir, audio, _, _ = archive(data, folder, n_clips)
+        reports = []
+        for number in range(rounds):
+            command = extract_command(wavemill, metadata_dir, audio, folder / "store", threads, ["--json"])
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            reports.append(json.loads(done.stdout))
+            print(f"{n_clips} clips, round {number + 1}/{rounds}: {reports[-1]['cpu_s']}", file=sys.stderr)
+        shutil.rmtree(folder)
+
+        clip_ms = sorted(sum(report["cpu_s"].values()) * 1e3 / n_clips for report in reports)
+        busy = sorted(worker_s(report) / (threads * report["wall_s"]["clips"]) for report in reports)
+        wall_s = min(report["wall_s"]["clips"] for report in reports)
+        lines.append(
+            f"| {n_clips:,} | {clip_ms[0]:.2f} | {statistics.median(clip_ms):.2f} | {clip_ms[-1]:.2f} | {wall_s:.2f} "
+            f"| {busy[-1] * 100:.1f} % | {statistics.median(busy) * 100:.1f} % |"
+        )
+    return "\n\n".join([
+        "# Archives of ten to ten thousand clips",
+        "The figure is CPU time per clip of 30 s: the sum of what `extract --json` tells of its stages. The program's start, the "
+        "metadata and the commit are not part of it. The clips are copies of real ones of FMA; the feature is log-mel. "
+        f"There are {threads} workers on {threads} cores. They are busy when they decode, compute or encode; the rest of the time "
+        "of extraction they wait, or the system runs something else.",
+        measured("clips"),
+        "\n".join([
+            "| clips | best, CPU ms per clip | median | worst | extraction, best wall s | workers busy, best | median |",
+            "|---|---|---|---|---|---|---|",
+            *lines,
+        ]),
+    ])
+
+
+def worker_s(report):
+    """CPU seconds of the workers; readers are other threads."""
+    return sum(report["cpu_s"][stage] for stage in ("decode", "features", "encode"))
 
 
 def bench_catalog(wavemill, data, scratch, rounds):
@@ -336,7 +423,7 @@ def main():
         sys.exit(__doc__)
     kind, wavemill, data, out = sys.argv[1], Path(sys.argv[2]).resolve(), Path(sys.argv[3]), Path(sys.argv[4])
     rounds = int(sys.argv[5]) if len(sys.argv) > 5 else 5
-    measure = {"extract": bench_extract, "catalog": bench_catalog, "stages": bench_stages}[kind]
+    measure = {"extract": bench_extract, "catalog": bench_catalog, "stages": bench_stages, "clips": bench_clips}[kind]
     with tempfile.TemporaryDirectory(prefix="wavemill-bench-") as scratch:
         page = measure(wavemill, data, Path(scratch), rounds)
     out.parent.mkdir(parents=True, exist_ok=True)

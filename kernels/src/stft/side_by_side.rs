@@ -9,9 +9,13 @@ use crate::level::Lanes;
 /// Bytes of a line of the cache. A row of 16 values is one, if it begins with one; then no eight of them lie in two.
 const LINE_BYTES: usize = 64;
 
+/// Rows that a gap of one row follows. The transform reads samples 32 apart: without gaps, their rows would all want the
+/// same two sets of the first cache.
+const ROWS_BETWEEN_GAPS: usize = 32;
+
 /// Samples of eight frames of equal distance.
 pub(super) struct SideBySide {
-    /// `[hop, width]`, from `first` on.
+    /// `[hop, width]` with gaps, from `first` on.
     rows: Vec<f32>,
     /// The first value at the start of a line.
     first: usize,
@@ -31,14 +35,15 @@ impl SideBySide {
         let n_columns = LANES + (len - 1) / hop;
         let width = n_columns.next_multiple_of(LANES);
 
-        let rows = vec![0.0; hop * width + LINE_BYTES / size_of::<f32>()];
+        let n_rows = place_of_row(hop);
+        let rows = vec![0.0; n_rows * width + LINE_BYTES / size_of::<f32>()];
         // The memory of a vector stays where it is. Where nothing can be said of its place, rows begin anywhere.
         let first = match rows.as_ptr().align_offset(LINE_BYTES) {
             usize::MAX => 0,
             first => first,
         };
         let places = (0..len)
-            .map(|i| (first + i % hop * width + i / hop) as u32)
+            .map(|i| (first + place_of_row(i % hop) * width + i / hop) as u32)
             .collect();
         Self {
             rows,
@@ -82,9 +87,11 @@ impl SideBySide {
             *out = [a[r], b[r], c[r], d[r], e[r], f[r], g[r], h[r]];
         }
 
-        let rows = self.rows[self.first..].chunks_exact_mut(self.width);
-        for (row, eight) in rows.zip(&self.columns) {
-            row[first..first + LANES].copy_from_slice(eight);
+        let groups = self.rows[self.first..].chunks_mut((ROWS_BETWEEN_GAPS + 1) * self.width);
+        for (group, columns) in groups.zip(self.columns.chunks(ROWS_BETWEEN_GAPS)) {
+            for (row, eight) in group.chunks_exact_mut(self.width).zip(columns) {
+                row[first..first + LANES].copy_from_slice(eight);
+            }
         }
     }
 
@@ -96,6 +103,11 @@ impl SideBySide {
         sample.copy_from_slice(&self.rows[place..place + LANES]);
         sample
     }
+}
+
+/// Rows and gaps before row `r`.
+const fn place_of_row(r: usize) -> usize {
+    r + r / ROWS_BETWEEN_GAPS
 }
 
 #[cfg(test)]

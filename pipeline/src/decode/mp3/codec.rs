@@ -16,8 +16,13 @@ pub(super) struct Codecs {
     /// One for each part of a band that was wanted: there are at most as many as rates of MP3.
     monos: Vec<MonoDecoder>,
     mono: Box<[f32; FRAME_SAMPLES]>,
-    /// Extraction has no use for it.
-    stereo: Option<FrameDecoder>,
+    /// Extraction has no use for it, so it is made when it is asked for.
+    stereo: Option<StereoCodec>,
+}
+
+/// The decoder of both channels, and its samples.
+struct StereoCodec {
+    decoder: FrameDecoder,
     planes: Box<[[f32; FRAME_SAMPLES]; 2]>,
 }
 
@@ -47,7 +52,6 @@ impl Codecs {
             monos: vec![whole],
             mono: Box::new([0.0; FRAME_SAMPLES]),
             stereo: None,
-            planes: Box::new([[0.0; FRAME_SAMPLES]; 2]),
         })
     }
 
@@ -76,12 +80,14 @@ impl Codecs {
 
     /// Where left and right are wanted.
     pub(super) fn of_both_channels(&mut self) -> Codec<'_> {
-        let decoder = self.stereo.get_or_insert_with(|| {
-            FrameDecoder::new(self.level).expect("`new` has made a decoder of this level")
+        let stereo = self.stereo.get_or_insert_with(|| StereoCodec {
+            decoder: FrameDecoder::new(self.level)
+                .expect("`new` has made a decoder of this level"),
+            planes: Box::new([[0.0; FRAME_SAMPLES]; 2]),
         });
         Codec::Stereo {
-            decoder,
-            planes: &mut self.planes,
+            decoder: &mut stereo.decoder,
+            planes: &mut stereo.planes,
         }
     }
 }
