@@ -12,6 +12,8 @@ import csv
 import datetime
 import json
 import os
+import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -49,6 +51,7 @@ OUR_STAGES = {
     "decode and resample: wavemill by the band path": ("decode", BAND_PATH),
     "log-mel, min-max and packing: wavemill": ("features", ()),
     "Parquet, compressed: wavemill": ("encode", ()),
+    "read the file: wavemill": ("read", ()),
 }
 MPG123 = "decode: mpg123"
 # Which functions do a stage's work, with all that they call.
@@ -56,7 +59,7 @@ COUNTED = {
     "decode the frames of an MP3 to the mean of their channels": "MonoDecoder::decode",
     "of it, read codes and requantise them": "mp3::huffman::Reader::read",
     "resample": "resample::cpu::Resampler::push",
-    "hash the audio (blake3)": "blake3::compress_subtree_wide",
+    "hash the audio (blake3)": "blake3::Hasher::update",
     "log-mel, min-max and packing": "ClipPlan::row",
     "of it, transforms of frames": "stft::cpu::StftPlan::block",
 }
@@ -147,9 +150,12 @@ def best(results, name, key):
     return min(result[key] for result in results[name])
 
 
-def archive(data, folder, clips=CLIPS):
+def archive(data, folder, clips=CLIPS, links=False):
     """An FMA-shaped archive of labelled clips of 30 s, copies of real ones: (its metadata, its audio, its files, how many
-    differ)."""
+    differ).
+
+    With `links`, further copies of a clip are other names of the first one: ten thousand copies would take 10 GB.
+    """
     header, rows = [], []
     for source in (data / "audio" / "fma_real", data / "fma_like"):
         with open(source / "tracks.csv", encoding="utf-8", newline="") as file:
@@ -171,8 +177,7 @@ def archive(data, folder, clips=CLIPS):
             name = f"{1000 + index:06d}"
             target = folder / "audio" / name[:3] / f"{name}.mp3"
             target.parent.mkdir(parents=True, exist_ok=True)
-            # Further copies are other names of the first one, as ten thousand clips would take 8 GB.
-            if path in copies:
+            if links and path in copies:
                 os.link(copies[path], target)
             else:
                 shutil.copyfile(path, target)
@@ -282,15 +287,15 @@ def bench_stages(wavemill, data, scratch, rounds):
     contestants = {name: lambda of=of: ours(*of) for name, of in OUR_STAGES.items()}
     contestants.update({name: theirs(arguments) for name, arguments in STAGES.items()})
     contestants[MPG123] = mpg123
+    counted = instructions(wavemill, files[0], scratch)
     results = alternate(contestants, rounds)
 
     def ratio(us, them):
         """Our time as a part of theirs."""
         return f"{best(results, us, 'cpu_ms') / best(results, them, 'cpu_ms'):.2f}"
 
-    counted = instructions(wavemill, files[0], scratch)
-
-    whole, _, band, mel, _ = OUR_STAGES
+    whole, _, band, mel, parquet, read = OUR_STAGES
+    rest_ms = sum(best(results, name, "cpu_ms") for name in (parquet, read))
     return "\n\n".join([
         "# Stages",
         "The figure is CPU time per clip of 30 s, on one thread. wavemill's figures come from `extract --json` of a plain "
@@ -300,10 +305,12 @@ def bench_stages(wavemill, data, scratch, rounds):
         table(results, "cpu_ms", "CPU ms per clip"),
         f"- Decoding to the mean of the channels takes {ratio(whole, MPG123)} of the time of mpg123.\n"
         f"- The band path to 22.05 kHz takes {ratio(band, MPG123)} of it.\n"
-        f"- log-mel with min-max and packing takes {ratio(mel, 'log-mel: librosa')} of librosa's log-mel.",
+        f"- log-mel with min-max and packing takes {ratio(mel, 'log-mel: librosa')} of librosa's log-mel.\n"
+        f"- Reading a file and making Parquet of its row take {rest_ms:.2f} ms. The hash of the audio is counted as decoding; "
+        "writing and sync have no line here.",
         "## Instructions",
         f"One clip ({files[0].stat().st_size / 1e6:.1f} MB), counted by valgrind's callgrind; a stage has all that it calls. "
-        "Instructions do not depend on what else a machine does.",
+        "Instructions do not depend on what else a machine does; without valgrind a library may choose others for this processor.",
         "| | millions |\n|---|---|\n" + "\n".join(f"| {stage} | {n / 1e6:.1f} |" for stage, n in counted.items()),
     ])
 
@@ -315,16 +322,18 @@ def instructions(wavemill, clip, scratch):
     subprocess.run(
         ["valgrind", "--tool=callgrind", f"--callgrind-out-file={counts}", *program], check=True, capture_output=True
     )
+    # Elsewhere than in the sources: it counts files below the working directory apart.
     annotated = subprocess.run(
-        ["callgrind_annotate", "--inclusive=yes", "--threshold=100", counts], check=True, capture_output=True, text=True
+        ["callgrind_annotate", "--inclusive=yes", "--threshold=100", "--auto=no", counts],
+        check=True, capture_output=True, text=True, cwd=scratch,
     ).stdout
     return {stage: most(annotated, function) for stage, function in COUNTED.items()}
 
 
 def most(annotated, function):
-    """The largest count among the lines of a function: the others are pieces of it that were inlined elsewhere."""
-    lines = [line for line in annotated.splitlines() if function in line.partition(":")[2]]
-    counts = [int(line.split()[0].replace(",", "")) for line in lines]
+    """A function's count. Of its lines the largest is that of the whole; the others are of code from other files in it."""
+    line = re.compile(rf"^ *([\d,]+) .*:\S*\b{re.escape(function)} \[", re.MULTILINE)
+    counts = [int(count.replace(",", "")) for count in line.findall(annotated)]
     if not counts:
         sys.exit(f"bench: callgrind saw no {function}: has it another name now? COUNTED in {Path(__file__).name} has it")
     return max(counts)
@@ -333,43 +342,59 @@ def most(annotated, function):
 def bench_clips(wavemill, data, scratch, rounds):
     """Whether a clip costs the same in a small archive and in a large one, and whether workers have to wait."""
     threads = os.cpu_count()
-    lines = []
+
+    def extraction(n_clips, folder, metadata_dir, audio):
+        command = extract_command(wavemill, metadata_dir, audio, folder / "store", threads, ["--json"])
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        shutil.rmtree(folder / "store")
+
+        process_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        stages_s = sum(report["cpu_s"].values())
+        # Readers look at headers, which is counted as decoding. It is little.
+        workers_s = sum(report["cpu_s"][stage] for stage in ("decode", "features", "encode"))
+        return {
+            "process_s": process_s,
+            "clip_ms": stages_s * 1e3 / n_clips,
+            "wall_s": report["wall_s"]["clips"],
+            "busy": workers_s / (threads * report["wall_s"]["clips"]),
+        }
+
+    contestants = {}
     for n_clips in ARCHIVE_CLIPS:
         folder = scratch / str(n_clips)
-        metadata_dir, audio, _, _ = archive(data, folder, n_clips)
-        reports = []
-        for number in range(rounds):
-            command = extract_command(wavemill, metadata_dir, audio, folder / "store", threads, ["--json"])
-            done = subprocess.run(command, check=True, capture_output=True, text=True)
-            reports.append(json.loads(done.stdout))
-            print(f"{n_clips} clips, round {number + 1}/{rounds}: {reports[-1]['cpu_s']}", file=sys.stderr)
-        shutil.rmtree(folder)
+        metadata_dir, audio, _, _ = archive(data, folder, n_clips, links=True)
+        contestants[n_clips] = lambda of=(n_clips, folder, metadata_dir, audio): extraction(*of)
+    results = alternate(contestants, rounds)
 
-        clip_ms = sorted(sum(report["cpu_s"].values()) * 1e3 / n_clips for report in reports)
-        busy = sorted(worker_s(report) / (threads * report["wall_s"]["clips"]) for report in reports)
-        wall_s = min(report["wall_s"]["clips"] for report in reports)
+    lines = []
+    for n_clips, of_size in results.items():
+        clip_ms = sorted(result["clip_ms"] for result in of_size)
+        busy = [result["busy"] for result in of_size]
         lines.append(
-            f"| {n_clips:,} | {clip_ms[0]:.2f} | {statistics.median(clip_ms):.2f} | {clip_ms[-1]:.2f} | {wall_s:.2f} "
-            f"| {busy[-1] * 100:.1f} % | {statistics.median(busy) * 100:.1f} % |"
+            f"| {n_clips:,} | {clip_ms[0]:.2f} | {statistics.median(clip_ms):.2f} | {clip_ms[-1]:.2f} "
+            f"| {best(results, n_clips, 'wall_s'):.2f} | {max(busy) * 100:.1f} % | {statistics.median(busy) * 100:.1f} % |"
         )
+    small, large = ARCHIVE_CLIPS[0], ARCHIVE_CLIPS[-1]
+    more_s = best(results, large, "process_s") - best(results, small, "process_s")
+
     return "\n\n".join([
         "# Archives of ten to ten thousand clips",
-        "The figure is CPU time per clip of 30 s: the sum of what `extract --json` tells of its stages. The program's start, the "
-        "metadata and the commit are not part of it. The clips are copies of real ones of FMA; the feature is log-mel. "
-        f"There are {threads} workers on {threads} cores. They are busy when they decode, compute or encode; the rest of the time "
-        "of extraction they wait, or the system runs something else.",
+        "The figure is CPU time per clip of 30 s, from MP3 to a stored log-mel: the sum of what `extract --json` tells of its "
+        "stages (reading, decoding, features, encoding). The program's start, the metadata, writing, sync and the commit are not "
+        "part of it. The clips are names of some real ones of FMA, so that their bytes are in memory. "
+        f"There are {threads} workers on {threads} cores. They are busy when they decode, compute or encode; the rest of the "
+        "time they wait, or the system runs something else, such as readers and the writer.",
         measured("clips"),
         "\n".join([
             "| clips | best, CPU ms per clip | median | worst | extraction, best wall s | workers busy, best | median |",
             "|---|---|---|---|---|---|---|",
             *lines,
         ]),
+        f"By the CPU time of the whole process, writing and sync included, a clip more costs "
+        f"{more_s * 1e3 / (large - small):.2f} ms: that is what {large:,} clips take more than {small}, best rounds.",
     ])
-
-
-def worker_s(report):
-    """CPU seconds of the workers; readers are other threads."""
-    return sum(report["cpu_s"][stage] for stage in ("decode", "features", "encode"))
 
 
 def bench_catalog(wavemill, data, scratch, rounds):

@@ -27,6 +27,19 @@ pub enum Mode {
     },
 }
 
+impl Mode {
+    /// Whether any band may be coded for both channels together. Joint stereo may also be left and right.
+    pub(super) const fn is_joined(self) -> bool {
+        match self {
+            Self::Mono | Self::Stereo => false,
+            Self::Joint {
+                mid_side,
+                intensity,
+            } => mid_side || intensity,
+        }
+    }
+}
+
 /// The facts of a layer III frame header that its decoding depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {

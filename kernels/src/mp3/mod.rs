@@ -66,8 +66,8 @@ pub enum FrameError {
     /// Windows that are switched to the shape that they have anyway.
     #[error("windows switched to none")]
     BlockType,
-    /// Joint stereo of channels with unequal windows.
-    #[error("joint stereo of unequal windows")]
+    /// Two channels that are coded together and have different bands.
+    #[error("joint stereo of unequal bands")]
     UnequalBlocks,
     /// Scale factors longer than they and the codes together.
     #[error("scale factors longer than their granule")]

@@ -3,7 +3,7 @@
 use super::FrameError;
 use super::bands::RateBands;
 use super::bits::BitReader;
-use super::header::{FrameHeader, Mode, Version};
+use super::header::{FrameHeader, Version};
 use super::{LINES, MAX_CHANNELS};
 
 /// Lines of a granule in pairs: no more of them can be big values.
@@ -67,7 +67,8 @@ impl SideInfo {
     /// Reads the side info behind a header and its checksum.
     ///
     /// # Errors
-    /// [`FrameError`] for what no encoder writes: more big values than lines, or switched windows of the long shape.
+    /// [`FrameError`] for what no encoder writes: more big values than lines, switched windows of the long shape, or two
+    /// channels that are coded together and have different bands.
     pub fn parse(header: &FrameHeader, bytes: &[u8]) -> Result<Self, FrameError> {
         let n_channels = header.n_channels();
         let is_mpeg1 = header.version == Version::Mpeg1;
@@ -90,11 +91,8 @@ impl SideInfo {
             for channel in &mut granule[..n_channels] {
                 *channel = Granule::parse(header, &mut bits)?;
             }
-            // Bands of two channels can be coded together only where they are the same bands.
             let [left, right] = granule;
-            let is_same = left.block == right.block
-                && (left.block != Block::Short || left.is_mixed == right.is_mixed);
-            if matches!(header.mode, Mode::Joint { .. }) && !is_same {
+            if header.mode.is_joined() && !left.has_bands_of(right) {
                 return Err(FrameError::UnequalBlocks);
             }
         }
@@ -110,6 +108,15 @@ impl SideInfo {
 }
 
 impl Granule {
+    /// Whether two channels have the same bands. Only short windows have others, and fewer of them in a mixed block.
+    fn has_bands_of(&self, other: &Self) -> bool {
+        match (self.block, other.block) {
+            (Block::Short, Block::Short) => self.is_mixed == other.is_mixed,
+            (Block::Short, _) | (_, Block::Short) => false,
+            _ => true,
+        }
+    }
+
     fn parse(header: &FrameHeader, bits: &mut BitReader) -> Result<Self, FrameError> {
         let is_mpeg1 = header.version == Version::Mpeg1;
         let mut granule = Self {
