@@ -31,9 +31,9 @@ kernels() {
         printf '# Kernels\n\nThe clip has 30 s, features are at 22,050 Hz, and one core is used. '
         printf 'Each line shows the low value, the estimate and the high value\nof criterion. Command: %s.\n\n' \
             "\`scripts/bench.sh kernels\`"
-        printf 'The last lines decode an MP3 of the real test data (30 s, 44.1 kHz, joint stereo, 256 kbit/s on average) '
-        printf 'from memory:\nto both channels by wavemill, by symphonia as released and by nanomp3, and to the mean of the '
-        printf 'channels by wavemill,\nwhich is what extraction does.\n\n'
+        printf 'The lines from "wavemill scalar" to "nanomp3" decode an MP3 of the real test data (30 s, 44.1 kHz, stereo, 256 '
+        printf 'kbit/s on average)\nfrom memory: to both channels by wavemill, by symphonia as released and by nanomp3, which also '
+        printf 'finds the frames\nand keeps all samples; and to the mean of the channels by wavemill, as extraction does.\n\n'
         printf '%s; %s; wavemill %s.\n\n```\n' "$(sed -n 's/^model name[^:]*: //p;T;q' /proc/cpuinfo)" "$(date +%F)" \
             "$(git rev-parse --short HEAD)"
         grep -E '^(features|wavemill|rubato|symphonia|nanomp3)|time:|thrpt:' <<<"$raw" | grep -vE 'change|%'
