@@ -81,8 +81,7 @@ impl Codecs {
     /// Where left and right are wanted.
     pub(super) fn of_both_channels(&mut self) -> Codec<'_> {
         let stereo = self.stereo.get_or_insert_with(|| StereoCodec {
-            decoder: FrameDecoder::new(self.level)
-                .expect("`new` has made a decoder of this level"),
+            decoder: FrameDecoder::new(self.level).expect("`new` has made a decoder of this level"),
             planes: Box::new([[0.0; FRAME_SAMPLES]; 2]),
         });
         Codec::Stereo {
