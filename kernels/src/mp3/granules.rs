@@ -162,7 +162,7 @@ impl<'a> CodedFrame<'a> {
         else {
             return None;
         };
-        if !mid_side && !intensity {
+        if !self.header.mode.is_joined() {
             return None;
         }
 

@@ -118,7 +118,18 @@ mod tests {
     #[test]
     fn every_frame_has_its_own_samples() {
         let lanes = Lanes::new(Level::detect()).unwrap();
-        for (len, hop) in [(64, 16), (64, 64), (64, 63), (64, 1), (100, 7), (1, 1)] {
+        // Hops of one group of rows and of many, whose last one is full, has some rows, or has a single one.
+        for (len, hop) in [
+            (2048, 512),
+            (2048, 2048),
+            (100, 64),
+            (100, 33),
+            (100, 32),
+            (100, 7),
+            (64, 63),
+            (64, 1),
+            (1, 1),
+        ] {
             let mut frames = SideBySide::new(len, hop);
             let samples: Vec<f32> = (0..frames.n_samples()).map(|i| i as f32).collect();
             frames.fill(&samples, lanes);

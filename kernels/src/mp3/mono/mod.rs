@@ -53,10 +53,13 @@ impl Band {
         n_sub_bands: SUB_BANDS,
     };
 
-    /// The part that reaches samples at `to_hz`. `None` where that is more than half of the stream's rate, or where the rate cannot
-    /// be divided.
+    /// The part that reaches samples at `to_hz`. `None` where that is zero or more than half of the stream's rate, or where
+    /// the rate cannot be divided.
     #[must_use]
     pub fn of(from_hz: u32, to_hz: u32) -> Option<Self> {
+        if to_hz == 0 {
+            return None;
+        }
         let step = if from_hz >= to_hz.checked_mul(4)? && from_hz.is_multiple_of(4) {
             Step::Four
         } else if from_hz >= 2 * to_hz && from_hz.is_multiple_of(2) {

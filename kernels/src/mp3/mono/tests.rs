@@ -31,6 +31,7 @@ fn steps_and_sub_bands_follow_from_the_rates() {
     assert_eq!(of(22_050, 22_050), None);
     assert_eq!(of(44_101, 22_050), None);
     assert_eq!(of(48_000, u32::MAX), None);
+    assert_eq!(of(48_000, 0), None);
     let whole = Band::WHOLE;
     assert_eq!((whole.step(), whole.n_lines()), (1, LINES));
 }
