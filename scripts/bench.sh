@@ -5,7 +5,7 @@
 #   extract   MP3s to a committed store: librosa, soundfile + soxr + torchaudio, torchcodec, Essentia; threads; peak memory
 #   catalog   tracks.csv of FMA's size: DuckDB, Polars
 #   clips     what a clip costs in archives of ten to ten thousand; how busy workers are
-#   stages    decode, resample and log-mel: the Python chains, mpg123
+#   stages    decode, resample and log-mel: the Python chains, mpg123, symphonia, nanomp3
 #   kernels   wavemill's own kernels (criterion)
 #   loader    the trainer's batches from a store: memory-mapped .npy, HDF5, pyarrow, torch's DataLoader
 #   serve     from a song to its answer by HTTP: Gradio with the same model as TorchScript
@@ -75,6 +75,7 @@ if [[ $kind != kernels && $kind != loader ]]; then
     if [[ $kind == stages || $kind == all ]]; then
         need mpg123 'apt-get install mpg123'
         need valgrind 'apt-get install valgrind'
+        step 'other decoders' cargo build --locked --release -p wavemill-kernels --example decode_mp3
     fi
     wavemill=${CARGO_TARGET_DIR:-target}/release/wavemill
     if [[ $kind != serve ]]; then step 'release build' cargo build --locked --release -p wavemill; fi

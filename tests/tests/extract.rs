@@ -18,6 +18,7 @@ use crate::support::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::test("extract::threads_change_no_byte", threads_change_no_byte),
+        Trial::test("extract::idle_workers_are_told", idle_workers_are_told),
         Trial::test(
             "extract::named_level_gives_the_same_bytes",
             named_level_gives_the_same_bytes,
@@ -89,6 +90,25 @@ fn threads_change_no_byte() -> Result<(), Failed> {
         same_versions(&store, whole())?;
     }
     Ok(())
+}
+
+/// Of eight workers seven have nothing to do, where there is one clip and its decoding takes its time.
+fn idle_workers_are_told() -> Result<(), Failed> {
+    let busy = |threads: &str| -> Result<f64, Failed> {
+        let store = scratch("idle").join("store");
+        let ran = run(inputs()
+            .extract(&store)
+            .args(["--limit", "1", "--threads", threads, "--json"])
+            .env("FAILPOINTS", "worker-panic=sleep(500)"))
+        .exits(0)?;
+        let report: Value = serde_json::from_str(&ran.out)?;
+        let busy = report["workers_busy"].as_f64();
+        busy.ok_or_else(|| "no workers_busy".into())
+    };
+
+    let (of_one, of_eight) = (busy("1")?, busy("8")?);
+    same("one worker", of_one > 0.5 && of_one <= 1.0, true)?;
+    same("eight workers", of_eight > 0.0 && of_eight < 0.25, true)
 }
 
 /// The level that a manifest names makes that version again, and so does every level itself.

@@ -362,8 +362,13 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
         .iter()
         .map(|(stage, s)| format!("{stage} {s:.1}"))
         .collect();
+    // Idle workers say that reading, memory or a device bounds the run.
+    let busy = match report.workers_busy {
+        Some(busy) => format!("; workers busy {:.0} %", busy * 100.0),
+        None => String::new(),
+    };
     text += &format!(
-        "  CPU seconds: {}; read {}\n",
+        "  CPU seconds: {}{busy}; read {}\n",
         seconds.join(", "),
         DecimalBytes(report.bytes_read)
     );

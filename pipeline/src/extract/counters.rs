@@ -36,8 +36,19 @@ pub struct Counters {
     pub bytes: AtomicU64,
     /// Where CPU time went.
     pub times: StageTimes,
+    /// How much of their time workers had nothing to do.
+    pub workers: WorkerTimes,
     /// What a device's lanes did.
     pub lanes: LaneTimes,
+}
+
+/// How long workers waited, over all of them.
+#[derive(Debug, Default)]
+pub struct WorkerTimes {
+    /// Wall nanoseconds without a clip or a row group, or with one that memory or a device had no place for yet.
+    pub waiting: AtomicU64,
+    /// Wall nanoseconds from a worker's start to its end.
+    pub total: AtomicU64,
 }
 
 /// What lanes did, over all of them.

@@ -20,7 +20,7 @@ mod work;
 mod worker;
 mod writer;
 
-pub(crate) use self::counters::{Counters, LaneTimes};
+pub(crate) use self::counters::{Counters, LaneTimes, WorkerTimes};
 pub(crate) use self::error::ExtractError;
 pub(crate) use self::limits::Limits;
 pub(crate) use self::reject_tally::RejectTally;

@@ -3,13 +3,14 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, never, select_biased};
 use fail::fail_point;
 use wavemill_schemas::reject::Stage;
 
 use super::clip::{ClipBytes, DecodedClip, Failure, Ticket, extension, panic_words, panicked};
-use super::counters::{add_time, cpu_time};
+use super::counters::{add_time, add_wall, cpu_time};
 use super::event::Event;
 use super::spare_pcms::SparePcms;
 use super::{ExtractError, Work, survey};
@@ -63,22 +64,36 @@ impl<'a> Worker<'a> {
 
     /// Works until neither clips nor row groups can come.
     pub(super) fn run(mut self, queues: &WorkerQueues) {
+        let start = Instant::now();
+        self.take_turns(queues);
+        add_wall(&self.work.counters.workers.total, start);
+    }
+
+    fn take_turns(&mut self, queues: &WorkerQueues) {
         // A queue that has ended is replaced by one that never gives anything.
         let no_clips = never();
         let no_groups = never();
         let mut clips = Some(&queues.clips);
         let mut groups = Some(&queues.groups);
 
+        let waiting = &self.work.counters.workers.waiting;
         while clips.is_some() || groups.is_some() {
+            let start = Instant::now();
             // Encoding first: it gives memory back.
             let event = select_biased! {
-                recv(groups.unwrap_or(&no_groups)) -> group => match group {
-                    Ok(group) => Some(self.encode(group)),
-                    Err(_) => { groups = None; None }
+                recv(groups.unwrap_or(&no_groups)) -> group => {
+                    add_wall(waiting, start);
+                    match group {
+                        Ok(group) => Some(self.encode(group)),
+                        Err(_) => { groups = None; None }
+                    }
                 },
-                recv(clips.unwrap_or(&no_clips)) -> clip => match clip {
-                    Ok(clip) => self.clip(clip, queues),
-                    Err(_) => { clips = None; None }
+                recv(clips.unwrap_or(&no_clips)) -> clip => {
+                    add_wall(waiting, start);
+                    match clip {
+                        Ok(clip) => self.clip(clip, queues),
+                        Err(_) => { clips = None; None }
+                    }
                 },
             };
 
@@ -108,7 +123,9 @@ impl<'a> Worker<'a> {
             .map(|row| features.encode_bytes(row.n_samples));
         let wanted = row_bytes.max().unwrap_or(0);
         // Never more than there is, so this is not refused. What a row takes beyond it is in its clip's permit.
+        let waiting_since = Instant::now();
         let _permit = encoding.take(wanted.min(limits.encode_bytes));
+        add_wall(&counters.workers.waiting, waiting_since);
 
         let start = cpu_time();
         let label = todo[group.shard].shard.label();
@@ -179,7 +196,9 @@ impl<'a> Worker<'a> {
         clip.hold(self.work);
         if let Some(device) = &queues.device {
             // Where no lane is left the run has failed already, and clips are only drained.
+            let waiting_since = Instant::now();
             let _ = device.send(clip);
+            add_wall(&self.work.counters.workers.waiting, waiting_since);
             return None;
         }
 

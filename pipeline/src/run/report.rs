@@ -9,7 +9,7 @@ use wavemill_schemas::manifest::{Counts, FileEntry, Manifest};
 use super::moves::SideChanges;
 use super::plan::Plan;
 use crate::catalog::Duplicates;
-use crate::extract::{Counters, LaneTimes};
+use crate::extract::{Counters, LaneTimes, WorkerTimes};
 use crate::shards::FinishedShards;
 use crate::store::Parent;
 
@@ -33,6 +33,9 @@ pub struct Report {
     pub rows_taken_over: u64,
     /// CPU seconds by stage.
     pub cpu_s: BTreeMap<&'static str, f64>,
+    /// The part of their time, 0 to 1, in which workers had a clip or a row group to work on. The rest is waiting for
+    /// readers, memory or a device. `None` where there was nothing to extract.
+    pub workers_busy: Option<f64>,
     /// Wall seconds by phase: `metadata`, `cleaning`, …, `clips`, `commit`.
     pub wall_s: BTreeMap<&'static str, f64>,
     /// The version's files.
@@ -121,6 +124,13 @@ impl DeviceReport {
     }
 }
 
+/// `None` where no worker ran.
+fn busy_part(workers: &WorkerTimes) -> Option<f64> {
+    let waiting = workers.waiting.load(Ordering::Relaxed);
+    let total = workers.total.load(Ordering::Relaxed);
+    (total > 0).then(|| 1.0 - waiting as f64 / total as f64)
+}
+
 impl Report {
     /// The latest version was made of just this. `warnings`: what its inputs tell today as they did then.
     #[must_use]
@@ -167,6 +177,7 @@ impl Report {
             cpu_s: stages
                 .map(|(name, ns)| (name, ns.load(Ordering::Relaxed) as f64 / 1e9))
                 .into(),
+            workers_busy: busy_part(&counters.workers),
             bytes_read: counters.bytes.load(Ordering::Relaxed),
             backend: manifest.engine.backend,
             device: DeviceReport::new(&counters.lanes),

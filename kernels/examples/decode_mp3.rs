@@ -1,0 +1,52 @@
+//! Decodes MP3 files by another decoder and forgets the samples, for comparison (scripts/peers/bench.py).
+//!
+//! usage: decode_mp3 symphonia|nanomp3 FILE.mp3…
+
+use std::fs;
+use std::hint::black_box;
+use std::io::Cursor;
+
+use anyhow::{Context, Result, bail, ensure};
+use symphonia_bundle_mp3::{MpaDecoder, MpaReader};
+use symphonia_core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
+use symphonia_core::formats::{FormatOptions, FormatReader};
+use symphonia_core::io::MediaSourceStream;
+
+/// Samples of all channels.
+fn by_symphonia(file: Vec<u8>) -> Result<usize> {
+    let source = MediaSourceStream::new(Box::new(Cursor::new(file)), Default::default());
+    let mut reader = MpaReader::try_new(source, FormatOptions::default())?;
+    let params = reader.tracks()[0].codec_params.as_ref();
+    let params = params.and_then(|params| params.audio());
+    let params = params.context("no audio track")?;
+    let mut decoder = MpaDecoder::try_new(params, &AudioDecoderOptions::default())?;
+
+    let mut n_samples = 0;
+    while let Some(packet) = reader.next_packet()? {
+        let decoded = decoder.decode(&packet)?;
+        n_samples += decoded.samples_interleaved();
+        black_box(&decoded);
+    }
+    Ok(n_samples)
+}
+
+/// Samples of all channels.
+fn by_nanomp3(file: &[u8]) -> usize {
+    let decoded = nanomp3::decode_all::<f32>(file);
+    black_box(&decoded.samples).len()
+}
+
+fn main() -> Result<()> {
+    let mut args = std::env::args().skip(1);
+    let decoder = args.next().unwrap_or_default();
+    for path in args {
+        let file = fs::read(&path).with_context(|| path.clone())?;
+        let n_samples = match decoder.as_str() {
+            "symphonia" => by_symphonia(file).with_context(|| path.clone())?,
+            "nanomp3" => by_nanomp3(&file),
+            _ => bail!("usage: decode_mp3 symphonia|nanomp3 FILE.mp3…"),
+        };
+        ensure!(n_samples > 0, "{path}: no samples");
+    }
+    Ok(())
+}
