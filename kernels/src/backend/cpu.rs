@@ -49,8 +49,8 @@ impl Cpu {
     #[must_use]
     pub fn plan_bytes(args: &FeatureArgs) -> usize {
         // Window, twiddles, transform and its scratch in double precision, and eight frames of every bin.
-        // Samples of eight frames lie side by side, and on their way there.
-        let samples = 64 * args.stft.hop_length.min(args.stft.n_fft);
+        // Samples of eight frames, where padding decides about some.
+        let samples = 32 * args.stft.hop_length.min(args.stft.n_fft);
         let spectrum = 96 * args.stft.n_fft + samples;
         let n_mels = args.mel.as_ref().map_or(0, |mel| mel.n_mels);
         // Each bin lies under two bands; the cosine transform is made in f64 and kept in f32.

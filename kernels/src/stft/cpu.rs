@@ -6,7 +6,6 @@ use wavemill_options::StftArgs;
 
 use super::eight::{self, EightFrames};
 use super::fft::{RealFft, Transform};
-use super::side_by_side::SideBySide;
 use super::{Signal, window};
 use crate::error::{KernelError, SAMPLE_MAX};
 use crate::lane::{LANES, Lane};
@@ -84,9 +83,10 @@ impl StftPlan {
 /// Eight frames of one length at once.
 struct Together {
     fft: EightFrames,
-    frames: SideBySide,
     /// The frames share their samples, which lie as the signal does; otherwise each has its own.
     shared: bool,
+    /// Samples from one frame's start to the next one's.
+    hop: usize,
     /// Samples that cannot be used where they lie.
     samples: Vec<f32>,
     powers: Box<[Lane; eight::N_BINS]>,
@@ -96,21 +96,19 @@ impl Together {
     fn new(args: &StftArgs) -> Self {
         let shared = is_raw(args) && args.hop_length <= args.n_fft;
         let hop = if shared { args.hop_length } else { args.n_fft };
-        let frames = SideBySide::new(args.n_fft, hop);
         Self {
             fft: EightFrames::new(&window::values(args.window, args.win_length)),
-            samples: vec![0.0; frames.n_samples()],
-            frames,
             shared,
+            hop,
+            samples: vec![0.0; (LANES - 1) * hop + args.n_fft],
             powers: Box::new([[0.0; LANES]; eight::N_BINS]),
         }
     }
 
     fn block(&mut self, args: &StftArgs, signal: Signal, first: usize, lanes: Lanes) -> &[Lane] {
-        if self.shared {
+        let samples = if self.shared {
             let start = args.window_start(first);
-            let samples = signal.read(start, args.framing, &mut self.samples);
-            self.frames.fill(samples, lanes);
+            signal.read(start, args.framing, &mut self.samples)
         } else {
             for (slot, frame) in self.samples.chunks_exact_mut(args.n_fft).enumerate() {
                 let start = args.window_start(first + slot);
@@ -118,12 +116,12 @@ impl Together {
                 signal.copy(start, args.framing, frame);
                 condition(frame, args, lanes);
             }
-            self.frames.fill(&self.samples, lanes);
-        }
+            &self.samples
+        };
 
         lanes.run(
             #[inline(always)]
-            || self.fft.powers(&self.frames, &mut self.powers),
+            || self.fft.powers(samples, self.hop, &mut self.powers),
         );
         &self.powers[..]
     }

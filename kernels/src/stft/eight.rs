@@ -13,7 +13,6 @@ use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
 use rustfft::num_complex::Complex32;
 
-use super::side_by_side::SideBySide;
 use crate::lane::{LANES, Lane};
 
 /// Points of the transform.
@@ -27,6 +26,10 @@ const REAL_BINS: usize = REAL_POINTS / 2 + 1;
 const POINTS: usize = N_FFT / REAL_POINTS;
 /// Both transforms take their points eight at a time.
 const EIGHT: usize = 8;
+/// So many n₂ are put side by side together: a line of memory holds as many samples of a frame.
+const GROUP: usize = 16;
+/// The same sample of all frames, two in a word.
+type Words = [u64; LANES / 2];
 /// Points of the complex transforms' first half.
 const FOUR: usize = POINTS / EIGHT;
 
@@ -62,8 +65,7 @@ type Between = [[Wide; POINTS + 1]; REAL_BINS];
 
 /// Window and twiddles.
 struct Tables {
-    /// Of samples n₂ + 32 n₁, `[n₂][n₁]`.
-    window: [[f32; REAL_POINTS]; POINTS],
+    window: [f32; N_FFT],
     /// `exp(-2πi j k / 64)` for k = 1 to 3, `[j][k - 1]`.
     inner_real: [[Complex32; 3]; EIGHT],
     /// `exp(-2πi j k / 32)` for k = 1 to 3, `[j][k - 1]`.
@@ -77,7 +79,7 @@ impl Tables {
         // A window that is shorter than the transform has zeros behind it.
         let weight = |i: usize| window.get(i).map_or(0.0, |w| *w as f32);
         Self {
-            window: std::array::from_fn(|n| std::array::from_fn(|m| weight(n + POINTS * m))),
+            window: std::array::from_fn(weight),
             inner_real: std::array::from_fn(|j| {
                 std::array::from_fn(|k| turn(j * (k + 1), REAL_POINTS))
             }),
@@ -96,8 +98,8 @@ fn turn(step: usize, n: usize) -> Complex32 {
 /// Values between two steps.
 #[repr(align(64))]
 struct Scratch {
-    /// Samples n₂ + 32 n₁ of the frames under the window.
-    samples: [Lane; REAL_POINTS],
+    /// Samples n₂ + 32 n₁ of the frames under the window for a group of n₂, `[n₁][n₂]`.
+    samples: [[Words; GROUP]; REAL_POINTS],
     /// Between the halves of a real transform: k = 0 and k = 4, which are real, and the three between them.
     even: [Lane; EIGHT],
     odd: [Lane; EIGHT],
@@ -122,7 +124,7 @@ impl EightFrames {
         Self {
             tables: Box::new(Tables::new(window)),
             scratch: Box::new(Scratch {
-                samples: [[0.0; LANES]; REAL_POINTS],
+                samples: [[[0; LANES / 2]; GROUP]; REAL_POINTS],
                 even: [[0.0; LANES]; EIGHT],
                 odd: [[0.0; LANES]; EIGHT],
                 real: [[Wide::ZERO; EIGHT]; 3],
@@ -134,16 +136,20 @@ impl EightFrames {
         }
     }
 
-    /// `|X[k]|²` of the frames under the window, for k = 0 ..= 1024.
+    /// `|X[k]|²` of the frames under the window, for k = 0 ..= 1024. The first frame begins with `samples`, each other one
+    /// `hop` behind the one before it.
     #[inline(always)]
-    pub(super) fn powers(&mut self, frames: &SideBySide, out: &mut [Lane; N_BINS]) {
+    pub(super) fn powers(&mut self, samples: &[f32], hop: usize, out: &mut [Lane; N_BINS]) {
         let tables = &*self.tables;
         let scratch = &mut *self.scratch;
         let between = &mut *self.between;
 
-        for n in 0..POINTS {
-            load(frames, n, &tables.window[n], &mut scratch.samples);
-            real_64(scratch, tables, n, between);
+        let frames = std::array::from_fn(|lane| &samples[lane * hop..][..N_FFT]);
+        for first in (0..POINTS).step_by(GROUP) {
+            load(frames, first, &tables.window, &mut scratch.samples);
+            for n in 0..GROUP {
+                real_64(scratch, tables, first, n, between);
+            }
         }
 
         // Two neighbours at a time, so that lines of memory are written as a whole.
@@ -172,39 +178,49 @@ impl EightFrames {
     }
 }
 
-/// Samples n + 32 n₁ under the window.
+/// Puts the samples n₂ + 32 n₁ of the group that begins with n₂ = `first` side by side, under the window.
+///
+/// Of a loop that stores four words from eight slices, the compiler makes a transposition in registers. Where it stores
+/// eight floats, or where the loop is so short that it is unrolled first, it takes element by element.
 #[inline(always)]
 fn load(
-    frames: &SideBySide,
-    n: usize,
-    window: &[f32; REAL_POINTS],
-    samples: &mut [Lane; REAL_POINTS],
+    frames: [&[f32]; LANES],
+    first: usize,
+    window: &[f32; N_FFT],
+    samples: &mut [[Words; GROUP]; REAL_POINTS],
 ) {
-    for (step, (sample, w)) in samples.iter_mut().zip(window).enumerate() {
-        // By value: so the compiler knows that nothing is written where it still reads.
-        let x = frames.sample(n + POINTS * step);
-        *sample = x.map(|x| x * w);
+    for (n1, group) in samples.iter_mut().enumerate() {
+        let at = first + POINTS * n1;
+        let w = &window[at..at + GROUP];
+        let [a, b, c, d, e, f, g, h] = frames.map(|frame| &frame[at..at + GROUP]);
+        for (i, sample) in group.iter_mut().enumerate() {
+            *sample = [
+                word(a[i] * w[i], b[i] * w[i]),
+                word(c[i] * w[i], d[i] * w[i]),
+                word(e[i] * w[i], f[i] * w[i]),
+                word(g[i] * w[i], h[i] * w[i]),
+            ];
+        }
     }
+}
+
+/// Two floats as they lie in memory.
+#[inline(always)]
+fn word(first: f32, second: f32) -> u64 {
+    bytemuck::must_cast([first, second])
 }
 
 /// The real transform of `samples`, times the twiddles of `n`, into column `n`.
 ///
 /// It has two passes as the whole has: real transforms of 8 points, then complex ones, k = k₁ + 8 k₂.
 #[inline(always)]
-fn real_64(s: &mut Scratch, tables: &Tables, n: usize, out: &mut Between) {
+fn real_64(s: &mut Scratch, tables: &Tables, first: usize, n: usize, out: &mut Between) {
+    let samples: &[[Lane; GROUP]; REAL_POINTS] = bytemuck::must_cast_ref(&s.samples);
     for j in 0..EIGHT {
         let [w1, w2, w3] = tables.inner_real[j];
+        let points: [&Lane; EIGHT] = std::array::from_fn(|m| &samples[j + EIGHT * m][n]);
         for l in 0..LANES {
-            let (first, [z1, z2, z3], last) = real_8([
-                s.samples[j][l],
-                s.samples[j + 8][l],
-                s.samples[j + 16][l],
-                s.samples[j + 24][l],
-                s.samples[j + 32][l],
-                s.samples[j + 40][l],
-                s.samples[j + 48][l],
-                s.samples[j + 56][l],
-            ]);
+            let (first, [z1, z2, z3], last) = real_8(points.map(|point| point[l]));
             s.even[j][l] = first;
             s.odd[j][l] = last;
             s.real[0][j].set(l, times(z1, w1));
@@ -213,7 +229,7 @@ fn real_64(s: &mut Scratch, tables: &Tables, n: usize, out: &mut Between) {
         }
     }
 
-    let w = &tables.outer[n];
+    let w = &tables.outer[first + n];
     for l in 0..LANES {
         let (first, [z1, z2, z3], last) = real_8(std::array::from_fn(|j| s.even[j][l]));
         s.bins[0].set(l, Complex32::new(first, 0.0));
@@ -234,7 +250,7 @@ fn real_64(s: &mut Scratch, tables: &Tables, n: usize, out: &mut Between) {
     column::<3>(&s.real[2], w, &mut s.bins);
 
     for (row, bin) in out.iter_mut().zip(&s.bins) {
-        row[n] = *bin;
+        row[first + n] = *bin;
     }
 }
 
@@ -403,13 +419,11 @@ mod tests {
     /// Eight frames, one after another in `samples`.
     fn powers(samples: &[f32], window: &[f64], level: Level) -> Vec<Lane> {
         let lanes = Lanes::new(level).unwrap();
-        let mut frames = SideBySide::new(N_FFT, N_FFT);
-        frames.fill(samples, lanes);
         let mut out = Box::new([[0.0; LANES]; N_BINS]);
         let mut fft = EightFrames::new(window);
         lanes.run(
             #[inline(always)]
-            || fft.powers(&frames, &mut out),
+            || fft.powers(samples, N_FFT, &mut out),
         );
         out.to_vec()
     }

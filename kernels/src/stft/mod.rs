@@ -11,7 +11,6 @@ mod fft;
 mod fused;
 #[cfg(test)]
 pub(crate) mod reference;
-mod side_by_side;
 mod signal;
 mod window;
 
