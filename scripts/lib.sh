@@ -13,6 +13,27 @@ step() {
     printf '== %s: %d s\n' "$name" $((SECONDS - start))
 }
 
+# beside NAME COMMAND…: starts a step that needs one core; what it says waits for `join_steps`.
+beside() {
+    local output
+    output=$(mktemp)
+    step "$@" >"$output" 2>&1 &
+    steps_beside+=("$! $output")
+}
+steps_beside=()
+
+# join_steps: waits for the steps beside and shows what they said. The first that failed ends the script.
+join_steps() {
+    local one failed=false
+    for one in "${steps_beside[@]}"; do
+        wait "${one%% *}" || failed=true
+        cat "${one#* }"
+        rm -f "${one#* }"
+    done
+    steps_beside=()
+    if $failed; then exit 1; fi
+}
+
 # usage FILE: prints the comment block under FILE's first line.
 usage() {
     sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$1"

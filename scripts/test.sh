@@ -41,33 +41,35 @@ dry_run() {
 need_toolchain
 need python3 'apt-get install python3 python3-venv'
 if [[ ${WAVEMILL_PEERS:-${CI:+1}} == 1 ]]; then
-    step 'peers (.venv)' scripts/peers/setup.sh
+    beside 'peers (.venv)' scripts/peers/setup.sh
     export WAVEMILL_PEERS=1 WAVEMILL_PYTHON=$PWD/.venv/bin/python
 fi
-
-if $trainer; then step 'libtorch (.libtorch)' scripts/libtorch.sh; fi
+if $trainer; then beside 'libtorch (.libtorch)' scripts/libtorch.sh; fi
+join_steps
 step checks scripts/check.sh "$@"
 build_with_clippy
 # Every step selects the same packages, so that cargo unifies the same features and builds each crate once.
 step 'unit tests' cargo test --locked "${packages[@]}" --lib --bins
 if $quick; then exit 0; fi
 if [[ ${WAVEMILL_CUDA_CHECK:-${CI:+1}} == 1 ]]; then
+    WAVEMILL_PACKAGES=${packages[*]} beside 'device code under sanitizers' scripts/emulated_sanitize.sh
     step 'device code (.cuda)' scripts/cuda_check.sh
-    LD_LIBRARY_PATH=$PWD/.cuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} step 'device code as it is compiled at start' \
+    LD_LIBRARY_PATH=$PWD/.cuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} beside 'device code as it is compiled at start' \
         cargo test --locked "${packages[@]}" --lib -- --ignored device::compile
-    WAVEMILL_PACKAGES=${packages[*]} step 'device code under sanitizers' scripts/emulated_sanitize.sh
 fi
 options=(--dev --no-archive)
 if ! $trainer; then options+=(--no-trainer); fi
 step 'what is carried to a machine with a GPU' scripts/gpu_check.sh build "${options[@]}"
 if [[ ! -e /dev/nvidia0 ]]; then step 'the check on a GPU, without one' dry_run; fi
 step 'broken files' scripts/break.sh
+join_steps
 # A whole run waits for disks, other processes and clocks: two at a time on each core keep it busy.
 step 'real files and whole runs' cargo test --locked "${packages[@]}" --test '*' -- --test-threads "$(($(nproc) * 2))"
 if [[ ${WAVEMILL_PEERS:-} == 1 ]]; then
-    step 'scores beside scikit-learn' .venv/bin/python scripts/peers/metrics.py \
+    beside 'scores beside scikit-learn' .venv/bin/python scripts/peers/metrics.py \
         --binary "${CARGO_TARGET_DIR:-target}/debug/examples/metrics"
-    step 'maps beside scikit-learn' .venv/bin/python scripts/peers/map.py \
+    beside 'maps beside scikit-learn' .venv/bin/python scripts/peers/map.py \
         --binary "${CARGO_TARGET_DIR:-target}/debug/examples/map"
+    join_steps
 fi
 printf 'all green in %d s\n' "$SECONDS"
