@@ -13,16 +13,19 @@ step() {
     printf '== %s: %d s\n' "$name" $((SECONDS - start))
 }
 
-# beside NAME COMMAND…: starts a step that needs one core; what it says waits for `join_steps`.
+# beside NAME COMMAND…: starts a step that leaves a core to others; what it prints waits for `join_steps`.
 beside() {
     local output
     output=$(mktemp)
+    # A process group of its own, so that it can be ended with all that it started.
+    set -m
     step "$@" >"$output" 2>&1 &
+    set +m
     steps_beside+=("$! $output")
 }
 steps_beside=()
 
-# join_steps: waits for the steps beside and shows what they said. The first that failed ends the script.
+# join_steps: waits for the steps beside and shows what they printed. If any of them failed, the script ends.
 join_steps() {
     local one failed=false
     for one in "${steps_beside[@]}"; do
@@ -32,6 +35,17 @@ join_steps() {
     done
     steps_beside=()
     if $failed; then exit 1; fi
+}
+
+# end_steps: for a script that ends early; shows what steps beside have printed, and ends them.
+end_steps() {
+    local one
+    for one in "${steps_beside[@]}"; do
+        kill -- "-${one%% *}" 2>/dev/null || true
+        cat "${one#* }"
+        rm -f "${one#* }"
+    done
+    steps_beside=()
 }
 
 # usage FILE: prints the comment block under FILE's first line.

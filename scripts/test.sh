@@ -38,6 +38,7 @@ dry_run() {
     [[ $code == 1 ]] && grep -q ' steps: 0 passed, 0 failed, ' tmp/gpu-dry.txt
 }
 
+trap end_steps EXIT
 need_toolchain
 need python3 'apt-get install python3 python3-venv'
 if [[ ${WAVEMILL_PEERS:-${CI:+1}} == 1 ]]; then

@@ -306,7 +306,8 @@ def bench_stages(wavemill, data, scratch, rounds):
         "The figure is CPU time per clip of 30 s, on one thread. wavemill's figures come from `extract --json` of a plain "
         "release build. Its decoding includes a first walk over the file and the hash of the audio. mpg123 is the program, which "
         "decodes all clips in one process and writes nothing (`mpg123 --test`). symphonia as released and nanomp3 do the same in a "
-        "program of ours (`kernels/examples/decode_mp3.rs`), a release build too. Start and reading are part of these three.",
+        "program of ours (`kernels/examples/decode_mp3.rs`), a release build too; nanomp3 "
+        "keeps all samples of a file. Start and reading are part of these three.",
         measured("stages"),
         table(results, "cpu_ms", "CPU ms per clip"),
         f"- Decoding to the mean of the channels takes {ratio(whole, MPG123)} of the time of mpg123.\n"
@@ -389,9 +390,9 @@ def bench_clips(wavemill, data, scratch, rounds):
         "The figure is CPU time per clip of 30 s, from MP3 to a stored log-mel: the sum of what `extract --json` tells of its "
         "stages (reading, decoding, features, encoding). The program's start, the metadata, writing, sync and the commit are not "
         "part of it. The clips are names of some real ones of FMA, so that their bytes are in memory. "
-        f"There are {threads} workers on {threads} cores. They are busy while they have a clip to decode and compute or a row "
-        "group to encode (`workers_busy` of the report); the rest of the time they wait for one. A busy worker may still have to "
-        "share its core with a reader, the writer or another program.",
+        f"There are {threads} workers on {threads} cores. They are busy while they work on a clip or a row group "
+        "(`workers_busy` of the report); the rest of the time they wait. A busy worker may still have to share its core with a "
+        "reader, the writer or another program.",
         measured("clips"),
         "\n".join([
             "| clips | best, CPU ms per clip | median | worst | extraction, best wall s | workers busy, best | median |",

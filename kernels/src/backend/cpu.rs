@@ -49,7 +49,8 @@ impl Cpu {
     #[must_use]
     pub fn plan_bytes(args: &FeatureArgs) -> usize {
         // Window, twiddles, transform and its scratch in double precision, and eight frames of every bin.
-        // Samples of eight frames, where padding decides about some.
+        // Samples of eight frames, where padding decides about some. Frames that share none, as under pre-emphasis, take
+        // more; what is charged for bands covers that.
         let samples = 32 * args.stft.hop_length.min(args.stft.n_fft);
         let spectrum = 96 * args.stft.n_fft + samples;
         let n_mels = args.mel.as_ref().map_or(0, |mel| mel.n_mels);

@@ -339,6 +339,25 @@ fn odd_sizes_match_their_references(on: &Machines) {
         .unwrap();
 }
 
+/// The CPU transforms eight frames of 2,048 points at once, whether they share samples or not, and where padding makes
+/// most of them.
+fn frames_of_2048_match_at_every_hop(on: &Machines) {
+    for (hop, n) in [(1, 10), (63, 600), (441, 3000), (2048, 9000), (3000, 9000)] {
+        for preemphasis in [0.0, 0.97] {
+            let overrides = Overrides {
+                hop_length: Some(hop),
+                ..Overrides::default()
+            };
+            let mut args = resolve(Op::Stft, Preset::Librosa, 22_050, overrides);
+            args.stft.framing = Framing::Center(PadMode::Reflect);
+            args.stft.preemphasis = preemphasis;
+            for cpu in &on.cpus {
+                check(cpu.as_ref(), &args, &signal(n)).unwrap();
+            }
+        }
+    }
+}
+
 parity!(
     presets_match_their_references,
     every_option_matches_its_reference,
@@ -351,4 +370,5 @@ parity!(
     a_sample_without_its_partner_is_left_out,
     features_of_one_plan_are_those_of_plans_of_their_own,
     odd_sizes_match_their_references,
+    frames_of_2048_match_at_every_hop,
 );

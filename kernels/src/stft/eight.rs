@@ -136,8 +136,8 @@ impl EightFrames {
         }
     }
 
-    /// `|X[k]|²` of the frames under the window, for k = 0 ..= 1024. The first frame begins with `samples`, each other one
-    /// `hop` behind the one before it.
+    /// `|X[k]|²` of the frames under the window, for k = 0 ..= 1024. The first frame begins at `samples[0]`, each next one
+    /// `hop` samples later.
     #[inline(always)]
     pub(super) fn powers(&mut self, samples: &[f32], hop: usize, out: &mut [Lane; N_BINS]) {
         let tables = &*self.tables;
@@ -180,8 +180,8 @@ impl EightFrames {
 
 /// Puts the samples n₂ + 32 n₁ of the group that begins with n₂ = `first` side by side, under the window.
 ///
-/// Of a loop that stores four words from eight slices, the compiler makes a transposition in registers. Where it stores
-/// eight floats, or where the loop is so short that it is unrolled first, it takes element by element.
+/// The compiler turns a loop that stores four words from eight slices into a transposition in registers. If the loop
+/// stored eight floats, or were so short that it is unrolled first, it would move element by element.
 #[inline(always)]
 fn load(
     frames: [&[f32]; LANES],

@@ -362,7 +362,7 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
         .iter()
         .map(|(stage, s)| format!("{stage} {s:.1}"))
         .collect();
-    // Idle workers say that reading, memory or a device bounds the run.
+    // Idle workers say that reading, memory or a device bounds the run, or that there are few clips.
     let busy = match report.workers_busy {
         Some(busy) => format!("; workers busy {:.0} %", busy * 100.0),
         None => String::new(),

@@ -33,8 +33,8 @@ pub struct Report {
     pub rows_taken_over: u64,
     /// CPU seconds by stage.
     pub cpu_s: BTreeMap<&'static str, f64>,
-    /// The part of their time, 0 to 1, in which workers had a clip or a row group to work on. The rest is waiting for
-    /// readers, memory or a device. `None` where there was nothing to extract.
+    /// The part of their time, 0 to 1, in which workers worked on a clip or a row group. The rest is waiting: for readers,
+    /// memory or a device, or because there are few clips. `None` where there was nothing to extract.
     pub workers_busy: Option<f64>,
     /// Wall seconds by phase: `metadata`, `cleaning`, …, `clips`, `commit`.
     pub wall_s: BTreeMap<&'static str, f64>,
