@@ -147,8 +147,8 @@ impl EightFrames {
         let frames = std::array::from_fn(|lane| &samples[lane * hop..][..N_FFT]);
         for first in (0..POINTS).step_by(GROUP) {
             load(frames, first, &tables.window, &mut scratch.samples);
-            for n in 0..GROUP {
-                real_64(scratch, tables, first, n, between);
+            for place in 0..GROUP {
+                real_64(scratch, tables, place, first + place, between);
             }
         }
 
@@ -210,15 +210,15 @@ fn word(first: f32, second: f32) -> u64 {
     bytemuck::must_cast([first, second])
 }
 
-/// The real transform of `samples`, times the twiddles of `n`, into column `n`.
+/// The real transform of the samples at `place` of their group, times the twiddles of n₂ = `n`, into column `n`.
 ///
 /// It has two passes as the whole has: real transforms of 8 points, then complex ones, k = k₁ + 8 k₂.
 #[inline(always)]
-fn real_64(s: &mut Scratch, tables: &Tables, first: usize, n: usize, out: &mut Between) {
+fn real_64(s: &mut Scratch, tables: &Tables, place: usize, n: usize, out: &mut Between) {
     let samples: &[[Lane; GROUP]; REAL_POINTS] = bytemuck::must_cast_ref(&s.samples);
     for j in 0..EIGHT {
         let [w1, w2, w3] = tables.inner_real[j];
-        let points: [&Lane; EIGHT] = std::array::from_fn(|m| &samples[j + EIGHT * m][n]);
+        let points: [&Lane; EIGHT] = std::array::from_fn(|m| &samples[j + EIGHT * m][place]);
         for l in 0..LANES {
             let (first, [z1, z2, z3], last) = real_8(points.map(|point| point[l]));
             s.even[j][l] = first;
@@ -229,7 +229,7 @@ fn real_64(s: &mut Scratch, tables: &Tables, first: usize, n: usize, out: &mut B
         }
     }
 
-    let w = &tables.outer[first + n];
+    let w = &tables.outer[n];
     for l in 0..LANES {
         let (first, [z1, z2, z3], last) = real_8(std::array::from_fn(|j| s.even[j][l]));
         s.bins[0].set(l, Complex32::new(first, 0.0));
@@ -250,7 +250,7 @@ fn real_64(s: &mut Scratch, tables: &Tables, first: usize, n: usize, out: &mut B
     column::<3>(&s.real[2], w, &mut s.bins);
 
     for (row, bin) in out.iter_mut().zip(&s.bins) {
-        row[first + n] = *bin;
+        row[n] = *bin;
     }
 }
 

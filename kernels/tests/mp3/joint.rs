@@ -7,7 +7,7 @@ use std::path::Path;
 use wavemill_kernels::mp3::{FrameHeader, Mode, SideInfo, Version};
 use wavemill_tests::Failed;
 
-use crate::stream::{self, Frame, HEADER_BYTES};
+use crate::stream::{self, Frame};
 use crate::{MONO_MAX, PEER_MAX, beside_the_mean, files, show, stream as new_stream};
 
 /// A file that was cut out of a stream begins with frames that go back to what it lacks, and decoders differ in what they
@@ -89,7 +89,8 @@ fn joined(frame: &Frame) -> Vec<u8> {
     let mut bytes = frame.bytes.to_vec();
     bytes[3] = bytes[3] & 0x0F | 0b0110_0000;
     let header = FrameHeader::parse(*bytes.first_chunk().unwrap()).unwrap();
-    if SideInfo::parse(&header, side_bytes(frame)).is_err() {
+    let (side_bytes, _) = frame.side_and_main();
+    if SideInfo::parse(&header, side_bytes).is_err() {
         bytes[3] = frame.bytes[3];
     }
     bytes
@@ -123,15 +124,9 @@ fn beside_nanomp3(frames: &[Frame]) -> Result<f32, Failed> {
     Ok(most)
 }
 
-fn side_bytes<'a>(frame: &Frame<'a>) -> &'a [u8] {
-    let has_crc = frame.bytes[1] & 1 == 0;
-    let start = HEADER_BYTES + if has_crc { 2 } else { 0 };
-    &frame.bytes[start..start + frame.header.side_info_bytes()]
-}
-
 /// Whether the block types of left and right differ in any granule (of stereo).
 fn has_unequal_windows(frame: &Frame) -> bool {
-    let side = side_bytes(frame);
+    let (side, _) = frame.side_and_main();
     let (first, n_bits) = if frame.header.version == Version::Mpeg1 {
         (20, 59)
     } else {

@@ -25,6 +25,16 @@ pub(crate) struct Frame<'a> {
     pub(crate) bytes: &'a [u8],
 }
 
+impl<'a> Frame<'a> {
+    /// Side info and what follows it, as far as they are there.
+    pub(crate) fn side_and_main(&self) -> (&'a [u8], &'a [u8]) {
+        let has_crc = self.bytes[1] & 1 == 0;
+        let start = HEADER_BYTES + if has_crc { 2 } else { 0 };
+        let rest = &self.bytes[start..];
+        rest.split_at(rest.len().min(self.header.side_info_bytes()))
+    }
+}
+
 /// The frames of a file that has no free format: those that another one, or the end, follows.
 pub(crate) fn frames(file: &[u8]) -> Vec<Frame<'_>> {
     let mut frames = Vec::new();
@@ -80,11 +90,7 @@ impl Reservoir {
         frame: &Frame,
         decode: impl FnOnce(&SideInfo, MainData) -> Result<T, FrameError>,
     ) -> Result<T, FrameError> {
-        let has_crc = frame.bytes[1] & 1 == 0;
-        let start = HEADER_BYTES + if has_crc { 2 } else { 0 };
-        let main_start = start + frame.header.side_info_bytes();
-        let main_bytes = frame.bytes.get(main_start..).unwrap_or_default();
-        let side_bytes = &frame.bytes[start..main_start.min(frame.bytes.len())];
+        let (side_bytes, main_bytes) = frame.side_and_main();
 
         let decoded = SideInfo::parse(&frame.header, side_bytes).and_then(|side| {
             // What the frame before did not use, and this one does not go back to, is gone.
