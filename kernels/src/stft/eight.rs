@@ -297,6 +297,7 @@ fn complex_32(
             s.complex[3][j].set(l, times(y[3], w3));
         }
     }
+
     for k in 0..FOUR {
         let z = &s.complex[k];
         for l in 0..LANES {
