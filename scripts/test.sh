@@ -49,8 +49,10 @@ if $trainer; then beside 'libtorch (.libtorch)' scripts/libtorch.sh; fi
 join_steps
 step checks scripts/check.sh "$@"
 build_with_clippy
+# Many tests wait for disks, other processes and clocks: two at a time on each core keep it busy.
+threads=$(($(nproc) * 2))
 # Every step selects the same packages, so that cargo unifies the same features and builds each crate once.
-step 'unit tests' cargo test --locked "${packages[@]}" --lib --bins
+step 'unit tests' cargo test --locked "${packages[@]}" --lib --bins -- --test-threads "$threads"
 if $quick; then exit 0; fi
 if [[ ${WAVEMILL_CUDA_CHECK:-${CI:+1}} == 1 ]]; then
     WAVEMILL_PACKAGES=${packages[*]} beside 'device code under sanitizers' scripts/emulated_sanitize.sh
@@ -64,8 +66,7 @@ step 'what is carried to a machine with a GPU' scripts/gpu_check.sh build "${opt
 if [[ ! -e /dev/nvidia0 ]]; then step 'the check on a GPU, without one' dry_run; fi
 step 'broken files' scripts/break.sh
 join_steps
-# A whole run waits for disks, other processes and clocks: two at a time on each core keep it busy.
-step 'real files and whole runs' cargo test --locked "${packages[@]}" --test '*' -- --test-threads "$(($(nproc) * 2))"
+step 'real files and whole runs' cargo test --locked "${packages[@]}" --test '*' -- --test-threads "$threads"
 if [[ ${WAVEMILL_PEERS:-} == 1 ]]; then
     beside 'scores beside scikit-learn' .venv/bin/python scripts/peers/metrics.py \
         --binary "${CARGO_TARGET_DIR:-target}/debug/examples/metrics"

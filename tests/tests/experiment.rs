@@ -338,7 +338,8 @@ fn killed_five_times_it_ends_with_the_same_result() -> Result<(), Failed> {
 
 fn shipped_ones_run_on_the_synthetic_archive() -> Result<(), Failed> {
     let folder = scratch("experiment-shipped");
-    // Of the real parameters only the length of clips and the number of epochs are smaller.
+    // Of the real parameters only the length of clips, the number of epochs and steps, and the batch of the largest model
+    // are smaller.
     let runs: [(&str, &[&str]); 5] = [
         (
             "fma-large",
@@ -396,6 +397,8 @@ fn shipped_ones_run_on_the_synthetic_archive() -> Result<(), Failed> {
             &[
                 "--train",
                 "resnet50",
+                "--train-set",
+                "data.batch_size=2",
                 "--set",
                 "catalog.dataset=fma",
                 "--set",
