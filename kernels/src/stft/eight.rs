@@ -7,11 +7,13 @@
 //!
 //! Each step is written for one lane, in a loop over all of them, and the compiler makes vectors of the loop. Values
 //! between two steps lie in memory, in one place a lane: a longer step would not fit into registers, and the compiler
-//! would make scalars of it.
+//! would make scalars of it. Only what brings samples into lanes is written with vectors (`wide`): the compiler makes no
+//! good transposition of a loop.
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
 use rustfft::num_complex::Complex32;
+use wide::f32x4;
 
 use crate::lane::{LANES, Lane};
 
@@ -28,8 +30,9 @@ const POINTS: usize = N_FFT / REAL_POINTS;
 const EIGHT: usize = 8;
 /// So many n₂ are put side by side together: a line of memory holds as many samples of a frame.
 const GROUP: usize = 16;
-/// The same sample of all frames, two in a word.
-type Words = [u64; LANES / 2];
+/// The same sample of all frames, four frames to a vector. `wide` has vectors of eight only in a program that is compiled
+/// for AVX as a whole.
+type Sample = [f32x4; LANES / 4];
 /// Points of the complex transforms' first half.
 const FOUR: usize = POINTS / EIGHT;
 
@@ -99,7 +102,7 @@ fn turn(step: usize, n: usize) -> Complex32 {
 #[repr(align(64))]
 struct Scratch {
     /// Samples n₂ + 32 n₁ of the frames under the window for a group of n₂, `[n₁][n₂]`.
-    samples: [[Words; GROUP]; REAL_POINTS],
+    samples: [[Sample; GROUP]; REAL_POINTS],
     /// Between the halves of a real transform: k = 0 and k = 4, which are real, and the three between them.
     even: [Lane; EIGHT],
     odd: [Lane; EIGHT],
@@ -124,7 +127,7 @@ impl EightFrames {
         Self {
             tables: Box::new(Tables::new(window)),
             scratch: Box::new(Scratch {
-                samples: [[[0; LANES / 2]; GROUP]; REAL_POINTS],
+                samples: [[[f32x4::ZERO; 2]; GROUP]; REAL_POINTS],
                 even: [[0.0; LANES]; EIGHT],
                 odd: [[0.0; LANES]; EIGHT],
                 real: [[Wide::ZERO; EIGHT]; 3],
@@ -179,35 +182,35 @@ impl EightFrames {
 }
 
 /// Puts the samples n₂ + 32 n₁ of the group that begins with n₂ = `first` side by side, under the window.
-///
-/// The compiler turns a loop that stores four words from eight slices into a transposition in registers. If the loop
-/// stored eight floats, or were so short that it is unrolled first, it would move element by element.
 #[inline(always)]
 fn load(
     frames: [&[f32]; LANES],
     first: usize,
     window: &[f32; N_FFT],
-    samples: &mut [[Words; GROUP]; REAL_POINTS],
+    samples: &mut [[Sample; GROUP]; REAL_POINTS],
 ) {
     for (n1, group) in samples.iter_mut().enumerate() {
         let at = first + POINTS * n1;
-        let w = &window[at..at + GROUP];
-        let [a, b, c, d, e, f, g, h] = frames.map(|frame| &frame[at..at + GROUP]);
-        for (i, sample) in group.iter_mut().enumerate() {
-            *sample = [
-                word(a[i] * w[i], b[i] * w[i]),
-                word(c[i] * w[i], d[i] * w[i]),
-                word(e[i] * w[i], f[i] * w[i]),
-                word(g[i] * w[i], h[i] * w[i]),
-            ];
+        let window = fours(&window[at..at + GROUP]);
+        let frames = frames.map(|frame| fours(&frame[at..at + GROUP]));
+
+        // Four samples of each frame become four frames of each sample.
+        for (i, four) in group.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let w = f32x4::from(window[i]);
+            let [a, b, c, d, e, f, g, h] = frames.map(|frame| f32x4::from(frame[i]) * w);
+            let lower = f32x4::transpose([a, b, c, d]);
+            let upper = f32x4::transpose([e, f, g, h]);
+            for (sample, of_frames) in four.iter_mut().zip(lower.into_iter().zip(upper)) {
+                *sample = of_frames.into();
+            }
         }
     }
 }
 
-/// Two floats as they lie in memory.
+/// Samples, four at a time.
 #[inline(always)]
-fn word(first: f32, second: f32) -> u64 {
-    bytemuck::must_cast([first, second])
+fn fours(samples: &[f32]) -> &[[f32; 4]] {
+    samples.as_chunks().0
 }
 
 /// The real transform of the samples at `place` of their group, times the twiddles of n₂ = `n`, into column `n`.
