@@ -221,28 +221,48 @@ def bench_extract(wavemill, data, scratch, rounds):
 
         return run
 
+    def twice():
+        """Two programs with a worker each, side by side on two cores: what the machine has for two threads at most."""
+        start = time.perf_counter()
+        processes = []
+        for core in sorted(os.sched_getaffinity(0))[:2]:
+            command = extract_command(wavemill, metadata_dir, audio, scratch / f"store{core}", 1)
+            processes.append(subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                preexec_fn=lambda core=core: os.sched_setaffinity(0, [core]),
+            ))
+        if any([process.wait() for process in processes]):
+            sys.exit("bench: one of two programs side by side failed")
+        return {"wall_ms": (time.perf_counter() - start) * 1e3 / 2}
+
     contestants = {
         "wavemill, 1 core": lambda: ours(1, 1),
         "wavemill, 2 threads": lambda: ours(2),
+        "wavemill, 2 programs": twice,
     }
     contestants.update({name: lambda options=options: ours(1, options=options) for name, options in OURS.items()})
     contestants.update({name: theirs(arguments) for name, arguments in CHAINS.items()})
     results = alternate(contestants, rounds)
     two = results.pop("wavemill, 2 threads")
-    two_s = min(result["wall_ms"] for result in two) / 1e3
     peak = max(result["peak_mib"] for result in results["wavemill, 1 thread"] + two)
 
-    def scaling(name):
+    def scaling(name, double=two):
         """How much faster two threads are: best rounds, then the rounds' own ratios."""
         one = results[name]
-        ratios = sorted(single["wall_ms"] / double["wall_ms"] for single, double in zip(one, two))
-        fastest_s = min(result["wall_ms"] for result in one) / 1e3
+        ratios = sorted(single["wall_ms"] / both["wall_ms"] for single, both in zip(one, double))
+        fastest_s, both_s = (min(result["wall_ms"] for result in rounds) / 1e3 for rounds in (one, double))
         return (
-            f"{fastest_s / two_s:.2f}× as fast as one on {os.cpu_count()} cores (wall {two_s:.2f} s against {fastest_s:.2f} s, "
+            f"{fastest_s / both_s:.2f}× as fast as one on {os.cpu_count()} cores (wall {both_s:.2f} s against {fastest_s:.2f} s, "
             f"best rounds; ratios within a round: median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f})"
         )
 
+    def cores(rounds):
+        """How many cores a run keeps busy, in the middle round."""
+        return statistics.median(result["cpu_ms"] / result["wall_ms"] for result in rounds)
+
     scalings = [scaling(name) for name in ("wavemill, 1 thread", "wavemill, 1 core")]
+    two_programs = scaling("wavemill, 1 core", results.pop("wavemill, 2 programs"))
+    busy = cores(two), cores(results["wavemill, 1 core"])
     del results["wavemill, 1 core"]
     chains = {name: best(results, name, "cpu_ms") for name in CHAINS}
     fastest = min(chains, key=chains.get)
@@ -266,6 +286,8 @@ def bench_extract(wavemill, data, scratch, rounds):
         f"- By the band path it is {by_band}.\n"
         f"- Two workers are {scalings[0]}. With one worker, reading and writing may use another core.\n"
         f"- If everything of the one worker's run shares one core, two workers are {scalings[1]}.\n"
+        f"- Two programs of one worker each, on a core each, do the work of two. Per work done they are {two_programs}: more is "
+        f"not to be had from this machine. Two workers keep {busy[0]:.2f} cores busy, one on one core {busy[1]:.2f}.\n"
         f"- Peak memory: {peak:.0f} MiB.",
     ])
 
