@@ -286,8 +286,8 @@ def bench_extract(wavemill, data, scratch, rounds):
         f"- By the band path it is {by_band}.\n"
         f"- Two workers are {scalings[0]}. With one worker, reading and writing may use another core.\n"
         f"- If everything of the one worker's run shares one core, two workers are {scalings[1]}.\n"
-        f"- Two programs of one worker each, on a core each, do the work of two. Per work done they are {two_programs}: more is "
-        f"not to be had from this machine. Two workers keep {busy[0]:.2f} cores busy, one on one core {busy[1]:.2f}.\n"
+        f"- Two programs of one worker each, on a core each, are {two_programs}; the time of both is halved: about so much is to be "
+        f"had from this machine. Two workers keep {busy[0]:.2f} cores busy, one on one core {busy[1]:.2f}.\n"
         f"- Peak memory: {peak:.0f} MiB.",
     ])
 
