@@ -223,17 +223,20 @@ def bench_extract(wavemill, data, scratch, rounds):
 
     def twice():
         """Two programs with a worker each, side by side on two cores: what the machine has for two threads at most."""
+        cores = sorted(os.sched_getaffinity(0))[:2]
+        commands = [extract_command(wavemill, metadata_dir, audio, scratch / f"store{core}", 1) for core in cores]
+
         start = time.perf_counter()
-        processes = []
-        for core in sorted(os.sched_getaffinity(0))[:2]:
-            command = extract_command(wavemill, metadata_dir, audio, scratch / f"store{core}", 1)
-            processes.append(subprocess.Popen(
+        processes = [
+            subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                 preexec_fn=lambda core=core: os.sched_setaffinity(0, [core]),
-            ))
+            )
+            for core, command in zip(cores, commands)
+        ]
         if any([process.wait() for process in processes]):
             sys.exit("bench: one of two programs side by side failed")
-        return {"wall_ms": (time.perf_counter() - start) * 1e3 / 2}
+        return {"wall_ms": (time.perf_counter() - start) * 1e3 / len(cores)}
 
     contestants = {
         "wavemill, 1 core": lambda: ours(1, 1),
@@ -247,10 +250,10 @@ def bench_extract(wavemill, data, scratch, rounds):
     peak = max(result["peak_mib"] for result in results["wavemill, 1 thread"] + two)
 
     def scaling(name, double=two):
-        """How much faster two threads are: best rounds, then the rounds' own ratios."""
+        """How much faster `double` is than `name`: best rounds, then the rounds' own ratios."""
         one = results[name]
         ratios = sorted(single["wall_ms"] / both["wall_ms"] for single, both in zip(one, double))
-        fastest_s, both_s = (min(result["wall_ms"] for result in rounds) / 1e3 for rounds in (one, double))
+        fastest_s, both_s = (min(run["wall_ms"] for run in runs) / 1e3 for runs in (one, double))
         return (
             f"{fastest_s / both_s:.2f}× as fast as one on {os.cpu_count()} cores (wall {both_s:.2f} s against {fastest_s:.2f} s, "
             f"best rounds; ratios within a round: median {statistics.median(ratios):.2f}, {ratios[0]:.2f} to {ratios[-1]:.2f})"
@@ -286,8 +289,8 @@ def bench_extract(wavemill, data, scratch, rounds):
         f"- By the band path it is {by_band}.\n"
         f"- Two workers are {scalings[0]}. With one worker, reading and writing may use another core.\n"
         f"- If everything of the one worker's run shares one core, two workers are {scalings[1]}.\n"
-        f"- Two programs of one worker each, on a core each, are {two_programs}; the time of both is halved: about so much is to be "
-        f"had from this machine. Two workers keep {busy[0]:.2f} cores busy, one on one core {busy[1]:.2f}.\n"
+        f"- Two programs of one worker each, on a core each, are {two_programs}; the time of both is halved: "
+        f"about so much is to be had from this machine. Two workers keep {busy[0]:.2f} cores busy, one on one core {busy[1]:.2f}.\n"
         f"- Peak memory: {peak:.0f} MiB.",
     ])
 

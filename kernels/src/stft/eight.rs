@@ -127,7 +127,7 @@ impl EightFrames {
         Self {
             tables: Box::new(Tables::new(window)),
             scratch: Box::new(Scratch {
-                samples: [[[f32x4::ZERO; 2]; GROUP]; REAL_POINTS],
+                samples: [[[f32x4::ZERO; LANES / 4]; GROUP]; REAL_POINTS],
                 even: [[0.0; LANES]; EIGHT],
                 odd: [[0.0; LANES]; EIGHT],
                 real: [[Wide::ZERO; EIGHT]; 3],

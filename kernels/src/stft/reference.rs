@@ -141,16 +141,10 @@ fn spectrum(frame: &[f64]) -> Vec<f64> {
     for k in 0..=n / 2 {
         let mut re = 0.0;
         let mut im = 0.0;
-        // k · i modulo n for sample i. A remainder would take most of the time.
-        let mut at = 0;
-        for x in frame {
-            let (sin, cos) = circle[at];
+        for (i, x) in frame.iter().enumerate() {
+            let (sin, cos) = circle[k * i % n];
             re += x * cos;
             im -= x * sin;
-            at += k;
-            if at >= n {
-                at -= n;
-            }
         }
         powers.push(re * re + im * im);
     }
