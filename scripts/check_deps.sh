@@ -20,6 +20,7 @@ import json, sys
 ALLOWED = {  # (from, to): kinds; None is a normal dependency
     ("wavemill-schemas", "wavemill-options"): {None},
     ("wavemill-kernels", "wavemill-options"): {None},
+    ("wavemill-kernels", "wavemill-fft"): {None},
     ("wavemill", "wavemill-kernels"): {None, "dev"},  # dev: with the backend for tests
     ("wavemill", "wavemill-schemas"): {None},
     ("wavemill", "wavemill-scores"): {None},

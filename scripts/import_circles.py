@@ -14,7 +14,7 @@ import re
 import sys
 from pathlib import Path
 
-CRATES = ["options", "schemas", "kernels", "pages", "pipeline", "loader", "scores", "trainer", "tests", "demo-audio"]
+CRATES = ["options", "schemas", "fft", "kernels", "pages", "pipeline", "loader", "scores", "trainer", "tests", "demo-audio"]
 
 PATH = re.compile(r"(?<![\w$:])(crate|super|self)::(?=[\w{*])")
 TEST_MODULE = re.compile(r"#\[cfg\((?:test|all\(test\b[^]]*)\)\]\s*(?:pub(?:\([^)]*\))?\s+)?mod\s+(\w+)\s*(;|\{)")

@@ -20,7 +20,7 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-FOLDERS = ["options", "schemas", "kernels", "pages", "pipeline", "loader", "scores", "trainer", "demo-audio"]
+FOLDERS = ["options", "schemas", "fft", "kernels", "pages", "pipeline", "loader", "scores", "trainer", "demo-audio"]
 LONG_LINES = 20
 
 SKIPPED = re.compile(

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use rustfft::num_complex::Complex64;
-use rustfft::{Fft, FftDirection};
+use wavemill_fft::num_complex::Complex64;
+use wavemill_fft::{Fft, FftDirection};
 use wavemill_options::StftArgs;
 
 use crate::error::KernelError;

@@ -6,8 +6,8 @@
 use std::f64::consts::PI;
 use std::sync::Arc;
 
-use rustfft::num_complex::Complex32;
-use rustfft::{Fft, FftDirection, FftPlannerAvx, FftPlannerScalar};
+use wavemill_fft::num_complex::Complex32;
+use wavemill_fft::{Fft, FftDirection, Float};
 
 use super::ResampleError;
 use super::args::{PASS_BAND, Ratio, ResampleArgs, STOP_BAND_DB};
@@ -332,20 +332,17 @@ impl FftPair {
     /// Transforms of one named level, never of whatever the machine happens to have.
     fn plan(level: Level, len: usize, len_out: usize) -> Result<Self, ResampleError> {
         match level {
-            Level::Scalar => {
-                let mut planner = FftPlannerScalar::new();
-                Ok(Self {
-                    forward: planner.plan_fft(len, FftDirection::Forward),
-                    inverse: planner.plan_fft(len_out, FftDirection::Inverse),
-                })
-            }
+            Level::Scalar => Ok(Self {
+                forward: f32::portable(len, FftDirection::Forward),
+                inverse: f32::portable(len_out, FftDirection::Inverse),
+            }),
             Level::X86_64V3 => {
-                let mut planner =
-                    FftPlannerAvx::new().map_err(|()| ResampleError::Level { level })?;
-                Ok(Self {
-                    forward: planner.plan_fft(len, FftDirection::Forward),
-                    inverse: planner.plan_fft(len_out, FftDirection::Inverse),
-                })
+                let forward = f32::avx(len, FftDirection::Forward);
+                let inverse = f32::avx(len_out, FftDirection::Inverse);
+                let (Some(forward), Some(inverse)) = (forward, inverse) else {
+                    return Err(ResampleError::Level { level });
+                };
+                Ok(Self { forward, inverse })
             }
         }
     }

@@ -12,7 +12,7 @@
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
-use rustfft::num_complex::Complex32;
+use wavemill_fft::num_complex::Complex32;
 use wide::f32x4;
 
 use crate::lane::{LANES, Lane};

@@ -7,8 +7,8 @@
 use std::f64::consts::PI;
 use std::sync::Arc;
 
-use rustfft::num_complex::Complex;
-use rustfft::{Fft, FftDirection, FftNum, FftPlannerAvx, FftPlannerScalar};
+use wavemill_fft::num_complex::Complex;
+use wavemill_fft::{Fft, FftDirection, Float};
 use wavemill_options::StftArgs;
 
 use super::window;
@@ -26,7 +26,7 @@ pub(super) trait Transform: Send {
 }
 
 /// f32 and f64.
-pub(super) trait Real: FftNum {
+pub(super) trait Real: Float {
     fn of(x: f64) -> Self;
     fn narrow(self) -> f32;
 }
@@ -145,17 +145,14 @@ impl<T: Real> Transform for RealFft<T> {
 /// A transform of one named level, never of whatever the machine happens to have.
 ///
 /// Errors: [`KernelError::Level`].
-pub(crate) fn plan<T: FftNum>(
+pub(crate) fn plan<T: Float>(
     len: usize,
     level: Level,
     direction: FftDirection,
 ) -> Result<Arc<dyn Fft<T>>, KernelError> {
     match level {
-        Level::Scalar => Ok(FftPlannerScalar::new().plan_fft(len, direction)),
-        Level::X86_64V3 => {
-            let mut planner = FftPlannerAvx::new().map_err(|()| KernelError::Level { level })?;
-            Ok(planner.plan_fft(len, direction))
-        }
+        Level::Scalar => Ok(T::portable(len, direction)),
+        Level::X86_64V3 => T::avx(len, direction).ok_or(KernelError::Level { level }),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A whole track at another tempo.
 
-use rustfft::num_complex::Complex32;
+use wavemill_fft::num_complex::Complex32;
 
 use super::args::{HOP_LENGTH, N_FFT, StretchArgs, n_columns};
 use super::transform::Transform;

@@ -19,6 +19,6 @@ mod vocoder;
 
 pub use args::{HOP_LENGTH, N_BINS, N_FFT, StretchArgs};
 pub use cpu::StretchPlan;
-pub use rustfft::num_complex::Complex32;
 pub use vocoder::{Spectra, Vocoder};
+pub use wavemill_fft::num_complex::Complex32;
 pub use wavemill_options::{STRETCH_MAX, STRETCH_MIN, STRETCHES_MAX};

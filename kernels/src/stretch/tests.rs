@@ -1,6 +1,6 @@
 //! Each step against its formula, and what holds of a whole track. librosa itself is asked by `kernels/tests/stretch.rs`.
 
-use rustfft::num_complex::Complex32;
+use wavemill_fft::num_complex::Complex32;
 
 use super::reference::{self, Bin};
 use super::transform::Transform;

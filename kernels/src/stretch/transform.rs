@@ -6,8 +6,8 @@
 use std::f64::consts::PI;
 use std::sync::Arc;
 
-use rustfft::num_complex::{Complex32, Complex64};
-use rustfft::{Fft, FftDirection};
+use wavemill_fft::num_complex::{Complex32, Complex64};
+use wavemill_fft::{Fft, FftDirection};
 use wavemill_options::Window;
 
 use super::args::{HOP_LENGTH, N_BINS, N_FFT};

@@ -6,7 +6,7 @@
 
 use std::f64::consts::PI;
 
-use rustfft::num_complex::Complex32;
+use wavemill_fft::num_complex::Complex32;
 
 use super::angles::{angle, nearest, sin_cos};
 use super::args::{HOP_LENGTH, N_BINS, N_FFT, StretchArgs};

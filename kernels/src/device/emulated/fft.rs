@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use rustfft::num_complex::Complex;
-use rustfft::{Fft, FftNum, FftPlannerScalar};
+use wavemill_fft::num_complex::Complex;
+use wavemill_fft::{Fft, FftDirection, Float};
 
 use super::memory::EmulatedBuffer;
 use crate::device::Plain;
@@ -45,13 +45,13 @@ pub(crate) struct Batch<T> {
     fft: Arc<dyn Fft<T>>,
 }
 
-impl<T: FftNum + Plain> Batch<T> {
-    /// The scalar planner: the detecting one would let the machine decide bits.
+impl<T: Float + Plain> Batch<T> {
+    /// Portable: the machine must not decide bits.
     fn new(n: usize, count: usize) -> Self {
         Self {
             n,
             count,
-            fft: FftPlannerScalar::new().plan_fft_forward(n),
+            fft: T::portable(n, FftDirection::Forward),
         }
     }
 
