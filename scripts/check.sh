@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
 # Everything that can be said of the code without running it, cheapest first. One line a failure.
 #
-# usage: scripts/check.sh [--quick] [--no-trainer]
+# usage: scripts/check.sh [--quick] [--no-docs] [--no-trainer]
 #   --quick        without clippy and docs, which build everything
+#   --no-docs      without docs
 #   --no-trainer   without the crate that needs libtorch
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 quick=false
+docs=true
 packages=(--workspace)
 for option in "$@"; do
     case $option in
         --quick) quick=true ;;
+        --no-docs) docs=false ;;
         --no-trainer) packages+=(--exclude wavemill-trainer) ;;
         --help) usage "${BASH_SOURCE[0]}"; exit 0 ;;
         *) echo "unknown option $option; see --help" >&2; exit 2 ;;
@@ -44,5 +47,5 @@ optional cargo-deny 'not installed: cargo install cargo-deny' deny
 if ! $quick; then
     build_with_clippy
     step 'clippy builds everything' cargo build --locked "${packages[@]}" --all-targets
-    step 'docs and their examples' env RUSTDOC="$PWD/scripts/rustdoc.sh" cargo test --locked "${packages[@]}" --doc
+    if $docs; then step 'docs and their examples' check_docs "${packages[@]}"; fi
 fi

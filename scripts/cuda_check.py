@@ -152,12 +152,13 @@ def table(found):
     return "\n".join(lines)
 
 
-def compile_all(toolkit, text, nvrtc):
-    """(compiler, architecture) -> kernels and what they take. Every kernel of the unit is there each time."""
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(cpu_count()) as pool:
-        source = Path(folder) / "unit.cu"
+def compile_all(toolkit, text, nvrtc, folder):
+    """(compiler, architecture) -> kernels and what they take. Every kernel of the unit is there each time. nvcc's machine
+    code is left in `folder`."""
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        source = folder / "unit.cu"
         source.write_text(text)
-        jobs = {("nvcc", name): pool.submit(nvcc, toolkit, source, name, Path(folder)) for name in ARCHITECTURES}
+        jobs = {("nvcc", name): pool.submit(nvcc, toolkit, source, name, folder) for name in ARCHITECTURES}
         jobs |= {("NVRTC", name): pool.submit(nvrtc.compile, text, name) for name in ARCHITECTURES}
         found = {key: read(job.result(), " for ".join(key)) for key, job in jobs.items()}
     declared = set(re.findall(r"^KERNEL(?:_OF)?\((\w+)", text, re.MULTILINE))
@@ -167,14 +168,10 @@ def compile_all(toolkit, text, nvrtc):
     return found
 
 
-def loops(toolkit, text):
+def loops(toolkit, cubin):
     """Markdown of the resampler's loops, and instructions for an output sample of `decimate_f32`; exits if one has grown."""
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "unit.cu"
-        source.write_text(text)
-        nvcc(toolkit, source, "sm_90", Path(folder))
-        command = [toolkit / "bin/nvdisasm", "-c", Path(folder) / "sm_90.cubin"]
-        code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    command = [toolkit / "bin/nvdisasm", "-c", cubin]
+    code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     lines = [
         "| kernel | multiply-adds: all instructions / multiply-adds | a source sample: inside / at an edge | an output, written |",
@@ -236,7 +233,9 @@ def main():
     toolkit, write = Path(sys.argv[1]), sys.argv[2:] == ["--write"]
     nvrtc = Nvrtc(toolkit)
     release = subprocess.run([toolkit / "bin/nvcc", "--version"], capture_output=True, text=True, check=True).stdout
-    found = compile_all(toolkit, unit(), nvrtc)
+    with tempfile.TemporaryDirectory() as folder:
+        found = compile_all(toolkit, unit(), nvrtc, Path(folder))
+        resampler, per_output = loops(toolkit, Path(folder) / "sm_90.cubin")
     rows = table(found)
     print(rows)
     each = [(f"{kernel} by {' for '.join(key)}", took) for key, all_ in found.items() for kernel, took in all_.items()]
@@ -250,7 +249,6 @@ def main():
         f"by nvcc {re.search(r'V([0-9.]+)', release).group(1)} and NVRTC {nvrtc.version()}"
     )
     old = PAGE.read_text() if PAGE.is_file() else ""
-    resampler, per_output = loops(toolkit, unit())
     parts = {"table": rows, "summary": summary, "loops": resampler, "per_output": per_output, "taps": TAPS, "down": DOWN}
     page = TEXT.format(**parts) + "\n" + "".join(old.partition(COUNTS)[1:])
     if write:

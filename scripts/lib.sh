@@ -74,6 +74,12 @@ build_programs() {
     cargo build --locked "${@:---workspace}" --bins --tests
 }
 
+# check_docs PACKAGES…: a broken link is an error, and examples have to run. Behind a build of all tests it compiles nothing
+# but them.
+check_docs() {
+    RUSTDOC=$PWD/scripts/rustdoc.sh cargo test --locked "$@" --doc
+}
+
 # build_with_clippy: from here on, clippy compiles our own crates, and a warning is an error. What it has looked at is
 # what the tests run; `cargo clippy` would read every dependency once for itself before the tests build them again.
 build_with_clippy() {

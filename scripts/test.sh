@@ -42,17 +42,22 @@ trap end_steps EXIT
 need_toolchain
 need python3 'apt-get install python3 python3-venv'
 if [[ ${WAVEMILL_PEERS:-${CI:+1}} == 1 ]]; then
+    step 'spelling checker (.venv)' scripts/peers/setup.sh --typos
+    # The others are fetched while the checks build everything: only tests need them.
     beside 'peers (.venv)' scripts/peers/setup.sh
     export WAVEMILL_PEERS=1 WAVEMILL_PYTHON=$PWD/.venv/bin/python
 fi
-if $trainer; then beside 'libtorch (.libtorch)' scripts/libtorch.sh; fi
+if $trainer; then step 'libtorch (.libtorch)' scripts/libtorch.sh; fi
+step checks scripts/check.sh --no-docs "$@"
 join_steps
-step checks scripts/check.sh "$@"
 build_with_clippy
+# One core is enough for docs.
+if ! $quick; then beside 'docs and their examples' check_docs "${packages[@]}"; fi
 # Many tests wait for disks, other processes and clocks: two at a time on each core keep it busy.
 threads=$(($(nproc) * 2))
 # Every step selects the same packages, so that cargo unifies the same features and builds each crate once.
 step 'unit tests' cargo test --locked "${packages[@]}" --lib --bins -- --test-threads "$threads"
+join_steps
 if $quick; then exit 0; fi
 if [[ ${WAVEMILL_CUDA_CHECK:-${CI:+1}} == 1 ]]; then
     WAVEMILL_PACKAGES=${packages[*]} beside 'device code under sanitizers' scripts/emulated_sanitize.sh
@@ -66,12 +71,12 @@ step 'what is carried to a machine with a GPU' scripts/gpu_check.sh build "${opt
 if [[ ! -e /dev/nvidia0 ]]; then step 'the check on a GPU, without one' dry_run; fi
 step 'broken files' scripts/break.sh
 join_steps
-step 'real files and whole runs' cargo test --locked "${packages[@]}" --test '*' -- --test-threads "$threads"
 if [[ ${WAVEMILL_PEERS:-} == 1 ]]; then
     beside 'scores beside scikit-learn' .venv/bin/python scripts/peers/metrics.py \
         --binary "${CARGO_TARGET_DIR:-target}/debug/examples/metrics"
     beside 'maps beside scikit-learn' .venv/bin/python scripts/peers/map.py \
         --binary "${CARGO_TARGET_DIR:-target}/debug/examples/map"
-    join_steps
 fi
+step 'real files and whole runs' cargo test --locked "${packages[@]}" --test '*' -- --test-threads "$threads"
+join_steps
 printf 'all green in %d s\n' "$SECONDS"

@@ -2,22 +2,29 @@
 # Makes .venv with the Python peers: readers of a store and tools for features, and with --bench torch and what the benches
 # compare with.
 #
-# usage: scripts/peers/setup.sh [--bench]      PYTHON=python3.12 picks an interpreter
+# usage: scripts/peers/setup.sh [--bench | --typos]      PYTHON=python3.12 picks an interpreter
+#   --typos   the spelling checker alone, in a few seconds
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/../lib.sh"
 cd "$here/../.."
 lists=(requirements.txt)
 bench=false
+typos_alone=false
 case ${1:-} in
     --help) usage "$here/setup.sh"; exit 0 ;;
     --bench) lists+=(requirements-bench.txt); bench=true ;;
+    --typos) typos_alone=true ;;
 esac
 
 python=${PYTHON:-python3}
 need "$python" 'apt-get install python3 python3-venv'
 if [[ ! -x .venv/bin/pip ]]; then
     "$python" -m venv .venv || { echo 'no venv module: apt-get install python3-venv' >&2; exit 1; }
+fi
+if $typos_alone; then
+    .venv/bin/pip install --quiet --disable-pip-version-check "$(grep '^typos==' "$here/requirements.txt")"
+    exit
 fi
 # uv takes half of pip's time. It compiles modules only if it is told to; where Python may not keep what it compiles, each
 # start of a program would do it again. Where uv cannot be had, or does not reach the index as pip is told to, pip does it.

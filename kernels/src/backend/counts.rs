@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use wavemill_options::{DbArgs, DbRef, DimOrder, FeatureArgs, Normalize, Op, Overrides, Preset};
 
@@ -387,12 +388,19 @@ fn count(at: usize, case: &Case) -> Vec<Line> {
     lines
 }
 
+/// All cases, each in a thread of its own, which has its own counts.
 fn count_all(cases: &[Case]) -> Vec<Line> {
-    cases
-        .iter()
-        .enumerate()
-        .flat_map(|(at, case)| count(at, case))
-        .collect()
+    thread::scope(|scope| {
+        let counts: Vec<_> = cases
+            .iter()
+            .enumerate()
+            .map(|(at, case)| scope.spawn(move || count(at, case)))
+            .collect();
+        counts
+            .into_iter()
+            .flat_map(|lines| lines.join().unwrap())
+            .collect()
+    })
 }
 
 /// As Markdown, a line a kernel and case.

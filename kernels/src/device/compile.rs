@@ -141,16 +141,12 @@ mod tests {
 
     #[test]
     #[ignore = "needs NVRTC: scripts/cuda_check.sh gets it, LD_LIBRARY_PATH=.cuda finds it"]
-    fn the_unit_compiles_for_every_generation() {
+    fn the_unit_compiles_to_machine_code() {
         open_nvrtc().unwrap();
-        for architecture in ["sm_75", "sm_80", "sm_90", "sm_100"] {
-            let cubin = compile(&unit(), architecture).unwrap();
-            assert!(
-                is_cubin(&cubin),
-                "{architecture}: {:?}",
-                &cubin[..20.min(cubin.len())]
-            );
-        }
+        // One generation shows that this file calls NVRTC as it should. scripts/cuda_check.sh has NVRTC compile the same
+        // text with the same options for every generation.
+        let cubin = compile(&unit(), "sm_90").unwrap();
+        assert!(is_cubin(&cubin), "{:?}", &cubin[..20.min(cubin.len())]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! references where a row is short.
 
 use std::ops::Range;
+use std::thread;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -412,13 +413,25 @@ fn check_set(on: &Machines, set: &Set) -> Result<(), TestCaseError> {
     let backend = Cpu {
         level: Level::detect(),
     };
-    let cpu = run(&backend, set).map_err(failure)?;
+    let (cpu, by_device) = thread::scope(|scope| {
+        let devices = on.devices.iter();
+        let running: Vec<_> = devices
+            .map(|device| scope.spawn(|| run(&**device, set)))
+            .collect();
+        let cpu = run(&backend, set);
+        let by_device: Vec<_> = running
+            .into_iter()
+            .map(|device| device.join().unwrap())
+            .collect();
+        (cpu, by_device)
+    });
+    let cpu = cpu.map_err(failure)?;
     check_references(set, &cpu)?;
 
     let mut first: Option<Rows> = None;
-    for device in &on.devices {
+    for (device, rows) in on.devices.iter().zip(by_device) {
         let what = name(&**device);
-        let rows = run(&**device, set).map_err(failure)?;
+        let rows = rows.map_err(failure)?;
         prop_assert_eq!(rows.len(), cpu.len(), "{}: rows", &what);
         for (row, want) in rows.iter().zip(&cpu) {
             match (row, want) {
