@@ -225,7 +225,7 @@ fn save(path: &Path, bytes: &[u8]) -> Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Counts a kind: `wavemill demo` and the tests compare them with what came out.
+/// How many of each kind were made, as one line of JSON.
 fn summary(options: &Options, catalog: &Catalog) -> String {
     let tracks = &catalog.tracks;
     let listed: Vec<&Track> = tracks.iter().filter(|t| t.line == Line::Good).collect();

@@ -92,6 +92,9 @@ pub(crate) enum HopLength {
 }
 
 impl Preset {
+    /// Every preset, in the order of the columns of docs/features.md.
+    pub const ALL: [Self; 4] = [Self::Librosa, Self::Torchaudio, Self::Kaldi, Self::Whisper];
+
     /// The table of all defaults; docs/features.md shows it to users, and a test compares the two.
     pub(crate) const fn defaults(self) -> Defaults {
         match self {
@@ -225,15 +228,16 @@ impl Preset {
 
     /// What the preset does not have.
     pub(crate) fn check(self, op: Op, sample_rate_hz: u32, faults: &mut Faults) {
-        if self != Self::Whisper {
-            return;
+        match self {
+            Self::Librosa | Self::Torchaudio | Self::Kaldi => {}
+            Self::Whisper => {
+                let problem = "`whisper` has no op = \"mfcc\"";
+                faults.unless(op != Op::Mfcc, "preset", problem);
+                // Whisper's own filters are a table made for this rate.
+                let problem = format!("`whisper` wants audio.sample_rate_hz = {WHISPER_RATE_HZ}");
+                faults.unless(sample_rate_hz == WHISPER_RATE_HZ, "preset", problem);
+            }
         }
-
-        let problem = "`whisper` has no op = \"mfcc\"";
-        faults.unless(op != Op::Mfcc, "preset", problem);
-        // Whisper's own filters are a table made for this rate.
-        let problem = format!("`whisper` wants audio.sample_rate_hz = {WHISPER_RATE_HZ}");
-        faults.unless(sample_rate_hz == WHISPER_RATE_HZ, "preset", problem);
     }
 }
 
@@ -241,3 +245,17 @@ impl Preset {
 const KALDI_LOG: LogArgs = LogArgs::Ln {
     floor: f32::EPSILON as f64,
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recipe_may_give_every_name_and_no_other() {
+        let error = serde_json::from_str::<Preset>("\"\"").unwrap_err();
+
+        let names = Preset::ALL.map(|preset| format!("`{}`", preset.name()));
+        let want = format!("expected one of {} at", names.join(", "));
+        assert!(error.to_string().contains(&want), "{error}");
+    }
+}

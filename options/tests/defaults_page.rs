@@ -7,17 +7,8 @@ use wavemill_options::{DbRef, FeatureArgs, Framing, LogArgs, Op, Overrides, Pres
 
 const PAGE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/features.md"));
 
-/// The table's columns of defaults, from left to right.
-const PRESETS: [Preset; 4] = [
-    Preset::Librosa,
-    Preset::Torchaudio,
-    Preset::Kaldi,
-    Preset::Whisper,
-];
-
-/// Every option with a default that is a value, in the table's order. Those that follow have none: `frames` is absent,
-/// and the page's text says what `dim_order` and `dtype` are.
-const KEYS: [&str; 18] = [
+/// Every option, in the table's order.
+const KEYS: [&str; 21] = [
     "n_fft",
     "win_length",
     "hop_length",
@@ -35,14 +26,19 @@ const KEYS: [&str; 18] = [
     "dct_type",
     "lifter",
     "delta",
+    "frames",
     "normalize",
+    "dim_order",
+    "dtype",
 ];
+/// The options without a default that is a value: `frames` is absent, and the page's text says what `dim_order` and
+/// `dtype` are.
 const KEYS_WITHOUT: [&str; 3] = ["frames", "dim_order", "dtype"];
 
-/// One option's row: what the page says of each preset, in the order of [`PRESETS`].
+/// One option's row: what the page says of each preset, in the order of [`Preset::ALL`].
 struct Documented {
     key: String,
-    cells: [String; 4],
+    cells: Vec<String>,
 }
 
 /// The rows of the table under "Options". A row of two keys, such as `fmin`, `fmax`, counts as two.
@@ -58,7 +54,7 @@ fn documented() -> Vec<Documented> {
         let [keys, _op, _meaning, presets @ ..] = cells.as_slice() else {
             panic!("a row of the table is too short: {line}");
         };
-        assert_eq!(presets.len(), PRESETS.len(), "{line}");
+        assert_eq!(presets.len(), Preset::ALL.len(), "{line}");
 
         let keys: Vec<&str> = keys.split(", ").collect();
         for (place, key) in keys.iter().enumerate() {
@@ -66,10 +62,9 @@ fn documented() -> Vec<Documented> {
                 1 => (*cell).to_owned(),
                 _ => cell.split(", ").nth(place).unwrap_or("").to_owned(),
             };
-            let cells: Vec<String> = presets.iter().map(of_key).collect();
             options.push(Documented {
                 key: key.trim_matches('`').to_owned(),
-                cells: cells.try_into().expect("one cell a preset"),
+                cells: presets.iter().map(of_key).collect(),
             });
         }
     }
@@ -173,7 +168,7 @@ fn pad_mode(op: Op, preset: Preset, sample_rate_hz: u32, overrides: &Overrides) 
 
 /// Holds all of a preset's defaults for `op` to its column, but for the options that `overrides` gives.
 fn assert_documented(column: usize, op: Op, sample_rate_hz: u32, overrides: &Overrides) {
-    let preset = PRESETS[column];
+    let preset = Preset::ALL[column];
     let args = FeatureArgs::resolve(op, preset, sample_rate_hz, overrides).expect("sound options");
     let options = documented();
     let librosa_db = options.iter().find(|option| option.key == "db");
@@ -221,11 +216,7 @@ fn assert_documented(column: usize, op: Op, sample_rate_hz: u32, overrides: &Ove
 #[test]
 fn the_table_has_every_option_once() {
     let keys: Vec<String> = documented().into_iter().map(|option| option.key).collect();
-
-    let mut want: Vec<&str> = KEYS.into_iter().chain(KEYS_WITHOUT).collect();
-    // The table has `normalize` after `frames`.
-    want.swap(17, 18);
-    assert_eq!(keys, want);
+    assert_eq!(keys, KEYS);
 }
 
 #[test]
@@ -243,7 +234,7 @@ fn the_defaults_of_every_preset_are_those_of_the_table() {
         },
     ];
 
-    for (column, preset) in PRESETS.into_iter().enumerate() {
+    for (column, preset) in Preset::ALL.into_iter().enumerate() {
         let is_whisper = preset == Preset::Whisper;
         let rates_hz: &[u32] = match is_whisper {
             true => &[16_000],

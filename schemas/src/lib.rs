@@ -21,7 +21,7 @@ pub mod text;
 pub mod version_name;
 
 /// The revision of everything that decides stored numbers (decode rules, kernels, packing). Part of every identity:
-/// raise it when a change of code changes a stored value.
+/// raise it when a change of code changes a stored value, or makes a reject of a clip that was a row.
 pub const NUMERICS_REVISION: u32 = 5;
 
 /// `format_version` of the manifests that this crate writes. It reads those before, too.

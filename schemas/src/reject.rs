@@ -80,6 +80,12 @@ impl Reason {
             Self::NotImage => "not_image",
         }
     }
+
+    /// Whether it counts out a row of the metadata, which then names no clip.
+    #[must_use]
+    pub const fn is_of_row(self) -> bool {
+        matches!(self, Self::BadRow | Self::BadEncoding)
+    }
 }
 
 /// Where in the pipeline an input was counted out.

@@ -281,6 +281,7 @@ struct ClipPlan {
     packings: Vec<Packing>,
     /// From rates that are not the features'.
     resamplers: Resamplers,
+    /// A clip that is not as decoding leaves it, mixed down and then at the features' rate. Extraction passes none.
     mono: Vec<f32>,
     pcm: SampleBuffer,
     values: Vec<Vec<f32>>,

@@ -10,6 +10,7 @@ use clap::Args;
 use indicatif::{DecimalBytes, HumanDuration};
 use wavemill_kernels::Level;
 use wavemill_schemas::recipe::Recipe;
+use wavemill_schemas::reject::Reason;
 use wavemill_schemas::text::{shown, shown_lines};
 
 use super::backend::BackendArgs;
@@ -442,9 +443,12 @@ fn growth_words(preview: &Preview) -> String {
 fn preview_words(preview: &Preview) -> String {
     let mut text = format!("{:>9}  rows read\n", preview.rows_read);
     if preview.rows_rejected > 0 {
+        let reasons = Reason::ALL.into_iter().filter(|reason| reason.is_of_row());
+        let names: Vec<&str> = reasons.map(Reason::name).collect();
         text += &format!(
-            "{:>9}  rejected (bad_row, bad_encoding)\n",
-            preview.rows_rejected
+            "{:>9}  rejected ({})\n",
+            preview.rows_rejected,
+            names.join(", ")
         );
     }
 

@@ -48,7 +48,8 @@ impl FileDecoder {
         self
     }
 
-    /// A clip with too little audio in it is a reject, or with too much.
+    /// A clip with too little audio in it is a reject, or with too much. It judges by counts alone, because `out.samples`
+    /// is empty where samples are only counted, and at another rate where the file's is kept.
     fn judge(&self, loss: &Loss, out: &Pcm) -> Result<(), Reject> {
         let duration_s = out.n_samples as f64 / f64::from(self.args.sample_rate_hz);
         // Silence in the place of what was lost is no audio.

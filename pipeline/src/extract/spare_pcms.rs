@@ -1,4 +1,4 @@
-//! Empty PCM buffers that wait for their next clip.
+//! Free PCM buffers that wait for their next clip.
 //!
 //! A buffer for a device is page-locked, and locking takes the system about as long as copying a clip. So buffers are used
 //! again. They are bounded in bytes together and not one by one: many workers with clips of half a minute need many of

@@ -20,7 +20,7 @@ pub(crate) struct Extractor {
     kernels: Box<dyn Plan>,
     /// `None`: the recipe stretches nothing.
     stretch: Option<StretchPlan>,
-    /// A clip at another tempo.
+    /// The clip at another tempo, beside its samples. Used again for each factor, until [`Self::forget_scratch`].
     stretched: Vec<f32>,
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wavemill_schemas::FORMAT_VERSION;
 use wavemill_schemas::manifest::{Counts, Dropped, FeatureEntry, FileEntry, Manifest};
-use wavemill_schemas::reject::{Reason, Reject};
+use wavemill_schemas::reject::Reject;
 
 use super::RunError;
 use super::begin::NewVersion;
@@ -139,7 +139,8 @@ fn counts(
         });
     }
 
-    let rows_rejected = catalog.rejects.iter().filter(|r| is_row(r.reason)).count();
+    let of_rows = catalog.rejects.iter().filter(|r| r.reason.is_of_row());
+    let rows_rejected = of_rows.count();
     let clips_planned = shard_plan.planned.len() as u64;
     let clips_rejected = clip_rejects(finished).count() as u64;
     let feature_rows: Vec<u64> = features.iter().map(|f| rows_of(f, files)).collect();
@@ -175,10 +176,6 @@ fn count_reasons<'a>(
     for reject in rejects {
         *counts.entry(reject.reason.name().to_owned()).or_default() += 1;
     }
-}
-
-const fn is_row(reason: Reason) -> bool {
-    matches!(reason, Reason::BadRow | Reason::BadEncoding)
 }
 
 fn check(

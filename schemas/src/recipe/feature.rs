@@ -241,42 +241,74 @@ impl FeatureSpec {
 
     /// Options that stand in the recipe although `op` has no use for them.
     pub(super) fn idle_keys(&self) -> Vec<&'static str> {
-        let of_audio = [
-            ("preset", self.preset != Preset::default()),
-            ("n_fft", self.n_fft.is_some()),
-            ("hop_length", self.hop_length.is_some()),
-            ("win_length", self.win_length.is_some()),
-            ("window", self.window.is_some()),
-            ("center", self.center.is_some()),
-            ("pad_mode", self.pad_mode.is_some()),
-            ("power", self.power.is_some()),
-            ("n_mels", self.n_mels.is_some()),
-            ("fmin", self.fmin.is_some()),
-            ("fmax", self.fmax.is_some()),
-            ("htk", self.htk.is_some()),
-            ("norm", self.norm.is_some()),
-            ("n_mfcc", self.n_mfcc.is_some()),
-            ("dct_type", self.dct_type.is_some()),
-            ("lifter", self.lifter.is_some()),
-            ("delta", self.delta.is_some()),
-            ("db", self.db.is_some()),
-            ("normalize", self.normalize != Normalize::None),
-            ("dim_order", self.dim_order.is_some()),
-            ("frames", self.frames.is_some()),
-        ];
-        let of_source = [("source", self.source.is_some())];
-        let of_picture = [
-            ("colour_map", self.colour_map.is_some()),
-            ("height", self.height.is_some()),
-            ("width", self.width.is_some()),
-        ];
-        let of_image = [
-            ("crop", self.crop.is_some()),
-            ("filter", self.filter.is_some()),
-        ];
-        let colours = [("colour_map", self.colour_map.is_some())];
+        // Every field is named here, so that a new one cannot be forgotten below.
+        let Self {
+            name: _,
+            op,
+            source,
+            preset,
+            n_fft,
+            hop_length,
+            win_length,
+            window,
+            center,
+            pad_mode,
+            power,
+            n_mels,
+            fmin,
+            fmax,
+            htk,
+            norm,
+            n_mfcc,
+            dct_type,
+            lifter,
+            delta,
+            db,
+            normalize,
+            // Every operation has a type of its values.
+            dtype: _,
+            dim_order,
+            frames,
+            colour_map,
+            height,
+            width,
+            crop,
+            filter,
+        } = self;
 
-        let idle: Vec<(&str, bool)> = match self.op {
+        let of_audio = [
+            ("preset", *preset != Preset::default()),
+            ("n_fft", n_fft.is_some()),
+            ("hop_length", hop_length.is_some()),
+            ("win_length", win_length.is_some()),
+            ("window", window.is_some()),
+            ("center", center.is_some()),
+            ("pad_mode", pad_mode.is_some()),
+            ("power", power.is_some()),
+            ("n_mels", n_mels.is_some()),
+            ("fmin", fmin.is_some()),
+            ("fmax", fmax.is_some()),
+            ("htk", htk.is_some()),
+            ("norm", norm.is_some()),
+            ("n_mfcc", n_mfcc.is_some()),
+            ("dct_type", dct_type.is_some()),
+            ("lifter", lifter.is_some()),
+            ("delta", delta.is_some()),
+            ("db", db.is_some()),
+            ("normalize", *normalize != Normalize::None),
+            ("dim_order", dim_order.is_some()),
+            ("frames", frames.is_some()),
+        ];
+        let of_source = [("source", source.is_some())];
+        let of_picture = [
+            ("colour_map", colour_map.is_some()),
+            ("height", height.is_some()),
+            ("width", width.is_some()),
+        ];
+        let of_image = [("crop", crop.is_some()), ("filter", filter.is_some())];
+        let colours = [("colour_map", colour_map.is_some())];
+
+        let idle: Vec<(&str, bool)> = match op {
             // Which of the options of audio an operation has, `wavemill-options` knows.
             FeatureOp::Stft | FeatureOp::Mel | FeatureOp::Mfcc => {
                 [&of_source[..], &of_picture, &of_image].concat()
