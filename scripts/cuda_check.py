@@ -168,6 +168,15 @@ def compile_all(toolkit, text, nvrtc, folder):
     return found
 
 
+def check(found):
+    """Exits where a kernel spills, or takes more registers than a launch has."""
+    each = [(f"{kernel} by {' for '.join(key)}", took) for key, all_ in found.items() for kernel, took in all_.items()]
+    if spilled := [f"{where}: {took['spills']}" for where, took in each if any(took["spills"])]:
+        sys.exit("spills (stores, loads; bytes a thread):\n" + "\n".join(spilled))
+    if large := [where for where, took in each if took["registers"] * BLOCK_THREADS > BLOCK_REGISTERS]:
+        sys.exit(f"too many registers for {BLOCK_THREADS} threads: " + ", ".join(large))
+
+
 def loops(toolkit, cubin):
     """Markdown of the resampler's loops, and instructions for an output sample of `decimate_f32`; exits if one has grown."""
     command = [toolkit / "bin/nvdisasm", "-c", cubin]
@@ -235,17 +244,14 @@ def main():
     release = subprocess.run([toolkit / "bin/nvcc", "--version"], capture_output=True, text=True, check=True).stdout
     with tempfile.TemporaryDirectory() as folder:
         found = compile_all(toolkit, unit(), nvrtc, Path(folder))
+        rows = table(found)
+        print(rows)
+        check(found)
         resampler, per_output = loops(toolkit, Path(folder) / "sm_90.cubin")
-    rows = table(found)
-    print(rows)
-    each = [(f"{kernel} by {' for '.join(key)}", took) for key, all_ in found.items() for kernel, took in all_.items()]
-    if spilled := [f"{where}: {took['spills']}" for where, took in each if any(took["spills"])]:
-        sys.exit("spills (stores, loads; bytes a thread):\n" + "\n".join(spilled))
-    if large := [where for where, took in each if took["registers"] * BLOCK_THREADS > BLOCK_REGISTERS]:
-        sys.exit(f"too many registers for {BLOCK_THREADS} threads: " + ", ".join(large))
+    registers = max(took["registers"] for kernels in found.values() for took in kernels.values())
     summary = (
         f"ok: {len(rows.splitlines()) - 2} kernels x {len(ARCHITECTURES)} architectures, spills 0, "
-        f"at most {max(took['registers'] for _, took in each)} registers, "
+        f"at most {registers} registers, "
         f"by nvcc {re.search(r'V([0-9.]+)', release).group(1)} and NVRTC {nvrtc.version()}"
     )
     old = PAGE.read_text() if PAGE.is_file() else ""

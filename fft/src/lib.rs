@@ -16,7 +16,7 @@ pub use rustfft::{Fft, FftDirection};
 
 /// A number that can be transformed: `f32` or `f64`.
 pub trait Float: FftNum {
-    /// A transform of `len` numbers that every machine can compute, with equal bits on all of them.
+    /// A transform of `len` numbers by code that every machine can run, whatever other instructions it has.
     fn portable(len: usize, direction: FftDirection) -> Arc<dyn Fft<Self>>;
 
     /// The same for machines with AVX and FMA; `None` on others.

@@ -81,7 +81,7 @@ impl Reason {
         }
     }
 
-    /// Whether it counts out a row of the metadata, which then names no clip.
+    /// Whether it counts out a whole row of the metadata, where the catalog gives it: that row names no clip.
     #[must_use]
     pub const fn is_of_row(self) -> bool {
         matches!(self, Self::BadRow | Self::BadEncoding)

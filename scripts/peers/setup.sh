@@ -19,11 +19,15 @@ esac
 
 python=${PYTHON:-python3}
 need "$python" 'apt-get install python3 python3-venv'
+# What an installer that was killed has left looks whole to the next one.
+if [[ -e .venv/unfinished ]]; then rm -rf .venv; fi
 if [[ ! -x .venv/bin/pip ]]; then
     "$python" -m venv .venv || { echo 'no venv module: apt-get install python3-venv' >&2; exit 1; }
 fi
+touch .venv/unfinished
 if $typos_alone; then
     .venv/bin/pip install --quiet --disable-pip-version-check "$(grep '^typos==' "$here/requirements.txt")"
+    rm .venv/unfinished
     exit
 fi
 # uv takes half of pip's time. It compiles modules only if it is told to; where Python may not keep what it compiles, each
@@ -43,3 +47,4 @@ install() {
 for list in "${lists[@]}"; do install "$list"; done
 install requirements-datasets4.txt --no-deps --upgrade --target .venv/datasets4
 if $bench; then install requirements-gradio.txt --upgrade --target .venv/gradio; fi
+rm .venv/unfinished

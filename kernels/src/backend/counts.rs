@@ -363,11 +363,8 @@ fn count(at: usize, case: &Case) -> Vec<Line> {
         rows: std::slice::from_ref(&case.row),
     };
 
-    // What a case before this one left is taken away first. Kernels are counted by thread, whatever the device.
+    // Kernels are counted by thread, whatever the device.
     let counter = EmulatedDevice::counting().unwrap();
-    for bound in &case.bounds {
-        counter.take_counts(bound.kernel);
-    }
     let device = EmulatedDevice::counting().unwrap();
     let mut plan = DevicePlan::new(device, std::slice::from_ref(&args)).unwrap();
     plan.run(&[clip]).unwrap()[0].as_ref().unwrap();

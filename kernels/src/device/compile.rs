@@ -144,7 +144,7 @@ mod tests {
     fn the_unit_compiles_to_machine_code() {
         open_nvrtc().unwrap();
         // One generation shows that this file calls NVRTC as it should. scripts/cuda_check.sh has NVRTC compile the same
-        // text with the same options for every generation.
+        // text for every generation, and looks at what the kernels take.
         let cubin = compile(&unit(), "sm_90").unwrap();
         assert!(is_cubin(&cubin), "{:?}", &cubin[..20.min(cubin.len())]);
     }
