@@ -2,10 +2,9 @@
 
 use super::bands::RateBands;
 use super::granules::{CodedFrame, GranuleReader, Spectrum};
-use super::header::FrameHeader;
+use super::header::{FrameHeader, Mode};
 use super::hybrid::Lines;
 use super::imdct::Imdct;
-use super::scale_factors::ScaleFactors;
 use super::side_info::SideInfo;
 use super::synthesis::Synthesis;
 use super::{
@@ -111,13 +110,16 @@ impl FrameDecoder {
                 continue;
             }
 
-            let mut factors = [ScaleFactors::ZERO; MAX_CHANNELS];
-            for (channel, factors) in factors[..header.n_channels()].iter_mut().enumerate() {
-                let spectrum = &mut self.spectra[index][channel];
-                *factors = frame.read(&mut self.reader, index, channel, LINES, spectrum)?;
+            let [left, right] = &mut self.spectra[index];
+            if header.mode == Mode::Mono {
+                frame.read(&mut self.reader, index, 0, LINES, left)?;
+                continue;
             }
-            if let Some(joint) = frame.joint(index, &factors[1]) {
-                let [left, right] = &mut self.spectra[index];
+
+            let n_wanted = [LINES; MAX_CHANNELS];
+            let factors =
+                frame.read_both(&mut self.reader, index, n_wanted, [&mut *left, &mut *right])?;
+            if let Some(joint) = frame.joint(index, &factors) {
                 let n_lines = left.n_lines.max(right.n_lines);
                 joint.unjoin(n_lines, left, right);
             }

@@ -3,7 +3,7 @@
 use super::bands::{Bands, RateBands};
 use super::bits::BitReader;
 use super::header::{FrameHeader, Mode, Version};
-use super::huffman;
+use super::huffman::{self, CodedLines};
 use super::requantize::Gains;
 use super::scale_factors::ScaleFactors;
 use super::side_info::{Granule, SideInfo};
@@ -42,14 +42,15 @@ impl JointGranule<'_> {
 /// Reads granules; keeps tables and what a granule's gains are written to.
 pub(super) struct GranuleReader {
     codes: huffman::Reader,
-    gains: Gains,
+    /// By channel.
+    gains: [Gains; MAX_CHANNELS],
 }
 
 impl GranuleReader {
     pub(super) fn new() -> Self {
         Self {
             codes: huffman::Reader::new(),
-            gains: Gains::ZERO,
+            gains: [Gains::ZERO; MAX_CHANNELS],
         }
     }
 }
@@ -114,6 +115,44 @@ impl<'a> CodedFrame<'a> {
         n_wanted: usize,
         spectrum: &mut Spectrum,
     ) -> Result<ScaleFactors, FrameError> {
+        let gains = &mut reader.gains[channel];
+        let (factors, mut coded) = self.open(index, channel, n_wanted, gains, spectrum)?;
+        reader.codes.read(&mut coded);
+        spectrum.n_lines = self.n_lines(coded)?;
+        Ok(factors)
+    }
+
+    /// Reads both channels of a granule, as [`Self::read`] does, and returns the scale factors of the second one.
+    pub(super) fn read_both(
+        &mut self,
+        reader: &mut GranuleReader,
+        index: usize,
+        n_wanted: [usize; MAX_CHANNELS],
+        spectra: [&mut Spectrum; MAX_CHANNELS],
+    ) -> Result<ScaleFactors, FrameError> {
+        let [left, right] = spectra;
+        let [left_gains, right_gains] = &mut reader.gains;
+        let (_, mut coded_left) = self.open(index, 0, n_wanted[0], left_gains, left)?;
+        let (factors, mut coded_right) = self.open(index, 1, n_wanted[1], right_gains, right)?;
+
+        reader.codes.read_two(&mut coded_left, &mut coded_right);
+        left.n_lines = self.n_lines(coded_left)?;
+        right.n_lines = self.n_lines(coded_right)?;
+        Ok(factors)
+    }
+
+    /// Reads the scale factors of the channel that begins here, and passes over its codes, which are still to be read.
+    fn open<'b>(
+        &mut self,
+        index: usize,
+        channel: usize,
+        n_wanted: usize,
+        gains: &'b mut Gains,
+        spectrum: &'b mut Spectrum,
+    ) -> Result<(ScaleFactors, CodedLines<'b>), FrameError>
+    where
+        'a: 'b,
+    {
         let granule = &self.channels(index)[channel];
         let bands = self.bands.of_granule(granule);
         let end = self.end(granule)?;
@@ -131,22 +170,29 @@ impl<'a> CodedFrame<'a> {
             return Err(FrameError::ScaleFactors);
         }
 
-        reader.gains.set(granule, bands, &factors, n_wanted);
-        let lines = &mut spectrum.lines;
-        let (n_lines, behind) =
-            reader
-                .codes
-                .read(bits, end, granule, n_wanted, &reader.gains, lines);
-        spectrum.n_lines = n_lines;
-        if behind > 8 * self.main.bytes.len() {
-            return Err(FrameError::MainData);
-        }
-
         self.start = end;
         if index == 0 {
             self.first_factors[channel] = factors;
         }
-        Ok(factors)
+        gains.set(granule, bands, &factors, n_wanted);
+        let coded = CodedLines {
+            bits,
+            end,
+            granule,
+            n_wanted,
+            gains,
+            lines: &mut spectrum.lines,
+            n_lines: 0,
+        };
+        Ok((factors, coded))
+    }
+
+    /// The lines that were read of a channel, if its codes lie within the main data.
+    fn n_lines(&self, coded: CodedLines) -> Result<usize, FrameError> {
+        if coded.bits.position() > 8 * self.main.bytes.len() {
+            return Err(FrameError::MainData);
+        }
+        Ok(coded.n_lines)
     }
 
     /// How left and right of a granule are to be made, where they were coded together; `factors` are the right channel's.

@@ -25,27 +25,96 @@ pub(super) struct Reader {
     powers: &'static PowerTable,
 }
 
-/// Codes that are still to be read.
-struct Codes<'a> {
-    bits: BitReader<'a>,
+/// The codes of one channel of a granule, and where its lines go.
+pub(super) struct CodedLines<'a> {
+    pub(super) bits: BitReader<'a>,
     /// The bit behind the last one of the granule. The last code may go too far.
-    end: usize,
+    pub(super) end: usize,
+    pub(super) granule: &'a Granule,
+    /// Reading may end behind this line, although there are more.
+    pub(super) n_wanted: usize,
+    pub(super) gains: &'a Gains,
+    pub(super) lines: &'a mut [f32; LINES],
+    /// Lines that were read.
+    pub(super) n_lines: usize,
 }
 
 /// Pairs of one book.
 struct Region<'a> {
-    book: &'a Book,
-    /// Bits of an escaped value.
-    escape_bits: u32,
+    /// Where its first code begins.
+    start: BitReader<'a>,
+    bits: BitReader<'a>,
+    /// The bit behind the last one of the granule.
+    end: usize,
+    book: PairBook<'a>,
     /// The factor of each pair.
     gains: &'a [f32],
     pairs: &'a mut [[f32; 2]],
 }
 
-impl Codes<'_> {
-    #[inline(always)]
-    fn are_at_end(&self) -> bool {
+/// What came of a region.
+#[derive(Clone, Copy)]
+struct ReadPairs {
+    n_pairs: usize,
+    /// The bit behind the last one that was read.
+    end: usize,
+}
+
+/// A book of pairs, and the bits of an escaped value.
+#[derive(Clone, Copy)]
+struct PairBook<'a> {
+    book: &'a Book,
+    escape_bits: u32,
+}
+
+/// Regions of pairs in a granule.
+const REGIONS: usize = 3;
+/// Pairs that one word of bits is good for. It is read anew behind a long code.
+const PAIRS_PER_WORD: usize = SHORT_CODES_PER_WORD as usize;
+
+impl CodedLines<'_> {
+    fn is_at_end(&self) -> bool {
         self.bits.position() >= self.end
+    }
+
+    /// What is left of a region behind the lines that were read. `None`: nothing, or there are no bits for it.
+    fn region(&mut self, number: usize, books: &'static Books) -> Option<Region<'_>> {
+        let n_big = self.granule.n_big.min(self.n_wanted.next_multiple_of(2));
+        let [first_end, second_end] = self.granule.region_ends;
+        let start = self.n_lines;
+        let end = [first_end, second_end, LINES][number].min(n_big);
+        if end <= start {
+            return None;
+        }
+
+        let Some((book, escape_bits)) = books.pairs(self.granule.table_select[number]) else {
+            // A region of zeros takes no bits.
+            self.lines[start..end].fill(0.0);
+            self.n_lines = end;
+            return None;
+        };
+        if self.is_at_end() {
+            return None;
+        }
+
+        Some(Region {
+            start: self.bits,
+            bits: self.bits,
+            end: self.end,
+            book: PairBook { book, escape_bits },
+            gains: &self.gains.by_pair[start / 2..end / 2],
+            pairs: self.lines[start..end].as_chunks_mut().0,
+        })
+    }
+
+    /// What was not read is zero.
+    fn fill_up(&mut self) {
+        self.lines[self.n_lines..].fill(0.0);
+    }
+
+    fn take(&mut self, pairs: ReadPairs) {
+        self.n_lines += 2 * pairs.n_pairs;
+        self.bits.skip((pairs.end - self.bits.position()) as u32);
     }
 }
 
@@ -57,125 +126,148 @@ impl Reader {
         }
     }
 
-    /// Reads the lines of a granule whose bits end before `end`, and returns how many lines there are, and the bit behind
-    /// the last one that was read. The other lines become zero. Behind line `n_wanted` it may end earlier.
-    pub(super) fn read(
-        &self,
-        bits: BitReader,
-        end: usize,
-        granule: &Granule,
-        n_wanted: usize,
-        gains: &Gains,
-        lines: &mut [f32; LINES],
-    ) -> (usize, usize) {
-        let mut codes = Codes { bits, end };
-        let n_lines = self.read_lines(&mut codes, granule, n_wanted, gains, lines);
-        lines[n_lines..].fill(0.0);
-        (n_lines, codes.bits.position())
-    }
-
-    fn read_lines(
-        &self,
-        codes: &mut Codes,
-        granule: &Granule,
-        n_wanted: usize,
-        gains: &Gains,
-        lines: &mut [f32; LINES],
-    ) -> usize {
-        if codes.are_at_end() {
-            return 0;
-        }
-
-        let mut at = 0;
-        let n_big = granule.n_big.min(n_wanted.next_multiple_of(2));
-        let ends = [granule.region_ends[0], granule.region_ends[1], LINES];
-        for (end, select) in ends.into_iter().zip(granule.table_select) {
-            let end = end.min(n_big);
-            if end <= at {
-                continue;
+    /// Reads the lines of a channel. Those behind them become zero.
+    pub(super) fn read(&self, channel: &mut CodedLines) {
+        if !channel.is_at_end() {
+            for number in 0..REGIONS {
+                if let Some(region) = channel.region(number, self.books) {
+                    let pairs = self.read_region(region);
+                    channel.take(pairs);
+                }
             }
-            let lines = &mut lines[at..end];
-
-            at += match self.books.pairs(select) {
-                // A region of zeros takes no bits.
-                None => {
-                    lines.fill(0.0);
-                    lines.len()
-                }
-                Some((book, escape_bits)) => {
-                    let mut region = Region {
-                        book,
-                        escape_bits,
-                        gains: &gains.by_pair[at / 2..end / 2],
-                        pairs: lines.as_chunks_mut().0,
-                    };
-                    2 * self.read_pairs(codes, &mut region)
-                }
-            };
+            self.read_quads(channel);
         }
-
-        self.read_quads(codes, granule, n_wanted, gains, lines, at)
+        channel.fill_up();
     }
 
-    /// Reads pairs until the region or the bits are at their end; returns how many.
-    fn read_pairs(&self, codes: &mut Codes, region: &mut Region) -> usize {
-        if codes.are_at_end() {
-            return 0;
+    /// Reads two channels. Each code waits for the one before it, so a processor has time for those of another channel.
+    pub(super) fn read_two(&self, a: &mut CodedLines, b: &mut CodedLines) {
+        if a.is_at_end() || b.is_at_end() {
+            self.read(a);
+            self.read(b);
+            return;
         }
 
-        // Most regions end before the bits do, so this is looked at behind the region.
-        let mut bits = codes.bits;
-        self.read_region(&mut bits, region);
+        for number in 0..REGIONS {
+            self.read_regions(number, a, b);
+        }
+        self.read_quads(a);
+        self.read_quads(b);
+        a.fill_up();
+        b.fill_up();
+    }
+
+    /// Reads the region of this number in both channels.
+    fn read_regions(&self, number: usize, a: &mut CodedLines, b: &mut CodedLines) {
+        match (a.region(number, self.books), b.region(number, self.books)) {
+            (Some(mut of_a), Some(mut of_b)) => {
+                self.read_side_by_side(&mut of_a, &mut of_b);
+                let of_a = self.finished(of_a);
+                let of_b = self.finished(of_b);
+                a.take(of_a);
+                b.take(of_b);
+            }
+            (Some(of_a), None) => {
+                let of_a = self.read_region(of_a);
+                a.take(of_a);
+            }
+            (None, Some(of_b)) => {
+                let of_b = self.read_region(of_b);
+                b.take(of_b);
+            }
+            (None, None) => {}
+        }
+    }
+
+    fn read_region(&self, mut region: Region) -> ReadPairs {
+        self.read_pairs(&mut region, 0);
+        self.finished(region)
+    }
+
+    /// What a region of which all pairs were read really has. Most regions end before the bits do, so this is looked at
+    /// behind them.
+    fn finished(&self, mut region: Region) -> ReadPairs {
         let mut n_pairs = region.pairs.len();
-        if bits.position() > codes.end {
-            bits = codes.bits;
-            n_pairs = self.read_region_until(&mut bits, codes.end, region);
+        if region.bits.position() > region.end {
+            region.bits = region.start;
+            n_pairs = self.read_pairs_until_end(&mut region);
         }
 
-        codes.bits = bits;
-        n_pairs
+        ReadPairs {
+            n_pairs,
+            end: region.bits.position(),
+        }
     }
 
-    /// Reads all pairs of a region.
+    /// Reads all pairs of two regions, one of each in turn as long as both have some.
+    fn read_side_by_side(&self, a: &mut Region, b: &mut Region) {
+        let n_both = a.pairs.len().min(b.pairs.len());
+        let n_both = n_both - n_both % PAIRS_PER_WORD;
+        let pairs_a = a.pairs[..n_both].as_chunks_mut::<PAIRS_PER_WORD>().0;
+        let pairs_b = b.pairs[..n_both].as_chunks_mut::<PAIRS_PER_WORD>().0;
+        let gains_a = a.gains[..n_both].as_chunks::<PAIRS_PER_WORD>().0;
+        let gains_b = b.gains[..n_both].as_chunks::<PAIRS_PER_WORD>().0;
+
+        let of_a = pairs_a.iter_mut().zip(gains_a);
+        let of_b = pairs_b.iter_mut().zip(gains_b);
+        for ((pairs_a, gains_a), (pairs_b, gains_b)) in of_a.zip(of_b) {
+            let mut word_a = a.bits.word();
+            let mut word_b = b.bits.word();
+            for at in 0..PAIRS_PER_WORD {
+                pairs_a[at] = self.read_pair(&mut a.bits, &mut word_a, a.book, gains_a[at]);
+                pairs_b[at] = self.read_pair(&mut b.bits, &mut word_b, b.book, gains_b[at]);
+            }
+        }
+
+        self.read_pairs(a, n_both);
+        self.read_pairs(b, n_both);
+    }
+
+    /// Reads all pairs of a region from number `first` on.
     #[inline(always)]
-    fn read_region(&self, bits: &mut BitReader, region: &mut Region) {
-        let mut pairs = region.pairs.iter_mut().zip(region.gains);
-        'word: loop {
-            let mut word = bits.word();
-            for _ in 0..SHORT_CODES_PER_WORD {
-                let Some((pair, &gain)) = pairs.next() else {
-                    return;
-                };
-                let entry = region.book.first(word);
-                if entry.is_short() {
-                    word <<= entry.n_bits();
-                    bits.skip(entry.n_bits());
-                    *pair = self.requantised(entry, gain);
-                } else {
-                    self.read_long(bits, entry, region.escape_bits, region.book, gain, pair);
-                    continue 'word;
-                }
+    fn read_pairs(&self, region: &mut Region, first: usize) {
+        let pairs = region.pairs[first..].chunks_mut(PAIRS_PER_WORD);
+        let gains = region.gains[first..].chunks(PAIRS_PER_WORD);
+        for (pairs, gains) in pairs.zip(gains) {
+            let mut word = region.bits.word();
+            for (pair, &gain) in pairs.iter_mut().zip(gains) {
+                *pair = self.read_pair(&mut region.bits, &mut word, region.book, gain);
             }
         }
     }
 
-    /// Reads the pairs of a region that begin before bit `end`, and returns how many.
+    /// Reads the pairs of a region that begin before the end of the bits, and returns how many.
     #[cold]
-    fn read_region_until(&self, bits: &mut BitReader, end: usize, region: &mut Region) -> usize {
-        let pairs = region.pairs.iter_mut().zip(region.gains);
-        for (n_pairs, (pair, &gain)) in pairs.enumerate() {
-            if bits.position() >= end {
+    fn read_pairs_until_end(&self, region: &mut Region) -> usize {
+        for (n_pairs, (pair, &gain)) in region.pairs.iter_mut().zip(region.gains).enumerate() {
+            if region.bits.position() >= region.end {
                 return n_pairs;
             }
-            let entry = region.book.first(bits.word());
-            if entry.is_short() {
-                bits.skip(entry.n_bits());
-                *pair = self.requantised(entry, gain);
-            } else {
-                self.read_long(bits, entry, region.escape_bits, region.book, gain, pair);
-            }
+            let mut word = region.bits.word();
+            *pair = self.read_pair(&mut region.bits, &mut word, region.book, gain);
         }
         region.pairs.len()
+    }
+
+    /// Reads the pair that `word` begins with.
+    #[inline(always)]
+    fn read_pair(
+        &self,
+        bits: &mut BitReader,
+        word: &mut u64,
+        book: PairBook,
+        gain: f32,
+    ) -> [f32; 2] {
+        let entry = book.book.first(*word);
+        if entry.is_short() {
+            *word <<= entry.n_bits();
+            bits.skip(entry.n_bits());
+            self.requantised(entry, gain)
+        } else {
+            let pair = self.read_long(bits, entry, book, gain);
+            *word = bits.word();
+            pair
+        }
     }
 
     #[inline(always)]
@@ -190,39 +282,27 @@ impl Reader {
     /// Reads a pair whose code goes on behind the first look, or has escapes. A code has at most 19 bits and two signs,
     /// or two times 13 more bits with escapes: what a word holds.
     #[inline(always)]
-    fn read_long(
-        &self,
-        bits: &mut BitReader,
-        first: Entry,
-        escape_bits: u32,
-        book: &Book,
-        gain: f32,
-        pair: &mut [f32; 2],
-    ) {
+    fn read_long(&self, bits: &mut BitReader, first: Entry, book: PairBook, gain: f32) -> [f32; 2] {
         let word = bits.word();
         let entry = if first.is_link() {
-            book.second(word, first)
+            book.book.second(word, first)
         } else {
             first
         };
         if entry.is_escape() {
-            bits.skip(self.read_escape(entry, word, escape_bits, gain, pair));
+            let (pair, n_bits) = self.read_escape(entry, word, book.escape_bits, gain);
+            bits.skip(n_bits);
+            pair
         } else {
             bits.skip(entry.n_bits());
-            *pair = self.requantised(entry, gain);
+            self.requantised(entry, gain)
         }
     }
 
-    /// Reads a pair of which a value is escaped; returns how many bits it took.
+    /// Reads a pair of which a value is escaped, and returns how many bits it took, too.
     #[inline(always)]
-    fn read_escape(
-        &self,
-        entry: Entry,
-        word: u64,
-        escape_bits: u32,
-        gain: f32,
-        pair: &mut [f32; 2],
-    ) -> u32 {
+    fn read_escape(&self, entry: Entry, word: u64, escape_bits: u32, gain: f32) -> ([f32; 2], u32) {
+        let mut pair = [0.0; 2];
         let mut n_bits = entry.n_bits();
         for (line, magnitude) in pair.iter_mut().zip(entry.magnitudes()) {
             // Nothing here can be guessed from codes before, so there are no branches.
@@ -242,35 +322,28 @@ impl Reader {
             let power = self.powers.of(value) * gain;
             *line = f32::from_bits(power.to_bits() ^ sign << 31);
         }
-        n_bits
+        (pair, n_bits)
     }
 
-    /// Reads quadruples of values up to one, from line `from` on, until the bits are at their end; returns where the
-    /// lines end.
-    fn read_quads(
-        &self,
-        codes: &mut Codes,
-        granule: &Granule,
-        n_wanted: usize,
-        gains: &Gains,
-        lines: &mut [f32; LINES],
-        from: usize,
-    ) -> usize {
-        let quads = self.books.quads(granule.uses_quads_b);
-        let mut at = from;
+    /// Reads quadruples of values up to one behind the pairs, until the bits are at their end.
+    fn read_quads(&self, channel: &mut CodedLines) {
+        let quads = self.books.quads(channel.granule.uses_quads_b);
+        let first = channel.n_lines;
+        let mut bits = channel.bits;
+        let mut at = first;
         'word: loop {
-            let mut word = codes.bits.word();
+            let mut word = bits.word();
             for _ in 0..SHORT_CODES_PER_WORD {
-                if at + 4 > LINES || at >= n_wanted || codes.are_at_end() {
+                if at + 4 > LINES || at >= channel.n_wanted || bits.position() >= channel.end {
                     break 'word;
                 }
                 let quad = quads.find(word);
                 word <<= quad.n_bits();
-                codes.bits.skip(quad.n_bits());
+                bits.skip(quad.n_bits());
 
                 let [v, w, x, y] = quad.values();
-                let gains = &gains.by_pair[at / 2..at / 2 + 2];
-                lines[at..at + 4].copy_from_slice(&[
+                let gains = &channel.gains.by_pair[at / 2..at / 2 + 2];
+                channel.lines[at..at + 4].copy_from_slice(&[
                     v * gains[0],
                     w * gains[0],
                     x * gains[1],
@@ -281,7 +354,8 @@ impl Reader {
         }
 
         // Encoders fill up a granule with bits that are no codes. What they made of the last quadruple is no sound.
-        let is_too_far = codes.bits.position() > codes.end;
-        if is_too_far && at > from { at - 4 } else { at }
+        let is_too_far = bits.position() > channel.end;
+        channel.n_lines = if is_too_far && at > first { at - 4 } else { at };
+        channel.bits = bits;
     }
 }

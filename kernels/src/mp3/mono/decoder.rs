@@ -148,11 +148,12 @@ impl MonoDecoder {
         let bands = frame.bands_of(&frame.side.granules[index][0]);
         let n_wanted = n_coded(bands, self.band.n_lines());
         let [middle, side] = &mut self.spectra[index];
-        frame.read(&mut self.reader, index, 0, n_wanted, middle)?;
         if self.band == Band::WHOLE {
-            // Only for its damage, which is that of the frame.
-            frame.read(&mut self.reader, index, 1, LINES, side)?;
+            // The side channel only for its damage, which is that of the frame.
+            let n_wanted = [n_wanted, LINES];
+            frame.read_both(&mut self.reader, index, n_wanted, [&mut *middle, side])?;
         } else {
+            frame.read(&mut self.reader, index, 0, n_wanted, middle)?;
             frame.skip(index, 1)?;
         }
 
@@ -165,8 +166,8 @@ impl MonoDecoder {
         let [left_side, right_side] = &frame.side.granules[index];
         let [left, right] = &mut self.spectra[index];
         let n_left = n_coded(frame.bands_of(left_side), self.band.n_lines());
-        frame.read(&mut self.reader, index, 0, n_left, left)?;
         if frame.header.mode == Mode::Mono {
+            frame.read(&mut self.reader, index, 0, n_left, left)?;
             return Ok(());
         }
 
@@ -177,7 +178,9 @@ impl MonoDecoder {
             } => LINES,
             _ => n_coded(frame.bands_of(right_side), self.band.n_lines()),
         };
-        let factors = frame.read(&mut self.reader, index, 1, n_right, right)?;
+        let n_wanted = [n_left, n_right];
+        let factors =
+            frame.read_both(&mut self.reader, index, n_wanted, [&mut *left, &mut *right])?;
         if let Some(joint) = frame.joint(index, &factors) {
             let n_lines = left.n_lines.max(right.n_lines).min(n_left);
             joint.unjoin(n_lines, left, right);
