@@ -3,7 +3,7 @@
 #
 # usage: scripts/check.sh [--quick] [--no-docs] [--no-trainer]
 #   --quick        without clippy and docs, which build everything
-#   --no-docs      without docs
+#   --no-docs      without docs, which scripts/test.sh makes beside the unit tests
 #   --no-trainer   without the crate that needs libtorch
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"

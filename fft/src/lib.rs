@@ -15,6 +15,8 @@ pub use rustfft::num_complex;
 pub use rustfft::{Fft, FftDirection};
 
 /// A number that can be transformed: `f32` or `f64`.
+///
+/// Both write out the same lines: a default method would be compiled by each crate that calls it.
 pub trait Float: FftNum {
     /// A transform of `len` numbers by code that every machine can run, whatever other instructions it has.
     fn portable(len: usize, direction: FftDirection) -> Arc<dyn Fft<Self>>;

@@ -1,13 +1,14 @@
 //! Each step against the reference, tables against another decoder, and damaged frames.
 
 use super::antialias::antialias;
+use super::bits::BitReader;
 use super::black_box::{Probe, Table, decode, decoder, long_frame};
 use super::header::FrameHeader;
-use super::huffman::{PAIR_BOOKS, QUADS_A, QUADS_B, words};
+use super::huffman::{self, CodedLines, PAIR_BOOKS, QUADS_A, QUADS_B, words};
 use super::imdct::{Imdct, Windows};
 use super::reference::{self, Filter, Hybrid};
-use super::requantize::PowerTable;
-use super::side_info::{Block, SideInfo};
+use super::requantize::{Gains, PowerTable};
+use super::side_info::{Block, Granule, SideInfo};
 use super::synthesis::Synthesis;
 use super::window::window;
 use super::{FRAME_SAMPLES, FrameDecoder, LINES, MainData, SUB_BANDS};
@@ -331,5 +332,63 @@ fn levels_give_equal_bits() {
             (decoded, planes.map(|plane| plane.map(f32::to_bits)))
         });
         assert!(a == b);
+    }
+}
+
+/// A granule with regions, books and an end that noise chooses; its codes are noise too.
+fn noise_granule(noise: &mut Noise) -> Granule {
+    let mut below = |n: u64| (noise.next() >> 33) % n;
+    let first_end = 2 * below(100) as usize;
+    Granule {
+        n_bits: below(4_000) as usize,
+        n_big: 2 * below(289) as usize,
+        table_select: std::array::from_fn(|_| below(32) as u8),
+        region_ends: [first_end, first_end + 2 * below(100) as usize],
+        uses_quads_b: below(2) == 1,
+        ..Granule::default()
+    }
+}
+
+#[test]
+fn two_channels_at_once_are_read_as_each_alone() {
+    let mut noise = Noise(5);
+    let gains = Gains {
+        by_pair: std::array::from_fn(|pair| 1.0 + pair as f32),
+    };
+    let reader = huffman::Reader::new();
+
+    for _ in 0..2_000 {
+        let bytes: Vec<u8> = (0..600).map(|_| (noise.next() >> 40) as u8).collect();
+        let granules = [(); 2].map(|()| noise_granule(&mut noise));
+        let n_wanted = [(); 2].map(|()| (noise.next() >> 33) as usize % (LINES + 1));
+
+        // What was in the lines before must not be seen.
+        let mut alone = [[f32::NAN; LINES]; 2];
+        let mut at_once = [[f32::NAN; LINES]; 2];
+        let coded = |channel: usize, lines| CodedLines {
+            bits: BitReader::new(&bytes, 800 * channel),
+            end: 800 * channel + granules[channel].n_bits,
+            granule: &granules[channel],
+            n_wanted: n_wanted[channel],
+            gains: &gains,
+            lines,
+            n_lines: 0,
+        };
+
+        let [left, right] = &mut alone;
+        let mut want = [coded(0, left), coded(1, right)];
+        for channel in &mut want {
+            reader.read(channel);
+        }
+        let [left, right] = &mut at_once;
+        let mut is = [coded(0, left), coded(1, right)];
+        let [left, right] = &mut is;
+        reader.read_two(left, right);
+
+        for (is, want) in is.iter().zip(&want) {
+            assert_eq!(is.lines, want.lines);
+            assert_eq!(is.n_lines, want.n_lines);
+            assert_eq!(is.bits.position(), want.bits.position());
+        }
     }
 }

@@ -7,13 +7,14 @@ use std::f64::consts::PI;
 use std::sync::Arc;
 
 use wavemill_fft::num_complex::Complex32;
-use wavemill_fft::{Fft, FftDirection, Float};
+use wavemill_fft::{Fft, FftDirection};
 
 use super::ResampleError;
 use super::args::{PASS_BAND, Ratio, ResampleArgs, STOP_BAND_DB};
 use super::phases::{Phases, Reach};
 use crate::level::{Lanes, Level};
 use crate::samples::SampleBuffer;
+use crate::stft::fft_plan;
 
 /// Samples of a block at least: below that the overlap and the calls cost more than the shorter FFT saves.
 const BLOCK_SAMPLES_MIN: usize = 4_096;
@@ -331,20 +332,12 @@ struct FftPair {
 impl FftPair {
     /// Transforms of one named level, never of whatever the machine happens to have.
     fn plan(level: Level, len: usize, len_out: usize) -> Result<Self, ResampleError> {
-        match level {
-            Level::Scalar => Ok(Self {
-                forward: f32::portable(len, FftDirection::Forward),
-                inverse: f32::portable(len_out, FftDirection::Inverse),
-            }),
-            Level::X86_64V3 => {
-                let forward = f32::avx(len, FftDirection::Forward);
-                let inverse = f32::avx(len_out, FftDirection::Inverse);
-                let (Some(forward), Some(inverse)) = (forward, inverse) else {
-                    return Err(ResampleError::Level { level });
-                };
-                Ok(Self { forward, inverse })
-            }
-        }
+        let forward = fft_plan(len, level, FftDirection::Forward);
+        let inverse = fft_plan(len_out, level, FftDirection::Inverse);
+        Ok(Self {
+            forward: forward.map_err(|_| ResampleError::Level { level })?,
+            inverse: inverse.map_err(|_| ResampleError::Level { level })?,
+        })
     }
 }
 

@@ -46,7 +46,7 @@ struct Region<'a> {
     bits: BitReader<'a>,
     /// The bit behind the last one of the granule.
     end: usize,
-    book: PairBook<'a>,
+    code: PairCode<'a>,
     /// The factor of each pair.
     gains: &'a [f32],
     pairs: &'a mut [[f32; 2]],
@@ -62,7 +62,7 @@ struct ReadPairs {
 
 /// A book of pairs, and the bits of an escaped value.
 #[derive(Clone, Copy)]
-struct PairBook<'a> {
+struct PairCode<'a> {
     book: &'a Book,
     escape_bits: u32,
 }
@@ -101,7 +101,7 @@ impl CodedLines<'_> {
             start: self.bits,
             bits: self.bits,
             end: self.end,
-            book: PairBook { book, escape_bits },
+            code: PairCode { book, escape_bits },
             gains: &self.gains.by_pair[start / 2..end / 2],
             pairs: self.lines[start..end].as_chunks_mut().0,
         })
@@ -112,9 +112,12 @@ impl CodedLines<'_> {
         self.lines[self.n_lines..].fill(0.0);
     }
 
-    fn take(&mut self, pairs: ReadPairs) {
-        self.n_lines += 2 * pairs.n_pairs;
-        self.bits.skip((pairs.end - self.bits.position()) as u32);
+    /// Goes on behind the pairs of a region, if it had any.
+    fn take(&mut self, pairs: Option<ReadPairs>) {
+        if let Some(pairs) = pairs {
+            self.n_lines += 2 * pairs.n_pairs;
+            self.bits.skip((pairs.end - self.bits.position()) as u32);
+        }
     }
 }
 
@@ -130,10 +133,9 @@ impl Reader {
     pub(super) fn read(&self, channel: &mut CodedLines) {
         if !channel.is_at_end() {
             for number in 0..REGIONS {
-                if let Some(region) = channel.region(number, self.books) {
-                    let pairs = self.read_region(region);
-                    channel.take(pairs);
-                }
+                let region = channel.region(number, self.books);
+                let pairs = region.map(|region| self.read_region(region));
+                channel.take(pairs);
             }
             self.read_quads(channel);
         }
@@ -159,24 +161,19 @@ impl Reader {
 
     /// Reads the region of this number in both channels.
     fn read_regions(&self, number: usize, a: &mut CodedLines, b: &mut CodedLines) {
-        match (a.region(number, self.books), b.region(number, self.books)) {
+        let (of_a, of_b) = match (a.region(number, self.books), b.region(number, self.books)) {
             (Some(mut of_a), Some(mut of_b)) => {
                 self.read_side_by_side(&mut of_a, &mut of_b);
-                let of_a = self.finished(of_a);
-                let of_b = self.finished(of_b);
-                a.take(of_a);
-                b.take(of_b);
+                (Some(self.finished(of_a)), Some(self.finished(of_b)))
             }
-            (Some(of_a), None) => {
-                let of_a = self.read_region(of_a);
-                a.take(of_a);
-            }
-            (None, Some(of_b)) => {
-                let of_b = self.read_region(of_b);
-                b.take(of_b);
-            }
-            (None, None) => {}
-        }
+            (of_a, of_b) => (
+                of_a.map(|region| self.read_region(region)),
+                of_b.map(|region| self.read_region(region)),
+            ),
+        };
+
+        a.take(of_a);
+        b.take(of_b);
     }
 
     fn read_region(&self, mut region: Region) -> ReadPairs {
@@ -201,8 +198,9 @@ impl Reader {
 
     /// Reads all pairs of two regions, one of each in turn as long as both have some.
     fn read_side_by_side(&self, a: &mut Region, b: &mut Region) {
-        let n_both = a.pairs.len().min(b.pairs.len());
-        let n_both = n_both - n_both % PAIRS_PER_WORD;
+        let n_words = a.pairs.len().min(b.pairs.len()) / PAIRS_PER_WORD;
+        let n_both = n_words * PAIRS_PER_WORD;
+
         let pairs_a = a.pairs[..n_both].as_chunks_mut::<PAIRS_PER_WORD>().0;
         let pairs_b = b.pairs[..n_both].as_chunks_mut::<PAIRS_PER_WORD>().0;
         let gains_a = a.gains[..n_both].as_chunks::<PAIRS_PER_WORD>().0;
@@ -214,8 +212,8 @@ impl Reader {
             let mut word_a = a.bits.word();
             let mut word_b = b.bits.word();
             for at in 0..PAIRS_PER_WORD {
-                pairs_a[at] = self.read_pair(&mut a.bits, &mut word_a, a.book, gains_a[at]);
-                pairs_b[at] = self.read_pair(&mut b.bits, &mut word_b, b.book, gains_b[at]);
+                pairs_a[at] = self.read_pair(&mut a.bits, &mut word_a, a.code, gains_a[at]);
+                pairs_b[at] = self.read_pair(&mut b.bits, &mut word_b, b.code, gains_b[at]);
             }
         }
 
@@ -231,7 +229,7 @@ impl Reader {
         for (pairs, gains) in pairs.zip(gains) {
             let mut word = region.bits.word();
             for (pair, &gain) in pairs.iter_mut().zip(gains) {
-                *pair = self.read_pair(&mut region.bits, &mut word, region.book, gain);
+                *pair = self.read_pair(&mut region.bits, &mut word, region.code, gain);
             }
         }
     }
@@ -244,7 +242,7 @@ impl Reader {
                 return n_pairs;
             }
             let mut word = region.bits.word();
-            *pair = self.read_pair(&mut region.bits, &mut word, region.book, gain);
+            *pair = self.read_pair(&mut region.bits, &mut word, region.code, gain);
         }
         region.pairs.len()
     }
@@ -255,16 +253,16 @@ impl Reader {
         &self,
         bits: &mut BitReader,
         word: &mut u64,
-        book: PairBook,
+        code: PairCode,
         gain: f32,
     ) -> [f32; 2] {
-        let entry = book.book.first(*word);
+        let entry = code.book.first(*word);
         if entry.is_short() {
             *word <<= entry.n_bits();
             bits.skip(entry.n_bits());
             self.requantised(entry, gain)
         } else {
-            let pair = self.read_long(bits, entry, book, gain);
+            let pair = self.read_long(bits, entry, code, gain);
             *word = bits.word();
             pair
         }
@@ -282,15 +280,15 @@ impl Reader {
     /// Reads a pair whose code goes on behind the first look, or has escapes. A code has at most 19 bits and two signs,
     /// or two times 13 more bits with escapes: what a word holds.
     #[inline(always)]
-    fn read_long(&self, bits: &mut BitReader, first: Entry, book: PairBook, gain: f32) -> [f32; 2] {
+    fn read_long(&self, bits: &mut BitReader, first: Entry, code: PairCode, gain: f32) -> [f32; 2] {
         let word = bits.word();
         let entry = if first.is_link() {
-            book.book.second(word, first)
+            code.book.second(word, first)
         } else {
             first
         };
         if entry.is_escape() {
-            let (pair, n_bits) = self.read_escape(entry, word, book.escape_bits, gain);
+            let (pair, n_bits) = self.read_escape(entry, word, code.escape_bits, gain);
             bits.skip(n_bits);
             pair
         } else {
