@@ -258,7 +258,7 @@ fn split(dataset: Dataset, spec: &SplitSpec, faults: &mut Faults) {
     let by_segment = if dataset == Dataset::Images {
         ""
     } else {
-        ", segment"
+        ", segment, segment_stretched"
     };
     let problem =
         format!("folders have no official split; allowed: stratified, artist, column{by_segment}");
