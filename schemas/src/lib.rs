@@ -22,7 +22,7 @@ pub mod version_name;
 
 /// The revision of everything that decides stored numbers (decode rules, kernels, packing). Part of every identity:
 /// raise it when a change of code changes a stored value, or makes a reject of a clip that was a row.
-pub const NUMERICS_REVISION: u32 = 5;
+pub const NUMERICS_REVISION: u32 = 6;
 
 /// `format_version` of the manifests that this crate writes. It reads those before, too.
 pub const FORMAT_VERSION: u32 = 3;

@@ -3,6 +3,7 @@
 use wavemill_kernels::Level;
 use wavemill_kernels::resample::ResampleError;
 use wavemill_schemas::reject::{Reason, Reject};
+use wavemill_schemas::samples::samples_in;
 
 use super::loss::Loss;
 use super::mp3::Mp3Decoder;
@@ -51,9 +52,13 @@ impl FileDecoder {
     /// A clip with too little audio in it is a reject, or with too much. It judges by counts alone, because `out.samples`
     /// is empty where samples are only counted, and at another rate where the file's is kept.
     fn judge(&self, loss: &Loss, out: &Pcm) -> Result<(), Reject> {
-        let duration_s = out.n_samples as f64 / f64::from(self.args.sample_rate_hz);
-        // Silence in the place of what was lost is no audio.
-        let audio_s = duration_s - loss.silenced_s;
+        let rate_hz = self.args.sample_rate_hz;
+        let seconds = |n_samples: usize| n_samples as f64 / f64::from(rate_hz);
+        let duration_s = seconds(out.n_samples);
+        // A clip that is cut at the length that is wanted has just enough: both are whole numbers of samples.
+        let min_duration_s = seconds(samples_in(self.args.min_duration_s, rate_hz));
+        // Silence in the place of what was lost is no audio. A part of it may have been trimmed.
+        let audio_s = (duration_s - loss.silenced_s).max(0.0);
 
         // Damage before the two reasons below it: what is short or empty because audio was lost is `damaged`.
         let (reason, detail) = if self.output.is_too_long(out.n_samples) {
@@ -64,7 +69,7 @@ impl FileDecoder {
                     self.output.most_s()
                 ),
             )
-        } else if audio_s < self.args.min_duration_s && loss.lost_s > 0.0 {
+        } else if audio_s < min_duration_s && loss.lost_s > 0.0 {
             (
                 Reason::Damaged,
                 format!(
@@ -74,7 +79,7 @@ impl FileDecoder {
             )
         } else if out.n_samples == 0 {
             (Reason::NoAudio, "no audio sample comes out".to_owned())
-        } else if duration_s < self.args.min_duration_s {
+        } else if duration_s < min_duration_s {
             (
                 Reason::TooShort,
                 format!(

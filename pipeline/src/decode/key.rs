@@ -10,7 +10,7 @@
 //! keys of one version can be compared.
 
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 

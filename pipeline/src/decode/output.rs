@@ -152,6 +152,8 @@ impl Output {
             true => (from_hz, rates.input_len(n_samples_max as u64) as usize),
         };
 
+        let n_wanted_max = self.n_wanted_max(clip_rates);
+
         // Just the room that it needs: what grows by doubling takes up to twice that, and three times while it is copied.
         out.samples.clear_for(self.room(rates, rate_hz, n_kept_max));
         out.rate_hz = rate_hz;
@@ -178,11 +180,21 @@ impl Output {
             out,
             n_samples_max,
             n_kept_max,
+            n_wanted_max,
             n_counted: if self.is_measuring { Some(0) } else { None },
             drop_samples: 0,
             keep_samples: u64::MAX,
             n_taken: 0,
         })
+    }
+
+    /// Samples of a clip of these rates before the end of the wanted duration; no limit without one.
+    fn n_wanted_max(&self, clip_rates: ResampleArgs) -> u64 {
+        if self.n_samples_allowed.is_some() {
+            return u64::MAX;
+        }
+        let n_out = self.n_samples_max as u64;
+        (n_out * u64::from(clip_rates.from_hz)).div_ceil(u64::from(clip_rates.to_hz))
     }
 
     /// Samples that can come at most, with those that a block puts out beyond the end.
@@ -217,6 +229,8 @@ pub(super) struct Sink<'a> {
     n_samples_max: usize,
     /// The same at the rate of what is kept, with the filter's reach.
     n_kept_max: usize,
+    /// Samples of the clip, behind the trim, before the end of the wanted duration.
+    n_wanted_max: u64,
     /// `Some`: so many samples came out, and are not kept.
     n_counted: Option<usize>,
     /// The trim, in samples of the clip's rate.
@@ -243,6 +257,13 @@ impl Sink<'_> {
             (step - self.n_taken % step) % step
         };
         phase as usize
+    }
+
+    /// How many of the next `n_samples` of the clip lie before the end of the wanted duration, those that trimming drops
+    /// included. More than these are pushed, because the filter of the resampler and its blocks reach farther.
+    pub(super) fn n_wanted(&self, n_samples: u64) -> u64 {
+        let n_left = self.n_wanted_max.saturating_sub(self.n_taken);
+        n_samples.min(self.drop_samples.saturating_add(n_left))
     }
 
     /// Pushes one packet: the mean of its channels, `left` and `right` of equal length. What cannot be audio becomes

@@ -216,6 +216,7 @@ impl FlacDecoder<'_> {
             return;
         }
 
+        let n_wanted = self.sink.n_wanted(n_samples);
         let is_audio = match self.codec.decode(frame.bytes) {
             Some([mono]) => self.sink.push(mono, None),
             Some([left, right]) => self.sink.push(left, Some(right)),
@@ -229,7 +230,7 @@ impl FlacDecoder<'_> {
         if !is_audio {
             self.loss.add_silenced(
                 Some(piece.file_offset(frame.offset)),
-                self.seconds(n_samples),
+                self.seconds(n_wanted),
             );
         }
     }
@@ -246,6 +247,10 @@ impl FlacDecoder<'_> {
 
     /// Samples that are lost, and stand in the output as silence.
     fn silence(&mut self, file_offset: usize, n_samples: u64) {
+        let n_wanted = self.sink.n_wanted(n_samples);
+        self.loss
+            .add_silenced(Some(file_offset), self.seconds(n_wanted));
+
         let mut left = n_samples;
         while left > 0 && !self.sink.is_full() {
             let piece = left.min(SILENCE_SAMPLES);
@@ -253,9 +258,6 @@ impl FlacDecoder<'_> {
             left -= piece;
         }
         self.n_samples += n_samples;
-        // What lies behind the duration that is wanted does not count.
-        self.loss
-            .add_silenced(Some(file_offset), self.seconds(n_samples - left));
     }
 
     /// A hole of unknown length: lost are as many frames as would fill it, at least one.
@@ -267,16 +269,18 @@ impl FlacDecoder<'_> {
         self.n_closed += n_samples;
 
         let file_offset = piece.file_offset(frame.offset - frame.skipped_bytes);
+        let n_wanted = self.sink.n_wanted(n_samples);
         self.loss
-            .add_missing(Some(file_offset), self.seconds(n_samples));
+            .add_missing(Some(file_offset), self.seconds(n_wanted));
     }
 
     /// Another stream follows: the frame that breaks off before it is lost.
     fn end_of_stream(&mut self) {
         if let Some(broken) = self.broken.take() {
             self.n_closed += broken.n_samples;
+            let n_wanted = self.sink.n_wanted(broken.n_samples);
             self.loss
-                .add_missing(Some(broken.file_offset), self.seconds(broken.n_samples));
+                .add_missing(Some(broken.file_offset), self.seconds(n_wanted));
         }
     }
 
@@ -289,17 +293,14 @@ impl FlacDecoder<'_> {
             (None, Some(broken)) => broken.n_samples,
             (None, None) => 0,
         };
-        if n_missing > 0 {
-            let file_offset = self.broken.map_or(file_bytes, |broken| broken.file_offset);
-            self.loss
-                .add_missing(Some(file_offset), self.seconds(n_missing));
-        }
+        let file_offset = self.broken.map_or(file_bytes, |broken| broken.file_offset);
+        let n_missing = self.sink.n_wanted(n_missing);
+        self.loss
+            .add_missing(Some(file_offset), self.seconds(n_missing));
 
         // An estimate over all other streams together, so it has no offset.
-        let n_foreign = self.survey.foreign_samples();
-        if n_foreign > 0 {
-            self.loss.add_missing(None, self.seconds(n_foreign));
-        }
+        let n_foreign = self.sink.n_wanted(self.survey.foreign_samples());
+        self.loss.add_missing(None, self.seconds(n_foreign));
     }
 
     fn seconds(&self, n_samples: u64) -> f64 {

@@ -6,17 +6,17 @@ use crate::decode::wav::testing::{chunk, fmt};
 
 /// A part of a file.
 #[derive(Clone, Debug)]
-pub(super) struct Part {
+pub(in crate::decode) struct Part {
     pub bytes: Vec<u8>,
     /// It holds audio. Tags, text, what encoders announce and junk do not.
     pub is_audio: bool,
 }
 
 /// Makes a file whose tags have so many bytes and a few more.
-pub(super) type MakeFile = fn(usize) -> Vec<Part>;
+pub(in crate::decode) type MakeFile = fn(usize) -> Vec<Part>;
 
 /// A name, and what makes such a file.
-pub(super) const FORMATS: [(&str, MakeFile); 6] = [
+pub(in crate::decode) const FORMATS: [(&str, MakeFile); 6] = [
     ("MP3", mp3),
     ("WAV", wav),
     ("FLAC", flac),
@@ -39,7 +39,7 @@ fn other(bytes: Vec<u8>) -> Part {
     }
 }
 
-pub(super) fn joined(parts: &[Part]) -> Vec<u8> {
+pub(in crate::decode) fn joined(parts: &[Part]) -> Vec<u8> {
     parts
         .iter()
         .flat_map(|part| part.bytes.iter().copied())

@@ -177,9 +177,13 @@ impl<'a> Iterator for Frames<'a> {
                 }
                 Successor::End => {
                     let end = frame.offset + frame.header.bytes;
-                    // Up to three bytes that begin like a header: the file was cut within the next frame.
-                    let is_cut_header = self.search.file.get(end) == Some(&0xFF)
-                        && self.search.file.len() - end < HEADER_BYTES;
+                    // Up to three bytes that begin like the headers before: the file was cut within the next frame. From
+                    // the third byte on, headers of a stream may differ.
+                    let rest = &self.search.file[end..];
+                    let start = &rest[..rest.len().min(2)];
+                    let is_cut_header = !rest.is_empty()
+                        && rest.len() < HEADER_BYTES
+                        && self.search.file[frame.offset..].starts_with(start);
                     self.truncated_at = is_cut_header.then_some(end);
                     Some(frame)
                 }
@@ -357,6 +361,10 @@ mod tests {
         assert_eq!(walk(&file[..3 * FRAME_BYTES + 2]).1, Some(3 * FRAME_BYTES));
         assert_eq!(walk(&file).1, None);
         assert_eq!(walk(&[]), (vec![], None));
+
+        // Bytes that begin no header of this stream are foreign.
+        let padded = [file, b"\xFF\xFF\xFF".to_vec()].concat();
+        assert_eq!(walk(&padded), (walk(&padded[..padded.len() - 3]).0, None));
     }
 
     #[test]

@@ -166,7 +166,8 @@ impl<'a> StreamDecoder<'a> {
         let n_frames = (frame.skipped_bytes as f64 / survey.frame_bytes())
             .round()
             .max(1.0);
-        let seconds = n_frames * self.seconds(self.stream.samples());
+        let n_samples = self.sink.n_wanted(n_frames as u64 * self.stream.samples());
+        let seconds = self.seconds(n_samples);
         self.holes_s += seconds;
         self.loss
             .add_missing(Some(frame.offset - frame.skipped_bytes), seconds);
@@ -175,17 +176,24 @@ impl<'a> StreamDecoder<'a> {
     /// At the end of the file: frames that were announced and never came, which tells more of holes than their bytes
     /// do; without such an announcement, the frame that the file breaks off in.
     fn end(&mut self, survey: &Survey, truncated_at: Option<usize>, file_bytes: usize) {
+        // Also an announcement that takes back a part of what holes were taken to have held.
+        let n_wanted = self.sink.n_wanted(u64::MAX);
+        if n_wanted == 0 {
+            return;
+        }
+
         let announced = survey.missing_frames();
+        let n_frames = announced.unwrap_or(u64::from(truncated_at.is_some()));
+        let missing_s = self.seconds(n_frames * self.stream.samples());
+        let mut wanted_s = self.seconds(n_wanted);
+
         // The announcement also counts what was lost in holes.
         if announced.is_some() {
             self.loss.lost_s -= self.holes_s;
+            wanted_s += self.holes_s;
         }
-        let n_frames = announced.unwrap_or(u64::from(truncated_at.is_some()));
-        if n_frames > 0 {
-            let seconds = self.seconds(n_frames * self.stream.samples());
-            self.loss
-                .add_missing(truncated_at.or(Some(file_bytes)), seconds);
-        }
+        let offset = truncated_at.or(Some(file_bytes));
+        self.loss.add_missing(offset, missing_s.min(wanted_s));
     }
 
     fn frame(&mut self, frame: &Frame) {
@@ -194,6 +202,7 @@ impl<'a> StreamDecoder<'a> {
         let missing = self.reservoir.enter(&side, main_data);
 
         let n_samples = frame.header.samples();
+        let n_wanted = self.sink.n_wanted(n_samples);
         let n_silent = match self.decode_frame(frame) {
             Some(n) => {
                 let is_audio = self.codec.push(n, frame.header.channels, &mut self.sink);
@@ -207,10 +216,11 @@ impl<'a> StreamDecoder<'a> {
             }
         };
 
+        let n_silent = n_silent.min(n_wanted);
         // A stream copy begins with frames that lack their bits. Whether it was one, `finish` knows.
         if !missing.is_damage {
             self.n_before_complete += n_silent;
-        } else if n_silent > 0 {
+        } else {
             self.loss
                 .add_silenced(Some(frame.offset), self.seconds(n_silent));
         }
@@ -231,9 +241,10 @@ impl<'a> StreamDecoder<'a> {
         // In samples of this stream's rate, so that time stays true.
         let n_samples = frame.header.samples() * u64::from(self.stream.rate_hz)
             / u64::from(frame.header.rate_hz);
+        let n_wanted = self.sink.n_wanted(n_samples);
         self.sink.push_silence(n_samples as usize);
         self.loss
-            .add_silenced(Some(frame.offset), self.seconds(n_samples));
+            .add_silenced(Some(frame.offset), self.seconds(n_wanted));
     }
 
     /// Forgets bits of before a hole: used behind it, they would be noise.
@@ -247,7 +258,7 @@ impl<'a> StreamDecoder<'a> {
     }
 
     fn finish(mut self) -> Loss {
-        if !self.reservoir.was_complete() && self.n_before_complete > 0 {
+        if !self.reservoir.was_complete() {
             self.loss
                 .add_silenced(Some(0), self.seconds(self.n_before_complete));
         }

@@ -70,7 +70,7 @@ struct Link {
 /// Pages missing before the first one with audio.
 struct MissingStart {
     n_pages: u64,
-    samples: u64,
+    seconds: f64,
     offset: usize,
 }
 
@@ -159,14 +159,25 @@ impl<'a> VorbisDecoder<'a> {
 
         // Pages of streams that nobody knows would hold as much as those that were heard.
         let samples = self.heard.samples_in(self.orphans.bytes);
-        if samples > 0 && !sink.is_full() {
+        if samples > 0 {
             let samples = self.room.take_most(samples, ORPHAN_PACKET_SAMPLES_MAX);
+            let n_wanted = sink.n_wanted(samples);
             self.loss
-                .add_missing(self.orphans.offset, samples as f64 / f64::from(rate_hz));
+                .add_missing(self.orphans.offset, n_wanted as f64 / f64::from(rate_hz));
         }
 
         sink.finish();
         Ok(self.loss)
+    }
+
+    /// How much of `seconds` that come next lies before the end of the wanted duration.
+    fn wanted(&self, seconds: f64) -> f64 {
+        // Before the first link that is heard nothing has come out.
+        let Some(open) = &self.sink else {
+            return seconds;
+        };
+        let n_left = open.sink.n_wanted(u64::MAX);
+        seconds.min(n_left as f64 / f64::from(open.rate_hz))
     }
 
     /// All that is wanted has come out.
@@ -281,16 +292,21 @@ impl<'a> VorbisDecoder<'a> {
             Gap::None => {}
             Gap::Silent(samples) => {
                 let seconds = link.seconds(samples);
+                let wanted_s = self.wanted(seconds);
+                self.loss.add_silenced(Some(offset), wanted_s);
                 self.silence(samples);
-                self.loss.add_silenced(Some(offset), seconds);
             }
             Gap::Before(samples) => {
                 let n_pages = hole.map_or(0, |hole| hole.n_pages);
-                link.before = Some(MissingStart {
+                let seconds = link.seconds(samples);
+                let before = MissingStart {
                     n_pages,
-                    samples,
+                    seconds: self.wanted(seconds),
                     offset,
-                });
+                };
+                if let Some(link) = &mut self.link {
+                    link.before = Some(before);
+                }
             }
             Gap::Unknown => {
                 let n_pages = hole.map_or(0, |hole| hole.n_pages);
@@ -312,7 +328,8 @@ impl<'a> VorbisDecoder<'a> {
         let samples = by_length.max(self.heard.samples_per_packet(most));
 
         let samples = self.room.take_most(samples, most);
-        self.loss.add_missing(Some(offset), link.seconds(samples));
+        let seconds = self.wanted(link.seconds(samples));
+        self.loss.add_missing(Some(offset), seconds);
     }
 
     /// Decodes a packet of `samples`, of which the first `n_kept` are wanted.
@@ -321,14 +338,15 @@ impl<'a> VorbisDecoder<'a> {
             return;
         };
 
-        let wanted = ..n_kept as usize;
+        let kept = ..n_kept as usize;
+        let n_wanted = open.sink.n_wanted(n_kept);
         let decoded = codec.decode(packet);
         let is_broken = decoded.is_none();
         let is_audio = match decoded {
             // Samples of another length than the packet announces would move all that follows in time.
             Some([left, right @ ..]) if left.len() as u64 == samples => open
                 .sink
-                .push(&left[wanted], right.first().map(|right| &right[wanted])),
+                .push(&left[kept], right.first().map(|right| &right[kept])),
             _ => {
                 open.sink.push_silence(n_kept as usize);
                 false
@@ -339,11 +357,8 @@ impl<'a> VorbisDecoder<'a> {
         if is_broken {
             self.restart_codec();
         }
-        if !is_audio
-            && n_kept > 0
-            && let Some(link) = &self.link
-        {
-            self.loss.add_silenced(Some(offset), link.seconds(n_kept));
+        if !is_audio && let Some(link) = &self.link {
+            self.loss.add_silenced(Some(offset), link.seconds(n_wanted));
         }
     }
 
@@ -396,18 +411,14 @@ impl<'a> VorbisDecoder<'a> {
     /// Silence in the place of so many samples of a link that is not decoded.
     fn lose(&mut self, samples: u64, offset: usize) {
         let Some(link) = &self.link else { return };
-        let seconds = link.seconds(samples);
-        if samples == 0 {
-            return;
-        }
-
+        let seconds = self.wanted(link.seconds(samples));
         match &self.sink {
             Some(open) => {
                 // At the sink's rate; the product of a claim and a rate may not fit 64 bits.
                 let samples = samples as u128 * u128::from(open.rate_hz)
                     / u128::from(link.credible_rate_hz());
-                self.silence(samples as u64);
                 self.loss.add_silenced(Some(offset), seconds);
+                self.silence(samples as u64);
             }
             // Before the first link that is heard there is no sink to put silence into.
             None => self.loss.add_missing(Some(offset), seconds),
@@ -437,16 +448,18 @@ impl<'a> VorbisDecoder<'a> {
             .claimed_granule
             .and_then(|granule| link.granules.tail(granule, tail.bytes, &mut self.room));
         if let Some(samples) = told {
-            self.loss
-                .add_missing(Some(tail.offset), link.seconds(samples));
+            let seconds = link.seconds(samples);
+            let wanted_s = self.wanted(seconds);
+            self.loss.add_missing(Some(tail.offset), wanted_s);
         } else if tail.bytes > 0 {
             self.estimate(tail.bytes, 0, tail.offset);
         } else if let Some(packet) = tail.unfinished
             && let Some(PacketLength::Samples(samples)) =
                 link.blocks.as_mut().map(|blocks| blocks.next(packet))
         {
-            self.loss
-                .add_missing(Some(tail.offset), link.seconds(samples));
+            let seconds = link.seconds(samples);
+            let wanted_s = self.wanted(seconds);
+            self.loss.add_missing(Some(tail.offset), wanted_s);
         }
     }
 
@@ -560,8 +573,7 @@ impl Visitor for VorbisDecoder<'_> {
         if let Some(before) = link.before.take()
             && before.n_pages <= link.n_pages
         {
-            self.loss
-                .add_missing(Some(before.offset), link.seconds(before.samples));
+            self.loss.add_missing(Some(before.offset), before.seconds);
         }
         if self.is_full() {
             return;

@@ -47,6 +47,7 @@ pub(super) fn decode(
             break;
         }
         let n_samples = packet.len() / frame_bytes;
+        let n_wanted = sink.n_wanted(n_samples as u64);
         let is_audio = match codec.decode(packet) {
             Some([mono]) => sink.push(mono, None),
             Some([left, right]) => sink.push(left, Some(right)),
@@ -56,7 +57,7 @@ pub(super) fn decode(
             }
         };
         if !is_audio {
-            loss.add_silenced(None, n_samples as f64 / f64::from(rate_hz));
+            loss.add_silenced(None, n_wanted as f64 / f64::from(rate_hz));
         }
     }
 
@@ -65,11 +66,8 @@ pub(super) fn decode(
     let announced = wave
         .n_announced
         .filter(|&announced| is_credible(announced, n_there));
-    let n_missing = announced.unwrap_or(0).saturating_sub(n_there);
-    // Behind a duration that is full, nothing counts as lost.
-    if n_missing > 0 && !sink.is_full() {
-        loss.add_missing(Some(file.len()), n_missing as f64 / f64::from(rate_hz));
-    }
+    let n_missing = sink.n_wanted(announced.unwrap_or(0).saturating_sub(n_there));
+    loss.add_missing(Some(file.len()), n_missing as f64 / f64::from(rate_hz));
 
     sink.finish();
     Ok(DecodeReport { loss, audio_blake3 })
