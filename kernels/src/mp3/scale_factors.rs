@@ -181,3 +181,19 @@ fn position_lengths(compress: u32) -> ([u32; 4], Partitions) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All bands but the highest one, which has no factor: 22 long ones, 13 short ones of each window, or six long ones and
+    /// those of the short ones behind the third.
+    #[test]
+    fn partitions_hold_every_band_with_a_factor_once() {
+        let n_bands = [21, 3 * 12, 6 + 3 * 9];
+        for partitions in PARTITIONS.iter().chain(&INTENSITY_PARTITIONS) {
+            let sums = partitions.map(|groups| groups.iter().sum::<usize>());
+            assert_eq!(sums, n_bands, "{partitions:?}");
+        }
+    }
+}

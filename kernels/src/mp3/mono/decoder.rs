@@ -257,7 +257,7 @@ impl Hybrid {
 }
 
 /// So many lines have to be read for the lowest `n_wanted`: short blocks hold one window of a band behind the other.
-fn n_coded(bands: &Bands, n_wanted: usize) -> usize {
+pub(super) fn n_coded(bands: &Bands, n_wanted: usize) -> usize {
     let short = (bands.n_long..bands.n).step_by(3);
     short
         .map(|band| bands.lines(band).start..bands.lines(band + 2).end)

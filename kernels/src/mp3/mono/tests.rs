@@ -1,11 +1,14 @@
 //! The synthesis against the reference, the decoder against that of both channels, and damaged frames.
 
+use super::decoder::n_coded;
 use super::synthesis::PartSynthesis;
 use super::{Band, MonoDecoder, Step};
 use crate::level::Level;
+use crate::mp3::bands::RateBands;
 use crate::mp3::header::FrameHeader;
 use crate::mp3::reference::Filter;
-use crate::mp3::side_info::SideInfo;
+use crate::mp3::reorder::reorder;
+use crate::mp3::side_info::{Block, Granule, SideInfo};
 use crate::mp3::tests::{Noise, TRANSFORM_REL_MAX, assert_close};
 use crate::mp3::{FRAME_SAMPLES, FrameDecoder, FrameError, LINES, MainData, SUB_BANDS};
 
@@ -34,6 +37,46 @@ fn steps_and_sub_bands_follow_from_the_rates() {
     assert_eq!(of(48_000, 0), None);
     let whole = Band::WHOLE;
     assert_eq!((whole.step(), whole.n_lines()), (1, LINES));
+}
+
+/// Where the lines of a short band are put side by side, low lines come from behind higher ones.
+#[test]
+fn as_many_lines_are_read_as_the_lowest_ones_come_from() {
+    let numbers = std::array::from_fn(|at| at as f32);
+    let kinds = [
+        (Block::Long, false),
+        (Block::Short, false),
+        (Block::Short, true),
+    ];
+    for (version, rate) in (0..9).map(|at| ([0xFB, 0xF3, 0xE3][at / 3], at % 3)) {
+        let header = FrameHeader::parse([0xFF, version, 0x90 | (rate as u8) << 2, 0]).unwrap();
+        for (block, is_mixed) in kinds {
+            let bands = RateBands::of(&header).of_granule(&Granule {
+                block,
+                is_mixed,
+                ..Granule::default()
+            });
+            let mut ordered = [0.0; LINES];
+            if block == Block::Short {
+                reorder(bands, LINES, &numbers, &mut ordered);
+            } else {
+                ordered = numbers;
+            }
+
+            for n_wanted in 1..=LINES {
+                let highest = ordered[..n_wanted].iter().copied().fold(0.0, f32::max);
+                let n_needed = highest as usize + 1;
+                let n = n_coded(bands, n_wanted);
+                let place = format!("{header:?}, {block:?}, {is_mixed}, {n_wanted} lines");
+                assert!(
+                    (n_needed..=LINES).contains(&n),
+                    "{place}: {n} of {n_needed}"
+                );
+                // Where a band ends, no line of the next one is read.
+                assert_eq!(n_coded(bands, n), n, "{place}");
+            }
+        }
+    }
 }
 
 /// Of the reference's samples, those that are wanted.
@@ -200,6 +243,32 @@ fn is_low(frame: &LowFrame, n_lines: usize) -> bool {
             .iter()
             .flatten()
             .all(|spectrum| spectrum.lines[n_lines..LINES] == [0.0; LINES][n_lines..])
+}
+
+#[test]
+fn a_decoder_that_was_reset_is_as_a_new_one() {
+    let mut noise = Noise(9);
+    let frames = low_frames(&mut noise, [0xFF, 0xFB, 0x90, 0x60], LINES);
+    for band in [
+        Band::of(44_100, 22_050),
+        Band::of(44_100, 11_025),
+        Some(Band::WHOLE),
+    ] {
+        let new = || MonoDecoder::new(band.unwrap(), Level::detect()).unwrap();
+        let decode = |decoder: &mut MonoDecoder, frame: &LowFrame| {
+            let mut out = [0.0; FRAME_SAMPLES];
+            let decoded = decoder.decode(&frame.header, &frame.side, frame.main(), 0, &mut out);
+            decoded.unwrap();
+            out.map(f32::to_bits)
+        };
+
+        let mut used = new();
+        for frame in &frames {
+            let _ = decode(&mut used, frame);
+            used.reset();
+            assert!(decode(&mut used, frame) == decode(&mut new(), frame));
+        }
+    }
 }
 
 /// Every format, side info and main data of noise: no panic, finite samples, the errors of the full decoder for the whole
