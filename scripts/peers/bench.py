@@ -59,7 +59,7 @@ RUST_DECODERS = ("symphonia", "nanomp3")
 # Which functions do a stage's work, with all that they call.
 COUNTED = {
     "decode the frames of an MP3 to the mean of their channels": "MonoDecoder::decode",
-    "of it, read codes and requantise them": "mp3::huffman::Reader::read",
+    "of it, read codes and requantise them": "mp3::huffman::Reader::read_two",
     "resample": "resample::cpu::Resampler::push",
     "hash the audio (blake3)": "blake3::Hasher::update",
     "log-mel, min-max and packing": "ClipPlan::row",

@@ -53,12 +53,12 @@ impl FileDecoder {
     /// is empty where samples are only counted, and at another rate where the file's is kept.
     fn judge(&self, loss: &Loss, out: &Pcm) -> Result<(), Reject> {
         let rate_hz = self.args.sample_rate_hz;
-        let seconds = |n_samples: usize| n_samples as f64 / f64::from(rate_hz);
-        let duration_s = seconds(out.n_samples);
-        // A clip that is cut at the length that is wanted has just enough: both are whole numbers of samples.
-        let min_duration_s = seconds(samples_in(self.args.min_duration_s, rate_hz));
-        // Silence in the place of what was lost is no audio. A part of it may have been trimmed.
-        let audio_s = (duration_s - loss.silenced_s).max(0.0);
+        let duration_s = out.n_samples as f64 / f64::from(rate_hz);
+        // In whole samples, as the end of the clip is: what is cut at its least duration is long enough.
+        let n_least = samples_in(self.args.min_duration_s, rate_hz);
+        let min_duration_s = n_least as f64 / f64::from(rate_hz);
+        // Silence in the place of what was lost is no audio. Less than nothing can be left where a part of it was trimmed.
+        let audio_s = duration_s - loss.silenced_s;
 
         // Damage before the two reasons below it: what is short or empty because audio was lost is `damaged`.
         let (reason, detail) = if self.output.is_too_long(out.n_samples) {
@@ -73,7 +73,8 @@ impl FileDecoder {
             (
                 Reason::Damaged,
                 format!(
-                    "{audio_s:.3} s of audio are left, {:.3} s are lost to damage",
+                    "{:.3} s of audio are left, {:.3} s are lost to damage",
+                    audio_s.max(0.0),
                     loss.lost_s
                 ),
             )

@@ -1,7 +1,8 @@
 //! What a clip lost to damage, whatever its format.
 
 /// Seconds that are missing or silenced, and where the trouble starts. What lies behind the wanted duration does not count:
-/// of each loss, only as much is added as [`super::output::Sink::n_wanted`] says.
+/// of each loss, only as much is added as [`super::output::Sink::n_wanted`] says. A hole that is closed takes no time of the
+/// output, so the next one may count as much again.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Loss {
     /// Seconds of audio lost.
@@ -51,7 +52,11 @@ pub(super) fn is_credible(announced: u64, there: u64) -> bool {
 mod tests {
     use wavemill_kernels::Level;
 
-    use crate::decode::key::testing::{FORMATS, joined};
+    use crate::decode::flac::testing::head;
+    use crate::decode::key::testing::{
+        Announced, FORMATS, flac_frames, joined, mp3_frames, text, tone,
+    };
+    use crate::decode::ogg::testing as pages;
     use crate::decode::wav::testing::{chunk, fmt, riff};
     use crate::decode::{Decode, DecodeArgs, FileDecoder, Pcm};
 
@@ -79,17 +84,17 @@ mod tests {
     #[test]
     fn what_is_lost_of_a_duration_depends_on_no_rate_and_no_path() {
         let mut n_less = 0;
-        for hundredths in [4, 20, 36] {
-            // A whole number of samples at every rate.
-            let duration_s = Some(f64::from(hundredths) / 100.0);
-            let rates_hz = [44_100, 32_000, 22_050, 8_000];
-            let exact = rates_hz.map(|rate_hz| decoder(args(rate_hz, duration_s)));
+        // Behind the second one, the samples of the band path at 22,050 Hz end before the MP3's frame does.
+        for duration_s in [0.04, 2_328.0 / 22_050.0, 0.2003, 0.36] {
+            let exact = [44_100, 32_000, 22_050, 8_000]
+                .map(|rate_hz| decoder(args(rate_hz, Some(duration_s))));
+            let by_band =
+                [22_050, 11_025].map(|rate_hz| decoder(args(rate_hz, Some(duration_s))).by_band());
             let kept = decoder(DecodeArgs {
                 keep_rate: true,
-                ..args(22_050, duration_s)
+                ..args(22_050, Some(duration_s))
             });
-            let by_band = decoder(args(11_025, duration_s)).by_band();
-            let mut decoders: Vec<_> = exact.into_iter().chain([kept, by_band]).collect();
+            let mut decoders: Vec<_> = exact.into_iter().chain(by_band).chain([kept]).collect();
             let mut whole = decoder(args(22_050, None));
 
             for (name, make) in FORMATS {
@@ -99,7 +104,7 @@ mod tests {
                     let end = file.len().min(at + 60);
                     file[at..end].fill(0);
 
-                    let place = format!("{name}, bytes {at} to {end}, {duration_s:?}");
+                    let place = format!("{name}, bytes {at} to {end}, {duration_s} s");
                     let losses: Vec<_> = decoders
                         .iter_mut()
                         .map(|decoder| lost_s(decoder, &file))
@@ -117,6 +122,68 @@ mod tests {
             }
         }
         assert!(n_less > 50, "{n_less} files lost less in their beginning");
+    }
+
+    /// Compares what is lost of so many samples at 44.1 kHz, at that rate and behind the resampler.
+    fn assert_lost(file: &[u8], n_samples: u32, n_lost: u32) {
+        let duration_s = f64::from(n_samples) / 44_100.0;
+        for rate_hz in [44_100, 8_000] {
+            let lost = lost_s(&mut decoder(args(rate_hz, Some(duration_s))), file);
+            let n = lost.map(|lost| (lost * 44_100.0).round() as u32);
+            assert_eq!(n, Some(n_lost), "of {n_samples} samples, at {rate_hz} Hz");
+        }
+    }
+
+    #[test]
+    fn a_hole_counts_as_far_as_it_is_wanted() {
+        // Nine frames of 1,152 samples. The tenth runs into a hole, which is then as long as three of them. The frame behind
+        // it lacks its first granule.
+        let frames = [mp3_frames(0..10), text(333), mp3_frames(11..22)].concat();
+        assert_lost(&frames, 9 * 1_152, 0);
+        assert_lost(&frames, 9 * 1_152 + 500, 500 + 500);
+        assert_lost(&frames, 15_000, 3 * 1_152 + 576);
+
+        // Five frames more are announced, which tells more of the hole than its bytes. 1,105 samples are trimmed.
+        let announced = [Announced::of(25).frame(), frames].concat();
+        let n_there = 20 * 1_152 - 1_105;
+        assert_lost(&announced, 9 * 1_152 - 1_105, 0);
+        assert_lost(&announced, n_there, 3 * 1_152 + 576);
+        assert_lost(&announced, n_there + 913, 3 * 1_152 + 576 + 913);
+        assert_lost(&announced, 44_100, 5 * 1_152 + 576);
+
+        // Eight frames of 576 samples, two missing ones, ten more, and 3,480 samples that were announced.
+        let flac = [head(15_000), flac_frames(0..8), flac_frames(10..20)].concat();
+        assert_lost(&flac, 8 * 576, 0);
+        assert_lost(&flac, 8 * 576 + 392, 392);
+        assert_lost(&flac, 18 * 576, 2 * 576);
+        assert_lost(&flac, 20 * 576 + 480, 2 * 576 + 480);
+        assert_lost(&flac, 44_100, 2 * 576 + 3_480);
+    }
+
+    /// The first frame lacks bits of the one before it. That costs nothing if a frame with all its bits comes in time.
+    #[test]
+    fn a_beginning_without_bits_is_lost_where_nothing_else_is_wanted() {
+        let cut = mp3_frames(5..30);
+        assert_lost(&cut, 441, 441);
+        assert_lost(&cut, 1_152, 576);
+        assert_lost(&cut, 1_153, 0);
+    }
+
+    #[test]
+    fn of_links_before_the_first_one_that_is_heard_only_as_much_is_lost_as_is_wanted() {
+        let mut first = tone(0);
+        // The page with the set-up header.
+        first.remove(2);
+        let mut second = tone(0);
+        for page in &mut second {
+            page.serial = 8;
+        }
+        let file = [pages::bytes(&first), pages::bytes(&second)].concat();
+
+        let of_all = lost_s(&mut decoder(args(22_050, None)), &file);
+        assert!(of_all.is_some_and(|lost| lost > 0.1), "{of_all:?}");
+        let of_start = lost_s(&mut decoder(args(22_050, Some(0.1))), &file);
+        assert_eq!(of_start, Some(0.1));
     }
 
     #[test]
@@ -137,6 +204,9 @@ mod tests {
             let lost = lost_s(&mut decoder(args(22_050, Some(duration_s))), &wav);
             assert_eq!(lost, Some(want), "{duration_s} s");
         }
+        // The most that a clip may have is no wanted duration.
+        let mut short = decoder(args(22_050, Some(0.76))).at_most(0.6);
+        assert_eq!(lost_s(&mut short, &wav), Some(0.26));
         assert_eq!(lost_s(&mut decoder(args(22_050, None)), &wav), Some(1.5));
     }
 

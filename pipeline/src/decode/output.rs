@@ -22,6 +22,8 @@ pub(super) struct Output {
     keep_rate: bool,
     /// Output is cut here.
     n_samples_max: usize,
+    /// The duration that is asked for.
+    duration_s: Option<f64>,
     /// More than this is a reject; none where a duration is asked for that is not longer.
     n_samples_allowed: Option<usize>,
     most_s: f64,
@@ -49,6 +51,7 @@ impl Output {
             sample_rate_hz,
             keep_rate: args.keep_rate,
             n_samples_max: 0,
+            duration_s: args.duration_s,
             n_samples_allowed: None,
             most_s: 0.0,
             expected_s: f64::INFINITY,
@@ -148,11 +151,13 @@ impl Output {
         let n_samples_max = self.n_samples_max;
         let (rate_hz, n_kept_max) = match self.keep_rate {
             false => (self.sample_rate_hz, n_samples_max),
-            // Decoding ends at the same packet as with a resampler, and so with the same loss.
+            // Decoding ends at the same packet as with a resampler.
             true => (from_hz, rates.input_len(n_samples_max as u64) as usize),
         };
 
-        let n_wanted_max = self.n_wanted_max(clip_rates);
+        let n_wanted_max = self.duration_s.map_or(u64::MAX, |duration_s| {
+            samples_in(duration_s, clip_rates.from_hz) as u64
+        });
 
         // Just the room that it needs: what grows by doubling takes up to twice that, and three times while it is copied.
         out.samples.clear_for(self.room(rates, rate_hz, n_kept_max));
@@ -188,15 +193,6 @@ impl Output {
         })
     }
 
-    /// Samples of a clip of these rates before the end of the wanted duration; no limit without one.
-    fn n_wanted_max(&self, clip_rates: ResampleArgs) -> u64 {
-        if self.n_samples_allowed.is_some() {
-            return u64::MAX;
-        }
-        let n_out = self.n_samples_max as u64;
-        (n_out * u64::from(clip_rates.from_hz)).div_ceil(u64::from(clip_rates.to_hz))
-    }
-
     /// Samples that can come at most, with those that a block puts out beyond the end.
     fn room(&self, rates: ResampleArgs, rate_hz: u32, n_kept_max: usize) -> usize {
         if self.is_measuring {
@@ -229,7 +225,7 @@ pub(super) struct Sink<'a> {
     n_samples_max: usize,
     /// The same at the rate of what is kept, with the filter's reach.
     n_kept_max: usize,
-    /// Samples of the clip, behind the trim, before the end of the wanted duration.
+    /// Samples of the clip, behind the trim, before the end of the wanted duration. Without one there is no limit.
     n_wanted_max: u64,
     /// `Some`: so many samples came out, and are not kept.
     n_counted: Option<usize>,
@@ -259,8 +255,14 @@ impl Sink<'_> {
         phase as usize
     }
 
+    /// The wanted duration, in samples of the clip.
+    pub(super) fn n_wanted_max(&self) -> u64 {
+        self.n_wanted_max
+    }
+
     /// How many of the next `n_samples` of the clip lie before the end of the wanted duration, those that trimming drops
-    /// included. More than these are pushed, because the filter of the resampler and its blocks reach farther.
+    /// included. More than these are pushed, because the filter of the resampler and its blocks reach farther. It is the
+    /// same number at every output rate.
     pub(super) fn n_wanted(&self, n_samples: u64) -> u64 {
         let n_left = self.n_wanted_max.saturating_sub(self.n_taken);
         n_samples.min(self.drop_samples.saturating_add(n_left))
@@ -340,7 +342,11 @@ impl Sink<'_> {
 
     /// All that is wanted has come out.
     pub(super) fn is_full(&self) -> bool {
-        self.n_out() >= self.n_kept_max
+        // Where only every `step`-th sample is pushed, the last one that comes out lies before the wanted end. Damage there
+        // counts, as it does where all samples are pushed.
+        let n_left = self.n_wanted_max.saturating_sub(self.n_taken);
+        let is_at_end = n_left == 0 || n_left > self.step as u64;
+        self.n_out() >= self.n_kept_max && is_at_end
     }
 
     /// Ends the clip.

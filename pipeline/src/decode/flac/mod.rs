@@ -294,13 +294,14 @@ impl FlacDecoder<'_> {
             (None, None) => 0,
         };
         let file_offset = self.broken.map_or(file_bytes, |broken| broken.file_offset);
-        let n_missing = self.sink.n_wanted(n_missing);
+        let n_foreign = self.survey.foreign_samples();
+        let n_wanted = self.sink.n_wanted(n_missing.saturating_add(n_foreign));
+        let n_missing = n_missing.min(n_wanted);
         self.loss
             .add_missing(Some(file_offset), self.seconds(n_missing));
-
         // An estimate over all other streams together, so it has no offset.
-        let n_foreign = self.sink.n_wanted(self.survey.foreign_samples());
-        self.loss.add_missing(None, self.seconds(n_foreign));
+        self.loss
+            .add_missing(None, self.seconds(n_wanted - n_missing));
     }
 
     fn seconds(&self, n_samples: u64) -> f64 {

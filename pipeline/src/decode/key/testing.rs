@@ -47,7 +47,7 @@ pub(in crate::decode) fn joined(parts: &[Part]) -> Vec<u8> {
 }
 
 /// Bytes that begin neither a frame nor a page.
-pub(super) fn text(n_bytes: usize) -> Vec<u8> {
+pub(in crate::decode) fn text(n_bytes: usize) -> Vec<u8> {
     (0..n_bytes).map(|at| (at * 7 % 251) as u8).collect()
 }
 
@@ -129,13 +129,13 @@ pub(super) fn mp3_frame(number: u8) -> Vec<u8> {
     [&MP3_HEADER[..], &side.bytes, &main_data].concat()
 }
 
-pub(super) fn mp3_frames(numbers: std::ops::Range<u8>) -> Vec<u8> {
+pub(in crate::decode) fn mp3_frames(numbers: std::ops::Range<u8>) -> Vec<u8> {
     numbers.flat_map(mp3_frame).collect()
 }
 
 /// What LAME announces.
 #[derive(Clone, Copy)]
-pub(super) struct Announced {
+pub(in crate::decode) struct Announced {
     pub n_frames: u32,
     pub n_bytes: u32,
     pub delay_samples: u16,
@@ -144,7 +144,7 @@ pub(super) struct Announced {
 
 impl Announced {
     /// Of so many frames of the tests.
-    pub(super) fn of(n_frames: u32) -> Self {
+    pub(in crate::decode) fn of(n_frames: u32) -> Self {
         Self {
             n_frames,
             n_bytes: n_frames * MP3_FRAME_BYTES as u32,
@@ -153,7 +153,7 @@ impl Announced {
         }
     }
 
-    pub(super) fn frame(self) -> Vec<u8> {
+    pub(in crate::decode) fn frame(self) -> Vec<u8> {
         let mut frame = MP3_HEADER.to_vec();
         frame.resize(MP3_SIDE_BYTES, 0);
         // Frames and bytes are given.
@@ -209,7 +209,7 @@ pub(super) fn block(kind: u8, body: &[u8]) -> Vec<u8> {
     [&[kind][..], &size[1..], body].concat()
 }
 
-pub(super) fn flac_frames(numbers: std::ops::Range<u8>) -> Vec<u8> {
+pub(in crate::decode) fn flac_frames(numbers: std::ops::Range<u8>) -> Vec<u8> {
     numbers.flat_map(frame).collect()
 }
 
@@ -268,7 +268,7 @@ fn flac_in_ogg(n_tag_bytes: usize) -> Vec<Part> {
 }
 
 /// The tone with a comment of so many bytes.
-pub(super) fn tone(n_tag_bytes: usize) -> Vec<Page> {
+pub(in crate::decode) fn tone(n_tag_bytes: usize) -> Vec<Page> {
     pages::tone(&text(n_tag_bytes), 4)
 }
 

@@ -177,13 +177,19 @@ impl<'a> Iterator for Frames<'a> {
                 }
                 Successor::End => {
                     let end = frame.offset + frame.header.bytes;
-                    // Up to three bytes that begin like the headers before: the file was cut within the next frame. From
-                    // the third byte on, headers of a stream may differ.
+                    // Up to three bytes that begin like the header before: the file was cut within the next frame. Two of
+                    // them are compared without the bit that tells of a checksum: in all others, a stream may differ.
+                    let header = &self.search.file[frame.offset..end];
                     let rest = &self.search.file[end..];
-                    let start = &rest[..rest.len().min(2)];
-                    let is_cut_header = !rest.is_empty()
-                        && rest.len() < HEADER_BYTES
-                        && self.search.file[frame.offset..].starts_with(start);
+                    let is_cut_header = match rest {
+                        [] => false,
+                        [first] => *first == header[0],
+                        [first, second, ..] => {
+                            rest.len() < HEADER_BYTES
+                                && *first == header[0]
+                                && *second | 1 == header[1] | 1
+                        }
+                    };
                     self.truncated_at = is_cut_header.then_some(end);
                     Some(frame)
                 }

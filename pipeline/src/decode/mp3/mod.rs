@@ -113,6 +113,8 @@ struct StreamDecoder<'a> {
     holes_s: f64,
     /// Samples without bits before the first complete frame: no damage, unless no such frame comes.
     n_before_complete: u64,
+    /// One came before the end of the wanted duration.
+    was_complete: bool,
 }
 
 impl<'a> StreamDecoder<'a> {
@@ -133,6 +135,7 @@ impl<'a> StreamDecoder<'a> {
             loss: Loss::default(),
             holes_s: 0.0,
             n_before_complete: 0,
+            was_complete: false,
         }
     }
 
@@ -176,8 +179,8 @@ impl<'a> StreamDecoder<'a> {
     /// At the end of the file: frames that were announced and never came, which tells more of holes than their bytes
     /// do; without such an announcement, the frame that the file breaks off in.
     fn end(&mut self, survey: &Survey, truncated_at: Option<usize>, file_bytes: usize) {
-        // Also an announcement that takes back a part of what holes were taken to have held.
         let n_wanted = self.sink.n_wanted(u64::MAX);
+        // Where the wanted duration is full, the end of the file changes nothing, and the estimates of its holes stand.
         if n_wanted == 0 {
             return;
         }
@@ -203,6 +206,10 @@ impl<'a> StreamDecoder<'a> {
 
         let n_samples = frame.header.samples();
         let n_wanted = self.sink.n_wanted(n_samples);
+        if n_wanted > 0 {
+            self.was_complete = self.reservoir.was_complete();
+        }
+
         let n_silent = match self.decode_frame(frame) {
             Some(n) => {
                 let is_audio = self.codec.push(n, frame.header.channels, &mut self.sink);
@@ -218,11 +225,11 @@ impl<'a> StreamDecoder<'a> {
 
         let n_silent = n_silent.min(n_wanted);
         // A stream copy begins with frames that lack their bits. Whether it was one, `finish` knows.
-        if !missing.is_damage {
-            self.n_before_complete += n_silent;
-        } else {
+        if missing.is_damage {
             self.loss
                 .add_silenced(Some(frame.offset), self.seconds(n_silent));
+        } else {
+            self.n_before_complete += n_silent;
         }
     }
 
@@ -258,7 +265,7 @@ impl<'a> StreamDecoder<'a> {
     }
 
     fn finish(mut self) -> Loss {
-        if !self.reservoir.was_complete() {
+        if !self.was_complete {
             self.loss
                 .add_silenced(Some(0), self.seconds(self.n_before_complete));
         }

@@ -154,7 +154,10 @@ impl<'a> VorbisDecoder<'a> {
                 .take_most(self.early.samples, ORPHAN_PACKET_SAMPLES_MAX);
             // The links may differ in rate: the part of the samples that is believed is taken of the seconds.
             let seconds = self.early.seconds * believed as f64 / self.early.samples as f64;
-            self.loss.add_missing(self.early.offset, seconds);
+            // They came before all that is heard.
+            let whole_s = sink.n_wanted_max() as f64 / f64::from(rate_hz);
+            self.loss
+                .add_missing(self.early.offset, seconds.min(whole_s));
         }
 
         // Pages of streams that nobody knows would hold as much as those that were heard.
@@ -171,8 +174,8 @@ impl<'a> VorbisDecoder<'a> {
     }
 
     /// How much of `seconds` that come next lies before the end of the wanted duration.
-    fn wanted(&self, seconds: f64) -> f64 {
-        // Before the first link that is heard nothing has come out.
+    fn wanted_s(&self, seconds: f64) -> f64 {
+        // Before the first link that is heard, `open` does this.
         let Some(open) = &self.sink else {
             return seconds;
         };
@@ -189,6 +192,9 @@ impl<'a> VorbisDecoder<'a> {
     fn open(&mut self, rate_hz: u32) -> Result<(), Reject> {
         if let Some((output, out)) = self.unopened.take() {
             let sink = output.open(rate_hz, out)?;
+            let whole_s = sink.n_wanted_max() as f64 / f64::from(rate_hz);
+            // What was lost before, when nobody knew how much is wanted.
+            self.loss.lost_s = self.loss.lost_s.min(whole_s);
             self.sink = Some(OpenSink { sink, rate_hz });
         }
         Ok(())
@@ -292,7 +298,7 @@ impl<'a> VorbisDecoder<'a> {
             Gap::None => {}
             Gap::Silent(samples) => {
                 let seconds = link.seconds(samples);
-                let wanted_s = self.wanted(seconds);
+                let wanted_s = self.wanted_s(seconds);
                 self.loss.add_silenced(Some(offset), wanted_s);
                 self.silence(samples);
             }
@@ -301,7 +307,7 @@ impl<'a> VorbisDecoder<'a> {
                 let seconds = link.seconds(samples);
                 let before = MissingStart {
                     n_pages,
-                    seconds: self.wanted(seconds),
+                    seconds: self.wanted_s(seconds),
                     offset,
                 };
                 if let Some(link) = &mut self.link {
@@ -328,11 +334,11 @@ impl<'a> VorbisDecoder<'a> {
         let samples = by_length.max(self.heard.samples_per_packet(most));
 
         let samples = self.room.take_most(samples, most);
-        let seconds = self.wanted(link.seconds(samples));
+        let seconds = self.wanted_s(link.seconds(samples));
         self.loss.add_missing(Some(offset), seconds);
     }
 
-    /// Decodes a packet of `samples`, of which the first `n_kept` are wanted.
+    /// Decodes a packet of `samples`, of which the first `n_kept` are kept.
     fn packet(&mut self, packet: &[u8], samples: u64, n_kept: u64, offset: usize) {
         let (Some(LinkCodec { codec, .. }), Some(open)) = (&mut self.codec, &mut self.sink) else {
             return;
@@ -411,7 +417,7 @@ impl<'a> VorbisDecoder<'a> {
     /// Silence in the place of so many samples of a link that is not decoded.
     fn lose(&mut self, samples: u64, offset: usize) {
         let Some(link) = &self.link else { return };
-        let seconds = self.wanted(link.seconds(samples));
+        let seconds = self.wanted_s(link.seconds(samples));
         match &self.sink {
             Some(open) => {
                 // At the sink's rate; the product of a claim and a rate may not fit 64 bits.
@@ -449,7 +455,7 @@ impl<'a> VorbisDecoder<'a> {
             .and_then(|granule| link.granules.tail(granule, tail.bytes, &mut self.room));
         if let Some(samples) = told {
             let seconds = link.seconds(samples);
-            let wanted_s = self.wanted(seconds);
+            let wanted_s = self.wanted_s(seconds);
             self.loss.add_missing(Some(tail.offset), wanted_s);
         } else if tail.bytes > 0 {
             self.estimate(tail.bytes, 0, tail.offset);
@@ -458,7 +464,7 @@ impl<'a> VorbisDecoder<'a> {
                 link.blocks.as_mut().map(|blocks| blocks.next(packet))
         {
             let seconds = link.seconds(samples);
-            let wanted_s = self.wanted(seconds);
+            let wanted_s = self.wanted_s(seconds);
             self.loss.add_missing(Some(tail.offset), wanted_s);
         }
     }
