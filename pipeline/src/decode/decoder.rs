@@ -55,7 +55,8 @@ impl FileDecoder {
         let rate_hz = self.args.sample_rate_hz;
         let duration_s = out.n_samples as f64 / f64::from(rate_hz);
         // In whole samples, as the end of the clip is: what is cut at its least duration is long enough.
-        let n_least = samples_in(self.args.min_duration_s, rate_hz);
+        let n_least = samples_in(self.args.min_duration_s, rate_hz)
+            .max(usize::from(self.args.min_duration_s > 0.0));
         let min_duration_s = n_least as f64 / f64::from(rate_hz);
         // Silence in the place of what was lost is no audio. Less than nothing can be left where a part of it was trimmed.
         let audio_s = duration_s - loss.silenced_s;

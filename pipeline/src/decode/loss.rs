@@ -1,8 +1,8 @@
 //! What a clip lost to damage, whatever its format.
 
 /// Seconds that are missing or silenced, and where the trouble starts. What lies behind the wanted duration does not count:
-/// of each loss, only as much is added as [`super::output::Sink::n_wanted`] says. A hole that is closed takes no time of the
-/// output, so the next one may count as much again.
+/// of each loss, only as much is added as [`super::output::Sink::n_wanted`] says, or at most the whole duration where nothing
+/// is heard yet. A hole that is closed takes no time of the output, so the next one may count as much again.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Loss {
     /// Seconds of audio lost.
@@ -54,7 +54,7 @@ mod tests {
 
     use crate::decode::flac::testing::head;
     use crate::decode::key::testing::{
-        Announced, FORMATS, flac_frames, joined, mp3_frames, text, tone,
+        Announced, FORMATS, MP3_FRAME_BYTES, flac_frames, joined, mp3_frames, text, tone,
     };
     use crate::decode::ogg::testing as pages;
     use crate::decode::wav::testing::{chunk, fmt, riff};
@@ -84,8 +84,7 @@ mod tests {
     #[test]
     fn what_is_lost_of_a_duration_depends_on_no_rate_and_no_path() {
         let mut n_less = 0;
-        // Behind the second one, the samples of the band path at 22,050 Hz end before the MP3's frame does.
-        for duration_s in [0.04, 2_328.0 / 22_050.0, 0.2003, 0.36] {
+        for duration_s in [0.04, 0.1056, 0.2003, 0.36] {
             let exact = [44_100, 32_000, 22_050, 8_000]
                 .map(|rate_hz| decoder(args(rate_hz, Some(duration_s))));
             let by_band =
@@ -167,6 +166,34 @@ mod tests {
         assert_lost(&cut, 441, 441);
         assert_lost(&cut, 1_152, 576);
         assert_lost(&cut, 1_153, 0);
+    }
+
+    /// With a delay of 1,105 samples five frames end one sample before 4,656, and the band path has all its 2,328 samples then.
+    /// With one of 1,107, ten frames end five samples before 10,418, where 2,604 samples at a quarter of the rate are.
+    #[test]
+    fn the_band_path_hears_of_damage_in_the_last_samples() {
+        let damaged = |delay_samples, n_frames: u8| {
+            let info = Announced {
+                delay_samples,
+                padding_samples: 0,
+                ..Announced::of(u32::from(n_frames) + 4)
+            };
+            let mut file = [info.frame(), mp3_frames(0..n_frames + 4)].concat();
+            // The side info of the frame behind so many.
+            let at = (usize::from(n_frames) + 1) * MP3_FRAME_BYTES;
+            file[at + 4..at + 21].fill(0xFF);
+            file
+        };
+        for (file, duration_s, rate_hz, n_lost) in [
+            (damaged(576, 5), 2_328.0 / 22_050.0, 22_050, 1),
+            (damaged(578, 10), 2_604.4 / 11_025.0, 11_025, 5),
+        ] {
+            let args = args(rate_hz, Some(duration_s));
+            for mut decoder in [decoder(args.clone()), decoder(args).by_band()] {
+                let lost = lost_s(&mut decoder, &file).map(|lost| (lost * 44_100.0).round());
+                assert_eq!(lost, Some(n_lost as f32), "{rate_hz} Hz");
+            }
+        }
     }
 
     #[test]

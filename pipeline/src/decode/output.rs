@@ -186,6 +186,7 @@ impl Output {
             n_samples_max,
             n_kept_max,
             n_wanted_max,
+            is_cut_by_most: self.n_samples_allowed.is_some(),
             n_counted: if self.is_measuring { Some(0) } else { None },
             drop_samples: 0,
             keep_samples: u64::MAX,
@@ -227,6 +228,8 @@ pub(super) struct Sink<'a> {
     n_kept_max: usize,
     /// Samples of the clip, behind the trim, before the end of the wanted duration. Without one there is no limit.
     n_wanted_max: u64,
+    /// The output ends where a clip becomes too long, and not at a wanted duration.
+    is_cut_by_most: bool,
     /// `Some`: so many samples came out, and are not kept.
     n_counted: Option<usize>,
     /// The trim, in samples of the clip's rate.
@@ -342,11 +345,10 @@ impl Sink<'_> {
 
     /// All that is wanted has come out.
     pub(super) fn is_full(&self) -> bool {
-        // Where only every `step`-th sample is pushed, the last one that comes out lies before the wanted end. Damage there
-        // counts, as it does where all samples are pushed.
-        let n_left = self.n_wanted_max.saturating_sub(self.n_taken);
-        let is_at_end = n_left == 0 || n_left > self.step as u64;
-        self.n_out() >= self.n_kept_max && is_at_end
+        // Where only every `step`-th sample is pushed, the last one that comes out lies before the wanted end. Damage
+        // between them counts, as it does where all samples are pushed.
+        let is_behind_damage = self.n_taken >= self.n_wanted_max || self.is_cut_by_most;
+        self.n_out() >= self.n_kept_max && is_behind_damage
     }
 
     /// Ends the clip.

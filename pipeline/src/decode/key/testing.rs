@@ -72,7 +72,7 @@ pub(super) fn ape(n_bytes: usize) -> Vec<u8> {
 }
 
 /// Bytes of an MP3 frame of the tests: 64 kbit/s, mono, at 44.1 kHz.
-pub(super) const MP3_FRAME_BYTES: usize = 208;
+pub(in crate::decode) const MP3_FRAME_BYTES: usize = 208;
 /// Bytes of its header and side info.
 const MP3_SIDE_BYTES: usize = 4 + 17;
 const MP3_HEADER: [u8; 4] = [0xFF, 0xFB, 0x50, 0xC4];

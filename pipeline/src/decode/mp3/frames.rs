@@ -93,6 +93,19 @@ impl<'a> Frames<'a> {
         self.truncated_at
     }
 
+    /// Up to three bytes that go on as a header of the frame's stream may: the file was cut within the next frame.
+    fn is_cut_header(&self, frame: &Candidate, end: usize) -> bool {
+        let rest = &self.search.file[end..];
+        if rest.is_empty() || rest.len() >= HEADER_BYTES {
+            return false;
+        }
+
+        let mut header = self.search.file[frame.offset..][..HEADER_BYTES].to_vec();
+        header[..rest.len()].copy_from_slice(rest);
+        let next = self.search.header(&header);
+        next.is_some_and(|next| next.same_stream(&frame.header))
+    }
+
     fn successor(&self, frame: &Candidate) -> Successor {
         let end = frame.offset + frame.header.bytes;
         let Some(rest) = self.search.file.get(end..) else {
@@ -177,20 +190,7 @@ impl<'a> Iterator for Frames<'a> {
                 }
                 Successor::End => {
                     let end = frame.offset + frame.header.bytes;
-                    // Up to three bytes that begin like the header before: the file was cut within the next frame. Two of
-                    // them are compared without the bit that tells of a checksum: in all others, a stream may differ.
-                    let header = &self.search.file[frame.offset..end];
-                    let rest = &self.search.file[end..];
-                    let is_cut_header = match rest {
-                        [] => false,
-                        [first] => *first == header[0],
-                        [first, second, ..] => {
-                            rest.len() < HEADER_BYTES
-                                && *first == header[0]
-                                && *second | 1 == header[1] | 1
-                        }
-                    };
-                    self.truncated_at = is_cut_header.then_some(end);
+                    self.truncated_at = self.is_cut_header(&frame, end).then_some(end);
                     Some(frame)
                 }
                 Successor::Junk => {
@@ -368,9 +368,26 @@ mod tests {
         assert_eq!(walk(&file).1, None);
         assert_eq!(walk(&[]), (vec![], None));
 
-        // Bytes that begin no header of this stream are foreign.
-        let padded = [file, b"\xFF\xFF\xFF".to_vec()].concat();
-        assert_eq!(walk(&padded), (walk(&padded[..padded.len() - 3]).0, None));
+        // Bytes that begin no header of this stream are foreign. A checksum or another bit rate may begin anywhere.
+        let with = |bytes: &[u8]| walk(&[&file, bytes].concat()).1;
+        for cut in [
+            &b"\xFF"[..],
+            b"\xFF\xFB",
+            b"\xFF\xFA",
+            b"\xFF\xFB\x90",
+            b"\xFF\xFB\xA0",
+        ] {
+            assert_eq!(with(cut), Some(file.len()), "{cut:x?}");
+        }
+        for foreign in [
+            &b"\0"[..],
+            b"\xFF\xFF",
+            b"\xFF\xF3",
+            b"\xFF\xFF\xFF",
+            b"\xFF\xFB\x94",
+        ] {
+            assert_eq!(with(foreign), None, "{foreign:x?}");
+        }
     }
 
     #[test]

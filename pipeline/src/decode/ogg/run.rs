@@ -39,6 +39,8 @@ pub(super) struct VorbisDecoder<'a> {
     books_bytes_left: u64,
     orphans: OrphanPages,
     early: EarlyLinks,
+    /// The budget at the end of the wanted duration. How far is decoded behind that depends on the resampler.
+    room_at_end: Option<LossBudget>,
     /// Why the first link that is not decoded is not.
     fault: Option<Reject>,
 }
@@ -132,6 +134,7 @@ impl<'a> VorbisDecoder<'a> {
             books_bytes_left: FILE_BOOKS_BYTES_MAX,
             orphans: OrphanPages::default(),
             early: EarlyLinks::default(),
+            room_at_end: None,
             fault: None,
         }
     }
@@ -147,6 +150,9 @@ impl<'a> VorbisDecoder<'a> {
             }));
         };
 
+        if let Some(room) = self.room_at_end {
+            self.room = room;
+        }
         // These links only claim a length. Before something was heard, nobody knew what the file's bytes could hold.
         if self.early.samples > 0 {
             let believed = self
@@ -162,7 +168,7 @@ impl<'a> VorbisDecoder<'a> {
 
         // Pages of streams that nobody knows would hold as much as those that were heard.
         let samples = self.heard.samples_in(self.orphans.bytes);
-        if samples > 0 {
+        if samples > 0 && !sink.is_full() {
             let samples = self.room.take_most(samples, ORPHAN_PACKET_SAMPLES_MAX);
             let n_wanted = sink.n_wanted(samples);
             self.loss
@@ -560,6 +566,9 @@ impl Visitor for VorbisDecoder<'_> {
         }
         if self.is_full() {
             return;
+        }
+        if self.wanted_s(1.0) <= 0.0 {
+            self.room_at_end.get_or_insert(self.room);
         }
         match &self.link {
             Some(Link {

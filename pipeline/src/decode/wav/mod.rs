@@ -67,7 +67,9 @@ pub(super) fn decode(
         .n_announced
         .filter(|&announced| is_credible(announced, n_there));
     let n_missing = sink.n_wanted(announced.unwrap_or(0).saturating_sub(n_there));
-    loss.add_missing(Some(file.len()), n_missing as f64 / f64::from(rate_hz));
+    if !sink.is_full() {
+        loss.add_missing(Some(file.len()), n_missing as f64 / f64::from(rate_hz));
+    }
 
     sink.finish();
     Ok(DecodeReport { loss, audio_blake3 })
