@@ -33,16 +33,10 @@ impl Files {
     /// is stripped), or any other file (itself, under its own name).
     ///
     /// # Errors
-    /// [`SourceError`] where the path cannot be read, is a damaged zip, or is a pipe or a device.
+    /// [`SourceError`] where the path cannot be read, or is a damaged zip.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
-        let metadata = std::fs::metadata(path).map_err(SourceError::open_at(path))?;
-        let place = if metadata.is_dir() {
+        let place = if path.is_dir() {
             Container::Folder(folder_names(path)?)
-        } else if !metadata.is_file() {
-            // A pipe gives its text once, and metadata is read more than once. One that nobody writes to is waited for.
-            return Err(SourceError::NotAFile {
-                path: path.to_owned(),
-            });
         } else if super::is_zip(path)? {
             let archive = Archive::open(path)?;
             let names = entry_names(&archive);
@@ -301,22 +295,6 @@ mod tests {
                 files.read("albums.csv"),
                 Err(SourceError::NoSuchFile { .. })
             ));
-        }
-    }
-
-    #[test]
-    fn a_pipe_is_refused_and_not_waited_for() {
-        let folder = tempfile::tempdir().unwrap();
-        let pipe = folder.path().join("tracks.csv");
-        let mut mkfifo = std::process::Command::new("mkfifo");
-        assert!(mkfifo.arg(&pipe).status().unwrap().success());
-
-        for path in [&pipe, Path::new("/dev/zero")] {
-            let error = Files::open(path).unwrap_err();
-            assert!(
-                matches!(&error, SourceError::NotAFile { path: told } if told == path),
-                "{error}"
-            );
         }
     }
 

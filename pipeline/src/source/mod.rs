@@ -193,14 +193,6 @@ pub enum SourceError {
         /// The path.
         path: PathBuf,
     },
-    /// Metadata that cannot be read a second time.
-    #[error(
-        "{path} is a pipe or a device, and metadata is read more than once: write it to a file and give that"
-    )]
-    NotAFile {
-        /// The path.
-        path: PathBuf,
-    },
     /// A place without clips.
     #[error("no clip ({}) below {path}: is it the audio folder?", media.extensions().join(", "))]
     NoClips {
