@@ -347,8 +347,8 @@ impl Sink<'_> {
     pub(super) fn is_full(&self) -> bool {
         // Where only every `step`-th sample is pushed, the last one that comes out lies before the wanted end. Damage
         // between them counts, as it does where all samples are pushed.
-        let is_behind_damage = self.n_taken >= self.n_wanted_max || self.is_cut_by_most;
-        self.n_out() >= self.n_kept_max && is_behind_damage
+        let is_at_end = self.n_taken >= self.n_wanted_max || self.is_cut_by_most;
+        self.n_out() >= self.n_kept_max && is_at_end
     }
 
     /// Ends the clip.

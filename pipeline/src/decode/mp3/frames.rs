@@ -100,8 +100,10 @@ impl<'a> Frames<'a> {
             return false;
         }
 
-        let mut header = self.search.file[frame.offset..][..HEADER_BYTES].to_vec();
+        let mut header = [0; HEADER_BYTES];
+        header.copy_from_slice(&self.search.file[frame.offset..][..HEADER_BYTES]);
         header[..rest.len()].copy_from_slice(rest);
+
         let next = self.search.header(&header);
         next.is_some_and(|next| next.same_stream(&frame.header))
     }

@@ -567,9 +567,11 @@ impl Visitor for VorbisDecoder<'_> {
         if self.is_full() {
             return;
         }
+
         if self.wanted_s(1.0) <= 0.0 {
             self.room_at_end.get_or_insert(self.room);
         }
+
         match &self.link {
             Some(Link {
                 is_heard: true,
