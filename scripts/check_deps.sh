@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 if [[ ${1:-} == --help ]]; then
     echo "usage: scripts/check_deps.sh"
     echo "Fails where a crate depends on one that it must not know, or where LGPL code reaches the wavemill program."
+    echo "Fails where a locked dependency requires a later Rust than the workspace's rust-version promises."
     echo "Fails too where a program that is built without its tests has fail points, or the emulated device."
     echo "Fails first where folders of one crate import each other in a circle."
     exit 0
@@ -61,6 +62,18 @@ for name in SHIPPED:
         licence = packages[package].get("license") or ""
         if "GPL" in licence and " OR " not in licence:
             faults.append("%s must not link %s (%s)" % (name, packages[package]["name"], licence))
+
+# The promise of the manifest and of the README. Cargo itself compares only with the compiler in use.
+def version(text):
+    return tuple(int(part) for part in (text + ".0.0").split(".")[:3])
+
+needy = max((package for package in packages.values() if package.get("rust_version")),
+            key=lambda package: version(package["rust_version"]))
+for name, package in members.items():
+    if version(package["rust_version"]) < version(needy["rust_version"]):
+        faults.append("rust-version of %s is %s, and %s %s requires %s" % (
+            name, package["rust_version"], needy["name"], needy["version"], needy["rust_version"]))
+        break
 for fault in faults:
     print("check_deps:", fault, file=sys.stderr)
 sys.exit(1 if faults else 0)

@@ -63,7 +63,7 @@ need() {
 
 # need_toolchain: cargo and a C compiler with make (zstd, LAME).
 need_toolchain() {
-    need cargo 'install Rust from https://rustup.rs (1.90 or later)'
+    need cargo 'install Rust from https://rustup.rs (1.94 or later)'
     need cc 'install a C compiler: apt-get install build-essential, dnf install gcc make, or xcode-select --install'
     need make 'apt-get install build-essential, or dnf install make'
 }
