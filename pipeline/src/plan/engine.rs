@@ -1,8 +1,5 @@
 //! The name of what computes and writes: backend, level, decoder, target, C library, and the writers of files.
 
-use std::fs;
-
-use memchr::memmem;
 use parquet::file::properties::WriterProperties;
 use wavemill_schemas::NUMERICS_REVISION;
 use wavemill_schemas::manifest::Engine;
@@ -80,31 +77,10 @@ fn writer() -> String {
     format!("{}, zstd {zstd}", properties.created_by())
 }
 
-/// Name and version of the C library that this process uses: what it says of itself in its file.
+/// Returns the name and version of the C library, as the library itself reports them.
 fn libc() -> String {
-    match glibc_version() {
+    match wavemill_kernels::glibc_version() {
         Some(version) => format!("glibc {version}"),
         None => format!("unknown ({})", std::env::consts::OS),
     }
-}
-
-fn glibc_version() -> Option<String> {
-    let maps = fs::read_to_string("/proc/self/maps").ok()?;
-    let path = maps
-        .lines()
-        .filter_map(|line| line.split_whitespace().last())
-        // `libc.so.6`, or `libc-2.31.so` as older releases call it.
-        .find(|path| path.contains("/libc.so") || path.contains("/libc-"))?;
-
-    // Asking the library itself takes a call to C, and so `unsafe`, which this crate denies. Its file holds the banner
-    // `GNU C Library (…) stable release version 2.36.`, which ends with a full stop.
-    let bytes = fs::read(path).ok()?;
-    let marker = b"stable release version ";
-    let start = memmem::find(&bytes, marker)? + marker.len();
-    let rest = &bytes[start..];
-    let end = rest
-        .iter()
-        .position(|byte| !byte.is_ascii_digit() && *byte != b'.')?;
-    let version = String::from_utf8_lossy(&rest[..end]);
-    Some(version.trim_end_matches('.').to_owned())
 }

@@ -1,8 +1,8 @@
-//! What the C library's malloc keeps of memory that was given back.
+//! Calls of the C library: its version, and what its malloc keeps of memory that was given back.
 //!
-//! glibc keeps large blocks once some were freed, a heap a thread: eight threads that each held a long clip keep eight
-//! clips' memory, though one was in work at a time. Here, and not where extraction is, because this crate has the
-//! `unsafe` that a call to C takes.
+//! glibc keeps large blocks once some were freed, in one heap per thread: eight threads that each held a long clip keep
+//! the memory of eight clips, though one was in work at a time. These calls live here and not where extraction does,
+//! because this crate contains the `unsafe` that a call to C requires.
 
 #![allow(unsafe_code)]
 
@@ -30,4 +30,20 @@ pub fn return_large_blocks() {
             mallopt(M_TRIM_THRESHOLD, HEAP_KEPT_BYTES);
         }
     }
+}
+
+/// Returns the version of the C library that this process runs on, such as `2.36`; `None` if it is not glibc.
+#[must_use]
+pub fn glibc_version() -> Option<String> {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        unsafe extern "C" {
+            fn gnu_get_libc_version() -> *const std::ffi::c_char;
+        }
+        // SAFETY: takes nothing and returns a NUL-terminated string in static memory.
+        let version = unsafe { std::ffi::CStr::from_ptr(gnu_get_libc_version()) };
+        Some(version.to_string_lossy().into_owned())
+    }
+    #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+    None
 }
