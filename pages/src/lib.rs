@@ -19,4 +19,4 @@ pub use chart::{
 };
 pub use page::{Fact, Page, Part, STYLE, Section};
 pub use table::{Cell, Table};
-pub use text::{bytes, count, fraction, number, seconds};
+pub use text::{binary_bytes, bytes, count, fraction, number, seconds};

@@ -129,17 +129,26 @@ pub fn fraction(part: u64, whole: u64) -> String {
     format!("{:.1} %", 100.0 * part as f64 / whole as f64)
 }
 
-/// Bytes in decimal units: `1.2 MB`.
+/// Formats a number of bytes in decimal units: `1.2 MB`.
 #[must_use]
 pub fn bytes(n: u64) -> String {
-    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    in_units(n, 1000.0, ["kB", "MB", "GB", "TB"])
+}
+
+/// Formats a number of bytes in binary units, as limits are written: `64.0 MiB`.
+#[must_use]
+pub fn binary_bytes(n: u64) -> String {
+    in_units(n, 1024.0, ["KiB", "MiB", "GiB", "TiB"])
+}
+
+fn in_units(n: u64, base: f64, units: [&str; 4]) -> String {
     let mut value = n as f64;
     let mut unit = "bytes";
-    for larger in UNITS {
-        if value < 1000.0 {
+    for larger in units {
+        if value < base {
             break;
         }
-        value /= 1000.0;
+        value /= base;
         unit = larger;
     }
     if unit == "bytes" {
@@ -194,6 +203,8 @@ mod tests {
         assert_eq!(fraction(1, 0), "–");
         assert_eq!(bytes(999), "999 bytes");
         assert_eq!(bytes(1_250_000), "1.2 MB");
+        assert_eq!(binary_bytes(1_023), "1023 bytes");
+        assert_eq!(binary_bytes(64 << 20), "64.0 MiB");
         assert_eq!(seconds(0.416), "0.42 s");
         assert_eq!(seconds(185.0), "3 min 05 s");
         assert_eq!(seconds(900.0), "15 min");

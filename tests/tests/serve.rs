@@ -382,7 +382,7 @@ fn what_is_no_song_is_told() -> Result<(), Failed> {
         .refuses(422, "too_large: longer than 2.5 s")?;
     server
         .predict("large.wav", &a_wav(60))?
-        .refuses(413, "at most 1.0 MB")?;
+        .refuses(413, "at most 1.0 MiB")?;
     let cut = &a_wav(2)[..30];
     same("half a header", server.predict("cut.wav", cut)?.status, 422)?;
     server
@@ -832,6 +832,11 @@ fn the_page_answers_in_a_browser(browser: &Path) -> Result<(), Failed> {
         "the keyboard's first",
         &state["focused"],
         &Value::from("files"),
+    )?;
+    same(
+        "the button that removes all answers, before and after there are any",
+        &state["clear"],
+        &serde_json::json!([false, true]),
     )?;
     // A browser notes every refusal; there is nothing else on its console.
     for line in state["console"].as_array().ok_or("no console")? {

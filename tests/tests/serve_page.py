@@ -4,7 +4,8 @@ usage: serve_page.py CHROMIUM PROFILE_FOLDER URL [--shots FOLDER] FILE…
 
 Chooses all files at once in the page's file input, waits until each has an answer or a message, and prints one JSON
 object: `songs` (for each file its name, state and whether it failed), `articles`, `charts`, `console` (errors and
-warnings), `requests` (addresses outside of URL) and `focused` (what the first Tab reaches). With --shots, pictures of the
+warnings), `requests` (addresses outside of URL), `focused` (what the first Tab reaches) and `clear` (whether the button
+that removes all answers is visible before and after there are any). With --shots, pictures of the
 page: light, dark, and on a phone.
 """
 
@@ -31,6 +32,8 @@ STATE = """({
   said: document.getElementById('said').textContent,
   overflows: document.documentElement.scrollWidth > document.documentElement.clientWidth,
 })"""
+
+CLEAR = "document.getElementById('clear').getClientRects().length > 0"
 
 
 class Browser:
@@ -122,6 +125,7 @@ def main():
         for kind in ["keyDown", "keyUp"]:
             browser.ask("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
         focused = browser.value("document.activeElement.id")
+        clear = [browser.value(CLEAR)]
 
         document = browser.ask("DOM.getDocument")["root"]["nodeId"]
         node = browser.ask("DOM.querySelector", nodeId=document, selector="#files")["nodeId"]
@@ -133,6 +137,8 @@ def main():
             if time.monotonic() > end:
                 raise SystemExit(f"not all songs are answered: {json.dumps(state)}")
             time.sleep(0.05)
+
+        clear.append(browser.value(CLEAR))
 
         overflows = []
         if options.shots:
@@ -154,7 +160,7 @@ def main():
                 address = params["request"]["url"]
                 if not address.startswith(options.url) and not address.startswith("data:"):
                     requests.append(address)
-        state.update(console=console, requests=requests, focused=focused, overflows=overflows)
+        state.update(console=console, requests=requests, focused=focused, overflows=overflows, clear=clear)
         print(json.dumps(state))
     finally:
         browser.process.kill()

@@ -17,7 +17,7 @@ pub(crate) fn style() -> String {
 
 /// The page of a server with these models.
 pub(crate) fn index(runs: &[&str], limits: &Limits) -> Markup {
-    let size = wavemill_pages::bytes(limits.upload_bytes as u64);
+    let size = wavemill_pages::binary_bytes(limits.upload_bytes as u64);
     let length = wavemill_pages::seconds(limits.song_s);
 
     html! {

@@ -286,7 +286,7 @@ fn an_upload_over_the_limit_is_cut_off_while_it_arrives() {
     }
     let said = Said::read(stream);
     assert_eq!(said.status, 413, "{said:?}");
-    assert!(said.error().contains("at most 100.0 kB"), "{said:?}");
+    assert!(said.error().contains("at most 97.7 KiB"), "{said:?}");
 
     // One that says its size before is refused before; what it sends still does not reset the connection.
     let said = running.predict(&"x".repeat(3_000_000));

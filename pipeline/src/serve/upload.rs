@@ -202,7 +202,7 @@ fn too_large(limits: &Limits) -> Refusal {
         StatusCode::PAYLOAD_TOO_LARGE,
         format!(
             "The file is too large: this server takes at most {}.",
-            wavemill_pages::bytes(limits.upload_bytes as u64)
+            wavemill_pages::binary_bytes(limits.upload_bytes as u64)
         ),
     )
 }
