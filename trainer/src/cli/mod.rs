@@ -133,8 +133,18 @@ impl ComputeArgs {
 
         let number = match self.device.as_str() {
             "cpu" => return Ok(Device::Cpu),
-            "auto" if !ffi::load_cuda() => return Ok(Device::Cpu),
-            "auto" | "cuda" => Some(ranks.local_rank),
+            "auto" => match ffi::load_cuda() {
+                Ok(()) => Some(ranks.local_rank),
+                Err(reason) => {
+                    if let Some(line) = unused_gpu(has_nvidia_gpu(), &reason)
+                        && ranks.local_rank == 0
+                    {
+                        eprintln!("{line}");
+                    }
+                    return Ok(Device::Cpu);
+                }
+            },
+            "cuda" => Some(ranks.local_rank),
             name => name.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
         };
         let Some(number) = number else {
@@ -144,18 +154,14 @@ impl ComputeArgs {
             )));
         };
 
-        let there = if ffi::load_cuda() {
-            usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
-        } else {
-            0
-        };
-        if there == 0 {
+        if let Err(reason) = ffi::load_cuda() {
             let hint = "is there a driver, and was scripts/libtorch.sh --cuda run?";
             bail!(exit::UsageError(format!(
-                "--device {}: no CUDA device can be used: {hint}",
+                "--device {}: no CUDA device can be used ({reason}): {hint}",
                 self.device
             )));
         }
+        let there = usize::try_from(tch::Cuda::device_count()).unwrap_or(0);
         if number >= there {
             bail!(exit::UsageError(format!(
                 "--device {}: this machine has cuda:0 to cuda:{}",
@@ -175,6 +181,23 @@ impl ComputeArgs {
             .or(recorded)
             .unwrap_or_else(|| u32::try_from(share).unwrap_or(1))
     }
+}
+
+/// Reports whether the driver lists a GPU of NVIDIA, whether or not libtorch can use it.
+fn has_nvidia_gpu() -> bool {
+    let listed = std::fs::read_dir("/proc/driver/nvidia/gpus");
+    listed.is_ok_and(|mut gpus| gpus.next().is_some())
+}
+
+/// Returns the line that tells a user why the CPU computes although the machine has a GPU; `None` without a GPU, where
+/// the CPU is what a user expects.
+fn unused_gpu(has_gpu: bool, reason: &ffi::CudaError) -> Option<String> {
+    has_gpu.then(|| {
+        format!(
+            "warning: this machine has a GPU, and training runs on the CPU: {reason}; scripts/libtorch.sh --cuda \
+             installs a libtorch with CUDA, and --device cpu avoids this warning"
+        )
+    })
 }
 
 impl MachineArgs {
@@ -346,6 +369,16 @@ fn run(command: Command) -> Result<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gpu_that_cannot_be_used_is_reported_with_the_reason() {
+        let reason = ffi::CudaError::Library {
+            message: "libtorch_cuda.so: file too short".to_owned(),
+        };
+        let line = unused_gpu(true, &reason).expect("a warning");
+        assert!(line.contains("file too short"), "{line}");
+        assert_eq!(unused_gpu(false, &reason), None);
+    }
 
     #[test]
     fn processes_take_devices_in_turn_and_share_the_threads() {

@@ -183,17 +183,53 @@ pub(crate) fn sum_over_ranks(tensor: &Tensor, group: &'static Group) -> Result<T
     Ok(unsafe { Tensor::from_ptr(out.cast()) })
 }
 
-/// Opens libtorch_cuda beside the libtorch that is linked. Says whether a CUDA device can be used.
+/// Why no CUDA device can be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum CudaError {
+    /// The library cannot be loaded.
+    #[error("libtorch_cuda.so cannot be loaded: {message}")]
+    Library {
+        /// The dynamic loader's reason.
+        message: String,
+    },
+    /// The library is loaded and finds no device that it can use.
+    #[error("libtorch finds no CUDA device that it can use: is the driver running?")]
+    NoDevice,
+}
+
+/// Opens libtorch_cuda beside the libtorch that is linked.
 ///
 /// Linkers drop a library of which no symbol is used, so that one program runs with and without CUDA; hence it is
 /// opened by name, once, before the first question for a device.
-#[must_use]
-pub(crate) fn load_cuda() -> bool {
-    static LOADED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *LOADED.get_or_init(|| {
-        // SAFETY: dlopen of a library whose initialisers only register kernels; it is never closed.
-        let handle = unsafe { libc_dlopen(c"libtorch_cuda.so".as_ptr(), RTLD_NOW | RTLD_GLOBAL) };
-        !handle.is_null() && tch::Cuda::is_available()
+///
+/// # Errors
+/// [`CudaError`] if no CUDA device can be used.
+pub(crate) fn load_cuda() -> Result<(), CudaError> {
+    static LOADED: std::sync::OnceLock<Result<(), CudaError>> = std::sync::OnceLock::new();
+    LOADED
+        .get_or_init(|| {
+            open_for_good(c"libtorch_cuda.so")?;
+            match tch::Cuda::is_available() {
+                true => Ok(()),
+                false => Err(CudaError::NoDevice),
+            }
+        })
+        .clone()
+}
+
+/// Loads a library that is never closed.
+fn open_for_good(name: &CStr) -> Result<(), CudaError> {
+    // SAFETY: dlopen of a library whose initialisers only register kernels. dlerror returns null or a NUL-terminated
+    // string that is valid until this thread's next call of the loader; it is copied at once.
+    let message = unsafe {
+        if !libc_dlopen(name.as_ptr(), RTLD_NOW | RTLD_GLOBAL).is_null() {
+            return Ok(());
+        }
+        let message = libc_dlerror();
+        (!message.is_null()).then(|| CStr::from_ptr(message).to_string_lossy().into_owned())
+    };
+    Err(CudaError::Library {
+        message: message.unwrap_or_else(|| "the loader gives no reason".to_owned()),
     })
 }
 
@@ -203,6 +239,8 @@ const RTLD_GLOBAL: c_int = 0x100;
 unsafe extern "C" {
     #[link_name = "dlopen"]
     fn libc_dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
+    #[link_name = "dlerror"]
+    fn libc_dlerror() -> *const c_char;
 }
 
 #[cfg(test)]
@@ -233,5 +271,14 @@ mod tests {
         set_deterministic(true).expect("a flag");
         set_deterministic(false).expect("a flag");
         set_tf32(false).expect("a flag");
+    }
+
+    #[test]
+    fn a_library_that_cannot_be_loaded_is_named_with_the_reason_of_the_loader() {
+        let error = open_for_good(c"libwavemill_absent.so").expect_err("no such library");
+        assert!(
+            error.to_string().contains("libwavemill_absent.so"),
+            "{error}"
+        );
     }
 }
