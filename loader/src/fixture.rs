@@ -556,14 +556,14 @@ impl Fixture {
         let hash = || "0".repeat(64);
         let name = String::new;
 
-        Manifest {
+        let mut manifest = Manifest {
             format_version: FORMAT_VERSION,
-            plan_id: "fixture".to_owned(),
+            plan_id: name(),
             identity: Identity {
-                recipe: hash(),
+                recipe: name(),
                 rows: hash(),
                 inputs: hash(),
-                engine: hash(),
+                engine: name(),
                 limit: None,
                 parent: None,
             },
@@ -583,7 +583,11 @@ impl Fixture {
             shards: BTreeMap::new(),
             counts: Counts::default(),
             stats: BTreeMap::from([(FEATURE.to_owned(), self.stats())]),
-        }
+        };
+        manifest.identity.recipe = canonical::id(&manifest.recipe).expect("JSON");
+        manifest.identity.engine = canonical::id(&manifest.engine).expect("JSON");
+        manifest.plan_id = manifest.identity.plan_id().expect("JSON");
+        manifest
     }
 
     /// Over training rows, as stored.

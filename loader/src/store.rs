@@ -60,9 +60,12 @@ impl Store {
             ManifestError::Newer { found } => DatasetError::Newer { path, found },
             source => DatasetError::Manifest { path, source },
         })?;
+        let data = root.join("data").join(&manifest.plan_id);
         if let Some(VersionName::Tag(tag)) = name
             && version < latest
-            && !root.join("data").join(&manifest.plan_id).exists()
+            && !data
+                .try_exists()
+                .map_err(DatasetError::io_at(&data, "look at"))?
         {
             let problem = TagProblem::Collected { version };
             return Err(tags::damaged(root, tag, problem));

@@ -25,3 +25,4 @@ mod shards;
 mod single;
 mod sql;
 mod store;
+mod tensors;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -15,6 +16,30 @@ pub const CHECKSUM_KEY: &str = "manifest_blake3";
 
 /// The first `format_version` whose manifests have a checksum.
 const CHECKSUM_SINCE: u32 = 2;
+
+/// Returns `json`, which is one line, and below it a line with its blake3 as a JSON string. [`from_sealed`] reads it.
+#[must_use]
+pub fn sealed(json: &str) -> String {
+    format!("{json}\n\"{}\"\n", blake3::hash(json.as_bytes()).to_hex())
+}
+
+/// Reads JSON that [`sealed`] returned. A single line without a checksum, as earlier versions wrote it, is read too.
+///
+/// # Errors
+/// [`ManifestError::Encoding`], [`ManifestError::Checksum`] and [`ManifestError::Json`].
+pub fn from_sealed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ManifestError> {
+    let text = utf8(bytes)?;
+    let json = match text.split_once('\n') {
+        Some((json, _)) if sealed(json) == text => json,
+        Some(_) => {
+            return Err(ManifestError::Checksum {
+                problem: "the checksum in its second line differs",
+            });
+        }
+        None => text,
+    };
+    Ok(serde_json::from_str(json)?)
+}
 
 /// Why a manifest or receipt cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +71,7 @@ pub enum ManifestError {
         /// What is wrong with the checksum.
         problem: &'static str,
     },
-    /// Format 1 has no checksum, but hashes of some of its parts.
+    /// A part of it is not the one whose hash its identity contains.
     #[error("its {part} and its identity do not fit together")]
     Identity {
         /// The part that was changed, or whose hash was.
@@ -121,9 +146,7 @@ impl Manifest {
                 problem: "it has no manifest_blake3",
             });
         }
-        if !has_checksum {
-            check_identity(&value)?;
-        }
+        check_identity(&value)?;
 
         let manifest = Self::deserialize(value)?;
         // The id names the folder of the data, so it must be the name of one.
@@ -168,9 +191,9 @@ fn take_checksum(manifest: &mut Value) -> Result<bool, ManifestError> {
     Ok(true)
 }
 
-/// Compares the parts of a manifest of format 1 with the hashes of them that it holds.
+/// Compares recipe and engine with the hashes of them in the identity, and the plan id with the identity's.
 ///
-/// As it was read, not as it is understood: a recipe has keys today that those of that time had not.
+/// Compares the JSON as it was read: recipes have keys today that those of earlier versions do not have.
 fn check_identity(manifest: &Value) -> Result<(), ManifestError> {
     let identity = &manifest["identity"];
     for part in ["recipe", "engine"] {
@@ -179,7 +202,7 @@ fn check_identity(manifest: &Value) -> Result<(), ManifestError> {
         }
     }
 
-    // The id is over all parts, also those whose hashes nothing here can prove.
+    // The id covers all parts, also those whose hashes nothing here can prove.
     let plan_id = canonical::id(identity)?;
     if manifest["plan_id"] != plan_id[..PLAN_ID_DIGITS] {
         return Err(ManifestError::Identity { part: "plan_id" });
@@ -474,13 +497,20 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Reads the bytes of a receipt and checks its path.
+    /// Reads the bytes of a receipt, which are [`sealed`], and checks its path and its sums.
     ///
     /// # Errors
-    /// [`ManifestError::Encoding`], [`ManifestError::Json`], [`ManifestError::Name`].
+    /// Those of [`from_sealed`], and [`ManifestError::Name`].
     pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
-        let receipt: Self = serde_json::from_str(utf8(bytes)?)?;
+        let receipt: Self = from_sealed(bytes)?;
         receipt.file.check()?;
+
+        let has_all_sums = |partial: &Partial| partial.sum.len() == partial.sum_squares.len();
+        if !receipt.partials.iter().all(has_all_sums) {
+            return Err(ManifestError::Checksum {
+                problem: "it has not as many sums of squares as sums",
+            });
+        }
         Ok(receipt)
     }
 }
@@ -490,8 +520,6 @@ impl Receipt {
 pub struct OldReceipt {
     /// One per feature.
     pub files: Vec<FileEntry>,
-    /// Per feature name, one per row group (training split only).
-    pub partials: BTreeMap<String, Vec<Partial>>,
     /// What the machine saw of each input: size, stamp and content.
     pub inputs: BTreeMap<String, Value>,
 }

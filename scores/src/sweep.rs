@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -312,18 +313,25 @@ impl SideBySide {
     }
 }
 
-/// The finished run of `config` in the folder `runs`, on that store and as many ranks; the first of several.
-#[must_use]
+/// Finds the finished run of `config` in the folder `runs`, on that store and as many ranks; the first of several.
+///
+/// # Errors
+/// The file system's, if the folder is there but cannot be listed.
 pub fn finished(
     runs: &Path,
     config: &Config,
     manifest_hash: &str,
     world_size: usize,
-) -> Option<RunDir> {
+) -> io::Result<Option<RunDir>> {
     let hash = config.hash();
     let stem = format!("{}-", run_stem(&config.model.name, &hash));
     let mut paths = Vec::new();
-    for entry in fs::read_dir(runs).ok()?.filter_map(Result::ok) {
+    let entries = match fs::read_dir(runs) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(&stem) {
             paths.push(entry.path());
         }
@@ -343,10 +351,10 @@ pub fn finished(
                 && result.world_size == world_size
         });
         if is_this {
-            return Some(run);
+            return Ok(Some(run));
         }
     }
-    None
+    Ok(None)
 }
 
 /// What `metric` was on validation after each epoch of a run, by its log.

@@ -39,11 +39,26 @@ pub(crate) fn trials() -> Vec<Trial> {
             damaged_version_is_made_anew,
         ),
         Trial::test(
+            "store::receipts_with_other_bytes_count_as_none",
+            receipts_with_other_bytes_count_as_none,
+        ),
+        Trial::test(
+            "store::a_shard_with_a_damaged_footer_is_repaired",
+            a_shard_with_a_damaged_footer_is_repaired,
+        ),
+        Trial::test(
+            "store::a_temporary_manifest_goes_with_the_next_run",
+            a_temporary_manifest_goes_with_the_next_run,
+        ),
+        Trial::test(
             "store::unfinished_plans_are_collected",
             unfinished_plans_are_collected,
         ),
     ]
 }
+
+/// So many places of a footer are damaged, each in a store of its own.
+const FOOTER_PLACES: usize = 16;
 
 /// A command on a store.
 fn on(store: &Path, words: &[&str]) -> Ran {
@@ -381,6 +396,78 @@ fn damaged_version_is_made_anew() -> Result<(), Failed> {
         hashes(&manifest(&store, 2)?),
         hashes(&was),
     )
+}
+
+/// A digit of every kind of record is another one; then a new version links the shards. It has the bytes of the version
+/// that a store without damage gets.
+fn receipts_with_other_bytes_count_as_none() -> Result<(), Failed> {
+    let limited = |store: &Path| {
+        let mut extract = inputs().extract(store);
+        run(extract.args(["--new-version", "--limit", "30"])).exits(0)
+    };
+    let twin = own_store("sound-receipts");
+    limited(&twin)?;
+    let expected = fs::read(twin.join("_wavemill/versions/00000002.json"))?;
+
+    let plan_id = manifest(whole(), 1)?.plan_id;
+    for (name, key) in [
+        ("log_mel/training-00000.json", "\"sum\":["),
+        ("_seen/training-00000.json", "\"content\":\""),
+        ("plan.json", "\"numerics\":"),
+    ] {
+        let store = own_store("damaged-receipts");
+        let path = store.join("_wavemill/receipts").join(&plan_id).join(name);
+        let text = fs::read_to_string(&path)?;
+        let at = text.find(key).ok_or(key)? + key.len();
+        let digit = text[at..].find(|c: char| c.is_ascii_digit()).ok_or(key)?;
+        flip(&path, (at + digit) as u64)?;
+
+        let found = on(&store, &["verify"]).exits(3)?;
+        same(&found.out, found.out.contains(name), true)?;
+        limited(&store)?;
+        let committed = fs::read(store.join("_wavemill/versions/00000002.json"))?;
+        same(name, committed == expected, true)?;
+    }
+    Ok(())
+}
+
+/// At places all over the footer, in which a reader of Parquet may panic.
+fn a_shard_with_a_damaged_footer_is_repaired() -> Result<(), Failed> {
+    let was = manifest(whole(), 1)?;
+    let entry = was.files_of("log_mel").next().ok_or("no shard")?;
+    let bytes = fs::read(whole().join(&entry.path))?;
+    let (_, end) = bytes.split_at(bytes.len() - 8);
+    let footer = u32::from_le_bytes([end[0], end[1], end[2], end[3]]) as usize + 8;
+
+    for place in 0..FOOTER_PLACES {
+        let store = own_store("footer");
+        let at = bytes.len() - footer + place * footer / FOOTER_PLACES;
+        flip(&store.join(&entry.path), at as u64)?;
+        on(&store, &["verify"]).exits(3)?.says(&["--new-version"])?;
+        // Without receipts nothing is linked, and rows are looked for in the shards.
+        if place % 2 == 1 {
+            fs::remove_dir_all(store.join("_wavemill/receipts"))?;
+        }
+        run(inputs().extract(&store).arg("--new-version")).exits(0)?;
+        let made = manifest(&store, 2)?;
+        let hashes = |manifest: &Manifest| {
+            let files = manifest.files.iter();
+            files.map(|file| file.blake3.clone()).collect::<Vec<_>>()
+        };
+        same(&format!("byte {at}"), hashes(&made), hashes(&was))?;
+    }
+    Ok(())
+}
+
+/// What a kill between the two names of a manifest leaves, also by a run that has nothing to do.
+fn a_temporary_manifest_goes_with_the_next_run() -> Result<(), Failed> {
+    let store = own_store("temporary");
+    let versions = store.join("_wavemill/versions");
+    let temporary = versions.join(".0123456789abcdef.tmp");
+    fs::hard_link(versions.join("00000001.json"), &temporary)?;
+    let ran = run(&mut inputs().extract(&store)).exits(0)?;
+    same(&ran.err, ran.err.contains("nothing to do"), true)?;
+    same("it is there", temporary.exists(), false)
 }
 
 fn unfinished_plans_are_collected() -> Result<(), Failed> {

@@ -477,8 +477,10 @@ pub(crate) fn to_old_format(store: &Path, format_version: u32) -> Result<Manifes
 fn to_old_receipts(store: &Path, plan_id: &str, old: &Manifest) -> Result<(), Failed> {
     let folder = store.join("_wavemill/receipts").join(&old.plan_id);
     let read = |name: &str| -> Result<Value, Failed> {
+        // Without the checksum in the second line, which the old formats do not have.
         let text = fs::read_to_string(folder.join(name))?;
-        Ok(serde_json::from_str(&text.replace(plan_id, &old.plan_id))?)
+        let json = text.lines().next().unwrap_or_default();
+        Ok(serde_json::from_str(&json.replace(plan_id, &old.plan_id))?)
     };
 
     for label in files_below(&folder.join("_seen")) {
@@ -489,18 +491,15 @@ fn to_old_receipts(store: &Path, plan_id: &str, old: &Manifest) -> Result<(), Fa
 
         let mut of_shard = Value::Null;
         let mut files = Vec::new();
-        let mut partials = serde_json::Map::new();
         for feature in &old.features {
             of_shard = read(&format!("{}/{label}", feature.name))?;
             files.push(of_shard["file"].take());
-            partials.insert(feature.name.clone(), of_shard["partials"].take());
         }
         let receipt = serde_json::json!({
             "key": of_shard["key"],
             "files": files,
             "rejects": of_shard["rejects"],
             "clips_written": of_shard["clips_written"],
-            "partials": partials,
             "class_counts": of_shard["class_counts"],
             "inputs": inputs,
         });

@@ -42,7 +42,9 @@ impl PartFile {
     /// The file system's, without a path.
     pub(crate) fn finish(self, path: &Path) -> io::Result<()> {
         self.file.sync_all()?;
-        self.place.persist(path).map_err(|failed| failed.error)
+        self.place.persist(path).map_err(|failed| failed.error)?;
+        // The name belongs to the folder, which is synced by itself (fsync(2)).
+        File::open(folder_of(path))?.sync_all()
     }
 }
 

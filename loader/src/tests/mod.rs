@@ -787,7 +787,8 @@ fn missing_names_and_versions_are_told_with_what_there_is() {
 #[test]
 fn a_tag_names_a_version() {
     let folder = tempfile::tempdir().expect("a folder");
-    Fixture::default().write(folder.path());
+    let manifest = Fixture::default().write(folder.path());
+    fs::create_dir(folder.path().join("data").join(&manifest.plan_id)).expect("room");
     let versions = folder.path().join("_wavemill/versions");
     fs::copy(
         versions.join("00000001.json"),

@@ -120,7 +120,14 @@ impl ClipList {
                 continue;
             }
             // Of the link itself: what it leads to is looked at where it has a clip's name.
-            let is_folder = fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_dir());
+            let is_folder = match fs::symlink_metadata(&path) {
+                Ok(metadata) => metadata.is_dir(),
+                Err(error) => {
+                    let words = format!("cannot look at it: {error}");
+                    self.unreadable.push((path, words));
+                    continue;
+                }
+            };
             if is_folder {
                 self.folder(&path);
             } else if Media::Audio.is_clip_name(name) {

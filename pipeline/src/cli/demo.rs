@@ -1,6 +1,7 @@
 //! `wavemill demo`: a small labelled data set made on the spot, extracted and asked questions.
 
 use std::ffi::OsStr;
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -61,7 +62,7 @@ impl DemoCommand {
     /// Without the program `demo-audio`, or as the commands that it calls.
     pub fn run(&self) -> Result<()> {
         let data = self.dir.join("data");
-        if is_complete(&data) {
+        if is_complete(&data)? {
             report(&format!(
                 "1. the data set is in {} already\n",
                 data.display()
@@ -104,9 +105,9 @@ impl DemoCommand {
 
 /// Whether the data set was written to its end: `demo-audio` writes these two after all clips, each under a name of its
 /// own until it is whole.
-fn is_complete(data: &Path) -> bool {
+fn is_complete(data: &Path) -> io::Result<bool> {
     let metadata = data.join("fma_metadata");
-    metadata.join("tracks.csv").exists() && metadata.join("genres.csv").exists()
+    Ok(metadata.join("tracks.csv").try_exists()? && metadata.join("genres.csv").try_exists()?)
 }
 
 /// The encoder is LGPL, so it is a program of its own that lies beside this one.
@@ -182,7 +183,7 @@ mod tests {
         std::fs::create_dir(&metadata).expect("a folder");
         for (name, completes) in [("tracks.csv", false), ("genres.csv", true)] {
             std::fs::write(metadata.join(name), "").expect("a file");
-            assert_eq!(is_complete(data.path()), completes, "{name}");
+            assert_eq!(is_complete(data.path()).unwrap(), completes, "{name}");
         }
         assert!(holds_only_ours(data.path()));
     }

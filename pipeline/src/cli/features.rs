@@ -20,8 +20,9 @@ use crate::catalog::ClipRow;
 use crate::decode::{FILE_BYTES_MAX, OUTPUT_S_MAX};
 use crate::export::npy_header;
 use crate::features::FeaturePlan;
-use crate::shards::{FeatureRow, Format, tensor_values};
+use crate::shards::{FeatureRow, Format};
 use crate::single::{self, RowExtractor};
+use crate::tensors::stats;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -201,7 +202,7 @@ fn write_json(
     row: &FeatureRow,
 ) -> Result<()> {
     let tensor = &row.tensors[0];
-    let values = tensor_values(tensor, entry);
+    let values = stats::values(tensor, entry);
 
     let line = json!({
         "clip_key": clips[row.clip].clip_key,

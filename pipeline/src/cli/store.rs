@@ -118,7 +118,7 @@ impl InfoCommand {
         if !names.is_empty() {
             writeln!(stdout(), "  tags: {}", names.join(", "))?;
         }
-        if !store.data(&manifest.plan_id).exists() {
+        if !store.data(&manifest.plan_id).try_exists()? {
             writeln!(stdout(), "  its data was removed by `wavemill gc`")?;
         }
         let versions = version_lines(&store.history(&tags)?, "    ");

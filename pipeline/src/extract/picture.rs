@@ -6,8 +6,9 @@ use super::clip::{ClipBytes, Failure};
 use super::counters::{add_time, cpu_time};
 use super::event::Event;
 use super::worker::{Worker, WorkerQueues};
-use crate::shards::{AudioFacts, FeatureRow, Tensor};
+use crate::shards::{AudioFacts, FeatureRow};
 use crate::source::InputSeen;
+use crate::tensors::Tensor;
 
 impl Worker<'_> {
     /// What became of a picture.

@@ -13,7 +13,8 @@ use crate::plan::segment_side;
 use crate::plan::segments::{
     PLAIN, Segment, end_of, plain, segments, stretched_segments, variant_len,
 };
-use crate::shards::{AudioFacts, FeatureRow, Tensor};
+use crate::shards::{AudioFacts, FeatureRow};
+use crate::tensors::Tensor;
 
 /// Kernels and buffers of one worker, or of one lane of a device.
 pub(crate) struct Extractor {

@@ -8,7 +8,7 @@ use wavemill_schemas::{NUMERICS_REVISION, canonical};
 
 use super::{FeatureError, FeaturePlan};
 use crate::pictures;
-use crate::shards::Tensor;
+use crate::tensors::Tensor;
 
 impl FeaturePlan {
     /// Clips are pictures, and not audio.

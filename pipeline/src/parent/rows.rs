@@ -11,7 +11,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use wavemill_schemas::manifest::FileEntry;
 
-use super::table::{general, text};
+use super::table::{general, guarded, text};
 use crate::shards::RowRun;
 use crate::store::{Parent, Store, StoreError};
 
@@ -24,8 +24,7 @@ pub(crate) struct ClipRows {
     pub duration_s: f32,
 }
 
-/// Rows by `clip_key`. What a damaged file tells is not believed: whoever takes rows compares their files with their
-/// blake3 first.
+/// Rows by `clip_key`.
 pub(crate) type RowIndex = HashMap<String, ClipRows>;
 
 /// The parent's files of a feature, in plan order: one a shard.
@@ -33,22 +32,24 @@ pub(crate) fn files_of<'p>(parent: &'p Parent, feature: &'p str) -> Vec<&'p File
     parent.manifest.files_of(feature).collect()
 }
 
-/// Reads which rows are in the parent's files of one feature. Files that cannot be read come second.
+/// Reads which rows are in the parent's files of one feature. `files` are those whose content is what was committed, each
+/// with the number of its shard. Files that cannot be read all the same come second: a manifest that was edited can name
+/// anything.
 ///
 /// # Errors
 /// [`StoreError::Outside`].
 pub(crate) fn row_index<'p>(
     store: &Store,
-    files: &[&'p FileEntry],
+    files: &[(usize, &'p FileEntry)],
 ) -> Result<(RowIndex, Vec<&'p FileEntry>), StoreError> {
     let mut index = RowIndex::new();
     let mut unreadable = Vec::new();
-    for (shard, entry) in files.iter().enumerate() {
+    for &(shard, entry) in files {
         let path = store.locate(&entry.path)?;
-        match read_keys(&path) {
+        match guarded(|| read_keys(&path)) {
             Ok(keys) => add(&mut index, shard, entry, &keys),
             // Its clips are computed, as new ones are.
-            Err(_) => unreadable.push(*entry),
+            Err(_) => unreadable.push(entry),
         }
     }
     Ok((index, unreadable))
@@ -89,7 +90,7 @@ fn add(index: &mut RowIndex, shard: usize, entry: &FileEntry, keys: &[RowKey]) {
     }
 }
 
-/// What a row is, before its file is believed.
+/// What identifies a row.
 struct RowKey {
     clip_key: String,
     variant: f32,

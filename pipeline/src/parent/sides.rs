@@ -9,7 +9,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use wavemill_schemas::recipe::{Recipe, SplitSpec};
 
-use super::table::{ParentTable, general, text, text_column};
+use super::table::{ParentTable, general, guarded, text, text_column};
 use crate::catalog::artist_ids;
 use crate::catalog::split::{
     GroupSides, KeptRule, KeptSides, SIDES, artist_group, recording_group, track_group,
@@ -138,8 +138,8 @@ fn side_at(table: &ParentTable, sides: &StringViewArray, row: usize) -> Result<u
 
 /// `audio_blake3` by `clip_key`: that of the clips which have rows.
 ///
-/// Files of features are not compared with their blake3 here, because they are large, and what is read of them can only
-/// part copies of a recording.
+/// # Errors
+/// [`StoreError::Needed`] for a file that is not what was committed.
 fn recordings(store: &Store, parent: &Parent) -> Result<HashMap<String, String>, StoreError> {
     let manifest = &parent.manifest;
     let mut recordings = HashMap::new();
@@ -147,10 +147,14 @@ fn recordings(store: &Store, parent: &Parent) -> Result<HashMap<String, String>,
         return Ok(recordings);
     };
     for entry in manifest.files_of(&feature.name) {
-        let path = store.locate(&entry.path)?;
-        let opened = File::open(&path).map_err(ParquetError::from);
-        let read = opened.and_then(|file| add_recordings(file, &mut recordings));
-        read.map_err(|source| StoreError::Needed { path, source })?;
+        let read = match store.sound_file(entry)? {
+            Some(path) => guarded(|| add_recordings(File::open(path)?, &mut recordings)),
+            None => Err(general("its content is not what was committed")),
+        };
+        if let Err(source) = read {
+            let path = store.locate(&entry.path)?;
+            return Err(StoreError::Needed { path, source });
+        }
     }
     Ok(recordings)
 }

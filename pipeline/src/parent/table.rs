@@ -11,6 +11,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use wavemill_schemas::manifest::Manifest;
 
+use crate::panics;
 use crate::store::{Store, StoreError};
 
 /// A table whose bytes are those that were committed.
@@ -46,7 +47,7 @@ impl ParentTable {
     /// # Errors
     /// [`StoreError::Needed`].
     pub(super) fn read(&self, names: &[&str]) -> Result<RecordBatch, StoreError> {
-        self.columns(names).map_err(|source| self.needed(source))
+        guarded(|| self.columns(names)).map_err(|source| self.needed(source))
     }
 
     fn columns(&self, names: &[&str]) -> Result<RecordBatch, ParquetError> {
@@ -106,6 +107,18 @@ pub(crate) fn text(rows: &RecordBatch, name: &str) -> Result<StringViewArray, Pa
     };
     let text = cast(column, &DataType::Utf8View)?;
     Ok(text.as_string_view().clone())
+}
+
+/// Runs a reader of Parquet, and returns an error if it panics: some readers rely on numbers of a footer without checking
+/// them.
+///
+/// # Errors
+/// Those of `read`.
+pub(super) fn guarded<T>(
+    read: impl FnOnce() -> Result<T, ParquetError>,
+) -> Result<T, ParquetError> {
+    panics::caught(read)
+        .unwrap_or_else(|panic| Err(general(&format!("its reader panicked: {}", panic.message))))
 }
 
 pub(super) fn general(problem: &str) -> ParquetError {

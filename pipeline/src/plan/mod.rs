@@ -206,12 +206,12 @@ fn split_shards(
         })
         .collect();
 
-    // The number of shards is a power of two, so the low bits of the hash decide. When it doubles, one bit more does: a
-    // clip stays where it was, or goes to the new shard that takes about half of it.
-    let shard_hash = hashes("shard", seed);
+    let number_of = shard_numbers(seed, n_shards as u64);
     for row in members {
-        let number = shard_hash(&rows[row].clip_key) as usize % n_shards;
-        shards[number].members.push(row);
+        // There is at least one shard.
+        if let Some(number) = number_of(&rows[row].clip_key) {
+            shards[number].members.push(row);
+        }
     }
 
     // The key decides where two hashes are equal.
@@ -224,6 +224,25 @@ fn split_shards(
     // A file without rows would be of no use. The others keep their numbers, which their clips' hashes gave them.
     shards.retain(|shard| !shard.members.is_empty());
     shards
+}
+
+/// Returns the function that maps a clip to the number of its shard, one of `n_shards`; it returns `None` if there is no
+/// shard.
+pub(crate) fn shard_numbers(seed: u64, n_shards: u64) -> impl Fn(&str) -> Option<usize> {
+    // The number of shards is a power of two, so the low bits of the hash decide. When it doubles, one bit more does: a
+    // clip stays where it was, or goes to the new shard that takes about half of it.
+    let hash = hashes("shard", seed);
+    move |clip_key| {
+        let number = hash(clip_key).checked_rem(n_shards)?;
+        usize::try_from(number).ok()
+    }
+}
+
+/// Returns the shard's number in the path of its file, which is [`Shard::file`]'s.
+#[must_use]
+pub(crate) fn shard_number_of(path: &str) -> Option<usize> {
+    let name = path.rsplit('/').next()?;
+    name.strip_suffix(".parquet")?.parse().ok()
 }
 
 /// The smallest power of two that brings the mean to `clips` or less.

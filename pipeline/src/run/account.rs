@@ -13,7 +13,7 @@ use crate::catalog::Catalog;
 use crate::extract::{ExtractError, Limits, RejectTally};
 use crate::plan::ShardPlan;
 use crate::shards::FinishedShards;
-use crate::store;
+use crate::tensors;
 
 /// All features hold rows of the same clips and reject the others, so what one of them says counts for all.
 const FIRST: usize = 0;
@@ -61,7 +61,7 @@ pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
         files.extend(of_feature.map(|receipt| receipt.file.clone()));
 
         let partials = finished.of_feature(index).flat_map(|r| &r.partials);
-        if let Some(found) = store::finish_stats(partials) {
+        if let Some(found) = tensors::stats::finish(partials) {
             stats.insert(feature.name.clone(), found);
         }
     }

@@ -40,6 +40,8 @@ pub(super) fn begin<'j>(
     let store = inputs.store;
     // Without the lock first: a store that needs nothing may be read-only.
     if let Decision::NothingToDo(version, manifest) = decide(inputs, draft, known)? {
+        // A failure to clean, as in a read-only store, does not matter to a run that has nothing to do.
+        let _ = store.clear_manifest_temporaries();
         return Ok(Start::NothingToDo(version, manifest));
     }
 

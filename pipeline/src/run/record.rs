@@ -38,12 +38,13 @@ impl RunRecord {
         let line = json!({"event": "start", "unix_ms": unix_ms as u64, "host": host.trim(), "plan_id": plan_id,
             "threads": threads, "wavemill": version});
 
-        // Not made durable: no result depends on a record.
-        fs::write(&path, format!("{line}\n")).map_err(StoreError::io_at(&path, "write"))?;
-        Ok(Self {
+        let record = Self {
             path,
             start: Instant::now(),
-        })
+        };
+        record.append(&line)?;
+        durable::sync_folder(&folder).map_err(StoreError::io_at(&folder, "sync the folder"))?;
+        Ok(record)
     }
 
     /// Adds the last line of a run that committed a version. `warnings`: all that a person was told.
@@ -90,10 +91,15 @@ impl RunRecord {
 
     fn append(&self, line: &Value) -> Result<(), StoreError> {
         let mut file = OpenOptions::new()
+            .create(true)
             .append(true)
             .open(&self.path)
             .map_err(StoreError::io_at(&self.path, "open"))?;
-        writeln!(file, "{line}").map_err(StoreError::io_at(&self.path, "write"))
+        // One call, so that a line is never half a line in the file of a run that goes on.
+        let line = format!("{line}\n");
+        file.write_all(line.as_bytes())
+            .and_then(|()| file.sync_data())
+            .map_err(StoreError::io_at(&self.path, "write"))
     }
 }
 

@@ -83,9 +83,9 @@ impl<'a> ParentRows<'a> {
 
     /// Finds rows by the files of `feature`, which is the parent's.
     ///
-    /// What files say of their rows is not believed before they are compared with their blake3. Those that rows are taken
-    /// from are, later. That is enough where a clip lies in one file: a damaged one gives no row. Under the rule `segment` a
-    /// clip lies in several, and a damaged one could hide some of its rows: there all files have to be sound.
+    /// Files are compared with their blake3 before they are opened. Where a clip lies in one file, a damaged one gives no
+    /// row. Under the rule `segment` a clip lies in several, and a damaged one could hide some of its rows: there all
+    /// files have to be sound.
     ///
     /// # Errors
     /// [`RunError::Store`].
@@ -100,15 +100,16 @@ impl<'a> ParentRows<'a> {
         self.indexed.clone_from(&feature.name);
 
         let files = parent::files_of(self.parent, &feature.name);
-        let (index, mut unsound) = parent::row_index(self.store, &files)?;
+        let mut files: Vec<(usize, &FileEntry)> = files.into_iter().enumerate().collect();
+        let damaged = self.damaged_files(&files, threads)?;
+        files.retain(|file| !damaged.contains(file));
+        let mut unsound: Vec<&FileEntry> = damaged.into_iter().map(|(_, entry)| entry).collect();
+
+        let (index, unreadable) = parent::row_index(self.store, &files)?;
         self.index = index;
-        if self.parent.manifest.recipe.split.rule.is_by_segment() {
-            let numbered: Vec<(usize, &FileEntry)> = files.into_iter().enumerate().collect();
-            let damaged = self.damaged_files(&numbered, threads)?;
-            unsound = damaged.into_iter().map(|(_, entry)| entry).collect();
-            if !unsound.is_empty() {
-                self.index.clear();
-            }
+        unsound.extend(unreadable);
+        if !unsound.is_empty() && self.parent.manifest.recipe.split.rule.is_by_segment() {
+            self.index.clear();
         }
         self.warnings
             .extend(unsound.into_iter().map(computed_again));

@@ -23,10 +23,11 @@ use wavemill_schemas::recipe::{Compression, Dtype, Layout, ShardSpec};
 use wavemill_schemas::tables;
 
 use super::ShardError;
-use super::rows::{AudioFacts, FeatureRow, Tensor};
-use super::stats::{self, BandAxis, Bands};
+use super::rows::{AudioFacts, FeatureRow};
 use crate::budget::BusyGuard;
 use crate::catalog::ClipRow;
+use crate::tensors::Tensor;
+use crate::tensors::stats::{self, Bands};
 
 /// Level 1: 1.33 on f16 log-mel at 1.2 GB/s in; higher levels cost several times that for 2 %.
 const ZSTD_LEVEL: i32 = 1;
@@ -109,20 +110,6 @@ impl Format {
         columns.push(concat(&parts).map_err(ShardError::Table)?);
         columns.extend(shapes);
         RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(ShardError::Table)
-    }
-
-    fn bands(&self) -> Bands {
-        let first = self.feature.dim_names.first().map(String::as_str);
-        Bands {
-            dtype: self.dtype,
-            scale: self.feature.scale,
-            axis: match first {
-                Some("frame") => BandAxis::Columns,
-                Some("statistic") => BandAxis::Values,
-                // Mel bands, bins, coefficients, and the channels of a picture.
-                _ => BandAxis::Rows,
-            },
-        }
     }
 }
 
@@ -242,8 +229,9 @@ impl RowGroup {
                 .collect();
             let mut partial = Partial::default();
             if training {
+                let bands = Bands::of_feature(&format.feature);
                 for tensor in &tensors {
-                    stats::add(&mut partial, tensor, format.bands(), &mut scratch);
+                    stats::add(&mut partial, tensor, bands, &mut scratch);
                 }
             }
 

@@ -8,7 +8,6 @@ mod file;
 mod finished;
 mod key;
 mod rows;
-mod stats;
 mod taken;
 #[cfg(test)]
 mod tests;
@@ -20,8 +19,7 @@ pub(crate) use encode::{EncodedGroup, Format, RowGroup};
 pub(crate) use file::write_table;
 pub(crate) use finished::FinishedShards;
 pub(crate) use key::KeyInputs;
-pub(crate) use rows::{AudioFacts, FeatureRow, Tensor};
-pub(crate) use stats::values as tensor_values;
+pub(crate) use rows::{AudioFacts, FeatureRow};
 pub(crate) use taken::{RowReader, RowRun, TAKEN_BATCH_ROWS, TakenClip, TakenRow, TakenRows};
 pub(crate) use write::{FinishedShard, Outcome, ShardTask, ShardWriter, WriterArgs};
 

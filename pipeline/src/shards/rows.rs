@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::budget::Permit;
+use crate::tensors::Tensor;
 
 /// What decoding told of a clip; shared by its segments.
 #[derive(Debug)]
@@ -15,15 +16,6 @@ pub(crate) struct AudioFacts {
     pub audio_blake3: String,
     /// Gives the clip's bytes back to the budget when its last row is on disk.
     pub permit: Option<Permit>,
-}
-
-/// One feature's packed values.
-#[derive(Debug)]
-pub(crate) struct Tensor {
-    /// Little-endian, row-major.
-    pub bytes: Vec<u8>,
-    /// Rows and columns; channels before them, for a picture.
-    pub shape: Vec<usize>,
 }
 
 /// One segment of one variant of one clip, with every feature of the recipe.

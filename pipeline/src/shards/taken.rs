@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::PathBuf;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float16Type, Float32Type, Int32Type, UInt8Type};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{Float32Type, Int32Type};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
@@ -18,11 +18,10 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::reject::Reject;
-use wavemill_schemas::tables::shape_column;
 
 use super::ShardError;
-use super::rows::Tensor;
 use crate::source::InputSeen;
+use crate::tensors::{self, Tensor};
 
 /// Rows of a clip that are read at a time: what Parquet makes of them lies beside the rows.
 pub(crate) const TAKEN_BATCH_ROWS: usize = 4;
@@ -145,7 +144,7 @@ impl<'a> RowReader<'a> {
                 if number == 0 {
                     append_rows(&batch, run.variant, rows).map_err(failed)?;
                 }
-                let tensors = tensors(&batch, feature).map_err(failed)?;
+                let tensors = tensors::read(&batch, feature).map_err(failed)?;
                 for (row, tensor) in rows[first + n_read..].iter_mut().zip(tensors) {
                     row.tensors.push(tensor);
                 }
@@ -201,11 +200,8 @@ impl OpenFile {
         feature: &FeatureEntry,
         with_facts: bool,
     ) -> Result<ParquetRecordBatchReader, ParquetError> {
-        let shape = shape_column(&feature.name);
-        let mut names = vec![feature.name.as_str()];
-        if is_ragged(feature) {
-            names.push(&shape);
-        }
+        let tensor_columns = tensors::columns(feature);
+        let mut names: Vec<&str> = tensor_columns.iter().map(String::as_str).collect();
         if with_facts {
             names.extend(FACTS);
         }
@@ -237,10 +233,6 @@ const FACTS: [&str; 6] = [
     "silent",
     "audio_blake3",
 ];
-
-fn is_ragged(feature: &FeatureEntry) -> bool {
-    feature.shape.contains(&None)
-}
 
 fn append_rows(
     batch: &RecordBatch,
@@ -288,54 +280,4 @@ fn column(column: Option<&ArrayRef>) -> Result<&ArrayRef, ParquetError> {
 
 fn unexpected(what: &str) -> ParquetError {
     ParquetError::General(format!("{what} are not of the types that a store has"))
-}
-
-/// The feature's values of each row of `batch`.
-fn tensors(batch: &RecordBatch, feature: &FeatureEntry) -> Result<Vec<Tensor>, ParquetError> {
-    let values = column(batch.column_by_name(&feature.name))?;
-    let shapes = batch.column_by_name(&shape_column(&feature.name));
-    let mut tensors = Vec::with_capacity(batch.num_rows());
-    for row in 0..batch.num_rows() {
-        let shape = match shapes {
-            Some(shapes) => stored_shape(shapes, row),
-            None => fixed_shape(feature),
-        };
-        tensors.push(Tensor {
-            bytes: tensor_bytes(values, row).ok_or_else(|| unexpected("tensors"))?,
-            shape: shape.ok_or_else(|| unexpected("shapes"))?,
-        });
-    }
-    Ok(tensors)
-}
-
-fn fixed_shape(feature: &FeatureEntry) -> Option<Vec<usize>> {
-    feature.shape.iter().copied().collect()
-}
-
-fn stored_shape(shapes: &ArrayRef, row: usize) -> Option<Vec<usize>> {
-    let shape = shapes.as_list_opt::<i32>()?.value(row);
-    let dims = shape.as_primitive_opt::<Int32Type>()?.values();
-    Some(dims.iter().map(|&n| n as usize).collect())
-}
-
-/// The bytes of a tensor, in either layout.
-fn tensor_bytes(values: &ArrayRef, row: usize) -> Option<Vec<u8>> {
-    match values.data_type() {
-        DataType::FixedSizeBinary(_) => {
-            let values = values.as_fixed_size_binary_opt()?;
-            Some(values.value(row).to_vec())
-        }
-        DataType::Binary => Some(values.as_binary_opt::<i32>()?.value(row).to_vec()),
-        DataType::List(_) => {
-            let list = values.as_list_opt::<i32>()?.value(row);
-            let buffer = match list.data_type() {
-                DataType::Float16 => list.as_primitive::<Float16Type>().values().inner(),
-                DataType::Float32 => list.as_primitive::<Float32Type>().values().inner(),
-                DataType::UInt8 => list.as_primitive::<UInt8Type>().values().inner(),
-                _ => return None,
-            };
-            Some(buffer.as_slice().to_vec())
-        }
-        _ => None,
-    }
 }

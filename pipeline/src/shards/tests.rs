@@ -14,8 +14,9 @@ use wavemill_schemas::recipe::{Compression, Dtype, Layout, ShardSpec};
 
 use super::encode::{Format, RowGroup};
 use super::file::ShardFile;
-use super::rows::{AudioFacts, FeatureRow, Tensor};
+use super::rows::{AudioFacts, FeatureRow};
 use crate::catalog::ClipRow;
+use crate::tensors::Tensor;
 
 const ROWS: usize = 6;
 const SHAPE: [usize; 2] = [4, 50];

@@ -35,7 +35,8 @@ impl Files {
     /// # Errors
     /// [`SourceError`] where the path cannot be read, or is a damaged zip.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
-        let place = if path.is_dir() {
+        let found = std::fs::metadata(path).map_err(SourceError::open_at(path))?;
+        let place = if found.is_dir() {
             Container::Folder(folder_names(path)?)
         } else if super::is_zip(path)? {
             let archive = Archive::open(path)?;
@@ -182,13 +183,24 @@ fn folder_names(folder: &Path) -> Result<BTreeMap<String, PathBuf>, SourceError>
     let mut names = BTreeMap::new();
     for entry in folder.read_dir().map_err(SourceError::open_at(folder))? {
         let path = entry.map_err(SourceError::open_at(folder))?.path();
-        if let Some(name) = path.file_name().and_then(|name| name.to_str())
-            && path.is_file()
-        {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        if is_regular_file(&path)? {
             names.insert(name.to_owned(), path);
         }
     }
     Ok(names)
+}
+
+/// Reports whether a path is that of a file. A link that leads nowhere is none; one that cannot be followed is an error,
+/// because the metadata behind it would be missing silently.
+fn is_regular_file(path: &Path) -> Result<bool, SourceError> {
+    match std::fs::metadata(path) {
+        Ok(found) => Ok(found.is_file()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(SourceError::open_at(path)(error)),
+    }
 }
 
 /// CRC-32 and size of an entry; of several of one name, which nothing is read of, those of the list of them.

@@ -127,14 +127,13 @@ pub fn open(
     media: Media,
     allow_outside: bool,
 ) -> Result<Box<dyn Source>, SourceError> {
-    let source: Box<dyn Source> = if path.is_dir() {
+    let found = std::fs::metadata(path).map_err(SourceError::open_at(path))?;
+    let source: Box<dyn Source> = if found.is_dir() {
         Box::new(folder::FolderSource::open(path, media, allow_outside)?)
-    } else if path.is_file() && is_zip(path)? {
+    } else if found.is_file() && is_zip(path)? {
         Box::new(zipped::ZipSource::open(path, media)?)
     } else {
-        // What is not even there is an error of the system, and not of its kind. It is not opened: a pipe would be waited
-        // for.
-        std::fs::metadata(path).map_err(SourceError::open_at(path))?;
+        // It is not opened: a pipe would be waited for.
         return Err(SourceError::NotAPlace {
             path: path.to_owned(),
         });

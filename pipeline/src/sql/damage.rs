@@ -374,7 +374,8 @@ mod tests {
             for version in 1..=latest {
                 let mut manifest = store.manifest.clone();
                 if version > 1 {
-                    manifest.plan_id = "fedcba9876543210".to_owned();
+                    manifest.identity.limit = Some(1);
+                    manifest.plan_id = manifest.identity.plan_id().expect("an id");
                 }
                 let json = manifest.to_json().expect("a manifest");
                 std::fs::write(versions.join(format!("{version:08}.json")), json).expect("a file");

@@ -17,6 +17,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use serde_json::json;
 use wavemill_schemas::FORMAT_VERSION;
+use wavemill_schemas::canonical;
 use wavemill_schemas::manifest::{
     Counts, Engine, FeatureEntry, FileEntry, Identity, Manifest, Scale, TargetEntry,
 };
@@ -89,9 +90,9 @@ impl TestStore {
         let classes = ["Folk", "Jazz", "Rock"].map(str::to_owned).to_vec();
         let recipe = json!({ "name": "test", "catalog": { "dataset": "fma" }, "features": [] });
 
-        let manifest = Manifest {
+        let mut manifest = Manifest {
             format_version: FORMAT_VERSION,
-            plan_id: "0123456789abcdef".to_owned(),
+            plan_id: String::new(),
             identity: Identity {
                 recipe: String::new(),
                 rows: String::new(),
@@ -121,6 +122,9 @@ impl TestStore {
             counts: Counts::default(),
             stats: BTreeMap::new(),
         };
+        manifest.identity.recipe = canonical::id(&manifest.recipe).expect("JSON");
+        manifest.identity.engine = canonical::id(&manifest.engine).expect("JSON");
+        manifest.plan_id = manifest.identity.plan_id().expect("JSON");
 
         Self { folder, manifest }
     }

@@ -98,10 +98,12 @@ fn files_names_tables_as_a_query_does() {
 #[test]
 fn only_files_of_the_manifest_are_read_and_the_split_comes_from_it() {
     let mut store = TestStore::small();
-    let stray = store
+    let data = store
         .folder
         .path()
-        .join("data/0123456789abcdef/features/log_mel/split=training/99999.parquet");
+        .join("data")
+        .join(&store.manifest.plan_id);
+    let stray = data.join("features/log_mel/split=training/99999.parquet");
     std::fs::copy(
         store.folder.path().join(&store.manifest.files[0].path),
         stray,
@@ -431,19 +433,21 @@ fn files_of_the_store_are_never_written() {
         ..LIMITS
     };
     let session = open(root, &store.manifest, allowed).expect("the store opens");
-    let tracks = root.join("data/0123456789abcdef/tracks/00000.parquet");
+    let plan_id = &store.manifest.plan_id;
+    let tracks = root.join(format!("data/{plan_id}/tracks/00000.parquet"));
     let was = std::fs::read(&tracks).expect("a file");
     let place = |at: &str| {
         at.replace("{}", root.to_str().expect("text"))
             .replace("{e}", elsewhere.path().to_str().expect("text"))
+            .replace("{plan}", plan_id)
     };
     for at in [
-        "{}/data/0123456789abcdef/tracks/00000.parquet",
+        "{}/data/{plan}/tracks/00000.parquet",
         "{}/_wavemill/versions/00000001.json",
         "{}/new.csv",
         "{}/./data/../new.csv",
         "file://{}/new.csv",
-        "store://wavemill/data/0123456789abcdef/tracks/00000.parquet",
+        "store://wavemill/data/{plan}/tracks/00000.parquet",
         "{e}/link/new/x.csv",
         "{e}/no/../link/x.csv",
     ] {

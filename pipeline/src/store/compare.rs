@@ -9,12 +9,26 @@ use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
+use parquet::errors::ParquetError;
 use serde_json::Value;
-use wavemill_schemas::manifest::{Counts, FileEntry, Manifest, TargetEntry};
+use wavemill_schemas::manifest::{
+    Counts, FeatureEntry, FileEntry, Manifest, Partial, Stats, TargetEntry,
+};
 use wavemill_schemas::tables::{self, TENSOR_KEY};
 
+use crate::catalog::split::SIDES;
 use crate::plan;
+use crate::tensors;
+use crate::tensors::stats::{self, Bands};
+
+/// Rows that are decoded at a time for the sums: a tensor may have megabytes.
+const SUMMED_BATCH_ROWS: usize = 16;
+
+/// The first `format_version` whose writers add up statistics in today's order.
+const ONE_ORDER_SINCE: u32 = 3;
 
 /// What one file says of rows that manifests count.
 #[derive(Debug, Default)]
@@ -29,6 +43,8 @@ pub(super) struct FileFacts {
     reasons: BTreeMap<String, u64>,
     /// Of `rejects`: clips that were planned.
     clips_rejected: u64,
+    /// Of a feature's file of the training split: the sums of each row group.
+    partials: Vec<Partial>,
 }
 
 /// Compares a file, whose bytes are those that were committed, with its entry and with what the manifest says of its
@@ -58,13 +74,16 @@ pub(super) fn file(
         tensor(column.map(|column| column.metadata()), feature, manifest)?;
     }
 
-    let wanted = counted_columns(entry, manifest);
-    // Tensors are not decoded: the hash has told that they are what was written.
-    let mask = ProjectionMask::columns(reader.parquet_schema(), wanted.iter().map(String::as_str));
     let mut told = FileFacts {
         classes: no_clips(&manifest.targets),
         ..FileFacts::default()
     };
+    if let Some(feature) = summed_feature(entry, manifest) {
+        told.partials = partials(path, feature, row_groups.len()).map_err(unreadable)?;
+    }
+
+    let wanted = counted_columns(entry, manifest);
+    let mask = ProjectionMask::columns(reader.parquet_schema(), wanted.iter().map(String::as_str));
     // Kept from batch to batch, since the rows of one clip may lie in two of them.
     let mut last_clip = None;
     let batches = reader.with_projection(mask).build().map_err(unreadable)?;
@@ -77,6 +96,50 @@ pub(super) fn file(
         }
     }
     Ok(told)
+}
+
+/// Returns the feature of a file whose values are part of the statistics: those of training are.
+fn summed_feature<'m>(entry: &FileEntry, manifest: &'m Manifest) -> Option<&'m FeatureEntry> {
+    let name = entry
+        .feature
+        .as_ref()
+        .filter(|_| entry.split.as_deref() == Some(SIDES[0]))?;
+    manifest
+        .features
+        .iter()
+        .find(|feature| feature.name == *name)
+}
+
+/// Computes the sums of each row group over again, in the order in which its writer added them up.
+fn partials(
+    path: &Path,
+    feature: &FeatureEntry,
+    row_groups: usize,
+) -> Result<Vec<Partial>, ParquetError> {
+    let bands = Bands::of_feature(feature);
+    let columns = tensors::columns(feature);
+    let metadata = ArrowReaderMetadata::load(&File::open(path)?, ArrowReaderOptions::default())?;
+    let columns = columns.iter().map(String::as_str);
+    let mask = ProjectionMask::columns(metadata.parquet_schema(), columns);
+
+    let mut values = Vec::new();
+    let mut partials = Vec::with_capacity(row_groups);
+    for group in 0..row_groups {
+        let file = File::open(path)?;
+        let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
+            .with_projection(mask.clone())
+            .with_row_groups(vec![group])
+            .with_batch_size(SUMMED_BATCH_ROWS)
+            .build()?;
+        let mut partial = Partial::default();
+        for batch in batches {
+            for tensor in tensors::read(&batch?, feature)? {
+                stats::add(&mut partial, &tensor, bands, &mut values);
+            }
+        }
+        partials.push(partial);
+    }
+    Ok(partials)
 }
 
 fn unreadable(error: impl std::error::Error) -> String {
@@ -264,6 +327,18 @@ pub(super) fn whole(manifest: &Manifest, told: &[FileFacts]) -> Vec<String> {
     if let Some(first) = manifest.features.first() {
         shards(manifest, told, &first.name, &mut wrong);
     }
+    for feature in &manifest.features {
+        let partials =
+            of_feature(manifest, told, &feature.name).flat_map(|(_, told)| &told.partials);
+        let (says, is) = (manifest.stats.get(&feature.name), stats::finish(partials));
+        if !agree(says, is.as_ref(), manifest.format_version) {
+            wrong.unless_equal(
+                &format!("stats of {} and its shards", feature.name),
+                says,
+                is.as_ref(),
+            );
+        }
+    }
 
     for (file, told) in manifest.files.iter().zip(told) {
         match file.table.as_deref() {
@@ -287,17 +362,38 @@ pub(super) fn whole(manifest: &Manifest, told: &[FileFacts]) -> Vec<String> {
     wrong.sentences
 }
 
+/// Reports whether statistics are those of the stored values. Sums are added up in one order since format 3, so they are
+/// equal to the bit; earlier writers may have added them up in another.
+fn agree(says: Option<&Stats>, is: Option<&Stats>, format_version: u32) -> bool {
+    let (Some(says), Some(is)) = (says, is) else {
+        return says == is;
+    };
+    if format_version >= ONE_ORDER_SINCE {
+        return says == is;
+    }
+
+    let close = |says: &[f64], is: &[f64]| {
+        let mut both = says.iter().zip(is);
+        says.len() == is.len() && both.all(|(a, b)| (a - b).abs() <= 1e-6 * a.abs().max(1.0))
+    };
+    says.values == is.values && close(&says.mean, &is.mean) && close(&says.std, &is.std)
+}
+
+/// The files of one feature, each with what it says.
+fn of_feature<'a>(
+    manifest: &'a Manifest,
+    told: &'a [FileFacts],
+    feature: &'a str,
+) -> impl Iterator<Item = (&'a FileEntry, &'a FileFacts)> {
+    let files = manifest.files.iter().zip(told);
+    files.filter(move |(file, _)| file.feature.as_deref() == Some(feature))
+}
+
 /// Clips and classes in the shards of one feature: those of the others hold the same clips.
 fn shards(manifest: &Manifest, told: &[FileFacts], feature: &str, wrong: &mut Differences) {
-    let mut files = Vec::new();
+    let files: Vec<_> = of_feature(manifest, told, feature).collect();
     // A set over all files: under the rule `segment` a clip has rows in several.
-    let mut clips = BTreeSet::new();
-    for (file, told) in manifest.files.iter().zip(told) {
-        if file.feature.as_deref() == Some(feature) {
-            clips.extend(&told.clips);
-            files.push((file, told));
-        }
-    }
+    let clips: BTreeSet<&String> = files.iter().flat_map(|(_, told)| &told.clips).collect();
 
     wrong.unless_equal(
         "counts.clips_written and the clips in the shards",
@@ -305,6 +401,29 @@ fn shards(manifest: &Manifest, told: &[FileFacts], feature: &str, wrong: &mut Di
         clips.len() as u64,
     );
     class_counts(&manifest.targets, &files, wrong);
+    shard_numbers(manifest, &files, wrong);
+}
+
+/// Compares the place of every clip with the one that the manifest's number of shards gives it, and every split that has
+/// files with the splits that have such a number.
+fn shard_numbers(manifest: &Manifest, files: &[(&FileEntry, &FileFacts)], wrong: &mut Differences) {
+    // Formats 1 and 2 do not state the numbers of shards.
+    if manifest.shards.is_empty() {
+        return;
+    }
+
+    for (file, told) in files {
+        let split = file.split.as_deref().unwrap_or_default();
+        let n_shards = manifest.shards.get(split).copied().unwrap_or(0);
+        let number = plan::shard_number_of(&file.path);
+        let place = plan::shard_numbers(manifest.recipe.split.seed, n_shards);
+        if let Some(clip) = told.clips.iter().find(|clip| place(clip) != number) {
+            wrong.sentences.push(format!(
+                "shards.{split} is {n_shards}, and {clip} does not belong into {} then",
+                file.path
+            ));
+        }
+    }
 }
 
 /// Differences so far.

@@ -4,6 +4,16 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
+/// Reports whether an error means that a path does not exist. Every other error, such as EIO or EACCES, means that
+/// nobody knows: to take it for absence would lose data silently.
+#[must_use]
+pub(crate) fn leads_nowhere(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
 /// Makes a folder and those above it, each entry durable in its parent.
 ///
 /// # Errors

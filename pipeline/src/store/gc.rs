@@ -56,7 +56,11 @@ impl Store {
         };
         for &version in old {
             let plan_id = self.manifest(Some(version))?.1.plan_id;
-            if !kept_plans.contains(&plan_id) && self.data(&plan_id).exists() {
+            let data = self.data(&plan_id);
+            let has_data = data
+                .try_exists()
+                .map_err(StoreError::io_at(&data, "look at"))?;
+            if has_data && !kept_plans.contains(&plan_id) {
                 collected.versions.push(version);
             }
         }
@@ -104,11 +108,13 @@ impl Store {
     fn plan_folders(&self) -> Result<Vec<String>, StoreError> {
         // Both places are listed: a removal that was cut off leaves data without receipts, perhaps under another name.
         let mut ids: Vec<String> = self.begun()?.into_iter().map(|(id, _)| id).collect();
-        let entries = fs::read_dir(self.root.join("data"))
-            .into_iter()
-            .flatten()
-            .flatten();
-        ids.extend(entries.filter_map(|e| e.file_name().into_string().ok()));
+        for path in super::receipts::list(&self.root.join("data"))? {
+            ids.extend(
+                path.file_name()
+                    .and_then(|id| id.to_str())
+                    .map(str::to_owned),
+            );
+        }
         ids.sort_unstable();
         ids.dedup();
         Ok(ids)

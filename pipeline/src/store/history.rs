@@ -72,7 +72,7 @@ impl Store {
                     let run = committed.get(&(manifest.plan_id.clone(), version));
                     line.committed = run.cloned();
                     line.changed = before.as_ref().map(|before| changes(before, &manifest));
-                    line.held = Some(self.content(&manifest));
+                    line.held = Some(self.content(&manifest)?);
                     before = Some(manifest);
                 }
                 Err(error) => {
@@ -99,13 +99,17 @@ impl Store {
         None
     }
 
-    fn content(&self, manifest: &Manifest) -> VersionContent {
-        VersionContent {
-            data: self.data(&manifest.plan_id).exists(),
+    fn content(&self, manifest: &Manifest) -> Result<VersionContent, StoreError> {
+        let data = self.data(&manifest.plan_id);
+        let has_data = data
+            .try_exists()
+            .map_err(StoreError::io_at(&data, "look at"))?;
+        Ok(VersionContent {
+            data: has_data,
             recipe: manifest.recipe.name.clone(),
             clips: manifest.counts.clips_written,
             rows: manifest.counts.feature_rows,
-        }
+        })
     }
 }
 

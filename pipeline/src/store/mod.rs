@@ -13,13 +13,14 @@ mod parent;
 mod place;
 mod receipts;
 mod resume;
-mod stats;
 mod tags;
 mod verify;
 
+use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use parquet::errors::ParquetError;
 use wavemill_schemas::FORMAT_VERSION;
@@ -32,7 +33,6 @@ pub(crate) use history::{VersionContent, VersionLine};
 pub(crate) use parent::Parent;
 pub(crate) use receipts::{PlanRecord, Receipts};
 pub(crate) use resume::{Decision, VersionInputs};
-pub(crate) use stats::finish_stats;
 pub(crate) use tags::{TagReport, Tags};
 
 /// What can be wrong with a store.
@@ -237,6 +237,9 @@ impl StoreError {
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     root: PathBuf,
+    /// Paths and hashes of the files that were compared with their blake3 and are sound: a run looks at the parent's
+    /// files several times, and reads each once for it.
+    sound: Arc<Mutex<HashSet<(String, String)>>>,
 }
 
 /// Held while a store is written; released when dropped, or when the process ends in any way.
@@ -251,9 +254,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`].
     pub(crate) fn open(root: &Path) -> Result<Self, StoreError> {
-        let store = Self {
-            root: root.to_owned(),
-        };
+        let store = Self::at(root);
         if store.versions()?.is_empty() {
             return Err(StoreError::Missing {
                 path: root.to_owned(),
@@ -267,6 +268,7 @@ impl Store {
     pub(crate) fn at(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            sound: Arc::default(),
         }
     }
 
@@ -309,14 +311,7 @@ impl Store {
                 });
             }
             // No folder: nothing was ever committed.
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                return Ok(Vec::new());
-            }
+            Err(error) if durable::leads_nowhere(&error) => return Ok(Vec::new()),
             other => other.map_err(StoreError::io_at(&folder, "list the versions"))?,
         };
 
@@ -376,7 +371,7 @@ impl Store {
     /// [`StoreError::Collected`], [`StoreError::Outside`], and those of [`Store::manifest`].
     pub(crate) fn readable(&self, version: Option<u64>) -> Result<(u64, Manifest), StoreError> {
         let (version, manifest) = self.manifest(version)?;
-        if self.was_collected(version, &manifest, &self.versions()?) {
+        if self.was_collected(version, &manifest, &self.versions()?)? {
             return Err(StoreError::Collected {
                 path: self.root.clone(),
                 version,
@@ -386,11 +381,24 @@ impl Store {
         Ok((version, manifest))
     }
 
-    /// Whether `gc` removed the data of a version, one of `versions`.
-    fn was_collected(&self, version: u64, manifest: &Manifest, versions: &[u64]) -> bool {
-        // It never takes the data of the latest one: where that is missing, it is lost.
+    /// Reports whether `gc` removed the data of a version, one of `versions`.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    fn was_collected(
+        &self,
+        version: u64,
+        manifest: &Manifest,
+        versions: &[u64],
+    ) -> Result<bool, StoreError> {
+        // It never removes the data of the latest version: where that is missing, it is lost.
         let is_old = versions.last().is_some_and(|latest| version < *latest);
-        is_old && !self.data(&manifest.plan_id).exists()
+        if !is_old {
+            return Ok(false);
+        }
+        let data = self.data(&manifest.plan_id);
+        let is_there = data.try_exists();
+        Ok(!is_there.map_err(StoreError::io_at(&data, "look at"))?)
     }
 
     /// Makes the store's folders and takes its lock.

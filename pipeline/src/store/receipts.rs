@@ -5,11 +5,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use wavemill_schemas::manifest::{Engine, Identity, ManifestError, OldReceipt, Receipt};
+use wavemill_schemas::manifest::{
+    Engine, Identity, ManifestError, OldReceipt, Receipt, from_sealed, sealed,
+};
 
 use super::commit::write_renamed;
+use super::durable::{self, leads_nowhere};
 use super::{Store, StoreError};
 use crate::source::InputSeen;
 
@@ -38,12 +40,12 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub(crate) fn begin(&self, plan_id: &str, plan: &PlanRecord) -> Result<(), StoreError> {
-        let path = self.receipts_folder(plan_id).join(PLAN_FILE);
-        // A run of the same plan has written it already.
-        if path.exists() {
+        // A run of the same plan has written it already, unless what is there is damaged.
+        if self.plan_record(plan_id)?.as_ref() == Some(plan) {
             return Ok(());
         }
-        write_renamed(&path, serde_json::to_string(plan)?.as_bytes())
+        let path = self.receipts_folder(plan_id).join(PLAN_FILE);
+        write_renamed(&path, sealed(&serde_json::to_string(plan)?).as_bytes())
     }
 
     /// Writes the receipt of a feature's file of the shard `label`. The file is durable already.
@@ -58,7 +60,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let folder = self.receipts_folder(plan_id).join(receipt.file.name());
         let path = folder.join(format!("{label}.json"));
-        write_renamed(&path, serde_json::to_string(receipt)?.as_bytes())
+        write_renamed(&path, sealed(&serde_json::to_string(receipt)?).as_bytes())
     }
 
     /// Writes what was seen of the inputs of the shard `label`: before its receipts, because it tells whether they are
@@ -74,28 +76,67 @@ impl Store {
     ) -> Result<(), StoreError> {
         let folder = self.receipts_folder(plan_id).join(SEEN_FOLDER);
         let path = folder.join(format!("{label}.json"));
-        write_renamed(&path, serde_json::to_string(inputs)?.as_bytes())
+        write_renamed(&path, sealed(&serde_json::to_string(inputs)?).as_bytes())
     }
 
-    /// The receipts of a plan, by feature and shard label. One that cannot be read is as good as none; one that names
-    /// what is not in the store is somebody's doing.
+    /// Returns the receipts of a plan, by feature and shard label. A damaged one counts as none; one that names what is
+    /// not in the store was edited on purpose.
     ///
     /// # Errors
-    /// [`StoreError::Io`] when the folder is there but cannot be listed, [`StoreError::Receipt`].
+    /// [`StoreError::Io`] if a folder or file is there but cannot be read, [`StoreError::Receipt`].
     pub(crate) fn receipts(&self, plan_id: &str) -> Result<Receipts, StoreError> {
         let mut receipts = Receipts::new();
-        for folder in list(&self.receipts_folder(plan_id))? {
-            let Some(feature) = name_of(&folder).filter(|name| *name != SEEN_FOLDER) else {
-                continue;
-            };
-            if !folder.is_dir() {
-                continue;
-            }
+        for (feature, folder) in self.receipt_folders(plan_id)? {
             for (label, receipt) in read_all(&folder, Receipt::from_json)? {
-                receipts.insert((feature.to_owned(), label), receipt);
+                receipts.insert((feature.clone(), label), receipt);
             }
         }
         Ok(receipts)
+    }
+
+    /// Returns the folders of a plan's receipts, each with the name of its feature.
+    fn receipt_folders(&self, plan_id: &str) -> Result<Vec<(String, PathBuf)>, StoreError> {
+        let mut folders = Vec::new();
+        for folder in list(&self.receipts_folder(plan_id))? {
+            let feature = name_of(&folder).filter(|name| *name != SEEN_FOLDER);
+            if let Some(feature) = feature.map(str::to_owned)
+                && is_folder(&folder)?
+            {
+                folders.push((feature, folder));
+            }
+        }
+        Ok(folders)
+    }
+
+    /// Returns the files beside a plan's receipts and the receipts themselves that are not what a run wrote. Receipts of
+    /// formats 1 and 2 have no checksum.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(super) fn damaged_receipts(&self, plan_id: &str) -> Result<Vec<PathBuf>, StoreError> {
+        let root = self.receipts_folder(plan_id);
+        let mut damaged = Vec::new();
+        let mut look = |folder: &Path, is_sound: &dyn Fn(&[u8]) -> bool| {
+            for path in json_files(folder)? {
+                if read(&path)?.is_some_and(|bytes| !is_sound(&bytes)) {
+                    damaged.push(path);
+                }
+            }
+            Ok::<_, StoreError>(())
+        };
+
+        look(&root.join(SEEN_FOLDER), &|bytes| {
+            from_sealed::<BTreeMap<String, InputSeen>>(bytes).is_ok()
+        })?;
+        for (_, folder) in self.receipt_folders(plan_id)? {
+            look(&folder, &|bytes| Receipt::from_json(bytes).is_ok())?;
+        }
+
+        let plan = root.join(PLAN_FILE);
+        if read(&plan)?.is_some_and(|bytes| from_sealed::<PlanRecord>(&bytes).is_err()) {
+            damaged.push(plan);
+        }
+        Ok(damaged)
     }
 
     /// The receipts of a plan of format 1 or 2; none for those of later formats.
@@ -124,7 +165,8 @@ impl Store {
 
         // Under the rule `segment` several shards name a clip, and all of them saw the same.
         let folder = self.receipts_folder(plan_id).join(SEEN_FOLDER);
-        for of_shard in read_all(&folder, from_json::<BTreeMap<String, InputSeen>>)?.into_values() {
+        for of_shard in read_all(&folder, from_sealed::<BTreeMap<String, InputSeen>>)?.into_values()
+        {
             inputs.extend(of_shard);
         }
         Ok(inputs)
@@ -144,12 +186,16 @@ impl Store {
             let Some(id) = path.file_name().and_then(|s| s.to_str()) else {
                 continue;
             };
-            let plan = fs::read_to_string(path.join(PLAN_FILE))
-                .ok()
-                .and_then(|t| serde_json::from_str(&t).ok());
+            let plan = self.plan_record(id)?;
             plans.push((id.to_owned(), plan));
         }
         Ok(plans)
+    }
+
+    /// Returns what a plan says of itself; `None` if its file is absent or damaged.
+    fn plan_record(&self, plan_id: &str) -> Result<Option<PlanRecord>, StoreError> {
+        let bytes = read(&self.receipts_folder(plan_id).join(PLAN_FILE))?;
+        Ok(bytes.and_then(|bytes| from_sealed(&bytes).ok()))
     }
 
     /// Whether any run has begun here.
@@ -160,9 +206,12 @@ impl Store {
         Ok(!self.begun()?.is_empty())
     }
 
-    /// Forgets a plan: its receipts first, so that no receipt ever names a missing file, then its data.
+    /// Forgets a plan: its receipts first, so that no receipt ever names a missing file, then its data. Each removal is
+    /// durable before the next begins.
     pub(super) fn drop_plan(&self, plan_id: &str) -> Result<(), StoreError> {
-        remove_folder(&self.receipts_folder(plan_id))?;
+        let receipts = self.receipts_folder(plan_id);
+        remove_folder(&receipts)?;
+        sync_around(&receipts)?;
 
         // Out of the way in one step: a query that still reads the version sees its folder or none, and so can tell what
         // was removed from what is damaged. What a killed process leaves under this name goes with the next collection.
@@ -173,7 +222,32 @@ impl Store {
         } else {
             data
         };
-        remove_folder(&data)
+        remove_folder(&data)?;
+        sync_around(&data)
+    }
+
+    /// Removes the temporary names of manifests that runs left which were killed while they committed. Does nothing in a
+    /// store that this process cannot write.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Locked`] while another process writes the store.
+    pub(crate) fn clear_manifest_temporaries(&self) -> Result<(), StoreError> {
+        let mut left = list(&self.versions_folder())?;
+        left.retain(|path| is_temporary(path));
+        if left.is_empty() {
+            return Ok(());
+        }
+
+        let _lock = self.lock()?;
+        for path in left {
+            match fs::remove_file(&path) {
+                Err(error) if !leads_nowhere(&error) => {
+                    return Err(StoreError::io_at(&path, "remove")(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Removes temporary files that a killed run left. Call it under the lock.
@@ -190,11 +264,10 @@ impl Store {
 
         while let Some(folder) = folders.pop() {
             for path in list(&folder)? {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
                 // Behind a link nothing is a run's.
                 if path.is_dir() && !path.is_symlink() {
                     folders.push(path);
-                } else if name.starts_with('.') && name.ends_with(".tmp") {
+                } else if is_temporary(&path) {
                     fs::remove_file(&path).map_err(StoreError::io_at(&path, "remove"))?;
                 }
             }
@@ -206,23 +279,18 @@ impl Store {
 /// Receipts by feature and shard label.
 pub(crate) type Receipts = BTreeMap<(String, String), Receipt>;
 
-/// The JSON files of a folder by their names, but for [`PLAN_FILE`]. One that is not understood is passed over.
+/// Reads the JSON files of a folder, but for [`PLAN_FILE`], by their names. A damaged one is skipped.
 fn read_all<T>(
     folder: &Path,
     from_json: impl Fn(&[u8]) -> Result<T, ManifestError>,
 ) -> Result<BTreeMap<String, T>, StoreError> {
     let mut found = BTreeMap::new();
-    for path in list(folder)? {
-        let Some(label) = name_of(&path).and_then(|name| name.strip_suffix(".json")) else {
+    for path in json_files(folder)? {
+        let (Some(label), Some(bytes)) = (path.file_stem(), read(&path)?) else {
             continue;
         };
-        let is_other = label.starts_with('.') || path.ends_with(PLAN_FILE);
-        let Some(bytes) = fs::read(&path).ok().filter(|_| !is_other) else {
-            continue;
-        };
-
         match from_json(&bytes) {
-            Ok(content) => _ = found.insert(label.to_owned(), content),
+            Ok(content) => _ = found.insert(label.to_string_lossy().into_owned(), content),
             Err(source @ ManifestError::Name { .. }) => {
                 return Err(StoreError::Receipt { path, source });
             }
@@ -232,12 +300,49 @@ fn read_all<T>(
     Ok(found)
 }
 
-fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ManifestError> {
-    Ok(serde_json::from_slice(bytes)?)
+/// Returns the JSON files of a folder, but for [`PLAN_FILE`] and temporary files.
+fn json_files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let mut files = list(folder)?;
+    files.retain(|path| {
+        let label = name_of(path).and_then(|name| name.strip_suffix(".json"));
+        label.is_some_and(|label| !label.starts_with('.')) && !path.ends_with(PLAN_FILE)
+    });
+    Ok(files)
+}
+
+/// Reads a file; `None` if there is none.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    match fs::read(path) {
+        Err(error) if leads_nowhere(&error) => Ok(None),
+        read => Ok(Some(read.map_err(StoreError::io_at(path, "read"))?)),
+    }
+}
+
+fn is_folder(path: &Path) -> Result<bool, StoreError> {
+    match fs::metadata(path) {
+        Err(error) if leads_nowhere(&error) => Ok(false),
+        found => Ok(found.map_err(StoreError::io_at(path, "look at"))?.is_dir()),
+    }
+}
+
+fn is_temporary(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with('.') && name.ends_with(".tmp")
 }
 
 fn name_of(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()
+}
+
+/// Makes the removal of `path` durable, if its folder is there.
+fn sync_around(path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().unwrap_or(path);
+    match durable::sync_folder(folder) {
+        Err(error) if !leads_nowhere(&error) => {
+            Err(StoreError::io_at(folder, "sync the folder")(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn remove_folder(folder: &Path) -> Result<(), StoreError> {
@@ -252,7 +357,7 @@ fn remove_folder(folder: &Path) -> Result<(), StoreError> {
 /// What lies in a folder, sorted; nothing where it is not there.
 pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let entries = match fs::read_dir(folder) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if leads_nowhere(&error) => return Ok(Vec::new()),
         other => other.map_err(StoreError::io_at(folder, "list the folder"))?,
     };
     let paths: Result<Vec<_>, _> = entries.map(|entry| entry.map(|e| e.path())).collect();

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
 use wavemill_schemas::manifest::{Engine, FileEntry, Identity, Manifest, Receipt};
 use wavemill_schemas::recipe::Recipe;
@@ -177,16 +178,27 @@ impl Store {
         Ok(self.sound_file(&receipt.file)?.is_some())
     }
 
-    /// The path of a file that has the right length and blake3; `None` where it has not.
+    /// Returns the path of a file that has the right length and blake3; `None` if it has not, or cannot be read. A file
+    /// that was found sound before is not read again.
     ///
     /// # Errors
     /// [`StoreError::Outside`].
     pub(crate) fn sound_file(&self, entry: &FileEntry) -> Result<Option<PathBuf>, StoreError> {
         let path = self.locate(&entry.path)?;
-        // The length first, which takes no reading.
-        let is_sound = has_length(&path, entry.bytes)
-            && hash_file(&path).is_ok_and(|hash| hash == entry.blake3);
-        Ok(is_sound.then_some(path))
+        if !has_length(&path, entry.bytes) {
+            return Ok(None);
+        }
+
+        let known = || self.sound.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = (entry.path.clone(), entry.blake3.clone());
+        if known().contains(&name) {
+            return Ok(Some(path));
+        }
+        if hash_file(&path).is_ok_and(|hash| hash == entry.blake3) {
+            known().insert(name);
+            return Ok(Some(path));
+        }
+        Ok(None)
     }
 
     /// Links (or, across file systems, copies) the file of a receipt of another plan into this one, as `shard`'s: a shard

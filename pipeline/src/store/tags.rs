@@ -113,9 +113,9 @@ impl Store {
             return Err(TagProblem::NoVersion { version });
         }
 
-        // A damaged manifest is not the tag's fault, and is said by who reads it.
+        // A damaged manifest or folder is not the tag's fault, and is reported by whoever reads it.
         if let Ok((_, manifest)) = self.manifest(Some(version))
-            && self.was_collected(version, &manifest, versions)
+            && let Ok(true) = self.was_collected(version, &manifest, versions)
         {
             return Err(TagProblem::Collected { version });
         }

@@ -2,21 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
-use wavemill_schemas::manifest::{FileEntry, Manifest, OldReceipt};
+use wavemill_schemas::manifest::{FileEntry, Manifest};
 
 use super::compare::{self, FileFacts};
 use super::resume::hash_file;
-use super::stats::finish_stats;
 use super::{Store, StoreError};
-
-/// The last format without a checksum: what the files do not tell is compared with receipts.
-const LAST_WITHOUT_CHECKSUM: u32 = 1;
+use crate::panics;
 
 /// One damaged file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -39,11 +35,12 @@ pub(crate) struct VerifyReport {
 }
 
 impl Store {
-    /// Reads every file of a version on `threads` threads, compares length and blake3, and then the manifest with what
-    /// the files say: classes, shapes, feature ids, row groups, and every sum.
+    /// Reads every file of a version on `threads` threads, compares length and blake3, and then the manifest with the
+    /// content of the files: classes, shapes, feature ids, row groups, shard numbers, statistics, and every sum. Receipts
+    /// are compared with their checksums.
     ///
     /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Receipt`]: the store's folders or receipts cannot be read.
+    /// [`StoreError::Io`] if the store's folders or receipts cannot be read.
     pub(crate) fn verify(
         &self,
         version: u64,
@@ -52,12 +49,18 @@ impl Store {
     ) -> Result<VerifyReport, StoreError> {
         let (mut damage, told) = self.read_files(manifest, threads);
         damage.extend(self.strangers(manifest)?);
+        let mut receipts = Vec::new();
+        for path in self.damaged_receipts(&manifest.plan_id)? {
+            receipts.push(Damage {
+                path: self.name_of(&path),
+                problem: "a record of runs with other bytes than they wrote: remove it".to_owned(),
+            });
+        }
 
         // With a file missing no sum is right: the file is what is named.
         if damage.is_empty() {
             // Only now does `told` have an entry for each file, in the manifest's order, as `whole` needs it.
-            let mut wrong = compare::whole(manifest, &told);
-            wrong.extend(self.other_stats(manifest)?);
+            let wrong = compare::whole(manifest, &told);
             let path = format!("_wavemill/versions/{version:08}.json");
             damage.extend(wrong.into_iter().map(|problem| Damage {
                 path: path.clone(),
@@ -65,6 +68,7 @@ impl Store {
             }));
         }
 
+        damage.extend(receipts);
         damage.sort();
         let bytes = manifest.files.iter().map(|f| f.bytes).sum();
         Ok(VerifyReport {
@@ -131,7 +135,7 @@ impl Store {
             return Err("other bytes (blake3 differs)".to_owned());
         }
         // Parquet's reader believes some numbers of a footer; with the right hash it may be anybody's.
-        catch_unwind(AssertUnwindSafe(|| compare::file(&path, entry, manifest)))
+        panics::caught(|| compare::file(&path, entry, manifest))
             .unwrap_or_else(|_| Err("not a readable Parquet file: its reader panicked".to_owned()))
     }
 
@@ -149,14 +153,11 @@ impl Store {
                     folders.push(path);
                     continue;
                 }
-                let name = path
-                    .strip_prefix(&self.root)
-                    .unwrap_or(&path)
-                    .to_string_lossy();
+                let name = self.name_of(&path);
                 if is_visible_parquet(&path) && !named.contains(&*name) {
                     let problem = "not a file of this version: move it away".to_owned();
                     found.push(Damage {
-                        path: name.into_owned(),
+                        path: name,
                         problem,
                     });
                 }
@@ -165,38 +166,10 @@ impl Store {
         Ok(found)
     }
 
-    /// Without a checksum nothing guards the statistics but the sums in the receipts, where those are there. What is
-    /// wrong, a sentence each.
-    fn other_stats(&self, manifest: &Manifest) -> Result<Vec<String>, StoreError> {
-        if manifest.format_version > LAST_WITHOUT_CHECKSUM {
-            return Ok(Vec::new());
-        }
-
-        let receipts = self.old_receipts(&manifest.plan_id)?;
-        let mut wrong = Vec::new();
-        for feature in &manifest.features {
-            let files = manifest.files_of(&feature.name);
-            let of_files: Option<Vec<&OldReceipt>> = files
-                .map(|file| {
-                    let mut receipts = receipts.iter();
-                    receipts.find(|receipt| receipt.files.contains(file))
-                })
-                .collect();
-            // Receipts are no part of a version. Where one is missing, nobody can tell.
-            let Some(of_files) = of_files else { continue };
-
-            let partials = of_files
-                .iter()
-                .filter_map(|receipt| receipt.partials.get(&feature.name))
-                .flatten();
-            if finish_stats(partials).as_ref() != manifest.stats.get(&feature.name) {
-                wrong.push(format!(
-                    "stats of {} and the sums in the receipts differ",
-                    feature.name
-                ));
-            }
-        }
-        Ok(wrong)
+    /// Returns the name of a path below the store.
+    fn name_of(&self, path: &Path) -> String {
+        let name = path.strip_prefix(&self.root).unwrap_or(path);
+        name.to_string_lossy().into_owned()
     }
 }
 

@@ -260,7 +260,6 @@ fn no_name_of_a_manifest_or_receipt_leads_out_of_the_store() {
 
     let mut old = OldReceipt {
         files: manifest(2).files,
-        partials: BTreeMap::new(),
         inputs: BTreeMap::new(),
     };
     let json = |old: &OldReceipt| serde_json::to_vec(old).expect("JSON");

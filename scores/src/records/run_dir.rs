@@ -123,7 +123,11 @@ impl RunDir {
 
         // A run with a result has ended. Its scores must not be replaced by those of a run that begins anew beside
         // them.
-        if path.join(RESULT).exists() {
+        let result = path.join(RESULT);
+        if result
+            .try_exists()
+            .map_err(RecordError::io(&result, "look at"))?
+        {
             return Err(RecordError::Ended {
                 path: path.to_owned(),
             });

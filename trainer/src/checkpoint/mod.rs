@@ -337,16 +337,29 @@ impl Checkpoints {
     }
 
     fn names(&self) -> Result<Vec<String>, CheckpointError> {
-        let entries = fs::read_dir(&self.folder)
-            .map_err(at(&self.folder))?
-            .filter_map(Result::ok);
-        Ok(entries
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .collect())
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(at(&self.folder))? {
+            let entry = entry.map_err(at(&self.folder))?;
+            names.extend(entry.file_name().into_string());
+        }
+        Ok(names)
     }
 
     /// After a checkpoint of `state` was written.
     fn prune(&self, state: &State) -> Result<(), CheckpointError> {
+        // Checkpoints that a new one has replaced go first: once the new one is gone, they would count as checkpoints.
+        for name in self.names()? {
+            let step = name.strip_prefix(BEFORE).and_then(|step| step.parse().ok());
+            if let Some(step) = step
+                && self.named(WHOLE, step).is_dir()
+            {
+                let path = self.folder.join(&name);
+                let part = self.named(PART, step);
+                let _ = fs::remove_dir_all(&part);
+                fs::rename(&path, &part).map_err(at(&path))?;
+            }
+        }
+
         let steps = self.steps()?;
         let best = state.best.as_ref().map(|best| best.step);
         let old = &steps[..steps.len().saturating_sub(self.keep)];
@@ -358,12 +371,9 @@ impl Checkpoints {
             fs::rename(&path, &part).map_err(at(&path))?;
         }
 
-        // What was renamed just now or by a run that was killed; and checkpoints that a new one has replaced.
+        // What was renamed just now, or by a run that was killed or could not remove it.
         for name in self.names()? {
-            let replaced = name.strip_prefix(BEFORE).and_then(|step| step.parse().ok());
-            let has_other_name = name.starts_with(PART)
-                || replaced.is_some_and(|step| self.named(WHOLE, step).is_dir());
-            if has_other_name {
+            if name.starts_with(PART) {
                 let path = self.folder.join(name);
                 fs::remove_dir_all(&path).map_err(at(&path))?;
             }

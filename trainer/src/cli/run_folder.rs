@@ -158,7 +158,7 @@ pub(crate) fn resumed_or_started(
 
 fn has_checkpoint(folder: &Path) -> Result<bool> {
     let checkpoints = folder.join("checkpoints");
-    if !checkpoints.is_dir() {
+    if !checkpoints.try_exists()? {
         return Ok(false);
     }
     match Checkpoints::open(checkpoints, 1)?.last() {

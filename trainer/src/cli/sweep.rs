@@ -562,7 +562,7 @@ impl SweepCommand {
                 config,
                 data.store().manifest_hash(),
                 group.world_size(),
-            )
+            )?
         {
             report(&format!("finished before: {}", run.path().display()));
             name = run.path().to_string_lossy().into_owned().into_bytes();

@@ -58,7 +58,7 @@ impl RunRecord {
         })?;
 
         // A run that was killed at its start has none yet.
-        let log = if folder.log().exists() {
+        let log = if folder.log().try_exists().unwrap_or(true) {
             read_log(&folder.log())?
         } else {
             Vec::new()

@@ -235,7 +235,7 @@ pub(super) fn not_sent(
     logged_step: Option<u64>,
 ) -> Result<EpochQueue, TrackingError> {
     let mut queue = EpochQueue::default();
-    if !folder.log().exists() {
+    if !folder.log().try_exists().unwrap_or(true) {
         return Ok(queue);
     }
     for entry in read_log(&folder.log())? {

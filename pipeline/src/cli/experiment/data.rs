@@ -90,14 +90,21 @@ impl AskedData {
                 names.join(" or ")
             )));
         };
-        let found = names.iter().map(|name| folder.join(name));
-        found.into_iter().find(|path| path.exists()).ok_or_else(|| {
-            UsageError(format!(
-                "--data {}: holds none of {}: --{what} PATH names the {what} itself",
-                folder.display(),
-                names.join(", ")
-            ))
-        })
+        for path in names.iter().map(|name| folder.join(name)) {
+            match path.try_exists() {
+                Ok(true) => return Ok(path),
+                Ok(false) => {}
+                Err(error) => {
+                    let path = path.display();
+                    return Err(UsageError(format!("{path}: cannot look at it: {error}")));
+                }
+            }
+        }
+        Err(UsageError(format!(
+            "--data {}: holds none of {}: --{what} PATH names the {what} itself",
+            folder.display(),
+            names.join(", ")
+        )))
     }
 }
 

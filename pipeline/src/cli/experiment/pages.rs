@@ -148,7 +148,7 @@ fn path_if_needed(
     let folder = out.join(FOLDER);
     let path = folder.join(page);
     let is_known = made.get(page).is_some_and(|before| before == made_of);
-    if is_known && path.exists() {
+    if is_known && path.try_exists()? {
         return Ok(None);
     }
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;

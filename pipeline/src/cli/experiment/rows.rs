@@ -36,7 +36,7 @@ pub(super) fn make(folder: &Path, store: &Path, threads: u16, device: &str) -> R
     let predictions = folder.join(PREDICTIONS);
     let map = folder.join(MAP);
     // Each has its name only once it is whole.
-    if predictions.exists() && map.exists() {
+    if predictions.try_exists()? && map.try_exists()? {
         return Ok(());
     }
 

@@ -434,7 +434,7 @@ impl FolderState {
             return Err(UsageError(format!("--threads {threads}: from 1 to {most}")).into());
         }
 
-        if folder.exists() && !folder.is_dir() {
+        if folder.try_exists()? && !folder.is_dir() {
             return Err(UsageError(format!("--out {}: not a folder", folder.display())).into());
         }
         let path = folder.join(FOLDER_FILE);

@@ -13,8 +13,9 @@ use crate::cli::exit::{self, UsageError};
 use crate::cli::train::feature_of;
 use crate::features::FeaturePlan;
 use crate::serve::{Reader, Song, Spectrogram, Unreadable, Upload};
-use crate::shards::{FeatureRow, Format, tensor_values};
+use crate::shards::{FeatureRow, Format};
 use crate::single::{self, RowExtractor};
+use crate::tensors::stats;
 
 /// Spans of a waveform: as many as a chart can show.
 const WAVEFORM_SPANS: usize = 240;
@@ -168,7 +169,7 @@ fn spectrogram(row: &FeatureRow, entry: &FeatureEntry) -> Option<Spectrogram> {
         _ => return None,
     };
 
-    let values = tensor_values(tensor, entry);
+    let values = stats::values(tensor, entry);
     let step = frames.div_ceil(SPECTROGRAM_COLUMNS).max(1);
     let shown: Vec<usize> = (0..frames).step_by(step).collect();
 

@@ -2,25 +2,43 @@
 
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
-use wavemill_schemas::manifest::{FeatureEntry, Partial, Scale};
+use wavemill_schemas::manifest::{FeatureEntry, Partial, Scale, Stats};
 use wavemill_schemas::recipe::Dtype;
 
-use super::rows::Tensor;
+use super::Tensor;
 
-/// How a tensor's bytes are to be read for the sums.
+/// How a tensor's bytes are read for the sums.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bands {
+pub(crate) struct Bands {
     /// Stored type.
-    pub dtype: Dtype,
+    dtype: Dtype,
     /// Of stored integers.
-    pub scale: Option<Scale>,
-    /// Which values are of one band.
-    pub axis: BandAxis,
+    scale: Option<Scale>,
+    /// Which values belong to one band.
+    axis: BandAxis,
+}
+
+impl Bands {
+    /// Returns how the tensors of `feature` are read.
+    #[must_use]
+    pub(crate) fn of_feature(feature: &FeatureEntry) -> Self {
+        let first = feature.dim_names.first().map(String::as_str);
+        Self {
+            dtype: stored_type(feature),
+            scale: feature.scale,
+            axis: match first {
+                Some("frame") => BandAxis::Columns,
+                Some("statistic") => BandAxis::Values,
+                // Mel bands, bins, coefficients, and the channels of a picture.
+                _ => BandAxis::Rows,
+            },
+        }
+    }
 }
 
 /// Which values of a tensor are of one band.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum BandAxis {
+enum BandAxis {
     /// A band is a row, of whatever dimensions: a channel of a picture is one, too.
     Rows,
     /// A band is a column of two dimensions.
@@ -30,7 +48,7 @@ pub(super) enum BandAxis {
 }
 
 /// Adds one tensor to the sums of its row group. `values` is scratch.
-pub(super) fn add(partial: &mut Partial, tensor: &Tensor, bands: Bands, values: &mut Vec<f32>) {
+pub(crate) fn add(partial: &mut Partial, tensor: &Tensor, bands: Bands, values: &mut Vec<f32>) {
     unpack(&tensor.bytes, bands.dtype, bands.scale, values);
 
     // `max`, because chunks of 0 are a panic.
@@ -124,20 +142,63 @@ fn unpack(bytes: &[u8], dtype: Dtype, scale: Option<Scale>, values: &mut Vec<f32
 /// A tensor's values, read back from its bytes.
 #[must_use]
 pub(crate) fn values(tensor: &Tensor, feature: &FeatureEntry) -> Vec<f32> {
-    let dtype = match feature.dtype.as_str() {
+    let mut values = Vec::new();
+    unpack(
+        &tensor.bytes,
+        stored_type(feature),
+        feature.scale,
+        &mut values,
+    );
+    values
+}
+
+fn stored_type(feature: &FeatureEntry) -> Dtype {
+    match feature.dtype.as_str() {
         "f16" => Dtype::F16,
         "u8" => Dtype::U8,
         _ => Dtype::F32,
-    };
-    let mut values = Vec::new();
-    unpack(&tensor.bytes, dtype, feature.scale, &mut values);
-    values
+    }
+}
+
+/// Returns mean and standard deviation from the sums of row groups in file order; `None` without values.
+#[must_use]
+pub(crate) fn finish<'a>(partials: impl IntoIterator<Item = &'a Partial>) -> Option<Stats> {
+    let mut total = Partial::default();
+    // The bits of a sum depend on the order.
+    for partial in partials {
+        total
+            .sum
+            .resize(total.sum.len().max(partial.sum.len()), 0.0);
+        total.sum_squares.resize(total.sum.len(), 0.0);
+        let bands = partial.sum.iter().zip(&partial.sum_squares);
+        for (band, (sum, squares)) in bands.enumerate() {
+            total.sum[band] += sum;
+            total.sum_squares[band] += squares;
+        }
+        total.values += partial.values;
+    }
+    if total.values == 0 {
+        return None;
+    }
+
+    let n = total.values as f64;
+    let mean: Vec<f64> = total.sum.iter().map(|s| s / n).collect();
+    // The mean of the squares less the square of the mean: sums are enough, and no file is read again.
+    let variance = mean
+        .iter()
+        .zip(&total.sum_squares)
+        .map(|(mean, squares)| squares / n - mean * mean);
+    // Rounding can make the variance of a constant band negative.
+    Some(Stats {
+        std: variance.map(|v| v.max(0.0).sqrt()).collect(),
+        mean,
+        values: total.values,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::finish_stats;
 
     fn bytes(values: &[f32]) -> Vec<u8> {
         values
@@ -186,7 +247,7 @@ mod tests {
             &mut scratch,
         );
         assert_eq!(partials[0], partials[1]);
-        let stats = finish_stats(&partials).expect("there are values");
+        let stats = finish(&partials).expect("there are values");
         let mean = (0..columns).map(|f| f64::from(value(1, f))).sum::<f64>() / columns as f64;
         assert!((stats.mean[1] - mean).abs() < 1e-12);
         assert_eq!(stats.values, 2 * columns as u64);
@@ -218,5 +279,10 @@ mod tests {
         assert_eq!(statistics.sum[5], 5.0);
         assert_eq!(statistics.sum_squares[5], 25.0);
         assert_eq!(statistics.values, 1);
+    }
+
+    #[test]
+    fn no_values_give_no_statistics() {
+        assert_eq!(finish(&[]), None);
     }
 }
