@@ -21,15 +21,18 @@ pub mod store;
 pub mod tag;
 pub mod train;
 
+use std::any::TypeId;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use wavemill_schemas::exit::is_no_space;
+use wavemill_schemas::local_path::require_local;
 
 use crate::panics;
 
@@ -108,7 +111,9 @@ pub fn main() -> u8 {
     }
 
     // Ends the process by itself where help is asked for (0) or the line is wrong (2).
-    let Cli { command, output } = Cli::parse();
+    let matches = with_local_paths(Cli::command()).get_matches();
+    let Cli { command, output } =
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     output.set();
 
     let ended = panics::caught(|| run(command)).unwrap_or_else(|panic| Err(panic.into()));
@@ -122,6 +127,17 @@ pub fn main() -> u8 {
             exit::code(&error)
         }
     }
+}
+
+/// Makes every option of `command` that takes a path refuse addresses such as `s3://bucket/store`.
+fn with_local_paths(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        if arg.get_value_parser().type_id() != TypeId::of::<PathBuf>() {
+            return arg;
+        }
+        arg.value_parser(PathBufValueParser::new().try_map(require_local))
+    });
+    command.mut_subcommands(with_local_paths)
 }
 
 /// What a signal finds a command at, in words; `None`: the command answers signals by itself.
