@@ -2,6 +2,7 @@
 //! `backend`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use wavemill_kernels::{Backend, Cpu, Level};
 
@@ -70,6 +71,8 @@ pub struct Settings {
     pub restart: bool,
     /// Follow links that leave the audio root.
     pub allow_outside: bool,
+    /// How long a run waits for the store's lock while another process holds it.
+    pub lock_wait: Duration,
 }
 
 impl Default for Settings {
@@ -87,6 +90,7 @@ impl Default for Settings {
             recompute: false,
             restart: false,
             allow_outside: false,
+            lock_wait: Duration::ZERO,
         }
     }
 }

@@ -19,6 +19,9 @@ use crate::run::RunError;
 use crate::sql::SqlError;
 use crate::store::StoreError;
 
+/// The exit code if another process holds the store's lock. 6 is the trainer's.
+const BUSY: u8 = 7;
+
 /// A problem with what the user typed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -192,7 +195,8 @@ fn store(error: &StoreError) -> u8 {
         StoreError::OtherPlan { .. }
         | StoreError::OtherEngine { .. }
         | StoreError::Raced { .. } => 4,
-        StoreError::Io { .. } | StoreError::Locked { .. } | StoreError::Json(_) => 1,
+        StoreError::Locked { .. } => BUSY,
+        StoreError::Io { .. } | StoreError::Json(_) => 1,
     }
 }
 

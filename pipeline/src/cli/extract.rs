@@ -13,6 +13,7 @@ use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::reject::Reason;
 use wavemill_schemas::text::{shown, shown_lines};
 
+use super::WaitArgs;
 use super::backend::BackendArgs;
 use super::exit::UsageError;
 use super::output::{self, OutputArgs};
@@ -34,7 +35,8 @@ Examples:
 
 A killed or interrupted run goes on with the same command. Run again on a complete store, it has nothing to do.
 
-Exit codes: 0 ok, 1 failed, 2 usage or recipe, 3 store damaged, 4 store of another plan, 5 no space or read-only, 130 interrupted.";
+Exit codes: 0 ok, 1 failed, 2 usage or recipe, 3 store damaged, 4 store of another plan, 5 no space or read-only, \
+7 another wavemill is writing the store, 130 interrupted.";
 
 /// Tracks that a line names: the whole list is in the JSON.
 const MERGES_SHOWN: usize = 3;
@@ -91,6 +93,9 @@ pub struct ExtractCommand {
     /// Follow links that leave the audio folder
     #[arg(long)]
     pub allow_outside: bool,
+    /// For a busy store.
+    #[command(flatten)]
+    pub wait: WaitArgs,
     /// Show the rows after every step and an estimate; write nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -192,6 +197,7 @@ impl ExtractCommand {
             recompute: self.recompute,
             restart: self.restart,
             allow_outside: self.allow_outside,
+            lock_wait: self.wait.duration(),
         })
     }
 

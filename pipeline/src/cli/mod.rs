@@ -26,6 +26,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::builder::{PathBufValueParser, TypedValueParser};
@@ -47,7 +48,7 @@ Examples:
       --format npy --out song.npy
 
 Exit codes: 0 ok, 1 failed, 2 usage or recipe, 3 store damaged, 4 store of another plan, 5 no space or read-only, \
-130 interrupted.";
+7 another wavemill is writing the store, 130 interrupted.";
 
 /// Of commands that read a store.
 const READER_EXIT_CODES: &str =
@@ -192,6 +193,20 @@ fn run(command: Command) -> Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "wavemill", &mut script);
             Ok(io::stdout().write_all(&script)?)
         }
+    }
+}
+
+/// How long a command waits for a store that another one writes.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct WaitArgs {
+    /// Wait up to SECONDS for another wavemill that writes the store
+    #[arg(long = "wait", value_name = "SECONDS", default_value_t = 0)]
+    pub seconds: u64,
+}
+
+impl WaitArgs {
+    const fn duration(self) -> Duration {
+        Duration::from_secs(self.seconds)
     }
 }
 

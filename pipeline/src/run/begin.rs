@@ -7,7 +7,8 @@ use super::RunError;
 use super::draft::{Draft, DraftInputs};
 use super::known::KnownInputs;
 use crate::changes::{DataChanges, State};
-use crate::store::{Decision, Lock, PlanRecord};
+use crate::course::Phase;
+use crate::store::{Decision, Lock, PlanRecord, StoreError};
 
 /// What is to be done with the store.
 pub(super) enum Start {
@@ -44,7 +45,7 @@ pub(super) fn begin<'j>(
     }
 
     fail_point!("run-before-lock");
-    let lock = store.lock()?;
+    let lock = take_lock(inputs)?;
     // Another run may have committed before the lock was ours. Then all that follows from the parent is decided anew.
     draft.renew(inputs, store.latest()?, known)?;
     let identity = match decide(inputs, draft, known)? {
@@ -71,6 +72,25 @@ pub(super) fn begin<'j>(
         plan_id,
         _lock: lock,
     }))
+}
+
+/// # Errors
+/// [`RunError::Stopped`] if the run was stopped while it waited; those of [`Store::lock`](crate::store::Store::lock).
+fn take_lock(inputs: &DraftInputs<'_, '_>) -> Result<Lock, RunError> {
+    let DraftInputs {
+        store,
+        settings,
+        course,
+        ..
+    } = *inputs;
+    course.enter(Phase::Waiting, 0);
+    let locked = store.lock(settings.lock_wait, || course.is_stopped());
+    match locked {
+        Err(StoreError::Locked { .. }) if course.is_stopped() => Err(RunError::Stopped {
+            phase: Phase::Waiting,
+        }),
+        other => Ok(other?),
+    }
 }
 
 fn decide(
