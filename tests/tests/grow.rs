@@ -8,7 +8,9 @@ use std::path::Path;
 use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
-use crate::support::{finish, manifest, run, same, sql_number, start, to_old_format, wavemill};
+use crate::support::{
+    finish, manifest, run, same, sql_number, start, to_old_format, versions, wavemill,
+};
 use crate::table::{Table, key};
 
 /// Holds a run before it takes the lock, longer than another run takes.
@@ -57,6 +59,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test(
             "grow::damaged_sides_are_not_drawn_anew_by_themselves",
             damaged_sides_are_not_drawn_anew_by_themselves,
+        ),
+        Trial::test(
+            "grow::a_folder_that_vanished_is_refused",
+            a_folder_that_vanished_is_refused,
         ),
     ]
 }
@@ -431,5 +437,39 @@ fn damaged_sides_are_not_drawn_anew_by_themselves() -> Result<(), Failed> {
         .says(&["sides.parquet", "--resplit"])?;
     run(&mut table.extract(&["--new-version", "--resplit"])?).exits(0)?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
+    Ok(())
+}
+
+/// The disk of 27 files of 40 is not mounted.
+fn a_folder_that_vanished_is_refused() -> Result<(), Failed> {
+    let table = Table::new("vanished", 40);
+    let store = table.store();
+    let inputs = table.written()?;
+    run(&mut inputs.extract(&store)).exits(0)?;
+    for track in 13..40 {
+        fs::remove_file(inputs.clip(&key(track)))?;
+    }
+
+    let next = |words: &[&str]| run(inputs.extract(&store).arg("--new-version").args(words));
+    next(&[]).exits(4)?.says(&[
+        "27 of the 40 clips",
+        "(a/013.wav, a/014.wav, a/015.wav, …)",
+        "--max-shrink 0.1 ",
+        "--max-shrink 0.68",
+    ])?;
+    // A limit hides none of them.
+    next(&["--limit", "5", "--max-shrink", "0.67"]).exits(4)?;
+    same("versions", versions(&store).len(), 1)?;
+
+    let preview: Value = serde_json::from_str(&next(&["--dry-run", "--json"]).out)?;
+    same("count", preview["vanished"]["count"].as_u64(), Some(27))?;
+    same("of", preview["vanished"]["of"].as_u64(), Some(40))?;
+    let outcome = preview["outcome"].as_str().unwrap_or_default();
+    same(outcome, outcome.starts_with("refused: 27 of the 40"), true)?;
+
+    next(&["--max-shrink", "0.68"]).exits(0)?;
+    same("clips", manifest(&store, 2)?.counts.clips_written, 13)?;
+    // Against that version nothing is gone.
+    run(&mut inputs.extract(&store)).exits(0)?;
     Ok(())
 }

@@ -178,6 +178,8 @@ pub struct Catalog {
     pub rows_read: u64,
     /// One per cleaning step, in order: `subset` where the recipe has one, the recipe's, `audio` where it is required.
     pub steps: Vec<StepCount>,
+    /// Keys of the rows that were dropped because their clip has no file.
+    pub absent: Vec<String>,
     /// `bad_row` and `bad_encoding` of the main metadata file, by line: rows read = kept + dropped + these.
     pub rejects: Vec<Reject>,
     /// The same of `genres.csv`: outside that sum.
@@ -244,8 +246,9 @@ pub fn clean(
 
     let mut cleaner = Cleaner::new(&engine, fma_metadata, settings.threads, loaded.rows);
     cleaner.run(&recipe.catalog)?;
+    let mut absent = Vec::new();
     if recipe.catalog.require_audio {
-        require_audio(&mut cleaner, audio, &mut warnings)?;
+        absent = require_audio(&mut cleaner, audio, &mut warnings)?;
     }
     laps.end("clean");
     load::stop_here(course)?;
@@ -266,6 +269,7 @@ pub fn clean(
         tables,
         rows_read: loaded.rows_read,
         steps: cleaner.steps,
+        absent,
         rejects: loaded.rejects,
         further_rejects: loaded.further_rejects,
         warnings,
@@ -513,12 +517,13 @@ fn with_causes(error: &CatalogError) -> String {
     texts.join(": ")
 }
 
-/// Step `audio`, and a warning where most rows have no file: the wrong folder, more often than not.
+/// Step `audio`, and a warning where most rows have no file: the wrong folder, more often than not. Returns the keys of
+/// the rows that it dropped.
 fn require_audio(
     cleaner: &mut Cleaner<'_>,
     audio: &AudioIndex,
     warnings: &mut Vec<String>,
-) -> Result<(), CatalogError> {
+) -> Result<Vec<String>, CatalogError> {
     let keys =
         steps::clip_keys(&cleaner.rows).map_err(|problem| CatalogError::ClipKey { problem })?;
     let dropped = cleaner.keep_with_audio(&keys, audio)?;
@@ -528,7 +533,11 @@ fn require_audio(
             keys.len()
         ));
     }
-    Ok(())
+    let absent = keys
+        .iter()
+        .flatten()
+        .filter(|key| !audio.contains_key(*key));
+    Ok(absent.map(str::to_owned).collect())
 }
 
 fn load(

@@ -146,6 +146,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         RunError::Catalog(error) => Some(catalog(error)),
         RunError::Extract(error) => extract(error),
         RunError::Source(_) | RunError::NoRows { .. } => Some(2),
+        RunError::Shrunk { .. } => Some(4),
         RunError::Space(_) => Some(NO_SPACE),
         RunError::Stopped { .. } => Some(130),
         _ => None,

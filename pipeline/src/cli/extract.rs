@@ -20,7 +20,7 @@ use super::output::{self, OutputArgs};
 use super::progress::accompanied;
 use crate::catalog::Duplicates;
 use crate::run::{self, FileReuse, Job, Preview, Report, RunMonitor, SideChanges};
-use crate::settings::{MEMORY_LIMIT_BYTES_MIN, Settings, THREADS_MAX};
+use crate::settings::{MAX_SHRINK, MEMORY_LIMIT_BYTES_MIN, Settings, THREADS_MAX};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -72,6 +72,10 @@ pub struct ExtractCommand {
     /// More rejects than this part of the clips: nothing is committed [default: 0.05, and 1 under 20 clips]
     #[arg(long, value_name = "F")]
     pub max_reject_fraction: Option<f64>,
+    /// If files of more than this part of the last version's clips are not found, as of a folder that is not mounted:
+    /// write nothing
+    #[arg(long, value_name = "F", default_value_t = MAX_SHRINK)]
+    pub max_shrink: f64,
     /// Instruction set [default: the best of this machine]; part of the engine, so of the promise of equal bytes
     #[arg(long, value_name = "LEVEL", value_parser = ["x86-64-v3", "scalar"])]
     pub isa: Option<String>,
@@ -189,6 +193,7 @@ impl ExtractCommand {
             threads: self.threads.unwrap_or(default.threads),
             memory_limit_bytes: self.memory_limit as u64,
             max_reject_fraction: self.max_reject_fraction,
+            max_shrink: self.max_shrink,
             limit: self.limit,
             level,
             backend: self.backend.open(level, recipe)?,
@@ -219,6 +224,9 @@ impl ExtractCommand {
             .is_some_and(|fraction| !(0.0..=1.0).contains(&fraction))
         {
             return Err(UsageError("--max-reject-fraction: from 0 to 1".to_owned()));
+        }
+        if !(0.0..=1.0).contains(&self.max_shrink) {
+            return Err(UsageError("--max-shrink: from 0 to 1".to_owned()));
         }
         if (self.memory_limit as u64) < MEMORY_LIMIT_BYTES_MIN {
             let least = MEMORY_LIMIT_BYTES_MIN >> 20;

@@ -6,6 +6,7 @@ use wavemill_schemas::manifest::{Identity, Manifest};
 use super::RunError;
 use super::draft::{Draft, DraftInputs};
 use super::known::KnownInputs;
+use super::shrink;
 use crate::changes::{DataChanges, State};
 use crate::course::Phase;
 use crate::store::{Decision, Lock, PlanRecord, StoreError};
@@ -54,6 +55,10 @@ pub(super) fn begin<'j>(
         }
         Decision::Go { identity } => identity,
     };
+
+    if let Some(vanished) = shrink::vanished(inputs, draft)? {
+        vanished.require_at_most(inputs.settings.max_shrink)?;
+    }
 
     // Refusals come before the plan's first file. Its record comes before its first shard, so that a run with another
     // engine finds out whose work lies here.

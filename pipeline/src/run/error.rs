@@ -41,6 +41,24 @@ pub enum RunError {
         /// The step that dropped the last one, in words.
         step: String,
     },
+    /// Clips of the version before have no file any more.
+    #[error(
+        "{count} of the {of} clips of the version before have no file any more ({examples}), more than --max-shrink \
+         {fraction_max} of them: is a folder missing or not mounted? If they are gone on purpose, give --max-shrink \
+         {remedy}"
+    )]
+    Shrunk {
+        /// How many clips.
+        count: usize,
+        /// Clips of that version that had a file.
+        of: usize,
+        /// The first ones, in words.
+        examples: String,
+        /// The limit.
+        fraction_max: f64,
+        /// The least limit that permits it.
+        remedy: f64,
+    },
     /// Rows + rejects ≠ inputs: a fault of wavemill.
     #[error("accounting fails: {what}; nothing was committed; please report this")]
     Accounting {

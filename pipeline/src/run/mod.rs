@@ -14,6 +14,7 @@ mod record;
 mod renames;
 mod report;
 mod reuse;
+mod shrink;
 mod space;
 mod tables;
 mod take;
@@ -31,6 +32,7 @@ pub use self::error::RunError;
 pub use self::moves::{MoveCount, SideChanges};
 pub use self::preview::{Preview, preview};
 pub use self::report::{FileReuse, Report};
+pub use self::shrink::VanishedClips;
 pub use self::space::free_bytes;
 
 use self::account::ManifestParts;

@@ -13,6 +13,7 @@ use super::input::Input;
 use super::known::KnownInputs;
 use super::moves::SideChanges;
 use super::plan::Plan;
+use super::shrink::{self, VanishedClips};
 use super::{Job, RunError};
 use crate::catalog::{Duplicates, StepCount};
 use crate::changes::{DataChanges, EXAMPLES, State};
@@ -61,6 +62,8 @@ pub struct Preview {
     pub duplicates: Option<Duplicates>,
     /// How sides differ from those of the latest version, where there is one.
     pub sides: Option<SideChanges>,
+    /// Clips of the latest version whose files are not found, where there is one.
+    pub vanished: Option<VanishedClips>,
     /// How the tracks differ from those of the latest version, where there is one: counts, and the first of each kind.
     pub(crate) changes: Option<DataChanges>,
     /// How much of it a run would have to do; `None` where it would do nothing, or be refused.
@@ -88,7 +91,8 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
     };
 
     let mut draft = inputs.draft(store.latest()?, &mut known)?;
-    let (outcome, plan_id) = outcome(&inputs, &draft)?;
+    let vanished = shrink::vanished(&inputs, &draft)?;
+    let (outcome, plan_id) = outcome(&inputs, &draft, vanished.as_ref())?;
     let sides = SideChanges::or_warning(&store, &mut draft);
     let work = match &plan_id {
         Some(plan_id) => Some(forecast(&inputs, &draft, plan_id, &mut known)?),
@@ -131,6 +135,7 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
         steps: catalog.steps,
         duplicates: catalog.duplicates,
         sides,
+        vanished,
         changes,
         work,
         warnings: catalog.warnings,
@@ -172,6 +177,7 @@ fn changes(
 fn outcome(
     inputs: &DraftInputs<'_, '_>,
     draft: &Draft<'_>,
+    vanished: Option<&VanishedClips>,
 ) -> Result<(String, Option<String>), RunError> {
     match decide(inputs, draft) {
         Ok(Decision::NothingToDo(version, _)) => {
@@ -179,6 +185,12 @@ fn outcome(
             Ok((words, None))
         }
         Ok(Decision::Go { identity }) => {
+            let permitted = vanished.map_or(Ok(()), |vanished| {
+                vanished.require_at_most(inputs.settings.max_shrink)
+            });
+            if let Err(refusal) = permitted {
+                return Ok((format!("refused: {refusal}"), None));
+            }
             let words = format!("version {} is to be made", draft.version());
             Ok((words, Some(identity.plan_id()?)))
         }
