@@ -461,7 +461,7 @@ fn a_folder_that_vanished_is_refused() -> Result<(), Failed> {
     next(&["--limit", "5", "--max-shrink", "0.67"]).exits(4)?;
     same("versions", versions(&store).len(), 1)?;
 
-    let preview: Value = serde_json::from_str(&next(&["--dry-run", "--json"]).out)?;
+    let preview: Value = serde_json::from_str(&next(&["--dry-run", "--json"]).exits(4)?.out)?;
     same("count", preview["vanished"]["count"].as_u64(), Some(27))?;
     same("of", preview["vanished"]["of"].as_u64(), Some(40))?;
     let outcome = preview["outcome"].as_str().unwrap_or_default();

@@ -22,6 +22,9 @@ use crate::store::StoreError;
 /// The exit code if another process holds the store's lock. 6 is the trainer's.
 const BUSY: u8 = 7;
 
+/// The exit code of a preview of a run that has nothing to do.
+pub const NOTHING_TO_DO: u8 = 8;
+
 /// A problem with what the user typed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

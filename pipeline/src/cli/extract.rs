@@ -15,7 +15,7 @@ use wavemill_schemas::text::{shown, shown_lines};
 
 use super::WaitArgs;
 use super::backend::BackendArgs;
-use super::exit::UsageError;
+use super::exit::{NOTHING_TO_DO, UsageError};
 use super::output::{self, OutputArgs};
 use super::progress::accompanied;
 use crate::catalog::Duplicates;
@@ -35,8 +35,8 @@ Examples:
 
 A killed or interrupted run goes on with the same command. Run again on a complete store, it has nothing to do.
 
-Exit codes: 0 ok, 1 failed, 2 usage or recipe, 3 store damaged, 4 store of another plan, 5 no space or read-only, \
-7 another wavemill is writing the store, 130 interrupted.";
+Exit codes: 0 ok (with --dry-run: there is work to do), 1 failed, 2 usage or recipe, 3 store damaged, 4 store of another plan, 5 no space or read-only, \
+7 another wavemill is writing the store, 8 nothing to do (only with --dry-run), 130 interrupted.";
 
 /// Tracks that a line names: the whole list is in the JSON.
 const MERGES_SHOWN: usize = 3;
@@ -100,7 +100,7 @@ pub struct ExtractCommand {
     /// For a busy store.
     #[command(flatten)]
     pub wait: WaitArgs,
-    /// Show the rows after every step and an estimate; write nothing
+    /// Show the rows after every step, an estimate, and what the run would end with; write nothing
     #[arg(long)]
     pub dry_run: bool,
     /// The report as JSON on stdout
@@ -109,11 +109,11 @@ pub struct ExtractCommand {
 }
 
 impl ExtractCommand {
-    /// Runs the extraction.
+    /// Runs the extraction and returns the exit code.
     ///
     /// # Errors
-    /// [`crate::run::RunError`], a recipe's error, or wrong usage.
-    pub fn run(&self) -> Result<()> {
+    /// [`crate::run::RunError`], a recipe's error, or wrong usage; with `--dry-run` also what a run would be refused for.
+    pub fn run(&self) -> Result<u8> {
         // Else the heaps of the threads keep what clips gave back.
         wavemill_kernels::return_large_blocks();
         let job = self.job()?;
@@ -150,7 +150,7 @@ impl ExtractCommand {
             let summary = summary(&report, start.elapsed(), OutputArgs::get().verbose);
             output::report(&shown_lines(&summary));
         }
-        Ok(())
+        Ok(0)
     }
 
     /// What [`ExtractCommand::run`] would do; nothing is written.
@@ -235,7 +235,8 @@ impl ExtractCommand {
         Ok(())
     }
 
-    fn preview(&self, mut preview: Preview, warnings: Vec<String>) -> Result<()> {
+    /// Shows `preview`, and returns the exit code.
+    fn preview(&self, mut preview: Preview, warnings: Vec<String>) -> Result<u8> {
         let of_sides = preview.sides.as_ref().and_then(SideChanges::warning);
         let told = of_sides.into_iter().chain(warnings);
         let told: Vec<String> = told.collect();
@@ -243,10 +244,15 @@ impl ExtractCommand {
         if self.json {
             preview.warnings.splice(0..0, told);
             writeln!(stdout(), "{}", serde_json::to_string(&preview)?)?;
-            return Ok(());
+        } else {
+            write!(stdout(), "{}", shown_lines(&preview_words(&preview)))?;
         }
-        write!(stdout(), "{}", shown_lines(&preview_words(&preview)))?;
-        Ok(())
+
+        match preview.refusal {
+            Some(refusal) => Err(refusal.into()),
+            None if preview.nothing_to_do => Ok(NOTHING_TO_DO),
+            None => Ok(0),
+        }
     }
 }
 

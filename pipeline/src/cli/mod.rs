@@ -119,7 +119,7 @@ pub fn main() -> u8 {
 
     let ended = panics::caught(|| run(command)).unwrap_or_else(|panic| Err(panic.into()));
     match ended {
-        Ok(()) => 0,
+        Ok(code) => code,
         Err(error) if exit::is_broken_pipe(&error) => 0,
         // The other program has said why.
         Err(error) if error.is::<exit::ChildFailure>() => exit::code(&error),
@@ -165,13 +165,13 @@ const fn interrupted(command: &Command) -> Option<&'static str> {
     })
 }
 
-fn run(command: Command) -> Result<()> {
+fn run(command: Command) -> Result<u8> {
     if let Some(words) = interrupted(&command) {
         interrupt::at_once(words)?;
     }
 
-    match command {
-        Command::Extract(command) => command.run(),
+    let ran = match command {
+        Command::Extract(command) => return command.run(),
         Command::Sql(command) => command.run(),
         Command::Info(command) => command.run(),
         Command::Verify(command) => command.run(),
@@ -193,7 +193,8 @@ fn run(command: Command) -> Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "wavemill", &mut script);
             Ok(io::stdout().write_all(&script)?)
         }
-    }
+    };
+    ran.map(|()| 0)
 }
 
 /// How long a command waits for a store that another one writes.

@@ -98,7 +98,12 @@ fn take_lock(inputs: &DraftInputs<'_, '_>) -> Result<Lock, RunError> {
     }
 }
 
-fn decide(
+/// Compares a draft with the latest version, as [`Store::decide`](crate::store::Store::decide) does. Inputs of that version
+/// whose stamps differ are read again, and what they hold is added to `known`.
+///
+/// # Errors
+/// [`RunError::Store`] if the run is refused; those of reading inputs.
+pub(super) fn decide(
     inputs: &DraftInputs<'_, '_>,
     draft: &Draft<'_>,
     known: &mut KnownInputs,
@@ -116,7 +121,7 @@ fn decide(
 /// How the draft's tracks differ from those of a version, a sentence each. Nothing is read for it but the version's
 /// tables: of files that are not known, size alone tells. Where that fails there is nothing to tell, and the refusal says
 /// as much as it can without.
-pub(super) fn what_differs(
+fn what_differs(
     inputs: &DraftInputs<'_, '_>,
     draft: &Draft<'_>,
     manifest: &Manifest,
