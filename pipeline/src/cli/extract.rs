@@ -368,6 +368,12 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
             report.clips_decoded, report.rows_taken_over
         );
     }
+    if report.files_equal > 0 {
+        text += &format!(
+            "  {} written files and tables equal those of the version before, and are links to them\n",
+            report.files_equal
+        );
+    }
     if let Some(device) = &report.device {
         // Small batches and idle lanes say that decoding, and not the device, bounds the run.
         let clips_each = device.clips as f64 / device.batches.max(1) as f64;
@@ -455,6 +461,11 @@ fn growth_words(preview: &Preview) -> String {
         text += &format!(
             "files: {shards_reused} there already, {files_rewritten} to rewrite, {files_new} new; {} before compression\n",
             DecimalBytes(work.bytes_to_write)
+        );
+        text += &format!(
+            "tables: {} to write, {} in the version before; those that come out equal become links\n",
+            work.tables_to_write,
+            DecimalBytes(work.table_bytes_before)
         );
     }
     text

@@ -402,10 +402,15 @@ impl Run<'_> {
         // Once more over all shards: while clips are extracted, only a new reject is compared with the limit.
         account::check_rejects(&finished, self.limits)?;
 
+        let files_equal = match self.parent {
+            Some(parent) => self.store.link_equal(&parent.manifest, &manifest)?,
+            None => 0,
+        };
         self.store.commit(self.number, &manifest)?;
         let counters = &self.monitor.counters;
         let mut report = Report::committed(self.number, manifest, counters, file_reuse);
         report.warnings = warnings;
+        report.files_equal = files_equal;
         Ok(report)
     }
 

@@ -7,6 +7,7 @@ mod commit;
 mod compare;
 mod diff;
 pub(crate) mod durable;
+mod equal;
 mod gc;
 mod history;
 mod parent;

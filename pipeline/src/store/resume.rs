@@ -216,10 +216,8 @@ fn has_length(path: &Path, bytes: u64) -> bool {
 
 /// Links under a temporary name and renames: what a killed run may have left under the right one is replaced.
 fn link_file(from: &Path, to: &Path) -> io::Result<()> {
-    let folder = to.parent().unwrap_or(Path::new("."));
-    durable::make_folder(folder)?;
-    let name = to.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = folder.join(format!(".{name}.tmp"));
+    durable::make_folder(to.parent().unwrap_or(Path::new(".")))?;
+    let temporary = temporary_beside(to);
     // Of a killed run. A link is not made where the name is taken.
     let _ = fs::remove_file(&temporary);
 
@@ -229,10 +227,21 @@ fn link_file(from: &Path, to: &Path) -> io::Result<()> {
         File::open(&temporary)?.sync_all()?;
     }
 
-    fs::rename(&temporary, to)?;
+    replace_by(&temporary, to)
+}
+
+/// Returns the temporary name of a file, which the next run removes after a kill.
+pub(super) fn temporary_beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.tmp"))
+}
+
+/// Gives the file `temporary` the name `to`, durably.
+pub(super) fn replace_by(temporary: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(temporary, to)?;
     // Renaming one link of a file onto another does nothing and leaves both.
-    let _ = fs::remove_file(&temporary);
-    durable::sync_folder(folder)
+    let _ = fs::remove_file(temporary);
+    durable::sync_folder(to.parent().unwrap_or(Path::new(".")))
 }
 
 /// blake3 of a file, lower-case hex.
