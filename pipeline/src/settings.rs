@@ -70,6 +70,8 @@ pub struct Settings {
     pub new_version: bool,
     /// Draw all sides anew, and keep none of the version before.
     pub resplit: bool,
+    /// Number all classes anew, and keep no id of the version before.
+    pub renumber: bool,
     /// Compute every row: link no file and take no row over. No stored byte differs.
     pub recompute: bool,
     /// Drop an unfinished plan of another engine.
@@ -93,6 +95,7 @@ impl Default for Settings {
             backend: Arc::new(Cpu { level }),
             new_version: false,
             resplit: false,
+            renumber: false,
             recompute: false,
             restart: false,
             allow_outside: false,

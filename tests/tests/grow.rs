@@ -60,6 +60,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "grow::damaged_sides_are_not_drawn_anew_by_themselves",
             damaged_sides_are_not_drawn_anew_by_themselves,
         ),
+        Trial::test("grow::classes_keep_their_ids", classes_keep_their_ids),
         Trial::test(
             "grow::a_folder_that_vanished_is_refused",
             a_folder_that_vanished_is_refused,
@@ -471,5 +472,54 @@ fn a_folder_that_vanished_is_refused() -> Result<(), Failed> {
     same("clips", manifest(&store, 2)?.counts.clips_written, 13)?;
     // Against that version nothing is gone.
     run(&mut inputs.extract(&store)).exits(0)?;
+    Ok(())
+}
+
+/// A class before all others and one that goes: the ids of the others stay, until they are drawn anew.
+fn classes_keep_their_ids() -> Result<(), Failed> {
+    let mut table = Table::new("classes", 24);
+    let store = table.store();
+    run(&mut table.extract(&[])?).exits(0)?;
+    let classes = |version: u64| -> Result<String, Failed> {
+        Ok(manifest(&store, version)?.targets[0].classes.join(" "))
+    };
+    same("classes", classes(1)?.as_str(), "Folk Jazz Rock")?;
+
+    table.row(4).genre = "Blues";
+    let words = ["--new-version", "--dry-run"];
+    let preview = run(&mut table.extract(&words)?).exits(0)?;
+    let line = "changed: 1 class id added: genre Blues: 3\n";
+    same(&preview.out, preview.out.contains(line), true)?;
+    run(&mut table.extract(&words[..1])?).exits(0)?;
+    same("classes", classes(2)?.as_str(), "Folk Jazz Rock Blues")?;
+    let query = "SELECT count(*) FROM features_log_mel WHERE genre = 3 AND clip_key = 'a/004.wav'";
+    same("rows of the new class", sql_number(&store, query)?, 1)?;
+    let again = run(&mut table.extract(&[])?).exits(0)?;
+    same("said", again.err.contains("nothing to do"), true)?;
+    let diff = run(wavemill(["diff", "--store"]).arg(&store).args(["1", "2"])).exits(0)?;
+    let line = "1 class id added: genre Blues: 3\n";
+    same(&diff.out, diff.out.contains(line), true)?;
+
+    // Gone, its id is nobody else's.
+    for row in table.rows.values_mut() {
+        if row.genre == "Jazz" {
+            row.genre = "Rock";
+        }
+    }
+    let told = run(&mut table.extract(&["--new-version"])?).exits(0)?;
+    let words = "no row has the class Jazz any more";
+    same(&told.err, told.err.contains(words), true)?;
+    same("classes", classes(3)?.as_str(), "Folk Jazz Rock Blues")?;
+    run(&mut table.extract(&[])?).exits(0)?;
+
+    let refused = run(&mut table.extract(&["--renumber"])?).exits(4)?;
+    refused.says(&["--renumber gave other class ids", "genre Blues: 3 -> 0"])?;
+    run(&mut table.extract(&["--renumber", "--new-version"])?).exits(0)?;
+    same("classes", classes(4)?.as_str(), "Blues Folk Rock")?;
+    let again = run(&mut table.extract(&[])?).exits(0)?;
+    same("said", again.err.contains("nothing to do"), true)?;
+    for version in ["1", "2", "3", "4"] {
+        run(wavemill(["verify", "--version", version, "--store"]).arg(&store)).exits(0)?;
+    }
     Ok(())
 }

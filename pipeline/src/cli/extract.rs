@@ -88,6 +88,9 @@ pub struct ExtractCommand {
     /// Draw all sides anew, also those that the store's last version gave
     #[arg(long)]
     pub resplit: bool,
+    /// Number all classes anew in the order of their names, also those that have ids in the store's last version
+    #[arg(long)]
+    pub renumber: bool,
     /// Compute all rows, and take none over from the store's last version: the files are the same ones
     #[arg(long)]
     pub recompute: bool,
@@ -199,6 +202,7 @@ impl ExtractCommand {
             backend: self.backend.open(level, recipe)?,
             new_version: self.new_version,
             resplit: self.resplit,
+            renumber: self.renumber,
             recompute: self.recompute,
             restart: self.restart,
             allow_outside: self.allow_outside,

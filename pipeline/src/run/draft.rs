@@ -14,7 +14,7 @@ use super::plan::Plan;
 use super::renames::{self, Renames};
 use super::{Job, RunError};
 use crate::catalog::split::KeptSides;
-use crate::catalog::{Catalog, Laps};
+use crate::catalog::{Catalog, ClassLists, Laps};
 use crate::changes::State;
 use crate::course::{Course, Phase};
 use crate::parent::{self, ParentInput};
@@ -86,15 +86,21 @@ impl<'j> DraftInputs<'j, '_> {
         kept_sides: Option<&KeptSides>,
         kept_counts: &BTreeMap<String, u64>,
     ) -> Result<Draft<'j>, RunError> {
+        let parent = parent.into();
         let Self {
             job,
             settings,
             input,
             ..
         } = *self;
-        let mut catalog = input
-            .cleaned
-            .split(&job.recipe, &input.hashes, kept_sides)?;
+        let kept_classes = match &parent {
+            Some(parent) if !settings.renumber => parent::kept_classes(parent, &job.recipe),
+            _ => ClassLists::new(),
+        };
+        let mut catalog =
+            input
+                .cleaned
+                .split(&job.recipe, &input.hashes, kept_sides, &kept_classes)?;
 
         let mut laps = Laps::start();
         let plan = Plan::new(job, settings, input, &catalog, kept_counts)?;
@@ -102,7 +108,7 @@ impl<'j> DraftInputs<'j, '_> {
         catalog.wall_s.append(&mut laps.wall_s);
 
         Ok(Draft {
-            parent: parent.into(),
+            parent,
             renames: Renames::new(),
             catalog,
             plan,
@@ -185,6 +191,7 @@ impl<'j> Draft<'j> {
             inputs,
             self.plan.recipe,
             self.plan.features.entries(),
+            &self.catalog.classes,
         )
     }
 

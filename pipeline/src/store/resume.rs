@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use wavemill_schemas::manifest::{Engine, FileEntry, Identity, Manifest, Receipt};
+use wavemill_schemas::manifest::{Engine, FileEntry, Identity, Manifest, Receipt, TargetEntry};
 use wavemill_schemas::recipe::Recipe;
 
 use super::diff::recipe_changes;
@@ -41,6 +41,8 @@ pub(crate) struct VersionInputs<'a> {
     pub clips_absent: u64,
     /// Whether all sides are drawn anew.
     pub resplit: bool,
+    /// With classes.
+    pub targets: &'a [TargetEntry],
 }
 
 impl Store {
@@ -262,6 +264,7 @@ fn changes(
         engine,
         clips_absent,
         resplit,
+        targets,
     } = inputs;
     let was = &manifest.identity;
     let mut changed = Vec::new();
@@ -294,6 +297,9 @@ fn changes(
                 format!("rows without an audio file: {was_absent} -> {clips_absent}")
             }
             // Sides are columns of the rows, and which columns differ is not known.
+            _ if has_other_ids(&manifest.targets, targets) => {
+                "metadata changed, or --renumber gave other class ids".to_owned()
+            }
             _ if resplit => "metadata changed, or --resplit drew other sides".to_owned(),
             _ => "metadata changed".to_owned(),
         });
@@ -314,6 +320,14 @@ fn changes(
         ));
     }
     changed
+}
+
+/// Whether a class has another id than before.
+fn has_other_ids(before: &[TargetEntry], now: &[TargetEntry]) -> bool {
+    before.iter().zip(now).any(|(before, now)| {
+        let mut kept = before.classes.iter().zip(&now.classes);
+        kept.any(|(before, now)| before != now) || now.classes.len() < before.classes.len()
+    })
 }
 
 fn limit_words(limit: Option<u64>) -> String {
