@@ -9,7 +9,7 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    finish, manifest, run, same, sql_number, start, to_old_format, versions, wavemill,
+    finish, manifest, run, same, sql, sql_number, start, to_old_format, versions, wavemill,
 };
 use crate::table::{Table, key};
 
@@ -59,6 +59,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test(
             "grow::damaged_sides_are_not_drawn_anew_by_themselves",
             damaged_sides_are_not_drawn_anew_by_themselves,
+        ),
+        Trial::test("grow::sides_go_to_a_fresh_store", sides_go_to_a_fresh_store),
+        Trial::test(
+            "grow::wrong_sides_are_refused_by_line",
+            wrong_sides_are_refused_by_line,
         ),
         Trial::test("grow::classes_keep_their_ids", classes_keep_their_ids),
         Trial::test(
@@ -522,4 +527,98 @@ fn classes_keep_their_ids() -> Result<(), Failed> {
         run(wavemill(["verify", "--version", version, "--store"]).arg(&store)).exits(0)?;
     }
     Ok(())
+}
+
+/// The old store is lost but for its sides, as CSV or as the table itself.
+fn sides_go_to_a_fresh_store() -> Result<(), Failed> {
+    const SIDES: &str = "SELECT rule, \"group\", side FROM sides ORDER BY 1, 2";
+    let mut table = Table::new("sides", 24);
+    let store = table.store();
+    run(&mut table.extract(&[])?).exits(0)?;
+    for track in 24..60 {
+        table.add(track);
+    }
+    run(&mut table.extract(&["--new-version"])?).exits(0)?;
+    let wanted = sql(&store, SIDES)?;
+
+    let csv = store.with_file_name("sides.csv");
+    run(wavemill(["sql", "--format", "csv", "--store"])
+        .arg(&store)
+        .arg("--out")
+        .arg(&csv)
+        .arg("SELECT * FROM sides ORDER BY side"))
+    .exits(0)?;
+    let files = manifest(&store, 2)?.files;
+    let parquet = files.iter().find(|file| file.name() == "sides");
+    let parquet = store.join(&parquet.ok_or("no table")?.path);
+
+    let fresh = |name: &str, sides: &[&Path]| -> Result<_, Failed> {
+        let fresh = store.with_file_name(name);
+        let mut extract = table.written()?.extract(&fresh);
+        for file in sides {
+            extract.arg("--sides").arg(file);
+        }
+        run(&mut extract).exits(0)?;
+        Ok((sql(&fresh, SIDES)?, manifest(&fresh, 1)?))
+    };
+    let (drawn, without) = fresh("without", &[])?;
+    same("drawn anew, sides differ", drawn == wanted, false)?;
+    let (sides, by_csv) = fresh("by-csv", &[&csv])?;
+    same("sides", sides, wanted.clone())?;
+    let (sides, by_parquet) = fresh("by-parquet", &[&parquet])?;
+    same("sides", sides, wanted)?;
+    same("plan", &by_csv.plan_id, &by_parquet.plan_id)?;
+    same("named", by_csv.identity.sides.is_some(), true)?;
+    same("plan without", without.identity.sides, None)?;
+
+    // Kept by the store itself from now on.
+    let again = table.written()?.extract(&store.with_file_name("by-csv"));
+    let again = run(&mut { again }).exits(0)?;
+    same("said", again.err.contains("nothing to do"), true)?;
+    fs::write(&csv, "group,side\ntrack:a/000.wav,test\n")?;
+    let mut other = table.written()?.extract(&store.with_file_name("by-csv"));
+    run(other.arg("--sides").arg(&csv))
+        .exits(4)?
+        .says(&["--sides gives other sides"])
+}
+
+fn wrong_sides_are_refused_by_line() -> Result<(), Failed> {
+    let table = Table::new("wrong-sides", 6);
+    let store = table.store();
+    let file = store.with_file_name("sides.csv");
+    for (text, words) in [
+        (
+            "group,side\ntrack:a,training\ntrack:b,tset\n",
+            "line 3: `tset` is no side: correct it to training, ",
+        ),
+        (
+            "group,side\ntrack:a,test\ntrack:a,test\n",
+            "line 3: group `track:a` of the rule `artist` is there already, in line 2: ",
+        ),
+        (
+            "group,side\na.wav,test\n",
+            "line 2: `a.wav` is no group: its name begins with track:, ",
+        ),
+        (
+            "rule,group,side\nofficial,track:a,test\n",
+            "line 2: `official` is no rule that keeps sides: ",
+        ),
+        (
+            "clip_key,side\na,test\n",
+            "no column `group`: give the columns group and side",
+        ),
+        ("group,side\n", "no row in it"),
+        ("group,side\ntrack:a\n", "no CSV file"),
+        ("PAR1", "no Parquet file of sides"),
+    ] {
+        fs::write(&file, text)?;
+        let mut extract = table.extract(&["--sides"])?;
+        let refused = run(extract.arg(&file)).exits(2)?;
+        refused.says(&[file.to_str().unwrap_or_default(), words])?;
+    }
+    let mut extract = table.extract(&["--sides"])?;
+    run(extract.arg("nosuch.csv"))
+        .exits(2)?
+        .says(&["cannot read"])?;
+    same("a store", store.exists(), false)
 }

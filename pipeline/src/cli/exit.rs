@@ -148,7 +148,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         RunError::Feature(error) => Some(feature(error)),
         RunError::Catalog(error) => Some(catalog(error)),
         RunError::Extract(error) => extract(error),
-        RunError::Source(_) | RunError::NoRows { .. } => Some(2),
+        RunError::Source(_) | RunError::Sides(_) | RunError::NoRows { .. } => Some(2),
         RunError::Shrunk { .. } => Some(4),
         RunError::Space(_) => Some(NO_SPACE),
         RunError::Stopped { .. } => Some(130),

@@ -88,6 +88,10 @@ pub struct ExtractCommand {
     /// Draw all sides anew, also those that the store's last version gave
     #[arg(long)]
     pub resplit: bool,
+    /// Keep the sides of a CSV or Parquet file, in place of those of the store's last version: its columns are those of the
+    /// table `sides` of a store
+    #[arg(long, value_name = "FILE", conflicts_with = "resplit")]
+    pub sides: Option<PathBuf>,
     /// Number all classes anew in the order of their names, also those that have ids in the store's last version
     #[arg(long)]
     pub renumber: bool,
@@ -173,6 +177,7 @@ impl ExtractCommand {
             metadata: self.metadata.clone(),
             audio: self.audio.clone(),
             store: self.store.clone(),
+            sides: self.sides.clone(),
         })
     }
 

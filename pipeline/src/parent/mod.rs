@@ -6,6 +6,7 @@ mod inputs;
 mod rejects;
 mod rows;
 mod sides;
+mod sides_file;
 mod table;
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,6 +15,7 @@ pub(crate) use self::inputs::{ParentInput, inputs};
 pub(crate) use self::rejects::rejects;
 pub(crate) use self::rows::{ClipRows, RowIndex, files_of, row_index};
 pub(crate) use self::sides::{has_sides, kept_sides};
+pub(crate) use self::sides_file::{GivenSides, SidesError, read_sides};
 pub(crate) use self::table::{read_table, text};
 
 use wavemill_schemas::recipe::Recipe;

@@ -63,7 +63,10 @@ impl<'j> DraftInputs<'j, '_> {
 
         // A version without a table of sides has drawn them all. Where the same rows are drawn in the same way, they are
         // that version's own, also of clips beyond `--limit`, of which its `tracks` say nothing.
-        if let Some(parent) = parent.as_ref().filter(|parent| !parent::has_sides(parent)) {
+        if let Some(parent) = parent
+            .as_ref()
+            .filter(|parent| !parent::has_sides(parent) && self.input.given_sides.is_none())
+        {
             let drawn = self.draft_with(parent.clone(), None, &kept_counts)?;
             if drawn.plan.identity.rows == parent.manifest.identity.rows {
                 return Ok(Draft { renames, ..drawn });
@@ -118,6 +121,9 @@ impl<'j> DraftInputs<'j, '_> {
 
 impl DraftInputs<'_, '_> {
     fn kept_sides(&self, parent: Option<&Parent>) -> Result<Option<KeptSides>, StoreError> {
+        if let Some(given) = &self.input.given_sides {
+            return Ok(Some(given.sides.clone()));
+        }
         match parent {
             Some(parent) if !self.settings.resplit => {
                 parent::kept_sides(self.store, parent, &self.job.recipe)

@@ -7,6 +7,7 @@ use crate::catalog::CatalogError;
 use crate::course::Phase;
 use crate::extract::ExtractError;
 use crate::features::FeatureError;
+use crate::parent::SidesError;
 use crate::shards::ShardError;
 use crate::source::SourceError;
 use crate::store::StoreError;
@@ -20,6 +21,9 @@ pub enum RunError {
     /// The metadata cannot be used.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The file of sides cannot be used.
+    #[error(transparent)]
+    Sides(#[from] SidesError),
     /// The recipe's features cannot be computed.
     #[error(transparent)]
     Feature(#[from] FeatureError),

@@ -65,6 +65,8 @@ pub struct Job {
     pub audio: PathBuf,
     /// Made if it is not there.
     pub store: PathBuf,
+    /// A file of sides, which are kept as if the version before had given them.
+    pub sides: Option<PathBuf>,
 }
 
 /// How a caller watches a run, and stops it.

@@ -155,6 +155,7 @@ fn identity(
         inputs: canonical::id(&inputs)?,
         engine: canonical::id(engine)?,
         limit,
+        sides: input.given_sides.as_ref().map(|given| given.id.clone()),
         parent: None,
     })
 }

@@ -98,6 +98,7 @@ impl TestStore {
                 inputs: String::new(),
                 engine: String::new(),
                 limit: None,
+                sides: None,
                 parent: None,
             },
             engine: Engine {

@@ -279,6 +279,11 @@ fn changes(
         changed.push(format!("--limit {from} -> {to}"));
     }
 
+    // Without the option sides are those of the version before.
+    if identity.sides.is_some() && was.sides != identity.sides {
+        changed.push("--sides gives other sides than the version was made with".to_owned());
+    }
+
     // Another recipe may well clean otherwise.
     let is_other_data = was.rows != identity.rows || was.inputs != identity.inputs;
     let differs = if is_other_data && was.recipe == identity.recipe && was.limit == identity.limit {
