@@ -565,6 +565,7 @@ impl Fixture {
                 inputs: hash(),
                 engine: name(),
                 limit: None,
+                sides: None,
                 parent: None,
             },
             engine: Engine {

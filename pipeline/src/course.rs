@@ -24,6 +24,8 @@ pub enum Phase {
     Hashing,
     /// Sides, shards, and what the store has already; nothing is counted.
     Planning,
+    /// Another process that writes the store; nothing is counted.
+    Waiting,
     /// Tables of the metadata on their way to the store; nothing is counted.
     Tables,
     /// Clips; they have counters of their own.
@@ -38,12 +40,13 @@ pub enum Phase {
 
 impl Phase {
     // In the order of the declaration: `Course::phase` finds a phase by its number.
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Listing,
         Self::Metadata,
         Self::Cleaning,
         Self::Hashing,
         Self::Planning,
+        Self::Waiting,
         Self::Tables,
         Self::Clips,
         Self::Commit,
@@ -60,6 +63,7 @@ impl Phase {
             Self::Cleaning => "cleaning",
             Self::Hashing => "hashing",
             Self::Planning => "planning",
+            Self::Waiting => "waiting",
             Self::Tables => "tables",
             Self::Clips => "clips",
             Self::Commit => "commit",
@@ -76,7 +80,7 @@ impl Phase {
             Self::Cleaning => Some("steps"),
             Self::Hashing | Self::Clips => Some("clips"),
             Self::Exporting => Some("rows"),
-            Self::Listing | Self::Planning | Self::Tables | Self::Commit => None,
+            Self::Listing | Self::Planning | Self::Waiting | Self::Tables | Self::Commit => None,
         }
     }
 
@@ -105,6 +109,7 @@ impl fmt::Display for Phase {
             Self::Cleaning => "cleaning the metadata",
             Self::Hashing => "comparing audio files",
             Self::Planning => "planning",
+            Self::Waiting => "waiting for another wavemill that writes the store",
             Self::Tables => "writing tables",
             Self::Clips => "extracting",
             Self::Commit => "committing",

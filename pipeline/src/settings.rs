@@ -2,6 +2,7 @@
 //! `backend`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use wavemill_kernels::{Backend, Cpu, Level};
 
@@ -36,6 +37,9 @@ pub const MAX_REJECT_FRACTION: f64 = 0.05;
 /// … and when fewer clips than this are planned, where one bad clip would already be too many.
 pub const FEW_CLIPS: u64 = 20;
 
+/// `--max-shrink` when it is not given: an archive loses a track now and then, and not a tenth of them.
+pub const MAX_SHRINK: f64 = 0.1;
+
 /// `--memory-limit` when it is not given.
 pub const MEMORY_LIMIT_BYTES: u64 = 4 << 30;
 
@@ -54,6 +58,8 @@ pub struct Settings {
     pub memory_limit_bytes: u64,
     /// More rejects than this part of the planned clips: nothing is committed.
     pub max_reject_fraction: Option<f64>,
+    /// Nothing is written if files of more than this part of the parent's clips are not found.
+    pub max_shrink: f64,
     /// Keep the first N clips by hash order.
     pub limit: Option<u64>,
     /// Instruction set of the kernels; part of the engine's name.
@@ -64,12 +70,16 @@ pub struct Settings {
     pub new_version: bool,
     /// Draw all sides anew, and keep none of the version before.
     pub resplit: bool,
+    /// Number all classes anew, and keep no id of the version before.
+    pub renumber: bool,
     /// Compute every row: link no file and take no row over. No stored byte differs.
     pub recompute: bool,
     /// Drop an unfinished plan of another engine.
     pub restart: bool,
     /// Follow links that leave the audio root.
     pub allow_outside: bool,
+    /// How long a run waits for the store's lock while another process holds it.
+    pub lock_wait: Duration,
 }
 
 impl Default for Settings {
@@ -79,14 +89,17 @@ impl Default for Settings {
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             memory_limit_bytes: MEMORY_LIMIT_BYTES,
             max_reject_fraction: None,
+            max_shrink: MAX_SHRINK,
             limit: None,
             level,
             backend: Arc::new(Cpu { level }),
             new_version: false,
             resplit: false,
+            renumber: false,
             recompute: false,
             restart: false,
             allow_outside: false,
+            lock_wait: Duration::ZERO,
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod config;
 mod exact;
 pub mod exit;
 pub mod experiment;
+pub mod local_path;
 pub mod manifest;
 pub mod recipe;
 pub mod reject;

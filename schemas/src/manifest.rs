@@ -226,6 +226,10 @@ pub struct Identity {
     pub engine: String,
     /// `--limit`.
     pub limit: Option<u64>,
+    /// The content of `--sides`. Without it the field is absent, so that plans made before there was such an option keep
+    /// their ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sides: Option<String>,
     /// The parent version's manifest, where there is one.
     pub parent: Option<String>,
 }

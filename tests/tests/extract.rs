@@ -15,6 +15,8 @@ use crate::support::{
     sql, sql_counts, sql_number, start, versions, wavemill, whole,
 };
 
+use crate::table::{Table, key};
+
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::test("extract::threads_change_no_byte", threads_change_no_byte),
@@ -67,6 +69,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test(
             "extract::dry_run_shows_steps_and_writes_nothing",
             dry_run_shows_steps_and_writes_nothing,
+        ),
+        Trial::test(
+            "extract::a_preview_ends_as_the_run_would",
+            a_preview_ends_as_the_run_would,
         ),
         Trial::test(
             "extract::copies_of_a_recording_share_a_side",
@@ -529,18 +535,18 @@ fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
     )?;
     same("the store exists", store.exists(), false)?;
 
-    let preview = |words: &[&str]| -> Result<Value, Failed> {
+    let preview = |words: &[&str], code: i32| -> Result<Value, Failed> {
         let json = run(inputs()
             .extract(whole())
             .args(["--dry-run", "--json"])
             .args(words))
-        .exits(0)?
+        .exits(code)?
         .out;
         Ok(serde_json::from_str(&json)?)
     };
-    let outcome = |words: &[&str]| {
+    let outcome = |words: &[&str], code: i32| {
         Ok::<_, Failed>(
-            preview(words)?["outcome"]
+            preview(words, code)?["outcome"]
                 .as_str()
                 .unwrap_or_default()
                 .to_owned(),
@@ -548,26 +554,93 @@ fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
     };
     same(
         "the same again",
-        outcome(&[])?.starts_with("nothing to do: version 1"),
+        outcome(&[], 8)?.starts_with("nothing to do: version 1"),
         true,
     )?;
     let other = ["--set", "features.log_mel.n_mels=48", "--new-version"];
     same(
         "another",
-        outcome(&other[..2])?.contains("--new-version"),
+        outcome(&other[..2], 4)?.contains("--new-version"),
         true,
     )?;
     same(
         "another, asked for",
-        outcome(&other)?,
+        outcome(&other, 0)?,
         "version 2 is to be made".to_owned(),
     )?;
-    let leaky = preview(&["--set", "split.rule=stratified"])?;
+    let leaky = preview(&["--set", "split.rule=stratified"], 4)?;
     same(
         "warnings",
         leaky["warnings"].to_string().contains("leaky"),
         true,
     )
+}
+
+/// Of a folder and of a zip, whose stamps are CRC-32s.
+fn a_preview_ends_as_the_run_would() -> Result<(), Failed> {
+    const ZIP: &str = "import shutil, sys; shutil.make_archive(sys.argv[1], 'zip', sys.argv[2])";
+    let mut table = Table::new("preview", 24);
+    let folder = table.written()?;
+    let archive = scratch("preview-zip").join("audio");
+    let zip = || {
+        let mut python = Command::new("python3");
+        run(python.args(["-c", ZIP]).arg(&archive).arg(&folder.audio)).exits(0)
+    };
+    zip()?;
+    let zipped = Inputs {
+        audio: archive.with_extension("zip"),
+        ..folder.clone()
+    };
+    let sources = [(&folder, table.store()), (&zipped, archive.join("store"))];
+    for (inputs, store) in &sources {
+        run(&mut inputs.extract(store)).exits(0)?;
+    }
+    let preview = |inputs: &Inputs, store: &Path, words: &[&str]| {
+        run(inputs.extract(store).arg("--dry-run").args(words))
+    };
+
+    // Touched, and not changed.
+    File::options()
+        .write(true)
+        .open(folder.clip(&key(3)))?
+        .set_modified(SystemTime::now() - Duration::from_secs(86_400))?;
+    zip()?;
+    for (inputs, store) in &sources {
+        let told = preview(inputs, store, &["--json"]).exits(8)?;
+        let told: Value = serde_json::from_str(&told.out)?;
+        same("nothing to do", told["nothing_to_do"].as_bool(), Some(true))?;
+    }
+
+    // Another content of the same size.
+    table.row(5).voice = 500;
+    table.written()?;
+    zip()?;
+    let filter = table.with_filter("genre = 'Polka'")?;
+    for (inputs, store) in &sources {
+        let refused = preview(inputs, store, &[]).exits(4)?;
+        let words = format!("audio of {} changed", key(5));
+        refused.says(&[&words, "--new-version"])?;
+        same(
+            "as the run",
+            refused.error()?,
+            run(&mut inputs.extract(store)).error()?,
+        )?;
+
+        let told = preview(inputs, store, &["--new-version", "--json"]).exits(0)?;
+        let told: Value = serde_json::from_str(&told.out)?;
+        same("decoded", told["work"]["clips_to_decode"].as_u64(), Some(1))?;
+
+        let emptied = Inputs {
+            recipe: filter.clone(),
+            ..(*inputs).clone()
+        };
+        let refused = preview(&emptied, store, &["--new-version"]).exits(2)?;
+        refused.says(&["no row is left"])?;
+        let line = "        0  after filter (-24)\n";
+        same(line, refused.out.contains(line), true)?;
+        same("versions", versions(store).len(), 1)?;
+    }
+    Ok(())
 }
 
 /// The data set has one recording twice. By this seed the rule alone parts the two; grouped, they stay together.

@@ -4,9 +4,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use wavemill_tests::{Failed, Trial};
 
+use crate::signals::{ends_soon, start_until};
 use crate::support::{
     Inputs, copy_folder, files_below, finish, inputs, kill, manifest, own_store, receipts, run,
     same, same_versions, scratch, sql, start, versions, wait_until, wavemill, whole,
@@ -46,6 +48,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             damaged_shard_of_an_unfinished_run,
         ),
         Trial::test("faults::two_runs_on_one_store", two_runs_on_one_store),
+        Trial::test("faults::a_run_waits_for_the_lock", a_run_waits_for_the_lock),
         Trial::test("faults::panic_on_one_clip", panic_on_one_clip),
     ];
     trials.extend(mounted);
@@ -340,11 +343,37 @@ fn two_runs_on_one_store() -> Result<(), Failed> {
             .env("FAILPOINTS", "run-before-commit=sleep(600000)"),
     );
     wait_until(&mut first, "its first shard", || receipts(&store) > 0)?;
-    let second = run(&mut inputs().extract(&store)).exits(1)?;
+    let second = run(&mut inputs().extract(&store)).exits(7)?;
     second.says(&[store.to_str().unwrap(), "another wavemill is writing"])?;
     // The lock goes with its process, however that ends.
     kill(first)?;
     works_now(&store)
+}
+
+fn a_run_waits_for_the_lock() -> Result<(), Failed> {
+    let store = scratch("waits").join("store");
+    let mut first = start(
+        inputs()
+            .extract(&store)
+            .env("FAILPOINTS", "run-before-commit=sleep(600000)"),
+    );
+    wait_until(&mut first, "its first shard", || receipts(&store) > 0)?;
+
+    let begun = Instant::now();
+    run(inputs().extract(&store).args(["--wait", "1"]))
+        .exits(7)?
+        .says(&["--wait"])?;
+    run(wavemill(["gc", "--keep", "1", "--wait", "1", "--store"]).arg(&store)).exits(7)?;
+    same("waited", begun.elapsed() >= Duration::from_secs(2), true)?;
+
+    let wait = ["--wait", "600"];
+    let stopped = start_until(inputs().extract(&store).args(wait), "waiting")?;
+    ends_soon(stopped, "TERM", "interrupted while waiting")?;
+
+    let waiting = start_until(inputs().extract(&store).args(wait), "waiting")?;
+    kill(first)?;
+    finish(waiting).exits(0)?;
+    same_versions(&store, whole())
 }
 
 /// The clip becomes a reject; all others are as ever, and nothing looks like a crash.

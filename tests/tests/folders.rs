@@ -19,11 +19,39 @@ pub(crate) fn trials() -> Vec<Trial> {
             "folders::a_list_of_other_names_is_refused",
             a_list_of_other_names_is_refused,
         ),
+        Trial::test(
+            "folders::a_folder_that_vanished_is_refused",
+            a_folder_that_vanished_is_refused,
+        ),
         real(
             "folders::gtzan_by_its_fault_filtered_list",
             gtzan_by_its_fault_filtered_list,
         ),
     ]
+}
+
+/// Without metadata the files are the rows; a renamed folder is there.
+fn a_folder_that_vanished_is_refused() -> Result<(), Failed> {
+    let folder = scratch("vanished-folder");
+    let store = folder.join("store");
+    let mut inputs = with_list(&folder, "clip_key,mood\n")?;
+    inputs.metadata = None;
+    let by_genre = ["--set", "targets.mood.column=genre", "--new-version"];
+    run(inputs.extract(&store).args(by_genre)).exits(0)?;
+
+    let rock = inputs.audio.join("rock");
+    fs::rename(&rock, folder.join("unmounted"))?;
+    run(inputs.extract(&store).args(by_genre))
+        .exits(4)?
+        .says(&[
+            "2 of the 4 clips",
+            "(rock/a.wav, rock/b.wav)",
+            "--max-shrink 0.5",
+        ])?;
+
+    fs::rename(folder.join("unmounted"), inputs.audio.join("metal"))?;
+    run(inputs.extract(&store).args(by_genre)).exits(0)?;
+    Ok(())
 }
 
 const BY_COLUMN: [&str; 4] = ["--set", "split.rule=column", "--set", "split.column=split"];

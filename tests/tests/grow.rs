@@ -8,7 +8,9 @@ use std::path::Path;
 use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
-use crate::support::{finish, manifest, run, same, sql_number, start, to_old_format, wavemill};
+use crate::support::{
+    finish, manifest, run, same, sql, sql_number, start, to_old_format, versions, wavemill,
+};
 use crate::table::{Table, key};
 
 /// Holds a run before it takes the lock, longer than another run takes.
@@ -57,6 +59,16 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test(
             "grow::damaged_sides_are_not_drawn_anew_by_themselves",
             damaged_sides_are_not_drawn_anew_by_themselves,
+        ),
+        Trial::test("grow::sides_go_to_a_fresh_store", sides_go_to_a_fresh_store),
+        Trial::test(
+            "grow::wrong_sides_are_refused_by_line",
+            wrong_sides_are_refused_by_line,
+        ),
+        Trial::test("grow::classes_keep_their_ids", classes_keep_their_ids),
+        Trial::test(
+            "grow::a_folder_that_vanished_is_refused",
+            a_folder_that_vanished_is_refused,
         ),
     ]
 }
@@ -432,4 +444,181 @@ fn damaged_sides_are_not_drawn_anew_by_themselves() -> Result<(), Failed> {
     run(&mut table.extract(&["--new-version", "--resplit"])?).exits(0)?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
     Ok(())
+}
+
+/// The disk of 27 files of 40 is not mounted.
+fn a_folder_that_vanished_is_refused() -> Result<(), Failed> {
+    let table = Table::new("vanished", 40);
+    let store = table.store();
+    let inputs = table.written()?;
+    run(&mut inputs.extract(&store)).exits(0)?;
+    for track in 13..40 {
+        fs::remove_file(inputs.clip(&key(track)))?;
+    }
+
+    let next = |words: &[&str]| run(inputs.extract(&store).arg("--new-version").args(words));
+    next(&[]).exits(4)?.says(&[
+        "27 of the 40 clips",
+        "(a/013.wav, a/014.wav, a/015.wav, …)",
+        "--max-shrink 0.1 ",
+        "--max-shrink 0.68",
+    ])?;
+    // A limit hides none of them.
+    next(&["--limit", "5", "--max-shrink", "0.67"]).exits(4)?;
+    same("versions", versions(&store).len(), 1)?;
+
+    let preview: Value = serde_json::from_str(&next(&["--dry-run", "--json"]).exits(4)?.out)?;
+    same("count", preview["vanished"]["count"].as_u64(), Some(27))?;
+    same("of", preview["vanished"]["of"].as_u64(), Some(40))?;
+    let outcome = preview["outcome"].as_str().unwrap_or_default();
+    same(outcome, outcome.starts_with("refused: 27 of the 40"), true)?;
+
+    next(&["--max-shrink", "0.68"]).exits(0)?;
+    same("clips", manifest(&store, 2)?.counts.clips_written, 13)?;
+    // Against that version nothing is gone.
+    run(&mut inputs.extract(&store)).exits(0)?;
+    Ok(())
+}
+
+/// A class before all others and one that goes: the ids of the others stay, until they are drawn anew.
+fn classes_keep_their_ids() -> Result<(), Failed> {
+    let mut table = Table::new("classes", 24);
+    let store = table.store();
+    run(&mut table.extract(&[])?).exits(0)?;
+    let classes = |version: u64| -> Result<String, Failed> {
+        Ok(manifest(&store, version)?.targets[0].classes.join(" "))
+    };
+    same("classes", classes(1)?.as_str(), "Folk Jazz Rock")?;
+
+    table.row(4).genre = "Blues";
+    let words = ["--new-version", "--dry-run"];
+    let preview = run(&mut table.extract(&words)?).exits(0)?;
+    let line = "changed: 1 class id added: genre Blues: 3\n";
+    same(&preview.out, preview.out.contains(line), true)?;
+    run(&mut table.extract(&words[..1])?).exits(0)?;
+    same("classes", classes(2)?.as_str(), "Folk Jazz Rock Blues")?;
+    let query = "SELECT count(*) FROM features_log_mel WHERE genre = 3 AND clip_key = 'a/004.wav'";
+    same("rows of the new class", sql_number(&store, query)?, 1)?;
+    let again = run(&mut table.extract(&[])?).exits(0)?;
+    same("said", again.err.contains("nothing to do"), true)?;
+    let diff = run(wavemill(["diff", "--store"]).arg(&store).args(["1", "2"])).exits(0)?;
+    let line = "1 class id added: genre Blues: 3\n";
+    same(&diff.out, diff.out.contains(line), true)?;
+
+    // Gone, its id is nobody else's.
+    for row in table.rows.values_mut() {
+        if row.genre == "Jazz" {
+            row.genre = "Rock";
+        }
+    }
+    let told = run(&mut table.extract(&["--new-version"])?).exits(0)?;
+    let words = "no row has the class Jazz any more";
+    same(&told.err, told.err.contains(words), true)?;
+    same("classes", classes(3)?.as_str(), "Folk Jazz Rock Blues")?;
+    run(&mut table.extract(&[])?).exits(0)?;
+
+    let refused = run(&mut table.extract(&["--renumber"])?).exits(4)?;
+    refused.says(&["--renumber gave other class ids", "genre Blues: 3 -> 0"])?;
+    run(&mut table.extract(&["--renumber", "--new-version"])?).exits(0)?;
+    same("classes", classes(4)?.as_str(), "Blues Folk Rock")?;
+    let again = run(&mut table.extract(&[])?).exits(0)?;
+    same("said", again.err.contains("nothing to do"), true)?;
+    for version in ["1", "2", "3", "4"] {
+        run(wavemill(["verify", "--version", version, "--store"]).arg(&store)).exits(0)?;
+    }
+    Ok(())
+}
+
+/// The old store is lost but for its sides, as CSV or as the table itself.
+fn sides_go_to_a_fresh_store() -> Result<(), Failed> {
+    const SIDES: &str = "SELECT rule, \"group\", side FROM sides ORDER BY 1, 2";
+    let mut table = Table::new("sides", 24);
+    let store = table.store();
+    run(&mut table.extract(&[])?).exits(0)?;
+    for track in 24..60 {
+        table.add(track);
+    }
+    run(&mut table.extract(&["--new-version"])?).exits(0)?;
+    let wanted = sql(&store, SIDES)?;
+
+    let csv = store.with_file_name("sides.csv");
+    run(wavemill(["sql", "--format", "csv", "--store"])
+        .arg(&store)
+        .arg("--out")
+        .arg(&csv)
+        .arg("SELECT * FROM sides ORDER BY side"))
+    .exits(0)?;
+    let files = manifest(&store, 2)?.files;
+    let parquet = files.iter().find(|file| file.name() == "sides");
+    let parquet = store.join(&parquet.ok_or("no table")?.path);
+
+    let fresh = |name: &str, sides: &[&Path]| -> Result<_, Failed> {
+        let fresh = store.with_file_name(name);
+        let mut extract = table.written()?.extract(&fresh);
+        for file in sides {
+            extract.arg("--sides").arg(file);
+        }
+        run(&mut extract).exits(0)?;
+        Ok((sql(&fresh, SIDES)?, manifest(&fresh, 1)?))
+    };
+    let (drawn, without) = fresh("without", &[])?;
+    same("drawn anew, sides differ", drawn == wanted, false)?;
+    let (sides, by_csv) = fresh("by-csv", &[&csv])?;
+    same("sides", sides, wanted.clone())?;
+    let (sides, by_parquet) = fresh("by-parquet", &[&parquet])?;
+    same("sides", sides, wanted)?;
+    same("plan", &by_csv.plan_id, &by_parquet.plan_id)?;
+    same("named", by_csv.identity.sides.is_some(), true)?;
+    same("plan without", without.identity.sides, None)?;
+
+    // Kept by the store itself from now on.
+    let again = table.written()?.extract(&store.with_file_name("by-csv"));
+    let again = run(&mut { again }).exits(0)?;
+    same("said", again.err.contains("nothing to do"), true)?;
+    fs::write(&csv, "group,side\ntrack:a/000.wav,test\n")?;
+    let mut other = table.written()?.extract(&store.with_file_name("by-csv"));
+    run(other.arg("--sides").arg(&csv))
+        .exits(4)?
+        .says(&["--sides gives other sides"])
+}
+
+fn wrong_sides_are_refused_by_line() -> Result<(), Failed> {
+    let table = Table::new("wrong-sides", 6);
+    let store = table.store();
+    let file = store.with_file_name("sides.csv");
+    for (text, words) in [
+        (
+            "group,side\ntrack:a,training\ntrack:b,tset\n",
+            "line 3: `tset` is no side: correct it to training, ",
+        ),
+        (
+            "group,side\ntrack:a,test\ntrack:a,test\n",
+            "line 3: group `track:a` of the rule `artist` is there already, in line 2: ",
+        ),
+        (
+            "group,side\na.wav,test\n",
+            "line 2: `a.wav` is no group: its name begins with track:, ",
+        ),
+        (
+            "rule,group,side\nofficial,track:a,test\n",
+            "line 2: `official` is no rule that keeps sides: ",
+        ),
+        (
+            "clip_key,side\na,test\n",
+            "no column `group`: give the columns group and side",
+        ),
+        ("group,side\n", "no row in it"),
+        ("group,side\ntrack:a\n", "no CSV file"),
+        ("PAR1", "no Parquet file of sides"),
+    ] {
+        fs::write(&file, text)?;
+        let mut extract = table.extract(&["--sides"])?;
+        let refused = run(extract.arg(&file)).exits(2)?;
+        refused.says(&[file.to_str().unwrap_or_default(), words])?;
+    }
+    let mut extract = table.extract(&["--sides"])?;
+    run(extract.arg("nosuch.csv"))
+        .exits(2)?
+        .says(&["cannot read"])?;
+    same("a store", store.exists(), false)
 }

@@ -130,7 +130,7 @@ fn metadata_that_do_not_come() -> Result<(), Failed> {
 }
 
 /// Starts, and waits until its JSON says that it is in `phase`.
-fn start_until(command: &mut Command, phase: &str) -> Result<Child, Failed> {
+pub(crate) fn start_until(command: &mut Command, phase: &str) -> Result<Child, Failed> {
     let mut child = start(
         command
             .args(["--progress", "json"])

@@ -120,6 +120,15 @@ impl Table {
         fs::write(self.folder.join("table.toml"), recipe).unwrap();
     }
 
+    /// The recipe with a cleaning step `filter`, as another file.
+    pub(crate) fn with_filter(&self, predicate: &str) -> Result<PathBuf, Failed> {
+        let step =
+            format!("[[catalog.clean]]\nstep = \"filter\"\nwhere = \"{predicate}\"\n[[targets]]");
+        let path = self.folder.join("filter.toml");
+        fs::write(&path, RECIPE.replace("[[targets]]", &step))?;
+        Ok(path)
+    }
+
     /// Writes metadata and audio as the rows say.
     pub(crate) fn written(&self) -> Result<Inputs, Failed> {
         let metadata = self.folder.join("metadata");

@@ -324,7 +324,7 @@ fn a_run_keeps_the_lock() -> Result<(), Failed> {
     let asking = on(&store, &["info", "--version", "1"]);
     kill(child)?;
     tagging
-        .exits(1)?
+        .exits(7)?
         .says(&[store.to_str().unwrap(), "another wavemill is writing"])?;
     asking.exits(0)?;
     same("a tag", tag_file(&store, "paper").exists(), false)?;

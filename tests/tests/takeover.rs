@@ -1,6 +1,7 @@
 //! Rows of unchanged inputs are taken over: what is decoded, and that no byte tells.
 
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -21,6 +22,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test(
             "takeover::only_what_is_new_is_decoded",
             only_what_is_new_is_decoded,
+        ),
+        Trial::test(
+            "takeover::equal_files_become_links",
+            equal_files_become_links,
         ),
         Trial::test(
             "takeover::one_file_more_among_3000_decodes_one_and_moves_none",
@@ -140,6 +145,80 @@ fn by_column(name: &str, sections: &str, changes: &[(&str, &str)]) -> Table {
 fn set_recipe(table: &Table, sections: &str, changes: &[(&str, &str)]) {
     let rule = ("rule = \"artist\"", "rule = \"column\"\ncolumn = \"side\"");
     table.set_recipe(sections, &[&[rule], changes].concat());
+}
+
+/// New tags change no row, and no table but that of the inputs.
+fn equal_files_become_links() -> Result<(), Failed> {
+    let mut table = by_column("equal", MFCC, &[]);
+    let store = table.store();
+    run(&mut table.extract(&[])?).exits(0)?;
+    for track in [5, 20] {
+        table.row(track).tag = "an artist";
+    }
+
+    let words = ["--new-version", "--json"];
+    let preview = run(&mut table.extract(&[&words[..], &["--dry-run"]].concat())?).exits(0)?;
+    let preview: Value = serde_json::from_str(&preview.out)?;
+    let report = run(&mut table.extract(&words)?).exits(0)?;
+    let report: Value = serde_json::from_str(&report.out)?;
+    same("rewritten", &report["files_rewritten"], &4.into())?;
+    same(
+        "written again",
+        written_by(&store, 2)?,
+        ["inputs/inputs.parquet"].map(str::to_owned).to_vec(),
+    )?;
+
+    let second = manifest(&store, 2)?;
+    let tables = second
+        .files
+        .iter()
+        .filter(|file| file.table.is_some())
+        .count();
+    same(
+        "tables",
+        &preview["work"]["tables_to_write"],
+        &tables.into(),
+    )?;
+    same("equal", &report["files_equal"], &(4 + tables - 1).into())?;
+
+    // A damaged file is nothing to link to.
+    let before = second.files.iter().find(|file| file.name() == "tracks_all");
+    let damaged = store.join(&before.ok_or("no table")?.path);
+    let mut bytes = fs::read(&damaged)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&damaged, bytes)?;
+    table.row(6).tag = "an artist";
+    run(&mut table.extract(&words)?).exits(0)?;
+    run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
+    let written = ["inputs/inputs.parquet", "tracks_all/tracks_all.parquet"];
+    same(
+        "written again",
+        written_by(&store, 3)?,
+        written.map(str::to_owned).to_vec(),
+    )
+}
+
+/// Files of a version that are none of the version before it, below the plan's folder.
+fn written_by(store: &Path, version: u64) -> Result<Vec<String>, Failed> {
+    let mut inodes = Vec::new();
+    for file in manifest(store, version - 1)?.files {
+        inodes.push(fs::metadata(store.join(&file.path))?.ino());
+    }
+    let mut written = Vec::new();
+    for file in manifest(store, version)?.files {
+        if !inodes.contains(&fs::metadata(store.join(&file.path))?.ino()) {
+            written.push(
+                file.path
+                    .splitn(3, '/')
+                    .last()
+                    .unwrap_or_default()
+                    .to_owned(),
+            );
+        }
+    }
+    written.sort();
+    Ok(written)
 }
 
 fn only_what_is_new_is_decoded() -> Result<(), Failed> {

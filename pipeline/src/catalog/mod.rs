@@ -13,6 +13,7 @@ mod fma;
 mod folders;
 mod laps;
 mod load;
+mod numbering;
 mod parallel;
 mod python_list;
 mod rows;
@@ -38,6 +39,7 @@ pub use self::error::CatalogError;
 pub use self::extra::{ExtraTable, extra_tables};
 pub use self::laps::Laps;
 use self::load::{NamedInput, ParsedMetadata};
+pub use self::numbering::ClassLists;
 use self::parallel::in_parts;
 use self::rows::{Labels, SplitTables};
 pub(crate) use self::rows::{artist_ids, side_column};
@@ -169,7 +171,7 @@ pub struct Catalog {
     /// Cleaned rows, ordered by `clip_key`.
     pub clips: Vec<ClipRow>,
     /// Class names in id order, per target name.
-    pub classes: BTreeMap<String, Vec<String>>,
+    pub classes: ClassLists,
     /// `tracks` (cleaned, with every split rule; same order as `clips`), `tracks_all` (as parsed, in the file's order,
     /// with `dropped_by`), `albums`, `artists`, `genres`: what the data set has of them. Their text is `Utf8View`.
     /// `sides`: see `wavemill_schemas::tables::sides_schema`.
@@ -178,6 +180,8 @@ pub struct Catalog {
     pub rows_read: u64,
     /// One per cleaning step, in order: `subset` where the recipe has one, the recipe's, `audio` where it is required.
     pub steps: Vec<StepCount>,
+    /// Keys of the rows that were dropped because their clip has no file.
+    pub absent: Vec<String>,
     /// `bad_row` and `bad_encoding` of the main metadata file, by line: rows read = kept + dropped + these.
     pub rejects: Vec<Reject>,
     /// The same of `genres.csv`: outside that sum.
@@ -244,8 +248,9 @@ pub fn clean(
 
     let mut cleaner = Cleaner::new(&engine, fma_metadata, settings.threads, loaded.rows);
     cleaner.run(&recipe.catalog)?;
+    let mut absent = Vec::new();
     if recipe.catalog.require_audio {
-        require_audio(&mut cleaner, audio, &mut warnings)?;
+        absent = require_audio(&mut cleaner, audio, &mut warnings)?;
     }
     laps.end("clean");
     load::stop_here(course)?;
@@ -266,6 +271,7 @@ pub fn clean(
         tables,
         rows_read: loaded.rows_read,
         steps: cleaner.steps,
+        absent,
         rejects: loaded.rejects,
         further_rejects: loaded.further_rejects,
         warnings,
@@ -314,7 +320,13 @@ impl CleanedRows {
         &self.catalog.steps
     }
 
-    /// Gives each clip its side. The rules `artist` and `stratified` keep clips of equal hash together, and every group
+    /// Class names in the order of the ids that a first version gives them, per target name.
+    #[must_use]
+    pub const fn classes(&self) -> &ClassLists {
+        &self.catalog.classes
+    }
+
+    /// Gives each clip its side, and each class the id that it has in `kept_classes`. The rules `artist` and `stratified` keep clips of equal hash together, and every group
     /// of clips on the side that it has in `kept`.
     ///
     /// The rows stay, to be split again where sides turn out to follow from something else. The catalog shares the
@@ -327,6 +339,7 @@ impl CleanedRows {
         recipe: &Recipe,
         hashes: &AudioHashes,
         kept: Option<&KeptSides>,
+        kept_classes: &ClassLists,
     ) -> Result<Catalog, CatalogError> {
         let Self {
             rows,
@@ -338,6 +351,7 @@ impl CleanedRows {
         let mut catalog = catalog.clone();
         let mut laps = Laps::start();
 
+        let labels = number_classes(&mut catalog, recipe, labels, kept_classes);
         let first_target = labels.first().map_or(&[][..], |target| &target.ids);
         let SplitTables {
             tracks,
@@ -362,7 +376,7 @@ impl CleanedRows {
         if recipe.split.rule == SplitRule::Artist {
             catalog.warnings.extend(artists_unknown(rows)?);
         }
-        catalog.clips = rows::clips(&tracks, labels, recipe.split.rule, threads)?;
+        catalog.clips = rows::clips(&tracks, &labels, recipe.split.rule, threads)?;
         if recipe.split.rule == SplitRule::Column {
             let column = recipe.split.column.as_deref().unwrap_or_default();
             let sides = clips_by_side(&catalog.clips);
@@ -381,6 +395,29 @@ impl CleanedRows {
         catalog.wall_s.append(&mut laps.wall_s);
         Ok(catalog)
     }
+}
+
+/// Gives classes the ids that they have in `kept_classes`. Returns the labels by target, in the recipe's order.
+fn number_classes(
+    catalog: &mut Catalog,
+    recipe: &Recipe,
+    labels: &[Labels],
+    kept_classes: &ClassLists,
+) -> Vec<Labels> {
+    let mut numbered = Vec::with_capacity(labels.len());
+    for (target, labels) in recipe.targets.iter().zip(labels) {
+        let Some(before) = kept_classes.get(&target.name) else {
+            numbered.push(labels.clone());
+            continue;
+        };
+        let warning = numbering::empty_classes(&target.name, labels, before);
+        catalog.warnings.extend(warning);
+        let kept = numbering::keep_ids(labels, before);
+        let classes = kept.classes.clone();
+        catalog.classes.insert(target.name.clone(), classes);
+        numbered.push(kept);
+    }
+    numbered
 }
 
 /// Clips of every side that there is.
@@ -457,12 +494,8 @@ fn artists_unknown(rows: &RecordBatch) -> Result<Option<String>, CatalogError> {
 }
 
 /// Class names by target, and a warning where rows have labels that the recipe does not list.
-fn classes(
-    targets: &[TargetSpec],
-    labels: &[Labels],
-    warnings: &mut Vec<String>,
-) -> BTreeMap<String, Vec<String>> {
-    let mut classes = BTreeMap::new();
+fn classes(targets: &[TargetSpec], labels: &[Labels], warnings: &mut Vec<String>) -> ClassLists {
+    let mut classes = ClassLists::new();
     for (target, labels) in targets.iter().zip(labels) {
         if labels.unlisted > 0 {
             warnings.push(format!(
@@ -513,12 +546,13 @@ fn with_causes(error: &CatalogError) -> String {
     texts.join(": ")
 }
 
-/// Step `audio`, and a warning where most rows have no file: the wrong folder, more often than not.
+/// Step `audio`, and a warning where most rows have no file: the wrong folder, more often than not. Returns the keys of
+/// the rows that it dropped.
 fn require_audio(
     cleaner: &mut Cleaner<'_>,
     audio: &AudioIndex,
     warnings: &mut Vec<String>,
-) -> Result<(), CatalogError> {
+) -> Result<Vec<String>, CatalogError> {
     let keys =
         steps::clip_keys(&cleaner.rows).map_err(|problem| CatalogError::ClipKey { problem })?;
     let dropped = cleaner.keep_with_audio(&keys, audio)?;
@@ -528,7 +562,11 @@ fn require_audio(
             keys.len()
         ));
     }
-    Ok(())
+    let absent = keys
+        .iter()
+        .flatten()
+        .filter(|key| !audio.contains_key(*key));
+    Ok(absent.map(str::to_owned).collect())
 }
 
 fn load(

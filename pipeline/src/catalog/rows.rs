@@ -75,6 +75,7 @@ fn refuse_repeated_ids(ids: &Int64Array, keys: &StringViewArray) -> Result<(), C
 }
 
 /// Class names in id order, and every row's class.
+#[derive(Clone)]
 pub(super) struct Labels {
     /// Class names.
     pub classes: Vec<String>,

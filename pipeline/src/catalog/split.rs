@@ -206,6 +206,9 @@ impl fmt::Display for Atom<'_> {
     }
 }
 
+/// What the names of groups in the table `sides` begin with.
+pub(crate) const GROUP_KINDS: [&str; 3] = ["track:", "artist:", "recording:"];
+
 /// `track:…`: a row's own name in the table `sides`.
 #[must_use]
 pub(crate) fn track_group(key: &str) -> String {

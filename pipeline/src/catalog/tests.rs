@@ -89,7 +89,7 @@ fn cleaned(
         CatalogSettings::default(),
         &Arc::default(),
     )?
-    .split(recipe, &AudioHashes::new(), None)
+    .split(recipe, &AudioHashes::new(), None, &ClassLists::new())
 }
 
 fn step_error(step: CleanStep) -> String {

@@ -36,6 +36,19 @@ pub(crate) struct Relabelled {
     pub to: Option<String>,
 }
 
+/// A class whose id differs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ClassId {
+    /// Which target.
+    pub target: String,
+    /// The class's name.
+    pub class: String,
+    /// Its id before; `None`: it had none.
+    pub from: Option<usize>,
+    /// Its id now.
+    pub to: Option<usize>,
+}
+
 /// Rows of one kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Listed<T> {
@@ -80,6 +93,10 @@ pub(crate) struct DataChanges {
     pub retagged: Listed<String>,
     /// Tracks whose file has another content otherwise.
     pub replaced: Listed<String>,
+    /// Classes that only the second has.
+    pub class_ids_added: Listed<ClassId>,
+    /// Classes with another id, or without one, in the second.
+    pub class_ids_changed: Listed<ClassId>,
     /// Features that only the second has.
     pub features_added: Vec<String>,
     /// Features that only the first has.
@@ -137,6 +154,9 @@ impl DataChanges {
         let removed = vanished.filter(|key| !gone.contains(key.as_str()));
         let removed = removed.cloned().collect();
 
+        let (class_ids_added, class_ids_changed) = class_ids_that_differ(from, to)
+            .into_iter()
+            .partition(|class| class.from.is_none());
         let mut changes = Self {
             added: Listed::new(added),
             removed: Listed::new(removed),
@@ -145,6 +165,8 @@ impl DataChanges {
             moved: Listed::new(moved),
             retagged: Listed::new(retagged),
             replaced: Listed::new(replaced),
+            class_ids_added: Listed::new(class_ids_added),
+            class_ids_changed: Listed::new(class_ids_changed),
             features_added: Vec::new(),
             features_removed: Vec::new(),
             features_changed: Vec::new(),
@@ -176,6 +198,8 @@ impl DataChanges {
         self.moved.rows.truncate(examples);
         self.retagged.rows.truncate(examples);
         self.replaced.rows.truncate(examples);
+        self.class_ids_added.rows.truncate(examples);
+        self.class_ids_changed.rows.truncate(examples);
     }
 }
 
@@ -253,6 +277,35 @@ fn file_change(from: &State, key_before: &str, to: &State, key: &str) -> Option<
     } else {
         FileChange::Audio
     })
+}
+
+/// Classes with another id of a target that both have, in the order of the ids.
+fn class_ids_that_differ(from: &State, to: &State) -> Vec<ClassId> {
+    let mut changes = Vec::new();
+    for (target, is) in &to.classes {
+        // A target that only one of them has is a change of the recipe.
+        let Some(was) = from.classes.get(target) else {
+            continue;
+        };
+        let [ids_before, ids_now] = [was, is].map(|classes| ids_of(classes));
+        let gone = was.iter().filter(|class| !ids_now.contains_key(*class));
+        for class in is.iter().chain(gone) {
+            let [before, now] = [&ids_before, &ids_now].map(|ids| ids.get(class).copied());
+            if before != now {
+                changes.push(ClassId {
+                    target: target.clone(),
+                    class: class.clone(),
+                    from: before,
+                    to: now,
+                });
+            }
+        }
+    }
+    changes
+}
+
+fn ids_of(classes: &[String]) -> HashMap<&String, usize> {
+    classes.iter().zip(0..).collect()
 }
 
 fn classes_that_differ(from: &State, to: &State) -> BTreeMap<String, BTreeMap<String, ClassCount>> {

@@ -7,7 +7,7 @@ use parquet::errors::ParquetError;
 use wavemill_schemas::manifest::{FeatureEntry, Manifest, TargetEntry};
 use wavemill_schemas::recipe::Recipe;
 
-use crate::catalog::side_column;
+use crate::catalog::{ClassLists, side_column};
 use crate::parent::{self, ParentInput};
 use crate::store::{Store, StoreError};
 
@@ -20,6 +20,8 @@ pub(crate) struct State {
     pub(super) inputs: HashMap<String, ParentInput>,
     /// The `feature_id` of each feature, by name.
     pub(super) features: BTreeMap<String, String>,
+    /// Class names in id order, by target.
+    pub(super) classes: ClassLists,
     targets: Vec<TargetEntry>,
 }
 
@@ -49,6 +51,7 @@ impl State {
             tracks,
             inputs: parent::inputs(store, manifest)?,
             features: feature_ids(&manifest.features),
+            classes: class_lists(&manifest.targets),
             targets: manifest.targets.clone(),
         })
     }
@@ -63,11 +66,13 @@ impl State {
         inputs: HashMap<String, ParentInput>,
         recipe: &Recipe,
         features: &[FeatureEntry],
+        classes: &ClassLists,
     ) -> Result<Self, ParquetError> {
         Ok(Self {
             tracks: columns(recipe).tracks(tracks, planned.iter().copied())?,
             inputs,
             features: feature_ids(features),
+            classes: classes.clone(),
             // How many clips have rows is not known before they are decoded.
             targets: Vec::new(),
         })
@@ -85,6 +90,13 @@ impl State {
         }
         counts
     }
+}
+
+fn class_lists(targets: &[TargetEntry]) -> ClassLists {
+    let targets = targets.iter();
+    targets
+        .map(|target| (target.name.clone(), target.classes.clone()))
+        .collect()
 }
 
 fn feature_ids(features: &[FeatureEntry]) -> BTreeMap<String, String> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{DataChanges, Listed, Relabelled, Renamed};
+use super::{ClassId, DataChanges, Listed, Relabelled, Renamed};
 use crate::catalog::SideMove;
 
 /// Names in a sentence, at most.
@@ -17,6 +17,8 @@ impl DataChanges {
         tell(&mut words, &self.removed, "track", "removed");
         tell(&mut words, &self.renamed, "track", "renamed");
         tell(&mut words, &self.relabelled, "label", "changed");
+        tell(&mut words, &self.class_ids_added, "class id", "added");
+        tell(&mut words, &self.class_ids_changed, "class id", "changed");
         tell(&mut words, &self.moved, "track", "on another side");
         tell(&mut words, &self.replaced, "file", "replaced");
         tell(&mut words, &self.retagged, "file", "with other tags");
@@ -41,6 +43,8 @@ impl DataChanges {
         list(&mut lines, "removed", &self.removed);
         list(&mut lines, "renamed", &self.renamed);
         list(&mut lines, "label", &self.relabelled);
+        list(&mut lines, "class id", &self.class_ids_added);
+        list(&mut lines, "class id", &self.class_ids_changed);
         list(&mut lines, "moved", &self.moved);
         list(&mut lines, "replaced", &self.replaced);
         list(&mut lines, "tags", &self.retagged);
@@ -71,6 +75,18 @@ fn list<T: fmt::Display>(lines: &mut Vec<String>, what: &str, listed: &Listed<T>
 impl fmt::Display for Renamed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} -> {}", self.from, self.to)
+    }
+}
+
+impl fmt::Display for ClassId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: ", self.target, self.class)?;
+        match (self.from, self.to) {
+            (None, Some(to)) => write!(f, "{to}"),
+            (Some(from), Some(to)) => write!(f, "{from} -> {to}"),
+            (Some(from), None) => write!(f, "{from} -> none"),
+            (None, None) => f.write_str("none"),
+        }
     }
 }
 

@@ -19,6 +19,12 @@ use crate::run::RunError;
 use crate::sql::SqlError;
 use crate::store::StoreError;
 
+/// The exit code if another process holds the store's lock. 6 is the trainer's.
+const BUSY: u8 = 7;
+
+/// The exit code of a preview of a run that has nothing to do.
+pub const NOTHING_TO_DO: u8 = 8;
+
 /// A problem with what the user typed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -142,7 +148,8 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         RunError::Feature(error) => Some(feature(error)),
         RunError::Catalog(error) => Some(catalog(error)),
         RunError::Extract(error) => extract(error),
-        RunError::Source(_) | RunError::NoRows { .. } => Some(2),
+        RunError::Source(_) | RunError::Sides(_) | RunError::NoRows { .. } => Some(2),
+        RunError::Shrunk { .. } => Some(4),
         RunError::Space(_) => Some(NO_SPACE),
         RunError::Stopped { .. } => Some(130),
         _ => None,
@@ -192,7 +199,8 @@ fn store(error: &StoreError) -> u8 {
         StoreError::OtherPlan { .. }
         | StoreError::OtherEngine { .. }
         | StoreError::Raced { .. } => 4,
-        StoreError::Io { .. } | StoreError::Locked { .. } | StoreError::Json(_) => 1,
+        StoreError::Locked { .. } => BUSY,
+        StoreError::Io { .. } | StoreError::Json(_) => 1,
     }
 }
 

@@ -13,13 +13,14 @@ use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::reject::Reason;
 use wavemill_schemas::text::{shown, shown_lines};
 
+use super::WaitArgs;
 use super::backend::BackendArgs;
-use super::exit::UsageError;
+use super::exit::{NOTHING_TO_DO, UsageError};
 use super::output::{self, OutputArgs};
 use super::progress::accompanied;
 use crate::catalog::Duplicates;
 use crate::run::{self, FileReuse, Job, Preview, Report, RunMonitor, SideChanges};
-use crate::settings::{MEMORY_LIMIT_BYTES_MIN, Settings, THREADS_MAX};
+use crate::settings::{MAX_SHRINK, MEMORY_LIMIT_BYTES_MIN, Settings, THREADS_MAX};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,7 +35,8 @@ Examples:
 
 A killed or interrupted run goes on with the same command. Run again on a complete store, it has nothing to do.
 
-Exit codes: 0 ok, 1 failed, 2 usage or recipe, 3 store damaged, 4 store of another plan, 5 no space or read-only, 130 interrupted.";
+Exit codes: 0 ok (with --dry-run: there is work to do), 1 failed, 2 usage or recipe, 3 store damaged, 4 store of another plan, 5 no space or read-only, \
+7 another wavemill is writing the store, 8 nothing to do (only with --dry-run), 130 interrupted.";
 
 /// Tracks that a line names: the whole list is in the JSON.
 const MERGES_SHOWN: usize = 3;
@@ -70,6 +72,10 @@ pub struct ExtractCommand {
     /// More rejects than this part of the clips: nothing is committed [default: 0.05, and 1 under 20 clips]
     #[arg(long, value_name = "F")]
     pub max_reject_fraction: Option<f64>,
+    /// If files of more than this part of the last version's clips are not found, as of a folder that is not mounted:
+    /// write nothing
+    #[arg(long, value_name = "F", default_value_t = MAX_SHRINK)]
+    pub max_shrink: f64,
     /// Instruction set [default: the best of this machine]; part of the engine, so of the promise of equal bytes
     #[arg(long, value_name = "LEVEL", value_parser = ["x86-64-v3", "scalar"])]
     pub isa: Option<String>,
@@ -82,6 +88,13 @@ pub struct ExtractCommand {
     /// Draw all sides anew, also those that the store's last version gave
     #[arg(long)]
     pub resplit: bool,
+    /// Keep the sides of a CSV or Parquet file, in place of those of the store's last version: its columns are those of the
+    /// table `sides` of a store
+    #[arg(long, value_name = "FILE", conflicts_with = "resplit")]
+    pub sides: Option<PathBuf>,
+    /// Number all classes anew in the order of their names, also those that have ids in the store's last version
+    #[arg(long)]
+    pub renumber: bool,
     /// Compute all rows, and take none over from the store's last version: the files are the same ones
     #[arg(long)]
     pub recompute: bool,
@@ -91,7 +104,10 @@ pub struct ExtractCommand {
     /// Follow links that leave the audio folder
     #[arg(long)]
     pub allow_outside: bool,
-    /// Show the rows after every step and an estimate; write nothing
+    /// For a busy store.
+    #[command(flatten)]
+    pub wait: WaitArgs,
+    /// Show the rows after every step, an estimate, and what the run would end with; write nothing
     #[arg(long)]
     pub dry_run: bool,
     /// The report as JSON on stdout
@@ -100,11 +116,11 @@ pub struct ExtractCommand {
 }
 
 impl ExtractCommand {
-    /// Runs the extraction.
+    /// Runs the extraction and returns the exit code.
     ///
     /// # Errors
-    /// [`crate::run::RunError`], a recipe's error, or wrong usage.
-    pub fn run(&self) -> Result<()> {
+    /// [`crate::run::RunError`], a recipe's error, or wrong usage; with `--dry-run` also what a run would be refused for.
+    pub fn run(&self) -> Result<u8> {
         // Else the heaps of the threads keep what clips gave back.
         wavemill_kernels::return_large_blocks();
         let job = self.job()?;
@@ -141,7 +157,7 @@ impl ExtractCommand {
             let summary = summary(&report, start.elapsed(), OutputArgs::get().verbose);
             output::report(&shown_lines(&summary));
         }
-        Ok(())
+        Ok(0)
     }
 
     /// What [`ExtractCommand::run`] would do; nothing is written.
@@ -161,6 +177,7 @@ impl ExtractCommand {
             metadata: self.metadata.clone(),
             audio: self.audio.clone(),
             store: self.store.clone(),
+            sides: self.sides.clone(),
         })
     }
 
@@ -184,14 +201,17 @@ impl ExtractCommand {
             threads: self.threads.unwrap_or(default.threads),
             memory_limit_bytes: self.memory_limit as u64,
             max_reject_fraction: self.max_reject_fraction,
+            max_shrink: self.max_shrink,
             limit: self.limit,
             level,
             backend: self.backend.open(level, recipe)?,
             new_version: self.new_version,
             resplit: self.resplit,
+            renumber: self.renumber,
             recompute: self.recompute,
             restart: self.restart,
             allow_outside: self.allow_outside,
+            lock_wait: self.wait.duration(),
         })
     }
 
@@ -214,6 +234,9 @@ impl ExtractCommand {
         {
             return Err(UsageError("--max-reject-fraction: from 0 to 1".to_owned()));
         }
+        if !(0.0..=1.0).contains(&self.max_shrink) {
+            return Err(UsageError("--max-shrink: from 0 to 1".to_owned()));
+        }
         if (self.memory_limit as u64) < MEMORY_LIMIT_BYTES_MIN {
             let least = MEMORY_LIMIT_BYTES_MIN >> 20;
             return Err(UsageError(format!("--memory-limit: at least {least} MiB")));
@@ -221,7 +244,8 @@ impl ExtractCommand {
         Ok(())
     }
 
-    fn preview(&self, mut preview: Preview, warnings: Vec<String>) -> Result<()> {
+    /// Shows `preview`, and returns the exit code.
+    fn preview(&self, mut preview: Preview, warnings: Vec<String>) -> Result<u8> {
         let of_sides = preview.sides.as_ref().and_then(SideChanges::warning);
         let told = of_sides.into_iter().chain(warnings);
         let told: Vec<String> = told.collect();
@@ -229,10 +253,15 @@ impl ExtractCommand {
         if self.json {
             preview.warnings.splice(0..0, told);
             writeln!(stdout(), "{}", serde_json::to_string(&preview)?)?;
-            return Ok(());
+        } else {
+            write!(stdout(), "{}", shown_lines(&preview_words(&preview)))?;
         }
-        write!(stdout(), "{}", shown_lines(&preview_words(&preview)))?;
-        Ok(())
+
+        match preview.refusal {
+            Some(refusal) => Err(refusal.into()),
+            None if preview.nothing_to_do => Ok(NOTHING_TO_DO),
+            None => Ok(0),
+        }
     }
 }
 
@@ -348,6 +377,12 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
             report.clips_decoded, report.rows_taken_over
         );
     }
+    if report.files_equal > 0 {
+        text += &format!(
+            "  {} written files and tables equal those of the version before, and are links to them\n",
+            report.files_equal
+        );
+    }
     if let Some(device) = &report.device {
         // Small batches and idle lanes say that decoding, and not the device, bounds the run.
         let clips_each = device.clips as f64 / device.batches.max(1) as f64;
@@ -435,6 +470,11 @@ fn growth_words(preview: &Preview) -> String {
         text += &format!(
             "files: {shards_reused} there already, {files_rewritten} to rewrite, {files_new} new; {} before compression\n",
             DecimalBytes(work.bytes_to_write)
+        );
+        text += &format!(
+            "tables: {} to write, {} in the version before; those that come out equal become links\n",
+            work.tables_to_write,
+            DecimalBytes(work.table_bytes_before)
         );
     }
     text

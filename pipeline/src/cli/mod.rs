@@ -21,15 +21,19 @@ pub mod store;
 pub mod tag;
 pub mod train;
 
+use std::any::TypeId;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use wavemill_schemas::exit::is_no_space;
+use wavemill_schemas::local_path::require_local;
 
 use crate::panics;
 
@@ -44,7 +48,7 @@ Examples:
       --format npy --out song.npy
 
 Exit codes: 0 ok, 1 failed, 2 usage or recipe, 3 store damaged, 4 store of another plan, 5 no space or read-only, \
-130 interrupted.";
+7 another wavemill is writing the store, 130 interrupted.";
 
 /// Of commands that read a store.
 const READER_EXIT_CODES: &str =
@@ -108,12 +112,14 @@ pub fn main() -> u8 {
     }
 
     // Ends the process by itself where help is asked for (0) or the line is wrong (2).
-    let Cli { command, output } = Cli::parse();
+    let matches = with_local_paths(Cli::command()).get_matches();
+    let Cli { command, output } =
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     output.set();
 
     let ended = panics::caught(|| run(command)).unwrap_or_else(|panic| Err(panic.into()));
     match ended {
-        Ok(()) => 0,
+        Ok(code) => code,
         Err(error) if exit::is_broken_pipe(&error) => 0,
         // The other program has said why.
         Err(error) if error.is::<exit::ChildFailure>() => exit::code(&error),
@@ -122,6 +128,17 @@ pub fn main() -> u8 {
             exit::code(&error)
         }
     }
+}
+
+/// Makes every option of `command` that takes a path refuse addresses such as `s3://bucket/store`.
+fn with_local_paths(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        if arg.get_value_parser().type_id() != TypeId::of::<PathBuf>() {
+            return arg;
+        }
+        arg.value_parser(PathBufValueParser::new().try_map(require_local))
+    });
+    command.mut_subcommands(with_local_paths)
 }
 
 /// What a signal finds a command at, in words; `None`: the command answers signals by itself.
@@ -148,13 +165,13 @@ const fn interrupted(command: &Command) -> Option<&'static str> {
     })
 }
 
-fn run(command: Command) -> Result<()> {
+fn run(command: Command) -> Result<u8> {
     if let Some(words) = interrupted(&command) {
         interrupt::at_once(words)?;
     }
 
-    match command {
-        Command::Extract(command) => command.run(),
+    let ran = match command {
+        Command::Extract(command) => return command.run(),
         Command::Sql(command) => command.run(),
         Command::Info(command) => command.run(),
         Command::Verify(command) => command.run(),
@@ -176,6 +193,21 @@ fn run(command: Command) -> Result<()> {
             clap_complete::generate(shell, &mut Cli::command(), "wavemill", &mut script);
             Ok(io::stdout().write_all(&script)?)
         }
+    };
+    ran.map(|()| 0)
+}
+
+/// How long a command waits for a store that another one writes.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct WaitArgs {
+    /// Wait up to SECONDS for another wavemill that writes the store
+    #[arg(long = "wait", value_name = "SECONDS", default_value_t = 0)]
+    pub seconds: u64,
+}
+
+impl WaitArgs {
+    const fn duration(self) -> Duration {
+        Duration::from_secs(self.seconds)
     }
 }
 

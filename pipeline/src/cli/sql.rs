@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use wavemill_schemas::local_path::require_local;
 use wavemill_schemas::version_name::VersionName;
 
 use super::exit::{self, UsageError};
@@ -226,7 +227,8 @@ pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
 fn parse_table(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
         Some((name, file)) if !name.is_empty() && !file.is_empty() => {
-            Ok((name.to_owned(), file.into()))
+            let file = require_local(file.into()).map_err(|error| error.to_string())?;
+            Ok((name.to_owned(), file))
         }
         _ => Err("give a name and a file, such as mine=scores.csv".to_owned()),
     }

@@ -13,7 +13,7 @@ use wavemill_schemas::version_name::VersionName;
 
 use super::exit::{DamagedStore, UsageError};
 use super::output::report;
-use super::{READER_EXIT_CODES, devices};
+use super::{READER_EXIT_CODES, WaitArgs, devices};
 use crate::changes::{ClassCount, DataChanges, EXAMPLES, State};
 use crate::store::{Diff, GcReport, Store, StoreError, Tags, VersionContent, VersionLine};
 
@@ -44,8 +44,8 @@ Examples:
 Manifests stay as history; the data of collected versions is gone. A tagged version keeps its data. The bytes \
 are those of files that no kept version shares.
 
-Exit codes: 0 ok, 1 failed, or another wavemill is writing the store, 2 wrong usage, or no store there, \
-3 store damaged, 5 read-only.";
+Exit codes: 0 ok, 1 failed, 2 wrong usage, or no store there, 3 store damaged, 5 read-only, 7 another wavemill is \
+writing the store.";
 
 const DIFF_EXAMPLES: &str = "\
 Examples:
@@ -345,6 +345,8 @@ pub struct GcCommand {
     /// How many of the latest versions keep their data; tagged ones keep theirs, too
     #[arg(long, value_name = "N")]
     keep: usize,
+    #[command(flatten)]
+    wait: WaitArgs,
     /// Only say what would go
     #[arg(long)]
     dry_run: bool,
@@ -384,7 +386,7 @@ impl GcCommand {
         let _lock = if self.dry_run {
             None
         } else {
-            Some(store.lock()?)
+            Some(store.lock(self.wait.duration(), || false)?)
         };
 
         let collected = store.collect(self.keep, self.dry_run);

@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use wavemill_schemas::version_name::{TagName, VersionName};
 
+use super::WaitArgs;
 use super::output::report;
 use crate::store::{Store, TagReport};
 
@@ -21,8 +22,8 @@ Examples:
 Every --version takes a tag or a number, also those of wavemill-train. `gc` keeps the data of \
 tagged versions.
 
-Exit codes: 0 ok, 1 failed, or another wavemill is writing the store, 2 wrong usage, or no such \
-store or version, 3 store damaged, 5 no space or read-only.";
+Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged, 5 no \
+space or read-only, 7 another wavemill is writing the store.";
 
 /// Give a version a name that every --version takes, and keep its data from gc
 #[derive(Debug, Args)]
@@ -35,6 +36,8 @@ pub struct TagCommand {
     version: VersionName,
     /// The tag: letters, digits, `.`, `_` and `-`, not digits alone. If it exists, it moves to this version
     name: TagName,
+    #[command(flatten)]
+    wait: WaitArgs,
     /// As JSON on stdout
     #[arg(long)]
     json: bool,
@@ -47,7 +50,7 @@ impl TagCommand {
     /// `StoreError`.
     pub fn run(&self) -> Result<()> {
         let store = Store::open(&self.store)?;
-        let tagged = store.tag(&self.version, &self.name)?;
+        let tagged = store.tag(&self.version, &self.name, self.wait.duration())?;
         if self.json {
             writeln!(stdout(), "{}", serde_json::to_string(&tagged)?)?;
         } else {

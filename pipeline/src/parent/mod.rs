@@ -6,6 +6,7 @@ mod inputs;
 mod rejects;
 mod rows;
 mod sides;
+mod sides_file;
 mod table;
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,10 +15,13 @@ pub(crate) use self::inputs::{ParentInput, inputs};
 pub(crate) use self::rejects::rejects;
 pub(crate) use self::rows::{ClipRows, RowIndex, files_of, row_index};
 pub(crate) use self::sides::{has_sides, kept_sides};
+pub(crate) use self::sides_file::{GivenSides, SidesError, read_sides};
 pub(crate) use self::table::{read_table, text};
 
+use wavemill_schemas::recipe::Recipe;
+
 use self::table::{ParentTable, text_column};
-use crate::catalog::side_column;
+use crate::catalog::{ClassLists, side_column};
 use crate::plan;
 use crate::store::{Parent, Store, StoreError};
 
@@ -68,6 +72,24 @@ pub(crate) fn sides_of_clips(
         by_clip.insert(key.to_owned(), side.to_owned());
     }
     Ok(Some(by_clip))
+}
+
+/// The class lists of the parent, by target, whose ids a new version by `recipe` keeps: those that follow from the labels
+/// of the same column.
+pub(crate) fn kept_classes(parent: &Parent, recipe: &Recipe) -> ClassLists {
+    let manifest = &parent.manifest;
+    let mut kept = ClassLists::new();
+    for target in recipe.targets.iter().filter(|t| t.classes.is_none()) {
+        let mut were = manifest.recipe.targets.iter();
+        let was = were.find(|was| was.name == target.name);
+        let entry = manifest.targets.iter().find(|e| e.name == target.name);
+        if let (Some(was), Some(entry)) = (was, entry)
+            && was.column == target.column
+        {
+            kept.insert(target.name.clone(), entry.classes.clone());
+        }
+    }
+    kept
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ pub(super) fn store_with(
         inputs: String::new(),
         engine: canonical::id(&engine).expect("an id"),
         limit: None,
+        sides: None,
         parent: None,
     };
     let plan_id = identity.plan_id().expect("an id");

@@ -6,8 +6,10 @@ use wavemill_schemas::manifest::{Identity, Manifest};
 use super::RunError;
 use super::draft::{Draft, DraftInputs};
 use super::known::KnownInputs;
+use super::shrink;
 use crate::changes::{DataChanges, State};
-use crate::store::{Decision, Lock, PlanRecord};
+use crate::course::Phase;
+use crate::store::{Decision, Lock, PlanRecord, StoreError};
 
 /// What is to be done with the store.
 pub(super) enum Start {
@@ -46,7 +48,7 @@ pub(super) fn begin<'j>(
     }
 
     fail_point!("run-before-lock");
-    let lock = store.lock()?;
+    let lock = take_lock(inputs)?;
     // Another run may have committed before the lock was ours. Then all that follows from the parent is decided anew.
     draft.renew(inputs, store.latest()?, known)?;
     let identity = match decide(inputs, draft, known)? {
@@ -55,6 +57,10 @@ pub(super) fn begin<'j>(
         }
         Decision::Go { identity } => identity,
     };
+
+    if let Some(vanished) = shrink::vanished(inputs, draft)? {
+        vanished.require_at_most(inputs.settings.max_shrink)?;
+    }
 
     // Refusals come before the plan's first file. Its record comes before its first shard, so that a run with another
     // engine finds out whose work lies here.
@@ -75,7 +81,31 @@ pub(super) fn begin<'j>(
     }))
 }
 
-fn decide(
+/// # Errors
+/// [`RunError::Stopped`] if the run was stopped while it waited; those of [`Store::lock`](crate::store::Store::lock).
+fn take_lock(inputs: &DraftInputs<'_, '_>) -> Result<Lock, RunError> {
+    let DraftInputs {
+        store,
+        settings,
+        course,
+        ..
+    } = *inputs;
+    course.enter(Phase::Waiting, 0);
+    let locked = store.lock(settings.lock_wait, || course.is_stopped());
+    match locked {
+        Err(StoreError::Locked { .. }) if course.is_stopped() => Err(RunError::Stopped {
+            phase: Phase::Waiting,
+        }),
+        other => Ok(other?),
+    }
+}
+
+/// Compares a draft with the latest version, as [`Store::decide`](crate::store::Store::decide) does. Inputs of that version
+/// whose stamps differ are read again, and what they hold is added to `known`.
+///
+/// # Errors
+/// [`RunError::Store`] if the run is refused; those of reading inputs.
+pub(super) fn decide(
     inputs: &DraftInputs<'_, '_>,
     draft: &Draft<'_>,
     known: &mut KnownInputs,
@@ -93,7 +123,7 @@ fn decide(
 /// How the draft's tracks differ from those of a version, a sentence each. Nothing is read for it but the version's
 /// tables: of files that are not known, size alone tells. Where that fails there is nothing to tell, and the refusal says
 /// as much as it can without.
-pub(super) fn what_differs(
+fn what_differs(
     inputs: &DraftInputs<'_, '_>,
     draft: &Draft<'_>,
     manifest: &Manifest,

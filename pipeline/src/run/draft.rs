@@ -14,7 +14,7 @@ use super::plan::Plan;
 use super::renames::{self, Renames};
 use super::{Job, RunError};
 use crate::catalog::split::KeptSides;
-use crate::catalog::{Catalog, Laps};
+use crate::catalog::{Catalog, ClassLists, Laps};
 use crate::changes::State;
 use crate::course::{Course, Phase};
 use crate::parent::{self, ParentInput};
@@ -63,7 +63,10 @@ impl<'j> DraftInputs<'j, '_> {
 
         // A version without a table of sides has drawn them all. Where the same rows are drawn in the same way, they are
         // that version's own, also of clips beyond `--limit`, of which its `tracks` say nothing.
-        if let Some(parent) = parent.as_ref().filter(|parent| !parent::has_sides(parent)) {
+        if let Some(parent) = parent
+            .as_ref()
+            .filter(|parent| !parent::has_sides(parent) && self.input.given_sides.is_none())
+        {
             let drawn = self.draft_with(parent.clone(), None, &kept_counts)?;
             if drawn.plan.identity.rows == parent.manifest.identity.rows {
                 return Ok(Draft { renames, ..drawn });
@@ -86,15 +89,21 @@ impl<'j> DraftInputs<'j, '_> {
         kept_sides: Option<&KeptSides>,
         kept_counts: &BTreeMap<String, u64>,
     ) -> Result<Draft<'j>, RunError> {
+        let parent = parent.into();
         let Self {
             job,
             settings,
             input,
             ..
         } = *self;
-        let mut catalog = input
-            .cleaned
-            .split(&job.recipe, &input.hashes, kept_sides)?;
+        let kept_classes = match &parent {
+            Some(parent) if !settings.renumber => parent::kept_classes(parent, &job.recipe),
+            _ => ClassLists::new(),
+        };
+        let mut catalog =
+            input
+                .cleaned
+                .split(&job.recipe, &input.hashes, kept_sides, &kept_classes)?;
 
         let mut laps = Laps::start();
         let plan = Plan::new(job, settings, input, &catalog, kept_counts)?;
@@ -102,7 +111,7 @@ impl<'j> DraftInputs<'j, '_> {
         catalog.wall_s.append(&mut laps.wall_s);
 
         Ok(Draft {
-            parent: parent.into(),
+            parent,
             renames: Renames::new(),
             catalog,
             plan,
@@ -112,6 +121,9 @@ impl<'j> DraftInputs<'j, '_> {
 
 impl DraftInputs<'_, '_> {
     fn kept_sides(&self, parent: Option<&Parent>) -> Result<Option<KeptSides>, StoreError> {
+        if let Some(given) = &self.input.given_sides {
+            return Ok(Some(given.sides.clone()));
+        }
         match parent {
             Some(parent) if !self.settings.resplit => {
                 parent::kept_sides(self.store, parent, &self.job.recipe)
@@ -185,6 +197,7 @@ impl<'j> Draft<'j> {
             inputs,
             self.plan.recipe,
             self.plan.features.entries(),
+            &self.catalog.classes,
         )
     }
 

@@ -7,6 +7,7 @@ use crate::catalog::CatalogError;
 use crate::course::Phase;
 use crate::extract::ExtractError;
 use crate::features::FeatureError;
+use crate::parent::SidesError;
 use crate::shards::ShardError;
 use crate::source::SourceError;
 use crate::store::StoreError;
@@ -20,6 +21,9 @@ pub enum RunError {
     /// The metadata cannot be used.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The file of sides cannot be used.
+    #[error(transparent)]
+    Sides(#[from] SidesError),
     /// The recipe's features cannot be computed.
     #[error(transparent)]
     Feature(#[from] FeatureError),
@@ -40,6 +44,24 @@ pub enum RunError {
     NoRows {
         /// The step that dropped the last one, in words.
         step: String,
+    },
+    /// Clips of the version before have no file any more.
+    #[error(
+        "{count} of the {of} clips of the version before have no file any more ({examples}), more than --max-shrink \
+         {fraction_max} of them: is a folder missing or not mounted? If they are gone on purpose, give --max-shrink \
+         {remedy}"
+    )]
+    Shrunk {
+        /// How many clips.
+        count: usize,
+        /// Clips of that version that had a file.
+        of: usize,
+        /// The first ones, in words.
+        examples: String,
+        /// The limit.
+        fraction_max: f64,
+        /// The least limit that permits it.
+        remedy: f64,
     },
     /// Rows + rejects ≠ inputs: a fault of wavemill.
     #[error("accounting fails: {what}; nothing was committed; please report this")]

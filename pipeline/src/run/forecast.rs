@@ -7,8 +7,10 @@ use super::draft::{Draft, DraftInputs};
 use super::known::KnownInputs;
 use super::report::FileReuse;
 use super::reuse::{self, EarlierRuns};
+use super::tables;
 use super::take::{self, ParentRows};
 use crate::features::ClipTotals;
+use crate::store::Parent;
 
 /// What a run would have to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -22,6 +24,10 @@ pub struct Forecast {
     pub rows_to_take_over: u64,
     /// Bytes of rows to write, before compression.
     pub bytes_to_write: u64,
+    /// Tables to write. Those that come out equal to the parent's become links.
+    pub tables_to_write: usize,
+    /// Bytes of the parent's tables, compressed.
+    pub table_bytes_before: u64,
 }
 
 /// Looks at what is there, as the run would, and links and writes nothing. Damage is not looked for.
@@ -56,6 +62,8 @@ pub(super) fn forecast(
 
     let mut forecast = Forecast {
         reuse: FileReuse::of(&finished, plan, parent),
+        tables_to_write: tables::count(inputs.job, catalog)?,
+        table_bytes_before: parent.map_or(0, table_bytes),
         ..Forecast::default()
     };
     let kept = take::kept_features(parent, plan, settings);
@@ -100,4 +108,11 @@ pub(super) fn forecast(
         forecast.bytes_to_write += features.estimate(clips, super::preview::TYPICAL_BYTES_PER_S);
     }
     Ok(forecast)
+}
+
+/// Returns the bytes of a version's tables.
+fn table_bytes(parent: &Parent) -> u64 {
+    let tables = parent.manifest.files.iter();
+    let tables = tables.filter(|file| file.table.is_some());
+    tables.map(|file| file.bytes).sum()
 }

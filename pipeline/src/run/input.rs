@@ -9,6 +9,7 @@ use super::{Job, RunError};
 use crate::catalog::{self, AudioHashes, CatalogError, CleanedRows};
 use crate::course::{Course, Phase};
 use crate::extract::survey;
+use crate::parent::{self, GivenSides};
 use crate::settings::Settings;
 use crate::source::{self, Media, Source};
 
@@ -20,6 +21,8 @@ pub(super) struct Input {
     pub cleaned: CleanedRows,
     /// What tells one recording from another, with `split.group_duplicates`.
     pub hashes: AudioHashes,
+    /// Sides to keep, in place of those of the version before.
+    pub given_sides: Option<GivenSides>,
     /// What files hold, where they had to be read for that.
     pub known: KnownInputs,
 }
@@ -34,6 +37,7 @@ impl Input {
         settings: &Settings,
         course: &Arc<Course>,
     ) -> Result<Self, RunError> {
+        let given_sides = job.sides.as_deref().map(parent::read_sides).transpose()?;
         // The audio first, because cleaning may drop rows whose clip has no file.
         let media = match job.recipe.catalog.dataset {
             Dataset::Images => Media::Pictures,
@@ -46,6 +50,7 @@ impl Input {
             source,
             cleaned,
             hashes: AudioHashes::new(),
+            given_sides,
             known: KnownInputs::default(),
         };
         if job.recipe.split.group_duplicates {

@@ -14,6 +14,7 @@ mod record;
 mod renames;
 mod report;
 mod reuse;
+mod shrink;
 mod space;
 mod tables;
 mod take;
@@ -31,6 +32,7 @@ pub use self::error::RunError;
 pub use self::moves::{MoveCount, SideChanges};
 pub use self::preview::{Preview, preview};
 pub use self::report::{FileReuse, Report};
+pub use self::shrink::VanishedClips;
 pub use self::space::free_bytes;
 
 use self::account::ManifestParts;
@@ -63,6 +65,8 @@ pub struct Job {
     pub audio: PathBuf,
     /// Made if it is not there.
     pub store: PathBuf,
+    /// A file of sides, which are kept as if the version before had given them.
+    pub sides: Option<PathBuf>,
 }
 
 /// How a caller watches a run, and stops it.
@@ -400,10 +404,15 @@ impl Run<'_> {
         // Once more over all shards: while clips are extracted, only a new reject is compared with the limit.
         account::check_rejects(&finished, self.limits)?;
 
+        let files_equal = match self.parent {
+            Some(parent) => self.store.link_equal(&parent.manifest, &manifest)?,
+            None => 0,
+        };
         self.store.commit(self.number, &manifest)?;
         let counters = &self.monitor.counters;
         let mut report = Report::committed(self.number, manifest, counters, file_reuse);
         report.warnings = warnings;
+        report.files_equal = files_equal;
         Ok(report)
     }
 

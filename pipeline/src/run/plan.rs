@@ -100,12 +100,13 @@ impl<'a> Plan<'a> {
     }
 
     /// What a store's refusal can name where its latest version differs.
-    pub(super) const fn version_inputs(&self, settings: &Settings) -> VersionInputs<'_> {
+    pub(super) fn version_inputs(&self, settings: &Settings) -> VersionInputs<'_> {
         VersionInputs {
             recipe: self.recipe,
             engine: &self.engine,
             clips_absent: self.clips_absent,
             resplit: settings.resplit,
+            targets: &self.targets,
         }
     }
 }
@@ -140,13 +141,21 @@ fn identity(
         inputs.push((clip_key, input.audio_bytes(clip_key)));
     }
 
+    // Ids of classes are no column of the rows. Where they are those of a first version, they follow from the rows.
+    let rows_hash = catalog.rows_hash()?;
+    let is_first_numbering = catalog.classes == *input.cleaned.classes();
     // The metadata files count too: tables are made of them that the cleaned rows do not show, such as `raw_*`.
     Ok(Identity {
         recipe: canonical::id(&job.recipe)?,
-        rows: canonical::id(&(catalog.rows_hash()?, metadata))?,
+        rows: if is_first_numbering {
+            canonical::id(&(rows_hash, metadata))?
+        } else {
+            canonical::id(&(rows_hash, metadata, &catalog.classes))?
+        },
         inputs: canonical::id(&inputs)?,
         engine: canonical::id(engine)?,
         limit,
+        sides: input.given_sides.as_ref().map(|given| given.id.clone()),
         parent: None,
     })
 }

@@ -1,6 +1,7 @@
 //! What a run would do, without doing it: `extract --dry-run`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -13,6 +14,7 @@ use super::input::Input;
 use super::known::KnownInputs;
 use super::moves::SideChanges;
 use super::plan::Plan;
+use super::shrink::{self, VanishedClips};
 use super::{Job, RunError};
 use crate::catalog::{Duplicates, StepCount};
 use crate::changes::{DataChanges, EXAMPLES, State};
@@ -45,6 +47,11 @@ pub struct Preview {
     pub splits: BTreeMap<String, u64>,
     /// What a run would do with the store as it is.
     pub outcome: String,
+    /// Whether the latest version holds just this.
+    pub nothing_to_do: bool,
+    /// The error that a run would end with, if it would be refused.
+    #[serde(skip)]
+    pub refusal: Option<RunError>,
     /// Files of each feature.
     pub shards: usize,
     /// What would be stored.
@@ -61,6 +68,8 @@ pub struct Preview {
     pub duplicates: Option<Duplicates>,
     /// How sides differ from those of the latest version, where there is one.
     pub sides: Option<SideChanges>,
+    /// Clips of the latest version whose files are not found, where there is one.
+    pub vanished: Option<VanishedClips>,
     /// How the tracks differ from those of the latest version, where there is one: counts, and the first of each kind.
     pub(crate) changes: Option<DataChanges>,
     /// How much of it a run would have to do; `None` where it would do nothing, or be refused.
@@ -88,11 +97,12 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
     };
 
     let mut draft = inputs.draft(store.latest()?, &mut known)?;
-    let (outcome, plan_id) = outcome(&inputs, &draft)?;
+    let vanished = shrink::vanished(&inputs, &draft)?;
+    let outcome = Outcome::new(&inputs, &draft, vanished.as_ref(), &mut known)?;
     let sides = SideChanges::or_warning(&store, &mut draft);
-    let work = match &plan_id {
-        Some(plan_id) => Some(forecast(&inputs, &draft, plan_id, &mut known)?),
-        None => None,
+    let work = match &outcome {
+        Outcome::Version { plan_id, .. } => Some(forecast(&inputs, &draft, plan_id, &mut known)?),
+        Outcome::NothingToDo { .. } | Outcome::Refused(_) => None,
     };
     let changes = changes(&inputs, &draft, &known);
 
@@ -121,7 +131,9 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
         rows_rejected: catalog.rejects.len() as u64,
         clips_planned,
         splits,
-        outcome,
+        outcome: outcome.to_string(),
+        nothing_to_do: matches!(outcome, Outcome::NothingToDo { .. }),
+        refusal: outcome.refusal(),
         shards: shard_plan.shards.len(),
         features: plan.features.entries().to_vec(),
         feature_bytes,
@@ -131,6 +143,7 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
         steps: catalog.steps,
         duplicates: catalog.duplicates,
         sides,
+        vanished,
         changes,
         work,
         warnings: catalog.warnings,
@@ -167,54 +180,89 @@ fn changes(
     Some(changes)
 }
 
-/// What [`run`](crate::run::run) would decide, in words, and the plan that it would make; whether files changed that kept
-/// their size, it alone looks.
-fn outcome(
-    inputs: &DraftInputs<'_, '_>,
-    draft: &Draft<'_>,
-) -> Result<(String, Option<String>), RunError> {
-    match decide(inputs, draft) {
-        Ok(Decision::NothingToDo(version, _)) => {
-            let words = format!("nothing to do: version {version} holds just this");
-            Ok((words, None))
+/// What a run would do with the store as it is.
+enum Outcome {
+    /// The version holds just this.
+    NothingToDo { version: u64 },
+    /// The run would make this version.
+    Version { version: u64, plan_id: String },
+    /// The run would end with this error before it writes anything.
+    Refused(RunError),
+}
+
+impl Outcome {
+    /// Decides what [`run`](crate::run::run) would decide. Inputs that had to be read for it are added to `known`.
+    ///
+    /// # Errors
+    /// Those of [`begin::decide`], but for refusals.
+    fn new(
+        inputs: &DraftInputs<'_, '_>,
+        draft: &Draft<'_>,
+        vanished: Option<&VanishedClips>,
+        known: &mut KnownInputs,
+    ) -> Result<Self, RunError> {
+        if let Err(refusal) = inputs.input.require_rows() {
+            return Ok(Self::Refused(refusal));
         }
-        Ok(Decision::Go { identity }) => {
-            let words = format!("version {} is to be made", draft.version());
-            Ok((words, Some(identity.plan_id()?)))
+        match decide(inputs, draft, vanished, known) {
+            Ok(Decision::NothingToDo(version, _)) => Ok(Self::NothingToDo { version }),
+            Ok(Decision::Go { identity }) => Ok(Self::Version {
+                version: draft.version(),
+                plan_id: identity.plan_id()?,
+            }),
+            Err(
+                refusal @ (RunError::Store(
+                    StoreError::OtherPlan { .. } | StoreError::OtherEngine { .. },
+                )
+                | RunError::Shrunk { .. }),
+            ) => Ok(Self::Refused(refusal)),
+            Err(error) => Err(error),
         }
-        // That a run would be refused is an answer here, and no failure.
-        Err(refusal @ (StoreError::OtherPlan { .. } | StoreError::OtherEngine { .. })) => {
-            Ok((format!("refused: {refusal}"), None))
+    }
+
+    fn refusal(self) -> Option<RunError> {
+        match self {
+            Self::Refused(refusal) => Some(refusal),
+            Self::NothingToDo { .. } | Self::Version { .. } => None,
         }
-        Err(error) => Err(error.into()),
     }
 }
 
-fn decide(inputs: &DraftInputs<'_, '_>, draft: &Draft<'_>) -> Result<Decision, StoreError> {
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NothingToDo { version } => {
+                write!(f, "nothing to do: version {version} holds just this")
+            }
+            Self::Version { version, .. } => write!(f, "version {version} is to be made"),
+            Self::Refused(refusal) => write!(f, "refused: {refusal}"),
+        }
+    }
+}
+
+/// Decides as a run does, without the lock: nothing is written or dropped.
+fn decide(
+    inputs: &DraftInputs<'_, '_>,
+    draft: &Draft<'_>,
+    vanished: Option<&VanishedClips>,
+    known: &mut KnownInputs,
+) -> Result<Decision, RunError> {
     let DraftInputs {
         store, settings, ..
     } = *inputs;
-    let plan = &draft.plan;
-
-    let decision = store.decide(
-        draft.parent.as_ref(),
-        &plan.identity,
-        plan.version_inputs(settings),
-        settings.new_version,
-        |manifest| begin::what_differs(inputs, draft, manifest),
-        |_| Ok::<_, StoreError>(Vec::new()),
-    )?;
-
-    // With `--restart` a run drops the other plan. A preview drops nothing, so it does not ask.
-    if let Decision::Go { identity, .. } = &decision
-        && !settings.restart
-    {
-        let plan_record = PlanRecord {
-            identity: identity.clone(),
-            engine: plan.engine.clone(),
-        };
-        store.refuse_other_engine(&plan_record, false)?;
+    let decision = begin::decide(inputs, draft, known)?;
+    if let Decision::Go { identity } = &decision {
+        if let Some(vanished) = vanished {
+            vanished.require_at_most(settings.max_shrink)?;
+        }
+        // With `--restart` a run drops the other plan. A preview drops nothing, so it does not ask.
+        if !settings.restart {
+            let plan_record = PlanRecord {
+                identity: identity.clone(),
+                engine: draft.plan.engine.clone(),
+            };
+            store.refuse_other_engine(&plan_record, false)?;
+        }
     }
-
     Ok(decision)
 }

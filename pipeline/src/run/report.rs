@@ -27,6 +27,9 @@ pub struct Report {
     /// Which files of features had to be written.
     #[serde(flatten)]
     pub reuse: FileReuse,
+    /// Files of features and tables that were written and came out equal to those of the version before: they are links to
+    /// these now.
+    pub files_equal: usize,
     /// Clips that were decoded, or at least read; one for each set of features that is computed by itself.
     pub clips_decoded: u64,
     /// Rows that were taken over from the version before, counted for every feature.
@@ -172,6 +175,7 @@ impl Report {
             files: manifest.files,
             wall_s: BTreeMap::new(),
             reuse,
+            files_equal: 0,
             clips_decoded: counters.clips_read.load(Ordering::Relaxed),
             rows_taken_over: counters.rows_taken.load(Ordering::Relaxed),
             cpu_s: stages

@@ -11,7 +11,7 @@ use wavemill_schemas::reject::Reject;
 use wavemill_schemas::tables::{inputs_schema, rejects_schema};
 
 use super::{Job, RunError};
-use crate::catalog::{self, ExtraTable};
+use crate::catalog::{self, Catalog, ExtraTable};
 use crate::plan::ShardPlan;
 use crate::shards::{ShardError, write_table};
 use crate::source::InputSeen;
@@ -26,6 +26,14 @@ pub(super) fn further(job: &Job) -> Result<Vec<ExtraTable>, RunError> {
         (Some(metadata), Dataset::Fma) => Ok(catalog::extra_tables(metadata)?),
         _ => Ok(Vec::new()),
     }
+}
+
+/// Returns how many tables a run writes: those of the catalog, the data set's further ones, `rejects` and `inputs`.
+///
+/// # Errors
+/// As [`further`].
+pub(super) fn count(job: &Job, catalog: &Catalog) -> Result<usize, RunError> {
+    Ok(catalog.tables.len() + further(job)?.len() + 2)
 }
 
 /// Writes every table of the catalog below the plan's folder, one file each, ordered by name; then the data set's

@@ -99,6 +99,7 @@ impl TestStore {
                 inputs: String::new(),
                 engine: String::new(),
                 limit: None,
+                sides: None,
                 parent: None,
             },
             engine: Engine {

@@ -7,6 +7,7 @@ mod commit;
 mod compare;
 mod diff;
 pub(crate) mod durable;
+mod equal;
 mod gc;
 mod history;
 mod parent;
@@ -21,6 +22,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use parquet::errors::ParquetError;
 use wavemill_schemas::FORMAT_VERSION;
@@ -34,6 +36,9 @@ pub(crate) use parent::Parent;
 pub(crate) use receipts::{PlanRecord, Receipts};
 pub(crate) use resume::{Decision, VersionInputs};
 pub(crate) use tags::{TagReport, Tags};
+
+/// Time between two attempts to take a lock that another process holds.
+const LOCK_RETRY: Duration = Duration::from_millis(100);
 
 /// What can be wrong with a store.
 #[derive(Debug, thiserror::Error)]
@@ -159,7 +164,9 @@ pub enum StoreError {
         source: ParquetError,
     },
     /// Another process writes here.
-    #[error("{path}: another wavemill is writing this store: wait for it, or stop it")]
+    #[error(
+        "{path}: another wavemill is writing this store: wait for it with --wait SECONDS, or stop it"
+    )]
     Locked {
         /// The store.
         path: PathBuf,
@@ -401,11 +408,28 @@ impl Store {
         Ok(!is_there.map_err(StoreError::io_at(&data, "look at"))?)
     }
 
-    /// Makes the store's folders and takes its lock.
+    /// Makes the store's folders and takes its lock. Tries again for as long as `wait` while another process holds the
+    /// lock, unless `is_stopped`.
     ///
     /// # Errors
     /// [`StoreError::Locked`], [`StoreError::Io`].
-    pub(crate) fn lock(&self) -> Result<Lock, StoreError> {
+    pub(crate) fn lock(
+        &self,
+        wait: Duration,
+        is_stopped: impl Fn() -> bool,
+    ) -> Result<Lock, StoreError> {
+        let start = Instant::now();
+        loop {
+            match self.try_lock() {
+                Err(StoreError::Locked { .. }) if start.elapsed() < wait && !is_stopped() => {
+                    std::thread::sleep(LOCK_RETRY.min(wait - start.elapsed().min(wait)));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn try_lock(&self) -> Result<Lock, StoreError> {
         let folder = self.root.join("_wavemill");
         durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
 

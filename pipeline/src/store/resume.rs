@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
-use wavemill_schemas::manifest::{Engine, FileEntry, Identity, Manifest, Receipt};
+use wavemill_schemas::manifest::{Engine, FileEntry, Identity, Manifest, Receipt, TargetEntry};
 use wavemill_schemas::recipe::Recipe;
 
 use super::diff::recipe_changes;
@@ -42,6 +42,8 @@ pub(crate) struct VersionInputs<'a> {
     pub clips_absent: u64,
     /// Whether all sides are drawn anew.
     pub resplit: bool,
+    /// With classes.
+    pub targets: &'a [TargetEntry],
 }
 
 impl Store {
@@ -228,10 +230,8 @@ fn has_length(path: &Path, bytes: u64) -> bool {
 
 /// Links under a temporary name and renames: what a killed run may have left under the right one is replaced.
 fn link_file(from: &Path, to: &Path) -> io::Result<()> {
-    let folder = to.parent().unwrap_or(Path::new("."));
-    durable::make_folder(folder)?;
-    let name = to.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = folder.join(format!(".{name}.tmp"));
+    durable::make_folder(to.parent().unwrap_or(Path::new(".")))?;
+    let temporary = temporary_beside(to);
     // Of a killed run. A link is not made where the name is taken.
     let _ = fs::remove_file(&temporary);
 
@@ -241,10 +241,21 @@ fn link_file(from: &Path, to: &Path) -> io::Result<()> {
         File::open(&temporary)?.sync_all()?;
     }
 
-    fs::rename(&temporary, to)?;
+    replace_by(&temporary, to)
+}
+
+/// Returns the temporary name of a file, which the next run removes after a kill.
+pub(super) fn temporary_beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.tmp"))
+}
+
+/// Gives the file `temporary` the name `to`, durably.
+pub(super) fn replace_by(temporary: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(temporary, to)?;
     // Renaming one link of a file onto another does nothing and leaves both.
-    let _ = fs::remove_file(&temporary);
-    durable::sync_folder(folder)
+    let _ = fs::remove_file(temporary);
+    durable::sync_folder(to.parent().unwrap_or(Path::new(".")))
 }
 
 /// blake3 of a file, lower-case hex.
@@ -265,6 +276,7 @@ fn changes(
         engine,
         clips_absent,
         resplit,
+        targets,
     } = inputs;
     let was = &manifest.identity;
     let mut changed = Vec::new();
@@ -277,6 +289,11 @@ fn changes(
         let from = limit_words(was.limit);
         let to = limit_words(identity.limit);
         changed.push(format!("--limit {from} -> {to}"));
+    }
+
+    // Without the option sides are those of the version before.
+    if identity.sides.is_some() && was.sides != identity.sides {
+        changed.push("--sides gives other sides than the version was made with".to_owned());
     }
 
     // Another recipe may well clean otherwise.
@@ -297,6 +314,9 @@ fn changes(
                 format!("rows without an audio file: {was_absent} -> {clips_absent}")
             }
             // Sides are columns of the rows, and which columns differ is not known.
+            _ if has_other_ids(&manifest.targets, targets) => {
+                "metadata changed, or --renumber gave other class ids".to_owned()
+            }
             _ if resplit => "metadata changed, or --resplit drew other sides".to_owned(),
             _ => "metadata changed".to_owned(),
         });
@@ -317,6 +337,14 @@ fn changes(
         ));
     }
     changed
+}
+
+/// Whether a class has another id than before.
+fn has_other_ids(before: &[TargetEntry], now: &[TargetEntry]) -> bool {
+    before.iter().zip(now).any(|(before, now)| {
+        let mut kept = before.classes.iter().zip(&now.classes);
+        kept.any(|(before, now)| before != now) || now.classes.len() < before.classes.len()
+    })
 }
 
 fn limit_words(limit: Option<u64>) -> String {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Serialize;
 use wavemill_schemas::version_name::{
@@ -160,7 +161,7 @@ impl Store {
         Ok(tags)
     }
 
-    /// Gives a version a tag, or moves one to it, under the store's lock.
+    /// Gives a version a tag, or moves one to it, under the store's lock, which it waits for as long as `wait`.
     ///
     /// # Errors
     /// [`StoreError::Locked`]; [`StoreError::NoVersion`], [`StoreError::Collected`] and what else [`Store::readable`]
@@ -169,9 +170,10 @@ impl Store {
         &self,
         version: &VersionName,
         tag: &TagName,
+        wait: Duration,
     ) -> Result<TagReport, StoreError> {
         // Looked at under the lock: `gc` must not take the data between the look and the tag.
-        let _lock = self.lock()?;
+        let _lock = self.lock(wait, || false)?;
         let (version, _) = self.readable(self.resolve(Some(version))?)?;
         self.require_inside(&self.tags_folder(), TAGS_FOLDER)?;
 

@@ -99,6 +99,7 @@ fn lanes_write_the_bytes_of_workers(data: &Path) -> Result<(), Failed> {
                     metadata: None,
                     audio: data.join(folder),
                     store,
+                    sides: None,
                 })
             };
             let level = Level::detect();
@@ -202,6 +203,7 @@ fn a_batch_is_begun_while_another_is_waited_for(data: &Path) -> Result<(), Faile
         metadata: None,
         audio: data.join("rate_variants"),
         store: scratch.path().join("store"),
+        sides: None,
     };
     run::run(&job, &settings, &RunMonitor::default())?;
 

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
-use wavemill::catalog::{AudioHashes, Catalog, CatalogSettings, clean, extra_tables};
+use wavemill::catalog::{AudioHashes, Catalog, CatalogSettings, ClassLists, clean, extra_tables};
 use wavemill::source::{AudioIndex, InputId, Stamp};
 use wavemill_schemas::recipe::{
     CatalogSpec, CleanStep, Dataset, Recipe, SplitRule, SplitSpec, Subset, TargetSpec,
@@ -85,7 +85,7 @@ fn with_audio(recipe: &Recipe, path: &Path, audio: &AudioIndex) -> Result<Catalo
         CatalogSettings::default(),
         &std::sync::Arc::default(),
     )?;
-    Ok(cleaned.split(recipe, &AudioHashes::new(), None)?)
+    Ok(cleaned.split(recipe, &AudioHashes::new(), None, &ClassLists::new())?)
 }
 
 /// A stand-in for audio: every clip of `tracks` that `wanted` names by its track id.

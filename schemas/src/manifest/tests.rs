@@ -22,6 +22,7 @@ fn manifest(format_version: u32) -> Manifest {
         inputs: text("1b"),
         engine: canonical::id(&engine).expect("an id"),
         limit: None,
+        sides: None,
         parent: None,
     };
     let plan_id = identity.plan_id().expect("an id");

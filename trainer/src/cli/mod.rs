@@ -19,13 +19,16 @@ mod run_folder;
 mod shared;
 mod sweep;
 
-use std::path::Path;
+use std::any::TypeId;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tch::Device;
 use wavemill_schemas::config::Config;
+use wavemill_schemas::local_path::require_local;
 use wavemill_schemas::text::shown;
 use wavemill_schemas::version_name::VersionName;
 
@@ -309,7 +312,9 @@ pub fn main() -> u8 {
     // tch panics with what libtorch threw: one line for people, not a trace.
     std::panic::set_hook(Box::new(|_| {}));
 
-    let Cli { command, output } = Cli::parse();
+    let matches = with_local_paths(Cli::command()).get_matches();
+    let Cli { command, output } =
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     output.set();
     // Before the first tensor is made.
     ffi::keep_memory();
@@ -329,6 +334,17 @@ pub fn main() -> u8 {
             1
         }
     }
+}
+
+/// Makes every option of `command` that takes a path refuse addresses such as `s3://bucket/store`.
+fn with_local_paths(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        if arg.get_value_parser().type_id() != TypeId::of::<PathBuf>() {
+            return arg;
+        }
+        arg.value_parser(PathBufValueParser::new().try_map(require_local))
+    });
+    command.mut_subcommands(with_local_paths)
 }
 
 /// What a signal finds a command at, in words; of `fit` and `sweep` before they train.

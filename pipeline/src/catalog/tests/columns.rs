@@ -51,7 +51,9 @@ fn time_grows_with_the_columns_and_not_with_their_square() {
             &Arc::default(),
         )
         .unwrap();
-        let catalog = cleaned.split(&recipe, &AudioHashes::new(), None).unwrap();
+        let catalog = cleaned
+            .split(&recipe, &AudioHashes::new(), None, &ClassLists::new())
+            .unwrap();
         let took = crate::extract::cpu_time() - before;
         // `d`, the track's id and the three sides are new.
         assert_eq!(catalog.tables["tracks"].num_columns(), n_columns + 5);

@@ -26,7 +26,7 @@ use crate::cli::exit::UsageError;
 use crate::cli::extract::ExtractCommand;
 use crate::cli::interrupt;
 use crate::cli::output::report;
-use crate::cli::{command_of, write_whole};
+use crate::cli::{WaitArgs, command_of, write_whole};
 use crate::settings::THREADS_MAX;
 use crate::store::Store;
 
@@ -98,6 +98,8 @@ pub struct RunArgs {
     /// As of `extract`
     #[arg(long, value_name = "F")]
     max_reject_fraction: Option<f64>,
+    #[command(flatten)]
+    wait: WaitArgs,
     /// Also try what the experiment sweeps over, on the honest store of `base`; trials are compared on validation
     #[arg(long)]
     sweep: bool,
@@ -264,6 +266,7 @@ impl RunArgs {
         }
         line.extend(["--audio".into(), data.audio.clone().into()]);
         line.extend(["--store".into(), self.store_path(&store.name).into()]);
+        line.extend(["--wait".into(), self.wait.seconds.to_string().into()]);
         if let Some(limit) = self.limit {
             line.extend(["--limit".into(), limit.to_string().into()]);
         }

@@ -1,0 +1,309 @@
+//! Sides of a store that is not there any more, from a file: its table `sides` in Parquet, or what `wavemill sql` makes of
+//! that table as CSV.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::path::{Path, PathBuf};
+
+use arrow::array::{Array, StringViewArray};
+use arrow::record_batch::RecordBatch;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
+use wavemill_schemas::canonical;
+
+use super::table::text;
+use crate::catalog::split::{GROUP_KINDS, GroupSides, KeptRule, KeptSides, SIDES};
+
+/// What a Parquet file begins with.
+const PARQUET_MAGIC: &[u8; 4] = b"PAR1";
+
+const RULES: [KeptRule; 2] = [KeptRule::Artist, KeptRule::Stratified];
+
+/// Why a file gives no sides.
+#[derive(Debug, thiserror::Error)]
+pub enum SidesError {
+    /// It cannot be opened or read.
+    #[error("--sides {path}: cannot read it")]
+    Read {
+        /// As given.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// It is no CSV.
+    #[error("--sides {path}: no CSV file")]
+    Csv {
+        /// As given.
+        path: PathBuf,
+        /// What is wrong.
+        source: csv::Error,
+    },
+    /// It is no sound Parquet file, or a column holds no text.
+    #[error("--sides {path}: no Parquet file of sides")]
+    Parquet {
+        /// As given.
+        path: PathBuf,
+        /// What is wrong.
+        source: ParquetError,
+    },
+    /// A column is missing.
+    #[error(
+        "--sides {path}: no column `{column}`: give the columns group and side, and rule if there are sides of both rules, \
+         as `wavemill sql 'SELECT * FROM sides'` does"
+    )]
+    Column {
+        /// As given.
+        path: PathBuf,
+        /// What is missing.
+        column: &'static str,
+    },
+    /// A row that says nothing of a side.
+    #[error("--sides {path}, {place}: {problem}")]
+    Row {
+        /// As given.
+        path: PathBuf,
+        /// Its line or number.
+        place: Place,
+        /// What is wrong with it, and what helps.
+        problem: String,
+    },
+    /// There is no row.
+    #[error("--sides {path}: no row in it: give the table `sides` of a store")]
+    Empty {
+        /// As given.
+        path: PathBuf,
+    },
+    /// Canonical JSON; cannot happen.
+    #[error("sides")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Where a row stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A line of a CSV file, from 1.
+    Line(u64),
+    /// A row of a Parquet file, from 1.
+    Row(u64),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::Row(row) => write!(f, "row {row}"),
+        }
+    }
+}
+
+/// Sides from a file.
+#[derive(Clone, Debug)]
+pub(crate) struct GivenSides {
+    /// They are kept as those of a version before.
+    pub sides: KeptSides,
+    /// Hash of the content, whatever the file's format and the order of its rows.
+    pub id: String,
+}
+
+/// Reads a file of sides. Rows without a rule are sides of both rules.
+///
+/// # Errors
+/// [`SidesError`].
+pub(crate) fn read_sides(path: &Path) -> Result<GivenSides, SidesError> {
+    let mut rows = Rows {
+        path,
+        sides: [Vec::new(), Vec::new()],
+        places: HashMap::new(),
+    };
+    let file = rows.open()?;
+    match file {
+        OpenFile::Parquet(file) => rows.read_parquet(file)?,
+        OpenFile::Csv(file) => rows.read_csv(file)?,
+    }
+    if rows.places.is_empty() {
+        return Err(SidesError::Empty {
+            path: path.to_owned(),
+        });
+    }
+
+    let [artist, stratified] = rows.sides.map(GroupSides::new);
+    let all: [Vec<_>; 2] = [artist.iter().collect(), stratified.iter().collect()];
+    Ok(GivenSides {
+        id: canonical::id(&all)?,
+        sides: KeptSides { artist, stratified },
+    })
+}
+
+enum OpenFile {
+    Parquet(File),
+    Csv(File),
+}
+
+/// The rows of a file.
+struct Rows<'p> {
+    path: &'p Path,
+    /// In the order of [`RULES`].
+    sides: [Vec<(Box<str>, usize)>; 2],
+    /// Of each group, by rule.
+    places: HashMap<(usize, Box<str>), Place>,
+}
+
+impl Rows<'_> {
+    fn open(&self) -> Result<OpenFile, SidesError> {
+        let open = || {
+            let mut file = File::open(self.path)?;
+            let mut magic = Vec::new();
+            Read::by_ref(&mut file).take(4).read_to_end(&mut magic)?;
+            file.rewind()?;
+            Ok(if magic == PARQUET_MAGIC {
+                OpenFile::Parquet(file)
+            } else {
+                OpenFile::Csv(file)
+            })
+        };
+        open().map_err(|source| SidesError::Read {
+            path: self.path.to_owned(),
+            source,
+        })
+    }
+
+    fn read_csv(&mut self, file: File) -> Result<(), SidesError> {
+        let path = self.path;
+        let failed = |source| SidesError::Csv {
+            path: path.to_owned(),
+            source,
+        };
+        let mut reader = csv::Reader::from_reader(file);
+        let header = reader.headers().map_err(failed)?;
+        let column = |name: &str| header.iter().position(|column| column == name);
+        let rule = column("rule");
+        let group = column("group").ok_or_else(|| self.no_column("group"))?;
+        let side = column("side").ok_or_else(|| self.no_column("side"))?;
+
+        for record in reader.into_records() {
+            let record = record.map_err(failed)?;
+            let place = Place::Line(record.position().map_or(0, csv::Position::line));
+            // The reader refuses records of another length than the header's.
+            let cell = |column: usize| record.get(column).unwrap_or_default();
+            self.add(place, rule.map(cell), cell(group), cell(side))?;
+        }
+        Ok(())
+    }
+
+    fn read_parquet(&mut self, file: File) -> Result<(), SidesError> {
+        let path = self.path;
+        let failed = |source| SidesError::Parquet {
+            path: path.to_owned(),
+            source,
+        };
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(failed)?;
+        let mut n_rows = 0;
+        for batch in builder.build().map_err(failed)? {
+            let batch = batch.map_err(|error| failed(error.into()))?;
+            let group = self.column(&batch, "group")?;
+            let side = self.column(&batch, "side")?;
+            let rule = match batch.column_by_name("rule") {
+                Some(_) => Some(self.column(&batch, "rule")?),
+                None => None,
+            };
+            for row in 0..batch.num_rows() {
+                n_rows += 1;
+                let rule = rule.as_ref().map(|rule| value(rule, row));
+                self.add(
+                    Place::Row(n_rows),
+                    rule,
+                    value(&group, row),
+                    value(&side, row),
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    fn column(
+        &self,
+        batch: &RecordBatch,
+        name: &'static str,
+    ) -> Result<StringViewArray, SidesError> {
+        if batch.column_by_name(name).is_none() {
+            return Err(self.no_column(name));
+        }
+        text(batch, name).map_err(|source| SidesError::Parquet {
+            path: self.path.to_owned(),
+            source,
+        })
+    }
+
+    fn no_column(&self, column: &'static str) -> SidesError {
+        SidesError::Column {
+            path: self.path.to_owned(),
+            column,
+        }
+    }
+
+    /// Adds a row. `rule`: `None` without such a column.
+    fn add(
+        &mut self,
+        place: Place,
+        rule: Option<&str>,
+        group: &str,
+        side: &str,
+    ) -> Result<(), SidesError> {
+        let Some(side_number) = SIDES.iter().position(|known| *known == side) else {
+            let words = format!(
+                "`{side}` is no side: correct it to {}, or remove the row",
+                SIDES.join(", ")
+            );
+            return Err(self.wrong(place, words));
+        };
+        if !GROUP_KINDS.iter().any(|kind| group.starts_with(kind)) {
+            let words = format!(
+                "`{group}` is no group: its name begins with {}, as in the table `sides` of a store",
+                GROUP_KINDS.join(", ")
+            );
+            return Err(self.wrong(place, words));
+        }
+
+        let named = RULES.iter().position(|known| Some(known.name()) == rule);
+        let rules = match (rule, named) {
+            (None, _) => 0..RULES.len(),
+            (Some(_), Some(named)) => named..named + 1,
+            (Some(rule), None) => {
+                let words = format!(
+                    "`{rule}` is no rule that keeps sides: correct it to {}, or remove the row",
+                    RULES.map(KeptRule::name).join(" or ")
+                );
+                return Err(self.wrong(place, words));
+            }
+        };
+        for rule in rules {
+            if let Some(first) = self.places.insert((rule, group.into()), place) {
+                let words = format!(
+                    "group `{group}` of the rule `{}` is there already, in {first}: remove one of the two",
+                    RULES[rule].name()
+                );
+                return Err(self.wrong(place, words));
+            }
+            self.sides[rule].push((group.into(), side_number));
+        }
+        Ok(())
+    }
+
+    fn wrong(&self, place: Place, problem: String) -> SidesError {
+        SidesError::Row {
+            path: self.path.to_owned(),
+            place,
+            problem,
+        }
+    }
+}
+
+/// Empty for null.
+fn value(column: &StringViewArray, row: usize) -> &str {
+    if column.is_null(row) {
+        return "";
+    }
+    column.value(row)
+}

@@ -1,0 +1,71 @@
+//! Paths of this machine, as opposed to addresses of other places.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
+/// Error type for an address where a path is expected.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "only local paths are supported so far, not `{scheme}://`: give a file or folder of this machine"
+)]
+pub struct RemotePath {
+    /// What stands before `://`.
+    scheme: String,
+}
+
+/// Returns `path`, unless it begins with a scheme such as `s3://`: the file system would take that for a folder `s3:`.
+///
+/// # Errors
+/// [`RemotePath`].
+pub fn require_local(path: PathBuf) -> Result<PathBuf, RemotePath> {
+    match scheme(path.as_os_str()) {
+        Some(scheme) => Err(RemotePath { scheme }),
+        None => Ok(path),
+    }
+}
+
+/// Returns the scheme of an address by RFC 3986, lower or upper case.
+fn scheme(text: &OsStr) -> Option<String> {
+    let text = text.to_string_lossy();
+    let (scheme, _) = text.split_once("://")?;
+    let begins_with_letter = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
+    let is_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    (begins_with_letter && scheme.chars().all(is_scheme)).then(|| scheme.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_no_path() {
+        for address in [
+            "s3://bucket/store",
+            "file:///tmp/store",
+            "HTTPS://x",
+            "abfs+x.1-y://",
+        ] {
+            let refused = require_local(address.into());
+            let scheme = address.split("://").next().expect("a first part");
+            assert_eq!(
+                refused,
+                Err(RemotePath {
+                    scheme: scheme.to_owned()
+                }),
+                "{address}"
+            );
+        }
+        for path in [
+            "store",
+            "",
+            "./s3://store",
+            "s3:/store",
+            "a b://c",
+            "7z://c",
+            "://c",
+            "-",
+        ] {
+            assert_eq!(require_local(path.into()), Ok(path.into()), "{path}");
+        }
+    }
+}
