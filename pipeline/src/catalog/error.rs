@@ -84,13 +84,24 @@ pub enum CatalogError {
         /// The cause.
         source: std::io::Error,
     },
-    /// A Parquet file cannot be read.
+    /// The system fails to read a Parquet file.
     #[error("metadata file {file}")]
     Parquet {
         /// The file's name.
         file: String,
         /// The cause.
         source: parquet::errors::ParquetError,
+    },
+    /// The bytes of a CSV or Parquet file cannot be followed.
+    #[error(
+        "metadata file {file} is damaged, cut off, or not of the format that its name says ({problem}): copy it again from \
+         where it came from, or write it anew"
+    )]
+    Damaged {
+        /// The file's name.
+        file: String,
+        /// What the reader found.
+        problem: String,
     },
     /// A cleaning step's SQL is refused, or fails.
     #[error("cleaning step `{step}`: {message}")]
@@ -233,6 +244,7 @@ impl CatalogError {
             Self::NoMetadata { .. }
                 | Self::Source(_)
                 | Self::NoFile { .. }
+                | Self::Damaged { .. }
                 | Self::Step { .. }
                 | Self::NoTable { .. }
                 | Self::StepKey { .. }
