@@ -22,11 +22,12 @@ const BROWSERS: [&str; 4] = [
 ];
 
 /// Sections of a page about a store with features, targets and rejects.
-const SECTIONS: [&str; 9] = [
+const SECTIONS: [&str; 10] = [
     "From metadata to features",
     "Tracks",
     "Sides, and what leaks between them",
     "Rejects",
+    "Files below the audio root",
     "Audio",
     "Features",
     "What it looks like",

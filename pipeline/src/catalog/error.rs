@@ -192,12 +192,16 @@ pub enum CatalogError {
         value: String,
     },
     /// Not one row has a file.
-    #[error("none of the {rows} rows has a file below the audio root: expected {example}, for one")]
+    #[error(
+        "none of the {rows} rows has a file below the audio root: expected {example}, for one{hint}"
+    )]
     NoAudio {
         /// Rows before the audio step.
         rows: usize,
         /// A key that was looked for.
         example: String,
+        /// What there is in its place, with a comma before; empty where nothing is like it.
+        hint: String,
     },
     /// Our own SQL or the engine failed (out of memory, for one).
     #[error("catalog query")]

@@ -43,6 +43,10 @@ pub(super) struct ParsedMetadata {
     pub further_rejects: Vec<Reject>,
     /// Further tables, by name.
     pub tables: BTreeMap<String, RecordBatch>,
+    /// Keys of a list for which there is no file.
+    pub absent: Vec<String>,
+    /// Files that a list does not name.
+    pub unlisted: Vec<String>,
     /// What a person should know, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -395,6 +399,8 @@ impl ParsedMetadata {
             rejects: Vec::new(),
             further_rejects: Vec::new(),
             tables: BTreeMap::new(),
+            absent: Vec::new(),
+            unlisted: Vec::new(),
             warnings: Vec::new(),
         }
     }

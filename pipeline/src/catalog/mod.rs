@@ -9,6 +9,7 @@ mod csv_text;
 mod engine;
 mod error;
 mod extra;
+mod files;
 mod fma;
 mod folders;
 mod laps;
@@ -36,6 +37,8 @@ use wavemill_schemas::reject::Reject;
 use self::engine::Engine;
 pub use self::error::CatalogError;
 pub use self::extra::{ExtraTable, extra_tables};
+pub(crate) use self::files::hint_of_file;
+pub use self::files::{Fate, FileAccount, FilesOfKind, NearMatch};
 pub use self::laps::Laps;
 use self::load::{NamedInput, ParsedMetadata};
 use self::parallel::in_parts;
@@ -159,6 +162,10 @@ pub struct CleanedRows {
     rows: RecordBatch,
     labels: Vec<Labels>,
     threads: usize,
+    /// Keys for which there is no file, of rows that step `audio` dropped and of a list beside `folders`; in order.
+    absent: Vec<String>,
+    /// Files that a list beside `folders` does not name.
+    unlisted: Vec<String>,
     /// All but `clips`, `duplicates` and some of the tables.
     catalog: Catalog,
 }
@@ -244,9 +251,11 @@ pub fn clean(
 
     let mut cleaner = Cleaner::new(&engine, fma_metadata, settings.threads, loaded.rows);
     cleaner.run(&recipe.catalog)?;
+    let mut absent = loaded.absent;
     if recipe.catalog.require_audio {
-        require_audio(&mut cleaner, audio, &mut warnings)?;
+        absent.extend(require_audio(&mut cleaner, audio, &mut warnings)?);
     }
+    absent.sort_unstable();
     laps.end("clean");
     load::stop_here(course)?;
 
@@ -276,6 +285,8 @@ pub fn clean(
         rows,
         labels,
         threads: settings.threads,
+        absent,
+        unlisted: loaded.unlisted,
         catalog,
     })
 }
@@ -333,6 +344,7 @@ impl CleanedRows {
             labels,
             threads,
             catalog,
+            ..
         } = self;
         let threads = *threads;
         let mut catalog = catalog.clone();
@@ -513,12 +525,13 @@ fn with_causes(error: &CatalogError) -> String {
     texts.join(": ")
 }
 
-/// Step `audio`, and a warning where most rows have no file: the wrong folder, more often than not.
+/// Step `audio`, and a warning where most rows have no file: the wrong folder, more often than not. Returns the keys of
+/// the rows that it dropped.
 fn require_audio(
     cleaner: &mut Cleaner<'_>,
     audio: &AudioIndex,
     warnings: &mut Vec<String>,
-) -> Result<(), CatalogError> {
+) -> Result<Vec<String>, CatalogError> {
     let keys =
         steps::clip_keys(&cleaner.rows).map_err(|problem| CatalogError::ClipKey { problem })?;
     let dropped = cleaner.keep_with_audio(&keys, audio)?;
@@ -528,7 +541,12 @@ fn require_audio(
             keys.len()
         ));
     }
-    Ok(())
+
+    let absent = keys
+        .iter()
+        .flatten()
+        .filter(|key| !audio.contains_key(*key));
+    Ok(absent.map(str::to_owned).collect())
 }
 
 fn load(
