@@ -17,6 +17,7 @@ pub mod reject;
 pub mod rng;
 pub mod samples;
 pub mod settings;
+pub mod sides;
 pub mod tables;
 pub mod text;
 pub mod version_name;

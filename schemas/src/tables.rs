@@ -159,6 +159,22 @@ pub fn inputs_schema() -> SchemaRef {
     ]))
 }
 
+/// Schema of the `audio_files` table: the files below the audio root by what became of them (`fate`) and by extension.
+///
+/// `bytes` is the sum of their sizes, and `examples` has the first paths. Where a row has almost the name of a file,
+/// `near_rows` has the names by rows beside those. All files together are those that were found.
+#[must_use]
+pub fn audio_files_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("fate", DataType::Utf8, false),
+        Field::new("extension", DataType::Utf8, false),
+        Field::new("files", DataType::Int64, false),
+        Field::new("bytes", DataType::Int64, false),
+        Field::new("examples", list_of(DataType::Utf8), false),
+        Field::new("near_rows", list_of(DataType::Utf8), true),
+    ]))
+}
+
 /// Schema of the `rejects` table.
 #[must_use]
 pub fn rejects_schema() -> SchemaRef {

@@ -10,8 +10,8 @@ use wavemill_tests::{Failed, Trial};
 
 use crate::signals::{ends_soon, start_until};
 use crate::support::{
-    Inputs, copy_folder, files_below, finish, inputs, kill, manifest, own_store, receipts, run,
-    same, same_versions, scratch, sql, start, versions, wait_until, wavemill, whole,
+    Inputs, RECIPE, copy_folder, files_below, finish, inputs, kill, manifest, own_store, receipts,
+    run, same, same_versions, scratch, sql, start, versions, wait_until, wavemill, whole,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -37,6 +37,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             wrong_inputs_write_nothing,
         ),
         Trial::test("faults::broken_zips_are_said", broken_zips_are_said),
+        Trial::test(
+            "faults::damaged_metadata_is_wrong_input",
+            damaged_metadata_is_wrong_input,
+        ),
         Trial::test("faults::too_many_rejects", too_many_rejects),
         Trial::test(
             "faults::no_space_while_a_shard_is_written",
@@ -222,6 +226,56 @@ fn broken_zips_are_said() -> Result<(), Failed> {
         same("the store exists", store.exists(), false)?;
     }
     Ok(())
+}
+
+/// A Parquet table that is cut off, overwritten in the middle, or something else under that name; and a CSV file that is
+/// damaged within its zip.
+fn damaged_metadata_is_wrong_input() -> Result<(), Failed> {
+    let folder = scratch("damaged-metadata");
+    let store = folder.join("store");
+    let recipe = folder.join("table.toml");
+    fs::write(&recipe, RECIPE.replace("\"fma\"", "\"table\""))?;
+    let tables = manifest(whole(), 1)?.files;
+    let tracks = tables.iter().find(|file| file.name() == "tracks").unwrap();
+    let whole_table = fs::read(whole().join(&tracks.path))?;
+
+    let list = folder.join("list.parquet");
+    let of_list = Inputs {
+        metadata: Some(list.clone()),
+        audio: inputs().audio.clone(),
+        recipe,
+    };
+    fs::write(&list, &whole_table)?;
+    run(of_list.extract(&store).arg("--dry-run")).exits(0)?;
+
+    let mut overwritten = whole_table.clone();
+    overwritten[4..whole_table.len() / 2].fill(0xff);
+    let cut = &whole_table[..whole_table.len() - 100];
+    for damaged in [&overwritten[..], cut, b"clip_key\na/1.mp3\n", b""] {
+        fs::write(&list, damaged)?;
+        run(&mut of_list.extract(&store))
+            .exits(2)?
+            .says(&["metadata file list.parquet is damaged", "copy it again"])?;
+        same("the store exists", store.exists(), false)?;
+    }
+
+    let zip = folder.join("list.zip");
+    let content = "clip_key,track_genre_top\na/1.mp3,Rock\n";
+    let script =
+        "import sys, zipfile; zipfile.ZipFile(sys.argv[1], 'w').writestr('list.csv', sys.argv[2])";
+    let mut python = Command::new("python3");
+    run(python.args(["-c", script]).arg(&zip).arg(content)).exits(0)?;
+    let mut bytes = fs::read(&zip)?;
+    let at = bytes.windows(4).position(|found| found == b"Rock").unwrap();
+    bytes[at] = b'L';
+    fs::write(&zip, bytes)?;
+    let of_zip = Inputs {
+        metadata: Some(zip),
+        ..of_list
+    };
+    run(&mut of_zip.extract(&store))
+        .exits(2)?
+        .says(&["metadata file list.csv is damaged", "CRC-32"])
 }
 
 fn too_many_rejects() -> Result<(), Failed> {

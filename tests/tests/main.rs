@@ -15,6 +15,7 @@ mod extract;
 mod faults;
 mod fit;
 mod folders;
+mod found_files;
 mod grow;
 mod images;
 mod manifests;
@@ -60,6 +61,7 @@ fn main() {
         faults::trials(),
         fit::trials(),
         folders::trials(),
+        found_files::trials(),
         grow::trials(),
         images::trials(),
         takeover::trials(),

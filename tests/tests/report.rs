@@ -11,6 +11,7 @@ use crate::support::{
     RECIPE, files_below, inputs, manifest, own_store, run, same, scratch, sql_number, wavemill,
     whole,
 };
+use crate::table::Table;
 
 /// Programs that may be a browser, in the order in which they are tried.
 const BROWSERS: [&str; 4] = [
@@ -21,11 +22,12 @@ const BROWSERS: [&str; 4] = [
 ];
 
 /// Sections of a page about a store with features, targets and rejects.
-const SECTIONS: [&str; 9] = [
+const SECTIONS: [&str; 10] = [
     "From metadata to features",
     "Tracks",
     "Sides, and what leaks between them",
     "Rejects",
+    "Files below the audio root",
     "Audio",
     "Features",
     "What it looks like",
@@ -55,6 +57,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test(
             "report::an_archive_that_changed_is_told",
             an_archive_that_changed_is_told,
+        ),
+        Trial::test(
+            "report::leaks_are_found_between_sides_of_other_names",
+            leaks_are_found_between_sides_of_other_names,
         ),
         Trial::test("report::hostile_texts_stay_texts", hostile_texts_stay_texts),
         Trial::test("report::stores_of_every_kind", stores_of_every_kind),
@@ -180,6 +186,38 @@ fn says_what_the_store_holds() -> Result<(), Failed> {
     // The same store gives the same page.
     let again = out.with_file_name("again.html");
     same("again", report(whole(), &again)?.1 == html, true)
+}
+
+/// Data sets abbreviate the names of sides, and some have no test side at all.
+fn leaks_are_found_between_sides_of_other_names() -> Result<(), Failed> {
+    let mut table = Table::new("report-sides", 6);
+    table.set_recipe(
+        "",
+        &[("rule = \"artist\"", "rule = \"column\"\ncolumn = \"side\"")],
+    );
+    for track in 0..6 {
+        table.row(track).side = "train";
+    }
+    table.row(2).side = "valid";
+    table.row(3).side = "eval";
+    // The recording of a training track; its artist has training tracks, too.
+    table.row(3).voice = 0;
+
+    let store = table.first("leaking", &[])?;
+    let (_, html) = report(&store, &store.with_extension("html"))?;
+    let warning = "Of 1 test clips, some are known from the training side: 1 by equal recordings, 1 by artists.";
+    same(warning, html.contains(warning), true)?;
+    let row = "<th scope=\"row\">valid</th><td class=\"number\">1</td>";
+    same(row, html.contains(row), true)?;
+
+    table.row(3).side = "valid";
+    let store = table.first("without-test", &[])?;
+    let (_, html) = report(&store, &store.with_extension("html"))?;
+    let warning = "There is no test side, so nothing is known of leaks to a test. The sides are named train, valid.";
+    same(warning, html.contains(warning), true)?;
+    let (_, leaks) = html.split_once("On several sides").ok_or("no leaks")?;
+    let (leaks, _) = leaks.split_once("</table>").ok_or("no end")?;
+    same(leaks, leaks.contains('%'), false)
 }
 
 fn tells_what_a_version_changed() -> Result<(), Failed> {

@@ -451,7 +451,7 @@ pub(crate) fn to_old_format(store: &Path, format_version: u32) -> Result<Manifes
     old.identity.engine = canonical::id(&old.engine)?;
     old.plan_id = old.identity.plan_id()?;
     // Nor did it remember sides, or what inputs held.
-    for table in ["sides", "inputs"] {
+    for table in ["sides", "inputs", "audio_files"] {
         if let Some(at) = old.files.iter().position(|file| file.name() == table) {
             let file = store.join(old.files.remove(at).path);
             fs::remove_dir_all(file.parent().unwrap())?;

@@ -336,9 +336,14 @@ impl<R: Read> TextReader<R> {
 }
 
 fn unreadable(file: &str) -> impl Fn(io::Error) -> CatalogError {
-    move |source| CatalogError::Csv {
-        file: file.to_owned(),
-        source,
+    move |source| {
+        let file = file.to_owned();
+        // What the system did not say, the bytes of the zip that holds the file say.
+        if source.raw_os_error().is_none() {
+            let problem = source.to_string();
+            return CatalogError::Damaged { file, problem };
+        }
+        CatalogError::Csv { file, source }
     }
 }
 

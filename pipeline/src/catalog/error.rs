@@ -84,13 +84,24 @@ pub enum CatalogError {
         /// The cause.
         source: std::io::Error,
     },
-    /// A Parquet file cannot be read.
+    /// The system fails to read a Parquet file.
     #[error("metadata file {file}")]
     Parquet {
         /// The file's name.
         file: String,
         /// The cause.
         source: parquet::errors::ParquetError,
+    },
+    /// The bytes of a CSV or Parquet file cannot be followed.
+    #[error(
+        "metadata file {file} is damaged, cut off, or not of the format that its name says ({problem}): copy it again from \
+         where it came from, or write it anew"
+    )]
+    Damaged {
+        /// The file's name.
+        file: String,
+        /// What the reader found.
+        problem: String,
     },
     /// A cleaning step's SQL is refused, or fails.
     #[error("cleaning step `{step}`: {message}")]
@@ -181,12 +192,16 @@ pub enum CatalogError {
         value: String,
     },
     /// Not one row has a file.
-    #[error("none of the {rows} rows has a file below the audio root: expected {example}, for one")]
+    #[error(
+        "none of the {rows} rows has a file below the audio root: expected {example}, for one{hint}"
+    )]
     NoAudio {
         /// Rows before the audio step.
         rows: usize,
         /// A key that was looked for.
         example: String,
+        /// What there is in its place, with a comma before; empty where nothing is like it.
+        hint: String,
     },
     /// Our own SQL or the engine failed (out of memory, for one).
     #[error("catalog query")]
@@ -233,6 +248,7 @@ impl CatalogError {
             Self::NoMetadata { .. }
                 | Self::Source(_)
                 | Self::NoFile { .. }
+                | Self::Damaged { .. }
                 | Self::Step { .. }
                 | Self::NoTable { .. }
                 | Self::StepKey { .. }

@@ -100,7 +100,9 @@ pub(super) fn with_list(
         take(added[index].as_ref(), &places, None)
     })?);
 
-    let mut warnings = list.unmatched(&keys, &places, &clips.rows);
+    let absent = ClipList::absent(&keys, &places);
+    let unlisted = ClipList::unlisted(&places, &clips.rows);
+    let mut warnings = list.unmatched(keys.len(), &absent, places.len(), &unlisted);
     if !listed.rejects.is_empty() {
         warnings.push(format!(
             "metadata file {file}: {} of {} records cannot be read; the table `rejects` has their lines",
@@ -112,6 +114,8 @@ pub(super) fn with_list(
         rows: RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?,
         // Rows are clips, so what is wrong with a record of the list is counted beside them.
         further_rejects: listed.rejects,
+        absent,
+        unlisted,
         warnings,
         ..clips
     })
@@ -213,47 +217,50 @@ impl ClipList<'_> {
         Ok(())
     }
 
-    /// How many rows name no clip, and how many clips no row names.
+    /// How many of so many rows name no clip, and how many of so many clips no row names.
     fn unmatched(
         &self,
-        keys: &StringViewArray,
-        places: &UInt32Array,
-        clips: &RecordBatch,
+        n_rows: usize,
+        absent: &[String],
+        n_clips: usize,
+        unlisted: &[String],
     ) -> Vec<String> {
         let mut warnings = Vec::new();
         let file = self.file;
-
-        let n_matched = places.len() - places.null_count();
-        if n_matched < keys.len() {
+        if let Some(first) = absent.first() {
             warnings.push(format!(
-                "metadata file {file}: {} of its {} rows name no file below the audio root{}",
-                keys.len() - n_matched,
-                keys.len(),
-                such_as(self.first_absent(keys, places))
+                "metadata file {file}: {} of its {n_rows} rows name no file below the audio root, such as {first}",
+                absent.len()
             ));
         }
-
-        if n_matched < places.len() {
-            let clip_keys = clips[KEY].as_string_view();
-            let first = (0..places.len()).find(|&clip| places.is_null(clip));
+        if let Some(first) = unlisted.first() {
             warnings.push(format!(
-                "metadata file {file}: {} of {} files have no row in it{}: its columns are null there",
-                places.null_count(),
-                places.len(),
-                such_as(first.map(|clip| clip_keys.value(clip)))
+                "metadata file {file}: {} of {n_clips} files have no row in it, such as {first}: its columns are null there",
+                unlisted.len()
             ));
         }
         warnings
     }
 
-    /// The first key that no clip has.
-    fn first_absent<'k>(&self, keys: &'k StringViewArray, places: &UInt32Array) -> Option<&'k str> {
+    /// The keys that no clip has, in the list's order.
+    fn absent(keys: &StringViewArray, places: &UInt32Array) -> Vec<String> {
         let mut is_matched = vec![false; keys.len()];
         for row in places.iter().flatten() {
             is_matched[row as usize] = true;
         }
-        let row = is_matched.iter().position(|matched| !matched)?;
-        Some(keys.value(row))
+        let keys = keys.iter().flatten().zip(is_matched);
+        keys.filter(|(_, is_matched)| !is_matched)
+            .map(|(key, _)| key.to_owned())
+            .collect()
+    }
+
+    /// The clips that no row names.
+    fn unlisted(places: &UInt32Array, clips: &RecordBatch) -> Vec<String> {
+        let keys = clips[KEY].as_string_view().iter().flatten();
+        let keys = keys.zip(places);
+        keys.filter(|(_, row)| row.is_none())
+            .map(|(key, _)| key.to_owned())
+            .collect()
     }
 
     /// `line 3`; of Parquet `row 3`.
@@ -288,11 +295,6 @@ impl ClipList<'_> {
             problem,
         }
     }
-}
-
-/// `, such as a/b.mp3`.
-fn such_as(key: Option<&str>) -> String {
-    key.map_or_else(String::new, |key| format!(", such as {key}"))
 }
 
 /// An example of either side. A file of the same name shows best what differs: another extension, or another folder.

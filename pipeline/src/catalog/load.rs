@@ -4,13 +4,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch, new_empty_array};
 use arrow::compute::{concat, concat_batches, filter_record_batch};
 use arrow::datatypes::Int64Type;
+use arrow::error::ArrowError;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
@@ -27,6 +28,7 @@ use super::steps::with_first_column;
 use super::types::{self, ColumnKind, Typer};
 use super::{CatalogError, fma};
 use crate::course::Course;
+use crate::panics;
 use crate::source::SourceError;
 
 /// What the files held.
@@ -41,6 +43,10 @@ pub(super) struct ParsedMetadata {
     pub further_rejects: Vec<Reject>,
     /// Further tables, by name.
     pub tables: BTreeMap<String, RecordBatch>,
+    /// Keys of a list for which there is no file.
+    pub absent: Vec<String>,
+    /// Files that a list does not name.
+    pub unlisted: Vec<String>,
     /// What a person should know, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -229,7 +235,7 @@ pub(super) fn csv_table(
 /// A Parquet file; a row's number stands for its line.
 ///
 /// # Errors
-/// `Parquet` when it cannot be read, `TooManyColumns`, `OwnColumn`.
+/// `Damaged`, or `Parquet` when the system fails to read it; `TooManyColumns`, `OwnColumn`.
 pub(super) fn parquet_table(
     file: &str,
     input: impl ChunkReader + 'static,
@@ -240,6 +246,23 @@ pub(super) fn parquet_table(
         file,
         announced.filter(|columns| *columns > ANNOUNCED_COLUMNS_MAX),
     )?;
+    // Pages have no checksums, and some damage makes their decoder panic.
+    let rows = panics::caught(|| parquet_rows(file, input))
+        .unwrap_or_else(|panic| Err(damaged(file, &panic.message)))?;
+    for field in rows.schema().fields() {
+        refuse_own(file, field.name())?;
+    }
+
+    let numbers: Int64Array = (1..).take(rows.num_rows()).map(Some).collect();
+    let rows = with_first_column(LINE, Arc::new(numbers), &rows)?;
+    Ok(ParsedMetadata::of(rows))
+}
+
+/// Reads all rows of a Parquet file.
+fn parquet_rows(
+    file: &str,
+    input: impl ChunkReader + 'static,
+) -> Result<RecordBatch, CatalogError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(input)
         .map_err(|source| unreadable(file, source))?;
     // Announced were lists and structs, too; these are the columns alone.
@@ -249,15 +272,9 @@ pub(super) fn parquet_table(
     let batches = builder
         .build()
         .map_err(|source| unreadable(file, source))?
-        .collect::<Result<Vec<_>, _>>()?;
-    let rows = text_views(&concat_batches(&schema, &batches)?)?;
-    for field in schema.fields() {
-        refuse_own(file, field.name())?;
-    }
-
-    let numbers: Int64Array = (1..).take(rows.num_rows()).map(Some).collect();
-    let rows = with_first_column(LINE, Arc::new(numbers), &rows)?;
-    Ok(ParsedMetadata::of(rows))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|source| unreadable(file, source.into()))?;
+    Ok(text_views(&concat_batches(&schema, &batches)?)?)
 }
 
 /// A Parquet file that lies by itself: only what is wanted of it is read.
@@ -277,7 +294,7 @@ pub(super) fn opened(path: &Path) -> Result<File, CatalogError> {
 /// A Parquet file out of a zip, whole: its directory lies at its end.
 ///
 /// # Errors
-/// `Parquet` when it cannot be read.
+/// `Damaged`, or `Parquet` when the system fails to read it.
 pub(super) fn inflated(file: &str, mut input: impl Read) -> Result<Bytes, CatalogError> {
     let mut bytes = Vec::new();
     input
@@ -287,9 +304,33 @@ pub(super) fn inflated(file: &str, mut input: impl Read) -> Result<Bytes, Catalo
 }
 
 fn unreadable(file: &str, source: ParquetError) -> CatalogError {
+    if !is_of_system(&source) {
+        return damaged(file, &source.to_string());
+    }
     CatalogError::Parquet {
         file: file.to_owned(),
         source,
+    }
+}
+
+fn damaged(file: &str, problem: &str) -> CatalogError {
+    CatalogError::Damaged {
+        file: file.to_owned(),
+        problem: problem.to_owned(),
+    }
+}
+
+/// Whether the system failed to read, which says nothing of the file's bytes.
+fn is_of_system(error: &ParquetError) -> bool {
+    match error {
+        ParquetError::External(cause) => match cause.downcast_ref::<ArrowError>() {
+            // While rows are read, arrow keeps only the text of a cause. `io::Error` ends its own with this.
+            Some(error) => error.to_string().contains("(os error "),
+            None => cause
+                .downcast_ref::<io::Error>()
+                .is_some_and(|error| error.raw_os_error().is_some()),
+        },
+        _ => false,
     }
 }
 
@@ -358,6 +399,8 @@ impl ParsedMetadata {
             rejects: Vec::new(),
             further_rejects: Vec::new(),
             tables: BTreeMap::new(),
+            absent: Vec::new(),
+            unlisted: Vec::new(),
             warnings: Vec::new(),
         }
     }

@@ -9,6 +9,7 @@ mod csv_text;
 mod engine;
 mod error;
 mod extra;
+mod files;
 mod fma;
 mod folders;
 mod laps;
@@ -37,6 +38,8 @@ use wavemill_schemas::reject::Reject;
 use self::engine::Engine;
 pub use self::error::CatalogError;
 pub use self::extra::{ExtraTable, extra_tables};
+pub(crate) use self::files::hint_of_file;
+pub use self::files::{Fate, FileAccount, FilesOfKind, NearMatch};
 pub use self::laps::Laps;
 use self::load::{NamedInput, ParsedMetadata};
 pub use self::numbering::ClassLists;
@@ -161,6 +164,8 @@ pub struct CleanedRows {
     rows: RecordBatch,
     labels: Vec<Labels>,
     threads: usize,
+    /// Files that a list beside `folders` does not name.
+    unlisted: Vec<String>,
     /// All but `clips`, `duplicates` and some of the tables.
     catalog: Catalog,
 }
@@ -180,7 +185,7 @@ pub struct Catalog {
     pub rows_read: u64,
     /// One per cleaning step, in order: `subset` where the recipe has one, the recipe's, `audio` where it is required.
     pub steps: Vec<StepCount>,
-    /// Keys of the rows that were dropped because their clip has no file.
+    /// Keys for which there is no file, of rows that step `audio` dropped and of a list beside `folders`; in order.
     pub absent: Vec<String>,
     /// `bad_row` and `bad_encoding` of the main metadata file, by line: rows read = kept + dropped + these.
     pub rejects: Vec<Reject>,
@@ -248,10 +253,11 @@ pub fn clean(
 
     let mut cleaner = Cleaner::new(&engine, fma_metadata, settings.threads, loaded.rows);
     cleaner.run(&recipe.catalog)?;
-    let mut absent = Vec::new();
+    let mut absent = loaded.absent;
     if recipe.catalog.require_audio {
-        absent = require_audio(&mut cleaner, audio, &mut warnings)?;
+        absent.extend(require_audio(&mut cleaner, audio, &mut warnings)?);
     }
+    absent.sort_unstable();
     laps.end("clean");
     load::stop_here(course)?;
 
@@ -282,6 +288,7 @@ pub fn clean(
         rows,
         labels,
         threads: settings.threads,
+        unlisted: loaded.unlisted,
         catalog,
     })
 }
@@ -346,6 +353,7 @@ impl CleanedRows {
             labels,
             threads,
             catalog,
+            ..
         } = self;
         let threads = *threads;
         let mut catalog = catalog.clone();

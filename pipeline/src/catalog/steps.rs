@@ -131,6 +131,7 @@ impl<'a> Cleaner<'a> {
             return Err(CatalogError::NoAudio {
                 rows: dropped,
                 example: keys.value(0).to_owned(),
+                hint: String::new(),
             });
         }
 

@@ -540,6 +540,31 @@ fn a_list_as_parquet_is_the_same_list() {
 }
 
 #[test]
+fn no_damage_of_a_parquet_file_is_a_panic_or_a_failure_of_the_system() {
+    let keys: ArrayRef = Arc::new(StringArray::from_iter_values(["jazz/a.mp3", "rock/b.mp3"]));
+    let rows = RecordBatch::try_from_iter([("clip_key", keys)]).unwrap();
+    let mut whole = Vec::new();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(&mut whole, rows.schema(), None).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+
+    let mut n_damaged = 0;
+    for at in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0xff;
+        for bytes in [whole[..at].to_vec(), flipped] {
+            // A flipped byte may lie where no reader looks, or in a value.
+            match load::parquet_table("list.parquet", bytes::Bytes::from(bytes)) {
+                Ok(_) => {}
+                Err(CatalogError::Damaged { .. }) => n_damaged += 1,
+                Err(error) => assert!(error.is_usage(), "byte {at}: {error:?}"),
+            }
+        }
+    }
+    assert!(n_damaged > whole.len(), "{n_damaged} of {}", whole.len());
+}
+
+#[test]
 fn folders_without_artists_say_so_once() {
     let audio = index(["jazz/a.mp3", "rock/b.mp3"]);
     let mut recipe = recipe(Dataset::Folders, vec![]);

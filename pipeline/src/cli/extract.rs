@@ -356,6 +356,7 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
             .collect();
         text += &format!("  rejects: {}\n", reasons.join(", "));
     }
+    text += &format!("  {}\n", report.files_found.sum_words());
     if let Some(duplicates) = report.duplicates {
         text += &format!("  {}\n", duplicate_words(duplicates));
     }
@@ -500,6 +501,7 @@ fn preview_words(preview: &Preview) -> String {
             step.dropped
         );
     }
+    text += &format!("{:>9}  {}\n", "", preview.files_found.sum_words());
     if let Some(duplicates) = preview.duplicates {
         text += &format!("{:>9}  {}\n", "", duplicate_words(duplicates));
     }

@@ -12,6 +12,7 @@ mod comparison;
 mod error;
 mod excerpts;
 mod features;
+mod files;
 mod made;
 mod rejects;
 mod sides;
@@ -58,6 +59,7 @@ pub(crate) fn page(
         tracks::section(&answers)?,
         sides::section(&answers)?,
         rejects::section(&answers)?,
+        files::section(&answers)?,
         audio::section(&answers)?,
         features::section(subject.manifest),
         spectrograms::section(&answers, archive)?,

@@ -2,9 +2,11 @@
 
 use wavemill_pages::{Cell, Part, Section, Table, count, fraction};
 use wavemill_schemas::recipe::SplitRule;
+use wavemill_schemas::sides::side_meant;
 
 use super::ReportError;
-use super::answers::{Answers, quoted};
+use super::answers::{Answers, literal, quoted};
+use crate::catalog::split::SIDES;
 
 /// The hash of a clip's audio: pictures have none.
 const AUDIO_COLUMN: &str = "audio_blake3";
@@ -30,7 +32,13 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
         rule_name(spec.rule),
         spec.seed
     )));
-    section.parts.push(Part::Table(sizes(answers, &rows)?));
+    let sides = sides_of(answers, &rows)?;
+    section.parts.push(Part::Table(sizes(&sides)));
+
+    let compared = Compared::of(&sides);
+    if let Some(words) = compared.problem(&sides) {
+        section.parts.push(Part::Warning(words));
+    }
 
     let mut leaks = Table::new(
         "On several sides",
@@ -42,43 +50,34 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
             "of the test side",
         ],
     );
-    let test_clips = number_of(
-        answers,
-        &format!("SELECT count(DISTINCT clip_key) AS n FROM {rows} WHERE split = 'test'"),
-    )?;
     let mut leaking = Vec::new();
     let recipe = &answers.subject.manifest.recipe;
     for (column, what) in SHARED {
         if column == AUDIO_COLUMN && recipe.catalog.dataset.is_of_pictures() {
             continue;
         }
-        let leak = Leak::of(answers, &rows, column)?;
-        if leak.test_clips > 0 {
-            leaking.push(format!("{} by {what}", count(leak.test_clips)));
+        let leak = Leak::of(answers, &rows, column, &compared)?;
+        if let Some(test_clips) = leak.test_clips.filter(|clips| *clips > 0) {
+            leaking.push(format!("{} by {what}", count(test_clips)));
         }
-        // Where none is known, nothing was compared, and 0 would be a promise.
-        let (on_several, concerned, share) = if leak.known == 0 {
-            (Cell::None, Cell::None, Cell::None)
-        } else {
-            let share = fraction(leak.test_clips, test_clips);
-            (
-                leak.on_several.into(),
-                leak.test_clips.into(),
-                Cell::Measure(share),
-            )
-        };
+
+        // Where nothing is known or no side is a test side, nothing was compared, and 0 would be a promise.
+        let on_several = (leak.known > 0).then_some(leak.on_several);
+        let share = leak
+            .test_clips
+            .map(|clips| fraction(clips, compared.test_clips));
         leaks.rows.push(vec![
             what.into(),
             leak.known.into(),
-            on_several,
-            concerned,
-            share,
+            on_several.into(),
+            leak.test_clips.into(),
+            share.map_or(Cell::None, Cell::Measure),
         ]);
     }
     if !leaking.is_empty() {
         section.parts.push(Part::Warning(format!(
             "Of {} test clips, some are known from the training side: {}. Scores on the test side are too good by that.",
-            count(test_clips),
+            count(compared.test_clips),
             leaking.join(", ")
         )));
     }
@@ -92,34 +91,104 @@ fn rule_name(rule: SplitRule) -> String {
     name.as_str().unwrap_or_default().to_owned()
 }
 
-/// Clips, rows and artists of each side.
-fn sizes(answers: &Answers<'_>, rows: &str) -> Result<Table, ReportError> {
+/// One side of the version.
+struct SideSize {
+    name: String,
+    clips: u64,
+    rows: u64,
+    artists: u64,
+}
+
+/// The sides of the rows, in the order in which they are used.
+fn sides_of(answers: &Answers<'_>, rows: &str) -> Result<Vec<SideSize>, ReportError> {
     let answer = answers.ask(&format!(
-        "SELECT split, count(DISTINCT clip_key) AS clips, count(*) AS n, count(DISTINCT artist_id) AS artists,
-                CASE split WHEN 'training' THEN 0 WHEN 'validation' THEN 1 WHEN 'test' THEN 2 ELSE 3 END AS place
-         FROM {rows} GROUP BY split ORDER BY place, split"
+        "SELECT split, count(DISTINCT clip_key) AS clips, count(*) AS n, count(DISTINCT artist_id) AS artists
+         FROM {rows} GROUP BY split ORDER BY split"
     ))?;
-
-    let mut table = Table::new("Sides", &["side", "clips", "of all", "rows", "artists"]);
+    let names = answer.texts("split")?;
     let clips = answer.counts("clips")?;
-    let all: u64 = clips.iter().sum();
+    let rows = answer.counts("n")?;
+    let artists = answer.counts("artists")?;
 
-    let sides = answer.texts("split")?.into_iter().zip(clips);
-    let sizes = answer
-        .counts("n")?
-        .into_iter()
-        .zip(answer.counts("artists")?);
+    let mut sides = Vec::with_capacity(names.len());
+    for (index, name) in names.into_iter().enumerate() {
+        sides.push(SideSize {
+            name: name.unwrap_or_default(),
+            clips: clips[index],
+            rows: rows[index],
+            artists: artists[index],
+        });
+    }
+    sides.sort_by_key(|side| place(&side.name));
+    Ok(sides)
+}
 
-    for ((side, clips), (n, artists)) in sides.zip(sizes) {
+/// Where a side stands among others: training, validation, test, and then any other.
+pub(super) fn place(side: &str) -> usize {
+    let places = SIDES
+        .iter()
+        .position(|known| side_meant(side) == Some(*known));
+    places.unwrap_or(SIDES.len())
+}
+
+/// Clips, rows and artists of each side.
+fn sizes(sides: &[SideSize]) -> Table {
+    let mut table = Table::new("Sides", &["side", "clips", "of all", "rows", "artists"]);
+    let all: u64 = sides.iter().map(|side| side.clips).sum();
+    for side in sides {
         table.rows.push(vec![
-            side.into(),
-            clips.into(),
-            Cell::Measure(fraction(clips, all)),
-            n.into(),
-            artists.into(),
+            side.name.as_str().into(),
+            side.clips.into(),
+            Cell::Measure(fraction(side.clips, all)),
+            side.rows.into(),
+            side.artists.into(),
         ]);
     }
-    Ok(table)
+    table
+}
+
+/// The sides that a test compares.
+struct Compared<'a> {
+    training: Vec<&'a str>,
+    test: Vec<&'a str>,
+    /// Clips on the test sides.
+    test_clips: u64,
+}
+
+impl<'a> Compared<'a> {
+    fn of(sides: &'a [SideSize]) -> Self {
+        let meant = |wanted| {
+            let sides = sides.iter();
+            sides.filter(move |side| side_meant(&side.name) == Some(wanted))
+        };
+        Self {
+            training: meant("training").map(|side| side.name.as_str()).collect(),
+            test: meant("test").map(|side| side.name.as_str()).collect(),
+            test_clips: meant("test").map(|side| side.clips).sum(),
+        }
+    }
+
+    /// Why no leak can be computed, if so.
+    fn problem(&self, sides: &[SideSize]) -> Option<String> {
+        let missing = match (self.training.is_empty(), self.test.is_empty()) {
+            (false, false) => return None,
+            (true, false) => "training",
+            (false, true) => "test",
+            (true, true) => "training and no test",
+        };
+        let names: Vec<&str> = sides.iter().map(|side| side.name.as_str()).collect();
+        Some(format!(
+            "There is no {missing} side, so nothing is known of leaks to a test. The sides are named {}. A training side is \
+             named training or train, a test side test or eval.",
+            names.join(", ")
+        ))
+    }
+}
+
+/// The condition that a row is on one of these sides, of which there is at least one.
+fn on_sides(names: &[&str]) -> String {
+    let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
+    format!("split IN ({})", names.join(", "))
 }
 
 /// What sides share of one kind.
@@ -128,12 +197,17 @@ struct Leak {
     known: u64,
     /// How many of them are on more than one side.
     on_several: u64,
-    /// Clips on the test side whose value is on the training side, too.
-    test_clips: u64,
+    /// Clips on the test side whose value is on the training side, too; `None` where nothing was compared.
+    test_clips: Option<u64>,
 }
 
 impl Leak {
-    fn of(answers: &Answers<'_>, rows: &str, column: &str) -> Result<Self, ReportError> {
+    fn of(
+        answers: &Answers<'_>,
+        rows: &str,
+        column: &str,
+        compared: &Compared<'_>,
+    ) -> Result<Self, ReportError> {
         let column = quoted(column);
         // Rows without a side are on none.
         let answer = answers.ask(&format!(
@@ -142,16 +216,22 @@ impl Leak {
               WHERE {column} IS NOT NULL AND split <> 'none' GROUP BY {column})"
         ))?;
 
-        let test_clips = number_of(
-            answers,
-            &format!(
-                "SELECT count(DISTINCT clip_key) AS n FROM {rows} WHERE split = 'test' AND {column} IN
-                 (SELECT {column} FROM {rows} WHERE split = 'training' AND {column} IS NOT NULL)"
-            ),
-        )?;
+        let known = answer.counts("known")?.first().copied().unwrap_or(0);
+        let is_compared = known > 0 && !compared.training.is_empty() && !compared.test.is_empty();
+        let test_clips = if is_compared {
+            let query = format!(
+                "SELECT count(DISTINCT clip_key) AS n FROM {rows} WHERE {} AND {column} IN
+                 (SELECT {column} FROM {rows} WHERE {} AND {column} IS NOT NULL)",
+                on_sides(&compared.test),
+                on_sides(&compared.training)
+            );
+            Some(number_of(answers, &query)?)
+        } else {
+            None
+        };
 
         Ok(Self {
-            known: answer.counts("known")?.first().copied().unwrap_or(0),
+            known,
             on_several: answer.counts("on_several")?.first().copied().unwrap_or(0),
             test_clips,
         })

@@ -18,6 +18,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
 use wavemill_pages::{Axis, Chart, HeatMap, Part, Plot, Section, Sound, Table};
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry, TargetEntry};
+use wavemill_schemas::sides::side_meant;
 
 use super::ReportError;
 use super::answers::{Answers, literal, quoted};
@@ -165,10 +166,11 @@ fn largest_classes(target: Option<&TargetEntry>) -> Vec<(Option<usize>, String)>
         return vec![(None, "all rows".to_owned())];
     };
 
-    let training = target.counts.get("training");
+    let mut sides = target.counts.iter();
+    let training = sides.find(|(side, _)| side_meant(side) == Some("training"));
     let mut order: Vec<usize> = (0..target.classes.len()).collect();
     order.sort_by_key(|&class| {
-        let clips = training.and_then(|counts| counts.get(class));
+        let clips = training.and_then(|(_, counts)| counts.get(class));
         std::cmp::Reverse(clips.copied())
     });
     order.truncate(CLASSES_MAX);
@@ -197,7 +199,8 @@ fn pick<'a>(
 
     let mut picked = Vec::new();
     let files = answers.subject.manifest.files_of(&feature.name);
-    let training = files.filter(|file| file.split.as_deref() == Some("training"));
+    let training =
+        files.filter(|file| file.split.as_deref().and_then(side_meant) == Some("training"));
     for file in training.take(FILES_MAX) {
         let path = answers.subject.store.locate(&file.path)?;
         let rows = pick_in(&path, target, &mut wanted).map_err(read_at(&path))?;

@@ -8,6 +8,7 @@ use wavemill_schemas::manifest::TargetEntry;
 
 use super::ReportError;
 use super::answers::{Answers, quoted};
+use super::sides;
 
 /// Columns of `tracks` that hold a date, and what it is the date of.
 const DATES: [(&str, &str); 3] = [
@@ -88,12 +89,7 @@ fn total(target: &TargetEntry, class: usize) -> u64 {
 /// As one trains: training, validation, test, and then any other by name.
 fn sides_in_order(counts: &BTreeMap<String, Vec<u64>>) -> Vec<&str> {
     let mut sides: Vec<&str> = counts.keys().map(String::as_str).collect();
-    sides.sort_by_key(|side| match *side {
-        "training" => 0,
-        "validation" => 1,
-        "test" => 2,
-        _ => 3,
-    });
+    sides.sort_by_key(|side| sides::place(side));
     sides
 }
 

@@ -6,7 +6,7 @@ use wavemill_schemas::recipe::Dataset;
 
 use super::known::KnownInputs;
 use super::{Job, RunError};
-use crate::catalog::{self, AudioHashes, CatalogError, CleanedRows};
+use crate::catalog::{self, AudioHashes, CatalogError, CleanedRows, FileAccount};
 use crate::course::{Course, Phase};
 use crate::extract::survey;
 use crate::parent::{self, GivenSides};
@@ -19,6 +19,8 @@ pub(super) struct Input {
     pub source: Box<dyn Source>,
     /// Rows that have no sides yet: those follow from the store's latest version too.
     pub cleaned: CleanedRows,
+    /// What became of every file.
+    pub files: FileAccount,
     /// What tells one recording from another, with `split.group_duplicates`.
     pub hashes: AudioHashes,
     /// Sides to keep, in place of those of the version before.
@@ -44,11 +46,14 @@ impl Input {
             Dataset::Fma | Dataset::Folders | Dataset::Table => Media::Audio,
         };
         let source = source::open(&job.audio, media, settings.allow_outside)?;
-        let cleaned = clean(job, settings, &*source, course)?;
+        let mut cleaned = clean(job, settings, &*source, course)?;
+        let files = cleaned.account_for(&*source, job.recipe.catalog.dataset);
+        cleaned.warn_of(&files);
 
         let mut input = Self {
             source,
             cleaned,
+            files,
             hashes: AudioHashes::new(),
             given_sides,
             known: KnownInputs::default(),
@@ -125,6 +130,15 @@ fn clean(
         CatalogError::Stopped => RunError::Stopped {
             phase: course.phase(),
         },
+        CatalogError::NoAudio { rows, example, .. } => {
+            let hint = catalog::hint_of_file(&example, source);
+            CatalogError::NoAudio {
+                rows,
+                example,
+                hint,
+            }
+            .into()
+        }
         error => error.into(),
     })
 }

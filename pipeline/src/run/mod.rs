@@ -46,7 +46,7 @@ use self::renames::Renames;
 use self::reuse::{EarlierRuns, Pass};
 use self::take::ParentRows;
 use crate::budget::ByteBudget;
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, FileAccount};
 use crate::course::{Course, Phase};
 use crate::extract::{self, Counters, ExtractError, Limits, Work};
 use crate::settings::Settings;
@@ -102,6 +102,7 @@ pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Repor
     let mut input = Input::open(job, settings, &monitor.course)?;
     input.require_rows()?;
     let mut known = std::mem::take(&mut input.known);
+    let files = std::mem::take(&mut input.files);
 
     let store = Store::at(&job.store);
     let inputs = DraftInputs {
@@ -121,7 +122,11 @@ pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Repor
         Start::NothingToDo(version, manifest) => {
             monitor.tell_plan(&job.recipe, None);
             let warnings = draft.catalog.warnings;
-            return Ok(Report::nothing_to_do(version, *manifest, warnings));
+            let report = Report::nothing_to_do(version, *manifest, warnings);
+            return Ok(Report {
+                files_found: files,
+                ..report
+            });
         }
     };
 
@@ -144,6 +149,7 @@ pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Repor
         parent: draft.parent.as_ref(),
         renames: &draft.renames,
         source: &*source,
+        files: &files,
         limits: &limits,
         version: &version,
         number,
@@ -165,6 +171,8 @@ struct Run<'a> {
     parent: Option<&'a Parent>,
     renames: &'a Renames,
     source: &'a dyn Source,
+    /// What became of every file of the source.
+    files: &'a FileAccount,
     limits: &'a Limits,
     version: &'a NewVersion,
     /// The version's.
@@ -323,6 +331,7 @@ impl Run<'_> {
 
         rejects.extend_from_slice(&catalog.further_rejects);
         rejects.extend_from_slice(self.source.rejects());
+        rejects.extend_from_slice(&self.files.rejects);
         Ok((tables, rejects))
     }
 
@@ -392,6 +401,11 @@ impl Run<'_> {
         let plan_id = &self.version.plan_id;
         tables.push(tables::write_rejects(self.store, plan_id, rejects)?);
         tables.push(tables::write_inputs(self.store, plan_id, &finished.inputs)?);
+        tables.push(tables::write_audio_files(
+            self.store,
+            plan_id,
+            &self.files.found,
+        )?);
 
         let manifest = account::manifest(ManifestParts {
             version: self.version,
@@ -442,6 +456,7 @@ impl Run<'_> {
         report.warnings.extend(lane_warnings);
         report.warnings.extend(of_parent);
         report.duplicates = catalog.duplicates;
+        report.files_found.clone_from(self.files);
         report.sides = sides;
         report.wall_s = self.monitor.course.seconds();
 

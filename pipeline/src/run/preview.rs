@@ -16,7 +16,7 @@ use super::moves::SideChanges;
 use super::plan::Plan;
 use super::shrink::{self, VanishedClips};
 use super::{Job, RunError};
-use crate::catalog::{Duplicates, StepCount};
+use crate::catalog::{Duplicates, FileAccount, StepCount};
 use crate::changes::{DataChanges, EXAMPLES, State};
 use crate::course::Course;
 use crate::features::ClipTotals;
@@ -64,6 +64,8 @@ pub struct Preview {
     pub seconds: f64,
     /// On so many threads.
     pub threads: usize,
+    /// What became of every file below the audio root.
+    pub files_found: FileAccount,
     /// With `split.group_duplicates`: what it found.
     pub duplicates: Option<Duplicates>,
     /// How sides differ from those of the latest version, where there is one.
@@ -141,6 +143,7 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
         seconds: clips_to_decode as f64 * clip_cpu_s(&plan, clips) / settings.threads as f64,
         threads: settings.threads,
         steps: catalog.steps,
+        files_found: std::mem::take(&mut input.files),
         duplicates: catalog.duplicates,
         sides,
         vanished,

@@ -8,7 +8,7 @@ use wavemill_schemas::manifest::{Counts, FileEntry, Manifest};
 
 use super::moves::SideChanges;
 use super::plan::Plan;
-use crate::catalog::Duplicates;
+use crate::catalog::{Duplicates, FileAccount};
 use crate::extract::{Counters, LaneTimes, WorkerTimes};
 use crate::shards::FinishedShards;
 use crate::store::Parent;
@@ -50,6 +50,8 @@ pub struct Report {
     pub backend: String,
     /// Where that was a device: what it had to do.
     pub device: Option<DeviceReport>,
+    /// What became of every file below the audio root.
+    pub files_found: FileAccount,
     /// With `split.group_duplicates`: what it found.
     pub duplicates: Option<Duplicates>,
     /// How sides differ from those of the version before, where there is one.
@@ -185,6 +187,7 @@ impl Report {
             bytes_read: counters.bytes.load(Ordering::Relaxed),
             backend: manifest.engine.backend,
             device: DeviceReport::new(&counters.lanes),
+            files_found: FileAccount::default(),
             duplicates: None,
             sides: None,
             warnings: Vec::new(),

@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float32Array, Int64Array, RecordBatch, StringArray, UInt64Array};
+use arrow::array::{
+    ArrayRef, Float32Array, Int64Array, ListBuilder, RecordBatch, StringArray, StringBuilder,
+    UInt64Array,
+};
 use arrow::compute::take_record_batch;
+use arrow::datatypes::{DataType, Field};
 use wavemill_schemas::manifest::FileEntry;
 use wavemill_schemas::recipe::Dataset;
 use wavemill_schemas::reject::Reject;
-use wavemill_schemas::tables::{inputs_schema, rejects_schema};
+use wavemill_schemas::tables::{audio_files_schema, inputs_schema, rejects_schema};
 
 use super::{Job, RunError};
-use crate::catalog::{self, Catalog, ExtraTable};
+use crate::catalog::{self, Catalog, ExtraTable, FilesOfKind};
 use crate::plan::ShardPlan;
 use crate::shards::{ShardError, write_table};
 use crate::source::InputSeen;
@@ -139,6 +143,47 @@ pub(super) fn write_inputs(
 
     let batch = RecordBatch::try_new(inputs_schema(), columns).map_err(ShardError::Table)?;
     write_one(store, plan_id, "inputs", batch)
+}
+
+/// Writes the `audio_files` table: how many files below the audio root there are of each kind, and what became of them.
+///
+/// # Errors
+/// [`RunError::Shard`].
+pub(super) fn write_audio_files(
+    store: &Store,
+    plan_id: &str,
+    found: &[FilesOfKind],
+) -> Result<FileEntry, RunError> {
+    let schema = audio_files_schema();
+    let item = Field::new("item", DataType::Utf8, false);
+    let mut examples = ListBuilder::new(StringBuilder::new()).with_field(item.clone());
+    let mut near_rows = ListBuilder::new(StringBuilder::new()).with_field(item);
+    for kind in found {
+        examples.append_value(kind.examples.iter().map(Some));
+        let rows = kind.near_rows.as_ref();
+        near_rows.append_option(rows.map(|rows| rows.iter().map(Some)));
+    }
+
+    // In the order of `audio_files_schema`, which `try_new` compares them with.
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(
+            found.iter().map(|kind| kind.fate.name()),
+        )),
+        Arc::new(StringArray::from_iter_values(
+            found.iter().map(|kind| &kind.extension),
+        )),
+        Arc::new(Int64Array::from_iter_values(
+            found.iter().map(|kind| kind.files as i64),
+        )),
+        Arc::new(Int64Array::from_iter_values(
+            found.iter().map(|kind| kind.bytes as i64),
+        )),
+        Arc::new(examples.finish()),
+        Arc::new(near_rows.finish()),
+    ];
+
+    let batch = RecordBatch::try_new(schema, columns).map_err(ShardError::Table)?;
+    write_one(store, plan_id, "audio_files", batch)
 }
 
 /// Null for an empty one.

@@ -1,10 +1,10 @@
 //! Clips in a folder.
 //!
-//! The walk looks at every name once and opens nothing. Whatever carries a clip's name is listed, also what cannot be
+//! The walk looks at every name once and opens nothing. Files that are no clips are counted. Whatever carries a clip's name is listed, also what cannot be
 //! read as one (a folder, a pipe, a broken link): it is counted out when its turn comes, not lost silently.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, FileType, Metadata};
+use std::fs::{self, DirEntry, File, FileType, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use super::keys::{Media, root_len};
+use super::others::{NoClip, OtherFiles};
 use super::retry::with_retries;
 use super::{
     AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceError, Stamp, absent,
@@ -28,6 +29,7 @@ pub(super) struct FolderSource {
     /// Why a listed clip cannot be read, by key.
     unreadable: BTreeMap<String, Fault>,
     rejects: Vec<Reject>,
+    others: OtherFiles,
 }
 
 impl FolderSource {
@@ -43,6 +45,7 @@ impl FolderSource {
             allow_outside,
             found: BTreeMap::new(),
             rejects: Vec::new(),
+            others: OtherFiles::default(),
         };
         walk.folder(&top, false)?;
 
@@ -51,6 +54,7 @@ impl FolderSource {
         let first = walk.found.keys().next();
         let prefix = first.map_or("", |first| &first[..root_len]);
         let root = top.join(prefix);
+        let others = walk.others.below(prefix);
 
         let mut index = AudioIndex::new();
         let mut unreadable = BTreeMap::new();
@@ -70,6 +74,7 @@ impl FolderSource {
             index,
             unreadable,
             rejects: walk.rejects,
+            others,
         })
     }
 }
@@ -87,6 +92,10 @@ impl Source for FolderSource {
         &self.rejects
     }
 
+    fn others(&self) -> &OtherFiles {
+        &self.others
+    }
+
     fn read_bytes(&self, clip_key: &str) -> u64 {
         let bytes = self.index.get(clip_key).map_or(0, |id| id.bytes);
         if bytes > CLIP_BYTES_MAX { 0 } else { bytes }
@@ -99,7 +108,8 @@ impl Source for FolderSource {
             return Err(ReadFailure::Reject(reject));
         }
         if !self.index.contains_key(clip_key) {
-            return Err(absent(clip_key, "no such file below the audio root"));
+            let detail = "no such file below the audio root";
+            return Err(absent(clip_key, &self.others, detail));
         }
 
         let path = self.root.join(clip_key);
@@ -189,6 +199,8 @@ struct FolderWalk {
     /// By path below `top`.
     found: BTreeMap<String, ListedFile>,
     rejects: Vec<Reject>,
+    /// By path below `top`.
+    others: OtherFiles,
 }
 
 impl FolderWalk {
@@ -199,6 +211,7 @@ impl FolderWalk {
             let path = entry.path();
             let kind = entry.file_type().map_err(SourceError::open_at(folder))?;
             if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                self.count_hidden(&entry, kind)?;
                 continue;
             }
 
@@ -214,6 +227,13 @@ impl FolderWalk {
                     .clip(&path, kind, target)
                     .map_err(SourceError::open_at(folder))?;
                 self.list(&path, file);
+            } else if !is_folder {
+                let name = self.below_top(&path).to_string_lossy().into_owned();
+                let why = self.media.no_clip(&name);
+                self.count(why, &entry, &name)?;
+                if why == NoClip::Unsupported && self.below_top(&path).to_str().is_some() {
+                    self.others.unsupported.insert(name);
+                }
             }
 
             // Also a folder that has a clip's name: that is a reject, and the clips in it are found.
@@ -222,6 +242,39 @@ impl FolderWalk {
             } else if is_folder && !linked && self.may_follow_folder(&path)? {
                 self.folder(&path, true)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Counts a hidden file, or all files of a hidden folder; links are not followed there.
+    fn count_hidden(&mut self, entry: &DirEntry, kind: FileType) -> Result<(), SourceError> {
+        let path = entry.path();
+        let name = self.below_top(&path).to_string_lossy().into_owned();
+        if !kind.is_dir() {
+            return self.count(NoClip::Hidden, entry, &name);
+        }
+
+        // Nothing of a hidden folder is read, so one that may not be listed is no reason to end a run. It counts as one
+        // file.
+        let Ok(entries) = path.read_dir() else {
+            self.others.add(NoClip::Hidden, &name, 0);
+            return Ok(());
+        };
+        for entry in entries {
+            let entry = entry.map_err(SourceError::open_at(&path))?;
+            let kind = entry.file_type().map_err(SourceError::open_at(&path))?;
+            self.count_hidden(&entry, kind)?;
+        }
+        Ok(())
+    }
+
+    /// Counts a file that is no clip; `name` is its path below `top`.
+    fn count(&mut self, why: NoClip, entry: &DirEntry, name: &str) -> Result<(), SourceError> {
+        match entry.metadata() {
+            Ok(metadata) => self.others.add(why, name, metadata.len()),
+            // Programs may remove such a file, a lock for one, after it was listed.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(SourceError::open_at(&entry.path())(error)),
         }
         Ok(())
     }
@@ -314,7 +367,10 @@ impl FolderWalk {
                 self.found.insert(name.to_owned(), file);
             }
             None => {
+                let bytes = file.id.bytes;
+                let name = below.to_string_lossy().into_owned();
                 let detail = format!("the path {} is not UTF-8", below.display());
+                self.others.add(NoClip::BadName, &name, bytes);
                 self.rejects
                     .push(Reject::new(Stage::Read, Reason::BadEncoding, detail));
             }

@@ -8,6 +8,8 @@
 use std::ffi::OsStr;
 use std::path::Path;
 
+use super::others::{NoClip, extension_of};
+
 /// What clips are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Media {
@@ -24,6 +26,32 @@ impl Media {
         match self {
             Self::Audio => &["mp3", "wav", "flac", "ogg", "oga"],
             Self::Pictures => &["png", "jpg", "jpeg"],
+        }
+    }
+
+    /// Extensions of formats that hold clips too, and that wavemill does not decode.
+    #[must_use]
+    pub const fn unsupported_extensions(self) -> &'static [&'static str] {
+        match self {
+            Self::Audio => &[
+                "aac", "ac3", "aif", "aifc", "aiff", "alac", "amr", "ape", "au", "caf", "dff",
+                "dsf", "dts", "m4a", "m4b", "m4p", "mka", "mp1", "mp2", "mpc", "opus", "ra", "snd",
+                "spx", "tak", "tta", "voc", "w64", "weba", "wma", "wv",
+            ],
+            Self::Pictures => &[
+                "avif", "bmp", "gif", "heic", "heif", "jp2", "jxl", "tif", "tiff", "webp",
+            ],
+        }
+    }
+
+    /// Why a file that is no clip by its name, and not hidden, is none.
+    #[must_use]
+    pub fn no_clip(self, path: &str) -> NoClip {
+        let extension = extension_of(path);
+        if self.unsupported_extensions().contains(&extension.as_str()) {
+            NoClip::Unsupported
+        } else {
+            NoClip::OtherKind
         }
     }
 

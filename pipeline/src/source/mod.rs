@@ -5,6 +5,7 @@ mod directory;
 mod folder;
 mod keys;
 pub mod metadata;
+pub mod others;
 mod retry;
 #[cfg(test)]
 mod tests;
@@ -18,6 +19,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use wavemill_schemas::reject::{Reason, Reject, Stage};
+
+use self::others::OtherFiles;
 
 /// What tells one state of an input from another, without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -99,6 +102,9 @@ pub trait Source: Send + Sync {
     /// What was found and can have no key: paths that are not UTF-8, names and folder links that lead outside.
     fn rejects(&self) -> &[Reject];
 
+    /// The files that are no clips.
+    fn others(&self) -> &OtherFiles;
+
     /// Bytes that [`Source::read`] holds at most, compressed ones included, unless the file grows meanwhile; 0 for a
     /// clip that it refuses without reading.
     fn read_bytes(&self, clip_key: &str) -> u64;
@@ -116,7 +122,8 @@ pub const CLIP_BYTES_MAX: u64 = 512 << 20;
 
 /// Opens a folder, or a zip by its content, and lists its clips.
 ///
-/// Clips are known by extension ([`Media::extensions`]), names with a leading dot are passed over. The audio root is the
+/// Clips are known by extension ([`Media::extensions`]); names with a leading dot are passed over, and so are folders of
+/// such a name. [`Source::others`] counts what is no clip. The audio root is the
 /// deepest folder that holds all clips, but none directly unless it is `path` itself: `fma_large/`, its parent
 /// and `fma_large.zip` give equal keys. Links out of `path` are followed with `allow_outside` only.
 ///
@@ -143,6 +150,7 @@ pub fn open(
         return Err(SourceError::NoClips {
             path: path.to_owned(),
             media,
+            unsupported: source.others().unsupported_words(),
         });
     }
     Ok(source)
@@ -156,6 +164,15 @@ fn make_room(buffer: &mut Vec<u8>, bytes: usize) {
         *buffer = Vec::new();
         buffer.reserve_exact(bytes);
     }
+}
+
+/// The reject of a file whose extension is that of a format which wavemill does not decode. Its clip fields are empty.
+pub(crate) fn unsupported(clip_key: &str, stage: Stage) -> Reject {
+    let detail = format!(
+        "wavemill does not decode {}: convert the file",
+        others::extension_of(clip_key)
+    );
+    Reject::new(stage, Reason::UnsupportedCodec, detail)
 }
 
 fn too_large() -> ReadFailure {
@@ -193,12 +210,14 @@ pub enum SourceError {
         path: PathBuf,
     },
     /// A place without clips.
-    #[error("no clip ({}) below {path}: is it the audio folder?", media.extensions().join(", "))]
+    #[error("no clip ({}) below {path}: {}", media.extensions().join(", "), no_clips_remedy(unsupported))]
     NoClips {
         /// The path.
         path: PathBuf,
         /// What was looked for.
         media: Media,
+        /// Files of other formats in it, in words; empty without any.
+        unsupported: String,
     },
     /// A metadata file that is not there.
     #[error("{path} holds no file {name}")]
@@ -230,6 +249,13 @@ pub enum SourceError {
     },
 }
 
+fn no_clips_remedy(unsupported: &str) -> String {
+    if unsupported.is_empty() {
+        return "is it the audio folder?".to_owned();
+    }
+    format!("it holds {unsupported}, which wavemill does not decode: convert them first")
+}
+
 impl SourceError {
     fn open_at(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
@@ -245,8 +271,13 @@ fn is_zip(path: &Path) -> Result<bool, SourceError> {
     Ok(magic == *b"PK\x03\x04" || magic == *b"PK\x05\x06")
 }
 
-/// A clip that is not in the index: one that the metadata looks for elsewhere, or one that is not there.
-fn absent(clip_key: &str, detail: &str) -> ReadFailure {
+/// A clip that is not in the index: one that the metadata looks for elsewhere, one of a format that is not decoded, or
+/// one that is not there.
+fn absent(clip_key: &str, others: &OtherFiles, detail: &str) -> ReadFailure {
+    if others.unsupported.contains(clip_key) {
+        return ReadFailure::Reject(unsupported(clip_key, Stage::Read));
+    }
+
     // Keys come from metadata too, where any path may stand.
     let leaves = clip_key.starts_with('/') || clip_key.split('/').any(|part| part == "..");
     let (reason, detail) = if leaves {

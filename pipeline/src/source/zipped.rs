@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
-use std::path::{Component, Path};
+use std::path::Path;
 
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use super::archive::Archive;
 use super::keys::{Media, root_len};
+use super::others::{NoClip, OtherFiles};
 use super::retry::with_retries;
 use super::{
     AudioIndex, CLIP_BYTES_MAX, InputId, ReadFailure, Source, SourceError, Stamp, absent, too_large,
@@ -22,6 +23,7 @@ pub(super) struct ZipSource {
     /// Entry numbers by key: one, or several of which none is used.
     positions: BTreeMap<String, Vec<usize>>,
     rejects: Vec<Reject>,
+    others: OtherFiles,
 }
 
 impl ZipSource {
@@ -30,18 +32,29 @@ impl ZipSource {
 
         let mut names: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         let mut rejects = Vec::new();
+        let mut others = OtherFiles::default();
         for (position, entry) in archive.entries.iter().enumerate() {
-            match clip_name(&entry.name, media) {
+            match named(&entry.name, media) {
                 // Entries of one name stay together: nothing tells which of them is meant.
-                Some(Ok(name)) => names.entry(name).or_default().push(position),
-                Some(Err(reject)) => rejects.push(reject),
-                None => {}
+                Named::Clip(name) => names.entry(name).or_default().push(position),
+                Named::Reject(reject, shown) => {
+                    rejects.push(reject);
+                    others.add(NoClip::BadName, &shown, entry.bytes);
+                }
+                Named::NoClip(why, shown) => {
+                    others.add(why, &shown, entry.bytes);
+                    if why == NoClip::Unsupported {
+                        others.unsupported.insert(shown);
+                    }
+                }
             }
         }
         rejects.sort_by(|a, b| a.detail.cmp(&b.detail));
 
         let own_folder = own_folder_len(&archive.path, &names);
         let strip = own_folder + root_len(names.keys().map(|name| &name[own_folder..]));
+        let root = names.keys().next().map_or("", |name| &name[..strip]);
+        let others = others.below(root);
         let mut index = AudioIndex::new();
         let mut positions = BTreeMap::new();
         for (name, at) in names {
@@ -55,6 +68,7 @@ impl ZipSource {
             index,
             positions,
             rejects,
+            others,
         })
     }
 }
@@ -70,6 +84,10 @@ impl Source for ZipSource {
 
     fn rejects(&self) -> &[Reject] {
         &self.rejects
+    }
+
+    fn others(&self) -> &OtherFiles {
+        &self.others
     }
 
     fn read_bytes(&self, clip_key: &str) -> u64 {
@@ -97,7 +115,7 @@ impl Source for ZipSource {
                 );
                 return Err(reject(Reason::DuplicateEntry, &words));
             }
-            None => return Err(absent(clip_key, "no such entry in the zip")),
+            None => return Err(absent(clip_key, &self.others, "no such entry in the zip")),
         };
 
         if entry.encrypted {
@@ -152,36 +170,48 @@ fn identity(archive: &Archive, positions: &[usize]) -> InputId {
     }
 }
 
-/// The normalised name of an entry that is a clip; a reject where the name cannot be a key; nothing for other files.
-fn clip_name(raw: &[u8], media: Media) -> Option<Result<String, Reject>> {
-    let shown = String::from_utf8_lossy(raw);
-    let file_name = shown.rsplit('/').next().unwrap_or_default();
-    if !media.is_clip_name(OsStr::new(file_name)) || shown.split('/').any(|part| part == "__MACOSX")
-    {
-        return None;
+/// What an entry is by its name.
+enum Named {
+    /// A clip, by its normalised name.
+    Clip(String),
+    /// A file with a clip's name that can be no key, and its name as it is shown.
+    Reject(Reject, String),
+    /// Another file, by its normalised name.
+    NoClip(NoClip, String),
+}
+
+fn named(raw: &[u8], media: Media) -> Named {
+    let lossy = String::from_utf8_lossy(raw);
+    // `a//b` and `./a/b` are `a/b`, as they are when the zip is unpacked.
+    let parts = lossy.split('/').filter(|part| !matches!(*part, "" | "."));
+    let parts: Vec<&str> = parts.collect();
+    let name = parts.join("/");
+
+    let mut folders_and_name = parts.iter();
+    // Also those that a folder would have: a zip and its folder give equal keys.
+    let is_hidden =
+        folders_and_name.any(|part| *part == "__MACOSX" || part.starts_with('.') && *part != "..");
+    if is_hidden {
+        return Named::NoClip(NoClip::Hidden, name);
+    }
+    let file_name = parts.last().copied().unwrap_or_default();
+    if !media.is_clip_name(OsStr::new(file_name)) {
+        return Named::NoClip(media.no_clip(&name), name);
     }
 
     // Asked of clips only: other files may have names in any encoding.
-    let Ok(name) = std::str::from_utf8(raw) else {
+    let Ok(utf8) = std::str::from_utf8(raw) else {
         let detail = format!("the zip entry {} is not UTF-8", raw.escape_ascii());
-        return Some(Err(Reject::new(Stage::Read, Reason::BadEncoding, detail)));
+        return Named::Reject(Reject::new(Stage::Read, Reason::BadEncoding, detail), name);
     };
-    let mut parts = Vec::new();
-    // `a//b` and `./a/b` are `a/b`, as they are when the zip is unpacked.
-    for component in Path::new(name).components() {
-        match component {
-            Component::Normal(part) => parts.push(part.to_str()?),
-            Component::CurDir => {}
-            _ => {
-                let detail = format!(
-                    "the zip entry {} leads out of the audio root",
-                    raw.escape_ascii()
-                );
-                return Some(Err(Reject::new(Stage::Read, Reason::OutsideRoot, detail)));
-            }
-        }
+    if utf8.starts_with('/') || parts.contains(&"..") {
+        let detail = format!(
+            "the zip entry {} leads out of the audio root",
+            raw.escape_ascii()
+        );
+        return Named::Reject(Reject::new(Stage::Read, Reason::OutsideRoot, detail), name);
     }
-    Some(Ok(parts.join("/")))
+    Named::Clip(name)
 }
 
 /// Length of the leading folder, with its slash, if it is named like the zip and holds everything; else 0.

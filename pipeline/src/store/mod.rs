@@ -429,6 +429,7 @@ impl Store {
         }
     }
 
+    /// As [`Store::lock`], without waiting.
     fn try_lock(&self) -> Result<Lock, StoreError> {
         let folder = self.root.join("_wavemill");
         durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;

@@ -238,7 +238,7 @@ impl Store {
             return Ok(());
         }
 
-        let _lock = self.lock()?;
+        let _lock = self.try_lock()?;
         for path in left {
             match fs::remove_file(&path) {
                 Err(error) if !leads_nowhere(&error) => {

@@ -16,7 +16,7 @@ const SPLIT_COLUMN: &str = "split";
 /// Steps that `catalog.subset` and `catalog.require_audio` make.
 const OWN_STEPS: [&str; 2] = ["subset", "audio"];
 /// Tables of a store, besides `raw_…`.
-const TABLES: [&str; 10] = [
+const TABLES: [&str; 11] = [
     "tracks",
     "tracks_all",
     "albums",
@@ -25,6 +25,7 @@ const TABLES: [&str; 10] = [
     "rejects",
     "sides",
     "inputs",
+    "audio_files",
     "fma_features",
     "echonest",
 ];

@@ -1,0 +1,369 @@
+//! Every file below the audio root, and what became of it; and rows that name a file by almost its name.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use arrow::array::AsArray;
+use icu_normalizer::ComposingNormalizerBorrowed;
+use serde::{Serialize, Serializer};
+use wavemill_schemas::recipe::Dataset;
+use wavemill_schemas::reject::{Reject, Stage};
+
+use super::CleanedRows;
+use crate::source::others::{FileCount, NoClip, extension_of};
+use crate::source::{Media, Source, unsupported};
+
+/// Pairs of names that a warning shows, and that a report lists, at most.
+const PAIRS_SHOWN: usize = 3;
+const PAIRS_LISTED: usize = 20;
+
+/// What became of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// A cleaned row names it.
+    Used,
+    /// A row names it that a cleaning step dropped.
+    Dropped,
+    /// No row names it, but one has a name that differs only in case or in Unicode normalization.
+    NearRow,
+    /// No row names it.
+    NoRow,
+    /// Its extension is that of a format that wavemill does not decode.
+    Unsupported,
+    /// It is not a recording by its extension.
+    NotAudio,
+    /// It is not a picture by its extension.
+    NotImage,
+    /// Its name, or that of a folder above it, begins with a dot; or an archive of macOS added it.
+    Hidden,
+    /// Its path can be no key.
+    BadName,
+}
+
+impl Fate {
+    /// The stored name, as in SQL.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Used => "used",
+            Self::Dropped => "dropped",
+            Self::NearRow => "near_row",
+            Self::NoRow => "no_row",
+            Self::Unsupported => "unsupported",
+            Self::NotAudio => "not_audio",
+            Self::NotImage => "not_image",
+            Self::Hidden => "hidden",
+            Self::BadName => "bad_name",
+        }
+    }
+
+    const fn of_no_clip(why: NoClip, media: Media) -> Self {
+        match (why, media) {
+            (NoClip::Unsupported, _) => Self::Unsupported,
+            (NoClip::OtherKind, Media::Audio) => Self::NotAudio,
+            (NoClip::OtherKind, Media::Pictures) => Self::NotImage,
+            (NoClip::Hidden, _) => Self::Hidden,
+            (NoClip::BadName, _) => Self::BadName,
+        }
+    }
+}
+
+impl Serialize for Fate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// Files of one fate and extension: a row of the table `audio_files`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FilesOfKind {
+    /// What became of them.
+    pub fate: Fate,
+    /// In lower case; empty without one.
+    pub extension: String,
+    /// How many.
+    pub files: u64,
+    /// Their sizes added up.
+    pub bytes: u64,
+    /// The first of their paths.
+    pub examples: Vec<String>,
+    /// Of [`Fate::NearRow`]: the name that a row has for each of the examples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub near_rows: Option<Vec<String>>,
+}
+
+/// A row that names no file, and the file that it probably means.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct NearMatch {
+    /// As the row has it.
+    pub row: String,
+    /// As the file is named.
+    pub file: String,
+}
+
+/// The account of all files below the audio root.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct FileAccount {
+    /// All files by fate, then by extension.
+    pub found: Vec<FilesOfKind>,
+    /// Rows that have no file, where there is one whose name differs only in case or in Unicode normalization.
+    pub rows_near: usize,
+    /// The first of them, with their files.
+    pub near: Vec<NearMatch>,
+    /// Files of formats that are not decoded, of which a row or a class folder says that they are clips.
+    #[serde(skip)]
+    pub rejects: Vec<Reject>,
+}
+
+impl CleanedRows {
+    /// Accounts for every file that `source` found.
+    #[must_use]
+    pub fn account_for(&self, source: &dyn Source, dataset: Dataset) -> FileAccount {
+        let index = source.index();
+        let used: HashSet<&str> = self.clip_keys().collect();
+        let all = self.catalog.tables.get("tracks_all");
+        let all = all.and_then(|rows| rows.column_by_name("clip_key")?.as_string_view_opt());
+        let named: HashSet<&str> = all
+            .into_iter()
+            .flat_map(|keys| keys.iter().flatten())
+            .collect();
+
+        let mut counts: BTreeMap<(Fate, String), FileCount> = BTreeMap::new();
+        let mut no_row = BTreeSet::new();
+        for (key, id) in index {
+            let fate = if used.contains(key.as_str()) {
+                Fate::Used
+            } else if named.contains(key.as_str()) {
+                Fate::Dropped
+            } else {
+                no_row.insert(key.as_str());
+                continue;
+            };
+            counts
+                .entry((fate, extension_of(key)))
+                .or_default()
+                .add(key, id.bytes);
+        }
+
+        let kept_absent = used.iter().filter(|key| !index.contains_key(**key));
+        let absent = self.catalog.absent.iter().map(String::as_str);
+        let absent: BTreeSet<&str> = absent.chain(kept_absent.copied()).collect();
+        let unlisted = self.unlisted.iter().map(String::as_str);
+        let mut near = near_matches(&absent, no_row.iter().copied().chain(unlisted));
+
+        let near_rows: HashMap<&str, &str> = near
+            .iter()
+            .map(|pair| (pair.file.as_str(), pair.row.as_str()))
+            .collect();
+        for key in no_row {
+            let fate = if near_rows.contains_key(key) {
+                Fate::NearRow
+            } else {
+                Fate::NoRow
+            };
+            counts
+                .entry((fate, extension_of(key)))
+                .or_default()
+                .add(key, index[key].bytes);
+        }
+        for ((why, extension), count) in &source.others().counts {
+            let fate = Fate::of_no_clip(*why, source.media());
+            counts.insert((fate, extension.clone()), count.clone());
+        }
+
+        let found = of_kinds(counts, &near_rows);
+        let rows_near = near.len();
+        near.truncate(PAIRS_LISTED);
+        FileAccount {
+            found,
+            rows_near,
+            near,
+            rejects: self.unsupported(source, dataset),
+        }
+    }
+
+    /// A reject for each file of a format that is not decoded, where a dropped row names it, or the folder that it lies in
+    /// says its class.
+    fn unsupported(&self, source: &dyn Source, dataset: Dataset) -> Vec<Reject> {
+        let files = &source.others().unsupported;
+        let is_clip = |key: &&String| {
+            if dataset.is_of_folders() {
+                key.contains('/')
+            } else {
+                // Rows that were not dropped are planned, and reading rejects them.
+                self.catalog.absent.binary_search(key).is_ok()
+            }
+        };
+
+        let mut rejects = Vec::new();
+        for key in files.iter().filter(is_clip) {
+            let mut reject = unsupported(key, Stage::Catalog);
+            reject.clip_key = Some(key.clone());
+            rejects.push(reject);
+        }
+        rejects
+    }
+
+    /// Adds what a person should know of the files to the warnings.
+    pub fn warn_of(&mut self, files: &FileAccount) {
+        self.catalog.warnings.extend(files.warnings());
+    }
+}
+
+/// What there is in place of the file that `clip_key` names, as the end of a sentence; empty where nothing is like it.
+pub(crate) fn hint_of_file(clip_key: &str, source: &dyn Source) -> String {
+    if source.others().unsupported.contains(clip_key) {
+        let extension = extension_of(clip_key);
+        return format!(
+            ", which is there, but wavemill does not decode {extension}: convert the files"
+        );
+    }
+    let files = source.index().keys().map(String::as_str);
+    match near_matches(&BTreeSet::from([clip_key]), files).pop() {
+        Some(pair) => format!(
+            ", and there is {}, whose name differs in case or in Unicode normalization",
+            pair.file
+        ),
+        None => String::new(),
+    }
+}
+
+/// `near_rows`: by file, the name that a row has for it.
+fn of_kinds(
+    counts: BTreeMap<(Fate, String), FileCount>,
+    near_rows: &HashMap<&str, &str>,
+) -> Vec<FilesOfKind> {
+    let mut found = Vec::with_capacity(counts.len());
+    for ((fate, extension), count) in counts {
+        let row_of = |file: &String| near_rows.get(file.as_str()).copied().unwrap_or_default();
+        let rows = count.examples.iter().map(|file| row_of(file).to_owned());
+        let near_rows = (fate == Fate::NearRow).then(|| rows.collect());
+        found.push(FilesOfKind {
+            fate,
+            extension,
+            files: count.files,
+            bytes: count.bytes,
+            examples: count.examples.into_iter().collect(),
+            near_rows,
+        });
+    }
+    found
+}
+
+/// For each of the `absent` keys the first of the `files` whose name differs only in case or in Unicode normalization.
+fn near_matches<'a>(
+    absent: &BTreeSet<&str>,
+    files: impl Iterator<Item = &'a str>,
+) -> Vec<NearMatch> {
+    if absent.is_empty() {
+        return Vec::new();
+    }
+
+    let mut by_folded: HashMap<String, &str> = HashMap::new();
+    for file in files {
+        by_folded.entry(folded(file)).or_insert(file);
+    }
+    let mut near = Vec::new();
+    for row in absent {
+        if let Some(file) = by_folded.get(&folded(row)) {
+            near.push(NearMatch {
+                row: (*row).to_owned(),
+                file: (*file).to_owned(),
+            });
+        }
+    }
+    near
+}
+
+/// Equal for names that differ only in case or in Unicode normalization.
+fn folded(key: &str) -> String {
+    let normalizer = ComposingNormalizerBorrowed::new_nfc();
+    let lower = normalizer.normalize(key).to_lowercase();
+    // The lower case of a composed letter may be a sequence.
+    normalizer.normalize(&lower).into_owned()
+}
+
+impl FileAccount {
+    /// `files found 61 = used 58 + no_row 1 + hidden 2`, in the order of [`Fate`].
+    #[must_use]
+    pub fn sum_words(&self) -> String {
+        let mut by_fate: BTreeMap<Fate, u64> = BTreeMap::new();
+        for kind in &self.found {
+            *by_fate.entry(kind.fate).or_default() += kind.files;
+        }
+        let all: u64 = by_fate.values().sum();
+        let parts = by_fate.iter();
+        let parts: Vec<String> = parts
+            .map(|(fate, files)| format!("{} {files}", fate.name()))
+            .collect();
+        format!("files found {all} = {}", parts.join(" + "))
+    }
+
+    /// What a person should know, one sentence each.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(words) = self.files_of(Fate::Unsupported) {
+            warnings.push(format!(
+                "{words}: wavemill does not decode these formats; convert the files to have them"
+            ));
+        }
+        if let Some(words) = self.files_of(Fate::NoRow) {
+            warnings.push(format!("{words}: no row names these files"));
+        }
+        if !self.near.is_empty() {
+            let shown = self.near.iter().take(PAIRS_SHOWN);
+            let shown: Vec<String> = shown
+                .map(|pair| format!("a row names {}, the folder has {}", pair.row, pair.file))
+                .collect();
+            let more = if self.rows_near > PAIRS_SHOWN {
+                "; …"
+            } else {
+                ""
+            };
+            warnings.push(format!(
+                "{} rows name a file whose name differs in case or in Unicode normalization, and get no audio: {}{more}; \
+                 rename the files, or correct the rows",
+                self.rows_near,
+                shown.join("; ")
+            ));
+        }
+        warnings
+    }
+
+    /// `12 files (10 m4a, 2 wma), such as a/b.m4a`; `None` where no file has this fate.
+    fn files_of(&self, fate: Fate) -> Option<String> {
+        let kinds: Vec<&FilesOfKind> = self.found.iter().filter(|kind| kind.fate == fate).collect();
+        let example = kinds.first()?.examples.first()?;
+        let files: u64 = kinds.iter().map(|kind| kind.files).sum();
+        let mut extensions = Vec::new();
+        for kind in &kinds {
+            extensions.push(format!("{} {}", kind.files, kind.extension));
+        }
+        Some(format!(
+            "{files} files below the audio root ({}), such as {example}",
+            extensions.join(", ")
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_near_by_case_and_normalization_alone() {
+        let files = ["a/Bj\u{f6}rk.mp3", "a/x.MP3", "a/z.mp3"];
+        let absent = ["a/Bjo\u{308}rk.mp3", "a/X.mp3", "a/y.mp3", "z.mp3"];
+        let near = near_matches(&BTreeSet::from(absent), files.into_iter());
+        let pairs: Vec<(&str, &str)> = near
+            .iter()
+            .map(|pair| (pair.row.as_str(), pair.file.as_str()))
+            .collect();
+        assert_eq!(
+            pairs,
+            [
+                ("a/Bjo\u{308}rk.mp3", "a/Bj\u{f6}rk.mp3"),
+                ("a/X.mp3", "a/x.MP3")
+            ]
+        );
+    }
+}

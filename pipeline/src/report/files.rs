@@ -1,0 +1,55 @@
+//! The files below the audio root: what became of them, by extension.
+
+use wavemill_pages::{Part, Section, Table};
+
+use super::ReportError;
+use super::answers::Answers;
+
+const TABLE: &str = "audio_files";
+
+pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
+    let mut section = Section::new("Files below the audio root");
+    // Versions of earlier programs do not have it.
+    if answers.columns(TABLE)?.fields().is_empty() {
+        return Ok(section);
+    }
+
+    let answer = answers.ask(&format!(
+        "SELECT fate, extension, files, bytes, array_to_string(examples, ', ') AS examples,
+                array_to_string(near_rows, ', ') AS near_rows
+         FROM {TABLE}"
+    ))?;
+    let fates = answer.texts("fate")?;
+    let extensions = answer.texts("extension")?;
+    let files = answer.counts("files")?;
+    let bytes = answer.counts("bytes")?;
+    let examples = answer.texts("examples")?;
+    let near_rows = answer.texts("near_rows")?;
+
+    let head = [
+        "what became of them",
+        "extension",
+        "files",
+        "bytes",
+        "examples",
+        "rows have",
+    ];
+    let mut table = Table::new("", &head);
+    for row in 0..answer.len() {
+        table.rows.push(vec![
+            fates[row].clone().into(),
+            extensions[row].clone().into(),
+            files[row].into(),
+            bytes[row].into(),
+            examples[row].clone().into(),
+            near_rows[row].clone().into(),
+        ]);
+    }
+
+    let all: u64 = files.iter().sum();
+    section.parts.push(Part::Text(format!(
+        "All {all} files that were found are in one line of this table. docs/store.md explains its words."
+    )));
+    section.parts.push(Part::Table(table));
+    Ok(section)
+}

@@ -1,0 +1,164 @@
+//! Files below the audio root that are no clips: counted, so that a run can account for every file that it finds.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Paths that a count names, at most.
+const EXAMPLES: usize = 5;
+
+/// Length of what counts as an extension, at most. With the rule for digits it keeps `song.0001` from having its own count.
+const EXTENSION_CHARS_MAX: usize = 10;
+
+/// Why a file is no clip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NoClip {
+    /// Its extension is that of a format that wavemill does not decode.
+    Unsupported,
+    /// Its extension is that of no clip.
+    OtherKind,
+    /// Its name, or that of a folder above it, begins with a dot; or an archive of macOS added it.
+    Hidden,
+    /// It has a clip's name, and its path can be no key.
+    BadName,
+}
+
+/// Files that were counted together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileCount {
+    /// How many.
+    pub files: u64,
+    /// Their sizes added up.
+    pub bytes: u64,
+    /// The first paths by name.
+    pub examples: BTreeSet<String>,
+}
+
+impl FileCount {
+    /// Counts one more file.
+    pub fn add(&mut self, path: &str, bytes: u64) {
+        self.files += 1;
+        self.bytes += bytes;
+
+        let is_full = self.examples.len() == EXAMPLES;
+        let last = self.examples.last();
+        if is_full && last.is_some_and(|last| last.as_str() <= path) {
+            return;
+        }
+        self.examples.insert(path.to_owned());
+        if is_full {
+            self.examples.pop_last();
+        }
+    }
+}
+
+/// The files of a folder or zip that are no clips.
+#[derive(Clone, Debug, Default)]
+pub struct OtherFiles {
+    /// By reason and [`extension_of`].
+    pub counts: BTreeMap<(NoClip, String), FileCount>,
+    /// Files of formats that wavemill does not decode: the key that each would have as a clip.
+    pub unsupported: BTreeSet<String>,
+}
+
+impl OtherFiles {
+    /// Counts a file by its path below the folder or zip that was given.
+    pub(super) fn add(&mut self, why: NoClip, path: &str, bytes: u64) {
+        let count = self.counts.entry((why, extension_of(path))).or_default();
+        count.add(path, bytes);
+    }
+
+    /// The same with paths below the audio root, which is the folder `root` (empty, or ending in `/`).
+    pub(super) fn below(self, root: &str) -> Self {
+        let mut counts = self.counts;
+        for count in counts.values_mut() {
+            let examples = count.examples.iter();
+            count.examples = examples.map(|path| relative(path, root)).collect();
+        }
+
+        let unsupported = self.unsupported.iter();
+        let unsupported = unsupported.filter_map(|path| path.strip_prefix(root));
+        Self {
+            counts,
+            unsupported: unsupported.map(str::to_owned).collect(),
+        }
+    }
+
+    /// `10 m4a, 2 wma`: the files that have a format which wavemill does not decode; empty without any.
+    #[must_use]
+    pub fn unsupported_words(&self) -> String {
+        let mut words = Vec::new();
+        for ((why, extension), count) in &self.counts {
+            if *why == NoClip::Unsupported {
+                words.push(format!("{} {extension}", count.files));
+            }
+        }
+        words.join(", ")
+    }
+}
+
+/// A path as seen from the audio root.
+fn relative(path: &str, root: &str) -> String {
+    match path.strip_prefix(root) {
+        Some(below) => below.to_owned(),
+        None => format!("{}{path}", "../".repeat(root.matches('/').count())),
+    }
+}
+
+/// The extension that a file is counted by: in lower case, and empty where a name ends in nothing that looks like one.
+#[must_use]
+pub fn extension_of(path: &str) -> String {
+    let extension = Path::new(path).extension().unwrap_or_default();
+    let extension = extension.to_string_lossy().to_ascii_lowercase();
+    let is_plain = extension.len() <= EXTENSION_CHARS_MAX
+        && extension.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        && extension.bytes().any(|byte| byte.is_ascii_alphabetic());
+    if is_plain { extension } else { String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extensions_are_few() {
+        for (path, extension) in [
+            ("a/b.M4A", "m4a"),
+            ("b.mp3", "mp3"),
+            ("notes", ""),
+            (".DS_Store", ""),
+            ("._b.mp3", "mp3"),
+            ("song.0001", ""),
+            ("draft of b. see also", ""),
+            ("b.mp3~", ""),
+        ] {
+            assert_eq!(extension_of(path), extension, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_first_paths_are_examples_whatever_their_order() {
+        let mut count = FileCount::default();
+        for path in ["g", "c", "a", "f", "b", "e", "d"] {
+            count.add(path, 2);
+        }
+        assert_eq!((count.files, count.bytes), (7, 14));
+        assert_eq!(Vec::from_iter(&count.examples), ["a", "b", "c", "d", "e"]);
+    }
+
+    #[test]
+    fn paths_are_those_below_the_audio_root() {
+        let mut found = OtherFiles::default();
+        for path in ["data/fma/000/a.m4a", "data/b.m4a"] {
+            found.add(NoClip::Unsupported, path, 1);
+            found.unsupported.insert(path.to_owned());
+        }
+        let below = found.below("data/fma/");
+        assert_eq!(Vec::from_iter(&below.unsupported), ["000/a.m4a"]);
+        let count = &below.counts[&(NoClip::Unsupported, "m4a".to_owned())];
+        assert_eq!(
+            Vec::from_iter(&count.examples),
+            ["../../data/b.m4a", "000/a.m4a"]
+        );
+        assert_eq!(below.unsupported_words(), "2 m4a");
+    }
+}

@@ -1,0 +1,35 @@
+//! The sides of a split, by the names that data sets give them.
+
+/// The side that `name` means: `training`, `validation` or `test`; `None` for any other name.
+///
+/// Data sets abbreviate the names, so these are synonyms, in any case of letters: `train`; `val`, `valid` and `dev`; `eval`.
+#[must_use]
+pub fn side_meant(name: &str) -> Option<&'static str> {
+    match name.to_ascii_lowercase().as_str() {
+        "training" | "train" => Some("training"),
+        "validation" | "valid" | "val" | "dev" => Some("validation"),
+        "test" | "eval" => Some("test"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn synonyms_mean_one_side_and_other_names_none() {
+        for name in ["training", "train", "Train"] {
+            assert_eq!(side_meant(name), Some("training"), "{name}");
+        }
+        for name in ["validation", "valid", "val", "dev"] {
+            assert_eq!(side_meant(name), Some("validation"), "{name}");
+        }
+        for name in ["test", "eval", "TEST"] {
+            assert_eq!(side_meant(name), Some("test"), "{name}");
+        }
+        for name in ["none", "", "fold1", "testing ground"] {
+            assert_eq!(side_meant(name), None, "{name}");
+        }
+    }
+}
