@@ -815,6 +815,7 @@ def check_store(store, number, quick, faults):
     rejected = check_rejects(manifest, told, faults)
     check_splits(manifest, told, faults)
     check_sides(manifest, told, faults)
+    check_inputs(manifest, told, faults)
     check_audio_files(told, faults)
     check_classes(manifest, told, place, faults)
     check_stats(manifest, told, place, faults)
