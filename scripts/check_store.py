@@ -57,6 +57,9 @@ REASONS = {
     "not_image",
 }  # fmt: skip
 ROW_REASONS = {"bad_row", "bad_encoding"}
+FATES = {
+    "used", "dropped", "near_row", "no_row", "unsupported", "not_audio", "not_image", "hidden", "bad_name",
+}  # fmt: skip
 # Null of pictures.
 AUDIO_COLUMNS = ["offset_s", "duration_s", "lost_s", "silent", "audio_blake3"]
 # The loader's order; splits of other names come after these, by name.
@@ -712,6 +715,29 @@ def check_inputs(manifest, told, faults):
         faults.add("inputs", f"{len(clips)} clips, which are not the {len(planned)} of tracks in the order of their keys")
 
 
+def check_audio_files(told, faults):
+    """Known words, and no fewer files in use than planned clips have; versions of earlier programs lack the table."""
+    if "audio_files" not in told.tables:
+        return
+
+    used = 0
+    kinds = set()
+    for row in told.tables["audio_files"].to_pylist():
+        kind = (row["fate"], row["extension"])
+        if row["fate"] not in FATES or kind in kinds:
+            faults.add("audio_files", f"{shown(kind)} is no fate, or is there twice")
+        kinds.add(kind)
+        if not 1 <= len(row["examples"]) <= row["files"]:
+            faults.add("audio_files", f"{shown(kind)}: {len(row['examples'])} examples of {row['files']} files")
+        if row["fate"] == "used":
+            used += row["files"]
+
+    if "inputs" in told.tables:
+        there = sum(size is not None for size in told.tables["inputs"]["bytes"].to_pylist())
+        if used < there:
+            faults.add("audio_files", f"{used} files are used, and {there} clips have one")
+
+
 def check_classes(manifest, told, place, faults):
     """Clips of each class, by target and split."""
     for target in manifest["targets"]:
@@ -789,6 +815,8 @@ def check_store(store, number, quick, faults):
     rejected = check_rejects(manifest, told, faults)
     check_splits(manifest, told, faults)
     check_sides(manifest, told, faults)
+    check_inputs(manifest, told, faults)
+    check_audio_files(told, faults)
     check_classes(manifest, told, place, faults)
     check_stats(manifest, told, place, faults)
     rows = {name: len(rows) for name, rows in told.rows.items()}

@@ -18,6 +18,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("images::folders_become_a_store", folders_become_a_store),
         Trial::test("images::bad_files_are_rejects", bad_files_are_rejects),
         Trial::test(
+            "images::limits_make_rejects_of_large_files",
+            limits_make_rejects_of_large_files,
+        ),
+        Trial::test(
             "images::what_is_no_place_of_pictures_is_refused",
             what_is_no_place_of_pictures_is_refused,
         ),
@@ -218,6 +222,50 @@ fn bad_files_are_rejects() -> Result<(), Failed> {
     let detail = reasons[1]["detail"].as_str().unwrap_or_default();
     same(detail, detail.starts_with("100000 x 100000 pixels"), true)?;
     same("rows", manifest(&store, 1)?.counts.clips_written, 30)
+}
+
+/// A picture that the least memory cannot hold ends a run, unless the recipe leaves such pictures out.
+fn limits_make_rejects_of_large_files() -> Result<(), Failed> {
+    let (folder, inputs) = pictures("large-images")?;
+    let large = RgbImage::new(6_000, 6_000);
+    let file = encoded(&large, ImageFormat::Png)?;
+    put(&inputs.audio.join("rock/large.png"), &file)?;
+    let extract = |store: &str, set: &str| {
+        let mut command = inputs.extract(&folder.join(store));
+        command
+            .args(SMALL)
+            .args(["--memory-limit", "256MiB", "--set", set]);
+        run(&mut command)
+    };
+
+    extract("none", "shards.clips=512").exits(1)?.says(&[
+        "rock/large.png",
+        "set a smaller image.max_pixels in the recipe",
+    ])?;
+    for (store, set) in [
+        ("pixels", "image.max_pixels=1000000"),
+        ("bytes", "image.max_file_bytes=50000"),
+    ] {
+        extract(store, set).exits(0)?;
+        let store = folder.join(store);
+        let rejects = sql_counts(
+            &store,
+            "SELECT clip_key || ' ' || reason AS name, count(*) AS n FROM rejects GROUP BY 1",
+        )?;
+        let wanted = [("rock/large.png too_large".to_owned(), 1)];
+        same(set, rejects, wanted.into())?;
+        same("rows", manifest(&store, 1)?.counts.clips_written, 30)?;
+    }
+
+    // A larger limit lets the picture in: neither its reject nor the feature's identity is that of the smaller one.
+    let mut more = inputs.extract(&folder.join("pixels"));
+    more.args(SMALL).arg("--new-version");
+    run(&mut more).exits(0)?;
+    same(
+        "rows",
+        manifest(&folder.join("pixels"), 2)?.counts.clips_written,
+        31,
+    )
 }
 
 fn what_is_no_place_of_pictures_is_refused() -> Result<(), Failed> {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use wavemill_tests::{Failed, Trial, real};
 
 use super::support::{
-    Ran, files_below, finish, inputs, manifest, receipts, same, same_versions, scratch, sql_counts,
-    sql_number, start, wavemill,
+    Ran, files_below, finish, inputs, manifest, receipts, run, same, same_versions, scratch, sql,
+    sql_counts, sql_number, start, wavemill,
 };
 
 const MIB: u64 = 1 << 20;
@@ -48,6 +48,10 @@ n_mfcc = 13
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
+        Trial::test(
+            "memory::a_limit_of_bytes_makes_a_reject_of_a_zip_bomb",
+            a_limit_of_bytes_makes_a_reject_of_a_zip_bomb,
+        ),
         Trial::test(
             "memory::the_program_alone_is_small",
             the_program_alone_is_small,
@@ -324,6 +328,7 @@ fn what_does_not_fit_is_named() -> Result<(), Failed> {
             "--memory-limit",
             "audio.max_duration_s",
             "audio.duration_s",
+            "audio.max_file_bytes",
         ];
         run.ran.exits(1)?.says(&words)?;
     }
@@ -378,6 +383,50 @@ fn stored_zip(path: &Path, name: &str, bytes: u32) -> Result<(), Failed> {
     let mut file = File::options().append(true).open(path)?;
     file.write_all(&entry)?;
     Ok(file.write_all(&end)?)
+}
+
+/// A zip bomb of a few kilobytes costs itself where the recipe says how large a file may be.
+fn a_limit_of_bytes_makes_a_reject_of_a_zip_bomb() -> Result<(), Failed> {
+    const ZIP: &str = "
+import sys, zipfile
+archive, clip = sys.argv[1:]
+with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as out:
+    out.write(clip, 'a/good.wav')
+    out.writestr('a/zeros.wav', bytes(400_000_000))
+";
+    let folder = scratch("memory-bomb");
+    let (clip, zip) = (folder.join("good.wav"), folder.join("bomb.zip"));
+    wav(&clip, 8_000, 2.0, true)?;
+    let mut python = Command::new("python3");
+    run(python.args(["-c", ZIP]).arg(&zip).arg(&clip)).exits(0)?;
+
+    let stopped = extract(&zip, &folder.join("stopped"), 256, 2, &[])?;
+    let ran = stopped.stays_under("without a limit", 256)?.ran.exits(1)?;
+    ran.says(&[
+        "a/zeros.wav",
+        "audio.max_file_bytes in the recipe, which makes rejects of such files",
+    ])?;
+
+    let store = folder.join("store");
+    let limited = extract(&zip, &store, 256, 2, &["audio.max_file_bytes=10000000"])?;
+    limited.stays_under("with a limit", 256)?.ran.exits(0)?;
+    let counts = manifest(&store, 1)?.counts;
+    same("written", counts.clips_written, 1)?;
+    same(
+        "rejects",
+        counts.rejects,
+        [("too_large".to_owned(), 1)].into(),
+    )?;
+    let detail = "SELECT detail FROM rejects";
+    same(
+        "detail",
+        &sql(&store, detail)?[0]["detail"],
+        &"over 10000000 bytes, which is the recipe's max_file_bytes".into(),
+    )?;
+
+    // The limit is part of what a version is made of.
+    let again = extract(&zip, &store, 256, 2, &["audio.max_file_bytes=20000000"])?;
+    again.ran.exits(4)?.says(&["audio.max_file_bytes"])
 }
 
 /// Some shards are finished when a clip does not fit. They stay, and a larger limit goes on from there.

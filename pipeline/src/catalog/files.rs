@@ -16,7 +16,7 @@ use crate::source::{Media, Source, unsupported};
 const PAIRS_SHOWN: usize = 3;
 const PAIRS_LISTED: usize = 20;
 
-/// What became of a file.
+/// The fate of a file that was found below the audio root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
     /// A cleaned row names it.
@@ -76,7 +76,7 @@ impl Serialize for Fate {
 /// Files of one fate and extension: a row of the table `audio_files`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FilesOfKind {
-    /// What became of them.
+    /// Their fate.
     pub fate: Fate,
     /// In lower case; empty without one.
     pub extension: String,
@@ -109,7 +109,7 @@ pub struct FileAccount {
     pub rows_near: usize,
     /// The first of them, with their files.
     pub near: Vec<NearMatch>,
-    /// Files of formats that are not decoded, of which a row or a class folder says that they are clips.
+    /// A reject for each file of a format that is not decoded, if a dropped row names it or a class folder holds it.
     #[serde(skip)]
     pub rejects: Vec<Reject>,
 }
@@ -181,8 +181,7 @@ impl CleanedRows {
         }
     }
 
-    /// A reject for each file of a format that is not decoded, where a dropped row names it, or the folder that it lies in
-    /// says its class.
+    /// Makes [`FileAccount::rejects`].
     fn unsupported(&self, source: &dyn Source, dataset: Dataset) -> Vec<Reject> {
         let files = &source.others().unsupported;
         let is_clip = |key: &&String| {
@@ -209,7 +208,7 @@ impl CleanedRows {
     }
 }
 
-/// What there is in place of the file that `clip_key` names, as the end of a sentence; empty where nothing is like it.
+/// Returns the end of a sentence that names the file which `clip_key` probably means; empty without one.
 pub(crate) fn hint_of_file(clip_key: &str, source: &dyn Source) -> String {
     if source.others().unsupported.contains(clip_key) {
         let extension = extension_of(clip_key);
@@ -298,7 +297,7 @@ impl FileAccount {
         format!("files found {all} = {}", parts.join(" + "))
     }
 
-    /// What a person should know, one sentence each.
+    /// Returns what a user should know of the files, one sentence each.
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if let Some(words) = self.files_of(Fate::Unsupported) {

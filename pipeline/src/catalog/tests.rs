@@ -32,6 +32,7 @@ fn recipe(dataset: Dataset, clean: Vec<CleanStep>) -> Recipe {
         targets,
         split: SplitSpec::default(),
         audio: Default::default(),
+        image: Default::default(),
         features: Vec::new(),
         shards: Default::default(),
     }

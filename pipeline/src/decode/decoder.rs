@@ -18,6 +18,7 @@ pub struct FileDecoder {
     args: DecodeArgs,
     pub(super) output: Output,
     mp3: Mp3Decoder,
+    file_bytes_max: usize,
 }
 
 impl FileDecoder {
@@ -31,6 +32,7 @@ impl FileDecoder {
             args,
             output,
             mp3: Mp3Decoder::new(level)?,
+            file_bytes_max: FILE_BYTES_MAX,
         })
     }
 
@@ -46,6 +48,13 @@ impl FileDecoder {
     #[must_use]
     pub fn at_most(mut self, seconds: f64) -> Self {
         self.output.set_most(&self.args, seconds);
+        self
+    }
+
+    /// Larger files than this are rejects. Default: [`FILE_BYTES_MAX`].
+    #[must_use]
+    pub fn at_most_bytes(mut self, bytes: usize) -> Self {
+        self.file_bytes_max = bytes;
         self
     }
 
@@ -122,10 +131,10 @@ impl Decode for FileDecoder {
         if bytes.is_empty() {
             return Err(reject(Reason::Empty, "the file has no bytes"));
         }
-        if bytes.len() > FILE_BYTES_MAX {
+        if bytes.len() > self.file_bytes_max {
             return Err(reject(
                 Reason::TooLarge,
-                format!("{} bytes, at most {FILE_BYTES_MAX}", bytes.len()),
+                format!("{} bytes, at most {}", bytes.len(), self.file_bytes_max),
             ));
         }
 

@@ -66,23 +66,25 @@ impl ClipMemory {
         }
     }
 
-    /// What makes the clip smaller. A file is read whole, so nothing in the recipe helps where the file does not fit.
+    /// What makes the clip smaller, or a reject. A file is read whole, so no duration or size of a tensor helps where the
+    /// file does not fit.
     const fn smaller_clip(&self) -> &'static str {
         let is_file_too_large = self.file_bytes > self.shares.clips_bytes;
         match (self.media, is_file_too_large) {
             (Media::Audio, true) => {
-                "take the file out of the archive (files are read whole: audio.max_duration_s and audio.duration_s do \
-                 not help)"
+                "set a smaller audio.max_file_bytes in the recipe, which makes rejects of such files (they are read whole: \
+                 audio.max_duration_s and audio.duration_s do not help)"
             }
             (Media::Audio, false) => {
-                "set a smaller audio.max_duration_s or audio.duration_s in the recipe"
+                "set a smaller audio.max_duration_s, audio.duration_s or audio.max_file_bytes in the recipe"
             }
             (Media::Pictures, true) => {
-                "take the file out of the archive (files are read whole: crop, width and height do not help)"
+                "set a smaller image.max_file_bytes in the recipe, which makes rejects of such files (they are read whole: \
+                 crop, width and height do not help)"
             }
             (Media::Pictures, false) => {
-                "make the picture itself smaller (it is decoded whole: crop does not help), or set a smaller width and \
-                 height in the recipe"
+                "set a smaller image.max_pixels in the recipe, which makes rejects of such pictures (they are decoded \
+                 whole: crop does not help), or a smaller width and height"
             }
         }
     }
@@ -125,8 +127,8 @@ mod tests {
         assert_eq!(
             audio,
             "g/one: it needs 274 MiB at once (its file alone 28), and --memory-limit 256 MiB leaves 128 MiB for clips: \
-             give --memory-limit 548MiB or more, or set a smaller audio.max_duration_s or audio.duration_s in the \
-             recipe; the same command goes on from here"
+             give --memory-limit 548MiB or more, or set a smaller audio.max_duration_s, audio.duration_s or \
+             audio.max_file_bytes in the recipe; the same command goes on from here"
         );
         assert!(said(Media::Audio, 200 * MIB).contains("audio.duration_s do not help)"));
 
@@ -138,7 +140,13 @@ mod tests {
             );
             assert!(!picture.contains("audio."), "{picture}");
         }
-        assert!(said(Media::Pictures, 28 * MIB).contains("or set a smaller width and height"));
-        assert!(said(Media::Pictures, 200 * MIB).contains("take the file out of the archive"));
+        assert!(
+            said(Media::Pictures, 28 * MIB)
+                .contains("or set a smaller image.max_pixels in the recipe")
+        );
+        assert!(
+            said(Media::Pictures, 200 * MIB)
+                .contains("or set a smaller image.max_file_bytes in the recipe")
+        );
     }
 }

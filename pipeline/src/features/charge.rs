@@ -89,7 +89,8 @@ impl FeaturePlan {
     #[must_use]
     pub(crate) fn picture_charge(&self, file: &[u8]) -> u64 {
         let heights = self.images.iter().map(|image| image.height);
-        let decoding = file.len() as u64 + pictures::held_bytes(file, heights);
+        let held_bytes = pictures::held_bytes(file, self.image.pixels_max(), heights);
+        let decoding = file.len() as u64 + held_bytes;
         decoding + self.row_bytes(0) + self.picture_row_bytes()
     }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use wavemill_schemas::manifest::{FeatureEntry, Scale};
-use wavemill_schemas::recipe::{Dtype, FeatureSpec, ImageArgs};
+use wavemill_schemas::recipe::{Dtype, FeatureSpec, ImageArgs, ImageSpec};
 use wavemill_schemas::reject::Reject;
 use wavemill_schemas::{NUMERICS_REVISION, canonical};
 
@@ -22,7 +22,7 @@ impl FeaturePlan {
     /// # Errors
     /// A [`Reject`], its clip fields empty.
     pub(crate) fn picture_tensors(&self, file: &[u8]) -> Result<Vec<Tensor>, Reject> {
-        let picture = pictures::decode(file)?;
+        let picture = pictures::decode(file, self.image.pixels_max())?;
         let mut tensors = Vec::with_capacity(self.images.len());
         for args in &self.images {
             tensors.push(Tensor {
@@ -38,18 +38,26 @@ impl FeaturePlan {
 ///
 /// # Errors
 /// [`FeatureError::Json`], which cannot happen.
-pub(super) fn entry(spec: &FeatureSpec, args: &ImageArgs) -> Result<FeatureEntry, FeatureError> {
-    // All that decides a value of the feature, and so its id.
+pub(super) fn entry(
+    spec: &FeatureSpec,
+    args: &ImageArgs,
+    limits: ImageSpec,
+) -> Result<FeatureEntry, FeatureError> {
+    // All that decides a value of the feature, and so its id; and which pictures are rejects, because rows and rejects are
+    // taken over by that id.
     #[derive(Serialize)]
     struct Identity<'a> {
         decoder: &'a str,
         numerics: u32,
         image: &'a ImageArgs,
+        #[serde(skip_serializing_if = "ImageSpec::is_default")]
+        limits: ImageSpec,
     }
     let identity = Identity {
         decoder: pictures::NAME,
         numerics: NUMERICS_REVISION,
         image: args,
+        limits,
     };
 
     Ok(FeatureEntry {

@@ -12,8 +12,8 @@ use wavemill_kernels::resample::ResampleError;
 use wavemill_kernels::{Backend, FeatureArgs, KernelError, Level};
 use wavemill_schemas::manifest::{FeatureEntry, Scale, TargetEntry};
 use wavemill_schemas::recipe::{
-    AudioSpec, DecodePath, Dtype, Fault, FeatureOp, FeatureSpec, ImageArgs, Recipe, ShardSpec,
-    SplitSpec,
+    AudioSpec, DecodePath, Dtype, Fault, FeatureOp, FeatureSpec, ImageArgs, ImageSpec, Recipe,
+    ShardSpec, SplitSpec,
 };
 use wavemill_schemas::samples::samples_in;
 use wavemill_schemas::{NUMERICS_REVISION, canonical};
@@ -90,6 +90,8 @@ pub(crate) struct FeaturePlan {
     images: Vec<ImageArgs>,
     entries: Vec<FeatureEntry>,
     audio: AudioSpec,
+    /// Of picture files.
+    image: ImageSpec,
     split: SplitSpec,
     level: Level,
     backend: Arc<dyn Backend>,
@@ -126,7 +128,7 @@ impl FeaturePlan {
             };
             if spec.op == FeatureOp::Image {
                 let args = spec.image().map_err(impossible)?;
-                entries.push(images::entry(spec, &args)?);
+                entries.push(images::entry(spec, &args, recipe.image)?);
                 images.push(args);
                 continue;
             }
@@ -153,6 +155,7 @@ impl FeaturePlan {
             images,
             entries,
             audio,
+            image: recipe.image,
             split: recipe.split.clone(),
             level: settings.level,
             backend: Arc::clone(&settings.backend),
@@ -187,6 +190,7 @@ impl FeaturePlan {
             images: chosen(&self.images, numbers),
             entries: numbers.iter().map(|&n| self.entries[n].clone()).collect(),
             audio: self.audio.clone(),
+            image: self.image,
             split: self.split.clone(),
             level: self.level,
             backend: Arc::clone(&self.backend),
@@ -246,6 +250,10 @@ impl FeaturePlan {
         let mut decoder = FileDecoder::new(args, self.level)?;
         if self.audio.decode.path == DecodePath::Band {
             decoder = decoder.by_band();
+        }
+
+        if let Some(bytes) = self.audio.max_file_bytes {
+            decoder = decoder.at_most_bytes(bytes as usize);
         }
 
         let most_s = most_s.min(self.audio.max_duration_s);

@@ -29,9 +29,13 @@ const RESIZING_BYTES: u64 = 16;
 /// Bytes that a picture holds at most while its tensors are made, beside its file; 0 for what will be a reject by its
 /// first bytes.
 ///
-/// `heights`: those of the tensors.
-pub(crate) fn held_bytes(file: &[u8], heights: impl Iterator<Item = usize>) -> u64 {
-    let Ok(header) = checked_header(file) else {
+/// `pixels_max`: of a picture that is decoded. `heights`: those of the tensors.
+pub(crate) fn held_bytes(
+    file: &[u8],
+    pixels_max: u64,
+    heights: impl Iterator<Item = usize>,
+) -> u64 {
+    let Ok(header) = checked_header(file, pixels_max) else {
         return 0;
     };
 
@@ -41,16 +45,16 @@ pub(crate) fn held_bytes(file: &[u8], heights: impl Iterator<Item = usize>) -> u
     decoded + u64::from(header.width) * rows * RESIZING_BYTES
 }
 
-/// Decodes a picture: its pixels as RGB, without transparency.
+/// Decodes a picture of at most `pixels_max` pixels: its pixels as RGB, without transparency.
 ///
 /// # Errors
 /// A [`Reject`] (its clip fields empty: the caller knows the clip): `empty`, `not_image`, `too_large`, `damaged`,
 /// `unsupported_codec`.
-pub(crate) fn decode(file: &[u8]) -> Result<RgbImage, Reject> {
+pub(crate) fn decode(file: &[u8], pixels_max: u64) -> Result<RgbImage, Reject> {
     if file.is_empty() {
         return Err(reject(Reason::Empty, "the file has no bytes"));
     }
-    let header = checked_header(file)?;
+    let header = checked_header(file, pixels_max)?;
     if header.format == ImageFormat::Jpeg && !ends_as_jpeg(file) {
         return Err(reject(
             Reason::Damaged,
@@ -144,7 +148,7 @@ fn resized(picture: &RgbImage, args: &ImageArgs) -> RgbImage {
 }
 
 /// The header of a picture within the limits.
-fn checked_header(file: &[u8]) -> Result<Header, Reject> {
+fn checked_header(file: &[u8], pixels_max: u64) -> Result<Header, Reject> {
     let header = Header::read(file).map_err(|none| match none {
         NoHeader::OtherFormat => reject(
             Reason::NotImage,
@@ -154,9 +158,9 @@ fn checked_header(file: &[u8]) -> Result<Header, Reject> {
     })?;
 
     let is_large = header.width > SIDE_MAX || header.height > SIDE_MAX;
-    if is_large || header.pixels() > PIXELS_MAX {
+    if is_large || header.pixels() > pixels_max {
         let detail = format!(
-            "{} x {} pixels, at most {SIDE_MAX} a side and {PIXELS_MAX} in all",
+            "{} x {} pixels, at most {SIDE_MAX} a side and {pixels_max} in all",
             header.width, header.height
         );
         return Err(reject(Reason::TooLarge, detail));
@@ -201,6 +205,10 @@ fn reject(reason: Reason, detail: impl Into<String>) -> Reject {
 mod tests {
     use super::testing::{jpeg, pixel, png, png_header};
     use super::*;
+
+    fn decode(file: &[u8]) -> Result<RgbImage, Reject> {
+        super::decode(file, PIXELS_MAX)
+    }
 
     fn args(width: usize, height: usize, dtype: Dtype) -> ImageArgs {
         ImageArgs {
@@ -304,7 +312,7 @@ mod tests {
         // Each side would do.
         assert_eq!(reason(&png_header(16_384, 16_384)), Reason::TooLarge);
         assert_eq!(
-            held_bytes(&png_header(100_000, 100_000), [1].into_iter()),
+            held_bytes(&png_header(100_000, 100_000), PIXELS_MAX, [1].into_iter()),
             0
         );
     }

@@ -61,7 +61,7 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
             leaking.push(format!("{} by {what}", count(test_clips)));
         }
 
-        // Where nothing is known or no side is a test side, nothing was compared, and 0 would be a promise.
+        // If no value is known, or there is no test side, nothing was compared, and 0 would be a false claim.
         let on_several = (leak.known > 0).then_some(leak.on_several);
         let share = leak
             .test_clips
@@ -123,7 +123,7 @@ fn sides_of(answers: &Answers<'_>, rows: &str) -> Result<Vec<SideSize>, ReportEr
     Ok(sides)
 }
 
-/// Where a side stands among others: training, validation, test, and then any other.
+/// Returns the position of a side in tables and charts: training, validation, test, and then any other.
 pub(super) fn place(side: &str) -> usize {
     let places = SIDES
         .iter()

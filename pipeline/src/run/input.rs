@@ -45,7 +45,8 @@ impl Input {
             Dataset::Images => Media::Pictures,
             Dataset::Fma | Dataset::Folders | Dataset::Table => Media::Audio,
         };
-        let source = source::open(&job.audio, media, settings.allow_outside)?;
+        let mut source = source::open(&job.audio, media, settings.allow_outside)?;
+        source.set_bytes_max(job.recipe.file_bytes_max());
         let mut cleaned = clean(job, settings, &*source, course)?;
         let files = cleaned.account_for(&*source, job.recipe.catalog.dataset);
         cleaned.warn_of(&files);

@@ -30,6 +30,7 @@ pub(super) struct FolderSource {
     unreadable: BTreeMap<String, Fault>,
     rejects: Vec<Reject>,
     others: OtherFiles,
+    bytes_max: u64,
 }
 
 impl FolderSource {
@@ -75,6 +76,7 @@ impl FolderSource {
             unreadable,
             rejects: walk.rejects,
             others,
+            bytes_max: CLIP_BYTES_MAX,
         })
     }
 }
@@ -88,6 +90,10 @@ impl Source for FolderSource {
         &self.index
     }
 
+    fn set_bytes_max(&mut self, bytes: u64) {
+        self.bytes_max = bytes;
+    }
+
     fn rejects(&self) -> &[Reject] {
         &self.rejects
     }
@@ -98,7 +104,7 @@ impl Source for FolderSource {
 
     fn read_bytes(&self, clip_key: &str) -> u64 {
         let bytes = self.index.get(clip_key).map_or(0, |id| id.bytes);
-        if bytes > CLIP_BYTES_MAX { 0 } else { bytes }
+        if bytes > self.bytes_max { 0 } else { bytes }
     }
 
     fn read(&self, clip_key: &str, buffer: &mut Vec<u8>) -> Result<(), ReadFailure> {
@@ -114,20 +120,22 @@ impl Source for FolderSource {
 
         let path = self.root.join(clip_key);
         // What kind of file there is, and whether there is one, is the clip's fault; everything else is the machine's.
-        with_retries(|| read_file(&path, buffer)).map_err(|error| match error.kind() {
-            io::ErrorKind::FileTooLarge => too_large(),
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                missing("the file vanished after it was listed")
+        with_retries(|| read_file(&path, self.bytes_max, buffer)).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::FileTooLarge => too_large(self.bytes_max),
+                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                    missing("the file vanished after it was listed")
+                }
+                io::ErrorKind::InvalidData => ReadFailure::Reject(Reject::new(
+                    Stage::Read,
+                    Reason::NotAudio,
+                    "no longer a regular file",
+                )),
+                kind => ReadFailure::Io(io::Error::new(
+                    kind,
+                    format!("cannot read {}: {error}", path.display()),
+                )),
             }
-            io::ErrorKind::InvalidData => ReadFailure::Reject(Reject::new(
-                Stage::Read,
-                Reason::NotAudio,
-                "no longer a regular file",
-            )),
-            kind => ReadFailure::Io(io::Error::new(
-                kind,
-                format!("cannot read {}: {error}", path.display()),
-            )),
         })
     }
 }
@@ -140,19 +148,19 @@ fn missing(detail: &str) -> ReadFailure {
 const GROWTH_BYTES: usize = 1 << 20;
 
 /// What is there now, though it may have grown or shrunk. Never opens a pipe, which would wait for a writer.
-fn read_file(path: &Path, buffer: &mut Vec<u8>) -> io::Result<()> {
+fn read_file(path: &Path, bytes_max: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
     buffer.clear();
     let metadata = fs::metadata(path)?;
     if !metadata.is_file() {
         return Err(io::ErrorKind::InvalidData.into());
     }
 
-    if metadata.len() <= CLIP_BYTES_MAX {
+    if metadata.len() <= bytes_max {
         // Into memory that is not zeroed first, in one call; a second one sees the end, for which there is a byte more.
         make_room(buffer, metadata.len() as usize + 1);
         let file = File::open(path)?;
         // A file that keeps growing ends here.
-        while buffer.len() as u64 <= CLIP_BYTES_MAX {
+        while buffer.len() as u64 <= bytes_max {
             if buffer.len() == buffer.capacity() {
                 buffer.reserve_exact(GROWTH_BYTES);
             }
@@ -165,7 +173,7 @@ fn read_file(path: &Path, buffer: &mut Vec<u8>) -> io::Result<()> {
     }
 
     let bytes = metadata.len().max(buffer.len() as u64);
-    if bytes > CLIP_BYTES_MAX {
+    if bytes > bytes_max {
         Err(io::ErrorKind::FileTooLarge.into())
     } else {
         Ok(())
@@ -256,12 +264,14 @@ impl FolderWalk {
 
         // Nothing of a hidden folder is read, so one that may not be listed is no reason to end a run. It counts as one
         // file.
-        let Ok(entries) = path.read_dir() else {
+        let Ok(entries) = path
+            .read_dir()
+            .and_then(Iterator::collect::<io::Result<Vec<_>>>)
+        else {
             self.others.add(NoClip::Hidden, &name, 0);
             return Ok(());
         };
         for entry in entries {
-            let entry = entry.map_err(SourceError::open_at(&path))?;
             let kind = entry.file_type().map_err(SourceError::open_at(&path))?;
             self.count_hidden(&entry, kind)?;
         }
@@ -274,6 +284,7 @@ impl FolderWalk {
             Ok(metadata) => self.others.add(why, name, metadata.len()),
             // Programs may remove such a file, a lock for one, after it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(_) if why == NoClip::Hidden => self.others.add(why, name, 0),
             Err(error) => return Err(SourceError::open_at(&entry.path())(error)),
         }
         Ok(())

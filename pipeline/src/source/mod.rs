@@ -18,6 +18,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use wavemill_schemas::recipe::FILE_BYTES_MAX;
 use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use self::others::OtherFiles;
@@ -99,6 +100,9 @@ pub trait Source: Send + Sync {
     /// What there is.
     fn index(&self) -> &AudioIndex;
 
+    /// Makes rejects of clips of more bytes. Before it is called, [`CLIP_BYTES_MAX`] is the limit.
+    fn set_bytes_max(&mut self, bytes: u64);
+
     /// What was found and can have no key: paths that are not UTF-8, names and folder links that lead outside.
     fn rejects(&self) -> &[Reject];
 
@@ -116,9 +120,8 @@ pub trait Source: Send + Sync {
     fn read(&self, clip_key: &str, buffer: &mut Vec<u8>) -> Result<(), ReadFailure>;
 }
 
-/// Most bytes of a clip: over three hours at 320 kbit/s. A worker holds a clip whole, so this also bounds what a zip
-/// bomb or a file that never stops growing can take.
-pub const CLIP_BYTES_MAX: u64 = 512 << 20;
+/// Most bytes of a clip, unless a recipe sets a smaller limit.
+pub const CLIP_BYTES_MAX: u64 = FILE_BYTES_MAX;
 
 /// Opens a folder, or a zip by its content, and lists its clips.
 ///
@@ -175,8 +178,12 @@ pub(crate) fn unsupported(clip_key: &str, stage: Stage) -> Reject {
     Reject::new(stage, Reason::UnsupportedCodec, detail)
 }
 
-fn too_large() -> ReadFailure {
-    let detail = format!("over {} MiB", CLIP_BYTES_MAX >> 20);
+fn too_large(bytes_max: u64) -> ReadFailure {
+    let detail = if bytes_max == CLIP_BYTES_MAX {
+        format!("over {} MiB", CLIP_BYTES_MAX >> 20)
+    } else {
+        format!("over {bytes_max} bytes, which is the recipe's max_file_bytes")
+    };
     ReadFailure::Reject(Reject::new(Stage::Read, Reason::TooLarge, detail))
 }
 

@@ -54,7 +54,7 @@ impl FileCount {
 /// The files of a folder or zip that are no clips.
 #[derive(Clone, Debug, Default)]
 pub struct OtherFiles {
-    /// By reason and [`extension_of`].
+    /// Counts by reason and by extension ([`extension_of`]).
     pub counts: BTreeMap<(NoClip, String), FileCount>,
     /// Files of formats that wavemill does not decode: the key that each would have as a clip.
     pub unsupported: BTreeSet<String>,

@@ -24,6 +24,7 @@ pub(super) struct ZipSource {
     positions: BTreeMap<String, Vec<usize>>,
     rejects: Vec<Reject>,
     others: OtherFiles,
+    bytes_max: u64,
 }
 
 impl ZipSource {
@@ -69,6 +70,7 @@ impl ZipSource {
             positions,
             rejects,
             others,
+            bytes_max: CLIP_BYTES_MAX,
         })
     }
 }
@@ -80,6 +82,10 @@ impl Source for ZipSource {
 
     fn index(&self) -> &AudioIndex {
         &self.index
+    }
+
+    fn set_bytes_max(&mut self, bytes: u64) {
+        self.bytes_max = bytes;
     }
 
     fn rejects(&self) -> &[Reject] {
@@ -96,7 +102,7 @@ impl Source for ZipSource {
             return 0;
         };
         let entry = &self.archive.entries[position];
-        let is_read = !entry.encrypted && entry.bytes <= CLIP_BYTES_MAX;
+        let is_read = !entry.encrypted && entry.bytes <= self.bytes_max;
         if is_read {
             self.archive.read_bytes(entry)
         } else {
@@ -121,8 +127,8 @@ impl Source for ZipSource {
         if entry.encrypted {
             return Err(reject(Reason::Encrypted, "the zip entry is encrypted"));
         }
-        if entry.bytes > CLIP_BYTES_MAX {
-            return Err(too_large());
+        if entry.bytes > self.bytes_max {
+            return Err(too_large(self.bytes_max));
         }
 
         // What the bytes of the zip determine is the clip's fault, and everything else the machine's.

@@ -44,6 +44,7 @@ fn recipe(dataset: Dataset, clean: Vec<CleanStep>) -> Recipe {
             ..SplitSpec::default()
         },
         audio: Default::default(),
+        image: Default::default(),
         features: Vec::new(),
         shards: Default::default(),
     }

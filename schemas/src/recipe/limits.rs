@@ -15,5 +15,9 @@ pub(super) const SEGMENTS_MAX: f64 = 100_000.0;
 /// one value of Arrow's binary columns can hold.
 pub(super) const ROW_BYTES_MAX: f64 = i32::MAX as f64;
 
+/// Most bytes of a clip's file: over three hours at 320 kbit/s. A worker holds a clip whole, so this also bounds what a zip
+/// bomb or a file that never stops growing can take.
+pub const FILE_BYTES_MAX: u64 = 512 << 20;
+
 /// Most clips a shard and rows a row group.
 pub(super) const ROWS_MAX: usize = 1 << 20;

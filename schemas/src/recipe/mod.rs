@@ -22,6 +22,7 @@ mod tests;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use feature::{DbRef, DbSpec, FeatureOp, FeatureSpec};
+pub use limits::FILE_BYTES_MAX;
 pub use parse::{RecipeError, Source};
 pub use place::Place;
 pub use shipped::SHIPPED;
@@ -52,11 +53,27 @@ pub struct Recipe {
     /// From file to PCM.
     #[serde(default)]
     pub audio: AudioSpec,
+    /// Which picture files are decoded.
+    #[serde(default, skip_serializing_if = "ImageSpec::is_default")]
+    pub image: ImageSpec,
     /// From PCM to stored tensors.
     pub features: Vec<FeatureSpec>,
     /// How they lie in files.
     #[serde(default)]
     pub shards: ShardSpec,
+}
+
+impl Recipe {
+    /// The most bytes of a file: that of `[image]` for a data set of pictures, and else that of `[audio]`.
+    #[must_use]
+    pub fn file_bytes_max(&self) -> u64 {
+        let given = if self.catalog.dataset.is_of_pictures() {
+            self.image.max_file_bytes
+        } else {
+            self.audio.max_file_bytes
+        };
+        given.unwrap_or(FILE_BYTES_MAX)
+    }
 }
 
 /// Where rows come from.
@@ -262,6 +279,9 @@ pub struct AudioSpec {
         skip_serializing_if = "AudioSpec::is_default_max_duration"
     )]
     pub max_duration_s: f64,
+    /// A file of more bytes is a reject; absent: [`FILE_BYTES_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_file_bytes: Option<u64>,
     /// Length of a segment; absent: the clip is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment_s: Option<f64>,
@@ -285,6 +305,33 @@ pub struct AudioSpec {
     /// The decode path.
     #[serde(default)]
     pub decode: DecodeSpec,
+}
+
+/// `[image]`, of data sets of pictures. What is absent is left out of what is stored, so that identities are those of
+/// recipes without the section.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageSpec {
+    /// A file of more bytes is a reject; absent: [`FILE_BYTES_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_file_bytes: Option<u64>,
+    /// A picture of more pixels is a reject; absent: [`DECODED_PIXELS_MAX`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pixels: Option<u64>,
+}
+
+impl ImageSpec {
+    /// Whether it says nothing.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The most pixels of a picture.
+    #[must_use]
+    pub fn pixels_max(&self) -> u64 {
+        self.max_pixels.unwrap_or(DECODED_PIXELS_MAX)
+    }
 }
 
 /// `[audio.decode]`.
@@ -352,6 +399,7 @@ impl Default for AudioSpec {
             duration_s: None,
             min_duration_s: Self::default_min_duration(),
             max_duration_s: Self::default_max_duration(),
+            max_file_bytes: None,
             segment_s: None,
             segment_hop_s: None,
             segments_max: None,

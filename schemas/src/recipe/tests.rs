@@ -37,7 +37,8 @@ fn unknown_keys_name_the_line_the_nearest_and_the_allowed() {
     assert_eq!(
         added("[audio]\nsample_rate = 8000"),
         "my.toml:10: audio.sample_rate: unknown key (did you mean `sample_rate_hz`?); allowed: sample_rate_hz, \
-         duration_s, min_duration_s, max_duration_s, segment_s, segment_hop_s, segments_max, segment_min_s, stretch, decode"
+         duration_s, min_duration_s, max_duration_s, max_file_bytes, segment_s, segment_hop_s, segments_max, \
+         segment_min_s, stretch, decode"
     );
     assert!(
         added("n_mel = 96").starts_with(
@@ -944,6 +945,35 @@ fn the_longest_clip_is_part_of_the_identity_only_where_it_is_not_the_default() {
         json("[audio]\n")
     );
     assert!(json("[audio]\nmax_duration_s = 600\n").contains("\"max_duration_s\":600"));
+}
+
+/// Limits that a recipe does not set are no part of its identity.
+#[test]
+fn limits_of_files_are_part_of_the_identity_only_where_they_are_set() {
+    let plain = parse(SMALLEST, &[]).expect("sound");
+    let json = canonical::to_json(&plain).expect("JSON");
+    assert!(
+        !json.contains("max_file_bytes") && !json.contains("\"image\""),
+        "{json}"
+    );
+    assert_eq!(plain.file_bytes_max(), crate::recipe::FILE_BYTES_MAX);
+
+    let limited = parse(SMALLEST, &["audio.max_file_bytes=1000"]).expect("sound");
+    assert_eq!(limited.file_bytes_max(), 1000);
+    let json = canonical::to_json(&limited).expect("JSON");
+    assert!(json.contains("\"max_file_bytes\":1000"), "{json}");
+
+    for (set, problem) in [
+        ("audio.max_file_bytes=0", "audio.max_file_bytes"),
+        ("audio.max_file_bytes=536870913", "audio.max_file_bytes"),
+        (
+            "image.max_pixels=10",
+            "only dataset = \"images\" has pictures",
+        ),
+    ] {
+        let found = with_set(set);
+        assert!(found.contains(problem), "{found}");
+    }
 }
 
 #[test]

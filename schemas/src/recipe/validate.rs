@@ -4,9 +4,10 @@ use std::collections::HashSet;
 
 use wavemill_options::{Fault, Faults, MAX_TO_HZ, MIN_HZ, STRETCH_MAX, STRETCH_MIN, STRETCHES_MAX};
 
-use super::limits::{CLIP_S_MAX, LENGTH_S_MIN, ROWS_MAX, SEGMENTS_MAX};
+use super::limits::{CLIP_S_MAX, FILE_BYTES_MAX, LENGTH_S_MIN, ROWS_MAX, SEGMENTS_MAX};
 use super::{
-    AudioSpec, CatalogSpec, CleanStep, Dataset, Recipe, ShardSpec, SplitRule, SplitSpec, TargetSpec,
+    AudioSpec, CatalogSpec, CleanStep, DECODED_PIXELS_MAX, Dataset, Recipe, ShardSpec, SplitRule,
+    SplitSpec, TargetSpec,
 };
 use crate::columns::{ROW_COLUMNS, shape_column};
 
@@ -44,6 +45,9 @@ pub(super) fn faults(recipe: &Recipe) -> Vec<Fault> {
     audio(&recipe.audio, &mut faults);
     if recipe.catalog.dataset == Dataset::Images {
         images(recipe, &mut faults);
+    } else {
+        let problem = "only dataset = \"images\" has pictures: leave this section out";
+        faults.unless(recipe.image.is_default(), "image", problem);
     }
 
     by_segment(recipe, &mut faults);
@@ -122,6 +126,10 @@ fn images(recipe: &Recipe, faults: &mut Faults) {
     let without = recipe.audio == AudioSpec::default();
     let problem = "dataset = \"images\" has no audio: leave this section out";
     faults.unless(without, "audio", problem);
+
+    file_bytes(recipe.image.max_file_bytes, "image.max_file_bytes", faults);
+    let pixels = recipe.image.max_pixels.map(|pixels| pixels as f64);
+    faults.within(pixels, 1.0..=DECODED_PIXELS_MAX as f64, "image.max_pixels");
 
     let problem = "only audio is hashed: dataset = \"images\" has none";
     faults.unless(
@@ -305,6 +313,7 @@ fn audio(spec: &AudioSpec, faults: &mut Faults) {
         lengths.clone(),
         "audio.max_duration_s",
     );
+    file_bytes(spec.max_file_bytes, "audio.max_file_bytes", faults);
     faults.within(spec.segment_s, lengths.clone(), "audio.segment_s");
     faults.within(spec.segment_hop_s, lengths, "audio.segment_hop_s");
 
@@ -329,6 +338,11 @@ fn audio(spec: &AudioSpec, faults: &mut Faults) {
     clip_lengths(spec, faults);
     segments(spec, faults);
     stretch(&spec.stretch, faults);
+}
+
+fn file_bytes(bytes: Option<u64>, key: &str, faults: &mut Faults) {
+    let bytes = bytes.map(|bytes| bytes as f64);
+    faults.within(bytes, 1.0..=FILE_BYTES_MAX as f64, key);
 }
 
 /// Factors of time stretch: a row's `variant` is one of them, as f32.
