@@ -12,6 +12,7 @@ use crate::pages::Pages;
 use crate::rows::{RowGroup, Rows};
 use crate::shard::Shard;
 use crate::splits::RuleInUse;
+use crate::store::require_content;
 use crate::{DatasetError, HostMemory, InputSpec, Side, Store, Target, splits};
 
 /// What a model sees of a row; nothing else is read for it.
@@ -154,6 +155,15 @@ impl<M> Dataset<M> {
         needs: Needs,
     ) -> Result<Self, DatasetError> {
         let form = Form::new(&spec)?;
+        // Files of which only labels are read are not opened again.
+        if !needs.spectrogram() && store.checks_content() {
+            for entry in store.manifest().files_of(&spec.feature.name) {
+                match require_content(&store.path(entry)?, &entry.blake3) {
+                    Err(error) if error.is_damage() && data.skip_damaged => {}
+                    compared => compared?,
+                }
+            }
+        }
         let Files {
             rows,
             pages,

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use parquet::basic::{Compression, Encoding, Type};
 use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
@@ -21,6 +22,7 @@ use crate::form::Form;
 use crate::page::{RowInPage, Scratch};
 use crate::rows::RowGroup;
 use crate::shard::{self, Shard};
+use crate::store::require_content;
 
 /// Files held open; those beyond are opened for each row, at some microseconds.
 const OPEN_FILES_MAX: usize = 512;
@@ -61,6 +63,17 @@ struct RowFile {
     /// `None` behind [`OPEN_FILES_MAX`].
     file: Option<File>,
     method: ReadMethod,
+    /// `None` if its content is not checked.
+    content: Option<ContentCheck>,
+}
+
+/// The comparison of a file with its blake3, which happens before its first row is read.
+#[derive(Debug)]
+struct ContentCheck {
+    /// Of the whole file, lower-case hex.
+    blake3: String,
+    /// `None` until the file was compared. Readers that come meanwhile wait.
+    is_sound: Mutex<Option<bool>>,
 }
 
 /// Tensors of all rows.
@@ -170,6 +183,10 @@ impl Pages {
             path: shard.path,
             file,
             method: located.method,
+            content: shard.blake3.map(|blake3| ContentCheck {
+                blake3,
+                is_sound: Mutex::default(),
+            }),
         });
         self.places.extend(located.places);
     }
@@ -287,6 +304,9 @@ impl Pages {
         let damaged =
             |problem: String| shard::damaged(&source.path, group.number as usize, problem);
 
+        if !source.is_sound()? {
+            return Err(damaged("other bytes (blake3 differs)".to_owned()));
+        }
         let mut frames = self.form.host_frames();
         match &source.method {
             ReadMethod::Plain => source.read_at(slot, place.offset, group)?,
@@ -333,6 +353,27 @@ impl Pages {
 }
 
 impl RowFile {
+    /// Reports whether the file's content is what was committed.
+    fn is_sound(&self) -> Result<bool, DatasetError> {
+        let Some(content) = &self.content else {
+            return Ok(true);
+        };
+        let mut known = content
+            .is_sound
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(is_sound) = *known {
+            return Ok(is_sound);
+        }
+
+        let is_sound = match require_content(&self.path, &content.blake3) {
+            Err(error) if error.is_damage() => false,
+            compared => compared.map(|()| true)?,
+        };
+        *known = Some(is_sound);
+        Ok(is_sound)
+    }
+
     /// Fills `bytes` from `offset` on; they are of `group`.
     fn read_at(&self, bytes: &mut [u8], offset: u64, group: &RowGroup) -> Result<(), DatasetError> {
         // By position: readers share the descriptor, and none moves another's place in the file.

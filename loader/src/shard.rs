@@ -22,6 +22,8 @@ pub(crate) struct Shard {
     pub metadata: ArrowReaderMetadata,
     /// Size.
     pub bytes: u64,
+    /// What its content is compared with before its first tensor is read; `None` if it is not.
+    pub blake3: Option<String>,
 }
 
 impl Shard {
@@ -86,6 +88,7 @@ impl Shard {
             file,
             metadata,
             bytes,
+            blake3: store.checks_content().then(|| entry.blake3.clone()),
         })
     }
 

@@ -57,6 +57,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             a_limited_store_of_format_2_has_nothing_to_do,
         ),
         Trial::test(
+            "grow::columns_that_differ_are_named",
+            columns_that_differ_are_named,
+        ),
+        Trial::test(
             "grow::damaged_sides_are_not_drawn_anew_by_themselves",
             damaged_sides_are_not_drawn_anew_by_themselves,
         ),
@@ -424,6 +428,46 @@ fn a_limited_store_of_format_2_has_nothing_to_do() -> Result<(), Failed> {
     table.add(200);
     let told = next_version(&table, &["--limit", "10"])?;
     same("moved", told["moved"].as_array().map(Vec::len), Some(0))
+}
+
+/// A column that is new, and one that is a number no longer.
+fn columns_that_differ_are_named() -> Result<(), Failed> {
+    let table = Table::new("columns", 12);
+    run(&mut table.extract(&[])?).exits(0)?;
+
+    let inputs = table.written()?;
+    let csv = inputs
+        .metadata
+        .as_ref()
+        .ok_or("no metadata")?
+        .join("table.csv");
+    let mut lines = String::new();
+    for (number, line) in fs::read_to_string(&csv)?.lines().enumerate() {
+        lines += &match number {
+            0 => format!("{line},mood\n"),
+            _ => format!("{line},calm\n"),
+        };
+    }
+    fs::write(&csv, lines)?;
+    let store = table.store();
+    run(inputs.extract(&store).arg("--new-version")).exits(0)?;
+
+    let diff = || {
+        let mut diff = wavemill(["diff", "--store"]);
+        diff.arg(&store).args(["1", "2"]);
+        diff
+    };
+    let told = run(&mut diff()).exits(0)?;
+    let line = "column tracks.mood added (";
+    same(&told.out, told.out.contains(line), true)?;
+    let told: Value = serde_json::from_str(&run(diff().arg("--json")).exits(0)?.out)?;
+    let columns = told["columns"].as_array().ok_or("no columns")?;
+    same(
+        "tables",
+        columns.iter().all(|change| change["column"] == "mood"),
+        true,
+    )?;
+    same("nothing is missing", &told["not_compared"], &Value::Null)
 }
 
 fn damaged_sides_are_not_drawn_anew_by_themselves() -> Result<(), Failed> {

@@ -321,6 +321,13 @@ fn versions_live_and_are_collected() -> Result<(), Failed> {
             .exits(2)?
             .says(&["version 1", "wavemill gc"])?;
     }
+    let diff = on(&store, &["diff", "1", "3"]).exits(0)?;
+    for words in [
+        "tracks, labels, sides, audio files and columns are not compared",
+        "version 1",
+    ] {
+        same(&diff.err, diff.err.contains(words), true)?;
+    }
     let listed: Value =
         serde_json::from_str(&on(&store, &["info", "--versions", "--json"]).exits(0)?.out)?;
     for (line, (version, data)) in

@@ -564,7 +564,8 @@ fn grown() -> &'static Grown {
         for track in 30..33 {
             table.add(track).genre = "Blues";
         }
-        extract_by_column(&table, &["--new-version"]);
+        // Other ids of the classes that the model knows.
+        extract_by_column(&table, &["--new-version", "--renumber"]);
 
         table.row(0).side = "test";
         for (track, artist, voice) in [(24, None, 3), (25, Some(1), 25)] {

@@ -23,9 +23,10 @@ use crate::*;
 mod odd;
 mod versions;
 
+/// Without a comparison of whole files, so that damage gets as far as the pages.
 fn open(root: &Path, data: &Data) -> Arc<Dataset> {
     Dataset::open(
-        Store::open(root, None).expect("a store"),
+        Store::open(root, None).expect("a store").without_checks(),
         data,
         Needs::default(),
     )
@@ -695,6 +696,53 @@ fn blake3_finds_what_no_page_tells() {
     let damaged = dataset.store().verify(FEATURE).expect("readable");
     assert_eq!(damaged.len(), 1);
     assert!(damaged[0].to_string().contains(&path.display().to_string()));
+}
+
+#[test]
+fn a_flipped_bit_is_found_when_its_shard_is_first_read() {
+    let (folder, unchecked) = made(&Fixture {
+        compression: Compression::None,
+        ..Fixture::default()
+    });
+    let (path, offset, bytes) = page_of_row_5(&unchecked);
+    overwrite(&path, offset + bytes - 1, &[0x7b]);
+    // No page tells.
+    assert_eq!(load(&unchecked, training()).len(), 8);
+
+    let checked = |skip_damaged| {
+        let data = Data {
+            skip_damaged,
+            ..Data::default()
+        };
+        let store = Store::open(folder.path(), None).expect("a store");
+        Dataset::open(store, &data, Needs::default()).expect("a dataset")
+    };
+    let error = Loader::start(&checked(false), training())
+        .expect("threads")
+        .find_map(Result::err);
+    let error = error.expect("damage is seen").to_string();
+    let path = path.display().to_string();
+    assert!(
+        error.contains(&path) && error.contains("blake3 differs"),
+        "{error}"
+    );
+
+    let dataset = checked(true);
+    let batches = load(&dataset, training());
+    let n_damaged: usize = batches.iter().map(|batch| batch.damaged().len()).sum();
+    assert_eq!(n_damaged, 20, "the rows of the shard");
+    assert_eq!(rows_of(&batches).concat().len(), 60);
+}
+
+#[test]
+fn a_model_of_metadata_alone_reads_no_shard_with_other_bytes() {
+    let (folder, dataset) = made(&Fixture::default());
+    let (path, offset, _) = page_of_row_5(&dataset);
+    overwrite(&path, offset, &[0x7b]);
+    let store = Store::open(folder.path(), None).expect("a store");
+    let error = Dataset::<Vec<u8>>::open(store, &Data::default(), Needs::Metadata);
+    let error = error.expect_err("other bytes").to_string();
+    assert!(error.contains("blake3 differs"), "{error}");
 }
 
 #[test]

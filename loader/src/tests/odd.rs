@@ -59,13 +59,16 @@ fn a_damaged_page_of_an_odd_layout_is_named_too() {
         shape: [16, 64],
         ..Fixture::default()
     };
-    let (folder, dataset) = made(
-        &fixture,
-        &Data {
-            skip_damaged: true,
-            ..Data::default()
-        },
-    );
+    let folder = tempfile::tempdir().expect("a folder");
+    fixture.write(folder.path());
+    // Without a comparison of whole files, so that damage gets as far as the pages.
+    let store = Store::open(folder.path(), None).expect("a store");
+    let data = Data {
+        skip_damaged: true,
+        ..Data::default()
+    };
+    let dataset = Dataset::<Vec<u8>>::open(store.without_checks(), &data, Needs::All);
+    let dataset = dataset.expect("a dataset");
     let entry = dataset
         .store()
         .manifest()

@@ -1,5 +1,6 @@
 //! What differs between two states of a store's data: two versions, or the latest one and what a run would make.
 
+mod columns;
 mod state;
 mod words;
 
@@ -7,6 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::Serialize;
 
+pub(crate) use self::columns::{ColumnChange, column_changes};
 pub(crate) use self::state::State;
 
 pub(crate) use self::words::EXAMPLES;

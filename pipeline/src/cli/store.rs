@@ -14,7 +14,7 @@ use wavemill_schemas::version_name::VersionName;
 use super::exit::{DamagedStore, UsageError};
 use super::output::report;
 use super::{READER_EXIT_CODES, WaitArgs, devices};
-use crate::changes::{ClassCount, DataChanges, EXAMPLES, State};
+use crate::changes::{ClassCount, ColumnChange, DataChanges, EXAMPLES, State, column_changes};
 use crate::store::{Diff, GcReport, Store, StoreError, Tags, VersionContent, VersionLine};
 
 const INFO_EXAMPLES: &str = "\
@@ -469,15 +469,21 @@ impl DiffCommand {
         let (_, from) = store.manifest(store.resolve(Some(&self.from))?)?;
         let (_, to) = store.manifest(store.resolve(Some(&self.to))?)?;
         let diff = Diff::new(&from, &to);
-        let data = self.data_changes(&store, &from, &to);
+        let compared = self.compare_tables(&store, &from, &to);
         if self.json {
-            let whole = WholeDiff { diff, data };
+            let whole = WholeDiff::new(diff, compared);
             writeln!(stdout(), "{}", serde_json::to_string(&whole)?)?;
             return Ok(());
         }
 
-        if let Some(data) = &data {
-            print_data(data, self.rows)?;
+        match &compared {
+            Ok(tables) => {
+                print_data(&tables.data, self.rows)?;
+                for change in &tables.columns {
+                    writeln!(stdout(), "{}", shown(&change.to_string()))?;
+                }
+            }
+            Err(reason) => eprintln!("warning: {}", shown(reason)),
         }
         for change in &diff.recipe {
             writeln!(stdout(), "recipe {}", shown(&change.to_string()))?;
@@ -498,28 +504,44 @@ impl DiffCommand {
         Ok(())
     }
 
-    /// What differs between the tracks; `None`, with a warning, where one of the versions cannot be read.
-    fn data_changes(&self, store: &Store, from: &Manifest, to: &Manifest) -> Option<DataChanges> {
-        let states = State::of_version(store, from)
-            .and_then(|from| Ok((from, State::of_version(store, to)?)));
-
-        match states {
-            Ok((from, to)) => {
-                let mut data = DataChanges::between(&from, &to);
-                if !self.rows {
-                    data.shorten(EXAMPLES);
+    /// Compares the tables of both versions; an error is a sentence that names what is not compared, and why.
+    fn compare_tables(
+        &self,
+        store: &Store,
+        from: &Manifest,
+        to: &Manifest,
+    ) -> Result<TableChanges, String> {
+        let compared = || {
+            let before = State::of_version(store, from)?;
+            let now = State::of_version(store, to)?;
+            let mut data = DataChanges::between(&before, &now);
+            if !self.rows {
+                data.shorten(EXAMPLES);
+            }
+            let columns = column_changes(store, from, to)?;
+            Ok::<_, StoreError>(TableChanges { data, columns })
+        };
+        compared().map_err(|error| {
+            let names = [(&self.from, from), (&self.to, to)];
+            let collected = names.iter().find(|(_, manifest)| {
+                let data = store.data(&manifest.plan_id);
+                data.try_exists().is_ok_and(|is_there| !is_there)
+            });
+            let reason = match collected {
+                Some((name, _)) => {
+                    format!("the data of version {name} was removed by `wavemill gc`")
                 }
-                Some(data)
-            }
-            Err(_) => {
-                eprintln!(
-                    "warning: tracks are not compared: the data of one of the versions is lost, damaged or removed by \
-                     `wavemill gc`"
-                );
-                None
-            }
-        }
+                None => format!("a table cannot be read: {error}"),
+            };
+            format!("tracks, labels, sides, audio files and columns are not compared: {reason}")
+        })
     }
+}
+
+/// What differs between the tables of two versions.
+struct TableChanges {
+    data: DataChanges,
+    columns: Vec<ColumnChange>,
 }
 
 /// The answer of `diff --json`.
@@ -527,8 +549,28 @@ impl DiffCommand {
 struct WholeDiff {
     #[serde(flatten)]
     diff: Diff,
-    /// Null where the tracks of a version cannot be read.
+    /// Null if the tables of a version cannot be read.
     data: Option<DataChanges>,
+    /// The same of the columns of tables.
+    columns: Option<Vec<ColumnChange>>,
+    /// What is not compared, and why; null if everything is.
+    not_compared: Option<String>,
+}
+
+impl WholeDiff {
+    fn new(diff: Diff, compared: Result<TableChanges, String>) -> Self {
+        let (tables, not_compared) = match compared {
+            Ok(tables) => (Some(tables), None),
+            Err(reason) => (None, Some(reason)),
+        };
+        let (data, columns) = tables.map(|tables| (tables.data, tables.columns)).unzip();
+        Self {
+            diff,
+            data,
+            columns,
+            not_compared,
+        }
+    }
 }
 
 fn print_data(data: &DataChanges, with_rows: bool) -> Result<()> {

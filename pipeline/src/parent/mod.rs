@@ -16,7 +16,7 @@ pub(crate) use self::rejects::rejects;
 pub(crate) use self::rows::{ClipRows, RowIndex, files_of, row_index};
 pub(crate) use self::sides::{has_sides, kept_sides};
 pub(crate) use self::sides_file::{GivenSides, SidesError, read_sides};
-pub(crate) use self::table::{read_table, text};
+pub(crate) use self::table::{column_types, read_table, text};
 
 use wavemill_schemas::recipe::Recipe;
 

@@ -1,5 +1,6 @@
 //! A metadata table of the parent, read by columns.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 
@@ -40,6 +41,18 @@ impl ParentTable {
                 source: general("its content is not what was committed"),
             }),
         }
+    }
+
+    /// Returns the names of all columns, each with its type as Arrow names it.
+    ///
+    /// # Errors
+    /// [`StoreError::Needed`].
+    fn column_types(&self) -> Result<BTreeMap<String, String>, StoreError> {
+        let reader = guarded(|| ParquetRecordBatchReaderBuilder::try_new(File::open(&self.path)?));
+        let reader = reader.map_err(|source| self.needed(source))?;
+        let fields = reader.schema().fields().iter();
+        let types = fields.map(|field| (field.name().clone(), field.data_type().to_string()));
+        Ok(types.collect())
     }
 
     /// All rows, with those of the columns `names` that the table has.
@@ -83,6 +96,18 @@ pub(crate) fn read_table<T>(
     let table = ParentTable::open(store, manifest, name)?;
     let rows = table.read(columns)?;
     read(&rows).map_err(|source| table.needed(source))
+}
+
+/// Reads the names of all columns of a version's table, each with its type as Arrow names it.
+///
+/// # Errors
+/// [`StoreError::Needed`].
+pub(crate) fn column_types(
+    store: &Store,
+    manifest: &Manifest,
+    name: &str,
+) -> Result<BTreeMap<String, String>, StoreError> {
+    ParentTable::open(store, manifest, name)?.column_types()
 }
 
 /// A column of `rows`, which were read from `table`.

@@ -32,12 +32,13 @@ pub(super) fn further(job: &Job) -> Result<Vec<ExtraTable>, RunError> {
     }
 }
 
-/// Returns how many tables a run writes: those of the catalog, the data set's further ones, `rejects` and `inputs`.
+/// Returns how many tables a run writes: those of the catalog, the data set's further ones, `rejects`, `inputs`
+/// and `audio_files`.
 ///
 /// # Errors
 /// As [`further`].
 pub(super) fn count(job: &Job, catalog: &Catalog) -> Result<usize, RunError> {
-    Ok(catalog.tables.len() + further(job)?.len() + 2)
+    Ok(catalog.tables.len() + further(job)?.len() + 3)
 }
 
 /// Writes every table of the catalog below the plan's folder, one file each, ordered by name; then the data set's

@@ -137,7 +137,11 @@ impl Version {
 
             let full = self.store.root().join(&path);
             match is_as_committed(&full, entry, &stop) {
-                Some(true) => {}
+                Some(true) => {
+                    if let Some(detail) = self.store.page_fault(entry) {
+                        return SqlError::Damaged { path: full, detail };
+                    }
+                }
                 Some(false) => {
                     return SqlError::Damaged {
                         path: full,

@@ -13,6 +13,8 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
 use parquet::errors::ParquetError;
+use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy};
+use parquet::file::page_index::offset_index::PageLocation;
 use serde_json::Value;
 use wavemill_schemas::manifest::{
     Counts, FeatureEntry, FileEntry, Manifest, Partial, Stats, TargetEntry,
@@ -67,6 +69,7 @@ pub(super) fn file(
         return Err("its row groups are not those of the manifest".to_owned());
     }
 
+    pages(path)?;
     // Other readers take the split from the folder (hive partitions): a file in a wrong one would change its side.
     place(entry, manifest)?;
     if let Some(feature) = &entry.feature {
@@ -96,6 +99,48 @@ pub(super) fn file(
         }
     }
     Ok(told)
+}
+
+/// Compares the places of pages, as the file's index gives them, with the column chunks that they belong to. Readers of
+/// Parquet rely on them without checking them.
+///
+/// # Errors
+/// What is wrong.
+pub(super) fn pages(path: &Path) -> Result<(), String> {
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+    let file = File::open(path).map_err(unreadable)?;
+    let metadata = ArrowReaderMetadata::load(&file, options).map_err(unreadable)?;
+    let metadata = metadata.metadata();
+    let Some(index) = metadata.offset_index() else {
+        return Ok(());
+    };
+
+    for (number, (group, columns)) in metadata.row_groups().iter().zip(index).enumerate() {
+        for (chunk, column) in group.columns().iter().zip(columns) {
+            if !lie_in_order(chunk, column.page_locations(), group.num_rows()) {
+                return Err(format!(
+                    "the pages of column {} in row group {number} do not lie one after another in their column chunk",
+                    chunk.column_path()
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn lie_in_order(chunk: &ColumnChunkMetaData, pages: &[PageLocation], n_rows: i64) -> bool {
+    let (start, bytes) = (chunk.byte_range().0 as i64, chunk.compressed_size());
+    let mut end = start;
+    let mut rows_before = -1;
+    pages.iter().all(|page| {
+        let is_behind = page.offset >= end && page.first_row_index > rows_before;
+        rows_before = page.first_row_index;
+        end = page
+            .offset
+            .saturating_add(i64::from(page.compressed_page_size));
+        let is_inside = end <= start.saturating_add(bytes) && page.first_row_index < n_rows;
+        is_behind && is_inside && page.compressed_page_size > 0
+    })
 }
 
 /// Returns the feature of a file whose values are part of the statistics: those of training are.

@@ -139,6 +139,15 @@ impl Store {
             .unwrap_or_else(|_| Err("not a readable Parquet file: its reader panicked".to_owned()))
     }
 
+    /// Looks for what a reader of Parquet may stumble over in a file whose content is what was committed; `None` if nothing
+    /// is wrong. A manifest that was edited, with checksums that are right again, can name any file.
+    pub(crate) fn page_fault(&self, entry: &FileEntry) -> Option<String> {
+        let path = self.root.join(&entry.path);
+        panics::caught(|| compare::pages(&path))
+            .unwrap_or_else(|_| Err("not a readable Parquet file: its reader panicked".to_owned()))
+            .err()
+    }
+
     /// Parquet files in the plan's folder that the manifest does not name: a glob over the folder would read them.
     fn strangers(&self, manifest: &Manifest) -> Result<Vec<Damage>, StoreError> {
         let files = manifest.files.iter();

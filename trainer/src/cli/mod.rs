@@ -88,9 +88,12 @@ pub(crate) struct MachineArgs {
     /// Batches read ahead of the device
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub prefetch_batches: u16,
-    /// Check every shard's blake3 before the first batch
+    /// Compare every shard with its blake3 before the first batch, and not each one at its first reading
     #[arg(long)]
     pub verify: bool,
+    /// Do not compare shards with their blake3: a flipped bit may change what a model learns
+    #[arg(long, conflicts_with = "verify")]
+    pub no_verify: bool,
 }
 
 /// What a model computes on.
@@ -113,6 +116,7 @@ pub(crate) struct MachineShares {
     threads: u32,
     readers: u16,
     prefetch_batches: u16,
+    no_verify: bool,
 }
 
 impl MachineShares {
@@ -123,6 +127,9 @@ impl MachineShares {
         command.args(["--device", device, "--threads", &self.threads.to_string()]);
         command.args(["--readers", &self.readers.to_string()]);
         command.args(["--prefetch-batches", &self.prefetch_batches.to_string()]);
+        if self.no_verify {
+            command.arg("--no-verify");
+        }
     }
 }
 
@@ -228,6 +235,7 @@ impl MachineArgs {
             threads: self.compute.threads(&alone, None),
             readers: self.readers,
             prefetch_batches: self.prefetch_batches,
+            no_verify: self.no_verify,
         })
     }
 
@@ -237,6 +245,15 @@ impl MachineArgs {
     /// Likewise.
     pub(crate) fn device(&self, ranks: &Ranks, recorded: Option<u32>) -> Result<Device> {
         self.compute.device(ranks, recorded)
+    }
+
+    /// Opens a version of a store, whose files are compared with their blake3 unless `--no-verify` was given.
+    fn store(&self, path: &Path, version: Option<&VersionName>) -> Result<Store> {
+        let store = Store::open(path, version)?;
+        Ok(match self.no_verify {
+            true => store.without_checks(),
+            false => store,
+        })
     }
 
     /// The rows of a store, its files checked if asked for.
@@ -250,7 +267,7 @@ impl MachineArgs {
         config: &Config,
     ) -> Result<Arc<Dataset>> {
         let architecture = registry::find(&config.model.name)?;
-        let store = Store::open(store, version)?;
+        let store = self.store(store, version)?;
         self.check(&store, config.data.feature.as_deref(), config)?;
         let needs = architecture.reads(store.feature(config.data.feature.as_deref())?);
         Ok(Dataset::open(store, &config.data, needs)?)
@@ -270,7 +287,7 @@ impl MachineArgs {
     ) -> Result<Arc<Dataset>> {
         let config = &state.config;
         let needs = registry::find(&config.model.name)?.reads(&state.input.feature);
-        let store = Store::open(store, version)?;
+        let store = self.store(store, version)?;
         if store.manifest_hash() == state.manifest_hash {
             self.check(&store, config.data.feature.as_deref(), config)?;
             return Ok(Dataset::open(store, &config.data, needs)?);
@@ -404,6 +421,7 @@ mod tests {
             threads: 3,
             readers: 2,
             prefetch_batches: 4,
+            no_verify: false,
         };
         let words = |slot| {
             let mut command = std::process::Command::new("x");
