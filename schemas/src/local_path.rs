@@ -9,7 +9,7 @@ use std::path::PathBuf;
     "only local paths are supported so far, not `{scheme}://`: give a file or folder of this machine"
 )]
 pub struct RemotePath {
-    /// What stands before `://`.
+    /// The part before `://`.
     scheme: String,
 }
 
@@ -24,7 +24,7 @@ pub fn require_local(path: PathBuf) -> Result<PathBuf, RemotePath> {
     }
 }
 
-/// Returns the scheme of an address by RFC 3986, lower or upper case.
+/// Returns the scheme of an address, as RFC 3986 defines it.
 fn scheme(text: &OsStr) -> Option<String> {
     let text = text.to_string_lossy();
     let (scheme, _) = text.split_once("://")?;

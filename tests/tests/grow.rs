@@ -565,6 +565,9 @@ fn classes_keep_their_ids() -> Result<(), Failed> {
     refused.says(&["--renumber gave other class ids", "genre Blues: 3 -> 0"])?;
     run(&mut table.extract(&["--renumber", "--new-version"])?).exits(0)?;
     same("classes", classes(4)?.as_str(), "Blues Folk Rock")?;
+    let versions = run(wavemill(["info", "--versions", "--store"]).arg(&store)).exits(0)?;
+    let last = versions.out.lines().last().unwrap_or_default();
+    same(last, last.ends_with("; changed: class ids"), true)?;
     let again = run(&mut table.extract(&[])?).exits(0)?;
     same("said", again.err.contains("nothing to do"), true)?;
     for version in ["1", "2", "3", "4"] {

@@ -1,5 +1,5 @@
-//! Which class has which id. A class that the version before had keeps its id there, and new classes come after all of
-//! them, so that a model reads the ids of a later version as those that it was trained on.
+//! Assigns ids to classes. Classes of the previous version keep their ids, and new classes are appended, so that a trained
+//! model can use the ids of a later version.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -8,7 +8,7 @@ use super::rows::Labels;
 /// Class names in id order, by target.
 pub type ClassLists = BTreeMap<String, Vec<String>>;
 
-/// Returns the labels with the ids that `before` gave, and further ids for classes that it had not.
+/// Returns the labels with the ids of the class list `before`, to which classes that it lacks are appended.
 pub(super) fn keep_ids(labels: &Labels, before: &[String]) -> Labels {
     let had_ids: HashSet<&String> = before.iter().collect();
     let new_classes = labels
@@ -30,7 +30,7 @@ pub(super) fn keep_ids(labels: &Labels, before: &[String]) -> Labels {
     }
 }
 
-/// A warning if `before` has classes that no row has any more.
+/// Returns a warning if no row has some of the classes in `before` any more.
 pub(super) fn empty_classes(target: &str, labels: &Labels, before: &[String]) -> Option<String> {
     let found: HashSet<&String> = labels.classes.iter().collect();
     let mut empty = before.to_vec();

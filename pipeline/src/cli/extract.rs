@@ -35,7 +35,7 @@ Examples:
 
 A killed or interrupted run goes on with the same command. Run again on a complete store, it has nothing to do.
 
-Exit codes: 0 ok (with --dry-run: there is work to do), 1 failed, 2 usage or recipe, 3 store damaged, 4 store of another plan, 5 no space or read-only, \
+Exit codes: 0 ok (with --dry-run: there is work to do), 1 failed, 2 usage or recipe, 3 store damaged, 4 store of another plan, or too many files not found, 5 no space or read-only, \
 7 another wavemill is writing the store, 8 nothing to do (only with --dry-run), 130 interrupted.";
 
 /// Tracks that a line names: the whole list is in the JSON.

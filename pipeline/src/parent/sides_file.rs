@@ -1,5 +1,5 @@
-//! Sides of a store that is not there any more, from a file: its table `sides` in Parquet, or what `wavemill sql` makes of
-//! that table as CSV.
+//! Reads the sides of another store from a file (`--sides`): its table `sides` in Parquet, or the same table as CSV, as
+//! `wavemill sql` writes it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,15 +16,15 @@ use wavemill_schemas::canonical;
 use super::table::text;
 use crate::catalog::split::{GROUP_KINDS, GroupSides, KeptRule, KeptSides, SIDES};
 
-/// What a Parquet file begins with.
+/// The first bytes of every Parquet file.
 const PARQUET_MAGIC: &[u8; 4] = b"PAR1";
 
 const RULES: [KeptRule; 2] = [KeptRule::Artist, KeptRule::Stratified];
 
-/// Why a file gives no sides.
+/// Error type of [`read_sides`].
 #[derive(Debug, thiserror::Error)]
 pub enum SidesError {
-    /// It cannot be opened or read.
+    /// The file cannot be opened or read.
     #[error("--sides {path}: cannot read it")]
     Read {
         /// As given.
@@ -32,20 +32,20 @@ pub enum SidesError {
         /// The system's answer.
         source: io::Error,
     },
-    /// It is no CSV.
+    /// The file is not CSV.
     #[error("--sides {path}: no CSV file")]
     Csv {
         /// As given.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         source: csv::Error,
     },
-    /// It is no sound Parquet file, or a column holds no text.
+    /// The file is damaged, or a column contains no text.
     #[error("--sides {path}: no Parquet file of sides")]
     Parquet {
         /// As given.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         source: ParquetError,
     },
     /// A column is missing.
@@ -56,20 +56,20 @@ pub enum SidesError {
     Column {
         /// As given.
         path: PathBuf,
-        /// What is missing.
+        /// Its name.
         column: &'static str,
     },
-    /// A row that says nothing of a side.
+    /// A row cannot be used.
     #[error("--sides {path}, {place}: {problem}")]
     Row {
         /// As given.
         path: PathBuf,
-        /// Its line or number.
+        /// The row.
         place: Place,
-        /// What is wrong with it, and what helps.
+        /// The problem and its remedy.
         problem: String,
     },
-    /// There is no row.
+    /// The file has no rows.
     #[error("--sides {path}: no row in it: give the table `sides` of a store")]
     Empty {
         /// As given.
@@ -80,7 +80,7 @@ pub enum SidesError {
     Json(#[from] serde_json::Error),
 }
 
-/// Where a row stands.
+/// Position of a row in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A line of a CSV file, from 1.
@@ -98,16 +98,16 @@ impl fmt::Display for Place {
     }
 }
 
-/// Sides from a file.
+/// Sides read from a file.
 #[derive(Clone, Debug)]
 pub(crate) struct GivenSides {
-    /// They are kept as those of a version before.
+    /// The sides, which are kept like those of an earlier version.
     pub sides: KeptSides,
-    /// Hash of the content, whatever the file's format and the order of its rows.
+    /// Hash of the content. Does not depend on the format of the file or the order of its rows.
     pub id: String,
 }
 
-/// Reads a file of sides. Rows without a rule are sides of both rules.
+/// Reads a file of sides. Without a column `rule`, each row holds for both rules.
 ///
 /// # Errors
 /// [`SidesError`].
@@ -141,12 +141,12 @@ enum OpenFile {
     Csv(File),
 }
 
-/// The rows of a file.
+/// Rows of a file that were read so far.
 struct Rows<'p> {
     path: &'p Path,
-    /// In the order of [`RULES`].
+    /// Sides of groups, in the order of [`RULES`].
     sides: [Vec<(Box<str>, usize)>; 2],
-    /// Of each group, by rule.
+    /// Position of each group, by rule.
     places: HashMap<(usize, Box<str>), Place>,
 }
 
@@ -243,7 +243,7 @@ impl Rows<'_> {
         }
     }
 
-    /// Adds a row. `rule`: `None` without such a column.
+    /// Checks and adds a row. `rule` is `None` if the file has no such column.
     fn add(
         &mut self,
         place: Place,
@@ -300,7 +300,7 @@ impl Rows<'_> {
     }
 }
 
-/// Empty for null.
+/// Returns an empty text for null.
 fn value(column: &StringViewArray, row: usize) -> &str {
     if column.is_null(row) {
         return "";

@@ -58,7 +58,7 @@ pub(super) fn begin<'j>(
         Decision::Go { identity } => identity,
     };
 
-    if let Some(vanished) = shrink::vanished(inputs, draft)? {
+    if let Some(vanished) = shrink::vanished(inputs, draft, known)? {
         vanished.require_at_most(inputs.settings.max_shrink)?;
     }
 

@@ -99,7 +99,7 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
     };
 
     let mut draft = inputs.draft(store.latest()?, &mut known)?;
-    let vanished = shrink::vanished(&inputs, &draft)?;
+    let vanished = shrink::vanished(&inputs, &draft, &known)?;
     let outcome = Outcome::new(&inputs, &draft, vanished.as_ref(), &mut known)?;
     let sides = SideChanges::or_warning(&store, &mut draft);
     let work = match &outcome {
@@ -183,13 +183,13 @@ fn changes(
     Some(changes)
 }
 
-/// What a run would do with the store as it is.
+/// The result that a run would have.
 enum Outcome {
-    /// The version holds just this.
+    /// The latest version holds just this.
     NothingToDo { version: u64 },
     /// The run would make this version.
     Version { version: u64, plan_id: String },
-    /// The run would end with this error before it writes anything.
+    /// The run would fail with this error before it writes anything.
     Refused(RunError),
 }
 

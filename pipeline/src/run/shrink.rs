@@ -1,8 +1,7 @@
-//! The guard against a folder that is not there, such as one on a disk that is not mounted: clips of the version before
-//! whose rows still ask for a file that is not found.
+//! Guards against a missing folder, such as one on a disk that is not mounted: counts clips of the previous version whose
+//! files are not found although the metadata still name them.
 //!
-//! A clip whose row has left the metadata, that a filter drops, that `--limit` leaves out, or that was renamed is none of
-//! them.
+//! Clips do not count if their row has left the metadata, if a filter drops them, or if their file was renamed.
 
 use std::collections::HashSet;
 
@@ -11,29 +10,30 @@ use wavemill_schemas::recipe::Dataset;
 
 use super::RunError;
 use super::draft::{Draft, DraftInputs};
+use super::known::KnownInputs;
 use crate::parent;
 
 /// Files that a refusal names, at most.
 const EXAMPLES: usize = 3;
 
-/// Clips of the version before whose files are not found.
+/// Clips of the previous version whose files are not found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct VanishedClips {
-    /// How many there are.
+    /// Number of these clips.
     pub count: usize,
-    /// How many clips of that version had a file.
+    /// Number of clips of that version that had a file.
     pub of: usize,
-    /// The first of them by key.
+    /// The first of these clips, ordered by key.
     pub examples: Vec<String>,
 }
 
 impl VanishedClips {
-    /// Their part of the version's clips, 0 to 1.
+    /// Returns their fraction of the clips of that version, 0 to 1.
     fn fraction(&self) -> f64 {
         self.count as f64 / self.of.max(1) as f64
     }
 
-    /// Refuses a run that would lose more than `fraction_max` of the clips of the version before.
+    /// Refuses a run that would lose more than `fraction_max` of the clips of the previous version.
     ///
     /// # Errors
     /// [`RunError::Shrunk`].
@@ -51,7 +51,7 @@ impl VanishedClips {
             of: self.of,
             examples: self.examples.join(", ") + more,
             fraction_max,
-            // Rounded up, so that it permits just this.
+            // Rounded up, so that the message names a value that permits the run.
             remedy: (self.fraction() * 100.0).ceil() / 100.0,
         })
     }
@@ -64,14 +64,23 @@ impl VanishedClips {
 pub(super) fn vanished(
     inputs: &DraftInputs<'_, '_>,
     draft: &Draft<'_>,
+    known: &KnownInputs,
 ) -> Result<Option<VanishedClips>, RunError> {
     let Some(parent) = &draft.parent else {
         return Ok(None);
     };
     let audio = inputs.input.source.index();
-    let renamed: HashSet<&str> = draft.renames.values().map(String::as_str).collect();
+    let inputs_before = parent::inputs(inputs.store, &parent.manifest)?;
+    let new_keys = inputs.input.cleaned.clip_keys();
+    let new_keys = new_keys.filter(|clip_key| !inputs_before.contains_key(*clip_key));
+    // Files that may have been renamed were read for the draft. Of two copies, either name will do here.
+    let moved: HashSet<&str> = new_keys
+        .filter_map(|clip_key| known.get(clip_key))
+        .map(|seen| seen.content.as_str())
+        .collect();
+
     let absent = draft.catalog.absent.iter().map(String::as_str);
-    // Without `require_audio` rows without a file are kept.
+    // If the recipe does not require audio, rows without a file are kept and become rejects.
     let wanted: HashSet<&str> = absent.chain(inputs.input.cleaned.clip_keys()).collect();
     let rows_are_files = match inputs.job.recipe.catalog.dataset {
         Dataset::Folders | Dataset::Images => true,
@@ -79,15 +88,15 @@ pub(super) fn vanished(
     };
 
     let mut vanished = VanishedClips::default();
-    for (clip_key, input) in parent::inputs(inputs.store, &parent.manifest)? {
+    for (clip_key, input) in &inputs_before {
         if input.bytes.is_none() {
             continue;
         }
         vanished.of += 1;
         let is_wanted = rows_are_files || wanted.contains(clip_key.as_str());
-        let is_found = audio.contains_key(&clip_key) || renamed.contains(clip_key.as_str());
-        if is_wanted && !is_found {
-            vanished.examples.push(clip_key);
+        let is_moved = !input.content.is_empty() && moved.contains(input.content.as_str());
+        if is_wanted && !is_moved && !audio.contains_key(clip_key) {
+            vanished.examples.push(clip_key.clone());
         }
     }
     vanished.count = vanished.examples.len();

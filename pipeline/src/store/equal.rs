@@ -1,5 +1,5 @@
-//! Files that a version has written with the bytes of the version before, such as a table that did not change: they become
-//! links, and take no space of their own.
+//! Links files that came out with the same bytes as in the previous version, such as a table that did not change, so that
+//! they take no space of their own.
 
 use std::collections::HashMap;
 use std::fs;
@@ -38,7 +38,8 @@ impl Store {
         Ok(n_linked)
     }
 
-    /// Returns whether `written` was replaced by a link to one of the `equal` files. It is not if it is such a link already.
+    /// Replaces `written` by a link to the first sound one of the `equal` files. Returns false if there is none, or if `written`
+    /// is such a link already.
     fn link_to_one_of(
         &self,
         equal: &[&FileEntry],
@@ -70,12 +71,12 @@ fn is_same_file(earlier: &Path, written: &Path) -> io::Result<bool> {
     Ok((earlier.dev(), earlier.ino()) == (written.dev(), written.ino()))
 }
 
-/// Returns whether `to` could be replaced by a link to `from`.
+/// Replaces `to` by a link to `from`. Returns false if the file system refuses the link.
 fn link_over(from: &Path, to: &Path) -> io::Result<bool> {
     let temporary = temporary_beside(to);
-    // Of a killed run. A link is not made where the name is taken.
+    // Left by a killed run. A link cannot be created while the name is taken.
     let _ = fs::remove_file(&temporary);
-    // Another file system, one without links, or too many of them.
+    // Fails on another file system, on one without links, and if a file has too many of them.
     if fs::hard_link(from, &temporary).is_err() {
         return Ok(false);
     }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use wavemill_schemas::manifest::Manifest;
 
 use super::diff::{Diff, recipe_changes};
+use super::resume::has_other_ids;
 use super::{Store, StoreError, Tags};
 use crate::plan::engine;
 
@@ -202,7 +203,13 @@ fn key_changes(before: &Manifest, version: &Manifest, features: &[&str]) -> Vec<
 /// What changed in metadata or files, of a version with the recipe and the number of rows of the one before it.
 fn input_change(before: &Manifest, version: &Manifest) -> Option<String> {
     if before.identity.rows != version.identity.rows {
-        return Some("metadata".to_owned());
+        let has_other_ids = has_other_ids(&before.targets, &version.targets);
+        let word = if has_other_ids {
+            "class ids"
+        } else {
+            "metadata"
+        };
+        return Some(word.to_owned());
     }
     (before.identity.inputs != version.identity.inputs).then(|| files_word(version).to_owned())
 }

@@ -339,8 +339,8 @@ fn changes(
     changed
 }
 
-/// Whether a class has another id than before.
-fn has_other_ids(before: &[TargetEntry], now: &[TargetEntry]) -> bool {
+/// Reports whether a class has another id than before, or none any more.
+pub(super) fn has_other_ids(before: &[TargetEntry], now: &[TargetEntry]) -> bool {
     before.iter().zip(now).any(|(before, now)| {
         let mut kept = before.classes.iter().zip(&now.classes);
         kept.any(|(before, now)| before != now) || now.classes.len() < before.classes.len()
