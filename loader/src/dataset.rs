@@ -155,21 +155,16 @@ impl<M> Dataset<M> {
         needs: Needs,
     ) -> Result<Self, DatasetError> {
         let form = Form::new(&spec)?;
-        // Files of which only labels are read are not opened again.
-        if !needs.spectrogram() && store.checks_content() {
-            for entry in store.manifest().files_of(&spec.feature.name) {
-                match require_content(&store.path(entry)?, &entry.blake3) {
-                    Err(error) if error.is_damage() && data.skip_damaged => {}
-                    compared => compared?,
-                }
-            }
-        }
+        // Files of which only labels are read are not opened again; and which files are lost has to be known before rows
+        // have an order.
+        let is_checked_first =
+            store.checks_content() && (data.skip_damaged || !needs.spectrogram());
         let Files {
             rows,
             pages,
             folders,
             lost,
-        } = Files::read(&store, &spec, &form, data.skip_damaged)?;
+        } = Files::read(&store, &spec, &form, data.skip_damaged, is_checked_first)?;
 
         Ok(Self {
             sides: splits::sides(&store, &rows, &folders, data.split.as_deref())?,
@@ -353,6 +348,7 @@ impl Files {
         spec: &InputSpec,
         form: &Form,
         skip_damaged: bool,
+        is_checked_first: bool,
     ) -> Result<Self, DatasetError> {
         let feature = &spec.feature;
         let targets: Vec<String> = store
@@ -368,9 +364,17 @@ impl Files {
             folders: Vec::new(),
             lost: Vec::new(),
         };
+        let unchecked = is_checked_first.then(|| store.clone().without_checks());
         // A lost file gets no number, so that the numbers of the others stay their places in `folders` and in `pages`.
         for entry in store.manifest().files_of(&feature.name) {
-            match files.append(store, entry, feature, &targets) {
+            let appended = match is_checked_first {
+                true => store
+                    .path(entry)
+                    .and_then(|path| require_content(&path, &entry.blake3)),
+                false => Ok(()),
+            };
+            let store = unchecked.as_ref().unwrap_or(store);
+            match appended.and_then(|()| files.append(store, entry, feature, &targets)) {
                 Ok(()) => {}
                 Err(error) if error.is_damage() && skip_damaged => files.lost.push(LostFile {
                     path: entry.path.clone(),

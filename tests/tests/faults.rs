@@ -1,7 +1,7 @@
 //! Everything that can go wrong: one clear line, the documented exit code, nothing half-written, and a way on.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -37,6 +37,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             wrong_inputs_write_nothing,
         ),
         Trial::test("faults::broken_zips_are_said", broken_zips_are_said),
+        Trial::test(
+            "faults::what_cannot_be_looked_at_is_not_absent",
+            what_cannot_be_looked_at_is_not_absent,
+        ),
         Trial::test(
             "faults::damaged_metadata_is_wrong_input",
             damaged_metadata_is_wrong_input,
@@ -226,6 +230,36 @@ fn broken_zips_are_said() -> Result<(), Failed> {
         same("the store exists", store.exists(), false)?;
     }
     Ok(())
+}
+
+/// A link that leads to itself stands for a disk that fails: the system refuses to look behind it.
+fn what_cannot_be_looked_at_is_not_absent() -> Result<(), Failed> {
+    let folder = scratch("refused");
+    let metadata = folder.join("metadata");
+    copy_folder(inputs().metadata.as_ref().ok_or("no metadata")?, &metadata);
+    fs::remove_file(metadata.join("genres.csv"))?;
+    symlink("genres.csv", metadata.join("genres.csv"))?;
+    let refused = Inputs {
+        metadata: Some(metadata),
+        audio: inputs().audio.clone(),
+        recipe: inputs().recipe.clone(),
+    };
+    let store = folder.join("store");
+    run(&mut refused.extract(&store))
+        .exits(2)?
+        .says(&["genres.csv", "symbolic links"])?;
+    same("the store exists", store.exists(), false)?;
+
+    let store = own_store("refused-receipts");
+    let plan_id = manifest(&store, 1)?.plan_id;
+    let seen = store.join("_wavemill/receipts").join(plan_id).join("_seen");
+    fs::remove_dir_all(&seen)?;
+    symlink("_seen", &seen)?;
+    run(inputs()
+        .extract(&store)
+        .args(["--new-version", "--limit", "30"]))
+    .exits(1)?
+    .says(&["_seen", "symbolic links"])
 }
 
 /// A Parquet table that is cut off, overwritten in the middle, or something else under that name; and a CSV file that is

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 
 use serde_json::Value;
@@ -45,6 +45,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test(
             "store::a_shard_with_a_damaged_footer_is_repaired",
             a_shard_with_a_damaged_footer_is_repaired,
+        ),
+        Trial::test(
+            "store::a_version_outlives_links_of_the_one_before",
+            a_version_outlives_links_of_the_one_before,
         ),
         Trial::test(
             "store::a_temporary_manifest_goes_with_the_next_run",
@@ -462,6 +466,29 @@ fn a_shard_with_a_damaged_footer_is_repaired() -> Result<(), Failed> {
             files.map(|file| file.blake3.clone()).collect::<Vec<_>>()
         };
         same(&format!("byte {at}"), hashes(&made), hashes(&was))?;
+    }
+    Ok(())
+}
+
+/// As tools do it that replace equal files by links: a shard is a symbolic link to a file of the same version.
+fn a_version_outlives_links_of_the_one_before() -> Result<(), Failed> {
+    for is_relative in [false, true] {
+        let store = own_store("symbolic");
+        let shard = store.join(&paths(&manifest(&store, 1)?, "log_mel")[0]);
+        let moved = shard.with_file_name("moved.bin");
+        fs::rename(&shard, &moved)?;
+        let target = match is_relative {
+            true => Path::new("moved.bin"),
+            false => &moved,
+        };
+        symlink(target, &shard)?;
+
+        run(inputs()
+            .extract(&store)
+            .args(["--new-version", "--limit", "30"]))
+        .exits(0)?;
+        on(&store, &["gc", "--keep", "1"]).exits(0)?;
+        on(&store, &["verify"]).exits(0)?;
     }
     Ok(())
 }

@@ -728,10 +728,9 @@ fn a_flipped_bit_is_found_when_its_shard_is_first_read() {
     );
 
     let dataset = checked(true);
-    let batches = load(&dataset, training());
-    let n_damaged: usize = batches.iter().map(|batch| batch.damaged().len()).sum();
-    assert_eq!(n_damaged, 20, "the rows of the shard");
-    assert_eq!(rows_of(&batches).concat().len(), 60);
+    let lost: Vec<u64> = dataset.lost().iter().map(|lost| lost.rows).collect();
+    assert_eq!(lost, [20], "the rows of the shard");
+    assert_eq!(rows_of(&load(&dataset, training())).concat().len(), 60);
 }
 
 #[test]

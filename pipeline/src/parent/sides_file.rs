@@ -13,7 +13,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
 use wavemill_schemas::canonical;
 
-use super::table::text;
+use super::table::{guarded, text};
 use crate::catalog::split::{GROUP_KINDS, GroupSides, KeptRule, KeptSides, SIDES};
 
 /// The first bytes of every Parquet file.
@@ -198,10 +198,12 @@ impl Rows<'_> {
             path: path.to_owned(),
             source,
         };
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(failed)?;
+        let batches = guarded(|| {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.build()?;
+            Ok(reader.collect::<Result<Vec<RecordBatch>, _>>()?)
+        });
         let mut n_rows = 0;
-        for batch in builder.build().map_err(failed)? {
-            let batch = batch.map_err(|error| failed(error.into()))?;
+        for batch in batches.map_err(failed)? {
             let group = self.column(&batch, "group")?;
             let side = self.column(&batch, "side")?;
             let rule = match batch.column_by_name("rule") {

@@ -13,6 +13,7 @@ use parquet::errors::ParquetError;
 use wavemill_schemas::manifest::Manifest;
 
 use crate::panics;
+use crate::store::durable::leads_nowhere;
 use crate::store::{Store, StoreError};
 
 /// A table whose bytes are those that were committed.
@@ -36,10 +37,7 @@ impl ParentTable {
 
         match store.sound_file(entry)? {
             Some(path) => Ok(Self { path }),
-            None => Err(StoreError::Needed {
-                path: store.locate(&entry.path)?,
-                source: general("its content is not what was committed"),
-            }),
+            None => Err(unsound(store.locate(&entry.path)?)),
         }
     }
 
@@ -79,6 +77,17 @@ impl ParentTable {
             path: self.path.clone(),
             source,
         }
+    }
+}
+
+/// Returns what is wrong with a file that is not sound: the system refuses to open it, or its content differs.
+fn unsound(path: PathBuf) -> StoreError {
+    match File::open(&path) {
+        Err(error) if !leads_nowhere(&error) => StoreError::io_at(&path, "open")(error),
+        _ => StoreError::Needed {
+            path,
+            source: general("its content is not what was committed"),
+        },
     }
 }
 

@@ -243,8 +243,13 @@ fn is_as_committed(path: &Path, entry: &FileEntry, stop: impl Fn() -> bool) -> O
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use arrow::array::RecordBatch;
     use arrow::datatypes::SchemaRef;
+    use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+    use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataWriter};
+    use parquet::file::writer::TrackedWrite;
 
     use super::super::testing::TestStore;
     use super::super::{Format, Limits, Session, Sink, open, output};
@@ -352,6 +357,52 @@ mod tests {
             SqlError::Interrupted
         ));
         drop(session);
+    }
+
+    /// Gives a feature's file an index whose pages end before they begin, and the manifest the new file's hash.
+    fn craft_page_index(store: &mut TestStore) -> String {
+        let files = &mut store.manifest.files;
+        let entry = files.iter_mut().find(|entry| entry.feature.is_some());
+        let entry = entry.expect("a feature's file");
+        let path = store.folder.path().join(&entry.path);
+
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+        let file = File::open(&path).expect("a file");
+        let metadata = ArrowReaderMetadata::load(&file, options).expect("metadata");
+        let metadata = metadata.metadata().as_ref().clone();
+        let mut index = metadata.offset_index().expect("an index").clone();
+        for page in index[0]
+            .iter_mut()
+            .flat_map(|column| &mut column.page_locations)
+        {
+            page.compressed_page_size = -1000;
+        }
+        let metadata = metadata
+            .into_builder()
+            .set_offset_index(Some(index))
+            .build();
+
+        // Behind what is there already, so that all other offsets stay right.
+        let whole = std::fs::read(&path).expect("a file");
+        let mut crafted = TrackedWrite::new(File::create(&path).expect("a file"));
+        crafted.write_all(&whole).expect("room");
+        let writer = ParquetMetaDataWriter::new_with_tracked(crafted, &metadata);
+        writer.finish().expect("room");
+
+        let crafted = std::fs::read(&path).expect("a file");
+        entry.bytes = crafted.len() as u64;
+        entry.blake3 = blake3::hash(&crafted).to_hex().to_string();
+        entry.path.clone()
+    }
+
+    #[test]
+    fn page_offsets_that_cannot_be_are_damage_although_the_hash_is_right() {
+        let mut store = TestStore::small();
+        let path = craft_page_index(&mut store);
+        let error = ask(&store, "features_log_mel WHERE track_id = 1")
+            .expect_err("the pages end before they begin");
+        assert_eq!(error.exit_code(), 3, "{error}");
+        assert!(error.to_string().contains(&path), "{error}");
     }
 
     /// Removes the data of the version when the first result is complete, as `gc` does.

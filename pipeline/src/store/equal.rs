@@ -9,7 +9,7 @@ use std::path::Path;
 
 use wavemill_schemas::manifest::{FileEntry, Manifest};
 
-use super::resume::{replace_by, temporary_beside};
+use super::resume::{hard_link, replace_by, temporary_beside};
 use super::{Store, StoreError};
 
 impl Store {
@@ -77,7 +77,7 @@ fn link_over(from: &Path, to: &Path) -> io::Result<bool> {
     // Left by a killed run. A link cannot be created while the name is taken.
     let _ = fs::remove_file(&temporary);
     // Fails on another file system, on one without links, and if a file has too many of them.
-    if fs::hard_link(from, &temporary).is_err() {
+    if hard_link(from, &temporary).is_err() {
         return Ok(false);
     }
     replace_by(&temporary, to)?;

@@ -310,9 +310,13 @@ fn json_files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(files)
 }
 
-/// Reads a file; `None` if there is none.
+/// Reads a file; `None` if there is none. A device or a pipe, which may have no end, counts as an empty file.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    match fs::read(path) {
+    let bytes = fs::metadata(path).and_then(|found| match found.is_file() {
+        true => fs::read(path),
+        false => Ok(Vec::new()),
+    });
+    match bytes {
         Err(error) if leads_nowhere(&error) => Ok(None),
         read => Ok(Some(read.map_err(StoreError::io_at(path, "read"))?)),
     }

@@ -235,13 +235,19 @@ fn link_file(from: &Path, to: &Path) -> io::Result<()> {
     // Of a killed run. A link is not made where the name is taken.
     let _ = fs::remove_file(&temporary);
 
-    if fs::hard_link(from, &temporary).is_err() {
+    if hard_link(from, &temporary).is_err() {
         // The bytes behind a link are on the disk already; those of a copy are not.
         fs::copy(from, &temporary)?;
         File::open(&temporary)?.sync_all()?;
     }
 
     replace_by(&temporary, to)
+}
+
+/// Gives a file a second name. Of a symbolic link it is the file behind it that gets the name: a second name of the link
+/// would lead nowhere once `gc` removes the version that the file belongs to.
+pub(super) fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
+    fs::hard_link(from.canonicalize()?, to)
 }
 
 /// Returns the temporary name of a file, which the next run removes after a kill.
