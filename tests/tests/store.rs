@@ -490,6 +490,22 @@ fn a_version_outlives_links_of_the_one_before() -> Result<(), Failed> {
         on(&store, &["gc", "--keep", "1"]).exits(0)?;
         on(&store, &["verify"]).exits(0)?;
     }
+
+    // A file of the version that is kept is a link to one of the version before.
+    let store = own_store("linked-back");
+    run(inputs()
+        .extract(&store)
+        .args(["--new-version", "--limit", "30"]))
+    .exits(0)?;
+    let [old, shard] = [1, 2].map(|version| {
+        let manifest = manifest(&store, version).unwrap();
+        store.join(&paths(&manifest, "log_mel")[0])
+    });
+    let moved = old.with_file_name("moved.bin");
+    fs::rename(&shard, &moved)?;
+    symlink(moved, &shard)?;
+    on(&store, &["gc", "--keep", "1"]).exits(0)?;
+    on(&store, &["verify"]).exits(0)?;
     Ok(())
 }
 

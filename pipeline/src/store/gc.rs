@@ -6,7 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::Serialize;
+use wavemill_schemas::manifest::Manifest;
 
+use super::durable::leads_nowhere;
 use super::{Store, StoreError};
 
 /// What was, or would be, removed.
@@ -47,7 +49,9 @@ impl Store {
         let tagged = kept.iter().map(|kept| kept.version);
         let mut kept_plans = BTreeSet::new();
         for version in recent.iter().copied().chain(tagged) {
-            kept_plans.insert(self.manifest(Some(version))?.1.plan_id);
+            let (_, manifest) = self.manifest(Some(version))?;
+            kept_plans.extend(self.plans_behind_links(&manifest)?);
+            kept_plans.insert(manifest.plan_id);
         }
 
         let mut collected = GcReport {
@@ -85,6 +89,27 @@ impl Store {
             }
         }
         Ok(collected)
+    }
+
+    /// Returns the plans in whose folders files of a version lie behind symbolic links, as tools make them of equal files.
+    fn plans_behind_links(&self, manifest: &Manifest) -> Result<Vec<String>, StoreError> {
+        let mut plans = Vec::new();
+        for file in &manifest.files {
+            let path = self.root.join(&file.path);
+            let data = self.root.join("data").canonicalize();
+            let real = data.and_then(|data| Ok((path.canonicalize()?, data)));
+            match real {
+                Ok((real, data)) => {
+                    let below = real.strip_prefix(&data).ok();
+                    let plan = below.and_then(|below| below.iter().next()?.to_str());
+                    plans.extend(plan.map(str::to_owned));
+                }
+                // Lost already.
+                Err(error) if leads_nowhere(&error) => {}
+                Err(error) => return Err(StoreError::io_at(&path, "look at")(error)),
+            }
+        }
+        Ok(plans)
     }
 
     /// Those of `old` that have tags.
