@@ -81,6 +81,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             killed_five_times_it_ends_with_the_same_result,
         ),
         of_trainer(
+            "experiment::what_trainings_lack_is_told_before_any_work",
+            what_trainings_lack_is_told_before_any_work,
+        ),
+        of_trainer(
             "experiment::shipped_ones_run_on_the_synthetic_archive",
             shipped_ones_run_on_the_synthetic_archive,
         ),
@@ -434,6 +438,62 @@ fn shipped_ones_run_on_the_synthetic_archive() -> Result<(), Failed> {
         assert!(ran.out.contains(words), "{name}: {}", ran.out);
         assert!(ran.out.contains("(--any-data)"), "{name}: {}", ran.out);
     }
+    Ok(())
+}
+
+fn what_trainings_lack_is_told_before_any_work() -> Result<(), Failed> {
+    let folder = scratch("experiment-needs");
+    let metadata = folder.join("fma_metadata");
+    fs::create_dir(&metadata)?;
+    for name in ["tracks.csv", "genres.csv"] {
+        let ours = inputs().metadata.as_ref().unwrap().join(name);
+        fs::copy(ours, metadata.join(name))?;
+    }
+
+    let out = folder.join("out");
+    let asked = |words: &[&str]| {
+        let mut command = experiment(Path::new("fma-small"), &out);
+        command.arg("--metadata").arg(&metadata);
+        command.arg("--audio").arg(&inputs().audio);
+        command.args(["--quiet", "--any-data"]);
+        command.args(["--set", "catalog.subset=none"]);
+        command.args(["--set", "audio.duration_s=3.0"]);
+        run(command.args(words))
+    };
+    let is_untouched = || {
+        for name in ["stores", "runs"] {
+            assert!(!out.join(name).exists(), "{name}");
+        }
+    };
+
+    // The models that read FMA's published columns, and not those that read the same of the clips.
+    let no_table = [
+        "train mlp-4, mlp-1, fusion: the model reads the table fma_features",
+        "has no readable features.csv: add the file beside tracks.csv",
+        "or train the others alone: --train crnn --train crnn-simple --train lstm --train cnn1d --train mlp-4-clips \
+         --train mlp-1-clips",
+    ];
+    asked(&[]).exits(2)?.says(&no_table)?;
+    is_untouched();
+    asked(&["--dry-run"]).exits(2)?.says(&no_table)?;
+    is_untouched();
+    asked(&["--dry-run", "--train", "mlp-4-clips", "--train", "lstm"]).exits(0)?;
+
+    let header = "feature,tonnetz\nstatistics,mean\nnumber,01\ntrack_id,\n2,1.5\n";
+    fs::write(metadata.join("features.csv"), header)?;
+    asked(&["--train", "mlp-1"])
+        .exits(2)?
+        .says(&["train mlp-1: the model reads the columns mfcc of fma_features"])?;
+    asked(&["--train", "lstm", "--limit", "2"])
+        .exits(2)?
+        .says(&[
+            "train lstm: none of the 2 clips planned",
+            "under the rule official",
+        ])?;
+    asked(&["--train", "lstm", "--train-set", "model.name=\"lstn\""])
+        .exits(2)?
+        .says(&["model.name = lstn: there is no such model"])?;
+    is_untouched();
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use super::draft::{Draft, DraftInputs};
 use super::known::KnownInputs;
 use super::report::FileReuse;
 use super::reuse::{self, EarlierRuns};
+use super::space;
 use super::tables;
 use super::take::{self, ParentRows};
 use crate::features::ClipTotals;
@@ -24,6 +25,9 @@ pub struct Forecast {
     pub rows_to_take_over: u64,
     /// Bytes of rows to write, before compression.
     pub bytes_to_write: u64,
+    /// The least bytes that the rows to write take on disk, as a run asks the file system for.
+    #[serde(skip)]
+    pub least_bytes: u64,
     /// Tables to write. Those that come out equal to the parent's become links.
     pub tables_to_write: usize,
     /// Bytes of the parent's tables, compressed.
@@ -71,6 +75,7 @@ pub(super) fn forecast(
     let mut parent_rows = None;
     for pass in reuse::passes(&plan.shard_plan, &finished, &is_kept) {
         let features = plan.features.only(&pass.features);
+        forecast.least_bytes += space::least_bytes(&pass, &catalog.clips, source.index(), plan);
         let is_taken = pass.features.iter().all(|&n| is_kept[n]);
         let rows = match (&mut parent_rows, parent) {
             (_, None) => None,

@@ -33,7 +33,7 @@ pub use self::moves::{MoveCount, SideChanges};
 pub use self::preview::{Preview, preview};
 pub use self::report::{FileReuse, Report};
 pub use self::shrink::VanishedClips;
-pub use self::space::free_bytes;
+pub use self::space::{SpaceError, free_bytes};
 
 use self::account::ManifestParts;
 use self::begin::{NewVersion, Start};

@@ -1,11 +1,12 @@
 //! `wavemill experiment`: from an archive to scores beside what a document claims, by name.
 //!
 //! An experiment's file says what is extracted, trained and claimed (`wavemill_schemas::experiment`). This folder finds
-//! the data (`data`), works out which stores and trainings are asked for (`work`), makes them with the commands that a
-//! user would type (`run`, `trainer`, `rows`, `sweep`), puts the scores beside the claims (`outcome`), and shows them
+//! the data (`data`), works out which stores and trainings are asked for (`work`), checks that the data has all that they
+//! need (`needs`), makes them with the commands that a user would type (`run`, `trainer`, `rows`, `sweep`), puts the scores beside the claims (`outcome`), and shows them
 //! as text (`tables`) and as pages (`pages`).
 
 mod data;
+mod needs;
 mod outcome;
 mod pages;
 mod rows;

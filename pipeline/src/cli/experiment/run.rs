@@ -15,6 +15,7 @@ use wavemill_schemas::experiment::{BASE, ExperimentSource};
 use wavemill_scores::result::RunResult;
 
 use super::data::{AskedData, CheckedArchives, FoundData};
+use super::needs::{self, ModelInputs};
 use super::outcome::{Outcome, StoreOutcome};
 use super::pages::{self, PagesMade};
 use super::rows;
@@ -27,6 +28,7 @@ use crate::cli::extract::ExtractCommand;
 use crate::cli::interrupt;
 use crate::cli::output::report;
 use crate::cli::{WaitArgs, command_of, write_whole};
+use crate::run::Preview;
 use crate::settings::THREADS_MAX;
 use crate::store::Store;
 
@@ -42,8 +44,9 @@ Examples:
 --out gets stores/, runs/, result.json, and index.html with pages/. A killed or interrupted run goes on with the same \
 command, and what is finished is used again.
 
-Exit codes: 0 ok, 1 failed, 2 usage, a fault of the experiment, data that is not there or not the published one, or no \
-wavemill-train; else those of `wavemill extract` and `wavemill-train fit`; 130 interrupted.";
+Exit codes: 0 ok, 1 failed, 2 usage, a fault of the experiment, data that is not there, not the published one or without \
+what a training reads, or no wavemill-train; 5 no space; else those of `wavemill extract` and `wavemill-train fit`; 130 \
+interrupted.";
 
 /// What a folder of results says of itself.
 const FOLDER_FILE: &str = "experiment.json";
@@ -66,7 +69,7 @@ pub struct RunArgs {
     audio: Option<PathBuf>,
     /// Where stores, runs, result.json and pages go
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    pub(super) out: PathBuf,
     /// A variant, or several in one joined by +; may be given again [default: base, the recipe as it stands]
     #[arg(long = "variant", value_name = "NAME")]
     variants: Vec<String>,
@@ -145,7 +148,16 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
     let data = args.data(&work)?;
 
     if args.dry_run {
-        return forecast(args, &work, sweep.as_ref(), &data, out);
+        let previews = previews(args, &work, &data)?;
+        forecast(args, &work, sweep.as_ref(), &data, &previews, out)?;
+        let models = match trainer::check() {
+            Ok(()) => Some(ModelInputs::all()?),
+            Err(error) => {
+                report(&format!("what models read is not checked: {error}\n"));
+                None
+            }
+        };
+        return needs::check(args, &work, &data, previews, models.as_deref());
     }
 
     trainer::check()?;
@@ -158,6 +170,10 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
         }
         state.write(&args.out)?;
     }
+    report("checking what the trainings need\n");
+    let previews = previews(args, &work, &data)?;
+    let models = ModelInputs::all()?;
+    needs::check(args, &work, &data, previews, Some(&models))?;
 
     let mut outcome = Outcome::new(&source.experiment, state.threads, args.any_data, &selection);
     for (number, store) in work.stores.iter().enumerate() {
@@ -282,16 +298,28 @@ impl RunArgs {
     }
 }
 
+/// What the extraction of each store would do.
+fn previews(args: &RunArgs, work: &Work, data: &[FoundData]) -> Result<Vec<Preview>> {
+    let mut previews = Vec::new();
+    for (store, data) in work.stores.iter().zip(data) {
+        let preview = args.extract(store, data)?.forecast();
+        previews.push(preview.with_context(|| format!("store {}", store.name))?);
+    }
+    // The answer of the last preview to signals has ended with it.
+    interrupt::at_once("interrupted; the same command goes on from there")?;
+    Ok(previews)
+}
+
 /// What would be done, on stdout.
 fn forecast(
     args: &RunArgs,
     work: &Work,
     sweep: Option<&SweepWork>,
     data: &[FoundData],
+    previews: &[Preview],
     out: &mut impl Write,
 ) -> Result<()> {
-    for (store, data) in work.stores.iter().zip(data) {
-        let preview = args.extract(store, data)?.forecast()?;
+    for ((store, data), preview) in work.stores.iter().zip(data).zip(previews) {
         writeln!(out, "store {}", args.store_path(&store.name).display())?;
         if let Some(metadata) = &data.metadata {
             writeln!(out, "  metadata {}", metadata.display())?;

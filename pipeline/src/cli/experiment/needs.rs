@@ -1,0 +1,270 @@
+//! What the trainings need of the data, checked before any store is extracted: a model that lacks a table would else end
+//! the command after hours of work.
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use wavemill_schemas::config;
+use wavemill_schemas::recipe::Dataset;
+
+use super::data::FoundData;
+use super::run::RunArgs;
+use super::trainer;
+use super::work::{Cell, StoreWork, Work};
+use crate::catalog::{self, split::SIDES};
+use crate::cli::exit::UsageError;
+use crate::run::{Preview, RunError, SpaceError, free_bytes};
+
+/// The table that `data.metadata` names columns of.
+const TABLE: &str = "fma_features";
+
+/// What an architecture reads, as `wavemill-train models --json` states it.
+#[derive(Debug, Deserialize)]
+pub(super) struct ModelInputs {
+    name: String,
+    #[serde(default)]
+    inputs: Vec<ModelInput>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ModelInput {
+    /// `spectrogram`, `metadata` or `ids`.
+    name: String,
+}
+
+/// Names of trainings and the one problem that keeps them all from starting.
+struct Problem {
+    trainings: Vec<String>,
+    words: String,
+}
+
+/// The data of a store that is to be made.
+struct StoreData<'a> {
+    work: &'a StoreWork,
+    found: &'a FoundData,
+    preview: &'a Preview,
+    /// Columns of [`TABLE`]; `None` where the store will have no such table.
+    columns: Option<Vec<String>>,
+}
+
+impl ModelInputs {
+    /// Asks the trainer about all architectures.
+    ///
+    /// # Errors
+    /// The trainer fails, or prints something else.
+    pub(super) fn all() -> Result<Vec<Self>> {
+        let mut command = trainer::command("models");
+        command.arg("--json");
+        let text = trainer::run(command)?;
+        serde_json::from_str(&text).context("`wavemill-train models --json`: not what is expected")
+    }
+
+    fn reads(&self, input: &str) -> bool {
+        self.inputs.iter().any(|one| one.name == input)
+    }
+}
+
+/// Refuses stores and trainings that cannot be made of `data`: what `extract` would refuse, missing columns and sides, and
+/// too little room for all stores together. Without `models`, what models read is not checked.
+///
+/// # Errors
+/// [`UsageError`], which names trainings, problem and remedy; the refusal of a preview; [`SpaceError`].
+pub(super) fn check(
+    args: &RunArgs,
+    work: &Work,
+    data: &[FoundData],
+    mut previews: Vec<Preview>,
+    models: Option<&[ModelInputs]>,
+) -> Result<()> {
+    for (store, preview) in work.stores.iter().zip(&mut previews) {
+        if let Some(refusal) = preview.refusal.take() {
+            return Err(refusal)
+                .with_context(|| format!("store {} (of other data, another --out)", store.name));
+        }
+    }
+
+    let mut stores = Vec::new();
+    for ((work, found), preview) in work.stores.iter().zip(data).zip(&previews) {
+        stores.push(StoreData {
+            work,
+            found,
+            preview,
+            columns: table_columns(work, found)?,
+        });
+    }
+
+    let mut problems: Vec<Problem> = Vec::new();
+    for cell in &work.cells {
+        let run = &work.runs[cell.run];
+        let words = stores[run.store].problem(&run.config.config, models);
+        if let Some(words) = words {
+            add(&mut problems, &cell.train, words);
+        }
+    }
+    if !problems.is_empty() {
+        return Err(UsageError(words_of(&problems, &work.cells)).into());
+    }
+
+    require_space(args, needed_bytes(&previews))
+}
+
+/// Columns of the table that a store will have of the metadata's `features.csv`.
+fn table_columns(store: &StoreWork, data: &FoundData) -> Result<Option<Vec<String>>> {
+    let (Some(metadata), Dataset::Fma) = (&data.metadata, store.recipe.recipe.catalog.dataset)
+    else {
+        return Ok(None);
+    };
+    let tables = catalog::extra_tables(metadata)?;
+    let table = tables.iter().find(|table| table.name() == TABLE);
+    Ok(table.map(|table| {
+        let schema = table.schema();
+        let names = schema.fields().iter().map(|field| field.name().clone());
+        names.collect()
+    }))
+}
+
+impl StoreData<'_> {
+    /// What a training with `config` lacks here.
+    fn problem(&self, config: &config::Config, models: Option<&[ModelInputs]>) -> Option<String> {
+        if let Some(models) = models {
+            let name = &config.model.name;
+            let Some(model) = models.iter().find(|model| model.name == *name) else {
+                return Some(format!(
+                    "model.name = {name}: there is no such model; `wavemill-train models` lists them"
+                ));
+            };
+            if let Some(words) = self.columns_problem(&config.data, model) {
+                return Some(words);
+            }
+        }
+        self.sides_problem(&config.data)
+    }
+
+    fn columns_problem(&self, data: &config::Data, model: &ModelInputs) -> Option<String> {
+        if !model.reads("metadata") || (!model.reads("spectrogram") && self.is_statistics(data)) {
+            return None;
+        }
+
+        let place = match &self.found.metadata {
+            Some(metadata) => metadata.display().to_string(),
+            None => "the data".to_owned(),
+        };
+        let Some(columns) = &self.columns else {
+            return Some(format!(
+                "the model reads the table {TABLE}, and {place} has no readable features.csv: add the file beside \
+                 tracks.csv"
+            ));
+        };
+        if data.metadata.is_empty() {
+            return Some(format!(
+                "the model reads columns of {TABLE}, and data.metadata names none: --train-set \
+                 'data.metadata=[\"mfcc\"]' does"
+            ));
+        }
+        let mut prefixes = data.metadata.iter();
+        let missing = prefixes.find(|prefix| !has_prefix(columns, prefix))?;
+        Some(format!(
+            "the model reads the columns {missing} of {TABLE}, and features.csv of {place} has none: change \
+             data.metadata with --train-set"
+        ))
+    }
+
+    /// Whether the feature in use consists of statistics, which take the place of metadata for a model that reads nothing
+    /// else.
+    fn is_statistics(&self, data: &config::Data) -> bool {
+        let mut features = self.preview.features.iter();
+        let feature = match &data.feature {
+            Some(name) => features.find(|feature| feature.name == *name),
+            None => features.next(),
+        };
+        feature.is_some_and(|feature| feature.is_statistics())
+    }
+
+    /// Sides without a clip. Only those of the recipe's own rule are known before the extraction.
+    fn sides_problem(&self, data: &config::Data) -> Option<String> {
+        let own = self.work.recipe.recipe.split.rule.name();
+        if data.split.as_deref().is_some_and(|rule| rule != own) {
+            return None;
+        }
+
+        let clips = |side: &str| self.preview.splits.get(side).copied().unwrap_or(0);
+        let mut empty = SIDES.to_vec();
+        empty.retain(|side| clips(side) == 0);
+        if empty.is_empty() {
+            return None;
+        }
+        Some(format!(
+            "none of the {} clips planned for the store {} is on the side {} under the rule {own}: choose more clips \
+             (--limit, --set catalog.subset) or another rule (--set split.rule)",
+            self.preview.clips_planned,
+            self.work.name,
+            empty.join(", ")
+        ))
+    }
+}
+
+fn has_prefix(columns: &[String], prefix: &str) -> bool {
+    columns
+        .iter()
+        .any(|name| name != "track_id" && name.starts_with(prefix))
+}
+
+/// Adds a training to those that have the same problem.
+fn add(problems: &mut Vec<Problem>, train: &str, words: String) {
+    let same = problems.iter_mut().find(|problem| problem.words == words);
+    match same {
+        Some(problem) if problem.trainings.iter().any(|name| name == train) => {}
+        Some(problem) => problem.trainings.push(train.to_owned()),
+        None => problems.push(Problem {
+            trainings: vec![train.to_owned()],
+            words,
+        }),
+    }
+}
+
+/// All problems on one line, with the flags that leave their trainings out.
+fn words_of(problems: &[Problem], cells: &[Cell]) -> String {
+    let mut words = Vec::new();
+    for Problem {
+        trainings,
+        words: why,
+    } in problems
+    {
+        words.push(format!("train {}: {why}", trainings.join(", ")));
+    }
+    let mut text = words.join("; ");
+
+    let mut others: Vec<String> = Vec::new();
+    for Cell { train, .. } in cells {
+        let flag = format!("--train {train}");
+        let mut refused = problems.iter().flat_map(|problem| &problem.trainings);
+        if !refused.any(|name| name == train) && !others.contains(&flag) {
+            others.push(flag);
+        }
+    }
+    if !others.is_empty() {
+        text += &format!("; or train the others alone: {}", others.join(" "));
+    }
+    text
+}
+
+/// The least bytes that all stores together will take on disk.
+fn needed_bytes(previews: &[Preview]) -> u64 {
+    let works = previews.iter().filter_map(|preview| preview.work);
+    works.map(|work| work.least_bytes).sum()
+}
+
+fn require_space(args: &RunArgs, needed_bytes: u64) -> Result<()> {
+    let path = args.out.join("stores");
+    match free_bytes(&path) {
+        Some(free_bytes) if free_bytes < needed_bytes => {
+            let error = RunError::Space(SpaceError {
+                path,
+                needed_bytes,
+                free_bytes,
+            });
+            Err(error).context("--out: all stores together do not fit")
+        }
+        // A file system that does not report its free space is taken to have room.
+        _ => Ok(()),
+    }
+}
