@@ -157,8 +157,7 @@ impl<M> Dataset<M> {
         let form = Form::new(&spec)?;
         // Files of which only labels are read are not opened again; and which files are lost has to be known before rows
         // have an order.
-        let is_checked_first =
-            store.checks_content() && (data.skip_damaged || !needs.spectrogram());
+        let is_checked_first = store.checks_shards() && (data.skip_damaged || !needs.spectrogram());
         let Files {
             rows,
             pages,
@@ -364,7 +363,7 @@ impl Files {
             folders: Vec::new(),
             lost: Vec::new(),
         };
-        let unchecked = is_checked_first.then(|| store.clone().without_checks());
+        let unchecked = is_checked_first.then(|| store.clone().without_shard_checks());
         // A lost file gets no number, so that the numbers of the others stay their places in `folders` and in `pages`.
         for entry in store.manifest().files_of(&feature.name) {
             let appended = match is_checked_first {

@@ -70,7 +70,7 @@ struct RowFile {
 /// The comparison of a file with its blake3, which happens before its first row is read.
 #[derive(Debug)]
 struct ContentCheck {
-    /// Of the whole file, lower-case hex.
+    /// Hash of the whole file, lower-case hex.
     blake3: String,
     /// `None` until the file was compared. Readers that come meanwhile wait.
     is_sound: Mutex<Option<bool>>,

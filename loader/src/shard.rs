@@ -22,7 +22,7 @@ pub(crate) struct Shard {
     pub metadata: ArrowReaderMetadata,
     /// Size.
     pub bytes: u64,
-    /// What its content is compared with before its first tensor is read; `None` if it is not.
+    /// The hash that its content is compared with before its first tensor is read; `None` if it is not compared.
     pub blake3: Option<String>,
 }
 
@@ -88,7 +88,7 @@ impl Shard {
             file,
             metadata,
             bytes,
-            blake3: store.checks_content().then(|| entry.blake3.clone()),
+            blake3: store.checks_shards().then(|| entry.blake3.clone()),
         })
     }
 

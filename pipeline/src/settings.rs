@@ -78,7 +78,7 @@ pub struct Settings {
     pub restart: bool,
     /// Follow links that leave the audio root.
     pub allow_outside: bool,
-    /// How long a run waits for the store's lock while another process holds it.
+    /// The time that a run waits for the store's lock while another process holds it.
     pub lock_wait: Duration,
 }
 

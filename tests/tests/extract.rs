@@ -576,7 +576,7 @@ fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
     )
 }
 
-/// Of a folder and of a zip, whose stamps are CRC-32s.
+/// Inputs in a folder, and in a zip, whose stamps are CRC-32s.
 fn a_preview_ends_as_the_run_would() -> Result<(), Failed> {
     const ZIP: &str = "import shutil, sys; shutil.make_archive(sys.argv[1], 'zip', sys.argv[2])";
     let mut table = Table::new("preview", 24);

@@ -431,7 +431,7 @@ fn receipts_name_no_other_place() -> Result<(), Failed> {
         .map(|entry| entry.unwrap().path())
         .collect();
     names.sort();
-    // With a checksum that is right again, as somebody who knows how would edit it.
+    // Edited by somebody who computed the checksum again.
     let text = fs::read_to_string(&names[0])?;
     let json = text.lines().next().ok_or("no receipt")?;
     let edited = json.replacen("\"path\":\"data/", "\"path\":\"../s2/data/", 1);

@@ -509,7 +509,7 @@ fn a_version_outlives_links_of_the_one_before() -> Result<(), Failed> {
     Ok(())
 }
 
-/// What a kill between the two names of a manifest leaves, also by a run that has nothing to do.
+/// A kill between the two names of a manifest leaves the temporary one, and even a run with nothing to do removes it.
 fn a_temporary_manifest_goes_with_the_next_run() -> Result<(), Failed> {
     let store = own_store("temporary");
     let versions = store.join("_wavemill/versions");

@@ -26,7 +26,9 @@ mod versions;
 /// Without a comparison of whole files, so that damage gets as far as the pages.
 fn open(root: &Path, data: &Data) -> Arc<Dataset> {
     Dataset::open(
-        Store::open(root, None).expect("a store").without_checks(),
+        Store::open(root, None)
+            .expect("a store")
+            .without_shard_checks(),
         data,
         Needs::default(),
     )

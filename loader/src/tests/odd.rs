@@ -67,7 +67,7 @@ fn a_damaged_page_of_an_odd_layout_is_named_too() {
         skip_damaged: true,
         ..Data::default()
     };
-    let dataset = Dataset::<Vec<u8>>::open(store.without_checks(), &data, Needs::All);
+    let dataset = Dataset::<Vec<u8>>::open(store.without_shard_checks(), &data, Needs::All);
     let dataset = dataset.expect("a dataset");
     let entry = dataset
         .store()

@@ -338,7 +338,7 @@ impl<R: Read> TextReader<R> {
 fn unreadable(file: &str) -> impl Fn(io::Error) -> CatalogError {
     move |source| {
         let file = file.to_owned();
-        // What the system did not say, the bytes of the zip that holds the file say.
+        // An error without a number of the system comes from the zip reader: the file's bytes are damaged.
         if source.raw_os_error().is_none() {
             let problem = source.to_string();
             return CatalogError::Damaged { file, problem };

@@ -100,7 +100,7 @@ pub enum CatalogError {
     Damaged {
         /// The file's name.
         file: String,
-        /// What the reader found.
+        /// The reader's message.
         problem: String,
     },
     /// A cleaning step's SQL is refused, or fails.
@@ -200,7 +200,7 @@ pub enum CatalogError {
         rows: usize,
         /// A key that was looked for.
         example: String,
-        /// What there is in its place, with a comma before; empty where nothing is like it.
+        /// The file that is there instead, preceded by a comma; empty if no file is similar.
         hint: String,
     },
     /// Our own SQL or the engine failed (out of memory, for one).

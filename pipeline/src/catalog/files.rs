@@ -80,13 +80,13 @@ pub struct FilesOfKind {
     pub fate: Fate,
     /// In lower case; empty without one.
     pub extension: String,
-    /// How many.
+    /// Number of files.
     pub files: u64,
     /// Their sizes added up.
     pub bytes: u64,
     /// The first of their paths.
     pub examples: Vec<String>,
-    /// Of [`Fate::NearRow`]: the name that a row has for each of the examples.
+    /// For [`Fate::NearRow`], the name that a row has for each of the examples.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub near_rows: Option<Vec<String>>,
 }
@@ -127,7 +127,7 @@ impl CleanedRows {
             .flat_map(|keys| keys.iter().flatten())
             .collect();
 
-        let mut counts: BTreeMap<(Fate, String), FileCount> = BTreeMap::new();
+        let mut counts = FileCounts::new();
         let mut no_row = BTreeSet::new();
         for (key, id) in index {
             let fate = if used.contains(key.as_str()) {
@@ -138,10 +138,7 @@ impl CleanedRows {
                 no_row.insert(key.as_str());
                 continue;
             };
-            counts
-                .entry((fate, extension_of(key)))
-                .or_default()
-                .add(key, id.bytes);
+            add(&mut counts, fate, key, id.bytes);
         }
 
         let kept_absent = used.iter().filter(|key| !index.contains_key(**key));
@@ -160,11 +157,9 @@ impl CleanedRows {
             } else {
                 Fate::NoRow
             };
-            counts
-                .entry((fate, extension_of(key)))
-                .or_default()
-                .add(key, index[key].bytes);
+            add(&mut counts, fate, key, index[key].bytes);
         }
+
         for ((why, extension), count) in &source.others().counts {
             let fate = Fate::of_no_clip(*why, source.media());
             counts.insert((fate, extension.clone()), count.clone());
@@ -226,11 +221,16 @@ pub(crate) fn hint_of_file(clip_key: &str, source: &dyn Source) -> String {
     }
 }
 
-/// `near_rows`: by file, the name that a row has for it.
-fn of_kinds(
-    counts: BTreeMap<(Fate, String), FileCount>,
-    near_rows: &HashMap<&str, &str>,
-) -> Vec<FilesOfKind> {
+/// Counts of files by fate and extension.
+type FileCounts = BTreeMap<(Fate, String), FileCount>;
+
+fn add(counts: &mut FileCounts, fate: Fate, key: &str, bytes: u64) {
+    let count = counts.entry((fate, extension_of(key))).or_default();
+    count.add(key, bytes);
+}
+
+/// Turns counts into rows of the table. `near_rows` maps a file to the name that a row has for it.
+fn of_kinds(counts: FileCounts, near_rows: &HashMap<&str, &str>) -> Vec<FilesOfKind> {
     let mut found = Vec::with_capacity(counts.len());
     for ((fate, extension), count) in counts {
         let row_of = |file: &String| near_rows.get(file.as_str()).copied().unwrap_or_default();
@@ -248,7 +248,7 @@ fn of_kinds(
     found
 }
 
-/// For each of the `absent` keys the first of the `files` whose name differs only in case or in Unicode normalization.
+/// Finds, for each of the `absent` keys, the first of the `files` whose name differs only in case or in Unicode normalization.
 fn near_matches<'a>(
     absent: &BTreeSet<&str>,
     files: impl Iterator<Item = &'a str>,
@@ -273,7 +273,7 @@ fn near_matches<'a>(
     near
 }
 
-/// Equal for names that differ only in case or in Unicode normalization.
+/// Returns a text that is equal for names that differ only in case or in Unicode normalization.
 fn folded(key: &str) -> String {
     let normalizer = ComposingNormalizerBorrowed::new_nfc();
     let lower = normalizer.normalize(key).to_lowercase();
@@ -300,32 +300,40 @@ impl FileAccount {
     /// Returns what a user should know of the files, one sentence each.
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if let Some(words) = self.files_of(Fate::Unsupported) {
-            warnings.push(format!(
+        warnings.extend(self.files_of(Fate::Unsupported).map(|words| {
+            format!(
                 "{words}: wavemill does not decode these formats; convert the files to have them"
-            ));
-        }
-        if let Some(words) = self.files_of(Fate::NoRow) {
-            warnings.push(format!("{words}: no row names these files"));
-        }
-        if !self.near.is_empty() {
-            let shown = self.near.iter().take(PAIRS_SHOWN);
-            let shown: Vec<String> = shown
-                .map(|pair| format!("a row names {}, the folder has {}", pair.row, pair.file))
-                .collect();
-            let more = if self.rows_near > PAIRS_SHOWN {
-                "; …"
-            } else {
-                ""
-            };
-            warnings.push(format!(
-                "{} rows name a file whose name differs in case or in Unicode normalization, and get no audio: {}{more}; \
-                 rename the files, or correct the rows",
-                self.rows_near,
-                shown.join("; ")
-            ));
-        }
+            )
+        }));
+        warnings.extend(
+            self.files_of(Fate::NoRow)
+                .map(|words| format!("{words}: no row names these files")),
+        );
+        warnings.extend(self.near_warning());
         warnings
+    }
+
+    /// Returns the sentence about rows that almost have the name of a file.
+    fn near_warning(&self) -> Option<String> {
+        if self.near.is_empty() {
+            return None;
+        }
+
+        let mut shown = Vec::new();
+        for NearMatch { row, file } in self.near.iter().take(PAIRS_SHOWN) {
+            shown.push(format!("a row names {row}, the folder has {file}"));
+        }
+        let more = if self.rows_near > PAIRS_SHOWN {
+            "; …"
+        } else {
+            ""
+        };
+        Some(format!(
+            "{} rows name a file whose name differs in case or in Unicode normalization, and get no audio: {}{more}; \
+             rename the files, or correct the rows",
+            self.rows_near,
+            shown.join("; ")
+        ))
     }
 
     /// `12 files (10 m4a, 2 wma), such as a/b.m4a`; `None` where no file has this fate.

@@ -217,7 +217,7 @@ impl ClipList<'_> {
         Ok(())
     }
 
-    /// How many of so many rows name no clip, and how many of so many clips no row names.
+    /// Returns a warning for rows that name no clip, and one for clips that no row names.
     fn unmatched(
         &self,
         n_rows: usize,

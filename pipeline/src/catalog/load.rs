@@ -320,7 +320,7 @@ fn damaged(file: &str, problem: &str) -> CatalogError {
     }
 }
 
-/// Whether the system failed to read, which says nothing of the file's bytes.
+/// Reports whether the system failed to read a file, as opposed to damage of its bytes.
 fn is_of_system(error: &ParquetError) -> bool {
     match error {
         ParquetError::External(cause) => match cause.downcast_ref::<ArrowError>() {

@@ -206,7 +206,7 @@ impl fmt::Display for Atom<'_> {
     }
 }
 
-/// What the names of groups in the table `sides` begin with.
+/// Prefixes of the group names in the table `sides`.
 pub(crate) const GROUP_KINDS: [&str; 3] = ["track:", "artist:", "recording:"];
 
 /// `track:…`: a row's own name in the table `sides`.

@@ -197,7 +197,7 @@ fn run(command: Command) -> Result<u8> {
     ran.map(|()| 0)
 }
 
-/// How long a command waits for a store that another one writes.
+/// The time that a command waits for a store which another command writes.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct WaitArgs {
     /// Wait up to SECONDS for another wavemill that writes the store

@@ -521,13 +521,10 @@ impl DiffCommand {
             let columns = column_changes(store, from, to)?;
             Ok::<_, StoreError>(TableChanges { data, columns })
         };
+
         compared().map_err(|error| {
-            let names = [(&self.from, from), (&self.to, to)];
-            let collected = names.iter().find(|(_, manifest)| {
-                let data = store.data(&manifest.plan_id);
-                data.try_exists().is_ok_and(|is_there| !is_there)
-            });
-            let reason = match collected {
+            let mut versions = [(&self.from, from), (&self.to, to)].into_iter();
+            let reason = match versions.find(|(_, manifest)| has_no_data(store, manifest)) {
                 Some((name, _)) => {
                     format!("the data of version {name} was removed by `wavemill gc`")
                 }
@@ -538,7 +535,13 @@ impl DiffCommand {
     }
 }
 
-/// What differs between the tables of two versions.
+/// Reports whether a version's folder of data is gone.
+fn has_no_data(store: &Store, manifest: &Manifest) -> bool {
+    let is_there = store.data(&manifest.plan_id).try_exists();
+    is_there.is_ok_and(|is_there| !is_there)
+}
+
+/// The differences between the tables of two versions.
 struct TableChanges {
     data: DataChanges,
     columns: Vec<ColumnChange>,
@@ -553,7 +556,7 @@ struct WholeDiff {
     data: Option<DataChanges>,
     /// The same of the columns of tables.
     columns: Option<Vec<ColumnChange>>,
-    /// What is not compared, and why; null if everything is.
+    /// The facts that are not compared, and the reason; null if everything is compared.
     not_compared: Option<String>,
 }
 

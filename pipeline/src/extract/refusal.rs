@@ -66,8 +66,8 @@ impl ClipMemory {
         }
     }
 
-    /// What makes the clip smaller, or a reject. A file is read whole, so no duration or size of a tensor helps where the
-    /// file does not fit.
+    /// Returns advice that makes the clip smaller or rejects it. Files are read whole, so a smaller duration or tensor does
+    /// not help if the file itself does not fit.
     const fn smaller_clip(&self) -> &'static str {
         let is_file_too_large = self.file_bytes > self.shares.clips_bytes;
         match (self.media, is_file_too_large) {

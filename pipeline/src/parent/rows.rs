@@ -90,7 +90,7 @@ fn add(index: &mut RowIndex, shard: usize, entry: &FileEntry, keys: &[RowKey]) {
     }
 }
 
-/// What identifies a row.
+/// The columns that identify a row.
 struct RowKey {
     clip_key: String,
     variant: f32,

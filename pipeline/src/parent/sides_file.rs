@@ -202,6 +202,7 @@ impl Rows<'_> {
             let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.build()?;
             Ok(reader.collect::<Result<Vec<RecordBatch>, _>>()?)
         });
+
         let mut n_rows = 0;
         for batch in batches.map_err(failed)? {
             let group = self.column(&batch, "group")?;
@@ -210,15 +211,12 @@ impl Rows<'_> {
                 Some(_) => Some(self.column(&batch, "rule")?),
                 None => None,
             };
+
             for row in 0..batch.num_rows() {
                 n_rows += 1;
                 let rule = rule.as_ref().map(|rule| value(rule, row));
-                self.add(
-                    Place::Row(n_rows),
-                    rule,
-                    value(&group, row),
-                    value(&side, row),
-                )?;
+                let (group, side) = (value(&group, row), value(&side, row));
+                self.add(Place::Row(n_rows), rule, group, side)?;
             }
         }
         Ok(())

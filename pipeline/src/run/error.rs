@@ -52,7 +52,7 @@ pub enum RunError {
          {remedy}"
     )]
     Shrunk {
-        /// How many clips.
+        /// Number of clips without a file.
         count: usize,
         /// Clips of that version that had a file.
         of: usize,

@@ -19,7 +19,7 @@ pub(super) struct Input {
     pub source: Box<dyn Source>,
     /// Rows that have no sides yet: those follow from the store's latest version too.
     pub cleaned: CleanedRows,
-    /// What became of every file.
+    /// The fate of every file below the audio root.
     pub files: FileAccount,
     /// What tells one recording from another, with `split.group_duplicates`.
     pub hashes: AudioHashes,

@@ -171,7 +171,7 @@ struct Run<'a> {
     parent: Option<&'a Parent>,
     renames: &'a Renames,
     source: &'a dyn Source,
-    /// What became of every file of the source.
+    /// The fate of every file of the source.
     files: &'a FileAccount,
     limits: &'a Limits,
     version: &'a NewVersion,

@@ -47,7 +47,7 @@ pub struct Preview {
     pub splits: BTreeMap<String, u64>,
     /// What a run would do with the store as it is.
     pub outcome: String,
-    /// Whether the latest version holds just this.
+    /// True if the latest version contains exactly this.
     pub nothing_to_do: bool,
     /// The error that a run would end with, if it would be refused.
     #[serde(skip)]
@@ -64,7 +64,7 @@ pub struct Preview {
     pub seconds: f64,
     /// On so many threads.
     pub threads: usize,
-    /// What became of every file below the audio root.
+    /// The fate of every file below the audio root.
     pub files_found: FileAccount,
     /// With `split.group_duplicates`: what it found.
     pub duplicates: Option<Duplicates>,
@@ -207,6 +207,7 @@ impl Outcome {
         if let Err(refusal) = inputs.input.require_rows() {
             return Ok(Self::Refused(refusal));
         }
+
         match decide(inputs, draft, vanished, known) {
             Ok(Decision::NothingToDo(version, _)) => Ok(Self::NothingToDo { version }),
             Ok(Decision::Go { identity }) => Ok(Self::Version {
@@ -258,7 +259,7 @@ fn decide(
         if let Some(vanished) = vanished {
             vanished.require_at_most(settings.max_shrink)?;
         }
-        // With `--restart` a run drops the other plan. A preview drops nothing, so it does not ask.
+        // A run with `--restart` drops the other plan. A preview drops nothing, so it does not check for one.
         if !settings.restart {
             let plan_record = PlanRecord {
                 identity: identity.clone(),

@@ -50,7 +50,7 @@ pub struct Report {
     pub backend: String,
     /// Where that was a device: what it had to do.
     pub device: Option<DeviceReport>,
-    /// What became of every file below the audio root.
+    /// The fate of every file below the audio root.
     pub files_found: FileAccount,
     /// With `split.group_duplicates`: what it found.
     pub duplicates: Option<Duplicates>,

@@ -25,7 +25,7 @@ pub enum NoClip {
 /// Files that were counted together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileCount {
-    /// How many.
+    /// Number of files.
     pub files: u64,
     /// Their sizes added up.
     pub bytes: u64,

@@ -178,6 +178,27 @@ fn folder_parent_and_zip_give_equal_keys_and_bytes() {
 }
 
 #[test]
+fn entries_of_one_name_that_are_no_clips_are_counted_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.zip");
+    let names = [
+        "a/x.mp3",
+        "a/k.txt",
+        "a/./k.txt",
+        "a//k.txt",
+        "a/x.m4a",
+        "./a/x.m4a",
+    ];
+    let entries = names.map(|name| (name, &b"content"[..]));
+    zip_of(&path, zip::CompressionMethod::Stored, &entries);
+
+    let source = open(&path, Media::Audio, false).unwrap();
+    let counts = source.others().counts.values();
+    let counts: Vec<(u64, u64)> = counts.map(|count| (count.files, count.bytes)).collect();
+    assert_eq!(counts, [(1, 7), (1, 7)]);
+}
+
+#[test]
 fn zip_of_a_flat_folder_equals_the_folder() {
     let temp = TempDir::new().unwrap();
     put(temp.path(), "clips/a.mp3", b"a");

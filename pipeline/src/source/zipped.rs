@@ -1,6 +1,6 @@
 //! Clips in a zip, read in place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::path::Path;
@@ -34,6 +34,7 @@ impl ZipSource {
         let mut names: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         let mut rejects = Vec::new();
         let mut others = OtherFiles::default();
+        let mut counted = HashSet::new();
         for (position, entry) in archive.entries.iter().enumerate() {
             match named(&entry.name, media) {
                 // Entries of one name stay together: nothing tells which of them is meant.
@@ -42,6 +43,8 @@ impl ZipSource {
                     rejects.push(reject);
                     others.add(NoClip::BadName, &shown, entry.bytes);
                 }
+                // Entries of one name are one file, as they are when the zip is unpacked.
+                Named::NoClip(_, shown) if !counted.insert(shown.clone()) => {}
                 Named::NoClip(why, shown) => {
                     others.add(why, &shown, entry.bytes);
                     if why == NoClip::Unsupported {
@@ -176,7 +179,7 @@ fn identity(archive: &Archive, positions: &[usize]) -> InputId {
     }
 }
 
-/// What an entry is by its name.
+/// The kind of an entry, by its name.
 enum Named {
     /// A clip, by its normalised name.
     Clip(String),

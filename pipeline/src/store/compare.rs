@@ -45,7 +45,7 @@ pub(super) struct FileFacts {
     reasons: BTreeMap<String, u64>,
     /// Of `rejects`: clips that were planned.
     clips_rejected: u64,
-    /// Of a feature's file of the training split: the sums of each row group.
+    /// Sums of each row group; empty unless the file holds a feature of the training split.
     partials: Vec<Partial>,
 }
 
@@ -105,7 +105,7 @@ pub(super) fn file(
 /// Parquet rely on them without checking them.
 ///
 /// # Errors
-/// What is wrong.
+/// A sentence that names the fault.
 pub(super) fn pages(path: &Path) -> Result<(), String> {
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
     let file = File::open(path).map_err(unreadable)?;

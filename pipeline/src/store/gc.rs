@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use wavemill_schemas::manifest::Manifest;
@@ -93,21 +93,19 @@ impl Store {
 
     /// Returns the plans in whose folders files of a version lie behind symbolic links, as tools make them of equal files.
     fn plans_behind_links(&self, manifest: &Manifest) -> Result<Vec<String>, StoreError> {
+        let Some(data) = real_path(&self.root.join("data"))? else {
+            return Ok(Vec::new());
+        };
+
         let mut plans = Vec::new();
         for file in &manifest.files {
-            let path = self.root.join(&file.path);
-            let data = self.root.join("data").canonicalize();
-            let real = data.and_then(|data| Ok((path.canonicalize()?, data)));
-            match real {
-                Ok((real, data)) => {
-                    let below = real.strip_prefix(&data).ok();
-                    let plan = below.and_then(|below| below.iter().next()?.to_str());
-                    plans.extend(plan.map(str::to_owned));
-                }
-                // Lost already.
-                Err(error) if leads_nowhere(&error) => {}
-                Err(error) => return Err(StoreError::io_at(&path, "look at")(error)),
-            }
+            // A file that is lost already keeps no plan.
+            let real = real_path(&self.root.join(&file.path))?;
+            let below = real
+                .as_deref()
+                .and_then(|real| real.strip_prefix(&data).ok());
+            let plan = below.and_then(|below| below.iter().next()?.to_str());
+            plans.extend(plan.map(str::to_owned));
         }
         Ok(plans)
     }
@@ -143,6 +141,14 @@ impl Store {
         ids.sort_unstable();
         ids.dedup();
         Ok(ids)
+    }
+}
+
+/// Follows the symbolic links of a path; `None` if it leads nowhere.
+fn real_path(path: &Path) -> Result<Option<PathBuf>, StoreError> {
+    match path.canonicalize() {
+        Err(error) if leads_nowhere(&error) => Ok(None),
+        real => Ok(Some(real.map_err(StoreError::io_at(path, "look at"))?)),
     }
 }
 

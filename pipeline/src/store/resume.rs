@@ -42,7 +42,7 @@ pub(crate) struct VersionInputs<'a> {
     pub clips_absent: u64,
     /// Whether all sides are drawn anew.
     pub resplit: bool,
-    /// With classes.
+    /// The targets with their classes.
     pub targets: &'a [TargetEntry],
 }
 

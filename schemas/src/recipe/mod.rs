@@ -321,7 +321,7 @@ pub struct ImageSpec {
 }
 
 impl ImageSpec {
-    /// Whether it says nothing.
+    /// Reports whether no option is set.
     #[must_use]
     pub fn is_default(&self) -> bool {
         *self == Self::default()

@@ -371,7 +371,7 @@ impl Checkpoints {
             fs::rename(&path, &part).map_err(at(&path))?;
         }
 
-        // What was renamed just now, or by a run that was killed or could not remove it.
+        // Folders that were renamed just now, or by a run that was killed or could not remove them.
         for name in self.names()? {
             if name.starts_with(PART) {
                 let path = self.folder.join(name);

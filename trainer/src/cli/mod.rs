@@ -251,7 +251,7 @@ impl MachineArgs {
     fn store(&self, path: &Path, version: Option<&VersionName>) -> Result<Store> {
         let store = Store::open(path, version)?;
         Ok(match self.no_verify {
-            true => store.without_checks(),
+            true => store.without_shard_checks(),
             false => store,
         })
     }
@@ -268,7 +268,7 @@ impl MachineArgs {
     ) -> Result<Arc<Dataset>> {
         let architecture = registry::find(&config.model.name)?;
         let store = self.store(store, version)?;
-        self.check(&store, config.data.feature.as_deref(), config)?;
+        let store = self.checked(store, config.data.feature.as_deref(), config)?;
         let needs = architecture.reads(store.feature(config.data.feature.as_deref())?);
         Ok(Dataset::open(store, &config.data, needs)?)
     }
@@ -289,12 +289,12 @@ impl MachineArgs {
         let needs = registry::find(&config.model.name)?.reads(&state.input.feature);
         let store = self.store(store, version)?;
         if store.manifest_hash() == state.manifest_hash {
-            self.check(&store, config.data.feature.as_deref(), config)?;
+            let store = self.checked(store, config.data.feature.as_deref(), config)?;
             return Ok(Dataset::open(store, &config.data, needs)?);
         }
 
         run::same_feature(state, &store, path)?;
-        self.check(&store, Some(&state.input.feature.name), config)?;
+        let store = self.checked(store, Some(&state.input.feature.name), config)?;
         let model = ModelSignature {
             input: &state.input,
             classes: &state.classes,
@@ -302,10 +302,11 @@ impl MachineArgs {
         Ok(Dataset::open_for(store, &config.data, needs, model)?)
     }
 
-    /// Compares the files of a feature with the manifest, if asked for.
-    fn check(&self, store: &Store, feature: Option<&str>, config: &Config) -> Result<()> {
+    /// Compares the files of a feature with the manifest if `--verify` was given. Files that are sound are not compared
+    /// again when they are read.
+    fn checked(&self, store: Store, feature: Option<&str>, config: &Config) -> Result<Store> {
         if !self.verify {
-            return Ok(());
+            return Ok(store);
         }
 
         let name = store.feature(feature)?.name.clone();
@@ -314,12 +315,11 @@ impl MachineArgs {
         for error in &damaged {
             eprintln!("{}", shown(&error.to_string()));
         }
-        if !damaged.is_empty() && !config.data.skip_damaged {
-            bail!(exit::DamagedFiles {
-                files: damaged.len()
-            });
+        match damaged.len() {
+            0 => Ok(store.without_shard_checks()),
+            _ if config.data.skip_damaged => Ok(store),
+            files => bail!(exit::DamagedFiles { files }),
         }
-        Ok(())
     }
 }
 

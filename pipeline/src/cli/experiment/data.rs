@@ -82,7 +82,7 @@ impl AskedData {
         }
     }
 
-    /// The first of `names` that is in the folder.
+    /// Returns the path of the first of `names` that is in the folder.
     fn below(&self, what: &str, names: &[String]) -> Result<PathBuf, UsageError> {
         let Some(folder) = &self.folder else {
             return Err(UsageError(format!(
@@ -90,6 +90,7 @@ impl AskedData {
                 names.join(" or ")
             )));
         };
+
         for path in names.iter().map(|name| folder.join(name)) {
             match path.try_exists() {
                 Ok(true) => return Ok(path),
@@ -100,6 +101,7 @@ impl AskedData {
                 }
             }
         }
+
         Err(UsageError(format!(
             "--data {}: holds none of {}: --{what} PATH names the {what} itself",
             folder.display(),

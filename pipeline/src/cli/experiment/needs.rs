@@ -1,4 +1,4 @@
-//! What the trainings need of the data, checked before any store is extracted: a model that lacks a table would else end
+//! Checks that the data has everything the trainings need, before any store is extracted: a missing table would end
 //! the command after hours of work.
 
 use anyhow::{Context, Result};
@@ -17,7 +17,7 @@ use crate::run::{Preview, RunError, SpaceError, free_bytes};
 /// The table that `data.metadata` names columns of.
 const TABLE: &str = "fma_features";
 
-/// What an architecture reads, as `wavemill-train models --json` states it.
+/// The inputs of an architecture, as `wavemill-train models --json` lists them.
 #[derive(Debug, Deserialize)]
 pub(super) struct ModelInputs {
     name: String,
@@ -123,7 +123,7 @@ fn table_columns(store: &StoreWork, data: &FoundData) -> Result<Option<Vec<Strin
 }
 
 impl StoreData<'_> {
-    /// What a training with `config` lacks here.
+    /// Returns the first problem that keeps a training with `config` from running on this store.
     fn problem(&self, config: &config::Config, models: Option<&[ModelInputs]>) -> Option<String> {
         if let Some(models) = models {
             let name = &config.model.name;
@@ -168,7 +168,7 @@ impl StoreData<'_> {
         ))
     }
 
-    /// Whether the feature in use consists of statistics, which take the place of metadata for a model that reads nothing
+    /// Reports whether the feature in use consists of statistics, which take the place of metadata for a model that reads nothing
     /// else.
     fn is_statistics(&self, data: &config::Data) -> bool {
         let mut features = self.preview.features.iter();

@@ -298,7 +298,7 @@ impl RunArgs {
     }
 }
 
-/// What the extraction of each store would do.
+/// Previews the extraction of each store.
 fn previews(args: &RunArgs, work: &Work, data: &[FoundData]) -> Result<Vec<Preview>> {
     let mut previews = Vec::new();
     for (store, data) in work.stores.iter().zip(data) {
