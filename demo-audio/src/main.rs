@@ -6,6 +6,7 @@
 mod csv;
 mod damage;
 mod encode;
+mod features;
 mod genres;
 mod metadata;
 mod names;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::Parser;
 
-/// Make a small synthetic music archive in the layout of FMA: real MP3s, tracks.csv, genres.csv, and some broken ones of each
+/// Make a small synthetic music archive in the layout of FMA: real MP3s, tracks.csv, genres.csv, features.csv, and some broken MP3s and rows
 #[derive(Parser)]
 #[command(version)]
 struct Args {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::damage;
 use crate::encode::{Mp3, id3v2, mp3};
+use crate::features;
 use crate::metadata::{self, EncodedClip};
 use crate::rng::Rng;
 use crate::styles;
@@ -56,14 +57,17 @@ pub(crate) fn dataset(out_dir: &Path, options: &Options) -> Result<String> {
 
     let folder = out_dir.join(METADATA);
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    save(
-        &folder.join("tracks.csv"),
-        &metadata::tracks_csv(&catalog, &encoded),
-    )?;
-    save(
-        &folder.join("genres.csv"),
-        metadata::genres_csv(&catalog).as_bytes(),
-    )?;
+    let tables = [
+        (
+            "features.csv",
+            features::features_csv(options.seed, &catalog).into_bytes(),
+        ),
+        ("tracks.csv", metadata::tracks_csv(&catalog, &encoded)),
+        ("genres.csv", metadata::genres_csv(&catalog).into_bytes()),
+    ];
+    for (name, table) in tables {
+        save(&folder.join(name), &table)?;
+    }
     Ok(summary(options, &catalog))
 }
 

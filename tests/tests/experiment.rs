@@ -8,9 +8,11 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 use wavemill_tests::{Failed, Trial, real};
 
+use crate::faults::Mount;
 use crate::report::{about, browser, loads_nothing, quiet_visit};
 use crate::support::{
-    has_trainer, inputs, kill, of_trainer, run, same, scratch, sql, start, wavemill,
+    has_trainer, inputs, kill, metadata_with_features, of_trainer, run, same, scratch, sql, start,
+    wavemill,
 };
 
 /// Two models, a variant that needs a store of its own, and a claim.
@@ -92,6 +94,11 @@ pub(crate) fn trials() -> Vec<Trial> {
             "experiment::what_is_wrong_is_one_line_with_the_remedy",
             what_is_wrong_is_one_line_with_the_remedy,
         ),
+        of_trainer(
+            "experiment::stores_that_do_not_fit_are_refused",
+            stores_that_do_not_fit_are_refused,
+        )
+        .with_ignored_flag(!has_trainer() || !Mount::is_possible()),
         real_clips_at_real_parameters(),
     ]
 }
@@ -342,6 +349,7 @@ fn killed_five_times_it_ends_with_the_same_result() -> Result<(), Failed> {
 
 fn shipped_ones_run_on_the_synthetic_archive() -> Result<(), Failed> {
     let folder = scratch("experiment-shipped");
+    let metadata = metadata_with_features(&folder)?;
     // Of the real parameters only the length of clips, the number of epochs and steps, and the batch of the largest model
     // are smaller.
     let runs: [(&str, &[&str]); 5] = [
@@ -363,6 +371,10 @@ fn shipped_ones_run_on_the_synthetic_archive() -> Result<(), Failed> {
                 "lstm",
                 "--train",
                 "mlp-1-clips",
+                "--train",
+                "mlp-1",
+                "--train",
+                "fusion",
                 "--set",
                 "catalog.subset=none",
             ],
@@ -414,9 +426,7 @@ fn shipped_ones_run_on_the_synthetic_archive() -> Result<(), Failed> {
         let out = folder.join(name);
         let mut command = experiment(Path::new(name), &out);
         command.arg("--audio").arg(&inputs().audio);
-        command
-            .arg("--metadata")
-            .arg(inputs().metadata.as_ref().unwrap());
+        command.arg("--metadata").arg(&metadata);
         command.args([
             "--any-data",
             "--epochs",
@@ -493,7 +503,40 @@ fn what_trainings_lack_is_told_before_any_work() -> Result<(), Failed> {
     asked(&["--train", "lstm", "--train-set", "model.name=\"lstn\""])
         .exits(2)?
         .says(&["model.name = lstn: there is no such model"])?;
+
+    // Sides and classes, also of a rule that is not the recipe's.
+    let [rock, stratified, unknown] = [
+        "targets.genre.classes=[\"Rock\"]",
+        "data.split=\"stratified\"",
+        "data.split=\"fair\"",
+    ];
+    asked(&["--train", "lstm", "--set", rock])
+        .exits(2)?
+        .says(&["on the side training have 1 of at least 2 classes of the target genre under the rule official"])?;
+    asked(&["--train", "lstm", "--limit", "2", "--train-set", stratified])
+        .exits(2)?
+        .says(&["none of the 2 clips planned", "under the rule stratified"])?;
+    asked(&["--train", "lstm", "--train-set", unknown])
+        .exits(2)?
+        .says(&[
+            "data.split = fair: the store",
+            "would have artist, official, stratified",
+        ])?;
+    asked(&["--dry-run", "--train", "lstm", "--train-set", stratified]).exits(0)?;
     is_untouched();
+    Ok(())
+}
+
+/// All stores together are more than the file system has room for.
+fn stores_that_do_not_fit_are_refused() -> Result<(), Failed> {
+    let mount = Mount::new("size=300k")?;
+    let out = mount.0.join("out");
+    let mut command = experiment(&file_in(&scratch("experiment-space")), &out);
+    run(command.arg("--quiet")).exits(5)?.says(&[
+        "--out: all stores together do not fit",
+        "bytes are needed and",
+    ])?;
+    assert!(!out.join("stores").exists(), "nothing is extracted");
     Ok(())
 }
 

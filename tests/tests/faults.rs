@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use wavemill_tests::{Failed, Trial};
@@ -23,10 +24,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("faults::disk_without_room", disk_without_room),
         ("faults::disk_fills_up", disk_fills_up),
     ];
-    // Only root may mount; the injected fault below is the same to the program.
-    let may_mount = Mount::new("size=1m").is_ok();
-    let mounted =
-        on_mounts.map(|(name, body)| Trial::test(name, body).with_ignored_flag(!may_mount));
+    // The injected fault below is the same to the program.
+    let mounted = on_mounts
+        .map(|(name, body)| Trial::test(name, body).with_ignored_flag(!Mount::is_possible()));
     let mut trials = vec![
         Trial::test(
             "faults::wrong_words_write_nothing",
@@ -539,6 +539,12 @@ fn unreadable_clip_stops_the_run() -> Result<(), Failed> {
 pub(crate) struct Mount(pub PathBuf);
 
 impl Mount {
+    /// Whether this user may mount: usually root alone.
+    pub(crate) fn is_possible() -> bool {
+        static IS_POSSIBLE: OnceLock<bool> = OnceLock::new();
+        *IS_POSSIBLE.get_or_init(|| Self::new("size=1m").is_ok())
+    }
+
     /// Fails where only root may mount.
     pub(crate) fn new(options: &str) -> Result<Self, Failed> {
         let folder = scratch("mount");

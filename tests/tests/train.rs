@@ -36,7 +36,7 @@ const STEPS: u64 = 88;
 const ENDLESS: [&str; 2] = ["--epochs", "100000"];
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let may_mount = Mount::new("size=1m").is_ok();
+    let may_mount = Mount::is_possible();
     let disk_fills_up = of_trainer("train::disk_fills_up", disk_fills_up);
     let has_trainer = !disk_fills_up.has_ignored_flag();
     let on_real = real(

@@ -30,7 +30,7 @@ use wavemill_schemas::reject::Reject;
 
 pub use self::error::RunError;
 pub use self::moves::{MoveCount, SideChanges};
-pub use self::preview::{Preview, preview};
+pub use self::preview::{Preview, SideLabels, preview};
 pub use self::report::{FileReuse, Report};
 pub use self::shrink::VanishedClips;
 pub use self::space::{SpaceError, free_bytes};

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
+use arrow::array::{Array, AsArray};
 use serde::Serialize;
 use wavemill_schemas::manifest::FeatureEntry;
 
@@ -16,7 +17,8 @@ use super::moves::SideChanges;
 use super::plan::Plan;
 use super::shrink::{self, VanishedClips};
 use super::{Job, RunError};
-use crate::catalog::{Duplicates, FileAccount, StepCount};
+use crate::catalog::split::NO_SIDE;
+use crate::catalog::{Catalog, ClipRow, Duplicates, FileAccount, StepCount};
 use crate::changes::{DataChanges, EXAMPLES, State};
 use crate::course::Course;
 use crate::features::ClipTotals;
@@ -45,6 +47,9 @@ pub struct Preview {
     pub clips_planned: u64,
     /// Those with rows on each side: each on one, but for the rule `segment`.
     pub splits: BTreeMap<String, u64>,
+    /// Labels of the planned clips by rule and side: under the recipe's rule, and under each column `split_RULE`.
+    #[serde(skip)]
+    pub labels: BTreeMap<String, BTreeMap<String, SideLabels>>,
     /// What a run would do with the store as it is.
     pub outcome: String,
     /// True if the latest version contains exactly this.
@@ -82,6 +87,27 @@ pub struct Preview {
     pub wall_s: BTreeMap<&'static str, f64>,
 }
 
+/// Labels of the planned clips on one side.
+#[derive(Clone, Debug, Default)]
+pub struct SideLabels {
+    /// Planned clips with rows on this side.
+    pub clips: u64,
+    /// Clips of each class id, per target in the recipe's order; clips without a label are not counted.
+    pub classes: Vec<BTreeMap<i32, u64>>,
+}
+
+impl SideLabels {
+    fn add(&mut self, clip: &ClipRow) {
+        self.clips += 1;
+        self.classes.resize(clip.targets.len(), BTreeMap::new());
+        for (counts, class) in self.classes.iter_mut().zip(&clip.targets) {
+            if let Some(class) = class {
+                *counts.entry(*class).or_default() += 1;
+            }
+        }
+    }
+}
+
 /// Cleans and plans a job, and writes nothing. `course` is told where it is, and can end it.
 ///
 /// # Errors
@@ -110,10 +136,10 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
 
     let Draft { catalog, plan, .. } = draft;
     let shard_plan = &plan.shard_plan;
-    let mut splits = BTreeMap::new();
-    for shard in &shard_plan.shards {
-        *splits.entry(shard.split.clone()).or_default() += shard.members.len() as u64;
-    }
+    let labels = labels(&catalog, &plan);
+    let own_sides = labels.get(plan.recipe.split.rule.name());
+    let splits = own_sides.into_iter().flatten();
+    let splits = splits.map(|(side, labels)| (side.clone(), labels.clips));
     let clips_planned = shard_plan.planned.len() as u64;
     let audio_bytes = shard_plan
         .planned
@@ -132,7 +158,8 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
         rows_read: catalog.rows_read,
         rows_rejected: catalog.rejects.len() as u64,
         clips_planned,
-        splits,
+        splits: splits.collect(),
+        labels,
         outcome: outcome.to_string(),
         nothing_to_do: matches!(outcome, Outcome::NothingToDo { .. }),
         refusal: outcome.refusal(),
@@ -152,6 +179,47 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
         warnings: catalog.warnings,
         wall_s: catalog.wall_s,
     })
+}
+
+/// Counts the labels of planned clips by rule and side.
+fn labels(catalog: &Catalog, plan: &Plan<'_>) -> BTreeMap<String, BTreeMap<String, SideLabels>> {
+    let mut by_rule: BTreeMap<String, BTreeMap<String, SideLabels>> = BTreeMap::new();
+
+    // Under a rule by segment the column says nothing, and the shards say where a clip has rows.
+    let own_rule = plan.recipe.split.rule.name();
+    let own_sides = by_rule.entry(own_rule.to_owned()).or_default();
+    for shard in &plan.shard_plan.shards {
+        let side = own_sides.entry(shard.split.clone()).or_default();
+        for &row in &shard.members {
+            side.add(&catalog.clips[row]);
+        }
+    }
+
+    let Some(tracks) = catalog.tables.get("tracks") else {
+        return by_rule;
+    };
+    for (field, column) in tracks.schema().fields().iter().zip(tracks.columns()) {
+        let rule = field.name().strip_prefix("split_");
+        let (Some(rule), Some(sides)) = (rule, column.as_string_view_opt()) else {
+            continue;
+        };
+        if rule == own_rule {
+            continue;
+        }
+        let of_rule = by_rule.entry(rule.to_owned()).or_default();
+        for &row in &plan.shard_plan.planned {
+            let side = if sides.is_valid(row) {
+                sides.value(row)
+            } else {
+                NO_SIDE
+            };
+            of_rule
+                .entry(side.to_owned())
+                .or_default()
+                .add(&catalog.clips[row]);
+        }
+    }
+    by_rule
 }
 
 /// Planned clips that have stretched copies too.

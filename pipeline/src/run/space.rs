@@ -20,7 +20,7 @@ const MOST_BYTES_PER_S: f64 = 192_000.0;
 /// The store's file system has less room than the shards will take.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{path}: about {needed_bytes} bytes are needed and {free_bytes} are free: make room, or use another --store"
+    "{path}: about {needed_bytes} bytes are needed and {free_bytes} are free: make room, or choose a folder on another file system"
 )]
 pub struct SpaceError {
     /// The store.

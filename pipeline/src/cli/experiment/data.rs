@@ -84,6 +84,12 @@ impl AskedData {
 
     /// Returns the path of the first of `names` that is in the folder.
     fn below(&self, what: &str, names: &[String]) -> Result<PathBuf, UsageError> {
+        // An experiment over folders needs no metadata, but its recipe can be changed to a data set that does.
+        if names.is_empty() {
+            return Err(UsageError(format!(
+                "where is the {what}? The experiment names none: --{what} PATH does"
+            )));
+        }
         let Some(folder) = &self.folder else {
             return Err(UsageError(format!(
                 "where is the {what}? --data DIR names the folder that holds {}, --{what} PATH the {what} itself",
@@ -252,6 +258,15 @@ mod tests {
         let found = asked.find(&spec(), Dataset::Fma).expect("both");
         assert_eq!((found.metadata, found.audio), (Some(at("m.zip")), at("a")));
         asked.audio = Some(at("mine"));
+        let unnamed = DataSpec {
+            metadata: Vec::new(),
+            ..spec()
+        };
+        let error = asked.find(&unnamed, Dataset::Fma).expect_err("no name");
+        assert!(
+            error.to_string().contains("names none: --metadata PATH"),
+            "{error}"
+        );
         let found = asked.find(&spec(), Dataset::Folders).expect("no metadata");
         assert_eq!((found.metadata, found.audio), (None, at("mine")));
 

@@ -1,6 +1,8 @@
 //! Checks that the data has everything the trainings need, before any store is extracted: a missing table would end
 //! the command after hours of work.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use wavemill_schemas::config;
@@ -12,7 +14,7 @@ use super::trainer;
 use super::work::{Cell, StoreWork, Work};
 use crate::catalog::{self, split::SIDES};
 use crate::cli::exit::UsageError;
-use crate::run::{Preview, RunError, SpaceError, free_bytes};
+use crate::run::{Preview, RunError, SideLabels, SpaceError, free_bytes};
 
 /// The table that `data.metadata` names columns of.
 const TABLE: &str = "fma_features";
@@ -179,26 +181,71 @@ impl StoreData<'_> {
         feature.is_some_and(|feature| feature.is_statistics())
     }
 
-    /// Sides without a clip. Only those of the recipe's own rule are known before the extraction.
+    /// Sides without a clip, and sides whose clips lack the labels that the trainer requires.
     fn sides_problem(&self, data: &config::Data) -> Option<String> {
-        let own = self.work.recipe.recipe.split.rule.name();
-        if data.split.as_deref().is_some_and(|rule| rule != own) {
-            return None;
-        }
+        let labels = &self.preview.labels;
+        let rule = match &data.split {
+            Some(rule) => rule.as_str(),
+            None => self.work.recipe.recipe.split.rule.name(),
+        };
+        let Some(sides) = labels.get(rule) else {
+            let rules: Vec<&str> = labels.keys().map(String::as_str).collect();
+            return Some(format!(
+                "data.split = {rule}: the store {} would have {}",
+                self.work.name,
+                rules.join(", ")
+            ));
+        };
 
-        let clips = |side: &str| self.preview.splits.get(side).copied().unwrap_or(0);
         let mut empty = SIDES.to_vec();
-        empty.retain(|side| clips(side) == 0);
-        if empty.is_empty() {
-            return None;
-        }
+        empty.retain(|side| !sides.contains_key(*side));
+        let problem = if empty.is_empty() {
+            self.labels_problem(data, sides)?
+        } else {
+            format!(
+                "none of the {} clips planned for the store {} is on the side {}",
+                self.preview.clips_planned,
+                self.work.name,
+                empty.join(", ")
+            )
+        };
         Some(format!(
-            "none of the {} clips planned for the store {} is on the side {} under the rule {own}: choose more clips \
-             (--limit, --set catalog.subset) or another rule (--set split.rule)",
-            self.preview.clips_planned,
-            self.work.name,
-            empty.join(", ")
+            "{problem} under the rule {rule}: choose more clips (--limit, --set catalog.subset) or another rule (--set \
+             split.rule, --train-set data.split)"
         ))
+    }
+
+    /// Training needs two classes of each target, and the other sides one, to have a score.
+    fn labels_problem(
+        &self,
+        data: &config::Data,
+        sides: &BTreeMap<String, SideLabels>,
+    ) -> Option<String> {
+        for (index, target) in self.work.recipe.recipe.targets.iter().enumerate() {
+            // The trainer reads the first one where none is named.
+            let is_read = match data.targets.as_slice() {
+                [] => index == 0,
+                names => names.contains(&target.name),
+            };
+            if !is_read {
+                continue;
+            }
+
+            for (side, needed) in SIDES.into_iter().zip([2, 1, 1]) {
+                let Some(found) = sides.get(side) else {
+                    continue;
+                };
+                let classes = found.classes.get(index).map_or(0, BTreeMap::len);
+                if classes < needed {
+                    return Some(format!(
+                        "the {} clips planned for the store {} on the side {side} have {classes} of at least {needed} \
+                         classes of the target {}",
+                        found.clips, self.work.name, target.name
+                    ));
+                }
+            }
+        }
+        None
     }
 }
 
