@@ -310,9 +310,12 @@ def opened(store, entry, quick, faults):
     if not quick and blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest() != entry["blake3"]:
         faults.add(place, "its blake3 is not the manifest's: the content was changed")
         return None
+    if "footer" in entry:
+        tail = path.read_bytes()[entry["footer"]["offset"] :]
+        faults.unless_equal(place, "blake3 of its footer", blake3(tail).hexdigest(), entry["footer"]["blake3"])
 
     try:
-        file = pq.ParquetFile(path, memory_map=True)
+        file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
     except (pa.ArrowException, OSError) as error:
         faults.add(place, f"not a Parquet file ({first_line(error)})")
         return None

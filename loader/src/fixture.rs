@@ -688,5 +688,6 @@ fn write_file(
         bytes: bytes.len() as u64,
         blake3: blake3::hash(&bytes).to_hex().to_string(),
         row_groups,
+        footer: None,
     }
 }

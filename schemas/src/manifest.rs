@@ -367,6 +367,19 @@ pub struct FileEntry {
     pub blake3: String,
     /// Rows of each row group.
     pub row_groups: Vec<u64>,
+    /// What follows the pages; `None` in stores of earlier programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub footer: Option<FooterEntry>,
+}
+
+/// The page index and the footer of a Parquet file: what no checksum of a page covers. Readers that read only some pages
+/// check them by this hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FooterEntry {
+    /// Where they begin: behind the last page.
+    pub offset: u64,
+    /// Of all bytes from there to the end of the file, lower-case hex.
+    pub blake3: String,
 }
 
 impl FileEntry {

@@ -21,7 +21,7 @@ DTYPES = {"f16": "<f2", "f32": "<f4", "u8": "u1"}
 
 # What the README shows: path in, table out.
 READERS = {
-    "pyarrow": lambda path: pq.read_table(path).to_pylist(),
+    "pyarrow": lambda path: pq.read_table(path, page_checksum_verification=True).to_pylist(),
     "duckdb": lambda path: duckdb.sql(f"SELECT * FROM read_parquet('{path}')").to_arrow_table().to_pylist(),
     "polars": lambda path: pl.read_parquet(path).to_dicts(),
     "pandas": lambda path: pd.read_parquet(path).to_dict("records"),

@@ -657,6 +657,14 @@ fn wrong_sides_are_refused_by_line() -> Result<(), Failed> {
         ("group,side\n", "no row in it"),
         ("group,side\ntrack:a\n", "no CSV file"),
         ("PAR1", "no Parquet file of sides"),
+        (
+            "group,side,side\ntrack:a,test,training\n",
+            "several columns `side`",
+        ),
+        (
+            "group,side\ntrack:elsewhere,test\nartist:123456789,test\n",
+            "it names no track, artist or recording of this data",
+        ),
     ] {
         fs::write(&file, text)?;
         let mut extract = table.extract(&["--sides"])?;

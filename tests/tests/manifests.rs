@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use wavemill_schemas::canonical;
 use wavemill_schemas::manifest::{CHECKSUM_KEY, Manifest, sealed};
 use wavemill_tests::{Failed, Trial};
@@ -137,7 +137,7 @@ type Lie = (&'static str, fn(&mut Value), &'static str);
 /// Format 1 has no checksum; the shards, tables and receipts tell all the same. Under later formats they tell of a
 /// manifest whose checksum was made right again.
 fn format_1_lies_are_found_in_the_shards() -> Result<(), Failed> {
-    let lies: [Lie; 13] = [
+    let lies: [Lie; 15] = [
         (
             "classes",
             |m| {
@@ -193,6 +193,16 @@ fn format_1_lies_are_found_in_the_shards() -> Result<(), Failed> {
             "blake3",
             |m| m["files"][9]["blake3"] = "0".repeat(64).into(),
             "blake3",
+        ),
+        (
+            "footer",
+            |m| m["files"][9]["footer"] = json!({"offset": 4, "blake3": "0".repeat(64)}),
+            "files.footer",
+        ),
+        (
+            "place of the footer",
+            |m| m["files"][9]["footer"] = json!({"offset": u64::MAX, "blake3": ""}),
+            "files.footer",
         ),
         (
             "stats",

@@ -12,6 +12,8 @@ use crate::support::{
     Inputs, Ran, finish, inputs, manifest, own_store, run, same, scratch, start, wavemill, whole,
 };
 
+/// Flipped bits of each file.
+const FLIPS: usize = 100;
 /// A query is at its joins by then.
 const LONG_ENOUGH_TO_RUN: Duration = Duration::from_secs(2);
 /// What a signal may take, with some room for a machine that does much else.
@@ -22,6 +24,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test(
             "sql::a_flipped_bit_ends_no_command_in_a_panic",
             a_flipped_bit_ends_no_command_in_a_panic,
+        ),
+        Trial::test(
+            "sql::no_flipped_bit_changes_an_answer",
+            no_flipped_bit_changes_an_answer,
         ),
         Trial::test(
             "sql::a_panic_while_reading_is_told_in_words",
@@ -95,6 +101,52 @@ fn a_flipped_bit_ends_no_command_in_a_panic() -> Result<(), Failed> {
         fs::write(&path, whole)?;
     }
     same("damage was found", damaged > 20, true)
+}
+
+/// A query over a damaged file gives the answer of the whole one, or exit code 3.
+fn no_flipped_bit_changes_an_answer() -> Result<(), Failed> {
+    let store = own_store("flips");
+    let files = manifest(&store, 1)?.files;
+    let mut found = 0;
+    let mut changed = Vec::new();
+    for (name, sql) in [
+        ("tracks", "SELECT * FROM tracks"),
+        ("log_mel", "SELECT * FROM features_log_mel"),
+    ] {
+        let entry = files.iter().find(|file| file.name() == name);
+        let path = store.join(&entry.ok_or("no such file")?.path);
+        let whole = fs::read(&path)?;
+        let out = store.with_file_name("answer.arrow");
+        let ask = || {
+            let mut command =
+                wavemill(["sql", "--format", "arrow", "--threads", "1", sql, "--store"]);
+            run(command.arg(&store).arg("--out").arg(&out))
+        };
+        ask().exits(0)?;
+        let answer = fs::read(&out)?;
+
+        // Everywhere in the file: pages, their headers, the index of pages, the footer.
+        for at in (0..whole.len()).step_by(whole.len() / FLIPS) {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 1 << (at % 8);
+            fs::write(&path, flipped)?;
+            let ran = ask();
+            match ran.code {
+                Some(3) => found += 1,
+                Some(0) if fs::read(&out)? == answer => {}
+                Some(0) => changed.push(format!("{name}, byte {at} of {}", whole.len())),
+                code => return Err(format!("{name}, byte {at}: {code:?}: {}", ran.err).into()),
+            }
+        }
+        fs::write(&path, whole)?;
+    }
+    same(
+        "flips that changed an answer",
+        changed,
+        Vec::<String>::new(),
+    )?;
+    assert!(found > FLIPS, "{found} of {} flips were found", 2 * FLIPS);
+    Ok(())
 }
 
 /// On the threads of DataFusion, where readers of Parquet panic on some damaged files.

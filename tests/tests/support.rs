@@ -473,6 +473,7 @@ pub(crate) fn to_old_format(store: &Path, format_version: u32) -> Result<Manifes
     }
     for file in &mut old.files {
         file.path = file.path.replace(&plan_id, &old.plan_id);
+        file.footer = None;
     }
     for folder in ["data", "_wavemill/receipts"] {
         let folder = store.join(folder);
@@ -507,7 +508,9 @@ fn to_old_receipts(store: &Path, plan_id: &str, old: &Manifest) -> Result<(), Fa
         let mut files = Vec::new();
         for feature in &old.features {
             of_shard = read(&format!("{}/{label}", feature.name))?;
-            files.push(of_shard["file"].take());
+            let mut file = of_shard["file"].take();
+            file.as_object_mut().unwrap().remove("footer");
+            files.push(file);
         }
         let receipt = serde_json::json!({
             "key": of_shard["key"],

@@ -47,8 +47,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Compares every file with its length and blake3. Pages have no checksums, so nothing later would find a wrong
-    /// value.
+    /// Compares every file with its length and blake3, also those of earlier programs, whose pages have no checksums.
     ///
     /// # Errors
     /// [`ExportError::Damaged`], [`ExportError::Stopped`].

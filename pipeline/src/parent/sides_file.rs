@@ -14,7 +14,10 @@ use parquet::errors::ParquetError;
 use wavemill_schemas::canonical;
 
 use super::table::{guarded, text};
-use crate::catalog::split::{GROUP_KINDS, GroupSides, KeptRule, KeptSides, SIDES};
+use crate::catalog::split::{
+    GROUP_KINDS, GroupSides, KeptRule, KeptSides, SIDES, artist_group, recording_group, track_group,
+};
+use crate::catalog::{AudioHashes, ClipRow};
 
 /// The first bytes of every Parquet file.
 const PARQUET_MAGIC: &[u8; 4] = b"PAR1";
@@ -75,6 +78,23 @@ pub enum SidesError {
         /// As given.
         path: PathBuf,
     },
+    /// A column is there twice.
+    #[error("--sides {path}: several columns `{column}`: leave one of them")]
+    Repeated {
+        /// As given.
+        path: PathBuf,
+        /// Its name.
+        column: &'static str,
+    },
+    /// The file is about other data.
+    #[error(
+        "--sides {path}: it names no track, artist or recording of this data: give the table `sides` of a store of the same \
+         data"
+    )]
+    Foreign {
+        /// As given.
+        path: PathBuf,
+    },
     /// Canonical JSON; cannot happen.
     #[error("sides")]
     Json(#[from] serde_json::Error),
@@ -105,6 +125,23 @@ pub(crate) struct GivenSides {
     pub sides: KeptSides,
     /// Hash of the content. Does not depend on the format of the file or the order of its rows.
     pub id: String,
+}
+
+impl GivenSides {
+    /// Reports whether a side is given to a track, an artist or a recording of `clips`.
+    pub(crate) fn name_any_of(&self, clips: &[ClipRow], hashes: &AudioHashes) -> bool {
+        let is_given = |group: &str| {
+            let mut rules = RULES.iter();
+            rules.any(|rule| self.sides.by(*rule).side(group).is_some())
+        };
+        clips.iter().any(|clip| {
+            let artist = clip.artist_id.map(artist_group);
+            let hash = hashes.get(&clip.clip_key);
+            let recording = hash.map(|hash| recording_group(&hash.to_hex()));
+            let groups = [Some(track_group(&clip.clip_key)), artist, recording];
+            groups.iter().flatten().any(|group| is_given(group))
+        })
+    }
 }
 
 /// Reads a file of sides. Without a column `rule`, each row holds for both rules.
@@ -177,10 +214,22 @@ impl Rows<'_> {
         };
         let mut reader = csv::Reader::from_reader(file);
         let header = reader.headers().map_err(failed)?;
-        let column = |name: &str| header.iter().position(|column| column == name);
-        let rule = column("rule");
-        let group = column("group").ok_or_else(|| self.no_column("group"))?;
-        let side = column("side").ok_or_else(|| self.no_column("side"))?;
+        let column = |name: &'static str| {
+            let mut found = header
+                .iter()
+                .enumerate()
+                .filter(|(_, column)| *column == name);
+            match (found.next(), found.next()) {
+                (Some(_), Some(_)) => Err(SidesError::Repeated {
+                    path: path.to_owned(),
+                    column: name,
+                }),
+                (first, _) => Ok(first.map(|(place, _)| place)),
+            }
+        };
+        let rule = column("rule")?;
+        let group = column("group")?.ok_or_else(|| self.no_column("group"))?;
+        let side = column("side")?.ok_or_else(|| self.no_column("side"))?;
 
         for record in reader.into_records() {
             let record = record.map_err(failed)?;

@@ -74,7 +74,7 @@ fn isa(engine: &Engine) -> &str {
 fn writer() -> String {
     let properties = WriterProperties::default();
     let zstd = zstd::zstd_safe::version_string();
-    format!("{}, zstd {zstd}", properties.created_by())
+    format!("{}, zstd {zstd}, page crc", properties.created_by())
 }
 
 /// Returns the name and version of the C library, as the library itself reports them.

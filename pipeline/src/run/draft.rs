@@ -17,7 +17,7 @@ use crate::catalog::split::KeptSides;
 use crate::catalog::{Catalog, ClassLists, Laps};
 use crate::changes::State;
 use crate::course::{Course, Phase};
-use crate::parent::{self, ParentInput};
+use crate::parent::{self, ParentInput, SidesError};
 use crate::settings::Settings;
 use crate::source::AudioIndex;
 use crate::store::{Parent, Store, StoreError};
@@ -104,6 +104,12 @@ impl<'j> DraftInputs<'j, '_> {
             input
                 .cleaned
                 .split(&job.recipe, &input.hashes, kept_sides, &kept_classes)?;
+        if let (Some(path), Some(given)) = (&job.sides, &input.given_sides)
+            && !catalog.clips.is_empty()
+            && !given.name_any_of(&catalog.clips, &input.hashes)
+        {
+            return Err(SidesError::Foreign { path: path.clone() }.into());
+        }
 
         let mut laps = Laps::start();
         let plan = Plan::new(job, settings, input, &catalog, kept_counts)?;

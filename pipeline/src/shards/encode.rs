@@ -1,5 +1,6 @@
 //! Rows → Parquet column chunks, on any thread. The same rows give the same bytes wherever they are encoded.
 
+use std::io::Sink;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -10,19 +11,19 @@ use arrow::array::{
 use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::compute::concat;
 use arrow::datatypes::{DataType, Field, SchemaRef};
-use parquet::arrow::arrow_writer::{
-    ArrowColumnChunk, ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriter, compute_leaves,
-};
+use parquet::arrow::arrow_writer::{ArrowWriter, compute_leaves};
 use parquet::basic::{Compression as Codec, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::ColumnPath;
 use wavemill_schemas::manifest::{FeatureEntry, Partial, TargetEntry};
 use wavemill_schemas::recipe::{Compression, Dtype, Layout, ShardSpec};
 use wavemill_schemas::tables;
 
 use super::ShardError;
+use super::checksums::{ChecksummedChunk, ChecksummedColumn};
 use super::rows::{AudioFacts, FeatureRow};
 use crate::budget::BusyGuard;
 use crate::catalog::ClipRow;
@@ -45,7 +46,8 @@ pub(crate) struct Format {
     pub properties: WriterProperties,
     layout: Layout,
     dtype: Dtype,
-    factory: ArrowRowGroupWriterFactory,
+    /// Writes nothing: the writers of columns are made after the model of a file.
+    model: SerializedFileWriter<Sink>,
 }
 
 impl Format {
@@ -62,13 +64,12 @@ impl Format {
         let schema = tables::feature_schema(&feature, targets, spec.layout, dtype)?;
         let properties = properties(&feature, dtype, &schema, spec);
 
-        // Only a writer gives the factory that makes the writers of columns; of this one nothing is kept.
-        let nowhere = ArrowWriter::try_new(
+        let model = ArrowWriter::try_new(
             std::io::sink(),
             Arc::clone(&schema),
             Some(properties.clone()),
         );
-        let (_, factory) = nowhere
+        let (model, _) = model
             .and_then(ArrowWriter::into_serialized_writer)
             .map_err(|source| ShardError::Encode {
                 feature: feature.name.clone(),
@@ -82,7 +83,7 @@ impl Format {
             properties,
             layout: spec.layout,
             dtype,
-            factory,
+            model,
         })
     }
 
@@ -195,7 +196,7 @@ pub(crate) struct EncodedGroup {
 /// One feature's part of a row group.
 pub(crate) struct EncodedFeature {
     /// One per Parquet leaf column.
-    pub chunks: Vec<ArrowColumnChunk>,
+    pub chunks: Vec<ChecksummedChunk>,
     /// Sums over its values; empty outside the training split.
     pub partial: Partial,
 }
@@ -276,8 +277,9 @@ fn encode_feature(
     rows: &[FeatureRow],
     tensors: Vec<Tensor>,
     clips: &[ClipRow],
-) -> Result<Vec<ArrowColumnChunk>, ParquetError> {
-    let mut writers = format.factory.create_column_writers(number)?.into_iter();
+) -> Result<Vec<ChecksummedChunk>, ParquetError> {
+    let columns = ChecksummedColumn::of_row_group(&format.model, &format.schema, number)?;
+    let mut columns = columns.into_iter();
     let mut chunks = Vec::new();
     let is_ragged = format.feature.shape.contains(&None);
     let shapes = is_ragged.then(|| shape_list(&tensors));
@@ -288,39 +290,39 @@ fn encode_feature(
     let is_of_audio = format.feature.is_of_audio();
     let scalars = fields.iter().zip(scalar_columns(rows, clips, is_of_audio));
     for (field, array) in scalars.take(n_scalars) {
-        write_column(&mut writers, &mut chunks, field, std::iter::once(array))?;
+        write_column(&mut columns, &mut chunks, field, std::iter::once(array))?;
     }
 
     let arrays = tensors.into_iter();
     let arrays = arrays.map(|tensor| tensor_array(tensor, format));
-    write_column(&mut writers, &mut chunks, &fields[n_scalars], arrays)?;
+    write_column(&mut columns, &mut chunks, &fields[n_scalars], arrays)?;
 
     if let Some(shapes) = shapes {
         let shapes = std::iter::once(shapes);
-        write_column(&mut writers, &mut chunks, &fields[n_scalars + 1], shapes)?;
+        write_column(&mut columns, &mut chunks, &fields[n_scalars + 1], shapes)?;
     }
     Ok(chunks)
 }
 
 fn write_column(
-    writers: &mut impl Iterator<Item = ArrowColumnWriter>,
-    chunks: &mut Vec<ArrowColumnChunk>,
+    columns: &mut impl Iterator<Item = ChecksummedColumn>,
+    chunks: &mut Vec<ChecksummedChunk>,
     field: &Field,
     arrays: impl Iterator<Item = ArrayRef>,
 ) -> Result<(), ParquetError> {
     // Every type here has one leaf.
-    let mut writer = writers
+    let mut column = columns
         .next()
-        .expect("the factory makes a writer for each leaf");
+        .expect("a row group has a column for each leaf");
 
     // Row by row, because a page can end only behind a write.
     for array in arrays {
         for leaf in compute_leaves(field, &array)? {
-            writer.write(&leaf)?;
+            column.write(&leaf)?;
         }
     }
 
-    chunks.push(writer.close()?);
+    chunks.push(column.close()?);
     Ok(())
 }
 

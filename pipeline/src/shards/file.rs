@@ -9,13 +9,15 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use fail::fail_point;
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::compute_leaves;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
-use wavemill_schemas::manifest::FileEntry;
+use wavemill_schemas::manifest::{FileEntry, FooterEntry};
 
 use super::ShardError;
+use super::checksums::ChecksummedColumn;
 use super::encode::{EncodedFeature, Format};
 use crate::store::durable;
 
@@ -27,7 +29,7 @@ const TABLE_ROW_GROUP_ROWS: usize = 65_536;
 
 /// A file under its temporary name; dropped unfinished, it is removed.
 pub(super) struct ShardFile {
-    writer: Option<SerializedFileWriter<HashingWriter>>,
+    writer: Option<SerializedFileWriter<BufWriter<HashingFile>>>,
     place: FileTarget,
     row_groups: Vec<u64>,
 }
@@ -78,26 +80,24 @@ impl ShardFile {
     pub(super) fn finish(mut self, split: &str, feature: &str) -> Result<FileEntry, ShardError> {
         let number = self.row_groups.len();
         let writer = self.writer.take().expect("a file ends once");
-        let hashing = writer
-            .into_inner()
-            .map_err(|source| self.place.failed(number, source))?;
-
-        let (bytes, blake3) = self.place.finish(hashing)?;
+        let hashing = with_footer(writer).map_err(|source| self.place.failed(number, source))?;
+        let content = self.place.finish(hashing)?;
         Ok(FileEntry {
             table: None,
             feature: Some(feature.to_owned()),
             split: Some(split.to_owned()),
             path: self.place.relative.clone(),
             rows: self.row_groups.iter().sum(),
-            bytes,
-            blake3,
+            bytes: content.bytes,
+            blake3: content.blake3,
             row_groups: std::mem::take(&mut self.row_groups),
+            footer: content.footer,
         })
     }
 }
 
 fn append_chunks(
-    writer: &mut SerializedFileWriter<HashingWriter>,
+    writer: &mut SerializedFileWriter<BufWriter<HashingFile>>,
     feature: EncodedFeature,
 ) -> Result<(), ParquetError> {
     fail_point!("shard-append", |_| Err(ParquetError::External(Box::new(
@@ -106,7 +106,7 @@ fn append_chunks(
 
     let mut group = writer.next_row_group()?;
     for chunk in feature.chunks {
-        chunk.append_to_row_group(&mut group)?;
+        chunk.append_to(&mut group)?;
     }
     group.close()?;
     Ok(())
@@ -131,33 +131,117 @@ pub(crate) fn write_table<E: From<ShardError>>(
         .set_max_row_group_row_count(Some(TABLE_ROW_GROUP_ROWS))
         .build();
 
-    let mut writer = ArrowWriter::try_new(place.open()?, schema, Some(properties))
+    let writer = ArrowWriter::try_new(place.open()?, Arc::clone(&schema), Some(properties));
+    let (writer, _) = writer
+        .and_then(ArrowWriter::into_serialized_writer)
         .map_err(|source| place.failed(0, source))?;
+    let mut file = TableFile::new(writer, schema);
     for batch in batches {
-        writer
-            .write(&batch?)
-            .map_err(|source| place.failed(0, source))?;
+        file.append(&batch?)
+            .map_err(|source| place.failed(file.row_groups.len(), source))?;
     }
-    // Ends the last row group, so that it is in the list.
-    writer.flush().map_err(|source| place.failed(0, source))?;
+    file.end_group()
+        .map_err(|source| place.failed(file.row_groups.len(), source))?;
 
-    // The writer cuts row groups by itself.
-    let row_groups = writer.flushed_row_groups().iter();
-    let row_groups: Vec<u64> = row_groups.map(|group| group.num_rows() as u64).collect();
-    let hashing = writer
-        .into_inner()
-        .map_err(|source| place.failed(0, source))?;
-    let (bytes, blake3) = place.finish(hashing)?;
+    let row_groups = file.row_groups;
+    let hashing =
+        with_footer(file.writer).map_err(|source| place.failed(row_groups.len(), source))?;
+    let content = place.finish(hashing)?;
     Ok(FileEntry {
         table: Some(table.to_owned()),
         feature: None,
         split: None,
         path: place.relative.clone(),
         rows: row_groups.iter().sum(),
-        bytes,
-        blake3,
+        bytes: content.bytes,
+        blake3: content.blake3,
         row_groups,
+        footer: content.footer,
     })
+}
+
+/// A metadata table on its way into its file.
+struct TableFile {
+    writer: SerializedFileWriter<BufWriter<HashingFile>>,
+    schema: SchemaRef,
+    /// Columns of the row group that is being filled.
+    columns: Vec<ChecksummedColumn>,
+    rows_in_group: usize,
+    /// Rows of each row group that is in the file.
+    row_groups: Vec<u64>,
+}
+
+impl TableFile {
+    fn new(writer: SerializedFileWriter<BufWriter<HashingFile>>, schema: SchemaRef) -> Self {
+        Self {
+            writer,
+            schema,
+            columns: Vec::new(),
+            rows_in_group: 0,
+            row_groups: Vec::new(),
+        }
+    }
+
+    /// Appends rows, and ends each row group that is full.
+    fn append(&mut self, batch: &RecordBatch) -> Result<(), ParquetError> {
+        let mut start = 0;
+        while start < batch.num_rows() {
+            let room = TABLE_ROW_GROUP_ROWS - self.rows_in_group;
+            let rows = room.min(batch.num_rows() - start);
+            self.fill(&batch.slice(start, rows))?;
+            start += rows;
+            if self.rows_in_group == TABLE_ROW_GROUP_ROWS {
+                self.end_group()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Encodes rows of one row group.
+    fn fill(&mut self, rows: &RecordBatch) -> Result<(), ParquetError> {
+        if self.columns.is_empty() {
+            let number = self.row_groups.len();
+            self.columns = ChecksummedColumn::of_row_group(&self.writer, &self.schema, number)?;
+        }
+
+        let mut columns = self.columns.iter_mut();
+        for (field, array) in self.schema.fields().iter().zip(rows.columns()) {
+            // A nested column has several leaves.
+            for leaf in compute_leaves(field, array)? {
+                let column = columns
+                    .next()
+                    .expect("a row group has a column for each leaf");
+                column.write(&leaf)?;
+            }
+        }
+        self.rows_in_group += rows.num_rows();
+        Ok(())
+    }
+
+    /// Writes the row group that is being filled, if it has rows.
+    fn end_group(&mut self) -> Result<(), ParquetError> {
+        if self.rows_in_group == 0 {
+            return Ok(());
+        }
+        let mut group = self.writer.next_row_group()?;
+        for column in self.columns.drain(..) {
+            column.close()?.append_to(&mut group)?;
+        }
+        group.close()?;
+        self.row_groups.push(self.rows_in_group as u64);
+        self.rows_in_group = 0;
+        Ok(())
+    }
+}
+
+/// Ends a file whose row groups are all written.
+fn with_footer(
+    mut writer: SerializedFileWriter<BufWriter<HashingFile>>,
+) -> Result<BufWriter<HashingFile>, ParquetError> {
+    // All buffers are empty then, so that what comes next is the page index and the footer.
+    writer.flush()?;
+    writer.inner_mut().get_mut().begin_footer();
+    writer.into_inner()
 }
 
 /// Where a file is going: its name, and its name until then.
@@ -183,16 +267,12 @@ impl FileTarget {
         })
     }
 
-    fn open(&self) -> Result<HashingWriter, ShardError> {
+    fn open(&self) -> Result<BufWriter<HashingFile>, ShardError> {
         // What a killed run left under this name is overwritten.
         let file = File::create(&self.temporary)
             .map_err(|source| io_error(&self.temporary, "create", source))?;
-        let inner = BufWriter::with_capacity(WRITE_BUFFER_BYTES, file);
-        Ok(HashingWriter {
-            inner,
-            hasher: blake3::Hasher::new(),
-            bytes: 0,
-        })
+        let hashing = HashingFile::new(file);
+        Ok(BufWriter::with_capacity(WRITE_BUFFER_BYTES, hashing))
     }
 
     fn failed(&self, row_group: usize, source: ParquetError) -> ShardError {
@@ -203,17 +283,13 @@ impl FileTarget {
         }
     }
 
-    fn finish(&self, hashing: HashingWriter) -> Result<(u64, String), ShardError> {
-        let HashingWriter {
-            inner,
-            hasher,
-            bytes,
-        } = hashing;
-
-        let file = inner
+    fn finish(&self, writer: BufWriter<HashingFile>) -> Result<FileContent, ShardError> {
+        let hashing = writer
             .into_inner()
             .map_err(|e| io_error(&self.temporary, "write", e.into_error()))?;
-        file.sync_all()
+        hashing
+            .file
+            .sync_all()
             .map_err(|source| io_error(&self.temporary, "sync", source))?;
 
         // Under its own name a file is whole: the bytes are on the disk before, and the name after the folder's sync.
@@ -223,7 +299,7 @@ impl FileTarget {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         durable::sync_folder(folder)
             .map_err(|source| io_error(folder, "sync the folder", source))?;
-        Ok((bytes, hasher.finalize().to_hex().to_string()))
+        Ok(hashing.content())
     }
 }
 
@@ -242,23 +318,65 @@ fn io_error(path: &Path, action: &'static str, source: io::Error) -> ShardError 
     }
 }
 
-/// A buffered file that knows its length and blake3, so that nothing is read back to hash it.
-struct HashingWriter {
-    inner: BufWriter<File>,
-    hasher: blake3::Hasher,
+/// What a manifest says of a file's bytes.
+struct FileContent {
     bytes: u64,
+    blake3: String,
+    footer: Option<FooterEntry>,
 }
 
-impl Write for HashingWriter {
+/// A file that knows its length and blake3, so that nothing is read back to hash it. The buffer is before it: blake3 is
+/// fastest over large pieces.
+struct HashingFile {
+    file: File,
+    hasher: blake3::Hasher,
+    bytes: u64,
+    /// Offset and hash of what follows the pages.
+    footer: Option<(u64, blake3::Hasher)>,
+}
+
+impl HashingFile {
+    fn new(file: File) -> Self {
+        Self {
+            file,
+            hasher: blake3::Hasher::new(),
+            bytes: 0,
+            footer: None,
+        }
+    }
+
+    /// All bytes from here on are of the page index and the footer.
+    fn begin_footer(&mut self) {
+        self.footer = Some((self.bytes, blake3::Hasher::new()));
+    }
+
+    fn content(&self) -> FileContent {
+        let hex = |hasher: &blake3::Hasher| hasher.finalize().to_hex().to_string();
+        let footer = self.footer.as_ref();
+        FileContent {
+            bytes: self.bytes,
+            blake3: hex(&self.hasher),
+            footer: footer.map(|(offset, hasher)| FooterEntry {
+                offset: *offset,
+                blake3: hex(hasher),
+            }),
+        }
+    }
+}
+
+impl Write for HashingFile {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        let n = self.inner.write(buffer)?;
+        let n = self.file.write(buffer)?;
         // A writer may take less than it is given.
         self.hasher.update(&buffer[..n]);
+        if let Some((_, hasher)) = &mut self.footer {
+            hasher.update(&buffer[..n]);
+        }
         self.bytes += n as u64;
         Ok(n)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
+        self.file.flush()
     }
 }

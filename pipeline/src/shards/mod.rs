@@ -3,6 +3,7 @@
 //! The calling thread puts clips back into plan order and appends to files; the workers encode, because compression is
 //! most of the cost. Nothing here knows how a feature was computed.
 
+mod checksums;
 mod encode;
 mod file;
 mod finished;

@@ -192,7 +192,7 @@ fn the_bytes_of_a_shard_are_pinned() {
         .blake3;
     assert_eq!(
         blake3,
-        "022464fd143a34da6ec27ed19c063a05cab47f56695cdee197e6947e176174a6"
+        "af069a52fe225d3987fac74e392ac480bdd8506f7f4275359964ef5ccb20b218"
     );
 }
 

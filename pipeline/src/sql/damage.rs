@@ -4,12 +4,13 @@
 //! notes the files that it opens, and when it has failed they are compared with the manifest: the latest first, since
 //! that is the likeliest. A file that another process removed is told apart from one that was lost.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use datafusion::common::Result;
+use datafusion::common::DataFusionError;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::ParquetFileReaderFactory;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
@@ -19,7 +20,7 @@ use wavemill_schemas::manifest::{FileEntry, Manifest};
 
 use super::SqlError;
 use super::catalog::table_name;
-use crate::store::Store;
+use crate::store::{Store, has_footer};
 
 /// Before the words of a reader's panic.
 pub(super) const READER_FAILED: &str = "the reader failed";
@@ -49,11 +50,53 @@ impl OpenedFiles {
     }
 }
 
-/// Opens files as `readers` does and notes which.
+/// Files whose page index and footer were not compared with the manifest yet, by the manifest's path. Pages have checksums
+/// of their own, which the reader compares.
+#[derive(Clone, Debug)]
+pub(super) struct UncheckedFooters {
+    store: PathBuf,
+    entries: Arc<Mutex<HashMap<String, FileEntry>>>,
+}
+
+impl UncheckedFooters {
+    /// Of files below the folder `store`.
+    pub(super) fn new(store: &Path, entries: &[FileEntry]) -> Self {
+        let entries = entries.iter().cloned();
+        let entries = entries.map(|entry| (entry.path.clone(), entry)).collect();
+        Self {
+            store: store.to_owned(),
+            entries: Arc::new(Mutex::new(entries)),
+        }
+    }
+
+    /// Compares the footer of the file at `path`, at its first reading.
+    ///
+    /// # Errors
+    /// [`SqlError::Damaged`].
+    pub(super) fn check(&self, path: &str) -> Result<(), SqlError> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = entries.get(path) else {
+            return Ok(());
+        };
+        let full = self.store.join(path);
+        let detail = match has_footer(&full, entry) {
+            Ok(true) => {
+                entries.remove(path);
+                return Ok(());
+            }
+            Ok(false) => "its footer is not the one that was committed".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Err(SqlError::Damaged { path: full, detail })
+    }
+}
+
+/// Opens files as `readers` does, notes which, and checks their footers.
 #[derive(Debug)]
 pub(super) struct NotingReaders<R> {
     pub readers: R,
     pub opened: OpenedFiles,
+    pub footers: UncheckedFooters,
 }
 
 impl<R: ParquetFileReaderFactory> ParquetFileReaderFactory for NotingReaders<R> {
@@ -63,10 +106,14 @@ impl<R: ParquetFileReaderFactory> ParquetFileReaderFactory for NotingReaders<R> 
         file: PartitionedFile,
         metadata_size_hint: Option<usize>,
         metrics: &ExecutionPlanMetricsSet,
-    ) -> Result<Box<dyn AsyncFileReader + Send>> {
+    ) -> datafusion::common::Result<Box<dyn AsyncFileReader + Send>> {
         // Before the reader is made: it may panic at once.
-        self.opened.note(file.object_meta.location.as_ref());
+        let path = file.object_meta.location.as_ref();
+        self.opened.note(path);
         fail_point!("sql-read");
+        self.footers
+            .check(path)
+            .map_err(|error| DataFusionError::External(Box::new(error)))?;
         self.readers
             .create_reader(partition_index, file, metadata_size_hint, metrics)
     }

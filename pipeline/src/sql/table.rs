@@ -25,7 +25,7 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use wavemill_schemas::manifest::FileEntry;
 
 use super::SqlError;
-use super::damage::{NotingReaders, OpenedFiles, READER_FAILED, brief};
+use super::damage::{NotingReaders, OpenedFiles, READER_FAILED, UncheckedFooters, brief};
 use super::tensor::{RAGGED_ROW_BYTES, TensorType};
 use crate::panics::caught;
 
@@ -40,6 +40,7 @@ pub(super) struct StoreTable {
     files: Vec<PartitionedFile>,
     rows: usize,
     opened: OpenedFiles,
+    footers: UncheckedFooters,
 }
 
 impl StoreTable {
@@ -68,6 +69,8 @@ impl StoreTable {
         };
 
         // All files of a table have one schema, so one footer is enough.
+        let footers = UncheckedFooters::new(store, entries);
+        footers.check(&first.path)?;
         let file_schema = footer_schema(&store.join(&first.path))?;
         let split = first
             .feature
@@ -85,6 +88,7 @@ impl StoreTable {
             files,
             rows,
             opened: opened.clone(),
+            footers,
         })
     }
 
@@ -155,6 +159,7 @@ impl TableProvider for StoreTable {
             .with_parquet_file_reader_factory(Arc::new(NotingReaders {
                 readers,
                 opened: self.opened.clone(),
+                footers: self.footers.clone(),
             }));
 
         let groups =

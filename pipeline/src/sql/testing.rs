@@ -448,5 +448,6 @@ fn write_file(
             .iter()
             .map(|group| group.num_rows() as u64)
             .collect(),
+        footer: None,
     }
 }

@@ -36,6 +36,7 @@ pub(crate) use parent::Parent;
 pub(crate) use receipts::{PlanRecord, Receipts};
 pub(crate) use resume::{Decision, VersionInputs};
 pub(crate) use tags::{TagReport, Tags};
+pub(crate) use verify::has_footer;
 
 /// Time between two attempts to take a lock that another process holds.
 const LOCK_RETRY: Duration = Duration::from_millis(100);

@@ -1,7 +1,8 @@
 //! Every byte of a version against its manifest, and the manifest against what its files say.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -134,6 +135,9 @@ impl Store {
         if hash != entry.blake3 {
             return Err("other bytes (blake3 differs)".to_owned());
         }
+        if !has_footer(&path, entry).map_err(|error| format!("cannot be read: {error}"))? {
+            return Err("files.footer of the manifest: another blake3 than the file's".to_owned());
+        }
         // Parquet's reader believes some numbers of a footer; with the right hash it may be anybody's.
         panics::caught(|| compare::file(&path, entry, manifest))
             .unwrap_or_else(|_| Err("not a readable Parquet file: its reader panicked".to_owned()))
@@ -186,4 +190,22 @@ impl Store {
 fn is_visible_parquet(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.ends_with(".parquet") && !name.starts_with('.')
+}
+
+/// Reports whether page index and footer are what the manifest says; true where it says nothing of them.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn has_footer(path: &Path, entry: &FileEntry) -> io::Result<bool> {
+    let Some(footer) = &entry.footer else {
+        return Ok(true);
+    };
+    let Some(length) = entry.bytes.checked_sub(footer.offset) else {
+        return Ok(false);
+    };
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(footer.offset))?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(file.take(length))?;
+    Ok(hasher.finalize().to_hex().as_str() == footer.blake3)
 }

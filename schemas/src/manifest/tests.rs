@@ -48,6 +48,7 @@ fn manifest(format_version: u32) -> Manifest {
             bytes: 1234,
             blake3: "0".repeat(64),
             row_groups: vec![4, 3],
+            footer: None,
         }],
         shards: match format_version {
             1 | 2 => BTreeMap::new(),
