@@ -1,9 +1,6 @@
 //! Small pictures as PNG: one byte a pixel, which is a place in a colour map.
 
-use std::io::Write;
-
-use flate2::write::ZlibEncoder;
-use flate2::{Compression, Crc};
+use png::{BitDepth, ColorType, Encoder};
 
 /// Corners of the colour map, from dark to bright; colours between them are mixed. As matplotlib's magma at these places.
 const COLOURS: [[u8; 3]; 9] = [
@@ -18,28 +15,24 @@ const COLOURS: [[u8; 3]; 9] = [
     [252, 253, 191],
 ];
 
-/// A PNG whose pixels are places in the colour map, from the top left, `width` in a row.
+/// Encodes pixels, which are indices into the colour map, as a PNG. Rows begin at the top and have `width` pixels.
 pub(super) fn palette(pixels: &[u8], width: usize) -> Vec<u8> {
     let height = pixels.len().checked_div(width).unwrap_or(0);
-    let mut rows = Vec::with_capacity(pixels.len() + height);
-    for row in pixels.chunks_exact(width.max(1)) {
-        // Filter 0: bytes as they are.
-        rows.push(0);
-        rows.extend_from_slice(row);
+    let mut file = Vec::new();
+    let mut encoder = Encoder::new(&mut file, width as u32, height as u32);
+    encoder.set_color(ColorType::Indexed);
+    encoder.set_depth(BitDepth::Eight);
+    encoder.set_palette(colour_map());
+
+    let written = encoder.write_header().and_then(|mut writer| {
+        writer.write_image_data(pixels)?;
+        writer.finish()
+    });
+    // Only a picture without pixels cannot be encoded, and a chart shows none.
+    match written {
+        Ok(()) => file,
+        Err(_) => Vec::new(),
     }
-
-    let mut header = Vec::new();
-    header.extend((width as u32).to_be_bytes());
-    header.extend((height as u32).to_be_bytes());
-    // 8 bits a pixel, by a palette; the usual compression and filters, and no interlacing.
-    header.extend([8, 3, 0, 0, 0]);
-
-    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
-    chunk(&mut png, *b"IHDR", &header);
-    chunk(&mut png, *b"PLTE", &colour_map());
-    chunk(&mut png, *b"IDAT", &compressed(&rows));
-    chunk(&mut png, *b"IEND", &[]);
-    png
 }
 
 fn colour_map() -> Vec<u8> {
@@ -55,25 +48,6 @@ fn colour_map() -> Vec<u8> {
         }
     }
     map
-}
-
-fn compressed(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::new(6));
-    // Writing to memory does not fail.
-    let _ = encoder.write_all(bytes);
-    encoder.finish().unwrap_or_default()
-}
-
-fn chunk(png: &mut Vec<u8>, kind: [u8; 4], content: &[u8]) {
-    png.extend((content.len() as u32).to_be_bytes());
-
-    // Of the name and the content; the length is no part of it.
-    let mut checksum = Crc::new();
-    checksum.update(&kind);
-    checksum.update(content);
-    png.extend(kind);
-    png.extend(content);
-    png.extend(checksum.sum().to_be_bytes());
 }
 
 #[cfg(test)]

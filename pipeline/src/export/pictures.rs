@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
+use png::ColorType;
 use wavemill_schemas::recipe::Dtype;
 
 use super::Format;
 use super::class_files;
 use super::content::{Content, PictureAxes};
 use super::error::ExportError;
-use super::png::{Colour, SIDE_MAX, encode};
+use super::png::{SIDE_MAX, encode};
 use super::reader::{Reader, Tensors};
 
 /// Writes all sides below `folder`; returns what a reader has to know.
@@ -71,9 +72,9 @@ impl Pictures<'_> {
                 "a row of {width} x {height} values is no picture"
             )));
         }
-        let colour = match self.axes.channel {
-            Some(_) => Colour::Rgb,
-            None => Colour::Grey,
+        let color = match self.axes.channel {
+            Some(_) => ColorType::Rgb,
+            None => ColorType::Grayscale,
         };
 
         self.values.clear();
@@ -89,7 +90,7 @@ impl Pictures<'_> {
             &self.pixels
         };
         let upright = arranged(brightness, &shape, self.axes);
-        Ok(encode(width, height, colour, &upright))
+        Ok(encode(width, height, color, &upright))
     }
 
     fn range(&self) -> Range {
