@@ -33,7 +33,6 @@ pub fn return_large_blocks() {
 }
 
 /// Returns the version of the C library that this process runs on, such as `2.36`; `None` if it is not glibc.
-#[must_use]
 pub fn glibc_version() -> Option<String> {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {

@@ -17,7 +17,6 @@ pub enum Level {
 
 impl Level {
     /// The best level of this machine.
-    #[must_use]
     pub fn detect() -> Self {
         if Self::X86_64V3.is_available() {
             Self::X86_64V3
@@ -27,7 +26,6 @@ impl Level {
     }
 
     /// Whether this machine has the level's instructions.
-    #[must_use]
     pub fn is_available(self) -> bool {
         match self {
             Self::Scalar => true,
@@ -39,7 +37,6 @@ impl Level {
     }
 
     /// `scalar` or `x86-64-v3`.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",

@@ -62,7 +62,6 @@ impl<T: Plain> SampleBuffer<T> {
     }
 
     /// Samples for which there is room.
-    #[must_use]
     pub fn capacity(&self) -> usize {
         match &self.memory {
             Memory::Ordinary(samples) => samples.capacity(),
@@ -71,7 +70,6 @@ impl<T: Plain> SampleBuffer<T> {
     }
 
     /// Page-locked memory was wanted, and the system gave none. A device copies from here all the same, only slower.
-    #[must_use]
     pub fn lacks_lock(&self) -> bool {
         match &self.memory {
             Memory::Ordinary(samples) => self.locks.is_some() && samples.capacity() > 0,

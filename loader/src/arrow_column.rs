@@ -33,7 +33,6 @@ pub(crate) struct RowBytes {
 
 impl RowBytes {
     /// All of them.
-    #[must_use]
     pub(crate) fn bytes(&self) -> &[u8] {
         self.bytes.as_slice()
     }
@@ -101,7 +100,6 @@ impl ArrowColumn {
 }
 
 /// Bytes of the one value of `column`, as they would be in a binary column; `None` where it is no tensor.
-#[must_use]
 pub fn bytes_of(column: &ArrayRef) -> Option<Buffer> {
     match column.data_type() {
         DataType::Binary => Some(Buffer::from(column.as_binary::<i32>().value(0))),

@@ -25,68 +25,57 @@ pub struct Batch<M: HostMemory = Vec<u8>> {
 
 impl<M: HostMemory> Batch<M> {
     /// Number of the global batch in its epoch, from 0.
-    #[must_use]
     pub const fn index(&self) -> u64 {
         self.index
     }
 
     /// Rows of the global batch, over all ranks, damaged ones included.
-    #[must_use]
     pub const fn global_rows(&self) -> usize {
         self.global_rows
     }
 
     /// The rank's own rows, the first of [`Self::rows`]; 0 where a last batch has fewer rows than there are ranks.
-    #[must_use]
     pub const fn n_own(&self) -> usize {
         self.n_own
     }
 
     /// What it is a batch of.
-    #[must_use]
     pub fn dataset(&self) -> &Dataset<M> {
         &self.dataset
     }
 
     /// All rows here, as numbers into [`Dataset::rows`]: own ones, then partners that are another rank's.
-    #[must_use]
     pub fn rows(&self) -> &[u32] {
         &self.rows
     }
 
     /// [`wavemill_schemas::rng::row_key`] of each of [`Self::rows`].
-    #[must_use]
     pub fn keys(&self) -> &[u64] {
         &self.keys
     }
 
     /// Mix-up partner of each own row, as a place in [`Self::rows`].
-    #[must_use]
     pub fn partners(&self) -> Option<&[i64]> {
         self.partners.as_deref()
     }
 
     /// Own rows that are missing here because their row group is damaged, each with its error; `data.skip_damaged` only.
-    #[must_use]
     pub fn damaged(&self) -> &[DatasetError] {
         &self.damaged
     }
 
     /// The stored bytes of [`Self::rows`], one row after another in the dataset's [`Form`](crate::Form); what follows
     /// them means nothing. `None` where the dataset was opened for a model that sees no spectrogram: then none was read.
-    #[must_use]
     pub const fn memory(&self) -> Option<&M> {
         self.memory.as_ref()
     }
 
     /// Frames that each row has in [`Self::memory`], before the padding; empty where all rows have the same.
-    #[must_use]
     pub fn filled(&self) -> &[i64] {
         &self.filled
     }
 
     /// Class of each row in the target of that number; -1 for an unlabelled one.
-    #[must_use]
     pub fn class_ids(&self, target: usize) -> Vec<i64> {
         let target = &self.dataset.targets[target];
         self.rows
@@ -96,7 +85,6 @@ impl<M: HostMemory> Batch<M> {
     }
 
     /// `[rows, classes]`, row by row: 1 for each class that a row has, else 0; all 0 for an unlabelled row.
-    #[must_use]
     pub fn class_sets(&self, target: usize) -> Vec<f32> {
         let target = &self.dataset.targets[target];
         let n_classes = target.classes().len();

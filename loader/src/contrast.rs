@@ -50,7 +50,6 @@ impl<M> Dataset<M> {
     ///
     /// One class a row: fewer than two classes among the training rows. Several labels a row: every training row that has
     /// labels has the same ones.
-    #[must_use]
     pub fn unlearnable(&self) -> Option<(&str, String)> {
         for target in &self.targets {
             let labels = self.labels_on(Side::Training, target);
@@ -71,7 +70,6 @@ impl<M> Dataset<M> {
     }
 
     /// The first target, and the side of it, that has no row with a label: no score can be had there.
-    #[must_use]
     pub fn unscorable(&self) -> Option<(&str, Side)> {
         for target in &self.targets {
             for side in [Side::Validation, Side::Test] {
@@ -102,7 +100,6 @@ impl<M> Dataset<M> {
 
     /// What the labels of `side` cannot show, a sentence each: classes that training knows and `side` lacks, one class
     /// alone, a label that every row has.
-    #[must_use]
     pub fn lacking(&self, side: Side) -> Vec<String> {
         self.targets
             .iter()

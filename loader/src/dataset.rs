@@ -29,19 +29,16 @@ pub enum Needs {
 
 impl Needs {
     /// Whether the feature's rows are among it.
-    #[must_use]
     pub fn spectrogram(self) -> bool {
         self != Self::Metadata
     }
 
     /// Whether columns of `fma_features` are, those that `data.metadata` names.
-    #[must_use]
     pub fn metadata(self) -> bool {
         self != Self::Spectrogram
     }
 
     /// Whether artist and album are.
-    #[must_use]
     pub fn ids(self) -> bool {
         self == Self::All
     }
@@ -184,98 +181,82 @@ impl<M> Dataset<M> {
     }
 
     /// The version that it reads.
-    #[must_use]
     pub const fn store(&self) -> &Store {
         &self.store
     }
 
     /// What is read of its rows.
-    #[must_use]
     pub const fn needs(&self) -> Needs {
         self.needs
     }
 
     /// As in the manifest; its `feature_id` is compared by whoever uses a model.
-    #[must_use]
     pub const fn feature(&self) -> &FeatureEntry {
         &self.spec.feature
     }
 
     /// What a model trained on this needs for rows from elsewhere.
-    #[must_use]
     pub const fn input_spec(&self) -> &InputSpec {
         &self.spec
     }
 
     /// How a row's bytes are to be understood.
-    #[must_use]
     pub const fn form(&self) -> &Form {
         &self.form
     }
 
     /// Small columns of all rows, whatever their side.
-    #[must_use]
     pub const fn rows(&self) -> &Rows {
         &self.rows
     }
 
     /// The rule that made the sides in use; [`SplitRule::Column`] for a column of the user's own.
-    #[must_use]
     pub const fn split_rule(&self) -> SplitRule {
         self.rule.kind
     }
 
     /// Its name, as `data.split` asks for it.
-    #[must_use]
     pub fn split_name(&self) -> &str {
         &self.rule.name
     }
 
     /// It is the recipe's rule, so a side's rows are in that side's files alone.
-    #[must_use]
     pub const fn is_split_by_folder(&self) -> bool {
         self.rule.is_recipes
     }
 
     /// In the configuration's order.
-    #[must_use]
     pub fn targets(&self) -> &[Target] {
         &self.targets
     }
 
     /// Files passed over under `data.skip_damaged`.
-    #[must_use]
     pub fn lost(&self) -> &[LostFile] {
         &self.lost
     }
 
     /// What the manifest calls them, in its order.
-    #[must_use]
     pub fn lost_paths(&self) -> Vec<String> {
         self.lost.iter().map(|lost| lost.path.clone()).collect()
     }
 
     /// Bytes of the feature's column that were read so far, over all loaders.
-    #[must_use]
     pub fn bytes_read(&self) -> u64 {
         self.pages.bytes_read()
     }
 
     /// Rows of a side, in manifest order.
-    #[must_use]
     pub fn rows_of(&self, side: Side) -> Vec<u32> {
         on_side(&self.sides, side).collect()
     }
 
     /// Training rows of each class of a target.
-    #[must_use]
     pub fn class_counts(&self, target: usize) -> Vec<u64> {
         self.targets[target].counts(&self.rows, &self.rows_of(Side::Training))
     }
 
     /// `[rows, columns]`, row by row: metadata of these rows as [`InputSpec::standardised`] gives it. `None` where the
     /// model sees none.
-    #[must_use]
     pub fn metadata_of(&self, rows: &[u32]) -> Option<Vec<f64>> {
         let values = self.metadata.as_ref()?.values(rows);
         self.spec.standardised(&values)
@@ -283,7 +264,6 @@ impl<M> Dataset<M> {
 
     /// `[rows, 2]`, row by row: ids of these rows as [`InputSpec::known_ids`] gives them. `None` where the model sees
     /// none.
-    #[must_use]
     pub fn ids_of(&self, rows: &[u32]) -> Option<Vec<i64>> {
         let published = rows.iter().map(|&row| {
             [

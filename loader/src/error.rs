@@ -183,7 +183,6 @@ pub enum DatasetError {
 
 impl DatasetError {
     /// Whether it is about bytes of one file, which `data.skip_damaged` passes over.
-    #[must_use]
     pub const fn is_damage(&self) -> bool {
         matches!(
             self,

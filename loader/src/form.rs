@@ -147,61 +147,51 @@ impl Form {
     }
 
     /// Bytes of a row in a batch's memory.
-    #[must_use]
     pub const fn row_bytes(&self) -> usize {
         self.bands * self.host_frames * self.stored.bytes()
     }
 
     /// Type of the stored values, little-endian.
-    #[must_use]
     pub const fn stored(&self) -> Dtype {
         self.stored
     }
 
     /// What makes values of stored numbers; `None` where they are the values.
-    #[must_use]
     pub const fn scale(&self) -> Option<Scale> {
         self.scale
     }
 
     /// Mean and deviation of each band, where rows are to be normalised.
-    #[must_use]
     pub const fn stats(&self) -> Option<&Stats> {
         self.stats.as_ref()
     }
 
     /// What a row is to a model.
-    #[must_use]
     pub const fn kind(&self) -> RowKind {
         self.kind
     }
 
     /// Whether a row in host memory is frames by bands, else bands by frames.
-    #[must_use]
     pub const fn is_frames_first(&self) -> bool {
         self.frames_first
     }
 
     /// Whether rows are stored with frames of their own number.
-    #[must_use]
     pub const fn is_ragged(&self) -> bool {
         self.is_ragged
     }
 
     /// Bands of a row.
-    #[must_use]
     pub const fn bands(&self) -> usize {
         self.bands
     }
 
     /// Frames of a row as the model sees it.
-    #[must_use]
     pub const fn frames(&self) -> usize {
         self.frames
     }
 
     /// Frames of a row in host memory: as stored, or the model's where rows differ.
-    #[must_use]
     pub const fn host_frames(&self) -> usize {
         self.host_frames
     }

@@ -144,7 +144,6 @@ impl Metadata {
     }
 
     /// The columns with mean and deviation over `training` rows.
-    #[must_use]
     pub(crate) fn columns(&self, training: &[u32]) -> Vec<MetadataColumn> {
         let mut columns = Vec::with_capacity(self.names.len());
         for (place, name) in self.names.iter().enumerate() {
@@ -164,7 +163,6 @@ impl Metadata {
     }
 
     /// Values of `rows`, row by row; NaN where missing.
-    #[must_use]
     pub(crate) fn values(&self, rows: &[u32]) -> Vec<f32> {
         let mut values = Vec::with_capacity(rows.len() * self.names.len());
         for &row in rows {
@@ -177,7 +175,6 @@ impl Metadata {
     }
 
     /// Whether the table has a row's track.
-    #[must_use]
     pub(crate) fn has(&self, row: u32) -> bool {
         self.place_of[row as usize].is_some()
     }
@@ -255,7 +252,6 @@ fn stems(store: &Store) -> Result<String, DatasetError> {
 }
 
 /// The ids that `rows` have, ascending: a vocabulary.
-#[must_use]
 pub(crate) fn vocabulary(ids: &[Option<i64>], rows: &[u32]) -> Vec<i64> {
     let known: BTreeSet<i64> = rows.iter().filter_map(|&row| ids[row as usize]).collect();
     known.into_iter().collect()

@@ -157,25 +157,21 @@ impl Target {
     }
 
     /// As configured.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Names in id order.
-    #[must_use]
     pub fn classes(&self) -> &[String] {
         &self.classes
     }
 
     /// Whether a row may have several classes.
-    #[must_use]
     pub const fn is_multi(&self) -> bool {
         matches!(self.source, Source::Genres(_))
     }
 
     /// Class of a row; -1 for none, and for every row of a target of several labels.
-    #[must_use]
     pub fn label(&self, rows: &Rows, row: u32) -> i64 {
         match &self.source {
             Source::Column(column) => i64::from(rows.targets[*column][row as usize]),
@@ -225,7 +221,6 @@ impl Target {
     }
 
     /// Rows of `of` in each class.
-    #[must_use]
     pub fn counts(&self, rows: &Rows, of: &[u32]) -> Vec<u64> {
         let mut counts = vec![0; self.classes.len()];
         for &row in of {

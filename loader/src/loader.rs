@@ -167,14 +167,12 @@ impl<M: HostMemory> Loader<M> {
     }
 
     /// Batches of the whole epoch, those before `first_batch` included.
-    #[must_use]
     pub fn n_batches(&self) -> u64 {
         let ReaderContext { order, plan, .. } = &*self.shared;
         order::n_batches(order.len(), plan.batch_size, plan.drop_last)
     }
 
     /// Rows that `drop_last` leaves out of this epoch.
-    #[must_use]
     pub fn n_dropped(&self) -> usize {
         let ReaderContext { order, plan, .. } = &*self.shared;
         // Counted over the whole epoch, also if this loader begins in the middle of it.

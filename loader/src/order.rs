@@ -11,7 +11,6 @@ use wavemill_schemas::rng::{self, Rng};
 /// The rows of an epoch in training order.
 ///
 /// `groups`: the split's rows in each row group, in manifest order; groups without one are not counted in windows.
-#[must_use]
 pub(crate) fn shuffled(groups: &[Vec<u32>], seed: u64, epoch: u64, window: usize) -> Vec<u32> {
     let mut groups: Vec<&Vec<u32>> = groups.iter().filter(|rows| !rows.is_empty()).collect();
     // Each step and each window has a stream of its own. So a window's order does not depend on what was drawn before
@@ -27,13 +26,11 @@ pub(crate) fn shuffled(groups: &[Vec<u32>], seed: u64, epoch: u64, window: usize
 }
 
 /// The rows in manifest order, for evaluation.
-#[must_use]
 pub(crate) fn in_order(groups: &[Vec<u32>]) -> Vec<u32> {
     groups.concat()
 }
 
 /// Batches of an epoch of `n_rows` rows.
-#[must_use]
 pub const fn n_batches(n_rows: usize, batch_size: usize, drop_last: bool) -> u64 {
     let batches = if drop_last {
         n_rows / batch_size
@@ -44,7 +41,6 @@ pub const fn n_batches(n_rows: usize, batch_size: usize, drop_last: bool) -> u64
 }
 
 /// Global batch `index` of an epoch's order; empty behind its end.
-#[must_use]
 pub(crate) fn batch(order: &[u32], index: u64, batch_size: usize) -> &[u32] {
     let start = usize::try_from(index)
         .unwrap_or(usize::MAX)
@@ -55,14 +51,12 @@ pub(crate) fn batch(order: &[u32], index: u64, batch_size: usize) -> &[u32] {
 }
 
 /// The part of a global batch of `n` rows that is rank `rank`'s: sizes differ by at most one, and may be 0.
-#[must_use]
 pub(crate) const fn slice(n: usize, rank: usize, world_size: usize) -> Range<usize> {
     n * rank / world_size..n * (rank + 1) / world_size
 }
 
 /// The mix-up partner of each row of a global batch, as an index into it: the next in the order of a hash of
 /// (seed, epoch, row key), so that each row is one row's partner, and nobody's own where there are two.
-#[must_use]
 pub(crate) fn partners(keys: &[u64], seed: u64, epoch: u64) -> Vec<usize> {
     let mut ring: Vec<usize> = (0..keys.len()).collect();
     // The key behind the hash decides between equal hashes, so that the rows' order in the batch never does.

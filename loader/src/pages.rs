@@ -89,7 +89,6 @@ pub(crate) struct Pages {
 
 impl Pages {
     /// No rows yet, of a feature of that form.
-    #[must_use]
     pub(crate) fn new(column: &str, form: Form) -> Self {
         Self {
             column: column.to_owned(),
@@ -102,13 +101,11 @@ impl Pages {
     }
 
     /// Bytes of a row.
-    #[must_use]
     pub(crate) const fn row_bytes(&self) -> usize {
         self.row_bytes
     }
 
     /// Bytes of the tensor column that were read from files so far, with page headers.
-    #[must_use]
     pub(crate) fn bytes_read(&self) -> u64 {
         self.bytes_read.load(Ordering::Relaxed)
     }

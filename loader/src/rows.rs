@@ -82,19 +82,16 @@ impl Rows {
     }
 
     /// How many.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
     /// Whether there is none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
     /// Ids of all genres of a row.
-    #[must_use]
     pub fn genres(&self, row: usize) -> &[i32] {
         let start = if row == 0 {
             0

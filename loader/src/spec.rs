@@ -68,7 +68,6 @@ impl InputSpec {
     }
 
     /// Entries of both vocabularies, the unknown one included; 0 for none.
-    #[must_use]
     pub fn vocabulary(&self) -> [i64; 2] {
         [&self.artists, &self.albums].map(|ids| {
             if ids.is_empty() {
@@ -83,7 +82,6 @@ impl InputSpec {
     ///
     /// A missing value becomes 0, which is the mean, and so does every value of a column that never varied. `None` where
     /// the model sees no metadata.
-    #[must_use]
     pub fn standardised(&self, values: &[f32]) -> Option<Vec<f64>> {
         if self.metadata.is_empty() {
             return None;
@@ -99,7 +97,6 @@ impl InputSpec {
 
     /// `[n, 2]`, row by row: artist and album of each row by their vocabularies, 0 for one that training never saw.
     /// `None` where the model sees neither.
-    #[must_use]
     pub fn known_ids(&self, rows: impl Iterator<Item = [Option<i64>; 2]>) -> Option<Vec<i64>> {
         if self.vocabulary() == [0; 2] {
             return None;

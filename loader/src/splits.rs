@@ -27,7 +27,6 @@ impl Side {
     pub const ALL: [Self; 3] = [Self::Training, Self::Validation, Self::Test];
 
     /// As in a manifest: `training`, `validation`, `test`.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Training => "training",
@@ -104,7 +103,6 @@ pub(crate) struct RuleInUse {
 
 impl RuleInUse {
     /// The one asked for, else the recipe's. [`sides`] is asked first, and refuses a name that no column of `tracks` has.
-    #[must_use]
     pub(crate) fn new(store: &Store, asked: Option<&str>) -> Self {
         let own = store.manifest().recipe.split.rule;
         let Some(name) = asked.filter(|name| *name != own.name()) else {

@@ -93,37 +93,31 @@ impl Store {
     }
 
     /// Reports whether shards are compared with their blake3: true unless [`Self::without_shard_checks`] was called.
-    #[must_use]
     pub const fn checks_shards(&self) -> bool {
         self.checks_shards
     }
 
     /// The folder.
-    #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
     }
 
     /// Its number.
-    #[must_use]
     pub const fn version(&self) -> u64 {
         self.version
     }
 
     /// All that is committed.
-    #[must_use]
     pub const fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
     /// The recipe's split rule, by which folders and statistics were made.
-    #[must_use]
     pub fn rule(&self) -> &'static str {
         self.manifest.recipe.split.rule.name()
     }
 
     /// blake3 of the manifest's bytes, lower-case hex: names this state of the store.
-    #[must_use]
     pub fn manifest_hash(&self) -> &str {
         &self.manifest_hash
     }

@@ -7,7 +7,6 @@ use crate::{Dataset, Side, Target};
 
 impl<M> Dataset<M> {
     /// One sentence each; empty where all is as one would expect.
-    #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         for lost in &self.lost {
@@ -39,7 +38,6 @@ impl<M> Dataset<M> {
     }
 
     /// Labels that rows of `side` have and the model of [`Self::open_for`] does not know, a sentence a target.
-    #[must_use]
     pub fn unknown_classes(&self, side: Side) -> Vec<String> {
         self.targets
             .iter()

@@ -30,7 +30,6 @@ pub enum Op {
 
 impl Op {
     /// As in a recipe: `stft`, `mel`, `mfcc`.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Stft => "stft",
@@ -40,7 +39,6 @@ impl Op {
     }
 
     /// Name of the axis beside `frame`: `bin`, `mel`, `coefficient`.
-    #[must_use]
     pub const fn axis(self) -> &'static str {
         match self {
             Self::Stft => "bin",
@@ -132,13 +130,11 @@ pub struct FeatureArgs {
 
 impl FeatureArgs {
     /// Rows of the band axis, deltas included.
-    #[must_use]
     pub fn n_bands(&self) -> usize {
         self.n_base_bands() * (1 + usize::from(self.delta))
     }
 
     /// Rows of the band axis without deltas.
-    #[must_use]
     pub fn n_base_bands(&self) -> usize {
         match (&self.mel, &self.mfcc) {
             (_, Some(mfcc)) => mfcc.n_mfcc,
@@ -148,28 +144,24 @@ impl FeatureArgs {
     }
 
     /// Frames that are computed of a clip of `n_samples` samples, before the crop; 0 where it is too short for one.
-    #[must_use]
     pub fn n_computed_frames(&self, n_samples: usize) -> usize {
         let n_signal = self.stft.n_signal(n_samples, self.frames);
         self.stft.n_frames(n_signal)
     }
 
     /// Frames that are stored of a clip of `n_samples` samples; 0 where it is too short for one.
-    #[must_use]
     pub fn n_frames(&self, n_samples: usize) -> usize {
         let computed = self.n_computed_frames(n_samples);
         self.frames.map_or(computed, |frames| computed.min(frames))
     }
 
     /// Shape of the stored tensor of a clip of `n_samples` samples: `[rows, columns]`, or what [`Derived`] says.
-    #[must_use]
     pub fn shape(&self, n_samples: usize) -> Vec<usize> {
         self.dims(self.n_frames(n_samples), |n| n)
     }
 
     /// The same of all clips, where each has `n_samples` samples (absent: of any number); `None` for a dimension in which
     /// they differ.
-    #[must_use]
     pub fn stored_shape(&self, n_samples: Option<usize>) -> Vec<Option<usize>> {
         // A clip is cropped or padded to `frames`.
         let frames = self.frames.or(n_samples.map(|n| self.n_frames(n)));
@@ -194,19 +186,16 @@ impl FeatureArgs {
     }
 
     /// Values of that tensor.
-    #[must_use]
     pub fn n_values(&self, n_samples: usize) -> usize {
         self.shape(n_samples).iter().product()
     }
 
     /// Bytes of that tensor.
-    #[must_use]
     pub fn row_bytes(&self, n_samples: usize) -> usize {
         self.n_values(n_samples) * self.dtype.bytes()
     }
 
     /// Names of the axes, in the tensor's order.
-    #[must_use]
     pub fn dim_names(&self) -> Vec<&'static str> {
         match (&self.derived, self.dim_order) {
             (None, DimOrder::BandFrame) => vec![self.op.axis(), "frame"],
@@ -236,7 +225,6 @@ impl FeatureArgs {
 
     /// Whether an f32 transform would show: in decibels that reach down more than 80 dB, or without end, or whose errors
     /// a lifter multiplies.
-    #[must_use]
     pub fn is_wide(&self) -> bool {
         let lifted = self.mfcc.as_ref().is_some_and(|mfcc| mfcc.lifter > 0.0);
         matches!(self.log, LogArgs::Db(db) if lifted || db.top_db.is_none_or(|top_db| top_db > 80.0))

@@ -22,7 +22,6 @@ impl FeatureArgs {
     }
 
     /// As [`FeatureArgs::derive`], whatever the values are. Only checks may look at what comes out.
-    #[must_use]
     pub fn derive_unchecked(&self, derived: Derived, dtype: Option<Dtype>) -> Self {
         let source = self.source_values();
         Self {
@@ -33,7 +32,6 @@ impl FeatureArgs {
     }
 
     /// Everything wrong with what a derived feature adds to its source's options.
-    #[must_use]
     pub fn own_faults(&self) -> Vec<Fault> {
         let mut faults = Faults::default();
         if let Some(derived) = &self.derived {
@@ -46,7 +44,6 @@ impl FeatureArgs {
     }
 
     /// The values that are computed before scaling: equal for features that can be made of each other's.
-    #[must_use]
     pub fn source_values(&self) -> Self {
         Self {
             normalize: Normalize::None,
@@ -59,7 +56,6 @@ impl FeatureArgs {
 
     /// Names of the columns of a tensor of statistics, row by row: `mfcc_kurtosis_01` … of a source called `mfcc`, as
     /// FMA's `features.csv` names them. `None` for every other feature.
-    #[must_use]
     pub fn columns(&self, source: &str) -> Option<Vec<String>> {
         if self.derived != Some(Derived::Statistics) {
             return None;

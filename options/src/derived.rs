@@ -70,7 +70,6 @@ impl FromStr for ColourMap {
 
 impl Derived {
     /// As in a recipe: `statistics`, `picture`.
-    #[must_use]
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Statistics => "statistics",

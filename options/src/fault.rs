@@ -69,7 +69,6 @@ impl Faults {
     }
 
     /// Nothing is wrong so far.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -83,7 +82,6 @@ impl Faults {
     }
 
     /// All of them, in the order in which they were found.
-    #[must_use]
     pub fn into_vec(self) -> Vec<Fault> {
         self.0
     }

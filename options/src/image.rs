@@ -124,25 +124,21 @@ pub struct ImageArgs {
 
 impl ImageArgs {
     /// `[3, height, width]`.
-    #[must_use]
     pub fn shape(&self) -> [usize; 3] {
         [CHANNELS, self.height, self.width]
     }
 
     /// Names of the axes.
-    #[must_use]
     pub const fn dim_names() -> [&'static str; 3] {
         ["channel", "row", "column"]
     }
 
     /// Bytes of the tensor.
-    #[must_use]
     pub fn row_bytes(&self) -> usize {
         self.shape().iter().product::<usize>() * self.dtype.bytes()
     }
 
     /// Everything that cannot work.
-    #[must_use]
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = Faults::default();
         for (side, key) in [(self.width, "width"), (self.height, "height")] {

@@ -78,7 +78,6 @@ const SLANEY_BREAK_MEL: f64 = SLANEY_BREAK_HZ / SLANEY_HZ_PER_MEL;
 
 impl MelArgs {
     /// The bands' weights over the bins of an `n_fft` transform, from the lowest band to the highest.
-    #[must_use]
     pub fn bands(&self, sample_rate_hz: u32, n_fft: usize) -> Vec<Band> {
         let mut bins = Vec::with_capacity(n_fft / 2 + 1);
         for bin in 0..=n_fft / 2 {
@@ -93,7 +92,6 @@ impl MelArgs {
     }
 
     /// Bands that lie between two bins, and so are always 0.
-    #[must_use]
     pub fn empty_bands(&self, sample_rate_hz: u32, n_fft: usize) -> usize {
         self.bands(sample_rate_hz, n_fft)
             .iter()

@@ -18,7 +18,6 @@ pub enum Dtype {
 
 impl Dtype {
     /// Bytes a value.
-    #[must_use]
     pub const fn bytes(self) -> usize {
         match self {
             Self::F16 => 2,
@@ -28,7 +27,6 @@ impl Dtype {
     }
 
     /// `f16`, `f32`, `u8`.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::F16 => "f16",
@@ -62,7 +60,6 @@ pub enum Packing {
 
 impl Packing {
     /// The stored type.
-    #[must_use]
     pub const fn dtype(self) -> Dtype {
         match self {
             Self::F16 => Dtype::F16,
@@ -72,7 +69,6 @@ impl Packing {
     }
 
     /// `(step, low)`: a stored number times `step` plus `low` is the value.
-    #[must_use]
     pub fn scale(self) -> (f64, f64) {
         match self {
             Self::F16 | Self::F32 => (1.0, 0.0),

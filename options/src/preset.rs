@@ -216,7 +216,6 @@ impl Preset {
     }
 
     /// As in a recipe: `librosa`, `torchaudio`, `kaldi`, `whisper`.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Librosa => "librosa",

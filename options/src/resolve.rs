@@ -15,7 +15,6 @@ impl Overrides {
     ///
     /// What follows from them may be impossible too. [`FeatureArgs::validate`] finds that; it is worth asking where
     /// nothing is wrong here, because a wrong option makes others wrong.
-    #[must_use]
     pub fn faults(&self, op: Op, preset: Preset, sample_rate_hz: u32) -> Vec<Fault> {
         let keys = self.keys();
         let mut faults = Faults::default();
@@ -69,7 +68,6 @@ impl FeatureArgs {
     }
 
     /// As [`FeatureArgs::resolve`], whatever the values are. Only checks may look at what comes out.
-    #[must_use]
     pub fn unchecked(op: Op, preset: Preset, sample_rate_hz: u32, overrides: &Overrides) -> Self {
         let defaults = preset.defaults();
         let has_bands = op != Op::Stft;

@@ -131,13 +131,11 @@ pub struct StftArgs {
 
 impl StftArgs {
     /// Number of frequency bins.
-    #[must_use]
     pub const fn n_bins(&self) -> usize {
         self.n_fft / 2 + 1
     }
 
     /// Frames of `n_samples` samples (after [`StftArgs::n_samples`] took effect); none of an empty signal.
-    #[must_use]
     pub const fn n_frames(&self, n_samples: usize) -> usize {
         // A centred signal is padded by half a frame on each side.
         let (padded, frame) = match self.framing {
@@ -153,7 +151,6 @@ impl StftArgs {
 
     /// Length of the signal that `n_samples` samples of PCM become, with zeros until there are `frames_min` frames;
     /// nothing stays nothing.
-    #[must_use]
     pub fn n_signal(&self, n_samples: usize, frames_min: Option<usize>) -> usize {
         let least = frames_min.map_or(0, |frames| self.samples_for(frames));
         if n_samples == 0 {
@@ -176,7 +173,6 @@ impl StftArgs {
     }
 
     /// First sample under the window of frame `frame`; negative in the padding.
-    #[must_use]
     pub const fn window_start(&self, frame: usize) -> isize {
         let middle = ((self.n_fft - self.win_length) / 2) as isize;
         let at = (frame * self.hop_length) as isize;

@@ -15,7 +15,6 @@ pub(crate) fn named<T: Copy>(key: &str, names: &[(&str, T)], name: &str) -> Resu
 }
 
 /// ` (did you mean …?)` for the nearest of `allowed` when it is near enough to be a slip.
-#[must_use]
 pub fn did_you_mean(wrong: &str, allowed: &[&str]) -> String {
     // One slip in a short word, more in a long one: beyond that the hint would be a guess.
     let nearest = allowed

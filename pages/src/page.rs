@@ -80,7 +80,6 @@ pub enum Part {
 
 impl Page {
     /// The whole file.
-    #[must_use]
     pub fn to_html(&self) -> String {
         let title = Shown::new(&self.title, TITLE_CHARS_MAX);
 
@@ -111,7 +110,6 @@ impl Page {
     }
 
     /// Whether a file that begins with `bytes` is a page of ours, which a new one may take the place of.
-    #[must_use]
     pub fn is_ours(bytes: &[u8]) -> bool {
         let head = &bytes[..bytes.len().min(HEAD_BYTES)];
         let mark = format!("<meta name=\"generator\" content=\"{GENERATOR} ");
@@ -189,7 +187,6 @@ impl Fact {
 
 impl Section {
     /// An empty section.
-    #[must_use]
     pub fn new(title: &str) -> Self {
         Self {
             title: title.to_owned(),
@@ -210,7 +207,6 @@ impl Section {
 
 impl Part {
     /// This alone, for a page that is put together in a browser: it has no style of its own. Every text in it is escaped.
-    #[must_use]
     pub fn to_html(&self) -> String {
         self.markup().into_string()
     }

@@ -90,7 +90,6 @@ pub struct Table {
 
 impl Table {
     /// An empty table with these columns.
-    #[must_use]
     pub fn new(caption: &str, head: &[&str]) -> Self {
         Self {
             caption: caption.to_owned(),

@@ -76,7 +76,6 @@ pub(crate) fn link(path: &str) -> String {
 }
 
 /// A count with its thousands apart: `106,574`. Four digits stay together, as in a year.
-#[must_use]
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
     if digits.len() <= 4 {
@@ -94,7 +93,6 @@ pub fn count(n: u64) -> String {
 
 /// A value with about four digits: `0.001235`, `12.35`, `12,346`; below a thousandth `1.235e−4`, and a dash where there
 /// is none.
-#[must_use]
 pub fn number(value: f64) -> String {
     if !value.is_finite() {
         return "–".to_owned();
@@ -121,7 +119,6 @@ pub fn number(value: f64) -> String {
 }
 
 /// A part of a whole in per cent: `12.3 %`; a dash where the whole is 0.
-#[must_use]
 pub fn fraction(part: u64, whole: u64) -> String {
     if whole == 0 {
         return "–".to_owned();
@@ -130,13 +127,11 @@ pub fn fraction(part: u64, whole: u64) -> String {
 }
 
 /// Formats a number of bytes in decimal units: `1.2 MB`.
-#[must_use]
 pub fn bytes(n: u64) -> String {
     in_units(n, 1000.0, ["kB", "MB", "GB", "TB"])
 }
 
 /// Formats a number of bytes in binary units, as limits are written: `64.0 MiB`.
-#[must_use]
 pub fn binary_bytes(n: u64) -> String {
     in_units(n, 1024.0, ["KiB", "MiB", "GiB", "TiB"])
 }
@@ -158,7 +153,6 @@ fn in_units(n: u64, base: f64, units: [&str; 4]) -> String {
 }
 
 /// A span of time: `0.42 s`, `3 min 05 s`, `15 min`, `7 h 02 min`.
-#[must_use]
 pub fn seconds(span_s: f64) -> String {
     if !span_s.is_finite() || span_s < 0.0 {
         return "–".to_owned();

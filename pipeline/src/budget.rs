@@ -75,7 +75,6 @@ pub(crate) struct BusyGuard {
 
 impl ByteBudget {
     /// A budget of `bytes`.
-    #[must_use]
     pub(crate) fn new(bytes: u64) -> Self {
         Self {
             state: Arc::new(State {

@@ -55,7 +55,6 @@ impl Phase {
     ];
 
     /// One word, for programs.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Listing => "listing",
@@ -73,7 +72,6 @@ impl Phase {
     }
 
     /// What is counted in it, if anything.
-    #[must_use]
     pub const fn unit(self) -> Option<&'static str> {
         match self {
             Self::Metadata | Self::Checking => Some("bytes"),
@@ -86,13 +84,11 @@ impl Phase {
 
     /// Whether what was done in it must be brought to an end in order. All others may be left at any moment: up to the
     /// plan nothing is written, and a table or an export that is not whole has another name.
-    #[must_use]
     pub const fn ends_in_order(self) -> bool {
         matches!(self, Self::Clips | Self::Commit)
     }
 
     /// What an interruption in it left behind, in words.
-    #[must_use]
     pub const fn left_behind(self) -> &'static str {
         match self {
             Self::Tables | Self::Clips | Self::Commit => "the same command goes on from there",
@@ -164,7 +160,6 @@ impl Course {
     }
 
     /// Wall seconds by phase, from the first one that was entered until now.
-    #[must_use]
     pub fn seconds(&self) -> BTreeMap<&'static str, f64> {
         let mut times = self.lock_times();
         // This begins the present phase anew, so that a second call counts no second twice.
@@ -178,7 +173,6 @@ impl Course {
     }
 
     /// Where the job is.
-    #[must_use]
     pub fn phase(&self) -> Phase {
         Phase::ALL
             .get(usize::from(self.phase.load(Ordering::Relaxed)))
@@ -187,19 +181,16 @@ impl Course {
     }
 
     /// Done so far in this phase, in its unit.
-    #[must_use]
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 
     /// To be done in this phase; 0: not known.
-    #[must_use]
     pub fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
 
     /// Whether the job was asked to stop.
-    #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }

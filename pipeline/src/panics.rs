@@ -31,7 +31,6 @@ pub(crate) struct Panic {
 
 impl Panic {
     /// Of what a panicked thread or task left.
-    #[must_use]
     pub(crate) fn of(payload: &(dyn Any + Send)) -> Self {
         // What the hook has kept knows the place, which a payload does not. It is taken, so that a later panic is not
         // told with it.

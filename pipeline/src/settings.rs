@@ -106,20 +106,17 @@ impl Default for Settings {
 
 impl Settings {
     /// DataFusion's pool: a quarter; spilling starts there.
-    #[must_use]
     pub const fn catalog_bytes(&self) -> usize {
         (self.memory_limit_bytes / 4) as usize
     }
 
     /// Clips between read and disk: half. Of the other half an eighth of the limit each is for row groups being encoded
     /// and for buffers that are kept; the last quarter for the process itself and for what malloc keeps.
-    #[must_use]
     pub const fn in_flight_bytes(&self) -> u64 {
         self.memory_limit_bytes / 2
     }
 
     /// What there is for clips, beside workers' tables.
-    #[must_use]
     pub const fn shares(&self) -> MemoryShares {
         MemoryShares {
             limit_bytes: self.memory_limit_bytes,
@@ -128,20 +125,17 @@ impl Settings {
     }
 
     /// Row groups being encoded: an eighth.
-    #[must_use]
     pub const fn encode_bytes(&self) -> u64 {
         self.memory_limit_bytes / 8
     }
 
     /// What empty PCM buffers may take together: a sixteenth of the limit.
-    #[must_use]
     pub const fn spare_pcm_bytes(&self) -> u64 {
         self.memory_limit_bytes / SPARE_PCM_SHARE
     }
 
     /// The largest buffer that is kept from clip to clip, of those for files and of workers' scratch: together they take a
     /// sixteenth of the limit as well.
-    #[must_use]
     pub const fn kept_bytes(&self) -> usize {
         let buffers = self.threads * (READ_AHEAD_CLIPS + 1) + READ_THREADS;
         let each = self.memory_limit_bytes / 16 / buffers as u64;
@@ -153,7 +147,6 @@ impl Settings {
     }
 
     /// The part of planned clips that may be rejected.
-    #[must_use]
     pub fn reject_fraction(&self, planned: u64) -> f64 {
         let default = if planned < FEW_CLIPS {
             1.0

@@ -27,7 +27,6 @@ pub fn id<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
 /// A 64-bit hash of `key` under `seed`, in the domain named `domain` (`limit`, `shard`, `order`, `split`, …).
 ///
 /// Order by it, or take it modulo a power of two: reproducible on every machine, independent between domains.
-#[must_use]
 pub fn hash(domain: &str, seed: u64, key: &str) -> u64 {
     hashes(domain, seed)(key)
 }
@@ -50,7 +49,6 @@ pub fn hashes(domain: &str, seed: u64) -> impl Fn(&str) -> u64 {
 }
 
 /// The id of a clip that its data set gives none: the first 63 bits of blake3(`clip_key`).
-#[must_use]
 pub fn track_id(clip_key: &str) -> i64 {
     let mut first = [0; 8];
     first.copy_from_slice(&blake3::hash(clip_key.as_bytes()).as_bytes()[..8]);

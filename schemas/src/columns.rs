@@ -17,7 +17,6 @@ pub(crate) const ROW_COLUMNS: [&str; 12] = [
 ];
 
 /// Name of the column with the shapes of a ragged feature.
-#[must_use]
 pub fn shape_column(feature: &str) -> String {
     format!("{feature}_shape")
 }

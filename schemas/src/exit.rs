@@ -7,7 +7,6 @@ use std::io;
 pub const NO_SPACE: u8 = 5;
 
 /// No room for what is written, or nowhere that takes it. `cause`: one of an error's chain.
-#[must_use]
 pub fn is_no_space(cause: &(dyn Error + 'static)) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let Some(error) = cause.downcast_ref::<io::Error>() else {
@@ -22,7 +21,6 @@ pub fn is_no_space(cause: &(dyn Error + 'static)) -> bool {
 }
 
 /// The reader of our output has gone (`| head`): a quiet end. `cause`: one of an error's chain.
-#[must_use]
 pub fn is_broken_pipe(cause: &(dyn Error + 'static)) -> bool {
     cause
         .downcast_ref::<io::Error>()

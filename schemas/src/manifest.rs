@@ -18,7 +18,6 @@ pub const CHECKSUM_KEY: &str = "manifest_blake3";
 const CHECKSUM_SINCE: u32 = 2;
 
 /// Returns `json`, which is one line, and below it a line with its blake3 as a JSON string. [`from_sealed`] reads it.
-#[must_use]
 pub fn sealed(json: &str) -> String {
     format!("{json}\n\"{}\"\n", blake3::hash(json.as_bytes()).to_hex())
 }
@@ -305,7 +304,6 @@ pub struct FeatureEntry {
 
 impl FeatureEntry {
     /// Its rows are statistics of bands: a vector of numbers with names of their own.
-    #[must_use]
     pub fn is_statistics(&self) -> bool {
         self.dim_names
             .first()
@@ -313,19 +311,16 @@ impl FeatureEntry {
     }
 
     /// It was computed of audio, and not of picture files.
-    #[must_use]
     pub const fn is_of_audio(&self) -> bool {
         self.sample_rate_hz.is_some()
     }
 
     /// Its rows are pictures: channels of rows of pixels.
-    #[must_use]
     pub fn is_picture(&self) -> bool {
         self.dim_names == ["channel", "row", "column"]
     }
 
     /// Type and shape as people write them: `f16[128,1292]`, with `?` for a dimension that varies.
-    #[must_use]
     pub fn tensor_type(&self) -> String {
         let dims: Vec<String> = self
             .shape
@@ -384,7 +379,6 @@ pub struct FooterEntry {
 
 impl FileEntry {
     /// The table or feature that it belongs to.
-    #[must_use]
     pub fn name(&self) -> &str {
         self.table
             .as_deref()

@@ -59,7 +59,6 @@ impl Reason {
     ];
 
     /// The stored name, as in SQL: `missing_file`, `empty`, ….
-    #[must_use]
     pub const fn name(self) -> &'static str {
         // Stores hold these names, and queries ask for them: none may change.
         match self {
@@ -82,7 +81,6 @@ impl Reason {
     }
 
     /// Whether it counts out a whole row of the metadata, where the catalog gives it: that row names no clip.
-    #[must_use]
     pub const fn is_of_row(self) -> bool {
         matches!(self, Self::BadRow | Self::BadEncoding)
     }
@@ -104,7 +102,6 @@ pub enum Stage {
 
 impl Stage {
     /// The stored name: `catalog`, `read`, `decode`, `features`.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         // As for `Reason::name`: queries ask for these names.
         match self {

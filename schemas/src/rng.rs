@@ -6,7 +6,6 @@
 use crate::canonical;
 
 /// A 64-bit key of `parts` in the domain `domain`. Mixed, never added: (1, 1) and (2, 0) are strangers.
-#[must_use]
 pub fn mix(domain: &str, parts: &[u64]) -> u64 {
     let mut hasher = blake3::Hasher::new_derive_key(domain);
     // Eight bytes each, so that (1, 12) and (11, 2) do not run together.
@@ -19,7 +18,6 @@ pub fn mix(domain: &str, parts: &[u64]) -> u64 {
 }
 
 /// The key of a feature row: blake3 over (`clip_key`, segment, variant).
-#[must_use]
 pub fn row_key(clip_key: &str, segment: i32, variant: f32) -> u64 {
     // Both numbers keep all their bits: no two pairs of them are one seed.
     canonical::hash(
@@ -41,7 +39,6 @@ pub struct Rng {
 
 impl Rng {
     /// The stream named by `key`, as [`mix`] makes it.
-    #[must_use]
     pub fn new(key: u64) -> Self {
         Self {
             key: [key as u32, (key >> 32) as u32],
@@ -53,7 +50,6 @@ impl Rng {
     }
 
     /// The stream of one operation on one row in one epoch, whoever draws it.
-    #[must_use]
     pub fn for_row(seed: u64, epoch: u64, row_key: u64, operation: &str) -> Self {
         Self::new(mix(operation, &[seed, epoch, row_key]))
     }

@@ -7,7 +7,6 @@
 /// A length that is a whole number of samples gives exactly that number. Rounding down or up would not: at 48,000 Hz the
 /// product of 0.009 s lies just below 432, and that of 0.017 s just above 816. Lengths below 0 and NaN give 0, and
 /// infinity gives `usize::MAX`.
-#[must_use]
 pub fn samples_in(seconds: f64, rate_hz: u32) -> usize {
     (seconds * f64::from(rate_hz)).round() as usize
 }

@@ -3,7 +3,6 @@
 /// The side that `name` means: `training`, `validation` or `test`; `None` for any other name.
 ///
 /// Data sets abbreviate the names, so these are synonyms, in any case of letters: `train`; `val`, `valid` and `dev`; `eval`.
-#[must_use]
 pub fn side_meant(name: &str) -> Option<&'static str> {
     match name.to_ascii_lowercase().as_str() {
         "training" | "train" => Some("training"),

@@ -128,7 +128,6 @@ fn tensor_type(feature: &FeatureEntry, layout: Layout, dtype: Dtype) -> DataType
 }
 
 /// List type with the item name that Parquet readers expect.
-#[must_use]
 pub fn list_of(item: DataType) -> DataType {
     DataType::List(Arc::new(Field::new("item", item, false)))
 }
@@ -136,7 +135,6 @@ pub fn list_of(item: DataType) -> DataType {
 /// Schema of the `sides` table: the side of every group that was ever placed, by rule (`artist`, `stratified`).
 ///
 /// A group is named `track:<clip_key>`, `artist:<id>` or `recording:<audio_blake3>`; ordered by rule and group.
-#[must_use]
 pub fn sides_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("rule", DataType::Utf8, false),
@@ -149,7 +147,6 @@ pub fn sides_schema() -> SchemaRef {
 ///
 /// `bytes` is null where there is none, `content_blake3` (of the whole file) where it could not be read, `decode_key` (of
 /// what decoding reads of it) where there is no audio in it.
-#[must_use]
 pub fn inputs_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("clip_key", DataType::Utf8, false),
@@ -163,7 +160,6 @@ pub fn inputs_schema() -> SchemaRef {
 ///
 /// `bytes` is the sum of their sizes, and `examples` has the first paths. Where a row has almost the name of a file,
 /// `near_rows` has the names by rows beside those. All files together are those that were found.
-#[must_use]
 pub fn audio_files_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("fate", DataType::Utf8, false),
@@ -176,7 +172,6 @@ pub fn audio_files_schema() -> SchemaRef {
 }
 
 /// Schema of the `rejects` table.
-#[must_use]
 pub fn rejects_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("clip_key", DataType::Utf8, true),

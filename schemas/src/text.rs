@@ -12,7 +12,6 @@ use std::fmt::Write as _;
 ///
 /// Control characters, line breaks, and characters that only turn or hide text become escapes such as `\n`, `\u{1b}` and
 /// `\u{202e}`. All other characters stay, of whatever script, with their accents and joiners.
-#[must_use]
 pub fn shown(text: &str) -> Cow<'_, str> {
     if !text.contains(is_escaped) {
         return Cow::Borrowed(text);
@@ -27,7 +26,6 @@ pub fn shown(text: &str) -> Cow<'_, str> {
 }
 
 /// As [`shown`], for text that is several lines on purpose, such as the plan of a query: line feeds stay.
-#[must_use]
 pub fn shown_lines(text: &str) -> Cow<'_, str> {
     // Split and joined at line feeds alone: a carriage return would move the cursor back over the line.
     if text.contains(|c| c != '\n' && is_escaped(c)) {
@@ -38,7 +36,6 @@ pub fn shown_lines(text: &str) -> Cow<'_, str> {
 }
 
 /// What a caught panic said; `None` where it carried no text.
-#[must_use]
 pub fn panic_words(panic: &(dyn Any + Send)) -> Option<&str> {
     let formatted = panic.downcast_ref::<String>().map(String::as_str);
     formatted.or_else(|| panic.downcast_ref::<&str>().copied())

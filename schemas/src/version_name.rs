@@ -60,7 +60,6 @@ pub enum TagProblem {
 
 impl TagProblem {
     /// What helps.
-    #[must_use]
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::Content | Self::NoVersion { .. } | Self::Collected { .. } => {
@@ -78,7 +77,6 @@ pub struct TagName(String);
 
 impl TagName {
     /// As typed.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -140,14 +138,12 @@ impl fmt::Display for VersionName {
 }
 
 /// What the file of a tag holds.
-#[must_use]
 pub fn tag_text(version: u64) -> String {
     format!("{version}\n")
 }
 
 /// The version that the content of a tag's file names; `None` where it names none. The newline may be missing, as in a
 /// file that somebody made by hand.
-#[must_use]
 pub fn tagged_version(content: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(content).ok()?;
     let number = text.strip_suffix('\n').unwrap_or(text);
@@ -160,7 +156,6 @@ pub fn tagged_version(content: &[u8]) -> Option<u64> {
 }
 
 /// Which tags there are, in words for an error.
-#[must_use]
 pub fn tags_there(tags: &[String]) -> String {
     match tags {
         [] => "there is no tag".to_owned(),

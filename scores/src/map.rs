@@ -75,7 +75,6 @@ pub enum MapError {
 }
 
 /// The rows that are on a map of `n` rows: all, or [`ROWS_MAX`] of them by chance, ascending. A pure function.
-#[must_use]
 pub fn rows_on_map(n: usize, seed: u64) -> Vec<usize> {
     let mut rows: Vec<usize> = (0..n).collect();
     if n > ROWS_MAX {
@@ -87,7 +86,6 @@ pub fn rows_on_map(n: usize, seed: u64) -> Vec<usize> {
 }
 
 /// The perplexity in use for `n` rows: each must have three times as many neighbours. 0 below [`ROWS_MIN`].
-#[must_use]
 pub fn perplexity_for(n: usize, asked: f64) -> f64 {
     if n < ROWS_MIN {
         return 0.0;

@@ -20,7 +20,6 @@ pub struct Validation {
 
 impl Validation {
     /// The figure that `metric` names.
-    #[must_use]
     pub fn value(&self, metric: Metric) -> f64 {
         match metric {
             Metric::Loss => self.loss,
@@ -90,7 +89,6 @@ impl Schedules {
     const CUT_MIN: f64 = 1e-8;
 
     /// For a run that begins, with the optimiser's `lr`.
-    #[must_use]
     pub fn new(settings: &config::Schedule, lr: f64) -> Self {
         let state = ScheduleState {
             plateau_factor: 1.0,
@@ -104,7 +102,6 @@ impl Schedules {
     }
 
     /// The learning rate of a step.
-    #[must_use]
     pub fn lr(&self, place: RunPosition) -> f64 {
         self.lr * self.lr_factor(place)
     }
@@ -145,7 +142,6 @@ impl Schedules {
     }
 
     /// What the past decided.
-    #[must_use]
     pub fn state(&self) -> &ScheduleState {
         &self.state
     }
@@ -197,7 +193,6 @@ pub struct EarlyStop {
 
 impl EarlyStop {
     /// Stops after `patience` epochs without a better value; 0: never.
-    #[must_use]
     pub fn new(metric: Metric, patience: u64) -> Self {
         Self {
             metric,
@@ -218,13 +213,11 @@ impl EarlyStop {
     }
 
     /// The best value so far; none before the first validation.
-    #[must_use]
     pub fn best(&self) -> Option<f64> {
         self.best.value
     }
 
     /// What decides.
-    #[must_use]
     pub fn metric(&self) -> Metric {
         self.metric
     }

@@ -173,7 +173,6 @@ impl Sweep {
     }
 
     /// The `--set` words of each trial, in order.
-    #[must_use]
     pub fn trials(&self) -> Vec<Vec<String>> {
         match self.method {
             Method::Grid => self.grid(),
@@ -227,7 +226,6 @@ impl Medians {
 
     /// Whether a trial with these values should end: its best is worse than the median of the others' means up to this
     /// epoch. Source: Golovin et al., "Google Vizier" (2017), median stopping.
-    #[must_use]
     pub fn should_end(&self, values: &[f64], metric: Metric, after: u64) -> bool {
         let epoch = values.len();
         // A trial that ended before this epoch has no mean up to it, and a NaN cannot be ordered.
@@ -265,7 +263,6 @@ pub struct SideBySide {
 
 impl SideBySide {
     /// Of trials of which none has begun, by the metric of each.
-    #[must_use]
     pub fn new(metrics: Vec<Metric>, after: u64) -> Self {
         let trials = vec![(Vec::new(), false); metrics.len()];
         Self {
@@ -292,7 +289,6 @@ impl SideBySide {
     }
 
     /// Whether a trial should end; `None` while an earlier one has not come to its epoch.
-    #[must_use]
     pub fn should_end(&self, trial: usize) -> Option<bool> {
         let values = &self.trials[trial].0;
         if (values.len() as u64) < self.after {

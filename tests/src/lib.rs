@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 pub use libtest_mimic::{Arguments, Failed, Trial, run};
 
 /// The folder of real inputs: `WAVEMILL_DATA`, else `../shared/data` beside the checkout; `None` where there is none.
-#[must_use]
 pub fn data_dir() -> Option<PathBuf> {
     let folder = match std::env::var_os("WAVEMILL_DATA") {
         Some(folder) => PathBuf::from(folder),

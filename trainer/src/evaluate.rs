@@ -183,7 +183,6 @@ pub(crate) fn scores(
 }
 
 /// What of a side is known from training, under the rule in use. Counted over rows with and without a label.
-#[must_use]
 pub(crate) fn leaks(data: &Dataset, side: Side) -> Leaks {
     Leaks::of(
         data.split_rule(),

@@ -212,7 +212,6 @@ impl Learner {
     }
 
     /// Where it computes.
-    #[must_use]
     pub(crate) fn device(&self) -> Device {
         self.forward.device
     }
@@ -223,7 +222,6 @@ impl Learner {
     }
 
     /// Every weight and buffer, by name, in order.
-    #[must_use]
     pub(crate) fn variables(&self) -> Vec<(String, Tensor)> {
         sorted(self.store.variables())
     }
@@ -401,7 +399,6 @@ impl Learner {
     }
 
     /// Whether training goes by batches' own statistics: a frozen backbone keeps its running ones.
-    #[must_use]
     pub(crate) fn trains_batch_norm(&self) -> bool {
         !self.config.model.freeze && !self.buffers().is_empty()
     }

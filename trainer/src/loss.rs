@@ -57,7 +57,6 @@ struct Target {
 
 impl Criterion {
     /// For `targets` in order. Label smoothing is for targets of one label a row.
-    #[must_use]
     pub fn new(settings: &config::Loss, targets: Vec<TargetLoss>) -> Self {
         let mut all = Vec::with_capacity(targets.len());
         for target in targets {
@@ -78,7 +77,6 @@ impl Criterion {
     }
 
     /// Σ of the rows' weights for each target. Waits for the device if labels are not on the host.
-    #[must_use]
     pub fn weight_sum(&self, labels: &[Tensor], mixed: Option<&MixedLabels>) -> Vec<f64> {
         let mut sums = Vec::with_capacity(self.targets.len());
         for (index, target) in self.targets.iter().enumerate() {
@@ -103,7 +101,6 @@ impl Criterion {
 
     /// Σ of weight · loss for each target: scalars with gradient, f32 or f64. `logits`: `[n, classes]` a target, on the
     /// labels' device; lower precision is raised to f32.
-    #[must_use]
     pub fn weighted_sum(
         &self,
         logits: &[Tensor],

@@ -9,7 +9,6 @@ use wavemill_schemas::rng::Rng;
 use crate::ffi;
 
 /// λ of the row of `key`, from Beta(α, α); `alpha` above 0.
-#[must_use]
 pub fn lambda(seed: u64, epoch: u64, key: u64, alpha: f64) -> f64 {
     let mut rng = Rng::for_row(seed, epoch, key, "mixup.lambda");
     // X / (X + Y), through logarithms: for a small α both draws may be less than the least f64.

@@ -51,24 +51,20 @@ impl TrainedModel {
     }
 
     /// What the checkpoint says besides weights.
-    #[must_use]
     pub(crate) const fn state(&self) -> &State {
         &self.state
     }
 
     /// Where and in which precision it computes.
-    #[must_use]
     pub(crate) const fn forward(&self) -> ForwardPass {
         self.forward
     }
 
     /// Every weight and buffer, by name, in order.
-    #[must_use]
     pub(crate) fn variables(&self) -> Vec<(String, Tensor)> {
         sorted(self.variables.variables())
     }
 
-    #[must_use]
     pub(crate) const fn net(&self) -> &Net {
         &self.net
     }
@@ -87,7 +83,6 @@ impl TrainedModel {
 }
 
 /// Whether a target has several labels a row; its name is nobody else's.
-#[must_use]
 pub(crate) fn is_multi(target: &str) -> bool {
     target == GENRES_ALL
 }

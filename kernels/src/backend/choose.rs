@@ -35,7 +35,6 @@ impl BackendChoice {
     ];
 
     /// `auto`, `cpu` or `cuda`; in tests also `emulated`.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",

@@ -24,7 +24,6 @@ impl Cpu {
     /// Bytes that a plan holds while it computes a clip of `n_samples` samples, beside the samples and what comes out:
     /// values before they are packed, bands that a cosine transform is made of, and a copy where axes change places. For
     /// a derived feature it is that of its source, as if nothing shared it, and what is made of it.
-    #[must_use]
     pub fn scratch_bytes(args: &FeatureArgs, n_samples: usize) -> usize {
         let n_frames = args.n_computed_frames(n_samples);
         let derived = match &args.derived {
@@ -46,7 +45,6 @@ impl Cpu {
     }
 
     /// Bytes of the tables and buffers of one feature's plan, whatever the clips are: about right, and never much less.
-    #[must_use]
     pub fn plan_bytes(args: &FeatureArgs) -> usize {
         // Window, twiddles, transform and its scratch in double precision, and eight frames of every bin.
         // Samples of eight frames, where padding decides about some. Frames that share none, as under pre-emphasis, take

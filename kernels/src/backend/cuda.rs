@@ -141,7 +141,6 @@ impl Cuda {
     }
 
     /// An empty list of samples in page-locked memory, of a type that [`crate::Samples`] has.
-    #[must_use]
     pub fn sample_buffer_of<T: Plain>(&self) -> SampleBuffer<T> {
         match self.gpus.first() {
             Some((gpu, _)) => SampleBuffer::page_locked(gpu.context()),
@@ -150,7 +149,6 @@ impl Cuda {
     }
 
     /// The devices' numbers and names: `cuda:0 (NVIDIA H200), cuda:1 (NVIDIA H200)`.
-    #[must_use]
     pub fn devices(&self) -> String {
         self.gpus
             .iter()

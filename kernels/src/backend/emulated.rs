@@ -19,7 +19,6 @@ pub struct Emulation {
 
 impl Emulation {
     /// `devices` of them.
-    #[must_use]
     pub fn new(devices: usize) -> Self {
         Self {
             devices,

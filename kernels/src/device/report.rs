@@ -50,7 +50,6 @@ pub struct FoundLibrary {
 
 impl CudaReport {
     /// Looks at this machine. Opens libraries, and no device.
-    #[must_use]
     pub fn of_this_machine() -> Self {
         let libraries = libraries::inspect();
         // `open` does not ask for NCCL, because features can be computed without it.

@@ -22,7 +22,6 @@ pub struct GriffinLimArgs {
 
 impl GriffinLimArgs {
     /// Samples that become of `n_frames` frames: a hop for each.
-    #[must_use]
     pub const fn n_samples(&self, n_frames: usize) -> usize {
         self.stft.hop_length.saturating_mul(n_frames)
     }

@@ -53,7 +53,6 @@ pub struct FrameHeader {
 
 impl FrameHeader {
     /// Reads the four bytes of a header; `None` where they are none of layer III. The bit rate is not looked at.
-    #[must_use]
     pub fn parse([sync, b1, b2, b3]: [u8; 4]) -> Option<Self> {
         let version = match b1 >> 3 & 3 {
             0 => Version::Mpeg25,
@@ -83,19 +82,16 @@ impl FrameHeader {
     }
 
     /// 1 or 2.
-    #[must_use]
     pub fn n_channels(&self) -> usize {
         if self.mode == Mode::Mono { 1 } else { 2 }
     }
 
     /// Granules of a frame, each of [`GRANULE_SAMPLES`](super::GRANULE_SAMPLES) samples a channel.
-    #[must_use]
     pub fn n_granules(&self) -> usize {
         if self.version == Version::Mpeg1 { 2 } else { 1 }
     }
 
     /// Bytes of the side info.
-    #[must_use]
     pub fn side_info_bytes(&self) -> usize {
         match (self.version, self.n_channels()) {
             (Version::Mpeg1, 1) => 17,

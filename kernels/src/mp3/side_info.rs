@@ -100,7 +100,6 @@ impl SideInfo {
     }
 
     /// Bits of each granule's main data, over all channels.
-    #[must_use]
     pub fn granule_bits(&self) -> [usize; 2] {
         self.granules
             .map(|channels| channels.iter().map(|channel| channel.n_bits).sum())

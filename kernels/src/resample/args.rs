@@ -30,7 +30,6 @@ pub(super) struct Ratio {
 
 impl ResampleArgs {
     /// Samples that `n` input samples become: `ceil(n * to_hz / from_hz)`.
-    #[must_use]
     pub fn output_len(&self, n: u64) -> u64 {
         (n * u64::from(self.to_hz)).div_ceil(u64::from(self.from_hz))
     }

@@ -71,7 +71,6 @@ impl ResampleArgs {
     }
 
     /// Most samples that one push can put out beyond what its input makes certain at once: two blocks.
-    #[must_use]
     pub fn step_len(&self) -> usize {
         if self.from_hz == self.to_hz || !self.has_blocks() {
             return 0;
@@ -81,7 +80,6 @@ impl ResampleArgs {
 
     /// Input samples after which a [`Resampler`] has put out at least `n_out` samples: those that they are made of, the
     /// filter's reach behind them, and what the blocks take at a time. Nothing that follows changes these `n_out`.
-    #[must_use]
     pub fn input_len(&self, n_out: u64) -> u64 {
         if self.from_hz == self.to_hz || n_out == 0 {
             return n_out;
@@ -101,7 +99,6 @@ impl ResampleArgs {
 
 impl Resampler {
     /// The rates.
-    #[must_use]
     pub const fn args(&self) -> ResampleArgs {
         self.args
     }

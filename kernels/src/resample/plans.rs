@@ -17,7 +17,6 @@ pub struct Resamplers {
 
 impl Resamplers {
     /// Conversions to `to_hz`; nothing is planned yet.
-    #[must_use]
     pub const fn new(to_hz: u32, level: Level) -> Self {
         Self {
             to_hz,

@@ -20,13 +20,11 @@ pub struct StretchArgs {
 
 impl StretchArgs {
     /// Samples that `n` samples become: `n / rate` rounded, and a half to the even number, as Python's `round` does.
-    #[must_use]
     pub fn output_len(self, n: usize) -> usize {
         (n as f64 / self.rate).round_ties_even() as usize
     }
 
     /// Columns that `n` columns become: one for each of 0, `rate`, 2 `rate` … below `n`.
-    #[must_use]
     pub fn n_steps(self, n: usize) -> usize {
         (n as f64 / self.rate).ceil() as usize
     }

@@ -47,7 +47,6 @@ pub struct Series {
 
 impl Bars {
     /// Bars of counts, with one series.
-    #[must_use]
     pub fn counts(named: &str, counted: &str, counts: &[(String, u64)]) -> Self {
         Self {
             named: named.to_owned(),

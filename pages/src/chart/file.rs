@@ -47,7 +47,6 @@ const KEY_CHARS_MAX: usize = 40;
 
 impl Chart {
     /// An SVG file that needs no other one; none for a chart that is not lines on paper, or that cannot be drawn.
-    #[must_use]
     pub fn to_svg(&self) -> Option<String> {
         let picture = self.plot.picture()?;
         let marks = picture.marks?;
@@ -75,7 +74,6 @@ impl Chart {
     }
 
     /// Whether a file that begins with `bytes` is a chart of ours, which a new one may take the place of.
-    #[must_use]
     pub fn is_ours(bytes: &[u8]) -> bool {
         let head = &bytes[..bytes.len().min(HEAD_BYTES)];
         let mark = format!("<metadata>{MAKER}</metadata>");

@@ -87,7 +87,6 @@ struct Counted {
 
 impl Matrix {
     /// As a picture without words: a cell is as bright as its share of its row, from none to all. `None` without names.
-    #[must_use]
     pub fn to_png(&self) -> Option<PngPicture> {
         let n = self.names.len();
         let cell = PICTURE_PIXELS.checked_div(n)?.clamp(1, CELL_PIXELS_MAX);

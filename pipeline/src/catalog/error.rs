@@ -241,7 +241,6 @@ pub enum CatalogError {
 
 impl CatalogError {
     /// Whether the recipe or the command line is at fault, and not the files.
-    #[must_use]
     pub const fn is_usage(&self) -> bool {
         matches!(
             self,

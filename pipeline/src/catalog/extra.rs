@@ -125,13 +125,11 @@ impl ExtraTable {
     }
 
     /// The table's name.
-    #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Columns of every batch.
-    #[must_use]
     pub fn schema(&self) -> SchemaRef {
         // Without the line, which is first.
         let fields = self.typer.schema().fields().iter().skip(1).cloned();
@@ -139,7 +137,6 @@ impl ExtraTable {
     }
 
     /// Records counted out so far, by line.
-    #[must_use]
     pub fn rejects(&self) -> Vec<Reject> {
         // Those of typing, and those of parsing.
         let mut rejects = [self.rejects.as_slice(), &self.reader.counted.rejects].concat();

@@ -41,7 +41,6 @@ pub enum Fate {
 
 impl Fate {
     /// The stored name, as in SQL.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Used => "used",
@@ -116,7 +115,6 @@ pub struct FileAccount {
 
 impl CleanedRows {
     /// Accounts for every file that `source` found.
-    #[must_use]
     pub fn account_for(&self, source: &dyn Source, dataset: Dataset) -> FileAccount {
         let index = source.index();
         let used: HashSet<&str> = self.clip_keys().collect();
@@ -283,7 +281,6 @@ fn folded(key: &str) -> String {
 
 impl FileAccount {
     /// `files found 61 = used 58 + no_row 1 + hidden 2`, in the order of [`Fate`].
-    #[must_use]
     pub fn sum_words(&self) -> String {
         let mut by_fate: BTreeMap<Fate, u64> = BTreeMap::new();
         for kind in &self.found {

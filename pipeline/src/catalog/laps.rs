@@ -13,7 +13,6 @@ pub struct Laps {
 
 impl Laps {
     /// The first part starts now.
-    #[must_use]
     pub fn start() -> Self {
         Self {
             start: Instant::now(),

@@ -203,7 +203,6 @@ pub struct Catalog {
 
 impl Catalog {
     /// Rows that were dropped because their clip has no file.
-    #[must_use]
     pub fn clips_absent(&self) -> u64 {
         self.steps
             .iter()
@@ -316,19 +315,16 @@ impl CleanedRows {
     }
 
     /// Whether no row is left.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.num_rows() == 0
     }
 
     /// One per cleaning step, in order.
-    #[must_use]
     pub fn steps(&self) -> &[StepCount] {
         &self.catalog.steps
     }
 
     /// Class names in the order of the ids that a first version gives them, per target name.
-    #[must_use]
     pub const fn classes(&self) -> &ClassLists {
         &self.catalog.classes
     }

@@ -323,7 +323,6 @@ fn with_last_columns(
 }
 
 /// The column of `tracks` that has the sides by a rule. Under `segment` a side belongs to a segment, not to a track.
-#[must_use]
 pub(crate) const fn side_column(rule: SplitRule) -> Option<&'static str> {
     match rule {
         SplitRule::Official => Some("split_official"),

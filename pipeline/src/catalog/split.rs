@@ -51,7 +51,6 @@ pub enum KeptRule {
 
 impl KeptRule {
     /// As in a recipe, and in the table `sides`.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Artist => "artist",
@@ -61,7 +60,6 @@ impl KeptRule {
 
     /// Gives every row a side. Without `kept` all are drawn. With it, groups that have a side there keep it, and the
     /// others go where their classes are needed most.
-    #[must_use]
     pub fn place(
         self,
         rows: &[SplitRow<'_>],
@@ -80,7 +78,6 @@ impl KeptRule {
     }
 
     /// The side of every group that `rows` belong to.
-    #[must_use]
     pub fn group_sides(self, rows: &[SplitRow<'_>], sides: &[usize]) -> GroupSides {
         let mut groups = Vec::with_capacity(rows.len() + rows.len() / 4);
         for (row, &side) in rows.iter().zip(sides) {
@@ -210,19 +207,16 @@ impl fmt::Display for Atom<'_> {
 pub(crate) const GROUP_KINDS: [&str; 3] = ["track:", "artist:", "recording:"];
 
 /// `track:…`: a row's own name in the table `sides`.
-#[must_use]
 pub(crate) fn track_group(key: &str) -> String {
     Atom::Track(key).to_string()
 }
 
 /// `artist:…`: an artist's name in the table `sides`.
-#[must_use]
 pub(crate) fn artist_group(id: i64) -> String {
     Atom::Artist(id).to_string()
 }
 
 /// `recording:…`: a recording's name in the table `sides`. `hash`: lower-case hex.
-#[must_use]
 pub(crate) fn recording_group(hash: &str) -> String {
     format!("recording:{hash}")
 }
@@ -236,7 +230,6 @@ pub struct GroupSides {
 
 impl GroupSides {
     /// In any order. Of a group that is there with several sides, that of training counts, else that of validation.
-    #[must_use]
     pub fn new(mut groups: Vec<(Box<str>, usize)>) -> Self {
         groups.sort_unstable();
         groups.dedup_by(|later, first| later.0 == first.0);
@@ -244,7 +237,6 @@ impl GroupSides {
     }
 
     /// The side of a group; `None` where it was never placed.
-    #[must_use]
     pub fn side(&self, group: &str) -> Option<usize> {
         let found = self
             .groups
@@ -302,7 +294,6 @@ impl KeptSides {
     }
 
     /// Those by one rule.
-    #[must_use]
     pub const fn by(&self, rule: KeptRule) -> &GroupSides {
         match rule {
             KeptRule::Artist => &self.artist,
@@ -381,7 +372,6 @@ impl Need {
 /// recording that is there several times counts as often in the class of its first key.
 ///
 /// Returns an index into [`SIDES`] for every row, in the order of `rows`.
-#[must_use]
 pub fn stratified(rows: &[SplitRow<'_>], settings: SplitSettings) -> Vec<usize> {
     let mut linked = LinkedRows::new(rows);
     linked.link_by(|row| row.recording);
@@ -419,7 +409,6 @@ pub fn stratified(rows: &[SplitRow<'_>], settings: SplitSettings) -> Vec<usize> 
 /// who share a recording count as one.
 ///
 /// Returns an index into [`SIDES`] for every row, in the order of `rows`.
-#[must_use]
 pub fn by_artist(rows: &[SplitRow<'_>], settings: SplitSettings) -> Vec<usize> {
     // After nothing, every group is a new one.
     let placed = KeptRule::Artist.place_beside(rows, settings, &GroupSides::default());

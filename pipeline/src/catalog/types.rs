@@ -62,7 +62,6 @@ impl ColumnKind {
 /// The kind of each text column of a file that nobody has described: integers and floats where every value is one.
 ///
 /// `007` stays text: as a number it would lose its zeros; so does an integer beyond 64 bits, which would lose digits.
-#[must_use]
 pub(super) fn inferred(text: &RecordBatch) -> BTreeMap<String, ColumnKind> {
     let mut kinds = BTreeMap::new();
     for (field, column) in text.schema().fields().iter().zip(text.columns()) {

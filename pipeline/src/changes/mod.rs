@@ -111,7 +111,6 @@ pub(crate) struct DataChanges {
 
 impl DataChanges {
     /// Compares two states.
-    #[must_use]
     pub(crate) fn between(from: &State, to: &State) -> Self {
         let renames = renames(from, to);
         let kept_as: HashMap<&str, &str> = renames

@@ -10,7 +10,6 @@ pub(crate) const EXAMPLES: usize = 3;
 
 impl DataChanges {
     /// A sentence for each kind of change: `3 tracks added: 184001.mp3, 184002.mp3, …`. None where nothing differs.
-    #[must_use]
     pub(crate) fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
         tell(&mut words, &self.added, "track", "added");
@@ -36,7 +35,6 @@ impl DataChanges {
     }
 
     /// A line for each row that [`DataChanges::words`] counts.
-    #[must_use]
     pub(crate) fn row_lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         list(&mut lines, "added", &self.added);

@@ -76,7 +76,6 @@ impl DamagedStore {
 }
 
 /// The whole chain on one line, fit for a terminal; a cause that its error already says is left out.
-#[must_use]
 pub fn words(error: &Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
@@ -101,7 +100,6 @@ pub fn last_line(words: &str) {
 }
 
 /// The documented exit code.
-#[must_use]
 pub fn code(error: &Error) -> u8 {
     // A full disk shows in errors of every kind, so it is looked for before their kinds.
     if error.chain().any(exit::is_no_space) || store_is_closed(error) {
@@ -262,7 +260,6 @@ fn store_is_closed(error: &Error) -> bool {
 }
 
 /// The reader of our output has gone (`| head`): a quiet end.
-#[must_use]
 pub fn is_broken_pipe(error: &Error) -> bool {
     error.chain().any(exit::is_broken_pipe)
 }

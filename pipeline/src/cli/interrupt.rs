@@ -98,7 +98,6 @@ pub struct StoppedBySignals {
 
 impl StoppedBySignals {
     /// Of the job with this course.
-    #[must_use]
     pub fn job(course: &Arc<Course>) -> Self {
         let job = SignalAction::Job(Arc::clone(course));
         Self {
@@ -198,7 +197,6 @@ pub struct ChildGuard(Arc<Mutex<Child>>);
 
 impl ChildGuard {
     /// Keeps a child that was just started.
-    #[must_use]
     pub fn new(child: Child) -> Self {
         let child = Arc::new(Mutex::new(child));
         lock(&CHILDREN).push(Arc::clone(&child));
@@ -229,7 +227,6 @@ pub struct PassedOn {
 
 impl PassedOn {
     /// To `child`.
-    #[must_use]
     pub fn to(child: &ChildGuard) -> Self {
         let passed = Arc::new(PassedSignal {
             child: Arc::clone(&child.0),
@@ -243,7 +240,6 @@ impl PassedOn {
     }
 
     /// Whether a signal came.
-    #[must_use]
     pub fn was_interrupted(&self) -> bool {
         self.passed.is_passed.load(Ordering::Relaxed)
     }
@@ -261,7 +257,6 @@ pub struct PartialFile<'a>(&'a Path);
 
 impl<'a> PartialFile<'a> {
     /// Of the file or folder at `path`.
-    #[must_use]
     pub fn at(path: &'a Path) -> Self {
         lock(&PARTS).push(path.to_owned());
         Self(path)

@@ -100,7 +100,6 @@ enum Command {
 }
 
 /// Runs the command line of this process and returns its exit code.
-#[must_use]
 pub fn main() -> u8 {
     // Before anything that could panic: from here on a panic is told in one line.
     panics::silence();

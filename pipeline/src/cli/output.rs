@@ -67,7 +67,6 @@ impl OutputArgs {
     }
 
     /// How progress is shown here.
-    #[must_use]
     pub fn shown(&self) -> Progress {
         let is_terminal = std::io::stderr().is_terminal();
         match self.progress {

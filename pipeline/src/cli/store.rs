@@ -357,7 +357,6 @@ pub struct GcCommand {
 
 impl GcCommand {
     /// Whether nothing is removed.
-    #[must_use]
     pub const fn dry_run(&self) -> bool {
         self.dry_run
     }

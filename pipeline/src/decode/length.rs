@@ -10,7 +10,6 @@ use super::sniff::{Format, sniff};
 use super::{flac, mp3, ogg, wav};
 
 /// Seconds of audio that decoding `file` can give at most; 0 where it will be a reject for its first bytes.
-#[must_use]
 pub fn longest_s(file: &[u8]) -> f64 {
     match sniff(file) {
         Format::Mpeg => mp3::longest_s(file),

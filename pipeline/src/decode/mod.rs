@@ -73,7 +73,6 @@ pub struct Pcm {
 
 impl Pcm {
     /// An empty one, in memory from which `backend` takes samples without a copy.
-    #[must_use]
     pub fn of(backend: &dyn Backend) -> Self {
         Self {
             samples: backend.sample_buffer(),

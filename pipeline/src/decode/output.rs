@@ -273,7 +273,6 @@ impl Sink<'_> {
 
     /// Pushes one packet: the mean of its channels, `left` and `right` of equal length. What cannot be audio becomes
     /// silence; then this is false.
-    #[must_use]
     pub(super) fn push(&mut self, left: &[f32], right: Option<&[f32]>) -> bool {
         let (start, end) = self.take(left.len() * self.step);
         let left = &left[start..end];

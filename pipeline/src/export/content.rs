@@ -174,19 +174,16 @@ impl<'a> Content<'a> {
     }
 
     /// Whether rows differ in shape.
-    #[must_use]
     pub(super) fn is_ragged(&self) -> bool {
         self.tensor.row_bytes().is_none()
     }
 
     /// Of all sides.
-    #[must_use]
     pub(super) fn rows(&self) -> u64 {
         self.sides.iter().map(|side| side.rows).sum()
     }
 
     /// What every reader has to know.
-    #[must_use]
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if let Some(scale) = self.feature.scale {
@@ -199,7 +196,6 @@ impl<'a> Content<'a> {
     }
 
     /// Which dimensions are a picture's; `None` where they are none.
-    #[must_use]
     pub(super) fn picture_axes(&self) -> Option<PictureAxes> {
         let shape = &self.feature.shape;
         let channel = match shape.len() {

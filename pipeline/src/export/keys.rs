@@ -19,7 +19,6 @@ pub(super) const KEY_COLUMNS: [&str; 5] =
     ["clip_key", "track_id", "segment", "offset_s", "variant"];
 
 /// Names of the columns of [`Keys`].
-#[must_use]
 pub(super) fn key_columns(content: &Content<'_>) -> Vec<String> {
     let targets = content.targets.iter().map(|target| target.name.clone());
     KEY_COLUMNS

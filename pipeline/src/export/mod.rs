@@ -59,7 +59,6 @@ pub(crate) enum Format {
 
 impl Format {
     /// As it is typed.
-    #[must_use]
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Npy => "npy",

@@ -21,7 +21,6 @@ pub(super) enum Slash {
 }
 
 /// `text` with every character that a path cannot hold replaced. Two texts may give one name.
-#[must_use]
 pub(super) fn safe(text: &str, slash: Slash) -> String {
     let mut name = String::with_capacity(text.len() + 2);
     for c in text.chars() {
@@ -58,7 +57,6 @@ fn is_plain(c: char) -> bool {
 }
 
 /// The name of a clip's key, different for every key: where the name alone does not tell the key, a hash of it follows.
-#[must_use]
 pub(super) fn of_key(key: &str) -> String {
     let name = safe(key, Slash::Underscores);
     if tells(key, &name) {
@@ -80,7 +78,6 @@ fn hashed(name: &str, text: &str) -> String {
 }
 
 /// Names of folders for texts that differ; none is one of `taken`.
-#[must_use]
 pub(super) fn of_classes(classes: &[String], taken: &[&str]) -> Vec<String> {
     let mut used: BTreeSet<String> = taken.iter().map(|&name| name.to_owned()).collect();
     let mut names = Vec::with_capacity(classes.len());
@@ -96,7 +93,6 @@ pub(super) fn of_classes(classes: &[String], taken: &[&str]) -> Vec<String> {
 }
 
 /// The name of a row's file, without what says its kind: key, segment, and the tempo where it was changed.
-#[must_use]
 pub(super) fn of_row(key: &str, segment: i32, variant: f32) -> String {
     let mut name = format!("{}_{segment}", of_key(key));
     // As recorded, which is all that most stores have.

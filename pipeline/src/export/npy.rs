@@ -9,7 +9,6 @@ const FIXED_BYTES: usize = 10;
 const ALIGNMENT: usize = 64;
 
 /// NumPy's name of a stored type: byte order, kind, bytes a value.
-#[must_use]
 pub(super) const fn descr(dtype: Dtype) -> &'static str {
     match dtype {
         Dtype::F16 => "<f2",
@@ -21,7 +20,6 @@ pub(super) const fn descr(dtype: Dtype) -> &'static str {
 /// What stands before the values of an array, which follow row-major.
 ///
 /// `descr` is NumPy's name of the type. Shapes of up to about 1,000 dimensions fit.
-#[must_use]
 pub(crate) fn header(descr: &str, shape: &[usize]) -> Vec<u8> {
     let mut dims: Vec<String> = shape.iter().map(ToString::to_string).collect();
     // Python's tuple of one has a comma behind it.

@@ -34,7 +34,6 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// A reader that has opened nothing yet.
-    #[must_use]
     pub(super) const fn new(
         store: &'a Store,
         content: &'a Content<'a>,
@@ -156,7 +155,6 @@ fn open(path: &PathBuf) -> Result<ParquetRecordBatchReaderBuilder<File>, Parquet
 }
 
 /// The columns of a feature's tensors: its values, and their shapes where those differ.
-#[must_use]
 pub(super) fn tensor_columns(content: &Content<'_>) -> Vec<String> {
     let name = &content.feature.name;
     let mut columns = vec![name.clone()];
@@ -223,7 +221,6 @@ impl<'b> Tensors<'b> {
     }
 
     /// The values of a row, as they are stored: little-endian and row-major.
-    #[must_use]
     pub(super) fn bytes(&self, row: usize) -> Cow<'_, [u8]> {
         self.values.bytes(row)
     }

@@ -11,7 +11,6 @@ const SAMPLE_BYTES: u32 = 4;
 const OTHER_BYTES: u32 = 4 + (8 + 18) + (8 + 4) + 8;
 
 /// A file of these samples; `None` where they are more than its 32-bit lengths can count, or the rate is.
-#[must_use]
 pub(super) fn encode(samples: &[f32], sample_rate_hz: u32) -> Option<Vec<u8>> {
     let n_samples = u32::try_from(samples.len()).ok()?;
     let sample_bytes = n_samples.checked_mul(SAMPLE_BYTES)?;

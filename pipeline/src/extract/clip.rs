@@ -171,7 +171,6 @@ impl From<NoRows> for Failure {
 }
 
 /// The reject of a clip on which a thread panicked.
-#[must_use]
 pub(super) fn panicked(stage: Stage, panic: &(dyn Any + Send)) -> Reject {
     let words = panic_words(panic);
     let detail = format!("the worker panicked on this clip: {words}");
@@ -179,7 +178,6 @@ pub(super) fn panicked(stage: Stage, panic: &(dyn Any + Send)) -> Reject {
 }
 
 /// What a panic said.
-#[must_use]
 pub(super) fn panic_words(panic: &(dyn Any + Send)) -> String {
     text::panic_words(panic).unwrap_or("no message").to_owned()
 }

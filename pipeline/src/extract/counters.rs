@@ -75,7 +75,6 @@ impl LaneTimes {
     }
 
     /// What a person should know of the lanes, a sentence each: why some ended early, and what made them slow.
-    #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.lock_failures().clone();
         let slow_clips = self.slow_clips.load(Ordering::Relaxed);
@@ -95,7 +94,6 @@ impl LaneTimes {
 }
 
 /// CPU time of the calling thread.
-#[must_use]
 pub(crate) fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(

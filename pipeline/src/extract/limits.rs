@@ -39,7 +39,6 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// What there is for clips.
-    #[must_use]
     pub(crate) const fn shares(&self) -> MemoryShares {
         MemoryShares {
             limit_bytes: self.memory_limit_bytes,

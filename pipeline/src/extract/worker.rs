@@ -51,7 +51,6 @@ pub(super) struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     /// A worker that has planned nothing yet.
-    #[must_use]
     pub(super) fn new(work: &'a Work<'a>) -> Self {
         Self {
             work,

@@ -27,7 +27,6 @@ const RESAMPLER_BYTES: u64 = 1 << 20;
 
 impl FeaturePlan {
     /// The recipe bounds the length of every clip by `duration_s`, so that what a clip takes is known before it is read.
-    #[must_use]
     pub(crate) fn is_closed(&self) -> bool {
         let bounded = self
             .audio
@@ -38,20 +37,17 @@ impl FeaturePlan {
     }
 
     /// Seconds that a clip can have within the recipe's limits, where its file can hold `longest_s`.
-    #[must_use]
     pub(crate) fn clip_s(&self, longest_s: f64) -> f64 {
         longest_s.min(self.audio.longest_s())
     }
 
     /// Bytes of the longest clip that the recipe lets in, of a file of `read_bytes`.
-    #[must_use]
     pub(crate) fn closed_charge(&self, read_bytes: u64) -> u64 {
         self.charge(read_bytes, self.audio.longest_s())
     }
 
     /// Bytes that a clip of at most `seconds` holds, of a file of `file_bytes`: the file and its samples while it is
     /// decoded, samples, rows and the kernels' buffers after that, or rows and what encoding makes beside them.
-    #[must_use]
     pub(crate) fn charge(&self, file_bytes: u64, seconds: f64) -> u64 {
         // On a device samples are sent at the file's own rate.
         let rate_hz = if self.keeps_rate() {
@@ -86,7 +82,6 @@ impl FeaturePlan {
 
     /// Bytes that the picture in `file` holds: the file and its pixels while it is decoded, and its row with what encoding
     /// makes beside it.
-    #[must_use]
     pub(crate) fn picture_charge(&self, file: &[u8]) -> u64 {
         let heights = self.images.iter().map(|image| image.height);
         let held_bytes = pictures::held_bytes(file, self.image.pixels_max(), heights);
@@ -95,14 +90,12 @@ impl FeaturePlan {
     }
 
     /// What the row of a picture holds until it is on disk.
-    #[must_use]
     pub(crate) fn picture_row_bytes(&self) -> u64 {
         self.row_held_bytes(0) + self.encode_excess(0)
     }
 
     /// What a decoded clip of room for `n_pcm` samples, which are `n_out` at the wanted rate, goes on to hold while its
     /// rows are computed.
-    #[must_use]
     pub(crate) fn computing_bytes(&self, n_pcm: usize, n_out: usize, rows: &[Segment]) -> u64 {
         let stretched_bytes = self.stretched_bytes(n_out, rows);
         let n_out = n_out + EXTRA_SAMPLES;
@@ -116,7 +109,6 @@ impl FeaturePlan {
     }
 
     /// What a clip's rows hold until they are on disk.
-    #[must_use]
     pub(crate) fn rows_bytes(&self, rows: &[Segment]) -> u64 {
         let longest = rows.iter().map(|row| row.len).max().unwrap_or(0);
         let held: u64 = rows.iter().map(|row| self.row_held_bytes(row.len)).sum();
@@ -125,7 +117,6 @@ impl FeaturePlan {
 
     /// What the rows of a clip of `duration_s` hold until they are on disk, and the samples of the longest: where they are
     /// taken over, and not computed.
-    #[must_use]
     pub(crate) fn taken_bytes(&self, duration_s: f32) -> (u64, usize) {
         let clip_s = self.clip_s(f64::from(duration_s));
         let (n_rows, row_samples) = self.rows_at_most(self.samples_at_most(clip_s));
@@ -134,7 +125,6 @@ impl FeaturePlan {
     }
 
     /// What they hold while they are read: one feature at a time, Parquet's pages and arrays beside the rows.
-    #[must_use]
     pub(crate) fn taken_charge(&self, duration_s: f32) -> u64 {
         let clip_s = self.clip_s(f64::from(duration_s));
         let (n_rows, row_samples) = self.rows_at_most(self.samples_at_most(clip_s));
@@ -157,7 +147,6 @@ impl FeaturePlan {
     }
 
     /// What a row group and the clip that fills it hold.
-    #[must_use]
     pub(crate) fn least_bytes(&self, row_group_rows: usize) -> u64 {
         // Without a bound there is no longest clip: each is checked by itself when it is read.
         if !self.is_closed() {
@@ -169,7 +158,6 @@ impl FeaturePlan {
     }
 
     /// Tables and buffers of one worker, whatever its clips are.
-    #[must_use]
     pub(crate) fn worker_bytes(&self) -> u64 {
         let kernels: usize = self.features.iter().map(Cpu::plan_bytes).sum();
         let stretch = if self.audio.stretch.is_empty() {
@@ -185,7 +173,6 @@ impl FeaturePlan {
 
     /// Bytes of the longest stretched copy of a clip of `n_out` samples, with the zeros behind it: one copy is made at a
     /// time, and of its spectra no more than two columns are held.
-    #[must_use]
     pub(crate) fn stretched_bytes(&self, n_out: usize, rows: &[Segment]) -> u64 {
         let copies = rows[plain(rows).len()..].chunk_by(|a, b| a.variant == b.variant);
         let lengths = copies.map(|copy| variant_len(n_out, copy[0].variant).max(end_of(copy)));
@@ -200,7 +187,6 @@ impl FeaturePlan {
     }
 
     /// Buffers of the kernels for a row of `n_samples` samples.
-    #[must_use]
     pub(crate) fn scratch_bytes(&self, n_samples: usize) -> u64 {
         self.features
             .iter()
@@ -209,7 +195,6 @@ impl FeaturePlan {
     }
 
     /// Bytes that encoding holds beside the rows: one tensor of them is made a page at a time.
-    #[must_use]
     pub(crate) fn encode_bytes(&self, n_samples: usize) -> u64 {
         let largest = self.tensor_bytes(n_samples).max();
         largest.unwrap_or(0) as u64 * ENCODE_COPIES
@@ -266,7 +251,6 @@ impl FeaturePlan {
     }
 
     /// How long a file can be, cut at the recipe's limits; found without decoding it.
-    #[must_use]
     pub(crate) fn longest_s(&self, file: &[u8]) -> f64 {
         self.clip_s(decode::longest_s(file))
     }

@@ -175,7 +175,6 @@ impl FeaturePlan {
 
     /// Whether a segment of a variant, of which clips of `split` have rows, is a row there. Only under the rules by segment
     /// are segments of one clip on several sides.
-    #[must_use]
     pub(crate) fn is_row_of(
         &self,
         clip_key: &str,
@@ -188,7 +187,6 @@ impl FeaturePlan {
     }
 
     /// The factor of the recipe that a row's `variant` stands for.
-    #[must_use]
     pub(crate) fn factor_of(&self, variant: f32) -> Option<f64> {
         let mut factors = std::iter::once(&PLAIN).chain(&self.audio.stretch);
         factors.find(|&&factor| factor as f32 == variant).copied()

@@ -12,7 +12,6 @@ use crate::tensors::Tensor;
 
 impl FeaturePlan {
     /// Clips are pictures, and not audio.
-    #[must_use]
     pub(crate) fn is_of_images(&self) -> bool {
         !self.images.is_empty()
     }

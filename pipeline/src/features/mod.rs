@@ -164,13 +164,11 @@ impl FeaturePlan {
     }
 
     /// What computes the features.
-    #[must_use]
     pub(crate) fn backend(&self) -> &dyn Backend {
         &*self.backend
     }
 
     /// Clips are collected for a device, instead of being computed where they were decoded.
-    #[must_use]
     pub(crate) fn is_batched(&self) -> bool {
         self.backend.batch_clips() > 1
     }
@@ -182,7 +180,6 @@ impl FeaturePlan {
     }
 
     /// The same for some of the features, by their numbers in the recipe.
-    #[must_use]
     pub(crate) fn only(&self, numbers: &[usize]) -> Self {
         Self {
             // One of the two is empty.
@@ -199,7 +196,6 @@ impl FeaturePlan {
     }
 
     /// As the manifest has them, in the recipe's order.
-    #[must_use]
     pub(crate) fn entries(&self) -> &[FeatureEntry] {
         &self.entries
     }
@@ -269,7 +265,6 @@ impl FeaturePlan {
     }
 
     /// Bytes of one row of every feature, for a segment of `n_samples` samples.
-    #[must_use]
     pub(crate) fn row_bytes(&self, n_samples: usize) -> u64 {
         let tensors = self.tensor_bytes(n_samples);
         tensors.map(|bytes| bytes as u64).sum()
@@ -285,20 +280,17 @@ impl FeaturePlan {
     }
 
     /// Clips on this side have rows of stretched copies too.
-    #[must_use]
     pub(crate) fn is_stretched(&self, split: &str) -> bool {
         self.variants_on(split).len() > 1
     }
 
     /// The variants of which clips on this side have rows, in the order of the rows.
-    #[must_use]
     pub(crate) fn variants_on(&self, split: &str) -> Vec<f64> {
         variants_on(&self.audio, self.split.rule, split)
     }
 
     /// Bytes of the rows of `clips`, before compression, where a second of audio takes `bytes_per_s` (asked only where
     /// the recipe leaves the length open).
-    #[must_use]
     pub(crate) fn estimate(&self, clips: ClipTotals, bytes_per_s: f64) -> u64 {
         // All pictures become one size.
         if self.is_of_images() {

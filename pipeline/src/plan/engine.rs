@@ -13,7 +13,6 @@ use crate::settings::Settings;
 const DECODING: &str = "; decoding ";
 
 /// The engine of a run of such a data set on this machine.
-#[must_use]
 pub(crate) fn current(settings: &Settings, dataset: Dataset) -> Engine {
     let backend = &settings.backend;
     let isa = settings.level;
@@ -40,7 +39,6 @@ pub(crate) fn current(settings: &Settings, dataset: Dataset) -> Engine {
 }
 
 /// Whether two engines are one as far as the older one says: before format 3 an engine named no writer.
-#[must_use]
 pub(crate) fn is_same(was: &Engine, now: &Engine) -> bool {
     let mut now = now.clone();
     if was.writer.is_none() {
@@ -50,7 +48,6 @@ pub(crate) fn is_same(was: &Engine, now: &Engine) -> bool {
 }
 
 /// The flags that make `was` the engine again, where it differs from `now` in what flags choose; else empty.
-#[must_use]
 pub(crate) fn flags_back(was: &Engine, now: &Engine) -> String {
     let mut flags = Vec::new();
     if was.backend != now.backend {

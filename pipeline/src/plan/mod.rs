@@ -28,13 +28,11 @@ pub(crate) struct Shard {
 
 impl Shard {
     /// `training-00017`: names the receipt.
-    #[must_use]
     pub(crate) fn label(&self) -> String {
         format!("{}-{:05}", folder_name(&self.split), self.number)
     }
 
     /// `data/PLAN/features/log_mel/split=training/00017.parquet`: a feature's file, below the store's root.
-    #[must_use]
     pub(crate) fn file(&self, plan_id: &str, feature: &str) -> String {
         format!(
             "{}{:05}.parquet",
@@ -45,7 +43,6 @@ impl Shard {
 }
 
 /// `data/PLAN/features/log_mel/split=training/`: where a feature's files of one split lie, below the store's root.
-#[must_use]
 pub(crate) fn split_folder(plan_id: &str, feature: &str, split: &str) -> String {
     format!(
         "data/{plan_id}/features/{feature}/split={}/",
@@ -67,7 +64,6 @@ pub(crate) struct ShardPlan {
 /// Lays every clip in its shard. Classes and splits were decided over all rows before, so `limit` changes neither.
 ///
 /// `kept`: how many shards each side had in the version before; empty where there is none.
-#[must_use]
 pub(crate) fn shards(
     rows: &[ClipRow],
     recipe: &Recipe,
@@ -108,7 +104,6 @@ pub(crate) fn shards(
 }
 
 /// Into how many shards a first version of `clips` (each a key and a side) deals the clips of each side.
-#[must_use]
 pub(crate) fn first_shard_counts<'a>(
     clips: impl Iterator<Item = (&'a str, &'a str)>,
     recipe: &Recipe,
@@ -165,7 +160,6 @@ fn sides_of(clip_key: &str, split: &str, recipe: &Recipe) -> Vec<String> {
 
 /// The side of one segment under the rules by segment: its hash against the cumulative fractions. A plain row is on the
 /// same side by both rules.
-#[must_use]
 pub(crate) fn segment_side(
     split: &SplitSpec,
     clip_key: &str,
@@ -239,7 +233,6 @@ pub(crate) fn shard_numbers(seed: u64, n_shards: u64) -> impl Fn(&str) -> Option
 }
 
 /// Returns the shard's number in the path of its file, which is [`Shard::file`]'s.
-#[must_use]
 pub(crate) fn shard_number_of(path: &str) -> Option<usize> {
     let name = path.rsplit('/').next()?;
     name.strip_suffix(".parquet")?.parse().ok()

@@ -24,7 +24,6 @@ pub(crate) struct Segment {
 
 /// Segments of `n_samples` decoded samples: as many as fit whole, at most `segments_max`; a last part counts only if it
 /// is at least `segment_min_s`. Without `segment_s` the clip is one, of `duration_s` where that is given.
-#[must_use]
 pub(crate) fn segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
     let Some(segment_s) = audio.segment_s else {
         let wanted = audio.duration_s.map(|seconds| samples(audio, seconds));
@@ -67,7 +66,6 @@ pub(crate) fn segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
 
 /// Segments of the stretched copies of a clip of `n_samples` decoded samples, factor by factor. A copy that is too short
 /// for one has none.
-#[must_use]
 pub(crate) fn stretched_segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
     let mut all = Vec::new();
     for &variant in &audio.stretch {
@@ -81,7 +79,6 @@ pub(crate) fn stretched_segments(audio: &AudioSpec, n_samples: usize) -> Vec<Seg
 }
 
 /// Samples of a variant of a clip of `n_samples`.
-#[must_use]
 pub(crate) fn variant_len(n_samples: usize, variant: f64) -> usize {
     if variant == PLAIN {
         return n_samples;
@@ -90,7 +87,6 @@ pub(crate) fn variant_len(n_samples: usize, variant: f64) -> usize {
 }
 
 /// The variants of which the clips of a shard of `split` have rows, in the order of the rows.
-#[must_use]
 pub(crate) fn variants_on(audio: &AudioSpec, rule: SplitRule, split: &str) -> Vec<f64> {
     let mut variants = vec![PLAIN];
     // Copies are there to learn from. But for the leaky rule that deals them to all sides.
@@ -101,21 +97,18 @@ pub(crate) fn variants_on(audio: &AudioSpec, rule: SplitRule, split: &str) -> Ve
 }
 
 /// Those of `segments` that are cut from the clip as recorded: they come first.
-#[must_use]
 pub(crate) fn plain(segments: &[Segment]) -> &[Segment] {
     let end = segments.iter().position(|s| s.variant != PLAIN);
     &segments[..end.unwrap_or(segments.len())]
 }
 
 /// Where the last of `segments` ends, in samples of its variant; 0 without any. The variant may end earlier.
-#[must_use]
 pub(crate) fn end_of(segments: &[Segment]) -> usize {
     let ends = segments.iter().map(|s| s.start + s.len);
     ends.max().unwrap_or(0)
 }
 
 /// The most segments that one variant of a clip can give; `usize::MAX` where its length alone decides.
-#[must_use]
 pub(crate) fn segments_at_most(audio: &AudioSpec, variant: f64) -> usize {
     let by_count = audio.segments_max.map_or(usize::MAX, |n| n as usize);
     match (audio.segment_s, audio.duration_s) {
@@ -131,7 +124,6 @@ pub(crate) fn segments_at_most(audio: &AudioSpec, variant: f64) -> usize {
 }
 
 /// A clip that is cut at `duration_s` has a segment that reaches behind the cut, and is padded there.
-#[must_use]
 pub(crate) fn reaches_behind(audio: &AudioSpec) -> bool {
     audio.duration_s.is_some_and(|longest_s| {
         let n_samples = samples(audio, longest_s);

@@ -12,7 +12,6 @@ use crate::changes::{DataChanges, EXAMPLES, Listed, State};
 use crate::store::{Change, Diff};
 
 /// The page of two versions of one store.
-#[must_use]
 pub(crate) fn page(from: Subject<'_>, to: Subject<'_>) -> Page {
     let diff = Diff::new(from.manifest, to.manifest);
     let data = data_changes(from, to);

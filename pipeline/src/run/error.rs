@@ -82,7 +82,6 @@ pub enum RunError {
 
 impl RunError {
     /// Whether somebody asked it to stop.
-    #[must_use]
     pub const fn is_interruption(&self) -> bool {
         matches!(
             self,
@@ -91,7 +90,6 @@ impl RunError {
     }
 
     /// The rejects of a run that had too many of them.
-    #[must_use]
     pub fn rejects(&self) -> Option<&[Reject]> {
         match self {
             Self::Extract(ExtractError::TooManyRejects { rejects, .. }) => Some(rejects),

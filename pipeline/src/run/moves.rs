@@ -116,13 +116,11 @@ impl SideChanges {
     }
 
     /// Tracks that are on another side.
-    #[must_use]
     pub fn n_moved(&self) -> u64 {
         self.moved.iter().map(|count| count.tracks).sum()
     }
 
     /// What makes scores of models that were trained on the version before too good, where there is such a thing.
-    #[must_use]
     pub fn warning(&self) -> Option<String> {
         let [training, _, test] = SIDES;
         let to_test = self.n_between(training, test);

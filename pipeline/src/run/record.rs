@@ -62,7 +62,6 @@ impl RunRecord {
 
     /// Adds the last line of a run that was interrupted or failed. The error of one that had too many rejects can name
     /// the list of them then; others pass as they are.
-    #[must_use]
     pub(super) fn failed(self, error: RunError, warnings: &[String]) -> RunError {
         let outcome = if error.is_interruption() {
             "interrupted"

@@ -138,7 +138,6 @@ fn busy_part(workers: &WorkerTimes) -> Option<f64> {
 
 impl Report {
     /// The latest version was made of just this. `warnings`: what its inputs tell today as they did then.
-    #[must_use]
     pub fn nothing_to_do(version: u64, manifest: Manifest, warnings: Vec<String>) -> Self {
         Self {
             nothing_to_do: true,
@@ -153,7 +152,6 @@ impl Report {
     }
 
     /// A version was committed.
-    #[must_use]
     pub fn committed(
         version: u64,
         manifest: Manifest,

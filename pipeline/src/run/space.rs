@@ -86,7 +86,6 @@ pub(super) fn check(store: &Path, needed_bytes: u64) -> Result<(), SpaceError> {
 }
 
 /// Bytes that a user may still write where `path` is, or will be.
-#[must_use]
 pub fn free_bytes(path: &Path) -> Option<u64> {
     // The store may not be there yet. The nearest folder above it tells of the file system that will hold it.
     let there = path

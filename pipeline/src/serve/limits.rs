@@ -71,7 +71,6 @@ impl Default for Limits {
 
 impl Limits {
     /// No connection lives longer: it brings one request, and every part of that has a limit.
-    #[must_use]
     pub(crate) fn connection(&self) -> Duration {
         self.head + self.upload + self.answer + self.read
     }

@@ -17,7 +17,6 @@ pub(crate) struct FinishedShards {
 
 impl FinishedShards {
     /// Nothing is finished yet of so many shards of so many features.
-    #[must_use]
     pub(crate) fn new(n_shards: usize, n_features: usize) -> Self {
         Self {
             receipts: vec![vec![None; n_features]; n_shards],
@@ -36,7 +35,6 @@ impl FinishedShards {
     }
 
     /// The receipts of a shard, by feature.
-    #[must_use]
     pub(crate) fn of_shard(&self, place: usize) -> &[Option<Receipt>] {
         &self.receipts[place]
     }
@@ -54,20 +52,17 @@ impl FinishedShards {
     }
 
     /// Files that are there.
-    #[must_use]
     pub(crate) fn n_done(&self) -> usize {
         self.receipts().count()
     }
 
     /// Files of the plan.
-    #[must_use]
     pub(crate) fn n_total(&self) -> usize {
         self.receipts.iter().map(Vec::len).sum()
     }
 
     /// Shards whose features do not reject the same clips. A clip has rows in all features or in none, so they are to be
     /// written once more, with all features at a time.
-    #[must_use]
     pub(crate) fn in_dispute(&self) -> Vec<usize> {
         let mut places = Vec::new();
         for (place, of_shard) in self.receipts.iter().enumerate() {

@@ -77,7 +77,6 @@ pub enum ShardError {
 
 impl ShardError {
     /// The I/O error at the bottom, where there is one.
-    #[must_use]
     pub fn io(&self) -> Option<&std::io::Error> {
         use parquet::errors::ParquetError;
         match self {

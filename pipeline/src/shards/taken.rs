@@ -101,7 +101,6 @@ struct OpenFile {
 
 impl<'a> RowReader<'a> {
     /// A reader that has opened nothing yet.
-    #[must_use]
     pub(crate) fn new(taken: &'a TakenRows) -> Self {
         Self {
             taken,

@@ -27,7 +27,6 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// The reject, where it is one.
-    #[must_use]
     pub(crate) const fn reject(&self) -> Option<&Reject> {
         match self {
             Self::Rejected(reject) => Some(reject),
@@ -143,7 +142,6 @@ impl OpenShard {
 
 impl<'a> ShardWriter<'a> {
     /// A writer into the plan's folder.
-    #[must_use]
     pub(crate) const fn new(args: WriterArgs<'a>) -> Self {
         let WriterArgs {
             root,

@@ -50,7 +50,6 @@ pub(crate) fn stream_format(plan: &FeaturePlan, recipe: &Recipe) -> Result<Forma
 }
 
 /// What the catalog would say of a clip if it knew nothing but its key.
-#[must_use]
 pub(crate) fn clip_row(clip_key: String, n_targets: usize) -> ClipRow {
     ClipRow {
         track_id: canonical::track_id(&clip_key),
@@ -115,7 +114,6 @@ impl RowExtractor {
     }
 
     /// What was decoded last.
-    #[must_use]
     pub(crate) const fn pcm(&self) -> &Pcm {
         &self.pcm
     }
@@ -163,7 +161,6 @@ impl RowExtractor {
 }
 
 /// A reject in the words that `wavemill features` has for it.
-#[must_use]
 pub(crate) fn words(reject: &Reject) -> String {
     format!("{}: {}", reject.reason.name(), reject.detail)
 }

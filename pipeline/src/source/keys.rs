@@ -21,7 +21,6 @@ pub enum Media {
 
 impl Media {
     /// Extensions of clips, compared without regard to case; all other files are ignored.
-    #[must_use]
     pub const fn extensions(self) -> &'static [&'static str] {
         match self {
             Self::Audio => &["mp3", "wav", "flac", "ogg", "oga"],
@@ -30,7 +29,6 @@ impl Media {
     }
 
     /// Extensions of formats that hold clips too, and that wavemill does not decode.
-    #[must_use]
     pub const fn unsupported_extensions(self) -> &'static [&'static str] {
         match self {
             Self::Audio => &[
@@ -45,7 +43,6 @@ impl Media {
     }
 
     /// Why a file that is no clip by its name, and not hidden, is none.
-    #[must_use]
     pub fn no_clip(self, path: &str) -> NoClip {
         let extension = extension_of(path);
         if self.unsupported_extensions().contains(&extension.as_str()) {
@@ -56,7 +53,6 @@ impl Media {
     }
 
     /// Whether a file of this name is a clip. Names that start with a dot are not: editors and macOS leave such copies.
-    #[must_use]
     pub fn is_clip_name(self, name: &OsStr) -> bool {
         let extension = Path::new(name).extension();
         let known = self

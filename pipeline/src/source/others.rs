@@ -84,7 +84,6 @@ impl OtherFiles {
     }
 
     /// `10 m4a, 2 wma`: the files that have a format which wavemill does not decode; empty without any.
-    #[must_use]
     pub fn unsupported_words(&self) -> String {
         let mut words = Vec::new();
         for ((why, extension), count) in &self.counts {
@@ -105,7 +104,6 @@ fn relative(path: &str, root: &str) -> String {
 }
 
 /// The extension that a file is counted by: in lower case, and empty where a name ends in nothing that looks like one.
-#[must_use]
 pub fn extension_of(path: &str) -> String {
     let extension = Path::new(path).extension().unwrap_or_default();
     let extension = extension.to_string_lossy().to_ascii_lowercase();

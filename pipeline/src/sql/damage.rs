@@ -129,7 +129,6 @@ pub(super) struct Version {
 
 impl Version {
     /// The version of `store` that `manifest` describes.
-    #[must_use]
     pub(super) fn new(store: Store, manifest: &Manifest) -> Self {
         Self {
             store,
@@ -139,7 +138,6 @@ impl Version {
     }
 
     /// Rows of a table by its name in SQL; `None` where it has no file.
-    #[must_use]
     pub(super) fn rows_of(&self, table: &str) -> Option<u64> {
         let wanted = table.replacen("raw.", "raw_", 1);
         let mut files = self
@@ -156,7 +154,6 @@ impl Version {
     /// What `error` of a query comes from: data that `gc` removed, a damaged file, or else itself.
     ///
     /// Reads the files that the query opened, until one differs from the manifest or `stop` says so.
-    #[must_use]
     pub(super) fn explain(
         &self,
         error: SqlError,

@@ -169,7 +169,6 @@ pub(crate) enum SqlError {
 
 impl SqlError {
     /// The exit code of a command that ends with this error: 2 usage, 3 store damaged, 5 no space, 130 interrupted, else 1.
-    #[must_use]
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::NoStore { .. }
@@ -207,7 +206,6 @@ impl SqlError {
 
 impl SqlError {
     /// True where the reader of the output has gone away (`| head`), which is no failure.
-    #[must_use]
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == ErrorKind::BrokenPipe)
     }

@@ -7,7 +7,6 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, Statement as Sql};
 
 /// `statement` with names for its results; any other than a query as it is.
-#[must_use]
 pub(super) fn named(statement: &Statement) -> Statement {
     // A copy: where planning with these names fails, `Planner::plan` needs the statement as it came.
     let mut named = statement.clone();

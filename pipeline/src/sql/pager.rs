@@ -15,7 +15,6 @@ const LESS: &str = "less -FRSX";
 static IS_OPEN: AtomicBool = AtomicBool::new(false);
 
 /// Whether a pager has the terminal.
-#[must_use]
 pub(crate) fn is_open() -> bool {
     IS_OPEN.load(Ordering::Relaxed)
 }
@@ -33,7 +32,6 @@ pub(crate) struct PagedOutput {
 
 impl PagedOutput {
     /// For the terminal that standard output is; `None` where it is none, or where no pager is wanted or there.
-    #[must_use]
     pub(crate) fn open() -> Option<Self> {
         // A size of 0 means that the terminal does not know it. Nobody can tell then what fits.
         let size = tcgetwinsize(io::stdout())

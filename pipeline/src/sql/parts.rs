@@ -107,7 +107,6 @@ impl Slice {
     }
 
     /// The type of what is left of `tensor`; its values stay as they are stored.
-    #[must_use]
     pub(super) fn result(&self, tensor: &TensorType) -> TensorType {
         let mut result = tensor.clone();
         result.shape[self.axis] = tensor.shape[self.axis].map(|n| self.range(n).len());
@@ -199,7 +198,6 @@ pub(super) enum TensorBuilder {
 
 impl TensorBuilder {
     /// For values of `tensor`, as [`TensorType::field`] types their column.
-    #[must_use]
     pub(super) fn new(tensor: &TensorType) -> Self {
         match tensor
             .row_bytes()
@@ -221,7 +219,6 @@ impl TensorBuilder {
         Ok(())
     }
 
-    #[must_use]
     pub(super) fn finish(self) -> ArrayRef {
         match self {
             Self::Fixed(mut builder) => std::sync::Arc::new(builder.finish()),

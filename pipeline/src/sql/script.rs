@@ -16,7 +16,6 @@ pub(super) enum Piece<'a> {
 }
 
 /// Cuts a text into its pieces. A backslash within a statement is left to SQL.
-#[must_use]
 pub(super) fn pieces(text: &str) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
     let mut start = 0; // of the SQL that no piece holds yet

@@ -211,19 +211,16 @@ impl Session {
     }
 
     /// Rows of a table, by a name out of [`Session::tables`]; `None` where the manifest does not tell.
-    #[must_use]
     pub(crate) fn rows_of(&self, table: &str) -> Option<u64> {
         self.version.rows_of(table)
     }
 
     /// A handle that stops the running query.
-    #[must_use]
     pub(crate) fn interrupt(&self) -> Interrupt {
         self.interrupt.clone()
     }
 
     /// Names of all tables as a query writes them, sorted: `albums …`, then `raw.<name> …`.
-    #[must_use]
     pub(crate) fn tables(&self) -> Vec<String> {
         self.planner.tables()
     }
@@ -237,7 +234,6 @@ impl Session {
     }
 
     /// Names of all scalar and aggregate functions, unsorted.
-    #[must_use]
     pub(crate) fn functions(&self) -> Vec<String> {
         let state = self.planner.ctx.state();
         state

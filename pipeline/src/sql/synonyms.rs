@@ -60,7 +60,6 @@ pub(super) const SYNONYMS: &[(&str, &str)] = &[
 ];
 
 /// What to write for a function that is not here by that name.
-#[must_use]
 pub(super) fn of(name: &str) -> Option<&'static str> {
     let name = name.to_lowercase();
     SYNONYMS
@@ -70,7 +69,6 @@ pub(super) fn of(name: &str) -> Option<&'static str> {
 }
 
 /// DataFusion's words about functions, in ours; `None` for any others.
-#[must_use]
 pub(super) fn explain(message: &str) -> Option<String> {
     if message.starts_with("Invalid function '") {
         return Some(unknown(

@@ -39,7 +39,6 @@ pub(crate) struct TensorType {
 
 impl TensorType {
     /// The tensor type of a column; `None` where the column holds none.
-    #[must_use]
     pub(crate) fn of(field: &Field) -> Option<Self> {
         let stored = matches!(
             field.data_type(),
@@ -51,7 +50,6 @@ impl TensorType {
     }
 
     /// A column of such tensors that an expression makes. It has no identity: it is no feature as a recipe describes it.
-    #[must_use]
     pub(crate) fn field(&self, name: &str) -> Field {
         let data_type = match self.row_bytes().and_then(|bytes| i32::try_from(bytes).ok()) {
             Some(bytes) => DataType::FixedSizeBinary(bytes),
@@ -69,7 +67,6 @@ impl TensorType {
     }
 
     /// Bytes a row; `None` where it differs.
-    #[must_use]
     pub(crate) fn row_bytes(&self) -> Option<usize> {
         self.shape
             .iter()
@@ -78,7 +75,6 @@ impl TensorType {
 
     /// The shape of a row of `values` values. One unknown dimension follows from the rest; `None` where more are unknown
     /// or `values` does not fit.
-    #[must_use]
     pub(crate) fn shape_of(&self, values: usize) -> Option<Vec<usize>> {
         let known: usize = self.shape.iter().flatten().product();
         let unknown = self.shape.iter().filter(|dim| dim.is_none()).count();
@@ -89,7 +85,6 @@ impl TensorType {
     }
 
     /// Such as `f16[128,1292]`, for a row of `values` values.
-    #[must_use]
     pub(crate) fn label(&self, values: usize) -> String {
         let shape = self.shape_of(values).unwrap_or_else(|| vec![values]);
         let dims: Vec<String> = shape.iter().map(ToString::to_string).collect();
@@ -162,7 +157,6 @@ pub(crate) enum TensorColumn<'a> {
 
 impl<'a> TensorColumn<'a> {
     /// The column behind `array`; `None` where its type holds no tensors.
-    #[must_use]
     pub(crate) fn new(array: &'a ArrayRef) -> Option<Self> {
         match array.data_type() {
             DataType::FixedSizeBinary(_) => array.as_fixed_size_binary_opt().map(Self::Fixed),
@@ -173,7 +167,6 @@ impl<'a> TensorColumn<'a> {
     }
 
     /// True where the row holds no tensor.
-    #[must_use]
     pub(crate) fn is_null(&self, row: usize) -> bool {
         match self {
             Self::Fixed(array) => array.is_null(row),
@@ -183,7 +176,6 @@ impl<'a> TensorColumn<'a> {
     }
 
     /// Number of values in a row.
-    #[must_use]
     pub(crate) fn n_values(&self, row: usize, tensor: &TensorType) -> usize {
         match self {
             Self::Fixed(array) => array.value_length() as usize / tensor.dtype.bytes(),
@@ -193,7 +185,6 @@ impl<'a> TensorColumn<'a> {
     }
 
     /// The bytes of a row, as the layout `binary` stores them.
-    #[must_use]
     pub(crate) fn bytes(&self, row: usize) -> Cow<'_, [u8]> {
         match self {
             Self::Fixed(array) => Cow::Borrowed(array.value(row)),

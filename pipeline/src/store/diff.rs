@@ -50,7 +50,6 @@ pub(crate) struct Diff {
 
 impl Diff {
     /// Compares two manifests.
-    #[must_use]
     pub(crate) fn new(from: &Manifest, to: &Manifest) -> Self {
         let [old, new] = [from, to].map(files);
         let mut files_removed = Vec::new();
@@ -106,7 +105,6 @@ fn files(manifest: &Manifest) -> BTreeMap<String, String> {
 }
 
 /// Keys of two recipes that differ.
-#[must_use]
 pub(super) fn recipe_changes(from: &Recipe, to: &Recipe) -> Vec<Change> {
     let [from, to] = [from, to].map(|recipe| serde_json::to_value(recipe).unwrap_or_default());
     let mut changes = Vec::new();

@@ -6,7 +6,6 @@ use std::path::Path;
 
 /// Reports whether an error means that a path does not exist. Every other error, such as EIO or EACCES, means that
 /// nobody knows: to take it for absence would lose data silently.
-#[must_use]
 pub(crate) fn leads_nowhere(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -215,7 +215,6 @@ pub enum StoreError {
 
 impl StoreError {
     /// The I/O error at the bottom, where there is one.
-    #[must_use]
     pub const fn io(&self) -> Option<&io::Error> {
         match self {
             Self::Io { source, .. } => Some(source),
@@ -272,7 +271,6 @@ impl Store {
     }
 
     /// A store that may not exist yet; nothing is made until something is written.
-    #[must_use]
     pub(crate) fn at(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
@@ -281,19 +279,16 @@ impl Store {
     }
 
     /// The folder.
-    #[must_use]
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// `data/<plan_id>`.
-    #[must_use]
     pub(crate) fn data(&self, plan_id: &str) -> PathBuf {
         self.root.join("data").join(plan_id)
     }
 
     /// Whether `path`, which need not exist, is this store's folder or would lie in it, whatever links lead there.
-    #[must_use]
     pub(crate) fn encloses(&self, path: &Path) -> bool {
         real(path).starts_with(real(&self.root))
     }

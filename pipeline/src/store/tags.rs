@@ -30,7 +30,6 @@ pub(crate) struct Tags {
 
 impl Tags {
     /// The names of a version, in order.
-    #[must_use]
     pub(crate) fn of(&self, version: u64) -> Vec<String> {
         let names = self
             .versions

@@ -20,7 +20,6 @@ pub(crate) struct Bands {
 
 impl Bands {
     /// Returns how the tensors of `feature` are read.
-    #[must_use]
     pub(crate) fn of_feature(feature: &FeatureEntry) -> Self {
         let first = feature.dim_names.first().map(String::as_str);
         Self {
@@ -140,7 +139,6 @@ fn unpack(bytes: &[u8], dtype: Dtype, scale: Option<Scale>, values: &mut Vec<f32
 }
 
 /// A tensor's values, read back from its bytes.
-#[must_use]
 pub(crate) fn values(tensor: &Tensor, feature: &FeatureEntry) -> Vec<f32> {
     let mut values = Vec::new();
     unpack(
@@ -161,7 +159,6 @@ fn stored_type(feature: &FeatureEntry) -> Dtype {
 }
 
 /// Returns mean and standard deviation from the sums of row groups in file order; `None` without values.
-#[must_use]
 pub(crate) fn finish<'a>(partials: impl IntoIterator<Item = &'a Partial>) -> Option<Stats> {
     let mut total = Partial::default();
     // The bits of a sum depend on the order.

@@ -9,7 +9,6 @@ use wavemill_schemas::tables::shape_column;
 use super::Tensor;
 
 /// Returns the columns that hold the tensors of a feature: the values, and the shapes where they differ.
-#[must_use]
 pub(crate) fn columns(feature: &FeatureEntry) -> Vec<String> {
     let mut columns = vec![feature.name.clone()];
     if feature.shape.contains(&None) {

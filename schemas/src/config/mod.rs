@@ -276,14 +276,12 @@ pub enum Metric {
 
 impl Metric {
     /// Whether `a` is better than `b`.
-    #[must_use]
     pub fn is_better(self, a: f64, b: f64) -> bool {
         // False with NaN on either side.
         if self == Self::Loss { a < b } else { a > b }
     }
 
     /// The best of `values`; NaN is none.
-    #[must_use]
     pub fn best(self, values: &[f64]) -> Option<f64> {
         // Left out first: as the first value, NaN would stay, since nothing is better than it.
         let numbers = values.iter().copied().filter(|value| !value.is_nan());
@@ -429,7 +427,6 @@ impl Config {
     }
 
     /// blake3 of its canonical form: equal for runs that compute the same.
-    #[must_use]
     pub fn hash(&self) -> String {
         canonical::id(self).expect("a configuration has text keys only")
     }

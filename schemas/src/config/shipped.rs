@@ -62,13 +62,11 @@ impl ShippedConfig {
     }
 
     /// That of the document which a recipe follows, if there is one.
-    #[must_use]
     pub fn of_recipe(recipe: &str) -> Option<&'static Self> {
         SHIPPED.iter().find(|shipped| shipped.name == recipe)
     }
 
     /// A line for each, for people.
-    #[must_use]
     pub fn listing() -> String {
         let lines = SHIPPED
             .iter()

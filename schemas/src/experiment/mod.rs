@@ -282,7 +282,6 @@ pub enum ClaimMetric {
 
 impl ClaimMetric {
     /// As tables show it.
-    #[must_use]
     pub const fn words(self) -> &'static str {
         match self {
             Self::Accuracy => "accuracy",
@@ -649,7 +648,6 @@ impl Experiment {
     }
 
     /// The variant that has the document's split, if the document's is not the recipe's own.
-    #[must_use]
     pub fn as_in_document(&self) -> Option<&Variant> {
         self.variants
             .iter()
@@ -683,7 +681,6 @@ impl Experiment {
     /// beside each variant that adds only another split to it: the claims of `stretched` also beside
     /// `stretched+fault-filtered`. `variant` of what is returned is the one that was done. A claim that stands beside
     /// none is returned as it is.
-    #[must_use]
     pub fn claims_beside(&self, done: &[&str]) -> Vec<Claim> {
         let mut claims = Vec::new();
         for claim in &self.claims {

@@ -32,7 +32,6 @@ pub enum FeatureOp {
 
 impl FeatureOp {
     /// What it computes of audio; `None` where it starts from another feature, or from a picture.
-    #[must_use]
     pub const fn of_audio(self) -> Option<Op> {
         match self {
             Self::Stft => Some(Op::Stft),
@@ -43,7 +42,6 @@ impl FeatureOp {
     }
 
     /// As in a recipe.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Stft => "stft",

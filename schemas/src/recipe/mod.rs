@@ -65,7 +65,6 @@ pub struct Recipe {
 
 impl Recipe {
     /// The most bytes of a file: that of `[image]` for a data set of pictures, and else that of `[audio]`.
-    #[must_use]
     pub fn file_bytes_max(&self) -> u64 {
         let given = if self.catalog.dataset.is_of_pictures() {
             self.image.max_file_bytes
@@ -92,13 +91,11 @@ pub enum Dataset {
 
 impl Dataset {
     /// Files in a folder a genre: all that is known of them, unless a list is given.
-    #[must_use]
     pub const fn is_of_folders(self) -> bool {
         matches!(self, Self::Folders | Self::Images)
     }
 
     /// Clips are pictures, and nothing of audio is known of them.
-    #[must_use]
     pub const fn is_of_pictures(self) -> bool {
         matches!(self, Self::Images)
     }
@@ -181,7 +178,6 @@ pub enum SplitRule {
 
 impl SplitRule {
     /// As in a recipe: `official`, `stratified`, `artist`, `column`, `segment`, `segment_stretched`.
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Official => "official",
@@ -194,13 +190,11 @@ impl SplitRule {
     }
 
     /// Each row draws its side by itself, so that a clip has rows on several sides.
-    #[must_use]
     pub const fn is_by_segment(self) -> bool {
         matches!(self, Self::Segment | Self::SegmentStretched)
     }
 
     /// What the rule lets a model see of its test before the test; `None` for rules that leak nothing by themselves.
-    #[must_use]
     pub const fn leak(self) -> Option<&'static str> {
         match self {
             Self::Stratified => Some("tracks of one artist or album fall on several sides"),
@@ -322,13 +316,11 @@ pub struct ImageSpec {
 
 impl ImageSpec {
     /// Reports whether no option is set.
-    #[must_use]
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
 
     /// The most pixels of a picture.
-    #[must_use]
     pub fn pixels_max(&self) -> u64 {
         self.max_pixels.unwrap_or(DECODED_PIXELS_MAX)
     }
@@ -377,7 +369,6 @@ impl AudioSpec {
     }
 
     /// The most seconds of a clip that become rows: `duration_s`, or `max_duration_s` where that is less.
-    #[must_use]
     pub fn longest_s(&self) -> f64 {
         self.duration_s
             .unwrap_or(f64::INFINITY)
@@ -385,7 +376,6 @@ impl AudioSpec {
     }
 
     /// How many times as long as the clip its longest stretched copy is; 1 without one that is longer.
-    #[must_use]
     pub fn longest_stretch(&self) -> f64 {
         let slowest = self.stretch.iter().copied().fold(1.0, f64::min);
         1.0 / slowest

@@ -5,7 +5,6 @@ use super::{Dtype, FeatureOp, FeatureSpec, Normalize, Recipe};
 impl Recipe {
     /// One sentence each: leaky splits, rounding that loses something, axes that differ from what they seem. Whether
     /// artists are known is told by the rows alone.
-    #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if let Some(leak) = self.split.rule.leak() {

@@ -293,7 +293,6 @@ pub(super) fn count_tracks(predictions: &Predictions) -> (u64, Vec<u64>) {
 /// different ones. A probability is kept within ε of 0 and 1, as scikit-learn's `log_loss` on f64.
 ///
 /// `None` for labels in sets, or without a label.
-#[must_use]
 pub(super) fn log_loss(predictions: &Predictions) -> Option<f64> {
     let losses = predictions.labelled().filter_map(|row| match row.label {
         Label::Class(class) => {

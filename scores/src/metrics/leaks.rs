@@ -171,7 +171,6 @@ impl Leaks {
 
     /// The same side, `test`, compared with the tracks that a run trained on, instead of with the training side of a
     /// version that the run never saw. `None`: they are not known. Their albums never are.
-    #[must_use]
     pub fn compared_with_run<'a>(
         self,
         trained: Option<&[Member<'a>]>,
@@ -204,7 +203,6 @@ impl Leaks {
 
     /// What is to be said before any score of a side that `run`, such as `this run`, knows something of: the sentence
     /// has all three numbers. `None` where it knows nothing of it, or was not asked.
-    #[must_use]
     pub fn warning(&self, run: &str) -> Option<String> {
         let tracks = self.tracks_that_share("track");
         let recordings = self.tracks_that_share("recording");
@@ -224,7 +222,6 @@ impl Leaks {
     }
 
     /// One sentence for people.
-    #[must_use]
     pub fn sentence(&self) -> String {
         let mut found = Vec::new();
         let mut unknown = Vec::new();

@@ -235,7 +235,6 @@ impl Evaluation {
     }
 
     /// The level that speaks of tracks: by the mean, or the rows themselves where each is a track.
-    #[must_use]
     pub fn tracks(&self) -> &Level {
         self.tracks_mean.as_ref().unwrap_or(&self.segments)
     }

@@ -69,13 +69,11 @@ pub struct Predictions {
 
 impl Predictions {
     /// None yet, for a target whose rows have one class each.
-    #[must_use]
     pub fn single(target: &str, classes: &[String]) -> Self {
         Self::empty(target, classes, false)
     }
 
     /// None yet, for a target whose rows have any number of labels.
-    #[must_use]
     pub fn multi(target: &str, classes: &[String]) -> Self {
         Self::empty(target, classes, true)
     }
@@ -159,44 +157,37 @@ impl Predictions {
     }
 
     /// Σ weight · loss and Σ weight of what was added.
-    #[must_use]
     pub fn loss_sums(&self) -> [f64; 2] {
         self.loss
     }
 
     /// Mean loss as training weighs it; `None` where no weight was added or the sum is not finite.
-    #[must_use]
     pub fn loss(&self) -> Option<f64> {
         let [weighted, weight] = self.loss;
         (weight > 0.0 && weighted.is_finite()).then(|| weighted / weight)
     }
 
     /// Name of the target.
-    #[must_use]
     pub fn target(&self) -> &str {
         &self.target
     }
 
     /// Names of its classes, in id order.
-    #[must_use]
     pub fn classes(&self) -> &[String] {
         &self.classes
     }
 
     /// Whether a row may have several labels.
-    #[must_use]
     pub fn is_multi(&self) -> bool {
         self.multi
     }
 
     /// Rows.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
     /// Whether there are none.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
@@ -205,7 +196,6 @@ impl Predictions {
     ///
     /// # Panics
     /// If there are not so many.
-    #[must_use]
     pub fn row(&self, i: usize) -> Row<'_> {
         let cells = i * self.classes.len()..(i + 1) * self.classes.len();
         // In a target of several labels, 0 says that the row's set is known: it may be empty all the same.
@@ -329,7 +319,6 @@ impl Predictions {
 }
 
 /// The class of the highest probability, the lowest id of equal ones; 0 for no classes.
-#[must_use]
 pub fn likeliest(probabilities: &[f32]) -> usize {
     let mut best = 0;
     for (class, p) in probabilities.iter().enumerate() {

@@ -184,7 +184,6 @@ fn legend(out: &mut String, report: &SetReport) {
 }
 
 /// The figures of two models beside each other, and their difference.
-#[must_use]
 pub fn paired_table(paired: &Paired, names: [&str; 2]) -> String {
     let mut out = format!(
         "{:<NAME$}{:>14} {:>14}   {:<26}\n",

@@ -30,7 +30,6 @@ struct SentPredictions<'a> {
 
 impl Predictions {
     /// All rows and the loss sums, for [`Predictions::merge`].
-    #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let sent = SentPredictions {
             target: Cow::from(&self.target),

@@ -47,7 +47,6 @@ pub struct RunDir {
 }
 
 /// How ids of runs of `model` begin: its name and the first 8 hex digits of the configuration's hash.
-#[must_use]
 pub fn run_stem(model: &str, config_hash: &str) -> String {
     let hash: String = config_hash.chars().take(8).collect();
     format!("{model}-{hash}")
@@ -163,13 +162,11 @@ impl RunDir {
     }
 
     /// Its folder.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Its folder's name.
-    #[must_use]
     pub fn id(&self) -> String {
         self.path
             .file_name()
@@ -177,25 +174,21 @@ impl RunDir {
     }
 
     /// Path of its configuration.
-    #[must_use]
     pub fn config(&self) -> PathBuf {
         self.path.join("config.toml")
     }
 
     /// Path of its log.
-    #[must_use]
     pub fn log(&self) -> PathBuf {
         self.path.join("log.jsonl")
     }
 
     /// Path of its checkpoints' folder.
-    #[must_use]
     pub fn checkpoints(&self) -> PathBuf {
         self.path.join("checkpoints")
     }
 
     /// Path of its scores.
-    #[must_use]
     pub fn result(&self) -> PathBuf {
         self.path.join(RESULT)
     }
@@ -217,7 +210,6 @@ impl RunDir {
     }
 
     /// Path of the list of tracks that it trained on.
-    #[must_use]
     pub fn training_list(&self) -> PathBuf {
         self.path.join(TRAINING_LIST)
     }
@@ -231,7 +223,6 @@ impl RunDir {
     }
 
     /// Path of what it remembers of MLflow.
-    #[must_use]
     pub fn mlflow(&self) -> PathBuf {
         self.path.join(MLFLOW)
     }

@@ -50,7 +50,6 @@ struct Draws<'a> {
 
 impl Augmenter {
     /// For a run's `settings` and `seed`, for features of `kind` (f32 or f64) on `device`.
-    #[must_use]
     pub(crate) fn new(settings: &config::Augment, seed: u64, kind: Kind, device: Device) -> Self {
         let noise =
             (settings.noise_std > 0.0).then(|| noise::table(settings.noise_std, kind, device));

@@ -88,7 +88,6 @@ impl Divergence {
     const TIMES: f64 = 10.0;
 
     /// Whether the epoch that `state` has just done is such a one.
-    #[must_use]
     pub fn of(state: &State) -> Option<Self> {
         // 0: the first batch had no labelled row.
         let first = state.first_loss.filter(|first| *first > 0.0)?;
@@ -170,7 +169,6 @@ pub struct State {
 
 impl State {
     /// Before the first step.
-    #[must_use]
     pub fn first(
         config: &Config,
         data: &Dataset,
@@ -304,7 +302,6 @@ impl Checkpoints {
     }
 
     /// Whether that of `step` is there.
-    #[must_use]
     pub fn has(&self, step: u64) -> bool {
         self.path_of(step).is_dir()
     }

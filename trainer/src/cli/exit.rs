@@ -38,7 +38,6 @@ pub(crate) struct DamagedFiles {
 }
 
 /// The whole chain on one line, fit for a terminal; a cause that its error already says is left out.
-#[must_use]
 pub(crate) fn words(error: &Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
@@ -57,7 +56,6 @@ pub(crate) fn words(error: &Error) -> String {
 }
 
 /// The first line of what libtorch threw through tch.
-#[must_use]
 pub(crate) fn panic_words(panic: &(dyn Any + Send)) -> String {
     let words = text::panic_words(panic).unwrap_or("no message");
     let line = words.lines().next().unwrap_or_default();
@@ -68,14 +66,12 @@ pub(crate) fn panic_words(panic: &(dyn Any + Send)) -> String {
 }
 
 /// Whether `println!` found that the reader of our output has gone.
-#[must_use]
 pub(crate) fn is_lost_reader(panic: &(dyn Any + Send)) -> bool {
     text::panic_words(panic)
         .is_some_and(|words| words.starts_with("failed printing to stdout: Broken pipe"))
 }
 
 /// The documented exit code.
-#[must_use]
 pub(crate) fn code(error: &Error) -> u8 {
     // A full disk, whichever error it is behind.
     if error.chain().any(exit::is_no_space) {
@@ -252,7 +248,6 @@ fn dataset(error: &DatasetError) -> u8 {
 }
 
 /// The reader of our output has gone (`| head`): a quiet end.
-#[must_use]
 pub(crate) fn is_broken_pipe(error: &Error) -> bool {
     error.chain().any(exit::is_broken_pipe)
 }

@@ -322,7 +322,6 @@ fn toml_text(text: &str) -> String {
 }
 
 /// Whether a signal ended it, in order.
-#[must_use]
 pub(crate) fn is_stopped(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(RunError::Stopped { .. }))
 }

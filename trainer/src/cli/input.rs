@@ -12,7 +12,6 @@ const INPUT: &str = "input.json";
 const RECIPE: &str = "recipe.toml";
 
 /// Where a run keeps the recipe of its store.
-#[must_use]
 pub(crate) fn recipe_of(run: &RunDir) -> PathBuf {
     run.path().join(RECIPE)
 }
@@ -52,7 +51,6 @@ fn put(run: &RunDir, name: &str, text: String) -> Result<()> {
 }
 
 /// The store and version that a run was started on, if its folder says so.
-#[must_use]
 pub(crate) fn of(run: &RunDir) -> Option<(PathBuf, u64)> {
     // What cannot be read is as good as not there: the user is asked for `--store`.
     let text = std::fs::read(run.path().join(INPUT)).ok()?;

@@ -70,7 +70,6 @@ pub(crate) trait Judge {
 }
 
 /// Asks the process that started this one whether a trial with these values is worth another epoch.
-#[must_use]
 pub(crate) fn ask(values: &[f64]) -> bool {
     let words: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
     println!("{QUESTION}{}", words.join(" "));

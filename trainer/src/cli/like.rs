@@ -24,13 +24,11 @@ pub(crate) struct LikeArgs {
 
 impl LikeArgs {
     /// The names with a line each, where they are asked for.
-    #[must_use]
     pub(crate) fn listing(&self) -> Option<String> {
         (self.like.as_deref() == Some(LIST)).then(ShippedConfig::listing)
     }
 
     /// As given.
-    #[must_use]
     pub(crate) fn name(&self) -> Option<&str> {
         self.like.as_deref()
     }
@@ -61,7 +59,6 @@ impl LikeArgs {
     }
 
     /// What a user of `data` should know of the values in use: what won over `--like`, or that a document's own are there.
-    #[must_use]
     pub(crate) fn notes(
         &self,
         layered: &LayeredConfig,

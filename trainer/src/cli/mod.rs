@@ -324,7 +324,6 @@ impl MachineArgs {
 }
 
 /// Runs the command line of this process and returns its exit code.
-#[must_use]
 pub fn main() -> u8 {
     // tch panics with what libtorch threw: one line for people, not a trace.
     std::panic::set_hook(Box::new(|_| {}));

@@ -34,7 +34,6 @@ pub(crate) struct RunStart {
 
 impl RunStart {
     /// A new run, in a folder that is not made yet.
-    #[must_use]
     pub(crate) const fn new(config: Config, folder: Option<PathBuf>) -> Self {
         Self {
             config,
@@ -211,7 +210,6 @@ fn put(section: &str, table: &toml::Table, into: &mut BTreeMap<String, String>) 
 }
 
 /// The folder that a run of `config` has in `runs` where none is named.
-#[must_use]
 pub(crate) fn folder_of(runs: &Path, config: &Config) -> PathBuf {
     runs.join(format!(
         "{}-1",

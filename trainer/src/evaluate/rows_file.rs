@@ -78,7 +78,6 @@ pub(crate) struct RowFilePaths {
 
 impl RowFilePaths {
     /// Whether no file is asked for.
-    #[must_use]
     pub(crate) const fn is_empty(&self) -> bool {
         self.predictions.is_none()
             && self.embeddings.is_none()

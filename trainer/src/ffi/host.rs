@@ -34,14 +34,12 @@ impl HostBuffer {
         })
     }
 
-    #[must_use]
     pub(crate) fn len(&self) -> usize {
         self.bytes
     }
 
     /// Whether it is page-locked. Then nothing may be written once a copy from it was queued ([`send`]): drop it, and
     /// take another, which libtorch makes of the same memory as soon as the copy is done.
-    #[must_use]
     pub(crate) fn is_pinned(&self) -> bool {
         self.pinned
     }

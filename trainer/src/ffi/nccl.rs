@@ -70,7 +70,6 @@ pub enum NcclError {
 }
 
 /// A version as NCCL counts it, for people.
-#[must_use]
 pub(crate) fn version_text(version: i32) -> String {
     format!(
         "{}.{}.{}",

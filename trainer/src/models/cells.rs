@@ -33,7 +33,6 @@ pub(crate) struct RecurrentArgs {
 
 impl RecurrentArgs {
     /// Values a step, over both directions.
-    #[must_use]
     pub(crate) const fn outputs(&self) -> i64 {
         if self.both_ways {
             2 * self.width
@@ -98,7 +97,6 @@ impl Recurrent {
     }
 
     /// As a drawing tells them, one a layer.
-    #[must_use]
     pub(crate) fn operations(&self) -> Vec<Operation> {
         let name = match (self.args.cell, self.args.both_ways) {
             (Cell::Lstm, false) => "LSTM",

@@ -61,14 +61,12 @@ pub(crate) struct Description {
 
 impl Description {
     /// Numbers of a head that training changes: a weight for each value of the vector and a bias, for every class.
-    #[must_use]
     pub(crate) const fn head_parameters(&self, classes: i64) -> i64 {
         (self.width + 1) * classes
     }
 }
 
 /// Digits in threes.
-#[must_use]
 pub(crate) fn thousands(number: i64) -> String {
     let digits = number.to_string();
     let mut out = String::new();

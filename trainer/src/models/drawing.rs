@@ -69,7 +69,6 @@ const STYLE: &str = "\
 ";
 
 /// A drawing of `model`.
-#[must_use]
 pub(crate) fn svg(model: &Description) -> String {
     let picture = Picture::of(model);
     // Of letters, digits and hyphens, as architectures are named: fit for an id and for a rule of style.

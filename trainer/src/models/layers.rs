@@ -54,7 +54,6 @@ impl std::fmt::Debug for VarScope<'_> {
 
 impl<'a> VarScope<'a> {
     /// The root of a model. `ranks` counts only where the model asks for batch norm over them.
-    #[must_use]
     pub(crate) fn new(
         path: &Path<'a>,
         model: &config::Model,
@@ -71,7 +70,6 @@ impl<'a> VarScope<'a> {
     }
 
     /// A place below, by a name without a dot.
-    #[must_use]
     pub(crate) fn at(&self, name: impl ToString) -> Self {
         // The clone shares `dropped`: the model's list has the shares of all its parts.
         Self {
@@ -81,7 +79,6 @@ impl<'a> VarScope<'a> {
     }
 
     /// The same place, where variables are trained in any case.
-    #[must_use]
     pub(crate) fn trained(&self) -> Self {
         Self {
             frozen: false,
@@ -90,7 +87,6 @@ impl<'a> VarScope<'a> {
     }
 
     /// The configuration's dropout, or the architecture's `own`; noted in [`Self::dropped`].
-    #[must_use]
     pub(crate) fn dropout(&self, own: f64) -> f64 {
         let share = self.dropout.unwrap_or(own);
         self.dropped.borrow_mut().push(share);
@@ -98,13 +94,11 @@ impl<'a> VarScope<'a> {
     }
 
     /// The shares of all dropouts made so far, in order.
-    #[must_use]
     pub(crate) fn dropped(&self) -> Vec<f64> {
         self.dropped.borrow().clone()
     }
 
     /// The group that batch norm sums over.
-    #[must_use]
     pub(crate) fn ranks(&self) -> Option<&'static Group> {
         self.ranks
     }
@@ -172,7 +166,6 @@ fn cut_normal(values: &mut Tensor, deviation: f64) -> Result<Tensor, ModelError>
 }
 
 /// A dense layer as a drawing tells it.
-#[must_use]
 pub(crate) fn dense_operation(weight: &Tensor, bias: Option<&Tensor>) -> Operation {
     let parameters = weight.numel() + bias.map_or(0, Tensor::numel);
     Operation {
@@ -227,19 +220,16 @@ impl Conv {
     }
 
     /// Channels out.
-    #[must_use]
     pub(crate) fn channels(&self) -> i64 {
         self.weight.size()[0]
     }
 
     /// Along the first axis.
-    #[must_use]
     pub(crate) fn stride(&self) -> i64 {
         self.windows.first().map_or(1, |window| window.stride)
     }
 
     /// As a drawing tells it.
-    #[must_use]
     pub(crate) fn operation(&self) -> Operation {
         let windows = windows_in_words(&self.windows, |_| 1);
         Operation {
@@ -267,7 +257,6 @@ impl Conv {
 }
 
 /// A max pooling as a drawing tells it; none without windows.
-#[must_use]
 pub(crate) fn pool_operation(windows: &[Window]) -> Option<Operation> {
     // Poolings lie side by side unless it is said.
     (!windows.is_empty()).then(|| {
@@ -336,7 +325,6 @@ impl Dropout {
     }
 
     /// As a drawing tells it; none where nothing is dropped.
-    #[must_use]
     pub(crate) fn operation(self) -> Option<Operation> {
         let (name, share) = match self {
             Self::None => return None,
@@ -380,7 +368,6 @@ pub(crate) struct ConvNorm {
 
 impl ConvNorm {
     /// As a drawing tells them.
-    #[must_use]
     pub(crate) fn operations(&self) -> [Operation; 2] {
         [self.conv.operation(), self.norm.operation()]
     }
@@ -413,7 +400,6 @@ impl DenseRelu {
     }
 
     /// As a drawing tells it.
-    #[must_use]
     pub(crate) fn operations(&self) -> Vec<Operation> {
         let mut operations = vec![
             dense_operation(&self.layer.ws, self.layer.bs.as_ref()),
@@ -514,7 +500,6 @@ impl Blocks {
 }
 
 /// The windows of `blocks` along an axis, counted from the last (0: frames, 1: bands).
-#[must_use]
 pub(crate) fn windows_along(blocks: &[Block], from_last: usize) -> Vec<Window> {
     let mut windows = Vec::new();
     for block in blocks {
@@ -528,13 +513,11 @@ pub(crate) fn windows_along(blocks: &[Block], from_last: usize) -> Vec<Window> {
 }
 
 /// Length of an axis behind `blocks`.
-#[must_use]
 pub(crate) fn behind(blocks: &[Block], from_last: usize, length: i64) -> i64 {
     length_behind(&windows_along(blocks, from_last), length)
 }
 
 /// The fewest bands and frames of which `blocks` leave one.
-#[must_use]
 pub(crate) fn least_for(blocks: &[Block]) -> [i64; 2] {
     [
         least_before(&windows_along(blocks, 1)),

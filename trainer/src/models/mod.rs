@@ -133,7 +133,6 @@ pub struct Dims {
 
 impl Dims {
     /// Shape of a row of [`Inputs::spectrogram`].
-    #[must_use]
     pub(crate) fn row_shape(&self) -> Vec<i64> {
         let channels = self.channels.iter();
         channels
@@ -239,13 +238,11 @@ impl Net {
     }
 
     /// Length of a row's vector.
-    #[must_use]
     pub(crate) fn width(&self) -> i64 {
         self.backbone.width()
     }
 
     /// Shares of dropped values in use, in order of places.
-    #[must_use]
     pub(crate) fn dropout(&self) -> &[f64] {
         &self.dropout
     }
@@ -271,7 +268,6 @@ const COLUMNS: &str =
 const HEAD: &str = "fc";
 
 /// Whether a variable belongs to a head.
-#[must_use]
 pub(crate) fn is_head(variable: &str) -> bool {
     variable.split('.').next() == Some(HEAD)
 }

@@ -51,7 +51,6 @@ impl BatchNorm {
     }
 
     /// As a drawing tells it.
-    #[must_use]
     pub(crate) fn operation(&self) -> Operation {
         Operation {
             parameters: (self.weight.numel() + self.bias.numel()) as i64,

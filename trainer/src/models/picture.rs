@@ -31,7 +31,6 @@ pub(crate) fn as_colour_picture(
 }
 
 /// That a spectrogram's one channel is taken three times over, as a drawing tells it; a picture has colours of its own.
-#[must_use]
 pub(crate) fn copied_channel(spectrogram: &Tensor) -> Vec<Operation> {
     if spectrogram.dim() == 4 {
         return Vec::new();

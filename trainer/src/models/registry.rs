@@ -44,7 +44,6 @@ pub(crate) struct Architecture {
 impl Architecture {
     /// What is read for it of a store, where `feature` is the one in use. Statistics are columns themselves, and take the
     /// place of those that `data.metadata` names.
-    #[must_use]
     pub(crate) fn reads(&self, feature: &FeatureEntry) -> Needs {
         if self.needs == Needs::Metadata && feature.is_statistics() {
             Needs::Spectrogram

@@ -34,7 +34,6 @@ pub(crate) struct Operation {
 
 impl Operation {
     /// One without anything to learn.
-    #[must_use]
     pub(crate) fn fixed(name: &'static str, settings: impl Into<String>) -> Self {
         Self {
             kind: OperationKind::Other,
@@ -45,14 +44,12 @@ impl Operation {
     }
 
     /// All values of a row in one line, as dense layers want them.
-    #[must_use]
     pub(crate) fn flatten() -> Self {
         Self::fixed("all values in one line", "")
     }
 }
 
 /// The same operations, with a run of equal ones told once.
-#[must_use]
 pub(crate) fn repeated(operations: Vec<Operation>) -> Vec<Operation> {
     let mut folded: Vec<Operation> = Vec::new();
     for run in operations.chunk_by(|a, b| a == b) {
@@ -108,13 +105,11 @@ pub(crate) struct WalkRecord {
 
 impl Walk {
     /// Nobody listens.
-    #[must_use]
     pub(crate) const fn unheard() -> Self {
         Self { record: None }
     }
 
     /// Everything is kept.
-    #[must_use]
     pub(crate) fn recorded() -> Self {
         Self {
             record: Some(WalkRecord::default()),
@@ -122,7 +117,6 @@ impl Walk {
     }
 
     /// What was told; nothing where nobody listened.
-    #[must_use]
     pub(crate) fn into_record(self) -> WalkRecord {
         self.record.unwrap_or_default()
     }

@@ -15,7 +15,6 @@ pub(crate) struct Window {
 
 impl Window {
     /// Of odd length, step 1; the axis keeps its length.
-    #[must_use]
     pub(crate) const fn same(kernel: i64) -> Self {
         Self {
             kernel,
@@ -25,7 +24,6 @@ impl Window {
     }
 
     /// Step 1, nothing added.
-    #[must_use]
     pub(crate) const fn valid(kernel: i64) -> Self {
         Self {
             kernel,
@@ -35,7 +33,6 @@ impl Window {
     }
 
     /// Side by side, as poolings are.
-    #[must_use]
     pub(crate) const fn tile(kernel: i64) -> Self {
         Self {
             kernel,
@@ -45,21 +42,18 @@ impl Window {
     }
 
     /// Places that it takes on an axis of `length`: ⌊(length + 2 · padding − kernel) / stride⌋ + 1, or 0.
-    #[must_use]
     pub(crate) fn places(self, length: i64) -> i64 {
         let room = length + 2 * self.padding - self.kernel;
         if room < 0 { 0 } else { room / self.stride + 1 }
     }
 
     /// The shortest axis on which it takes `places` places.
-    #[must_use]
     pub(crate) fn least(self, places: i64) -> i64 {
         ((places - 1) * self.stride + self.kernel - 2 * self.padding).max(1)
     }
 }
 
 /// Kernels, strides and paddings in words, such as `3 × 3, stride 2, padding 1`. A stride as `usual` has it is not told.
-#[must_use]
 pub(crate) fn windows_in_words(windows: &[Window], usual: fn(&Window) -> i64) -> String {
     let kernels: Vec<String> = windows.iter().map(|w| w.kernel.to_string()).collect();
     let mut words = kernels.join(" × ");
@@ -87,7 +81,6 @@ fn numbers_in_words(numbers: &[i64]) -> String {
 }
 
 /// Length of an axis behind `windows`, one after another.
-#[must_use]
 pub(crate) fn length_behind(windows: &[Window], length: i64) -> i64 {
     windows
         .iter()
@@ -95,7 +88,6 @@ pub(crate) fn length_behind(windows: &[Window], length: i64) -> i64 {
 }
 
 /// The shortest axis of which `windows` leave one value.
-#[must_use]
 pub(crate) fn least_before(windows: &[Window]) -> i64 {
     windows
         .iter()

@@ -70,7 +70,6 @@ fn slots(settings: &config::Optimizer) -> &'static [&'static str] {
 
 impl Optimizer {
     /// A new state for `variables` (name and tensor; f32 or f64), which are sorted by name.
-    #[must_use]
     pub fn new(settings: &config::Optimizer, variables: Vec<(String, Tensor)>) -> Self {
         let mut variables: Vec<Variable> = variables
             .into_iter()
@@ -162,7 +161,6 @@ impl Optimizer {
 
     /// The state, as `optimizer.<slot>.<variable>` and `optimizer.steps`. Handles to the live tensors: what must outlast
     /// the next step is to be copied.
-    #[must_use]
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let steps: Vec<i64> = self.variables.iter().map(|v| v.steps).collect();
         let mut state = vec![(STEPS.to_owned(), Tensor::from_slice(&steps))];

@@ -75,7 +75,6 @@ pub(crate) struct JsonLines<'a> {
 
 impl<'a> JsonLines<'a> {
     /// For `targets` with their classes in head order; `top` classes a line.
-    #[must_use]
     pub(crate) fn new(targets: &'a [(String, Vec<String>)], top: usize) -> Self {
         Self {
             targets,
@@ -109,7 +108,6 @@ impl<'a> JsonLines<'a> {
     }
 
     /// Lines of clips that had several rows, in order of their first.
-    #[must_use]
     pub(crate) fn clips(&self) -> String {
         let mut lines = String::new();
         // A clip of one row has had its say.

@@ -32,7 +32,6 @@ pub(crate) struct Row {
 
 impl Row {
     /// The tensor as it would be stored.
-    #[must_use]
     pub(crate) fn bytes(&self) -> &[u8] {
         self.bytes.as_slice()
     }

@@ -37,7 +37,6 @@ pub(crate) use self::trials::SweepRecord;
 const FACTS_MAX: usize = 4;
 
 /// The page of `runs`, of which there is one at least. Those after the first are compared with it.
-#[must_use]
 pub(crate) fn page(runs: &[RunRecord]) -> Page {
     let targets = targets(runs);
     let sections = vec![
@@ -72,7 +71,6 @@ pub(crate) fn page(runs: &[RunRecord]) -> Page {
 }
 
 /// The page of a sweep.
-#[must_use]
 pub(crate) fn sweep_page(sweep: &SweepRecord) -> Page {
     let sections = vec![
         trials::section(sweep),

@@ -49,13 +49,11 @@ impl Phase {
     }
 
     /// One word, for programs.
-    #[must_use]
     pub fn name(&self) -> &'static str {
         ["training", "validation", "test"][usize::from(self.0.load(Ordering::Relaxed).min(2))]
     }
 
     /// What a run that was asked to stop is waiting for, in words.
-    #[must_use]
     pub fn words(&self) -> &'static str {
         match self.name() {
             "validation" => "the validation in progress, with a checkpoint",

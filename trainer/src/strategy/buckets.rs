@@ -38,7 +38,6 @@ pub(crate) struct Buckets {
 impl Buckets {
     /// Room for the gradients of `variables`, which are of one device, in this order (the same on every rank), and for
     /// `extras` f64. A bucket holds one kind, f32 or f64.
-    #[must_use]
     pub(crate) fn new(variables: &[(String, Tensor)], extras: usize) -> Self {
         // A bucket is closed when the next variable would make it too large, or is of another kind.
         let mut groups: Vec<Vec<&Tensor>> = Vec::new();

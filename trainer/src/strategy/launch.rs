@@ -47,7 +47,6 @@ pub(crate) struct Ranks {
 
 impl Ranks {
     /// One process alone.
-    #[must_use]
     pub(crate) fn solo() -> Self {
         Self {
             rank: 0,

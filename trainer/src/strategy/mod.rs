@@ -81,7 +81,6 @@ impl<T: Collective> ffi::SumOverRanks for T {
 }
 
 /// The group as [`ffi::sum_over_ranks`] wants it. Leaks a pointer: one call a process.
-#[must_use]
 pub(crate) fn sum_group(group: &'static dyn Collective) -> &'static ffi::Group {
     Box::leak(Box::new(group as ffi::Group))
 }

@@ -35,7 +35,6 @@ pub(super) type Check = Box<dyn Fn() -> Option<String> + Send>;
 pub(crate) const LOST: u8 = 6;
 
 /// Says so in one line on stderr and ends the process with code [`LOST`], whatever its other threads are doing.
-#[must_use]
 pub(crate) fn exit_on_loss(ranks: &Ranks) -> OnLoss {
     let rank = ranks.rank;
     Box::new(move |loss| {

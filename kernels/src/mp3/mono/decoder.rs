@@ -79,7 +79,6 @@ impl MonoDecoder {
     }
 
     /// What it computes.
-    #[must_use]
     pub fn band(&self) -> Band {
         self.band
     }

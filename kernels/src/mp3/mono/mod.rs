@@ -55,7 +55,6 @@ impl Band {
 
     /// The part that reaches samples at `to_hz`. `None` where that is zero or more than half of the stream's rate, or where
     /// the rate cannot be divided.
-    #[must_use]
     pub fn of(from_hz: u32, to_hz: u32) -> Option<Self> {
         if to_hz == 0 {
             return None;
@@ -78,7 +77,6 @@ impl Band {
     }
 
     /// Samples of the stream from one output to the next: 1, 2 or 4.
-    #[must_use]
     pub fn step(&self) -> usize {
         self.step.n_samples()
     }

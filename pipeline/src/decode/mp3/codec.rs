@@ -130,7 +130,6 @@ impl Codec<'_> {
 
     /// Pushes the `n` samples of the frame that was decoded last. What cannot be audio becomes silence; then this is
     /// false.
-    #[must_use]
     pub(super) fn push(&self, n: usize, n_channels: u8, sink: &mut Sink) -> bool {
         match self {
             Self::Mono { mono, .. } => sink.push(&mono[..n], None),

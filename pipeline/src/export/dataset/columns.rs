@@ -57,7 +57,6 @@ const FACTS: [(&str, Kind<'static>); 7] = [
 const KEY_TYPES: [&str; 5] = ["string", "int64", "int32", "float32", "float32"];
 
 /// All columns, in the order of the store.
-#[must_use]
 pub(super) fn of<'a>(content: &'a Content<'_>) -> Vec<Column<'a>> {
     let mut columns = Vec::new();
     for (name, dtype) in KEY_COLUMNS.into_iter().zip(KEY_TYPES) {
@@ -96,7 +95,6 @@ const fn dtype_name(dtype: Dtype) -> &'static str {
 }
 
 /// What `datasets` keeps of its types in a Parquet file.
-#[must_use]
 pub(super) fn info(columns: &[Column<'_>]) -> String {
     let mut features = Vec::with_capacity(columns.len());
     for column in columns {
@@ -111,7 +109,6 @@ pub(super) fn info(columns: &[Column<'_>]) -> String {
 
 impl Column<'_> {
     /// The type in Arrow.
-    #[must_use]
     pub(super) fn data_type(&self) -> DataType {
         match &self.kind {
             Kind::Value(dtype) => arrow_type(dtype),
@@ -124,7 +121,6 @@ impl Column<'_> {
     }
 
     /// The column in Arrow. `datasets` takes every column for one that may have nulls.
-    #[must_use]
     pub(super) fn field(&self) -> Field {
         Field::new(self.name, self.data_type(), true)
     }
@@ -147,7 +143,6 @@ impl Column<'_> {
     }
 
     /// Lines of `dataset_info.features`, as `datasets` writes them into a README.
-    #[must_use]
     pub(super) fn yaml(&self) -> String {
         let mut text = format!("  - name: {}\n", quoted(self.name));
 
@@ -202,7 +197,6 @@ fn arrow_type(dtype: &str) -> DataType {
 }
 
 /// Any text as YAML's, in one line.
-#[must_use]
 pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {

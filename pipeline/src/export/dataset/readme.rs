@@ -31,7 +31,6 @@ pub(super) struct Readme<'a> {
 
 impl Readme<'_> {
     /// The whole file.
-    #[must_use]
     pub(super) fn text(&self) -> String {
         format!("---\n{}---\n\n{}", self.header(), self.body())
     }

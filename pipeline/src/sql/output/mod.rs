@@ -33,7 +33,6 @@ pub enum Format {
 
 impl Format {
     /// True where the result is no text, and so nothing for a terminal.
-    #[must_use]
     pub const fn is_binary(self) -> bool {
         matches!(self, Self::Arrow | Self::Parquet)
     }

@@ -31,7 +31,6 @@ pub(super) struct TensorStream {
 
 impl TensorStream {
     /// For batches with the columns of `schema`.
-    #[must_use]
     pub(super) fn new(schema: &Schema) -> Self {
         let mut dtypes = Vec::new();
         let mut fields: Vec<FieldRef> = Vec::new();
@@ -56,7 +55,6 @@ impl TensorStream {
     }
 
     /// Columns of the turned batches.
-    #[must_use]
     pub(super) fn schema(&self) -> &SchemaRef {
         &self.schema
     }

@@ -68,7 +68,6 @@ struct TargetMetadata {
 impl RowFileMetadata {
     /// Of `side` of `data`, as the model `model` of a run's checkpoint at `step` saw it; `leaks` where the run was
     /// trained on another version.
-    #[must_use]
     pub(crate) fn new(
         run: String,
         step: u64,
@@ -103,7 +102,6 @@ impl RowFileMetadata {
     }
 
     /// The same, of a file with a map.
-    #[must_use]
     pub(crate) fn with_map(&self, map: MapMetadata) -> Self {
         Self {
             map: Some(map),
