@@ -1,7 +1,7 @@
-//! Rows whose bytes are not simply those of a page: lz4, lists of values, rows of differing length.
+//! Reads rows that `pages.rs` cannot copy directly from a page: lz4, lists of values, rows of differing length.
 //!
-//! One row at a time through Parquet's own Arrow reader, which decodes no page but the row's. Slower than `pages.rs`, and
-//! right for whatever a recipe can ask for.
+//! Parquet's own Arrow reader reads one row at a time and decodes only the row's page. This is slower than `pages.rs`,
+//! but works for every layout that a recipe can request.
 
 use std::fs::File;
 
@@ -25,21 +25,21 @@ pub(crate) struct ArrowColumn {
     mask: ProjectionMask,
 }
 
-/// Bytes of a row, little-endian, as they would be in a binary column.
+/// The bytes of a row, little-endian, in the layout of a binary column.
 #[derive(Debug)]
 pub(crate) struct RowBytes {
     bytes: Buffer,
 }
 
 impl RowBytes {
-    /// All of them.
+    /// Returns all bytes of the row.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.bytes.as_slice()
     }
 }
 
 impl ArrowColumn {
-    /// The column of that name, which is there.
+    /// Creates a reader for an existing column.
     ///
     /// # Errors
     /// [`DatasetError::Column`]: its values are neither bytes nor lists of the feature's type.
@@ -53,7 +53,7 @@ impl ArrowColumn {
             Dtype::F32 => DataType::Float32,
             Dtype::U8 => DataType::UInt8,
         };
-        // Bytes hold any type. A list must hold the feature's own: its values are taken as they lie in memory.
+        // Bytes can hold any type. A list must hold the feature's own type: its values are used as they are in memory.
         let fits = match field.data_type() {
             DataType::Binary | DataType::FixedSizeBinary(_) => true,
             DataType::List(of) => *of.data_type() == item,
@@ -71,10 +71,10 @@ impl ArrowColumn {
         })
     }
 
-    /// A row of a row group. `file` is opened for this alone: the reader seeks in it.
+    /// Reads a row of a row group. `file` must be opened for this call, because the reader seeks in it.
     ///
     /// # Errors
-    /// What is wrong with the page.
+    /// Describes the problem with the page.
     pub(crate) fn row(&self, file: File, row_group: usize, row: usize) -> Result<RowBytes, String> {
         let selection = RowSelection::from(vec![RowSelector::skip(row), RowSelector::select(1)]);
         let mut reader =
@@ -99,7 +99,8 @@ impl ArrowColumn {
     }
 }
 
-/// Bytes of the one value of `column`, as they would be in a binary column; `None` where it is no tensor.
+/// Returns the bytes of the single value of `column` in the layout of a binary column, or `None` if the value is not a
+/// tensor.
 pub fn bytes_of(column: &ArrayRef) -> Option<Buffer> {
     match column.data_type() {
         DataType::Binary => Some(Buffer::from(column.as_binary::<i32>().value(0))),

@@ -1,4 +1,4 @@
-//! A rank's part of one global batch: rows in host memory, and everything else that is known of them.
+//! One rank's part of a global batch: rows in host memory, with their labels and metadata.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crossbeam_channel::Sender;
 
 use crate::{Dataset, DatasetError, HostMemory};
 
-/// Rows in a batch's order: first the rank's own, then partners for mix-up that are another rank's.
+/// The rows of a batch: first the rank's own rows, then those mix-up partners that belong to other ranks.
 #[derive(Debug)]
 pub struct Batch<M: HostMemory = Vec<u8>> {
     pub(crate) index: u64,
@@ -19,63 +19,68 @@ pub struct Batch<M: HostMemory = Vec<u8>> {
     pub(crate) partners: Option<Vec<i64>>,
     pub(crate) damaged: Vec<DatasetError>,
     pub(crate) memory: Option<M>,
-    /// Where memory goes when the batch is dropped.
+    /// Receives the memory when the batch is dropped.
     pub(crate) pool: Sender<M>,
 }
 
 impl<M: HostMemory> Batch<M> {
-    /// Number of the global batch in its epoch, from 0.
+    /// Returns the index of the global batch in its epoch, starting at 0.
     pub const fn index(&self) -> u64 {
         self.index
     }
 
-    /// Rows of the global batch, over all ranks, damaged ones included.
+    /// Returns the number of rows in the global batch over all ranks, including damaged rows.
     pub const fn global_rows(&self) -> usize {
         self.global_rows
     }
 
-    /// The rank's own rows, the first of [`Self::rows`]; 0 where a last batch has fewer rows than there are ranks.
+    /// Returns the number of the rank's own rows, which come first in [`Self::rows`]; 0 if the last batch has fewer
+    /// rows than there are ranks.
     pub const fn n_own(&self) -> usize {
         self.n_own
     }
 
-    /// What it is a batch of.
+    /// Returns the dataset that the batch was read from.
     pub fn dataset(&self) -> &Dataset<M> {
         &self.dataset
     }
 
-    /// All rows here, as numbers into [`Dataset::rows`]: own ones, then partners that are another rank's.
+    /// Returns the indices into [`Dataset::rows`] of all rows in the batch: own rows, then partners that belong to
+    /// other ranks.
     pub fn rows(&self) -> &[u32] {
         &self.rows
     }
 
-    /// [`wavemill_schemas::rng::row_key`] of each of [`Self::rows`].
+    /// Returns the [`wavemill_schemas::rng::row_key`] of each of [`Self::rows`].
     pub fn keys(&self) -> &[u64] {
         &self.keys
     }
 
-    /// Mix-up partner of each own row, as a place in [`Self::rows`].
+    /// Returns the mix-up partner of each own row, as an index into [`Self::rows`].
     pub fn partners(&self) -> Option<&[i64]> {
         self.partners.as_deref()
     }
 
-    /// Own rows that are missing here because their row group is damaged, each with its error; `data.skip_damaged` only.
+    /// Returns the errors of own rows that are missing because their row group is damaged; empty unless
+    /// `data.skip_damaged` is set.
     pub fn damaged(&self) -> &[DatasetError] {
         &self.damaged
     }
 
-    /// The stored bytes of [`Self::rows`], one row after another in the dataset's [`Form`](crate::Form); what follows
-    /// them means nothing. `None` where the dataset was opened for a model that sees no spectrogram: then none was read.
+    /// Returns the stored bytes of [`Self::rows`], one row after another in the dataset's [`Form`](crate::Form); the
+    /// bytes after the last row are undefined. Returns `None` if the dataset was opened for a model without spectrogram
+    /// input, so that no tensor was read.
     pub const fn memory(&self) -> Option<&M> {
         self.memory.as_ref()
     }
 
-    /// Frames that each row has in [`Self::memory`], before the padding; empty where all rows have the same.
+    /// Returns the number of frames that each row has in [`Self::memory`] before the padding; empty if all rows have
+    /// the same number.
     pub fn filled(&self) -> &[i64] {
         &self.filled
     }
 
-    /// Class of each row in the target of that number; -1 for an unlabelled one.
+    /// Returns the class of each row for the target with this index; -1 for unlabelled rows.
     pub fn class_ids(&self, target: usize) -> Vec<i64> {
         let target = &self.dataset.targets[target];
         self.rows
@@ -84,7 +89,8 @@ impl<M: HostMemory> Batch<M> {
             .collect()
     }
 
-    /// `[rows, classes]`, row by row: 1 for each class that a row has, else 0; all 0 for an unlabelled row.
+    /// Returns a row-major `[rows, classes]` matrix: 1 for each class that a row has, else 0; all 0 for an unlabelled
+    /// row.
     pub fn class_sets(&self, target: usize) -> Vec<f32> {
         let target = &self.dataset.targets[target];
         let n_classes = target.classes().len();
@@ -101,10 +107,11 @@ impl<M: HostMemory> Batch<M> {
 
 impl<M: HostMemory> Drop for Batch<M> {
     fn drop(&mut self) {
-        // A device may still be copying from memory that is not reusable. Who lent it knows when that is done; we do not.
+        // A device may still be copying from memory that is not reusable. Only the library that lent the memory knows
+        // when the copy is complete.
         let reusable = self.memory.take().filter(HostMemory::is_reusable);
         if let Some(memory) = reusable {
-            // A loader that is gone needs it no longer.
+            // Sending fails if the loader was dropped and no longer needs the memory.
             let _ = self.pool.send(memory);
         }
     }

@@ -1,35 +1,35 @@
-//! Whether the labels of a side differ: training learns from differences alone, and a score of one class says nothing.
+//! Checks that the labels of a side differ: training needs differences, and a score over a single class is meaningless.
 //!
-//! Training without a difference is an error, which the trainer makes of this. A validation or test side that lacks
-//! classes is a warning.
+//! The trainer treats training labels without a difference as an error. A validation or test side that lacks classes
+//! causes a warning.
 
 use std::collections::BTreeSet;
 
 use crate::{Dataset, Side, Target};
 
-/// Names in one warning; the others are counted.
+/// Maximum number of names in one warning; the others are counted.
 const NAMES_MAX: usize = 8;
 
-/// The labels that a side's rows have of one target.
+/// The labels of one target on the rows of one side.
 #[derive(Debug)]
 struct Labels {
-    /// Rows with a label at least.
+    /// Number of rows with at least one label.
     rows: u64,
-    /// Of those, rows in each class.
+    /// Number of labelled rows in each class.
     counts: Vec<u64>,
-    /// Whether all of those have the same labels.
+    /// Whether all labelled rows have the same labels.
     alike: bool,
 }
 
 impl Labels {
-    /// Classes without a row, of those that `also` has.
+    /// Returns the classes that have rows in `also`, but none here.
     fn lacking<'a>(&self, target: &'a Target, also: &Self) -> Vec<&'a str> {
         self.named(target, |class| {
             self.counts[class] == 0 && also.counts[class] > 0
         })
     }
 
-    /// Classes that every labelled row has.
+    /// Returns the classes that every labelled row has.
     fn everywhere<'a>(&self, target: &'a Target) -> Vec<&'a str> {
         self.named(target, |class| self.counts[class] == self.rows)
     }
@@ -46,10 +46,10 @@ impl Labels {
 }
 
 impl<M> Dataset<M> {
-    /// The first target that training rows teach nothing of, with the reason; `None` where each can be learned.
+    /// Returns the first target that cannot be learned from the training rows, with the reason; `None` if all can.
     ///
-    /// One class a row: fewer than two classes among the training rows. Several labels a row: every training row that has
-    /// labels has the same ones.
+    /// A target with one class per row needs at least two classes among the training rows. A target with several labels
+    /// per row cannot be learned if all labelled training rows have the same labels.
     pub fn unlearnable(&self) -> Option<(&str, String)> {
         for target in &self.targets {
             let labels = self.labels_on(Side::Training, target);
@@ -69,7 +69,7 @@ impl<M> Dataset<M> {
         None
     }
 
-    /// The first target, and the side of it, that has no row with a label: no score can be had there.
+    /// Returns the first target, and its side, without any labelled row: no score can be computed there.
     pub fn unscorable(&self) -> Option<(&str, Side)> {
         for target in &self.targets {
             for side in [Side::Validation, Side::Test] {
@@ -81,10 +81,11 @@ impl<M> Dataset<M> {
         None
     }
 
-    /// Labels of a target of several a row that every training row has, a sentence a target: such a label is no question.
+    /// Returns a sentence for each multi-label target with labels that every labelled training row has: a model can
+    /// only learn to predict such a label for every row.
     pub(crate) fn constant(&self) -> Vec<String> {
         let mut told = Vec::new();
-        // Of a target with one class a row that is an error: `unlearnable`.
+        // A target with one class per row is excluded: there this is an error, reported by `unlearnable`.
         for target in self.targets.iter().filter(|target| target.is_multi()) {
             let everywhere = self.labels_on(Side::Training, target).everywhere(target);
             if !everywhere.is_empty() {
@@ -98,8 +99,8 @@ impl<M> Dataset<M> {
         told
     }
 
-    /// What the labels of `side` cannot show, a sentence each: classes that training knows and `side` lacks, one class
-    /// alone, a label that every row has.
+    /// Returns a sentence for each target whose scores on `side` are limited by its labels: classes that occur in
+    /// training but not on `side`, a single class, or a label that every row has.
     pub fn lacking(&self, side: Side) -> Vec<String> {
         self.targets
             .iter()
@@ -107,10 +108,10 @@ impl<M> Dataset<M> {
             .collect()
     }
 
-    /// The sentence of [`Self::lacking`] for one target.
+    /// Returns the sentence of [`Self::lacking`] for one target.
     fn lacking_of(&self, target: &Target, side: Side) -> Option<String> {
         let labels = self.labels_on(side, target);
-        // An error of its own: `unscorable`.
+        // This is an error of its own, reported by `unscorable`.
         if labels.rows == 0 {
             return None;
         }
@@ -134,7 +135,7 @@ impl<M> Dataset<M> {
                 listed(&everywhere)
             ));
         }
-        // A class that training lacks as well is told by `unseen`, and is not this side's fault.
+        // Classes that are missing in training as well are reported by `unseen`.
         let lacking = labels.lacking(target, &self.labels_on(Side::Training, target));
         if !lacking.is_empty() {
             told.push(format!(
@@ -152,14 +153,14 @@ impl<M> Dataset<M> {
         ))
     }
 
-    /// The labels that rows of `side` have of `target`.
+    /// Counts the labels of `target` on the rows of `side`.
     fn labels_on(&self, side: Side, target: &Target) -> Labels {
         let mut counts = vec![0; target.classes().len()];
         let mut kinds = BTreeSet::new();
         let mut labelled = 0;
 
         for row in self.rows_of(side) {
-            // As sets, so that two rows with the same labels in another order count as alike.
+            // Compare sets, so that rows with the same labels in a different order count as alike.
             let labels: BTreeSet<i64> = target.labels(&self.rows, row).collect();
             if labels.is_empty() {
                 continue;
@@ -168,7 +169,7 @@ impl<M> Dataset<M> {
             for class in &labels {
                 counts[*class as usize] += 1;
             }
-            // Two kinds are as good as a thousand.
+            // Two different sets suffice to show that the labels differ.
             if kinds.len() < 2 {
                 kinds.insert(labels);
             }
@@ -182,7 +183,7 @@ impl<M> Dataset<M> {
     }
 }
 
-/// Names with commas between them; of many the first ones, and how many more there are.
+/// Joins names with commas; of a long list, only the first names and the number of the others.
 pub(crate) fn listed(names: &[&str]) -> String {
     let shown = names[..names.len().min(NAMES_MAX)].join(", ");
     match names.len().saturating_sub(NAMES_MAX) {

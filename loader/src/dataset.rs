@@ -1,4 +1,4 @@
-//! Everything that is known of a feature's rows before the first tensor is read.
+//! The rows of a feature with their sides, labels and metadata, loaded before any tensor is read.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,36 +15,36 @@ use crate::splits::RuleInUse;
 use crate::store::require_content;
 use crate::{DatasetError, HostMemory, InputSpec, Side, Store, Target, splits};
 
-/// What a model sees of a row; nothing else is read for it.
+/// The inputs of a model; only these are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Needs {
-    /// `[n, bands, frames]`, or whatever else the feature's rows are.
+    /// `[n, bands, frames]`, or the shape of the feature's rows if they are not spectrograms.
     #[default]
     Spectrogram,
     /// `[n, columns]`.
     Metadata,
-    /// Both, and ids of artist and album where there are any.
+    /// Both, and the ids of artist and album if they exist.
     All,
 }
 
 impl Needs {
-    /// Whether the feature's rows are among it.
+    /// Reports whether the model needs the feature's rows.
     pub fn spectrogram(self) -> bool {
         self != Self::Metadata
     }
 
-    /// Whether columns of `fma_features` are, those that `data.metadata` names.
+    /// Reports whether the model needs the columns of `fma_features` that `data.metadata` names.
     pub fn metadata(self) -> bool {
         self != Self::Spectrogram
     }
 
-    /// Whether artist and album are.
+    /// Reports whether the model needs artist and album ids.
     pub fn ids(self) -> bool {
         self == Self::All
     }
 }
 
-/// A feature of a store, its rows, their sides and labels. Batches of it lie in memory of the kind `M`.
+/// A feature of a store with its rows, their sides and labels. Its batches use memory of type `M`.
 #[derive(Debug)]
 pub struct Dataset<M = Vec<u8>> {
     pub(crate) store: Store,
@@ -60,42 +60,43 @@ pub struct Dataset<M = Vec<u8>> {
     pub(crate) shuffle_window: usize,
     pub(crate) skip_damaged: bool,
     pub(crate) lost: Vec<LostFile>,
-    /// What an epoch leaves to the next: fresh pages of memory cost as much as what is read into them.
+    /// Memory that one epoch leaves to the next: allocating new pages costs as much as reading data into them.
     pub(crate) spare: Mutex<Vec<M>>,
 }
 
-/// A file that could not be opened and was passed over, as `data.skip_damaged` asks.
+/// A file that could not be opened and was skipped because `data.skip_damaged` is set.
 #[derive(Debug)]
 pub struct LostFile {
-    /// As the manifest calls it.
+    /// The path in the manifest.
     pub path: String,
-    /// Rows that the manifest says it had.
+    /// The number of rows according to the manifest.
     pub rows: u64,
-    /// What is wrong with it.
+    /// The reason that the file was skipped.
     pub error: DatasetError,
 }
 
-/// What a trained model sees of a row and what it answers, as its checkpoint has it.
+/// The inputs and outputs of a trained model, as stored in its checkpoint.
 #[derive(Clone, Copy, Debug)]
 pub struct ModelSignature<'a> {
-    /// What it sees.
+    /// The inputs of the model.
     pub input: &'a InputSpec,
-    /// Its targets, each with its classes, in the order of its answers.
+    /// The targets with their classes, in the order of the model's outputs.
     pub classes: &'a [(String, Vec<String>)],
 }
 
 impl<M> Dataset<M> {
-    /// Reads everything but the tensors, for a model that is to be trained.
+    /// Reads everything but the tensors, for training a model.
     ///
     /// # Errors
-    /// [`DatasetError`]: what the configuration names is not in the store, or a file of the feature is damaged.
+    /// [`DatasetError`]: the configuration names something that the store does not contain, or a file of the feature is
+    /// damaged.
     pub fn open(store: Store, data: &Data, needs: Needs) -> Result<Arc<Self>, DatasetError> {
         let feature = store.feature(data.feature.as_deref())?;
         let spec = InputSpec::new(feature, data, store.manifest().stats.get(&feature.name))?;
         let mut dataset = Self::read(store, spec, data, needs)?;
 
-        // Sides come before everything that is learned from rows. Classes, means and vocabularies may see training rows
-        // alone.
+        // Sides must be known before anything is learned from rows: classes, means and vocabularies may use only
+        // training rows.
         let training: Vec<u32> = on_side(&dataset.sides, Side::Training).collect();
         let store = &dataset.store;
         let rows = &dataset.rows;
@@ -114,9 +115,9 @@ impl<M> Dataset<M> {
         Ok(Arc::new(dataset))
     }
 
-    /// The same for `model`, which was trained on another version: nothing is learned from these rows. Feature, frames,
-    /// means, vocabularies and classes are the model's, whatever this version would make of them. The feature is found
-    /// by its name; that its `feature_id` is the model's is for the caller to see to.
+    /// Opens the rows of this version for `model`, which was trained on another version. Nothing is learned from these
+    /// rows: feature, frames, means, vocabularies and classes are the model's. The feature is found by its name; the
+    /// caller must check that its `feature_id` is the model's.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -144,7 +145,7 @@ impl<M> Dataset<M> {
         Ok(Arc::new(dataset))
     }
 
-    /// Rows and their sides; no targets, and no metadata.
+    /// Reads rows and their sides, but no targets and no metadata.
     fn read(
         store: Store,
         spec: InputSpec,
@@ -152,8 +153,8 @@ impl<M> Dataset<M> {
         needs: Needs,
     ) -> Result<Self, DatasetError> {
         let form = Form::new(&spec)?;
-        // Files of which only labels are read are not opened again; and which files are lost has to be known before rows
-        // have an order.
+        // Check files first if only labels are read, because they are not opened again, or if damaged files are
+        // skipped, because lost files must be known before rows have an order.
         let is_checked_first = store.checks_shards() && (data.skip_damaged || !needs.spectrogram());
         let Files {
             rows,
@@ -180,90 +181,90 @@ impl<M> Dataset<M> {
         })
     }
 
-    /// The version that it reads.
+    /// Returns the store version that the rows are read from.
     pub const fn store(&self) -> &Store {
         &self.store
     }
 
-    /// What is read of its rows.
+    /// Returns the inputs that are read for each row.
     pub const fn needs(&self) -> Needs {
         self.needs
     }
 
-    /// As in the manifest; its `feature_id` is compared by whoever uses a model.
+    /// Returns the feature's entry in the manifest; the user of a model compares its `feature_id`.
     pub const fn feature(&self) -> &FeatureEntry {
         &self.spec.feature
     }
 
-    /// What a model trained on this needs for rows from elsewhere.
+    /// Returns the information that a model trained on this dataset needs to process rows from elsewhere.
     pub const fn input_spec(&self) -> &InputSpec {
         &self.spec
     }
 
-    /// How a row's bytes are to be understood.
+    /// Returns the memory layout of a row's bytes.
     pub const fn form(&self) -> &Form {
         &self.form
     }
 
-    /// Small columns of all rows, whatever their side.
+    /// Returns the small columns of all rows, regardless of their side.
     pub const fn rows(&self) -> &Rows {
         &self.rows
     }
 
-    /// The rule that made the sides in use; [`SplitRule::Column`] for a column of the user's own.
+    /// Returns the rule that made the sides in use; [`SplitRule::Column`] for a column of the user's own.
     pub const fn split_rule(&self) -> SplitRule {
         self.rule.kind
     }
 
-    /// Its name, as `data.split` asks for it.
+    /// Returns the name of the split, as used in `data.split`.
     pub fn split_name(&self) -> &str {
         &self.rule.name
     }
 
-    /// It is the recipe's rule, so a side's rows are in that side's files alone.
+    /// Reports whether the sides come from the recipe's rule, so that a side's rows are only in that side's files.
     pub const fn is_split_by_folder(&self) -> bool {
         self.rule.is_recipes
     }
 
-    /// In the configuration's order.
+    /// Returns the targets in the order of the configuration.
     pub fn targets(&self) -> &[Target] {
         &self.targets
     }
 
-    /// Files passed over under `data.skip_damaged`.
+    /// Returns the files that were skipped because of `data.skip_damaged`.
     pub fn lost(&self) -> &[LostFile] {
         &self.lost
     }
 
-    /// What the manifest calls them, in its order.
+    /// Returns the manifest paths of the skipped files, in the order of the manifest.
     pub fn lost_paths(&self) -> Vec<String> {
         self.lost.iter().map(|lost| lost.path.clone()).collect()
     }
 
-    /// Bytes of the feature's column that were read so far, over all loaders.
+    /// Returns the number of bytes of the feature's column that all loaders have read so far.
     pub fn bytes_read(&self) -> u64 {
         self.pages.bytes_read()
     }
 
-    /// Rows of a side, in manifest order.
+    /// Returns the rows of a side, in manifest order.
     pub fn rows_of(&self, side: Side) -> Vec<u32> {
         on_side(&self.sides, side).collect()
     }
 
-    /// Training rows of each class of a target.
+    /// Returns the number of training rows in each class of a target.
     pub fn class_counts(&self, target: usize) -> Vec<u64> {
         self.targets[target].counts(&self.rows, &self.rows_of(Side::Training))
     }
 
-    /// `[rows, columns]`, row by row: metadata of these rows as [`InputSpec::standardised`] gives it. `None` where the
-    /// model sees none.
+    /// Returns a row-major `[rows, columns]` matrix: the metadata of these rows, standardised by
+    /// [`InputSpec::standardised`]. Returns `None` if the model uses no metadata.
     pub fn metadata_of(&self, rows: &[u32]) -> Option<Vec<f64>> {
         let values = self.metadata.as_ref()?.values(rows);
         self.spec.standardised(&values)
     }
 
-    /// `[rows, 2]`, row by row: ids of these rows as [`InputSpec::known_ids`] gives them. `None` where the model sees
-    /// none.
+    /// Returns a row-major `[rows, 2]` matrix: the ids of these rows, converted by [`InputSpec::known_ids`]. Returns
+    /// `None` if the model uses no ids.
     pub fn ids_of(&self, rows: &[u32]) -> Option<Vec<i64>> {
         let published = rows.iter().map(|&row| {
             [
@@ -274,16 +275,16 @@ impl<M> Dataset<M> {
         self.spec.known_ids(published)
     }
 
-    /// Keeps what an epoch no longer needs.
+    /// Stores memory that an epoch no longer needs.
     pub(crate) fn keep(&self, memory: impl Iterator<Item = M>) {
-        // A panic of another holder does no harm: memory is only put in or taken out, and its content means nothing.
+        // A poisoned lock is harmless: memory is only pushed or removed, and its content is irrelevant.
         self.spare
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .extend(memory);
     }
 
-    /// A side's rows in each row group of the feature, in manifest order.
+    /// Returns the rows of a side in each row group of the feature, in manifest order.
     pub(crate) fn groups(&self, side: Side) -> Vec<Vec<u32>> {
         let mut groups = Vec::with_capacity(self.rows.groups.len());
         for RowGroup { rows, .. } in &self.rows.groups {
@@ -297,8 +298,8 @@ impl<M> Dataset<M> {
 }
 
 impl<M: HostMemory> Dataset<M> {
-    /// Memory of at least `bytes` bytes: an earlier epoch's, or new. Page-locked memory is always new, which costs
-    /// little: who lends it keeps what was freed.
+    /// Returns memory of at least `bytes` bytes, reused from an earlier epoch or newly allocated. Page-locked memory is
+    /// always requested anew, which is cheap: the library that lends it caches freed memory.
     pub(crate) fn memory(&self, bytes: usize, pinned: bool) -> Result<M, DatasetError> {
         if !pinned {
             let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
@@ -312,7 +313,7 @@ impl<M: HostMemory> Dataset<M> {
     }
 }
 
-/// A feature's files, read but for their tensors.
+/// The files of a feature, read except for their tensors.
 struct Files {
     rows: Rows,
     pages: Pages,
@@ -344,7 +345,8 @@ impl Files {
             lost: Vec::new(),
         };
         let unchecked = is_checked_first.then(|| store.clone().without_shard_checks());
-        // A lost file gets no number, so that the numbers of the others stay their places in `folders` and in `pages`.
+        // A lost file gets no number, so that the numbers of the others remain valid indices into `folders` and
+        // `pages`.
         for entry in store.manifest().files_of(&feature.name) {
             let appended = match is_checked_first {
                 true => store
@@ -366,7 +368,7 @@ impl Files {
         Ok(files)
     }
 
-    /// Adds the rows of one file; adds nothing where it fails.
+    /// Adds the rows of one file; adds nothing if it fails.
     fn append(
         &mut self,
         store: &Store,
@@ -374,8 +376,8 @@ impl Files {
         feature: &FeatureEntry,
         targets: &[String],
     ) -> Result<(), DatasetError> {
-        // All that can fail comes first, and `Rows::append` fails before it appends. Otherwise rows without pages would
-        // stay behind.
+        // All fallible steps come first, and `Rows::append` fails before it appends anything. Otherwise rows without
+        // pages could remain.
         let shard = Shard::open(store, entry, feature)?;
         let located = self.pages.locate(&shard)?;
 

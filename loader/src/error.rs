@@ -1,4 +1,4 @@
-//! What can be wrong with a store that is to be trained on, in one line that says where and what to do.
+//! Errors of reading a store for training, each a single line with the place and the remedy.
 
 use std::error::Error;
 use std::io;
@@ -10,38 +10,38 @@ use wavemill_schemas::FORMAT_VERSION;
 use wavemill_schemas::manifest::ManifestError;
 use wavemill_schemas::version_name::TagProblem;
 
-/// Why rows cannot be had.
+/// The error type of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum DatasetError {
-    /// The file system refused.
+    /// A file system operation failed.
     #[error("{path}: cannot {action}")]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// Its answer.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// No store there.
+    /// The folder contains no store.
     #[error(
         "{path}: no store with a committed version here: check --store, or run `wavemill extract`"
     )]
     NoStore {
-        /// As given.
+        /// The path as given.
         path: PathBuf,
     },
-    /// A version that does not exist.
+    /// The version does not exist.
     #[error("{path}: no version {version}; the latest is {latest}")]
     NoVersion {
         /// The store.
         path: PathBuf,
-        /// Asked for.
+        /// The requested version.
         version: u64,
-        /// What exists.
+        /// The latest version.
         latest: u64,
     },
-    /// A tag that does not exist.
+    /// The tag does not exist.
     #[error(
         "{path}: no tag {tag}; {there}: `wavemill info --versions` lists all versions, and `wavemill tag VERSION {tag}` \
          gives one of them this name"
@@ -49,76 +49,76 @@ pub enum DatasetError {
     NoTag {
         /// The store.
         path: PathBuf,
-        /// Asked for.
+        /// The requested tag.
         tag: String,
-        /// What exists, in words.
+        /// A description of the existing tags.
         there: String,
     },
-    /// A tag that names no version that can be read.
+    /// The tag does not name a readable version.
     #[error("{path}: damaged tag: {problem}: {}", problem.remedy())]
     Tag {
-        /// Its file.
+        /// The tag's file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with the tag.
         problem: TagProblem,
     },
-    /// A manifest that cannot be read.
+    /// The manifest cannot be read.
     #[error("{path}: damaged manifest: restore it from a copy of the store")]
     Manifest {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: ManifestError,
     },
-    /// A manifest of a later format: no damage.
+    /// The manifest has a newer format version; it is not damaged.
     #[error(
         "{path}: this store needs a newer wavemill: its format version is {found}, and this one reads up to {FORMAT_VERSION}"
     )]
     Newer {
         /// The manifest.
         path: PathBuf,
-        /// What it says.
+        /// The format version in the manifest.
         found: u64,
     },
-    /// A link that leads out of the store.
+    /// A symbolic link leads out of the store.
     #[error(
         "{path}: damaged store: {name} leads out of it by a link: put the files themselves in its place"
     )]
     Outside {
         /// The store.
         path: PathBuf,
-        /// Below it.
+        /// The path below the store.
         name: String,
     },
-    /// The configuration names what the store does not have.
+    /// The configuration names something that the store does not contain.
     #[error("data.{key} = {found}: the store has {there}")]
     NotThere {
-        /// Key below `data`.
+        /// The key below `data`.
         key: &'static str,
-        /// As configured.
+        /// The configured value.
         found: String,
-        /// What would do.
+        /// A description of the valid values.
         there: String,
     },
-    /// The configuration and the store do not fit.
+    /// The configuration and the store are incompatible.
     #[error("data.{key}: {problem}")]
     Unfit {
-        /// Key below `data`.
+        /// The key below `data`.
         key: &'static str,
-        /// What is wrong, and what would do.
+        /// The problem and its remedy.
         problem: String,
     },
-    /// A file that is not what its manifest says.
+    /// A file differs from its manifest entry.
     #[error(
         "{path}: {problem}: `wavemill verify` names every such file, `wavemill extract --new-version` makes them anew"
     )]
     Changed {
         /// The file.
         path: PathBuf,
-        /// Such as its length.
+        /// The difference, such as the length.
         problem: String,
     },
-    /// A row group whose pages cannot be read.
+    /// The pages of a row group cannot be read.
     #[error(
         "{path}: row group {row_group} is damaged ({problem}): `wavemill verify` names every such file; \
          --skip-damaged goes on without its rows"
@@ -126,63 +126,63 @@ pub enum DatasetError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// From 0.
+        /// The index of the row group, starting at 0.
         row_group: usize,
-        /// What was found.
+        /// The problem with the row group.
         problem: String,
     },
-    /// A file whose footer, index or small columns cannot be read.
+    /// The footer, index or small columns of a file cannot be read.
     #[error("{path}: not a readable Parquet file: `wavemill verify` names every such file")]
     Parquet {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: ParquetError,
     },
-    /// A column that is missing or of another type.
+    /// A column is missing or has another type.
     #[error("{path}: column {column}: {problem}")]
     Column {
         /// The file.
         path: PathBuf,
-        /// Which.
+        /// The name of the column.
         column: String,
-        /// What is wrong.
+        /// The problem with the column.
         problem: String,
     },
-    /// A value that is no row of its feature; it came with no file.
+    /// A value that came from no file is not a valid row of its feature.
     #[error("column {column}, row {row}: {problem}")]
     Row {
-        /// The feature's.
+        /// The feature's column.
         column: String,
-        /// From 0 among those given.
+        /// The index among the rows given, starting at 0.
         row: usize,
-        /// What is wrong.
+        /// The problem with the value.
         problem: String,
     },
-    /// A library that lends the memory of rows, or makes tensors of them, refused.
+    /// A library that provides the memory of rows, or makes tensors of them, failed.
     #[error("{name}")]
     Library {
-        /// Such as `libtorch`.
+        /// The library, such as `libtorch`.
         name: &'static str,
-        /// Its words.
+        /// The library's error.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// A reader thread cannot be had.
+    /// A reader thread cannot be started.
     #[error("cannot start a reader thread")]
     Thread {
-        /// The system's answer.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// A reader thread panicked.
     #[error("a reader thread panicked: {message}")]
     Panic {
-        /// Its words.
+        /// The panic message.
         message: String,
     },
 }
 
 impl DatasetError {
-    /// Whether it is about bytes of one file, which `data.skip_damaged` passes over.
+    /// Reports whether the error concerns the bytes of one file, which `data.skip_damaged` skips.
     pub const fn is_damage(&self) -> bool {
         matches!(
             self,

@@ -1,7 +1,8 @@
-//! Small stores for tests and benches, written as `wavemill extract` writes them: same schema, pages, tables, manifest.
+//! Small stores for tests and benches, written in the format of `wavemill extract`: same schema, pages, tables and
+//! manifest.
 //!
-//! Names nothing of this crate, so that a bench can include it as a file. Classes can be learned from the values, and
-//! from `fma_features`.
+//! The file names nothing of this crate, so that a bench can include it as a file. Classes can be learned from the
+//! values and from `fma_features`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -27,64 +28,65 @@ use wavemill_schemas::manifest::{
 use wavemill_schemas::recipe::{Compression, Dtype, Layout, Recipe};
 use wavemill_schemas::{FORMAT_VERSION, canonical, tables};
 
-/// Name of the feature.
+/// The name of the feature.
 pub(crate) const FEATURE: &str = "log_mel";
 
 const SIDES: [&str; 3] = ["training", "validation", "test"];
 
-/// One row, by where it comes from.
+/// Identifies one row by its origin.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowId {
-    /// From 0.
+    /// Index of the clip, starting at 0.
     pub clip: usize,
-    /// From 0.
+    /// Index of the segment, starting at 0.
     pub segment: usize,
-    /// 1.0, or 1.15 for copies of training clips.
+    /// The tempo: 1.0, or 1.15 for copies of training clips.
     pub variant: f32,
 }
 
-/// What a store is to hold.
+/// The properties of a store.
 #[derive(Clone, Debug)]
 pub(crate) struct Fixture {
-    /// Clips in all. Each tenth is validation, the next test under `split_stratified`.
+    /// Number of clips. Under `split_stratified`, of every ten clips one is validation and the next one is test.
     pub clips: usize,
-    /// Rows a clip.
+    /// Rows per clip.
     pub segments: usize,
-    /// Clip i is of class i mod `classes`.
+    /// Clip i has class i mod `classes`.
     pub classes: usize,
-    /// Classes and genres before these, which are called `new 0` and so on: names stay, and ids are others.
+    /// Number of classes and genres inserted before the others and called `new 0` and so on: the others keep their
+    /// names, but their ids change.
     pub in_front: usize,
-    /// Each of this many clips is of the first class in front, and has its genre; 0: none.
+    /// One in this many clips has the first inserted class and its genre; 0 for none.
     pub of_new: usize,
-    /// Clip i is of artist i mod `artists`; the last two are validation and test under the recipe's rule.
+    /// Clip i is by artist i mod `artists`; the last two are validation and test under the recipe's rule.
     pub artists: usize,
-    /// Bands, frames.
+    /// Bands and frames.
     pub shape: [usize; 2],
-    /// Stored type.
+    /// The stored type.
     pub dtype: Dtype,
-    /// Of the pages.
+    /// The compression of the pages.
     pub compression: Compression,
-    /// Of the tensor column.
+    /// The layout of the tensor column.
     pub layout: Layout,
-    /// Frames before bands.
+    /// Stores frames before bands.
     pub frames_first: bool,
-    /// Clip i has i mod 4 frames fewer.
+    /// Clip i has i mod 4 fewer frames.
     pub ragged: bool,
-    /// Whether training clips are there twice, the second time at 1.15.
+    /// Whether training clips are stored twice, the second time at tempo 1.15.
     pub stretched: bool,
     /// The recipe's rule is `segment_stretched`, and copies are on all sides.
     pub copies_everywhere: bool,
-    /// Each of this many clips has no label; 0: none.
+    /// One in this many clips has no label; 0 for none.
     pub unlabelled: usize,
-    /// A column of the user's own in `tracks`, such as `split_mood`, which has the sides of `split_stratified`.
+    /// A user-defined column in `tracks`, such as `split_mood`, with the sides of `split_stratified`.
     pub own_column: Option<&'static str>,
-    /// Clips from this one on are not in `fma_features`.
+    /// Clips from this index on are not in `fma_features`.
     pub published: usize,
-    /// Clips a file.
+    /// Clips per file.
     pub shard_clips: usize,
-    /// Rows a row group.
+    /// Rows per row group.
     pub row_group_rows: usize,
-    /// Values of a row, band by band, in [0, 1].
+    /// Computes the values of a row, band by band, in [0, 1].
     pub values: fn(&Fixture, RowId) -> Vec<f32>,
 }
 
@@ -115,7 +117,8 @@ impl Default for Fixture {
     }
 }
 
-/// Bands of the row's class are louder; the rest is noise that only the row's identity decides.
+/// Returns values in which the bands of the row's class are louder; the rest is noise that depends only on the row's
+/// identity.
 pub(crate) fn learnable(fixture: &Fixture, row: RowId) -> Vec<f32> {
     let [bands, frames] = [fixture.shape[0], fixture.frames(row.clip)];
     let key = format!("{} {} {}", row.clip, row.segment, row.variant);
@@ -143,12 +146,12 @@ pub(crate) fn learnable(fixture: &Fixture, row: RowId) -> Vec<f32> {
 }
 
 impl Fixture {
-    /// Frames of a clip's rows.
+    /// Returns the number of frames in a clip's rows.
     pub(crate) fn frames(&self, clip: usize) -> usize {
         self.shape[1] - if self.ragged { clip % 4 } else { 0 }
     }
 
-    /// Key of a clip.
+    /// Returns the key of a clip.
     pub(crate) fn clip_key(clip: usize) -> String {
         format!("{:03}/{clip:06}.mp3", clip / 1000)
     }
@@ -162,7 +165,7 @@ impl Fixture {
         (!unlabelled).then_some(self.place(clip) as i32)
     }
 
-    /// Place of a clip's class among all.
+    /// Returns the index of a clip's class among all classes.
     fn place(&self, clip: usize) -> usize {
         if self.of_new > 0 && clip % self.of_new == self.of_new - 1 {
             return 0;
@@ -170,17 +173,17 @@ impl Fixture {
         self.in_front + clip % self.classes
     }
 
-    /// Side under the recipe's rule, `artist`.
+    /// Returns the side under the recipe's rule, `artist`.
     pub(crate) fn side_by_artist(&self, clip: usize) -> &'static str {
         SIDES[(self.artist(clip) + 3).saturating_sub(self.artists)]
     }
 
-    /// Side under `split_stratified`.
+    /// Returns the side under `split_stratified`.
     pub(crate) fn side_stratified(clip: usize) -> &'static str {
         SIDES[(clip % 10).saturating_sub(7)]
     }
 
-    /// Bytes of a row as they are stored.
+    /// Returns the stored bytes of a row.
     pub(crate) fn stored(&self, row: RowId) -> Vec<u8> {
         let [bands, frames] = [self.shape[0], self.frames(row.clip)];
         let values = (self.values)(self, row);
@@ -203,7 +206,7 @@ impl Fixture {
         }
     }
 
-    /// Writes version 1 of a store below `root`.
+    /// Writes version 1 of a store to `root`.
     pub(crate) fn write(&self, root: &Path) -> Manifest {
         let mut files = self.tables(root);
         let feature = self.feature();
@@ -319,7 +322,7 @@ impl Fixture {
         let mut genres = int_lists();
         let mut shapes = int_lists();
         for row in rows {
-            // The class's own genre, and one that even clips share.
+            // The genre of the class, and a second genre shared by even clips.
             genres
                 .values()
                 .append_slice(&[10 + self.place(row.clip) as i32]);
@@ -423,7 +426,8 @@ impl Fixture {
         ))
     }
 
-    /// As the pipeline's: no dictionary, one row a page under compression, four without.
+    /// Returns the writer properties of the pipeline: no dictionary, one row per page with compression and four
+    /// without.
     fn properties(&self, schema: &SchemaRef) -> WriterProperties {
         let codec = match self.compression {
             Compression::Zstd => ParquetCodec::ZSTD(ZstdLevel::try_new(1).expect("a level")),
@@ -459,7 +463,7 @@ impl Fixture {
                     1
                 },
             )
-            // The pipeline hands rows over one by one.
+            // The pipeline writes rows one at a time.
             .set_write_batch_size(1)
             .set_max_row_group_row_count(None)
             .set_key_value_metadata(Some(metadata))
@@ -491,7 +495,7 @@ impl Fixture {
                 "chroma_cens_mean_01",
                 self.numbers(&|clip| Some(noise(clip))),
             ),
-            // Classes can be learned from this one.
+            // Classes can be learned from this column.
             (
                 "mfcc_mean_01",
                 self.numbers(&|clip| Some(100.0 * (clip % self.classes) as f64 + noise(clip))),
@@ -520,12 +524,12 @@ impl Fixture {
         ]
     }
 
-    /// A column of one text a clip.
+    /// Creates a column with one text per clip.
     fn texts(&self, of: &dyn Fn(usize) -> String) -> ArrayRef {
         Arc::new(StringArray::from_iter_values((0..self.clips).map(of)))
     }
 
-    /// A column of one number a clip.
+    /// Creates a column with one number per clip.
     fn numbers(&self, of: &dyn Fn(usize) -> Option<f64>) -> ArrayRef {
         Arc::new(Float64Array::from_iter((0..self.clips).map(of)))
     }
@@ -591,7 +595,7 @@ impl Fixture {
         manifest
     }
 
-    /// Over training rows, as stored.
+    /// Computes the statistics over the stored values of training rows.
     fn stats(&self) -> Stats {
         let bands = self.shape[0];
         let mut sum = vec![0.0; bands];
@@ -621,7 +625,7 @@ impl Fixture {
     }
 }
 
-/// From 0 to 1, by the clip alone.
+/// Returns a number from 0 to 1 that depends only on the clip.
 fn noise(clip: usize) -> f64 {
     canonical::hash("column", 0, &clip.to_string()) as f64 / u64::MAX as f64
 }

@@ -1,15 +1,16 @@
-//! How a stored row lies in host memory, and what makes values of its bytes: bands by frames, whatever the store's form.
-//! Each number of a row of statistics is a band with one frame; each channel of a picture is a band, and its pixels are
-//! the frames.
+//! The layout of a stored row in host memory, and the conversion of its bytes to values: bands by frames, whatever the
+//! stored form. Each number of a row of statistics is a band with one frame; each channel of a picture is a band, and
+//! its pixels are the frames.
 //!
-//! Bytes stay as they are stored, since they travel to a device so: half the bus for f16, a quarter for u8.
+//! Rows keep their stored type because they are transferred to a device in it: half the bandwidth for f16, a quarter
+//! for u8.
 
 use wavemill_schemas::manifest::{FeatureEntry, Scale, Stats};
 use wavemill_schemas::recipe::Dtype;
 
 use crate::{DatasetError, InputSpec};
 
-/// Name of the axis of time in a manifest.
+/// The name of the time axis in a manifest.
 const FRAME: &str = "frame";
 
 /// The form of a feature's rows.
@@ -18,7 +19,7 @@ pub struct Form {
     stored: Dtype,
     scale: Option<Scale>,
     bands: usize,
-    /// Frames of a row in host memory: the stored ones, or those of the model where rows differ.
+    /// Frames of a row in host memory: the stored number, or the model's number if rows differ.
     host_frames: usize,
     frames_first: bool,
     is_ragged: bool,
@@ -27,26 +28,26 @@ pub struct Form {
     kind: RowKind,
 }
 
-/// What a row is to a model.
+/// The shape of a row as a model's input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowKind {
     /// `[bands, frames]`.
     Spectrogram,
-    /// `[columns]`: statistics, each a band of [`Form`].
+    /// `[columns]`: statistics, each of which is a band of [`Form`].
     Columns,
     /// `[channels, height, width]`; the channels are the bands of [`Form`].
     Picture {
-        /// Rows of pixels.
+        /// Number of pixel rows.
         height: usize,
-        /// Columns of pixels.
+        /// Number of pixel columns.
         width: usize,
     },
 }
 
-/// Axes of a row as [`Form`] counts them.
+/// The axes of a row in the terms of [`Form`].
 struct Axes {
     bands: usize,
-    /// `None`: rows differ.
+    /// `None` if rows differ.
     frames: Option<usize>,
     frames_first: bool,
     kind: RowKind,
@@ -98,10 +99,10 @@ impl Axes {
 }
 
 impl Form {
-    /// The form of a feature of this type and shape; `frames` and statistics are the model's.
+    /// Creates the form of a feature of this type and shape; `frames` and statistics are the model's.
     ///
     /// # Errors
-    /// [`DatasetError::Unfit`]: a type that is not known, axes that are not bands and frames, pictures of several sizes.
+    /// [`DatasetError::Unfit`]: an unknown type, axes that are not bands and frames, pictures of several sizes.
     pub fn new(spec: &InputSpec) -> Result<Self, DatasetError> {
         let feature = &spec.feature;
         let name = &feature.name;
@@ -146,63 +147,63 @@ impl Form {
         })
     }
 
-    /// Bytes of a row in a batch's memory.
+    /// Returns the number of bytes of a row in a batch's memory.
     pub const fn row_bytes(&self) -> usize {
         self.bands * self.host_frames * self.stored.bytes()
     }
 
-    /// Type of the stored values, little-endian.
+    /// Returns the type of the stored values, which are little-endian.
     pub const fn stored(&self) -> Dtype {
         self.stored
     }
 
-    /// What makes values of stored numbers; `None` where they are the values.
+    /// Returns the scale that converts stored numbers to values, or `None` if the stored numbers are the values.
     pub const fn scale(&self) -> Option<Scale> {
         self.scale
     }
 
-    /// Mean and deviation of each band, where rows are to be normalised.
+    /// Returns the mean and deviation of each band, if rows are normalised.
     pub const fn stats(&self) -> Option<&Stats> {
         self.stats.as_ref()
     }
 
-    /// What a row is to a model.
+    /// Returns the shape of a row as a model's input.
     pub const fn kind(&self) -> RowKind {
         self.kind
     }
 
-    /// Whether a row in host memory is frames by bands, else bands by frames.
+    /// Reports whether a row in host memory is frames by bands rather than bands by frames.
     pub const fn is_frames_first(&self) -> bool {
         self.frames_first
     }
 
-    /// Whether rows are stored with frames of their own number.
+    /// Reports whether stored rows differ in their number of frames.
     pub const fn is_ragged(&self) -> bool {
         self.is_ragged
     }
 
-    /// Bands of a row.
+    /// Returns the number of bands.
     pub const fn bands(&self) -> usize {
         self.bands
     }
 
-    /// Frames of a row as the model sees it.
+    /// Returns the number of frames that the model receives.
     pub const fn frames(&self) -> usize {
         self.frames
     }
 
-    /// Frames of a row in host memory: as stored, or the model's where rows differ.
+    /// Returns the number of frames in host memory: the stored number, or the model's number if rows differ.
     pub const fn host_frames(&self) -> usize {
         self.host_frames
     }
 
-    /// Copies a stored row into `slot`, which is [`Self::row_bytes`] long: as it is, or cut or filled up with zero bytes
-    /// where rows differ. Gives its frames there.
+    /// Copies a stored row into `slot`, which must be [`Self::row_bytes`] long, and returns the number of frames
+    /// copied. If rows differ in length, the row is cut or padded with zero bytes.
     ///
     /// # Errors
-    /// What is wrong with the row's length.
+    /// Describes the problem with the row's length.
     pub fn fill(&self, value: &[u8], slot: &mut [u8]) -> Result<usize, String> {
-        // A frame is one value of every band, in whichever order they lie.
+        // A frame consists of one value of every band, in either order of the axes.
         let frame_bytes = self.bands * self.stored.bytes();
         let stored_frames = value.len() / frame_bytes;
         let fits = if self.is_ragged {
@@ -224,14 +225,14 @@ impl Form {
             return Ok(frames);
         }
 
-        // One run of bytes for frames by bands, one a band for bands by frames.
+        // Frames by bands are one contiguous run of bytes, bands by frames are one run per band.
         let runs = if self.frames_first { 1 } else { self.bands };
         let run_bytes = |frames: usize| frames * frame_bytes / runs;
         let taken = run_bytes(frames);
 
-        // The slot may still hold a row of an earlier batch, because memory is used again.
+        // Memory is reused, so the slot may still contain a row of an earlier batch.
         slot.fill(0);
-        // `chunks_exact` panics at 0, which is what a row without frames would ask for.
+        // `chunks_exact` panics for a size of 0, which a row without frames would cause.
         let stored_runs = value.chunks_exact(run_bytes(stored_frames).max(1));
         let runs = slot.chunks_exact_mut(run_bytes(self.host_frames));
         for (stored, run) in stored_runs.zip(runs) {

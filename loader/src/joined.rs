@@ -1,6 +1,6 @@
-//! What is known of a row's track beyond its sound: columns of `fma_features`, artists and albums.
+//! Data about a row's track other than its sound: columns of `fma_features`, artists and albums.
 //!
-//! Means, deviations and vocabularies come from training rows alone.
+//! Means, deviations and vocabularies are computed from training rows only.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,24 +12,25 @@ use crate::rows::Rows;
 use crate::spec::MetadataColumn;
 use crate::{DatasetError, Store};
 
-/// Table of the published numbers.
+/// The table of published numbers.
 const TABLE: &str = "fma_features";
 
-/// Values of each track's columns, as published.
+/// The published column values of each track.
 #[derive(Debug)]
 pub(crate) struct Metadata {
     names: Vec<String>,
-    /// Track by track; NaN where missing.
+    /// The values, track by track; NaN if missing.
     values: Vec<f32>,
-    /// Place of each row's track; `None` where the table has none.
+    /// The index of each row's track; `None` if the table does not contain the track.
     place_of: Vec<Option<u32>>,
 }
 
 impl Metadata {
-    /// The columns of the store's `fma_features` that begin with one of `prefixes`, in the table's order.
+    /// Reads the columns of the store's `fma_features` that begin with one of `prefixes`, in the table's order.
     ///
     /// # Errors
-    /// [`DatasetError::Unfit`]: no such table, no prefix; [`DatasetError::NotThere`] with what its columns begin with.
+    /// [`DatasetError::Unfit`] if there is no such table or no prefix; [`DatasetError::NotThere`] with the existing
+    /// prefixes.
     pub(crate) fn read(
         store: &Store,
         rows: &Rows,
@@ -50,7 +51,7 @@ impl Metadata {
                 names.push(field.name().clone());
             }
         }
-        // Each prefix must match: a model that silently sees fewer columns than were asked for would only score worse.
+        // Each prefix must match: a model that silently received fewer columns than requested would only score worse.
         for prefix in prefixes {
             if !names.iter().any(|name| name.starts_with(prefix)) {
                 return Err(DatasetError::NotThere {
@@ -64,10 +65,10 @@ impl Metadata {
         Self::of_columns(store, rows, &table, names)
     }
 
-    /// The columns of these names, in this order.
+    /// Reads the columns with these names, in this order.
     ///
     /// # Errors
-    /// [`DatasetError::Unfit`]: no such table; [`DatasetError::NotThere`] with what its columns begin with.
+    /// [`DatasetError::Unfit`] if there is no such table; [`DatasetError::NotThere`] with the existing prefixes.
     pub(crate) fn named(
         store: &Store,
         rows: &Rows,
@@ -87,7 +88,7 @@ impl Metadata {
         Self::of_columns(store, rows, &table, names)
     }
 
-    /// The values of each row's track in the columns `names` of `table`.
+    /// Reads the values of each row's track in the columns `names` of `table`.
     fn of_columns(
         store: &Store,
         rows: &Rows,
@@ -100,12 +101,12 @@ impl Metadata {
             values: Vec::new(),
             place_of: Vec::new(),
         };
-        // Segments of a track share its values, and the table may have many tracks without a row here. Only the others
-        // are kept.
+        // Segments of a track share its values, and the table may contain many tracks without a row here. Only tracks
+        // with rows are kept.
         let kept = metadata.place(rows, tracks.as_primitive::<Int64Type>().values());
 
         let width = metadata.names.len();
-        // A missing value stays NaN up to `MetadataColumn::standardised`, which makes the mean of it.
+        // A missing value remains NaN until `MetadataColumn::standardised` replaces it by the mean.
         metadata.values = vec![f32::NAN; kept.len() * width];
         for (place, name) in metadata.names.iter().enumerate() {
             let values = column(store, table, name, &DataType::Float32)?;
@@ -119,7 +120,7 @@ impl Metadata {
         Ok(metadata)
     }
 
-    /// Finds each row's track in the table; gives the table's rows that are kept.
+    /// Finds each row's track in the table and returns the table's rows that are kept.
     fn place(&mut self, rows: &Rows, tracks: &[i64]) -> Vec<usize> {
         let in_table: HashMap<i64, usize> = tracks
             .iter()
@@ -143,7 +144,7 @@ impl Metadata {
         kept
     }
 
-    /// The columns with mean and deviation over `training` rows.
+    /// Returns the columns with mean and deviation over `training` rows.
     pub(crate) fn columns(&self, training: &[u32]) -> Vec<MetadataColumn> {
         let mut columns = Vec::with_capacity(self.names.len());
         for (place, name) in self.names.iter().enumerate() {
@@ -162,7 +163,7 @@ impl Metadata {
         columns
     }
 
-    /// Values of `rows`, row by row; NaN where missing.
+    /// Returns the values of `rows`, row by row; NaN if missing.
     pub(crate) fn values(&self, rows: &[u32]) -> Vec<f32> {
         let mut values = Vec::with_capacity(rows.len() * self.names.len());
         for &row in rows {
@@ -174,7 +175,7 @@ impl Metadata {
         values
     }
 
-    /// Whether the table has a row's track.
+    /// Reports whether the table contains a row's track.
     pub(crate) fn has(&self, row: u32) -> bool {
         self.place_of[row as usize].is_some()
     }
@@ -186,7 +187,7 @@ impl Metadata {
     }
 }
 
-/// Mean and population deviation; the deviation of equal values is 0 and no rounding error.
+/// Returns the mean and the population deviation; the deviation of equal values is exactly 0.
 fn moments(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     let mut n = 0_u64;
     let mut sum = 0.0;
@@ -198,19 +199,19 @@ fn moments(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
         least = value.min(least);
         most = value.max(most);
     }
-    // Also true for no values at all. Rounding could give equal values a tiny deviation, and a division by it would
-    // blow up noise.
+    // The condition also holds if there are no values. Rounding could give equal values a tiny deviation, and dividing
+    // by it would amplify noise.
     if least >= most {
         return (if n == 0 { 0.0 } else { least }, 0.0);
     }
 
     let mean = sum / n as f64;
-    // In a second pass: the mean of squares less the square of the mean would cancel digits.
+    // Use a second pass: the mean of squares minus the square of the mean would lose digits to cancellation.
     let squares: f64 = values.map(|value| (value - mean).powi(2)).sum();
     (mean, (squares / n as f64).sqrt())
 }
 
-/// The columns of `fma_features` for which `wanted` is true, and `track_id`.
+/// Reads `track_id` and the columns of `fma_features` for which `wanted` is true.
 fn published(store: &Store, wanted: impl Fn(&str) -> bool) -> Result<RecordBatch, DatasetError> {
     let table = store.table(TABLE, |name| name == "track_id" || wanted(name))?;
     table.ok_or_else(|| {
@@ -225,7 +226,7 @@ fn unfit(problem: &str) -> DatasetError {
     }
 }
 
-/// A column of the store's `table` as values of the type `to`.
+/// Returns a column of the store's `table`, cast to type `to`.
 fn column(
     store: &Store,
     table: &RecordBatch,
@@ -239,7 +240,7 @@ fn column(
         .map_err(|e| DatasetError::column(store.root(), name, format!("{e} in {TABLE}")))
 }
 
-/// What the table's columns begin with: `mfcc` for `mfcc_mean_01`.
+/// Returns the prefixes of the table's columns: `mfcc` for `mfcc_mean_01`.
 fn stems(store: &Store) -> Result<String, DatasetError> {
     let mut stems = BTreeSet::new();
     for name in store.columns(TABLE)? {
@@ -251,7 +252,7 @@ fn stems(store: &Store) -> Result<String, DatasetError> {
     Ok(stems.into_iter().collect::<Vec<_>>().join(", "))
 }
 
-/// The ids that `rows` have, ascending: a vocabulary.
+/// Returns the distinct ids of `rows` in ascending order: a vocabulary.
 pub(crate) fn vocabulary(ids: &[Option<i64>], rows: &[u32]) -> Vec<i64> {
     let known: BTreeSet<i64> = rows.iter().filter_map(|&row| ids[row as usize]).collect();
     known.into_iter().collect()

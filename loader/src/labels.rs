@@ -1,6 +1,7 @@
-//! What is to be learned: classes of each target, and how often each is seen in training.
+//! Targets: the classes to be learned and the number of training rows in each class.
 //!
-//! Vocabularies and counts come from training rows alone. Rows for a model that is trained already have its classes.
+//! Vocabularies and counts are computed from training rows only. Rows for an already trained model use the model's
+//! classes.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,31 +14,31 @@ use wavemill_schemas::manifest::TargetEntry;
 use crate::rows::Rows;
 use crate::{DatasetError, Store};
 
-/// The target of several labels a row: ids of `genres_all` that training rows have.
+/// The multi-label target: ids of `genres_all` that occur in training rows.
 pub const GENRES_ALL: &str = "genres_all";
 
-/// A target.
+/// A target with its classes.
 #[derive(Clone, Debug)]
 pub struct Target {
     name: String,
     classes: Vec<String>,
     source: Source,
-    /// Names, by the store's id, of what rows have and `classes` lacks: only where the classes are a model's.
+    /// Names, by the store's id, of labels that rows have and `classes` lacks; empty unless the classes are a model's.
     unknown: BTreeMap<i32, String>,
 }
 
 #[derive(Clone, Debug)]
 enum Source {
-    /// Index among the manifest's targets, whose ids are the classes.
+    /// Index among the manifest's targets; the ids are the classes.
     Column(usize),
-    /// Index among the manifest's targets, and the class of each id there.
+    /// Index among the manifest's targets, and the class of each id.
     Matched(usize, BTreeMap<i32, i64>),
-    /// Class of each genre id.
+    /// The class of each genre id.
     Genres(BTreeMap<i32, i64>),
 }
 
 impl Target {
-    /// The targets named, or the recipe's first.
+    /// Returns the named targets, or the recipe's first target if `names` is empty.
     ///
     /// `training`: the training rows.
     ///
@@ -90,8 +91,8 @@ impl Target {
         Err(not_there(name, entries))
     }
 
-    /// The targets of a model, each with its name and classes: what a row has is found among these by its name, since
-    /// its id may be another in another version of the store.
+    /// Returns the targets of a model, each with its name and classes. A row's label is matched to a class by its name
+    /// because its id may differ between versions of the store.
     ///
     /// # Errors
     /// As [`Self::resolve`].
@@ -138,7 +139,7 @@ impl Target {
         })
     }
 
-    /// The target of several labels a row: its classes are the genres of `training` rows, by ascending id.
+    /// Creates the multi-label target: its classes are the genres of `training` rows, by ascending id.
     fn genres(store: &Store, rows: &Rows, training: &[u32]) -> Result<Self, DatasetError> {
         let ids = genre_ids(rows, training.iter().map(|&row| row as usize));
         if ids.is_empty() {
@@ -156,22 +157,22 @@ impl Target {
         })
     }
 
-    /// As configured.
+    /// Returns the configured name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Names in id order.
+    /// Returns the names of the classes in id order.
     pub fn classes(&self) -> &[String] {
         &self.classes
     }
 
-    /// Whether a row may have several classes.
+    /// Reports whether a row may have several classes.
     pub const fn is_multi(&self) -> bool {
         matches!(self.source, Source::Genres(_))
     }
 
-    /// Class of a row; -1 for none, and for every row of a target of several labels.
+    /// Returns the class of a row; -1 if it has none, and for every row of a multi-label target.
     pub fn label(&self, rows: &Rows, row: u32) -> i64 {
         match &self.source {
             Source::Column(column) => i64::from(rows.targets[*column][row as usize]),
@@ -183,7 +184,8 @@ impl Target {
         }
     }
 
-    /// Classes of a row, one or several; empty for an unlabelled one. Genres that training never saw are left out.
+    /// Returns the classes of a row, one or several; empty for an unlabelled row. Genres that do not occur in training
+    /// are left out.
     pub fn labels<'a>(&'a self, rows: &'a Rows, row: u32) -> impl Iterator<Item = i64> + 'a {
         let one = Some(self.label(rows, row)).filter(|label| *label >= 0);
         let genres: &[i32] = if self.is_multi() {
@@ -202,7 +204,7 @@ impl Target {
         }
     }
 
-    /// Names of what a row has and the model does not know; none where the classes are the store's own.
+    /// Returns the names of a row's labels that the model does not know; none if the classes are the store's own.
     pub(crate) fn unknown_of<'a>(
         &'a self,
         rows: &'a Rows,
@@ -220,7 +222,7 @@ impl Target {
             .map(String::as_str)
     }
 
-    /// Rows of `of` in each class.
+    /// Returns the number of rows of `of` in each class.
     pub fn counts(&self, rows: &Rows, of: &[u32]) -> Vec<u64> {
         let mut counts = vec![0; self.classes.len()];
         for &row in of {
@@ -232,10 +234,11 @@ impl Target {
     }
 }
 
-/// The class of each id of `there`, by its name; and the ids whose names are no class.
+/// Matches the ids of `there` to classes by name, and returns the class of each id and the ids whose names match no
+/// class.
 ///
-/// Genres may share a name. The first id of a name is then the first class of it, and so on; ids beyond the last such
-/// class are that one.
+/// Genres may share a name. The first id of a name then gets the first class of that name, and so on; further ids get
+/// the last such class.
 fn by_name(
     classes: &[String],
     there: Vec<(i32, String)>,
@@ -261,7 +264,7 @@ fn by_name(
 }
 
 fn not_there(name: &str, entries: &[TargetEntry]) -> DatasetError {
-    // `genres_all` needs no entry in the manifest, so it is named beside the store's targets.
+    // `genres_all` needs no entry in the manifest, so it is added to the store's targets.
     let mut there: Vec<&str> = entries.iter().map(|target| target.name.as_str()).collect();
     there.push(GENRES_ALL);
     DatasetError::NotThere {
@@ -271,24 +274,24 @@ fn not_there(name: &str, entries: &[TargetEntry]) -> DatasetError {
     }
 }
 
-/// The genres that rows of `of` have.
+/// Returns the genres that occur in the rows `of`.
 fn genre_ids(rows: &Rows, of: impl Iterator<Item = usize>) -> BTreeSet<i32> {
     of.flat_map(|row| rows.genres(row)).copied().collect()
 }
 
-/// The names of genres, in the order of their ids.
+/// Returns the names of genres, in the order of their ids.
 fn genre_names(store: &Store, ids: &BTreeSet<i32>) -> Result<Vec<String>, DatasetError> {
     let titles = genre_titles(store)?;
     let mut names = Vec::with_capacity(ids.len());
     for &id in ids {
-        // The table of genres need not have every id; the number is then the name.
+        // The table of genres may lack an id; the number is then the name.
         let title = titles.get(&i64::from(id)).cloned();
         names.push(title.unwrap_or_else(|| id.to_string()));
     }
     Ok(names)
 }
 
-/// Titles by id, from the store's `genres`; empty where it has no such table.
+/// Returns titles by id from the store's table `genres`, or an empty map if there is no such table.
 fn genre_titles(store: &Store) -> Result<BTreeMap<i64, String>, DatasetError> {
     let table = store.table("genres", |name| matches!(name, "genre_id" | "title"))?;
     let columns = table.as_ref().and_then(|table| {

@@ -1,9 +1,9 @@
-//! Rows of a wavemill store in training order: manifest → row groups → rows → batches in host memory.
+//! Reads rows of a wavemill store in training order: manifest → row groups → rows → batches in host memory.
 //!
-//! Neither ranks nor threads change the order, and nothing is left out that is not counted. [`Dataset`] is everything
-//! that is known before the first row's tensor is read, [`Loader`] is one epoch of it, and [`InputSpec`] is what a model
-//! needs to be fed from elsewhere. Here a tensor is bytes as the store has them: who makes tensors of a library out of
-//! them lends the memory ([`HostMemory`]). Augmentation, mixing and models are not here.
+//! The order depends neither on ranks nor on threads, and every omitted row is counted. A [`Dataset`] contains
+//! everything known before the first tensor is read, a [`Loader`] iterates over one epoch, and an [`InputSpec`]
+//! describes the inputs of a model for rows from elsewhere. Tensors here are bytes as stored: a library that makes its
+//! own tensors of them provides the memory ([`HostMemory`]). Augmentation, mixing and models are out of scope.
 
 mod arrow_column;
 mod batch;

@@ -1,7 +1,7 @@
-//! Batches of one epoch, in order, made ahead by reader threads.
+//! Iterates over the batches of one epoch in order; reader threads prepare them ahead of time.
 //!
-//! Thread i of n makes batches i, i + n, …, and hands them over through a queue of its own, so that nothing is sorted and
-//! nothing locked between them. Host memory goes round: what a batch leaves behind, a reader fills again, in the next
+//! Thread i of n makes batches i, i + n, …, and sends them through a queue of its own, so nothing is sorted and no lock
+//! is shared between threads. Host memory is recycled: a reader refills the memory of a dropped batch, in the next
 //! epoch too.
 
 use std::ops::Range;
@@ -15,39 +15,40 @@ use wavemill_schemas::text::panic_words;
 use crate::page::Scratch;
 use crate::{Batch, Dataset, DatasetError, HostMemory, Side, order};
 
-/// What an epoch reads, and how.
+/// The rows that an epoch reads and the way they are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoaderPlan {
-    /// Which rows.
+    /// The side whose rows are read.
     pub side: Side,
-    /// Training order, over windows of `data.shuffle_window` row groups; else the manifest's order.
+    /// Shuffles over windows of `data.shuffle_window` row groups; otherwise rows are in manifest order.
     pub shuffle: bool,
-    /// Of the order and of partners.
+    /// The seed of the order and of partners.
     pub seed: u64,
-    /// From 0.
+    /// The index of the epoch, starting at 0.
     pub epoch: u64,
-    /// Rows of a global batch.
+    /// Number of rows in a global batch.
     pub batch_size: usize,
-    /// Whether the last batch is left out where it is smaller.
+    /// Whether a smaller last batch is dropped.
     pub drop_last: bool,
-    /// Whether rows have partners, which are read too where they are another rank's.
+    /// Whether rows have mix-up partners. Partners that belong to another rank are read, too.
     pub mixup: bool,
-    /// Of this process.
+    /// The rank of this process.
     pub rank: usize,
-    /// Ranks in all.
+    /// The number of ranks.
     pub world_size: usize,
-    /// Global batch to begin with: what came before is not read.
+    /// The first global batch; earlier batches are not read.
     pub first_batch: u64,
-    /// Threads that read.
+    /// Number of reader threads.
     pub readers: usize,
-    /// Batches that may wait ready; at least one a reader.
+    /// Maximum number of finished batches that may wait; at least one per reader.
     pub prefetch_batches: usize,
     /// Whether host memory is page-locked, for a CUDA device.
     pub pinned: bool,
 }
 
 impl Default for LoaderPlan {
-    /// All training rows once, in manifest order, in batches of 16 for one rank, by one reader, two batches ahead.
+    /// Reads all training rows once, in manifest order, in batches of 16 for one rank, with one reader, two batches
+    /// ahead.
     fn default() -> Self {
         Self {
             side: Side::Training,
@@ -67,9 +68,9 @@ impl Default for LoaderPlan {
     }
 }
 
-/// An epoch's batches for one rank, an iterator in their order; ends with the first error.
+/// An iterator over an epoch's batches for one rank, in order; ends after the first error.
 ///
-/// Dropped early, it stops its threads and waits for them: at most the row that each is reading.
+/// If dropped early, it stops its threads and waits for them to finish at most the row that each is reading.
 #[derive(Debug)]
 pub struct Loader<M: HostMemory = Vec<u8>> {
     shared: Arc<ReaderContext<M>>,
@@ -79,18 +80,18 @@ pub struct Loader<M: HostMemory = Vec<u8>> {
     end: u64,
 }
 
-/// What the readers have in common.
+/// State shared by the readers.
 #[derive(Debug)]
 struct ReaderContext<M: HostMemory> {
     dataset: Arc<Dataset<M>>,
     plan: LoaderPlan,
     order: Vec<u32>,
     stop: AtomicBool,
-    /// Of one batch, partners of its rows included.
+    /// Size of the memory for one batch, including the partners of its rows.
     memory_bytes: usize,
-    /// How often memory was asked of the dataset.
+    /// Number of times that memory was requested from the dataset.
     n_taken: AtomicUsize,
-    /// Memory of batches that were dropped.
+    /// Receives the memory of dropped batches.
     used: Receiver<M>,
     pool: Sender<M>,
 }
@@ -116,19 +117,19 @@ impl<M: HostMemory> Loader<M> {
         mut plan: LoaderPlan,
         order: Vec<u32>,
     ) -> Result<Self, DatasetError> {
-        // The fields of a plan are public: 0 rows a batch would divide by zero below.
+        // The fields of a plan are public, and a batch size of 0 would divide by zero below.
         plan.batch_size = plan.batch_size.max(1);
         let end = order::n_batches(order.len(), plan.batch_size, plan.drop_last);
         let next = plan.first_batch.min(end);
 
-        // More readers than batches would only start threads that have nothing to do.
+        // Threads beyond the number of batches would have nothing to do.
         let n_left = usize::try_from(end - next).unwrap_or(usize::MAX);
         let n_readers = plan.readers.clamp(1, n_left.max(1));
-        // A reader holds one more, finished, while its queue is full.
+        // A reader holds one more finished batch while its queue is full.
         let ahead = (plan.prefetch_batches / n_readers).saturating_sub(1);
 
-        // Unbounded, but never long: it holds only memory that `memory` handed out, and that is as much as is ahead and
-        // in hand.
+        // The channel is unbounded but short: it holds only memory handed out by `memory`, which is limited by the
+        // batches ahead and in use.
         let (pool, used) = unbounded();
         let shared = Arc::new(ReaderContext {
             dataset: Arc::clone(dataset),
@@ -141,8 +142,8 @@ impl<M: HostMemory> Loader<M> {
             pool,
         });
 
-        // The loader exists before its threads: if the system refuses one of them, dropping the loader stops those that
-        // run.
+        // Create the loader before its threads: if the system refuses a thread, dropping the loader stops the running
+        // ones.
         let mut loader = Self {
             shared,
             queues: Vec::new(),
@@ -153,8 +154,8 @@ impl<M: HostMemory> Loader<M> {
         for reader in 0..n_readers {
             let (sender, queue) = bounded(ahead);
             let shared = Arc::clone(&loader.shared);
-            // `Iterator::next` asks the readers in turn from `next` on. So these must be every n-th batch, counted from
-            // there.
+            // `Iterator::next` polls the readers in turn, starting at `next`. So each reader must make every n-th batch
+            // from there.
             let numbers = (next + reader as u64..end).step_by(n_readers);
             let thread = std::thread::Builder::new()
                 .name(format!("reader-{reader}"))
@@ -166,16 +167,16 @@ impl<M: HostMemory> Loader<M> {
         Ok(loader)
     }
 
-    /// Batches of the whole epoch, those before `first_batch` included.
+    /// Returns the number of batches in the whole epoch, including those before `first_batch`.
     pub fn n_batches(&self) -> u64 {
         let ReaderContext { order, plan, .. } = &*self.shared;
         order::n_batches(order.len(), plan.batch_size, plan.drop_last)
     }
 
-    /// Rows that `drop_last` leaves out of this epoch.
+    /// Returns the number of rows that `drop_last` leaves out of this epoch.
     pub fn n_dropped(&self) -> usize {
         let ReaderContext { order, plan, .. } = &*self.shared;
-        // Counted over the whole epoch, also if this loader begins in the middle of it.
+        // Count over the whole epoch, even if this loader starts in the middle of it.
         if plan.drop_last {
             order.len() % plan.batch_size
         } else {
@@ -183,7 +184,7 @@ impl<M: HostMemory> Loader<M> {
         }
     }
 
-    /// Why a reader has gone without a batch.
+    /// Returns the error of a reader that ended without sending a batch.
     fn panic_of(&mut self, reader: usize) -> DatasetError {
         // The queue is closed, so the thread has ended or is about to: joining it does not block.
         let message = match self.threads[reader].take().map(JoinHandle::join) {
@@ -196,11 +197,11 @@ impl<M: HostMemory> Loader<M> {
     }
 }
 
-/// Most rows that a batch can hold here; at least 1.
+/// Returns the maximum number of rows in a batch of this rank; at least 1.
 fn rows_max(plan: &LoaderPlan, n_rows: usize) -> usize {
-    // `order::slice` gives no rank more than the quotient rounded up.
+    // `order::slice` gives each rank at most the quotient rounded up.
     let own = plan.batch_size.min(n_rows).div_ceil(plan.world_size);
-    // The partner of each own row may be another rank's, and is then read too.
+    // The partner of each own row may belong to another rank and is then read, too.
     let has_partners = plan.mixup && plan.world_size > 1;
     let rows = if has_partners { 2 * own } else { own };
     rows.max(1)
@@ -214,7 +215,7 @@ impl<M: HostMemory> Iterator for Loader<M> {
             return None;
         }
 
-        // Readers share the batches from `first_batch` on, which need not be a multiple of their number.
+        // Batches are distributed from `first_batch` on, which need not be a multiple of the number of readers.
         let n_given = self.next - self.shared.plan.first_batch;
         let reader = (n_given % self.queues.len() as u64) as usize;
         let batch = self.queues[reader]
@@ -222,7 +223,7 @@ impl<M: HostMemory> Iterator for Loader<M> {
             .unwrap_or_else(|_| Err(self.panic_of(reader)));
 
         self.next += 1;
-        // Later batches may be ready. They are not given: behind a hole, the order would not be the plan's.
+        // Later batches may be ready, but are discarded: after a gap, the order would differ from the plan.
         if batch.is_err() {
             self.end = self.next;
         }
@@ -232,22 +233,22 @@ impl<M: HostMemory> Iterator for Loader<M> {
 
 impl<M: HostMemory> Drop for Loader<M> {
     fn drop(&mut self) {
-        // Relaxed is enough here and where it is read: no other data goes with the flag, and a reader that sees it late
-        // only reads rows that nobody takes.
+        // `Relaxed` suffices here and at the loads: no other data depend on the flag, and a reader that sees it late
+        // only reads rows that are discarded.
         self.shared.stop.store(true, Ordering::Relaxed);
-        // A reader that waits to hand over wakes when its queue is gone.
+        // A reader blocked on sending wakes up when its queue is dropped.
         self.queues.clear();
         for thread in self.threads.iter_mut().filter_map(Option::take) {
-            // A panic was told where its batch was asked for, or nobody asked.
+            // A panic was already reported by `next`, or its batch was never requested.
             let _ = thread.join();
         }
-        // After the threads have ended, so that none of them still holds memory that the next epoch could use.
+        // Threads have ended, so none of them holds memory that the next epoch could use.
         self.shared.dataset.keep(self.shared.used.try_iter());
     }
 }
 
 impl<M: HostMemory> ReaderContext<M> {
-    /// A reader: makes the batches of these numbers until one fails or nobody wants them.
+    /// Runs a reader: makes the batches with these numbers until one fails or the loader is dropped.
     fn read(
         &self,
         numbers: impl Iterator<Item = u64>,
@@ -256,7 +257,7 @@ impl<M: HostMemory> ReaderContext<M> {
         let mut scratch = match Scratch::new() {
             Ok(scratch) => scratch,
             Err(source) => {
-                // The loader may be gone already; then nobody wants to know.
+                // Sending fails if the loader was dropped; the error is then irrelevant.
                 let _ = queue.send(Err(DatasetError::Thread { source }));
                 return;
             }
@@ -273,7 +274,7 @@ impl<M: HostMemory> ReaderContext<M> {
         }
     }
 
-    /// Global batch `number`'s part of this rank; `None` when the loader is being dropped.
+    /// Reads this rank's part of global batch `number`; returns `None` if the loader is being dropped.
     fn batch(&self, number: u64, scratch: &mut Scratch) -> Result<Option<Batch<M>>, DatasetError> {
         let plan = &self.plan;
         let global = order::batch(&self.order, number, plan.batch_size);
@@ -282,7 +283,7 @@ impl<M: HostMemory> ReaderContext<M> {
         let partners = plan.mixup.then(|| self.partners(global, own.clone()));
 
         let n_own = own.len();
-        // Own rows come first, which `n_own` relies on. A partner that is one of them is not read twice.
+        // Own rows come first, as `n_own` requires. A partner that is an own row is not read twice.
         let mut wanted = global[own].to_vec();
         for &partner in partners.iter().flatten() {
             if !wanted.contains(&partner) {
@@ -303,7 +304,7 @@ impl<M: HostMemory> ReaderContext<M> {
             memory: None,
             pool: self.pool.clone(),
         };
-        // A model of metadata alone takes no tensor, so no page is opened and no memory is held for it.
+        // A metadata-only model uses no tensors, so no page is opened and no memory is allocated.
         if !self.dataset.needs.spectrogram() {
             batch.n_own = n_own;
             batch.rows.clone_from(&wanted);
@@ -311,13 +312,14 @@ impl<M: HostMemory> ReaderContext<M> {
             return Ok(None);
         }
 
-        // Only now: `fill` may have left out damaged rows, and keys stand in the order of the rows that are there.
+        // Compute keys only now: `fill` may have left out damaged rows, and keys follow the order of the remaining
+        // rows.
         batch.keys = self.keys(&batch.rows);
         batch.partners = partners.map(|partners| places(&batch, &wanted, &partners));
         Ok(Some(batch))
     }
 
-    /// The mix-up partner of each own row of a global batch.
+    /// Returns the mix-up partner of each own row of a global batch.
     fn partners(&self, global: &[u32], own: Range<usize>) -> Vec<u32> {
         let partners = order::partners(&self.keys(global), self.plan.seed, self.plan.epoch);
         own.map(|place| global[partners[place]]).collect()
@@ -328,7 +330,8 @@ impl<M: HostMemory> ReaderContext<M> {
         rows.iter().map(|&row| keys[row as usize]).collect()
     }
 
-    /// Reads `wanted` rows, of which the first `n_own` are the rank's own. Says whether it was let to the end.
+    /// Reads the `wanted` rows, of which the first `n_own` are the rank's own. Returns `false` if it was stopped before
+    /// the end.
     fn fill(
         &self,
         batch: &mut Batch<M>,
@@ -339,7 +342,7 @@ impl<M: HostMemory> ReaderContext<M> {
         let Dataset { rows, pages, .. } = &*self.dataset;
         let mut memory = self.memory()?;
 
-        // The slot moves on only after a row was read, so that a damaged row leaves no hole among the others.
+        // Advance the slot only after a row was read, so that a damaged row leaves no gap between the others.
         let mut slots = memory.bytes_mut().chunks_exact_mut(pages.row_bytes());
         let mut slot = slots.next();
         for (place, &row) in wanted.iter().enumerate() {
@@ -361,7 +364,7 @@ impl<M: HostMemory> ReaderContext<M> {
                     slot = slots.next();
                 }
                 Err(error) if error.is_damage() && self.dataset.skip_damaged => {
-                    // Another rank's row is that rank's to count.
+                    // Rows of another rank are counted by that rank.
                     if place < n_own {
                         batch.damaged.push(error);
                     }
@@ -374,9 +377,9 @@ impl<M: HostMemory> ReaderContext<M> {
         Ok(true)
     }
 
-    /// Memory for a batch: a dropped one's, else the dataset's.
+    /// Returns the memory of a dropped batch, or memory from the dataset if there is none.
     fn memory(&self) -> Result<M, DatasetError> {
-        // What comes back here was handed out by this loader, so it is long enough for its batches.
+        // Memory in this channel was handed out by this loader, so it is long enough for its batches.
         if let Ok(used) = self.used.try_recv() {
             return Ok(used);
         }
@@ -385,11 +388,11 @@ impl<M: HostMemory> ReaderContext<M> {
     }
 }
 
-/// Places of the partners of the own rows that could be read; a row whose partner could not is its own.
+/// Returns the positions of the partners of own rows that could be read; a row whose partner could not be read is its
+/// own partner.
 fn places<M: HostMemory>(batch: &Batch<M>, wanted: &[u32], partners: &[u32]) -> Vec<i64> {
     let mut places = Vec::with_capacity(batch.n_own);
-    // `partners` goes by places in `wanted`, and a damaged row is in `wanted` only. So the row is looked up there
-    // again.
+    // `partners` is indexed by positions in `wanted`, which includes damaged rows. So look up the row's position there.
     for (place, row) in batch.rows[..batch.n_own].iter().enumerate() {
         let partner = wanted
             .iter()
@@ -460,7 +463,7 @@ mod tests {
                 .count(),
             40
         );
-        // Four ahead, the one in hand, and one that a reader took before that came back.
+        // Four batches ahead, the one in use, and one that a reader requested before that one was returned.
         let buffers = loader.shared.n_taken.load(Ordering::Relaxed);
         assert!((1..=6).contains(&buffers), "{buffers}");
         drop(loader);

@@ -1,25 +1,26 @@
-//! Where readers put rows: plain memory, or memory that another library lends.
+//! The memory that readers write rows to: plain memory, or memory provided by another library.
 
 use std::fmt::Debug;
 use std::io;
 
 use crate::DatasetError;
 
-/// Memory of the host that one batch's rows are read into.
+/// Host memory that the rows of one batch are read into.
 pub trait HostMemory: Debug + Send + Sized + 'static {
-    /// `bytes` zeros, page-locked if `pinned`: then a GPU copies from them without the CPU.
+    /// Allocates `bytes` zero bytes, page-locked if `pinned`, so that a GPU can copy from them without the CPU.
     ///
     /// # Errors
-    /// [`DatasetError::Library`]: no such memory is to be had.
+    /// [`DatasetError::Library`]: the memory cannot be allocated.
     fn zeroed(bytes: usize, pinned: bool) -> Result<Self, DatasetError>;
 
-    /// All of it, to be filled.
+    /// Returns the whole memory for writing.
     fn bytes_mut(&mut self) -> &mut [u8];
 
-    /// Bytes.
+    /// Returns the size in bytes.
     fn size(&self) -> usize;
 
-    /// Whether it may be filled anew as soon as its batch is gone. Not if a device may still be copying from it.
+    /// Reports whether the memory may be refilled as soon as its batch is dropped: false if a device may still be
+    /// copying from it.
     fn is_reusable(&self) -> bool;
 }
 

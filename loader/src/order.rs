@@ -1,20 +1,20 @@
-//! Which rows are in which batch: pure functions of rows, seed and epoch. Ranks and threads only cut what they say.
+//! Assigns rows to batches with pure functions of rows, seed and epoch. Ranks and threads only select parts of the
+//! result.
 //!
-//! Row groups that hold a row of the split are permuted in manifest order's stead; windows of them are taken one after
-//! another; the rows of a window are permuted. Global batch k is the next `batch_size` rows, and rank r of w takes the
-//! r-th slice of it.
+//! Row groups with rows of the split are permuted instead of following the manifest order; windows are taken from them
+//! one after another, and the rows of a window are permuted. Global batch k consists of the next `batch_size` rows, and
+//! rank r of w gets its r-th slice.
 
 use std::ops::Range;
 
 use wavemill_schemas::rng::{self, Rng};
 
-/// The rows of an epoch in training order.
+/// Returns the rows of an epoch in training order.
 ///
-/// `groups`: the split's rows in each row group, in manifest order; groups without one are not counted in windows.
+/// `groups`: the split's rows in each row group, in manifest order; groups without rows do not count towards a window.
 pub(crate) fn shuffled(groups: &[Vec<u32>], seed: u64, epoch: u64, window: usize) -> Vec<u32> {
     let mut groups: Vec<&Vec<u32>> = groups.iter().filter(|rows| !rows.is_empty()).collect();
-    // Each step and each window has a stream of its own. So a window's order does not depend on what was drawn before
-    // it.
+    // Each step and each window uses its own random stream. So a window's order does not depend on earlier draws.
     Rng::new(rng::mix("row-groups", &[seed, epoch])).shuffle(&mut groups);
     let mut order = Vec::with_capacity(groups.iter().map(|rows| rows.len()).sum());
     for (number, window) in (0..).zip(groups.chunks(window.max(1))) {
@@ -25,12 +25,12 @@ pub(crate) fn shuffled(groups: &[Vec<u32>], seed: u64, epoch: u64, window: usize
     order
 }
 
-/// The rows in manifest order, for evaluation.
+/// Returns the rows in manifest order, for evaluation.
 pub(crate) fn in_order(groups: &[Vec<u32>]) -> Vec<u32> {
     groups.concat()
 }
 
-/// Batches of an epoch of `n_rows` rows.
+/// Returns the number of batches in an epoch of `n_rows` rows.
 pub const fn n_batches(n_rows: usize, batch_size: usize, drop_last: bool) -> u64 {
     let batches = if drop_last {
         n_rows / batch_size
@@ -40,26 +40,27 @@ pub const fn n_batches(n_rows: usize, batch_size: usize, drop_last: bool) -> u64
     batches as u64
 }
 
-/// Global batch `index` of an epoch's order; empty behind its end.
+/// Returns global batch `index` of an epoch's order; empty if `index` is past the end.
 pub(crate) fn batch(order: &[u32], index: u64, batch_size: usize) -> &[u32] {
     let start = usize::try_from(index)
         .unwrap_or(usize::MAX)
-        // An index far behind the end must give an empty batch, and not overflow into a valid one.
+        // An index far past the end must produce an empty batch and not overflow into a valid one.
         .saturating_mul(batch_size)
         .min(order.len());
     &order[start..start.saturating_add(batch_size).min(order.len())]
 }
 
-/// The part of a global batch of `n` rows that is rank `rank`'s: sizes differ by at most one, and may be 0.
+/// Returns rank `rank`'s part of a global batch of `n` rows. Sizes differ by at most one and may be 0.
 pub(crate) const fn slice(n: usize, rank: usize, world_size: usize) -> Range<usize> {
     n * rank / world_size..n * (rank + 1) / world_size
 }
 
-/// The mix-up partner of each row of a global batch, as an index into it: the next in the order of a hash of
-/// (seed, epoch, row key), so that each row is one row's partner, and nobody's own where there are two.
+/// Returns the mix-up partner of each row of a global batch, as an index into the batch: the next row in the order of a
+/// hash of (seed, epoch, row key). So each row is the partner of exactly one row, and no row is its own partner if
+/// there are at least two.
 pub(crate) fn partners(keys: &[u64], seed: u64, epoch: u64) -> Vec<usize> {
     let mut ring: Vec<usize> = (0..keys.len()).collect();
-    // The key behind the hash decides between equal hashes, so that the rows' order in the batch never does.
+    // The key breaks ties between equal hashes, so the result never depends on the order of rows in the batch.
     ring.sort_by_cached_key(|&i| (rng::mix("mixup-partner", &[seed, epoch, keys[i]]), keys[i]));
     let mut partners = vec![0; keys.len()];
     for (place, &row) in ring.iter().enumerate() {
@@ -74,7 +75,7 @@ mod tests {
 
     use super::*;
 
-    /// 23 groups of 0 to 12 rows, numbered through.
+    /// Returns 23 groups of 0 to 12 rows with consecutive numbers.
     fn groups() -> Vec<Vec<u32>> {
         let mut next = 0..;
         (0..23_usize)
@@ -104,7 +105,7 @@ mod tests {
         let mut start = 0;
         let mut seen = BTreeSet::new();
         while start < order.len() {
-            // The window's groups are those of its first rows until four are complete.
+            // The window's groups are those of its first rows until four groups are complete.
             let mut window = BTreeSet::new();
             let mut end = start;
             while end < order.len() && (window.len() < 4 || window.contains(&group_of(&order[end])))

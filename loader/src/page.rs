@@ -1,17 +1,18 @@
-//! One data page of a fixed-size column, read without a Parquet reader: its bytes are the rows' bytes.
+//! Reads one data page of a fixed-size column without a Parquet reader: its bytes are the rows' bytes.
 //!
-//! Holds for what wavemill writes: data pages V1 of a required column, plain encoding, so that a page has neither levels
-//! nor a dictionary. Anything else goes another way (see `pages.rs`).
+//! Supports only the pages that wavemill writes: data pages V1 of a required column in plain encoding, which have
+//! neither levels nor a dictionary. Other pages are read differently (see `pages.rs`).
 
 use zstd::bulk::Decompressor;
 
-/// First three fields of Parquet's `PageHeader`, in Thrift's compact protocol. Source: parquet-format, `parquet.thrift`.
+/// The first three fields of Parquet's `PageHeader`, in Thrift's compact protocol. Source: parquet-format,
+/// `parquet.thrift`.
 #[derive(Debug, PartialEq, Eq)]
 struct Header {
     kind: i32,
     uncompressed: i32,
     compressed: i32,
-    /// Bytes that the three took; more fields follow.
+    /// Number of bytes of the three fields; more fields follow.
     length: usize,
 }
 
@@ -31,7 +32,7 @@ fn header(page: &[u8]) -> Option<Header> {
     })
 }
 
-/// The next field, which must be an i32 and follow the last one by number: a variable-length integer, zigzag-coded.
+/// Parses the next field, which must be an i32 with the next field number: a zigzag-encoded variable-length integer.
 fn next_i32(page: &[u8], at: &mut usize) -> Option<i32> {
     if *page.get(*at)? != NEXT_I32 {
         return None;
@@ -39,13 +40,13 @@ fn next_i32(page: &[u8], at: &mut usize) -> Option<i32> {
     *at += 1;
 
     let mut value = 0_u64;
-    // Five bytes hold 32 bits in groups of seven.
+    // Five bytes of seven bits each cover 32 bits.
     for shift in (0..35).step_by(7) {
         let byte = *page.get(*at)?;
         *at += 1;
         value |= u64::from(byte & 0x7f) << shift;
         if byte < 0x80 {
-            // The fifth byte may carry more than the four bits that are left of an i32.
+            // The fifth byte may contain more than the remaining four bits of an i32.
             let zigzag = u32::try_from(value).ok()?;
             return Some((zigzag >> 1) as i32 ^ -((zigzag & 1) as i32));
         }
@@ -53,18 +54,18 @@ fn next_i32(page: &[u8], at: &mut usize) -> Option<i32> {
     None
 }
 
-/// Where a row lies in its page.
+/// The position of a row in its page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RowInPage {
-    /// From 0.
+    /// Index of the row in the page, starting at 0.
     pub within: usize,
-    /// Rows of the page, more than `within`.
+    /// Number of rows in the page; greater than `within`.
     pub page_rows: usize,
 }
 
-/// What a reader thread keeps from row to row.
+/// Buffers that a reader thread reuses from row to row.
 pub(crate) struct Scratch {
-    /// The page as it is in the file.
+    /// The page as stored in the file.
     pub page: Vec<u8>,
     rows: Vec<u8>,
     decompressor: Decompressor<'static>,
@@ -79,8 +80,10 @@ impl std::fmt::Debug for Scratch {
 }
 
 impl Scratch {
+    /// Creates empty buffers.
+    ///
     /// # Errors
-    /// zstd has no memory.
+    /// zstd cannot allocate memory.
     pub(crate) fn new() -> std::io::Result<Self> {
         Ok(Self {
             page: Vec::new(),
@@ -89,30 +92,30 @@ impl Scratch {
         })
     }
 
-    /// One row of the zstd page in `self.page`, into `slot`, which is as long as a row.
+    /// Decompresses one row of the zstd page in `self.page` into `slot`, which must be as long as a row.
     ///
     /// # Errors
-    /// What is wrong with the page.
+    /// Describes the problem with the page.
     pub(crate) fn decompress(&mut self, row: RowInPage, slot: &mut [u8]) -> Result<(), String> {
         let header = header(&self.page).ok_or("its page header is none")?;
         if header.kind != DATA_PAGE {
             return Err(format!("a page of type {}", header.kind));
         }
         let payload_bytes = usize::try_from(header.compressed).ok();
-        // The header goes on after its third field, with statistics and the like. So the payload is counted from the
-        // page's end, and at least one byte of header must be left before it.
+        // More header fields, such as statistics, follow the third one. So the payload is located from the end of the
+        // page, and at least one byte of header must remain before it.
         let start = payload_bytes
             .and_then(|bytes| self.page.len().checked_sub(bytes))
             .filter(|start| *start > header.length)
             .ok_or("its page header gives another length")?;
-        // Compared before memory is made for them: a damaged header can claim gigabytes. The slice at the end relies on
-        // it too.
+        // Check the size before allocating memory: a damaged header can claim gigabytes. The slice at the end also
+        // relies on this check.
         let rows_bytes = usize::try_from(header.uncompressed).unwrap_or(0);
         if row.page_rows.checked_mul(slot.len()) != Some(rows_bytes) {
             return Err(format!("its page header gives {rows_bytes} bytes of rows"));
         }
 
-        // A page of one row is the usual case, and needs no copy.
+        // A page of one row is the usual case and needs no copy.
         let is_one_row = row.page_rows == 1;
         let payload = &self.page[start..];
         let written = if is_one_row {
@@ -141,7 +144,7 @@ mod tests {
 
     #[test]
     fn the_first_fields_of_a_page_header_are_read_and_others_refused() {
-        // type 0; 330,752 → zigzag 661,504; 250,000 → 500,000; then field 5.
+        // Type 0; 330,752 → zigzag 661,504; 250,000 → 500,000; then field 5.
         let bytes = [
             0x15, 0x00, 0x15, 0x80, 0xb0, 0x28, 0x15, 0xa0, 0xc2, 0x1e, 0x2c,
         ];
@@ -168,7 +171,7 @@ mod tests {
         );
     }
 
-    /// A zstd page of `rows`, whose header claims so many bytes of them.
+    /// Returns a zstd page of `rows` whose header claims `claimed_bytes` of uncompressed data.
     fn page(rows: &[u8], claimed_bytes: i32) -> Vec<u8> {
         let payload = zstd::bulk::compress(rows, 1).expect("memory");
         let mut page = Vec::new();

@@ -1,8 +1,8 @@
-//! Where each row's tensor lies, and how it gets from the file into its place of a batch: one copy, no Parquet reader.
+//! Locates each row's tensor and reads it from the file into its slot of a batch with one copy and no Parquet reader.
 //!
-//! Uncompressed, a row is a range of the file and is read as such. Under zstd its page is read and decompressed straight
-//! into the batch. The offset index says where pages are; nothing but the asked rows' pages is read. Other layouts go
-//! through `arrow_column.rs`.
+//! An uncompressed row is a byte range of the file and is read directly. Under zstd, the row's page is read and
+//! decompressed into the batch. The offset index contains the positions of pages; only the pages of requested rows are
+//! read. Other layouts are read by `arrow_column.rs`.
 
 use std::fs::File;
 use std::io;
@@ -24,59 +24,59 @@ use crate::rows::RowGroup;
 use crate::shard::{self, Shard};
 use crate::store::require_content;
 
-/// Files held open; those beyond are opened for each row, at some microseconds.
+/// Maximum number of files kept open; further files are opened for each row, which takes some microseconds.
 const OPEN_FILES_MAX: usize = 512;
 
-/// Where a row's bytes are.
+/// The position of a row's bytes.
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    /// In the file: of the row (uncompressed) or of its first page.
+    /// Offset in the file of the row (uncompressed) or of its first page.
     offset: u64,
-    /// Of the row, or of its pages with their headers.
+    /// Length of the row, or of its pages with their headers.
     bytes: u32,
-    /// Row within the page; within the row group where Arrow's reader reads it.
+    /// Index of the row within the page, or within the row group if Arrow's reader reads it.
     within: u32,
 }
 
-/// How a row's bytes come out of its file.
+/// The method of reading rows from a file.
 #[derive(Clone, Debug)]
 enum ReadMethod {
-    /// They lie there as they are.
+    /// The row's bytes are stored unchanged.
     Plain,
-    /// Their page is decompressed.
+    /// The row's page is decompressed.
     Zstd,
-    /// Parquet's own reader decodes them.
+    /// Parquet's own reader decodes the row.
     Arrow(Box<ArrowColumn>),
 }
 
-/// Places of one file's rows.
+/// The positions of one file's rows.
 #[derive(Debug)]
 pub(crate) struct RowPlaces {
     method: ReadMethod,
     places: Vec<Place>,
 }
 
-/// A file whose rows were located.
+/// A file whose rows have been located.
 #[derive(Debug)]
 struct RowFile {
     path: PathBuf,
-    /// `None` behind [`OPEN_FILES_MAX`].
+    /// `None` for files beyond [`OPEN_FILES_MAX`].
     file: Option<File>,
     method: ReadMethod,
-    /// `None` if its content is not checked.
+    /// `None` if the content is not checked.
     content: Option<ContentCheck>,
 }
 
-/// The comparison of a file with its blake3, which happens before its first row is read.
+/// The comparison of a file with its blake3 before its first row is read.
 #[derive(Debug)]
 struct ContentCheck {
-    /// Hash of the whole file, lower-case hex.
+    /// The hash of the whole file, lower-case hex.
     blake3: String,
-    /// `None` until the file was compared. Readers that come meanwhile wait.
+    /// The result, or `None` until the file has been compared. Other readers wait on the lock during the comparison.
     is_sound: Mutex<Option<bool>>,
 }
 
-/// Tensors of all rows.
+/// The tensors of all rows.
 #[derive(Debug)]
 pub(crate) struct Pages {
     column: String,
@@ -88,7 +88,7 @@ pub(crate) struct Pages {
 }
 
 impl Pages {
-    /// No rows yet, of a feature of that form.
+    /// Creates an empty collection for a feature of this form.
     pub(crate) fn new(column: &str, form: Form) -> Self {
         Self {
             column: column.to_owned(),
@@ -100,20 +100,20 @@ impl Pages {
         }
     }
 
-    /// Bytes of a row.
+    /// Returns the number of bytes of a row.
     pub(crate) const fn row_bytes(&self) -> usize {
         self.row_bytes
     }
 
-    /// Bytes of the tensor column that were read from files so far, with page headers.
+    /// Returns the number of bytes of the tensor column read from files so far, including page headers.
     pub(crate) fn bytes_read(&self) -> u64 {
         self.bytes_read.load(Ordering::Relaxed)
     }
 
-    /// Where the rows of a file lie.
+    /// Locates the rows of a file.
     ///
     /// # Errors
-    /// [`DatasetError::Damaged`]: pages that cannot be; [`DatasetError::Column`]: a type that holds no tensor.
+    /// [`DatasetError::Damaged`] for impossible pages; [`DatasetError::Column`] for a type that cannot hold tensors.
     pub(crate) fn locate(&self, shard: &Shard) -> Result<RowPlaces, DatasetError> {
         let groups = shard.metadata.metadata().row_groups();
         let mut columns = Vec::with_capacity(groups.len());
@@ -121,8 +121,8 @@ impl Pages {
             columns.push(self.column_in(shard, group)?);
         }
 
-        // All row groups are looked at before a way is chosen: one of another encoding sends the whole file through
-        // Arrow's reader.
+        // Check all row groups before choosing a method: a single one with another encoding makes Arrow's reader read
+        // the whole file.
         let chunks: Vec<&ColumnChunkMetaData> = groups
             .iter()
             .zip(&columns)
@@ -140,7 +140,7 @@ impl Pages {
         Ok(located)
     }
 
-    /// The tensor column's number in a row group.
+    /// Returns the index of the tensor column in a row group.
     fn column_in(&self, shard: &Shard, group: &RowGroupMetaData) -> Result<usize, DatasetError> {
         group
             .columns()
@@ -149,13 +149,14 @@ impl Pages {
             .ok_or_else(|| DatasetError::column(&shard.path, &self.column, "missing"))
     }
 
-    /// How rows of a file are read whose tensor column has these chunks: one way for all of them.
+    /// Returns the single method for all rows of a file whose tensor column has these chunks.
     fn method(
         &self,
         shard: &Shard,
         chunks: &[&ColumnChunkMetaData],
     ) -> Result<ReadMethod, DatasetError> {
-        // A row of differing length may have to be cut or filled up, so its bytes cannot go straight into the batch.
+        // Rows of differing length may have to be cut or padded, so their bytes cannot be copied directly into the
+        // batch.
         let is_direct = !self.form.is_ragged()
             && chunks
                 .iter()
@@ -173,7 +174,7 @@ impl Pages {
 
     /// Appends the rows of a file.
     pub(crate) fn append(&mut self, shard: Shard, located: RowPlaces) {
-        // A process may hold only so many descriptors, and `RowGroup::file` must still be this file's place among
+        // The number of file descriptors per process is limited. `RowGroup::file` must remain this file's index in
         // `sources`.
         let file = (self.sources.len() < OPEN_FILES_MAX).then_some(shard.file);
         self.sources.push(RowFile {
@@ -188,7 +189,7 @@ impl Pages {
         self.places.extend(located.places);
     }
 
-    /// Places of the rows of one row group. Errors: what is wrong with its offset index.
+    /// Locates the rows of one row group. The error describes the problem with its offset index.
     fn locate_group(
         &self,
         shard: &Shard,
@@ -204,8 +205,8 @@ impl Pages {
             .ok_or("it has no offset index")?;
 
         for (number, page) in pages.iter().enumerate() {
-            // The index gives where pages begin. A page ends where the next one begins, and the last one with its row
-            // group.
+            // The index contains only the first row of each page. A page ends where the next one begins, and the last
+            // one ends with its row group.
             let end = pages
                 .get(number + 1)
                 .map_or(n_rows, |next| next.first_row_index);
@@ -214,7 +215,7 @@ impl Pages {
             self.locate_page(shard, page, rows, located)?;
         }
 
-        // The lengths above lie end to end, so only rows before the first page can be missing.
+        // The pages above are contiguous, so only rows before the first page can be missing.
         let n_located = pages
             .first()
             .map_or(0, |first| n_rows - first.first_row_index);
@@ -225,7 +226,7 @@ impl Pages {
         }
     }
 
-    /// Places of one page's rows, which are these of its row group.
+    /// Locates the rows of one page, which are `rows` of its row group.
     fn locate_page(
         &self,
         shard: &Shard,
@@ -245,8 +246,8 @@ impl Pages {
 
         match located.method {
             ReadMethod::Plain => {
-                // `compressed_page_size` counts the page's header (parquet-format, `parquet.thrift`). A page of one
-                // required column, plain and uncompressed, has nothing else before its rows.
+                // `compressed_page_size` includes the page's header (parquet-format, `parquet.thrift`). An
+                // uncompressed, plain page of a required column has nothing else before its rows.
                 let row_bytes = self.row_bytes as u64;
                 let header_bytes = u64::from(bytes)
                     .checked_sub(u64::from(n_rows) * row_bytes)
@@ -261,8 +262,7 @@ impl Pages {
                 }
             }
             ReadMethod::Zstd => {
-                // All rows of a page have its place: whoever wants one of them reads and decompresses the page as a
-                // whole.
+                // All rows of a page share its position: reading any of them reads and decompresses the whole page.
                 for within in 0..n_rows {
                     located.places.push(Place {
                         offset,
@@ -272,7 +272,7 @@ impl Pages {
                 }
             }
             ReadMethod::Arrow(_) => {
-                // Arrow's reader finds the page by itself. Offset and length serve to read the bytes first, see `read`.
+                // Arrow's reader finds the page itself. Offset and length are used to read the bytes first, see `read`.
                 for within in rows {
                     located.places.push(Place {
                         offset,
@@ -285,10 +285,10 @@ impl Pages {
         Ok(())
     }
 
-    /// Reads a row into `slot`, which is [`Self::row_bytes`] long; gives its frames there.
+    /// Reads a row into `slot`, which must be [`Self::row_bytes`] long, and returns its number of frames.
     ///
     /// # Errors
-    /// [`DatasetError::Damaged`] names file and row group; [`DatasetError::Io`] is the machine's fault.
+    /// [`DatasetError::Damaged`] names file and row group; [`DatasetError::Io`] is a failure of the machine.
     pub(crate) fn read(
         &self,
         row: u32,
@@ -315,7 +315,7 @@ impl Pages {
                     .map_err(damaged)?;
             }
             ReadMethod::Arrow(arrow_column) => {
-                // The reader's errors do not tell a bad disk from bad bytes: reading them first does.
+                // The reader's errors do not distinguish a bad disk from bad bytes, so read the bytes first.
                 scratch.page.resize(place.bytes as usize, 0);
                 source.read_at(&mut scratch.page, place.offset, group)?;
 
@@ -328,18 +328,18 @@ impl Pages {
             }
         }
 
-        // A figure for reports and tests. It orders nothing, so `Relaxed` will do.
+        // The counter is used for reports and tests. It orders nothing, so `Relaxed` suffices.
         self.bytes_read
             .fetch_add(u64::from(place.bytes), Ordering::Relaxed);
         Ok(frames)
     }
 
-    /// Where a row lies in its zstd page.
+    /// Returns the position of a row in its zstd page.
     fn row_in_page(&self, row: u32) -> RowInPage {
         let row = row as usize;
         let within = self.places[row].within as usize;
-        // Every page's rows are counted from 0 and lie side by side, so the next row that has 0 begins another page. Most
-        // pages have one row, and then this looks at one place.
+        // Row indices of each page start at 0 and pages are contiguous, so the next row with index 0 begins another
+        // page. Most pages have one row, so this usually examines one entry.
         let behind = &self.places[row + 1..];
         let n_behind = behind.iter().take_while(|place| place.within > 0).count();
         RowInPage {
@@ -350,7 +350,7 @@ impl Pages {
 }
 
 impl RowFile {
-    /// Reports whether the file's content is what was committed.
+    /// Reports whether the file's content is unchanged since it was committed.
     fn is_sound(&self) -> Result<bool, DatasetError> {
         let Some(content) = &self.content else {
             return Ok(true);
@@ -371,16 +371,16 @@ impl RowFile {
         Ok(is_sound)
     }
 
-    /// Fills `bytes` from `offset` on; they are of `group`.
+    /// Fills `bytes`, which belong to `group`, from `offset` on.
     fn read_at(&self, bytes: &mut [u8], offset: u64, group: &RowGroup) -> Result<(), DatasetError> {
-        // By position: readers share the descriptor, and none moves another's place in the file.
+        // Positional reads let readers share the descriptor without moving a common file position.
         let read = match &self.file {
             Some(file) => file.read_exact_at(bytes, offset),
             None => File::open(&self.path).and_then(|file| file.read_exact_at(bytes, offset)),
         };
         match read {
-            // `locate` compared the place with the file's length. So the file was cut since, which is damage and no
-            // fault of the disk.
+            // `locate` checked the position against the file's length. So the file was truncated since, which is damage
+            // and not a disk error.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 let problem = "the file ends within it";
                 Err(shard::damaged(&self.path, group.number as usize, problem))
@@ -390,8 +390,8 @@ impl RowFile {
     }
 }
 
-/// The rows from `first` up to `end`; `None` where they are not within the row group's `n_rows` rows. All three are claims
-/// of the file: what is not compared with them could make places for billions of rows.
+/// Returns the rows from `first` up to `end`, or `None` if they are not within the row group's `n_rows` rows. All three
+/// numbers come from the file: without this check, they could create entries for billions of rows.
 fn rows_within(first: i64, end: i64, n_rows: i64) -> Option<Range<u32>> {
     if first > end || end > n_rows {
         return None;
@@ -399,15 +399,15 @@ fn rows_within(first: i64, end: i64, n_rows: i64) -> Option<Range<u32>> {
     Some(u32::try_from(first).ok()?..u32::try_from(end).ok()?)
 }
 
-/// Whether a column chunk's pages are its rows' bytes one after another.
+/// Reports whether the pages of a column chunk contain the rows' bytes one after another.
 fn is_plain_fixed(chunk: &ColumnChunkMetaData, row_bytes: usize) -> bool {
     let column = chunk.column_descr();
     let is_fixed = column.physical_type() == Type::FIXED_LEN_BYTE_ARRAY
         && column.type_length() == row_bytes as i32;
-    // A column that may hold nulls or lists has levels between the page's header and its values.
+    // A column with nulls or lists has levels between the page's header and its values.
     let is_required = column.max_def_level() == 0 && column.max_rep_level() == 0;
-    // parquet's writer always lists RLE, for the levels, also if a column has none (`column/writer/mod.rs`). Values in
-    // a dictionary would be listed as `RLE_DICTIONARY`.
+    // The parquet crate always lists RLE, for the levels, even if a column has none (`column/writer/mod.rs`).
+    // Dictionary-encoded values would be listed as `RLE_DICTIONARY`.
     let is_plain = chunk.dictionary_page_offset().is_none()
         && chunk
             .encodings()
@@ -441,7 +441,8 @@ mod tests {
         Form::new(&spec).expect("a form")
     }
 
-    /// What is said of a file whose first row group has an offset index that `damage` changed.
+    /// Returns the error message, or `located`, for a file whose first row group's offset index was changed by
+    /// `damage`.
     fn located(compression: Compression, damage: impl Fn(&mut [PageLocation])) -> String {
         let fixture = Fixture {
             compression,
@@ -473,7 +474,7 @@ mod tests {
     #[test]
     fn an_offset_index_that_claims_billions_of_rows_is_damage_and_takes_no_memory() {
         for compression in [Compression::Zstd, Compression::None, Compression::Lz4] {
-            // Lz4 goes through Arrow's reader.
+            // Lz4 is read by Arrow's reader.
             assert_eq!(located(compression, |_| {}), "located");
 
             type Damage = fn(&mut [PageLocation]);

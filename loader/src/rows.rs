@@ -1,6 +1,7 @@
-//! What is known of every feature row but its tensor: read once, held as a struct of arrays, in manifest order.
+//! The small columns of all feature rows: everything but the tensors, read once and held as a struct of arrays in
+//! manifest order.
 //!
-//! A row is a number everywhere else: its place in this order. Rows of a row group lie side by side.
+//! Elsewhere, a row is identified by its index in this order. Rows of a row group are contiguous.
 
 use std::ops::Range;
 
@@ -17,7 +18,7 @@ use crate::DatasetError;
 use crate::shard::Shard;
 use wavemill_schemas::rng;
 
-/// Columns that every row has, besides its tensor and its targets.
+/// Columns of every row, apart from its tensor and its targets.
 const SMALL_COLUMNS: [&str; 9] = [
     "clip_key",
     "track_id",
@@ -30,14 +31,14 @@ const SMALL_COLUMNS: [&str; 9] = [
     "audio_blake3",
 ];
 
-/// A row group of a file of the manifest.
+/// A row group of a file in the manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowGroup {
     /// Index among the feature's files that were read.
     pub file: u32,
-    /// From 0 within the file.
+    /// Index within the file, starting at 0.
     pub number: u32,
-    /// Its rows.
+    /// The rows of the group.
     pub rows: Range<u32>,
 }
 
@@ -46,34 +47,34 @@ pub struct RowGroup {
 pub struct Rows {
     /// Path of the clip below the audio root.
     pub clip_keys: Vec<Box<str>>,
-    /// The data set's number, or the key's hash.
+    /// The data set's track number, or the hash of the key.
     pub track_ids: Vec<i64>,
-    /// From 0 within the clip.
+    /// Index of the segment within the clip, starting at 0.
     pub segments: Vec<i32>,
-    /// Where the segment starts, seconds; 0 of a picture.
+    /// The start of the segment in seconds; 0 for a picture.
     pub offsets_s: Vec<f32>,
-    /// Tempo; 1.0 as recorded.
+    /// The tempo; 1.0 is the recorded tempo.
     pub variants: Vec<f32>,
-    /// Null where unknown.
+    /// `None` if unknown.
     pub artist_ids: Vec<Option<i64>>,
-    /// Null where unknown.
+    /// `None` if unknown.
     pub album_ids: Vec<Option<i64>>,
-    /// Of the recording, so that copies under two ids are known. Empty of a picture.
+    /// The hash of the recording, which identifies copies under two ids; empty for a picture.
     pub audio_blake3s: Vec<Box<str>>,
-    /// By target of the manifest, then by row; -1: unlabelled.
+    /// Labels by target of the manifest, then by row; -1 for unlabelled rows.
     pub targets: Vec<Vec<i32>>,
-    /// [`rng::row_key`] of each.
+    /// The [`rng::row_key`] of each row.
     pub keys: Vec<u64>,
-    /// Index into [`Self::groups`].
+    /// The index of each row's group in [`Self::groups`].
     pub group_of: Vec<u32>,
-    /// In manifest order.
+    /// The row groups in manifest order.
     pub groups: Vec<RowGroup>,
     genres: Vec<i32>,
     genres_end: Vec<u32>,
 }
 
 impl Rows {
-    /// No rows yet, of a store with `n_targets` targets.
+    /// Creates an empty collection for a store with `n_targets` targets.
     pub(crate) fn new(n_targets: usize) -> Self {
         Self {
             targets: vec![Vec::new(); n_targets],
@@ -81,17 +82,17 @@ impl Rows {
         }
     }
 
-    /// How many.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether there is none.
+    /// Reports whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }
 
-    /// Ids of all genres of a row.
+    /// Returns the ids of all genres of a row.
     pub fn genres(&self, row: usize) -> &[i32] {
         let start = if row == 0 {
             0
@@ -101,7 +102,7 @@ impl Rows {
         &self.genres[start as usize..self.genres_end[row] as usize]
     }
 
-    /// Appends the rows of a file; nothing is appended where it fails.
+    /// Appends the rows of a file; appends nothing if it fails.
     ///
     /// # Errors
     /// [`DatasetError::Parquet`], [`DatasetError::Column`].
@@ -130,7 +131,7 @@ impl Rows {
         let genres = from.genres()?;
         let audio = from.text("audio_blake3")?;
 
-        // All columns are there: from here on nothing fails.
+        // All columns are present: nothing can fail from here on.
         for (row, genres) in genres.iter().enumerate() {
             let key = keys.value(row);
             self.clip_keys.push(key.into());
@@ -171,7 +172,7 @@ impl Rows {
     }
 }
 
-/// The small columns of all rows of a file, those of `targets` among them.
+/// Reads the small columns, including those of `targets`, of all rows of a file.
 fn read(shard: &Shard, targets: &[String]) -> Result<RecordBatch, DatasetError> {
     let mut columns = Vec::new();
     for (place, field) in shard.metadata.schema().fields().iter().enumerate() {
@@ -180,7 +181,8 @@ fn read(shard: &Shard, targets: &[String]) -> Result<RecordBatch, DatasetError> 
         }
     }
 
-    // The copy shares its position with the shard's own descriptor. Nobody minds, since tensors are read by position.
+    // The duplicate shares its file position with the shard's own descriptor. This is harmless because tensors are read
+    // by position.
     let file = shard
         .file
         .try_clone()
@@ -198,7 +200,7 @@ fn read(shard: &Shard, targets: &[String]) -> Result<RecordBatch, DatasetError> 
     concat_batches(&schema, &batches).map_err(DatasetError::arrow_at(&shard.path))
 }
 
-/// Columns by name and type, or an error that names the file.
+/// Looks up columns by name and type; its errors name the file.
 struct Columns<'a> {
     batch: &'a RecordBatch,
     shard: &'a Shard,

@@ -1,4 +1,4 @@
-//! One Parquet file of a feature, opened once: footer, page index, and the checks that its manifest entry allows.
+//! One Parquet file of a feature, opened once: footer, page index, and the checks against its manifest entry.
 
 use std::fs::File;
 use std::io;
@@ -11,23 +11,23 @@ use wavemill_schemas::tables;
 
 use crate::{DatasetError, Store};
 
-/// A feature's file.
+/// A file of a feature.
 #[derive(Debug)]
 pub(crate) struct Shard {
-    /// Where.
+    /// The path of the file.
     pub path: PathBuf,
-    /// Open for reading by position.
+    /// The file, open for positional reads.
     pub file: File,
     /// Footer and offset index.
     pub metadata: ArrowReaderMetadata,
-    /// Size.
+    /// The size of the file in bytes.
     pub bytes: u64,
-    /// The hash that its content is compared with before its first tensor is read; `None` if it is not compared.
+    /// The hash that the content is compared with before its first tensor is read; `None` if it is not compared.
     pub blake3: Option<String>,
 }
 
 impl Shard {
-    /// Opens the file of `entry` and compares it with the manifest: length, rows of each row group, feature.
+    /// Opens the file of `entry` and compares its length, its rows per row group and its feature with the manifest.
     ///
     /// # Errors
     /// [`DatasetError::Changed`], [`DatasetError::Parquet`], [`DatasetError::Io`], [`DatasetError::Outside`].
@@ -41,7 +41,7 @@ impl Shard {
             path: path.clone(),
             problem,
         };
-        // A file that is gone is damage, which `data.skip_damaged` passes over; a refusal of the system is not.
+        // A missing file is damage, which `data.skip_damaged` skips; other system errors are not.
         let file = match File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 return Err(changed("missing".to_owned()));
@@ -57,8 +57,8 @@ impl Shard {
             return Err(changed(format!("{bytes} bytes, not {}", entry.bytes)));
         }
 
-        // The offset index says where pages are. The column index holds bounds of their values, and nobody here asks
-        // for them. A file without an offset index is refused by `Pages::locate`, which names the row group.
+        // The offset index contains the positions of pages. The column index contains bounds of their values, which are
+        // not needed. `Pages::locate` rejects a file without an offset index and names the row group.
         let options = ArrowReaderOptions::new()
             .with_column_index_policy(PageIndexPolicy::Skip)
             .with_offset_index_policy(PageIndexPolicy::Optional);
@@ -75,7 +75,7 @@ impl Shard {
             return Err(changed("other row groups than in the manifest".to_owned()));
         }
 
-        // A file of equal length and layout may still hold a feature that other options made.
+        // A file of equal length and layout may still contain a feature made with other options.
         if feature_id(&metadata, &feature.name).as_deref() != Some(&feature.feature_id) {
             return Err(changed(format!(
                 "not of feature {} {}",
@@ -92,13 +92,13 @@ impl Shard {
         })
     }
 
-    /// [`DatasetError::Damaged`] of one of its row groups.
+    /// Returns [`DatasetError::Damaged`] for one of the file's row groups.
     pub(crate) fn damaged(&self, row_group: usize, problem: impl Into<String>) -> DatasetError {
         damaged(&self.path, row_group, problem)
     }
 }
 
-/// [`DatasetError::Damaged`].
+/// Creates [`DatasetError::Damaged`].
 pub(crate) fn damaged(path: &Path, row_group: usize, problem: impl Into<String>) -> DatasetError {
     DatasetError::Damaged {
         path: path.to_owned(),
@@ -107,7 +107,7 @@ pub(crate) fn damaged(path: &Path, row_group: usize, problem: impl Into<String>)
     }
 }
 
-/// The id in the metadata of the tensor column; `None` where there is none.
+/// Returns the id in the metadata of the tensor column, if present.
 fn feature_id(metadata: &ArrowReaderMetadata, column: &str) -> Option<String> {
     let field = metadata.schema().field_with_name(column).ok()?;
     let tensor: serde_json::Value =

@@ -1,6 +1,7 @@
-//! What a model was trained to see, in a form that a checkpoint can hold: enough to feed it rows without their store.
+//! The inputs that a model was trained on, in a form that fits in a checkpoint: enough to feed rows to the model
+//! without their store.
 //!
-//! Everything here is a function of the configuration and the training rows. Batches and predictions both go through it.
+//! Everything here is a function of the configuration and the training rows. Both batches and predictions use it.
 
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::manifest::{FeatureEntry, Stats};
@@ -11,33 +12,33 @@ use wavemill_schemas::config::Data;
 /// Inputs of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct InputSpec {
-    /// As in the manifest: rows of another `feature_id` are other numbers.
+    /// The feature as in the manifest; rows with another `feature_id` have other values.
     pub feature: FeatureEntry,
-    /// Frames that each row is cut or zero-padded to; 1 of statistics and pictures, which have none.
+    /// Number of frames that each row is cut or zero-padded to; 1 for statistics and pictures, which have none.
     pub frames: usize,
-    /// Mean and deviation of each band, where rows are normalised; of each number of statistics, which always are.
+    /// Mean and deviation of each band if rows are normalised, or of each number of statistics, which always are.
     pub normalize: Option<Stats>,
-    /// Columns of `fma_features`, in the order that the model sees them; empty where it sees none.
+    /// Columns of `fma_features`, in the order of the model's inputs; empty if the model uses none.
     pub metadata: Vec<MetadataColumn>,
-    /// Artists of training rows, ascending: the first has id 1. Empty where the model sees none.
+    /// Artists of training rows in ascending order: the first has id 1. Empty if the model uses none.
     pub artists: Vec<i64>,
-    /// Likewise.
+    /// Albums of training rows, numbered like the artists.
     pub albums: Vec<i64>,
 }
 
-/// A column of metadata and how it is standardised.
+/// A metadata column and the parameters of its standardisation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MetadataColumn {
-    /// In `fma_features`.
+    /// The name in `fma_features`.
     pub name: String,
-    /// Over training rows that have a value.
+    /// Mean over training rows that have a value.
     pub mean: f64,
-    /// Population standard deviation over the same; 0 where they are all equal, or there are none.
+    /// Population standard deviation over the same rows; 0 if all values are equal or there are none.
     pub std: f64,
 }
 
 impl InputSpec {
-    /// Of `feature` under `data`, without metadata and vocabularies; `stats` are the manifest's.
+    /// Creates the inputs for `feature` under `data`, without metadata and vocabularies; `stats` are the manifest's.
     ///
     /// # Errors
     /// [`DatasetError::Unfit`]: lengths that differ without `data.frames`, no statistics for `data.normalize`.
@@ -48,7 +49,7 @@ impl InputSpec {
     ) -> Result<Self, DatasetError> {
         let frames = frames_of(feature, data)?;
 
-        // Numbers of one row that have nothing in common are always brought to one scale, as columns of metadata are.
+        // The numbers of a statistics row have no common unit, so they are always standardised, like metadata columns.
         let is_normalised = data.normalize || feature.is_statistics();
         if is_normalised && stats.is_none_or(|stats| stats.values == 0) {
             return Err(DatasetError::Unfit {
@@ -67,7 +68,7 @@ impl InputSpec {
         })
     }
 
-    /// Entries of both vocabularies, the unknown one included; 0 for none.
+    /// Returns the number of entries in both vocabularies, including the unknown entry; 0 for an unused vocabulary.
     pub fn vocabulary(&self) -> [i64; 2] {
         [&self.artists, &self.albums].map(|ids| {
             if ids.is_empty() {
@@ -78,10 +79,10 @@ impl InputSpec {
         })
     }
 
-    /// `[n, columns]`, row by row, each column standardised; `values` are as published, NaN where missing.
+    /// Returns a row-major `[n, columns]` matrix with standardised columns; `values` are as published, NaN if missing.
     ///
-    /// A missing value becomes 0, which is the mean, and so does every value of a column that never varied. `None` where
-    /// the model sees no metadata.
+    /// A missing value becomes 0, the mean, and so does every value of a column without variance. Returns `None` if the
+    /// model uses no metadata.
     pub fn standardised(&self, values: &[f32]) -> Option<Vec<f64>> {
         if self.metadata.is_empty() {
             return None;
@@ -95,8 +96,8 @@ impl InputSpec {
         )
     }
 
-    /// `[n, 2]`, row by row: artist and album of each row by their vocabularies, 0 for one that training never saw.
-    /// `None` where the model sees neither.
+    /// Returns a row-major `[n, 2]` matrix: vocabulary ids of the artist and album of each row, 0 for ids that do not
+    /// occur in training. Returns `None` if the model uses neither.
     pub fn known_ids(&self, rows: impl Iterator<Item = [Option<i64>; 2]>) -> Option<Vec<i64>> {
         if self.vocabulary() == [0; 2] {
             return None;
@@ -121,7 +122,7 @@ impl MetadataColumn {
     }
 }
 
-/// Frames of a row as the model sees it; 1 of a feature that has none.
+/// Returns the number of frames in a row as the model's input; 1 for a feature without frames.
 fn frames_of(feature: &FeatureEntry, data: &Data) -> Result<usize, DatasetError> {
     if feature.is_statistics() || feature.is_picture() {
         return match data.frames {
@@ -130,7 +131,7 @@ fn frames_of(feature: &FeatureEntry, data: &Data) -> Result<usize, DatasetError>
         };
     }
 
-    // By name, because a recipe may store frames before bands.
+    // Find the axis by name, because a recipe may store frames before bands.
     let axis = feature
         .dim_names
         .iter()
@@ -152,7 +153,7 @@ fn unfit(problem: String) -> DatasetError {
     }
 }
 
-/// The place of an id in its vocabulary, from 1; 0 for another one.
+/// Returns the position of an id in its vocabulary, starting at 1; 0 for an unknown id.
 fn known_id(vocabulary: &[i64], id: Option<i64>) -> i64 {
     id.and_then(|id| vocabulary.binary_search(&id).ok())
         .map_or(0, |place| place as i64 + 1)

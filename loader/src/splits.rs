@@ -1,4 +1,4 @@
-//! Which side each row is on: by its folder under the recipe's rule, by a column of `tracks` under another.
+//! Determines the side of each row: by its folder under the recipe's rule, by a column of `tracks` under another.
 
 use std::collections::HashMap;
 
@@ -13,20 +13,20 @@ use crate::{DatasetError, Store};
 /// A side of a split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Side {
-    /// Learned from.
+    /// Rows to learn from.
     #[default]
     Training,
-    /// Decides when to stop.
+    /// Rows that decide when to stop.
     Validation,
-    /// Asked once.
+    /// Rows that are evaluated once.
     Test,
 }
 
 impl Side {
-    /// All three, in order.
+    /// All three sides in order.
     pub const ALL: [Self; 3] = [Self::Training, Self::Validation, Self::Test];
 
-    /// As in a manifest: `training`, `validation`, `test`.
+    /// Returns the name used in manifests: `training`, `validation`, `test`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Training => "training",
@@ -40,13 +40,14 @@ impl Side {
     }
 }
 
-/// Prefix of the columns of `tracks` that hold a rule's sides.
+/// Prefix of the columns of `tracks` that contain a rule's sides.
 const COLUMN_PREFIX: &str = "split_";
 
-/// The side of every row; `None`: on none, and never read.
+/// Returns the side of every row; `None` for rows that are on no side and never read.
 ///
 /// `folders`: the manifest's split of each file by the index that [`Rows`] gives it; `rule`: the recipe's if `None`.
-/// Copies at another tempo train and never test, but for the rule `segment_stretched`, which is made of that leak.
+/// Copies at another tempo are used only for training, except under the rule `segment_stretched`, whose purpose is that
+/// leak.
 ///
 /// # Errors
 /// [`DatasetError::NotThere`] with the store's rules; those of [`Store::table`].
@@ -62,8 +63,8 @@ pub(crate) fn sides(
     let tests_copies =
         asked.is_none() && store.manifest().recipe.split.rule == SplitRule::SegmentStretched;
     match asked {
-        // The recipe's own rule made the folders. Under the rule `segment` a track lies on several sides, which no
-        // column by track could say.
+        // The recipe's own rule determined the folders. Under the rule `segment`, a track is on several sides, which a
+        // column by track cannot represent.
         None => {
             for &group in &rows.group_of {
                 let file = rows.groups[group as usize].file;
@@ -82,7 +83,7 @@ pub(crate) fn sides(
         return Ok(sides);
     }
     for (side, variant) in sides.iter_mut().zip(&rows.variants) {
-        // Copies are there to learn from. In a score they would count their clip once more.
+        // Copies are for training only. In a score they would count their clip twice.
         if *variant != 1.0 && *side != Some(Side::Training) {
             *side = None;
         }
@@ -90,19 +91,20 @@ pub(crate) fn sides(
     Ok(sides)
 }
 
-/// The rule that made the sides in use.
+/// The rule that determined the sides in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RuleInUse {
-    /// As `data.split` asks for it: the name of a rule, or of a column of `tracks` without its prefix.
+    /// The name used in `data.split`: the name of a rule, or of a column of `tracks` without its prefix.
     pub name: String,
-    /// What the sides are good for.
+    /// The kind of rule, which determines the use of the sides.
     pub kind: SplitRule,
-    /// It is the recipe's, so a side's rows are in that side's folder.
+    /// Whether the rule is the recipe's, so that a side's rows are in that side's folder.
     pub is_recipes: bool,
 }
 
 impl RuleInUse {
-    /// The one asked for, else the recipe's. [`sides`] is asked first, and refuses a name that no column of `tracks` has.
+    /// Returns the requested rule, or the recipe's rule if `asked` is `None`. The caller must call [`sides`] first,
+    /// which rejects a name without a column in `tracks`.
     pub(crate) fn new(store: &Store, asked: Option<&str>) -> Self {
         let own = store.manifest().recipe.split.rule;
         let Some(name) = asked.filter(|name| *name != own.name()) else {
@@ -113,8 +115,8 @@ impl RuleInUse {
             };
         };
 
-        // wavemill writes a column for each of three rules. Any other is the user's own, whatever its name: its sides are
-        // those of tracks, even if it is called `segment`.
+        // wavemill writes a column for each of three rules. Any other column is the user's own, whatever its name: its
+        // sides apply to tracks, even if it is called `segment`.
         let written = [
             SplitRule::Official,
             SplitRule::Stratified,
@@ -131,7 +133,7 @@ impl RuleInUse {
     }
 }
 
-/// The side of each track by `rule`'s column of `tracks`; `own` is the rule that needs none.
+/// Returns the side of each track according to `rule`'s column of `tracks`; `own` is the rule that needs no column.
 fn by_track(store: &Store, rule: &str, own: &str) -> Result<HashMap<i64, Side>, DatasetError> {
     let column = format!("{COLUMN_PREFIX}{rule}");
     let table = store.table("tracks", |name| {
@@ -160,8 +162,7 @@ fn by_track(store: &Store, rule: &str, own: &str) -> Result<HashMap<i64, Side>, 
 
     let mut by_track = HashMap::new();
     for row in 0..tracks.len() {
-        // A track without a side, or on one that is none of the three, is on no side: `Dataset::warnings` counts its
-        // rows.
+        // A track without a valid side is on no side: `Dataset::warnings` counts its rows.
         if !sides.is_valid(row) {
             continue;
         }
@@ -172,7 +173,7 @@ fn by_track(store: &Store, rule: &str, own: &str) -> Result<HashMap<i64, Side>, 
     Ok(by_track)
 }
 
-/// The rules that have a column of `tracks`, and the store's own.
+/// Lists the rules with a column in `tracks`, and the store's own rule.
 fn rules_of(tracks: Option<&RecordBatch>, own: &str) -> String {
     let schema = tracks.map(RecordBatch::schema);
     let mut rules: Vec<&str> = schema
@@ -180,7 +181,7 @@ fn rules_of(tracks: Option<&RecordBatch>, own: &str) -> String {
         .flat_map(|schema| schema.fields())
         .filter_map(|field| field.name().strip_prefix(COLUMN_PREFIX))
         .collect();
-    // The rules `column` and `segment` have no column of this kind, and can be asked for all the same.
+    // The rules `column` and `segment` have no such column, but can still be requested.
     if !rules.contains(&own) {
         rules.push(own);
     }

@@ -1,7 +1,7 @@
-//! A committed version of a feature store, read-only: its manifest, and which files hold what.
+//! A committed, read-only version of a feature store: its manifest and its files.
 //!
-//! A store is a local folder. Object stores come in at two places: here (list versions, read a manifest) and in
-//! `pages.rs` (read n bytes at an offset); nothing else opens files.
+//! A store is a local folder. Support for object stores would affect two places: this module (list versions, read a
+//! manifest) and `pages.rs` (read n bytes at an offset); nothing else opens files.
 
 use std::fs::{self, File};
 use std::io;
@@ -17,7 +17,7 @@ use wavemill_schemas::version_name::{TagProblem, VersionName};
 use crate::DatasetError;
 use crate::tags;
 
-/// One version.
+/// One version of a store.
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
@@ -28,7 +28,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// The latest version, or the one asked for.
+    /// Opens the requested version, or the latest one.
     ///
     /// # Errors
     /// [`DatasetError::NoStore`], [`DatasetError::NoVersion`], [`DatasetError::NoTag`], [`DatasetError::Tag`],
@@ -72,8 +72,7 @@ impl Store {
             return Err(tags::damaged(root, tag, problem));
         }
 
-        // The hash is over the bytes of the file, not over what was understood of them, so that every reader gets the
-        // same name.
+        // Hash the bytes of the file, not the parsed manifest, so that every reader computes the same hash.
         Ok(Self {
             root: root.to_owned(),
             version,
@@ -84,8 +83,8 @@ impl Store {
     }
 
     /// Returns the same version without the comparison of each shard with its blake3 before its first row is read: for
-    /// shards that were compared already, or for a reader who accepts that a flipped bit changes a value. Tables are
-    /// compared all the same.
+    /// shards that were already compared, or for a reader who accepts that a flipped bit changes a value. Tables are
+    /// still compared.
     #[must_use]
     pub fn without_shard_checks(mut self) -> Self {
         self.checks_shards = false;
@@ -97,35 +96,35 @@ impl Store {
         self.checks_shards
     }
 
-    /// The folder.
+    /// Returns the folder of the store.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// Its number.
+    /// Returns the version number.
     pub const fn version(&self) -> u64 {
         self.version
     }
 
-    /// All that is committed.
+    /// Returns the manifest of the version.
     pub const fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// The recipe's split rule, by which folders and statistics were made.
+    /// Returns the recipe's split rule, which determined folders and statistics.
     pub fn rule(&self) -> &'static str {
         self.manifest.recipe.split.rule.name()
     }
 
-    /// blake3 of the manifest's bytes, lower-case hex: names this state of the store.
+    /// Returns the blake3 of the manifest's bytes as lower-case hex, which identifies this state of the store.
     pub fn manifest_hash(&self) -> &str {
         &self.manifest_hash
     }
 
-    /// The feature of that name; the recipe's first for `None`.
+    /// Returns the feature with this name, or the recipe's first feature for `None`.
     ///
     /// # Errors
-    /// [`DatasetError::NotThere`] with the names that there are.
+    /// [`DatasetError::NotThere`] with the existing names.
     pub fn feature(&self, name: Option<&str>) -> Result<&FeatureEntry, DatasetError> {
         let features = &self.manifest.features;
         let found = features
@@ -144,33 +143,34 @@ impl Store {
         })
     }
 
-    /// Where a file of the manifest lies; it need not be there. The store's own folder may be a link.
+    /// Returns the path of a file in the manifest; the file need not exist. The store's own folder may be a link.
     ///
     /// # Errors
     /// [`DatasetError::Outside`]: a link in its path leads out of the store.
     pub fn path(&self, file: &FileEntry) -> Result<PathBuf, DatasetError> {
-        // That the name is relative and has no `..` was checked when the manifest was read.
+        // Parsing the manifest already checked that the path is relative and has no `..`.
         let path = self.root.join(&file.path);
-        // Both sides are made real: the store's own folder may be reached by a link too.
+        // Canonicalize both paths: the store's own folder may be reached through a link, too.
         match (path.canonicalize(), self.root.canonicalize()) {
             (Ok(real), Ok(root)) if !real.starts_with(&root) => Err(DatasetError::Outside {
                 path: self.root.clone(),
                 name: file.path.clone(),
             }),
-            // What is missing is said by who opens it.
+            // A missing file is reported when it is opened.
             _ => Ok(path),
         }
     }
 
-    /// Compares blake3 of every file of a feature or table with the manifest. Damaged ones are returned, in file order.
+    /// Compares the blake3 of every file of a feature or table with the manifest and returns the errors of damaged
+    /// files, in file order.
     ///
     /// # Errors
-    /// [`DatasetError::Io`]: a file that is there cannot be read; [`DatasetError::Outside`].
+    /// [`DatasetError::Io`] if an existing file cannot be read; [`DatasetError::Outside`].
     pub fn verify(&self, name: &str) -> Result<Vec<DatasetError>, DatasetError> {
         let mut damaged = Vec::new();
         for entry in self.manifest.files_of(name) {
             let path = self.path(entry)?;
-            // A missing file is damage and is listed. A refusal to read says nothing about the bytes, so it ends the
+            // A missing file is damage and is listed. A failed read proves nothing about the bytes, so it ends the
             // comparison.
             match require_content(&path, &entry.blake3) {
                 Err(error) if error.is_damage() => damaged.push(error),
@@ -180,7 +180,7 @@ impl Store {
         Ok(damaged)
     }
 
-    /// The columns of a table for which `wanted` is true, all rows; `None` where the store has no such table.
+    /// Reads the columns of a table for which `wanted` is true; returns `None` if the store has no such table.
     ///
     /// # Errors
     /// [`DatasetError::Io`], [`DatasetError::Parquet`], [`DatasetError::Outside`].
@@ -216,7 +216,7 @@ impl Store {
         Ok(whole)
     }
 
-    /// Names of a table's columns; none where the store has no such table.
+    /// Returns the names of a table's columns; empty if the store has no such table.
     ///
     /// # Errors
     /// As [`Self::table`].
@@ -251,7 +251,7 @@ pub(crate) fn require_content(path: &Path, blake3: &str) -> Result<(), DatasetEr
     })
 }
 
-/// Lower-case hex of a file's bytes.
+/// Returns the blake3 of a file's bytes as lower-case hex.
 fn blake3_of(path: &Path) -> io::Result<String> {
     let file = File::open(path)?;
     let mut hasher = blake3::Hasher::new();
@@ -268,7 +268,7 @@ fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, Dataset
     ParquetRecordBatchReaderBuilder::try_new(file).map_err(DatasetError::parquet_at(path))
 }
 
-/// Numbers of the versions whose manifests lie in a folder.
+/// Returns the numbers of the versions whose manifests are in a folder.
 fn versions(folder: &Path) -> Result<Vec<u64>, DatasetError> {
     let entries = match fs::read_dir(folder) {
         Err(e)
@@ -290,10 +290,10 @@ fn versions(folder: &Path) -> Result<Vec<u64>, DatasetError> {
     Ok(versions)
 }
 
-/// The version that a manifest of this name is of.
+/// Returns the version number in the name of a manifest file.
 fn version_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".json")?;
-    // `extract` names manifests by eight digits. Other names, such as those of unfinished writes, are no versions.
+    // `extract` names manifests by eight digits. Other names, such as those of unfinished writes, are not versions.
     if digits.len() != 8 {
         return None;
     }

@@ -1,4 +1,4 @@
-//! Which version a tag names: a file beside the versions holds the number.
+//! Resolves tags: a file next to the versions contains the version number of each tag.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,7 +10,7 @@ use wavemill_schemas::version_name::{
 
 use crate::DatasetError;
 
-/// The version, of these, that a tag of the store at `root` names.
+/// Returns the version, one of `versions`, that a tag of the store at `root` names.
 ///
 /// # Errors
 /// [`DatasetError::NoTag`], [`DatasetError::Tag`], [`DatasetError::Io`].
@@ -28,7 +28,7 @@ pub(crate) fn version_of(
                 there: tags_there(&names(root)),
             });
         }
-        // A folder is no tag, and what is wrong with it is not the disk.
+        // A folder is not a valid tag, but it is not a disk error either.
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => Vec::new(),
         other => other.map_err(DatasetError::io_at(&path, "read"))?,
     };
@@ -41,7 +41,7 @@ pub(crate) fn version_of(
     Ok(version)
 }
 
-/// A tag that is there and cannot be used.
+/// Returns the error for an existing but unusable tag.
 pub(crate) fn damaged(root: &Path, tag: &TagName, problem: TagProblem) -> DatasetError {
     DatasetError::Tag {
         path: path_of(root, tag),
@@ -53,7 +53,7 @@ fn path_of(root: &Path, tag: &TagName) -> PathBuf {
     root.join(TAGS_FOLDER).join(tag.as_str())
 }
 
-/// What a tag's file holds, as far as it can be a tag.
+/// Reads the content of a tag's file, up to the maximum length of a tag.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     File::open(path)?
@@ -62,7 +62,8 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// The names of all tags, in order. They only help to find the right one: where they cannot be listed, there are none.
+/// Returns the names of all tags, in order. They only serve as a hint in an error: if they cannot be listed, the list
+/// is empty.
 fn names(root: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(root.join(TAGS_FOLDER));
     let mut names: Vec<String> = entries

@@ -1,7 +1,7 @@
-//! Datasets and loads of small stores, for tests.
+//! Helpers for tests: datasets and loads of small stores.
 //!
-//! Names this crate by `super` alone, because the trainer's tests include the file in their module of datasets: there the
-//! same names mean datasets whose batches lie in libtorch's memory.
+//! The file names this crate only through `super`, because the trainer's tests include it in their module of datasets:
+//! there the same names mean datasets whose batches use libtorch's memory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,12 +15,13 @@ use super::{
     Batch, Dataset, DatasetError, InputSpec, Loader, LoaderPlan, MetadataColumn, Needs, Store,
 };
 
-/// The store's latest version.
+/// Opens the store's latest version.
 pub(super) fn open(root: &Path, data: &Data, needs: Needs) -> Result<Arc<Dataset>, DatasetError> {
     Dataset::open(Store::open(root, None)?, data, needs)
 }
 
-/// A store of its own for `fixture`, which goes with the folder, and all that a model can see of it.
+/// Writes a store for `fixture` in a temporary folder and opens it with all inputs. The store is removed with the
+/// folder.
 pub(super) fn made(fixture: &Fixture, data: &Data) -> (TempDir, Arc<Dataset>) {
     let folder = tempfile::tempdir().expect("a folder");
     fixture.write(folder.path());
@@ -28,7 +29,7 @@ pub(super) fn made(fixture: &Fixture, data: &Data) -> (TempDir, Arc<Dataset>) {
     (folder, dataset)
 }
 
-/// An epoch in shuffled batches of ten.
+/// Returns the plan of an epoch in shuffled batches of ten.
 pub(super) fn training() -> LoaderPlan {
     LoaderPlan {
         shuffle: true,
@@ -38,7 +39,7 @@ pub(super) fn training() -> LoaderPlan {
     }
 }
 
-/// All batches of `plan`.
+/// Loads all batches of `plan`.
 pub(super) fn load(dataset: &Arc<Dataset>, plan: LoaderPlan) -> Vec<Batch> {
     Loader::start(dataset, plan)
         .expect("threads")
@@ -46,7 +47,8 @@ pub(super) fn load(dataset: &Arc<Dataset>, plan: LoaderPlan) -> Vec<Batch> {
         .expect("no damage")
 }
 
-/// A feature of two bands in u8, standardised by band, two columns of metadata, of which one never differs, and artists.
+/// Returns the inputs for a feature of two bands in u8 standardised by band, two columns of metadata, one of them
+/// constant, and artists.
 pub(super) fn input_spec(
     shape: [Option<usize>; 2],
     dim_names: [&str; 2],

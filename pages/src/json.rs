@@ -1,9 +1,9 @@
-//! Data inside a page, for programs that read it.
+//! JSON embedded in a page, for programs that read it.
 
 use serde_json::Value;
 
-/// JSON that can stand in a `script` element: no `</script>` in it ends the element, and no `<!--` changes how the rest is
-/// read, because `<`, `>` and `&` are written as escapes, which only texts can hold.
+/// Serializes a value as JSON that is safe inside a `script` element: `<`, `>` and `&`, which can occur only in
+/// strings, are written as escapes. So no `</script>` ends the element, and no `<!--` changes how the rest is parsed.
 pub(crate) fn inline(value: &Value) -> String {
     let json = value.to_string();
     let mut safe = String::with_capacity(json.len());
@@ -12,7 +12,7 @@ pub(crate) fn inline(value: &Value) -> String {
             '<' => safe.push_str("\\u003c"),
             '>' => safe.push_str("\\u003e"),
             '&' => safe.push_str("\\u0026"),
-            // Ends of a line in JavaScript, but not in JSON.
+            // These end a line in JavaScript, but not in JSON.
             '\u{2028}' => safe.push_str("\\u2028"),
             '\u{2029}' => safe.push_str("\\u2029"),
             other => safe.push(other),

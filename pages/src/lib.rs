@@ -1,8 +1,9 @@
-//! Pages that show what a store holds or what a training did: templates, style and charts, once for all programs.
+//! Pages that show the contents of a store or the course of a training: templates, style and charts shared by all
+//! programs.
 //!
-//! A page is one HTML file. It loads nothing, needs no script, and reads in light and dark, on a phone and on paper.
-//! Callers give plain data ([`Page`], [`Section`], [`Chart`], [`Table`]); every text of theirs is escaped, because titles
-//! and biographies hold whatever their authors typed. Nothing here knows of stores, runs or files.
+//! A page is one HTML file. It loads nothing, needs no script, and is readable in light and dark, on a phone and on
+//! paper. Callers pass plain data ([`Page`], [`Section`], [`Chart`], [`Table`]); all of their text is escaped, because
+//! titles and biographies contain whatever their authors typed. This crate does not know stores, runs or files.
 
 mod chart;
 mod json;

@@ -1,4 +1,4 @@
-//! A page: its frame and what can stand in it.
+//! A page: its frame and its parts.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::Value;
@@ -8,78 +8,78 @@ use crate::json;
 use crate::table::Table;
 use crate::text::{Shown, TEXT_CHARS_MAX};
 
-/// The style of all pages: light, dark, narrow and printed. It stands in every [`Page`]; a program with a page of its own
-/// makes it a part of that.
+/// The style of all pages: light, dark, narrow and printed. Every [`Page`] embeds it; a program with its own page
+/// embeds it there.
 pub const STYLE: &str = include_str!("style.css");
 
-/// What a browser may load: pictures that lie in the page itself, and nothing else. It is the second fence, in case
-/// that a text ever came through the escaping.
+/// The content security policy: a browser may load only images embedded in the page. It is a second line of defence in
+/// case text ever passes the escaping.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; \
                       base-uri 'none'; form-action 'none'";
-/// What a page with players may load as well: sounds that lie in it.
+/// Added to the policy of pages with players: sounds embedded in the page may be loaded.
 const SOUND_POLICY: &str = "; media-src data:";
 
-/// Begins the name of the program in every page, and so tells our pages from others.
+/// Prefix of the generator name in every page, by which these pages are recognized.
 const GENERATOR: &str = "wavemill";
 
-/// Bytes of a file that tell whether it is one of our pages.
+/// Length of the prefix in which `Page::is_ours` looks for the generator name, in bytes.
 const HEAD_BYTES: usize = 1024;
 
-/// Characters of a title, at most.
+/// Maximum number of characters in a title.
 const TITLE_CHARS_MAX: usize = 120;
 
 /// One page.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
-    /// Its heading, and the name of its tab.
+    /// The heading and the browser tab's title.
     pub title: String,
-    /// A sentence below it.
+    /// A sentence below the heading.
     pub lead: String,
-    /// What matters most, as large numbers.
+    /// The most important values, shown in large type.
     pub facts: Vec<Fact>,
-    /// In order.
+    /// The sections in order.
     pub sections: Vec<Section>,
-    /// What the page is about, for programs: stands in it as JSON.
+    /// A machine-readable description of the page, embedded as JSON.
     pub about: Value,
 }
 
-/// A number or word that stands large at the top.
+/// A number or word shown in large type at the top.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fact {
-    /// What it counts.
+    /// The name of the value.
     pub name: String,
-    /// The number, as it is shown.
+    /// The formatted value.
     pub value: String,
-    /// Small, below it; may be empty.
+    /// Small text below the value; may be empty.
     pub note: String,
 }
 
-/// A part of a page with a heading, which the list of contents names.
+/// A part of a page with a heading, listed in the table of contents.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Section {
-    /// Its heading.
+    /// The heading.
     pub title: String,
-    /// In order.
+    /// The parts in order.
     pub parts: Vec<Part>,
 }
 
-/// Something in a section.
+/// An element of a section.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Part {
     /// A paragraph.
     Text(String),
-    /// A paragraph that stands out: something that a reader should know before using the numbers.
+    /// A highlighted paragraph: something that a reader should know before using the numbers.
     Warning(String),
-    /// Charts side by side, as many as the window has room for.
+    /// Charts next to each other, as many per line as fit in the window.
     Charts(Vec<Chart>),
-    /// A table that is always open.
+    /// A table that is always visible.
     Table(Table),
-    /// A table behind a line to click on.
+    /// A table that opens when its line is clicked.
     Details(String, Table),
 }
 
 impl Page {
-    /// The whole file.
+    /// Returns the whole file.
     pub fn to_html(&self) -> String {
         let title = Shown::new(&self.title, TITLE_CHARS_MAX);
 
@@ -92,7 +92,7 @@ impl Page {
                     meta http-equiv="Content-Security-Policy" content=(self.policy());
                     meta name="viewport" content="width=device-width, initial-scale=1";
                     meta name="color-scheme" content="light dark";
-                    // Without it a browser asks the server for one.
+                    // Without this link, a browser requests an icon from the server.
                     link rel="icon" href="data:,";
                     title { (title.text) }
                     style { (PreEscaped(STYLE)) (PreEscaped(chart::rules(self.groups_max()))) }
@@ -109,7 +109,7 @@ impl Page {
         page.into_string()
     }
 
-    /// Whether a file that begins with `bytes` is a page of ours, which a new one may take the place of.
+    /// Reports whether a file that begins with `bytes` is a page written by this program, which a new page may replace.
     pub fn is_ours(bytes: &[u8]) -> bool {
         let head = &bytes[..bytes.len().min(HEAD_BYTES)];
         let mark = format!("<meta name=\"generator\" content=\"{GENERATOR} ");
@@ -117,7 +117,7 @@ impl Page {
             && head.windows(mark.len()).any(|part| part == mark.as_bytes())
     }
 
-    /// What a browser may do with it: no more than it needs.
+    /// Returns the content security policy: a browser gets no more permissions than the page needs.
     fn policy(&self) -> String {
         let mut policy = POLICY.to_owned();
         if self.charts().any(Chart::has_sound) {
@@ -126,9 +126,9 @@ impl Page {
         policy
     }
 
-    /// Groups of the scatter that has most.
+    /// Returns the number of groups in the scatter plot that has the most.
     fn groups_max(&self) -> usize {
-        // One style serves all scatters of a page.
+        // All scatter plots of a page share one style.
         let mut most = 0;
         for chart in self.charts() {
             if let Plot::Scatter(scatter) = &chart.plot {
@@ -186,7 +186,7 @@ impl Fact {
 }
 
 impl Section {
-    /// An empty section.
+    /// Creates an empty section.
     pub fn new(title: &str) -> Self {
         Self {
             title: title.to_owned(),
@@ -206,7 +206,8 @@ impl Section {
 }
 
 impl Part {
-    /// This alone, for a page that is put together in a browser: it has no style of its own. Every text in it is escaped.
+    /// Returns the markup of this part without a style, for a page that is assembled in a browser. All text in it is
+    /// escaped.
     pub fn to_html(&self) -> String {
         self.markup().into_string()
     }
@@ -228,5 +229,5 @@ impl Part {
     }
 }
 
-/// Characters of a paragraph, at most.
+/// Maximum number of characters in a paragraph.
 const PARAGRAPH_CHARS_MAX: usize = 2000;

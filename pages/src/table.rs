@@ -4,28 +4,28 @@ use maud::{Markup, html};
 
 use crate::text::{self, Shown, TEXT_CHARS_MAX};
 
-/// Rows of a table that a page shows, at most: what is longer is a question for SQL.
+/// Maximum number of rows shown in a page; longer tables are better read with SQL.
 const ROWS_MAX: usize = 500;
 
 /// One value of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Cell {
-    /// A text, from wherever.
+    /// Text from any source.
     Text(String),
     /// A count.
     Count(u64),
-    /// A value that was measured or computed.
+    /// A measured or computed value.
     Number(f64),
-    /// A number that was made a text already, such as a time with its unit.
+    /// A formatted number, such as a time with its unit.
     Measure(String),
     /// A link to another file.
     Link {
-        /// What is read.
+        /// The visible text.
         text: String,
-        /// Where the file lies, from the folder of the page: `pages/run-1.html`.
+        /// The path of the file, relative to the folder of the page: `pages/run-1.html`.
         path: String,
     },
-    /// There is none.
+    /// No value.
     None,
 }
 
@@ -77,19 +77,19 @@ impl<T: Into<Self>> From<Option<T>> for Cell {
     }
 }
 
-/// A table. The first column names its rows.
+/// A table whose first column contains the names of the rows.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
-    /// Above it; may be empty where a title stands there already.
+    /// The caption above the table; may be empty if a title precedes the table.
     pub caption: String,
     /// Names of the columns.
     pub head: Vec<String>,
-    /// As many cells as there are names.
+    /// The rows, with as many cells as there are columns.
     pub rows: Vec<Vec<Cell>>,
 }
 
 impl Table {
-    /// An empty table with these columns.
+    /// Creates an empty table with these columns.
     pub fn new(caption: &str, head: &[&str]) -> Self {
         Self {
             caption: caption.to_owned(),
@@ -102,7 +102,7 @@ impl Table {
         let left_out = self.rows.len().saturating_sub(ROWS_MAX);
 
         html! {
-            // A wide table scrolls by itself, and a keyboard can reach it.
+            // A wide table scrolls independently of the page and is reachable by keyboard.
             div.scroll tabindex="0" {
                 table {
                     @if !self.caption.is_empty() {
@@ -137,7 +137,7 @@ impl Table {
         html! { td class=[self.class(place)] { (cell.markup()) } }
     }
 
-    /// A column of numbers stands at the right.
+    /// Returns the class of a column: columns of numbers are aligned to the right.
     fn class(&self, place: usize) -> Option<&'static str> {
         let mut cells = self.rows.iter().filter_map(|row| row.get(place));
         cells.any(Cell::is_number).then_some("number")

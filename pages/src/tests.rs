@@ -1,10 +1,10 @@
-//! Pages as a whole: what hostile texts become in them, and what they load.
+//! Tests of whole pages: hostile texts, and the files that a page loads.
 
 use serde_json::json;
 
 use super::*;
 
-/// What people and worse type into titles and biographies.
+/// Hostile texts that may occur in titles and biographies.
 const HOSTILE: [&str; 6] = [
     "<script>alert(1)</script>",
     "\"><img src=x onerror=alert(1)>",
@@ -14,7 +14,7 @@ const HOSTILE: [&str; 6] = [
     "&lt;script&gt; &amp; {{7*7}} ${7*7}",
 ];
 
-/// A page with `text` wherever a caller can put one.
+/// Returns a page with `text` in every place that a caller can set.
 fn page_of(text: &str) -> Page {
     let text = || text.to_owned();
     let axis = || Axis {
@@ -181,13 +181,13 @@ fn page_of(text: &str) -> Page {
 
 #[test]
 fn no_text_becomes_markup() {
-    // The same elements as those of a harmless page, and so none that came from a text.
+    // A page with a hostile text has as many elements as a page with a harmless one, so no text became markup.
     let elements = |html: &str| html.matches('<').count();
     let harmless = elements(&page_of("harmless").to_html());
     for text in HOSTILE {
         let html = page_of(text).to_html();
         assert_eq!(elements(&html), harmless, "{text}");
-        // A quote would end an attribute.
+        // An unescaped quote would end an attribute.
         assert!(!html.contains("\"><img"), "{text}");
         assert!(!html.contains("<script>"), "{text}");
         assert_eq!(html.matches("</script>").count(), 1, "{text}");
@@ -208,7 +208,7 @@ fn nothing_is_loaded() {
             assert!(
                 value.starts_with("\"data:")
                     || value.starts_with("\"#")
-                    // A link is followed only by those who click on it.
+                    // A link loads nothing until it is clicked.
                     || html[..at].ends_with("<a ") && value.starts_with("\"./"),
                 "{}",
                 &value[..40]
@@ -241,7 +241,7 @@ fn only_a_page_with_a_sound_may_play_one() {
 fn a_title_of_a_megabyte_is_cut() {
     let html = page_of(&"x".repeat(1 << 20)).to_html();
     assert!(html.contains("…") && html.contains("(cut: 1,048,576 characters)"));
-    // The page's own data stay whole, which is twice the title.
+    // The page's own data are not cut, which is twice the title.
     assert!(html.len() < (2 << 20) + 100_000, "{}", html.len());
 }
 
@@ -406,7 +406,7 @@ fn a_matrix_has_counts_and_shares() {
     ] {
         assert!(html.contains(words), "{words}: {html}");
     }
-    // Many classes have no room for numbers, and none is left out.
+    // Cells of many classes are too small for numbers, but no class is left out.
     let names: Vec<String> = (0..163).map(|class| class.to_string()).collect();
     let many = Plot::Matrix(Matrix {
         counts: vec![vec![1; 163]; 163],
@@ -435,7 +435,7 @@ fn a_matrix_is_a_picture_too() {
     for (n, side) in [(2, 64_u32), (16, 512), (163, 489), (1000, 1000)] {
         let picture = matrix(n).to_png().unwrap();
         assert_eq!((picture.width, picture.height), (side, side), "{n}");
-        // As the file says it.
+        // Width and height in the file's header.
         assert_eq!(picture.png[16..20], side.to_be_bytes(), "{n}");
         assert_eq!(picture.png[20..24], side.to_be_bytes(), "{n}");
     }
@@ -476,7 +476,7 @@ fn a_map_is_coloured_by_buttons_and_its_points_are_all_there() {
     let html = page.to_html();
     assert_eq!(html.matches("h0").count(), 1000);
     assert_eq!(html.matches("<g class=\"l p k").count(), 6);
-    // Those that have a name say it, and the others share an element.
+    // Points with a name have an element each, and the others share one.
     assert_eq!(html.matches("h0\"><title>number ").count(), 10);
     assert!(html.contains("<title>number 300 &lt;b&gt;</title>"));
     assert_eq!(html.matches("h0\"/>").count(), 6);
@@ -515,7 +515,7 @@ fn things_along_axes_go_from_the_lowest_to_the_highest_value() {
         plot,
     };
     let html = chart.markup().into_string();
-    // From the lowest of the left axis to the highest of the right one.
+    // The line from the lowest value of the left axis to the highest of the right one.
     assert!(
         html.contains("d=\"M14 286.0L384 34.0\"><title>best</title>"),
         "{html}"

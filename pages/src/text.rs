@@ -1,29 +1,29 @@
-//! Texts and numbers as pages show them.
+//! Formats texts and numbers for pages.
 
 use maud::{Markup, html};
 
-/// Characters of a text that a page shows, at most: a biography is told by its beginning.
+/// Maximum number of characters shown of a text: of a biography, only the beginning is shown.
 pub(crate) const TEXT_CHARS_MAX: usize = 300;
 
-/// Bytes of a link's path, at most: a longer one is none that a file could have.
+/// Maximum length of a link's path in bytes: no file can have a longer path.
 const PATH_BYTES_MAX: usize = 4096;
 
-/// Stands for what was cut away.
+/// Replaces the part of a text that was cut.
 pub(crate) const ELLIPSIS: char = '…';
 
-/// A text as it can be shown: at most `chars_max` characters. A character that controls a terminal or ends a line
-/// becomes a space.
+/// A text made safe to show: at most `chars_max` characters, with control characters and line breaks replaced by
+/// spaces.
 pub(crate) struct Shown {
-    /// What is left of it, with an ellipsis where it was cut.
+    /// The text, with an ellipsis if it was cut.
     pub text: String,
-    /// How many characters it had, where it was cut.
+    /// The number of characters before the cut, or `None` if the text was not cut.
     pub chars_before: Option<usize>,
 }
 
 impl Shown {
     pub(crate) fn new(text: &str, chars_max: usize) -> Self {
         let shown = text.chars().map(visible);
-        // One more than fits tells whether the text has to be cut, however long it is.
+        // One character more than fits shows whether the text must be cut, regardless of its length.
         let begin: String = shown.clone().take(chars_max + 1).collect();
         if begin.chars().count() <= chars_max {
             return Self {
@@ -40,7 +40,7 @@ impl Shown {
         }
     }
 
-    /// Escaped, with a note where it was cut.
+    /// Returns the escaped text, with a note if it was cut.
     pub(crate) fn markup(&self) -> Markup {
         html! {
             (self.text)
@@ -55,13 +55,13 @@ fn visible(c: char) -> char {
     if c.is_control() { ' ' } else { c }
 }
 
-/// The beginning of a label in a chart, without a note: its data table has more of it.
+/// Returns the beginning of a chart label, without a note: the chart's data table shows more of it.
 pub(crate) fn label(text: &str, chars_max: usize) -> String {
     Shown::new(text, chars_max).text
 }
 
-/// A path as a link to a file. Whatever the path says, the link leads to no other host and runs nothing: it begins with
-/// `./`, and all that has a meaning in addresses is written by its number.
+/// Turns a path into a link to a file. For any path, the link leads to no other host and runs nothing: it begins with
+/// `./`, and all characters with a meaning in URLs are percent-encoded.
 pub(crate) fn link(path: &str) -> String {
     let mut link = "./".to_owned();
     for byte in path.bytes().take(PATH_BYTES_MAX) {
@@ -75,7 +75,7 @@ pub(crate) fn link(path: &str) -> String {
     link
 }
 
-/// A count with its thousands apart: `106,574`. Four digits stay together, as in a year.
+/// Formats a count with separated thousands: `106,574`. Four digits are not separated, as in a year.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
     if digits.len() <= 4 {
@@ -91,8 +91,8 @@ pub fn count(n: u64) -> String {
     grouped
 }
 
-/// A value with about four digits: `0.001235`, `12.35`, `12,346`; below a thousandth `1.235e−4`, and a dash where there
-/// is none.
+/// Formats a value with about four digits: `0.001235`, `12.35`, `12,346`; below a thousandth as `1.235e−4`, and
+/// non-finite values as a dash.
 pub fn number(value: f64) -> String {
     if !value.is_finite() {
         return "–".to_owned();
@@ -118,7 +118,7 @@ pub fn number(value: f64) -> String {
         .replace('-', "−")
 }
 
-/// A part of a whole in per cent: `12.3 %`; a dash where the whole is 0.
+/// Formats a part of a whole in per cent: `12.3 %`, or a dash if the whole is 0.
 pub fn fraction(part: u64, whole: u64) -> String {
     if whole == 0 {
         return "–".to_owned();
@@ -131,7 +131,7 @@ pub fn bytes(n: u64) -> String {
     in_units(n, 1000.0, ["kB", "MB", "GB", "TB"])
 }
 
-/// Formats a number of bytes in binary units, as limits are written: `64.0 MiB`.
+/// Formats a number of bytes in binary units, which are the units of limits: `64.0 MiB`.
 pub fn binary_bytes(n: u64) -> String {
     in_units(n, 1024.0, ["KiB", "MiB", "GiB", "TiB"])
 }
@@ -152,7 +152,7 @@ fn in_units(n: u64, base: f64, units: [&str; 4]) -> String {
     format!("{value:.1} {unit}")
 }
 
-/// A span of time: `0.42 s`, `3 min 05 s`, `15 min`, `7 h 02 min`.
+/// Formats a duration: `0.42 s`, `3 min 05 s`, `15 min`, `7 h 02 min`.
 pub fn seconds(span_s: f64) -> String {
     if !span_s.is_finite() || span_s < 0.0 {
         return "–".to_owned();

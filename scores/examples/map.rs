@@ -1,8 +1,8 @@
-//! Places of vectors on a map, for comparison with other programs (scripts/peers/map.py).
+//! Computes a map of vectors, for comparison with other programs (scripts/peers/map.py).
 //!
 //! usage: map IN.f32 WIDTH PERPLEXITY SEED
 //!
-//! IN.f32: vectors of WIDTH values, one behind the other, as little-endian f32. Prints x and y of each as JSON.
+//! IN.f32: vectors of WIDTH values, one after another, as little-endian f32. Prints x and y of each vector as JSON.
 
 use std::time::Instant;
 

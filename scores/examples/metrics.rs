@@ -1,9 +1,9 @@
-//! Scores of predictions in a JSON file, for comparison with other programs (scripts/peers/metrics.py).
+//! Scores the predictions in a JSON file, for comparison with other programs (scripts/peers/metrics.py).
 //!
 //! usage: metrics IN.json [--table]
 //!
-//! IN.json: `classes`, `track_ids`, `artist_ids` (null for none), `probabilities` `[n][classes]`, and `labels` (−1 for none)
-//! or `sets` (a list of booleans a row, or null). Prints the evaluation as JSON, or as people see it.
+//! IN.json: `classes`, `track_ids`, `artist_ids` (null for none), `probabilities` `[n][classes]`, and `labels` (−1 for
+//! none) or `sets` (a list of booleans per row, or null). Prints the evaluation as JSON, or as a table with `--table`.
 
 use std::time::Instant;
 

@@ -1,9 +1,9 @@
-//! What predictions are worth, what that decides, and what a run leaves behind of it.
+//! Scores of predictions, decisions based on scores, and the records of a run.
 //!
-//! [`metrics`] scores predictions. [`schedule`] and [`sweep`] decide by such scores: the learning rate, when a run ends,
-//! which runs are tried and which of them end early. [`records`] is the folder of a run with its log, and [`result`] the
-//! scores in it. [`map`] gives a model's vectors places in the plane. Knows neither tensors nor devices, and trains
-//! nothing.
+//! [`metrics`] scores predictions. [`schedule`] and [`sweep`] use such scores to decide the learning rate, the end of a
+//! run, the runs of a sweep and which of them end early. [`records`] is the folder of a run with its log, and
+//! [`result`] contains the scores in it. [`map`] places a model's vectors in the plane. This crate uses neither tensors
+//! nor devices, and trains nothing.
 
 pub mod map;
 pub mod metrics;

@@ -1,11 +1,12 @@
-//! A map of vectors: a place in the plane for each, such that vectors near each other are neighbours there too (t-SNE).
+//! Maps vectors to points in the plane so that neighbouring vectors become neighbouring points (t-SNE).
 //!
-//! Distances on the map between groups that lie apart say little, and the axes say nothing.
+//! Distances between separate groups on the map carry little information, and the axes none.
 //!
-//! The crate `bhtsne` moves the points. Two things are done here so that equal vectors and an equal seed give equal bytes
-//! on one machine: the nearest neighbours are found exactly (its own search begins at random places), and points are moved
-//! on one thread (its parallel sums depend on which thread was free). Sources: van der Maaten and Hinton, "Visualizing
-//! data using t-SNE" (2008); van der Maaten, "Accelerating t-SNE using tree-based algorithms" (2014).
+//! The crate `bhtsne` moves the points. This module does two things so that equal vectors and an equal seed give equal
+//! bytes on one machine: it finds the nearest neighbours exactly (the search in `bhtsne` begins at random points), and
+//! it moves the points on one thread (the parallel sums in `bhtsne` depend on which thread was free). Sources: van der
+//! Maaten and Hinton, "Visualizing data using t-SNE" (2008); van der Maaten, "Accelerating t-SNE using tree-based
+//! algorithms" (2014).
 
 use std::cmp::Ordering;
 
@@ -14,67 +15,69 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use wavemill_schemas::rng::{Rng, mix};
 
-/// Neighbours that a point has, about: the default of most programs.
+/// Approximate number of neighbours of a point: the default of most programs.
 pub const PERPLEXITY: f64 = 30.0;
-/// The most rows of a map: more would lie over each other, and take hours.
+/// Maximum number of rows on a map: more would overlap, and take hours.
 pub const ROWS_MAX: usize = 10_000;
-/// Moves of all points.
+/// Number of iterations, each of which moves all points.
 pub const STEPS: usize = 1000;
-/// The fewest rows that have places by their vectors.
+/// Minimum number of rows that are placed by their vectors.
 pub const ROWS_MIN: usize = 4;
 
-/// How far off a group of points is taken as one: the default of van der Maaten (2014) and of scikit-learn.
+/// Accuracy parameter of the Barnes-Hut approximation, which treats a distant group of points as one point: the default
+/// of van der Maaten (2014) and of scikit-learn.
 const THETA: f64 = 0.5;
-/// Deviation of the first places: far less than the distances that follow, so that they decide nothing but directions.
+/// Standard deviation of the initial positions: far smaller than the resulting distances, so that the positions only
+/// determine directions.
 const START_DEVIATION: f64 = 1e-4;
-/// Neighbours of a point that count, as a multiple of the perplexity (van der Maaten 2014).
+/// Number of neighbours considered per point, as a multiple of the perplexity (van der Maaten 2014).
 const NEIGHBORS_PER_PERPLEXITY: f64 = 3.0;
-/// Sums that run side by side in a distance, so that the processor's vectors are used.
+/// Number of parallel partial sums in a distance, for SIMD instructions.
 const LANES: usize = 16;
 
-/// How a map is made.
+/// Settings of a map.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MapSettings {
-    /// See [`PERPLEXITY`]; lowered where there are too few rows.
+    /// See [`PERPLEXITY`]; reduced if there are too few rows.
     pub perplexity: f64,
-    /// Of the first places.
+    /// The seed of the initial positions.
     pub seed: u64,
-    /// Threads that look for neighbours. They change nothing.
+    /// Number of threads that search for neighbours. It does not affect the result.
     pub threads: usize,
 }
 
-/// The places of all vectors.
+/// The positions of all vectors.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Map {
-    /// x and y of each vector, about 0.
+    /// x and y of each vector, centred around 0.
     pub places: Vec<[f32; 2]>,
-    /// In use. 0 where there were fewer than [`ROWS_MIN`] vectors, whose places are drawn.
+    /// The perplexity used; 0 if there are fewer than [`ROWS_MIN`] vectors, whose positions are random.
     pub perplexity: f64,
 }
 
-/// Why there is no map.
+/// The reason that a map cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum MapError {
-    /// Vectors of another length, or of none.
+    /// The number of values is not a multiple of the width, or the width is 0.
     #[error("{values} values are no vectors of {width} values")]
     Width {
-        /// All of them.
+        /// Number of all values.
         values: usize,
-        /// Of a vector.
+        /// Number of values in a vector.
         width: usize,
     },
-    /// A model that answers with NaN has no map.
+    /// A vector contains NaN or an infinite value.
     #[error("vector {index} has a value that is no number")]
     NotFinite {
-        /// Its place among the vectors.
+        /// The index of the vector.
         index: usize,
     },
-    /// The system has no thread left.
+    /// The system cannot start a thread.
     #[error("no thread for the map")]
     Thread(#[from] ThreadPoolBuildError),
 }
 
-/// The rows that are on a map of `n` rows: all, or [`ROWS_MAX`] of them by chance, ascending. A pure function.
+/// Selects the rows on a map of `n` rows, ascending: all, or [`ROWS_MAX`] of them at random. A pure function.
 pub fn rows_on_map(n: usize, seed: u64) -> Vec<usize> {
     let mut rows: Vec<usize> = (0..n).collect();
     if n > ROWS_MAX {
@@ -85,7 +88,8 @@ pub fn rows_on_map(n: usize, seed: u64) -> Vec<usize> {
     rows
 }
 
-/// The perplexity in use for `n` rows: each must have three times as many neighbours. 0 below [`ROWS_MIN`].
+/// Returns the perplexity for `n` rows: three times as many neighbours must exist for each row. Returns 0 below
+/// [`ROWS_MIN`].
 pub fn perplexity_for(n: usize, asked: f64) -> f64 {
     if n < ROWS_MIN {
         return 0.0;
@@ -93,7 +97,8 @@ pub fn perplexity_for(n: usize, asked: f64) -> f64 {
     asked.min((n - 1) as f64 / NEIGHBORS_PER_PERPLEXITY)
 }
 
-/// The map of `vectors`, `[n, width]` row by row. `progress` is told how many of [`STEPS`] are done.
+/// Computes the map of `vectors`, `[n, width]` in row-major order. Calls `progress` with the number of completed
+/// [`STEPS`].
 ///
 /// Time grows with n² · width for the neighbours, and with n · log n for the steps.
 ///
@@ -130,7 +135,7 @@ pub fn map(
 
     progress(0);
     let neighbors = pool(settings.threads)?.install(|| neighbors(&rows, perplexity));
-    // One thread: see above.
+    // Use one thread: see the module documentation.
     let places = pool(1)?.install(|| {
         let mut tsne: tSNE<'_, f64, &[f32]> = tSNE::new(&rows);
         tsne.perplexity(perplexity)
@@ -155,13 +160,13 @@ fn pool(threads: usize) -> Result<ThreadPool, ThreadPoolBuildError> {
         .build()
 }
 
-/// x and y in turn.
+/// Returns alternating x and y of the initial positions.
 fn first_places(n: usize, seed: u64) -> Vec<f64> {
     let mut rng = Rng::new(mix("wavemill map", &[seed]));
     (0..2 * n).map(|_| START_DEVIATION * rng.normal()).collect()
 }
 
-/// The nearest neighbours of each row, near ones first. Of equally near ones, the first rows.
+/// Returns the nearest neighbours of each row, the nearest first. Ties are broken by row order.
 fn neighbors(rows: &[&[f32]], perplexity: f64) -> Vec<Vec<Neighbor<f64>>> {
     let wanted = (NEIGHBORS_PER_PERPLEXITY * perplexity) as usize;
     let wanted = wanted.clamp(1, rows.len() - 1);
@@ -180,7 +185,7 @@ fn nearest(rows: &[&[f32]], own: usize, row: &[f32], wanted: usize) -> Vec<Neigh
         }
     }
 
-    // The order is total, so the choice does not depend on how it is made.
+    // The order is total, so the selection algorithm does not affect the result.
     if wanted < others.len() {
         let _ = others.select_nth_unstable_by(wanted - 1, nearest_first);
         others.truncate(wanted);
@@ -189,7 +194,7 @@ fn nearest(rows: &[&[f32]], own: usize, row: &[f32], wanted: usize) -> Vec<Neigh
     others
 }
 
-/// Of equally near ones by place.
+/// Orders by distance, then by index.
 fn nearest_first(a: &Neighbor<f64>, b: &Neighbor<f64>) -> Ordering {
     (a.distance.total_cmp(&b.distance)).then(a.index.cmp(&b.index))
 }
@@ -213,7 +218,7 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f32 {
 mod tests {
     use super::*;
 
-    /// `groups` groups of vectors, each around a place of its own.
+    /// Returns `groups` groups of vectors, each around its own centre.
     fn groups(groups: usize, rows: usize, width: usize) -> Vec<f32> {
         let mut rng = Rng::new(mix("test", &[groups as u64]));
         let mut values = Vec::new();
@@ -253,7 +258,7 @@ mod tests {
         let found = map(&vectors, 17, &settings(7, 2), &mut |done| steps = done).expect("a map");
         assert_eq!((found.perplexity, steps), (30.0, STEPS));
 
-        // The nearest point of each is of its own group.
+        // The nearest point of each point belongs to the same group.
         let mut own = 0;
         for (index, place) in found.places.iter().enumerate() {
             let others = found.places.iter().enumerate();

@@ -1,4 +1,4 @@
-//! What a run, or an evaluation of one, came to: `result.json`, and the table that people see.
+//! The result of a run or of its evaluation: `result.json`, and the table for people.
 
 use std::fmt;
 
@@ -7,56 +7,57 @@ use wavemill_schemas::text::shown;
 
 use crate::metrics::Evaluation;
 
-/// The figures of a run's best checkpoint, with what they are figures of. Holds no time and no path.
+/// The scores of a run's best checkpoint, with their context. Contains no times and no paths.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunResult {
-    /// Architecture.
+    /// The architecture.
     pub model: String,
-    /// Trainable parameters.
+    /// Number of trainable parameters.
     pub parameters: u64,
-    /// `from scratch`, or `from` the name of the file of weights, with how many tensors it gave.
+    /// `from scratch`, or `from` the name of the weights file, with the number of tensors taken from it.
     pub start: String,
-    /// Name of the feature.
+    /// The name of the feature.
     pub feature: String,
-    /// Its identity.
+    /// The `feature_id` of the feature.
     pub feature_id: String,
     /// blake3 of the store's manifest.
     pub manifest_hash: String,
     /// blake3 of the configuration.
     pub config_hash: String,
-    /// Ranks.
+    /// Number of ranks.
     pub world_size: usize,
-    /// Whether batch norm saw each rank's rows only, so that figures depend on the number of ranks.
+    /// Whether batch norm used only the rows of each rank, so that the scores depend on the number of ranks.
     pub batch_norm_per_rank: bool,
-    /// Epochs that were trained.
+    /// Number of trained epochs.
     pub epochs: u64,
-    /// Optimiser steps.
+    /// Number of optimiser steps.
     pub steps: u64,
-    /// The epoch whose weights are evaluated, from 0; chosen on validation.
+    /// The epoch whose weights are evaluated, starting at 0; chosen on validation.
     pub best_epoch: Option<u64>,
-    /// Rows of training.
+    /// Number of training rows.
     pub training_rows: u64,
-    /// Rows that were left out because their row group is damaged.
+    /// Number of rows left out because their row group is damaged.
     pub damaged_rows: u64,
-    /// What a reader of the figures should know.
+    /// Warnings that affect the interpretation of the scores.
     pub warnings: Vec<String>,
     /// Scores on validation, by target.
     pub validation: Vec<Evaluation>,
     /// Scores on test, by target.
     pub test: Vec<Evaluation>,
-    /// How often this run's test scores have been announced: 1, and one more each time it came to an end after it was
+    /// Number of times that this run's test scores have been announced: 1, plus 1 each time it ended again after being
     /// resumed with more epochs; 0 for a trial of a sweep.
     #[serde(default = "once")]
     pub test_asked: u64,
 }
 
-/// Results of before the count was kept.
+/// Default for results written before the count existed.
 const fn once() -> u64 {
     1
 }
 
 impl RunResult {
-    /// Counts these test scores, after the `earlier` result of the same run, and says so where they are not the first.
+    /// Counts this announcement of test scores after the `earlier` result of the same run, and adds a warning if it is
+    /// not the first.
     pub fn count_test(&mut self, earlier: Option<&Self>) {
         self.test_asked = earlier.map_or(0, |result| result.test_asked) + 1;
         if let Some(earlier) = earlier.filter(|result| result.test_asked > 0) {

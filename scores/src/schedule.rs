@@ -1,25 +1,26 @@
-//! Learning rates and the early stop: pure functions of where a run is, and of what its validations said.
+//! Learning rates and early stopping: pure functions of the position in a run and of its validations.
 //!
-//! Formulas are those of `torch.optim.lr_scheduler`. What the past decides is one small state that a checkpoint holds.
+//! Formulas are those of `torch.optim.lr_scheduler`. The history is reduced to a small state that a checkpoint
+//! contains.
 
 use std::f64::consts::PI;
 
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::config::{self, Metric};
 
-/// Figures of a validation at an epoch's end.
+/// Figures of a validation at the end of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
     /// Mean of all targets' losses.
     pub loss: f64,
-    /// Of the first target, in 0 to 1.
+    /// Accuracy of the first target, in 0 to 1.
     pub accuracy: f64,
-    /// Of the first target, in 0 to 1.
+    /// Macro F1 of the first target, in 0 to 1.
     pub macro_f1: f64,
 }
 
 impl Validation {
-    /// The figure that `metric` names.
+    /// Returns the figure named by `metric`.
     pub fn value(&self, metric: Metric) -> f64 {
         match metric {
             Metric::Loss => self.loss,
@@ -29,18 +30,18 @@ impl Validation {
     }
 }
 
-/// Where a run is, in optimiser steps and epochs from 0.
+/// A position in a run, in optimiser steps and epochs from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunPosition {
-    /// The step that comes next, over all epochs.
+    /// The next step, counted over all epochs.
     pub step: u64,
-    /// Steps of the whole run.
+    /// Number of steps in the whole run.
     pub steps_total: u64,
-    /// The epoch that the step belongs to.
+    /// The epoch of the step.
     pub epoch: u64,
 }
 
-/// The best figure so far, and for how long there was no better one. A NaN is never better.
+/// The best value so far and the number of epochs since. NaN is never better.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Best {
     value: Option<f64>,
@@ -48,10 +49,11 @@ struct Best {
 }
 
 impl Best {
-    /// Counts an epoch. Better: by more than `threshold` of the best, as torch's `rel`.
+    /// Counts an epoch and reports whether the value is better: by more than `threshold` relative to the best, like
+    /// torch's `rel`.
     fn update(&mut self, metric: Metric, value: f64, threshold: f64) -> bool {
         let better = match (self.value, metric) {
-            // Comparisons with NaN are false, so NaN is never the best, and neither is an infinite loss.
+            // Comparisons with NaN are false, so neither NaN nor an infinite loss is ever the best.
             (None, Metric::Loss) => value < f64::INFINITY,
             (None, _) => value > f64::NEG_INFINITY,
             (Some(best), Metric::Loss) => value < best * (1.0 - threshold),
@@ -69,14 +71,14 @@ impl Best {
     }
 }
 
-/// What a checkpoint holds of [`Schedules`].
+/// The state of [`Schedules`] in a checkpoint.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScheduleState {
     plateau_factor: f64,
     plateau: Best,
 }
 
-/// The learning rate of every step: the configured one, times the factor of each schedule that is there.
+/// The learning rate of every step: the configured rate times the factor of each configured schedule.
 #[derive(Clone, Debug)]
 pub struct Schedules {
     settings: config::Schedule,
@@ -85,10 +87,10 @@ pub struct Schedules {
 }
 
 impl Schedules {
-    /// torch's `eps`: a cut of `ReduceLROnPlateau` that changes the rate by less is not made.
+    /// torch's `eps`: `ReduceLROnPlateau` skips a cut that changes the rate by less.
     const CUT_MIN: f64 = 1e-8;
 
-    /// For a run that begins, with the optimiser's `lr`.
+    /// Creates the schedules for a new run, with the optimiser's `lr`.
     pub fn new(settings: &config::Schedule, lr: f64) -> Self {
         let state = ScheduleState {
             plateau_factor: 1.0,
@@ -101,12 +103,12 @@ impl Schedules {
         }
     }
 
-    /// The learning rate of a step.
+    /// Returns the learning rate of a step.
     pub fn lr(&self, place: RunPosition) -> f64 {
         self.lr * self.lr_factor(place)
     }
 
-    /// The product of all factors, 1 where there is no schedule.
+    /// Returns the product of all factors, or 1 if there is no schedule.
     fn lr_factor(&self, place: RunPosition) -> f64 {
         let cosine = self
             .settings
@@ -116,7 +118,8 @@ impl Schedules {
         self.by_epochs(place.epoch) * cosine
     }
 
-    /// Counts the validation after `epoch` for `ReduceLROnPlateau` (cooldown 0, least rate 0). Whether the rate was cut.
+    /// Counts the validation after `epoch` for `ReduceLROnPlateau` (cooldown 0, minimum rate 0), and reports whether
+    /// the rate was cut.
     pub fn epoch_ended(&mut self, epoch: u64, validation: &Validation) -> bool {
         let Some(plateau) = &self.settings.plateau else {
             return false;
@@ -125,15 +128,15 @@ impl Schedules {
         let best = &mut self.state.plateau;
         let value = validation.value(plateau.metric);
         best.update(plateau.metric, value, plateau.threshold);
-        // `patience` epochs are allowed, and the one after them cuts, as in torch.
+        // The rate is cut in the epoch after `patience` epochs without improvement, as in torch.
         if best.epochs_since <= plateau.patience {
             return false;
         }
 
-        // torch counts anew even if the cut is then too small to be made.
+        // torch resets the counter even if the cut is too small to be applied.
         best.epochs_since = 0;
         let factor = plateau.factor;
-        // torch's `eps` is compared with the change of the rate, not with the rate.
+        // torch compares `eps` with the change of the rate, not with the rate.
         let cut = self.lr * self.by_epochs(epoch) * (1.0 - factor) > Self::CUT_MIN;
         if cut {
             self.state.plateau_factor *= factor;
@@ -141,20 +144,20 @@ impl Schedules {
         cut
     }
 
-    /// What the past decided.
+    /// Returns the state for a checkpoint.
     pub fn state(&self) -> &ScheduleState {
         &self.state
     }
 
-    /// Goes on from a checkpoint's state.
+    /// Restores the state of a checkpoint.
     pub fn resume(&mut self, state: ScheduleState) {
         self.state = state;
     }
 
-    /// `StepLR` and `ReduceLROnPlateau`, which change between epochs alone.
+    /// Returns the factor of `StepLR` and `ReduceLROnPlateau`, which change only between epochs.
     fn by_epochs(&self, epoch: u64) -> f64 {
         let step = self.settings.step.as_ref().map_or(1.0, |s| {
-            // `every_epochs = 0` cuts never.
+            // `every_epochs = 0` disables the cuts.
             let cuts = epoch.checked_div(s.every_epochs).unwrap_or(0);
             s.gamma.powi(i32::try_from(cuts).unwrap_or(i32::MAX))
         });
@@ -162,28 +165,28 @@ impl Schedules {
     }
 }
 
-/// Linear from 0 to 1 over the warm-up, then `CosineAnnealingLR` to 0 at the last step's end.
+/// Rises linearly from 0 to 1 during the warm-up, then follows `CosineAnnealingLR` to 0 at the end of the last step.
 fn cosine(settings: &config::Cosine, place: RunPosition) -> f64 {
     let warmup = settings.warmup_steps;
     if place.step < warmup {
         return place.step as f64 / warmup as f64;
     }
-    // A warm-up longer than the run leaves no step to fall in.
+    // If the warm-up is longer than the run, no steps remain for the decay.
     let length = place.steps_total.saturating_sub(warmup).max(1);
     let done = (place.step - warmup).min(length);
     f64::midpoint(1.0, (PI * done as f64 / length as f64).cos())
 }
 
-/// What a validation means for the run.
+/// The consequences of a validation for the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// Better than all before: this is the best checkpoint now.
+    /// The validation is better than all before: its checkpoint is the best now.
     pub better: bool,
-    /// Not better for as long as was agreed: the run ends.
+    /// There was no improvement for the configured number of epochs: the run ends.
     pub stop: bool,
 }
 
-/// Ends a run that gets no better, and knows the best.
+/// Ends a run that does not improve, and tracks the best value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EarlyStop {
     metric: Metric,
@@ -192,7 +195,7 @@ pub struct EarlyStop {
 }
 
 impl EarlyStop {
-    /// Stops after `patience` epochs without a better value; 0: never.
+    /// Creates a stop after `patience` epochs without a better value; 0 disables it.
     pub fn new(metric: Metric, patience: u64) -> Self {
         Self {
             metric,
@@ -201,7 +204,7 @@ impl EarlyStop {
         }
     }
 
-    /// Counts a validation. Any change for the better counts; an equal value does not.
+    /// Counts a validation. Any improvement counts; an equal value does not.
     pub fn epoch_ended(&mut self, validation: &Validation) -> Verdict {
         let better = self
             .best
@@ -212,12 +215,12 @@ impl EarlyStop {
         }
     }
 
-    /// The best value so far; none before the first validation.
+    /// Returns the best value so far, or `None` before the first validation.
     pub fn best(&self) -> Option<f64> {
         self.best.value
     }
 
-    /// What decides.
+    /// Returns the metric that decides.
     pub fn metric(&self) -> Metric {
         self.metric
     }

@@ -1,6 +1,7 @@
-//! Many runs of one store: every combination, or draws, of some keys of the configuration.
+//! Sweeps: many runs on one store with all combinations, or random draws, of values of some configuration keys.
 //!
-//! Trials are compared on validation alone. The best one is then trained no further, and meets the test split once.
+//! Trials are compared only on validation. The best one is not trained further, and is evaluated once on the test
+//! split.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,17 +15,17 @@ use wavemill_schemas::rng::{Rng, mix};
 use crate::records::{RecordError, RunDir, read_log, run_stem};
 use crate::result::RunResult;
 
-/// Trials of a sweep, at most. Each is a training; a grid of a few keys with many values comes to millions.
+/// Maximum number of trials in a sweep. Each trial is a training; a grid of a few keys with many values has millions.
 pub const TRIALS_MAX: usize = 10_000;
 
-/// How trials are chosen.
+/// The method of choosing trials.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Method {
     /// Every combination of the values, in order of the keys.
     #[default]
     Grid,
-    /// `trials` draws, each key by itself.
+    /// `trials` draws, independent for each key.
     Random,
 }
 
@@ -32,15 +33,15 @@ pub enum Method {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Values {
-    /// These.
+    /// A list of values.
     Choice(Vec<toml::Value>),
-    /// Between two bounds; for random sweeps.
+    /// A range between two bounds; only for random sweeps.
     Range {
-        /// Lower bound.
+        /// The lower bound.
         min: f64,
-        /// Upper bound.
+        /// The upper bound.
         max: f64,
-        /// Whether the logarithm is uniform.
+        /// Whether the logarithm is uniformly distributed.
         #[serde(default)]
         log: bool,
     },
@@ -67,7 +68,7 @@ impl Values {
         }
     }
 
-    /// One of them, as TOML has it.
+    /// Draws a value, formatted as TOML.
     fn draw(&self, rng: &mut Rng) -> String {
         match *self {
             Self::Choice(ref choices) => {
@@ -94,17 +95,17 @@ pub struct Sweep {
     /// Grid or random.
     #[serde(default)]
     pub method: Method,
-    /// Draws of a random sweep.
+    /// Number of draws of a random sweep.
     #[serde(default = "ten")]
     pub trials: usize,
-    /// Of the draws.
+    /// The seed of the draws.
     #[serde(default)]
     pub seed: u64,
-    /// Epochs after which a trial whose best value is worse than the median of the others at that epoch ends; absent:
-    /// none ends early.
+    /// Number of epochs after which a trial ends if its best value is worse than the median of the others at that
+    /// epoch; if absent, no trial ends early.
     #[serde(default)]
     pub median_stopping_after: Option<u64>,
-    /// Values by key of the configuration, such as `optimizer.lr`.
+    /// Values by configuration key, such as `optimizer.lr`.
     pub parameters: BTreeMap<String, Values>,
 }
 
@@ -131,7 +132,7 @@ impl Sweep {
         }
     }
 
-    /// The first thing that is wrong.
+    /// Returns the first problem with the sweep.
     fn problem(&self) -> Option<String> {
         if self.method == Method::Random && self.trials == 0 {
             return Some("trials = 0: a random sweep wants at least 1".to_owned());
@@ -143,7 +144,7 @@ impl Sweep {
         of_values.or_else(|| self.too_many())
     }
 
-    /// More trials than anybody waits for: all of them are made before the first one begins.
+    /// Returns an error message if there are too many trials: all of them are generated before the first one begins.
     fn too_many(&self) -> Option<String> {
         let n_trials = self.n_trials();
         if n_trials <= TRIALS_MAX {
@@ -158,7 +159,7 @@ impl Sweep {
         ))
     }
 
-    /// How many there are, without making them; of numbers beyond all bounds the largest.
+    /// Returns the number of trials without generating them, saturating at the maximum.
     fn n_trials(&self) -> usize {
         if self.method == Method::Random {
             return self.trials;
@@ -172,7 +173,7 @@ impl Sweep {
         n_trials
     }
 
-    /// The `--set` words of each trial, in order.
+    /// Returns the `--set` arguments of each trial, in order.
     pub fn trials(&self) -> Vec<Vec<String>> {
         match self.method {
             Method::Grid => self.grid(),
@@ -203,7 +204,7 @@ impl Sweep {
     }
 
     fn draw(&self, trial: u64) -> Vec<String> {
-        // A stream for each trial: more trials in the file do not change the first ones.
+        // Each trial has its own random stream: adding trials to the file does not change the first ones.
         let mut rng = Rng::new(mix("sweep", &[self.seed, trial]));
         self.parameters
             .iter()
@@ -212,23 +213,23 @@ impl Sweep {
     }
 }
 
-/// Validation values of the trials so far, by epoch: which of them should end early.
+/// Validation values of finished trials by epoch, for the median stopping rule.
 #[derive(Clone, Debug, Default)]
 pub struct Medians {
     trials: Vec<Vec<f64>>,
 }
 
 impl Medians {
-    /// Adds a trial that has ended: its value after each epoch.
+    /// Adds a finished trial with its value after each epoch.
     pub fn add(&mut self, values: Vec<f64>) {
         self.trials.push(values);
     }
 
-    /// Whether a trial with these values should end: its best is worse than the median of the others' means up to this
-    /// epoch. Source: Golovin et al., "Google Vizier" (2017), median stopping.
+    /// Reports whether a trial with these values should end: its best value is worse than the median of the others'
+    /// means up to this epoch. Source: Golovin et al., "Google Vizier" (2017), median stopping.
     pub fn should_end(&self, values: &[f64], metric: Metric, after: u64) -> bool {
         let epoch = values.len();
-        // A trial that ended before this epoch has no mean up to it, and a NaN cannot be ordered.
+        // A trial that ended before this epoch has no mean up to it, and NaN cannot be ordered.
         let mut means: Vec<f64> = self
             .trials
             .iter()
@@ -236,33 +237,33 @@ impl Medians {
             .map(|t| t[..epoch].iter().sum::<f64>() / epoch as f64)
             .filter(|mean| !mean.is_nan())
             .collect();
-        // One other trial is no median.
+        // A median needs at least two other trials.
         if (epoch as u64) < after || means.len() < 2 {
             return false;
         }
 
         means.sort_by(f64::total_cmp);
         let median = (means[(means.len() - 1) / 2] + means[means.len() / 2]) / 2.0;
-        // A trial that had only NaN so far has no best value, and ends.
+        // A trial with only NaN so far has no best value, and ends.
         metric
             .best(values)
             .is_none_or(|best| metric.is_better(median, best))
     }
 }
 
-/// The same verdicts for trials that run side by side: each is told as if all trials before it had ended, for which it
-/// need only be known how they did up to the same epoch.
+/// Applies the same rule to trials that run in parallel: each is judged as if all trials before it had ended, which
+/// requires only their values up to the same epoch.
 #[derive(Clone, Debug)]
 pub struct SideBySide {
-    /// By which each trial is compared.
+    /// The metric of each trial.
     metrics: Vec<Metric>,
     after: u64,
-    /// Values of each trial, and whether it has ended.
+    /// The values of each trial, and whether it has ended.
     trials: Vec<(Vec<f64>, bool)>,
 }
 
 impl SideBySide {
-    /// Of trials of which none has begun, by the metric of each.
+    /// Creates the state of trials that have not begun, with the metric of each.
     pub fn new(metrics: Vec<Metric>, after: u64) -> Self {
         let trials = vec![(Vec::new(), false); metrics.len()];
         Self {
@@ -272,30 +273,30 @@ impl SideBySide {
         }
     }
 
-    /// A trial's values so far.
+    /// Stores a trial's values so far.
     pub fn heard(&mut self, trial: usize, values: Vec<f64>) {
         self.trials[trial].0 = values;
     }
 
-    /// A trial has ended; `values`: all of them, where it was not heard before.
+    /// Marks a trial as ended; `values` are all its values, used if none were reported before.
     pub fn ended(&mut self, trial: usize, values: Vec<f64>) {
         let (heard, has_ended) = &mut self.trials[trial];
         *has_ended = true;
-        // What was heard stays, because a trial that was killed ends without values. One whose run was finished before
-        // is heard only now.
+        // Keep reported values, because a trial that was killed ends without values. A run that was finished earlier
+        // reports its values only now.
         if heard.is_empty() {
             *heard = values;
         }
     }
 
-    /// Whether a trial should end; `None` while an earlier one has not come to its epoch.
+    /// Reports whether a trial should end; `None` while an earlier trial has not reached its epoch.
     pub fn should_end(&self, trial: usize) -> Option<bool> {
         let values = &self.trials[trial].0;
         if (values.len() as u64) < self.after {
             return Some(false);
         }
 
-        // Only earlier trials count, as if all ran in turn: so the verdict does not depend on how fast they are.
+        // Only earlier trials count, as if all ran in sequence: so the verdict does not depend on their speed.
         let before = &self.trials[..trial];
         for (theirs, has_ended) in before {
             if !has_ended && theirs.len() < values.len() {
@@ -309,10 +310,11 @@ impl SideBySide {
     }
 }
 
-/// Finds the finished run of `config` in the folder `runs`, on that store and as many ranks; the first of several.
+/// Finds the finished run of `config` in the folder `runs`, on the same store and with the same number of ranks; the
+/// first if there are several.
 ///
 /// # Errors
-/// The file system's, if the folder is there but cannot be listed.
+/// An I/O error if the folder exists but cannot be listed.
 pub fn finished(
     runs: &Path,
     config: &Config,
@@ -332,14 +334,14 @@ pub fn finished(
             paths.push(entry.path());
         }
     }
-    // A folder is listed in any order.
+    // Folders are listed in arbitrary order.
     paths.sort();
 
     for path in paths {
         let Ok(run) = RunDir::open(&path) else {
             continue;
         };
-        // A result that cannot be read is none.
+        // An unreadable result counts as missing.
         let result = run.read_result::<RunResult>().unwrap_or_default();
         let is_this = result.is_some_and(|result| {
             result.config_hash == hash
@@ -353,7 +355,7 @@ pub fn finished(
     Ok(None)
 }
 
-/// What `metric` was on validation after each epoch of a run, by its log.
+/// Returns the validation values of `metric` after each epoch of a run, from its log.
 ///
 /// # Errors
 /// [`RecordError`]: the log cannot be read.
@@ -372,12 +374,12 @@ pub fn values_of(run: &Path, metric: Metric) -> Result<Vec<f64>, RecordError> {
     Ok(values)
 }
 
-/// A trial's configuration: the base with its words applied.
+/// Returns a trial's configuration: the base with the trial's `--set` arguments applied.
 ///
 /// # Errors
 /// [`ConfigError`].
 pub fn config_of(base: &Config, words: &[String], place: &str) -> Result<Config, ConfigError> {
-    // Through text, so that a trial's words are applied and checked by the same code as `--set`.
+    // Convert to text, so that a trial's arguments are applied and checked by the same code as `--set`.
     let text = toml::to_string(base).map_err(|error| ConfigError::Parse {
         place: place.to_owned(),
         message: error.to_string(),
@@ -502,7 +504,7 @@ mod tests {
         assert!(!medians.should_end(&[2.0, 0.3], Metric::Loss, 1));
     }
 
-    /// Epochs until a trial's own end or the verdict, one trial after another.
+    /// Returns the number of epochs until a trial's own end or the verdict, one trial after another.
     fn in_turn(curves: &[Vec<f64>], after: u64) -> Vec<usize> {
         let mut medians = Medians::default();
         let mut lengths = Vec::new();
@@ -527,7 +529,7 @@ mod tests {
             let mut lengths = vec![0; curves.len()];
             let mut left: Vec<usize> = (0..curves.len()).collect();
             while !left.is_empty() {
-                // Any of those that run takes its next epoch, or waits for an earlier one.
+                // A random running trial takes its next epoch, or waits for an earlier trial.
                 let trial = left[rng.below(left.len() as u64) as usize];
                 side.heard(trial, curves[trial][..=lengths[trial]].to_vec());
                 let Some(ends) = side.should_end(trial) else {

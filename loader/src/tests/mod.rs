@@ -1,4 +1,4 @@
-//! Whole loads of small stores: order, values, damage, threads.
+//! Tests that load whole small stores: order, values, damage, threads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
@@ -23,7 +23,7 @@ use crate::*;
 mod odd;
 mod versions;
 
-/// Without a comparison of whole files, so that damage gets as far as the pages.
+/// Opens a store without comparing whole files, so that damage reaches the pages.
 fn open(root: &Path, data: &Data) -> Arc<Dataset> {
     Dataset::open(
         Store::open(root, None)
@@ -55,7 +55,7 @@ fn rows_of(batches: &[Batch]) -> Vec<Vec<u32>> {
         .collect()
 }
 
-/// The bytes of each row of a batch.
+/// Returns the bytes of each row of a batch.
 fn bytes_of_rows(batch: &Batch) -> Vec<Vec<u8>> {
     let row_bytes = batch.dataset().form().row_bytes();
     let memory = batch.memory().expect("tensors were asked for");
@@ -209,7 +209,7 @@ fn key_of(dataset: &Dataset, row: u32) -> Key {
     )
 }
 
-/// Tensors as arrow's reader sees them.
+/// Reads the tensors with Arrow's reader.
 fn by_arrow(dataset: &Dataset) -> BTreeMap<Key, Vec<u8>> {
     let mut tensors = BTreeMap::new();
     for entry in dataset.store().manifest().files_of(FEATURE) {
@@ -368,7 +368,7 @@ fn a_column_of_the_users_own_is_named_and_promises_what_a_column_does() {
 
     let own = rule("split_mood", Some("mood"));
     assert_eq!(own, want("mood", SplitRule::Column, false));
-    // Its sides are those of tracks, whatever it is called.
+    // The sides of a column are those of tracks, whatever its name.
     let own = rule("split_segment", Some("segment"));
     assert_eq!(own, want("segment", SplitRule::Column, false));
 
@@ -416,7 +416,8 @@ fn copies_at_another_tempo_train_and_never_test() {
     );
 }
 
-/// One rule deals copies to all sides, and says so; under another one they only train, in the same store.
+/// Copies are on all sides under `segment_stretched`; under another rule of the same store they are only used for
+/// training.
 #[test]
 fn copies_are_tested_under_the_rule_that_is_made_of_it() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -521,7 +522,7 @@ fn a_partner_is_the_same_row_for_every_number_of_ranks_and_its_values_are_there(
     assert_eq!(pairs(8), alone);
 }
 
-/// The first training file's page of row 5: its offset and length.
+/// Returns the path of the first training file and the offset and length of the page with row 5.
 fn page_of_row_5(dataset: &Dataset) -> (std::path::PathBuf, u64, u64) {
     let entry = dataset
         .store()
@@ -600,13 +601,13 @@ fn a_damaged_page_is_an_error_that_names_file_and_row_group_or_is_counted() {
         let rows = rows_of(&batches).concat();
         assert_eq!(rows.len(), dataset.rows_of(Side::Training).len() - 1);
         assert!(!rows.contains(&5));
-        // The damaged row leaves no hole among the others.
+        // The damaged row leaves no gap between the others.
         for batch in &batches {
             for (got, &row) in bytes_of_rows(batch).iter().zip(batch.rows()) {
                 assert_eq!(got, &undamaged[&key_of(&dataset, row)]);
             }
         }
-        // A row is counted by the rank whose it is, and not again by that of the row it would be mixed with.
+        // A damaged row is counted by its own rank, and not again by the rank of its mix-up partner.
         let of_rank = |rank| {
             load(
                 &dataset,
@@ -708,7 +709,7 @@ fn a_flipped_bit_is_found_when_its_shard_is_first_read() {
     });
     let (path, offset, bytes) = page_of_row_5(&unchecked);
     overwrite(&path, offset + bytes - 1, &[0x7b]);
-    // No page tells.
+    // The damage is not visible in any page.
     assert_eq!(load(&unchecked, training()).len(), 8);
 
     let checked = |skip_damaged| {
@@ -875,7 +876,7 @@ fn a_tag_names_a_version() {
         assert!(said.contains(words), "{said}");
     }
 
-    // Only the data of an old version was removed on purpose.
+    // Only the missing data of an old version counts as removed on purpose; the latest version still opens.
     fs::rename(folder.path().join("data"), folder.path().join("elsewhere")).expect("room");
     let said = opened("paper").expect_err("no data");
     assert!(said.contains("whose data was removed"), "{said}");

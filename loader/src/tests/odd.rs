@@ -1,4 +1,4 @@
-//! Odd layouts, what the configuration asks for and the store lacks, and what is said of rows.
+//! Tests of odd layouts, of configurations that the store cannot satisfy, and of warnings.
 
 use std::fs;
 
@@ -61,7 +61,7 @@ fn a_damaged_page_of_an_odd_layout_is_named_too() {
     };
     let folder = tempfile::tempdir().expect("a folder");
     fixture.write(folder.path());
-    // Without a comparison of whole files, so that damage gets as far as the pages.
+    // Do not compare whole files, so that damage reaches the pages.
     let store = Store::open(folder.path(), None).expect("a store");
     let data = Data {
         skip_damaged: true,
@@ -78,7 +78,7 @@ fn a_damaged_page_of_an_odd_layout_is_named_too() {
     let path = dataset.store().path(entry).expect("a path");
     let mut bytes = fs::read(&path).expect("a file");
     let clean = bytes.clone();
-    // Tensors are most of the file.
+    // Tensors make up most of the file.
     let (from, to) = (bytes.len() / 8, bytes.len() / 4);
     bytes[from..to].fill(0xff);
     fs::write(&path, &bytes).expect("room");
@@ -118,13 +118,13 @@ fn a_damaged_page_of_an_odd_layout_is_named_too() {
 
 #[test]
 fn what_is_odd_about_rows_is_said_in_a_sentence_each() {
-    // So many artists that every side has all classes.
+    // Enough artists for every side to have all classes.
     let varied = Fixture {
         artists: 11,
         ..Fixture::default()
     };
     let (folder, plain) = made(&varied, &Data::default());
-    // Nothing but where the columns of metadata come from.
+    // The only warning is about the origin of the metadata columns.
     let told = plain.warnings();
     assert_eq!(told.len(), 1, "{told:#?}");
     assert!(told[0].starts_with("fma_features are columns"), "{told:#?}");
@@ -188,7 +188,7 @@ fn what_is_odd_about_rows_is_said_in_a_sentence_each() {
         "{warnings:#?}"
     );
 
-    // Each third clip is of the last class, and the same ones have no label.
+    // Every third clip has the last class, and these clips have no label.
     let (_folder, dataset) = made(
         &Fixture {
             unlabelled: 3,

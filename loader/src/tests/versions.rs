@@ -1,4 +1,4 @@
-//! Rows of one version, as a model sees them that was trained on another.
+//! Tests of rows of one version read for a model that was trained on another.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use crate::fixture::Fixture;
 use crate::testing::{made, open};
 use crate::*;
 
-/// Both kinds of targets.
+/// Returns a configuration with both kinds of targets.
 fn both() -> Data {
     Data {
         targets: ["genre", GENRES_ALL].map(str::to_owned).to_vec(),
@@ -18,7 +18,7 @@ fn both() -> Data {
     }
 }
 
-/// The store's rows for a model that was trained on `old`.
+/// Opens the store's rows for a model that was trained on `old`.
 fn seen_by(old: &Dataset, root: &Path, data: &Data) -> Result<Arc<Dataset>, DatasetError> {
     let mut classes = Vec::new();
     for target in old.targets() {
@@ -31,7 +31,7 @@ fn seen_by(old: &Dataset, root: &Path, data: &Data) -> Result<Arc<Dataset>, Data
     Dataset::open_for(Store::open(root, None)?, data, Needs::All, model)
 }
 
-/// Labels of every row, target by target.
+/// Returns the labels of every row, target by target.
 fn labels(dataset: &Dataset) -> Vec<Vec<Vec<i64>>> {
     let mut all = Vec::new();
     for target in dataset.targets() {
@@ -73,7 +73,7 @@ fn a_class_that_the_model_does_not_know_is_no_label_and_is_told() {
     let (folder, own) = made(&grown, &both());
     let seen = seen_by(&old, folder.path(), &both()).expect("rows");
 
-    // Of the eight test clips, 11 and each twelfth from there, the 59th is of the new class.
+    // Of the eight test clips, which are 11, 23 and so on, the 59th has the new class.
     assert_eq!(
         seen.unknown_classes(Side::Test),
         [
@@ -95,7 +95,7 @@ fn a_class_that_the_model_does_not_know_is_no_label_and_is_told() {
 #[test]
 fn what_a_model_learned_from_rows_stays_as_it_was() {
     let (_folder, old) = made(&Fixture::default(), &both());
-    // More rows have other means, other artists and other albums; and the last class is gone.
+    // More rows change means, artists and albums; and the last class is removed.
     let other = Fixture {
         clips: 150,
         classes: 2,

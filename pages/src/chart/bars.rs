@@ -1,4 +1,4 @@
-//! Bars of named things, one below the other; several series are parts of a bar.
+//! Horizontal bar charts of named values; each bar may consist of several series.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -8,45 +8,45 @@ use super::{Key, LABEL_CHARS_MAX};
 use crate::table::{Cell, Table};
 use crate::text::{self, label};
 
-/// Bars that are drawn, at most; the table has all.
+/// Maximum number of bars drawn; the table has all of them.
 const BARS_MAX: usize = 40;
-/// Units from bar to bar.
+/// Distance between the tops of adjacent bars, in units.
 const BAR_STEP: u32 = 21;
-/// Units between two bars.
+/// Gap between two bars, in units.
 const BAR_GAP: i32 = 5;
-/// Units of a name, at most: the bars need room, too.
+/// Maximum width of a name, in units, so that enough width remains for the bars.
 const NAME_WIDTH: u32 = 180;
-/// Characters of the unit after a number, at most.
+/// Maximum number of characters in the unit after a number.
 const UNIT_CHARS_MAX: usize = 8;
-/// Bars whose lengths differ by at most this part have one length: sums of shares are rounded.
+/// Relative difference up to which bar lengths count as equal: sums of shares are rounded.
 const EQUAL: f64 = 1e-4;
-/// Units above and below all bars.
+/// Margin above the first and below the last bar, in units.
 const EDGE: u32 = 4;
 
-/// Sizes of named things.
+/// A bar chart of named values.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Bars {
-    /// What the names are: the first column of the table.
+    /// The kind of thing that the names denote: the heading of the table's first column.
     pub named: String,
     /// The names, from top to bottom.
     pub names: Vec<String>,
-    /// A part of each bar, from left to right.
+    /// The parts of each bar, from left to right.
     pub series: Vec<Series>,
-    /// After a number, such as `s`; may be empty.
+    /// The unit printed after each number, such as `s`; may be empty.
     pub unit: String,
 }
 
-/// One part of all bars.
+/// One part of every bar.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Series {
-    /// Its name in the legend.
+    /// The name in the legend.
     pub name: String,
-    /// One for each name.
+    /// One value for each name.
     pub values: Vec<f64>,
 }
 
 impl Bars {
-    /// Bars of counts, with one series.
+    /// Creates a chart of counts with one series.
     pub fn counts(named: &str, counted: &str, counts: &[(String, u64)]) -> Self {
         Self {
             named: named.to_owned(),
@@ -68,7 +68,7 @@ impl Bars {
     fn draw(&self, area: &Area<'_>, n: usize) -> Result<(), DrawError> {
         let largest = (0..n).map(|row| self.total(row)).fold(0.0, f64::max);
 
-        // Names and sizes stand beside the bars, so their widths are room that bars do not have.
+        // Names and sizes are printed to the left and right of the bars, so their widths reduce the width of the bars.
         let names: Vec<String> = self.names[..n]
             .iter()
             .map(|name| fitting(name, NAME_WIDTH))
@@ -110,8 +110,8 @@ impl Bars {
         Ok(())
     }
 
-    /// The sizes of the first `n` bars in words. Where all bars of several parts have one length, as shares of a whole
-    /// have, the length tells nothing, and there are no words.
+    /// Returns the sizes of the first `n` bars as text. The texts are empty if the bars have several parts and the same
+    /// length, as shares of a whole do: the length carries no information then.
     fn sizes(&self, n: usize) -> Vec<String> {
         let totals: Vec<f64> = (0..n).map(|row| self.total(row)).collect();
         let first = totals.first().copied().unwrap_or(0.0);
@@ -182,7 +182,7 @@ impl Bars {
     }
 }
 
-/// The length of a part: what is no length is none.
+/// Returns the length of a part; negative and non-finite values have length 0.
 fn size_of(series: &Series, row: usize) -> f64 {
     let value = series.values.get(row).copied().unwrap_or(0.0);
     if value.is_finite() {

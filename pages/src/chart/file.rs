@@ -1,4 +1,4 @@
-//! A chart as a file of its own, for a paper or a slide: with its title and its legend, and colours that need no page.
+//! Charts as standalone SVG files for papers and slides: with title and legend, and with colours of their own.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use super::Chart;
 use super::svg::{Ink, TEXT_SIZE, text_width};
 use crate::text::{Shown, TEXT_CHARS_MAX};
 
-/// Colours by the number of their class, in light and in dark; as in style.css.
+/// Light and dark colours by class number; the same as in style.css.
 const COLOURS: [(u8, &str, &str); 15] = [
     (0, "#1d2126", "#e6e9ec"),
     (1, "#5d6570", "#a0a8b2"),
@@ -26,27 +26,28 @@ const COLOURS: [(u8, &str, &str); 15] = [
     (20, "#8a5a33", "#c79a70"),
     (21, "#c457b9", "#f0a3e8"),
 ];
-/// Behind it all, in light and in dark.
+/// The background colour in light and in dark.
 const PAPER: [&str; 2] = ["#fff", "#1c2024"];
 
-/// Tells our files from others.
+/// Marks a file as a chart written by this program.
 const MAKER: &str = "wavemill chart";
-/// Bytes of a file that tell whether it is one of ours.
+/// Length of the prefix in which `Chart::is_ours` looks for the mark, in bytes.
 const HEAD_BYTES: usize = 512;
 
-/// Units of the title above the drawing.
+/// Height of the title above the drawing, in units.
 const TITLE: u32 = 30;
-/// Units from line to line of the legend.
+/// Height of a legend line, in units.
 const KEY_STEP: u32 = 20;
-/// Units at the left and right of the legend.
+/// Margin at the left and right of the legend, in units.
 const EDGE: u32 = 10;
-/// Characters of a title, at most: what a drawing's width has room for.
+/// Maximum number of characters in a title: as many as fit the width of a drawing.
 const TITLE_CHARS_MAX: usize = 62;
-/// Characters of a name in the legend, at most.
+/// Maximum number of characters of a name in the legend.
 const KEY_CHARS_MAX: usize = 40;
 
 impl Chart {
-    /// An SVG file that needs no other one; none for a chart that is not lines on paper, or that cannot be drawn.
+    /// Returns the chart as an SVG file that depends on no other file, or `None` if the chart is not a vector drawing
+    /// or cannot be drawn.
     pub fn to_svg(&self) -> Option<String> {
         let picture = self.plot.picture()?;
         let marks = picture.marks?;
@@ -73,14 +74,15 @@ impl Chart {
         Some(svg.into_string() + "\n")
     }
 
-    /// Whether a file that begins with `bytes` is a chart of ours, which a new one may take the place of.
+    /// Reports whether a file that begins with `bytes` is a chart written by this program, which a new chart may
+    /// replace.
     pub fn is_ours(bytes: &[u8]) -> bool {
         let head = &bytes[..bytes.len().min(HEAD_BYTES)];
         let mark = format!("<metadata>{MAKER}</metadata>");
         head.starts_with(b"<svg ") && head.windows(mark.len()).any(|part| part == mark.as_bytes())
     }
 
-    /// The names of the series below `top`, as many in a line as there is room for; how high that is.
+    /// Writes the names of the series below `top`, as many per line as fit, and returns the height of the legend.
     fn write_legend(&self, out: &mut String, top: u32, width: u32) -> u32 {
         let keys = self.plot.keys();
         if keys.len() < 2 {
@@ -99,7 +101,7 @@ impl Chart {
             }
             let y = top + 4 + line * KEY_STEP;
             let code = Ink::Series(key.series).code();
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(
                 out,
                 "<rect class=\"f k{code}\" x=\"{left}\" y=\"{y}\" width=\"{swatch}\" height=\"{swatch}\"/>\
@@ -115,7 +117,7 @@ impl Chart {
     }
 }
 
-/// Without variables, which drawing programs do not know.
+/// Returns the style sheet. It uses no CSS variables because drawing programs do not support them.
 fn style() -> String {
     let mut style =
         "svg{font-family:system-ui,sans-serif}.l{fill:none;stroke-linejoin:round}".to_owned();

@@ -1,4 +1,4 @@
-//! What is left after each step, with what the step took away.
+//! Funnel charts: the number of items left after each step, and the number that the step removed.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -8,28 +8,28 @@ use super::svg::{Area, DrawError, Ink, Picture, TEXT_SIZE, WIDTH, words};
 use crate::table::{Cell, Table};
 use crate::text::{count, fraction, label};
 
-/// Units from step to step: a line of words above a bar.
+/// Distance between steps, in units: a line of text above a bar.
 const STEP: i32 = 40;
-/// Units of a bar's height.
+/// Height of a bar, in units.
 const BAR: i32 = 16;
-/// Units above the first step and below the last one.
+/// Margin above the first and below the last step, in units.
 const EDGE: u32 = 4;
 
-/// What is left after each step.
+/// The number of items left after each step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Funnel {
-    /// What is counted.
+    /// The kind of items that are counted.
     pub counted: String,
-    /// The first one is where it begins.
+    /// The steps in order; the first one is the starting point.
     pub steps: Vec<Step>,
 }
 
 /// A step of a [`Funnel`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Step {
-    /// What it does.
+    /// The name of the step.
     pub name: String,
-    /// What is left after it.
+    /// The number of items left after the step.
     pub left: u64,
 }
 
@@ -56,7 +56,7 @@ impl Funnel {
         for (place, step) in self.steps.iter().enumerate() {
             let top = (n - place) as f64;
             let before = self.before(place);
-            // What is left lies over what there was before, and the difference stays to be seen.
+            // The bar of the items left covers the bar of the items before, so the difference stays visible.
             let marks = [(before, Ink::Faint(0)), (step.left, Ink::Series(0))];
             for (value, ink) in marks {
                 let corners = [(0.0, top), (value as f64, top - 1.0)];
@@ -75,7 +75,7 @@ impl Funnel {
         Ok(())
     }
 
-    /// What was left before a step.
+    /// Returns the number of items left before a step.
     fn before(&self, place: usize) -> u64 {
         match place.checked_sub(1) {
             Some(before) => self.steps[before].left,

@@ -1,4 +1,4 @@
-//! Values over two axes, as a picture between them.
+//! Heat maps: values over two axes, drawn as an image between the axes.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,23 +9,23 @@ use super::{Axis, Sound, Span, lines, png};
 use crate::table::{Cell, Table};
 use crate::text::{Shown, TEXT_CHARS_MAX, number};
 
-/// Units.
+/// Height of the drawing, in units.
 const HEIGHT: u32 = 210;
 
-/// Values over two axes, such as a spectrogram: time across, bands upwards.
+/// Values over two axes, such as a spectrogram with time on the horizontal axis and bands on the vertical axis.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeatMap {
-    /// Across.
+    /// The horizontal axis.
     pub across: Axis,
-    /// Upwards.
+    /// The vertical axis.
     pub up: Axis,
-    /// What the colours mean, with the unit.
+    /// The quantity that the colours represent, with its unit.
     pub measured: String,
-    /// Columns of `values`.
+    /// Number of columns in `values`.
     pub columns: usize,
-    /// Row by row, the lowest first.
+    /// The values in row-major order, the lowest row first.
     pub values: Vec<f32>,
-    /// What it is a picture of, to be heard below it.
+    /// The sound that the image represents; its player is shown below the image.
     pub sound: Option<Sound>,
 }
 
@@ -62,7 +62,7 @@ impl HeatMap {
         html! {
             div.map {
                 (axes)
-                // Over the drawing, in a drawing of its own: what is inside `axes` is closed.
+                // An `svg` element of its own, drawn over the axes: the element in `axes` is already closed.
                 svg aria-hidden="true" viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } {
                     (PreEscaped(format!(
                         "<image x=\"{}\" y=\"{}\" width=\"{}\" height=\"{}\" preserveAspectRatio=\"none\" \
@@ -79,14 +79,14 @@ impl HeatMap {
         }
     }
 
-    /// Places in the colour map, from the picture's top.
+    /// Returns the pixels as indices into the colour map, starting at the top row.
     fn pixels(&self, low: f64, high: f64) -> Vec<u8> {
         let span = if high > low { high - low } else { 1.0 };
         let mut pixels = Vec::with_capacity(self.values.len());
         for row in self.values.chunks_exact(self.columns).rev() {
             for &value in row {
                 let share = (f64::from(value) - low) / span;
-                // What is no number is as dark as the lowest.
+                // NaN gets the darkest colour: the cast turns it into 0.
                 pixels.push((share.clamp(0.0, 1.0) * 255.0).round() as u8);
             }
         }
@@ -108,7 +108,7 @@ impl HeatMap {
         }
     }
 
-    /// Row by row, what the columns say together: a table of every value would be of no use.
+    /// Returns a summary of the values for each row: a table of every value would be useless.
     pub(super) fn table(&self) -> Table {
         let mean = format!("mean of {}", self.measured);
         let mut table = Table::new("", &[&self.up.name, &mean, "lowest", "highest"]);

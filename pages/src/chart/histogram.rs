@@ -1,4 +1,4 @@
-//! How many lie where along an axis.
+//! Histograms: the distribution of values along an axis.
 
 use plotters::prelude::*;
 
@@ -7,17 +7,17 @@ use super::{Axis, Span, lines};
 use crate::table::{Cell, Table};
 use crate::text::{count, number};
 
-/// Units.
+/// Height of the drawing, in units.
 const HEIGHT: u32 = 190;
 
-/// Counts in bins of one width.
+/// Counts in bins of equal width.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
-    /// What was measured; its ends are those of the first and the last bin.
+    /// The measured quantity; the axis ends at the outer edges of the first and the last bin.
     pub axis: Axis,
-    /// What is counted.
+    /// The kind of items that are counted.
     pub counted: String,
-    /// One for each bin.
+    /// One count for each bin.
     pub counts: Vec<u64>,
 }
 
@@ -28,7 +28,7 @@ impl Histogram {
 
     fn draw(&self, area: &Area<'_>) -> Result<(), DrawError> {
         let largest = self.counts.iter().copied().max().unwrap_or(0).max(1);
-        // A little room above the largest bar.
+        // Leave some space above the largest bar.
         let counts = Span {
             low: 0.0,
             high: largest as f64 * 1.05,
@@ -49,7 +49,7 @@ impl Histogram {
         Ok(())
     }
 
-    /// Where a bin begins.
+    /// Returns the lower edge of a bin.
     fn edge(&self, bin: usize) -> f64 {
         let share = bin as f64 / self.counts.len() as f64;
         let Span { low, high } = self.axis.span();

@@ -1,4 +1,4 @@
-//! Values along an axis, as lines; and the axes that other charts share.
+//! Line charts, and the axes that other charts share.
 
 use std::convert::Infallible;
 
@@ -11,36 +11,36 @@ use super::{Key, Span};
 use crate::table::{Cell, Table};
 use crate::text::{label, number};
 
-/// Units.
+/// Height of the drawing, in units.
 const HEIGHT: u32 = 220;
-/// Units for the numbers at the left.
+/// Width reserved for the numbers at the left, in units.
 const LEFT: u32 = 52;
-/// Units for the numbers and the name below.
+/// Height reserved for the numbers and the axis name below the chart, in units.
 const BELOW: u32 = 38;
 
-/// Values along an axis.
+/// A line chart: values along an axis.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Lines {
-    /// Of the axis, with the unit.
+    /// The name of the horizontal axis, with its unit.
     pub along: String,
-    /// What is measured, with the unit.
+    /// The measured quantity, with its unit.
     pub measured: String,
-    /// In the legend's order.
+    /// The lines in the order of the legend.
     pub lines: Vec<Line>,
 }
 
-/// One line.
+/// One line of a `Lines` chart.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Line {
-    /// Its name in the legend.
+    /// The name in the legend.
     pub name: String,
-    /// Along the axis.
+    /// The points in order along the axis.
     pub points: Vec<(f64, f64)>,
-    /// How far values lie around it; none, or one for each point.
+    /// The range of values around each point; either empty or one for each point.
     pub spread: Vec<Spread>,
 }
 
-/// What lies around a point of a line.
+/// The range of values around a point of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Spread {
     /// The low end.
@@ -60,7 +60,7 @@ impl Lines {
         let spreads = spreads.flat_map(|spread| [spread.low, spread.high]);
         let values = self.points().map(|(_, y)| y).chain(spreads);
         let measured = Span::of(values).unwrap_or(Span::UNIT).widened();
-        // So that the highest point does not lie on the frame.
+        // Keep the highest point off the frame.
         let margin = (measured.high - measured.low) * 0.05;
 
         let mut chart = chart_on(area, along.widened(), measured.with_margin(margin))?;
@@ -74,10 +74,10 @@ impl Lines {
             }
         }
 
-        // Lines last, so that no spread hides one.
+        // Draw the lines last so that no spread hides them.
         for (place, line) in self.lines.iter().enumerate() {
             let points = line.finite_points();
-            // A path of one point would not be seen.
+            // A path of a single point would be invisible.
             if let [point] = points[..] {
                 let style = Ink::Series(place).colour().filled();
                 chart.draw_series([Circle::new(point, 3, style)])?;
@@ -148,7 +148,7 @@ impl Line {
             .collect()
     }
 
-    /// The spread as one shape: along its high end, and back along its low end.
+    /// Returns the outline of the spread: forward along its high end and back along its low end.
     fn outline(&self) -> Vec<(f64, f64)> {
         let spread = self.points.iter().zip(&self.spread);
         let spread = spread.filter(|((x, _), spread)| {
@@ -160,11 +160,11 @@ impl Line {
     }
 }
 
-/// A chart between two axes of numbers.
+/// A chart between two numeric axes.
 pub(super) type Chart<'a, 'b> =
     ChartContext<'a, Svg<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
-/// Room for marks with axes at the left and below.
+/// Creates a chart with space for axes at the left and below.
 pub(super) fn chart_on<'a, 'b>(
     area: &'a Area<'b>,
     across: Span,
@@ -178,7 +178,7 @@ pub(super) fn chart_on<'a, 'b>(
         .build_cartesian_2d(across.low..across.high, up.low..up.high)
 }
 
-/// Draws both axes, with the name of the one below.
+/// Draws both axes and the name of the horizontal one.
 pub(super) fn draw_axes(
     chart: &mut Chart<'_, '_>,
     name: &str,
@@ -204,10 +204,10 @@ pub(super) fn draw_axes(
         .draw()
 }
 
-/// A number at an axis: `12k` for 12,000.
+/// Formats a number for an axis: `12k` for 12,000.
 pub(super) fn axis_number(value: &f64) -> String {
     let size = value.abs();
-    // What is left of 0 after sums of steps.
+    // A rounding error left over from summing axis steps.
     if size < 1e-9 {
         return "0".to_owned();
     }
@@ -223,7 +223,8 @@ pub(super) fn axis_number(value: &f64) -> String {
     number((value * 1e6).round() / 1e6)
 }
 
-/// A learning rate, say: `0.0005`, or `3e−5`. There is not much room beside an axis.
+/// Formats a small number, such as a learning rate, in few characters because an axis has little space: `0.0005` or
+/// `3e−5`.
 fn small_number(value: f64) -> String {
     if value.abs() >= 1e-4 {
         let text = format!("{value:.6}");

@@ -1,4 +1,4 @@
-//! How often what was taken for what: a confusion matrix.
+//! Confusion matrices.
 
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -9,84 +9,85 @@ use super::svg::{Area, DrawError, Ink, Picture, TEXT_SIZE, WIDTH, text_width, wo
 use crate::table::{Cell, Table};
 use crate::text::{count, fraction, label};
 
-/// Names up to which a cell has room for its numbers.
+/// Maximum number of names for which the cells are large enough to contain numbers.
 const NUMBERED_MAX: usize = 24;
-/// Units of a cell's width and height where it has numbers.
+/// Size of a cell that contains numbers, in units.
 const CELL: CellSize = CellSize {
     width: 42,
     height: 34,
 };
-/// Units of all cells together where they have none.
+/// Width and height of all cells together if they contain no numbers, in units.
 const CELLS: u32 = 960;
-/// Units of a cell below which no name fits beside it.
+/// Minimum cell size at which a name fits next to a row, in units.
 const NAMED_CELL_MIN: u32 = 14;
-/// Units of the smallest cell.
+/// Minimum cell size, in units.
 const CELL_MIN: u32 = 4;
-/// Characters of a name, at most.
+/// Maximum number of characters in a name.
 const NAME_CHARS_MAX: usize = 16;
-/// Units that half of a page has room for.
+/// Width that fits in half of a page, in units.
 const HALF_PAGE: u32 = 620;
-/// Units between names and cells.
+/// Gap between names and cells, in units.
 const GAP: u32 = 6;
 
-/// Counts by what is, from top to bottom, and what it was taken for, from left to right.
+/// Counts by true name, from top to bottom, and by predicted name, from left to right.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matrix {
-    /// What is, such as `true class`.
+    /// The heading of the rows, such as `true class`.
     pub down: String,
-    /// What it was taken for.
+    /// The heading of the columns, such as `predicted class`.
     pub across: String,
-    /// The names, for both.
+    /// The names of both rows and columns.
     pub names: Vec<String>,
-    /// Row by row; as many rows and columns as there are names.
+    /// The counts, row by row; as many rows and columns as there are names.
     pub counts: Vec<Vec<u64>>,
 }
 
-/// Pixels of a picture's side, at most, while a class has more than one.
+/// Maximum side of a PNG picture in pixels, unless there are more classes than pixels.
 const PICTURE_PIXELS: usize = 512;
-/// Pixels of a cell's side in a picture, at most.
+/// Maximum side of a cell in a PNG picture, in pixels.
 const CELL_PIXELS_MAX: usize = 32;
 
-/// A picture for programs that show no SVG.
+/// A picture for programs that cannot display SVG.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PngPicture {
-    /// In pixels.
+    /// Width in pixels.
     pub width: u32,
-    /// In pixels.
+    /// Height in pixels.
     pub height: u32,
-    /// The whole file.
+    /// The whole PNG file.
     pub png: Vec<u8>,
 }
 
-/// Where the parts of a drawing lie, in units.
+/// Positions of the parts of a drawing, in units.
 struct Layout {
-    /// Above the cells: the names of the columns.
+    /// Height of the column names above the cells.
     top: u32,
-    /// Left of the cells: the names of the rows.
+    /// Width of the row names to the left of the cells.
     left: u32,
     cell: CellSize,
     has_numbers: bool,
     has_names: bool,
 }
 
-/// In units.
+/// Width and height of a cell, in units.
 #[derive(Clone, Copy)]
 struct CellSize {
     width: u32,
     height: u32,
 }
 
-/// A cell of the matrix, and what it counts.
+/// A cell of the matrix and its count.
 struct Counted {
     row: usize,
     column: usize,
     n: u64,
-    /// Of its row.
+    /// The sum of the counts in the cell's row.
     all: u64,
 }
 
 impl Matrix {
-    /// As a picture without words: a cell is as bright as its share of its row, from none to all. `None` without names.
+    /// Returns the matrix as a picture without text, or `None` if it has no names. The brightness of a cell is its
+    /// share of its row.
     pub fn to_png(&self) -> Option<PngPicture> {
         let n = self.names.len();
         let cell = PICTURE_PIXELS.checked_div(n)?.clamp(1, CELL_PIXELS_MAX);
@@ -135,7 +136,7 @@ impl Matrix {
             _ => GAP,
         };
         Layout {
-            // One line more says what the columns are.
+            // One more line holds the heading of the columns.
             top: room + 20,
             left: room + GAP,
             cell,
@@ -152,7 +153,7 @@ impl Matrix {
         Picture::new((width.max(WIDTH), height), |area| self.draw(area, &layout))
     }
 
-    /// Whether it needs the whole width of a page.
+    /// Reports whether the chart needs the whole width of a page.
     pub(super) fn is_wide(&self) -> bool {
         self.picture_width() > HALF_PAGE
     }
@@ -182,7 +183,7 @@ impl Matrix {
                 draw_cell(area, layout, &counted)?;
             }
         }
-        // Beside cells this small, names would lie over each other.
+        // Names next to cells this small would overlap.
         if !layout.has_names {
             return Ok(());
         }
@@ -228,7 +229,7 @@ impl Matrix {
         words
     }
 
-    /// The largest cell beside the diagonal, the first of equal ones.
+    /// Returns the largest cell off the diagonal; of equal cells, the first.
     fn most_confused(&self) -> Option<(usize, usize, u64)> {
         let mut most: Option<(usize, usize, u64)> = None;
         for (row, counts) in self.counts.iter().enumerate() {
@@ -262,7 +263,7 @@ impl Matrix {
     }
 }
 
-/// One cell: its colour says how large a share of its row it is.
+/// Draws one cell, coloured by its share of its row.
 fn draw_cell(area: &Area<'_>, layout: &Layout, cell: &Counted) -> Result<(), DrawError> {
     let width = layout.cell.width as i32;
     let height = layout.cell.height as i32;
@@ -278,7 +279,7 @@ fn draw_cell(area: &Area<'_>, layout: &Layout, cell: &Counted) -> Result<(), Dra
         ))?;
     }
 
-    // What is right lies in the diagonal.
+    // Correct predictions are on the diagonal.
     let is_right = cell.row == cell.column;
     let edge = if is_right { Ink::Muted } else { Ink::Grid };
     if layout.has_names || is_right {
@@ -300,7 +301,7 @@ fn draw_cell(area: &Area<'_>, layout: &Layout, cell: &Counted) -> Result<(), Dra
     Ok(())
 }
 
-/// A share without decimals, for which a cell has room: `34 %`.
+/// Formats a share without decimals to fit a cell: `34 %`.
 fn percent(part: u64, whole: u64) -> String {
     format!("{:.0} %", 100.0 * part as f64 / whole.max(1) as f64)
 }

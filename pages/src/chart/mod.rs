@@ -1,7 +1,7 @@
-//! Charts: drawn as SVG with the colours of the page's style, each with its numbers as a table.
+//! Charts, drawn as SVG in the colours of the page's style, each with its numbers as a table.
 //!
-//! Plotters lays out axes and marks, and [`svg`] writes what it draws. A chart is as wide as a phone in landscape, so its
-//! letters stay readable there; on a larger screen several stand side by side.
+//! Plotters lays out axes and marks, and [`svg`] turns its drawing calls into SVG. A chart is as wide as a phone in
+//! landscape, so its text stays readable there; larger screens show several charts next to each other.
 
 mod bars;
 mod file;
@@ -33,60 +33,60 @@ pub(crate) use scatter::rules;
 pub use scatter::{Point, Scatter};
 pub use sound::Sound;
 
-/// Characters of a label beside a mark, at most.
+/// Maximum number of characters of a label next to a mark.
 const LABEL_CHARS_MAX: usize = 22;
 
-/// A chart with its words.
+/// A chart with its title and note.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chart {
-    /// Above it.
+    /// The title above the chart.
     pub title: String,
-    /// Below it: how to read it; may be empty.
+    /// An explanation below the chart; may be empty.
     pub note: String,
-    /// What it shows.
+    /// The plot itself.
     pub plot: Plot,
 }
 
 /// A kind of chart with its numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Plot {
-    /// Sizes of named things.
+    /// Bars of named values.
     Bars(Bars),
-    /// How many lie where.
+    /// A distribution of values along an axis.
     Histogram(Histogram),
-    /// What is left after each step.
+    /// The number of items left after each step.
     Funnel(Funnel),
     /// Values along an axis.
     Lines(Lines),
     /// Values over two axes, such as a spectrogram.
     HeatMap(HeatMap),
-    /// What was taken for what.
+    /// A confusion matrix.
     Matrix(Matrix),
     /// Points in a plane.
     Scatter(Scatter),
-    /// Things along axes that stand side by side.
+    /// Items as lines across parallel axes.
     Parallel(Parallel),
 }
 
-/// An axis of numbers.
+/// A numeric axis.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Axis {
-    /// What it measures, with the unit.
+    /// The measured quantity, with its unit.
     pub name: String,
-    /// Its low end.
+    /// The low end.
     pub from: f64,
-    /// Its high end.
+    /// The high end.
     pub to: f64,
 }
 
-/// What a legend says of one series.
+/// A legend entry for one series.
 struct Key {
     name: String,
     series: usize,
 }
 
 impl Chart {
-    /// Whether a page with it needs to be allowed to play sounds.
+    /// Reports whether the page must be allowed to play sounds.
     pub(crate) fn has_sound(&self) -> bool {
         self.plot.has_sound()
     }
@@ -108,7 +108,7 @@ impl Chart {
     }
 }
 
-/// One series needs no legend: the title says what it is.
+/// Returns the legend. A single series needs none: the title describes it.
 fn legend(keys: &[Key]) -> Markup {
     html! {
         @if keys.len() > 1 {
@@ -122,7 +122,7 @@ fn legend(keys: &[Key]) -> Markup {
 }
 
 impl Plot {
-    /// What stands in a page.
+    /// Returns the markup of the plot for a page.
     fn drawing(&self, alt: &str) -> Markup {
         match self {
             Self::HeatMap(map) => map.drawing(alt),
@@ -134,7 +134,7 @@ impl Plot {
         }
     }
 
-    /// What is drawn; none for what is a picture of pixels.
+    /// Returns the vector drawing, or `None` for plots that are images of pixels.
     fn picture(&self) -> Option<Picture> {
         match self {
             Self::Bars(bars) => Some(bars.picture()),
@@ -148,7 +148,7 @@ impl Plot {
         }
     }
 
-    /// Whether it needs the whole width of a page.
+    /// Reports whether the plot needs the whole width of a page.
     fn is_wide(&self) -> bool {
         match self {
             Self::Matrix(matrix) => matrix.is_wide(),
@@ -157,17 +157,17 @@ impl Plot {
         }
     }
 
-    /// Whether there is something to be heard.
+    /// Reports whether the plot contains a sound.
     fn has_sound(&self) -> bool {
         matches!(self, Self::HeatMap(HeatMap { sound: Some(_), .. }))
     }
 
-    /// Whether its names stand in the drawing's own buttons.
+    /// Reports whether the plot's own buttons serve as its legend.
     fn has_own_legend(&self) -> bool {
         matches!(self, Self::Scatter(_))
     }
 
-    /// One sentence for who cannot see the chart.
+    /// Returns one sentence for readers who cannot see the chart.
     fn summary(&self) -> String {
         match self {
             Self::Bars(bars) => bars.summary(),
@@ -205,7 +205,7 @@ impl Plot {
     }
 }
 
-/// What lies between a low and a high end.
+/// A range of values.
 #[derive(Clone, Copy, Debug)]
 struct Span {
     low: f64,
@@ -213,13 +213,13 @@ struct Span {
 }
 
 impl Span {
-    /// From 0 to 1: of values that are not there.
+    /// The range from 0 to 1, used if there are no values.
     const UNIT: Self = Self {
         low: 0.0,
         high: 1.0,
     };
 
-    /// Of finite values; `None` where there are none.
+    /// Returns the range of the finite values, or `None` if there are none.
     fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
         let mut span: Option<Self> = None;
         for value in values.filter(|value| value.is_finite()) {
@@ -237,7 +237,7 @@ impl Span {
         span
     }
 
-    /// One that has a length, as an axis needs it.
+    /// Returns a range of non-zero length, as required for an axis.
     fn widened(self) -> Self {
         if self.low < self.high {
             return self;
@@ -245,7 +245,7 @@ impl Span {
         self.with_margin(self.low.abs().max(1.0) * 0.5)
     }
 
-    /// So much more at both ends.
+    /// Extends the range by `margin` at both ends.
     fn with_margin(self, margin: f64) -> Self {
         Self {
             low: self.low - margin,
@@ -255,7 +255,7 @@ impl Span {
 }
 
 impl Axis {
-    /// From end to end, with a length.
+    /// Returns the range of the axis, widened if its length is zero.
     fn span(&self) -> Span {
         let span = Span {
             low: self.from,

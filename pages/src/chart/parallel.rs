@@ -1,4 +1,4 @@
-//! Things along axes that stand side by side: each is a line that crosses every axis where its value lies.
+//! Parallel coordinates: each item is a line that crosses every vertical axis at the position of its value.
 
 use std::fmt::Write;
 
@@ -11,53 +11,54 @@ use super::{Key, Span};
 use crate::table::{Cell, Table};
 use crate::text::{Shown, TEXT_CHARS_MAX, count};
 
-/// Units of the drawing's height.
+/// Height of the drawing, in units.
 const HEIGHT: u32 = 300;
-/// Units above and below the axes: names stand above.
+/// Space above and below the axes, in units: the names are printed above.
 const ABOVE: u32 = 34;
 const BELOW: u32 = 14;
-/// Units at the left of the first axis, and for words at the right of the last one.
+/// Space to the left of the first axis, and for labels to the right of the last one, in units.
 const LEFT: u32 = 14;
 const RIGHT: u32 = 96;
-/// Units from axis to axis, at least: the words of an axis stand there.
+/// Minimum distance between axes, in units: the labels of an axis must fit between them.
 const STEP: u32 = 110;
-/// Words beside an axis, at most; of more values only the ends have some.
+/// Maximum number of labels next to an axis; with more values, only the two ends are labelled.
 const WORDS_MAX: usize = 8;
-/// Lines that are drawn, at most, from the first one on.
+/// Maximum number of lines drawn, counted from the first one.
 const LINES_MAX: usize = 1000;
 
-/// Things along axes that stand side by side.
+/// A chart of items as lines across parallel axes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Parallel {
-    /// What a line is, in the plural.
+    /// The name of the items, in the plural.
     pub counted: String,
     /// Names of the axes, from left to right.
     pub axes: Vec<String>,
-    /// Those that matter most first.
+    /// The lines, the most important ones first.
     pub lines: Vec<ParallelLine>,
-    /// What the marked lines are, for the legend.
+    /// The legend entry of the marked lines.
     pub marked: String,
-    /// What the others are.
+    /// The legend entry of the other lines.
     pub others: String,
 }
 
 /// A line of a [`Parallel`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ParallelLine {
-    /// What is shown when the pointer rests on it.
+    /// The text shown when the pointer rests on the line.
     pub name: String,
-    /// One for each axis.
+    /// One value for each axis.
     pub values: Vec<AxisValue>,
-    /// Drawn in another colour, above the others.
+    /// Draws the line in another colour, above the others.
     pub is_marked: bool,
 }
 
-/// Where a line crosses an axis.
+/// The point at which a line crosses an axis.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AxisValue {
-    /// Upwards; an axis goes from the lowest to the highest. None where the line does not cross it.
+    /// The position along the axis, which extends from the lowest to the highest value. `None` if the line does not
+    /// cross the axis.
     pub place: Option<f64>,
-    /// What the value is called.
+    /// The label of the value.
     pub words: String,
 }
 
@@ -69,24 +70,24 @@ impl Parallel {
 
         let mut picture = Picture::new((width, HEIGHT), |area| self.draw_axes(area, &spans));
         if let Some(marks) = &mut picture.marks {
-            // Lines lie below the words.
+            // Insert the lines first so that the text is drawn above them.
             marks.insert_str(0, &self.lines_svg(&spans, width));
         }
         picture
     }
 
-    /// Whether it needs the whole width of a page.
+    /// Reports whether the chart needs the whole width of a page.
     pub(super) fn is_wide(&self) -> bool {
         self.axes.len() > 4
     }
 
-    /// From the lowest value of an axis to its highest.
+    /// Returns the range of an axis, from its lowest value to its highest.
     fn span(&self, axis: usize) -> Span {
         let places = self.lines.iter().filter_map(|line| line.place(axis));
         Span::of(places).unwrap_or(Span::UNIT).widened()
     }
 
-    /// How far from the left an axis stands.
+    /// Returns the distance of an axis from the left edge.
     fn across(&self, axis: usize, width: u32) -> i32 {
         let steps = self.axes.len().saturating_sub(1).max(1);
         let room = (width - LEFT - RIGHT) as usize;
@@ -115,7 +116,7 @@ impl Parallel {
         Ok(())
     }
 
-    /// The values beside which their words stand: all, or the two ends.
+    /// Returns the values to label: all of them, or the two ends.
     fn told_values(&self, axis: usize) -> Vec<&AxisValue> {
         let mut values: Vec<&AxisValue> = Vec::new();
         for line in &self.lines {
@@ -135,12 +136,12 @@ impl Parallel {
         values
     }
 
-    /// All lines, the marked ones last.
+    /// Returns the lines as SVG, the marked ones last.
     fn lines_svg(&self, spans: &[Span], width: u32) -> String {
         let mut svg = String::new();
         for is_marked in [false, true] {
             let drawn = self.lines.iter().take(LINES_MAX);
-            // The first ones matter most, and so lie above.
+            // Draw the first lines last: they matter most and must be on top.
             for line in drawn.rev().filter(|line| line.is_marked == is_marked) {
                 let mut path = String::new();
                 let mut letter = 'M';
@@ -150,7 +151,7 @@ impl Parallel {
                         continue;
                     };
                     let x = self.across(axis, width);
-                    // Writing to a string does not fail.
+                    // Writing to a string cannot fail.
                     let _ = write!(path, "{letter}{x} {:.1}", down(*span, place));
                     letter = 'L';
                 }
@@ -209,14 +210,14 @@ impl Parallel {
 }
 
 impl ParallelLine {
-    /// Where it crosses an axis; none for what lies nowhere.
+    /// Returns the position of the line on an axis, or `None` if it has no finite position.
     fn place(&self, axis: usize) -> Option<f64> {
         let value = self.values.get(axis)?;
         value.place.filter(|place| place.is_finite())
     }
 }
 
-/// How far from the top a value lies.
+/// Returns the distance of a value from the top edge.
 fn down(span: Span, place: f64) -> f64 {
     let share = (place - span.low) / (span.high - span.low);
     let room = f64::from(HEIGHT - ABOVE - BELOW);

@@ -1,8 +1,9 @@
-//! Small pictures as PNG: one byte a pixel, which is a place in a colour map.
+//! Small pictures as PNG files with one byte per pixel, an index into a colour map.
 
 use png::{BitDepth, ColorType, Encoder};
 
-/// Corners of the colour map, from dark to bright; colours between them are mixed. As matplotlib's magma at these places.
+/// Key colours of the colour map, from dark to bright; colours in between are interpolated. The values are those of
+/// matplotlib's magma at the same positions.
 const COLOURS: [[u8; 3]; 9] = [
     [0, 0, 4],
     [28, 16, 68],
@@ -28,7 +29,7 @@ pub(super) fn palette(pixels: &[u8], width: usize) -> Vec<u8> {
         writer.write_image_data(pixels)?;
         writer.finish()
     });
-    // Only a picture without pixels cannot be encoded, and a chart shows none.
+    // Encoding fails only for a picture without pixels, which no chart contains.
     match written {
         Ok(()) => file,
         Err(_) => Vec::new(),

@@ -1,7 +1,7 @@
-//! Points in a plane without axes, such as a map of vectors. Who reads it chooses what the colours say: the group of a
-//! point, one group alone, or whether the point is right. That needs no script: the choice is one of radio buttons, and
-//! the page's style looks at them. Nor does it need one to say what a point is: a browser shows the `title` of the
-//! element below the pointer.
+//! Scatter plots without axes, such as a map of vectors. The reader chooses the meaning of the colours: the group of a
+//! point, a single group, or whether the point is correct. The choice needs no script: it is a set of radio buttons to
+//! which the page's style reacts. Names need no script either: a browser shows the `title` of the element below the
+//! pointer.
 
 use std::fmt::Write;
 
@@ -13,48 +13,48 @@ use super::{Key, Span};
 use crate::table::{Cell, Table};
 use crate::text::{Shown, TEXT_CHARS_MAX, count, fraction};
 
-/// Units.
+/// Height of the drawing, in units.
 const HEIGHT: u32 = 400;
-/// Units around the points.
+/// Margin around the points, in units.
 const EDGE: f64 = 8.0;
-/// Letters of an id, at most.
+/// Maximum number of letters in an id.
 const ID_CHARS_MAX: usize = 20;
-/// Groups that can be shown alone, at most.
+/// Maximum number of groups with a button that shows only that group.
 const ALONE_MAX: usize = 60;
-/// Characters of a point's name, at most.
+/// Maximum number of characters in a point's name.
 const NAME_CHARS_MAX: usize = 160;
 
-/// Points in a plane.
+/// A scatter plot.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Scatter {
-    /// Tells its buttons from those of another one of the page; of letters and digits.
+    /// Distinguishes the buttons from those of other scatter plots on the page; consists of letters and digits.
     pub id: String,
-    /// What a point is, in the plural.
+    /// The name of the points, in the plural.
     pub counted: String,
-    /// What a group is, such as `class`.
+    /// The name of the grouping, such as `class`.
     pub grouped: String,
     /// Names of the groups.
     pub groups: Vec<String>,
-    /// In any order.
+    /// The points, in any order.
     pub points: Vec<Point>,
 }
 
 /// A point of a [`Scatter`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Point {
-    /// From left to right.
+    /// The horizontal position, from left to right.
     pub x: f64,
-    /// Upwards.
+    /// The vertical position, upwards.
     pub y: f64,
-    /// Its group's number; none where that is not known.
+    /// The index of the point's group, or `None` if the group is unknown.
     pub group: Option<usize>,
-    /// Whether what was said of it is right; none where that is not known.
+    /// Whether the prediction for the point is correct, or `None` if that is unknown.
     pub is_right: Option<bool>,
-    /// What is shown when the pointer rests on it; may be empty. A point with a name is an element of its own.
+    /// The text shown when the pointer rests on the point; may be empty. A point with a name is an element of its own.
     pub name: String,
 }
 
-/// How many points of a group are what.
+/// Counts of correct and wrong points in a group.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     points: u64,
@@ -65,7 +65,7 @@ struct Tally {
 impl Scatter {
     pub(super) fn picture(&self) -> Picture {
         let mut picture = Picture::new((WIDTH, HEIGHT), |area| {
-            // The points are written below: all points of a kind have their look from one element.
+            // The points are written separately: all points of a kind share an element that sets their look.
             let frame = [(0, 0), (WIDTH as i32 - 1, HEIGHT as i32 - 1)];
             area.draw(&Rectangle::new(frame, Ink::Grid.colour()))?;
             Ok::<(), DrawError>(())
@@ -76,7 +76,7 @@ impl Scatter {
         picture
     }
 
-    /// An element for each group and verdict. Wrong ones come last, so that no right one hides them.
+    /// Writes an element for each group and verdict. Wrong points come last so that no correct point hides them.
     fn write_points(&self, marks: &mut String) {
         let Some(place_of) = self.places() else {
             return;
@@ -87,7 +87,7 @@ impl Scatter {
             (Some(true), "right"),
             (Some(false), "wrong"),
         ];
-        // Points of no group first: those of a group may cover them.
+        // Points without a group come first: points of a group may cover them.
         let groups = (0..self.groups.len()).map(Some);
         let groups: Vec<Option<usize>> = std::iter::once(None).chain(groups).collect();
 
@@ -108,7 +108,7 @@ impl Scatter {
 
                 let ink = group.map_or(Ink::Muted, Ink::Series);
                 let name = group.map_or("none".to_owned(), |group| group.to_string());
-                // Writing to a string does not fail.
+                // Writing to a string cannot fail.
                 let _ = write!(
                     marks,
                     "<g class=\"l p k{} g{name} {verdict_name}\" stroke-linecap=\"round\" stroke-width=\"5\" \
@@ -121,24 +121,24 @@ impl Scatter {
         }
     }
 
-    /// The group of a point, if there is such a one.
+    /// Returns the group of a point, if the group exists.
     fn group_of(&self, point: &Point) -> Option<usize> {
         point.group.filter(|group| *group < self.groups.len())
     }
 
-    /// Where points lie in the drawing; none where no point has a place. Both axes have one scale, since only distances
-    /// say something.
+    /// Returns a function that computes the position of a point in the drawing, or `None` if no point has finite
+    /// coordinates. Both axes have the same scale because only distances are meaningful.
     fn places(&self) -> Option<impl Fn(&Point) -> Option<(f64, f64)>> {
         let across = Span::of(self.points.iter().map(|point| point.x))?;
         let up = Span::of(self.points.iter().map(|point| point.y))?;
 
-        // What is divided by is never 0, also where all points lie side by side.
+        // Avoid division by zero if all points share a coordinate.
         let span_x = (across.high - across.low).max(f64::MIN_POSITIVE);
         let span_y = (up.high - up.low).max(f64::MIN_POSITIVE);
         let width = f64::from(WIDTH) - 2.0 * EDGE;
         let height = f64::from(HEIGHT) - 2.0 * EDGE;
         let scale = (width / span_x).min(height / span_y);
-        // All points in one place have no distances.
+        // If all points coincide, there are no distances to scale.
         let scale = if scale.is_finite() && scale < 1e12 {
             scale
         } else {
@@ -154,7 +154,7 @@ impl Scatter {
         })
     }
 
-    /// The drawing below the buttons that choose its colours. The rules are in the page's style ([`rules`]).
+    /// Returns the drawing below the buttons that choose its colours. The page's style contains the rules ([`rules`]).
     pub(super) fn drawing(&self, alt: &str) -> Markup {
         let letters = self.id.chars().filter(char::is_ascii_alphanumeric);
         let id: String = letters.take(ID_CHARS_MAX).collect();
@@ -185,7 +185,7 @@ impl Scatter {
         }
     }
 
-    /// For a file of its own, in which nothing can be chosen.
+    /// Returns the legend for a standalone file, which has no buttons.
     pub(super) fn keys(&self) -> Vec<Key> {
         let mut keys = Vec::new();
         for (series, name) in self.groups.iter().enumerate() {
@@ -240,18 +240,18 @@ impl Scatter {
     }
 }
 
-/// Points that look alike.
+/// Points that share a look.
 #[derive(Clone, Debug, Default)]
 struct Dots {
-    /// One path of those without a name: a tenth of what an element for each takes.
+    /// One path of all points without a name: a tenth of the size of one element per point.
     nameless: String,
-    /// An element for each of the others.
+    /// One element for each point with a name.
     named: String,
 }
 
 impl Dots {
     fn add(&mut self, (x, y): (f64, f64), name: &str) {
-        // A line of no length is a dot, by its round ends. Writing to a string does not fail.
+        // A line of length zero is drawn as a dot because of its round ends. Writing to a string cannot fail.
         if name.is_empty() {
             let _ = write!(self.nameless, "M{x:.1} {y:.1}h0");
             return;
@@ -285,11 +285,12 @@ impl Tally {
     }
 }
 
-/// Rules by which a button shows one group alone, for as many groups as the largest scatter of a page has.
+/// Returns the style rules by which a button shows a single group, for as many groups as the largest scatter plot of a
+/// page has.
 pub(crate) fn rules(groups: usize) -> String {
     let mut rules = String::new();
     for place in 0..groups.min(ALONE_MAX) {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = write!(
             rules,
             ".only-{place}:checked~.plot .p:not(.g{place}){{--ink:var(--line)}}"

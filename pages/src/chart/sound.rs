@@ -1,7 +1,7 @@
-//! A sound beside the picture of it: its waveform and a player.
+//! A sound shown with its image: a waveform and a player.
 //!
-//! The sound is a WAVE file within the page, because a page loads nothing and so cannot play a file beside it. Its
-//! bytes are made here of samples: no byte of whatever file they came from reaches a browser's decoder.
+//! The sound is a WAVE file embedded in the page, because a page loads no other files. The file is written here from
+//! samples: no byte of the source file reaches a browser's decoder.
 //!
 //! Layout: IBM and Microsoft, Multimedia Programming Interface and Data Specifications 1.0 (1991).
 
@@ -14,38 +14,38 @@ use maud::{Markup, PreEscaped, html};
 use super::svg::{Ink, WIDTH};
 use crate::text::number;
 
-/// Units of a waveform's height.
+/// Height of a waveform, in units.
 const HEIGHT: u32 = 56;
-/// Lines of a waveform, at most: two units each.
+/// Maximum number of lines in a waveform: two units each.
 const SPANS: usize = 240;
-/// Samples that a page takes of one sound, at most: over a minute and a half at 44.1 kHz, as text 11 MB.
+/// Maximum number of samples of one sound in a page: more than a minute and a half at 44.1 kHz, 11 MB as text.
 const SAMPLES_MAX: usize = 1 << 22;
 
 /// `WAVE_FORMAT_PCM`.
 const PCM: u16 = 1;
-/// Bytes of a sample.
+/// Bytes per sample.
 const SAMPLE_BYTES: u16 = 2;
-/// Bytes of the file beside its samples, without the first eight: `WAVE`, and the heads and bodies of two chunks.
+/// Size of the file without its samples and its first eight bytes: `WAVE`, and the headers and bodies of two chunks.
 const OTHER_BYTES: u32 = 4 + (8 + 16) + 8;
 
 /// A sound of one channel.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sound {
-    /// Of its samples.
+    /// The sample rate.
     pub sample_rate_hz: u32,
-    /// Where it begins in the recording that it was taken from.
+    /// The start of the sound in the recording that it was taken from.
     pub from_s: f64,
-    /// Full scale is ±1; what is louder is cut off.
+    /// The samples; full scale is ±1, and louder samples are clipped.
     pub samples: Vec<f32>,
 }
 
 impl Sound {
-    /// What a page has of it.
+    /// Returns the samples that are embedded in a page.
     fn samples(&self) -> &[f32] {
         &self.samples[..self.samples.len().min(SAMPLES_MAX)]
     }
 
-    /// Waveform and player; `alt` says what is heard.
+    /// Returns the waveform and the player; `alt` describes the sound.
     pub(super) fn markup(&self, alt: &str) -> Markup {
         if self.samples.is_empty() || self.sample_rate_hz == 0 {
             return html! {};
@@ -58,7 +58,7 @@ impl Sound {
         let span_s = self.samples().len() as f64 / f64::from(self.sample_rate_hz);
         html! {
             div.sound {
-                // The player says all that it does.
+                // The player is accessible, so the waveform is hidden from screen readers.
                 svg aria-hidden="true" viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } { (PreEscaped(self.waveform())) }
                 audio controls preload="metadata" aria-label={ "Listen: " (alt) } src=(address) {}
                 p.note {
@@ -68,7 +68,7 @@ impl Sound {
         }
     }
 
-    /// A line from the lowest to the highest sample of each of many spans.
+    /// Returns the waveform: for each span, a line from its lowest to its highest sample.
     fn waveform(&self) -> String {
         let samples = self.samples();
         let span = samples.len().div_ceil(SPANS).max(1);
@@ -79,10 +79,10 @@ impl Sound {
             let low = span.iter().copied().fold(1.0, f32::min);
             let high = span.iter().copied().fold(-1.0, f32::max);
             let top = height_of(high);
-            // Silence is a line, too.
+            // Silence is drawn as a line, too.
             let bottom = height_of(low).max(top + 1.0);
             let x = (place as f64 + 0.5) * step;
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(path, "M{x:.1} {top:.1}V{bottom:.1}");
         }
 
@@ -90,10 +90,10 @@ impl Sound {
         format!("<path class=\"l k{code}\" stroke-width=\"{step:.1}\" d=\"{path}\"/>")
     }
 
-    /// As 16-bit integers, which every browser plays.
+    /// Returns a WAVE file of 16-bit integers, which every browser can play.
     fn wave_file(&self) -> Vec<u8> {
         let samples = self.samples();
-        // No more than `SAMPLES_MAX`, so their bytes can be counted.
+        // There are at most `SAMPLES_MAX` samples, so the cast cannot overflow.
         let sample_bytes = samples.len() as u32 * u32::from(SAMPLE_BYTES);
         let bytes_per_s = self.sample_rate_hz.saturating_mul(SAMPLE_BYTES.into());
 
@@ -114,7 +114,7 @@ impl Sound {
         file.extend(b"data");
         file.extend(sample_bytes.to_le_bytes());
         for sample in samples {
-            // What is no number becomes 0.
+            // NaN becomes 0.
             let value = (sample.clamp(-1.0, 1.0) * f32::from(i16::MAX)).round() as i16;
             file.extend(value.to_le_bytes());
         }
@@ -122,7 +122,7 @@ impl Sound {
     }
 }
 
-/// How far below the top a sample lies.
+/// Returns the distance of a sample from the top.
 fn height_of(sample: f32) -> f64 {
     let half = f64::from(HEIGHT) / 2.0;
     half - f64::from(sample.clamp(-1.0, 1.0)) * (half - 1.0)
@@ -151,7 +151,7 @@ mod tests {
             b"fmt \x10\0\0\0\x01\0\x01\0\x22\x56\0\0\x44\xac\0\0\x02\0\x10\0",
             b"data\x06\0\0\0\xff\x7f\x01\x80\0\0",
         ];
-        // What is too loud is cut off, and what is no number is silent.
+        // Samples beyond full scale are clipped, and NaN is silence.
         assert_eq!(sound(&[2.0, -1.0, f32::NAN]).wave_file(), wanted.concat());
     }
 

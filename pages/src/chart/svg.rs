@@ -1,7 +1,7 @@
-//! What plotters draws, as SVG whose colours are classes of the page's style.
+//! A plotters backend that writes SVG whose colours are classes of the page's style.
 //!
-//! Plotters' own SVG has colours in it, which stay as they are when a page turns dark. Here a colour is a number that
-//! names a class ([`Ink`]).
+//! The SVG backend of plotters writes fixed colours, which would not change in dark mode. Here a colour is a number
+//! that names a class ([`Ink`]).
 
 use std::convert::Infallible;
 use std::fmt::Write;
@@ -16,43 +16,44 @@ use plotters_backend::{
 
 use crate::text::{ELLIPSIS, TEXT_CHARS_MAX, label};
 
-/// Units of a drawing's width. A drawing is scaled to its place, which is about as wide on a phone.
+/// Width of a drawing, in units. A drawing is scaled to the space available, which is about this wide on a phone.
 pub(super) const WIDTH: u32 = 480;
 
-/// Units of the letters' height.
+/// Font size, in units.
 pub(super) const TEXT_SIZE: i32 = 13;
 
-/// How wide a letter is, of its height, on average. Browsers choose the font, so this is a guess to make room by.
+/// Average width of a letter relative to the font size. Browsers choose the font, so this is an estimate for the
+/// layout.
 const LETTER_WIDTH: f64 = 0.56;
 
-/// Colours for series; more of them begin again.
+/// Number of colours for series; further series reuse them from the first one.
 const SERIES_COLOURS: usize = 12;
 
-/// The code of the first series.
+/// The class number of the first series.
 const SERIES_CODE: u8 = 10;
 
-/// How strong a colour behind words is at most: they stay readable in light and in dark.
+/// Maximum opacity of a colour below text, which keeps the text readable in light and in dark.
 const SHARE_ALPHA_MAX: f64 = 0.55;
 
 /// A colour of the page's style.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Ink {
-    /// Of words.
+    /// Text.
     Text,
-    /// Of words that matter less.
+    /// Less important text.
     Muted,
-    /// Of lines behind marks.
+    /// Lines below the marks.
     Grid,
-    /// Of the marks of a series.
+    /// The marks of a series.
     Series(usize),
-    /// The same, shining through.
+    /// The translucent colour of a series.
     Faint(usize),
-    /// The first series behind words, the stronger the larger a share is, from 0 to 1.
+    /// The colour of the first series below text, more opaque for larger shares, from 0 to 1.
     Share(f64),
 }
 
 impl Ink {
-    /// The number in the name of its class.
+    /// Returns the number in the name of the colour's class.
     pub(super) fn code(self) -> u8 {
         match self {
             Self::Text => 0,
@@ -63,7 +64,7 @@ impl Ink {
         }
     }
 
-    /// For plotters, which hands it on as it is.
+    /// Returns the colour in the form that plotters passes through unchanged.
     pub(super) fn colour(self) -> RGBAColor {
         let alpha = match self {
             Self::Faint(_) => 0.25,
@@ -74,23 +75,23 @@ impl Ink {
     }
 }
 
-/// A place for charts of one size.
+/// A drawing area of fixed size.
 pub(super) type Area<'a> = DrawingArea<Svg<'a>, Shift>;
 
-/// Why a chart could not be drawn: its numbers fit no axis.
+/// The reason that a chart could not be drawn: no axis can represent its numbers.
 pub(super) type DrawError = DrawingAreaErrorKind<Infallible>;
 
-/// What was drawn, for a page or for a file of its own.
+/// A drawing for a page or for a standalone file.
 #[derive(Clone, Debug)]
 pub(super) struct Picture {
     /// Width and height, in units.
     pub size: (u32, u32),
-    /// Elements of SVG; none where the numbers fit no axis.
+    /// SVG elements, or `None` if no axis can represent the numbers.
     pub marks: Option<String>,
 }
 
 impl Picture {
-    /// What `draw` draws in a place of this size.
+    /// Creates a picture of this size by calling `draw`.
     pub(super) fn new(
         size: (u32, u32),
         draw: impl FnOnce(&Area<'_>) -> Result<(), DrawError>,
@@ -110,12 +111,12 @@ impl Picture {
         }
     }
 
-    /// In a page, with a text for who cannot see it. One that could not be drawn is left out: the table below it has the
-    /// same numbers.
+    /// Returns the markup for a page, with `alt` for readers who cannot see it. A picture that could not be drawn is
+    /// left out: the table below it contains the same numbers.
     pub(super) fn markup(&self, alt: &str) -> Markup {
         let (width, height) = self.size;
 
-        // A wider drawing keeps the size of its letters, and scrolls where there is no room for it.
+        // A wider drawing keeps its font size, and scrolls if the window is too narrow.
         let sizes = (width > WIDTH).then(|| {
             let least = width * 4 / 5;
             let most = width * 6 / 5;
@@ -137,7 +138,7 @@ impl Picture {
     }
 }
 
-/// The drawing that `draw` makes, `height` units high and as wide as most.
+/// Returns the drawing made by `draw`, `height` units high and of the standard width.
 pub(super) fn drawing(
     height: u32,
     alt: &str,
@@ -146,7 +147,7 @@ pub(super) fn drawing(
     Picture::new((WIDTH, height), draw).markup(alt)
 }
 
-/// Words in a chart, anchored by `pos`.
+/// Returns the style of text in a chart, anchored by `pos`.
 pub(super) fn words(ink: Ink, pos: Pos) -> TextStyle<'static> {
     TextStyle {
         font: ("sans-serif", TEXT_SIZE).into_font(),
@@ -155,25 +156,26 @@ pub(super) fn words(ink: Ink, pos: Pos) -> TextStyle<'static> {
     }
 }
 
-/// About how wide a text is, in units: rather too wide than too narrow, because room is made by it.
+/// Estimates the width of a text in units. The estimate is rather too wide than too narrow because the layout reserves
+/// space by it.
 pub(super) fn text_width(text: &str) -> u32 {
     let heights: f64 = text.chars().map(letter_width).sum();
     (heights * f64::from(TEXT_SIZE)).ceil() as u32
 }
 
-/// About how wide a letter is, of its height, in the fonts of browsers without serifs.
+/// Estimates the width of a letter relative to the font size, in the sans-serif fonts of browsers.
 fn letter_width(c: char) -> f64 {
     match c {
         'i' | 'j' | 'l' | 't' | 'f' | 'r' | 'I' | ' ' | '.' | ',' | ':' | ';' | '\'' | '|' => 0.42,
         'm' | 'w' | 'M' | 'W' | '@' | '%' | '…' | '—' => 1.0,
-        // Scripts with square letters, and pictures.
+        // Scripts with square letters, and emoji.
         '\u{1100}'.. => 1.05,
         c if c.is_uppercase() => 0.75,
         _ => 0.64,
     }
 }
 
-/// As much of a text as has room in `width` units.
+/// Shortens a text to fit in `width` units.
 pub(super) fn fitting(text: &str, width: u32) -> String {
     let shown = label(text, TEXT_CHARS_MAX);
     if text_width(&shown) <= width {
@@ -194,24 +196,25 @@ pub(super) fn fitting(text: &str, width: u32) -> String {
     cut
 }
 
-/// Stands between what is shown of a text and the whole of it. No text that is shown has it, because characters that
-/// control become spaces.
+/// Separates the shown part of a text from the whole text. No shown text contains it, because control characters are
+/// replaced by spaces.
 const WHOLE: char = '\0';
 
-/// A text for [`Svg`], which plotters hands on as it is: `shown`, and `whole` for who rests the pointer on it.
+/// Joins the two parts of a text for [`Svg`], which plotters passes through unchanged: `shown` is visible, and `whole`
+/// appears when the pointer rests on it.
 pub(super) fn with_whole(shown: &str, whole: &str) -> String {
     let whole = label(whole, TEXT_CHARS_MAX);
     format!("{shown}{WHOLE}{whole}")
 }
 
-/// Draws for plotters.
+/// The plotters backend.
 pub(super) struct Svg<'a> {
     out: &'a mut String,
     size: (u32, u32),
 }
 
 impl Svg<'_> {
-    /// An element up to its attributes, with the classes that give it a colour.
+    /// Opens an element without closing its tag, with the classes that set its colour.
     fn open(&mut self, element: &str, kind: &str, colour: BackendColor) {
         let (code, _, _) = colour.rgb;
         self.put(format_args!("<{element} class=\"{kind} k{code}\""));
@@ -221,7 +224,7 @@ impl Svg<'_> {
     }
 
     fn put(&mut self, words: std::fmt::Arguments<'_>) {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = self.out.write_fmt(words);
     }
 
@@ -330,7 +333,7 @@ impl DrawingBackend for Svg<'_> {
             HPos::Center => "middle",
             HPos::Right => "end",
         };
-        // Where letters stand on, seen from the anchor.
+        // The offset of the baseline from the anchor.
         let down = match style.anchor().v_pos {
             VPos::Top => ".8em",
             VPos::Center => ".35em",
@@ -356,7 +359,7 @@ impl DrawingBackend for Svg<'_> {
             Some((shown, whole)) => (shown, Some(whole)),
             None => (text, None),
         };
-        // Escapes what it is given.
+        // `Escaper` escapes everything written to it.
         let _ = write!(Escaper::new(self.out), "{shown}");
         if let Some(whole) = whole {
             self.put(format_args!("<title>"));

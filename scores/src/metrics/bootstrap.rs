@@ -1,9 +1,9 @@
-//! How sure a score is: 95 % intervals by drawing whole artists (or tracks) anew, never segments, and the same for the
-//! difference of two models on the same tracks.
+//! The uncertainty of scores: 95 % bootstrap intervals of scores, and of the difference of two models on the same
+//! tracks. Whole artists (or tracks) are resampled, never segments.
 //!
-//! Segments of a track, and mostly tracks of an artist, are not independent: drawing them one by one gives intervals that
-//! are too narrow. A resample is a pure function of (seed, its number), so that threads change nothing.
-//! Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), percentile intervals.
+//! Segments of a track, and usually tracks of an artist, are not independent: resampling them one by one gives
+//! intervals that are too narrow. A resample is a pure function of (seed, its number), so the number of threads does
+//! not matter. Source: Efron and Tibshirani, "An Introduction to the Bootstrap" (1993), percentile intervals.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZero;
@@ -16,105 +16,106 @@ use super::classification::{Margins, mean};
 use super::multilabel::{Ranking, decide, rankings};
 use super::predictions::{Label, Predictions, likeliest};
 
-/// Figures of a class: precision, recall, F1.
+/// Number of figures per class: precision, recall, F1.
 const CLASS_FIGURES: usize = 3;
 
-/// Resamples of an interval.
+/// Number of resamples for an interval.
 pub const RESAMPLES: usize = 2000;
 
-/// What is drawn as one.
+/// The unit of resampling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Unit {
-    /// All tracks of an artist; a track without one stands alone.
+    /// All tracks of an artist; a track without an artist is a unit of its own.
     Artist,
-    /// No track has an artist: each alone.
+    /// Single tracks, because no track has an artist.
     Track,
 }
 
-/// What was drawn, and how often.
+/// The number and the kind of the resampled units.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draws {
-    /// What is drawn as one.
+    /// The unit of resampling.
     pub unit: Unit,
-    /// How many there are.
+    /// Number of units.
     pub units: u64,
-    /// Labelled tracks in them.
+    /// Number of labelled tracks in the units.
     pub tracks: u64,
-    /// Of these, tracks without an artist.
+    /// Number of these tracks without an artist.
     pub tracks_without_artist: u64,
     /// Always [`RESAMPLES`].
     pub resamples: u64,
-    /// Seed of the draws.
+    /// The seed of the draws.
     pub seed: u64,
 }
 
 /// A figure with its 2.5 and 97.5 percentiles.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
-    /// Over the rows as they are.
+    /// The figure over the original rows.
     pub value: f64,
-    /// 2.5 % of resamples lie below.
+    /// 2.5 % of resamples are below this value.
     pub low: f64,
-    /// 2.5 % of resamples lie above.
+    /// 2.5 % of resamples are above this value.
     pub high: f64,
 }
 
 /// Intervals by the name of the figure.
 ///
-/// One class a row: `accuracy`, `balanced_accuracy`, `macro_f1`. Labels in sets: `exact_match`, `f1_macro`, `f1_micro`,
-/// `roc_auc_macro`. A figure that does not exist (no class with rows of both kinds) is absent; resamples without it are
-/// left out.
+/// One class per row: `accuracy`, `balanced_accuracy`, `macro_f1`. Labels in sets: `exact_match`, `f1_macro`,
+/// `f1_micro`, `roc_auc_macro`. An undefined figure (no class has rows of both kinds) is absent; resamples in which it
+/// is undefined are left out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bootstrap {
-    /// What was drawn.
+    /// The resampled units.
     pub draws: Draws,
-    /// By figure.
+    /// Intervals by name of the figure.
     pub intervals: BTreeMap<String, Interval>,
 }
 
-/// Intervals of one class's figures; `None` where a figure divides by nothing, as precision does for a class that was
-/// never predicted. Resamples in which it does so are left out.
+/// Intervals of one class's figures. A figure is `None` if its denominator is 0, such as the precision of a class that
+/// was never predicted. Resamples with a denominator of 0 are left out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClassInterval {
-    /// Of the rows predicted as the class, the share that are of it.
+    /// The share of rows predicted as the class that belong to it.
     pub precision: Option<Interval>,
-    /// Of the rows of the class, the share predicted as it.
+    /// The share of rows of the class that are predicted as it.
     pub recall: Option<Interval>,
-    /// Harmonic mean of the two.
+    /// The harmonic mean of the two.
     pub f1: Option<Interval>,
 }
 
-/// Intervals class by class.
+/// Intervals for each class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClassIntervals {
-    /// What was drawn.
+    /// The resampled units.
     pub draws: Draws,
-    /// One a class, in id order.
+    /// One entry per class, in id order.
     pub classes: Vec<ClassInterval>,
 }
 
 /// A figure of two models, and their difference with its interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
-    /// Of the first.
+    /// The figure of the first model.
     pub a: f64,
-    /// Of the second.
+    /// The figure of the second model.
     pub b: f64,
-    /// a − b, with percentiles over resamples that both share.
+    /// a − b, with percentiles over resamples shared by both models.
     pub difference: Interval,
 }
 
-/// Two models on the same tracks.
+/// The differences between two models on the same tracks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Paired {
-    /// What was drawn, for both at once.
+    /// The units, resampled for both models at once.
     pub draws: Draws,
-    /// By figure, as in [`Bootstrap::intervals`].
+    /// Differences by name of the figure, as in [`Bootstrap::intervals`].
     pub differences: BTreeMap<String, Difference>,
 }
 
-/// Intervals of `predictions`; `None` for a single artist or track, from which nothing can be drawn.
+/// Computes the intervals of `predictions`; returns `None` if there is only a single artist or track, which cannot be
+/// resampled.
 ///
 /// # Errors
 /// [`MetricsError::NoLabels`].
@@ -129,7 +130,8 @@ pub(super) fn bootstrap(
     }
 
     let statistic = Statistic::of(predictions, &groups, units);
-    // Each group once: the figure over the rows as they are, computed the same way as that of a resample.
+    // Weight 1 for each group gives the figures over the original rows, computed in the same way as those of a
+    // resample.
     let whole = statistic.values(&vec![1; units]);
     let resamples = resample(&draws, whole.len(), |weights| statistic.values(weights));
 
@@ -142,7 +144,8 @@ pub(super) fn bootstrap(
     Ok(Some(Bootstrap { draws, intervals }))
 }
 
-/// Intervals of each class's figures, from the draws of [`Bootstrap`]; `None` for a single artist or track.
+/// Computes the intervals of each class's figures from the draws of [`Bootstrap`]; returns `None` if there is only a
+/// single artist or track.
 ///
 /// # Errors
 /// [`MetricsError::Kind`] for labels in sets; [`MetricsError::NoLabels`].
@@ -178,12 +181,14 @@ pub fn class_intervals(
     Ok(Some(ClassIntervals { draws, classes }))
 }
 
-/// The difference of two models, tracks drawn for both at once: it varies less than either figure does alone.
+/// Computes the difference of two models with the same resamples for both: it varies less than either model's figure.
 ///
-/// Both need one row a track (such as [`Predictions::per_track_mean`]). Artists are those of `a`; `None` for a single artist or track.
+/// Both need one row per track (such as [`Predictions::per_track_mean`]). Artists are those of `a`. Returns `None` if
+/// there is only a single artist or track.
 ///
 /// # Errors
-/// [`MetricsError::ClassSets`]; [`MetricsError::Tracks`] naming what only one of them has; [`MetricsError::NoLabels`].
+/// [`MetricsError::ClassSets`]; [`MetricsError::Tracks`] naming the tracks that only one of them has;
+/// [`MetricsError::NoLabels`].
 pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Paired>, MetricsError> {
     a.check_same_classes(b)?;
     let b = aligned(a, b)?;
@@ -193,7 +198,7 @@ pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Pair
         return Ok(None);
     }
 
-    // `aligned` put the rows of `b` in the order of `a`, so the groups of `a` are those of `b` too.
+    // `aligned` put the rows of `b` in the order of `a`, so both have the same groups.
     let of_a = Statistic::of(a, &groups, units);
     let of_b = Statistic::of(&b, &groups, units);
     let whole_a = of_a.values(&vec![1; units]);
@@ -215,19 +220,19 @@ pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Pair
     Ok(Some(Paired { draws, differences }))
 }
 
-/// One figure of every resample.
+/// Returns one figure of every resample.
 fn column(resamples: &[Vec<f64>], figure: usize) -> impl Iterator<Item = f64> {
     resamples.iter().map(move |figures| figures[figure])
 }
 
-/// The group of each labelled row, and what groups there are.
+/// Returns the group of each labelled row, and a description of the groups.
 fn groups(predictions: &Predictions, seed: u64) -> Result<(Vec<u32>, Draws), MetricsError> {
-    // Numbered by first appearance and only looked up, so that a hash map's order decides nothing.
+    // Groups are numbered by first appearance and only looked up, so the order of the hash map has no effect.
     let mut group_of: HashMap<(bool, i64), u32> = HashMap::new();
     let mut tracks = HashMap::new();
     let mut groups = Vec::new();
     for row in predictions.labelled() {
-        // An artist and a track may have the same number, and are not the same group.
+        // An artist and a track with the same number are different groups.
         let key = row
             .artist_id
             .map_or((false, row.track_id), |artist| (true, artist));
@@ -258,9 +263,9 @@ fn groups(predictions: &Predictions, seed: u64) -> Result<(Vec<u32>, Draws), Met
     Ok((groups, draws))
 }
 
-/// `b`'s labelled rows in the order of `a`'s.
+/// Returns `b`'s labelled rows in the order of `a`'s.
 fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError> {
-    // Of several rows of a track the last would silently stand for all.
+    // If a track had several rows, the last one would silently replace the others.
     let mut place = HashMap::new();
     for row in b.labelled() {
         if place.insert(row.track_id, row).is_some() {
@@ -282,7 +287,7 @@ fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError
             )));
         }
         match place.get(&row.track_id) {
-            // Equal labels on both sides: otherwise the difference would be one of the truths and not of the models.
+            // Require equal labels: otherwise the difference would be due to the labels and not to the models.
             Some(other) if other.label == row.label => out.push(other)?,
             Some(_) => {
                 return Err(other_tracks(format!(
@@ -298,7 +303,7 @@ fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError
         .into_keys()
         .filter(|track_id| !seen.contains(track_id))
         .collect();
-    // The order of a hash map must not reach an error text.
+    // The order of a hash map must not appear in an error message.
     extra.sort_unstable();
     if missing.is_empty() && extra.is_empty() {
         return Ok(out);
@@ -310,12 +315,12 @@ fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError
     )))
 }
 
-/// [`MetricsError::Tracks`].
+/// Creates [`MetricsError::Tracks`].
 fn other_tracks(reason: String) -> MetricsError {
     MetricsError::Tracks { reason }
 }
 
-/// Such as `3 tracks (5, 7, 8)`.
+/// Formats a list such as `3 tracks (5, 7, 8)`.
 fn listed(tracks: &[i64]) -> String {
     let some: Vec<String> = tracks.iter().take(5).map(i64::to_string).collect();
     match tracks.len() {
@@ -328,7 +333,7 @@ fn listed(tracks: &[i64]) -> String {
     }
 }
 
-/// Rows summed up per group, so that a resample costs no more than its groups.
+/// Rows aggregated by group, so that the cost of a resample is proportional to the number of groups.
 enum Statistic {
     /// `(class, predicted, rows)` of group g at `starts[g]..starts[g + 1]`.
     Classes {
@@ -336,7 +341,8 @@ enum Statistic {
         starts: Vec<usize>,
         cells: Vec<(u32, u32, u32)>,
     },
-    /// `(class × 4 + truth × 2 + guess, rows)` likewise; rows, and those that are right in every label, per group.
+    /// `(class × 4 + truth × 2 + guess, rows)` at the same positions; per group, the number of rows and of rows with
+    /// every label correct.
     Sets {
         starts: Vec<usize>,
         cells: Vec<(u32, u32)>,
@@ -346,7 +352,7 @@ enum Statistic {
 }
 
 impl Statistic {
-    /// Of `predictions`, whose labelled rows are in these groups.
+    /// Aggregates `predictions`, whose labelled rows are in these groups.
     fn of(predictions: &Predictions, groups: &[u32], units: usize) -> Self {
         let mut cells: Vec<BTreeMap<(u32, u32), u32>> = vec![BTreeMap::new(); units];
         let mut rows = vec![[0; 2]; units];
@@ -361,7 +367,7 @@ impl Statistic {
                 }
                 Label::Set(set) => {
                     let exact = decide(row.probabilities, set, |class, truth, guess| {
-                        // What is neither true nor guessed is in no figure.
+                        // A label that is neither true nor predicted affects no figure.
                         if truth || guess {
                             let kind = u32::from(truth) << 1 | u32::from(guess);
                             *cells.entry((class as u32, kind)).or_default() += 1;
@@ -373,7 +379,7 @@ impl Statistic {
             }
         }
 
-        // One flat list with the start of each group in it: a resample runs over all of it, 2,000 times.
+        // Store one flat list with the start of each group: each of the 2,000 resamples iterates over all of it.
         let mut starts = vec![0];
         let mut n_cells = 0;
         for cells in &cells {
@@ -385,7 +391,7 @@ impl Statistic {
         if predictions.is_multi() {
             Self::Sets {
                 starts,
-                // A class and its kind in one number keep a cell at eight bytes.
+                // Storing class and kind in one number limits a cell to eight bytes.
                 cells: cells
                     .map(|(class, kind, n)| (class << 2 | kind, n))
                     .collect(),
@@ -402,15 +408,15 @@ impl Statistic {
     }
 
     fn names(&self) -> &'static [&'static str] {
-        // In the order in which `values` gives them.
+        // In the order of the figures in `values`.
         match self {
             Self::Classes { .. } => &["accuracy", "balanced_accuracy", "macro_f1"],
             Self::Sets { .. } => &["exact_match", "f1_macro", "f1_micro", "roc_auc_macro"],
         }
     }
 
-    /// [`CLASS_FIGURES`] of each class where group g counts `weights[g]` times; NaN for one that divides by nothing. Labels
-    /// in sets have none.
+    /// Returns the [`CLASS_FIGURES`] of each class with group g weighted by `weights[g]`; NaN if a denominator is 0.
+    /// Labels in sets have no such figures.
     fn class_values(&self, weights: &[u32]) -> Vec<f64> {
         let Self::Classes {
             n_classes,
@@ -434,7 +440,7 @@ impl Statistic {
         values
     }
 
-    /// The figures where group g counts `weights[g]` times; NaN for one that does not exist.
+    /// Returns the figures with group g weighted by `weights[g]`; NaN for undefined figures.
     fn values(&self, weights: &[u32]) -> Vec<f64> {
         match self {
             Self::Classes {
@@ -468,8 +474,7 @@ impl Statistic {
                     }
                 }
 
-                // A class whose rows of one kind were not drawn has no AUC in this resample, and is left out of its
-                // mean.
+                // A class without rows of both kinds in this resample has no AUC, and is left out of the mean.
                 let auc = mean(
                     rankings
                         .iter()
@@ -487,12 +492,12 @@ impl Statistic {
     }
 }
 
-/// `value`, or NaN where it is a share of nothing.
+/// Returns `value`, or NaN if `whole` is 0.
 fn if_any(whole: u64, value: f64) -> f64 {
     if whole == 0 { f64::NAN } else { value }
 }
 
-/// Counts of classes where group g counts `weights[g]` times.
+/// Counts the rows of each class with group g weighted by `weights[g]`.
 fn class_margins(
     n_classes: usize,
     starts: &[usize],
@@ -508,7 +513,7 @@ fn class_margins(
     margins
 }
 
-/// The groups that were drawn, each with how often.
+/// Returns the drawn groups with their weights.
 fn drawn(weights: &[u32]) -> impl Iterator<Item = (usize, u64)> {
     weights
         .iter()
@@ -517,7 +522,7 @@ fn drawn(weights: &[u32]) -> impl Iterator<Item = (usize, u64)> {
         .map(|(group, &weight)| (group, u64::from(weight)))
 }
 
-/// The figures of every resample, by number; computed by as many threads as there are cores.
+/// Computes the figures of every resample, in order of their numbers, on as many threads as there are cores.
 fn resample(
     draws: &Draws,
     figures: usize,
@@ -526,8 +531,8 @@ fn resample(
     let units = draws.units as usize;
     let mut out = vec![vec![f64::NAN; figures]; RESAMPLES];
     let n_threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    // All shares but the last are equally long. So `part * share + i` is a resample's place, however many threads there
-    // are.
+    // All chunks but the last have the same length. So `part * share + i` is a resample's number for any number of
+    // threads.
     let share = RESAMPLES.div_ceil(n_threads);
 
     std::thread::scope(|scope| {
@@ -537,8 +542,8 @@ fn resample(
                 let mut weights = vec![0_u32; units];
                 for (i, slot) in chunk.iter_mut().enumerate() {
                     let number = (part * share + i) as u64;
-                    // A stream for each resample: its draws depend neither on the thread nor on the resamples before
-                    // it.
+                    // Each resample has its own random stream: its draws depend neither on the thread nor on earlier
+                    // resamples.
                     let mut rng = Rng::new(mix("bootstrap", &[draws.seed, number]));
 
                     weights.fill(0);
@@ -553,7 +558,7 @@ fn resample(
     out
 }
 
-/// `value` between the percentiles of `resamples`, which may hold NaN; `None` for a value that does not exist.
+/// Returns `value` with the percentiles of `resamples`, which may contain NaN; `None` for an undefined value.
 fn interval(value: f64, resamples: impl Iterator<Item = f64>) -> Option<Interval> {
     let mut sorted: Vec<f64> = resamples.filter(|x| !x.is_nan()).collect();
     sorted.sort_by(f64::total_cmp);
@@ -567,9 +572,9 @@ fn interval(value: f64, resamples: impl Iterator<Item = f64>) -> Option<Interval
     })
 }
 
-/// Linear between the two nearest, as `numpy.quantile` does by default.
+/// Returns the quantile by linear interpolation between the two nearest values, the default of `numpy.quantile`.
 fn quantile(sorted: &[f64], q: f64) -> f64 {
-    // The places of `sorted` are 0 to n − 1, so both neighbours exist for every q from 0 to 1.
+    // `sorted` has indices 0 to n − 1, so both neighbours exist for every q from 0 to 1.
     let at = q * (sorted.len() - 1) as f64;
     let below = sorted[at.floor() as usize];
     let above = sorted[at.ceil() as usize];
@@ -599,7 +604,8 @@ mod tests {
         );
     }
 
-    /// Coin throws: of 400 tracks 300 are right, each alone or in fours of one artist that are right or wrong together.
+    /// Returns coin throws: 300 of 400 tracks are correct, either independently or in groups of four tracks by one
+    /// artist that are correct or wrong together.
     fn coins(per_artist: i64) -> Predictions {
         let rows = (0..400).map(|track| {
             let artist = (per_artist > 1).then_some(track / per_artist);
@@ -652,7 +658,7 @@ mod tests {
                 (of_class.f1, class.f1, class.support + class.predicted),
             ];
             for (interval, value, whole) in figures {
-                // Of the third class there is no row, and none was taken for it.
+                // The third class has no rows and was never predicted.
                 assert_eq!(interval.is_some(), whole > 0, "{}", class.name);
                 if let Some(found) = interval {
                     assert_eq!(found.value, value);
@@ -807,7 +813,7 @@ mod tests {
     #[test]
     fn a_pair_is_surer_of_a_difference_than_two_intervals_are() {
         let a = coins(1);
-        // The same errors and twelve more.
+        // The same errors as `a` and twelve more.
         let wrong =
             |row: &super::super::predictions::Row| row.track_id < 12 || row.probabilities == NO;
         let b: Vec<_> = a

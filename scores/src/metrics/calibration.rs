@@ -1,51 +1,50 @@
-//! How far a model's probabilities can be believed: of rows that it is 80 % sure of, are 80 % right?
+//! Calibration of a model's probabilities: of the rows with a confidence of 80 %, are 80 % correct?
 //!
-//! Rows are put into bins by the probability of their likeliest class. In each bin the share of rows that are right
-//! stands beside the mean of that probability. Source: Guo et al., "On Calibration of Modern Neural Networks" (2017),
-//! section 2: the reliability diagram, the expected calibration error (3) and the maximum one (5), with 15 bins as
-//! there.
+//! Rows are put into bins by the probability of their likeliest class. Each bin compares the share of correct rows with
+//! the mean of that probability. Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), section 2: the
+//! reliability diagram, the expected calibration error (3) and the maximum one (5), also with 15 bins.
 
 use super::MetricsError;
 use super::predictions::{Label, Predictions, likeliest};
 
-/// Bins of equal width from 0 to 1.
+/// Number of bins of equal width from 0 to 1.
 pub const CALIBRATION_BINS: usize = 15;
 
 /// Rows whose likeliest class has a probability of `m / 15` to `(m + 1) / 15`; the upper end belongs to the bin.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CalibrationBin {
-    /// How many.
+    /// Number of rows.
     pub rows: u64,
-    /// Mean probability of their likeliest class; 0 without rows.
+    /// Mean probability of the rows' likeliest class; 0 without rows.
     pub confidence: f64,
-    /// Share of them whose likeliest class is true; 0 without rows.
+    /// Share of rows whose likeliest class is true; 0 without rows.
     pub accuracy: f64,
 }
 
-/// What probabilities are worth over a set of rows.
+/// The calibration of probabilities over a set of rows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Calibration {
-    /// Rows with a label.
+    /// Number of labelled rows.
     pub rows: u64,
-    /// Mean distance of confidence and accuracy over the bins, each by its rows; 0 is best.
+    /// Mean distance between confidence and accuracy over the bins, weighted by their rows; 0 is best.
     pub expected_error: f64,
     /// The largest distance of a bin that has rows.
     pub largest_error: f64,
-    /// Mean confidence minus accuracy over all rows: above 0, the model is too sure of itself.
+    /// Mean confidence minus accuracy over all rows; positive if the model is overconfident.
     pub overconfidence: f64,
-    /// [`CALIBRATION_BINS`], from unsure to sure.
+    /// [`CALIBRATION_BINS`] bins, from low to high confidence.
     pub bins: Vec<CalibrationBin>,
 }
 
 impl Calibration {
-    /// Of `predictions`.
+    /// Computes the calibration of `predictions`.
     ///
     /// # Errors
     /// [`MetricsError::Kind`] for labels in sets; [`MetricsError::NoLabels`].
     pub fn of(predictions: &Predictions) -> Result<Self, MetricsError> {
         predictions.check_kind(false)?;
 
-        // Rows, those that are right, and the sum of probabilities.
+        // Number of rows, number of correct rows, and sum of probabilities.
         let mut sums = [(0_u64, 0_u64, 0.0_f64); CALIBRATION_BINS];
         for row in predictions.labelled() {
             let Label::Class(truth) = row.label else {
@@ -98,9 +97,9 @@ impl Calibration {
     }
 }
 
-/// The bin of a probability.
+/// Returns the bin of a probability.
 fn bin_of(confidence: f64) -> usize {
-    // What rounding brought above 1 is in the last bin.
+    // Probabilities above 1 due to rounding belong to the last bin.
     let above = (confidence * CALIBRATION_BINS as f64).ceil() as usize;
     above.saturating_sub(1).min(CALIBRATION_BINS - 1)
 }

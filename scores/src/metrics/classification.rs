@@ -1,8 +1,8 @@
-//! Scores of a target with one class a row, by scikit-learn's conventions, in f64.
+//! Scores of a target with one class per row, following scikit-learn's conventions, in f64.
 //!
-//! A figure that divides by nothing is 0 (`zero_division = 0`). Macro means go over the classes that occur in labels or
-//! predictions, balanced accuracy over those with a label: both as scikit-learn does by default. Rows without a label
-//! are counted and take no part.
+//! A figure with a denominator of 0 is 0 (`zero_division = 0`). Macro means include the classes that occur in labels or
+//! predictions, balanced accuracy those that occur in labels: both are scikit-learn's defaults. Rows without a label
+//! are counted, but not scored.
 
 use std::collections::HashSet;
 
@@ -11,73 +11,73 @@ use serde::{Deserialize, Serialize};
 use super::MetricsError;
 use super::predictions::{Label, Predictions, likeliest};
 
-/// Tracks of a class from which its F1 enters [`ClassReport::macro_f1_supported`].
+/// Minimum number of tracks of a class for its F1 to be included in [`ClassReport::macro_f1_supported`].
 pub const SUPPORTED_TRACKS_MIN: u64 = 10;
 
 /// Precision, recall and F1, each averaged over classes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Means {
-    /// Of the rows predicted as a class, the share that are of it.
+    /// The share of rows predicted as a class that belong to it.
     pub precision: f64,
-    /// Of the rows of a class, the share predicted as it.
+    /// The share of rows of a class that are predicted as it.
     pub recall: f64,
-    /// Harmonic mean of the two, averaged after.
+    /// The harmonic mean of the two, computed per class and then averaged.
     pub f1: f64,
 }
 
-/// One class.
+/// Scores of one class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassScore {
-    /// Its name.
+    /// The name of the class.
     pub name: String,
-    /// Rows of it.
+    /// Number of rows of the class.
     pub support: u64,
-    /// Tracks of it.
+    /// Number of tracks of the class.
     pub tracks: u64,
-    /// Rows predicted as it.
+    /// Number of rows predicted as the class.
     pub predicted: u64,
-    /// No row was predicted as it: precision and F1 are 0 by convention, not by measurement.
+    /// No row was predicted as the class: precision and F1 are 0 by convention, not by measurement.
     pub never_predicted: bool,
-    /// 0 if never predicted.
+    /// 0 if the class was never predicted.
     pub precision: f64,
-    /// 0 without support.
+    /// 0 if the class has no rows.
     pub recall: f64,
-    /// 0 without a hit.
+    /// 0 if no prediction of the class is correct.
     pub f1: f64,
 }
 
 /// All scores over a set of rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ClassReport {
-    /// Rows with a label.
+    /// Number of labelled rows.
     pub rows: u64,
-    /// Rows without; in no figure.
+    /// Number of unlabelled rows, which are not scored.
     pub unlabelled: u64,
-    /// Tracks of the rows with a label.
+    /// Number of tracks of the labelled rows.
     pub tracks: u64,
-    /// Share of rows whose likeliest class (lowest id of equal ones) is true.
+    /// Share of rows whose likeliest class is true; of equal probabilities, the lowest id is the likeliest.
     pub accuracy: f64,
     /// Mean recall over classes with support.
     pub balanced_accuracy: f64,
-    /// Share of rows whose class is among the three likeliest; equal probabilities rank the higher id first, as
-    /// `top_k_accuracy_score`. `None` for three classes or fewer, where it says nothing.
+    /// Share of rows whose class is among the three likeliest; of equal probabilities the higher id ranks first, as in
+    /// `top_k_accuracy_score`. `None` for three classes or fewer, where the score is meaningless.
     pub top_3: Option<f64>,
-    /// Over classes that occur in labels or predictions, each counting alike.
+    /// Unweighted means over classes that occur in labels or predictions.
     pub macro_mean: Means,
-    /// Over classes by their support.
+    /// Means over classes weighted by their support.
     pub weighted_mean: Means,
-    /// Macro F1 over classes with at least [`SUPPORTED_TRACKS_MIN`] tracks; `None` if there is none.
+    /// Macro F1 over classes with at least [`SUPPORTED_TRACKS_MIN`] tracks; `None` if there is no such class.
     pub macro_f1_supported: Option<f64>,
-    /// How many classes that is.
+    /// Number of classes with at least that many tracks.
     pub supported_classes: u64,
-    /// One a class, in id order.
+    /// One entry per class, in id order.
     pub classes: Vec<ClassScore>,
-    /// Rows by true class, then by predicted class.
+    /// Number of rows by true class, then by predicted class.
     pub confusion: Vec<Vec<u64>>,
 }
 
-/// Rows of, predicted as, and rightly predicted as each class: all that the averages need. Shared with the bootstrap, so
-/// that an interval is of the very figure it stands beside.
+/// Counts for each class of its rows, the rows predicted as it, and the rows correctly predicted as it: sufficient for
+/// all averages. Shared with the bootstrap, so that an interval belongs to exactly the figure that it is shown with.
 #[derive(Clone, Debug)]
 pub(super) struct Margins {
     pub support: Vec<u64>,
@@ -85,14 +85,14 @@ pub(super) struct Margins {
     pub hits: Vec<u64>,
 }
 
-/// `a / b`, 0 for b = 0.
+/// Returns `a / b`, or 0 if b = 0.
 fn ratio(a: u64, b: u64) -> f64 {
     if b == 0 { 0.0 } else { a as f64 / b as f64 }
 }
 
-/// Mean of what there is; `None` of nothing.
+/// Returns the mean, or `None` if there are no values.
 pub(super) fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
-    // One after the other: the order of a sum decides its last bits.
+    // Sum sequentially: the order of a sum determines its last bits.
     let (sum, n) = values.fold((0.0, 0_u64), |(sum, n), value| (sum + value, n + 1));
     (n > 0).then(|| sum / n as f64)
 }
@@ -122,14 +122,14 @@ impl Margins {
     }
 
     pub(super) fn f1(&self, class: usize) -> f64 {
-        // The harmonic mean written with counts, which divides by 0 only if the class occurs nowhere.
+        // The harmonic mean expressed in counts, whose denominator is 0 only if the class does not occur.
         ratio(
             2 * self.hits[class],
             self.support[class] + self.predicted[class],
         )
     }
 
-    /// F1 of all decisions together; for one class a row, the accuracy.
+    /// Returns the F1 of all decisions together, which equals the accuracy for one class per row.
     pub(super) fn f1_micro(&self) -> f64 {
         let hits: u64 = self.hits.iter().sum();
         let support: u64 = self.support.iter().sum();
@@ -142,7 +142,7 @@ impl Margins {
     }
 
     pub(super) fn balanced_accuracy(&self) -> f64 {
-        // As `balanced_accuracy_score`, which leaves out classes that no row has.
+        // As `balanced_accuracy_score`, which leaves out classes without rows.
         let with_support = self.ids().filter(|&class| self.support[class] > 0);
         mean(with_support.map(|class| self.recall(class))).unwrap_or(0.0)
     }
@@ -155,13 +155,13 @@ impl Margins {
         0..self.support.len()
     }
 
-    /// Classes in labels or predictions.
+    /// Returns the classes that occur in labels or predictions.
     fn occurring(&self) -> impl Iterator<Item = usize> {
         self.ids()
             .filter(|&c| self.support[c] + self.predicted[c] > 0)
     }
 
-    /// The three figures averaged by `weight`, over classes that occur.
+    /// Returns the three figures averaged with `weight` over classes that occur.
     fn means(&self, weight: impl Fn(usize) -> f64) -> Means {
         Means {
             precision: self.average(&weight, |class| self.precision(class)),
@@ -170,10 +170,10 @@ impl Margins {
         }
     }
 
-    /// One figure averaged by `weight`, over classes that occur.
+    /// Returns one figure averaged with `weight` over classes that occur.
     fn average(&self, weight: &impl Fn(usize) -> f64, score: impl Fn(usize) -> f64) -> f64 {
-        // A row with a label makes its class occur, so there is at least one, and weights of classes that occur are not
-        // all 0.
+        // A labelled row makes its class occur, so there is at least one class, and the weights of classes that occur
+        // are not all 0.
         let total: f64 = self.occurring().map(weight).sum();
         let weighted = self.occurring().map(|class| weight(class) * score(class));
         weighted.sum::<f64>() / total
@@ -181,7 +181,7 @@ impl Margins {
 }
 
 impl ClassReport {
-    /// All scores of `predictions`.
+    /// Computes all scores of `predictions`.
     ///
     /// # Errors
     /// [`MetricsError::Kind`] for labels in sets; [`MetricsError::NoLabels`].
@@ -219,10 +219,9 @@ impl ClassReport {
             tracks,
             accuracy: margins.accuracy(),
             balanced_accuracy: margins.balanced_accuracy(),
-            // With three classes or fewer every row would be right.
+            // With three classes or fewer every row would be correct.
             top_3: (n_classes > 3).then(|| ratio(in_top_3, rows)),
-            // From the function that the bootstrap uses, so that the figure is equal to the last bit to the one between
-            // its bounds.
+            // Use the function of the bootstrap, so that the figure has the same bits as the value of its interval.
             macro_mean: Means {
                 f1: margins.macro_f1(),
                 ..margins.means(|_| 1.0)
@@ -253,7 +252,7 @@ impl Margins {
     }
 }
 
-/// Place of class `truth` by probability, from 0; of equal ones the higher id comes first.
+/// Returns the rank of class `truth` by probability, starting at 0; of equal probabilities the higher id ranks first.
 fn rank(probabilities: &[f32], truth: usize) -> usize {
     let own = probabilities[truth];
     probabilities
@@ -263,10 +262,10 @@ fn rank(probabilities: &[f32], truth: usize) -> usize {
         .count()
 }
 
-/// Labelled tracks, and those of each class.
+/// Counts the labelled tracks, and those of each class.
 pub(super) fn count_tracks(predictions: &Predictions) -> (u64, Vec<u64>) {
     let mut all = HashSet::new();
-    // By id, because the segments of a track are several rows.
+    // Count distinct ids, because the segments of a track are several rows.
     let mut of_class: Vec<HashSet<i64>> = vec![HashSet::new(); predictions.classes().len()];
     for row in predictions.labelled() {
         all.insert(row.track_id);
@@ -289,10 +288,10 @@ pub(super) fn count_tracks(predictions: &Predictions) -> (u64, Vec<u64>) {
     (all.len() as u64, counts.collect())
 }
 
-/// Mean −ln of the true class's probability, without class weights: comparable between models that were trained with
-/// different ones. A probability is kept within ε of 0 and 1, as scikit-learn's `log_loss` on f64.
+/// Returns the mean −ln of the true class's probability, without class weights, so that models trained with different
+/// weights are comparable. Probabilities are clamped to ε from 0 and 1, as in scikit-learn's `log_loss` on f64.
 ///
-/// `None` for labels in sets, or without a label.
+/// Returns `None` for labels in sets, or if there are no labels.
 pub(super) fn log_loss(predictions: &Predictions) -> Option<f64> {
     let losses = predictions.labelled().filter_map(|row| match row.label {
         Label::Class(class) => {
@@ -313,7 +312,7 @@ mod tests {
         assert!((got - want).abs() < 1e-12, "{got} is not {want}");
     }
 
-    /// Six labelled rows and one without; class 2 has support and is never predicted, class 3 neither.
+    /// Six labelled rows and one unlabelled; class 2 has support but is never predicted, class 3 has neither.
     fn example() -> Predictions {
         single(&[
             (1, None, 0, &[0.7, 0.1, 0.1, 0.1]),
@@ -383,7 +382,7 @@ mod tests {
         let mut rows: Vec<(i64, Option<i64>, i32, &[f32])> = (0..10)
             .map(|track| (track, None, 0, &[0.9_f32, 0.1][..]))
             .collect();
-        // Twenty rows of class 1, but of nine tracks; half of them are right.
+        // Twenty rows of class 1 from nine tracks; half of them are correct.
         rows.extend((0..18).map(|i| {
             (
                 20 + i % 9,

@@ -1,10 +1,11 @@
-//! What a split lets a model see of its test before the test: counted on the rows that were really used.
+//! Leakage from training to test through a split, counted on the rows that were actually used.
 //!
-//! A rule's promise is words; an official split may still hold the same recording under two ids. So each of track,
-//! recording, artist and album is looked up in the training side. Where ids are missing, nothing can be said.
+//! A rule's promise may not hold for the data; an official split may still contain the same recording under two ids. So
+//! track, recording, artist and album of each test track are looked up on the training side. Leakage is unknown for
+//! missing ids.
 //!
-//! The training side is that of the version which is tested. A run that was trained on another version has seen other
-//! tracks, so its test is compared with the list of those instead.
+//! The training side is that of the tested version. A run that was trained on another version has seen other tracks, so
+//! its test is compared with the list of those instead.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::Hash;
@@ -12,31 +13,31 @@ use std::hash::Hash;
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::recipe::SplitRule;
 
-/// A row of either side, as far as it can leak. Rows of one track count once.
+/// A row of either side with the ids through which it can leak. Rows of one track count once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member<'a> {
-    /// Its track.
+    /// The track.
     pub track_id: i64,
-    /// Its artist.
+    /// The artist.
     pub artist_id: Option<i64>,
-    /// Its album.
+    /// The album.
     pub album_id: Option<i64>,
-    /// Its recording.
+    /// The hash of the recording.
     pub audio_blake3: Option<&'a str>,
 }
 
-/// Of one kind of thing: how much of the test is known from training.
+/// The leakage of one kind of id.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Leak {
-    /// Test tracks whose track, recording, artist or album is in training.
+    /// Number of test tracks whose track, recording, artist or album occurs in training.
     pub tracks: u64,
     /// Their share of all test tracks, 0 to 1.
     pub share: f64,
-    /// Test tracks for which it is known at all.
+    /// Number of test tracks whose id is known.
     pub known: u64,
 }
 
-/// What a side is compared with.
+/// The tracks that a side is compared with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ComparedWith {
@@ -45,42 +46,42 @@ pub enum ComparedWith {
     Training,
     /// The tracks that the run trained on, which was on another version.
     Run,
-    /// Nothing: the run was trained on another version, and its list of tracks cannot be had.
+    /// Nothing: the run was trained on another version, and its list of tracks is unavailable.
     Nothing,
 }
 
 impl ComparedWith {
-    /// Whether it is what results have always been compared with: those do not name it.
+    /// Reports whether this is the original comparison, which results omit for compatibility.
     fn is_training(&self) -> bool {
         *self == Self::Training
     }
 }
 
-/// What leaks from training to a test.
+/// The leakage from training to a test.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Leaks {
     /// The rule that made the sides.
     pub rule: SplitRule,
-    /// What the rule promises.
+    /// The promise of the rule.
     pub promise: String,
-    /// The side that is tested: `test` or `validation`.
+    /// The tested side: `test` or `validation`.
     pub split: String,
-    /// Its tracks.
+    /// Number of tracks on the tested side.
     pub tracks: u64,
-    /// Tracks of training: of what the side is compared with.
+    /// Number of tracks that the side is compared with.
     pub training_tracks: u64,
-    /// What the side is compared with.
+    /// The origin of the tracks that the side is compared with.
     #[serde(default, skip_serializing_if = "ComparedWith::is_training")]
     pub compared_with: ComparedWith,
-    /// By `track`, `recording`, `artist`, `album`; the list of a run has no albums.
+    /// Leakage by `track`, `recording`, `artist`, `album`; a run's list has no albums.
     pub shared: BTreeMap<String, Leak>,
 }
 
-/// Of how many tracks, of training and of the test, the artist is known.
+/// The number of training and test tracks with a known artist.
 struct ArtistCoverage {
-    /// Tracks with an artist.
+    /// Number of tracks with an artist.
     artists: usize,
-    /// All of them.
+    /// Number of all tracks.
     tracks: usize,
 }
 
@@ -97,7 +98,7 @@ impl ArtistCoverage {
     }
 }
 
-/// What a rule promises, in words for people. Artists are kept on one side only where they are known.
+/// Returns the promise of a rule as text. Only known artists are kept on one side.
 fn promise(rule: SplitRule, known: &ArtistCoverage) -> String {
     let ArtistCoverage { artists, tracks } = *known;
     match rule {
@@ -113,7 +114,7 @@ fn promise(rule: SplitRule, known: &ArtistCoverage) -> String {
     }
 }
 
-/// What a rule promises where all artists are known.
+/// Returns the promise of a rule if all artists are known.
 const fn words(rule: SplitRule) -> &'static str {
     match rule {
         SplitRule::Official => "the data set's own sides",
@@ -131,7 +132,7 @@ const fn words(rule: SplitRule) -> &'static str {
     }
 }
 
-/// Kinds of things that leak, the worst first: name, and words for "… is in training".
+/// The kinds of leakage, the worst first: name, and the text that completes "… is in training".
 const KINDS: [(&str, &str); 4] = [
     ("track", "are themselves in training"),
     ("recording", "have the same recording there"),
@@ -140,7 +141,7 @@ const KINDS: [(&str, &str); 4] = [
 ];
 
 impl Leaks {
-    /// Counts what `test` (the side named `split`) shares with `training`.
+    /// Counts the ids that `test` (the side named `split`) shares with `training`.
     pub fn of<'a>(
         rule: SplitRule,
         split: &str,
@@ -169,8 +170,8 @@ impl Leaks {
         }
     }
 
-    /// The same side, `test`, compared with the tracks that a run trained on, instead of with the training side of a
-    /// version that the run never saw. `None`: they are not known. Their albums never are.
+    /// Compares the same side, `test`, with the tracks that a run trained on instead of the training side of a version
+    /// that the run never used. `trained` is `None` if those tracks are unknown. Their albums are always unknown.
     pub fn compared_with_run<'a>(
         self,
         trained: Option<&[Member<'a>]>,
@@ -185,7 +186,7 @@ impl Leaks {
             };
         };
 
-        // All of a run's members count: it may have trained on two recordings of one track, on one version each.
+        // All of a run's members count: it may have trained on two recordings of one track, from different versions.
         let test = tracks(test);
         let counts = [
             shared(trained, &test, |member| Some(member.track_id)),
@@ -201,8 +202,9 @@ impl Leaks {
         }
     }
 
-    /// What is to be said before any score of a side that `run`, such as `this run`, knows something of: the sentence
-    /// has all three numbers. `None` where it knows nothing of it, or was not asked.
+    /// Returns the warning to show before the scores of a side that shares ids with the training tracks of `run`, such
+    /// as `this run`; the sentence contains all three numbers. Returns `None` if nothing is shared, or if the side was
+    /// not compared with a run.
     pub fn warning(&self, run: &str) -> Option<String> {
         let tracks = self.tracks_that_share("track");
         let recordings = self.tracks_that_share("recording");
@@ -221,7 +223,7 @@ impl Leaks {
         self.shared.get(kind).map_or(0, |leak| leak.tracks)
     }
 
-    /// One sentence for people.
+    /// Returns a one-sentence summary.
     pub fn sentence(&self) -> String {
         let mut found = Vec::new();
         let mut unknown = Vec::new();
@@ -268,7 +270,7 @@ impl Leaks {
     }
 }
 
-/// The first kinds of [`KINDS`] with their counts.
+/// Labels the counts with the first kinds of [`KINDS`].
 fn by_kind<const N: usize>(counts: [Leak; N]) -> BTreeMap<String, Leak> {
     KINDS
         .iter()
@@ -277,7 +279,7 @@ fn by_kind<const N: usize>(counts: [Leak; N]) -> BTreeMap<String, Leak> {
         .collect()
 }
 
-/// One member a track, the first.
+/// Returns the first member of each track.
 fn tracks<'a>(members: impl IntoIterator<Item = Member<'a>>) -> Vec<Member<'a>> {
     let mut seen = HashSet::new();
     members
@@ -286,7 +288,7 @@ fn tracks<'a>(members: impl IntoIterator<Item = Member<'a>>) -> Vec<Member<'a>> 
         .collect()
 }
 
-/// How much of `test` has an `id` that `training` has too.
+/// Counts the members of `test` whose `id` also occurs in `training`.
 fn shared<'a, T: Hash + Eq>(
     training: &[Member<'a>],
     test: &[Member<'a>],
@@ -296,7 +298,7 @@ fn shared<'a, T: Hash + Eq>(
     let known: Vec<T> = test.iter().filter_map(&id).collect();
     let tracks = known.iter().filter(|id| there.contains(id)).count();
 
-    // Of all tracks of the side, also of those whose id is not known: so the share is a lower bound.
+    // The denominator includes tracks with an unknown id, so the share is a lower bound.
     let share = if test.is_empty() {
         0.0
     } else {
@@ -391,13 +393,13 @@ mod tests {
 
     #[test]
     fn a_run_of_another_version_is_compared_by_its_list() {
-        // Track 2 was trained on with two recordings, and by nobody who is known.
+        // Track 2 was trained on with two recordings, and its artist is unknown.
         let nobody = |audio| Member {
             artist_id: None,
             ..member(2, 0, None, audio)
         };
         let trained = [member(1, 10, None, "a"), nobody("b"), nobody("c")];
-        // Of the version that is tested, track 5 alone is training.
+        // In the tested version, only track 5 is a training track.
         let training = [member(5, 10, Some(7), "e")];
         let test = [
             member(1, 10, Some(7), "new"),

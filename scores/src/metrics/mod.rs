@@ -1,7 +1,8 @@
-//! Honest scores: of segments and of tracks, with intervals over artists, beside what the split leaks.
+//! Scores of segments and of tracks, with intervals over artists and a report of the split's leakage.
 //!
-//! Input are [`Predictions`] of all ranks, output is an [`Evaluation`] as `result.json` holds it, and as a table. Computes
-//! no prediction and decides nothing: which figure stops a run is the configuration's, on validation.
+//! The input are the [`Predictions`] of all ranks, the output is an [`Evaluation`] as stored in `result.json`, and as a
+//! table. This module computes no predictions and decides nothing: the configuration chooses the validation figure that
+//! stops a run.
 
 mod bootstrap;
 mod calibration;
@@ -29,44 +30,44 @@ pub use table::paired_table;
 use bootstrap::bootstrap;
 use classification::log_loss;
 
-/// Probability from which a label of several counts as predicted.
+/// Minimum probability at which a label counts as predicted in a multi-label target.
 pub const THRESHOLD: f32 = 0.5;
 
-/// Why scores cannot be computed, or not be compared.
+/// The reason that scores cannot be computed or compared.
 #[derive(Debug, thiserror::Error)]
 pub enum MetricsError {
-    /// A row that no score can use.
+    /// A row is invalid for scoring.
     #[error("{clip_key}, segment {segment}, target {target}: {reason}")]
     Row {
-        /// Of its clip.
+        /// The clip of the row.
         clip_key: String,
-        /// Within its clip.
+        /// The segment within its clip.
         segment: i32,
-        /// What was predicted.
+        /// The predicted target.
         target: String,
-        /// What is wrong.
+        /// The problem with the row.
         reason: String,
     },
-    /// A rank's bytes are cut off, or of another program.
+    /// A rank's bytes are truncated, or come from another program.
     #[error("another rank's predictions cannot be read: do all ranks run the same wavemill-train?")]
     Bytes,
-    /// The same row from two ranks.
+    /// Two ranks predicted the same row.
     #[error("row {index} ({clip_key}) was predicted by two ranks")]
     Duplicate {
-        /// Its place in the split.
+        /// The row's index in the split.
         index: u64,
-        /// Its clip.
+        /// The clip of the row.
         clip_key: String,
     },
-    /// Scores over different classes say different things.
+    /// Scores over different classes are not comparable.
     #[error("targets with different classes are not compared: {left} and {right}")]
     ClassSets {
-        /// Target and classes of one.
+        /// Target and classes of the first.
         left: String,
-        /// Of the other.
+        /// Target and classes of the second.
         right: String,
     },
-    /// Rows of one track with several labels.
+    /// Rows of one track have different labels.
     #[error("target {target}: rows of track {track_id} are labelled in different ways")]
     MixedTrack {
         /// The track.
@@ -74,21 +75,21 @@ pub enum MetricsError {
         /// The target.
         target: String,
     },
-    /// Nothing to compare with.
+    /// No row has a label.
     #[error("target {target}: no row has a label")]
     NoLabels {
         /// The target.
         target: String,
     },
-    /// One class a row where several labels were expected, or the reverse.
+    /// The target has one class per row where several labels were expected, or the reverse.
     #[error("target {target} has {found} a row")]
     Kind {
         /// The target.
         target: String,
-        /// What it has.
+        /// The kind of labels that it has.
         found: &'static str,
     },
-    /// Two models that did not predict the same tracks.
+    /// Two models did not predict the same tracks.
     #[error("not the same tracks: {reason}")]
     Tracks {
         /// The difference.
@@ -136,14 +137,14 @@ impl Predictions {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "labels", rename_all = "lowercase")]
 pub enum Report {
-    /// One class a row.
+    /// One class per row.
     Single(ClassReport),
-    /// Any number of labels a row.
+    /// Any number of labels per row.
     Multi(SetReport),
 }
 
 impl Report {
-    /// Of `predictions`, by their kind.
+    /// Computes the scores of `predictions` according to their kind.
     ///
     /// # Errors
     /// [`MetricsError::NoLabels`].
@@ -156,20 +157,20 @@ impl Report {
     }
 }
 
-/// Scores of rows as they are, or of rows put together to tracks.
+/// Scores of individual rows, or of rows aggregated by track.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Level {
-    /// The figures.
+    /// The scores.
     pub report: Report,
     /// Mean −ln of the true class's probability, unweighted; `None` for labels in sets and for majorities, whose values
     /// are votes.
     pub log_loss: Option<f64>,
-    /// Intervals; `None` where there is a single artist or track.
+    /// Intervals; `None` if there is only a single artist or track.
     pub bootstrap: Option<Bootstrap>,
 }
 
 impl Level {
-    /// All of it, with draws from `seed`.
+    /// Computes scores, log loss and intervals, with draws from `seed`.
     ///
     /// # Errors
     /// [`MetricsError::NoLabels`].
@@ -182,39 +183,40 @@ impl Level {
     }
 }
 
-/// What `result.json` says of one target on one split.
+/// The scores of one target on one split in `result.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Name of the target.
+    /// The name of the target.
     pub target: String,
     /// Names of its classes, in id order.
     pub classes: Vec<String>,
-    /// Eight hex digits that differ where the classes do: scores with different ones never share a column.
+    /// Eight hex digits that identify the classes: scores over different classes never share a column.
     pub class_set: String,
-    /// Mean loss as training weighs it; `None` where it was not computed.
+    /// Mean loss weighted as in training; `None` if it was not computed.
     pub loss: Option<f64>,
-    /// Each row by itself.
+    /// Scores of individual rows.
     pub segments: Level,
-    /// Rows of a track by the mean of their probabilities; `None` where each track has one row.
+    /// Scores of tracks by the mean of their rows' probabilities; `None` if each track has one row.
     pub tracks_mean: Option<Level>,
-    /// Rows of a track by vote; `None` likewise.
+    /// Scores of tracks by a vote of their rows; `None` if each track has one row.
     pub tracks_majority: Option<Level>,
-    /// The split's rule, and what leaks through it, or what a run of another version knows of the side.
+    /// The split's rule and its leakage, or the overlap of the side with the tracks of a run of another version.
     pub leaks: Leaks,
 }
 
 impl Evaluation {
-    /// All scores of `predictions` on the side that `leaks` is about, with draws from `seed`.
+    /// Computes all scores of `predictions` on the side that `leaks` describes, with draws from `seed`.
     ///
     /// # Errors
     /// [`MetricsError::NoLabels`], [`MetricsError::MixedTrack`].
     pub fn of(predictions: &Predictions, seed: u64, leaks: Leaks) -> Result<Self, MetricsError> {
         let mut tracks_mean = None;
         let mut tracks_majority = None;
-        // Where each track is one row, its mean and its vote would repeat the scores of the rows.
+        // If each track has one row, mean and vote would repeat the scores of the rows.
         if predictions.has_segments() {
             tracks_mean = Some(Level::of(&predictions.per_track_mean()?, seed)?);
-            // The values of a vote order the classes and are no probabilities, so their logarithm would mean nothing.
+            // The values of a vote order the classes but are not probabilities, so their logarithm would be
+            // meaningless.
             let votes = Level::of(&predictions.per_track_majority()?, seed)?;
             tracks_majority = Some(Level {
                 log_loss: None,
@@ -234,15 +236,15 @@ impl Evaluation {
         })
     }
 
-    /// The level that speaks of tracks: by the mean, or the rows themselves where each is a track.
+    /// Returns the track level: by the mean, or the rows themselves if each track has one row.
     pub fn tracks(&self) -> &Level {
         self.tracks_mean.as_ref().unwrap_or(&self.segments)
     }
 }
 
-/// Eight hex digits of the class names in order.
+/// Returns eight hex digits that identify the class names and their order.
 fn class_set(classes: &[String]) -> String {
-    // Over the names in id order: equal names in another order are another set, because the columns of a matrix differ.
+    // Hash the names in id order: equal names in another order are another set, because the columns of a matrix differ.
     let id = canonical::id(&classes).expect("a list of text is JSON");
     id[..8].to_owned()
 }

@@ -1,7 +1,7 @@
-//! Scores of a target with several labels a row, by scikit-learn's conventions, in f64.
+//! Scores of a target with several labels per row, following scikit-learn's conventions, in f64.
 //!
-//! Ranking scores (ROC-AUC, average precision) need no threshold; the others decide at [`THRESHOLD`]. A class whose rows
-//! are all of one kind has no ranking score: it is marked by its absence and left out of the macro mean.
+//! Ranking scores (ROC-AUC, average precision) need no threshold; the others use [`THRESHOLD`]. A class whose rows are
+//! all of one kind has no ranking score: the score is absent and left out of the macro mean.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,73 +9,75 @@ use super::classification::{Margins, count_tracks, mean};
 use super::predictions::{Label, Predictions};
 use super::{MetricsError, THRESHOLD};
 
-/// One class.
+/// Scores of one class.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SetScore {
-    /// Its name.
+    /// The name of the class.
     pub name: String,
-    /// Rows that have it.
+    /// Number of rows with the class.
     pub support: u64,
-    /// Tracks that have it.
+    /// Number of tracks with the class.
     pub tracks: u64,
-    /// Rows where it is predicted.
+    /// Number of rows for which the class is predicted.
     pub predicted: u64,
-    /// Predicted nowhere: precision and F1 are 0 by convention, not by measurement.
+    /// The class is never predicted: precision and F1 are 0 by convention, not by measurement.
     pub never_predicted: bool,
-    /// Chance that a row with it is ranked above one without (equal: one half); `None` without rows of both kinds.
+    /// Probability that a row with the class is ranked above a row without it (ties count one half); `None` without
+    /// rows of both kinds.
     pub roc_auc: Option<f64>,
     /// Σ (recall gained) · precision over falling thresholds; `None` without rows of both kinds.
     pub average_precision: Option<f64>,
-    /// 0 if never predicted.
+    /// 0 if the class is never predicted.
     pub precision: f64,
-    /// 0 without support.
+    /// 0 if the class has no rows.
     pub recall: f64,
-    /// 0 without a hit.
+    /// 0 if no prediction of the class is correct.
     pub f1: f64,
 }
 
 /// All scores over a set of rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SetReport {
-    /// Rows with labels.
+    /// Number of labelled rows.
     pub rows: u64,
-    /// Rows without; in no figure.
+    /// Number of unlabelled rows, which are not scored.
     pub unlabelled: u64,
-    /// Tracks of the rows with labels.
+    /// Number of tracks of the labelled rows.
     pub tracks: u64,
-    /// Mean over classes that have one.
+    /// Mean ROC-AUC over classes that have one.
     pub roc_auc_macro: Option<f64>,
-    /// All decisions (row and class) as one ranking.
+    /// ROC-AUC of all decisions (row and class) as one ranking.
     pub roc_auc_micro: Option<f64>,
-    /// How many classes have a ranking score.
+    /// Number of classes with a ranking score.
     pub ranked_classes: u64,
-    /// Mean over classes that have one.
+    /// Mean average precision over classes that have one.
     pub average_precision_macro: Option<f64>,
-    /// All decisions as one ranking.
+    /// Average precision of all decisions as one ranking.
     pub average_precision_micro: Option<f64>,
-    /// Share of rows whose every label is right.
+    /// Share of rows with every label correct.
     pub exact_match: f64,
     /// Mean F1 over all classes.
     pub f1_macro: f64,
     /// F1 of all decisions together.
     pub f1_micro: f64,
-    /// One a class, in id order.
+    /// One entry per class, in id order.
     pub classes: Vec<SetScore>,
 }
 
-/// Rows of one class from the highest score down, in a form that a bootstrap can weigh anew without sorting.
+/// Rows of one class in descending order of score, in a form that a bootstrap can reweight without sorting.
 #[derive(Clone, Debug)]
 pub(super) struct Ranking {
-    /// `group << 2 | k`: 0 for a negative, else twice what a positive adds to those above. One that ties with a negative
-    /// stands before and after it with k = 1, so that the pair counts one half; any other stands once with k = 2.
+    /// `group << 2 | k`, where k is 0 for a negative, else twice the amount that a positive adds to the positives
+    /// above. A positive that ties with a negative is stored before and after it with k = 1, so that the pair counts
+    /// one half; any other positive is stored once with k = 2.
     entries: Vec<u32>,
     average_precision: Option<f64>,
 }
 
 impl Ranking {
-    /// Of `(score, positive, group)`.
+    /// Creates a ranking from `(score, positive, group)`.
     pub(super) fn new(mut scores: Vec<(f32, bool, u32)>) -> Self {
-        // `total_cmp` puts 0 above −0, but side by side, so that `chunk_by` still takes them for equal.
+        // `total_cmp` sorts 0 above −0, but they remain adjacent, so `chunk_by` still treats them as equal.
         scores.sort_by(|a, b| b.0.total_cmp(&a.0));
 
         let mut entries = Vec::with_capacity(scores.len());
@@ -84,12 +86,12 @@ impl Ranking {
         let mut seen = 0;
         for tied in scores.chunk_by(|a, b| a.0 == b.0) {
             let gained = entries_of(tied, true).count();
-            // No negative in the tie: nothing to halve.
+            // The tie contains no negative: nothing to halve.
             if gained == tied.len() {
                 entries.extend(entries_of(tied, true).map(|entry| entry | 2));
             } else {
-                // Before the negatives half of each positive, after them the other half: whoever comes later sees it as
-                // a whole.
+                // Half of each positive precedes the negatives and the other half follows them, so lower-ranked rows
+                // count it as a whole.
                 entries.extend(entries_of(tied, true).map(|entry| entry | 1));
                 entries.extend(entries_of(tied, false));
                 entries.extend(entries_of(tied, true).map(|entry| entry | 1));
@@ -108,10 +110,11 @@ impl Ranking {
         }
     }
 
-    /// Area under the ROC curve where the rows of group g count `weights[g]` times; `None` without both kinds.
+    /// Computes the area under the ROC curve with the rows of group g weighted by `weights[g]`; returns `None` without
+    /// rows of both kinds.
     ///
-    /// The share of pairs in order, equal scores counting one half: Mann and Whitney's U with midranks. Without branches,
-    /// since a bootstrap spends all its time here.
+    /// The area is the share of correctly ordered pairs, with ties counting one half: Mann and Whitney's U with
+    /// midranks. The loop has no branches because a bootstrap spends all its time here.
     pub(super) fn roc_auc(&self, weights: &[u32]) -> Option<f64> {
         let mut doubled_pairs = 0_u64;
         let mut doubled_above = 0_u64;
@@ -129,20 +132,20 @@ impl Ranking {
         both.then(|| doubled_pairs as f64 / (doubled_above as f64 * negatives as f64))
     }
 
-    /// Average precision, each row counting once; `None` without both kinds.
+    /// Returns the average precision with each row counting once; `None` without rows of both kinds.
     pub(super) fn average_precision(&self) -> Option<f64> {
         self.average_precision
     }
 }
 
-/// The rows of one kind as entries of a [`Ranking`] with k = 0.
+/// Returns the rows of one kind as entries of a [`Ranking`] with k = 0.
 fn entries_of(rows: &[(f32, bool, u32)], positive: bool) -> impl Iterator<Item = u32> {
     rows.iter()
         .filter(move |row| row.1 == positive)
         .map(|row| row.2 << 2)
 }
 
-/// One ranking a class over the labelled rows, row i in group `group(i)`.
+/// Returns one ranking per class over the labelled rows, with row i in group `group(i)`.
 pub(super) fn rankings(predictions: &Predictions, group: impl Fn(usize) -> u32) -> Vec<Ranking> {
     let mut rankings = Vec::with_capacity(predictions.classes().len());
     for class in 0..predictions.classes().len() {
@@ -157,7 +160,7 @@ pub(super) fn rankings(predictions: &Predictions, group: impl Fn(usize) -> u32) 
     rankings
 }
 
-/// Counts a row's decisions; whether all are right.
+/// Counts a row's decisions and reports whether all are correct.
 pub(super) fn decide(
     probabilities: &[f32],
     set: &[bool],
@@ -165,7 +168,7 @@ pub(super) fn decide(
 ) -> bool {
     let mut exact = true;
     for (class, (&p, &truth)) in probabilities.iter().zip(set).enumerate() {
-        // A probability of exactly the threshold counts as predicted, here and in the votes of tracks.
+        // A probability equal to the threshold counts as predicted, here and in the votes of tracks.
         let guess = p >= THRESHOLD;
         exact &= guess == truth;
         count(class, truth, guess);
@@ -174,10 +177,10 @@ pub(super) fn decide(
 }
 
 impl SetReport {
-    /// All scores of `predictions`.
+    /// Computes all scores of `predictions`.
     ///
     /// # Errors
-    /// [`MetricsError::Kind`] for one class a row; [`MetricsError::NoLabels`].
+    /// [`MetricsError::Kind`] for one class per row; [`MetricsError::NoLabels`].
     pub fn of(predictions: &Predictions) -> Result<Self, MetricsError> {
         predictions.check_kind(true)?;
         let n_classes = predictions.classes().len();
@@ -191,7 +194,7 @@ impl SetReport {
             exact += u64::from(decide(row.probabilities, set, |class, truth, guess| {
                 margins.add_decision(class, truth, guess, 1)
             }));
-            // Micro scores take each pair of row and class as a row of one large ranking.
+            // Micro scores treat each pair of row and class as a row of one large ranking.
             for (&probability, &truth) in row.probabilities.iter().zip(set) {
                 all.push((probability, truth, 0));
             }
@@ -234,14 +237,14 @@ impl SetReport {
 }
 
 impl Margins {
-    /// Counts `n` rows in which `class` holds (`truth`) and is predicted (`guess`).
+    /// Counts `n` rows in which `class` is true (`truth`) and predicted (`guess`).
     pub(super) fn add_decision(&mut self, class: usize, truth: bool, guess: bool, n: u64) {
         self.support[class] += if truth { n } else { 0 };
         self.predicted[class] += if guess { n } else { 0 };
         self.hits[class] += if truth && guess { n } else { 0 };
     }
 
-    /// Mean F1 over all classes, those that nowhere occur included.
+    /// Returns the mean F1 over all classes, including classes that do not occur.
     pub(super) fn f1_over_all(&self) -> f64 {
         mean((0..self.support.len()).map(|class| self.f1(class))).unwrap_or(0.0)
     }
@@ -268,7 +271,7 @@ pub(super) mod tests {
     use super::super::predictions::tests::names;
     use super::*;
 
-    /// One track and artist a row.
+    /// Returns predictions with a distinct track and artist for each row.
     pub(in crate::metrics) fn sets(rows: &[(Option<&[bool]>, &[f32])]) -> Predictions {
         let mut out = Predictions::multi("genres_all", &names(rows[0].1.len()));
         for (i, &(set, probabilities)) in rows.iter().enumerate() {

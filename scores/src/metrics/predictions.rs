@@ -1,48 +1,48 @@
-//! What a model said about the rows of a split, beside what is true: the one input of every score.
+//! A model's predictions for the rows of a split, with their labels: the only input of every score.
 //!
-//! Rows are checked where they come in, so that a score never meets a probability that is not a number or a label that is
-//! no class. Knows no tensor: the caller copies a batch's probabilities out of libtorch.
+//! Rows are validated on insertion, so a score never encounters a non-finite probability or an invalid label. This
+//! module does not use tensors: the caller copies a batch's probabilities out of libtorch.
 
 use std::collections::HashMap;
 
 use super::{MetricsError, THRESHOLD};
 
-/// What is known of a row.
+/// The label of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Label<'a> {
-    /// Nothing: the row has predictions and no share in any score.
+    /// The label is unknown: the row has predictions but is not scored.
     Unknown,
-    /// Its class id.
+    /// The class id.
     Class(usize),
-    /// Whether each class holds, in class order: several labels a track.
+    /// Whether each class applies, in class order: several labels per track.
     Set(&'a [bool]),
 }
 
-/// A row of a split with what was predicted for it.
+/// A row of a split with its prediction.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Row<'a> {
-    /// Place in the split's order, from 0: unique over all ranks.
+    /// Index in the split's order, starting at 0; unique over all ranks.
     pub index: u64,
-    /// Of its clip.
+    /// The key of the clip.
     pub clip_key: &'a str,
-    /// Within its clip.
+    /// The segment within the clip.
     pub segment: i32,
-    /// Of its track.
+    /// The id of the track.
     pub track_id: i64,
-    /// Of its artist, where there is one.
+    /// The id of the artist, if known.
     pub artist_id: Option<i64>,
-    /// What is true.
+    /// The label.
     pub label: Label<'a>,
     /// `[classes]`, in class order.
     pub probabilities: &'a [f32],
 }
 
-/// How the rows of a track become one prediction.
+/// The aggregation of a track's rows into one prediction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TrackRule {
-    /// The mean of their probabilities.
+    /// The mean of the rows' probabilities.
     Mean,
-    /// A vote of each row for its likeliest class (or, of several labels, for those from 0.5).
+    /// A vote of each row for its likeliest class (or, in a multi-label target, for the classes from 0.5).
     Majority,
 }
 
@@ -57,9 +57,9 @@ pub struct Predictions {
     pub(super) segments: Vec<i32>,
     pub(super) track_ids: Vec<i64>,
     pub(super) artist_ids: Vec<Option<i64>>,
-    /// Class id, −1 for unknown; 0 where the label is a set.
+    /// Class id, −1 for unknown; 0 if the label is a set.
     pub(super) labels: Vec<i32>,
-    /// `[n, classes]`; empty where a row has one class.
+    /// `[n, classes]`; empty if rows have one class.
     pub(super) sets: Vec<bool>,
     /// `[n, classes]`, row-major.
     pub(super) probabilities: Vec<f32>,
@@ -68,12 +68,12 @@ pub struct Predictions {
 }
 
 impl Predictions {
-    /// None yet, for a target whose rows have one class each.
+    /// Creates an empty collection for a target whose rows have one class each.
     pub fn single(target: &str, classes: &[String]) -> Self {
         Self::empty(target, classes, false)
     }
 
-    /// None yet, for a target whose rows have any number of labels.
+    /// Creates an empty collection for a target whose rows have any number of labels.
     pub fn multi(target: &str, classes: &[String]) -> Self {
         Self::empty(target, classes, true)
     }
@@ -95,7 +95,7 @@ impl Predictions {
         }
     }
 
-    /// The same target without rows.
+    /// Creates an empty collection for the same target.
     pub(super) fn like(&self) -> Self {
         Self::empty(&self.target, &self.classes, self.multi)
     }
@@ -103,7 +103,7 @@ impl Predictions {
     /// Adds a row.
     ///
     /// # Errors
-    /// [`MetricsError`] where its probabilities are not one finite number a class, or its label is none of the classes.
+    /// [`MetricsError`] unless there is one finite probability for each class and the label is valid.
     pub fn push(&mut self, row: &Row) -> Result<(), MetricsError> {
         let n_classes = self.classes.len();
         if row.probabilities.len() != n_classes {
@@ -115,7 +115,7 @@ impl Predictions {
             let p = row.probabilities[at];
             return Err(self.refused(row, format!("probability of class {name} is {p}")));
         }
-        // `multi` decides how a label is stored, so a label of the other kind is refused and never converted.
+        // `multi` determines the storage of labels, so a label of the other kind is rejected and never converted.
         let (label, set) = match row.label {
             Label::Unknown => (-1, &[][..]),
             Label::Class(class) if !self.multi && class < n_classes => (class as i32, &[][..]),
@@ -127,7 +127,7 @@ impl Predictions {
         };
 
         if self.multi {
-            // A row of unknown labels has none of them.
+            // A row with an unknown label gets an empty set.
             self.sets.extend_from_slice(set);
             self.sets.resize((self.labels.len() + 1) * n_classes, false);
         }
@@ -156,49 +156,49 @@ impl Predictions {
         self.loss[1] += weight;
     }
 
-    /// Σ weight · loss and Σ weight of what was added.
+    /// Returns the accumulated Σ weight · loss and Σ weight.
     pub fn loss_sums(&self) -> [f64; 2] {
         self.loss
     }
 
-    /// Mean loss as training weighs it; `None` where no weight was added or the sum is not finite.
+    /// Returns the mean loss weighted as in training; `None` if the total weight is 0 or the sum is not finite.
     pub fn loss(&self) -> Option<f64> {
         let [weighted, weight] = self.loss;
         (weight > 0.0 && weighted.is_finite()).then(|| weighted / weight)
     }
 
-    /// Name of the target.
+    /// Returns the name of the target.
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// Names of its classes, in id order.
+    /// Returns the names of the classes, in id order.
     pub fn classes(&self) -> &[String] {
         &self.classes
     }
 
-    /// Whether a row may have several labels.
+    /// Reports whether a row may have several labels.
     pub fn is_multi(&self) -> bool {
         self.multi
     }
 
-    /// Rows.
+    /// Returns the number of rows.
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
-    /// Whether there are none.
+    /// Reports whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
-    /// The row at `i`, from 0.
+    /// Returns the row at index `i`.
     ///
     /// # Panics
-    /// If there are not so many.
+    /// If `i` is out of bounds.
     pub fn row(&self, i: usize) -> Row<'_> {
         let cells = i * self.classes.len()..(i + 1) * self.classes.len();
-        // In a target of several labels, 0 says that the row's set is known: it may be empty all the same.
+        // In a multi-label target, 0 means that the row's set is known; it may be empty.
         let label = match self.labels[i] {
             -1 => Label::Unknown,
             _ if self.multi => Label::Set(&self.sets[cells.clone()]),
@@ -215,24 +215,24 @@ impl Predictions {
         }
     }
 
-    /// All rows, in order.
+    /// Returns all rows in order.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         (0..self.len()).map(|i| self.row(i))
     }
 
-    /// Rows whose label is known, in order.
+    /// Returns the rows with a known label, in order.
     pub fn labelled(&self) -> impl Iterator<Item = Row<'_>> {
         self.rows().filter(|row| row.label != Label::Unknown)
     }
 
-    /// Whether some track has more than one row, so that tracks and segments are scored apart.
+    /// Reports whether any track has more than one row, so that tracks and segments are scored separately.
     pub(super) fn has_segments(&self) -> bool {
         self.tracks().iter().any(|rows| rows.len() > 1)
     }
 
-    /// Rows of each track, tracks in order of their first row.
+    /// Returns the rows of each track, with tracks in order of their first row.
     fn tracks(&self) -> Vec<Vec<usize>> {
-        // The map only finds a track's place; the order is that of the rows, so that output does not depend on hashing.
+        // The map only finds a track's index; the order is that of the rows, so the output does not depend on hashing.
         let mut place = HashMap::new();
         let mut tracks: Vec<Vec<usize>> = Vec::new();
         for (i, track_id) in self.track_ids.iter().enumerate() {
@@ -245,7 +245,7 @@ impl Predictions {
         tracks
     }
 
-    /// One row a track: the mean of its rows' probabilities, summed in f64.
+    /// Returns one row per track: the mean of its rows' probabilities, summed in f64.
     ///
     /// # Errors
     /// [`MetricsError::MixedTrack`].
@@ -253,10 +253,11 @@ impl Predictions {
         self.per_track(TrackRule::Mean)
     }
 
-    /// One row a track by the votes of its rows; equal votes go to the higher mean probability, then to the lower class.
+    /// Returns one row per track by a vote of its rows; ties go to the higher mean probability, then to the lower
+    /// class.
     ///
-    /// A class has (votes + mean probability) / (rows + 1): its order is that of votes, then means (as far as f32 tells
-    /// them apart), and the values of a row add up to 1 where the probabilities do.
+    /// A class has the value (votes + mean probability) / (rows + 1): values are ordered by votes, then by means (to
+    /// the precision of f32), and the values of a row sum to 1 if the probabilities do.
     ///
     /// # Errors
     /// [`MetricsError::MixedTrack`].
@@ -268,7 +269,7 @@ impl Predictions {
         let mut out = self.like();
         for rows in self.tracks() {
             let first = self.row(rows[0]);
-            // One label must stand for the track, as one prediction does.
+            // The track gets a single prediction, so it must have a single label.
             if rows.iter().any(|&i| self.row(i).label != first.label) {
                 return Err(MetricsError::MixedTrack {
                     track_id: first.track_id,
@@ -276,7 +277,7 @@ impl Predictions {
                 });
             }
 
-            // In f64, so that the mean of many segments does not lose what f32 would round away with each sum.
+            // Sum in f64 to avoid rounding errors over many segments.
             let mut sums = vec![0.0_f64; self.classes.len()];
             let mut votes = sums.clone();
             for &i in &rows {
@@ -318,11 +319,11 @@ impl Predictions {
     }
 }
 
-/// The class of the highest probability, the lowest id of equal ones; 0 for no classes.
+/// Returns the class with the highest probability, the lowest id among ties; 0 if there are no classes.
 pub fn likeliest(probabilities: &[f32]) -> usize {
     let mut best = 0;
     for (class, p) in probabilities.iter().enumerate() {
-        // `>` keeps the first of equal ones, as numpy's `argmax` does.
+        // `>` keeps the first of equal values, like numpy's `argmax`.
         if *p > probabilities[best] {
             best = class;
         }
@@ -334,12 +335,12 @@ pub fn likeliest(probabilities: &[f32]) -> usize {
 pub(super) mod tests {
     use super::*;
 
-    /// `n` class names.
+    /// Returns `n` class names.
     pub(in crate::metrics) fn names(n: usize) -> Vec<String> {
         (0..n).map(|i| format!("class {i}")).collect()
     }
 
-    /// One row a `(track, artist, label, probabilities)`; label −1 is unknown.
+    /// Returns predictions with one row per `(track, artist, label, probabilities)`; label −1 means unknown.
     pub(in crate::metrics) fn single(rows: &[(i64, Option<i64>, i32, &[f32])]) -> Predictions {
         let mut out = Predictions::single("genre", &names(rows[0].3.len()));
         for (i, &(track_id, artist_id, label, probabilities)) in rows.iter().enumerate() {

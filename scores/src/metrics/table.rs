@@ -1,7 +1,8 @@
-//! Scores as text for a terminal: one line a class, totals with their intervals, at most 100 columns.
+//! Formats scores as text for a terminal: one line per class, totals with their intervals, at most 100 columns.
 //!
-//! What is a convention and not a measurement is a `-`: precision and F1 of a class that was never predicted, recall of
-//! one without rows, a ranking score that does not exist. For people alone; programs read `result.json`.
+//! Values that are conventions and not measurements are shown as `-`: precision and F1 of a class that was never
+//! predicted, recall of a class without rows, undefined ranking scores. The tables are for people; programs read
+//! `result.json`.
 
 use std::fmt::{self, Display, Write};
 
@@ -12,30 +13,30 @@ use super::classification::{ClassReport, ClassScore, SUPPORTED_TRACKS_MIN};
 use super::multilabel::SetReport;
 use super::{Evaluation, Level, Report, THRESHOLD};
 
-/// Columns of a class name.
+/// Width of a class name in columns.
 const NAME: usize = 26;
-/// Columns of the class that rows are most often taken for.
+/// Width in columns of the class that rows are most often mistaken for.
 const TAKEN: usize = 20;
 
-/// Above the cells that both kinds of target have.
+/// Headings of the columns that both kinds of target have.
 const HEAD: [&str; 5] = ["tracks", "rows", "precision", "recall", "f1"];
 
-/// Before [`Evaluation::loss`]: what training brings down, so that it depends on the configuration.
+/// Label of [`Evaluation::loss`], the loss minimized in training, which depends on the configuration.
 const TRAINING_LOSS: &str = "loss as trained (class weights and label smoothing as configured):";
-/// Before [`Level::log_loss`]: comparable between configurations.
+/// Label of [`Level::log_loss`], which is comparable between configurations.
 const LOG_LOSS: &str = "log loss (each row counts alike)";
 
-/// `text`, which may be a name out of the data, in `width` columns, cut with `…`.
+/// Fits `text`, which may be a name from the data, into `width` columns; longer text is cut with `…`.
 fn fit(text: &str, width: usize) -> String {
     let text = shown(text);
-    // Characters and not bytes, since names may hold letters of any alphabet.
+    // Count characters and not bytes, since names may contain letters of any alphabet.
     if text.chars().count() <= width {
         return format!("{text:<width$}");
     }
     text.chars().take(width - 1).chain(['…']).collect()
 }
 
-/// A score, or `-` where there is none.
+/// Formats a score, or `-` if it is undefined.
 fn score(value: f64, is_there: bool) -> String {
     if is_there {
         format!("{value:.3}")
@@ -44,7 +45,7 @@ fn score(value: f64, is_there: bool) -> String {
     }
 }
 
-/// Classes and totals of a target with one class a row.
+/// Formats classes and totals of a target with one class per row.
 fn class_table(report: &ClassReport, bootstrap: Option<&Bootstrap>) -> String {
     let mut out = String::new();
     line(
@@ -97,7 +98,7 @@ fn class_table(report: &ClassReport, bootstrap: Option<&Bootstrap>) -> String {
     out
 }
 
-/// Classes and totals of a target with several labels a row.
+/// Formats classes and totals of a target with several labels per row.
 fn set_table(report: &SetReport, bootstrap: Option<&Bootstrap>) -> String {
     let mut out = String::new();
     line(
@@ -153,7 +154,7 @@ fn set_table(report: &SetReport, bootstrap: Option<&Bootstrap>) -> String {
     out
 }
 
-/// Counts of a target with several labels a row, and what its columns are.
+/// Writes the counts of a target with several labels per row, and an explanation of its columns.
 fn legend(out: &mut String, report: &SetReport) {
     let SetReport {
         rows,
@@ -183,7 +184,7 @@ fn legend(out: &mut String, report: &SetReport) {
     out.push_str("- : never predicted (0 in the means), or no rows both with and without it (not in the means)\n");
 }
 
-/// The figures of two models beside each other, and their difference.
+/// Formats the figures of two models next to each other, and their difference.
 pub fn paired_table(paired: &Paired, names: [&str; 2]) -> String {
     let mut out = format!(
         "{:<NAME$}{:>14} {:>14}   {:<26}\n",
@@ -195,7 +196,7 @@ pub fn paired_table(paired: &Paired, names: [&str; 2]) -> String {
 
     for (figure, Difference { a, b, difference }) in &paired.differences {
         let Interval { value, low, high } = *difference;
-        // An interval that holds 0 allows for either sign.
+        // An interval that contains 0 allows for either sign.
         let unsure = if low <= 0.0 && high >= 0.0 {
             "  may be chance"
         } else {
@@ -214,13 +215,13 @@ pub fn paired_table(paired: &Paired, names: [&str; 2]) -> String {
     out
 }
 
-/// The class that most rows of `class` are wrongly predicted as, with its share.
+/// Returns the class that most rows of `class` are wrongly predicted as, with its share.
 fn taken_for(class: &ClassScore, row: &[u64], classes: &[ClassScore]) -> String {
     let others = row
         .iter()
         .zip(classes)
         .filter(|(n, other)| **n > 0 && other.name != class.name);
-    // The first of equal ones.
+    // Among ties, the first class.
     let most = others.rev().max_by_key(|(n, _)| **n);
     most.map_or(String::new(), |(n, other)| {
         let percent = 100.0 * *n as f64 / class.support as f64;
@@ -228,7 +229,7 @@ fn taken_for(class: &ClassScore, row: &[u64], classes: &[ClassScore]) -> String 
     })
 }
 
-/// One class, or the head above all of them.
+/// Writes the line of one class, or the heading of the table.
 fn line(out: &mut String, name: &str, cells: &[String; 5], last: &str) {
     let [tracks, rows, precision, recall, f1] = cells;
     let text = format!(
@@ -238,7 +239,7 @@ fn line(out: &mut String, name: &str, cells: &[String; 5], last: &str) {
     put(out, format_args!("{}\n", text.trim_end()));
 }
 
-/// One figure, with the interval of the bootstrap's `figure` where that has one.
+/// Writes one figure, with the bootstrap interval of `figure` if it exists.
 fn total(
     out: &mut String,
     name: &str,
@@ -267,7 +268,7 @@ fn footer(out: &mut String, unlabelled: u64, bootstrap: Option<&Bootstrap>) {
     }
 }
 
-/// What the intervals are over.
+/// Describes the units that the intervals are based on.
 fn words(draws: &Draws) -> String {
     let Draws {
         units,
@@ -292,7 +293,7 @@ fn words(draws: &Draws) -> String {
     format!("[95 % of {resamples} resamples over {what}]")
 }
 
-/// Writing to a `String` cannot fail.
+/// Writes to a `String`, which cannot fail.
 fn put(out: &mut String, text: fmt::Arguments) {
     out.write_fmt(text)
         .expect("a String takes what it is given");
@@ -320,7 +321,7 @@ impl Display for Evaluation {
             writeln!(f, "{text}")?;
         }
 
-        // Where each track is one row, one table says it all.
+        // If each track has one row, a single table is complete.
         match (&self.tracks_mean, &self.tracks_majority) {
             (Some(mean), Some(majority)) => {
                 writeln!(
@@ -335,12 +336,12 @@ impl Display for Evaluation {
     }
 }
 
-/// Lines of at most `width` columns, cut between words.
+/// Wraps text between words into lines of at most `width` columns.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let last = lines.last().map_or(0, |line| line.chars().count());
-        // The first word of a line stays, however long it is: otherwise an empty line would stand before it.
+        // The first word of a line is kept whatever its length: otherwise an empty line would precede it.
         match lines.last_mut() {
             Some(line) if last == 0 => line.push_str(word),
             Some(line) if last + 1 + word.chars().count() <= width => {

@@ -1,6 +1,6 @@
-//! Predictions as bytes, so that ranks can send their rows to each other; the whole is put in order on arrival.
+//! Serialization of predictions, so that ranks can send their rows to each other; the receiver sorts all rows.
 //!
-//! The bytes are JSON, column by column. Nothing of it is stored: both ends are the same program.
+//! The bytes are JSON, column by column. They are never stored: both ends are the same program.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::MetricsError;
 use super::predictions::{Predictions, Row};
 
-/// [`Predictions`] on their way.
+/// Serialized form of [`Predictions`].
 #[derive(Serialize, Deserialize)]
 struct SentPredictions<'a> {
     target: Cow<'a, str>,
@@ -22,14 +22,14 @@ struct SentPredictions<'a> {
     artist_ids: Cow<'a, [Option<i64>]>,
     labels: Cow<'a, [i32]>,
     sets: Cow<'a, [bool]>,
-    /// JSON gives back each f32 as it was: `serde_json` has `float_roundtrip`, and rows hold finite numbers alone.
+    /// JSON preserves each f32 exactly: `serde_json` has `float_roundtrip`, and rows contain only finite numbers.
     probabilities: Cow<'a, [f32]>,
-    /// The bits of the loss sums, which may be infinite or no number, as no JSON number is.
+    /// The bits of the loss sums, which may be infinite or NaN and so cannot be JSON numbers.
     loss: [u64; 2],
 }
 
 impl Predictions {
-    /// All rows and the loss sums, for [`Predictions::merge`].
+    /// Serializes all rows and the loss sums, for [`Predictions::merge`].
     pub fn to_bytes(&self) -> Vec<u8> {
         let sent = SentPredictions {
             target: Cow::from(&self.target),
@@ -48,15 +48,15 @@ impl Predictions {
         serde_json::to_vec(&sent).expect("lists of numbers and text are JSON")
     }
 
-    /// What [`Predictions::to_bytes`] gave.
+    /// Parses the output of [`Predictions::to_bytes`].
     ///
     /// # Errors
-    /// [`MetricsError::Bytes`], or a row that is refused.
+    /// [`MetricsError::Bytes`], or the error of an invalid row.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, MetricsError> {
         let sent: SentPredictions<'_> =
             serde_json::from_slice(bytes).map_err(|_| MetricsError::Bytes)?;
-        // Another process wrote these columns. They become rows one by one through `push`, which checks each as if it
-        // were new.
+        // Another process wrote these columns. Their rows are added one by one through `push`, which validates each
+        // like a new row.
         let unchecked = Self {
             target: sent.target.into_owned(),
             classes: sent.classes.into_owned(),
@@ -71,7 +71,7 @@ impl Predictions {
             probabilities: sent.probabilities.into_owned(),
             loss: sent.loss.map(f64::from_bits),
         };
-        // `row` cuts the columns by the number of classes, and would panic at a column that is too short.
+        // `row` slices the columns by the number of classes, and would panic if a column were too short.
         if !unchecked.has_whole_rows() {
             return Err(MetricsError::Bytes);
         }
@@ -84,10 +84,10 @@ impl Predictions {
         Ok(out)
     }
 
-    /// Whether every column has a value for each row.
+    /// Reports whether every column has a value for each row.
     fn has_whole_rows(&self) -> bool {
         let n_rows = self.len();
-        // Both numbers came with the bytes.
+        // Both numbers come from the bytes, so their product may overflow.
         let Some(n_cells) = n_rows.checked_mul(self.classes.len()) else {
             return false;
         };
@@ -103,11 +103,11 @@ impl Predictions {
             && self.sets.len() == if self.multi { n_cells } else { 0 }
     }
 
-    /// The rows of all ranks in the split's order; loss sums are added in rank order.
+    /// Merges the rows of all ranks in the split's order; loss sums are added in rank order.
     ///
     /// # Errors
-    /// [`MetricsError::Bytes`]; [`MetricsError::ClassSets`] where ranks speak of different classes;
-    /// [`MetricsError::Duplicate`] where a row came twice.
+    /// [`MetricsError::Bytes`]; [`MetricsError::ClassSets`] if ranks have different classes;
+    /// [`MetricsError::Duplicate`] if a row occurs twice.
     pub fn merge(parts: &[Vec<u8>]) -> Result<Self, MetricsError> {
         let parts = parts
             .iter()
@@ -119,13 +119,13 @@ impl Predictions {
         let mut rows: Vec<Row> = Vec::new();
         for part in &parts {
             first.check_same_classes(part)?;
-            // In rank order, so that the sum has the same bits on every rank.
+            // Add in rank order, so that the sum has the same bits on every rank.
             let [weighted, weight] = part.loss_sums();
             out.add_loss(weighted, weight);
             rows.extend(part.rows());
         }
 
-        // Each rank had a slice of every batch, so their rows lie between each other's.
+        // Each rank had a slice of every batch, so the rows of different ranks are interleaved.
         rows.sort_by_key(|row| row.index);
         if let Some(pair) = rows.windows(2).find(|pair| pair[0].index == pair[1].index) {
             return Err(MetricsError::Duplicate {
@@ -157,7 +157,7 @@ mod tests {
         predictions
     }
 
-    /// The rows that rank `rank` of `world` had, with its share of the loss.
+    /// Returns the rows of rank `rank` of `world`, with its share of the loss.
     fn slice(all: &Predictions, rank: usize, world: usize) -> Vec<u8> {
         let mut part = all.like();
         (rank..all.len())
@@ -203,7 +203,7 @@ mod tests {
         assert_eq!(Predictions::from_bytes(&all.to_bytes()).unwrap(), all);
     }
 
-    /// Probabilities of every exponent, and mantissas that need all their digits; a loss that is no number.
+    /// Tests probabilities of every exponent, mantissas that need all their digits, and non-finite losses.
     #[test]
     fn every_number_comes_back_bit_by_bit() {
         let mut rng = Rng::new(mix("test", &[1]));

@@ -1,8 +1,9 @@
-//! The log of a run: one JSON object a line, appended.
+//! The log of a run: one JSON object per line, appended.
 //!
-//! A line is one write, so that a killed run loses at most the line it was writing. A run that goes on from a checkpoint
-//! takes the steps after it anew: their lines are cut off, and a line `resumed` says how many there were. So no step is
-//! there twice, for readers that know nothing of this. Logs of earlier versions kept such lines; [`read_log`] drops them.
+//! A line is written in one call, so a killed run loses at most the line being written. A run resumed from a checkpoint
+//! repeats the steps after it: their lines are cut off, and a line `resumed` contains their number. So no step occurs
+//! twice, even for readers that do not know about resumed runs. Logs of earlier versions kept such lines; [`read_log`]
+//! drops them.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -14,23 +15,23 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::RecordError;
 
-/// Kind of the line that says where a run went on.
+/// Kind of the line written when a run is resumed.
 const RESUMED: &str = "resumed";
 /// Kind of an optimiser step's line.
 const STEP: &str = "step";
-/// Kinds of lines that an epoch's end writes.
+/// Kinds of lines written at the end of an epoch.
 const OF_EPOCHS: [&str; 2] = ["epoch", "warning"];
 
-/// A line.
+/// A line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
-    /// What it tells of: `start`, `warning`, `step`, `epoch`, …
+    /// The kind of the event: `start`, `warning`, `step`, `epoch`, …
     pub kind: String,
-    /// Optimiser steps that were done.
+    /// Number of completed optimiser steps.
     pub step: u64,
-    /// Epoch, from 0.
+    /// Index of the epoch, starting at 0.
     pub epoch: u64,
-    /// Figures by name. What is not finite is written as text: `"NaN"`, `"inf"`, `"-inf"`.
+    /// Figures by name. Non-finite values are written as text: `"NaN"`, `"inf"`, `"-inf"`.
     #[serde(
         default,
         skip_serializing_if = "BTreeMap::is_empty",
@@ -38,23 +39,23 @@ pub struct Entry {
         deserialize_with = "get_values"
     )]
     pub values: BTreeMap<String, f64>,
-    /// Words by name, such as the device.
+    /// Text by name, such as the device.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub notes: BTreeMap<String, String>,
-    /// Seconds since 1970 when it was written.
+    /// The time of writing, in seconds since 1970.
     pub unix_s: f64,
 }
 
 impl Entry {
-    /// Whether it still holds of a run that goes on after `step`, in `epoch`.
+    /// Reports whether the entry remains valid for a run resumed after `step`, in `epoch`.
     fn holds(&self, epoch: u64, step: u64) -> bool {
-        // A checkpoint of an epoch's last step may lie before that epoch's end.
+        // A checkpoint of an epoch's last step may precede the end of that epoch.
         let comes_anew = OF_EPOCHS.contains(&self.kind.as_str()) && self.epoch >= epoch;
         self.step < step || self.step == step && !comes_anew
     }
 }
 
-/// A figure as the log has it: JSON has no infinite number.
+/// The JSON form of a figure: JSON has no infinite numbers.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Number {
@@ -87,7 +88,7 @@ fn get_values<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, f64
     Ok(values)
 }
 
-/// Appends to a log. One process at a time: the file is locked while this lives.
+/// Appends to a log. The file is locked while this value exists, so only one process can write.
 #[derive(Debug)]
 pub struct Log {
     file: File,
@@ -95,7 +96,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// The log at `path`, made where it lacks; half a line at its end, from a run that was killed, is cut off.
+    /// Opens the log at `path`, creating it if necessary. An incomplete line at its end, left by a killed run, is cut
+    /// off.
     ///
     /// # Errors
     /// [`RecordError::Busy`], [`RecordError::Io`].
@@ -108,14 +110,14 @@ impl Log {
             .open(path);
         let mut file = options.map_err(RecordError::io(path, "open"))?;
 
-        // A file system without locks is no reason to stop.
+        // Continue if the file system does not support locks.
         if let Err(TryLockError::WouldBlock) = file.try_lock() {
             return Err(RecordError::Busy {
                 path: path.to_owned(),
             });
         }
 
-        // After the lock: half a line may belong to a process that is still writing it.
+        // Read after locking: an incomplete line may belong to a process that is still writing it.
         let text = fs::read(path).map_err(RecordError::io(path, "read"))?;
         let whole = whole_lines(&text).len() as u64;
         file.set_len(whole)
@@ -127,7 +129,7 @@ impl Log {
         })
     }
 
-    /// Appends `entry` in one write, with the time of now.
+    /// Appends an entry with the current time in one write.
     ///
     /// # Errors
     /// [`RecordError::Io`].
@@ -153,7 +155,7 @@ impl Log {
         })
     }
 
-    /// As [`Log::append`], for words instead of figures.
+    /// Appends an entry like [`Log::append`], with text instead of figures.
     ///
     /// # Errors
     /// [`RecordError::Io`].
@@ -179,7 +181,7 @@ impl Log {
         })
     }
 
-    /// Whether nothing was ever written there.
+    /// Reports whether the log is empty.
     ///
     /// # Errors
     /// [`RecordError::Io`].
@@ -192,7 +194,8 @@ impl Log {
         Ok(length == 0)
     }
 
-    /// Says that the run goes on after `step`, in `epoch`. The lines of what it takes anew are cut off, and counted.
+    /// Records that the run is resumed after `step`, in `epoch`. The lines of the steps to be repeated are cut off and
+    /// counted.
     ///
     /// # Errors
     /// [`RecordError::Io`].
@@ -206,12 +209,13 @@ impl Log {
         )
     }
 
-    /// Cuts the log after its last line that holds of a run after `step`; answers how many steps that undid.
+    /// Truncates the log after its last line that is valid for a run resumed after `step`, and returns the number of
+    /// steps that were undone.
     fn undo(&mut self, epoch: u64, step: u64) -> Result<u64, RecordError> {
         let text = fs::read(&self.path).map_err(RecordError::io(&self.path, "read"))?;
 
-        // Lines before the last one that holds stay, even if they do not hold: logs of earlier versions have such
-        // lines, and `read_log` drops them.
+        // Lines before the last valid one are kept, even if they are invalid: logs of earlier versions have such lines,
+        // and `read_log` drops them.
         let mut whole = 0;
         let mut kept = 0;
         let mut undone_steps = 0;
@@ -221,7 +225,7 @@ impl Log {
                 Ok(entry) if !entry.holds(epoch, step) => {
                     undone_steps += u64::from(entry.kind == STEP)
                 }
-                // A damaged line is left for readers to name.
+                // A damaged line is kept, so that readers report it.
                 _ => {
                     kept = whole;
                     undone_steps = 0;
@@ -243,21 +247,21 @@ impl Log {
             line: None,
             source,
         })?;
-        // The line and its end go out in one write, see the module's head.
+        // Write the line and its line end in one call, see the module documentation.
         self.file
             .write_all((line + "\n").as_bytes())
             .map_err(RecordError::io(&self.path, "write"))
     }
 }
 
-/// Seconds since 1970.
+/// Returns the current time in seconds since 1970.
 pub(super) fn now() -> f64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// `text` up to its last line end.
+/// Returns `text` up to its last line end.
 fn whole_lines(text: &[u8]) -> &[u8] {
     &text[..text
         .iter()
@@ -265,8 +269,9 @@ fn whole_lines(text: &[u8]) -> &[u8] {
         .map_or(0, |at| at + 1)]
 }
 
-/// What holds of the log at `path`, in order of writing: without steps that a resumed run took anew, and of each kind at
-/// a step the last line, or the last of each text. Half a line at the end is passed over: its run may still be writing it.
+/// Reads the valid entries of the log at `path`, in order of writing: without steps that a resumed run repeated, and
+/// with only the last line of each kind (and text) at a step. An incomplete line at the end is skipped: its run may
+/// still be writing it.
 ///
 /// # Errors
 /// [`RecordError::Io`]; [`RecordError::Json`] naming the line.
@@ -282,14 +287,14 @@ pub fn read_log(path: &Path) -> Result<Vec<Entry>, RecordError> {
             line: Some(i + 1),
             source,
         })?;
-        // Only logs of earlier versions still hold what this drops; `undo` cuts it off today.
+        // Only logs of earlier versions still contain such lines; `undo` now cuts them off.
         if entry.kind == RESUMED {
             entries.retain(|earlier| earlier.holds(entry.epoch, entry.step));
         }
         entries.push(entry);
     }
 
-    // From the end, so that of equal ones the last stays.
+    // Iterate from the end, so that the last of equal entries is kept.
     let mut seen = HashSet::new();
     entries.reverse();
     entries.retain(|entry| seen.insert((entry.kind.clone(), entry.step, entry.notes.clone())));
@@ -331,7 +336,7 @@ mod tests {
                 .unwrap()
         });
         drop(log);
-        // Killed while it wrote its fifth line.
+        // The run was killed while writing its fifth line.
         OpenOptions::new()
             .append(true)
             .open(&path)
@@ -353,7 +358,7 @@ mod tests {
         assert_eq!(steps(&path), want, "step 4 was never taken again");
     }
 
-    /// (kind, step) of every line, as a reader sees them that knows nothing of resumed runs.
+    /// Returns (kind, step) of every line, as seen by a reader that does not know about resumed runs.
     fn lines(path: &Path) -> Vec<(String, u64)> {
         let text = fs::read_to_string(path).unwrap();
         let entries = text
@@ -378,7 +383,7 @@ mod tests {
         (6..=8).for_each(|step| log.append("step", 1, step, &[]).unwrap());
         log.append("epoch", 1, 8, &[]).unwrap();
         drop(log);
-        // The last checkpoint was written within the epoch, at its last step: the epoch ends once more.
+        // The last checkpoint was written at the epoch's last step, but before its end: the epoch ends again.
         let mut log = Log::open(&path).unwrap();
         log.resumed(1, 8).unwrap();
         log.append("epoch", 1, 8, &[]).unwrap();

@@ -1,7 +1,7 @@
-//! What a run leaves behind: `runs/<id>/` with its configuration, its log, TensorBoard events, checkpoints and result.
+//! The files of a run: `runs/<id>/` with its configuration, log, TensorBoard events, checkpoints and result.
 //!
-//! The JSONL log is the truth; the events repeat its figures for tools that read those. Times stand in these two and
-//! nowhere else. Writes no checkpoint, it only says where they lie.
+//! The JSONL log is authoritative; the events repeat its figures for other tools. Times are written only to these two.
+//! This module writes no checkpoints, it only defines their paths.
 
 mod log;
 mod run_dir;
@@ -14,83 +14,83 @@ pub use log::{Entry, Log, read_log};
 pub use run_dir::{RunDir, run_stem};
 pub use tensorboard::{EventPicture, EventWriter, ResumePoint};
 
-/// Why a run's folder cannot be used.
+/// The reason that a run's folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// The system said no.
+    /// A file system operation failed.
     #[error("{path}: cannot {action}")]
     Io {
-        /// Which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// Such as `write`.
+        /// The operation, such as `write`.
         action: &'static str,
-        /// The system's reason.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A file that holds something else.
+    /// The content of a file is invalid.
     #[error("{path}{}: not what a run writes there", line.map_or(String::new(), |line| format!(", line {line}")))]
     Json {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Which line, from 1, of a file with one value a line.
+        /// The line, starting at 1, in a file with one value per line.
         line: Option<usize>,
-        /// The parser's reason.
+        /// The parser's error.
         source: serde_json::Error,
     },
-    /// A configuration that TOML cannot hold.
+    /// The configuration cannot be represented in TOML.
     #[error("{path}: cannot write")]
     Config {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// The writer's reason.
+        /// The writer's error.
         source: toml::ser::Error,
     },
-    /// An id that would be no folder of its own.
+    /// The id is not a valid name of a single folder.
     #[error("{id:?} is no name for a run: one folder name is wanted")]
     Id {
-        /// As given.
+        /// The id as given.
         id: String,
     },
-    /// A new run where there is one.
+    /// A run already exists in the folder of a new run.
     #[error("{path}: there is a run already; go on with it by --resume, or choose another id")]
     Exists {
-        /// Its folder.
+        /// The folder.
         path: PathBuf,
     },
-    /// No run there.
+    /// The folder contains no run.
     #[error("{path}: no run (no config.toml)")]
     Missing {
-        /// Where one was looked for.
+        /// The folder that was searched.
         path: PathBuf,
     },
-    /// A folder of something else.
+    /// The folder contains something other than a run.
     #[error(
         "{path}: no run, and not empty ({name:?}): name a folder that is not there, to begin a run in it"
     )]
     Taken {
         /// The folder.
         path: PathBuf,
-        /// What it holds.
+        /// An entry of the folder.
         name: String,
     },
-    /// A run of which only the scores are left.
+    /// The run has scores but no checkpoint.
     #[error(
         "{path}: this run has a result and no checkpoint: there is nothing to go on from; name another folder"
     )]
     Ended {
-        /// Its folder.
+        /// The folder.
         path: PathBuf,
     },
-    /// Another process writes it.
+    /// Another process is writing the run.
     #[error("{path}: another process is writing this run")]
     Busy {
-        /// Its log.
+        /// The log of the run.
         path: PathBuf,
     },
 }
 
 impl RecordError {
-    /// For `map_err`.
+    /// Returns a closure for `map_err`.
     fn io(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Io {

@@ -1,4 +1,4 @@
-//! The folder of a run: where everything lies, and how a file in it comes to be whole or not at all.
+//! The folder of a run: the paths of its files, and atomic writes.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
@@ -13,9 +13,9 @@ use super::RecordError;
 const RESULT: &str = "result.json";
 const TRAINING_LIST: &str = "training.parquet";
 const MLFLOW: &str = "mlflow.json";
-/// How the names of TensorBoard's files begin.
+/// Prefix of the names of TensorBoard files.
 const EVENTS: &str = "events.out.tfevents.";
-/// What else a run writes before its first checkpoint; `.ranks` is what its ranks look for at the start.
+/// Other files that a run writes before its first checkpoint; the ranks of a run look for `.ranks` at the start.
 const BEGINNING: [&str; 11] = [
     "config.toml",
     "config.tmp",
@@ -32,33 +32,33 @@ const BEGINNING: [&str; 11] = [
 
 /// `runs/<id>/`.
 ///
-/// | file | what |
+/// | file | content |
 /// |---|---|
-/// | `config.toml` | everything that decides the numbers |
-/// | `training.parquet` | the tracks that it trained on |
-/// | `log.jsonl` | one line an event, appended |
+/// | `config.toml` | everything that determines the numbers |
+/// | `training.parquet` | the tracks that the run trained on |
+/// | `log.jsonl` | one line per event, appended |
 /// | `events.out.tfevents.*` | the same figures for TensorBoard |
-/// | `mlflow.json` | which run it is at an MLflow server; only where one is told of it |
-/// | `checkpoints/` | to go on from, and the best |
-/// | `result.json` | the scores; there once the run is complete |
+/// | `mlflow.json` | the run's identity at an MLflow server, if one is used |
+/// | `checkpoints/` | the latest checkpoint for resuming, and the best one |
+/// | `result.json` | the scores; exists once the run is complete |
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunDir {
     path: PathBuf,
 }
 
-/// How ids of runs of `model` begin: its name and the first 8 hex digits of the configuration's hash.
+/// Returns the prefix of the ids of runs of `model`: its name and the first 8 hex digits of the configuration's hash.
 pub fn run_stem(model: &str, config_hash: &str) -> String {
     let hash: String = config_hash.chars().take(8).collect();
     format!("{model}-{hash}")
 }
 
 impl RunDir {
-    /// A new folder `id` in `root`, which is made where it lacks.
+    /// Creates a new folder `id` in `root`, which is created if necessary.
     ///
     /// # Errors
     /// [`RecordError::Exists`], [`RecordError::Id`], [`RecordError::Io`].
     pub fn create(root: &Path, id: &str) -> Result<Self, RecordError> {
-        // `part == id` also refuses `a/`, whose only component is `a`.
+        // `part == id` also rejects `a/`, whose only component is `a`.
         let mut parts = Path::new(id).components();
         if !matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == id)
         {
@@ -67,7 +67,8 @@ impl RunDir {
 
         fs::create_dir_all(root).map_err(RecordError::io(root, "make the folder"))?;
         let path = root.join(id);
-        // Not `create_dir_all`: it must fail if the folder exists, so that of two processes only one gets it.
+        // Do not use `create_dir_all`: the call must fail if the folder exists, so that only one of two processes gets
+        // it.
         match fs::create_dir(&path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 return Err(RecordError::Exists { path });
@@ -81,7 +82,7 @@ impl RunDir {
         Ok(run)
     }
 
-    /// A new folder `<stem>-<n>` in `root`, with the first n from 1 that nobody has: two processes never share one.
+    /// Creates a new folder `<stem>-<n>` in `root`, with the first unused n from 1: two processes never share a folder.
     ///
     /// # Errors
     /// [`RecordError::Id`], [`RecordError::Io`].
@@ -95,8 +96,8 @@ impl RunDir {
         }
     }
 
-    /// The folder `path` for a run that begins: made with the folders above it, or as a run that never came to a
-    /// checkpoint left it.
+    /// Prepares the folder `path` for a new run: creates it with its parents, or reuses the folder of a run that ended
+    /// before its first checkpoint.
     ///
     /// # Errors
     /// [`RecordError::Io`].
@@ -109,8 +110,8 @@ impl RunDir {
         Ok(run)
     }
 
-    /// Whether a run may begin in the folder `path`, which has no checkpoint: it is not there, is empty, or holds what a
-    /// run writes before its first checkpoint.
+    /// Checks that a run may begin in the folder `path`, which has no checkpoint: the folder does not exist, is empty,
+    /// or contains only files that a run writes before its first checkpoint.
     ///
     /// # Errors
     /// [`RecordError::Taken`], [`RecordError::Ended`], [`RecordError::Io`].
@@ -120,8 +121,7 @@ impl RunDir {
             entries => entries.map_err(RecordError::io(path, "list"))?,
         };
 
-        // A run with a result has ended. Its scores must not be replaced by those of a run that begins anew beside
-        // them.
+        // A run with a result has ended. Its scores must not be replaced by those of a new run in the same folder.
         let result = path.join(RESULT);
         if result
             .try_exists()
@@ -144,7 +144,7 @@ impl RunDir {
         Ok(())
     }
 
-    /// The run in the folder `path`, such as `runs/cnn2d-1a2b3c4d-1`.
+    /// Opens the run in the folder `path`, such as `runs/cnn2d-1a2b3c4d-1`.
     ///
     /// # Errors
     /// [`RecordError::Missing`].
@@ -161,39 +161,39 @@ impl RunDir {
         }
     }
 
-    /// Its folder.
+    /// Returns the folder of the run.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Its folder's name.
+    /// Returns the name of the folder.
     pub fn id(&self) -> String {
         self.path
             .file_name()
             .map_or(String::new(), |name| name.to_string_lossy().into_owned())
     }
 
-    /// Path of its configuration.
+    /// Returns the path of the configuration.
     pub fn config(&self) -> PathBuf {
         self.path.join("config.toml")
     }
 
-    /// Path of its log.
+    /// Returns the path of the log.
     pub fn log(&self) -> PathBuf {
         self.path.join("log.jsonl")
     }
 
-    /// Path of its checkpoints' folder.
+    /// Returns the path of the folder of checkpoints.
     pub fn checkpoints(&self) -> PathBuf {
         self.path.join("checkpoints")
     }
 
-    /// Path of its scores.
+    /// Returns the path of the scores.
     pub fn result(&self) -> PathBuf {
         self.path.join(RESULT)
     }
 
-    /// Writes the configuration, whole or not at all.
+    /// Writes the configuration atomically.
     ///
     /// # Errors
     /// [`RecordError::Io`].
@@ -201,7 +201,7 @@ impl RunDir {
         self.replace(&self.config(), text.as_bytes())
     }
 
-    /// The configuration's text.
+    /// Returns the text of the configuration.
     ///
     /// # Errors
     /// [`RecordError::Io`].
@@ -209,12 +209,12 @@ impl RunDir {
         settings::read(&self.config()).map_err(RecordError::io(&self.config(), "read"))
     }
 
-    /// Path of the list of tracks that it trained on.
+    /// Returns the path of the list of tracks that the run trained on.
     pub fn training_list(&self) -> PathBuf {
         self.path.join(TRAINING_LIST)
     }
 
-    /// Writes that list, whole or not at all.
+    /// Writes the list of training tracks atomically.
     ///
     /// # Errors
     /// [`RecordError::Io`].
@@ -222,12 +222,12 @@ impl RunDir {
         self.replace(&self.training_list(), bytes)
     }
 
-    /// Path of what it remembers of MLflow.
+    /// Returns the path of the file with the run's identity at MLflow.
     pub fn mlflow(&self) -> PathBuf {
         self.path.join(MLFLOW)
     }
 
-    /// Writes that, whole or not at all.
+    /// Writes the MLflow file atomically.
     ///
     /// # Errors
     /// [`RecordError::Io`].
@@ -235,7 +235,7 @@ impl RunDir {
         self.replace(&self.mlflow(), bytes)
     }
 
-    /// What was written there; `None` of a run that was at no server.
+    /// Reads the MLflow file; returns `None` for a run that used no server.
     ///
     /// # Errors
     /// [`RecordError::Io`].
@@ -247,18 +247,18 @@ impl RunDir {
         }
     }
 
-    /// Writes the scores, whole or not at all: indented, keys sorted, so that equal results are equal bytes.
+    /// Writes the scores atomically, indented and with sorted keys, so that equal results are equal bytes.
     ///
     /// # Errors
-    /// [`RecordError::Io`]; [`RecordError::Json`] for a value that JSON cannot hold.
+    /// [`RecordError::Io`]; [`RecordError::Json`] for a value that JSON cannot represent.
     pub fn write_result<T: Serialize>(&self, result: &T) -> Result<(), RecordError> {
-        // Through `Value`, whose map is ordered.
+        // Convert to `Value`, whose map is ordered.
         let value = serde_json::to_value(result).map_err(|source| self.no_json(source))?;
         let text = serde_json::to_string_pretty(&value).map_err(|source| self.no_json(source))?;
         self.replace(&self.result(), (text + "\n").as_bytes())
     }
 
-    /// [`RecordError::Json`] of the scores.
+    /// Creates [`RecordError::Json`] for the scores.
     fn no_json(&self, source: serde_json::Error) -> RecordError {
         RecordError::Json {
             path: self.result(),
@@ -267,7 +267,7 @@ impl RunDir {
         }
     }
 
-    /// The scores; `None` while the run is not complete.
+    /// Reads the scores; returns `None` while the run is not complete.
     ///
     /// # Errors
     /// [`RecordError::Io`], [`RecordError::Json`].
@@ -298,16 +298,16 @@ impl RunDir {
     }
 }
 
-/// Puts `bytes` in place of the file `path` of `folder`: temporary name, fsync, rename, fsync of the folder.
+/// Replaces the file `path` in `folder` with `bytes`: temporary file, fsync, rename, fsync of the folder.
 fn replace_in(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // The name is always the same, so a file that a kill left behind is overwritten by the next write.
+    // The temporary name is always the same, so the next write overwrites a file left by a killed process.
     let temporary = path.with_extension("tmp");
     let mut file = File::create(&temporary)?;
     file.write_all(bytes)?;
     file.sync_all()?;
 
-    // The content is on disk before the name is, and the folder is synced last: after a power cut the name has old or
-    // new content, and never part of it.
+    // The content reaches the disk before the name does, and the folder is synced last: after a power failure the name
+    // refers to old or new content, and never to part of it.
     fs::rename(&temporary, path)?;
     File::open(folder)?.sync_all()
 }

@@ -1,9 +1,10 @@
-//! TensorBoard event files, written by hand: scalars and pictures, in the few protobuf fields that they need.
+//! Writes TensorBoard event files without a protobuf library: scalars and pictures, with only the required fields.
 //!
-//! A file is a sequence of TFRecords: length (u64), its checksum, an `Event`, its checksum; checksums are CRC-32C, rotated
-//! and shifted. Source: tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto, framework/summary.proto.
-//! A resumed run opens a file of its own, whose name sorts after the last. The events of steps that it takes anew are cut
-//! off from the earlier files; and its file says where it starts, for readers that have seen them already.
+//! A file is a sequence of TFRecords: length (u64), its checksum, an `Event`, its checksum; checksums are CRC-32C,
+//! rotated and shifted. Source: tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto,
+//! framework/summary.proto. A resumed run opens a new file, whose name sorts after the last. The events of steps that
+//! it repeats are cut off from the earlier files; and the new file marks its first step, for readers that have already
+//! read those events.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, ErrorKind, Read, Write};
@@ -14,35 +15,35 @@ use super::log::now;
 
 const MASK: u32 = 0xA282_EAD8;
 const PREFIX: &str = "events.out.tfevents.";
-/// How a tag begins that every epoch's figures have, and no step's.
+/// Prefix of the tags that are written only at the end of an epoch, and never for a step.
 const OF_EPOCHS: &str = "validation/";
-/// Of a record's length and its checksum, and of the checksum behind its data.
+/// Size of a record's length with its checksum, and of the checksum after its data.
 const HEAD_BYTES: usize = 12;
 const TAIL_BYTES: usize = 4;
-/// More than any event of ours: a longer one is no length.
+/// Larger than any event of this writer: a longer length is invalid.
 const EVENT_BYTES_MAX: u64 = 1 << 20;
 
-/// From where a run goes on.
+/// The position from which a run is resumed.
 #[derive(Clone, Copy, Debug)]
 pub struct ResumePoint {
-    /// The last optimiser step that still holds.
+    /// The last optimiser step that remains valid.
     pub step: u64,
-    /// Whether the epoch of that step has ended; else its end comes anew.
+    /// Whether the epoch of that step has ended; otherwise its end is repeated.
     pub epoch_ended: bool,
 }
 
 /// A picture of one step.
 #[derive(Clone, Copy, Debug)]
 pub struct EventPicture<'a> {
-    /// Its name, such as `validation/confusion/genre`.
+    /// The tag, such as `validation/confusion/genre`.
     pub tag: &'a str,
-    /// How to read it, in Markdown.
+    /// A description in Markdown.
     pub note: &'a str,
-    /// In pixels.
+    /// Width in pixels.
     pub width: u32,
-    /// In pixels.
+    /// Height in pixels.
     pub height: u32,
-    /// The whole file.
+    /// The whole PNG file.
     pub png: &'a [u8],
 }
 
@@ -54,14 +55,14 @@ pub struct EventWriter {
 }
 
 impl EventWriter {
-    /// A new `events.out.tfevents.<seconds>.<n>` in `folder`. Where a run is `resumed`, earlier files lose the events that
-    /// it takes anew.
+    /// Creates a new `events.out.tfevents.<seconds>.<n>` in `folder`. If the run is `resumed`, the events that it
+    /// repeats are cut off from earlier files.
     ///
     /// # Errors
     /// [`RecordError::Io`].
     pub fn create(folder: &Path, resumed: Option<ResumePoint>) -> Result<Self, RecordError> {
         if let Some(resumed) = resumed {
-            // Files of other programs stay as they are: `holds` knows only the form of our events.
+            // Leave files of other programs unchanged: `holds` understands only events of this writer.
             own_files(folder)?
                 .iter()
                 .try_for_each(|(path, _)| undo(path, resumed))?;
@@ -74,7 +75,7 @@ impl EventWriter {
         writer.put(&version)?;
 
         if let Some(ResumePoint { step, .. }) = resumed {
-            // TensorBoard drops what it has read from this step on when it sees a start.
+            // On a start event, TensorBoard drops the events that it has read from this step on.
             let mut start = event(now(), step + 1);
             // SessionLog { status: START }.
             put_bytes(&mut start, 7, &[0x08, 0x01]);
@@ -83,7 +84,7 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// Figures of one step, by tag such as `validation/loss`. f32, as the format has it.
+    /// Writes the figures of one step, by tag such as `validation/loss`. The format stores them as f32.
     ///
     /// # Errors
     /// [`RecordError::Io`].
@@ -92,8 +93,8 @@ impl EventWriter {
         self.put(&event)
     }
 
-    /// A picture of one step. One that makes an event of more than a megabyte is left out: a run that goes on would
-    /// take the event for a damaged one.
+    /// Writes a picture of one step. A picture whose event exceeds a megabyte is left out: a resumed run would treat
+    /// the event as damaged.
     ///
     /// # Errors
     /// [`RecordError::Io`].
@@ -112,7 +113,7 @@ impl EventWriter {
     }
 }
 
-/// Event files of this writer, with the seconds in their names. Other programs put a host's name behind.
+/// Returns the event files of this writer, with the seconds in their names. Other programs append a host name.
 fn own_files(folder: &Path) -> Result<Vec<(PathBuf, u64)>, RecordError> {
     let entries = fs::read_dir(folder).map_err(RecordError::io(folder, "list"))?;
     let mut own = Vec::new();
@@ -125,7 +126,7 @@ fn own_files(folder: &Path) -> Result<Vec<(PathBuf, u64)>, RecordError> {
     Ok(own)
 }
 
-/// The seconds in the name of an event file of this writer; `None` for any other file.
+/// Returns the seconds in the name of an event file of this writer; `None` for any other file.
 fn own_seconds(path: &Path) -> Option<u64> {
     let name = path.file_name()?.to_str()?;
     let (seconds, number) = name.strip_prefix(PREFIX)?.split_once('.')?;
@@ -135,8 +136,8 @@ fn own_seconds(path: &Path) -> Option<u64> {
     seconds.parse().ok()
 }
 
-/// Cuts a file of ours before the first event that a run which goes on from `resumed` takes anew, or that a kill left half
-/// written. Steps rise within a file, so that nothing which holds lies behind.
+/// Truncates a file of this writer before the first event that a run resumed from `resumed` repeats, or that a kill
+/// left incomplete. Steps increase within a file, so no valid event follows.
 fn undo(path: &Path, resumed: ResumePoint) -> Result<(), RecordError> {
     let file = OpenOptions::new()
         .read(true)
@@ -160,7 +161,7 @@ fn undo(path: &Path, resumed: ResumePoint) -> Result<(), RecordError> {
     Ok(())
 }
 
-/// The data of the next record; `None` at the end, or where the rest is none.
+/// Returns the data of the next record; `None` at the end, or if the rest is not a record.
 fn next_event(reader: &mut impl Read) -> Result<Option<Vec<u8>>, std::io::Error> {
     let mut length = [0; 8];
     let mut rest = Vec::new();
@@ -169,7 +170,7 @@ fn next_event(reader: &mut impl Read) -> Result<Option<Vec<u8>>, std::io::Error>
         read => read?,
     }
     let length = u64::from_le_bytes(length);
-    // What a kill left behind may be read as a length of any size. This also bounds what is read below.
+    // The bytes left by a killed process may be parsed as any length. The check also limits the size of the read below.
     if length > EVENT_BYTES_MAX {
         return Ok(None);
     }
@@ -181,13 +182,13 @@ fn next_event(reader: &mut impl Read) -> Result<Option<Vec<u8>>, std::io::Error>
     Ok(is_whole.then(|| rest[HEAD_BYTES - 8..wanted - TAIL_BYTES].to_vec()))
 }
 
-/// Whether an event of ours still holds.
+/// Reports whether an event of this writer remains valid.
 fn holds(event: &[u8], resumed: ResumePoint) -> bool {
-    // As `event` writes it: a key and eight bytes of time, a key, the step.
+    // The layout written by `event`: a key and eight bytes of time, a key, the step.
     let Some(step) = event.get(10..).and_then(varint) else {
         return false;
     };
-    // Tags stand as plain bytes in an event, so that no parser of protobuf is needed.
+    // Tags are plain bytes within an event, so no protobuf parser is needed.
     let is_of_epoch = event
         .windows(OF_EPOCHS.len())
         .any(|bytes| bytes == OF_EPOCHS.as_bytes());
@@ -206,14 +207,15 @@ fn varint(bytes: &[u8]) -> Option<u64> {
     None
 }
 
-/// A file that sorts after all that are there, whatever the clock does.
+/// Creates a file that sorts after all existing ones, even if the clock was changed.
 fn new_file(folder: &Path) -> Result<(File, PathBuf), RecordError> {
-    // TensorBoard reads the files of a folder by name. The clock may have been set back since the last file.
+    // TensorBoard reads the files of a folder in order of their names. The clock may have been set back since the last
+    // file.
     let latest = own_files(folder)?.iter().map(|(_, seconds)| *seconds).max();
     let seconds = latest.unwrap_or(0).max(now() as u64);
 
     for n in 0..u32::MAX {
-        // Ten digits sort by name as by number.
+        // With ten digits, names sort in numeric order.
         let path = folder.join(format!("{PREFIX}{seconds:010}.{n:04}"));
         match OpenOptions::new().write(true).create_new(true).open(&path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
@@ -229,7 +231,7 @@ fn new_file(folder: &Path) -> Result<(File, PathBuf), RecordError> {
     })
 }
 
-/// `Event { wall_time: double = 1, step: int64 = 2 }`, to which the caller adds what happened.
+/// Encodes `Event { wall_time: double = 1, step: int64 = 2 }`, to which the caller adds the content.
 fn event(wall_time_s: f64, step: u64) -> Vec<u8> {
     let mut out = vec![1 << 3 | 1];
     out.extend(wall_time_s.to_le_bytes());
@@ -238,7 +240,7 @@ fn event(wall_time_s: f64, step: u64) -> Vec<u8> {
     out
 }
 
-/// `Event.summary = 5` of `Summary.value = 1` of `Value { tag: string = 1, simple_value: float = 2 }`.
+/// Encodes `Event.summary = 5` of `Summary.value = 1` of `Value { tag: string = 1, simple_value: float = 2 }`.
 fn scalars(wall_time_s: f64, step: u64, values: &[(&str, f64)]) -> Vec<u8> {
     let mut summary = Vec::new();
     for (tag, value) in values {
@@ -253,9 +255,9 @@ fn scalars(wall_time_s: f64, step: u64, values: &[(&str, f64)]) -> Vec<u8> {
     out
 }
 
-/// `Event.summary = 5` of `Summary.value = 1` of `Value { tag: string = 1, tensor: TensorProto = 8, metadata:
-/// SummaryMetadata = 9 }`: a list of width, height and file, as TensorBoard's own writer of pictures makes it. Its
-/// older form, `image = 4`, has no place for a description in all readers.
+/// Encodes `Event.summary = 5` of `Summary.value = 1` of `Value { tag: string = 1, tensor: TensorProto = 8, metadata:
+/// SummaryMetadata = 9 }`: a list of width, height and file, as written by TensorBoard's own image writer. The older
+/// form, `image = 4`, has no place for a description in all readers.
 fn picture_event(wall_time_s: f64, step: u64, picture: &EventPicture<'_>) -> Vec<u8> {
     let mut value = Vec::new();
     put_bytes(&mut value, 1, picture.tag.as_bytes());
@@ -269,8 +271,8 @@ fn picture_event(wall_time_s: f64, step: u64, picture: &EventPicture<'_>) -> Vec
     out
 }
 
-/// `TensorProto { dtype = 1, tensor_shape: TensorShapeProto = 2, string_val: repeated bytes = 8 }`, where a shape is
-/// `dim = 2` of `Dim { size: int64 = 1 }`.
+/// Encodes `TensorProto { dtype = 1, tensor_shape: TensorShapeProto = 2, string_val: repeated bytes = 8 }`, where a
+/// shape is `dim = 2` of `Dim { size: int64 = 1 }`.
 fn picture_tensor(picture: &EventPicture<'_>) -> Vec<u8> {
     /// `DT_STRING`.
     const STRINGS: u64 = 7;
@@ -293,7 +295,7 @@ fn picture_tensor(picture: &EventPicture<'_>) -> Vec<u8> {
     tensor
 }
 
-/// `SummaryMetadata { plugin_data = 1, summary_description = 3, data_class = 4 }`, where `plugin_data` has
+/// Encodes `SummaryMetadata { plugin_data = 1, summary_description = 3, data_class = 4 }`, where `plugin_data` has
 /// `plugin_name = 1`.
 fn picture_metadata(note: &str) -> Vec<u8> {
     /// `DATA_CLASS_BLOB_SEQUENCE`.
@@ -308,13 +310,13 @@ fn picture_metadata(note: &str) -> Vec<u8> {
     metadata
 }
 
-/// A protobuf field that holds a number.
+/// Writes a numeric protobuf field.
 fn put_number(out: &mut Vec<u8>, field: u8, value: u64) {
     out.push(field << 3);
     put_varint(out, value);
 }
 
-/// A length-delimited protobuf field.
+/// Writes a length-delimited protobuf field.
 fn put_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
     out.push(field << 3 | 2);
     put_varint(out, bytes.len() as u64);
@@ -330,7 +332,7 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 fn framed(data: &[u8]) -> Vec<u8> {
-    // The length has a checksum of its own: a reader trusts it before it reads the data.
+    // The length has its own checksum: a reader trusts it before it reads the data.
     let length = (data.len() as u64).to_le_bytes();
     [&length[..], &checksum(&length), data, &checksum(data)].concat()
 }
@@ -346,7 +348,7 @@ fn checksum(bytes: &[u8]) -> [u8; 4] {
 mod tests {
     use super::*;
 
-    /// What an event says, read without the writer's help.
+    /// The content of an event, decoded independently of the writer.
     #[derive(Debug, Default, PartialEq)]
     struct Read {
         step: u64,
@@ -374,7 +376,7 @@ mod tests {
         head
     }
 
-    /// Fields as (number, payload); fixed and varint payloads as little-endian bytes.
+    /// Decodes fields as (number, payload); fixed and varint payloads are little-endian bytes.
     fn fields(mut bytes: &[u8]) -> Vec<(u64, Vec<u8>)> {
         let mut out = Vec::new();
         while !bytes.is_empty() {
@@ -393,7 +395,7 @@ mod tests {
         out
     }
 
-    /// CRC-32C bit by bit (polynomial 0x1EDC6F41, reflected), masked as TFRecord wants.
+    /// Computes CRC-32C bit by bit (polynomial 0x1EDC6F41, reflected), masked as TFRecord requires.
     fn slow_checksum(bytes: &[u8]) -> u32 {
         let mut crc = u32::MAX;
         for byte in bytes {
@@ -484,7 +486,7 @@ mod tests {
     fn a_resumed_run_has_a_later_file_that_says_from_where() {
         let folder = tempfile::tempdir().unwrap();
         let first = EventWriter::create(folder.path(), None).unwrap();
-        // As if the clock had been set back.
+        // Simulates a clock that was set back.
         fs::write(
             folder.path().join("events.out.tfevents.9000000000.0000"),
             "",
@@ -506,7 +508,7 @@ mod tests {
         assert_eq!((events[1].step, events[1].restarts), (8, true));
     }
 
-    /// Steps and tags of all files' figures.
+    /// Returns steps and tags of all files' figures.
     fn figures(folder: &Path) -> Vec<(u64, String)> {
         let events = files(folder).into_iter().flat_map(|path| read(&path));
         events
@@ -535,14 +537,14 @@ mod tests {
             writer.path
         };
         let first = write(None, 1..=300, 200);
-        // Killed while it wrote an event.
+        // The run was killed while writing an event.
         OpenOptions::new()
             .append(true)
             .open(first)
             .unwrap()
             .write_all(&[9; 30])
             .unwrap();
-        // Within an epoch, at an epoch's last step but before its end, and behind that end.
+        // Resume within an epoch, at an epoch's last step but before its end, and after that end.
         write(
             Some(ResumePoint {
                 step: 199,
@@ -612,7 +614,7 @@ mod tests {
         assert_eq!(metadata[1], (3, picture.note.as_bytes().to_vec()));
         assert_eq!(metadata[2], (4, 3_u64.to_le_bytes().to_vec()));
 
-        // As the epoch's figures.
+        // Pictures are cut off like the figures of the epoch.
         for epoch_ended in [true, false] {
             let resumed = ResumePoint {
                 step: 200,
@@ -621,7 +623,7 @@ mod tests {
             assert_eq!(holds(&event, resumed), epoch_ended);
         }
 
-        // One that could not be read back is not written.
+        // A picture that is too large to be read back is not written.
         let folder = tempfile::tempdir().unwrap();
         let mut writer = EventWriter::create(folder.path(), None).unwrap();
         let before = fs::metadata(&writer.path).unwrap().len();
