@@ -1,4 +1,4 @@
-//! Rows → Parquet column chunks, on any thread. The same rows give the same bytes wherever they are encoded.
+//! Encodes rows as Parquet column chunks on any thread. Equal rows are encoded to equal bytes on every thread.
 
 use std::io::Sink;
 use std::sync::Arc;
@@ -30,31 +30,31 @@ use crate::catalog::ClipRow;
 use crate::tensors::Tensor;
 use crate::tensors::stats::{self, Bands};
 
-/// Level 1: 1.33 on f16 log-mel at 1.2 GB/s in; higher levels cost several times that for 2 %.
+/// Level 1 compresses f16 log-mel by a factor of 1.33 at 1.2 GB/s; higher levels take several times as long for 2 % more.
 const ZSTD_LEVEL: i32 = 1;
 
-/// Without compression a reader has nothing to skip: a few rows a page keep page headers rare.
+/// Rows per page without compression. Readers need not skip pages then, and several rows per page need fewer headers.
 const ROWS_A_PAGE_PLAIN: usize = 4;
 
-/// Everything fixed about one feature's files.
+/// The format of one feature's files.
 pub(crate) struct Format {
-    /// As in the manifest.
+    /// The feature's entry in the manifest.
     pub feature: FeatureEntry,
-    /// Of the rows.
+    /// Arrow schema of the rows.
     pub schema: SchemaRef,
-    /// Of every file.
+    /// Parquet properties of every file.
     pub properties: WriterProperties,
     layout: Layout,
     dtype: Dtype,
-    /// Writes nothing: the writers of columns are made after the model of a file.
+    /// A file writer without a file, from which the column writers are created.
     model: SerializedFileWriter<Sink>,
 }
 
 impl Format {
-    /// Plans the files of one feature.
+    /// Creates the format of one feature's files.
     ///
     /// # Errors
-    /// [`ShardError::Encode`] when Parquet cannot hold the schema.
+    /// [`ShardError::Encode`] if the schema cannot be written as Parquet.
     pub(crate) fn new(
         feature: FeatureEntry,
         dtype: Dtype,
@@ -87,7 +87,7 @@ impl Format {
         })
     }
 
-    /// Rows as an Arrow batch of the files' schema; `index` is the feature's among the rows' tensors.
+    /// Converts rows to an Arrow batch with the files' schema. `index` is the feature's index among the rows' tensors.
     ///
     /// # Errors
     /// [`ShardError::Table`].
@@ -153,51 +153,51 @@ fn properties(
     let metadata = metadata.map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
     WriterProperties::builder()
         .set_compression(codec)
-        // Tensors do not repeat, and their least and greatest bytes tell nothing.
+        // Tensors do not repeat, and minimum and maximum of their bytes are of no use.
         .set_dictionary_enabled(false)
         .set_column_statistics_enabled(tensor.clone(), EnabledStatistics::None)
         .set_column_data_page_size_limit(tensor, page_bytes.max(1))
-        // Whoever fills row groups says where they end.
+        // The writer of row groups determines where they end.
         .set_max_row_group_row_count(None)
         .set_key_value_metadata(Some(metadata.collect()))
         .build()
 }
 
-/// Rows of one row group, to be encoded by a worker.
+/// Rows of one row group that a worker encodes.
 pub(crate) struct RowGroup {
     /// Index into the plan's shards.
     pub shard: usize,
     /// From 0 within the shard.
     pub number: usize,
-    /// In file order.
+    /// Rows in file order.
     pub rows: Vec<FeatureRow>,
-    /// Only training rows count for the statistics.
+    /// True for training rows, which alone are part of the statistics.
     pub training: bool,
-    /// Its rows give their memory back when it is on disk.
+    /// Reports to the budget that memory will be released when the group is on disk.
     pub busy: BusyGuard,
 }
 
-/// The same, ready to be appended.
+/// An encoded row group, ready to be appended.
 pub(crate) struct EncodedGroup {
     /// Index into the plan's shards.
     pub shard: usize,
     /// From 0 within the shard.
     pub number: usize,
-    /// Rows in it.
+    /// Number of rows.
     pub rows: u64,
-    /// Per feature, in the recipe's order.
+    /// One part per feature, in the recipe's order.
     pub features: Vec<EncodedFeature>,
-    /// Permits of its clips, given back when it is on disk.
+    /// Memory permits of its clips, released when the group is on disk.
     _permits: Vec<Arc<AudioFacts>>,
-    /// Tells until then that they will be.
+    /// Reports to the budget until then that they will be released.
     _busy: BusyGuard,
 }
 
 /// One feature's part of a row group.
 pub(crate) struct EncodedFeature {
-    /// One per Parquet leaf column.
+    /// Column chunks, one per Parquet leaf column.
     pub chunks: Vec<ChecksummedChunk>,
-    /// Sums over its values; empty outside the training split.
+    /// Sums over the values; empty outside the training split.
     pub partial: Partial,
 }
 
@@ -223,7 +223,7 @@ impl RowGroup {
         let mut features = Vec::with_capacity(formats.len());
         let mut scratch = Vec::new();
         for (index, format) in formats.iter().enumerate() {
-            // Each tensor is freed as soon as its page is made.
+            // Each tensor is freed as soon as its page is encoded.
             let tensors: Vec<Tensor> = rows
                 .iter_mut()
                 .map(|row| row.tensors[index].take())
@@ -249,7 +249,7 @@ impl RowGroup {
         }
 
         let n_rows = rows.len() as u64;
-        // The rows end here. What they share with their clip holds its permit until the group is on disk.
+        // Drops the rows. The facts about their clips hold the memory permits until the group is on disk.
         let clips = rows.into_iter().map(|r| r.audio).collect();
         Ok(EncodedGroup {
             shard,
@@ -310,12 +310,12 @@ fn write_column(
     field: &Field,
     arrays: impl Iterator<Item = ArrayRef>,
 ) -> Result<(), ParquetError> {
-    // Every type here has one leaf.
+    // Every column type used here has one leaf.
     let mut column = columns
         .next()
         .expect("a row group has a column for each leaf");
 
-    // Row by row, because a page can end only behind a write.
+    // Row by row, because a page can end only after a write.
     for array in arrays {
         for leaf in compute_leaves(field, &array)? {
             column.write(&leaf)?;
@@ -326,7 +326,7 @@ fn write_column(
     Ok(())
 }
 
-/// The columns before the tensor. What is told of audio is null where the rows are not of audio.
+/// Creates the columns before the tensor. Columns about audio are null if the rows are not of audio.
 fn scalar_columns(rows: &[FeatureRow], clips: &[ClipRow], is_of_audio: bool) -> Vec<ArrayRef> {
     let row_clips: Vec<&ClipRow> = rows.iter().map(|row| &clips[row.clip]).collect();
 
@@ -396,7 +396,7 @@ fn shape_list(tensors: &[Tensor]) -> ArrayRef {
     Arc::new(shapes.finish())
 }
 
-/// One row's tensor as an array of one value; its bytes are not copied.
+/// Wraps one row's tensor in an array of one value without copying its bytes.
 fn tensor_array(tensor: Tensor, format: &Format) -> ArrayRef {
     let bytes = tensor.bytes.len();
     let buffer = Buffer::from_vec(tensor.bytes);
@@ -412,7 +412,7 @@ fn tensor_array(tensor: Tensor, format: &Format) -> ArrayRef {
 }
 
 fn list_array(buffer: Buffer, dtype: Dtype) -> ArrayRef {
-    // `Buffer::from_vec` of bytes is aligned for bytes only: a list, the slow layout, copies once.
+    // `Buffer::from_vec` of bytes is only aligned for bytes, so the list layout copies the values once.
     let n = buffer.len() / dtype.bytes();
     let aligned = Buffer::from_slice_ref(buffer.as_slice());
     let (item, values): (DataType, ArrayRef) = match dtype {

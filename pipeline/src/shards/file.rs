@@ -21,13 +21,13 @@ use super::checksums::ChecksummedColumn;
 use super::encode::{EncodedFeature, Format};
 use crate::store::durable;
 
-/// Large enough that a row group goes to the kernel in few calls.
+/// Size of the write buffer, large enough to write a row group with few system calls.
 const WRITE_BUFFER_BYTES: usize = 1 << 20;
 
-/// Rows a row group of a metadata table: DataFusion's own default batch times eight.
+/// Rows in a row group of a metadata table: eight times DataFusion's default batch size.
 const TABLE_ROW_GROUP_ROWS: usize = 65_536;
 
-/// A file under its temporary name; dropped unfinished, it is removed.
+/// A shard file under its temporary name. Dropping it unfinished removes the file.
 pub(super) struct ShardFile {
     writer: Option<SerializedFileWriter<BufWriter<HashingFile>>>,
     place: FileTarget,
@@ -47,7 +47,7 @@ impl ShardFile {
         let place = FileTarget::create(root, relative)?;
         let hashing = place.open()?;
         let properties = Some(format.properties.clone());
-        // Arrow's writer puts the Arrow schema into the file. Row groups come encoded, so the writer below is enough.
+        // Arrow's writer adds the Arrow schema to the file. Row groups arrive encoded, so only the writer below it is kept.
         let writer = ArrowWriter::try_new(hashing, Arc::clone(&format.schema), properties)
             .and_then(ArrowWriter::into_serialized_writer)
             .map_err(|source| place.failed(0, source))?;
@@ -73,7 +73,7 @@ impl ShardFile {
         Ok(())
     }
 
-    /// Ends the file, makes it durable and gives it its name.
+    /// Completes the file, syncs it and renames it to its final path.
     ///
     /// # Errors
     /// [`ShardError::Io`], [`ShardError::Write`].
@@ -112,10 +112,10 @@ fn append_chunks(
     Ok(())
 }
 
-/// Writes a metadata table as one Parquet file, streaming.
+/// Writes a metadata table as one Parquet file, batch by batch.
 ///
 /// # Errors
-/// [`ShardError`]; what `batches` fails with is passed on.
+/// [`ShardError`], and errors of `batches`.
 pub(crate) fn write_table<E: From<ShardError>>(
     root: &Path,
     relative: String,
@@ -238,13 +238,13 @@ impl TableFile {
 fn with_footer(
     mut writer: SerializedFileWriter<BufWriter<HashingFile>>,
 ) -> Result<BufWriter<HashingFile>, ParquetError> {
-    // All buffers are empty then, so that what comes next is the page index and the footer.
+    // Empties all buffers, so that all further bytes belong to the page index and the footer.
     writer.flush()?;
     writer.inner_mut().get_mut().begin_footer();
     writer.into_inner()
 }
 
-/// Where a file is going: its name, and its name until then.
+/// The final path of a file and its temporary path.
 struct FileTarget {
     relative: String,
     path: PathBuf,
@@ -268,7 +268,7 @@ impl FileTarget {
     }
 
     fn open(&self) -> Result<BufWriter<HashingFile>, ShardError> {
-        // What a killed run left under this name is overwritten.
+        // Overwrites the file that a killed run may have left under this name.
         let file = File::create(&self.temporary)
             .map_err(|source| io_error(&self.temporary, "create", source))?;
         let hashing = HashingFile::new(file);
@@ -292,7 +292,7 @@ impl FileTarget {
             .sync_all()
             .map_err(|source| io_error(&self.temporary, "sync", source))?;
 
-        // Under its own name a file is whole: the bytes are on the disk before, and the name after the folder's sync.
+        // A file with its final name is complete: its bytes are synced before the rename, and the folder after it.
         fail_point!("shard-before-rename");
         fs::rename(&self.temporary, &self.path)
             .map_err(|source| io_error(&self.path, "rename", source))?;
@@ -305,7 +305,7 @@ impl FileTarget {
 
 impl Drop for FileTarget {
     fn drop(&mut self) {
-        // Gone already when the file was finished; a leftover is also cleared at the next start.
+        // Does nothing if the file was finished. A leftover file is also removed at the next start.
         let _ = fs::remove_file(&self.temporary);
     }
 }
@@ -318,7 +318,7 @@ fn io_error(path: &Path, action: &'static str, source: io::Error) -> ShardError 
     }
 }
 
-/// What a manifest says of a file's bytes.
+/// The size and hashes of a file, as its manifest entry contains them.
 struct FileContent {
     bytes: u64,
     blake3: String,

@@ -1,4 +1,4 @@
-//! What is finished of a plan: a receipt for each feature of each shard, and what was seen of the inputs.
+//! The finished part of a plan: a receipt for each feature of each shard, and the inputs as they were read.
 
 use std::collections::BTreeMap;
 
@@ -6,17 +6,17 @@ use wavemill_schemas::manifest::Receipt;
 
 use crate::source::InputSeen;
 
-/// What is finished of a plan, by earlier runs and by this one.
+/// The part of a plan that this run and earlier runs have finished.
 #[derive(Debug)]
 pub(crate) struct FinishedShards {
-    /// By the shard's place in the plan, then by feature in the recipe's order.
+    /// Receipts by the shard's index in the plan, then by feature in the recipe's order.
     receipts: Vec<Vec<Option<Receipt>>>,
-    /// The inputs of what is finished, by `clip_key`.
+    /// Inputs of the finished shards, by `clip_key`.
     pub inputs: BTreeMap<String, InputSeen>,
 }
 
 impl FinishedShards {
-    /// Nothing is finished yet of so many shards of so many features.
+    /// Creates a plan of which nothing is finished.
     pub(crate) fn new(n_shards: usize, n_features: usize) -> Self {
         Self {
             receipts: vec![vec![None; n_features]; n_shards],
@@ -24,45 +24,45 @@ impl FinishedShards {
         }
     }
 
-    /// A feature's file of a shard is there.
+    /// Records the receipt of a finished file.
     pub(crate) fn put(&mut self, place: usize, feature: usize, receipt: Receipt) {
         self.receipts[place][feature] = Some(receipt);
     }
 
-    /// All files of a shard are to be written once more.
+    /// Discards the receipts of a shard, so that all its files are written again.
     pub(crate) fn forget(&mut self, place: usize) {
         self.receipts[place].fill(None);
     }
 
-    /// The receipts of a shard, by feature.
+    /// Returns the receipts of a shard, by feature.
     pub(crate) fn of_shard(&self, place: usize) -> &[Option<Receipt>] {
         &self.receipts[place]
     }
 
-    /// The receipts of a feature, in plan order.
+    /// Returns the receipts of a feature, in plan order.
     pub(crate) fn of_feature(&self, feature: usize) -> impl Iterator<Item = &Receipt> {
         self.receipts
             .iter()
             .filter_map(move |of_shard| of_shard.get(feature)?.as_ref())
     }
 
-    /// All receipts, shard by shard.
+    /// Returns all receipts, shard by shard.
     pub(crate) fn receipts(&self) -> impl Iterator<Item = &Receipt> {
         self.receipts.iter().flatten().flatten()
     }
 
-    /// Files that are there.
+    /// Returns the number of finished files.
     pub(crate) fn n_done(&self) -> usize {
         self.receipts().count()
     }
 
-    /// Files of the plan.
+    /// Returns the number of files in the plan.
     pub(crate) fn n_total(&self) -> usize {
         self.receipts.iter().map(Vec::len).sum()
     }
 
-    /// Shards whose features do not reject the same clips. A clip has rows in all features or in none, so they are to be
-    /// written once more, with all features at a time.
+    /// Returns the shards whose features reject different clips. A clip must have rows in all features or in none, so these
+    /// shards have to be written again with all features at once.
     pub(crate) fn in_dispute(&self) -> Vec<usize> {
         let mut places = Vec::new();
         for (place, of_shard) in self.receipts.iter().enumerate() {

@@ -1,5 +1,5 @@
-//! The key of a feature's file of one shard: everything that decides its bytes. Equal keys, equal files: a later version
-//! links them.
+//! The key of a feature's file of one shard, a hash over everything that determines its bytes. Files with equal keys are
+//! equal, so a later version links them.
 
 use serde::Serialize;
 use wavemill_schemas::canonical;
@@ -11,34 +11,35 @@ use crate::plan::Shard;
 use crate::plan::segments::variants_on;
 use crate::source::{InputId, InputSeen};
 
-/// What decides the bytes of a plan's files, beside what their members' files hold.
+/// The part of a plan that determines the bytes of its files, apart from the content of the clips' files.
 #[derive(Clone, Copy)]
 pub(crate) struct KeyInputs<'a> {
-    /// Cleaned rows.
+    /// The cleaned rows of the catalog.
     pub clips: &'a [ClipRow],
-    /// Its sections audio and shards; the feature's own; and the split, where that cuts clips.
+    /// The recipe. Keys depend on its sections audio and shards, the feature's own section, and the split if the rule cuts
+    /// clips into segments.
     pub recipe: &'a Recipe,
-    /// Of which files keys are made, each of the recipe.
+    /// Features whose files get keys; all of them are features of the recipe.
     pub features: &'a [FeatureEntry],
-    /// With classes.
+    /// Targets with their classes.
     pub targets: &'a [TargetEntry],
-    /// What computes.
+    /// The engine that computes the features.
     pub engine: &'a Engine,
 }
 
-/// What all members of a shard have in common. No other feature is in it: adding one changes no key.
+/// The part of a key that all members of a shard share. It contains no other feature, so adding one changes no key.
 #[derive(Serialize)]
 struct FileIdentity<'a> {
-    // Without the factors of time stretch, where no clip of the shard has stretched rows.
+    // Contains only the time-stretch factors that apply to the shard's side.
     audio: AudioSpec,
     section: Option<&'a FeatureSpec>,
     feature: &'a FeatureEntry,
-    // How many clips a shard may have decides who its members are, and no byte beyond that.
+    // `clips` is cleared: it determines the members of a shard and has no other effect on its bytes.
     shards: ShardSpec,
     classes: Vec<(&'a str, &'a [String])>,
     engine: &'a Engine,
     split: &'a str,
-    // Under the rules by segment the split decides which segments of a clip are kept.
+    // Under the rules by segment, the split determines which segments of a clip are kept.
     segments: Option<&'a SplitSpec>,
 }
 
@@ -53,28 +54,28 @@ struct Member<'a> {
     input: InputState<'a>,
 }
 
-/// What a member's file holds.
+/// The state of a member's file.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case")]
 enum InputState<'a> {
-    /// blake3 of the whole file: whatever its time stamp is, wherever it lies.
+    /// blake3 of the whole file, independent of its path and modification time.
     Content(&'a str),
-    /// It could not be read, and only its stamp tells whether that may be otherwise now. `None`: it is not there.
+    /// The file could not be read, and only a different stamp shows that it may be readable now. `None` if it is missing.
     Unreadable(Option<&'a InputId>),
 }
 
 impl<'a> KeyInputs<'a> {
-    /// The key of each feature's file of a shard: blake3 over what all members have in common, and over each member's row
-    /// and input. `seen` tells of a member's input by `clip_key`; `None`: nobody has read it yet, so there is no key.
+    /// Computes the key of each feature's file of a shard: blake3 over the shared part and over each member's row and
+    /// input. `seen` returns a member's input by `clip_key`. Returns `None` if the input of a member is not known yet.
     ///
     /// # Errors
-    /// None in practice.
+    /// Serialization fails, which does not happen in practice.
     pub(crate) fn keys<'s>(
         &self,
         shard: &Shard,
         seen: impl Fn(&str) -> Option<&'s InputSeen>,
     ) -> Result<Option<Vec<String>>, serde_json::Error> {
-        // A clip that changes alters the keys of its own shard, and of no other.
+        // A changed clip changes only the keys of its own shard.
         let mut members = blake3::Hasher::new_derive_key("shard members");
         for &row in &shard.members {
             let Some(seen) = seen(&self.clips[row].clip_key) else {
@@ -87,7 +88,7 @@ impl<'a> KeyInputs<'a> {
 
         let mut keys = Vec::with_capacity(self.features.len());
         for feature in self.features {
-            // Keyed by its purpose, so that no hash made for another one is equal.
+            // Derived for this purpose, so that no hash computed for another purpose can be equal.
             let mut hasher = blake3::Hasher::new_derive_key("shard key");
             let shared = canonical::to_json(&self.shared(shard, feature))?;
             hasher.update(shared.as_bytes());
@@ -104,7 +105,7 @@ impl<'a> KeyInputs<'a> {
         let variants = variants_on(&recipe.audio, rule, &shard.split);
 
         FileIdentity {
-            // Only the sections that decide bytes: a recipe of another name makes the same key of the same rows.
+            // Only the sections that determine bytes: the name of the recipe is not part of the key.
             audio: AudioSpec {
                 stretch: variants[1..].to_vec(),
                 ..recipe.audio.clone()

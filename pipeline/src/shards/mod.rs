@@ -1,7 +1,7 @@
-//! Feature rows in any order → row groups in plan order → one Parquet file per shard and feature.
+//! Writes feature rows, which arrive in any order, as row groups in plan order: one Parquet file per shard and feature.
 //!
-//! The calling thread puts clips back into plan order and appends to files; the workers encode, because compression is
-//! most of the cost. Nothing here knows how a feature was computed.
+//! The calling thread restores plan order and appends to files. The workers encode, because compression is most of the
+//! cost. This module does not depend on how a feature was computed.
 
 mod checksums;
 mod encode;
@@ -24,35 +24,35 @@ pub(crate) use rows::{AudioFacts, FeatureRow};
 pub(crate) use taken::{RowReader, RowRun, TAKEN_BATCH_ROWS, TakenClip, TakenRow, TakenRows};
 pub(crate) use write::{FinishedShard, Outcome, ShardTask, ShardWriter, WriterArgs};
 
-/// What can go wrong while shards are written.
+/// The error type of writing shards.
 #[derive(Debug, thiserror::Error)]
 pub enum ShardError {
-    /// The file system refused.
+    /// A file system operation failed.
     #[error("{path}: cannot {action}")]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// Its answer.
+        /// The underlying error.
         source: std::io::Error,
     },
-    /// Parquet refused.
+    /// Parquet could not write a row group.
     #[error("{path}: cannot write row group {row_group}")]
     Write {
         /// The file.
         path: PathBuf,
         /// From 0.
         row_group: usize,
-        /// Its answer.
+        /// The underlying error.
         source: parquet::errors::ParquetError,
     },
-    /// Rows of an earlier version cannot be read, although the file is what was committed.
+    /// Rows of an earlier version cannot be read, although the file's content is the committed one.
     #[error("{path}: cannot read rows to take them over; --recompute takes none")]
     Read {
         /// The file.
         path: PathBuf,
-        /// Parquet's answer.
+        /// The underlying error.
         source: parquet::errors::ParquetError,
     },
     /// Rows could not be put into columns.
@@ -64,10 +64,10 @@ pub enum ShardError {
         shard: String,
         /// From 0.
         row_group: usize,
-        /// Parquet's answer.
+        /// The underlying error.
         source: parquet::errors::ParquetError,
     },
-    /// A metadata table cannot be put together.
+    /// A metadata table cannot be assembled.
     #[error("metadata table")]
     Table(#[source] arrow::error::ArrowError),
     /// Metadata that is not JSON; cannot happen with checked recipes.
@@ -76,7 +76,7 @@ pub enum ShardError {
 }
 
 impl ShardError {
-    /// The I/O error at the bottom, where there is one.
+    /// Returns the I/O error that caused this error, if any.
     pub fn io(&self) -> Option<&std::io::Error> {
         use parquet::errors::ParquetError;
         match self {

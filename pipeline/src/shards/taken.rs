@@ -1,7 +1,7 @@
-//! Rows that are taken over from files of an earlier version, instead of being computed again.
+//! Reads rows from the files of an earlier version, so that they need not be computed again.
 //!
-//! Of a row the tensor is taken, with what decoding told of the clip. Every other column comes from today's metadata, and
-//! the same code encodes it, so a file does not show which of its rows were taken over.
+//! Only the tensor and the facts that came from decoding the clip are copied. All other columns come from the current
+//! metadata, and the same code encodes them, so a file does not depend on which of its rows were copied.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -23,13 +23,13 @@ use super::ShardError;
 use crate::source::InputSeen;
 use crate::tensors::{self, Tensor};
 
-/// Rows of a clip that are read at a time: what Parquet makes of them lies beside the rows.
+/// Number of rows of a clip that are read at a time. The batch that Parquet decodes needs memory in addition to the rows.
 pub(crate) const TAKEN_BATCH_ROWS: usize = 4;
 
-/// Shards whose files a thread keeps open.
+/// Maximum number of shards whose files a thread keeps open.
 const OPEN_SHARDS: usize = 8;
 
-/// Rows of one variant of a clip that lie side by side in one row group.
+/// Consecutive rows of one variant of a clip in one row group.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct RowRun {
     /// 1.0, or the factor by which the clip was stretched.
@@ -38,31 +38,31 @@ pub(crate) struct RowRun {
     pub shard: usize,
     /// The row group, from 0.
     pub group: usize,
-    /// Its first row, from 0 within the group.
+    /// The first row, from 0 within the group.
     pub first: usize,
-    /// How many.
+    /// Number of rows.
     pub n: usize,
 }
 
-/// What is taken over of a clip.
+/// A clip whose rows are copied.
 #[derive(Clone, Debug)]
 pub(crate) struct TakenClip {
-    /// Its rows of all segments, of the variants that are wanted; or why it has none.
+    /// Rows of all segments of the requested variants, or the reason why the clip has none.
     pub outcome: Result<Vec<RowRun>, Reject>,
     /// Seconds decoded, before padding; 0 for a reject.
     pub duration_s: f32,
-    /// What its file holds today.
+    /// The current content of the clip's file.
     pub seen: InputSeen,
 }
 
-/// What is taken over in one pass.
+/// All rows that are copied in one pass.
 #[derive(Debug, Default)]
 pub(crate) struct TakenRows {
-    /// By index into the cleaned rows.
+    /// Clips by index into the cleaned rows.
     pub clips: HashMap<usize, TakenClip>,
-    /// By shard of the earlier version, then by feature of the pass. Each was compared with its blake3.
+    /// Files by shard of the earlier version, then by feature of the pass. Each was compared with its blake3.
     pub files: Vec<Vec<PathBuf>>,
-    /// The column of each feature of the pass, as the earlier version names it.
+    /// The entry of each feature of the pass in the earlier version, which names its column.
     pub columns: Vec<FeatureEntry>,
 }
 
@@ -72,24 +72,24 @@ pub(crate) struct TakenRow {
     pub variant: f32,
     /// From 0 within the variant.
     pub segment: i32,
-    /// Where the segment starts.
+    /// Start of the segment in seconds.
     pub offset_s: f32,
-    /// Every sample of it is zero.
+    /// True if every sample of the segment is zero.
     pub silent: bool,
-    /// Of its clip.
+    /// Decoded duration of the clip in seconds.
     pub duration_s: f32,
-    /// Of its clip.
+    /// Seconds of the clip that were lost to damage.
     pub lost_s: f32,
-    /// Of its clip.
+    /// Hash of the clip's audio frames, lower-case hex.
     pub audio_blake3: String,
-    /// In the order of the pass.
+    /// One tensor per feature, in the order of the pass.
     pub tensors: Vec<Tensor>,
 }
 
-/// Reads rows that are taken over; one a thread.
+/// Reads copied rows; each thread has its own reader.
 pub(crate) struct RowReader<'a> {
     taken: &'a TakenRows,
-    /// By shard, the file of each feature.
+    /// The open files of each shard, one per feature.
     open: HashMap<usize, Vec<OpenFile>>,
 }
 
@@ -100,7 +100,7 @@ struct OpenFile {
 }
 
 impl<'a> RowReader<'a> {
-    /// A reader that has opened nothing yet.
+    /// Creates a reader without opening a file.
     pub(crate) fn new(taken: &'a TakenRows) -> Self {
         Self {
             taken,
@@ -108,7 +108,7 @@ impl<'a> RowReader<'a> {
         }
     }
 
-    /// The rows of a clip: plain ones first, then by factor, each by segment.
+    /// Returns the rows of a clip, ordered by variant (the original tempo first) and segment.
     ///
     /// # Errors
     /// [`ShardError::Read`].
@@ -117,7 +117,7 @@ impl<'a> RowReader<'a> {
         for run in runs {
             self.read_run(run, &mut rows)?;
         }
-        // Under the rules by segment the segments of a clip lie in several shards.
+        // Under the rules by segment, the segments of a clip are spread over several shards.
         rows.sort_by(|a, b| {
             let by_variant = (a.variant != 1.0).cmp(&(b.variant != 1.0));
             by_variant
@@ -139,7 +139,7 @@ impl<'a> RowReader<'a> {
             let mut n_read = 0;
             for batch in open.read(run, feature, number == 0).map_err(failed)? {
                 let batch = batch.map_err(|error| failed(error.into()))?;
-                // All features hold the same rows, so one of them tells of the clip.
+                // All features contain the same rows, so one of them provides the facts about the clip.
                 if number == 0 {
                     append_rows(&batch, run.variant, rows).map_err(failed)?;
                 }
@@ -160,7 +160,7 @@ impl<'a> RowReader<'a> {
 
     fn files(&mut self, shard: usize) -> Result<&[OpenFile], ShardError> {
         if !self.open.contains_key(&shard) {
-            // Clips of a shard mostly come from one shard of the earlier version, and at most from a few.
+            // The clips of a shard come from one shard of the earlier version in most cases, and from a few at most.
             if self.open.len() == OPEN_SHARDS {
                 self.open.clear();
             }
@@ -182,7 +182,7 @@ impl OpenFile {
 
     fn open_by_page(path: &PathBuf) -> Result<Self, ParquetError> {
         let file = File::open(path)?;
-        // With it only the pages of the wanted rows are read.
+        // With the page index, only the pages of the requested rows are read.
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
         let metadata = ArrowReaderMetadata::load(&file, options)?;
         Ok(Self {
@@ -192,7 +192,7 @@ impl OpenFile {
         })
     }
 
-    /// The rows of `run`, a few at a time: the feature's tensor, and what else is taken over where `with_facts`.
+    /// Returns the rows of `run` in small batches: the feature's tensor and, if `with_facts`, the columns of [`FACTS`].
     fn read(
         &self,
         run: &RowRun,
@@ -223,7 +223,7 @@ impl OpenFile {
     }
 }
 
-/// What is taken over beside tensors.
+/// Columns that are copied in addition to tensors.
 const FACTS: [&str; 6] = [
     "segment",
     "offset_s",

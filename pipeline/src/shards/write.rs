@@ -1,4 +1,6 @@
-//! Outcomes in any order → plan order → row groups → files and receipts. Runs on one thread; encodes nothing itself.
+//! Receives the outcomes of clips in any order, restores plan order, cuts row groups, and writes files and receipts.
+//!
+//! Runs on one thread. Encoding is left to the workers.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,17 +18,17 @@ use crate::catalog::split::SIDES;
 use crate::plan::Shard;
 use crate::source::InputSeen;
 
-/// What became of one clip.
+/// The result of processing one clip.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// Its segments; none where the rule `segment` puts them all on other sides.
+    /// The rows of the clip's segments. Empty if the rule `segment` puts all of them on other sides.
     Rows(Vec<FeatureRow>),
-    /// Counted out.
+    /// The clip has no rows, and the reject is counted.
     Rejected(Reject),
 }
 
 impl Outcome {
-    /// The reject, where it is one.
+    /// Returns the reject, if the clip was rejected.
     pub(crate) const fn reject(&self) -> Option<&Reject> {
         match self {
             Self::Rejected(reject) => Some(reject),
@@ -34,7 +36,7 @@ impl Outcome {
         }
     }
 
-    /// Tells the budget that the writing thread has it.
+    /// Reports to the budget that the writing thread has received the rows.
     pub(crate) fn taken(&self) {
         if let Self::Rows(rows) = self {
             for permit in rows.iter().filter_map(|row| row.audio.permit.as_ref()) {
@@ -44,7 +46,7 @@ impl Outcome {
     }
 }
 
-/// A shard that is to be written.
+/// A shard to write.
 #[derive(Debug)]
 pub(crate) struct ShardTask<'a> {
     /// Index into the plan's shards.
@@ -53,33 +55,33 @@ pub(crate) struct ShardTask<'a> {
     pub shard: &'a Shard,
 }
 
-/// What is written, where, and in what form.
+/// Arguments of [`ShardWriter::new`].
 pub(crate) struct WriterArgs<'a> {
-    /// The store.
+    /// Root folder of the store.
     pub root: &'a Path,
-    /// Names the folder below it.
+    /// Name of the plan's folder in the store.
     pub plan_id: &'a str,
-    /// Cleaned rows.
+    /// The cleaned rows of the catalog.
     pub clips: &'a [ClipRow],
-    /// What the keys of the files are made of.
+    /// Inputs from which the keys of files are computed.
     pub keys: &'a KeyInputs<'a>,
-    /// Names all features of the plan in receipts.
+    /// Identifies the set of all features of the plan in receipts.
     pub features_id: &'a str,
-    /// What is taken over, and so not computed.
+    /// Rows that are copied from an earlier version instead of being computed.
     pub taken: &'a TakenRows,
     /// Shards to write, in plan order.
     pub todo: &'a [ShardTask<'a>],
-    /// Classes of each target.
+    /// Number of classes of each target.
     pub class_sizes: &'a [usize],
-    /// How each feature's files look.
+    /// File format of each feature.
     pub formats: &'a [Format],
-    /// What clips hold; rows give it back.
+    /// Memory budget that clips hold permits of; rows return them.
     pub budget: &'a ByteBudget,
-    /// Rows a row group, at most.
+    /// Maximum number of rows in a row group.
     pub row_group_rows: usize,
 }
 
-/// Writes the shards of `todo`, one clip after the other in plan order.
+/// Writes the shards of `todo`, clip by clip in plan order.
 pub(crate) struct ShardWriter<'a> {
     root: &'a Path,
     plan_id: &'a str,
@@ -104,32 +106,32 @@ struct OpenShard {
     groups_made: usize,
     groups_done: usize,
     parked: BTreeMap<usize, EncodedGroup>,
-    /// One a feature, with the sums over each row group.
+    /// One file per feature, with the sums over each of its row groups.
     files: Vec<(ShardFile, Vec<Partial>)>,
-    /// Its members' inputs, as they were read.
+    /// Inputs of the members, as they were read.
     inputs: BTreeMap<String, InputSeen>,
     rejects: Vec<Reject>,
     clips_written: u64,
     class_counts: Vec<Vec<u64>>,
 }
 
-/// A shard whose files are there.
+/// A shard whose files are complete.
 pub(crate) struct FinishedShard {
     /// Index into the shards to write.
     pub index: usize,
-    /// One a feature, in the order of the formats.
+    /// One receipt per feature, in the order of the formats.
     pub receipts: Vec<Receipt>,
-    /// Its members' inputs, as they were read.
+    /// Inputs of the members, as they were read.
     pub inputs: BTreeMap<String, InputSeen>,
 }
 
 impl OpenShard {
-    /// Every clip of it was taken, and every row group appended.
+    /// Reports whether every clip was received and every row group was appended.
     fn is_complete(&self) -> bool {
         self.members_left == 0 && self.groups_done == self.groups_made
     }
 
-    /// Counts a clip that has rows, also by its classes.
+    /// Counts a clip that has rows, in total and by class.
     fn count_clip(&mut self, clip: &ClipRow) {
         self.clips_written += 1;
         for (counts, class) in self.class_counts.iter_mut().zip(&clip.targets) {
@@ -141,7 +143,7 @@ impl OpenShard {
 }
 
 impl<'a> ShardWriter<'a> {
-    /// A writer into the plan's folder.
+    /// Creates a writer that has opened no file yet.
     pub(crate) const fn new(args: WriterArgs<'a>) -> Self {
         let WriterArgs {
             root,
@@ -176,8 +178,8 @@ impl<'a> ShardWriter<'a> {
         }
     }
 
-    /// Takes the outcome of clip number `seq` (over all shards of `todo`, in plan order) and returns the row groups
-    /// that are now ready to be encoded, and receipts of shards that ended without a row.
+    /// Accepts the outcome of clip number `seq`, counted over all shards of `todo` in plan order. Returns the row groups
+    /// that are now ready to be encoded and the receipts of shards that ended without a row.
     ///
     /// # Errors
     /// [`ShardError`] when a file cannot be opened or ended.
@@ -187,7 +189,7 @@ impl<'a> ShardWriter<'a> {
         outcome: Outcome,
         seen: InputSeen,
     ) -> Result<Vec<RowGroup>, ShardError> {
-        // What comes before its turn waits here.
+        // Outcomes that arrive before their turn wait here.
         self.parked.insert(seq, (outcome, seen));
         let mut ready = Vec::new();
         while let Some((outcome, seen)) = self.parked.remove(&self.next) {
@@ -205,14 +207,14 @@ impl<'a> ShardWriter<'a> {
     ) -> Result<(), ShardError> {
         let index = self.filling;
         let todo = &self.todo[index];
-        // A shard's files are opened with its first clip, so that few are open at once.
+        // Open a shard's files with its first clip, so that few files are open at once.
         if !self.open.contains_key(&index) {
             let shard = self.open_shard(index)?;
             self.open.insert(index, shard);
         }
 
         let open = self.open.get_mut(&index).expect("opened above");
-        // Clips come in plan order: this is the first one of those that are left.
+        // Clips arrive in plan order, so this is the first member that has not been received yet.
         let member = &self.clips[todo.shard.members[todo.shard.members.len() - open.members_left]];
         open.members_left -= 1;
         open.inputs.insert(member.clip_key.clone(), seen);
@@ -220,7 +222,7 @@ impl<'a> ShardWriter<'a> {
         match outcome {
             Outcome::Rejected(reject) => open.rejects.push(reject),
             Outcome::Rows(rows) => {
-                // Under the rule `segment` a clip can be a member of a shard that has no row of it.
+                // Under the rule `segment` a shard may contain no row of one of its members.
                 if !rows.is_empty() {
                     open.count_clip(member);
                 }
@@ -229,7 +231,7 @@ impl<'a> ShardWriter<'a> {
         }
 
         let last = open.members_left == 0;
-        // The last row group of a shard may be a small one.
+        // The last row group of a shard may be smaller.
         while open.pending.len() >= self.row_group_rows || (last && !open.pending.is_empty()) {
             let n_rows = self.row_group_rows.min(open.pending.len());
             let rest = open.pending.split_off(n_rows);
@@ -238,7 +240,7 @@ impl<'a> ShardWriter<'a> {
                 number: open.groups_made,
                 rows: std::mem::replace(&mut open.pending, rest),
                 training: todo.shard.split == SIDES[0],
-                // From here on the rows give their memory back by themselves, so waiting for it is worth while.
+                // From now on the rows release their memory without further input, so a thread may wait for it.
                 busy: self.budget.busy(),
             });
             open.groups_made += 1;
@@ -273,7 +275,7 @@ impl<'a> ShardWriter<'a> {
         })
     }
 
-    /// Appends an encoded row group as soon as its turn has come.
+    /// Appends an encoded row group, or keeps it until the groups before it are appended.
     ///
     /// # Errors
     /// [`ShardError`] when the file system or Parquet refuses.
@@ -283,7 +285,7 @@ impl<'a> ShardWriter<'a> {
             .get_mut(&group.shard)
             .expect("a shard stays open until its last group is appended");
 
-        // Groups are encoded in any order, and appended in that of the file.
+        // Groups are encoded in any order and appended in the order of the file.
         open.parked.insert(group.number, group);
         while let Some(group) = open.parked.remove(&open.groups_done) {
             open.groups_done += 1;
@@ -295,7 +297,7 @@ impl<'a> ShardWriter<'a> {
         Ok(())
     }
 
-    /// Ends every shard that is complete.
+    /// Finishes the files of every complete shard.
     ///
     /// # Errors
     /// [`ShardError`].
@@ -321,7 +323,7 @@ impl<'a> ShardWriter<'a> {
             ..
         } = open;
         let shard = self.todo[index].shard;
-        // Of what was read, whatever was known before: a file may have changed in between.
+        // Computed from the inputs as they were read now: a file may have changed since it was last seen.
         let keys = self.keys.keys(shard, |clip_key| inputs.get(clip_key))?;
         let keys = keys.expect("every member was taken with its input");
 
@@ -331,7 +333,7 @@ impl<'a> ShardWriter<'a> {
             .any(|row| self.taken.clips.contains_key(row));
         let mut receipts = Vec::with_capacity(files.len());
         for (((file, mut partials), format), key) in files.into_iter().zip(self.formats).zip(keys) {
-            // Only training rows have sums.
+            // Only training rows are summed.
             if partials.iter().all(|partial| partial.values == 0) {
                 partials.clear();
             }
