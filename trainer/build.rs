@@ -1,4 +1,4 @@
-//! Compiles the few lines of C++ that tch does not offer, and tells binaries where libtorch lies.
+//! Compiles the C++ functions that tch does not provide, and sets the path of libtorch in the binaries.
 
 use std::path::PathBuf;
 
@@ -33,7 +33,7 @@ fn main() {
         .file("src/ffi/shim.cpp")
         .compile("wavemill_shim");
 
-    // An old-style RPATH also holds for what libtorch opens later (NCCL, cuDNN), and no LD_LIBRARY_PATH is needed.
+    // An old-style RPATH also applies to libraries that libtorch loads later (NCCL, cuDNN), without LD_LIBRARY_PATH.
     println!("cargo::rustc-link-arg=-Wl,--disable-new-dtags");
     for folder in [
         "lib",

@@ -1,11 +1,12 @@
-//! Clips a second on a GPU, and where the time goes: 30-s clips to log-mel features, with and without resampling.
+//! Measures clips per second on a GPU and the time of each step: 30-s clips to log-mel features, with and without
+//! resampling.
 //!
-//! A plain program, so that it runs on a machine without cargo. Without a device it says so and ends well, unless
-//! `WAVEMILL_REQUIRE_CUDA=1` requires one. Prints, a case: what each kind of work of a batch takes on the stream, with a
-//! share of the memory's rate for kernels that do little but move bytes; clips a second with samples on the device; and
-//! clips a second with copies, by all lanes at once, beside what pinned copies alone reach in the same run. Every figure
-//! is the median of 20, after a second of work that brings the clocks up; the last two kinds are by the wall clock.
-//! `--once` computes a few batches and measures nothing, for a profiler.
+//! A plain program, so that it runs on a machine without cargo. Without a device it prints a message and succeeds,
+//! unless `WAVEMILL_REQUIRE_CUDA=1` requires a device. For each case it prints the time of each kind of work of a batch
+//! on the stream, with the share of the memory bandwidth for kernels that mainly move bytes; clips per second with
+//! samples on the device; and clips per second including copies, with all lanes in parallel, compared with the rate of
+//! pinned copies in the same run. Every figure is the median of 20, after a second of work that raises the clock rates;
+//! the last two kinds are wall-clock times. `--once` computes a few batches for a profiler, without measuring.
 
 use std::ops::Range;
 
@@ -14,17 +15,17 @@ use wavemill_kernels::{
     Overrides, Preset, SampleBuffer, Samples, Work, median_s,
 };
 
-/// Length of an FMA clip, and the rate of its features.
+/// Length of an FMA clip in seconds, and the sample rate of its features.
 const CLIP_S: usize = 30;
 const RATE_HZ: u32 = 22_050;
-/// Batches a lane in each round of the measurement with copies.
+/// Batches per lane in each round of the measurement with copies.
 const BATCHES: usize = 8;
-/// Rounds of each measurement, of which the median counts.
+/// Rounds of each measurement, whose median is reported.
 const ROUNDS: usize = 20;
-/// Memory's rate of an H200, bytes a second; `WAVEMILL_GPU_BYTES_PER_S` for another.
+/// Memory bandwidth of an H200 in bytes per second; set `WAVEMILL_GPU_BYTES_PER_S` for another GPU.
 const MEMORY_BYTES_PER_S: f64 = 4.8e12;
 
-/// One source of clips.
+/// Properties of the source clips of one case.
 struct Case {
     name: &'static str,
     sample_rate_hz: u32,
@@ -63,7 +64,7 @@ fn main() -> Result<(), KernelError> {
     CASES.iter().try_for_each(|case| case.measure(&cuda))
 }
 
-/// Log-mel of 128 bands in f16, as the demo's recipe.
+/// Log-mel of 128 bands in f16, as in the demo's recipe.
 fn features() -> Result<Vec<FeatureArgs>, KernelError> {
     let db = Some(DbArgs {
         reference: DbRef::Max,
@@ -82,7 +83,7 @@ fn features() -> Result<Vec<FeatureArgs>, KernelError> {
     )?])
 }
 
-/// Noise: every band is in use.
+/// Noise, so that every band contains energy.
 fn noise(n: usize) -> Vec<i16> {
     let mut state = 1u32;
     let mut next = || {
@@ -92,7 +93,7 @@ fn noise(n: usize) -> Vec<i16> {
     (0..n).map(|_| next()).collect()
 }
 
-/// Seconds in which all lanes together run [`BATCHES`] each, copies included: the median.
+/// Returns the median of the seconds in which all lanes in parallel run [`BATCHES`] batches each, including copies.
 fn all_lanes_s(
     cuda: &Cuda,
     features: &[FeatureArgs],
@@ -118,7 +119,7 @@ fn all_lanes_s(
 }
 
 impl Case {
-    /// One clip in memory as decoders write it for a GPU.
+    /// Creates one clip in memory to which decoders write for a GPU.
     fn samples(&self, cuda: &Cuda) -> SampleBuffer<i16> {
         let mut samples = cuda.sample_buffer_of();
         let noise = noise(CLIP_S * self.sample_rate_hz as usize * self.channels);
@@ -127,7 +128,7 @@ impl Case {
         samples
     }
 
-    /// One batch of a few clips, a few times: for a profiler, which makes each kernel many times slower.
+    /// Runs one batch a few times, for a profiler, which slows each kernel down many times.
     fn once(&self, cuda: &Cuda) -> Result<(), KernelError> {
         let samples = self.samples(cuda);
         let row = 0..CLIP_S * RATE_HZ as usize;
@@ -180,7 +181,7 @@ impl Case {
         Ok(())
     }
 
-    /// A line for each kind of work.
+    /// Prints a line for each kind of work.
     fn print(&self, works: &[Work], n_clips: usize) {
         let rate = std::env::var("WAVEMILL_GPU_BYTES_PER_S")
             .ok()
@@ -212,13 +213,14 @@ impl Case {
         }
     }
 
-    /// Bytes that a kernel must at least read and write for a clip; 0 where that says little.
+    /// Returns the minimum number of bytes that a kernel must read and write per clip; 0 if the number is not
+    /// meaningful.
     fn moved(&self, kernel: &str) -> f64 {
         let source = (CLIP_S * self.sample_rate_hz as usize * self.channels * 2) as f64;
         let mono = (CLIP_S * RATE_HZ as usize * 4) as f64;
         let bands = (128 * (1 + CLIP_S * RATE_HZ as usize / 512) * 4) as f64;
 
-        // A kernel has instances, whose names go on behind its own: `decimate_s16_stereo`, `fused_mel_2048`.
+        // A kernel has instances whose names extend its own: `decimate_s16_stereo`, `fused_mel_2048`.
         let is = |name: &str| kernel.starts_with(name);
         if is("copy_clips") || is("decimate") || is("polyphase") {
             source + mono

@@ -1,8 +1,8 @@
-//! Decoded samples, in memory that a backend's device can copy from by itself.
+//! Buffers for decoded samples, in memory that a backend's device can copy from directly.
 //!
-//! A decoder writes a clip here, and the device reads it from here: there is no copy in between, unless the system locks
-//! no pages ([`SampleBuffer::lacks_lock`]). Ordinary memory needs one, because a GPU's copy engine reads only pages that
-//! the system has promised to leave where they are (page-locked memory).
+//! A decoder writes a clip to a buffer and the device reads it from there, without a copy in between unless the system
+//! refuses to lock pages ([`SampleBuffer::lacks_lock`]). Ordinary memory needs a copy, because a GPU's copy engine
+//! reads only page-locked memory, which the system never moves.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use cudarc::driver::CudaContext;
 
 use crate::device::{PageLocked, Plain};
 
-/// A growing list of samples, as `Vec` is one. [`crate::Backend::sample_buffer`] makes one that suits a backend;
-/// `SampleBuffer::default()` is ordinary memory.
+/// A growable buffer of samples, similar to `Vec`. [`crate::Backend::sample_buffer`] creates a buffer that suits a
+/// backend; `SampleBuffer::default()` uses ordinary memory.
 ///
-/// Buffers are meant to be used again for the next clip: locking pages takes the system about as long as copying them.
+/// Buffers should be reused for the next clip: locking pages takes the system about as long as copying them.
 pub struct SampleBuffer<T = f32> {
     memory: Memory<T>,
-    /// The driver that locks pages; `None`: ordinary memory is wanted.
+    /// CUDA context whose driver locks pages; `None` for ordinary memory.
     locks: Option<Arc<CudaContext>>,
 }
 
@@ -42,7 +42,7 @@ impl<T> Default for SampleBuffer<T> {
 }
 
 impl<T: Plain> SampleBuffer<T> {
-    /// One whose memory the driver locks.
+    /// Creates an empty buffer whose memory is locked by the driver.
     pub(crate) fn page_locked(context: Arc<CudaContext>) -> Self {
         Self {
             locks: Some(context),
@@ -50,18 +50,18 @@ impl<T: Plain> SampleBuffer<T> {
         }
     }
 
-    /// Removes all samples, and makes room for exactly `n` of them. Room for more is kept.
+    /// Removes all samples and reserves capacity for exactly `n` samples. A larger capacity is kept.
     pub fn clear_for(&mut self, n: usize) {
         self.clear();
-        // Memory that could not be locked for one clip may well be locked for the next.
+        // Memory that could not be locked for one clip may be locked for the next one.
         if self.capacity() < n || self.lacks_lock() {
-            // The old memory goes first, so that both are never held at once.
+            // Free the old memory first, so that both are never allocated at once.
             self.memory = Memory::Ordinary(Vec::new());
             self.grow_to(n);
         }
     }
 
-    /// Samples for which there is room.
+    /// Returns the number of samples that fit without reallocation.
     pub fn capacity(&self) -> usize {
         match &self.memory {
             Memory::Ordinary(samples) => samples.capacity(),
@@ -69,7 +69,8 @@ impl<T: Plain> SampleBuffer<T> {
         }
     }
 
-    /// Page-locked memory was wanted, and the system gave none. A device copies from here all the same, only slower.
+    /// Reports whether page-locked memory was requested but the system provided none. A device can still copy from the
+    /// buffer, only more slowly.
     pub fn lacks_lock(&self) -> bool {
         match &self.memory {
             Memory::Ordinary(samples) => self.locks.is_some() && samples.capacity() > 0,
@@ -77,12 +78,12 @@ impl<T: Plain> SampleBuffer<T> {
         }
     }
 
-    /// Removes all samples; their room stays.
+    /// Removes all samples and keeps the capacity.
     pub fn clear(&mut self) {
         self.truncate(0);
     }
 
-    /// Keeps the first `len` samples; where there are fewer, all.
+    /// Keeps the first `len` samples, or all if there are fewer.
     pub fn truncate(&mut self, len: usize) {
         match &mut self.memory {
             Memory::Ordinary(samples) => samples.truncate(len),
@@ -96,7 +97,7 @@ impl<T: Plain> SampleBuffer<T> {
         self.extend_from_slice(&[sample]);
     }
 
-    /// Appends samples.
+    /// Appends a slice of samples.
     #[inline(always)]
     pub fn extend_from_slice(&mut self, more: &[T]) {
         self.make_room(more.len());
@@ -109,7 +110,7 @@ impl<T: Plain> SampleBuffer<T> {
         }
     }
 
-    /// Appends what `more` gives.
+    /// Appends the samples of an iterator.
     #[inline(always)]
     pub fn extend(&mut self, more: impl ExactSizeIterator<Item = T>) {
         self.make_room(more.len());
@@ -123,11 +124,11 @@ impl<T: Plain> SampleBuffer<T> {
         }
     }
 
-    /// Appends `sample` until there are `len` samples.
+    /// Appends `sample` until the buffer contains `len` samples.
     pub fn pad_to(&mut self, len: usize, sample: T) {
         let missing = len.saturating_sub(self.len());
         if len > self.capacity() {
-            // Nothing more is expected to follow, so room for just these.
+            // No more samples are expected, so reserve exactly this capacity.
             self.grow_to(len);
         }
         match &mut self.memory {
@@ -139,17 +140,17 @@ impl<T: Plain> SampleBuffer<T> {
         }
     }
 
-    /// Sees to it that `more` samples fit behind those that are there.
+    /// Reserves capacity for `more` additional samples.
     #[inline(always)]
     fn make_room(&mut self, more: usize) {
         let needed = self.len() + more;
         if needed > self.capacity() {
-            // By doubling, so that many small pieces are not copied again and again.
+            // Double the capacity, so that appending many small pieces does not copy the samples each time.
             self.grow_to(needed.max(2 * self.capacity()));
         }
     }
 
-    /// Gets memory for `n` samples, and takes along those that are there.
+    /// Allocates memory for `n` samples and moves the existing samples to it.
     #[cold]
     fn grow_to(&mut self, n: usize) {
         if let Some(mut locked) = self.lock(n) {
@@ -162,7 +163,7 @@ impl<T: Plain> SampleBuffer<T> {
         match &mut self.memory {
             Memory::Ordinary(samples) => samples.reserve_exact(n - samples.len()),
             Memory::Locked(locked) => {
-                // The system locks no more pages for this program. A copy from ordinary memory is slower, no more.
+                // The system locks no more pages for this process. Copies from ordinary memory work, only more slowly.
                 let mut samples = Vec::with_capacity(n);
                 samples.extend_from_slice(locked.samples());
                 self.memory = Memory::Ordinary(samples);
@@ -170,10 +171,10 @@ impl<T: Plain> SampleBuffer<T> {
         }
     }
 
-    /// Page-locked memory for `n` samples; `None` where none is wanted, or the system gives none.
+    /// Allocates page-locked memory for `n` samples; `None` if it was not requested or the system refuses.
     fn lock(&self, n: usize) -> Option<Locked<T>> {
         let context = self.locks.as_ref()?;
-        // The first call may answer with an error that an earlier one left behind, and lock nothing.
+        // The first call may only return the error of an earlier call, so try twice.
         let memory = PageLocked::new(context, n).or_else(|_| PageLocked::new(context, n));
         Some(Locked {
             memory: memory.ok()?,
@@ -191,7 +192,8 @@ impl<T: Plain> Locked<T> {
         &self.memory.as_slice()[..self.len]
     }
 
-    /// The next `more` places, to be written and then counted in `len`. There is room for them.
+    /// Returns the next `more` elements, which the caller writes and then adds to `len`. The capacity must be
+    /// sufficient.
     #[inline(always)]
     fn next(&mut self, more: usize) -> &mut [T] {
         &mut self.memory.as_mut_slice()[self.len..][..more]
@@ -225,7 +227,7 @@ mod tests {
     use super::*;
     use crate::backend::Cuda;
 
-    /// Whatever the memory is, it holds what a `Vec` would.
+    /// Checks that the buffer contains the same samples as a `Vec`, for any kind of memory.
     fn holds_what_a_vec_does(mut samples: SampleBuffer) {
         let mut wanted: Vec<f32> = Vec::new();
         samples.clear_for(10);

@@ -1,7 +1,7 @@
-//! What a user reads where CUDA cannot be used, and that kernels are compiled once: shown without a GPU, by a library
-//! that stands in for NVIDIA's (`stand_in/fake_cuda.c`). Whether anything runs on a GPU is not shown here.
+//! Tests the messages for machines on which CUDA cannot be used, and that kernels are compiled only once. The tests
+//! need no GPU: a library replaces NVIDIA's (`stand_in/fake_cuda.c`). They do not test whether anything runs on a GPU.
 
-#![allow(clippy::unwrap_used)] // as in every test
+#![allow(clippy::unwrap_used)] // as in all tests
 
 mod stand_in;
 
@@ -13,7 +13,8 @@ use wavemill_kernels::{BackendChoice, CheckedDevices, CudaReport, Level};
 
 use stand_in::Machine;
 
-/// Opens what the variables ask for, in a process of its own: libraries are found once a process.
+/// Opens the backend that the environment variables select. Runs in its own process, because libraries are searched
+/// once per process.
 #[test]
 #[ignore = "started by the other tests"]
 fn open() {
@@ -39,7 +40,7 @@ fn open() {
     }
 }
 
-/// What [`open`] prints on a machine.
+/// Returns the output of [`open`] on a machine.
 fn said(machine: &Machine, choice: &str, devices: &str) -> String {
     let words = ["--exact", "open", "--ignored", "--nocapture"];
     let output = machine.start(&words, &[("OPEN", choice), ("OPEN_DEVICES", devices)]);
@@ -52,7 +53,7 @@ fn said(machine: &Machine, choice: &str, devices: &str) -> String {
         .to_owned()
 }
 
-/// A line for each time that kernels were compiled on a machine: the options.
+/// Returns one line per compilation of kernels on a machine, which contains the options.
 fn compiled(machine: &Machine) -> Vec<String> {
     let text = fs::read_to_string(machine.notes()).unwrap_or_default();
     text.lines().map(str::to_owned).collect()
@@ -241,7 +242,7 @@ fn two_gpus_of_one_kind_have_two_streams_each() {
     );
 }
 
-/// Asks for the GPU of a check, in a process of its own.
+/// Opens the GPU required by checks, in its own process.
 #[test]
 #[ignore = "started by the other tests"]
 fn check() {
@@ -273,7 +274,7 @@ fn a_gpu_that_refuses_is_an_error_where_one_is_required() {
     assert_eq!(check(&[("WAVEMILL_PARITY_DEVICES", "cuda")]), words);
 }
 
-/// Says what there is of CUDA, in a process of its own.
+/// Prints the CUDA report, in its own process.
 #[test]
 #[ignore = "started by the other tests"]
 fn report() {

@@ -1,17 +1,18 @@
-//! What may be in flight, in bytes. A clip holds a permit for all that it takes, from before its file is read until its
-//! rows are on disk; nothing is let in that does not fit.
+//! Limits the memory of clips in flight, in bytes. A clip holds a permit for all of its memory, from before its file is
+//! read until its rows are on disk. A clip that does not fit is not admitted.
 //!
-//! Clips are let in in plan order. One that is let in never waits for memory again: it becomes rows, and rows go to the
-//! thread that writes, which waits for nobody. So memory comes back by itself as long as anything is *busy*: a clip on
-//! its way to the writing thread, or a row group on its way to disk. Where nothing is busy, what is held are rows that
-//! wait for the next clip to fill their row group, and files that were read ahead. Files give way: they are dropped and
-//! read again later. If the next clip does not fit beside the rows then, it never will, and the run ends with its name.
+//! Clips are admitted in plan order. An admitted clip never waits for memory again: it becomes rows, and rows go to the
+//! writing thread, which does not wait for anything else. Memory is therefore released without intervention as long as
+//! anything is *busy*: a clip on its way to the writing thread, or a row group on its way to disk. If nothing is busy,
+//! memory is held only by rows that wait for the next clip to fill their row group, and by files that were read ahead.
+//! Files give way: they are dropped and read again later. If the next clip then does not fit together with the rows, it
+//! never will, and the run ends with an error that names the clip.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// A file is read ahead of its turn only if it takes no more than this part of what is free: the clips before it still
-/// need memory for all that they become.
+/// A file is read ahead of its turn only if it takes at most this fraction of the free memory: the clips before it
+/// still need memory for everything that they become.
 const AHEAD_SHARE: u64 = 4;
 
 /// A counting semaphore in bytes. Cheap to clone.
@@ -27,38 +28,38 @@ struct State {
     total: u64,
 }
 
-/// Who holds what.
+/// Current use of the budget.
 #[derive(Debug, Default)]
 struct Ledger {
-    /// Held by all permits.
+    /// Bytes held by all permits.
     bytes: u64,
-    /// Clips and row groups that will give memory back by themselves.
+    /// Number of clips and row groups that will release memory without intervention.
     busy: usize,
-    /// The number, in plan order, of the clip that is let in next.
+    /// Number, in plan order, of the clip that is admitted next.
     next: usize,
-    /// Files that were read and whose clips are not let in yet.
+    /// Number of files that have been read and whose clips are not admitted yet.
     files: usize,
-    /// The next clip needs the memory of the files behind it.
+    /// Whether the next clip needs the memory of the files after it.
     give_way: bool,
-    /// The run has failed: nobody is let in any more.
+    /// Whether the run has failed: no further clip is admitted.
     closed: bool,
 }
 
-/// Why a clip is not let in.
+/// Reason for not admitting a clip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// It does not fit, and never will: so many bytes would be held with it, of so many by rows that wait for it.
+    /// The clip does not fit and never will: together with the rows that wait for it, it would exceed the budget.
     Full {
-        /// With the clip.
+        /// Bytes that would be held with the clip.
         needed: u64,
-        /// Without it.
+        /// Bytes that are held by the waiting rows.
         waiting: u64,
     },
     /// The run has failed elsewhere.
     Closed,
 }
 
-/// Bytes held; given back on drop.
+/// A number of bytes held; released on drop.
 #[derive(Debug)]
 pub(crate) struct Permit {
     bytes: u64,
@@ -67,14 +68,14 @@ pub(crate) struct Permit {
     state: Arc<State>,
 }
 
-/// Something that will give memory back by itself, until it is dropped.
+/// Marks work that will release memory without intervention, until the guard is dropped.
 #[derive(Debug)]
 pub(crate) struct BusyGuard {
     state: Arc<State>,
 }
 
 impl ByteBudget {
-    /// A budget of `bytes`.
+    /// Creates a budget of `bytes`.
     pub(crate) fn new(bytes: u64) -> Self {
         Self {
             state: Arc::new(State {
@@ -85,10 +86,11 @@ impl ByteBudget {
         }
     }
 
-    /// Waits until `bytes` are free and takes them, in no order: for work that holds nothing else while it waits.
+    /// Waits until `bytes` are free and takes them, without an order among callers. Meant for work that holds nothing
+    /// else while it waits.
     ///
     /// # Errors
-    /// [`Refusal::Full`] where they are more than there is.
+    /// [`Refusal::Full`] if `bytes` exceeds the whole budget.
     pub(crate) fn take(&self, bytes: u64) -> Result<Permit, Refusal> {
         let total = self.state.total;
         if bytes > total {
@@ -106,7 +108,8 @@ impl ByteBudget {
         Ok(self.permit(bytes, false))
     }
 
-    /// Lets clip number `seq` in with all that it takes. Clips come here one after the other, in plan order.
+    /// Admits clip number `seq` with all the memory that it needs. Must be called for one clip after the other, in plan
+    /// order.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -117,8 +120,8 @@ impl ByteBudget {
         Ok(permit)
     }
 
-    /// Takes memory for the file of clip number `seq`, which [`Permit::admit`] lets in when it is known what it takes.
-    /// Clips come here one after the other, in plan order.
+    /// Takes memory for the file of clip number `seq`. [`Permit::admit`] admits the clip once its memory use is known.
+    /// Must be called for one clip after the other, in plan order.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -128,7 +131,7 @@ impl ByteBudget {
         Ok(permit)
     }
 
-    /// Whoever holds this tells that memory will come back.
+    /// Returns a guard which indicates that memory will be released.
     #[must_use]
     pub(crate) fn busy(&self) -> BusyGuard {
         self.state.lock().busy += 1;
@@ -137,7 +140,7 @@ impl ByteBudget {
         }
     }
 
-    /// Lets nobody in any more: who waits is refused.
+    /// Stops admitting clips and refuses those that wait.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
         self.state.changed.notify_all();
@@ -166,8 +169,9 @@ impl State {
 }
 
 impl Permit {
-    /// Lets clip number `seq` in with `bytes` in place of its file's. Waits until all before it are in. False: the file
-    /// has to give way to an earlier clip; drop it, and come back through [`Permit::retake`].
+    /// Admits clip number `seq` with `bytes` in place of the bytes of its file. Waits until all clips before it are
+    /// admitted. Returns `false` if the file has to give way to an earlier clip: drop the file and call
+    /// [`Permit::retake`].
     ///
     /// # Errors
     /// [`Refusal`].
@@ -194,8 +198,8 @@ impl Permit {
             }
 
             if is_next && ledger.busy == 0 {
-                // No memory comes back by itself. Files that were read ahead can be dropped; beside rows alone the clip
-                // never fits.
+                // No memory will be released without intervention. Files that were read ahead can be dropped; if there
+                // are only rows, the clip never fits.
                 if ledger.files == 1 {
                     return Err(Refusal::Full {
                         needed: others + bytes,
@@ -215,7 +219,7 @@ impl Permit {
         }
     }
 
-    /// Takes memory for a file that gave way, once all clips before it are in.
+    /// Takes memory for a file that gave way, once all clips before it are admitted.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -223,7 +227,7 @@ impl Permit {
         self.take_file(seq, bytes, true)
     }
 
-    /// Takes memory for clip number `seq`'s file; `in_turn`: not before all clips before it are in.
+    /// Takes memory for the file of clip number `seq`. With `in_turn`, waits until all clips before it are admitted.
     fn take_file(&mut self, seq: usize, bytes: u64, in_turn: bool) -> Result<(), Refusal> {
         let state = Arc::clone(&self.state);
         let mut ledger = state.lock();
@@ -258,7 +262,7 @@ impl Permit {
         ledger.files -= usize::from(std::mem::take(&mut self.is_file));
     }
 
-    /// Holds `bytes` from here on; what is let in may not grow.
+    /// Changes the number of bytes held to `bytes`. An admitted clip may not grow.
     pub(crate) fn holds(&mut self, bytes: u64) {
         let mut ledger = self.state.lock();
         ledger.bytes = ledger.bytes + bytes - self.bytes;
@@ -266,8 +270,9 @@ impl Permit {
         self.state.changed.notify_all();
     }
 
-    /// The writing thread has the clip's rows: they wait for a row group, or for the disk, and for no one else. Not
-    /// before: where the disk stands still, that thread takes nothing, and no further clip may pass.
+    /// Marks the clip's rows as received by the writing thread: they wait for a row group or for the disk, and for
+    /// nothing else. Must not be called earlier: if the disk stalls, that thread receives nothing, and no further clip
+    /// may be admitted.
     pub(crate) fn taken(&self) {
         if self.busy.swap(false, Ordering::Relaxed) {
             self.state.lock().busy -= 1;
@@ -277,8 +282,8 @@ impl Permit {
 }
 
 impl Drop for Permit {
-    /// Gives all of it back in one step. A clip that waits must not see that nothing is busy any more before it can see
-    /// the bytes that came back: it would take itself for one that never fits.
+    /// Releases all bytes in one step. A waiting clip must not see that nothing is busy before it can see the released
+    /// bytes: it would conclude that it never fits.
     fn drop(&mut self) {
         let state = Arc::clone(&self.state);
         let mut ledger = state.lock();
@@ -301,11 +306,11 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// Clip `seq` of `bytes` cannot pass, and can after `then`.
+    /// Asserts that clip `seq` of `bytes` is not admitted before `then` and is admitted after it.
     fn passes_only_after(budget: &ByteBudget, seq: usize, bytes: u64, then: impl FnOnce()) {
         let (sender, receiver) = crossbeam_channel::bounded(1);
         std::thread::scope(|scope| {
-            // The sender goes with the thread, so that one that panics ends the test.
+            // The sender is dropped with the thread, so a panic in the thread ends the test.
             scope.spawn(move || {
                 drop(budget.enter(seq, bytes).expect("it fits in the end"));
                 sender.send(()).expect("the receiver is alive");
@@ -362,7 +367,7 @@ mod tests {
         passes_only_after(&budget, 1, 50, || drop(first));
     }
 
-    /// Whoever looks while a clip leaves sees all of it, or nothing.
+    /// A clip that waits while another one leaves sees either all of its bytes released or none.
     #[test]
     fn a_clip_that_leaves_gives_all_back_in_one_step() {
         for _ in 0..2_000 {

@@ -1,6 +1,7 @@
-//! Where a job is, how far, and whether it was asked to stop: what the job's own code says and others look at.
+//! Phase and progress of a job, and whether it was asked to stop. The job's own code updates them, and other threads
+//! read them.
 //!
-//! It knows nothing of what the phases do, so that every module of a job can use it.
+//! This module knows nothing about the contents of the phases, so that every module of a job can use it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,37 +10,37 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// What a job is busy with.
+/// Phase of a job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
-    /// The audio's folder or zip; nothing is counted.
+    /// Listing the audio folder or zip; counts nothing.
     #[default]
     Listing,
-    /// Metadata files; counts bytes.
+    /// Reading metadata files; counts bytes.
     Metadata,
-    /// The recipe's SQL; counts steps.
+    /// Running the recipe's SQL; counts steps.
     Cleaning,
-    /// Files that are read and not decoded: to find duplicates, and changes. Counts clips.
+    /// Reading files without decoding them, to find duplicates and changes; counts clips.
     Hashing,
-    /// Sides, shards, and what the store has already; nothing is counted.
+    /// Determining sides, shards, and the contents of the store; counts nothing.
     Planning,
-    /// Another process that writes the store; nothing is counted.
+    /// Waiting for another process that writes the store; counts nothing.
     Waiting,
-    /// Tables of the metadata on their way to the store; nothing is counted.
+    /// Writing metadata tables to the store; counts nothing.
     Tables,
-    /// Clips; they have counters of their own.
+    /// Extracting clips, which have their own counters.
     Clips,
-    /// The manifest.
+    /// Writing the manifest.
     Commit,
-    /// Files of a store that are compared with its manifest before they are read; counts bytes.
+    /// Comparing files of a store with its manifest before they are read; counts bytes.
     Checking,
-    /// Rows of a store on their way to files of other formats; counts rows.
+    /// Writing rows of a store to files of other formats; counts rows.
     Exporting,
 }
 
 impl Phase {
-    // In the order of the declaration: `Course::phase` finds a phase by its number.
+    // In order of declaration, because `Course::phase` looks up a phase by its number.
     const ALL: [Self; 11] = [
         Self::Listing,
         Self::Metadata,
@@ -54,7 +55,7 @@ impl Phase {
         Self::Exporting,
     ];
 
-    /// One word, for programs.
+    /// Returns the phase's name for programs, in one word.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Listing => "listing",
@@ -71,7 +72,7 @@ impl Phase {
         }
     }
 
-    /// What is counted in it, if anything.
+    /// Returns the unit of progress, if the phase counts anything.
     pub const fn unit(self) -> Option<&'static str> {
         match self {
             Self::Metadata | Self::Checking => Some("bytes"),
@@ -82,13 +83,13 @@ impl Phase {
         }
     }
 
-    /// Whether what was done in it must be brought to an end in order. All others may be left at any moment: up to the
-    /// plan nothing is written, and a table or an export that is not whole has another name.
+    /// Reports whether work of the phase must be completed in order. All other phases may be interrupted at any moment:
+    /// nothing is written before the plan is made, and an incomplete table or export has a temporary name.
     pub const fn ends_in_order(self) -> bool {
         matches!(self, Self::Clips | Self::Commit)
     }
 
-    /// What an interruption in it left behind, in words.
+    /// Describes the state of the store after an interruption in this phase.
     pub const fn left_behind(self) -> &'static str {
         match self {
             Self::Tables | Self::Clips | Self::Commit => "the same command goes on from there",
@@ -115,10 +116,10 @@ impl fmt::Display for Phase {
     }
 }
 
-/// The course of one job.
+/// Phase and progress of one job.
 #[derive(Debug, Default)]
 pub struct Course {
-    /// Set it: the job ends as interrupted, where it is in [`Phase::Clips`] after the clips in flight.
+    /// Set this flag to stop the job. The job ends as interrupted; in [`Phase::Clips`], after the clips in flight.
     pub stop: AtomicBool,
     phase: AtomicU8,
     done: AtomicU64,
@@ -126,16 +127,16 @@ pub struct Course {
     times: Mutex<Times>,
 }
 
-/// How long phases took, by the wall clock. For people: nothing stored is made of it.
+/// Durations of the phases by the wall clock. They are for display: nothing stored depends on them.
 #[derive(Debug, Default)]
 struct Times {
-    /// When the present one began.
+    /// Start of the current phase.
     since: Option<Instant>,
     seconds: BTreeMap<&'static str, f64>,
 }
 
 impl Times {
-    /// The present phase ends here.
+    /// Ends the current phase.
     fn end(&mut self, phase: Phase) {
         let now = Instant::now();
         if let Some(since) = self.since.replace(now) {
@@ -145,10 +146,10 @@ impl Times {
 }
 
 impl Course {
-    /// The next phase begins, of which `total` are to be done; 0: not known.
+    /// Starts the next phase with a total of `total` units; 0 if the total is unknown.
     pub fn enter(&self, phase: Phase, total: u64) {
-        // First, while the phase is still the one that ends. A look between the stores below may see the new count in
-        // the old phase: then one line of progress is wrong, and nothing else.
+        // Update the times first, while the old phase is still set. A reader between the stores below may see the new
+        // count with the old phase: one line of progress is then wrong, and nothing else.
         self.lock_times().end(self.phase());
         self.done.store(0, Ordering::Relaxed);
         self.total.store(total, Ordering::Relaxed);
@@ -159,20 +160,20 @@ impl Course {
         self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wall seconds by phase, from the first one that was entered until now.
+    /// Returns the wall-clock seconds of each phase, from the first one entered until now.
     pub fn seconds(&self) -> BTreeMap<&'static str, f64> {
         let mut times = self.lock_times();
-        // This begins the present phase anew, so that a second call counts no second twice.
+        // Restarts the current phase, so that a second call does not count the same time again.
         times.end(self.phase());
         times.seconds.clone()
     }
 
-    /// So many more are done.
+    /// Adds to the units done in this phase.
     pub fn add(&self, done: u64) {
         self.done.fetch_add(done, Ordering::Relaxed);
     }
 
-    /// Where the job is.
+    /// Returns the current phase.
     pub fn phase(&self) -> Phase {
         Phase::ALL
             .get(usize::from(self.phase.load(Ordering::Relaxed)))
@@ -180,30 +181,30 @@ impl Course {
             .unwrap_or_default()
     }
 
-    /// Done so far in this phase, in its unit.
+    /// Returns the progress in this phase, in its unit.
     pub fn done(&self) -> u64 {
         self.done.load(Ordering::Relaxed)
     }
 
-    /// To be done in this phase; 0: not known.
+    /// Returns the total of this phase; 0 if unknown.
     pub fn total(&self) -> u64 {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Whether the job was asked to stop.
+    /// Reports whether the job was asked to stop.
     pub fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
 }
 
-/// A file of a job: its bytes count as done.
+/// Reader of a job's file that counts its bytes as progress.
 pub(crate) struct CountingReader<R> {
     input: R,
     course: Arc<Course>,
 }
 
 impl<R: Read> CountingReader<R> {
-    /// Counts what is read of `input`.
+    /// Creates a reader that counts the bytes read from `input`.
     pub(crate) const fn new(input: R, course: Arc<Course>) -> Self {
         Self { input, course }
     }

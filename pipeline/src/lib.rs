@@ -1,6 +1,6 @@
-//! From a music archive to a versioned feature store in Parquet that answers SQL.
+//! Turns a music archive into a versioned feature store in Parquet that can be queried with SQL.
 //!
-//! [`run::run`] is the whole flow. The folders are its stages, in the order of ARCHITECTURE.md's table.
+//! [`run::run`] is the whole flow. The folders are its stages, in the order of the table in ARCHITECTURE.md.
 
 pub mod catalog;
 pub mod cli;

@@ -1,8 +1,8 @@
-//! Panics, as errors with one line.
+//! Turns panics into errors of one line.
 //!
-//! Parquet's and DataFusion's readers panic on some damaged files, on whatever thread reads them, and wavemill has faults
-//! of its own. Rust would print the place and a trace. Here nothing is printed: who catches a panic has its words, and
-//! decides what they mean to a user.
+//! Parquet's and DataFusion's readers panic on some damaged files, on any thread that reads them, and wavemill has bugs
+//! of its own. Rust would print the location and a backtrace. Here nothing is printed: the code that catches a panic
+//! receives its message and decides how to report it to a user.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
@@ -10,30 +10,31 @@ use std::sync::{Mutex, PoisonError};
 
 use wavemill_schemas::text::panic_words;
 
-/// Threads whose panics become rejects; the panic hook stays silent in them.
+/// Name of threads whose panics become rejects; the panic hook does not record their panics.
 pub(crate) const WORKER_NAME: &str = "wavemill-worker";
 
-/// Prints Rust's own report as well, for whoever looks for a fault.
+/// Environment variable that also enables Rust's own report, for debugging.
 const REPORT_VARIABLE: &str = "WAVEMILL_BACKTRACE";
 
-/// Where the first panic happened since one was caught: what is thrown on after it says only that a thread panicked.
+/// The first panic since the last one was caught. Panics that are raised again afterwards only state that a thread
+/// panicked.
 static FIRST: Mutex<Option<Panic>> = Mutex::new(None);
 
 /// A panic that was caught.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("internal error: {message} ({place}); please report it, with the command")]
 pub(crate) struct Panic {
-    /// What it said.
+    /// The panic's message.
     pub message: String,
     /// File and line of the source.
     pub place: String,
 }
 
 impl Panic {
-    /// Of what a panicked thread or task left.
+    /// Creates the error from the payload of a panicked thread or task.
     pub(crate) fn of(payload: &(dyn Any + Send)) -> Self {
-        // What the hook has kept knows the place, which a payload does not. It is taken, so that a later panic is not
-        // told with it.
+        // The panic stored by the hook has a location, and a payload has none. It is taken out, so that a later panic
+        // is not reported with it.
         let first = FIRST.lock().unwrap_or_else(PoisonError::into_inner).take();
         first.unwrap_or_else(|| Self {
             message: message(payload),
@@ -42,12 +43,12 @@ impl Panic {
     }
 }
 
-/// Lets panics say nothing by themselves, for the whole process.
+/// Silences the panic hook for the whole process.
 pub(crate) fn silence() {
     let report = take_hook();
     let is_asked_for = std::env::var_os(REPORT_VARIABLE).is_some();
     set_hook(Box::new(move |info| {
-        // A worker's panic is a reject of its clip, with these words.
+        // A worker's panic becomes a reject of its clip with the same message.
         if !std::thread::current()
             .name()
             .unwrap_or_default()
@@ -61,10 +62,10 @@ pub(crate) fn silence() {
     }));
 }
 
-/// What `run` gives, or the panic that ended it.
+/// Runs `run` and returns its result.
 ///
 /// # Errors
-/// The panic.
+/// The panic, if `run` panicked.
 pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Panic> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|payload| Panic::of(payload.as_ref()))
 }

@@ -1,82 +1,87 @@
-//! Every limit of a run: name, unit, default, why. Flags set them; nothing here changes a stored byte except `level` and
-//! `backend`.
+//! Limits and options of a run: name, unit, default and reason. Command-line flags set them. Resource limits do not
+//! change any stored byte; `level` and `backend` do.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use wavemill_kernels::{Backend, Cpu, Level};
 
-/// Threads that read. Two keep a disk busy while one waits for its permit; decoding is what costs.
+/// Number of reading threads. Two keep a disk busy while one of them waits for its permit; decoding is the expensive
+/// part.
 pub const READ_THREADS: usize = 2;
 
-/// Compressed clips that wait for a worker, per worker: enough that none waits for a disk seek.
+/// Compressed clips that wait for a worker, per worker: enough to avoid waiting for a disk seek.
 pub const READ_AHEAD_CLIPS: usize = 2;
 
-/// Empty PCM buffers that are kept, per worker. Where a device computes, a batch gives back many at once, and as many are
-/// kept as lanes can hold.
+/// Empty PCM buffers that are kept, per worker. If a device computes, a batch returns many buffers at once, and as many
+/// are kept as the lanes can hold.
 pub const SPARE_PCMS: usize = 2;
 
-/// `memory_limit_bytes` divided by this is what empty PCM buffers take together. On two lanes it is what one batch holds.
+/// `memory_limit_bytes` divided by this is the limit for all empty PCM buffers together. With two lanes it equals the
+/// limit of one batch.
 pub const SPARE_PCM_SHARE: u64 = 16;
 
-/// Larger buffers are not kept for the next clip, however much memory there is: most clips need far less.
+/// Maximum size of a buffer that is kept for the next clip, in bytes, even with plenty of memory: most clips need far
+/// less.
 pub const SPARE_BYTES_MAX: u64 = 16 << 20;
 
-/// How long a batch waits for its next clip, milliseconds, counted from its first one. Long beside a clip's time on a
-/// device, short beside its time in a decoder, which is what bounds a run: a batch that decoding cannot fill sooner
-/// would only add its wait to the end. It also lets a batch go that waits for memory that it holds itself.
+/// Maximum time that a batch waits for its next clip, in milliseconds from its first clip. This is long compared with a
+/// clip's time on a device, and short compared with its time in a decoder, which is the bottleneck of a run: if
+/// decoding cannot fill a batch sooner, waiting longer would only delay the end. The limit also releases a batch that
+/// waits for memory that it holds itself.
 pub const BATCH_WAIT_MS_MAX: u64 = 20;
 
-/// `in_flight_bytes` divided by this is what batches may hold as PCM, over all lanes: decoding
-/// goes on beside them.
+/// `in_flight_bytes` divided by this is the limit for the PCM in batches, over all lanes: decoding continues in
+/// parallel.
 pub const BATCH_SHARE: u64 = 4;
 
-/// `--max-reject-fraction` when it is not given …
+/// Default of `--max-reject-fraction`.
 pub const MAX_REJECT_FRACTION: f64 = 0.05;
 
-/// … and when fewer clips than this are planned, where one bad clip would already be too many.
+/// With fewer planned clips than this, `--max-reject-fraction` defaults to 1, because one bad clip would already exceed
+/// the usual default.
 pub const FEW_CLIPS: u64 = 20;
 
-/// `--max-shrink` when it is not given: an archive loses a track now and then, and not a tenth of them.
+/// Default of `--max-shrink`: an archive loses a track now and then, but not a tenth of its tracks.
 pub const MAX_SHRINK: f64 = 0.1;
 
-/// `--memory-limit` when it is not given.
+/// Default of `--memory-limit`.
 pub const MEMORY_LIMIT_BYTES: u64 = 4 << 30;
 
-/// Below this the catalog alone does not fit.
+/// Minimum of `--memory-limit`: below it the catalog does not fit even without clips.
 pub const MEMORY_LIMIT_BYTES_MIN: u64 = 256 << 20;
 
-/// More threads than any machine has; each takes memory before it does anything.
+/// More threads than any machine has. Each thread allocates memory before it starts to work.
 pub const THREADS_MAX: usize = 1024;
 
-/// Limits of one run.
+/// Limits and options of one run.
 #[derive(Clone)]
 pub struct Settings {
-    /// Worker threads, each decoding one clip at a time. Default: the processors of the machine.
+    /// Number of worker threads; each decodes one clip at a time. Default: the number of processors.
     pub threads: usize,
-    /// Bound of the process; the methods below divide it.
+    /// Memory limit of the process, in bytes; the methods below divide it.
     pub memory_limit_bytes: u64,
-    /// More rejects than this part of the planned clips: nothing is committed.
+    /// Maximum fraction of planned clips that may be rejected; if more are, nothing is committed.
     pub max_reject_fraction: Option<f64>,
-    /// Nothing is written if files of more than this part of the parent's clips are not found.
+    /// Maximum fraction of the parent's clips whose files may be missing; if more are, nothing is written.
     pub max_shrink: f64,
-    /// Keep the first N clips by hash order.
+    /// Keep only the first N clips in hash order.
     pub limit: Option<u64>,
     /// Instruction set of the kernels; part of the engine's name.
     pub level: Level,
-    /// What computes the features; part of the engine's name. Default: the CPU at `level`.
+    /// Backend that computes the features; part of the engine's name. Default: the CPU at `level`.
     pub backend: Arc<dyn Backend>,
-    /// Commit a further version where the last one was made otherwise.
+    /// Commit a further version if the plan differs from that of the latest one, instead of failing.
     pub new_version: bool,
-    /// Draw all sides anew, and keep none of the version before.
+    /// Draw all sides again and keep none of the previous version.
     pub resplit: bool,
-    /// Number all classes anew, and keep no id of the version before.
+    /// Number all classes again and keep no id of the previous version.
     pub renumber: bool,
-    /// Compute every row: link no file and take no row over. No stored byte differs.
+    /// Compute every row instead of linking files or copying rows. Stored bytes do not change.
     pub recompute: bool,
     /// Drop an unfinished plan of another engine.
     pub restart: bool,
-    /// Follow links that leave the audio root.
+    /// Follow links to targets outside of the audio root.
     pub allow_outside: bool,
     /// The time that a run waits for the store's lock while another process holds it.
     pub lock_wait: Duration,
@@ -105,18 +110,19 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// DataFusion's pool: a quarter; spilling starts there.
+    /// Returns the size of DataFusion's memory pool, a quarter of the limit. Spilling starts there.
     pub const fn catalog_bytes(&self) -> usize {
         (self.memory_limit_bytes / 4) as usize
     }
 
-    /// Clips between read and disk: half. Of the other half an eighth of the limit each is for row groups being encoded
-    /// and for buffers that are kept; the last quarter for the process itself and for what malloc keeps.
+    /// Returns the memory for clips between reading and the disk, half of the limit. Of the other half, an eighth of
+    /// the limit is for row groups being encoded, an eighth for buffers that are kept, and the last quarter for the
+    /// process itself and for memory that malloc retains.
     pub const fn in_flight_bytes(&self) -> u64 {
         self.memory_limit_bytes / 2
     }
 
-    /// What there is for clips, beside workers' tables.
+    /// Returns the memory shares of clips, with nothing subtracted for workers' tables.
     pub const fn shares(&self) -> MemoryShares {
         MemoryShares {
             limit_bytes: self.memory_limit_bytes,
@@ -124,18 +130,18 @@ impl Settings {
         }
     }
 
-    /// Row groups being encoded: an eighth.
+    /// Returns the memory for row groups being encoded, an eighth of the limit.
     pub const fn encode_bytes(&self) -> u64 {
         self.memory_limit_bytes / 8
     }
 
-    /// What empty PCM buffers may take together: a sixteenth of the limit.
+    /// Returns the limit for all empty PCM buffers together, a sixteenth of the limit.
     pub const fn spare_pcm_bytes(&self) -> u64 {
         self.memory_limit_bytes / SPARE_PCM_SHARE
     }
 
-    /// The largest buffer that is kept from clip to clip, of those for files and of workers' scratch: together they take a
-    /// sixteenth of the limit as well.
+    /// Returns the maximum size of a buffer that is kept from clip to clip for files and workers' scratch. All of these
+    /// together take another sixteenth of the limit.
     pub const fn kept_bytes(&self) -> usize {
         let buffers = self.threads * (READ_AHEAD_CLIPS + 1) + READ_THREADS;
         let each = self.memory_limit_bytes / 16 / buffers as u64;
@@ -146,7 +152,7 @@ impl Settings {
         }
     }
 
-    /// The part of planned clips that may be rejected.
+    /// Returns the maximum fraction of planned clips that may be rejected.
     pub fn reject_fraction(&self, planned: u64) -> f64 {
         let default = if planned < FEW_CLIPS {
             1.0
@@ -157,11 +163,11 @@ impl Settings {
     }
 }
 
-/// What there is for clips.
+/// Memory available to clips.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryShares {
-    /// `--memory-limit`.
+    /// Value of `--memory-limit`, in bytes.
     pub limit_bytes: u64,
-    /// The part of it for clips in flight.
+    /// The part of the limit for clips in flight.
     pub clips_bytes: u64,
 }

@@ -1,7 +1,7 @@
-//! What a row costs from a warm file to a shuffled batch in host memory: CPU time, and rows a second.
+//! Measures the loader from a warm file to a shuffled batch in host memory: CPU time per row, and rows per second.
 //!
-//! 2,048 rows of (128, 1292) f16, stored as they are and under zstd, by one and two reader threads. Names no peer:
-//! scripts/peers/loader.py runs this beside them. Trains nothing, and knows no GPU.
+//! 2,048 rows of (128, 1292) f16, stored without compression and with zstd, read by one and two threads. Other loaders
+//! are compared by scripts/peers/loader.py, which runs this program as well. Uses no GPU and trains nothing.
 
 use std::fs;
 use std::hint::black_box;
@@ -27,31 +27,31 @@ use fixture::{FEATURE, Fixture, RowId};
 const ROWS: usize = 2048;
 const BATCH: usize = 64;
 
-/// Measures the loader. Without --store all four cases, best of the epochs.
+/// Measures the loader, as the best of several epochs. Without --store and --readers, measures all four cases.
 #[derive(Parser)]
 struct Args {
-    /// Stores are kept here, and written where they are not there yet [default: a temporary folder]
+    /// Folder of the stores, which are written if they do not exist [default: a temporary folder]
     #[arg(long)]
     folder: Option<PathBuf>,
     /// Only write the stores
     #[arg(long, requires = "folder")]
     write: bool,
-    /// Only this store
+    /// Measure only this store
     #[arg(long)]
     store: Option<Stored>,
-    /// Only this many reader threads
+    /// Measure only this number of reader threads
     #[arg(long)]
     readers: Option<usize>,
-    /// Make the f32 tensor too
+    /// Also create the f32 tensor
     #[arg(long)]
     f32: bool,
-    /// Timed epochs; one more comes first, untimed
+    /// Number of timed epochs, after one untimed epoch
     #[arg(long, default_value_t = 5)]
     epochs: u64,
-    /// A JSON object a case
+    /// Print a JSON object per case
     #[arg(long)]
     json: bool,
-    /// What cargo passes
+    /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -70,7 +70,7 @@ impl Stored {
         }
     }
 
-    /// Opens the store in `folder`, written first where it is not there.
+    /// Opens the store in `folder`, which is written first if it does not exist.
     fn open(self, folder: &Path) -> Result<Arc<Dataset>> {
         let root = folder.join(self.name());
         if !root.join("_wavemill").is_dir() {
@@ -93,7 +93,7 @@ impl Stored {
 fn rows() -> Fixture {
     Fixture {
         clips: ROWS,
-        // The last two artists would not be training rows.
+        // Two more artists than clips: the last two are not in training, and have no clips here.
         artists: ROWS + 2,
         shape: [128, 1292],
         shard_clips: 256,
@@ -103,8 +103,8 @@ fn rows() -> Fixture {
     }
 }
 
-/// Brought to [0, 1]: a slope over bands, swells over time, and noise of the size that speech and music have between
-/// neighbouring values, which decides what zstd can do.
+/// Synthesizes values in [0, 1]: a slope over bands, swells over time, and noise as large as the differences between
+/// neighbouring values in speech and music, which determine how well zstd compresses.
 fn like_log_mel(fixture: &Fixture, row: RowId) -> Vec<f32> {
     let [bands, frames] = fixture.shape;
     let mut state = canonical::hash("bench", 0, &row.clip.to_string()) | 1;
@@ -122,7 +122,7 @@ fn like_log_mel(fixture: &Fixture, row: RowId) -> Vec<f32> {
     for band in 0..bands {
         let level = 0.75 - 0.35 * band as f32 / bands as f32;
         values.extend(swell.iter().map(|swell| {
-            // Three of them are near enough to a bell.
+            // The sum of three uniform values approximates a normal distribution.
             level + swell + 0.12 * (uniform() + uniform() + uniform() - 1.5)
         }));
     }
@@ -137,7 +137,7 @@ fn like_log_mel(fixture: &Fixture, row: RowId) -> Vec<f32> {
     values
 }
 
-/// Of one epoch, a row.
+/// Cost per row in one epoch.
 #[derive(Clone, Copy, Debug)]
 struct Cost {
     cpu_ms: f64,
@@ -203,7 +203,7 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let temporary = tempfile::tempdir()?;
     let folder = args.folder.as_deref().unwrap_or_else(|| temporary.path());
-    // Only the readers' threads are asked.
+    // Only the reader threads are measured.
     tch::set_num_threads(1);
     for stored in args
         .store

@@ -1,6 +1,6 @@
-//! Fifty training steps of small nets as numbers in JSON, which scripts/peers/training.py makes anew with PyTorch.
+//! Writes fifty training steps of small networks as JSON, which scripts/peers/training.py reproduces with PyTorch.
 //!
-//! Optimisers, clipping, schedules and losses are the trainer's own; net and data are fixed. Trains nothing of use.
+//! Optimizers, clipping, schedules and losses are the trainer's; networks and data are fixed and have no practical use.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -23,7 +23,7 @@ const ROWS: i64 = 32;
 const INPUTS: i64 = 12;
 const HIDDEN: i64 = 20;
 const CLASSES: i64 = 5;
-/// Losses that stop getting better twice, so that a plateau's rate is cut.
+/// Losses that stop improving twice, so that the plateau schedule lowers the rate.
 const VALIDATIONS: [f64; 10] = [1.0, 0.9, 0.91, 0.92, 0.899_95, 0.93, 0.5, 0.6, 0.7, 0.8];
 
 /// Writes the trajectories.
@@ -34,7 +34,7 @@ struct Args {
     out: PathBuf,
 }
 
-/// What differs between trajectories.
+/// Settings that differ between trajectories.
 struct Case {
     name: &'static str,
     kind: Kind,
@@ -168,7 +168,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// Values in −1 to 1, exact in f32.
+/// Returns random values in −1 to 1 that are exact in f32.
 fn random(stream: u64, shape: &[i64]) -> Tensor {
     let mut rng = Rng::new(stream);
     let values: Vec<f32> = (0..shape.iter().product())
@@ -180,7 +180,7 @@ fn random(stream: u64, shape: &[i64]) -> Tensor {
 fn data() -> Data {
     let labels = |stream| {
         let mut rng = Rng::new(stream);
-        // One in six has no label.
+        // One row in six has no label.
         let labels: Vec<i64> = (0..ROWS)
             .map(|_| rng.below(CLASSES as u64 + 1) as i64 - 1)
             .collect();
@@ -226,7 +226,7 @@ fn logits(variables: &[(String, Tensor)], inputs: &Tensor) -> [Tensor; 2] {
     [genre(&hidden), several(&hidden)]
 }
 
-/// The two targets' mean loss.
+/// Returns the mean loss of the two targets.
 fn loss(case: &Case, criterion: &Criterion, data: &Data, logits: &[Tensor]) -> Tensor {
     let labels = [data.classes.shallow_clone(), data.several.shallow_clone()];
     let mixed = (case.loss.mixup > 0.0).then(|| MixedLabels {
@@ -302,7 +302,7 @@ fn train(case: &Case, data: &Data) -> Value {
     })
 }
 
-/// Every variable as `{"shape", "values"}`.
+/// Returns every variable as `{"shape", "values"}`.
 fn values(variables: &[(String, Tensor)]) -> Value {
     let all = variables
         .iter()

@@ -1,4 +1,4 @@
-//! A model over a whole split: predictions of all ranks, brought together, and their scores.
+//! Evaluates a model on a whole split: gathers the predictions of all ranks and computes their scores.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(crate) use rows_file::{
     METADATA_KEY, ROWS_FORMAT, RowFileMetadata, RowFilePaths, RowFiles, RowsFileError,
 };
 
-/// Why a split cannot be evaluated.
+/// Error evaluating a split.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluateError {
     #[error(transparent)]
@@ -35,7 +35,7 @@ pub enum EvaluateError {
     Tch(#[from] tch::TchError),
 }
 
-/// Predictions for each target over all rows of the plan's side, the same on every rank.
+/// Predicts every row of the plan's side and returns predictions for each target, identical on every rank.
 pub(crate) fn predict(
     learner: &Learner,
     data: &Arc<Dataset>,
@@ -45,7 +45,7 @@ pub(crate) fn predict(
     predict_into(learner, data, ranks, plan, None)
 }
 
-/// The same, with every row written to `files` as it is answered, in the manifest's order.
+/// Like [`predict`], and also writes every row to `files`, in the manifest's order.
 pub(crate) fn predict_into(
     learner: &Learner,
     data: &Arc<Dataset>,
@@ -64,7 +64,7 @@ pub(crate) fn predict_into(
 
     for batch in Loader::start(data, plan)? {
         let batch = batch?;
-        // A rank without a row of this batch has nothing to answer, and still waits for the others.
+        // A rank without rows in this batch computes nothing but still takes part in the gathering.
         let answers = if batch.n_own() > 0 {
             Some(learner.answers(&batch)?)
         } else {
@@ -78,7 +78,7 @@ pub(crate) fn predict_into(
                 all[index].add_loss(weighted, weight);
             }
         }
-        // On every rank and for every batch, because `append` gathers.
+        // Call this on every rank and for every batch, because `append` gathers from all ranks.
         if let Some(files) = &mut files {
             files.append(data, ranks, &batch, answers.as_ref())?;
         }
@@ -88,7 +88,7 @@ pub(crate) fn predict_into(
         return Ok(all);
     }
 
-    // Every rank gets all: each then comes to the same scores, and to the same decisions.
+    // Every rank receives all predictions, so that all compute the same scores and make the same decisions.
     let mut merged = Vec::with_capacity(all.len());
     for own in &all {
         let of_ranks = ranks.gather(&own.to_bytes())?;
@@ -105,7 +105,7 @@ fn push(
     probabilities: &Tensor,
 ) -> Result<(), EvaluateError> {
     let classes = into.classes().len();
-    // One copy for the whole batch; rows are cut out of it below.
+    // Copies the whole batch once; the rows below are slices of it.
     let values = Vec::<f32>::try_from(probabilities.f_contiguous()?.f_view(-1)?)?;
     let rows = data.rows();
     let target = &data.targets()[target];
@@ -123,7 +123,7 @@ fn push(
                 Label::Unknown
             }
         } else {
-            // An unlabelled row has −1, which is no index.
+            // An unlabelled row has −1, which is not a valid index.
             usize::try_from(target.label(rows, row)).map_or(Label::Unknown, Label::Class)
         };
 
@@ -141,14 +141,14 @@ fn push(
     Ok(())
 }
 
-/// The figures that decide: mean loss of all targets, and the first target's accuracy and macro F1 over its rows. A
-/// multi-label target's "accuracy" is the share of rows whose whole set was right.
+/// Computes the figures for choosing epochs: the mean loss of all targets, and the accuracy and macro F1 of the first
+/// target. The "accuracy" of a multi-label target is the share of rows whose whole set of labels is correct.
 ///
-/// A target none of whose rows weighs anything has no loss and is left out; without any other the mean is NaN, which is
-/// never the better one.
+/// A target whose rows all have weight 0 has no loss and is left out. If no target has a loss, the mean is NaN, which
+/// is never an improvement.
 ///
 /// # Errors
-/// [`EvaluateError::Metrics`]: no labelled row.
+/// [`EvaluateError::Metrics`] if there is no labelled row.
 pub(crate) fn validation(predictions: &[Predictions]) -> Result<Validation, EvaluateError> {
     let mut losses = Vec::new();
     for target in predictions {
@@ -170,7 +170,7 @@ pub(crate) fn validation(predictions: &[Predictions]) -> Result<Validation, Eval
     })
 }
 
-/// All scores of each target, with intervals and with what leaks, which is the same for all.
+/// Computes all scores of each target, with intervals. All targets have the same `leaks`.
 pub(crate) fn scores(
     predictions: &[Predictions],
     leaks: &Leaks,
@@ -182,7 +182,7 @@ pub(crate) fn scores(
         .collect()
 }
 
-/// What of a side is known from training, under the rule in use. Counted over rows with and without a label.
+/// Counts tracks, artists, albums and recordings that a side shares with training, over rows with and without a label.
 pub(crate) fn leaks(data: &Dataset, side: Side) -> Leaks {
     Leaks::of(
         data.split_rule(),
@@ -192,7 +192,7 @@ pub(crate) fn leaks(data: &Dataset, side: Side) -> Leaks {
     )
 }
 
-/// Rows of a side, as far as they can leak.
+/// Returns the rows of a side with the fields by which leaks are detected.
 pub(crate) fn members(data: &Dataset, side: Side) -> Vec<Member<'_>> {
     let rows = data.rows();
     let mut members = Vec::new();
@@ -202,7 +202,7 @@ pub(crate) fn members(data: &Dataset, side: Side) -> Vec<Member<'_>> {
             track_id: rows.track_ids[row],
             artist_id: rows.artist_ids[row],
             album_id: rows.album_ids[row],
-            // Of a picture there is no recording, and no two of those are the same one.
+            // Rows of pictures have no audio hash, and are never counted as the same recording.
             audio_blake3: Some(&*rows.audio_blake3s[row]).filter(|hash| !hash.is_empty()),
         });
     }
@@ -216,7 +216,7 @@ mod tests {
 
     use super::*;
 
-    /// One row of class 0, with Σ weight · loss and Σ weight of its target.
+    /// Returns predictions of one row of class 0, with `loss` = [Σ weight · loss, Σ weight].
     fn predictions(loss: [f64; 2]) -> Predictions {
         let mut predictions = Predictions::single("genre", &["a".to_owned(), "b".to_owned()]);
         let row = Row {

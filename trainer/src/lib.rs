@@ -1,7 +1,7 @@
-//! From a wavemill feature store to an evaluated model: a stream of Parquet rows into libtorch.
+//! Trains and evaluates models on a wavemill feature store by streaming Parquet rows into libtorch.
 //!
-//! The flow is in [`run`]; formats and order are docs/trainer.md. Knows stores and tensors, no audio: features come from
-//! the `wavemill` program.
+//! The overall flow is in [`run`]; docs/trainer.md describes formats and order. This crate handles stores and
+//! tensors, not audio: the `wavemill` program extracts the features.
 
 mod augment;
 pub mod checkpoint;

@@ -1,4 +1,4 @@
-//! The `wavemill-train` command: parse, run, map to an exit code.
+//! The `wavemill-train` command. Runs the command line and exits with its exit code.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
-//! The flow: a store and a configuration become a trained, evaluated model. Read this first.
+//! Trains and evaluates a model from a store and a configuration. This module has the overall flow; read it first.
 //!
-//! store → rows → epochs of batches → steps → validation → checkpoint; at the end the best checkpoint meets the test
-//! split, once. What runs on several ranks runs on all of them in the same order; rank 0 alone writes.
+//! store → rows → epochs of batches → steps → validation → checkpoint. At the end, the best checkpoint is scored on the
+//! test split, once. All ranks execute the same operations in the same order; only rank 0 writes files.
 
 mod checks;
 mod error;
@@ -41,35 +41,36 @@ pub use monitor::{EpochSummary, Phase, RunMonitor};
 pub use training_list::TrainingListError;
 pub(crate) use training_list::known_side;
 
-/// What a run is made of, besides its configuration: where it lies and what it may use.
+/// Everything that a run needs: its configuration, its folder and its resources.
 pub struct Job {
-    /// What decides the numbers.
+    /// The configuration, which determines the numeric results.
     pub config: Config,
-    /// The run's folder; every rank reads checkpoints there, rank 0 writes.
+    /// The run's folder. Every rank reads checkpoints from it; only rank 0 writes.
     pub folder: PathBuf,
-    /// Whether to go on from its last checkpoint.
+    /// Whether to continue from the run's last checkpoint.
     pub resume: bool,
-    /// CPU or a GPU.
+    /// Device for computation: CPU or a GPU.
     pub device: Device,
-    /// Reader threads.
+    /// Number of reader threads.
     pub readers: usize,
-    /// Batches read ahead.
+    /// Number of batches to prefetch.
     pub prefetch_batches: usize,
-    /// Whether the test split is asked at the end; trials of a sweep leave it alone.
+    /// Whether to score the test split at the end. Trials of a sweep do not.
     pub test: bool,
-    /// Rank 0's, where the run is at an MLflow server, which is told how it ends.
+    /// Client for an MLflow server, to which it also reports how the run ended. `None` on ranks other than 0 and
+    /// without a server.
     pub tracker: Option<Tracker>,
-    /// Told the selecting metric's values after each epoch; false ends the run.
+    /// Callback that receives the values of the selecting metric after each epoch; returning false ends the run.
     pub keep_going: Option<KeepGoing>,
 }
 
-/// Whether a run is worth another epoch, given its values on validation so far.
+/// Reports whether a run is worth another epoch, given its validation values so far.
 pub type KeepGoing = Box<dyn Fn(&[f64]) -> bool + Send + Sync>;
 
-/// Trains, and evaluates the best checkpoint on the test split.
+/// Trains a model and evaluates its best checkpoint on the test split.
 ///
 /// # Errors
-/// [`RunError`]; [`RunError::Stopped`] after `monitor.stop`, with a checkpoint written.
+/// [`RunError`]; [`RunError::Stopped`] after `monitor.stop` was set, in which case a checkpoint has been written.
 pub fn fit(
     job: &Job,
     data: &Arc<Dataset>,
@@ -83,7 +84,7 @@ pub fn fit(
     fitted
 }
 
-/// From the first step, or the last checkpoint, to the scores.
+/// Trains from the first step or the last checkpoint, then computes the scores.
 fn train(
     job: &Job,
     data: &Arc<Dataset>,
@@ -91,7 +92,7 @@ fn train(
     monitor: &RunMonitor,
 ) -> Result<FitOutcome, RunError> {
     let mut run = Run::begin(job, data, ranks, monitor)?;
-    // Resumed at its end: the test split is not asked again, and the folder is left as it is.
+    // A resumed run that had already ended does not evaluate the test split again and leaves its folder unchanged.
     if let Some(result) = run.ended_before()? {
         return Ok(FitOutcome {
             result,
@@ -101,7 +102,7 @@ fn train(
     }
 
     run.open_records()?;
-    // Stopped in the last step that train.steps allows: the end of its epoch is still to come.
+    // The run was stopped in the last step that `train.steps` allows, before the end of that epoch was processed.
     if run.is_over() && run.state.batch > 0 {
         run.end_epoch()?;
     }
@@ -113,14 +114,14 @@ fn train(
     run.finish()
 }
 
-/// How a run came to its end.
+/// The outcome of a completed run.
 #[derive(Debug)]
 pub struct FitOutcome {
-    /// What `result.json` says.
+    /// Contents of `result.json`.
     pub result: RunResult,
-    /// The selecting metric on validation after each epoch of this process.
+    /// Values of the selecting metric on validation, one per epoch of this process.
     pub values: Vec<f64>,
-    /// Whether it had come to its end before, so that nothing was done.
+    /// Whether the run had already ended before this call, so that nothing was done.
     pub ended_before: bool,
 }
 
@@ -134,18 +135,18 @@ struct Run<'a> {
     state: State,
     schedules: Schedules,
     checkpoints: Checkpoints,
-    /// Global batches of an epoch.
+    /// Number of global batches in an epoch.
     batches: u64,
-    /// What a reader of the figures should know.
+    /// Warnings for readers of the results.
     warnings: Vec<String>,
-    /// The tracks of the run whose weights this one began with.
+    /// Tracks that the run which provided the initial weights was trained on.
     inherited: Option<TrainingList>,
     values: Vec<f64>,
-    /// Of [`RunMonitor::wait_ns`], what the log has.
+    /// Part of [`RunMonitor::wait_ns`] that is already in the log.
     logged_wait_ns: u64,
-    /// Rank 0's.
+    /// Log and event files; `None` on ranks other than 0.
     records: Option<Records<'a>>,
-    /// When this process began the epoch.
+    /// Time at which this process began the epoch.
     epoch_start: Instant,
 }
 
@@ -167,7 +168,7 @@ impl<'a> Run<'a> {
         if job.resume {
             let last = go_on(&mut learner, job, data, &checkpoints.last()?)?;
             schedules.resume(last.schedules.clone());
-            // What belongs to this process, and not to the one that wrote the checkpoint.
+            // Fields that describe this process, not the process that wrote the checkpoint.
             state = State {
                 format_version: checkpoint::FORMAT_VERSION,
                 world_size: state.world_size,
@@ -185,7 +186,7 @@ impl<'a> Run<'a> {
         monitor.first_step.store(state.step, Ordering::Relaxed);
 
         let mut warnings = warnings(config, data, &learner, ranks.world_size());
-        // Removed by somebody, since it was damaged.
+        // The checkpoint of the best epoch may have been removed by a user because it was damaged.
         if let Some(lost) = state.best.take_if(|best| !checkpoints.has(best.step)) {
             let epoch = lost.epoch + 1;
             warnings.push(format!(
@@ -193,7 +194,7 @@ impl<'a> Run<'a> {
             ));
         }
 
-        // Also of a run that goes on: its weights began there.
+        // Applies to resumed runs as well, since their weights derive from `model.init` too.
         let mut inherited = None;
         if let Some(weights) = &config.model.init {
             let start = StartRun::of(weights, &job.folder, data);
@@ -226,7 +227,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// From here on the run's folder is written.
+    /// Opens the records. The run's folder is not written to before this point.
     fn open_records(&mut self) -> Result<(), RunError> {
         if self.ranks.rank() == 0 {
             let mut records = Records::open(self.job, &self.state, self.ranks.world_size())?;
@@ -245,13 +246,13 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// More epochs, or damage passed over, are in a checkpoint at once: a run that is killed before its next one goes on
-    /// with them. Then the folder says what is run.
+    /// Writes a changed configuration (more epochs, or `skip_damaged`) to a checkpoint immediately, so that it still
+    /// applies if the run is killed before its next checkpoint. Then updates `config.toml`.
     fn keep_config(&mut self) -> Result<(), RunError> {
-        // No rank writes before all have read.
+        // No rank may write before all ranks have read the checkpoint.
         self.ranks.barrier().map_err(LearnError::from)?;
         if self.state.config != *self.config {
-            // A run that came to its end goes on only where more is asked for.
+            // A run that has ended continues only if the new configuration asks for more epochs.
             self.state.finished &= self.config.train.epochs <= self.state.config.train.epochs;
             self.state.config = self.config.clone();
             self.save()?;
@@ -272,30 +273,30 @@ impl<'a> Run<'a> {
                 .is_some_and(|steps| self.state.step >= steps)
     }
 
-    /// The result of a run that had come to this very end before; every rank finds the same.
+    /// Returns the stored result if the run had already reached this same end. Every rank returns the same value.
     fn ended_before(&self) -> Result<Option<RunResult>, RunError> {
         if !self.job.resume || !self.is_over() {
             return Ok(None);
         }
 
-        // One that cannot be read is written anew.
+        // A result that cannot be read is computed and written again.
         let result = RunDir::open(&self.job.folder)?
             .read_result::<RunResult>()
             .unwrap_or_default();
         let found = result.filter(|result| {
             let is_this_end =
                 result.steps == self.state.step && result.config_hash == self.config.hash();
-            // A trial of a sweep ends without the test split; a run that asks it has more to do.
+            // A sweep's trial ends without the test split, so a run that includes the test split is not complete yet.
             let has_test = result.test_asked > 0 || !self.job.test;
             is_this_end && has_test
         });
 
-        // No rank writes before all have looked.
+        // No rank may write before all ranks have read the result.
         self.ranks.barrier().map_err(LearnError::from)?;
         Ok(found)
     }
 
-    /// Steps over what is left of the epoch.
+    /// Trains on the remaining batches of the epoch.
     fn train_epoch(&mut self) -> Result<(), RunError> {
         let mut batches = Loader::start(
             self.data,
@@ -323,12 +324,12 @@ impl<'a> Run<'a> {
                 lr: self.lr(),
             };
 
-            // Every rank hears in the step's sums whether one was asked to stop, so that all stop at the same one.
+            // The step sums the stop request over all ranks, so that all ranks stop after the same step.
             let stop = self.monitor.stop.load(Ordering::Relaxed);
             let stepped = self.learner.step(&batch, context, stop)?;
             self.advance(stepped, context)?;
 
-            // Before the next batch is asked for: the batch in progress is in the state.
+            // Save before requesting the next batch, so that the state includes every batch taken from the loader.
             if stepped.stops > 0 {
                 self.save()?;
                 return Err(RunError::Stopped {
@@ -352,9 +353,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Validation, schedules, early stop, checkpoint.
+    /// Runs validation, updates schedules and early stopping, and writes a checkpoint.
     fn end_epoch(&mut self) -> Result<(), RunError> {
-        // Before validation, so that all ranks evaluate one model.
+        // Average before validation, so that all ranks evaluate the same model.
         self.learner.average_buffers()?;
         let predictions = self.predictions(Side::Validation)?;
         let validation = evaluate::validation(&predictions)?;
@@ -375,7 +376,7 @@ impl<'a> Run<'a> {
         self.tell_epoch(&validation, verdict.better);
         self.schedules.epoch_ended(self.state.epoch, &validation);
 
-        // From here on the state is that of the next epoch.
+        // From here on, the state is that of the next epoch.
         self.state.epoch += 1;
         self.state.batch = 0;
         self.state.damaged_rows = self.state.damaged_rows.max(self.state.sums.damaged);
@@ -390,12 +391,12 @@ impl<'a> Run<'a> {
         self.save()
     }
 
-    /// The best checkpoint's figures on validation and, for the first and only time, on test.
+    /// Scores the best checkpoint on validation and, for the first and only time, on test.
     fn finish(mut self) -> Result<FitOutcome, RunError> {
-        // The checkpoint of rank 0 is complete before another rank looks for it.
+        // Rank 0 must complete its checkpoint before another rank looks for it.
         self.ranks.barrier().map_err(LearnError::from)?;
 
-        // The learner still has the weights of the last epoch. What is scored are those that validation has chosen.
+        // The learner still has the weights of the last epoch; the scores are those of the best epoch on validation.
         let best = self.checkpoints.best()?;
         self.learner
             .load_model(&checkpoint::read_tensors(&best)?, &best)?;
@@ -430,7 +431,7 @@ impl<'a> Run<'a> {
 
         if let Some(records) = &mut self.records {
             if self.job.test {
-                // The result that was there says how often the test split was asked before.
+                // The previous result contains the number of times that the test split was evaluated before.
                 result.count_test(records.folder.read_result().unwrap_or_default().as_ref());
             }
             records.folder.write_result(&result)?;
@@ -445,7 +446,7 @@ impl<'a> Run<'a> {
 
     fn score(&self, side: Side) -> Result<SideScores, RunError> {
         let predictions = self.predictions(side)?;
-        // Every row that could be read has a prediction, so those that lack one are damaged.
+        // Every readable row has a prediction, so the rows without one are damaged.
         let rows = predictions.first().map_or(0, Predictions::len);
         Ok(SideScores {
             evaluations: evaluate::scores(
@@ -457,7 +458,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// For those who watch.
+    /// Publishes a summary of the epoch through the monitor.
     fn tell_epoch(&self, validation: &Validation, best: bool) {
         let sums = &self.state.sums;
         let summary = EpochSummary {
@@ -480,7 +481,7 @@ impl<'a> Run<'a> {
             .push(summary);
     }
 
-    /// Says once a run that the loss has grown out of all proportion. NaN and infinity end a run at their step.
+    /// Warns once per run if the loss has diverged. A loss of NaN or infinity ends the run at its step instead.
     fn look_for_divergence(&mut self) -> Result<(), RunError> {
         if self.state.diverged.is_some() {
             return Ok(());
@@ -490,7 +491,7 @@ impl<'a> Run<'a> {
             return Ok(());
         };
 
-        // Rank 0 says it.
+        // Only rank 0 reaches this line.
         eprintln!("warning: {diverged}");
         records.warning(self.state.epoch, self.state.step, &diverged.to_string())
     }
@@ -513,7 +514,7 @@ impl<'a> Run<'a> {
     }
 
     fn lr(&self) -> f64 {
-        // Of the whole run and not of what is left, so that a resumed run has the rates of one that never stopped.
+        // The total is that of the whole run, so that a resumed run has the learning rates of an uninterrupted one.
         let planned = self.config.train.epochs * self.batches;
         let steps_total = self
             .config
@@ -530,7 +531,7 @@ impl<'a> Run<'a> {
     fn advance(&mut self, stepped: StepSummary, context: StepContext) -> Result<(), RunError> {
         let state = &mut self.state;
         if state.step == 0 {
-            // That of a model which knows nothing: a later loss is measured by it.
+            // The loss of the untrained model, to which later losses are compared.
             state.first_loss = Some(stepped.loss);
         }
 
@@ -546,7 +547,7 @@ impl<'a> Run<'a> {
         self.monitor.steps.fetch_add(1, Ordering::Relaxed);
         self.monitor.rows.fetch_add(stepped.rows, Ordering::Relaxed);
         self.monitor
-            // `Relaxed`: each figure stands by itself, and whoever watches may see one of this step beside one of the last.
+            // `Relaxed`: the figures are independent, and a reader may see values of two different steps.
             .loss
             .store(stepped.loss.to_bits(), Ordering::Relaxed);
 
@@ -568,7 +569,7 @@ impl<'a> Run<'a> {
         let accuracy = sums.labelled.map(|rows| sums.correct / rows.max(1) as f64);
 
         let wait_ns = self.monitor.wait_ns.load(Ordering::Relaxed);
-        // Since the line of the epoch before.
+        // Time waited since the previous epoch's log line.
         let waited_ns = wait_ns - std::mem::replace(&mut self.logged_wait_ns, wait_ns);
         let mut values = vec![
             ("training/loss", sums.loss / sums.rows.max(1) as f64),
@@ -578,7 +579,7 @@ impl<'a> Run<'a> {
             ("data_wait_s", waited_ns as f64 / 1e9),
         ];
 
-        // Of several labels a row nothing is right or wrong as a whole.
+        // A multi-label target has no accuracy per row.
         if !self.data.targets()[0].is_multi() {
             values.extend(accuracy.map(|accuracy| ("training/accuracy", accuracy)));
         }
@@ -586,10 +587,10 @@ impl<'a> Run<'a> {
         records.confusion(self.state.step, predictions)
     }
 
-    /// A checkpoint; every rank brings its part, rank 0 writes.
+    /// Writes a checkpoint. Every rank contributes its tensors; rank 0 writes.
     fn save(&mut self) -> Result<(), RunError> {
         self.state.schedules = self.schedules.state().clone();
-        // Also on ranks that write nothing: `tensors` gathers the buffers of all of them.
+        // Called on all ranks, including those that write nothing, because `tensors` gathers every rank's buffers.
         let tensors = self.learner.tensors()?;
         if self.records.is_some() {
             self.checkpoints.save(&self.state, &tensors)?;
@@ -598,7 +599,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// A side's scores, and its rows that could not be read.
+/// Scores of one side and the number of its rows that could not be read.
 #[derive(Default)]
 struct SideScores {
     evaluations: Vec<Evaluation>,
@@ -609,7 +610,7 @@ fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderP
     let config = &job.config;
     let training = side == Side::Training;
 
-    // Evaluation reads every row once in the manifest's order, whatever the configuration says of training batches.
+    // Evaluation reads every row once, in the manifest's order, regardless of the settings for training batches.
     LoaderPlan {
         side,
         shuffle: training,
@@ -620,7 +621,7 @@ fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderP
         mixup: training && config.loss.mixup > 0.0,
         rank: ranks.rank(),
         world_size: ranks.world_size(),
-        // Resumed within an epoch, training goes on at its next batch.
+        // A run that resumes within an epoch continues with that epoch's next batch.
         first_batch: if training { state.batch } else { 0 },
         readers: job.readers,
         prefetch_batches: job.prefetch_batches,
@@ -628,7 +629,7 @@ fn plan(job: &Job, side: Side, state: &State, ranks: &dyn Collective) -> LoaderP
     }
 }
 
-/// The state of the checkpoint at `path`, whose tensors the learner takes.
+/// Loads the tensors of the checkpoint at `path` into the learner and returns the checkpoint's state.
 fn go_on(learner: &mut Learner, job: &Job, data: &Dataset, path: &Path) -> Result<State, RunError> {
     let state = checkpoint::read_state(path)?;
     same_store(&state, data, path)?;

@@ -1,4 +1,4 @@
-//! A run's model from its checkpoint alone: no store, no optimiser, no gradients.
+//! Loads a run's model for inference from its checkpoint, without a store, an optimizer or gradients.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::forward::ForwardPass;
 use crate::learner::{LearnError, sorted};
 use crate::models::{Inputs, Net};
 
-/// A model that answers and learns no more.
+/// A model for inference.
 #[derive(Debug)]
 pub(crate) struct TrainedModel {
     state: State,
@@ -21,7 +21,7 @@ pub(crate) struct TrainedModel {
 }
 
 impl TrainedModel {
-    /// The checkpoint in the folder `path`.
+    /// Loads the checkpoint in the folder `path`.
     ///
     /// # Errors
     /// [`LearnError::Checkpoint`], [`LearnError::Torch`].
@@ -31,7 +31,7 @@ impl TrainedModel {
         let mut variables = VarStore::new(device);
         variables.set_kind(forward.kind);
 
-        // No group: sums over ranks belong to training.
+        // The group is `None`, because sums over ranks are needed only in training.
         let net = Net::build(&state.config.model, &state.dims, &variables.root(), None)?;
         checkpoint::copy_into(
             &sorted(variables.variables()),
@@ -40,7 +40,7 @@ impl TrainedModel {
             path,
         )?;
 
-        // What is answered needs no gradients.
+        // Inference needs no gradients.
         variables.freeze();
         Ok(Self {
             state,
@@ -50,17 +50,17 @@ impl TrainedModel {
         })
     }
 
-    /// What the checkpoint says besides weights.
+    /// Returns the checkpoint's state, which has everything except the tensors.
     pub(crate) const fn state(&self) -> &State {
         &self.state
     }
 
-    /// Where and in which precision it computes.
+    /// Returns the forward pass, which determines device and precision.
     pub(crate) const fn forward(&self) -> ForwardPass {
         self.forward
     }
 
-    /// Every weight and buffer, by name, in order.
+    /// Returns all weights and buffers with their names, sorted by name.
     pub(crate) fn variables(&self) -> Vec<(String, Tensor)> {
         sorted(self.variables.variables())
     }
@@ -69,7 +69,7 @@ impl TrainedModel {
         &self.net
     }
 
-    /// Probabilities `[n, classes]` f32 on the CPU, for each target in order.
+    /// Computes probabilities `[n, classes]` as f32 on the CPU, for each target in order.
     pub(crate) fn probabilities(&self, inputs: &Inputs) -> Result<Vec<Tensor>, LearnError> {
         tch::no_grad(|| {
             let logits = self.forward.logits(&self.net, inputs, false)?;
@@ -82,7 +82,7 @@ impl TrainedModel {
     }
 }
 
-/// Whether a target has several labels a row; its name is nobody else's.
+/// Reports whether a target is multi-label. Only the target `genres_all` is, and no other target has that name.
 pub(crate) fn is_multi(target: &str) -> bool {
     target == GENRES_ALL
 }

@@ -1,7 +1,7 @@
-//! A run that is stopped after any of its steps and gone on with in a new learner ends with the bits of one that was
-//! never stopped.
+//! Tests that a run that is stopped after any of its steps and resumed in a new learner ends with the same bits as an
+//! uninterrupted run.
 //!
-//! A program of its own: dropout draws from libtorch's one generator, which other tests would move.
+//! A separate test program, because other tests would advance libtorch's global random generator, used by dropout.
 
 #[allow(dead_code)]
 #[path = "../../loader/src/fixture.rs"]
@@ -26,7 +26,7 @@ use wavemill_trainer::strategy::Solo;
 
 use fixture::Fixture;
 
-/// Everything that has a state or draws numbers: dropout and batch norm, augmentation, mix-up, Adam, all schedules.
+/// Enables everything with state or randomness: dropout, batch norm, augmentation, mix-up, Adam, all schedules.
 const CONFIG: &str = "
     seed = 11
     [data]
@@ -52,7 +52,7 @@ const CONFIG: &str = "
     keep = 1000
 ";
 
-/// How many of the steps are tried alone.
+/// Number of steps after which a stop is tested separately.
 const STOPS: usize = 50;
 
 struct Scene {
@@ -80,14 +80,14 @@ impl Scene {
         }
     }
 
-    /// A new run's folder.
+    /// Creates a new run's folder.
     fn run(&self, id: &str) -> RunDir {
         let run = RunDir::create(self.folder.path(), id).expect("a folder");
         run.write_config(CONFIG).expect("room");
         run
     }
 
-    /// Trains to the end; with `stop`, one step.
+    /// Trains to the end, or for one step if `stop` is true.
     fn fit(&self, run: &RunDir, resume: bool, stop: bool) -> Result<FitOutcome, RunError> {
         self.fit_as(self.config.clone(), run, resume, stop)
     }
@@ -126,7 +126,7 @@ impl Scene {
         run::fit(&job, data, &Solo, &monitor)
     }
 
-    /// Keys of the rows of some batches of the first epoch, over all ranks.
+    /// Returns the keys of the rows in some batches of the first epoch, over all ranks.
     fn keys(&self, world_size: usize, batches: Range<u64>) -> Vec<u64> {
         let (seed, batch_size) = (self.config.seed, self.config.data.batch_size);
         let mut keys = Vec::new();
@@ -162,7 +162,7 @@ fn state(run: &RunDir) -> State {
     checkpoint::read_state(&last(run)).expect("a state")
 }
 
-/// Weights, buffers, optimiser; state; scores: all as bytes.
+/// Returns the bytes of three files: tensors (weights, buffers, optimizer), state, and result.
 fn left_by(run: &RunDir) -> [Vec<u8>; 3] {
     let last = last(run);
     let files = [
@@ -173,7 +173,7 @@ fn left_by(run: &RunDir) -> [Vec<u8>; 3] {
     files.map(|path| fs::read(path).expect("a file"))
 }
 
-/// Bits of the figures by kind and step, without the time that was spent waiting.
+/// Returns the bits of all logged figures by kind and step, without the time spent waiting.
 fn figures(run: &RunDir) -> BTreeMap<(String, u64), BTreeMap<String, u64>> {
     let entries = read_log(&run.log())
         .expect("a log")
@@ -188,7 +188,7 @@ fn figures(run: &RunDir) -> BTreeMap<(String, u64), BTreeMap<String, u64>> {
         .collect()
 }
 
-/// A run's folder that holds only the checkpoint of `from` at `step`, and the one that this calls the best.
+/// Creates a run's folder with only the checkpoint of `from` at `step` and the best checkpoint at that step.
 fn stopped_at(scene: &Scene, from: &RunDir, step: u64) -> RunDir {
     let run = scene.run(&format!("from-{step}"));
     let named = |run: &RunDir, step: u64| run.checkpoints().join(format!("step-{step:08}"));
@@ -224,7 +224,7 @@ fn stopped_after_any_step_a_run_ends_with_the_same_bits() {
     let steps = state(&whole).step;
     assert!(steps >= STOPS as u64, "{steps} steps");
 
-    // After every single step.
+    // Stop after every single step.
     let halting = scene.run("halting");
     for step in 1..=steps {
         let stopped = scene.fit(&halting, step > 1, true);
@@ -237,7 +237,7 @@ fn stopped_after_any_step_a_run_ends_with_the_same_bits() {
     assert!(left_by(&halting) == wanted, "stopped after each step");
     assert!(figures(&halting) == wanted_figures);
 
-    // After one step, wherever it is.
+    // Stop once, after any one step.
     let mut order: Vec<u64> = (1..=steps).collect();
     Rng::new(50).shuffle(&mut order);
     for &step in &order[..STOPS] {
@@ -263,7 +263,7 @@ fn a_run_that_came_to_its_end_stays_there_unless_more_is_asked_for() {
         ..Fixture::default()
     });
     let run = scene.run("ended");
-    // A rate that changes no weight: batch norm's statistics alone make another validation.
+    // With this learning rate no weight changes, so validation changes only through the statistics of batch norm.
     let sets = ["optimizer.lr=1e-30", "train.early_stop=1", "train.epochs=9"].map(str::to_owned);
     let config = Config::parse(CONFIG, "the test", &sets).expect("a configuration");
     scene
@@ -449,7 +449,7 @@ fn a_longer_run_counts_its_test_scores_and_one_at_its_end_asks_no_more() {
         };
         let (notes, others): (Vec<String>, Vec<String>) =
             fitted.result.warnings.into_iter().partition(is_of_asking);
-        // The few rows of this scene lack classes on two sides, which each run says; of nothing else there is a warning.
+        // The few rows of this scene lack classes on two sides, and each run warns about that. Allow no other warning.
         assert!(
             others
                 .iter()
@@ -486,7 +486,7 @@ fn a_longer_run_counts_its_test_scores_and_one_at_its_end_asks_no_more() {
         (2, 3, 1)
     );
     assert!(left_by(&run) == wanted);
-    // One that was lost is made again.
+    // A missing result is written again.
     fs::remove_file(run.result()).expect("a file");
     assert_eq!(
         asked(scene.fit_as(more, &run, true, false).expect("to the end")),
@@ -525,7 +525,7 @@ fn without_its_best_checkpoint_a_run_comes_to_its_end_and_says_so() {
     });
     let run = scene.run("lost");
     scene.fit(&run, false, false).expect("to the end");
-    // As if the best had been another, which somebody removed.
+    // Simulate that the best checkpoint was another one, which a user has removed.
     let path = last(&run).join("state.json");
     let mut json: serde_json::Value =
         serde_json::from_slice(&fs::read(&path).expect("a file")).expect("JSON");

@@ -1,4 +1,4 @@
-//! Which backend: asked for by name, or the best that is there.
+//! Selects a backend by name, or the best one available.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,17 +10,17 @@ use super::{Backend, Cpu, Cuda};
 use crate::error::KernelError;
 use crate::level::Level;
 
-/// What may be asked for.
+/// Backend requested by the user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BackendChoice {
-    /// CUDA if it opens, else the CPU.
+    /// CUDA if it can be opened, otherwise the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// NVIDIA's GPUs, or an error.
+    /// NVIDIA GPUs, or an error if they cannot be used.
     Cuda,
-    /// CUDA's kernels as C++, for tests: as many devices as are named, at least one.
+    /// CUDA's kernels compiled as C++, for tests: as many devices as are listed, at least one.
     #[cfg(feature = "emulated")]
     Emulated,
 }
@@ -34,7 +34,7 @@ impl BackendChoice {
         Self::Emulated,
     ];
 
-    /// `auto`, `cpu` or `cuda`; in tests also `emulated`.
+    /// Returns the name: `auto`, `cpu` or `cuda`; in tests also `emulated`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -45,11 +45,11 @@ impl BackendChoice {
         }
     }
 
-    /// Opens the backend: CUDA's `devices` by number (none: the first), the CPU at `level`. Naming devices rules the
-    /// CPU out. `cpu_only` is an operation among what is to be computed that no device has.
+    /// Opens the backend: CUDA's `devices` by number (default: the first), or the CPU at `level`. Listing devices
+    /// excludes the CPU. `cpu_only` is a requested operation that no device supports, if there is one.
     ///
-    /// Errors: those of [`Cuda::open`] where CUDA must be; devices named for the CPU; [`KernelError::CpuOnly`] where a
-    /// device is asked for.
+    /// Errors: those of [`Cuda::open`] if CUDA is required; devices listed for the CPU; [`KernelError::CpuOnly`] if a
+    /// device is required.
     pub fn open(
         self,
         devices: &[usize],
@@ -75,7 +75,7 @@ impl BackendChoice {
                 "left out with backend cpu",
             )),
 
-            // Whoever names a device wants a GPU, so the CPU does not replace it.
+            // A user who lists a device wants a GPU, so the CPU does not replace it.
             (Self::Cuda, _) | (Self::Auto, Some(_)) => {
                 Cuda::open(devices).map(ChosenBackend::on_cuda)
             }
@@ -93,10 +93,10 @@ impl BackendChoice {
     }
 }
 
-/// Says that the CPU computes, and why.
+/// Returns the notice that the CPU computes features, with the reason.
 fn fallback(error: &KernelError) -> String {
     match error {
-        // What was asked of which device is CUDA's own affair here.
+        // Device and action concern only CUDA, so show just the detail.
         KernelError::Device { detail, .. } => format!("features are computed on the CPU: {detail}"),
         other => format!("features are computed on the CPU: {other}"),
     }
@@ -123,11 +123,11 @@ impl FromStr for BackendChoice {
     }
 }
 
-/// A backend, and what its user should know.
+/// A backend and a notice for the user.
 pub struct ChosenBackend {
-    /// Ready to plan on.
+    /// The opened backend.
     pub backend: Arc<dyn Backend>,
-    /// One line: where features are computed, and why there, unless that is what was asked for.
+    /// One line that states where features are computed and why, unless this was requested explicitly.
     pub notice: Option<String>,
 }
 

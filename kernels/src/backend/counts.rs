@@ -1,6 +1,7 @@
-//! What kernels ask of a GPU's memory, counted on the emulated device and held to an upper bound each.
+//! Counts the memory accesses of the kernels on the emulated device and compares each count with an upper bound.
 //!
-//! `docs/cuda-kernels.md` has the table and says what the model leaves out; `scripts/cuda_counts.sh --write` makes it.
+//! The table is in `docs/cuda-kernels.md`, which also lists the limits of the model; `scripts/cuda_counts.sh --write`
+//! updates it.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -14,44 +15,44 @@ use super::{Clip, Plan, Samples};
 use crate::device::testing::noise;
 use crate::device::{Counts, EmulatedDevice, Order, unit};
 
-/// Rate of the features.
+/// Sample rate of the features.
 const RATE_HZ: u32 = 22_050;
-/// Length of the clip that is counted, at that rate: 64 frames of hop 512, which is eight whole tiles.
+/// Samples of the counted clip at that rate: 64 frames with hop 512, which is eight whole tiles.
 const N_SAMPLES: usize = 63 * 512;
-/// The table lies between these lines of the page.
+/// Lines of the page that enclose the table.
 const BEGIN: &str = "<!-- counts: begin -->\n";
 const END: &str = "<!-- counts: end -->\n";
 
-/// What counts are divided by.
+/// Unit by which counts are divided.
 #[derive(Clone, Copy)]
 enum Per {
     Frame,
-    /// A thousand samples at the features' rate.
+    /// 1,000 samples at the features' rate.
     ThousandSamples,
 }
 
-/// A kernel of a case, and what it may take at most: wavefronts of shared memory and lines of global memory together.
+/// Upper bound for a kernel of a case: wavefronts of shared memory plus lines of global memory, per unit.
 struct Bound {
     kernel: &'static str,
     per: Per,
     most: f64,
 }
 
-/// A feature of a clip.
+/// A feature, a clip and the kernels that are counted.
 struct Case {
     what: &'static str,
     op: Op,
     overrides: Overrides,
     source: Source,
-    /// What is wanted of the clip, samples at the features' rate.
+    /// The row that is computed, in samples at the features' rate.
     row: Range<usize>,
     bounds: Vec<Bound>,
 }
 
-/// A clip as it is decoded.
+/// Properties of a decoded clip.
 #[derive(Clone, Copy)]
 struct Source {
-    /// Its length once it is at the features' rate.
+    /// Number of samples after conversion to the features' rate.
     n_samples: usize,
     rate_hz: u32,
     channels: usize,
@@ -100,7 +101,7 @@ fn mel(what: &'static str, overrides: Overrides, bounds: Vec<Bound>) -> Case {
     }
 }
 
-/// A mel spectrum of another length of transform; hops and bands as they go with it.
+/// A mel spectrum with another length of the transform; hop and number of bands are proportional to it.
 fn mel_of_length(n_fft: usize, what: &'static str, power: f64, bound: Bound) -> Case {
     let overrides = Overrides {
         power: Some(power),
@@ -112,10 +113,10 @@ fn mel_of_length(n_fft: usize, what: &'static str, power: f64, bound: Bound) -> 
     mel(what, overrides, vec![bound])
 }
 
-/// A clip at another rate, in another form.
+/// A clip with another rate and sample format.
 fn source(what: &'static str, rate_hz: u32, channels: usize, is_s16: bool, bound: Bound) -> Case {
     let mut case = mel(what, Overrides::default(), vec![bound]);
-    // The emulation of filters takes long.
+    // Emulating the resampling filters takes long, so the clip is shorter.
     let n_samples = N_SAMPLES / 4;
     case.source = Source {
         n_samples,
@@ -199,9 +200,9 @@ fn cases() -> Vec<Case> {
             1.5,
             frame("fused_mel_4096_pow", 3_450.0),
         ),
-        // Levels of parts of clips: whole ones are found along.
+        // Levels of parts of clips: those of whole clips are computed during conversion.
         parts(samples("levels", 50.0)),
-        // The conversion of clips: both kinds of ratio and equal rates, each for every format of samples.
+        // Conversion of clips: both kinds of ratio and equal rates, each for every sample format.
         source(
             "44.1 to 22.05 kHz",
             44_100,
@@ -286,7 +287,7 @@ fn cases() -> Vec<Case> {
             true,
             samples("copy_clips_s16_stereo", 82.0),
         ),
-        // What is not part of the fused path: the other order of axes, transforms by cuFFT, coefficients.
+        // Kernels outside the fused path: the other axis order, transforms by cuFFT, coefficients.
         mel(
             "frame,mel, f16",
             Overrides {
@@ -335,7 +336,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// Decibels below the loudest, as the demo's recipe.
+/// Decibels relative to the row's maximum, as in the demo's recipe.
 fn loudest() -> Option<DbArgs> {
     Some(DbArgs {
         reference: DbRef::Max,
@@ -343,7 +344,7 @@ fn loudest() -> Option<DbArgs> {
     })
 }
 
-/// Runs a case and divides what its kernels took.
+/// Runs a case and returns the counts of its kernels.
 fn count(at: usize, case: &Case) -> Vec<Line> {
     let args = FeatureArgs::resolve(case.op, Preset::Librosa, RATE_HZ, &case.overrides).unwrap();
 
@@ -363,7 +364,7 @@ fn count(at: usize, case: &Case) -> Vec<Line> {
         rows: std::slice::from_ref(&case.row),
     };
 
-    // Kernels are counted by thread, whatever the device.
+    // Counts are per host thread and independent of the device instance.
     let counter = EmulatedDevice::counting().unwrap();
     let device = EmulatedDevice::counting().unwrap();
     let mut plan = DevicePlan::new(device, std::slice::from_ref(&args)).unwrap();
@@ -385,7 +386,7 @@ fn count(at: usize, case: &Case) -> Vec<Line> {
     lines
 }
 
-/// All cases, each in a thread of its own, which has its own counts.
+/// Counts all cases, each in its own thread, because counts are per thread.
 fn count_all(cases: &[Case]) -> Vec<Line> {
     thread::scope(|scope| {
         let counts: Vec<_> = cases
@@ -400,7 +401,7 @@ fn count_all(cases: &[Case]) -> Vec<Line> {
     })
 }
 
-/// As Markdown, a line a kernel and case.
+/// Formats the counts as Markdown, one line per kernel and case.
 fn table(cases: &[Case], lines: &[Line]) -> String {
     let mut text = String::from(
         "| kernel | of | per | shared: accesses | wavefronts | global: accesses | lines | wavefronts and lines | at most |\n\
@@ -464,7 +465,7 @@ fn no_kernel_takes_more_than_its_bound() {
     }
 }
 
-/// `packed_value_at` reads one value for an error's message.
+/// Exempts `packed_value_at`, which reads one value for an error message.
 #[test]
 fn every_kernel_is_counted() {
     let source = unit();
@@ -483,7 +484,8 @@ fn every_kernel_is_counted() {
     }
 }
 
-/// What is counted is what else runs, and a compiler's optimisation changes no bit: g++ 12 fused complex products.
+/// Counting must not change the code that runs, and compiler optimisation must not change a bit: g++ 12 fused complex
+/// products.
 #[test]
 fn counting_gives_the_same_bits() {
     for n_fft in [256, 512, 1024, 2048, 4096] {
@@ -500,7 +502,7 @@ fn counting_gives_the_same_bits() {
         let clip = Clip {
             samples: Samples::F32(&pcm),
             channels: 1,
-            // The other rate makes the comparison cover the resampler, too.
+            // The different rate makes the comparison include the resampler.
             sample_rate_hz: 2 * RATE_HZ,
             rows,
         };

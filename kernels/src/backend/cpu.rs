@@ -1,4 +1,4 @@
-//! The CPU: one clip at a time, on the thread that calls.
+//! The CPU backend: computes one clip at a time, on the calling thread.
 
 use wavemill_options::{DimOrder, FeatureArgs, Packing, StftArgs};
 
@@ -13,7 +13,7 @@ use crate::resample::Resamplers;
 use crate::samples::SampleBuffer;
 use crate::stft::{Signal, StftPlan, check_samples};
 
-/// The CPU at a level.
+/// The CPU with an instruction set level.
 #[derive(Clone, Copy, Debug)]
 pub struct Cpu {
     /// Instructions that may be used.
@@ -21,9 +21,9 @@ pub struct Cpu {
 }
 
 impl Cpu {
-    /// Bytes that a plan holds while it computes a clip of `n_samples` samples, beside the samples and what comes out:
-    /// values before they are packed, bands that a cosine transform is made of, and a copy where axes change places. For
-    /// a derived feature it is that of its source, as if nothing shared it, and what is made of it.
+    /// Returns the bytes that a plan needs to compute a clip of `n_samples` samples, in addition to samples and output:
+    /// values before packing, bands that a cosine transform reads, and a copy if axes are swapped. For a derived
+    /// feature it includes the memory of its source, as if no other feature shared it, and of the derived values.
     pub fn scratch_bytes(args: &FeatureArgs, n_samples: usize) -> usize {
         let n_frames = args.n_computed_frames(n_samples);
         let derived = match &args.derived {
@@ -44,15 +44,16 @@ impl Cpu {
         (values + bands.max(swapped) + derived) * size_of::<f32>()
     }
 
-    /// Bytes of the tables and buffers of one feature's plan, whatever the clips are: about right, and never much less.
+    /// Returns the approximate bytes of the tables and buffers of one feature's plan, independent of the clips. The
+    /// estimate is never much too low.
     pub fn plan_bytes(args: &FeatureArgs) -> usize {
-        // Window, twiddles, transform and its scratch in double precision, and eight frames of every bin.
-        // Samples of eight frames, where padding decides about some. Frames that share none, as under pre-emphasis, take
-        // more; what is charged for bands covers that.
+        // Window, twiddle factors, transform and its scratch in double precision, and eight frames of all bins. Samples
+        // of eight frames, if some are padding. Frames that share no samples, as with pre-emphasis, need more, which
+        // the estimate for bands includes.
         let samples = 32 * args.stft.hop_length.min(args.stft.n_fft);
         let spectrum = 96 * args.stft.n_fft + samples;
         let n_mels = args.mel.as_ref().map_or(0, |mel| mel.n_mels);
-        // Each bin lies under two bands; the cosine transform is made in f64 and kept in f32.
+        // Each bin belongs to two bands; the cosine transform is computed in f64 and stored in f32.
         let bands = 16 * args.stft.n_fft + 64 * n_mels;
         let matrix = args
             .mfcc
@@ -84,14 +85,14 @@ impl Backend for Cpu {
     }
 }
 
-/// Features of one clip after another, with everything that can be made beforehand.
+/// Computes features of one clip after another, with precomputed tables.
 pub struct CpuPlan {
     lanes: Lanes,
     n_features: usize,
     spectra: Vec<Spectrum>,
 }
 
-/// One spectrum and the features that are made of it.
+/// A spectrum and the features that are computed from it.
 struct Spectrum {
     stft: StftArgs,
     frames_min: Option<usize>,
@@ -100,31 +101,31 @@ struct Spectrum {
     features: Vec<SpectrumFeature>,
 }
 
-/// The values of a feature, and all that is stored of them.
+/// The values of a feature, and the outputs that are stored of them.
 struct SpectrumFeature {
     plan: FeaturePlan,
-    /// [`FeatureArgs::source_values`]: what may be derived from it.
+    /// The feature's [`FeatureArgs::source_values`], which identify the features that can be derived from it.
     values_args: FeatureArgs,
     output: Output,
     derived: Vec<DerivedOutput>,
 }
 
-/// Where the values of a feature lie.
+/// Location of a feature's values.
 enum Output {
-    /// They are stored themselves: at this place among the outputs.
+    /// The values are stored at this index of the outputs.
     Place(usize),
-    /// Only what is derived from them is stored.
+    /// Only features that are derived from the values are stored; the values are in this buffer.
     Own(Vec<f32>),
 }
 
-/// A derived feature, and its place among the outputs.
+/// A derived feature and its index among the outputs.
 struct DerivedOutput {
     place: usize,
     plan: DerivedPlan,
 }
 
 impl CpuPlan {
-    /// Errors: an impossible argument; [`KernelError::Level`] where this machine lacks `level`.
+    /// Creates a plan. Errors: an impossible argument; [`KernelError::Level`] if this machine does not support `level`.
     pub fn new(features: &[FeatureArgs], level: Level) -> Result<Self, KernelError> {
         let lanes = Lanes::new(level).ok_or(KernelError::Level { level })?;
         let mut plan = Self {
@@ -133,7 +134,7 @@ impl CpuPlan {
             spectra: Vec::new(),
         };
 
-        // Sources come first: what is derived from one that is stored needs no values of its own.
+        // Add sources first: a feature that is derived from a stored feature needs no values of its own.
         for (place, args) in features.iter().enumerate() {
             args.validate()?;
             if args.derived.is_none() {
@@ -154,7 +155,7 @@ impl CpuPlan {
 
     /// Adds a feature that is not derived.
     fn add(&mut self, args: &FeatureArgs, output: Output) -> &mut SpectrumFeature {
-        // The spectrum takes most of the time, so features that want the same one share it.
+        // The spectrum takes most of the time, so features with equal spectra share it.
         let found = self.spectra.iter().position(|s| s.is_that_of(args));
         let at = found.unwrap_or(self.spectra.len());
         if found.is_none() {
@@ -178,7 +179,8 @@ impl CpuPlan {
         &mut features[last]
     }
 
-    /// The feature whose values `derived` starts from: one that is stored, or one that is computed for this alone.
+    /// Returns the feature that provides the values for `derived`: a stored one, or a new one that is computed only for
+    /// this purpose.
     fn source_of(&mut self, derived: &FeatureArgs) -> &mut SpectrumFeature {
         let wanted = derived.source_values();
         let mut found = None;
@@ -195,7 +197,7 @@ impl CpuPlan {
         }
     }
 
-    /// Gives up the memory that grew with a clip.
+    /// Frees the memory whose size depends on the clip.
     fn forget_scratch(&mut self) {
         for spectrum in &mut self.spectra {
             for feature in &mut spectrum.features {
@@ -205,9 +207,10 @@ impl CpuPlan {
     }
 
     /// Computes every feature of `pcm` (mono, full scale ±1): `out[feature]` becomes the tensor of
-    /// [`FeatureArgs::shape`], row-major; it is empty where the clip is too short for one frame. Values are finite.
+    /// [`FeatureArgs::shape`], row-major; it is empty if the clip is too short for one frame. Values are finite.
     ///
-    /// Errors: [`KernelError::Sample`], [`KernelError::TooFewFrames`]. Panics if `out` has not one place a feature.
+    /// Errors: [`KernelError::Sample`], [`KernelError::TooFewFrames`]. Panics if the length of `out` is not the number
+    /// of features.
     pub fn run(&mut self, pcm: &[f32], out: &mut [Vec<f32>]) -> Result<(), KernelError> {
         assert_eq!(out.len(), self.n_features, "one output a feature");
         check_samples(pcm, self.lanes)?;
@@ -220,7 +223,7 @@ impl CpuPlan {
 }
 
 impl Output {
-    /// The values: among the outputs `out`, or in a buffer of their own.
+    /// Returns the values, which are either one of the outputs `out` or the feature's own buffer.
     fn values<'a>(&'a mut self, out: &'a mut [Vec<f32>]) -> &'a mut Vec<f32> {
         match self {
             Self::Place(place) => &mut out[*place],
@@ -235,18 +238,18 @@ impl SpectrumFeature {
         self.plan.start(n_frames, values);
     }
 
-    /// As [`FeaturePlan::block`].
+    /// Like [`FeaturePlan::block`].
     fn block(&mut self, power: &[Lane], first: usize, count: usize, out: &mut [Vec<f32>]) {
         let values = self.output.values(out);
         self.plan.block(power, first, count, values);
     }
 
     fn finish(&mut self, out: &mut [Vec<f32>]) -> Result<(), KernelError> {
-        // Taken out for the moment, because what is derived from them lies among the outputs, too.
+        // Take the values out temporarily, because derived values are written to the outputs, too.
         let mut values = std::mem::take(self.output.values(out));
         let finished = self.plan.finish_values(&mut values);
         if let Ok(n_frames) = &finished {
-            // Before scaling, which would take from them what statistics and pictures are about.
+            // Derived features are computed before normalization, which would remove what statistics and pictures show.
             for derived in &mut self.derived {
                 derived
                     .plan
@@ -272,14 +275,15 @@ impl SpectrumFeature {
     }
 }
 
-/// A [`CpuPlan`] between whole clips and packed bytes.
+/// Computes packed rows of whole clips with a [`CpuPlan`].
 struct ClipPlan {
     plan: CpuPlan,
     sample_rate_hz: u32,
     packings: Vec<Packing>,
-    /// From rates that are not the features'.
+    /// Resamplers from other rates to the features' rate.
     resamplers: Resamplers,
-    /// A clip that is not as decoding leaves it, mixed down and then at the features' rate. Extraction passes none.
+    /// A clip that needs conversion, after downmixing (`mono`) and at the features' rate (`pcm`). Extraction passes no
+    /// such clips.
     mono: Vec<f32>,
     pcm: SampleBuffer,
     values: Vec<Vec<f32>>,
@@ -305,7 +309,7 @@ impl ClipPlan {
         })
     }
 
-    /// `clip` as mono at the features' rate, in `self.pcm`, with zeros up to the end of its last row.
+    /// Converts `clip` to mono at the features' rate in `self.pcm`, with zeros up to the end of its last row.
     fn load(&mut self, clip: &Clip<'_>, end: usize) -> Result<(), KernelError> {
         downmix(clip, &mut self.mono);
         self.pcm.clear();
@@ -322,7 +326,7 @@ impl ClipPlan {
         Ok(())
     }
 
-    /// Whether the samples are what features take: mono, at their rate.
+    /// Reports whether the samples need no conversion: mono at the features' rate.
     fn is_ready(&self, clip: &Clip<'_>) -> bool {
         clip.channels == 1 && clip.sample_rate_hz == self.sample_rate_hz
     }
@@ -350,14 +354,14 @@ impl Plan for ClipPlan {
         for clip in clips {
             let end = clip.rows.iter().map(|row| row.end).max().unwrap_or(0);
             match clip.samples {
-                // As decoding leaves it: nothing to copy.
+                // The samples need no conversion and no copy.
                 Samples::F32(pcm) if self.is_ready(clip) && end <= pcm.len() => {
                     rows.extend(clip.rows.iter().map(|row| self.row(&pcm[row.clone()])));
                 }
 
                 _ => {
                     self.load(clip, end)?;
-                    // The samples are taken out for the moment, because `row` borrows all of `self`.
+                    // Take the samples out temporarily, because `row` borrows all of `self`.
                     let pcm = std::mem::take(&mut self.pcm);
                     rows.extend(clip.rows.iter().map(|row| self.row(&pcm[row.clone()])));
                     self.pcm = pcm;
@@ -377,7 +381,7 @@ impl Plan for ClipPlan {
     }
 }
 
-/// The mean of a clip's channels, full scale ±1.
+/// Computes the mean of a clip's channels, with full scale ±1.
 pub(crate) fn downmix(clip: &Clip<'_>, out: &mut Vec<f32>) {
     out.clear();
     match (clip.samples, clip.channels) {
@@ -397,11 +401,12 @@ pub(crate) fn downmix(clip: &Clip<'_>, out: &mut Vec<f32>) {
     }
 }
 
-/// One step of 16 bits.
+/// One step of a 16-bit sample.
 const S16_SCALE: f32 = 1.0 / 32_768.0;
 
 impl Spectrum {
-    /// Whether a feature's spectrum has these values. `frames` counts too: it decides how much a short clip is padded.
+    /// Reports whether a feature uses this spectrum. `frames` is compared as well: it determines how much a short clip
+    /// is padded.
     fn is_that_of(&self, args: &FeatureArgs) -> bool {
         self.stft == args.stft && self.frames_min == args.frames && self.wide == args.is_wide()
     }
@@ -413,7 +418,7 @@ impl Spectrum {
             feature.start(n_frames, out);
         }
 
-        // Each block goes through all features while it is still in the cache.
+        // Each block is used by all features while it is still in the cache.
         for first in (0..n_frames).step_by(LANES) {
             let count = LANES.min(n_frames - first);
             let block = self.plan.block(signal, first, count);

@@ -1,4 +1,4 @@
-//! NVIDIA's GPUs: which of them, what kind they are, and their kernels.
+//! The CUDA backend: selects and opens NVIDIA GPUs and loads their kernels.
 
 use std::sync::Arc;
 
@@ -14,29 +14,29 @@ use crate::device::{
 use crate::error::KernelError;
 use crate::samples::SampleBuffer;
 
-/// Clips of a batch. A batch is about ten launches, some 50 µs of a driver thread's time: less than a hundredth of the
-/// 6 ms in which PCIe 5 brings 64 clips (30 s, stereo, 16 bits: 5.3 MB each). Host memory for them stays at 0.34 GB a
-/// stream.
+/// Clips per batch. A batch takes about ten launches, some 50 µs of a driver thread's time: less than a hundredth of
+/// the 6 ms that PCIe 5 needs to transfer 64 clips (30 s, stereo, 16 bits: 5.3 MB each). Host memory for the clips
+/// stays at 0.34 GB per stream.
 const BATCH_CLIPS: usize = 64;
 
-/// Streams of a device: one copies while the other computes.
+/// Streams per device: one copies while the other computes.
 const DEVICE_LANES: usize = 2;
 
-/// Some GPUs of one kind, which give equal bits.
+/// Some GPUs of the same kind, which produce equal bits.
 pub struct Cuda {
     gpus: Vec<(Gpu, Arc<CudaModule>)>,
     level: String,
 }
 
 impl Cuda {
-    /// Opens `devices` by the driver's numbers; none: device 0. Kernels are compiled on the way, or found in
-    /// `$XDG_CACHE_HOME/wavemill/kernels` (else `~/.cache`).
+    /// Opens the GPUs with the driver's numbers `devices`, or device 0 if the list is empty. Kernels are compiled on
+    /// demand and cached in `$XDG_CACHE_HOME/wavemill/kernels` (default `~/.cache`).
     ///
-    /// Errors, each with its remedy: a missing or old driver, cuFFT or NVRTC; no GPU; a number that is not there, or
-    /// there twice; GPUs of different kinds; NVRTC's log; the driver's words. Never panics where CUDA is absent.
+    /// Errors, each with its remedy: a missing or old driver, cuFFT or NVRTC; no GPU; a number without a GPU or given
+    /// twice; GPUs of different kinds; NVRTC's log; the driver's message. Never panics if CUDA is not installed.
     pub fn open(devices: &[usize]) -> Result<Self, KernelError> {
         let devices = if devices.is_empty() { &[0] } else { devices };
-        // This comes first, because cudarc panics at the first call of a library that is not there.
+        // Open the libraries first, because cudarc panics at the first call of a missing library.
         let versions = open_libraries()?;
 
         check_ordinals(devices, Gpu::count()?)?;
@@ -73,10 +73,10 @@ impl Cuda {
         })
     }
 
-    /// What the work of a batch takes on the first device, in its order: the median of `rounds`, once the device has
-    /// worked for [`crate::WARM_UP`]. Nothing else runs beside it, so that times add up.
+    /// Measures the work of a batch on the first device, in execution order: the medians of `rounds`, after the device
+    /// has worked for [`crate::WARM_UP`]. No other work runs on the device, so that the durations add up.
     ///
-    /// Errors: those of [`Plan::run`]; not a row's.
+    /// Errors: those of [`Plan::run`] for the batch; errors of single rows are ignored.
     pub fn profile(
         &self,
         features: &[FeatureArgs],
@@ -86,7 +86,7 @@ impl Cuda {
         let record = Record::default();
         let mut plan = self.device_plan(0, features, Some(record.clone()))?;
         warm_up(|| plan.run(clips).map(drop))?;
-        // Buffers have grown by now, and kernels were loaded.
+        // The warm-up has allocated the buffers and loaded the kernels.
         drop(record.take());
 
         let mut profile = Profile {
@@ -103,7 +103,8 @@ impl Cuda {
         Ok(profile.medians())
     }
 
-    /// A batch whose samples stay on the first device. Errors: those of [`Plan::run`]; not a row's.
+    /// Creates a batch whose samples stay on the first device. Errors: those of [`Plan::run`] for the batch; errors of
+    /// single rows are ignored.
     pub fn resident(
         &self,
         features: &[FeatureArgs],
@@ -111,8 +112,7 @@ impl Cuda {
     ) -> Result<ResidentBatch, KernelError> {
         let record = Record::default();
         let mut plan = self.device_plan(0, features, Some(record.clone()))?;
-        // The first batch grows the buffers and loads the kernels. The second one finds everything in place, so its
-        // record is the one to keep.
+        // The first batch allocates the buffers and loads the kernels, so keep the record of the second one.
         plan.run(clips)?;
         drop(record.take_again());
 
@@ -123,7 +123,7 @@ impl Cuda {
         })
     }
 
-    /// A lane's stream alone.
+    /// Creates only the stream of a lane.
     #[cfg(test)]
     pub(crate) fn lane(&self, lane: usize) -> Result<CudaDevice, KernelError> {
         let (gpu, module) = &self.gpus[lane % self.gpus.len()];
@@ -140,7 +140,7 @@ impl Cuda {
         DevicePlan::new(CudaDevice::new(gpu, module.clone(), record)?, features)
     }
 
-    /// An empty list of samples in page-locked memory, of a type that [`crate::Samples`] has.
+    /// Creates an empty buffer of samples in page-locked memory, with one of the sample types of [`crate::Samples`].
     pub fn sample_buffer_of<T: Plain>(&self) -> SampleBuffer<T> {
         match self.gpus.first() {
             Some((gpu, _)) => SampleBuffer::page_locked(gpu.context()),
@@ -148,7 +148,7 @@ impl Cuda {
         }
     }
 
-    /// The devices' numbers and names: `cuda:0 (NVIDIA H200), cuda:1 (NVIDIA H200)`.
+    /// Returns the devices' numbers and names, for example `cuda:0 (NVIDIA H200), cuda:1 (NVIDIA H200)`.
     pub fn devices(&self) -> String {
         self.gpus
             .iter()
@@ -158,36 +158,35 @@ impl Cuda {
     }
 }
 
-/// A batch on a device, computed again and again without a copy.
+/// A batch on a device that can be computed repeatedly without copies.
 pub struct ResidentBatch {
     again: Vec<Again>,
-    /// Owns the buffers and the transforms that `again` works on.
+    /// Owns the buffers and transforms that `again` uses.
     plan: DevicePlan<CudaDevice>,
 }
 
 impl ResidentBatch {
-    /// Computes all features once more, and waits. Errors: the device's.
+    /// Computes all features again and waits for the device. Errors: the device's.
     pub fn run(&mut self) -> Result<(), KernelError> {
         self.again.iter().try_for_each(|again| again())?;
         self.plan.synchronize()
     }
 }
 
-/// What one kind of work of a batch took on a device.
+/// Measurements of one kind of work of a batch on a device.
 #[derive(Clone, Debug)]
 pub struct Work {
-    /// A kernel's name, or what else was done: `copy to the device`, `copy from the device`, `clear device memory`,
-    /// `transform`.
+    /// A kernel's name, or one of `copy to the device`, `copy from the device`, `clear device memory`, `transform`.
     pub what: &'static str,
-    /// How often.
+    /// Number of times that the work was queued.
     pub times: usize,
-    /// Bytes that were copied or cleared; 0 for kernels and transforms.
+    /// Bytes copied or cleared; 0 for kernels and transforms.
     pub bytes: u64,
     /// Milliseconds between events on the stream, the median of all rounds.
     pub ms: f64,
 }
 
-/// What was measured of each kind of work, in the order in which the first round did it.
+/// Measurements of each kind of work, in the order of the first round.
 struct Profile {
     rounds: usize,
     works: Vec<WorkTimes>,
@@ -200,7 +199,7 @@ struct WorkTimes {
 }
 
 impl Profile {
-    /// Adds a piece of work of a round.
+    /// Adds the duration of one item of work of a round.
     fn note(&mut self, round: usize, what: &'static str, bytes: usize, ms: f64) {
         let known = self.works.iter().position(|times| times.work.what == what);
         let at = known.unwrap_or(self.works.len());
@@ -218,7 +217,7 @@ impl Profile {
 
         let WorkTimes { work, round_ms } = &mut self.works[at];
         round_ms[round] += ms;
-        // Every round does the same work, so the first one alone counts it.
+        // All rounds do the same work, so only the first one is counted.
         if round == 0 {
             work.times += 1;
             work.bytes += bytes as u64;
@@ -256,13 +255,13 @@ impl Backend for Cuda {
         self.sample_buffer_of()
     }
 
-    /// Neighbouring lanes are of different devices, so that all devices work from the first batches on.
+    /// Neighbouring lanes use different devices, so that all devices work from the first batches on.
     fn plan(&self, lane: usize, features: &[FeatureArgs]) -> Result<Box<dyn Plan>, KernelError> {
         Ok(Box::new(self.device_plan(lane, features, None)?))
     }
 }
 
-/// Errors: a number of none of `count` devices, or one twice.
+/// Checks device numbers. Errors: a number that is not below `count`, or a number that occurs twice.
 fn check_ordinals(devices: &[usize], count: usize) -> Result<(), KernelError> {
     if let Some(device) = devices.iter().find(|device| **device >= count) {
         let allowed = match count {

@@ -1,4 +1,4 @@
-//! From blocks of a shared spectrum to the values of a feature, and from those to one finished tensor.
+//! Computes the values of a feature from blocks of a shared spectrum, and the finished tensor from these values.
 
 use wavemill_options::{DimOrder, FeatureArgs};
 
@@ -18,12 +18,12 @@ pub(super) struct FeaturePlan {
     mel: Option<MelPlan>,
     log: LogPlan,
     mfcc: Option<MfccPlan>,
-    /// Frames of the clip at hand, before cropping.
+    /// Frames of the current clip, before cropping.
     n_frames: usize,
     /// A block of the spectrum raised to `power`, and its bands.
     raised: Vec<Lane>,
     bands: Vec<Lane>,
-    /// A whole clip's log mel bands before the cosine transform, or its tensor before the axes change places.
+    /// A whole clip's log mel bands before the cosine transform, or its tensor before the axes are swapped.
     spare: Vec<f32>,
 }
 
@@ -31,7 +31,7 @@ impl FeaturePlan {
     pub(super) fn new(args: &FeatureArgs, lanes: Lanes) -> Self {
         let n_bins = args.stft.n_bins();
         let n_mels = args.mel.as_ref().map_or(0, |mel| mel.n_mels);
-        // The spectrum consists of powers already, so an exponent of 2 needs no copy of it.
+        // The spectrum already consists of powers, so an exponent of 2 needs no copy of it.
         let n_raised = if args.power == 2.0 { 0 } else { n_bins };
 
         let mel = args
@@ -55,11 +55,11 @@ impl FeaturePlan {
         }
     }
 
-    /// Makes room for a clip of `n_frames` frames.
+    /// Allocates memory for a clip of `n_frames` frames.
     pub(super) fn start(&mut self, n_frames: usize, out: &mut Vec<f32>) {
         self.n_frames = n_frames;
 
-        // Deltas follow in the same memory.
+        // Deltas are appended in the same memory.
         make_room(out, self.args.n_bands() * n_frames);
         out.resize(self.args.n_base_bands() * n_frames, 0.0);
 
@@ -69,12 +69,12 @@ impl FeaturePlan {
         }
     }
 
-    /// Gives up the memory that grew with a clip.
+    /// Frees the memory whose size depends on the clip.
     pub(super) fn forget_scratch(&mut self) {
         self.spare = Vec::new();
     }
 
-    /// Takes `count` frames of the power spectrum from frame `first` on.
+    /// Takes `count` frames of the power spectrum, starting with frame `first`.
     pub(super) fn block(&mut self, power: &[Lane], first: usize, count: usize, out: &mut [f32]) {
         // Other features read the same spectrum, so another exponent is applied to a copy.
         let spectrum = if self.args.power == 2.0 {
@@ -96,22 +96,22 @@ impl FeaturePlan {
             None => spectrum,
         };
 
-        // The logarithm may refer to the loudest value of the clip. So the cosine transform has to wait for all bands,
-        // and they are kept apart from the output until then.
+        // The logarithm may be relative to the largest value of the clip. Therefore the cosine transform has to wait
+        // for all bands, which are stored separately from the output until then.
         let whole = if self.mfcc.is_some() {
             &mut self.spare[..]
         } else {
             out
         };
 
-        // A lane holds eight frames of one band, and a row holds all frames of it.
+        // A lane contains eight frames of one band, a row all frames of it.
         for (row, lane) in whole.chunks_exact_mut(self.n_frames).zip(rows) {
             row[first..first + count].copy_from_slice(&lane[..count]);
         }
     }
 
-    /// All that needs the whole clip and leads to values: logarithm, cosine transform, deltas, crop. Other features may be
-    /// derived from what `out` holds then; gives its frames.
+    /// Applies the steps that need the whole clip: logarithm, cosine transform, deltas, crop. Other features may be
+    /// derived from the values in `out` after this call. Returns their number of frames.
     pub(super) fn finish_values(&mut self, out: &mut Vec<f32>) -> Result<usize, KernelError> {
         match &mut self.mfcc {
             Some(mfcc) => {
@@ -121,7 +121,8 @@ impl FeaturePlan {
             None => self.log.run(out),
         }
 
-        // Deltas look at neighbouring frames, so they come before the crop. Scaling looks only at frames that are kept.
+        // Deltas depend on neighbouring frames, so they are computed before the crop. Normalization uses only frames
+        // that are kept.
         delta::append(out, self.n_frames, self.args.delta)?;
         let kept = self
             .args
@@ -131,11 +132,11 @@ impl FeaturePlan {
         Ok(kept)
     }
 
-    /// From values to the tensor that is stored: scaling, order of the axes. `kept` is the number of frames.
+    /// Converts values to the stored tensor: normalization, order of the axes. `kept` is the number of frames.
     pub(super) fn finish_tensor(&mut self, kept: usize, out: &mut [f32]) {
         normalize(out, self.args.normalize, self.lanes);
 
-        // This comes last, so that sums over the values are added in the same order for both layouts.
+        // Swap the axes last, so that sums over the values are added in the same order for both layouts.
         if self.args.dim_order == DimOrder::FrameBand {
             make_room(&mut self.spare, out.len());
             self.spare.clear();
@@ -145,7 +146,7 @@ impl FeaturePlan {
     }
 }
 
-/// Just so much room: what grows by doubling takes up to twice that, and three times while it is copied.
+/// Allocates exactly the required capacity: growth by doubling uses up to twice as much, and three times while copying.
 fn make_room(values: &mut Vec<f32>, n: usize) {
     if values.capacity() < n {
         *values = Vec::new();
@@ -153,7 +154,7 @@ fn make_room(values: &mut Vec<f32>, n: usize) {
     }
 }
 
-/// Powers to magnitudes raised to `exponent`.
+/// Converts powers to magnitudes raised to `exponent`.
 #[inline(always)]
 fn raise(power: &[Lane], exponent: f64, out: &mut [Lane]) {
     for (lane, out) in power.iter().zip(out) {
@@ -172,14 +173,14 @@ fn crop(values: &mut Vec<f32>, n_frames: usize, kept: usize) {
     }
 
     let n_rows = values.len() / n_frames;
-    // Rows move to the front in order, so that none overwrites a row that has still to move.
+    // Rows move to the front in order, so that none overwrites a row that has not moved yet.
     for row in 1..n_rows {
         values.copy_within(row * n_frames..row * n_frames + kept, row * kept);
     }
     values.truncate(n_rows * kept);
 }
 
-/// `[rows, columns]` → `[columns, rows]`.
+/// Transposes `[rows, columns]` to `[columns, rows]`.
 fn swap_axes(values: &[f32], columns: usize, out: &mut [f32]) {
     if columns == 0 {
         return;

@@ -1,7 +1,7 @@
-//! Device code to machine code of one architecture, by NVRTC at start; kept between runs.
+//! Compiles device code to machine code of one architecture with NVRTC at start, and caches it between runs.
 //!
-//! What is kept is a cubin: the driver loads it as it is, so that no driver's own compiler decides any bit.
-#![allow(unsafe_code)] // NVRTC's calls
+//! The cached file is a cubin, which the driver loads unchanged, so that no compiler of a driver affects any bit.
+#![allow(unsafe_code)] // calls NVRTC
 
 mod cache;
 
@@ -12,20 +12,21 @@ use cudarc::nvrtc::{result, sys};
 use self::cache::{Cache, hash};
 use crate::error::KernelError;
 
-/// What kernels are compiled with, after the architecture. Multiply and add fuse where the source lets them; nothing
-/// else about floating point is relaxed.
+/// Compiler options in addition to the architecture. Multiplications and additions are fused where the source permits
+/// it; all other floating-point semantics are strict.
 const OPTIONS: [&str; 3] = ["--std=c++17", "--fmad=true", "--generate-line-info"];
 
-/// Compiles `source` for `architecture` (`sm_90`) with NVRTC of version `nvrtc`, or finds what a run before left.
+/// Compiles `source` for `architecture` (for example `sm_90`) with NVRTC of version `nvrtc`, or loads the result from
+/// the cache.
 ///
-/// Errors: NVRTC's log; an architecture that it does not know. A cache that cannot be used only costs the time.
+/// Errors: NVRTC's log; an architecture that NVRTC does not support. If the cache cannot be used, only time is lost.
 pub(crate) fn cubin(
     source: &str,
     architecture: &str,
     nvrtc: [i32; 2],
 ) -> Result<Vec<u8>, KernelError> {
     let version = nvrtc.map(|number| number.to_string()).join(".");
-    // The key covers everything that decides the machine code.
+    // The key contains everything that determines the machine code.
     let parts = [source, architecture, &version, &OPTIONS.join(" ")];
     let key = hash(parts.map(str::as_bytes));
 
@@ -46,12 +47,12 @@ pub(crate) fn cubin(
     Ok(cubin)
 }
 
-/// A program of NVRTC's, freed at the end.
+/// An NVRTC program, destroyed on drop.
 struct Program(sys::nvrtcProgram);
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // SAFETY: made by `create_program`, freed once. An error leaves nothing to do.
+        // SAFETY: created by `create_program`, destroyed once. An error cannot be handled.
         let _ = unsafe { result::destroy_program(self.0) };
     }
 }
@@ -73,14 +74,14 @@ fn compile(source: &str, architecture: &str) -> Result<Vec<u8>, String> {
     }
 
     let source = CString::new(source).map_err(|error| error.to_string())?;
-    // The program may refer to the source as long as it lives.
+    // The program may refer to the source during its lifetime.
     let program =
         Program(result::create_program(&source, None).map_err(|error| format!("{:?}", error.0))?);
 
     let mut options = vec![format!("--gpu-architecture={architecture}")];
     options.extend(OPTIONS.map(str::to_owned));
 
-    // SAFETY: the program is alive and was not compiled yet; options hold no NUL.
+    // SAFETY: the program is alive and not compiled yet; the options contain no NUL.
     if let Err(error) = unsafe { result::compile_program(program.0, &options) } {
         return Err(format!(
             "for {architecture}: {:?}\n{}",
@@ -92,20 +93,20 @@ fn compile(source: &str, architecture: &str) -> Result<Vec<u8>, String> {
     take_cubin(&program).map_err(|error| format!("{:?}", error.0))
 }
 
-/// What NVRTC compiles for: 75, 80, …
+/// Returns the architectures that NVRTC supports: 75, 80, …
 fn architectures() -> Result<Vec<i32>, result::NvrtcError> {
     let mut count = 0;
     // SAFETY: writes one number.
     unsafe { sys::nvrtcGetNumSupportedArchs(&mut count) }.result()?;
     let mut known = vec![0; usize::try_from(count).unwrap_or(0)];
 
-    // SAFETY: writes as many numbers as it has just told.
+    // SAFETY: writes as many numbers as the previous call returned.
     unsafe { sys::nvrtcGetSupportedArchs(known.as_mut_ptr()) }.result()?;
     Ok(known)
 }
 
 fn log(program: &Program) -> String {
-    // SAFETY: the program is alive and was compiled.
+    // SAFETY: the program is alive and has been compiled.
     let log = unsafe { result::get_program_log(program.0) }.unwrap_or_default();
 
     let bytes: Vec<u8> = log
@@ -118,23 +119,23 @@ fn log(program: &Program) -> String {
 
 fn take_cubin(program: &Program) -> Result<Vec<u8>, result::NvrtcError> {
     let mut size = 0;
-    // SAFETY: the program is alive and was compiled for a real architecture; writes one number.
+    // SAFETY: the program is alive and has been compiled for a real architecture; writes one number.
     unsafe { sys::nvrtcGetCUBINSize(program.0, &mut size) }.result()?;
 
     let mut cubin = vec![0_u8; size];
-    // SAFETY: as above; writes the `size` bytes that it has just told.
+    // SAFETY: as above; writes the `size` bytes that the previous call returned.
     unsafe { sys::nvrtcGetCUBIN(program.0, cubin.as_mut_ptr().cast()) }.result()?;
     Ok(cubin)
 }
 
-/// With NVRTC, which needs no GPU: `LD_LIBRARY_PATH=$PWD/.cuda cargo test -p wavemill-kernels --lib -- --ignored`.
+/// These tests need NVRTC, but no GPU: `LD_LIBRARY_PATH=$PWD/.cuda cargo test -p wavemill-kernels --lib -- --ignored`.
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::device::libraries::open_nvrtc;
     use crate::device::source::unit;
 
-    /// 64-bit ELF for machine 190, NVIDIA's.
+    /// Reports whether `bytes` is a 64-bit ELF file for machine 190, which is NVIDIA's.
     fn is_cubin(bytes: &[u8]) -> bool {
         bytes.starts_with(b"\x7fELF\x02") && bytes.get(18..20) == Some(&[190, 0])
     }
@@ -143,8 +144,8 @@ mod tests {
     #[ignore = "needs NVRTC: scripts/cuda_check.sh gets it, LD_LIBRARY_PATH=.cuda finds it"]
     fn the_unit_compiles_to_machine_code() {
         open_nvrtc().unwrap();
-        // One generation shows that this file calls NVRTC as it should. scripts/cuda_check.sh has NVRTC compile the same
-        // text for every generation, and looks at what the kernels take.
+        // One generation is enough to test the calls of NVRTC in this file. scripts/cuda_check.sh compiles the same
+        // source with NVRTC for every generation, and checks the resources that the kernels use.
         let cubin = compile(&unit(), "sm_90").unwrap();
         assert!(is_cubin(&cubin), "{:?}", &cubin[..20.min(cubin.len())]);
     }

@@ -1,8 +1,8 @@
-//! A stream of a GPU, by cudarc's driver calls and cuFFT.
+//! A stream of a GPU, implemented with cudarc's driver calls and cuFFT.
 //!
-//! Memory comes from a stream and is used on that stream alone: work on it, and freeing it, happen in the order in
-//! which they were queued, so no events between streams are needed.
-#![allow(unsafe_code)] // calls of the driver and of cuFFT; device memory has no types
+//! Memory is allocated from a stream and used on that stream only: the work on it and its deallocation run in the order
+//! in which they were queued, so no events between streams are needed.
+#![allow(unsafe_code)] // driver and cuFFT calls; device memory is untyped
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -24,22 +24,23 @@ use super::record::{Piece, Record};
 use super::{Address, Device, FoundDevice, Launch, Plain, wait};
 use crate::error::KernelError;
 
-/// Dynamic shared memory that any kernel may use; more must be asked for.
+/// Dynamic shared memory in bytes that a kernel may use by default; more must be requested.
 const SHARED_BYTES_DEFAULT: u32 = 48 << 10;
 
 /// A GPU's primary context.
 pub(crate) struct Gpu {
     context: Arc<CudaContext>,
-    /// `cuda:0 (NVIDIA H200)`.
+    /// Name in error messages, for example `cuda:0 (NVIDIA H200)`.
     label: Arc<str>,
-    /// What its maker calls it.
+    /// The vendor's name of the GPU.
     pub(crate) name: String,
     /// Major and minor compute capability.
     pub(crate) capability: (i32, i32),
 }
 
 impl Gpu {
-    /// How many the driver lets this process see. Errors: the driver's; none is one of them.
+    /// Returns the number of GPUs that the driver shows to this process. Errors: the driver's; having no GPU is one of
+    /// them.
     pub(crate) fn count() -> Result<usize, KernelError> {
         let none =
             "the driver sees no GPU (nvidia-smi lists them, CUDA_VISIBLE_DEVICES may hide them)";
@@ -52,7 +53,8 @@ impl Gpu {
         }
     }
 
-    /// Those that the driver lets this process see, unopened. Errors: the driver's; none is one of them.
+    /// Lists the GPUs that the driver shows to this process, without opening them. Errors: the driver's; having no GPU
+    /// is one of them.
     pub(crate) fn all() -> Result<Vec<FoundDevice>, KernelError> {
         use CUdevice_attribute_enum::{
             CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR,
@@ -64,7 +66,7 @@ impl Gpu {
             let failed = driver_failure(format!("cuda:{ordinal}").into(), "ask");
             let device = result::device::get(ordinal as i32).map_err(&failed)?;
 
-            // SAFETY: `device` is one of the driver's, which `count` has initialised.
+            // SAFETY: `device` is a handle of the driver, which `count` has initialised.
             let major = unsafe { result::device::get_attribute(device, MAJOR) }.map_err(&failed)?;
             // SAFETY: as above.
             let minor = unsafe { result::device::get_attribute(device, MINOR) }.map_err(&failed)?;
@@ -81,13 +83,13 @@ impl Gpu {
         Ok(found)
     }
 
-    /// Opens the GPU of a number below [`Gpu::count`]. Errors: the driver's.
+    /// Opens a GPU by its number, which is less than [`Gpu::count`]. Errors: the driver's.
     pub(crate) fn open(ordinal: usize) -> Result<Self, KernelError> {
         let failed = driver_failure(format!("cuda:{ordinal}").into(), "open");
         let context = CudaContext::new(ordinal).map_err(&failed)?;
-        // SAFETY: every buffer is used on the one stream that it was made on (see the module's text).
+        // SAFETY: every buffer is used only on the stream that allocated it (see the module docs).
         unsafe { context.disable_event_tracking() };
-        // A thread that waits for a GPU leaves its core to decoding.
+        // A thread that waits for a GPU blocks instead of spinning, so that its core can decode.
         context.set_blocking_synchronize().map_err(&failed)?;
 
         let name = context.name().map_err(&failed)?;
@@ -100,17 +102,17 @@ impl Gpu {
         })
     }
 
-    /// What memory belongs to that this driver's GPUs copy from by themselves.
+    /// Returns the CUDA context that owns page-locked host memory, from which this driver's GPUs copy directly.
     pub(crate) fn context(&self) -> Arc<CudaContext> {
         Arc::clone(&self.context)
     }
 
-    /// `sm_90` and its like.
+    /// Returns the architecture, for example `sm_90`.
     pub(crate) fn architecture(&self) -> String {
         format!("sm_{}{}", self.capability.0, self.capability.1)
     }
 
-    /// `cuda:0 (NVIDIA H200, sm_90)`.
+    /// Returns a description, for example `cuda:0 (NVIDIA H200, sm_90)`.
     pub(crate) fn described(&self) -> String {
         format!(
             "cuda:{} ({}, {})",
@@ -120,12 +122,12 @@ impl Gpu {
         )
     }
 
-    /// `cuda:0 (NVIDIA H200)`.
+    /// Returns the name for error messages, for example `cuda:0 (NVIDIA H200)`.
     pub(crate) fn label(&self) -> &str {
         &self.label
     }
 
-    /// Loads compiled kernels. Errors: the driver's, of another architecture's code say.
+    /// Loads compiled kernels. Errors: the driver's, for example for code of another architecture.
     pub(crate) fn load(&self, cubin: &[u8]) -> Result<Arc<CudaModule>, KernelError> {
         self.context
             .load_module(Ptx::from_binary(cubin.to_vec()))
@@ -139,19 +141,19 @@ pub(crate) struct CudaDevice {
     stream: Arc<CudaStream>,
     module: Arc<CudaModule>,
     kernels: RefCell<HashMap<&'static str, Kernel>>,
-    /// Where work is noted with its time; only where that is measured.
+    /// Durations of the queued work; `None` unless they are measured.
     record: Option<Record>,
 }
 
-/// A kernel that was looked up.
+/// A kernel that has been looked up.
 struct Kernel {
     function: CudaFunction,
-    /// Dynamic shared memory that it may use.
+    /// Dynamic shared memory in bytes that the kernel may use.
     shared_bytes: u32,
 }
 
 impl CudaDevice {
-    /// A stream of its own, for the kernels that were loaded on `gpu`.
+    /// Creates a new stream that launches the kernels of `module`, which is loaded on `gpu`.
     pub(crate) fn new(
         gpu: &Gpu,
         module: Arc<CudaModule>,
@@ -170,7 +172,7 @@ impl CudaDevice {
         })
     }
 
-    /// Queues `work`, and notes it where that was asked for.
+    /// Queues `work` and records its duration if this device has a record.
     fn noted(
         &self,
         what: &'static str,
@@ -193,14 +195,14 @@ impl CudaDevice {
         Ok(())
     }
 
-    /// An event behind all that was queued, which keeps the time at which it was reached.
+    /// Queues an event after all queued work, which stores the time at which the GPU reaches it.
     fn timed_event(&self) -> Result<CudaEvent, KernelError> {
         self.stream
             .record_event(Some(CUevent_flags_enum::CU_EVENT_DEFAULT))
             .map_err(self.failed("note the time"))
     }
 
-    /// The same for work that may be queued once more: it needs nothing of the host but what it holds itself.
+    /// Like [`Self::noted`], for work that may be queued again later: the closure owns all host data that it needs.
     fn noted_again(
         &self,
         what: &'static str,
@@ -218,7 +220,8 @@ impl CudaDevice {
         driver_failure(self.label.clone(), action)
     }
 
-    /// Makes the GPU the calling thread's. The driver's own calls ask for that; cudarc does it only in its safe ones.
+    /// Makes the GPU current for the calling thread. Raw driver calls need this; cudarc does it only in its safe
+    /// functions.
     fn bind(&self, action: &'static str) -> Result<(), KernelError> {
         self.stream
             .context()
@@ -226,7 +229,7 @@ impl CudaDevice {
             .map_err(self.failed(action))
     }
 
-    /// Errors where a copy, or a transform, would leave its memory.
+    /// Returns an error if a copy or a transform of `bytes` bytes exceeds one of the buffer lengths `limits`.
     fn check(
         &self,
         action: &'static str,
@@ -243,9 +246,9 @@ impl CudaDevice {
         }
     }
 
-    /// A kernel by name, looked up once, that may use so much dynamic shared memory.
+    /// Returns the kernel with this name, looked up once, with permission to use this much dynamic shared memory.
     fn function(&self, name: &'static str, shared_bytes: u32) -> Result<CudaFunction, KernelError> {
-        // On a lane of several GPUs, memory of another one may have been freed just before.
+        // On a lane of several GPUs, the thread may have just freed memory of another GPU.
         self.bind("look up a kernel")?;
         let mut kernels = self.kernels.borrow_mut();
         let kernel = match kernels.entry(name) {
@@ -261,7 +264,7 @@ impl CudaDevice {
             }
         };
 
-        // More than the default has to be asked for before the launch, or the driver refuses it.
+        // The driver refuses a launch with more than the default unless it was requested before.
         if shared_bytes > kernel.shared_bytes {
             let most = CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             let set = kernel
@@ -290,11 +293,11 @@ impl Device for CudaDevice {
     type Host = PinnedMemory;
     type Fft = CudaFft;
 
-    /// 16 MiB in f32: enough to fill a GPU, and it stays in a large level-2 cache, or nearly.
+    /// 16 MiB in f32: enough to keep a GPU busy, and it fits, or nearly fits, into a large level-2 cache.
     const FFT_SAMPLES: usize = 1 << 22;
 
     fn alloc(&self, bytes: usize) -> Result<CudaSlice<u8>, KernelError> {
-        // SAFETY: bytes need no particular content, and `Device::alloc` promises none. The driver refuses 0 bytes.
+        // SAFETY: any content is valid for bytes, and `Device::alloc` promises none. The driver refuses 0 bytes.
         unsafe { self.stream.alloc(bytes.max(1)) }.map_err(|error| {
             KernelError::device(
                 &self.label,
@@ -331,10 +334,11 @@ impl Device for CudaDevice {
         }
         self.bind(action)?;
 
-        // The second value would record an event when it is dropped. `Gpu::open` has switched events off.
+        // The second value would record an event when dropped, but `Gpu::open` has disabled events.
         let (to, _) = to.device_ptr_mut(&self.stream);
         self.noted(action, bytes, || {
-            // SAFETY: both sides hold `bytes`; `from` is neither written nor freed before `queued` is over.
+            // SAFETY: both buffers hold `bytes`; `from` is neither written nor freed before the event of `queued` has
+            // completed.
             let copied = unsafe {
                 result::memcpy_htod_async(to, from.bytes(bytes), self.stream.cu_stream())
             };
@@ -359,7 +363,7 @@ impl Device for CudaDevice {
 
         let (to, _) = to.device_ptr_mut(&self.stream);
         self.noted(action, from.len(), || {
-            // SAFETY: the bytes from `at` on are there; `from` stays as it is, by this function's own contract.
+            // SAFETY: the destination holds the bytes after `at`; by this function's contract `from` stays unchanged.
             unsafe { result::memcpy_htod_async(to + at as Address, from, self.stream.cu_stream()) }
                 .map_err(self.failed(action))
         })
@@ -380,7 +384,7 @@ impl Device for CudaDevice {
 
         let (from, _) = from.device_ptr(&self.stream);
         self.noted(action, bytes, || {
-            // SAFETY: as in `upload`; nothing reads `to` before that either.
+            // SAFETY: as in `upload`; `to` is not read before the event has completed either.
             let copied = unsafe {
                 result::memcpy_dtoh_async(to.bytes_mut(bytes), from, self.stream.cu_stream())
             };
@@ -399,11 +403,11 @@ impl Device for CudaDevice {
         self.bind(action)?;
 
         let (start, _) = buffer.device_ptr_mut(&self.stream);
-        // As in `launch`, the closure owns everything that it uses.
+        // As in `launch`, the closure owns everything it uses.
         let failed = self.failed(action);
         let stream = self.stream.clone();
         self.noted_again(action, bytes, move || {
-            // SAFETY: the buffer holds `bytes`; it is of this stream, and freed in the stream's order.
+            // SAFETY: the buffer holds `bytes`; it belongs to this stream and is freed in the stream's order.
             unsafe { result::memset_d8_async(start, 0, bytes, stream.cu_stream()) }.map_err(&failed)
         })
     }
@@ -415,7 +419,7 @@ impl Device for CudaDevice {
         params: &P,
     ) -> Result<(), KernelError> {
         let [x, y] = launch.grid;
-        // The driver refuses an empty grid, and a batch may have no frame at all.
+        // The driver refuses an empty grid, and a batch may have no frames.
         if x == 0 || y == 0 {
             return Ok(());
         }
@@ -427,14 +431,14 @@ impl Device for CudaDevice {
             shared_mem_bytes: launch.shared_bytes,
         };
 
-        // A record may launch the kernel again later, so the closure owns everything that it uses.
+        // A record may launch the kernel again later, so the closure owns everything it uses.
         let params = Parameter(*params);
         let stream = self.stream.clone();
         let label = self.label.clone();
         self.noted_again(kernel, 0, move || {
-            // SAFETY: every kernel takes one struct, which `params` is by the contract of `Device::launch`, and the
-            // driver copies it before the call returns. What its addresses point to lives in buffers of this stream,
-            // which are freed in the stream's order, after the kernel.
+            // SAFETY: every kernel takes one struct, which is the type of `params` by the contract of `Device::launch`,
+            // and the driver copies it before the call returns. Its addresses point into buffers of this stream, which
+            // are freed in the stream's order, after the kernel.
             let launched = unsafe { stream.launch_builder(&function).arg(&params).launch(config) };
             launched.map(drop).map_err(|error| {
                 let detail = format!("{launch:?}: {}", named(kernel, error));
@@ -471,8 +475,8 @@ impl Device for CudaDevice {
         let label = self.label.clone();
         let transform = fft.transform();
         self.noted_again(action, 0, move || {
-            // SAFETY: both buffers are as large as the plan wants, and aligned to 256 bytes; they and the plan are of
-            // this stream, and outlive what is queued.
+            // SAFETY: both buffers are as large as the plan requires and aligned to 256 bytes; they and the plan belong
+            // to this stream and outlive the queued work.
             let queued = unsafe { transform.exec(input, output) };
             queued.map_err(|error| KernelError::device(&label, action, fft_words(error)))
         })
@@ -487,11 +491,11 @@ impl Device for CudaDevice {
 #[repr(transparent)]
 struct Parameter<P>(P);
 
-// SAFETY: `Plain` is `repr(C)` numbers without padding, as the kernel's source declares them.
+// SAFETY: `Plain` types are `repr(C)` numbers without padding, as declared in the kernel's source.
 unsafe impl<P: Plain> DeviceRepr for Parameter<P> {}
 
-/// A batch of real transforms, planned on a stream. (cudarc's own type panics where freeing the plan fails, as it does
-/// once a device has failed.)
+/// A batch of real transforms, planned on a stream. (cudarc's own type panics if freeing the plan fails, which happens
+/// after a device has failed.)
 pub(crate) struct CudaFft {
     handle: cufft::sys::cufftHandle,
     stream: Arc<CudaStream>,
@@ -501,7 +505,7 @@ pub(crate) struct CudaFft {
 }
 
 impl CudaFft {
-    /// Errors: cuFFT's. The stream's context is current.
+    /// Plans `count` transforms of `n` samples. The stream's context must be current. Errors: cuFFT's.
     fn new(stream: &Arc<CudaStream>, n: usize, count: usize, wide: bool) -> Result<Self, String> {
         use cufft::sys::cufftType_t::{CUFFT_D2Z, CUFFT_R2C};
 
@@ -511,7 +515,7 @@ impl CudaFft {
         let batch = fft_count(count)?;
         let kind = if wide { CUFFT_D2Z } else { CUFFT_R2C };
         let none = std::ptr::null_mut();
-        // SAFETY: one dimension, read from `length`; no embedding, which means contiguous transforms.
+        // SAFETY: one dimension, read from `length`; null embeddings mean contiguous transforms.
         let handle = unsafe {
             cufft::result::plan_many(1, &mut length, none, 1, length, none, 1, bins, kind, batch)
         };
@@ -526,8 +530,8 @@ impl CudaFft {
             bytes_out: count * n_bins * 2 * real_bytes,
         };
 
-        // Unless it is told otherwise, cuFFT uses the default stream.
-        // SAFETY: the plan is new, and keeps the stream alive.
+        // By default cuFFT uses the default stream.
+        // SAFETY: the plan is new and keeps the stream alive.
         unsafe { cufft::result::set_stream(fft.handle, stream.cu_stream().cast()) }
             .map_err(fft_words)?;
         Ok(fft)
@@ -541,7 +545,7 @@ impl CudaFft {
     }
 }
 
-/// What runs a plan that lives.
+/// Copyable handle that executes a plan which is still alive.
 #[derive(Clone, Copy)]
 struct Transform {
     handle: cufft::sys::cufftHandle,
@@ -550,7 +554,8 @@ struct Transform {
 
 impl Transform {
     /// # Safety
-    /// The plan is alive; `input` and `output` are its `bytes_in` and `bytes_out` bytes of device memory of its stream.
+    /// The plan is alive; `input` and `output` are `bytes_in` and `bytes_out` bytes of device memory of the plan's
+    /// stream.
     unsafe fn exec(self, input: Address, output: Address) -> Result<(), cufft::result::CufftError> {
         // SAFETY: by this function's own contract.
         unsafe {
@@ -565,24 +570,24 @@ impl Transform {
 
 impl Drop for CudaFft {
     fn drop(&mut self) {
-        // Freeing the plan frees memory that a transform may still work in.
+        // Freeing the plan frees memory that a running transform may still use.
         let _ = wait::for_stream(&self.stream);
-        // SAFETY: planned by `new`, freed once.
+        // SAFETY: the handle was created by `new` and is freed only here.
         let _ = unsafe { cufft::result::destroy(self.handle) };
     }
 }
 
-/// cuFFT counts in 32 bits.
+/// Converts a count to 32 bits, as cuFFT requires.
 fn fft_count(n: usize) -> Result<i32, String> {
     i32::try_from(n).map_err(|_| format!("{n} is more than cuFFT counts"))
 }
 
-/// cuFFT has a name for an error, and no words.
+/// Formats an error as its name: cuFFT has no messages.
 fn fft_words(error: cufft::result::CufftError) -> String {
     format!("{:?}", error.0)
 }
 
-/// Makes an error of what the driver answers to `action`.
+/// Returns a function that converts a driver error during `action` to a [`KernelError`].
 fn driver_failure(
     device: Arc<str>,
     action: &'static str,
@@ -590,7 +595,7 @@ fn driver_failure(
     move |error| KernelError::device(&device, action, describe(error))
 }
 
-/// The driver's words and its name for them.
+/// Returns the driver's message for an error, followed by the error's name.
 pub(super) fn describe(error: DriverError) -> String {
     let name = format!("{:?}", error.0);
     error.error_string().map_or(name.clone(), |words| {

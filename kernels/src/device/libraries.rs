@@ -1,7 +1,7 @@
-//! NVIDIA's libraries, opened when asked for: found, or named together with what to install.
+//! Opens NVIDIA's libraries on demand. A missing library is an error that states what to install.
 //!
-//! cudarc panics at the first call of a library that is not there, so nothing else may call it before [`open`] has.
-#![allow(unsafe_code)] // foreign code is loaded and asked for its version
+//! cudarc panics at the first call of a missing library, so [`open`] must succeed before any other call of cudarc.
+#![allow(unsafe_code)] // loads foreign code and calls its version functions
 
 use std::collections::HashSet;
 use std::ffi::{OsString, c_int};
@@ -13,19 +13,19 @@ use cudarc::{cufft, driver, nvrtc};
 use super::report::FoundLibrary;
 use crate::error::KernelError;
 
-/// The first driver that runs what CUDA 13's libraries hand it.
+/// Minimum driver version: the first that runs the output of CUDA 13's libraries.
 const DRIVER_MIN: i32 = 13_000;
-/// CUDA 12's; older ones lack calls that are made here.
+/// Version of CUDA 12; older versions lack functions that are called here.
 const NVRTC_MAJOR_MIN: i32 = 12;
-/// CUDA 12's.
+/// Version of CUDA 12.
 const CUFFT_MAJOR_MIN: i32 = 11;
 
-/// What was found.
+/// Versions of the libraries found.
 #[derive(Clone, Debug)]
 pub(crate) struct Versions {
-    /// CUDA's version that the driver implements, 1000 × major + 10 × minor.
+    /// CUDA version that the driver implements, 1000 × major + 10 × minor.
     pub(crate) driver: i32,
-    /// The driver's own version, where the kernel tells it.
+    /// The driver's own version, if the kernel reports it.
     pub(crate) module: Option<String>,
     /// Major, minor, patch.
     pub(crate) cufft: [i32; 3],
@@ -51,13 +51,14 @@ impl fmt::Display for Versions {
 /// A shared library of NVIDIA's.
 struct Library {
     name: &'static str,
-    /// What it is asked for by, and what its file is called in a wheel.
+    /// Name passed to the loader, which is also the file name in a wheel.
     file: &'static str,
-    /// Whether cudarc will find it under one of the names that it tries.
+    /// Reports whether cudarc finds the library under one of the names that it tries.
     is_present: unsafe fn() -> bool,
-    /// Below a folder of wheels; none: it belongs to the system, and is where the loader looks or nowhere.
+    /// Folder below a folder of wheels. `None` for a library that is part of the system and is found only by the
+    /// loader.
     wheel: Option<&'static str>,
-    /// What the names of files begin with that it opens itself later, by name: they lie beside it.
+    /// Prefix of the names of files that the library itself opens later by name, from its own folder.
     helpers: Option<&'static str>,
     remedy: &'static str,
 }
@@ -86,13 +87,13 @@ const NVRTC: Library = Library {
     file: "libnvrtc.so.13",
     is_present: nvrtc::sys::is_culib_present,
     wheel: Some("nvidia/cu13/lib"),
-    // Of whatever minor version: it must be that of the NVRTC beside it, and no other.
+    // Of any minor version: only the version of the NVRTC in the same folder works.
     helpers: Some("libnvrtc-builtins.so.13."),
     remedy: "pip install nvidia-cuda-nvrtc==13.0.88, or the distribution's package of CUDA 13's toolkit; \
              LD_LIBRARY_PATH names its folder",
 };
 
-/// The trainer's alone, which finds it by itself; said by [`super::report`].
+/// Used only by the trainer, which finds NCCL without this module; included in [`super::report`].
 const NCCL: Library = Library {
     name: "NCCL",
     file: "libnccl.so.2",
@@ -102,9 +103,9 @@ const NCCL: Library = Library {
     remedy: "pip install nvidia-nccl-cu13==2.28.9: training on several GPUs sums in host memory without",
 };
 
-/// Opens driver, cuFFT and NVRTC. Errors: the first that is missing or too old, with the remedy.
+/// Opens the driver, cuFFT and NVRTC. Errors: the first library that is missing or too old, with the remedy.
 pub(crate) fn open() -> Result<Versions, KernelError> {
-    // First all three are found, because calling a library that is not there would panic.
+    // Find all three first, because calling a missing library would panic.
     for library in [&DRIVER, &CUFFT, &NVRTC] {
         library.find()?;
     }
@@ -137,7 +138,7 @@ pub(crate) fn open() -> Result<Versions, KernelError> {
     })
 }
 
-/// What is said of one library: [`super::report`].
+/// Describes each library for [`super::report`].
 pub(crate) fn inspect() -> Vec<FoundLibrary> {
     vec![
         DRIVER.inspected(describe_driver),
@@ -153,7 +154,7 @@ pub(crate) fn inspect() -> Vec<FoundLibrary> {
     ]
 }
 
-/// The driver's own version where the kernel tells it, and CUDA's.
+/// Returns the driver's own version, if the kernel reports it, and CUDA's version.
 fn describe_driver() -> Result<String, KernelError> {
     let cuda = cuda_version(driver_version()?);
     Ok(match module_version() {
@@ -162,22 +163,22 @@ fn describe_driver() -> Result<String, KernelError> {
     })
 }
 
-/// Opens NVRTC alone, which needs no driver.
+/// Opens only NVRTC, which needs no driver.
 #[cfg(test)]
 pub(crate) fn open_nvrtc() -> Result<[i32; 2], KernelError> {
     NVRTC.find()?;
     nvrtc_version()
 }
 
-/// CUDA that cannot be used, and why.
+/// Creates the error for a CUDA installation that cannot be used.
 pub(crate) fn refused(why: impl ToString) -> KernelError {
     KernelError::device("cuda", "open", why)
 }
 
 impl Library {
-    /// Sees to it that cudarc finds the library. Errors: it is nowhere.
+    /// Makes sure that cudarc finds the library. Errors: it is not installed.
     fn find(&self) -> Result<(), KernelError> {
-        // cudarc opens libraries by name. Once a library was opened by its path, the loader knows its name, too.
+        // cudarc opens libraries by name. After a library has been opened by path, the loader also finds it by name.
         if self.can_be_opened() || self.open_elsewhere() && self.can_be_opened() {
             return Ok(());
         }
@@ -192,7 +193,7 @@ impl Library {
         unsafe { (self.is_present)() }
     }
 
-    /// Folders off the loader's path, in the order in which they are tried.
+    /// Returns the folders outside the loader's search path, in the order in which they are tried.
     fn folders(&self) -> Vec<PathBuf> {
         let Some(wheel) = self.wheel else {
             return Vec::new();
@@ -202,7 +203,7 @@ impl Library {
         folders
     }
 
-    /// Opens the library by its path, for good: the loader then knows it under its name.
+    /// Opens the library by path and keeps it open, so that the loader finds it by name.
     fn open_elsewhere(&self) -> bool {
         let Some(folder) = self
             .folders()
@@ -214,7 +215,7 @@ impl Library {
 
         if let Some(prefix) = self.helpers {
             for helper in beginning_with(&folder, prefix) {
-                // One that cannot be opened is missed later, if it is needed: by the library's own words.
+                // Ignore a helper that cannot be opened: if the library needs it, the library reports the error.
                 open_for_good(&helper);
             }
         }
@@ -226,12 +227,12 @@ impl Library {
         let is_found = found.is_ok();
         let (version, problem) = match found {
             Ok(version) => (Some(version), None),
-            // The report names the library already, so the detail alone is enough.
+            // The report already contains the library's name, so the detail is enough.
             Err(KernelError::Device { detail, .. }) => (None, Some(detail)),
             Err(error) => (None, Some(error.to_string())),
         };
 
-        // The loader may have found a file of another version, so what follows `.so` is left open.
+        // The loader may have found a file of another version, so only the name up to `.so` is compared.
         let base = self
             .file
             .split_once(".so")
@@ -253,7 +254,7 @@ impl Library {
     }
 }
 
-/// Whether a library could be opened; it stays so until the process ends.
+/// Opens a library and keeps it open until the process ends. Reports whether that succeeded.
 fn open_for_good(file: &Path) -> bool {
     // SAFETY: loads NVIDIA's library, whose initialisers need nothing of this process.
     unsafe { libloading::Library::new(file) }
@@ -261,7 +262,7 @@ fn open_for_good(file: &Path) -> bool {
         .is_ok()
 }
 
-/// Files of a folder whose names begin so, by name.
+/// Returns the files of a folder whose names start with `prefix`, sorted.
 fn beginning_with(folder: &Path, prefix: &str) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
@@ -276,7 +277,7 @@ fn beginning_with(folder: &Path, prefix: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Whether a file's name begins so.
+/// Reports whether a file's name starts with `prefix`.
 fn is_named(file: &Path, prefix: &str) -> bool {
     file.file_name()
         .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
@@ -293,19 +294,20 @@ fn toolkit() -> PathBuf {
         .join("lib64")
 }
 
-/// Folders in which PyPI's wheels unpack: of the active environment, beside this program, beside torch, below a folder
-/// of LD_LIBRARY_PATH, and of every `python3` on PATH. Each once, the likeliest first.
+/// Returns the folders in which PyPI wheels are unpacked: of the active environment, next to this program, next to
+/// torch, below the folders of LD_LIBRARY_PATH, and of every `python3` on PATH. Each appears once, the most likely
+/// first.
 fn wheel_roots() -> Vec<PathBuf> {
     let mut roots = Vec::new();
     if let Some(environment) = variable("VIRTUAL_ENV") {
         roots.extend(site_packages(Path::new(&environment)));
     }
     if let Ok(program) = std::env::current_exe() {
-        // The program's own folder, and the one above it.
+        // The program's own folder and its parent.
         roots.extend(program.ancestors().skip(1).take(2).map(Path::to_owned));
     }
 
-    // `torch` lies in the same folder as `nvidia`.
+    // `torch` and `nvidia` are in the same folder.
     if let Some(libtorch) = variable("LIBTORCH") {
         roots.extend(Path::new(&libtorch).parent().map(Path::to_owned));
     }
@@ -315,7 +317,7 @@ fn wheel_roots() -> Vec<PathBuf> {
         .flat_map(std::env::split_paths)
     {
         if folder.ends_with("torch/lib") {
-            // `torch/lib` lies two levels below the folder with the wheels.
+            // `torch/lib` is two levels below the folder of the wheels.
             roots.extend(folder.ancestors().nth(2).map(Path::to_owned));
         }
         roots.push(folder);
@@ -326,13 +328,13 @@ fn wheel_roots() -> Vec<PathBuf> {
     }
 
     let mut seen = HashSet::new();
-    // A folder that was found twice keeps its first place.
+    // A folder that was found twice keeps its first position.
     roots.retain(|root| seen.insert(root.clone()));
     roots
 }
 
-/// Where packages of a Python lie, by its layout: those of its virtual environment, then those of what it links to.
-/// Nothing is run to find out.
+/// Returns the package folders of a Python by its layout, without running it: first those of its virtual environment,
+/// then those of the Python that it links to.
 fn packages_of_python(python: &Path) -> Vec<PathBuf> {
     let Ok(itself) = python.canonicalize() else {
         return Vec::new();
@@ -341,14 +343,14 @@ fn packages_of_python(python: &Path) -> Vec<PathBuf> {
     for program in [python, &itself] {
         if let Some(prefix) = program.ancestors().nth(2) {
             found.extend(site_packages(prefix));
-            // Debian's own Python has two more.
+            // Debian's own Python has two more folders.
             found.extend(site_packages(&prefix.join("local")));
         }
     }
     found
 }
 
-/// `lib/python3*/site-packages` of a prefix, and `dist-packages`, as Debian names them.
+/// Returns `lib/python3*/site-packages` below a prefix, and `dist-packages`, which is Debian's name for it.
 fn site_packages(prefix: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for version in beginning_with(&prefix.join("lib"), "python3") {
@@ -364,7 +366,7 @@ fn site_packages(prefix: &Path) -> Vec<PathBuf> {
 
 fn driver_version() -> Result<i32, KernelError> {
     let mut version = 0;
-    // SAFETY: writes one number; asks nothing of any device, and the library is there.
+    // SAFETY: writes one number and uses no device; the library is loaded.
     let result = unsafe { driver::sys::cuDriverGetVersion(&mut version) };
     result
         .result()
@@ -374,7 +376,7 @@ fn driver_version() -> Result<i32, KernelError> {
 
 fn nvrtc_version() -> Result<[i32; 2], KernelError> {
     let [mut major, mut minor] = [0; 2];
-    // SAFETY: writes two numbers, and the library is there.
+    // SAFETY: writes two numbers; the library is loaded.
     let result = unsafe { nvrtc::sys::nvrtcVersion(&mut major, &mut minor) };
     result
         .result()
@@ -397,12 +399,12 @@ fn cufft_property(which: cufft::sys::libraryPropertyType) -> Result<i32, KernelE
         .map_err(|error| refused(format!("cuFFT tells no version: {:?}", error.0)))
 }
 
-/// The version of the kernel's part of the driver.
+/// Returns the version of the driver's kernel module.
 fn module_version() -> Option<String> {
     find_version(&std::fs::read_to_string("/proc/driver/nvidia/version").ok()?)
 }
 
-/// The first word that is numbers with points between them.
+/// Returns the first word that consists of numbers separated by points.
 fn find_version(text: &str) -> Option<String> {
     text.split_whitespace()
         .find(|word| is_version(word))
@@ -415,7 +417,7 @@ fn is_version(word: &str) -> bool {
         && numbers.all(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
-/// From which file a library was loaded whose name begins so, by the kernel's own list of what is mapped.
+/// Returns the file of a loaded library whose name starts with `prefix`, from the kernel's list of mapped files.
 fn loaded_from(prefix: &str) -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     maps.lines()
@@ -424,14 +426,15 @@ fn loaded_from(prefix: &str) -> Option<PathBuf> {
         .map(Path::to_owned)
 }
 
-/// SAFETY of a call: loads NVIDIA's library, whose initialisers need nothing of this process.
+/// # Safety
+/// The call loads NVIDIA's library, whose initialisers need nothing of this process.
 unsafe fn nccl_is_present() -> bool {
     open_for_good(Path::new(NCCL.file))
 }
 
 fn nccl_version() -> Result<String, KernelError> {
     let mut version = 0;
-    // SAFETY: the library was opened before, and stays so; every NCCL has this call, which writes one number.
+    // SAFETY: the library has been opened and stays open; every NCCL has this function, which writes one number.
     let result = unsafe {
         let nccl = libloading::Library::new(NCCL.file).map_err(no_nccl_version)?;
         let get = nccl

@@ -1,9 +1,9 @@
-//! Memory that is planned once: it grows to the largest batch seen, and stays.
+//! Reusable memory that grows to the largest batch so far and never shrinks.
 
 use super::{Address, Device, Plain, bytes_of};
 use crate::error::KernelError;
 
-/// Device memory that grows and never shrinks. What it held is gone when it grows.
+/// Device memory that grows and never shrinks. Growing discards its content.
 pub(crate) struct DeviceMemory<D: Device> {
     buffer: Option<D::Buffer>,
     bytes: usize,
@@ -19,7 +19,7 @@ impl<D: Device> Default for DeviceMemory<D> {
 }
 
 impl<D: Device> DeviceMemory<D> {
-    /// At least `bytes` of device memory.
+    /// Returns device memory of at least `bytes` bytes.
     pub(crate) fn ensure(
         &mut self,
         device: &D,
@@ -27,32 +27,33 @@ impl<D: Device> DeviceMemory<D> {
     ) -> Result<&mut D::Buffer, KernelError> {
         let fits = self.buffer.is_some() && bytes <= self.bytes;
         if !fits {
-            // The old one goes first: both may not fit. Nothing queued may still use it.
+            // Free the old memory first, because both may not fit. No queued work may still use it.
             device.synchronize()?;
             self.buffer = None;
             self.bytes = roomy(self.bytes, bytes);
         }
 
-        // There is none before the first use, and none if the last allocation failed.
+        // There is no buffer before the first use, nor after a failed allocation.
         match &mut self.buffer {
             Some(buffer) => Ok(buffer),
             none => Ok(none.insert(device.alloc(self.bytes)?)),
         }
     }
 
-    /// The same, as an address.
+    /// Like [`Self::ensure`], but returns the address.
     pub(crate) fn address(&mut self, device: &D, bytes: usize) -> Result<Address, KernelError> {
         self.ensure(device, bytes)
             .map(|buffer| device.address(buffer))
     }
 
-    /// What was last ensured.
+    /// Returns the buffer of the last call of [`Self::ensure`].
     pub(crate) fn get(&mut self) -> Option<&mut D::Buffer> {
         self.buffer.as_mut()
     }
 }
 
-/// What to allocate where `had` bytes no longer hold `needed`: with room to spare, since batches that grew once grow again.
+/// Returns the size to allocate if `had` bytes are less than `needed`: with spare capacity, because batches that grew
+/// once grow again.
 const fn roomy(had: usize, needed: usize) -> usize {
     if had == 0 {
         needed
@@ -61,7 +62,7 @@ const fn roomy(had: usize, needed: usize) -> usize {
     }
 }
 
-/// The same of host memory that copies run from and to.
+/// Host memory for copies that grows and never shrinks.
 pub(crate) struct HostMemory<D: Device> {
     host: Option<D::Host>,
     bytes: usize,
@@ -77,7 +78,7 @@ impl<D: Device> Default for HostMemory<D> {
 }
 
 impl<D: Device> HostMemory<D> {
-    /// At least `bytes` of host memory.
+    /// Returns host memory of at least `bytes` bytes.
     pub(crate) fn ensure(&mut self, device: &D, bytes: usize) -> Result<&mut D::Host, KernelError> {
         if bytes > self.bytes {
             // A copy from or to the old memory may still be running.
@@ -91,13 +92,13 @@ impl<D: Device> HostMemory<D> {
         }
     }
 
-    /// What it holds.
+    /// Returns the content.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.host.as_ref().map(AsRef::as_ref).unwrap_or_default()
     }
 }
 
-/// A table that is made on the host and read on the device; sent anew, or once.
+/// A table that is written on the host and read on the device; sent once or repeatedly.
 pub(crate) struct Table<D: Device> {
     host: HostMemory<D>,
     device: DeviceMemory<D>,
@@ -113,19 +114,19 @@ impl<D: Device> Default for Table<D> {
 }
 
 impl<D: Device> Table<D> {
-    /// A table that never changes.
+    /// Creates a table that never changes.
     pub(crate) fn new<T: Plain>(device: &D, values: &[T]) -> Result<Self, KernelError> {
         let mut table = Self::default();
         table.send(device, values)?;
         Ok(table)
     }
 
-    /// Host memory of at least `bytes`, to be filled before [`Table::upload`].
+    /// Returns host memory of at least `bytes`, to be filled before [`Table::upload`].
     pub(crate) fn host(&mut self, device: &D, bytes: usize) -> Result<&mut [u8], KernelError> {
         Ok(&mut self.host.ensure(device, bytes)?.as_mut()[..bytes])
     }
 
-    /// Queues the copy of the first `bytes`.
+    /// Queues the copy of the first `bytes` to the device.
     pub(crate) fn upload(&mut self, device: &D, bytes: usize) -> Result<Address, KernelError> {
         let host = self.host.ensure(device, bytes)?;
         let buffer = self.device.ensure(device, bytes)?;
@@ -133,7 +134,7 @@ impl<D: Device> Table<D> {
         Ok(device.address(buffer))
     }
 
-    /// Replaces the table.
+    /// Replaces the content of the table.
     pub(crate) fn send<T: Plain>(
         &mut self,
         device: &D,
@@ -144,13 +145,13 @@ impl<D: Device> Table<D> {
         self.upload(device, bytes.len())
     }
 
-    /// Where it lies.
+    /// Returns the table's device address.
     pub(crate) fn address(&mut self, device: &D) -> Result<Address, KernelError> {
         self.device.address(device, 0)
     }
 }
 
-/// One word a row that kernels raise from 0 by atomics, brought back to the host.
+/// One word per row that kernels increase from 0 with atomic operations, with a copy on the host.
 pub(crate) struct RowWords<D: Device> {
     device: DeviceMemory<D>,
     host: HostMemory<D>,
@@ -168,7 +169,7 @@ impl<D: Device> Default for RowWords<D> {
 }
 
 impl<D: Device> RowWords<D> {
-    /// `n_rows` zeros on the device.
+    /// Allocates `n_rows` zeros on the device.
     pub(crate) fn start(&mut self, device: &D, n_rows: usize) -> Result<Address, KernelError> {
         self.n_rows = n_rows;
         let bytes = n_rows * size_of::<u32>();
@@ -185,7 +186,7 @@ impl<D: Device> RowWords<D> {
         device.download(buffer, bytes, host)
     }
 
-    /// The words that were fetched, one a row; to be read once the device was waited for.
+    /// Returns the fetched words, one per row. Call after the device has been synchronized.
     pub(crate) fn words(&self) -> impl Iterator<Item = u32> {
         let words = self
             .host

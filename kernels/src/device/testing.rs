@@ -1,11 +1,12 @@
-//! What tests of single operations share: devices, tables there and back, and batches of ragged rows.
+//! Shared helpers for tests of single operations: devices, copies in both directions, and batches of rows of different
+//! lengths.
 
 use super::{
     Address, CudaDevice, Device, EmulatedDevice, Order, Plain, RowEntry, RowTable, bytes_of,
 };
 use crate::backend::Cuda;
 
-/// The emulated device in every order of its threads.
+/// Returns the emulated device in every order of its threads.
 pub(crate) fn devices() -> Vec<EmulatedDevice> {
     let orders = [Order::Ascending, Order::Descending, Order::Random(1)];
     orders
@@ -13,14 +14,14 @@ pub(crate) fn devices() -> Vec<EmulatedDevice> {
         .into()
 }
 
-/// A lane of the first GPU. Panics with what was answered where it cannot be used.
+/// Returns a lane of the first GPU. Panics with the error if it cannot be used.
 pub(crate) fn cuda() -> CudaDevice {
     let opened = Cuda::open(&[]).and_then(|cuda| cuda.lane(0));
     opened.unwrap_or_else(|error| panic!("a GPU is required: {error}"))
 }
 
-/// Makes of each check of one device two tests: `here`, on the devices that the environment names (usually the emulated
-/// one), and `cuda`, which shows as ignored unless it is asked for and then fails where no GPU can be used.
+/// Defines two tests for each check of one device: `here` runs it on the devices selected by the environment (usually
+/// the emulated one); `cuda` is ignored unless it is selected, and then fails if no GPU can be used.
 macro_rules! on_devices {
     ($($check:ident),* $(,)?) => {
         $(mod $check {
@@ -45,7 +46,7 @@ macro_rules! on_devices {
 }
 pub(crate) use on_devices;
 
-/// `values` on a device.
+/// Copies `values` to a device.
 pub(crate) fn sent<D: Device, T: Plain>(device: &D, values: &[T]) -> D::Buffer {
     let bytes = bytes_of(values);
     let mut host = device.alloc_host(bytes.len()).unwrap();
@@ -56,7 +57,7 @@ pub(crate) fn sent<D: Device, T: Plain>(device: &D, values: &[T]) -> D::Buffer {
     buffer
 }
 
-/// The first `n` bytes of what is on a device.
+/// Copies the first `n` bytes of a buffer from a device.
 pub(crate) fn fetched<D: Device>(device: &D, buffer: &D::Buffer, n: usize) -> Vec<u8> {
     let mut host = device.alloc_host(n).unwrap();
     device.download(buffer, n, &mut host).unwrap();
@@ -64,7 +65,7 @@ pub(crate) fn fetched<D: Device>(device: &D, buffer: &D::Buffer, n: usize) -> Ve
     host.as_ref()[..n].to_vec()
 }
 
-/// The same as numbers.
+/// Copies the first `n` numbers of a buffer from a device.
 pub(crate) fn fetched_f32<D: Device>(device: &D, buffer: &D::Buffer, n: usize) -> Vec<f32> {
     let bytes = fetched(device, buffer, 4 * n);
     bytes
@@ -77,13 +78,13 @@ pub(crate) fn fetched_f32<D: Device>(device: &D, buffer: &D::Buffer, n: usize) -
 pub(crate) struct Rows<D: Device> {
     pub(crate) entries: Vec<RowEntry>,
     pub(crate) table: RowTable,
-    /// Stored frames before each row, i64.
+    /// Address of the number of stored frames before each row, i64.
     pub(crate) kept: Address,
     _buffers: [D::Buffer; 2],
 }
 
 impl<D: Device> Rows<D> {
-    /// Rows of so many computed and stored frames.
+    /// Creates rows with these numbers of computed and stored frames.
     pub(crate) fn new(device: &D, lengths: &[(usize, usize)]) -> Self {
         let (mut frame, mut kept) = (0, 0);
         let (mut entries, mut kepts) = (Vec::new(), Vec::new());
@@ -122,12 +123,12 @@ impl<D: Device> Rows<D> {
         }
     }
 
-    /// Frames of all rows.
+    /// Returns the number of frames of all rows.
     pub(crate) fn n_frames(&self) -> usize {
         self.entries.iter().map(|row| row.n_frames as usize).sum()
     }
 
-    /// Each row's part of `values` of `n_bands` bands, with its entry.
+    /// Returns each row's part of `values`, which have `n_bands` bands, with the row's entry.
     pub(crate) fn split<'a>(
         &'a self,
         values: &'a [f32],
@@ -140,7 +141,7 @@ impl<D: Device> Rows<D> {
     }
 }
 
-/// Rows of no frame, of one, of a few, of more than any block takes, and some that are cropped.
+/// Rows with no frame, one frame, a few, more than any block can process, and some cropped rows.
 pub(crate) const RAGGED: [(usize, usize); 7] = [
     (0, 0),
     (1, 1),
@@ -151,7 +152,7 @@ pub(crate) const RAGGED: [(usize, usize); 7] = [
     (300, 257),
 ];
 
-/// Numbers in [-1, 1) that look random.
+/// Returns pseudo-random numbers in [-1, 1).
 pub(crate) fn noise(n: usize) -> Vec<f32> {
     let mut state = 1_u32;
     let mut next = || {
@@ -161,7 +162,7 @@ pub(crate) fn noise(n: usize) -> Vec<f32> {
     (0..n).map(|_| next()).collect()
 }
 
-/// Keys of smallest and largest value as kernels find them: `Range` in device.cuh.
+/// Returns the keys of the smallest and largest value, as kernels compute them: `Range` in device.cuh.
 pub(crate) fn range_keys(values: impl IntoIterator<Item = f32>) -> [u32; 2] {
     let key = |x: f32| {
         x.to_bits()

@@ -1,8 +1,8 @@
-//! Magnitudes and a signal, and the signal that has these magnitudes with the phases of that one.
+//! Combines given magnitudes with the phases of a signal and computes the signal with this spectrum.
 //!
-//! Two frames go through one complex transform, as its real and its imaginary part, so that every length is served
-//! alike. A frame lies at the start of the transform and not in its middle, which turns all phases of a bin by the same
-//! angle, there and back.
+//! Two frames are transformed at once as the real and imaginary part of one complex transform, so that every length is
+//! treated equally. A frame starts at the beginning of the transform instead of being centred in it, which rotates the
+//! phases of a bin by the same angle in both directions.
 
 use std::sync::Arc;
 
@@ -14,9 +14,9 @@ use crate::error::KernelError;
 use crate::level::Level;
 use crate::stft::{Signal, fft_plan, window_values};
 
-/// At the ends of a signal that is not padded, and between frames that lie far apart, the squared windows sum to almost
-/// nothing. Divided by that sum, a small error would be a loud click. So sums are raised to this share of the largest
-/// one, and the ends fade instead.
+/// At the ends of a signal without padding, and between frames that are far apart, the sum of the squared windows is
+/// almost 0. Dividing by it would turn a small error into a loud click. Therefore sums are at least this fraction of
+/// the largest sum, and the ends fade instead.
 const SUM_LEAST: f32 = 0.01;
 
 /// Tables and buffers.
@@ -27,12 +27,12 @@ pub(super) struct Phases {
     window: Vec<f64>,
     pair: Vec<Complex64>,
     scratch: Vec<Complex64>,
-    /// For each sample: what the sum of windowed frames is multiplied by.
+    /// For each sample, the factor that is applied to the sum of windowed frames.
     gains: Vec<f32>,
 }
 
 impl Phases {
-    /// Errors: [`KernelError::Level`].
+    /// Plans the transforms. Errors: [`KernelError::Level`].
     pub(super) fn new(stft: &StftArgs, level: Level) -> Result<Self, KernelError> {
         let forward = fft_plan(stft.n_fft, level, FftDirection::Forward)?;
         let inverse = fft_plan(stft.n_fft, level, FftDirection::Inverse)?;
@@ -50,7 +50,7 @@ impl Phases {
         })
     }
 
-    /// Makes ready for signals of `n_samples` samples under `n_frames` frames.
+    /// Computes the gains for signals of `n_samples` samples and `n_frames` frames.
     pub(super) fn prepare(&mut self, n_samples: usize, n_frames: usize) {
         self.gains.clear();
         self.gains.resize(n_samples, 0.0);
@@ -71,7 +71,8 @@ impl Phases {
         }
     }
 
-    /// The signal of `magnitudes` (`[n_frames, n_bins]`) with phases that `turns` gives, each from 0 to 1.
+    /// Computes the signal of `magnitudes` (`[n_frames, n_bins]`) with phases from `turns`, which returns values from 0
+    /// to 1.
     pub(super) fn invent(
         &mut self,
         magnitudes: &[f32],
@@ -101,7 +102,7 @@ impl Phases {
         self.normalise(out);
     }
 
-    /// The signal of `magnitudes` with the phases that `signal` has.
+    /// Computes the signal of `magnitudes` with the phases of `signal`.
     pub(super) fn project(&mut self, signal: &[f32], magnitudes: &[f32], out: &mut [f32]) {
         let n_bins = self.stft.n_bins();
         out.fill(0.0);
@@ -125,7 +126,7 @@ impl Phases {
         self.normalise(out);
     }
 
-    /// Two windowed frames, as real and imaginary parts.
+    /// Loads two windowed frames as real and imaginary parts.
     fn load(&mut self, signal: &[f32], frame: usize, has_second: bool) {
         self.pair.fill(Complex64::default());
         self.load_frame(signal, frame, |z, x| z.re = x);
@@ -145,7 +146,7 @@ impl Phases {
             return;
         }
 
-        // The frame reaches beyond the signal, so padding decides what is there.
+        // The frame extends beyond the signal, so its samples depend on the padding.
         let start = self.stft.window_start(frame);
         let signal = Signal {
             pcm: signal,
@@ -157,8 +158,8 @@ impl Phases {
         }
     }
 
-    /// Bin `k` of both frames, out of the transform Z of `a + i b`:
-    /// (Z[k] + conj Z[n-k]) / 2 and (Z[k] - conj Z[n-k]) / 2i.
+    /// Returns bin `k` of both frames from the transform Z of `a + i b`: (Z[k] + conj Z[n-k]) / 2 and (Z[k] - conj
+    /// Z[n-k]) / 2i.
     fn taken_apart(&self, k: usize) -> (Complex64, Complex64) {
         let z = self.pair[k];
         let mirrored = self.pair[self.mirror(k)].conj();
@@ -167,11 +168,11 @@ impl Phases {
         (a, Complex64::new(difference.im, -difference.re))
     }
 
-    /// Bin `k` of both frames, and its mirror image: `Z[k] = a + i b`, `Z[n-k] = conj a + i conj b`.
+    /// Sets bin `k` of both frames, and its mirror image: `Z[k] = a + i b`, `Z[n-k] = conj a + i conj b`.
     fn put(&mut self, k: usize, a: Complex64, b: Complex64) {
         let mirror = self.mirror(k);
         if mirror == k {
-            // A real frame has no other part there.
+            // These bins of a real frame have no imaginary part.
             self.pair[k] = Complex64::new(a.re, b.re);
             return;
         }
@@ -179,18 +180,18 @@ impl Phases {
         self.pair[mirror] = Complex64::new(a.re + b.im, b.re - a.im);
     }
 
-    /// Adds bin `k` of the second frame to that of the first one.
+    /// Adds bin `k` of the second frame to that of the first frame.
     fn add_second(&mut self, k: usize, b: Complex64) {
         let (a, _) = self.taken_apart(k);
         self.put(k, a, b);
     }
 
-    /// The bin that is conjugate to bin `k`; itself for 0 and for half of an even length.
+    /// Returns the bin that is conjugate to bin `k`; `k` itself for 0 and for half of an even length.
     fn mirror(&self, k: usize) -> usize {
         (self.stft.n_fft - k) % self.stft.n_fft
     }
 
-    /// Transforms back, and adds the windowed frames to the samples under them.
+    /// Applies the inverse transform, and adds the windowed frames to their samples.
     fn add_frames(&mut self, frame: usize, has_second: bool, out: &mut [f32]) {
         self.inverse
             .process_with_scratch(&mut self.pair, &mut self.scratch);
@@ -219,13 +220,13 @@ impl Phases {
     }
 }
 
-/// A number of this magnitude, at this part of a turn.
+/// Returns a complex number with this magnitude and an angle given in turns.
 fn at_turn(magnitude: f32, turn: f64) -> Complex64 {
     let angle = std::f64::consts::TAU * turn;
     Complex64::new(libm::cos(angle), libm::sin(angle)) * f64::from(magnitude)
 }
 
-/// The number at the same angle with this magnitude; 0 where there is no angle.
+/// Returns the number with the same angle and this magnitude; 0 if the angle is undefined.
 fn with_magnitude(z: Complex64, magnitude: f32) -> Complex64 {
     let norm = (z.re * z.re + z.im * z.im).sqrt();
     if norm > 0.0 {
@@ -235,7 +236,7 @@ fn with_magnitude(z: Complex64, magnitude: f32) -> Complex64 {
     }
 }
 
-/// The part of a window that lies within a signal.
+/// The part of a window that is inside of a signal.
 struct FramePlace {
     in_frame: usize,
     in_signal: usize,
@@ -243,7 +244,7 @@ struct FramePlace {
 }
 
 impl FramePlace {
-    /// Of a frame of a signal of `n_samples` samples.
+    /// Computes the part for a frame of a signal of `n_samples` samples.
     fn of(stft: &StftArgs, frame: usize, n_samples: usize) -> Self {
         let start = stft.window_start(frame);
         let end = start.saturating_add_unsigned(stft.win_length).max(0) as usize;

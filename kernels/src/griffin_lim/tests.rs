@@ -1,5 +1,5 @@
-//! Each step against its formula, and what holds of a whole row. librosa itself is asked by
-//! `scripts/peers/read_export.py`.
+//! Tests each step against its formula, and properties of whole rows. `scripts/peers/read_export.py` compares the
+//! result with librosa.
 
 use wavemill_options::{
     DbArgs, DbRef, DimOrder, Dtype, FeatureArgs, Framing, LogArgs, Op, Overrides, PadMode, Preset,
@@ -9,14 +9,15 @@ use super::{GriffinLimArgs, GriffinLimPlan, reference};
 use crate::backend::CpuPlan;
 use crate::level::Level;
 
-/// Signals are rounded to f32 in each step, and a bin that is nearly 0 turns by what it is rounded by.
+/// Signals are rounded to f32 in each step, and rounding changes the phase of bins that are nearly 0.
 const OF_REFERENCE_MAX: f64 = 1e-4;
-/// Bands of the spectrum that was found, in dB: a mean. Beside a loud tone a quiet band would take more steps.
+/// Mean difference of the bands of the recovered spectrum, in dB. Quiet bands next to a loud tone would need more
+/// steps.
 const BANDS_DB_MAX: f64 = 1.0;
-/// Whole rows, in dB: what the invented phases cost. A mean over the bands that are heard.
+/// Mean difference of whole rows in dB, caused by the reconstructed phases, over all audible bands.
 const MEAN_DB_MAX: f64 = 2.0;
 
-/// Two gliding tones and noise, which a hash decides.
+/// Returns two gliding tones and noise from a fixed seed.
 fn sound(n: usize) -> Vec<f32> {
     let mut noise = noise(5);
     (0..n)
@@ -28,7 +29,7 @@ fn sound(n: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Numbers from 0 to 1.
+/// Returns a generator of numbers from 0 to 1.
 fn noise(seed: u32) -> impl FnMut() -> f64 {
     let mut state = seed;
     move || {
@@ -37,7 +38,7 @@ fn noise(seed: u32) -> impl FnMut() -> f64 {
     }
 }
 
-/// A feature of mel bands with frames first, in f32.
+/// Returns a mel feature with frames first, in f32.
 fn mel(preset: Preset, overrides: &Overrides) -> FeatureArgs {
     let args = FeatureArgs::resolve(Op::Mel, preset, 22_050, overrides).unwrap();
     FeatureArgs {
@@ -61,7 +62,7 @@ fn plan(feature: &FeatureArgs) -> GriffinLimPlan {
     GriffinLimPlan::new(&of(feature), Level::Scalar).unwrap()
 }
 
-/// Its values, as the fast path computes them.
+/// Returns the values of a feature, computed by the CPU plan.
 fn values(feature: &FeatureArgs, pcm: &[f32]) -> Vec<f32> {
     let mut out = vec![Vec::new()];
     let mut plan = CpuPlan::new(std::slice::from_ref(feature), Level::Scalar).unwrap();
@@ -229,7 +230,7 @@ fn a_sine_comes_back_at_its_frequency_and_level() {
 
     let power = crate::stft::reference::power(&feature.stft, &sound[8_192..12_288], 0);
     let loudest = (0..power.len()).max_by(|a, b| power[*a][4].total_cmp(&power[*b][4]));
-    // A band is three bins wide here, and says no more.
+    // A band is three bins wide here, which limits the resolution.
     assert!(loudest.unwrap().abs_diff(93) <= 2, "{loudest:?}");
     let energy = |pcm: &[f32]| pcm.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>();
     let ratio = energy(&sound[4_096..18_000]) / energy(&pcm[4_096..18_000]);
@@ -251,7 +252,7 @@ fn every_logarithm_is_undone() {
     };
     let none = Overrides::default();
     let whisper = FeatureArgs {
-        // Its own pads to 30 s.
+        // Whisper's own framing pads to 30 s.
         stft: magnitudes.stft.clone(),
         ..mel(Preset::Librosa, &none)
     };
@@ -279,7 +280,7 @@ fn every_logarithm_is_undone() {
     let pcm = sound(20_000);
     for feature in features {
         let sound = back(&feature, &values(&feature, &pcm));
-        // Levels are compared, but for a reference that is lost.
+        // Levels are compared as well, unless the reference level is lost.
         let is_relative = matches!(feature.log, LogArgs::Db(db) if db.reference == DbRef::Max);
         let reference = if is_relative {
             DbRef::Max

@@ -1,4 +1,5 @@
-//! A row's bytes depend on its samples alone: not on its batch, its place there, its lane, or on what ran before.
+//! Checks that a row's bytes depend only on its samples: not on its batch, its position in the batch, its lane, or
+//! earlier batches.
 
 use super::*;
 use crate::backend::Plan;
@@ -10,14 +11,14 @@ struct BatchClip {
     rows: Vec<std::ops::Range<usize>>,
 }
 
-/// Both ways from samples to bands, both precisions, transforms of odd lengths, and what has a pass of its own.
+/// Features for both methods of computing bands, both precisions, odd lengths, and steps that have a separate pass.
 fn features() -> Vec<FeatureArgs> {
     let plain = Overrides {
         db: db(DbRef::Max, 80.0),
         normalize: Normalize::MinMax,
         ..of_length(1024, 256)
     };
-    // Below 80 dB: double precision.
+    // A range of more than 80 dB requires double precision.
     let wide = Overrides {
         db: Some(DbArgs {
             reference: DbRef::Max,
@@ -58,7 +59,7 @@ fn of_length(n_fft: usize, hop_length: usize) -> Overrides {
     }
 }
 
-/// Of several lengths and rates, some cut into segments, one silent.
+/// Clips of several lengths and rates, some cut into segments, one silent.
 fn batch_clips() -> Vec<BatchClip> {
     let mut batch_clips = Vec::new();
     for (place, n) in [5000, 12_345, 3000, 30_011, 22_050, 4001, 9000, 16_000, 2500]
@@ -86,7 +87,7 @@ fn batch_clips() -> Vec<BatchClip> {
     batch_clips
 }
 
-/// Every row's tensors, in order.
+/// Returns every row's tensors, in order.
 fn run(plan: &mut dyn Plan, batch_clips: &[&BatchClip]) -> Vec<Row> {
     let mut clips = Vec::new();
     for batch_clip in batch_clips {
@@ -119,7 +120,7 @@ fn batches_change_no_byte(on: &Machines) {
             name(&**backend)
         );
 
-        // Smaller batches mean other neighbours and other places in the buffers.
+        // Smaller batches mean other neighbours and other positions in the buffers.
         for size in [1, 2, 5] {
             let mut got = Vec::new();
             for some in all.chunks(size) {
@@ -145,7 +146,7 @@ fn batches_change_no_byte(on: &Machines) {
     }
 }
 
-/// At once, as they run in `extract`.
+/// Lanes run in parallel, as in `extract`.
 fn lanes_give_equal_bits(on: &Machines) {
     let features = features();
     let batch_clips = batch_clips();

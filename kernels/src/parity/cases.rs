@@ -1,4 +1,4 @@
-//! Fixed cases: every preset and every option against the references, and what must not happen.
+//! Fixed cases: every preset and every option compared with the references, and failure cases.
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -33,13 +33,13 @@ fn presets_match_their_references(on: &Machines) {
     );
 
     let mut whisper = resolve(Op::Mel, Preset::Whisper, 16_000, none);
-    // 30 s would take the reference a minute; padding and cutting are the same at half a second.
+    // 30 s would take the reference a minute; padding and cropping work the same at half a second.
     whisper.stft.n_samples = Some(8000);
     check_all(on, &whisper, &signal(5000));
     check_all(on, &whisper, &signal(9000));
 }
 
-/// librosa's defaults but for `overrides`.
+/// Checks a feature with librosa's defaults except for `overrides`.
 fn check_librosa(on: &Machines, op: Op, overrides: Overrides) {
     let args = resolve(op, Preset::Librosa, 22_050, overrides);
     check_all(on, &args, &signal(3000));
@@ -59,7 +59,7 @@ fn every_option_matches_its_reference(on: &Machines) {
     for window in windows.map(|name| name.parse::<Window>().unwrap()) {
         let overrides = Overrides {
             window: Some(window),
-            // With an odd length, the window does not lie exactly in the middle of a frame.
+            // With an odd length, the window is not exactly centred in the frame.
             win_length: Some(201),
             ..small()
         };
@@ -165,7 +165,7 @@ fn few_samples_match_their_references(on: &Machines) {
         }
     }
 
-    // There are fewer frames than a delta needs, so both sides must give an error.
+    // There are fewer frames than a delta needs, so both sides must return an error.
     let delta = Overrides {
         delta: Some(1),
         ..small_mel()
@@ -232,7 +232,7 @@ fn rows_of(plan: &mut dyn Plan, clip: Clip<'_>) -> Vec<Row> {
         .collect()
 }
 
-/// A row that is longer than kernels count fails its batch, when copies are under way already.
+/// A row with more samples than kernels can count makes its batch fail after copies have been queued.
 fn a_plan_whose_batch_failed_computes_the_next(on: &Machines) {
     let args = [resolve(Op::Mel, Preset::Librosa, 22_050, small_mel())];
     let failing_pcm = signal(4000);
@@ -339,8 +339,8 @@ fn odd_sizes_match_their_references(on: &Machines) {
         .unwrap();
 }
 
-/// The CPU transforms eight frames of 2,048 points at once, whether they share samples or not, and where padding makes
-/// most of them.
+/// The CPU transforms eight frames of 2,048 points at once; tests frames that share samples, frames that do not, and
+/// frames that are mostly padding.
 fn frames_of_2048_match_at_every_hop(on: &Machines) {
     for (hop, n) in [(1, 10), (63, 600), (441, 3000), (2048, 9000), (3000, 9000)] {
         for preemphasis in [0.0, 0.97] {

@@ -1,14 +1,14 @@
-//! What is made of other features' values: by the CPU as by the references, and by no device.
+//! Features derived from other features' values: the CPU matches the references, and devices refuse them.
 
 use wavemill_options::{ColourMap, Derived, PictureArgs};
 
 use super::*;
 use crate::{picture, statistics};
 
-/// Of a statistic's size, or of 1: rounding of an f32, and of sums in another order.
+/// Tolerance relative to the size of a statistic, or to 1 if larger: rounding to f32, and sums in another order.
 const STATISTIC_REL_MAX: f64 = 1e-5;
 
-/// A few sources, scaled and turned in ways that must not show in what is made of them.
+/// Returns sources with normalization and axis orders that must not affect the derived features.
 fn sources() -> Vec<FeatureArgs> {
     let in_decibels = Overrides {
         db: db(DbRef::Max, 80.0),
@@ -66,7 +66,7 @@ fn a_derived_feature_is_the_same_beside_its_source_and_without_it(on: &Machines)
     let pcm = signal(4000);
     let mut all = Vec::new();
     for source in sources() {
-        // In front of their source, too.
+        // Also before their source.
         all.push(source.derive(Derived::Statistics, None).unwrap());
         all.push(source.clone());
         all.push(source.derive(coloured(), None).unwrap());
@@ -101,7 +101,7 @@ fn pictures_are_those_of_the_values_before_scaling(on: &Machines) {
 
         let got = &values(backend, std::slice::from_ref(&derived), &[&pcm]).unwrap()[0][0];
         assert_eq!(got.len(), want.len());
-        // A value near the border between two colours may have either.
+        // A value near the boundary of two colours may have either colour.
         let others = got.iter().zip(&want);
         let others = others.filter(|(got, want)| (f64::from(**got) - **want).abs() > 1e-6);
         assert!(others.count() * 100 <= want.len(), "{}", name(backend));

@@ -1,4 +1,4 @@
-//! One test body for every backend: what a plan computes against the f64 references, case by case.
+//! Tests every backend with the same test functions, which compare plans with the f64 references.
 
 mod batches;
 mod cases;
@@ -20,27 +20,28 @@ use crate::error::KernelError;
 use crate::level::Level;
 use crate::{db, delta, mel, mfcc, normalize, stft};
 
-/// Linear values, as a fraction of the largest. An f32 transform errs by about 2^-24 · log2 n of a frame's amplitude
-/// (7e-7 at n = 2048) in the worst bin, power doubles that, and a band adds up rounded terms.
+/// Tolerance of linear values, as a fraction of the largest. An f32 transform has an error of about 2^-24 · log2 n of a
+/// frame's amplitude (7e-7 at n = 2048) in the worst bin, power doubles that, and a band adds up rounded terms.
 const LINEAR_OF_MAX: f64 = 3e-6;
-/// Decibels within 60 dB of the largest: there the transform's 7e-7 is at most 7e-4 of an amplitude's 1e-3, and by
-/// chance a tenth of it: 6e-3 · 0.1 dB, with room for the worst of some thousand values.
+/// Tolerance of decibels within 60 dB of the largest: there the transform's 7e-7 is at most 7e-4 of an amplitude of
+/// 1e-3, and statistically a tenth of it: 6e-3 · 0.1 dB, with margin for the worst of some thousand values.
 const DB_MAX: f64 = 2e-3;
-/// Natural logarithms: the same, by ln 10 / 10.
+/// Tolerance of natural logarithms: that of decibels times ln 10 / 10.
 const LN_MAX: f64 = DB_MAX * 0.231;
-/// Coefficients: a norm-preserving sum of decibels, liftered by up to 12, deltas shrink them.
+/// Tolerance of coefficients: a norm-preserving sum of decibels, liftered by up to 12; deltas are smaller.
 const MFCC_MAX: f64 = 1.2e-2;
 
-/// What a check runs on.
+/// Backends on which a check runs.
 struct Machines {
-    /// The CPU, at all levels of this machine.
+    /// The CPU at all levels that this machine supports.
     cpus: Vec<Arc<dyn Backend>>,
-    /// What computes in batches.
+    /// Backends that compute in batches.
     devices: Vec<Arc<dyn Backend>>,
 }
 
 impl Machines {
-    /// The CPU, and the devices that the environment names: if none, the emulated one in all orders of its threads.
+    /// Returns the CPU and the devices selected by the environment, by default the emulated device in all thread
+    /// orders.
     fn here() -> Self {
         let levels = [Level::Scalar, Level::X86_64V3]
             .into_iter()
@@ -62,7 +63,7 @@ impl Machines {
         Self { cpus, devices }
     }
 
-    /// A GPU alone, which must be there.
+    /// Returns only a GPU, which must be available.
     fn cuda() -> Self {
         Self {
             cpus: Vec::new(),
@@ -70,7 +71,7 @@ impl Machines {
         }
     }
 
-    /// All of them.
+    /// Returns all backends.
     fn all(&self) -> impl Iterator<Item = &dyn Backend> {
         self.cpus
             .iter()
@@ -79,7 +80,7 @@ impl Machines {
     }
 }
 
-/// The first GPU, opened once. Panics with what was answered where it cannot be used.
+/// Returns the first GPU, opened once. Panics with the error if it cannot be used.
 fn cuda() -> Arc<Cuda> {
     static CUDA: OnceLock<Arc<Cuda>> = OnceLock::new();
     let opened = CUDA.get_or_init(|| match Cuda::open(&[]) {
@@ -89,8 +90,8 @@ fn cuda() -> Arc<Cuda> {
     opened.clone()
 }
 
-/// Makes of each check two tests: `here`, on what every machine has, and `cuda`, which shows as ignored unless it is
-/// asked for (`cargo test … -- --ignored ::cuda`) and then fails where no GPU can be used.
+/// Defines two tests for each check: `here` uses the backends that every machine has; `cuda` is ignored unless it is
+/// selected (`cargo test … -- --ignored ::cuda`), and then fails if no GPU can be used.
 macro_rules! parity {
     ($($check:ident),* $(,)?) => {
         $(mod $check {
@@ -109,7 +110,7 @@ macro_rules! parity {
 }
 use parity;
 
-/// Noise with a tone in it, some of it quiet: no cell is much below the rest.
+/// Returns noise with a tone, part of which is quiet: no cell is far below the others.
 fn signal(n: usize) -> Vec<f32> {
     let mut state = 7u32;
     let mut samples = Vec::with_capacity(n);
@@ -123,7 +124,7 @@ fn signal(n: usize) -> Vec<f32> {
     samples
 }
 
-/// The feature by its definitions, row-major.
+/// Computes the feature from its definitions, row-major.
 fn reference(args: &FeatureArgs, pcm: &[f32]) -> Result<Vec<f64>, KernelError> {
     let power = stft::reference::power(&args.stft, pcm, args.frames.unwrap_or(0));
     if power[0].is_empty() {
@@ -164,7 +165,7 @@ fn reference(args: &FeatureArgs, pcm: &[f32]) -> Result<Vec<f64>, KernelError> {
     })
 }
 
-/// How far values may be apart.
+/// Returns the allowed difference between values.
 fn tolerance(args: &FeatureArgs, want: &[f64]) -> f64 {
     let largest = want.iter().fold(0.0f64, |a, b| a.max(b.abs()));
     let unscaled = match (args.op, args.log) {
@@ -174,7 +175,7 @@ fn tolerance(args: &FeatureArgs, want: &[f64]) -> f64 {
         (_, LogArgs::Ln { .. }) => LN_MAX,
         (_, LogArgs::Whisper) => DB_MAX / 40.0,
     };
-    // Scaling divides by a span or a deviation of several units.
+    // Normalization divides by a range or a deviation of several units.
     if args.normalize == Normalize::None {
         unscaled
     } else {
@@ -186,7 +187,7 @@ fn name(backend: &dyn Backend) -> String {
     format!("{} {}", backend.kind(), backend.level())
 }
 
-/// Values of every feature of every clip before packing: `[clip][feature]`.
+/// Computes the values of every feature of every clip before packing: `[clip][feature]`.
 fn values(
     backend: &dyn Backend,
     args: &[FeatureArgs],
@@ -212,7 +213,7 @@ fn values(
         });
     }
 
-    // Twice: buffers that were used must not show.
+    // Run twice, because used buffers must not affect the result.
     plan.run(&batch)?;
     let mut values = Vec::with_capacity(clips.len());
     for row in plan.run(&batch)? {
@@ -222,19 +223,19 @@ fn values(
     Ok(values)
 }
 
-/// A tensor of f32 as numbers.
+/// Converts the bytes of an f32 tensor to numbers.
 fn floats(tensor: &[u8]) -> Vec<f32> {
     let (words, _) = tensor.as_chunks();
     words.iter().map(|word| f32::from_le_bytes(*word)).collect()
 }
 
-/// Runs `args` over `pcm` on `backend`, compares shape and every value.
+/// Runs `args` over `pcm` on `backend`, and compares the shape and every value.
 fn check(backend: &dyn Backend, args: &FeatureArgs, pcm: &[f32]) -> Result<(), String> {
     let name = name(backend);
     let want = reference(args, pcm);
     let ran = values(backend, std::slice::from_ref(args), &[pcm]);
     let (Ok(out), Ok(want)) = (&ran, &want) else {
-        // Where the reference gives an error, the backend must give one too.
+        // If the reference returns an error, the backend must return one, too.
         let agree = ran.is_err() && want.is_err();
         return if agree {
             Ok(())
@@ -255,7 +256,7 @@ fn check(backend: &dyn Backend, args: &FeatureArgs, pcm: &[f32]) -> Result<(), S
 
     let most = tolerance(args, want);
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
-        // This is false if the value is NaN.
+        // False if the value is NaN.
         let is_close = (f64::from(*got) - want).abs() <= most;
         if !is_close {
             return Err(format!(
@@ -284,7 +285,7 @@ fn db(reference: DbRef, top_db: f64) -> Option<DbArgs> {
     })
 }
 
-/// A small transform, so that the references stay quick.
+/// Options with a small transform, which keeps the references fast.
 fn small() -> Overrides {
     Overrides {
         n_fft: Some(256),

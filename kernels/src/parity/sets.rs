@@ -1,5 +1,5 @@
-//! Sets drawn at random: batches of ragged clips at mixed rates, on every device against the CPU, and against the
-//! references where a row is short.
+//! Random sets: batches of clips of different lengths and sample rates, compared on every device with the CPU, and with
+//! the references if a row is short.
 
 use std::ops::Range;
 use std::thread;
@@ -12,26 +12,28 @@ use super::*;
 use crate::resample::ResampleArgs;
 use crate::stft::Signal;
 
-/// Powers: of the row's largest, and of themselves.
+/// Allowed error of a power, relative to the row's largest power (`POWER_OF_MAX`) and to the power itself
+/// (`POWER_REL`).
 const POWER_OF_MAX: f64 = 1e-6;
 const POWER_REL: f64 = 1e-4;
-/// Decibels: an f32 transform errs by at most this part of a row's largest amplitude, so quiet cells by more decibels.
+/// For decibels: an f32 transform has an error of at most this fraction of a row's largest amplitude, so quiet cells
+/// differ by more decibels.
 const AMPLITUDE_OF_MAX: f64 = 1e-6;
-/// Rounding of the logarithm and of the row's reference.
+/// Rounding of the logarithm and of the row's reference, in decibels.
 const DB_ROUNDING: f64 = 2e-4;
-/// Rows of more frames than this are compared with the CPU alone: the references are naive.
+/// Rows with more frames are compared only with the CPU: the references are naive.
 const REFERENCE_FRAMES: usize = 8;
-/// Products that the references of one set may cost: n_fft² / 2 a frame.
+/// Limit of products that the references of one set compute, at n_fft² / 2 per frame.
 const REFERENCE_PRODUCTS: usize = 20_000_000;
-/// Frames of a set, nearly: more of them show nothing more, and take long in the emulation.
+/// Approximate limit of frames per set: more frames reveal no more errors and take long in the emulation.
 const SET_FRAMES: usize = 3000;
 
-/// What a clip sounds like.
+/// Content of a clip.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Sound {
     Noise,
     Silence,
-    /// A square wave at full scale: lines far above everything between them.
+    /// A square wave at full scale: its spectral lines are far above everything between them.
     Square,
 }
 
@@ -39,7 +41,7 @@ enum Sound {
 #[derive(Clone, Debug)]
 struct SetClip {
     sound: Sound,
-    /// Samples a channel.
+    /// Samples per channel.
     n: usize,
     channels: usize,
     sixteen_bits: bool,
@@ -47,7 +49,7 @@ struct SetClip {
     rows: Vec<Range<usize>>,
 }
 
-/// A feature and a batch.
+/// A feature and a batch of clips.
 #[derive(Clone, Debug)]
 struct Set {
     args: FeatureArgs,
@@ -64,7 +66,7 @@ impl SetClip {
                 .collect(),
         };
 
-        // The channels differ; their mean is what `mono` is, nearly.
+        // The channels differ; their mean is close to `mono`.
         let mut samples = Vec::with_capacity(self.n * self.channels);
         for x in mono {
             for side in 0..self.channels {
@@ -98,7 +100,7 @@ fn overrides_strategy() -> impl Strategy<Value = Overrides> {
     })
 }
 
-/// Frames, their padding, and bands.
+/// Generates frames, padding and bands.
 fn transform_strategy() -> impl Strategy<Value = Overrides> {
     let n_fft = prop_oneof![
         3 => prop::sample::select(vec![256usize, 512, 1024, 2048, 4096]),
@@ -125,7 +127,7 @@ fn transform_strategy() -> impl Strategy<Value = Overrides> {
     })
 }
 
-/// What becomes of the bands.
+/// Generates the options that apply to the bands.
 fn values_strategy() -> impl Strategy<Value = Overrides> {
     let power = 0usize..4;
     let range = 0usize..4;
@@ -135,7 +137,7 @@ fn values_strategy() -> impl Strategy<Value = Overrides> {
 
     let drawn = (power, range, scale, any::<bool>(), frames, delta);
     drawn.prop_map(|(power, range, scale, htk, frames, delta)| {
-        // There is one number more than ranges. It means no decibels.
+        // The largest index is outside `ranges` and means no decibels.
         let ranges = [
             (DbRef::Max, Some(80.0)),
             (DbRef::Power(1.0), Some(60.0)),
@@ -146,7 +148,7 @@ fn values_strategy() -> impl Strategy<Value = Overrides> {
             amin: 1e-10,
             top_db: *top_db,
         });
-        // Decibels exist only of powers and of magnitudes.
+        // Decibels exist only for powers and magnitudes.
         let powers = if db.is_some() {
             [2.0, 2.0, 2.0, 1.0]
         } else {
@@ -171,7 +173,7 @@ fn values_strategy() -> impl Strategy<Value = Overrides> {
     })
 }
 
-/// Keys that an op or a sound cannot have are left out.
+/// Resolves the options after removing those that the op or the preset does not support.
 fn args_of(op: Op, preset: Preset, mut overrides: Overrides) -> FeatureArgs {
     if op == Op::Stft {
         overrides.n_mels = None;
@@ -183,7 +185,8 @@ fn args_of(op: Op, preset: Preset, mut overrides: Overrides) -> FeatureArgs {
     if op == Op::Mfcc {
         overrides.normalize = Normalize::None;
         overrides.power = Some(2.0);
-        // As its presets have it: a linear or an endless range would drown coefficients in their largest.
+        // As in the presets: with a linear or unlimited range, the largest coefficients would hide the errors of the
+        // others.
         overrides.db = overrides.db.filter(|db| db.top_db.is_some());
     } else {
         overrides.delta = None;
@@ -212,7 +215,7 @@ fn clips_strategy() -> impl Strategy<Value = Vec<SetClip>> {
     })
 }
 
-/// A clip of up to `n_max` samples a channel, which may be cut into segments.
+/// Generates a clip of up to `n_max` samples per channel, which may be cut into segments.
 fn clip_strategy(n_max: usize, may_be_cut: bool) -> impl Strategy<Value = SetClip> {
     let sound = prop_oneof![
         3 => Just(Sound::Noise),
@@ -241,7 +244,7 @@ fn clip_strategy(n_max: usize, may_be_cut: bool) -> impl Strategy<Value = SetCli
             };
             let resampled = rates.output_len(n as u64) as usize;
             let rows = match cut {
-                // Segments that overlap, the last reaching beyond the end.
+                // Overlapping segments, the last of which extends beyond the end of the clip.
                 0 if may_be_cut => vec![0..resampled / 2, resampled / 3..resampled + 100],
                 _ => std::iter::once(0..resampled).collect(),
             };
@@ -265,12 +268,12 @@ fn set_strategy() -> impl Strategy<Value = Set> {
             args.stft.hop_length = args.stft.hop_length.max(n_samples / SET_FRAMES);
 
             for clip in &mut clips {
-                // Scaling by a span, cosine transforms and deltas mix quiet cells with loud ones.
+                // Normalization, cosine transforms and deltas mix quiet cells with loud ones.
                 let is_mixed = args.normalize != Normalize::None || args.op == Op::Mfcc;
                 if clip.sound == Sound::Square && is_mixed {
                     clip.sound = Sound::Noise;
                 }
-                // Below 80 dB it shows that the CPU's resampler rounds otherwise.
+                // Below 80 dB, the different rounding of the CPU's resampler becomes visible.
                 if is_mixed && (args.is_wide() || matches!(args.log, LogArgs::Ln { .. })) {
                     clip.sample_rate_hz = args.sample_rate_hz;
                 }
@@ -315,12 +318,12 @@ fn run(backend: &dyn Backend, set: &Set) -> Result<Rows, KernelError> {
         .run(&clips)
 }
 
-/// Values of a row's one feature.
+/// Returns the values of the row's only feature.
 fn values_of(row: &Row) -> Vec<f64> {
     floats(&row.tensors[0]).into_iter().map(f64::from).collect()
 }
 
-/// How far each value may be from `want`.
+/// Returns the allowed difference of each value from `want`.
 pub(super) fn bounds(args: &FeatureArgs, want: &[f64]) -> Vec<f64> {
     if args.normalize != Normalize::None || args.op == Op::Mfcc {
         return vec![tolerance(args, want); want.len()];
@@ -341,7 +344,8 @@ pub(super) fn bounds(args: &FeatureArgs, want: &[f64]) -> Vec<f64> {
     bounds
 }
 
-/// Of a magnitude to the power `exponent`: as far as its power may be off, upwards or downwards.
+/// Allowed difference of a magnitude to the power `exponent`, derived from the allowed error of its power in both
+/// directions.
 fn linear_bound(exponent: f64, largest: f64, x: f64) -> f64 {
     let power = x.powf(2.0 / exponent);
     let most = POWER_OF_MAX * largest.powf(2.0 / exponent) + POWER_REL * power;
@@ -351,7 +355,8 @@ fn linear_bound(exponent: f64, largest: f64, x: f64) -> f64 {
     (above - x).max(x - below)
 }
 
-/// Of a logarithm in which a decibel is `unit`: what an error of the amplitude makes of it.
+/// Allowed difference of a logarithmic value in which one decibel equals `unit`, derived from the error of the
+/// amplitude.
 fn decibel_bound(unit: f64, largest: f64, x: f64) -> f64 {
     let amplitude_error = AMPLITUDE_OF_MAX * 10f64.powf((largest - x) / unit / 20.0);
     unit * (20.0 * (1.0 + amplitude_error).log10() + DB_ROUNDING)
@@ -372,7 +377,7 @@ fn compare(what: &str, args: &FeatureArgs, got: &[f64], want: &[f64]) -> Result<
     Ok(())
 }
 
-/// The CPU's rows against the references, where those are quick.
+/// Compares the CPU's rows with the references, where these are fast enough.
 fn check_references(set: &Set, rows: &Rows) -> Result<(), TestCaseError> {
     let mut left = REFERENCE_PRODUCTS;
     let owners = set
@@ -449,7 +454,7 @@ fn check_set(on: &Machines, set: &Set) -> Result<(), TestCaseError> {
             }
         }
 
-        // Whatever the order of threads: the same bits. Another device has its own.
+        // The bits must not depend on the order of threads. Another device may produce different bits.
         match &first {
             Some(first) if device.kind() == "emulated" => {
                 let equal = first
@@ -468,14 +473,15 @@ fn failure(error: KernelError) -> TestCaseError {
     TestCaseError::fail(error.to_string())
 }
 
-/// What an environment variable says, if it is a number.
+/// Returns the value of an environment variable, if it is a number.
 fn number_of(variable: &str) -> Option<u32> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
 fn drawn_sets_agree_on_every_device(on: &Machines) {
     let cases = number_of("WAVEMILL_PARITY_CASES").unwrap_or(200);
-    // The same sets each time, so that a change is what makes a run fail; another seed draws others.
+    // The sets are the same in each run, so that only a change of the code makes a run fail; another seed generates
+    // others.
     let seed = number_of("WAVEMILL_PARITY_SEED").unwrap_or(0);
     let seed_bytes = [seed.to_le_bytes(); 8].concat();
 

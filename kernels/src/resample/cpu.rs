@@ -1,7 +1,7 @@
 //! The overlap-save resampler.
 //!
-//! Two neighbouring real blocks travel as the real and imaginary part of one complex block. The filter has zero phase,
-//! its spectrum is real, so the two never mix, and no packing of half spectra is needed.
+//! Two neighbouring real blocks are stored as the real and imaginary part of one complex block. The filter has zero
+//! phase, so its spectrum is real, the two blocks never mix, and no packing of half spectra is needed.
 
 use std::f64::consts::PI;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::level::{Lanes, Level};
 use crate::samples::SampleBuffer;
 use crate::stft::fft_plan;
 
-/// Samples of a block at least: below that the overlap and the calls cost more than the shorter FFT saves.
+/// Minimum number of samples in a block: below this, overlap and calls cost more than the shorter FFT saves.
 const BLOCK_SAMPLES_MIN: usize = 4_096;
 
-/// Longest period of the two rates, input samples, that blocks are laid by. Rates that audio is recorded at have at
-/// most 1,280 (96,000 to 11,025 Hz); longer ones would make blocks, and plans, that cost more than a short clip.
+/// Longest common period of the two rates, in input samples, for which blocks are used. Common audio rates have at most
+/// 1,280 (96,000 to 11,025 Hz); longer periods would make blocks and plans that cost more than a short clip.
 const PERIOD_SAMPLES_MAX: usize = 2_048;
 
-/// A planned conversion. Allocates nothing after planning, but for the caller's output.
+/// A planned conversion. After planning, only the caller's output buffer is allocated.
 pub struct Resampler {
     args: ResampleArgs,
     method: Method,
@@ -31,21 +31,22 @@ pub struct Resampler {
     n_out: u64,
 }
 
-/// How samples are made.
+/// Method of conversion.
 enum Method {
-    /// Equal rates.
+    /// Equal rates: copies the samples.
     Copy,
-    /// By FFT, a block at a time.
+    /// Converts blocks by FFT.
     Blocks(Box<Blocks>),
-    /// One by one.
+    /// Computes each sample separately.
     Phases(Box<Phases>),
 }
 
 impl ResampleArgs {
-    /// Makes tables, FFT plans and buffers.
+    /// Creates tables, FFT plans and buffers.
     ///
     /// # Errors
-    /// [`ResampleError::Rate`] for rates out of range, [`ResampleError::Level`] where the machine lacks the level.
+    /// [`ResampleError::Rate`] for rates out of range, [`ResampleError::Level`] if the machine does not support the
+    /// level.
     pub fn plan(self, level: Level) -> Result<Resampler, ResampleError> {
         self.validate()?;
         let method = if self.from_hz == self.to_hz {
@@ -65,12 +66,13 @@ impl ResampleArgs {
         })
     }
 
-    /// The two rates meet often enough for blocks.
+    /// Reports whether the common period of the two rates is short enough for blocks.
     fn has_blocks(self) -> bool {
         self.ratio().down <= PERIOD_SAMPLES_MAX
     }
 
-    /// Most samples that one push can put out beyond what its input makes certain at once: two blocks.
+    /// Returns the largest number of samples that one push can output in addition to those determined by its own input:
+    /// two blocks.
     pub fn step_len(&self) -> usize {
         if self.from_hz == self.to_hz || !self.has_blocks() {
             return 0;
@@ -78,8 +80,9 @@ impl ResampleArgs {
         2 * Layout::new(*self, &Filter::new(*self)).hop_out
     }
 
-    /// Input samples after which a [`Resampler`] has put out at least `n_out` samples: those that they are made of, the
-    /// filter's reach behind them, and what the blocks take at a time. Nothing that follows changes these `n_out`.
+    /// Returns the number of input samples after which a [`Resampler`] has output at least `n_out` samples: the samples
+    /// themselves, the filter's reach after them, and the rest of their blocks. Later input does not change these
+    /// `n_out` samples.
     pub fn input_len(&self, n_out: u64) -> u64 {
         if self.from_hz == self.to_hz || n_out == 0 {
             return n_out;
@@ -88,7 +91,7 @@ impl ResampleArgs {
             return Reach::new(&Filter::new(*self)).input_len(*self, n_out);
         }
 
-        // Blocks are converted in pairs. The first pair needs all samples under it except for the zeros before the
+        // Blocks are converted in pairs. The first pair needs all of its samples except for the zeros before the
         // signal. Each further pair needs two more hops.
         let blocks = Layout::new(*self, &Filter::new(*self));
         let pairs = n_out.div_ceil(2 * blocks.hop_out as u64);
@@ -98,14 +101,15 @@ impl ResampleArgs {
 }
 
 impl Resampler {
-    /// The rates.
+    /// Returns the rates.
     pub const fn args(&self) -> ResampleArgs {
         self.args
     }
 
-    /// Takes any number of samples and appends to `out` what is certain by then.
+    /// Takes any number of samples and appends to `out` the output that they determine.
     ///
-    /// Output comes in steps of a few thousand samples; how the input is cut does not change a bit of it.
+    /// Output is produced in steps of a few thousand samples; the division of the input into calls does not change a
+    /// bit of it.
     pub fn push(&mut self, input: &[f32], out: &mut SampleBuffer) {
         self.n_in += input.len() as u64;
         let before = out.len();
@@ -117,14 +121,15 @@ impl Resampler {
         self.n_out += (out.len() - before) as u64;
     }
 
-    /// Appends the rest, as if zeros followed the input, and starts anew: in all, `ceil(n * to_hz / from_hz)` samples.
+    /// Appends the remaining output, as if zeros followed the input, and resets the resampler. The total is `ceil(n *
+    /// to_hz / from_hz)` samples.
     pub fn finish(&mut self, out: &mut SampleBuffer) {
         let wanted = self.args.output_len(self.n_in);
-        // The input is followed by zeros until all of it has come out.
+        // Append zeros until all of the output has been produced.
         while self.n_out < wanted {
             let before = out.len();
             match &mut self.method {
-                // As many went out as came in.
+                // The output is already as long as the input.
                 Method::Copy => break,
                 Method::Blocks(blocks) => blocks.push_end(out),
                 Method::Phases(phases) => phases.push_end(out),
@@ -132,12 +137,12 @@ impl Resampler {
             self.n_out += (out.len() - before) as u64;
         }
 
-        // Output comes in whole steps, so there may be more than was wanted.
+        // Output is produced in whole steps, so there may be more than required.
         out.truncate(out.len() - (self.n_out - wanted) as usize);
         self.reset();
     }
 
-    /// Forgets everything pushed so far.
+    /// Discards the state of all input so far.
     pub fn reset(&mut self) {
         self.n_in = 0;
         self.n_out = 0;
@@ -149,18 +154,19 @@ impl Resampler {
     }
 }
 
-/// The two overlapping blocks that are converted together.
+/// Two overlapping blocks that are converted together.
 struct Blocks {
     /// Input of both blocks: the first begins at 0, the second at `hop`; `span` samples when full.
     pending: Vec<f32>,
     span: usize,
-    /// Input samples from block to block, and the output samples that they become.
+    /// Input samples between the starts of two blocks, and the number of output samples that they become.
     hop: usize,
     hop_out: usize,
-    /// Zeros before the first sample; also the samples on each side of a block that the filter spoils.
+    /// Number of zeros before the first sample, and of samples that the filter makes invalid on each side of a block.
     pad: usize,
     pad_out: usize,
-    /// Filter spectrum with both FFT's scaling, for bins 0 to the last below the lower Nyquist frequency.
+    /// Spectrum of the filter including the scaling of both FFTs, from bin 0 to the last bin below the lower Nyquist
+    /// frequency.
     filter: Vec<f32>,
     forward: Arc<dyn Fft<f32>>,
     inverse: Arc<dyn Fft<f32>>,
@@ -169,7 +175,7 @@ struct Blocks {
     scratch: Vec<Complex32>,
 }
 
-/// Where blocks of `len` samples lie; the fields are those of [`Blocks`].
+/// Sizes of blocks of `len` samples; the fields are those of [`Blocks`].
 struct Layout {
     len: usize,
     pad: usize,
@@ -182,12 +188,12 @@ impl Layout {
         let Ratio { down, up } = args.ratio();
         let n_taps = filter.half_len() + 1;
 
-        // Every block begins on a sample of both rates, that is on a multiple of `down`.
+        // Every block begins at a sample that exists at both rates, which is a multiple of `down`.
         let pad = n_taps.next_multiple_of(down);
         let len_min = BLOCK_SAMPLES_MIN.max(8 * n_taps).max(4 * pad);
         let len = down * len_min.div_ceil(down).next_power_of_two();
 
-        // The filter spoils `pad` samples on each side of a block. The rest is the hop.
+        // The filter makes `pad` samples on each side of a block invalid. The rest is the hop.
         let hop = len - 2 * pad;
         Self {
             len,
@@ -256,7 +262,7 @@ impl Blocks {
         }
     }
 
-    /// Zeros after the last sample, up to the end of a block.
+    /// Appends zeros up to the end of a block.
     fn push_end(&mut self, out: &mut SampleBuffer) {
         self.pending.resize(self.span, 0.0);
         self.convert_if_full(out);
@@ -271,7 +277,7 @@ impl Blocks {
             return;
         }
 
-        // The first block becomes the real parts, and the second one becomes the imaginary parts.
+        // The first block becomes the real parts, the second one the imaginary parts.
         for ((bin, &re), &im) in self
             .spectrum
             .iter_mut()
@@ -287,18 +293,19 @@ impl Blocks {
         self.inverse
             .process_with_scratch(&mut self.output, &mut self.scratch);
 
-        // A transform treats a block as periodic, so near its ends the filter has mixed in samples of the other end. Only
-        // what lies between is used.
+        // A transform treats a block as periodic, so near its ends the filter has mixed in samples of the other end.
+        // Only the samples between them are used.
         let valid = &self.output[self.pad_out..][..self.hop_out];
         out.extend(valid.iter().map(|sample| sample.re));
         out.extend(valid.iter().map(|sample| sample.im));
 
-        // The next pair of blocks needs the end of this one again.
+        // The next pair of blocks starts with the end of this pair.
         self.pending.copy_within(2 * self.hop.., 0);
         self.pending.truncate(self.span - 2 * self.hop);
     }
 
-    /// Bins `0..n` and their mirror images go over, the rest of the output's spectrum is zero.
+    /// Copies bins `0..n` and their mirror images, multiplied by the filter, and clears the rest of the output's
+    /// spectrum.
     fn filter_bins(&mut self) {
         let n = self.filter.len();
         let len = self.spectrum.len();
@@ -310,7 +317,7 @@ impl Blocks {
         }
         self.output[n..len_out - n + 1].fill(Complex32::default());
 
-        // The negative frequencies lie at the end of a spectrum.
+        // The negative frequencies are at the end of a spectrum.
         let mirrored = self.output[len_out - n + 1..]
             .iter_mut()
             .zip(&self.spectrum[len - n + 1..]);
@@ -320,14 +327,14 @@ impl Blocks {
     }
 }
 
-/// To the spectrum of a block, and back at the other rate.
+/// Transform to the spectrum of a block, and the inverse transform at the other rate.
 struct FftPair {
     forward: Arc<dyn Fft<f32>>,
     inverse: Arc<dyn Fft<f32>>,
 }
 
 impl FftPair {
-    /// Transforms of one named level, never of whatever the machine happens to have.
+    /// Plans transforms for the given level, independent of the machine's capabilities.
     fn plan(level: Level, len: usize, len_out: usize) -> Result<Self, ResampleError> {
         let forward = fft_plan(len, level, FftDirection::Forward);
         let inverse = fft_plan(len_out, level, FftDirection::Inverse);
@@ -338,7 +345,7 @@ impl FftPair {
     }
 }
 
-/// The filter at the input rate: a sinc between pass and stop band under a Kaiser window.
+/// The filter at the input rate: a sinc with its cutoff between pass band and stop band, with a Kaiser window.
 ///
 /// Length and window shape after Kaiser (1974), as in Oppenheim and Schafer, Discrete-Time Signal Processing, 7.6.
 pub(super) struct Filter {
@@ -355,7 +362,7 @@ impl Filter {
         let width = stop * (1.0 - PASS_BAND);
         let cutoff = stop * (1.0 + PASS_BAND) / 2.0;
 
-        // Kaiser's formulas for an attenuation and the width of the transition.
+        // Kaiser's formulas for an attenuation and the width of the transition band.
         let beta = 0.1102 * (STOP_BAND_DB - 8.7);
         let half = (STOP_BAND_DB - 7.95) / (2.0 * 14.36 * width);
         Self {
@@ -366,22 +373,22 @@ impl Filter {
         }
     }
 
-    /// Whole input samples from the centre to where the filter ends.
+    /// Returns the distance from the centre to the end of the filter, in whole input samples.
     pub(super) fn half_len(&self) -> usize {
         self.half as usize
     }
 
-    /// Input samples from the centre to where the filter ends, between samples too.
+    /// Returns the distance from the centre to the end of the filter, in input samples with a fraction.
     pub(super) fn half(&self) -> f64 {
         self.half
     }
 
-    /// Its value at the centre.
+    /// Returns the filter's value at its centre.
     pub(super) fn height(&self) -> f64 {
         2.0 * self.cutoff
     }
 
-    /// Its value `n` input samples from the centre; 0 beyond its end.
+    /// Returns the filter's value `n` input samples from its centre; 0 beyond its end.
     pub(super) fn at(&self, n: f64) -> f64 {
         let x = n / self.half;
         if x.abs() > 1.0 {
@@ -390,7 +397,7 @@ impl Filter {
 
         let window = bessel_i0(self.beta * (1.0 - x * x).sqrt()) / self.window_at_centre;
         let t = n * PI;
-        // At the centre, the limit of the sinc. The window is 1 there.
+        // At the centre, use the limit of the sinc. The window is 1 there.
         if n == 0.0 {
             2.0 * self.cutoff
         } else {
@@ -404,7 +411,7 @@ fn bessel_i0(x: f64) -> f64 {
     let mut sum = 1.0;
     let mut term = 1.0;
     let mut k = 1.0;
-    // When a term no longer changes the sum, the later ones do not either, because they are smaller.
+    // When a term no longer changes the sum, the later terms do not either, because they are smaller.
     while term > sum * 1e-17 {
         term *= (x / (2.0 * k)) * (x / (2.0 * k));
         sum += term;
@@ -413,11 +420,12 @@ fn bessel_i0(x: f64) -> f64 {
     sum
 }
 
-/// The first `n_bins` bins of the symmetric filter's DFT of length `len`, divided by `len`: it is real.
+/// Returns the first `n_bins` bins of the symmetric filter's DFT of length `len`, divided by `len`. The spectrum is
+/// real.
 ///
-/// An unnormalised pair of transforms multiplies by the forward length, when the output is shorter or longer too.
+/// An unnormalised pair of transforms multiplies by the forward length, also if the output is shorter or longer.
 fn filter_spectrum(half: &[f64], len: usize, n_bins: usize) -> Vec<f32> {
-    // The angle of tap n in bin k is k · n steps on a circle of `len` steps, so one table has all cosines.
+    // The angle of tap n in bin k is k · n steps on a circle of `len` steps, so one table contains all cosines.
     let cosine: Vec<f64> = (0..len)
         .map(|k| libm::cos(2.0 * PI * k as f64 / len as f64))
         .collect();

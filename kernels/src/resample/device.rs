@@ -1,7 +1,8 @@
-//! Downmix and conversion to the features' rate on a device, and how loud each row is.
+//! Downmix and conversion to the features' rate on a device, and the peak level of each row.
 //!
-//! Every output sample is a sum over the filter at its own time: polyphase, with a table of taps a source rate. Unlike
-//! the CPU's overlap-save this needs no transform, and no sample depends on where a clip lies.
+//! Every output sample is a sum over the filter at its own time (polyphase), with one table of taps per source rate.
+//! Unlike the overlap-save method of the CPU, this needs no transform, and no sample depends on the position of its
+//! clip in a batch.
 
 use super::args::{Ratio, ResampleArgs};
 use super::cpu::Filter;
@@ -9,18 +10,19 @@ use crate::clip::{Clip, Samples};
 use crate::device::{Address, Device, Launch, RowTable, RowWords, Table, blocks, bytes_of, plain};
 use crate::error::KernelError;
 
-/// Threads of kernels that go over samples once.
+/// Threads per block of kernels that read each sample once.
 const THREADS: usize = 256;
-/// Samples of such a thread, where there are enough.
+/// Samples per thread of these kernels, if there are enough.
 const SAMPLES_PER_THREAD: usize = 8;
-/// Outputs of a thread; as in resample.cu.
+/// Outputs per thread; equal to the constant in resample.cu.
 const OUTPUTS: usize = 8;
-/// Shared memory that every architecture grants without asking, in floats.
+/// Shared memory in floats that every architecture provides without a request.
 const SHARED_FLOATS: usize = 48 * 1024 / size_of::<f32>();
-/// Largest table: what a level-2 cache holds besides everything else. Common rates need below 2 MiB; a rate that shares
-/// no large factor with the features' (44,101 Hz) would need 31 MiB.
+/// Size limit of a table of taps in bytes: it should fit into a level-2 cache together with the other data. Common
+/// rates need less than 2 MiB; a rate that shares no large factor with the features' rate (44,101 Hz) would need 31
+/// MiB.
 const TABLE_BYTES_MAX: usize = 8 << 20;
-/// Tables that are kept from batch to batch: archives have two or three rates.
+/// Number of tables kept from batch to batch: archives have two or three rates.
 const BANKS_MAX: usize = 8;
 
 plain! {
@@ -86,32 +88,32 @@ plain! {
     }
 }
 
-/// Whether a device converts between two rates. The CPU does what it does not.
+/// Reports whether a device converts between two rates. The CPU converts the others.
 pub(crate) fn is_for_device(from_hz: u32, to_hz: u32) -> bool {
     from_hz == to_hz || Shape::of(ResampleArgs { from_hz, to_hz }).is_some()
 }
 
-/// A clip in the upload buffer, and its place in the mono buffer.
+/// A clip in the upload buffer, and its position in the mono buffer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SourceClip {
-    /// Its first byte; a multiple of 8.
+    /// Index of the clip's first byte in the upload buffer; a multiple of 8.
     pub(crate) source: usize,
-    /// Its first sample at the features' rate.
+    /// Index of the clip's first sample in the mono buffer, at the features' rate.
     pub(crate) out: usize,
-    /// Samples a channel.
+    /// Samples per channel.
     pub(crate) n_source: usize,
-    /// Signed 16-bit integers; else f32.
+    /// Whether samples are signed 16-bit integers instead of f32.
     pub(crate) is_s16: bool,
-    /// 1 or 2, interleaved.
+    /// 1 or 2; two channels are interleaved.
     pub(crate) channels: usize,
-    /// Rate of the samples, Hz.
+    /// Sample rate in Hz.
     pub(crate) sample_rate_hz: u32,
-    /// The row that is the whole clip, if there is one: its level is found along.
+    /// The row that is the whole clip, if there is one: the conversion computes its level, too.
     pub(crate) level: Option<usize>,
 }
 
 impl SourceClip {
-    /// `clip` as it is, copied to byte `source`; of no row's level.
+    /// Describes `clip`, copied to byte `source`, without a row whose level is computed.
     pub(crate) fn new(clip: &Clip<'_>, source: usize, out: usize) -> Self {
         Self {
             source,
@@ -124,7 +126,7 @@ impl SourceClip {
         }
     }
 
-    /// Which instance of a kernel reads it, and in which order.
+    /// Returns the sample format, which selects and orders the kernel instances.
     fn format(&self) -> Format {
         match (self.is_s16, self.channels) {
             (false, 1) => Format::F32,
@@ -134,12 +136,12 @@ impl SourceClip {
         }
     }
 
-    /// Clips with equal ones are converted by the same kernel with the same table.
+    /// Returns the sort key of the conversion. Clips with equal keys are converted by one kernel launch with one table.
     fn conversion(&self) -> (u32, Format) {
         (self.sample_rate_hz, self.format())
     }
 
-    /// Bytes that it takes in the upload buffer.
+    /// Returns the clip's size in the upload buffer, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let sample_bytes = if self.is_s16 {
             size_of::<i16>()
@@ -149,7 +151,7 @@ impl SourceClip {
         self.n_source * self.channels * sample_bytes
     }
 
-    /// Samples that it becomes.
+    /// Returns the number of samples after conversion to `to_hz`.
     pub(crate) fn n_out(&self, to_hz: u32) -> usize {
         ResampleArgs {
             from_hz: self.sample_rate_hz,
@@ -159,7 +161,7 @@ impl SourceClip {
     }
 }
 
-/// How samples lie in the upload buffer: every kernel that reads them has an instance for each.
+/// Sample format in the upload buffer. Every kernel that reads samples has an instance for each format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Format {
     F32,
@@ -197,10 +199,10 @@ impl Format {
     }
 }
 
-/// How a conversion is cut into tiles; taps and samples of a tile lie in shared memory.
+/// How a conversion is divided into tiles. Taps and samples of a tile are in shared memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Shape {
-    /// A whole number of source samples an output.
+    /// The source rate is a whole multiple of the output rate.
     Decimate {
         down: usize,
         half: usize,
@@ -208,7 +210,7 @@ enum Shape {
         stride: usize,
         threads: usize,
     },
-    /// Anything else.
+    /// Any other ratio.
     Polyphase {
         up: usize,
         down: usize,
@@ -219,14 +221,14 @@ enum Shape {
 }
 
 impl Shape {
-    /// `None` where shared memory or the table would be too large.
+    /// Returns the shape for these rates, or `None` if shared memory or the table would be too large.
     fn of(args: ResampleArgs) -> Option<Self> {
         args.validate().ok()?;
         let half = Filter::new(args).half_len();
         let Ratio { down, up } = args.ratio();
 
         let shape = match up {
-            // A whole ratio has a single phase. Of the block sizes, the largest whose tile fits is taken.
+            // A whole ratio has a single phase. Use the largest block size whose tile fits.
             1 => [128, 64, 32]
                 .into_iter()
                 .map(|threads| Self::decimate(down, half, threads))
@@ -237,11 +239,11 @@ impl Shape {
     }
 
     fn decimate(down: usize, half: usize, threads: usize) -> Self {
-        // The kernel moves over a stream in steps of eight samples.
+        // The kernel processes a stream in steps of eight samples.
         let n_steps = (2 * half + 1).div_ceil(down).next_multiple_of(8);
         let n_each = threads * OUTPUTS + n_steps;
 
-        // Streams begin in different banks, as neighbouring threads fill them side by side.
+        // Streams begin in different banks, because neighbouring threads write to neighbouring streams.
         let bank = (32 / down).next_multiple_of(4) % 32;
         let stride = n_each.next_multiple_of(32) + bank;
 
@@ -254,10 +256,10 @@ impl Shape {
         }
     }
 
-    /// Rows of the tile have about 512 outputs, or one period of the phases.
+    /// Creates a shape with about 512 outputs per row of the tile, or one period of the phases if that is longer.
     fn polyphase(up: usize, down: usize, half: usize) -> Self {
         let mut periods = (512 / up).max(1);
-        // Even a single period may be too large. `of` checks that.
+        // Even a single period may be too large; `of` checks this.
         while periods > 1 && !Self::polyphase_of(up, down, half, periods).fits() {
             periods -= 1;
         }
@@ -266,7 +268,7 @@ impl Shape {
 
     fn polyphase_of(up: usize, down: usize, half: usize, periods: usize) -> Self {
         let n_columns = periods * up;
-        // If a row is longer than a block can be, threads take several columns each. All take about the same number.
+        // If a row is longer than a block, each thread computes several columns, all about the same number.
         let rounds = n_columns.div_ceil(512);
         let threads = n_columns.div_ceil(rounds).next_multiple_of(32);
         Self::Polyphase {
@@ -283,7 +285,7 @@ impl Shape {
     }
 
     fn n_taps(half: usize) -> usize {
-        // There are taps on both sides. The number is even, because the kernel takes two taps at a time.
+        // There are taps on both sides. The number is even, because the kernel processes two taps at a time.
         2 * half + 2
     }
 
@@ -312,7 +314,7 @@ impl Shape {
         }
     }
 
-    /// Taps in the order in which the kernel reads them.
+    /// Returns the taps in the order in which the kernel reads them.
     fn table(&self, filter: &Filter) -> Vec<f32> {
         let mut taps = Vec::with_capacity(self.n_table());
 
@@ -323,7 +325,7 @@ impl Shape {
                 n_steps,
                 ..
             } => {
-                // The kernel works stream by stream. A stream has every `down`-th tap.
+                // The kernel processes one stream after another. A stream contains every `down`-th tap.
                 for stream in 0..down {
                     for step in 0..n_steps {
                         let time = (down * step + stream) as f64 - half as f64;
@@ -332,7 +334,7 @@ impl Shape {
                 }
             }
             Self::Polyphase { up, down, half, .. } => {
-                // Neighbouring threads compute neighbouring outputs, so the taps of these lie side by side.
+                // Neighbouring threads compute neighbouring outputs, so the taps of neighbouring outputs are adjacent.
                 for tap in 0..Self::n_taps(half) {
                     for output in 0..up {
                         let phase = (output * down % up) as f64 / up as f64;
@@ -346,32 +348,32 @@ impl Shape {
     }
 }
 
-/// One source rate's way.
+/// Shape and table for one source rate.
 struct Bank<D: Device> {
     from_hz: u32,
     shape: Shape,
     taps: Table<D>,
 }
 
-/// Conversion of clips of any supported rates to one.
+/// Converts clips of any supported rates to one rate.
 pub(crate) struct ResampleDevice<D: Device> {
     to_hz: u32,
     banks: Vec<Bank<D>>,
     clips: Table<D>,
 }
 
-/// Where clips come from and go to.
+/// Input and output buffers of a conversion.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClipBuffers {
-    /// As they were decoded.
+    /// Clips as decoded.
     pub(crate) upload: Address,
-    /// f32 at the features' rate.
+    /// Mono f32 samples at the features' rate.
     pub(crate) mono: Address,
-    /// A word a row: where [`SourceClip::level`]s go.
+    /// One word per row, indexed by [`SourceClip::level`].
     pub(crate) levels: Address,
 }
 
-/// A run of clips of one rate and format.
+/// A run of clips with the same rate and format.
 #[derive(Clone, Copy)]
 struct Group {
     from_hz: u32,
@@ -395,7 +397,7 @@ impl Group {
 }
 
 impl<D: Device> ResampleDevice<D> {
-    /// To `to_hz`; tables are made as rates turn up.
+    /// Creates a converter to `to_hz`. Tables are created when a rate is first used.
     pub(crate) fn new(to_hz: u32) -> Self {
         Self {
             to_hz,
@@ -404,15 +406,14 @@ impl<D: Device> ResampleDevice<D> {
         }
     }
 
-    /// Converts every clip. Errors: a rate that is not supported, besides the device's.
+    /// Converts all clips. Errors: an unsupported rate, and the device's errors.
     pub(crate) fn run(
         &mut self,
         device: &D,
         clips: &[SourceClip],
         buffers: ClipBuffers,
     ) -> Result<(), KernelError> {
-        // Tables that were used least recently go first.
-        // Nothing is queued yet that reads them.
+        // Remove the least recently used tables first. No queued work reads them yet.
         let n_old = self.banks.len().saturating_sub(BANKS_MAX);
         self.banks.drain(..n_old);
 
@@ -437,7 +438,7 @@ impl<D: Device> ResampleDevice<D> {
                 n_out_max,
             };
             self.convert(device, alike, buffers)?;
-            // The entries of the next group begin where those of this one end.
+            // The entries of the next group follow those of this group.
             at += bytes_of(&entries[..group.len()]).len() as Address;
         }
         Ok(())
@@ -460,7 +461,7 @@ impl<D: Device> ResampleDevice<D> {
         group: Group,
         buffers: ClipBuffers,
     ) -> Result<(), KernelError> {
-        // At the right rate nothing is filtered: a clip is mixed to mono f32, and its loudest sample is found.
+        // At equal rates no filter is needed: the clip is mixed to mono f32, and its peak level is computed.
         if group.from_hz == self.to_hz {
             let launch = group.launch(THREADS * SAMPLES_PER_THREAD, THREADS, 0);
             let params = CopyClips {
@@ -525,7 +526,7 @@ impl<D: Device> ResampleDevice<D> {
 
     fn bank(&mut self, device: &D, from_hz: u32) -> Result<&mut Bank<D>, KernelError> {
         match self.banks.iter().position(|bank| bank.from_hz == from_hz) {
-            // The one used last comes last.
+            // Banks are in order of use; the most recently used is last.
             Some(at) => self.banks[at..].rotate_left(1),
             None => {
                 let args = ResampleArgs {
@@ -556,7 +557,7 @@ impl<D: Device> ResampleDevice<D> {
     }
 }
 
-/// How loud the rows of a batch are.
+/// Computes the peak levels of the rows of a batch.
 pub(crate) struct LevelsDevice<D: Device> {
     answers: RowWords<D>,
 }
@@ -570,12 +571,12 @@ impl<D: Device> Default for LevelsDevice<D> {
 }
 
 impl<D: Device> LevelsDevice<D> {
-    /// A word a row, all 0, which kernels raise.
+    /// Allocates one word per row, all 0, whose values kernels increase.
     pub(crate) fn start(&mut self, device: &D, n_rows: usize) -> Result<Address, KernelError> {
         self.answers.start(device, n_rows)
     }
 
-    /// Looks at the samples of every row; `levels` is what was started.
+    /// Computes the level of every row; `levels` is the address returned by [`Self::start`].
     pub(crate) fn run(
         device: &D,
         rows: &RowTable,
@@ -601,7 +602,8 @@ impl<D: Device> LevelsDevice<D> {
         self.answers.fetch(device)
     }
 
-    /// Each row's largest magnitude, NaN if there is one; 0 of no samples. To be read once the device was waited for.
+    /// Returns each row's largest magnitude: NaN if a sample is NaN, 0 for a row without samples. Valid after the
+    /// device has been synchronized.
     pub(crate) fn largest(&self) -> impl Iterator<Item = f32> {
         self.answers.words().map(f32::from_bits)
     }

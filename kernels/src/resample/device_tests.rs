@@ -1,4 +1,4 @@
-//! Samples on a device: against the formula, against the CPU, and whatever shares their batch.
+//! Tests resampling on a device: results match the formula and the CPU, and do not depend on other clips in the batch.
 
 use super::device::ClipBuffers;
 use super::{LevelsDevice, ResampleArgs, ResampleDevice, SourceClip, is_for_device, reference};
@@ -8,15 +8,15 @@ use crate::device::{Device, RowEntry, RowTable, bytes_of};
 use crate::level::Level;
 use crate::samples::SampleBuffer;
 
-/// Some 400 additions in f32, each off by up to 6e-8 of a partial sum of about 1: by chance 6e-8 times their root, which
-/// is 1.2e-6. The promised stop band is 1e-5.
+/// Some 400 additions in f32, each with an error of up to 6e-8 of a partial sum of about 1: statistically 6e-8 times
+/// the square root of their number, which is 1.2e-6. The specified stop band is 1e-5.
 const ERROR_MAX: f64 = 2e-6;
 
 const RATES_HZ: [u32; 7] = [44_100, 48_000, 32_000, 22_050, 16_000, 8_000, 11_025];
-/// Outputs of a tile: 1024 at whole ratios, up to some 5,000 at others; lengths on both sides of that.
+/// Lengths below and above the outputs of a tile, which are 1024 for whole ratios and up to some 5,000 for others.
 const LENGTHS: [usize; 5] = [0, 1, 100, 2_048, 12_345];
 
-/// A clip's samples as they are decoded.
+/// A clip's samples as decoded.
 struct Source {
     f32: Vec<f32>,
     s16: Vec<i16>,
@@ -66,12 +66,12 @@ impl Source {
     }
 }
 
-/// Every source at `to_hz`, as one batch.
+/// Converts every source to `to_hz` in one batch.
 fn converted<D: Device>(device: &D, sources: &[Source], to_hz: u32) -> Vec<Vec<f32>> {
     converted_and_levels(device, sources, to_hz).0
 }
 
-/// The same, and each one's largest magnitude as it was found along.
+/// Like [`converted`], and also returns each clip's largest magnitude, computed during conversion.
 fn converted_and_levels<D: Device>(
     device: &D,
     sources: &[Source],
@@ -88,7 +88,7 @@ fn converted_and_levels<D: Device>(
         n_mono += clip.n_out(to_hz);
         clips.push(clip);
     }
-    // As words, which is what goes to a device.
+    // Reinterpret the bytes as words, which are sent to the device.
     let words = bytes
         .chunks_exact(4)
         .map(|word| f32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
@@ -140,7 +140,7 @@ fn assert_converted(source: &Source, to_hz: u32, got: &[f32]) {
     let cpu = on_cpu(args, &mono);
     assert_eq!(got.len(), cpu.len(), "{}", case());
     for (m, (got, cpu)) in got.iter().zip(&cpu).enumerate() {
-        // The CPU's own error comes on top.
+        // The error of the CPU adds to that of the device.
         let error = f64::from((got - cpu).abs());
         assert!(
             error <= 2.0 * ERROR_MAX,

@@ -1,9 +1,9 @@
-//! The resampler for ratios without a short period: a sum over the filter at each output's own time.
+//! The resampler for ratios without a short period: computes a sum over the filter at each output's own time.
 //!
-//! Overlap-save wants blocks that begin on a sample of both rates. For 44,101 to 22,050 Hz that is every 44,101 samples,
-//! and its plan would cost more than a clip. Here a plan is a table of the filter at some hundred phases; a sample's own
-//! phase lies between two of them, and the result is the straight line between the two sums. The plan takes about a
-//! millisecond and half a megabyte at any ratio, a sample some ten times what it takes by FFT.
+//! Overlap-save requires blocks that begin at a sample of both rates. For 44,101 to 22,050 Hz this is every 44,101
+//! samples, and planning would cost more than a clip. Here a plan is a table of the filter at some hundred phases; a
+//! sample's own phase is between two of them, and the result is interpolated linearly between the two sums. Planning
+//! takes about a millisecond and half a megabyte at any ratio; a sample takes about ten times as long as by FFT.
 
 use std::sync::OnceLock;
 
@@ -12,27 +12,27 @@ use super::cpu::Filter;
 use crate::level::Lanes;
 use crate::samples::SampleBuffer;
 
-/// Phases of an input sample where the output rate is not lower; fewer of a filter that is stretched for a lower one.
+/// Phases per input sample if the output rate is not lower; fewer if the filter is stretched for a lower rate.
 ///
-/// A straight line between two of them is off by (π / 768)² / 8 = 2.1e-6 of full scale at most, 114 dB down.
+/// The error of linear interpolation is at most (π / 768)² / 8 = 2.1e-6 of full scale, which is -114 dB.
 const PHASES: f64 = 768.0;
 
-/// Steps of the filter's half, from its centre to its end, in the table that all plans are made from: 380 a period of
-/// its sinc. A cubic through four of them is off by 2e-9, far below what f32 holds.
+/// Steps of half of the filter, from its centre to its end, in the table from which all plans are computed: 380 per
+/// period of its sinc. A cubic through four of them has an error of 2e-9, far below the precision of f32.
 const SHAPE_STEPS: usize = 16_384;
 
-/// Sums that run side by side.
+/// Number of partial sums that are computed in parallel.
 const LANES: usize = 8;
 
-/// Input that was used is dropped when there is this much of it, samples: rarely enough to cost nothing.
+/// Used input is removed when it has this many samples: rarely enough that it costs no time.
 const DROP_SAMPLES: usize = 4_096;
 
-/// Where the sums lie that make a sample.
+/// Input samples that contribute to an output sample.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reach {
-    /// Input samples before an output's own.
+    /// Input samples before the time of an output.
     before: usize,
-    /// Input samples of a sum: what the filter spans, in whole lanes.
+    /// Input samples of a sum: the length of the filter, rounded up to whole lanes.
     n_taps: usize,
 }
 
@@ -45,27 +45,27 @@ impl Reach {
         }
     }
 
-    /// Input samples that the first `n_out` outputs are made of.
+    /// Returns the number of input samples that the first `n_out` outputs depend on.
     pub(super) fn input_len(&self, args: ResampleArgs, n_out: u64) -> u64 {
         let Ratio { down, up } = args.ratio();
         (n_out - 1) * down as u64 / up as u64 + (self.n_taps - self.before) as u64
     }
 }
 
-/// Tables and the input at hand of one conversion.
+/// Tables and current input of one conversion.
 pub(super) struct Phases {
     reach: Reach,
     down: usize,
     up: usize,
     n_phases: usize,
-    /// `n_phases + 1` rows of taps: the last is the first of the next sample.
+    /// `n_phases + 1` rows of taps: the last row is the first row of the next sample.
     table: Vec<f32>,
     lanes: Lanes,
-    /// Input that is still needed, after zeros for what lies before the first sample.
+    /// Input that is still needed, which begins with zeros for the time before the first sample.
     pending: Vec<f32>,
-    /// The next output's first tap lies on this sample of `pending` …
+    /// Index in `pending` of the next output's first tap.
     at: usize,
-    /// … and its own time is so many of `up` parts of a sample later.
+    /// Fractional part of the next output's time, in units of 1 / `up` samples.
     part: usize,
 }
 
@@ -109,7 +109,7 @@ impl Phases {
         self.pending.resize(self.reach.before, 0.0);
     }
 
-    /// Takes input and appends what is certain by then.
+    /// Takes input and appends the output that it determines.
     pub(super) fn push(&mut self, input: &[f32], out: &mut SampleBuffer) {
         self.pending.extend_from_slice(input);
         let lanes = self.lanes;
@@ -118,7 +118,7 @@ impl Phases {
             || self.convert(out),
         );
 
-        // A large step down can lie behind all input so far.
+        // With a large ratio, `at` can be after the end of all input so far.
         let used = self.at.min(self.pending.len());
         if used >= DROP_SAMPLES {
             self.pending.drain(..used);
@@ -126,7 +126,7 @@ impl Phases {
         }
     }
 
-    /// Zeros after the last sample, as many as it takes to bring everything out.
+    /// Appends zeros after the last sample, enough to produce all remaining output.
     pub(super) fn push_end(&mut self, out: &mut SampleBuffer) {
         let zeros = [0.0; 256];
         // After as many zeros as the filter has taps, the last sample no longer contributes.
@@ -139,7 +139,7 @@ impl Phases {
     fn convert(&mut self, out: &mut SampleBuffer) {
         let n_taps = self.reach.n_taps;
         while let Some(input) = self.pending.get(self.at..self.at + n_taps) {
-            // Whole numbers decide the phase, so that no rounding adds up along a clip.
+            // The phase is computed with integers, so that rounding errors do not accumulate along a clip.
             let place = self.part * self.n_phases;
             let weight = (place % self.up) as f32 / self.up as f32;
             let rows = &self.table[place / self.up * n_taps..][..2 * n_taps];
@@ -153,13 +153,13 @@ impl Phases {
     }
 }
 
-/// `input` laid under the first half of `rows`, and under the second.
+/// Returns the dot products of `input` with the first half of `rows` and with the second half.
 #[inline(always)]
 fn sums(input: &[f32], rows: &[f32]) -> (f32, f32) {
     let (left, right) = rows.split_at(input.len());
     let mut sums = [[0.0f32; LANES]; 2];
 
-    // One pass makes both sums, because they read the same input.
+    // One pass computes both sums, because they read the same input.
     let taps = left.chunks_exact(LANES).zip(right.chunks_exact(LANES));
     for (input, (left, right)) in input.chunks_exact(LANES).zip(taps) {
         for lane in 0..LANES {
@@ -176,20 +176,20 @@ fn total(sums: &[f32; LANES]) -> f32 {
     ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]))
 }
 
-/// The filter's half by steps. Its form is the same at every ratio: only its length and height differ, because its
-/// length, its cutoff and its pass band are all fractions of the lower rate.
+/// Half of the filter, sampled in steps. Its shape is the same at every ratio, only length and height differ, because
+/// its length, cutoff and pass band are all proportional to the lower rate.
 struct Shape(Vec<f64>);
 
 fn shape() -> &'static Shape {
     static SHAPE: OnceLock<Shape> = OnceLock::new();
     SHAPE.get_or_init(|| {
-        // Any ratio serves.
+        // The shape is the same for any ratio.
         let filter = Filter::new(ResampleArgs {
             from_hz: super::MIN_HZ,
             to_hz: super::MIN_HZ,
         });
 
-        // One more on each side, for the cubic.
+        // One more step on each side, for the cubic.
         let steps = (0..SHAPE_STEPS + 3).map(|step| (step as f64 - 1.0) / SHAPE_STEPS as f64);
         Shape(
             steps
@@ -200,7 +200,7 @@ fn shape() -> &'static Shape {
 }
 
 impl Shape {
-    /// The filter's value `n` input samples from its centre.
+    /// Returns the filter's value `n` input samples from its centre.
     fn at(&self, filter: &Filter, n: f64) -> f64 {
         let x = (n / filter.half()).abs();
         if x > 1.0 {
@@ -231,7 +231,7 @@ impl Shape {
 mod tests {
     use super::*;
 
-    /// Half a step of f32 at the filter's height, and what the cubic leaves.
+    /// Half a step of f32 at the filter's height, and the error of the cubic.
     const SHAPE_ERROR_MAX: f64 = 1e-8;
 
     #[test]

@@ -1,13 +1,13 @@
-// Whole clips to mono at the features' rate. The filter is that of resample/cpu.rs, evaluated at each output's own time
-// between the source samples: as many sets of taps as there are phases, made on the host.
+// Conversion of whole clips to mono at the features' rate. The filter is that of resample/cpu.rs, evaluated at each
+// output's own time between the source samples: one set of taps per phase, computed on the host.
 
 // A clip in the upload buffer.
 struct SourceClip {
-    long long source; // its first byte; a multiple of 8
-    long long out;    // its first sample in the mono buffer
-    int n_source;     // samples a channel
+    long long source; // index of its first byte; a multiple of 8
+    long long out;    // index of its first sample in the mono buffer
+    int n_source;     // samples per channel
     int n_out;
-    int level;        // whose row's level it is, if one row is the whole clip; else -1
+    int level;        // index of the row that is the whole clip, whose level is computed; -1 if there is none
     int reserved;
 };
 
@@ -21,18 +21,18 @@ struct alignas(4) StereoS16 {
 
 constexpr float S16_SCALE = 1.0f / 32768.0f;
 
-// One sample as the mean of the channels, full scale 1. As `downmix` in backend/cpu.rs. Every kernel that reads clips has
-// an instance for each of these types, so that nothing is asked sample by sample.
+// Returns one sample as the mean of its channels, with full scale 1, like `downmix` in backend/cpu.rs. Every kernel
+// that reads clips has an instance for each of these types, so that the type is not checked for each sample.
 DEVICE float mono(float sample) { return sample; }
 DEVICE float mono(Stereo pair) { return (pair.left + pair.right) * 0.5f; }
 DEVICE float mono(short sample) { return (float)sample * S16_SCALE; }
 DEVICE float mono(StereoS16 pair) { return ((float)pair.left + (float)pair.right) * (0.5f * S16_SCALE); }
 
-// Samples `start` to `start + count` of a clip, of which some may lie outside.
+// Samples `start` to `start + count` of a clip, of which some may be outside of the clip.
 template <typename Sample> struct Stretch {
     const Sample *samples;
     long long start, n_source;
-    bool is_inside; // all of them are there
+    bool is_inside; // all samples are inside the clip
 };
 
 template <typename Sample>
@@ -41,7 +41,7 @@ DEVICE Stretch<Sample> stretch(const unsigned char *upload, const SourceClip &cl
     return {samples, start, clip.n_source, start >= 0 && start + count <= clip.n_source};
 }
 
-// Sample `s` of a stretch; 0 outside of the clip.
+// Returns sample `s` of a stretch; 0 outside of the clip.
 template <typename Sample> DEVICE float sample_of(const Stretch<Sample> &from, int s) {
     if (from.is_inside || (from.start + s >= 0 && from.start + s < from.n_source)) {
         const Sample sample = from.samples[from.start + s];
@@ -50,7 +50,7 @@ template <typename Sample> DEVICE float sample_of(const Stretch<Sample> &from, i
     return 0.0f;
 }
 
-// Bits of the largest magnitude; those of a NaN are larger than any number's.
+// Returns the bits of the larger magnitude; those of a NaN are larger than any number's.
 DEVICE unsigned louder(unsigned largest, float sample) {
     const unsigned bits = __float_as_uint(sample) & 0x7fffffffu;
     return bits > largest ? bits : largest;
@@ -67,10 +67,10 @@ struct CopyClips {
     const unsigned char *upload;
     float *mono;
     const SourceClip *clips;
-    unsigned *levels; // one a row
+    unsigned *levels; // one per row
 };
 
-// Clips that are at the right rate.
+// Copies clips that already have the features' rate.
 template <typename Sample> DEVICE void copy_clips(const CopyClips &p) {
     const SourceClip clip = p.clips[blockIdx.x];
     const Sample *samples = (const Sample *)(p.upload + clip.source);
@@ -104,11 +104,12 @@ DEVICE void load_quad(const float *from, float *to) {
     to[3] = quad.w;
 }
 
-// Place `at` of an array whose threads each read or write eight floats, side by side, four at a time. A quarter of a warp
-// is served at once: without this, every fourth of its threads would want the same banks.
+// Returns the index of element `at` in an array in which each thread reads or writes eight adjacent floats, four at a
+// time. The hardware serves a quarter of a warp at once: without this mapping, every fourth thread would use the same
+// banks.
 DEVICE int swizzled(int at) { return at ^ ((at >> 3) & 4); }
 
-// Floats `8 at` to `8 at + 8`.
+// Loads the floats `8 at` to `8 at + 8`.
 DEVICE void load_swizzled(const float *array, unsigned at, float *to) {
     const Quad *quads = (const Quad *)array;
     const unsigned first = 2 * at ^ (at >> 2 & 1);
@@ -123,27 +124,27 @@ DEVICE void load_swizzled(const float *array, unsigned at, float *to) {
     to[7] = high.w;
 }
 
-constexpr int DECIMATE_OUTPUTS = 8; // neighbouring outputs of a thread
+constexpr int DECIMATE_OUTPUTS = 8; // adjacent outputs per thread
 
 struct Decimate {
     const unsigned char *upload;
     float *mono;
     const SourceClip *clips;
     const float *taps; // [down][n_steps]: tap down * i + q is at [q][i]
-    int down;          // source samples an output
+    int down;          // source samples per output
     int n_steps;       // a multiple of 8
     int half;          // taps before the centre
-    int stride;        // floats from one stream to the next in shared memory
-    unsigned *levels;  // one a row
+    int stride;        // floats from the start of one stream to the next in shared memory
+    unsigned *levels;  // one per row
 };
 
-// The samples under a tile, dealt out to `down` streams: stream q has every down-th sample from the q-th on. Outputs
-// that follow each other then need samples that follow each other.
+// Loads the samples of a tile as `down` streams: stream q contains every down-th sample, starting with sample q.
+// Consecutive outputs then need consecutive samples of each stream.
 template <typename Sample>
 DEVICE void load_streams(const Decimate &p, const SourceClip &clip, long long first, int n_each, float *streams) {
     const int count = p.down * n_each;
     const Stretch<Sample> from = stretch<Sample>(p.upload, clip, first * p.down - p.half, count);
-    // Sample s is number s / down of stream s % down. Both go on by the same from turn to turn.
+    // Sample s is element s / down of stream s % down. Each iteration advances both by the same amounts.
     const int each = blockDim.x / p.down, rest = blockDim.x % p.down;
     int number = threadIdx.x / p.down, stream = threadIdx.x % p.down;
     for (int s = threadIdx.x; s < count; s += blockDim.x) {
@@ -157,13 +158,13 @@ DEVICE void load_streams(const Decimate &p, const SourceClip &clip, long long fi
     }
 }
 
-// Adds one stream's products to eight outputs: a window of 16 samples slides over the stream, eight at a time.
+// Adds one stream's products to eight outputs: a window of 16 samples moves over the stream, eight samples at a time.
 DEVICE void add_stream(const float *stream, const float *taps, int n_steps, float *sums) {
     float parts[DECIMATE_OUTPUTS] = {};
     float window[16], tap[8];
     unsigned at = threadIdx.x;
     load_swizzled(stream, at, window);
-    // Twice, so that the window need not move from register to register.
+    // Unrolled by two, so that the window is not copied between registers.
 #pragma unroll 2
     for (int step = 0; step < n_steps; step += 8) {
         ++at;
@@ -187,7 +188,7 @@ DEVICE void add_stream(const float *stream, const float *taps, int n_steps, floa
     }
 }
 
-// Rates whose ratio is a whole number. A block computes a tile of eight outputs a thread.
+// Converts rates whose ratio is a whole number. A block computes a tile of eight outputs per thread.
 template <typename Sample> DEVICE void decimate(const Decimate &p) {
     SHARED(float, taps);
     float *streams = taps + p.down * p.n_steps;
@@ -205,7 +206,7 @@ template <typename Sample> DEVICE void decimate(const Decimate &p) {
             add_stream(streams + q * p.stride, taps + q * p.n_steps, p.n_steps, sums);
         }
         __syncthreads();
-        // Through shared memory, so that neighbouring threads write neighbouring samples.
+        // Write through shared memory, so that neighbouring threads write neighbouring samples.
         const int at = threadIdx.x * DECIMATE_OUTPUTS;
         const Quad left = {sums[0], sums[1], sums[2], sums[3]}, right = {sums[4], sums[5], sums[6], sums[7]};
         *(Quad *)(streams + swizzled(at)) = left;
@@ -230,27 +231,28 @@ KERNEL(decimate_f32_stereo, Decimate) { decimate<Stereo>(p); }
 KERNEL(decimate_s16, Decimate) { decimate<short>(p); }
 KERNEL(decimate_s16_stereo, Decimate) { decimate<StereoS16>(p); }
 
-constexpr int POLYPHASE_OUTPUTS = 8; // outputs of a thread, all of one phase
+constexpr int POLYPHASE_OUTPUTS = 8; // outputs per thread, all of one phase
 
 struct Polyphase {
     const unsigned char *upload;
     float *mono;
     const SourceClip *clips;
-    const float *taps; // [n_taps][up]: those of output m are at m % up
+    const float *taps; // [n_taps][up]: the taps of output m are at m % up
     int up, down;      // the rates' ratio in lowest terms
     int n_taps;        // even
-    int half;          // taps before an output's own time
-    int n_columns;     // outputs of a row of the tile, a multiple of `up`
+    int half;          // taps before the time of an output
+    int n_columns;     // outputs per row of the tile, a multiple of `up`
     int unused;
-    unsigned *levels;  // one a row
+    unsigned *levels;  // one per row
 };
 
-// Outputs `column`, `column + n_columns` ...: their phase is one, their samples lie `row_step` apart. Two sums each.
+// Computes outputs `column`, `column + n_columns` ..., which have the same phase; their samples are `row_step` apart.
+// Each output is computed as two sums.
 DEVICE void phase_sums(const Polyphase &p, const float *samples, int column, int row_step, float *sums) {
-    // A tile fits shared memory, so the product is far below 2^32.
+    // A tile fits into shared memory, so the product is far below 2^32.
     const unsigned place = (unsigned)column * (unsigned)p.down, up = (unsigned)p.up;
     const float *taps = p.taps + (unsigned)column % up;
-    // One pointer a row, moved on by turns: otherwise each access would compute its address anew.
+    // One pointer per row, advanced in each iteration: otherwise the address would be computed for each access.
     const float *windows[POLYPHASE_OUTPUTS];
     for (int r = 0; r < POLYPHASE_OUTPUTS; ++r) {
         windows[r] = samples + place / up + r * row_step;
@@ -272,7 +274,7 @@ DEVICE void phase_sums(const Polyphase &p, const float *samples, int column, int
     }
 }
 
-// Any other ratio. A block computes a tile of eight rows of `n_columns` outputs.
+// Converts rates with any other ratio. A block computes a tile of eight rows of `n_columns` outputs.
 template <typename Sample> DEVICE void polyphase(const Polyphase &p) {
     SHARED(float, samples);
     const SourceClip clip = p.clips[blockIdx.x];
@@ -312,10 +314,10 @@ KERNEL(polyphase_s16_stereo, Polyphase) { polyphase<StereoS16>(p); }
 struct Levels {
     const float *mono;
     const Row *rows;
-    unsigned *levels; // one a row
+    unsigned *levels; // one per row
 };
 
-// Rows that are parts of clips; of whole clips, the kernels above know the level.
+// Computes the levels of rows that are parts of clips; the kernels above compute those of whole clips.
 KERNEL(levels, Levels) {
     const Row row = p.rows[blockIdx.x];
     const long long step = (long long)gridDim.y * blockDim.x;

@@ -1,4 +1,4 @@
-//! The promises of the docstrings, at every level of this machine.
+//! Tests the documented properties at every level that this machine supports.
 
 use std::f64::consts::PI;
 
@@ -6,9 +6,9 @@ use super::{PASS_BAND, ResampleArgs, ResampleError, reference};
 use crate::level::Level;
 use crate::samples::SampleBuffer;
 
-/// 100 dB below full scale: the promised stop band. The design (120 dB) and f32 rounding in the FFTs (about 1e-7 of
-/// the largest sample times the square root of log2 of the length) stay well below it.
-/// In the pass band it is far stricter than the promised ripple: 0.01 dB is 1.15e-3.
+/// 100 dB below full scale: the specified stop band. The design (120 dB) and f32 rounding in the FFTs (about 1e-7 of
+/// the largest sample times the square root of log2 of the length) are well below it. In the pass band it is much
+/// stricter than the specified ripple: 0.01 dB is 1.15e-3.
 const ERROR_MAX: f64 = 1e-5;
 
 const RATIOS: [(u32, u32); 16] = [
@@ -61,7 +61,7 @@ fn tone(hz: f64, rate_hz: u32, n: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Not one sample more than it takes, and none that comes later changes what is out.
+/// `input_len` is minimal, and later samples do not change the output.
 #[test]
 fn input_len_is_where_the_output_is_there() {
     let input = noise(40_000);

@@ -1,4 +1,4 @@
-//! Eight frames at a time: window, transform, power, and eight lanes a bin for all that follows.
+//! Windows and transforms eight frames at a time, and returns the powers of each bin as eight lanes.
 
 use std::ops::Range;
 
@@ -11,7 +11,8 @@ use crate::error::{KernelError, SAMPLE_MAX};
 use crate::lane::{LANES, Lane};
 use crate::level::Lanes;
 
-/// Errors: [`KernelError::Sample`] with the first sample that is NaN, infinite or beyond [`SAMPLE_MAX`].
+/// Checks samples. Errors: [`KernelError::Sample`] with the first sample that is NaN, infinite or beyond
+/// [`SAMPLE_MAX`].
 pub(crate) fn check_samples(pcm: &[f32], lanes: Lanes) -> Result<(), KernelError> {
     if lanes.run(
         #[inline(always)]
@@ -28,35 +29,35 @@ pub(crate) fn check_samples(pcm: &[f32], lanes: Lanes) -> Result<(), KernelError
     Ok(())
 }
 
-/// Looks at all samples even where one is not sound: without a way out the loop runs in lanes.
+/// Reports whether all samples are valid. The loop has no early exit, so that it can be vectorized.
 #[inline(always)]
 fn are_sound(pcm: &[f32]) -> bool {
     pcm.iter().fold(true, |sound, x| sound & is_sound(*x))
 }
 
-/// NaN is not.
+/// Reports whether a sample is valid; NaN is not.
 #[inline(always)]
 fn is_sound(sample: f32) -> bool {
     sample.abs() <= SAMPLE_MAX
 }
 
-/// Tables and buffers of one set of STFT arguments.
+/// Tables and buffers for one set of STFT arguments.
 pub(crate) struct StftPlan {
     args: StftArgs,
     lanes: Lanes,
     method: Method,
 }
 
-/// How eight frames are transformed.
+/// Method of transforming eight frames.
 enum Method {
-    /// All at once.
+    /// All frames at once.
     Together(Together),
-    /// One after another.
+    /// One frame after another.
     Each(Each),
 }
 
 impl StftPlan {
-    /// `wide`: in double precision.
+    /// Plans the transform, in double precision if `wide` is set.
     pub(crate) fn new(args: &StftArgs, wide: bool, lanes: Lanes) -> Self {
         let method = if args.n_fft == eight::N_FFT && !wide {
             Method::Together(Together::new(args))
@@ -70,8 +71,8 @@ impl StftPlan {
         }
     }
 
-    /// Power of frames `first .. first + count` (`count` ≤ [`LANES`]), `[n_bins]` of eight frames; lanes beyond
-    /// `count` hold finite values of no meaning.
+    /// Returns the powers of frames `first .. first + count` (`count` ≤ [`LANES`]) as `[n_bins]` of eight frames. Lanes
+    /// after `count` contain finite but meaningless values.
     pub(crate) fn block(&mut self, signal: Signal, first: usize, count: usize) -> &[Lane] {
         match &mut self.method {
             Method::Together(plan) => plan.block(&self.args, signal, first, self.lanes),
@@ -80,14 +81,14 @@ impl StftPlan {
     }
 }
 
-/// Eight frames of one length at once.
+/// Transforms eight frames of one length at once.
 struct Together {
     fft: EightFrames,
-    /// The frames share their samples, which lie as the signal does; otherwise each has its own.
+    /// Whether the frames overlap in one contiguous signal; otherwise each frame has its own samples.
     shared: bool,
-    /// Samples from one frame's start to the next one's.
+    /// Samples from the start of one frame to the start of the next.
     hop: usize,
-    /// Samples that cannot be used where they lie.
+    /// Copy of samples that cannot be read from the signal directly.
     samples: Vec<f32>,
     powers: Box<[Lane; eight::N_BINS]>,
 }
@@ -127,14 +128,14 @@ impl Together {
     }
 }
 
-/// Frames of any length, in any precision.
+/// Transforms frames of any length, in any precision.
 struct Each {
     fft: Box<dyn Transform>,
-    /// Samples of a frame that cannot be used where they lie.
+    /// Copy of a frame's samples that cannot be read from the signal directly.
     frame: Vec<f32>,
     /// Powers of each frame of a block, `[LANES, padded bins]`.
     rows: Vec<f32>,
-    /// The same, `[bins]` of eight frames.
+    /// The transposed powers, `[bins]` of eight frames.
     block: Vec<Lane>,
 }
 
@@ -146,7 +147,7 @@ impl Each {
             Box::new(RealFft::<f32>::new(args, lanes))
         };
 
-        // `transpose` works on square tiles, so the bins are filled up to whole tiles.
+        // `transpose` works on square tiles, so the bins are padded to whole tiles.
         let tiled = args.n_bins().next_multiple_of(LANES);
         Self {
             frame: vec![0.0; fft.n_loaded()],
@@ -182,7 +183,7 @@ impl Each {
         &self.block[..bins]
     }
 
-    /// Power of one frame, into that part of `rows`.
+    /// Computes the powers of one frame and writes them to the range `place` of `rows`.
     fn power(
         &mut self,
         args: &StftArgs,
@@ -194,7 +195,7 @@ impl Each {
         let start = args.window_start(frame);
         let row = &mut self.rows[place];
 
-        // This is the usual case: the transform reads the samples where they lie.
+        // In the usual case the transform reads the samples directly from the signal.
         if is_raw(args) {
             let samples = signal.read(start, args.framing, &mut self.frame);
             return self.fft.powers(samples, row);
@@ -206,12 +207,12 @@ impl Each {
     }
 }
 
-/// Nothing happens to a frame before its window.
+/// Reports whether a frame is not changed before windowing.
 fn is_raw(args: &StftArgs) -> bool {
     args.scale == 1 && !args.remove_dc && args.preemphasis == 0.0
 }
 
-/// Scale, DC removal and pre-emphasis of one frame, in Kaldi's order; nothing where none of them is wanted.
+/// Applies scale, DC removal and pre-emphasis to one frame, in Kaldi's order; does nothing if none of them is enabled.
 fn condition(frame: &mut [f32], args: &StftArgs, lanes: Lanes) {
     if !is_raw(args) {
         lanes.run(
@@ -234,7 +235,7 @@ fn condition_in_lanes(frame: &mut [f32], args: &StftArgs) {
 
     if args.preemphasis != 0.0 {
         let factor = args.preemphasis as f32;
-        // The loop runs backwards, because each sample needs the original value of the one before it.
+        // The loop runs backwards, because each sample needs the original value of the previous sample.
         for i in (1..frame.len()).rev() {
             frame[i] -= factor * frame[i - 1];
         }
@@ -242,7 +243,7 @@ fn condition_in_lanes(frame: &mut [f32], args: &StftArgs) {
     }
 }
 
-/// `[LANES, bins]` to `[bins, LANES]`, in square tiles.
+/// Transposes `[LANES, bins]` to `[bins, LANES]`, in square tiles.
 #[inline(always)]
 fn transpose(rows: &[f32], block: &mut [Lane]) {
     let tiled = block.len();

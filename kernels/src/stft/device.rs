@@ -1,8 +1,8 @@
-//! Host side of the spectrum on a device: which of two ways a feature takes, its tables and launches.
+//! Host side of the spectrum on a device: selects one of two methods, and contains its tables and launches.
 //!
-//! Fused: one kernel from samples to mel bands, for lengths of 2^8 to 2^12 in single precision. By FFT: frames are
-//! written out, transformed by the device's FFT library in chunks of one fixed size, and read again as bands; any length,
-//! any precision.
+//! Fused: one kernel from samples to mel bands, for lengths of 2^8 to 2^12 in single precision. FFT library: frames are
+//! written to memory, transformed by the device's FFT library in chunks of one fixed size, and read again to compute
+//! bands; for any length and precision.
 
 use wavemill_options::{FeatureArgs, Framing, PadMode, StftArgs};
 
@@ -12,9 +12,9 @@ use crate::device::{Address, Device, DeviceMemory, Launch, RowTable, Table, plai
 use crate::error::KernelError;
 use crate::mel::BandTables;
 
-/// Threads of a block.
+/// Threads per block.
 const THREADS: u32 = 256;
-/// Most blocks along y.
+/// Maximum number of blocks along y.
 pub(super) const GRID_Y_MAX: usize = 65_535;
 
 plain! {
@@ -85,38 +85,38 @@ plain! {
     }
 }
 
-/// What a batch's spectra are made of, and where they go.
+/// Input and output of a batch's spectra.
 #[derive(Clone, Copy)]
 pub(crate) struct Batch {
     /// Mono samples of all clips.
     pub pcm: Address,
-    /// Where the rows lie in them.
+    /// Positions of the rows in `pcm`.
     pub rows: RowTable,
-    /// Frames of all rows.
+    /// Number of frames of all rows.
     pub n_frames: usize,
     /// `[row][band][frame]` f32.
     pub out: Address,
 }
 
-/// The ranges of each row: over all frames, and over those that are stored; both zeroed before.
+/// Value ranges of each row; the memory must be zeroed before.
 #[derive(Clone, Copy)]
 pub(crate) struct Ranges {
-    /// Over all frames.
+    /// Ranges over all frames.
     pub all: Address,
-    /// Over those that are stored.
+    /// Ranges over the stored frames.
     pub kept: Address,
 }
 
 /// Tables and buffers of one feature's spectrum.
 pub(crate) enum SpectrumDevice<D: Device> {
-    /// From samples to bands in one kernel.
+    /// One kernel from samples to bands.
     Fused(FusedSpectrum<D>),
-    /// Through the FFT library.
+    /// Transforms by the FFT library.
     Fft(FftSpectrum<D>),
 }
 
 impl<D: Device> SpectrumDevice<D> {
-    /// The way that fits.
+    /// Creates the tables and buffers of the fused method if it supports the feature, otherwise of the other.
     pub(crate) fn new(device: &D, args: &FeatureArgs) -> Result<Self, KernelError> {
         match (FusedShape::of(args), BandTables::new(device, args)?) {
             (Some(shape), Some(bands)) => {
@@ -126,7 +126,7 @@ impl<D: Device> SpectrumDevice<D> {
         }
     }
 
-    /// Bands (or bins) of every row, and their ranges.
+    /// Computes bands (or bins) of every row, and their ranges.
     pub(crate) fn run(
         &mut self,
         device: &D,
@@ -140,14 +140,14 @@ impl<D: Device> SpectrumDevice<D> {
     }
 }
 
-/// Tables and buffers of the way through the FFT library.
+/// Tables and buffers of the method that uses the FFT library.
 pub(crate) struct FftSpectrum<D: Device> {
     framing: FramingParams,
     n_bins: usize,
     n_bands: usize,
     exponent: f32,
     wide: bool,
-    /// Frames of one transform call.
+    /// Frames per transform call.
     chunk: usize,
     fft: D::Fft,
     window: Table<D>,
@@ -189,7 +189,7 @@ impl<D: Device> FftSpectrum<D> {
         })
     }
 
-    /// Bands (or bins) of every row, and their ranges.
+    /// Computes bands (or bins) of every row, and their ranges.
     fn run(&mut self, device: &D, batch: &Batch, ranges: Ranges) -> Result<(), KernelError> {
         let real_bytes = if self.wide { 8 } else { 4 };
         let n_fft = self.framing.n_fft as usize;
@@ -225,7 +225,7 @@ impl<D: Device> FftSpectrum<D> {
             frames,
             first: first as i64,
             count: self.chunk as i32,
-            // The kernel writes zeros for frames beyond these, because a transform call takes a whole chunk.
+            // The kernel writes zeros for frames after the last one, because a transform call takes a whole chunk.
             n_frames: batch.n_frames as i32,
             n_rows: batch.rows.n_rows as i32,
             reserved: 0,
@@ -235,7 +235,7 @@ impl<D: Device> FftSpectrum<D> {
         let threads = (self.framing.n_fft as u32)
             .next_multiple_of(32)
             .min(THREADS);
-        // Scratch: a double a warp.
+        // Scratch: one double per warp.
         let launch = Launch {
             grid: [self.chunk as u32, 1],
             threads,
@@ -257,7 +257,7 @@ impl<D: Device> FftSpectrum<D> {
         first: usize,
         spectrum: Address,
     ) -> Result<(), KernelError> {
-        // The last chunk is transformed as a whole, but only part of it holds frames.
+        // The last chunk is transformed as a whole, but only part of it contains frames.
         let count = self.chunk.min(batch.n_frames - first);
         let (bands, weights, weight_step) = match &mut self.bands {
             Some(tables) => (
@@ -300,7 +300,7 @@ impl<D: Device> FftSpectrum<D> {
     }
 }
 
-/// The window in the transform's precision, with a zero where pairs of it are read and its length is odd.
+/// Creates the window in the transform's precision. A zero follows a window of odd length, because it is read in pairs.
 pub(super) fn window<D: Device, T: crate::device::Plain>(
     device: &D,
     args: &StftArgs,

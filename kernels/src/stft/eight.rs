@@ -1,14 +1,14 @@
-//! Power spectra of eight frames of 2,048 samples at once: each lane of a vector is a frame.
+//! Power spectra of eight frames of 2,048 samples at once: each lane of a vector contains one frame.
 //!
-//! So no frame's rounding gets into its neighbour, nothing is shuffled within a vector, and every level rounds alike. A
-//! real transform of 2,048 = 64 · 32 points has two passes (Cooley and Tukey; with n = 32 n₁ + n₂ and k = k₁ + 64 k₂):
-//! 32 real transforms of 64 points over n₁, times exp(-2πi k₁ n₂ / 2048), then complex ones of 32 points over n₂. Real
-//! samples need only k₁ = 0 ..= 32: X[2048 - k] is the conjugate of X[k].
+//! Therefore the rounding of one frame does not affect its neighbour, no values are shuffled within a vector, and all
+//! levels round identically. A real transform of 2,048 = 64 · 32 points has two passes (Cooley and Tukey; with n = 32
+//! n₁ + n₂ and k = k₁ + 64 k₂): 32 real transforms of 64 points over n₁, multiplication by exp(-2πi k₁ n₂ / 2048), then
+//! complex transforms of 32 points over n₂. Real samples need only k₁ = 0 ..= 32: X[2048 - k] is the conjugate of X[k].
 //!
-//! Each step is written for one lane, in a loop over all of them, and the compiler makes vectors of the loop. Values
-//! between two steps lie in memory, in one place a lane: a longer step would not fit into registers, and the compiler
-//! would make scalars of it. Only what brings samples into lanes is written with vectors (`wide`): the compiler makes no
-//! good transposition of a loop.
+//! Each step is written for one lane, in a loop over all lanes, which the compiler vectorizes. Values between two steps
+//! are in memory, with one slot per lane: a longer step would not fit into registers, and the compiler would generate
+//! scalar code. Only the transposition of samples into lanes is written with explicit vectors (`wide`), because the
+//! compiler generates poor code for a transposition loop.
 
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
@@ -19,24 +19,24 @@ use crate::lane::{LANES, Lane};
 
 /// Points of the transform.
 pub(super) const N_FFT: usize = 2048;
-/// Its bins.
+/// Bins of the transform.
 pub(super) const N_BINS: usize = N_FFT / 2 + 1;
-/// Points of the real transforms, and how many different ones come out of each.
+/// Points of the real transforms, and the number of distinct bins of each.
 const REAL_POINTS: usize = 64;
 const REAL_BINS: usize = REAL_POINTS / 2 + 1;
 /// Points of the complex transforms.
 const POINTS: usize = N_FFT / REAL_POINTS;
-/// Both transforms take their points eight at a time.
+/// Points of one step in both transforms.
 const EIGHT: usize = 8;
-/// So many n₂ are put side by side together: a line of memory holds as many samples of a frame.
+/// Number of n₂ that are loaded together: a cache line contains as many samples of a frame.
 const GROUP: usize = 16;
-/// The same sample of all frames, four frames to a vector. `wide` has vectors of eight only in a program that is compiled
-/// for AVX as a whole.
+/// The same sample of all frames, four frames per vector. `wide` has vectors of eight only in programs that are
+/// compiled for AVX as a whole.
 type Sample = [f32x4; LANES / 4];
-/// Points of the complex transforms' first half.
+/// Points of a step in the first pass of the complex transforms.
 const FOUR: usize = POINTS / EIGHT;
 
-/// A complex number of each frame: one line of memory.
+/// A complex number of each frame: one cache line.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Wide {
@@ -62,11 +62,11 @@ impl Wide {
     }
 }
 
-/// What the first pass leaves for the second: `[k₁][n₂]`. Rows are one longer than they need be, as powers of two
-/// would all want the same few places of the first cache.
+/// Output of the first pass: `[k₁][n₂]`. Rows are one element longer than necessary, because with a power of two they
+/// would all be mapped to the same few sets of the level-1 cache.
 type Between = [[Wide; POINTS + 1]; REAL_BINS];
 
-/// Window and twiddles.
+/// Window and twiddle factors.
 struct Tables {
     window: [f32; N_FFT],
     /// `exp(-2πi j k / 64)` for k = 1 to 3, `[j][k - 1]`.
@@ -79,7 +79,7 @@ struct Tables {
 
 impl Tables {
     fn new(window: &[f64]) -> Self {
-        // A window that is shorter than the transform has zeros behind it.
+        // A window that is shorter than the transform is followed by zeros.
         let weight = |i: usize| window.get(i).map_or(0.0, |w| *w as f32);
         Self {
             window: std::array::from_fn(weight),
@@ -98,23 +98,23 @@ fn turn(step: usize, n: usize) -> Complex32 {
     Complex32::new(libm::cos(angle) as f32, -libm::sin(angle) as f32)
 }
 
-/// Values between two steps.
+/// Intermediate values between two steps.
 #[repr(align(64))]
 struct Scratch {
-    /// Samples n₂ + 32 n₁ of the frames under the window for a group of n₂, `[n₁][n₂]`.
+    /// Windowed samples n₂ + 32 n₁ of the frames for a group of n₂, `[n₁][n₂]`.
     samples: [[Sample; GROUP]; REAL_POINTS],
-    /// Between the halves of a real transform: k = 0 and k = 4, which are real, and the three between them.
+    /// Values between the two passes of a real transform: k = 0 and k = 4, which are real, and k = 1 to 3.
     even: [Lane; EIGHT],
     odd: [Lane; EIGHT],
     real: [[Wide; EIGHT]; 3],
     bins: [Wide; REAL_BINS],
-    /// Between the halves of a complex transform.
+    /// Values between the two passes of a complex transform.
     complex: [[Wide; EIGHT]; FOUR],
     /// Powers of two neighbouring k₁, `[k₂][k₁]`.
     powers: [[Lane; 2]; POINTS],
 }
 
-/// Tables and buffers.
+/// Computes the power spectra of eight frames.
 pub(super) struct EightFrames {
     tables: Box<Tables>,
     scratch: Box<Scratch>,
@@ -122,7 +122,7 @@ pub(super) struct EightFrames {
 }
 
 impl EightFrames {
-    /// `window` has at most [`N_FFT`] values.
+    /// Creates tables and buffers. `window` has at most [`N_FFT`] values.
     pub(super) fn new(window: &[f64]) -> Self {
         Self {
             tables: Box::new(Tables::new(window)),
@@ -139,8 +139,8 @@ impl EightFrames {
         }
     }
 
-    /// `|X[k]|²` of the frames under the window, for k = 0 ..= 1024. The first frame begins at `samples[0]`, each next one
-    /// `hop` samples later.
+    /// Computes `|X[k]|²` of the windowed frames, for k = 0 ..= 1024. The first frame begins at `samples[0]`, each
+    /// following frame `hop` samples later.
     #[inline(always)]
     pub(super) fn powers(&mut self, samples: &[f32], hop: usize, out: &mut [Lane; N_BINS]) {
         let tables = &*self.tables;
@@ -155,7 +155,7 @@ impl EightFrames {
             }
         }
 
-        // Two neighbours at a time, so that lines of memory are written as a whole.
+        // Two neighbours at a time, so that whole cache lines are written.
         for k in (0..REAL_BINS - 1).step_by(2) {
             complex_32(&between[k], &tables.inner, scratch, 0);
             complex_32(&between[k + 1], &tables.inner, scratch, 1);
@@ -164,7 +164,7 @@ impl EightFrames {
                 out[k + REAL_POINTS * k2] = pair[0];
                 out[k + REAL_POINTS * k2 + 1] = pair[1];
             }
-            // Beyond the middle they are those of the conjugates.
+            // Bins above the middle are the conjugates of the mirrored bins.
             for (k2, pair) in upper.iter().enumerate() {
                 let mirrored = N_FFT / 2 - REAL_POINTS * k2 - k;
                 out[mirrored] = pair[0];
@@ -172,7 +172,7 @@ impl EightFrames {
             }
         }
 
-        // The last one has no neighbour, and is its own mirror image.
+        // The last row has no neighbour and is its own mirror image.
         let k = REAL_BINS - 1;
         complex_32(&between[k], &tables.inner, scratch, 0);
         for (k2, pair) in scratch.powers[..POINTS / 2].iter().enumerate() {
@@ -181,7 +181,8 @@ impl EightFrames {
     }
 }
 
-/// Puts the samples n₂ + 32 n₁ of the group that begins with n₂ = `first` side by side, under the window.
+/// Loads the windowed samples n₂ + 32 n₁ of the group that begins with n₂ = `first`, transposed so that frames are
+/// lanes.
 #[inline(always)]
 fn load(
     frames: [&[f32]; LANES],
@@ -194,7 +195,7 @@ fn load(
         let window = fours(&window[at..at + GROUP]);
         let frames = frames.map(|frame| fours(&frame[at..at + GROUP]));
 
-        // Four samples of each frame become four frames of each sample.
+        // Transpose four samples of each frame to four frames of each sample.
         for (i, four) in group.as_chunks_mut::<4>().0.iter_mut().enumerate() {
             let w = f32x4::from(window[i]);
             let [a, b, c, d, e, f, g, h] = frames.map(|frame| f32x4::from(frame[i]) * w);
@@ -207,15 +208,16 @@ fn load(
     }
 }
 
-/// Samples, four at a time.
+/// Splits samples into groups of four.
 #[inline(always)]
 fn fours(samples: &[f32]) -> &[[f32; 4]] {
     samples.as_chunks().0
 }
 
-/// The real transform of the samples at `place` of their group, times the twiddles of n₂ = `n`, into column `n`.
+/// Computes the real transform of the samples at `place` in their group, multiplied by the twiddle factors of n₂ = `n`,
+/// and writes it to column `n`.
 ///
-/// It has two passes as the whole has: real transforms of 8 points, then complex ones, k = k₁ + 8 k₂.
+/// It has two passes, like the whole transform: real transforms of 8 points, then complex ones, k = k₁ + 8 k₂.
 #[inline(always)]
 fn real_64(s: &mut Scratch, tables: &Tables, place: usize, n: usize, out: &mut Between) {
     let samples: &[[Lane; GROUP]; REAL_POINTS] = bytemuck::must_cast_ref(&s.samples);
@@ -257,7 +259,7 @@ fn real_64(s: &mut Scratch, tables: &Tables, place: usize, n: usize, out: &mut B
     }
 }
 
-/// Bins K + 8 k₂ of a real transform: the upper half of them as their conjugates.
+/// Computes bins K + 8 k₂ of a real transform; the upper half is stored as conjugates.
 #[inline(always)]
 fn column<const K: usize>(
     z: &[Wide; EIGHT],
@@ -277,7 +279,8 @@ fn column<const K: usize>(
     }
 }
 
-/// Powers of the complex transform of `z`, at `place` of their pairs. It has two passes again, k = k₁ + 4 k₂.
+/// Computes the powers of the complex transform of `z` and stores them at index `place` of their pairs. It has two
+/// passes, k = k₁ + 4 k₂.
 #[inline(always)]
 fn complex_32(
     z: &[Wide; POINTS + 1],
@@ -317,13 +320,13 @@ fn times(z: Complex32, w: Complex32) -> Complex32 {
     Complex32::new(z.re * w.re - z.im * w.im, z.re * w.im + z.im * w.re)
 }
 
-/// `a - ib`
+/// Returns `a - ib`.
 #[inline(always)]
 fn minus_i(a: Complex32, b: Complex32) -> Complex32 {
     Complex32::new(a.re + b.im, a.im - b.re)
 }
 
-/// `a + ib`
+/// Returns `a + ib`.
 #[inline(always)]
 fn plus_i(a: Complex32, b: Complex32) -> Complex32 {
     Complex32::new(a.re - b.im, a.im + b.re)
@@ -347,7 +350,7 @@ fn complex_4(z: [Complex32; 4]) -> [Complex32; 4] {
 fn complex_8(z: [Complex32; 8]) -> [Complex32; 8] {
     let e = complex_4([z[0], z[2], z[4], z[6]]);
     let o = complex_4([z[1], z[3], z[5], z[7]]);
-    // Times exp(-iπ / 4), and times its cube; of the latter, the imaginary part is negated.
+    // Products with exp(-iπ / 4) and with its cube; the imaginary part of the latter is negated.
     let a = Complex32::new(
         (o[1].re + o[1].im) * HALF_ROOT,
         (o[1].im - o[1].re) * HALF_ROOT,
@@ -368,7 +371,7 @@ fn complex_8(z: [Complex32; 8]) -> [Complex32; 8] {
     ]
 }
 
-/// Bins 0, 1 to 3, and 4 of real samples.
+/// Returns bins 0, 1 to 3, and 4 of real samples.
 #[inline(always)]
 fn real_8(x: [f32; 8]) -> (f32, [Complex32; 3], f32) {
     let a = x[0] + x[4];
@@ -380,7 +383,7 @@ fn real_8(x: [f32; 8]) -> (f32, [Complex32; 3], f32) {
     ((a + b) + (c + d), [z1, z2, z3], (a + b) - (c + d))
 }
 
-/// `Σ x[j] exp(-2πi j (1 + 2k) / 8)` of real x, for k = 0 and 1; the others are their conjugates.
+/// Returns `Σ x[j] exp(-2πi j (1 + 2k) / 8)` of real x, for k = 0 and 1; the other bins are their conjugates.
 #[inline(always)]
 fn odd_4(x: [f32; 4]) -> [Complex32; 2] {
     let a = (x[1] - x[3]) * HALF_ROOT;
@@ -391,7 +394,7 @@ fn odd_4(x: [f32; 4]) -> [Complex32; 2] {
     ]
 }
 
-/// `Σ x[j] exp(-2πi j (1 + 2k) / 16)` of real x, for k = 0 to 3; the others are their conjugates.
+/// Returns `Σ x[j] exp(-2πi j (1 + 2k) / 16)` of real x, for k = 0 to 3; the other bins are their conjugates.
 #[inline(always)]
 fn odd_8(x: [f32; 8]) -> [Complex32; 4] {
     let [e0, e1] = odd_4([x[0], x[2], x[4], x[6]]);
@@ -408,8 +411,8 @@ mod tests {
     use crate::stft::window;
     use wavemill_options::Window;
 
-    /// Of the largest power. Each of the transform's about ten additions in a row errs by up to 6e-8 of an amplitude,
-    /// and power doubles that.
+    /// Allowed error relative to the largest power. Each of about ten successive additions of the transform has an
+    /// error of up to 6e-8 of an amplitude, and power doubles that.
     const OF_MAX: f64 = 1e-6;
 
     fn noise(n: usize, mut state: u32) -> Vec<f32> {
@@ -420,7 +423,7 @@ mod tests {
         (0..n).map(|_| next()).collect()
     }
 
-    /// Eight frames, one after another in `samples`.
+    /// Computes the powers of eight consecutive frames of `samples`.
     fn powers(samples: &[f32], window: &[f64], level: Level) -> Vec<Lane> {
         let lanes = Lanes::new(level).unwrap();
         let mut out = Box::new([[0.0; LANES]; N_BINS]);
@@ -448,7 +451,7 @@ mod tests {
                 for k in 0..N_BINS {
                     let (mut re, mut im) = (0.0, 0.0);
                     for (i, (x, w)) in frame.iter().zip(&window).enumerate() {
-                        // A sine is a cosine three quarters of a turn on.
+                        // A sine is a cosine shifted by three quarters of a turn.
                         re += f64::from(*x) * w * cosines[i * k % N_FFT];
                         im += f64::from(*x) * w * cosines[(i * k + N_FFT * 3 / 4) % N_FFT];
                     }
@@ -475,7 +478,7 @@ mod tests {
         let beside_noise = powers(&samples, &window, Level::detect());
         assert_eq!(beside_noise, powers(&samples, &window, Level::Scalar));
 
-        // A silent frame and a quiet one between the loudest ones.
+        // A silent frame and a quiet one between the loudest frames.
         for lane in 0..LANES {
             let frame = &mut samples[lane * N_FFT..][..N_FFT];
             match lane {

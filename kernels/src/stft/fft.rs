@@ -1,8 +1,10 @@
-//! The Fourier transform of real frames, by a complex one.
+//! The Fourier transform of real frames, computed with a complex one.
 //!
-//! An even length n takes a complex transform of n / 2 over (even, odd) sample pairs and one pass that separates them:
-//! each frame by itself, so that a loud frame leaves no rounding noise in its neighbour. Odd lengths go through a
-//! complex transform of n. Single precision serves whatever spans 80 dB; a wider range takes double. The planner is the level's own, never the detecting one: it decides bits.
+//! An even length n uses a complex transform of n / 2 over (even, odd) sample pairs and one pass that separates the two
+//! spectra. Each frame is transformed alone, so that a loud frame leaves no rounding noise in its neighbour. Odd
+//! lengths use a complex transform of n. Single precision is sufficient for a range of 80 dB; a wider range needs
+//! double precision. The planner is that of the given level and never detects the CPU's features, because the planner
+//! determines the bits.
 
 use std::f64::consts::PI;
 use std::sync::Arc;
@@ -16,16 +18,16 @@ use crate::error::KernelError;
 use crate::lane::{LANES, Lane};
 use crate::level::{Lanes, Level};
 
-/// Powers of one frame after another, in whatever precision.
+/// Computes the powers of one frame after another, in single or double precision.
 pub(super) trait Transform: Send {
-    /// Samples that `powers` takes: the window's length, rounded up to whole pairs.
+    /// Returns the number of samples that `powers` takes: the window's length, rounded up to whole pairs.
     fn n_loaded(&self) -> usize;
 
-    /// `|X[k]|²` of `samples` under the window, for k = 0 ..= n / 2.
+    /// Computes `|X[k]|²` of the windowed `samples`, for k = 0 ..= n / 2.
     fn powers(&mut self, samples: &[f32], row: &mut [f32]);
 }
 
-/// f32 and f64.
+/// Floating-point type of a transform: f32 or f64.
 pub(super) trait Real: Float {
     fn of(x: f64) -> Self;
     fn narrow(self) -> f32;
@@ -53,15 +55,15 @@ impl Real for f64 {
     }
 }
 
-/// Tables and buffers of one length.
+/// Tables and buffers for one length.
 pub(super) struct RealFft<T> {
-    /// By pairs, or through a complex transform of all samples.
+    /// Whether the transform works on pairs of samples; otherwise it is a complex transform of all samples.
     even: bool,
     lanes: Lanes,
     fft: Arc<dyn Fft<T>>,
-    /// The window, with zeros up to whole pairs.
+    /// The window, padded with a zero to whole pairs.
     window: Vec<T>,
-    /// `exp(-2πik / n)` for k = 1 .. n / 4, as far as pairs go; none for odd n.
+    /// `exp(-2πik / n)` for k = 1 .. n / 4, as many as there are pairs of bins; empty for odd n.
     twiddles: Vec<Complex<T>>,
     buffer: Vec<Complex<T>>,
     scratch: Vec<Complex<T>>,
@@ -83,7 +85,7 @@ impl<T: Real> RealFft<T> {
             window.resize(window.len().next_multiple_of(2), T::zero());
         }
 
-        // Bins 0, n / 4 and n / 2 need no twiddle.
+        // Bins 0, n / 4 and n / 2 need no twiddle factor.
         let n_pairs = if even { (len - 1) / 2 } else { 0 };
         let mut twiddles = Vec::with_capacity(n_pairs);
         for k in 1..=n_pairs {
@@ -142,7 +144,7 @@ impl<T: Real> Transform for RealFft<T> {
     }
 }
 
-/// A transform of one named level, never of whatever the machine happens to have.
+/// Plans a transform for the given level, independent of the machine's capabilities.
 ///
 /// Errors: [`KernelError::Level`].
 pub(crate) fn plan<T: Float>(
@@ -187,16 +189,16 @@ fn squares<T: Real>(bins: &[Complex<T>], row: &mut [f32]) {
     }
 }
 
-/// `re² + im²`.
+/// Returns `re² + im²`.
 #[inline(always)]
 fn square<T: Real>(re: T, im: T) -> f32 {
     (re * re + im * im).narrow()
 }
 
-/// Powers of a real transform of n from `z`, the complex one of n / 2 over pairs.
+/// Computes the powers of a real transform of n from `z`, the complex transform of n / 2 over pairs.
 ///
-/// With E = (Z[k] + conj Z[m-k]) / 2, O = (Z[k] - conj Z[m-k]) / 2i, W = exp(-2πik / n), m = n / 2:
-/// X[k] = E + W·O and X[m-k] = conj(E - W·O).
+/// With E = (Z[k] + conj Z[m-k]) / 2, O = (Z[k] - conj Z[m-k]) / 2i, W = exp(-2πik / n), m = n / 2: X[k] = E + W·O and
+/// X[m-k] = conj(E - W·O).
 #[inline(always)]
 fn separate<T: Real>(z: &[Complex<T>], twiddles: &[Complex<T>], row: &mut [f32]) {
     let m = z.len();
@@ -217,7 +219,7 @@ fn separate<T: Real>(z: &[Complex<T>], twiddles: &[Complex<T>], row: &mut [f32])
     let a = &z[1..=n_pairs];
     let b = &z[m - n_pairs..];
 
-    // Eight pairs at a time; what is left over lies in the middle: the end of `low` and the start of `high`.
+    // Eight pairs at a time; the remaining pairs are in the middle: at the end of `low` and the start of `high`.
     let rest = n_pairs % LANES;
     let eights = a
         .chunks_exact(LANES)
@@ -238,7 +240,7 @@ fn separate<T: Real>(z: &[Complex<T>], twiddles: &[Complex<T>], row: &mut [f32])
     }
 }
 
-/// [`pair`] of eight `a` and eight mirrored `b`; the second result is mirrored as `b` is.
+/// Computes [`pair`] for eight `a` and eight mirrored `b`; the second result is mirrored like `b`.
 #[inline(always)]
 fn pairs<T: Real>(a: &[Complex<T>], b: &[Complex<T>], w: &[Complex<T>]) -> (Lane, Lane) {
     let mut p = [0.0; LANES];
@@ -250,10 +252,10 @@ fn pairs<T: Real>(a: &[Complex<T>], b: &[Complex<T>], w: &[Complex<T>]) -> (Lane
     (p, q)
 }
 
-/// Powers of X[k] and X[m-k] from a = Z[k], b = Z[m-k] and the twiddle.
+/// Returns the powers of X[k] and X[m-k] from a = Z[k], b = Z[m-k] and the twiddle factor.
 #[inline(always)]
 fn pair<T: Real>(a: Complex<T>, b: Complex<T>, w: Complex<T>) -> (f32, f32) {
-    // Twice E and O; their halves come back as a quarter of the powers.
+    // Twice E and O; the factor of 1/4 below corrects the powers.
     let e_re = a.re + b.re;
     let e_im = a.im - b.im;
     let o_re = a.im + b.im;

@@ -1,37 +1,38 @@
-// Samples to mel bands in one kernel, for n_fft from 2^8 to 2^12: a block's samples are read once, everything up to the
-// bands stays in shared memory.
+// Computes mel bands from samples in one kernel, for n_fft from 2^8 to 2^12: a block reads its samples once, and all
+// intermediate values stay in shared memory.
 //
-// A kernel for each length, so that all places in the transform are constants; twice, as few features want pow.
+// There is a kernel for each length, so that all indices of the transform are constants, and a second one with pow,
+// because few features need it.
 
 struct FusedMel {
     const float *pcm;
     const Row *rows;
-    const float *window;            // [win_length], and a zero where that is odd
-    const Complex<float> *twiddles; // rows as first_twiddle has them
+    const float *window;            // [win_length], followed by a zero if the length is odd
+    const Complex<float> *twiddles; // rows in the order described at first_twiddle
     const MelBand *bands;
     const float *weights;
     float *out;     // [row][band][frame]
-    Range *ranges;  // over all frames of a row
-    Range *kept;    // over those that are stored
+    Range *ranges;  // range of each row over all frames
+    Range *kept;    // range of each row over the stored frames
     int n_rows, n_mels;
-    int weight_step; // from a band's weight to its next
-    int tile_shift;  // a block takes 2^tile_shift frames
+    int weight_step; // distance between consecutive weights of a band
+    int tile_shift;  // a block computes 2^tile_shift frames
     float exponent;
     int reserved;
     Framing framing;
 };
 
-// What follows from the length alone. Host code reckons with the same sizes (stft/fused.rs).
+// Constants that depend only on the length. The host code uses the same sizes (stft/fused.rs).
 template <int N> struct FusedLength {
     static constexpr int M = N / 2;              // points of the complex transform
-    static constexpr int QUARTER = M / 4;        // threads of a frame: four points each
-    static constexpr int GROUPS = QUARTER < 256 ? 256 / QUARTER : 1; // frames at once
+    static constexpr int QUARTER = M / 4;        // threads per frame, each with four points
+    static constexpr int GROUPS = QUARTER < 256 ? 256 / QUARTER : 1; // frames computed at once
     static constexpr int THREADS = GROUPS * QUARTER;
 };
 
-// Twiddles lie in the order in which they are read: for every stage of radix 4 but the first (`done` is 4, 16 ...), three
-// rows of exp(-2 pi i r k / (4 done)) over k < done, r = 1, 2, 3; for a stage of radix 2, one row of exp(-2 pi i k / M)
-// over k < M / 2; then exp(-2 pi i k / N) over k <= M / 2. Rows fill whole lines of memory.
+// Twiddle factors are stored in the order in which they are read: for every stage of radix 4 but the first (`done` is
+// 4, 16 ...), three rows of exp(-2 pi i r k / (4 done)) over k < done, r = 1, 2, 3; for a stage of radix 2, one row of
+// exp(-2 pi i k / M) over k < M / 2; then exp(-2 pi i k / N) over k <= M / 2. Rows fill whole cache lines.
 DEVICE constexpr int twiddle_row(int done) { return done < 16 ? 16 : done; }
 
 DEVICE constexpr int first_twiddle(int done) {
@@ -52,10 +53,10 @@ DEVICE constexpr int first_last_twiddle(int m) {
 
 struct FusedShared {
     Complex<float> *work; // [GROUPS][M]
-    float *samples;       // [span of the tile], and up to two more: pairs are read whole
+    float *samples;       // [span of the tile], and up to two more, because samples are read in pairs
     float *power;         // [GROUPS][M + 1]
     float *tile;          // [n_mels][column_step]
-    int column_step;      // odd: bands side by side lie in different banks
+    int column_step;      // odd, so that neighbouring bands are in different banks
 };
 
 template <int N> DEVICE FusedShared fused_shared(float *shared, const FusedMel &p) {
@@ -83,7 +84,7 @@ DEVICE void butterfly2(Complex<float> &a, Complex<float> &b) {
 DEVICE void butterfly4(Complex<float> *v) {
     butterfly2(v[0], v[2]);
     butterfly2(v[1], v[3]);
-    v[3] = {v[3].im, -v[3].re}; // by -i
+    v[3] = {v[3].im, -v[3].re}; // times -i
     butterfly2(v[0], v[1]);
     butterfly2(v[2], v[3]);
     Complex<float> swap = v[1];
@@ -91,12 +92,13 @@ DEVICE void butterfly4(Complex<float> *v) {
     v[2] = swap;
 }
 
-// Place of point `i` between two stages. Half a warp, which shared memory serves at once, writes points that differ in
-// bits 2 to 5 of `i` (first stage), in bits 0, 1, 4 and 5 (second), or in bits 0 to 3 (all others, and what is read).
-// Bits 4 and 5 folded onto the lower four make sixteen different pairs of banks of each.
+// Returns the index of point `i` between two stages. Shared memory serves half a warp at once, which writes points that
+// differ in bits 2 to 5 of `i` (first stage), in bits 0, 1, 4 and 5 (second), or in bits 0 to 3 (all other stages and
+// all reads). Combining bits 4 and 5 with the lower four bits by xor maps each of these to sixteen different pairs of
+// banks.
 DEVICE int exchanged(int i) { return i ^ (((i >> 4) & 3) * 5); }
 
-// A stage of radix 4 that combines transforms of DONE points. The last one writes in plain order.
+// A stage of radix 4 that combines transforms of DONE points. The last stage writes in natural order.
 template <int N, int DONE> DEVICE void stage4(Complex<float> *v, Complex<float> *work, const Complex<float> *all, int j) {
     using Length = FusedLength<N>;
     constexpr bool IS_LAST = DONE * 4 == Length::M;
@@ -118,7 +120,7 @@ template <int N, int DONE> DEVICE void stage4(Complex<float> *v, Complex<float> 
     }
 }
 
-// The last stage where log2 M is odd. Two butterflies: j with j + M/2, and j + M/4 with j + 3M/4.
+// The last stage if log2 M is odd. Two butterflies: j with j + M/2, and j + M/4 with j + 3M/4.
 template <int N> DEVICE void stage2(Complex<float> *v, Complex<float> *work, const Complex<float> *all, int j) {
     using Length = FusedLength<N>;
     constexpr int FIRST = first_twiddle(Length::M / 2);
@@ -133,13 +135,14 @@ template <int N> DEVICE void stage2(Complex<float> *v, Complex<float> *work, con
     }
 }
 
-// Complex transform of M points in place, radix 4 with one radix-2 stage last where log2 M is odd. `v` holds the inputs
-// j, j + M/4, j + M/2, j + 3M/4 of thread j. Stockham's order: each stage reads all, waits, and writes sorted.
+// Complex transform of M points in place, radix 4, with a final stage of radix 2 if log2 M is odd. `v` holds the inputs
+// j, j + M/4, j + M/2, j + 3M/4 of thread j. Stockham's order: in each stage all threads read, synchronize, and write
+// sorted.
 // Source: Govindaraju et al., High Performance Discrete Fourier Transforms on Graphics Processors (2008).
 template <int N, int DONE> DEVICE void transform(Complex<float> *v, Complex<float> *work, const Complex<float> *all, int j) {
     using Length = FusedLength<N>;
     if constexpr (DONE < Length::M) {
-        // Before the first stage nobody reads `work` any more.
+        // Before the first stage, no thread reads `work` any more.
         if constexpr (DONE > 1) {
 #pragma unroll
             for (int r = 0; r < 4; ++r) {
@@ -164,7 +167,8 @@ template <bool ANY> DEVICE float raised(float power, float exponent) {
     return exponent == 2.0f ? power : sqrtf(power);
 }
 
-// Powers of the real transform of N points from the complex one of M over (even, odd) pairs; as stft/fft.rs.
+// Computes the powers of the real transform of N points from the complex one of M over (even, odd) pairs, as in
+// stft/fft.rs.
 template <int N, bool ANY> DEVICE void separate(const Complex<float> *z, float *power, const FusedMel &p, int j) {
     using Length = FusedLength<N>;
     constexpr int M = Length::M, FIRST = first_last_twiddle(M);
@@ -179,7 +183,7 @@ template <int N, bool ANY> DEVICE void separate(const Complex<float> *z, float *
     }
 }
 
-// A frame's samples `i` and `i + 1`, conditioned and windowed; zeros behind the window. `i` is even.
+// Returns samples `i` and `i + 1` of a frame, conditioned and windowed; zeros after the end of the window. `i` is even.
 DEVICE Complex<float> windowed_pair(const float *samples, int i, bool is_aligned, float mean, const FusedMel &p) {
     const Framing &f = p.framing;
     if (i >= f.win_length) {
@@ -204,7 +208,7 @@ DEVICE Complex<float> windowed_pair(const float *samples, int i, bool is_aligned
     return pair;
 }
 
-// The thread's eight samples of a frame as four pairs.
+// Loads the thread's eight samples of a frame as four pairs.
 template <int N> DEVICE void load_pairs(Complex<float> *v, const float *samples, double *scratch, const FusedMel &p, int j) {
     constexpr int QUARTER = FusedLength<N>::QUARTER;
     const Framing &f = p.framing;
@@ -224,7 +228,7 @@ template <int N> DEVICE void load_pairs(Complex<float> *v, const float *samples,
     }
 }
 
-// Bands of one frame into its column of the tile.
+// Computes the bands of one frame and writes them to its column of the tile.
 template <int N>
 DEVICE void mel_column(const float *power, const FusedShared &s, int column, const FusedMel &p, int j, bool there, Seen &seen) {
     for (int band = j; band < p.n_mels; band += FusedLength<N>::QUARTER) {
@@ -237,7 +241,7 @@ DEVICE void mel_column(const float *power, const FusedShared &s, int column, con
     }
 }
 
-// The samples under a tile. Only tiles at a row's ends look at where it ends.
+// Loads the samples of a tile. Only tiles at the ends of a row check the row's bounds.
 template <int N> DEVICE void load_tile(const FusedMel &p, const Row &row, int first, float *samples) {
     const Framing &f = p.framing;
     const int span = ((1 << p.tile_shift) - 1) * f.hop_length + f.win_length;
@@ -276,7 +280,7 @@ template <int N, bool ANY> DEVICE void fused_tile(const FusedMel &p, const Fused
     float *power = s.power + group * (Length::M + 1);
     Seen all = {0, 0}, kept = {0, 0};
     for (int column = group; column < 1 << p.tile_shift; column += Length::GROUPS) {
-        // Or dozens of places in shared memory would wait in registers from frame to frame.
+        // Recomputing `j` keeps dozens of shared memory addresses from occupying registers across frames.
         const int j = made_anew(threadIdx.x % Length::QUARTER);
         Complex<float> v[4];
         load_pairs<N>(v, s.samples + column * p.framing.hop_length, (double *)s.work, p, j);
@@ -295,7 +299,7 @@ template <int N, bool ANY> DEVICE void fused_tile(const FusedMel &p, const Fused
     __syncthreads();
 }
 
-// Blocks along x: tiles of a row; along y: rows.
+// Blocks along x compute tiles of a row; blocks along y compute rows.
 template <int N, bool ANY> DEVICE void fused_mel(const FusedMel &p) {
     SHARED(float, shared);
     const FusedShared s = fused_shared<N>(shared, p);
@@ -307,14 +311,14 @@ template <int N, bool ANY> DEVICE void fused_mel(const FusedMel &p) {
     }
 }
 
-// 1,024 threads of a multiprocessor have 64 registers each.
+// 1,024 threads per multiprocessor have 64 registers each.
 KERNEL_OF(fused_mel_256, FusedMel, 256, 4) { fused_mel<256, false>(p); }
 KERNEL_OF(fused_mel_512, FusedMel, 256, 4) { fused_mel<512, false>(p); }
 KERNEL_OF(fused_mel_1024, FusedMel, 256, 4) { fused_mel<1024, false>(p); }
 KERNEL_OF(fused_mel_2048, FusedMel, 256, 4) { fused_mel<2048, false>(p); }
 KERNEL_OF(fused_mel_4096, FusedMel, 512, 2) { fused_mel<4096, false>(p); }
 
-// Powers other than 1 and 2.
+// Instances for powers other than 1 and 2.
 KERNEL_OF(fused_mel_256_pow, FusedMel, 256, 2) { fused_mel<256, true>(p); }
 KERNEL_OF(fused_mel_512_pow, FusedMel, 256, 2) { fused_mel<512, true>(p); }
 KERNEL_OF(fused_mel_1024_pow, FusedMel, 256, 2) { fused_mel<1024, true>(p); }

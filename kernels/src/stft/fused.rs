@@ -1,4 +1,4 @@
-//! Host side of the fused kernels: which lengths they take, how a block is cut, their tables.
+//! Host side of the fused kernels: supported lengths, block sizes and tables.
 
 use std::f64::consts::PI;
 
@@ -9,13 +9,13 @@ use crate::device::{Address, Device, Launch, Table, plain};
 use crate::error::KernelError;
 use crate::mel::BandTables;
 
-/// Frames of a tile where they fit: a band's row of the tile is then one 32-byte sector.
+/// Frames per tile if they fit: each band's row of the tile is then one 32-byte sector.
 const TILE_FRAMES: usize = 8;
-/// Threads of a block at least; shorter transforms go side by side.
+/// Minimum number of threads of a block; shorter transforms run in parallel in a block.
 const THREADS_MIN: usize = 256;
-/// Shared memory that every architecture grants without asking.
+/// Shared memory in bytes that every architecture provides without a request.
 const SHARED_BYTES: usize = 48 * 1024;
-/// Twiddles of a row at least: a line of memory.
+/// Rows of twiddle factors are multiples of this length, which is a cache line.
 const LINE_TWIDDLES: usize = 16;
 
 plain! {
@@ -40,18 +40,19 @@ plain! {
     }
 }
 
-/// How a block is cut.
+/// Kernel and block size for a feature.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct FusedShape {
     kernel: &'static str,
-    /// A power of two.
+    /// Frames per tile, a power of two.
     tile_frames: usize,
     threads: usize,
     shared_bytes: usize,
 }
 
 impl FusedShape {
-    /// `None` where the other way must be taken: other lengths, double precision, no bands, or too many of them.
+    /// Returns the shape for a feature, or `None` if the FFT library must be used: for other lengths, double precision,
+    /// no bands, or too many bands.
     pub(super) fn of(args: &FeatureArgs) -> Option<Self> {
         let n_mels = args.mel.as_ref()?.n_mels;
         if args.is_wide() {
@@ -81,9 +82,9 @@ impl FusedShape {
     }
 }
 
-/// The kernel for a length, if there is one.
+/// Returns the name of the kernel for a length, if there is one.
 fn kernel(n_fft: usize, power: f64) -> Option<&'static str> {
-    // Other exponents need `pow`, which takes twice the registers. So they have kernels of their own.
+    // Other exponents need `pow`, which uses twice as many registers, so they have separate kernels.
     let is_root = power == 1.0 || power == 2.0;
     match (n_fft, is_root) {
         (256, true) => Some("fused_mel_256"),
@@ -100,10 +101,10 @@ fn kernel(n_fft: usize, power: f64) -> Option<&'static str> {
     }
 }
 
-/// What `fused_shared` in fused.cu cuts up, for `groups` frames at once.
+/// Returns the size of the shared memory that `fused_shared` in fused.cu divides, for `groups` frames at once.
 fn shared_floats(stft: &StftArgs, groups: usize, n_mels: usize, tile_frames: usize) -> usize {
     let work = groups * stft.n_fft;
-    // Pairs are read whole.
+    // One more sample if the number is odd, because samples are read in pairs.
     let samples = ((tile_frames - 1) * stft.hop_length + stft.win_length + 1).next_multiple_of(2);
     let power = groups * (stft.n_fft / 2 + 1);
     let tile = n_mels * (tile_frames | 1);
@@ -143,7 +144,7 @@ impl<D: Device> FusedSpectrum<D> {
         })
     }
 
-    /// Bands of every row, and their ranges.
+    /// Computes bands of every row, and their ranges.
     pub(super) fn run(
         &mut self,
         device: &D,
@@ -171,7 +172,8 @@ impl<D: Device> FusedSpectrum<D> {
 
         let tiles = batch.rows.n_frames_max.div_ceil(self.shape.tile_frames);
         let launch = Launch {
-            // Blocks along x take the tiles of a row. Along y they take rows, several each if there are more rows than blocks.
+            // Blocks along x compute the tiles of a row. Blocks along y compute rows, several each if there are more
+            // rows than blocks.
             grid: [tiles as u32, batch.rows.n_rows.min(GRID_Y_MAX) as u32],
             threads: self.shape.threads as u32,
             shared_bytes: self.shape.shared_bytes as u32,
@@ -180,35 +182,36 @@ impl<D: Device> FusedSpectrum<D> {
     }
 }
 
-/// `exp(-2πi step / n_fft)`.
+/// Returns `exp(-2πi step / n_fft)`.
 fn twiddle(step: usize, n_fft: usize) -> [f32; 2] {
     let angle = 2.0 * PI * step as f64 / n_fft as f64;
     [libm::cos(angle) as f32, -libm::sin(angle) as f32]
 }
 
-/// The twiddles in the order in which the kernel reads them, by their steps: see `first_twiddle` in fused.cu.
+/// Returns the steps of the twiddle factors in the order in which the kernel reads them: see `first_twiddle` in
+/// fused.cu.
 fn twiddle_steps(n_fft: usize) -> Vec<usize> {
     let m = n_fft / 2;
     let mut steps = Vec::new();
 
-    // Stages of radix 4, from the second on.
+    // Stages of radix 4, starting with the second.
     let mut done = 4;
     while done * 4 <= m {
         for r in 1..4 {
             let row = (0..done).map(|k| r * 2 * k * (m / (done * 4)));
             steps.extend(row);
-            // Every row begins on a new line of memory.
+            // Every row begins with a new cache line.
             steps.resize(steps.len().next_multiple_of(LINE_TWIDDLES), 0);
         }
         done *= 4;
     }
 
-    // One of radix 2, where the length leaves one.
+    // A stage of radix 2, if the length requires one.
     if done < m {
         steps.extend((0..done).map(|k| 2 * k));
     }
 
-    // What separates the spectra of even and odd samples.
+    // Factors that separate the spectra of even and odd samples.
     steps.extend(0..=m / 2);
     steps
 }

@@ -1,17 +1,17 @@
-//! The transform by its definition, f64.
+//! The transform by its definition, in f64.
 
 use std::f64::consts::PI;
 
 use wavemill_options::{Framing, PadMode, StftArgs, Window};
 
-/// `|X|²`, `[n_bins][n_frames]`, of PCM followed by zeros until there are `frames_min` frames.
+/// Returns `|X|²`, `[n_bins][n_frames]`, of PCM followed by zeros until there are `frames_min` frames.
 pub(crate) fn power(args: &StftArgs, pcm: &[f32], frames_min: usize) -> Vec<Vec<f64>> {
     let mut signal: Vec<f64> = pcm.iter().map(|x| f64::from(*x)).collect();
     if let (Some(n_samples), false) = (args.n_samples, pcm.is_empty()) {
         signal.resize(n_samples, 0.0);
     }
 
-    // Zeros are added one by one here. The fast path computes how many are needed.
+    // Zeros are appended one by one here. The fast path computes how many are needed.
     let mut frames = frames_of(args, &signal);
     while frames.len() < frames_min && !signal.is_empty() {
         signal.push(0.0);
@@ -24,7 +24,7 @@ pub(crate) fn power(args: &StftArgs, pcm: &[f32], frames_min: usize) -> Vec<Vec<
         .collect()
 }
 
-/// Windowed frames of `n_fft` samples.
+/// Returns windowed frames of `n_fft` samples.
 fn frames_of(args: &StftArgs, signal: &[f64]) -> Vec<Vec<f64>> {
     if signal.is_empty() {
         return Vec::new();
@@ -57,7 +57,7 @@ fn frames_of(args: &StftArgs, signal: &[f64]) -> Vec<Vec<f64>> {
     frames
 }
 
-/// `n` samples on each side; reflection walks to and fro.
+/// Pads by `n` samples on each side; reflection repeats back and forth.
 fn pad(signal: &[f64], n: usize, mode: PadMode) -> Vec<f64> {
     let left = (1..=n)
         .rev()
@@ -66,7 +66,7 @@ fn pad(signal: &[f64], n: usize, mode: PadMode) -> Vec<f64> {
     left.chain(signal.iter().copied()).chain(right).collect()
 }
 
-/// The sample that many steps before the first one, or behind the last one.
+/// Returns the sample that is `steps` before the first sample, or after the last one.
 fn beyond(signal: &[f64], mode: PadMode, steps: usize, from_end: bool) -> f64 {
     let last = signal.len() - 1;
     let (mut at, mut forward) = if from_end { (last, true) } else { (0, false) };
@@ -99,12 +99,12 @@ fn condition(samples: &[f64], args: &StftArgs) -> Vec<f64> {
     };
     let centred: Vec<f64> = scaled.iter().map(|x| x - mean).collect();
     (0..centred.len())
-        // The sample before the first one is taken to be the first one itself.
+        // The sample before the first one is assumed to be equal to it.
         .map(|i| centred[i] - args.preemphasis * centred[i.saturating_sub(1)])
         .collect()
 }
 
-/// scipy's formulas, each written out.
+/// Computes the window by scipy's formulas.
 fn window(name: Window, n: usize) -> Vec<f64> {
     (0..n).map(|i| window_at(name, n, i)).collect()
 }

@@ -1,32 +1,33 @@
-//! Sine, cosine and the angle of a complex number: by their power series, with the same bits on every machine.
+//! Sine, cosine and the angle of a complex number by power series, with the same bits on every machine.
 //!
-//! They are correct to about the last bit of f64, so what they give in f32 is almost always the nearest number, which is
-//! also what the C library's functions give almost always. No branch and no table, so that loops run in lanes.
+//! The results are correct to about the last bit of f64, so that rounding to f32 almost always yields the nearest
+//! number, as the C library's functions almost always do. There are no branches and no tables, so that loops can be
+//! vectorized.
 
 use std::f64::consts::{FRAC_2_PI, FRAC_PI_2, FRAC_PI_4, PI};
 
-/// Added to a number below 2^51 and taken off again, it leaves the nearest whole number, halves to even.
+/// Adding this to a number below 2^51 and subtracting it again rounds to the nearest whole number, halves to even.
 const WHOLE: f64 = 6_755_399_441_055_744.0; // 1.5 · 2^52
 
-/// π / 2 in parts. The first three have 20 bits or less each, so that their products with whole numbers below 2^32 are
+/// Parts of π / 2. The first three have at most 20 bits each, so that their products with whole numbers below 2^32 are
 /// exact.
 const PART_1: f64 = first_bits(FRAC_PI_2);
 const PART_2: f64 = first_bits(FRAC_PI_2 - PART_1);
 const PART_3: f64 = FRAC_PI_2 - PART_1 - PART_2;
-/// What π / 2 is beyond f64.
+/// The rest of π / 2 that f64 cannot represent.
 const PART_4: f64 = 6.123_233_995_736_766e-17;
 
-/// The first 20 bits of `x`.
+/// Returns the first 20 bits of `x`.
 const fn first_bits(x: f64) -> f64 {
     f64::from_bits(x.to_bits() & !((1 << 33) - 1))
 }
 
-/// tan(π / 8): the series of the arc tangent is used up to here.
+/// tan(π / 8): the largest argument of the series of the arc tangent.
 const TAN_PI_8: f64 = 0.414_213_562_373_095_1;
 
-/// Terms of the series of the arc tangent: the next one is below 2^-56 of the first at tan(π / 8).
+/// Terms of the series of the arc tangent: the next term is below 2^-56 of the first one at tan(π / 8).
 const ATAN_TERMS: usize = 22;
-/// Terms of sine and cosine: the same at π / 4.
+/// Terms of the series of sine and cosine, for the same precision at π / 4.
 const SIN_TERMS: usize = 9;
 
 /// (-1)^k / (2k + 1).
@@ -45,7 +46,7 @@ const SIN: [f64; SIN_TERMS] = alternating(1);
 /// (-1)^k / (2k)!
 const COS: [f64; SIN_TERMS] = alternating(0);
 
-/// (-1)^k / (2k + first)!
+/// Returns (-1)^k / (2k + first)!
 const fn alternating(first: usize) -> [f64; SIN_TERMS] {
     let mut terms = [0.0; SIN_TERMS];
     let mut factorial = 1.0;
@@ -59,16 +60,16 @@ const fn alternating(first: usize) -> [f64; SIN_TERMS] {
     terms
 }
 
-/// The nearest whole number, halves to even; below 2^51.
+/// Returns the nearest whole number, halves to even, for numbers below 2^51.
 #[inline(always)]
 pub(super) fn nearest(x: f64) -> f64 {
     (x + WHOLE) - WHOLE
 }
 
-/// Sine and cosine of an angle below 2^32 · π / 2.
+/// Returns sine and cosine of an angle below 2^32 · π / 2.
 #[inline(always)]
 pub(super) fn sin_cos(angle: f64) -> (f64, f64) {
-    // Quarters of a turn, and what is left: at most an eighth of a turn.
+    // Quarters of a turn, and the rest, which is at most an eighth of a turn.
     let shifted = angle * FRAC_2_PI + WHOLE;
     let quarters = shifted - WHOLE;
     let rest =
@@ -91,7 +92,7 @@ pub(super) fn sin_cos(angle: f64) -> (f64, f64) {
     )
 }
 
-/// The angle of `re + i im`, from -π to π; 0 for zero, whatever its signs.
+/// Returns the angle of `re + i im`, from -π to π; 0 for zero with any signs.
 #[inline(always)]
 pub(super) fn angle(re: f64, im: f64) -> f64 {
     let x = re.abs();
@@ -116,7 +117,7 @@ pub(super) fn angle(re: f64, im: f64) -> f64 {
     half.copysign(im)
 }
 
-/// Σ terms[k] · x^k.
+/// Returns Σ terms[k] · x^k.
 #[inline(always)]
 fn series<const N: usize>(terms: &[f64; N], x: f64) -> f64 {
     let mut sum = terms[N - 1];
@@ -132,7 +133,7 @@ mod tests {
 
     /// Two roundings of numbers up to π.
     const ANGLE_MAX: f64 = 1e-15;
-    /// The rest of an angle is off by a rounding of numbers below 1; for large angles its parts are, too.
+    /// The rest of an angle has the rounding error of numbers below 1; for large angles, its parts have, too.
     const SIN_MAX: f64 = 1e-15;
 
     #[test]
@@ -164,7 +165,7 @@ mod tests {
     fn sine_and_cosine_are_those_of_the_library() {
         for exponent in 0..32 {
             for i in 0..1_000 {
-                // What the vocoder asks for: numbers of f32.
+                // Use f32 numbers, as the vocoder does.
                 let at = (f64::from(i) * 0.001_234_5 + 1.0) as f32 * (exponent as f32).exp2();
                 for angle in [f64::from(at), -f64::from(at), f64::from(at) * 1e-6] {
                     let (sin, cos) = sin_cos(angle);
@@ -185,7 +186,7 @@ mod tests {
     #[test]
     fn the_parts_of_a_quarter_turn_are_all_of_it() {
         assert_eq!(PART_1 + PART_2 + PART_3, FRAC_PI_2);
-        // 2^32 - 1 times a number of 20 bits has 52.
+        // The product of 2^32 - 1 and a number of 20 bits has 52 bits.
         let most = f64::from(u32::MAX);
         for part in [PART_1, PART_2] {
             assert_eq!((most * part) / part, most);

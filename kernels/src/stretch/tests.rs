@@ -1,4 +1,5 @@
-//! Each step against its formula, and what holds of a whole track. librosa itself is asked by `kernels/tests/stretch.rs`.
+//! Tests each step against its formula, and properties of whole tracks. `kernels/tests/stretch.rs` compares with
+//! librosa.
 
 use wavemill_fft::num_complex::Complex32;
 
@@ -7,13 +8,14 @@ use super::transform::Transform;
 use super::{HOP_LENGTH, N_BINS, N_FFT, Spectra, StretchArgs, StretchPlan, Vocoder};
 use crate::level::Level;
 
-/// A column is rounded to f32, whose step is 2^-23: of its largest bin, with room for the f64 transform.
+/// A column is rounded to f32, with a relative step of 2^-23; relative to its largest bin, with margin for the f64
+/// transform.
 const COLUMN_OF_MAX: f64 = 1e-7;
-/// A few sums in f32 of numbers below 1.
+/// A few f32 sums of numbers below 1.
 const SAMPLE_MAX: f64 = 1e-6;
-/// Magnitudes are made of f32 values and rounded to f32 once more.
+/// Magnitudes are computed from f32 values and rounded to f32 again.
 const MAGNITUDE_REL: f64 = 5e-7;
-/// A phase that is summed in f32 is off by half a step for each column: 2^-14 of 1,608 and its multiples below 4,096.
+/// A phase summed in f32 has an error of half a step per column: 2^-14 for 1,608 and its multiples below 4,096.
 const PHASE_A_STEP: f64 = 2.5e-4;
 
 fn levels() -> Vec<Level> {
@@ -24,7 +26,7 @@ fn levels() -> Vec<Level> {
         .collect()
 }
 
-/// Two gliding tones and noise, which a hash decides.
+/// Returns two gliding tones and noise from a fixed seed.
 fn sound(n: usize) -> Vec<f32> {
     let mut state = 0x1234_5678_u32;
     (0..n)
@@ -58,7 +60,7 @@ fn lengths_are_rounded_as_python_rounds() {
     ] {
         assert_eq!(StretchArgs { rate }.output_len(n), want, "{n} at {rate}");
     }
-    // As `numpy.arange(0, n, rate)` has them.
+    // As computed by `numpy.arange(0, n, rate)`.
     for (n, rate, want) in [
         (1_292, 0.85, 1_520),
         (1_292, 1.15, 1_124),
@@ -108,7 +110,7 @@ fn columns_are_those_of_the_formula() {
 
 #[test]
 fn frames_are_added_as_the_formula_says() {
-    // Columns that are of no track, too.
+    // Includes a column that is not the spectrum of any track.
     let mut columns = reference::columns(&sound(2_500));
     columns[2].iter_mut().for_each(|bin| bin[1] = -2.0 * bin[0]);
     for n_out in [100, 1_600, 3_000] {
@@ -121,7 +123,8 @@ fn frames_are_added_as_the_formula_says() {
             }
             transform.normalise(&mut got, columns.len());
             for (i, (got, want)) in got.iter().zip(&want).enumerate() {
-                // The sum of squared windows is near 0 behind the last frame, where an error is as much larger.
+                // The sum of squared windows is nearly 0 after the last frame, which increases errors by the same
+                // factor.
                 let bound = SAMPLE_MAX * want.abs().max(1.0);
                 let is_covered =
                     i + N_FFT / 2 + 1 < columns.len() * HOP_LENGTH + N_FFT - HOP_LENGTH - 64;
@@ -134,7 +137,7 @@ fn frames_are_added_as_the_formula_says() {
     }
 }
 
-/// Columns that were made before, and a list of those that come.
+/// Given columns as input, and a list of the output columns.
 struct Given {
     columns: Vec<Vec<Complex32>>,
     made: Vec<Vec<Complex32>>,
@@ -173,7 +176,7 @@ fn the_vocoder_is_that_of_the_formula() {
                     let found = f64::from(got.re).hypot(f64::from(got.im));
                     let error = (found - magnitude).abs();
                     assert!(error <= MAGNITUDE_REL * magnitude + 1e-30, "{at}: {found}");
-                    // Of a bin that is next to nothing the angle means nothing.
+                    // The angle of a bin that is nearly 0 is meaningless.
                     if step < 3 && *magnitude > 1e-3 {
                         let turned = f64::from(got.im).atan2(f64::from(got.re)) - phase;
                         let whole = std::f64::consts::TAU;
@@ -206,7 +209,7 @@ fn all_levels_and_earlier_tracks_give_the_same_sound() {
         sounds.push(first);
     }
 
-    // Only the transforms round in other ways.
+    // Only the rounding of the transforms differs.
     for sound in &sounds[1..] {
         let energy: f64 = sound.iter().map(|x| f64::from(*x).powi(2)).sum();
         let differences = sound.iter().zip(&sounds[0]);

@@ -1,7 +1,7 @@
-//! Frames to columns and back: the short-time Fourier transform, and its inverse by overlap-add.
+//! The short-time Fourier transform of frames, and its inverse by overlap-add.
 //!
-//! librosa windows and transforms in f64, and rounds columns to complex64. Back, it transforms in f32, adds windowed
-//! frames into f32, and divides by the sum of the squared windows. Here both transforms are in f64.
+//! librosa windows and transforms in f64, and rounds columns to complex64. Its inverse transforms in f32, adds windowed
+//! frames in f32, and divides by the sum of the squared windows. Here both transforms are in f64.
 
 use std::f64::consts::PI;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::error::KernelError;
 use crate::level::Level;
 use crate::stft::{fft_plan, window_values};
 
-/// A real transform of n goes through a complex one of n / 2, over pairs of an even and an odd sample.
+/// Length of the complex transform, over pairs of an even and an odd sample, with which a real transform is computed.
 const N_PAIRS: usize = N_FFT / 2;
 /// Samples before the middle of a frame.
 const BEFORE: usize = N_FFT / 2;
@@ -25,7 +25,7 @@ pub(super) struct Transform {
     forward: Arc<dyn Fft<f64>>,
     inverse: Arc<dyn Fft<f64>>,
     window: Vec<f64>,
-    /// The window's squares.
+    /// Squares of the window.
     squares: Vec<f64>,
     /// `exp(-2πik / n)` for k = 0 ..= n / 2.
     twiddles: Vec<Complex64>,
@@ -35,7 +35,7 @@ pub(super) struct Transform {
 }
 
 impl Transform {
-    /// Errors: [`KernelError::Level`].
+    /// Plans the transforms. Errors: [`KernelError::Level`].
     pub(super) fn new(level: Level) -> Result<Self, KernelError> {
         let forward = fft_plan(N_PAIRS, level, FftDirection::Forward)?;
         let inverse = fft_plan(N_PAIRS, level, FftDirection::Inverse)?;
@@ -63,8 +63,8 @@ impl Transform {
         })
     }
 
-    /// The spectrum of the frame in the middle of which lies sample `column` · [`HOP_LENGTH`], with zeros around the
-    /// samples.
+    /// Computes the spectrum of the frame that is centred at sample `column` · [`HOP_LENGTH`], with zeros before and
+    /// after the samples.
     pub(super) fn analyse(&mut self, pcm: &[f32], column: usize, spectrum: &mut [Complex32]) {
         let place = FramePlace::of(column, pcm.len());
         self.frame.fill(0.0);
@@ -78,7 +78,8 @@ impl Transform {
         self.forward
             .process_with_scratch(&mut self.pairs, &mut self.scratch);
 
-        // With E = (Z[k] + conj Z[m-k]) / 2, O = (Z[k] - conj Z[m-k]) / 2i, W = exp(-2πik / n), m = n / 2: X[k] = E + W·O.
+        // With E = (Z[k] + conj Z[m-k]) / 2, O = (Z[k] - conj Z[m-k]) / 2i, W = exp(-2πik / n), m = n / 2: X[k] = E +
+        // W·O.
         for (k, bin) in spectrum.iter_mut().enumerate() {
             let a = self.pairs[k % N_PAIRS];
             let b = self.pairs[(N_PAIRS - k) % N_PAIRS].conj();
@@ -88,14 +89,14 @@ impl Transform {
             let x = even + self.twiddles[k] * odd;
             *bin = Complex32::new(x.re as f32, x.im as f32);
         }
-        // A real signal has no other part there.
+        // These bins of a real signal have no imaginary part.
         spectrum[0].im = 0.0;
         spectrum[N_PAIRS].im = 0.0;
     }
 
-    /// Adds the windowed frame of a spectrum to the samples under it.
+    /// Adds the windowed frame of a spectrum to its samples.
     pub(super) fn synthesise(&mut self, spectrum: &[Complex32], column: usize, out: &mut [f32]) {
-        // The other way round: Z[k] = E + i·O, with E = (X[k] + conj X[m-k]) / 2 and O = (X[k] - conj X[m-k]) / 2W.
+        // The inverse: Z[k] = E + i·O, with E = (X[k] + conj X[m-k]) / 2 and O = (X[k] - conj X[m-k]) / 2W.
         for (k, pair) in self.pairs.iter_mut().enumerate() {
             let a = bin(spectrum, k);
             let b = bin(spectrum, N_PAIRS - k).conj();
@@ -120,7 +121,7 @@ impl Transform {
         }
     }
 
-    /// Divides samples that `n_columns` frames were added to by the sum of their squared windows.
+    /// Divides samples, to which `n_columns` frames were added, by the sum of their squared windows.
     pub(super) fn normalise(&self, out: &mut [f32], n_columns: usize) {
         for (i, sample) in out.iter_mut().enumerate() {
             let sum = self.window_sum(i, n_columns);
@@ -130,9 +131,9 @@ impl Transform {
         }
     }
 
-    /// The sum of the squared windows over sample `i`, in f32 and in the order of the frames.
+    /// Returns the sum of the squared windows at sample `i`, in f32 and in the order of the frames.
     fn window_sum(&self, i: usize, n_columns: usize) -> f32 {
-        // From the start of the first frame.
+        // Index relative to the start of the first frame.
         let place = i + BEFORE;
         let first = (place + 1).saturating_sub(N_FFT).div_ceil(HOP_LENGTH);
         let end = (place / HOP_LENGTH + 1).min(n_columns);
@@ -146,7 +147,7 @@ impl Transform {
     }
 }
 
-/// A bin in f64; the outermost ones are real.
+/// Returns a bin in f64; the outermost bins are real.
 #[inline(always)]
 fn bin(spectrum: &[Complex32], k: usize) -> Complex64 {
     let Complex32 { re, im } = spectrum[k];
@@ -154,7 +155,7 @@ fn bin(spectrum: &[Complex32], k: usize) -> Complex64 {
     Complex64::new(f64::from(re), f64::from(im))
 }
 
-/// The part of a frame that lies within samples.
+/// The part of a frame that is inside of the samples.
 struct FramePlace {
     in_frame: usize,
     in_samples: usize,
@@ -162,7 +163,7 @@ struct FramePlace {
 }
 
 impl FramePlace {
-    /// Of the frame of `column`, among `n` samples.
+    /// Computes the part of the frame of `column`, for `n` samples.
     fn of(column: usize, n: usize) -> Self {
         let middle = column * HOP_LENGTH;
         let in_samples = middle.saturating_sub(BEFORE).min(n);

@@ -1,8 +1,8 @@
 //! The phase vocoder of librosa 0.11, with the precision of each of its steps.
 //!
-//! Column t of the result lies at `t · rate` of the original. Its magnitudes are interpolated between the two columns
-//! around that place, and its phases go on by what the angle turns from one of them to the other. D. P. W. Ellis, A phase
-//! vocoder in Matlab, 2002.
+//! Column t of the result corresponds to position `t · rate` of the original. Its magnitudes are interpolated between
+//! the two neighbouring columns, and its phases advance by the difference of the angles of these columns. D. P. W.
+//! Ellis, A phase vocoder in Matlab, 2002.
 
 use std::f64::consts::PI;
 
@@ -13,12 +13,12 @@ use super::args::{HOP_LENGTH, N_BINS, N_FFT, StretchArgs};
 use crate::error::KernelError;
 use crate::level::{Lanes, Level};
 
-/// A whole turn.
+/// A full turn in radians.
 const TURN: f64 = 2.0 * PI;
 
-/// Where the vocoder takes columns from, and where it puts them.
+/// Source and destination of the vocoder's columns.
 pub trait Spectra {
-    /// Writes column `column` of the original, [`N_BINS`] bins.
+    /// Writes column `column` of the original, [`N_BINS`] bins, to `spectrum`.
     fn read(&mut self, column: usize, spectrum: &mut [Complex32]);
 
     /// Takes column `column` of the result.
@@ -28,17 +28,17 @@ pub trait Spectra {
 /// Tables and buffers.
 pub struct Vocoder {
     lanes: Lanes,
-    /// What the phase of each bin's own frequency goes on by from frame to frame.
+    /// Phase advance per hop of each bin's own frequency.
     advances: Vec<f64>,
-    /// Summed in f32, as librosa does: f64 would give another waveform.
+    /// Phases of the result, summed in f32 as in librosa: f64 would produce another waveform.
     phases: Vec<f32>,
-    /// Column c lies at c mod 2, so that two neighbours are both there.
+    /// Column c is at index c mod 2, so that two neighbours are available at once.
     columns: [Column; 2],
-    /// A column before it is taken apart, and one that is put together.
+    /// A column before its conversion to polar form, or a column of the result.
     spectrum: Vec<Complex32>,
 }
 
-/// A column by magnitude and angle.
+/// A column as magnitudes and angles.
 struct Column {
     number: Option<usize>,
     magnitudes: Vec<f32>,
@@ -56,10 +56,10 @@ impl Column {
 }
 
 impl Vocoder {
-    /// Plans; `run` allocates nothing.
+    /// Creates tables and buffers; `run` allocates no memory.
     ///
     /// # Errors
-    /// [`KernelError::Level`] where this machine lacks `level`.
+    /// [`KernelError::Level`] if this machine does not support `level`.
     pub fn new(level: Level) -> Result<Self, KernelError> {
         let lanes = Lanes::new(level).ok_or(KernelError::Level { level })?;
         Ok(Self {
@@ -71,7 +71,7 @@ impl Vocoder {
         })
     }
 
-    /// Makes the first `n_steps` columns of the result of a track of `n_columns` columns.
+    /// Computes the first `n_steps` columns of the result of a track of `n_columns` columns.
     pub fn run(
         &mut self,
         args: StretchArgs,
@@ -116,7 +116,8 @@ impl Vocoder {
         }
     }
 
-    /// Takes a column of the original apart, unless it is there already. Behind the last one all are zero.
+    /// Converts a column of the original to polar form, unless it is loaded already. After the last column all are
+    /// zero.
     fn load(&mut self, number: usize, n_columns: usize, spectra: &mut impl Spectra) {
         let column = &mut self.columns[number % 2];
         if column.number == Some(number) {
@@ -138,7 +139,7 @@ impl Vocoder {
     }
 }
 
-/// `hop_length · 2π k / n_fft`, with the roundings of `librosa.fft_frequencies(sr=2 * np.pi)`.
+/// Returns `hop_length · 2π k / n_fft`, with the rounding of `librosa.fft_frequencies(sr=2 * np.pi)`.
 fn advances() -> Vec<f64> {
     let spacing = 1.0 / TURN;
     let step = 1.0 / (N_FFT as f64 * spacing);
@@ -147,7 +148,7 @@ fn advances() -> Vec<f64> {
         .collect()
 }
 
-/// Magnitudes and angles of a column, each rounded to f32.
+/// Computes magnitudes and angles of a column, each rounded to f32.
 #[inline(always)]
 fn take_apart(spectrum: &[Complex32], magnitudes: &mut [f32], angles: &mut [f32]) {
     let polar = magnitudes.iter_mut().zip(angles);
@@ -159,17 +160,17 @@ fn take_apart(spectrum: &[Complex32], magnitudes: &mut [f32], angles: &mut [f32]
     }
 }
 
-/// What one step is made of.
+/// Input of one step of the vocoder.
 struct Bins<'a> {
     before: &'a Column,
     behind: &'a Column,
-    /// How far the step lies from the one to the other, 0 to 1.
+    /// Position of the step between the two columns, 0 to 1.
     part: f64,
     advances: &'a [f64],
 }
 
 impl Bins<'_> {
-    /// Writes a column of the result, and moves the phases on to the next one.
+    /// Writes a column of the result, and advances the phases to the next one.
     #[inline(always)]
     fn step(&self, phases: &mut [f32], spectrum: &mut [Complex32]) {
         let magnitudes = self.before.magnitudes.iter().zip(&self.behind.magnitudes);
@@ -186,7 +187,7 @@ impl Bins<'_> {
             let im = f64::from(sin as f32) * magnitude;
             *bin = Complex32::new(re as f32, im as f32);
 
-            // The difference of the angles is f32 there, and all that follows f64, up to the sum.
+            // In librosa, the difference of the angles is f32, and all following values up to the sum are f64.
             let turned = f64::from(*angles.1 - *angles.0) - advance;
             let wrapped = turned - TURN * nearest(turned / TURN);
             *phase = (f64::from(*phase) + (advance + wrapped)) as f32;

@@ -1,60 +1,61 @@
-//! A CSV file in blocks of whole records, so that several threads can parse it.
+//! Splits a CSV file into blocks of whole records, so that several threads can parse it.
 //!
-//! Only quotes are followed here: a line break ends a record where it is not inside of them. Fields are for
-//! [`csv_record`](super::csv_record), which starts each block as if it were a file.
+//! This module only tracks quotes: a line break outside of quotes ends a record. Each block is split into fields by
+//! [`csv_record`](super::csv_record), which treats a block like a file.
 
 use std::io::{self, Read};
 
 use memchr::{memchr, memchr2_iter, memrchr};
 
-/// Bytes of a block that holds no record longer than itself: enough that a block costs nothing, little enough that it
-/// stays in a core's cache from being read to being parsed.
+/// Size of a block in bytes, unless a single record is longer. Large enough to make the overhead per block negligible,
+/// and small enough that a block stays in a core's cache between reading and parsing.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
-/// UTF-8's byte order mark; it may open a file.
+/// UTF-8 byte order mark, which may be at the start of a file.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Whole records, as they lie in the file.
+/// A block of whole records, unchanged from the file.
 #[derive(Debug, Default)]
 pub(super) struct Block {
-    /// From 0, in the file's order.
+    /// Index of the block in the file, from 0.
     pub number: usize,
-    /// Its bytes.
+    /// The records.
     pub bytes: Vec<u8>,
-    /// What is left of them.
+    /// Position of the first record that is not read yet.
     pub left: Position,
 }
 
-/// A place between two records.
+/// A position between two records.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Position {
-    /// Bytes from the block's start.
+    /// Offset from the start of the block, in bytes.
     pub at: usize,
     /// Physical line of the file, from 1.
     pub line: u64,
 }
 
 impl Block {
-    /// Whether every record was read.
+    /// Reports whether all records have been read.
     pub(super) const fn is_empty(&self) -> bool {
         self.left.at == self.bytes.len()
     }
 }
 
-/// Cuts a file into blocks. The cuts depend on its bytes alone.
+/// Splits a file into blocks. The boundaries depend only on the file's bytes.
 pub(super) struct Blocks<R> {
     input: R,
     block_bytes: usize,
-    /// Behind the last block: what was read of the next one.
+    /// Bytes that were read after the last block; the start of the next block.
     rest: Vec<u8>,
-    /// Blocks so far.
+    /// Number of blocks so far.
     number: usize,
-    /// Where the next one starts.
+    /// Line on which the next block starts.
     line: u64,
 }
 
 impl<R: Read> Blocks<R> {
-    /// Starts at the top of `input`, which needs no buffer; `block_bytes` is [`BLOCK_BYTES`] but in tests.
+    /// Creates a splitter at the start of `input`, which needs no buffering. `block_bytes` is [`BLOCK_BYTES`] except in
+    /// tests.
     pub(super) const fn new(input: R, block_bytes: usize) -> Self {
         Self {
             input,
@@ -65,28 +66,29 @@ impl<R: Read> Blocks<R> {
         }
     }
 
-    /// Fills `block`, whose memory is used again; false at the end of the file.
+    /// Fills `block` with the next block, reusing its memory. Returns false at the end of the file.
     ///
     /// # Errors
-    /// The input's.
+    /// Any error of the input.
     pub(super) fn next_into(&mut self, block: &mut Block) -> io::Result<bool> {
         self.fill(block, usize::MAX)?;
         Ok(!block.bytes.is_empty())
     }
 
-    /// Fills `block` with the first one, which holds the header; false where a record does not end in its first
-    /// `bytes_max` bytes. Then the block is as much of it as was read, and there must be no next one.
+    /// Fills `block` with the first block, which contains the header. Returns false if the first `bytes_max` bytes
+    /// contain no end of a record. In that case, the block contains the bytes read so far, and no further block may be
+    /// read.
     ///
     /// # Errors
-    /// The input's.
+    /// Any error of the input.
     pub(super) fn first_into(&mut self, block: &mut Block, bytes_max: usize) -> io::Result<bool> {
         self.fill(block, bytes_max)
     }
 
-    /// Whether the block ends where a record does.
+    /// Fills `block`. Returns whether it ends at the end of a record.
     fn fill(&mut self, block: &mut Block, bytes_max: usize) -> io::Result<bool> {
         block.bytes.clear();
-        // What was read behind the last block.
+        // The block starts with the bytes that were read after the last block.
         block.bytes.append(&mut self.rest);
 
         let mut wanted = self.block_bytes;
@@ -94,9 +96,9 @@ impl<R: Read> Blocks<R> {
             let missing = wanted.saturating_sub(block.bytes.len());
             block.bytes.reserve(missing);
             let mut input = self.input.by_ref().take(missing as u64);
-            // `read_to_end` goes on after a short read, so less than it was asked for is the end of the file.
+            // `read_to_end` continues after short reads, so fewer bytes than requested mean the end of the file.
             let at_end = input.read_to_end(&mut block.bytes)? < missing;
-            // The mark is no part of the first column's name.
+            // The byte order mark is not part of the first column's name.
             if self.number == 0 && block.bytes.starts_with(BYTE_ORDER_MARK) {
                 block.bytes.drain(..BYTE_ORDER_MARK.len());
             }
@@ -110,12 +112,12 @@ impl<R: Read> Blocks<R> {
             match end {
                 Some(end) => break (end, true),
                 None if wanted >= bytes_max => break (block.bytes.len(), false),
-                // A record longer than a block.
+                // The record is longer than a block.
                 None => wanted *= 2,
             }
         };
 
-        // The record that is not whole begins the next block.
+        // The incomplete record starts the next block.
         self.rest.extend_from_slice(&block.bytes[end..]);
         block.bytes.truncate(end);
         block.number = self.number;
@@ -130,29 +132,31 @@ impl<R: Read> Blocks<R> {
     }
 }
 
-/// Whether a line of the file ends with the line break at `at`: `\n`, or a `\r` of its own, as old Macs wrote it.
+/// Reports whether the line break at `at` ends a line of the file: it is `\n`, or `\r` without `\n` as in old Mac
+/// files.
 pub(super) fn ends_line(bytes: &[u8], at: usize) -> bool {
     bytes[at] == b'\n' || bytes.get(at + 1) != Some(&b'\n')
 }
 
-/// Lines that end in `bytes`. No two records begin on one line, which is what tells rows from one another.
+/// Counts the line ends in `bytes`. No two records start on the same line, so that lines identify rows.
 pub(super) fn n_lines(bytes: &[u8]) -> u64 {
     memchr2_iter(b'\n', b'\r', bytes)
         .filter(|&at| ends_line(bytes, at))
         .count() as u64
 }
 
-/// Where the last whole record of `bytes` ends, behind its line break. `bytes` start with a record.
+/// Returns the end of the last whole record, after its line break. `bytes` must start with a record.
 ///
-/// As in the parser, a quote opens at the start of a field alone; elsewhere it is a character like any other.
+/// As in the parser, only a quote at the start of a field opens a quoted field. Other quotes are ordinary characters.
 fn records_end(bytes: &[u8]) -> Option<usize> {
-    // Parts outside quotes; the last line break is sought at the end, from behind.
+    // Ranges outside of quotes. They are searched for the last line break afterwards, from the end.
     let mut plain = Vec::new();
     let mut at = 0;
     while let Some(open) = opening_quote(bytes, at) {
         plain.push((at, open));
         match quoted_end(bytes, open + 1) {
-            // As the last byte it may be the first of two. No line break follows it here, so that changes no cut.
+            // A quote that is the last byte may be the first of a doubled quote. No line break follows it, so the
+            // result is the same.
             (Some(quote), _) => at = quote + 1,
             (None, _) => return last_break(bytes, &plain),
         }
@@ -165,11 +169,11 @@ fn last_break(bytes: &[u8], plain: &[(usize, usize)]) -> Option<usize> {
     plain
         .iter()
         .rev()
-        // Never behind a lone `\r`: as the last byte, it may have its `\n` in what is not read yet.
+        // A lone `\r` does not end a block: if it is the last byte, its `\n` may not have been read yet.
         .find_map(|&(start, end)| Some(start + memrchr(b'\n', &bytes[start..end])? + 1))
 }
 
-/// The first quote from `at` on that starts a field.
+/// Returns the first quote at or after `at` that starts a field.
 fn opening_quote(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         let quote = at + memchr(b'"', &bytes[at..])?;
@@ -180,8 +184,8 @@ fn opening_quote(bytes: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The quote that ends a field whose text starts at `at`, `None` where it stays open; and whether there are doubled ones
-/// before it.
+/// Returns the closing quote of a field whose text starts at `at`, or `None` if the field is not closed. The flag
+/// reports whether the text contains doubled quotes.
 pub(super) fn quoted_end(bytes: &[u8], mut at: usize) -> (Option<usize>, bool) {
     let mut are_doubled = false;
     while let Some(length) = memchr(b'"', &bytes[at..]) {

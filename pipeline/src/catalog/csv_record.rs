@@ -1,6 +1,6 @@
-//! The records of a block, field by field, as the `csv` crate reads them (the tests hold the two together).
+//! Splits the records of a block into fields in the same way as the `csv` crate; the tests compare the two.
 //!
-//! Fields are places in the block: nothing is copied, and nothing is known of columns, types or text encodings.
+//! Fields are positions in the block, without copies. This module does not know columns, types or text encodings.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -9,28 +9,28 @@ use memchr::{memchr, memchr3};
 
 use super::csv_blocks::{Block, Position, ends_line, n_lines, quoted_end};
 
-/// A field's place.
+/// Position of a field in the block.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field {
     start: usize,
     end: usize,
-    /// Quotes inside of it that are not text.
+    /// True if the field contains quotes that are not part of its value.
     quotes: bool,
 }
 
-/// Walks over the records of a block.
+/// Iterates over the records of a block.
 pub(super) struct Records<'a> {
     bytes: &'a [u8],
-    /// Where the next record starts, or blank lines before it.
+    /// Position of the next record, or of blank lines before it.
     left: Position,
-    /// Of the current record: its bytes, its fields and the line that it starts on.
+    /// Position at which the current record starts.
     start: usize,
     fields: Vec<Field>,
     record_line: u64,
 }
 
 impl<'a> Records<'a> {
-    /// Before the first record that is left of `block`.
+    /// Creates an iterator before the first unread record of `block`.
     pub(super) const fn new(block: &'a Block) -> Self {
         Self {
             bytes: block.bytes.as_slice(),
@@ -41,14 +41,14 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Behind the current record.
+    /// Returns the position after the current record.
     pub(super) const fn left(&self) -> Position {
         self.left
     }
 
-    /// Goes to the next record; false at the block's end. Blank lines are no records.
+    /// Advances to the next record, skipping blank lines. Returns false at the end of the block.
     pub(super) fn advance(&mut self) -> bool {
-        // Also the second byte of a line break that ended the record before.
+        // This also skips the second byte of the line break that ended the previous record.
         while let Some(b'\n' | b'\r') = self.bytes.get(self.left.at) {
             self.left.line += u64::from(ends_line(self.bytes, self.left.at));
             self.left.at += 1;
@@ -65,7 +65,7 @@ impl<'a> Records<'a> {
             let end = self.field();
             self.left.at = (end + 1).min(self.bytes.len());
             match self.bytes.get(end) {
-                // Another field follows, also at the end of the block: there it is empty.
+                // Another field follows. At the end of the block, that field is empty.
                 Some(b',') => {}
                 last => {
                     self.left.line += u64::from(last.is_some() && ends_line(self.bytes, end));
@@ -75,7 +75,8 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Adds the field at `self.left.at`; returns where it ends: a comma, a line break or the block's end.
+    /// Adds the field at `self.left.at`. Returns the position of its end: a comma, a line break or the end of the
+    /// block.
     fn field(&mut self) -> usize {
         let start = self.left.at;
         if self.bytes.get(start) != Some(&b'"') {
@@ -90,12 +91,12 @@ impl<'a> Records<'a> {
 
         let start = start + 1;
         let (quote, are_doubled) = quoted_end(self.bytes, start);
-        // A quote that nothing closes holds the rest of the file.
+        // A field whose quote is never closed extends to the end of the file.
         let quote = quote.unwrap_or(self.bytes.len());
 
-        // Text behind the closing quote belongs to the field.
+        // Text after the closing quote is part of the field.
         let end = self.field_end((quote + 1).min(self.bytes.len()));
-        // If nothing stands behind the closing quote, the field is what lies between the two.
+        // Without text after the closing quote, the field is the text between the quotes.
         let field = if end <= quote + 1 {
             Field {
                 start,
@@ -110,7 +111,7 @@ impl<'a> Records<'a> {
             }
         };
 
-        // Line breaks in quotes count: `line` is that of the file.
+        // Line breaks within quotes count, because `line` is the physical line of the file.
         self.left.line += n_lines(&self.bytes[start..quote]);
         self.fields.push(field);
         end
@@ -124,22 +125,22 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// The physical line that the record starts on, from 1.
+    /// Returns the physical line on which the record starts, from 1.
     pub(super) const fn line(&self) -> u64 {
         self.record_line
     }
 
-    /// The record's fields.
+    /// Returns the record's fields.
     pub(super) fn fields(&self) -> &[Field] {
         &self.fields
     }
 
-    /// The record's bytes, and where they start in the block.
+    /// Returns the start of the record in the block, and its bytes.
     pub(super) fn raw(&self) -> (usize, &'a [u8]) {
         (self.start, &self.bytes[self.start..self.left.at])
     }
 
-    /// What a field says, without its quotes.
+    /// Returns the value of a field, without its quotes.
     pub(super) fn value(&self, field: Field) -> Cow<'a, [u8]> {
         let raw = &self.bytes[field.start..field.end];
         if !field.quotes {
@@ -155,8 +156,8 @@ impl<'a> Records<'a> {
 }
 
 impl Field {
-    /// What the field says, by its record's `text`, which starts at `base` of the block; `unquoted` is written to where
-    /// quotes must be taken out. `None` where the text ends before the field does.
+    /// Returns the value of the field as a slice of its record's `text`, which starts at offset `base` of the block. If
+    /// quotes must be removed, the value is written to `unquoted` instead. `None` if `text` ends before the field does.
     pub(super) fn text<'a>(
         self,
         base: usize,
@@ -176,8 +177,8 @@ impl Field {
     }
 }
 
-/// The parts that make the value of a text in quotes: of two quotes one, not the closing one, and all that is behind
-/// it.
+/// Returns the parts of a quoted text that form its value: one of each pair of quotes, not the closing quote, and
+/// everything after it.
 fn parts(raw: &[u8]) -> impl Iterator<Item = Range<usize>> {
     let mut next = Some(0);
     let mut is_closed = false;
@@ -198,7 +199,7 @@ fn parts(raw: &[u8]) -> impl Iterator<Item = Range<usize>> {
             next = Some(quote + 1);
             return Some(start..quote);
         }
-        // Of two quotes the first is text.
+        // The first quote of a pair is part of the value.
         next = Some(quote + 2);
         Some(start..quote + 1)
     })
@@ -215,7 +216,7 @@ mod tests {
 
     type Rows = Vec<(u64, Vec<Vec<u8>>)>;
 
-    /// Gives a byte at a time, as a slow source may.
+    /// Reader that returns one byte per call, as a slow source may.
     struct Drops<'a>(&'a [u8]);
 
     impl Read for Drops<'_> {

@@ -1,7 +1,7 @@
-//! CSV → batches of text columns that remember the line of every record.
+//! Reads CSV into batches of text columns, with the line number of every record.
 //!
 //! A record that cannot be read (not UTF-8, too many or too few fields) becomes a [`Reject`] with line and column, and
-//! reading goes on behind it. Nothing is typed here; an empty field is null.
+//! reading continues with the next record. This module does not convert types. An empty field is null.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -15,41 +15,41 @@ use super::CatalogError;
 use super::csv_blocks::{BLOCK_BYTES, Block, Blocks};
 use super::csv_record::Records;
 
-/// The column that holds the physical line a record starts on, from 1.
+/// Name of the column with the physical line on which a record starts, from 1.
 pub(super) const LINE: &str = "csv_line";
-/// Column of `tracks_all` that names the cleaning step that dropped a row.
+/// Name of the column of `tracks_all` with the cleaning step that dropped a row.
 pub(super) const DROPPED_BY: &str = "dropped_by";
 
-/// Cells a batch: bounds memory for 518 columns as for 5.
+/// Number of cells per batch; bounds memory for any number of columns (FMA's `features.csv` has 518).
 const BATCH_CELLS: usize = 1 << 18;
 
-/// Most columns of a metadata file. Reading, typing and cleaning take time in proportion to them, but a cleaning step
-/// that looks at all columns (`SELECT DISTINCT *`) takes their square, seconds for so many; and each one costs a Parquet
-/// file some kilobytes. FMA's widest file has 519.
+/// Maximum number of columns of a metadata file. The time for reading, typing and cleaning is linear in it, but a
+/// cleaning step that compares all columns (`SELECT DISTINCT *`) takes quadratic time, seconds at this limit. Each
+/// column also adds some kilobytes to a Parquet file. FMA's widest file has 519 columns.
 pub(super) const COLUMNS_MAX: usize = 10_000;
 
-/// A header line of [`COLUMNS_MAX`] columns has 1,600 bytes for each name. One that is longer is no header, and the file
-/// may have no line break at all: it is not read to its end to see.
+/// Maximum length of the header. It leaves 1,600 bytes for each of [`COLUMNS_MAX`] names. A file with a longer first
+/// line may have no line break anywhere, so it is not read to its end.
 const HEADER_BYTES_MAX: usize = 16 << 20;
 
-/// FMA's files have up to four header lines; the last of them starts with `track_id`.
+/// Maximum number of header lines. FMA's files have up to four, the last of which starts with `track_id`.
 const HEADER_LINES_MAX: usize = 5;
 
-/// How column names are written.
+/// Form of the column names in a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Header {
     /// One line.
     Line,
-    /// FMA's levels (group, field, …), closed by a line that starts with `track_id`: joined with `_`.
+    /// FMA's levels (group, field, …), of which the last line starts with `track_id`. Names are joined with `_`.
     Levels,
 }
 
 impl Header {
-    /// The form of a file's header, by its first lines: [`Header::Levels`] where one of them starts with `track_id`. A
-    /// single line that does so has the same column names in both forms.
+    /// Detects the form of a file's header from its first lines: [`Header::Levels`] if one of them starts with
+    /// `track_id`. If that is the first line, both forms give the same column names.
     ///
     /// # Errors
-    /// `Csv` when reading fails.
+    /// `Csv` if reading fails.
     pub(super) fn of<R: Read>(file: &str, input: R) -> Result<Self, CatalogError> {
         let mut block = Block::default();
         Blocks::new(input, BLOCK_BYTES)
@@ -70,37 +70,37 @@ impl Header {
     }
 }
 
-/// What all blocks of one CSV file share.
+/// Name and schema of a CSV file, shared by all of its blocks.
 #[derive(Clone, Debug)]
 pub(super) struct TextForm {
     file: String,
     schema: SchemaRef,
 }
 
-/// Records that were read, and those of them that cannot be.
+/// Number of records read, and the rejected records.
 #[derive(Debug, Default)]
 pub(super) struct RecordCounts {
-    /// Records so far, rejected ones among them.
+    /// Number of records read so far, including rejected ones.
     pub rows_read: u64,
-    /// Records that were counted out so far.
+    /// Records rejected so far.
     pub rejects: Vec<Reject>,
 }
 
-/// A text batch in the making.
+/// Builder of a batch of text columns.
 pub(super) struct TextRows {
     lines: Int64Builder,
     columns: Vec<StringViewBuilder>,
-    /// A field without its quotes; here, so that its memory is used again.
+    /// Buffer for a field without its quotes, kept to reuse its memory.
     unquoted: String,
 }
 
 impl TextForm {
-    /// [`LINE`], then one text column a column of the file.
+    /// Returns the schema: [`LINE`], then one text column per column of the file.
     pub(super) const fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// An empty batch with room for `rows`.
+    /// Creates an empty batch with capacity for `rows` rows.
     pub(super) fn rows(&self, rows: usize) -> TextRows {
         let columns =
             (1..self.schema.fields().len()).map(|_| StringViewBuilder::with_capacity(rows));
@@ -111,7 +111,7 @@ impl TextForm {
         }
     }
 
-    /// Moves records of `block` to `rows`, until there are `rows_max` or the block is empty.
+    /// Moves records from `block` to `rows` until there are `rows_max` rows or the block is empty.
     pub(super) fn read(
         &self,
         block: &mut Block,
@@ -124,7 +124,7 @@ impl TextForm {
         while rows.lines.len() < rows_max && records.advance() {
             counted.rows_read += 1;
 
-            // One check of the whole record, instead of one for each field.
+            // Validates UTF-8 once per record instead of once per field.
             let (base, raw) = records.raw();
             let rejected = match std::str::from_utf8(raw) {
                 Ok(text) if records.fields().len() == wanted => {
@@ -132,7 +132,8 @@ impl TextForm {
                     None
                 }
                 Ok(_) => Some(self.wrong_field_count(&records)),
-                // Rare; and quotes that part a character from itself are no fault.
+                // Rare. A record may be invalid although each of its fields is valid, if a quote separates the bytes of
+                // a character.
                 Err(_) => match self.wrong_encoding(&records) {
                     None if records.fields().len() == wanted => {
                         rows.push(&records, base, "");
@@ -159,7 +160,7 @@ impl TextForm {
         reject.track_id = self.track_id(records);
         reject.line = Some(records.line());
 
-        // The first column without a field; with too many fields the last column is where they start.
+        // The first column without a value. If there are too many fields, the last column.
         reject.column = self
             .schema
             .fields()
@@ -168,7 +169,7 @@ impl TextForm {
         reject
     }
 
-    /// The first field that is not UTF-8.
+    /// Returns a reject for the first field that is not UTF-8, or `None` if all fields are.
     fn wrong_encoding(&self, records: &Records<'_>) -> Option<Reject> {
         let mut fields = records.fields().iter().enumerate();
         let (field, valid_bytes) = fields.find_map(|(index, &field)| {
@@ -192,15 +193,15 @@ impl TextForm {
 
     fn track_id(&self, records: &Records<'_>) -> Option<i64> {
         let (index, _) = self.schema.column_with_name("track_id")?;
-        // The schema begins with the line, and the record does not.
+        // The schema starts with the line column, which the record does not have.
         let value = records.value(*records.fields().get(index - 1)?);
         std::str::from_utf8(&value).ok()?.parse().ok()
     }
 }
 
 impl TextRows {
-    /// Adds a record with as many fields as there are columns. `text`: the record, which starts at `base` of its block;
-    /// fields that are not in it are decoded one by one.
+    /// Appends a record with as many fields as there are columns. `text` is the record's text, which starts at offset
+    /// `base` of its block. Fields outside of `text` are decoded separately.
     fn push(&mut self, records: &Records<'_>, base: usize, text: &str) {
         self.lines.append_value(records.line().cast_signed());
         for (builder, &field) in self.columns.iter_mut().zip(records.fields()) {
@@ -215,10 +216,10 @@ impl TextRows {
         }
     }
 
-    /// The batch, by `form`'s schema.
+    /// Builds the batch with the schema of `form`.
     ///
     /// # Errors
-    /// `Arrow` alone.
+    /// `Arrow` only.
     pub(super) fn finish(mut self, form: &TextForm) -> Result<RecordBatch, CatalogError> {
         let mut arrays: Vec<ArrayRef> = vec![Arc::new(self.lines.finish())];
         arrays.extend(
@@ -230,29 +231,29 @@ impl TextRows {
     }
 }
 
-/// Reads one CSV file.
+/// Reads a CSV file.
 pub(super) struct TextReader<R> {
     form: TextForm,
     blocks: Blocks<R>,
-    /// What is left of the current block.
+    /// The current block, with the records that are not read yet.
     block: Block,
-    /// What [`TextReader::next_batch`] met.
+    /// Counts and rejects of [`TextReader::next_batch`].
     pub counted: RecordCounts,
 }
 
 impl<R: Read> TextReader<R> {
-    /// Reads the header of `file` (a name for messages).
+    /// Opens a CSV file and reads its header. `file` is the name for messages.
     ///
     /// # Errors
-    /// `Csv` when reading fails, `Header`, `HeaderEncoding`, `DuplicateColumn`, `TooManyColumns` and `LongHeader` when
-    /// the header is not of the named form.
+    /// `Csv` if reading fails; `Header`, `HeaderEncoding`, `DuplicateColumn`, `TooManyColumns` and `LongHeader` if the
+    /// header is not valid.
     pub(super) fn open(file: &str, input: R, header: Header) -> Result<Self, CatalogError> {
         let mut blocks = Blocks::new(input, BLOCK_BYTES);
         let mut block = Block::default();
         let is_whole = blocks
             .first_into(&mut block, HEADER_BYTES_MAX)
             .map_err(unreadable(file))?;
-        // The names come first, so that too many columns are told as such.
+        // The names are parsed before the length is checked, so that too many columns are reported as such.
         let names = column_names(file, &mut block, header)?;
         if !is_whole {
             return Err(CatalogError::LongHeader {
@@ -286,17 +287,18 @@ impl<R: Read> TextReader<R> {
         })
     }
 
-    /// The file's columns.
+    /// Returns the name and schema of the file.
     pub(super) const fn form(&self) -> &TextForm {
         &self.form
     }
 
-    /// Fills `block` with the next one, for threads that parse blocks by themselves; false at the end of the file.
+    /// Fills `block` with the next block, for threads that parse blocks on their own. Returns false at the end of the
+    /// file.
     ///
     /// # Errors
-    /// `Csv` when reading fails.
+    /// `Csv` if reading fails.
     pub(super) fn next_block(&mut self, block: &mut Block) -> Result<bool, CatalogError> {
-        // First comes what the first block holds behind the header.
+        // The remainder of the first block, after the header, is returned first.
         if !self.block.is_empty() {
             std::mem::swap(block, &mut self.block);
             self.block = Block::default();
@@ -307,14 +309,15 @@ impl<R: Read> TextReader<R> {
             .map_err(unreadable(&self.form.file))
     }
 
-    /// The next rows, some thousands of them, always cut at the same places; `None` at the end of the file.
+    /// Returns the next batch of some thousand rows, or `None` at the end of the file. The batches of a file always
+    /// have the same sizes.
     ///
     /// # Errors
-    /// `Csv` when reading fails.
+    /// `Csv` if reading fails.
     pub(super) fn next_batch(&mut self) -> Result<Option<RecordBatch>, CatalogError> {
         let n_columns = self.form.schema.fields().len() - 1;
         let rows_max = (BATCH_CELLS / n_columns.max(1)).clamp(256, 8192);
-        // Cut by the number of rows, and not by blocks: a file always gives the same batches.
+        // Batches end at a number of rows, not at the end of a block, so that a file always gives the same batches.
         let mut rows = self.form.rows(rows_max);
         while rows.lines.len() < rows_max {
             if self.block.is_empty() {
@@ -338,7 +341,7 @@ impl<R: Read> TextReader<R> {
 fn unreadable(file: &str) -> impl Fn(io::Error) -> CatalogError {
     move |source| {
         let file = file.to_owned();
-        // An error without a number of the system comes from the zip reader: the file's bytes are damaged.
+        // An error without an OS error code comes from the zip reader and means that the file's bytes are damaged.
         if source.raw_os_error().is_none() {
             let problem = source.to_string();
             return CatalogError::Damaged { file, problem };
@@ -347,7 +350,7 @@ fn unreadable(file: &str) -> impl Fn(io::Error) -> CatalogError {
     }
 }
 
-/// The names of the columns; `block` is left behind the header.
+/// Returns the column names, and moves the position of `block` to the first record after the header.
 fn column_names(
     file: &str,
     block: &mut Block,
@@ -372,7 +375,7 @@ fn column_names(
         levels.push(level.map_err(|_| CatalogError::HeaderEncoding {
             file: file.to_owned(),
         })?);
-        // How many levels there are differs from file to file: the one that starts with `track_id` is the last.
+        // The number of levels differs between files. The last level starts with `track_id`.
         is_closed = levels
             .last()
             .and_then(|level| level.first())
@@ -397,8 +400,10 @@ fn column_names(
     }
 }
 
+/// Checks the number of columns, if it is known.
+///
 /// # Errors
-/// `TooManyColumns` for more than [`COLUMNS_MAX`]; none are not known yet.
+/// `TooManyColumns` for more than [`COLUMNS_MAX`].
 pub(super) fn refuse_columns(file: &str, columns: Option<usize>) -> Result<(), CatalogError> {
     match columns {
         Some(columns) if columns > COLUMNS_MAX => Err(CatalogError::TooManyColumns {
@@ -410,8 +415,10 @@ pub(super) fn refuse_columns(file: &str, columns: Option<usize>) -> Result<(), C
     }
 }
 
+/// Checks that a column of a file does not have the name of a column that the catalog adds.
+///
 /// # Errors
-/// `OwnColumn` for a file's column named as one that its rows are given here.
+/// `OwnColumn` if it does.
 pub(super) fn refuse_own(file: &str, column: &str) -> Result<(), CatalogError> {
     if column == LINE || column == DROPPED_BY {
         return Err(CatalogError::OwnColumn {
@@ -422,7 +429,7 @@ pub(super) fn refuse_own(file: &str, column: &str) -> Result<(), CatalogError> {
     Ok(())
 }
 
-/// `album` over `title` → `album_title`; the first column's name stands in the last line.
+/// Joins the levels of each column's name: `album` over `title` becomes `album_title`. The first column is `track_id`.
 fn joined_names(levels: &[Vec<String>]) -> Vec<String> {
     let n_columns = levels.iter().map(Vec::len).max().unwrap_or(0);
     let mut names = vec!["track_id".to_owned()];
@@ -437,7 +444,7 @@ fn joined_names(levels: &[Vec<String>]) -> Vec<String> {
     names
 }
 
-/// `#tracks` → `tracks`; a column without a name gets its number.
+/// Normalizes a column name: `#tracks` becomes `tracks`, and a column without a name is named by its number.
 fn plain_name(index: usize, name: &str) -> String {
     let name = name.trim().trim_start_matches('#');
     if name.is_empty() {

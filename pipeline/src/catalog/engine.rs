@@ -1,6 +1,7 @@
-//! DataFusion as the catalog uses it: one partition, one memory pool, queries that only read.
+//! The DataFusion session of the catalog, with one partition, one memory pool, and read-only queries.
 //!
-//! One partition, because then a query has one order and one result whatever the thread count; the rows are few.
+//! With a single partition, the order and result of a query do not depend on the number of threads. The tables are
+//! small enough for this.
 
 use std::future::{Future as _, poll_fn};
 use std::pin::pin;
@@ -26,10 +27,10 @@ use super::CatalogError;
 use super::python_list;
 use crate::course::Course;
 
-/// Rows that a query sees at a time.
+/// Number of rows per batch of a query.
 const BATCH_ROWS: usize = 8192;
 
-/// Characters of an engine's message that are shown.
+/// Maximum number of characters of an engine message to show.
 const MESSAGE_CHARS_MAX: usize = 300;
 
 /// Runs the catalog's SQL.
@@ -37,20 +38,21 @@ pub(super) struct Engine {
     /// The session with all tables and functions.
     pub context: SessionContext,
     runtime: tokio::runtime::Runtime,
-    /// Whether to go on.
+    /// Progress of the job, which also states whether it was asked to stop.
     course: Arc<Course>,
 }
 
 impl Engine {
-    /// A session whose queries take at most `memory_bytes` for sorts, joins and groups, and end when `course` is stopped.
+    /// Creates a session whose queries use at most `memory_bytes` for sorts, joins and groups, and end when `course` is
+    /// stopped.
     ///
     /// # Errors
-    /// `Engine` when the session cannot start.
+    /// `Engine` if the session cannot be created.
     pub(super) fn new(memory_bytes: usize, course: Arc<Course>) -> Result<Self, CatalogError> {
         let config = SessionConfig::new()
             .with_target_partitions(1)
             .with_batch_size(BATCH_ROWS);
-        // Operators that can spill share it evenly, and write to disk what does not fit.
+        // Operators that can spill get equal shares of the pool, and write the remainder to disk.
         let pool = Arc::new(FairSpillPool::new(memory_bytes));
         let environment = RuntimeEnvBuilder::new()
             .with_memory_pool(pool)
@@ -61,7 +63,7 @@ impl Engine {
             context.register_udf(function);
         }
 
-        // On the caller's thread, as there is one partition: no scheduler decides an order.
+        // A current-thread runtime is enough for one partition, and no scheduler influences the order of rows.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
             .map_err(DataFusionError::from)?;
@@ -72,29 +74,29 @@ impl Engine {
         })
     }
 
-    /// Registers `rows` as table `name`, in place of an earlier one.
+    /// Registers `rows` as table `name`, replacing an earlier table of that name.
     ///
     /// # Errors
-    /// `Engine` when the table is refused.
+    /// `Engine` if the table is refused.
     pub(super) fn set_table(&self, name: &str, rows: &RecordBatch) -> Result<(), CatalogError> {
         let n_rows = rows.num_rows();
         let starts = (0..n_rows).step_by(BATCH_ROWS);
-        // A table passes its batches on as they are, so they are cut to the size that queries work in.
+        // A memory table returns its batches unchanged, so they are sliced to the batch size of queries.
         let slices = starts
             .map(|start| rows.slice(start, BATCH_ROWS.min(n_rows - start)))
             .collect();
 
         let table = MemTable::try_new(rows.schema(), vec![slices])?;
-        // A second table of a name would be refused.
+        // Registering a second table with the same name would fail.
         self.context.deregister_table(name)?;
         self.context.register_table(name, Arc::new(table))?;
         Ok(())
     }
 
-    /// The whole result of a query; DDL, DML, COPY and SET are refused.
+    /// Returns the complete result of a query. DDL, DML, COPY and SET are refused.
     ///
     /// # Errors
-    /// DataFusion's, from parsing to execution; any, where the course was stopped.
+    /// Any error of DataFusion, from parsing to execution, or an execution error if the course was stopped.
     pub(super) fn query(&self, sql: &str) -> Result<RecordBatch, DataFusionError> {
         let reading = SQLOptions::new()
             .with_allow_ddl(false)
@@ -109,8 +111,8 @@ impl Engine {
             Ok(text_views(&concat_batches(&schema, &batches)?)?)
         });
 
-        // DataFusion's operators yield now and then, be it that they have nothing to give yet. What is dropped then
-        // takes its spilled files with it.
+        // DataFusion's operators yield from time to time, even without output, so a stop is noticed during the query.
+        // Dropping the query removes its spilled files.
         self.runtime.block_on(poll_fn(|context| {
             if self.course.is_stopped() {
                 return Poll::Ready(Err(DataFusionError::Execution("stopped".to_owned())));
@@ -119,12 +121,12 @@ impl Engine {
         }))
     }
 
-    /// Where the job is, and whether it was asked to stop.
+    /// Returns the progress of the job, which also states whether it was asked to stop.
     pub(super) const fn course(&self) -> &Arc<Course> {
         &self.course
     }
 
-    /// The first table that a query reads and that is not there; `None` for what is no query.
+    /// Returns the first unknown table that a query reads. `None` if there is none or if `sql` is not a query.
     pub(super) fn missing_table(&self, sql: &str) -> Option<String> {
         let state = self.context.state();
         let statement = state.sql_to_statement(sql, &Dialect::Generic).ok()?;
@@ -142,7 +144,7 @@ impl Engine {
         Some(missing.table().to_owned())
     }
 
-    /// The names of all tables.
+    /// Returns the names of all tables.
     pub(super) fn tables(&self) -> Vec<String> {
         let mut tables = Vec::new();
         let catalogs = self.context.catalog_names().into_iter();
@@ -156,10 +158,10 @@ impl Engine {
     }
 }
 
-/// All text as `Utf8View`, whichever of arrow's three kinds a function or a file gave.
+/// Casts all text columns to `Utf8View`, because functions and files produce any of arrow's three text types.
 ///
 /// # Errors
-/// Arrow's own.
+/// An error of arrow's casts.
 pub(super) fn text_views(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let mut fields = rows.schema().fields().to_vec();
     let mut columns = rows.columns().to_vec();
@@ -172,7 +174,7 @@ pub(super) fn text_views(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> 
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
 }
 
-/// One line for a person; an unknown column is answered with the known ones nearest to it.
+/// Formats an error as one line. For an unknown column, the line contains the nearest known columns.
 pub(super) fn one_line(error: &DataFusionError) -> String {
     if let DataFusionError::SchemaError(schema_error, _) = error.find_root()
         && let SchemaError::FieldNotFound {
@@ -192,7 +194,7 @@ pub(super) fn one_line(error: &DataFusionError) -> String {
     }
 
     let message = match error.find_root() {
-        // DataFusion would say it twice, once as Debug shows it.
+        // DataFusion's own message would contain the error twice, once in its debug format.
         DataFusionError::SQL(syntax, _) => syntax.to_string(),
         root => root.strip_backtrace(),
     };
@@ -200,10 +202,10 @@ pub(super) fn one_line(error: &DataFusionError) -> String {
     words.join(" ").chars().take(MESSAGE_CHARS_MAX).collect()
 }
 
-/// The three of `known` that look most like `name`.
+/// Returns the three of the `known` names that are most similar to `name`.
 pub(super) fn nearest(name: &str, known: &[&str]) -> String {
     let mut known = known.to_vec();
-    // The second sort is stable: names that are equally near stay in this order.
+    // The second sort is stable, so names with equal distance stay in alphabetical order.
     known.sort_unstable();
     known.dedup();
     known.sort_by_key(|candidate| levenshtein(&name.to_lowercase(), &candidate.to_lowercase()));

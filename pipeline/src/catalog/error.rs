@@ -1,4 +1,4 @@
-//! What can stop the catalog: the metadata as a whole, a step's SQL, or two rows that claim to be one clip.
+//! Errors that stop the catalog: unreadable metadata, a failing cleaning step, or two rows for one clip.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,10 @@ use datafusion::error::DataFusionError;
 
 use crate::source::SourceError;
 
-/// Why there is no catalog. A bad row is no error but a reject.
+/// The error type of the catalog. A bad row is a reject instead of an error.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
-    /// The data set needs metadata, and none was named.
+    /// The data set needs metadata, and none was given.
     #[error("data set `{dataset}` needs metadata: name its folder, zip or file with --metadata")]
     NoMetadata {
         /// Kind of the data set.
@@ -18,17 +18,17 @@ pub enum CatalogError {
     /// A metadata file, folder or zip cannot be opened.
     #[error("metadata")]
     Source(#[from] SourceError),
-    /// The folder or zip does not hold the file.
+    /// The folder or zip does not contain the file.
     #[error("metadata {path}: no `{wanted}` in it; there is {found}")]
     NoFile {
         /// The folder or zip.
         path: PathBuf,
-        /// What is missing.
+        /// The missing file.
         wanted: &'static str,
-        /// What there is, shortened.
+        /// The files found instead, shortened.
         found: String,
     },
-    /// The header is not of the data set's form.
+    /// The header does not have the form that the data set requires.
     #[error(
         "metadata file {file}: no header line starts with `track_id` (FMA's files have one among the first {lines}): \
          --metadata takes FMA's folder, its zip, or tracks.csv"
@@ -36,16 +36,16 @@ pub enum CatalogError {
     Header {
         /// The file's name.
         file: String,
-        /// Lines that were looked at.
+        /// Number of lines searched for the header.
         lines: usize,
     },
-    /// The header is no text.
+    /// The header is not UTF-8.
     #[error("metadata file {file}: its header is not UTF-8")]
     HeaderEncoding {
         /// The file's name.
         file: String,
     },
-    /// Two columns of one name.
+    /// Two columns have the same name.
     #[error("metadata file {file}: two columns are named `{column}`")]
     DuplicateColumn {
         /// The file's name.
@@ -53,7 +53,7 @@ pub enum CatalogError {
         /// The name, after flattening.
         column: String,
     },
-    /// More columns than are read.
+    /// The file has too many columns.
     #[error(
         "metadata file {file}: {columns} columns, and at most {columns_max} are read: leave those out that no cleaning \
          step needs, or keep them in a file of their own"
@@ -61,22 +61,22 @@ pub enum CatalogError {
     TooManyColumns {
         /// The file's name.
         file: String,
-        /// What its header says.
+        /// Number of columns in the header.
         columns: usize,
-        /// What is allowed.
+        /// Maximum number of columns.
         columns_max: usize,
     },
-    /// No line break where the header should have ended.
+    /// The header does not end within the maximum length.
     #[error(
         "metadata file {file}: its first line does not end within {bytes_max} bytes: is it a CSV file?"
     )]
     LongHeader {
         /// The file's name.
         file: String,
-        /// What is looked at.
+        /// Maximum length of the header, in bytes.
         bytes_max: usize,
     },
-    /// A CSV file cannot be read on.
+    /// The operating system fails to read a CSV file.
     #[error("metadata file {file}")]
     Csv {
         /// The file's name.
@@ -84,7 +84,7 @@ pub enum CatalogError {
         /// The cause.
         source: std::io::Error,
     },
-    /// The system fails to read a Parquet file.
+    /// The operating system fails to read a Parquet file.
     #[error("metadata file {file}")]
     Parquet {
         /// The file's name.
@@ -92,7 +92,7 @@ pub enum CatalogError {
         /// The cause.
         source: parquet::errors::ParquetError,
     },
-    /// The bytes of a CSV or Parquet file cannot be followed.
+    /// The bytes of a CSV or Parquet file cannot be decoded.
     #[error(
         "metadata file {file} is damaged, cut off, or not of the format that its name says ({problem}): copy it again from \
          where it came from, or write it anew"
@@ -103,50 +103,50 @@ pub enum CatalogError {
         /// The reader's message.
         problem: String,
     },
-    /// A cleaning step's SQL is refused, or fails.
+    /// A cleaning step's SQL is refused or fails.
     #[error("cleaning step `{step}`: {message}")]
     Step {
         /// The step's name.
         step: String,
-        /// One line: the engine's message, with the nearest known columns where a name is unknown. No `source` beside
-        /// it: that would list every column there is behind them.
+        /// One line: the engine's message, with the nearest known columns if a column is unknown. There is no `source`,
+        /// because its message would list every known column.
         message: String,
     },
-    /// A cleaning step reads a table that is not there.
+    /// A cleaning step reads an unknown table.
     #[error("cleaning step `{step}`: no table `{table}`: {hint}")]
     NoTable {
         /// The step's name.
         step: String,
         /// The table.
         table: String,
-        /// The file that it comes from and where that was looked for, or the tables that there are.
+        /// The file that provides the table and the place where it is missing, or the tables with similar names.
         hint: String,
     },
-    /// A step's query lost what tells one row from another.
+    /// A step's query lost the columns that identify rows.
     #[error("cleaning step `{step}`: its result has {problem}; {remedy}")]
     StepKey {
         /// The step's name.
         step: String,
-        /// What is wrong.
+        /// Description of the problem.
         problem: String,
-        /// What to do.
+        /// The suggested solution.
         remedy: &'static str,
     },
-    /// After the last step the rows cannot be joined to files.
+    /// The rows cannot be matched to files after the last step.
     #[error(
         "the cleaned rows have {problem}: a cleaning step must give each row its own text in `clip_key`"
     )]
     ClipKey {
-        /// What is wrong.
+        /// Description of the problem.
         problem: String,
     },
-    /// A file without a line.
+    /// A file has no lines.
     #[error("metadata file {file} is empty: its first line must name the columns")]
     NoHeader {
         /// The file's name.
         file: String,
     },
-    /// A column that rows are given here.
+    /// A file has a column with the name of a column that the catalog adds.
     #[error(
         "metadata file {file}: column `{column}` is one that wavemill adds: rename it in the file"
     )]
@@ -156,7 +156,7 @@ pub enum CatalogError {
         /// The column.
         column: String,
     },
-    /// Two clips with one id.
+    /// Two clips have the same id.
     #[error(
         "track_id {track_id} belongs to two clips: {first} and {second}; the cleaning steps must leave each clip one of \
          its own"
@@ -164,24 +164,24 @@ pub enum CatalogError {
     TrackIdCollision {
         /// The id.
         track_id: i64,
-        /// The one clip.
+        /// Key of the first clip.
         first: String,
-        /// The other clip.
+        /// Key of the second clip.
         second: String,
     },
-    /// The recipe names a column that the cleaned rows lack, or one of another type.
+    /// The recipe names a column that the cleaned rows do not have.
     #[error("{wanted_by}: the cleaned rows have no {kind} column `{column}`; nearest: {nearest}")]
     Column {
-        /// Which part of the recipe wants it.
+        /// The part of the recipe that uses the column.
         wanted_by: String,
-        /// The type that it should have.
+        /// The required type.
         kind: &'static str,
         /// The column.
         column: String,
         /// Known columns with similar names.
         nearest: String,
     },
-    /// A value of the split column that cannot be the name of a folder.
+    /// A value of the split column is not a valid folder name.
     #[error(
         "split column `{column}` has the value {value:?}: sides are folders, named by letters, digits, `_`, `-`, `.`"
     )]
@@ -191,19 +191,19 @@ pub enum CatalogError {
         /// The value.
         value: String,
     },
-    /// Not one row has a file.
+    /// None of the rows has a file.
     #[error(
         "none of the {rows} rows has a file below the audio root: expected {example}, for one{hint}"
     )]
     NoAudio {
-        /// Rows before the audio step.
+        /// Number of rows before the audio step.
         rows: usize,
-        /// A key that was looked for.
+        /// The key of a missing file.
         example: String,
-        /// The file that is there instead, preceded by a comma; empty if no file is similar.
+        /// A file that exists instead, preceded by a comma; empty if no file has a similar name.
         hint: String,
     },
-    /// Our own SQL or the engine failed (out of memory, for one).
+    /// The catalog's own SQL or the engine failed, for example because it ran out of memory.
     #[error("catalog query")]
     Engine(#[from] DataFusionError),
     /// The recipe names a column of a type that it cannot use.
@@ -212,35 +212,35 @@ pub enum CatalogError {
          sql = \"SELECT * REPLACE (CAST({column} AS VARCHAR) AS {column}) FROM input\""
     )]
     ColumnType {
-        /// Which part of the recipe wants it.
+        /// The part of the recipe that uses the column.
         wanted_by: String,
-        /// The type that it should have.
+        /// The required type.
         kind: &'static str,
         /// The column.
         column: String,
-        /// Its type.
+        /// The column's type.
         found: String,
     },
-    /// A list of clips for `folders` that cannot be joined to the audio's files.
+    /// A clip list for `folders` cannot be matched to the audio files.
     #[error("metadata file {file}{place}: {problem}")]
     ClipList {
         /// The list's name.
         file: String,
-        /// `, line 3`, or empty where it is about the whole list.
+        /// `, line 3`, or empty if the error concerns the whole list.
         place: String,
-        /// What is wrong, and what to do.
+        /// Description of the problem and of its solution.
         problem: String,
     },
     /// The job was asked to stop.
     #[error("interrupted; nothing was written")]
     Stopped,
-    /// A kernel of arrow failed.
+    /// An arrow kernel failed.
     #[error("catalog columns")]
     Arrow(#[from] arrow::error::ArrowError),
 }
 
 impl CatalogError {
-    /// Whether the recipe or the command line is at fault, and not the files.
+    /// Reports whether the error counts as wrong usage of the recipe or the command line (exit code 2).
     pub const fn is_usage(&self) -> bool {
         matches!(
             self,

@@ -1,6 +1,6 @@
 //! FMA's further files as tables: `features.csv` (950 MB of numbers), `echonest.csv`, the raw API dumps.
 //!
-//! They are streamed, never held whole: a run copies them to Parquet, a dry run does not touch them.
+//! The files are streamed and never fully in memory. A run copies them to Parquet; a dry run does not read them.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::course::Course;
 use crate::source::SourceError;
 use crate::source::metadata::Files;
 
-/// One table, batch by batch, in the file's order.
+/// A further table, which yields batches in the file's order.
 pub struct ExtraTable {
     name: String,
     reader: TextReader<Box<dyn Read + Send>>,
@@ -28,11 +28,11 @@ pub struct ExtraTable {
     rejects: Vec<Reject>,
 }
 
-/// The further tables of `metadata` (a folder or zip), by name: `fma_features`, `echonest`, `raw_albums`, …, less those
-/// that cannot be opened, of which [`clean`](super::clean) warns.
+/// Opens the further tables of `metadata` (a folder or zip), ordered by name: `fma_features`, `echonest`, `raw_albums`,
+/// and so on. Tables that cannot be opened are left out; [`clean`](super::clean) warns of them.
 ///
 /// # Errors
-/// `Source` and `Csv` when the machine fails to read a file.
+/// `Source` and `Csv` if the operating system fails to read a file.
 pub fn extra_tables(metadata: &Path) -> Result<Vec<ExtraTable>, CatalogError> {
     Ok(open_all(metadata)?
         .into_iter()
@@ -40,9 +40,9 @@ pub fn extra_tables(metadata: &Path) -> Result<Vec<ExtraTable>, CatalogError> {
         .collect())
 }
 
-/// Name and table of every further file, or why there is none: a header at fault is the file's own matter.
+/// Opens every further file. Returns its table, or the error if the file itself is at fault, such as by its header.
 pub(super) fn open_all(metadata: &Path) -> Result<Vec<NamedTable>, CatalogError> {
-    // No query runs here: the engine compiles the columns' types.
+    // The engine only compiles type conversions here, without running queries.
     let engine = Engine::new(0, Arc::default())?;
     let files = Files::open(metadata)?;
     let mut tables = Vec::new();
@@ -59,10 +59,10 @@ pub(super) fn open_all(metadata: &Path) -> Result<Vec<NamedTable>, CatalogError>
     Ok(tables)
 }
 
-/// A further file's table by its name.
+/// Name of a further table, and the table or the error of opening it.
 pub(super) type NamedTable = (String, Result<ExtraTable, CatalogError>);
 
-/// Whether the file is at fault, the same today and tomorrow, and not the disk.
+/// Reports whether the error is a permanent fault of the file, as opposed to a failure of the disk.
 fn is_own_fault(error: &CatalogError) -> bool {
     match error {
         CatalogError::Header { .. }
@@ -79,8 +79,8 @@ fn is_own_fault(error: &CatalogError) -> bool {
     }
 }
 
-/// Table of a file; `None` for one that is no further table. It names a file of the store, and so has no folder in it:
-/// an archive may call its entries anything.
+/// Returns the table name of a file, or `None` if the file is not a further table. Table names become file names of the
+/// store. They must not contain folders, although an archive may use any names.
 pub(super) fn table_name(file: &str) -> Option<String> {
     match file {
         "features.csv" => Some("fma_features".to_owned()),
@@ -97,14 +97,14 @@ pub(super) fn table_name(file: &str) -> Option<String> {
 
 impl ExtraTable {
     fn open(engine: &Engine, name: &str, file: &str, files: &Files) -> Result<Self, CatalogError> {
-        // FMA's dumps have one header line, but for `raw_echonest.csv`.
+        // FMA's raw dumps have one header line, except for `raw_echonest.csv`.
         let is_raw = name.starts_with("raw_");
         let header = if is_raw {
             Header::of(file, files.read(file)?)?
         } else {
             Header::Levels
         };
-        // Opened once more: a look at the header has read from the first reader.
+        // The file is opened again, because detecting the header has consumed the first reader.
         let reader = TextReader::open(file, files.read(file)?, header)?;
 
         let required = (!is_raw).then_some("track_id");
@@ -124,27 +124,27 @@ impl ExtraTable {
         })
     }
 
-    /// The table's name.
+    /// Returns the table's name.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Columns of every batch.
+    /// Returns the schema of every batch.
     pub fn schema(&self) -> SchemaRef {
-        // Without the line, which is first.
+        // Without the line column, which is first.
         let fields = self.typer.schema().fields().iter().skip(1).cloned();
         Arc::new(Schema::new(fields.collect::<Vec<_>>()))
     }
 
-    /// Records counted out so far, by line.
+    /// Returns the records rejected so far, by line.
     pub fn rejects(&self) -> Vec<Reject> {
-        // Those of typing, and those of parsing.
+        // Rejects of the typer and of the parser.
         let mut rejects = [self.rejects.as_slice(), &self.reader.counted.rejects].concat();
         rejects.sort_by_key(|reject| reject.line);
         rejects
     }
 
-    /// The whole table, for a step that names it.
+    /// Reads the whole table, for a step that names it.
     pub(super) fn read_whole(self, course: &Course) -> Result<RecordBatch, CatalogError> {
         let schema = self.schema();
         let mut batches = Vec::new();
@@ -165,9 +165,10 @@ impl Iterator for ExtraTable {
     }
 }
 
-/// Raw dumps stay text, as published: their numbers and dates come in several forms.
+/// Returns the type of a column. The raw dumps remain text as published, because their numbers and dates have several
+/// formats.
 fn kind(table: &str, column: &str) -> ColumnKind {
-    // Latitude and longitude are the only numbers among the metadata.
+    // Latitude and longitude are the only numbers among the metadata columns.
     let echonest_text = column.contains("_metadata_") && !column.ends_with("itude");
     match (table, column) {
         ("fma_features" | "echonest", "track_id") => ColumnKind::Int,

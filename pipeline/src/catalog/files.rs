@@ -1,4 +1,4 @@
-//! Every file below the audio root, and what became of it; and rows that name a file by almost its name.
+//! Accounts for every file below the audio root, and finds rows whose file has almost the same name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -12,35 +12,35 @@ use super::CleanedRows;
 use crate::source::others::{FileCount, NoClip, extension_of};
 use crate::source::{Media, Source, unsupported};
 
-/// Pairs of names that a warning shows, and that a report lists, at most.
+/// Maximum number of name pairs in a warning, and in a report.
 const PAIRS_SHOWN: usize = 3;
 const PAIRS_LISTED: usize = 20;
 
 /// The fate of a file that was found below the audio root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
-    /// A cleaned row names it.
+    /// A cleaned row names the file.
     Used,
-    /// A row names it that a cleaning step dropped.
+    /// Only a row that a cleaning step dropped names the file.
     Dropped,
-    /// No row names it, but one has a name that differs only in case or in Unicode normalization.
+    /// No row names the file, but one has a name that differs only in case or in Unicode normalization.
     NearRow,
-    /// No row names it.
+    /// No row names the file.
     NoRow,
-    /// Its extension is that of a format that wavemill does not decode.
+    /// The file's extension belongs to a format that wavemill does not decode.
     Unsupported,
-    /// It is not a recording by its extension.
+    /// The file's extension is not an audio extension.
     NotAudio,
-    /// It is not a picture by its extension.
+    /// The file's extension is not an image extension.
     NotImage,
-    /// Its name, or that of a folder above it, begins with a dot; or an archive of macOS added it.
+    /// The name of the file or of a parent folder begins with a dot, or a macOS archive added the file.
     Hidden,
-    /// Its path can be no key.
+    /// The file's path cannot be used as a key.
     BadName,
 }
 
 impl Fate {
-    /// The stored name, as in SQL.
+    /// Returns the stored name, as in SQL.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Used => "used",
@@ -75,15 +75,15 @@ impl Serialize for Fate {
 /// Files of one fate and extension: a row of the table `audio_files`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FilesOfKind {
-    /// Their fate.
+    /// The fate of the files.
     pub fate: Fate,
-    /// In lower case; empty without one.
+    /// Extension in lower case; empty for files without one.
     pub extension: String,
     /// Number of files.
     pub files: u64,
-    /// Their sizes added up.
+    /// Total size of the files.
     pub bytes: u64,
-    /// The first of their paths.
+    /// The first few paths.
     pub examples: Vec<String>,
     /// For [`Fate::NearRow`], the name that a row has for each of the examples.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,9 +93,9 @@ pub struct FilesOfKind {
 /// A row that names no file, and the file that it probably means.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct NearMatch {
-    /// As the row has it.
+    /// The name in the row.
     pub row: String,
-    /// As the file is named.
+    /// The name of the file.
     pub file: String,
 }
 
@@ -104,11 +104,12 @@ pub struct NearMatch {
 pub struct FileAccount {
     /// All files by fate, then by extension.
     pub found: Vec<FilesOfKind>,
-    /// Rows that have no file, where there is one whose name differs only in case or in Unicode normalization.
+    /// Number of rows without a file for which there is a file whose name differs only in case or in Unicode
+    /// normalization.
     pub rows_near: usize,
-    /// The first of them, with their files.
+    /// The first of these rows, with their files.
     pub near: Vec<NearMatch>,
-    /// A reject for each file of a format that is not decoded, if a dropped row names it or a class folder holds it.
+    /// Rejects for files of formats that are not decoded, if a dropped row names the file or it is in a class folder.
     #[serde(skip)]
     pub rejects: Vec<Reject>,
 }
@@ -174,14 +175,14 @@ impl CleanedRows {
         }
     }
 
-    /// Makes [`FileAccount::rejects`].
+    /// Creates [`FileAccount::rejects`].
     fn unsupported(&self, source: &dyn Source, dataset: Dataset) -> Vec<Reject> {
         let files = &source.others().unsupported;
         let is_clip = |key: &&String| {
             if dataset.is_of_folders() {
                 key.contains('/')
             } else {
-                // Rows that were not dropped are planned, and reading rejects them.
+                // Rows that were not dropped are in the plan, and the reading stage rejects them.
                 self.catalog.absent.binary_search(key).is_ok()
             }
         };
@@ -195,13 +196,14 @@ impl CleanedRows {
         rejects
     }
 
-    /// Adds what a person should know of the files to the warnings.
+    /// Adds warnings about the files.
     pub fn warn_of(&mut self, files: &FileAccount) {
         self.catalog.warnings.extend(files.warnings());
     }
 }
 
-/// Returns the end of a sentence that names the file which `clip_key` probably means; empty without one.
+/// Returns the end of a sentence that names the file which `clip_key` probably means, or an empty text if there is
+/// none.
 pub(crate) fn hint_of_file(clip_key: &str, source: &dyn Source) -> String {
     if source.others().unsupported.contains(clip_key) {
         let extension = extension_of(clip_key);
@@ -246,7 +248,8 @@ fn of_kinds(counts: FileCounts, near_rows: &HashMap<&str, &str>) -> Vec<FilesOfK
     found
 }
 
-/// Finds, for each of the `absent` keys, the first of the `files` whose name differs only in case or in Unicode normalization.
+/// Finds, for each of the `absent` keys, the first of the `files` whose name differs only in case or in Unicode
+/// normalization.
 fn near_matches<'a>(
     absent: &BTreeSet<&str>,
     files: impl Iterator<Item = &'a str>,
@@ -280,7 +283,7 @@ fn folded(key: &str) -> String {
 }
 
 impl FileAccount {
-    /// `files found 61 = used 58 + no_row 1 + hidden 2`, in the order of [`Fate`].
+    /// Formats the sum `files found 61 = used 58 + no_row 1 + hidden 2`, in the order of [`Fate`].
     pub fn sum_words(&self) -> String {
         let mut by_fate: BTreeMap<Fate, u64> = BTreeMap::new();
         for kind in &self.found {
@@ -294,7 +297,7 @@ impl FileAccount {
         format!("files found {all} = {}", parts.join(" + "))
     }
 
-    /// Returns what a user should know of the files, one sentence each.
+    /// Returns warnings about the files, one sentence each.
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         warnings.extend(self.files_of(Fate::Unsupported).map(|words| {
@@ -310,7 +313,7 @@ impl FileAccount {
         warnings
     }
 
-    /// Returns the sentence about rows that almost have the name of a file.
+    /// Returns a warning about rows that almost have the name of a file.
     fn near_warning(&self) -> Option<String> {
         if self.near.is_empty() {
             return None;
@@ -333,7 +336,7 @@ impl FileAccount {
         ))
     }
 
-    /// `12 files (10 m4a, 2 wma), such as a/b.m4a`; `None` where no file has this fate.
+    /// Formats `12 files (10 m4a, 2 wma), such as a/b.m4a`, or returns `None` if no file has this fate.
     fn files_of(&self, fate: Fate) -> Option<String> {
         let kinds: Vec<&FilesOfKind> = self.found.iter().filter(|kind| kind.fate == fate).collect();
         let example = kinds.first()?.examples.first()?;

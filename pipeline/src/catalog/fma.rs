@@ -1,4 +1,4 @@
-//! What is known of FMA's files: column types, and the clip a track's id stands for.
+//! Properties of FMA's files: the types of their columns, and the mapping from track ids to clips.
 
 use std::sync::Arc;
 
@@ -8,18 +8,18 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use super::CatalogError;
 use super::types::ColumnKind;
 
-/// The typed tracks with `clip_key` behind the line. Track 2 lies in `000/000002.mp3`: six digits at least, and a folder
-/// named by the first three.
+/// Adds the column `clip_key` to the typed tracks, after the line column. The key of track 2 is `000/000002.mp3`: the
+/// id with at least six digits, in a folder named after the first three.
 ///
 /// # Errors
-/// `Arrow` alone.
+/// `Arrow` only.
 pub(super) fn keyed(tracks: &RecordBatch) -> Result<RecordBatch, CatalogError> {
     let ids = tracks["track_id"].as_primitive::<Int64Type>();
     let keys: StringViewArray = ids.iter().map(|id| id.map(clip_key)).collect();
 
     let mut fields = tracks.schema().fields().to_vec();
     let mut columns = tracks.columns().to_vec();
-    // Behind the line, which is first.
+    // After the line column, which is first.
     fields.insert(
         1,
         Arc::new(Field::new("clip_key", DataType::Utf8View, true)),
@@ -36,7 +36,7 @@ fn clip_key(track_id: i64) -> String {
     [&name[..3], "/", &name, ".mp3"].concat()
 }
 
-/// The file that a further table comes from.
+/// Returns the file that contains a further table.
 pub(super) fn file_of(table: &str) -> Option<String> {
     match table {
         "fma_features" => Some("features.csv".to_owned()),
@@ -45,7 +45,7 @@ pub(super) fn file_of(table: &str) -> Option<String> {
     }
 }
 
-/// Type of a column of `tracks.csv`, `genres.csv`, `echonest.csv` or `features.csv`, by its flattened name.
+/// Returns the type of a column of `tracks.csv`, `genres.csv`, `echonest.csv` or `features.csv`, by its flattened name.
 pub(super) fn kind(column: &str) -> ColumnKind {
     match column {
         "track_id" | "genre_id" | "parent" | "top_level" | "tracks" => ColumnKind::Int,

@@ -1,4 +1,4 @@
-//! Data sets whose rows are their files: the genre is the folder, and a list of the user's can add columns.
+//! Data sets with one row per file: the folder is the genre, and a clip list of the user can add columns.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,19 +17,20 @@ use super::load::ParsedMetadata;
 use super::parallel::in_parts;
 use crate::source::AudioIndex;
 
-/// What a list names clips by.
+/// Name of the column by which a clip list refers to clips.
 const KEY: &str = "clip_key";
 
-/// One row a clip of the audio root: `clip_key`, `track_id`, `genre` (the first folder; null where there is none).
+/// Creates one row per clip of the audio root: `clip_key`, `track_id`, `genre` (the first folder, or null for a file in
+/// no folder).
 ///
 /// # Errors
-/// `Arrow` alone.
+/// `Arrow` only.
 pub(super) fn rows(audio: &AudioIndex) -> Result<ParsedMetadata, CatalogError> {
     let n_clips: i64 = audio
         .len()
         .try_into()
         .expect("a count of map entries fits in i64");
-    // There is no file: numbers of the clips take the place of lines.
+    // There is no metadata file, so clips are numbered in place of lines.
     let lines = Int64Array::from_iter_values(1..=n_clips);
     let keys: StringViewArray = audio.keys().map(Some).collect();
     let ids = Int64Array::from_iter_values(audio.keys().map(|key| canonical::track_id(key)));
@@ -56,14 +57,14 @@ pub(super) fn rows(audio: &AudioIndex) -> Result<ParsedMetadata, CatalogError> {
     Ok(ParsedMetadata::of(rows))
 }
 
-/// Adds the columns of a table that names clips by `clip_key` to the rows that [`rows`] made. A clip that it does not
-/// name has nulls there. Keys are compared as they are.
+/// Adds the columns of a clip list to the rows of [`rows`]. Clips that are not in the list get nulls. Keys must be
+/// equal byte by byte.
 ///
-/// `file`: the table's name, for messages; `listed`: what it holds.
+/// `file` is the list's name for messages, `listed` its content.
 ///
 /// # Errors
-/// `ClipList` where keys are absent, repeated or all unknown, and for a column that the folders give already. A column
-/// `genre` is none of those where it says what the folders say.
+/// `ClipList` if keys are missing, repeated or all unknown, or if the list has a column that the folders provide
+/// already. A column `genre` is allowed if its values are equal to the folders.
 pub(super) fn with_list(
     clips: ParsedMetadata,
     file: &str,
@@ -89,7 +90,7 @@ pub(super) fn with_list(
             }
             _ => {
                 added.push(listed.rows.column(index));
-                // Also a column without gaps has some beside clips that are not listed.
+                // A column without nulls gets nulls for clips that are not listed.
                 fields.push(Arc::new(field.as_ref().clone().with_nullable(true)));
             }
         }
@@ -112,7 +113,7 @@ pub(super) fn with_list(
     }
     Ok(ParsedMetadata {
         rows: RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?,
-        // Rows are clips, so what is wrong with a record of the list is counted beside them.
+        // Rows are clips, so rejected records of the list are counted separately.
         further_rejects: listed.rejects,
         absent,
         unlisted,
@@ -121,16 +122,16 @@ pub(super) fn with_list(
     })
 }
 
-/// A table of the user's that names clips.
+/// The user's table that refers to clips.
 struct ClipList<'a> {
-    /// Its name, for messages.
+    /// The list's name for messages.
     file: &'a str,
-    /// Its rows, with their lines.
+    /// The list's rows, with their lines.
     rows: &'a RecordBatch,
 }
 
 impl ClipList<'_> {
-    /// The key of each row.
+    /// Returns the key of each row.
     fn keys(&self) -> Result<StringViewArray, CatalogError> {
         let Some(column) = self.rows.column_by_name(KEY) else {
             let schema = self.rows.schema();
@@ -150,7 +151,7 @@ impl ClipList<'_> {
         Ok(text.as_string_view().clone())
     }
 
-    /// For each of `clips` the row that names it, or null.
+    /// Returns for each clip of `clips` the index of the row that names it, or null.
     fn places(
         &self,
         keys: &StringViewArray,
@@ -173,14 +174,14 @@ impl ClipList<'_> {
             .iter()
             .map(|key| row_of.get(key?).copied())
             .collect();
-        // Not one file: those are other names, and no reason to leave every clip without a row.
+        // If no key matches, the keys have another form, which must not leave every clip without a row.
         if places.null_count() == places.len() {
             return Err(self.fault(String::new(), no_match(keys, clip_keys)));
         }
         Ok(places)
     }
 
-    /// The folder is the genre. A list may repeat it, and may not deny it.
+    /// Checks that the values of the list's column `genre` are equal to the folders.
     fn require_same_genres(
         &self,
         column: usize,
@@ -242,7 +243,7 @@ impl ClipList<'_> {
         warnings
     }
 
-    /// The keys that no clip has, in the list's order.
+    /// Returns the keys that belong to no clip, in the list's order.
     fn absent(keys: &StringViewArray, places: &UInt32Array) -> Vec<String> {
         let mut is_matched = vec![false; keys.len()];
         for row in places.iter().flatten() {
@@ -254,7 +255,7 @@ impl ClipList<'_> {
             .collect()
     }
 
-    /// The clips that no row names.
+    /// Returns the clips that no row names.
     fn unlisted(places: &UInt32Array, clips: &RecordBatch) -> Vec<String> {
         let keys = clips[KEY].as_string_view().iter().flatten();
         let keys = keys.zip(places);
@@ -263,7 +264,7 @@ impl ClipList<'_> {
             .collect()
     }
 
-    /// `line 3`; of Parquet `row 3`.
+    /// Formats the position of a row: `line 3` in a CSV file, `row 3` in a Parquet file.
     fn place(&self, row: u32) -> String {
         let word = if self.file.ends_with(".parquet") {
             "row"
@@ -278,7 +279,7 @@ impl ClipList<'_> {
         self.fault(format!(", {}", self.place(row)), problem)
     }
 
-    /// Of a CSV file's header, or of a Parquet file's schema.
+    /// Creates an error about the header of a CSV file or the schema of a Parquet file.
     fn fault_of_header(&self, problem: String) -> CatalogError {
         let place = if self.file.ends_with(".parquet") {
             ""
@@ -297,7 +298,8 @@ impl ClipList<'_> {
     }
 }
 
-/// An example of either side. A file of the same name shows best what differs: another extension, or another folder.
+/// Describes that no row matches a file, with an example of a key and of a file. The preferred example is a file of the
+/// same name with another extension or folder, because it shows the difference best.
 fn no_match(keys: &StringViewArray, clip_keys: &StringViewArray) -> String {
     let Some(listed) = keys.iter().flatten().next() else {
         return "no row in it".to_owned();
@@ -316,7 +318,7 @@ fn no_match(keys: &StringViewArray, clip_keys: &StringViewArray) -> String {
     )
 }
 
-/// A key without its extension.
+/// Returns a key without its extension.
 fn stem(key: &str) -> &str {
     key.rsplit_once('.').map_or(key, |(stem, _)| stem)
 }

@@ -1,18 +1,19 @@
-//! How long the parts of a job take, by the wall clock. For people and benches: nothing stored is made of it.
+//! Measures the wall-clock time of the parts of a job. The times are for users and benchmarks, and never influence
+//! stored results.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// A stopwatch for parts that follow one another.
+/// A stopwatch for consecutive parts.
 #[derive(Debug)]
 pub struct Laps {
     start: Instant,
-    /// Seconds by part.
+    /// Seconds per part.
     pub wall_s: BTreeMap<&'static str, f64>,
 }
 
 impl Laps {
-    /// The first part starts now.
+    /// Starts the stopwatch and the first part.
     pub fn start() -> Self {
         Self {
             start: Instant::now(),
@@ -20,7 +21,7 @@ impl Laps {
         }
     }
 
-    /// `part` ends here, and the next one starts.
+    /// Ends `part` and starts the next one.
     pub fn end(&mut self, part: &'static str) {
         let now = Instant::now();
         *self.wall_s.entry(part).or_default() += (now - self.start).as_secs_f64();

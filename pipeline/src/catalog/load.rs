@@ -1,6 +1,8 @@
-//! From metadata files to typed rows, one function a kind of data set; rows of folders are in `folders.rs`.
+//! Reads metadata files into typed rows, with one function per kind of data set. Rows of folders are made in
+//! `folders.rs`.
 //!
-//! Every kind gives rows with [`LINE`] first; what could not be read is among the rejects, never an error.
+//! In every kind of data set, [`LINE`] is the first column. Unreadable records are added to the rejects and are never
+//! errors.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -31,42 +33,42 @@ use crate::course::Course;
 use crate::panics;
 use crate::source::SourceError;
 
-/// What the files held.
+/// The parsed content of the metadata files.
 pub(super) struct ParsedMetadata {
-    /// One row a track, typed, ordered by [`LINE`].
+    /// One row per track, typed, ordered by [`LINE`].
     pub rows: RecordBatch,
-    /// Records read, rejected ones among them.
+    /// Number of records read, including rejected ones.
     pub rows_read: u64,
-    /// `bad_row` and `bad_encoding` of the main file.
+    /// Rejects `bad_row` and `bad_encoding` of the main file.
     pub rejects: Vec<Reject>,
-    /// The same of the others.
+    /// Rejects `bad_row` and `bad_encoding` of the further files.
     pub further_rejects: Vec<Reject>,
     /// Further tables, by name.
     pub tables: BTreeMap<String, RecordBatch>,
-    /// Keys of a list for which there is no file.
+    /// Keys in a clip list that have no file.
     pub absent: Vec<String>,
-    /// Files that a list does not name.
+    /// Files that are missing from the clip list.
     pub unlisted: Vec<String>,
-    /// What a person should know, one sentence each.
+    /// Warnings for the user, one sentence each.
     pub warnings: Vec<String>,
 }
 
-/// One CSV file, read whole.
+/// A CSV file that is read as a whole.
 pub(super) struct CsvFile<'a, R> {
-    /// Name, for messages.
+    /// File name for messages.
     pub file: &'a str,
-    /// Its bytes.
+    /// Reader of the file's bytes.
     pub input: R,
-    /// Form of its header.
+    /// Form of the header.
     pub header: Header,
-    /// A column in which every row needs a value.
+    /// Name of a column in which every row needs a value.
     pub required: Option<&'a str>,
 }
 
-/// Reads and types one CSV file, block by block on `threads` threads.
+/// Reads and types a CSV file block by block on `threads` threads. A bad row becomes a reject.
 ///
 /// # Errors
-/// `Csv`, `Header`, `HeaderEncoding`, `DuplicateColumn`; a bad row is a reject.
+/// `Csv`, `Header`, `HeaderEncoding`, `DuplicateColumn`.
 pub(super) fn csv_file<R: Read + Send>(
     engine: &Engine,
     csv: CsvFile<'_, R>,
@@ -87,7 +89,7 @@ pub(super) fn csv_file<R: Read + Send>(
     let by_thread = on_threads(threads, || {
         typed_blocks(&reader, &form, &typer, engine.course())
     })?;
-    // Which thread typed which block is chance; the file's order is not.
+    // Blocks are typed by the threads in random order, so restore the file's order.
     let mut blocks: Vec<TypedBlock> = by_thread.into_iter().flatten().collect();
     blocks.sort_unstable_by_key(|block| block.number);
 
@@ -106,7 +108,7 @@ pub(super) fn csv_file<R: Read + Send>(
     let rows_read = blocks.iter().map(|block| block.counts.rows_read).sum();
     let rejects = blocks.into_iter().flat_map(|block| block.counts.rejects);
     let mut rejects: Vec<Reject> = rejects.collect();
-    // A block's rejects of parsing come before its rejects of typing.
+    // Within a block, rejects of the parser precede rejects of the typer, so restore the file's order.
     rejects.sort_by_key(|reject| reject.line);
     Ok(ParsedMetadata {
         rows_read,
@@ -115,15 +117,15 @@ pub(super) fn csv_file<R: Read + Send>(
     })
 }
 
-/// A block of a file, parsed and typed.
+/// A parsed and typed block of a file.
 struct TypedBlock {
-    /// From 0, in the file's order.
+    /// Index of the block in the file, from 0.
     number: usize,
     rows: RecordBatch,
     counts: RecordCounts,
 }
 
-/// Every block that one thread gets hold of.
+/// Parses and types blocks on one thread until no block is left.
 fn typed_blocks<R: Read>(
     reader: &Mutex<TextReader<R>>,
     form: &TextForm,
@@ -134,7 +136,7 @@ fn typed_blocks<R: Read>(
     let mut typed = Vec::new();
     let mut rows_likely = 0;
 
-    // The lock is held while a block is cut out of the file, and not while it is parsed.
+    // The lock is held only while a block is read from the file, not while the block is parsed.
     while reader
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
@@ -146,7 +148,7 @@ fn typed_blocks<R: Read>(
         form.read(&mut block, usize::MAX, &mut text, &mut counts);
         let rows = typer.typed(&text.finish(form)?, &mut counts.rejects)?;
 
-        // The next block has about as many rows; an eighth more saves that its builders grow.
+        // The next block has about as many rows. An eighth more capacity avoids growing its builders.
         rows_likely = rows.num_rows() + rows.num_rows() / 8;
         typed.push(TypedBlock {
             number: block.number,
@@ -157,18 +159,18 @@ fn typed_blocks<R: Read>(
     Ok(typed)
 }
 
-/// A metadata file on its way to be read.
+/// An open metadata file.
 pub(super) struct NamedInput<'a, R> {
-    /// Its name, for messages.
+    /// File name for messages.
     pub name: &'a str,
-    /// Its bytes.
+    /// Reader of the file's bytes.
     pub input: R,
 }
 
-/// FMA's `tracks.csv` and, where given, `genres.csv`.
+/// Reads FMA's `tracks.csv` and, if given, `genres.csv`.
 ///
 /// # Errors
-/// As [`csv_file`]; `Column` when there is no `track_id`.
+/// Those of [`csv_file`]; `Header` if there is no column `track_id`.
 pub(super) fn fma(
     engine: &Engine,
     tracks: NamedInput<'_, impl Read + Send>,
@@ -201,10 +203,10 @@ pub(super) fn fma(
     Ok(loaded)
 }
 
-/// A CSV file that nobody has described: one header line, numbers where every value of a column is one.
+/// Reads a CSV file of unknown columns, with one header line. A column is numeric if all of its values are numbers.
 ///
 /// # Errors
-/// As [`csv_file`].
+/// Those of [`csv_file`].
 pub(super) fn csv_table(
     engine: &Engine,
     file: &str,
@@ -219,7 +221,7 @@ pub(super) fn csv_table(
     };
     let mut loaded = csv_file(engine, csv, |_| ColumnKind::Text, threads)?;
 
-    // What a column is shows only when all of it was read, so the rows are typed once more.
+    // The type of a column is known only after all rows are read as text, so the rows are typed in a second pass.
     let kinds = types::inferred(&loaded.rows);
     let typer = Typer::new(
         &engine.context,
@@ -232,21 +234,21 @@ pub(super) fn csv_table(
     Ok(loaded)
 }
 
-/// A Parquet file; a row's number stands for its line.
+/// Reads a Parquet file. Row numbers take the place of line numbers.
 ///
 /// # Errors
-/// `Damaged`, or `Parquet` when the system fails to read it; `TooManyColumns`, `OwnColumn`.
+/// `Damaged`, or `Parquet` if the operating system fails to read the file; `TooManyColumns`, `OwnColumn`.
 pub(super) fn parquet_table(
     file: &str,
     input: impl ChunkReader + 'static,
 ) -> Result<ParsedMetadata, CatalogError> {
-    // Before the reader takes memory for them.
+    // Checked before the Parquet reader allocates memory for the columns.
     let announced = announced_columns(&input);
     refuse_columns(
         file,
         announced.filter(|columns| *columns > ANNOUNCED_COLUMNS_MAX),
     )?;
-    // Pages have no checksums, and some damage makes their decoder panic.
+    // Pages have no checksums, and some kinds of damage make the page decoder panic.
     let rows = panics::caught(|| parquet_rows(file, input))
         .unwrap_or_else(|panic| Err(damaged(file, &panic.message)))?;
     for field in rows.schema().fields() {
@@ -265,7 +267,7 @@ fn parquet_rows(
 ) -> Result<RecordBatch, CatalogError> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(input)
         .map_err(|source| unreadable(file, source))?;
-    // Announced were lists and structs, too; these are the columns alone.
+    // The announced number includes lists and structs; this number counts only leaf columns.
     refuse_columns(file, Some(builder.parquet_schema().num_columns()))?;
 
     let schema = builder.schema().clone();
@@ -277,10 +279,10 @@ fn parquet_rows(
     Ok(text_views(&concat_batches(&schema, &batches)?)?)
 }
 
-/// A Parquet file that lies by itself: only what is wanted of it is read.
+/// Opens a Parquet file that is not in a zip, so that only the needed parts are read.
 ///
 /// # Errors
-/// `Source` when it cannot be opened.
+/// `Source` if the file cannot be opened.
 pub(super) fn opened(path: &Path) -> Result<File, CatalogError> {
     File::open(path).map_err(|source| {
         SourceError::Open {
@@ -291,10 +293,10 @@ pub(super) fn opened(path: &Path) -> Result<File, CatalogError> {
     })
 }
 
-/// A Parquet file out of a zip, whole: its directory lies at its end.
+/// Decompresses a Parquet file from a zip as a whole, because the footer is at the end of the file.
 ///
 /// # Errors
-/// `Damaged`, or `Parquet` when the system fails to read it.
+/// `Damaged`, or `Parquet` if the operating system fails to read the file.
 pub(super) fn inflated(file: &str, mut input: impl Read) -> Result<Bytes, CatalogError> {
     let mut bytes = Vec::new();
     input
@@ -320,11 +322,12 @@ fn damaged(file: &str, problem: &str) -> CatalogError {
     }
 }
 
-/// Reports whether the system failed to read a file, as opposed to damage of its bytes.
+/// Reports whether the operating system failed to read a file, as opposed to damage of its bytes.
 fn is_of_system(error: &ParquetError) -> bool {
     match error {
         ParquetError::External(cause) => match cause.downcast_ref::<ArrowError>() {
-            // While rows are read, arrow keeps only the text of a cause. `io::Error` ends its own with this.
+            // While reading rows, arrow keeps only the text of the cause. The text of an `io::Error` ends with this
+            // suffix.
             Some(error) => error.to_string().contains("(os error "),
             None => cause
                 .downcast_ref::<io::Error>()
@@ -334,17 +337,19 @@ fn is_of_system(error: &ParquetError) -> bool {
     }
 }
 
-/// More parts of a schema than this are too many columns, however deep these are: then the directory, of some hundred
-/// bytes a column, is not read.
+/// Maximum number of schema elements. A schema with more has too many columns, however deeply they are nested. The
+/// footer, which takes some hundred bytes per column, is then not read.
 const ANNOUNCED_COLUMNS_MAX: usize = 16 * COLUMNS_MAX;
 
-/// The number of parts (columns, lists, structs) that the directory of a Parquet file announces for its schema, less the
-/// schema itself; `None` where the bytes are not of the form that every writer gives them, which the reader then tells.
+/// Returns the number of schema elements (columns, lists, structs) that the footer of a Parquet file announces, without
+/// the root element. `None` if the bytes are not in the form that every writer uses; the Parquet reader then reports
+/// the error.
 ///
-/// Source: `FileMetaData` of parquet.thrift, compact protocol: field 1 is the version, field 2 the list of the parts.
+/// Source: `FileMetaData` of parquet.thrift, compact protocol. Field 1 is the version, field 2 the list of elements.
 fn announced_columns(input: &impl ChunkReader) -> Option<usize> {
-    // The footer is the directory's length and the magic. A field begins with a byte that says how far its number is
-    // from the last one's, and its type. A list of 15 parts and more has its size behind its first byte.
+    // The file ends with the length of the footer and the magic number. A field starts with a byte that contains its
+    // type and the difference between its id and the previous id. A list of 15 or more elements has its size after its
+    // first byte.
     const FOOTER_BYTES: u64 = 8;
     const I32: u8 = 0x15;
     const LIST: u8 = 0x19;
@@ -355,7 +360,7 @@ fn announced_columns(input: &impl ChunkReader) -> Option<usize> {
     let directory_bytes = u32::from_le_bytes(footer.get(..4)?.try_into().ok()?);
     let start = end.checked_sub(u64::from(directory_bytes))?;
 
-    // A version of any length, and the number.
+    // Enough bytes for a version of any length and the number of elements.
     let head = input
         .get_bytes(start, 16.min(directory_bytes as usize))
         .ok()?;
@@ -376,10 +381,10 @@ fn announced_columns(input: &impl ChunkReader) -> Option<usize> {
     parts.checked_sub(1)
 }
 
-/// Seven bits a byte, the low ones first.
+/// Decodes a variable-length integer of 7 bits per byte, with the low bits first.
 fn varint(bytes: &mut impl Iterator<Item = u8>) -> Option<usize> {
     let mut value = 0;
-    // Five bytes hold 32 bits.
+    // Five bytes are enough for 32 bits.
     for shift in (0..35).step_by(7) {
         let byte = bytes.next()?;
         value |= usize::from(byte & 0x7f) << shift;
@@ -391,7 +396,7 @@ fn varint(bytes: &mut impl Iterator<Item = u8>) -> Option<usize> {
 }
 
 impl ParsedMetadata {
-    /// Rows that were all read, and nothing else.
+    /// Creates the result for rows that were read without rejects, further tables or warnings.
     pub(super) fn of(rows: RecordBatch) -> Self {
         Self {
             rows_read: rows.num_rows() as u64,
@@ -405,7 +410,7 @@ impl ParsedMetadata {
         }
     }
 
-    /// The first row with an id stays, later ones are counted out.
+    /// Keeps the first row of each `track_id` and rejects later rows with the same id.
     fn reject_repeated_ids(&mut self, file: &str) -> Result<(), CatalogError> {
         let ids = self
             .rows
@@ -416,7 +421,7 @@ impl ParsedMetadata {
             lines: 1,
         })?;
 
-        // As in FMA's own file; then nothing can repeat.
+        // Strictly ascending ids, as in FMA's own file, cannot repeat.
         if ids.values().is_sorted_by(|id, next| id < next) {
             return Ok(());
         }
@@ -425,7 +430,7 @@ impl ParsedMetadata {
         let mut first_lines = HashMap::with_capacity(ids.len());
         let mut keep = vec![true; ids.len()];
         for (row, (&id, &line)) in ids.values().iter().zip(lines.values()).enumerate() {
-            // No two records begin on one line, so the line tells whether this row is the first one itself.
+            // No two records start on the same line, so an equal line means that this row is the first one with its id.
             let first = *first_lines.entry(id).or_insert(line);
             if first == line {
                 continue;
@@ -445,8 +450,10 @@ impl ParsedMetadata {
     }
 }
 
+/// Checks whether the job was asked to stop.
+///
 /// # Errors
-/// `Stopped` where the job was asked to stop.
+/// `Stopped` if so.
 pub(super) fn stop_here(course: &Course) -> Result<(), CatalogError> {
     if course.is_stopped() {
         Err(CatalogError::Stopped)
@@ -455,7 +462,7 @@ pub(super) fn stop_here(course: &Course) -> Result<(), CatalogError> {
     }
 }
 
-/// The columns without [`LINE`].
+/// Returns the columns without [`LINE`].
 pub(super) fn without_line(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
     let mut rows = rows.clone();
     if let Ok(index) = rows.schema().index_of(LINE) {

@@ -1,7 +1,7 @@
-//! Metadata files → cleaned rows, class lists and splits.
+//! Converts metadata files to cleaned rows, class lists and splits.
 //!
-//! A broken row is a reject with line and column, never an error. Cleaning is the recipe's own SQL, run by DataFusion.
-//! Nothing here opens a clip: of the audio it knows the index alone.
+//! A broken row becomes a reject with line and column, never an error. Cleaning runs the recipe's own SQL in
+//! DataFusion. This module never opens a clip: the index of the audio files is all it uses of them.
 
 mod csv_blocks;
 mod csv_record;
@@ -55,21 +55,22 @@ use crate::settings::Settings;
 use crate::source::AudioIndex;
 use crate::source::metadata::Files;
 
-/// So many of the sides that a column gives are named in a warning.
+/// Maximum number of split column values that a warning lists.
 const SIDES_TOLD: usize = 5;
 
 /// Limits of the catalog.
 #[derive(Clone, Copy, Debug)]
 pub struct CatalogSettings {
-    /// Most memory for sorts, joins and groups of the cleaning steps, in bytes; the rows themselves come on top.
-    /// Default 256 MiB: FMA's 106,574 rows need a tenth of it.
+    /// Memory limit for sorts, joins and groups of the cleaning steps, in bytes. Memory for the rows themselves is not
+    /// included. Default 256 MiB: FMA's 106,574 rows need a tenth of it.
     pub memory_bytes: usize,
-    /// Threads that parse and type CSV files, and divide what else can be. Default: the processors of the machine.
+    /// Number of threads for parsing CSV files, converting their types and other parallel work. Default: the number of
+    /// processors of the machine.
     pub threads: usize,
 }
 
 impl From<&Settings> for CatalogSettings {
-    /// The threads are those that decode later.
+    /// Uses as many threads as the decoding stage.
     fn from(settings: &Settings) -> Self {
         Self {
             memory_bytes: settings.catalog_bytes(),
@@ -87,48 +88,48 @@ impl Default for CatalogSettings {
     }
 }
 
-/// One clip of the cleaned rows: what the plan and the feature rows need of it.
+/// One clip of the cleaned rows, with the values that the plan and the feature rows need.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClipRow {
-    /// Primary key: path below the audio root.
+    /// Primary key: path relative to the audio root.
     pub clip_key: String,
-    /// The data set's id, or a hash of the key.
+    /// The data set's own id, or a hash of the key.
     pub track_id: i64,
-    /// Class id per target, in the recipe's order; `None`: unlabelled.
+    /// Class id per target, in the recipe's order; `None` if the clip is unlabelled.
     pub targets: Vec<Option<i32>>,
     /// All genre ids.
     pub genres_all: Vec<i32>,
-    /// Artist, `None` where unknown.
+    /// Artist id, or `None` if unknown.
     pub artist_id: Option<i64>,
-    /// Album, `None` where unknown.
+    /// Album id, or `None` if unknown.
     pub album_id: Option<i64>,
-    /// The side by the recipe's rule: `training`, `validation`, `test`, `none`, or the column's value. Under rule
-    /// `segment` it is `none`: there a side belongs to a segment, and the plan gives it.
+    /// Side of the split by the recipe's rule: `training`, `validation`, `test`, `none`, or the value of the split
+    /// column. Always `none` under rule `segment`, where the plan assigns sides to segments instead of clips.
     pub split: String,
 }
 
-/// A cleaning step's count.
+/// Row counts of one cleaning step.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct StepCount {
     /// The step's name.
     pub step: String,
-    /// Rows that it dropped.
+    /// Number of rows that the step dropped.
     pub dropped: u64,
-    /// Rows that are left.
+    /// Number of rows that remain after the step.
     pub kept: u64,
 }
 
-/// `audio_blake3` of clips, by `clip_key`; a clip that is not here is a recording of its own.
+/// Hashes `audio_blake3` of clips, by `clip_key`. A clip without an entry counts as a separate recording.
 pub type AudioHashes = HashMap<String, blake3::Hash>;
 
-/// What `split.group_duplicates` found.
+/// Duplicate recordings found for `split.group_duplicates`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Duplicates {
-    /// Clips whose audio was hashed.
+    /// Number of clips whose audio was hashed.
     pub clips_hashed: u64,
-    /// Recordings that are there under two keys or more.
+    /// Number of recordings that occur under two or more keys.
     pub recordings: u64,
-    /// Clips of those.
+    /// Number of clips of these recordings.
     pub clips: u64,
 }
 
@@ -148,61 +149,63 @@ impl Duplicates {
     }
 }
 
-/// A clip that is on another side than in the version before.
+/// A clip whose side differs from its side in the previous version.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct SideMove {
-    /// The clip.
+    /// The clip's key.
     pub clip_key: String,
-    /// The side that it had.
+    /// The side in the previous version.
     pub from: String,
-    /// The side that it has.
+    /// The side in this version.
     pub to: String,
 }
 
-/// The cleaned rows, before they have sides.
+/// The cleaned rows, before they are assigned to sides.
 pub struct CleanedRows {
     rows: RecordBatch,
     labels: Vec<Labels>,
     threads: usize,
-    /// Files that a list beside `folders` does not name.
+    /// Files that are missing from the clip list of a `folders` data set.
     unlisted: Vec<String>,
-    /// All but `clips`, `duplicates` and some of the tables.
+    /// The finished parts of the catalog: all but `clips`, `duplicates` and some of the tables.
     catalog: Catalog,
 }
 
-/// Everything the metadata gives.
+/// The complete result of reading, cleaning and splitting the metadata.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     /// Cleaned rows, ordered by `clip_key`.
     pub clips: Vec<ClipRow>,
     /// Class names in id order, per target name.
     pub classes: ClassLists,
-    /// `tracks` (cleaned, with every split rule; same order as `clips`), `tracks_all` (as parsed, in the file's order,
-    /// with `dropped_by`), `albums`, `artists`, `genres`: what the data set has of them. Their text is `Utf8View`.
-    /// `sides`: see `wavemill_schemas::tables::sides_schema`.
+    /// Those of the following tables that the data set provides: `tracks` (cleaned, with the sides by every split rule,
+    /// in the order of `clips`), `tracks_all` (as parsed, in file order, with `dropped_by`), `albums`, `artists`,
+    /// `genres`. Their text columns are `Utf8View`. For `sides` see `wavemill_schemas::tables::sides_schema`.
     pub tables: BTreeMap<String, RecordBatch>,
-    /// Records in the main metadata file, header lines not counted.
+    /// Number of records in the main metadata file, without header lines.
     pub rows_read: u64,
-    /// One per cleaning step, in order: `subset` where the recipe has one, the recipe's, `audio` where it is required.
+    /// Counts per cleaning step, in order: `subset` if the recipe sets one, the recipe's steps, and `audio` if audio is
+    /// required.
     pub steps: Vec<StepCount>,
-    /// Keys for which there is no file, of rows that step `audio` dropped and of a list beside `folders`; in order.
+    /// Sorted keys without an audio file: keys of rows that step `audio` dropped, and keys of a `folders` clip list.
     pub absent: Vec<String>,
-    /// `bad_row` and `bad_encoding` of the main metadata file, by line: rows read = kept + dropped + these.
+    /// Rejects `bad_row` and `bad_encoding` of the main metadata file, by line. Rows read = kept + dropped + these
+    /// rejects.
     pub rejects: Vec<Reject>,
-    /// The same of `genres.csv`: outside that sum.
+    /// Rejects of the further metadata files, such as `genres.csv`. They are not part of that sum.
     pub further_rejects: Vec<Reject>,
-    /// With `split.group_duplicates`: what it found.
+    /// Duplicate recordings; set only with `split.group_duplicates`.
     pub duplicates: Option<Duplicates>,
-    /// Clips that left their side because their group became one with a group of another side, by key.
+    /// Clips that changed sides because their group was merged with a group of another side, by key.
     pub merges: Vec<SideMove>,
-    /// What a person should know (over half of the rows have no audio, …), one sentence each.
+    /// Warnings for the user (such as: over half of the rows have no audio), one sentence each.
     pub warnings: Vec<String>,
-    /// Wall seconds of the parts: `read` (files → typed rows), `clean` (the steps), `labels`, `split`.
+    /// Wall-clock seconds of the phases `read` (from files to typed rows), `clean` (the steps), `labels` and `split`.
     pub wall_s: BTreeMap<&'static str, f64>,
 }
 
 impl Catalog {
-    /// Rows that were dropped because their clip has no file.
+    /// Returns the number of rows that were dropped because their clip has no file.
     pub fn clips_absent(&self) -> u64 {
         self.steps
             .iter()
@@ -211,14 +214,14 @@ impl Catalog {
     }
 }
 
-/// Reads the metadata, cleans it by the recipe's steps, and gives each clip its classes.
+/// Reads the metadata, cleans it by the recipe's steps, and assigns classes to each clip.
 ///
-/// `metadata`: a folder, a zip, or the main file itself; `folders` can do without. `audio`: what there is below the
-/// audio root. With `require_audio`, rows without a file are dropped; without it they stay, and reading rejects them.
-/// `course` is told where this is, and can end it.
+/// `metadata` is a folder, a zip, or the main file itself; it is optional for `folders`. `audio` is the index of the
+/// files below the audio root. With `require_audio`, rows without a file are dropped; otherwise they are kept, and
+/// the reading stage rejects them. `course` receives the progress, and can stop the job.
 ///
 /// # Errors
-/// When the metadata cannot be read as a whole, a step's SQL is refused or fails, or keys repeat: see [`CatalogError`].
+/// See [`CatalogError`]: the metadata cannot be read as a whole, a step's SQL is refused or fails, or keys repeat.
 pub fn clean(
     recipe: &Recipe,
     metadata: Option<&Path>,
@@ -242,7 +245,7 @@ pub fn clean(
     for (name, table) in &loaded.tables {
         engine.set_table(name, table)?;
     }
-    // A step of an FMA recipe may read the data set's further files.
+    // A cleaning step of an FMA recipe may query the data set's further files.
     let fma_metadata = metadata.filter(|_| recipe.catalog.dataset == Dataset::Fma);
     if let Some(path) = fma_metadata {
         set_extra_tables(&engine, &recipe.catalog, path, &mut warnings)?;
@@ -260,7 +263,7 @@ pub fn clean(
     laps.end("clean");
     load::stop_here(course)?;
 
-    // From here on rows are in the order of their keys, so a label belongs to its row by its place.
+    // From here on rows are ordered by key, so that labels can be matched to rows by index.
     let rows = rows::keyed(&cleaner.rows)?;
     let mut labels = Vec::with_capacity(recipe.targets.len());
     for target in &recipe.targets {
@@ -293,10 +296,10 @@ pub fn clean(
 }
 
 impl Catalog {
-    /// blake3 over every column of `tracks`, hex. Made on demand: a preview does without.
+    /// Returns the BLAKE3 hash over every column of `tracks`, in hex. A preview does not need this hash.
     ///
     /// # Errors
-    /// When arrow cannot show a value of an unusual type.
+    /// Fails if arrow cannot format a value of an unusual type.
     pub fn rows_hash(&self) -> Result<String, CatalogError> {
         Ok(self
             .tables
@@ -308,35 +311,37 @@ impl Catalog {
 }
 
 impl CleanedRows {
-    /// Keys of the cleaned rows, in order; none where they are no text, which [`CleanedRows::split`] refuses.
+    /// Returns the keys of the cleaned rows, in order. If the key column is not text, which [`CleanedRows::split`]
+    /// refuses, the iterator is empty.
     pub fn clip_keys(&self) -> impl Iterator<Item = &str> {
         let keys = self.rows["clip_key"].as_string_view_opt();
         keys.into_iter().flat_map(|keys| keys.iter().flatten())
     }
 
-    /// Whether no row is left.
+    /// Reports whether no row remains.
     pub fn is_empty(&self) -> bool {
         self.rows.num_rows() == 0
     }
 
-    /// One per cleaning step, in order.
+    /// Returns the counts of each cleaning step, in order.
     pub fn steps(&self) -> &[StepCount] {
         &self.catalog.steps
     }
 
-    /// Class names in the order of the ids that a first version gives them, per target name.
+    /// Returns class names per target name, in the order of the ids that a first version would assign.
     pub const fn classes(&self) -> &ClassLists {
         &self.catalog.classes
     }
 
-    /// Gives each clip its side, and each class the id that it has in `kept_classes`. The rules `artist` and `stratified` keep clips of equal hash together, and every group
-    /// of clips on the side that it has in `kept`.
+    /// Assigns a side to each clip, and to each class the id that it has in `kept_classes`. The rules `artist` and
+    /// `stratified` keep clips with equal hashes together, and keep every group of clips on the side that it has in
+    /// `kept`.
     ///
-    /// The rows stay, to be split again where sides turn out to follow from something else. The catalog shares the
-    /// columns of its tables with them, and with every other one made of them.
+    /// The rows are not consumed, so that they can be split again with other arguments. All catalogs made
+    /// from the same rows share the columns of their tables.
     ///
     /// # Errors
-    /// `Column` and `SplitValue` when the recipe's split does not fit the rows.
+    /// `Column` and `SplitValue` if the recipe's split does not fit the rows.
     pub fn split(
         &self,
         recipe: &Recipe,
@@ -363,7 +368,7 @@ impl CleanedRows {
             merges,
         } = rows::with_splits(rows, first_target, hashes, kept, recipe, threads)?;
 
-        // Table, id column, and what the names of its columns begin with.
+        // Table, id column, and the prefix of its column names.
         let distinct = [
             ("albums", "album_id", "album_"),
             ("artists", "artist_id", "artist_"),
@@ -401,7 +406,7 @@ impl CleanedRows {
     }
 }
 
-/// Gives classes the ids that they have in `kept_classes`. Returns the labels by target, in the recipe's order.
+/// Assigns to classes the ids that they have in `kept_classes`. Returns the labels by target, in the recipe's order.
 fn number_classes(
     catalog: &mut Catalog,
     recipe: &Recipe,
@@ -424,7 +429,7 @@ fn number_classes(
     numbered
 }
 
-/// Clips of every side that there is.
+/// Counts the clips of each side.
 fn clips_by_side(clips: &[ClipRow]) -> BTreeMap<&str, usize> {
     let mut sides: BTreeMap<&str, usize> = BTreeMap::new();
     for clip in clips {
@@ -433,7 +438,7 @@ fn clips_by_side(clips: &[ClipRow]) -> BTreeMap<&str, usize> {
     sides
 }
 
-/// A warning where a column gives sides that no trainer asks for: `Training`, `train`.
+/// Returns a warning if the split column has values that no trainer reads, such as `Training` or `train`.
 fn sides_unknown(sides: &BTreeMap<&str, usize>) -> Option<String> {
     let mut unknown = sides.clone();
     unknown.retain(|side, _| *side != NO_SIDE && !SIDES.contains(side));
@@ -448,7 +453,7 @@ fn sides_unknown(sides: &BTreeMap<&str, usize>) -> Option<String> {
     ))
 }
 
-/// A warning where no value of the column names a side: nothing can be trained, chosen or tested there.
+/// Returns a warning if some sides have no clips: no model could be trained, chosen or tested on them.
 fn sides_empty(column: &str, sides: &BTreeMap<&str, usize>) -> Option<String> {
     let mut empty = SIDES.to_vec();
     empty.retain(|side| !sides.contains_key(side));
@@ -464,7 +469,7 @@ fn sides_empty(column: &str, sides: &BTreeMap<&str, usize>) -> Option<String> {
     ))
 }
 
-/// The first sides by name, each with its clips.
+/// Formats the first sides by name, each with its number of clips.
 fn first_sides(sides: &BTreeMap<&str, usize>) -> String {
     let mut told = Vec::with_capacity(SIDES_TOLD);
     for (side, n_clips) in sides.iter().take(SIDES_TOLD) {
@@ -479,7 +484,7 @@ fn first_sides(sides: &BTreeMap<&str, usize>) -> String {
     format!("{}{more}", told.join(", "))
 }
 
-/// A warning where the rule `artist` cannot keep all clips of an artist together.
+/// Returns a warning if some artists are unknown, so that the rule `artist` cannot keep their clips together.
 fn artists_unknown(rows: &RecordBatch) -> Result<Option<String>, CatalogError> {
     let of = rows.num_rows();
     let unknown = rows::artist_ids(rows)?.map_or(of, |ids| ids.null_count());
@@ -497,7 +502,7 @@ fn artists_unknown(rows: &RecordBatch) -> Result<Option<String>, CatalogError> {
     )))
 }
 
-/// Class names by target, and a warning where rows have labels that the recipe does not list.
+/// Collects class names by target, and adds a warning for rows with labels that the recipe does not list.
 fn classes(targets: &[TargetSpec], labels: &[Labels], warnings: &mut Vec<String>) -> ClassLists {
     let mut classes = ClassLists::new();
     for (target, labels) in targets.iter().zip(labels) {
@@ -512,8 +517,9 @@ fn classes(targets: &[TargetSpec], labels: &[Labels], warnings: &mut Vec<String>
     classes
 }
 
-/// Reads the further tables that a cleaning step names; the others stay on disk. Their broken rows are counted where
-/// the whole table is copied. One that cannot be opened is an error where a step names it, and else a warning.
+/// Registers the further tables that a cleaning step names; the others are not read. Their broken rows are counted
+/// elsewhere, when the whole table is copied. A table that cannot be opened is an error if a step names it, otherwise
+/// a warning.
 fn set_extra_tables(
     engine: &Engine,
     spec: &CatalogSpec,
@@ -531,7 +537,7 @@ fn set_extra_tables(
     Ok(())
 }
 
-/// Whether a cleaning step has `table` among its words: as a table or, at worst, as something else of that name.
+/// Reports whether the SQL of a cleaning step contains the word `table`, be it as a table or as some other name.
 fn is_named(spec: &CatalogSpec, table: &str) -> bool {
     let steps = spec.clean.iter();
     let mut sql = steps
@@ -550,8 +556,8 @@ fn with_causes(error: &CatalogError) -> String {
     texts.join(": ")
 }
 
-/// Step `audio`, and a warning where most rows have no file: the wrong folder, more often than not. Returns the keys of
-/// the rows that it dropped.
+/// Runs step `audio`, and adds a warning if most rows have no file, which usually means that the folder is wrong.
+/// Returns the keys of the rows that the step dropped.
 fn require_audio(
     cleaner: &mut Cleaner<'_>,
     audio: &AudioIndex,
@@ -595,7 +601,7 @@ fn load(
     }
 }
 
-/// Rows are the audio's files; a table, where there is one, adds columns.
+/// Creates one row per audio file. A clip list, if given, adds columns.
 fn load_folders(
     engine: &Engine,
     metadata: Option<&Path>,
@@ -618,7 +624,7 @@ fn load_fma(engine: &Engine, path: &Path, threads: usize) -> Result<ParsedMetada
     let files = Files::open(path)?;
     let tracks = main_file(&files, path, "tracks.csv")?;
     let genres = files.names().find(|name| *name == "genres.csv");
-    // Before either is read: progress needs the bytes of both.
+    // Before either file is read: progress needs the size of both.
     begin_reading(course, &files, [tracks].into_iter().chain(genres))?;
 
     let genres = match genres {
@@ -635,7 +641,7 @@ fn load_fma(engine: &Engine, path: &Path, threads: usize) -> Result<ParsedMetada
     load::fma(engine, tracks, genres, threads)
 }
 
-/// What a place without a main file's name must hold.
+/// The expected content of a metadata folder or zip whose main file has no fixed name; part of an error message.
 const TABLE_FILE: &str = "single CSV or Parquet file";
 
 fn load_table(
@@ -650,7 +656,8 @@ fn load_table(
     if !name.ends_with(".parquet") {
         return load::csv_table(engine, name, counted(course, files, name)?, threads);
     }
-    // In a zip, the directory at the end of a Parquet file is reached by unpacking all before it.
+    // The footer of a Parquet file is at its end, which in a zip can only be reached by decompressing everything before
+    // it.
     match files.path(name) {
         Some(path) => load::parquet_table(name, load::opened(path)?),
         None => {
@@ -660,7 +667,7 @@ fn load_table(
     }
 }
 
-/// The main files are about to be read: so many bytes are to be counted.
+/// Starts the metadata phase with the total size of the main files, in bytes.
 fn begin_reading<'a>(
     course: &Course,
     files: &Files,
@@ -674,7 +681,7 @@ fn begin_reading<'a>(
     Ok(())
 }
 
-/// A metadata file whose bytes are counted as they are read.
+/// Opens a metadata file whose bytes are counted as they are read.
 fn counted(
     course: &Arc<Course>,
     files: &Files,
@@ -683,12 +690,13 @@ fn counted(
     Ok(CountingReader::new(files.read(name)?, Arc::clone(course)))
 }
 
-/// What tells one state of the metadata from another: name, CRC-32 and size in bytes of every file that the data set's
-/// tables are made of. Equal for a folder and its zip; other files beside them do not matter, nor does the name of the
-/// only file of a `table` or of `folders`.
+/// Returns name, CRC-32 and size in bytes of every file from which the data set's tables are made.
+///
+/// The result identifies one state of the metadata. It is equal for a folder and a zip of that folder. It does not
+/// depend on other files of the folder, nor on the name of the only file of a `table` or `folders` data set.
 ///
 /// # Errors
-/// `Source` when a file cannot be read.
+/// `Source` if a file cannot be read.
 pub fn fingerprints(
     dataset: Dataset,
     metadata: Option<&Path>,
@@ -705,7 +713,7 @@ pub fn fingerprints(
         .filter(|name| is_read(dataset, name, is_only_file))
     {
         let (crc32, bytes) = files.fingerprint(name)?;
-        // A table's file may have any name: what it is called tells nothing.
+        // The file of a table may have any name, so the name is not part of the fingerprint.
         let known_as = match dataset {
             Dataset::Folders | Dataset::Images | Dataset::Table => "",
             Dataset::Fma => name,
@@ -715,7 +723,7 @@ pub fn fingerprints(
     Ok(fingerprints)
 }
 
-/// Whether a data set's tables are made of the metadata file `name`, among others.
+/// Reports whether the data set's tables use the metadata file `name`.
 fn is_read(dataset: Dataset, name: &str, is_only_file: bool) -> bool {
     match dataset {
         Dataset::Folders | Dataset::Images | Dataset::Table => is_only_file,
@@ -727,14 +735,14 @@ fn is_read(dataset: Dataset, name: &str, is_only_file: bool) -> bool {
     }
 }
 
-/// The only file there is, or the one named `wanted`.
+/// Returns the only file, or else the file named `wanted`.
 fn main_file<'a>(
     files: &'a Files,
     path: &Path,
     wanted: &'static str,
 ) -> Result<&'a str, CatalogError> {
     let names: Vec<&str> = files.names().collect();
-    // A file that is given by itself, or is alone in its place, may have any name.
+    // A path to a single file, and the only file of a folder or zip, may have any name.
     if let [only] = names[..] {
         return Ok(only);
     }

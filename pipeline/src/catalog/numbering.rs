@@ -1,5 +1,5 @@
-//! Assigns ids to classes. Classes of the previous version keep their ids, and new classes are appended, so that a trained
-//! model can use the ids of a later version.
+//! Assigns ids to classes. Classes of the previous version keep their ids, and new classes are appended, so that a
+//! trained model can use the ids of a later version.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -30,7 +30,7 @@ pub(super) fn keep_ids(labels: &Labels, before: &[String]) -> Labels {
     }
 }
 
-/// Returns a warning if no row has some of the classes in `before` any more.
+/// Returns a warning if some of the classes in `before` no longer occur in any row.
 pub(super) fn empty_classes(target: &str, labels: &Labels, before: &[String]) -> Option<String> {
     let found: HashSet<&String> = labels.classes.iter().collect();
     let mut empty = before.to_vec();

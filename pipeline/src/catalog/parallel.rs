@@ -1,4 +1,4 @@
-//! Work that falls into independent parts, on several threads; results come in the order of the parts.
+//! Runs independent parts of work on several threads. Results are in the order of the parts.
 
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 
-/// What `worker` gives on each of `threads` threads, one of which is the caller's; on fewer, where the system starts no
-/// more.
+/// Runs `worker` on `threads` threads, including the caller's, and returns the results. Uses fewer threads if the
+/// system cannot start as many.
 ///
 /// # Errors
-/// The first of the workers'; the others still end by themselves.
+/// The first error of a worker. The other workers still run to their end.
 pub(super) fn on_threads<T: Send, E: Send>(
     threads: usize,
     worker: impl Fn() -> Result<T, E> + Sync,
@@ -22,7 +22,7 @@ pub(super) fn on_threads<T: Send, E: Send>(
         for _ in 1..threads {
             match std::thread::Builder::new().spawn_scoped(scope, &worker) {
                 Ok(thread) => others.push(thread),
-                // The threads that there are do all the work.
+                // The threads that were started do all the work.
                 Err(_) => break,
             }
         }
@@ -35,10 +35,10 @@ pub(super) fn on_threads<T: Send, E: Send>(
     })
 }
 
-/// `part(0)`, `part(1)`, … up to `n`, each done by whichever thread is free.
+/// Computes `part(0)` to `part(n - 1)`, each on the first thread that is free.
 ///
 /// # Errors
-/// One of the parts'.
+/// The error of one of the parts.
 pub(super) fn in_parts<T: Send, E: Send>(
     threads: usize,
     n: usize,
@@ -48,7 +48,7 @@ pub(super) fn in_parts<T: Send, E: Send>(
     let by_thread = on_threads(threads.min(n), || {
         let mut done = Vec::new();
         loop {
-            // Whichever thread is free takes the next part.
+            // The next part goes to the first free thread.
             let index = next.fetch_add(1, Ordering::Relaxed);
             if index >= n {
                 return Ok(done);
@@ -62,10 +62,10 @@ pub(super) fn in_parts<T: Send, E: Send>(
     Ok(done.into_iter().map(|(_, result)| result).collect())
 }
 
-/// A batch made column by column.
+/// Computes a batch column by column, in parallel.
 ///
 /// # Errors
-/// `column`'s, and where its columns do not fit `schema`.
+/// Any error of `column`, or of arrow if the columns do not fit `schema`.
 pub(super) fn by_column(
     threads: usize,
     schema: SchemaRef,

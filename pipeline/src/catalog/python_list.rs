@@ -1,7 +1,7 @@
-//! Python's `repr` of lists, as FMA's columns hold them: `[21, 103]`, `['a', "b's"]`.
+//! Parses Python's `repr` of lists, as used in FMA's columns: `[21, 103]`, `['a', "b's"]`.
 //!
-//! Two SQL functions, also for recipes: `python_ints(text)` → list of i64, `python_texts(text)` → list of text. A text
-//! that is no such list gives null.
+//! Provides two SQL functions, which recipes can also use: `python_ints(text)` returns a list of i64,
+//! `python_texts(text)` a list of text. They return null for a text that is not such a list.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Field};
 use datafusion::error::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarUDF, Volatility, create_udf};
 
-/// The SQL functions of this module.
+/// Returns the SQL functions of this module.
 pub(super) fn functions() -> [ScalarUDF; 2] {
     [
         list_function("python_ints", DataType::Int64, ints),
@@ -71,7 +71,7 @@ fn inside_brackets(text: &str) -> Option<&str> {
     Some(text.trim().strip_prefix('[')?.strip_suffix(']')?.trim())
 }
 
-/// `[21, 103]` → 21, 103 in `row`, cleared first; `None`: not such a list.
+/// Parses `[21, 103]` into `row`, which is cleared first. Returns `None` if the text is not such a list.
 fn parse_ints(text: &str, row: &mut Vec<i64>) -> Option<()> {
     row.clear();
     let inside = inside_brackets(text)?;
@@ -84,7 +84,7 @@ fn parse_ints(text: &str, row: &mut Vec<i64>) -> Option<()> {
     Some(())
 }
 
-/// `['a', "b's"]` → a, b's in `row`, cleared first; `None`: not such a list.
+/// Parses `['a', "b's"]` into `row`, which is cleared first. Returns `None` if the text is not such a list.
 fn parse_texts(text: &str, row: &mut Vec<String>) -> Option<()> {
     row.clear();
     let mut rest = inside_brackets(text)?;
@@ -93,7 +93,7 @@ fn parse_texts(text: &str, row: &mut Vec<String>) -> Option<()> {
             .chars()
             .next()
             .filter(|quote| matches!(quote, '\'' | '"'))?;
-        // Either quote has one byte.
+        // Both kinds of quotes are one byte long.
         let (item, behind) = quoted(&rest[1..], quote)?;
         row.push(item);
 
@@ -107,7 +107,7 @@ fn parse_texts(text: &str, row: &mut Vec<String>) -> Option<()> {
     Some(())
 }
 
-/// The text up to the closing `quote`, unescaped, and what follows it.
+/// Returns the unescaped text before the closing `quote`, and the text after it.
 fn quoted(text: &str, quote: char) -> Option<(String, &str)> {
     let mut item = String::new();
     let mut chars = text.chars();
@@ -131,7 +131,7 @@ fn escaped(chars: &mut std::str::Chars<'_>) -> Option<char> {
         'U' => 8,
         plain => return Some(plain),
     };
-    // `get`, because the cut may lie within a character.
+    // Not indexed directly, because the range may end within a character.
     let digits = chars.as_str().get(..n_digits)?;
     *chars = chars.as_str()[n_digits..].chars();
     char::from_u32(u32::from_str_radix(digits, 16).ok()?)

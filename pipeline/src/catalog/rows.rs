@@ -1,4 +1,4 @@
-//! From cleaned rows to what the plan needs of them: ids, class lists, sides.
+//! Derives ids, class lists and sides from the cleaned rows, as the plan needs them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -21,22 +21,22 @@ use super::split::{
 use super::steps::{clip_keys, with_first_column};
 use super::{AudioHashes, CatalogError, ClipRow, SideMove};
 
-/// Rows that a thread makes at a time.
+/// Number of rows per unit of parallel work.
 const PART_ROWS: usize = 4096;
 
-/// The cleaned rows by `clip_key`, each with a `track_id`, without line numbers.
+/// Returns the cleaned rows in the order of `clip_key`, each with a `track_id`, without line numbers.
 ///
 /// # Errors
-/// `ClipKey`, and `TrackIdCollision` when two clips share an id.
+/// `ClipKey`, and `TrackIdCollision` if two clips share an id.
 pub(super) fn keyed(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
     let keys = clip_keys(rows).map_err(|problem| CatalogError::ClipKey { problem })?;
     let mut rows = without_line(rows)?;
-    // By key, so that nothing depends on the order of the file.
+    // Sorted by key, so that the result does not depend on the order of the file.
     if !keys.iter().is_sorted() {
         rows = take_record_batch(&rows, &sort_to_indices(&keys, None, None)?)?;
     }
 
-    // Once more, since the order may be another one now.
+    // The keys are read again, because sorting may have changed their order.
     let keys = clip_keys(&rows).map_err(|problem| CatalogError::ClipKey { problem })?;
     if rows.column_by_name("track_id").is_none() {
         let ids = keys.iter().map(|key| key.map(canonical::track_id));
@@ -49,9 +49,9 @@ pub(super) fn keyed(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
     Ok(rows)
 }
 
-/// Every clip has an id, and no other clip has the same.
+/// Checks that every clip has an id, and that no two clips share one.
 fn refuse_repeated_ids(ids: &Int64Array, keys: &StringViewArray) -> Result<(), CatalogError> {
-    // As in FMA's own files; then nothing can repeat.
+    // Strictly ascending ids, as in FMA's own files, cannot repeat.
     if ids.null_count() == 0 && ids.values().is_sorted_by(|id, next| id < next) {
         return Ok(());
     }
@@ -74,21 +74,21 @@ fn refuse_repeated_ids(ids: &Int64Array, keys: &StringViewArray) -> Result<(), C
     Ok(())
 }
 
-/// Class names in id order, and every row's class.
+/// Class names in id order, and the class of every row.
 #[derive(Clone)]
 pub(super) struct Labels {
     /// Class names.
     pub classes: Vec<String>,
-    /// Class id of each row; `None`: unlabelled.
+    /// Class id of each row, or `None` if the row is unlabelled.
     pub ids: Vec<Option<i32>>,
-    /// Rows whose label is not in the recipe's list; they count as unlabelled.
+    /// Number of rows whose label is not in the recipe's list; they count as unlabelled.
     pub unlisted: usize,
 }
 
-/// Labels of one target.
+/// Returns the labels of one target.
 ///
 /// # Errors
-/// `Column` when the target's column is not there or is no text.
+/// `Column` if the target's column is missing or is not text.
 pub(super) fn labels(rows: &RecordBatch, target: &TargetSpec) -> Result<Labels, CatalogError> {
     let column = text_column(rows, &format!("target `{}`", target.name), &target.column)?;
     let classes = match &target.classes {
@@ -119,21 +119,21 @@ pub(super) fn labels(rows: &RecordBatch, target: &TargetSpec) -> Result<Labels, 
 
 /// The cleaned rows with their sides.
 pub(super) struct SplitTables {
-    /// The rows, with `split_official`, `split_stratified`, `split_artist` (and `split_column`) at the end.
+    /// The rows, with `split_official`, `split_stratified`, `split_artist` (and `split_column`) as last columns.
     pub tracks: RecordBatch,
     /// The side of every group that was ever placed: see [`sides_schema`].
     pub sides: RecordBatch,
-    /// Rows that left their side by the recipe's rule, by key.
+    /// Rows that changed sides by the recipe's rule, ordered by key.
     pub merges: Vec<SideMove>,
 }
 
-/// Gives each row its side by every rule.
+/// Assigns a side to each row by every rule.
 ///
-/// `classes`: the first target's class of each row; `hashes`: what tells one recording from another; `kept`: sides that
-/// stay. Official is the rows' own `split_official` or `set_split`.
+/// `classes` is the class of each row for the first target, `hashes` identifies recordings, and `kept` contains the
+/// sides to keep. The official side of a row is its own `split_official` or `set_split`.
 ///
 /// # Errors
-/// `Column` when rule `column` names none, `SplitValue` for a side that cannot be a folder.
+/// `Column` if the column of rule `column` is missing, `SplitValue` if a side is not a valid folder name.
 pub(super) fn with_splits(
     rows: &RecordBatch,
     classes: &[Option<i32>],
@@ -155,7 +155,7 @@ pub(super) fn with_splits(
     }
 
     let official = official_sides(rows, recipe.split.rule)?;
-    // The one that takes longer first.
+    // The slower rule is first.
     let rules = [KeptRule::Artist, KeptRule::Stratified];
     let by_rule = in_parts(threads, rules.len(), |index| {
         Ok::<_, CatalogError>(RuleSides::new(rules[index], &split_rows, kept, recipe))
@@ -163,7 +163,7 @@ pub(super) fn with_splits(
 
     let mut columns = vec![("split_official", official)];
     let mut merges = Vec::new();
-    // The columns are in another order than the work was.
+    // The columns are in the reverse order of the rules above.
     for of_rule in by_rule.iter().rev() {
         let sides = of_rule.placement.sides.iter();
         let names: StringViewArray = sides.map(|&side| Some(SIDES[side])).collect();
@@ -186,13 +186,13 @@ pub(super) fn with_splits(
     })
 }
 
-/// What one rule gives.
+/// Sides by one rule.
 struct RuleSides {
     rule: KeptRule,
-    /// Of `tracks`.
+    /// Name of the column in `tracks`.
     column: &'static str,
     placement: Placement,
-    /// Of today's groups, and of those before.
+    /// Sides of the current groups and of all earlier ones.
     groups: GroupSides,
 }
 
@@ -238,7 +238,7 @@ impl RuleSides {
     }
 }
 
-/// The table `sides`, ordered by rule and group.
+/// Creates the table `sides`, ordered by rule and group.
 fn sides_table(by_rule: &[RuleSides]) -> Result<RecordBatch, CatalogError> {
     let mut rules = StringBuilder::new();
     let mut groups = StringBuilder::new();
@@ -259,7 +259,7 @@ fn sides_table(by_rule: &[RuleSides]) -> Result<RecordBatch, CatalogError> {
     Ok(RecordBatch::try_new(sides_schema(), columns)?)
 }
 
-/// The rows' own sides, where a column has them.
+/// Returns the sides that the rows have in a column of their own, or no sides if there is no such column.
 fn official_sides(rows: &RecordBatch, rule: SplitRule) -> Result<StringViewArray, CatalogError> {
     let own = ["split_official", "set_split"]
         .into_iter()
@@ -274,7 +274,7 @@ fn official_sides(rows: &RecordBatch, rule: SplitRule) -> Result<StringViewArray
     Ok(or_no_side(&values))
 }
 
-/// The sides of the rule in use name folders.
+/// Checks that all sides are valid folder names. Sides of the rule in use become folders.
 fn require_plain(column: &str, sides: &StringViewArray) -> Result<(), CatalogError> {
     match sides.iter().flatten().find(|side| !is_plain(side)) {
         Some(value) => Err(CatalogError::SplitValue {
@@ -306,7 +306,7 @@ fn with_last_columns(
     columns: Vec<(&'static str, StringViewArray)>,
 ) -> Result<RecordBatch, CatalogError> {
     let mut rows = rows.clone();
-    // A column of the user's by such a name gives way.
+    // A user's column with the same name is replaced.
     for (name, _) in &columns {
         if let Ok(index) = rows.schema().index_of(name) {
             rows.remove_column(index);
@@ -322,7 +322,8 @@ fn with_last_columns(
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
 }
 
-/// The column of `tracks` that has the sides by a rule. Under `segment` a side belongs to a segment, not to a track.
+/// Returns the column of `tracks` that contains the sides by `rule`. `None` for the segment rules, where sides belong
+/// to segments instead of tracks.
 pub(crate) const fn side_column(rule: SplitRule) -> Option<&'static str> {
     match rule {
         SplitRule::Official => Some("split_official"),
@@ -333,12 +334,12 @@ pub(crate) const fn side_column(rule: SplitRule) -> Option<&'static str> {
     }
 }
 
-/// The rows as the plan takes them, in the order of `tracks`, which [`with_splits`] made.
+/// Converts rows to the plan's form, in the order of `tracks`, the result of [`with_splits`].
 ///
-/// `labels`: one per target, in the recipe's order.
+/// `labels` has one entry per target, in the recipe's order.
 ///
 /// # Errors
-/// `Column` when `artist_id`, `album_id` or the genres are of another type.
+/// `Column` if `artist_id`, `album_id` or the genres have another type.
 pub(super) fn clips(
     tracks: &RecordBatch,
     labels: &[Labels],
@@ -375,7 +376,7 @@ pub(super) fn clips(
     Ok(parts.into_iter().flatten().collect())
 }
 
-/// The value of a row, where the data set has the column and the row a value in it.
+/// Returns the value of a row, or `None` if the data set lacks the column or the row has no value in it.
 fn value_of(column: Option<&Int64Array>, row: usize) -> Option<i64> {
     let values = column?;
     values.is_valid(row).then(|| values.value(row))
@@ -391,11 +392,12 @@ fn genre_ids(lists: Option<&ListArray>, row: usize) -> Vec<i32> {
     }
 }
 
-/// Who made each row: `artist_id`, else `artist_name` or `artist`. What is no whole number is an id by its hash, so that
-/// a name, or one `unknown` among numbers, still keeps its rows together.
+/// Returns the artist id of each row, from the first column present of `artist_id`, `artist_name` and `artist`. A value
+/// that is not an integer is converted to an id by its hash, so that rows with the same name (or the same `unknown` in
+/// a column of numbers) still belong together.
 ///
 /// # Errors
-/// When the column cannot be read as text.
+/// Fails if the column cannot be cast to text.
 pub(crate) fn artist_ids(rows: &RecordBatch) -> Result<Option<Int64Array>, CatalogError> {
     let names = ["artist_id", "artist_name", "artist"];
     let Some(column) = names.into_iter().find_map(|name| rows.column_by_name(name)) else {
@@ -412,19 +414,20 @@ pub(crate) fn artist_ids(rows: &RecordBatch) -> Result<Option<Int64Array>, Catal
     Ok(Some(ids.collect()))
 }
 
-/// A number as it is, also as pandas writes one in a column with gaps (`12.0`); anything else by its hash.
+/// Parses an integer, including one that pandas writes as a float in a column with gaps (`12.0`). Other texts are
+/// hashed.
 fn artist_id(text: &str) -> i64 {
     if let Ok(id) = text.parse() {
         return id;
     }
     match text.parse::<f64>() {
-        // f64 holds every whole number up to 2⁵³.
+        // f64 represents every integer up to 2⁵³ exactly.
         Ok(id) if id.fract() == 0.0 && id.abs() < 9e15 => id as i64,
         _ => canonical::track_id(text),
     }
 }
 
-/// `track_genres_all` or `genres_all` as lists of i32; `None` where the data set has neither.
+/// Returns `track_genres_all` or `genres_all` as lists of i32, or `None` if the data set has neither.
 fn genre_lists(tracks: &RecordBatch) -> Result<Option<ListArray>, CatalogError> {
     let column = ["track_genres_all", "genres_all"]
         .into_iter()
@@ -439,11 +442,11 @@ fn genre_lists(tracks: &RecordBatch) -> Result<Option<ListArray>, CatalogError> 
     Ok(Some(lists.as_list::<i32>().clone()))
 }
 
-/// Rows of `tracks` that are the first (by `track_id`) of each `id`, in the order of the ids, with the columns whose
-/// names start with `prefix`; `None` when there is no such id column.
+/// Returns the first row (by `track_id`) of `tracks` for each value of the column `id`, in the order of these values.
+/// Only columns whose names start with `prefix` are included. `None` if there is no such id column.
 ///
 /// # Errors
-/// `Arrow` alone.
+/// `Arrow` only.
 pub(super) fn distinct(
     tracks: &RecordBatch,
     id: &str,
@@ -454,7 +457,7 @@ pub(super) fn distinct(
     };
     let track_ids = int_column(tracks, "track_id", "track_id")?;
 
-    // By id: the least `track_id` that has it, and its row.
+    // For each id, the smallest `track_id` and its row.
     let mut first: BTreeMap<i64, (i64, u32)> = BTreeMap::new();
     for (row, (id, &track_id)) in (0..).zip(ids.iter().zip(track_ids.values())) {
         let Some(id) = id else { continue };
@@ -463,7 +466,7 @@ pub(super) fn distinct(
     }
     let rows = arrow::array::UInt32Array::from_iter_values(first.values().map(|(_, row)| *row));
 
-    // Only the columns about the id: an album's, and not its track's.
+    // Only the columns that describe the id: the columns of an album, for example, but not the columns of its track.
     let schema = tracks.schema();
     let fields = schema.fields();
     let wanted: Vec<usize> = (0..fields.len())
@@ -490,7 +493,8 @@ fn int_column(
     Ok(ints.as_primitive::<Int64Type>().clone())
 }
 
-/// A column that a data set may lack; one that is no integer counts as absent (an artist's name, for one).
+/// Returns a column that a data set may lack. A column that is not an integer (such as an artist's name) counts as
+/// absent.
 fn optional_ints(rows: &RecordBatch, column: &str) -> Result<Option<Int64Array>, CatalogError> {
     match rows.column_by_name(column).map(Array::data_type) {
         Some(data_type) if data_type.is_integer() => int_column(rows, column, column).map(Some),
@@ -518,7 +522,7 @@ fn typed_column(
     };
 
     let found = array.data_type();
-    // A label may be a number, and pandas' categories are dictionaries.
+    // A label may be a number, and pandas writes categories as dictionaries.
     let is_text = matches!(
         found,
         DataType::Utf8

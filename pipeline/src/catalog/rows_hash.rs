@@ -1,8 +1,9 @@
-//! A hash over every column of the cleaned rows, for the plan's identity.
+//! Hashes every column of the cleaned rows, as part of the plan's identity.
 //!
-//! Per column: name, type, then each value in row order. A value is a byte (0 null, 1 there) and its content:
-//! integers and timestamps as 8, floats as their own little-endian bytes, text as its length (8 bytes) and bytes, a
-//! list as its length and values; any other type as the text that arrow shows. Batches leave no trace.
+//! The hash covers, per column, its name, its type, and its values in row order. A value is one byte (0 for null, 1
+//! otherwise) and its content. Integers and timestamps are 8 bytes, floats have their own size, both little-endian.
+//! Text is its length (8 bytes) and its bytes; a list is its length and its values. Other types are hashed as formatted
+//! by arrow. The division of rows into batches has no effect.
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{
@@ -11,18 +12,18 @@ use arrow::datatypes::{
 use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
 
-/// Bytes that are gathered before they are hashed: blake3 is fast on long inputs only.
+/// Number of bytes to buffer before they are hashed, because BLAKE3 is fast only on long inputs.
 const CHUNK_BYTES: usize = 1 << 16;
 
-/// blake3 of `rows`, lower-case hex.
+/// Returns the BLAKE3 hash of `rows`, in lower-case hex.
 ///
 /// # Errors
-/// When arrow cannot show a value of an unusual type.
+/// Fails if arrow cannot format a value of an unusual type.
 pub(super) fn rows_hash(rows: &RecordBatch) -> Result<String, ArrowError> {
     let mut hasher = blake3::Hasher::new();
     let mut bytes = Vec::with_capacity(2 * CHUNK_BYTES);
     for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
-        // Equal values under another name or type are other rows.
+        // Equal values with another column name or type must give another hash.
         put_text(&mut bytes, field.name());
         put_text(&mut bytes, &type_name(field.data_type()));
         put_values(&mut bytes, column.as_ref(), &mut |bytes| {
@@ -36,7 +37,7 @@ pub(super) fn rows_hash(rows: &RecordBatch) -> Result<String, ArrowError> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// Text is text, however arrow holds it.
+/// Returns a name for the type, which is the same for all of arrow's text types.
 fn type_name(data_type: &DataType) -> String {
     match data_type {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "utf8".to_owned(),
@@ -128,7 +129,7 @@ fn put_values(
                 }
             }
         }
-        // Other types are rare: the text that arrow shows of them.
+        // Other types are rare, and are hashed as formatted by arrow.
         _ => {
             for row in 0..column.len() {
                 bytes.push(u8::from(column.is_valid(row)));

@@ -1,7 +1,7 @@
-//! Who trains, who tests: pure functions of keys, classes, artists, and the sides that the version before gave,
-//! whatever the order of the rows.
+//! Assigns rows to training, validation and test by pure functions of keys, classes, artists and the sides of the
+//! previous version. The order of the rows has no effect.
 //!
-//! Order comes from `canonical::hash("split", seed, key)`, so that a split is the same on every machine.
+//! Rows are ordered by `canonical::hash("split", seed, key)`, so that a split is the same on every machine.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -12,31 +12,32 @@ use wavemill_schemas::canonical;
 /// Names of the three sides, in the order of a recipe's fractions.
 pub const SIDES: [&str; 3] = ["training", "validation", "test"];
 
-/// The folder of rows that the rule gives no side.
+/// Name of the folder for rows to which the rule assigns no side.
 pub const NO_SIDE: &str = "none";
 
-/// A class with fewer rows than sides cannot be on all of them: it is learned from, not tested on.
+/// Minimum number of rows for a class to be split. A smaller class cannot be on all sides, and is used for training
+/// only.
 const CLASS_ROWS_MIN: usize = 3;
 
-/// What a rule needs of one row.
+/// The values of one row that a split rule needs.
 #[derive(Clone, Debug)]
 pub struct SplitRow<'a> {
-    /// Unique: the clip's key.
+    /// The clip's key, which is unique.
     pub key: &'a str,
-    /// Its class; rows without one are a class of their own.
+    /// Class of the row. Rows without a class are treated as a class of their own.
     pub class: Option<i32>,
-    /// Rows of one artist; `None`: a group of one.
+    /// Artist of the row; `None` makes the row a group of one.
     pub artist: Option<i64>,
-    /// Rows of one recording, which both rules keep on one side; `None`: a group of one.
+    /// Hash of the recording; both rules keep rows of one recording on one side. `None` makes the row a group of one.
     pub recording: Option<blake3::Hash>,
 }
 
 /// The seed and the three fractions of a recipe.
 #[derive(Clone, Copy, Debug)]
 pub struct SplitSettings {
-    /// Of the hash order.
+    /// Seed of the hash order.
     pub seed: u64,
-    /// Training, validation, test; they add up to 1.
+    /// Fractions of training, validation and test; they add up to 1.
     pub fractions: [f64; 3],
 }
 
@@ -50,7 +51,7 @@ pub enum KeptRule {
 }
 
 impl KeptRule {
-    /// As in a recipe, and in the table `sides`.
+    /// Returns the rule's name, as used in recipes and in the table `sides`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Artist => "artist",
@@ -58,8 +59,8 @@ impl KeptRule {
         }
     }
 
-    /// Gives every row a side. Without `kept` all are drawn. With it, groups that have a side there keep it, and the
-    /// others go where their classes are needed most.
+    /// Assigns a side to every row. Without `kept`, all sides are drawn. With `kept`, groups that it contains stay on
+    /// their side, and the other groups are assigned to the side where their classes are needed most.
     pub fn place(
         self,
         rows: &[SplitRow<'_>],
@@ -77,7 +78,7 @@ impl KeptRule {
         }
     }
 
-    /// The side of every group that `rows` belong to.
+    /// Returns the side of every group that `rows` belong to.
     pub fn group_sides(self, rows: &[SplitRow<'_>], sides: &[usize]) -> GroupSides {
         let mut groups = Vec::with_capacity(rows.len() + rows.len() / 4);
         for (row, &side) in rows.iter().zip(sides) {
@@ -88,7 +89,8 @@ impl KeptRule {
         GroupSides::new(groups)
     }
 
-    /// What a row's side is remembered by: its own name first, because a row that has left its artist keeps its side.
+    /// Returns the names under which a row's side is stored. The row's own name is first, because a row that has left
+    /// its artist keeps its side.
     fn atoms<'r>(self, row: &SplitRow<'r>) -> [Option<Atom<'r>>; 3] {
         let artist = match self {
             Self::Artist => row.artist.map(Atom::Artist),
@@ -101,7 +103,7 @@ impl KeptRule {
         ]
     }
 
-    /// Rows that this rule keeps on one side.
+    /// Returns the groups of rows that this rule keeps on one side.
     fn groups(self, rows: &[SplitRow<'_>]) -> Vec<Vec<usize>> {
         let mut linked = LinkedRows::new(rows);
         if self == Self::Artist {
@@ -111,7 +113,8 @@ impl KeptRule {
         linked.groups()
     }
 
-    /// What a group is ordered by. Of artists who share a recording, and of the keys of a recording, the least decides.
+    /// Returns the name by which a group is ordered: the smallest name of its artists under rule `artist`, the smallest
+    /// key of its rows under rule `stratified`.
     fn group_name(self, rows: &[SplitRow<'_>], group: &[usize]) -> String {
         let names = group.iter().map(|&index| match self {
             Self::Artist => artist_name(&rows[index]),
@@ -130,7 +133,7 @@ impl KeptRule {
         let mut merges = Vec::new();
         let mut need = Need::of(rows, settings);
 
-        // All that have a side come first, so that new groups see what is left to fill.
+        // Place all groups that already have a side first, so that new groups fill the remaining need.
         let hash = canonical::hashes("split", settings.seed);
         let mut new_groups = Vec::new();
         for group in self.groups(rows) {
@@ -149,7 +152,7 @@ impl KeptRule {
             }
         }
 
-        // By name where two hashes are equal, so that the order never depends on that of the rows.
+        // Groups with equal hashes are ordered by name, so that the order of the rows has no effect.
         new_groups.sort_unstable();
         for (.., group) in new_groups {
             let side = need.neediest(rows, &group);
@@ -163,28 +166,29 @@ impl KeptRule {
         Placement { sides, merges }
     }
 
-    /// The side of a group, of which parts may have been groups of their own: a track that was trained on is never
-    /// tested with, so training wins, then validation. `None` where no part has been placed before.
+    /// Returns the side of a group whose parts may have been separate groups before. A track that was used for training
+    /// must never be used for testing, so training takes precedence, then validation. `None` if no part was placed
+    /// before.
     fn kept_side(self, rows: &[SplitRow<'_>], group: &[usize], kept: &GroupSides) -> Option<usize> {
         let mut least = None;
         for &index in group {
             for atom in self.atoms(&rows[index]).into_iter().flatten() {
                 let side = kept.side(&atom.to_string());
-                // In the order of `SIDES`: the least is the one that wins.
+                // `SIDES` is ordered by precedence, so the minimum wins.
                 least = [least, side].into_iter().flatten().min();
             }
         }
         least
     }
 
-    /// The side that a row had by itself, or that its artist had.
+    /// Returns the side that a row had under its own name, or else the side of its artist.
     fn own_side(self, row: &SplitRow<'_>, kept: &GroupSides) -> Option<usize> {
         let mut atoms = self.atoms(row).into_iter().flatten();
         atoms.find_map(|atom| kept.side(&atom.to_string()))
     }
 }
 
-/// One of the names by which a side is remembered. Groups themselves have none: they part and join as artists are
+/// A name under which a side is stored. Groups have no names themselves, because they split and merge when artists are
 /// corrected and copies are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Atom<'a> {
@@ -206,37 +210,38 @@ impl fmt::Display for Atom<'_> {
 /// Prefixes of the group names in the table `sides`.
 pub(crate) const GROUP_KINDS: [&str; 3] = ["track:", "artist:", "recording:"];
 
-/// `track:…`: a row's own name in the table `sides`.
+/// Returns the name of a row in the table `sides`: `track:…`.
 pub(crate) fn track_group(key: &str) -> String {
     Atom::Track(key).to_string()
 }
 
-/// `artist:…`: an artist's name in the table `sides`.
+/// Returns the name of an artist in the table `sides`: `artist:…`.
 pub(crate) fn artist_group(id: i64) -> String {
     Atom::Artist(id).to_string()
 }
 
-/// `recording:…`: a recording's name in the table `sides`. `hash`: lower-case hex.
+/// Returns the name of a recording in the table `sides`: `recording:…`. `hash` is in lower-case hex.
 pub(crate) fn recording_group(hash: &str) -> String {
     format!("recording:{hash}")
 }
 
-/// Sides of groups by one rule: each an index into [`SIDES`].
+/// Sides of groups by one rule; each side is an index into [`SIDES`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupSides {
-    /// By group; each is there once.
+    /// Pairs of group and side, sorted by group, without repeated groups.
     groups: Vec<(Box<str>, usize)>,
 }
 
 impl GroupSides {
-    /// In any order. Of a group that is there with several sides, that of training counts, else that of validation.
+    /// Creates the list from pairs in any order. If a group has several sides, training takes precedence, then
+    /// validation.
     pub fn new(mut groups: Vec<(Box<str>, usize)>) -> Self {
         groups.sort_unstable();
         groups.dedup_by(|later, first| later.0 == first.0);
         Self { groups }
     }
 
-    /// The side of a group; `None` where it was never placed.
+    /// Returns the side of a group, or `None` if it was never placed.
     pub fn side(&self, group: &str) -> Option<usize> {
         let found = self
             .groups
@@ -244,14 +249,14 @@ impl GroupSides {
         Some(self.groups[found.ok()?].1)
     }
 
-    /// In the order of the groups' names.
+    /// Iterates over groups and sides, in the order of the groups' names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, usize)> {
         self.groups
             .iter()
             .map(|(name, side)| (name.as_ref(), *side))
     }
 
-    /// These, and of `earlier` the groups that are not among them: nothing that was ever placed is forgotten.
+    /// Adds the groups of `earlier` that are missing here, so that no group that was ever placed is forgotten.
     #[must_use]
     pub fn with_earlier(mut self, earlier: &Self) -> Self {
         let mut gone = Vec::new();
@@ -265,22 +270,22 @@ impl GroupSides {
     }
 }
 
-/// What the version before gave, by both rules.
+/// Sides of the previous version, by both rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeptSides {
-    /// By [`KeptRule::Artist`].
+    /// Sides by [`KeptRule::Artist`].
     pub artist: GroupSides,
-    /// By [`KeptRule::Stratified`].
+    /// Sides by [`KeptRule::Stratified`].
     pub stratified: GroupSides,
 }
 
 impl KeptSides {
-    /// Whether a clip of this key ever had a side.
+    /// Reports whether a clip with this key ever had a side.
     pub(crate) fn has_placed(&self, clip_key: &str) -> bool {
         self.artist.side(&track_group(clip_key)).is_some()
     }
 
-    /// Clips that had another key: `renames` has the one before, by that of today.
+    /// Copies the sides of renamed clips to their new keys. `renames` maps a clip's new key to its previous key.
     pub(crate) fn rename(&mut self, renames: &HashMap<String, String>) {
         for groups in [&mut self.artist, &mut self.stratified] {
             let mut renamed = groups.groups.clone();
@@ -293,7 +298,7 @@ impl KeptSides {
         }
     }
 
-    /// Those by one rule.
+    /// Returns the sides by one rule.
     pub const fn by(&self, rule: KeptRule) -> &GroupSides {
         match rule {
             KeptRule::Artist => &self.artist,
@@ -302,31 +307,31 @@ impl KeptSides {
     }
 }
 
-/// Where a rule puts rows.
+/// The sides that a rule assigned to rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
     /// An index into [`SIDES`] for every row, in the order of the rows.
     pub sides: Vec<usize>,
-    /// Rows that left their side, by key.
+    /// Rows that left their previous side, ordered by key.
     pub merges: Vec<Merge>,
 }
 
-/// A row that left the side that it had, because its group now has a part that was on another one.
+/// A row that left its previous side because a part of its group was on another side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Merge {
-    /// Its place among the rows.
+    /// Index of the row.
     pub row: usize,
-    /// The side that it had.
+    /// The previous side.
     pub was: usize,
 }
 
-/// Rows that each side still needs, by class.
+/// Number of rows that each side still needs, by class.
 struct Need {
     by_class: BTreeMap<Option<i32>, [f64; 3]>,
 }
 
 impl Need {
-    /// Nothing is placed yet.
+    /// Creates the need before any row is placed.
     fn of(rows: &[SplitRow<'_>], settings: SplitSettings) -> Self {
         let mut by_class: BTreeMap<_, [f64; 3]> = BTreeMap::new();
         for row in rows {
@@ -338,9 +343,9 @@ impl Need {
         Self { by_class }
     }
 
-    /// The side that needs most of a group's classes; the earlier one where two need as much.
+    /// Returns the side with the greatest need for a group's classes. Ties go to the earlier side.
     fn neediest(&self, rows: &[SplitRow<'_>], group: &[usize]) -> usize {
-        // Sums of floats depend on their order: that of the keys, not that of the rows.
+        // Floating-point sums depend on the order of summation. The rows of a group are ordered by key.
         let mut wanted = [0.0; 3];
         for &index in group {
             let need = &self.by_class[&rows[index].class];
@@ -358,7 +363,7 @@ impl Need {
         neediest
     }
 
-    /// A group is placed.
+    /// Subtracts a placed group from the need of its side.
     fn fill(&mut self, rows: &[SplitRow<'_>], group: &[usize], side: usize) {
         for &index in group {
             if let Some(need) = self.by_class.get_mut(&rows[index].class) {
@@ -368,8 +373,8 @@ impl Need {
     }
 }
 
-/// Per class, recordings in hash order are cut at the cumulative fractions; one artist may be on several sides. A
-/// recording that is there several times counts as often in the class of its first key.
+/// Splits each class at the cumulative fractions, with its recordings in hash order. One artist may be on several
+/// sides. All rows of a recording count towards the class of its first key.
 ///
 /// Returns an index into [`SIDES`] for every row, in the order of `rows`.
 pub fn stratified(rows: &[SplitRow<'_>], settings: SplitSettings) -> Vec<usize> {
@@ -393,7 +398,7 @@ pub fn stratified(rows: &[SplitRow<'_>], settings: SplitSettings) -> Vec<usize> 
 
         let mut position = 0;
         for group in groups {
-            // By the place of the group's first row: a recording is not cut.
+            // The position of the group's first row decides, so that a recording is never split.
             let side =
                 usize::from(position >= training) + usize::from(position >= training + validation);
             position += group.len();
@@ -405,17 +410,18 @@ pub fn stratified(rows: &[SplitRow<'_>], settings: SplitSettings) -> Vec<usize> 
     sides
 }
 
-/// No artist on two sides: artists in hash order, each whole to the side that still needs most of its classes. Artists
-/// who share a recording count as one.
+/// Splits the rows so that no artist is on two sides. Artists are placed in hash order, each as a whole on the side
+/// with the greatest need for its classes. Artists who share a recording count as one.
 ///
 /// Returns an index into [`SIDES`] for every row, in the order of `rows`.
 pub fn by_artist(rows: &[SplitRow<'_>], settings: SplitSettings) -> Vec<usize> {
-    // After nothing, every group is a new one.
+    // Without kept sides, every group is a new group.
     let placed = KeptRule::Artist.place_beside(rows, settings, &GroupSides::default());
     placed.sides
 }
 
-/// What an artist is ordered by. A path is no number, so that a lone clip never falls in with an artist.
+/// Returns the name by which an artist is ordered. The prefix `clip` keeps the names of rows without an artist distinct
+/// from the numeric ids of artists.
 fn artist_name(row: &SplitRow<'_>) -> String {
     match row.artist {
         Some(id) => id.to_string(),
@@ -423,15 +429,15 @@ fn artist_name(row: &SplitRow<'_>) -> String {
     }
 }
 
-/// Rows that must not be parted (union-find).
+/// Groups of rows that must stay together (union-find).
 struct LinkedRows<'a, 'r> {
     rows: &'a [SplitRow<'r>],
-    /// Another row of the same group, or the row itself.
+    /// For each row, another row of the same group, or the row itself if it is the root.
     parent: Vec<usize>,
 }
 
 impl<'a, 'r> LinkedRows<'a, 'r> {
-    /// Every row for itself.
+    /// Creates a separate group for every row.
     fn new(rows: &'a [SplitRow<'r>]) -> Self {
         Self {
             rows,
@@ -439,7 +445,7 @@ impl<'a, 'r> LinkedRows<'a, 'r> {
         }
     }
 
-    /// Links the rows for which `id` is the same.
+    /// Links the rows for which `id` returns the same value.
     fn link_by<T: Eq + Hash>(&mut self, id: impl Fn(&SplitRow<'r>) -> Option<T>) {
         let mut first = HashMap::new();
         for (index, row) in self.rows.iter().enumerate() {
@@ -453,17 +459,17 @@ impl<'a, 'r> LinkedRows<'a, 'r> {
 
     fn root(&mut self, mut index: usize) -> usize {
         while self.parent[index] != index {
-            // Halves the path, so that long chains stay cheap.
+            // Path halving keeps long chains cheap.
             self.parent[index] = self.parent[self.parent[index]];
             index = self.parent[index];
         }
         index
     }
 
-    /// The groups, in no order; within each, rows by key.
+    /// Returns the groups, in no particular order; the rows within each group are ordered by key.
     fn groups(mut self) -> Vec<Vec<usize>> {
         let mut groups: Vec<Vec<usize>> = Vec::new();
-        let mut place_of = vec![None; self.rows.len()]; // of a group, by its root
+        let mut place_of = vec![None; self.rows.len()]; // index of each group, by its root row
         for index in 0..self.rows.len() {
             let place = *place_of[self.root(index)].get_or_insert(groups.len());
             if place == groups.len() {
@@ -479,7 +485,8 @@ impl<'a, 'r> LinkedRows<'a, 'r> {
     }
 }
 
-/// Rows a side: the whole parts of the shares, what is left over to the largest remainders, ties to the earlier side.
+/// Returns the number of rows per side: the integer parts of the shares, plus one for the largest remainders until all
+/// rows are assigned. Ties go to the earlier side.
 fn sizes(n: usize, fractions: [f64; 3]) -> [usize; 3] {
     if n < CLASS_ROWS_MIN {
         return [n, 0, 0];
@@ -487,7 +494,7 @@ fn sizes(n: usize, fractions: [f64; 3]) -> [usize; 3] {
     let shares = fractions.map(|fraction| fraction * n as f64);
     let mut sizes = shares.map(|share| share as usize);
 
-    // This sort is stable: of equal remainders the earlier side comes first.
+    // The sort is stable: if remainders are equal, the earlier side comes first.
     let mut by_remainder = [0, 1, 2];
     by_remainder.sort_by(|&a, &b| shares[b].fract().total_cmp(&shares[a].fract()));
     let left = n.saturating_sub(sizes.iter().sum());
@@ -521,7 +528,7 @@ mod tests {
         keys.iter().map(|key| row(key)).collect()
     }
 
-    /// The same, a third of them with a recording that some others may have too.
+    /// Returns [`rows`], a third of which have a recording that other rows may share.
     fn rows_with_copies(keys: &[String], seed: u64) -> Vec<SplitRow<'_>> {
         let mut rows = rows(keys, seed);
         for row in &mut rows {
@@ -538,7 +545,7 @@ mod tests {
             .collect()
     }
 
-    /// Rows of one id are on one side.
+    /// Reports whether rows with equal ids are all on one side.
     fn is_whole<T: Eq + Hash>(ids: &[Option<T>], sides: &[usize]) -> bool {
         let mut side_of = HashMap::new();
         let pairs = ids
@@ -608,7 +615,8 @@ mod tests {
         }
     }
 
-    /// These hashes are of the first code that drew sides: another one would move the tracks of every store.
+    /// The expected hashes come from the first implementation of the split. A different result would move tracks
+    /// between the sides of every existing store.
     #[test]
     fn without_a_parent_all_is_as_before() {
         let keys: Vec<_> = (0..1000).map(|i| format!("{i:06}.mp3")).collect();
@@ -630,7 +638,7 @@ mod tests {
         );
     }
 
-    /// The first digits of a hash over sides.
+    /// Returns the first 16 hex digits of a hash over sides.
     fn hash_of(sides: &[usize]) -> String {
         let bytes: Vec<u8> = sides.iter().map(|&side| side as u8).collect();
         let mut hash = blake3::hash(&bytes).to_hex().to_string();
@@ -640,13 +648,13 @@ mod tests {
 
     const RULES: [KeptRule; 2] = [KeptRule::Artist, KeptRule::Stratified];
 
-    /// What a first version leaves.
+    /// Returns the group sides that a first version stores.
     fn first_sides(rule: KeptRule, rows: &[SplitRow<'_>]) -> GroupSides {
         let first = rule.place(rows, SETTINGS, None);
         rule.group_sides(rows, &first.sides)
     }
 
-    /// The side of each row by its own name.
+    /// Returns the side stored under the row's own name.
     fn side_of_track(sides: &GroupSides, key: &str) -> usize {
         sides.side(&track_group(key)).expect("a side")
     }
@@ -664,7 +672,7 @@ mod tests {
                     let left = placed.merges.iter().any(|merge| merge.row == index && merge.was == was);
                     prop_assert!(placed.sides[index] == was || left, "row {index} by {rule:?}");
                 }
-                // A group that goes elsewhere goes where some part of it was.
+                // A merged group moves to a side where one of its parts was before.
                 for merge in &placed.merges {
                     prop_assert!(placed.sides[merge.row] < merge.was);
                 }
@@ -714,18 +722,18 @@ mod tests {
             for (row, side) in grown.iter().zip(&placed.sides) {
                 counts.entry(row.class).or_default()[*side] += 1;
             }
-            // A class that was too small for three sides is made up for by later rows alone.
+            // A class that was too small for three sides only approaches the fractions as rows are added.
             for counts in counts.into_values().filter(|counts| counts.iter().sum::<usize>() >= 10) {
                 let n = counts.iter().sum::<usize>() as f64;
                 for (count, fraction) in counts.into_iter().zip(SETTINGS.fractions) {
-                    // Each of the two other sides may have a row too many, and no more.
+                    // Each of the two other sides may have one row too many, hence the tolerance of 2.
                     prop_assert!((count as f64 - fraction * n).abs() <= 2.0, "{counts:?}");
                 }
             }
         }
     }
 
-    /// Row `key` of an artist, of class 0.
+    /// Creates the row `key` of class 0 with the given artist.
     fn by(key: &str, artist: Option<i64>) -> SplitRow<'_> {
         SplitRow {
             key,
@@ -742,7 +750,7 @@ mod tests {
 
     #[test]
     fn merged_groups_go_to_training_else_to_validation() {
-        // Track b was artist 2's, and is artist 1's by now.
+        // Track b belonged to artist 2 and now belongs to artist 1.
         let rows = [by("a", Some(1)), by("b", Some(1)), by("c", Some(3))];
         for (side_of_1, side_of_b, wanted) in [
             (2, 0, 0),
@@ -770,7 +778,7 @@ mod tests {
                 .collect();
             assert_eq!(placed.merges, left, "{was:?}");
 
-            // The other artist keeps its side, though it has no track today.
+            // The other artist keeps its side, although it no longer has a track.
             let after = KeptRule::Artist.group_sides(&rows, &placed.sides);
             let after = after.with_earlier(&kept);
             assert_eq!(after.side("artist:2"), Some(side_of_b));
@@ -782,7 +790,7 @@ mod tests {
     #[test]
     fn a_group_that_parts_keeps_its_side() {
         let kept = groups(&[("artist:1", 2), ("track:a", 2), ("track:b", 2)]);
-        // Track b has another artist by now, and none; c is new to artist 1.
+        // Track b now has another artist, or none; track c is a new track of artist 1.
         for artist in [Some(5), None] {
             let rows = [by("a", Some(1)), by("b", artist), by("c", Some(1))];
             let placed = KeptRule::Artist.place(&rows, SETTINGS, Some(&kept));
@@ -816,7 +824,7 @@ mod tests {
     fn artists_linked_by_shared_recordings_are_one_group() {
         let keys: Vec<_> = (0..200).map(|i| format!("{i:03}")).collect();
         let mut rows = rows(&keys, 7);
-        // Row i shares a recording with row i + 1 of the next artist: one chain through all.
+        // Row i shares a recording with row i + 1 of the next artist, so that all rows form one chain.
         for (i, row) in rows.iter_mut().enumerate() {
             (row.artist, row.recording) = (
                 Some(i as i64 / 2),

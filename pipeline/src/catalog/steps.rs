@@ -1,4 +1,4 @@
-//! Cleaning: the recipe's SQL, step by step, each step counted, each row followed to the step that dropped it.
+//! Runs the recipe's cleaning SQL step by step. Each step is counted, and each dropped row is attributed to its step.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -19,36 +19,36 @@ use super::{CatalogError, StepCount, fma, wide};
 use crate::course::Phase;
 use crate::source::AudioIndex;
 
-/// The step that drops rows whose clip has no file.
+/// Name of the step that drops rows whose clip has no file.
 pub const AUDIO_STEP: &str = "audio";
 
-/// The rows on their way through the steps.
+/// State of the rows between cleaning steps.
 pub(super) struct Cleaner<'a> {
     engine: &'a Engine,
-    /// Where FMA's further tables come from; `None` for other data sets.
+    /// Source of FMA's further tables; `None` for other data sets.
     fma_metadata: Option<&'a Path>,
     threads: usize,
     /// Every parsed row, ordered by line.
     all: RecordBatch,
-    /// For each line, 1 + the row of `all` that began on it; 0: none did.
+    /// For each line, 1 + the index in `all` of the row that starts on it; 0 if no row starts there.
     places: Vec<u32>,
-    /// Index of the step that dropped a row, for each row of `all`.
+    /// For each row of `all`, the index of the step that dropped it.
     dropped_by: Vec<Option<usize>>,
-    /// The rows that are left; [`LINE`] is always among the columns.
+    /// The remaining rows. [`LINE`] is always one of their columns.
     pub rows: RecordBatch,
-    /// One per step so far.
+    /// Counts of the steps that have run.
     pub steps: Vec<StepCount>,
 }
 
 impl<'a> Cleaner<'a> {
-    /// Starts with all parsed rows.
+    /// Creates the state before the first step, with all parsed rows.
     pub(super) fn new(
         engine: &'a Engine,
         fma_metadata: Option<&'a Path>,
         threads: usize,
         all: RecordBatch,
     ) -> Self {
-        // The rows are in the order of their lines, so the last line is the largest.
+        // The rows are ordered by line, so the last row has the largest line number.
         let last_line = lines(&all).values().last();
         let mut places = vec![0; last_line.map_or(0, |last| *last as usize + 1)];
         for (&line, place) in lines(&all).values().iter().zip(1..) {
@@ -68,13 +68,13 @@ impl<'a> Cleaner<'a> {
         }
     }
 
-    /// Row of `all` that began on `line`.
+    /// Returns the index in `all` of the row that starts on `line`.
     fn row_of(&self, line: i64) -> Option<usize> {
         let place = *self.places.get(usize::try_from(line).ok()?)?;
         (place as usize).checked_sub(1)
     }
 
-    /// For each row of `all`: is its line among `kept`?
+    /// Returns for each row of `all` whether its line is in `kept`.
     fn marks(&self, kept: &Int64Array) -> Vec<bool> {
         let mut marks = vec![false; self.all.num_rows()];
         for row in kept.values().iter().filter_map(|&line| self.row_of(line)) {
@@ -83,10 +83,10 @@ impl<'a> Cleaner<'a> {
         marks
     }
 
-    /// `subset`, then the recipe's steps.
+    /// Runs the step `subset`, then the recipe's steps.
     ///
     /// # Errors
-    /// `Step` for refused or failing SQL, `StepKey` for a query that loses or repeats rows' keys.
+    /// `Step` if SQL is refused or fails, `StepKey` if a query loses or repeats the keys of rows.
     pub(super) fn run(&mut self, spec: &CatalogSpec) -> Result<(), CatalogError> {
         self.engine
             .course()
@@ -111,10 +111,10 @@ impl<'a> Cleaner<'a> {
         Ok(())
     }
 
-    /// Step `audio`: keeps rows whose clip is in `audio`. Returns how many it dropped.
+    /// Runs step `audio`, which keeps rows whose clip is in `audio`. Returns the number of dropped rows.
     ///
     /// # Errors
-    /// `NoAudio` when nothing would be left of some rows.
+    /// `NoAudio` if there were rows and none of them has a file.
     pub(super) fn keep_with_audio(
         &mut self,
         keys: &StringViewArray,
@@ -126,7 +126,7 @@ impl<'a> Cleaner<'a> {
             .collect();
 
         let dropped = keys.len() - mask.true_count();
-        // Not one file: that is the wrong folder, and no reason to drop every row.
+        // If no row has a file, the folder is wrong, which must not drop every row.
         if dropped == keys.len() && dropped > 0 {
             return Err(CatalogError::NoAudio {
                 rows: dropped,
@@ -140,12 +140,12 @@ impl<'a> Cleaner<'a> {
         Ok(dropped)
     }
 
-    /// `where`: only line numbers come back, so that wide rows never pass through the engine.
+    /// Runs a `where` step. The query returns only line numbers, so that wide rows are not copied through the engine.
     fn keep_where(&mut self, step: &str, predicate: &str) -> Result<(), CatalogError> {
         let answer = self.query(step, &where_query(LINE, predicate))?;
         let kept = self.marks(lines(&answer));
 
-        // In the order of the rows that there are, whatever the order of the answer.
+        // The rows keep their order, whatever the order of the query's result.
         let mut mask = Vec::with_capacity(self.rows.num_rows());
         for &line in lines(&self.rows).values() {
             mask.push(self.row_of(line).is_some_and(|row| kept[row]));
@@ -163,7 +163,7 @@ impl<'a> Cleaner<'a> {
         })?)
     }
 
-    /// `sql`: the query's result is what the next step sees.
+    /// Runs a `sql` step, whose result is the input of the next step.
     fn replace_by(&mut self, step: &str, sql: &str) -> Result<(), CatalogError> {
         let output = self.all_columns(step, sql)?;
         let had_keys = self.rows.column_by_name("clip_key").is_some();
@@ -178,7 +178,7 @@ impl<'a> Cleaner<'a> {
             return Err(step_key(step, "no `clip_key`", "select it too, or `*`"));
         }
 
-        // Rows are followed through a query by their lines, else by their keys.
+        // Rows are identified by their lines, or else by their keys.
         let lines = if output.column_by_name(LINE).is_some() {
             self.kept_lines(step, &output)?
         } else if let (true, Some(keys)) = (had_keys, &keys) {
@@ -191,11 +191,11 @@ impl<'a> Cleaner<'a> {
         Ok(())
     }
 
-    /// A query that may ask for `*`.
+    /// Runs a query that may select `*`.
     fn all_columns(&self, step: &str, sql: &str) -> Result<RecordBatch, CatalogError> {
         if let Some(packed) = wide::packed(&self.rows, sql) {
             self.engine.set_table("input", &packed)?;
-            // Whatever fails on packed columns is asked once more of the rows as they are.
+            // A query that fails on packed columns is run again on the original rows.
             if let Ok(output) = self.engine.query(sql) {
                 return Ok(wide::unpacked(&output)?);
             }
@@ -210,7 +210,7 @@ impl<'a> Cleaner<'a> {
                 return CatalogError::Stopped;
             }
 
-            // The engine's own message would not say which file the table comes from.
+            // The engine's own message does not contain the file that the table comes from.
             if let Some(table) = self.engine.missing_table(sql) {
                 return CatalogError::NoTable {
                     step: step.to_owned(),
@@ -244,8 +244,8 @@ impl<'a> Cleaner<'a> {
             .as_primitive::<Int64Type>()
             .clone();
 
-        // A row may come once, and only if no step has dropped it. A repeated line would count a row twice, and any
-        // other one a row that was never read or is counted as dropped.
+        // A row may occur once, and only if no earlier step has dropped it. A repeated line would count a row twice. An
+        // unknown line would count a row that was never read or was already counted as dropped.
         let are_kept = lines.iter().all(|line| {
             let row = line.and_then(|line| self.row_of(line));
             row.is_some_and(|row| std::mem::take(&mut is_left[row]))
@@ -264,7 +264,7 @@ impl<'a> Cleaner<'a> {
         let before = clip_keys(&self.rows).map_err(|problem| CatalogError::ClipKey { problem })?;
         let line_of: HashMap<_, _> = before.iter().zip(lines(&self.rows).values()).collect();
 
-        // The keys of both are unique: `clip_keys` refuses others.
+        // Keys are unique on both sides, because `clip_keys` refuses repeated keys.
         let mut found = Vec::with_capacity(keys.len());
         for key in keys {
             let Some(&&line) = line_of.get(&key) else {
@@ -279,7 +279,8 @@ impl<'a> Cleaner<'a> {
         Ok(Int64Array::from(found))
     }
 
-    /// A query that makes keys and keeps no line: fine while no row is gone, since then its rows are all there are.
+    /// Handles a query that creates keys and does not select line numbers. Allowed only if the number of rows is that
+    /// of all parsed rows, so that no row has been dropped.
     fn start_again(&mut self, step: &str, output: &RecordBatch) -> Result<(), CatalogError> {
         if output.num_rows() != self.all.num_rows() {
             let problem = format!("no `{LINE}`, and not as many rows as were read");
@@ -292,7 +293,7 @@ impl<'a> Cleaner<'a> {
 
         let numbers: Int64Array = (1..).take(output.num_rows()).map(Some).collect();
         let all = with_first_column(LINE, Arc::new(numbers), output)?;
-        // The counts of the steps before this one stay; lines, and the places of rows by them, start anew.
+        // The counts of the previous steps are kept. Line numbers, and the lookup of rows by line, are created again.
         let steps = std::mem::take(&mut self.steps);
         *self = Self {
             steps,
@@ -304,7 +305,7 @@ impl<'a> Cleaner<'a> {
 
     fn finish(&mut self, step: &str, rows: RecordBatch) {
         let kept = self.marks(lines(&rows));
-        // A row that an earlier step dropped is not among these, and keeps that step's name.
+        // Rows that an earlier step dropped are not in `self.rows`, so they remain attributed to that step.
         for &line in lines(&self.rows).values() {
             if let Some(row) = self.row_of(line).filter(|row| !kept[*row]) {
                 self.dropped_by[row] = Some(self.steps.len());
@@ -320,10 +321,10 @@ impl<'a> Cleaner<'a> {
         self.rows = rows;
     }
 
-    /// Table `tracks_all`: every parsed row, and the step that dropped it or null.
+    /// Creates the table `tracks_all`: every parsed row, with the step that dropped it or null.
     ///
     /// # Errors
-    /// `Arrow` alone.
+    /// `Arrow` only.
     pub(super) fn tracks_all(&self) -> Result<RecordBatch, CatalogError> {
         let steps = self.dropped_by.iter();
         let names = steps.map(|step| step.map(|step| self.steps[step].step.as_str()));
@@ -332,9 +333,9 @@ impl<'a> Cleaner<'a> {
     }
 }
 
-/// The query of a `where` step for `columns` of the rows that it keeps.
+/// Returns the query of a `where` step, which selects `columns` of the rows to keep.
 pub(crate) fn where_query(columns: &str, predicate: &str) -> String {
-    // The line break keeps a comment at the predicate's end from swallowing the bracket.
+    // The line break prevents a comment at the end of the predicate from commenting out the bracket.
     format!("SELECT {columns} FROM input WHERE ({predicate}\n)")
 }
 
@@ -358,7 +359,7 @@ fn lines(rows: &RecordBatch) -> &Int64Array {
     rows[LINE].as_primitive::<Int64Type>()
 }
 
-/// The keys as text, each there and each once; otherwise what is wrong with them.
+/// Returns the keys as text. If keys are missing, null or repeated, the error describes the problem.
 pub(super) fn clip_keys(rows: &RecordBatch) -> Result<StringViewArray, String> {
     let keys = rows
         .column_by_name("clip_key")
@@ -369,7 +370,7 @@ pub(super) fn clip_keys(rows: &RecordBatch) -> Result<StringViewArray, String> {
         return Err(format!("{} rows without a `clip_key`", keys.null_count()));
     }
 
-    // As in most files; then nothing can repeat.
+    // Strictly ascending keys, as in most files, cannot repeat.
     if keys.iter().is_sorted_by(|key, next| key < next) {
         return Ok(keys);
     }
@@ -381,7 +382,7 @@ pub(super) fn clip_keys(rows: &RecordBatch) -> Result<StringViewArray, String> {
     }
 }
 
-/// `rows` with a column more, at the front.
+/// Returns `rows` with an additional first column.
 pub(super) fn with_first_column(
     name: &str,
     column: ArrayRef,

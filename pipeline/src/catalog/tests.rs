@@ -1,4 +1,4 @@
-//! Small files through `clean`: what broken rows, wrong SQL and missing audio come to.
+//! Runs `clean` on small files, with broken rows, wrong SQL and missing audio.
 
 mod columns;
 
@@ -64,7 +64,7 @@ fn tracks_csv(rows: &[u8]) -> tempfile::TempDir {
     folder
 }
 
-/// Tracks 1 to `n`: artist i / 2, a third of them without a genre.
+/// Writes tracks 1 to `n`, with artist i / 2 for track i. A third of the tracks have no genre.
 fn some_tracks(n: usize) -> tempfile::TempDir {
     let mut rows = String::new();
     for i in 1..=n {
@@ -330,7 +330,8 @@ fn a_query_that_brings_dropped_rows_back_is_an_error() {
         run(&recipe(Dataset::Fma, steps), tracks.path())
     };
 
-    // Three lines of header: the first track is on line 4. More rows than are left, and as many.
+    // The header has three lines, so the first track is on line 4. The queries return more rows than are left, or as
+    // many.
     for (from, to) in [(4, 6), (5, 5)] {
         let message = of_lines(from, to).unwrap_err().to_string();
         assert!(
@@ -389,7 +390,7 @@ fn folders_give_the_genre() {
     );
 }
 
-/// Three clips in folders, and a list of them in a file of this name.
+/// Runs `clean` on three clips in folders, with a clip list in a file of the given name.
 fn listed(name: &str, csv: &str, change: impl FnOnce(&mut Recipe)) -> Result<Catalog, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
@@ -438,10 +439,10 @@ fn a_list_gives_folders_sides_labels_and_artists() {
              `training` (1); sides are named training, validation, test"
         ]
     );
-    // The rows are the clips, whatever the list has.
+    // The rows are the clips, regardless of the list.
     assert_eq!(catalog.rows_read, 3);
 
-    // A condition sees the columns, too.
+    // The condition of a cleaning step can use the list's columns.
     let some = listed("list.csv", list, |recipe| {
         recipe.catalog.clean = vec![keep("light", "mood IS NULL")];
     })
@@ -480,7 +481,7 @@ fn a_list_that_cannot_be_joined_says_where() {
         "metadata file list.csv: none of its 2 rows names a file: it has genres/rock/x.wav, where the audio root has \
          jazz/a.mp3; each `clip_key` must be the path below the audio root, with the extension that the file has"
     );
-    // One of the same name shows what differs.
+    // The example is a file of the same name, which shows the difference.
     let other = refused("clip_key,side\nrock/c.wav,test\n");
     assert!(
         other.contains("it has rock/c.wav, where the audio root has rock/c.mp3;"),
@@ -554,7 +555,7 @@ fn no_damage_of_a_parquet_file_is_a_panic_or_a_failure_of_the_system() {
         let mut flipped = whole.clone();
         flipped[at] ^= 0xff;
         for bytes in [whole[..at].to_vec(), flipped] {
-            // A flipped byte may lie where no reader looks, or in a value.
+            // A flipped byte may be in a place that no reader checks, or in a value.
             match load::parquet_table("list.parquet", bytes::Bytes::from(bytes)) {
                 Ok(_) => {}
                 Err(CatalogError::Damaged { .. }) => n_damaged += 1,
@@ -641,7 +642,7 @@ fn tables_take_keys_and_sides_from_their_own_columns() {
     );
 }
 
-/// A `table` of clips named `file` and labelled `label`.
+/// Runs `clean` on a `table` data set with clips in column `file` and labels in column `label`.
 fn table_of(csv: &str) -> Result<Catalog, CatalogError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("table.csv");

@@ -1,6 +1,6 @@
-//! The type of every column that a data set knows, and the SQL that makes it from text.
+//! Column types of the known data sets, and the SQL that converts text to them.
 //!
-//! A value that its column's type cannot hold makes the row a `bad_row` reject, by line and column.
+//! If a column's type cannot hold a value, the row becomes a `bad_row` reject with line and column.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -17,20 +17,20 @@ use wavemill_schemas::reject::{Reason, Reject, Stage};
 use super::CatalogError;
 use super::csv_text::LINE;
 
-/// What a text column is to become.
+/// Target type of a text column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum ColumnKind {
-    /// Stays as it is, HTML too.
+    /// Text, unchanged, including HTML.
     Text,
     /// i64.
     Int,
-    /// i64 where −1 says that there is none.
+    /// i64, where −1 means null.
     Id,
     /// f64.
     Float,
     /// f32.
     Float32,
-    /// Microseconds since 1970, without a zone.
+    /// Microseconds since 1970, without a time zone.
     Timestamp,
     /// Python list of i64.
     Ints,
@@ -39,7 +39,7 @@ pub(super) enum ColumnKind {
 }
 
 impl ColumnKind {
-    /// SQL from the column `text`; null for what it cannot hold. `None`: nothing to do.
+    /// Returns SQL that converts the column `text`, with null for invalid values. `None` if no conversion is needed.
     const fn sql(self) -> Option<&'static str> {
         Some(match self {
             Self::Text => return None,
@@ -53,15 +53,16 @@ impl ColumnKind {
         })
     }
 
-    /// A text that is null on purpose.
+    /// Reports whether a text means null.
     fn is_null_text(self, text: &str) -> bool {
         self == Self::Id && text == "-1"
     }
 }
 
-/// The kind of each text column of a file that nobody has described: integers and floats where every value is one.
+/// Infers the kind of each text column of a file without known types: integers or floats if every value is one.
 ///
-/// `007` stays text: as a number it would lose its zeros; so does an integer beyond 64 bits, which would lose digits.
+/// Values such as `007` remain text, because a number would lose the zeros. Integers beyond 64 bits remain text,
+/// because a float would lose digits.
 pub(super) fn inferred(text: &RecordBatch) -> BTreeMap<String, ColumnKind> {
     let mut kinds = BTreeMap::new();
     for (field, column) in text.schema().fields().iter().zip(text.columns()) {
@@ -74,7 +75,7 @@ fn inferred_kind(column: &ArrayRef) -> ColumnKind {
     let Some(values) = column.as_string_view_opt() else {
         return ColumnKind::Text;
     };
-    // A column without a value says nothing of itself.
+    // A column without values gives no hint about its type.
     if values.null_count() == values.len() {
         return ColumnKind::Text;
     }
@@ -88,7 +89,7 @@ fn inferred_kind(column: &ArrayRef) -> ColumnKind {
     }
 }
 
-/// As it would be written, so that no text is lost by being a number.
+/// Reports whether a value is an integer in canonical form, so that the conversion loses nothing of the text.
 fn is_int(value: &str) -> bool {
     let number = value.parse::<i64>();
     number.is_ok_and(|number| number.to_string() == value)
@@ -98,14 +99,14 @@ fn is_float(value: &str) -> bool {
     let digits = value.trim_start_matches('-');
     let padded = digits.starts_with('0') && digits.len() > 1 && !digits.starts_with("0.");
     let is_beyond = digits.bytes().all(|b| b.is_ascii_digit()) && value.parse::<i64>().is_err();
-    // `inf` and `nan` parse as floats; they do not begin with a digit, and are words here.
+    // `inf` and `nan` parse as floats but do not start with a digit. Here they are words.
     !padded
         && !is_beyond
         && digits.starts_with(|c: char| c.is_ascii_digit())
         && value.parse::<f64>().is_ok()
 }
 
-/// Turns text batches of one file into typed ones.
+/// Converts text batches of one file to typed batches.
 pub(super) struct Typer {
     file: String,
     schema: SchemaRef,
@@ -113,8 +114,8 @@ pub(super) struct Typer {
     required: Option<usize>,
 }
 
-/// The SQL of one [`ColumnKind`], compiled for a table of one column. A file's columns share it: compiled for each of
-/// them, over the whole table, it would cost the square of their number.
+/// The compiled SQL of one [`ColumnKind`], for a table of one column. All columns of a kind share it. Compiling it for
+/// each column over the whole table would take quadratic time in the number of columns.
 struct Conversion {
     text: SchemaRef,
     expression: Arc<dyn PhysicalExpr>,
@@ -122,7 +123,7 @@ struct Conversion {
 }
 
 impl Conversion {
-    /// `None` for a kind that stays text.
+    /// Compiles the SQL of a kind, or returns `None` for a kind that remains text.
     fn compile(context: &SessionContext, kind: ColumnKind) -> Result<Option<Self>, CatalogError> {
         let Some(sql) = kind.sql() else {
             return Ok(None);
@@ -132,7 +133,7 @@ impl Conversion {
             DataType::Utf8View,
             true,
         )]));
-        // A table of the one column `text`, which is what the SQL names.
+        // A table with the one column `text` to which the SQL refers.
         let known = DFSchema::try_from(text.as_ref().clone())?;
 
         let parsed = context.parse_sql_expr(sql, &known)?;
@@ -145,7 +146,7 @@ impl Conversion {
         }))
     }
 
-    /// The values of one text column.
+    /// Converts the values of one text column.
     fn run(&self, column: &ArrayRef) -> Result<ArrayRef, CatalogError> {
         let rows = column.len();
         let table = RecordBatch::try_new(Arc::clone(&self.text), vec![Arc::clone(column)])?;
@@ -154,10 +155,11 @@ impl Conversion {
 }
 
 impl Typer {
-    /// Compiles the SQL of every kind that columns of `text` (line first) have; `required` may not be empty in any row.
+    /// Compiles the SQL for the kinds of all columns of `text`, whose first column is the line. The column `required`
+    /// must have a value in every row.
     ///
     /// # Errors
-    /// `Engine` when DataFusion refuses an expression.
+    /// `Engine` if DataFusion refuses an expression.
     pub(super) fn new(
         context: &SessionContext,
         file: &str,
@@ -174,7 +176,7 @@ impl Typer {
             } else {
                 kind_of(field.name())
             };
-            // Compiled for the first column of a kind, and shared by the others.
+            // Compiled for the first column of a kind, then shared with the others.
             let conversion = match conversions.entry(kind) {
                 Entry::Occupied(known) => known.get().clone(),
                 Entry::Vacant(place) => place
@@ -202,15 +204,15 @@ impl Typer {
         })
     }
 
-    /// The typed columns.
+    /// Returns the schema of typed batches.
     pub(super) fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// Types one batch; rows with a value that does not fit go to `rejects`.
+    /// Converts one batch. Rows with an invalid value are added to `rejects`.
     ///
     /// # Errors
-    /// `Engine` when an expression fails as a whole.
+    /// `Engine` if an expression fails as a whole.
     pub(super) fn typed(
         &self,
         text: &RecordBatch,
@@ -225,7 +227,7 @@ impl Typer {
                 continue;
             };
             let to = conversion.run(from)?;
-            // Equal null counts: every value fits, and there is nothing to look for.
+            // Equal null counts mean that every value is valid.
             let is_required = self.required == Some(index);
             if to.null_count() > from.null_count() || is_required && to.null_count() > 0 {
                 bad.extend(self.misfits(index, *kind, from, &to));
@@ -238,7 +240,7 @@ impl Typer {
             return Ok(typed);
         }
 
-        // One reject a row, for its first column at fault.
+        // One reject per row, for its first invalid column.
         bad.sort_unstable();
         bad.dedup_by_key(|(row, _)| *row);
         let mut keep = vec![true; text.num_rows()];
@@ -249,7 +251,7 @@ impl Typer {
         Ok(filter_record_batch(&typed, &BooleanArray::from(keep))?)
     }
 
-    /// (row, column) of every value that became null though it says something, or that is missing where required.
+    /// Returns (row, column) of every value that could not be converted, or that is missing in a required column.
     fn misfits(
         &self,
         column: usize,
@@ -278,7 +280,7 @@ impl Typer {
         let values = text.column(column).as_string_view();
         let field = self.schema.field(column);
         let kind = self.columns[column].0;
-        // A cell may be a page long.
+        // Truncated, because a cell may contain a page of text.
         let shown: String = if values.is_null(row) {
             String::new()
         } else {

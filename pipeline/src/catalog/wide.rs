@@ -1,10 +1,10 @@
-//! Wide tables on their way through DataFusion, which takes time with the square of the columns that a `*` stands for:
-//! 4,000 columns took it two seconds and more, 20 rows or not.
+//! Packs the columns of wide tables for DataFusion, whose planning time is quadratic in the number of columns that a
+//! `*` expands to: 4,000 columns took two seconds or more, even for 20 rows.
 //!
-//! A column that a query does not name can only pass through it unchanged. Such columns that lie side by side travel as
-//! one column of structs, and come apart again behind the query. What a query may do to columns that it does not name
-//! (`UNION BY NAME`, `NATURAL JOIN` and their like) is a reason not to pack, and so is any error: the query then runs
-//! on the rows as they are, which costs time and nothing else.
+//! A query passes columns that it does not name through unchanged. Runs of adjacent unnamed columns are packed into one
+//! struct column each, and unpacked from the query's result. Nothing is packed if the query may use columns without
+//! naming them (`UNION BY NAME`, `NATURAL JOIN` and the like). If a query on packed columns fails, it is run again on
+//! the original rows, which only costs time.
 
 use std::sync::Arc;
 
@@ -13,21 +13,23 @@ use arrow::compute::{is_null, nullif};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
 use arrow::error::ArrowError;
 
-/// Up to here planning takes milliseconds, and rows pass as they are. FMA's tracks have 53 columns.
+/// Maximum number of columns for which rows are not packed, because planning takes only milliseconds. FMA's tracks have
+/// 53 columns.
 const NARROW_COLUMNS_MAX: usize = 256;
 
-/// How the columns of structs are named.
+/// Prefix of the names of packed columns.
 const PACKED: &str = "wavemill.columns.";
 
-/// Words of a query that may compare or match columns which it does not name.
+/// Words of a query that may compare or match columns without naming them.
 const LOOKS_AT_ALL_COLUMNS: [&str; 9] = [
     "natural", "union", "all", "distinct", "describe", "show", "explain", "pivot", "unnest",
 ];
 
-/// `rows` with the columns that `sql` does not name packed; `None` where nothing is to be gained, or might be lost.
+/// Packs the columns of `rows` that `sql` does not name. Returns `None` if this saves no time or could change the
+/// result.
 pub(super) fn packed(rows: &RecordBatch, sql: &str) -> Option<RecordBatch> {
     let schema = rows.schema();
-    // A column of the user's own by such a name would be taken apart behind the query.
+    // A user's column with this prefix would be unpacked by mistake.
     if schema.fields().len() <= NARROW_COLUMNS_MAX
         || schema.fields().iter().any(|f| f.name().starts_with(PACKED))
     {
@@ -40,11 +42,11 @@ pub(super) fn packed(rows: &RecordBatch, sql: &str) -> Option<RecordBatch> {
         return None;
     }
 
-    // In quotes, a quote of the name is there twice.
+    // A quote within a quoted name is doubled.
     let unquoted = sql.replace("\"\"", "\"");
     let mut packing = Packing::default();
     for (field, column) in schema.fields().iter().zip(rows.columns()) {
-        // Wherever the name stands, and be it a part of another: too many columns that pass by themselves do no harm.
+        // The search also finds names that are part of another word. Leaving too many columns unpacked does no harm.
         let name = field.name().to_lowercase();
         if sql.contains(&name) || unquoted.contains(&name) {
             packing.close();
@@ -59,17 +61,17 @@ pub(super) fn packed(rows: &RecordBatch, sql: &str) -> Option<RecordBatch> {
     RecordBatch::try_new(Arc::new(Schema::new(packing.fields)), packing.columns).ok()
 }
 
-/// The table in the making.
+/// Builder of a packed table.
 #[derive(Default)]
 struct Packing {
     fields: Vec<FieldRef>,
     columns: Vec<ArrayRef>,
-    /// Columns since the last one that is named.
+    /// Unnamed columns since the last named column.
     open: Vec<(FieldRef, ArrayRef)>,
 }
 
 impl Packing {
-    /// Puts the open columns into the table, as one.
+    /// Adds the open columns to the table as one struct column.
     fn close(&mut self) {
         if self.open.is_empty() {
             return;
@@ -85,10 +87,10 @@ impl Packing {
     }
 }
 
-/// A query's result, with the packed columns in their own places again.
+/// Unpacks the packed columns of a query's result in their original positions.
 ///
 /// # Errors
-/// Arrow's own.
+/// An error of arrow's kernels.
 pub(super) fn unpacked(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let mut fields = Vec::new();
     let mut columns = Vec::new();
@@ -112,7 +114,7 @@ fn unpack(
     fields: &mut Vec<FieldRef>,
     columns: &mut Vec<ArrayRef>,
 ) -> Result<(), ArrowError> {
-    // On the far side of an outer join, a row that is not there is null as a whole.
+    // In the result of an outer join, the struct of an unmatched row is null as a whole.
     if structs.null_count() == 0 {
         fields.extend(inner.iter().cloned());
         columns.extend(structs.columns().iter().cloned());
@@ -134,7 +136,7 @@ mod tests {
     use super::super::engine::Engine;
     use super::*;
 
-    /// `csv_line`, `genre`, and numbers `c0`, `c1`, …, and a column of text with nulls at the end.
+    /// Creates a table of `csv_line`, `genre`, the numbers `c0`, `c1`, …, and a last column of text with nulls.
     fn wide(n_columns: usize) -> RecordBatch {
         let mut columns: Vec<(String, ArrayRef)> = vec![
             (
@@ -164,7 +166,7 @@ mod tests {
         .unwrap()
     }
 
-    /// The answer to `sql` on packed rows.
+    /// Runs `sql` on packed rows and unpacks the result.
     fn answer(engine: &Engine, rows: &RecordBatch, sql: &str) -> RecordBatch {
         engine.set_table("input", rows).unwrap();
         unpacked(&engine.query(sql).unwrap()).unwrap()

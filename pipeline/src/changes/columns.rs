@@ -1,4 +1,4 @@
-//! Which columns of a store's tables differ between two versions.
+//! Differences between the columns of two versions' tables.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,16 +9,16 @@ use wavemill_schemas::manifest::Manifest;
 use crate::parent;
 use crate::store::{Store, StoreError};
 
-/// A column that one version has and the other has not, or has with another type.
+/// A column that only one version has, or that has another type in the other version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ColumnChange {
-    /// The table's name.
+    /// Name of the table.
     pub table: String,
-    /// The column's name.
+    /// Name of the column.
     pub column: String,
-    /// Arrow's name of its type before; `None` if there was no such column.
+    /// Arrow's name of the type before; `None` if the column did not exist.
     pub from: Option<String>,
-    /// Arrow's name of its type now.
+    /// Arrow's name of the type now; `None` if the column no longer exists.
     pub to: Option<String>,
 }
 

@@ -1,4 +1,5 @@
-//! What differs between two states of a store's data: two versions, or the latest one and what a run would make.
+//! Differences between two states of a store's data: two versions, or the latest version and the planned result of a
+//! run.
 
 mod columns;
 mod state;
@@ -16,7 +17,7 @@ pub(crate) use self::words::EXAMPLES;
 use self::state::Track;
 use crate::catalog::SideMove;
 
-/// A clip under another key: its file holds what the file of exactly one vanished key held.
+/// A clip with a new key: its file has the same content as the file of exactly one key that disappeared.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Renamed {
     /// The key before.
@@ -28,35 +29,35 @@ pub(crate) struct Renamed {
 /// A track with another label.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Relabelled {
-    /// The clip, by its key now.
+    /// Current key of the clip.
     pub clip_key: String,
-    /// Which target.
+    /// Name of the target.
     pub target: String,
-    /// The label before; `None`: unlabelled.
+    /// The label before; `None` if the track had none.
     pub from: Option<String>,
     /// The label now.
     pub to: Option<String>,
 }
 
-/// A class whose id differs.
+/// A class with another id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct ClassId {
-    /// Which target.
+    /// Name of the target.
     pub target: String,
-    /// The class's name.
+    /// Name of the class.
     pub class: String,
-    /// Its id before; `None`: it had none.
+    /// The id before; `None` if the class had none.
     pub from: Option<usize>,
-    /// Its id now.
+    /// The id now.
     pub to: Option<usize>,
 }
 
-/// Rows of one kind.
+/// Changes of one kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Listed<T> {
-    /// How many there are.
+    /// Total number of changes.
     pub count: usize,
-    /// All of them, or the first, by key.
+    /// All changes, or the first ones, sorted by key.
     pub rows: Vec<T>,
 }
 
@@ -69,43 +70,43 @@ impl<T> Listed<T> {
     }
 }
 
-/// Clips of one class.
+/// Numbers of clips in one class.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct ClassCount {
-    /// With rows, on all sides.
+    /// Number of clips with rows before, on all sides together.
     pub before: u64,
-    /// The same now.
+    /// Number of clips with rows now.
     pub after: u64,
 }
 
-/// What differs between two states of the data. Keys are those of clips.
+/// Differences between two states of the data. Keys are clip keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct DataChanges {
-    /// Tracks that only the second has.
+    /// Tracks that exist only in the second state.
     pub added: Listed<String>,
-    /// Tracks that only the first has.
+    /// Tracks that exist only in the first state.
     pub removed: Listed<String>,
-    /// Tracks that both have, under two keys.
+    /// Tracks that exist in both states under different keys.
     pub renamed: Listed<Renamed>,
-    /// Tracks with another label of a target that both have.
+    /// Tracks with another label of a target that exists in both states.
     pub relabelled: Listed<Relabelled>,
     /// Tracks on another side.
     pub moved: Listed<SideMove>,
-    /// Tracks whose file has another content, of which decoding reads the same.
+    /// Tracks whose file has a different content that decodes to the same audio.
     pub retagged: Listed<String>,
-    /// Tracks whose file has another content otherwise.
+    /// Tracks whose file has a different content otherwise.
     pub replaced: Listed<String>,
-    /// Classes that only the second has.
+    /// Classes that exist only in the second state.
     pub class_ids_added: Listed<ClassId>,
-    /// Classes with another id, or without one, in the second.
+    /// Classes that have another id, or none, in the second state.
     pub class_ids_changed: Listed<ClassId>,
-    /// Features that only the second has.
+    /// Features that exist only in the second state.
     pub features_added: Vec<String>,
-    /// Features that only the first has.
+    /// Features that exist only in the first state.
     pub features_removed: Vec<String>,
-    /// Features with other values.
+    /// Features with different values.
     pub features_changed: Vec<String>,
-    /// By target and class, where the number of clips differs; only between versions.
+    /// Numbers of clips by target and class, where they differ; only between versions.
     pub classes: BTreeMap<String, BTreeMap<String, ClassCount>>,
 }
 
@@ -190,7 +191,7 @@ impl DataChanges {
         self.features_removed = removed.cloned().collect();
     }
 
-    /// Keeps so many rows of each kind; the counts stay.
+    /// Keeps at most `examples` rows of each kind. The counts do not change.
     pub(crate) fn shorten(&mut self, examples: usize) {
         self.added.rows.truncate(examples);
         self.removed.rows.truncate(examples);
@@ -204,13 +205,13 @@ impl DataChanges {
     }
 }
 
-/// Keys that only `to` has, with the key that only `from` has and whose file held the same.
+/// Returns the keys that only `to` has, each with a key that only `from` has and whose file had the same content.
 fn renames(from: &State, to: &State) -> Vec<Renamed> {
     let vanished = by_content(from, to);
     let appeared = by_content(to, from);
     let mut renames = Vec::new();
     for (content, keys) in appeared {
-        // With copies on either side nobody can tell which one is which.
+        // If either state has copies, it is unknown which file became which.
         if let ([now], Some([before])) = (&*keys, vanished.get(content).map(Vec::as_slice)) {
             renames.push(Renamed {
                 from: (*before).to_owned(),
@@ -222,7 +223,7 @@ fn renames(from: &State, to: &State) -> Vec<Renamed> {
     renames
 }
 
-/// Tracks of one state that the other has not, by what their files hold.
+/// Returns the tracks of `of` that `other` does not have, by the content of their files.
 fn by_content<'s>(of: &'s State, other: &State) -> BTreeMap<&'s str, Vec<&'s str>> {
     let mut by_content: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for key in of
@@ -240,7 +241,7 @@ fn by_content<'s>(of: &'s State, other: &State) -> BTreeMap<&'s str, Vec<&'s str
 fn labels_that_differ(key: &str, was: &Track, is: &Track) -> Vec<Relabelled> {
     let mut changes = Vec::new();
     for (target, to) in &is.labels {
-        // A target that only one of them has is a change of the recipe.
+        // If only one state has a target, the recipe has changed.
         if let Some(from) = was.labels.get(target)
             && from != to
         {
@@ -255,11 +256,11 @@ fn labels_that_differ(key: &str, was: &Track, is: &Track) -> Vec<Relabelled> {
     changes
 }
 
-/// How a file differs.
+/// Kind of a file's change.
 enum FileChange {
-    /// In nothing that decoding reads.
+    /// The file decodes to the same audio.
     Tags,
-    /// In what it decodes to, or nobody has read it.
+    /// The decoded audio differs, or one of the files has not been read.
     Audio,
 }
 
@@ -280,11 +281,11 @@ fn file_change(from: &State, key_before: &str, to: &State, key: &str) -> Option<
     })
 }
 
-/// Classes with another id of a target that both have, in the order of the ids.
+/// Returns the classes whose ids differ, of targets that exist in both states, in the order of the ids.
 fn class_ids_that_differ(from: &State, to: &State) -> Vec<ClassId> {
     let mut changes = Vec::new();
     for (target, is) in &to.classes {
-        // A target that only one of them has is a change of the recipe.
+        // If only one state has a target, the recipe has changed.
         let Some(was) = from.classes.get(target) else {
             continue;
         };

@@ -1,4 +1,4 @@
-//! A state of the data: tracks with labels, sides and files.
+//! State of the data: tracks with labels, sides and files.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,34 +11,34 @@ use crate::catalog::{ClassLists, side_column};
 use crate::parent::{self, ParentInput};
 use crate::store::{Store, StoreError};
 
-/// A state of the data: of a version, or of what a run would make.
+/// State of the data in a version, or in the planned result of a run.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    /// The planned ones by `clip_key`.
+    /// The planned tracks by `clip_key`.
     pub(super) tracks: BTreeMap<String, Track>,
-    /// Their files by `clip_key`.
+    /// The tracks' files by `clip_key`.
     pub(super) inputs: HashMap<String, ParentInput>,
     /// The `feature_id` of each feature, by name.
     pub(super) features: BTreeMap<String, String>,
-    /// Class names in id order, by target.
+    /// Class names in order of their ids, by target.
     pub(super) classes: ClassLists,
     targets: Vec<TargetEntry>,
 }
 
-/// What metadata and split say of a track.
+/// Label and side of a track.
 #[derive(Debug, Default)]
 pub(super) struct Track {
-    /// By target; `None`: unlabelled.
+    /// Labels by target; `None` if the track has no label.
     pub labels: BTreeMap<String, Option<String>>,
-    /// By the recipe's rule; `None` under the rule `segment`.
+    /// Side according to the recipe's rule; `None` under the rule `segment`.
     pub side: Option<String>,
 }
 
 impl State {
-    /// That of a version, by its tables.
+    /// Reads the state of a version from its tables.
     ///
     /// # Errors
-    /// [`StoreError`] where `tracks` is lost or damaged.
+    /// [`StoreError`] if the table `tracks` is missing or damaged.
     pub(crate) fn of_version(store: &Store, manifest: &Manifest) -> Result<Self, StoreError> {
         let columns = columns(&manifest.recipe);
         let mut names: Vec<&str> = columns.labels.iter().map(|(_, column)| *column).collect();
@@ -56,10 +56,11 @@ impl State {
         })
     }
 
-    /// That of what a run would make: the rows `planned` of its `tracks`, and what is known of their files.
+    /// Creates the state that a run would produce, from the rows `planned` of its `tracks` and the known facts about
+    /// their files.
     ///
     /// # Errors
-    /// [`ParquetError`] where the rows have no columns of labels and sides; cannot happen with checked recipes.
+    /// [`ParquetError`] if the rows have no columns for labels and sides; this cannot happen with a checked recipe.
     pub(crate) fn of_plan(
         tracks: &RecordBatch,
         planned: &[usize],
@@ -73,12 +74,12 @@ impl State {
             inputs,
             features: feature_ids(features),
             classes: classes.clone(),
-            // How many clips have rows is not known before they are decoded.
+            // The number of clips with rows is not known before decoding.
             targets: Vec::new(),
         })
     }
 
-    /// Target, class, and clips of it that have rows, on all sides together.
+    /// Returns each target and class with the number of its clips that have rows, on all sides together.
     pub(super) fn class_counts(&self) -> Vec<(&str, &str, u64)> {
         let mut counts = Vec::new();
         for target in &self.targets {
@@ -105,9 +106,9 @@ fn feature_ids(features: &[FeatureEntry]) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Where `tracks` has what is compared.
+/// The columns of `tracks` that are compared.
 struct Columns<'r> {
-    /// Target and column.
+    /// Pairs of target and column.
     labels: Vec<(&'r str, &'r str)>,
     side: Option<&'static str>,
 }

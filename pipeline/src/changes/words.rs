@@ -1,15 +1,16 @@
-//! Changes in words, for refusals, previews and `diff`.
+//! Formats changes as text, for error messages, previews and `diff`.
 
 use std::fmt;
 
 use super::{ClassId, DataChanges, Listed, Relabelled, Renamed};
 use crate::catalog::SideMove;
 
-/// Names in a sentence, at most.
+/// Maximum number of names in a sentence.
 pub(crate) const EXAMPLES: usize = 3;
 
 impl DataChanges {
-    /// A sentence for each kind of change: `3 tracks added: 184001.mp3, 184002.mp3, …`. None where nothing differs.
+    /// Returns a sentence for each kind of change, such as `3 tracks added: 184001.mp3, 184002.mp3, …`. Empty if
+    /// nothing differs.
     pub(crate) fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
         tell(&mut words, &self.added, "track", "added");
@@ -34,7 +35,7 @@ impl DataChanges {
         words
     }
 
-    /// A line for each row that [`DataChanges::words`] counts.
+    /// Returns a line for each row that [`DataChanges::words`] counts.
     pub(crate) fn row_lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         list(&mut lines, "added", &self.added);

@@ -1,5 +1,5 @@
-//! symphonia's decoders, one packet at a time. What a codec panics at is no audio, just like what it refuses: a packet's
-//! bytes decide over that packet, never over the run.
+//! Wraps symphonia's decoders, which decode one packet at a time. A packet at which a codec panics is treated like a
+//! packet that the codec rejects: invalid bytes can make their packet fail, but never the run.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -11,7 +11,7 @@ use wavemill_schemas::reject::{Reason, Reject};
 
 use super::reject;
 
-/// A decoder with the samples of its last packet.
+/// A decoder and the samples of its last packet.
 pub(super) struct Codec {
     params: AudioCodecParameters,
     decoder: Box<dyn AudioDecoder>,
@@ -19,10 +19,10 @@ pub(super) struct Codec {
 }
 
 impl Codec {
-    /// Makes the decoder that these parameters ask for.
+    /// Creates the decoder for these parameters.
     ///
     /// # Errors
-    /// A [`Reject`] where there is none.
+    /// A [`Reject`] if symphonia has no decoder for the codec.
     pub(super) fn new(params: AudioCodecParameters) -> Result<Self, Reject> {
         let decoder = make(&params)?;
         Ok(Self {
@@ -32,20 +32,20 @@ impl Codec {
         })
     }
 
-    /// Forgets the packets before: the next one follows a hole.
+    /// Resets the state that depends on earlier packets, because the next packet follows a gap.
     pub(super) fn reset(&mut self) {
         self.decoder.reset();
     }
 
-    /// The samples of a packet, a plane a channel, full scale ±1; `None` where it does not decode.
+    /// Decodes a packet and returns its samples, one plane per channel, full scale ±1; `None` if decoding fails.
     pub(super) fn decode(&mut self, data: &[u8]) -> Option<&[Vec<f32>]> {
-        // Track and times are zero: the walkers keep the time, and the sink trims.
+        // Track and timestamps are zero: the callers track the time, and the sink trims.
         let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, data);
         match guarded(|| self.decoder.decode_ref(&packet)) {
             Some(Ok(buffer)) => buffer.copy_to_vecs_planar(&mut self.planes),
             Some(Err(_)) => return None,
             None => {
-                // A panic leaves the decoder in doubt.
+                // The state of a decoder is undefined after a panic, so create a new one.
                 if let Ok(decoder) = make(&self.params) {
                     self.decoder = decoder;
                 }
@@ -56,9 +56,9 @@ impl Codec {
     }
 }
 
-/// What a codec answers; `None` where it panicked.
+/// Runs a codec and returns its result; `None` if it panicked.
 fn guarded<T>(decode: impl FnOnce() -> Result<T, Error>) -> Option<Result<T, Error>> {
-    // Nobody sees what the panic left half done: every caller makes the decoder anew, or resets it.
+    // Unwind safe because the partial state is never observed: every caller recreates the decoder or resets it.
     catch_unwind(AssertUnwindSafe(decode)).ok()
 }
 

@@ -1,4 +1,4 @@
-//! One decoder for all formats: looks at the bytes, hands them on, and judges what came out.
+//! The decoder for all formats: detects the format, calls the format's decoder, and checks its output.
 
 use wavemill_kernels::Level;
 use wavemill_kernels::resample::ResampleError;
@@ -12,8 +12,8 @@ use super::output::Output;
 use super::sniff::{Format, sniff};
 use super::{Decode, DecodeArgs, DecodeReport, FILE_BYTES_MAX, Pcm, flac, reject, wav};
 
-/// Decodes MP3 by ourselves and everything else with symphonia. Keeps its parsers, buffers and resampler plans from clip to
-/// clip.
+/// Decodes MP3 with wavemill's own decoder and all other formats with symphonia. It keeps its parsers, buffers and
+/// resampler plans from clip to clip.
 pub struct FileDecoder {
     args: DecodeArgs,
     pub(super) output: Output,
@@ -22,10 +22,10 @@ pub struct FileDecoder {
 }
 
 impl FileDecoder {
-    /// Makes a decoder, one a worker.
+    /// Creates a decoder. Each worker needs its own.
     ///
     /// # Errors
-    /// [`ResampleError`] for an output rate out of range, or a level that the machine lacks.
+    /// [`ResampleError`] if the output rate is out of range or the machine does not support `level`.
     pub fn new(args: DecodeArgs, level: Level) -> Result<Self, ResampleError> {
         let output = Output::new(&args, level)?;
         Ok(Self {
@@ -36,41 +36,43 @@ impl FileDecoder {
         })
     }
 
-    /// Of MP3 files at twice the wanted rate or more, only what reaches the wanted rate is computed. Default: the full band
-    /// of all files.
+    /// For MP3 files with at least twice the requested rate, decodes only the sub-bands that reach the output. Default:
+    /// the full band of all files.
     #[must_use]
     pub fn by_band(mut self) -> Self {
         self.mp3.by_band(self.args.sample_rate_hz);
         self
     }
 
-    /// Longer clips than this, in seconds, are rejects where no less is asked for. Default: three hours.
+    /// Rejects clips longer than this many seconds, unless the requested duration is no longer. Default: three hours.
     #[must_use]
     pub fn at_most(mut self, seconds: f64) -> Self {
         self.output.set_most(&self.args, seconds);
         self
     }
 
-    /// Larger files than this are rejects. Default: [`FILE_BYTES_MAX`].
+    /// Rejects files larger than this many bytes. Default: [`FILE_BYTES_MAX`].
     #[must_use]
     pub fn at_most_bytes(mut self, bytes: usize) -> Self {
         self.file_bytes_max = bytes;
         self
     }
 
-    /// A clip with too little audio in it is a reject, or with too much. It judges by counts alone, because `out.samples`
-    /// is empty where samples are only counted, and at another rate where the file's is kept.
+    /// Rejects clips with too little or too much audio. Uses sample counts only, because `out.samples` is empty while
+    /// measuring, and at another rate if the file's rate is kept.
     fn judge(&self, loss: &Loss, out: &Pcm) -> Result<(), Reject> {
         let rate_hz = self.args.sample_rate_hz;
         let duration_s = out.n_samples as f64 / f64::from(rate_hz);
-        // In whole samples, as the end of the clip is: what is cut at its least duration is long enough.
+        // Compare whole samples, as the cut does: a clip that is cut at exactly the minimum duration is long enough.
         let n_least = samples_in(self.args.min_duration_s, rate_hz)
             .max(usize::from(self.args.min_duration_s > 0.0));
         let min_duration_s = n_least as f64 / f64::from(rate_hz);
-        // Silence in the place of what was lost is no audio. Less than nothing can be left where a part of it was trimmed.
+        // Silence that replaces lost audio does not count as audio. The difference is negative if a part of that
+        // silence was trimmed.
         let audio_s = duration_s - loss.silenced_s;
 
-        // Damage before the two reasons below it: what is short or empty because audio was lost is `damaged`.
+        // Check for damage before the two reasons below: a clip that is short or empty because audio was lost is
+        // `Damaged`.
         let (reason, detail) = if self.output.is_too_long(out.n_samples) {
             (
                 Reason::TooLarge,
@@ -117,16 +119,16 @@ impl Decode for FileDecoder {
     }
 
     fn measure(&mut self, extension: &str, bytes: &[u8], out: &mut Pcm) -> Result<f64, Reject> {
-        // The way of decoding itself, so that both always agree.
+        // Measure by decoding, so that both always agree.
         self.output.is_measuring = true;
         let decoded = self.decode(extension, bytes, out);
-        // Also after a reject. After a panic the caller drops this decoder.
+        // Reset the flag after a reject as well. After a panic the caller drops this decoder.
         self.output.is_measuring = false;
         decoded.map(|()| out.n_samples as f64 / f64::from(self.args.sample_rate_hz))
     }
 
     fn decode(&mut self, _extension: &str, bytes: &[u8], out: &mut Pcm) -> Result<(), Reject> {
-        // The formats set it as soon as they have it, since rejects have one too.
+        // The formats' decoders set the key as soon as it is known, since rejects have one as well.
         out.decode_key = None;
         if bytes.is_empty() {
             return Err(reject(Reason::Empty, "the file has no bytes"));
@@ -138,7 +140,7 @@ impl Decode for FileDecoder {
             ));
         }
 
-        // By the bytes alone: the extensions in archives lie.
+        // Ignore the extension: archives contain files with wrong extensions.
         let DecodeReport { loss, audio_blake3 } = match sniff(bytes) {
             Format::Mpeg => self.mp3.decode(bytes, &mut self.output, out)?,
             Format::Unsupported(name) => {
@@ -153,7 +155,7 @@ impl Decode for FileDecoder {
             Format::Ogg => ogg::decode(bytes, &mut self.output, out)?,
         };
 
-        // The clip's permit was taken for what `expect` was told.
+        // The clip's memory permit was sized by the bound given to `expect`.
         debug_assert!(
             self.output.is_as_expected(out.n_samples),
             "longer than it was thought possible"

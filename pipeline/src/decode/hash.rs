@@ -1,21 +1,21 @@
-//! What is known of a clip without decoding it: hashes that tell a recording that is there twice, and an input that
-//! decodes as it did before.
+//! Hashes of a clip that are computed without decoding it. They identify a recording that occurs twice, and an input
+//! that decodes as it did before.
 
 use super::mp3::Surveyor;
 use super::sniff::{Format, sniff};
 use super::{FILE_BYTES_MAX, flac, ogg, wav};
 
-/// The hashes of one file. Both are there, or none.
+/// The hashes of one file. Either both are `Some`, or neither is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InputFacts {
-    /// The `audio_blake3` that decoding gives; `None` for a file in which no audio is found.
+    /// The `audio_blake3` that decoding returns; `None` if the file contains no audio.
     pub audio: Option<blake3::Hash>,
-    /// The [decode key](super::Pcm::decode_key) that decoding gives; `None` for a file in which no audio is found.
+    /// The [decode key](super::Pcm::decode_key) that decoding returns; `None` if the file contains no audio.
     pub decode: Option<blake3::Hash>,
 }
 
 impl InputFacts {
-    /// Of a file with audio in it.
+    /// Creates the facts of a file that contains audio.
     pub(super) fn of_audio(audio_blake3: blake3::Hash, decode_key: blake3::Hash) -> Self {
         Self {
             audio: Some(audio_blake3),
@@ -24,16 +24,16 @@ impl InputFacts {
     }
 }
 
-/// Hashes files without decoding them; one a thread, its buffers are kept from clip to clip.
+/// Hashes files without decoding them. Each thread has its own, and the buffers are reused from clip to clip.
 #[derive(Debug, Default)]
 pub struct InputHasher {
     surveyor: Surveyor,
 }
 
 impl InputHasher {
-    /// Walks over a whole file, as decoding does before it decodes: both always give the same hashes.
+    /// Scans a whole file as decoding does before it decodes, so that both always return the same hashes.
     ///
-    /// There may be hashes of a file that decodes to a reject, for example where it is too short.
+    /// A file can have hashes even if decoding rejects it, for example because it is too short.
     pub fn read(&mut self, bytes: &[u8]) -> InputFacts {
         if bytes.len() > FILE_BYTES_MAX {
             return InputFacts::default();

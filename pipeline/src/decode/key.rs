@@ -1,32 +1,33 @@
-//! The decode key: a hash over everything that decoding reads of a file.
+//! The decode key: a hash over everything in a file that affects decoding.
 //!
-//! Two files with equal keys give equal samples, losses and `audio_blake3`, whatever else differs in them: tags,
-//! pictures, chunks of text, their length. So a clip whose key is known need not be decoded again. `audio_blake3` is
-//! not enough for that: it sees neither what an encoder announced, nor the rate of a WAV, nor where the holes are.
+//! Two files with equal keys decode to equal samples, losses and `audio_blake3`, no matter how their tags, pictures,
+//! text chunks and lengths differ. A clip with a known key therefore need not be decoded again. `audio_blake3` is not
+//! sufficient for that: it does not cover the encoder's announcements, the sample rate of a WAV file, or the positions
+//! of gaps.
 //!
-//! The key is made of what the first walk over a file finds, because decoding follows the same walk and looks at
-//! nothing else. So whoever lets a decoder read one more thing has to add it here. A key that sees too much costs a
-//! clip that is decoded again. One that sees too little gives wrong samples. A key says nothing of the decoder: only
-//! keys of one version can be compared.
+//! The key is computed from the results of the first pass over a file, because decoding repeats the same pass and uses
+//! nothing else. A change that lets a decoder use another property of the file must add that property to the key. If
+//! the key covers too much, a clip is decoded again unnecessarily; if it covers too little, samples are wrong. The key
+//! does not depend on the decoder, so only keys of the same version can be compared.
 
 #[cfg(test)]
 pub(super) mod testing;
 #[cfg(test)]
 mod tests;
 
-/// Keeps the key apart from every other hash. It changes where the items of a format do.
+/// Separates the key from every other hash. Change it whenever the items of a format change.
 const CONTEXT: &str = "wavemill 2026-11-21 decode key";
 
-/// A key under way.
+/// Computes a key incrementally.
 ///
-/// Every item says how long it is, so that no two lists of items are the same bytes.
+/// Every item is prefixed by its length, so that different lists of items never produce the same bytes.
 #[derive(Clone, Debug)]
 pub(super) struct KeyHasher {
     hasher: blake3::Hasher,
 }
 
 impl KeyHasher {
-    /// Begins the key of a file of this format.
+    /// Starts the key of a file with this format.
     pub(super) fn of(format: &str) -> Self {
         let hasher = blake3::Hasher::new_derive_key(CONTEXT);
         let mut key = Self { hasher };
@@ -34,7 +35,7 @@ impl KeyHasher {
         key
     }
 
-    /// Adds numbers under a name. One that may be missing is given as a list of none or one.
+    /// Adds numbers under a name. An optional number is passed as a slice of zero or one element.
     pub(super) fn item(&mut self, name: &str, numbers: &[u64]) {
         self.bytes(name.as_bytes());
         self.number(numbers.len() as u64);
@@ -43,13 +44,13 @@ impl KeyHasher {
         }
     }
 
-    /// Adds bytes.
+    /// Adds a byte string.
     pub(super) fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.hasher.update(bytes);
     }
 
-    /// The key of these items and this audio.
+    /// Returns the key of all added items and the hash of the audio.
     pub(super) fn finish(mut self, audio_blake3: &blake3::Hash) -> blake3::Hash {
         self.bytes(audio_blake3.as_bytes());
         self.hasher.finalize()

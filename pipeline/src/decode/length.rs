@@ -1,7 +1,7 @@
-//! How long a file can be at most, found without decoding it: what memory its samples are given.
+//! Computes an upper bound on a file's duration without decoding it. It determines the memory for the samples.
 //!
-//! Nothing announced is left out, so this can be far too much for a file that lies. Whoever finds it to be too much
-//! measures the file by decoding it into nothing.
+//! The bound accepts every announcement, so it can be far too high for a file with false counts. A caller for which it
+//! is too high measures the file by decoding it without keeping samples.
 
 use memchr::memmem;
 use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
@@ -9,7 +9,8 @@ use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
 use super::sniff::{Format, sniff};
 use super::{flac, mp3, ogg, wav};
 
-/// Seconds of audio that decoding `file` can give at most; 0 where it will be a reject for its first bytes.
+/// Returns an upper bound on the seconds of audio that decoding `file` returns; 0 if its first bytes show an
+/// unsupported format.
 pub fn longest_s(file: &[u8]) -> f64 {
     match sniff(file) {
         Format::Mpeg => mp3::longest_s(file),
@@ -21,37 +22,39 @@ pub fn longest_s(file: &[u8]) -> f64 {
     }
 }
 
-/// The fixed part of an Ogg page's header.
+/// Size of the fixed part of an Ogg page header, in bytes.
 const OGG_HEADER_BYTES: usize = 27;
-/// The flag of a page that begins a stream.
+/// Header flag of a page that begins a stream.
 const OGG_FIRST: u8 = 2;
-/// Half the longest block of Vorbis: what one packet can give.
+/// Maximum number of samples from one Vorbis packet: half the longest block.
 const VORBIS_PACKET_SAMPLES_MAX: u64 = 4_096;
 
-/// Of everything that looks like a page, the packets that end on it, each as long as the stream's longest, or the time
-/// that its granule goes through, if that is more.
+/// Returns the bound for an Ogg file. Counts for each apparent page either the packets that end on it, each with the
+/// maximum length, or the time between its granule and the one before, whichever is longer.
 fn ogg_longest_s(file: &[u8]) -> f64 {
-    // Without an identification header nothing bounds the packets. Such a file is measured, which ends in a reject.
+    // Without an identification header the packet length is unbounded. The caller measures such a file, which ends in a
+    // reject.
     let Some(idents) = VorbisIdents::of(file) else {
         return f64::INFINITY;
     };
     let n_samples = ogg_samples_max(file, idents.packet_samples_max);
-    // The lowest rate gives the longest time. Rates that are not decoded count as the nearest one that is, as they do
-    // in `ogg/run.rs`.
+    // The lowest rate gives the longest time. Unsupported rates are clamped to the nearest supported one, as in
+    // `ogg/run.rs`.
     n_samples as f64 / f64::from(idents.rate_hz_min.clamp(MIN_HZ, MAX_FROM_HZ))
 }
 
-/// Samples that all pages together give at most, where a packet gives at most `packet_samples_max`.
+/// Returns an upper bound on the samples of all pages, if a packet yields at most `packet_samples_max`.
 ///
-/// A page gives all its packets, or silence and packets up to its granule, whichever is more (`ogg/granules.rs`). The
-/// larger one is taken page by page. The larger of both sums would be too little: behind a hole a page may give all its
-/// packets although its granule stands still, and the next page silence for time that is in no packet. In a file without
-/// damage no granule goes through more than its page's packets, so only the packets count.
+/// A page yields either all its packets, or silence and packets up to its granule, whichever is more
+/// (`ogg/granules.rs`). The maximum is taken per page. The maximum of the two totals would be too low: after a gap, a
+/// page may yield all its packets although its granule does not advance, and the next page may yield silence for time
+/// that no packet covers. In an undamaged file no granule advances by more than the packets of its page, so only the
+/// packets count.
 fn ogg_samples_max(file: &[u8], packet_samples_max: u64) -> u64 {
     let mut n_samples = 0_u64;
-    let mut last = None; // the serial number and the granule of the last page that tells a time
+    let mut last = None; // serial number and granule of the last page with a granule
 
-    // No checksum is looked at, and a page within another one counts too. Both only make the bound higher.
+    // Checksums are not verified, and a page within another page counts as well. Both can only raise the bound.
     for at in memmem::find_iter(file, b"OggS") {
         let Some(header) = file.get(at..at + OGG_HEADER_BYTES) else {
             break;
@@ -59,19 +62,19 @@ fn ogg_samples_max(file: &[u8], packet_samples_max: u64) -> u64 {
         let lacing_at = at + OGG_HEADER_BYTES;
         let lacing_end = lacing_at + usize::from(header[26]);
         let lacing = &file[lacing_at..lacing_end.min(file.len())];
-        // A value under 255 ends a packet.
+        // A lacing value below 255 ends a packet.
         let n_packets = lacing.iter().filter(|&&value| value < 255).count() as u64;
 
         let is_first = header[5] & OGG_FIRST != 0;
         let granule = little_endian(&header[6..14]);
         let serial = little_endian(&header[14..18]);
-        // Negative numbers are no times; −1 says that no packet ends here.
+        // Negative granules are not times; −1 means that no packet ends on the page.
         let gone_through = match i64::try_from(granule) {
             Err(_) => 0,
             Ok(_) => {
-                // A stream's time begins at 0, whatever a stream of the same number said before. Pages of streams side by
-                // side alternate. A page behind one of another stream counts from 0 too, which is too much and never too
-                // little.
+                // The time of a stream starts at 0, regardless of an earlier stream with the same serial number. Pages
+                // of multiplexed streams alternate; a page after one of another stream is counted from 0 too, which
+                // overestimates and never underestimates.
                 let from = match last {
                     Some((last_serial, granule)) if last_serial == serial && !is_first => granule,
                     _ => 0,
@@ -91,15 +94,15 @@ fn little_endian(bytes: &[u8]) -> u64 {
     most_first.fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
-/// The extremes of everything that looks like an identification header of Vorbis.
+/// Extreme values over all apparent Vorbis identification headers of a file.
 struct VorbisIdents {
     rate_hz_min: u32,
-    /// What one packet gives at most.
+    /// Maximum number of samples from one packet.
     packet_samples_max: u64,
 }
 
 impl VorbisIdents {
-    /// `None` where there is none.
+    /// Searches a file for identification headers; `None` if it contains none.
     fn of(file: &[u8]) -> Option<Self> {
         let mut idents: Option<Self> = None;
         for at in memmem::find_iter(file, b"\x01vorbis") {
@@ -107,8 +110,8 @@ impl VorbisIdents {
                 break;
             };
             let rate_hz = u32::from_le_bytes([ident[5], ident[6], ident[7], ident[8]]);
-            // Byte 28 of the packet holds the exponents of both block sizes, that of the long one in its upper half
-            // (Vorbis I §4.2.2).
+            // Byte 28 of the packet contains the exponents of both block sizes, with that of the long block in its
+            // upper half (Vorbis I §4.2.2).
             let half_long_block: u64 = 1 << (ident[21] >> 4) >> 1;
 
             let extremes = idents.get_or_insert(Self {
@@ -132,7 +135,7 @@ mod tests {
     use crate::decode::{Decode, DecodeArgs, FileDecoder, Pcm};
     use wavemill_kernels::Level;
 
-    /// How much more than there is may be thought possible of a sound file: the packets of Vorbis are of two lengths.
+    /// Maximum ratio of the bound to the duration of an undamaged file: Vorbis packets have two lengths.
     const EXCESS_MAX: f64 = 2.5;
 
     fn decoder() -> FileDecoder {
@@ -166,7 +169,7 @@ mod tests {
         for (name, file) in files {
             check(&mut decoder, name, file);
 
-            // Some programs write a tag before any format.
+            // Some programs prepend an ID3 tag to files of any format.
             let mut tagged = b"ID3\x04\x00\x00\x00\x00\x01\x00".to_vec();
             tagged.resize(tagged.len() + 128, 0);
             tagged.extend(file);
@@ -194,14 +197,14 @@ mod tests {
         }
     }
 
-    /// Samples that a packet of a long block adds to another one.
+    /// Samples that a packet with a long block adds after another one.
     const LONG_SAMPLES: i64 = 1_024;
-    /// A packet of a long block that is silent.
+    /// A silent packet with a long block.
     const LONG: &[u8] = &[2];
-    /// As many of them as can end on a page.
+    /// The maximum number of packets that can end on a page.
     const FULL_PAGE: &[&[u8]] = &[LONG; 255];
 
-    /// The two pages of headers, both with this granule.
+    /// Returns the two header pages, both with this granule.
     fn ogg_headers(granule: i64) -> Vec<pages::Page> {
         let comment = b"\x03vorbis\0\0\0\0\0\0\0\0\x01";
         let setup = Setup::default().bytes();
@@ -217,10 +220,10 @@ mod tests {
         ogg.push(pages::of(0, 254 * LONG_SAMPLES, 2, FULL_PAGE));
         let (mut granule, mut sequence) = (254 * LONG_SAMPLES, 3);
         for _ in 0..40 {
-            // Behind a missing page time stands still, and all the packets of this one are heard.
+            // After a missing page the granule does not advance, and all packets of this page are decoded.
             sequence += 1;
             ogg.push(pages::of(0, granule, sequence, FULL_PAGE));
-            // Half of the time that the next one goes through is in no packet.
+            // Half of the time by which the next granule advances is covered by no packet.
             granule += 2 * 255 * LONG_SAMPLES;
             sequence += 1;
             ogg.push(pages::of(0, granule, sequence, FULL_PAGE));
@@ -236,8 +239,8 @@ mod tests {
         let mut first = ogg_headers(0);
         first.push(pages::of(0, n_samples / 2, 2, FULL_PAGE));
         first.push(pages::of(0, n_samples, 3, FULL_PAGE));
-        // The headers of the next link say the time at which the first one ended. Behind them two pages are damaged, and
-        // the granule of the next one says how long they were.
+        // The headers of the next link have the granule at which the first link ended. Two damaged pages follow, whose
+        // length is implied by the granule of the next page.
         let file = [
             pages::bytes(&first),
             pages::bytes(&ogg_headers(n_samples)),

@@ -1,20 +1,21 @@
-//! What a clip lost to damage, whatever its format.
+//! Audio that a clip lost to damage, for all formats.
 
-/// Seconds that are missing or silenced, and where the trouble starts. What lies behind the wanted duration does not count:
-/// of each loss, only as much is added as [`super::output::Sink::n_wanted`] says, or at most the whole duration where nothing
-/// is heard yet. A hole that is closed takes no time of the output, so the next one may count as much again.
+/// Seconds that are missing or silenced, and the position of the first damage. Losses after the requested duration do
+/// not count: each loss adds at most [`super::output::Sink::n_wanted`], or at most the whole requested duration if no
+/// audio was output yet. A gap that is closed takes no output time, so the next gap may add the same amount again.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Loss {
     /// Seconds of audio lost.
     pub lost_s: f64,
-    /// The part of `lost_s` that stands in the output as silence.
+    /// The part of `lost_s` that is silence in the output.
     pub silenced_s: f64,
-    /// Offset in the file of the first damage.
+    /// File offset of the first damage.
     pub byte_offset: Option<u64>,
 }
 
 impl Loss {
-    /// Audio that is gone: the output closes up over it. Of none, the offset is not kept either.
+    /// Adds audio that is missing from the output, which continues without a gap. If `seconds` is 0, the offset is
+    /// ignored too.
     pub(super) fn add_missing(&mut self, byte_offset: Option<usize>, seconds: f64) {
         if seconds <= 0.0 {
             return;
@@ -23,27 +24,29 @@ impl Loss {
         self.byte_offset = self.byte_offset.or(byte_offset.map(|offset| offset as u64));
     }
 
-    /// Audio in whose place the output has silence.
+    /// Adds audio that is replaced by silence in the output.
     pub(super) fn add_silenced(&mut self, byte_offset: Option<usize>, seconds: f64) {
         self.add_missing(byte_offset, seconds);
         self.silenced_s += seconds;
     }
 }
 
-/// How many times as much as is there an announcement may be, and still be believed.
+/// Maximum ratio of an announced count to the actual count at which the announcement is still accepted.
 ///
-/// A count in a header costs its writer nothing, while audio costs bytes. The bytes of a layer III frame span one to ten
-/// (32 to 320 kbit/s in MPEG-1). So ten times what is there is about what a file's bytes could hold at the lowest rate of
-/// its format. A download that broke off within its first tenth shows by its last frame only.
+/// A false count in a header takes no space, while audio takes bytes. The size of a layer III frame varies by a factor
+/// of ten (32 to 320 kbit/s in MPEG-1), so ten times the actual count is about as much as the bytes of a file could
+/// hold at its format's lowest bit rate. A download that was interrupted within its first tenth is recognised only by
+/// its last frame.
 const ANNOUNCED_TIMES_MAX: u64 = 10;
 
-/// The largest announcement that is believed where so many samples, frames or bytes are `there`. So no announcement counts
-/// for more than nine times the audio that came with it.
+/// Returns the largest accepted announcement for a file that contains `there` samples, frames or bytes. It limits the
+/// announced loss to nine times the audio in the file.
 pub(super) fn credible_max(there: u64) -> u64 {
     there.saturating_mul(ANNOUNCED_TIMES_MAX)
 }
 
-/// Whether to believe in `announced` samples, frames or bytes where so many are `there`.
+/// Reports whether an announcement of `announced` samples, frames or bytes is accepted for a file that contains `there`
+/// of them.
 pub(super) fn is_credible(announced: u64, there: u64) -> bool {
     announced <= credible_max(there)
 }
@@ -73,14 +76,15 @@ mod tests {
         FileDecoder::new(args, Level::Scalar).expect("rates of the tests")
     }
 
-    /// `None`: a reject.
+    /// Returns the lost seconds, or `None` for a reject.
     fn lost_s(decoder: &mut FileDecoder, file: &[u8]) -> Option<f32> {
         let mut out = Pcm::default();
         decoder.decode("", file, &mut out).ok()?;
         Some(out.lost_s)
     }
 
-    /// All decoders get the same duration. They read more than that, each as far as its filter and its blocks reach.
+    /// All decoders have the same requested duration. Each reads past it, as far as its filter and its block size
+    /// require.
     #[test]
     fn what_is_lost_of_a_duration_depends_on_no_rate_and_no_path() {
         let mut n_less = 0;
@@ -123,7 +127,7 @@ mod tests {
         assert!(n_less > 50, "{n_less} files lost less in their beginning");
     }
 
-    /// Compares what is lost of so many samples at 44.1 kHz, at that rate and behind the resampler.
+    /// Compares the loss within the first `n_samples` samples at 44.1 kHz, both at that rate and after resampling.
     fn assert_lost(file: &[u8], n_samples: u32, n_lost: u32) {
         let duration_s = f64::from(n_samples) / 44_100.0;
         for rate_hz in [44_100, 8_000] {
@@ -135,14 +139,14 @@ mod tests {
 
     #[test]
     fn a_hole_counts_as_far_as_it_is_wanted() {
-        // Nine frames of 1,152 samples. The tenth runs into a hole, which is then as long as three of them. The frame behind
-        // it lacks its first granule.
+        // Nine frames of 1,152 samples. The tenth runs into a gap, which then replaces three frames. The frame after
+        // the gap lacks its first granule.
         let frames = [mp3_frames(0..10), text(333), mp3_frames(11..22)].concat();
         assert_lost(&frames, 9 * 1_152, 0);
         assert_lost(&frames, 9 * 1_152 + 500, 500 + 500);
         assert_lost(&frames, 15_000, 3 * 1_152 + 576);
 
-        // Five frames more are announced, which tells more of the hole than its bytes. 1,105 samples are trimmed.
+        // Announces five more frames, which overrides the estimate from the gap's bytes. 1,105 samples are trimmed.
         let announced = [Announced::of(25).frame(), frames].concat();
         let n_there = 20 * 1_152 - 1_105;
         assert_lost(&announced, 9 * 1_152 - 1_105, 0);
@@ -150,7 +154,8 @@ mod tests {
         assert_lost(&announced, n_there + 913, 3 * 1_152 + 576 + 913);
         assert_lost(&announced, 44_100, 5 * 1_152 + 576);
 
-        // Eight frames of 576 samples, two missing ones, ten more, and 3,480 samples that were announced.
+        // Eight frames of 576 samples, two missing frames, ten more frames, and 3,480 announced samples that are
+        // missing.
         let flac = [head(15_000), flac_frames(0..8), flac_frames(10..20)].concat();
         assert_lost(&flac, 8 * 576, 0);
         assert_lost(&flac, 8 * 576 + 392, 392);
@@ -159,7 +164,8 @@ mod tests {
         assert_lost(&flac, 44_100, 2 * 576 + 3_480);
     }
 
-    /// The first frame lacks bits of the one before it. That costs nothing if a frame with all its bits comes in time.
+    /// The first frame lacks bits of the frame before it. That does not count as loss if a complete frame follows
+    /// within the requested duration.
     #[test]
     fn a_beginning_without_bits_is_lost_where_nothing_else_is_wanted() {
         let cut = mp3_frames(5..30);
@@ -168,8 +174,9 @@ mod tests {
         assert_lost(&cut, 1_153, 0);
     }
 
-    /// With a delay of 1,105 samples five frames end one sample before 4,656, and the band path has all its 2,328 samples then.
-    /// With one of 1,107, ten frames end five samples before 10,418, where 2,604 samples at a quarter of the rate are.
+    /// With a delay of 1,105 samples, five frames end one sample before 4,656, where the band-limited decoder already
+    /// has all its 2,328 samples. With a delay of 1,107 samples, ten frames end five samples before 10,418, which
+    /// correspond to 2,604 samples at a quarter of the rate.
     #[test]
     fn the_band_path_hears_of_damage_in_the_last_samples() {
         let damaged = |delay_samples, n_frames: u8| {
@@ -179,7 +186,7 @@ mod tests {
                 ..Announced::of(u32::from(n_frames) + 4)
             };
             let mut file = [info.frame(), mp3_frames(0..n_frames + 4)].concat();
-            // The side info of the frame behind so many.
+            // Side info of the first frame after those `n_frames`.
             let at = (usize::from(n_frames) + 1) * MP3_FRAME_BYTES;
             file[at + 4..at + 21].fill(0xFF);
             file
@@ -199,7 +206,7 @@ mod tests {
     #[test]
     fn of_links_before_the_first_one_that_is_heard_only_as_much_is_lost_as_is_wanted() {
         let mut first = tone(0);
-        // The page with the set-up header.
+        // The page with the setup header.
         first.remove(2);
         let mut second = tone(0);
         for page in &mut second {
@@ -215,7 +222,7 @@ mod tests {
 
     #[test]
     fn of_a_broken_announcement_only_what_is_wanted_is_lost() {
-        // Half a second is there, and two are announced.
+        // The file contains half a second and announces two seconds.
         let wav = {
             let mut data = chunk(b"data", &vec![7; 44_100]);
             data[4..8].copy_from_slice(&(4 * 44_100_u32).to_le_bytes());
@@ -231,13 +238,13 @@ mod tests {
             let lost = lost_s(&mut decoder(args(22_050, Some(duration_s))), &wav);
             assert_eq!(lost, Some(want), "{duration_s} s");
         }
-        // The most that a clip may have is no wanted duration.
+        // The maximum duration of a clip is not a requested duration.
         let mut short = decoder(args(22_050, Some(0.76))).at_most(0.6);
         assert_eq!(lost_s(&mut short, &wav), Some(0.26));
         assert_eq!(lost_s(&mut decoder(args(22_050, None)), &wav), Some(1.5));
     }
 
-    /// 22,050 samples a second make 55,345.5 of this duration.
+    /// At 22,050 Hz, 2.51 s are 55,345.5 samples.
     #[test]
     fn a_clip_that_is_cut_at_the_least_duration_is_long_enough() {
         let wav = riff(&[fmt(1, 1, 16), chunk(b"data", &vec![7; 88_200 * 4])]);
@@ -247,7 +254,7 @@ mod tests {
                 ..args(22_050, Some(seconds))
             });
             let outcome = decoder.decode("", &wav, &mut Pcm::default());
-            // A hundredth of a millisecond has no sample at this rate.
+            // 10 µs are less than one sample at this rate.
             assert_eq!(outcome.is_ok(), seconds > 0.001, "{seconds} s: {outcome:?}");
         }
     }

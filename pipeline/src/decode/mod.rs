@@ -1,4 +1,5 @@
-//! Compressed bytes → mono PCM at the wanted rate, or a reject. The one narrow door that another decoder can replace.
+//! Decodes compressed audio to mono PCM at the requested rate, or returns a reject. The [`Decode`] trait is the only
+//! interface to the rest of the crate, so that another decoder can replace this one.
 
 mod channels;
 mod codec;
@@ -22,57 +23,59 @@ pub use decoder::FileDecoder;
 pub use hash::{InputFacts, InputHasher};
 pub use length::longest_s;
 
-/// Name and version of the library that decodes all formats but MP3; part of the engine and of every feature's identity.
-/// Our own decoder of MP3 is part of it by [`wavemill_schemas::NUMERICS_REVISION`].
+/// Name and version of the library that decodes all formats except MP3; part of the engine and of every feature's
+/// identity. Changes to wavemill's own MP3 decoder are covered by [`wavemill_schemas::NUMERICS_REVISION`].
 pub const NAME: &str = "symphonia 0.6.1";
 
-/// Largest file, bytes: half a gigabyte is hours of any format here.
+/// Largest accepted file, in bytes: half a gigabyte is hours of audio in any supported format.
 pub const FILE_BYTES_MAX: usize = crate::source::CLIP_BYTES_MAX as usize;
-/// Longest output, seconds, unless a decoder is told otherwise: 3 hours, 1.1 GB at 24 kHz. What lies behind a wanted
-/// duration does not count.
+/// Default limit on the duration of the output, in seconds: 3 hours, which take 1.1 GB at 24 kHz. Audio after a
+/// requested duration does not count.
 pub const OUTPUT_S_MAX: f64 = 3.0 * 3600.0;
-/// Most channels that a file may announce: mono or stereo.
+/// Maximum number of channels in a file: mono or stereo.
 pub const CHANNELS_MAX: usize = 2;
 
-/// Bytes that a decoder holds for its own use beside a file and its samples: pieces of FLAC in Ogg.
+/// Memory that a decoder uses in addition to the file and its samples, in bytes: the buffer in which FLAC in Ogg is
+/// reassembled.
 pub const HELD_BYTES_MAX: usize = flac::HELD_BYTES_MAX;
 
-/// What decoding is asked for; part of every feature's identity.
+/// Arguments of decoding; part of every feature's identity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecodeArgs {
-    /// Rate of the output, Hz.
+    /// Sample rate of the output, Hz.
     pub sample_rate_hz: u32,
-    /// Stop after this many seconds of output; `None`: all there is.
+    /// Duration after which the output is cut, in seconds; `None` decodes the whole file.
     pub duration_s: Option<f64>,
-    /// Less than this decoded is a reject.
+    /// Clips with less decoded audio than this, in seconds, are rejected.
     pub min_duration_s: f64,
-    /// Samples stay at the file's rate, for a device that converts them; all else is as ever.
+    /// Keeps the samples at the file's rate, for a device that resamples them. Everything else is unchanged.
     pub keep_rate: bool,
 }
 
-/// A decoded clip. Reused from clip to clip: its buffers keep their capacity.
+/// A decoded clip. It is reused for the next clip, so that its buffers keep their capacity.
 #[derive(Debug, Default)]
 pub struct Pcm {
-    /// Mono, full scale ±1; always finite.
+    /// Mono samples, full scale ±1; always finite.
     pub samples: SampleBuffer,
-    /// Their rate, Hz: the wanted one, or the file's where that was to be kept. Then the filter's reach follows.
+    /// Sample rate of `samples`, Hz: the requested rate, or the file's with [`DecodeArgs::keep_rate`]. In the latter
+    /// case `samples` also contains the input that the resampling filter needs after the end of the clip.
     pub rate_hz: u32,
-    /// Samples at the wanted rate.
+    /// Number of samples at the requested rate.
     pub n_samples: usize,
-    /// Seconds decoded, before any padding: `n_samples` at the wanted rate.
+    /// Decoded duration in seconds, before any padding: `n_samples` at the requested rate.
     pub duration_s: f32,
-    /// Seconds of audio lost to damage; frames before the first complete bit reservoir do not count.
+    /// Seconds of audio lost to damage. Frames before the first complete bit reservoir do not count.
     pub lost_s: f32,
     /// blake3 over all audio frames of the file, lower-case hex.
     pub audio_blake3: String,
-    /// A hash over everything that decoding reads of the file, as [`InputHasher`] gives it: files of equal keys give
-    /// equal samples, `lost_s` and `audio_blake3`, or equal rejects but for their offsets. It is set by every
-    /// [`Decode::decode`], also by one that ends in a reject; `None` for a file in which no audio is found.
+    /// Hash over everything in the file that affects decoding, equal to the one from [`InputHasher`]. Files with equal
+    /// keys decode to equal samples, `lost_s` and `audio_blake3`, or to rejects that differ at most in their offsets.
+    /// Every call of [`Decode::decode`] sets it, even if it returns a reject; `None` if the file contains no audio.
     pub decode_key: Option<blake3::Hash>,
 }
 
 impl Pcm {
-    /// An empty one, in memory from which `backend` takes samples without a copy.
+    /// Creates an empty clip in memory from which `backend` reads samples without a copy.
     pub fn of(backend: &dyn Backend) -> Self {
         Self {
             samples: backend.sample_buffer(),
@@ -81,26 +84,27 @@ impl Pcm {
     }
 }
 
-/// One per worker: holds parser state, scratch buffers and the resampler plans.
+/// A decoder. Each worker has its own, which holds parser state, scratch buffers and resampler plans.
 pub trait Decode: Send {
-    /// Decodes a whole file. `extension` is a hint only (`mp3`, `wav`, …, may be empty).
+    /// Decodes a whole file into `out`. `extension` is only a hint (`mp3`, `wav`, …; may be empty).
     ///
     /// # Errors
-    /// A [`Reject`] (its clip fields empty: the caller knows the clip).
+    /// A [`Reject`] with empty clip fields, which the caller fills in.
     fn decode(&mut self, extension: &str, bytes: &[u8], out: &mut Pcm) -> Result<(), Reject>;
 
-    /// Decodes a whole file and keeps nothing: how many seconds [`Decode::decode`] would give. `out` is for its use.
+    /// Decodes a whole file without keeping its samples and returns the duration in seconds that [`Decode::decode`]
+    /// would produce. `out` is used as scratch memory.
     ///
     /// # Errors
-    /// As [`Decode::decode`].
+    /// Same as [`Decode::decode`].
     fn measure(&mut self, extension: &str, bytes: &[u8], out: &mut Pcm) -> Result<f64, Reject>;
 
-    /// Of the next file, more seconds than this cannot come. It decides how much memory is asked for at once, and no
-    /// sample.
+    /// Sets an upper bound on the duration of the next file, in seconds. It determines how much memory is allocated at
+    /// once and affects no sample.
     fn expect(&mut self, longest_s: f64);
 }
 
-/// What a format's decoder reports beside the samples.
+/// Results that a format's decoder returns in addition to the samples.
 struct DecodeReport {
     loss: loss::Loss,
     audio_blake3: blake3::Hash,

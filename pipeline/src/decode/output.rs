@@ -1,4 +1,4 @@
-//! Where decoded audio goes, packet by packet: downmix → trim → resample → at most the wanted seconds.
+//! Output stage of the decoders. Each packet is mixed down, trimmed, resampled and cut at the requested duration.
 
 use wavemill_kernels::Level;
 use wavemill_kernels::resample::{
@@ -9,39 +9,40 @@ use wavemill_schemas::samples::samples_in;
 
 use super::{Channels, DecodeArgs, OUTPUT_S_MAX, Pcm, reject};
 
-/// Louder than 24 dB over full scale is no audio but damage, as are NaN and infinity; clipped music reaches 18 dB.
+/// Largest valid sample: 24 dB over full scale. Louder samples, NaN and infinity are treated as damage; clipped music
+/// reaches 18 dB.
 const SAMPLE_ABS_MAX: f32 = 16.0;
-/// Most samples of a packet of any format: the longest block of FLAC.
+/// Maximum number of samples in a packet of any format: the longest FLAC block.
 pub(super) const PACKET_SAMPLES_MAX: usize = 1 << 16;
-/// Any rate that every archive has: planning it early finds arguments that cannot work.
+/// A rate that occurs in every archive. Planning it in the constructor detects invalid arguments early.
 const USUAL_RATE_HZ: u32 = 44_100;
 
-/// The resampler plans and the downmix buffer; kept from clip to clip.
+/// Resampler plans and the downmix buffer, which are kept from clip to clip.
 pub(super) struct Output {
     sample_rate_hz: u32,
     keep_rate: bool,
-    /// Output is cut here.
+    /// Number of samples after which the output is cut.
     n_samples_max: usize,
-    /// The duration that is asked for.
+    /// The requested duration.
     duration_s: Option<f64>,
-    /// More than this is a reject; none where a duration is asked for that is not longer.
+    /// Clips with more samples are rejected; `None` if the requested duration is within the limit.
     n_samples_allowed: Option<usize>,
     most_s: f64,
-    /// What the next clip can have at most.
+    /// Upper bound on the duration of the next clip, in seconds.
     expected_s: f64,
-    /// Samples are counted and not kept.
+    /// Counts samples without keeping them.
     pub is_measuring: bool,
     resamplers: Resamplers,
     mono: Vec<f32>,
-    /// `Some`: the channels of one clip are kept there too.
+    /// If `Some`, the channels of one clip are stored here as well.
     pub channels: Option<Channels>,
 }
 
 impl Output {
-    /// Checks the arguments by planning the usual rate.
+    /// Creates an output stage and checks the arguments by planning the usual rate.
     ///
     /// # Errors
-    /// [`ResampleError`] for an output rate out of range, or a level that the machine lacks.
+    /// [`ResampleError`] if the output rate is out of range or the machine does not support `level`.
     pub(super) fn new(args: &DecodeArgs, level: Level) -> Result<Self, ResampleError> {
         let sample_rate_hz = args.sample_rate_hz;
         let mut resamplers = Resamplers::new(sample_rate_hz, level);
@@ -64,10 +65,10 @@ impl Output {
         Ok(output)
     }
 
-    /// Clips longer than `most_s` are too long, unless `args` cut them before.
+    /// Sets the maximum duration of a clip. It does not apply if `args` cut all clips at or before `most_s`.
     pub(super) fn set_most(&mut self, args: &DecodeArgs, most_s: f64) {
         let n_most = samples_in(most_s, self.sample_rate_hz);
-        // A clip that is cut within the limit cannot be too long: nothing behind the cut is decoded.
+        // A clip that is cut within the limit cannot be too long, because nothing after the cut is decoded.
         match args.duration_s.filter(|cut_s| *cut_s <= most_s) {
             Some(cut_s) => {
                 self.n_samples_allowed = None;
@@ -75,39 +76,40 @@ impl Output {
             }
             None => {
                 self.n_samples_allowed = Some(n_most);
-                // One sample more tells that a clip is longer.
+                // One additional sample shows that a clip is longer.
                 self.n_samples_max = n_most + 1;
             }
         }
         self.most_s = most_s;
     }
 
-    /// Seconds that are not yet too long.
+    /// Returns the maximum duration of a clip, in seconds.
     pub(super) const fn most_s(&self) -> f64 {
         self.most_s
     }
 
-    /// So many samples at the wanted rate are a reject.
+    /// Reports whether a clip with `n_samples` samples at the requested rate exceeds the maximum duration.
     pub(super) fn is_too_long(&self, n_samples: usize) -> bool {
         self.n_samples_allowed
             .is_some_and(|allowed| n_samples > allowed)
     }
 
-    /// The next clip has at most so many seconds.
+    /// Sets an upper bound on the duration of the next clip, in seconds.
     pub(super) const fn expect(&mut self, longest_s: f64) {
         self.expected_s = longest_s;
     }
 
-    /// So many samples at the wanted rate are no more than was expected, but for what a block puts out at once.
+    /// Reports whether `n_samples` samples at the requested rate are within the expected duration, plus the length of
+    /// one block.
     pub(super) fn is_as_expected(&self, n_samples: usize) -> bool {
         let n_expected = samples_in(self.expected_s, self.sample_rate_hz);
         n_samples <= n_expected.saturating_add(PACKET_SAMPLES_MAX)
     }
 
-    /// Opens the way for one clip of `from_hz`; `out` is emptied.
+    /// Prepares a clip with sample rate `from_hz` and clears `out`.
     ///
     /// # Errors
-    /// A [`Reject`] for a rate out of range.
+    /// A [`Reject`] if the rate is out of range.
     pub(super) fn open<'a>(
         &'a mut self,
         from_hz: u32,
@@ -116,10 +118,10 @@ impl Output {
         self.open_part(from_hz, 1, out)
     }
 
-    /// The same where only every `step`-th sample of the clip is pushed, from [`Sink::phase`] on.
+    /// Like [`Self::open`], for callers that push only every `step`-th sample of the clip, starting at [`Sink::phase`].
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// Same as [`Self::open`].
     pub(super) fn open_part<'a>(
         &'a mut self,
         from_hz: u32,
@@ -141,7 +143,8 @@ impl Output {
             from_hz,
             to_hz: self.sample_rate_hz,
         };
-        // What is pushed is not above the band's rate, and that is not below the wanted one.
+        // The rate of the pushed samples is at least the requested rate: a band-limited decoder never decimates below
+        // it.
         let from_hz = from_hz / step as u32;
         let rates = ResampleArgs {
             from_hz,
@@ -151,7 +154,7 @@ impl Output {
         let n_samples_max = self.n_samples_max;
         let (rate_hz, n_kept_max) = match self.keep_rate {
             false => (self.sample_rate_hz, n_samples_max),
-            // Decoding ends at the same packet as with a resampler.
+            // Decoding then ends at the same packet as with a resampler.
             true => (from_hz, rates.input_len(n_samples_max as u64) as usize),
         };
 
@@ -159,7 +162,8 @@ impl Output {
             samples_in(duration_s, clip_rates.from_hz) as u64
         });
 
-        // Just the room that it needs: what grows by doubling takes up to twice that, and three times while it is copied.
+        // Reserve exactly what is needed: a buffer that grows by doubling takes up to twice as much, and three times
+        // while it is copied.
         out.samples.clear_for(self.room(rates, rate_hz, n_kept_max));
         out.rate_hz = rate_hz;
 
@@ -194,7 +198,7 @@ impl Output {
         })
     }
 
-    /// Samples that can come at most, with those that a block puts out beyond the end.
+    /// Returns the maximum number of samples, including those that a block yields after the end.
     fn room(&self, rates: ResampleArgs, rate_hz: u32, n_kept_max: usize) -> usize {
         if self.is_measuring {
             return 0;
@@ -210,44 +214,45 @@ impl Output {
     }
 }
 
-/// Takes one clip's audio at its own rate, or every `step`-th sample of it.
+/// Receives the audio of one clip at the clip's rate, or every `step`-th sample of it.
 pub(super) struct Sink<'a> {
-    /// From the clip's own rate.
+    /// Conversion from the clip's rate.
     clip_rates: ResampleArgs,
-    /// From the rate of what is pushed.
+    /// Conversion from the rate of the pushed samples.
     rates: ResampleArgs,
     step: usize,
-    /// `None`: the rate is kept.
+    /// `None` if the rate is kept.
     resampler: Option<&'a mut Resampler>,
     mono: &'a mut Vec<f32>,
     channels: Option<&'a mut Channels>,
     out: &'a mut Pcm,
-    /// At the wanted rate.
+    /// Maximum number of output samples, at the requested rate.
     n_samples_max: usize,
-    /// The same at the rate of what is kept, with the filter's reach.
+    /// The same limit at the rate of the kept samples. If the file's rate is kept, it includes the input that the
+    /// filter needs after the end.
     n_kept_max: usize,
-    /// Samples of the clip, behind the trim, before the end of the wanted duration. Without one there is no limit.
+    /// Samples of the clip from the end of the start trim to the end of the requested duration; `u64::MAX` without one.
     n_wanted_max: u64,
-    /// The output ends where a clip becomes too long, and not at a wanted duration.
+    /// True if the output ends at the maximum duration of a clip instead of a requested duration.
     is_cut_by_most: bool,
-    /// `Some`: so many samples came out, and are not kept.
+    /// Number of output samples that were counted and discarded; `None` if samples are kept.
     n_counted: Option<usize>,
-    /// The trim, in samples of the clip's rate.
+    /// Samples that trimming still drops, in samples of the clip's rate.
     drop_samples: u64,
     keep_samples: u64,
-    /// Samples of the clip's rate that the trim has left so far.
+    /// Samples taken so far after trimming, at the clip's rate.
     n_taken: u64,
 }
 
 impl Sink<'_> {
-    /// Of what is pushed from now on, drops the first `start` samples and ends before sample `end`.
+    /// Trims the samples that are pushed from now on: drops the first `start` samples and everything from sample `end`.
     pub(super) fn trim(&mut self, start: u64, end: Option<u64>) {
         self.drop_samples = start;
         self.keep_samples = end.map_or(u64::MAX, |end| end.saturating_sub(start));
     }
 
-    /// Which sample of the next packet is the first to be pushed, below `step`. Those that are pushed lie whole steps behind
-    /// the first one that the trim leaves, which is where the output begins.
+    /// Returns the index of the sample in the next packet that must be pushed first; less than `step`. The distance of
+    /// every pushed sample from the first sample after the trim, where the output begins, is a multiple of `step`.
     pub(super) fn phase(&self) -> usize {
         let step = self.step as u64;
         let phase = if self.drop_samples > 0 {
@@ -258,21 +263,21 @@ impl Sink<'_> {
         phase as usize
     }
 
-    /// The wanted duration, in samples of the clip.
+    /// Returns the requested duration in samples of the clip.
     pub(super) fn n_wanted_max(&self) -> u64 {
         self.n_wanted_max
     }
 
-    /// How many of the next `n_samples` of the clip lie before the end of the wanted duration, those that trimming drops
-    /// included. More than these are pushed, because the filter of the resampler and its blocks reach farther. It is the
-    /// same number at every output rate.
+    /// Returns how many of the next `n_samples` samples of the clip precede the end of the requested duration,
+    /// including those that trimming drops. More samples are pushed than that, because the resampler's filter and
+    /// blocks extend further. The number is the same for every output rate.
     pub(super) fn n_wanted(&self, n_samples: u64) -> u64 {
         let n_left = self.n_wanted_max.saturating_sub(self.n_taken);
         n_samples.min(self.drop_samples.saturating_add(n_left))
     }
 
-    /// Pushes one packet: the mean of its channels, `left` and `right` of equal length. What cannot be audio becomes
-    /// silence; then this is false.
+    /// Pushes one packet and mixes it down to the mean of its channels; `left` and `right` have equal lengths. Returns
+    /// false and outputs silence if the samples are not valid audio.
     pub(super) fn push(&mut self, left: &[f32], right: Option<&[f32]>) -> bool {
         let (start, end) = self.take(left.len() * self.step);
         let left = &left[start..end];
@@ -287,8 +292,7 @@ impl Sink<'_> {
             None => self.mono.extend_from_slice(left),
         }
 
-        // The mean is checked, because only that goes on; infinities of opposite signs make it NaN.
-        // No early exit, and so vectorised; NaN compares false.
+        // Check the mean, since only the mean is used; infinities of opposite signs make it NaN.
         let is_audio = self.mono.iter().fold(true, |is_audio, sample| {
             is_audio & (sample.abs() <= SAMPLE_ABS_MAX)
         });
@@ -303,11 +307,11 @@ impl Sink<'_> {
         is_audio
     }
 
-    /// Pushes zeros for so many samples of the clip, as far as they are wanted.
+    /// Pushes zeros for `n_samples` samples of the clip, until the output is full.
     pub(super) fn push_silence(&mut self, n_samples: usize) {
         let (start, end) = self.take(n_samples);
         let mut left = end - start;
-        // A hole can be hours long: its zeros are not all held at once.
+        // A gap can be hours long, so its zeros are pushed in pieces.
         while left > 0 && !self.is_full() {
             let piece = left.min(PACKET_SAMPLES_MAX);
             left -= piece;
@@ -328,55 +332,56 @@ impl Sink<'_> {
         self.count();
     }
 
-    /// Where nothing is kept, what came out is counted.
+    /// Counts and discards the output if samples are not kept.
     fn count(&mut self) {
         if let Some(n_counted) = &mut self.n_counted {
-            // After every push, so that measuring hours of audio takes no more memory than one push gives.
+            // Discard after every push, so that measuring hours of audio takes only the memory of one push.
             *n_counted += self.out.samples.len();
             self.out.samples.clear();
         }
     }
 
-    /// Samples that came out.
+    /// Returns the number of samples output so far.
     fn n_out(&self) -> usize {
         self.n_counted.unwrap_or(0) + self.out.samples.len()
     }
 
-    /// All that is wanted has come out.
+    /// Reports whether the output is complete.
     pub(super) fn is_full(&self) -> bool {
-        // Where only every `step`-th sample is pushed, the last one that comes out lies before the wanted end. Damage
-        // between them counts, as it does where all samples are pushed.
+        // If only every `step`-th sample is pushed, the last output sample is before the requested end. Damage between
+        // the two must count, as it does if all samples are pushed.
         let is_at_end = self.n_taken >= self.n_wanted_max || self.is_cut_by_most;
         self.n_out() >= self.n_kept_max && is_at_end
     }
 
-    /// Ends the clip.
+    /// Finishes the clip.
     pub(super) fn finish(mut self) {
         let is_full = self.is_full();
         let n_made = match &mut self.resampler {
             Some(resampler) => {
-                // What the filter still holds then lies behind the end.
+                // If the output is full, the samples still in the filter are after its end.
                 if !is_full {
                     resampler.finish(&mut self.out.samples);
                 }
                 self.n_out()
             }
-            // A rate that is kept is converted later: how many samples that gives is computed here.
+            // The kept samples are resampled later: compute the number of samples after that.
             None if is_full => self.n_samples_max,
             None => self.rates.output_len(self.n_out() as u64) as usize,
         };
 
-        // The last step may reach behind the clip's end, and then it could end a sample later.
+        // The last step may extend past the end of the clip, which could make the output one sample too long.
         let n_of_clip = self.clip_rates.output_len(self.n_taken) as usize;
         self.out.n_samples = n_made.min(self.n_samples_max).min(n_of_clip);
-        // A resampler puts out whole blocks, and so more than is wanted.
+        // A resampler outputs whole blocks, and so possibly more samples than requested.
         self.out.samples.truncate(match self.resampler {
             Some(_) => self.out.n_samples,
             None => self.n_kept_max,
         });
     }
 
-    /// Which of the samples that are pushed for the next `n_samples` of the clip trimming leaves.
+    /// Applies the trim to the next `n_samples` samples of the clip and returns the range of the pushed samples that
+    /// remain.
     fn take(&mut self, n_samples: usize) -> (usize, usize) {
         let phase = self.phase();
         let start = self.drop_samples.min(n_samples as u64);
@@ -385,7 +390,7 @@ impl Sink<'_> {
         self.keep_samples -= kept;
         self.n_taken += kept;
 
-        // Number `i` lies at sample `phase + i * step` of the clip's.
+        // Pushed sample `i` is sample `phase + i * step` of the clip.
         let before = |end: u64| (end as usize).saturating_sub(phase).div_ceil(self.step);
         (before(start), before(start + kept))
     }

@@ -1,13 +1,13 @@
-//! What a file is, by its own bytes: extensions in archives lie.
+//! Detects the format of a file from its bytes, because extensions in archives can be wrong.
 
 use super::{mp3, wav};
 
-/// Which way a file takes.
+/// The format of a file, which determines its decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
-    /// MPEG audio frames, or nothing that is known: the frame search decides.
+    /// MPEG audio frames, or no known signature: the frame search decides whether there is audio.
     Mpeg,
-    /// RIFF WAVE with anything but MP3 in it.
+    /// RIFF WAVE with any codec except MP3.
     Wav,
     /// Native FLAC.
     Flac,
@@ -33,7 +33,7 @@ const UNSUPPORTED: [(usize, &[u8], &str); 12] = [
     (0, b".snd", "AU"),
 ];
 
-/// Looks at the start of a file, behind any ID3 tag.
+/// Detects the format from the start of a file, after any tags.
 pub(super) fn sniff(file: &[u8]) -> Format {
     let bytes = &file[mp3::behind_tags(file)..];
 
@@ -42,7 +42,7 @@ pub(super) fn sniff(file: &[u8]) -> Format {
     } else if bytes.starts_with(b"OggS") {
         Format::Ogg
     } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WAVE") {
-        // A WAV may be a shell around MPEG frames.
+        // A WAV file may be a container of MPEG frames.
         if wav::holds_mp3(bytes) {
             Format::Mpeg
         } else {
@@ -57,7 +57,7 @@ pub(super) fn sniff(file: &[u8]) -> Format {
     }
 }
 
-/// The name of a known format that is not decoded.
+/// Returns the name of a known format that is not decoded.
 fn unsupported(bytes: &[u8]) -> Option<&'static str> {
     for (at, signature, name) in UNSUPPORTED {
         let rest = bytes.get(at..).unwrap_or_default();
@@ -68,21 +68,22 @@ fn unsupported(bytes: &[u8]) -> Option<&'static str> {
     None
 }
 
-/// Bytes of an ADTS header without its checksum (ISO/IEC 13818-7 §6.2).
+/// Size of an ADTS header without its checksum, in bytes (ISO/IEC 13818-7 §6.2).
 const ADTS_HEADER_BYTES: usize = 7;
 
-/// Three ADTS headers in a row; layer 0 is what tells them from MPEG audio.
+/// Reports whether the bytes begin with three consecutive ADTS frames. Their layer field is 0, unlike that of MPEG
+/// audio.
 fn is_adts(bytes: &[u8]) -> bool {
     let mut at = 0;
     (0..3).all(|_| {
         let Some(&[0xFF, b1, _, b3, b4, b5]) = bytes.get(at..).and_then(<[u8]>::first_chunk) else {
             return false;
         };
-        // The length of the frame, header included: 13 bits over three bytes.
+        // Frame length including the header: 13 bits in three bytes.
         let frame_bytes = usize::from(b3 & 3) << 11 | usize::from(b4) << 3 | usize::from(b5 >> 5);
         at += frame_bytes;
-        // The rest of the sync, and the layer. The bits of the version and of the checksum may be either. A frame of no
-        // bytes would make one header look like three.
+        // Check the rest of the sync word and the layer; the version and checksum bits may have any value. The minimum
+        // length prevents a single header with frame length 0 from being counted three times.
         b1 & 0xF6 == 0xF0 && frame_bytes >= ADTS_HEADER_BYTES
     })
 }

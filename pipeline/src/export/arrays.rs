@@ -1,4 +1,5 @@
-//! `npy`: an array a side and the keys of its rows beside it; an array a row where rows differ in shape.
+//! The format `npy`: one array per side, and a CSV file with the keys of its rows; or one array per row if rows differ
+//! in shape.
 
 use std::fs;
 use std::path::Path;
@@ -43,7 +44,7 @@ fn array_a_side(
         let keys = Keys::of(batch, content)?;
         let tensors = Tensors::of(batch, content)?;
         for row in 0..batch.num_rows() {
-            // Asked for its check alone.
+            // Called only for its check.
             tensors.shape(row)?;
             array.put(&tensors.bytes(row))?;
             table.row(&keys, row, "")?;
@@ -89,7 +90,7 @@ fn array_a_row(
     table.finish()
 }
 
-/// Of the array with all rows of a side.
+/// Returns the header of the array with all rows of a side.
 pub(super) fn header(content: &Content<'_>, side: &Side<'_>) -> Vec<u8> {
     let mut shape = vec![side.rows as usize];
     shape.extend(content.tensor.shape.iter().flatten());
@@ -101,14 +102,14 @@ fn table(content: &Content<'_>, side: &Side<'_>, folder: &Path) -> Result<KeyTab
     KeyTable::create(&path, content, content.is_ragged(), Format::Npy.name())
 }
 
-/// Columns of keys and tensors.
+/// Returns the names of the key columns and the tensor columns.
 pub(super) fn columns(content: &Content<'_>) -> Vec<String> {
     let mut columns = key_columns(content);
     columns.extend(tensor_columns(content));
     columns
 }
 
-/// As [`Reader`] takes them.
+/// Converts column names to the type that [`Reader`] expects.
 pub(super) fn as_strs(columns: &[String]) -> Vec<&str> {
     columns.iter().map(String::as_str).collect()
 }

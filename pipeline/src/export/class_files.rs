@@ -1,4 +1,4 @@
-//! A file a row, in a folder a class: what `png` and `wav` have in common.
+//! One file per row, in one folder per class: the common part of `png` and `wav`.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,15 +15,15 @@ use super::output::OutFile;
 use super::reader::{Reader, Tensors};
 use super::{Format, arrays, names};
 
-/// The folder of rows without a class.
+/// Folder of rows without a class.
 const UNLABELLED: &str = "unlabelled";
 
-/// How long the clip was, before it was padded.
+/// Column with the duration of the clip before padding.
 const DURATION: &str = "duration_s";
-/// Whether every sample is zero.
+/// Column that is true if all samples are zero.
 const SILENT: &str = "silent";
 
-/// Some rows, and what their files are made of.
+/// Rows of a batch, with the data for their files.
 pub(super) struct Rows<'b> {
     pub keys: Keys<'b>,
     pub tensors: Tensors<'b>,
@@ -45,7 +45,7 @@ impl<'b> Rows<'b> {
     }
 }
 
-/// Writes all sides below `folder`, each row as the bytes that `make` gives; returns what a reader has to know.
+/// Writes all sides below `folder`. `make` returns the bytes of each row's file. Returns notes for users of the files.
 ///
 /// # Errors
 /// [`ExportError`].
@@ -88,9 +88,9 @@ pub(super) fn write(
     Ok(notes)
 }
 
-/// A folder's name for each class.
+/// Folder names of the classes.
 struct ClassFolders {
-    /// In id order.
+    /// In the order of class ids.
     names: Vec<String>,
 }
 
@@ -109,13 +109,13 @@ impl ClassFolders {
         }
     }
 
-    /// Classes without a file on a side.
+    /// Returns the classes without a file on a side.
     fn missing(&self, side: &Side<'_>, made: &BTreeSet<String>) -> Vec<String> {
         let absent = self.names.iter().filter(|name| !made.contains(*name));
         absent.map(|name| format!("{}/{name}", side.name)).collect()
     }
 
-    /// `classes.csv`: id, class, folder.
+    /// Writes `classes.csv` with the columns id, class and folder.
     fn write_table(&self, target: &TargetEntry, folder: &Path) -> Result<(), ExportError> {
         let path = folder.join("classes.csv");
         let written = self.table(target);
@@ -139,13 +139,13 @@ impl ClassFolders {
     }
 }
 
-/// The files of one side.
+/// Writes the files of one side.
 struct SideFiles<'a> {
     content: &'a Content<'a>,
     format: Format,
     folders: &'a ClassFolders,
     folder: PathBuf,
-    /// Folders of classes so far.
+    /// Class folders that have been created.
     made: BTreeSet<String>,
 }
 
@@ -168,7 +168,7 @@ impl SideFiles<'_> {
         reader.side(side, &arrays::as_strs(&columns), |batch| {
             let rows = Rows::of(batch, content)?;
             for row in 0..batch.num_rows() {
-                // A sound takes a second or more, and a batch holds many.
+                // A sound takes a second or more, and a batch contains many rows.
                 reader.go_on()?;
                 let name = self.name(&rows.keys, row)?;
                 let bytes = make(&rows, row)?;
@@ -183,7 +183,7 @@ impl SideFiles<'_> {
         table.finish()
     }
 
-    /// A row's path below the side's folder. The folder of its class is there then.
+    /// Returns a row's path below the side's folder, and creates the folder of its class if necessary.
     fn name(&mut self, keys: &Keys<'_>, row: usize) -> Result<String, ExportError> {
         let class = match self.content.target {
             Some(target) => keys.class(target, row)?,
@@ -198,7 +198,7 @@ impl SideFiles<'_> {
         Ok(format!("{class}/{name}.{}", self.format.name()))
     }
 
-    /// The name of a class's folder, which is there then.
+    /// Returns the name of a class's folder, and creates the folder if necessary.
     fn class_folder(&mut self, class: Option<usize>) -> Result<String, ExportError> {
         let name = self.folders.name(class).to_owned();
         if self.made.insert(name.clone()) {

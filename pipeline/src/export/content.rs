@@ -1,4 +1,4 @@
-//! What is exported: a feature, sides, and the files that hold them.
+//! Selects the contents of an export: a feature, sides, and their files.
 
 use std::collections::BTreeMap;
 
@@ -15,42 +15,42 @@ use crate::sql::tensor::TensorType;
 /// The side that other tools call `train`.
 const TRAINING: &str = "training";
 
-/// What is exported.
+/// The contents of an export.
 #[derive(Debug)]
 pub(super) struct Content<'a> {
-    /// The feature.
+    /// The exported feature.
     pub feature: &'a FeatureEntry,
-    /// How its bytes are to be read.
+    /// Type of its tensors.
     pub tensor: TensorType,
-    /// Of every row.
+    /// All targets of the version.
     pub targets: &'a [TargetEntry],
-    /// The one that names folders.
+    /// The target whose classes name the folders.
     pub target: Option<&'a TargetEntry>,
-    /// In the manifest's order.
+    /// Exported sides, in the manifest's order.
     pub sides: Vec<Side<'a>>,
-    /// Rows of the other sides.
+    /// Number of rows on each of the other sides.
     pub left_out: BTreeMap<String, u64>,
-    /// The values are known to lie from 0 to 1.
+    /// True if the values are known to be between 0 and 1.
     pub is_unit_range: bool,
-    /// How its values were computed, as far as the manifest's recipe describes it.
+    /// Arguments from which the values were computed, if the manifest's recipe contains the feature.
     pub args: Option<FeatureArgs>,
 }
 
-/// One side.
+/// A side of an export.
 #[derive(Debug)]
 pub(super) struct Side<'a> {
-    /// Its name in the store.
+    /// Name in the store.
     pub split: &'a str,
-    /// Its name in the export: fit for a path.
+    /// Name in the export, safe in a path.
     pub name: String,
-    /// In the manifest's order.
+    /// Files of the side, in the manifest's order.
     pub files: Vec<&'a FileEntry>,
-    /// In all of them.
+    /// Number of rows in these files.
     pub rows: u64,
 }
 
 impl<'a> Side<'a> {
-    /// A side without a file.
+    /// Creates a side without files.
     const fn new(split: &'a str) -> Self {
         Self {
             split,
@@ -62,7 +62,7 @@ impl<'a> Side<'a> {
 }
 
 impl<'a> Content<'a> {
-    /// What a job asks for.
+    /// Selects the contents that a job requests.
     ///
     /// # Errors
     /// [`ExportError::Name`], [`ExportError::Unfit`].
@@ -150,7 +150,7 @@ impl<'a> Content<'a> {
         Ok(())
     }
 
-    /// Whether `format` can hold such rows.
+    /// Checks that `format` can represent the rows.
     fn require_fit(&self, format: Format) -> Result<(), ExportError> {
         let shape = self.feature.tensor_type();
         let problem = match format {
@@ -173,17 +173,17 @@ impl<'a> Content<'a> {
         })
     }
 
-    /// Whether rows differ in shape.
+    /// Reports whether rows differ in shape.
     pub(super) fn is_ragged(&self) -> bool {
         self.tensor.row_bytes().is_none()
     }
 
-    /// Of all sides.
+    /// Returns the number of rows on all exported sides.
     pub(super) fn rows(&self) -> u64 {
         self.sides.iter().map(|side| side.rows).sum()
     }
 
-    /// What every reader has to know.
+    /// Returns notes that apply to every format.
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         if let Some(scale) = self.feature.scale {
@@ -195,7 +195,7 @@ impl<'a> Content<'a> {
         notes
     }
 
-    /// Which dimensions are a picture's; `None` where they are none.
+    /// Maps the tensor's dimensions to a picture's; `None` if the tensor is not a picture.
     pub(super) fn picture_axes(&self) -> Option<PictureAxes> {
         let shape = &self.feature.shape;
         let channel = match shape.len() {
@@ -213,7 +213,7 @@ impl<'a> Content<'a> {
         } else {
             (first, second)
         };
-        // What has no axis of time is a picture already, and stays upright.
+        // A tensor without a time axis is a picture already, and is not flipped.
         let flipped = is_time_first || self.is_time(second);
         Some(PictureAxes {
             channel,
@@ -242,19 +242,19 @@ impl<'a> Content<'a> {
     }
 }
 
-/// The dimension of time, as recipes call it.
+/// Name of the time dimension in recipes.
 const TIME: &str = "frame";
 
-/// Which dimension of a tensor is which of a picture.
+/// Maps the dimensions of a tensor to the dimensions of a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PictureAxes {
-    /// Red, green, blue; `None`: grey.
+    /// Dimension of red, green and blue; `None` for a grey picture.
     pub channel: Option<usize>,
-    /// From the top, or from the bottom where `flipped`.
+    /// Dimension from the top, or from the bottom if `flipped`.
     pub height: usize,
-    /// From the left.
+    /// Dimension from the left.
     pub width: usize,
-    /// The first value is the lowest frequency, which belongs to the bottom.
+    /// True if the first value is the lowest frequency, which is shown at the bottom.
     pub flipped: bool,
 }
 
@@ -318,17 +318,17 @@ fn tensor_type(feature: &FeatureEntry) -> Result<TensorType, ExportError> {
     })
 }
 
-/// Whether a recipe promises values from 0 to 1.
+/// Reports whether a recipe guarantees values from 0 to 1.
 fn has_unit_range(spec: &FeatureSpec) -> bool {
     spec.normalize == Normalize::MinMax
 }
 
-/// What a side is called in an export.
+/// Returns the name of a side in an export.
 fn side_name(split: &str, format: Format) -> String {
     match format {
-        // `datasets`, and everybody who uses it, knows these two.
+        // The conventional name in `datasets`.
         Format::Huggingface if split == TRAINING => "train".to_owned(),
-        // It allows letters, digits and _, and dots between them.
+        // `datasets` allows letters, digits and _, and dots between them.
         Format::Huggingface => split.replace(|c: char| !c.is_ascii_alphanumeric(), "_"),
         _ => names::safe(split, names::Slash::Dash),
     }

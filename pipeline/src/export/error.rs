@@ -1,4 +1,4 @@
-//! Why an export ended without its files.
+//! Errors of an export.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,82 +8,82 @@ use parquet::errors::ParquetError;
 use crate::course::Phase;
 use crate::store::StoreError;
 
-/// Why an export ended without its files.
+/// The error type of an export.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExportError {
-    /// A name that the version does not have, or that has to be given.
+    /// A name does not exist in the version, or is missing.
     #[error("{option}: this version has {there}")]
     Name {
-        /// As typed.
+        /// The option as typed.
         option: String,
-        /// What there is.
+        /// The names that exist.
         there: String,
     },
-    /// A feature that the format cannot hold.
+    /// The format cannot represent the feature.
     #[error("--format {format}: {problem}")]
     Unfit {
-        /// As typed.
+        /// Name of the format.
         format: &'static str,
-        /// Why, and what helps.
+        /// The reason and a remedy.
         problem: String,
     },
-    /// The store refuses.
+    /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A file that is not what was committed.
+    /// A file differs from the committed one.
     #[error(
         "{path}: damaged: it is not what was committed; `wavemill verify` names every such file and says what helps"
     )]
     Damaged {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// A file that has the right hash, and yet cannot be read as a shard.
+    /// A file has the right hash, but cannot be read as a shard.
     #[error("{path}: cannot read its rows")]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Parquet's answer.
+        /// The error from Parquet.
         source: ParquetError,
     },
-    /// Rows that are not what docs/store.md says.
+    /// Rows do not have the layout of docs/store.md.
     #[error("damaged store: {problem}")]
     Rows {
-        /// What is wrong with them.
+        /// Description of the problem.
         problem: String,
     },
-    /// The file system refused.
+    /// A file or folder cannot be accessed.
     #[error("{path}: cannot {action}")]
     Io {
-        /// The file or folder.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
-        /// Its answer.
+        /// The system's error.
         source: io::Error,
     },
     /// A Parquet file cannot be written.
     #[error("{path}: cannot write it")]
     Write {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Parquet's answer.
+        /// The error from Parquet.
         source: ParquetError,
     },
-    /// The disk is too small.
+    /// The disk has too little free space.
     #[error(
         "--out: about {needed_bytes} bytes are needed and {free_bytes} are free: make room, or write elsewhere"
     )]
     Space {
-        /// Of the feature alone.
+        /// Size of the feature's values.
         needed_bytes: u64,
-        /// On its file system.
+        /// Free bytes on the file system.
         free_bytes: u64,
     },
-    /// Asked to stop.
+    /// The export was stopped.
     #[error("interrupted while {phase}; nothing was written")]
     Stopped {
-        /// What was being done.
+        /// The phase in which it was stopped.
         phase: Phase,
     },
 }
@@ -98,12 +98,12 @@ impl ExportError {
         }
     }
 
-    /// The same about `out`, where a folder was `part` while it was written: nobody has given that name.
+    /// Replaces `part`, the temporary folder, by `out` in the error's path, because the user only knows `out`.
     pub(crate) fn about(mut self, part: &Path, out: &Path) -> Self {
         if let Self::Io { path, .. } | Self::Write { path, .. } = &mut self
             && let Ok(below) = path.strip_prefix(part)
         {
-            // Joined to nothing, a path would get a slash.
+            // Joining an empty path would append a slash.
             *path = if below.as_os_str().is_empty() {
                 out.to_owned()
             } else {

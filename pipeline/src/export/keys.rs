@@ -1,4 +1,4 @@
-//! What a row is, beside its tensor: its key, and its classes. And the CSV file of them.
+//! Keys and classes of rows, and the CSV file that lists them.
 
 use std::fs::File;
 use std::io;
@@ -14,11 +14,11 @@ use wavemill_schemas::manifest::TargetEntry;
 use super::content::Content;
 use super::error::ExportError;
 
-/// Columns that say which row it is, as docs/store.md has them.
+/// Columns that identify a row, as defined in docs/store.md.
 pub(super) const KEY_COLUMNS: [&str; 5] =
     ["clip_key", "track_id", "segment", "offset_s", "variant"];
 
-/// Names of the columns of [`Keys`].
+/// Returns the names of the columns of [`Keys`].
 pub(super) fn key_columns(content: &Content<'_>) -> Vec<String> {
     let targets = content.targets.iter().map(|target| target.name.clone());
     KEY_COLUMNS
@@ -28,7 +28,7 @@ pub(super) fn key_columns(content: &Content<'_>) -> Vec<String> {
         .collect()
 }
 
-/// Keys and classes of some rows.
+/// Keys and classes of the rows of a batch.
 pub(super) struct Keys<'b> {
     pub clip_key: &'b StringArray,
     pub track_id: &'b Int64Array,
@@ -39,7 +39,7 @@ pub(super) struct Keys<'b> {
 }
 
 impl<'b> Keys<'b> {
-    /// Those of a batch that has [`key_columns`].
+    /// Reads the keys and classes of a batch that contains [`key_columns`].
     ///
     /// # Errors
     /// [`ExportError::Rows`].
@@ -61,7 +61,7 @@ impl<'b> Keys<'b> {
         })
     }
 
-    /// The class of a row, by the target that names folders.
+    /// Returns the class id of a row for `target`.
     ///
     /// # Errors
     /// [`ExportError::Rows`].
@@ -78,14 +78,14 @@ impl<'b> Keys<'b> {
     }
 }
 
-/// The class ids of some rows.
+/// Class ids of the rows of a batch, for one target.
 pub(super) struct Classes<'b> {
     target: &'b TargetEntry,
     ids: &'b Int32Array,
 }
 
 impl<'b> Classes<'b> {
-    /// Those of one target.
+    /// Reads the class ids of a target.
     ///
     /// # Errors
     /// [`ExportError::Rows`].
@@ -94,7 +94,7 @@ impl<'b> Classes<'b> {
         Ok(Self { target, ids })
     }
 
-    /// The id of a row, which is the place of a class in the manifest's list; `None`: unlabelled.
+    /// Returns the class id of a row, which is an index into the manifest's list of classes; `None` if unlabelled.
     ///
     /// # Errors
     /// [`ExportError::Rows`].
@@ -112,7 +112,7 @@ impl<'b> Classes<'b> {
     }
 }
 
-/// A column of text.
+/// Returns a column of strings.
 ///
 /// # Errors
 /// [`ExportError::Rows`].
@@ -122,7 +122,7 @@ pub(super) fn text<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b StringA
     column.ok_or_else(|| other_type(name))
 }
 
-/// A column of numbers.
+/// Returns a column of numbers.
 ///
 /// # Errors
 /// [`ExportError::Rows`].
@@ -141,7 +141,7 @@ fn other_type(column: &str) -> ExportError {
     ))
 }
 
-/// A CSV file with a line a row.
+/// A CSV file with one line per row.
 pub(super) struct KeyTable {
     path: PathBuf,
     writer: csv::Writer<File>,
@@ -149,10 +149,11 @@ pub(super) struct KeyTable {
 }
 
 impl KeyTable {
-    /// A new file. `has_files`: each row has a file of its own, whose path is the last column.
+    /// Creates the file. If `has_files` is set, each row has a file of its own, whose path is written to the last
+    /// column.
     ///
     /// # Errors
-    /// [`ExportError::Unfit`]: two columns would have one name. [`ExportError::Io`].
+    /// [`ExportError::Unfit`] if two columns have the same name; [`ExportError::Io`].
     pub(super) fn create(
         path: &Path,
         content: &Content<'_>,
@@ -203,7 +204,7 @@ impl KeyTable {
                     record.push(classes.target.classes[id].clone());
                     record.push(id.to_string());
                 }
-                // Unlabelled: both are empty.
+                // Both columns are empty if the row is unlabelled.
                 None => record.extend([String::new(), String::new()]),
             }
         }
@@ -225,7 +226,7 @@ impl KeyTable {
         })
     }
 
-    /// Ends the file.
+    /// Flushes the file.
     ///
     /// # Errors
     /// [`ExportError::Io`].
@@ -236,7 +237,7 @@ impl KeyTable {
     }
 }
 
-/// Refuses names of which two are equal: one of them would be lost.
+/// Refuses duplicate column names, because one of the columns would be lost.
 ///
 /// # Errors
 /// [`ExportError::Unfit`].

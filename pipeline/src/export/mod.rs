@@ -1,8 +1,9 @@
-//! A feature of one version, as files that other tools take as they are: arrays, images, sounds, a dataset.
+//! Exports a feature of one version to files that other tools can open: arrays, images, sounds, or a dataset.
 //!
-//! [`run`] is the flow: what is asked for, the check of the store's files, and one of the formats. Rows keep the order
-//! of the manifest and the values that are stored. Each format streams, so memory holds a few rows, however large the
-//! store is. Nothing here computes a feature, and the store is only read. Sounds alone are no stored values.
+//! [`run`] is the main flow: it selects the contents, checks the store's files and writes one of the formats. Rows keep
+//! the order of the manifest and their stored values; only sounds are computed from them. All formats are streamed, so
+//! only a few rows are in memory, regardless of the size of the store. The export computes no features and only reads
+//! the store.
 
 mod arrays;
 mod class_files;
@@ -39,26 +40,26 @@ use crate::course::{Course, Phase};
 use crate::run::free_bytes;
 use crate::store::Store;
 
-/// The file that says what was exported.
+/// The file that describes the export.
 const ABOUT: &str = "export.json";
 
-/// What an export is written as.
+/// File format of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// An array a side, and a CSV file with keys and classes of its rows
+    /// One array per side, and a CSV file with the keys and classes of its rows
     Npy,
-    /// A zip of arrays a side: the feature, its keys and its class ids
+    /// One zip of arrays per side: the feature, its keys and its class ids
     Npz,
-    /// A picture a row, in a folder a class
+    /// One picture per row, in one folder per class
     Png,
-    /// A sound a row, made of mel bands by Griffin-Lim, in a folder a class
+    /// One sound per row, computed from mel bands by Griffin-Lim, in one folder per class
     Wav,
     /// A folder for `datasets.load_dataset`
     Huggingface,
 }
 
 impl Format {
-    /// As it is typed.
+    /// Returns the name of the format on the command line.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Npy => "npy",
@@ -70,62 +71,62 @@ impl Format {
     }
 }
 
-/// What is exported.
+/// An export job.
 #[derive(Debug)]
 pub(crate) struct Job<'a> {
-    /// Where the version lies.
+    /// The store that contains the version.
     pub store: &'a Store,
-    /// Its number.
+    /// Number of the version.
     pub version: u64,
-    /// Its manifest.
+    /// Manifest of the version.
     pub manifest: &'a Manifest,
-    /// Which feature; `None`: the only one.
+    /// Name of the feature; `None` if there is only one.
     pub feature: Option<&'a str>,
-    /// Which target names the folders of pictures and sounds; `None`: the first one.
+    /// The target whose classes name the folders of pictures and sounds; `None` for the first target.
     pub target: Option<&'a str>,
-    /// Which sides; none: all but the one of rows without a side.
+    /// Names of the sides; if empty, all sides, without the rows that have no side.
     pub splits: &'a [String],
-    /// As what.
+    /// File format.
     pub format: Format,
 }
 
-/// What was exported.
+/// The report of an export.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// The version's number.
+    /// Number of the version.
     pub version: u64,
-    /// The feature's name.
+    /// Name of the feature.
     pub feature: String,
-    /// Everything that decides its values.
+    /// Id of the feature, which covers everything that affects its values.
     pub feature_id: String,
-    /// Its type and shape, such as `f16[96,431]`.
+    /// Type and shape of a tensor, such as `f16[96,431]`.
     pub tensor: String,
-    /// As it is typed.
+    /// Name of the format.
     pub format: &'static str,
-    /// In the manifest's order.
+    /// Exported sides, in the manifest's order.
     pub sides: Vec<SideReport>,
-    /// Rows of the sides that were not exported.
+    /// Number of rows on each of the other sides.
     pub left_out: BTreeMap<String, u64>,
-    /// Files that were written.
+    /// Number of files written.
     pub files: u64,
-    /// Their bytes.
+    /// Total size of these files in bytes.
     pub bytes: u64,
-    /// What a reader of the files has to know.
+    /// Notes for users of the files.
     pub notes: Vec<String>,
 }
 
 /// One side of a [`Report`].
 #[derive(Debug, Serialize)]
 pub(crate) struct SideReport {
-    /// Its name in the store.
+    /// Name in the store.
     pub split: String,
-    /// Its name in the export.
+    /// Name in the export.
     pub name: String,
-    /// Its rows.
+    /// Number of rows.
     pub rows: u64,
 }
 
-/// Writes the export into `folder`, which must not exist yet. What is there after an error is of no use.
+/// Writes the export to `folder`, which must not exist yet. After an error, the contents of the folder are incomplete.
 ///
 /// # Errors
 /// [`ExportError`].
@@ -145,7 +146,7 @@ pub(crate) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Repor
         Format::Wav => notes.extend(sound::write(&content, &reader, folder)?),
         Format::Huggingface => notes.extend(dataset::write(job, &content, &reader, folder)?),
     }
-    // A dataset has it in its README: a file of JSON in its folder could be taken for data.
+    // A dataset contains this information in its README, because `datasets` could mistake a JSON file for data.
     if job.format != Format::Huggingface {
         write_about(job, &content, folder)?;
     }
@@ -173,7 +174,7 @@ pub(crate) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Repor
     })
 }
 
-/// Refuses an export that cannot fit. Only of arrays it is known beforehand how much they take.
+/// Refuses an export that cannot fit on the disk. The size is only known in advance for arrays.
 fn require_space(content: &Content<'_>, format: Format, folder: &Path) -> Result<(), ExportError> {
     let is_array = matches!(format, Format::Npy | Format::Npz);
     let (Some(row_bytes), true) = (content.tensor.row_bytes(), is_array) else {
@@ -185,12 +186,12 @@ fn require_space(content: &Content<'_>, format: Format, folder: &Path) -> Result
             needed_bytes,
             free_bytes,
         }),
-        // A file system that does not tell is taken to have room.
+        // If the free space is unknown, it is assumed to be sufficient.
         _ => Ok(()),
     }
 }
 
-/// What the files cannot say of themselves.
+/// Writes `export.json` with the information that the files do not contain.
 fn write_about(job: &Job<'_>, content: &Content<'_>, folder: &Path) -> Result<(), ExportError> {
     let classes: BTreeMap<&str, &[String]> = content
         .targets
@@ -219,7 +220,7 @@ fn write_about(job: &Job<'_>, content: &Content<'_>, folder: &Path) -> Result<()
         "rows": rows,
         "left_out": content.left_out,
     });
-    // Pictures of a data set `images` were never sound, and no preset has a say in them.
+    // A preset has no effect on features of picture files.
     if feature.is_of_audio() {
         about["preset"] = json!(feature.preset);
     }
@@ -231,7 +232,7 @@ fn write_about(job: &Job<'_>, content: &Content<'_>, folder: &Path) -> Result<()
     file.finish()
 }
 
-/// Files below a folder, and their bytes.
+/// Returns the number of files below a folder and their total size in bytes.
 fn size_of(folder: &Path) -> io::Result<(u64, u64)> {
     let mut files = 0;
     let mut bytes = 0;

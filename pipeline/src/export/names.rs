@@ -1,26 +1,26 @@
-//! Names of files and folders for any text: safe in a path, and different for different texts.
+//! Converts any text to names of files and folders that are safe in a path and differ for different texts.
 
 use std::collections::BTreeSet;
 
-/// Longest name in bytes: a file system takes 255, and more comes behind it.
+/// Maximum length of a name in bytes. File systems allow 255, and suffixes are appended.
 const NAME_BYTES_MAX: usize = 150;
 
-/// Hex digits of the hash behind a name that had to be changed beyond recognition.
+/// Number of hex digits of the hash that is appended to a name from which the text cannot be recovered.
 const HASH_DIGITS: usize = 16;
 
-/// What stands before that hash; nowhere else in a name.
+/// Separates the hash from the name. It occurs nowhere else in a name.
 const BEFORE_HASH: char = '~';
 
-/// What takes the place of `/`.
+/// Replacement for `/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Slash {
-    /// `-`, for names of classes and sides, of which there are few.
+    /// `-`, for names of classes and sides, which are few.
     Dash,
     /// `__`, for keys of clips: `000/000002.mp3` becomes `000__000002.mp3`.
     Underscores,
 }
 
-/// `text` with every character that a path cannot hold replaced. Two texts may give one name.
+/// Replaces every character of `text` that is not allowed in a path. Different texts may give the same name.
 pub(super) fn safe(text: &str, slash: Slash) -> String {
     let mut name = String::with_capacity(text.len() + 2);
     for c in text.chars() {
@@ -32,7 +32,7 @@ pub(super) fn safe(text: &str, slash: Slash) -> String {
         }
     }
 
-    // A leading dot hides a file; dots and blanks at the end are lost on some systems.
+    // A leading dot hides a file; trailing dots and spaces are removed on some systems.
     if name.starts_with('.') {
         name.replace_range(..1, "_");
     }
@@ -51,12 +51,13 @@ pub(super) fn safe(text: &str, slash: Slash) -> String {
     name
 }
 
-/// Letters and digits of any script, and a few signs.
+/// Reports whether `c` is a letter or digit of any script, or one of a few allowed characters.
 fn is_plain(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | ' ')
 }
 
-/// The name of a clip's key, different for every key: where the name alone does not tell the key, a hash of it follows.
+/// Returns a name for a clip's key that is different for every key. A hash is appended if the key cannot be recovered
+/// from the name.
 pub(super) fn of_key(key: &str) -> String {
     let name = safe(key, Slash::Underscores);
     if tells(key, &name) {
@@ -65,9 +66,9 @@ pub(super) fn of_key(key: &str) -> String {
     hashed(&name, key)
 }
 
-/// Whether no other key has this name.
+/// Reports whether no other key has this name.
 fn tells(key: &str, name: &str) -> bool {
-    // Every `__` is a `/`: the key has none of its own, and no `_` beside a `/`.
+    // Every `__` stands for `/` if the key contains no `__`, and no `_` next to `/`.
     let is_reversible = !key.contains("__") && !key.contains("_/") && !key.contains("/_");
     is_reversible && name.replace("__", "/") == key
 }
@@ -77,7 +78,7 @@ fn hashed(name: &str, text: &str) -> String {
     format!("{name}{BEFORE_HASH}{}", &hash[..HASH_DIGITS])
 }
 
-/// Names of folders for texts that differ; none is one of `taken`.
+/// Returns distinct folder names for `classes`, which must be distinct. None of the names is in `taken`.
 pub(super) fn of_classes(classes: &[String], taken: &[&str]) -> Vec<String> {
     let mut used: BTreeSet<String> = taken.iter().map(|&name| name.to_owned()).collect();
     let mut names = Vec::with_capacity(classes.len());
@@ -92,10 +93,10 @@ pub(super) fn of_classes(classes: &[String], taken: &[&str]) -> Vec<String> {
     names
 }
 
-/// The name of a row's file, without what says its kind: key, segment, and the tempo where it was changed.
+/// Returns the name of a row's file without its extension: key, segment, and the tempo factor if the row is stretched.
 pub(super) fn of_row(key: &str, segment: i32, variant: f32) -> String {
     let mut name = format!("{}_{segment}", of_key(key));
-    // As recorded, which is all that most stores have.
+    // A variant of 1.0 is the clip as recorded. Most stores contain no other variants.
     if variant != 1.0 {
         name += &format!("_v{variant}");
     }

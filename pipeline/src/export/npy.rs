@@ -2,13 +2,13 @@
 
 use wavemill_schemas::recipe::Dtype;
 
-/// Magic (6 bytes), version (2) and the length of the rest (2).
+/// Bytes of the magic string (6), version (2) and length of the rest (2).
 const FIXED_BYTES: usize = 10;
 
-/// The whole header is a multiple of this, so that values begin where a processor likes them.
+/// The length of the header is a multiple of this, so that the values are aligned.
 const ALIGNMENT: usize = 64;
 
-/// NumPy's name of a stored type: byte order, kind, bytes a value.
+/// Returns NumPy's name of a stored type: byte order, kind, bytes per value.
 pub(super) const fn descr(dtype: Dtype) -> &'static str {
     match dtype {
         Dtype::F16 => "<f2",
@@ -17,12 +17,12 @@ pub(super) const fn descr(dtype: Dtype) -> &'static str {
     }
 }
 
-/// What stands before the values of an array, which follow row-major.
+/// Returns the header of an array, which is followed by its values in row-major order.
 ///
 /// `descr` is NumPy's name of the type. Shapes of up to about 1,000 dimensions fit.
 pub(crate) fn header(descr: &str, shape: &[usize]) -> Vec<u8> {
     let mut dims: Vec<String> = shape.iter().map(ToString::to_string).collect();
-    // Python's tuple of one has a comma behind it.
+    // In Python, a tuple of one element has a trailing comma.
     if dims.len() == 1 {
         dims.push(String::new());
     }
@@ -30,7 +30,7 @@ pub(crate) fn header(descr: &str, shape: &[usize]) -> Vec<u8> {
     let dims = dims.trim_end();
     let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({dims}), }}");
 
-    // A newline ends it.
+    // The header ends with a newline.
     let padded = (FIXED_BYTES + text.len() + 1).next_multiple_of(ALIGNMENT) - FIXED_BYTES;
     let length = u16::try_from(padded).expect("a shape of a few numbers");
     let mut header = b"\x93NUMPY\x01\x00".to_vec();

@@ -1,4 +1,4 @@
-//! Files of an export, whose errors name them.
+//! Output files of an export, whose errors contain their path.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek, SeekFrom, Write};
@@ -6,22 +6,22 @@ use std::path::{Path, PathBuf};
 
 use super::error::ExportError;
 
-/// Bytes that go to the system at once.
+/// Size of the write buffer.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// A file that is written from its start to its end.
+/// A file that is written sequentially.
 pub(super) struct OutFile {
     path: PathBuf,
     inner: BufWriter<File>,
 }
 
 impl OutFile {
-    /// A new file.
+    /// Creates the file, which must not exist yet.
     ///
     /// # Errors
     /// [`ExportError::Io`].
     pub(super) fn create(path: &Path) -> Result<Self, ExportError> {
-        // Two rows never share a name; if they did, one of them would be lost without a word.
+        // Rows have distinct names. If two were equal, an existing file must not be overwritten silently.
         let file = File::create_new(path).map_err(ExportError::io_at(path, "create"))?;
         Ok(Self {
             path: path.to_owned(),
@@ -39,7 +39,7 @@ impl OutFile {
             .map_err(ExportError::io_at(&self.path, "write"))
     }
 
-    /// Ends the file: only now it is known that the disk took it all.
+    /// Flushes the file. Only then is it known that all bytes could be written.
     ///
     /// # Errors
     /// [`ExportError::Io`].

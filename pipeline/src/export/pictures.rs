@@ -1,4 +1,4 @@
-//! `png`: a picture a row, in a folder a class.
+//! The format `png`: one picture per row, in one folder per class.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use super::error::ExportError;
 use super::png::{SIDE_MAX, encode};
 use super::reader::{Reader, Tensors};
 
-/// Writes all sides below `folder`; returns what a reader has to know.
+/// Writes all sides below `folder`; returns notes for users of the files.
 ///
 /// # Errors
 /// [`ExportError`].
@@ -34,7 +34,7 @@ pub(super) fn write(
     Ok(notes)
 }
 
-/// How values become brightness, in words.
+/// Returns a note on how values are mapped to brightness.
 fn brightness(content: &Content<'_>) -> &'static str {
     if content.tensor.dtype == Dtype::U8 {
         "stored bytes are the brightness"
@@ -52,13 +52,13 @@ fn unfit(problem: &str) -> ExportError {
     }
 }
 
-/// What turns rows into pictures.
+/// Converts rows to pictures.
 struct Pictures<'a> {
     content: &'a Content<'a>,
     axes: PictureAxes,
-    /// Scratch.
+    /// Scratch buffer.
     values: Vec<f32>,
-    /// Scratch.
+    /// Scratch buffer.
     pixels: Vec<u8>,
 }
 
@@ -109,7 +109,7 @@ impl Pictures<'_> {
     }
 }
 
-/// Which values are black and white.
+/// The values that are mapped to black and white.
 #[derive(Clone, Copy, Debug)]
 struct Range {
     low: f32,
@@ -118,20 +118,20 @@ struct Range {
 
 impl Range {
     fn byte(self, value: f32) -> u8 {
-        // In f64, because two f32 can be further apart than the largest f32.
+        // In f64, because the difference of two f32 can exceed the largest f32.
         let span = f64::from(self.high) - f64::from(self.low);
         if span <= 0.0 {
             return 0;
         }
         let share = (f64::from(value) - f64::from(self.low)) / span;
-        // A cast keeps to the range of a byte.
+        // The cast saturates at 0 and 255.
         (share * 255.0).round() as u8
     }
 }
 
-/// The values of a tensor as lines from the top, with channels side by side.
+/// Arranges the values of a tensor in lines from the top, with interleaved channels.
 fn arranged(values: &[u8], shape: &[usize], axes: PictureAxes) -> Vec<u8> {
-    // How far apart two neighbours of a dimension are.
+    // Distance between neighbouring elements of each dimension.
     let mut strides = vec![1; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis] * shape[axis];
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn low_frequencies_are_at_the_bottom_and_time_goes_to_the_right() {
-        // Two bands of three frames; the first band is the lower one.
+        // Two bands of three frames; the first band has the lower frequency.
         let bands_first = [1, 2, 3, 11, 12, 13];
         let wanted = [11, 12, 13, 1, 2, 3];
         assert_eq!(arranged(&bands_first, &[2, 3], GREY), wanted);

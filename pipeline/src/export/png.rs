@@ -1,14 +1,15 @@
-//! Pictures of 8 bits per channel as PNG. The bytes depend on the pixels alone.
+//! Encodes pictures with 8 bits per channel as PNG. The bytes depend only on the pixels.
 
 use png::{BitDepth, ColorType, Encoder};
 
-/// Largest width and height of the format.
+/// Maximum width and height of the format.
 pub(super) const SIDE_MAX: usize = (1 << 31) - 1;
 
-/// Encodes a picture as a whole file. `pixels` holds rows from the top, pixels from the left, and channels side by side.
+/// Encodes a picture as a complete file. `pixels` contains lines from the top, pixels from the left, and interleaved
+/// channels.
 ///
 /// # Panics
-/// If `pixels` has another length than the sides say, or a side is 0 or above [`SIDE_MAX`].
+/// If the length of `pixels` does not match the width and height, or if one of them is 0 or above [`SIDE_MAX`].
 pub(super) fn encode(width: usize, height: usize, color: ColorType, pixels: &[u8]) -> Vec<u8> {
     assert!((1..=SIDE_MAX).contains(&width) && (1..=SIDE_MAX).contains(&height));
     let mut file = Vec::new();

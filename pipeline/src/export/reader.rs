@@ -1,4 +1,4 @@
-//! Rows of a version's files, a few at a time, after the files were compared with the manifest.
+//! Reads rows of a version's files in batches, after comparing the files with the manifest.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -19,10 +19,11 @@ use crate::course::{Course, Phase};
 use crate::sql::tensor::{RAGGED_ROW_BYTES, TensorColumn, TensorType};
 use crate::store::Store;
 
-/// Tensors that are read at a time. Writing nested lists takes more than twenty bytes for each value of two.
+/// Size of the tensors that are read at a time. Writing nested lists takes more than twenty bytes per value of two
+/// bytes.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// Rows of columns that are no tensors.
+/// Maximum number of rows per batch, also used for columns without tensors.
 const BATCH_ROWS_MAX: usize = 8_192;
 
 /// Reads the files of an export.
@@ -33,7 +34,7 @@ pub(super) struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// A reader that has opened nothing yet.
+    /// Creates a reader without opening a file.
     pub(super) const fn new(
         store: &'a Store,
         content: &'a Content<'a>,
@@ -46,7 +47,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Compares every file with its length and blake3, also those of earlier programs, whose pages have no checksums.
+    /// Compares the length and blake3 of every file with the manifest. Files of earlier versions of wavemill are
+    /// included, although their pages have no checksums.
     ///
     /// # Errors
     /// [`ExportError::Damaged`], [`ExportError::Stopped`].
@@ -67,15 +69,15 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// So many rows are written.
+    /// Adds to the progress the number of rows that were written.
     pub(super) fn done(&self, rows: usize) {
         self.course.add(rows as u64);
     }
 
-    /// Gives `visit` some columns of all rows of a side.
+    /// Calls `visit` with batches of some columns, for all rows of a side.
     ///
     /// # Errors
-    /// [`ExportError::Read`], [`ExportError::Stopped`], and what `visit` fails with.
+    /// [`ExportError::Read`], [`ExportError::Stopped`], and the error of `visit`.
     pub(super) fn side(
         &self,
         side: &Side<'_>,
@@ -87,7 +89,7 @@ impl<'a> Reader<'a> {
             .try_for_each(|file| self.file(file, columns, &mut visit))
     }
 
-    /// Gives `visit` some columns of all rows of a file.
+    /// Calls `visit` with batches of some columns, for all rows of a file.
     ///
     /// # Errors
     /// As [`Reader::side`].
@@ -123,7 +125,7 @@ impl<'a> Reader<'a> {
             visit(&batch)?;
         }
 
-        // What was announced in a header has to come.
+        // The number of rows must match the number that was written in headers.
         if rows != file.rows {
             let problem = format!("{rows} rows, and the manifest says {}", file.rows);
             return Err(failed(ParquetError::General(problem)));
@@ -139,7 +141,10 @@ impl<'a> Reader<'a> {
         (BATCH_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS_MAX)
     }
 
-    /// Errors: [`ExportError::Stopped`].
+    /// Checks whether the export was stopped.
+    ///
+    /// # Errors
+    /// [`ExportError::Stopped`].
     pub(super) fn go_on(&self) -> Result<(), ExportError> {
         if self.course.is_stopped() {
             return Err(ExportError::Stopped {
@@ -154,7 +159,7 @@ fn open(path: &PathBuf) -> Result<ParquetRecordBatchReaderBuilder<File>, Parquet
     ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)
 }
 
-/// The columns of a feature's tensors: its values, and their shapes where those differ.
+/// Returns the columns of a feature's tensors: the values, and the shapes if rows differ in shape.
 pub(super) fn tensor_columns(content: &Content<'_>) -> Vec<String> {
     let name = &content.feature.name;
     let mut columns = vec![name.clone()];
@@ -164,7 +169,7 @@ pub(super) fn tensor_columns(content: &Content<'_>) -> Vec<String> {
     columns
 }
 
-/// The tensors of some rows.
+/// The tensors of the rows of a batch.
 pub(super) struct Tensors<'b> {
     tensor: &'b TensorType,
     feature: &'b FeatureEntry,
@@ -173,7 +178,7 @@ pub(super) struct Tensors<'b> {
 }
 
 impl<'b> Tensors<'b> {
-    /// Those of a batch that has [`tensor_columns`].
+    /// Reads the tensors of a batch that contains [`tensor_columns`].
     ///
     /// # Errors
     /// [`ExportError::Rows`].
@@ -205,7 +210,7 @@ impl<'b> Tensors<'b> {
         })
     }
 
-    /// The shape of a row. It holds as many values as the row has.
+    /// Returns the shape of a row, after checking that it matches the number of values.
     ///
     /// # Errors
     /// [`ExportError::Rows`].
@@ -220,12 +225,12 @@ impl<'b> Tensors<'b> {
             .ok_or_else(|| no_tensors(self.feature))
     }
 
-    /// The values of a row, as they are stored: little-endian and row-major.
+    /// Returns the values of a row as stored: little-endian and row-major.
     pub(super) fn bytes(&self, row: usize) -> Cow<'_, [u8]> {
         self.values.bytes(row)
     }
 
-    /// Appends the values of a row.
+    /// Appends the values of a row to `values`.
     pub(super) fn read(&self, row: usize, values: &mut Vec<f32>) {
         self.values.read(row, self.tensor, values);
     }

@@ -1,5 +1,5 @@
-//! `wav`: a sound a row, in a folder a class. What mel bands leave of a sound is made audible; it is not the clip's
-//! own.
+//! The format `wav`: one sound per row, in one folder per class. The sound is reconstructed from mel bands and only
+//! approximates the clip.
 
 use std::path::Path;
 
@@ -17,21 +17,21 @@ use super::error::ExportError;
 use super::reader::Reader;
 use super::wav;
 
-/// Of the random phases; with the row's key it decides them.
+/// Seed of the random phases, which also depend on the row's key.
 const SEED: u64 = 0;
-/// What the random numbers are for.
+/// Name of the stream of random numbers.
 const STREAM: &str = "wavemill export: phases of a sound";
 
-/// Of the instructions, so that equal versions give equal bytes on every machine.
+/// Instruction set, fixed so that equal versions give equal bytes on every machine.
 const LEVEL: Level = Level::Scalar;
 
-/// The loudest sample of a row whose level is not known.
+/// Peak of the samples of a row whose level is unknown.
 const PEAK: f32 = 0.5;
 
-/// What can be exported, for whoever asked for something else.
+/// Part of error messages that describes which features can be exported.
 const ALLOWED: &str = "a feature with op = \"mel\" and normalize = \"none\" can be exported";
 
-/// Writes all sides below `folder`; returns what a reader has to know.
+/// Writes all sides below `folder`; returns notes for users of the files.
 ///
 /// # Errors
 /// [`ExportError`].
@@ -62,7 +62,7 @@ pub(super) fn write(
     Ok(notes)
 }
 
-/// What the files cannot say of themselves, for `export.json`.
+/// Returns the parameters of the reconstruction for `export.json`.
 pub(super) fn about(content: &Content<'_>) -> Value {
     let args = content.args.as_ref();
     json!({
@@ -75,13 +75,13 @@ pub(super) fn about(content: &Content<'_>) -> Value {
     })
 }
 
-/// The feature's arguments, if sound can be made of its values; else why not.
+/// Returns the feature's arguments if sound can be computed from its values.
 ///
 /// # Errors
-/// A sentence.
+/// A sentence with the reason.
 pub(super) fn invertible<'a>(content: &'a Content<'_>) -> Result<&'a FeatureArgs, String> {
     let name = &content.feature.name;
-    // A picture file was never sound.
+    // Features of picture files have no sample rate.
     if content.feature.sample_rate_hz.is_none() {
         return Err(format!("{name} is no mel spectrogram: {ALLOWED}"));
     }
@@ -120,7 +120,7 @@ fn unfit(problem: String) -> ExportError {
     }
 }
 
-/// How far below its loudest band a row reaches, if a floor cut it off.
+/// Returns how far below its loudest band the values of a row were cut off, in dB; `None` if they were not.
 fn top_db(args: &FeatureArgs) -> Option<f64> {
     match args.log {
         LogArgs::Db(db) => db.top_db,
@@ -129,21 +129,21 @@ fn top_db(args: &FeatureArgs) -> Option<f64> {
     }
 }
 
-/// Whether decibels are relative to a row's own loudest band.
+/// Reports whether decibels are relative to the loudest band of each row.
 fn has_no_level(args: &FeatureArgs) -> bool {
     matches!(args.log, LogArgs::Db(db) if db.reference == DbRef::Max)
 }
 
-/// What turns rows into files.
+/// Converts rows to WAVE files.
 struct Sounds<'a> {
     args: &'a FeatureArgs,
     plan: GriffinLimPlan,
     n_mels: usize,
-    /// Scratch: as stored.
+    /// Scratch buffer: values as stored.
     values: Vec<f32>,
-    /// Scratch: frames first, and no deltas.
+    /// Scratch buffer: frame by frame, without deltas.
     frames: Vec<f32>,
-    /// Scratch.
+    /// Scratch buffer.
     samples: Vec<f32>,
 }
 
@@ -177,7 +177,7 @@ impl<'a> Sounds<'a> {
     fn file(&mut self, rows: &Rows<'_>, row: usize) -> Result<Vec<u8>, ExportError> {
         let n_frames = self.load(rows, row)?;
         if rows.silent.value(row) {
-            // Its decibels may be 0, as those of a loudest band are.
+            // The decibels of a silent row may be 0, which is also the value of the loudest band in other rows.
             self.samples.clear();
             self.samples
                 .resize(n_frames * self.args.stft.hop_length, 0.0);
@@ -201,7 +201,7 @@ impl<'a> Sounds<'a> {
         })
     }
 
-    /// Loads a row's bands, frame by frame, as far as the clip goes; gives the number of frames.
+    /// Loads a row's bands frame by frame, up to the end of the clip; returns the number of frames.
     fn load(&mut self, rows: &Rows<'_>, row: usize) -> Result<usize, ExportError> {
         let shape = rows.tensors.shape(row)?;
         self.values.clear();
@@ -222,7 +222,7 @@ impl<'a> Sounds<'a> {
         let n_frames = self.n_valid_frames(rows, row, n_stored);
         self.frames.clear();
         for frame in 0..n_frames {
-            // Deltas lie behind the bands.
+            // Deltas come after the bands.
             for band in 0..self.n_mels {
                 let at = match self.args.dim_order {
                     DimOrder::BandFrame => band * n_stored + frame,
@@ -234,7 +234,7 @@ impl<'a> Sounds<'a> {
         Ok(n_frames)
     }
 
-    /// Frames of `n_stored` that the clip's own samples reach, and at least one: what follows is padding.
+    /// Returns how many of the `n_stored` frames contain samples of the clip, but at least one. The rest is padding.
     fn n_valid_frames(&self, rows: &Rows<'_>, row: usize, n_stored: usize) -> usize {
         let rate_hz = self.args.sample_rate_hz;
         let variant = f64::from(rows.keys.variant.value(row));
@@ -243,14 +243,14 @@ impl<'a> Sounds<'a> {
         let start = samples_in(f64::from(rows.keys.offset_s.value(row)), rate_hz);
 
         let stft = &self.args.stft;
-        // A length of no sense shall not overflow what counts frames.
+        // Limits an invalid duration, which could overflow the number of frames.
         let most = stft.hop_length.saturating_mul(n_stored) + stft.n_fft;
         let n_samples = clip.saturating_sub(start).min(most);
         stft.n_frames(n_samples).max(1).min(n_stored)
     }
 }
 
-/// Scales samples so that the loudest one is [`PEAK`].
+/// Scales samples so that their peak is [`PEAK`].
 fn raise_to_peak(samples: &mut [f32]) {
     let loudest = samples.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
     if loudest > 0.0 {

@@ -1,4 +1,4 @@
-//! Exports of a small store, read back.
+//! Tests that export a small store and read the files back.
 
 use std::fs::File;
 use std::io::Read;
@@ -11,7 +11,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use super::*;
 use crate::sql::testing::TestStore;
 
-/// An export of [`TestStore::small`], in a folder that goes with it.
+/// An export of [`TestStore::small`], in a temporary folder.
 #[derive(Debug)]
 struct Exported {
     root: tempfile::TempDir,
@@ -65,7 +65,7 @@ fn error(feature: &str, format: Format, splits: &[&str]) -> String {
     }
 }
 
-/// Header and values of an npy file.
+/// Splits an npy file into header and values.
 fn npy(bytes: &[u8]) -> (String, Vec<u8>) {
     let length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     let (head, values) = bytes.split_at(10 + length);
@@ -187,7 +187,7 @@ fn pictures_lie_in_a_folder_a_class() {
     );
 }
 
-/// The small store, whose recipe says how `log_mel` was computed: `more` beside its two bands.
+/// Creates the small store with a recipe that describes `log_mel`. `more` adds keys to the feature's two bands.
 fn store_of_bands(more: serde_json::Value) -> TestStore {
     let mut store = TestStore::small();
     let mut spec = serde_json::json!({
@@ -209,7 +209,7 @@ fn sounds_lie_in_a_folder_a_class() {
     assert_eq!(exported.report.files, 6 + 2 + 2);
     let wav = exported.bytes("training/Folk/000__000000.mp3_0.wav");
     assert!(wav.starts_with(b"RIFF"));
-    // Three frames.
+    // The row has three frames.
     assert_eq!(wav.len(), 58 + 3 * 512 * 4);
     assert!(
         exported
@@ -228,7 +228,7 @@ fn sounds_lie_in_a_folder_a_class() {
             .any(|note| note.contains("an approximation"))
     );
 
-    // The same once more, and without the rows before them.
+    // An export of a single side has the same bytes, although no rows precede it.
     let alone = try_export(&store, "log_mel", Format::Wav, &["validation"]).expect("an export");
     let name = "validation/Rock/000__000005.mp3_0.wav";
     assert_eq!(alone.bytes(name), exported.bytes(name));

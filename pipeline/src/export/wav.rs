@@ -1,16 +1,17 @@
-//! WAVE files of one channel in 32-bit floats: what a sound of any level fits into without being cut off.
+//! Encodes WAVE files with one channel of 32-bit floats, which are not clipped at any level.
 //!
 //! Layout: IBM and Microsoft, Multimedia Programming Interface and Data Specifications 1.0 (1991); format 3 (IEEE
 //! float) and its `fact` chunk: Microsoft, Multiple Channel Audio Data and WAVE Files.
 
 /// `WAVE_FORMAT_IEEE_FLOAT`.
 const FLOAT: u16 = 3;
-/// Bytes of a sample.
+/// Bytes per sample.
 const SAMPLE_BYTES: u32 = 4;
-/// Bytes of the file beside its samples, without the first eight: `WAVE`, and the heads and bodies of three chunks.
+/// Bytes of the file in addition to its samples, without the first eight: `WAVE`, and the headers and contents of three
+/// chunks.
 const OTHER_BYTES: u32 = 4 + (8 + 18) + (8 + 4) + 8;
 
-/// A file of these samples; `None` where they are more than its 32-bit lengths can count, or the rate is.
+/// Encodes samples as a file; `None` if their number or the rate exceeds the range of the format's 32-bit fields.
 pub(super) fn encode(samples: &[f32], sample_rate_hz: u32) -> Option<Vec<u8>> {
     let n_samples = u32::try_from(samples.len()).ok()?;
     let sample_bytes = n_samples.checked_mul(SAMPLE_BYTES)?;

@@ -1,4 +1,4 @@
-//! A clip on its way through a run's threads: as bytes, as PCM, and as the event that ends it.
+//! A clip on its way through the threads of a run: as bytes, as PCM, and as the event that ends it.
 
 use std::any::Any;
 use std::path::Path;
@@ -18,46 +18,46 @@ use crate::plan::segments::{Segment, end_of, plain};
 use crate::shards::{AudioFacts, FeatureRow, Outcome};
 use crate::source::InputSeen;
 
-/// Which clip, and what was read of it.
+/// Identifies a clip, and holds the hashes of its file.
 pub(super) struct Ticket {
-    /// Its place in plan order.
+    /// Position in plan order.
     pub seq: usize,
     /// Index into the shards to write.
     pub todo: usize,
     /// Index into the cleaned rows.
     pub row: usize,
-    /// Of a file that could not be read, until it was read.
+    /// Hashes of the file; marked as unreadable until the file was read.
     pub seen: InputSeen,
 }
 
-/// Compressed bytes on their way to a worker.
+/// A clip that was read, on its way to a worker.
 pub(super) struct ClipBytes {
-    /// Which clip.
+    /// Identifies the clip.
     pub ticket: Ticket,
-    /// The file.
+    /// Contents of the file.
     pub bytes: Vec<u8>,
-    /// Seconds of audio that it has at most.
+    /// Upper bound on the length of the clip in seconds.
     pub longest_s: f64,
-    /// Why there is no audio, where that is known already.
+    /// The reject, if the clip is already known to have no audio.
     pub failure: Option<Reject>,
-    /// For all that the clip takes, at worst.
+    /// Permit for the largest amount of memory that the clip can need.
     pub permit: Permit,
 }
 
-/// PCM on its way to the kernels.
+/// A decoded clip on its way to the kernels.
 pub(super) struct DecodedClip {
-    /// Which clip.
+    /// Identifies the clip.
     pub ticket: Ticket,
-    /// At the wanted rate, or at the file's for a device.
+    /// Samples at the recipe's rate, or at the file's rate for a device.
     pub pcm: Pcm,
-    /// Its rows, in samples at the wanted rate.
+    /// Segments that become the clip's rows, in samples at the recipe's rate.
     pub segments: Vec<Segment>,
-    /// Charged at what is held now.
+    /// Permit for the memory that is currently held.
     pub permit: Permit,
 }
 
 impl Ticket {
-    /// Counts the clip as done.
+    /// Counts the clip as done and creates its event.
     pub(super) fn end(self, work: &Work<'_>, result: Result<Vec<FeatureRow>, Failure>) -> Event {
         let outcome = match result {
             Ok(rows) => Outcome::Rows(rows),
@@ -77,7 +77,7 @@ impl Ticket {
         }
     }
 
-    /// A reject of this clip.
+    /// Adds the key and track id of this clip to a reject.
     fn named(&self, mut reject: Reject, work: &Work<'_>) -> Reject {
         let clip = &work.clips[self.row];
         reject.clip_key = Some(clip.clip_key.clone());
@@ -87,9 +87,10 @@ impl Ticket {
 }
 
 impl DecodedClip {
-    /// From the worst case to what it takes from here on: its samples, its rows, and the kernels' buffers.
+    /// Reduces the permit from the worst case to the memory that is needed from here on: samples, rows, and the
+    /// kernels' buffers.
     pub(super) fn hold(&mut self, work: &Work<'_>) {
-        // The capacity, because a buffer that is used again may be longer than this clip.
+        // The capacity counts, because a reused buffer may be longer than this clip.
         let end = end_of(plain(&self.segments));
         let n_pcm = self.pcm.samples.capacity().max(end);
         let n_out = self.pcm.n_samples;
@@ -97,20 +98,20 @@ impl DecodedClip {
         self.permit.holds(bytes);
     }
 
-    /// Zeros up to the end of the last plain row, which spares the kernels a copy.
+    /// Appends zeros up to the end of the last plain row, which saves the kernels a copy.
     pub(super) fn pad(&mut self) {
         let end = end_of(plain(&self.segments));
         self.pcm.samples.pad_to(end, 0.0);
     }
 
-    /// Bytes of its samples.
+    /// Returns the size of the samples in bytes.
     pub(super) fn pcm_bytes(&self) -> u64 {
         size_of_val(&self.pcm.samples[..]) as u64
     }
 
-    /// Ends the clip with what kernels made of it, and gives its buffers back.
+    /// Ends the clip with the results of the kernels. Returns its event and its PCM buffer.
     pub(super) fn end(mut self, work: &Work<'_>, computed: SegmentResults) -> (Event, Pcm) {
-        // From here on only the rows are held: the samples go back to the decoders.
+        // From here on only the rows are held: the samples are returned to the decoders.
         self.permit.holds(work.features.rows_bytes(&self.segments));
         let Self {
             ticket,
@@ -119,7 +120,7 @@ impl DecodedClip {
             permit,
         } = self;
 
-        // All rows of the clip share it, so that the last one of them gives the permit back.
+        // All rows of the clip share these facts, so that the permit is released with the last row.
         let audio = Arc::new(AudioFacts {
             duration_s: pcm.duration_s,
             lost_s: pcm.lost_s,
@@ -135,11 +136,11 @@ impl DecodedClip {
     }
 }
 
-/// Why a clip gave no rows.
+/// The reason why a clip has no rows.
 pub(super) enum Failure {
-    /// Its own fault.
+    /// The clip is rejected.
     Reject(Box<Reject>),
-    /// The recipe's, or the machine's.
+    /// An error of the recipe or the machine, which ends the run.
     Run(Box<ExtractError>),
 }
 
@@ -170,19 +171,19 @@ impl From<NoRows> for Failure {
     }
 }
 
-/// The reject of a clip on which a thread panicked.
+/// Creates the reject of a clip on which a thread panicked.
 pub(super) fn panicked(stage: Stage, panic: &(dyn Any + Send)) -> Reject {
     let words = panic_words(panic);
     let detail = format!("the worker panicked on this clip: {words}");
     Reject::new(stage, Reason::WorkerPanic, detail)
 }
 
-/// What a panic said.
+/// Returns the message of a panic.
 pub(super) fn panic_words(panic: &(dyn Any + Send)) -> String {
     text::panic_words(panic).unwrap_or("no message").to_owned()
 }
 
-/// What a clip's name says of its format.
+/// Returns the file extension of a clip's key, or an empty string.
 pub(super) fn extension(clip_key: &str) -> &str {
     Path::new(clip_key)
         .extension()

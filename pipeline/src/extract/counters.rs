@@ -1,4 +1,4 @@
-//! What threads count while they work: for progress, and for the report.
+//! Counters that threads update while they work, for progress and the report.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,60 +21,61 @@ pub struct StageTimes {
     pub take: AtomicU64,
 }
 
-/// Live counters, for progress.
+/// Counters that are updated while the run is in progress.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Clips with an outcome.
+    /// Clips that have become rows or rejects.
     pub clips: AtomicU64,
     /// Rejects among them.
     pub rejects: AtomicU64,
     /// Clips among them that were decoded, or at least read.
     pub clips_read: AtomicU64,
-    /// Rows that were taken over from an earlier version, each counted once for every feature.
+    /// Rows that were copied from an earlier version, each counted once for every feature.
     pub rows_taken: AtomicU64,
     /// Compressed bytes read.
     pub bytes: AtomicU64,
-    /// Where CPU time went.
+    /// CPU times of the stages.
     pub times: StageTimes,
-    /// How much of their time workers had nothing to do.
+    /// Times that workers waited.
     pub workers: WorkerTimes,
-    /// What a device's lanes did.
+    /// Work and times of a device's lanes.
     pub lanes: LaneTimes,
 }
 
-/// How long workers waited, over all of them.
+/// Times that workers waited, summed over all workers.
 #[derive(Debug, Default)]
 pub struct WorkerTimes {
-    /// Wall nanoseconds without a clip or a row group, or with one that memory or a device had no place for yet.
+    /// Wall-clock nanoseconds without a clip or a row group, or waiting for memory or a device with one.
     pub waiting: AtomicU64,
-    /// Wall nanoseconds from a worker's start to its end.
+    /// Wall-clock nanoseconds from the start of each worker to its end.
     pub total: AtomicU64,
 }
 
-/// What lanes did, over all of them.
+/// Work and times of lanes, summed over all lanes.
 #[derive(Debug, Default)]
 pub struct LaneTimes {
-    /// Wall nanoseconds in batches, copies included.
+    /// Wall-clock nanoseconds spent on batches, including copies.
     pub busy: AtomicU64,
-    /// Wall nanoseconds from the first batch's wait to the end.
+    /// Wall-clock nanoseconds from waiting for the first batch to the end.
     pub total: AtomicU64,
-    /// Batches computed.
+    /// Number of computed batches.
     pub batches: AtomicU64,
-    /// Clips in them.
+    /// Number of clips in these batches.
     pub clips: AtomicU64,
-    /// Clips among them that could not be decoded into page-locked memory, so that the driver copied them once more.
+    /// Number of these clips that could not be decoded into page-locked memory, so that the driver copied them once
+    /// more.
     pub slow_clips: AtomicU64,
-    /// Why lanes ended early.
+    /// Reasons why lanes ended early, one sentence each.
     failures: Mutex<Vec<String>>,
 }
 
 impl LaneTimes {
-    /// A lane ended early.
+    /// Records why a lane ended early.
     pub fn fail(&self, words: String) {
         self.lock_failures().push(words);
     }
 
-    /// What a person should know of the lanes, a sentence each: why some ended early, and what made them slow.
+    /// Returns warnings for the user, one sentence each: why lanes ended early, and what slowed them down.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.lock_failures().clone();
         let slow_clips = self.slow_clips.load(Ordering::Relaxed);
@@ -88,12 +89,12 @@ impl LaneTimes {
     }
 
     fn lock_failures(&self) -> MutexGuard<'_, Vec<String>> {
-        // A panic cannot leave the list half changed: sentences are only added.
+        // A panic cannot leave the list in an invalid state: sentences are only appended.
         self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// CPU time of the calling thread.
+/// Returns the CPU time of the calling thread.
 pub(crate) fn cpu_time() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::new(
@@ -102,10 +103,10 @@ pub(crate) fn cpu_time() -> Duration {
     )
 }
 
-/// Adds the calling thread's CPU time since `start`; returns the time now.
+/// Adds the calling thread's CPU time since `start`; returns its current CPU time.
 pub(super) fn add_time(total: &AtomicU64, start: Duration) -> Duration {
     let now = cpu_time();
-    // Relaxed, here and at the other counters: nothing else is read by what they say.
+    // Relaxed, here and for the other counters, because they do not synchronize access to other data.
     total.fetch_add(
         now.saturating_sub(start).as_nanos() as u64,
         Ordering::Relaxed,
@@ -113,7 +114,7 @@ pub(super) fn add_time(total: &AtomicU64, start: Duration) -> Duration {
     now
 }
 
-/// Adds the wall time since `start`.
+/// Adds the wall-clock time since `start`.
 pub(super) fn add_wall(total: &AtomicU64, start: Instant) {
     total.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
 }

@@ -1,4 +1,4 @@
-//! Why clips could not all become shards. A clip's own fault is a reject, and none of these.
+//! Errors of an extraction. A clip that cannot be processed is a reject and not an error.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,101 +12,101 @@ use crate::features::FeatureError;
 use crate::shards::ShardError;
 use crate::store::StoreError;
 
-/// Why clips could not all become shards.
+/// The error type of an extraction that did not write all shards.
 #[derive(Debug, thiserror::Error)]
 pub enum ExtractError {
     /// The recipe's features cannot be computed.
     #[error(transparent)]
     Feature(#[from] FeatureError),
-    /// The store refuses.
+    /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
     /// A shard cannot be written.
     #[error(transparent)]
     Shard(#[from] ShardError),
-    /// The machine failed to give a clip's bytes.
+    /// The file of a clip cannot be read because of the machine.
     #[error("{clip_key}: cannot read; the same command goes on from here")]
     Read {
-        /// Which clip.
+        /// Key of the clip.
         clip_key: String,
-        /// The answer, after retries.
+        /// The system's error, after retries.
         source: io::Error,
     },
-    /// A file of which one part of the store was made, and that is another one now.
+    /// A file changed after part of the store had been computed from it.
     #[error(
         "{clip_key}: changed while it was extracted, and nothing was committed; the same command goes on from here"
     )]
     Changed {
-        /// Which clip.
+        /// Key of the clip.
         clip_key: String,
     },
     /// No thread can be started.
     #[error("cannot start a worker: use fewer --threads")]
     Threads {
-        /// The system's answer.
+        /// The system's error.
         source: io::Error,
     },
-    /// The limit holds less than one row group and one clip.
+    /// The memory limit is too small for one row group and one clip.
     #[error(
         "--memory-limit: {limit_bytes} bytes are too few; this recipe needs {needed_bytes} (or smaller shards.row_group_rows)"
     )]
     Memory {
-        /// As given.
+        /// The limit that was set.
         limit_bytes: u64,
-        /// The least that works.
+        /// The smallest limit that is sufficient.
         needed_bytes: u64,
     },
-    /// A clip that is allowed and does not fit.
+    /// An allowed clip does not fit into memory.
     #[error(transparent)]
     ClipMemory(#[from] ClipMemory),
-    /// Another thread has failed, and told so.
+    /// Another thread has failed and has reported its error.
     #[error("the run has failed elsewhere")]
     Elsewhere,
-    /// Over `--max-reject-fraction`.
+    /// More clips were rejected than `--max-reject-fraction` allows.
     #[error(
         "{} of {planned} clips rejected, more than --max-reject-fraction {fraction} allows; nothing was committed. They \
          are {}{}. The last: {}",
         rejects.len(), reasons(rejects), listed(list.as_deref()), in_words(rejects.last())
     )]
     TooManyRejects {
-        /// In the plan.
+        /// Number of planned clips.
         planned: u64,
-        /// The limit.
+        /// The maximum fraction of rejects.
         fraction: f64,
-        /// So far, in the order in which they came.
+        /// Rejects so far, in order of arrival.
         rejects: Vec<Reject>,
-        /// The file that lists them.
+        /// The file that lists the rejects.
         list: Option<PathBuf>,
     },
-    /// Asked to stop.
+    /// The run was asked to stop.
     #[error(
         "interrupted: {done} of {total} shards are complete; the same command goes on from there"
     )]
     Interrupted {
-        /// Complete shards.
+        /// Number of complete shards.
         done: usize,
-        /// Of the plan.
+        /// Number of shards in the plan.
         total: usize,
     },
-    /// No device is left that works.
+    /// All devices have failed.
     #[error(
         "no device is left that works; the same command goes on from here, and so does one with other --devices"
     )]
     Device {
-        /// Of the last one.
+        /// The error of the last device.
         source: KernelError,
     },
-    /// Encoding, or a device's lane, panicked: a fault of wavemill.
+    /// Encoding or a device's lane panicked. This is a bug in wavemill.
     #[error("{what} panicked ({words}); nothing was committed; please report this")]
     Panic {
-        /// What was being done.
+        /// The operation that panicked.
         what: String,
-        /// Of the panic.
+        /// Message of the panic.
         words: String,
     },
 }
 
-/// `3 empty, 1 damaged`.
+/// Formats the counts of reasons, such as `3 empty, 1 damaged`.
 fn reasons(rejects: &[Reject]) -> String {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     for reject in rejects {

@@ -1,27 +1,27 @@
-//! What the other threads tell the thread that writes.
+//! Events that the other threads send to the writing thread.
 
 use super::ExtractError;
 use crate::shards::{EncodedGroup, Outcome};
 use crate::source::InputSeen;
 
-/// One piece of finished work.
+/// A result of a thread.
 pub(super) enum Event {
-    /// A clip became rows, or a reject (a dead worker's clip is one too).
+    /// A clip became rows or a reject. This includes clips whose worker panicked.
     Clip {
-        /// Its place in plan order.
+        /// Position in plan order.
         seq: usize,
-        /// What became of it.
+        /// The rows or the reject.
         outcome: Outcome,
-        /// What was read.
+        /// Hashes of the clip's file.
         seen: InputSeen,
     },
-    /// Readers have ended: no more than so many clips will come.
+    /// All readers have ended, so the number of clips is known.
     ReadDone {
-        /// How many were given to workers.
+        /// Number of clips that were handed to workers.
         clips: usize,
     },
     /// A row group is encoded.
     Encoded(EncodedGroup),
-    /// The machine's fault, not the clip's: the run stops and can be resumed.
+    /// An error that is not caused by a clip. The run stops and can be resumed.
     Failed(ExtractError),
 }

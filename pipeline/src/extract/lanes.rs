@@ -1,8 +1,9 @@
-//! A device's lanes: each is a thread that collects decoded clips into batches, computes them and ends them.
+//! A device's lanes: threads that collect decoded clips into batches, compute their features and end them.
 //!
-//! A lane is one stream of one device. Two lanes a device make one batch ready and fetch the rows of another while the
-//! device computes a third. A lane whose device fails hands its batch to the others and ends; with the last one the run
-//! ends. What a clip gives does not depend on its batch, so who computes it, and beside what, changes no byte.
+//! A lane is one stream of one device. With two lanes per device, one batch is prepared and the rows of another are
+//! fetched while the device computes a third. A lane whose device fails hands its batch to the other lanes and ends; if
+//! the last lane fails, the run ends. The result of a clip does not depend on its batch, so it does not matter which
+//! lane computes it, or with which other clips.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +23,7 @@ use super::{ExtractError, Work};
 use crate::features::{Extractor, SegmentResults};
 use crate::settings::{BATCH_SHARE, BATCH_WAIT_MS_MAX};
 
-/// Starts a thread a lane. They end when every sender of what is returned is dropped.
+/// Starts one thread per lane. The threads end when all clones of the returned sender are dropped.
 pub(super) fn start<'env>(
     spawner: &Spawner<'_, 'env>,
     work: &'env Work<'env>,
@@ -31,9 +32,10 @@ pub(super) fn start<'env>(
 ) -> Sender<DecodedClip> {
     let backend = work.features.backend();
     let lanes = backend.lanes();
-    // Beside what lanes hold, one clip a lane: a longer queue would be a batch that nobody computes.
+    // One clip per lane, in addition to the clips that lanes hold: a longer queue would be a batch that no lane
+    // computes.
     let (clip_sender, clips) = bounded(lanes);
-    // A lane hands on one batch in its life, so none waits for room.
+    // A lane hands over at most one batch, so sending never waits for space.
     let (hand, handed) = bounded(lanes);
     let shared = Arc::new(LaneGroup {
         turn: Mutex::new(()),
@@ -58,17 +60,18 @@ pub(super) fn start<'env>(
     clip_sender
 }
 
-/// What lanes have in common.
+/// State shared by all lanes.
 struct LaneGroup {
-    /// Held while a batch is collected: one full batch goes sooner than two half ones.
+    /// Held while a batch is collected, because one full batch is faster than two half-full ones.
     turn: Mutex<()>,
-    /// Lanes that have not failed.
+    /// Number of lanes that have not failed.
     working: AtomicUsize,
     batch_clips: usize,
     batch_bytes: u64,
 }
 
-/// Some clips, and the way to another lane. As long as one exists, lanes wait for what may come from it.
+/// Some clips, and the sender to hand them to another lane. While a batch exists, lanes wait for clips that it may hand
+/// over.
 struct Batch {
     clips: Vec<DecodedClip>,
     hand: Sender<Batch>,
@@ -85,7 +88,8 @@ struct Lane<'a> {
 }
 
 impl Lane<'_> {
-    /// Computes batches until no clip can come any more. What ends the run is an event; a panic is a fault of wavemill.
+    /// Computes batches until no more clips can arrive. An error is sent as an event that ends the run; a panic is a
+    /// bug in wavemill.
     fn run(self, hand: Sender<Batch>) {
         let computed = catch_unwind(AssertUnwindSafe(|| self.compute_all(hand)));
         let result = computed.unwrap_or_else(|panic| {
@@ -95,18 +99,19 @@ impl Lane<'_> {
             })
         });
         if let Err(error) = result {
-            // The receiver lives until every sender is gone.
+            // Sending cannot fail: the receiver lives until all senders are dropped.
             let _ = self.events.send(Event::Failed(error));
         }
     }
 
-    /// Errors: no lane is left that works.
+    /// # Errors
+    /// [`ExtractError::Device`] if no working lane is left.
     fn compute_all(&self, hand: Sender<Batch>) -> Result<(), ExtractError> {
         let start = Instant::now();
         let result = match self.work.features.extractor(self.number) {
             Ok(extractor) => self.compute_batches(extractor, hand),
             Err(error) => {
-                // A device that refuses to be planned for has failed, with no clip in hand.
+                // If kernels cannot be planned on a device, the device has failed before it received clips.
                 let clips = Vec::new();
                 self.retire(Batch { clips, hand }, error)
             }
@@ -126,7 +131,7 @@ impl Lane<'_> {
             }
         }
 
-        // No clip comes any more, but another lane may still fail at its last batch.
+        // No more clips arrive, but another lane may still fail while computing its last batch.
         drop(hand);
         for batch in &self.handed {
             if let Err((batch, error)) = self.finish(&mut extractor, batch) {
@@ -136,7 +141,8 @@ impl Lane<'_> {
         Ok(())
     }
 
-    /// A batch of another lane, or of what comes within the time limit; `None` when no clip can come any more.
+    /// Returns a batch of a failed lane, or a batch of the clips that arrive within the time limit; `None` if no more
+    /// clips can arrive.
     fn collect(&self, hand: &Sender<Batch>) -> Option<Batch> {
         let LaneGroup {
             turn,
@@ -166,7 +172,7 @@ impl Lane<'_> {
         })
     }
 
-    /// Computes a batch and ends its clips; gives the batch back where the device fails.
+    /// Computes a batch and ends its clips; returns the batch if the device fails.
     fn finish(&self, extractor: &mut Extractor, batch: Batch) -> Result<(), (Batch, KernelError)> {
         let computed = match self.compute(extractor, &batch.clips) {
             Ok(computed) => computed,
@@ -175,14 +181,14 @@ impl Lane<'_> {
         for (clip, computed) in batch.clips.into_iter().zip(computed) {
             let (event, pcm) = clip.end(self.work, computed);
             self.spare_pcms.give_back(pcm);
-            // The receiver lives until every sender is gone.
+            // Sending cannot fail: the receiver lives until all senders are dropped.
             let _ = self.events.send(event);
         }
         Ok(())
     }
 
-    /// By halves where that fails: what does not fit on a device in one batch may fit in two. A device that is gone fails
-    /// at the first clip.
+    /// Computes clips as one batch, or in halves if that fails: clips that do not fit on a device in one batch may fit
+    /// in two. A device that no longer works fails at the first clip.
     fn compute(
         &self,
         extractor: &mut Extractor,
@@ -228,11 +234,12 @@ impl Lane<'_> {
         Ok(computed)
     }
 
-    /// Ends this lane: its device failed. Others go on with its batch.
+    /// Ends this lane after its device failed, and hands its batch to the other lanes.
     ///
-    /// Errors: there are none.
+    /// # Errors
+    /// [`ExtractError::Device`] if this was the last lane.
     fn retire(&self, batch: Batch, source: KernelError) -> Result<(), ExtractError> {
-        // Each lane counts down once, so one lane alone finds that it is the last.
+        // Each lane decrements the counter once, so exactly one lane sees that it is the last.
         if self.shared.working.fetch_sub(1, Ordering::AcqRel) == 1 {
             return Err(ExtractError::Device { source });
         }
@@ -241,7 +248,7 @@ impl Lane<'_> {
         self.work.counters.lanes.fail(words);
         let Batch { clips, hand } = batch;
         if !clips.is_empty() {
-            // Another lane works, so there is a receiver; and there is room.
+            // Another lane is working, so there is a receiver, and the queue has space.
             let _ = hand.send(Batch {
                 clips,
                 hand: hand.clone(),
@@ -251,7 +258,7 @@ impl Lane<'_> {
     }
 }
 
-/// The tests say how many clips a device is to hold.
+/// Lets tests limit the number of clips that fit on a device.
 #[allow(unused_variables, reason = "without fail points the macro is empty")]
 fn inject_full(clips: usize) -> Result<(), KernelError> {
     fail_point!("device-full", |most: Option<String>| {
@@ -268,7 +275,7 @@ fn inject_full(clips: usize) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// The tests name lanes whose device is to fail, such as `0,1`; without a name it is all of them.
+/// Lets tests name lanes whose device fails, such as `0,1`; without a name, all lanes fail.
 #[allow(unused_variables, reason = "without fail points the macro is empty")]
 fn inject_failure(lane: usize) -> Result<(), KernelError> {
     fail_point!("device-fails", |lanes: Option<String>| {

@@ -1,4 +1,4 @@
-//! Bounds of one run: the settings, checked against what the recipe needs.
+//! Limits of a run: the settings, checked against the needs of the recipe.
 
 use wavemill_kernels::stretch::STRETCHES_MAX;
 
@@ -6,39 +6,40 @@ use super::ExtractError;
 use crate::features::FeaturePlan;
 use crate::settings::{MEMORY_LIMIT_BYTES_MIN, MemoryShares, Settings};
 
-/// Rows that a clip can give: segments of each of its variants. The recipe's rules know the same.
+/// Maximum number of rows of a clip: segments of each of its variants. The validation of recipes has the same limits.
 const ROWS_A_CLIP_MAX: usize = 100_000 * (1 + STRETCHES_MAX);
 
-/// Workers' tables fit into the last quarter up to an eighth of the limit; what is more is taken from the clips.
+/// Returns how much memory workers' tables may take from the last quarter of the limit: an eighth of the limit. Tables
+/// beyond that reduce the memory for clips.
 const fn worker_room(settings: &Settings) -> u64 {
     settings.memory_limit_bytes / 8
 }
 
-/// Bounds of one run, checked against its recipe.
+/// Limits of a run, checked against its recipe.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
-    /// Worker threads.
+    /// Number of worker threads.
     pub threads: usize,
-    /// As given.
+    /// Memory limit of the process, as set.
     pub memory_limit_bytes: u64,
-    /// Between read and disk.
+    /// Limit for clips, from reading their file until their rows are on disk.
     pub in_flight_bytes: u64,
-    /// For row groups being encoded.
+    /// Limit for encoding row groups.
     pub encode_bytes: u64,
-    /// The largest buffer for a file, or of a worker's scratch, that is kept from clip to clip.
+    /// Size of the largest file buffer or scratch buffer that is kept from clip to clip.
     pub kept_bytes: usize,
-    /// What empty PCM buffers may take together.
+    /// Limit for the total size of free PCM buffers.
     pub spare_pcm_bytes: u64,
-    /// Rows a row group, at most.
+    /// Maximum number of rows in a row group.
     pub row_group_rows: usize,
-    /// Planned clips.
+    /// Number of planned clips.
     pub planned: u64,
-    /// The part of them that may be rejected.
+    /// Maximum fraction of these clips that may be rejected.
     pub reject_fraction: f64,
 }
 
 impl Limits {
-    /// What there is for clips.
+    /// Returns the memory limit, and the share of it for clips.
     pub(crate) const fn shares(&self) -> MemoryShares {
         MemoryShares {
             limit_bytes: self.memory_limit_bytes,
@@ -46,10 +47,10 @@ impl Limits {
         }
     }
 
-    /// Takes the bounds from the settings, and from what the plan needs.
+    /// Creates the limits from the settings and the needs of the plan.
     ///
     /// # Errors
-    /// [`ExtractError::Memory`] where one row group, one clip and the workers' tables do not fit.
+    /// [`ExtractError::Memory`] if one row group, one clip and the workers' tables do not fit.
     pub(crate) fn new(
         settings: &Settings,
         planned: u64,
@@ -57,7 +58,7 @@ impl Limits {
         features: &FeaturePlan,
     ) -> Result<Self, ExtractError> {
         let threads = settings.threads.max(1);
-        // What a recipe with few rows never fills needs no room.
+        // A plan with few rows never fills a row group and needs memory for its own rows only.
         let rows = row_group_rows.min(
             usize::try_from(planned)
                 .unwrap_or(usize::MAX)
@@ -68,7 +69,7 @@ impl Limits {
         let least_bytes = features
             .least_bytes(rows)
             .saturating_add(worker_bytes.saturating_sub(worker_room(settings)));
-        // Clips have half of the limit.
+        // Clips get half of the limit.
         let needed_bytes = least_bytes.saturating_mul(2).max(MEMORY_LIMIT_BYTES_MIN);
         if limit_bytes < needed_bytes {
             return Err(ExtractError::Memory {

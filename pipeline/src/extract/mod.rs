@@ -1,7 +1,7 @@
-//! The parallel middle of a run: read, decode, compute, encode, append, until every shard has its receipt.
+//! The parallel part of a run: read, decode, compute, encode and append, until every shard has its receipt.
 //!
-//! Threads are started in [`pool`], clips are let in and read in [`reader`], decoded in [`worker`], and computed there or,
-//! with a device, in [`lanes`]. [`writer`] is the calling thread, which puts all of it into files.
+//! [`pool`] starts the threads. [`reader`] admits and reads clips, and [`worker`] decodes them. Features are computed
+//! there or, with a device, in [`lanes`]. [`writer`] is the calling thread, which writes the results to files.
 
 mod clip;
 mod counters;

@@ -1,4 +1,4 @@
-//! A picture on its way through a worker: it is decoded and packed at once, and no device takes part.
+//! Processing of pictures in a worker: they are decoded and packed in one step, without a device.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::source::InputSeen;
 use crate::tensors::Tensor;
 
 impl Worker<'_> {
-    /// What became of a picture.
+    /// Processes a picture and returns its event.
     pub(super) fn picture(&mut self, clip: ClipBytes, queues: &WorkerQueues) -> Event {
         let ClipBytes {
             mut ticket,
@@ -24,7 +24,7 @@ impl Worker<'_> {
         let tensors = match failure {
             Some(reject) => Err(reject.into()),
             None => {
-                // All of the file is read, so its content is what decides.
+                // All bytes of the file are used, so the hash of the file identifies the picture.
                 ticket.seen = InputSeen::read(ticket.seen.id, blake3::hash(&bytes), None);
                 self.guarded(|worker| worker.picture_tensors(&bytes))
             }
@@ -40,7 +40,7 @@ impl Worker<'_> {
                 n_samples: 0,
                 offset_s: 0.0,
                 silent: false,
-                // Stored as nulls: `tables::feature_schema`.
+                // Stored as nulls: see `tables::feature_schema`.
                 audio: Arc::new(AudioFacts {
                     duration_s: 0.0,
                     lost_s: 0.0,

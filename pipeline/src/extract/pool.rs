@@ -1,11 +1,13 @@
-//! The threads of a run: readers take clips in plan order, workers decode them, compute features and encode row groups.
-//! Where a device computes, workers only decode and encode, and the device's lanes ([`super::lanes`]) come after them.
+//! The threads of a run: readers read clips in plan order; workers decode them, compute features and encode row groups.
+//! If a device computes features, workers only decode and encode, and the device's lanes ([`super::lanes`]) follow
+//! them.
 //!
-//! Nothing here waits in a circle: workers wait for lanes, and nobody for the writing thread nor it for anybody. What goes
-//! to it and comes back, rows and row groups, is bounded in bytes by the permits of the rows and not in number: while it
-//! syncs a file, which can take as long as several clips, workers go on. Clips are let in in plan order ([`crate::budget`]),
-//! so the oldest clip always is; the batch that it is in waits for others no longer than a set time, so what it holds
-//! cannot keep back those that come.
+//! Threads never wait in a cycle: workers wait for lanes, no thread waits for the writing thread, and the writing
+//! thread waits for no other thread. Rows and row groups on their way to the writing thread and back are limited in
+//! bytes by the rows' permits, not in number. Workers therefore continue while the writing thread syncs a file, which
+//! can take as long as several clips. Clips are admitted in plan order ([`crate::budget`]), so the oldest clip is
+//! always admitted. A batch waits for more clips only for a limited time, so the memory that it holds cannot block the
+//! clips that follow.
 
 use std::sync::{Arc, Mutex};
 use std::thread::Scope;
@@ -23,9 +25,9 @@ use crate::shards::RowGroup;
 
 /// The writing thread's ends of the queues.
 pub(super) struct Queues {
-    /// What workers finished. Ends when all of them have.
+    /// Results of the other threads. The queue ends when all threads have ended.
     pub events: Receiver<Event>,
-    /// Row groups to encode; sending never waits. Drop it when no more will come.
+    /// Row groups to encode; sending never waits. Must be dropped when no more row groups will be sent.
     pub groups: Sender<RowGroup>,
 }
 
@@ -36,18 +38,18 @@ pub(super) struct Spawner<'scope, 'env> {
 }
 
 impl<'scope> Spawner<'scope, '_> {
-    /// Starts a thread. Where the system has none left, that is an event, and the run ends.
+    /// Starts a thread. If this fails, an event is sent that ends the run.
     pub(super) fn spawn(&self, name: &str, body: impl FnOnce() + Send + 'scope) {
         let thread = std::thread::Builder::new().name(format!("{WORKER_NAME}-{name}"));
         if let Err(source) = thread.spawn_scoped(self.scope, body) {
-            // The receiver is alive: whoever starts threads holds it.
+            // The receiver exists: the thread that starts the others holds it.
             let failed = Event::Failed(ExtractError::Threads { source });
             let _ = self.events.try_send(failed);
         }
     }
 }
 
-/// Starts readers, workers and lanes. They end when every clip is done and `groups` is dropped.
+/// Starts readers, workers and lanes. They end when all clips are done and `groups` is dropped.
 pub(super) fn start<'scope, 'env>(
     scope: &'scope Scope<'scope, 'env>,
     work: &'env Work<'env>,
@@ -55,7 +57,7 @@ pub(super) fn start<'scope, 'env>(
     let threads = work.limits.threads;
     let (clip_sender, clips) = bounded(threads * READ_AHEAD_CLIPS);
     let (spare_sender, spare) = bounded(threads * READ_AHEAD_CLIPS + READ_THREADS);
-    // No bound in number: the permits of the rows bound these two in bytes.
+    // Not limited in number, because the permits of the rows limit both queues in bytes.
     let (event_sender, events) = unbounded();
     let (groups, group_receiver) = unbounded();
 
@@ -104,6 +106,6 @@ pub(super) fn start<'scope, 'env>(
             Worker::new(work).run(&queues);
         });
     }
-    // The senders that were cloned above are dropped here. So each queue ends with the threads that send to it.
+    // The senders that were cloned above are dropped here, so each queue ends when the threads that send to it end.
     Queues { events, groups }
 }

@@ -1,10 +1,10 @@
-//! One reader: a clip's bytes, and a permit for all that will be made of them.
+//! A reader thread: reads the bytes of clips and takes memory permits for all processing that follows.
 //!
-//! Where the recipe bounds the length of clips, the permit was taken before. Where it does not, the file is read first:
-//! it tells how long the clip can be at most, and with that the clip is let in. A file that claims far more than it
-//! holds would take memory for nothing, or end the run; so where a claim is over a limit, the file is decoded once into
-//! nothing, which tells its true length or that it is a reject. A picture over the limits is a reject by its header, and
-//! takes no memory for what it claims.
+//! If the recipe limits the length of clips, the permit is taken before the file is read. Otherwise the file is read
+//! first, because its headers give an upper bound on the length of the clip, for which the clip is then admitted. A
+//! file that claims to be much longer than it is would take memory for nothing or even end the run. If a claim exceeds
+//! a limit, the file is therefore decoded once without keeping samples, to find its true length or the reason to reject
+//! it. A picture that exceeds the limits is rejected by its header and takes no memory for the size it claims.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -24,32 +24,32 @@ use crate::source::{InputSeen, ReadFailure};
 
 /// A reader's ends of the queues.
 pub(super) struct ReaderQueues {
-    /// To the workers.
+    /// Clips for the workers.
     pub clips: Sender<ClipBytes>,
-    /// Buffers that come back from them.
+    /// Empty file buffers that workers return.
     pub spare: Receiver<Vec<u8>>,
-    /// To the writing thread.
+    /// Events for the writing thread.
     pub events: Sender<Event>,
 }
 
-/// Reads clips until there are no more, or the run is to stop. The last reader tells how many there were.
+/// Reads clips until there are no more, or until the run is stopped. The last reader reports the number of clips.
 pub(super) fn read_all(work: &Work<'_>, order: &Mutex<ReadOrder>, queues: &ReaderQueues) {
     let result = read_clips(work, order, queues);
     if result.is_err() {
-        // Nobody waits for a clip that will not come. Before the order is locked: who has it may be waiting.
+        // Close the budget before locking `order`: the thread that holds the lock may be waiting for a permit.
         work.budget.close();
     }
 
     let mut order = lock(order);
     order.readers -= 1;
     let event = match result {
-        // Whoever failed has told why.
+        // The thread that failed has already reported the error.
         Err(ExtractError::Elsewhere) => return,
         Err(error) => Event::Failed(error),
         Ok(()) if order.readers == 0 => Event::ReadDone { clips: order.seq },
         Ok(()) => return,
     };
-    // The receiver lives until every sender is gone.
+    // Sending cannot fail: the receiver lives until all senders are dropped.
     let _ = queues.events.send(event);
 }
 
@@ -60,13 +60,13 @@ fn read_clips(
 ) -> Result<(), ExtractError> {
     let mut reader = Reader::new(work);
     while !work.stop.load(Ordering::Relaxed) {
-        // The order is not locked any more while the clip is read.
+        // The lock is released before the clip is read.
         let next = lock(order).next(work)?;
         let Some((ticket, permit)) = next else { break };
 
         let buffer = queues.spare.try_recv().unwrap_or_default();
         let clip = reader.read(ticket, permit, buffer)?;
-        // No worker is left to take it: the run has failed.
+        // No worker is left to receive the clip, so the run has failed.
         if queues.clips.send(clip).is_err() {
             break;
         }
@@ -78,20 +78,20 @@ fn lock(order: &Mutex<ReadOrder>) -> MutexGuard<'_, ReadOrder> {
     order.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Which clip is read next: clips are numbered, and take their permits, in plan order.
+/// Determines which clip is read next. Clips are numbered and take their permits in plan order.
 pub(super) struct ReadOrder {
     /// Index into the shards to write.
     todo: usize,
     /// Index into that shard's members.
     member: usize,
-    /// Clips that were given out.
+    /// Number of clips handed out so far.
     seq: usize,
-    /// Readers that have not ended.
+    /// Number of readers that are still running.
     readers: usize,
 }
 
 impl ReadOrder {
-    /// From the first clip on, for so many readers.
+    /// Starts with the first clip, for the given number of readers.
     pub(super) const fn new(readers: usize) -> Self {
         Self {
             todo: 0,
@@ -101,14 +101,15 @@ impl ReadOrder {
         }
     }
 
-    /// The next clip, with memory for its file: and for all that follows, where the recipe tells how much that is.
+    /// Returns the next clip with a permit. The permit covers all processing if the recipe limits the length of clips,
+    /// otherwise only the file.
     fn next(&mut self, work: &Work<'_>) -> Result<Option<(Ticket, Permit)>, ExtractError> {
         let Some((todo, row)) = self.next_member(work) else {
             return Ok(None);
         };
         let clip_key = &work.clips[row].clip_key;
         let taken = work.taken.clips.get(&row);
-        // No file is read of a clip whose rows are taken over.
+        // If a clip's rows are copied, its file is not read.
         let read_bytes = match taken {
             Some(_) => 0,
             None => work.source.read_bytes(clip_key),
@@ -143,7 +144,7 @@ impl ReadOrder {
         Ok(Some((ticket, permit)))
     }
 
-    /// The next shard that has members left, and the row of the next of them.
+    /// Returns the next shard with remaining members, and the row of its next member.
     fn next_member(&mut self, work: &Work<'_>) -> Option<(usize, usize)> {
         while self.member == work.todo.get(self.todo)?.shard.members.len() {
             self.todo += 1;
@@ -153,10 +154,11 @@ impl ReadOrder {
     }
 }
 
-/// What a reading thread keeps from clip to clip.
+/// State that a reader thread keeps from clip to clip.
 struct Reader<'a> {
     work: &'a Work<'a>,
-    /// For files whose claims are too large; a panic leaves it in doubt, and it is made anew.
+    /// Decoder for files that claim to be too large. It is dropped after a panic, which may leave it in an invalid
+    /// state.
     decoder: Option<Box<dyn Decode>>,
 }
 
@@ -168,10 +170,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a clip and has it let in.
+    /// Reads a clip and waits until it is admitted.
     ///
     /// # Errors
-    /// [`ExtractError::Read`] where the machine fails, [`ExtractError::ClipMemory`] where the clip does not fit into
+    /// [`ExtractError::Read`] if the file cannot be read, [`ExtractError::ClipMemory`] if the clip does not fit into
     /// memory.
     fn read(
         &mut self,
@@ -185,8 +187,8 @@ impl<'a> Reader<'a> {
 
         let failure = self.read_file(&ticket, &mut bytes)?;
         if self.work.features.is_closed() {
-            // The decoder stops at `duration_s` by itself. What is asked for and not used costs nothing, unless a device's
-            // driver locks it.
+            // The decoder stops at `duration_s` anyway. Memory that is reserved but not used costs nothing, unless a
+            // device's driver locks it, so only then is the claimed length needed.
             let longest_s = if self.work.features.is_batched() {
                 claimed_s(&bytes)
             } else {
@@ -228,7 +230,7 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Waits until there is memory for all that the clip takes.
+    /// Waits until there is memory for all processing of the clip.
     fn let_in(&self, mut clip: ClipBytes) -> Result<ClipBytes, ExtractError> {
         let Work {
             source,
@@ -239,7 +241,7 @@ impl<'a> Reader<'a> {
         let clip_key = &clips[clip.ticket.row].clip_key;
         let seq = clip.ticket.seq;
         loop {
-            // A clip without samples goes on to be a reject, and holds its file until then.
+            // A clip without samples becomes a reject, and holds its file until then.
             let file_bytes = clip.bytes.len() as u64;
             let wanted = match clip.failure {
                 Some(_) => file_bytes,
@@ -251,19 +253,21 @@ impl<'a> Reader<'a> {
                 return Ok(clip);
             }
 
-            // An earlier clip needs the memory of this file: it is dropped, and read again after that clip is in.
+            // An earlier clip needs the memory of this file. The file is dropped, and read again once that clip is
+            // admitted.
             clip.bytes = Vec::new();
             let read_bytes = source.read_bytes(clip_key);
             let taken = clip.permit.retake(seq, read_bytes);
             taken.map_err(|refusal| self.refused(refusal, clip_key, read_bytes))?;
-            // A clip that was measured and is a reject needs its bytes no more.
+            // A clip that was rejected while it was measured no longer needs its bytes.
             if clip.ticket.seen.content.is_empty() {
                 clip.failure = self.read_file(&clip.ticket, &mut clip.bytes)?;
             }
         }
     }
 
-    /// The same for a clip whose rows are taken over: it has no file in memory that could give way.
+    /// Waits until a clip whose rows are copied is admitted. Such a clip has no file in memory that could be dropped
+    /// for an earlier clip.
     fn let_in_taken(
         &self,
         ticket: Ticket,
@@ -273,7 +277,7 @@ impl<'a> Reader<'a> {
         let features = self.work.features;
         let clip_key = &self.work.clips[ticket.row].clip_key;
         let wanted = features.taken_charge(taken.duration_s);
-        // Where the recipe bounds the length of clips it is in already.
+        // If the recipe limits the length of clips, the clip is already admitted.
         let mut is_in = features.is_closed();
         while !is_in {
             let admitted = permit.admit(ticket.seq, wanted);
@@ -298,7 +302,7 @@ impl<'a> Reader<'a> {
         ExtractError::refused(refusal, clip_key, bytes, media, self.work.limits.shares())
     }
 
-    /// The clip's file; what is wrong with it, if it cannot be had.
+    /// Reads the clip's file. Returns a reject if the file cannot be read because of the clip itself.
     fn read_file(
         &self,
         ticket: &Ticket,
@@ -313,7 +317,7 @@ impl<'a> Reader<'a> {
         let clip_key = &clips[ticket.row].clip_key;
 
         let start = cpu_time();
-        // A panic over the bytes of a zip's entry costs its clip alone.
+        // A panic while reading an entry of a zip file only rejects the clip.
         let read = catch_unwind(AssertUnwindSafe(|| source.read(clip_key, bytes)))
             .unwrap_or_else(|panic| Err(ReadFailure::Reject(panicked(Stage::Read, &*panic))));
         let failure = match read {
@@ -333,7 +337,8 @@ impl<'a> Reader<'a> {
         Ok(failure)
     }
 
-    /// Seconds that the clip has at most. Where that is over a limit, it is measured, and may turn out to be a reject.
+    /// Returns an upper bound on the clip's length in seconds. If the bound exceeds a limit, the clip is measured,
+    /// which may reject it.
     fn longest_s(
         &mut self,
         ticket: &mut Ticket,
@@ -346,11 +351,12 @@ impl<'a> Reader<'a> {
             ..
         } = self.work;
         let start = cpu_time();
-        // After a panic its length is not known, so the clip is measured; if that panics, too, it is a reject.
+        // The claimed length is infinite after a panic, so the clip is measured; if measuring panics too, the clip is
+        // rejected.
         let claimed_s = claimed_s(bytes);
         let longest_s = features.clip_s(claimed_s);
 
-        // Too long for the recipe, or too large for memory: either may be a lie of the file.
+        // The clip is too long for the recipe, or too large for memory, or its file claims a wrong length.
         let is_long = claimed_s > longest_s
             || features.charge(bytes.len() as u64, longest_s) > limits.in_flight_bytes;
         if !is_long {
@@ -361,7 +367,7 @@ impl<'a> Reader<'a> {
         let measured = self.measure(ticket, bytes)?;
         add_time(&counters.times.decode, start);
         if measured.is_err() {
-            // It was read and judged: the receipt says what it was.
+            // The file was read completely, so its hashes are recorded with the reject.
             let decode_key = survey::facts_of(&mut InputHasher::default(), bytes).decode;
             let content = blake3::hash(bytes);
             ticket.seen = InputSeen::read(ticket.seen.id, content, decode_key);
@@ -369,7 +375,7 @@ impl<'a> Reader<'a> {
         Ok(measured)
     }
 
-    /// Decodes a clip into nothing, which tells its length in seconds.
+    /// Decodes a clip without keeping samples and returns its length in seconds.
     fn measure(
         &mut self,
         ticket: &Ticket,
@@ -394,7 +400,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Seconds that a file says it has at most; infinite where the reading of its headers panics, which its decoding tells.
+/// Returns the length in seconds that a file claims as its maximum; infinity if reading its headers panics. Decoding
+/// then reports the panic.
 fn claimed_s(bytes: &[u8]) -> f64 {
     catch_unwind(AssertUnwindSafe(|| crate::decode::longest_s(bytes))).unwrap_or(f64::INFINITY)
 }

@@ -1,11 +1,11 @@
-//! A clip that is allowed and does not fit into memory: what it needs, and what would be enough.
+//! The error for an allowed clip that does not fit into memory: how much it needs, and which limit would be enough.
 
 use super::ExtractError;
 use crate::budget::Refusal;
 use crate::settings::MemoryShares;
 use crate::source::Media;
 
-/// Why a clip ended the run.
+/// The error for a clip that does not fit into memory, which ends the run.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{clip_key}: it needs {} MiB at once{}, and --memory-limit {} MiB leaves {} MiB for clips: give --memory-limit {}MiB \
@@ -14,22 +14,22 @@ use crate::source::Media;
     self.smaller_clip(), self.smaller_groups()
 )]
 pub struct ClipMemory {
-    /// Which clip.
+    /// Key of the clip.
     pub clip_key: String,
-    /// What it is.
+    /// Kind of clip: audio or picture.
     pub media: Media,
-    /// With what waits for it.
+    /// Memory needed for the clip and for the rows that wait for it.
     pub needed_bytes: u64,
-    /// Its file alone.
+    /// Size of the clip's file.
     pub file_bytes: u64,
-    /// Rows that wait for it to fill their row group.
+    /// Memory of rows that wait for the clip to fill their row group.
     pub waiting_bytes: u64,
-    /// What there is.
+    /// Memory limit, and the share of it for clips.
     pub shares: MemoryShares,
 }
 
 impl ExtractError {
-    /// A clip of `file_bytes` that is not let in.
+    /// Creates the error for a clip of `file_bytes` that was not admitted.
     pub(super) fn refused(
         refusal: Refusal,
         clip_key: &str,
@@ -52,7 +52,8 @@ impl ExtractError {
 }
 
 impl ClipMemory {
-    /// A limit under which it fits: clips have half of it, less what workers' tables take.
+    /// Returns a memory limit under which the clip fits: clips get half of the limit, minus excess memory of workers'
+    /// tables.
     const fn enough_bytes(&self) -> u64 {
         let tables_bytes = self.shares.limit_bytes / 2 - self.shares.clips_bytes;
         (self.needed_bytes + tables_bytes) * 2
@@ -66,8 +67,8 @@ impl ClipMemory {
         }
     }
 
-    /// Returns advice that makes the clip smaller or rejects it. Files are read whole, so a smaller duration or tensor does
-    /// not help if the file itself does not fit.
+    /// Returns advice that makes the clip smaller or rejects it. Files are read whole, so a smaller duration or tensor
+    /// does not help if the file itself does not fit.
     const fn smaller_clip(&self) -> &'static str {
         let is_file_too_large = self.file_bytes > self.shares.clips_bytes;
         match (self.media, is_file_too_large) {
@@ -98,7 +99,7 @@ impl ClipMemory {
     }
 }
 
-/// Whole mebibytes, rounded up.
+/// Rounds up to whole mebibytes.
 const fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }

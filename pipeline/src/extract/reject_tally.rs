@@ -1,4 +1,4 @@
-//! How many clips are rejected, and when that is too many.
+//! Counts rejected clips and ends a run with too many of them.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use wavemill_schemas::reject::Reject;
 
 use super::{ExtractError, Limits};
 
-/// Clips rejected so far, each once, those of earlier runs of the plan among them.
+/// Clips rejected so far, including clips rejected in earlier runs of the plan. Each clip is counted once.
 #[derive(Debug, Default)]
 pub(crate) struct RejectTally {
     clip_keys: BTreeSet<String>,
@@ -15,7 +15,7 @@ pub(crate) struct RejectTally {
 }
 
 impl RejectTally {
-    /// What finished shards say.
+    /// Creates a tally of the rejects of finished shards.
     pub(crate) fn of<'a>(receipts: impl IntoIterator<Item = &'a Receipt>) -> Self {
         let mut tally = Self::default();
         for receipt in receipts {
@@ -34,10 +34,10 @@ impl RejectTally {
         }
     }
 
-    /// Counts one more.
+    /// Adds a reject.
     ///
     /// # Errors
-    /// [`ExtractError::TooManyRejects`] as soon as the run cannot be committed any more.
+    /// [`ExtractError::TooManyRejects`] as soon as the run can no longer be committed.
     pub(crate) fn add(&mut self, reject: &Reject, limits: &Limits) -> Result<(), ExtractError> {
         self.insert(reject);
         let planned = limits.planned;

@@ -1,8 +1,8 @@
-//! Free PCM buffers that wait for their next clip.
+//! A pool of free PCM buffers.
 //!
-//! A buffer for a device is page-locked, and locking takes the system about as long as copying a clip. So buffers are used
-//! again. They are bounded in bytes together and not one by one: many workers with clips of half a minute need many of
-//! them, and a batch gives back all of its own at once.
+//! Buffers for a device are page-locked, and locking takes about as long as copying a clip, so buffers are reused. The
+//! pool limits their total size and not the size of each: many workers with clips of half a minute need many buffers,
+//! and a batch returns all of its buffers at once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,17 +12,17 @@ use wavemill_kernels::Backend;
 use crate::decode::Pcm;
 use crate::settings::SPARE_BYTES_MAX;
 
-/// What whole runs keep for the next clip.
+/// Pool of free PCM buffers of a run.
 pub(super) struct SparePcms {
     give: Sender<Pcm>,
     take: Receiver<Pcm>,
-    /// Bytes of those that wait.
+    /// Total size in bytes of the buffers in the pool.
     bytes: AtomicU64,
     most_bytes: u64,
 }
 
 impl SparePcms {
-    /// At most `places` buffers of `most_bytes` together.
+    /// Creates a pool of at most `places` buffers with at most `most_bytes` in total.
     pub(super) fn new(places: usize, most_bytes: u64) -> Self {
         let (give, take) = bounded(places);
         Self {
@@ -33,7 +33,7 @@ impl SparePcms {
         }
     }
 
-    /// One that waits, or a new one of the kind that `backend` copies from.
+    /// Takes a buffer from the pool, or creates one from which `backend` can copy.
     pub(super) fn take(&self, backend: &dyn Backend) -> Pcm {
         match self.take.try_recv() {
             Ok(pcm) => {
@@ -44,14 +44,14 @@ impl SparePcms {
         }
     }
 
-    /// Keeps a buffer, where there is room. A large one is not kept: most clips need far less.
+    /// Returns a buffer to the pool if there is space. A large buffer is dropped, because most clips need far less.
     pub(super) fn give_back(&self, pcm: Pcm) {
         let bytes = held_bytes(&pcm);
         if bytes > SPARE_BYTES_MAX {
             return;
         }
 
-        // Counted before it lies there, so that the bound holds at every moment.
+        // Counted before the buffer is in the pool, so that the limit always holds.
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let is_kept = before + bytes <= self.most_bytes && self.give.try_send(pcm).is_ok();
         if !is_kept {
@@ -87,7 +87,7 @@ mod tests {
             spare.give_back(of_bytes(bytes));
         }
 
-        // The third did not fit any more, nor the last.
+        // The third and the last buffer no longer fit.
         let kept = [400, 400, 200, 0].map(|_| held_bytes(&spare.take(&CPU)));
         assert_eq!(kept, [400, 400, 200, 0]);
         assert_eq!(spare.bytes.load(Ordering::Relaxed), 0);

@@ -1,6 +1,6 @@
-//! Files that are read and not decoded: what they hold, to find audio that is there twice, and files that changed.
+//! Reads files without decoding them, to find duplicate audio and changed files.
 //!
-//! What is found depends on the files alone, not on the threads.
+//! The result depends only on the files, not on the number of threads.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,21 +14,21 @@ use crate::panics::WORKER_NAME;
 use crate::settings::Settings;
 use crate::source::{Media, ReadFailure, Source};
 
-/// What a file holds.
+/// Hashes of a file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FileContent {
     /// blake3 of the whole file.
     pub content: blake3::Hash,
-    /// Of the audio in it.
+    /// Hashes of the audio in the file.
     pub facts: InputFacts,
 }
 
-/// Files by `clip_key`; `None` is one that could not be read, which the run counts when it comes to it.
+/// Files by `clip_key`; `None` for a file that could not be read, which the run counts when it processes the clip.
 pub(crate) type FileContents = HashMap<String, Option<FileContent>>;
 
 /// Reads the clips of `keys` that have a file.
 ///
-/// Where `course` was stopped, clips that were not read yet are missing, and the caller has to look.
+/// If `course` was stopped, the remaining clips are missing from the result, and the caller must check for this.
 ///
 /// # Errors
 /// [`ExtractError::Read`], [`ExtractError::Threads`], [`ExtractError::ClipMemory`].
@@ -55,11 +55,11 @@ pub(crate) fn read_files<'k>(
     pass.run(settings.threads.max(1))
 }
 
-/// One pass over the clips: what its threads share.
+/// One pass over the clips, shared by its threads.
 struct Pass<'a> {
-    /// Key and bytes.
+    /// Key and file size in bytes of each clip.
     clips: Vec<(&'a str, u64)>,
-    /// The clip that is read next; behind the last one no thread goes on.
+    /// Index of the next clip to read; threads end when it is past the last clip.
     next: AtomicUsize,
     source: &'a dyn Source,
     budget: ByteBudget,
@@ -72,7 +72,7 @@ impl Pass<'_> {
         std::thread::scope(|scope| {
             let mut spawned = Vec::with_capacity(threads);
             for number in 0..threads {
-                // By this name the panic hook stays silent, as in the worker pool.
+                // The panic hook ignores threads with this name, as in the worker pool.
                 let name = format!("{WORKER_NAME}-hash-{number}");
                 let thread = std::thread::Builder::new().name(name);
                 let handle = thread.spawn_scoped(scope, || self.read_clips());
@@ -82,7 +82,7 @@ impl Pass<'_> {
             let mut contents = FileContents::with_capacity(self.clips.len());
             for thread in spawned {
                 let joined = thread?.join();
-                // Panics over a file's bytes are caught below: this one is a fault of wavemill.
+                // Panics while reading a file are caught below, so this one is a bug in wavemill.
                 let found = joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 contents.extend(found?);
             }
@@ -95,13 +95,13 @@ impl Pass<'_> {
         let mut bytes = Vec::new();
         let mut contents = FileContents::new();
         while !self.course.is_stopped() {
-            // Any thread may take any clip: contents are kept by key, so chance leaves no trace.
+            // Any thread may take any clip: results are stored by key, so the order has no effect.
             let next = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(&(key, n_bytes)) = self.clips.get(next) else {
                 break;
             };
 
-            // What was read is held once more where a zip's entry is compressed.
+            // For a compressed zip entry, this includes the compressed bytes.
             let permit = self
                 .budget
                 .take(self.source.read_bytes(key))
@@ -111,7 +111,7 @@ impl Pass<'_> {
                     content: blake3::hash(&bytes),
                     facts: match self.source.media() {
                         Media::Audio => facts_of(&mut hasher, &bytes),
-                        // Of a picture all bytes count, and those are its content.
+                        // For a picture, the hash of the whole file is enough.
                         Media::Pictures => InputFacts::default(),
                     },
                 }),
@@ -125,7 +125,7 @@ impl Pass<'_> {
             };
             contents.insert(key.to_owned(), content);
 
-            // Before the permit goes back, because that covers what a large file took.
+            // A large buffer is freed before its permit is released.
             bytes.clear();
             bytes.shrink_to(self.settings.kept_bytes());
             drop(permit);
@@ -134,7 +134,7 @@ impl Pass<'_> {
         Ok(contents)
     }
 
-    /// A file that does not fit.
+    /// Creates the error for a file that does not fit into memory.
     fn refused(&self, refusal: Refusal, clip_key: &str, file_bytes: u64) -> ExtractError {
         let shares = self.settings.shares();
         let media = self.source.media();
@@ -143,15 +143,15 @@ impl Pass<'_> {
         ))
     }
 
-    /// The other threads have no reason to go on.
+    /// Stops the other threads and returns the error.
     fn fail(&self, error: ExtractError) -> ExtractError {
         self.next.store(self.clips.len(), Ordering::Relaxed);
         error
     }
 }
 
-/// What of a file is audio. A parser that panics at damaged bytes finds none, and leaves nothing behind: each file starts
-/// anew.
+/// Computes the hashes of the audio in a file. Both are `None` if the parser panics on damaged bytes. The hasher stays
+/// usable after a panic, because each file resets its state.
 pub(super) fn facts_of(hasher: &mut InputHasher, bytes: &[u8]) -> InputFacts {
     catch_unwind(AssertUnwindSafe(|| hasher.read(bytes))).unwrap_or_default()
 }

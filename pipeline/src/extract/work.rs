@@ -1,4 +1,4 @@
-//! What all threads of a run share.
+//! State that all threads of a run share.
 
 use std::sync::atomic::AtomicBool;
 
@@ -9,36 +9,36 @@ use crate::features::FeaturePlan;
 use crate::shards::{Format, KeyInputs, ShardTask, TakenRows};
 use crate::source::Source;
 
-/// What readers, workers and lanes share.
+/// State shared by readers, workers and lanes.
 pub(crate) struct Work<'a> {
     /// Cleaned rows.
     pub clips: &'a [ClipRow],
-    /// What the keys of files are made of: just the features that are computed.
+    /// Inputs of the keys of files, restricted to the features that are computed.
     pub keys: &'a KeyInputs<'a>,
-    /// Their numbers in the recipe.
+    /// Indices of these features in the recipe.
     pub feature_numbers: &'a [usize],
-    /// Names all features of the plan.
+    /// Id of the set of all features of the plan.
     pub features_id: &'a str,
     /// Shards to write.
     pub todo: &'a [ShardTask<'a>],
-    /// Clips that are not read, because an earlier version has their rows.
+    /// Clips that are not read, because their rows are copied from an earlier version.
     pub taken: &'a TakenRows,
-    /// Where bytes come from.
+    /// Source of the clips' files.
     pub source: &'a dyn Source,
-    /// What to compute.
+    /// Features to compute.
     pub features: &'a FeaturePlan,
-    /// Classes of each target.
+    /// Number of classes of each target.
     pub class_sizes: &'a [usize],
-    /// How to encode each feature.
+    /// Format of each feature's files.
     pub formats: &'a [Format],
-    /// Set: no further clip is read.
+    /// If true, no further clips are read.
     pub stop: &'a AtomicBool,
-    /// For progress.
+    /// Counters for progress and the report.
     pub counters: &'a Counters,
-    /// Bounds of the run.
+    /// Limits of the run.
     pub limits: &'a Limits,
-    /// What clips may hold.
+    /// Memory for clips.
     pub budget: ByteBudget,
-    /// What row groups may hold while they are encoded, beside their rows.
+    /// Memory for encoding row groups, in addition to their rows.
     pub encoding: ByteBudget,
 }

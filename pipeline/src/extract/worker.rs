@@ -1,4 +1,4 @@
-//! One worker: decodes a clip at a time, computes its features where no device does, and encodes row groups.
+//! A worker thread: decodes one clip at a time, computes its features unless a device does, and encodes row groups.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -23,34 +23,34 @@ use crate::source::InputSeen;
 
 /// A worker's ends of the queues.
 pub(super) struct WorkerQueues {
-    /// What to decode.
+    /// Clips to decode.
     pub clips: Receiver<ClipBytes>,
-    /// What to encode.
+    /// Row groups to encode.
     pub groups: Receiver<RowGroup>,
-    /// Where read buffers go back.
+    /// Takes back file buffers for the readers.
     pub spare: Sender<Vec<u8>>,
-    /// Where PCM buffers come from, and go back.
+    /// Free PCM buffers, shared by all threads.
     pub spare_pcms: Arc<SparePcms>,
-    /// To a device's lanes, where there is one.
+    /// Decoded clips for a device's lanes, if there is a device.
     pub device: Option<Sender<DecodedClip>>,
-    /// What is done.
+    /// Results for the writing thread.
     pub events: Sender<Event>,
 }
 
-/// What a thread keeps from clip to clip.
+/// State that a worker thread keeps from clip to clip.
 pub(super) struct Worker<'a> {
     pub(super) work: &'a Work<'a>,
-    // A panic leaves both in doubt; they are made anew after one.
+    // Both are dropped after a panic, which may leave them in an invalid state, and created again.
     decoder: Option<Box<dyn Decode>>,
     extractor: Option<Extractor>,
-    /// For files that decoding rejects.
+    /// Computes the decode key of files that decoding rejects.
     hasher: InputHasher,
-    /// For rows that are taken over.
+    /// Reads rows that are copied from the parent.
     rows: RowReader<'a>,
 }
 
 impl<'a> Worker<'a> {
-    /// A worker that has planned nothing yet.
+    /// Creates a worker without a decoder and kernels, which are created when they are first needed.
     pub(super) fn new(work: &'a Work<'a>) -> Self {
         Self {
             work,
@@ -61,7 +61,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Works until neither clips nor row groups can come.
+    /// Works until no more clips or row groups can arrive.
     pub(super) fn run(mut self, queues: &WorkerQueues) {
         let start = Instant::now();
         self.take_turns(queues);
@@ -69,7 +69,7 @@ impl<'a> Worker<'a> {
     }
 
     fn take_turns(&mut self, queues: &WorkerQueues) {
-        // A queue that has ended is replaced by one that never gives anything.
+        // A closed queue is replaced by one that never receives anything.
         let no_clips = never();
         let no_groups = never();
         let mut clips = Some(&queues.clips);
@@ -78,7 +78,7 @@ impl<'a> Worker<'a> {
         let waiting = &self.work.counters.workers.waiting;
         while clips.is_some() || groups.is_some() {
             let start = Instant::now();
-            // Encoding first: it gives memory back.
+            // Encoding has priority because it frees memory.
             let event = select_biased! {
                 recv(groups.unwrap_or(&no_groups)) -> group => {
                     add_wall(waiting, start);
@@ -96,7 +96,7 @@ impl<'a> Worker<'a> {
                 },
             };
 
-            // Nobody writes any more, so the run is over.
+            // The writing thread has ended, so the run is over.
             if event.is_some_and(|event| queues.events.send(event).is_err()) {
                 return;
             }
@@ -115,13 +115,14 @@ impl<'a> Worker<'a> {
             ..
         } = self.work;
 
-        // Where rows are so large that few can be encoded at a time, workers take turns.
+        // If rows are so large that only few can be encoded at a time, workers take turns.
         let row_bytes = group
             .rows
             .iter()
             .map(|row| features.encode_bytes(row.n_samples));
         let wanted = row_bytes.max().unwrap_or(0);
-        // Never more than there is, so this is not refused. What a row takes beyond it is in its clip's permit.
+        // Never more than the total, so the request is not refused. Memory for larger rows is included in the clip's
+        // permit.
         let waiting_since = Instant::now();
         let _permit = encoding.take(wanted.min(limits.encode_bytes));
         add_wall(&counters.workers.waiting, waiting_since);
@@ -140,7 +141,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// What became of a clip; `None` where a device goes on with it.
+    /// Processes a clip and returns its event; `None` if a device computes its features.
     fn clip(&mut self, clip: ClipBytes, queues: &WorkerQueues) -> Option<Event> {
         if let Some(taken) = self.work.taken.clips.get(&clip.ticket.row) {
             return Some(self.take_over(clip.ticket, clip.permit, taken));
@@ -168,7 +169,7 @@ impl<'a> Worker<'a> {
                 let content = blake3::hash(&bytes);
                 let decoded =
                     self.guarded(|worker| worker.decode(&ticket, &bytes, longest_s, &mut pcm));
-                // A file that was rejected has a key too, which must not depend on how far decoding came.
+                // The decode key of a rejected file must not depend on how much of it was decoded.
                 let decode_key = match &decoded {
                     Ok(_) => pcm.decode_key,
                     Err(_) => survey::facts_of(&mut self.hasher, &bytes).decode,
@@ -177,7 +178,7 @@ impl<'a> Worker<'a> {
                 decoded
             }
         };
-        // The file goes before features are computed: the permit covers one or the other.
+        // The file is released before features are computed, because the permit covers only one of the two.
         self.give_back(bytes, queues);
 
         let mut clip = match decoded {
@@ -194,7 +195,7 @@ impl<'a> Worker<'a> {
         };
         clip.hold(self.work);
         if let Some(device) = &queues.device {
-            // Where no lane is left the run has failed already, and clips are only drained.
+            // Sending fails only if no lane is left. Then the run has already failed, and clips are only drained.
             let waiting_since = Instant::now();
             let _ = device.send(clip);
             add_wall(&self.work.counters.workers.waiting, waiting_since);
@@ -215,7 +216,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Ends a clip with what an earlier version has of it.
+    /// Ends a clip with its rows or its reject from an earlier version.
     fn take_over(&mut self, ticket: Ticket, permit: Permit, taken: &TakenClip) -> Event {
         let runs = match &taken.outcome {
             Ok(runs) => runs,
@@ -240,7 +241,7 @@ impl<'a> Worker<'a> {
         ticket.end(self.work, Ok(rows))
     }
 
-    /// Rows of an earlier version as rows of this one.
+    /// Converts rows of an earlier version to rows of this one.
     fn of_today(
         &self,
         ticket: &Ticket,
@@ -270,7 +271,7 @@ impl<'a> Worker<'a> {
             if !features.is_row_of(clip_key, variant, row.segment as usize, split) {
                 continue;
             }
-            // All rows of a clip share it, and were made of one decoding.
+            // All rows of a clip share these facts, which come from a single decoding.
             let audio = audio.get_or_insert_with(|| {
                 Arc::new(AudioFacts {
                     duration_s: row.duration_s,
@@ -298,15 +299,15 @@ impl<'a> Worker<'a> {
         wanted
     }
 
-    /// Ends with a file's bytes; their memory may be used again.
+    /// Returns a file buffer to the readers for reuse.
     pub(super) fn give_back(&self, bytes: Vec<u8>, queues: &WorkerQueues) {
         if bytes.capacity() <= self.work.limits.kept_bytes {
-            // Where enough buffers wait already, this one is dropped.
+            // If enough buffers are waiting, this one is dropped.
             let _ = queues.spare.try_send(bytes);
         }
     }
 
-    /// A panic costs its clip, not the run.
+    /// Runs `body` and turns a panic into a reject of the clip, so that the run continues.
     pub(super) fn guarded<T>(
         &mut self,
         body: impl FnOnce(&mut Self) -> Result<T, Failure>,
@@ -366,7 +367,7 @@ impl<'a> Worker<'a> {
         Ok(computed.pop().unwrap_or_default())
     }
 
-    /// Buffers that grew with a long clip are not kept for the next one.
+    /// Frees buffers that grew with a long clip instead of keeping them for the next one.
     fn forget_scratch(&mut self, n_samples: usize, segments: &[Segment]) {
         let features = self.work.features;
         let longest = segments
@@ -384,7 +385,7 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// The tests name a clip whose decoding is to panic.
+/// Lets tests name a clip whose decoding panics.
 #[allow(unused_variables, reason = "without fail points the macro is empty")]
 fn inject_panic(clip_key: &str) {
     fail_point!("worker-panic", |clip: Option<String>| assert_ne!(

@@ -1,4 +1,5 @@
-//! The calling thread of an extraction: takes what the other threads finish, and puts it into files in plan order.
+//! The calling thread of an extraction: receives the results of the other threads and writes them to files in plan
+//! order.
 
 use std::sync::atomic::Ordering;
 
@@ -10,11 +11,11 @@ use crate::store::Store;
 use crossbeam_channel::Sender;
 use fail::fail_point;
 
-/// Writes every shard of `work.todo` and puts its receipts into `finished`.
+/// Writes every shard of `work.todo` and adds its receipts to `finished`.
 ///
 /// # Errors
-/// The first [`ExtractError`]; [`ExtractError::Interrupted`] when `work.stop` was set. Finished shards keep their
-/// receipts.
+/// The first [`ExtractError`]; [`ExtractError::Interrupted`] if `work.stop` was set. Receipts of finished shards are
+/// kept.
 pub(crate) fn write_shards(
     store: &Store,
     plan_id: &str,
@@ -46,7 +47,7 @@ pub(crate) fn write_shards(
     };
     std::thread::scope(|scope| take_events(pool::start(scope, work), &mut files))?;
 
-    // No error, and shards are missing: the run was asked to stop.
+    // There was no error, but shards are missing, so the run was asked to stop.
     if files.shards_written < work.todo.len() {
         return Err(ExtractError::Interrupted {
             done: finished.n_done(),
@@ -56,13 +57,13 @@ pub(crate) fn write_shards(
     Ok(())
 }
 
-/// Takes events until all threads have ended, and gives the first error.
+/// Processes events until all threads have ended, and returns the first error.
 fn take_events(queues: Queues, files: &mut Files<'_, '_>) -> Result<(), ExtractError> {
     let work = files.work;
     let mut groups = Some(queues.groups);
     let mut result = Ok(());
     for event in queues.events {
-        // After a failure events are only drained, so that no worker waits for this thread.
+        // After a failure, events are only drained, so that no worker waits for this thread.
         if result.is_err() {
             continue;
         }
@@ -73,7 +74,7 @@ fn take_events(queues: Queues, files: &mut Files<'_, '_>) -> Result<(), ExtractE
             work.budget.close();
         }
 
-        // Workers end when no more row groups can come.
+        // Workers end when no more row groups can arrive.
         if result.is_err() || files.has_all_clips() {
             groups = None;
         }
@@ -81,7 +82,7 @@ fn take_events(queues: Queues, files: &mut Files<'_, '_>) -> Result<(), ExtractE
     result
 }
 
-/// The files of the shards, and what is counted on the way into them.
+/// The files of the shards, and the counts of written shards, clips and rejects.
 struct Files<'a, 'w> {
     writer: ShardWriter<'a>,
     store: &'a Store,
@@ -91,7 +92,7 @@ struct Files<'a, 'w> {
     finished: &'a mut FinishedShards,
     shards_written: usize,
     clips_taken: usize,
-    /// How many clips will have come in the end; known when the readers have ended.
+    /// Total number of clips; known when the readers have ended.
     clips_read: Option<usize>,
 }
 
@@ -114,7 +115,8 @@ impl Files<'_, '_> {
             }
             Event::Clip { seq, outcome, seen } => {
                 self.clips_taken += 1;
-                // Its rows may fill a row group, which gives memory back: until that is known, nobody gives up waiting.
+                // The rows may fill a row group, which frees memory. Until this is known, waiting clips must not be
+                // refused.
                 let _busy = self.work.budget.busy();
                 outcome.taken();
 
@@ -122,7 +124,7 @@ impl Files<'_, '_> {
                     self.rejects.add(reject, self.work.limits)?;
                 }
                 for group in self.writer.outcome(seq, outcome, seen)? {
-                    // Clips come only while the sender is held, and so do workers.
+                    // Sending cannot fail: clips only arrive while the sender and the workers exist.
                     let _ = groups.map(|sender| sender.send(group));
                 }
                 self.finish_shards()?;
@@ -139,7 +141,7 @@ impl Files<'_, '_> {
         Ok(())
     }
 
-    /// Makes a shard's receipts durable, and before them what was seen of its inputs.
+    /// Makes a shard's receipts durable, after the hashes of its inputs.
     fn put(&mut self, finished: FinishedShard) -> Result<(), ExtractError> {
         let FinishedShard {
             index,
@@ -149,7 +151,8 @@ impl Files<'_, '_> {
         let todo = &self.work.todo[index];
         let label = todo.shard.label();
 
-        // Another feature of the shard, or another side of the clip, may have been made of what the file held before.
+        // Another feature of the shard, or another side of the clip, may have been computed from earlier contents of
+        // the file.
         for (clip_key, seen) in &inputs {
             let before = self.finished.inputs.get(clip_key);
             if before.is_some_and(|before| before.content != seen.content) {

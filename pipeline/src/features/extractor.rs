@@ -1,4 +1,4 @@
-//! One lane's kernels, and what becomes of their output: rows or a reject.
+//! Runs the kernels of one worker or lane, and converts their output to rows or a reject.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,26 +19,26 @@ use crate::tensors::Tensor;
 /// Kernels and buffers of one worker, or of one lane of a device.
 pub(crate) struct Extractor {
     kernels: Box<dyn Plan>,
-    /// `None`: the recipe stretches nothing.
+    /// `None` if the recipe has no stretched copies.
     stretch: Option<StretchPlan>,
-    /// The clip at another tempo, beside its samples. Used again for each factor, until [`Self::forget_scratch`].
+    /// Samples of a stretched copy of the clip. Reused for each factor, until [`Self::forget_scratch`].
     stretched: Vec<f32>,
 }
 
-/// What kernels made of a clip's segments, one after the other.
+/// Results of the kernels for a clip's segments, in order.
 pub(crate) type SegmentResults = Vec<Result<Row, KernelError>>;
 
-/// Why a clip has no rows.
+/// The reason why a clip has no rows.
 #[derive(Debug)]
 pub(crate) enum NoRows {
-    /// Its own fault.
+    /// The clip is rejected.
     Reject(Box<Reject>),
-    /// The recipe's.
+    /// The recipe's features do not fit the clip, which ends the run.
     Error(FeatureError),
 }
 
 impl NoRows {
-    /// With what decoding told: a clip that is too short because of damage is `damaged`.
+    /// Adds the results of decoding to a reject. A clip that is too short because of damage becomes `damaged`.
     #[must_use]
     pub(crate) fn of_clip(mut self, pcm: &Pcm) -> Self {
         if let Self::Reject(reject) = &mut self {
@@ -65,22 +65,22 @@ impl Extractor {
         })
     }
 
-    /// Gives up memory that grew with the last clip.
+    /// Frees memory that grew with the last clip.
     pub(crate) fn forget_scratch(&mut self) {
         self.kernels.forget_scratch();
         self.stretched = Vec::new();
     }
 
-    /// Computes every segment of every clip, padded with zeros where the clip ends earlier. Those of stretched copies come
-    /// behind the plain ones, on the CPU alone.
+    /// Computes every segment of every clip, padded with zeros if the clip ends earlier. Segments of stretched copies
+    /// come after the plain ones, and are computed on the CPU only.
     ///
     /// # Errors
-    /// The device's: nothing is known of any clip then.
+    /// Errors of the device. No results are returned for any clip then.
     pub(crate) fn run(
         &mut self,
         clips: &[(&Pcm, &[Segment])],
     ) -> Result<Vec<SegmentResults>, KernelError> {
-        // Made first, because the kernels' clips borrow them.
+        // Collected first, because the kernels' clips borrow them.
         let places: Vec<Vec<Range<usize>>> = clips
             .iter()
             .map(|(_, segments)| plain(segments).iter().map(sample_range).collect())
@@ -96,7 +96,7 @@ impl Extractor {
             });
         }
 
-        // The kernels answer row by row, over all clips.
+        // The kernels return a flat list of the rows of all clips.
         let mut made = self.kernels.run(&wanted)?.into_iter();
         let mut by_clip = Vec::with_capacity(clips.len());
         for (&(pcm, segments), rows) in clips.iter().zip(&places) {
@@ -110,7 +110,7 @@ impl Extractor {
         Ok(by_clip)
     }
 
-    /// The same of the segments of one stretched copy.
+    /// Computes the segments of one stretched copy.
     fn stretched_rows(
         &mut self,
         pcm: &Pcm,
@@ -119,13 +119,13 @@ impl Extractor {
         let (Some(plan), Some(first)) = (&mut self.stretch, segments.first()) else {
             return Ok(Vec::new());
         };
-        // Room for the zeros behind it too: so the kernels need no copy, and the buffer is made in its final size.
+        // Includes room for the appended zeros, so that the kernels need no copy and the buffer is allocated once.
         let rate = first.variant;
         let end = end_of(segments);
         let len = variant_len(pcm.n_samples, rate).max(end);
         self.stretched.clear();
         self.stretched.reserve_exact(len);
-        // The buffer of the clip may have zeros behind it already.
+        // The clip's buffer may already contain zeros after its samples.
         let decoded = &pcm.samples[..pcm.n_samples];
         plan.run(StretchArgs { rate }, decoded, &mut self.stretched)?;
         self.stretched.resize(len, 0.0);
@@ -145,8 +145,8 @@ fn sample_range(segment: &Segment) -> Range<usize> {
 }
 
 impl FeaturePlan {
-    /// Where a clip's segments lie, in samples at the recipe's rate: first those of the clip as recorded, then, where
-    /// clips of `split` have them, those of its stretched copies.
+    /// Returns a clip's segments, in samples at the recipe's rate: first the segments of the clip as recorded, then, if
+    /// clips of `split` have stretched copies, the segments of these.
     ///
     /// # Errors
     /// [`NoRows::Reject`] for a clip too short for one segment.
@@ -163,18 +163,19 @@ impl FeaturePlan {
                 "{seconds:.3} s are too few for one segment"
             )));
         }
-        // Whether a clip is a reject does not depend on its copies: one that is too short for a segment has none.
+        // Stretched copies do not affect whether a clip is rejected: a clip that is too short for a segment gets no
+        // copies.
         if self.is_stretched(split) {
             segments.extend(stretched_segments(&self.audio, n_samples));
         }
 
-        // Segments of the other sides are rows of other shards. None left is no fault of the clip.
+        // Segments on other sides are rows of other shards. If none is left, the clip is not rejected.
         segments.retain(|s| self.is_row_of(clip_key, s.variant, s.number, split));
         Ok(segments)
     }
 
-    /// Whether a segment of a variant, of which clips of `split` have rows, is a row there. Only under the rules by segment
-    /// are segments of one clip on several sides.
+    /// Reports whether a segment of a variant is a row on the side `split`. Only under the rules by segment can a clip
+    /// have segments on several sides.
     pub(crate) fn is_row_of(
         &self,
         clip_key: &str,
@@ -186,13 +187,13 @@ impl FeaturePlan {
             || segment_side(&self.split, clip_key, variant, segment) == split
     }
 
-    /// The factor of the recipe that a row's `variant` stands for.
+    /// Returns the recipe's factor that is stored as `variant` in a row.
     pub(crate) fn factor_of(&self, variant: f32) -> Option<f64> {
         let mut factors = std::iter::once(&PLAIN).chain(&self.audio.stretch);
         factors.find(|&&factor| factor as f32 == variant).copied()
     }
 
-    /// The rows of a clip, of what kernels made of its segments.
+    /// Creates the rows of a clip from the results of the kernels.
     ///
     /// # Errors
     /// [`NoRows::Reject`] for a clip without a single frame, [`NoRows::Error`] for a value that its type cannot hold.
@@ -222,11 +223,11 @@ impl FeaturePlan {
         Ok(rows)
     }
 
-    /// A row's packed bytes with their shapes.
+    /// Combines a row's packed bytes with their shapes.
     fn tensors(&self, packed: Vec<Vec<u8>>, n_samples: usize) -> Result<Vec<Tensor>, NoRows> {
         let mut tensors = Vec::with_capacity(packed.len());
         for ((feature, entry), bytes) in self.features.iter().zip(&self.entries).zip(packed) {
-            // The kernels give nothing where not one frame fits.
+            // The kernels return no bytes if not a single frame fits.
             if bytes.is_empty() {
                 return Err(too_short(format!(
                     "{n_samples} samples are too few for one frame of {}",
@@ -269,10 +270,10 @@ mod tests {
     use super::*;
     use crate::settings::Settings;
 
-    /// Zeros that a caller appends, to spare the kernels a copy, are the ones that the kernels would append.
+    /// Zeros that the caller appends, to save the kernels a copy, have the same effect as padding by the kernels.
     #[test]
     fn zeros_behind_a_short_clip_change_no_row() {
-        // A clip shorter than `duration_s`, and one whose last segment is longer than what is left of it.
+        // A clip shorter than `duration_s`, and a clip whose last segment extends past its end.
         for (name, n_samples) in [("demo", 30_000), ("gtzan-segments", 125_000)] {
             let recipe = Recipe::load(name, &[]).unwrap();
             let plan = FeaturePlan::new(&recipe, &Settings::default()).unwrap();

@@ -1,4 +1,4 @@
-//! Picture files → packed tensors.
+//! Converts picture files to packed tensors.
 
 use serde::Serialize;
 use wavemill_schemas::manifest::{FeatureEntry, Scale};
@@ -11,15 +11,15 @@ use crate::pictures;
 use crate::tensors::Tensor;
 
 impl FeaturePlan {
-    /// Clips are pictures, and not audio.
+    /// Reports whether clips are pictures instead of audio.
     pub(crate) fn is_of_images(&self) -> bool {
         !self.images.is_empty()
     }
 
-    /// The tensors of a picture, in the recipe's order.
+    /// Computes the tensors of a picture, in the recipe's order.
     ///
     /// # Errors
-    /// A [`Reject`], its clip fields empty.
+    /// A [`Reject`] with empty clip fields.
     pub(crate) fn picture_tensors(&self, file: &[u8]) -> Result<Vec<Tensor>, Reject> {
         let picture = pictures::decode(file, self.image.pixels_max())?;
         let mut tensors = Vec::with_capacity(self.images.len());
@@ -33,7 +33,7 @@ impl FeaturePlan {
     }
 }
 
-/// As the manifest has it.
+/// Creates the manifest entry of an image feature.
 ///
 /// # Errors
 /// [`FeatureError::Json`], which cannot happen.
@@ -42,8 +42,8 @@ pub(super) fn entry(
     args: &ImageArgs,
     limits: ImageSpec,
 ) -> Result<FeatureEntry, FeatureError> {
-    // All that decides a value of the feature, and so its id; and which pictures are rejects, because rows and rejects are
-    // taken over by that id.
+    // Everything that affects a value of the feature, and therefore its id. This includes limits that determine which
+    // pictures are rejected, because rows and rejects are copied by this id.
     #[derive(Serialize)]
     struct Identity<'a> {
         decoder: &'a str,

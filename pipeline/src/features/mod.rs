@@ -1,5 +1,5 @@
-//! PCM → packed feature rows: the recipe's sections as kernels' plans. One [`FeaturePlan`] a run, an [`Extractor`] a
-//! worker, or a lane of a device.
+//! Computes packed feature rows from PCM, with kernels planned from the recipe. There is one [`FeaturePlan`] per run,
+//! and one [`Extractor`] per worker or per lane of a device.
 
 mod charge;
 mod extractor;
@@ -27,75 +27,75 @@ use crate::plan::segments::{
 use crate::settings::Settings;
 use crate::shards::{Format, ShardError};
 
-/// Why features cannot be planned or computed.
+/// The error type for features that cannot be planned or computed.
 #[derive(Debug, thiserror::Error)]
 pub enum FeatureError {
-    /// An argument that cannot work.
+    /// An argument is invalid.
     #[error("features.{feature}")]
     Args {
-        /// Its name in the recipe.
+        /// Name of the feature in the recipe.
         feature: String,
-        /// Which key, and what is allowed.
+        /// The key, and its allowed values.
         source: Fault,
     },
-    /// A value of a clip that the stored type cannot hold.
+    /// A value of a clip does not fit the stored type.
     #[error(
         "{clip_key}: features.{feature} does not fit its type: set features.{feature}.dtype = \"f32\""
     )]
     Pack {
-        /// Which clip.
+        /// Key of the clip.
         clip_key: String,
-        /// Its name in the recipe.
+        /// Name of the feature in the recipe.
         feature: String,
-        /// Which value.
+        /// The error with the value.
         source: KernelError,
     },
-    /// The kernels refuse to be planned.
+    /// The kernels cannot be planned.
     #[error("features: cannot plan")]
     Plan(#[from] KernelError),
-    /// A rate that nothing is resampled to.
+    /// The sample rate is not supported by the resampler.
     #[error("audio.sample_rate_hz")]
     Rate(#[from] ResampleError),
-    /// A row that Arrow cannot hold as one value.
+    /// A row is too large for a single value in Arrow.
     #[error("features.{feature}: one row has {row_bytes} bytes, at most {max} fit: shorten audio.duration_s or segments", max = i32::MAX)]
     RowBytes {
-        /// Its name in the recipe.
+        /// Name of the feature in the recipe.
         feature: String,
-        /// What it comes to.
+        /// Size of the row.
         row_bytes: u64,
     },
-    /// The rules by segment need to know how many segments a clip can have.
+    /// Rules by segment require a limit on the number of segments per clip.
     #[error(
         "split.rule = \"{rule}\" needs audio.segment_s, and audio.segments_max or audio.duration_s"
     )]
     UnboundedSegments {
-        /// Its name.
+        /// Name of the rule.
         rule: &'static str,
     },
-    /// No device has a kernel for it.
+    /// Devices have no kernel for time stretching.
     #[error(
         "audio.stretch is computed on the CPU alone: give --backend cpu, or --set audio.stretch=none"
     )]
     StretchOnDevice,
-    /// JSON of our own; cannot happen.
+    /// Internal JSON cannot be serialized; this cannot happen.
     #[error("feature metadata")]
     Json(#[from] serde_json::Error),
 }
 
-/// Everything between PCM and stored bytes, fixed for a run; or between pictures and those.
+/// The plan that converts PCM or pictures to stored bytes. It does not change during a run.
 pub(crate) struct FeaturePlan {
-    /// Of audio.
+    /// Features of audio.
     features: Vec<FeatureArgs>,
-    /// Of picture files. A recipe has features of one of both kinds alone.
+    /// Features of picture files. The features of a recipe are all of one kind, so one of the lists is empty.
     images: Vec<ImageArgs>,
     entries: Vec<FeatureEntry>,
     audio: AudioSpec,
-    /// Of picture files.
+    /// Settings for picture files.
     image: ImageSpec,
     split: SplitSpec,
     level: Level,
     backend: Arc<dyn Backend>,
-    /// What is kept for encoding rows.
+    /// Memory reserved for encoding rows.
     encode_limit_bytes: u64,
 }
 
@@ -103,17 +103,19 @@ impl FeaturePlan {
     /// Resolves every feature of a recipe.
     ///
     /// # Errors
-    /// [`FeatureError`] naming the feature and the key.
+    /// [`FeatureError`] with the names of the feature and the key.
     pub(crate) fn new(recipe: &Recipe, settings: &Settings) -> Result<Self, FeatureError> {
         let audio = recipe.audio.clone();
         let rule = recipe.split.rule;
-        // Under these rules shards are planned by the segments that a clip can have, before any clip is decoded.
+        // Under these rules, shards are planned from the maximum number of segments of a clip, before any clip is
+        // decoded.
         if rule.is_by_segment()
             && (audio.segment_s.is_none() || segments_at_most(&audio, PLAIN) == usize::MAX)
         {
             return Err(FeatureError::UnboundedSegments { rule: rule.name() });
         }
-        // The command line chooses the backend by this before; a device's lanes take a clip as it was decoded.
+        // A device's lanes take clips as decoded, without stretched copies. The command line has already considered this
+        // when it chose the backend.
         if !audio.stretch.is_empty() && settings.backend.batch_clips() > 1 {
             return Err(FeatureError::StretchOnDevice);
         }
@@ -163,26 +165,27 @@ impl FeaturePlan {
         })
     }
 
-    /// What computes the features.
+    /// Returns the backend that computes the features.
     pub(crate) fn backend(&self) -> &dyn Backend {
         &*self.backend
     }
 
-    /// Clips are collected for a device, instead of being computed where they were decoded.
+    /// Reports whether clips are collected in batches for a device, instead of being computed by the worker that
+    /// decoded them.
     pub(crate) fn is_batched(&self) -> bool {
         self.backend.batch_clips() > 1
     }
 
-    /// The device converts the rate. Where a row reaches behind `duration_s` it cannot: there the row has zeros, but
-    /// the file goes on, and the filter needs to see that.
+    /// Reports whether a device converts the sample rate. This is not possible if a row extends past `duration_s`: the
+    /// row is padded with zeros there, but the resampling filter needs the samples of the file.
     fn keeps_rate(&self) -> bool {
         self.is_batched() && !reaches_behind(&self.audio)
     }
 
-    /// The same for some of the features, by their numbers in the recipe.
+    /// Returns a plan of some of the features, by their indices in the recipe.
     pub(crate) fn only(&self, numbers: &[usize]) -> Self {
         Self {
-            // One of the two is empty.
+            // One of the two lists is empty.
             features: chosen(&self.features, numbers),
             images: chosen(&self.images, numbers),
             entries: numbers.iter().map(|&n| self.entries[n].clone()).collect(),
@@ -195,12 +198,12 @@ impl FeaturePlan {
         }
     }
 
-    /// As the manifest has them, in the recipe's order.
+    /// Returns the manifest entries of the features, in the recipe's order.
     pub(crate) fn entries(&self) -> &[FeatureEntry] {
         &self.entries
     }
 
-    /// How each feature's files look.
+    /// Creates the format of each feature's files.
     ///
     /// # Errors
     /// [`ShardError`].
@@ -216,7 +219,7 @@ impl FeaturePlan {
             .collect()
     }
 
-    /// A decoder for one worker.
+    /// Creates a decoder for one worker.
     ///
     /// # Errors
     /// [`FeatureError::Rate`].
@@ -224,8 +227,8 @@ impl FeaturePlan {
         self.decoder_up_to(self.audio.max_duration_s)
     }
 
-    /// The same for clips of at most so many seconds, if the recipe does not allow less. That is no part of a feature's
-    /// identity: it decides which clips have rows, and no value of one.
+    /// Creates a decoder for clips of at most `most_s` seconds, or less if the recipe has a lower limit. This limit is
+    /// not part of a feature's identity, because it only affects which clips have rows, and no values.
     ///
     /// # Errors
     /// [`FeatureError::Rate`].
@@ -256,21 +259,21 @@ impl FeaturePlan {
         Ok(Box::new(decoder.at_most(most_s)))
     }
 
-    /// Kernels and buffers for one worker, or for a lane of a device.
+    /// Creates the kernels and buffers for one worker, or for a lane of a device.
     ///
     /// # Errors
-    /// [`KernelError`], also the device's.
+    /// [`KernelError`], including errors of the device.
     pub(crate) fn extractor(&self, lane: usize) -> Result<Extractor, KernelError> {
         Extractor::new(self, lane)
     }
 
-    /// Bytes of one row of every feature, for a segment of `n_samples` samples.
+    /// Returns the bytes of one row in all features, for a segment of `n_samples` samples.
     pub(crate) fn row_bytes(&self, n_samples: usize) -> u64 {
         let tensors = self.tensor_bytes(n_samples);
         tensors.map(|bytes| bytes as u64).sum()
     }
 
-    /// Bytes of each tensor of such a row.
+    /// Returns the bytes of each tensor of such a row.
     fn tensor_bytes(&self, n_samples: usize) -> impl Iterator<Item = usize> {
         let of_audio = self
             .features
@@ -279,25 +282,25 @@ impl FeaturePlan {
         of_audio.chain(self.images.iter().map(ImageArgs::row_bytes))
     }
 
-    /// Clips on this side have rows of stretched copies too.
+    /// Reports whether clips on this side also have rows of stretched copies.
     pub(crate) fn is_stretched(&self, split: &str) -> bool {
         self.variants_on(split).len() > 1
     }
 
-    /// The variants of which clips on this side have rows, in the order of the rows.
+    /// Returns the variants for which clips on this side have rows, in the order of the rows.
     pub(crate) fn variants_on(&self, split: &str) -> Vec<f64> {
         variants_on(&self.audio, self.split.rule, split)
     }
 
-    /// Bytes of the rows of `clips`, before compression, where a second of audio takes `bytes_per_s` (asked only where
-    /// the recipe leaves the length open).
+    /// Estimates the bytes of the rows of `clips` before compression. `bytes_per_s` is the assumed size of a second of
+    /// audio, from which the mean length of clips is computed.
     pub(crate) fn estimate(&self, clips: ClipTotals, bytes_per_s: f64) -> u64 {
-        // All pictures become one size.
+        // All pictures are scaled to the same size.
         if self.is_of_images() {
             return clips.all * self.row_bytes(0);
         }
 
-        // All clips are taken to be as long as their mean.
+        // All clips are assumed to have the mean length.
         let mean_s = clips.file_bytes as f64 / clips.all.max(1) as f64 / bytes_per_s;
         let clip_s = self.audio.longest_s().min(mean_s);
         let clip_samples = samples_in(clip_s, self.audio.sample_rate_hz);
@@ -310,20 +313,20 @@ impl FeaturePlan {
     }
 }
 
-/// The elements with these numbers, as far as there are elements.
+/// Returns the elements with these indices, ignoring indices past the end.
 fn chosen<T: Clone>(all: &[T], numbers: &[usize]) -> Vec<T> {
     let chosen = numbers.iter().filter_map(|&number| all.get(number));
     chosen.cloned().collect()
 }
 
-/// Clips of which rows are to be made.
+/// Totals of the clips for which rows are computed.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ClipTotals {
-    /// How many.
+    /// Number of clips.
     pub all: u64,
-    /// Those of them that have stretched copies too.
+    /// Number of these clips that also have stretched copies.
     pub stretched: u64,
-    /// Bytes of all their files.
+    /// Total size of the clips' files in bytes.
     pub file_bytes: u64,
 }
 
@@ -332,7 +335,7 @@ fn entry(
     recipe: &Recipe,
     args: &FeatureArgs,
 ) -> Result<FeatureEntry, FeatureError> {
-    // All that decides a value of the feature, and so its id.
+    // Everything that affects a value of the feature, and therefore its id.
     #[derive(Serialize)]
     struct Identity<'a> {
         audio: &'a AudioSpec,
@@ -341,7 +344,7 @@ fn entry(
         feature: &'a FeatureArgs,
     }
     let audio = &recipe.audio;
-    // The factors of time stretch decide which rows there are, and no value of a plain one.
+    // The factors of time stretching determine which rows exist, but not the values of plain rows.
     let plain = AudioSpec {
         stretch: Vec::new(),
         ..audio.clone()
@@ -353,7 +356,7 @@ fn entry(
         feature: args,
     };
 
-    // A derived feature follows the conventions of its source, and its columns are named after it.
+    // A derived feature follows the conventions of its source, and its columns are named after the source.
     let source = match spec.op.of_audio() {
         Some(_) => spec,
         None => spec
@@ -369,7 +372,7 @@ fn entry(
         feature_id: canonical::id(&identity)?,
         dtype: args.dtype.name().to_owned(),
         scale: (args.dtype == Dtype::U8).then_some(Scale { factor, offset }),
-        // The frame axis varies where lengths do, unless the recipe crops or pads it.
+        // The length of the frame axis varies with the clip's length, unless the recipe crops or pads clips.
         shape: args.stored_shape(row_samples),
         dim_names: args.dim_names().into_iter().map(str::to_owned).collect(),
         sample_rate_hz: Some(audio.sample_rate_hz),

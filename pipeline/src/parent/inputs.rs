@@ -1,4 +1,4 @@
-//! What the parent's inputs held.
+//! State of the input files in the parent version.
 
 use std::collections::HashMap;
 
@@ -10,22 +10,22 @@ use wavemill_schemas::manifest::Manifest;
 use super::table::{ParentTable, text_column};
 use crate::store::{Store, StoreError};
 
-/// An input of a version.
+/// An input file of a version.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ParentInput {
-    /// Size of the file; `None`: there was none.
+    /// Size of the file; `None` if there was no file.
     pub bytes: Option<u64>,
-    /// blake3 of the whole file, lower-case hex; empty where it could not be read.
+    /// blake3 of the whole file in lower-case hex; empty if the file could not be read.
     pub content: String,
-    /// Of what decoding read of it; empty where that is not known, or nothing.
+    /// Hash of everything that decoding read from the file; empty if this is unknown or nothing was read.
     pub decode_key: String,
 }
 
-/// The inputs of a version by `clip_key`. Formats 1 and 2 have no table of them, and what receipts say of them has no decode
-/// key.
+/// Reads the inputs of a version by `clip_key`. Formats 1 and 2 have no table of inputs; they are then read from the
+/// receipts, which contain no decode key.
 ///
 /// # Errors
-/// [`StoreError::Io`], [`StoreError::Receipt`]; a damaged table tells nothing.
+/// [`StoreError::Io`], [`StoreError::Receipt`]. A damaged table is ignored.
 pub(crate) fn inputs(
     store: &Store,
     manifest: &Manifest,
@@ -72,7 +72,7 @@ fn stored_inputs(
     Ok(inputs)
 }
 
-/// Empty for null.
+/// Returns an empty string for null.
 fn text_at(column: &StringViewArray, row: usize) -> String {
     if column.is_null(row) {
         return String::new();

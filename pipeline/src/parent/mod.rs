@@ -1,6 +1,8 @@
-//! What a new version takes from the one before it, so that what did not change is neither moved nor dealt anew.
+//! Reads the data that a new version keeps from the previous one, so that unchanged clips are neither moved nor
+//! reassigned.
 //!
-//! Here it is read, and nothing is decided: a plan is a pure function of what these functions give and of today's rows.
+//! This module only reads and makes no decisions: a plan is a pure function of the results of these functions and the
+//! current rows.
 
 mod inputs;
 mod rejects;
@@ -25,8 +27,8 @@ use crate::catalog::{ClassLists, side_column};
 use crate::plan;
 use crate::store::{Parent, Store, StoreError};
 
-/// Into how many shards the parent dealt the clips of each split. Formats 1 and 2 do not say; there it follows from the
-/// planned clips, of which `tracks` has a row each.
+/// Returns the number of shards into which the parent distributed the clips of each split. Formats 1 and 2 do not state
+/// it; it is then computed from the planned clips, which have one row each in `tracks`.
 ///
 /// # Errors
 /// [`StoreError::Needed`].
@@ -40,7 +42,7 @@ pub(crate) fn shard_counts(
     }
 
     let tracks = ParentTable::open(store, &parent.manifest, "tracks")?;
-    // Under the rule `segment` no column says anything: sides follow from the key.
+    // Under the rule `segment` there is no column of sides: sides follow from the key.
     let side_column = side_column(manifest.recipe.split.rule).unwrap_or("clip_key");
     let rows = tracks.read(&["clip_key", side_column])?;
     let keys = text_column(&tracks, &rows, "clip_key")?;
@@ -51,7 +53,8 @@ pub(crate) fn shard_counts(
     Ok(plan::first_shard_counts(clips, &manifest.recipe))
 }
 
-/// The side of each clip of the parent by the parent's own rule, by `clip_key`; `None` where segments have sides.
+/// Returns the side of each of the parent's clips under the parent's own rule, by `clip_key`; `None` if sides are
+/// assigned to segments.
 ///
 /// # Errors
 /// [`StoreError::Needed`].
@@ -74,8 +77,8 @@ pub(crate) fn sides_of_clips(
     Ok(Some(by_clip))
 }
 
-/// The class lists of the parent, by target, whose ids a new version by `recipe` keeps: those that follow from the labels
-/// of the same column.
+/// Returns the parent's class lists whose ids a new version with `recipe` keeps, by target: those that are derived from
+/// the labels of the same column.
 pub(crate) fn kept_classes(parent: &Parent, recipe: &Recipe) -> ClassLists {
     let manifest = &parent.manifest;
     let mut kept = ClassLists::new();

@@ -1,4 +1,4 @@
-//! Clips of the parent that were rejected for what their files hold.
+//! Clips of the parent that were rejected because of the contents of their files.
 
 use std::collections::HashMap;
 
@@ -22,9 +22,9 @@ const COLUMNS: [&str; 7] = [
     "decoded_s",
 ];
 
-/// Rejects of a version that follow from a clip's file alone, by `clip_key`. Those of the stage `features` follow from all
-/// features of a plan, and a panic may not come again. Where the table is damaged there are none, and such clips are
-/// decoded again.
+/// Reads the rejects of a version that depend only on the clip's file, by `clip_key`. Rejects of the stage `features`
+/// depend on all features of a plan, and a panic may not happen again. If the table is damaged, the result is empty and
+/// such clips are decoded again.
 pub(crate) fn rejects(store: &Store, manifest: &Manifest) -> HashMap<String, Reject> {
     read_table(store, manifest, "rejects", &COLUMNS, of_rows).unwrap_or_default()
 }
@@ -48,7 +48,7 @@ fn of_rows(rows: &RecordBatch) -> Result<HashMap<String, Reject>, ParquetError> 
 
     let mut rejects = HashMap::new();
     for row in 0..rows.num_rows() {
-        // A record of the metadata has no clip, or was none of a clip's.
+        // The row rejects a record of the metadata, not a clip.
         if clip_keys.is_null(row) || lines.is_valid(row) {
             continue;
         }
@@ -71,7 +71,7 @@ fn of_rows(rows: &RecordBatch) -> Result<HashMap<String, Reject>, ParquetError> 
     Ok(rejects)
 }
 
-/// A stage or reason by its name in the table.
+/// Returns the stage or reason with this name in the table.
 fn named<T: serde::de::DeserializeOwned>(name: &str) -> Option<T> {
     let name: Value = json!(name);
     serde_json::from_value(name).ok()

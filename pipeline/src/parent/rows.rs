@@ -1,4 +1,4 @@
-//! Where each clip's rows lie in the parent's files.
+//! Positions of each clip's rows in the parent's files.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,26 +15,26 @@ use super::table::{general, guarded, text};
 use crate::shards::RowRun;
 use crate::store::{Parent, Store, StoreError};
 
-/// Rows of a clip in the parent, which are the same ones in each of its features.
+/// Rows of a clip in the parent. They are the same in each of the parent's features.
 #[derive(Clone, Debug)]
 pub(crate) struct ClipRows {
-    /// In the order of the files.
+    /// Runs of consecutive rows, in the order of the files.
     pub runs: Vec<RowRun>,
-    /// Seconds decoded, before padding.
+    /// Decoded duration before padding, in seconds.
     pub duration_s: f32,
 }
 
 /// Rows by `clip_key`.
 pub(crate) type RowIndex = HashMap<String, ClipRows>;
 
-/// The parent's files of a feature, in plan order: one a shard.
+/// Returns the parent's files of a feature in plan order, one per shard.
 pub(crate) fn files_of<'p>(parent: &'p Parent, feature: &'p str) -> Vec<&'p FileEntry> {
     parent.manifest.files_of(feature).collect()
 }
 
-/// Reads which rows are in the parent's files of one feature. `files` are those whose content is what was committed, each
-/// with the number of its shard. Files that cannot be read all the same come second: a manifest that was edited can name
-/// anything.
+/// Reads the positions of all rows in the parent's files of one feature. `files` are those whose content matches the
+/// manifest, each with its shard number. Files that nevertheless cannot be read are returned second: an edited manifest
+/// can name any file.
 ///
 /// # Errors
 /// [`StoreError::Outside`].
@@ -48,7 +48,7 @@ pub(crate) fn row_index<'p>(
         let path = store.locate(&entry.path)?;
         match guarded(|| read_keys(&path)) {
             Ok(keys) => add(&mut index, shard, entry, &keys),
-            // Its clips are computed, as new ones are.
+            // The clips of this file are computed like new ones.
             Err(_) => unreadable.push(entry),
         }
     }
@@ -69,7 +69,7 @@ fn add(index: &mut RowIndex, shard: usize, entry: &FileEntry, keys: &[RowKey]) {
                 }),
             };
 
-            // The segments of a variant lie side by side.
+            // The segments of a variant are adjacent.
             let goes_on = previous.is_some_and(|previous| {
                 previous.clip_key == key.clip_key && previous.variant == key.variant
             });

@@ -1,4 +1,4 @@
-//! The sides that the parent gave, by the two rules that keep them.
+//! Sides assigned by the parent, for the two rules that keep sides.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,9 +19,9 @@ use crate::store::{Parent, Store, StoreError};
 /// The first `format_version` whose stores have the table `sides`.
 const SIDES_SINCE: u32 = 3;
 
-/// Sides of the parent that a new version by `recipe` keeps; `None` where the recipe draws otherwise.
+/// Returns the parent's sides that a new version with `recipe` keeps; `None` if the recipe draws sides differently.
 ///
-/// The rule itself may be another one: each rule's sides are kept for themselves.
+/// The rule itself may be different, because the sides of each rule are kept separately.
 ///
 /// # Errors
 /// [`StoreError::Needed`].
@@ -43,12 +43,12 @@ pub(crate) fn kept_sides(
     Ok(Some(kept))
 }
 
-/// Whether the parent has the table `sides`. In the formats before, a feature could have that name.
+/// Reports whether the parent has the table `sides`. In earlier formats a feature could have that name.
 pub(crate) const fn has_sides(parent: &Parent) -> bool {
     parent.manifest.format_version >= SIDES_SINCE
 }
 
-/// Whether all that decides a drawn side is equal, but for the rows.
+/// Reports whether everything that determines drawn sides, except the rows, is equal.
 fn draw_alike(was: &SplitSpec, now: &SplitSpec) -> bool {
     was.seed == now.seed
         && was.fractions.map(f64::to_bits) == now.fractions.map(f64::to_bits)
@@ -78,8 +78,8 @@ fn stored_sides(store: &Store, parent: &Parent) -> Result<KeptSides, StoreError>
     })
 }
 
-/// Formats 1 and 2 have no table of sides. What `tracks` has of them is all that is known: with `--limit`, no more than
-/// the sides of planned clips.
+/// Returns the sides in the table `tracks`. Formats 1 and 2 have no table of sides, so nothing else is known: with
+/// `--limit`, only the sides of planned clips.
 fn sides_of_tracks(store: &Store, parent: &Parent) -> Result<KeptSides, StoreError> {
     let table = ParentTable::open(store, &parent.manifest, "tracks")?;
     let rows = table.read(&[
@@ -129,17 +129,17 @@ fn id_at(ids: Option<&Int64Array>, row: usize) -> Option<i64> {
     ids.is_valid(row).then(|| ids.value(row))
 }
 
-/// Index into [`SIDES`].
+/// Returns the index into [`SIDES`].
 fn side_at(table: &ParentTable, sides: &StringViewArray, row: usize) -> Result<usize, StoreError> {
     let name = sides.value(row);
     let side = SIDES.iter().position(|side| *side == name);
     side.ok_or_else(|| table.needed(general(&format!("{name} is no side"))))
 }
 
-/// `audio_blake3` by `clip_key`: that of the clips which have rows.
+/// Returns `audio_blake3` by `clip_key`, for the clips that have rows.
 ///
 /// # Errors
-/// [`StoreError::Needed`] for a file that is not what was committed.
+/// [`StoreError::Needed`] if a file differs from what was committed.
 fn recordings(store: &Store, parent: &Parent) -> Result<HashMap<String, String>, StoreError> {
     let manifest = &parent.manifest;
     let mut recordings = HashMap::new();

@@ -30,15 +30,15 @@ pub enum SidesError {
     /// The file cannot be opened or read.
     #[error("--sides {path}: cannot read it")]
     Read {
-        /// As given.
+        /// Path of the file as given.
         path: PathBuf,
-        /// The system's answer.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The file is not CSV.
     #[error("--sides {path}: no CSV file")]
     Csv {
-        /// As given.
+        /// Path of the file as given.
         path: PathBuf,
         /// The cause.
         source: csv::Error,
@@ -46,7 +46,7 @@ pub enum SidesError {
     /// The file is damaged, or a column contains no text.
     #[error("--sides {path}: no Parquet file of sides")]
     Parquet {
-        /// As given.
+        /// Path of the file as given.
         path: PathBuf,
         /// The cause.
         source: ParquetError,
@@ -57,17 +57,17 @@ pub enum SidesError {
          as `wavemill sql 'SELECT * FROM sides'` does"
     )]
     Column {
-        /// As given.
+        /// Path of the file as given.
         path: PathBuf,
-        /// Its name.
+        /// Name of the column.
         column: &'static str,
     },
     /// A row cannot be used.
     #[error("--sides {path}, {place}: {problem}")]
     Row {
-        /// As given.
+        /// Path of the file as given.
         path: PathBuf,
-        /// The row.
+        /// Position of the row.
         place: Place,
         /// The problem and its remedy.
         problem: String,
@@ -75,15 +75,15 @@ pub enum SidesError {
     /// The file has no rows.
     #[error("--sides {path}: no row in it: give the table `sides` of a store")]
     Empty {
-        /// As given.
+        /// Path of the file as given.
         path: PathBuf,
     },
-    /// A column is there twice.
+    /// A column occurs twice.
     #[error("--sides {path}: several columns `{column}`: leave one of them")]
     Repeated {
-        /// As given.
+        /// Path of the file as given.
         path: PathBuf,
-        /// Its name.
+        /// Name of the column.
         column: &'static str,
     },
     /// The file is about other data.
@@ -92,10 +92,10 @@ pub enum SidesError {
          data"
     )]
     Foreign {
-        /// As given.
+        /// Path of the file as given.
         path: PathBuf,
     },
-    /// Canonical JSON; cannot happen.
+    /// The canonical JSON could not be written; this cannot happen.
     #[error("sides")]
     Json(#[from] serde_json::Error),
 }
@@ -144,7 +144,7 @@ impl GivenSides {
     }
 }
 
-/// Reads a file of sides. Without a column `rule`, each row holds for both rules.
+/// Reads a file of sides. Without a column `rule`, each row applies to both rules.
 ///
 /// # Errors
 /// [`SidesError`].

@@ -1,4 +1,4 @@
-//! A metadata table of the parent, read by columns.
+//! Reads columns of the parent's metadata tables.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,14 +16,14 @@ use crate::panics;
 use crate::store::durable::leads_nowhere;
 use crate::store::{Store, StoreError};
 
-/// A table whose bytes are those that were committed.
+/// A table whose content matches the manifest.
 #[derive(Debug)]
 pub(super) struct ParentTable {
     path: PathBuf,
 }
 
 impl ParentTable {
-    /// Compares the table's file with its blake3: a wrong value read here would move clips without a word.
+    /// Compares the table's file with its blake3 hash: a wrong value read here would silently move clips.
     ///
     /// # Errors
     /// [`StoreError::Needed`], [`StoreError::Outside`].
@@ -53,7 +53,7 @@ impl ParentTable {
         Ok(types.collect())
     }
 
-    /// All rows, with those of the columns `names` that the table has.
+    /// Reads all rows, with those of the columns `names` that the table has.
     ///
     /// # Errors
     /// [`StoreError::Needed`].
@@ -71,7 +71,7 @@ impl ParentTable {
         Ok(concat_batches(&schema, &batches)?)
     }
 
-    /// A fault of this table.
+    /// Returns the error for a fault of this table.
     pub(super) fn needed(&self, source: ParquetError) -> StoreError {
         StoreError::Needed {
             path: self.path.clone(),
@@ -80,7 +80,7 @@ impl ParentTable {
     }
 }
 
-/// Returns what is wrong with a file that is not sound: the system refuses to open it, or its content differs.
+/// Returns the error for a file that is not sound: the system refuses to open it, or its content differs.
 fn unsound(path: PathBuf) -> StoreError {
     match File::open(&path) {
         Err(error) if !leads_nowhere(&error) => StoreError::io_at(&path, "open")(error),
@@ -91,7 +91,7 @@ fn unsound(path: PathBuf) -> StoreError {
     }
 }
 
-/// Reads columns of a version's table: what `read` makes of all rows.
+/// Reads columns of a version's table and converts all rows with `read`.
 ///
 /// # Errors
 /// [`StoreError::Needed`].
@@ -119,10 +119,10 @@ pub(crate) fn column_types(
     ParentTable::open(store, manifest, name)?.column_types()
 }
 
-/// A column of `rows`, which were read from `table`.
+/// Returns a text column of `rows`, which were read from `table`.
 ///
 /// # Errors
-/// [`StoreError::Needed`] where the table has no such column, or it holds no text.
+/// [`StoreError::Needed`] if the table has no such column, or the column does not contain text.
 pub(super) fn text_column(
     table: &ParentTable,
     rows: &RecordBatch,
@@ -131,10 +131,10 @@ pub(super) fn text_column(
     text(rows, name).map_err(|source| table.needed(source))
 }
 
-/// A column of `rows` as text, whatever text type it has.
+/// Returns a column of `rows` as text, for any text type.
 ///
 /// # Errors
-/// [`ParquetError`] where there is no such column, or it holds no text.
+/// [`ParquetError`] if there is no such column, or it does not contain text.
 pub(crate) fn text(rows: &RecordBatch, name: &str) -> Result<StringViewArray, ParquetError> {
     let Some(column) = rows.column_by_name(name) else {
         return Err(general(&format!("it has no column {name}")));
@@ -143,7 +143,7 @@ pub(crate) fn text(rows: &RecordBatch, name: &str) -> Result<StringViewArray, Pa
     Ok(text.as_string_view().clone())
 }
 
-/// Runs a reader of Parquet, and returns an error if it panics: some readers rely on numbers of a footer without checking
+/// Runs a Parquet reader and converts a panic to an error: some readers rely on numbers in a footer without checking
 /// them.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use super::*;
 use crate::catalog::ClipRow;
 use crate::shards::{ShardError, write_table};
 
-/// A store whose only version has these tables and nothing else.
+/// Creates a store whose only version has these tables and nothing else.
 pub(super) fn store_with(
     root: &Path,
     format_version: u32,
@@ -78,7 +78,7 @@ pub(super) fn latest(store: &Store) -> Parent {
     parent.expect("a version")
 }
 
-/// 700 clips, two of three of them on the side of training.
+/// Creates 700 clips, two thirds of them on the training side.
 fn clips() -> Vec<ClipRow> {
     let clips = (0..700).map(|i| ClipRow {
         clip_key: format!("{i:03}.mp3"),
@@ -154,10 +154,10 @@ fn sides_of_old_formats_are_those_of_their_tracks() {
         assert_eq!(kept.stratified.side(group), Some(side), "{group}");
     }
     assert_eq!(kept.stratified.side("artist:7"), None);
-    // A name counts by its hash: three tracks and two artists.
+    // An artist name is identified by its hash: three tracks and two artists.
     assert_eq!(kept.artist.iter().count(), 5);
 
-    // What draws otherwise keeps nothing, and the rule may be another one.
+    // A recipe that draws sides differently keeps none. The rule may be different.
     for other in [
         "rule='artist'\nseed=4",
         "rule='artist'\nseed=3\nfractions=[0.6, 0.2, 0.2]",

@@ -1,31 +1,31 @@
-//! What a picture's first bytes say: its format and size. Nothing is decoded and nothing is allocated for it.
+//! Reads the format and size of a picture from its first bytes, without decoding or allocating anything.
 
 use image::ImageFormat;
 
 /// First bytes of every PNG.
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
-/// First bytes of every JPEG: the marker that begins it, and that of the first segment.
+/// First bytes of every JPEG: the start marker and the beginning of the first segment's marker.
 const JPEG: &[u8] = &[0xff, 0xd8, 0xff];
 
-/// A picture as its header announces it.
+/// A picture's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// What decodes it.
+    /// Format of the file.
     pub format: ImageFormat,
-    /// Columns, 1 or more.
+    /// Number of columns, at least 1.
     pub width: u32,
-    /// Rows, 1 or more.
+    /// Number of rows, at least 1.
     pub height: u32,
-    /// Bytes that a pixel takes while it is decoded, at most.
+    /// Maximum number of bytes that a pixel takes during decoding.
     pub pixel_bytes: u64,
 }
 
-/// Why there is no header.
+/// Reason for a missing header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoHeader {
-    /// The first bytes are those of no picture.
+    /// The file does not begin like a PNG or a JPEG.
     OtherFormat,
-    /// They are, but the size of the picture does not follow.
+    /// The format is known, but the size of the picture cannot be read.
     NoSize(&'static str),
 }
 
@@ -44,20 +44,21 @@ impl Header {
         }
     }
 
-    /// Pixels, which fit: each side has 32 bits.
+    /// Returns the number of pixels. Cannot overflow, because each side has 32 bits.
     pub(super) fn pixels(&self) -> u64 {
         u64::from(self.width) * u64::from(self.height)
     }
 }
 
-/// The chunk IHDR, which is the first one of every PNG: width and height, 32 bits each, and the depth of a sample.
+/// Reads the IHDR chunk, which is the first one of every PNG: width and height, 32 bits each, and the bit depth of a
+/// sample.
 fn png(file: &[u8]) -> Option<Header> {
     let chunk = file.get(PNG.len()..)?;
     if chunk.get(4..8)? != b"IHDR" {
         return None;
     }
     let depth = *chunk.get(16)?;
-    // Four samples of a byte, or of two; what is stored with fewer is made wider.
+    // Four samples of one or two bytes each. Samples with fewer bits are widened.
     let pixel_bytes = if depth > 8 { 8 } else { 4 };
     header(
         ImageFormat::Png,
@@ -67,16 +68,16 @@ fn png(file: &[u8]) -> Option<Header> {
     )
 }
 
-/// The first frame header (SOF): before it there are segments with their lengths, and no data.
+/// Reads the first frame header (SOF). Only segments with lengths come before it, and no data.
 ///
 /// Source: ITU-T T.81, B.1.1.2 and B.2.2.
 fn jpeg(file: &[u8]) -> Option<Header> {
-    // Samples, their coefficients of 16 bits, and the four bytes of a pixel at most.
+    // Samples, their 16-bit coefficients, and the four bytes of a pixel, at most.
     const PIXEL_BYTES: u64 = 4 + 4 * 2 + 4;
 
     let mut at = 2;
     loop {
-        // Any number of fill bytes may stand before a marker.
+        // Any number of fill bytes may precede a marker.
         let skipped = file.get(at..)?.iter().position(|&byte| byte != 0xff)?;
         if skipped == 0 {
             return None;
@@ -84,14 +85,14 @@ fn jpeg(file: &[u8]) -> Option<Header> {
         let marker = file[at + skipped];
         let segment = file.get(at + skipped + 1..)?;
 
-        // SOF0 to SOF15, without the tables (DHT, JPG, DAC) whose markers lie among them.
+        // SOF0 to SOF15, without the table markers (DHT, JPG, DAC) in the same range.
         let is_frame = (0xc0..=0xcf).contains(&marker) && !matches!(marker, 0xc4 | 0xc8 | 0xcc);
         if is_frame {
             let height = be16(segment.get(3..5)?);
             let width = be16(segment.get(5..7)?);
             return header(ImageFormat::Jpeg, width, height, PIXEL_BYTES);
         }
-        // Data, or the end, before any frame.
+        // Image data, or the end of the file, before any frame header.
         if matches!(marker, 0x00 | 0xd9 | 0xda) {
             return None;
         }

@@ -1,4 +1,5 @@
-//! PNG and JPEG → RGB tensors, or a reject. The crate `image` decodes and resizes; the limits are ours.
+//! Decodes PNG and JPEG files to RGB tensors, or rejects them. The crate `image` decodes and resizes; this module sets
+//! the limits.
 
 mod header;
 #[cfg(test)]
@@ -18,18 +19,18 @@ use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use self::header::{Header, NoHeader};
 
-/// Name and version of what decodes; part of the engine and of every feature's identity.
+/// Name and version of the decoder; part of the engine and of every feature's identity.
 pub(crate) const NAME: &str = "image 0.25";
 
-/// Bytes of a pixel of what a picture becomes: red, green and blue.
+/// Bytes per pixel of the decoded picture: red, green and blue.
 const RGB_BYTES: u64 = 3;
-/// Bytes of a pixel between the two passes of resizing: four f32.
+/// Bytes per pixel between the two passes of resizing: four f32.
 const RESIZING_BYTES: u64 = 16;
 
-/// Bytes that a picture holds at most while its tensors are made, beside its file; 0 for what will be a reject by its
-/// first bytes.
+/// Returns the maximum number of bytes that a picture holds while its tensors are made, in addition to its file.
+/// Returns 0 if the picture will be rejected for its first bytes.
 ///
-/// `pixels_max`: of a picture that is decoded. `heights`: those of the tensors.
+/// `pixels_max` is the limit for a picture to be decoded. `heights` are those of the tensors.
 pub(crate) fn held_bytes(
     file: &[u8],
     pixels_max: u64,
@@ -39,17 +40,17 @@ pub(crate) fn held_bytes(
         return 0;
     };
 
-    // The decoder of JPEG copies its file. Decoded it is made RGB, of which a part may be cut out.
+    // The JPEG decoder copies its file. The decoded picture is converted to RGB, and a part of it may be cropped.
     let decoded = header.pixels() * (header.pixel_bytes + 2 * RGB_BYTES) + file.len() as u64;
     let rows = heights.max().unwrap_or(0) as u64;
     decoded + u64::from(header.width) * rows * RESIZING_BYTES
 }
 
-/// Decodes a picture of at most `pixels_max` pixels: its pixels as RGB, without transparency.
+/// Decodes a picture of at most `pixels_max` pixels to RGB, without transparency.
 ///
 /// # Errors
-/// A [`Reject`] (its clip fields empty: the caller knows the clip): `empty`, `not_image`, `too_large`, `damaged`,
-/// `unsupported_codec`.
+/// A [`Reject`] (its clip fields are empty, because the caller knows the clip): `empty`, `not_image`, `too_large`,
+/// `damaged`, `unsupported_codec`.
 pub(crate) fn decode(file: &[u8], pixels_max: u64) -> Result<RgbImage, Reject> {
     if file.is_empty() {
         return Err(reject(Reason::Empty, "the file has no bytes"));
@@ -65,7 +66,7 @@ pub(crate) fn decode(file: &[u8], pixels_max: u64) -> Result<RgbImage, Reject> {
     let mut reader = ImageReader::with_format(Cursor::new(file), header.format);
     reader.limits(limits());
     let picture = reader.decode().map_err(|error| undecodable(&error))?;
-    // The header decided how much memory there is for it.
+    // The memory was budgeted for the size in the header.
     if (picture.width(), picture.height()) != (header.width, header.height) {
         return Err(reject(
             Reason::Damaged,
@@ -78,10 +79,10 @@ pub(crate) fn decode(file: &[u8], pixels_max: u64) -> Result<RgbImage, Reject> {
     })
 }
 
-/// The tensor of a picture, packed: `[3, height, width]`, little-endian.
+/// Returns the packed tensor of a picture: `[3, height, width]`, little-endian.
 ///
 /// # Errors
-/// `too_short` where the crop box leaves the picture.
+/// `too_short` if the crop box exceeds the picture.
 pub(crate) fn tensor(picture: &RgbImage, args: &ImageArgs) -> Result<Vec<u8>, Reject> {
     let sized = match args.crop {
         Some(crop) => resized(&cropped(picture, crop)?, args),
@@ -89,7 +90,7 @@ pub(crate) fn tensor(picture: &RgbImage, args: &ImageArgs) -> Result<Vec<u8>, Re
     };
 
     let mut bytes = Vec::with_capacity(args.row_bytes());
-    // Channel by channel, where a picture has pixel by pixel.
+    // The tensor stores the channels one after the other; a picture stores them pixel by pixel.
     for channel in 0..3 {
         for pixel in sized.pixels() {
             let value = pixel.0[channel];
@@ -124,13 +125,13 @@ fn cropped(picture: &RgbImage, crop: CropBox) -> Result<RgbImage, Reject> {
     Ok(imageops::crop_imm(picture, left, top, width, height).to_image())
 }
 
-/// Whether a part of `length` pixels from `from` on lies within a side.
+/// Reports whether `length` pixels starting at `from` fit within a side.
 fn fits(from: u32, length: u32, side: u32) -> bool {
     u64::from(from) + u64::from(length) <= u64::from(side)
 }
 
 fn resized(picture: &RgbImage, args: &ImageArgs) -> RgbImage {
-    // Checked with the recipe: far below 2³².
+    // The recipe's check keeps both far below 2³².
     let width = args.width as u32;
     let height = args.height as u32;
     if picture.dimensions() == (width, height) {
@@ -147,7 +148,7 @@ fn resized(picture: &RgbImage, args: &ImageArgs) -> RgbImage {
     imageops::resize(picture, width, height, filter)
 }
 
-/// The header of a picture within the limits.
+/// Reads the header of a picture and checks its limits.
 fn checked_header(file: &[u8], pixels_max: u64) -> Result<Header, Reject> {
     let header = Header::read(file).map_err(|none| match none {
         NoHeader::OtherFormat => reject(
@@ -168,7 +169,7 @@ fn checked_header(file: &[u8], pixels_max: u64) -> Result<Header, Reject> {
     Ok(header)
 }
 
-/// The same limits for the decoder, and for what it takes beside the pixels: profiles, text, tables.
+/// Returns the same limits for the decoder, with memory for profiles, text and tables in addition to the pixels.
 fn limits() -> Limits {
     let mut limits = Limits::default();
     limits.max_image_width = Some(SIDE_MAX);
@@ -177,9 +178,9 @@ fn limits() -> Limits {
     limits
 }
 
-/// Whether the last scan of a JPEG is followed by the marker of its end. Decoders fill up what is missing with grey.
+/// Reports whether the last scan of a JPEG is followed by an end marker. Decoders fill missing parts with grey.
 ///
-/// Within a scan every 0xff is followed by 0x00 or by a marker that restarts it, so both markers are what they seem.
+/// Within a scan, 0xff is always followed by 0x00 or by a restart marker, so both markers found here are real.
 fn ends_as_jpeg(file: &[u8]) -> bool {
     let last_scan = memmem::rfind(file, &[0xff, 0xda]);
     let end = memmem::rfind(file, &[0xff, 0xd9]);
@@ -192,7 +193,7 @@ fn undecodable(error: &ImageError) -> Reject {
         ImageError::Limits(_) => Reason::TooLarge,
         _ => Reason::Damaged,
     };
-    // One line, whatever the decoder says.
+    // Joins the decoder's message to one line.
     let words: Vec<String> = error.to_string().lines().map(str::to_owned).collect();
     reject(reason, words.join(", "))
 }
@@ -271,7 +272,7 @@ mod tests {
         assert!(tensor(&picture, &args).is_err());
     }
 
-    /// Twice as small by the triangle filter: its weights are 1, 3, 3, 1 of eight, within the picture.
+    /// The triangle filter halves the size: its weights within the picture are 1, 3, 3, 1 eighths.
     #[test]
     fn a_smaller_picture_is_a_weighted_mean() {
         let picture = RgbImage::from_fn(8, 1, |x, _| image::Rgb([(x * x) as u8 * 5; 3]));
@@ -309,7 +310,7 @@ mod tests {
             "{}",
             detail.detail
         );
-        // Each side would do.
+        // Each side alone would be allowed.
         assert_eq!(reason(&png_header(16_384, 16_384)), Reason::TooLarge);
         assert_eq!(
             held_bytes(&png_header(100_000, 100_000), PIXELS_MAX, [1].into_iter()),

@@ -4,17 +4,17 @@ use std::io::Cursor;
 
 use image::{ImageFormat, Rgb, RgbImage};
 
-/// Smooth, so that JPEG keeps it, and another in each channel.
+/// Color of a pixel. It changes smoothly, so that JPEG preserves it, and differs between the channels.
 pub(super) fn pixel(x: u32, y: u32) -> [u8; 3] {
     [(2 * x + 20) as u8, (2 * y + 60) as u8, (x + y + 100) as u8]
 }
 
-/// A PNG of [`pixel`].
+/// Encodes the picture given by [`pixel`] as PNG.
 pub(super) fn png(width: u32, height: u32) -> Vec<u8> {
     encoded(width, height, ImageFormat::Png)
 }
 
-/// A JPEG of [`pixel`].
+/// Encodes the picture given by [`pixel`] as JPEG.
 pub(super) fn jpeg(width: u32, height: u32) -> Vec<u8> {
     encoded(width, height, ImageFormat::Jpeg)
 }
@@ -26,7 +26,7 @@ fn encoded(width: u32, height: u32, format: ImageFormat) -> Vec<u8> {
     file.into_inner()
 }
 
-/// The head of a PNG that announces a size, and nothing behind it.
+/// Creates the beginning of a PNG with this size in its header, and no data after it.
 pub(super) fn png_header(width: u32, height: u32) -> Vec<u8> {
     let mut chunk = b"IHDR".to_vec();
     chunk.extend(width.to_be_bytes());

@@ -1,4 +1,4 @@
-//! The name of what computes and writes: backend, level, decoder, target, C library, and the writers of files.
+//! The engine's name: backend, level, decoder, target, C library, and the writers of files.
 
 use parquet::file::properties::WriterProperties;
 use wavemill_schemas::NUMERICS_REVISION;
@@ -9,14 +9,14 @@ use crate::decode;
 use crate::pictures;
 use crate::settings::Settings;
 
-/// Between a device's level and the CPU's.
+/// Separator between the level of a device and that of the CPU.
 const DECODING: &str = "; decoding ";
 
-/// The engine of a run of such a data set on this machine.
+/// Returns the engine of a run with this kind of data set on this machine.
 pub(crate) fn current(settings: &Settings, dataset: Dataset) -> Engine {
     let backend = &settings.backend;
     let isa = settings.level;
-    // A device computes, but the CPU decodes: both decide the bytes.
+    // The device computes and the CPU decodes, so both determine the bytes.
     let level = if backend.batch_clips() > 1 {
         format!("{}{DECODING}{isa}", backend.level())
     } else {
@@ -38,7 +38,7 @@ pub(crate) fn current(settings: &Settings, dataset: Dataset) -> Engine {
     }
 }
 
-/// Whether two engines are one as far as the older one says: before format 3 an engine named no writer.
+/// Reports whether two engines are the same as far as the older one can state: before format 3 an engine had no writer.
 pub(crate) fn is_same(was: &Engine, now: &Engine) -> bool {
     let mut now = now.clone();
     if was.writer.is_none() {
@@ -47,7 +47,8 @@ pub(crate) fn is_same(was: &Engine, now: &Engine) -> bool {
     *was == now
 }
 
-/// The flags that make `was` the engine again, where it differs from `now` in what flags choose; else empty.
+/// Returns the flags that select the engine `was` again, if it differs from `now` in something that flags control;
+/// otherwise an empty string.
 pub(crate) fn flags_back(was: &Engine, now: &Engine) -> String {
     let mut flags = Vec::new();
     if was.backend != now.backend {
@@ -59,7 +60,7 @@ pub(crate) fn flags_back(was: &Engine, now: &Engine) -> String {
     flags.join(" ")
 }
 
-/// The CPU's instruction set, which decodes also where a device computes.
+/// Returns the CPU's instruction set, which is also used for decoding if a device computes.
 fn isa(engine: &Engine) -> &str {
     match engine.level.rsplit_once(DECODING) {
         Some((_device, isa)) => isa,
@@ -67,7 +68,8 @@ fn isa(engine: &Engine) -> &str {
     }
 }
 
-/// What encodes the files. Equal values become other bytes under another Parquet writer, or another zstd.
+/// Returns the names of the writers. Another version of Parquet's writer or of zstd encodes equal values as different
+/// bytes.
 fn writer() -> String {
     let properties = WriterProperties::default();
     let zstd = zstd::zstd_safe::version_string();

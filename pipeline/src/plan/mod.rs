@@ -1,7 +1,8 @@
-//! Cleaned rows + recipe → which clip lies where. Pure: no I/O, no clock, the same answer on every machine.
+//! Assigns clips to shards, from the cleaned rows and the recipe. This is a pure function without I/O or a clock, with
+//! the same result on every machine.
 //!
-//! A clip's shard and its place there come from hashes of its key, so that adding or dropping clips moves no other one
-//! as long as the number of shards stays the same.
+//! The shard of a clip and its position there depend on hashes of its key. Adding or dropping clips therefore does not
+//! move any other clip, as long as the number of shards stays the same.
 
 pub(crate) mod engine;
 pub(crate) mod segments;
@@ -15,24 +16,25 @@ use self::segments::{PLAIN, segments_at_most, variants_on};
 use crate::catalog::ClipRow;
 use crate::catalog::split::SIDES;
 
-/// One file per feature: a split's clips in order.
+/// A part of a split's clips in order, stored as one file per feature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Shard {
-    /// The side; names the folder.
+    /// Side of the clips; determines the name of the folder.
     pub split: String,
-    /// From 0 within the split.
+    /// Number within the split, from 0.
     pub number: usize,
     /// Indices into the cleaned rows, in file order.
     pub members: Vec<usize>,
 }
 
 impl Shard {
-    /// `training-00017`: names the receipt.
+    /// Returns the name of the receipt, such as `training-00017`.
     pub(crate) fn label(&self) -> String {
         format!("{}-{:05}", folder_name(&self.split), self.number)
     }
 
-    /// `data/PLAN/features/log_mel/split=training/00017.parquet`: a feature's file, below the store's root.
+    /// Returns the path of a feature's file below the store's root, such as
+    /// `data/PLAN/features/log_mel/split=training/00017.parquet`.
     pub(crate) fn file(&self, plan_id: &str, feature: &str) -> String {
         format!(
             "{}{:05}.parquet",
@@ -42,7 +44,8 @@ impl Shard {
     }
 }
 
-/// `data/PLAN/features/log_mel/split=training/`: where a feature's files of one split lie, below the store's root.
+/// Returns the folder of a feature's files of one split below the store's root, such as
+/// `data/PLAN/features/log_mel/split=training/`.
 pub(crate) fn split_folder(plan_id: &str, feature: &str, split: &str) -> String {
     format!(
         "data/{plan_id}/features/{feature}/split={}/",
@@ -50,20 +53,21 @@ pub(crate) fn split_folder(plan_id: &str, feature: &str, split: &str) -> String 
     )
 }
 
-/// Every planned clip in its place.
+/// The shard and position of every planned clip.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ShardPlan {
-    /// In loader order: training, validation, test, then other splits by name; by number within.
+    /// Shards in loader order: training, validation, test, then other splits by name; by number within a split.
     pub shards: Vec<Shard>,
-    /// Into how many shards the clips of each side are dealt, those without a clip counted too.
+    /// Number of shards among which the clips of each side are distributed, including shards without a clip.
     pub counts: BTreeMap<String, u64>,
     /// Indices of the planned rows (all, or the first by `--limit`), ascending.
     pub planned: Vec<usize>,
 }
 
-/// Lays every clip in its shard. Classes and splits were decided over all rows before, so `limit` changes neither.
+/// Assigns every clip to a shard. Classes and splits have already been determined over all rows, so `limit` does not
+/// change them.
 ///
-/// `kept`: how many shards each side had in the version before; empty where there is none.
+/// `kept` is the number of shards of each side in the previous version; it is empty if there is none.
 pub(crate) fn shards(
     rows: &[ClipRow],
     recipe: &Recipe,
@@ -73,7 +77,7 @@ pub(crate) fn shards(
     let seed = recipe.split.seed;
     let planned = limited(rows, seed, limit);
 
-    // By rank first, so that the sides come in the loader's order, and any other splits behind them by name.
+    // Sort by rank first, so that the sides are in the loader's order and other splits follow by name.
     let mut sides: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
     for &row in &planned {
         let ClipRow {
@@ -103,7 +107,7 @@ pub(crate) fn shards(
     }
 }
 
-/// Into how many shards a first version of `clips` (each a key and a side) deals the clips of each side.
+/// Returns the number of shards of each side in a first version with `clips`, each given by its key and side.
 pub(crate) fn first_shard_counts<'a>(
     clips: impl Iterator<Item = (&'a str, &'a str)>,
     recipe: &Recipe,
@@ -122,7 +126,8 @@ pub(crate) fn first_shard_counts<'a>(
     counts.collect()
 }
 
-/// Indices of the rows within the limit. They are chosen by a hash of their keys, so a larger limit keeps them all.
+/// Returns the indices of the rows within the limit. They are selected by a hash of their keys, so a larger limit keeps
+/// all of them.
 fn limited(rows: &[ClipRow], seed: u64, limit: Option<u64>) -> Vec<usize> {
     let mut order: Vec<usize> = (0..rows.len()).collect();
     let limit = limit.and_then(|n| usize::try_from(n).ok());
@@ -133,19 +138,19 @@ fn limited(rows: &[ClipRow], seed: u64, limit: Option<u64>) -> Vec<usize> {
     let hash = hashes("limit", seed);
     order.sort_by_cached_key(|&i| (hash(&rows[i].clip_key), rows[i].clip_key.as_str()));
     order.truncate(keep);
-    // Back to the order of the rows: the hash only chooses which of them stay.
+    // Restore the order of the rows: the hash only selects which of them to keep.
     order.sort_unstable();
     order
 }
 
-/// The sides that hold rows of a clip: one, except under the rules by segment.
+/// Returns the sides that hold rows of a clip: one side, except under the rules by segment.
 fn sides_of(clip_key: &str, split: &str, recipe: &Recipe) -> Vec<String> {
     if !recipe.split.rule.is_by_segment() {
         return vec![split.to_owned()];
     }
 
-    // As many as the longest clip has: how long this one is, nobody knows before it is decoded. A shard may so have a
-    // member without rows.
+    // Assume the length of the longest clip, because the length of this one is unknown until it is decoded. A shard may
+    // therefore have a member without rows.
     let mut sides = Vec::new();
     for variant in variants_on(&recipe.audio, recipe.split.rule, split) {
         for segment in 0..segments_at_most(&recipe.audio, variant) {
@@ -158,8 +163,8 @@ fn sides_of(clip_key: &str, split: &str, recipe: &Recipe) -> Vec<String> {
     sides
 }
 
-/// The side of one segment under the rules by segment: its hash against the cumulative fractions. A plain row is on the
-/// same side by both rules.
+/// Returns the side of one segment under the rules by segment, by comparing its hash with the cumulative fractions.
+/// Both rules put a plain row on the same side.
 pub(crate) fn segment_side(
     split: &SplitSpec,
     clip_key: &str,
@@ -174,7 +179,7 @@ pub(crate) fn segment_side(
 
     let draw = hash("segment", split.seed, &row) as f64 / 2f64.powi(64);
 
-    // The last side takes all the rest, so that rounding leaves no gap: `draw` can be 1.0 itself.
+    // The last side takes the rest, so that rounding leaves no gap: `draw` can be exactly 1.0.
     let [training, validation, _] = split.fractions;
     if draw < training {
         SIDES[0]
@@ -202,29 +207,30 @@ fn split_shards(
 
     let number_of = shard_numbers(seed, n_shards as u64);
     for row in members {
-        // There is at least one shard.
+        // There is always at least one shard.
         if let Some(number) = number_of(&rows[row].clip_key) {
             shards[number].members.push(row);
         }
     }
 
-    // The key decides where two hashes are equal.
+    // The key decides if two hashes are equal.
     let order_hash = hashes("order", seed);
     for shard in &mut shards {
         shard
             .members
             .sort_by_cached_key(|&i| (order_hash(&rows[i].clip_key), rows[i].clip_key.as_str()));
     }
-    // A file without rows would be of no use. The others keep their numbers, which their clips' hashes gave them.
+    // A file without rows would be useless. The other shards keep their numbers, which depend on the hashes of their
+    // clips.
     shards.retain(|shard| !shard.members.is_empty());
     shards
 }
 
-/// Returns the function that maps a clip to the number of its shard, one of `n_shards`; it returns `None` if there is no
-/// shard.
+/// Returns the function that maps a clip to the number of its shard, one of `n_shards`; it returns `None` if there is
+/// no shard.
 pub(crate) fn shard_numbers(seed: u64, n_shards: u64) -> impl Fn(&str) -> Option<usize> {
-    // The number of shards is a power of two, so the low bits of the hash decide. When it doubles, one bit more does: a
-    // clip stays where it was, or goes to the new shard that takes about half of it.
+    // The number of shards is a power of two, so the low bits of the hash are used. If the number doubles, one more bit
+    // is used: a clip stays in its shard, or moves to the new shard that takes about half of it.
     let hash = hashes("shard", seed);
     move |clip_key| {
         let number = hash(clip_key).checked_rem(n_shards)?;
@@ -232,23 +238,24 @@ pub(crate) fn shard_numbers(seed: u64, n_shards: u64) -> impl Fn(&str) -> Option
     }
 }
 
-/// Returns the shard's number in the path of its file, which is [`Shard::file`]'s.
+/// Returns the shard number in a path made by [`Shard::file`].
 pub(crate) fn shard_number_of(path: &str) -> Option<usize> {
     let name = path.rsplit('/').next()?;
     name.strip_suffix(".parquet")?.parse().ok()
 }
 
-/// The smallest power of two that brings the mean to `clips` or less.
+/// Returns the smallest power of two for which the mean shard has at most `clips` clips.
 fn shard_count(members: usize, clips: usize) -> usize {
     members.div_ceil(clips.max(1)).max(1).next_power_of_two()
 }
 
-/// The number of shards of a side that had `was` in the version before: the same, until the mean is above `clips` (then
-/// it doubles) or below a quarter of that (then it halves). The borders lie apart: a clip that comes and goes at one of
-/// them does not deal all others anew each time.
+/// Returns the number of shards of a side that had `was` shards in the previous version: the same number, unless the
+/// mean exceeds `clips` (then it doubles) or falls below a quarter of that (then it halves). The two thresholds are far
+/// apart, so that a clip that is repeatedly added and removed near one of them does not redistribute all others each
+/// time.
 fn shard_count_kept(members: usize, clips: usize, was: Option<u64>) -> usize {
     let was = was.and_then(|was| usize::try_from(was).ok());
-    // Another number is none that a plan has given.
+    // No plan produces a number that is not a power of two.
     let Some(mut n_shards) = was.filter(|was| was.is_power_of_two()) else {
         return shard_count(members, clips);
     };
@@ -263,7 +270,7 @@ fn shard_count_kept(members: usize, clips: usize, was: Option<u64>) -> usize {
     n_shards
 }
 
-/// A split's name as a folder name: whatever is not a plain character becomes `%XX`, as hive readers expect.
+/// Returns the name of a split's folder: any character that is not plain becomes `%XX`, as hive readers expect.
 fn folder_name(split: &str) -> String {
     let mut name = String::with_capacity(split.len());
     for byte in split.bytes() {
@@ -303,7 +310,7 @@ mod tests {
         Recipe::parse(&text, "test.toml", &[]).expect("a valid recipe")
     }
 
-    /// The number of the shard that each row lies in.
+    /// Returns the shard number of each row.
     fn numbers(plan: &ShardPlan) -> BTreeMap<usize, usize> {
         let mut numbers = BTreeMap::new();
         for shard in &plan.shards {
@@ -383,11 +390,11 @@ mod tests {
         for (members, clips, was, want) in [
             (512, 512, None, 1),
             (513, 512, None, 2),
-            // One more than fits doubles, and one less does not halve.
+            // One clip too many doubles the number, and one less does not halve it.
             (512, 512, Some(1), 1),
             (513, 512, Some(1), 2),
             (512, 512, Some(2), 2),
-            // A mean of a quarter stays; below it halves.
+            // A mean of exactly a quarter keeps the number; a smaller one halves it.
             (256, 512, Some(2), 2),
             (255, 512, Some(2), 1),
             (1, 512, Some(1), 1),
@@ -396,10 +403,10 @@ mod tests {
             (5000, 512, Some(16), 16),
             (5000, 512, Some(32), 32),
             (5000, 512, Some(64), 32),
-            // The recipe asks for other shards.
+            // The recipe specifies another shard size.
             (5000, 10, Some(16), 512),
             (5000, 5000, Some(16), 4),
-            // What no plan has given is not kept.
+            // Numbers that no plan produces are not kept.
             (513, 512, Some(0), 2),
             (513, 512, Some(3), 2),
             (513, 512, Some(u64::MAX), 2),
@@ -430,7 +437,7 @@ mod tests {
         for row in &mut rows {
             row.split = "training".to_owned();
         }
-        // Without a version before, the border between 512 and 513 clips deals half of them anew.
+        // Without a previous version, the threshold between 512 and 513 clips redistributes half of them.
         let grown = shards(&rows, &recipe, None, &BTreeMap::new());
         assert_eq!(grown.counts["training"], 2);
         let shrunk = shards(&rows[..512], &recipe, None, &BTreeMap::new());
@@ -475,7 +482,7 @@ mod tests {
             .count();
         assert!((5_800..6_200).contains(&training), "{training} of 10000");
 
-        // A stretched copy draws by itself.
+        // A stretched copy draws its side independently.
         let together = (0..10_000).filter(|&s| {
             segment_side(&split, "a.wav", PLAIN, s) == segment_side(&split, "a.wav", 0.85, s)
         });

@@ -1,4 +1,5 @@
-//! Where a clip's segments lie, in samples. Plan, memory bounds and extraction all count here, and so agree.
+//! Positions of a clip's segments, in samples. The plan, the memory limits and the extraction all use this module, so
+//! that they agree.
 
 use wavemill_kernels::stretch::StretchArgs;
 use wavemill_schemas::recipe::{AudioSpec, SplitRule};
@@ -6,7 +7,7 @@ use wavemill_schemas::samples::samples_in;
 
 use crate::catalog::split::SIDES;
 
-/// The variant of rows at the tempo as recorded.
+/// Variant of rows at the recorded tempo.
 pub(crate) const PLAIN: f64 = 1.0;
 
 /// Part of a clip that becomes one row.
@@ -14,16 +15,17 @@ pub(crate) const PLAIN: f64 = 1.0;
 pub(crate) struct Segment {
     /// [`PLAIN`], or the factor by which the whole clip is stretched before it is cut.
     pub variant: f64,
-    /// From 0 within the variant, also where earlier ones lie on another side.
+    /// Number within the variant, from 0. Segments on other sides are counted too.
     pub number: usize,
     /// First sample.
     pub start: usize,
-    /// Samples; the clip is padded where it ends earlier.
+    /// Length in samples. The clip is padded if it ends earlier.
     pub len: usize,
 }
 
-/// Segments of `n_samples` decoded samples: as many as fit whole, at most `segments_max`; a last part counts only if it
-/// is at least `segment_min_s`. Without `segment_s` the clip is one, of `duration_s` where that is given.
+/// Returns the segments of a clip with `n_samples` decoded samples: as many complete ones as fit, at most
+/// `segments_max`. An incomplete last segment counts only if it has at least `segment_min_s`. Without `segment_s`, the
+/// whole clip is one segment, of `duration_s` if given.
 pub(crate) fn segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
     let Some(segment_s) = audio.segment_s else {
         let wanted = audio.duration_s.map(|seconds| samples(audio, seconds));
@@ -35,7 +37,7 @@ pub(crate) fn segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
         }];
     };
 
-    // At least one sample each: a hop of 0 could not be divided by.
+    // At least one sample each, to avoid a division by a hop of 0.
     let len = samples(audio, segment_s).max(1);
     let hop = match audio.segment_hop_s {
         Some(hop_s) => samples(audio, hop_s).max(1),
@@ -47,7 +49,8 @@ pub(crate) fn segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
         (n_samples - len) / hop + 1
     };
 
-    // Counted from where the next segment would start: where segments overlap, the last whole one holds a part of it.
+    // The rest starts where the next segment would start. If segments overlap, the last complete one contains a part of
+    // it.
     let rest = n_samples.saturating_sub(whole * hop);
     let is_padded = audio
         .segment_min_s
@@ -64,8 +67,8 @@ pub(crate) fn segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
         .collect()
 }
 
-/// Segments of the stretched copies of a clip of `n_samples` decoded samples, factor by factor. A copy that is too short
-/// for one has none.
+/// Returns the segments of the stretched copies of a clip with `n_samples` decoded samples, factor by factor. A copy
+/// that is too short for a segment has none.
 pub(crate) fn stretched_segments(audio: &AudioSpec, n_samples: usize) -> Vec<Segment> {
     let mut all = Vec::new();
     for &variant in &audio.stretch {
@@ -78,7 +81,7 @@ pub(crate) fn stretched_segments(audio: &AudioSpec, n_samples: usize) -> Vec<Seg
     all
 }
 
-/// Samples of a variant of a clip of `n_samples`.
+/// Returns the number of samples in a variant of a clip of `n_samples`.
 pub(crate) fn variant_len(n_samples: usize, variant: f64) -> usize {
     if variant == PLAIN {
         return n_samples;
@@ -86,35 +89,36 @@ pub(crate) fn variant_len(n_samples: usize, variant: f64) -> usize {
     StretchArgs { rate: variant }.output_len(n_samples)
 }
 
-/// The variants of which the clips of a shard of `split` have rows, in the order of the rows.
+/// Returns the variants that have rows in a shard of `split`, in the order of the rows.
 pub(crate) fn variants_on(audio: &AudioSpec, rule: SplitRule, split: &str) -> Vec<f64> {
     let mut variants = vec![PLAIN];
-    // Copies are there to learn from. But for the leaky rule that deals them to all sides.
+    // Stretched copies are for training only, except under the leaky rule that distributes them over all sides.
     if split == TRAINING || rule == SplitRule::SegmentStretched {
         variants.extend(&audio.stretch);
     }
     variants
 }
 
-/// Those of `segments` that are cut from the clip as recorded: they come first.
+/// Returns the segments that are cut from the clip at its recorded tempo. They come first in `segments`.
 pub(crate) fn plain(segments: &[Segment]) -> &[Segment] {
     let end = segments.iter().position(|s| s.variant != PLAIN);
     &segments[..end.unwrap_or(segments.len())]
 }
 
-/// Where the last of `segments` ends, in samples of its variant; 0 without any. The variant may end earlier.
+/// Returns the end of the last of `segments`, in samples of its variant; 0 if there are none. The variant may end
+/// earlier.
 pub(crate) fn end_of(segments: &[Segment]) -> usize {
     let ends = segments.iter().map(|s| s.start + s.len);
     ends.max().unwrap_or(0)
 }
 
-/// The most segments that one variant of a clip can give; `usize::MAX` where its length alone decides.
+/// Returns the maximum number of segments of one variant of a clip; `usize::MAX` if only the clip's length limits it.
 pub(crate) fn segments_at_most(audio: &AudioSpec, variant: f64) -> usize {
     let by_count = audio.segments_max.map_or(usize::MAX, |n| n as usize);
     match (audio.segment_s, audio.duration_s) {
         (None, _) => 1,
         (Some(_), None) => by_count,
-        // A shorter clip can end in a padded part that the longest one lacks.
+        // A shorter clip can end in a padded part that the longest one does not have.
         (Some(_), Some(longest_s)) => {
             let padded = usize::from(audio.segment_min_s.is_some());
             let n_samples = variant_len(samples(audio, longest_s), variant);
@@ -123,7 +127,7 @@ pub(crate) fn segments_at_most(audio: &AudioSpec, variant: f64) -> usize {
     }
 }
 
-/// A clip that is cut at `duration_s` has a segment that reaches behind the cut, and is padded there.
+/// Reports whether a clip that is cut at `duration_s` has a segment that extends past the cut and is padded there.
 pub(crate) fn reaches_behind(audio: &AudioSpec) -> bool {
     audio.duration_s.is_some_and(|longest_s| {
         let n_samples = samples(audio, longest_s);
@@ -137,7 +141,7 @@ fn samples(audio: &AudioSpec, seconds: f64) -> usize {
     samples_in(seconds, audio.sample_rate_hz)
 }
 
-/// The side that stretched copies are for.
+/// The side that receives stretched copies.
 const TRAINING: &str = SIDES[0];
 
 #[cfg(test)]
@@ -259,7 +263,7 @@ mod tests {
         assert_eq!(starts, [0, 1500, 3000]);
     }
 
-    /// 30 s of 3-s segments, at both tempos of the document, as its recipe cuts them.
+    /// 30 s in segments of 3 s, at both tempos of the document, as its recipe cuts them.
     #[test]
     fn stretched_copies_have_segments_of_their_own_length() {
         let mut audio = AudioSpec {
@@ -278,17 +282,17 @@ mod tests {
             [of(0.85), of(1.15)]
         };
 
-        // 35.3 s and 26.1 s: the rests of 2.3 s and 2.1 s are too short for a segment of at least 2.5 s.
+        // 35.3 s and 26.1 s: the remainders of 2.3 s and 2.1 s are too short for a segment of at least 2.5 s.
         assert_eq!(counts(&audio, 30.0), [11, 8]);
         audio.segment_min_s = Some(2.0);
         assert_eq!(counts(&audio, 30.0), [12, 9]);
         audio.segments_max = Some(10);
         assert_eq!(counts(&audio, 30.0), [10, 9]);
-        // A plain segment fits, and none of the faster copy.
+        // A plain segment fits, but none of the faster copy.
         audio.segment_min_s = None;
         assert_eq!(counts(&audio, 3.1), [1, 0]);
 
-        // Without segments a copy is cut or padded to the duration, or as long as it is.
+        // Without segments, a copy is cut or padded to the duration, or keeps its length.
         audio = AudioSpec {
             duration_s: Some(30.0),
             segment_s: None,

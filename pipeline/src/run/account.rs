@@ -1,4 +1,4 @@
-//! Every input accounted for: rows read = kept + dropped + rejected, clips planned = written + rejected.
+//! Accounts for every input: rows read = kept + dropped + rejected, clips planned = written + rejected.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,15 +15,15 @@ use crate::plan::ShardPlan;
 use crate::shards::FinishedShards;
 use crate::tensors;
 
-/// All features hold rows of the same clips and reject the others, so what one of them says counts for all.
+/// All features have rows of the same clips and reject the others, so counts are taken from the first one.
 const FIRST: usize = 0;
 
-/// What a manifest is made of.
+/// The inputs of a manifest.
 pub(super) struct ManifestParts<'a> {
     pub version: &'a NewVersion,
     pub plan: &'a Plan<'a>,
     pub catalog: &'a Catalog,
-    /// All files of features.
+    /// The files of all features.
     pub finished: &'a FinishedShards,
     /// Metadata tables, in the manifest's order.
     pub tables: Vec<FileEntry>,
@@ -31,10 +31,10 @@ pub(super) struct ManifestParts<'a> {
     pub other_rejects: &'a [Reject],
 }
 
-/// The manifest of a finished plan.
+/// Creates the manifest of a finished plan.
 ///
 /// # Errors
-/// [`RunError::Accounting`] when the sums do not agree.
+/// [`RunError::Accounting`] if the sums do not match.
 pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
     let ManifestParts {
         version,
@@ -53,7 +53,7 @@ pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
         target.counts = class_counts(index, n_classes, shard_plan, finished);
     }
 
-    // Feature by feature, and each in plan order: that is the loader's order, which a manifest promises.
+    // Ordered by feature, and each feature in plan order: the manifest guarantees this order, which is the loader's.
     let mut files = tables;
     let mut stats = BTreeMap::new();
     for (index, feature) in features.iter().enumerate() {
@@ -66,7 +66,7 @@ pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
         }
     }
 
-    // The file that came later would have replaced the bytes of the other one.
+    // The later file would have replaced the earlier one.
     if let Some(path) = named_twice(&files) {
         return Err(RunError::Accounting {
             what: format!("{path} is the file of two shards"),
@@ -74,7 +74,7 @@ pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
     }
 
     let mut counts = counts(catalog, shard_plan, &files, features, finished)?;
-    // After the check, whose sums they are no part of: they are neither rows of the tracks nor planned clips.
+    // Added after the check, because these rejects are neither rows of the tracks nor planned clips.
     count_reasons(&mut counts.rejects, other_rejects);
 
     Ok(Manifest {
@@ -92,7 +92,7 @@ pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
     })
 }
 
-/// Clips of each class of target number `index`, by split.
+/// Counts the clips of each class of target number `index`, by split.
 fn class_counts(
     index: usize,
     n_classes: usize,
@@ -160,7 +160,7 @@ fn counts(
     Ok(counts)
 }
 
-/// Rows in all files of a feature.
+/// Returns the number of rows in all files of a feature.
 fn rows_of(feature: &FeatureEntry, files: &[FileEntry]) -> u64 {
     files
         .iter()
@@ -212,7 +212,7 @@ fn check(
         return Err(RunError::Accounting { what });
     }
 
-    // Under the rule `segment` a clip is a member of several shards; elsewhere of exactly one.
+    // Under the rule `segment` a clip is a member of several shards; under other rules, of exactly one.
     let members: usize = shard_plan.shards.iter().map(|s| s.members.len()).sum();
     let written = finished.of_feature(FIRST);
     let written: u64 = written.map(|receipt| receipt.clips_written).sum();
@@ -224,7 +224,8 @@ fn check(
     Ok(())
 }
 
-/// Rejected clips of all shards, each once: under the rule `segment` a clip is a member of several.
+/// Returns the rejected clips of all shards. Each clip is returned once, although under the rule `segment` it is a
+/// member of several shards.
 pub(super) fn clip_rejects(finished: &FinishedShards) -> impl Iterator<Item = &Reject> {
     let mut seen = BTreeSet::new();
     finished
@@ -233,7 +234,7 @@ pub(super) fn clip_rejects(finished: &FinishedShards) -> impl Iterator<Item = &R
         .filter(move |reject| seen.insert(reject.clip_key.as_deref()))
 }
 
-/// Once more before the commit: shards of earlier runs bring rejects of their own.
+/// Checks the number of rejects again before the commit, because shards of earlier runs add rejects of their own.
 ///
 /// # Errors
 /// [`ExtractError::TooManyRejects`].

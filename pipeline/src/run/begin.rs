@@ -1,4 +1,5 @@
-//! From a draft to a version that is begun: there is nothing to do, the store refuses, or its folders are made.
+//! Decides what to do with a draft: there is nothing to do, the store refuses the run, or the folders of the version
+//! are created.
 
 use fail::fail_point;
 use wavemill_schemas::manifest::{Identity, Manifest};
@@ -11,45 +12,46 @@ use crate::changes::{DataChanges, State};
 use crate::course::Phase;
 use crate::store::{Decision, Lock, PlanRecord, StoreError};
 
-/// What is to be done with the store.
+/// The decision about a draft.
 pub(super) enum Start {
-    /// The latest version was made of just this.
+    /// The latest version was made from exactly these inputs.
     NothingToDo(u64, Box<Manifest>),
-    /// A version is to be made, and its folders are there.
+    /// A version is to be created, and its folders exist.
     Version(NewVersion),
 }
 
-/// The version that a run makes.
+/// The version that a run creates.
 pub(super) struct NewVersion {
-    /// With the parent's hash.
+    /// The identity, including the parent's hash.
     pub identity: Identity,
     pub plan_id: String,
     /// Held until the version is committed.
     _lock: Lock,
 }
 
-/// Takes the store's lock and makes the plan's folders, where there is something to do. `draft` was made without the
-/// lock, and is made anew where the store has another latest version by now. What had to be read for it is added to
+/// Takes the store's lock and creates the plan's folders, if there is something to do. `draft` was made without the
+/// lock, and is made again if the store has another latest version by then. Inputs that had to be read are added to
 /// `known`.
 ///
 /// # Errors
-/// [`RunError::Store`]; those of looking whether inputs changed, and of drafting.
+/// [`RunError::Store`]; errors from checking whether inputs changed, and from drafting.
 pub(super) fn begin<'j>(
     inputs: &DraftInputs<'j, '_>,
     draft: &mut Draft<'j>,
     known: &mut KnownInputs,
 ) -> Result<Start, RunError> {
     let store = inputs.store;
-    // Without the lock first: a store that needs nothing may be read-only.
+    // Decide without the lock first: a store that is up to date may be read-only.
     if let Decision::NothingToDo(version, manifest) = decide(inputs, draft, known)? {
-        // A failure to clean, as in a read-only store, does not matter to a run that has nothing to do.
+        // Cleaning up can fail, for example in a read-only store. This does not matter to a run that has nothing to do.
         let _ = store.clear_manifest_temporaries();
         return Ok(Start::NothingToDo(version, manifest));
     }
 
     fail_point!("run-before-lock");
     let lock = take_lock(inputs)?;
-    // Another run may have committed before the lock was ours. Then all that follows from the parent is decided anew.
+    // Another run may have committed before this run got the lock. Everything that depends on the parent is then
+    // decided again.
     draft.renew(inputs, store.latest()?, known)?;
     let identity = match decide(inputs, draft, known)? {
         Decision::NothingToDo(version, manifest) => {
@@ -62,8 +64,8 @@ pub(super) fn begin<'j>(
         vanished.require_at_most(inputs.settings.max_shrink)?;
     }
 
-    // Refusals come before the plan's first file. Its record comes before its first shard, so that a run with another
-    // engine finds out whose work lies here.
+    // All refusals come before the plan's first file. The plan's record comes before its first shard, so that a run
+    // with another engine can identify the unfinished plan.
     let plan_id = identity.plan_id()?;
     let plan_record = PlanRecord {
         identity,
@@ -82,7 +84,8 @@ pub(super) fn begin<'j>(
 }
 
 /// # Errors
-/// [`RunError::Stopped`] if the run was stopped while it waited; those of [`Store::lock`](crate::store::Store::lock).
+/// [`RunError::Stopped`] if the run was stopped while it waited; the errors of
+/// [`Store::lock`](crate::store::Store::lock).
 fn take_lock(inputs: &DraftInputs<'_, '_>) -> Result<Lock, RunError> {
     let DraftInputs {
         store,
@@ -100,11 +103,11 @@ fn take_lock(inputs: &DraftInputs<'_, '_>) -> Result<Lock, RunError> {
     }
 }
 
-/// Compares a draft with the latest version, as [`Store::decide`](crate::store::Store::decide) does. Inputs of that version
-/// whose stamps differ are read again, and what they hold is added to `known`.
+/// Compares a draft with the latest version, as [`Store::decide`](crate::store::Store::decide) does. Inputs of that
+/// version whose stamps differ are read again, and their contents are added to `known`.
 ///
 /// # Errors
-/// [`RunError::Store`] if the run is refused; those of reading inputs.
+/// [`RunError::Store`] if the run is refused; errors from reading inputs.
 pub(super) fn decide(
     inputs: &DraftInputs<'_, '_>,
     draft: &Draft<'_>,
@@ -120,9 +123,9 @@ pub(super) fn decide(
     )
 }
 
-/// How the draft's tracks differ from those of a version, a sentence each. Nothing is read for it but the version's
-/// tables: of files that are not known, size alone tells. Where that fails there is nothing to tell, and the refusal says
-/// as much as it can without.
+/// Describes how the draft's tracks differ from the tracks of a version, one sentence per difference. Only the
+/// version's tables are read: files with unknown contents are compared by size. If the comparison fails, the result is
+/// empty, and the refusal is reported without details.
 fn what_differs(
     inputs: &DraftInputs<'_, '_>,
     draft: &Draft<'_>,
@@ -140,11 +143,11 @@ fn what_differs(
     }
 }
 
-/// Clips of a version whose files changed although their sizes did not: those whose stamp differs are read again and
-/// their content compared.
+/// Returns the clips of a version whose files changed. Files whose stamp differs are read again to compare their
+/// contents, which finds changes that keep the size of a file.
 ///
 /// # Errors
-/// [`RunError::Store`] when receipts cannot be listed, [`RunError::Extract`] when a clip cannot be read,
+/// [`RunError::Store`] if receipts cannot be listed, [`RunError::Extract`] if a clip cannot be read,
 /// [`RunError::Stopped`].
 fn stale_inputs(
     inputs: &DraftInputs<'_, '_>,

@@ -1,8 +1,8 @@
-//! A plan for the store as it is at one moment: everything that follows from its latest version is decided here.
+//! Plans a version for one state of the store: everything that depends on the latest version is decided here.
 //!
-//! A draft is made once without the store's lock, because most runs are refused or have nothing to do, and that must be
-//! told by a store that is read-only too. Under the lock it is made again if another run committed in between. Equal
-//! parents give equal drafts, so the first one is good where the parent is still the same.
+//! The first draft is made without the store's lock, because most runs are refused or have nothing to do, and must
+//! report this for a read-only store too. Once the lock is held, the draft is made again if another run has committed
+//! in between. Equal parents give equal drafts, so the first draft is used if the parent is still the same.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,7 +22,7 @@ use crate::settings::Settings;
 use crate::source::AudioIndex;
 use crate::store::{Parent, Store, StoreError};
 
-/// What every draft of a run is made of.
+/// The inputs of every draft of a run.
 #[derive(Clone, Copy)]
 pub(super) struct DraftInputs<'j, 'a> {
     pub job: &'j Job,
@@ -32,11 +32,11 @@ pub(super) struct DraftInputs<'j, 'a> {
     pub course: &'a Course,
 }
 
-/// What a run would make after a given version.
+/// The version that a run would create after a given parent.
 pub(super) struct Draft<'j> {
     /// The latest version; `None` in a new store.
     pub parent: Option<Parent>,
-    /// Clips that the parent has under another key.
+    /// Clips that have another key in the parent.
     pub renames: Renames,
     /// The cleaned rows, with their sides.
     pub catalog: Catalog,
@@ -44,11 +44,11 @@ pub(super) struct Draft<'j> {
 }
 
 impl<'j> DraftInputs<'j, '_> {
-    /// Drafts a version that follows `parent`. Files that had to be read for it are added to `known`.
+    /// Drafts a version that follows `parent`. Files that had to be read are added to `known`.
     ///
     /// # Errors
-    /// [`RunError::Catalog`], [`RunError::Feature`]; [`RunError::Store`] where a table of the parent is damaged; those of
-    /// reading files.
+    /// [`RunError::Catalog`], [`RunError::Feature`]; [`RunError::Store`] if a table of the parent is damaged; errors
+    /// from reading files.
     pub(super) fn draft(
         &self,
         parent: Option<Parent>,
@@ -61,8 +61,9 @@ impl<'j> DraftInputs<'j, '_> {
         };
         let kept_counts = self.kept_counts(parent.as_ref())?;
 
-        // A version without a table of sides has drawn them all. Where the same rows are drawn in the same way, they are
-        // that version's own, also of clips beyond `--limit`, of which its `tracks` say nothing.
+        // A parent without the table `sides` has assigned all sides by the recipe. If this draft has the same rows,
+        // assigning them again gives the parent's sides, even for clips beyond `--limit`, which the parent's `tracks`
+        // does not contain.
         if let Some(parent) = parent
             .as_ref()
             .filter(|parent| !parent::has_sides(parent) && self.input.given_sides.is_none())
@@ -75,7 +76,7 @@ impl<'j> DraftInputs<'j, '_> {
 
         let mut kept_sides = self.kept_sides(parent.as_ref())?;
         if let Some(kept) = &mut kept_sides {
-            // A key that was placed before is that clip again, whatever its file holds.
+            // A key that already has a side belongs to the same clip, even if the contents of the file have changed.
             renames.retain(|now, _| !kept.has_placed(now));
             kept.rename(&renames);
         }
@@ -143,8 +144,8 @@ impl DraftInputs<'_, '_> {
             return Ok(BTreeMap::new());
         };
         match parent::shard_counts(self.store, parent) {
-            // Only an old format needs a table for it. Without that table shards are dealt as in a first version: fewer
-            // files may be linked, and nothing is wrong.
+            // Only old formats need a table for the counts. Without it, clips are distributed over shards as in a first
+            // version. The result is correct, but fewer files may be linked.
             Err(StoreError::Needed { .. }) => Ok(BTreeMap::new()),
             counts => counts,
         }
@@ -152,7 +153,7 @@ impl DraftInputs<'_, '_> {
 }
 
 impl<'j> Draft<'j> {
-    /// Drafts anew, unless `parent` is the version that this draft was made for.
+    /// Drafts again, unless this draft was made for `parent`.
     ///
     /// # Errors
     /// As [`DraftInputs::draft`].
@@ -169,7 +170,7 @@ impl<'j> Draft<'j> {
         Ok(())
     }
 
-    /// Its tracks, with what is known of their files, to be compared with those of a version.
+    /// Returns the draft's tracks with the known contents of their files, for comparison with an existing version.
     ///
     /// # Errors
     /// None in practice.
@@ -207,7 +208,7 @@ impl<'j> Draft<'j> {
         )
     }
 
-    /// The number of the version that it would become.
+    /// Returns the number of the version that the draft would become.
     pub(super) fn version(&self) -> u64 {
         self.parent.as_ref().map_or(1, |parent| parent.version + 1)
     }

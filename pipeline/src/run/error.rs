@@ -1,4 +1,4 @@
-//! Why a run ended without a version. What a stage below says of itself passes through unchanged.
+//! Errors of a run. Errors of the individual stages pass through unchanged.
 
 use wavemill_schemas::reject::Reject;
 
@@ -12,7 +12,7 @@ use crate::shards::ShardError;
 use crate::source::SourceError;
 use crate::store::StoreError;
 
-/// Why a run ended without a version.
+/// The error type of a run that ended without a version.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The audio cannot be listed.
@@ -27,25 +27,25 @@ pub enum RunError {
     /// The recipe's features cannot be computed.
     #[error(transparent)]
     Feature(#[from] FeatureError),
-    /// The store refuses.
+    /// The store cannot be used, or refuses the run.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A metadata table cannot be written, or a shard's key not be made.
+    /// A metadata table cannot be written, or the key of a shard cannot be computed.
     #[error(transparent)]
     Shard(#[from] ShardError),
     /// Clips cannot be read, computed or written.
     #[error(transparent)]
     Extract(#[from] ExtractError),
-    /// The disk is too small.
+    /// The disk has too little free space.
     #[error(transparent)]
     Space(#[from] SpaceError),
-    /// Nothing to extract.
+    /// There is nothing to extract.
     #[error("no row is left after {step}: see the rows after every step with --dry-run")]
     NoRows {
-        /// The step that dropped the last one, in words.
+        /// The step that dropped the last row, as a phrase.
         step: String,
     },
-    /// Clips of the version before have no file any more.
+    /// Clips of the previous version no longer have a file.
     #[error(
         "{count} of the {of} clips of the version before have no file any more ({examples}), more than --max-shrink \
          {fraction_max} of them: is a folder missing or not mounted? If they are gone on purpose, give --max-shrink \
@@ -54,34 +54,34 @@ pub enum RunError {
     Shrunk {
         /// Number of clips without a file.
         count: usize,
-        /// Clips of that version that had a file.
+        /// Number of clips of that version that had a file.
         of: usize,
-        /// The first ones, in words.
+        /// The first of these clips, as a list.
         examples: String,
-        /// The limit.
+        /// The limit of `--max-shrink`.
         fraction_max: f64,
-        /// The least limit that permits it.
+        /// The smallest limit that permits the run.
         remedy: f64,
     },
-    /// Rows + rejects ≠ inputs: a fault of wavemill.
+    /// The sums of rows and rejects do not match the inputs. This is a bug in wavemill.
     #[error("accounting fails: {what}; nothing was committed; please report this")]
     Accounting {
-        /// Which sum.
+        /// The sum that does not match.
         what: String,
     },
-    /// Asked to stop before anything was written.
+    /// The run was stopped before anything was written.
     #[error("interrupted while {phase}; nothing was written")]
     Stopped {
-        /// What was being done.
+        /// The phase in which it was stopped.
         phase: Phase,
     },
-    /// JSON of our own; cannot happen.
+    /// Internal JSON cannot be serialized; this cannot happen.
     #[error("metadata")]
     Json(#[from] serde_json::Error),
 }
 
 impl RunError {
-    /// Whether somebody asked it to stop.
+    /// Reports whether the run ended because it was asked to stop.
     pub const fn is_interruption(&self) -> bool {
         matches!(
             self,
@@ -89,7 +89,7 @@ impl RunError {
         )
     }
 
-    /// The rejects of a run that had too many of them.
+    /// Returns the rejects of a run that had too many of them.
     pub fn rejects(&self) -> Option<&[Reject]> {
         match self {
             Self::Extract(ExtractError::TooManyRejects { rejects, .. }) => Some(rejects),

@@ -1,4 +1,4 @@
-//! How much work a run would have: what a preview tells of a store that grows.
+//! Forecasts the work of a run, as shown by a preview.
 
 use serde::Serialize;
 
@@ -13,31 +13,31 @@ use super::take::{self, ParentRows};
 use crate::features::ClipTotals;
 use crate::store::Parent;
 
-/// What a run would have to do.
+/// The work that a run would have to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Forecast {
-    /// Which files of features would be written.
+    /// Number of feature files that would be reused or written.
     #[serde(flatten)]
     pub reuse: FileReuse,
-    /// Clips to decode; one for each set of features that is computed by itself.
+    /// Number of clips to decode. A clip counts once for each set of features that is computed separately.
     pub clips_to_decode: u64,
-    /// Rows to take over from the version before, counted for every feature.
+    /// Number of rows to copy from the previous version, counted for every feature.
     pub rows_to_take_over: u64,
-    /// Bytes of rows to write, before compression.
+    /// Estimated size of the rows to write in bytes, before compression.
     pub bytes_to_write: u64,
-    /// The least bytes that the rows to write take on disk, as a run asks the file system for.
+    /// Lower bound for the disk space of these rows, in bytes. A run checks the free space against the same bound.
     #[serde(skip)]
     pub least_bytes: u64,
-    /// Tables to write. Those that come out equal to the parent's become links.
+    /// Number of tables to write. Tables that are equal to the parent's become links.
     pub tables_to_write: usize,
-    /// Bytes of the parent's tables, compressed.
+    /// Compressed size of the parent's tables in bytes.
     pub table_bytes_before: u64,
 }
 
-/// Looks at what is there, as the run would, and links and writes nothing. Damage is not looked for.
+/// Looks for existing files as the run would, but does not link or write files or check them for damage.
 ///
 /// # Errors
-/// [`RunError::Store`]; those of reading files that changed.
+/// [`RunError::Store`]; errors from reading files that changed.
 pub(super) fn forecast(
     inputs: &DraftInputs<'_, '_>,
     draft: &Draft<'_>,
@@ -115,7 +115,7 @@ pub(super) fn forecast(
     Ok(forecast)
 }
 
-/// Returns the bytes of a version's tables.
+/// Returns the total size of a version's tables in bytes.
 fn table_bytes(parent: &Parent) -> u64 {
     let tables = parent.manifest.files.iter();
     let tables = tables.filter(|file| file.table.is_some());

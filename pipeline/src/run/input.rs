@@ -1,4 +1,5 @@
-//! What a run reads: the audio's index, and the cleaned rows. Nothing is written for it, and no store is looked at.
+//! Reads the inputs of a run: the index of the audio, and the cleaned rows. Nothing is written, and the store is not
+//! read.
 
 use std::sync::Arc;
 
@@ -13,34 +14,34 @@ use crate::parent::{self, GivenSides};
 use crate::settings::Settings;
 use crate::source::{self, Media, Source};
 
-/// What a run reads.
+/// The inputs of a run.
 pub(super) struct Input {
-    /// Where clips come from.
+    /// The source of the clips' files.
     pub source: Box<dyn Source>,
-    /// Rows that have no sides yet: those follow from the store's latest version too.
+    /// Rows without sides, because sides also depend on the latest version in the store.
     pub cleaned: CleanedRows,
-    /// The fate of every file below the audio root.
+    /// Shows which files below the audio root are used, and why the others are not.
     pub files: FileAccount,
-    /// What tells one recording from another, with `split.group_duplicates`.
+    /// Audio hashes by which duplicates are found, if `split.group_duplicates` is set.
     pub hashes: AudioHashes,
-    /// Sides to keep, in place of those of the version before.
+    /// Sides to keep instead of the previous version's sides.
     pub given_sides: Option<GivenSides>,
-    /// What files hold, where they had to be read for that.
+    /// Known contents of files that had to be read to find duplicates.
     pub known: KnownInputs,
 }
 
 impl Input {
-    /// Lists the audio, cleans the metadata, and looks for duplicates where the recipe wants it.
+    /// Lists the audio, cleans the metadata, and finds duplicates if the recipe requires it.
     ///
     /// # Errors
-    /// [`RunError::Stopped`] among those of its parts.
+    /// [`RunError::Stopped`], and the errors of these steps.
     pub(super) fn open(
         job: &Job,
         settings: &Settings,
         course: &Arc<Course>,
     ) -> Result<Self, RunError> {
         let given_sides = job.sides.as_deref().map(parent::read_sides).transpose()?;
-        // The audio first, because cleaning may drop rows whose clip has no file.
+        // The audio is listed first, because cleaning may drop rows whose clip has no file.
         let media = match job.recipe.catalog.dataset {
             Dataset::Images => Media::Pictures,
             Dataset::Fma | Dataset::Folders | Dataset::Table => Media::Audio,
@@ -65,12 +66,13 @@ impl Input {
         Ok(input)
     }
 
-    /// Hashes the audio of every cleaned clip before sides are given, so that no recording is on two of them. A clip that
-    /// cannot be hashed is a recording of its own: the run counts it when it decodes it.
+    /// Hashes the audio of every cleaned clip before sides are assigned, so that all copies of a recording are on the
+    /// same side. A clip that cannot be hashed is treated as a recording of its own; if it cannot be decoded either,
+    /// the run counts it as a reject.
     fn find_duplicates(&mut self, settings: &Settings, course: &Course) -> Result<(), RunError> {
         let keys = self.cleaned.clip_keys();
         let contents = survey::read_files(keys, &*self.source, settings, course)?;
-        // Stopped, that pass leaves clips out, and copies of a recording could fall on two sides without them.
+        // If stopped, the pass leaves clips out, and copies of a recording could be assigned to different sides.
         if course.is_stopped() {
             return Err(RunError::Stopped {
                 phase: Phase::Hashing,
@@ -101,12 +103,12 @@ impl Input {
         Err(RunError::NoRows { step })
     }
 
-    /// The source alone. All rows that no catalog shares go.
+    /// Returns the source. Rows that no catalog shares are dropped.
     pub(super) fn into_source(self) -> Box<dyn Source> {
         self.source
     }
 
-    /// Bytes of a clip's file; `None` where there is none.
+    /// Returns the size of a clip's file in bytes; `None` if there is no file.
     pub(super) fn audio_bytes(&self, clip_key: &str) -> Option<u64> {
         self.source.index().get(clip_key).map(|id| id.bytes)
     }
@@ -126,7 +128,7 @@ fn clean(
         course,
     );
 
-    // The catalog knows that it was stopped, and the course in which of its phases.
+    // The catalog's error does not contain the phase in which it was stopped; the course does.
     cleaned.map_err(|error| match error {
         CatalogError::Stopped => RunError::Stopped {
             phase: course.phase(),

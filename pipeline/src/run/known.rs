@@ -1,5 +1,5 @@
-//! What the inputs hold, as far as a run knows it before it extracts them: by what earlier runs saw of them, where the
-//! stamp is still the same, else by reading them. A stamp saves reading a file, and decides nothing more.
+//! Contents of the inputs that are known before extraction: from earlier runs if the stamp of the file is unchanged,
+//! otherwise from reading the file. Stamps only save reads; they never affect results.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -9,27 +9,27 @@ use crate::extract::survey::{self, FileContents};
 use crate::settings::Settings;
 use crate::source::{AudioIndex, InputSeen, Source};
 
-/// Inputs by `clip_key`, each with the stamp that it has today.
+/// Inputs by `clip_key`, each with its current stamp.
 #[derive(Debug, Default)]
 pub(super) struct KnownInputs {
     by_clip: HashMap<String, InputSeen>,
 }
 
 impl KnownInputs {
-    /// What a pass over all files found.
+    /// Creates known inputs from the results of a pass over all files.
     pub(super) fn of(contents: &FileContents, audio: &AudioIndex) -> Self {
         let mut known = Self::default();
         known.learn(contents, audio);
         known
     }
 
-    /// A clip's file; `None`: nobody has read it as it is today.
+    /// Returns the contents of a clip's file; `None` if its current state has not been read.
     pub(super) fn get(&self, clip_key: &str) -> Option<&InputSeen> {
         self.by_clip.get(clip_key)
     }
 
-    /// Takes what is still true by its stamp. Returns the clips that were seen in another state: whether they hold
-    /// something else now is told by reading them.
+    /// Adds inputs whose stamp is unchanged. Returns the clips whose stamp differs: these must be read to find out
+    /// whether their contents changed.
     pub(super) fn recall(
         &mut self,
         seen: BTreeMap<String, InputSeen>,
@@ -41,7 +41,7 @@ impl KnownInputs {
                 continue;
             }
 
-            // Earlier formats did not see the decode key.
+            // Earlier formats did not record the decode key.
             let id_today = audio.get(&clip_key).copied();
             if seen.id == id_today && seen.decode_key.is_some() {
                 self.by_clip.insert(clip_key, seen);
@@ -52,7 +52,7 @@ impl KnownInputs {
         doubtful
     }
 
-    /// Reads those of `clips` that are not known yet.
+    /// Reads the files of `clips` that are not known yet.
     ///
     /// # Errors
     /// [`RunError::Extract`], [`RunError::Stopped`].
@@ -79,7 +79,7 @@ impl KnownInputs {
         course.enter(phase, 0);
 
         self.learn(&contents, source.index());
-        // One that is gone is known to be gone.
+        // A missing file is recorded as unreadable, so that it is not looked up again.
         for key in unknown {
             self.by_clip
                 .entry(key.to_owned())

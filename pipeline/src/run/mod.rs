@@ -1,4 +1,4 @@
-//! The flow, from metadata and audio to a committed version. Read this first.
+//! The main flow of an extraction, from metadata and audio to a committed version. Start reading here.
 
 mod account;
 mod begin;
@@ -54,34 +54,34 @@ use crate::shards::{FinishedShards, TakenRows};
 use crate::source::Source;
 use crate::store::{Parent, Store};
 
-/// What a run is given.
+/// The inputs of a run.
 #[derive(Clone, Debug)]
 pub struct Job {
-    /// With every `--set` applied.
+    /// The recipe, with every `--set` applied.
     pub recipe: Recipe,
-    /// Folder, file or zip; `None` for data sets without.
+    /// Folder, file or zip with the metadata; `None` for data sets without metadata files.
     pub metadata: Option<PathBuf>,
-    /// Folder or zip.
+    /// Folder or zip with the audio.
     pub audio: PathBuf,
-    /// Made if it is not there.
+    /// The store, which is created if it does not exist.
     pub store: PathBuf,
-    /// A file of sides, which are kept as if the version before had given them.
+    /// A file of sides. They are kept as if the previous version had assigned them.
     pub sides: Option<PathBuf>,
 }
 
-/// How a caller watches a run, and stops it.
+/// Lets a caller watch and stop a run.
 #[derive(Debug, Default)]
 pub struct RunMonitor {
-    /// Where the run is; its `stop` ends it, after the clips in flight where it is so far.
+    /// Progress of the run. Setting its `stop` ends the run; during extraction, clips in flight are finished first.
     pub course: Arc<Course>,
-    /// Clips that this run has to do; 0 until that is known.
+    /// Number of clips that this run has to process; 0 until the number is known.
     pub clips_total: AtomicU64,
-    /// What is done of them.
+    /// Counts the work done so far.
     pub counters: Counters,
-    /// Is told of the recipe, and how sides change where there is a version before, as soon as that is known: long before
-    /// the commit.
+    /// Called with the recipe and, if there is a previous version, with the changes of sides, as soon as these are
+    /// known. This is long before the commit.
     pub on_plan: Option<fn(&Recipe, Option<&SideChanges>)>,
-    /// Whether `on_plan` was called. A run that fails before has no plan.
+    /// True once `on_plan` was called. A run that fails earlier has no plan.
     pub is_planned: AtomicBool,
 }
 
@@ -94,10 +94,10 @@ impl RunMonitor {
     }
 }
 
-/// Extracts: the whole of `wavemill extract` but its command line.
+/// Runs an extraction. This is all of `wavemill extract` except its command line.
 ///
 /// # Errors
-/// [`RunError`]; whatever was finished is kept, and the same call goes on from there.
+/// [`RunError`]. Finished work is kept, and the same call resumes from there.
 pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Report, RunError> {
     let mut input = Input::open(job, settings, &monitor.course)?;
     input.require_rows()?;
@@ -112,8 +112,8 @@ pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Repor
         store: &store,
         course: &monitor.course,
     };
-    // A look at the store as it is, without its lock. A limit that is too small for the recipe is told before anything
-    // is written.
+    // Reads the store without its lock. A limit that is too small for the recipe is reported before anything is
+    // written.
     let mut draft = inputs.draft(store.latest()?, &mut known)?;
     let limits = draft.plan.limits(settings)?;
 
@@ -134,11 +134,12 @@ pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Repor
     monitor.tell_plan(&job.recipe, sides.as_ref());
 
     let number = draft.version();
-    // Nothing is split again. The catalog's tables are given back as soon as they are written.
+    // The rows are not split again, so only the source is kept. The catalog's tables are freed as soon as they are
+    // written.
     let source = input.into_source();
     let mut catalog = draft.catalog;
 
-    // From here on the run has a record, and whatever becomes of the run, `end` writes the record's last line.
+    // From here on the run has a record. `end` writes its last line even if the run fails.
     let record = RunRecord::begin(&store, &version.plan_id, limits.threads)?;
     let run = Run {
         job,
@@ -160,7 +161,7 @@ pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Repor
     run.end(catalog, sides, record, committed)
 }
 
-/// A run for which there is work.
+/// A run that has work to do.
 struct Run<'a> {
     job: &'a Job,
     settings: &'a Settings,
@@ -171,35 +172,35 @@ struct Run<'a> {
     parent: Option<&'a Parent>,
     renames: &'a Renames,
     source: &'a dyn Source,
-    /// The fate of every file of the source.
+    /// Shows which files of the source are used, and why the others are not.
     files: &'a FileAccount,
     limits: &'a Limits,
     version: &'a NewVersion,
-    /// The version's.
+    /// Number of the version that the run creates.
     number: u64,
 }
 
-/// What a run wrote below the store's folders, before a version names it.
+/// The files that a run wrote to the store before a version refers to them.
 struct Output {
-    /// All files of features.
+    /// The files of all features.
     finished: FinishedShards,
-    /// How many of them were there already, and which others had to be written.
+    /// Number of these files that existed already, were rewritten or are new.
     reuse: FileReuse,
-    /// Metadata tables, but that of the rejects.
+    /// Metadata tables, except the table of rejects.
     tables: Vec<FileEntry>,
     /// Rejects that belong neither to the main metadata file nor to a planned clip.
     other_rejects: Vec<Reject>,
-    /// What a person should know of the parent's files.
+    /// Warnings about files of the parent, for the user.
     warnings: Vec<String>,
 }
 
 impl Run<'_> {
-    /// Writes the metadata tables, and every shard that is not there yet.
+    /// Writes the metadata tables and all shards that do not exist yet.
     fn extract(&self, catalog: &mut Catalog, mut known: KnownInputs) -> Result<Output, RunError> {
         let plan = self.plan;
         let course = &self.monitor.course;
 
-        // What is there already takes no more room, so it is found before free space is asked for.
+        // Files that exist already need no more space, so they are found before free space is checked.
         let mut finished = self.finished_shards(catalog, &mut known)?;
         let file_reuse = FileReuse::of(&finished, plan, self.parent);
         let kept = self.kept_features();
@@ -213,7 +214,7 @@ impl Run<'_> {
             .sum();
         space::check(&self.job.store, needed_bytes)?;
 
-        // Tables come before clips, which need the memory that the catalog's tables give back.
+        // Tables are written before clips, because clips need the memory that is freed with the catalog's tables.
         course.enter(Phase::Tables, 0);
         let (tables, other_rejects) = self.write_tables(catalog, &finished)?;
 
@@ -226,8 +227,8 @@ impl Run<'_> {
             self.write_pass(catalog, pass, taken, &mut finished)?;
         }
 
-        // A clip has rows in all features or in none. Where a new feature rejects a clip that others hold rows of, the
-        // shard is written once more, with all of its features at a time.
+        // A clip has rows in all features or in none. If a new feature rejects a clip that has rows in other features,
+        // the shard is written again with all of its features at once.
         for place in finished.in_dispute() {
             finished.forget(place);
         }
@@ -247,7 +248,8 @@ impl Run<'_> {
         })
     }
 
-    /// What is there already. Files that earlier runs saw otherwise are read for it.
+    /// Finds the files that exist already. Inputs that differ from the state in which earlier runs read them are read
+    /// again.
     fn finished_shards(
         &self,
         catalog: &Catalog,
@@ -268,12 +270,12 @@ impl Run<'_> {
         earlier.finished(plan, &catalog.clips, known, course)
     }
 
-    /// For each feature: as the parent stores it, where its values would be the same ones.
+    /// Returns, for each feature of the plan, the parent's entry if its stored values can be copied.
     fn kept_features(&self) -> Vec<Option<&FeatureEntry>> {
         take::kept_features(self.parent, self.plan, self.settings)
     }
 
-    /// What each pass takes over, and what is to be told of the parent's files.
+    /// Collects the rows that each pass copies from the parent, and warnings about damaged files of the parent.
     fn taken_rows(
         &self,
         passes: &[Pass<'_>],
@@ -285,7 +287,7 @@ impl Run<'_> {
         let mut warnings = Vec::new();
         let mut parent_rows = None;
         for pass in passes {
-            // All of them, or none: see `passes`.
+            // Either all features of a pass are kept or none: see `passes`.
             let columns: Option<Vec<&FeatureEntry>> =
                 pass.features.iter().map(|&n| kept[n]).collect();
             let (Some(columns), Some(parent)) = (columns, self.parent) else {
@@ -307,14 +309,14 @@ impl Run<'_> {
         Ok((taken, warnings))
     }
 
-    /// So many more clips are to be done: those of `passes`.
+    /// Adds the clips of `passes` to the number of clips that this run has to process.
     fn expect_clips(&self, passes: &[Pass<'_>]) {
         let shards = passes.iter().flat_map(|pass| &pass.todo);
         let clips = shards.map(|task| task.shard.members.len() as u64).sum();
         self.monitor.clips_total.fetch_add(clips, Ordering::Relaxed);
     }
 
-    /// The tables of the catalog, which are dropped once they are written, and the data set's further ones.
+    /// Writes the catalog's tables, which are then dropped, and the additional tables of the data set.
     fn write_tables(
         &self,
         catalog: &mut Catalog,
@@ -336,7 +338,7 @@ impl Run<'_> {
     }
 
     /// # Errors
-    /// [`ExtractError::Interrupted`] where the run was asked to stop.
+    /// [`ExtractError::Interrupted`] if the run was asked to stop.
     fn require_not_stopped(&self, finished: &FinishedShards) -> Result<(), RunError> {
         if !self.monitor.course.is_stopped() {
             return Ok(());
@@ -380,7 +382,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Accounts for every input, and makes the version exist.
+    /// Accounts for every input and commits the version.
     fn commit(&self, catalog: &Catalog, output: Output) -> Result<Report, RunError> {
         self.monitor.course.enter(Phase::Commit, 0);
         fail_point!("run-before-commit");
@@ -392,7 +394,7 @@ impl Run<'_> {
             other_rejects,
             warnings,
         } = output;
-        // Always in this order, which decides the bytes of the table.
+        // The order is fixed because it determines the bytes of the table.
         let rejects = catalog
             .rejects
             .iter()
@@ -415,7 +417,7 @@ impl Run<'_> {
             tables,
             other_rejects: &other_rejects,
         })?;
-        // Once more over all shards: while clips are extracted, only a new reject is compared with the limit.
+        // Checks all shards again: during extraction, the limit is only checked when a new reject is added.
         account::check_rejects(&finished, self.limits)?;
 
         let files_equal = match self.parent {
@@ -430,7 +432,7 @@ impl Run<'_> {
         Ok(report)
     }
 
-    /// Ends the run's record, and tells what a person should know.
+    /// Ends the run's record and completes the report with warnings for the user.
     fn end(
         &self,
         catalog: Catalog,
@@ -438,7 +440,8 @@ impl Run<'_> {
         record: RunRecord,
         committed: Result<Report, RunError>,
     ) -> Result<Report, RunError> {
-        // In the order in which they are told: first what makes scores of earlier models wrong.
+        // The order in which warnings are shown. The first one is about scores of earlier models that are no longer
+        // valid.
         let mut warnings = Vec::new();
         warnings.extend(sides.as_ref().and_then(SideChanges::warning));
         warnings.extend(self.job.recipe.warnings());
@@ -448,7 +451,7 @@ impl Run<'_> {
             Err(error) => return Err(record.failed(error, &warnings)),
         };
 
-        // The recipe's own warnings, and that of the sides, were shown by `on_plan`.
+        // `on_plan` has already shown the recipe's own warnings and the warning about sides.
         let lane_warnings = self.monitor.counters.lanes.warnings();
         warnings.extend_from_slice(&lane_warnings);
         warnings.extend_from_slice(&report.warnings);
@@ -460,7 +463,7 @@ impl Run<'_> {
         report.sides = sides;
         report.wall_s = self.monitor.course.seconds();
 
-        // The version is there whether or not its record can be ended.
+        // The version is committed even if its record cannot be ended.
         if let Err(error) = record.end(&report, &warnings) {
             let words = format!("the run's record has no end: {error}");
             report.warnings.push(words);

@@ -1,4 +1,5 @@
-//! Which tracks of the version before are on another side now: what a person must know who trained on that version.
+//! Finds tracks whose side changed since the previous version. Models trained on that version must not be tested on
+//! such tracks.
 
 use std::collections::BTreeMap;
 
@@ -11,43 +12,44 @@ use crate::catalog::split::SIDES;
 use crate::parent;
 use crate::store::{Store, StoreError};
 
-/// Moves that are listed one by one, beside those by which groups became one.
+/// Maximum number of moves that are listed individually, in addition to moves caused by merged groups.
 const EXAMPLES: usize = 20;
 
-/// How the planned tracks and their sides differ from those of the version before.
+/// Changes of planned tracks and their sides since the previous version.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SideChanges {
-    /// Tracks that it had not.
+    /// Number of tracks that are not in the previous version.
     pub new: u64,
-    /// Tracks that only it had.
+    /// Number of tracks that are only in the previous version.
     pub gone: u64,
-    /// Tracks that are on another side.
+    /// Numbers of tracks that changed sides.
     pub moved: Vec<MoveCount>,
-    /// The first of these, by key.
+    /// The first of these tracks, ordered by key.
     pub examples: Vec<SideMove>,
-    /// Every track that left its side because its group became one with a group of another side, by key. A track that
-    /// the version before had not is here too, where its artist had a side.
+    /// All tracks that left their side because their group was merged with a group of another side, ordered by key.
+    /// This includes tracks that are not in the previous version but whose artist had a side.
     pub merged: Vec<SideMove>,
 }
 
-/// Tracks that went from one side to another.
+/// Number of tracks that moved from one side to another.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MoveCount {
-    /// In the version before.
+    /// Side in the previous version.
     pub from: String,
-    /// Now.
+    /// Current side.
     pub to: String,
-    /// How many.
+    /// Number of tracks.
     pub tracks: u64,
 }
 
 impl SideChanges {
-    /// Compares a draft with its parent; `None` where there is nothing to compare: no parent, or sides of segments.
+    /// Compares a draft with its parent; `None` if there is no parent, or sides are assigned to segments instead of
+    /// tracks.
     ///
     /// # Errors
-    /// [`StoreError::Needed`] where the parent's tracks cannot be read.
+    /// [`StoreError::Needed`] if the parent's tracks cannot be read.
     fn of(store: &Store, draft: &Draft<'_>) -> Result<Option<Self>, StoreError> {
-        // Under the rule `segment` a track has no side of its own.
+        // Under the rule `segment`, tracks have no side.
         let has_sides = side_column(draft.plan.recipe.split.rule).is_some();
         let Some(parent) = draft.parent.as_ref().filter(|_| has_sides) else {
             return Ok(None);
@@ -61,7 +63,7 @@ impl SideChanges {
             ..Self::default()
         };
         let mut by_sides: BTreeMap<(String, String), u64> = BTreeMap::new();
-        // In the order of their keys.
+        // Planned rows are ordered by key.
         for &row in &draft.plan.shard_plan.planned {
             let clip = &draft.catalog.clips[row];
             let key_before = draft.renames.get(&clip.clip_key);
@@ -92,13 +94,14 @@ impl SideChanges {
         Ok(Some(changes))
     }
 
-    /// As [`SideChanges::of`]. Where that fails the draft gets a warning: a damaged version is made anew all the same.
+    /// Like [`SideChanges::of`], but adds a warning to the draft on failure, so that a damaged version can be created
+    /// again.
     pub(super) fn or_warning(store: &Store, draft: &mut Draft<'_>) -> Option<Self> {
         match Self::of(store, draft) {
             Ok(changes) => changes,
             Err(error) => {
                 let why = match &error {
-                    // Its words would send for a copy, and this run needs none.
+                    // The error's own message asks for a copy of the file, which this run does not need.
                     StoreError::Needed { path, .. } => {
                         format!(
                             "{} of the version before is lost or damaged",
@@ -115,12 +118,13 @@ impl SideChanges {
         }
     }
 
-    /// Tracks that are on another side.
+    /// Returns the number of tracks that changed sides.
     pub fn n_moved(&self) -> u64 {
         self.moved.iter().map(|count| count.tracks).sum()
     }
 
-    /// What makes scores of models that were trained on the version before too good, where there is such a thing.
+    /// Returns a warning if tracks moved between training and test, which makes test scores of models trained on the
+    /// previous version too good.
     pub fn warning(&self) -> Option<String> {
         let [training, _, test] = SIDES;
         let to_test = self.n_between(training, test);

@@ -1,4 +1,4 @@
-//! What a run is to make, and what identifies that: everything that a plan's id names.
+//! The plan of a run: everything that identifies the version to be created.
 
 use std::collections::BTreeMap;
 
@@ -16,28 +16,29 @@ use crate::settings::Settings;
 use crate::shards::KeyInputs;
 use crate::store::VersionInputs;
 
-/// What a run is to make.
+/// The plan of a run.
 pub(super) struct Plan<'a> {
     pub recipe: &'a Recipe,
-    /// Which clip lies in which shard.
+    /// Assignment of clips to shards.
     pub shard_plan: ShardPlan,
-    /// What is computed of each clip.
+    /// The features to compute for each clip.
     pub features: FeaturePlan,
-    /// With classes; counts come with the receipts.
+    /// The targets with their classes, without counts: these come from the receipts.
     pub targets: Vec<TargetEntry>,
-    /// What computes.
+    /// The engine that computes the features.
     pub engine: Engine,
-    /// Without its parent, which the store knows.
+    /// The identity without the parent, which the store fills in.
     pub identity: Identity,
-    /// Rows that were dropped because their clip has no file.
+    /// Number of rows that were dropped because their clip has no file.
     clips_absent: u64,
 }
 
 impl<'a> Plan<'a> {
-    /// Plans a job: the rows of `catalog`, made of `input`. `kept_counts`: shards of each side in the version before.
+    /// Plans a job. `catalog` contains the rows, which were made from `input`; `kept_counts` contains the number of
+    /// shards of each side in the previous version.
     ///
     /// # Errors
-    /// [`RunError::Feature`]; [`RunError::Catalog`] where the metadata files cannot be read again.
+    /// [`RunError::Feature`]; [`RunError::Catalog`] if the metadata files cannot be read again.
     pub(super) fn new(
         job: &'a Job,
         settings: &Settings,
@@ -61,10 +62,10 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Bounds of the run.
+    /// Returns the limits of the run.
     ///
     /// # Errors
-    /// [`RunError::Extract`]: the memory limit holds too little.
+    /// [`RunError::Extract`] if the memory limit is too small.
     pub(super) fn limits(&self, settings: &Settings) -> Result<Limits, RunError> {
         let planned = self.shard_plan.planned.len() as u64;
         let row_group_rows = self.recipe.shards.row_group_rows;
@@ -76,7 +77,7 @@ impl<'a> Plan<'a> {
         )?)
     }
 
-    /// What the keys of the files of `features` are made of.
+    /// Returns the inputs from which the keys of the files of `features` are computed.
     pub(super) fn key_inputs<'c>(
         &'c self,
         clips: &'c [ClipRow],
@@ -91,7 +92,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Names all features of the plan.
+    /// Returns an id of the set of all features of the plan.
     ///
     /// # Errors
     /// None in practice.
@@ -99,7 +100,7 @@ impl<'a> Plan<'a> {
         Ok(canonical::id(&self.features.entries())?)
     }
 
-    /// What a store's refusal can name where its latest version differs.
+    /// Returns the inputs that the store compares with the latest version to explain a refusal.
     pub(super) fn version_inputs(&self, settings: &Settings) -> VersionInputs<'_> {
         VersionInputs {
             recipe: self.recipe,
@@ -134,17 +135,17 @@ fn identity(
 ) -> Result<Identity, RunError> {
     let metadata = catalog::fingerprints(job.recipe.catalog.dataset, job.metadata.as_deref())?;
 
-    // Sizes and no stamps: a modification time differs on every machine.
+    // Only sizes, without stamps: a modification time differs between machines.
     let mut inputs = Vec::with_capacity(shard_plan.planned.len());
     for &row in &shard_plan.planned {
         let clip_key = &catalog.clips[row].clip_key;
         inputs.push((clip_key, input.audio_bytes(clip_key)));
     }
 
-    // Ids of classes are no column of the rows. Where they are those of a first version, they follow from the rows.
+    // Class ids are not a column of the rows. If they are numbered as in a first version, they follow from the rows.
     let rows_hash = catalog.rows_hash()?;
     let is_first_numbering = catalog.classes == *input.cleaned.classes();
-    // The metadata files count too: tables are made of them that the cleaned rows do not show, such as `raw_*`.
+    // The metadata files are included because some tables, such as `raw_*`, contain data that the cleaned rows do not.
     Ok(Identity {
         recipe: canonical::id(&job.recipe)?,
         rows: if is_first_numbering {

@@ -1,4 +1,4 @@
-//! What a run would do, without doing it: `extract --dry-run`.
+//! Reports the work that a run would do, without doing it: `extract --dry-run`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -25,65 +25,66 @@ use crate::features::ClipTotals;
 use crate::settings::Settings;
 use crate::store::{Decision, PlanRecord, Store, StoreError};
 
-/// CPU seconds a 30-s clip of 44.1 kHz stereo costs on one core (docs/benchmarks/): an estimate is made of it.
+/// CPU seconds per 30-s clip of 44.1 kHz stereo on one core (docs/benchmarks/). Used to estimate the duration of a run.
 const CLIP_CPU_S: f64 = 0.025;
 
-/// The same for a stretched copy of it (docs/features.md), with its rows.
+/// CPU seconds per stretched copy of such a clip (docs/features.md), including its rows.
 const STRETCH_CPU_S: f64 = 0.1;
 
-/// Where a recipe leaves the length of clips open: 192 kbit/s.
+/// Assumed size of a second of audio if the recipe does not limit the length of clips: 192 kbit/s.
 pub(super) const TYPICAL_BYTES_PER_S: f64 = 24_000.0;
 
-/// What a run would do.
+/// The work that a run would do.
 #[derive(Debug, Serialize)]
 pub struct Preview {
-    /// Records of the metadata.
+    /// Number of records in the metadata.
     pub rows_read: u64,
-    /// Of them not to be parsed.
+    /// Number of these records that cannot be parsed.
     pub rows_rejected: u64,
-    /// Rows after every cleaning step.
+    /// Number of rows after every cleaning step.
     pub steps: Vec<StepCount>,
-    /// Clips within `--limit`.
+    /// Number of clips within `--limit`.
     pub clips_planned: u64,
-    /// Those with rows on each side: each on one, but for the rule `segment`.
+    /// Number of planned clips with rows on each side. A clip has rows on one side only, except under the rule
+    /// `segment`.
     pub splits: BTreeMap<String, u64>,
     /// Labels of the planned clips by rule and side: under the recipe's rule, and under each column `split_RULE`.
     #[serde(skip)]
     pub labels: BTreeMap<String, BTreeMap<String, SideLabels>>,
-    /// What a run would do with the store as it is.
+    /// The result that a run would have with the current state of the store, as a sentence.
     pub outcome: String,
     /// True if the latest version contains exactly this.
     pub nothing_to_do: bool,
     /// The error that a run would end with, if it would be refused.
     #[serde(skip)]
     pub refusal: Option<RunError>,
-    /// Files of each feature.
+    /// Number of files of each feature.
     pub shards: usize,
-    /// What would be stored.
+    /// The features that would be stored.
     pub features: Vec<FeatureEntry>,
-    /// Bytes of rows before compression.
+    /// Estimated size of the rows in bytes before compression.
     pub feature_bytes: u64,
-    /// Compressed audio to be read.
+    /// Bytes of compressed audio to read.
     pub audio_bytes: u64,
-    /// Estimate.
+    /// Estimated duration in seconds on `threads` threads.
     pub seconds: f64,
-    /// On so many threads.
+    /// Number of worker threads.
     pub threads: usize,
-    /// The fate of every file below the audio root.
+    /// Shows which files below the audio root are used, and why the others are not.
     pub files_found: FileAccount,
-    /// With `split.group_duplicates`: what it found.
+    /// The duplicates that were found, if `split.group_duplicates` is set.
     pub duplicates: Option<Duplicates>,
-    /// How sides differ from those of the latest version, where there is one.
+    /// Changes of sides since the latest version, if there is one.
     pub sides: Option<SideChanges>,
-    /// Clips of the latest version whose files are not found, where there is one.
+    /// Clips of the latest version whose files are not found, if there is one.
     pub vanished: Option<VanishedClips>,
-    /// How the tracks differ from those of the latest version, where there is one: counts, and the first of each kind.
+    /// Changes of tracks since the latest version, if there is one: the counts, and the first changes of each kind.
     pub(crate) changes: Option<DataChanges>,
-    /// How much of it a run would have to do; `None` where it would do nothing, or be refused.
+    /// The work that a run would have to do; `None` if it would have nothing to do or would be refused.
     pub work: Option<Forecast>,
-    /// What a person should know, one sentence each.
+    /// Warnings for the user, one sentence each.
     pub warnings: Vec<String>,
-    /// Wall seconds that the parts of the preview took: `read`, `clean`, `labels`, `split`, `plan`.
+    /// Wall-clock seconds of the parts of the preview: `read`, `clean`, `labels`, `split`, `plan`.
     pub wall_s: BTreeMap<&'static str, f64>,
 }
 
@@ -108,10 +109,10 @@ impl SideLabels {
     }
 }
 
-/// Cleans and plans a job, and writes nothing. `course` is told where it is, and can end it.
+/// Cleans and plans a job without writing anything. `course` receives the progress and can stop the preview.
 ///
 /// # Errors
-/// As [`crate::run::run`] up to the plan.
+/// The errors of [`crate::run::run`] up to the plan.
 pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<Preview, RunError> {
     let mut input = Input::open(job, settings, course)?;
     let mut known = std::mem::take(&mut input.known);
@@ -185,7 +186,7 @@ pub fn preview(job: &Job, settings: &Settings, course: &Arc<Course>) -> Result<P
 fn labels(catalog: &Catalog, plan: &Plan<'_>) -> BTreeMap<String, BTreeMap<String, SideLabels>> {
     let mut by_rule: BTreeMap<String, BTreeMap<String, SideLabels>> = BTreeMap::new();
 
-    // Under a rule by segment the column says nothing, and the shards say where a clip has rows.
+    // Under a rule by segment, the column contains no sides, so they are read from the shards.
     let own_rule = plan.recipe.split.rule.name();
     let own_sides = by_rule.entry(own_rule.to_owned()).or_default();
     for shard in &plan.shard_plan.shards {
@@ -222,7 +223,7 @@ fn labels(catalog: &Catalog, plan: &Plan<'_>) -> BTreeMap<String, BTreeMap<Strin
     by_rule
 }
 
-/// Planned clips that have stretched copies too.
+/// Counts the planned clips that also have stretched copies.
 fn stretched_clips(plan: &Plan<'_>) -> u64 {
     let shards = plan.shard_plan.shards.iter();
     let shards = shards.filter(|shard| plan.features.is_stretched(&shard.split));
@@ -231,13 +232,13 @@ fn stretched_clips(plan: &Plan<'_>) -> u64 {
     members.len() as u64
 }
 
-/// CPU seconds of a clip, on average over those that have stretched copies and those that have none.
+/// Returns the mean CPU seconds per clip over all clips, with and without stretched copies.
 fn clip_cpu_s(plan: &Plan<'_>, clips: ClipTotals) -> f64 {
     let share = clips.stretched as f64 / clips.all.max(1) as f64;
     CLIP_CPU_S + share * STRETCH_CPU_S * plan.recipe.audio.stretch.len() as f64
 }
 
-/// How the draft's tracks differ from the parent's; `None` without a parent, or where its tables cannot be read.
+/// Compares the draft's tracks with the parent's; `None` if there is no parent or its tables cannot be read.
 fn changes(
     inputs: &DraftInputs<'_, '_>,
     draft: &Draft<'_>,
@@ -253,19 +254,19 @@ fn changes(
 
 /// The result that a run would have.
 enum Outcome {
-    /// The latest version holds just this.
+    /// The latest version was made from exactly these inputs.
     NothingToDo { version: u64 },
-    /// The run would make this version.
+    /// The run would create this version.
     Version { version: u64, plan_id: String },
     /// The run would fail with this error before it writes anything.
     Refused(RunError),
 }
 
 impl Outcome {
-    /// Decides what [`run`](crate::run::run) would decide. Inputs that had to be read for it are added to `known`.
+    /// Makes the decision that [`run`](crate::run::run) would make. Inputs that had to be read are added to `known`.
     ///
     /// # Errors
-    /// Those of [`begin::decide`], but for refusals.
+    /// The errors of [`begin::decide`], except refusals.
     fn new(
         inputs: &DraftInputs<'_, '_>,
         draft: &Draft<'_>,
@@ -312,7 +313,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Decides as a run does, without the lock: nothing is written or dropped.
+/// Makes the decision of a run without the lock. Nothing is written or dropped.
 fn decide(
     inputs: &DraftInputs<'_, '_>,
     draft: &Draft<'_>,

@@ -1,5 +1,5 @@
-//! Run records: when, where, how long, and how it ended. The one place of a store that holds times and hosts; the list of
-//! versions takes its dates from them, and no result does.
+//! Writes run records: time, host, duration and outcome of each run. These are the only files of a store that contain
+//! times and hosts. The list of versions takes its dates from them, but no results depend on them.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -12,7 +12,8 @@ use super::{Report, RunError};
 use crate::extract::ExtractError;
 use crate::store::{Store, StoreError, durable};
 
-/// A record that has its first line. One without a last line is of a run that still goes on, or was killed.
+/// A record that has its first line. A record without a last line belongs to a run that is still in progress or was
+/// killed.
 #[derive(Debug)]
 pub(super) struct RunRecord {
     path: PathBuf,
@@ -20,7 +21,7 @@ pub(super) struct RunRecord {
 }
 
 impl RunRecord {
-    /// Begins `_wavemill/runs/<run id>.jsonl`.
+    /// Creates `_wavemill/runs/<run id>.jsonl` and writes its first line.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -31,7 +32,7 @@ impl RunRecord {
         let unix_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |t| t.as_millis());
-        // With the process's number, since two runs may begin in one millisecond.
+        // Includes the process id, since two runs may start in the same millisecond.
         let path = folder.join(format!("{unix_ms}-{}.jsonl", std::process::id()));
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let version = env!("CARGO_PKG_VERSION");
@@ -47,7 +48,7 @@ impl RunRecord {
         Ok(record)
     }
 
-    /// Adds the last line of a run that committed a version. `warnings`: all that a person was told.
+    /// Adds the last line of a run that committed a version. `warnings` are all warnings that the user has seen.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -60,8 +61,8 @@ impl RunRecord {
         )
     }
 
-    /// Adds the last line of a run that was interrupted or failed. The error of one that had too many rejects can name
-    /// the list of them then; others pass as they are.
+    /// Adds the last line of a run that was interrupted or failed. An error about too many rejects then refers to this
+    /// record, which lists them; other errors are returned unchanged.
     pub(super) fn failed(self, error: RunError, warnings: &[String]) -> RunError {
         let outcome = if error.is_interruption() {
             "interrupted"
@@ -75,12 +76,12 @@ impl RunRecord {
             line["rejects"] = json!(rejects);
         }
 
-        // The run's own error matters more than that its record has no end.
+        // The run's own error matters more than a record without a last line.
         let is_written = self.append(&line).is_ok();
         self.listing_rejects(error, is_written)
     }
 
-    /// An error that names this record where its rejects stand.
+    /// Adds the path of this record to an error about too many rejects, if they were written.
     fn listing_rejects(self, mut error: RunError, is_written: bool) -> RunError {
         if let RunError::Extract(ExtractError::TooManyRejects { list, .. }) = &mut error {
             *list = is_written.then_some(self.path);
@@ -94,7 +95,7 @@ impl RunRecord {
             .append(true)
             .open(&self.path)
             .map_err(StoreError::io_at(&self.path, "open"))?;
-        // One call, so that a line is never half a line in the file of a run that goes on.
+        // A single write, so that a line is never incomplete in the file of a run that continues.
         let line = format!("{line}\n");
         file.write_all(line.as_bytes())
             .and_then(|()| file.sync_data())
@@ -102,7 +103,7 @@ impl RunRecord {
     }
 }
 
-/// An error with its causes, on one line.
+/// Formats an error with its causes on one line.
 fn in_words(error: &RunError) -> String {
     let mut words = error.to_string();
     let mut cause = std::error::Error::source(error);

@@ -1,4 +1,4 @@
-//! Inputs that are the same ones under another name, such as those of a folder that was renamed.
+//! Finds inputs that were renamed, for example with their folder.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -8,11 +8,11 @@ use super::known::KnownInputs;
 use crate::parent;
 use crate::store::Parent;
 
-/// The key that a clip had in the parent, by its key today.
+/// The key of a clip in the parent, by its current key.
 pub(super) type Renames = HashMap<String, String>;
 
-/// Clips whose key is new, and whose file holds what the file of exactly one vanished key held. Only files of such a size
-/// are read for it.
+/// Finds clips with a new key whose file has the contents of the file of exactly one vanished key. Only files whose
+/// size matches are read.
 ///
 /// # Errors
 /// [`RunError::Store`], [`RunError::Extract`], [`RunError::Stopped`].
@@ -58,7 +58,7 @@ pub(super) fn find(
         }
     }
 
-    // With copies on either side nobody can tell which one is which.
+    // If there are several copies before or after, the renamed file cannot be identified.
     let mut renames = Renames::new();
     for (content, clip_keys) in appeared {
         if let ([now], Some([before])) = (&*clip_keys, vanished.get(content).map(Vec::as_slice)) {

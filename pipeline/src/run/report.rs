@@ -1,4 +1,4 @@
-//! What a run did, for people and programs.
+//! The report of a run, for users and programs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -13,68 +13,69 @@ use crate::extract::{Counters, LaneTimes, WorkerTimes};
 use crate::shards::FinishedShards;
 use crate::store::Parent;
 
-/// What a run did.
+/// The report of a run.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// The version that now holds what was asked for.
+    /// Number of the version that contains the result.
     pub version: u64,
-    /// True: it was there already.
+    /// True if that version existed already.
     pub nothing_to_do: bool,
-    /// Its plan.
+    /// Id of the version's plan.
     pub plan_id: String,
-    /// Every input accounted for.
+    /// Counts that account for every input.
     pub counts: Counts,
-    /// Which files of features had to be written.
+    /// Number of feature files that were reused or written.
     #[serde(flatten)]
     pub reuse: FileReuse,
-    /// Files of features and tables that were written and came out equal to those of the version before: they are links to
-    /// these now.
+    /// Number of written feature files and tables that are equal to files of the previous version and were replaced by
+    /// links to them.
     pub files_equal: usize,
-    /// Clips that were decoded, or at least read; one for each set of features that is computed by itself.
+    /// Number of clips that were decoded, or at least read. A clip counts once for each set of features that is
+    /// computed separately.
     pub clips_decoded: u64,
-    /// Rows that were taken over from the version before, counted for every feature.
+    /// Number of rows that were copied from the previous version, counted for every feature.
     pub rows_taken_over: u64,
     /// CPU seconds by stage.
     pub cpu_s: BTreeMap<&'static str, f64>,
-    /// The part of their time, 0 to 1, in which workers worked on a clip or a row group. The rest is waiting: for readers,
-    /// memory or a device, or because there are few clips. `None` where there was nothing to extract.
+    /// Fraction of time, 0 to 1, that workers spent on clips and row groups. Otherwise they waited for readers, memory
+    /// or a device, or there were too few clips. `None` if there was nothing to extract.
     pub workers_busy: Option<f64>,
-    /// Wall seconds by phase: `metadata`, `cleaning`, …, `clips`, `commit`.
+    /// Wall-clock seconds by phase: `metadata`, `cleaning`, …, `clips`, `commit`.
     pub wall_s: BTreeMap<&'static str, f64>,
-    /// The version's files.
+    /// Files of the version.
     #[serde(skip)]
     pub files: Vec<FileEntry>,
-    /// Compressed bytes read.
+    /// Number of compressed bytes read.
     pub bytes_read: u64,
-    /// What computed features, as the manifest's engine names it.
+    /// The backend that computed the features, as named in the manifest's engine.
     pub backend: String,
-    /// Where that was a device: what it had to do.
+    /// Use of the device, if one computed the features.
     pub device: Option<DeviceReport>,
-    /// The fate of every file below the audio root.
+    /// Shows which files below the audio root are used, and why the others are not.
     pub files_found: FileAccount,
-    /// With `split.group_duplicates`: what it found.
+    /// The duplicates that were found, if `split.group_duplicates` is set.
     pub duplicates: Option<Duplicates>,
-    /// How sides differ from those of the version before, where there is one.
+    /// Changes of sides since the previous version, if there is one.
     pub sides: Option<SideChanges>,
-    /// What a person should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
-/// Files of features: one for each feature of each shard.
+/// Counts of feature files. There is one file per feature and shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct FileReuse {
-    /// Those that an earlier run had finished, or that another version lent.
+    /// Files that an earlier run had finished, or that are linked from another version.
     pub shards_reused: usize,
-    /// Those that the version before has too, with other bytes.
+    /// Files that exist in the previous version with other contents.
     pub files_rewritten: usize,
-    /// All others.
+    /// All other files.
     pub files_new: usize,
 }
 
 impl FileReuse {
-    /// What is to be written beside what is `finished`.
+    /// Classifies the files that remain to be written in addition to the `finished` ones.
     pub(super) fn of(finished: &FinishedShards, plan: &Plan<'_>, parent: Option<&Parent>) -> Self {
-        // Files are known by feature, split and number.
+        // Files are identified by feature, split and number.
         let files = parent.into_iter().flat_map(|parent| &parent.manifest.files);
         let of_parent: BTreeSet<&str> = files.filter_map(|file| below_plan(&file.path)).collect();
 
@@ -99,24 +100,24 @@ impl FileReuse {
     }
 }
 
-/// A path without `data/<plan_id>/`.
+/// Removes `data/<plan_id>/` from a path.
 fn below_plan(path: &str) -> Option<&str> {
     path.splitn(3, '/').nth(2)
 }
 
-/// How much a device had to do.
+/// Use of a device.
 #[derive(Debug, Serialize)]
 pub struct DeviceReport {
-    /// Batches of clips.
+    /// Number of batches.
     pub batches: u64,
-    /// Clips in them.
+    /// Number of clips in these batches.
     pub clips: u64,
-    /// The part of their time that lanes spent in batches, copies included; the rest is waiting for decoders.
+    /// Fraction of time that lanes spent on batches, including copies. Otherwise they waited for decoders.
     pub busy: f64,
 }
 
 impl DeviceReport {
-    /// `None` where no lane computed anything.
+    /// Returns `None` if no batch was computed.
     fn new(lanes: &LaneTimes) -> Option<Self> {
         let [batches, clips, busy, total] =
             [&lanes.batches, &lanes.clips, &lanes.busy, &lanes.total]
@@ -129,7 +130,7 @@ impl DeviceReport {
     }
 }
 
-/// `None` where no worker ran.
+/// Returns the fraction of time in which workers were busy; `None` if no worker ran.
 fn busy_part(workers: &WorkerTimes) -> Option<f64> {
     let waiting = workers.waiting.load(Ordering::Relaxed);
     let total = workers.total.load(Ordering::Relaxed);
@@ -137,7 +138,8 @@ fn busy_part(workers: &WorkerTimes) -> Option<f64> {
 }
 
 impl Report {
-    /// The latest version was made of just this. `warnings`: what its inputs tell today as they did then.
+    /// Creates the report for a latest version that was made from exactly these inputs. `warnings` are about the
+    /// inputs, and are reported again by every run.
     pub fn nothing_to_do(version: u64, manifest: Manifest, warnings: Vec<String>) -> Self {
         Self {
             nothing_to_do: true,
@@ -151,7 +153,7 @@ impl Report {
         }
     }
 
-    /// A version was committed.
+    /// Creates the report of a committed version.
     pub fn committed(
         version: u64,
         manifest: Manifest,

@@ -1,4 +1,4 @@
-//! Which files of a plan are there already, and which are left to write.
+//! Determines which files of a plan exist already and which remain to be written.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,25 +18,25 @@ use crate::shards::{FinishedShards, KeyInputs, ShardTask};
 use crate::source::{InputSeen, Source};
 use crate::store::{Parent, Receipts, Store, StoreError};
 
-/// What earlier runs have left in the store.
+/// The results that earlier runs have left in the store.
 pub(super) struct EarlierRuns<'a> {
     store: &'a Store,
     plan_id: &'a str,
-    /// Of a killed run of this plan.
+    /// Receipts of an interrupted run of this plan.
     own: Receipts,
-    /// Of runs of all other plans, by key.
+    /// Receipts of all other plans, by key.
     others: BTreeMap<String, Vec<Receipt>>,
-    /// All plans of the store: this one first, then the parent's.
+    /// All plans of the store: first this plan, then the parent's plan.
     plans: Vec<String>,
     parent: Option<&'a Manifest>,
-    /// Only files count of which this plan computed every row.
+    /// Counts only files whose rows were all computed by this plan.
     recompute: bool,
-    /// Nothing is linked, and no file is read to see whether it is damaged.
+    /// True for a preview: no file is linked, and none is read to check for damage.
     only_looks: bool,
 }
 
 impl<'a> EarlierRuns<'a> {
-    /// Reads the store's receipts. `parent`: the latest version.
+    /// Reads the store's receipts. `parent` is the latest version.
     ///
     /// # Errors
     /// [`RunError::Store`].
@@ -55,7 +55,7 @@ impl<'a> EarlierRuns<'a> {
         let mut others: BTreeMap<String, Vec<Receipt>> = BTreeMap::new();
         for other in plans.iter().filter(|id| *id != plan_id && !recompute) {
             for receipt in store.receipts(other)?.into_values() {
-                // Of equal files any will do. Those of one key differ where another feature rejected clips.
+                // One of several equal files is enough. Files of one key differ if another feature rejected clips.
                 let of_key = others.entry(receipt.key.clone()).or_default();
                 if of_key
                     .iter()
@@ -77,7 +77,7 @@ impl<'a> EarlierRuns<'a> {
         })
     }
 
-    /// For a preview: nothing is linked, and files that are there are taken to be sound.
+    /// Switches to the mode for previews: no file is linked, and existing files are assumed to be intact.
     pub(super) fn only_looking(self) -> Self {
         Self {
             only_looks: true,
@@ -85,8 +85,8 @@ impl<'a> EarlierRuns<'a> {
         }
     }
 
-    /// Adds to `known` what those runs saw of the planned inputs: as it is where a file has the same stamp, else the file
-    /// is read.
+    /// Adds the contents of the planned inputs to `known`. Contents seen by earlier runs are reused if the stamp of the
+    /// file is unchanged; otherwise the file is read.
     ///
     /// # Errors
     /// [`RunError::Store`], [`RunError::Extract`], [`RunError::Stopped`].
@@ -104,7 +104,7 @@ impl<'a> EarlierRuns<'a> {
             let seen = self.store.seen(plan_id)?;
             doubtful.append(&mut known.recall(seen, source.index()));
         }
-        // A store that was copied without its receipts still knows what its inputs held.
+        // A store that was copied without its receipts still contains the hashes of its inputs in a table.
         if let Some(manifest) = self.parent {
             doubtful.extend(parent::inputs(self.store, manifest)?.into_keys());
         }
@@ -115,7 +115,8 @@ impl<'a> EarlierRuns<'a> {
         known.read(changed, source, settings, course)
     }
 
-    /// What needs no work: files that a killed run of this plan has finished, or that are linked from another plan.
+    /// Finds the files that need no work: files finished by an interrupted run of this plan, and files that can be
+    /// linked from another plan.
     ///
     /// # Errors
     /// [`RunError::Store`], [`ExtractError::Interrupted`].
@@ -131,7 +132,7 @@ impl<'a> EarlierRuns<'a> {
         let features_id = plan.features_id()?;
         let mut finished = FinishedShards::new(shard_plan.shards.len(), keys.features.len());
         for (place, shard) in shard_plan.shards.iter().enumerate() {
-            // Before each shard, because its files are read to compare their hashes.
+            // Checked before each shard, because the shard's files are read to compare their hashes.
             if course.is_stopped() {
                 return Err(ExtractError::Interrupted {
                     done: finished.n_done(),
@@ -140,7 +141,7 @@ impl<'a> EarlierRuns<'a> {
                 .into());
             }
 
-            // Without keys there is an input that nobody has read yet: it is new.
+            // A shard without keys has an input that has not been read yet, so the shard is new.
             let Some(keys_of_shard) = keys.keys(shard, |clip_key| known.get(clip_key))? else {
                 continue;
             };
@@ -159,7 +160,7 @@ impl<'a> EarlierRuns<'a> {
         Ok(finished)
     }
 
-    /// The receipt of a file that is there. `file`: its feature and label.
+    /// Finds the receipt of an existing file. `file` contains the feature and the label of the shard.
     fn receipt(
         &mut self,
         shard: &Shard,
@@ -168,10 +169,10 @@ impl<'a> EarlierRuns<'a> {
         features_id: &str,
         inputs: &BTreeMap<String, InputSeen>,
     ) -> Result<Option<Receipt>, StoreError> {
-        // A receipt is named by its shard, and the key tells whether that is still the same: clips may have changed.
+        // Receipts are looked up by shard. The clips of the shard may have changed since, so the key must be equal too.
         let own = self.own.remove(&file).filter(|own| own.key == key);
         let own = own.filter(|own| own.is_computed || !self.recompute);
-        // A panic may not come again: a run that goes on is to make what one does that was not stopped.
+        // A panic may not recur, and a resumed run must give the same result as an uninterrupted one.
         let own = own.filter(|own| !has_panic(own));
         if let Some(own) = own
             && self.is_there(&own)?
@@ -181,7 +182,7 @@ impl<'a> EarlierRuns<'a> {
 
         let mut theirs: Vec<&Receipt> = self.others.get(key).into_iter().flatten().collect();
         theirs.retain(|theirs| rejects_hold(theirs, features_id));
-        // First one of a plan with just these features, which agreed on the clips that they reject.
+        // Prefer a receipt written by a plan with the same set of features: all of them rejected the same clips.
         theirs.sort_by_key(|theirs| theirs.features != features_id);
         let mut sound = None;
         for theirs in theirs {
@@ -190,7 +191,7 @@ impl<'a> EarlierRuns<'a> {
                 break;
             }
         }
-        // Damaged or gone there: it is made anew here.
+        // If the file of the other plan is damaged or missing, this plan writes it again.
         let Some(theirs) = sound else {
             return Ok(None);
         };
@@ -199,8 +200,9 @@ impl<'a> EarlierRuns<'a> {
             return Ok(Some(theirs.clone()));
         }
 
-        // As for a file that was computed: first the file, then what was seen of its inputs, then the receipt that vouches
-        // for both. The stamps are those of today, so that the next run need not read what was copied or touched.
+        // The order is the same as for a computed file: first the file, then the contents of its inputs, then the
+        // receipt that refers to both. The stamps are the current ones, so the next run need not read files that were
+        // copied or touched.
         let label = file.1;
         let mut receipt = self.store.link(theirs, self.plan_id, shard)?;
         receipt.is_computed = false;
@@ -219,15 +221,15 @@ fn has_panic(receipt: &Receipt) -> bool {
     rejects.any(|reject| reject.reason == Reason::WorkerPanic)
 }
 
-/// Whether the rejects of another plan's file are rejects of this plan too. Those of the stage `features` depend on all
-/// features of a plan, and a panic may not come again.
+/// Reports whether the rejects in another plan's receipt also apply to this plan. Rejects of the stage `features`
+/// depend on all features of a plan, and a panic may not recur.
 fn rejects_hold(receipt: &Receipt, features_id: &str) -> bool {
     let mut rejects = receipt.rejects.iter();
     let is_of_features = rejects.any(|reject| reject.stage == Stage::Features);
     !has_panic(receipt) && (!is_of_features || receipt.features == features_id)
 }
 
-/// What is known today of a shard's inputs.
+/// Returns the known contents of a shard's inputs.
 fn inputs_of(
     shard: &Shard,
     keys: &KeyInputs<'_>,
@@ -243,16 +245,16 @@ fn inputs_of(
     inputs
 }
 
-/// Shards that are to be written for the same features, in plan order.
+/// Shards to be written for the same features, in plan order.
 pub(super) struct Pass<'a> {
-    /// Numbers of the features in the recipe.
+    /// Indices of the features in the recipe.
     pub features: Vec<usize>,
     pub todo: Vec<ShardTask<'a>>,
 }
 
-/// What is left to write. The features of a shard that are to be written go together, because they share what decoding
-/// gives and the spectrum. Those of which the parent has rows (`is_kept`, by feature) go apart from the others: of an
-/// unchanged clip all features of a pass are taken over, or none.
+/// Groups the remaining shards into passes. Missing features of a shard are written together because they share the
+/// decoded samples and the spectrum. Features whose rows the parent has (`is_kept`, by feature) form a separate pass:
+/// for an unchanged clip, either all features of a pass are copied or none.
 pub(super) fn passes<'a>(
     shard_plan: &'a ShardPlan,
     finished: &FinishedShards,

@@ -1,5 +1,5 @@
-//! Guards against a missing folder, such as one on a disk that is not mounted: counts clips of the previous version whose
-//! files are not found although the metadata still name them.
+//! Guards against a missing folder, such as one on a disk that is not mounted: counts clips of the previous version
+//! whose files are not found although the metadata still name them.
 //!
 //! Clips do not count if their row has left the metadata, if a filter drops them, or if their file was renamed.
 
@@ -13,7 +13,7 @@ use super::draft::{Draft, DraftInputs};
 use super::known::KnownInputs;
 use crate::parent;
 
-/// Files that a refusal names, at most.
+/// Maximum number of files named in a refusal.
 const EXAMPLES: usize = 3;
 
 /// Clips of the previous version whose files are not found.
@@ -57,7 +57,7 @@ impl VanishedClips {
     }
 }
 
-/// Finds the vanished clips of the draft's parent; `None` in a new store.
+/// Returns the vanished clips of the draft's parent; `None` in a new store.
 ///
 /// # Errors
 /// [`RunError::Store`].
@@ -73,7 +73,8 @@ pub(super) fn vanished(
     let inputs_before = parent::inputs(inputs.store, &parent.manifest)?;
     let new_keys = inputs.input.cleaned.clip_keys();
     let new_keys = new_keys.filter(|clip_key| !inputs_before.contains_key(*clip_key));
-    // Files that may have been renamed were read for the draft. Of two copies, either name will do here.
+    // Files that may have been renamed were read for the draft. With two copies, either name
+    // is sufficient here.
     let moved: HashSet<&str> = new_keys
         .filter_map(|clip_key| known.get(clip_key))
         .map(|seen| seen.content.as_str())

@@ -1,4 +1,4 @@
-//! Free space, asked before the work and not during it.
+//! Checks free space before the work starts. It is not checked again during the work.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,27 +11,28 @@ use crate::catalog::ClipRow;
 use crate::features::ClipTotals;
 use crate::source::AudioIndex;
 
-/// zstd leaves at least this part of f16 log-mel (measured: 0.75).
+/// Lower bound for the fraction of its size to which zstd compresses f16 log-mel (measured: 0.75).
 const ZSTD_LEAVES: f64 = 0.7;
 
-/// A refusal needs a lower bound: no clip of unknown length is shorter than 16-bit stereo at 48 kHz would be.
+/// Bytes per second of 16-bit stereo at 48 kHz. A refusal needs a lower bound of the needed space, so clips of unknown
+/// length are assumed to have this rate.
 const MOST_BYTES_PER_S: f64 = 192_000.0;
 
-/// The store's file system has less room than the shards will take.
+/// The store's file system has too little free space for the shards.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "{path}: about {needed_bytes} bytes are needed and {free_bytes} are free: make room, or choose a folder on another file system"
 )]
 pub struct SpaceError {
-    /// The store.
+    /// Path of the store.
     pub path: PathBuf,
-    /// Estimate.
+    /// Estimated number of bytes.
     pub needed_bytes: u64,
-    /// On its file system.
+    /// Number of free bytes on its file system.
     pub free_bytes: u64,
 }
 
-/// The least bytes that the files of a pass take on disk.
+/// Returns a lower bound for the disk space of a pass's files, in bytes.
 pub(super) fn least_bytes(
     pass: &Pass<'_>,
     clips: &[ClipRow],
@@ -39,7 +40,7 @@ pub(super) fn least_bytes(
     plan: &Plan<'_>,
 ) -> u64 {
     let features = plan.features.only(&pass.features);
-    // Sets, because under the rules by segment a clip is a member of several shards, with part of its rows in each.
+    // Sets, because under the rules by segment a clip is a member of several shards, each with part of its rows.
     let mut members: BTreeSet<usize> = BTreeSet::new();
     let mut stretched: BTreeSet<usize> = BTreeSet::new();
     for task in &pass.todo {
@@ -69,7 +70,7 @@ pub(super) fn least_bytes(
 /// Refuses a run whose shards cannot fit on the store's file system.
 ///
 /// # Errors
-/// [`SpaceError`]. A file system that does not tell is taken to have room.
+/// [`SpaceError`]. If the free space is unknown, it is assumed to be sufficient.
 pub(super) fn check(store: &Path, needed_bytes: u64) -> Result<(), SpaceError> {
     let Some(free_bytes) = free_bytes(store) else {
         return Ok(());
@@ -85,9 +86,9 @@ pub(super) fn check(store: &Path, needed_bytes: u64) -> Result<(), SpaceError> {
     Ok(())
 }
 
-/// Bytes that a user may still write where `path` is, or will be.
+/// Returns the number of bytes that an unprivileged user can still write at `path`, which need not exist yet.
 pub fn free_bytes(path: &Path) -> Option<u64> {
-    // The store may not be there yet. The nearest folder above it tells of the file system that will hold it.
+    // The store may not exist yet. Its nearest existing ancestor is on the file system that will contain it.
     let there = path
         .ancestors()
         .find(|p| p.exists())

@@ -1,4 +1,5 @@
-//! The metadata tables of a version: what the catalog made, cut to the planned clips, and the rejects.
+//! Writes the metadata tables of a version: the tables of the catalog, restricted to the planned clips, and the
+//! rejects.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::shards::{ShardError, write_table};
 use crate::source::InputSeen;
 use crate::store::Store;
 
-/// FMA's large tables: streamed to the store, never held.
+/// Returns the large tables of FMA, which are streamed to the store and never held in memory.
 ///
 /// # Errors
 /// [`RunError::Catalog`].
@@ -32,8 +33,8 @@ pub(super) fn further(job: &Job) -> Result<Vec<ExtraTable>, RunError> {
     }
 }
 
-/// Returns how many tables a run writes: those of the catalog, the data set's further ones, `rejects`, `inputs`
-/// and `audio_files`.
+/// Returns how many tables a run writes: the catalog's tables, the additional tables of the data set, `rejects`,
+/// `inputs` and `audio_files`.
 ///
 /// # Errors
 /// As [`further`].
@@ -41,12 +42,13 @@ pub(super) fn count(job: &Job, catalog: &Catalog) -> Result<usize, RunError> {
     Ok(catalog.tables.len() + further(job)?.len() + 3)
 }
 
-/// Writes every table of the catalog below the plan's folder, one file each, ordered by name; then the data set's
-/// further tables, streaming. Returns the files, and what of the further tables could not be parsed.
+/// Writes every table of the catalog to a file below the plan's folder, ordered by name, and then streams the
+/// additional tables of the data set. Returns the files, and rejects for records of the additional tables that cannot
+/// be parsed.
 ///
 /// # Errors
-/// [`RunError::Shard`], [`RunError::Catalog`], and that of `require_not_stopped`, which is asked before each piece of a
-/// table.
+/// [`RunError::Shard`], [`RunError::Catalog`], and the error of `require_not_stopped`, which is called before each
+/// table or batch.
 pub(super) fn write(
     store: &Store,
     plan_id: &str,
@@ -57,7 +59,7 @@ pub(super) fn write(
 ) -> Result<(Vec<FileEntry>, Vec<Reject>), RunError> {
     let mut files = Vec::with_capacity(tables.len() + 1);
     for (name, batch) in tables {
-        // `--limit` cuts this table alone: the others tell of the whole data set.
+        // `--limit` only applies to this table: the others describe the whole data set.
         let batch = if name == "tracks" {
             planned_rows(batch, shard_plan)?
         } else {
@@ -76,13 +78,13 @@ pub(super) fn write(
             .by_ref()
             .map(|batch| require_not_stopped().and_then(|()| Ok(batch?)));
         files.push(write_table(store.root(), path, &name, schema, batches)?);
-        // Known only now, when the whole table has been read.
+        // The rejects are only known when the whole table has been read.
         rejects.extend(table.rejects());
     }
     Ok((files, rejects))
 }
 
-/// The rows of planned clips: all, or those within `--limit`.
+/// Selects the rows of planned clips: all rows, or those within `--limit`.
 fn planned_rows(batch: RecordBatch, shard_plan: &ShardPlan) -> Result<RecordBatch, ShardError> {
     if shard_plan.planned.len() >= batch.num_rows() {
         return Ok(batch);
@@ -102,7 +104,7 @@ pub(super) fn write_rejects<'a>(
 ) -> Result<FileEntry, RunError> {
     let rejects: Vec<&Reject> = rejects.collect();
 
-    // In the order of `rejects_schema`, which `try_new` compares them with.
+    // In the order of `rejects_schema`, against which `try_new` checks the columns.
     let columns = vec![
         texts(&rejects, |r| r.clip_key.as_deref()),
         numbers(&rejects, |r| r.track_id),
@@ -119,7 +121,7 @@ pub(super) fn write_rejects<'a>(
     write_one(store, plan_id, "rejects", batch)
 }
 
-/// Writes the `inputs` table: what the planned clips' files hold, by `clip_key`.
+/// Writes the `inputs` table: sizes and hashes of the planned clips' files, by `clip_key`.
 ///
 /// # Errors
 /// [`RunError::Shard`].
@@ -132,7 +134,7 @@ pub(super) fn write_inputs(
     let contents = inputs.values().map(|seen| some_text(&seen.content));
     let decode_keys = inputs.values().map(|seen| seen.decode_key.as_deref());
 
-    // In the order of `inputs_schema`, which `try_new` compares them with.
+    // In the order of `inputs_schema`, against which `try_new` checks the columns.
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(inputs.keys())),
         Arc::new(Int64Array::from_iter(bytes)),
@@ -146,7 +148,7 @@ pub(super) fn write_inputs(
     write_one(store, plan_id, "inputs", batch)
 }
 
-/// Writes the `audio_files` table: how many files below the audio root there are of each kind, and what became of them.
+/// Writes the `audio_files` table: the number of files of each kind below the audio root, and how they were used.
 ///
 /// # Errors
 /// [`RunError::Shard`].
@@ -165,7 +167,7 @@ pub(super) fn write_audio_files(
         near_rows.append_option(rows.map(|rows| rows.iter().map(Some)));
     }
 
-    // In the order of `audio_files_schema`, which `try_new` compares them with.
+    // In the order of `audio_files_schema`, against which `try_new` checks the columns.
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(
             found.iter().map(|kind| kind.fate.name()),
@@ -187,7 +189,7 @@ pub(super) fn write_audio_files(
     write_one(store, plan_id, "audio_files", batch)
 }
 
-/// Null for an empty one.
+/// Returns `None`, which is stored as null, for an empty string.
 fn some_text(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
@@ -214,7 +216,7 @@ fn write_one(
     Ok(write_table(store.root(), path, name, schema, batches)?)
 }
 
-/// Below the store's root.
+/// Returns the path of a table relative to the store's root.
 fn table_path(plan_id: &str, name: &str) -> String {
     format!("data/{plan_id}/{name}/{name}.parquet")
 }

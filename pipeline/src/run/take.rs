@@ -1,4 +1,4 @@
-//! Which rows a pass takes over from the parent: those of unchanged inputs, of features that are still the same.
+//! Selects the rows that a pass copies from the parent: rows of unchanged inputs and of unchanged features.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,9 +22,9 @@ use crate::shards::{TakenClip, TakenRows};
 use crate::source::InputSeen;
 use crate::store::{Parent, Store, StoreError};
 
-/// For each feature of the plan: as the parent stores it, where its values would be the same ones.
+/// Returns, for each feature of the plan, the parent's entry if its stored values can be copied.
 ///
-/// Values are the same for an equal `feature_id` and an equal engine.
+/// Values are equal if both the `feature_id` and the engine are equal.
 pub(super) fn kept_features<'p>(
     parent: Option<&'p Parent>,
     plan: &Plan<'_>,
@@ -44,23 +44,23 @@ pub(super) fn kept_features<'p>(
         .collect()
 }
 
-/// What the parent has of its inputs.
+/// Index of the parent's rows, rejects and inputs.
 pub(super) struct ParentRows<'a> {
     store: &'a Store,
     parent: &'a Parent,
     inputs: HashMap<String, ParentInput>,
-    /// By the files of the feature `indexed`.
+    /// Positions of rows in the files of the feature `indexed`.
     index: RowIndex,
     indexed: String,
-    /// Clips that were rejected for what their files hold.
+    /// Clips that were rejected because of the contents of their files.
     rejects: HashMap<String, Reject>,
     renames: &'a Renames,
-    /// Of files that cannot be read, a sentence each.
+    /// Warnings about unreadable files, one sentence each.
     warnings: Vec<String>,
 }
 
 impl<'a> ParentRows<'a> {
-    /// Reads what the parent says of clips, and no tensor.
+    /// Reads the parent's tables of inputs and rejects, but no tensors.
     ///
     /// # Errors
     /// [`RunError::Store`].
@@ -81,11 +81,11 @@ impl<'a> ParentRows<'a> {
         })
     }
 
-    /// Finds rows by the files of `feature`, which is the parent's.
+    /// Indexes the rows in the files of `feature`, which is an entry of the parent.
     ///
-    /// Files are compared with their blake3 before they are opened. Where a clip lies in one file, a damaged one gives no
-    /// row. Under the rule `segment` a clip lies in several, and a damaged one could hide some of its rows: there all
-    /// files have to be sound.
+    /// The blake3 of each file is compared before the file is opened. If clips have all their rows in one file, a
+    /// damaged file only loses its own rows. Under the rule `segment` the rows of a clip are in several files, and a
+    /// damaged file could hide some of them, so all files must be intact.
     ///
     /// # Errors
     /// [`RunError::Store`].
@@ -116,8 +116,9 @@ impl<'a> ParentRows<'a> {
         Ok(())
     }
 
-    /// What a pass takes over for today's `features`. `kept`: those of the pass, as the parent stores them. Files of the
-    /// parent that are damaged are told, and their clips are left out.
+    /// Collects the rows that a pass copies for the plan's `features`. `kept` contains the parent's entries of the
+    /// features of the pass. Clips in damaged files of the parent are left out, and a warning is returned for each such
+    /// file.
     ///
     /// # Errors
     /// [`RunError::Store`].
@@ -159,7 +160,8 @@ impl<'a> ParentRows<'a> {
         Ok((taken, warnings))
     }
 
-    /// A clip whose file is what it was, if the parent has all of the wanted `variants` of it.
+    /// Returns the rows or the reject of a clip whose file is unchanged, if the parent has all of the wanted
+    /// `variants`.
     pub(super) fn clip(
         &self,
         clip_key: &str,
@@ -167,7 +169,7 @@ impl<'a> ParentRows<'a> {
         variants: &[f64],
     ) -> Option<TakenClip> {
         let seen = seen?;
-        // Under the name that it had there.
+        // The key that the clip has in the parent.
         let clip_key = self.renames.get(clip_key).map_or(clip_key, String::as_str);
         let was = self.inputs.get(clip_key)?;
         let is_same = !seen.content.is_empty() && seen.content == was.content;
@@ -179,7 +181,7 @@ impl<'a> ParentRows<'a> {
             });
         }
 
-        // New tags make another content, and decoding reads what it read before.
+        // New tags change the content of a file, but the decoder still reads the same audio.
         let decode_key = seen.decode_key.as_deref().unwrap_or_default();
         let decodes_alike = !decode_key.is_empty() && decode_key == was.decode_key;
         let rows = self.index.get(clip_key)?;
@@ -196,8 +198,8 @@ impl<'a> ParentRows<'a> {
         })
     }
 
-    /// Whether the parent made all of these variants of a clip. Its rows alone do not say: a stretched copy may be too short
-    /// for a row.
+    /// Reports whether the parent computed all of these variants of a clip. This cannot be seen from the clip's rows,
+    /// because a stretched copy may be too short for a row.
     fn has_variants(&self, rows: &ClipRows, variants: &[f64]) -> bool {
         let parent = &self.parent.manifest;
         let mut files = parent.files_of(&self.indexed);
@@ -206,11 +208,11 @@ impl<'a> ParentRows<'a> {
 
         let recipe = &parent.recipe;
         let made = variants_on(&recipe.audio, recipe.split.rule, split.unwrap_or_default());
-        // The factors themselves: two that are one as f32 may make copies of two lengths.
+        // Compares the factors in f64: two factors that are equal as f32 may give copies of different lengths.
         variants.iter().all(|wanted| made.contains(wanted))
     }
 
-    /// Fills in the files of the shards that rows are taken from, and compares each with its blake3.
+    /// Fills in the files of the shards from which rows are copied, and compares each with its blake3.
     fn find_files(
         &self,
         taken: &mut TakenRows,
@@ -234,7 +236,7 @@ impl<'a> ParentRows<'a> {
         let mut entries = Vec::new();
         for &shard in &wanted {
             for files in &of_features {
-                // All features of a version hold the same rows in the same row groups.
+                // All features of a version have the same rows in the same row groups.
                 let Some(&entry) = files
                     .get(shard)
                     .filter(|entry| entry.row_groups == indexed[shard].row_groups)
@@ -254,7 +256,7 @@ impl<'a> ParentRows<'a> {
         Ok(damaged)
     }
 
-    /// Those of `entries`, each with its shard, that are not what was committed.
+    /// Returns the files of `entries` that differ from the committed bytes, each with its shard.
     fn damaged_files<'e>(
         &self,
         entries: &[(usize, &'e FileEntry)],
@@ -293,11 +295,11 @@ fn computed_again(entry: &FileEntry) -> String {
     format!("{path}: lost or damaged: its {rows} rows are computed again and not taken over")
 }
 
-/// What cannot be taken over.
+/// Files of the parent that cannot be copied from.
 #[derive(Default)]
 struct Damaged {
-    /// Of the parent.
+    /// Indices of shards of the parent.
     shards: BTreeSet<usize>,
-    /// A sentence for each file.
+    /// One sentence per file.
     warnings: Vec<String>,
 }

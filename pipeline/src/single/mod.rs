@@ -1,6 +1,6 @@
-//! The rows that extract would write of single clips: without a store, a catalog, or classes.
+//! Computes the rows that extract would write for single clips, without a store, a catalog, or classes.
 //!
-//! Where clips come from and where rows go is the callers' business: `wavemill features` and `wavemill serve`.
+//! The callers, `wavemill features` and `wavemill serve`, supply the clips and receive the rows.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,20 +18,21 @@ use crate::plan::segments::end_of;
 use crate::settings::Settings;
 use crate::shards::{AudioFacts, FeatureRow, Format, ShardError};
 
-/// How the feature of that number in a recipe is computed of single clips.
+/// Plans feature `number` of a recipe for single clips.
 ///
 /// # Errors
 /// [`FeatureError`] naming the feature and the key.
 pub(crate) fn plan(recipe: &Recipe, number: usize) -> Result<FeaturePlan, FeatureError> {
     let mut recipe = recipe.clone();
-    // Segments of all sides, at the tempo as recorded: stretched copies are for training.
+    // Use the segments of all sides at the recorded tempo: stretched copies are for training.
     recipe.split.rule = SplitRule::Artist;
     recipe.audio.stretch.clear();
-    // Of the whole recipe, because the feature may start from another one.
+    // Plan the whole recipe, because the feature may be computed from another one.
     Ok(FeaturePlan::new(&recipe, &Settings::default())?.only(&[number]))
 }
 
-/// Columns of an Arrow stream: those of a shard. Classes are a store's; the targets' columns are all null.
+/// Returns the columns of an Arrow stream, which are those of a shard. Classes belong to a store, so the targets'
+/// columns are all null.
 ///
 /// # Errors
 /// [`ShardError`].
@@ -45,11 +46,11 @@ pub(crate) fn stream_format(plan: &FeaturePlan, recipe: &Recipe) -> Result<Forma
         });
     }
     let mut formats = plan.formats(&targets, &recipe.shards)?;
-    // A plan of one feature.
+    // The plan has only one feature.
     Ok(formats.swap_remove(0))
 }
 
-/// What the catalog would say of a clip if it knew nothing but its key.
+/// Returns the catalog row of a clip of which only the key is known.
 pub(crate) fn clip_row(clip_key: String, n_targets: usize) -> ClipRow {
     ClipRow {
         track_id: canonical::track_id(&clip_key),
@@ -62,10 +63,10 @@ pub(crate) fn clip_row(clip_key: String, n_targets: usize) -> ClipRow {
     }
 }
 
-/// Decodes clips and computes their rows, one after the other. One a thread.
+/// Decodes clips and computes their rows, one clip after the other. Each thread has its own extractor.
 pub(crate) struct RowExtractor {
     plan: Arc<FeaturePlan>,
-    /// Seconds of a clip, beside what the recipe allows.
+    /// Maximum duration of a clip in seconds, in addition to the recipe's limits.
     most_s: f64,
     decoder: Box<dyn Decode>,
     extractor: Extractor,
@@ -73,10 +74,11 @@ pub(crate) struct RowExtractor {
 }
 
 impl RowExtractor {
-    /// With buffers and kernels of its own. Clips longer than `most_s` are rejects, unless the recipe cuts them before.
+    /// Creates an extractor with its own buffers and kernels. Clips longer than `most_s` are rejected, unless the
+    /// recipe cuts them earlier.
     ///
     /// # Errors
-    /// As planning.
+    /// The same as for planning.
     pub(crate) fn new(plan: &Arc<FeaturePlan>, most_s: f64) -> Result<Self, FeatureError> {
         Ok(Self {
             plan: Arc::clone(plan),
@@ -87,10 +89,10 @@ impl RowExtractor {
         })
     }
 
-    /// Decodes a file, for [`RowExtractor::rows`]. As in a run, what a decoder cannot bear is the clip's fault.
+    /// Decodes a file for [`RowExtractor::rows`]. As in a run, a panic of the decoder counts as a fault of the clip.
     ///
     /// # Errors
-    /// The outer one: no new decoder could be made.
+    /// The outer error: no new decoder could be created.
     pub(crate) fn decode(
         &mut self,
         extension: &str,
@@ -104,7 +106,7 @@ impl RowExtractor {
             return Ok(decoded);
         }
 
-        // A panic leaves the decoder in doubt, so the next clip gets a new one.
+        // A panic leaves the decoder in an unknown state, so the next clip gets a new one.
         self.decoder = self.plan.decoder_up_to(self.most_s)?;
         Ok(Err(Reject::new(
             Stage::Decode,
@@ -113,15 +115,15 @@ impl RowExtractor {
         )))
     }
 
-    /// What was decoded last.
+    /// Returns the audio that was decoded last.
     pub(crate) const fn pcm(&self) -> &Pcm {
         &self.pcm
     }
 
-    /// The rows of what was decoded last; `clip` is its place in the list that rows name their clips by.
+    /// Computes the rows of the audio that was decoded last. `clip` is the index that the rows use for their clip.
     ///
     /// # Errors
-    /// The outer one: the recipe's fault, or the device's.
+    /// The outer error: a fault of the recipe or of the device.
     pub(crate) fn rows(
         &mut self,
         clip: usize,
@@ -131,7 +133,7 @@ impl RowExtractor {
             duration_s: self.pcm.duration_s,
             lost_s: self.pcm.lost_s,
             audio_blake3: self.pcm.audio_blake3.clone(),
-            // One clip is held at a time, so there is no budget to give it back to.
+            // Only one clip is held at a time, so there is no memory budget.
             permit: None,
         });
 
@@ -149,7 +151,7 @@ impl RowExtractor {
         audio: &Arc<AudioFacts>,
     ) -> Result<Vec<FeatureRow>, NoRows> {
         let segments = self.plan.segments(self.pcm.n_samples, clip_key, "")?;
-        // As in a run: with zeros up to the end of the last row, the kernels need no copy.
+        // As in a run: zeros up to the end of the last row save the kernels a copy.
         self.pcm.samples.pad_to(end_of(&segments), 0.0);
         let computed = self
             .extractor
@@ -160,7 +162,7 @@ impl RowExtractor {
     }
 }
 
-/// A reject in the words that `wavemill features` has for it.
+/// Formats a reject as `wavemill features` prints it.
 pub(crate) fn words(reject: &Reject) -> String {
     format!("{}: {}", reject.reason.name(), reject.detail)
 }
@@ -170,7 +172,7 @@ mod tests {
     use super::*;
     use crate::decode::OUTPUT_S_MAX;
 
-    /// Panics at the first clip, and from then on.
+    /// A decoder that panics on every clip.
     struct PanickingDecoder;
 
     impl Decode for PanickingDecoder {

@@ -1,6 +1,7 @@
-//! Random access into a zip: the directory is read once, entries then by position, from any thread, without a lock.
+//! Random access to a zip. The directory is read once; entries are then read by position, from any thread, without a
+//! lock.
 //!
-//! Stored, deflated and bzip2 entries can be read: FMA's own archives hold the last.
+//! Entries may be stored or compressed with deflate or bzip2. FMA's own archives use bzip2.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -15,7 +16,8 @@ use flate2::{Crc, Decompress, FlushDecompress, Status};
 use super::directory::u16_at;
 use super::{SourceError, directory, make_room};
 
-/// Bytes of a local header before its name: the data begins behind name and extra field, whose lengths stand in it.
+/// Size of a local header in bytes, without the name and the extra field. The data follows both, whose lengths are in
+/// the header.
 const LOCAL_HEADER_BYTES: u64 = 30;
 pub(super) const LOCAL_HEADER_MAGIC: &[u8] = b"PK\x03\x04";
 
@@ -24,15 +26,16 @@ const STORED: u16 = 0;
 const DEFLATED: u16 = 8;
 const BZIP2: u16 = 12;
 
-/// What compression may add to content that it cannot shrink, beyond an eighth of it: far more than any program's does.
+/// Number of bytes by which compression may enlarge incompressible content, in addition to an eighth of its size. Real
+/// compressors add far less.
 const COMPRESSED_EXTRA_BYTES: u64 = 64 << 10;
 
 /// One entry of the directory.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// As in the archive; `/`-separated, UTF-8 unless old or foreign.
+    /// Name as stored in the archive: `/`-separated, and UTF-8 unless the archive is old or written by another system.
     pub name: Box<[u8]>,
-    /// The name in the entry's own header, where that is another: the directory can give it in UTF-8 besides.
+    /// Name in the entry's own header, if it differs: the directory can contain an additional UTF-8 name.
     pub(super) header_name: Option<Box<[u8]>>,
     pub bytes: u64,
     pub crc32: u32,
@@ -42,7 +45,7 @@ pub(super) struct Entry {
     pub(super) compressed_bytes: u64,
 }
 
-/// A zip file and its directory, which may hold several entries of one name.
+/// A zip file and its directory. The directory may contain several entries with the same name.
 #[derive(Debug)]
 pub(super) struct Archive {
     pub path: PathBuf,
@@ -51,27 +54,28 @@ pub(super) struct Archive {
     file_bytes: u64,
 }
 
-/// A thread keeps a buffer of compressed bytes up to this size. Archives of music store, and do not compress.
+/// A thread keeps its buffer of compressed bytes up to this size. Music archives usually store their entries
+/// uncompressed.
 const COMPRESSED_BYTES_KEPT: usize = 1 << 20;
-/// The most that deflate can shrink, 1,032 to 1 (RFC 1951 has matches of 258 bytes at 2 bits), and bzip2: a block of
-/// 900,000 bytes, of which 5 can stand for a run of 259, takes at least 32.
+/// Maximum compression ratios. Deflate reaches 1,032 to 1: RFC 1951 has matches of 258 bytes at 2 bits. A bzip2 block
+/// has 900,000 bytes, of which every 5 can encode a run of 259, and takes at least 32 bytes.
 const DEFLATE_RATIO_MAX: u64 = 1_032;
 const BZIP2_RATIO_MAX: u64 = 900_000 / 5 * 259 / 32;
 
 thread_local! {
-    /// Inflate state, and the compressed bytes of one entry, kept from clip to clip where they are few.
+    /// Inflate state and the compressed bytes of one entry. Both are reused between clips; a large buffer is shrunk.
     static INFLATE: RefCell<(Decompress, Vec<u8>)> = RefCell::new((Decompress::new(false), Vec::new()));
 }
 
 impl Archive {
-    /// Reads the directory; content is not touched.
+    /// Opens a zip and reads its directory, but no content.
     pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
         let file = File::open(path).map_err(SourceError::open_at(path))?;
         let file_bytes = file.metadata().map_err(SourceError::open_at(path))?.len();
         let file = Arc::new(file);
 
         let entries = directory::read(&file, file_bytes).map_err(|source| {
-            // What the system did not say is what the bytes of the zip say.
+            // An error without an OS error code comes from the bytes of the zip.
             if source.raw_os_error().is_some() {
                 return SourceError::open_at(path)(source);
             }
@@ -88,13 +92,13 @@ impl Archive {
         })
     }
 
-    /// Reads a whole entry into `buffer` and checks it. The caller has looked at `bytes` and `encrypted`.
+    /// Reads a whole entry into `buffer` and checks its CRC-32. The caller must have checked `bytes` and `encrypted`.
     ///
     /// # Errors
-    /// `InvalidData` or `UnexpectedEof` where the archive's own bytes are wrong, `Unsupported` for a compression method that
-    /// wavemill does not know, else what the system says.
+    /// `InvalidData` or `UnexpectedEof` if the archive's bytes are wrong, `Unsupported` if the compression method is
+    /// unknown to wavemill, and otherwise the operating system's error.
     pub(super) fn read(&self, entry: &Entry, buffer: &mut Vec<u8>) -> io::Result<()> {
-        // Before memory is taken for it: this also checks the sizes that the directory tells.
+        // This also checks the sizes from the directory, so it comes before the memory is allocated.
         let start = self.data_start(entry)?;
         make_room(buffer, entry.bytes as usize);
         buffer.resize(entry.bytes as usize, 0);
@@ -116,7 +120,7 @@ impl Archive {
         }
     }
 
-    /// Reads the compressed bytes of an entry into `compressed`, and what they hold into `buffer`.
+    /// Reads the compressed bytes of an entry into `compressed` and decompresses them into `buffer`.
     fn decompress(
         &self,
         entry: &Entry,
@@ -134,13 +138,14 @@ impl Archive {
         } else {
             inflate(state, compressed, buffer)
         };
-        // Given back also where the entry is damaged.
+        // Shrink the buffer even if the entry is damaged.
         compressed.clear();
         compressed.shrink_to(COMPRESSED_BYTES_KEPT);
         result
     }
 
-    /// Bytes that [`Archive::read`] holds for an entry; 0 where what its directory says cannot be.
+    /// Returns the number of bytes that [`Archive::read`] holds for an entry, or 0 if the sizes in the directory are
+    /// impossible.
     pub(super) fn read_bytes(&self, entry: &Entry) -> u64 {
         if self.check_sizes(entry).is_err() {
             return 0;
@@ -152,10 +157,10 @@ impl Archive {
         }
     }
 
-    /// Reads an entry piece by piece; its CRC is checked at the end.
+    /// Returns a reader of an entry's content. It checks the CRC-32 at the end.
     ///
     /// # Errors
-    /// As [`Archive::read`], here and from the reader.
+    /// As for [`Archive::read`], from this function and from the reader.
     pub(super) fn stream(&self, entry: &Entry) -> io::Result<EntryReader> {
         let position = self.data_start(entry)?;
         let raw = Section {
@@ -172,7 +177,7 @@ impl Archive {
         };
 
         Ok(EntryReader {
-            // One byte more shows content that is longer than announced.
+            // One additional byte detects content that is longer than announced.
             content: content.take(entry.bytes + 1),
             crc: Crc::new(),
             bytes: entry.bytes,
@@ -180,9 +185,9 @@ impl Archive {
         })
     }
 
-    /// Where an entry's data begins, after a look at whether the entry's own header is of the same file and method as
-    /// the directory says. All `compressed_bytes` of it then lie before the end of the file: no size in a corrupt
-    /// directory makes a reader take more memory than the archive is long.
+    /// Returns the position of an entry's data. First checks that the name and compression method in the entry's own
+    /// header match the directory, and that all `compressed_bytes` are before the end of the file. A corrupt size in
+    /// the directory therefore cannot make a reader allocate more memory than the archive is long.
     fn data_start(&self, entry: &Entry) -> io::Result<u64> {
         self.check_sizes(entry)?;
         let mut header = [0; LOCAL_HEADER_BYTES as usize];
@@ -200,13 +205,13 @@ impl Archive {
             return Err(damaged(&words));
         }
 
-        // The lengths in the entry's own header: its extra field may be another one than the directory's.
+        // Use the lengths in the entry's own header: its extra field may differ from the directory's.
         let name_bytes = u16_at(&header, 26);
         let extra_bytes = u16_at(&header, 28);
         let mut name = vec![0; usize::from(name_bytes)];
         let name_start = entry.header_start + LOCAL_HEADER_BYTES;
         self.file.read_exact_at(&mut name, name_start)?;
-        // A directory that leads to another entry would give that one's audio under this key.
+        // Otherwise a corrupt directory could return another entry's audio under this key.
         if name != **entry.header_name.as_ref().unwrap_or(&entry.name) {
             return Err(damaged(
                 "another name in its own header than in the directory",
@@ -220,7 +225,7 @@ impl Archive {
         Ok(start)
     }
 
-    /// What the directory says of an entry must be possible: memory is given by it.
+    /// Checks that the sizes in the directory are possible, because buffers are allocated by them.
     fn check_sizes(&self, entry: &Entry) -> io::Result<()> {
         let most = entry
             .bytes
@@ -236,7 +241,7 @@ impl Archive {
         } else {
             DEFLATE_RATIO_MAX
         };
-        // A quotient, because the product may not fit 64 bits.
+        // Compare a quotient, because the product may not fit in 64 bits.
         if entry.method != STORED && entry.bytes / ratio_max > entry.compressed_bytes {
             return Err(damaged("no compression makes so much of so little"));
         }
@@ -264,9 +269,9 @@ pub(super) fn damaged(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Inflates to exactly `buffer`'s length: a bomb that holds more than it announces ends here.
+/// Inflates to exactly the length of `buffer`. Fails on a zip bomb, which contains more bytes than it announces.
 fn inflate(state: &mut Decompress, compressed: &[u8], buffer: &mut [u8]) -> io::Result<()> {
-    // Raw deflate, without zlib's header. The entry before may have failed half way.
+    // Raw deflate, without zlib's header. The state may be left over from an entry that failed half way.
     state.reset(false);
     let status = state
         .decompress(compressed, buffer, FlushDecompress::Finish)
@@ -277,10 +282,10 @@ fn inflate(state: &mut Decompress, compressed: &[u8], buffer: &mut [u8]) -> io::
     Err(damaged("the content is not as long as announced"))
 }
 
-/// As [`inflate`], of bzip2. Its state has to be made for each entry.
+/// Decompresses bzip2 like [`inflate`]. The decoder cannot be reused between entries.
 fn bunzip(compressed: &[u8], buffer: &mut [u8]) -> io::Result<()> {
     let mut decoder = BzDecoder::new(compressed);
-    // Behind the announced bytes there must be none.
+    // No bytes may follow the announced ones.
     let beyond = decoder
         .read_exact(buffer)
         .and_then(|()| decoder.read(&mut [0]));
@@ -309,7 +314,7 @@ impl Read for Section {
     }
 }
 
-/// An entry's content as a stream that fails at its end when it was not what the directory announced.
+/// A reader of an entry's content. It fails at the end if the content is not what the directory announced.
 pub(super) struct EntryReader {
     content: io::Take<Box<dyn Read + Send>>,
     crc: Crc,
@@ -320,7 +325,7 @@ pub(super) struct EntryReader {
 impl Read for EntryReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let got = self.content.read(buffer).map_err(|error| {
-            // The system's own errors are no damage: they may pass.
+            // The operating system's own errors may be temporary and do not mean damage.
             if error.raw_os_error().is_some() {
                 return error;
             }
@@ -328,7 +333,7 @@ impl Read for EntryReader {
         })?;
         self.crc.update(&buffer[..got]);
 
-        // One byte more than announced was allowed: none of it may have come.
+        // The limit is one byte more than announced. Reading that byte means that the content is too long.
         let left = self.content.limit();
         let is_at_end = got == 0 && !buffer.is_empty();
         let is_whole = left == 1 && self.crc.sum() == self.crc32;

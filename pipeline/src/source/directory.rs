@@ -1,8 +1,8 @@
-//! A zip's directory: the list of its entries at its end, by the format's own description (PKWARE's APPNOTE.TXT, 4.3.12
-//! to 4.3.16 and 4.5.3).
+//! Reads a zip's directory, the list of its entries at the end of the file, as specified in PKWARE's APPNOTE.TXT
+//! (4.3.12 to 4.3.16 and 4.5.3).
 //!
-//! Read here, and not by the zip crate, because that keeps only the last of several entries of one name, and because
-//! what is wrong with one entry must not keep the others from being read.
+//! The zip crate is not used because it keeps only the last of several entries with the same name, and because one
+//! damaged entry must not prevent the others from being read.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -11,52 +11,53 @@ use std::sync::Arc;
 
 use super::archive::{Entry, LOCAL_HEADER_MAGIC, Section, damaged};
 
-/// Bytes of the record that ends a zip, before its comment.
+/// Size in bytes of the end-of-directory record, without its comment.
 const END_BYTES: u64 = 22;
 const END_MAGIC: &[u8] = b"PK\x05\x06";
-/// The longest comment.
+/// Maximum length of the comment.
 const COMMENT_BYTES_MAX: u64 = 0xffff;
 
-/// Bytes of the record that says where the 64-bit end lies; it stands right before the end.
+/// Size in bytes of the record that contains the position of the 64-bit end record. It directly precedes the end
+/// record.
 const LOCATOR_BYTES: u64 = 20;
 const LOCATOR_MAGIC: &[u8] = b"PK\x06\x07";
-/// Bytes of the 64-bit end that are always there.
+/// Minimum size in bytes of the 64-bit end record.
 const END_64_BYTES: u64 = 56;
 const END_64_MAGIC: &[u8] = b"PK\x06\x06";
 
-/// Bytes of an entry of the directory, before its name.
+/// Size in bytes of a directory entry, without its name.
 const ENTRY_BYTES: usize = 46;
 const ENTRY_MAGIC: &[u8] = b"PK\x01\x02";
 
-/// Entries of which one has to be where the directory says, for its places to be believed.
+/// Number of entries that are tried. One of them must be where the directory states for its positions to be trusted.
 const TRIED_ENTRIES: usize = 16;
 
-/// Extra fields: 64-bit sizes and place, and a name in UTF-8.
+/// Extra fields: 64-bit sizes and position, and a UTF-8 name.
 const EXTRA_ZIP64: u16 = 0x0001;
 const EXTRA_UNICODE_NAME: u16 = 0x7075;
 
-/// A 32-bit number that stands for one in the 64-bit extra field.
+/// A 32-bit number that means that the value is in the 64-bit extra field.
 const IN_EXTRA: u64 = 0xffff_ffff;
 
-/// Where the directory lies.
+/// The end-of-directory record: the position and size of the directory.
 struct End {
-    /// Where it ends, and the end's own record begins.
+    /// Position of the end record, and upper bound for the end of the directory.
     position: u64,
-    /// Entries, by the count of the record.
+    /// Number of entries according to the record.
     entries: u64,
-    /// Bytes of the directory.
+    /// Size of the directory in bytes.
     bytes: u64,
-    /// Where it begins, counted from the archive's own beginning.
+    /// Position of the directory relative to the beginning of the archive.
     offset: u64,
-    /// Counts of more than 16 bits have a place.
+    /// Whether the record has 64-bit counts. Otherwise they have 16 bits.
     is_64: bool,
 }
 
-/// Reads all entries but folders, in the directory's order.
+/// Reads all entries except folders, in the directory's order.
 ///
 /// # Errors
-/// `InvalidData` where the directory as a whole cannot be followed, `Unsupported` for an archive in several files, else
-/// what the system says.
+/// `InvalidData` if the directory as a whole cannot be read, `Unsupported` for an archive that is split into several
+/// files, and otherwise the operating system's error.
 pub(super) fn read(file: &Arc<File>, file_bytes: u64) -> io::Result<Vec<Entry>> {
     let end = find_end(file, file_bytes)?;
     let (start, prefix_bytes) = find_start(file, &end)?;
@@ -70,7 +71,8 @@ pub(super) fn read(file: &Arc<File>, file_bytes: u64) -> io::Result<Vec<Entry>> 
 
     let mut entries = Vec::new();
     let mut n_records = 0_u64;
-    // The bytes say how many entries there are. Their count is compared afterwards: old programs write no large one.
+    // The size of the directory determines how many entries are read. Their count is only compared afterwards, because
+    // old programs cannot write a large one.
     let mut left = end.bytes;
     while left > 0 {
         let (entry, record_bytes) =
@@ -82,7 +84,7 @@ pub(super) fn read(file: &Arc<File>, file_bytes: u64) -> io::Result<Vec<Entry>> 
             .checked_sub(record_bytes)
             .ok_or_else(|| damaged("an entry of the directory is cut off"))?;
         n_records += 1;
-        // An entry of a folder holds nothing.
+        // An entry of a folder has no content.
         if !entry.name.ends_with(b"/") {
             entries.push(entry);
         }
@@ -105,10 +107,10 @@ pub(super) fn read(file: &Arc<File>, file_bytes: u64) -> io::Result<Vec<Entry>> 
     Ok(entries)
 }
 
-/// Adds to each entry's place what stands before the archive's own beginning.
+/// Adds the number of bytes before the archive's own beginning to the position of each entry.
 ///
-/// That comes from two numbers of the end. Where it leads to none of the first entries and the places alone do, one of the
-/// numbers is damaged, and every entry would be lost.
+/// That number is computed from two numbers of the end record. If it leads to none of the first entries but the
+/// unshifted positions do, one of the two is damaged, and shifting would lose every entry.
 fn shift(file: &File, entries: &mut [Entry], prefix_bytes: u64) {
     if !leads_to_an_entry(file, entries, prefix_bytes) && leads_to_an_entry(file, entries, 0) {
         return;
@@ -118,7 +120,8 @@ fn shift(file: &File, entries: &mut [Entry], prefix_bytes: u64) {
     }
 }
 
-/// Whether one of the first entries lies where its place says, with `prefix_bytes` before the archive's beginning.
+/// Reports whether one of the first entries is at its stated position, with `prefix_bytes` before the archive's
+/// beginning.
 fn leads_to_an_entry(file: &File, entries: &[Entry], prefix_bytes: u64) -> bool {
     entries.iter().take(TRIED_ENTRIES).any(|entry| {
         let mut magic = [0; 4];
@@ -127,8 +130,8 @@ fn leads_to_an_entry(file: &File, entries: &[Entry], prefix_bytes: u64) -> bool 
     })
 }
 
-/// Finds the record that ends a zip: the last whose comment reaches just to the end of the file. Where none does,
-/// something was appended to the file, and it is the last whose comment has room.
+/// Finds the end record of a zip: the last one whose comment ends exactly at the end of the file. If there is none,
+/// data was appended to the file; then it is the last record whose comment fits.
 fn find_end(file: &File, file_bytes: u64) -> io::Result<End> {
     let tail_bytes = file_bytes.min(END_BYTES + COMMENT_BYTES_MAX);
     let tail_start = file_bytes - tail_bytes;
@@ -137,7 +140,7 @@ fn find_end(file: &File, file_bytes: u64) -> io::Result<End> {
 
     let at = find_end_record(&tail).ok_or_else(|| damaged("no end of a zip"))?;
     let record = &tail[at..];
-    // The number of this file of the archive, and of the one that the directory begins in.
+    // The number of this file of a split archive, and of the file in which the directory begins.
     if u16_at(record, 4) != u16_at(record, 6) {
         return Err(io::Error::new(
             io::ErrorKind::Unsupported,
@@ -153,15 +156,15 @@ fn find_end(file: &File, file_bytes: u64) -> io::Result<End> {
         offset: u64::from(u32_at(record, 16)),
         is_64: false,
     };
-    // If there is a 64-bit form, that one counts: the short form may only refer to it.
+    // The 64-bit form takes precedence, because the short form may only refer to it.
     Ok(find_end_64(file, position)?.unwrap_or(end))
 }
 
-/// Where the record begins in the last bytes of the file.
+/// Returns the position of the end record within the last bytes of the file.
 fn find_end_record(tail: &[u8]) -> Option<usize> {
     let n_places = tail.len().saturating_sub(END_BYTES as usize - 1);
     let mut last_with_room = None;
-    // From behind, because the content of entries may hold the signature, too.
+    // Search backwards, because the content of entries may contain the signature as well.
     for at in (0..n_places).rev() {
         if !tail[at..].starts_with(END_MAGIC) {
             continue;
@@ -178,7 +181,7 @@ fn find_end_record(tail: &[u8]) -> Option<usize> {
     last_with_room
 }
 
-/// The 64-bit form of the end, where there is one.
+/// Finds the 64-bit form of the end record, if there is one.
 fn find_end_64(file: &File, end: u64) -> io::Result<Option<End>> {
     let Some(locator_at) = end.checked_sub(LOCATOR_BYTES) else {
         return Ok(None);
@@ -189,7 +192,8 @@ fn find_end_64(file: &File, end: u64) -> io::Result<Option<End>> {
         return Ok(None);
     }
 
-    // In an archive behind other data its own numbers are too small; then it stands right before the locator.
+    // If the archive follows other data, the position in the locator is too small. The record is then directly before
+    // the locator.
     let beside = locator_at.checked_sub(END_64_BYTES);
     for position in [Some(u64_at(&locator, 8)), beside].into_iter().flatten() {
         let mut record = [0; END_64_BYTES as usize];
@@ -216,9 +220,9 @@ fn find_end_64(file: &File, end: u64) -> io::Result<Option<End>> {
     ))
 }
 
-/// Where the directory begins, and how many bytes stand before the archive's own beginning.
+/// Returns the position of the directory and the number of bytes before the archive's own beginning.
 fn find_start(file: &File, end: &End) -> io::Result<(u64, u64)> {
-    // As a rule the directory reaches to its end; a signature may stand in between.
+    // Usually the directory ends where the end record begins, but a signature may be in between.
     let before_end = end.position.checked_sub(end.bytes);
     for start in [before_end, Some(end.offset)].into_iter().flatten() {
         let Some(prefix_bytes) = start.checked_sub(end.offset) else {
@@ -234,7 +238,7 @@ fn find_start(file: &File, end: &End) -> io::Result<(u64, u64)> {
         let mut magic = [0; 4];
         let begins_with_entry =
             file.read_exact_at(&mut magic, start).is_ok() && magic == ENTRY_MAGIC;
-        // An archive without entries has no signature there.
+        // An archive without entries has no entry signature at this position.
         if end.bytes == 0 || begins_with_entry {
             return Ok((start, prefix_bytes));
         }
@@ -242,7 +246,7 @@ fn find_start(file: &File, end: &End) -> io::Result<(u64, u64)> {
     Err(damaged("no directory where its end says"))
 }
 
-/// Reads one entry, and says how long it was.
+/// Reads one entry and returns it with its length.
 fn read_entry(records: &mut impl Read) -> io::Result<(Entry, u64)> {
     let mut head = [0; ENTRY_BYTES];
     records.read_exact(&mut head)?;
@@ -252,13 +256,13 @@ fn read_entry(records: &mut impl Read) -> io::Result<(Entry, u64)> {
 
     let [name_bytes, extra_bytes, comment_bytes] =
         [28, 30, 32].map(|at| usize::from(u16_at(&head, at)));
-    // Three lengths of 16 bits each: whatever they say, this stays small.
+    // The three lengths have 16 bits each, so this allocation stays small even if they are wrong.
     let mut rest = vec![0; name_bytes + extra_bytes + comment_bytes];
     records.read_exact(&mut rest)?;
     let (name, behind_name) = rest.split_at(name_bytes);
     let extra = &behind_name[..extra_bytes];
 
-    // Whole size, compressed size, place.
+    // Uncompressed size, compressed size, and position.
     let mut wide = [24, 20, 42].map(|at| u64::from(u32_at(&head, at)));
     let mut shown_name = None;
     for (id, value) in extra_fields(extra) {
@@ -287,7 +291,7 @@ fn read_entry(records: &mut impl Read) -> io::Result<(Entry, u64)> {
     ))
 }
 
-/// The fields of an entry's extra part: number and value. One that is cut off ends them.
+/// Returns the ids and values of the extra fields of an entry. Stops at a truncated field.
 fn extra_fields(mut extra: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     std::iter::from_fn(move || {
         if extra.len() < 4 {
@@ -301,7 +305,8 @@ fn extra_fields(mut extra: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// Puts the 64-bit numbers in the place of those that stand for them: whole size, compressed size, place of the entry.
+/// Replaces the placeholders among uncompressed size, compressed size and position by the 64-bit numbers of the extra
+/// field.
 fn fill_wide(wide: &mut [u64; 3], value: &[u8]) {
     let mut given = value.chunks_exact(8);
     // Only the numbers that do not fit are in the field, in this order (4.5.3).
@@ -311,9 +316,9 @@ fn fill_wide(wide: &mut [u64; 3], value: &[u8]) {
     }
 }
 
-/// The UTF-8 name of an extra field, if it is of the name that stands in the entry.
+/// Returns the UTF-8 name of an extra field if it was written for the current name of the entry.
 fn unicode_name<'a>(name: &[u8], value: &'a [u8]) -> Option<&'a [u8]> {
-    // Version 1, and the CRC-32 of the name that it was made for: a program may have renamed the entry since.
+    // Version 1, followed by the CRC-32 of the original name: a program may have renamed the entry since.
     let is_of_name = value.len() > 5 && value[0] == 1 && u32_at(value, 1) == crc32(name);
     is_of_name.then(|| &value[5..])
 }
@@ -324,7 +329,7 @@ fn crc32(bytes: &[u8]) -> u32 {
     crc.sum()
 }
 
-/// A number of the zip format, least significant byte first; the caller knows that it is there.
+/// Reads a little-endian number of the zip format. The caller guarantees that `bytes` is long enough.
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }

@@ -1,7 +1,8 @@
 //! Clips in a folder.
 //!
-//! The walk looks at every name once and opens nothing. Files that are no clips are counted. Whatever carries a clip's name is listed, also what cannot be
-//! read as one (a folder, a pipe, a broken link): it is counted out when its turn comes, not lost silently.
+//! Listing the folder looks at every name once and opens no file. Files that are not clips are counted. Every path with
+//! a clip's name is listed, even if it cannot be read as a clip (a folder, a pipe, a broken link): it is rejected later
+//! instead of being lost silently.
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirEntry, File, FileType, Metadata};
@@ -26,7 +27,7 @@ pub(super) struct FolderSource {
     media: Media,
     root: PathBuf,
     index: AudioIndex,
-    /// Why a listed clip cannot be read, by key.
+    /// Listed clips that cannot be read, with the reason, by key.
     unreadable: BTreeMap<String, Fault>,
     rejects: Vec<Reject>,
     others: OtherFiles,
@@ -51,7 +52,7 @@ impl FolderSource {
         walk.folder(&top, false)?;
 
         let root_len = root_len(walk.found.keys().map(String::as_str));
-        // All paths begin with the same bytes up to the root, so the first one shows them.
+        // All paths share the bytes of the root, so it can be taken from the first path.
         let first = walk.found.keys().next();
         let prefix = first.map_or("", |first| &first[..root_len]);
         let root = top.join(prefix);
@@ -67,7 +68,7 @@ impl FolderSource {
             index.insert(key, file.id);
         }
 
-        // A folder tells its names in any order.
+        // A folder lists its names in arbitrary order.
         walk.rejects.sort_by(|a, b| a.detail.cmp(&b.detail));
         Ok(Self {
             media,
@@ -119,7 +120,7 @@ impl Source for FolderSource {
         }
 
         let path = self.root.join(clip_key);
-        // What kind of file there is, and whether there is one, is the clip's fault; everything else is the machine's.
+        // A missing file or a wrong kind of file is a fault of the clip. Every other error is a fault of the machine.
         with_retries(|| read_file(&path, self.bytes_max, buffer)).map_err(|error| {
             match error.kind() {
                 io::ErrorKind::FileTooLarge => too_large(self.bytes_max),
@@ -144,10 +145,11 @@ fn missing(detail: &str) -> ReadFailure {
     ReadFailure::Reject(Reject::new(Stage::Read, Reason::MissingFile, detail))
 }
 
-/// By how much a buffer grows while a file grows under its reader.
+/// Number of bytes by which the buffer grows if the file grows while it is read.
 const GROWTH_BYTES: usize = 1 << 20;
 
-/// What is there now, though it may have grown or shrunk. Never opens a pipe, which would wait for a writer.
+/// Reads the current content, even if the file has grown or shrunk since it was listed. Never opens a pipe, which would
+/// block until there is a writer.
 fn read_file(path: &Path, bytes_max: u64, buffer: &mut Vec<u8>) -> io::Result<()> {
     buffer.clear();
     let metadata = fs::metadata(path)?;
@@ -156,10 +158,11 @@ fn read_file(path: &Path, bytes_max: u64, buffer: &mut Vec<u8>) -> io::Result<()
     }
 
     if metadata.len() <= bytes_max {
-        // Into memory that is not zeroed first, in one call; a second one sees the end, for which there is a byte more.
+        // Read into uninitialized memory in one call. The additional byte lets the second call detect the end of the
+        // file.
         make_room(buffer, metadata.len() as usize + 1);
         let file = File::open(path)?;
-        // A file that keeps growing ends here.
+        // Stop at the limit if the file keeps growing.
         while buffer.len() as u64 <= bytes_max {
             if buffer.len() == buffer.capacity() {
                 buffer.reserve_exact(GROWTH_BYTES);
@@ -180,14 +183,14 @@ fn read_file(path: &Path, bytes_max: u64, buffer: &mut Vec<u8>) -> io::Result<()
     }
 }
 
-/// A file that carries a clip's name.
+/// A file with a clip's name.
 struct ListedFile {
     id: InputId,
-    /// Why it cannot be read, if so.
+    /// Reason why the file cannot be read, if any.
     fault: Option<Fault>,
 }
 
-/// What makes a listed file a reject without a look at its bytes.
+/// Reason for rejecting a listed file without reading its content.
 #[derive(Clone, Copy)]
 struct Fault {
     reason: Reason,
@@ -204,15 +207,16 @@ struct FolderWalk {
     media: Media,
     top: PathBuf,
     allow_outside: bool,
-    /// By path below `top`.
+    /// Clips by path below `top`.
     found: BTreeMap<String, ListedFile>,
     rejects: Vec<Reject>,
-    /// By path below `top`.
+    /// Other files by path below `top`.
     others: OtherFiles,
 }
 
 impl FolderWalk {
-    /// `linked`: a link led here. Links to folders are followed once and not from there again, so the walk ends.
+    /// Lists a folder. `linked` means that a link led here. Links to folders below a linked folder are not followed, so
+    /// the recursion ends.
     fn folder(&mut self, folder: &Path, linked: bool) -> Result<(), SourceError> {
         for entry in folder.read_dir().map_err(SourceError::open_at(folder))? {
             let entry = entry.map_err(SourceError::open_at(folder))?;
@@ -223,7 +227,7 @@ impl FolderWalk {
                 continue;
             }
 
-            // Only for a link the disk is asked once more. One that leads nowhere is listed without a target.
+            // Only links need another stat call. A dangling link is listed without a target.
             let target = if kind.is_symlink() {
                 fs::metadata(&path).ok()
             } else {
@@ -244,7 +248,7 @@ impl FolderWalk {
                 }
             }
 
-            // Also a folder that has a clip's name: that is a reject, and the clips in it are found.
+            // A folder with a clip's name is rejected as a clip, but the clips in it are listed.
             if is_folder && !kind.is_symlink() {
                 self.folder(&path, linked)?;
             } else if is_folder && !linked && self.may_follow_folder(&path)? {
@@ -254,7 +258,7 @@ impl FolderWalk {
         Ok(())
     }
 
-    /// Counts a hidden file, or all files of a hidden folder; links are not followed there.
+    /// Counts a hidden file, or all files of a hidden folder without following links.
     fn count_hidden(&mut self, entry: &DirEntry, kind: FileType) -> Result<(), SourceError> {
         let path = entry.path();
         let name = self.below_top(&path).to_string_lossy().into_owned();
@@ -262,8 +266,8 @@ impl FolderWalk {
             return self.count(NoClip::Hidden, entry, &name);
         }
 
-        // Nothing of a hidden folder is read, so one that may not be listed is no reason to end a run. It counts as one
-        // file.
+        // No file of a hidden folder is read, so a hidden folder that cannot be listed does not end the run. It counts
+        // as one file.
         let Ok(entries) = path
             .read_dir()
             .and_then(Iterator::collect::<io::Result<Vec<_>>>)
@@ -278,11 +282,11 @@ impl FolderWalk {
         Ok(())
     }
 
-    /// Counts a file that is no clip; `name` is its path below `top`.
+    /// Counts a file that is not a clip. `name` is its path below `top`.
     fn count(&mut self, why: NoClip, entry: &DirEntry, name: &str) -> Result<(), SourceError> {
         match entry.metadata() {
             Ok(metadata) => self.others.add(why, name, metadata.len()),
-            // Programs may remove such a file, a lock for one, after it was listed.
+            // Other programs may have removed the file, such as a lock file, after it was listed.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(_) if why == NoClip::Hidden => self.others.add(why, name, 0),
             Err(error) => return Err(SourceError::open_at(&entry.path())(error)),
@@ -290,7 +294,8 @@ impl FolderWalk {
         Ok(())
     }
 
-    /// A link that leads to a folder above itself would list the same clips again and again: it is passed over.
+    /// Reports whether a link to a folder may be followed. A link to a folder above itself may not, because it would
+    /// list the same clips again. Records a reject for a link that leads out of the audio folder.
     fn may_follow_folder(&mut self, link: &Path) -> Result<bool, SourceError> {
         let target = link.canonicalize().map_err(SourceError::open_at(link))?;
         let leads_back = link
@@ -323,7 +328,7 @@ impl FolderWalk {
         target: Option<Metadata>,
     ) -> io::Result<ListedFile> {
         let fault = self.fault(path, kind, target.as_ref())?;
-        // A link that is a reject is known by its own time: what it leads to may be absent, or outside.
+        // A rejected link has its own modification time, because its target may be missing or outside.
         let metadata = match target {
             Some(target) if fault.is_none() => target,
             _ => fs::symlink_metadata(path)?,
@@ -337,7 +342,7 @@ impl FolderWalk {
         Ok(ListedFile { id, fault })
     }
 
-    /// Why a file with a clip's name cannot be read; `target` is what a link leads to.
+    /// Returns the reason why a file with a clip's name cannot be read. `target` is the metadata of a link's target.
     fn fault(
         &self,
         path: &Path,
@@ -393,7 +398,7 @@ impl FolderWalk {
     }
 }
 
-/// Modification time in ns since the epoch, negative before it.
+/// Returns the modification time in ns since the epoch. It is negative before the epoch.
 fn mtime_ns(metadata: &Metadata) -> io::Result<i64> {
     let modified = metadata.modified()?;
     let ns = match modified.duration_since(UNIX_EPOCH) {

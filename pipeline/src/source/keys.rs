@@ -1,16 +1,17 @@
-//! Which files are clips, and what a clip is called: one rule for folders and zips.
+//! Rules that decide which files are clips and which keys they have, for folders and zips alike.
 //!
-//! The audio root is found from where the clips lie: as long as a folder holds no clip itself, and only one of its
-//! folders holds clips further down, that one takes its place, unless clips lie directly in it. So `fma_large/`, its
-//! parent and a zip with that leading folder all give `000/000002.mp3`, and a single genre keeps its folder. A zip's
-//! leading folder that is named like the zip is always stripped: `clips.zip` then equals the folder `clips`.
+//! The audio root is derived from the positions of the clips: as long as a folder contains no clip directly and only
+//! one of its subfolders contains clips, the search descends into that subfolder, unless clips are directly in it. So
+//! `fma_large/`, its parent and a zip with that leading folder all result in `000/000002.mp3`, and a single genre keeps
+//! its folder. A zip's leading folder with the name of the zip is always stripped: `clips.zip` then equals the folder
+//! `clips`.
 
 use std::ffi::OsStr;
 use std::path::Path;
 
 use super::others::{NoClip, extension_of};
 
-/// What clips are.
+/// The kind of the clips.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Media {
     /// Recordings.
@@ -20,7 +21,7 @@ pub enum Media {
 }
 
 impl Media {
-    /// Extensions of clips, compared without regard to case; all other files are ignored.
+    /// Returns the extensions of clips. They are compared case-insensitively, and all other files are ignored.
     pub const fn extensions(self) -> &'static [&'static str] {
         match self {
             Self::Audio => &["mp3", "wav", "flac", "ogg", "oga"],
@@ -28,7 +29,7 @@ impl Media {
         }
     }
 
-    /// Extensions of formats that hold clips too, and that wavemill does not decode.
+    /// Returns the extensions of formats that may contain clips but that wavemill does not decode.
     pub const fn unsupported_extensions(self) -> &'static [&'static str] {
         match self {
             Self::Audio => &[
@@ -42,7 +43,7 @@ impl Media {
         }
     }
 
-    /// Why a file that is no clip by its name, and not hidden, is none.
+    /// Returns the reason why a file is not a clip. The file must not be hidden or have a clip's name.
     pub fn no_clip(self, path: &str) -> NoClip {
         let extension = extension_of(path);
         if self.unsupported_extensions().contains(&extension.as_str()) {
@@ -52,7 +53,8 @@ impl Media {
         }
     }
 
-    /// Whether a file of this name is a clip. Names that start with a dot are not: editors and macOS leave such copies.
+    /// Reports whether a file name is that of a clip. Names with a leading dot are not: editors and macOS create such
+    /// copies.
     pub fn is_clip_name(self, name: &OsStr) -> bool {
         let extension = Path::new(name).extension();
         let known = self
@@ -63,7 +65,7 @@ impl Media {
     }
 }
 
-/// Length of what stands before every clip key in the sorted `paths`: empty, or a path that ends in `/`.
+/// Returns the length of the prefix of every clip key in the sorted `paths`: empty, or a path that ends in `/`.
 pub(super) fn root_len<'a>(mut paths: impl Iterator<Item = &'a str> + Clone) -> usize {
     let Some(first) = paths.clone().next() else {
         return 0;
@@ -71,7 +73,7 @@ pub(super) fn root_len<'a>(mut paths: impl Iterator<Item = &'a str> + Clone) -> 
 
     let mut root = 0;
     while let Some((name, _)) = first[root..].split_once('/') {
-        // Every clip must lie in this folder, and none directly.
+        // Every clip must be inside this folder, and none directly in it.
         let folder = root + name.len() + 1;
         let holds_all = paths
             .clone()

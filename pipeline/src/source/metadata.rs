@@ -1,4 +1,4 @@
-//! Metadata files by name: out of a folder, a zip, or a single file.
+//! Metadata files by name, from a folder, a zip, or a single file.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,10 +10,10 @@ use flate2::Crc;
 use super::SourceError;
 use super::archive::{Archive, Entry};
 
-/// How much of a file is held while its CRC is taken.
+/// Size of the block that is held in memory while a file's CRC is computed.
 const CRC_BLOCK_BYTES: usize = 1 << 20;
 
-/// The files of one metadata place.
+/// The files of one metadata folder, zip or single file.
 #[derive(Debug)]
 pub struct Files {
     path: PathBuf,
@@ -22,18 +22,18 @@ pub struct Files {
 
 #[derive(Debug)]
 enum Container {
-    /// Names and paths.
+    /// Paths of the files by name.
     Folder(BTreeMap<String, PathBuf>),
-    /// Names and positions among the entries: one, or several of which none is used.
+    /// Positions of the entries by name. If several entries have the same name, none of them is used.
     Zip(Archive, BTreeMap<String, Vec<usize>>),
 }
 
 impl Files {
-    /// Opens a folder (the files in it, not those in folders below), a zip (all entries; a folder that leads every name
-    /// is stripped), or any other file (itself, under its own name).
+    /// Opens a folder (the files in it, not those of its subfolders), a zip (all entries, without a leading folder that
+    /// all names share), or any other file (as a single file under its own name).
     ///
     /// # Errors
-    /// [`SourceError`] where the path cannot be read, or is a damaged zip.
+    /// [`SourceError`] if the path cannot be read or is a damaged zip.
     pub fn open(path: &Path) -> Result<Self, SourceError> {
         let found = std::fs::metadata(path).map_err(SourceError::open_at(path))?;
         let place = if found.is_dir() {
@@ -43,7 +43,7 @@ impl Files {
             let names = entry_names(&archive);
             Container::Zip(archive, names)
         } else {
-            // A single file is like a folder that holds nothing else.
+            // A single file is like a folder with only this file.
             let name = path
                 .file_name()
                 .unwrap_or_default()
@@ -58,7 +58,7 @@ impl Files {
         })
     }
 
-    /// All names, sorted, `/`-separated: `tracks.csv`, ….
+    /// Returns all names, sorted and `/`-separated, such as `tracks.csv`.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let names: Box<dyn Iterator<Item = &String> + '_> = match &self.place {
             Container::Folder(files) => Box::new(files.keys()),
@@ -67,10 +67,10 @@ impl Files {
         names.map(String::as_str)
     }
 
-    /// Size of one of [`Files::names`], as its place says.
+    /// Returns the size of one of [`Files::names`] according to the file system or the zip's directory.
     ///
     /// # Errors
-    /// [`SourceError::NoSuchFile`], or whatever keeps the file from being found.
+    /// [`SourceError::NoSuchFile`], or the error of the file system.
     pub fn bytes(&self, name: &str) -> Result<u64, SourceError> {
         match &self.place {
             Container::Folder(files) => {
@@ -93,7 +93,7 @@ impl Files {
         }
     }
 
-    /// Where one of [`Files::names`] lies by itself; `None` in a zip.
+    /// Returns the path of one of [`Files::names`], or `None` in a zip.
     pub fn path(&self, name: &str) -> Option<&Path> {
         match &self.place {
             Container::Folder(files) => files.get(name).map(PathBuf::as_path),
@@ -101,11 +101,11 @@ impl Files {
         }
     }
 
-    /// What tells one state of one of [`Files::names`] from another: CRC-32 and size in bytes of its content. Equal for
-    /// a folder and its zip, where both stand in the directory.
+    /// Returns the CRC-32 and the size in bytes of the content of one of [`Files::names`], to detect changes. A folder
+    /// and a zip of it have equal fingerprints. For a zip both values are read from its directory.
     ///
     /// # Errors
-    /// [`SourceError::NoSuchFile`], or whatever keeps a file from being read.
+    /// [`SourceError::NoSuchFile`], or the error that occurred while reading the file.
     pub fn fingerprint(&self, name: &str) -> Result<(u32, u64), SourceError> {
         if let Container::Zip(archive, names) = &self.place
             && let Some(entries) = names.get(name)
@@ -113,7 +113,7 @@ impl Files {
             return Ok(in_directory(archive, entries));
         }
 
-        // A folder keeps no checksums, so the file is read for one.
+        // A folder stores no checksums, so the file has to be read.
         let mut file = self.read(name)?;
         let mut crc = Crc::new();
         let mut bytes = 0;
@@ -131,11 +131,12 @@ impl Files {
         }
     }
 
-    /// Opens one of [`Files::names`] for reading; it is not buffered. A damaged zip entry fails as `InvalidData` while
-    /// reading, at the latest at its end.
+    /// Opens one of [`Files::names`] for unbuffered reading. A damaged zip entry fails with `InvalidData` while it is
+    /// read, at the latest at its end.
     ///
     /// # Errors
-    /// [`SourceError::NoSuchFile`], [`SourceError::Duplicates`], or whatever keeps the file from being opened.
+    /// [`SourceError::NoSuchFile`], [`SourceError::Duplicates`], [`SourceError::EncryptedFile`], or the error that
+    /// occurred while opening the file.
     pub fn read(&self, name: &str) -> Result<Box<dyn Read + Send>, SourceError> {
         match &self.place {
             Container::Folder(files) => {
@@ -153,7 +154,7 @@ impl Files {
         }
     }
 
-    /// The one entry of a name, if it can be read.
+    /// Returns the entry of a name if it is the only one and not encrypted.
     fn only_entry<'a>(
         &self,
         archive: &'a Archive,
@@ -193,8 +194,8 @@ fn folder_names(folder: &Path) -> Result<BTreeMap<String, PathBuf>, SourceError>
     Ok(names)
 }
 
-/// Reports whether a path is that of a file. A link that leads nowhere is none; one that cannot be followed is an error,
-/// because the metadata behind it would be missing silently.
+/// Reports whether a path is a regular file. Returns false for a dangling link. A link that cannot be followed is an
+/// error, because otherwise its metadata would be missing silently.
 fn is_regular_file(path: &Path) -> Result<bool, SourceError> {
     match std::fs::metadata(path) {
         Ok(found) => Ok(found.is_file()),
@@ -203,7 +204,8 @@ fn is_regular_file(path: &Path) -> Result<bool, SourceError> {
     }
 }
 
-/// CRC-32 and size of an entry; of several of one name, which nothing is read of, those of the list of them.
+/// Returns the CRC-32 and size of an entry. If several entries have the same name, none of them is read, and the values
+/// are the CRC-32 of their CRCs and their number.
 fn in_directory(archive: &Archive, entries: &[usize]) -> (u32, u64) {
     if let &[entry] = entries {
         return (archive.entries[entry].crc32, archive.entries[entry].bytes);
@@ -216,7 +218,8 @@ fn in_directory(archive: &Archive, entries: &[usize]) -> (u32, u64) {
     (crc.sum(), entries.len() as u64)
 }
 
-/// Files of an archive, without the folder that all lie in and without what macOS adds.
+/// Returns the files of an archive, without the leading folder that all names share and without the entries that macOS
+/// adds.
 fn entry_names(archive: &Archive) -> BTreeMap<String, Vec<usize>> {
     let mut names = Vec::new();
     for (position, entry) in archive.entries.iter().enumerate() {
@@ -229,7 +232,7 @@ fn entry_names(archive: &Archive) -> BTreeMap<String, Vec<usize>> {
         return BTreeMap::new();
     };
 
-    // The folder that all names lie in is no part of them, so that a zip of a folder has the folder's names.
+    // Remove the leading folder that all names share, so that a zip of a folder has the folder's names.
     let leading = first
         .split_once('/')
         .map_or(0, |(folder, _)| folder.len() + 1);
@@ -248,7 +251,7 @@ fn entry_names(archive: &Archive) -> BTreeMap<String, Vec<usize>> {
     positions
 }
 
-/// A name without the parts that lead nowhere: `./a//b.csv` is `a/b.csv`.
+/// Normalizes a name: `./a//b.csv` becomes `a/b.csv`.
 fn plain_name(raw: &[u8]) -> String {
     let name = String::from_utf8_lossy(raw);
     let parts: Vec<&str> = name
@@ -313,7 +316,7 @@ mod tests {
     #[test]
     fn folder_and_zip_have_equal_fingerprints() {
         let folder = tempfile::tempdir().unwrap();
-        // Over a block, and the check value of CRC-32.
+        // One file is longer than a block. The other one is the input of the CRC-32 check value.
         let long = "0123456789".repeat(200_000);
         std::fs::write(folder.path().join("long.csv"), &long).unwrap();
         std::fs::write(folder.path().join("check.csv"), "123456789").unwrap();
@@ -360,7 +363,7 @@ mod tests {
                 ],
             );
             let bytes = std::fs::read(&zip).unwrap();
-            // The zip crate writes no name twice.
+            // The zip crate cannot write the same name twice.
             let text = bytes
                 .iter()
                 .map(|&b| if b == b'X' { b'v' } else { b })

@@ -1,4 +1,4 @@
-//! Where compressed clips come from: a folder, or a zip read in place.
+//! Sources of compressed clips: a folder, or a zip that is read in place.
 
 mod archive;
 mod directory;
@@ -23,13 +23,13 @@ use wavemill_schemas::reject::{Reason, Reject, Stage};
 
 use self::others::OtherFiles;
 
-/// What tells one state of an input from another, without reading it.
+/// A value that changes when an input changes. It is known without reading the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stamp {
-    /// A file: modification time in ns since the epoch.
+    /// Modification time of a file in ns since the epoch.
     MtimeNs(i64),
-    /// A zip entry: CRC-32 of the content.
+    /// CRC-32 of a zip entry's content.
     Crc32(u32),
 }
 
@@ -38,25 +38,26 @@ pub enum Stamp {
 pub struct InputId {
     /// Uncompressed size in bytes.
     pub bytes: u64,
-    /// Its stamp.
+    /// Stamp of the input.
     pub stamp: Stamp,
 }
 
-/// An input as it was when it was read: kept in receipts, so that a later run can tell whether it changed.
+/// The state of an input when it was read. Receipts store it so that a later run can detect changes.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct InputSeen {
     /// Size and stamp.
     #[serde(flatten)]
     pub id: Option<InputId>,
-    /// blake3 of the whole file, lower-case hex. Empty: it could not be read.
+    /// blake3 of the whole file in lower-case hex. Empty if the file could not be read.
     pub content: String,
-    /// See [`crate::decode::InputHasher`], lower-case hex. Empty: there is no audio in it. `None` before format 3.
+    /// Hash of [`crate::decode::InputHasher`] in lower-case hex. Empty if the file contains no audio. `None` before
+    /// format 3.
     #[serde(default)]
     pub decode_key: Option<String>,
 }
 
 impl InputSeen {
-    /// A file that could not be read; one without `id` is not there.
+    /// Creates the state of a file that could not be read. Without an `id` the file does not exist.
     pub(crate) const fn unreadable(id: Option<InputId>) -> Self {
         Self {
             id,
@@ -65,7 +66,7 @@ impl InputSeen {
         }
     }
 
-    /// A file that was read.
+    /// Creates the state of a file that was read.
     pub(crate) fn read(
         id: Option<InputId>,
         content: blake3::Hash,
@@ -80,58 +81,58 @@ impl InputSeen {
     }
 }
 
-/// `clip_key` → identity, of everything below the audio root.
+/// Identity of every file below the audio root by `clip_key`.
 pub type AudioIndex = BTreeMap<String, InputId>;
 
-/// Why a clip's bytes did not come.
+/// Reason why a clip's bytes could not be read.
 #[derive(Debug)]
 pub enum ReadFailure {
-    /// The clip's own fault: it is counted out.
+    /// A fault of the clip. It is counted as a reject.
     Reject(Reject),
-    /// The machine's fault: the run stops and can be resumed.
+    /// A fault of the machine. The run stops and can be resumed.
     Io(std::io::Error),
 }
 
-/// A place that holds clips. Shared by the reader threads.
+/// A collection of clips. The reader threads share it.
 pub trait Source: Send + Sync {
-    /// What clips are here.
+    /// Returns the kind of the clips.
     fn media(&self) -> Media;
 
-    /// What there is.
+    /// Returns all clips with their identities.
     fn index(&self) -> &AudioIndex;
 
-    /// Makes rejects of clips of more bytes. Before it is called, [`CLIP_BYTES_MAX`] is the limit.
+    /// Sets the maximum size of a clip in bytes; larger clips are rejected. The default is [`CLIP_BYTES_MAX`].
     fn set_bytes_max(&mut self, bytes: u64);
 
-    /// What was found and can have no key: paths that are not UTF-8, names and folder links that lead outside.
+    /// Returns the rejects that have no key: paths that are not UTF-8, and names and folder links that lead outside.
     fn rejects(&self) -> &[Reject];
 
-    /// The files that are no clips.
+    /// Returns the files that are not clips.
     fn others(&self) -> &OtherFiles;
 
-    /// Bytes that [`Source::read`] holds at most, compressed ones included, unless the file grows meanwhile; 0 for a
-    /// clip that it refuses without reading.
+    /// Returns the maximum number of bytes that [`Source::read`] holds, including compressed bytes, unless the file
+    /// grows meanwhile. Returns 0 for a clip that is rejected without being read.
     fn read_bytes(&self, clip_key: &str) -> u64;
 
-    /// Reads one clip whole into `buffer` (cleared first).
+    /// Reads a whole clip into `buffer`, which is cleared first.
     ///
     /// # Errors
-    /// [`ReadFailure::Reject`] for what the clip's bytes determine, [`ReadFailure::Io`] for the rest.
+    /// [`ReadFailure::Reject`] if the clip's bytes are the cause, and [`ReadFailure::Io`] otherwise.
     fn read(&self, clip_key: &str, buffer: &mut Vec<u8>) -> Result<(), ReadFailure>;
 }
 
-/// Most bytes of a clip, unless a recipe sets a smaller limit.
+/// Maximum size of a clip in bytes, unless a recipe sets a smaller limit.
 pub const CLIP_BYTES_MAX: u64 = FILE_BYTES_MAX;
 
-/// Opens a folder, or a zip by its content, and lists its clips.
+/// Opens a folder, or a zip that is recognized by its content, and lists its clips.
 ///
-/// Clips are known by extension ([`Media::extensions`]); names with a leading dot are passed over, and so are folders of
-/// such a name. [`Source::others`] counts what is no clip. The audio root is the
-/// deepest folder that holds all clips, but none directly unless it is `path` itself: `fma_large/`, its parent
-/// and `fma_large.zip` give equal keys. Links out of `path` are followed with `allow_outside` only.
+/// Clips are recognized by extension ([`Media::extensions`]). Files and folders whose name has a leading dot are
+/// skipped. [`Source::others`] counts the files that are not clips. The audio root is the deepest folder that contains
+/// all clips but none directly, unless it is `path` itself: `fma_large/`, its parent and `fma_large.zip` result in
+/// equal keys. Links out of `path` are followed only with `allow_outside`.
 ///
 /// # Errors
-/// [`SourceError`] where `path` cannot be listed, or holds no clip.
+/// [`SourceError`] if `path` cannot be listed or contains no clip.
 pub fn open(
     path: &Path,
     media: Media,
@@ -143,7 +144,7 @@ pub fn open(
     } else if found.is_file() && is_zip(path)? {
         Box::new(zipped::ZipSource::open(path, media)?)
     } else {
-        // It is not opened: a pipe would be waited for.
+        // The file is not opened: opening a pipe would block.
         return Err(SourceError::NotAPlace {
             path: path.to_owned(),
         });
@@ -159,17 +160,18 @@ pub fn open(
     Ok(source)
 }
 
-/// Empties `buffer` and gives it just the room that it needs.
+/// Empties `buffer` and reserves exactly the requested capacity.
 fn make_room(buffer: &mut Vec<u8>, bytes: usize) {
     buffer.clear();
     if buffer.capacity() < bytes {
-        // The old memory goes first: a vector that grows would hold both for a moment.
+        // Free the old memory first: growing the vector would hold both allocations for a moment.
         *buffer = Vec::new();
         buffer.reserve_exact(bytes);
     }
 }
 
-/// The reject of a file whose extension is that of a format which wavemill does not decode. Its clip fields are empty.
+/// Creates the reject of a file with the extension of a format that wavemill does not decode. Its clip fields are
+/// empty.
 pub(crate) fn unsupported(clip_key: &str, stage: Stage) -> Reject {
     let detail = format!(
         "wavemill does not decode {}: convert the file",
@@ -187,28 +189,28 @@ fn too_large(bytes_max: u64) -> ReadFailure {
     ReadFailure::Reject(Reject::new(Stage::Read, Reason::TooLarge, detail))
 }
 
-/// Why a place of clips or metadata could not be opened.
+/// The error type of sources of clips or metadata.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// Neither readable folder nor readable file.
+    /// The path is not a readable folder or file.
     #[error("cannot open {path}")]
     Open {
         /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// A zip whose directory cannot be read, as after a broken download.
+    /// The directory of the zip cannot be read, for example after an incomplete download.
     #[error(
         "{path}: the zip's directory is damaged or cut off; compare its sha1 with the publisher's and download it again"
     )]
     BrokenZip {
         /// The archive.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with the directory.
         source: io::Error,
     },
-    /// Something else than a folder or a zip.
+    /// The path is neither a folder nor a zip.
     #[error(
         "{path} is neither a folder nor a zip; give the folder that holds the clips, or a zip of it"
     )]
@@ -216,37 +218,37 @@ pub enum SourceError {
         /// The path.
         path: PathBuf,
     },
-    /// A place without clips.
+    /// The folder or zip contains no clips.
     #[error("no clip ({}) below {path}: {}", media.extensions().join(", "), no_clips_remedy(unsupported))]
     NoClips {
         /// The path.
         path: PathBuf,
-        /// What was looked for.
+        /// The kind of clips that was requested.
         media: Media,
-        /// Files of other formats in it, in words; empty without any.
+        /// Description of the files of other formats in it. Empty if there are none.
         unsupported: String,
     },
-    /// A metadata file that is not there.
+    /// The metadata file does not exist.
     #[error("{path} holds no file {name}")]
     NoSuchFile {
         /// The folder or archive.
         path: PathBuf,
-        /// The name asked for.
+        /// The requested name.
         name: String,
     },
-    /// A metadata file of which an archive holds several.
+    /// The archive contains several metadata files with the same name.
     #[error(
         "{path}: {n} entries are called {name}: make a zip with one of them, or give the folder"
     )]
     Duplicates {
         /// The archive.
         path: PathBuf,
-        /// The name asked for.
+        /// The requested name.
         name: String,
-        /// How many.
+        /// Number of entries with this name.
         n: usize,
     },
-    /// A metadata file behind a password.
+    /// The metadata file is encrypted.
     #[error("{name} in {path} is encrypted: unpack it first")]
     EncryptedFile {
         /// The archive.
@@ -270,7 +272,7 @@ impl SourceError {
     }
 }
 
-/// Whether a file is a zip by its first bytes: a local header, or the directory end of an empty archive.
+/// Reports whether a file is a zip by its first bytes: a local header, or the directory end of an empty archive.
 fn is_zip(path: &Path) -> Result<bool, SourceError> {
     let mut magic = Vec::with_capacity(4);
     let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
@@ -278,14 +280,14 @@ fn is_zip(path: &Path) -> Result<bool, SourceError> {
     Ok(magic == *b"PK\x03\x04" || magic == *b"PK\x05\x06")
 }
 
-/// A clip that is not in the index: one that the metadata looks for elsewhere, one of a format that is not decoded, or
-/// one that is not there.
+/// Creates the reject of a clip that is not in the index: its path leaves the audio root, its format is not decoded, or
+/// it does not exist.
 fn absent(clip_key: &str, others: &OtherFiles, detail: &str) -> ReadFailure {
     if others.unsupported.contains(clip_key) {
         return ReadFailure::Reject(unsupported(clip_key, Stage::Read));
     }
 
-    // Keys come from metadata too, where any path may stand.
+    // Keys also come from metadata, which may contain any path.
     let leaves = clip_key.starts_with('/') || clip_key.split('/').any(|part| part == "..");
     let (reason, detail) = if leaves {
         (Reason::OutsideRoot, "the path leaves the audio root")

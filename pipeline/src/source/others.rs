@@ -1,35 +1,36 @@
-//! Files below the audio root that are no clips: counted, so that a run can account for every file that it finds.
+//! Files below the audio root that are not clips. They are counted, so that a run can account for every file that it
+//! finds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// Paths that a count names, at most.
+/// Maximum number of example paths per count.
 const EXAMPLES: usize = 5;
 
-/// Length of what counts as an extension, at most. With the rule for digits it keeps `song.0001` from having its own count.
+/// Maximum length of an extension. Together with the rule for digits it prevents `song.0001` from having its own count.
 const EXTENSION_CHARS_MAX: usize = 10;
 
-/// Why a file is no clip.
+/// Reason why a file is not a clip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NoClip {
-    /// Its extension is that of a format that wavemill does not decode.
+    /// Its extension belongs to a format that wavemill does not decode.
     Unsupported,
-    /// Its extension is that of no clip.
+    /// Its extension does not belong to a format of clips.
     OtherKind,
-    /// Its name, or that of a folder above it, begins with a dot; or an archive of macOS added it.
+    /// Its name or the name of a parent folder begins with a dot, or macOS added it to an archive.
     Hidden,
-    /// It has a clip's name, and its path can be no key.
+    /// It has a clip's name, but its path cannot be a key.
     BadName,
 }
 
-/// Files that were counted together.
+/// Files that are counted together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileCount {
     /// Number of files.
     pub files: u64,
-    /// Their sizes added up.
+    /// Total size of the files.
     pub bytes: u64,
-    /// The first paths by name.
+    /// The first paths in the order of names.
     pub examples: BTreeSet<String>,
 }
 
@@ -51,23 +52,23 @@ impl FileCount {
     }
 }
 
-/// The files of a folder or zip that are no clips.
+/// The files of a folder or zip that are not clips.
 #[derive(Clone, Debug, Default)]
 pub struct OtherFiles {
     /// Counts by reason and by extension ([`extension_of`]).
     pub counts: BTreeMap<(NoClip, String), FileCount>,
-    /// Files of formats that wavemill does not decode: the key that each would have as a clip.
+    /// Files of formats that wavemill does not decode, by the key that each would have as a clip.
     pub unsupported: BTreeSet<String>,
 }
 
 impl OtherFiles {
-    /// Counts a file by its path below the folder or zip that was given.
+    /// Counts a file. `path` is relative to the folder or zip that the user named.
     pub(super) fn add(&mut self, why: NoClip, path: &str, bytes: u64) {
         let count = self.counts.entry((why, extension_of(path))).or_default();
         count.add(path, bytes);
     }
 
-    /// The same with paths below the audio root, which is the folder `root` (empty, or ending in `/`).
+    /// Makes the paths relative to the audio root, which is the folder `root` (empty, or ending in `/`).
     pub(super) fn below(self, root: &str) -> Self {
         let mut counts = self.counts;
         for count in counts.values_mut() {
@@ -83,7 +84,7 @@ impl OtherFiles {
         }
     }
 
-    /// `10 m4a, 2 wma`: the files that have a format which wavemill does not decode; empty without any.
+    /// Describes the files in formats that wavemill does not decode, such as `10 m4a, 2 wma`. Empty if there are none.
     pub fn unsupported_words(&self) -> String {
         let mut words = Vec::new();
         for ((why, extension), count) in &self.counts {
@@ -95,7 +96,7 @@ impl OtherFiles {
     }
 }
 
-/// A path as seen from the audio root.
+/// Returns a path relative to the audio root.
 fn relative(path: &str, root: &str) -> String {
     match path.strip_prefix(root) {
         Some(below) => below.to_owned(),
@@ -103,7 +104,8 @@ fn relative(path: &str, root: &str) -> String {
     }
 }
 
-/// The extension that a file is counted by: in lower case, and empty where a name ends in nothing that looks like one.
+/// Returns the extension under which a file is counted, in lower case. Empty if the name ends in no plausible
+/// extension.
 pub fn extension_of(path: &str) -> String {
     let extension = Path::new(path).extension().unwrap_or_default();
     let extension = extension.to_string_lossy().to_ascii_lowercase();

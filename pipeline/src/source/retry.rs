@@ -1,18 +1,18 @@
-//! The machine's faults get a few more chances; a clip's own faults get none.
+//! Retries operations that fail because of the machine. Faults of a clip are not retried.
 
 use std::io;
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Waits before each further try. Together a good second: enough for other programs to close files, for a network
-/// share to come back, and short enough that a dying disk stops the run.
+/// Delays before each retry, in total slightly more than a second. This is enough for other programs to close files and
+/// for a network share to reconnect, and short enough that a failing disk stops the run.
 const WAITS: [Duration; 3] = [
     Duration::from_millis(20),
     Duration::from_millis(200),
     Duration::from_secs(1),
 ];
 
-/// Whether trying again can help: not where the answer lies in the bytes or the name.
+/// Reports whether a retry can help. It cannot if the cause is the content or the name of the file.
 fn is_passing(error: &io::Error) -> bool {
     use io::ErrorKind::{
         FileTooLarge, InvalidData, IsADirectory, NotADirectory, NotFound, PermissionDenied,
@@ -31,7 +31,7 @@ fn is_passing(error: &io::Error) -> bool {
     !lasting.contains(&error.kind())
 }
 
-/// Runs `attempt` until it succeeds, fails for good, or has failed once more than there are [`WAITS`].
+/// Runs `attempt` until it succeeds, fails permanently, or has failed once more than there are [`WAITS`].
 pub(super) fn with_retries(mut attempt: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     for wait in WAITS {
         match attempt() {
@@ -39,7 +39,7 @@ pub(super) fn with_retries(mut attempt: impl FnMut() -> io::Result<()>) -> io::R
             done => return done,
         }
     }
-    // The last try, whose answer counts whatever it is.
+    // The result of the last attempt is returned even if it is an error.
     attempt()
 }
 

@@ -1,4 +1,4 @@
-//! Folders and zips made here, good and bad, through the one door.
+//! Tests of [`open`] with folders and zips, intact and damaged.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ fn put(folder: &Path, name: &str, bytes: &[u8]) {
 fn zip_of(path: &Path, method: zip::CompressionMethod, entries: &[(&str, &[u8])]) {
     let mut zip = zip::ZipWriter::new(File::create(path).unwrap());
     for (name, bytes) in entries {
-        // Also the 64-bit form of every size.
+        // `large_file` writes every size in the 64-bit form as well.
         zip.start_file(
             *name,
             SimpleFileOptions::default()
@@ -35,8 +35,8 @@ fn zip_of(path: &Path, method: zip::CompressionMethod, entries: &[(&str, &[u8])]
     zip.finish().unwrap();
 }
 
-/// A zip of one entry, byte by byte: the zip crate writes no bzip2 here. `sizes`: (compressed, whole), as the
-/// directory claims them.
+/// Writes a zip of one entry byte by byte, because the zip crate cannot write bzip2 here. `sizes` are the compressed
+/// and the uncompressed size in the directory.
 fn raw_zip(path: &Path, method: u16, name: &str, content: &[u8], data: &[u8], sizes: (u64, u64)) {
     let mut crc = flate2::Crc::new();
     crc.update(content);
@@ -44,7 +44,7 @@ fn raw_zip(path: &Path, method: u16, name: &str, content: &[u8], data: &[u8], si
         crc.sum().to_le_bytes(),
         u16::try_from(name.len()).unwrap().to_le_bytes(),
     );
-    // The 64-bit sizes stand in an extra field of 20 bytes: whole, then compressed.
+    // The 64-bit sizes are in an extra field of 20 bytes: uncompressed, then compressed.
     let extra = [
         &[1, 0, 16, 0][..],
         &sizes.1.to_le_bytes(),
@@ -116,7 +116,7 @@ fn read(source: &dyn Source, key: &str) -> Result<Vec<u8>, Reason> {
     }
 }
 
-/// Rewrites the only place of `old` in the file.
+/// Overwrites every occurrence of `old` in the file.
 fn patch(path: &Path, old: &[u8], new: &[u8]) {
     let mut bytes = fs::read(path).unwrap();
     let places: Vec<usize> = (0..=bytes.len() - old.len())
@@ -129,7 +129,7 @@ fn patch(path: &Path, old: &[u8], new: &[u8]) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Bytes of the first directory entry, `offset` behind its magic.
+/// Overwrites bytes of the first directory entry, `offset` bytes after the start of its signature.
 fn patch_directory(path: &Path, offset: usize, new: &[u8]) {
     let mut bytes = fs::read(path).unwrap();
     let at = bytes
@@ -361,7 +361,7 @@ fn damaged_and_hostile_entries_are_rejects() {
         Err(Reason::Encrypted)
     );
 
-    // A bomb that admits its size, then one that does not.
+    // A zip bomb with its real size in the directory, then with a false one.
     zip_of(&zip, Deflated, &[("a.mp3", &[0; 1_000_000])]);
     patch_directory(
         &zip,
@@ -422,7 +422,7 @@ fn entry_names_stay_inside_the_root() {
     );
 }
 
-/// One under its name, one under a name that comes to the same; a third clip is not touched.
+/// Tests an entry with the same name, and entries whose names normalize to the same name. A third clip is not affected.
 #[test]
 fn of_two_entries_of_one_name_none_is_used() {
     let temp = TempDir::new().unwrap();
@@ -480,7 +480,7 @@ fn threads_read_one_zip_at_once() {
 fn bzip2_entries_are_read_whole_and_as_streams() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
-    // Over one bzip2 block of 900,000 bytes; then nothing at all.
+    // Longer than one bzip2 block of 900,000 bytes, short, and empty.
     let long: Vec<u8> = (0..2_000_000_u32)
         .map(|i| (i.wrapping_mul(i) >> 7) as u8)
         .collect();
@@ -560,8 +560,8 @@ fn unknown_compression_is_a_reject_with_a_remedy() {
     assert_eq!(source.to_string(), wanted);
 }
 
-/// Whatever bit of the directory or of an entry's header flips: the archive as a whole is refused, or one clip is
-/// rejected, renamed or takes another's name; what is read is never other bytes, and nothing stops the run.
+/// Tests a flip of every bit of the directory and of an entry's header: either the archive as a whole is refused, or
+/// one clip is rejected, renamed or takes another's name. Reading never returns wrong bytes, and no flip stops the run.
 #[test]
 fn one_flipped_bit_of_a_zip_costs_one_clip() {
     let temp = TempDir::new().unwrap();

@@ -20,7 +20,7 @@ pub(super) struct ZipSource {
     media: Media,
     archive: Archive,
     index: AudioIndex,
-    /// Entry numbers by key: one, or several of which none is used.
+    /// Entry numbers by key. If a key has several entries, none of them is used.
     positions: BTreeMap<String, Vec<usize>>,
     rejects: Vec<Reject>,
     others: OtherFiles,
@@ -37,13 +37,13 @@ impl ZipSource {
         let mut counted = HashSet::new();
         for (position, entry) in archive.entries.iter().enumerate() {
             match named(&entry.name, media) {
-                // Entries of one name stay together: nothing tells which of them is meant.
+                // Entries with the same name stay together, because it is unknown which of them is meant.
                 Named::Clip(name) => names.entry(name).or_default().push(position),
                 Named::Reject(reject, shown) => {
                     rejects.push(reject);
                     others.add(NoClip::BadName, &shown, entry.bytes);
                 }
-                // Entries of one name are one file, as they are when the zip is unpacked.
+                // Entries with the same name count as one file, as after unpacking the zip.
                 Named::NoClip(_, shown) if !counted.insert(shown.clone()) => {}
                 Named::NoClip(why, shown) => {
                     others.add(why, &shown, entry.bytes);
@@ -100,7 +100,7 @@ impl Source for ZipSource {
     }
 
     fn read_bytes(&self, clip_key: &str) -> u64 {
-        // Of several entries of one name none is read.
+        // If several entries have the same name, none of them is read.
         let Some(&[position]) = self.positions.get(clip_key).map(Vec::as_slice) else {
             return 0;
         };
@@ -134,7 +134,7 @@ impl Source for ZipSource {
             return Err(too_large(self.bytes_max));
         }
 
-        // What the bytes of the zip determine is the clip's fault, and everything else the machine's.
+        // Errors caused by the bytes of the zip are the clip's fault. All others are the machine's fault.
         with_retries(|| self.archive.read(entry, buffer)).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => {
                 reject(Reason::Damaged, "zip entry: the archive ends within it")
@@ -158,8 +158,8 @@ fn reject(reason: Reason, detail: &str) -> ReadFailure {
     ReadFailure::Reject(Reject::new(Stage::Read, reason, detail))
 }
 
-/// What tells one state of a clip from another. Several entries of one name are no clip: their checksums together tell
-/// whether they are the same again.
+/// Returns the identity of a clip. Several entries with the same name are not a clip; the CRC-32 of their checksums is
+/// used to detect changes.
 fn identity(archive: &Archive, positions: &[usize]) -> InputId {
     if let &[position] = positions {
         let entry = &archive.entries[position];
@@ -179,13 +179,13 @@ fn identity(archive: &Archive, positions: &[usize]) -> InputId {
     }
 }
 
-/// The kind of an entry, by its name.
+/// The kind of an entry according to its name.
 enum Named {
-    /// A clip, by its normalised name.
+    /// A clip with its normalized name.
     Clip(String),
-    /// A file with a clip's name that can be no key, and its name as it is shown.
+    /// A file with a clip's name that cannot be a key, and its name for messages.
     Reject(Reject, String),
-    /// Another file, by its normalised name.
+    /// Another file with its normalized name.
     NoClip(NoClip, String),
 }
 
@@ -197,7 +197,7 @@ fn named(raw: &[u8], media: Media) -> Named {
     let name = parts.join("/");
 
     let mut folders_and_name = parts.iter();
-    // Also those that a folder would have: a zip and its folder give equal keys.
+    // Skip the names that are also skipped in a folder, so that a zip and its folder have equal keys.
     let is_hidden =
         folders_and_name.any(|part| *part == "__MACOSX" || part.starts_with('.') && *part != "..");
     if is_hidden {
@@ -208,7 +208,7 @@ fn named(raw: &[u8], media: Media) -> Named {
         return Named::NoClip(media.no_clip(&name), name);
     }
 
-    // Asked of clips only: other files may have names in any encoding.
+    // Only clip names must be UTF-8. Other files may have names in any encoding.
     let Ok(utf8) = std::str::from_utf8(raw) else {
         let detail = format!("the zip entry {} is not UTF-8", raw.escape_ascii());
         return Named::Reject(Reject::new(Stage::Read, Reason::BadEncoding, detail), name);
@@ -223,7 +223,8 @@ fn named(raw: &[u8], media: Media) -> Named {
     Named::Clip(name)
 }
 
-/// Length of the leading folder, with its slash, if it is named like the zip and holds everything; else 0.
+/// Returns the length of the leading folder, with its slash, if it has the zip's name and contains all clips; otherwise
+/// 0.
 fn own_folder_len(zip: &Path, names: &BTreeMap<String, Vec<usize>>) -> usize {
     let stem = zip.file_stem().unwrap_or_default().to_string_lossy();
     let holds_everything = names.keys().all(|name| {

@@ -1,6 +1,7 @@
-//! `tensor_avg(x)`: the mean of tensors over rows, value by value, such as the mean spectrum of a class.
+//! The aggregate function `tensor_avg(x)`: the elementwise mean of tensors over rows, such as the mean spectrum of a
+//! class.
 //!
-//! Sums are f64, the result is f32. Its type is a tensor's, so that the other functions take it.
+//! Sums are f64 and the result is f32. The result has a tensor type, so the other functions accept it.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use super::tensor::{TensorColumn, TensorType};
 
 const NAME: &str = "tensor_avg";
 
-/// The function, ready to be registered.
+/// Returns the function, ready for registration.
 pub(super) fn tensor_avg() -> AggregateUDF {
     AggregateUDF::new_from_impl(TensorAverage {
         signature: Signature::any(1, Volatility::Immutable),
@@ -58,7 +59,7 @@ impl AggregateUDFImpl for TensorAverage {
     }
 
     fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
-        // A type alone has no metadata. DataFusion asks `return_field`, which has the column.
+        // A data type has no metadata. DataFusion calls `return_field`, which gets the column, instead.
         plan_err!("the type of {NAME} follows from its column")
     }
 
@@ -80,7 +81,7 @@ impl AggregateUDFImpl for TensorAverage {
     }
 
     fn state_fields(&self, args: StateFieldsArgs<'_>) -> Result<Vec<FieldRef>> {
-        // Sums and not means: partitions differ in rows, so a mean of their means would be another number.
+        // Store sums instead of means: partitions differ in their number of rows, so a mean of means would be wrong.
         let sums = Field::new(format!("{}[sums]", args.name), DataType::Binary, true);
         let rows = Field::new(format!("{}[rows]", args.name), DataType::UInt64, true);
         Ok(vec![Arc::new(sums), Arc::new(rows)])
@@ -91,14 +92,14 @@ impl AggregateUDFImpl for TensorAverage {
 struct Average {
     tensor: TensorType,
     result: DataType,
-    /// Of each value; empty before the first row.
+    /// Sum of each element. Empty before the first row.
     sums: Vec<f64>,
     rows: u64,
 }
 
 impl Average {
     fn add(&mut self, rows: u64, values: impl ExactSizeIterator<Item = f64>) -> Result<()> {
-        // The first row says how many values there are.
+        // The first row determines the number of values.
         if self.rows == 0 {
             self.sums = vec![0.0; values.len()];
         }
@@ -125,7 +126,7 @@ impl Average {
 }
 
 fn f64_of(bytes: &[u8]) -> f64 {
-    // Never the default: `merge_batch` cuts pieces of eight bytes.
+    // The default is never used: `merge_batch` passes chunks of eight bytes.
     f64::from_le_bytes(bytes.try_into().unwrap_or_default())
 }
 
@@ -138,9 +139,9 @@ impl Accumulator for Average {
             );
         };
 
-        // A copy, because `add` borrows the whole of `self`.
+        // Copy the type, because `add` borrows the whole of `self`.
         let tensor = self.tensor.clone();
-        let mut values = Vec::new(); // of one row, used again for the next
+        let mut values = Vec::new(); // one row's values, reused for the next row
         for row in 0..columns[0].len() {
             if !column.is_null(row) {
                 values.clear();
@@ -156,7 +157,7 @@ impl Accumulator for Average {
         let rows = states[1].as_primitive::<UInt64Type>();
 
         for at in 0..sums.len() {
-            // A partition without rows has no sums, and no shape that others must have.
+            // A partition without rows has no sums and does not constrain the shape.
             if rows.is_valid(at) && rows.value(at) > 0 {
                 let bytes = sums.value(at).chunks_exact(8);
                 self.add(rows.value(at), bytes.map(f64_of))?;
@@ -174,7 +175,7 @@ impl Accumulator for Average {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        // Over no rows there is no mean: null.
+        // The mean of no rows is null.
         let bytes = (self.rows > 0).then(|| self.mean_bytes());
         Ok(match self.result {
             DataType::FixedSizeBinary(length) => ScalarValue::FixedSizeBinary(length, bytes),
@@ -183,7 +184,7 @@ impl Accumulator for Average {
     }
 
     fn size(&self) -> usize {
-        // This is what the memory pool counts. Every group of a GROUP BY holds such sums.
+        // The memory pool counts this size. Every group of a GROUP BY holds its own sums.
         size_of_val(self) + self.sums.capacity() * size_of::<f64>()
     }
 }

@@ -1,7 +1,7 @@
-//! The tables of one version, by name: `tracks …` and `features_<name>` in schema `store` (the default), the data set's
-//! own files in `raw`, and `classes` and `files` out of the manifest itself.
+//! The tables of one version by name: `tracks …` and `features_<name>` in the default schema `store`, the data set's
+//! own files in `raw`, and `classes` and `files`, which are created from the manifest.
 //!
-//! A table is opened when a query first names it, so a damaged file stops the queries over its table alone.
+//! A table is opened when a query first uses it, so a damaged file only affects queries over its table.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -26,17 +26,18 @@ use super::table::StoreTable;
 
 /// Name of the catalog.
 pub(super) const CATALOG: &str = "wavemill";
-/// Schema of the version's own tables; names without a schema are looked up here.
+/// Schema of the version's own tables, and the default schema for unqualified names.
 pub(super) const STORE: &str = "store";
-/// Schema of the data set's files as they came.
+/// Schema of the data set's original files.
 pub(super) const RAW: &str = "raw";
-/// Manifest tables with this prefix lie in schema [`RAW`] without it.
+/// Manifest tables with this prefix are in the schema [`RAW`], without the prefix.
 const RAW_PREFIX: &str = "raw_";
 
-/// The catalog of `manifest`'s version, whose files lie below `store`, are read through `url` and noted in `opened`.
+/// Builds the catalog of `manifest`'s version. Its files are below `store`, are read through `url`, and are recorded in
+/// `opened`.
 ///
 /// # Errors
-/// [`SqlError::Failed`] where Arrow refuses the manifest's own tables; none in practice.
+/// [`SqlError::Failed`] if Arrow rejects the tables created from the manifest, which does not occur in practice.
 pub(super) fn build(
     store: PathBuf,
     url: &ObjectStoreUrl,
@@ -59,7 +60,7 @@ pub(super) fn build(
 
     own.add("classes", classes(manifest)?)?;
     own.add("files", files(manifest)?)?;
-    // A version without rejects has no file of them, and a query over them gives no rows.
+    // A version without rejects has no file for them. A query over them returns no rows.
     if !own.files.contains_key("rejects") {
         own.add("rejects", RecordBatch::new_empty(rejects_schema()))?;
     }
@@ -70,7 +71,7 @@ pub(super) fn build(
     Ok(catalog)
 }
 
-/// The manifest's name of a file's table, of which SQL has `raw_x` as `raw.x`.
+/// Returns the manifest's name of a file's table. The SQL name of `raw_x` is `raw.x`.
 pub(super) fn table_name(entry: &FileEntry) -> String {
     match &entry.feature {
         Some(feature) => format!("features_{feature}"),
@@ -78,7 +79,7 @@ pub(super) fn table_name(entry: &FileEntry) -> String {
     }
 }
 
-/// A table's name in SQL.
+/// Returns the SQL name of a file's table.
 fn sql_name(entry: &FileEntry) -> String {
     let name = table_name(entry);
     match name.strip_prefix(RAW_PREFIX) {
@@ -87,7 +88,7 @@ fn sql_name(entry: &FileEntry) -> String {
     }
 }
 
-/// A schema: files not yet opened, and tables.
+/// A schema with the files of unopened tables and with open tables.
 #[derive(Debug)]
 struct StoreSchema {
     store: PathBuf,
@@ -141,8 +142,8 @@ impl SchemaProvider for StoreSchema {
             return Ok(None);
         };
 
-        // The lock is free meanwhile, since footers are read from the disk. Two queries that open one table at once do
-        // it twice, and nothing worse.
+        // Do not hold the lock while footers are read from the disk. Two concurrent queries may then open the same
+        // table twice, which is harmless.
         let table = StoreTable::open(&self.store, self.url.clone(), entries, &self.opened)
             .map_err(|error| DataFusionError::External(Box::new(error)))?;
         let table: Arc<dyn TableProvider> = Arc::new(table);
@@ -159,17 +160,17 @@ impl SchemaProvider for StoreSchema {
         name: String,
         table: Arc<dyn TableProvider>,
     ) -> Result<Option<Arc<dyn TableProvider>>> {
-        // A table of the user's: of `--table`, or of CREATE where that is allowed.
+        // A table of the user, from `--table`, or from CREATE if that is permitted.
         Ok(self.tables().insert(name, table))
     }
 
     fn deregister_table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        // Of a table of the store only the opened one goes: the next query that names it opens it again.
+        // For a table of the store, this only removes the open one. The next query that uses it opens it again.
         Ok(self.tables().remove(name))
     }
 }
 
-/// `classes(target, class_id, class)`.
+/// Creates the table `classes(target, class_id, class)`.
 fn classes(manifest: &Manifest) -> Result<RecordBatch, SqlError> {
     let mut target_names = StringBuilder::new();
     let mut ids = Int32Builder::new();
@@ -190,7 +191,7 @@ fn classes(manifest: &Manifest) -> Result<RecordBatch, SqlError> {
     Ok(RecordBatch::try_from_iter(columns)?)
 }
 
-/// `files(table_name, split, path, rows, bytes, blake3, row_groups)`; `table_name` is the table's name in SQL.
+/// Creates the table `files(table_name, split, path, rows, bytes, blake3, row_groups)`. `table_name` is the SQL name.
 fn files(manifest: &Manifest) -> Result<RecordBatch, SqlError> {
     let files = &manifest.files;
     let table_names = files.iter().map(sql_name);

@@ -1,4 +1,4 @@
-//! Answers a text of SQL and backslash commands, given as an argument, in a file or at the prompt.
+//! Executes a text of SQL and backslash commands from an argument, a file or the prompt.
 
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
@@ -10,31 +10,31 @@ use super::script::{Piece, pieces};
 use super::tensor::TensorType;
 use super::{Format, Session, Sink, SqlError, output};
 
-/// How answers are shown.
+/// Output settings of the console.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Console {
-    /// In which format.
+    /// Output format.
     pub format: Format,
-    /// Tables with a line a value, for rows that are wider than the screen; `\x` turns it.
+    /// Whether tables have one line per value, for rows wider than the screen. `\x` toggles it.
     pub expanded: bool,
-    /// Whether a table that is larger than the screen goes through a pager.
+    /// Whether a table larger than the screen is shown in a pager.
     pub pager: bool,
 }
 
 impl Console {
-    /// Answers `text` on standard output.
+    /// Executes `text` and writes the results to standard output.
     ///
     /// # Errors
-    /// [`SqlError`]; earlier answers have been written by then. A reader that left its pager is none.
+    /// [`SqlError`]. Earlier results have already been written. A user who quits the pager causes no error.
     pub(crate) fn show(&mut self, session: &Session, text: &str) -> Result<(), SqlError> {
-        // The other formats are for programs, which want every byte on standard output.
+        // The other formats are for programs, which need every byte on standard output.
         let wants_pager = self.pager && self.format == Format::Table;
         let Some(mut paged) = wants_pager.then(PagedOutput::open).flatten() else {
             return self.answer(session, text, BufWriter::new(io::stdout()));
         };
 
         let answered = self.answer(session, text, &mut paged);
-        // After an error too: the answers before it are shown, and the reader of the pager is waited for.
+        // Also after an error: show the results before it, and wait until the user quits the pager.
         let left = paged.finish();
 
         match answered {
@@ -44,10 +44,10 @@ impl Console {
         }
     }
 
-    /// Answers `text` into `out`.
+    /// Executes `text` and writes the results to `out`.
     ///
     /// # Errors
-    /// [`SqlError`]; earlier answers have been written by then.
+    /// [`SqlError`]. Earlier results have already been written.
     pub(crate) fn answer(
         &mut self,
         session: &Session,
@@ -105,7 +105,7 @@ impl Console {
     }
 }
 
-/// `\d`: tables, and their rows where the manifest tells them.
+/// Implements `\d`: returns the tables, with their number of rows if the manifest contains it.
 fn tables(session: &Session) -> Result<RecordBatch, SqlError> {
     let names = session.tables();
     let rows: UInt64Array = names.iter().map(|name| session.rows_of(name)).collect();
@@ -116,7 +116,7 @@ fn tables(session: &Session) -> Result<RecordBatch, SqlError> {
     Ok(RecordBatch::try_from_iter(columns)?)
 }
 
-/// `\d TABLE`: columns and their types.
+/// Implements `\d TABLE`: returns the columns and their types.
 fn columns(session: &Session, table: &str) -> Result<RecordBatch, SqlError> {
     let schema = session.columns(table)?;
     let names = schema.fields().iter().map(|field| field.name().clone());

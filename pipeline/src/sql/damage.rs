@@ -1,8 +1,8 @@
-//! What was wrong with the store when a query failed.
+//! Finds the cause of a failed query in the store.
 //!
-//! A page that is damaged shows as an error of some reader, or as its panic, and neither says in which file. So a query
-//! notes the files that it opens, and when it has failed they are compared with the manifest: the latest first, since
-//! that is the likeliest. A file that another process removed is told apart from one that was lost.
+//! A damaged page results in an error or a panic of some reader, and neither names the file. A query therefore records
+//! the files that it opens. After a failure they are compared with the manifest, starting with the last one because it
+//! is the most likely cause. A file that another process removed is distinguished from one that was lost.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,10 +22,10 @@ use super::SqlError;
 use super::catalog::table_name;
 use crate::store::{Store, has_footer};
 
-/// Before the words of a reader's panic.
+/// Prefix of a reader's panic message.
 pub(super) const READER_FAILED: &str = "the reader failed";
 
-/// Bytes read at a time when a file is compared with its hash.
+/// Number of bytes that are read at a time while a file is hashed.
 const BLOCK_BYTES: usize = 1 << 20;
 
 /// Files of the store that the running query has opened, the latest last.
@@ -33,12 +33,12 @@ const BLOCK_BYTES: usize = 1 << 20;
 pub(super) struct OpenedFiles(Arc<Mutex<Vec<String>>>);
 
 impl OpenedFiles {
-    /// Forgets the files of the last query.
+    /// Forgets the files of the previous query.
     pub(super) fn clear(&self) {
         self.paths().clear();
     }
 
-    /// Notes that a file is read now; `path` is the manifest's.
+    /// Records that a file is being read. `path` is its path in the manifest.
     pub(super) fn note(&self, path: &str) {
         let mut paths = self.paths();
         paths.retain(|known| known != path);
@@ -50,8 +50,8 @@ impl OpenedFiles {
     }
 }
 
-/// Files whose page index and footer were not compared with the manifest yet, by the manifest's path. Pages have checksums
-/// of their own, which the reader compares.
+/// Files whose page index and footer have not been compared with the manifest yet, by their path in the manifest. Pages
+/// have their own checksums, which the reader verifies.
 #[derive(Clone, Debug)]
 pub(super) struct UncheckedFooters {
     store: PathBuf,
@@ -59,7 +59,7 @@ pub(super) struct UncheckedFooters {
 }
 
 impl UncheckedFooters {
-    /// Of files below the folder `store`.
+    /// Creates the set of all `entries`. `store` is the store's root folder.
     pub(super) fn new(store: &Path, entries: &[FileEntry]) -> Self {
         let entries = entries.iter().cloned();
         let entries = entries.map(|entry| (entry.path.clone(), entry)).collect();
@@ -69,10 +69,10 @@ impl UncheckedFooters {
         }
     }
 
-    /// Compares the footer of the file at `path`, at its first reading.
+    /// Verifies the footer of the file at `path` when it is first read.
     ///
     /// # Errors
-    /// [`SqlError::Damaged`].
+    /// [`SqlError::Damaged`] if the footer differs or cannot be read.
     pub(super) fn check(&self, path: &str) -> Result<(), SqlError> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(entry) = entries.get(path) else {
@@ -91,7 +91,7 @@ impl UncheckedFooters {
     }
 }
 
-/// Opens files as `readers` does, notes which, and checks their footers.
+/// A reader factory that wraps `readers`, records the opened files, and verifies their footers.
 #[derive(Debug)]
 pub(super) struct NotingReaders<R> {
     pub readers: R,
@@ -107,7 +107,7 @@ impl<R: ParquetFileReaderFactory> ParquetFileReaderFactory for NotingReaders<R> 
         metadata_size_hint: Option<usize>,
         metrics: &ExecutionPlanMetricsSet,
     ) -> datafusion::common::Result<Box<dyn AsyncFileReader + Send>> {
-        // Before the reader is made: it may panic at once.
+        // Record the file before the reader is created, because its creation may panic.
         let path = file.object_meta.location.as_ref();
         self.opened.note(path);
         fail_point!("sql-read");
@@ -119,7 +119,7 @@ impl<R: ParquetFileReaderFactory> ParquetFileReaderFactory for NotingReaders<R> 
     }
 }
 
-/// The version that a session reads, for the time after a failure.
+/// The version that a session reads, used to explain failures.
 #[derive(Debug)]
 pub(super) struct Version {
     store: Store,
@@ -128,7 +128,7 @@ pub(super) struct Version {
 }
 
 impl Version {
-    /// The version of `store` that `manifest` describes.
+    /// Creates the description of the version of `store` that `manifest` describes.
     pub(super) fn new(store: Store, manifest: &Manifest) -> Self {
         Self {
             store,
@@ -137,7 +137,7 @@ impl Version {
         }
     }
 
-    /// Rows of a table by its name in SQL; `None` where it has no file.
+    /// Returns the number of rows of a table by its SQL name, or `None` if it has no file.
     pub(super) fn rows_of(&self, table: &str) -> Option<u64> {
         let wanted = table.replacen("raw.", "raw_", 1);
         let mut files = self
@@ -151,9 +151,9 @@ impl Version {
         Some(files.map(|entry| entry.rows).sum())
     }
 
-    /// What `error` of a query comes from: data that `gc` removed, a damaged file, or else itself.
+    /// Returns the cause of a failed query: data that `gc` removed, a damaged file, or else `error` itself.
     ///
-    /// Reads the files that the query opened, until one differs from the manifest or `stop` says so.
+    /// Reads the files that the query opened, until one differs from the manifest or `stop` returns true.
     pub(super) fn explain(
         &self,
         error: SqlError,
@@ -163,16 +163,16 @@ impl Version {
         if !may_be_damage(&error) {
             return error;
         }
-        // Before any file is looked at: once `gc` has taken the version, a missing file is no damage.
+        // Check this before reading any file: after `gc` has removed the version, a missing file is not damage.
         if let Some(version) = self.collected() {
             return SqlError::Collected { version };
         }
-        // Named already, and with what is wrong.
+        // The error already names the file and the damage.
         if matches!(error, SqlError::Damaged { .. }) {
             return error;
         }
 
-        // A copy: threads of the query that were left behind may still note files, and hashing takes long.
+        // Copy the paths: hashing takes long, and abandoned threads of the query may still record files.
         let paths: Vec<String> = opened.paths().iter().rev().cloned().collect();
         for path in paths {
             let Some(entry) = self.files.iter().find(|entry| entry.path == path) else {
@@ -196,15 +196,15 @@ impl Version {
             }
         }
 
-        // Every file is as it was committed, so the reader's words are about something else than the store.
+        // Every file is intact, so the reader's message is not about the store.
         match error {
             SqlError::Unreadable { detail } => SqlError::Failed { detail },
             other => other,
         }
     }
 
-    /// The number of this version, where `gc` has removed its data: it keeps the latest one, whose files are never
-    /// missing on purpose.
+    /// Returns the number of this version if `gc` has removed its data. `gc` always keeps the latest version, so a
+    /// missing file of that version is damage.
     fn collected(&self) -> Option<u64> {
         if self.store.data(&self.plan_id).exists() {
             return None;
@@ -219,7 +219,7 @@ impl Version {
         (versions.last() != Some(&version)).then_some(version)
     }
 
-    /// Whether the manifest of `version` is that of this version's data.
+    /// Reports whether `version` has the data of this version.
     fn is_described_by(&self, version: u64) -> bool {
         self.store
             .manifest(Some(version))
@@ -227,7 +227,8 @@ impl Version {
     }
 }
 
-/// Whether damaged bytes may be behind an error. What the user typed, memory and the output never are.
+/// Reports whether damaged bytes can be the cause of an error. They cannot if the cause is the query text, memory or
+/// the output.
 fn may_be_damage(error: &SqlError) -> bool {
     matches!(
         error,
@@ -238,7 +239,7 @@ fn may_be_damage(error: &SqlError) -> bool {
     )
 }
 
-/// What went wrong, in the words of whatever reader it was.
+/// Returns the reader's message, shortened.
 fn words(error: &SqlError) -> String {
     match error {
         SqlError::Unreadable { detail } | SqlError::Failed { detail } => brief(detail),
@@ -247,7 +248,7 @@ fn words(error: &SqlError) -> String {
     }
 }
 
-/// The start of a reader's words, which may be a page long.
+/// Returns the beginning of a reader's message, which may be a page long.
 pub(super) fn brief(words: &str) -> String {
     const CHARS_MAX: usize = 200;
     if words.chars().count() <= CHARS_MAX {
@@ -257,7 +258,7 @@ pub(super) fn brief(words: &str) -> String {
     words.chars().take(CHARS_MAX - 1).chain(['…']).collect()
 }
 
-/// Whether length and hash of a file are the manifest's; `None` where `stop` ended the reading.
+/// Compares the length and hash of a file with the manifest. Returns `None` if `stop` ended the reading.
 fn is_as_committed(path: &Path, entry: &FileEntry, stop: impl Fn() -> bool) -> Option<bool> {
     let Ok(mut file) = File::open(path) else {
         return Some(false);
@@ -316,7 +317,7 @@ mod tests {
         Ok(out)
     }
 
-    /// Some bytes of a footer and fewer before it; one bit of each is flipped.
+    /// Returns positions in the footer, and fewer positions before it. One bit of each byte is flipped.
     fn places(bytes: &[u8]) -> impl Iterator<Item = usize> {
         let length = bytes[bytes.len() - 8..bytes.len() - 4]
             .try_into()
@@ -403,7 +404,7 @@ mod tests {
         drop(session);
     }
 
-    /// Gives a feature's file an index whose pages end before they begin, and the manifest the new file's hash.
+    /// Gives a feature's file a page index with negative page sizes, and updates its hash in the manifest.
     fn craft_page_index(store: &mut TestStore) -> String {
         let files = &mut store.manifest.files;
         let entry = files.iter_mut().find(|entry| entry.feature.is_some());
@@ -426,7 +427,7 @@ mod tests {
             .set_offset_index(Some(index))
             .build();
 
-        // Behind what is there already, so that all other offsets stay right.
+        // Append the new metadata to the file, so that all other offsets stay valid.
         let whole = std::fs::read(&path).expect("a file");
         let mut crafted = TrackedWrite::new(File::create(&path).expect("a file"));
         crafted.write_all(&whole).expect("room");
@@ -449,7 +450,7 @@ mod tests {
         assert!(error.to_string().contains(&path), "{error}");
     }
 
-    /// Removes the data of the version when the first result is complete, as `gc` does.
+    /// A sink that removes the version's data after the first result, as `gc` does.
     struct Collects<'a>(&'a TestStore);
 
     impl Sink for Collects<'_> {

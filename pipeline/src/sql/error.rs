@@ -1,4 +1,4 @@
-//! What can go wrong with a query, each with what to do, and the exit code that tells scripts which kind it was.
+//! The error type of queries. Each error contains a remedy, and an exit code by which scripts can distinguish its kind.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -13,110 +13,110 @@ use super::output::Format;
 use super::synonyms;
 use crate::panics::Panic;
 
-/// Why a query gave no answer. Its text is one line: what, where, what to do.
+/// The error type of a query. Its message is one line: the problem, the place, and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SqlError {
-    /// The folder is no store.
+    /// The folder is not a store.
     #[error("{} is not a wavemill store: it has no _wavemill/versions (make one with `wavemill extract --store …`)", path.display())]
     NoStore {
-        /// The folder given.
+        /// The folder given by the user.
         path: PathBuf,
     },
     /// The manifest cannot be read.
     #[error("the manifest {} cannot be read: {detail}", path.display())]
     Manifest {
-        /// Its file.
+        /// The manifest's file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         detail: String,
     },
-    /// A file is not what the manifest says.
+    /// A file differs from the manifest.
     #[error("the store is damaged: {}: {detail}; `wavemill verify` lists every damaged file", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the damage.
         detail: String,
     },
-    /// A file's content cannot be read; the reader does not say which file's.
+    /// The content of a file cannot be read, and the reader does not name the file.
     #[error("a file of the store is damaged ({detail}); `wavemill verify` says which")]
     Unreadable {
-        /// The reader's words.
+        /// The reader's message.
         detail: String,
     },
-    /// `gc` removed the version while a query read it, or before.
+    /// `gc` removed the version before or while a query read it.
     #[error(
         "the data of version {version} was removed by `wavemill gc` meanwhile: use a later version"
     )]
     Collected {
-        /// Its number.
+        /// The removed version.
         version: u64,
     },
-    /// A fault of wavemill, or of a library on bytes that are as they were committed.
+    /// A bug in wavemill, or in a library while it read intact bytes.
     #[error(transparent)]
     Panicked(#[from] Panic),
-    /// No such table.
+    /// The table does not exist.
     #[error("no table '{name}'{}", suggestion(near))]
     UnknownTable {
-        /// As written.
+        /// The name as written in the query.
         name: String,
-        /// Tables with a name like it.
+        /// Tables with similar names.
         near: Vec<String>,
     },
-    /// No such column.
+    /// The column does not exist.
     #[error("no column '{name}'{}", suggestion(near))]
     UnknownColumn {
-        /// As written.
+        /// The name as written in the query.
         name: String,
-        /// Columns with a name like it.
+        /// Columns with similar names.
         near: Vec<String>,
     },
-    /// Not SQL.
+    /// The query is not valid SQL.
     #[error("{detail}")]
     Syntax {
-        /// What is wrong, and where.
+        /// The syntax error and its position.
         detail: String,
     },
-    /// SQL that has no meaning here: types, functions, aggregates.
+    /// The SQL is invalid for this store because of its types, functions or aggregates.
     #[error("{detail}")]
     Meaning {
-        /// What is wrong.
+        /// Description of the error.
         detail: String,
     },
-    /// A command of the prompt that does not exist.
+    /// The command does not exist at the prompt.
     #[error("no command {name}: there are \\d, \\d TABLE and \\x, and at the prompt \\? and \\q")]
     UnknownCommand {
-        /// As written.
+        /// The name as written.
         name: String,
     },
-    /// A file of the user's that is no table.
+    /// A file of the user cannot be used as a table.
     #[error("--table {name}={}: {detail}", file.display())]
     OwnTable {
         /// The table's name.
         name: String,
-        /// As given.
+        /// The path as given by the user.
         file: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         detail: String,
     },
-    /// Nothing to run.
+    /// The query is empty.
     #[error("the query is empty: give SQL, such as \"SELECT count(*) FROM tracks\"")]
     Empty,
-    /// A statement that writes.
+    /// The statement writes, which is not permitted.
     #[error("{statement} writes, and `wavemill sql` only reads: give --allow-write to permit it")]
     Refused {
-        /// Such as `COPY`.
+        /// Kind of the statement, such as `COPY`.
         statement: String,
     },
-    /// A target or source within the store.
+    /// The target or source of the statement is inside the store.
     #[error("{path}: this is in the store itself: {statement} needs a place outside it")]
     InStore {
-        /// Such as `COPY`.
+        /// Kind of the statement, such as `COPY`.
         statement: &'static str,
-        /// As written.
+        /// The path as written.
         path: String,
     },
-    /// A tensor in a text format.
+    /// A text format cannot represent tensors.
     #[error(
         "column '{column}' holds tensors, which {format} cannot show: select tensor({column}) or tensor_mean({column}), \
          or use --format arrow or parquet"
@@ -124,27 +124,27 @@ pub(crate) enum SqlError {
     TensorAsText {
         /// The column.
         column: String,
-        /// The format asked for.
+        /// The requested format.
         format: Format,
     },
-    /// A binary format on a terminal.
+    /// A binary format cannot be written to a terminal.
     #[error("{format} is no text for a terminal: add --out FILE, or send it on with |")]
     BinaryToTerminal {
-        /// The format asked for.
+        /// The requested format.
         format: Format,
     },
-    /// Several results in a format that holds one.
+    /// The format can only contain one result.
     #[error("{format} holds one result: give a single query, or --format table, csv or json")]
     SeveralResults {
-        /// The format asked for.
+        /// The requested format.
         format: Format,
     },
-    /// Over `--memory-limit`.
+    /// The query exceeds `--memory-limit`.
     #[error(
         "the query needs more than its --memory-limit ({detail}): raise it, or leave the tensors out of sorts and joins"
     )]
     Memory {
-        /// What was asked for when it ran out.
+        /// The allocation that failed.
         detail: String,
     },
     /// Interrupted by the user.
@@ -153,22 +153,22 @@ pub(crate) enum SqlError {
     /// The output cannot be written.
     #[error("cannot write the result: {0}")]
     Output(#[from] std::io::Error),
-    /// The prompt's terminal or history.
+    /// The prompt's terminal failed.
     #[error("the prompt failed: {detail}")]
     Prompt {
-        /// What happened.
+        /// The cause.
         detail: String,
     },
-    /// Anything else that happens while a query runs.
+    /// Any other failure of a running query.
     #[error("the query failed: {detail}")]
     Failed {
-        /// What happened.
+        /// The cause.
         detail: String,
     },
 }
 
 impl SqlError {
-    /// The exit code of a command that ends with this error: 2 usage, 3 store damaged, 5 no space, 130 interrupted, else 1.
+    /// Returns the exit code for this error: 2 usage, 3 store damaged, 5 no space, 130 interrupted, otherwise 1.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::NoStore { .. }
@@ -205,7 +205,7 @@ impl SqlError {
 }
 
 impl SqlError {
-    /// True where the reader of the output has gone away (`| head`), which is no failure.
+    /// Reports whether the reader of the output has closed it (`| head`), which is not a failure.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == ErrorKind::BrokenPipe)
     }
@@ -214,7 +214,7 @@ impl SqlError {
 impl From<DataFusionError> for SqlError {
     fn from(error: DataFusionError) -> Self {
         match root(error) {
-            // Our own error, which passed through DataFusion.
+            // An error of this crate that passed through DataFusion.
             DataFusionError::External(error) => match error.downcast::<Self>() {
                 Ok(own) => *own,
                 Err(other) => Self::Failed {
@@ -271,11 +271,11 @@ impl From<ArrowError> for SqlError {
     }
 }
 
-/// The error below the layers that only say where it passed.
+/// Removes the layers of an error that only add context.
 fn root(error: DataFusionError) -> DataFusionError {
     match error {
         DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => root(*inner),
-        // Of several errors the first one is told.
+        // Only the first of several errors is reported.
         DataFusionError::Collection(mut errors) if !errors.is_empty() => {
             root(errors.swap_remove(0))
         }
@@ -287,7 +287,7 @@ fn root(error: DataFusionError) -> DataFusionError {
     }
 }
 
-/// An error that others hold too, made again: its kind is what decides the exit code.
+/// Copies an error that has other owners. Keeps its kind, which determines the exit code.
 fn same_kind(error: &DataFusionError) -> DataFusionError {
     match error {
         DataFusionError::ResourcesExhausted(detail) => {
@@ -310,7 +310,7 @@ fn from_schema(error: SchemaError) -> SqlError {
                 .iter()
                 .map(|column| column.name.as_str())
                 .collect();
-            // Names are read in lower case, so others need quotes.
+            // SQL converts unquoted names to lower case, so other names need quotes.
             let quoted = valid
                 .iter()
                 .find(|name| name.eq_ignore_ascii_case(&field.name) && **name != field.name);
@@ -342,16 +342,17 @@ fn from_object_store(error: object_store::Error) -> SqlError {
     }
 }
 
-/// Up to three of `names` that `wanted` may have meant, the nearest first: few edits away, or longer by a part.
+/// Returns up to three of `names` that `wanted` may have meant, nearest first: names within a few edits, or names that
+/// contain it.
 pub(super) fn nearest(wanted: &str, names: &[&str]) -> Vec<String> {
     let wanted = wanted.to_lowercase();
-    // A long word may hold more mistakes. A short one with as many would be any other word.
+    // A long word may contain more mistakes. A short one with as many would match any other word.
     let edits_max = 1 + wanted.chars().count() / 4;
 
     let mut near: Vec<(usize, &str)> = Vec::new();
     for &name in names {
         let mut edits = levenshtein(&wanted, name);
-        // `title` is meant for `track_title`, however many letters are missing.
+        // `title` matches `track_title`, regardless of the number of missing letters.
         if wanted.len() > 2 && name.contains(&wanted) {
             edits = edits.min(edits_max);
         }

@@ -1,8 +1,8 @@
 //! SQL functions over tensors: `tensor, tensor_shape, tensor_mean, tensor_min, tensor_max, tensor_at, tensor_slice`.
 //!
-//! A tensor's type lies in the metadata of its column, which DataFusion carries through plans as far as the column
-//! itself goes. An expression that builds a new value out of it (an aggregate, `CASE`) loses it: that is an error that
-//! says so when the query is planned, never a wrong number.
+//! A tensor's type is stored in the metadata of its column, and DataFusion keeps this metadata as long as the column
+//! itself is passed on. An expression that computes a new value from it (an aggregate, `CASE`) loses the type. This is
+//! reported as an error during planning and never results in a wrong number.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use datafusion::logical_expr::{
 use super::parts::{self, Slice, TensorBuilder};
 use super::tensor::{TensorColumn, TensorType};
 
-/// All functions, ready to be registered.
+/// Returns all functions, ready for registration.
 pub(super) fn all() -> impl Iterator<Item = ScalarUDF> {
     use TensorOp::{At, Max, Mean, Min, Shape, Slice, Values};
     [Values, Shape, Mean, Min, Max, At, Slice]
@@ -41,12 +41,13 @@ enum TensorOp {
 }
 
 impl TensorOp {
-    /// One value for those of a line along an axis. `f32::min` and `f32::max` pass over NaN, with which the folds begin.
+    /// Reduces the values of a line along an axis to one value. `f32::min` and `f32::max` ignore NaN, the initial value
+    /// of the folds.
     fn reduce(self, line: &mut dyn Iterator<Item = f32>) -> f32 {
         match self {
             Self::Min => line.fold(f32::NAN, f32::min),
             Self::Max => line.fold(f32::NAN, f32::max),
-            // Over an empty line this would be 0 / 0: `Rows::along` gives null there and does not ask.
+            // The mean of an empty line would be 0 / 0. `Rows::along` returns null for it and does not call this.
             _ => {
                 let mut sum = 0.0;
                 let mut n = 0_u32;
@@ -69,9 +70,9 @@ struct TensorFunction {
 impl TensorFunction {
     fn new(kind: TensorOp) -> Self {
         let signature = match kind {
-            // How many arguments they take differs. Only with this signature does DataFusion ask `coerce_types`.
+            // The number of arguments varies. DataFusion only calls `coerce_types` with this signature.
             TensorOp::At | TensorOp::Slice => Signature::user_defined(Volatility::Immutable),
-            // With an axis, or of the whole tensor.
+            // With an axis, or for the whole tensor.
             TensorOp::Mean | TensorOp::Min | TensorOp::Max => Signature::one_of(
                 vec![TypeSignature::Any(1), TypeSignature::Any(2)],
                 Volatility::Immutable,
@@ -95,7 +96,7 @@ impl TensorFunction {
 }
 
 impl TensorFunction {
-    /// The type of the result where that is a tensor again; `constants` are the arguments behind the tensor.
+    /// Returns the type of the result if it is a tensor. `constants` are the arguments after the tensor.
     fn new_tensor(
         &self,
         tensor: &TensorType,
@@ -111,7 +112,7 @@ impl TensorFunction {
         }
     }
 
-    /// Mean, least or greatest value along an axis.
+    /// Computes the mean, minimum or maximum along an axis.
     fn along(&self, rows: &Rows<'_>, given: Option<&ScalarValue>) -> Result<ArrayRef> {
         let axis = parts::axis(self.name(), &rows.tensor, given)?;
         let result = parts::without_axis(self.name(), &rows.tensor, axis)?;
@@ -143,7 +144,7 @@ impl ScalarUDFImpl for TensorFunction {
         &self.signature
     }
 
-    // Where an argument decides the type of the result, `return_field_from_args` answers in place of this.
+    // If the result type depends on an argument, DataFusion uses `return_field_from_args` instead.
     fn return_type(&self, _types: &[DataType]) -> Result<DataType> {
         Ok(match self.kind {
             TensorOp::Values => DataType::List(item(DataType::Float32)),
@@ -176,7 +177,7 @@ impl ScalarUDFImpl for TensorFunction {
 
     fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
         if self.kind == TensorOp::Slice {
-            // As they are: a cast would hide that they are constants.
+            // Types stay unchanged: a cast would hide that the arguments are constants.
             return match types.len() {
                 3 | 4 => Ok(types.to_vec()),
                 _ => plan_err!(
@@ -187,7 +188,7 @@ impl ScalarUDFImpl for TensorFunction {
 
         match types.split_first() {
             Some((tensor, indices)) if !indices.is_empty() => {
-                // Indices of every integer type become i64, the one type that `Rows::at` reads.
+                // Indices of every integer type are cast to i64, the only type that `Rows::at` reads.
                 let mut coerced = vec![DataType::Int64; types.len()];
                 coerced[0] = tensor.clone();
                 Ok(coerced)
@@ -200,7 +201,7 @@ impl ScalarUDFImpl for TensorFunction {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let tensor = self.tensor_type(&args.arg_fields[0])?;
-        // Constants become columns of equal values, so that an index is read in one way.
+        // Expand constants to arrays of equal values, so that there is only one way to read an index.
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let Some(column) = TensorColumn::new(&arrays[0]) else {
             return exec_err!(
@@ -217,13 +218,13 @@ impl ScalarUDFImpl for TensorFunction {
         };
         let constants: Vec<Option<&ScalarValue>> = args.args[1..].iter().map(constant).collect();
 
-        // A range or an axis decides the type of the result. It is a constant, and not read row by row.
+        // A range or an axis determines the result type. It is a constant and is not read row by row.
         if self.kind == TensorOp::Slice {
             let slice = Slice::of(&rows.tensor, &constants)?;
             return Ok(ColumnarValue::Array(rows.slices(slice)?));
         }
 
-        // Mean, least or greatest value along an axis; without one they are one number for the whole tensor.
+        // Mean, minimum or maximum along an axis. Without an axis they are one number for the whole tensor.
         if self.kind != TensorOp::At && !constants.is_empty() {
             return Ok(ColumnarValue::Array(self.along(&rows, constants[0])?));
         }
@@ -261,7 +262,7 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Calls `each` with the values of every row (`None`: null), through one buffer.
+    /// Calls `each` with the values of every row (`None` for null). All rows share one buffer.
     fn for_each(&self, mut each: impl FnMut(Option<&[f32]>)) {
         let mut values = Vec::new();
         for row in 0..self.len {
@@ -280,7 +281,7 @@ impl Rows<'_> {
             .filter(|&row| !self.column.is_null(row))
             .map(|row| self.n_values(row))
             .sum();
-        // In their final size: a vector that grows holds its content twice while it moves.
+        // Allocate the final size: a growing vector holds its content twice while it is moved.
         let mut values = Vec::with_capacity(total);
         let mut lengths = Vec::with_capacity(self.len);
         let mut nulls = NullBufferBuilder::new(self.len);
@@ -320,7 +321,7 @@ impl Rows<'_> {
             let null = self.column.is_null(row);
             nulls.append(!null);
             if null {
-                // Every row has the same length, so that offsets need no look at the rows.
+                // Null rows have the same length as all others, so the offsets are constant.
                 values.extend(std::iter::repeat_n(0, dims));
                 continue;
             }
@@ -343,7 +344,7 @@ impl Rows<'_> {
         )?)
     }
 
-    /// Means, summed in f64; null where there are no values.
+    /// Returns the mean of each row, summed in f64. Null if a row has no values.
     fn means(&self) -> arrow::array::Float64Array {
         let mut means = Float64Builder::with_capacity(self.len);
         self.for_each(|values| {
@@ -363,7 +364,7 @@ impl Rows<'_> {
         picked.finish()
     }
 
-    /// One value a row by 0-based indices; null where an index is null or out of range.
+    /// Returns one value per row at 0-based indices. Null if an index is null or out of range.
     fn at(&self, indices: &[ArrayRef]) -> Float32Array {
         let indices: Vec<&Int64Array> = indices
             .iter()
@@ -379,7 +380,7 @@ impl Rows<'_> {
         picked.finish()
     }
 
-    /// The value of a row at the indices that `row` has; `None` where one is null or out of range.
+    /// Returns the value at the indices in `row`, or `None` if an index is null or out of range.
     fn value_at(&self, values: &[f32], indices: &[&Int64Array], row: usize) -> Option<f32> {
         let shape = self.tensor.shape_of(values.len())?;
         let mut at = 0; // row-major
@@ -391,7 +392,7 @@ impl Rows<'_> {
         values.get(at).copied()
     }
 
-    /// A range of one dimension of each row.
+    /// Returns a range of one dimension of each row.
     fn slices(&self, slice: Slice) -> Result<ArrayRef> {
         let mut builder = TensorBuilder::new(&slice.result(&self.tensor));
         let mut cut = Vec::new();
@@ -406,7 +407,7 @@ impl Rows<'_> {
         Ok(builder.finish())
     }
 
-    /// Tensors of type `result`: the values of each row along `axis`, brought to `one`.
+    /// Returns tensors of type `result`, in which `one` has reduced the values of each row along `axis`.
     fn along(
         &self,
         result: &TensorType,
@@ -416,7 +417,7 @@ impl Rows<'_> {
         let mut builder = TensorBuilder::new(result);
         let mut values = Vec::new();
         for row in 0..self.len {
-            // Over no values there is no mean.
+            // The mean of no values is null.
             let Some(shape) = self.shape_of(row).filter(|shape| shape[axis] > 0) else {
                 builder.append(None)?;
                 continue;
@@ -429,7 +430,7 @@ impl Rows<'_> {
         Ok(builder.finish())
     }
 
-    /// `None` where the row is null, or where its shape does not follow from its length.
+    /// Returns the shape of a row, or `None` if the row is null or its shape does not follow from its length.
     fn shape_of(&self, row: usize) -> Option<Vec<usize>> {
         if self.column.is_null(row) {
             return None;

@@ -1,14 +1,14 @@
-//! Headings as the user wrote them.
+//! Result headings as the user wrote them.
 //!
-//! DataFusion names a column by its plan: `avg(features_log_mel.lost_s)`, `Int64(1)`. So before it is planned, every
-//! expression of the outermost SELECT that has no name gets its own text as one.
+//! DataFusion names a column by its plan: `avg(features_log_mel.lost_s)`, `Int64(1)`. Before planning, every unnamed
+//! expression of the outermost SELECT therefore gets its own text as an alias.
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, SelectItem, SetExpr, Statement as Sql};
 
-/// `statement` with names for its results; any other than a query as it is.
+/// Returns `statement` with names for its results. Statements other than queries are returned unchanged.
 pub(super) fn named(statement: &Statement) -> Statement {
-    // A copy: where planning with these names fails, `Planner::plan` needs the statement as it came.
+    // Copy the statement: if planning with these names fails, `Planner::plan` needs the original.
     let mut named = statement.clone();
     if let Statement::Statement(inner) = &mut named
         && let Sql::Query(query) = inner.as_mut()
@@ -22,13 +22,13 @@ fn name_query(query: &mut Query) {
     name_body(&mut query.body);
 }
 
-/// The first of several SELECTs gives a UNION its names.
+/// Names the expressions of a query body. A UNION takes its names from the first of its SELECTs.
 fn name_body(body: &mut SetExpr) {
     match body {
         SetExpr::Select(select) => select.projection.iter_mut().for_each(name_item),
         SetExpr::Query(query) => name_query(query),
         SetExpr::SetOperation { left, .. } => name_body(left),
-        // VALUES and TABLE have no list of expressions, and all else is no query.
+        // VALUES and TABLE have no list of expressions, and the other variants are not queries.
         _ => {}
     }
 }
@@ -37,12 +37,12 @@ fn name_item(item: &mut SelectItem) {
     let SelectItem::UnnamedExpr(expr) = item else {
         return;
     };
-    // A column has its name already.
+    // A column already has a name.
     if matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
         return;
     }
     let text = expr.to_string();
-    // In quotes, so that DataFusion does not turn the text into lower case.
+    // Quote the alias, so that DataFusion does not convert it to lower case.
     *item = SelectItem::ExprWithAlias {
         expr: expr.clone(),
         alias: Ident::with_quote('"', text),

@@ -1,8 +1,8 @@
 //! SQL over one version of a store.
 //!
-//! The tables are the version's Parquet files, exactly those that its manifest lists; tensors are bytes with functions
-//! over them. Queries stream, keep to a memory limit and, unless allowed, only read. What is asked most, with examples,
-//! is in `docs/sql.md`. Writing the store is not here.
+//! The tables consist of exactly the Parquet files that the version's manifest lists. Tensors are stored as bytes, with
+//! functions to read them. Queries stream, respect a memory limit and, unless permitted otherwise, only read. Common
+//! queries are explained with examples in `docs/sql.md`. Writing the store is not part of this module.
 
 mod average;
 mod catalog;

@@ -1,4 +1,4 @@
-//! A user's own files as tables, for one session and only to be read.
+//! Read-only tables over the user's own files, for one session.
 
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
@@ -10,15 +10,17 @@ use datafusion::prelude::{CsvReadOptions, JsonReadOptions, ParquetReadOptions, S
 
 use super::SqlError;
 
-/// Rows of a text file that its columns' types are taken from.
+/// Number of rows of a text file from which the column types are inferred.
 const TYPED_ROWS: usize = 100_000;
 
-/// Registers `file` as table `name`: CSV, TSV, Parquet, or JSON with an object a line, by the end of its name.
+/// Registers `file` as table `name`. The file extension determines the format: CSV, TSV, Parquet, or JSON with one
+/// object per line.
 ///
 /// # Errors
-/// [`SqlError::OwnTable`]: a name that is no name or taken, a file that is not there, of another kind, or not readable.
+/// [`SqlError::OwnTable`] if the name is invalid or taken, or if the file is missing, has an unknown extension, or
+/// cannot be read.
 pub(super) fn add(ctx: &SessionContext, name: &str, file: &Path) -> Result<(), SqlError> {
-    // DataFusion registers asynchronously. One thread is enough, because no query runs yet.
+    // DataFusion registers asynchronously. One thread is enough, because no query is running yet.
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
     runtime.block_on(async {
         let path = check(ctx, name, file).await?;
@@ -35,7 +37,7 @@ pub(super) fn add(ctx: &SessionContext, name: &str, file: &Path) -> Result<(), S
     })
 }
 
-/// The absolute path of `file`, if it can be a table and `name` can be its name.
+/// Returns the absolute path of `file` if it can be a table and `name` is a valid new name.
 async fn check(ctx: &SessionContext, name: &str, file: &Path) -> Result<PathBuf, SqlError> {
     if !is_name(name) {
         return Err(refusal(
@@ -45,7 +47,7 @@ async fn check(ctx: &SessionContext, name: &str, file: &Path) -> Result<PathBuf,
         ));
     }
     if ctx.table_exist(name)? {
-        // A table of the store is of another kind, and one that cannot be opened is the store's.
+        // A table of the store has another type. A table that cannot be opened belongs to the store as well.
         let found = ctx.table_provider(name).await;
         let is_own = found.is_ok_and(|table| table.is::<ListingTable>());
         let detail = if is_own {
@@ -56,19 +58,19 @@ async fn check(ctx: &SessionContext, name: &str, file: &Path) -> Result<PathBuf,
         return Err(refusal(name, file, detail));
     }
 
-    // The URL of a file is made of an absolute path.
+    // A file URL needs an absolute path.
     let path =
         std::path::absolute(file).map_err(|error| refusal(name, file, &error.to_string()))?;
     let metadata =
         std::fs::metadata(&path).map_err(|error| refusal(name, file, &error.to_string()))?;
-    // A folder would be a table that could be written, and a pipe is read more than once.
+    // A table over a folder could be written to, and a pipe cannot be read more than once.
     if !metadata.is_file() {
         return Err(refusal(name, file, "this is no file"));
     }
     Ok(path)
 }
 
-/// Whether SQL reads `name` as a table's name without quotes.
+/// Reports whether SQL accepts `name` as a table name without quotes.
 fn is_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
         && name
@@ -76,8 +78,8 @@ fn is_name(name: &str) -> bool {
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
-/// The URL of an absolute path. In a path, DataFusion takes `[`, `*` and `?` for a pattern of names; in a URL it does
-/// not.
+/// Returns the URL of an absolute path. DataFusion interprets `[`, `*` and `?` in a path as a glob pattern, but not in
+/// a URL.
 fn file_url(path: &Path) -> String {
     let mut url = "file://".to_owned();
     for &byte in path.as_os_str().as_bytes() {
@@ -99,7 +101,7 @@ fn refusal(name: &str, file: &Path, detail: &str) -> SqlError {
     }
 }
 
-/// The fault alone: it is not one of the store, of which the error's words would speak.
+/// Returns the message without the context about the store, because the file does not belong to the store.
 fn detail_of(error: DataFusionError) -> String {
     match SqlError::from(error) {
         SqlError::Unreadable { detail } | SqlError::Failed { detail } => detail,
@@ -107,7 +109,7 @@ fn detail_of(error: DataFusionError) -> String {
     }
 }
 
-/// `None`: of no known kind.
+/// Registers the file at `path`. The error is `None` if its extension is unknown.
 async fn register(
     ctx: &SessionContext,
     name: &str,
@@ -118,7 +120,7 @@ async fn register(
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
-    // DataFusion passes over a file whose name does not end as it expects, and it expects `.csv` of a `.tsv`, too.
+    // DataFusion skips files without the expected extension, and it expects `.csv` for TSV files as well.
     let end = format!(".{extension}");
     let url = file_url(path);
 

@@ -1,8 +1,9 @@
-//! What a COPY or an INSERT that did not end leaves behind, and how it goes.
+//! Removes the unfinished output of a COPY or an INSERT that failed or was stopped.
 //!
-//! DataFusion writes under a name of its own beside the target (`out.csv#1`) and renames; into a folder it writes several
-//! files. When a COPY fails or is stopped, whatever was not there before it is removed. The folder of an INSERT is a
-//! table that others may add files to meanwhile, so only files that were not renamed yet are removed there.
+//! DataFusion writes to a temporary name next to the target (`out.csv#1`) and renames it. For a folder it writes
+//! several files. If a COPY fails or is stopped, all files that did not exist before are removed. The folder of an
+//! INSERT is a table to which other processes may add files meanwhile, so only files that have not been renamed yet are
+//! removed.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -19,37 +20,37 @@ pub(super) struct PartialOutput(Arc<Mutex<Option<Target>>>);
 struct Target {
     folder: PathBuf,
     files: TargetFiles,
-    /// What lay in the folder; `None` where it was not there.
+    /// Files in the folder before the statement. `None` if the folder did not exist.
     before: Option<BTreeSet<OsString>>,
 }
 
-/// Which files of its folder a statement writes.
+/// The files in the folder that the statement writes.
 enum TargetFiles {
-    /// COPY to a file: the one of this name.
+    /// COPY to a file: the file with this name.
     One(OsString),
-    /// COPY to a folder.
+    /// COPY to a folder: all files.
     All,
-    /// INSERT: those that do not have their last name yet.
+    /// INSERT: files that do not have their final name yet.
     Unfinished,
 }
 
 impl PartialOutput {
-    /// A COPY to `url` begins.
+    /// Records that a COPY to `url` begins.
     pub(super) fn begin_copy(&self, url: &str) {
         *self.slot() = Target::of_copy(url);
     }
 
-    /// An INSERT begins, into a table that is the folder at `url`.
+    /// Records that an INSERT begins, into a table in the folder at `url`.
     pub(super) fn begin_insert(&self, url: &ListingTableUrl) {
         *self.slot() = Target::of_insert(url);
     }
 
-    /// It is complete.
+    /// Records that the statement is complete.
     pub(super) fn end(&self) {
         self.slot().take();
     }
 
-    /// It is not, and what it wrote goes.
+    /// Removes the files that the incomplete statement has written.
     pub(super) fn remove(&self) {
         if let Some(target) = self.slot().take() {
             target.remove();
@@ -64,7 +65,7 @@ impl PartialOutput {
 impl Target {
     fn of_copy(url: &str) -> Option<Self> {
         let path = local_path(&ListingTableUrl::parse(url).ok()?)?;
-        // As DataFusion decides between one file and a folder of files.
+        // The same rule by which DataFusion chooses between one file and a folder of files.
         let is_folder = url.ends_with('/') || path.is_dir() || path.extension().is_none();
         if is_folder {
             return Some(Self {
@@ -93,20 +94,21 @@ impl Target {
 
     fn remove(&self) {
         for found in names(&self.folder).unwrap_or_default() {
-            // A target that was there before is still the old file: the new one gets its name only when it is whole.
+            // A target that existed before is still the old file, because the new one gets its name only when it is
+            // complete.
             if self.may_write(&found) && !self.was_there(&found) {
-                // The error that made this necessary is the one to tell.
+                // Ignore this error: the error of the statement itself is the one to report.
                 let _ = fs::remove_file(self.folder.join(found));
             }
         }
 
         if self.before.is_none() {
-            // Stays where something else lies in it.
+            // The folder stays if it contains other files.
             let _ = fs::remove_dir(&self.folder);
         }
     }
 
-    /// Whether a file of this name may be the statement's: the target, or the target before it is renamed.
+    /// Reports whether the statement may have written a file of this name: the target, or its temporary file.
     fn may_write(&self, found: &OsStr) -> bool {
         let found = found.to_string_lossy();
         match &self.files {
@@ -126,12 +128,12 @@ impl Target {
     }
 }
 
-/// The path of a URL of this machine's files.
+/// Returns the path of a local file URL.
 fn local_path(url: &ListingTableUrl) -> Option<PathBuf> {
     (url.scheme() == "file").then(|| Path::new("/").join(url.prefix().as_ref()))
 }
 
-/// Such as `EOBz7jnVQ3Wq0aPl_0.csv#1`.
+/// Reports whether a file has a temporary name, such as `EOBz7jnVQ3Wq0aPl_0.csv#1`.
 fn is_unfinished(name: &str) -> bool {
     name.rsplit_once('#')
         .is_some_and(|(_, number)| !number.is_empty() && number.chars().all(|c| c.is_ascii_digit()))

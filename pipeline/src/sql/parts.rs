@@ -1,7 +1,7 @@
-//! Parts of tensors: ranges of a dimension, and values along one brought to one.
+//! Parts of tensors: ranges of a dimension, and reductions along a dimension.
 //!
-//! Both give tensors again, with a type of their own, so that every function over tensors takes them. What decides that
-//! type (the axis, the range) has to be known when the query is planned, and so is a constant.
+//! The results are tensors with their own type, so every function over tensors accepts them. The arguments that
+//! determine the type (the axis, the range) must be constants because they have to be known when the query is planned.
 
 use std::ops::Range;
 
@@ -12,10 +12,11 @@ use wavemill_schemas::recipe::Dtype;
 
 use super::tensor::TensorType;
 
-/// A dimension by its number from 0, by its number from the end (-1 is the last), or by its name.
+/// Resolves a dimension given by its number from 0, by its negative number from the end (-1 is the last), or by its
+/// name.
 ///
 /// # Errors
-/// No constant, or no such dimension; also where the metadata of a user's own file give no dimensions.
+/// Not a constant, or no such dimension. The metadata of a user's own file may also contain no dimensions.
 pub(super) fn axis(
     function: &str,
     tensor: &TensorType,
@@ -43,7 +44,7 @@ pub(super) fn axis(
         }
     };
 
-    // A file's metadata may also have more names than dimensions.
+    // A file's metadata may also contain more names than dimensions.
     match found.filter(|axis| *axis < dims) {
         Some(axis) => Ok(axis),
         None if dims == 0 => plan_err!("{function}: no such axis: this tensor has no dimensions"),
@@ -54,7 +55,8 @@ pub(super) fn axis(
     }
 }
 
-/// A range of one dimension, as it was written: from `start`, up to but without `end`; negative numbers count from the end.
+/// A range of one dimension as written in the query, from `start` up to but excluding `end`. Negative numbers count
+/// from the end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slice {
     pub axis: usize,
@@ -63,10 +65,10 @@ pub(super) struct Slice {
 }
 
 impl Slice {
-    /// Of the arguments behind the tensor: axis, start, and perhaps end.
+    /// Creates the range from the arguments after the tensor: axis, start, and optionally end.
     ///
     /// # Errors
-    /// No constants, no such axis, or nothing in the range.
+    /// Arguments that are not constants, an unknown axis, or an empty range.
     pub(super) fn of(tensor: &TensorType, arguments: &[Option<&ScalarValue>]) -> Result<Self> {
         let axis = axis("tensor_slice", tensor, arguments.first().copied().flatten())?;
         let Some(Some(ScalarValue::Int64(Some(start)))) = arguments.get(1) else {
@@ -91,8 +93,8 @@ impl Slice {
             end,
         };
 
-        // Told while planning where the length is known. Where it differs from row to row, a row that is too short
-        // gives an empty tensor.
+        // An empty range is an error during planning if the length is known. If the length varies, a row that is too
+        // short results in an empty tensor.
         if let Some(n) = tensor.shape[axis].filter(|n| slice.range(*n).is_empty()) {
             if n == 0 {
                 return plan_err!("tensor_slice: this axis has no values");
@@ -106,29 +108,29 @@ impl Slice {
         Ok(slice)
     }
 
-    /// The type of what is left of `tensor`; its values stay as they are stored.
+    /// Returns the type of the remaining part of `tensor`. The stored values are unchanged.
     pub(super) fn result(&self, tensor: &TensorType) -> TensorType {
         let mut result = tensor.clone();
         result.shape[self.axis] = tensor.shape[self.axis].map(|n| self.range(n).len());
         result
     }
 
-    /// The places of a dimension of `n`.
+    /// Returns the positions in a dimension of length `n`.
     fn range(&self, n: usize) -> Range<usize> {
         let start = from_start(self.start, n);
         let end = self.end.map_or(n, |end| from_start(end, n));
-        // The two may cross, as 2 to -2 of three places do: nothing lies between them then.
+        // The two ends may cross, such as 2 and -2 in a dimension of 3. The range is empty then.
         start..end.max(start)
     }
 
-    /// Appends what is left of one row's bytes.
+    /// Appends the remaining bytes of one row.
     pub(super) fn cut(&self, bytes: &[u8], shape: &[usize], dtype: Dtype, out: &mut Vec<u8>) {
         let range = self.range(shape[self.axis]);
-        // Row-major: a step on the axis passes over all that lies behind it, and each `whole` holds the axis once.
+        // Row-major: `step` is the size of one position on the axis, and `whole` that of the complete axis.
         let step: usize = shape[self.axis + 1..].iter().product::<usize>() * dtype.bytes();
         let whole = shape[self.axis] * step;
 
-        // `chunks_exact` refuses 0: then the row has no values, and nothing of it is left.
+        // `chunks_exact` panics for 0. In that case the row has no values and nothing remains.
         if whole > 0 {
             bytes.chunks_exact(whole).for_each(|part| {
                 out.extend_from_slice(&part[range.start * step..range.end * step])
@@ -137,16 +139,16 @@ impl Slice {
     }
 }
 
-/// A place of a dimension of `n`, counted from its start; what lies outside it is brought to its ends.
+/// Converts a position to one from the start of a dimension of length `n`, and clamps it to the dimension.
 fn from_start(place: i64, n: usize) -> usize {
     let place = if place < 0 { place + n as i64 } else { place };
     place.clamp(0, n as i64) as usize
 }
 
-/// The type of `tensor` with one value along `axis`: f32, the other dimensions.
+/// Returns the type of `tensor` after reducing `axis` to one value: f32 with the other dimensions.
 ///
 /// # Errors
-/// A tensor of one dimension, which has nothing left.
+/// An error for a tensor of one dimension, because no dimension would remain.
 pub(super) fn without_axis(function: &str, tensor: &TensorType, axis: usize) -> Result<TensorType> {
     if tensor.shape.len() < 2 {
         return plan_err!(
@@ -166,7 +168,7 @@ pub(super) fn without_axis(function: &str, tensor: &TensorType, axis: usize) -> 
     Ok(result)
 }
 
-/// Brings the values along `axis` to `one` each; gives the results as bytes.
+/// Reduces the values along `axis` with `one` and returns the results as bytes.
 pub(super) fn along(
     values: &[f32],
     shape: &[usize],
@@ -174,11 +176,11 @@ pub(super) fn along(
     one: impl Fn(&mut dyn Iterator<Item = f32>) -> f32,
 ) -> Vec<u8> {
     let n = shape[axis];
-    // Row-major: the values along the axis lie a step apart.
+    // Row-major: adjacent values along the axis are `step` values apart.
     let step: usize = shape[axis + 1..].iter().product();
 
     let mut out = Vec::with_capacity(values.len() / n.max(1) * 4);
-    // `max`, since a dimension behind the axis may be empty: there are no values then, but the size must not be 0.
+    // The size of a chunk must not be 0. Without `max` it would be if a dimension after the axis is empty.
     for part in values.chunks_exact((n * step).max(1)) {
         for at in 0..step {
             let mut line = part[at..].iter().step_by(step).copied();
@@ -188,16 +190,16 @@ pub(super) fn along(
     out
 }
 
-/// Rows of tensors under construction, all of one length where the type says so.
+/// Builder of a column of tensors. All rows have the same length if the type has a fixed size.
 pub(super) enum TensorBuilder {
-    /// Of equal length.
+    /// Rows of the same length.
     Fixed(FixedSizeBinaryBuilder),
-    /// Of several.
+    /// Rows of different lengths.
     Binary(BinaryBuilder),
 }
 
 impl TensorBuilder {
-    /// For values of `tensor`, as [`TensorType::field`] types their column.
+    /// Creates a builder for values of type `tensor`, for a column with the type of [`TensorType::field`].
     pub(super) fn new(tensor: &TensorType) -> Self {
         match tensor
             .row_bytes()
@@ -208,8 +210,10 @@ impl TensorBuilder {
         }
     }
 
+    /// Appends the bytes of a row, or null.
+    ///
     /// # Errors
-    /// A length that is not the type's.
+    /// An error if the length is not that of the type.
     pub(super) fn append(&mut self, row: Option<&[u8]>) -> Result<(), ArrowError> {
         match (self, row) {
             (Self::Fixed(builder), Some(bytes)) => builder.append_value(bytes)?,

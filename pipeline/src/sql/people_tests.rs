@@ -1,4 +1,5 @@
-//! SQL for people: headings, commands, layouts, other names of functions, own files, parts and means of tensors.
+//! Tests of the interactive features: headings, commands, layouts, function synonyms, own files, parts and means of
+//! tensors.
 
 use super::testing::{Clip, TestStore, feature};
 use super::{Console, Format, Limits, Session, SqlError, open};
@@ -133,7 +134,7 @@ fn functions_of_other_engines_are_answered_with_ours() {
     }
 }
 
-/// A name that the engine has is answered by the engine, and one that it lacks is no answer.
+/// A name that the engine supports must not be a synonym, and suggested functions must exist.
 #[test]
 fn every_synonym_is_absent_and_what_it_points_to_is_there() {
     let store = TestStore::small();
@@ -207,7 +208,7 @@ fn own_files_have_any_name() {
     let store = TestStore::small();
     let session = session(&store);
     let folder = tempfile::tempdir().expect("a folder");
-    // As a pattern, the first name would find the second file.
+    // As a glob pattern, the first name would match the second file.
     for (n, name) in [
         "scores[1].csv",
         "scores1.csv",
@@ -248,7 +249,7 @@ fn own_files_stay_as_they_are_where_writing_is_allowed() {
 fn a_mean_over_rows_is_a_tensor_again() {
     let store = TestStore::small();
     let session = session(&store);
-    // Class 0 has clips 0, 3, 6 of values i, i + 1, …: their mean is that of clip 3.
+    // Class 0 has clips 0, 3, 6 with values i, i + 1, …, so their mean equals clip 3.
     let sql = "SELECT genre, tensor(tensor_avg(log_mel)) AS t FROM features_log_mel GROUP BY genre ORDER BY genre LIMIT 1";
     assert_eq!(
         csv(&session, sql),
@@ -298,7 +299,7 @@ fn parts_and_bands_of_tensors_are_tensors_again() {
             .map(|line| line.trim_matches('"').to_owned())
             .unwrap_or_default()
     };
-    // [[0, 1, 2], [3, 4, 5]] of mel × frame.
+    // [[0, 1, 2], [3, 4, 5]] with dimensions mel × frame.
     assert_eq!(
         of("tensor_slice(log_mel, 'frame', 1, 3)"),
         "[1.0,2.0,4.0,5.0]"
@@ -333,7 +334,7 @@ fn parts_and_bands_of_tensors_are_tensors_again() {
     }
 }
 
-/// As the metadata of a user's own file may have them.
+/// The metadata of a user's own file may contain such shapes.
 #[test]
 fn tensors_without_dimensions_or_values_have_no_parts() {
     let mut store = TestStore::small();

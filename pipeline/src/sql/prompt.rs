@@ -1,6 +1,6 @@
-//! The prompt: history, completion, several lines up to `;`, and a few commands that start with a backslash.
+//! The interactive prompt: history, completion, statements on several lines up to `;`, and a few backslash commands.
 //!
-//! Answers go to standard output like any result; everything else that the prompt says goes to standard error.
+//! Results go to standard output. All other messages of the prompt go to standard error.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -76,33 +76,34 @@ const KEYWORDS: &[&str] = &[
     "WITH",
 ];
 
-/// A terminal to talk at.
+/// An interactive prompt on a terminal.
 pub(crate) struct Prompt {
     editor: Editor<Completions, DefaultHistory>,
     history: Option<PathBuf>,
 }
 
 impl Prompt {
-    /// Takes the terminal. The line editor takes SIGINT with it, so a caller's own handlers are set after this.
+    /// Opens the terminal. The line editor installs a SIGINT handler, so a caller must install its own handlers after
+    /// this.
     ///
     /// # Errors
-    /// [`SqlError::Prompt`] where there is no terminal.
+    /// [`SqlError::Prompt`] if there is no terminal.
     pub(crate) fn open(session: &Session) -> Result<Self, SqlError> {
         let mut editor = Editor::with_config(config()).map_err(prompt_error)?;
         editor.set_helper(Some(Completions::of(session)));
 
         let history = history_file();
         if let Some(path) = &history {
-            // The first session has none.
+            // There is no history file before the first session.
             let _ = editor.load_history(path);
         }
         Ok(Self { editor, history })
     }
 
-    /// Reads and answers until the user leaves.
+    /// Reads and executes input until the user leaves.
     ///
     /// # Errors
-    /// [`SqlError::Prompt`] where the terminal goes away; a query's own errors are shown and forgotten.
+    /// [`SqlError::Prompt`] if the terminal is closed. A query's own errors are shown, and the prompt continues.
     pub(crate) fn run(mut self, session: &Session, mut console: Console) -> Result<(), SqlError> {
         eprintln!("\\? for help, \\q to leave");
         loop {
@@ -115,7 +116,7 @@ impl Prompt {
                     }
                     answer(session, &mut console, &text)?;
                 }
-                // Ctrl-C drops the line; one that stopped a query is told of here once more.
+                // Ctrl-C discards the line. A Ctrl-C that stopped a query is reported here as well.
                 Err(ReadlineError::Interrupted | ReadlineError::Signal(_)) => {}
                 Err(ReadlineError::Eof) => break,
                 Err(error) => return Err(prompt_error(error)),
@@ -148,13 +149,13 @@ fn config() -> Config {
         .build()
 }
 
-/// Adds what was typed to the history, unless it begins with a space: so a user keeps a line out of it, as in a shell.
+/// Adds input to the history unless it begins with a space, as in a shell.
 fn remember(history: &mut DefaultHistory, text: &str) {
-    // A line that the history does not take is answered all the same.
+    // A line that cannot be added to the history is executed all the same.
     let _ = history.add(text.trim_end());
 }
 
-/// `$XDG_STATE_HOME/wavemill/history`, by default below `~/.local/state`; `None` without a home.
+/// Returns `$XDG_STATE_HOME/wavemill/history`, by default below `~/.local/state`; `None` without a home folder.
 fn history_file() -> Option<PathBuf> {
     let state = folder_variable("XDG_STATE_HOME")
         .or_else(|| Some(folder_variable("HOME")?.join(".local/state")))?;
@@ -184,7 +185,7 @@ fn answer(session: &Session, console: &mut Console, text: &str) -> Result<(), Sq
             eprintln!("{layout}");
         }
         Ok(()) => eprintln!("{:.3} s", start.elapsed().as_secs_f64()),
-        // Standard output has gone for good, so the prompt ends: every further answer would fail as well.
+        // Standard output is closed, so every further result would fail as well. End the prompt.
         Err(error) if error.is_broken_pipe() => return Err(error),
         Err(error) => eprintln!("{}", shown(&error.to_string())),
     }
@@ -197,7 +198,7 @@ fn prompt_error(error: ReadlineError) -> SqlError {
     }
 }
 
-/// Everything that can be completed.
+/// All names that can be completed.
 struct Completions {
     names: Vec<String>,
 }
@@ -206,7 +207,7 @@ impl Completions {
     fn of(session: &Session) -> Self {
         let tables = session.tables();
         let mut names = session.functions();
-        // A table that is damaged has no columns to offer; a query over it tells of the damage.
+        // Skip damaged tables, which have no columns to offer. A query over such a table reports the damage.
         for schema in tables
             .iter()
             .filter_map(|table| session.columns(table).ok())
@@ -220,7 +221,7 @@ impl Completions {
         Self { names }
     }
 
-    /// Completions that start with `word`, then keywords in the case that it is typed in.
+    /// Returns names that start with `word`, then keywords in the letter case in which the user is typing.
     fn candidates(&self, word: &str) -> Vec<String> {
         let names = self.names.iter().filter(|name| name.starts_with(word));
         let mut candidates: Vec<String> = names.cloned().collect();
@@ -257,7 +258,7 @@ impl Completer for Completions {
         }
 
         let candidates = self.candidates(word);
-        // `t.tra`: an alias before the dot hides nothing of the column behind it.
+        // In `t.tra`, ignore the alias before the dot and complete the column after it.
         match word.rsplit_once('.') {
             Some((alias, column)) if candidates.is_empty() => {
                 Ok((start + alias.len() + 1, self.candidates(column)))
@@ -270,7 +271,7 @@ impl Completer for Completions {
 impl Validator for Completions {
     fn validate(&self, context: &mut ValidationContext) -> rustyline::Result<ValidationResult> {
         let text = context.input().trim();
-        // A statement goes on over several lines until its semicolon.
+        // A statement continues over several lines until its semicolon.
         let complete = text.is_empty()
             || text.ends_with(';')
             || text.starts_with('\\')

@@ -1,8 +1,9 @@
-//! A query that runs, on threads of its own, so that whoever asked can leave it at any time.
+//! Runs a query on its own threads, so that the caller can abandon it at any time.
 //!
-//! DataFusion looks whether it should stop between two batches. A join can work for long before it has one, and a filter
-//! that nothing passes never has one. So nobody waits for it: the answer is collected on the caller's thread, and threads
-//! that do not end in time are left behind, to end at their next batch or with the process.
+//! DataFusion only checks for cancellation between two batches. A join can work for a long time before its first batch,
+//! and a filter that rejects every row never returns one. The caller therefore never waits for the query: results are
+//! collected on the caller's thread, and threads that do not end in time are abandoned. They end at their next batch or
+//! with the process.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,12 +25,12 @@ use super::partial::PartialOutput;
 use super::{Sink, SqlError};
 use crate::panics::Panic;
 
-/// How long a query that was stopped may take to end. Beside it and a look at the signal, little of a second is left.
+/// Time that a stopped query has to end. Together with the signal handling this stays within a second.
 const LEAVE: Duration = Duration::from_millis(400);
-/// Of each thread: plans of deep queries are walked by recursion.
+/// Stack size of each thread. The plans of deep queries are walked recursively.
 const STACK_BYTES: usize = 8 << 20;
 
-/// Stops the query that a session is running, from another thread.
+/// Stops the running query of a session from another thread.
 #[derive(Clone, Default)]
 pub(crate) struct Interrupt {
     running: Arc<Mutex<Option<Sender<()>>>>,
@@ -37,26 +38,26 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
-    /// Stops the running query; false where none runs.
+    /// Stops the running query. Returns false if none is running.
     pub(crate) fn stop(&self) -> bool {
-        // Taken out: a query is stopped once, and a second signal finds that none runs.
+        // Remove the sender: a query is stopped only once, and a second signal finds no running query.
         let running = self.slot().take();
         running.is_some_and(|query| query.send(()).is_ok())
     }
 
-    /// Removes what a stopped COPY or INSERT has written so far, for a process that ends without waiting for it.
+    /// Removes the output of a stopped COPY or INSERT, for a process that exits without waiting for the statement.
     pub(crate) fn clean(&self) {
         self.partial.remove();
     }
 
-    /// What the running statement writes.
+    /// Returns the output files of the running statement.
     pub(super) const fn partial(&self) -> &PartialOutput {
         &self.partial
     }
 
-    /// From now on a query can be stopped, until what is returned is dropped.
+    /// Lets [`Interrupt::stop`] stop a query until the returned guard is dropped.
     pub(super) fn arm(&self) -> StopGuard<'_> {
-        // Room for the one signal, so that who sends it does not wait.
+        // Capacity for the only signal, so that sending it never blocks.
         let (sender, stop) = bounded(1);
         *self.slot() = Some(sender);
         StopGuard {
@@ -77,7 +78,7 @@ pub(super) struct StopGuard<'a> {
 }
 
 impl StopGuard<'_> {
-    /// Whether it was stopped since it could be.
+    /// Reports whether the query was stopped since the guard was created.
     pub(super) fn is_stopped(&self) -> bool {
         !self.stop.is_empty()
     }
@@ -89,17 +90,17 @@ impl Drop for StopGuard<'_> {
     }
 }
 
-/// What the threads of a query send.
+/// Messages from the threads of a query.
 enum Event {
     Columns(SchemaRef),
     Rows(RecordBatch),
     End(Result<(), SqlError>),
 }
 
-/// Runs `query` on `workers` threads, and writes its result to `sink` on this one.
+/// Runs `query` on `workers` threads and writes its result to `sink` on the calling thread.
 ///
 /// # Errors
-/// The query's, the sink's, [`SqlError::Interrupted`].
+/// The errors of the query and of the sink, and [`SqlError::Interrupted`].
 pub(super) fn answer<Q>(
     workers: usize,
     armed: &StopGuard<'_>,
@@ -110,9 +111,9 @@ where
     Q: Future<Output = Result<SendableRecordBatchStream, SqlError>> + Send + 'static,
 {
     let threads = Threads::start(workers)?;
-    // Without a bound, because `written` bounds it.
+    // Unbounded, because the semaphore `written` already limits the number of batches.
     let (sender, events) = unbounded();
-    // The next batch is made when this one is written: one at a time is in memory.
+    // The next batch is only computed after this one is written, so there is one batch in memory at a time.
     let written = Arc::new(Semaphore::new(0));
     let task = threads.spawn(send_all(query, sender, Arc::clone(&written)));
 
@@ -125,7 +126,7 @@ where
             Ok(Event::Columns(schema)) => sink.begin(&schema)?,
             Ok(Event::Rows(batch)) => {
                 sink.write(&batch)?;
-                // Before the permit, which lets the next one be made.
+                // Free the batch before adding the permit that allows the next one.
                 drop(batch);
                 written.add_permits(1);
             }
@@ -133,7 +134,7 @@ where
                 ended?;
                 return sink.finish();
             }
-            // It has gone without an end.
+            // The task has ended without an `End` event.
             Err(_) => return Err(threads.panic_of(task)),
         }
     }
@@ -144,7 +145,7 @@ where
     Q: Future<Output = Result<SendableRecordBatchStream, SqlError>>,
 {
     let ended = send_batches(query, &events, &written).await;
-    // Nobody listens any more where the query was left.
+    // If the query was abandoned, the receiver is closed.
     let _ = events.send(Event::End(ended));
 }
 
@@ -157,12 +158,12 @@ where
     Q: Future<Output = Result<SendableRecordBatchStream, SqlError>>,
 {
     let mut batches = query.await?;
-    // A receiver that has gone wants no more; the runtime ends with it.
+    // If the receiver is closed, the batches are not needed. The runtime shuts down as well.
     let _ = events.send(Event::Columns(batches.schema()));
 
     while let Some(batch) = batches.next().await {
         let _ = events.send(Event::Rows(batch?));
-        // A permit stands for one batch that was written, and is used up by it.
+        // A permit is consumed by one written batch.
         if let Ok(permit) = written.acquire().await {
             permit.forget();
         }
@@ -170,12 +171,12 @@ where
     Ok(())
 }
 
-/// The threads of one query; dropped, they end or are left behind.
+/// The threads of one query. On drop they end or are abandoned.
 struct Threads(Option<Runtime>);
 
 impl Threads {
     fn start(workers: usize) -> Result<Self, SqlError> {
-        // Without Tokio's I/O and timers: local files are read by calls that block, on threads of their own.
+        // Tokio's I/O and timers are not needed: local files are read by blocking calls on separate threads.
         let runtime = Builder::new_multi_thread()
             .worker_threads(workers)
             .thread_stack_size(STACK_BYTES)
@@ -191,9 +192,9 @@ impl Threads {
         self.0.as_ref().map(|runtime| runtime.spawn(task))
     }
 
-    /// Why a task ended early.
+    /// Returns the reason why a task ended early.
     fn panic_of(&self, task: Option<JoinHandle<()>>) -> SqlError {
-        // All senders are gone, so the task is at its end, and this does not wait for long.
+        // All senders are dropped, so the task is about to end and this does not block for long.
         let ended = self
             .0
             .as_ref()
@@ -211,21 +212,21 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        // Nobody waits for threads that do not end in time: they end at their next batch, or with the process.
+        // Threads that do not end in time are abandoned. They end at their next batch or with the process.
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_timeout(LEAVE);
         }
     }
 }
 
-/// `plan` with a look at whether it should stop behind every join. DataFusion looks where files are read, and a join of
-/// few rows makes many.
+/// Adds a cancellation check above every join of `plan`. DataFusion only checks where files are read, and a join of few
+/// rows can return many.
 ///
 /// # Errors
-/// DataFusion's; none in practice.
+/// Errors of DataFusion, which do not occur in practice.
 pub(super) fn cooperative(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|node| {
-        // By name, because DataFusion has several kinds of join, and all of them have this word in theirs.
+        // Match by name, because DataFusion has several kinds of join and all their names contain this word.
         let is_join = node.name().contains("Join");
         Ok(if is_join {
             Transformed::yes(Arc::new(CooperativeExec::new(node)))

@@ -1,25 +1,25 @@
-//! What is typed or given as one text: statements of SQL, and commands that start with a backslash.
+//! Splits a text into SQL statements and backslash commands.
 //!
-//! As in psql, a command stands on a line of its own, or is all there is. Everything between two commands is SQL, which
-//! may hold several statements.
+//! As in psql, a command has its own line or is the whole text. The text between two commands is SQL and may contain
+//! several statements.
 
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
-/// A piece of a text, in its order.
+/// A piece of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Piece<'a> {
-    /// Such as `\d tracks`, without a closing `;`.
+    /// A command such as `\d tracks`, without a closing `;`.
     Command(&'a str),
-    /// Statements, separated by `;`.
+    /// SQL statements, separated by `;`.
     Sql(&'a str),
 }
 
-/// Cuts a text into its pieces. A backslash within a statement is left to SQL.
+/// Splits a text into its pieces. A backslash within a statement is part of the SQL.
 pub(super) fn pieces(text: &str) -> Vec<Piece<'_>> {
     let mut pieces = Vec::new();
-    let mut start = 0; // of the SQL that no piece holds yet
-    let mut at = 0; // of the line
+    let mut start = 0; // start of the SQL that is not part of a piece yet
+    let mut at = 0; // start of the line
 
     for line in text.split_inclusive('\n') {
         if line.trim_start().starts_with('\\') && !is_open(&text[start..at]) {
@@ -40,14 +40,14 @@ fn push_sql<'a>(pieces: &mut Vec<Piece<'a>>, sql: &'a str) {
     }
 }
 
-/// Whether a statement has begun that no `;` has ended. Quotes and comments are read as DataFusion's parser reads them.
+/// Reports whether a statement has begun that no `;` has ended. Tokenizes quotes and comments like DataFusion's parser.
 fn is_open(sql: &str) -> bool {
     let Ok(tokens) = Tokenizer::new(&GenericDialect, sql).tokenize() else {
-        // A quote or a comment does not end here, so the next line belongs to it.
+        // A quote or a comment is unterminated, so the next line belongs to it.
         return true;
     };
 
-    // Comments count as white space, and the last token that is none decides.
+    // Comments count as white space. The last other token decides.
     let last = tokens
         .iter()
         .rfind(|token| !matches!(token, Token::Whitespace(_)));

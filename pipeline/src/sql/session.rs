@@ -1,7 +1,7 @@
-//! A session over one version of a store: SQL in, record batches out, within a memory limit.
+//! A session over one version of a store. It executes SQL and returns record batches within a memory limit.
 //!
-//! Rows with tensors are hundreds of kilobytes, and DataFusion counts batches in rows: so before a query is planned,
-//! the batch size follows from the widest row that it reads.
+//! Rows with tensors take hundreds of kilobytes, but DataFusion limits batches by rows. The batch size is therefore
+//! derived from the widest row that a query reads, before the query is planned.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,32 +33,35 @@ use super::{SqlError, average, functions, headings, own_tables};
 use crate::panics::caught;
 use crate::store::Store;
 
-/// Bytes of tensors in one batch, at most (8,192 rows of 330 KB were 5.4 GB resident, 64 were 0.4).
+/// Maximum size in bytes of the tensors in one batch (8,192 rows of 330 KB were 5.4 GB resident, 64 were 0.4).
 const BATCH_BYTES: usize = 32 << 20;
-/// The same where the plan holds rows back to sort, join or group them. The reader makes room for whole batches, so that
-/// a few rows left by a filter would hold 32 MiB: `ORDER BY … LIMIT 100` then ran out of 512 MB, and takes 70 so.
+/// Maximum size of a batch if the plan holds rows back for sorting, joining or grouping. The reader allocates whole
+/// batches, so with the normal size a few rows left by a filter would hold 32 MiB: `ORDER BY … LIMIT 100` then exceeded
+/// 512 MB. With this size it takes 70 MB.
 const HELD_BATCH_BYTES: usize = 1 << 20;
-/// Rows of a batch without tensors.
+/// Maximum number of rows in a batch without tensors.
 const BATCH_ROWS_MAX: usize = 8192;
-/// Part of the memory limit that sorts, joins and aggregates may hold; the rest is for batches on their way and readers.
+/// Fraction of the memory limit that sorts, joins and aggregates may use. The rest is for readers and batches in
+/// transit.
 const POOL_FRACTION: f64 = 0.4;
-/// Of the limit for each worker thread: every one keeps freed batches in its own heap. A sort of 3 GB of tensors under
-/// 1 GiB peaked at 563 MiB with two workers and at 1,069 with eight.
+/// Memory limit per worker thread: each worker keeps freed batches in its own heap. A sort of 3 GB of tensors under 1
+/// GiB peaked at 563 MiB with two workers and at 1,069 MiB with eight.
 const WORKER_BYTES: usize = 512 << 20;
-/// A join's side up to this is held once and not cut into partitions, which would copy the tensors of the other side.
+/// A join side up to this size is collected once. Partitioning it would copy the tensors of the other side.
 const JOIN_COLLECT_BYTES: usize = 64 << 20;
 
-/// Of the URL under which DataFusion finds the store's files.
+/// Scheme of the URL under which the store's files are registered in DataFusion.
 const URL_SCHEME: &str = "store";
 
-/// What a session may use.
+/// Resource limits and permissions of a session.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Of the whole process, bytes; what goes over it is spilled to the temporary folder or refused.
+    /// Memory limit of the whole process in bytes. Data beyond it is spilled to the temporary folder, or the query is
+    /// refused.
     pub memory_bytes: usize,
-    /// Threads, at least 1; fewer are used where the memory is short for them.
+    /// Number of threads, at least 1. Fewer are used if the memory limit is too small for them.
     pub threads: usize,
-    /// True: DDL, DML and COPY are permitted.
+    /// Whether DDL, DML and COPY are permitted.
     pub allow_write: bool,
 }
 
@@ -68,7 +71,7 @@ impl Limits {
     }
 }
 
-/// SQL over one version of a store.
+/// A SQL session over one version of a store.
 pub(crate) struct Session {
     planner: Planner,
     version: Version,
@@ -76,7 +79,7 @@ pub(crate) struct Session {
     interrupt: Interrupt,
 }
 
-/// What turns a statement into a running query, on whatever thread.
+/// Turns a statement into a running query, on any thread.
 #[derive(Clone)]
 struct Planner {
     store: Store,
@@ -85,13 +88,13 @@ struct Planner {
     interrupt: Interrupt,
 }
 
-/// Opens the version that `manifest` describes, in the store at `store`.
+/// Opens the version that `manifest` describes in the store at `store`.
 ///
 /// # Errors
-/// [`SqlError::NoStore`] where the folder is missing, [`SqlError::Failed`] where threads cannot start.
+/// [`SqlError::NoStore`] if the folder is missing, and [`SqlError::Failed`] if DataFusion cannot be set up.
 pub(crate) fn open(store: &Path, manifest: &Manifest, limits: Limits) -> Result<Session, SqlError> {
     let url = ObjectStoreUrl::parse(format!("{URL_SCHEME}://wavemill"))?;
-    // The manifest's paths begin at the store's folder.
+    // The manifest's paths are relative to the store's folder.
     let files = LocalFileSystem::new_with_prefix(store).map_err(|_| SqlError::NoStore {
         path: store.to_owned(),
     })?;
@@ -109,7 +112,7 @@ pub(crate) fn open(store: &Path, manifest: &Manifest, limits: Limits) -> Result<
         .build();
     let ctx = SessionContext::new_with_state(state);
 
-    // Shared: the readers of all tables note here which files they open, and so explain why a query failed.
+    // Shared by the readers of all tables, which record the opened files in it. Used to explain why a query failed.
     let opened = OpenedFiles::default();
     let catalog = catalog::build(store.to_owned(), &url, manifest, &opened)?;
     ctx.register_catalog(CATALOG, Arc::new(catalog));
@@ -137,9 +140,9 @@ pub(crate) fn open(store: &Path, manifest: &Manifest, limits: Limits) -> Result<
 fn config(limits: &Limits) -> SessionConfig {
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, STORE)
-        // DataFusion would make an empty catalog of the same name.
+        // DataFusion would create an empty catalog with the same name.
         .with_create_default_catalog_and_schema(false)
-        // SHOW TABLES and DESCRIBE read it.
+        // SHOW TABLES and DESCRIBE read the information schema.
         .with_information_schema(true)
         .with_target_partitions(limits.workers());
     config
@@ -150,12 +153,12 @@ fn config(limits: &Limits) -> SessionConfig {
 }
 
 impl Session {
-    /// Runs every statement of `sql`, each result into `sink`.
+    /// Runs all statements of `sql` and writes each result to `sink`.
     ///
     /// # Errors
-    /// [`SqlError`]; results of earlier statements have been written by then.
+    /// [`SqlError`]. The results of earlier statements have already been written.
     pub(crate) fn run(&self, sql: &str, sink: &mut dyn Sink) -> Result<(), SqlError> {
-        // All are parsed before the first one runs, so a mistake in the last one does not leave the others done.
+        // Parse all statements before the first one runs, so that a syntax error in the last one leaves none executed.
         let statements = DFParserBuilder::new(sql)
             .build()
             .and_then(|mut parser| parser.parse_statements())?;
@@ -170,19 +173,19 @@ impl Session {
     }
 
     fn run_statement(&self, statement: Statement, sink: &mut dyn Sink) -> Result<(), SqlError> {
-        // If the statement fails, only files that it opened can be the reason.
+        // If the statement fails, only files that it opened itself can be the cause.
         self.opened.clear();
         let armed = self.interrupt.arm();
-        // The query starts on threads of its own, so it owns its planner.
+        // The query runs on its own threads, so it needs its own planner.
         let planner = self.planner.clone();
         let query = async move { planner.stream(statement).await };
         let workers = self.planner.limits.workers();
 
-        // The panic of a reader is explained below like any other failure: a damaged page may be behind it.
+        // A reader's panic is explained below like any other failure, because a damaged page may be the cause.
         let answered = caught(|| running::answer(workers, &armed, query, sink))
             .unwrap_or_else(|panic| Err(panic.into()));
 
-        // A COPY or an INSERT that did not end leaves no unfinished file behind.
+        // Remove the unfinished files of a failed COPY or INSERT.
         match &answered {
             Ok(()) => self.interrupt.partial().end(),
             Err(_) => self.interrupt.partial().remove(),
@@ -194,7 +197,7 @@ impl Session {
         })
     }
 
-    /// Stops its queries through `interrupt`, which another thread may hold already.
+    /// Uses `interrupt`, which another thread may already hold, to stop the session's queries.
     #[must_use]
     pub(crate) fn with_interrupt(mut self, interrupt: Interrupt) -> Self {
         self.planner.interrupt = interrupt.clone();
@@ -202,7 +205,7 @@ impl Session {
         self
     }
 
-    /// Adds a file of the user's as a table that is only read.
+    /// Adds one of the user's files as a read-only table.
     ///
     /// # Errors
     /// [`SqlError::OwnTable`].
@@ -210,22 +213,22 @@ impl Session {
         own_tables::add(&self.planner.ctx, name, file)
     }
 
-    /// Rows of a table, by a name out of [`Session::tables`]; `None` where the manifest does not tell.
+    /// Returns the number of rows of one of [`Session::tables`], or `None` if the manifest does not contain it.
     pub(crate) fn rows_of(&self, table: &str) -> Option<u64> {
         self.version.rows_of(table)
     }
 
-    /// A handle that stops the running query.
+    /// Returns a handle that stops the running query.
     pub(crate) fn interrupt(&self) -> Interrupt {
         self.interrupt.clone()
     }
 
-    /// Names of all tables as a query writes them, sorted: `albums …`, then `raw.<name> …`.
+    /// Returns the sorted names of all tables as written in a query: `albums …`, then `raw.<name> …`.
     pub(crate) fn tables(&self) -> Vec<String> {
         self.planner.tables()
     }
 
-    /// Columns of a table, by a name out of [`Session::tables`].
+    /// Returns the columns of one of [`Session::tables`].
     ///
     /// # Errors
     /// [`SqlError::UnknownTable`], or [`SqlError::Damaged`].
@@ -233,7 +236,7 @@ impl Session {
         self.planner.columns(table)
     }
 
-    /// Names of all scalar and aggregate functions, unsorted.
+    /// Returns the names of all scalar and aggregate functions, unsorted.
     pub(crate) fn functions(&self) -> Vec<String> {
         let state = self.planner.ctx.state();
         state
@@ -250,22 +253,23 @@ impl Planner {
         self.check_tables(&statement)?;
         let plan = self.plan(statement).await?;
 
-        // Refused before anything is carried out. `--allow-write` permits to write, but never into the store.
+        // Refuse statements before anything is executed. `--allow-write` permits writing, but never into the store.
         if !self.limits.allow_write {
             refuse_writes(&plan)?;
         }
         self.refuse_own_files(&plan)?;
         refuse_limits(&plan)?;
 
-        // What lies in the target's folder now is the user's, and stays if the statement fails.
+        // Existing files in the target's folder are the user's and must stay if the statement fails.
         self.note_target(&plan)?;
 
-        // DDL is carried out here; for a query this only makes its plan.
+        // DDL is executed here. For a query this only creates its plan.
         let (mut state, plan) = self.ctx.execute_logical_plan(plan).await?.into_parts();
-        // Optimised, a scan has just the columns that the query reads, and so the width of its rows.
+        // In the optimized plan a scan has only the columns that the query reads, which determine the width of its
+        // rows.
         let plan = state.optimize(&plan)?;
 
-        // DataFusion counts a batch in rows, and here one row may hold 330 KB.
+        // DataFusion limits a batch by rows, and one row may take 330 KB.
         if let Some(row_bytes) = widest_row(&plan)? {
             let batch_bytes = if holds_rows(&plan)? {
                 HELD_BATCH_BYTES
@@ -282,20 +286,20 @@ impl Planner {
         Ok(execute_stream(physical, state.task_ctx())?)
     }
 
-    /// The plan of a statement, with headings as they were written. Where an expression bears no name (one that makes
-    /// several columns), it is planned as it came.
+    /// Plans a statement with result names as the user wrote them. If that fails, because an expression cannot be named
+    /// (one that expands to several columns), plans the statement unchanged.
     async fn plan(&self, statement: Statement) -> Result<LogicalPlan, SqlError> {
         let state = self.ctx.state();
-        // The error of this try is dropped. That of the next one speaks of the statement as the user wrote it.
+        // Discard this error: the error of the unchanged statement refers to the text that the user wrote.
         if let Ok(plan) = state.statement_to_plan(headings::named(&statement)).await {
             return Ok(plan);
         }
         Ok(state.statement_to_plan(statement).await?)
     }
 
-    /// Files of the store are neither written nor made tables of, which an INSERT could write.
+    /// Refuses to write into the store, and to create tables from its files, because an INSERT could write to them.
     fn refuse_own_files(&self, plan: &LogicalPlan) -> Result<(), SqlError> {
-        // The whole plan is searched: EXPLAIN ANALYZE carries out the statement that lies below it.
+        // Search the whole plan, because EXPLAIN ANALYZE executes the statement inside it.
         let mut found = None;
         plan.apply_with_subqueries(|node| {
             let (statement, paths) = match node {
@@ -319,17 +323,17 @@ impl Planner {
         found.map_or(Ok(()), Err)
     }
 
-    /// Where the statement writes, for the time after a failure.
+    /// Records the target of a writing statement, so that unfinished files can be removed after a failure.
     fn note_target(&self, plan: &LogicalPlan) -> Result<(), SqlError> {
-        // As above: the statement may lie below an EXPLAIN ANALYZE.
+        // Search the whole plan: the statement may be inside an EXPLAIN ANALYZE.
         plan.apply_with_subqueries(|node| {
             match node {
                 LogicalPlan::Copy(copy) => self.interrupt.partial().begin_copy(&copy.output_url),
                 LogicalPlan::Dml(insert) => {
-                    // Tables of any other kind write no files.
+                    // Other kinds of tables write no files.
                     let table = source_as_provider(&insert.target)?;
                     if let Some(table) = table.downcast_ref::<ListingTable>() {
-                        // The one that DataFusion adds files to, where a table has several folders.
+                        // If a table has several folders, DataFusion adds files to the first one.
                         self.interrupt
                             .partial()
                             .begin_insert(&table.table_paths()[0]);
@@ -342,9 +346,9 @@ impl Planner {
         Ok(())
     }
 
-    /// Whether a path or URL, as DataFusion takes it, leads into the store.
+    /// Reports whether a path or URL, as interpreted by DataFusion, is inside the store.
     fn is_in_store(&self, path: &str) -> bool {
-        // What is no URL fails by itself.
+        // A string that cannot be parsed as a URL fails later in DataFusion.
         let Ok(url) = ListingTableUrl::parse(path) else {
             return false;
         };
@@ -355,13 +359,13 @@ impl Planner {
                     .encloses(&Path::new("/").join(url.prefix().as_ref()))
     }
 
-    /// DataFusion's own message for an unknown table names no other.
+    /// Reports unknown tables with similar names, which DataFusion's own message lacks.
     fn check_tables(&self, statement: &Statement) -> Result<(), SqlError> {
         for table in self.ctx.state().resolve_table_references(statement)? {
             let schema = table.schema().unwrap_or(STORE);
-            // Tables of `information_schema` are DataFusion's to look for.
+            // DataFusion checks the tables of `information_schema`.
             let is_ours = [STORE, RAW].contains(&schema);
-            // Another statement may name the table that it creates.
+            // Other statements may contain the name of a table that they create.
             let is_read = matches!(statement, Statement::Statement(inner) if is_query(inner));
             if is_ours && is_read && !self.table_exists(schema, table.table()) {
                 return Err(self.unknown_table(&table.to_string()));
@@ -408,7 +412,7 @@ impl Planner {
 
     fn columns(&self, table: &str) -> Result<SchemaRef, SqlError> {
         let (schema, name) = table.split_once('.').unwrap_or((STORE, table));
-        // `table` is asynchronous by its trait alone, and opens the file on this thread.
+        // `table` is only asynchronous because of its trait. It opens the file on this thread.
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let found = match self.schema_provider(schema) {
             Some(provider) => runtime.block_on(provider.table(name))?,
@@ -439,7 +443,8 @@ fn refuse_writes(plan: &LogicalPlan) -> Result<(), SqlError> {
     writes.map_or(Ok(()), |statement| Err(SqlError::Refused { statement }))
 }
 
-/// What the command line decides is not a query's to change: SET could spill into the store, and lift the memory limit.
+/// Refuses SET and RESET of runtime options that the command line sets: they could spill into the store or lift the
+/// memory limit.
 fn refuse_limits(plan: &LogicalPlan) -> Result<(), SqlError> {
     let name = match plan {
         LogicalPlan::Statement(logical::Statement::SetVariable(set)) => &set.variable,
@@ -456,7 +461,7 @@ fn refuse_limits(plan: &LogicalPlan) -> Result<(), SqlError> {
     Err(SqlError::Meaning { detail })
 }
 
-/// Bytes of tensors in the widest row that a table of the plan gives; `None` where no tensor is read.
+/// Returns the number of bytes of tensors in the widest row of the plan's tables, or `None` if no tensor is read.
 fn widest_row(plan: &LogicalPlan) -> Result<Option<usize>, SqlError> {
     let mut widest = None;
     plan.apply_with_subqueries(|node| {
@@ -474,7 +479,7 @@ fn widest_row(plan: &LogicalPlan) -> Result<Option<usize>, SqlError> {
     Ok(widest)
 }
 
-/// True where an operator of the plan keeps rows while it reads more.
+/// Reports whether an operator of the plan keeps rows while it reads more.
 fn holds_rows(plan: &LogicalPlan) -> Result<bool, SqlError> {
     let mut holds = false;
     plan.apply_with_subqueries(|node| {

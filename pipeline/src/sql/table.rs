@@ -1,7 +1,8 @@
-//! A table of the store: the Parquet files that the manifest lists for it, and no other.
+//! A table of the store. It consists of exactly the Parquet files that the manifest lists for it.
 //!
-//! DataFusion's own listing of a folder would see whatever lies there; a version is exactly its manifest. So files,
-//! sizes, row counts and the `split` of feature files come from the manifest, and only the schema from a file's footer.
+//! DataFusion's own folder listing would include any file in the folder, but a version consists of exactly the files in
+//! its manifest. Files, sizes, row counts and the `split` of feature files therefore come from the manifest, and only
+//! the schema comes from a file's footer.
 
 use std::fs::File;
 use std::path::Path;
@@ -29,10 +30,10 @@ use super::damage::{NotingReaders, OpenedFiles, READER_FAILED, UncheckedFooters,
 use super::tensor::{RAGGED_ROW_BYTES, TensorType};
 use crate::panics::caught;
 
-/// Taken for the length of a text or list.
+/// Assumed size of a text or list value.
 const TEXT_BYTES: usize = 64;
 
-/// Files of one table, all with one schema.
+/// The files of one table, all with the same schema.
 #[derive(Debug)]
 pub(super) struct StoreTable {
     url: ObjectStoreUrl,
@@ -44,20 +45,21 @@ pub(super) struct StoreTable {
 }
 
 impl StoreTable {
-    /// Opens the table that `entries` (at least one) make up, below the folder `store`.
+    /// Opens the table that consists of `entries` (at least one), whose paths are relative to the folder `store`.
     ///
-    /// `url` is where the session's object store for `store` is registered. A feature's rows get the column `split`. Files
-    /// that a query reads are noted in `opened`.
+    /// `url` is the URL under which the session's object store for `store` is registered. Feature tables get the
+    /// additional column `split`. Files that a query reads are recorded in `opened`.
     ///
     /// # Errors
-    /// [`SqlError::Damaged`]: a file is missing, not as long as the manifest says, or has no readable footer.
+    /// [`SqlError::Damaged`] if a file is missing, has another length than in the manifest, or has no readable footer.
     pub(super) fn open(
         store: &Path,
         url: ObjectStoreUrl,
         entries: &[FileEntry],
         opened: &OpenedFiles,
     ) -> Result<Self, SqlError> {
-        // All of them before any is opened: a file that was cut is named here, and not in the middle of an answer.
+        // Check all files before opening one, so that a truncated file is reported here and not in the middle of a
+        // result.
         for entry in entries {
             check_length(store, entry)?;
         }
@@ -68,7 +70,7 @@ impl StoreTable {
             });
         };
 
-        // All files of a table have one schema, so one footer is enough.
+        // All files of a table have the same schema, so one footer is enough.
         let footers = UncheckedFooters::new(store, entries);
         footers.check(&first.path)?;
         let file_schema = footer_schema(&store.join(&first.path))?;
@@ -99,21 +101,21 @@ impl StoreTable {
             .map(|i| &fields[i])
     }
 
-    /// Options for a scan: where tensors are read, rows are filtered before their tensors are decoded.
+    /// Returns the options of a scan. If it reads tensors, rows are filtered before their tensors are decoded.
     fn parquet_options(&self, projection: Option<&Vec<usize>>) -> TableParquetOptions {
         let tensors = self
             .projected(projection)
             .any(|field| TensorType::of(field).is_some());
-        // A page holds few tensors, so a reader that knows which rows are wanted can pass over most of the others.
-        // With a bitmap, which the reader may choose by itself, it would decode the rows between as well.
+        // A page contains few tensors, so with row selections the reader can skip most unneeded pages. With a bitmap,
+        // which the reader could choose otherwise, it would also decode the rows in between.
         let mut options = TableParquetOptions::default();
         options.global.pushdown_filters = tensors;
         options.global.force_filter_selections = tensors;
         options
     }
 
-    /// Exact row counts, and about how many bytes the columns of a scan are: joins hold the smaller side in memory by
-    /// them, which must never be the side with the tensors.
+    /// Returns exact row counts and the estimated size of a scan's columns. Joins use them to hold the smaller side in
+    /// memory, which must never be the side with the tensors.
     fn statistics(&self, projection: Option<&Vec<usize>>) -> Statistics {
         let row_bytes: usize = self.projected(projection).map(column_bytes).sum();
         Statistics::new_unknown(self.schema.table_schema())
@@ -136,7 +138,7 @@ impl TableProvider for StoreTable {
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>> {
-        // The planner hands the same predicates to the scan, which skips files, row groups and rows by them.
+        // The planner passes the same predicates to the scan, which uses them to skip files, row groups and rows.
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
@@ -148,7 +150,7 @@ impl TableProvider for StoreTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let runtime = state.runtime_env();
-        // Footers are kept, so that the next query over the table does not read them again.
+        // Cache the footers, so that the next query over the table does not read them again.
         let readers = CachedParquetFileReaderFactory::new(
             runtime.object_store(&self.url)?,
             runtime.cache_manager.get_file_metadata_cache(),
@@ -175,7 +177,7 @@ impl TableProvider for StoreTable {
     }
 }
 
-/// About how many bytes a row has in a column.
+/// Returns the estimated number of bytes per row of a column.
 fn column_bytes(field: &FieldRef) -> usize {
     if let Some(tensor) = TensorType::of(field) {
         return tensor.row_bytes().unwrap_or(RAGGED_ROW_BYTES);
@@ -198,7 +200,8 @@ fn split_of(entry: &FileEntry) -> &str {
 }
 
 fn check_length(store: &Path, entry: &FileEntry) -> Result<(), SqlError> {
-    // Length only: a hash would take reading the whole file before the first row. See `damage` for the rest.
+    // Compare the length only: verifying the hash would require reading the whole file before the first row. See
+    // `damage`.
     let path = store.join(&entry.path);
     let found = std::fs::metadata(&path).map(|file| file.len());
     match found {
@@ -216,7 +219,7 @@ fn check_length(store: &Path, entry: &FileEntry) -> Result<(), SqlError> {
 
 fn footer_schema(path: &Path) -> Result<SchemaRef, SqlError> {
     let file = File::open(path).map_err(|error| damaged(path, &error.to_string()))?;
-    // The reader of footers panics on some that are damaged.
+    // The reader of footers panics on some damaged footers.
     let footer = caught(|| ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()))
         .map_err(|panic| damaged(path, &format!("{READER_FAILED}: {}", panic.message)))?
         .map_err(|error| damaged(path, &error.to_string()))?;

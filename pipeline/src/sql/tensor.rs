@@ -1,7 +1,7 @@
-//! How the bytes of a stored tensor are to be read: type, scale and shape from the metadata of its column.
+//! Decodes the bytes of stored tensors with the type, scale and shape from the metadata of their column.
 //!
-//! A tensor is one binary value a row, little-endian and row-major. Nothing in the value says so: the field's
-//! `wavemill.tensor` metadata does, and every reader here starts from it.
+//! A tensor is one binary value per row, little-endian and row-major. Its type is not part of the value but stored in
+//! the field's `wavemill.tensor` metadata, which every reader in this module uses.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,40 +16,41 @@ use wavemill_schemas::manifest::Scale;
 use wavemill_schemas::recipe::Dtype;
 use wavemill_schemas::tables::TENSOR_KEY;
 
-/// Values converted at a time, so that the conversion of f16 runs over a slice and not value by value.
+/// Number of values that are converted at a time, so that the f16 conversion runs on a slice and not value by value.
 const BLOCK: usize = 256;
 
-/// Taken for the length of a tensor where lengths differ: about a minute of the usual log-mel.
+/// Assumed row size of tensors with varying lengths: about a minute of the usual log-mel.
 pub(crate) const RAGGED_ROW_BYTES: usize = 660 << 10;
 
-/// What the metadata of a tensor column says.
+/// The type of a tensor column, as stored in its metadata.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub(crate) struct TensorType {
     /// Stored type of a value.
     pub dtype: Dtype,
-    /// How stored integers become values; absent for floats.
+    /// Conversion of stored integers to values. Absent for floats.
     #[serde(default)]
     pub scale: Option<Scale>,
-    /// Row-major; `None` where a dimension differs from row to row.
+    /// Row-major shape. `None` if a dimension varies between rows.
     pub shape: Vec<Option<usize>>,
-    /// Such as `["mel", "frame"]`.
+    /// Names of the dimensions, such as `["mel", "frame"]`.
     #[serde(default)]
     pub dim_names: Vec<String>,
 }
 
 impl TensorType {
-    /// The tensor type of a column; `None` where the column holds none.
+    /// Returns the tensor type of a column, or `None` if the column does not contain tensors.
     pub(crate) fn of(field: &Field) -> Option<Self> {
         let stored = matches!(
             field.data_type(),
             DataType::FixedSizeBinary(_) | DataType::Binary | DataType::List(_)
         );
         let json = field.metadata().get(TENSOR_KEY).filter(|_| stored)?;
-        // Metadata that cannot be read leave a column of bytes, which every tensor function refuses while planning.
+        // With unreadable metadata the column is plain bytes, and every tensor function refuses it during planning.
         serde_json::from_str(json).ok()
     }
 
-    /// A column of such tensors that an expression makes. It has no identity: it is no feature as a recipe describes it.
+    /// Returns the field of a column of such tensors that an expression computes. It has no feature id, because it is
+    /// not a feature of a recipe.
     pub(crate) fn field(&self, name: &str) -> Field {
         let data_type = match self.row_bytes().and_then(|bytes| i32::try_from(bytes).ok()) {
             Some(bytes) => DataType::FixedSizeBinary(bytes),
@@ -66,34 +67,34 @@ impl TensorType {
         Field::new(name, data_type, true).with_metadata(metadata.into())
     }
 
-    /// Bytes a row; `None` where it differs.
+    /// Returns the number of bytes per row, or `None` if it varies.
     pub(crate) fn row_bytes(&self) -> Option<usize> {
         self.shape
             .iter()
             .try_fold(self.dtype.bytes(), |bytes, dim| dim.map(|n| bytes * n))
     }
 
-    /// The shape of a row of `values` values. One unknown dimension follows from the rest; `None` where more are unknown
-    /// or `values` does not fit.
+    /// Returns the shape of a row of `values` values. One unknown dimension is computed from the rest. Returns `None`
+    /// if more dimensions are unknown or `values` does not fit.
     pub(crate) fn shape_of(&self, values: usize) -> Option<Vec<usize>> {
         let known: usize = self.shape.iter().flatten().product();
         let unknown = self.shape.iter().filter(|dim| dim.is_none()).count();
-        // Nothing follows where a known dimension is 0: every length of the unknown one would fit.
+        // With a known dimension of 0, any length of the unknown one would fit, so the shape is undefined.
         let rest = values.checked_div(known)?;
         let fits = rest * known == values && (unknown == 1 || unknown == 0 && rest == 1);
         fits.then(|| self.shape.iter().map(|dim| dim.unwrap_or(rest)).collect())
     }
 
-    /// Such as `f16[128,1292]`, for a row of `values` values.
+    /// Returns a label such as `f16[128,1292]` for a row of `values` values.
     pub(crate) fn label(&self, values: usize) -> String {
         let shape = self.shape_of(values).unwrap_or_else(|| vec![values]);
         let dims: Vec<String> = shape.iter().map(ToString::to_string).collect();
         format!("{}[{}]", self.dtype.name(), dims.join(","))
     }
 
-    /// Appends the values of one row, de-quantised, to `out`.
+    /// Appends the dequantized values of one row to `out`.
     pub(crate) fn decode(&self, bytes: &[u8], out: &mut Vec<f32>) {
-        // `out` may hold the values of earlier rows, which are scaled already.
+        // `out` may contain the values of earlier rows, which are already scaled.
         let start = out.len();
         match self.dtype {
             Dtype::F16 => decode_f16(bytes, out),
@@ -122,7 +123,7 @@ fn decode_f16(bytes: &[u8], out: &mut Vec<f32>) {
     let mut halves = [f16::ZERO; BLOCK];
     for block in bytes.chunks(BLOCK * 2) {
         let n = block.len() / 2;
-        // The bytes of a row may lie at any address, so they cannot be taken for a slice of halves where they are.
+        // The bytes of a row may be unaligned, so they cannot be reinterpreted as a slice of f16.
         for (half, b) in halves.iter_mut().zip(block.chunks_exact(2)) {
             *half = f16::from_le_bytes([b[0], b[1]]);
         }
@@ -133,7 +134,7 @@ fn decode_f16(bytes: &[u8], out: &mut Vec<f32>) {
     }
 }
 
-/// As declared: `f16[128,1292]`, or `f16[128,?]` where a dimension differs from row to row.
+/// Formats the declared type: `f16[128,1292]`, or `f16[128,?]` if a dimension varies between rows.
 impl fmt::Display for TensorType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let dims: Vec<String> = self
@@ -147,16 +148,16 @@ impl fmt::Display for TensorType {
 
 /// A column of tensors in one of its stored layouts.
 pub(crate) enum TensorColumn<'a> {
-    /// All rows of one length.
+    /// All rows have the same length.
     Fixed(&'a FixedSizeBinaryArray),
-    /// Rows of several lengths.
+    /// Rows have different lengths.
     Binary(&'a BinaryArray),
-    /// Shards written with `layout = "list"`.
+    /// The list layout of shards written with `layout = "list"`.
     List(&'a ListArray),
 }
 
 impl<'a> TensorColumn<'a> {
-    /// The column behind `array`; `None` where its type holds no tensors.
+    /// Creates a view of `array`, or returns `None` if its type cannot contain tensors.
     pub(crate) fn new(array: &'a ArrayRef) -> Option<Self> {
         match array.data_type() {
             DataType::FixedSizeBinary(_) => array.as_fixed_size_binary_opt().map(Self::Fixed),
@@ -166,7 +167,7 @@ impl<'a> TensorColumn<'a> {
         }
     }
 
-    /// True where the row holds no tensor.
+    /// Reports whether the row is null.
     pub(crate) fn is_null(&self, row: usize) -> bool {
         match self {
             Self::Fixed(array) => array.is_null(row),
@@ -175,7 +176,7 @@ impl<'a> TensorColumn<'a> {
         }
     }
 
-    /// Number of values in a row.
+    /// Returns the number of values in a row.
     pub(crate) fn n_values(&self, row: usize, tensor: &TensorType) -> usize {
         match self {
             Self::Fixed(array) => array.value_length() as usize / tensor.dtype.bytes(),
@@ -184,7 +185,7 @@ impl<'a> TensorColumn<'a> {
         }
     }
 
-    /// The bytes of a row, as the layout `binary` stores them.
+    /// Returns the bytes of a row as stored by the layout `binary`.
     pub(crate) fn bytes(&self, row: usize) -> Cow<'_, [u8]> {
         match self {
             Self::Fixed(array) => Cow::Borrowed(array.value(row)),
@@ -204,7 +205,7 @@ impl<'a> TensorColumn<'a> {
 }
 
 fn list_bytes(array: &ListArray, row: usize) -> Vec<u8> {
-    // Offsets are places in the whole of `values`, also where the list array is a slice of a longer one.
+    // Offsets are absolute positions in `values`, even if the list array is a slice of a longer one.
     let range = array.value_offsets()[row] as usize..array.value_offsets()[row + 1] as usize;
     let values = array.values();
 
@@ -221,7 +222,7 @@ fn list_bytes(array: &ListArray, row: usize) -> Vec<u8> {
     } else if let Some(bytes) = values.as_primitive_opt::<UInt8Type>() {
         bytes.values()[range].to_vec()
     } else {
-        // A list of any other type is none that `layout = "list"` writes.
+        // `layout = "list"` does not write lists of other types.
         Vec::new()
     }
 }

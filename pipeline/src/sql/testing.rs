@@ -1,4 +1,4 @@
-//! Makes stores, as the contract has them, for the tests of this module and for `tests/real/memory.rs`.
+//! Creates stores that conform to the store's format, for the tests of this module and for `tests/real/memory.rs`.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,32 +24,32 @@ use wavemill_schemas::manifest::{
 use wavemill_schemas::recipe::{Dtype, Layout};
 use wavemill_schemas::tables::{feature_schema, list_of, rejects_schema};
 
-/// Rows of a row group: small, so that a file has several.
+/// Number of rows in a row group. It is small, so that a file has several row groups.
 const ROW_GROUP_ROWS: usize = 64;
 
 /// A store under construction.
 pub(crate) struct TestStore {
-    /// Its folder, removed when dropped.
+    /// The store's folder. It is removed on drop.
     pub folder: tempfile::TempDir,
-    /// What has been written so far.
+    /// Manifest of the files written so far.
     pub manifest: Manifest,
 }
 
-/// One clip of [`TestStore::write_feature`].
+/// A clip for [`TestStore::write_feature`].
 #[derive(Clone)]
 pub(crate) struct Clip {
-    /// Decides keys and ids.
+    /// Number from which keys and ids are derived.
     pub id: i64,
     /// Class id.
     pub genre: Option<i32>,
-    /// Of its audio; equal for duplicates.
+    /// Hash of the audio. Equal for duplicates.
     pub hash: String,
     /// Stored bytes.
     pub tensor: Vec<u8>,
 }
 
 impl Clip {
-    /// Clip `id` of class `id % 3`, whose tensor is `values` as f16.
+    /// Creates clip `id` of class `id % 3` with `values` as its f16 tensor.
     pub(crate) fn f16(id: i64, values: &[f32]) -> Self {
         let tensor = values
             .iter()
@@ -64,7 +64,7 @@ impl Clip {
     }
 }
 
-/// `f16[2,3]`-like description of a feature.
+/// Creates the description of a feature, such as `f16[2,3]`.
 pub(super) fn feature(name: &str, dtype: &str, shape: &[Option<usize>]) -> FeatureEntry {
     FeatureEntry {
         name: name.to_owned(),
@@ -84,7 +84,7 @@ pub(super) fn feature(name: &str, dtype: &str, shape: &[Option<usize>]) -> Featu
 }
 
 impl TestStore {
-    /// A store without files; classes Folk, Jazz, Rock.
+    /// Creates a store without files. Its classes are Folk, Jazz and Rock.
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("temporary folder");
         let classes = ["Folk", "Jazz", "Rock"].map(str::to_owned).to_vec();
@@ -130,10 +130,10 @@ impl TestStore {
         Self { folder, manifest }
     }
 
-    /// The store that most tests ask: three features over nine clips in three splits, tracks, rejects and a raw table.
+    /// Creates the store of most tests: three features of nine clips in three splits, tracks, rejects and a raw table.
     ///
-    /// Clip i has genre i % 3; its `log_mel` is f16[2,3] of i, i + 1, …; `ragged` is f32[2,?] of i % 3 + 1 frames of 0.5;
-    /// `quant` is u8[4] of i, i, i, i with value = stored / 2 − 1. Clips 1 and 4 have equal audio.
+    /// Clip i has genre i % 3. Its `log_mel` is f16[2,3] with i, i + 1, …; `ragged` is f32[2,?] with i % 3 + 1 frames
+    /// of 0.5; `quant` is u8[2,2] with i, i, i, i, where value = stored / 2 − 1. Clips 1 and 4 have equal audio.
     pub(crate) fn small() -> Self {
         let mut store = Self::new();
         let splits = ["training", "validation", "none"];
@@ -199,7 +199,7 @@ impl TestStore {
         });
     }
 
-    /// `tracks(track_id, track_title, track_genre_top, set_split)` of `n` tracks.
+    /// Writes the table `tracks(track_id, track_title, track_genre_top, set_split)` with `n` tracks.
     pub(crate) fn write_tracks(&mut self, n: i64) {
         let genres = ["Folk", "Jazz", "Rock"];
         let columns: [(&str, ArrayRef); 4] = [
@@ -228,7 +228,7 @@ impl TestStore {
         );
     }
 
-    /// Ten parsed tracks, of which `labelled` dropped the last; genres 0 to 8.
+    /// Writes ten parsed tracks, the last of which was dropped by `labelled`, and genres 0 to 8.
     fn write_all_tracks_and_genres(&mut self) {
         let dropped_by = (0..10)
             .map(|i| (i == 9).then_some("labelled"))
@@ -268,7 +268,7 @@ impl TestStore {
             text("damaged"),
             text("cut"),
         ];
-        // Offset, line, column and length are not known of it.
+        // The clip's offset, line, column and length are unknown.
         let nulls = schema.fields()[given.len()..]
             .iter()
             .map(|field| arrow::array::new_null_array(field.data_type(), 1));

@@ -1,4 +1,4 @@
-//! Queries over a small store: what they answer, in every format, and how they fail.
+//! Tests of queries over a small store: their results in every format, and their errors.
 
 use std::fs::File;
 
@@ -422,7 +422,7 @@ fn writing_is_refused_unless_allowed() {
     );
 }
 
-/// However they are named; `{}` stands for the store's folder.
+/// Tests several notations of paths into the store. `{}` is replaced by the store's folder.
 #[test]
 fn files_of_the_store_are_never_written() {
     let store = TestStore::small();
@@ -614,7 +614,7 @@ fn an_interrupted_statement_leaves_no_unfinished_file() {
         let (was_written, stopped) = std::thread::scope(|scope| {
             let stopper = scope.spawn(|| {
                 let start = std::time::Instant::now();
-                // A minute, so that a statement that writes nothing is a failure and no test without an end.
+                // Wait at most a minute, so that a statement that writes nothing fails the test instead of blocking it.
                 while files() == 0 && start.elapsed().as_secs() < 60 {
                     std::thread::yield_now();
                 }

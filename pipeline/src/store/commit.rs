@@ -1,4 +1,4 @@
-//! Put-if-absent: write, fsync, hard link to the version's name, fsync the folder.
+//! Commits a version with put-if-absent: write, fsync, hard link to the version's name, fsync the folder.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ impl Store {
     /// Commits `manifest` as version `version`.
     ///
     /// # Errors
-    /// [`StoreError::Raced`] when another run took that number with another plan.
+    /// [`StoreError::Raced`] if another run committed that version with another plan.
     pub(crate) fn commit(&self, version: u64, manifest: &Manifest) -> Result<(), StoreError> {
         let path = self.manifest_path(version);
         let text = manifest
@@ -23,20 +23,21 @@ impl Store {
 
         let folder = self.versions_folder();
         durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
-        // The name is no version's, so readers pass over it, and the next run removes it after a kill.
+        // Readers ignore this name because it does not parse as a version. If the run is killed, the next run removes
+        // the file.
         let temporary = folder.join(format!(".{}.tmp", manifest.plan_id));
         write_durably(&temporary, text.as_bytes())?;
 
         fail_point!("commit-before-link");
-        // A rename would replace the manifest of another run. A link fails where the name is taken.
+        // A rename would replace the manifest of another run. A link fails if the name is taken.
         let linked = fs::hard_link(&temporary, &path);
-        // Only a second name by now, where the link was made.
+        // If the link was created, the temporary name is only a second name of the file.
         let _ = fs::remove_file(&temporary);
 
         match linked {
             Ok(()) => sync(&folder)?,
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                // The same plan gives the same manifest, whoever commits it.
+                // The same plan always results in the same manifest, so it does not matter which run commits it.
                 let (_, theirs) = self.manifest(Some(version))?;
                 if theirs.plan_id != manifest.plan_id {
                     return Err(StoreError::Raced {
@@ -53,7 +54,7 @@ impl Store {
     }
 }
 
-/// Writes a small file whole, under a temporary name, and renames it: after a crash it is there or it is not.
+/// Writes a small file under a temporary name and renames it: after a crash the file is complete or does not exist.
 pub(super) fn write_renamed(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     durable::make_folder(folder).map_err(StoreError::io_at(folder, "create the folder"))?;

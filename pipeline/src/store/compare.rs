@@ -1,5 +1,5 @@
-//! What a manifest says, against what its files say: a manifest that was edited, or of which a bit flipped, names its
-//! files rightly and still tells lies about them.
+//! Compares a manifest with the content of its files. A manifest that was edited, or that has a flipped bit, can name
+//! the right files and still describe them wrongly.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -26,31 +26,31 @@ use crate::plan;
 use crate::tensors;
 use crate::tensors::stats::{self, Bands};
 
-/// Rows that are decoded at a time for the sums: a tensor may have megabytes.
+/// Number of rows that are decoded at a time for the sums. A tensor may have several megabytes.
 const SUMMED_BATCH_ROWS: usize = 16;
 
-/// The first `format_version` whose writers add up statistics in today's order.
+/// The first `format_version` whose writers add up statistics in the current order.
 const ONE_ORDER_SINCE: u32 = 3;
 
-/// What one file says of rows that manifests count.
+/// Facts read from one file that the manifest states as well.
 #[derive(Debug, Default)]
 pub(super) struct FileFacts {
-    /// Of a feature's file: its clips, each once.
+    /// Set of the clips in a feature's file.
     clips: BTreeSet<String>,
-    /// Of a feature's file: by target, clips of each class.
+    /// Number of clips per class for each target, from a feature's file.
     classes: Vec<Vec<u64>>,
-    /// Of `tracks_all`: rows by the step that dropped them; kept ones by the empty text.
+    /// Number of rows in `tracks_all` by the step that dropped them. Kept rows are counted under the empty string.
     dropped: BTreeMap<String, u64>,
-    /// Of `rejects`: rows by reason.
+    /// Number of rows in `rejects` by reason.
     reasons: BTreeMap<String, u64>,
-    /// Of `rejects`: clips that were planned.
+    /// Number of planned clips in `rejects`.
     clips_rejected: u64,
-    /// Sums of each row group; empty unless the file holds a feature of the training split.
+    /// Sums of each row group. Empty unless the file contains a feature of the training split.
     partials: Vec<Partial>,
 }
 
-/// Compares a file, whose bytes are those that were committed, with its entry and with what the manifest says of its
-/// feature. An error is what is wrong.
+/// Compares a file with its entry and with the manifest's description of its feature. The file's blake3 has already
+/// been verified. The error describes the difference.
 pub(super) fn file(
     path: &Path,
     entry: &FileEntry,
@@ -70,7 +70,8 @@ pub(super) fn file(
     }
 
     pages(path)?;
-    // Other readers take the split from the folder (hive partitions): a file in a wrong one would change its side.
+    // Other readers take the split from the folder (hive partitions), so a file in the wrong folder would change its
+    // split.
     place(entry, manifest)?;
     if let Some(feature) = &entry.feature {
         let column = reader.schema().field_with_name(feature).ok();
@@ -87,7 +88,7 @@ pub(super) fn file(
 
     let wanted = counted_columns(entry, manifest);
     let mask = ProjectionMask::columns(reader.parquet_schema(), wanted.iter().map(String::as_str));
-    // Kept from batch to batch, since the rows of one clip may lie in two of them.
+    // Kept across batches because the rows of one clip may be in two batches.
     let mut last_clip = None;
     let batches = reader.with_projection(mask).build().map_err(unreadable)?;
     for batch in batches {
@@ -101,11 +102,11 @@ pub(super) fn file(
     Ok(told)
 }
 
-/// Compares the places of pages, as the file's index gives them, with the column chunks that they belong to. Readers of
-/// Parquet rely on them without checking them.
+/// Compares the page locations in the file's offset index with the byte ranges of their column chunks. Parquet readers
+/// rely on these locations without checking them.
 ///
 /// # Errors
-/// A sentence that names the fault.
+/// A sentence that describes the fault.
 pub(super) fn pages(path: &Path) -> Result<(), String> {
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
     let file = File::open(path).map_err(unreadable)?;
@@ -143,7 +144,7 @@ fn lie_in_order(chunk: &ColumnChunkMetaData, pages: &[PageLocation], n_rows: i64
     })
 }
 
-/// Returns the feature of a file whose values are part of the statistics: those of training are.
+/// Returns the feature of a file whose values are part of the statistics. Only files of the training split are.
 fn summed_feature<'m>(entry: &FileEntry, manifest: &'m Manifest) -> Option<&'m FeatureEntry> {
     let name = entry
         .feature
@@ -155,7 +156,7 @@ fn summed_feature<'m>(entry: &FileEntry, manifest: &'m Manifest) -> Option<&'m F
         .find(|feature| feature.name == *name)
 }
 
-/// Computes the sums of each row group over again, in the order in which its writer added them up.
+/// Recomputes the sums of each row group in the order in which the writer added them up.
 fn partials(
     path: &Path,
     feature: &FeatureEntry,
@@ -191,7 +192,7 @@ fn unreadable(error: impl std::error::Error) -> String {
     format!("not a readable Parquet file: {error}")
 }
 
-/// Whether a file lies where its plan, feature and split have it.
+/// Checks that a file is in the folder of its plan, feature and split.
 fn place(entry: &FileEntry, manifest: &Manifest) -> Result<(), String> {
     let split = entry.split.as_deref().unwrap_or_default();
     let folder = match &entry.feature {
@@ -205,7 +206,7 @@ fn place(entry: &FileEntry, manifest: &Manifest) -> Result<(), String> {
     }
 }
 
-/// Whether the metadata of a feature's column is what a writer makes of the manifest.
+/// Checks that the metadata of a feature's column contains all values that a writer derives from the manifest.
 fn tensor(
     metadata: Option<&std::collections::HashMap<String, String>>,
     feature: &str,
@@ -220,14 +221,14 @@ fn tensor(
         .ok_or("its column has no wavemill.tensor")?;
     let wanted =
         tables::tensor_metadata(wanted, &manifest.targets).map_err(|error| error.to_string())?;
-    // Compared as values: how JSON is spelled is the business of its writer.
+    // Compare parsed values: writers may format the same JSON in different ways.
     let [found, wanted] =
         [found, &wanted].map(|json| serde_json::from_str::<BTreeMap<String, Value>>(json));
     let (Ok(found), Ok(wanted)) = (found, wanted) else {
         return Err("its wavemill.tensor is no JSON".to_owned());
     };
 
-    // What the manifest says has to be in the file. The file may say more.
+    // Every value in the manifest must be in the file. The file may contain more.
     let differing: Vec<&str> = wanted
         .iter()
         .filter(|(key, value)| found.get(*key) != Some(value))
@@ -242,13 +243,13 @@ fn tensor(
     ))
 }
 
-/// `shape is`, or `shape, dtype are`.
+/// Returns the keys with a verb: `shape is`, or `shape, dtype are`.
 fn words(keys: &[&str]) -> String {
     let verb = if keys.len() == 1 { "is" } else { "are" };
     format!("{} {verb}", keys.join(", "))
 }
 
-/// Columns of a file whose rows a manifest counts.
+/// Returns the columns whose rows are counted in the manifest.
 fn counted_columns(entry: &FileEntry, manifest: &Manifest) -> Vec<String> {
     if entry.feature.is_some() {
         let targets = manifest.targets.iter().map(|target| target.name.clone());
@@ -273,7 +274,7 @@ fn no_clips(targets: &[TargetEntry]) -> Vec<Vec<u64>> {
 }
 
 impl FileFacts {
-    /// Rows of a feature. Those of a clip lie side by side: it is counted at the first.
+    /// Counts the clips of a feature's rows. Rows of one clip are adjacent, so a clip is counted at its first row.
     fn add_clips(
         &mut self,
         batch: &RecordBatch,
@@ -315,7 +316,7 @@ impl FileFacts {
         Ok(())
     }
 
-    /// Rows of a table; of most only their number counts.
+    /// Counts the rows of a table by the values in its columns, for the tables that need it.
     fn add_rows(&mut self, batch: &RecordBatch, table: &str) -> Result<(), String> {
         match table {
             "tracks_all" => {
@@ -331,7 +332,8 @@ impl FileFacts {
 
                 let stages = text(batch, "stage")?;
                 let clips = text(batch, "clip_key")?;
-                // Planned clips alone: broken metadata rows are of stage `catalog`, and paths without a key have none.
+                // Count planned clips only: broken metadata rows have the stage `catalog`, and paths without a key have
+                // no clip.
                 let planned = clips
                     .iter()
                     .zip(&stages)
@@ -348,19 +350,19 @@ fn text(batch: &RecordBatch, column: &str) -> Result<StringArray, String> {
     let found = batch
         .column_by_name(column)
         .ok_or_else(|| format!("no column {column}"))?;
-    // Text may be plain or a view; what follows knows one type.
+    // The column may be plain text or a string view. The callers only handle plain text.
     let text = cast(found, &DataType::Utf8).map_err(|error| format!("column {column}: {error}"))?;
     Ok(text.as_string::<i32>().clone())
 }
 
-/// Compares what a manifest counts with what all its files say; `told` in the manifest's order. What is wrong, a
-/// sentence each.
+/// Compares the counts in a manifest with the facts from all its files, where `told` is in the manifest's order.
+/// Returns one sentence per difference.
 pub(super) fn whole(manifest: &Manifest, told: &[FileFacts]) -> Vec<String> {
     let mut wrong = Differences::default();
     let counts = &manifest.counts;
     sums(counts, &mut wrong);
 
-    // Every feature has a row for each segment.
+    // Every feature has one row per segment.
     for feature in &manifest.features {
         let rows = manifest.files_of(&feature.name).map(|file| file.rows).sum();
         wrong.unless_equal(
@@ -407,8 +409,8 @@ pub(super) fn whole(manifest: &Manifest, told: &[FileFacts]) -> Vec<String> {
     wrong.sentences
 }
 
-/// Reports whether statistics are those of the stored values. Sums are added up in one order since format 3, so they are
-/// equal to the bit; earlier writers may have added them up in another.
+/// Reports whether the statistics match the stored values. Since format 3 sums are added up in a fixed order, so they
+/// must be equal to the bit. Earlier writers may have used another order.
 fn agree(says: Option<&Stats>, is: Option<&Stats>, format_version: u32) -> bool {
     let (Some(says), Some(is)) = (says, is) else {
         return says == is;
@@ -424,7 +426,7 @@ fn agree(says: Option<&Stats>, is: Option<&Stats>, format_version: u32) -> bool 
     says.values == is.values && close(&says.mean, &is.mean) && close(&says.std, &is.std)
 }
 
-/// The files of one feature, each with what it says.
+/// Returns the files of one feature, each with its facts.
 fn of_feature<'a>(
     manifest: &'a Manifest,
     told: &'a [FileFacts],
@@ -434,10 +436,11 @@ fn of_feature<'a>(
     files.filter(move |(file, _)| file.feature.as_deref() == Some(feature))
 }
 
-/// Clips and classes in the shards of one feature: those of the others hold the same clips.
+/// Compares the clips and classes in the shards of one feature. The shards of all other features contain the same
+/// clips.
 fn shards(manifest: &Manifest, told: &[FileFacts], feature: &str, wrong: &mut Differences) {
     let files: Vec<_> = of_feature(manifest, told, feature).collect();
-    // A set over all files: under the rule `segment` a clip has rows in several.
+    // A set over all files, because under the rule `segment` a clip has rows in several files.
     let clips: BTreeSet<&String> = files.iter().flat_map(|(_, told)| &told.clips).collect();
 
     wrong.unless_equal(
@@ -449,10 +452,10 @@ fn shards(manifest: &Manifest, told: &[FileFacts], feature: &str, wrong: &mut Di
     shard_numbers(manifest, &files, wrong);
 }
 
-/// Compares the place of every clip with the one that the manifest's number of shards gives it, and every split that has
-/// files with the splits that have such a number.
+/// Checks that every clip is in the shard that follows from the manifest's number of shards, and that every split with
+/// files has such a number.
 fn shard_numbers(manifest: &Manifest, files: &[(&FileEntry, &FileFacts)], wrong: &mut Differences) {
-    // Formats 1 and 2 do not state the numbers of shards.
+    // Manifests of formats 1 and 2 do not contain the number of shards.
     if manifest.shards.is_empty() {
         return;
     }
@@ -471,14 +474,14 @@ fn shard_numbers(manifest: &Manifest, files: &[(&FileEntry, &FileFacts)], wrong:
     }
 }
 
-/// Differences so far.
+/// Differences found so far.
 #[derive(Default)]
 struct Differences {
     sentences: Vec<String>,
 }
 
 impl Differences {
-    /// `what` names the two sides.
+    /// Adds a sentence if the two values differ. `what` names both sides of the comparison.
     fn unless_equal<T: PartialEq + std::fmt::Debug>(&mut self, what: &str, says: T, is: T) {
         if says != is {
             self.sentences
@@ -487,7 +490,7 @@ impl Differences {
     }
 }
 
-/// Rows read = kept + dropped + rejected; clips planned = written + rejected.
+/// Checks that rows read = kept + dropped + rejected, and that clips planned = written + rejected.
 fn sums(counts: &Counts, wrong: &mut Differences) {
     let dropped: u64 = counts.rows_dropped.iter().map(|step| step.rows).sum();
     let rows = counts.rows_kept + dropped + counts.rows_rejected;
@@ -504,7 +507,7 @@ fn sums(counts: &Counts, wrong: &mut Differences) {
     );
 }
 
-/// Clips of each class, by target and split.
+/// Compares the number of clips per class, by target and split.
 fn class_counts(
     targets: &[TargetEntry],
     files: &[(&FileEntry, &FileFacts)],
@@ -514,7 +517,7 @@ fn class_counts(
         let mut found: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for (file, told) in files {
             let split = file.split.clone().unwrap_or_default();
-            // As in `account`: a split has its counts, all 0, also where none of its clips has a class.
+            // A split has counts even if none of its clips has a class: they are all 0, as in `account`.
             let counts = found
                 .entry(split)
                 .or_insert_with(|| vec![0; target.classes.len()]);
@@ -546,7 +549,7 @@ fn dropped(counts: &Counts, found: &BTreeMap<String, u64>, wrong: &mut Differenc
         );
     }
 
-    // A step that the manifest does not name may have dropped rows, too.
+    // A step that is not in the manifest may have dropped rows as well.
     let steps = counts
         .rows_dropped
         .iter()

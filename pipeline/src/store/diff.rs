@@ -1,4 +1,4 @@
-//! What differs between two versions.
+//! Computes the differences between two versions.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,14 +8,14 @@ use serde_json::Value;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::recipe::Recipe;
 
-/// One value that differs; `None` where it is absent.
+/// A value that differs. `None` means that the value is absent.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Change {
     /// Dotted path, such as `features.log_mel.n_mels`.
     pub key: String,
-    /// In the first.
+    /// Value in the first version.
     pub from: Option<Value>,
-    /// In the second.
+    /// Value in the second version.
     pub to: Option<Value>,
 }
 
@@ -31,20 +31,20 @@ fn words(value: Option<&Value>) -> String {
     value.map_or_else(|| "absent".to_owned(), ToString::to_string)
 }
 
-/// The difference of two versions.
+/// The differences between two versions.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Diff {
-    /// Recipe keys.
+    /// Recipe keys that differ.
     pub recipe: Vec<Change>,
-    /// Engine, counts and class lists.
+    /// Differences in engine, counts, targets and limit.
     pub manifest: Vec<Change>,
-    /// Paths below the plans' folders that only the first has.
+    /// Files that only the first version has, as paths below the plans' folders.
     pub files_removed: Vec<String>,
-    /// … that only the second has.
+    /// Files that only the second version has.
     pub files_added: Vec<String>,
-    /// … that both have with other bytes.
+    /// Files that both versions have with different bytes.
     pub files_changed: Vec<String>,
-    /// … with equal bytes.
+    /// Number of files that both versions have with equal bytes.
     pub files_equal: usize,
 }
 
@@ -83,7 +83,7 @@ impl Diff {
     }
 }
 
-/// What of a manifest is compared key by key, beside its recipe.
+/// Returns the part of a manifest that is compared key by key. The recipe is compared separately.
 fn compared_part(manifest: &Manifest) -> Value {
     serde_json::json!({
         "engine": manifest.engine,
@@ -93,18 +93,18 @@ fn compared_part(manifest: &Manifest) -> Value {
     })
 }
 
-/// Path below `data/<plan_id>/` → blake3.
+/// Returns the blake3 of each file by its path below `data/<plan_id>/`.
 fn files(manifest: &Manifest) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     for file in &manifest.files {
-        // Every plan has a folder of its own, so whole paths would never be equal.
+        // Every plan has its own folder, so full paths would never be equal.
         let below = file.path.splitn(3, '/').nth(2).unwrap_or_default();
         files.insert(below.to_owned(), file.blake3.clone());
     }
     files
 }
 
-/// Keys of two recipes that differ.
+/// Returns the keys of two recipes that differ.
 pub(super) fn recipe_changes(from: &Recipe, to: &Recipe) -> Vec<Change> {
     let [from, to] = [from, to].map(|recipe| serde_json::to_value(recipe).unwrap_or_default());
     let mut changes = Vec::new();
@@ -153,7 +153,7 @@ fn compare(key: String, from: Option<&Value>, to: Option<&Value>, changes: &mut 
     }
 }
 
-/// The parts of a value that have names of their own; `None` where it is compared as a whole.
+/// Returns the named parts of a value, or `None` if the value is compared as a whole.
 fn children(value: Option<&Value>) -> Option<BTreeMap<&str, &Value>> {
     match value? {
         Value::Object(map) => Some(map.iter().map(|(key, v)| (key.as_str(), v)).collect()),
@@ -161,7 +161,7 @@ fn children(value: Option<&Value>) -> Option<BTreeMap<&str, &Value>> {
         Value::Array(items) => {
             let mut sections = BTreeMap::new();
             for item in items {
-                // An item without a name: the whole list is compared as one value.
+                // If an item has no name, the whole list is compared as one value.
                 let name = item.get("name").or_else(|| item.get("step"))?;
                 sections.insert(name.as_str()?, item);
             }

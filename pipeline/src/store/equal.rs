@@ -1,5 +1,5 @@
-//! Links files that came out with the same bytes as in the previous version, such as a table that did not change, so that
-//! they take no space of their own.
+//! Links files that have the same bytes as in the previous version, such as an unchanged table, so that they take no
+//! additional space.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,8 +13,8 @@ use super::resume::{hard_link, replace_by, temporary_beside};
 use super::{Store, StoreError};
 
 impl Store {
-    /// Replaces files of `written` by links to files of `earlier` that have the same bytes and are sound. Returns how many
-    /// were replaced. On a file system without links the files stay as they are.
+    /// Replaces files of `written` by links to intact files of `earlier` with the same bytes. Returns the number of
+    /// replaced files. On a file system without links the files stay unchanged.
     ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Outside`].
@@ -38,8 +38,8 @@ impl Store {
         Ok(n_linked)
     }
 
-    /// Replaces `written` by a link to the first sound one of the `equal` files. Returns false if there is none, or if `written`
-    /// is such a link already.
+    /// Replaces `written` by a link to the first intact file in `equal`. Returns false if there is none, or if
+    /// `written` already is such a link.
     fn link_to_one_of(
         &self,
         equal: &[&FileEntry],
@@ -61,7 +61,7 @@ impl Store {
     }
 }
 
-/// Reports whether two paths are names of one file; not if the first does not exist.
+/// Reports whether two paths are names of the same file. Returns false if the first path does not exist.
 fn is_same_file(earlier: &Path, written: &Path) -> io::Result<bool> {
     let earlier = match fs::metadata(earlier) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -74,9 +74,9 @@ fn is_same_file(earlier: &Path, written: &Path) -> io::Result<bool> {
 /// Replaces `to` by a link to `from`. Returns false if the file system refuses the link.
 fn link_over(from: &Path, to: &Path) -> io::Result<bool> {
     let temporary = temporary_beside(to);
-    // Left by a killed run. A link cannot be created while the name is taken.
+    // A killed run may have left this file. A link cannot be created while the name is taken.
     let _ = fs::remove_file(&temporary);
-    // Fails on another file system, on one without links, and if a file has too many of them.
+    // Fails on another file system, on one without links, and if the file has too many links.
     if hard_link(from, &temporary).is_err() {
         return Ok(false);
     }

@@ -1,4 +1,4 @@
-//! Gives back the space of old versions and of plans that were never committed.
+//! Frees the disk space of old versions and of plans that were never committed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,34 +11,36 @@ use wavemill_schemas::manifest::Manifest;
 use super::durable::leads_nowhere;
 use super::{Store, StoreError};
 
-/// What was, or would be, removed.
+/// The data that was removed, or would be removed without `dry_run`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct GcReport {
-    /// Versions whose data goes; their manifests stay as history.
+    /// Versions whose data is removed. Their manifests stay as history.
     pub versions: Vec<u64>,
-    /// Plan folders that go, unfinished ones among them.
+    /// Plan folders that are removed, including those of unfinished plans.
     pub plans: Vec<String>,
-    /// Bytes of files that lose their last name. A file that a kept version links too keeps its space.
+    /// Total size in bytes of the files that lose their last name. A file that a kept version also links keeps its
+    /// space.
     pub bytes: u64,
-    /// Versions that stay for their tags alone.
+    /// Versions that are kept only because of their tags.
     pub kept: Vec<KeptVersion>,
 }
 
-/// An old version that stays.
+/// An old version that is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct KeptVersion {
-    /// Its number.
+    /// Version number.
     pub version: u64,
-    /// What keeps it.
+    /// Tags that keep the version.
     pub tags: Vec<String>,
 }
 
 impl Store {
-    /// Removes the data of all versions except the last `keep` and the tagged ones, and of unfinished plans. Manifests
-    /// stay: the chain of versions remains readable. `dry_run`: only says what would go.
+    /// Removes the data of unfinished plans and of all versions except the last `keep` and the tagged ones. Keeps all
+    /// manifests, so that the chain of versions stays readable. With `dry_run`, only reports the data that would be
+    /// removed.
     ///
     /// # Errors
-    /// A damaged tag, before anything is removed; [`StoreError`].
+    /// [`StoreError`], including the error of a damaged tag. In that case nothing has been removed.
     pub(crate) fn collect(&self, keep: usize, dry_run: bool) -> Result<GcReport, StoreError> {
         let versions = self.versions()?;
         // The latest version always keeps its data.
@@ -69,13 +71,13 @@ impl Store {
             }
         }
 
-        // By what lies on the disk and not by versions, because a plan that was never committed has none.
+        // List folders on the disk instead of versions, because a plan that was never committed has no version.
         collected.plans = self.plan_folders()?;
         collected
             .plans
             .retain(|plan_id| !kept_plans.contains(plan_id));
 
-        // All of them are seen before the first one goes: two of them may share a file that no other version has.
+        // Count all names before the first removal: two removed plans may share a file that no kept plan has.
         let mut names = FileNames::default();
         for plan_id in &collected.plans {
             names.add(&self.data(plan_id));
@@ -91,7 +93,8 @@ impl Store {
         Ok(collected)
     }
 
-    /// Returns the plans in whose folders files of a version lie behind symbolic links, as tools make them of equal files.
+    /// Returns the plans whose folders contain targets of a version's symbolic links. Deduplication tools create such
+    /// links.
     fn plans_behind_links(&self, manifest: &Manifest) -> Result<Vec<String>, StoreError> {
         let Some(data) = real_path(&self.root.join("data"))? else {
             return Ok(Vec::new());
@@ -99,7 +102,7 @@ impl Store {
 
         let mut plans = Vec::new();
         for file in &manifest.files {
-            // A file that is lost already keeps no plan.
+            // A file that is already lost keeps no plan.
             let real = real_path(&self.root.join(&file.path))?;
             let below = real
                 .as_deref()
@@ -110,10 +113,10 @@ impl Store {
         Ok(plans)
     }
 
-    /// Those of `old` that have tags.
+    /// Returns the versions among `old` that have tags.
     fn kept_by_tags(&self, old: &[u64]) -> Result<Vec<KeptVersion>, StoreError> {
         let mut tags = self.tags()?;
-        // Nobody knows which version a damaged tag should keep.
+        // It is unknown which version a damaged tag should keep.
         if !tags.damaged.is_empty() {
             return Err(tags.damaged.swap_remove(0));
         }
@@ -129,7 +132,7 @@ impl Store {
     }
 
     fn plan_folders(&self) -> Result<Vec<String>, StoreError> {
-        // Both places are listed: a removal that was cut off leaves data without receipts, perhaps under another name.
+        // List both folders: an interrupted removal leaves data without receipts, perhaps under another name.
         let mut ids: Vec<String> = self.begun()?.into_iter().map(|(id, _)| id).collect();
         for path in super::receipts::list(&self.root.join("data"))? {
             ids.extend(
@@ -144,7 +147,7 @@ impl Store {
     }
 }
 
-/// Follows the symbolic links of a path; `None` if it leads nowhere.
+/// Resolves the symbolic links of a path. Returns `None` if the path does not exist.
 fn real_path(path: &Path) -> Result<Option<PathBuf>, StoreError> {
     match path.canonicalize() {
         Err(error) if leads_nowhere(&error) => Ok(None),
@@ -152,27 +155,27 @@ fn real_path(path: &Path) -> Result<Option<PathBuf>, StoreError> {
     }
 }
 
-/// The names that files have in folders that go. New versions link the files that did not change, so a file's space is
-/// free only when its last name is gone.
+/// Counts the names of the files in the removed folders. New versions link unchanged files, so the space of a file is
+/// freed only with its last name.
 #[derive(Debug, Default)]
 struct FileNames {
-    /// By device and inode.
+    /// Files by device and inode.
     files: BTreeMap<(u64, u64), NamedFile>,
 }
 
 #[derive(Debug)]
 struct NamedFile {
     bytes: u64,
-    /// Names that the file has anywhere.
+    /// Number of names of the file on the whole file system.
     names: u64,
-    /// Those that go.
+    /// Number of names that are removed.
     going: u64,
 }
 
 impl FileNames {
-    /// Counts what lies at `path`, and below it if it is a folder.
+    /// Counts the file at `path`, or all files below it if it is a folder.
     fn add(&mut self, path: &Path) {
-        // A link is removed and not followed. What cannot be looked at gives back nothing, and the removal will say why.
+        // Links are removed, not followed. An unreadable path counts as 0 bytes; its removal will report the error.
         let Ok(metadata) = fs::symlink_metadata(path) else {
             return;
         };
@@ -194,7 +197,7 @@ impl FileNames {
         file.going += 1;
     }
 
-    /// Bytes of the files that lose every name.
+    /// Returns the total size of the files that lose all their names.
     fn freed_bytes(&self) -> u64 {
         let files = self.files.values();
         let freed = files.filter(|file| file.going >= file.names);

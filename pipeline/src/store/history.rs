@@ -1,5 +1,5 @@
-//! Which versions there are, for people. When one was made stands in run records alone, so a store without them tells
-//! everything else.
+//! Lists the versions of a store for users. Commit times are only stored in run records; without them everything else
+//! is still listed.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,45 +15,45 @@ use super::resume::has_other_ids;
 use super::{Store, StoreError, Tags};
 use crate::plan::engine;
 
-/// Keys of the recipe that a version is said to have changed, at most.
+/// Maximum number of changed recipe keys that are listed for a version.
 const KEYS_MAX: usize = 3;
 
-/// One version in a list of them.
+/// One version in the list of versions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct VersionLine {
-    /// Its number.
+    /// Version number.
     pub version: u64,
-    /// When its run ended, such as `2026-11-20T18:04:02Z`; `None` where no run record says.
+    /// Time at which its run ended, such as `2026-11-20T18:04:02Z`. `None` if no run record states it.
     pub committed: Option<String>,
-    /// Its tags, in order.
+    /// Its tags in order.
     pub tags: Vec<String>,
-    /// What it changed of the version before it, in a few words; `None` where there is none, or one of the two manifests
-    /// cannot be used.
+    /// Summary of the changes since the previous version. `None` if there is no previous version or one of the two
+    /// manifests cannot be used.
     pub changed: Option<String>,
-    /// What its manifest says; `None` where that cannot be used.
+    /// Content according to the manifest. `None` if the manifest cannot be used.
     pub held: Option<VersionContent>,
-    /// Why it cannot be used, where that is so.
+    /// Reason why the manifest cannot be used, if so.
     pub problem: Option<String>,
 }
 
-/// What a version holds.
+/// The content of a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct VersionContent {
-    /// The recipe's name.
+    /// Name of the recipe.
     pub recipe: String,
-    /// Clips that have rows.
+    /// Number of clips that have rows.
     pub clips: u64,
-    /// Rows of one feature.
+    /// Number of rows of one feature.
     pub rows: u64,
-    /// False: `wavemill gc` removed its data.
+    /// False if `wavemill gc` removed the data.
     pub data: bool,
 }
 
 impl Store {
-    /// All versions, ascending, with their `tags`.
+    /// Returns all versions in ascending order, with their `tags`.
     ///
     /// # Errors
-    /// As [`Store::versions`].
+    /// As for [`Store::versions`].
     pub(crate) fn history(&self, tags: &Tags) -> Result<Vec<VersionLine>, StoreError> {
         let committed = commits(&self.root.join("_wavemill/runs"));
         let mut lines = Vec::new();
@@ -86,7 +86,7 @@ impl Store {
         Ok(lines)
     }
 
-    /// What the run that committed a version recorded of its time; `None` where its record is gone.
+    /// Returns the times recorded by the run that committed a version, or `None` if its record is missing.
     pub(crate) fn run_times(&self, plan_id: &str, version: u64) -> Option<RunTimes> {
         let entries = fs::read_dir(self.root.join("_wavemill/runs")).ok()?;
         for entry in entries.flatten() {
@@ -114,7 +114,7 @@ impl Store {
     }
 }
 
-/// Why a manifest cannot be used.
+/// Describes why a manifest cannot be used.
 fn problem(error: &StoreError) -> String {
     match error {
         StoreError::Newer { found, .. } => {
@@ -124,7 +124,7 @@ fn problem(error: &StoreError) -> String {
     }
 }
 
-/// What a version changed of the one before it, as far as both manifests tell.
+/// Describes the changes of a version since the previous one, as far as they follow from both manifests.
 fn changes(before: &Manifest, version: &Manifest) -> String {
     let mut words = Vec::new();
     words.extend(row_changes(
@@ -145,7 +145,7 @@ fn changes(before: &Manifest, version: &Manifest) -> String {
     if before.identity.limit != version.identity.limit {
         words.push("--limit".to_owned());
     }
-    // What is told by now changes rows and inputs too.
+    // The changes listed so far also change rows and inputs, so those are only compared if there are none.
     if words.is_empty() {
         words.extend(input_change(before, version));
     }
@@ -177,13 +177,13 @@ fn feature_names(manifest: &Manifest) -> Vec<&str> {
     features.map(|feature| feature.name.as_str()).collect()
 }
 
-/// The first keys of the recipe that differ, and how many more do.
+/// Returns the first recipe keys that differ and the number of further ones.
 fn key_changes(before: &Manifest, version: &Manifest, features: &[&str]) -> Vec<String> {
     let mut keys: Vec<String> = recipe_changes(&before.recipe, &version.recipe)
         .into_iter()
         .map(|change| change.key)
         .collect();
-    // A whole feature is one that was added or removed, which is told already.
+    // The key of a whole feature means that the feature was added or removed, which is already listed.
     keys.retain(|key| {
         key.strip_prefix("features.")
             .is_none_or(|name| !features.contains(&name))
@@ -200,7 +200,7 @@ fn key_changes(before: &Manifest, version: &Manifest, features: &[&str]) -> Vec<
     words
 }
 
-/// What changed in metadata or files, of a version with the recipe and the number of rows of the one before it.
+/// Describes a change of metadata or files. Both versions have the same recipe and number of rows.
 fn input_change(before: &Manifest, version: &Manifest) -> Option<String> {
     if before.identity.rows != version.identity.rows {
         let has_other_ids = has_other_ids(&before.targets, &version.targets);
@@ -214,8 +214,8 @@ fn input_change(before: &Manifest, version: &Manifest) -> Option<String> {
     (before.identity.inputs != version.identity.inputs).then(|| files_word(version).to_owned())
 }
 
-/// What changed of a version whose identity is that of the one before it: the content of files, of which the identity
-/// holds only sizes; or nothing, where damaged files were made anew.
+/// Describes the change of a version that has the same identity as the previous one. Either the content of files
+/// changed, of which the identity contains only the sizes, or nothing changed and damaged files were written again.
 fn content_change(before: &Manifest, version: &Manifest) -> String {
     let diff = Diff::new(before, version);
     let is_equal = diff.files_removed.is_empty()
@@ -229,7 +229,7 @@ fn content_change(before: &Manifest, version: &Manifest) -> String {
     .to_owned()
 }
 
-/// What the files of a version are.
+/// Returns the word for the input files of a version.
 const fn files_word(version: &Manifest) -> &'static str {
     if version.recipe.catalog.dataset.is_of_pictures() {
         "pictures"
@@ -238,7 +238,7 @@ const fn files_word(version: &Manifest) -> &'static str {
     }
 }
 
-/// When each (plan, version) was committed, as far as readable records of whole runs say.
+/// Returns the time at which each (plan, version) was committed, for the run records that are readable and complete.
 fn commits(runs: &Path) -> BTreeMap<(String, u64), String> {
     let entries = fs::read_dir(runs).into_iter().flatten().flatten();
     entries
@@ -248,7 +248,7 @@ fn commits(runs: &Path) -> BTreeMap<(String, u64), String> {
 
 fn commit(record: &str) -> Option<((String, u64), String)> {
     let run = WholeRun::read(record)?;
-    // The start is told by the system's clock, and the length by a steady one, which setting the time does not disturb.
+    // The start comes from the system clock, the duration from a monotonic clock that is not affected by clock changes.
     let end_ms = run.start["unix_ms"].as_i64()? + (run.end["seconds"].as_f64()? * 1e3) as i64;
     let time = timestamp_ms_to_datetime(end_ms)?
         .format("%Y-%m-%dT%H:%M:%SZ")
@@ -274,7 +274,7 @@ impl WholeRun {
         let start = lines.into_iter().next()?;
 
         let plan_id = start["plan_id"].as_str()?.to_owned();
-        // A run that failed or was interrupted has an end without a report.
+        // The end event of a failed or interrupted run has no report.
         let version = end["report"]["version"].as_u64()?;
         Some(Self {
             start,
@@ -285,18 +285,18 @@ impl WholeRun {
     }
 }
 
-/// How long the run took that committed a version.
+/// Durations of the run that committed a version.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RunTimes {
     /// Version of the program.
     pub wavemill: String,
-    /// Its threads.
+    /// Number of threads.
     pub threads: u64,
-    /// In all, by the clock.
+    /// Total wall-clock time.
     pub seconds: f64,
-    /// By phase, by the clock.
+    /// Wall-clock time by phase.
     pub wall_s: BTreeMap<String, f64>,
-    /// By stage, of all threads together.
+    /// CPU time by stage, summed over all threads.
     pub cpu_s: BTreeMap<String, f64>,
 }
 

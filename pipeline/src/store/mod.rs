@@ -1,7 +1,7 @@
 //! A store on disk: versions, receipts, and the one commit that makes a version exist.
 //!
-//! Invariants: a path is never rewritten once a manifest names it; a manifest is never overwritten; what varies from run
-//! to run lies in receipts and run records only.
+//! Invariants: a path is never rewritten once a manifest names it. A manifest is never overwritten. Data that varies
+//! from run to run is stored in receipts and run records only.
 
 mod commit;
 mod compare;
@@ -41,180 +41,180 @@ pub(crate) use verify::has_footer;
 /// Time between two attempts to take a lock that another process holds.
 const LOCK_RETRY: Duration = Duration::from_millis(100);
 
-/// What can be wrong with a store.
+/// The error type of a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file system refused.
+    /// A file system operation failed.
     #[error("{path}: cannot {action}")]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was tried.
+        /// The operation that failed, such as `read`.
         action: &'static str,
-        /// Its answer.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// No store there.
+    /// The folder contains no store with a committed version.
     #[error(
         "{path}: no store with a committed version here: check --store, or run `wavemill extract` (again, if it was stopped)"
     )]
     Missing {
-        /// As given.
+        /// The path as given by the user.
         path: PathBuf,
     },
-    /// A file where the folder should be.
+    /// The path of the store is a file.
     #[error("{path}: a file, and no folder of a store: check --store")]
     NotAFolder {
-        /// As given.
+        /// The path as given by the user.
         path: PathBuf,
     },
-    /// A version that does not exist.
+    /// The version does not exist.
     #[error("{path}: no version {version}; there is {there}")]
     NoVersion {
-        /// The store.
+        /// Root folder of the store.
         path: PathBuf,
-        /// Asked for.
+        /// The requested version.
         version: u64,
-        /// What exists, in words.
+        /// Description of the existing versions.
         there: String,
     },
-    /// A tag that does not exist.
+    /// The tag does not exist.
     #[error(
         "{path}: no tag {tag}; {there}: `wavemill info --versions` lists all versions, and `wavemill tag VERSION {tag}` \
          gives one of them this name"
     )]
     NoTag {
-        /// The store.
+        /// Root folder of the store.
         path: PathBuf,
-        /// Asked for.
+        /// The requested tag.
         tag: String,
-        /// What exists, in words.
+        /// Description of the existing tags.
         there: String,
     },
-    /// A tag that names no version that can be read.
+    /// The tag does not name a readable version.
     #[error("{path}: damaged tag: {problem}: {}", problem.remedy())]
     Tag {
-        /// Its file.
+        /// The tag's file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem with the tag.
         problem: TagProblem,
     },
-    /// A version whose data is gone on purpose.
+    /// The data of the version was removed by `wavemill gc`.
     #[error(
         "{path}: the data of version {version} was removed by `wavemill gc`: use a later version"
     )]
     Collected {
-        /// The store.
+        /// Root folder of the store.
         path: PathBuf,
-        /// Asked for.
+        /// The requested version.
         version: u64,
     },
-    /// A manifest that cannot be read.
+    /// The manifest cannot be read.
     #[error("{path}: damaged manifest: restore it from a copy of the store")]
     Manifest {
-        /// The file.
+        /// The manifest's file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: ManifestError,
     },
-    /// A manifest of a later format: no damage.
+    /// The manifest has a newer format than this program supports. It is not damaged.
     #[error(
         "{path}: this store needs a newer wavemill: its format version is {found}, and this one reads up to {FORMAT_VERSION}"
     )]
     Newer {
-        /// The manifest.
+        /// The manifest's file.
         path: PathBuf,
-        /// What it says.
+        /// The format version of the manifest.
         found: u64,
     },
-    /// A receipt whose names cannot be used.
+    /// The receipt contains invalid names.
     #[error("{path}: damaged receipt: remove it, and its shard is made anew")]
     Receipt {
-        /// The file.
+        /// The receipt's file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: ManifestError,
     },
-    /// A link that leads out of the store.
+    /// A symbolic link leads out of the store.
     #[error(
         "{path}: damaged store: {name} leads out of it by a link: put the files themselves in its place"
     )]
     Outside {
-        /// The store.
+        /// Root folder of the store.
         path: PathBuf,
-        /// Below it.
+        /// Path of the link, relative to the store.
         name: String,
     },
-    /// A file that the latest version names is gone or cut.
+    /// A file of the latest version is missing or truncated.
     #[error(
         "{path}: lost or damaged: `wavemill verify` names every such file; --new-version makes them anew"
     )]
     Lost {
-        /// The file.
+        /// The missing or truncated file.
         path: PathBuf,
     },
-    /// A table of the latest version that the next one is made upon.
+    /// A table of the latest version, which the next version needs, cannot be read.
     #[error(
         "{path}: lost or damaged, and a new version is made upon it: restore it from a copy of the store, or draw all \
          sides anew with --resplit"
     )]
     Needed {
-        /// The file.
+        /// The table's file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         source: ParquetError,
     },
-    /// Another process writes here.
+    /// Another process holds the store's lock.
     #[error(
         "{path}: another wavemill is writing this store: wait for it with --wait SECONDS, or stop it"
     )]
     Locked {
-        /// The store.
+        /// Root folder of the store.
         path: PathBuf,
     },
-    /// The store was made from something else.
+    /// The latest version of the store was made from another recipe, engine or input.
     #[error(
         "{path}: version {version} was made otherwise ({changed}): add --new-version to commit version {next} beside it, \
          or use another --store",
         next = version + 1
     )]
     OtherPlan {
-        /// The store.
+        /// Root folder of the store.
         path: PathBuf,
-        /// Its latest version.
+        /// The store's latest version.
         version: u64,
-        /// What differs.
+        /// Description of the differences.
         changed: String,
     },
-    /// An unfinished plan that differs in engine alone.
+    /// The store contains an unfinished plan that differs from this run only in its engine.
     #[error("{path}: an unfinished run used another engine ({was}; now {now}): {remedy}")]
     OtherEngine {
-        /// The store.
+        /// Root folder of the store.
         path: PathBuf,
-        /// Of the unfinished plan.
+        /// Engine of the unfinished plan.
         was: String,
-        /// Of this run.
+        /// Engine of this run.
         now: String,
-        /// What to type.
+        /// Options that resolve the conflict.
         remedy: String,
     },
-    /// Somebody else committed in between, and not the same plan.
+    /// Another run has committed this version number with another plan in the meantime.
     #[error(
         "{path}: another run committed version {version} meanwhile: run again with --new-version"
     )]
     Raced {
-        /// The store.
+        /// Root folder of the store.
         path: PathBuf,
-        /// Theirs.
+        /// The version that the other run committed.
         version: u64,
     },
-    /// JSON of our own that cannot be written; cannot happen.
+    /// The store's own JSON cannot be written. This does not happen.
     #[error("store metadata")]
     Json(#[from] serde_json::Error),
 }
 
 impl StoreError {
-    /// The I/O error at the bottom, where there is one.
+    /// Returns the underlying I/O error, if there is one.
     pub const fn io(&self) -> Option<&io::Error> {
         match self {
             Self::Io { source, .. } => Some(source),
@@ -222,7 +222,8 @@ impl StoreError {
         }
     }
 
-    /// What is wrong with a version: damage, or a format of the future.
+    /// Returns a function that maps an error of the manifest at `path` to [`StoreError::Newer`] or
+    /// [`StoreError::Manifest`].
     fn manifest_at(path: PathBuf) -> impl FnOnce(ManifestError) -> Self {
         move |source| match source {
             ManifestError::Newer { found } => Self::Newer { path, found },
@@ -240,26 +241,26 @@ impl StoreError {
     }
 }
 
-/// A folder that holds, or will hold, versions.
+/// A folder that contains, or will contain, versions.
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     root: PathBuf,
-    /// Paths and hashes of the files that were compared with their blake3 and are sound: a run looks at the parent's
-    /// files several times, and reads each once for it.
+    /// Paths and hashes of the files whose blake3 was verified. A run checks the parent's files several times but reads
+    /// each file only once for this.
     sound: Arc<Mutex<HashSet<(String, String)>>>,
 }
 
-/// Held while a store is written; released when dropped, or when the process ends in any way.
+/// The exclusive lock of a store. It is released on drop, and also if the process is killed.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
 }
 
 impl Store {
-    /// An existing store with at least one version.
+    /// Opens an existing store with at least one version.
     ///
     /// # Errors
-    /// [`StoreError::Missing`].
+    /// Returns [`StoreError::Missing`] if the store has no version.
     pub(crate) fn open(root: &Path) -> Result<Self, StoreError> {
         let store = Self::at(root);
         if store.versions()?.is_empty() {
@@ -270,7 +271,7 @@ impl Store {
         Ok(store)
     }
 
-    /// A store that may not exist yet; nothing is made until something is written.
+    /// Creates the handle of a store that may not exist yet. Creates no folder before the first write.
     pub(crate) fn at(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
@@ -278,17 +279,18 @@ impl Store {
         }
     }
 
-    /// The folder.
+    /// Returns the store's root folder.
     pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
-    /// `data/<plan_id>`.
+    /// Returns the path `data/<plan_id>` in the store.
     pub(crate) fn data(&self, plan_id: &str) -> PathBuf {
         self.root.join("data").join(plan_id)
     }
 
-    /// Whether `path`, which need not exist, is this store's folder or would lie in it, whatever links lead there.
+    /// Reports whether `path`, which need not exist, is the store's folder or a path inside it, after following all
+    /// links.
     pub(crate) fn encloses(&self, path: &Path) -> bool {
         real(path).starts_with(real(&self.root))
     }
@@ -301,10 +303,10 @@ impl Store {
         self.versions_folder().join(format!("{version:08}.json"))
     }
 
-    /// Committed versions, ascending.
+    /// Returns the numbers of the committed versions in ascending order.
     ///
     /// # Errors
-    /// [`StoreError::Io`] when the folder is there but cannot be read, [`StoreError::NotAFolder`].
+    /// [`StoreError::Io`] if the folder exists but cannot be read, and [`StoreError::NotAFolder`].
     pub(crate) fn versions(&self) -> Result<Vec<u64>, StoreError> {
         let folder = self.versions_folder();
         let entries = match fs::read_dir(&folder) {
@@ -313,7 +315,7 @@ impl Store {
                     path: self.root.clone(),
                 });
             }
-            // No folder: nothing was ever committed.
+            // Nothing has been committed if there is no such folder.
             Err(error) if durable::leads_nowhere(&error) => return Ok(Vec::new()),
             other => other.map_err(StoreError::io_at(&folder, "list the versions"))?,
         };
@@ -321,14 +323,14 @@ impl Store {
         let mut versions = Vec::new();
         for entry in entries {
             let entry = entry.map_err(StoreError::io_at(&folder, "list the versions"))?;
-            // Temporary files of a commit lie here too, under names that are no version's.
+            // The folder also contains temporary files of commits. Their names do not parse as version numbers.
             versions.extend(entry.file_name().to_str().and_then(version_of));
         }
         versions.sort_unstable();
         Ok(versions)
     }
 
-    /// A version's manifest, the latest by default, with its number.
+    /// Returns the manifest of a version, by default the latest one, and its number.
     ///
     /// # Errors
     /// [`StoreError::Missing`], [`StoreError::NoVersion`], [`StoreError::Manifest`], [`StoreError::Newer`].
@@ -359,7 +361,7 @@ impl Store {
         Ok((version, manifest))
     }
 
-    /// The manifest of a version that is there, and the blake3 of its file.
+    /// Returns the manifest of an existing version and the blake3 of the manifest's file.
     fn manifest_with_hash(&self, version: u64) -> Result<(Manifest, String), StoreError> {
         let path = self.manifest_path(version);
         let bytes = fs::read(&path).map_err(StoreError::io_at(&path, "read"))?;
@@ -368,7 +370,8 @@ impl Store {
         Ok((manifest, hash))
     }
 
-    /// A version's manifest, as [`Store::manifest`], where its data is still there and lies in the store.
+    /// Returns a version's manifest like [`Store::manifest`], but only if the version's data still exists inside the
+    /// store.
     ///
     /// # Errors
     /// [`StoreError::Collected`], [`StoreError::Outside`], and those of [`Store::manifest`].
@@ -384,7 +387,7 @@ impl Store {
         Ok((version, manifest))
     }
 
-    /// Reports whether `gc` removed the data of a version, one of `versions`.
+    /// Reports whether `gc` removed the data of `version`. `versions` are all versions of the store.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -394,7 +397,7 @@ impl Store {
         manifest: &Manifest,
         versions: &[u64],
     ) -> Result<bool, StoreError> {
-        // It never removes the data of the latest version: where that is missing, it is lost.
+        // `gc` never removes the data of the latest version. If that data is missing, it was lost.
         let is_old = versions.last().is_some_and(|latest| version < *latest);
         if !is_old {
             return Ok(false);
@@ -404,8 +407,8 @@ impl Store {
         Ok(!is_there.map_err(StoreError::io_at(&data, "look at"))?)
     }
 
-    /// Makes the store's folders and takes its lock. Tries again for as long as `wait` while another process holds the
-    /// lock, unless `is_stopped`.
+    /// Creates the store's folders and takes its lock. While another process holds the lock, retries for up to `wait`
+    /// or until `is_stopped` returns true.
     ///
     /// # Errors
     /// [`StoreError::Locked`], [`StoreError::Io`].
@@ -425,12 +428,12 @@ impl Store {
         }
     }
 
-    /// As [`Store::lock`], without waiting.
+    /// Takes the lock like [`Store::lock`], but without waiting.
     fn try_lock(&self) -> Result<Lock, StoreError> {
         let folder = self.root.join("_wavemill");
         durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
 
-        // The file stays when the lock is given back: two processes that each make it anew would hold two locks.
+        // The file is not removed on unlock: two processes that each create a new file would hold two different locks.
         let path = folder.join("lock");
         let file = File::create(&path).map_err(StoreError::io_at(&path, "create"))?;
         match file.try_lock() {
@@ -438,7 +441,7 @@ impl Store {
             Err(TryLockError::WouldBlock) => Err(StoreError::Locked {
                 path: self.root.clone(),
             }),
-            // A file system without locks: the commit itself is still put-if-absent.
+            // The file system has no locks. The commit itself is still put-if-absent.
             Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => {
                 Ok(Lock { _file: file })
             }
@@ -447,7 +450,7 @@ impl Store {
     }
 }
 
-/// The version whose manifest has this name.
+/// Returns the version whose manifest has this file name.
 fn version_of(file_name: &str) -> Option<u64> {
     let number = file_name.strip_suffix(".json")?;
     if number.len() != 8 {
@@ -456,7 +459,7 @@ fn version_of(file_name: &str) -> Option<u64> {
     number.parse().ok()
 }
 
-/// Where `path` leads: links and `..` are followed as far as it exists, and the rest is appended.
+/// Resolves the symbolic links and `..` of `path` as far as it exists, and appends the rest.
 fn real(path: &Path) -> PathBuf {
     let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     let mut real = PathBuf::new();
@@ -465,7 +468,7 @@ fn real(path: &Path) -> PathBuf {
             Component::ParentDir => _ = real.pop(),
             other => real.push(other),
         }
-        // Each part before the next: `..` leads out of the folder that a link names, not of the one that it lies in.
+        // Canonicalize after each component: `..` refers to the parent of the folder that a link points to.
         real = real.canonicalize().unwrap_or(real);
     }
     real

@@ -1,31 +1,31 @@
-//! The version that a new one follows: what a plan is made upon.
+//! The version that a new version follows and is based on.
 
 use wavemill_schemas::manifest::Manifest;
 
 use super::{Store, StoreError};
 
-/// The version that a new one follows.
+/// The version that a new version follows.
 #[derive(Clone, Debug)]
 pub(crate) struct Parent {
-    /// Its number.
+    /// Version number.
     pub version: u64,
-    /// What it says of itself.
+    /// Its manifest.
     pub manifest: Manifest,
-    /// blake3 of the manifest's file, lower-case hex: part of the next plan's identity.
+    /// blake3 of the manifest's file in lower-case hex. It is part of the next plan's identity.
     pub hash: String,
 }
 
 impl Store {
-    /// The latest version; `None` where nothing was committed yet. Without the store's lock another one may follow at
-    /// any moment.
+    /// Returns the latest version, or `None` if nothing has been committed yet. Unless the caller holds the store's
+    /// lock, another version may be committed at any time.
     ///
     /// # Errors
-    /// As [`Store::manifest`], but for a store without versions.
+    /// As for [`Store::manifest`], except that a store without versions is not an error.
     pub(crate) fn latest(&self) -> Result<Option<Parent>, StoreError> {
         let Some(&version) = self.versions()?.last() else {
             return Ok(None);
         };
-        // One read for both, so that they are of the same bytes.
+        // Read the file once, so that the manifest and the hash belong to the same bytes.
         let (manifest, hash) = self.manifest_with_hash(version)?;
         Ok(Some(Parent {
             version,

@@ -1,6 +1,6 @@
-//! Where files that a manifest or a receipt names lie: inside the store, wherever links lead.
+//! Locates files named by a manifest or a receipt, and rejects links that lead out of the store.
 //!
-//! Names are checked when they are read (`schemas/src/manifest.rs`); what a link does is seen only on the disk.
+//! Names are validated when they are read (`schemas/src/manifest.rs`), but links can only be checked on the disk.
 
 use std::path::{Path, PathBuf};
 
@@ -9,20 +9,20 @@ use wavemill_schemas::manifest::Manifest;
 use super::{Store, StoreError};
 
 impl Store {
-    /// The path of a file that a manifest or a receipt names, which need not exist.
+    /// Returns the path of a file that a manifest or a receipt names. The file need not exist.
     ///
     /// # Errors
-    /// [`StoreError::Outside`]: a link in its path leads out of the store. The store's own folder may be a link.
+    /// [`StoreError::Outside`] if a link in the path leads out of the store. The store's own folder may be a link.
     pub(crate) fn locate(&self, name: &str) -> Result<PathBuf, StoreError> {
         let path = self.root.join(name);
         self.require_inside(&path, name)?;
         Ok(path)
     }
 
-    /// Looks where every file of a manifest lies.
+    /// Checks that every file of a manifest is inside the store.
     ///
     /// # Errors
-    /// As [`Store::locate`], for the first such file.
+    /// As for [`Store::locate`], for the first file outside.
     pub(crate) fn locate_all(&self, manifest: &Manifest) -> Result<(), StoreError> {
         for file in &manifest.files {
             self.locate(&file.path)?;
@@ -30,10 +30,10 @@ impl Store {
         Ok(())
     }
 
-    /// Refuses a folder that a run would write to and no reader would read from.
+    /// Refuses a run whose folders lead out of the store: it would write files that no reader would read.
     ///
     /// # Errors
-    /// As [`Store::locate`].
+    /// As for [`Store::locate`].
     pub(crate) fn require_own_folders(&self, plan_id: &str) -> Result<(), StoreError> {
         for folder in [
             self.data(plan_id),
@@ -50,10 +50,10 @@ impl Store {
     }
 
     pub(super) fn require_inside(&self, path: &Path, name: &str) -> Result<(), StoreError> {
-        // Links are followed on both sides, because the store's own folder may be one.
+        // Resolve the links of both paths, because the store's own folder may be a link.
         let is_inside = match (path.canonicalize(), self.root.canonicalize()) {
             (Ok(path), Ok(root)) => path.starts_with(root),
-            // One of them does not exist yet, or a link leads nowhere.
+            // One of the paths does not exist yet, or is a dangling link.
             _ => self.encloses(path),
         };
         if is_inside {
@@ -73,7 +73,7 @@ mod tests {
 
     use super::*;
 
-    /// A store that is itself behind a link, beside another one.
+    /// Creates a store whose root is a symbolic link, and another folder next to it.
     fn linked_store(folder: &Path) -> Store {
         for name in ["real/data/p/t", "other/data/p/t"] {
             fs::create_dir_all(folder.join(name)).expect("folders");

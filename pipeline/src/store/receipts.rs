@@ -1,4 +1,4 @@
-//! Receipts: what an unfinished plan has finished, and which shards a later plan can link.
+//! Receipts: records of the shards that a plan has finished, so that it can resume and later plans can link its shards.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,19 +15,19 @@ use super::durable::{self, leads_nowhere};
 use super::{Store, StoreError};
 use crate::source::InputSeen;
 
-/// What a plan that has begun says of itself, before its first shard.
+/// The description that a plan writes when it begins, before its first shard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PlanRecord {
-    /// What its id was made of.
+    /// The identity from which the plan's id is computed.
     pub identity: Identity,
-    /// In words.
+    /// The engine in readable form.
     pub engine: Engine,
 }
 
 const PLAN_FILE: &str = "plan.json";
-/// The folder, beside those of the features, of what was seen of each shard's inputs. No feature has a name like it.
+/// Folder of the records of each shard's inputs, next to the folders of the features. No feature can have this name.
 const SEEN_FOLDER: &str = "_seen";
-/// End of the name of a data folder that is being removed.
+/// Suffix of the name of a data folder that is being removed.
 const GOING: &str = ".going";
 
 impl Store {
@@ -40,7 +40,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub(crate) fn begin(&self, plan_id: &str, plan: &PlanRecord) -> Result<(), StoreError> {
-        // A run of the same plan has written it already, unless what is there is damaged.
+        // An earlier run of the same plan may have written the record already. A damaged record is written again.
         if self.plan_record(plan_id)?.as_ref() == Some(plan) {
             return Ok(());
         }
@@ -48,7 +48,7 @@ impl Store {
         write_renamed(&path, sealed(&serde_json::to_string(plan)?).as_bytes())
     }
 
-    /// Writes the receipt of a feature's file of the shard `label`. The file is durable already.
+    /// Writes the receipt for a feature's file in the shard `label`. The file must already be durable.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -63,8 +63,8 @@ impl Store {
         write_renamed(&path, sealed(&serde_json::to_string(receipt)?).as_bytes())
     }
 
-    /// Writes what was seen of the inputs of the shard `label`: before its receipts, because it tells whether they are
-    /// still true.
+    /// Records the state of the inputs of the shard `label`. This record is written before the shard's receipts,
+    /// because it is needed to decide whether they are still valid.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -79,11 +79,11 @@ impl Store {
         write_renamed(&path, sealed(&serde_json::to_string(inputs)?).as_bytes())
     }
 
-    /// Returns the receipts of a plan, by feature and shard label. A damaged one counts as none; one that names what is
-    /// not in the store was edited on purpose.
+    /// Returns the receipts of a plan, by feature and shard label. Skips damaged receipts. A receipt that names a file
+    /// outside the store was edited on purpose and is an error.
     ///
     /// # Errors
-    /// [`StoreError::Io`] if a folder or file is there but cannot be read, [`StoreError::Receipt`].
+    /// [`StoreError::Io`] if a folder or file exists but cannot be read, and [`StoreError::Receipt`].
     pub(crate) fn receipts(&self, plan_id: &str) -> Result<Receipts, StoreError> {
         let mut receipts = Receipts::new();
         for (feature, folder) in self.receipt_folders(plan_id)? {
@@ -108,8 +108,8 @@ impl Store {
         Ok(folders)
     }
 
-    /// Returns the files beside a plan's receipts and the receipts themselves that are not what a run wrote. Receipts of
-    /// formats 1 and 2 have no checksum.
+    /// Returns the files among a plan's receipts and records whose content is damaged. Receipts of formats
+    /// 1 and 2 have no checksum.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -139,20 +139,20 @@ impl Store {
         Ok(damaged)
     }
 
-    /// The receipts of a plan of format 1 or 2; none for those of later formats.
+    /// Returns the receipts of a plan of format 1 or 2. Plans of later formats have no receipts of this kind.
     ///
     /// # Errors
-    /// As [`Store::receipts`].
+    /// As for [`Store::receipts`].
     pub(crate) fn old_receipts(&self, plan_id: &str) -> Result<Vec<OldReceipt>, StoreError> {
         let receipts = read_all(&self.receipts_folder(plan_id), OldReceipt::from_json)?;
         Ok(receipts.into_values().collect())
     }
 
-    /// What runs of a plan saw of its inputs, by `clip_key`. It helps to save work, and no version depends on it: what is
-    /// not understood tells nothing.
+    /// Returns the state of a plan's inputs as recorded by its runs, by `clip_key`. The records only save work and no
+    /// version depends on them, so a record that cannot be parsed is ignored.
     ///
     /// # Errors
-    /// As [`Store::receipts`].
+    /// As for [`Store::receipts`].
     pub(crate) fn seen(&self, plan_id: &str) -> Result<BTreeMap<String, InputSeen>, StoreError> {
         let mut inputs = BTreeMap::new();
         for old in self.old_receipts(plan_id)? {
@@ -163,7 +163,7 @@ impl Store {
             }
         }
 
-        // Under the rule `segment` several shards name a clip, and all of them saw the same.
+        // Under the rule `segment` several shards contain the same clip, and all of them recorded the same state.
         let folder = self.receipts_folder(plan_id).join(SEEN_FOLDER);
         for of_shard in read_all(&folder, from_sealed::<BTreeMap<String, InputSeen>>)?.into_values()
         {
@@ -172,7 +172,7 @@ impl Store {
         Ok(inputs)
     }
 
-    /// Plans that have begun.
+    /// Returns the plans that have begun, with their records.
     pub(crate) fn begun(&self) -> Result<Vec<(String, Option<PlanRecord>)>, StoreError> {
         let folder = self.root.join("_wavemill/receipts");
         if self.root.is_file() {
@@ -192,13 +192,13 @@ impl Store {
         Ok(plans)
     }
 
-    /// Returns what a plan says of itself; `None` if its file is absent or damaged.
+    /// Returns the record of a plan, or `None` if its file is missing or damaged.
     fn plan_record(&self, plan_id: &str) -> Result<Option<PlanRecord>, StoreError> {
         let bytes = read(&self.receipts_folder(plan_id).join(PLAN_FILE))?;
         Ok(bytes.and_then(|bytes| from_sealed(&bytes).ok()))
     }
 
-    /// Whether any run has begun here.
+    /// Reports whether any run has begun in this store.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -206,15 +206,16 @@ impl Store {
         Ok(!self.begun()?.is_empty())
     }
 
-    /// Forgets a plan: its receipts first, so that no receipt ever names a missing file, then its data. Each removal is
-    /// durable before the next begins.
+    /// Removes a plan: first its receipts, so that no receipt ever names a missing file, then its data. Each removal is
+    /// durable before the next one begins.
     pub(super) fn drop_plan(&self, plan_id: &str) -> Result<(), StoreError> {
         let receipts = self.receipts_folder(plan_id);
         remove_folder(&receipts)?;
         sync_around(&receipts)?;
 
-        // Out of the way in one step: a query that still reads the version sees its folder or none, and so can tell what
-        // was removed from what is damaged. What a killed process leaves under this name goes with the next collection.
+        // Rename the folder in one step first: a query that still reads the version then finds the whole folder or
+        // none, and can distinguish removed data from damaged data. If the process is killed, the next collection
+        // removes the folder.
         let data = self.data(plan_id);
         let going = self.data(&format!("{plan_id}{GOING}"));
         let data = if fs::rename(&data, &going).is_ok() {
@@ -226,11 +227,11 @@ impl Store {
         sync_around(&data)
     }
 
-    /// Removes the temporary names of manifests that runs left which were killed while they committed. Does nothing in a
-    /// store that this process cannot write.
+    /// Removes temporary manifest files left by runs that were killed while committing. Does nothing if there are none,
+    /// so that a read-only store needs no lock.
     ///
     /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Locked`] while another process writes the store.
+    /// [`StoreError::Io`], and [`StoreError::Locked`] while another process writes the store.
     pub(crate) fn clear_manifest_temporaries(&self) -> Result<(), StoreError> {
         let mut left = list(&self.versions_folder())?;
         left.retain(|path| is_temporary(path));
@@ -250,7 +251,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes temporary files that a killed run left. Call it under the lock.
+    /// Removes temporary files left by a killed run. The caller must hold the store's lock.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -264,7 +265,7 @@ impl Store {
 
         while let Some(folder) = folders.pop() {
             for path in list(&folder)? {
-                // Behind a link nothing is a run's.
+                // Links are not followed: their targets were not written by a run.
                 if path.is_dir() && !path.is_symlink() {
                     folders.push(path);
                 } else if is_temporary(&path) {
@@ -279,7 +280,7 @@ impl Store {
 /// Receipts by feature and shard label.
 pub(crate) type Receipts = BTreeMap<(String, String), Receipt>;
 
-/// Reads the JSON files of a folder, but for [`PLAN_FILE`], by their names. A damaged one is skipped.
+/// Reads the JSON files of a folder except [`PLAN_FILE`], by file stem. Skips damaged files.
 fn read_all<T>(
     folder: &Path,
     from_json: impl Fn(&[u8]) -> Result<T, ManifestError>,
@@ -300,7 +301,7 @@ fn read_all<T>(
     Ok(found)
 }
 
-/// Returns the JSON files of a folder, but for [`PLAN_FILE`] and temporary files.
+/// Returns the JSON files of a folder except [`PLAN_FILE`] and temporary files.
 fn json_files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let mut files = list(folder)?;
     files.retain(|path| {
@@ -310,7 +311,7 @@ fn json_files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(files)
 }
 
-/// Reads a file; `None` if there is none. A device or a pipe, which may have no end, counts as an empty file.
+/// Reads a file; `None` if it does not exist. A device or a pipe, which may have no end, is treated as an empty file.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     let bytes = fs::metadata(path).and_then(|found| match found.is_file() {
         true => fs::read(path),
@@ -338,7 +339,7 @@ fn name_of(path: &Path) -> Option<&str> {
     path.file_name()?.to_str()
 }
 
-/// Makes the removal of `path` durable, if its folder is there.
+/// Makes the removal of `path` durable if its parent folder exists.
 fn sync_around(path: &Path) -> Result<(), StoreError> {
     let folder = path.parent().unwrap_or(path);
     match durable::sync_folder(folder) {
@@ -358,7 +359,7 @@ fn remove_folder(folder: &Path) -> Result<(), StoreError> {
     }
 }
 
-/// What lies in a folder, sorted; nothing where it is not there.
+/// Returns the sorted entries of a folder, or an empty list if the folder does not exist.
 pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let entries = match fs::read_dir(folder) {
         Err(error) if leads_nowhere(&error) => return Ok(Vec::new()),

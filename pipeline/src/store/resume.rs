@@ -1,4 +1,5 @@
-//! What a run finds in the store before it begins: nothing to do, another plan, or work to go on with.
+//! Compares a run with the store and decides whether there is nothing to do, or a new version has to be made, or an
+//! unfinished plan is in the way.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,43 +17,43 @@ use crate::catalog::AUDIO_STEP;
 use crate::plan::Shard;
 use crate::plan::engine;
 
-/// Reading a version back is bound by the disk.
+/// Number of threads that verify a version. The disk limits the speed.
 const VERIFY_THREADS: usize = 2;
 
-/// What is to be done.
+/// The result of comparing a run with the latest version.
 #[derive(Debug)]
 pub(crate) enum Decision {
-    /// The latest version was made of just this.
+    /// The latest version was made from the same inputs, recipe and engine.
     NothingToDo(u64, Box<Manifest>),
-    /// A version is to be made.
+    /// A new version has to be made.
     Go {
-        /// With the parent's hash filled in.
+        /// The run's identity, with the parent's hash filled in.
         identity: Identity,
     },
 }
 
-/// What a run makes a version of, in words: what differs from an earlier version is told by it.
+/// The inputs of a version in readable form. Messages use them to describe the difference from an earlier version.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct VersionInputs<'a> {
-    /// The recipe, with what `--set` changed.
+    /// The recipe, including the changes made by `--set`.
     pub recipe: &'a Recipe,
-    /// What computes.
+    /// The engine that computes the features.
     pub engine: &'a Engine,
-    /// Rows that were dropped because their clip has no file.
+    /// Number of rows that were dropped because their clip has no file.
     pub clips_absent: u64,
-    /// Whether all sides are drawn anew.
+    /// Whether all sides are drawn again (`--resplit`).
     pub resplit: bool,
     /// The targets with their classes.
     pub targets: &'a [TargetEntry],
 }
 
 impl Store {
-    /// Compares what is asked for with the latest version, `parent`. `identity.parent` is filled in here. `what_differs`
-    /// tells how its tracks differ from those of that version, a sentence each; `stale` tells which inputs of that version
-    /// changed although their sizes did not.
+    /// Compares this run with the latest version, `parent`, and fills in `identity.parent`. `what_differs` returns one
+    /// sentence for each difference between the run's tracks and those of that version. `stale` returns the inputs of
+    /// that version whose content changed although their sizes did not.
     ///
     /// # Errors
-    /// [`StoreError::OtherPlan`] unless `new_version`.
+    /// [`StoreError::OtherPlan`] if there are differences and `new_version` is false.
     pub(crate) fn decide<E: From<StoreError>>(
         &self,
         parent: Option<&Parent>,
@@ -73,9 +74,10 @@ impl Store {
         };
         let latest = *latest;
 
-        // Beside the parent of the latest version, the two differ only in what this run would do otherwise.
+        // With the parent of the latest version filled in, the identities are equal unless this run does something
+        // else.
         identity.parent.clone_from(&manifest.identity.parent);
-        // Told by a refusal alone, and it takes reading tables.
+        // Only the refusal needs these differences, and finding them requires reading tables.
         let tracks_differ = || match new_version {
             true => Vec::new(),
             false => what_differs(manifest),
@@ -83,7 +85,7 @@ impl Store {
         let mut changed = changes(manifest, &identity, inputs, tracks_differ);
         if changed.is_empty() {
             let clips = stale(manifest)?;
-            // Asked for a new version of the same, there is work only where the old one is damaged.
+            // If the user asks for a new version of the same inputs, there is only work if the old version is damaged.
             let is_sound = if new_version {
                 let verified = self.verify(latest, manifest, VERIFY_THREADS)?;
                 verified.damage.is_empty()
@@ -107,12 +109,13 @@ impl Store {
             .into());
         }
 
-        // It is part of the plan's id: the same work after another version is another plan, with a folder of its own.
+        // The parent is part of the plan's id: the same work after another version is another plan in its own folder.
         identity.parent = Some(hash.clone());
         Ok(Decision::Go { identity })
     }
 
-    /// A look at every file's length: not the whole of `verify`, but enough not to call a lost store complete.
+    /// Checks the length of every file. This is less than `verify` does but enough not to call a damaged store
+    /// complete.
     fn require_files(&self, manifest: &Manifest) -> Result<(), StoreError> {
         for entry in &manifest.files {
             let path = self.locate(&entry.path)?;
@@ -123,7 +126,8 @@ impl Store {
         Ok(())
     }
 
-    /// Refuses to leave an unfinished plan behind that differs from `plan` in engine alone; `restart` drops it.
+    /// Refuses to start if an unfinished plan differs from `plan` only in its engine. Drops that plan if `restart` is
+    /// set.
     ///
     /// # Errors
     /// [`StoreError::OtherEngine`].
@@ -138,7 +142,7 @@ impl Store {
         }
 
         for (plan_id, other) in self.begun()? {
-            // A plan that finished nothing has nothing to lose.
+            // A plan without receipts has no finished work that could be lost.
             let has_receipts =
                 !self.receipts(&plan_id)?.is_empty() || !self.old_receipts(&plan_id)?.is_empty();
             let unfinished = !committed.contains(&plan_id) && has_receipts;
@@ -146,7 +150,7 @@ impl Store {
                 continue;
             };
 
-            // The other plan with our engine: equal to ours if nothing else differs.
+            // The other plan with the engine of this run. It equals this run's plan if nothing else differs.
             let as_ours = Identity {
                 engine: plan.identity.engine.clone(),
                 ..other.identity.clone()
@@ -172,7 +176,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether a receipt's file is there with the right length and blake3.
+    /// Reports whether the file of a receipt exists with the right length and blake3.
     ///
     /// # Errors
     /// [`StoreError::Outside`].
@@ -180,8 +184,8 @@ impl Store {
         Ok(self.sound_file(&receipt.file)?.is_some())
     }
 
-    /// Returns the path of a file that has the right length and blake3; `None` if it has not, or cannot be read. A file
-    /// that was found sound before is not read again.
+    /// Returns the path of a file if it has the right length and blake3, and `None` if it does not or cannot be read. A
+    /// file that was already verified is not read again.
     ///
     /// # Errors
     /// [`StoreError::Outside`].
@@ -203,8 +207,8 @@ impl Store {
         Ok(None)
     }
 
-    /// Links (or, across file systems, copies) the file of a receipt of another plan into this one, as `shard`'s: a shard
-    /// of the same clips may have had another number there.
+    /// Links the file of another plan's receipt into this plan as a file of `shard`, or copies it across file systems.
+    /// A shard with the same clips may have another number in the other plan.
     ///
     /// # Errors
     /// [`StoreError::Io`], [`StoreError::Outside`].
@@ -228,15 +232,15 @@ fn has_length(path: &Path, bytes: u64) -> bool {
     fs::metadata(path).is_ok_and(|file| file.len() == bytes)
 }
 
-/// Links under a temporary name and renames: what a killed run may have left under the right one is replaced.
+/// Links under a temporary name and renames, to replace a file that a killed run may have left at `to`.
 fn link_file(from: &Path, to: &Path) -> io::Result<()> {
     durable::make_folder(to.parent().unwrap_or(Path::new(".")))?;
     let temporary = temporary_beside(to);
-    // Of a killed run. A link is not made where the name is taken.
+    // A killed run may have left the temporary file. A link cannot be created while the name is taken.
     let _ = fs::remove_file(&temporary);
 
     if hard_link(from, &temporary).is_err() {
-        // The bytes behind a link are on the disk already; those of a copy are not.
+        // The bytes of a linked file are already on the disk; those of a copy are not.
         fs::copy(from, &temporary)?;
         File::open(&temporary)?.sync_all()?;
     }
@@ -244,27 +248,27 @@ fn link_file(from: &Path, to: &Path) -> io::Result<()> {
     replace_by(&temporary, to)
 }
 
-/// Gives a file a second name. Of a symbolic link it is the file behind it that gets the name: a second name of the link
-/// would lead nowhere once `gc` removes the version that the file belongs to.
+/// Creates a hard link to a file. If `from` is a symbolic link, links to its target: a second name of the symbolic link
+/// itself would dangle after `gc` removes the version that owns the target.
 pub(super) fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
     fs::hard_link(from.canonicalize()?, to)
 }
 
-/// Returns the temporary name of a file, which the next run removes after a kill.
+/// Returns the temporary name of a file. If the run is killed, the next run removes the temporary file.
 pub(super) fn temporary_beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.tmp"))
 }
 
-/// Gives the file `temporary` the name `to`, durably.
+/// Renames the file `temporary` to `to` and makes the rename durable.
 pub(super) fn replace_by(temporary: &Path, to: &Path) -> io::Result<()> {
     fs::rename(temporary, to)?;
-    // Renaming one link of a file onto another does nothing and leaves both.
+    // Renaming one link of a file onto another link of the same file does nothing and leaves both.
     let _ = fs::remove_file(temporary);
     durable::sync_folder(to.parent().unwrap_or(Path::new(".")))
 }
 
-/// blake3 of a file, lower-case hex.
+/// Returns the blake3 of a file in lower-case hex.
 pub(super) fn hash_file(path: &Path) -> std::io::Result<String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_reader(File::open(path)?)?;
@@ -297,12 +301,12 @@ fn changes(
         changed.push(format!("--limit {from} -> {to}"));
     }
 
-    // Without the option sides are those of the version before.
+    // Without `--sides` the sides are those of the previous version.
     if identity.sides.is_some() && was.sides != identity.sides {
         changed.push("--sides gives other sides than the version was made with".to_owned());
     }
 
-    // Another recipe may well clean otherwise.
+    // With another recipe, other cleaning rules may explain the difference.
     let is_other_data = was.rows != identity.rows || was.inputs != identity.inputs;
     let differs = if is_other_data && was.recipe == identity.recipe && was.limit == identity.limit {
         what_differs()
@@ -319,7 +323,7 @@ fn changes(
             was_absent if was_absent != clips_absent => {
                 format!("rows without an audio file: {was_absent} -> {clips_absent}")
             }
-            // Sides are columns of the rows, and which columns differ is not known.
+            // Sides are columns of the rows, and the hashes do not show which columns differ.
             _ if has_other_ids(&manifest.targets, targets) => {
                 "metadata changed, or --renumber gave other class ids".to_owned()
             }
@@ -328,11 +332,11 @@ fn changes(
         });
     }
 
-    // The planned inputs follow from all of these: only alone do they tell of the audio.
+    // The planned inputs depend on everything above. Only if nothing else changed is it the audio that did.
     if changed.is_empty() && was.inputs != identity.inputs {
         changed.push("audio files were added, removed or changed size".to_owned());
     }
-    // Last, which of them that are.
+    // The individual differences come last.
     changed.extend(differs);
 
     if !engine::is_same(&manifest.engine, engine) {
@@ -345,7 +349,7 @@ fn changes(
     changed
 }
 
-/// Reports whether a class has another id than before, or none any more.
+/// Reports whether a class has another id than before, or no longer has an id.
 pub(super) fn has_other_ids(before: &[TargetEntry], now: &[TargetEntry]) -> bool {
     before.iter().zip(now).any(|(before, now)| {
         let mut kept = before.classes.iter().zip(&now.classes);

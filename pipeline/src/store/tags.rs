@@ -1,7 +1,7 @@
-//! Tags: names that people give to versions, a small file each.
+//! Tags: names that users give to versions. Each tag is a small file.
 //!
-//! A tag is no part of a version, and can be moved to another one. Only `gc` has to know all of them, so a damaged tag
-//! stops those who use it, and `gc`, which cannot know what that tag should keep.
+//! A tag is not part of a version and can be moved to another one. Only `gc` needs all tags. A damaged tag therefore
+//! fails only the commands that use it, and `gc`, which cannot know which version the tag should keep.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,14 +22,14 @@ use super::{Store, StoreError};
 /// All tags of a store.
 #[derive(Debug, Default)]
 pub(crate) struct Tags {
-    /// Version by tag.
+    /// Version of each valid tag.
     versions: BTreeMap<TagName, u64>,
-    /// What is wrong with the others.
+    /// Errors of the damaged tags.
     pub damaged: Vec<StoreError>,
 }
 
 impl Tags {
-    /// The names of a version, in order.
+    /// Returns the tags of a version in order.
     pub(crate) fn of(&self, version: u64) -> Vec<String> {
         let names = self
             .versions
@@ -38,20 +38,20 @@ impl Tags {
         names.map(|(tag, _)| tag.to_string()).collect()
     }
 
-    /// All names, in order.
+    /// Returns all tags in order.
     fn names(&self) -> Vec<String> {
         self.versions.keys().map(TagName::to_string).collect()
     }
 }
 
-/// What tagging did.
+/// The result of tagging a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct TagReport {
     /// The tag.
     pub tag: String,
     /// The version that it names now.
     pub version: u64,
-    /// The one that it named before; `None` where it is new, or was damaged.
+    /// The version that it named before. `None` if the tag is new or was damaged.
     pub was: Option<u64>,
     /// Whether a damaged tag was replaced.
     pub was_damaged: bool,
@@ -66,8 +66,8 @@ impl Store {
         self.tags_folder().join(tag.as_str())
     }
 
-    /// The number of the version that is meant; `None` is the latest and stays so. Whether a version has a number that
-    /// was typed is for those to see who read it.
+    /// Resolves a version name to a version number. `None` means the latest version and is returned unchanged. Does not
+    /// check that a version with a given number exists; the caller that reads the version does.
     ///
     /// # Errors
     /// [`StoreError::NoTag`], [`StoreError::Tag`], [`StoreError::Io`].
@@ -90,12 +90,12 @@ impl Store {
         })
     }
 
-    /// The version, of these, that a tag names; `None` where there is no such tag.
+    /// Returns the version that a tag names, which must be one of `versions`. Returns `None` if there is no such tag.
     fn tagged(&self, tag: &TagName, versions: &[u64]) -> Result<Option<u64>, StoreError> {
         let path = self.tag_path(tag);
         let content = match read_tag(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            // A folder is no tag, and what is wrong with it is not the disk.
+            // A folder is not a valid tag. Report a damaged tag instead of an I/O error.
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => Vec::new(),
             other => other.map_err(StoreError::io_at(&path, "read"))?,
         };
@@ -106,14 +106,14 @@ impl Store {
         }
     }
 
-    /// The version, of these, that the content of a tag's file names.
+    /// Returns the version that the content of a tag's file names. It must be one of `versions`.
     fn check_tag(&self, content: &[u8], versions: &[u64]) -> Result<u64, TagProblem> {
         let version = tagged_version(content).ok_or(TagProblem::Content)?;
         if !versions.contains(&version) {
             return Err(TagProblem::NoVersion { version });
         }
 
-        // A damaged manifest or folder is not the tag's fault, and is reported by whoever reads it.
+        // A damaged manifest or folder is not the tag's fault and is reported by the caller that reads it.
         if let Ok((_, manifest)) = self.manifest(Some(version))
             && let Ok(true) = self.was_collected(version, &manifest, versions)
         {
@@ -122,16 +122,16 @@ impl Store {
         Ok(version)
     }
 
-    /// All tags, with the damaged ones apart.
+    /// Returns all tags, with the damaged ones separate.
     ///
     /// # Errors
-    /// As [`Store::versions`]; none for tags.
+    /// As for [`Store::versions`]. A damaged tag is not an error.
     pub(crate) fn tags(&self) -> Result<Tags, StoreError> {
         let versions = self.versions()?;
         let mut tags = Tags::default();
         let paths = match list(&self.tags_folder()) {
             Ok(paths) => paths,
-            // What cannot be listed may hold any tag.
+            // A folder that cannot be listed may contain any tag.
             Err(error) => {
                 tags.damaged.push(error);
                 return Ok(tags);
@@ -140,7 +140,7 @@ impl Store {
 
         for path in paths {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            // One that is being written, or was when a process was killed.
+            // A tag that is being written, or was being written when a process was killed.
             if name.starts_with('.') {
                 continue;
             }
@@ -152,7 +152,7 @@ impl Store {
 
             match self.tagged(&tag, &versions) {
                 Ok(Some(version)) => _ = tags.versions.insert(tag, version),
-                // Removed just now.
+                // The tag was removed after the folder was listed.
                 Ok(None) => {}
                 Err(error) => tags.damaged.push(error),
             }
@@ -160,23 +160,23 @@ impl Store {
         Ok(tags)
     }
 
-    /// Gives a version a tag, or moves one to it, under the store's lock, which it waits for as long as `wait`.
+    /// Adds a tag to a version, or moves the tag to it, under the store's lock. Waits for the lock for up to `wait`.
     ///
     /// # Errors
-    /// [`StoreError::Locked`]; [`StoreError::NoVersion`], [`StoreError::Collected`] and what else [`Store::readable`]
-    /// refuses.
+    /// [`StoreError::Locked`], [`StoreError::NoVersion`], [`StoreError::Collected`], and the other errors of
+    /// [`Store::readable`].
     pub(crate) fn tag(
         &self,
         version: &VersionName,
         tag: &TagName,
         wait: Duration,
     ) -> Result<TagReport, StoreError> {
-        // Looked at under the lock: `gc` must not take the data between the look and the tag.
+        // Check the version under the lock: `gc` must not remove its data between the check and the tag.
         let _lock = self.lock(wait, || false)?;
         let (version, _) = self.readable(self.resolve(Some(version))?)?;
         self.require_inside(&self.tags_folder(), TAGS_FOLDER)?;
 
-        // Whatever is wrong with the old one, it is replaced.
+        // An old tag is replaced even if it is damaged.
         let was = self.tagged(tag, &self.versions()?);
         let report = TagReport {
             tag: tag.to_string(),
@@ -191,7 +191,7 @@ impl Store {
     }
 }
 
-/// What a tag's file holds, as far as it can be a tag.
+/// Reads a tag's file, up to the maximum length of a tag.
 fn read_tag(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     File::open(path)?

@@ -1,4 +1,4 @@
-//! Every byte of a version against its manifest, and the manifest against what its files say.
+//! Verifies every byte of a version against its manifest, and the manifest against the content of its files.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -15,30 +15,30 @@ use super::resume::hash_file;
 use super::{Store, StoreError};
 use crate::panics;
 
-/// One damaged file.
+/// A damaged file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct Damage {
-    /// Below the store.
+    /// Path relative to the store.
     pub path: String,
-    /// What is wrong with it.
+    /// Description of the damage.
     pub problem: String,
 }
 
-/// The result of a check.
+/// The result of verifying a version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct VerifyReport {
-    /// Files read.
+    /// Number of files read.
     pub files: usize,
-    /// Their bytes.
+    /// Total size of the files in bytes.
     pub bytes: u64,
-    /// Empty: all is well.
+    /// The damaged files. Empty if the version is intact.
     pub damage: Vec<Damage>,
 }
 
 impl Store {
-    /// Reads every file of a version on `threads` threads, compares length and blake3, and then the manifest with the
-    /// content of the files: classes, shapes, feature ids, row groups, shard numbers, statistics, and every sum. Receipts
-    /// are compared with their checksums.
+    /// Reads every file of a version on `threads` threads and compares its length and blake3. Then compares the
+    /// manifest with the content of the files: classes, shapes, feature ids, row groups, shard numbers, statistics, and
+    /// all sums. Compares receipts with their checksums.
     ///
     /// # Errors
     /// [`StoreError::Io`] if the store's folders or receipts cannot be read.
@@ -58,9 +58,9 @@ impl Store {
             });
         }
 
-        // With a file missing no sum is right: the file is what is named.
+        // If a file is missing, all sums are wrong. Report only the file then.
         if damage.is_empty() {
-            // Only now does `told` have an entry for each file, in the manifest's order, as `whole` needs it.
+            // Without damage `told` has an entry for each file in the manifest's order, as `whole` requires.
             let wrong = compare::whole(manifest, &told);
             let path = format!("_wavemill/versions/{version:08}.json");
             damage.extend(wrong.into_iter().map(|problem| Damage {
@@ -79,9 +79,9 @@ impl Store {
         })
     }
 
-    /// What is wrong with each file, and what the others say, in the manifest's order.
+    /// Returns the damaged files, and the facts of the sound files in the manifest's order.
     fn read_files(&self, manifest: &Manifest, threads: usize) -> (Vec<Damage>, Vec<FileFacts>) {
-        // Threads take files in turn; afterwards they are put back into the manifest's order.
+        // Threads take files in turn. The results are sorted back into the manifest's order afterwards.
         let next = AtomicUsize::new(0);
         let read = Mutex::new(Vec::with_capacity(manifest.files.len()));
         std::thread::scope(|scope| {
@@ -117,7 +117,7 @@ impl Store {
         (damage, all_told)
     }
 
-    /// What one file says; else what is wrong with it.
+    /// Returns the facts of one file, or a description of its damage.
     fn read_file(&self, entry: &FileEntry, manifest: &Manifest) -> Result<FileFacts, String> {
         let path = self
             .locate(&entry.path)
@@ -138,13 +138,13 @@ impl Store {
         if !has_footer(&path, entry).map_err(|error| format!("cannot be read: {error}"))? {
             return Err("files.footer of the manifest: another blake3 than the file's".to_owned());
         }
-        // Parquet's reader believes some numbers of a footer; with the right hash it may be anybody's.
+        // The Parquet reader trusts some numbers in a footer, and a matching hash does not make them right.
         panics::caught(|| compare::file(&path, entry, manifest))
             .unwrap_or_else(|_| Err("not a readable Parquet file: its reader panicked".to_owned()))
     }
 
-    /// Looks for what a reader of Parquet may stumble over in a file whose content is what was committed; `None` if nothing
-    /// is wrong. A manifest that was edited, with checksums that are right again, can name any file.
+    /// Checks the page locations of a file whose content was verified, because Parquet readers rely on them. Returns
+    /// `None` if they are right. An edited manifest with recomputed checksums can name any file.
     pub(crate) fn page_fault(&self, entry: &FileEntry) -> Option<String> {
         let path = self.root.join(&entry.path);
         panics::caught(|| compare::pages(&path))
@@ -152,7 +152,8 @@ impl Store {
             .err()
     }
 
-    /// Parquet files in the plan's folder that the manifest does not name: a glob over the folder would read them.
+    /// Returns Parquet files in the plan's folder that the manifest does not contain. A glob over the folder would read
+    /// them.
     fn strangers(&self, manifest: &Manifest) -> Result<Vec<Damage>, StoreError> {
         let files = manifest.files.iter();
         let named: BTreeSet<&str> = files.map(|file| file.path.as_str()).collect();
@@ -161,7 +162,7 @@ impl Store {
         let mut folders = vec![self.data(&manifest.plan_id)];
         while let Some(folder) = folders.pop() {
             for path in super::receipts::list(&folder)? {
-                // A link is not followed: it may lead back to where it is.
+                // Links are not followed, because a link may point to one of its parent folders.
                 if path.is_dir() && !path.is_symlink() {
                     folders.push(path);
                     continue;
@@ -179,23 +180,23 @@ impl Store {
         Ok(found)
     }
 
-    /// Returns the name of a path below the store.
+    /// Returns the path relative to the store.
     fn name_of(&self, path: &Path) -> String {
         let name = path.strip_prefix(&self.root).unwrap_or(path);
         name.to_string_lossy().into_owned()
     }
 }
 
-/// Whether other readers' globs would take it for data.
+/// Reports whether the globs of other readers would match the file as data.
 fn is_visible_parquet(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.ends_with(".parquet") && !name.starts_with('.')
 }
 
-/// Reports whether page index and footer are what the manifest says; true where it says nothing of them.
+/// Reports whether the page index and footer match the manifest. Returns true if the manifest has no hash of them.
 ///
 /// # Errors
-/// The file cannot be read.
+/// An I/O error if the file cannot be read.
 pub(crate) fn has_footer(path: &Path, entry: &FileEntry) -> io::Result<bool> {
     let Some(footer) = &entry.footer else {
         return Ok(true);

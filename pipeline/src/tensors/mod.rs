@@ -1,15 +1,15 @@
-//! One feature's values of one row: packed in memory, stored in a column, and summed up as statistics.
+//! The values of one feature in one row: packed in memory, stored in a column, and summed up as statistics.
 
 pub(crate) mod stats;
 mod stored;
 
 pub(crate) use stored::{columns, read};
 
-/// One feature's packed values.
+/// Packed values of one feature.
 #[derive(Debug)]
 pub(crate) struct Tensor {
-    /// Little-endian, row-major.
+    /// The values, little-endian and row-major.
     pub bytes: Vec<u8>,
-    /// Rows and columns; channels before them, for a picture.
+    /// Number of rows and columns, preceded by the number of channels for a picture.
     pub shape: Vec<usize>,
 }

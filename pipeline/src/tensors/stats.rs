@@ -1,4 +1,4 @@
-//! Mean and standard deviation per band, over values as stored, in an order that does not depend on threads.
+//! Mean and standard deviation per band over the stored values, in an order that does not depend on threads.
 
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
@@ -7,14 +7,14 @@ use wavemill_schemas::recipe::Dtype;
 
 use super::Tensor;
 
-/// How a tensor's bytes are read for the sums.
+/// Describes how to read a tensor's bytes for the sums.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bands {
-    /// Stored type.
+    /// Type of the stored values.
     dtype: Dtype,
-    /// Of stored integers.
+    /// Scale of stored integers.
     scale: Option<Scale>,
-    /// Which values belong to one band.
+    /// Values that belong to one band.
     axis: BandAxis,
 }
 
@@ -35,22 +35,22 @@ impl Bands {
     }
 }
 
-/// Which values of a tensor are of one band.
+/// Grouping of a tensor's values into bands.
 #[derive(Clone, Copy, Debug)]
 enum BandAxis {
-    /// A band is a row, of whatever dimensions: a channel of a picture is one, too.
+    /// Each index of the first dimension is a band, for example a channel of a picture.
     Rows,
-    /// A band is a column of two dimensions.
+    /// Each column of a two-dimensional tensor is a band.
     Columns,
-    /// Each value is one: the mean of a coefficient and its kurtosis have nothing in common.
+    /// Each value is a band: the mean of a coefficient and its kurtosis have nothing in common.
     Values,
 }
 
-/// Adds one tensor to the sums of its row group. `values` is scratch.
+/// Adds one tensor to the sums of its row group. `values` is a scratch buffer.
 pub(crate) fn add(partial: &mut Partial, tensor: &Tensor, bands: Bands, values: &mut Vec<f32>) {
     unpack(&tensor.bytes, bands.dtype, bands.scale, values);
 
-    // `max`, because chunks of 0 are a panic.
+    // `max`, because a chunk size of 0 panics.
     let n_rows = tensor.shape.first().copied().unwrap_or(0);
     let row_len = values.len() / n_rows.max(1);
     let (n_bands, per_band) = match bands.axis {
@@ -70,7 +70,8 @@ pub(crate) fn add(partial: &mut Partial, tensor: &Tensor, bands: Bands, values: 
                 partial.sum_squares[band] += squares;
             }
         }
-        // Frame by frame, so each band is one sum in the order of time. Where each value is a band, there is one frame.
+        // Add frame by frame, so that each band is summed in order of time. If each value is a band, there is only one
+        // frame.
         BandAxis::Columns | BandAxis::Values => {
             for row in values.chunks_exact(n_bands.max(1)) {
                 for (band, &x) in row.iter().enumerate() {
@@ -82,7 +83,7 @@ pub(crate) fn add(partial: &mut Partial, tensor: &Tensor, bands: Bands, values: 
     }
 }
 
-/// Sums in eight lanes, added in a fixed order: the compiler can use vectors and the bits stay the same.
+/// Sums in eight lanes, which are added in a fixed order: the compiler can vectorize and the result is deterministic.
 fn sums(row: &[f32]) -> (f64, f64) {
     let mut sum = [0.0f64; 8];
     let mut squares = [0.0f64; 8];
@@ -124,7 +125,7 @@ fn unpack(bytes: &[u8], dtype: Dtype, scale: Option<Scale>, values: &mut Vec<f32
         }
         Dtype::F16 => {
             values.resize(bytes.len() / 2, 0.0);
-            // In blocks, so that the conversion runs over slices.
+            // Convert in blocks, because the conversion works on slices.
             let mut halves = [0u16; 512];
             for (pairs, out) in bytes.chunks(1024).zip(values.chunks_mut(512)) {
                 for (half, b) in halves.iter_mut().zip(pairs.chunks_exact(2)) {
@@ -138,7 +139,7 @@ fn unpack(bytes: &[u8], dtype: Dtype, scale: Option<Scale>, values: &mut Vec<f32
     }
 }
 
-/// A tensor's values, read back from its bytes.
+/// Reads a tensor's values back from its bytes.
 pub(crate) fn values(tensor: &Tensor, feature: &FeatureEntry) -> Vec<f32> {
     let mut values = Vec::new();
     unpack(
@@ -161,7 +162,7 @@ fn stored_type(feature: &FeatureEntry) -> Dtype {
 /// Returns mean and standard deviation from the sums of row groups in file order; `None` without values.
 pub(crate) fn finish<'a>(partials: impl IntoIterator<Item = &'a Partial>) -> Option<Stats> {
     let mut total = Partial::default();
-    // The bits of a sum depend on the order.
+    // The order determines the bits of a sum.
     for partial in partials {
         total
             .sum
@@ -180,7 +181,7 @@ pub(crate) fn finish<'a>(partials: impl IntoIterator<Item = &'a Partial>) -> Opt
 
     let n = total.values as f64;
     let mean: Vec<f64> = total.sum.iter().map(|s| s / n).collect();
-    // The mean of the squares less the square of the mean: sums are enough, and no file is read again.
+    // The mean of the squares minus the square of the mean: this needs only the sums, and no file is read again.
     let variance = mean
         .iter()
         .zip(&total.sum_squares)

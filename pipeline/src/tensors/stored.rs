@@ -1,4 +1,4 @@
-//! Tensors as the columns of a store's files hold them.
+//! Tensors in the columns of a store's files.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Int32Type, UInt8Type};
@@ -8,7 +8,7 @@ use wavemill_schemas::tables::shape_column;
 
 use super::Tensor;
 
-/// Returns the columns that hold the tensors of a feature: the values, and the shapes where they differ.
+/// Returns the columns that hold the tensors of a feature: the values, and the shapes if they differ.
 pub(crate) fn columns(feature: &FeatureEntry) -> Vec<String> {
     let mut columns = vec![feature.name.clone()];
     if feature.shape.contains(&None) {

@@ -1,4 +1,4 @@
-//! The band path of MP3 beside the exact path, on real clips.
+//! Compares the band path of the MP3 decoder with the exact path, on real clips.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,9 +10,9 @@ use wavemill_tests::{Failed, Trial, real};
 
 use crate::decode::mp3s;
 
-/// Half and a quarter of 44.1 kHz, two rates with other ratios, and one for which the band path is not taken.
+/// Half and a quarter of 44.1 kHz, two rates with other ratios, and a rate for which the band path is not used.
 const RATES_HZ: [u32; 5] = [22_050, 11_025, 16_000, 8_000, 24_000];
-/// Power of the difference, as a part of the signal's power, without what lies near half of the rate.
+/// Maximum power of the difference, relative to the signal's power, without frequencies near the Nyquist frequency.
 const DIFFERENCE_MAX: f64 = 1e-6;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -26,7 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A decoder of each path.
+/// One decoder per path.
 struct Paths {
     exact: FileDecoder,
     band: FileDecoder,
@@ -64,8 +64,8 @@ fn clips(data: &Path) -> Vec<PathBuf> {
     clips
 }
 
-/// The power of `samples` without what lies near half of the rate, where the paths differ: behind a filter of five taps
-/// that lets a ten-thousandth of the power through at 0.97 of it.
+/// Returns the power of `samples` without frequencies near the Nyquist frequency, where the paths differ. The filter
+/// has five taps and passes a ten-thousandth of the power at 0.97 of the Nyquist frequency.
 fn power_below_the_edge(samples: impl Iterator<Item = f32>) -> f64 {
     let samples: Vec<f64> = samples.map(f64::from).collect();
     let filtered = samples
@@ -95,7 +95,7 @@ fn sound_clips(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// For a device the rate is converted there: the decoder tells how many samples that makes.
+/// With `keep_rate`, the device converts the rate, and the decoder reports the number of samples after the conversion.
 fn kept_rates(data: &Path) -> Result<(), Failed> {
     for rate_hz in [22_050, 16_000] {
         let mut paths = Paths::new(rate_hz, None, true);
@@ -110,7 +110,7 @@ fn kept_rates(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Damage above the lines that the band path reads is not seen there. What is no audio is none on either path.
+/// The band path does not detect damage above the lines that it reads. Both paths reject the same files.
 fn damaged_clips(data: &Path) -> Result<(), Failed> {
     let mut n_rows = 0;
     for folder in ["fma_like_bad", "rate_variants", "mp3_odd"] {

@@ -1,5 +1,5 @@
-//! Clips that are decoded in one place and computed in another become the same rows: a CPU that poses as two devices
-//! gives the bytes of the CPU, whatever the rate, the damage and the length of the clips.
+//! Checks that clips decoded in one place and computed in another give the same rows. A CPU that acts as two devices
+//! must write the same bytes as the CPU, for all rates, kinds of damage and lengths of the clips.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// The CPU, in batches.
+/// A CPU backend that computes clips in batches.
 struct Batches {
     cpu: Cpu,
     clips: usize,
@@ -80,7 +80,8 @@ clips = 16
 row_group_rows = 4
 "#;
 
-/// As long as they are; cut; cut into parts, the last of which reaches behind the cut.
+/// Audio settings for whole clips, for shortened clips, and for segments, the last of which extends past the maximum
+/// duration.
 const AUDIO: [&str; 3] = [
     "",
     "duration_s = 1.3",
@@ -123,7 +124,7 @@ fn lanes_write_the_bytes_of_workers(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The CPU, in batches, the first of which does not end before another has begun.
+/// A CPU backend in which the first batch does not end before a second one has started.
 struct OverlappingBackend {
     batches: Batches,
     begun: Arc<AtomicUsize>,
@@ -177,7 +178,7 @@ impl Plan for OverlappingPlan {
     }
 }
 
-/// With one lane, or with lanes that take turns, the device would idle while the host ends a batch and begins the next.
+/// With one lane, or with lanes that take turns, the device would idle while the host ends a batch and starts the next.
 fn a_batch_is_begun_while_another_is_waited_for(data: &Path) -> Result<(), Failed> {
     let scratch = tempfile::tempdir()?;
     let never_met = Arc::new(AtomicBool::new(false));
@@ -216,7 +217,7 @@ fn a_batch_is_begun_while_another_is_waited_for(data: &Path) -> Result<(), Faile
     Ok(())
 }
 
-/// Engines are named otherwise, and so are plans; every shard and every table is as it was.
+/// Checks that all shards and tables are equal. Only the names of engines and plans may differ.
 fn same_rows([left, right]: &[PathBuf; 2]) -> Result<(), String> {
     let (ours, theirs) = (files(&left.join("data")), files(&right.join("data")));
     if ours.is_empty() || ours.len() != theirs.len() {
@@ -232,7 +233,7 @@ fn same_rows([left, right]: &[PathBuf; 2]) -> Result<(), String> {
     }
 }
 
-/// Names below the plan's folder, and contents, sorted.
+/// Returns the names below the plan's folder and the contents of all files, sorted.
 fn files(data: &Path) -> Vec<(String, Vec<u8>)> {
     let (mut found, mut folders) = (Vec::new(), vec![data.to_owned()]);
     while let Some(folder) = folders.pop() {

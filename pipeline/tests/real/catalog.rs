@@ -1,4 +1,4 @@
-//! The catalog on FMA's own metadata: the published totals, and every kind of broken row.
+//! Runs the catalog on FMA's own metadata, and checks the published totals and every kind of broken row.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,7 +16,7 @@ use wavemill_schemas::recipe::{
 use wavemill_schemas::reject::Reason;
 use wavemill_tests::{Failed, Trial, real};
 
-/// One trial an input.
+/// Returns one trial per input.
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         real("catalog_real_slice", real_slice),
@@ -89,7 +89,7 @@ fn with_audio(recipe: &Recipe, path: &Path, audio: &AudioIndex) -> Result<Catalo
     Ok(cleaned.split(recipe, &AudioHashes::new(), None, &ClassLists::new())?)
 }
 
-/// A stand-in for audio: every clip of `tracks` that `wanted` names by its track id.
+/// Creates an index of audio files with every clip of `tracks` whose track id satisfies `wanted`.
 fn audio(tracks: &RecordBatch, wanted: impl Fn(i64) -> bool) -> AudioIndex {
     let ids = tracks["track_id"].as_primitive::<Int64Type>();
     let input = InputId {
@@ -263,7 +263,7 @@ fn full_size_totals(data: &Path) -> Result<(), Failed> {
         assert_eq!(Some(found as u64), wanted.as_u64(), "track_{column}");
     }
     assert_eq!(all.tables["artists"].num_rows(), 16_341);
-    assert_eq!(all.tables["albums"].num_rows(), 14_853); // −1 is no album
+    assert_eq!(all.tables["albums"].num_rows(), 14_853); // −1 means no album
     assert_eq!(tracks["album_id"].null_count(), 1025);
 
     let mut labelled = recipe(
@@ -324,7 +324,8 @@ fn published_features(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// As the published counts: lists that are not empty, numbers above 0 where 0 or −1 says that there is none.
+/// Counts values as the published totals do: lists that are not empty, and numbers above 0, because 0 or −1 stands for
+/// a missing value.
 fn n_present_or_positive(rows: &RecordBatch, column: &str) -> usize {
     let array = &rows[column];
     let is_interest = column == "track_interest";

@@ -1,6 +1,6 @@
-//! The layer III vectors, each channel: close enough to be called a full-accuracy decoder (ISO/IEC 11172-4).
+//! Checks each channel of the layer III vectors against the limit for a full-accuracy decoder (ISO/IEC 11172-4).
 //!
-//! Asked are the vectors that their README calls safe for a strict test: those on which mpg123 is within 1 LSB.
+//! The test uses the vectors that their README calls safe for a strict test: mpg123 is within 1 LSB on them.
 
 use std::fs;
 use std::path::Path;
@@ -11,13 +11,13 @@ use wavemill_tests::{Failed, Trial, real};
 
 /// The limit of ISO/IEC 11172-4 for full accuracy, full scale ±1: 2^-15 / √12.
 const RMS_MAX: f64 = 1.0 / 32_768.0 / 3.464_101_615_137_754_6;
-/// Decoders may differ by two frames in where they end, says the README.
+/// Maximum difference in length. According to the README, the ends of two decoders may differ by two frames.
 const END_SAMPLES_MAX: usize = 2 * 1_152;
-/// What `manifest.csv` says, in its last column, of the vectors asked.
+/// Value in the last column of `manifest.csv` that marks the vectors for a strict test.
 const STRICT_LSB: &str = "1";
 const VECTORS: usize = 22;
 
-/// Vectors asked that do not pass, as in docs/decoder.md; one that does shall be taken out.
+/// Strict vectors that do not pass, as in docs/decoder.md. A vector that passes must be removed from the list.
 const NOT_MET: [(&str, Outcome); 6] = [
     ("other_layers/ILL2_layer1.bit", Outcome::Refused),
     ("other_layers/l1-fl1.bit", Outcome::Refused),
@@ -27,14 +27,14 @@ const NOT_MET: [(&str, Outcome); 6] = [
     ("other_layers/l2-test32.bit", Outcome::Refused),
 ];
 
-/// How a vector does.
+/// Outcome of one vector.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Outcome {
-    /// Under the limit.
+    /// The error is below the limit.
     Passes,
-    /// Over it.
+    /// The error is at or above the limit.
     Fails,
-    /// A layer or a kind of stream that is not decoded.
+    /// The layer or kind of stream is not supported.
     Refused,
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     )]
 }
 
-/// Prints a table of all vectors asked.
+/// Prints a table of all strict vectors.
 fn vectors(data: &Path) -> Result<(), Failed> {
     let folder = data.join("mp3_conformance");
     let manifest = fs::read_to_string(folder.join("manifest.csv"))?;
@@ -91,7 +91,7 @@ fn vectors(data: &Path) -> Result<(), Failed> {
     }
 }
 
-/// The vector's PCM as it came with it: s16, interleaved.
+/// Reads the PCM that comes with the vector: s16, interleaved.
 fn reference(vector: &Path) -> Result<Vec<i16>, Failed> {
     let raw = zstd::decode_all(fs::read(vector.with_extension("pcm.zst"))?.as_slice())?;
     Ok(raw
@@ -100,7 +100,8 @@ fn reference(vector: &Path) -> Result<Vec<i16>, Failed> {
         .collect())
 }
 
-/// Root mean square, full scale ±1, of ours rounded and clipped to s16 less the reference, over all channels.
+/// Returns the root mean square, full scale ±1, of the difference between our samples, rounded and clipped to s16, and
+/// the reference, over all channels.
 fn rms(name: &str, got: &Channels, reference: &[i16]) -> f64 {
     let n_channels = 1 + usize::from(got.is_stereo);
     let n_samples = reference.len() / n_channels;
@@ -109,7 +110,7 @@ fn rms(name: &str, got: &Channels, reference: &[i16]) -> f64 {
         "{name}: {} of {n_samples} samples",
         got.samples.len()
     );
-    // `nonstandard` vectors go on with frames of another rate, which the reference leaves out.
+    // `nonstandard` vectors continue with frames of another rate, which the reference does not contain.
     let is_one_stream = !name.contains("nonstandard");
     assert!(
         !is_one_stream || got.samples.len() <= n_samples + END_SAMPLES_MAX,

@@ -1,4 +1,4 @@
-//! Every kind of damage, made from one good clip: a fixed, reviewed outcome each.
+//! Checks every kind of damage to one good clip; each file has a fixed, reviewed outcome.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,12 +12,12 @@ use wavemill_tests::{Failed, Trial, real};
 use super::decode::Outcome::{self, Reject as No, Row};
 use super::decode::{decode, decoder, mismatch};
 
-/// A clip of 1,148 frames at 44.1 kHz, of which the damaged ones are made without its Info frame: 1,322,496 samples.
+/// A clip of 1,148 frames at 44.1 kHz. The damaged files are made from it without its Info frame: 1,322,496 samples.
 const GOOD_CLIP: &str = "audio/fma_real/000/000002.mp3";
-/// One frame is too short, two are not.
+/// Minimum duration: one frame is too short, two frames are long enough.
 const MIN_DURATION_S: f64 = 0.05;
 
-/// Files that differ in their tags alone, or in foreign bytes around the audio.
+/// Files that differ only in their tags, or in foreign bytes around the audio.
 const SAME_AUDIO: [&str; 14] = [
     "good_no_xing.mp3",
     "ape_id3v1_tail.mp3",
@@ -35,7 +35,7 @@ const SAME_AUDIO: [&str; 14] = [
     "suffix_html.mp3",
 ];
 
-/// Samples at 44.1 kHz and seconds lost, or the reject.
+/// The samples at 44.1 kHz and the seconds lost, or the reason of the reject.
 #[rustfmt::skip]
 const OUTCOMES: [(&str, Outcome); 84] = [
     ("all_ff_100k.mp3", No(NotAudio)),
@@ -177,7 +177,7 @@ fn outcomes(data: &Path) -> Result<(), Failed> {
     }
 }
 
-/// What the decode key of a file stands for.
+/// The decode key of a file, and the decoded values that it identifies.
 #[derive(Debug, PartialEq)]
 struct KeyedRow {
     key: String,
@@ -199,7 +199,7 @@ impl KeyedRow {
     }
 }
 
-/// Files of one key have the same rows, and all files of the same audio have one key.
+/// Checks that files with equal keys have equal rows, and that all files of the same audio have the same key.
 fn check_keys(rows: &BTreeMap<&str, KeyedRow>) {
     let mut by_key: BTreeMap<&str, &KeyedRow> = BTreeMap::new();
     for (name, row) in rows {
@@ -208,11 +208,12 @@ fn check_keys(rows: &BTreeMap<&str, KeyedRow>) {
     for name in SAME_AUDIO {
         assert_eq!(rows[name], rows[SAME_AUDIO[0]], "{name}");
     }
-    // Cuts, holes and announcements are no tags.
+    // Cuts, holes and announced lengths must change the key, unlike tags.
     assert!(by_key.len() > 25, "{} keys", by_key.len());
 }
 
-/// The maker's coarse guide: what fails must be a reject, what decodes a row; the rest may be either.
+/// Checks an outcome against the coarse expectation of the script that made the file: `fail` must be a reject, `decode`
+/// a row; any other file may be either.
 fn fits(expect: &str, outcome: &Outcome) -> bool {
     match expect {
         "decode" => matches!(outcome, Row(..)),

@@ -1,4 +1,4 @@
-//! The decoder against what ffmpeg, mpg123 and libsndfile make of the same files, and against the ISO vectors.
+//! Compares the decoder with ffmpeg, mpg123 and libsndfile on the same files, including the ISO vectors.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,14 +10,16 @@ use wavemill_kernels::Level;
 use wavemill_schemas::reject::{Reason, Reject};
 use wavemill_tests::{Failed, Trial, real};
 
-/// Decoders disagree before, where the bit reservoir is missing: four MPEG-1 frames.
+/// First compared sample, after four MPEG-1 frames. The decoders differ before it, because the bit reservoir is
+/// missing.
 const COMPARED_FROM: usize = 4_608;
-/// ffmpeg and mpg123 differ by up to 3.9e-6 on these clips, and the mean of two channels by no more.
+/// Maximum absolute difference. ffmpeg and mpg123 differ by up to 3.9e-6 on these clips, and the mean of two channels
+/// by no more.
 const VALUE_ABS_MAX: f32 = 1e-5;
 
-/// What becomes of a file where the three reference decoders differ, or where wavemill means to differ from them.
+/// Expected outcome for a file on which the three reference decoders differ, or wavemill differs from them on purpose.
 pub(crate) enum Outcome {
-    /// Samples at the file's own rate, and seconds lost.
+    /// Number of samples at the file's own rate, and seconds lost.
     Row(usize, f32),
     /// The reject's reason.
     Reject(Reason),
@@ -34,7 +36,7 @@ const ONE_FRAME: &str =
     "one frame at 48 kHz (1,152 samples, here at 44.1), which the others leave out";
 const CUT_FRAME: &str = "the last frame is cut: lost, where ffmpeg decodes what is there";
 
-/// Sample counts that are not simply those of all three reference decoders.
+/// Outcomes that differ from the common sample count of all three reference decoders.
 #[rustfmt::skip]
 const OWN_OUTCOMES: [(&str, Outcome, &str); 45] = [
     ("fma_like_bad/099/099134.mp3", No(NoAudio), INFO_ONLY),
@@ -117,7 +119,7 @@ pub(crate) fn decoder(
     .unwrap()
 }
 
-/// Decodes a file, which must have the same hashes without being decoded.
+/// Decodes a file, and checks that hashing without decoding gives the same hashes.
 pub(crate) fn decode(decoder: &mut FileDecoder, path: &Path) -> Result<Pcm, Reject> {
     let bytes = fs::read(path).unwrap();
     let mut out = Pcm::default();
@@ -218,7 +220,7 @@ fn values(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Every clip of these folders, as a recipe at 22,050 Hz with at least one second asks for it.
+/// Decodes every clip of these folders with the settings of a recipe at 22,050 Hz with at least one second.
 fn folders(data: &Path) -> Result<(), Failed> {
     let rejects: BTreeMap<&str, Reason> = FOLDER_REJECTS.into_iter().collect();
     let mut n_rejects = 0;
@@ -262,7 +264,7 @@ fn folders(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// No audio behind the tag, or under a second; all else is a row.
+/// Files without audio after the tag, or with less than a second; all others give rows.
 const FOLDER_REJECTS: [(&str, Reason); 10] = [
     ("098567", Reason::TooShort),
     ("099134", Reason::NoAudio),
@@ -303,7 +305,8 @@ fn early_stop(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// 50,000 bytes gone after a fifth of a clip whose Info frame tells its length: also seen when decoding stops early.
+/// Removes 50,000 bytes after a fifth of a clip whose Info frame states its length. The loss must be detected even if
+/// decoding stops early.
 fn announced_loss(clip: &Path) {
     let mut bytes = fs::read(clip).unwrap();
     bytes.drain(200_000..250_000);
@@ -351,7 +354,7 @@ fn wav(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// 440 Hz from ffmpeg's `sine`, 1.5 s at 32 kHz; amplitude 1/8 by its manual.
+/// Tones of 440 Hz from ffmpeg's `sine`, 1.5 s at 32 kHz. The amplitude is 1/8 according to its manual.
 fn tones() -> Result<(), Failed> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
     for (name, tolerance) in [
@@ -393,7 +396,8 @@ fn channels() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Seeded damage of every kind to the first 20 kB of real files: an answer each time, and finite samples.
+/// Applies seeded damage of every kind to the first 20 kB of real files. Each must be decoded to finite samples or
+/// rejected.
 fn mutated(data: &Path) -> Result<(), Failed> {
     let mut files: Vec<Vec<u8>> = mp3s(&data.join("rate_variants"))
         .iter()

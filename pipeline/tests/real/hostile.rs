@@ -1,4 +1,4 @@
-//! Files that broke a promise once: a fixed, reviewed outcome each.
+//! Files that once broke a guarantee of the decoder; each has a fixed, reviewed outcome.
 
 use std::path::Path;
 
@@ -8,14 +8,15 @@ use wavemill_tests::{Failed, Trial, real};
 use super::decode::Outcome::{self, Reject as No, Row};
 use super::decode::{decode, decoder, mismatch};
 
-/// Headers of 65,535 channels, behind 5,000 bytes of another chunk and behind a good header.
+/// Headers with 65,535 channels, after 5,000 bytes of another chunk, and after a valid header.
 #[rustfmt::skip]
 const WAV: [(&str, Outcome); 2] = [
     ("hostile/panic_wav/g/late_65535.wav", No(TooLarge)),
     ("hostile/panic_wav/g/two_fmt_65535.wav", No(TooLarge)),
 ];
 
-/// 1.5 seconds at 44.1 kHz whose announced length is right, 8.6 million seconds, unknown, and 1,000 samples.
+/// Clips of 1.5 seconds at 44.1 kHz whose header announces the correct length, 8.6 million seconds, no length, and
+/// 1,000 samples.
 #[rustfmt::skip]
 const FLAC: [(&str, Outcome); 4] = [
     ("hostile/flac_total/20_ref.flac", Row(66_150, 0.0)),

@@ -1,6 +1,6 @@
-//! The pipeline on real files, and on one store as large as real ones; one binary, a module a subject.
+//! Tests the pipeline on real files, and on one store of realistic size. One binary, with one module per subject.
 
-// clippy knows tests by `cfg(test)`, which a test binary without the standard harness lacks.
+// clippy detects tests by `cfg(test)`, which is not set for a test binary without the standard harness.
 #![allow(clippy::unwrap_used)]
 
 mod band;
@@ -12,7 +12,7 @@ mod decode;
 mod hostile;
 mod memory;
 mod ogg;
-// Makes stores; the tests of SQL beside the code use the rest of it.
+// Creates stores. The rest of the module is only used by the unit tests of SQL.
 #[allow(dead_code)]
 #[path = "../../src/sql/testing.rs"]
 mod testing;

@@ -1,4 +1,4 @@
-//! Memory of `wavemill sql` over 9,000 rows of 330 KB, by the kernel's own high-water mark of the process.
+//! Measures the memory of `wavemill sql` over 9,000 rows of 330 KB, by the kernel's high-water mark of the process.
 
 use std::fs;
 use std::io::{self, Read};
@@ -15,22 +15,24 @@ const LIMIT: &str = "1GiB";
 const LIMIT_BYTES: u64 = 1 << 30;
 const ROWS: i64 = 9_000;
 const SHARD_ROWS: i64 = 256;
-/// f16[128,1292]: 30 s of log-mel.
+/// Values per row: f16[128,1292], 30 s of log-mel.
 const VALUES: usize = 128 * 1292;
 const ROW_BYTES: u64 = 2 * VALUES as u64;
-/// Values between 0 and 1, so that zstd makes of the store about half of its 3 GB, as of real features.
+/// Number of distinct values between 0 and 1. With 64, zstd halves the store's 3 GB, about as it does for real
+/// features.
 const LEVELS: u32 = 64;
-/// What the store takes, and room for a query to spill.
+/// Minimum free space: the size of the store, and space for a query to spill.
 const FREE_BYTES_MIN: u64 = 4 << 30;
-/// How often a running query's memory is read. The mark only rises, so that what is missed is the last moment's rise.
+/// Interval for reading the memory of a running query. The high-water mark never falls, so only an increase in the last
+/// interval is missed.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// A question and how it ends.
+/// A query and its expected end.
 struct Query {
     name: &'static str,
     format: &'static str,
     sql: &'static str,
-    /// Bytes of the answer, at least, so that all of it came; or what is in the error.
+    /// Minimum size of the complete result in bytes, or a part of the error message.
     answer: Result<u64, &'static str>,
 }
 
@@ -108,7 +110,7 @@ fn sql_stays_under_its_limit() -> Result<(), Failed> {
     }
 }
 
-/// How a query's process ended.
+/// The outcome of a query's process.
 #[derive(Debug)]
 struct QueryEnd {
     ok: bool,
@@ -117,7 +119,7 @@ struct QueryEnd {
     said: String,
 }
 
-/// Runs a query in a process of its own.
+/// Runs a query in a separate process.
 fn ask(store: &TestStore, query: &Query) -> Result<QueryEnd, Failed> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_wavemill"));
     command.args([
@@ -156,7 +158,7 @@ fn ask(store: &TestStore, query: &Query) -> Result<QueryEnd, Failed> {
     })
 }
 
-/// The high-water mark of a process, bytes, once it has ended.
+/// Waits for a process to end, and returns its high-water mark in bytes.
 fn watch(child: &mut Child) -> Result<u64, Failed> {
     let path = format!("/proc/{}/status", child.id());
     let mut peak = 0;
@@ -165,7 +167,7 @@ fn watch(child: &mut Child) -> Result<u64, Failed> {
         let mark = status
             .lines()
             .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-        // A process that has ended and was not waited for has no such line.
+        // The status of a process that has ended but was not waited for has no such line.
         peak = mark.map_or(Ok(0), str::parse::<u64>)?.max(peak);
         std::thread::sleep(LOOK);
     }
@@ -194,7 +196,7 @@ fn large_store() -> Result<TestStore, Failed> {
     Ok(store)
 }
 
-/// f16 of two rows' length, little-endian: noise of few levels.
+/// Returns noise with few distinct values: f16, little-endian, twice the length of a row.
 fn noise() -> Vec<u8> {
     let mut state = 0x2017_u64;
     let mut value = || {
@@ -206,9 +208,10 @@ fn noise() -> Vec<u8> {
     (0..2 * VALUES).flat_map(|_| value()).collect()
 }
 
-/// Clip `id`: a row's length of the noise, from another place for every clip; in no order by its hash.
+/// Creates clip `id` from one row of the noise, at a different offset for each clip. The order of clips by hash is
+/// random.
 fn large_clip(id: i64, noise: &[u8]) -> Clip {
-    // 37 and the number of values have no common factor.
+    // 37 and the number of values are coprime, so that all offsets differ.
     let at = 2 * (id as usize * 37 % VALUES);
     let hash = blake3::hash(&id.to_le_bytes()).to_hex().to_string();
     Clip {

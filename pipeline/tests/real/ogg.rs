@@ -1,4 +1,4 @@
-//! Ogg Vorbis files that hide what they lack, lie about their length, or break decoders by their headers.
+//! Ogg Vorbis files with missing pages, false lengths, or headers that break decoders.
 
 use std::cell::Cell;
 use std::fs;
@@ -13,27 +13,27 @@ use wavemill_tests::{Failed, Trial, real};
 use super::decode::Outcome::{self, Reject as No, Row};
 use super::decode::{decode, decoder, mismatch};
 
-/// Rate of the short file and of the long one, Hz.
+/// Sample rate of the short and the long file, in Hz.
 const RATE_HZ: u32 = 22_050;
-/// Samples of the short file, and of the long one.
+/// Number of samples of the short file, and of the long file.
 const SHORT: usize = 33_075;
 const LONG: usize = 1_323_000;
-/// Most samples that a packet of theirs adds (half a long block), and least bytes that it takes in a file.
+/// Maximum number of samples that a packet of these files adds (half a long block), and its minimum size in a file.
 const PACKET_SAMPLES_MAX: f64 = 512.0;
 const PACKET_BYTES_MIN: f64 = 2.0;
 
-/// Samples and seconds lost, or the reject.
+/// The samples and the seconds lost, or the reason of the reject.
 #[rustfmt::skip]
 const OUTCOMES: [(&str, Outcome); 19] = [
     ("ogg_loss/00_ref.ogg", Row(SHORT, 0.0)),
     ("ogg_loss/01_chain_same.ogg", Row(2 * SHORT, 0.0)),
     ("ogg_loss/02_chain_newserial.ogg", Row(2 * SHORT, 0.0)),
-    // The second stream has another rate: 1.5 s of silence, and lost.
+    // The second stream has another rate. It is replaced by 1.5 s of silence and counted as lost.
     ("ogg_loss/03_chain_otherrate.ogg", Row(2 * SHORT, 1.5)),
-    // 22 packets of one page, and the one that overlaps with it.
+    // One page of 22 packets, and the packet that overlaps with it.
     ("ogg_loss/04_crc_mid.ogg", Row(SHORT, 0.5166)),
     ("ogg_loss/05_body_flip_mid.ogg", Row(SHORT, 0.5166)),
-    // Not believed, and so not trimmed either.
+    // The false length is ignored, so the samples are not trimmed either.
     ("ogg_loss/10_last_granule_max.ogg", Row(33_280, 0.0)),
     ("ogg_loss/11_last_granule_1h.ogg", Row(33_280, 0.0)),
     ("ogg_loss/long_00_ref.ogg", Row(LONG, 0.0)),
@@ -85,7 +85,7 @@ fn hashes(data: &Path) -> Result<(), Failed> {
         let facts = InputHasher::default().read(&bytes);
         facts.audio.map(|hash| hash.to_hex().to_string())
     };
-    // As it was before chains were followed.
+    // These hashes are from before the decoder supported chained streams.
     assert_eq!(hash("00_ref.ogg").unwrap()[..8], *"01b76e14");
     assert_eq!(hash("long_00_ref.ogg").unwrap()[..8], *"1dd25e01");
 
@@ -95,7 +95,7 @@ fn hashes(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Each page of the long file with a flipped bit, and each of them taken out.
+/// Flips a bit of each page of the long file, and removes each page.
 fn pages_lost(data: &Path) -> Result<(), Failed> {
     let good = fs::read(data.join("hostile/ogg_loss/long_00_ref.ogg"))?;
     let whole = samples_of(&good).unwrap();
@@ -110,7 +110,7 @@ fn pages_lost(data: &Path) -> Result<(), Failed> {
         for (what, bytes) in [("flipped", flipped), ("gone", gone)] {
             let got = samples_of(&bytes).unwrap();
             let lost = (f64::from(got.lost_s) * f64::from(RATE_HZ)).round() as usize;
-            // A last page that is not there leaves no trace; the first one is not replaced by silence.
+            // A missing last page cannot be detected. A missing first page of audio is not replaced by silence.
             if what == "gone" && is_last {
                 continue;
             }
@@ -129,7 +129,7 @@ fn pages_lost(data: &Path) -> Result<(), Failed> {
                 "page {number} {what}: {n_there}"
             );
 
-            // What comes behind the hole is where it was.
+            // The samples after the lost page are at the same time as in the whole file.
             let n_behind = LONG / 100;
             if number + 2 < pages.len() {
                 assert_eq!(
@@ -147,7 +147,7 @@ fn tail(samples: &[f32], n: usize) -> &[f32] {
     &samples[samples.len() - n..]
 }
 
-/// Wherever a file ends within a page, what is there and what is lost make up at most the whole, and the loss is told.
+/// Cuts a file within pages. The decoded and the lost samples must not exceed the whole, and the loss must be reported.
 fn cuts(data: &Path) -> Result<(), Failed> {
     let good = fs::read(data.join("hostile/ogg_loss/long_00_ref.ogg"))?;
     let pages = pages(&good);
@@ -171,7 +171,7 @@ fn samples_of(bytes: &[u8]) -> Result<Pcm, Reject> {
     Ok(out)
 }
 
-/// Where the pages of a good file begin and end.
+/// Returns the start and end of each page of a valid file.
 fn pages(file: &[u8]) -> Vec<(usize, usize)> {
     let mut pages = Vec::new();
     let mut at = 0;
@@ -192,7 +192,7 @@ fn pages(file: &[u8]) -> Vec<(usize, usize)> {
     pages
 }
 
-/// Writes the right checksum into a page.
+/// Writes the correct checksum to a page.
 fn seal(page: &mut [u8]) {
     page[22..26].fill(0);
     let mut crc = 0_u32;
@@ -205,7 +205,7 @@ fn seal(page: &mut [u8]) {
     page[22..26].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// Numbers that look random and are the same in each run.
+/// A deterministic pseudo-random number generator.
 struct RandomNumbers(u64);
 
 impl RandomNumbers {
@@ -219,12 +219,12 @@ impl RandomNumbers {
 }
 
 thread_local! {
-    /// Panics of this thread, also those that are caught.
+    /// Number of panics on this thread, including those that are caught.
     static N_PANICS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Damage of every kind, half of it with right checksums, so that headers and packets reach the codec. The environment
-/// variable `WAVEMILL_OGG_MUTANTS` asks for more of them.
+/// Decodes files with damage of every kind. Most of them have correct checksums, so that damaged headers and packets
+/// reach the codec. The environment variable `WAVEMILL_OGG_MUTANTS` sets the number of files.
 fn mutants(data: &Path) -> Result<(), Failed> {
     let n_mutants = std::env::var("WAVEMILL_OGG_MUTANTS").map_or(1_500, |n| n.parse().unwrap());
     let good = fs::read(data.join("hostile/ogg_loss/00_ref.ogg"))?;
@@ -252,7 +252,7 @@ fn mutants(data: &Path) -> Result<(), Failed> {
             out.samples.iter().all(|sample| sample.is_finite()),
             "round {round}"
         );
-        // Each hole, and each packet that does not decode, is counted once.
+        // Each hole, and each packet that cannot be decoded, is counted once.
         let held_s =
             2.0 * bytes.len() as f64 / PACKET_BYTES_MIN * PACKET_SAMPLES_MAX / f64::from(RATE_HZ);
         assert!(
@@ -280,7 +280,8 @@ fn mutant(good: &[u8], bounds: &[(usize, usize)], numbers: &mut RandomNumbers) -
     for _ in 0..=numbers.below(3) {
         let at = numbers.below(pages.len());
         match numbers.below(8) {
-            // Anywhere on the page; in its header; in the headers of Vorbis, where most of the damage can be done.
+            // Damage anywhere after the page header, in the page header, or in Vorbis headers, where it has the
+            // greatest effect.
             0 | 1 => flip(&mut pages[at], 27, numbers),
             2 => flip_range(&mut pages[at], 0, 27, numbers),
             3 | 4 => {
@@ -289,7 +290,7 @@ fn mutant(good: &[u8], bounds: &[(usize, usize)], numbers: &mut RandomNumbers) -
                     flip(page, 28, numbers);
                 }
             }
-            // A granule of any size; pages that are gone, come twice, or change places.
+            // A granule position of any size; or removed, repeated or moved pages.
             5 => {
                 let granule = 1_u64 << numbers.below(64);
                 if let Some(place) = pages[at].get_mut(6..14) {

@@ -1,70 +1,70 @@
-//! Why a checkpoint cannot be written or used.
+//! Errors of writing and reading checkpoints.
 
 use std::io;
 use std::path::PathBuf;
 
 use super::FORMAT_VERSION;
 
-/// What helps where a checkpoint is damaged.
+/// Advice for damaged checkpoints.
 const REMEDY: &str = "restore it from a copy, or remove its folder: fit --resume then goes on from the one before it, \
                       and --checkpoint last takes that one";
 
-/// Why a checkpoint cannot be written or used.
+/// Error writing or reading a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// The disk's word.
+    /// A file or folder cannot be read or written.
     #[error("checkpoint {path}")]
     Io {
-        /// What was touched.
+        /// Path of the file or folder.
         path: PathBuf,
-        /// The system's reason.
+        /// The error from the operating system.
         source: io::Error,
     },
-    /// Bytes that are not those that were written, or are gone.
+    /// A file is missing or differs from what was written.
     #[error("checkpoint {path}: damaged ({problem}): {REMEDY}")]
     Damaged {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// How it shows.
+        /// Description of the damage.
         problem: &'static str,
     },
-    /// `state.json` is not what it should be.
+    /// `state.json` cannot be parsed or serialized.
     #[error("checkpoint {path}: damaged (not a state of wavemill-train): {REMEDY}")]
     State {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// The parser's words.
+        /// The error from the JSON library.
         source: serde_json::Error,
     },
     /// The tensors cannot be read.
     #[error("checkpoint {path}: damaged ({source}): {REMEDY}")]
     Tensors {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// libtorch's words.
+        /// The error from libtorch.
         source: tch::TchError,
     },
-    /// A tensor that the model has is not there, or has another shape.
+    /// A tensor of the model is missing in the checkpoint or has another shape there.
     #[error(
         "checkpoint {path}: {name} is missing or of another shape; it is of another model or configuration"
     )]
     Mismatch {
-        /// Which checkpoint.
+        /// Path of the checkpoint.
         path: PathBuf,
-        /// The tensor's name.
+        /// Name of the tensor.
         name: String,
     },
-    /// Written by a later wavemill.
+    /// The checkpoint was written by a newer version of wavemill.
     #[error(
         "checkpoint {path}: format version {found}; this wavemill-train reads up to {FORMAT_VERSION}: use a newer one"
     )]
     Version {
-        /// Which.
+        /// Path of the state.
         path: PathBuf,
-        /// What it says.
+        /// Format version in the state.
         found: u32,
     },
-    /// Nothing to go on from.
+    /// There is no checkpoint to resume from.
     #[error(
         "no checkpoint in {path}: was the run stopped before its first? begin it again there with \
              --resume-or-start and its own flags"

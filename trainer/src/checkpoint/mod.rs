@@ -1,9 +1,9 @@
-//! A run's state on disk, between two optimiser steps: complete, or not there.
+//! Saves a run's state to disk between two optimizer steps. A checkpoint is either complete or absent.
 //!
-//! `checkpoints/step-00000123/` holds `tensors.safetensors` (weights, buffers, optimiser) and `state.json` (the rest). A
-//! folder is written under another name, synced and renamed, and renamed again before it is removed, so that what bears
-//! the name of a checkpoint is whole whenever a run is killed. The state holds the tensors' hash, so that what a disk
-//! changed afterwards is found. Which one is the best is written in the last one alone.
+//! `checkpoints/step-00000123/` holds `tensors.safetensors` (weights, buffers, optimizer) and `state.json` (the rest).
+//! A folder is written under a temporary name, synced and renamed, and renamed again before it is removed, so that a
+//! folder with a checkpoint's name is complete even if the run is killed. The state contains a hash of the tensors, to
+//! detect later damage. Only the last checkpoint states which checkpoint is the best.
 
 mod error;
 
@@ -25,26 +25,26 @@ use crate::safetensors;
 
 pub use error::CheckpointError;
 
-/// Raised when a checkpoint's form changes.
+/// Version of the checkpoint format. Increase it when the format changes.
 ///
-/// 2: `state.json` has `tensors_blake3`. Checkpoints of 1 lack it; they are read as before, unchecked.
+/// 2: `state.json` has `tensors_blake3`. Checkpoints of version 1 lack that hash and are read without a check.
 pub const FORMAT_VERSION: u32 = 2;
-/// The first whose state has the hash of its tensors.
+/// First version whose state contains the hash of the tensors.
 const FIRST_WITH_HASH: u32 = 2;
 
-/// Sums of the part of an epoch that is done.
+/// Sums over the completed part of an epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EpochSums {
     /// Σ over batches of loss · rows.
     pub loss: f64,
-    /// Rows seen, by all ranks.
+    /// Rows processed by all ranks.
     pub rows: u64,
-    /// Those with a label of the first target; `None` in an epoch that began before they were counted.
+    /// Rows with a label of the first target. `None` if the epoch was begun by a version that did not count them.
     #[serde(default)]
     pub labelled: Option<u64>,
-    /// Rows whose first target was right.
+    /// Rows whose first target was predicted correctly.
     pub correct: f64,
-    /// Rows that were passed over because they are damaged.
+    /// Rows that were skipped because they are damaged.
     #[serde(default)]
     pub damaged: u64,
 }
@@ -61,35 +61,35 @@ impl Default for EpochSums {
     }
 }
 
-/// The best value of the selecting metric so far.
+/// The epoch with the best value of the selecting metric so far.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BestEpoch {
-    /// Its value on validation.
+    /// Value of the metric on validation.
     pub value: f64,
-    /// The epoch, from 0.
+    /// Number of the epoch, from 0.
     pub epoch: u64,
-    /// The optimiser steps done then.
+    /// Number of optimizer steps at the end of the epoch.
     pub step: u64,
 }
 
-/// A loss that is a number and yet says that nothing is learnt.
+/// A finite loss so high that the model cannot be learning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Divergence {
-    /// The epoch, from 0.
+    /// Number of the epoch, from 0.
     pub epoch: u64,
-    /// Mean training loss of its rows.
+    /// Mean training loss over the epoch's rows.
     pub mean: f64,
     /// Training loss of the run's first step.
     pub first: f64,
 }
 
 impl Divergence {
-    /// How many times the loss of the first step, which is that of a model that knows nothing, an epoch's mean may be.
+    /// Largest accepted ratio of an epoch's mean loss to the first step's loss, which is that of an untrained model.
     const TIMES: f64 = 10.0;
 
-    /// Whether the epoch that `state` has just done is such a one.
+    /// Returns the divergence if the mean loss of the epoch that `state` has just completed is too high.
     pub fn of(state: &State) -> Option<Self> {
-        // 0: the first batch had no labelled row.
+        // The loss is 0 if the first batch had no labelled row.
         let first = state.first_loss.filter(|first| *first > 0.0)?;
         let mean = state.sums.loss / state.sums.rows.max(1) as f64;
         (mean > Self::TIMES * first).then_some(Self {
@@ -112,63 +112,63 @@ impl fmt::Display for Divergence {
     }
 }
 
-/// Everything of a run that is not a tensor.
+/// The state of a run, except for its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct State {
-    /// [`FORMAT_VERSION`]; that of the writer where it was read.
+    /// [`FORMAT_VERSION`]; in a state that was read from disk, the version of the program that wrote it.
     pub format_version: u32,
-    /// The configuration, with every flag applied.
+    /// The configuration, with all command-line flags applied.
     pub config: Config,
     /// blake3 of the store's manifest.
     pub manifest_hash: String,
-    /// The feature's identity.
+    /// Id of the feature.
     pub feature_id: String,
-    /// Class names by target, in head order.
+    /// Class names of each target, in head order.
     pub classes: Vec<(String, Vec<String>)>,
-    /// What the model was built for.
+    /// Dimensions that the model was built for.
     pub dims: Dims,
-    /// What it sees of a row.
+    /// The part of a row that the model receives as input.
     pub input: InputSpec,
-    /// Where its first weights came from.
+    /// Origin of the model's first weights.
     pub origin: Origin,
-    /// Ranks of the run; each has buffers of its own.
+    /// Number of ranks. Each rank has its own buffers.
     pub world_size: usize,
-    /// Threads of libtorch's operations on each: sums on a CPU are cut by their number. Checkpoints once lacked it.
+    /// Threads of libtorch on each rank: they determine how sums on a CPU are split. Missing in older checkpoints.
     #[serde(default)]
     pub threads: Option<u32>,
-    /// Files of the store that are passed over, as the manifest calls them: the order of rows is that of the others.
-    /// Checkpoints once lacked it.
+    /// Paths of the store's files that are skipped, as in the manifest. The order of rows is that of the remaining
+    /// files. Missing in older checkpoints.
     #[serde(default)]
     pub lost: Option<Vec<String>>,
     /// Epoch in progress, from 0.
     pub epoch: u64,
-    /// Its next global batch.
+    /// Index of the next global batch in the epoch.
     pub batch: u64,
-    /// Optimiser steps done.
+    /// Number of optimizer steps done.
     pub step: u64,
-    /// Of the epoch in progress.
+    /// Sums over the epoch in progress.
     pub sums: EpochSums,
-    /// Damaged training rows of an epoch, the most so far: a row may be damaged while a run goes on.
+    /// Highest number of damaged training rows in an epoch so far. May grow, since files can be damaged during a run.
     #[serde(default)]
     pub damaged_rows: u64,
-    /// Training loss of the first step; not known of a run that began with format 1.
+    /// Training loss of the first step. Unknown for runs that began with format version 1.
     #[serde(default)]
     pub first_loss: Option<f64>,
-    /// The first epoch, if any, of a loss out of all proportion to it.
+    /// First epoch, if any, whose loss was far above the first loss.
     #[serde(default)]
     pub diverged: Option<Divergence>,
-    /// Learning rates.
+    /// State of the learning rate schedules.
     pub schedules: ScheduleState,
-    /// Epochs without a better value.
+    /// Number of epochs without a better value.
     pub early_stop: EarlyStop,
-    /// The best epoch.
+    /// The best epoch so far.
     pub best: Option<BestEpoch>,
-    /// Whether the run came to its end.
+    /// Whether the run has ended.
     pub finished: bool,
 }
 
 impl State {
-    /// Before the first step.
+    /// Returns the state before the first step.
     pub fn first(
         config: &Config,
         data: &Dataset,
@@ -176,7 +176,7 @@ impl State {
         world_size: usize,
     ) -> Self {
         Self {
-            // What the run is made from, for those that go on with it or score it.
+            // The origin of the run, for programs that resume or score it.
             format_version: FORMAT_VERSION,
             config: config.clone(),
             manifest_hash: data.store().manifest_hash().to_owned(),
@@ -193,7 +193,7 @@ impl State {
             threads: u32::try_from(tch::get_num_threads()).ok(),
             lost: Some(data.lost_paths()),
 
-            // Where it is.
+            // The position in training.
             epoch: 0,
             batch: 0,
             step: 0,
@@ -202,7 +202,7 @@ impl State {
             first_loss: None,
             diverged: None,
 
-            // What its validations have decided.
+            // The decisions made from validation.
             schedules,
             early_stop: EarlyStop::new(config.train.select, config.train.early_stop),
             best: None,
@@ -218,33 +218,33 @@ pub struct Checkpoints {
     keep: usize,
 }
 
-/// A whole checkpoint.
+/// Name prefix of a complete checkpoint.
 const WHOLE: &str = "step-";
-/// The one before it at the same step, whole, until the new one has its name.
+/// Name prefix of an older, complete checkpoint of the same step, kept until the new one has been renamed.
 const BEFORE: &str = ".old-";
-/// One that is being written or removed.
+/// Name prefix of a checkpoint that is being written or removed.
 const PART: &str = ".part-";
 const STATE: &str = "state.json";
 const TENSORS: &str = "tensors.safetensors";
 
 impl Checkpoints {
-    /// Those in `folder`, of which the last `keep` and the best stay. Creates the folder.
+    /// Creates `folder` if necessary. Only the last `keep` checkpoints in it and the best one are kept.
     ///
     /// # Errors
     /// [`CheckpointError::Io`].
     pub fn open(folder: PathBuf, keep: usize) -> Result<Self, CheckpointError> {
         fs::create_dir_all(&folder).map_err(at(&folder))?;
-        // The last one always stays, whatever `keep` says: it names the best, and a run goes on from it.
+        // The last checkpoint is kept even if `keep` is 0: it names the best one, and a run resumes from it.
         Ok(Self {
             folder,
             keep: keep.max(1),
         })
     }
 
-    /// Writes one, then removes those that are neither the best nor among the last `keep`.
+    /// Writes a checkpoint, then removes those that are neither the best nor among the last `keep`.
     ///
     /// # Errors
-    /// [`CheckpointError`]; what was there before is whole.
+    /// [`CheckpointError`]; the previous checkpoints are still complete.
     pub fn save(
         &self,
         state: &State,
@@ -254,30 +254,30 @@ impl Checkpoints {
         let before = self.named(BEFORE, state.step);
         let part = self.named(PART, state.step);
 
-        // A run that was killed here before may have left its part.
+        // A killed run may have left a partial folder.
         let _ = fs::remove_dir_all(&part);
         fs::create_dir_all(&part).map_err(at(&part))?;
         let written = write(&part, state, tensors);
         if let Err(error) = written {
-            // A full disk needs the room.
+            // The disk may be full, so free the space.
             let _ = fs::remove_dir_all(&part);
             return Err(error);
         }
 
-        // The end of an epoch comes at the step of a checkpoint within it.
+        // A checkpoint of this step exists if one was saved within the epoch just before its end.
         if path.exists() {
             let _ = fs::remove_dir_all(&before);
             fs::rename(&path, &before).map_err(at(&path))?;
         }
         fs::rename(&part, &path).map_err(at(&path))?;
 
-        // The new name is on the disk before an older checkpoint is taken away.
+        // The new name must be on disk before an older checkpoint is removed.
         sync(&self.folder)?;
         self.prune(state)?;
         Ok(path)
     }
 
-    /// The last one.
+    /// Returns the path of the last checkpoint.
     ///
     /// # Errors
     /// [`CheckpointError::None`] if there is none.
@@ -289,19 +289,19 @@ impl Checkpoints {
             })
     }
 
-    /// The best on validation, as the last one says; the last one where no epoch has ended.
+    /// Returns the path of the checkpoint with the best validation, or of the last one if no epoch has ended.
     ///
     /// # Errors
-    /// As [`Self::last`]; its state cannot be read.
+    /// The errors of [`Self::last`], and those of reading the last checkpoint's state.
     pub fn best(&self) -> Result<PathBuf, CheckpointError> {
-        // Only the last state knows the best: an older one may name a checkpoint that a later epoch has beaten.
+        // Only the last state has the current best: a checkpoint named by an older state may have been surpassed.
         let last = self.last()?;
         Ok(read_state(&last)?
             .best
             .map_or(last, |best| self.path_of(best.step)))
     }
 
-    /// Whether that of `step` is there.
+    /// Reports whether there is a checkpoint of `step`.
     pub fn has(&self, step: u64) -> bool {
         self.path_of(step).is_dir()
     }
@@ -310,7 +310,7 @@ impl Checkpoints {
         self.folder.join(format!("{kind}{step:08}"))
     }
 
-    /// A kill between two renamings leaves the checkpoint under its other name.
+    /// Returns the path of a checkpoint, which has its other name if the run was killed between two renames.
     fn path_of(&self, step: u64) -> PathBuf {
         let path = self.named(WHOLE, step);
         let before = self.named(BEFORE, step);
@@ -328,7 +328,7 @@ impl Checkpoints {
             .filter_map(|name| step_of(name))
             .collect();
         steps.sort_unstable();
-        // One step may be there under both names.
+        // A step may have a checkpoint under both names.
         steps.dedup();
         Ok(steps)
     }
@@ -342,9 +342,9 @@ impl Checkpoints {
         Ok(names)
     }
 
-    /// After a checkpoint of `state` was written.
+    /// Removes outdated checkpoints after one of `state` has been written.
     fn prune(&self, state: &State) -> Result<(), CheckpointError> {
-        // Checkpoints that a new one has replaced go first: once the new one is gone, they would count as checkpoints.
+        // Remove replaced checkpoints first: without the new one of their step, they would count as checkpoints again.
         for name in self.names()? {
             let step = name.strip_prefix(BEFORE).and_then(|step| step.parse().ok());
             if let Some(step) = step
@@ -360,7 +360,7 @@ impl Checkpoints {
         let steps = self.steps()?;
         let best = state.best.as_ref().map(|best| best.step);
         let old = &steps[..steps.len().saturating_sub(self.keep)];
-        // Renamed before it is removed: half a removed folder must not have a checkpoint's name.
+        // Rename each folder before removing it: a partly removed folder must not have a checkpoint's name.
         for step in old.iter().filter(|step| Some(**step) != best) {
             let path = self.path_of(*step);
             let part = self.named(PART, *step);
@@ -368,7 +368,7 @@ impl Checkpoints {
             fs::rename(&path, &part).map_err(at(&path))?;
         }
 
-        // Folders that were renamed just now, or by a run that was killed or could not remove them.
+        // Includes folders left by a run that was killed or could not remove them.
         for name in self.names()? {
             if name.starts_with(PART) {
                 let path = self.folder.join(name);
@@ -379,7 +379,7 @@ impl Checkpoints {
     }
 }
 
-/// The step of a checkpoint's folder, under either name.
+/// Parses the step from the name of a checkpoint's folder, with either prefix.
 fn step_of(name: &str) -> Option<u64> {
     name.strip_prefix(WHOLE)
         .or_else(|| name.strip_prefix(BEFORE))?
@@ -387,7 +387,7 @@ fn step_of(name: &str) -> Option<u64> {
         .ok()
 }
 
-/// A checkpoint's two files, synced; the tensors first, since the state has their hash.
+/// Writes and syncs both files of a checkpoint, the tensors first, since the state contains their hash.
 fn write(
     folder: &Path,
     state: &State,
@@ -414,18 +414,18 @@ fn write(
     })?;
 
     write_synced(&file, &json)?;
-    // The folder too: the names of both files are in it.
+    // Sync the folder as well, because it contains the names of both files.
     sync(folder)
 }
 
-/// What is read of a state before all else.
+/// The fields that are read from a state before all others.
 #[derive(Deserialize)]
 struct StateHeader {
     format_version: u32,
     tensors_blake3: Option<String>,
 }
 
-/// The text of a checkpoint's `state.json`, and its head.
+/// Reads a checkpoint's `state.json` and returns its bytes and its parsed header.
 fn read_head(path: &Path) -> Result<(Vec<u8>, StateHeader), CheckpointError> {
     let file = path.join(STATE);
     let text = fs::read(&file).map_err(lost(&file))?;
@@ -435,7 +435,7 @@ fn read_head(path: &Path) -> Result<(Vec<u8>, StateHeader), CheckpointError> {
         source,
     })?;
 
-    // The version comes first: all else may have another form.
+    // Check the version first, because a newer format may differ in every other field.
     if head.format_version > FORMAT_VERSION {
         return Err(CheckpointError::Version {
             path: file,
@@ -463,19 +463,19 @@ pub fn read_state(path: &Path) -> Result<State, CheckpointError> {
     })
 }
 
-/// Reads a checkpoint's tensors, by name, on the CPU. Their file must be the one that was written.
+/// Reads a checkpoint's tensors to the CPU, by name. Verifies the hash of their file.
 ///
 /// # Errors
-/// [`CheckpointError::Damaged`], [`CheckpointError::Tensors`]; those of its state.
+/// [`CheckpointError::Damaged`], [`CheckpointError::Tensors`], and the errors of reading the header.
 pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, CheckpointError> {
     let (_, head) = read_head(path)?;
     let file = path.join(TENSORS);
 
-    // Damage is told by the hash, not by what a parser makes of it.
+    // Compare the hash before parsing, because a parser may accept damaged bytes.
     let mut hasher = blake3::Hasher::new();
     let read = File::open(&file).and_then(|opened| hasher.update_reader(opened).map(drop));
     read.map_err(lost(&file))?;
-    // Format 1 has no hash, and is not compared.
+    // Format version 1 has no hash to compare.
     if head
         .tensors_blake3
         .is_some_and(|wanted| wanted != hasher.finalize().to_hex().as_str())
@@ -494,7 +494,7 @@ pub fn read_tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, CheckpointE
 /// Copies `tensors["<prefix><name>"]` into each of `variables`.
 ///
 /// # Errors
-/// [`CheckpointError::Mismatch`] naming the first that is missing or of another shape.
+/// [`CheckpointError::Mismatch`] with the name of the first tensor that is missing or has another shape.
 pub(crate) fn copy_into(
     variables: &[(String, Tensor)],
     tensors: &BTreeMap<String, Tensor>,
@@ -513,7 +513,7 @@ pub(crate) fn copy_into(
                 });
             };
 
-            // Shapes are equal; a value takes its variable's kind and device.
+            // The shapes are equal; `copy_` converts to the variable's kind and device.
             variable.shallow_clone().copy_(found);
         }
         Ok(())
@@ -537,7 +537,7 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
     move |source| CheckpointError::Io { path, source }
 }
 
-/// As [`at`]; a file that is not there is damage.
+/// Converts errors like [`at`], but reports a missing file as damage.
 fn lost(path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
     let path = path.to_owned();
     move |source| match source.kind() {

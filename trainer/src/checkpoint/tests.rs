@@ -1,4 +1,4 @@
-//! Checkpoints written, killed, damaged and read again.
+//! Tests for checkpoints that are written, interrupted, damaged and read again.
 
 use wavemill_schemas::config::Schedule;
 use wavemill_scores::schedule::Schedules;
@@ -98,7 +98,7 @@ fn the_last_and_the_best_stay_and_nothing_else() {
             .expect("step 2")
             .ends_with("step-00000002")
     );
-    // A later run that keeps fewer.
+    // A later run keeps fewer checkpoints.
     let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 1).expect("a folder");
     state.best = Some(BestEpoch {
         value: 0.4,
@@ -121,14 +121,14 @@ fn a_kill_between_two_renamings_or_while_writing_loses_nothing() {
     fs::write(within(".part-00000009/tensors.safetensors"), "half").expect("room");
     let last = checkpoints.last().expect("under its other name");
     assert_eq!(read_state(&last).expect("whole").step, 9);
-    // Written again, and gone on from.
+    // Write the same step again, then the next one.
     for step in [9, 10] {
         save(&checkpoints, &mut state, step);
         assert_eq!(names(&checkpoints), [format!("step-{step:08}")]);
     }
 }
 
-/// One checkpoint, at step 3.
+/// Writes one checkpoint, at step 3, and returns its path.
 fn one(folder: &Path) -> PathBuf {
     let mut state = state(&folder.join("store"));
     save(
@@ -144,7 +144,7 @@ fn a_flipped_byte_anywhere_in_the_tensors_is_damage_with_its_file_and_a_remedy()
     let path = one(folder.path());
     let file = path.join(TENSORS);
     let whole = fs::read(&file).expect("a file");
-    // The header's length, a name, a dtype or shape, the header's end, values.
+    // Offsets in the header's length, a name, a dtype or shape, the header's end, and the values.
     for at in [
         0,
         9,

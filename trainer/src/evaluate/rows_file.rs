@@ -1,8 +1,8 @@
-//! What a model said of each row of a split, as Parquet files for other programs: predictions, vectors, and a map of
-//! these. For TensorBoard the vectors are tables of text, too.
+//! Writes a model's outputs for each row of a split to Parquet files for other programs: predictions, vectors, and a
+//! map of the vectors. The vectors are also written as text tables for TensorBoard.
 //!
-//! Rows are written as they are answered, in the manifest's order, whatever the number of ranks. A file has its name only
-//! once it is whole.
+//! Rows are written as they are computed, in the manifest's order, regardless of the number of ranks. A file gets its
+//! final name only when it is complete.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,14 +34,14 @@ use rank_rows::RankRows;
 
 pub(crate) use columns::{ROWS_FORMAT, RowFileMetadata};
 
-/// Bytes of values in a row group, about: what is held in memory before it is written.
+/// Approximate number of value bytes per row group, which are held in memory until the group is written.
 const ROW_GROUP_BYTES: usize = 16 << 20;
-/// How the name of a file that is not whole begins; `wavemill experiment run` removes what a kill left of one.
+/// Name prefix of an incomplete file. `wavemill experiment run` removes those that a killed process left.
 const PREFIX: &str = ".rows-";
 /// Key of the JSON in a file's metadata.
 pub(crate) const METADATA_KEY: &str = "wavemill";
 
-/// Why a file of rows cannot be written.
+/// Error writing a file of rows.
 #[derive(Debug, thiserror::Error)]
 pub enum RowsFileError {
     #[error("cannot write {path}")]
@@ -49,35 +49,35 @@ pub enum RowsFileError {
     #[error("cannot write {path}")]
     Parquet {
         path: PathBuf,
-        /// Its words, or the disk's.
+        /// The error from the Parquet library or the operating system.
         source: ParquetError,
     },
-    /// Columns that are no table.
+    /// The columns do not form a valid table.
     #[error("cannot make rows of what the model said")]
     Arrow(#[from] ArrowError),
     /// Another rank's rows cannot be read.
     #[error("another rank's rows cannot be read: do all ranks run the same wavemill-train?")]
     Bytes,
-    /// Vectors without places.
+    /// The positions on the map cannot be computed.
     #[error("cannot make a map of the vectors")]
     Map(#[from] MapError),
 }
 
-/// Where rows go to.
+/// Paths of the files to write.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RowFilePaths {
     /// Labels, classes, probabilities and logits of each row.
     pub predictions: Option<PathBuf>,
-    /// The vector that the heads see of each row.
+    /// The vector of each row that is the input of the heads.
     pub embeddings: Option<PathBuf>,
-    /// The place of each vector on a map, and how that is made.
+    /// The position of each vector on a map, and the map's settings.
     pub map: Option<(PathBuf, MapSettings)>,
-    /// The folder of files for TensorBoard's embedding projector, and the seed that draws their rows.
+    /// Folder for the files of TensorBoard's embedding projector, and the seed that draws their rows.
     pub projector: Option<(PathBuf, u64)>,
 }
 
 impl RowFilePaths {
-    /// Whether no file is asked for.
+    /// Reports whether no file was requested.
     pub(crate) const fn is_empty(&self) -> bool {
         self.predictions.is_none()
             && self.embeddings.is_none()
@@ -86,7 +86,7 @@ impl RowFilePaths {
     }
 }
 
-/// The files of one evaluation. Rank 0 writes; the others bring their rows.
+/// The files of one evaluation. Rank 0 writes them; the other ranks send their rows.
 #[derive(Debug)]
 pub(crate) struct RowFiles {
     has_vectors: bool,
@@ -96,19 +96,19 @@ pub(crate) struct RowFiles {
     projector: Option<ProjectorFiles>,
 }
 
-/// A file that has one batch of rows, once all are known.
+/// A map file, written as one batch when all of its rows are known.
 #[derive(Debug)]
 struct MapFile {
     path: PathBuf,
     about: RowFileMetadata,
     settings: MapSettings,
-    /// Numbers of the rows that are on it, ascending.
+    /// Indices of the rows on the map, ascending.
     wanted: Vec<u32>,
-    /// What is known of them so far.
+    /// The rows collected so far.
     rows: RankRows,
 }
 
-/// A file that is being written under another name.
+/// A file that is being written under a temporary name.
 #[derive(Debug)]
 struct RowsFile {
     path: PathBuf,
@@ -117,10 +117,10 @@ struct RowsFile {
 }
 
 impl RowFiles {
-    /// Begins the files of `side` at `paths`; on another rank than 0 there are none, and rows are still asked for.
+    /// Begins the files of `side` at `paths`. Only rank 0 has files; the other ranks still have to call `append`.
     ///
     /// # Errors
-    /// [`RowsFileError`]: a folder that is not there, or not to be written to.
+    /// [`RowsFileError`] if a folder does not exist or is not writable.
     pub(crate) fn create(
         paths: &RowFilePaths,
         about: &RowFileMetadata,
@@ -159,7 +159,8 @@ impl RowFiles {
         Ok(files)
     }
 
-    /// A batch's rows of all ranks, in their order. All ranks call it for each batch, with `answers` where they have rows.
+    /// Gathers and writes the rows of a batch, in rank order. All ranks must call this for each batch, with `answers`
+    /// if they have rows.
     pub(crate) fn append(
         &mut self,
         data: &Dataset,
@@ -173,7 +174,7 @@ impl RowFiles {
             parts.push(own);
         } else {
             let gathered = ranks.gather(&own.to_bytes())?;
-            // Only rank 0 has a use for them.
+            // Only rank 0 needs the gathered rows.
             if ranks.rank() == 0 {
                 for bytes in &gathered {
                     parts.push(RankRows::from_bytes(bytes)?);
@@ -181,7 +182,7 @@ impl RowFiles {
             }
         }
 
-        // Ranks in their order have consecutive slices of the batch, so rows come in the manifest's order.
+        // Successive ranks have consecutive slices of the batch, so the rows are in the manifest's order.
         let files = [&mut self.predictions, &mut self.embeddings];
         for file in files.into_iter().flatten() {
             for part in parts.iter().filter(|part| !part.rows.is_empty()) {
@@ -202,7 +203,7 @@ impl RowFiles {
         Ok(())
     }
 
-    /// Gives the whole files their names. The map is made last, and `progress` is told how many of [`STEPS`] are done.
+    /// Completes and renames the files. Computes the map last; `progress` receives its completed steps, of [`STEPS`].
     pub(crate) fn finish(
         self,
         data: &Dataset,
@@ -222,14 +223,14 @@ impl RowFiles {
 }
 
 impl MapFile {
-    /// `rows`: all of the side.
+    /// Prepares the map file; `rows` are all rows of the side.
     fn new(
         path: &Path,
         settings: MapSettings,
         about: &RowFileMetadata,
         rows: &[u32],
     ) -> Result<Self, RowsFileError> {
-        // A place that cannot be written to is told now, and not when the map is made.
+        // Report a path that is not writable now, before the map is computed.
         let _ = temporary_for(path)?;
 
         let wanted = rows_wanted(rows, settings.seed);
@@ -265,7 +266,7 @@ impl MapFile {
     }
 }
 
-/// The rows of a side that a picture has room for, ascending.
+/// Draws the rows of a side that fit on a map, ascending.
 fn rows_wanted(rows: &[u32], seed: u64) -> Vec<u32> {
     let on_map = rows_on_map(rows.len(), seed);
     let mut wanted: Vec<u32> = on_map.iter().map(|&at| rows[at]).collect();
@@ -273,7 +274,7 @@ fn rows_wanted(rows: &[u32], seed: u64) -> Vec<u32> {
     wanted
 }
 
-/// The place of each row. A vector with a value that is no number has none, and the others have theirs all the same.
+/// Computes the position of each row. Rows whose vector has a non-finite value get none and are excluded from the map.
 fn places(
     rows: &RankRows,
     settings: &MapSettings,
@@ -330,7 +331,7 @@ impl RowsFile {
     }
 }
 
-/// A file beside `path`, which may take its name.
+/// Creates a temporary file in the folder of `path`, to be renamed to `path`.
 fn temporary_for(path: &Path) -> Result<PartFile, RowsFileError> {
     PartFile::beside(path, PREFIX).map_err(io_error(path))
 }
@@ -345,7 +346,7 @@ fn parquet_error(path: &Path) -> impl FnOnce(ParquetError) -> RowsFileError {
     move |source| RowsFileError::Parquet { path, source }
 }
 
-/// The values of a tensor `[n, …]` as f32, row by row.
+/// Returns the first `rows` rows of a tensor `[n, …]` as f32, row-major.
 fn values(tensor: &Tensor, rows: i64) -> Result<Vec<f32>, TchError> {
     let own = ffi::send(&tensor.f_narrow(0, 0, rows)?, Device::Cpu)?.f_to_kind(Kind::Float)?;
     Vec::<f32>::try_from(own.f_contiguous()?.f_view(-1)?)

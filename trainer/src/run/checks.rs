@@ -1,4 +1,4 @@
-//! What is looked at before a run begins or goes on: what ends it, and what only changes its score.
+//! Checks before a run starts or resumes: errors that prevent the run, and warnings about influences on its scores.
 
 use std::path::Path;
 
@@ -9,17 +9,17 @@ use crate::checkpoint::State;
 use crate::dataset::{Dataset, RowKind, Side, Store, n_batches};
 use crate::learner::Learner;
 
-/// What can be told of a configuration and a store before anything is written.
+/// Checks a configuration and a store before anything is written.
 ///
 /// # Errors
 /// [`RunError::NoRows`], [`RunError::LostRows`], [`RunError::Unlearnable`], [`RunError::Unscorable`],
-/// [`RunError::NoBatch`], and what [`Learner::check`] says.
+/// [`RunError::NoBatch`], and the errors of [`Learner::check`].
 pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Result<(), RunError> {
     for side in Side::ALL {
         require_rows(data, side)?;
     }
 
-    // There is nothing to learn, or nothing to choose epochs by.
+    // Reject targets with nothing to learn, or without validation labels to choose the best epoch by.
     if let Some((target, problem)) = data.unlearnable() {
         return Err(RunError::Unlearnable {
             target: target.to_owned(),
@@ -45,7 +45,7 @@ pub(crate) fn check(config: &Config, data: &Dataset, world_size: usize) -> Resul
     Ok(Learner::check(config, data, world_size)?)
 }
 
-/// Refuses a side without rows.
+/// Returns an error if a side has no rows.
 ///
 /// # Errors
 /// [`RunError::NoRows`], [`RunError::LostRows`].
@@ -57,13 +57,13 @@ pub(crate) fn require_rows(data: &Dataset, side: Side) -> Result<(), RunError> {
     }
 }
 
-/// Why a side has no rows: with damaged files passed over, those are the first to look at.
+/// Returns the error for a side without rows. If damaged files were skipped, the error names them as the likely cause.
 fn no_rows(data: &Dataset, side: Side) -> RunError {
     let split = side.name();
     let rule = data.split_name().to_owned();
     let mut lost = data.lost_paths();
 
-    // By the rule of its folders a side's rows are in that side's files alone.
+    // If the split is by folder, the rows of a side are only in that side's files.
     if data.is_split_by_folder() {
         lost.retain(|path| path.contains(&format!("/split={split}/")));
     }
@@ -82,7 +82,7 @@ fn no_rows(data: &Dataset, side: Side) -> RunError {
     }
 }
 
-/// What changes a score and is no error: of the rows, of rows left out, of batch norm over ranks.
+/// Returns warnings about influences on the scores: from the data, from rows left out, from batch norm over ranks.
 pub(super) fn warnings(
     config: &Config,
     data: &Dataset,
@@ -116,7 +116,7 @@ pub(super) fn warnings(
     warnings
 }
 
-/// A model answers the rows of another version only where they are of the feature that it was trained on.
+/// Checks that a version has the feature that the model was trained on, so that the model can process its rows.
 ///
 /// # Errors
 /// [`RunError::OtherFeature`].
@@ -138,7 +138,7 @@ pub(crate) fn same_feature(state: &State, store: &Store, path: &Path) -> Result<
     })
 }
 
-/// A run goes on only with the rows that it was trained on.
+/// Checks that a resumed run has the same rows as before.
 ///
 /// # Errors
 /// [`RunError::OtherStore`].
@@ -161,23 +161,23 @@ pub(super) fn same_store(state: &State, data: &Dataset, path: &Path) -> Result<(
     Ok(())
 }
 
-/// The order of an epoch is that of the training files that can be read: within one it goes on only over the same.
+/// Checks that a run resumed within an epoch reads the same training files as before: they determine the order of rows.
 ///
 /// # Errors
 /// [`RunError::OtherFiles`].
 pub(super) fn same_files(state: &State, data: &Dataset, run: &Path) -> Result<(), RunError> {
-    // At an epoch's end the next order is drawn from whatever files there are. Checkpoints that lack the list are taken
-    // as they are.
+    // At the end of an epoch, the next order is drawn from the files present then. Older checkpoints have no list of
+    // files and are not checked.
     let Some(then) = state.lost.as_ref().filter(|_| state.batch > 0) else {
         return Ok(());
     };
     let now = data.lost_paths();
 
-    // Lost since then, or restored since then: either moves the rows behind it to other places in the order.
+    // A file that was lost or restored since then shifts the rows after it to other places in the order.
     let fresh = now.iter().filter(|path| !then.contains(path));
     let back = then.iter().filter(|path| !now.contains(path));
     let mut files: Vec<&str> = fresh.chain(back).map(String::as_str).collect();
-    // By the rule of its folders a side's rows are in that side's files alone.
+    // If the split is by folder, only the training files matter.
     if data.is_split_by_folder() {
         files.retain(|path| path.contains("/split=training/"));
     }
@@ -203,7 +203,7 @@ mod tests {
     use crate::strategy::Solo;
     use crate::testing;
 
-    /// What is said of a run of `model` on two ranks.
+    /// Returns the warnings for a run of `model` on two ranks.
     fn told(model: &str, sets: &[&str]) -> String {
         let _alone = testing::alone();
         let folder = tempfile::tempdir().expect("a folder");
@@ -225,7 +225,7 @@ mod tests {
         warnings(&config, &data, &learner, 2).join("; ")
     }
 
-    /// What ends a run on `fixture` before its first step, and else what is said of its rows.
+    /// Returns the error that prevents a run on `fixture`, or the warnings about its rows.
     fn checked(fixture: &Fixture, target: &str) -> Result<String, String> {
         let folder = tempfile::tempdir().expect("a folder");
         let config = testing::config(&[&format!("data.targets=[\"{target}\"]")]);
@@ -260,7 +260,7 @@ mod tests {
             said.starts_with("target genre: no training row has a label"),
             "{said}"
         );
-        // Even clips have a second label, which tells them from the others.
+        // Even clips have a second label, which distinguishes them from the others.
         let said = checked(&one_class, "genres_all").expect("a label that some rows have");
         assert!(
             said.contains("all training rows of genres_all with a label have Genre 0: a model can"),
@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_side_without_any_label_is_an_error_before_the_first_step() {
-        // Of twelve clips the eleventh is validation, and the only one without a label.
+        // The eleventh of the twelve clips is the only one in validation, and the only one without a label.
         let fixture = Fixture {
             clips: 12,
             unlabelled: 11,
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_side_that_lacks_classes_is_a_warning() {
-        // By artist: validation has class 1 alone, test class 2.
+        // With the split by artist, validation has only class 1 and test has only class 2.
         let said = checked(&Fixture::default(), "genre").expect("two classes");
         assert!(
             said.contains(
@@ -307,7 +307,7 @@ mod tests {
             said.contains("all 8 test rows of genre with a label are class 2: no score there"),
             "{said}"
         );
-        // Ten artists: each side has all of five classes that come round twice, or two of them.
+        // With ten artists and four classes, validation has only the even classes and test only the odd ones.
         let some = Fixture {
             classes: 4,
             artists: 10,
@@ -318,7 +318,7 @@ mod tests {
             said.contains("no test row of genre is class 0, class 2: no score there says"),
             "{said}"
         );
-        // Every label of a row that is even; those of the others are lacking.
+        // Validation has only even clips: all of them have the label Even, and none has Genre 1 or Genre 3.
         assert!(
             !checked(&some, "genres_all")
                 .expect("labels")
@@ -335,7 +335,7 @@ mod tests {
         );
     }
 
-    /// What is said of a store whose only file of `split` is cut in the middle.
+    /// Returns the error for a store whose only file of `split` is truncated in the middle.
     fn told_without(split: &str) -> String {
         let _alone = testing::alone();
         let folder = tempfile::tempdir().expect("a folder");

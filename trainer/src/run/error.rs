@@ -1,4 +1,4 @@
-//! Why a run ends early.
+//! Errors that end a run early.
 
 use std::path::PathBuf;
 
@@ -11,25 +11,25 @@ use crate::learner::LearnError;
 
 use super::training_list::TrainingListError;
 
-/// Why a run ends early.
+/// Error that ends a run early.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The store.
+    /// Error of the store.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
-    /// A step.
+    /// Error in a training step.
     #[error(transparent)]
     Learn(#[from] LearnError),
-    /// A checkpoint.
+    /// Error of a checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// An evaluation.
+    /// Error in an evaluation.
     #[error(transparent)]
     Evaluate(#[from] EvaluateError),
-    /// The run's folder.
+    /// Error writing or reading the run's folder.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// The list of tracks that the run trains on.
+    /// Error of the list of training tracks.
     #[error(transparent)]
     TrainingList(#[from] TrainingListError),
     /// A split that training needs has no rows.
@@ -37,75 +37,75 @@ pub enum RunError {
         "no rows in split {split} under rule {rule}: choose another with --split, or extract more clips"
     )]
     NoRows {
-        /// Which side.
+        /// Name of the split.
         split: &'static str,
-        /// The rule.
+        /// Rule of the split.
         rule: String,
     },
-    /// All that a split had was passed over as damaged.
+    /// All files with rows of a split were skipped as damaged.
     #[error(
         "no rows in split {split} under rule {rule}: of {lost} nothing can be read: `wavemill verify` names every such file, \
          `wavemill extract --new-version` makes them anew"
     )]
     LostRows {
-        /// Which side.
+        /// Name of the split.
         split: &'static str,
-        /// The rule.
+        /// Rule of the split.
         rule: String,
-        /// The damaged files, as the manifest calls them.
+        /// Paths of the damaged files, as in the manifest.
         lost: String,
     },
-    /// Training rows that differ in nothing.
+    /// All training rows have the same label.
     #[error(
         "target {target}: {problem}: there is nothing to learn; choose another target (--target) or split (--split), or \
          extract clips of more classes"
     )]
     Unlearnable {
-        /// As configured.
+        /// Name of the target, as configured.
         target: String,
-        /// What the training rows have, with the class.
+        /// Description of the labels of the training rows, with the class.
         problem: String,
     },
-    /// A side on which a target has no label.
+    /// A side has no row with a label of the target.
     #[error(
         "target {target}: no {split} row has a label under rule {rule}: choose another target (--target) or split \
          (--split), or extract more clips"
     )]
     Unscorable {
-        /// As configured.
+        /// Name of the target, as configured.
         target: String,
-        /// Which side.
+        /// Name of the split.
         split: &'static str,
-        /// The rule.
+        /// Rule of the split.
         rule: String,
     },
-    /// `drop_last` leaves nothing.
+    /// `drop_last` leaves no batch.
     #[error(
         "data.batch_size = {batch_size} with data.drop_last leaves no batch of {rows} training rows: take a smaller one"
     )]
     NoBatch {
-        /// Of training.
+        /// Number of training rows.
         rows: usize,
-        /// As configured.
+        /// Batch size, as configured.
         batch_size: usize,
     },
-    /// A checkpoint of another store or feature.
+    /// The checkpoint was trained on another store or feature.
     #[error(
         "{path} was trained on another {what} ({}); this store has {}: give the store that it was trained on",
         short(theirs),
         short(ours)
     )]
     OtherStore {
-        /// The run.
+        /// Path of the run.
         path: PathBuf,
         /// `manifest` or `feature`.
         what: &'static str,
-        /// Of the checkpoint.
+        /// Hash or id in the checkpoint.
         theirs: String,
-        /// Of the store.
+        /// Hash or id in the store.
         ours: String,
     },
-    /// A version of the store whose rows are other numbers than those that a model learned from.
+    /// A version of the store has no feature with the feature_id that the model was trained on.
     #[error(
         "{path} was trained on feature {name} with feature_id {}; version {version} of the store has {}: a model knows \
          no other numbers; name a version whose {name} was made with the options in the run's recipe.toml",
@@ -113,44 +113,44 @@ pub enum RunError {
         ours.as_deref().map_or("no such feature", short)
     )]
     OtherFeature {
-        /// The checkpoint.
+        /// Path of the checkpoint.
         path: PathBuf,
-        /// The feature.
+        /// Name of the feature.
         name: String,
-        /// Of the checkpoint.
+        /// feature_id in the checkpoint.
         theirs: String,
-        /// Of the feature of that name there.
+        /// feature_id of the version's feature of that name, if any.
         ours: Option<String>,
-        /// Which version.
+        /// Number of the version.
         version: u64,
     },
-    /// Other files are passed over than when a checkpoint within an epoch was written.
+    /// The set of skipped files differs from when a checkpoint within an epoch was written.
     #[error(
         "{path}: the checkpoint of step {step} lies within epoch {epoch}, whose order of rows is gone, since other files \
          can be read than then ({files}): bring them to that state; or, where checkpoints/ has one from the end of an \
          epoch, remove those after it, and --resume goes on from there"
     )]
     OtherFiles {
-        /// The run.
+        /// Path of the run.
         path: PathBuf,
-        /// Optimiser steps of the checkpoint.
+        /// Number of optimizer steps of the checkpoint.
         step: u64,
-        /// From 1.
+        /// Number of the epoch, from 1.
         epoch: u64,
-        /// Those that were lost or have come back, as the manifest calls them.
+        /// Paths of the files that were lost or restored, as in the manifest.
         files: String,
     },
-    /// SIGINT or SIGTERM: a checkpoint was written.
+    /// The run was stopped by SIGINT or SIGTERM and wrote a checkpoint.
     #[error("stopped at step {step}; go on with: wavemill-train fit --resume {path}")]
     Stopped {
-        /// Optimiser steps done.
+        /// Number of optimizer steps done.
         step: u64,
-        /// The run's folder.
+        /// Path of the run's folder.
         path: PathBuf,
     },
 }
 
-/// The first 16 digits of a hash: enough to tell two apart.
+/// Returns the first 16 digits of a hash, which suffice to distinguish two hashes.
 fn short(hash: &str) -> &str {
     hash.get(..16).unwrap_or(hash)
 }

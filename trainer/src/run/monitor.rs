@@ -1,40 +1,40 @@
-//! What others see of a run while it goes on, and how they stop it.
+//! Lets other threads observe a run in progress and stop it.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::dataset::Side;
 
-/// What others may look at while a run goes on, and the one thing that they may ask of it.
+/// Progress figures of a run, readable from other threads, and a flag that stops the run.
 #[derive(Debug, Default)]
 pub struct RunMonitor {
     /// Set to end the run after the step in progress.
     pub stop: Arc<AtomicBool>,
     /// Epoch in progress, from 0.
     pub epoch: AtomicU64,
-    /// Global batches done of it, and all of them.
+    /// Number of global batches of that epoch that are done.
     pub batches: AtomicU64,
-    /// Global batches of an epoch.
+    /// Number of global batches in an epoch.
     pub batches_total: AtomicU64,
-    /// Steps done by this process.
+    /// Number of steps done by this process.
     pub steps: AtomicU64,
-    /// Steps that were done before it.
+    /// Number of steps done before this process started.
     pub first_step: AtomicU64,
-    /// Rows done in all, by all ranks.
+    /// Number of rows processed by all ranks.
     pub rows: AtomicU64,
-    /// The last step's loss, as f64 bits.
+    /// Loss of the last step, as f64 bits.
     pub loss: AtomicU64,
     /// Nanoseconds spent waiting for data.
     pub wait_ns: AtomicU64,
     /// Nanoseconds spent on validation and test.
     pub evaluation_ns: AtomicU64,
-    /// What is being done.
+    /// Current phase of the run.
     pub phase: Arc<Phase>,
-    /// Epochs that ended, until somebody takes them.
+    /// Summaries of completed epochs, until a reader takes them.
     pub ended: Mutex<Vec<EpochSummary>>,
 }
 
-/// What a run is busy with.
+/// The phase of a run: training, validation or test.
 #[derive(Debug, Default)]
 pub struct Phase(AtomicU8);
 
@@ -48,12 +48,12 @@ impl Phase {
         self.0.store(number, Ordering::Relaxed);
     }
 
-    /// One word, for programs.
+    /// Returns the phase as one word, for machine-readable output.
     pub fn name(&self) -> &'static str {
         ["training", "validation", "test"][usize::from(self.0.load(Ordering::Relaxed).min(2))]
     }
 
-    /// What a run that was asked to stop is waiting for, in words.
+    /// Describes, for people, the operation that must complete before a run stops.
     pub fn words(&self) -> &'static str {
         match self.name() {
             "validation" => "the validation in progress, with a checkpoint",
@@ -63,27 +63,27 @@ impl Phase {
     }
 }
 
-/// What there is to say at the end of an epoch.
+/// Summary of a completed epoch.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct EpochSummary {
-    /// `epoch`.
+    /// Always `epoch`.
     pub event: &'static str,
-    /// Which one, from 1.
+    /// Number of the epoch, from 1.
     pub epoch: u64,
-    /// Of how many, at most.
+    /// Maximum number of epochs.
     pub epochs: u64,
     /// Steps of the run so far.
     pub steps: u64,
-    /// Mean over the epoch's rows.
+    /// Mean loss over the epoch's training rows.
     pub training_loss: f64,
-    /// On validation.
+    /// Loss on validation.
     pub validation_loss: f64,
-    /// On validation.
+    /// Accuracy on validation.
     pub accuracy: f64,
-    /// On validation.
+    /// Macro F1 on validation.
     pub macro_f1: f64,
-    /// Whether its weights are the best so far.
+    /// Whether the weights after this epoch are the best so far.
     pub best: bool,
-    /// Wall seconds that this process spent on it, validation included.
+    /// Wall-clock seconds that this process spent on the epoch, including validation.
     pub seconds: f64,
 }

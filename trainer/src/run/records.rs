@@ -1,4 +1,4 @@
-//! What rank 0 writes down as a run goes.
+//! Writes the log, TensorBoard events and configuration of a run, on rank 0.
 
 use wavemill_pages::Matrix;
 use wavemill_schemas::config::Config;
@@ -9,12 +9,12 @@ use super::{FitOutcome, Job, RunError};
 use crate::checkpoint::State;
 use crate::tracking::{Ending, Tracker};
 
-/// Classes that the note of a picture names, at most.
+/// Maximum number of classes that the note on a picture lists.
 const NAMED_MAX: usize = 200;
-/// Characters of a class in it, at most.
+/// Maximum number of characters of a class name in the note.
 const NAME_CHARS_MAX: usize = 40;
 
-/// Log, TensorBoard and configuration of a run's folder, and its run at an MLflow server.
+/// Writers for the log, TensorBoard events and configuration in a run's folder, and for its run on an MLflow server.
 pub(super) struct Records<'a> {
     pub(super) folder: RunDir,
     log: Log,
@@ -25,9 +25,9 @@ pub(super) struct Records<'a> {
 impl<'a> Records<'a> {
     pub(super) fn open(job: &'a Job, state: &State, world_size: usize) -> Result<Self, RunError> {
         let folder = RunDir::open(&job.folder)?;
-        // Its lock comes first: whoever else writes this run must not lose events below.
+        // Open the log first, because it takes the lock: another process writing this run must not lose events below.
         let mut log = Log::open(&folder.log())?;
-        // A run that was killed before its first checkpoint begins anew in its folder.
+        // A run that was killed before its first checkpoint starts over in the same folder.
         let goes_on = !log.is_empty()?;
 
         let resumed = ResumePoint {
@@ -52,7 +52,7 @@ impl<'a> Records<'a> {
         })
     }
 
-    /// `config.toml` says what is run, whatever it said before.
+    /// Updates `config.toml` to the configuration of this run.
     pub(super) fn keep_config(&self, config: &Config) -> Result<(), RunError> {
         let path = self.folder.config();
         let text =
@@ -63,7 +63,7 @@ impl<'a> Records<'a> {
         Ok(())
     }
 
-    /// What a reader of the figures should know, beside them.
+    /// Logs a warning for readers of the results.
     pub(super) fn warning(&mut self, epoch: u64, step: u64, text: &str) -> Result<(), RunError> {
         Ok(self
             .log
@@ -97,14 +97,14 @@ impl<'a> Records<'a> {
         Ok(self.events.scalars(step, values)?)
     }
 
-    /// What was taken for what on validation, row by row: a picture for each target with one class a row.
+    /// Writes a confusion matrix of the validation rows as a picture, for each single-label target.
     pub(super) fn confusion(
         &mut self,
         step: u64,
         predictions: &[Predictions],
     ) -> Result<(), RunError> {
         for target in predictions {
-            // A target without a labelled row has none.
+            // A target without labelled rows has no report.
             let Ok(Report::Single(report)) = Report::of(target) else {
                 continue;
             };
@@ -136,7 +136,7 @@ impl<'a> Records<'a> {
     }
 }
 
-/// Tells the server how the run ended, and its scores on the test split.
+/// Reports to the server how the run ended, and its scores on the test split.
 pub(super) fn tell_end(tracker: &Tracker, fitted: &Result<FitOutcome, RunError>) {
     let result = match fitted {
         Ok(outcome) => &outcome.result,
@@ -147,7 +147,7 @@ pub(super) fn tell_end(tracker: &Tracker, fitted: &Result<FitOutcome, RunError>)
     let mut scores = Vec::new();
     for evaluation in &result.test {
         let target = &evaluation.target;
-        // Of several labels a row nothing is right or wrong as a whole.
+        // Multi-label targets have no accuracy per row; the exact match takes its place.
         let pair = match &evaluation.segments.report {
             Report::Single(report) => [
                 ("accuracy", report.accuracy),
@@ -169,7 +169,7 @@ pub(super) fn tell_end(tracker: &Tracker, fitted: &Result<FitOutcome, RunError>)
     tracker.end(Ending::Finished, result.steps, &named);
 }
 
-/// How the picture is read: it has no words of its own.
+/// Returns an explanation of the confusion matrix, since the picture contains no text.
 fn note(classes: &[String]) -> String {
     let mut names: Vec<String> = Vec::new();
     for class in classes.iter().take(NAMED_MAX) {

@@ -1,4 +1,4 @@
-//! What a run came to, from what it was and what it scored.
+//! Builds the result of a run from its state and scores.
 
 use wavemill_scores::metrics::Evaluation;
 use wavemill_scores::result::RunResult;
@@ -7,7 +7,7 @@ use crate::checkpoint::State;
 use crate::dataset::{Dataset, Side};
 use crate::learner::Learner;
 
-/// The result of a run in `state`, evaluated by `learner`.
+/// Returns the result of a run in `state`, evaluated by `learner`.
 pub(super) fn result_of(
     learner: &Learner,
     data: &Dataset,
@@ -39,7 +39,7 @@ pub(super) fn result_of(
         steps: state.step,
         best_epoch: state.best.as_ref().map(|best| best.epoch),
         training_rows: data.rows_of(Side::Training).len() as u64,
-        // `Run::finish` fills in these two, and `RunResult::count_test` the last number.
+        // `Run::finish` sets `damaged_rows` and `warnings`, and `RunResult::count_test` sets `test_asked`.
         damaged_rows: 0,
         warnings: Vec::new(),
         validation,

@@ -1,8 +1,8 @@
-//! Which tracks a run trained on, kept in its folder: the test side of another version may hold some of them.
+//! Keeps the list of tracks that a run was trained on, because another version's test side may contain some of them.
 //!
-//! `training.parquet` has a row for each track of the training side: `track_id`, `artist_id`, `audio_blake3`. A run
-//! that starts from another run's weights has that run's tracks too, since its weights come from them. Rank 0 writes
-//! the list when the run begins; one that goes on keeps it, and adds what it lacks.
+//! `training.parquet`, in the run's folder, has a row for each track of the training side: `track_id`, `artist_id`,
+//! `audio_blake3`. A run that starts from another run's weights includes that run's tracks as well. Rank 0 writes
+//! the list when the run begins; a resumed run keeps the list and adds missing tracks.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
@@ -29,45 +29,45 @@ use crate::evaluate;
 use crate::export;
 use crate::safetensors;
 
-/// Raised when the columns change their form.
+/// Version of the file format. Increase it when the columns change.
 const FORMAT: u32 = 1;
 /// Key of the JSON in the file's metadata.
 const METADATA_KEY: &str = "wavemill";
 
-/// Why the list of a run's tracks cannot be had.
+/// Error reading or writing a run's list of training tracks.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainingListError {
-    /// The disk's word.
+    /// The file cannot be read.
     #[error("cannot read {path}")]
     Read {
-        /// The list.
+        /// Path of the list.
         path: PathBuf,
-        /// The system's reason.
+        /// The error from the operating system.
         source: io::Error,
     },
-    /// Bytes that are not those that were written.
+    /// The contents differ from those that were written.
     #[error("{path} is damaged ({problem}): restore it from a copy of the run")]
     Damaged {
-        /// The list.
+        /// Path of the list.
         path: PathBuf,
-        /// How it shows.
+        /// Description of the damage.
         problem: String,
     },
-    /// Written by a later wavemill.
+    /// The file was written by a newer version of wavemill.
     #[error("{path}: format {found}; this wavemill-train reads up to {FORMAT}: use a newer one")]
     Newer {
-        /// The list.
+        /// Path of the list.
         path: PathBuf,
-        /// What it says.
+        /// Format version in the file.
         found: u32,
     },
-    /// Columns that are no table.
+    /// The columns cannot be encoded as Parquet.
     #[error("cannot make a list of the tracks that the run trains on")]
     Make(#[from] ParquetError),
 }
 
 impl TrainingListError {
-    /// The same, naming the file without its folder.
+    /// Removes the folder from the path in the error.
     fn without_folder(mut self) -> Self {
         match &mut self {
             Self::Read { path, .. } | Self::Damaged { path, .. } | Self::Newer { path, .. } => {
@@ -79,41 +79,41 @@ impl TrainingListError {
     }
 }
 
-/// A track that a run trained on.
+/// A track that a run was trained on.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct TrainedTrack {
     track_id: i64,
-    /// `None` where unknown.
+    /// `None` if unknown.
     artist_id: Option<i64>,
-    /// Of its recording; `None` where unknown.
+    /// Hash of the track's audio; `None` if unknown.
     audio_blake3: Option<Box<str>>,
 }
 
-/// The tracks that a run trained on, in the order of their ids.
+/// The tracks that a run was trained on, ordered by id.
 ///
-/// A track is there once, or once for each version on which it was another recording or by another artist.
+/// A track has several entries if its audio or artist differs between versions of the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TrainingList {
     tracks: BTreeSet<TrainedTrack>,
 }
 
-/// What the file says of itself.
+/// Metadata of the list's file.
 #[derive(Serialize, Deserialize)]
 struct Metadata {
     format: u32,
-    /// Of the values, since Parquet does not tell changed bytes from others.
+    /// Hash of the values, because Parquet does not detect changed bytes.
     blake3: String,
 }
 
 impl TrainingList {
-    /// The tracks of a training side.
+    /// Lists the tracks of the dataset's training side.
     pub(super) fn of(data: &Dataset) -> Self {
         let rows = data.rows();
         let mut seen = HashSet::new();
         let mut tracks = BTreeSet::new();
         for row in data.rows_of(Side::Training) {
             let row = row as usize;
-            // Segments of a track, and its copies at another tempo, are one track.
+            // All segments of a track, and its tempo-stretched copies, count as one track.
             if !seen.insert(rows.track_ids[row]) {
                 continue;
             }
@@ -127,7 +127,7 @@ impl TrainingList {
         Self { tracks }
     }
 
-    /// The list in a run's folder; `None` where it has none, as runs had before lists were kept.
+    /// Reads the list from a run's folder. Returns `None` if there is none, as in runs by older versions of wavemill.
     ///
     /// # Errors
     /// [`TrainingListError::Read`], [`TrainingListError::Damaged`], [`TrainingListError::Newer`].
@@ -138,14 +138,14 @@ impl TrainingList {
             Err(source) => return Err(TrainingListError::Read { path, source }),
             Ok(file) => file,
         };
-        // The Parquet reader panics at some damaged pages.
+        // The Parquet reader panics on some damaged pages.
         match catch_unwind(AssertUnwindSafe(|| Self::from_parquet(file, &path))) {
             Ok(read) => read.map(Some),
             Err(_panic) => Err(damaged(&path, "its pages cannot be read")),
         }
     }
 
-    /// Each track as one that a test is compared with.
+    /// Converts each track to a [`Member`], for comparison with the tracks of a test side.
     pub(crate) fn members(&self) -> Vec<Member<'_>> {
         let mut members = Vec::with_capacity(self.tracks.len());
         for track in &self.tracks {
@@ -167,14 +167,14 @@ impl TrainingList {
         self.tracks.is_subset(&other.tracks)
     }
 
-    /// blake3 of the values, in hex.
+    /// Returns the blake3 hash of the values, in hexadecimal.
     fn hash(&self) -> String {
         let mut hasher = blake3::Hasher::new();
         for track in &self.tracks {
             hasher.update(&track.track_id.to_le_bytes());
             hasher.update(&[u8::from(track.artist_id.is_some())]);
             hasher.update(&track.artist_id.unwrap_or_default().to_le_bytes());
-            // Its length first, so that no two lists give the same bytes.
+            // The length comes first, so that no two lists are hashed from the same bytes.
             let recording = track.audio_blake3.as_deref().unwrap_or_default();
             hasher.update(&(recording.len() as u64).to_le_bytes());
             hasher.update(recording.as_bytes());
@@ -205,7 +205,7 @@ impl TrainingList {
             format: FORMAT,
             blake3: self.hash(),
         };
-        // A number and a hash: always JSON.
+        // Serialization of a number and a string cannot fail.
         let json = serde_json::to_string(&metadata).unwrap_or_default();
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
@@ -253,7 +253,7 @@ impl TrainingList {
         Ok(list)
     }
 
-    /// Adds the rows of a batch, or says what is wrong with it.
+    /// Adds the rows of a batch, or returns a description of what is wrong with it.
     fn append(&mut self, batch: &RecordBatch) -> Result<(), String> {
         let track_ids = column(batch, "track_id", &DataType::Int64)?.as_primitive::<Int64Type>();
         let artist_ids = column(batch, "artist_id", &DataType::Int64)?.as_primitive::<Int64Type>();
@@ -272,7 +272,7 @@ impl TrainingList {
     }
 }
 
-/// A column of this name and type, or what is wrong.
+/// Returns the column of this name and type, or an error message.
 fn column<'a>(
     batch: &'a RecordBatch,
     name: &str,
@@ -291,7 +291,7 @@ fn damaged(path: &Path, problem: impl Into<String>) -> TrainingListError {
     }
 }
 
-/// Writes the list of a run that trains on `data`, and on what `inherited` says. One that goes on keeps what it has.
+/// Writes the list of a run that trains on `data`, plus the tracks in `inherited`. A resumed run keeps its entries.
 ///
 /// # Errors
 /// The folder cannot be written.
@@ -304,13 +304,13 @@ pub(super) fn keep(
     let mut list = TrainingList::of(data);
     list.add(inherited.unwrap_or_default());
 
-    // A run that begins anew in its folder may do so on other rows than before.
+    // A run that starts over in its folder may have other rows than before, so only a resumed run keeps old entries.
     if goes_on {
         match TrainingList::read(run) {
             Ok(Some(kept)) if list.is_within(&kept) => return Ok(()),
-            // Files that were passed over before may have been restored since.
+            // Files that were skipped before may have been restored since then.
             Ok(Some(kept)) => list.add(kept),
-            // Lost, or damaged: the store is the very one, and says what is trained on.
+            // The list is missing or damaged. The store is unchanged, so the list can be rebuilt from it.
             Ok(None) | Err(_) => {}
         }
     }
@@ -319,21 +319,21 @@ pub(super) fn keep(
     Ok(run.write_training_list(&bytes)?)
 }
 
-/// What a run of another version knows of a side.
+/// Overlap between a side and the training tracks of a run on another version of the store.
 pub(crate) struct KnownSide {
-    /// For the scores.
+    /// Leaks to store with the scores.
     pub leaks: Leaks,
-    /// To be said before them.
+    /// Warning to print before the scores.
     pub warning: Option<String>,
 }
 
-/// Compares `side` with the tracks that the run in `run`, which `name` is a word for, trained on.
+/// Compares `side` with the tracks that the run in `run` was trained on. `name` is the run's name in warnings.
 pub(crate) fn known_side(run: &RunDir, name: &str, data: &Dataset, side: Side) -> KnownSide {
     let test = evaluate::members(data, side);
     let leaks = evaluate::leaks(data, side);
     let split = side.name();
 
-    // A score can be had without the list, but nobody should take it for one of unknown tracks.
+    // Scores are still computed without the list, with a warning that the test tracks may not be unknown to the model.
     let problem = match TrainingList::read(run) {
         Ok(Some(list)) => {
             let leaks = leaks.compared_with_run(Some(&list.members()), test);
@@ -353,14 +353,14 @@ pub(crate) fn known_side(run: &RunDir, name: &str, data: &Dataset, side: Side) -
 
 /// The run, if any, whose weights another run starts from.
 pub(super) struct StartRun {
-    /// What it knows of the sides that are scored, in words.
+    /// Warnings about overlaps with the sides that are scored.
     pub warnings: Vec<String>,
-    /// Its tracks.
+    /// Training tracks of that run.
     pub list: Option<TrainingList>,
 }
 
 impl StartRun {
-    /// The run in whose folder `weights` lie, unless that is `own`.
+    /// Finds the run whose folder contains `weights`, unless that folder is `own`.
     pub(super) fn of(weights: &Path, own: &Path, data: &Dataset) -> Self {
         let mut start = Self {
             warnings: Vec::new(),
@@ -385,7 +385,7 @@ impl StartRun {
                 return start;
             }
             Err(error) => {
-                // A result, in which this comes to stand, holds no path of this machine.
+                // Warnings are stored in the result, which must not contain paths of this machine.
                 start.warnings.push(format!(
                     "{name}: {}; so validation and test tracks cannot be compared with those that it trained on",
                     words(&error.without_folder())
@@ -394,7 +394,7 @@ impl StartRun {
             }
         };
 
-        // Of tracks that this run trains on as well, its own leaks tell all.
+        // Skip the comparison if this run trains on all of those tracks as well: its own leaks then include them.
         if !list.is_within(&TrainingList::of(data)) {
             let trained = list.members();
             for side in [Side::Test, Side::Validation] {
@@ -408,7 +408,7 @@ impl StartRun {
     }
 }
 
-/// The run in whose folder a file lies, at any depth.
+/// Returns the run whose folder contains a file, at any depth.
 fn run_around(file: &Path) -> Option<RunDir> {
     let file = file.canonicalize().ok()?;
     let mut folders = file.ancestors().skip(1);
@@ -419,7 +419,7 @@ fn run_around(file: &Path) -> Option<RunDir> {
     })
 }
 
-/// What is to be said of weights that a run of another version left, and that lie in no run's folder.
+/// Returns a warning if the weights come from a run on another version and are not in any run's folder.
 fn exported_elsewhere(weights: &Path, data: &Dataset) -> Option<String> {
     #[derive(Deserialize)]
     struct Card {
@@ -438,7 +438,7 @@ fn exported_elsewhere(weights: &Path, data: &Dataset) -> Option<String> {
     ))
 }
 
-/// An error and its cause in one line.
+/// Formats an error and its cause in one line.
 fn words(error: &TrainingListError) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),
@@ -483,7 +483,7 @@ mod tests {
     fn each_track_is_there_once_and_comes_back() {
         let (_store, data) = data(96, &[]);
         let list = TrainingList::of(&data);
-        // Ten of twelve artists are in training; two segments and a copy of each are four rows.
+        // Ten of twelve artists are in training. A track has four rows: two segments and a copy of each.
         assert_eq!(data.rows_of(Side::Training).len(), 4 * 80);
         let members = list.members();
         assert_eq!(members.len(), 80);
@@ -514,13 +514,13 @@ mod tests {
         keep(&run, true, &few, None).expect("room");
         assert_eq!(inode(), first, "it is not written again");
 
-        // A file that was passed over is back; then it is lost again.
+        // A file that was skipped is restored, then lost again.
         keep(&run, true, &all, None).expect("room");
         assert_eq!(read(&run), Ok(Some(list_of_all.clone())));
         keep(&run, true, &few, None).expect("room");
         assert_eq!(read(&run), Ok(Some(list_of_all.clone())));
 
-        // Begun anew, before there was a checkpoint.
+        // The run starts over, as it does if it was killed before its first checkpoint.
         keep(&run, false, &few, None).expect("room");
         assert_eq!(read(&run), Ok(Some(list_of_few.clone())));
         fs::write(run.training_list(), "no list").expect("room");
@@ -553,7 +553,7 @@ mod tests {
         for bytes in &broken {
             fs::write(run.training_list(), bytes).expect("room");
             match read(&run) {
-                // What was changed says nothing of a track.
+                // The changed byte is not part of a track's values.
                 Ok(list) => assert_eq!(list.as_ref(), Some(&whole)),
                 Err(said) => {
                     assert!(said.contains(&name), "{said}");
@@ -612,7 +612,8 @@ mod tests {
         let [test, validation] = &found.warnings[..] else {
             panic!("{:?}", found.warnings);
         };
-        // Each tenth clip; of 12 artists two were no training. Artists are known of six clips in seven.
+        // The stratified split takes every tenth clip as a test clip. Two of the 12 artists were not in training, and
+        // six clips in seven have an artist.
         assert!(
             test.ends_with("by artists that run a-1 (model.init) trained on"),
             "{test}"
@@ -624,7 +625,7 @@ mod tests {
         );
         assert_eq!(found.list, Some(TrainingList::of(&by_artist)));
 
-        // Its own training side holds all that the other one saw.
+        // The training side contains all tracks that the other run was trained on.
         assert_eq!(start(&by_artist).warnings, Vec::<String>::new());
         let within = StartRun::of(&weights, first.path(), &stratified);
         assert!(within.warnings.is_empty() && within.list.is_none());
@@ -633,7 +634,7 @@ mod tests {
         let alone = StartRun::of(&elsewhere, own.path(), &stratified);
         assert!(alone.warnings.is_empty() && alone.list.is_none());
 
-        // As `export` writes it to any place.
+        // Weights in a file written by `export`, outside of any run's folder.
         let export_of = |manifest_hash: &str| {
             let card = format!("{{\"manifest_hash\":\"{manifest_hash}\"}}");
             let metadata = [(export::METADATA_KEY, card)];

@@ -1,4 +1,4 @@
-//! Clips on their way to a device: sent from where they lie, converted there to mono at the features' rate.
+//! Uploads clips from their decoders' buffers and converts them on the device to mono at the features' rate.
 
 use super::Span;
 use super::feature::count;
@@ -12,16 +12,16 @@ use crate::resample::{
 use crate::samples::SampleBuffer;
 use crate::stft::SAMPLE_MAX;
 
-/// Clips begin at multiples of this on the device: whatever their type, kernels read them aligned.
+/// Alignment of clips in device memory, which is sufficient for samples of any type.
 const CLIP_ALIGN: usize = 16;
 
-/// The CPU converts a clip in pieces of so many frames, so that its mix to mono is never held whole.
+/// The CPU converts a clip in pieces of this many frames, so that the mono mix is never stored as a whole.
 const PIECE_FRAMES: usize = 1 << 16;
 
-/// Memory for the clips of a batch, and what is known of them.
+/// Device memory for the clips of a batch, and tables that describe them.
 pub(super) struct ClipLoader<D: Device> {
     sample_rate_hz: u32,
-    /// The clips as they came.
+    /// The clips as passed by the caller.
     upload: DeviceMemory<D>,
     sources: Vec<SourceClip>,
     resample: ResampleDevice<D>,
@@ -29,29 +29,29 @@ pub(super) struct ClipLoader<D: Device> {
     rows: Table<D>,
     levels: LevelsDevice<D>,
     spans: Vec<Span>,
-    /// The clip of each row.
+    /// Clip index of each row.
     owners: Vec<usize>,
-    /// Whether a row's level is found while its clip is converted.
+    /// Whether a row's level is computed during the conversion of its clip.
     found_along: Vec<bool>,
 }
 
-/// What the clips of a batch take on the device.
+/// Memory that the clips of a batch need on the device.
 struct Room {
-    /// Bytes of the clips as they came.
+    /// Bytes of the uploaded clips.
     upload_bytes: usize,
-    /// Samples at the features' rate.
+    /// Number of samples at the features' rate.
     n_mono: usize,
 }
 
-/// The CPU's conversion, for rates whose tables would be too large for a device.
+/// Conversion on the CPU, for rates whose tables would be too large for a device.
 pub(super) struct HostConversion {
     sample_rate_hz: u32,
-    /// Of the level that every machine has, so that bits do not depend on the CPU.
+    /// Resamplers of the scalar level, which every machine supports, so that bits do not depend on the CPU.
     resamplers: Resamplers,
     mono: Vec<f32>,
-    /// The clips of the batch in their order; `None` where the device converts.
+    /// The clips of the batch in order; `None` if the device converts the clip.
     converted: Vec<Option<SampleBuffer>>,
-    /// Rates that were asked for, and whether the device converts them.
+    /// Rates used so far, and whether the device converts them.
     rates: Vec<(u32, bool)>,
 }
 
@@ -71,12 +71,13 @@ impl<D: Device> ClipLoader<D> {
         }
     }
 
-    /// Rows of all clips, in order.
+    /// Returns the rows of all clips, in order.
     pub(super) fn spans(&self) -> &[Span] {
         &self.spans
     }
 
-    /// Queues the copies of the clips, their conversion and a look at every row; returns where the mono samples will be.
+    /// Queues the copies of the clips, their conversion and the computation of every row's level; returns the address
+    /// of the mono samples.
     pub(super) fn load<'env>(
         &mut self,
         device: &D,
@@ -86,7 +87,7 @@ impl<D: Device> ClipLoader<D> {
     ) -> Result<Address, KernelError> {
         let room = self.place(clips, host)?;
 
-        // Each clip goes from where its decoder wrote it to its place on the device.
+        // Each clip is copied from its decoder's buffer directly to its position on the device.
         let upload = self.upload.ensure(device, room.upload_bytes)?;
         for (at, source) in self.sources.iter().enumerate() {
             let bytes = match (host.converted(at), clips[at].samples) {
@@ -94,13 +95,13 @@ impl<D: Device> ClipLoader<D> {
                 (None, Samples::F32(samples)) => bytes_of(samples),
                 (None, Samples::S16(samples)) => bytes_of(samples),
             };
-            // A last sample without its partner is none.
+            // Ignore a last sample that has no partner in the other channel.
             loans.upload(&bytes[..source.bytes()], upload, source.source)?;
         }
         let upload = device.address(upload);
 
         let mono = self.mono.address(device, room.n_mono * size_of::<f32>())?;
-        // Levels start as zeros. The conversion raises some of them, and the search after it the others.
+        // Levels start as zeros. The conversion increases some of them, the search after it the others.
         let levels = self.levels.start(device, self.spans.len())?;
         let buffers = ClipBuffers {
             upload,
@@ -114,7 +115,7 @@ impl<D: Device> ClipLoader<D> {
         Ok(mono)
     }
 
-    /// Gives every clip and row its place.
+    /// Assigns positions to all clips and rows.
     fn place(&mut self, clips: &[Clip<'_>], host: &HostConversion) -> Result<Room, KernelError> {
         self.sources.clear();
         self.spans.clear();
@@ -124,7 +125,7 @@ impl<D: Device> ClipLoader<D> {
         let mut source = 0;
         let mut out = 0;
         for (at, clip) in clips.iter().enumerate() {
-            // A clip that the host has converted is mono already, at the features' rate.
+            // A clip that the host has converted is already mono at the features' rate.
             let mut placed = match host.converted(at) {
                 None => SourceClip::new(clip, source, out),
                 Some(converted) => SourceClip {
@@ -143,7 +144,7 @@ impl<D: Device> ClipLoader<D> {
 
             for row in clip.rows {
                 let n_pcm = n_out.min(row.end).saturating_sub(row.start);
-                // A row that is the whole clip: whoever writes the clip finds its level.
+                // If a row is the whole clip, the conversion of the clip computes the row's level.
                 let is_whole = n_pcm == n_out && placed.level.is_none();
                 if is_whole {
                     placed.level = Some(self.spans.len());
@@ -151,7 +152,7 @@ impl<D: Device> ClipLoader<D> {
 
                 self.found_along.push(is_whole);
                 self.spans.push(Span {
-                    // A row may begin behind the end of its clip; it has no samples then.
+                    // A row that begins after the end of its clip has no samples.
                     pcm: out + row.start.min(n_out),
                     n_pcm,
                     len: row.len(),
@@ -170,7 +171,7 @@ impl<D: Device> ClipLoader<D> {
         })
     }
 
-    /// Queues the search for the loudest sample of every row whose level is not found along.
+    /// Queues the search for the largest magnitude of every row whose level is not computed by the conversion.
     fn find_other_levels(
         &mut self,
         device: &D,
@@ -181,7 +182,8 @@ impl<D: Device> ClipLoader<D> {
             return Ok(());
         }
 
-        // Levels are stored by row, so the table has all rows. A row whose level is found elsewhere has no samples here.
+        // Levels are stored by row, so the table contains all rows. Rows whose level is already computed have no
+        // samples here.
         let mut entries = Vec::with_capacity(self.spans.len());
         let mut n_pcm_max = 0;
         for (span, found) in self.spans.iter().zip(&self.found_along) {
@@ -209,12 +211,14 @@ impl<D: Device> ClipLoader<D> {
         LevelsDevice::run(device, &rows, mono, levels)
     }
 
-    /// Largest magnitude of every row, once the device was waited for; NaN if there is one.
+    /// Returns the largest magnitude of every row, or NaN if a sample is NaN. Call after the device has been
+    /// synchronized.
     pub(super) fn largest(&self) -> Vec<f32> {
         self.levels.largest().collect()
     }
 
-    /// The error of a row in which something is no sample, by its place in the clip as it came.
+    /// Returns the error of a row with an invalid sample; the index is that of the sample in the clip as passed by the
+    /// caller.
     pub(super) fn unsound(&self, clips: &[Clip<'_>], row: usize, largest: f32) -> KernelError {
         if let Samples::F32(samples) = clips[self.owners[row]].samples {
             for (index, &value) in samples.iter().enumerate() {
@@ -224,7 +228,7 @@ impl<D: Device> ClipLoader<D> {
             }
         }
 
-        // Every sample is sound alone, and the filter overshoots the bound.
+        // Every input sample is valid, but the filter overshoots the limit.
         KernelError::Sample {
             index: 0,
             value: largest,
@@ -243,7 +247,7 @@ impl HostConversion {
         }
     }
 
-    /// Converts what the device does not.
+    /// Converts the clips that the device does not convert.
     pub(super) fn convert(&mut self, clips: &[Clip<'_>]) -> Result<(), KernelError> {
         self.converted.clear();
         for clip in clips {
@@ -252,15 +256,15 @@ impl HostConversion {
                 continue;
             }
 
-            // Each clip has a buffer of its own, because the device reads all of them until the batch is done. Just the
-            // room that it needs: what grows by doubling takes up to twice that.
+            // Each clip has its own buffer, because the device reads all of them until the batch is done. Allocate
+            // exactly the required capacity: growth by doubling uses up to twice as much.
             let mut out = SampleBuffer::default();
             let resampler = self.resamplers.get(clip.sample_rate_hz)?;
             let n_frames = clip.n_frames();
             let n_out = resampler.args().output_len(n_frames as u64) as usize;
             out.clear_for(n_out + resampler.args().step_len());
 
-            // How the clip is cut changes no bit.
+            // The size of the pieces does not change any bit.
             for start in (0..n_frames).step_by(PIECE_FRAMES) {
                 let end = n_frames.min(start + PIECE_FRAMES);
                 downmix(&clip.part(start..end), &mut self.mono);
@@ -272,12 +276,12 @@ impl HostConversion {
         Ok(())
     }
 
-    /// Gives the memory of the clips back. The device has copied them.
+    /// Frees the memory of the clips after the device has copied them.
     pub(super) fn forget(&mut self) {
         self.converted.clear();
     }
 
-    /// The clip at `at`, mono at the features' rate, if it was converted here.
+    /// Returns clip `at`, mono at the features' rate, if it was converted on the CPU.
     fn converted(&self, at: usize) -> Option<&[f32]> {
         self.converted[at].as_deref()
     }
@@ -287,7 +291,7 @@ impl HostConversion {
             return *converts;
         }
 
-        // The answer costs the design of a filter, so it is kept for each rate.
+        // This requires designing a filter, so the result is cached for each rate.
         let converts = is_for_device(from_hz, self.sample_rate_hz);
         self.rates.push((from_hz, converts));
         converts

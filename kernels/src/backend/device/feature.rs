@@ -1,4 +1,4 @@
-//! One feature of a batch: spectrum, bands, logarithm, cosine transform, deltas, scaling, packing.
+//! One feature of a batch: spectrum, bands, logarithm, cosine transform, deltas, normalization, packing.
 
 use wavemill_options::{FeatureArgs, Normalize};
 
@@ -12,7 +12,7 @@ use crate::normalize::{NormalizeDevice, Scale};
 use crate::pack::{PackDevice, PackInput};
 use crate::stft::{Batch, Ranges, Signal, SpectrumDevice};
 
-/// Bytes of a `Range` in device.cuh.
+/// Size of a `Range` in device.cuh.
 const RANGE_BYTES: usize = 2 * size_of::<u32>();
 
 /// Tables and buffers of one feature.
@@ -24,28 +24,28 @@ pub(super) struct FeatureDevice<D: Device> {
     normalize: NormalizeDevice<D>,
     pack: PackDevice<D>,
     rows: Table<D>,
-    /// Stored frames before each row.
+    /// Number of stored frames before each row.
     kept: Table<D>,
-    /// Frames of all rows of the batch.
+    /// Number of frames of all rows of the batch.
     n_frames: usize,
-    /// Where each row's packed bytes begin, and where the last ones end.
+    /// Start of each row's packed bytes, followed by the end of the last row.
     packed_at: Vec<usize>,
     packed: DeviceMemory<D>,
     host: HostMemory<D>,
-    /// One a row, of the last batch.
+    /// The fault of each row of the last batch, if any.
     faults: Vec<Option<KernelError>>,
-    /// Of all frames and of those that are stored, one behind the other.
+    /// Ranges over all frames, followed by those over the stored frames.
     ranges: DeviceMemory<D>,
     bands: DeviceMemory<D>,
     coefficients: DeviceMemory<D>,
     derived: DeviceMemory<D>,
 }
 
-/// Values of all rows, and what is still due while they are packed.
+/// Values of all rows, and the steps that are applied while they are packed.
 struct FeatureValues {
     values: Address,
     log: LogParams,
-    /// Not read where `log` is linear.
+    /// Not read if `log` is linear.
     log_ranges: Address,
     scale: Scale,
 }
@@ -80,14 +80,14 @@ impl<D: Device> FeatureDevice<D> {
         })
     }
 
-    /// The frames of a row of `len` samples, if deltas need more.
+    /// Returns the number of frames of a row of `len` samples if it is too small for deltas.
     pub(super) fn too_few_frames(&self, len: usize) -> Option<usize> {
         let n_signal = Signal::len_of(len, &self.args.stft, self.args.frames);
         let n_frames = self.args.stft.n_frames(n_signal);
         (self.args.delta > 0 && (1..WIDTH).contains(&n_frames)).then_some(n_frames)
     }
 
-    /// Queues everything up to the copy of the packed rows to the host.
+    /// Queues all work up to and including the copy of the packed rows to the host.
     pub(super) fn run(
         &mut self,
         device: &D,
@@ -109,7 +109,7 @@ impl<D: Device> FeatureDevice<D> {
         self.spectrum.run(device, &batch, ranges)?;
 
         if self.is_plain() {
-            // The logarithm is monotone: its range follows from the bands', and packing takes it on the way.
+            // The logarithm is monotone, so its range follows from that of the bands, and packing can apply it.
             let scale = if self.args.normalize == Normalize::MinMax {
                 Scale::MinMax {
                     ranges: ranges.kept,
@@ -126,9 +126,9 @@ impl<D: Device> FeatureDevice<D> {
             return self.finish(device, &rows, feature);
         }
 
-        // What follows needs the logarithms themselves, so they take a pass of their own.
+        // The next steps need the logarithms themselves, so they are computed in a separate pass.
         self.log.run(device, &rows, n_spectrum, bands, ranges.all)?;
-        // From here on, each step replaces `values` by what it makes of them.
+        // From here on, each step replaces `values` with its output.
         let mut values = bands;
 
         let n_base = self.args.n_base_bands();
@@ -160,7 +160,7 @@ impl<D: Device> FeatureDevice<D> {
         self.finish(device, &rows, feature)
     }
 
-    /// Packs, and brings the bytes back.
+    /// Packs the values and copies the bytes to the host.
     fn finish(
         &mut self,
         device: &D,
@@ -180,16 +180,16 @@ impl<D: Device> FeatureDevice<D> {
         };
         self.pack.run(device, rows, &input)?;
 
-        // The copy waits for the kernel, because both are on the same stream.
+        // The copy runs after the kernel, because both are on the same stream.
         let host = self.host.ensure(device, n_bytes)?;
         device.download(self.packed.ensure(device, n_bytes)?, n_bytes, host)
     }
 
-    /// Asks, once the device was waited for, which rows have values that their type cannot hold.
+    /// Determines which rows have values that their type cannot represent. Call after the device has been synchronized.
     pub(super) fn find_faults(&mut self, device: &D) -> Result<(), KernelError> {
         let places: Vec<Option<usize>> = self.pack.faults().collect();
         self.faults.clear();
-        // Every fault costs a launch and a wait. That does not matter, because faults are rare.
+        // Every fault costs a launch and a wait, which is acceptable because faults are rare.
         for (row, place) in places.into_iter().enumerate() {
             let fault = place
                 .map(|index| self.pack.error(device, row, index))
@@ -199,17 +199,17 @@ impl<D: Device> FeatureDevice<D> {
         Ok(())
     }
 
-    /// Takes such a fault of a row.
+    /// Takes the fault of a row that [`Self::find_faults`] has found.
     pub(super) fn take_fault(&mut self, row: usize) -> Option<KernelError> {
         self.faults.get_mut(row).and_then(Option::take)
     }
 
-    /// A row's packed bytes, once the device was waited for.
+    /// Returns a row's packed bytes. Call after the device has been synchronized.
     pub(super) fn tensor(&self, row: usize) -> &[u8] {
         &self.host.bytes()[self.packed_at[row]..self.packed_at[row + 1]]
     }
 
-    /// Bands (or bins) that the spectrum is turned into first.
+    /// Returns the number of bands (or bins) of the spectrum.
     fn n_spectrum_bands(&self) -> usize {
         self.args
             .mel
@@ -217,17 +217,17 @@ impl<D: Device> FeatureDevice<D> {
             .map_or(self.args.stft.n_bins(), |mel| mel.n_mels)
     }
 
-    /// Bytes of so many bands of all frames.
+    /// Returns the bytes of `n_bands` bands of all frames.
     fn bytes_of_bands(&self, n_bands: usize) -> usize {
         n_bands * self.n_frames * size_of::<f32>()
     }
 
-    /// Nothing between the bands and packing but a logarithm and a scaling that keep the order of values.
+    /// Reports whether only a logarithm and a monotone scaling are applied between bands and packing.
     fn is_plain(&self) -> bool {
         self.mfcc.is_none() && self.args.delta == 0 && self.args.normalize != Normalize::MeanVar
     }
 
-    /// Gives every row its frames and its packed bytes, and sends the tables that say so.
+    /// Assigns frames and packed bytes to every row and sends the row tables to the device.
     fn send_rows(&mut self, device: &D, spans: &[Span]) -> Result<RowTable, KernelError> {
         let frame_bytes = self.args.n_bands() * self.args.dtype.bytes();
         let mut entries = Vec::with_capacity(spans.len());
@@ -238,7 +238,7 @@ impl<D: Device> FeatureDevice<D> {
         self.packed_at.clear();
         self.packed_at.push(0);
 
-        // The frames of all rows lie one behind the other, and so do their packed bytes.
+        // The frames of all rows are contiguous, and so are their packed bytes.
         for span in spans {
             let entry = self.entry(*span, frame)?;
             frame += entry.n_frames as usize;
@@ -263,10 +263,10 @@ impl<D: Device> FeatureDevice<D> {
         })
     }
 
-    /// A row with `frame` frames before it.
+    /// Creates the entry of a row that has `frame` frames before it.
     fn entry(&self, span: Span, frame: usize) -> Result<RowEntry, KernelError> {
         let n_signal = Signal::len_of(span.len, &self.args.stft, self.args.frames);
-        // A row that is an error gets no frames, so that no kernel has to know of it.
+        // A row with an error gets no frames, so that kernels need not know of it.
         let n_frames = match self.too_few_frames(span.len) {
             Some(_) => 0,
             None => self.args.stft.n_frames(n_signal),
@@ -276,7 +276,7 @@ impl<D: Device> FeatureDevice<D> {
         Ok(RowEntry {
             pcm: span.pcm as i64,
             frame: frame as i64,
-            // What lies behind a cut is not seen, since `n_signal` ends there.
+            // Samples after a crop are never read, because `n_signal` ends there.
             n_pcm: count("samples of a row", span.n_pcm.min(n_signal))?,
             n_signal: count("samples of a row", n_signal)?,
             n_frames: count("frames of a row", n_frames)?,
@@ -286,7 +286,7 @@ impl<D: Device> FeatureDevice<D> {
 
     fn zero_ranges(&mut self, device: &D, n_rows: usize) -> Result<Ranges, KernelError> {
         let bytes = 2 * n_rows * RANGE_BYTES;
-        // Kernels raise the keys of a range. They start at 0, which lies below the key of every float.
+        // Kernels increase the keys of a range. They start at 0, which is below the key of every float.
         let buffer = self.ranges.ensure(device, bytes)?;
         device.zero(buffer, bytes)?;
 
@@ -298,7 +298,7 @@ impl<D: Device> FeatureDevice<D> {
     }
 }
 
-/// Kernels count in 32 bits.
+/// Converts a count to 32 bits, as kernels require.
 pub(super) fn count(key: &'static str, n: usize) -> Result<i32, KernelError> {
     i32::try_from(n).map_err(|_| KernelError::argument(key, n, format!("at most {}", i32::MAX)))
 }

@@ -1,7 +1,7 @@
-//! A batch of clips on any device: one copy a clip, kernels, one copy back a feature.
+//! Computes a batch of clips on any device: one upload per clip, kernels, one download per feature.
 //!
-//! Written once against [`Device`], so that what runs on a GPU is what the tests run without one. Clips and rows of any
-//! length lie one behind the other; nothing is padded, and no value depends on its neighbours in the batch.
+//! The code is generic over [`Device`], so that the tests without a GPU run the same code. Clips and rows of any length
+//! are stored contiguously; nothing is padded, and no value depends on its neighbours in the batch.
 
 mod clips;
 mod feature;
@@ -24,19 +24,20 @@ pub(crate) struct DevicePlan<D: Device> {
     features: Vec<FeatureDevice<D>>,
 }
 
-/// A row's samples: in the mono buffer, and as long as they are asked for.
+/// The samples of a row: their location in the mono buffer, and the requested length.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Span {
-    /// First sample in the mono buffer.
+    /// Index of the first sample in the mono buffer.
     pub pcm: usize,
-    /// Samples that are there.
+    /// Number of samples that exist.
     pub n_pcm: usize,
-    /// Samples that were asked for; zeros follow.
+    /// Requested number of samples; zeros follow the existing ones.
     pub len: usize,
 }
 
 impl<D: Device> DevicePlan<D> {
-    /// Errors: an impossible argument; [`KernelError::CpuOnly`]; features of different rates; what the device answers.
+    /// Creates a plan. Errors: an impossible argument; [`KernelError::CpuOnly`]; features with different rates; the
+    /// device's errors.
     pub(crate) fn new(device: D, features: &[FeatureArgs]) -> Result<Self, KernelError> {
         let sample_rate_hz = features.first().map_or(0, |args| args.sample_rate_hz);
         for args in features {
@@ -58,7 +59,7 @@ impl<D: Device> DevicePlan<D> {
             .iter()
             .map(|args| FeatureDevice::new(&device, args))
             .collect::<Result<_, _>>()?;
-        // Tables are on their way from memory that the next batch may fill.
+        // The tables are still being copied from memory that the next batch may overwrite.
         device.synchronize()?;
         Ok(Self {
             device,
@@ -68,12 +69,12 @@ impl<D: Device> DevicePlan<D> {
         })
     }
 
-    /// Waits for all that was queued. Errors: those of the device, of what was queued too.
+    /// Waits for all queued work. Errors: those of the device, including those of queued work.
     pub(crate) fn synchronize(&self) -> Result<(), KernelError> {
         self.device.synchronize()
     }
 
-    /// Computes everything up to the copies back, and waits for them.
+    /// Queues all work up to and including the downloads, and waits for it.
     fn compute(&mut self, clips: &[Clip<'_>]) -> Result<(), KernelError> {
         let Self {
             device,
@@ -83,7 +84,8 @@ impl<D: Device> DevicePlan<D> {
         } = self;
         host.convert(clips)?;
 
-        // What was queued before an error still reads clips, and tables that the next batch fills: it is waited for too.
+        // Work queued before an error still reads clips, and tables that the next batch overwrites, so wait for it as
+        // well.
         let computed = lending(device, |loans| {
             let pcm = loader.load(device, loans, clips, host)?;
             features
@@ -94,7 +96,7 @@ impl<D: Device> DevicePlan<D> {
         computed
     }
 
-    /// The row at `at`, once the device was waited for. `largest` is its largest magnitude.
+    /// Returns row `at`, whose largest magnitude is `largest`. Call after the device has been synchronized.
     fn row(
         &mut self,
         clips: &[Clip<'_>],
@@ -140,7 +142,7 @@ impl<D: Device> DevicePlan<D> {
 impl<D: Device> Plan for DevicePlan<D> {
     fn run(&mut self, clips: &[Clip<'_>]) -> Result<Vec<Result<Row, KernelError>>, KernelError> {
         self.compute(clips)?;
-        // `compute` has waited for the device, so what was copied back can be read.
+        // `compute` has waited for the device, so the downloaded memory can be read.
         for feature in &mut self.features {
             feature.find_faults(&self.device)?;
         }
@@ -194,7 +196,8 @@ mod tests {
         }
     }
 
-    /// What the host copies for a device: tables, which do not grow with clips. Samples go from where they were decoded.
+    /// The host copies only tables to staging memory, and their size is independent of the clips' lengths. Samples are
+    /// uploaded from the memory to which they were decoded.
     #[test]
     fn no_sample_is_copied_between_the_decoder_and_the_device() {
         let mut plan = plan();
@@ -221,7 +224,7 @@ mod tests {
             staged_bytes.push(uploads.staged_bytes);
         }
 
-        // The first batch makes the table of its rate; from then on there are a few numbers a row.
+        // The first batch creates the table of its rate; after that, only a few numbers per row are copied.
         assert_eq!(
             staged_bytes[1], staged_bytes[2],
             "no matter how long the clips are"
@@ -229,7 +232,8 @@ mod tests {
         assert!(staged_bytes[2] < 1_000, "{staged_bytes:?}");
     }
 
-    /// Where the table of a rate would be too large, the CPU converts, and the device copies what it made.
+    /// If the table of a rate would be too large, the CPU converts the clip, and the device copies the converted
+    /// samples.
     #[test]
     fn what_the_host_converts_is_sent_once() {
         let mut plan = plan();

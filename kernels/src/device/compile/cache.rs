@@ -1,14 +1,14 @@
-//! Compiled kernels between runs: a private folder of files that say whether they are whole.
+//! Caches compiled kernels between runs, in a private folder of files with checksums.
 //!
-//! It saves time and nothing depends on it: whatever goes wrong with it, kernels are compiled anew.
+//! The cache only saves time: if anything is wrong with it, kernels are compiled again.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::PathBuf;
 
-/// FNV-1a of 128 bits over `parts`, each with its length before it, so that they do not run into each other.
-/// Source: Fowler, Noll, Vo, "The FNV Non-Cryptographic Hash Algorithm" (IETF draft). It finds damage; whoever can
-/// write into the folder is trusted.
+/// Returns the 128-bit FNV-1a hash of `parts`, each preceded by its length, so that different divisions have different
+/// hashes. Source: Fowler, Noll, Vo, "The FNV Non-Cryptographic Hash Algorithm" (IETF draft). It detects damage only;
+/// users with write access to the folder are trusted.
 pub(super) fn hash<const N: usize>(parts: [&[u8]; N]) -> u128 {
     const OFFSET_BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
@@ -23,11 +23,11 @@ pub(super) fn hash<const N: usize>(parts: [&[u8]; N]) -> u128 {
     hash
 }
 
-/// A folder that no one else can read or write.
+/// A folder that no other user can read or write.
 pub(super) struct Cache(PathBuf);
 
 impl Cache {
-    /// `wavemill/kernels` in `$XDG_CACHE_HOME`, else in `~/.cache`; none where it cannot be had.
+    /// Opens `wavemill/kernels` in `$XDG_CACHE_HOME`, or in `~/.cache` by default; `None` if the folder cannot be used.
     pub(super) fn open() -> Option<Self> {
         let base = match folder_of("XDG_CACHE_HOME") {
             Some(cache) => cache,
@@ -36,7 +36,7 @@ impl Cache {
         Self::at(base.join("wavemill/kernels"))
     }
 
-    /// Errors: the folder cannot be made, or others may enter it.
+    /// Opens the cache in `folder`; `None` if the folder cannot be created or is accessible to other users.
     fn at(folder: PathBuf) -> Option<Self> {
         DirBuilder::new()
             .recursive(true)
@@ -44,31 +44,31 @@ impl Cache {
             .create(&folder)
             .ok()?;
 
-        // The driver loads what lies in this folder, so nobody else may write there.
+        // The driver loads code from this folder, so no other user may have write access.
         let mode = fs::metadata(&folder).ok()?.permissions().mode();
         (mode & 0o077 == 0).then_some(Self(folder))
     }
 
-    /// What was put under `key`, if it is whole.
+    /// Returns the entry of `key`, if it is intact.
     pub(super) fn get(&self, architecture: &str, key: u128) -> Option<Vec<u8>> {
         let mut entry = fs::read(self.path(architecture, key)).ok()?;
-        // The seal is at the end, so a file that was cut short fails the check.
+        // The checksum is at the end, so a truncated file fails the check.
         let header = entry.len().checked_sub(16)?;
         let sum = entry.split_off(header);
         (sum == seal(key, &entry)).then_some(entry)
     }
 
-    /// Keeps `bytes` under `key`; readers see all of them or nothing.
+    /// Stores `bytes` under `key`; readers see either all of them or no entry.
     pub(super) fn put(&self, architecture: &str, key: u128, bytes: &[u8]) {
         let path = self.path(architecture, key);
-        // Another process may write the same entry at this moment, so each one writes a temporary file of its own.
+        // Another process may write the same entry at the same time, so each process writes its own temporary file.
         let part = path.with_extension(format!("part-{}", std::process::id()));
         let entry = [bytes, &seal(key, bytes)].concat();
         if fs::write(&part, entry)
             .and_then(|()| fs::rename(&part, path))
             .is_err()
         {
-            // A full disk, say: the next run compiles again.
+            // For example, the disk is full. The next run compiles again.
             let _ = fs::remove_file(part);
         }
     }
@@ -78,14 +78,14 @@ impl Cache {
     }
 }
 
-/// The folder that a variable names by its whole path.
+/// Returns the folder that an environment variable contains, if it is an absolute path.
 fn folder_of(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable)
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
 }
 
-/// What ends an entry: the hash of its key and its bytes.
+/// Returns the checksum at the end of an entry: the hash of its key and its bytes.
 fn seal(key: u128, bytes: &[u8]) -> [u8; 16] {
     hash([&key.to_le_bytes(), bytes]).to_le_bytes()
 }
@@ -94,7 +94,7 @@ fn seal(key: u128, bytes: &[u8]) -> [u8; 16] {
 mod tests {
     use super::*;
 
-    /// A folder of the test's own, gone at its end.
+    /// A temporary folder of one test, removed at its end.
     struct Folder(PathBuf);
 
     impl Folder {
@@ -114,8 +114,8 @@ mod tests {
 
     #[test]
     fn the_hash_is_fnv_1a_and_keeps_parts_apart() {
-        // The published value of "foobar", reached by undoing the length that goes before it: none can be, so the
-        // algorithm is written out once more, digit by digit, over length and text.
+        // The published value of "foobar" cannot be used, because its length is hashed first. So the algorithm is
+        // repeated here with decimal constants, over length and text.
         let mut want = 144_066_263_297_769_815_596_495_629_667_062_367_629_u128;
         for byte in [6, 0, 0, 0, 0, 0, 0, 0].into_iter().chain(*b"foobar") {
             want = (want ^ u128::from(byte)).wrapping_mul(309_485_009_821_345_068_724_781_371);

@@ -1,21 +1,22 @@
-// Launches: one block at a time, its threads as fibres that run until they wait for each other. After fibre.h.
+// Launches: blocks run one at a time; their threads are fibres that run until they wait for each other. Include after
+// fibre.h.
 
 namespace emulated {
 
 constexpr unsigned WARP = 32;
 constexpr unsigned THREADS_MAX = 1024;
 constexpr unsigned GRID_Y_MAX = 65535;
-// Most dynamic shared memory of a block on any architecture (compute capability 9.0).
+// Largest dynamic shared memory of a block on any architecture (compute capability 9.0).
 constexpr unsigned SHARED_MAX = 227 * 1024;
-// On either side of shared memory: written to, an index was wrong.
+// Size of the zones on both sides of shared memory. A write to a zone reveals a wrong index.
 constexpr unsigned RED_ZONE = 1024;
 constexpr unsigned char RED = 0xa5;
-// Fresh shared memory: NaN as float and as double.
+// Initial bytes of shared memory: NaN as float and as double.
 constexpr unsigned char FRESH = 0xff;
 
 enum Order : unsigned { ASCENDING, DESCENDING, RANDOM };
 
-// As in emulated.rs.
+// Same layout as in emulated/mod.rs.
 struct Launch {
     unsigned long long seed;
     unsigned grid_x, grid_y, threads, shared_bytes, order, reserved;
@@ -31,24 +32,24 @@ struct Thread {
     Index index;
     Fibre fibre;
     State state;
-    unsigned char turn;          // which of `value` the next shuffle uses
-    unsigned line;               // where it waits
+    unsigned char turn;          // index of the `value` that the next shuffle uses
+    unsigned line;               // source line at which the thread waits
     const char *file;
-    unsigned long long value[2]; // what it shows others; two, as a lane may be one shuffle ahead
+    unsigned long long value[2]; // values shown to other lanes; two, because a lane may be one shuffle ahead
 };
 
-// A launch on this thread of the machine, and the block that runs.
+// A launch on this host thread, and its current block.
 struct Block {
     Index at, threads, grid;
     Thread *all;
     void (*kernel)(const void *params);
     const void *params;
-    unsigned char *shared; // after its first red zone
+    unsigned char *shared; // starts after the first red zone
     unsigned shared_bytes, order;
     unsigned long long random;
     unsigned short turns[THREADS_MAX];
     unsigned next_turn;
-    bool one_at_a_time; // come back after each thread
+    bool one_at_a_time; // return to the loop of the block after each thread
     Fibre machine;
     const char *name;
     char *report;
@@ -58,7 +59,7 @@ struct Block {
 static thread_local Block *block;
 static thread_local Thread *self;
 
-// The threads from `first` on have all come to one place: counts.h adds up what they did on the way.
+// The `n` threads from `first` have all reached the same place: counts.h adds up their accesses up to it.
 #ifdef WAVEMILL_EMULATED_COUNT
 static void count_phase(unsigned first, unsigned n);
 #else
@@ -84,7 +85,7 @@ template <typename Integer> void arrange(Integer *order, unsigned n, unsigned ki
     }
 }
 
-// Always false. The first failure of a launch is the one that is told.
+// Reports a failure and returns false. Only the first failure of a launch is reported.
 __attribute__((format(printf, 1, 2))) inline bool fail(const char *format, ...) {
     if (block->report[0]) {
         return false;
@@ -111,7 +112,7 @@ inline Thread *next_ready() {
     return nullptr;
 }
 
-// Straight to the next thread, or back to the loop of the block.
+// Switches to the next ready thread, or back to the loop of the block.
 inline void yield(bool ended) {
     Thread *from = self, *to = block->one_at_a_time ? nullptr : next_ready();
     if (to) {
@@ -124,9 +125,9 @@ static void fibre_main() {
     arrive(block->machine);
     block->kernel(block->params);
     self->state = ENDED;
-    leave_frames(); // this one never returns, and its stack is used again
+    leave_frames(); // this frame never returns, and its stack is reused
     yield(true);
-    abort(); // nobody wakes a thread that has ended
+    abort(); // no fibre switches back to a thread that has ended
 }
 
 __attribute__((noinline)) inline void wait(State state, const char *file, unsigned line) {
@@ -138,7 +139,7 @@ __attribute__((noinline)) inline void wait(State state, const char *file, unsign
 
 inline void barrier(const char *file, unsigned line) { wait(BARRIER, file, line); }
 
-// Shows `value` to the warp and gives what lane `from` shows.
+// Shows `value` to the warp and returns the value that lane `from` shows.
 template <typename T> T exchange(unsigned mask, T value, unsigned from, const char *file, unsigned line) {
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "shuffles move 4 or 8 bytes");
     Thread *thread = self;
@@ -155,7 +156,7 @@ template <typename T> T exchange(unsigned mask, T value, unsigned from, const ch
 }
 
 inline unsigned lane() { return self->index.x % WARP; }
-// CUDA: a lane outside of the warp gives one's own value.
+// As in CUDA, a source lane outside of the warp returns the lane's own value.
 inline unsigned lane_xor(unsigned mask) { return (lane() ^ mask) < WARP ? lane() ^ mask : lane(); }
 inline unsigned lane_down(unsigned delta) { return delta < WARP - lane() ? lane() + delta : lane(); }
 
@@ -176,7 +177,7 @@ inline bool together(const Thread &a, const Thread &b) {
     return a.state == b.state && (a.state == ENDED || same_place);
 }
 
-// Whether `n` threads from `first` wait at one place. If not, that is the launch's failure.
+// Reports whether `n` threads from `first` wait at the same place. If not, the launch fails.
 inline bool all_together(const Thread *first, unsigned n, const char *what) {
     for (unsigned i = 1; i < n; ++i) {
         if (!together(first[0], first[i])) {
@@ -187,7 +188,8 @@ inline bool all_together(const Thread *first, unsigned n, const char *what) {
     return true;
 }
 
-// Lets threads go on that have all whom they wait for. False: none is left, or they wait for each other in vain.
+// Makes threads ready when all threads that they wait for have arrived. Returns false if all threads have ended, or if
+// the launch has failed because threads wait for different places.
 inline bool release() {
     Thread *all = block->all;
     unsigned n = block->threads.x;
@@ -224,10 +226,10 @@ inline bool release() {
     return true;
 }
 
-// The first damaged byte of the red zones, as an offset from the start of shared memory; 0: none.
+// Returns the offset of the first damaged byte of the red zones from the start of shared memory, or 0 if there is none.
 inline long damage() {
     if (SANITIZED) {
-        return 0; // reported where it happens
+        return 0; // the sanitizer reports it at the access
     }
     const unsigned char *before = block->shared - RED_ZONE, *behind = block->shared + block->shared_bytes;
     unsigned char red[RED_ZONE];
@@ -249,7 +251,8 @@ inline long damage() {
     return 0;
 }
 
-// Runs all threads to their end. False: a failure was told, or, where red zones were hit, nothing yet.
+// Runs all threads to their end. Returns false after a reported failure, and, without a report, if a red zone was
+// damaged.
 inline bool run_threads(bool one_at_a_time) {
     Block &b = *block;
     b.one_at_a_time = one_at_a_time;
@@ -282,7 +285,7 @@ inline bool run_threads(bool one_at_a_time) {
     return !b.report[0];
 }
 
-// A block whose red zones were hit runs once more, thread by thread, to find which it was.
+// Runs a block. If it damages a red zone, runs it again thread by thread to find the thread that did.
 inline bool run_block() {
     unsigned long long random = block->random;
     if (run_threads(false)) {
@@ -299,7 +302,7 @@ inline bool run_block() {
 
 // ---- A launch
 
-// Stacks and shared memory of a thread of the machine, kept until it ends.
+// Stacks and shared memory of a host thread, kept until it ends.
 struct Memory {
     Thread *threads = nullptr;
     char *stacks = nullptr;
@@ -329,7 +332,7 @@ struct Memory {
     }
 };
 
-// The block of this thread of the machine, for as long as its launch.
+// Sets the current block of this host thread for the duration of a launch.
 struct Running {
     explicit Running(Block *b) { block = b; }
     Running(const Running &) = delete;
@@ -401,7 +404,7 @@ int launch(const char *name, const void *params, unsigned bytes, const Launch &l
     bool well = run_grid(launch);
     unpoison(memory.shared, SHARED_MAX + 2 * RED_ZONE);
     if (!well) {
-        unpoison(memory.stacks, THREADS_MAX * STACK_STRIDE); // threads that never ended left their frames marked
+        unpoison(memory.stacks, THREADS_MAX * STACK_STRIDE); // threads that never ended left their frames poisoned
     }
     return well ? 0 : 1;
 }

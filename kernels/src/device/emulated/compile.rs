@@ -1,4 +1,5 @@
-//! Kernels as a shared library: compiled at run time by the machine's C++ compiler, and kept between runs.
+//! Compiles kernels to a shared library with the machine's C++ compiler at run time, and caches the library between
+//! runs.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -16,7 +17,7 @@ use libloading::{Library, Symbol};
 use super::refused;
 use crate::error::KernelError;
 
-/// What comes before device.cuh.
+/// Headers that precede device.cuh.
 const HEADERS: [(&str, &str); 4] = [
     ("fibre.h", include_str!("fibre.h")),
     ("block.h", include_str!("block.h")),
@@ -24,8 +25,8 @@ const HEADERS: [(&str, &str); 4] = [
     ("cuda.h", include_str!("cuda.h")),
 ];
 
-/// As a GPU's compiler is asked: nothing relaxed about floating point. Multiply and add fuse only where kernels say so:
-/// g++ 12 makes fused ones of complex products when it vectorises, whatever -ffp-contract says.
+/// The same floating-point semantics as on a GPU. Multiplications and additions are fused only where kernels do so
+/// explicitly: when g++ 12 vectorises, it fuses complex products even with -ffp-contract=off.
 const FLAGS: [&str; 7] = [
     "-std=c++17",
     "-O2",
@@ -36,7 +37,8 @@ const FLAGS: [&str; 7] = [
     "-ffp-contract=off",
 ];
 
-/// Address and undefined behaviour sanitizers, which end the program at the first finding; scripts/emulated_sanitize.sh.
+/// Enables the address and undefined behaviour sanitizers, which abort the program at the first error; see
+/// scripts/emulated_sanitize.sh.
 const SANITIZE: &str = "WAVEMILL_EMULATED_SANITIZE";
 const SANITIZE_FLAGS: [&str; 3] = [
     "-g1",
@@ -44,24 +46,25 @@ const SANITIZE_FLAGS: [&str; 3] = [
     "-fno-sanitize-recover=undefined",
 ];
 
-/// Where no compiler answers.
+/// Remedy if no compiler can be started.
 const REMEDY: &str = "install a C++ compiler (apt-get install build-essential, dnf install gcc-c++), or name one in CXX";
 
-/// Units that are loaded, for as long as the program runs: threads keep stacks that their code frees.
+/// Loaded units, which are never unloaded: threads own stacks that a unit's code frees when they end.
 static LOADED: Mutex<Option<HashMap<u64, Arc<Unit>>>> = Mutex::new(None);
 
-/// Compiled kernels.
+/// A loaded library of compiled kernels.
 pub(super) struct Unit {
     library: Library,
     sanitized: bool,
 }
 
 impl Unit {
-    /// Compiles `source` with some more `options`, finds it in the cache, or finds it loaded.
+    /// Returns a unit that is already loaded, or loads it from the cache, or compiles `source` with the additional
+    /// `options`.
     pub(super) fn load(source: &str, options: &[&'static str]) -> Result<Arc<Self>, KernelError> {
         let mut compiler = Compiler::of_environment()?;
         compiler.flags.extend(options);
-        // With these lines, the compiler's messages name a header and the line in it.
+        // With these lines, the compiler's messages contain the header's name and the line in it.
         let headers: String = HEADERS
             .iter()
             .map(|(name, text)| format!("#line 1 \"{name}\"\n{text}\n"))
@@ -69,7 +72,7 @@ impl Unit {
         let text = headers + source;
         let key = compiler.key(&text);
 
-        // Held while it compiles: who wants the same unit waits for it.
+        // Hold the lock during compilation, so that threads that need the same unit wait for it.
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         let units = loaded.get_or_insert_default();
         if let Some(unit) = units.get(&key) {
@@ -81,8 +84,8 @@ impl Unit {
             compiler.compile(&text, &path)?;
         }
 
-        // SAFETY: what is in the folder was compiled by us from headers without load-time code, but for a call of the
-        // empty `__tsan_init` where accesses are counted.
+        // SAFETY: the libraries in this folder were compiled by wavemill from headers without load-time code, except
+        // for a call of the empty `__tsan_init` if accesses are counted.
         let library =
             unsafe { Library::new(&path) }.map_err(|error| refused("load kernels", error))?;
 
@@ -94,38 +97,38 @@ impl Unit {
         Ok(unit)
     }
 
-    /// Whether sanitizers watch.
+    /// Reports whether the unit was compiled with sanitizers.
     pub(super) fn is_sanitized(&self) -> bool {
         self.sanitized
     }
 
-    /// What the unit exports under a name, if anything.
+    /// Returns the unit's exported symbol with this name, if there is one.
     pub(super) fn symbol<T>(&self, name: &str) -> Option<Symbol<'_, T>> {
-        // SAFETY: callers name a type that agrees with cuda.h.
+        // SAFETY: callers use a type that matches the declaration in cuda.h.
         unsafe { self.library.get(name.as_bytes()) }.ok()
     }
 
-    /// Has accesses to `zones` (start, bytes) reported, where sanitizers watch.
+    /// Makes the sanitizers, if enabled, report accesses to `zones` (start, bytes).
     pub(super) fn poison(&self, zones: [(usize, usize); 2]) {
         if self.sanitized {
             let poison = self.symbol::<unsafe extern "C" fn(usize, usize)>("emulated_poison");
             let poison = poison.expect("cuda.h exports it from every unit");
             for (start, bytes) in zones {
-                // SAFETY: it marks memory that its owner never reads.
+                // SAFETY: marks memory that its owner never reads.
                 unsafe { poison(start, bytes) };
             }
         }
     }
 }
 
-/// The first line of the compiler's `--version`. Errors: there is no compiler, with the remedy.
+/// Returns the first line of the compiler's `--version`. Errors: there is no compiler; the message contains the remedy.
 pub(crate) fn compiler_version() -> Result<String, KernelError> {
     Compiler::of_environment().map(|compiler| compiler.version)
 }
 
 #[derive(Clone)]
 struct Compiler {
-    /// Program and arguments, as CXX may name them.
+    /// Program and arguments; CXX may contain several words.
     words: Vec<OsString>,
     version: String,
     flags: Vec<&'static str>,
@@ -133,7 +136,7 @@ struct Compiler {
 }
 
 impl Compiler {
-    /// As CXX and WAVEMILL_EMULATED_SANITIZE were when first asked.
+    /// Returns the compiler for the values of CXX and WAVEMILL_EMULATED_SANITIZE at the first call.
     fn of_environment() -> Result<Self, KernelError> {
         static FIRST: OnceLock<Compiler> = OnceLock::new();
         if let Some(compiler) = FIRST.get() {
@@ -152,11 +155,11 @@ impl Compiler {
 
         let mut flags = FLAGS.to_vec();
         if cfg!(target_env = "gnu") {
-            flags.push("-ftls-model=initial-exec"); // a third faster, and takes two words of what dlopen has
+            flags.push("-ftls-model=initial-exec"); // a third faster; uses two words of the space reserved for dlopen
         }
         #[cfg(target_arch = "x86_64")]
         if std::is_x86_feature_detected!("fma") {
-            flags.push("-mfma"); // fmaf as an instruction: the same bits
+            flags.push("-mfma"); // compiles fmaf to one instruction with the same result
         }
         if sanitized {
             flags.extend(SANITIZE_FLAGS);
@@ -177,14 +180,15 @@ impl Compiler {
         Ok(compiler)
     }
 
-    /// What decides the library's bytes. The hash is the same for one build of wavemill, and that is all it is for.
+    /// Returns a hash of everything that determines the library's bytes. It is stable only within one build of
+    /// wavemill, which is sufficient.
     fn key(&self, source: &str) -> u64 {
         let mut hasher = DefaultHasher::new();
         (source, &self.flags, &self.version, &self.words).hash(&mut hasher);
         hasher.finish()
     }
 
-    /// Others see the whole library or none.
+    /// Compiles to a temporary file and renames it, so that other processes never see an incomplete library.
     fn compile(&self, source: &str, path: &Path) -> Result<(), KernelError> {
         let part = path.with_extension(format!("part-{}", std::process::id()));
         let output = part.to_string_lossy();
@@ -196,7 +200,7 @@ impl Compiler {
     fn run(&self, arguments: &[&str], input: &str) -> Result<Output, KernelError> {
         let mut command = Command::new(&self.words[0]);
         command.args(&self.words[1..]).args(arguments);
-        // The test's own sanitizer runtime is none of the compiler's.
+        // The compiler must not use the test's own sanitizer runtime.
         command
             .env_remove("LD_PRELOAD")
             .stdin(Stdio::piped())
@@ -205,7 +209,8 @@ impl Compiler {
 
         let mut child = command.spawn().map_err(|error| self.not_started(&error))?;
         if let Some(mut stdin) = child.stdin.take() {
-            // A compiler that has given up says why below. It writes nothing before it has read all.
+            // Ignore a write error: a compiler that has exited early reports the reason below. It writes no output
+            // before it has read all of its input.
             let _ = stdin.write_all(input.as_bytes());
         }
         let output = child
@@ -229,9 +234,10 @@ impl Compiler {
     }
 }
 
-/// A folder of our own: `$XDG_CACHE_HOME/wavemill/emulated`, else one by user below the folder for temporary files.
+/// Returns the cache folder of this user: `$XDG_CACHE_HOME/wavemill/emulated`, or a folder per user in the folder for
+/// temporary files.
 ///
-/// Errors: it cannot be made, or is another's, or others may enter.
+/// Errors: it cannot be created, belongs to another user, or is accessible to other users.
 fn folder() -> Result<PathBuf, KernelError> {
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
@@ -248,7 +254,7 @@ fn folder() -> Result<PathBuf, KernelError> {
         .create(&folder)
         .map_err(|error| unusable(&folder, error))?;
 
-    // The folder may have existed before. What lies in it is loaded as code, so nobody else may have written there.
+    // The folder may have existed before. Its files are loaded as code, so no other user may have write access.
     let found = fs::symlink_metadata(&folder).map_err(|error| unusable(&folder, error))?;
     if !found.is_dir() || found.uid() != user || found.permissions().mode() & 0o077 != 0 {
         return Err(unusable(&folder, "not a folder that is this user's alone"));
@@ -263,7 +269,7 @@ fn unusable(folder: &Path, why: impl Display) -> KernelError {
     )
 }
 
-/// This process's user, by what it creates.
+/// Returns the id of this process's user, which is the owner of a file that it creates.
 fn user() -> std::io::Result<u32> {
     let path = std::env::temp_dir().join(format!(
         "wavemill-user-{}-{:?}",

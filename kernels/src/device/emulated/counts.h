@@ -1,15 +1,16 @@
-// What a kernel's accesses cost on a GPU, counted warp by warp. After block.h, and empty unless a test wants counts.
+// Counts what a kernel's memory accesses cost on a GPU, warp by warp. Include after block.h; empty unless a test
+// enables counting.
 //
 // The unit is then compiled with -fsanitize=thread, which calls a function before every access to memory. Those
-// functions are defined here, so no sanitizer is linked. Without optimisation the calls are those of the source: each
-// access that is written there counts, and whole structs are moved in one piece. One case is not seen: a struct that is
-// handed to a function by value straight from memory, so kernels read it into a variable first.
+// functions are defined here, so no sanitizer is linked. Without optimisation the calls correspond to the source: each
+// access in the source is counted, and whole structs are moved in one access. One case is not detected: a struct passed
+// by value directly from memory, so kernels read it into a variable first.
 #ifdef WAVEMILL_EMULATED_COUNT
 #ifdef __clang__
 #error "accesses are counted by g++ alone: clang calls other functions for structs"
 #endif
 
-// Not counted itself.
+// Functions with this attribute are not counted themselves.
 #define UNCOUNTED __attribute__((no_sanitize("thread"))) static
 
 namespace emulated {
@@ -19,7 +20,7 @@ constexpr unsigned BANKS = 32;       // of shared memory
 constexpr unsigned BANK_BYTES = 4;
 constexpr unsigned KERNELS_MAX = 64;
 
-// As in counts.rs. Accesses are a warp's: those of all its lanes together are one.
+// Same layout as in counts.rs. An access of a warp comprises the accesses of all its lanes.
 struct Counts {
     unsigned long long shared_accesses, shared_wavefronts;
     unsigned long long global_accesses, global_lines;
@@ -32,14 +33,14 @@ struct Zone {
 
 // One lane's access.
 struct Access {
-    uintptr_t site; // the place in the code
+    uintptr_t site; // the code address of the access
     uintptr_t address;
     unsigned bytes, lane;
-    unsigned number; // in the order of the warp's records; then: how often the lane had been at this place before
+    unsigned number; // index in the warp's records; later the number of the lane's earlier accesses from the same site
     bool is_shared;
 };
 
-// What the lanes of a warp did since they last met.
+// Accesses of the lanes of a warp since they last met.
 struct Records {
     Access *all;
     size_t n, room;
@@ -50,7 +51,7 @@ struct Totals {
     Counts counts;
 };
 
-// Begins as zeros: a constructor would be counted before there is a counter.
+// Zero-initialised without a constructor, which would be counted before a counter exists.
 struct Counter {
     Records warps[THREADS_MAX / WARP];
     Totals totals[KERNELS_MAX];
@@ -68,7 +69,7 @@ struct Counter {
     }
 };
 
-// The place of a kernel, or the first free one.
+// Returns the totals of a kernel, or the first unused ones.
 UNCOUNTED Totals &totals_of(const char *kernel) {
     Totals *totals = Counter::mine().totals;
     for (unsigned at = 0; at < KERNELS_MAX; ++at) {
@@ -90,7 +91,7 @@ UNCOUNTED bool is_global(const Counter &counter, uintptr_t address) {
     return false;
 }
 
-// Stacks and parameters are registers and constants on a GPU: only what lies in shared memory or in a buffer counts.
+// Stacks and parameters are registers and constants on a GPU: only accesses to shared memory and buffers are counted.
 UNCOUNTED void record(const void *at, unsigned bytes, uintptr_t site) {
     if (!block || !self) {
         return; // before or after a launch
@@ -117,14 +118,14 @@ UNCOUNTED void record(const void *at, unsigned bytes, uintptr_t site) {
     ++records.n;
 }
 
-// A struct of no common size, in pieces that are aligned.
+// Records an access to a struct of unusual size, in aligned pieces.
 UNCOUNTED void record_range(const void *at, size_t bytes, uintptr_t site) {
     unsigned piece = 16;
     while (bytes % piece != 0 || (uintptr_t)at % piece != 0) {
         piece /= 2;
     }
     for (size_t i = 0; i < bytes; i += piece) {
-        record((const char *)at + i, piece, site + i); // a site of its own: the pieces are accesses one after another
+        record((const char *)at + i, piece, site + i); // a site per piece: the pieces are consecutive accesses
     }
 }
 
@@ -144,7 +145,7 @@ UNCOUNTED int by_visit(const void *left, const void *right) {
     return site ? site : visit ? visit : compare(a.lane, b.lane);
 }
 
-// Lines of global memory under one access of a warp.
+// Returns the number of lines of global memory that one access of a warp touches.
 UNCOUNTED unsigned lines(const Access *all, size_t n) {
     unsigned found = 0;
     for (size_t i = 0; i < n; ++i) {
@@ -157,8 +158,8 @@ UNCOUNTED unsigned lines(const Access *all, size_t n) {
     return found;
 }
 
-// Wavefronts of shared memory of one access by lanes that are served at once: words of one bank come one by one, and
-// one word serves all who want it.
+// Returns the wavefronts of one access to shared memory by lanes that are served at once: different words of one bank
+// need one wavefront each, and all lanes that use the same word share it.
 UNCOUNTED unsigned wavefronts_at_once(const Access *all, size_t n) {
     uintptr_t words[BANKS * 2];
     unsigned n_words = 0, in_bank[BANKS] = {}, most = 0;
@@ -188,8 +189,8 @@ UNCOUNTED bool is_uniform(const Access *all, size_t n) {
     return true;
 }
 
-// One address is one wavefront. Else a warp is served whole, by halves where lanes want 8 bytes, by quarters where they
-// want 16.
+// An access of all lanes to one address is one wavefront. Otherwise a warp is served as a whole, in halves if lanes
+// access 8 bytes, in quarters if they access 16.
 UNCOUNTED unsigned wavefronts(const Access *all, size_t n) {
     if (is_uniform(all, n)) {
         return 1;
@@ -232,12 +233,12 @@ UNCOUNTED void add_up(Records &records, Counts &counts) {
     records.n = 0;
 }
 
-// The threads from `first` on have met. From here on, a lane that was ahead or took another branch is with the others
-// again: the n-th time that a lane comes to a place belongs with the n-th time of the warp's other lanes.
+// The `n` threads from `first` have met, so lanes that were ahead or took another branch are synchronized again: the
+// n-th access of a lane from a site belongs to the n-th access of the other lanes from that site.
 UNCOUNTED void count_phase(unsigned first, unsigned n) {
     Counter &counter = Counter::mine();
     Totals &totals = totals_of(block->name);
-    totals.kernel = block->name; // which lasts as long as this code
+    totals.kernel = block->name; // the string lives as long as this code
     for (unsigned warp = first / WARP; warp < (first + n) / WARP; ++warp) {
         if (counter.warps[warp].n > 0) {
             add_up(counter.warps[warp], totals.counts);
@@ -247,7 +248,7 @@ UNCOUNTED void count_phase(unsigned first, unsigned n) {
 
 } // namespace emulated
 
-// ---- What -fsanitize=thread calls
+// ---- Functions that -fsanitize=thread calls
 
 #define COUNTED extern "C" __attribute__((no_sanitize("thread")))
 #define SITE ((uintptr_t)__builtin_return_address(0))
@@ -277,14 +278,14 @@ COUNTED void __tsan_func_entry(void *) {}
 COUNTED void __tsan_func_exit() {}
 COUNTED void __tsan_init() {}
 
-// For counts.rs: where device memory lies, in an array that stays until the next call …
+// For counts.rs: sets the zones of device memory, in an array that must stay valid until the next call.
 COUNTED __attribute__((visibility("default"))) void emulated_count_in(const emulated::Zone *zones, size_t n) {
     emulated::Counter &counter = emulated::Counter::mine();
     counter.zones = zones;
     counter.n_zones = n;
 }
 
-// … and what a kernel's launches on this thread added up to since the last call.
+// For counts.rs: returns the counts of a kernel's launches on this thread since the last call.
 COUNTED __attribute__((visibility("default"))) void emulated_take_counts(const char *kernel, emulated::Counts *counts) {
     emulated::Totals &found = emulated::totals_of(kernel);
     *counts = found.counts;

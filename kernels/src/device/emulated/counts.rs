@@ -1,34 +1,34 @@
-//! A device that counts what its kernels' accesses would cost a GPU: the host side of counts.h, for tests.
+//! A device for tests that counts what the memory accesses of kernels would cost on a GPU: the host side of counts.h.
 
 use super::{EmulatedDevice, Order};
 use crate::device::unit;
 use crate::error::KernelError;
 
-/// Every access of the source calls a function of counts.h; none is saved or joined, so that counts do not depend on the
-/// compiler's version. Of the sanitizer's own library nothing is linked.
+/// Every access in the source calls a function of counts.h; no access is removed or merged, so that counts do not
+/// depend on the compiler's version. The sanitizer's own library is not linked.
 const OPTIONS: [&str; 6] = [
     "-DWAVEMILL_EMULATED_COUNT",
     "-O0",
     "-fsanitize=thread",
-    "-ftls-model=global-dynamic", // more thread-local memory than what dlopen has to spare
+    "-ftls-model=global-dynamic", // needs more thread-local memory than dlopen reserves
     "-nodefaultlibs",
     "-Wl,--no-as-needed,-lstdc++,-lm,-lc,-lgcc_s",
 ];
 
-/// `Counts` in counts.h: accesses are a warp's, of all its lanes together.
+/// `Counts` in counts.h. An access of a warp comprises the accesses of all its lanes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) shared_accesses: u64,
-    /// What shared memory serves one after another.
+    /// Number of sequential accesses to shared memory.
     pub(crate) shared_wavefronts: u64,
     pub(crate) global_accesses: u64,
-    /// Lines of 128 bytes.
+    /// Number of lines of 128 bytes.
     pub(crate) global_lines: u64,
 }
 
 impl Counts {
-    /// What the first-level cache has to do, one after another.
+    /// Returns the number of sequential operations of the level-1 cache.
     pub(crate) fn sum(&self) -> u64 {
         self.shared_wavefronts + self.global_lines
     }
@@ -41,7 +41,7 @@ struct Zone {
     bytes: usize,
 }
 
-/// The buffers of a device, as counts.h sees them until this is dropped.
+/// Registers the buffers of a device with counts.h until it is dropped.
 pub(super) struct Zones<'a> {
     device: &'a EmulatedDevice,
     _all: Vec<Zone>,
@@ -54,17 +54,17 @@ impl Drop for Zones<'_> {
 }
 
 impl EmulatedDevice {
-    /// wavemill's kernels, counted. Errors: no g++.
+    /// Creates a counting device with wavemill's kernels. Errors: no g++.
     pub(crate) fn counting() -> Result<Self, KernelError> {
         Self::counting_of(&unit())
     }
 
-    /// The same for other kernels.
+    /// Like [`Self::counting`] for other kernels.
     pub(super) fn counting_of(source: &str) -> Result<Self, KernelError> {
         Self::of(source, &OPTIONS, Order::Ascending)
     }
 
-    /// What a kernel's launches on this thread took since this was last asked.
+    /// Returns the counts of a kernel's launches on this thread since the last call.
     pub(crate) fn take_counts(&self, kernel: &str) -> Counts {
         let take = self
             .unit
@@ -75,12 +75,12 @@ impl EmulatedDevice {
 
         let kernel = std::ffi::CString::new(kernel).expect("a kernel's name");
         let mut counts = Counts::default();
-        // SAFETY: counts.h declares it so; it keeps nothing of the name.
+        // SAFETY: the signature is that of counts.h; the function does not keep the name.
         unsafe { take(kernel.as_ptr(), &raw mut counts) };
         counts
     }
 
-    /// Tells counts.h, where it is there, which memory is this device's.
+    /// Registers this device's buffers with counts.h, if the unit contains it.
     pub(super) fn count_zones(&self) -> Zones<'_> {
         let all: Vec<Zone> = self
             .buffers
@@ -103,7 +103,7 @@ impl EmulatedDevice {
             .unit
             .symbol::<unsafe extern "C" fn(*const Zone, usize)>("emulated_count_in")
         {
-            // SAFETY: counts.h declares it so. `Zones` keeps them until it has taken them back.
+            // SAFETY: the signature is that of counts.h. `Zones` keeps the array alive until it has unregistered it.
             unsafe { set(zones.as_ptr(), zones.len()) };
         }
     }
@@ -123,7 +123,7 @@ mod tests {
         }
     }
 
-    /// Launches one warp of `kernel` and counts.
+    /// Launches one warp of `kernel` and returns its counts.
     fn counted(kernel: &'static str, n: i32) -> Result<Counts, KernelError> {
         let source = concat!(
             include_str!("../device.cuh"),
@@ -188,7 +188,7 @@ mod tests {
     #[test]
     fn the_nth_time_of_each_lane_is_one_access() {
         let counts = counted("uneven_turns", 0).unwrap();
-        // 31 turns, each of one line; then one write, and one read after the barrier.
+        // 31 iterations, each touching one line; then one write, and one read after the barrier.
         let want = Counts {
             shared_accesses: 2,
             shared_wavefronts: 2,

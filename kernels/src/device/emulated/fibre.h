@@ -1,4 +1,4 @@
-// Fibres: the threads of a block, each on a stack of its own, taking turns on one thread of the machine. First of four headers.
+// Fibres: the threads of a block, each with its own stack, taking turns on one host thread. First of four headers.
 #define WAVEMILL_EMULATED 1
 #include <math.h>
 #include <stdarg.h>
@@ -39,15 +39,15 @@ inline void unpoison(const void *, size_t) {}
 inline void leave_frames() {}
 #endif
 
-// Kernels keep little on their stacks; AddressSanitizer's frames are some times larger.
+// Kernels use little stack; frames with AddressSanitizer are several times larger.
 constexpr size_t STACK_BYTES = SANITIZED ? 256 * 1024 : 64 * 1024;
-// Stacks whose tops are a power of two apart would all want the same lines of the cache.
+// Stacks whose tops are a power of two apart would compete for the same cache lines.
 constexpr size_t STACK_STRIDE = STACK_BYTES + 9 * 64;
-// At a stack's far end: overwritten, it was too small.
+// Bytes at the far end of a stack. If they are overwritten, the stack was too small.
 constexpr size_t CANARY_BYTES = 64;
 constexpr unsigned char CANARY = 0xc5;
 
-// Where something stopped, and on which stack; the machine thread's own has no `stack` until it is known.
+// Saved execution state and its stack; the `stack` of the host thread is null until it is known.
 struct Fibre {
 #ifdef WAVEMILL_EMULATED_UCONTEXT
     ucontext_t context;
@@ -56,14 +56,15 @@ struct Fibre {
 #endif
     const void *stack;
     size_t stack_bytes;
-    void *fake_stack; // AddressSanitizer's
+    void *fake_stack; // of AddressSanitizer
 };
 
-// What a fibre does; it never returns.
+// Entry point of a fibre; never returns.
 static void fibre_main();
 
 #ifndef WAVEMILL_EMULATED_UCONTEXT
-// Keeps what the System V ABI wants kept, stores the stack pointer, and goes on where the other stack stopped.
+// Saves the registers that the System V ABI requires, stores the stack pointer, and continues where the other stack
+// stopped.
 extern "C" __attribute__((visibility("hidden"))) void emulated_switch(void **from, void *to);
 asm(R"(
     .text
@@ -89,7 +90,7 @@ emulated_switch:
 )");
 #endif
 
-// Makes `fibre` begin at `fibre_main` on its stack, whatever was there.
+// Makes `fibre` start at `fibre_main` on its stack, discarding the stack's content.
 inline void reset(Fibre &fibre) {
     char *top = (char *)fibre.stack + fibre.stack_bytes;
 #ifdef WAVEMILL_EMULATED_UCONTEXT
@@ -100,7 +101,8 @@ inline void reset(Fibre &fibre) {
     makecontext(&fibre.context, fibre_main, 0);
     (void)top;
 #else
-    // Six registers, where to go, and a return address that ends backtraces: as if `fibre_main` had just been called.
+    // Six registers, the address to continue at, and a return address of 0 that ends backtraces: as if `fibre_main` had
+    // just been called.
     void **frame = (void **)top - 8;
     memset(frame, 0, 8 * sizeof(void *));
     frame[6] = (void *)fibre_main;
@@ -109,7 +111,7 @@ inline void reset(Fibre &fibre) {
     fibre.fake_stack = nullptr;
 }
 
-// Stops `from` and goes on with `to`; `ended`: `from` will never go on.
+// Suspends `from` and continues `to`; `ended` means that `from` will never continue.
 inline void switch_fibre(Fibre &from, Fibre &to, bool ended) {
 #ifdef __SANITIZE_ADDRESS__
     __sanitizer_start_switch_fiber(ended ? nullptr : &from.fake_stack, to.stack, to.stack_bytes);
@@ -126,7 +128,7 @@ inline void switch_fibre(Fibre &from, Fibre &to, bool ended) {
 #endif
 }
 
-// First thing on a fresh stack. The first switch of a machine thread comes from its own stack, which shows here.
+// Called first on a new stack. The first switch of a host thread comes from its own stack, which becomes known here.
 inline void arrive(Fibre &machine) {
 #ifdef __SANITIZE_ADDRESS__
     const void *stack;
@@ -141,7 +143,7 @@ inline void arrive(Fibre &machine) {
 #endif
 }
 
-// Mends the canary, so that the next launch is not blamed.
+// Reports whether the canary was overwritten, and restores it, so that the next launch is not blamed.
 inline bool stack_overflowed(const Fibre &fibre) {
     unsigned char *canary = (unsigned char *)fibre.stack - CANARY_BYTES;
     bool overflowed = false;
@@ -152,7 +154,7 @@ inline bool stack_overflowed(const Fibre &fibre) {
     return overflowed;
 }
 
-// Gives the `index`th fibre its part of `stacks`.
+// Assigns the `index`th fibre its part of `stacks`.
 inline void place(Fibre &fibre, char *stacks, size_t index) {
     char *low = stacks + index * STACK_STRIDE;
     memset(low, CANARY, CANARY_BYTES);

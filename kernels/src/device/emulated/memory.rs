@@ -1,4 +1,4 @@
-//! Device memory that is host memory, between red zones that tell when a kernel wrote beside it.
+//! Host memory that emulates device memory, with red zones that detect out-of-bounds writes of kernels.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::cell::Cell;
@@ -11,14 +11,14 @@ use super::super::Address;
 use super::refused;
 use crate::error::KernelError;
 
-/// Bytes before and behind a buffer; also its alignment.
+/// Bytes of the red zones before and after a buffer; also its alignment.
 const RED_ZONE: usize = 256;
-/// What red zones are filled with.
+/// Initial value of the red zones.
 const RED: u8 = 0xa5;
-/// What fresh memory is filled with: NaN as f32 and as f64.
+/// Initial value of new memory: NaN as f32 and as f64.
 const FRESH: u8 = 0xff;
 
-/// Where a buffer lies, without its red zones.
+/// Address range of a buffer, without its red zones.
 #[derive(Clone, Copy)]
 pub(super) struct MemoryRange {
     pub(super) start: usize,
@@ -26,7 +26,8 @@ pub(super) struct MemoryRange {
 }
 
 impl MemoryRange {
-    /// Offsets from the start of all bytes of the red zones: the one before it backwards, then the one behind.
+    /// Returns the offsets of all bytes of the red zones from the start of the buffer: the zone before it backwards,
+    /// then the zone after it.
     fn red_zone_offsets(self) -> impl Iterator<Item = isize> {
         let zone = RED_ZONE as isize;
         let end = self.bytes as isize;
@@ -34,7 +35,7 @@ impl MemoryRange {
     }
 }
 
-/// Where the buffers of a device lie, by their number.
+/// Address ranges of a device's buffers, by buffer number.
 #[derive(Default)]
 pub(super) struct Registry {
     buffers: Mutex<Buffers>,
@@ -51,17 +52,18 @@ impl Registry {
         self.buffers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where each buffer lies.
+    /// Returns the address range of each buffer.
     #[cfg(test)]
     pub(super) fn ranges(&self) -> Vec<MemoryRange> {
         self.lock().ranges.values().copied().collect()
     }
 
-    /// What was written beside a buffer since all were made; mended, so that it is told once.
+    /// Returns a description of the first out-of-bounds write found in any buffer. Repairs the red zones, so that each
+    /// write is reported once.
     pub(super) fn damage(&self) -> Option<String> {
         for (number, range) in &self.lock().ranges {
             let start = range.start as *mut u8;
-            // SAFETY: a buffer is in the registry for as long as its memory, red zones included, is there.
+            // SAFETY: a buffer is in the registry as long as its memory, including red zones, exists.
             let hit = range
                 .red_zone_offsets()
                 .find(|&offset| unsafe { start.offset(offset).read() } != RED);
@@ -90,7 +92,7 @@ pub(crate) struct EmulatedBuffer {
     registry: Arc<Registry>,
 }
 
-// SAFETY: it owns its memory, which is reached through it, or by kernels that its owner launches.
+// SAFETY: the buffer owns its memory, which is accessed only through it, or by kernels that its owner launches.
 unsafe impl Send for EmulatedBuffer {}
 
 impl EmulatedBuffer {
@@ -99,7 +101,7 @@ impl EmulatedBuffer {
         // SAFETY: the layout is not empty.
         let whole = NonNull::new(unsafe { alloc(layout) })
             .ok_or_else(|| refused("allocate", format!("{bytes} bytes")))?;
-        // SAFETY: `whole` has a red zone, `bytes`, and a red zone.
+        // SAFETY: `whole` consists of a red zone, `bytes`, and a red zone.
         let start = unsafe {
             whole.write_bytes(RED, layout.size());
             whole.add(RED_ZONE).write_bytes(FRESH, bytes);
@@ -128,13 +130,13 @@ impl EmulatedBuffer {
         self.start.as_ptr().expose_provenance() as Address
     }
 
-    /// Both: where, and how long.
+    /// Returns address and length of both red zones.
     pub(super) fn red_zones(&self) -> [(usize, usize); 2] {
         let start = self.start.addr().get();
         [(start - RED_ZONE, RED_ZONE), (start + self.bytes, RED_ZONE)]
     }
 
-    /// Copies `from` to the start.
+    /// Copies `from` to the start of the buffer.
     pub(super) fn write<T: Copy>(&mut self, from: &[T]) -> Result<(), KernelError> {
         self.write_at(0, from)
     }
@@ -143,7 +145,7 @@ impl EmulatedBuffer {
     pub(super) fn write_at<T: Copy>(&mut self, at: usize, from: &[T]) -> Result<(), KernelError> {
         let bytes = size_of_val(from);
         self.check(at.saturating_add(bytes), "write")?;
-        // SAFETY: it fits; the slice is borrowed from elsewhere, as none is ever made of this memory.
+        // SAFETY: it fits, and `from` cannot overlap the buffer, because no slice is ever created of this memory.
         unsafe {
             self.start
                 .add(at)
@@ -152,10 +154,11 @@ impl EmulatedBuffer {
         Ok(())
     }
 
-    /// Copies the start to `to`. `T` is a number: all bits are one.
+    /// Copies from the start of the buffer to `to`. `T` is a number type for which all bit patterns are valid.
     pub(super) fn read<T: super::Plain>(&self, to: &mut [T]) -> Result<(), KernelError> {
         self.check(size_of_val(to), "read")?;
-        // SAFETY: as many bytes are there, all were written at the start, and any bits are a `Plain`.
+        // SAFETY: the buffer has at least this many bytes, all initialised by `new`, and any bit pattern is a valid
+        // `Plain`.
         unsafe {
             self.start
                 .cast()
@@ -178,15 +181,15 @@ impl EmulatedBuffer {
 
 impl Drop for EmulatedBuffer {
     fn drop(&mut self) {
-        // This comes before the memory is freed, because `damage` reads the red zones of all buffers in the registry.
+        // Remove the buffer before the memory is freed, because `damage` reads the red zones of all registered buffers.
         self.registry.lock().ranges.remove(&self.number);
         let layout = layout(self.bytes).expect("the layout that it was made with");
-        // SAFETY: made by `alloc` with this layout, a red zone before `start`.
+        // SAFETY: allocated by `alloc` with this layout, with a red zone before `start`.
         unsafe { dealloc(self.start.as_ptr().sub(RED_ZONE), layout) };
     }
 }
 
-/// How often a device was waited for.
+/// Number of times that a device was synchronized.
 #[derive(Clone, Default)]
 pub(super) struct Waits(Arc<AtomicU64>);
 
@@ -200,11 +203,11 @@ impl Waits {
     }
 }
 
-/// Host memory. Copies are done at once; who uses it as if they were, before the device was waited for, panics.
+/// Host memory. Copies are executed immediately, but using the memory before the device is synchronized panics.
 pub(crate) struct EmulatedHost {
     bytes: Vec<u8>,
     waits: Waits,
-    /// How often the device had been waited for at the last copy from here, and at the last copy to here.
+    /// Number of synchronizations at the last copy from this memory, and at the last copy to it.
     sent: Cell<Option<u64>>,
     received: Option<u64>,
 }
@@ -219,7 +222,7 @@ impl EmulatedHost {
         }
     }
 
-    /// The first `bytes`, for a copy.
+    /// Returns the first `bytes` as the source of a copy.
     pub(super) fn sent(&self, bytes: usize) -> Result<&[u8], KernelError> {
         self.sent.set(Some(self.waits.so_far()));
         let size = self.bytes.len();
@@ -228,7 +231,7 @@ impl EmulatedHost {
             .ok_or_else(|| refused("upload", format!("{bytes} of {size} bytes")))
     }
 
-    /// The same, for a copy to them.
+    /// Returns the first `bytes` as the destination of a copy.
     pub(super) fn received(&mut self, bytes: usize) -> Result<&mut [u8], KernelError> {
         self.received = Some(self.waits.so_far());
         let size = self.bytes.len();

@@ -1,10 +1,11 @@
-//! A device for tests without a GPU: the same kernels, compiled as C++ by this machine, their threads taking turns.
+//! A device for tests without a GPU: runs the same kernels, compiled as C++ by this machine's compiler, with their
+//! threads taking turns.
 //!
-//! It shows wrong indices, missing barriers and other races under the orders that are tried, divergent barriers and
-//! shuffles, reads of memory that nobody wrote (as NaN), host memory that is used before its copies were waited for, and the
-//! kernels' arithmetic; the form that counts shows accesses that a device refuses for their alignment, too. It cannot
-//! show what cuFFT, streams, code generation and a device's own functions do.
-#![allow(unsafe_code)] // calls of compiled kernels, which get addresses of buffers
+//! It detects wrong indices, missing barriers and other races in the tested thread orders, divergent barriers and
+//! shuffles, reads of uninitialised memory (as NaN), host memory used before its copies have completed, and errors in
+//! the kernels' arithmetic; with counting it also detects accesses that a GPU refuses because of their alignment. It
+//! cannot detect errors in cuFFT, streams, code generation and a GPU's own functions.
+#![allow(unsafe_code)] // calls compiled kernels with addresses of buffers
 
 mod compile;
 #[cfg(test)]
@@ -29,18 +30,18 @@ use self::memory::{EmulatedBuffer, EmulatedHost, Registry, Waits};
 use super::{Address, Device, Launch, Plain, unit};
 use crate::error::KernelError;
 
-/// Room for what a launch has to say.
+/// Buffer size for the error message of a launch.
 const REPORT_BYTES: usize = 512;
 
-/// The order in which blocks run, and a block's threads from one barrier to the next.
+/// Order in which blocks run, and in which a block's threads run from one barrier to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(test), allow(dead_code, reason = "tests try all of them"))]
 pub(crate) enum Order {
-    /// As they are numbered.
+    /// By increasing index.
     Ascending,
-    /// The last first.
+    /// By decreasing index.
     Descending,
-    /// By chance, another for each phase of each block; the same for the same seed.
+    /// Pseudo-random, different for each phase of each block; reproducible for the same seed.
     Random(u64),
 }
 
@@ -55,31 +56,32 @@ struct RawLaunch {
     reserved: u32,
 }
 
-/// An exported launcher: parameters and their size, launch, room for a report and its size; 0: all well.
+/// An exported launcher. Arguments: parameters and their size, launch, report buffer and its size. Returns 0 on
+/// success.
 type Launcher =
     unsafe extern "C" fn(*const c_void, u32, *const RawLaunch, *mut c_char, usize) -> c_int;
 
-/// This machine as a device. Whatever is asked for is done at once, on the calling thread.
+/// This machine as a device. All work is executed immediately on the calling thread.
 pub(crate) struct EmulatedDevice {
     unit: Arc<Unit>,
     order: Order,
     launches: Cell<u64>,
     buffers: Arc<Registry>,
     waits: Waits,
-    /// What was copied to it.
+    /// Copies to the device.
     #[cfg(test)]
     uploads: RefCell<Uploads>,
 }
 
-/// What host memory was copied to a device.
+/// Statistics of copies from host memory to a device.
 #[cfg(test)]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Uploads {
-    /// Bytes that the host had copied before, to memory of the device's own kind.
+    /// Bytes that the host had copied to the device's own kind of host memory before.
     pub(crate) staged_bytes: usize,
-    /// Address and length of what was copied from where it lay.
+    /// Address and length of each copy directly from the caller's memory.
     pub(crate) lent: Vec<(usize, usize)>,
-    /// How many of these copies could still go on, because the device was not waited for since.
+    /// Number of these copies that may be unfinished, because the device has not been synchronized since.
     pub(crate) unfinished: usize,
 }
 
@@ -100,14 +102,14 @@ impl Uploads {
 }
 
 impl EmulatedDevice {
-    /// Compiles wavemill's kernels, or finds what a run before left.
+    /// Compiles wavemill's kernels, or loads them from the cache.
     ///
-    /// Errors: no C++ compiler, with the remedy; its messages.
+    /// Errors: no C++ compiler, with the remedy; the compiler's messages.
     pub(crate) fn new(order: Order) -> Result<Self, KernelError> {
         Self::of(&unit(), &[], order)
     }
 
-    /// The same for other kernels, device.cuh's text before them, compiled with `options` too.
+    /// Like [`Self::new`] for other kernels, whose source begins with device.cuh, with additional compiler `options`.
     fn of(source: &str, options: &[&'static str], order: Order) -> Result<Self, KernelError> {
         Ok(Self {
             unit: Unit::load(source, options)?,
@@ -120,7 +122,7 @@ impl EmulatedDevice {
         })
     }
 
-    /// What was copied to it since the last call.
+    /// Returns the copies to the device since the last call.
     #[cfg(test)]
     pub(crate) fn take_uploads(&self) -> Uploads {
         self.uploads.take()
@@ -133,7 +135,7 @@ impl EmulatedDevice {
             Order::Random(seed) => (2, seed),
         };
 
-        // Every launch gets another seed, so that each one tries another order.
+        // Every launch uses another seed, and therefore another order.
         let n_before = self.launches.replace(self.launches.get() + 1);
         RawLaunch {
             seed: seed.wrapping_add(n_before),
@@ -151,7 +153,7 @@ impl Device for EmulatedDevice {
     type Host = EmulatedHost;
     type Fft = EmulatedFft;
 
-    /// Little: tests have small batches, and the padding costs as much as samples.
+    /// Small: tests use small batches, and padding costs as much time as samples.
     const FFT_SAMPLES: usize = 1 << 15;
 
     fn alloc(&self, bytes: usize) -> Result<EmulatedBuffer, KernelError> {
@@ -218,9 +220,9 @@ impl Device for EmulatedDevice {
         let mut report = [0_u8; REPORT_BYTES];
         #[cfg(test)]
         let _zones = self.count_zones();
-        // SAFETY: the launcher is what KERNEL in cuda.h declares; it copies the parameters if they have its struct's
-        // size, and ends the report with a 0 within its size. Where kernels write is theirs to get right: a wrong
-        // address is what this device is there to find.
+        // SAFETY: the launcher has the signature that KERNEL in cuda.h declares; it copies the parameters if they have
+        // the size of its struct, and terminates the report with a 0 within its size. Kernels are responsible for the
+        // addresses that they write to; this device exists to detect wrong ones.
         let status = unsafe {
             launcher(
                 (&raw const *params).cast(),
@@ -236,7 +238,7 @@ impl Device for EmulatedDevice {
             return Err(refused("launch", report.to_string_lossy()));
         }
         if self.unit.is_sanitized() {
-            return Ok(()); // red zones cannot be read; what wrote to them has ended the program
+            return Ok(()); // red zones cannot be read; a write to them has already aborted the program
         }
 
         match self.buffers.damage() {
@@ -259,7 +261,7 @@ impl Device for EmulatedDevice {
     }
 
     fn synchronize(&self) -> Result<(), KernelError> {
-        // All work is done already. The count shows host memory that is used before the device was waited for.
+        // All work is already done. The counter detects host memory that is used before the device was synchronized.
         self.waits.count();
         #[cfg(test)]
         self.uploads.borrow_mut().note_wait();
@@ -267,7 +269,7 @@ impl Device for EmulatedDevice {
     }
 }
 
-/// A [`KernelError::Device`] of this device.
+/// Creates a [`KernelError::Device`] of this device.
 fn refused(action: &'static str, detail: impl ToString) -> KernelError {
     KernelError::device("emulated", action, detail)
 }

@@ -1,11 +1,11 @@
-// Kernels that show what the emulation promises; after device.cuh.
+// Kernels for the tests of the emulation. Include after device.cuh.
 
 struct Test {
     float *out;
     int n, reserved;
 };
 
-// Sums of n values a block, by barriers: any order of threads gives the same bits.
+// Sums n values per block with barriers: any order of threads produces the same bits.
 KERNEL(sums, Test) {
     SHARED(float, shared);
     float sum = 0.0f;
@@ -25,7 +25,7 @@ KERNEL(sums, Test) {
     }
 }
 
-// The same by shuffles, and through a block's maximum.
+// Sums by shuffles, and computes a block's maximum.
 KERNEL(shuffles, Test) {
     SHARED(double, scratch);
     double sum = group_sum((double)threadIdx.x, scratch, 0, blockDim.x / 32);
@@ -41,14 +41,14 @@ KERNEL(shuffles, Test) {
     }
 }
 
-// What neighbours wrote, without waiting for them.
+// Reads values written by neighbours without a barrier.
 KERNEL(race, Test) {
     SHARED(float, shared);
     shared[threadIdx.x] = (float)threadIdx.x;
     p.out[threadIdx.x] = shared[(threadIdx.x + 1) % blockDim.x];
 }
 
-// The first writer in a block and the first block that writes.
+// Records the first writer in a block and the first block that writes.
 KERNEL(first, Test) {
     unsigned *place = (unsigned *)p.out;
     atomicMin(place, threadIdx.x);
@@ -92,10 +92,10 @@ KERNEL(beyond_global, Test) { p.out[p.n] = 0.0f; }
 KERNEL(uninitialised, Test) {
     SHARED(float, shared);
     p.out[threadIdx.x] = shared[threadIdx.x];
-    shared[threadIdx.x] = 1.0f; // not seen by the next block
+    shared[threadIdx.x] = 1.0f; // must not be visible to the next block
 }
 
-// Never inlined: two of them would share a frame.
+// Not inlined, because two inlined copies would share a frame.
 template <int floats> __attribute__((noinline)) float large_frame() {
     volatile float frame[floats];
     for (int i = 0; i < floats; ++i) {
@@ -121,7 +121,8 @@ KERNEL(many_barriers, Test) {
     p.out[threadIdx.x] = shared[threadIdx.x];
 }
 
-// For counts: lanes n floats, n pairs of floats, n quadruples apart, in shared and in global memory.
+// For counts: lanes access addresses n floats, n pairs of floats, or n quadruples apart, in shared and in global
+// memory.
 struct alignas(16) Four {
     float each[4];
 };
@@ -138,7 +139,7 @@ KERNEL(strided_4, Test) { write_strided<float>(p); }
 KERNEL(strided_8, Test) { write_strided<Complex<float>>(p); }
 KERNEL(strided_16, Test) { write_strided<Four>(p); }
 
-// Lane by lane one turn more; what follows is one access of the warp again.
+// Each lane does one iteration more than the previous lane; the following statement is one access of the warp again.
 KERNEL(uneven_turns, Test) {
     SHARED(float, shared);
     for (unsigned i = 0; i < threadIdx.x; ++i) {

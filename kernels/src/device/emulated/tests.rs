@@ -1,4 +1,4 @@
-//! Each promise of the emulation, by a kernel that would break it.
+//! Tests each guarantee of the emulation with a kernel that violates it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -43,7 +43,7 @@ fn grid(blocks: u32, threads: u32, shared_bytes: u32) -> Launch {
     }
 }
 
-/// Launches `kernel` with `n` and gives the `len` floats that it wrote, as bits.
+/// Launches `kernel` with `n` and returns the `len` floats that it wrote, as bits.
 fn run(
     device: &EmulatedDevice,
     kernel: &'static str,
@@ -171,7 +171,7 @@ fn threads_that_wait_in_vain_are_named_with_their_lines() {
     );
 }
 
-/// Lines before the one with `text`.
+/// Returns the number of lines before the first line that contains `text`.
 fn source_line(text: &str) -> usize {
     include_str!("tests.cu")
         .lines()
@@ -439,7 +439,7 @@ fn copies_keep_to_their_buffers() {
     assert!(device.zero(&mut buffer, 5).is_err());
 }
 
-/// As many barriers as the largest kernels have, and as many blocks as some clips make.
+/// Uses as many barriers as the largest kernels have, and as many blocks as some clips need.
 #[test]
 #[ignore = "prints a duration; run with --nocapture"]
 fn how_long_barriers_take() {

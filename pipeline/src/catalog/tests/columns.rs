@@ -1,10 +1,10 @@
-//! Tables of many columns: what they cost, and where they end.
+//! Tables of many columns: their cost, and the maximum number of columns.
 
 use arrow::array::Int64Array;
 
 use super::*;
 
-/// A table of two rows with `n_columns` columns, numbers and texts; the first one names the clip.
+/// Writes a table of two rows with `n_columns` columns of numbers and text. The first column is the clip's key.
 fn wide_table(n_columns: usize) -> tempfile::TempDir {
     let names: Vec<String> = (1..n_columns).map(|i| format!("c{i}")).collect();
     let values: Vec<String> = (1..n_columns)
@@ -55,12 +55,12 @@ fn time_grows_with_the_columns_and_not_with_their_square() {
             .split(&recipe, &AudioHashes::new(), None, &ClassLists::new())
             .unwrap();
         let took = crate::extract::cpu_time() - before;
-        // `d`, the track's id and the three sides are new.
+        // The new columns are `d`, the track's id and the three sides.
         assert_eq!(catalog.tables["tracks"].num_columns(), n_columns + 5);
         assert_eq!(catalog.tables["tracks_all"].num_columns(), n_columns + 2);
         took.as_secs_f64()
     };
-    // What does not depend on columns is in the smaller figure too, and makes the ratio smaller. It was 20 and more.
+    // The constant part of the time is in both figures and reduces the ratio. Before the fix, the ratio was 20 or more.
     let (few, many) = (cpu_s(1_250), cpu_s(10_000));
     assert!(
         many / few < 12.0,
@@ -69,7 +69,7 @@ fn time_grows_with_the_columns_and_not_with_their_square() {
     );
 }
 
-/// Gives `line` for ever, and counts.
+/// Reader that repeats `line` without end and counts the bytes.
 struct Endless<'a> {
     line: std::iter::Cycle<std::slice::Iter<'a, u8>>,
     bytes: &'a std::cell::Cell<usize>,
@@ -147,7 +147,7 @@ fn too_many_columns_of_a_parquet_file_are_an_error_too() {
         "{}",
         refused()
     );
-    // A directory that announces a million columns and holds none: it is not read to see.
+    // A footer that announces a million columns and contains none. The columns must be refused without reading them.
     let directory = b"\x15\x04\x19\xfc\xc1\x84\x3d";
     let bytes = [
         b"PAR1",

@@ -1,8 +1,8 @@
-//! Walks the frames of a FLAC file, over metadata, tags and damage, in time linear in its bytes.
+//! Iterates over the frames of a FLAC file and skips metadata, tags and damage, in time linear in the size of the file.
 //!
-//! symphonia's reader is not used: it reads all metadata, pictures included, into memory, and drops what is damaged
-//! without a word. Here a frame is a slice of the file that begins with a header and ends where the checksum over all of
-//! it is right. So a frame is what its writer made, or it is none.
+//! symphonia's reader is not used: it loads all metadata, including pictures, into memory, and drops damaged data
+//! silently. Here a frame is a slice of the file that begins with a header and ends where the checksum over the whole
+//! frame is correct. A frame is therefore either exactly as written by its encoder, or not accepted.
 
 use memchr::{memchr, memchr2};
 use symphonia::core::checksum::Crc16Ansi;
@@ -11,41 +11,43 @@ use symphonia::core::io::Monitor;
 use super::header::{self, Header, MARKER};
 use super::pieces::Piece;
 
-/// Headers that may stand by chance within a frame; each costs that the bytes before it are read once more. A place is
-/// one by chance of some 2⁻²⁴, so a frame of 100 kB in 150 has one, and one in a million has three.
+/// Maximum number of accidental headers within a frame; for each one, the bytes before it are read again. A position
+/// matches by chance with a probability of about 2⁻²⁴, so one in 150 frames of 100 kB contains such a header, and one
+/// in a million contains three.
 const FALSE_HEADERS_MAX: usize = 3;
-/// A subframe's header, and the checksum.
+/// Minimum size in bytes of a frame after its header: a subframe header and the checksum.
 const FRAME_BODY_BYTES_MIN: usize = 3;
-/// Bytes of an ID3v1 tag.
+/// Size of an ID3v1 tag in bytes.
 const ID3V1_BYTES: usize = 128;
 
 /// A whole frame.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame<'a> {
     pub header: Header,
-    /// Where it starts in the file.
+    /// Offset of the frame in the piece.
     pub offset: usize,
-    /// Its bytes, header and checksum included.
+    /// Bytes of the frame, including header and checksum.
     pub bytes: &'a [u8],
-    /// Bytes since the previous frame, or since the metadata, that are neither frame nor metadata.
+    /// Number of bytes since the previous frame or the metadata that belong to neither.
     pub skipped_bytes: usize,
 }
 
-/// Iterator over the frames of a file.
+/// Iterator over the frames of a piece.
 #[derive(Clone, Debug)]
 pub(super) struct Frames<'a> {
     file: &'a [u8],
-    /// Where audio ends at the latest.
+    /// Upper bound on the end of the audio.
     end: usize,
     at: usize,
     broken: Option<(usize, Header)>,
 }
 
 impl<'a> Frames<'a> {
-    /// Begins with a piece: at its marker, or at a frame.
+    /// Creates an iterator over the frames of a piece, which begins with the marker or with a frame.
     pub(super) fn new(piece: &Piece<'a>) -> Self {
         let file = piece.bytes;
-        // The last frame is known by the checksum up to the end of the audio, so the audio must end before a tag.
+        // The last frame is recognised by its checksum up to the end of the audio, so a tag after the audio must be
+        // excluded.
         let has_tag = piece.is_native
             && file.len() >= ID3V1_BYTES
             && file[file.len() - ID3V1_BYTES..].starts_with(b"TAG");
@@ -62,7 +64,7 @@ impl<'a> Frames<'a> {
             broken: None,
         };
 
-        // A block of metadata that claims too much may have swallowed the first frames.
+        // A metadata block with too large a size may have covered the first frames.
         let first = frames.clone().next();
         if first.is_some_and(|first| first.header.number.is_first()) {
             return frames;
@@ -74,7 +76,7 @@ impl<'a> Frames<'a> {
             ..frames.clone()
         };
 
-        // Within the metadata alone: up to the end of the file it would be one more walk over all of it.
+        // Search only within the metadata: a search to the end of the file would be another pass over the whole file.
         if behind_marker.find(MARKER.len(), behind_metadata).is_some() {
             behind_marker
         } else {
@@ -82,13 +84,13 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// The first header behind the last whole frame: that of a frame which is cut off or damaged. Known once the iterator
-    /// is at its end.
+    /// Returns the first header after the last complete frame, which belongs to a truncated or damaged frame. Known
+    /// once the iterator is exhausted.
     pub(super) fn broken(&self) -> Option<(usize, Header)> {
         self.broken
     }
 
-    /// The first header from `from` on that starts before `to`.
+    /// Finds the first header that starts at or after `from` and before `to`.
     fn header(&self, from: usize, to: usize) -> Option<(usize, Header)> {
         let mut at = from;
         while let Some(hop) = memchr(0xFF, self.file.get(at..to.min(self.end))?) {
@@ -101,7 +103,7 @@ impl<'a> Frames<'a> {
         None
     }
 
-    /// Where the first whole frame starts, from `from` on and before `to`.
+    /// Returns the start of the first complete frame at or after `from` and before `to`.
     fn find(&self, from: usize, to: usize) -> Option<usize> {
         let mut at = from;
         while let Some((start, header)) = self.header(at, to) {
@@ -113,7 +115,7 @@ impl<'a> Frames<'a> {
         None
     }
 
-    /// Where the frame that starts at `start` ends; `None` where no end fits its checksum.
+    /// Returns the end of the frame that starts at `start`; `None` if no end matches its checksum.
     fn end_of(&self, start: usize, header: &Header) -> Option<usize> {
         let most = self.end.min(start + bytes_max(header));
         let mut crc = Crc16Ansi::new(0);
@@ -122,7 +124,7 @@ impl<'a> Frames<'a> {
         let mut n_false = 0;
         let mut first_false = most;
 
-        // Wherever another frame may begin, the checksum tells whether this one ends there.
+        // At each position where another frame may begin, the checksum shows whether this frame ends there.
         while let Some(hop) = self
             .file
             .get(at..most)
@@ -132,11 +134,11 @@ impl<'a> Frames<'a> {
             if self.may_follow(at) {
                 crc.process_buf_bytes(&self.file[summed..at]);
                 summed = at;
-                // The checksum at the end of the frame makes that over all of it 0.
+                // The checksum over a whole frame, including the stored checksum at its end, is 0.
                 if crc.crc() == 0 {
                     return Some(at);
                 }
-                // A header by chance; or the next frame's, and this frame is damaged.
+                // Either the header is accidental, or it is the next frame's header and this frame is damaged.
                 first_false = first_false.min(at);
                 n_false += 1;
                 if n_false > FALSE_HEADERS_MAX {
@@ -154,8 +156,9 @@ impl<'a> Frames<'a> {
         self.unmarked_end(start, header, first_false)
     }
 
-    /// The first place up to `most` at which the checksum is right, though no header stands there: the next frame's may be
-    /// damaged. One place in 65,536 is right by chance. Then the decoder finds the frame too short.
+    /// Returns the first end up to `most` at which the checksum is correct although no header follows, because the next
+    /// frame's header may be damaged. One position in 65,536 is correct by chance; the decoder then reports that the
+    /// frame is too short.
     fn unmarked_end(&self, start: usize, header: &Header, most: usize) -> Option<usize> {
         let body = start + header.bytes;
         let mut crc = Crc16Ansi::new(0);
@@ -170,7 +173,7 @@ impl<'a> Frames<'a> {
         None
     }
 
-    /// Whether another frame starts here, or another stream that was joined to this one.
+    /// Reports whether another frame starts at `at`, or another stream that was concatenated to this one.
     fn may_follow(&self, at: usize) -> bool {
         let rest = &self.file[at..self.end];
         Header::parse(rest).is_some() || rest.starts_with(MARKER)
@@ -202,14 +205,14 @@ impl<'a> Iterator for Frames<'a> {
                 });
             }
 
-            // Later headers may stand by chance within the first one's frame.
+            // Keep the first header only, since later ones may be accidental matches within the first one's frame.
             self.broken.get_or_insert((start, header));
             at = start + 1;
         }
     }
 }
 
-/// More bytes than any encoder gives a frame: twice what its samples take as they are.
+/// Returns an upper bound on the size of a frame in bytes: twice the size of its uncompressed samples, plus 1 KiB.
 fn bytes_max(header: &Header) -> usize {
     let bits = usize::from(header.bits.unwrap_or(32)) + usize::from(header.has_side);
     let verbatim = header.n_samples as usize * usize::from(header.channels) * bits / 8;

@@ -1,35 +1,37 @@
-//! Where frames stand in time: their numbers tell how much is missing between them.
+//! Finds gaps between frames. The frames' numbers show how many samples are missing.
 
 use super::frames::Frame;
 use super::header::{Header, Number};
 
-/// What lies between a frame and the one before it.
+/// Audio that is missing between a frame and the one before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gap {
-    /// Nothing that was audio.
+    /// No audio is missing.
     None,
-    /// So many samples, by the numbers of the frames around it.
+    /// This many samples are missing, according to the numbers of the surrounding frames.
     Known(u64),
-    /// Bytes that were audio, of a length that no number tells.
+    /// Audio of unknown length: bytes were skipped, and the frames' numbers do not show how many samples they
+    /// contained.
     Unknown,
 }
 
-/// Follows the frames of a file.
+/// Finds gaps from the sequence of frames in a file.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct GapTracker {
     last: Option<Header>,
 }
 
 impl GapTracker {
-    /// The gap before the next frame.
+    /// Returns the gap before the next frame.
     pub(super) fn gap(&mut self, frame: &Frame) -> Gap {
         let has_bytes = frame.skipped_bytes > 0;
         let number = frame.header.number;
         let gap = match self.last {
-            // A stream that was cut out of another begins with any number. Where something stood before, it was audio.
+            // A stream that was cut out of another may begin with any number. Skipped bytes before its first frame were
+            // audio.
             None if has_bytes => between(Number::first(number), number, frame.header.n_samples),
             None => Some(0),
-            // By the size of the frame before: the last one of a stream may be shorter.
+            // Use the size of the previous frame, because the last frame of a stream may be shorter.
             Some(last) => between(last.next(), number, last.n_samples),
         };
         self.last = Some(frame.header);
@@ -37,7 +39,8 @@ impl GapTracker {
         match gap {
             Some(0) => Gap::None,
             Some(n_samples) => Gap::Known(n_samples),
-            // Numbers go back where streams were joined or frames are there twice: nothing is lost by that alone.
+            // Numbers decrease where streams were joined or frames are duplicated. Without skipped bytes, nothing was
+            // lost there.
             None if has_bytes => Gap::Unknown,
             None => Gap::None,
         }
@@ -45,7 +48,7 @@ impl GapTracker {
 }
 
 impl Number {
-    /// The number of this kind that a stream begins with.
+    /// Returns the first number of a stream, of the same kind as `like`.
     fn first(like: Self) -> Self {
         match like {
             Self::Frame(_) => Self::Frame(0),
@@ -55,7 +58,7 @@ impl Number {
 }
 
 impl Header {
-    /// The number that the frame behind this one has.
+    /// Returns the number of the next frame.
     pub(super) fn next(&self) -> Number {
         match self.number {
             Number::Frame(frame) => Number::Frame(frame + 1),
@@ -64,8 +67,8 @@ impl Header {
     }
 }
 
-/// Samples from the place `expected` to the place `found`; `None` where it lies before, or is told in another way.
-/// Frames that are counted have `frame_samples` each.
+/// Returns the number of samples from position `expected` to position `found`; `None` if `found` is smaller or of
+/// another kind. For frame numbers, each frame has `frame_samples` samples.
 fn between(expected: Number, found: Number, frame_samples: u32) -> Option<u64> {
     match (expected, found) {
         (Number::Frame(expected), Number::Frame(found)) => {

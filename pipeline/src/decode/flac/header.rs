@@ -1,38 +1,38 @@
-//! What a FLAC file says of its audio: the STREAMINFO block, and the header of each frame.
+//! Parses the STREAMINFO block of a FLAC file and the header of each frame.
 //!
 //! Source: RFC 9639 §8.2 (STREAMINFO), §9.1 (frame header).
 
 use symphonia::core::checksum::Crc8Ccitt;
 use symphonia::core::io::Monitor;
 
-/// What a file begins with.
+/// First bytes of a file.
 pub(super) const MARKER: &[u8; 4] = b"fLaC";
-/// Bytes of a metadata block's type and size.
+/// Size in bytes of a metadata block's type and size fields.
 const BLOCK_HEADER_BYTES: usize = 4;
-/// Bytes of a STREAMINFO block.
+/// Size of a STREAMINFO block in bytes.
 const STREAM_INFO_BYTES: usize = 34;
-/// A frame header without number, size and rate: sync, four codes, CRC-8.
+/// Minimum size of a frame header in bytes: sync code, four codes and CRC-8, without number, size and rate.
 const FRAME_HEADER_BYTES_MIN: usize = 6;
 
-/// What the file's first block announces. Frames may say otherwise, and are believed then: they have checksums.
+/// The contents of the STREAMINFO block. If frames differ from it, the frames are used, because they have checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StreamInfo {
-    /// Sample rate, Hz; any number.
+    /// Sample rate, Hz; not validated.
     pub rate_hz: u32,
-    /// Bits a sample, 1 to 32.
+    /// Bits per sample, 1 to 32.
     pub bits: u8,
-    /// Samples a channel; `None` where not given.
+    /// Samples per channel; `None` if not given.
     pub n_samples: Option<u64>,
 }
 
 impl StreamInfo {
-    /// Reads the block that stands behind the marker; `None` where another one does.
+    /// Parses the block after the marker; `None` if it is not STREAMINFO.
     pub(super) fn parse(file: &[u8]) -> Option<Self> {
         let block = file.strip_prefix(MARKER)?;
         let is_stream_info = block.first()? & 0x7F == 0;
         let body = block.get(BLOCK_HEADER_BYTES..BLOCK_HEADER_BYTES + STREAM_INFO_BYTES)?;
 
-        // 20 bits of rate, 3 of channels, 5 of bits a sample, 36 of length.
+        // 20 bits of rate, 3 of channels, 5 of bits per sample, 36 of length.
         let numbers = u64::from_be_bytes(*body[10..].first_chunk()?);
         let n_samples = numbers & ((1 << 36) - 1);
         let rate_hz = (numbers >> 44) as u32;
@@ -40,21 +40,21 @@ impl StreamInfo {
         is_stream_info.then_some(Self {
             rate_hz,
             bits,
-            // 0 is what a writer puts that does not know the length.
+            // Writers store 0 if they do not know the length.
             n_samples: (n_samples > 0).then_some(n_samples),
         })
     }
 
-    /// Bits a sample of frames that do not say it themselves; `None` where symphonia does not take them.
+    /// Returns the bits per sample of frames that do not state them; `None` if symphonia does not support that number.
     pub(super) fn decodable_bits(&self) -> Option<u8> {
         (self.bits >= 4).then_some(self.bits)
     }
 
-    /// A block that says this, with one size for all frames and no length: what symphonia's decoder is given, whatever
-    /// the file's own block claims.
+    /// Returns a STREAMINFO block with these values, one size for all frames and no length. symphonia's decoder
+    /// receives it instead of the file's own block.
     pub(super) fn block(rate_hz: u32, channels: u8, bits: u8, frame_samples: u32) -> Box<[u8]> {
         let mut block = [0; STREAM_INFO_BYTES];
-        // symphonia refuses a block with a size under 16, but a last frame may be shorter.
+        // symphonia rejects sizes below 16, but the last frame may be shorter.
         let frame_samples = frame_samples.clamp(16, 65_535) as u16;
         block[..2].copy_from_slice(&frame_samples.to_be_bytes());
         block[2..4].copy_from_slice(&frame_samples.to_be_bytes());
@@ -66,8 +66,8 @@ impl StreamInfo {
     }
 }
 
-/// Where the metadata that start at `at` end: `at` itself where none do. A block that claims more than there is ends them
-/// before itself, so that a lying size swallows no audio.
+/// Returns the offset of the end of the metadata that start at `at`, or `at` if there are none. The metadata end before
+/// a block with a size beyond the end of the file, so that a wrong size does not skip audio.
 pub(super) fn skip_metadata(file: &[u8], at: usize) -> usize {
     if !file.get(at..).is_some_and(|rest| rest.starts_with(MARKER)) {
         return at;
@@ -88,46 +88,46 @@ pub(super) fn skip_metadata(file: &[u8], at: usize) -> usize {
     at
 }
 
-/// Where a frame stands in its stream.
+/// Position of a frame in its stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Number {
-    /// Frames before it, in streams whose frames have one size.
+    /// Number of frames before it, in streams with a fixed frame size.
     Frame(u64),
-    /// Samples before it, in the others.
+    /// Number of samples before it, in streams with a variable frame size.
     Sample(u64),
 }
 
 impl Number {
-    /// Nothing stands before it.
+    /// Reports whether the frame is the first one of its stream.
     pub(super) fn is_first(self) -> bool {
         matches!(self, Self::Frame(0) | Self::Sample(0))
     }
 }
 
-/// A frame header whose checksum is right.
+/// A frame header with a correct checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
-    /// Where it stands.
+    /// Position of the frame in its stream.
     pub number: Number,
-    /// Samples a channel, 1 to 65,535.
+    /// Samples per channel, 1 to 65,535.
     pub n_samples: u32,
-    /// Sample rate, Hz; `None`: that of STREAMINFO.
+    /// Sample rate, Hz; `None` if only STREAMINFO contains it.
     pub rate_hz: Option<u32>,
-    /// 1 to 8.
+    /// Number of channels, 1 to 8.
     pub channels: u8,
-    /// One of two channels is stored as their difference, which takes a bit more a sample.
+    /// True if one of two channels is stored as their difference, which takes one more bit per sample.
     pub has_side: bool,
-    /// Bits a sample; `None`: those of STREAMINFO.
+    /// Bits per sample; `None` if only STREAMINFO contains them.
     pub bits: Option<u8>,
-    /// Bytes of the header, checksum included.
+    /// Size of the header in bytes, including its checksum.
     pub bytes: usize,
 }
 
 impl Header {
-    /// The header at the start of `bytes`, if there is one.
+    /// Parses the header at the start of `bytes`; `None` if it is invalid.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let &[sync, strategy, sizes, layout, ..] = bytes.first_chunk::<FRAME_HEADER_BYTES_MIN>()?;
-        // The sync code, and bits that are always 0.
+        // The sync code, and reserved bits that are always 0.
         if sync != 0xFF || strategy & 0xFE != 0xF8 || layout & 1 != 0 {
             return None;
         }
@@ -135,7 +135,7 @@ impl Header {
         let mut rest = HeaderTail { bytes, at: 4 };
         let count = rest.number()?;
         let number = match strategy & 1 {
-            // Frames are counted in 31 bits, samples in 36 (§9.1.5).
+            // Frame numbers have 31 bits, sample numbers 36 (§9.1.5).
             0 if count < 1 << 31 => Number::Frame(count),
             0 => return None,
             _ => Number::Sample(count),
@@ -143,7 +143,7 @@ impl Header {
         let n_samples = rest.frame_samples(sizes >> 4)?;
         let rate_hz = rest.rate_hz(sizes & 15)?;
 
-        // Up to eight channels by themselves, or two of which one is stored as a difference.
+        // Up to eight independent channels, or two channels of which one is stored as a difference.
         let (channels, has_side) = match layout >> 4 {
             code @ 0..=7 => (code + 1, false),
             8..=10 => (2, true),
@@ -187,17 +187,17 @@ impl HeaderTail<'_> {
         Some(u32::from(self.byte()?) << 8 | u32::from(self.byte()?))
     }
 
-    /// A number of up to 36 bits in one to seven bytes, coded as UTF-8 would.
+    /// Reads a number of up to 36 bits in one to seven bytes, coded like UTF-8.
     fn number(&mut self) -> Option<u64> {
         let first = self.byte()?;
-        // A single leading one marks a byte that continues a number, and eight are not used.
+        // A single leading one marks a continuation byte, and eight leading ones are invalid.
         let n_more = match first.leading_ones() {
             0 => 0,
             n_bytes @ 2..=7 => n_bytes - 1,
             _ => return None,
         };
 
-        // The zero behind the leading ones is kept by this mask, and adds nothing.
+        // The mask also keeps the zero after the leading ones, which has no effect.
         let mut number = u64::from(first) & (0x7F >> n_more);
         for _ in 0..n_more {
             let byte = self.byte()?;
@@ -215,13 +215,13 @@ impl HeaderTail<'_> {
             1 => Some(192),
             2..=5 => Some(576 << (code - 2)),
             6 => Some(u32::from(self.byte()?) + 1),
-            // 65,536 samples would not fit the header of a block.
+            // 65,536 samples do not fit into the size fields of STREAMINFO.
             7 => Some(self.word()? + 1).filter(|&n_samples| n_samples < 1 << 16),
             _ => Some(256 << (code - 8)),
         }
     }
 
-    /// The inner `None` means that of STREAMINFO.
+    /// Reads the sample rate; the inner `None` means that of STREAMINFO.
     fn rate_hz(&mut self, code: u8) -> Option<Option<u32>> {
         const KNOWN: [u32; 12] = [
             0, 88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000,

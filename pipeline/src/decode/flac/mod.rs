@@ -1,8 +1,8 @@
-//! FLAC frames, native or in Ogg → symphonia's decoder, with every lost sample accounted for.
+//! Decodes FLAC frames, native or in Ogg, with symphonia's decoder and accounts for every lost sample.
 //!
-//! A frame that does not decode becomes silence of its length. A hole becomes silence as long as the frames' numbers say,
-//! so that time stays true; where they do not say it, it is closed. Both count as lost. A stream has one format, that of
-//! most of its frames; others count as not decodable.
+//! A frame that cannot be decoded becomes silence of the same length. A gap becomes silence whose length follows from
+//! the frames' numbers, so that later audio keeps its position; if the numbers do not show the length, the gap is
+//! closed. Both count as lost. A stream has the format of most of its frames; frames of other formats are not decoded.
 
 mod chain;
 mod frames;
@@ -32,21 +32,22 @@ use super::loss::Loss;
 use super::output::{Output, Sink};
 use super::{CHANNELS_MAX, DecodeReport, InputFacts, Pcm, reject};
 
-/// Silence is pushed in pieces of as many samples: what a gap may claim is no reason for a long buffer.
+/// Maximum number of samples of silence pushed at once, so that a gap with an arbitrary claimed length needs no long
+/// buffer.
 const SILENCE_SAMPLES: u64 = 65_536;
 
-/// Bits a sample that a decoder is told where the stream's first block does not say it.
+/// Bits per sample for the decoder if the STREAMINFO block does not state them.
 const BITS_UNSAID: u8 = 16;
 
-/// Seconds of audio that decoding `file` gives at most.
+/// Returns an upper bound on the seconds of audio that decoding `file` returns.
 pub(super) fn longest_s(file: &[u8]) -> f64 {
     Survey::new(file).longest_s()
 }
 
-/// Decodes a file, native or in Ogg; `out` is emptied first. `audio_blake3` is over all frames.
+/// Decodes a file, native or in Ogg, into `out`, which is cleared first. `audio_blake3` is computed over all frames.
 ///
 /// # Errors
-/// A [`Reject`] where no frame is found, or numbers are over a limit.
+/// A [`Reject`] if the file has no frames, or values are over a limit.
 pub(super) fn decode(
     file: &[u8],
     output: &mut Output,
@@ -66,7 +67,7 @@ pub(super) fn decode(
     }
 
     let sink = output.open(format.rate_hz, out)?;
-    // The codec is told the format that most frames have, whatever the file's own block claims.
+    // The codec receives the format of most frames, regardless of the file's own STREAMINFO block.
     let codec = Codec::new(params(&survey, format, BITS_UNSAID))?;
 
     let mut decoder = FlacDecoder {
@@ -92,7 +93,7 @@ pub(super) fn decode(
     })
 }
 
-/// The hashes of a file, as decoding gives them; none where there is no frame.
+/// Returns the same hashes of a file as decoding; none if it has no frames.
 pub(super) fn facts(file: &[u8]) -> InputFacts {
     Survey::new(file).facts()
 }
@@ -110,26 +111,26 @@ fn params(survey: &Survey, format: Format, bits: u8) -> AudioCodecParameters {
     params
 }
 
-/// One file on its way through the decoder.
+/// The state of decoding one file.
 struct FlacDecoder<'a> {
     survey: &'a Survey,
     format: Format,
     codec: Codec,
-    /// Bits a sample that the codec takes frames to have that do not say it themselves.
+    /// Bits per sample that the codec assumes for frames that do not state them.
     codec_bits: u8,
-    /// What the first block of the stream under way says.
+    /// STREAMINFO block of the current stream.
     info: Option<StreamInfo>,
     sink: Sink<'a>,
     loss: Loss,
-    /// Samples that came out, silence included.
+    /// Number of samples output so far, including silence.
     n_samples: u64,
-    /// Samples that holes of unknown length are taken to have had.
+    /// Estimated number of samples in gaps of unknown length.
     n_closed: u64,
-    /// The frame that breaks off at the end of what was read so far.
+    /// The truncated frame at the end of the data read so far.
     broken: Option<CutFrame>,
 }
 
-/// A frame whose header is there, and whose end is not.
+/// A frame whose header is present and whose end is missing.
 #[derive(Clone, Copy)]
 struct CutFrame {
     file_offset: usize,
@@ -137,7 +138,7 @@ struct CutFrame {
 }
 
 impl FlacDecoder<'_> {
-    /// Decodes until enough has come out (false) or to the end (true).
+    /// Decodes frames. Returns true at the end of the file, or false as soon as the output is complete.
     fn decode(&mut self, pieces: &mut Pieces) -> bool {
         let mut gaps = GapTracker::default();
         while let Some(piece) = pieces.next() {
@@ -151,7 +152,7 @@ impl FlacDecoder<'_> {
             let mut frames = Frames::new(&piece);
             for frame in &mut frames {
                 self.gap(gaps.gap(&frame), &frame, &piece);
-                // The silence may have been all that was still wanted; then the frame is behind the end.
+                // If the silence completed the output, the frame is after its end.
                 if self.sink.is_full() {
                     return false;
                 }
@@ -169,7 +170,7 @@ impl FlacDecoder<'_> {
         true
     }
 
-    /// Frames refer to the first block of their own stream.
+    /// Starts a stream, to whose STREAMINFO block the following frames refer.
     fn begin_stream(&mut self, info: Option<StreamInfo>) {
         self.info = info;
         let bits = info
@@ -179,14 +180,14 @@ impl FlacDecoder<'_> {
             return;
         }
 
-        // The codec has from its parameters how many bits a sample has in frames that do not say it.
+        // The bits per sample of frames that do not state them are set by the codec's parameters.
         if let Ok(codec) = Codec::new(params(self.survey, self.format, bits)) {
             self.codec = codec;
             self.codec_bits = bits;
         }
     }
 
-    /// What is missing before a frame.
+    /// Handles the gap before a frame.
     fn gap(&mut self, gap: Gap, frame: &Frame, piece: &Piece) {
         match gap {
             Gap::None => {}
@@ -196,7 +197,7 @@ impl FlacDecoder<'_> {
                     n_samples,
                 );
             }
-            // Numbers that jump farther than is believed tell no length.
+            // Jumps that are not credible do not determine a length.
             Gap::Known(_) | Gap::Unknown => self.hole(frame, piece),
         }
     }
@@ -204,8 +205,8 @@ impl FlacDecoder<'_> {
     fn frame(&mut self, frame: &Frame, piece: &Piece) {
         let n_samples = u64::from(frame.header.n_samples);
         if !self.is_decodable(&frame.header) {
-            // A frame of another format: silence that takes as long, at this stream's rate.
-            // Without the first block that it refers to, a frame has no rate, and counts at the lowest one.
+            // Replace a frame of another format by silence of the same duration at this stream's rate. A frame that
+            // refers to a missing STREAMINFO block has no rate, and is counted at the lowest supported one.
             let rate_hz = frame
                 .header
                 .format(self.info.as_ref())
@@ -235,9 +236,9 @@ impl FlacDecoder<'_> {
         }
     }
 
-    /// A frame of the stream's format that symphonia decodes right.
+    /// Reports whether a frame has the stream's format and symphonia decodes it correctly.
     fn is_decodable(&self, header: &Header) -> bool {
-        // It reads at most 32 bits a sample, and a difference of two 32-bit channels has 33.
+        // symphonia reads at most 32 bits per sample, and the difference of two 32-bit channels has 33.
         let bits = header
             .bits
             .or(self.info.and_then(|info| info.decodable_bits()));
@@ -245,7 +246,7 @@ impl FlacDecoder<'_> {
             && bits.is_some_and(|bits| bits + u8::from(header.has_side) <= 32)
     }
 
-    /// Samples that are lost, and stand in the output as silence.
+    /// Counts `n_samples` samples as lost and outputs silence in their place.
     fn silence(&mut self, file_offset: usize, n_samples: u64) {
         let n_wanted = self.sink.n_wanted(n_samples);
         self.loss
@@ -260,12 +261,12 @@ impl FlacDecoder<'_> {
         self.n_samples += n_samples;
     }
 
-    /// A hole of unknown length: lost are as many frames as would fill it, at least one.
+    /// Counts a gap of unknown length as lost: as many frames as would fill it, but at least one.
     fn hole(&mut self, frame: &Frame, piece: &Piece) {
         let frame_bytes = self.survey.n_bytes as f64 / self.survey.n_frames as f64;
         let n_frames = (frame.skipped_bytes as f64 / frame_bytes).round().max(1.0) as u64;
         let n_samples = n_frames * self.survey.n_samples / self.survey.n_frames;
-        // Else the announced length would count it once more.
+        // Prevents the announced length from counting the same samples again.
         self.n_closed += n_samples;
 
         let file_offset = piece.file_offset(frame.offset - frame.skipped_bytes);
@@ -274,7 +275,7 @@ impl FlacDecoder<'_> {
             .add_missing(Some(file_offset), self.seconds(n_wanted));
     }
 
-    /// Another stream follows: the frame that breaks off before it is lost.
+    /// Counts the truncated frame at the end of a stream as lost before another stream begins.
     fn end_of_stream(&mut self) {
         if let Some(broken) = self.broken.take() {
             self.n_closed += broken.n_samples;
@@ -284,10 +285,11 @@ impl FlacDecoder<'_> {
         }
     }
 
-    /// At the end of the file: what was announced and never came; without an announcement, the frame that breaks off.
+    /// Counts the loss at the end of the file: the announced samples that are missing or, without an announcement, the
+    /// truncated frame.
     fn end(&mut self, file_bytes: usize) {
         let n_known = self.n_samples + self.n_closed;
-        // An announcement counts the frame that breaks off, too.
+        // An announced length includes the truncated frame.
         let n_missing = match (self.survey.announced(), self.broken) {
             (Some(announced), _) => announced.saturating_sub(n_known),
             (None, Some(broken)) => broken.n_samples,
@@ -299,7 +301,7 @@ impl FlacDecoder<'_> {
         let n_missing = n_missing.min(n_wanted);
         self.loss
             .add_missing(Some(file_offset), self.seconds(n_missing));
-        // An estimate over all other streams together, so it has no offset.
+        // The estimate covers all other streams together, so it has no offset.
         self.loss
             .add_missing(None, self.seconds(n_wanted - n_missing));
     }

@@ -1,4 +1,4 @@
-//! FLAC in Ogg, page by page.
+//! Tests of FLAC in Ogg with streams built from single pages.
 
 use super::header::MARKER;
 use super::testing::{FRAME_SAMPLES, frame, head, sealed};
@@ -10,7 +10,7 @@ fn audio_hash(file: &[u8]) -> Option<blake3::Hash> {
     InputHasher::default().read(file).audio
 }
 
-/// Samples at 44.1 kHz, and samples lost.
+/// Returns the number of decoded samples at 44.1 kHz and the number of lost samples.
 fn lengths(file: &[u8]) -> (usize, usize) {
     let out = decode(file).unwrap();
     (
@@ -19,12 +19,12 @@ fn lengths(file: &[u8]) -> (usize, usize) {
     )
 }
 
-/// The first page of a stream made by code.
+/// Returns the first page of a generated stream.
 fn first_page(info: &[u8]) -> Page {
     of(FIRST, 0, 0, &[&[b"\x7FFLAC\x01\0\0\x01", info].concat()])
 }
 
-/// A stream made by code: a comment, and a page for every frame.
+/// Returns a generated stream: a comment, and one page per frame.
 fn stream_of(serial: u32, numbers: &[u8]) -> Vec<Page> {
     let comment = [0x84, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0];
     let mut pages = vec![first_page(&head(0)), of(0, 0, 1, &[&comment])];
@@ -41,13 +41,13 @@ fn stream_of(serial: u32, numbers: &[u8]) -> Vec<Page> {
     pages
 }
 
-/// The tone of the tests, half of its frames on each of two pages of Ogg.
+/// Returns the test tone with half of its frames on each of two Ogg pages.
 fn flac_in_ogg() -> Vec<Page> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
     let flac = std::fs::read(folder.join("tone_32000_stereo.flac")).unwrap();
     let stream_info = &flac[4..42];
 
-    // Metadata, of which the last block says so; then frames, which count up in one byte.
+    // Skip the metadata up to the last block, then find the frames by their one-byte numbers.
     let mut at = 4;
     loop {
         let block = &flac[at..at + 4];
@@ -81,7 +81,7 @@ fn flac_in_ogg() -> Vec<Page> {
 #[test]
 fn flac_in_ogg_is_decoded_whole_and_every_chained_stream_of_it() {
     let pages = flac_in_ogg();
-    // 48,000 samples at 32 kHz.
+    // The source has 48,000 samples at 32 kHz.
     assert_eq!(lengths(&bytes(&pages)), (66_150, 0));
 
     let mut second = flac_in_ogg();
@@ -92,7 +92,7 @@ fn flac_in_ogg_is_decoded_whole_and_every_chained_stream_of_it() {
     assert_eq!(lengths(&chain), (2 * 66_150, 0));
     assert_ne!(audio_hash(&chain), audio_hash(&bytes(&pages)));
 
-    // A stream whose first page is lost is heard all the same.
+    // A stream whose first page is missing is decoded as well.
     let chain = [bytes(&pages), bytes(&second[1..])].concat();
     assert_eq!(lengths(&chain), (2 * 66_150, 0));
 }
@@ -105,7 +105,7 @@ fn flac_in_ogg_hashes_as_the_same_frames_do_in_a_file_of_their_own() {
 
 #[test]
 fn pages_of_flac_that_are_missing_or_damaged_are_silent_and_lost() {
-    // Of 21 frames, 10 are on the third page, each 2,304 samples at 32 kHz; there are 48,000 samples.
+    // The third page contains 10 of 21 frames, each with 2,304 samples at 32 kHz. The file has 48,000 samples.
     let page_samples = (23_040.0_f64 * 44_100.0 / 32_000.0).round() as usize;
     let frame_samples = (2_304.0_f64 * 44_100.0 / 32_000.0).round() as usize;
     let whole = flac_in_ogg();
@@ -113,14 +113,14 @@ fn pages_of_flac_that_are_missing_or_damaged_are_silent_and_lost() {
     let without_third = bytes(&[whole[0].clone(), whole[1].clone(), whole[3].clone()]);
     assert_eq!(lengths(&without_third), (66_150, page_samples));
 
-    // The announced length tells what is missing at the end.
+    // The announced length shows how much is missing at the end.
     let without_last = bytes(&whole[..3]);
     assert_eq!(
         lengths(&without_last),
         (page_samples, 66_150 - page_samples)
     );
 
-    // One byte of a page: its other frames are whole.
+    // Damage to one byte of a page leaves its other frames intact.
     let mut damaged = bytes(&whole);
     let third_at = bytes(&whole[..2]).len();
     damaged[third_at + 1_000] ^= 1;
@@ -144,7 +144,7 @@ fn no_granule_of_flac_in_ogg_changes_anything() {
 
 #[test]
 fn a_piece_ends_where_a_packet_ends_though_pages_end_within_packets() {
-    // Forty seconds in one-channel frames; pages of 255 segments that cut every packet but the first.
+    // Forty seconds of mono frames, on pages of 255 segments that split every packet except the first.
     let numbers: Vec<u8> = (0..=127).collect();
     let frames: Vec<Vec<u8>> = (0..24)
         .flat_map(|_| numbers.iter().map(|number| frame(*number)))
@@ -157,7 +157,7 @@ fn a_piece_ends_where_a_packet_ends_though_pages_end_within_packets() {
     assert_eq!(audio_hash(&file), audio_hash(&[head(0), laced].concat()));
 }
 
-/// Pages as libogg packs long packets: 255 segments each, wherever packets end.
+/// Returns the pages of long packets as libogg writes them: 255 segments each, regardless of packet boundaries.
 fn paged(packets: &[Vec<u8>]) -> Vec<u8> {
     let mut segments = Vec::new();
     for packet in packets {
@@ -189,7 +189,7 @@ fn paged(packets: &[Vec<u8>]) -> Vec<u8> {
 
 #[test]
 fn metadata_of_any_length_are_no_audio() {
-    // A block of 1.2 MB that holds frames, on pages of its own.
+    // A metadata block of 1.2 MB that contains frames, on pages of its own.
     let frames: Vec<u8> = (0..100).flat_map(frame).collect();
     let mut block = vec![2, 0x14, 0, 0];
     block.resize(700_000, 0);
@@ -200,13 +200,13 @@ fn metadata_of_any_length_are_no_audio() {
     let packets = [vec![block], (0..5).map(frame).collect()].concat();
     let mut file = first;
     let mut rest = paged(&packets);
-    // The block's first page is the second one of the stream.
+    // The block begins on the second page of the stream.
     renumber(&mut rest);
     file.extend(rest);
     assert_heard(&file, &[0, 1, 2, 3, 4], 0.0);
 }
 
-/// Numbers pages from 1 on.
+/// Numbers the pages from 1.
 fn renumber(file: &mut [u8]) {
     let mut at = 0;
     let mut number: u32 = 1;
@@ -243,7 +243,7 @@ fn a_damaged_stream_beside_it_costs_nothing() {
 
 #[test]
 fn each_stream_of_a_chain_has_its_own_first_block() {
-    // The second stream has eight bits a sample, which its frames leave to the first block to say.
+    // The second stream has eight bits per sample, which only its STREAMINFO block states.
     let mut info = head(0);
     let numbers = u64::from_be_bytes(info[18..26].try_into().unwrap());
     let eight_bits = numbers & !(0x1F << 36) | 7 << 36;
@@ -268,7 +268,7 @@ fn what_lies_between_pages_that_follow_each_other_is_nothing_lost() {
     let junk = [&b"junk"[..], &[0; 1_000]].concat();
     let file = [bytes(&pages[..4]), junk, bytes(&pages[4..])].concat();
     assert_heard(&file, &[0, 1, 2, 3], 0.0);
-    // A page that is there twice is heard once.
+    // A duplicated page is decoded once.
     let file = [bytes(&pages[..4]), bytes(&pages[3..])].concat();
     assert_heard(&file, &[0, 1, 2, 3], 0.0);
 }
@@ -279,7 +279,7 @@ fn damage_in_a_page_costs_the_frames_that_it_touches_alone() {
     let mut file = bytes(&stream_of(7, &[]));
     let audio_at = file.len();
     file.extend(paged(&frames));
-    // In the third frame; all are on one page.
+    // Damage the third frame. All frames are on one page.
     let third = audio_at + 27 + frames.concat().len() / 255 + 2 * frames[0].len() + 100;
     file[third] ^= 1;
     assert_heard(&file, &[0, 1, -1, 3, 4, 5], 1.0);
@@ -300,7 +300,7 @@ fn audio_of_another_codec_that_is_chained_to_it_is_lost_and_in_the_hash() {
         "{n_lost} frames lost, about 4 are"
     );
     assert_ne!(audio_hash(&chained), audio_hash(&alone));
-    // Beside it, from the same start, it is something else than this stream's audio.
+    // If the other stream is multiplexed with this one instead of chained, it does not count as lost.
     let beside: Vec<Page> = stream_of(7, &[0, 1, 2, 3])
         .into_iter()
         .zip(opus)

@@ -1,4 +1,4 @@
-//! The first walk over a FLAC file: what the stream is, how much of it is there, and what its frames hash to.
+//! The first pass over a FLAC file, which determines its format, its length and the hash of its frames.
 
 use super::frames::{Frame, Frames};
 use super::gaps::{Gap, GapTracker};
@@ -9,49 +9,50 @@ use crate::decode::key::KeyHasher;
 use crate::decode::loss::{credible_max, is_credible};
 use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
 
-/// What frames must share to be of one stream.
+/// Properties that all frames of one stream share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Format {
-    /// Sample rate, Hz; any number.
+    /// Sample rate, Hz; not validated.
     pub rate_hz: u32,
-    /// 1 to 8.
+    /// Number of channels, 1 to 8.
     pub channels: u8,
 }
 
-/// Frames of a rate that no decoder takes are taken to have the nearest that one does.
+/// Clamps the sample rate of a frame to the range that can be decoded.
 pub(super) fn credible_rate_hz(rate_hz: u32) -> u32 {
     rate_hz.clamp(MIN_HZ, MAX_FROM_HZ)
 }
 
-/// What a whole file holds.
+/// The results of scanning a whole file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Survey {
-    /// What the first blocks of all its streams say of their length; `None` where one says nothing.
+    /// Sum of the lengths announced by the STREAMINFO blocks of all streams, in samples; `None` if one of them has no
+    /// length.
     announced_samples: Option<u64>,
-    /// The format that most frames have, the earlier one where two are equal; `None` without frames.
+    /// The most frequent format, or the earlier one if two are equally frequent; `None` without frames.
     pub format: Option<Format>,
-    /// Samples of the longest frame.
+    /// Number of samples of the longest frame.
     pub frame_samples_max: u32,
-    /// Frames of all formats.
+    /// Number of frames of all formats.
     pub n_frames: u64,
-    /// Their bytes.
+    /// Total size of the frames in bytes.
     pub n_bytes: u64,
-    /// Their samples.
+    /// Total number of samples of the frames.
     pub n_samples: u64,
-    /// Seconds of them, each at its own rate.
+    /// Total duration of the frames in seconds, each at its own rate.
     seconds: f64,
-    /// Samples missing between them, by their numbers.
+    /// Number of samples missing between the frames, according to their numbers.
     n_gap_samples: u64,
-    /// Bytes of streams of other codecs that are chained to it.
+    /// Total size in bytes of chained streams with other codecs.
     n_foreign_bytes: u64,
-    /// blake3 over the frames. Where other codecs are chained to them, their own hash is behind.
+    /// blake3 hash of the frames, followed by the hash of chained streams with other codecs, if there are any.
     pub audio_blake3: blake3::Hash,
-    /// A hash over everything that decoding reads.
+    /// Hash over everything that affects decoding.
     decode_key: blake3::Hash,
 }
 
 impl Survey {
-    /// Walks the whole file.
+    /// Scans a whole file.
     pub(super) fn new(file: &[u8]) -> Self {
         let mut surveyor = Surveyor::new();
         let mut pieces = Pieces::new(file);
@@ -60,14 +61,14 @@ impl Survey {
         }
         if let Some(foreign) = pieces.foreign() {
             surveyor.survey.n_foreign_bytes = foreign.n_bytes;
-            // Only where there are such streams: otherwise the hash is that of the same frames in a native file.
+            // Only if there are such streams: otherwise the hash equals that of the same frames in a native file.
             surveyor.hasher.update(foreign.hasher.finalize().as_bytes());
             surveyor.key.item("foreign", &[foreign.n_bytes]);
         }
         surveyor.finish()
     }
 
-    /// The hashes of the file; none where there is no frame.
+    /// Returns the file's hashes; none if it has no frames.
     pub(super) fn facts(&self) -> InputFacts {
         if self.n_frames == 0 {
             return InputFacts::default();
@@ -86,7 +87,7 @@ impl Survey {
         }
     }
 
-    /// Seconds that decoding gives at most: all frames, and all gaps between them as silence.
+    /// Returns an upper bound on the decoded duration in seconds: all frames, and all gaps between them as silence.
     pub(super) fn longest_s(&self) -> f64 {
         let rate_hz = self
             .format
@@ -94,7 +95,7 @@ impl Survey {
         self.seconds + self.n_gap_samples as f64 / f64::from(rate_hz)
     }
 
-    /// Whether the numbers of frames are believed: all gaps together are no longer than what is there allows.
+    /// Reports whether the frame numbers are credible: the gaps are in total no longer than the actual audio allows.
     pub(super) fn gaps_are_credible(&self) -> bool {
         is_credible(
             self.n_samples.saturating_add(self.n_gap_samples),
@@ -102,25 +103,26 @@ impl Survey {
         )
     }
 
-    /// What the streams of other codecs would hold at the mean of the frames, as far as an announcement is believed.
+    /// Estimates the number of samples in streams of other codecs from the mean bytes per sample of the frames, limited
+    /// to the largest credible announcement.
     pub(super) fn foreign_samples(&self) -> u64 {
         let estimate =
             self.n_foreign_bytes as f64 * self.n_samples as f64 / self.n_bytes.max(1) as f64;
         (estimate as u64).min(credible_max(self.n_samples) - self.n_samples)
     }
 
-    /// The announced length in samples, where it is believed.
+    /// Returns the announced length in samples; `None` if it is missing or not credible.
     pub(super) fn announced(&self) -> Option<u64> {
         self.announced_samples
             .filter(|&announced| is_credible(announced, self.n_samples))
     }
 }
 
-/// Formats that are counted: more than any real file has.
+/// Maximum number of formats that are counted, which is more than any real file has.
 const FORMATS_MAX: usize = 64;
 
 impl Header {
-    /// The format of a frame; `None` where it refers to a first block that is not there.
+    /// Returns the format of a frame; `None` if it refers to a missing STREAMINFO block.
     pub(super) fn format(&self, info: Option<&StreamInfo>) -> Option<Format> {
         let rate_hz = self.rate_hz.or(info.map(|info| info.rate_hz))?;
         Some(Format {
@@ -130,13 +132,13 @@ impl Header {
     }
 }
 
-/// A survey under way.
+/// Computes a survey incrementally.
 struct Surveyor {
     survey: Survey,
-    /// What the first block of the stream under way says.
+    /// STREAMINFO block of the current stream.
     info: Option<StreamInfo>,
     n_streams: usize,
-    /// Formats, and how many frames have each.
+    /// Formats, and the number of frames with each.
     formats: Vec<(Format, u64)>,
     hasher: blake3::Hasher,
     key: KeyHasher,
@@ -171,10 +173,10 @@ impl Surveyor {
         }
     }
 
-    /// Takes note of the first block of a stream.
+    /// Starts a stream and records its STREAMINFO block.
     fn begin_stream(&mut self, info: Option<StreamInfo>) {
         let n_samples = info.and_then(|info| info.n_samples);
-        // The announcement is the sum over all streams, if each of them makes one.
+        // Sum up the announced lengths if every stream has one.
         self.survey.announced_samples = match self.n_streams {
             0 => n_samples,
             _ => self
@@ -204,7 +206,7 @@ impl Surveyor {
         let mut run = 0..0;
         let mut frames = Frames::new(piece);
         for frame in &mut frames {
-            // The frame itself is in the audio's hash, but nothing in it says where it ends.
+            // The frame is covered by the audio hash, but the hash does not show where the frame ends.
             self.key.item(
                 "frame",
                 &[frame.bytes.len() as u64, frame.skipped_bytes as u64],
@@ -214,7 +216,7 @@ impl Surveyor {
             let rate_hz = format.map_or(0, |format| format.rate_hz);
             self.survey.add(&frame, self.gaps.gap(&frame), rate_hz);
 
-            // Neighbours are hashed together: blake3 is fast on long input only.
+            // Adjacent frames are hashed together, because blake3 is fast only for long input.
             if frame.offset != run.end {
                 self.hasher.update(&piece.bytes[run]);
                 run = frame.offset..frame.offset;
@@ -227,8 +229,8 @@ impl Surveyor {
         }
         self.hasher.update(&piece.bytes[run]);
 
-        // Of a frame that breaks off, decoding reads how long it should have been. What the last piece says of it
-        // counts, so every piece says something.
+        // Decoding uses the nominal length of a truncated frame. Only the last piece's value counts, so every piece
+        // adds an item.
         let broken = frames.broken();
         let n_samples = broken.map(|(_, header)| u64::from(header.n_samples));
         self.key.item("piece", n_samples.as_slice());
@@ -237,7 +239,7 @@ impl Surveyor {
     fn count(&mut self, format: Format) {
         match self.formats.iter().position(|(known, _)| *known == format) {
             Some(at) => self.formats[at].1 += 1,
-            // What decides is among the first.
+            // The most frequent format is among the first ones.
             None if self.formats.len() < FORMATS_MAX => self.formats.push((format, 1)),
             None => {}
         }
@@ -246,7 +248,7 @@ impl Surveyor {
     fn finish(mut self) -> Survey {
         self.survey.audio_blake3 = self.hasher.finalize();
         self.survey.decode_key = self.key.finish(&self.survey.audio_blake3);
-        // Not `max_by_key`, which gives the last one of equals.
+        // `max_by_key` would return the last of several maxima; the first is needed.
         let most = self.formats.iter().map(|(_, count)| *count).max();
         let main = self.formats.iter().find(|(_, count)| Some(*count) == most);
         self.survey.format = main.map(|(format, _)| *format);

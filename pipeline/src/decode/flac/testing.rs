@@ -1,4 +1,4 @@
-//! FLAC for tests: verbatim frames of 16 bits, mono, 44.1 kHz.
+//! Builders of FLAC streams for tests: verbatim frames with 16 bits, mono, 44.1 kHz.
 
 use symphonia::core::checksum::{Crc8Ccitt, Crc16Ansi};
 use symphonia::core::io::Monitor;
@@ -8,7 +8,8 @@ use super::header::{MARKER, StreamInfo};
 pub(in crate::decode) const RATE_HZ: u32 = 44_100;
 pub(in crate::decode) const FRAME_SAMPLES: usize = 576;
 
-/// A header up to its number, which is below 128, and the subframes; checksums are added.
+/// Returns a frame with the given subframes and adds its checksums. `header` ends with the frame number, which must be
+/// less than 128.
 pub(in crate::decode) fn sealed(header: &[u8], body: &[u8]) -> Vec<u8> {
     let mut crc8 = Crc8Ccitt::new(0);
     crc8.process_buf_bytes(header);
@@ -19,19 +20,19 @@ pub(in crate::decode) fn sealed(header: &[u8], body: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// The frame of this number, whose samples are its number plus one, times 100.
+/// Returns the frame with this number. Its samples are the number plus one, times 100.
 pub(in crate::decode) fn frame(number: u8) -> Vec<u8> {
     let sample = (i16::from(number) + 1) * 100;
     let body = [&[0x02][..], &sample.to_be_bytes().repeat(FRAME_SAMPLES)].concat();
     sealed(&[0xFF, 0xF8, 0x29, 0x08, number], &body)
 }
 
-/// Marker and STREAMINFO of 16 bits, mono, 44.1 kHz; 0 samples: the length is not said.
+/// Returns the marker and a STREAMINFO block for 16 bits, mono, 44.1 kHz. With 0 samples, the length is unspecified.
 pub(in crate::decode) fn head(n_samples: u64) -> Vec<u8> {
     head_of(RATE_HZ, 16, n_samples)
 }
 
-/// The same of another rate, or another number of bits a sample.
+/// Like [`head`], with another rate or number of bits per sample.
 pub(in crate::decode) fn head_of(rate_hz: u32, bits: u8, n_samples: u64) -> Vec<u8> {
     let mut info = StreamInfo::block(rate_hz, 1, bits, FRAME_SAMPLES as u32);
     let numbers = u64::from_be_bytes(info[10..18].try_into().unwrap()) | n_samples;

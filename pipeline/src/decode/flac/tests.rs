@@ -1,4 +1,4 @@
-//! Streams made by code: verbatim frames of 16 bits, mono, 44.1 kHz.
+//! Tests with generated streams: verbatim frames with 16 bits, mono, 44.1 kHz.
 
 use wavemill_kernels::Level;
 use wavemill_schemas::reject::{Reason, Reject};
@@ -25,7 +25,8 @@ pub(super) fn decode(file: &[u8]) -> Result<Pcm, Reject> {
     Ok(out)
 }
 
-/// The first sample of each frame's length, as the number of the frame that it is from (-1: silence), and the frames lost.
+/// Decodes a file of constant frames. Returns the number of the source frame for each frame length of the output (-1
+/// for silence), and the number of lost frames.
 fn heard(file: &[u8]) -> (Vec<i64>, f32) {
     let out = decode(file).unwrap();
     let frames = out.samples.chunks(FRAME_SAMPLES);
@@ -61,7 +62,7 @@ fn a_damaged_frame_keeps_its_length() {
     assert_heard(&damaged, &[0, 1, -1, 3, 4], 1.0);
     damaged[third] = 0;
     assert_heard(&damaged, &[0, 1, -1, 3, 4], 1.0);
-    // The first one too: its bytes are there.
+    // Also damage the first frame, whose bytes still show that it existed.
     damaged[head(0).len() + 50] ^= 1;
     assert_heard(&damaged, &[-1, 1, -1, 3, 4], 2.0);
 }
@@ -74,7 +75,7 @@ fn frames_that_are_gone_leave_silence_as_long_as_their_numbers_tell() {
         &[0, 1, -1, -1, 4],
         3.0,
     );
-    // A clip cut out of a longer stream begins where it was cut.
+    // The frame numbers of a clip that was cut out of a longer stream do not start at 0.
     assert_heard(&stream(0, &[7, 8, 9]), &[7, 8, 9], 0.0);
 }
 
@@ -84,14 +85,14 @@ fn holes_whose_length_no_number_tells_are_closed() {
     joined.extend(vec![0; frame(0).len() * 2]);
     joined.extend(frame(0));
     assert_heard(&joined, &[3, 4, 0], 2.0);
-    // What is there twice, or was joined, costs nothing.
+    // Duplicated frames and joined streams do not count as loss.
     assert_heard(&stream(0, &[0, 1, 1, 2]), &[0, 1, 1, 2], 0.0);
     assert_heard(
         &[stream(0, &[0, 1]), stream(0, &[0])].concat(),
         &[0, 1, 0],
         0.0,
     );
-    // Foreign bytes between frames that follow each other as well.
+    // Foreign bytes between consecutive frames do not count as loss either.
     let inserted = [stream(0, &[0]), vec![0; 5_000], frame(1)].concat();
     assert_heard(&inserted, &[0, 1], 0.0);
 }
@@ -103,7 +104,7 @@ fn announcements_count_as_far_as_what_is_there_backs_them() {
     assert_heard(&stream(11 * samples, &[0]), &[0], 0.0);
     assert_heard(&stream((1 << 36) - 1, &[0, 1]), &[0, 1], 0.0);
     assert_heard(&stream(samples, &[0, 1]), &[0, 1], 0.0);
-    // So do the numbers of frames; a jump that is not believed is a hole of unknown length.
+    // Frame numbers are limited in the same way; a jump that is not credible is a gap of unknown length.
     assert_heard(
         &stream(0, &[0, 10]),
         &[0, -1, -1, -1, -1, -1, -1, -1, -1, -1, 10],
@@ -136,12 +137,12 @@ fn metadata_are_passed_over_whatever_they_claim() {
     file.extend([frame(0), frame(1), frame(2)].concat());
     assert_heard(&file, &[0, 1, 2], 0.0);
 
-    // A block that claims more than there is, and one that claims the first frames.
+    // A block with a size beyond the end of the file, and one whose size covers the first frames.
     file[n_head - 5] = 0xFF;
     assert_heard(&file, &[0, 1, 2], 0.0);
     file[n_head - 5..n_head - 2].copy_from_slice(&[0, 4, 0]);
     assert_heard(&file, &[0, 1, 2], 0.0);
-    // A first block that says nonsense of rate, size and bits: frames that say it themselves are believed.
+    // A STREAMINFO block with invalid rate, size and bits is ignored if the frames state them.
     let mut nonsense = stream(0, &[0, 1]);
     nonsense[8..26].fill(0);
     assert_heard(&nonsense, &[0, 1], 0.0);
@@ -154,7 +155,7 @@ fn metadata_are_passed_over_whatever_they_claim() {
 
 #[test]
 fn frames_of_another_format_are_silent_and_counted() {
-    // 88.2 kHz, as long as half a frame.
+    // A frame at 88.2 kHz, with half the duration of the other frames.
     let other = sealed(
         &[0xFF, 0xF8, 0x21, 0x08, 2],
         &[&[0x02][..], &[1; 2 * FRAME_SAMPLES]].concat(),
@@ -170,7 +171,7 @@ fn frames_of_another_format_are_silent_and_counted() {
 
 #[test]
 fn samples_that_overflow_cost_their_frame_at_most() {
-    // A linear predictor that multiplies each sample by 16,383: precision 15, shift 0, no residual.
+    // A linear predictor that multiplies each sample by 16,383: precision 15, shift 0, residual 0.
     let mut bits = "0111111111111111".to_owned()
         + "1110"
         + "00000"
@@ -209,7 +210,7 @@ fn a_header_without_frames_is_not_audio() {
     );
 }
 
-/// A frame of 65,535 samples of nothing, at a rate in Hz that it says itself.
+/// Returns a frame of 65,535 zero samples whose header contains the given rate in Hz.
 fn constant_frame_of(rate_hz: u16) -> Vec<u8> {
     let [high, low] = rate_hz.to_be_bytes();
     sealed(
@@ -222,7 +223,7 @@ fn constant_frame_of(rate_hz: u16) -> Vec<u8> {
 fn a_frame_of_a_rate_that_no_decoder_takes_is_no_long_silence() {
     let file = [stream(0, &[0, 1]), constant_frame_of(1), frame(3)].concat();
     let out = decode(&file).unwrap();
-    // 65,535 samples at 8 kHz, the lowest rate that there is.
+    // 65,535 samples at 8 kHz, the lowest supported rate.
     assert!(
         (out.lost_s - 65_535.0 / 8_000.0).abs() < 1e-3,
         "{} s lost",
@@ -234,7 +235,7 @@ fn a_frame_of_a_rate_that_no_decoder_takes_is_no_long_silence() {
 
 #[test]
 fn the_longest_length_counts_what_decoding_gives() {
-    // Gaps again and again, and a first block that lies about the rate.
+    // Many gaps, and a STREAMINFO block with a wrong rate.
     let numbers: Vec<u8> = [0, 9].repeat(20);
     let mut file = stream(0, &numbers);
     let out = decode(&file).unwrap();

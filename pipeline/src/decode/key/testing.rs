@@ -1,4 +1,4 @@
-//! Files for tests in parts: audio, and what decoding passes over.
+//! Test files in parts: audio, and data that decoding skips.
 
 use crate::decode::flac::testing::{frame, head};
 use crate::decode::ogg::testing::{self as pages, CONTINUED, FIRST, LAST, Page};
@@ -8,14 +8,14 @@ use crate::decode::wav::testing::{chunk, fmt};
 #[derive(Clone, Debug)]
 pub(in crate::decode) struct Part {
     pub bytes: Vec<u8>,
-    /// It holds audio. Tags, text, what encoders announce and junk do not.
+    /// True if the part contains audio. Tags, text, encoder announcements and junk are not audio.
     pub is_audio: bool,
 }
 
-/// Makes a file whose tags have so many bytes and a few more.
+/// Creates a file whose tags have slightly more than the given number of bytes.
 pub(in crate::decode) type MakeFile = fn(usize) -> Vec<Part>;
 
-/// A name, and what makes such a file.
+/// Names of the test files and functions that create them.
 pub(in crate::decode) const FORMATS: [(&str, MakeFile); 6] = [
     ("MP3", mp3),
     ("WAV", wav),
@@ -46,7 +46,7 @@ pub(in crate::decode) fn joined(parts: &[Part]) -> Vec<u8> {
         .collect()
 }
 
-/// Bytes that begin neither a frame nor a page.
+/// Returns bytes that do not begin a frame or a page.
 pub(in crate::decode) fn text(n_bytes: usize) -> Vec<u8> {
     (0..n_bytes).map(|at| (at * 7 % 251) as u8).collect()
 }
@@ -56,12 +56,12 @@ pub(super) fn id3v1() -> Vec<u8> {
 }
 
 pub(super) fn id3v2(n_bytes: usize) -> Vec<u8> {
-    // Seven bits a byte.
+    // Seven bits per byte.
     let size = [21, 14, 7, 0].map(|shift| (n_bytes >> shift & 0x7F) as u8);
     [&b"ID3\x04\0\0"[..], &size, &text(n_bytes)].concat()
 }
 
-/// An APE tag with header and footer.
+/// Returns an APE tag with header and footer.
 pub(super) fn ape(n_bytes: usize) -> Vec<u8> {
     let end = |flags: u32| {
         let numbers = [2_000, n_bytes as u32 + 32, 1, flags, 0, 0];
@@ -71,13 +71,13 @@ pub(super) fn ape(n_bytes: usize) -> Vec<u8> {
     [end(5 << 29), text(n_bytes), end(1 << 31)].concat()
 }
 
-/// Bytes of an MP3 frame of the tests: 64 kbit/s, mono, at 44.1 kHz.
+/// Size of the test MP3 frames in bytes: 64 kbit/s, mono, at 44.1 kHz.
 pub(in crate::decode) const MP3_FRAME_BYTES: usize = 208;
-/// Bytes of its header and side info.
+/// Size of their header and side info in bytes.
 const MP3_SIDE_BYTES: usize = 4 + 17;
 const MP3_HEADER: [u8; 4] = [0xFF, 0xFB, 0x50, 0xC4];
 
-/// Writes numbers bit by bit, most significant first.
+/// Writes numbers bit by bit, most significant bit first.
 #[derive(Default)]
 struct BitWriter {
     bytes: Vec<u8>,
@@ -98,19 +98,19 @@ impl BitWriter {
     }
 }
 
-/// A frame of noise. All but the first one borrow bits from the one before.
+/// Returns a frame of noise. All frames except number 0 take 20 bytes of main data from the previous frame.
 pub(super) fn mp3_frame(number: u8) -> Vec<u8> {
     let mut side = BitWriter::default();
-    // Where main data begin, bytes before the frame's own; private bits; no shared scale factors.
+    // Distance to the start of the main data in bytes; private bits; no shared scale factors.
     side.write(if number == 0 { 0 } else { 20 }, 9);
     side.write(0, 5 + 4);
     for _ in 0..2 {
-        // Bits of the granule, pairs of lines, gain, scale factors of no bits, long blocks.
+        // Size of the granule in bits, number of line pairs, gain, scale factors of zero bits, long blocks.
         side.write(600, 12);
         side.write(80, 9);
         side.write(180, 8);
         side.write(0, 4 + 1);
-        // Table 1, in which every row of bits is a row of codes, for three regions, and where these end.
+        // Table 1, in which every bit sequence is valid, for three regions, and the ends of the regions.
         side.write(1, 5);
         side.write(1, 5);
         side.write(1, 5);
@@ -122,7 +122,7 @@ pub(super) fn mp3_frame(number: u8) -> Vec<u8> {
     let mut state = u32::from(number) + 1;
     let mut noise = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        // No byte begins a header.
+        // Keep bytes below 0x80, so that none can begin a header.
         (state >> 24) as u8 & 0x7F
     };
     let main_data: Vec<u8> = (MP3_SIDE_BYTES..MP3_FRAME_BYTES).map(|_| noise()).collect();
@@ -133,7 +133,7 @@ pub(in crate::decode) fn mp3_frames(numbers: std::ops::Range<u8>) -> Vec<u8> {
     numbers.flat_map(mp3_frame).collect()
 }
 
-/// What LAME announces.
+/// The announcements of an Info frame by LAME.
 #[derive(Clone, Copy)]
 pub(in crate::decode) struct Announced {
     pub n_frames: u32,
@@ -143,7 +143,7 @@ pub(in crate::decode) struct Announced {
 }
 
 impl Announced {
-    /// Of so many frames of the tests.
+    /// Creates the announcement for `n_frames` test frames.
     pub(in crate::decode) fn of(n_frames: u32) -> Self {
         Self {
             n_frames,
@@ -156,13 +156,13 @@ impl Announced {
     pub(in crate::decode) fn frame(self) -> Vec<u8> {
         let mut frame = MP3_HEADER.to_vec();
         frame.resize(MP3_SIDE_BYTES, 0);
-        // Frames and bytes are given.
+        // The flags announce the numbers of frames and bytes.
         frame.extend(b"Info\0\0\0\x03");
         frame.extend(self.n_frames.to_be_bytes());
         frame.extend(self.n_bytes.to_be_bytes());
         frame.extend(b"LAME3.100");
         frame.extend([0; 12]);
-        // 12 bits each.
+        // Delay and padding, 12 bits each.
         let trim = u32::from(self.delay_samples) << 12 | u32::from(self.padding_samples);
         frame.extend(&trim.to_be_bytes()[1..]);
         frame.resize(MP3_FRAME_BYTES, 0);
@@ -182,7 +182,7 @@ fn mp3(n_tag_bytes: usize) -> Vec<Part> {
     ]
 }
 
-/// Samples of 16 bits that go up and down.
+/// Returns 16-bit samples of a sawtooth.
 pub(super) fn saw(n_samples: usize) -> Vec<u8> {
     (0..n_samples)
         .flat_map(|at| ((at * 331 % 20_000) as i16 - 10_000).to_le_bytes())
@@ -203,7 +203,7 @@ fn wav(n_tag_bytes: usize) -> Vec<Part> {
     ]
 }
 
-/// A block of metadata.
+/// Returns a FLAC metadata block.
 pub(super) fn block(kind: u8, body: &[u8]) -> Vec<u8> {
     let size = (body.len() as u32).to_be_bytes();
     [&[kind][..], &size[1..], body].concat()
@@ -215,7 +215,7 @@ pub(in crate::decode) fn flac_frames(numbers: std::ops::Range<u8>) -> Vec<u8> {
 
 fn flac(n_tag_bytes: usize) -> Vec<Part> {
     let mut head = head(15_000);
-    // Its first block is not the last one.
+    // Clear the flag that marks the first metadata block as the last one.
     head[4] = 0;
     let info = head.split_off(8);
     vec![
@@ -232,7 +232,7 @@ fn flac(n_tag_bytes: usize) -> Vec<Part> {
     ]
 }
 
-/// The pages of FLAC whose comment has so many bytes, three frames on a page.
+/// Returns the pages of a FLAC stream with three frames per page and a comment of `n_tag_bytes` bytes.
 pub(super) fn flac_pages(n_tag_bytes: usize) -> Vec<Page> {
     let first = [b"\x7FFLAC\x01\0\0\x01".to_vec(), head(15_000)].concat();
     let mut pages = vec![pages::of(FIRST, 0, 0, &[&first])];
@@ -245,7 +245,8 @@ pub(super) fn flac_pages(n_tag_bytes: usize) -> Vec<Page> {
     pages
 }
 
-/// Pages of audio, and before them the first one and the comment's, which are none. Between pages of audio stands junk.
+/// Splits pages into parts: the first page and the comment's pages are not audio, the others are. Adds junk between
+/// audio pages.
 fn parts_of(pages: &[Page]) -> Vec<Part> {
     let goes_on = |page: &&Page| page.flags == CONTINUED;
     let n_headers = 2 + pages[2..].iter().take_while(goes_on).count();
@@ -267,13 +268,13 @@ fn flac_in_ogg(n_tag_bytes: usize) -> Vec<Part> {
     parts_of(&flac_pages(n_tag_bytes))
 }
 
-/// The tone with a comment of so many bytes.
+/// Returns the test tone with a comment of `n_tag_bytes` bytes.
 pub(in crate::decode) fn tone(n_tag_bytes: usize) -> Vec<Page> {
     pages::tone(&text(n_tag_bytes), 4)
 }
 
 fn vorbis(n_tag_bytes: usize) -> Vec<Part> {
-    // The set-up header is audio here.
+    // The setup header counts as audio here.
     let mut parts = vec![other(id3v2(n_tag_bytes))];
     parts.extend(parts_of(&tone(n_tag_bytes)));
     parts.push(other(id3v1()));
@@ -282,7 +283,7 @@ fn vorbis(n_tag_bytes: usize) -> Vec<Part> {
 
 fn two_links(n_tag_bytes: usize) -> Vec<Part> {
     let mut first = tone(n_tag_bytes);
-    // A gap in time of which no hole tells.
+    // A gap in the granules without a missing page.
     for page in first.iter_mut().rev().take(5) {
         page.granule += 4_000;
     }
@@ -291,7 +292,7 @@ fn two_links(n_tag_bytes: usize) -> Vec<Part> {
         page.serial = 8;
     }
     if let Some(last) = second.last_mut() {
-        // It breaks off without its last page.
+        // The stream is truncated: no page is marked as its last.
         last.flags &= !LAST;
     }
     let mut parts = parts_of(&first);

@@ -1,4 +1,4 @@
-//! The key sees all that decoding reads, and no tag.
+//! The key covers everything that decoding reads, and no tag.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use crate::decode::ogg::testing::{self as pages, CONTINUED, FIRST, LAST, Page, S
 use crate::decode::wav::testing::{chunk, fmt, riff};
 use crate::decode::{Decode, DecodeArgs, FileDecoder, InputFacts, InputHasher, Pcm};
 
-/// All that decoding gives, samples as their hash. A reject's offset is left out: tags move it.
+/// All results of decoding, with the samples as a hash. The offset of a reject is omitted, because tags change it.
 #[derive(Clone, Debug, PartialEq)]
 struct Row {
     samples: blake3::Hash,
@@ -29,7 +29,7 @@ struct Row {
 
 type Outcome = Result<Row, Reject>;
 
-/// Reads files in every way.
+/// Decodes and hashes files with several configurations.
 struct Tester {
     whole: FileDecoder,
     start: FileDecoder,
@@ -56,7 +56,7 @@ impl Tester {
         }
     }
 
-    /// Hashes and decodes a file, whole and its start, and compares the hashes.
+    /// Hashes a file, decodes all of it and its start, and compares the hashes.
     fn read(&mut self, file: &[u8]) -> (InputFacts, [Outcome; 2]) {
         let facts = self.hasher.read(file);
         let decoders = [&mut self.whole, &mut self.start];
@@ -75,7 +75,7 @@ impl Tester {
 }
 
 fn outcome(decoder: &mut FileDecoder, file: &[u8], out: &mut Pcm) -> Outcome {
-    // What was there before is no answer.
+    // Set a stale key, which decoding must overwrite.
     out.decode_key = Some(blake3::hash(b"of another file"));
     decoder.decode("", file, out).map_err(|reject| Reject {
         byte_offset: None,
@@ -124,7 +124,7 @@ fn rejects_have_keys_where_there_is_audio() {
         ]
     };
     let mut many = pages::tone(&[], 4);
-    // In the identification header of the second link, so that the walk of decoding ends before the audio behind it.
+    // Change the identification header of the second link, so that the pass of decoding ends before the audio after it.
     let mut second = pages::tone(&[], 4);
     second[0].packets[0][11] = 6;
     many.extend(second);
@@ -145,7 +145,7 @@ fn rejects_have_keys_where_there_is_audio() {
         assert!(facts.decode.is_some(), "{number}");
         assert!(outcomes.iter().all(Result::is_err), "{number}");
     }
-    // Layer II, no samples, no audio at all.
+    // Layer II, a WAV file without samples, text, and an empty file.
     let layer_2 = [&[0xFF, 0xFD, 0x50, 0xC4][..], &[0; 257]].concat();
     let none = riff(&[fmt(1, 1, 16), chunk(b"data", &[])]);
     for file in [layer_2.repeat(4), none, text(4_000), Vec::new()] {
@@ -153,7 +153,7 @@ fn rejects_have_keys_where_there_is_audio() {
     }
 }
 
-/// Tags of every kind around and in the same audio.
+/// Returns groups of files that contain the same audio with different tags.
 fn tagged() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let frames = mp3_frames(0..12);
     let around = |audio: &[u8]| {
@@ -172,7 +172,7 @@ fn tagged() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let announced = [Announced::of(12).frame(), mp3_frames(0..12)].concat();
     let mut info = around(&announced);
     info.push(announced.clone());
-    // The encoder's name goes on behind what is read of it, and so do quality and gain.
+    // Bytes that decoding does not read: the end of the encoder's name, and the gain.
     let mut renamed = announced;
     renamed[45] ^= 1;
     renamed[56] = 77;
@@ -204,7 +204,7 @@ fn tagged() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let picture = block(6, &text(60_000));
     let padding = block(0x81, &[0; 8_192]);
     let alone = [head(12 * FRAME_SAMPLES as u64), flac_frames(0..12)].concat();
-    // Checksum of the samples, and bounds of the sizes.
+    // Change the MD5 checksum of the samples and the bounds of block and frame sizes.
     let mut unsummed = alone.clone();
     unsummed[8..18].fill(1);
     unsummed[26..42].fill(0);
@@ -245,7 +245,7 @@ fn new_tags_change_no_key() {
     }
 }
 
-/// Two files that differ in one thing, and decode to something else for it though their audio hashes to the same.
+/// Two files that differ in one property and decode differently, although their audio hashes are equal.
 struct Pair {
     differs: &'static str,
     files: [Vec<u8>; 2],
@@ -302,7 +302,7 @@ fn mp3_pairs() -> Vec<Pair> {
             differs: "the place of a hole",
             files: [with_hole(4, MP3_FRAME_BYTES), with_hole(7, MP3_FRAME_BYTES)],
         },
-        // The frame before it is not believed.
+        // The frame before the gap is rejected.
         Pair {
             differs: "the length of a hole",
             files: [with_hole(4, 300), with_hole(4, 1_000)],
@@ -358,16 +358,16 @@ fn wav_pairs() -> Vec<Pair> {
 }
 
 fn flac_pairs() -> Vec<Pair> {
-    // These frames have their rate and their bits from the first block.
+    // These frames refer to the STREAMINFO block for rate and bits.
     let plain = |rate_hz: u32, bits: u8| {
         let sample = 1_000_i16.to_be_bytes();
-        // The right number of bits for both: a constant subframe of 16 bits, and one of 12 with 4 bits more behind it.
+        // Valid for both numbers of bits: a constant subframe of 16 bits, or one of 12 bits followed by 4 more bits.
         let body = [&[0x00][..], &sample].concat();
         let frame = sealed(&[0xFF, 0xF8, 0x20, 0x00, 0], &body);
         [head_of(rate_hz, bits, 0), frame.repeat(12)].concat()
     };
     let frames = [head(0), flac_frames(0..12)].concat();
-    // Numbers go back at the hole, so that nothing tells its length.
+    // Frame numbers decrease, so that the length of the gap is unknown.
     let with_hole = |before: u8, n_bytes: usize| {
         let from_end = |number| frame(20 - number);
         let start: Vec<u8> = (0..before).flat_map(from_end).collect();
@@ -406,10 +406,10 @@ fn flac_pairs() -> Vec<Pair> {
     ]
 }
 
-/// FLAC in Ogg that ends with a frame longer than a piece which is broken, and so many pages without any frame.
+/// Returns FLAC in Ogg that ends with a broken frame longer than a piece, followed by `n_pages` pages without a frame.
 fn with_broken_frame(n_pages: u32) -> Vec<u8> {
     let mut pages = flac_pages(10);
-    // Nothing is announced.
+    // Remove the announced length.
     pages[0].packets[0][9 + 8 + 14..9 + 8 + 18].fill(0);
     let broken = [&frame(18)[..500], &[0; 300_000]].concat();
     pages.extend(pages::long(pages.len() as u32, &broken));
@@ -420,21 +420,21 @@ fn with_broken_frame(n_pages: u32) -> Vec<u8> {
     pages::bytes(&pages)
 }
 
-/// Adds samples to the time of these pages.
+/// Adds samples to the granules of these pages.
 fn delay(pages: &mut [Page], n_samples: i64) {
     for page in pages {
         page.granule += n_samples;
     }
 }
 
-/// Adds to the numbers of these pages.
+/// Adds `n_pages` to the sequence numbers of these pages.
 fn renumber(pages: &mut [Page], n_pages: u32) {
     for page in pages {
         page.sequence += n_pages;
     }
 }
 
-/// Lets a page begin with the end of a packet.
+/// Makes a page begin with the end of a packet.
 fn tear(page: &mut Page) {
     page.flags |= CONTINUED;
     page.packets.insert(0, b"the end of a packet".to_vec());
@@ -444,7 +444,7 @@ fn last(pages: &mut [Page]) -> &mut Page {
     pages.last_mut().expect("pages")
 }
 
-/// The tone, changed.
+/// Returns the test tone after a change to its pages.
 fn tone_but(change: fn(&mut [Page])) -> Vec<u8> {
     let mut pages = tone(100);
     change(&mut pages);
@@ -570,13 +570,14 @@ fn ogg_pairs() -> Vec<Pair> {
     ]
 }
 
-/// A file of this length whatever is in it, by a tag before it: what else is in it may not change the length.
+/// Pads a file to a fixed length with a tag before it, so that changes in the rest do not affect the length.
 fn padded(file: &[u8]) -> Vec<u8> {
     let tag = id3v2(10_000 - file.len() - id3v2(0).len());
     [&tag[..], file].concat()
 }
 
-/// Junk where a page is missing whose time nothing tells, and where none is missing.
+/// Returns a file with junk at two positions: where a page without a known duration is missing, and where no page is
+/// missing.
 fn with_junk(n_bytes: [usize; 2]) -> Vec<u8> {
     let mut pages = tone(100);
     delay(&mut pages[8..], -5_000);
@@ -588,7 +589,7 @@ fn with_junk(n_bytes: [usize; 2]) -> Vec<u8> {
     padded(&[start, hole, middle, junk, end].concat())
 }
 
-/// These bytes behind a stream that does not say that it ends.
+/// Appends bytes to a stream without a page marked as its last.
 fn with_tail(bytes: &[u8]) -> Vec<u8> {
     let file = tone_but(|pages| last(pages).flags = 0);
     padded(&[&file[..], bytes].concat())
@@ -601,7 +602,7 @@ fn damaged_page(granule: i64) -> Vec<u8> {
     page
 }
 
-/// A page of another stream behind the end of the tone.
+/// Appends a page of another stream to the test tone.
 fn with_orphan(n_bytes: usize) -> Vec<u8> {
     let page = Page {
         serial: 99,
@@ -610,13 +611,13 @@ fn with_orphan(n_bytes: usize) -> Vec<u8> {
     padded(&[tone_but(|_| {}), pages::page(&page)].concat())
 }
 
-/// Packets of silence, in blocks that are long or short.
+/// Returns packets of silence with long or short blocks.
 fn silent(rate_hz: u32, is_long: bool) -> Vec<u8> {
     let setup = Setup {
         modes: vec![false, is_long],
         ..Setup::default()
     };
-    // Without a time on the page its packets tell how long it is.
+    // The page has no granule, so its packets determine its duration.
     pages::bytes(&[
         pages::of(FIRST, 0, 0, &[&pages::ident(1, rate_hz)]),
         pages::of(0, 0, 1, &[b"\x03vorbis", &setup.bytes()]),
@@ -630,7 +631,7 @@ fn what_decoding_reads_changes_it() {
     let pairs = [mp3_pairs(), wav_pairs(), flac_pairs(), ogg_pairs()];
     for Pair { differs, files } in pairs.into_iter().flatten() {
         let [first, second] = files.map(|file| tester.read(&file));
-        // Otherwise the pair would show nothing.
+        // The pair is a valid test only if its audio hashes are equal and its outcomes differ.
         assert!(first.0.audio.is_some(), "{differs}");
         assert_eq!(first.0.audio, second.0.audio, "{differs}");
         assert_ne!(first.1, second.1, "{differs}");
@@ -647,7 +648,7 @@ fn what_is_cut_out_changes_it() {
         let whole = joined(&parts);
         keys.push(tester.read(&whole).0.decode);
         keys.push(tester.read(&whole[..whole.len() - 700]).0.decode);
-        // Each part of the audio.
+        // Remove each part of the audio in turn.
         for at in 0..parts.len() {
             let mut rest = parts.clone();
             if rest.remove(at).is_audio {
@@ -669,19 +670,19 @@ fn gaps_that_a_longer_file_makes_credible_change_it() {
         pages::bytes(&pages)
     };
     let mut tester = Tester::new();
-    // Half a minute is more than ten times what the small file could hold.
+    // 36 s are more than ten times what the small file can contain.
     let (small_facts, small) = tester.read(&file(10, 1_600_000));
     let (large_facts, large) = tester.read(&file(60_000, 1_600_000));
     assert_ne!(small, large);
     assert_ne!(small_facts.decode, large_facts.decode);
-    // Where nothing is missing, the length of the file is not asked for.
+    // Without gaps, the key does not depend on the length of the file.
     assert_eq!(tester.read(&file(10, 0)), tester.read(&file(60_000, 0)));
 }
 
-/// Damage to a file.
+/// One damage to a file.
 #[derive(Clone, Debug)]
 struct Damage {
-    /// Where, as a part of all the bytes that may be damaged.
+    /// Position as a fraction of all bytes that may be damaged.
     at: f64,
     edit: Edit,
 }
@@ -694,7 +695,7 @@ enum Edit {
 }
 
 impl Damage {
-    /// Damages the parts that are audio, or those that are not.
+    /// Damages either the audio parts or the other parts.
     fn apply(&self, parts: &mut [Part], is_audio: bool) {
         let damaged = parts.iter_mut().filter(|part| part.is_audio == is_audio);
         let damaged: Vec<&mut Vec<u8>> = damaged.map(|part| &mut part.bytes).collect();
@@ -741,7 +742,7 @@ fn any_damage(n_most: usize) -> impl Strategy<Value = Vec<Damage>> {
     prop::collection::vec(damage, 0..=n_most)
 }
 
-/// Two files with the same damage in their audio, and with other tags that are damaged as well.
+/// Two files with the same damage to their audio, and with different tags that are damaged as well.
 #[derive(Clone, Debug)]
 struct Twins {
     format: usize,
@@ -777,14 +778,14 @@ impl Twins {
     }
 }
 
-/// Twins that are read. The environment variable `WAVEMILL_KEY_TWINS` asks for more of them.
+/// Default number of twins to test. The environment variable `WAVEMILL_KEY_TWINS` overrides it.
 const N_TWINS: u32 = 400;
 
 #[test]
 fn files_of_equal_keys_decode_to_the_same() {
     let n_twins = std::env::var("WAVEMILL_KEY_TWINS").map_or(N_TWINS, |n| n.parse().unwrap());
     let tester = RefCell::new(Tester::new());
-    // Of all files of the test: also those that are no twins.
+    // Outcomes by key over all files of the test, including files that are not twins.
     let known = RefCell::new(HashMap::new());
     let n_equal = RefCell::new([0; FORMATS.len()]);
 
@@ -792,7 +793,7 @@ fn files_of_equal_keys_decode_to_the_same() {
         failure_persistence: None,
         ..ProptestConfig::with_cases(n_twins)
     };
-    // The same twins each time, so that the count below does not depend on luck.
+    // Use a fixed seed, so that the count below does not depend on chance.
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let outcome = TestRunner::new_with_rng(config, rng).run(&any_twins(), |twins| {
         let files = [twins.file(0), twins.file(1)];
@@ -813,7 +814,7 @@ fn files_of_equal_keys_decode_to_the_same() {
     let n_equal = n_equal.into_inner();
     println!("{n_twins} twins; of equal keys, by format: {n_equal:?}");
     let enough = n_twins / FORMATS.len() as u32 / 20;
-    // In the last format audio is missing, so the key sees the length of the file, and with it the tags.
+    // The last format has missing audio, so its key depends on the length of the file, and thus on the tags.
     let with_twins = &n_equal[..FORMATS.len() - 1];
     assert!(with_twins.iter().all(|&n| n >= enough), "{n_equal:?}");
 }

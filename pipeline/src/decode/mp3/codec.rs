@@ -1,4 +1,5 @@
-//! The two ways from a frame to samples: their mean, which is what features are made of, or both channels.
+//! Decodes frames to samples in one of two ways: to the mean of the channels, which features are computed from, or to
+//! both channels.
 
 use wavemill_kernels::Level;
 use wavemill_kernels::mp3::{
@@ -8,25 +9,26 @@ use wavemill_kernels::resample::ResampleError;
 
 use crate::decode::output::Sink;
 
-/// The decoders of one worker, kept from file to file.
+/// The decoders of one worker, which are kept from file to file.
 pub(super) struct Codecs {
     level: Level,
-    /// `Some`: of streams at twice this rate or more, only what reaches it is computed.
+    /// If `Some`, only the sub-bands that reach output at this rate are decoded of streams with at least twice the
+    /// rate.
     band_hz: Option<u32>,
-    /// One for each part of a band that was wanted: there are at most as many as rates of MP3.
+    /// One decoder per band used so far; there are at most as many as sample rates in MP3.
     monos: Vec<MonoDecoder>,
     mono: Box<[f32; FRAME_SAMPLES]>,
-    /// Extraction has no use for it, so it is made when it is asked for.
+    /// Created on first use, because feature extraction does not need it.
     stereo: Option<StereoCodec>,
 }
 
-/// The decoder of both channels, and its samples.
+/// The decoder of both channels, and the samples of its last frame.
 struct StereoCodec {
     decoder: FrameDecoder,
     planes: Box<[[f32; FRAME_SAMPLES]; 2]>,
 }
 
-/// What the frames of one file are decoded by, and into.
+/// The decoder of one file's frames and its output buffer.
 pub(super) enum Codec<'a> {
     Mono {
         decoder: &'a mut MonoDecoder,
@@ -39,10 +41,10 @@ pub(super) enum Codec<'a> {
 }
 
 impl Codecs {
-    /// For the whole band.
+    /// Creates decoders for the full band.
     ///
     /// # Errors
-    /// [`ResampleError::Level`] where this machine lacks the level.
+    /// [`ResampleError::Level`] if this machine does not support `level`.
     pub(super) fn new(level: Level) -> Result<Self, ResampleError> {
         let whole =
             MonoDecoder::new(Band::WHOLE, level).map_err(|_| ResampleError::Level { level })?;
@@ -55,12 +57,12 @@ impl Codecs {
         })
     }
 
-    /// Of streams at twice `to_hz` or more, only what reaches it is computed.
+    /// Restricts decoding to the sub-bands that reach output at `to_hz`, for streams with at least twice that rate.
     pub(super) fn by_band(&mut self, to_hz: u32) {
         self.band_hz = Some(to_hz);
     }
 
-    /// What a stream of this rate is decoded by.
+    /// Returns the decoder for streams with this rate, and creates it if necessary.
     pub(super) fn of_stream(&mut self, rate_hz: u32) -> Codec<'_> {
         let part = self.band_hz.and_then(|to_hz| Band::of(rate_hz, to_hz));
         let band = part.unwrap_or(Band::WHOLE);
@@ -78,7 +80,7 @@ impl Codecs {
         }
     }
 
-    /// Where left and right are wanted.
+    /// Returns the decoder that keeps left and right separate.
     pub(super) fn of_both_channels(&mut self) -> Codec<'_> {
         let stereo = self.stereo.get_or_insert_with(|| StereoCodec {
             decoder: FrameDecoder::new(self.level).expect("`new` has made a decoder of this level"),
@@ -92,7 +94,7 @@ impl Codecs {
 }
 
 impl Codec<'_> {
-    /// Samples of the stream for one that comes out.
+    /// Returns the number of stream samples per output sample.
     pub(super) fn step(&self) -> usize {
         match self {
             Self::Mono { decoder, .. } => decoder.band().step(),
@@ -100,7 +102,7 @@ impl Codec<'_> {
         }
     }
 
-    /// Forgets the frames before.
+    /// Resets the state that depends on earlier frames.
     pub(super) fn reset(&mut self) {
         match self {
             Self::Mono { decoder, .. } => decoder.reset(),
@@ -108,10 +110,10 @@ impl Codec<'_> {
         }
     }
 
-    /// Decodes a frame; returns how many samples come of it. The first one is sample `phase` of the frame.
+    /// Decodes a frame and returns the number of output samples. The first one is sample `phase` of the frame.
     ///
     /// # Errors
-    /// [`FrameError`] where it does not decode.
+    /// [`FrameError`] if the frame cannot be decoded.
     pub(super) fn decode(
         &mut self,
         header: &FrameHeader,
@@ -128,8 +130,7 @@ impl Codec<'_> {
         }
     }
 
-    /// Pushes the `n` samples of the frame that was decoded last. What cannot be audio becomes silence; then this is
-    /// false.
+    /// Pushes the `n` samples of the last decoded frame. Returns false and pushes silence if they are not valid audio.
     pub(super) fn push(&self, n: usize, n_channels: u8, sink: &mut Sink) -> bool {
         match self {
             Self::Mono { mono, .. } => sink.push(&mono[..n], None),

@@ -1,8 +1,8 @@
-//! Walks the frames of an MPEG audio file, over tags and damage, in time linear in its bytes.
+//! Iterates over the frames of an MPEG audio file and skips tags and damage, in time linear in the size of the file.
 //!
-//! symphonia's own demuxer hides what it skips; here every byte that is neither frame nor tag is counted. A frame is
-//! trusted when the next frame, a tag or the end follows it. A stream starts, or changes its format, only where three
-//! headers agree: two agree by chance once in some megabytes of noise.
+//! symphonia's demuxer does not report what it skips; here every byte that is neither part of a frame nor of a tag is
+//! counted. A frame is accepted if another frame, a tag or the end of the file follows it. A stream starts or changes
+//! its format only where three headers agree: two agree by chance once in several megabytes of noise.
 
 use memchr::memchr;
 
@@ -14,16 +14,16 @@ use super::tags::{self, Info};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame<'a> {
     pub header: Header,
-    /// Where it starts in the file.
+    /// File offset of the frame.
     pub offset: usize,
-    /// Its bytes, header included.
+    /// Bytes of the frame, header included.
     pub bytes: &'a [u8],
-    /// Bytes since the previous frame that are neither frame nor tag. 0 for the first frame.
+    /// Number of bytes since the previous frame that are neither frame nor tag. 0 for the first frame.
     pub skipped_bytes: usize,
 }
 
 impl<'a> Frame<'a> {
-    /// Its side info, without the checksum before it.
+    /// Returns the frame's side info, without the checksum before it.
     pub(super) fn side_info(&self) -> &'a [u8] {
         let end = self.header.main_data_offset();
         &self.bytes[end - self.header.side_info_bytes()..end]
@@ -46,18 +46,19 @@ struct Candidate {
     skipped_bytes: usize,
 }
 
-/// What comes after a frame.
+/// The data after a frame.
 enum Successor {
-    /// A frame right behind it, or behind tags.
+    /// Another frame, directly or after tags.
     Frame(Candidate),
     /// The end of the audio.
     End,
-    /// Bytes that are neither.
+    /// Bytes that belong neither to a frame nor to a tag.
     Junk,
 }
 
 impl<'a> Frames<'a> {
-    /// Finds the first frame, behind any tags and foreign bytes. Free format is looked for where nothing else is found.
+    /// Finds the first frame, after any tags and foreign bytes. Searches for free format only if there are no other
+    /// frames.
     pub(super) fn new(file: &'a [u8]) -> Self {
         let mut search = Search {
             file,
@@ -71,7 +72,7 @@ impl<'a> Frames<'a> {
             }
         }
 
-        // Foreign bytes before the audio are no loss.
+        // Foreign bytes before the audio do not count as loss.
         let first = first.map(|first| Candidate {
             skipped_bytes: 0,
             ..first
@@ -83,17 +84,18 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// Bytes of a frame in free format, without padding, if the file has that.
+    /// Returns the frame size of a free-format file in bytes, without padding; `None` for other files.
     pub(super) fn free_bytes(&self) -> Option<usize> {
         self.search.free_bytes
     }
 
-    /// Where the last frame starts, if the file ends inside it; known once the iterator is at its end.
+    /// Returns the offset of the last frame if the file ends inside it. Known once the iterator is exhausted.
     pub(super) fn truncated_at(&self) -> Option<usize> {
         self.truncated_at
     }
 
-    /// Up to three bytes that go on as a header of the frame's stream may: the file was cut within the next frame.
+    /// Reports whether the file ends with one to three bytes that could begin another header of the frame's stream,
+    /// which means that the file was cut within the next frame.
     fn is_cut_header(&self, frame: &Candidate, end: usize) -> bool {
         let rest = &self.search.file[end..];
         if rest.is_empty() || rest.len() >= HEADER_BYTES {
@@ -111,7 +113,8 @@ impl<'a> Frames<'a> {
     fn successor(&self, frame: &Candidate) -> Successor {
         let end = frame.offset + frame.header.bytes;
         let Some(rest) = self.search.file.get(end..) else {
-            // The file ends within the frame, or its header is a false one: `resynchronise` tells.
+            // Either the file ends within the frame or its header is a false one; `resynchronise` distinguishes the
+            // two.
             return Successor::Junk;
         };
 
@@ -135,7 +138,7 @@ impl<'a> Frames<'a> {
             return Successor::Junk;
         }
 
-        // What a tag leaves behind is the tag's, not lost audio.
+        // Foreign bytes after a tag are counted as part of the tag, not as lost audio.
         match self.search.find(behind_tags, Some(&frame.header)) {
             Some(next) => Successor::Frame(Candidate {
                 skipped_bytes: 0,
@@ -145,16 +148,16 @@ impl<'a> Frames<'a> {
         }
     }
 
-    /// Decides over a frame that junk follows: the frame to yield now, if any, and the one to go on with.
+    /// Handles a frame that is followed by junk. Returns the frame to yield now, if any, and the next candidate.
     fn resynchronise(&self, frame: Candidate) -> (Option<Candidate>, Option<Candidate>) {
         let end = frame.offset + frame.header.bytes;
-        // The search begins within the frame: behind a false header, the true frames may begin before its supposed end.
+        // Search from within the frame: if its header is false, the true frames may begin before its supposed end.
         let Some(next) = self.search.find(frame.offset + 1, Some(&frame.header)) else {
             let is_whole = end <= self.search.file.len();
             return (is_whole.then_some(frame), None);
         };
 
-        // One frame's length until the next: that one's header is broken and this one is whole.
+        // If the next frame is one frame length away, only the header in between is broken and this frame is complete.
         let hole = next.offset.checked_sub(end);
         if hole.is_some_and(|hole| hole == 0 || hole.abs_diff(frame.header.bytes) <= 1) {
             return (
@@ -166,7 +169,7 @@ impl<'a> Frames<'a> {
             );
         }
 
-        // Otherwise the frame is not believed, and its bytes are part of the hole.
+        // Otherwise the frame is rejected, and its bytes are counted as part of the gap.
         let skipped_bytes = frame.skipped_bytes + next.offset - frame.offset;
         (
             None,
@@ -184,7 +187,7 @@ impl<'a> Iterator for Frames<'a> {
     fn next(&mut self) -> Option<Frame<'a>> {
         loop {
             let frame = self.next.take()?;
-            // A candidate that is no whole frame is passed over.
+            // A candidate that is not a complete frame is skipped.
             let whole = match self.successor(&frame) {
                 Successor::Frame(next) => {
                     self.next = Some(next);
@@ -220,25 +223,25 @@ impl<'a> Iterator for Frames<'a> {
     }
 }
 
-/// A file, and what has to be known to find frames in it.
+/// A file and the properties that are needed to find its frames.
 #[derive(Clone, Copy, Debug)]
 struct Search<'a> {
     file: &'a [u8],
-    /// Bytes of a frame in free format, without padding.
+    /// Frame size of a free-format file in bytes, without padding.
     free_bytes: Option<usize>,
 }
 
 impl Search<'_> {
-    /// The header at the start of `bytes`, if there is one.
+    /// Parses the header at the start of `bytes`.
     fn header(&self, bytes: &[u8]) -> Option<Header> {
         Header::parse_with(bytes, self.free_bytes)
     }
 
-    /// The first frame of the file.
+    /// Finds the first frame of the file.
     fn first(&self) -> Option<Candidate> {
         let behind_tags = tags::skip(self.file, 0);
         self.find(behind_tags, None).or_else(|| {
-            // A tag that claims too much may have swallowed the audio.
+            // A tag with a wrong size may have covered the audio.
             if behind_tags > HEADER_BYTES {
                 self.find(HEADER_BYTES, None)
             } else {
@@ -247,13 +250,14 @@ impl Search<'_> {
         })
     }
 
-    /// The next place from `from` on where frames start: two headers that agree with `stream`, or three among themselves.
+    /// Finds the next position from `from` on at which frames start: two headers that match `stream`, or three that
+    /// match each other.
     fn find(&self, from: usize, stream: Option<&Header>) -> Option<Candidate> {
         let mut at = from;
         while let Some(hop) = memchr(0xFF, self.file.get(at..)?) {
             at += hop;
             if let Some(header) = self.header(&self.file[at..]) {
-                // For a stream that is known, one more header is proof enough.
+                // If the stream is known, a single further header is sufficient evidence.
                 let is_expected = stream.is_some_and(|stream| header.same_stream(stream));
                 if self.is_info(at, &header)
                     || self.is_followed(at, &header, if is_expected { 1 } else { 2 })
@@ -270,7 +274,7 @@ impl Search<'_> {
         None
     }
 
-    /// An Info frame needs no followers: its signature is proof enough.
+    /// Reports whether an Info frame starts at `offset`. Its signature is sufficient evidence without following frames.
     fn is_info(&self, offset: usize, header: &Header) -> bool {
         let bytes = self.file.get(offset..offset + header.bytes);
         bytes.is_some_and(|bytes| {
@@ -284,15 +288,16 @@ impl Search<'_> {
         })
     }
 
-    /// The header at `at` is followed by `n_more` of its stream, or by fewer and then by a tag or the end.
+    /// Reports whether the header at `at` is followed by `n_more` headers of its stream, or by fewer and then a tag or
+    /// the end of the file.
     fn is_followed(&self, at: usize, header: &Header, n_more: usize) -> bool {
         let mut end = at + header.bytes;
         for n_seen in 0..n_more {
-            // The file ends within a frame: then one header that followed is proof enough.
+            // The file ends within a frame: a single header after the first is sufficient evidence.
             let Some(rest) = self.file.get(end..) else {
                 return n_seen > 0;
             };
-            // The audio ends here, so a file of one or two frames is audio, too.
+            // The audio ends here. Files of one or two frames are accepted as well.
             if rest.is_empty() || tags::skip(self.file, end) > end {
                 return true;
             }
@@ -319,7 +324,7 @@ mod tests {
         frame
     }
 
-    /// Offset and skipped bytes of each frame, and where the file breaks off.
+    /// Returns the offset and skipped bytes of each frame, and the offset of a truncated frame.
     fn walk(file: &[u8]) -> (Vec<(usize, usize)>, Option<usize>) {
         let mut frames = Frames::new(file);
         let found = frames
@@ -370,7 +375,8 @@ mod tests {
         assert_eq!(walk(&file).1, None);
         assert_eq!(walk(&[]), (vec![], None));
 
-        // Bytes that begin no header of this stream are foreign. A checksum or another bit rate may begin anywhere.
+        // Bytes that cannot begin a header of this stream are foreign. The checksum flag and the bit rate of a header
+        // may differ.
         let with = |bytes: &[u8]| walk(&[&file, bytes].concat()).1;
         for cut in [
             &b"\xFF"[..],

@@ -1,19 +1,20 @@
-//! Free format: frames of any bit rate, whose length only the distance between headers tells. All frames of a stream have
-//! the same length, but for padding.
+//! Free format: frames of arbitrary bit rate, whose length follows only from the distance between headers. All frames
+//! of a stream have the same length, except for padding.
 //!
-//! Layer III is decoded like any other stream, once that length is known. The other layers are recognised so that the
-//! reject names them.
+//! Layer III is decoded like any other stream once the frame length is known. The other layers are recognised only for
+//! the message of the reject.
 
 use memchr::memchr_iter;
 
 use super::header::{HEADER_BYTES, Header};
 
-/// Longest frame: 640 kbit/s at 8 kHz would be longer, and nobody writes it.
+/// Maximum frame length in bytes. 640 kbit/s at 8 kHz would be longer, but no encoder writes it.
 const FRAME_BYTES_MAX: usize = 4_608;
-/// Headers that are tried, so that a file of false ones costs little.
+/// Maximum number of headers to try, which bounds the time for a file with many false headers.
 const CANDIDATES_MAX: usize = 64;
 
-/// Bytes of a layer III frame without its padding, if three equal headers without a bit rate stand that far apart.
+/// Returns the length in bytes of a layer III frame without padding, if the file contains three matching free-format
+/// headers at that distance.
 pub(super) fn frame_bytes(file: &[u8]) -> Option<usize> {
     let headers = memchr_iter(0xFF, file).filter(|&at| is_header(&file[at..]));
     headers
@@ -21,19 +22,19 @@ pub(super) fn frame_bytes(file: &[u8]) -> Option<usize> {
         .find_map(|at| frame_bytes_at(file, at))
 }
 
-/// Bytes of the frame at `at`, which two others follow.
+/// Returns the length in bytes, without padding, of the frame at `at`, if two matching frames follow it.
 fn frame_bytes_at(file: &[u8], at: usize) -> Option<usize> {
     let first = stream_key(file, at)?;
     let window = &file[at..file.len().min(at + FRAME_BYTES_MAX)];
 
-    // The first one is the header at `at` itself.
+    // Skip the first match, which is the header at `at` itself.
     for distance in memchr_iter(0xFF, window).skip(1) {
         let second = at + distance;
         if distance <= HEADER_BYTES || stream_key(file, second) != Some(first) {
             continue;
         }
         let bytes = distance - padding(file, at);
-        // What is not layer III, or too short for its own side info, is no frame.
+        // Headers of other layers, and frames too short for their own side info, are rejected.
         let is_frame = Header::parse_with(&file[at..], Some(bytes)).is_some();
         let third = second + bytes + padding(file, second);
         if is_frame && stream_key(file, third) == Some(first) {
@@ -43,13 +44,14 @@ fn frame_bytes_at(file: &[u8], at: usize) -> Option<usize> {
     None
 }
 
-/// Bytes of padding of the layer III frame at `at`.
+/// Returns the padding in bytes of the layer III frame at `at`.
 fn padding(file: &[u8], at: usize) -> usize {
     file.get(at + 2)
         .map_or(0, |byte| usize::from(byte >> 1 & 1))
 }
 
-/// Three equal headers without a bit rate, of any layer, stand at equal distances, within the one byte of padding.
+/// Reports whether the file contains three matching free-format headers of any layer at equal distances, within one
+/// byte of padding.
 pub(super) fn is_free_format(file: &[u8]) -> bool {
     let headers = memchr_iter(0xFF, file).filter(|&at| is_header(&file[at..]));
     headers
@@ -61,7 +63,7 @@ fn is_header(bytes: &[u8]) -> bool {
     let Some(&[sync, b1, b2, _]) = bytes.first_chunk::<HEADER_BYTES>() else {
         return false;
     };
-    // As `Header::parse_with`, but with bit rate 0.
+    // Same conditions as in `Header::parse_with`, but with bit-rate index 0.
     sync == 0xFF
         && b1 >= 0xE0
         && b1 >> 3 & 3 != 1
@@ -74,12 +76,12 @@ fn has_two_successors(file: &[u8], at: usize) -> bool {
     let first = stream_key(file, at);
     let window = &file[at..file.len().min(at + FRAME_BYTES_MAX)];
 
-    // The first one is the header at `at` itself.
+    // Skip the first match, which is the header at `at` itself.
     for distance in memchr_iter(0xFF, window).skip(1) {
         if distance <= HEADER_BYTES || stream_key(file, at + distance) != first {
             continue;
         }
-        // The third header lies as far behind the second, give or take a byte of padding.
+        // The third header has the same distance from the second, within one byte of padding.
         let mut thirds = 2 * distance - 1..=2 * distance + 1;
         if thirds.any(|twice| stream_key(file, at + twice) == first) {
             return true;
@@ -88,7 +90,8 @@ fn has_two_successors(file: &[u8], at: usize) -> bool {
     false
 }
 
-/// Version, layer and rate of a header; padding and the private bit change from frame to frame.
+/// Returns the bytes of a header that identify its stream: version, layer and rate. Padding and the private bit can
+/// change from frame to frame.
 fn stream_key(file: &[u8], at: usize) -> Option<[u8; 3]> {
     let header = file.get(at..at + 3)?;
     Some([header[0], header[1], header[2] & 0xFC])

@@ -1,11 +1,11 @@
-//! MPEG audio frame headers and the two facts of layer III side info that damage accounting needs.
+//! MPEG audio frame headers, and the two layer III side info fields that are needed to account for damage.
 //!
-//! Sources: ISO/IEC 11172-3 §2.4.1.3 and §2.4.1.7, ISO/IEC 13818-3 §2.4.1.7; MPEG-2.5 as every encoder writes it.
+//! Sources: ISO/IEC 11172-3 §2.4.1.3 and §2.4.1.7, ISO/IEC 13818-3 §2.4.1.7; MPEG-2.5 as written by all encoders.
 
 /// Bytes of a frame header.
 pub(super) const HEADER_BYTES: usize = 4;
 
-/// kbit/s by bit-rate index; row: MPEG-1 layer I, II, III, MPEG-2 layer I, MPEG-2 layer II and III.
+/// Bit rates in kbit/s by bit-rate index. Rows: MPEG-1 layer I, II, III, MPEG-2 layer I, MPEG-2 layer II and III.
 const KBPS: [[u16; 15]; 5] = [
     [
         0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448,
@@ -22,39 +22,40 @@ const KBPS: [[u16; 15]; 5] = [
     [0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160],
 ];
 
-/// A valid frame header. One in free format is valid where the length of its frames is known: it does not tell it.
+/// A valid frame header. A free-format header does not contain the frame length, so it is valid only if the length is
+/// known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// MPEG-1; otherwise MPEG-2 or MPEG-2.5.
+    /// True for MPEG-1, false for MPEG-2 and MPEG-2.5.
     pub mpeg1: bool,
     /// Layer, 1 to 3.
     pub layer: u8,
-    /// Sample rate, Hz; it tells MPEG-2 from MPEG-2.5.
+    /// Sample rate, Hz; it distinguishes MPEG-2 from MPEG-2.5.
     pub rate_hz: u32,
-    /// 1 or 2.
+    /// Number of channels, 1 or 2.
     pub channels: u8,
-    /// A checksum of two bytes follows the header.
+    /// True if a two-byte checksum follows the header.
     pub has_crc: bool,
-    /// Bytes of the frame, header included.
+    /// Length of the frame in bytes, header included.
     pub bytes: usize,
 }
 
 impl Header {
-    /// The header at the start of `bytes`, if there is one, and it is not in free format.
+    /// Parses the header at the start of `bytes`; `None` if it is invalid or in free format.
     #[cfg(test)]
     pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
         Self::parse_with(bytes, None)
     }
 
-    /// The header at the start of `bytes`, if there is one. In free format, layer III alone, a frame has `free_bytes` and
-    /// its padding.
+    /// Parses the header at the start of `bytes`; `None` if it is invalid. A free-format frame, supported for layer III
+    /// only, has `free_bytes` bytes plus padding.
     pub(crate) fn parse_with(bytes: &[u8], free_bytes: Option<usize>) -> Option<Self> {
         let &[sync, b1, b2, b3] = bytes.first_chunk()?;
         let version = b1 >> 3 & 3;
         let layer_bits = b1 >> 1 & 3;
         let kbps_index = b2 >> 4;
         let rate_index = b2 >> 2 & 3;
-        // Eleven bits of sync. Version 1, layer 0, rate 3 and bit rate 15 do not exist.
+        // Eleven sync bits. Version 1, layer 0, rate 3 and bit rate 15 are reserved.
         if sync != 0xFF
             || b1 < 0xE0
             || version == 1
@@ -67,7 +68,7 @@ impl Header {
 
         let mpeg1 = version == 3;
         let layer = 4 - layer_bits;
-        // MPEG-2 has half the rates of MPEG-1, MPEG-2.5 a quarter.
+        // MPEG-2 has half the sample rates of MPEG-1, MPEG-2.5 a quarter.
         let rate_hz =
             [44_100, 48_000, 32_000][usize::from(rate_index)] >> [2, 0, 1, 0][usize::from(version)];
 
@@ -83,7 +84,7 @@ impl Header {
             };
             let bits_per_second = u32::from(KBPS[row][usize::from(kbps_index)]) * 1000;
 
-            // Samples of a frame by bits of a slot: layer I has slots of four bytes, the others of one.
+            // Samples per frame divided by bits per slot: layer I has slots of four bytes, the others of one byte.
             let slots_factor = match layer {
                 1 => 12,
                 3 if !mpeg1 => 72,
@@ -101,21 +102,22 @@ impl Header {
             has_crc: b1 & 1 == 0,
             bytes,
         };
-        // Frames of every bit rate hold their side info. In free format, they may be of any length.
+        // Frames with a bit rate always have room for their side info. Free-format frames can be of any length.
         (kbps_index > 0 || header.main_data_offset() <= bytes).then_some(header)
     }
 
-    /// Frames of one stream share version, layer and rate; channel mode and bit rate may change.
+    /// Reports whether two frames belong to one stream: version, layer and rate are equal; channel mode and bit rate
+    /// may differ.
     pub(crate) fn same_stream(&self, other: &Self) -> bool {
         (self.mpeg1, self.layer, self.rate_hz) == (other.mpeg1, other.layer, other.rate_hz)
     }
 
-    /// Frames that one decoder takes: also of one channel count.
+    /// Reports whether one decoder can decode both frames: they also have the same number of channels.
     pub(crate) fn same_decoder(&self, other: &Self) -> bool {
         self.same_stream(other) && self.channels == other.channels
     }
 
-    /// Samples a channel that a frame holds.
+    /// Returns the number of samples per channel of a frame.
     pub(crate) fn samples(&self) -> u64 {
         match self.layer {
             1 => 384,
@@ -124,7 +126,7 @@ impl Header {
         }
     }
 
-    /// Bytes of layer III side info, without the checksum.
+    /// Returns the size of the layer III side info in bytes, without the checksum.
     pub(crate) fn side_info_bytes(&self) -> usize {
         match (self.mpeg1, self.channels) {
             (true, 1) | (false, 2) => 17,
@@ -133,30 +135,30 @@ impl Header {
         }
     }
 
-    /// Where the main data of a layer III frame starts.
+    /// Returns the offset of the main data in a layer III frame.
     pub(crate) fn main_data_offset(&self) -> usize {
         HEADER_BYTES + if self.has_crc { 2 } else { 0 } + self.side_info_bytes()
     }
 }
 
-/// What a layer III frame says of its main data.
+/// The fields of layer III side info that locate the main data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SideInfo {
-    /// Bytes before this frame's own, at which its main data starts.
+    /// Distance in bytes by which the main data start before the frame's own.
     pub main_data_begin: usize,
-    /// Bits of each granule over all channels; MPEG-2 has one granule, its second is `None`.
+    /// Size in bits of each granule over all channels. MPEG-2 has one granule, so the second is `None`.
     pub granule_bits: [Option<u32>; 2],
 }
 
 impl SideInfo {
-    /// Reads the side info of a whole layer III frame.
+    /// Reads the side info of a complete layer III frame.
     pub(super) fn parse(header: &Header, frame: &[u8]) -> Self {
         let start = header.main_data_offset() - header.side_info_bytes();
         let side = &frame[start..start + header.side_info_bytes()];
         let channels = usize::from(header.channels);
 
-        // Bits before the first granule: main_data_begin, private bits, and scfsi in MPEG-1.
-        // Then 59 or 63 bits for each granule and channel, of which the first 12 tell how many bits its main data has.
+        // Before the first granule: main_data_begin, private bits, and scfsi in MPEG-1. Then 59 or 63 bits per granule
+        // and channel; the first 12 of them contain the size of its main data in bits.
         let (begin_bits, first, channel_bits) = match (header.mpeg1, channels) {
             (true, 1) => (9, 18, 59),
             (true, _) => (9, 20, 59),
@@ -179,16 +181,16 @@ impl SideInfo {
     }
 }
 
-/// At most 16 bits at a bit offset, most significant first.
+/// Reads up to 16 bits at a bit offset, most significant bit first.
 fn bits(bytes: &[u8], offset: usize, n: usize) -> u32 {
     let first = offset / 8;
     let mut word = 0;
-    // 16 bits from any bit on lie within three bytes.
+    // 16 bits at any bit offset span at most three bytes.
     for at in first..first + 3 {
         let byte = bytes.get(at).copied().unwrap_or(0);
         word = word << 8 | u32::from(byte);
     }
-    // The first shift drops the bits before the number, the second one those behind it.
+    // The first shift drops the bits before the number, the second one those after it.
     word << (8 + offset % 8) >> (32 - n)
 }
 

@@ -1,10 +1,12 @@
-//! MP3 files → frames → the layer III decoder of the kernels, with every lost sample accounted for.
+//! Decodes MP3 files with the layer III decoder of the kernels and accounts for every lost sample.
 //!
-//! The decoder knows single frames. Here they are found, twice: a survey hashes the whole file and decides what the stream
-//! is, then as much as is wanted is decoded. The reservoir is kept here too, because it tells which frames are gone.
+//! The kernels decode single frames. This module finds the frames in two passes: a survey hashes the whole file and
+//! determines the stream's format, then the requested duration is decoded. The bit reservoir is kept here too, because
+//! it shows which frames are missing.
 //!
-//! Frames that cannot be decoded become silence of their length, so that time stays true; holes of unknown length are
-//! closed. Both count as lost. A stream has one format, that of most of its frames; others count as not decodable.
+//! Frames that cannot be decoded become silence of the same length, so that later audio keeps its position; gaps of
+//! unknown length are closed. Both count as lost. A stream has the format of most of its frames; frames of other
+//! formats are not decoded.
 
 mod codec;
 mod frames;
@@ -30,7 +32,7 @@ use super::loss::Loss;
 use super::output::{Output, Sink};
 use super::{DecodeReport, Pcm, reject};
 
-/// Decodes MP3 files, one after the other.
+/// Decodes MP3 files one at a time.
 pub(super) struct Mp3Decoder {
     surveyor: Surveyor,
     codecs: Codecs,
@@ -38,10 +40,10 @@ pub(super) struct Mp3Decoder {
 }
 
 impl Mp3Decoder {
-    /// Makes a decoder, one a worker.
+    /// Creates a decoder. Each worker needs its own.
     ///
     /// # Errors
-    /// [`ResampleError::Level`] where this machine lacks the level.
+    /// [`ResampleError::Level`] if this machine does not support `level`.
     pub(super) fn new(level: Level) -> Result<Self, ResampleError> {
         Ok(Self {
             surveyor: Surveyor::default(),
@@ -50,22 +52,22 @@ impl Mp3Decoder {
         })
     }
 
-    /// Of streams at twice this rate or more, only what reaches it is computed.
+    /// Restricts decoding to the sub-bands that reach output at `to_hz`, for streams with at least twice that rate.
     pub(super) fn by_band(&mut self, to_hz: u32) {
         self.codecs.by_band(to_hz);
     }
 
-    /// Decodes a file; `out` is emptied first.
+    /// Decodes a file into `out`, which is cleared first.
     ///
     /// # Errors
-    /// A [`Reject`] where no layer III frame is found.
+    /// A [`Reject`] if the file has no layer III frames.
     pub(super) fn decode(
         &mut self,
         file: &[u8],
         output: &mut Output,
         out: &mut Pcm,
     ) -> Result<DecodeReport, Reject> {
-        // The first walk decides what the stream is. The second one decodes as much as is wanted.
+        // The first pass determines the stream's format. The second pass decodes the requested duration.
         let survey = self.surveyor.survey(file);
         out.decode_key = survey.facts().decode;
         let Some(stream) = survey.stream else {
@@ -88,7 +90,7 @@ impl Mp3Decoder {
         let (start, end) = survey.trim(&stream);
         sink.trim(start, end);
 
-        // The sink trims by what the encoder announced, so every sample of every frame goes there.
+        // The sink applies the encoder's trim, so it receives every sample of every frame.
         let mut decoder = StreamDecoder::new(codec, &mut self.reservoir, stream, sink);
         let mut frames = Frames::new(file);
         if decoder.decode(&mut frames, &survey) {
@@ -102,18 +104,19 @@ impl Mp3Decoder {
     }
 }
 
-/// One file on its way through the decoder.
+/// The state of decoding one file.
 struct StreamDecoder<'a> {
     codec: Codec<'a>,
     reservoir: &'a mut Reservoir,
     stream: Header,
     sink: Sink<'a>,
     loss: Loss,
-    /// The part of the loss that is estimated from the bytes of holes.
+    /// The part of the loss that was estimated from the bytes of gaps.
     holes_s: f64,
-    /// Samples without bits before the first complete frame: no damage, unless no such frame comes.
+    /// Samples with missing bits before the first complete frame. They count as damage only if no complete frame
+    /// follows.
     n_before_complete: u64,
-    /// One came before the end of the wanted duration.
+    /// True after a complete frame within the requested duration.
     was_complete: bool,
 }
 
@@ -124,7 +127,7 @@ impl<'a> StreamDecoder<'a> {
         stream: Header,
         sink: Sink<'a>,
     ) -> Self {
-        // They still have the overlap and the bytes of the last clip.
+        // Both still contain the overlap and the bytes of the previous clip.
         codec.reset();
         reservoir.restart();
         Self {
@@ -139,10 +142,10 @@ impl<'a> StreamDecoder<'a> {
         }
     }
 
-    /// Decodes until enough has come out (false) or to the end (true).
+    /// Decodes frames. Returns true at the end of the file, or false as soon as the output is complete.
     fn decode(&mut self, frames: &mut Frames, survey: &Survey) -> bool {
         for frame in frames {
-            // Before the frame itself is looked at: an Info frame may stand behind a hole, too.
+            // Handle the gap before checking the frame's type: an Info frame may follow a gap as well.
             if frame.skipped_bytes > 0 {
                 self.hole(&frame, survey);
             }
@@ -163,7 +166,7 @@ impl<'a> StreamDecoder<'a> {
         true
     }
 
-    /// Bytes that are no frames: lost are as many frames as would fill them, at least one.
+    /// Counts skipped bytes as lost: as many frames as would fill them, but at least one.
     fn hole(&mut self, frame: &Frame, survey: &Survey) {
         self.restart();
         let n_frames = (frame.skipped_bytes as f64 / survey.frame_bytes())
@@ -176,11 +179,12 @@ impl<'a> StreamDecoder<'a> {
             .add_missing(Some(frame.offset - frame.skipped_bytes), seconds);
     }
 
-    /// At the end of the file: frames that were announced and never came, which tells more of holes than their bytes
-    /// do; without such an announcement, the frame that the file breaks off in.
+    /// Counts the loss at the end of the file: the announced frames that are missing, which replace the estimates for
+    /// gaps. Without an announcement, only the frame in which the file ends is lost.
     fn end(&mut self, survey: &Survey, truncated_at: Option<usize>, file_bytes: usize) {
         let n_wanted = self.sink.n_wanted(u64::MAX);
-        // Where the wanted duration is full, the end of the file changes nothing, and the estimates of its holes stand.
+        // If the requested duration is complete, the end of the file does not matter, and the estimates for gaps are
+        // kept.
         if n_wanted == 0 {
             return;
         }
@@ -190,7 +194,7 @@ impl<'a> StreamDecoder<'a> {
         let missing_s = self.seconds(n_frames * self.stream.samples());
         let mut wanted_s = self.seconds(n_wanted);
 
-        // The announcement also counts what was lost in holes.
+        // The announced number of frames includes those lost in gaps.
         if announced.is_some() {
             self.loss.lost_s -= self.holes_s;
             wanted_s += self.holes_s;
@@ -216,7 +220,7 @@ impl<'a> StreamDecoder<'a> {
                 if is_audio { missing.samples } else { n_samples }
             }
             None => {
-                // Whatever is at fault, what follows it in the main data is in doubt.
+                // Discard the reservoir: after a decoding failure, the following main data cannot be trusted.
                 self.reservoir.clear();
                 self.sink.push_silence(n_samples as usize);
                 n_samples
@@ -224,7 +228,7 @@ impl<'a> StreamDecoder<'a> {
         };
 
         let n_silent = n_silent.min(n_wanted);
-        // A stream copy begins with frames that lack their bits. Whether it was one, `finish` knows.
+        // A stream copy begins with frames whose bits are missing. `finish` decides whether the file is one.
         if missing.is_damage {
             self.loss
                 .add_silenced(Some(frame.offset), self.seconds(n_silent));
@@ -233,7 +237,7 @@ impl<'a> StreamDecoder<'a> {
         }
     }
 
-    /// Decodes a frame; returns how many samples come of it, or `None` where it does not decode.
+    /// Decodes a frame and returns the number of output samples, or `None` if it cannot be decoded.
     fn decode_frame(&mut self, frame: &Frame) -> Option<usize> {
         let header = FrameHeader::parse(*frame.bytes.first_chunk()?)?;
         let side = mp3::SideInfo::parse(&header, frame.side_info()).ok()?;
@@ -242,10 +246,10 @@ impl<'a> StreamDecoder<'a> {
         self.codec.decode(&header, &side, main_data, phase).ok()
     }
 
-    /// A frame of another layer, rate or channel count: silence as long as it.
+    /// Replaces a frame of another layer, rate or channel count by silence of the same duration.
     fn foreign_frame(&mut self, frame: &Frame) {
         self.restart();
-        // In samples of this stream's rate, so that time stays true.
+        // Convert to samples of this stream's rate, so that the duration is kept.
         let n_samples = frame.header.samples() * u64::from(self.stream.rate_hz)
             / u64::from(frame.header.rate_hz);
         let n_wanted = self.sink.n_wanted(n_samples);
@@ -254,7 +258,7 @@ impl<'a> StreamDecoder<'a> {
             .add_silenced(Some(frame.offset), self.seconds(n_wanted));
     }
 
-    /// Forgets bits of before a hole: used behind it, they would be noise.
+    /// Discards the state before a gap: after the gap it would decode to noise.
     fn restart(&mut self) {
         self.codec.reset();
         self.reservoir.clear();
@@ -274,20 +278,21 @@ impl<'a> StreamDecoder<'a> {
     }
 }
 
-/// Seconds of all frames: decoding gives no more.
+/// Returns the total duration of all frames in seconds, an upper bound on the decoded duration.
 pub(super) fn longest_s(file: &[u8]) -> f64 {
-    // Foreign frames count too, since each becomes silence of its length. Holes are closed, and trimming takes away.
+    // Frames of other formats count too, since each becomes silence of the same length. Gaps are closed, and trimming
+    // only shortens the output.
     let frames = Frames::new(file).map(|frame| frame.header);
     let seconds = frames.map(|header| header.samples() as f64 / f64::from(header.rate_hz));
     seconds.sum()
 }
 
-/// Where the tags at the start of a file end.
+/// Returns the offset of the end of the tags at the start of a file.
 pub(super) fn behind_tags(file: &[u8]) -> usize {
     tags::skip(file, 0)
 }
 
-/// Why there is nothing to decode.
+/// Returns the reject for a file without audio frames.
 fn no_stream(file: &[u8], survey: &Survey) -> Reject {
     if survey.info.is_some() {
         return reject(Reason::NoAudio, "an Info frame without audio behind it");

@@ -1,7 +1,8 @@
-//! The main data of frames, which may begin in the frames before, and the books on what is missing of it.
+//! The bit reservoir: the main data of frames, which may begin in earlier frames, and the number of bits missing from
+//! it.
 //!
-//! Main data of frames follow one another without overlap; `main_data_begin` may not reach back over bytes that the
-//! previous frame used, nor before the first byte there is. Where it does, a frame in between is gone.
+//! The main data of consecutive frames do not overlap: `main_data_begin` may reach neither into bytes that the previous
+//! frame used, nor before the first available byte. If it does, a frame in between is missing.
 
 use wavemill_kernels::mp3::MainData;
 
@@ -9,23 +10,24 @@ use super::header::SideInfo;
 
 const GRANULE_SAMPLES: u64 = 576;
 
-/// The bytes that the frame in hand and later ones may refer to.
+/// Main data that the current frame and later ones may refer to.
 #[derive(Debug, Default)]
 pub(super) struct Reservoir {
     bytes: Vec<u8>,
-    /// How many of them the frame in hand uses up.
+    /// Number of these bytes that the current frame uses.
     n_used: usize,
-    /// Bits that the frame in hand refers to and that are not there.
+    /// Number of bits that the current frame refers to and that are missing.
     n_missing_bits: usize,
-    /// A frame has had all its bits: from now on a missing bit is damage.
+    /// True once a frame was complete; missing bits count as damage from then on.
     was_complete: bool,
 }
 
 impl Reservoir {
-    /// A frame enters with its own main data; returns the samples that the decoder replaces by zeros for want of bits,
-    /// and whether they are damage (before the first complete frame they are not: a clip cut by stream copy starts so).
+    /// Adds a frame with its own main data. Returns the samples that the decoder replaces by zeros because of missing
+    /// bits, and whether they are damage. They are not before the first complete frame, because a clip cut by stream
+    /// copy starts this way.
     pub(super) fn enter(&mut self, side: &SideInfo, main_data: &[u8]) -> MissingBits {
-        // Of what the frame before left, the last bytes are this one's. What lies before them is filling.
+        // The frame refers to the last bytes that the previous frame left unused. Bytes before those are padding.
         let n_unread = self.bytes.len() - self.n_used;
         let n_reused = side.main_data_begin.min(n_unread);
         self.bytes.drain(..self.bytes.len() - n_reused);
@@ -34,7 +36,7 @@ impl Reservoir {
         let underflow_bits = 8 * (side.main_data_begin - n_reused);
         self.n_missing_bits = underflow_bits;
 
-        // The bits that are missing are those of the first granules, which come out as zeros.
+        // The missing bits belong to the first granules, which are decoded as zeros.
         let mut skipped_bits = 0;
         let mut used_bits = 0;
         let mut zeroed_granules = 0;
@@ -56,7 +58,7 @@ impl Reservoir {
         }
     }
 
-    /// The main data of the frame that entered last.
+    /// Returns the main data of the frame added last.
     pub(super) fn main_data(&self) -> MainData<'_> {
         MainData {
             bytes: &self.bytes,
@@ -64,30 +66,30 @@ impl Reservoir {
         }
     }
 
-    /// Some frame has had all its bits.
+    /// Reports whether a frame was complete.
     pub(super) fn was_complete(&self) -> bool {
         self.was_complete
     }
 
-    /// A frame did not decode, or a hole follows: nothing is left to refer to.
+    /// Discards all main data, because a frame could not be decoded or a gap follows.
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.n_used = 0;
     }
 
-    /// Forgets everything: another stream follows.
+    /// Resets the reservoir for another stream.
     pub(super) fn restart(&mut self) {
         self.clear();
         self.was_complete = false;
     }
 }
 
-/// Samples of a frame that came out as zeros.
+/// Samples of a frame that are replaced by zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MissingBits {
-    /// Samples a channel.
+    /// Samples per channel.
     pub samples: u64,
-    /// They count as lost.
+    /// True if they count as lost.
     pub is_damage: bool,
 }
 
@@ -117,7 +119,7 @@ mod tests {
     fn a_missing_frame_shows_where_main_data_would_overlap() {
         let mut reservoir = Reservoir::default();
         assert_eq!(enter(&mut reservoir, 0, 8 * 190), (0, true));
-        // One byte is left: the next may go back one byte, not a hundred.
+        // One byte is unused: the next frame may reach back one byte, but not a hundred.
         assert_eq!(enter(&mut reservoir, 1, 8 * 190), (0, true));
         assert_eq!(enter(&mut reservoir, 100, 8 * 190), (576, true));
     }

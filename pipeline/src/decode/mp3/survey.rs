@@ -1,4 +1,5 @@
-//! The first walk over an MP3: what the stream is, what its frames hash to, and what was announced.
+//! The first pass over an MP3 file, which determines the stream's format, the hash of its frames, and the encoder's
+//! announcements.
 
 use super::frames::Frames;
 use super::header::Header;
@@ -7,25 +8,26 @@ use crate::decode::InputFacts;
 use crate::decode::key::KeyHasher;
 use crate::decode::loss::is_credible;
 
-/// What a whole file holds.
+/// The results of scanning a whole file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Survey {
-    /// A header of the format that most frames have, the earlier one where two are equal; `None` without audio frames.
+    /// A header in the most frequent format, or in the earlier one if two are equally frequent; `None` without audio
+    /// frames.
     pub stream: Option<Header>,
-    /// The first Info, Xing or VBRI frame.
+    /// The announcement in the first Info, Xing or VBRI frame.
     pub info: Option<Info>,
-    /// Audio frames of all formats.
+    /// Number of audio frames of all formats.
     pub n_frames: u64,
-    /// Their bytes.
+    /// Total size of the audio frames in bytes.
     pub n_bytes: u64,
-    /// blake3 over them.
+    /// blake3 hash of the audio frames.
     pub audio_blake3: blake3::Hash,
-    /// A hash over everything that decoding reads.
+    /// Hash over everything that affects decoding.
     decode_key: blake3::Hash,
 }
 
 impl Survey {
-    /// The hashes of a file that is decoded. Files of the other layers are rejects, which have none.
+    /// Returns the file's hashes; none if the stream is not layer III, because such a file is rejected.
     pub(crate) fn facts(&self) -> InputFacts {
         match self.stream {
             Some(stream) if stream.layer == 3 => {
@@ -35,20 +37,20 @@ impl Survey {
         }
     }
 
-    /// Mean bytes of a frame.
+    /// Returns the mean frame size in bytes.
     pub(crate) fn frame_bytes(&self) -> f64 {
         self.n_bytes as f64 / self.n_frames.max(1) as f64
     }
 
-    /// Frames that were announced and are not there; `None` where the announcement does not fit this stream: then it
-    /// is a lie, or absent. It fits if its mean frame is within a factor of two of what is there, and if enough of the
-    /// frames and of the bytes is there to back it.
+    /// Returns the number of announced frames that are missing; `None` if the announcement is absent or does not fit
+    /// this stream. It fits if its mean frame size is within a factor of two of the actual one, and if the file
+    /// contains a credible share of the announced frames and bytes.
     pub(crate) fn missing_frames(&self) -> Option<u64> {
         let info = self
             .info
             .filter(|info| info.n_frames > 0 && info.n_bytes > 0)?;
 
-        // How long the announced frames are, beside those that are there.
+        // Ratio of the announced mean frame size to the actual one.
         let ratio = info.n_bytes as f64 / info.n_frames as f64 / self.frame_bytes();
         let is_like_this = (0.5..=2.0).contains(&ratio);
         let is_backed =
@@ -56,8 +58,8 @@ impl Survey {
         (is_like_this && is_backed).then(|| info.n_frames.saturating_sub(self.n_frames))
     }
 
-    /// Samples to drop at the start, and the sample to end before, as announced by the encoder. An announcement of
-    /// fewer frames than there are says nothing about the end.
+    /// Returns the trim announced by the encoder: the number of samples to drop at the start, and the sample before
+    /// which the audio ends. If fewer frames are announced than exist, the end is unknown.
     pub(crate) fn trim(&self, stream: &Header) -> (u64, Option<u64>) {
         let Some((info, trim)) = self.info.and_then(|info| Some((info, info.trim?))) else {
             return (0, None);
@@ -70,7 +72,7 @@ impl Survey {
     }
 }
 
-/// Makes surveys; its buffers are kept from file to file.
+/// Creates surveys. The buffers are reused from file to file.
 #[derive(Debug, Default)]
 pub(crate) struct Surveyor {
     hasher: blake3::Hasher,
@@ -78,7 +80,7 @@ pub(crate) struct Surveyor {
 }
 
 impl Surveyor {
-    /// Walks the whole file.
+    /// Scans a whole file.
     pub(crate) fn survey(&mut self, file: &[u8]) -> Survey {
         self.hasher.reset();
         self.formats.clear();
@@ -87,26 +89,26 @@ impl Surveyor {
         let mut info = None;
         let mut n_frames = 0;
         let mut n_bytes = 0;
-        let mut run = 0..0; // the bytes of neighbours that are not yet hashed
+        let mut run = 0..0; // adjacent frames that are not yet hashed
         let mut frames = Frames::new(file);
         if let Some(free_bytes) = frames.free_bytes() {
             key.item("free", &[free_bytes as u64]);
         }
         for frame in &mut frames {
-            // The frames themselves are in the audio's hash, and their headers say where each one ends.
+            // The frames are covered by the audio hash, and their headers determine where each one ends.
             if frame.skipped_bytes > 0 {
                 key.item("hole", &[n_frames, frame.skipped_bytes as u64]);
             }
 
             if let Some(announced) = Info::of(&frame) {
-                // Files that were joined have such a frame each.
+                // Concatenated files contain one such frame each.
                 info.get_or_insert(announced);
                 continue;
             }
             n_frames += 1;
             n_bytes += frame.bytes.len() as u64;
 
-            // Neighbours are hashed together: blake3 is fast on long input only.
+            // Adjacent frames are hashed together, because blake3 is fast only for long input.
             if frame.offset != run.end {
                 self.hasher.update(&file[run]);
                 run = frame.offset..frame.offset;
@@ -125,7 +127,7 @@ impl Surveyor {
         }
         key.item("truncated", &[u64::from(frames.truncated_at().is_some())]);
 
-        // Not `max_by_key`, which gives the last one of equals.
+        // `max_by_key` would return the last of several maxima; the first is needed.
         let most = self.formats.iter().map(|(_, count)| *count).max();
         let stream = self
             .formats

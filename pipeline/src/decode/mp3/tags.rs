@@ -1,21 +1,21 @@
-//! What stands in MP3 files and is no audio: ID3 and APE tags, and the Info, Xing or VBRI frame.
+//! Data in MP3 files that are not audio: ID3 and APE tags, and the Info, Xing or VBRI frame.
 //!
-//! Lyrics3 needs no code: it stands behind the last frame, where foreign bytes cost nothing.
+//! Lyrics3 needs no code: it follows the last frame, where foreign bytes do not count as loss.
 //!
 //! Sources: id3.org (2.4.0 structure §3), the APEv2 specification, the LAME "Mp3 Info Tag" description (rev. 1).
 
 use super::frames::Frame;
 use super::header::HEADER_BYTES;
 
-/// Bytes of an ID3v2 header, and of its footer.
+/// Size of an ID3v2 header or footer in bytes.
 const ID3V2_HEADER_BYTES: usize = 10;
-/// Bytes of an APEv2 header or footer.
+/// Size of an APEv2 header or footer in bytes.
 const APE_HEADER_BYTES: usize = 32;
-/// Samples by which every decoder delays the signal (528 of the filter bank + 1).
+/// Number of samples by which every decoder delays the signal (528 of the filter bank + 1).
 const DECODER_DELAY_SAMPLES: u64 = 529;
 
-/// Where the tags that start at `at` end; `at` itself if none does. Tags that claim more than there is count as their
-/// header alone, so that a lying size swallows no audio.
+/// Returns the offset of the end of the tags that start at `at`, or `at` if there are none. If a tag's size reaches
+/// beyond the end of the file, only its header is skipped, so that a wrong size does not skip audio.
 pub(super) fn skip(bytes: &[u8], mut at: usize) -> usize {
     while let Some(tag_bytes) = tag_bytes(&bytes[at..]) {
         at += tag_bytes;
@@ -29,7 +29,7 @@ fn tag_bytes(bytes: &[u8]) -> Option<usize> {
         .or_else(|| id3v1_bytes(bytes))
 }
 
-/// What a tag takes of `bytes`: what it claims, or its header alone.
+/// Returns the size of a tag in `bytes`: the claimed size if it fits, otherwise that of the header.
 fn believed(bytes: &[u8], claimed: usize, header: usize) -> usize {
     if claimed <= bytes.len() {
         claimed
@@ -38,9 +38,9 @@ fn believed(bytes: &[u8], claimed: usize, header: usize) -> usize {
     }
 }
 
-/// An ID3v2 tag, or the footer of one.
+/// Returns the size of an ID3v2 tag, or of the footer of one.
 fn id3v2_bytes(bytes: &[u8]) -> Option<usize> {
-    // `ID3` of a tag, or `3DI` of a footer.
+    // `ID3` begins a tag, `3DI` a footer.
     let &[
         b'I' | b'3',
         b'D',
@@ -56,16 +56,16 @@ fn id3v2_bytes(bytes: &[u8]) -> Option<usize> {
     else {
         return None;
     };
-    // The pattern by which id3.org has tags found: no version is FF, and no byte of the size has its top bit set.
+    // The detection pattern from id3.org: no version byte is FF, and no size byte has its top bit set.
     if major == 0xFF || revision == 0xFF || (a | b | c | d) & 0x80 != 0 {
         return None;
     }
-    // A footer without its tag, which was cut off: there is nothing but itself.
+    // A footer whose tag was cut off counts as a tag of its own.
     if bytes[0] == b'3' {
         return Some(ID3V2_HEADER_BYTES);
     }
 
-    // Seven bits a byte, so that no size looks like the start of a frame.
+    // Each size byte has seven bits, so that no size looks like the start of a frame.
     let digits = [a, b, c, d];
     let size = digits
         .iter()
@@ -76,8 +76,8 @@ fn id3v2_bytes(bytes: &[u8]) -> Option<usize> {
     Some(believed(bytes, claimed, ID3V2_HEADER_BYTES))
 }
 
-/// An APE tag. The size in its header counts the items and the footer; of a tag without a header, only the footer is
-/// known.
+/// Returns the size of an APE tag. The size in its header covers the items and the footer; if the header is missing,
+/// only the footer is skipped.
 fn ape_bytes(bytes: &[u8]) -> Option<usize> {
     if !bytes.starts_with(b"APETAGEX") {
         return None;
@@ -86,7 +86,7 @@ fn ape_bytes(bytes: &[u8]) -> Option<usize> {
     let size = u32::from_le_bytes([header[12], header[13], header[14], header[15]]);
     let flags = u32::from_le_bytes([header[20], header[21], header[22], header[23]]);
 
-    // Bit 29 is set in a header, and not in a footer.
+    // Bit 29 is set in a header and clear in a footer.
     let is_header = flags & 1 << 29 != 0;
     let content = if is_header { size as usize } else { 0 };
     Some(believed(
@@ -96,7 +96,7 @@ fn ape_bytes(bytes: &[u8]) -> Option<usize> {
     ))
 }
 
-/// An ID3v1 tag, or the extended one before it.
+/// Returns the size of an ID3v1 tag, or of the extended tag before it.
 fn id3v1_bytes(bytes: &[u8]) -> Option<usize> {
     if bytes.starts_with(b"TAG+") {
         Some(believed(bytes, 227, 4))
@@ -107,30 +107,30 @@ fn id3v1_bytes(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// What an Info, Xing or VBRI frame announces. Nothing here is believed before it was compared with the stream.
+/// The contents of an Info, Xing or VBRI frame. Compare them with the stream before use, because they may be wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Info {
-    /// Audio frames; 0 where not given.
+    /// Number of audio frames; 0 if not given.
     pub n_frames: u64,
-    /// Bytes of the stream; 0 where not given.
+    /// Size of the stream in bytes; 0 if not given.
     pub n_bytes: u64,
-    /// Samples to drop at the start and at the end, of an encoder that says so.
+    /// Samples to drop at the start and at the end, if the encoder states them.
     pub trim: Option<Trim>,
 }
 
-/// Gapless playback as LAME, and the programs that follow it, announce it.
+/// Gapless playback information as written by LAME and compatible encoders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Trim {
-    /// Samples to drop at the start, the decoder's own delay included.
+    /// Samples to drop at the start, including the decoder's own delay.
     pub start_samples: u64,
     /// Samples to drop at the end of the announced frames.
     pub end_samples: u64,
 }
 
 impl Info {
-    /// The announcement in a frame that holds one, and so no audio.
+    /// Reads the announcement in a frame; `None` for an audio frame.
     pub(crate) fn of(frame: &Frame) -> Option<Self> {
-        // The position of Xing and Info does not count a checksum.
+        // The offset of a Xing or Info signature does not include a checksum.
         let body = frame
             .bytes
             .get(HEADER_BYTES + frame.header.side_info_bytes()..)?;
@@ -138,11 +138,11 @@ impl Info {
             return Some(Self::xing(body));
         }
 
-        // VBRI stands at one place, whatever length the side info has.
+        // VBRI has a fixed offset, independent of the length of the side info.
         let vbri = frame.bytes.get(HEADER_BYTES + 32..)?;
         if vbri.starts_with(b"VBRI") {
             return Some(Self {
-                // Behind name, version, delay and quality.
+                // After name, version, delay and quality.
                 n_bytes: word(vbri, 10),
                 n_frames: word(vbri, 14),
                 trim: None,
@@ -157,7 +157,7 @@ impl Info {
             flags: word(body, 4),
             at: 8,
         };
-        // Flags and fields in this order: frames, bytes, a table for seeking, quality.
+        // Order of flags and fields: frames, bytes, seek table, quality.
         let n_frames = fields.next(1, 4);
         let n_bytes = fields.next(2, 4);
         let _seek_table = fields.next(4, 100);
@@ -172,7 +172,7 @@ impl Info {
     }
 }
 
-/// The fields of a Xing header, of which each is there only if its flag is set.
+/// The fields of a Xing header, each of which is present only if its flag is set.
 struct XingFields<'a> {
     body: &'a [u8],
     flags: u64,
@@ -180,7 +180,7 @@ struct XingFields<'a> {
 }
 
 impl XingFields<'_> {
-    /// The first four bytes of the next field, which has `bytes`; 0 where it is not there.
+    /// Returns the first four bytes of the next field, which is `bytes` long; 0 if the field is absent.
     fn next(&mut self, flag: u64, bytes: usize) -> u64 {
         if self.flags & flag == 0 {
             return 0;
@@ -191,25 +191,25 @@ impl XingFields<'_> {
     }
 }
 
-/// Delay and padding of the LAME extension, 12 bits each.
+/// Reads delay and padding from the LAME extension, 12 bits each.
 fn lame_trim(extension: &[u8]) -> Option<Trim> {
     let encoder = extension.get(..4)?;
     let is_known = [b"LAME", b"Lavf", b"Lavc", b"L3.9", b"GOGO"]
         .iter()
         .any(|known| encoder == *known);
-    // Behind name, revision, low-pass, peak, gains, flags and bit rate.
+    // After name, revision, low-pass, peak, gains, flags and bit rate.
     let &[a, b, c] = extension.get(21..24)?.first_chunk()?;
     let delay = u64::from(a) << 4 | u64::from(b >> 4);
     let padding = u64::from(b & 15) << 8 | u64::from(c);
 
-    // The decoder's delay moves the audio: more of it is dropped at the start, and as much less at the end.
+    // The decoder's delay shifts the audio: more samples are dropped at the start, and equally fewer at the end.
     is_known.then(|| Trim {
         start_samples: delay + DECODER_DELAY_SAMPLES,
         end_samples: padding.saturating_sub(DECODER_DELAY_SAMPLES),
     })
 }
 
-/// Four bytes, most significant first; 0 where they are missing.
+/// Reads a four-byte big-endian number; 0 if bytes are missing.
 fn word(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 4).map_or(0, |word| {
         word.iter()

@@ -1,10 +1,10 @@
-//! Bits of a Vorbis header, least significant first (Vorbis I §2).
+//! Reader for the bits of a Vorbis header, least significant bit first (Vorbis I §2).
 
-/// Reads numbers bit by bit; `None` at the end of the bytes.
+/// Reads numbers bit by bit. Its methods return `None` at the end of the bytes.
 #[derive(Clone, Debug)]
 pub(super) struct Bits<'a> {
     bytes: &'a [u8],
-    /// In bits.
+    /// Position in bits.
     at: usize,
 }
 
@@ -13,7 +13,7 @@ impl<'a> Bits<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// A number of up to 32 bits.
+    /// Reads a number of up to 32 bits.
     pub(super) fn read(&mut self, n_bits: u32) -> Option<u32> {
         debug_assert!(n_bits <= 32, "a number of {n_bits} bits");
         let end = self.at + n_bits as usize;
@@ -21,7 +21,7 @@ impl<'a> Bits<'a> {
             return None;
         }
 
-        // Up to 32 bits from any bit on lie within five bytes.
+        // Any 32 consecutive bits are within five bytes.
         let rest = &self.bytes[self.at / 8..];
         let mut word = [0; 8];
         let n_bytes = rest.len().min(word.len());
@@ -38,13 +38,13 @@ impl<'a> Bits<'a> {
 
     pub(super) fn skip(&mut self, n_bits: u64) -> Option<()> {
         let end = usize::try_from(n_bits).ok()?.checked_add(self.at)?;
-        // This may be behind the bytes, where every later read ends as well.
+        // The position may be after the end, where every later read fails as well.
         self.at = end;
         (end <= self.bytes.len() * 8).then_some(())
     }
 }
 
-/// Bits that it takes to write `x`: 0 for 0, 3 for 7 (Vorbis I §9.2.1).
+/// Returns the number of bits needed for `x`: 0 for 0, 3 for 7 (Vorbis I §9.2.1).
 pub(super) fn ilog(x: u32) -> u32 {
     u32::BITS - x.leading_zeros()
 }

@@ -1,23 +1,24 @@
-//! How long a packet is, from its first byte and the packet before it (Vorbis I §4.3.1).
+//! Computes the length of a packet from its first byte and the preceding packet (Vorbis I §4.3.1).
 
 use super::bits::ilog;
 use super::headers::{Ident, PacketKind};
 use super::setup::Modes;
 
-/// What a packet adds to the audio.
+/// Contribution of a packet to the audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PacketLength {
-    /// So many samples.
+    /// The packet adds this number of samples.
     Samples(u64),
-    /// None: it is the first one, or the first one behind a hole, and only the next one overlaps with it.
+    /// The packet adds no samples because it is the first one, or the first one after a hole. Only the next packet
+    /// overlaps with it.
     First,
-    /// It belongs to no audio.
+    /// The packet is not part of the audio.
     NoAudio,
-    /// It should be audio and is not.
+    /// The packet should be audio, but is not valid.
     Broken,
 }
 
-/// Follows the sizes of the blocks.
+/// Tracks the block sizes of a sequence of packets.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Blocks {
     modes: Modes,
@@ -36,16 +37,16 @@ impl Blocks {
         }
     }
 
-    /// The next packet adds no audio: nothing overlaps with it.
+    /// Starts again: the next packet has nothing to overlap with and adds no samples.
     pub(super) fn restart(&mut self) {
         self.before_samples = None;
     }
 
-    /// The length of the next packet.
+    /// Returns the length of the next packet.
     pub(super) fn next(&mut self, packet: &[u8]) -> PacketLength {
         match (PacketKind::of(packet), self.block_samples(packet)) {
             (PacketKind::Audio, Some(samples)) => match self.before_samples.replace(samples) {
-                // Vorbis I §4.3.8: a quarter of the block before, and a quarter of this one.
+                // A quarter of the previous block and a quarter of this one (Vorbis I §4.3.8).
                 Some(before) => PacketLength::Samples((before + samples) / 4),
                 None => PacketLength::First,
             },
@@ -53,12 +54,12 @@ impl Blocks {
                 self.restart();
                 PacketLength::Broken
             }
-            // A header, or a packet without a byte.
+            // A header or an empty packet.
             _ => PacketLength::NoAudio,
         }
     }
 
-    /// Samples that all of these packets add.
+    /// Returns the number of samples that all `packets` add.
     pub(super) fn sum(mut self, packets: &[&[u8]]) -> u64 {
         let mut sum = 0;
         for packet in packets {
@@ -69,9 +70,9 @@ impl Blocks {
         sum
     }
 
-    /// Size of the packet's block; its mode is in the first byte, behind one bit.
+    /// Returns the size of the packet's block. The packet's mode is in its first byte, after one bit.
     fn block_samples(&self, packet: &[u8]) -> Option<u64> {
-        // As many bits as the highest mode needs; none if there is one mode only.
+        // The mode has as many bits as the highest mode needs, and none if there is only one mode.
         let n_bits = ilog(self.modes.n - 1);
         let mode = u32::from(packet.first()? >> 1) & ((1 << n_bits) - 1);
         if mode >= self.modes.n {

@@ -1,48 +1,48 @@
-//! Code books of a Vorbis set-up header (Vorbis I §3.2), and what symphonia would allocate for them.
+//! Code books of a Vorbis set-up header (Vorbis I §3.2), and the memory that symphonia would allocate for them.
 
 use super::bits::{Bits, ilog};
 use super::setup::{Fault, OrCut};
 
-/// "BCV", which begins a book.
+/// Sync pattern "BCV" at the start of a book.
 const SYNC: u32 = 0x56_4342;
-/// Longest code word, bits.
+/// Maximum length of a code word, in bits.
 const CODE_BITS_MAX: u32 = 32;
 /// symphonia's own limits on a book. libvorbis's encoder has up to 6,561 entries, 3⁸ in eight dimensions.
 const ENTRIES_MAX: u32 = 128 * 1024;
 const DIMENSIONS_MAX: u32 = 32;
-/// All books of a set-up header together, bytes in symphonia's tables. The largest of libvorbis's, of 8 to 96 kHz,
-/// mono and stereo, at all qualities, take 4.7 MB as counted here.
+/// Maximum size of all books of a set-up header, in bytes of symphonia's tables. The largest books of libvorbis, for 8
+/// to 96 kHz, mono and stereo, at all qualities, take 4.7 MB by the same count.
 pub(super) const BOOKS_BYTES_MAX: u64 = 8 << 20;
 
-/// An entry while its table is made: length, number, code word, and its place in the tree.
+/// Bytes per entry while its table is built: code length, number, code word, and position in the tree.
 const ENTRY_BYTES: u64 = 64;
-/// symphonia's tables decode eight bits at a time, by 256 slots of 8 bytes; beside them, the node of the tree.
+/// symphonia's tables decode eight bits at a time with 256 slots of 8 bytes, in addition to the node of the tree.
 const TABLE_BITS: u32 = 8;
 const TABLE_BYTES: u64 = 256 * 8 + 256;
-/// A value of the vectors, and a number that they are made of (in a vector that doubles).
+/// Bytes per vector value, and per number from which the values are computed (in a `Vec` that grows by doubling).
 const VALUE_BYTES: u64 = 4;
 const MULTIPLICAND_BYTES: u64 = 4;
 
-/// What later parts of the header need to know of a book, and what it costs.
+/// Properties of a book that later parts of the header depend on, and its memory use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Book {
-    /// Numbers that it can give.
+    /// Number of entries in the book.
     pub n_entries: u32,
-    /// Some entry has a code word.
+    /// Whether any entry has a code word.
     pub is_used: bool,
-    /// Its entries are vectors.
+    /// Whether the entries are vectors.
     pub has_vectors: bool,
-    /// What symphonia allocates for it, at most.
+    /// Upper bound on the memory that symphonia allocates for the book, in bytes.
     pub bytes: u64,
 }
 
-/// The lengths of the code words, as far as they matter.
+/// Summary of the code word lengths of a book.
 #[derive(Clone, Copy, Debug, Default)]
 struct Codes {
     n: u64,
-    /// Σ 2³²⁻ˡᵉⁿᵍᵗʰ.
+    /// Kraft sum: Σ 2³²⁻ˡᵉⁿᵍᵗʰ.
     kraft: u64,
-    /// How many are longer than 8, 16 and 24 bits.
+    /// Numbers of code words longer than 8, 16 and 24 bits.
     n_longer: [u64; 3],
     longest: u32,
 }
@@ -58,7 +58,7 @@ impl Codes {
             )));
         }
 
-        // At most 2¹⁷ entries of at most 2³¹: no overflow.
+        // Cannot overflow: at most 2¹⁷ entries add at most 2³¹ each.
         let n = u64::from(n);
         self.n += n;
         self.kraft += n << (CODE_BITS_MAX - bits);
@@ -75,10 +75,10 @@ impl Codes {
         Ok(())
     }
 
-    /// The code words are a whole tree: each row of bits is one of them, and only one.
+    /// Checks that the code words form a complete tree: every sequence of bits starts with exactly one code word.
     ///
-    /// Vorbis gives every entry, in order, the lowest code word that is free, so the lengths alone decide. A book of
-    /// one entry is allowed too, if its length is 1 (erratum of 26 February 2015).
+    /// Vorbis assigns to each entry, in order, the lowest free code word, so the lengths determine the result. A book
+    /// with one entry is also allowed if the length of its code word is 1 (erratum of 26 February 2015).
     fn check(&self) -> Result<(), Fault> {
         let is_single = self.n == 1 && self.longest == 1;
         if self.n == 0 || is_single || self.kraft == 1 << CODE_BITS_MAX {
@@ -92,13 +92,13 @@ impl Codes {
         Err(Fault::broken(format!("{which} code words for a tree")))
     }
 
-    /// Bytes of symphonia's tables: one at the root, and one wherever longer words branch on. Each of those has at least
-    /// two words below it.
+    /// Returns the size of symphonia's tables in bytes: a root table, and one at each branch to longer code words. Each
+    /// of the latter has at least two code words below it.
     fn table_bytes(&self) -> u64 {
         let mut n_tables = 1;
         for (&n_longer, level) in self.n_longer.iter().zip(1..) {
             let n_slots_above = 1 << (TABLE_BITS * level);
-            // And no more of them than the level above has slots.
+            // The number of tables is also limited by the number of slots in the level above.
             n_tables += (n_longer / 2).min(n_slots_above);
         }
         n_tables * TABLE_BYTES
@@ -143,7 +143,7 @@ fn read_codes(bits: &mut Bits, n_entries: u32) -> Result<Codes, Fault> {
 
     let is_ordered = bits.flag().or_cut()?;
     if is_ordered {
-        // How many entries have each length, from the shortest on, until all have one.
+        // The header states how many entries have each length, in ascending order, until all entries have one.
         let mut length = bits.read(5).or_cut()? + 1;
         let mut n_left = n_entries;
         while n_left > 0 {
@@ -151,7 +151,7 @@ fn read_codes(bits: &mut Bits, n_entries: u32) -> Result<Codes, Fault> {
             let Some(left) = n_left.checked_sub(n) else {
                 return Err(Fault::broken("more code words than entries"));
             };
-            // Also where no entry has this length: symphonia counts lengths in a byte.
+            // Checked even if no entry has this length, because symphonia counts lengths in a byte.
             if length > CODE_BITS_MAX {
                 return Err(Fault::broken(format!(
                     "a code word of {length} bits, at most {CODE_BITS_MAX}"
@@ -167,7 +167,7 @@ fn read_codes(bits: &mut Bits, n_entries: u32) -> Result<Codes, Fault> {
 
     let is_sparse = bits.flag().or_cut()?;
     for _ in 0..n_entries {
-        // An entry without a code word.
+        // The entry has no code word.
         if is_sparse && !bits.flag().or_cut()? {
             continue;
         }
@@ -176,14 +176,14 @@ fn read_codes(bits: &mut Bits, n_entries: u32) -> Result<Codes, Fault> {
     Ok(codes)
 }
 
-/// Passes over the vectors; returns what symphonia allocates for them, `None` where there are none.
+/// Skips the vectors. Returns the bytes that symphonia allocates for them, or `None` if the book has no vectors.
 fn read_vectors(bits: &mut Bits, n_entries: u32, n_dimensions: u32) -> Result<Option<u64>, Fault> {
     let lookup = bits.read(4).or_cut()?;
     if lookup == 0 {
         return Ok(None);
     }
 
-    // Any 32 bits are a number in Vorbis's own form of floats (§9.2.2).
+    // All 32-bit values are valid numbers in Vorbis's own float format (§9.2.2).
     let _least = bits.read(32).or_cut()?;
     let _step = bits.read(32).or_cut()?;
     let value_bits = bits.read(4).or_cut()? + 1;
@@ -202,11 +202,12 @@ fn read_vectors(bits: &mut Bits, n_entries: u32, n_dimensions: u32) -> Result<Op
     ))
 }
 
-/// The largest number whose power of `n_dimensions` is not over `n_entries` (Vorbis I §9.2.3).
+/// Returns the largest integer whose power of `n_dimensions` is at most `n_entries` (Vorbis I §9.2.3).
 fn lattice(n_entries: u32, n_dimensions: u32) -> Result<u32, Fault> {
     let mut side = symphonia_lattice(n_entries, n_dimensions);
 
-    // symphonia's is a root in f32. Too large, it panics; too small, it reads what follows in the wrong place.
+    // symphonia computes a root in f32. If the result is too large, symphonia panics; if it is too small, symphonia
+    // reads the rest of the header at the wrong position.
     if !lattice_fits(side, n_entries, n_dimensions) {
         side -= 1;
     } else if lattice_fits(side + 1, n_entries, n_dimensions) {
@@ -225,12 +226,12 @@ fn lattice_fits(side: u32, n_entries: u32, n_dimensions: u32) -> bool {
     power.is_some_and(|power| power <= n_entries)
 }
 
-/// The same as symphonia computes it.
+/// Computes the lattice size as symphonia does.
 fn symphonia_lattice(n_entries: u32, n_dimensions: u32) -> u32 {
     (n_entries as f32).powf(1.0 / n_dimensions as f32).floor() as u32
 }
 
-/// The books of a header.
+/// All code books of a header.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Books {
     books: Vec<Book>,
@@ -238,7 +239,7 @@ pub(super) struct Books {
 }
 
 impl Books {
-    /// Adds a book, within the limit on all of them.
+    /// Adds a book if the total size stays within the limit.
     pub(super) fn add(&mut self, book: Book) -> Result<(), Fault> {
         self.bytes += book.bytes;
         if self.bytes > BOOKS_BYTES_MAX {
@@ -251,12 +252,12 @@ impl Books {
         Ok(())
     }
 
-    /// What symphonia allocates for all of them, at most.
+    /// Returns an upper bound on the memory that symphonia allocates for all books, in bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// A book that is read from: without an entry, symphonia would look into an empty table.
+    /// Returns a book that is used for decoding. Without entries, symphonia would look up code words in an empty table.
     pub(super) fn with_entries(&self, number: u32) -> Result<&Book, Fault> {
         let book = self.books.get(number as usize);
         let book =
@@ -269,7 +270,7 @@ impl Books {
         Ok(book)
     }
 
-    /// A book whose vectors are read.
+    /// Returns a book whose vectors are used.
     pub(super) fn with_vectors(&self, number: u32) -> Result<&Book, Fault> {
         let book = self.with_entries(number)?;
         if !book.has_vectors {

@@ -1,14 +1,15 @@
-//! The checksum of Ogg pages: CRC-32 of polynomial 0x04C11DB7, most significant bit first, from 0, not inverted.
+//! Checksum of Ogg pages: CRC-32 with polynomial 0x04C11DB7, most significant bit first, initial value 0, not inverted.
 
 const POLYNOMIAL: u32 = 0x04C1_1DB7;
 
-/// `TABLES[k][byte]`: what `byte` adds when `k` more bytes follow it. Eight tables take eight bytes a step.
+/// `TABLES[k][byte]` is the contribution of `byte` if `k` more bytes follow it. Eight tables allow eight bytes per
+/// step.
 static TABLES: [[u32; 256]; 8] = tables();
 
 const fn tables() -> [[u32; 256]; 8] {
     let mut tables = [[0; 256]; 8];
     let mut byte = 0;
-    // What a byte adds at the end: the remainder of its eight bits.
+    // The contribution of the last byte is the remainder of its eight bits.
     while byte < 256 {
         let mut crc = (byte as u32) << 24;
         let mut bit = 0;
@@ -25,7 +26,7 @@ const fn tables() -> [[u32; 256]; 8] {
     }
 
     let mut k = 1;
-    // Each byte behind it moves that on by one.
+    // Each further byte shifts the contribution by one byte.
     while k < 8 {
         let mut byte = 0;
         while byte < 256 {
@@ -38,13 +39,13 @@ const fn tables() -> [[u32; 256]; 8] {
     tables
 }
 
-/// The checksum of what `crc` is of, and `bytes` behind it.
+/// Extends the checksum `crc` by `bytes`.
 pub(super) fn update(mut crc: u32, bytes: &[u8]) -> u32 {
     let (eights, rest) = bytes.as_chunks::<8>();
 
     for &[a, b, c, d, e, f, g, h] in eights {
-        // The checksum so far has four bytes, which change the first four. Then each byte adds what the table for the
-        // number of bytes behind it says.
+        // The current checksum has four bytes, which are combined with the first four. Each byte then contributes its
+        // entry in the table for the number of bytes after it.
         let [a, b, c, d] = (crc ^ u32::from_be_bytes([a, b, c, d]))
             .to_be_bytes()
             .map(usize::from);

@@ -1,23 +1,26 @@
-//! Time by the pages' granules, which are believed as far as the file's bytes could hold what they say.
+//! Computes time from the granules of pages. A granule is accepted only if the bytes of the file could hold that much
+//! audio.
 //!
-//! A granule is the number of the sample behind the last packet that ends on its page. From one page to the next it must
-//! grow by the samples of the packets between: if it grows by more, some are missing; on the last page it may grow by
-//! less, which is how an encoder says where the music ends in the last block.
+//! A granule is the number of the sample after the last packet that ends on its page. From one page to the next it must
+//! grow by the number of samples of the packets between: if it grows by more, some samples are missing. On the last
+//! page it may grow by less, which is how an encoder states where the music ends within the last block.
 
 use super::super::loss::{credible_max, is_credible};
 use super::packets::Hole;
 
-/// Least bytes of a packet in a file: one, and one for its length. Digital silence is coded so.
+/// Minimum size of a packet in a file, in bytes: one for the packet and one for its length. Digital silence is coded
+/// so.
 const PACKET_BYTES_MIN: usize = 2;
-/// Most packets that end on a page.
+/// Maximum number of packets that end on a page.
 const PAGE_PACKETS_MAX: u64 = 255;
-/// Packets lost with a hole that are on no missing page: one torn by it, and the next one, which overlaps with it.
+/// Packets lost with a hole in addition to those on missing pages: one that the hole tears, and the next one, which
+/// overlaps with it.
 const HOLE_EDGE_PACKETS: u64 = 2;
 
-/// What may be taken to be missing from a file: not more than its bytes could hold.
+/// Budget for the samples that may be assumed missing from a file: no more than its bytes could hold.
 ///
-/// That is bounded twice: by the shortest packets that there are, and by a multiple of what the file's bytes hold where
-/// they are as dense as those heard so far.
+/// Two limits apply: the number of shortest packets that fit in the file, and a multiple of the samples that the file
+/// would hold at the density of the audio decoded so far.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LossBudget {
     file_bytes: usize,
@@ -37,15 +40,15 @@ impl LossBudget {
         }
     }
 
-    /// Learns how dense the audio is.
+    /// Updates the density of the audio.
     pub(super) fn measure(&mut self, heard: &Density) {
         self.file_samples = heard.samples_in(self.file_bytes);
     }
 
-    /// Takes so many samples to be missing, if there is room for them.
+    /// Takes `samples` missing samples from the budget. Returns `false` if they exceed it.
     fn take(&mut self, samples: u64, packet_samples_max: u64) -> bool {
         let taken = self.taken_samples.saturating_add(samples);
-        // All that may be missing and all that the file holds, against what it holds.
+        // Compare all missing samples plus those that the file holds with those that the file holds.
         if !is_credible(taken.saturating_add(self.file_samples), self.file_samples) {
             return false;
         }
@@ -59,7 +62,8 @@ impl LossBudget {
         true
     }
 
-    /// As many of these samples as there is room for: an estimate is believed as far as an announcement is.
+    /// Takes as many of `samples` as the budget allows and returns their number. Estimates have the same limits as
+    /// announced lengths.
     pub(super) fn take_most(&mut self, samples: u64, packet_samples_max: u64) -> u64 {
         let known = self.file_samples.saturating_add(self.taken_samples);
         let most_by_density = credible_max(self.file_samples).saturating_sub(known);
@@ -72,7 +76,8 @@ impl LossBudget {
     }
 }
 
-/// How much audio came out of how much: what the length of a hole is estimated by where nothing tells it.
+/// Ratio of decoded samples to bytes, packets and pages. It serves to estimate the length of a hole if nothing states
+/// that length.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Density {
     samples: u64,
@@ -82,7 +87,7 @@ pub(super) struct Density {
 }
 
 impl Density {
-    /// Takes a page of audio.
+    /// Adds a page of audio.
     pub(super) fn add(&mut self, samples: u64, packets: &[&[u8]]) {
         self.samples += samples;
         self.bytes += packets
@@ -93,12 +98,12 @@ impl Density {
         self.pages += 1;
     }
 
-    /// Nothing came out so far.
+    /// Reports whether no samples have been decoded so far.
     pub(super) fn is_empty(&self) -> bool {
         self.samples == 0
     }
 
-    /// The mean packet; before there is one, as long as one can be.
+    /// Returns the mean number of samples per packet, or the maximum `most` if nothing has been decoded.
     pub(super) fn samples_per_packet(&self, most: u64) -> u64 {
         if self.is_empty() {
             most
@@ -107,54 +112,55 @@ impl Density {
         }
     }
 
-    /// What so many bytes would hold.
+    /// Returns the expected number of samples in `bytes` bytes.
     pub(super) fn samples_in(&self, bytes: usize) -> u64 {
         (self.samples as f64 * bytes as f64 / self.bytes.max(1) as f64) as u64
     }
 
-    /// What so many pages would hold.
+    /// Returns the expected number of samples on `n_pages` pages.
     pub(super) fn samples_on(&self, n_pages: u64) -> u64 {
         (self.samples as f64 * n_pages as f64 / self.pages.max(1) as f64) as u64
     }
 }
 
-/// What is missing before a page.
+/// The audio missing before a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gap {
-    /// Nothing.
+    /// Nothing is missing.
     None,
-    /// So many samples, in whose place there is to be silence.
+    /// This number of samples is missing; silence takes their place.
     Silent(u64),
-    /// So many samples before anything was heard, by the numbers of pages that are not there; nothing in their place.
+    /// This number of samples is missing before the first decoded page, according to the page numbers. Nothing takes
+    /// their place.
     Before(u64),
-    /// Something, and nobody knows how much.
+    /// An unknown amount is missing.
     Unknown,
 }
 
-/// What a page says of time.
+/// Data of a page that determine its time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PageTime {
     pub granule: Option<u64>,
-    /// Samples of its packets.
+    /// Number of samples of the page's packets.
     pub samples: u64,
     pub hole: Option<Hole>,
-    /// No page of the stream comes after it.
+    /// Whether no page of the stream follows.
     pub is_last: bool,
 }
 
-/// What follows from it.
+/// Result of comparing a page with the time expected for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
     pub gap: Gap,
-    /// How many of its samples are not music but fill the last block.
+    /// Number of the page's samples that only fill the last block and are not music.
     pub trimmed_samples: u64,
 }
 
-/// The time of one stream.
+/// Current time in one stream.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Granules {
     packet_samples_max: u64,
-    /// The sample behind the last page; `None` before the first one with audio.
+    /// Number of the sample after the last page; `None` before the first page with audio.
     end: Option<u64>,
 }
 
@@ -166,13 +172,13 @@ impl Granules {
         }
     }
 
-    /// The page fits onto the one before, with nothing missing between.
+    /// Reports whether the page directly continues the previous one, with nothing missing between them.
     pub(super) fn fits(&self, granule: Option<u64>, samples: u64) -> bool {
         self.end
             .is_some_and(|end| Some(end.saturating_add(samples)) == granule)
     }
 
-    /// Takes a page with audio.
+    /// Advances the time by a page with audio.
     pub(super) fn page(&mut self, page: &PageTime, room: &mut LossBudget) -> Verdict {
         let unknown = if page.hole.is_some() {
             Gap::Unknown
@@ -180,7 +186,7 @@ impl Granules {
             Gap::None
         };
 
-        // Without a time of its own, the page goes as far as its packets do.
+        // A page without a granule ends where its packets end.
         let Some(granule) = page.granule else {
             self.end = self.end.map(|end| end.saturating_add(page.samples));
             return Verdict {
@@ -189,7 +195,7 @@ impl Granules {
             };
         };
 
-        // The granule is the time from here on, unless something below speaks against it.
+        // Continue from the granule, unless a check below rejects it.
         let Some(end) = self.end.replace(granule) else {
             return self.first_page(granule, page, room);
         };
@@ -200,7 +206,7 @@ impl Granules {
             let gap = match missing {
                 0 => unknown,
                 _ if self.could_be(missing, page.hole, room) => Gap::Silent(missing),
-                // Not believed: time goes on from the packets that are there.
+                // The granule is not credible: continue from the packets that are present.
                 _ => {
                     self.end = Some(expected);
                     unknown
@@ -212,13 +218,13 @@ impl Granules {
             };
         }
 
-        // Only the last page may end within a packet; elsewhere, less is known than before.
+        // Only the last page may end within a packet. On any other page a small granule trims nothing.
         let trimmed_samples = if page.is_last && granule >= end {
             expected - granule
         } else {
             0
         };
-        // With nothing missing, the packets are right and the granule is not.
+        // If nothing is missing, the packets are right and the granule is wrong.
         if page.hole.is_none() {
             self.end = Some(expected);
         }
@@ -228,10 +234,10 @@ impl Granules {
         }
     }
 
-    /// A stream may begin at any time, being cut from a longer one. What is missing before its first page counts only
-    /// where page numbers say so.
+    /// Handles the first page of a stream. A stream that was cut from a longer one may begin at any time, so audio
+    /// missing before its first page counts only if page numbers reveal it.
     fn first_page(&self, granule: u64, page: &PageTime, room: &mut LossBudget) -> Verdict {
-        // Less time than samples: if no page follows, this is where the audio ends.
+        // If the granule is smaller than the number of samples and no page follows, the audio ends at the granule.
         let Some(before) = granule.checked_sub(page.samples) else {
             let trimmed_samples = if page.is_last {
                 page.samples - granule
@@ -247,8 +253,8 @@ impl Granules {
         let gap = match page.hole {
             Some(_) if before == 0 => Gap::None,
             Some(hole) if self.could_be(before, page.hole, room) => {
-                // Damaged bytes were audio of this stream. Missing numbers alone may also be those of a stream that was
-                // joined late: the end of the link decides.
+                // Damaged bytes contained audio of this stream. If only page numbers are missing, the stream may
+                // instead have been joined late; the end of the link decides.
                 if hole.bytes > 0 {
                     Gap::Silent(before)
                 } else {
@@ -264,20 +270,20 @@ impl Granules {
         }
     }
 
-    /// The length of what a damaged end of the stream held, where its last page's header, which nothing proves, says
-    /// what its bytes could hold.
+    /// Returns the number of samples in the damaged end of a stream, according to `granule`. It comes from the header
+    /// of a damaged page without a valid checksum, so it must be an amount that the damaged bytes could hold.
     pub(super) fn tail(&self, granule: u64, bytes: usize, room: &mut LossBudget) -> Option<u64> {
         let missing = granule.checked_sub(self.end?)?;
         let is_held = missing <= samples_in(bytes, self.packet_samples_max);
         (missing > 0 && is_held && room.take(missing, self.packet_samples_max)).then_some(missing)
     }
 
-    /// The file's bytes could hold this, and so could the pages that are missing.
+    /// Reports whether the file's bytes and the missing pages could hold `samples`. If so, takes them from the budget.
     fn could_be(&self, samples: u64, hole: Option<Hole>, room: &mut LossBudget) -> bool {
         let n_packets_max = match hole {
             Some(hole) if hole.n_pages > 0 => hole.n_pages * PAGE_PACKETS_MAX + HOLE_EDGE_PACKETS,
             Some(hole) => (hole.bytes / PACKET_BYTES_MIN) as u64 + HOLE_EDGE_PACKETS,
-            // Nothing tells of a hole: only the budget of the file bounds the gap.
+            // No hole is known: only the budget of the file limits the gap.
             None => u64::MAX,
         };
         let is_held = samples.div_ceil(self.packet_samples_max) <= n_packets_max;

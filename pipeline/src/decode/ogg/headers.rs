@@ -1,15 +1,15 @@
-//! What a Vorbis packet is, and the identification header (Vorbis I §4.2).
+//! Kinds of Vorbis packets, and the identification header (Vorbis I §4.2).
 
 use wavemill_schemas::reject::{Reason, Reject};
 
 use super::super::reject;
 
-/// Length of an identification header.
+/// Length of an identification header, in bytes.
 pub(super) const IDENT_BYTES: usize = 30;
-/// Vorbis I §4.2.2: blocks have 64 to 8192 samples.
+/// Block sizes as powers of two: 64 to 8192 samples (Vorbis I §4.2.2).
 const BLOCK_EXPONENTS: std::ops::RangeInclusive<u8> = 6..=13;
 
-/// What a packet is, by its first bytes.
+/// Kind of a packet according to its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PacketKind {
     /// The identification header.
@@ -18,14 +18,14 @@ pub(super) enum PacketKind {
     Comment,
     /// The set-up header.
     Setup,
-    /// Audio, by its first bit.
+    /// Audio, recognized by the first bit.
     Audio,
-    /// Nothing that Vorbis knows.
+    /// Not a Vorbis packet.
     Other,
 }
 
 impl PacketKind {
-    /// The kind of a packet that begins with `bytes`, of which seven are enough.
+    /// Returns the kind of a packet that begins with `bytes`. Seven bytes are sufficient.
     pub(super) fn of(bytes: &[u8]) -> Self {
         match bytes {
             [1, b'v', b'o', b'r', b'b', b'i', b's', ..] => Self::Ident,
@@ -37,16 +37,16 @@ impl PacketKind {
     }
 }
 
-/// An identification header that is within the specification.
+/// An identification header that conforms to the specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ident {
     pub n_channels: u8,
     pub rate_hz: u32,
-    /// Samples of a short block, as a power of two.
+    /// Size of a short block in samples, as a power of two.
     pub short_exponent: u8,
-    /// Samples of a long block, as a power of two; not less than that of a short one.
+    /// Size of a long block in samples, as a power of two; not less than that of a short block.
     pub long_exponent: u8,
-    /// The header itself, which symphonia wants to read.
+    /// The header's bytes, which symphonia needs.
     pub bytes: [u8; IDENT_BYTES],
 }
 
@@ -54,7 +54,7 @@ impl Ident {
     /// Reads an identification header.
     ///
     /// # Errors
-    /// A [`Reject`] for what the specification does not allow.
+    /// A [`Reject`] if the specification does not allow the header.
     pub(super) fn parse(packet: &[u8]) -> Result<Self, Reject> {
         let Some(&bytes) = packet.first_chunk::<IDENT_BYTES>() else {
             return Err(broken("it is cut short"));
@@ -91,7 +91,7 @@ impl Ident {
         Ok(ident)
     }
 
-    /// The most samples that one packet adds: half a long block.
+    /// Returns the maximum number of samples that one packet adds: half of a long block.
     pub(super) fn packet_samples_max(&self) -> u64 {
         1 << (self.long_exponent - 1)
     }

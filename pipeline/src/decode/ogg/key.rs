@@ -1,9 +1,9 @@
-//! The [decode key](super::super::key) of Ogg Vorbis: what the walk hands to the decoder, and nothing else of the file.
+//! Computes the [decode key](super::super::key) of Ogg Vorbis from the data that the walk passes to the decoder.
 //!
-//! Comments are not handed on, and holes are told by numbers of pages, so that a longer comment, which moves all pages,
-//! changes nothing. There is one exception: how much audio may be missing is bounded by what the file's bytes could
-//! hold ([`LossBudget`](super::granules::LossBudget)), and these are all bytes, comments too. So where something may be
-//! missing, the key sees the length of the file.
+//! Comments are not passed to the decoder, and holes are described by numbers of pages, so a longer comment, which
+//! moves all pages, does not change the key. There is one exception: the amount of audio that may be missing is limited
+//! by what the file's bytes could hold ([`LossBudget`](super::granules::LossBudget)), and this includes the bytes of
+//! comments. If audio may be missing, the key therefore covers the length of the file.
 
 use super::super::InputFacts;
 use super::super::key::KeyHasher;
@@ -12,22 +12,22 @@ use super::headers::{Ident, PacketKind};
 use super::setup::Setup;
 use super::walk::{AudioPage, Tail};
 
-/// The key of a walk under way.
+/// Key of a walk in progress.
 #[derive(Clone, Debug)]
 pub(super) struct WalkKey {
     key: KeyHasher,
-    /// Of the link under way.
+    /// Time within the current link.
     time: LinkTime,
-    /// Decoding may ask how much the file's bytes could hold.
+    /// Whether decoding may depend on how much audio the file's bytes could hold.
     may_lack: bool,
 }
 
-/// Whether the pages of a link follow one another in time with nothing missing.
+/// Checks that the pages of a link follow one another in time without gaps.
 #[derive(Clone, Debug, Default)]
 struct LinkTime {
-    /// Known with a good set-up header.
+    /// `None` until a valid set-up header has been read.
     blocks: Option<Blocks>,
-    /// The sample behind the last page; `None` before the first one.
+    /// Number of the sample after the last page; `None` before the first page.
     end: Option<u64>,
 }
 
@@ -40,22 +40,22 @@ impl WalkKey {
         }
     }
 
-    /// A link begins.
+    /// Starts a link.
     pub(super) fn begin(&mut self, ident: &Ident) {
         self.key.item("link", &[]);
         self.key.bytes(&ident.bytes);
         self.time = LinkTime::default();
     }
 
-    /// Its set-up header is there; `setup` if it is a good one.
+    /// Adds the set-up header of the link. `setup` is `None` if the header is not valid.
     pub(super) fn setup(&mut self, ident: &Ident, packet: &[u8], setup: Option<&Setup>) {
         self.key.item("setup", &[]);
         self.key.bytes(packet);
         self.time.blocks = setup.map(|setup| Blocks::new(ident, setup.modes));
     }
 
-    /// A page with audio. The packets themselves are in the audio's hash, but for those that are none of Vorbis: of
-    /// them decoding reads only how long they are.
+    /// Adds a page with audio. The audio's hash covers the packets themselves, except packets that are not Vorbis:
+    /// decoding only uses the length of these.
     pub(super) fn audio(&mut self, page: &AudioPage) {
         self.key.item("page", &[u64::from(page.is_last)]);
         self.key.item("granule", page.granule.as_slice());
@@ -73,7 +73,7 @@ impl WalkKey {
         self.may_lack |= !self.time.goes_on_with(page);
     }
 
-    /// A link ends. Behind a page that its stream calls the last one, decoding looks at nothing.
+    /// Ends a link. Decoding ignores everything after a page that is flagged as the last one of its stream.
     pub(super) fn end(&mut self, tail: &Tail) {
         if tail.is_ended {
             return;
@@ -88,14 +88,15 @@ impl WalkKey {
         self.may_lack |= tail.bytes > 0 || tail.claimed_granule.is_some();
     }
 
-    /// A page of no stream that is known. The hash of the audio has its bytes if it is of a `foreign` stream of audio.
+    /// Adds a page of an unknown stream. If the page is of a `foreign` audio stream, the audio's hash covers its bytes.
     pub(super) fn orphan(&mut self, bytes: usize, is_foreign: bool) {
         self.key
             .item("orphan", &[bytes as u64, u64::from(is_foreign)]);
         self.may_lack = true;
     }
 
-    /// The hashes of a file of so many bytes, as decoding gives them; none where there is no packet of audio.
+    /// Returns the hashes of a file of `file_bytes` bytes as decoding computes them, or none if it contains no audio
+    /// packet.
     pub(super) fn finish(mut self, audio: &blake3::Hasher, file_bytes: usize) -> InputFacts {
         if audio.count() == 0 {
             return InputFacts::default();
@@ -109,8 +110,8 @@ impl WalkKey {
 }
 
 impl LinkTime {
-    /// Takes the next page: true if nothing is missing before it or on it, by all that decoding goes by. Behind the
-    /// first page that this is false of, the answers mean nothing.
+    /// Adds the next page. Returns `true` if nothing is missing before it or on it, by the criteria that decoding uses.
+    /// After the first `false`, further results are meaningless.
     fn goes_on_with(&mut self, page: &AudioPage) -> bool {
         let Some(blocks) = &mut self.blocks else {
             return false;
@@ -128,8 +129,8 @@ impl LinkTime {
             return false;
         }
 
-        // As `Granules::page` does it: time may begin anywhere, and a granule that says less than the packets is wrong,
-        // or cuts the last block.
+        // As in `Granules::page`: time may begin anywhere, and a granule below the end of the packets is wrong or trims
+        // the last block.
         let expected = self.end.map(|end| end.saturating_add(samples));
         let is_late = match (expected, page.granule) {
             (Some(expected), Some(granule)) => granule > expected,

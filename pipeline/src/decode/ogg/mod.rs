@@ -1,13 +1,14 @@
-//! Ogg Vorbis → symphonia's Vorbis decoder, with every lost sample accounted for.
+//! Decodes Ogg Vorbis with symphonia's Vorbis decoder and accounts for every lost sample.
 //!
-//! symphonia's demuxer is not used: it stops at the end of the first of several chained streams, passes over missing and
-//! damaged pages in silence, believes every granule, and some granules make it panic. Here the pages are found one by one
-//! ([`pages`]), put together to packets ([`packets`]) and measured against their granules ([`granules`]). Headers are
-//! read and checked whole before symphonia sees them ([`setup`]), since some make its codec panic, and others make it
-//! take gigabytes.
+//! symphonia's demuxer is not used: it stops at the end of the first of several chained streams, silently skips missing
+//! and damaged pages, trusts every granule, and panics on some granules. Instead, this module finds the pages one by
+//! one ([`pages`]), assembles packets from them ([`packets`]) and compares these with their granules ([`granules`]).
+//! Headers are read and checked completely before symphonia receives them ([`setup`]), because some make its codec
+//! panic, and others make it allocate gigabytes.
 //!
-//! A page that is damaged, or missing by its number, is a hole. Where the granule behind it tells how long it was, and the
-//! file's bytes could hold that, there is silence in its place; elsewhere it is closed. Both count as lost.
+//! A page that is damaged, or missing according to its number, is a hole. If the granule after the hole states its
+//! length, and the file's bytes could hold that much audio, silence takes its place. Otherwise the hole is closed. In
+//! both cases the audio counts as lost.
 
 mod bits;
 mod blocks;
@@ -36,13 +37,13 @@ use self::walk::{AudioPage, Tail, Visitor, Walk};
 use super::output::Output;
 use super::{DecodeReport, InputFacts, Pcm, mp3};
 
-/// What the first packet of FLAC in Ogg begins with; version, number of headers and the native stream follow.
+/// First bytes of the first packet of FLAC in Ogg. The version, the number of headers and the native stream follow.
 pub(super) const FLAC_MAPPING: &[u8] = b"\x7FFLAC";
 
-/// Decodes a file; `out` is emptied first. `audio_blake3` is over the data of all audio packets of all links.
+/// Decodes a file into `out`, which is emptied first. `audio_blake3` covers the data of all audio packets of all links.
 ///
 /// # Errors
-/// A [`Reject`] where there is no Vorbis, or its headers are broken or over a limit.
+/// A [`Reject`] if there is no Vorbis, or its headers are broken or exceed a limit.
 pub(super) fn decode(
     file: &[u8],
     output: &mut Output,
@@ -54,7 +55,7 @@ pub(super) fn decode(
             Ok(report)
         }
         Err(fault) => {
-            // Headers that are refused may have ended the walk, and the key is that of the whole file.
+            // A refused header may have ended the walk, but the key covers the whole file.
             out.decode_key = facts(file).decode;
             Err(fault)
         }
@@ -76,7 +77,7 @@ fn decode_links(
     Ok((report, facts))
 }
 
-/// The hashes of a file, as decoding gives them; none where there is no packet of audio.
+/// Returns the hashes of a file as decoding computes them, or none if it contains no audio packet.
 pub(super) fn facts(file: &[u8]) -> InputFacts {
     match Walk::new(HashOnly).run(file) {
         Ok(walked) => walked.facts(file),
@@ -84,7 +85,7 @@ pub(super) fn facts(file: &[u8]) -> InputFacts {
     }
 }
 
-/// The file begins with FLAC in Ogg, and no Vorbis beside it.
+/// Reports whether the file begins with FLAC in Ogg, without Vorbis in the same group of streams.
 pub(super) fn holds_flac(file: &[u8]) -> bool {
     let mut has_flac = false;
     for page in Pages::new(file, mp3::behind_tags(file)) {
@@ -101,7 +102,7 @@ pub(super) fn holds_flac(file: &[u8]) -> bool {
     has_flac
 }
 
-/// Wants no audio, only the hashes of the walk.
+/// Visitor that ignores the audio: only the hashes of the walk are needed.
 struct HashOnly;
 
 impl Visitor for HashOnly {

@@ -1,25 +1,25 @@
-//! The packets of one stream, put together from its pages, with a word wherever some are missing.
+//! Assembles the packets of one stream from its pages and reports where pages or packets are missing.
 
 use super::pages::Page;
 
-/// Longest packet that is kept whole, bytes; of longer ones the beginning is. A stereo packet of Vorbis has at most
-/// 2 · 4,096 lines in 8 passes of at most 32 bits, 262,144 bytes, and its floors. Only comments are longer (they may hold
-/// pictures), and nobody reads them.
+/// Maximum size of a packet that is kept completely, in bytes; longer packets are truncated. A stereo packet of Vorbis
+/// has at most 2 · 4,096 lines in 8 passes of at most 32 bits, 262,144 bytes, in addition to its floors. Only comments
+/// are longer (they may contain pictures), and they are not read.
 const PACKET_BYTES_MAX: usize = 512 << 10;
 
-/// Something is missing before a page.
+/// A gap in a stream before a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hole {
-    /// Pages missing by their numbers; 0 where the numbers do not tell.
+    /// Number of pages missing according to the page numbers; 0 if the numbers do not reveal it.
     pub n_pages: u64,
-    /// Bytes of the file in its place, which are in no whole page.
+    /// Number of bytes in the file in place of the missing pages, outside of any complete page.
     pub bytes: usize,
-    /// A packet was begun before it, or ends behind it, and is not whole.
+    /// Whether a packet that began before the hole, or ends after it, is incomplete.
     pub has_torn_packet: bool,
 }
 
 impl Hole {
-    /// A hole, and another one behind a page on which no packet ends.
+    /// Joins two consecutive holes, separated by a page on which no packet ends.
     pub(super) fn join(before: Option<Self>, behind: Option<Self>) -> Option<Self> {
         let (Some(before), Some(behind)) = (before, behind) else {
             return before.or(behind);
@@ -32,29 +32,29 @@ impl Hole {
     }
 }
 
-/// Follows the pages of a stream.
+/// Assembles packets page by page.
 #[derive(Debug, Default)]
 pub(super) struct Packets {
     next_sequence: Option<u32>,
-    /// A packet goes on behind the last page.
+    /// Whether a packet continues after the last page.
     is_open: bool,
-    /// What is there of it.
+    /// The available part of that packet.
     open: Vec<u8>,
-    /// The last one that was begun on one page and ended on another.
+    /// The last packet that began on one page and ended on another.
     joined: Vec<u8>,
 }
 
-/// A page's whole packets; the first may have begun on an earlier page.
+/// The complete packets of a page. The first one may have begun on an earlier page.
 #[derive(Debug)]
 pub(super) struct PagePackets<'p> {
-    /// What is missing before them.
+    /// The hole before the packets.
     pub hole: Option<Hole>,
-    /// In order.
+    /// The packets in order.
     pub packets: Vec<&'p [u8]>,
 }
 
 impl Packets {
-    /// Packets behind the stream's first page, which has this number.
+    /// Starts after the first page of a stream, which has the number `sequence`.
     pub(super) fn behind(sequence: u32) -> Self {
         Self {
             next_sequence: Some(sequence.wrapping_add(1)),
@@ -62,28 +62,30 @@ impl Packets {
         }
     }
 
-    /// Takes the stream's next page. `skipped_bytes` of the file, since the page before, are in no whole page.
+    /// Adds the stream's next page. `skipped_bytes` is the number of bytes since the previous page that are in no
+    /// complete page.
     pub(super) fn enter<'p>(
         &'p mut self,
         page: &Page<'p>,
         skipped_bytes: usize,
     ) -> PagePackets<'p> {
         let hole = self.hole(page, skipped_bytes);
-        // What was begun before a hole never ends.
+        // A packet that began before a hole never ends.
         if hole.is_some() {
             self.is_open = false;
         }
 
         let mut parts = page.parts();
         let mut is_joined = false;
-        // The rest of a packet whose beginning is lost is passed over.
+        // The rest of a packet is skipped if its beginning is lost.
         if page.is_continued
             && let Some(part) = parts.next()
             && self.is_open
         {
             keep(&mut self.open, part.bytes);
             if part.is_end {
-                // Not copied: both buffers keep their memory, and `open` is free for a packet that begins on this page.
+                // Swapped instead of copied: both buffers keep their memory, and `open` is free for a packet that
+                // begins on this page.
                 std::mem::swap(&mut self.open, &mut self.joined);
                 self.is_open = false;
                 is_joined = true;
@@ -108,25 +110,25 @@ impl Packets {
         }
     }
 
-    /// What is there of a packet that never ended.
+    /// Returns the available part of a packet that never ended.
     pub(super) fn unfinished(&self) -> Option<&[u8]> {
         self.is_open.then_some(self.open.as_slice())
     }
 
-    /// What is missing before a page.
+    /// Returns the hole before a page.
     fn hole(&mut self, page: &Page, bytes: usize) -> Option<Hole> {
         let expected = self
             .next_sequence
             .replace(page.header.sequence.wrapping_add(1));
         let distance = expected.map_or(0, |expected| page.header.sequence.wrapping_sub(expected));
 
-        // Pages whose flags do not fit together are a hole, even if no number is missing.
+        // Continuation flags that do not match are a hole even if no number is missing.
         let is_torn = self.is_open != page.is_continued;
         if distance == 0 && !is_torn {
             return None;
         }
 
-        // A page that comes again, or late, is more than half of all numbers away, and tells nothing of what is missing.
+        // A repeated or late page is more than half of all numbers away and reveals nothing about missing pages.
         let n_pages = if distance > u32::MAX / 2 {
             0
         } else {
@@ -141,7 +143,7 @@ impl Packets {
     }
 }
 
-/// Adds to a packet, up to the limit.
+/// Appends bytes to a packet, up to the limit.
 fn keep(packet: &mut Vec<u8>, bytes: &[u8]) {
     let room = PACKET_BYTES_MAX.saturating_sub(packet.len());
     packet.extend_from_slice(&bytes[..bytes.len().min(room)]);

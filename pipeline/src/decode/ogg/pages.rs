@@ -1,75 +1,74 @@
-//! Finds the pages of an Ogg file (RFC 3533 §6), over damage, in time linear in its bytes.
+//! Finds the pages of an Ogg file (RFC 3533 §6), even if it is damaged, in time linear in its size.
 //!
-//! A page is believed when its checksum is right. Every byte that is in no such page is counted, and where one begins
-//! like a page, what its header says of time is kept: it tells how long a damaged last page was.
+//! A page is accepted if its checksum is correct. All bytes outside of such pages are counted. If they look like the
+//! beginning of a page, the time in its header is kept: it reveals how long a damaged last page was.
 
 use memchr::memmem;
 
 use super::crc;
 
 const CAPTURE: &[u8; 4] = b"OggS";
-/// The fixed part of a page's header; the lacing follows.
+/// Size of the fixed part of a page's header; the lacing values follow it.
 const HEADER_BYTES: usize = 27;
-/// Where the checksum is in the header. It is taken with zeros in its place.
+/// Offset of the checksum in the header. The checksum is computed with zeros in its place.
 const CRC_AT: usize = 22;
-/// Checksums of this many times the file's bytes may fail before the rest of the file is given up. A damaged page costs
-/// at most its own length. Without a limit, a file made of headers inside one another would cost the square of its
-/// length.
+/// The rest of a file is skipped once checksums over this many times its bytes have failed. A damaged page costs at
+/// most its own length. Without a limit, a file of nested headers would cost time quadratic in its length.
 const FAILED_BYTES_FACTOR: usize = 4;
-/// The same for small files: a few of the largest pages (65,307 bytes).
+/// Lower bound on that limit for small files, in bytes: a few of the largest pages (65,307 bytes each).
 const FAILED_BYTES_MIN: usize = 1 << 20;
 
-/// A whole page.
+/// A complete page.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Page<'a> {
-    /// Where it starts in the file.
+    /// Offset of the page in the file.
     pub offset: usize,
-    /// What lies between the page before and this one.
+    /// Bytes between the previous page and this one.
     pub skipped: SkippedBytes,
-    /// What its header says.
+    /// The page's header.
     pub header: PageHeader,
-    /// The first packet on it began on an earlier page.
+    /// Whether the first packet on the page began on an earlier page.
     pub is_continued: bool,
-    /// The first page of its stream.
+    /// Whether this is the first page of its stream.
     pub is_first: bool,
-    /// The last page of its stream.
+    /// Whether this is the last page of its stream.
     pub is_last: bool,
     lacing: &'a [u8],
     body: &'a [u8],
 }
 
-/// Who and when a page is.
+/// Stream, number and time of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PageHeader {
-    /// The stream that it belongs to.
+    /// Serial number of the stream to which the page belongs.
     pub serial: u32,
-    /// Its number in the stream.
+    /// Number of the page in the stream.
     pub sequence: u32,
-    /// The time at the end of the last packet that ends on it, in samples since the start of the stream; `None` where
-    /// no packet ends, or where the number is no time.
+    /// Time at the end of the last packet that ends on the page, in samples since the start of the stream. `None` if no
+    /// packet ends on the page, or if the number is not a time.
     pub granule: Option<u64>,
 }
 
-/// Bytes that are in no whole page.
+/// Bytes that are not in any complete page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SkippedBytes {
-    /// How many.
+    /// Number of bytes.
     pub bytes: usize,
-    /// The header of the last damaged page among them. Nothing proves it.
+    /// Header of the last damaged page among the bytes. No checksum confirms it.
     pub claim: Option<PageHeader>,
 }
 
-/// A packet on a page, or the part of it that is there.
+/// A packet on a page, or a part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Part<'a> {
-    /// Its bytes on this page.
+    /// The packet's bytes on this page.
     pub bytes: &'a [u8],
-    /// It ends on this page.
+    /// Whether the packet ends on this page.
     pub is_end: bool,
 }
 
 impl<'a> Page<'a> {
-    /// The packets on the page, in order.
+    /// Returns the packets on the page, in order.
     pub(crate) fn parts(&self) -> impl Iterator<Item = Part<'a>> + use<'a> {
         let mut lacing = self.lacing;
         let mut body = self.body;
@@ -78,7 +77,7 @@ impl<'a> Page<'a> {
                 return None;
             }
 
-            // A value under 255 ends a packet.
+            // A lacing value below 255 ends a packet.
             let end = lacing.iter().position(|&value| value < 255);
             let n_values = end.map_or(lacing.len(), |end| end + 1);
             let (values, rest) = lacing.split_at(n_values);
@@ -93,22 +92,22 @@ impl<'a> Page<'a> {
         })
     }
 
-    /// Where they begin in the file.
+    /// Returns the offset of the page's packets in the file.
     pub(crate) fn body_offset(&self) -> usize {
         self.offset + HEADER_BYTES + self.lacing.len()
     }
 
-    /// The bytes of the packets on it.
+    /// Returns the bytes of the page's packets.
     pub(crate) fn body(&self) -> &'a [u8] {
         self.body
     }
 }
 
-/// What stands where a page begins.
+/// Result of checking the bytes at a capture pattern.
 enum PageCheck<'a> {
-    /// A page with the right checksum, and its length.
+    /// A page with a correct checksum, and its length in bytes.
     Whole(Page<'a>, usize),
-    /// Something else: what it claims, and how many bytes it took to find out.
+    /// Anything else: the claimed page header, and the number of bytes that were checked.
     Damaged(Option<PageHeader>, usize),
 }
 
@@ -122,7 +121,7 @@ pub(crate) struct Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
-    /// Pages from `start` on, which is behind any tag.
+    /// Creates an iterator over the pages from `start`, which is the end of any tags.
     pub(crate) fn new(file: &'a [u8], start: usize) -> Self {
         let failed_bytes_left = file
             .len()
@@ -136,12 +135,12 @@ impl<'a> Pages<'a> {
         }
     }
 
-    /// What lies behind the last page; known once the iterator is at its end.
+    /// Returns the bytes after the last page. Meaningful only once the iterator has ended.
     pub(crate) fn tail(&self) -> SkippedBytes {
         self.skipped
     }
 
-    /// Passes over bytes that are no page.
+    /// Skips bytes that are not part of a page.
     fn skip(&mut self, n_bytes: usize) {
         self.at += n_bytes;
         self.skipped.bytes += n_bytes;
@@ -168,7 +167,7 @@ impl<'a> Iterator for Pages<'a> {
                 }
                 PageCheck::Damaged(claim, n_bytes) => {
                     self.skipped.claim = claim.or(self.skipped.claim);
-                    // A whole page may begin within a damaged one.
+                    // A complete page may begin within a damaged one.
                     self.skip(CAPTURE.len());
                     match self.failed_bytes_left.checked_sub(n_bytes) {
                         Some(left) => self.failed_bytes_left = left,
@@ -183,7 +182,8 @@ impl<'a> Iterator for Pages<'a> {
     }
 }
 
-/// Bytes of the header that these begin with, whether the page is whole or not; `None` where they begin with none.
+/// Returns the length of the page header at the start of `bytes`, whether or not the page is complete. Returns `None`
+/// if `bytes` does not start with a page header.
 pub(crate) fn page_header_bytes(bytes: &[u8]) -> Option<usize> {
     let fixed = bytes
         .strip_prefix(CAPTURE)
@@ -192,21 +192,21 @@ pub(crate) fn page_header_bytes(bytes: &[u8]) -> Option<usize> {
     (n_bytes <= bytes.len()).then_some(n_bytes)
 }
 
-/// Reads the page that begins at `offset`, where the capture pattern is.
+/// Reads the page at `offset`, where the capture pattern has been found.
 fn read(file: &[u8], offset: usize) -> PageCheck<'_> {
     let rest = &file[offset..];
     let Some(fixed) = rest.first_chunk::<HEADER_BYTES>() else {
         return PageCheck::Damaged(None, 0);
     };
 
-    // The only version, and three flags.
+    // There is only one version, and there are three flags.
     let version = fixed[4];
     let flags = fixed[5];
     if version != 0 || flags & !7 != 0 {
         return PageCheck::Damaged(None, 0);
     }
 
-    // From here on it may be a page of the stream that is damaged, so what its header says is kept.
+    // From here on this may be a damaged page of the stream, so its header is kept.
     let header = header(fixed);
 
     let lacing_end = HEADER_BYTES + usize::from(fixed[26]);
@@ -241,7 +241,7 @@ fn header(fixed: &[u8; HEADER_BYTES]) -> PageHeader {
     PageHeader {
         serial: word(fixed, 14),
         sequence: word(fixed, 18),
-        // −1 says that no packet ends here. Other negative numbers are no times.
+        // −1 means that no packet ends on the page. Other negative numbers are not times.
         granule: i64::try_from(granule).ok().map(|_| granule),
     }
 }

@@ -1,4 +1,4 @@
-//! Vorbis packets → symphonia's decoder → the sink, with every lost sample accounted for.
+//! Passes Vorbis packets through symphonia's decoder to the sink and accounts for every lost sample.
 
 use symphonia::core::codecs::audio::AudioCodecParameters;
 use symphonia::core::codecs::audio::well_known::CODEC_ID_VORBIS;
@@ -16,19 +16,20 @@ use super::packets::Hole;
 use super::setup::Setup;
 use super::walk::{AudioPage, Tail, Visitor};
 
-/// Code books that may be made for one file, bytes in all. A link whose headers are those of the link before costs
-/// nothing, so this is a thousand changes of encoder; it bounds the time that a file of headers takes.
+/// Maximum total size of the code books created for one file, in bytes. A link that repeats the headers of the previous
+/// link costs nothing, so the limit allows about a thousand changes of encoder. It bounds the time spent on a file full
+/// of headers.
 const FILE_BOOKS_BYTES_MAX: u64 = 4 << 30;
-/// Windows and transforms, which a decoder has beside its code books.
+/// Size of the windows and transforms that a decoder has in addition to its code books, in bytes.
 const CODEC_BYTES: u64 = 1 << 20;
-/// Silence goes into the sink in pieces, which ends where enough is there.
+/// Silence is pushed into the sink in pieces of this many samples, so that it ends when the sink is full.
 const SILENCE_SAMPLES: u64 = 1 << 16;
-/// The most samples that any packet of Vorbis adds: half its longest block.
+/// Maximum number of samples that any Vorbis packet adds: half of the longest block.
 const ORPHAN_PACKET_SAMPLES_MAX: u64 = 4_096;
 
-/// One file on its way through the decoder.
+/// Decoder of one file.
 pub(super) struct VorbisDecoder<'a> {
-    /// Until the first link that can be decoded says at which rate.
+    /// Output and buffer of the file, until the first link that can be decoded determines the sample rate.
     unopened: Option<(&'a mut Output, &'a mut Pcm)>,
     sink: Option<OpenSink<'a>>,
     codec: Option<LinkCodec>,
@@ -39,9 +40,9 @@ pub(super) struct VorbisDecoder<'a> {
     books_bytes_left: u64,
     orphans: OrphanPages,
     early: EarlyLinks,
-    /// The budget at the end of the wanted duration. How far is decoded behind that depends on the resampler.
+    /// The budget at the end of the requested duration. How far decoding continues after it depends on the resampler.
     room_at_end: Option<LossBudget>,
-    /// Why the first link that is not decoded is not.
+    /// Why the first link that could not be decoded was refused.
     fault: Option<Reject>,
 }
 
@@ -50,18 +51,18 @@ struct OpenSink<'a> {
     rate_hz: u32,
 }
 
-/// symphonia's decoder, and the headers that it was made of.
+/// symphonia's decoder, and the headers from which it was created.
 struct LinkCodec {
     headers: Vec<u8>,
     codec: Codec,
 }
 
-/// A link under way.
+/// The current link.
 struct Link {
     ident: Ident,
-    /// Known with the set-up header.
+    /// `None` until the set-up header has been read.
     blocks: Option<Blocks>,
-    /// It is decoded. Otherwise it is lost.
+    /// Whether the link is decoded. If not, its audio counts as lost.
     is_heard: bool,
     granules: Granules,
     n_pages: u64,
@@ -69,28 +70,29 @@ struct Link {
     unmeasured: UnmeasuredLink,
 }
 
-/// Pages missing before the first one with audio.
+/// Pages missing before the first page with audio.
 struct MissingStart {
     n_pages: u64,
     seconds: f64,
     offset: usize,
 }
 
-/// Of a link whose set-up header is lost: all that is known of its length.
+/// Everything known about the length of a link whose set-up header is lost.
 #[derive(Default)]
 struct UnmeasuredLink {
     n_packets: u64,
     last_granule: u64,
 }
 
-/// Pages of no stream that is known.
+/// Pages that belong to no known stream.
 #[derive(Default)]
 struct OrphanPages {
     bytes: usize,
     offset: Option<usize>,
 }
 
-/// Links without their set-up header before anything is heard: how much of them is believed is known at the end.
+/// Links without a set-up header before the first decoded link. How much of their length is accepted is decided at the
+/// end of the file.
 #[derive(Default)]
 struct EarlyLinks {
     samples: u64,
@@ -111,7 +113,7 @@ impl Link {
         }
     }
 
-    /// Its rate, Hz. One that no decoder takes is taken for the nearest that one does.
+    /// Returns the sample rate in Hz, clamped to the range that decoders support.
     fn credible_rate_hz(&self) -> u32 {
         self.ident.rate_hz.clamp(MIN_HZ, MAX_FROM_HZ)
     }
@@ -142,7 +144,7 @@ impl<'a> VorbisDecoder<'a> {
     /// Ends the clip.
     ///
     /// # Errors
-    /// A [`Reject`] where no link could be decoded.
+    /// A [`Reject`] if no link could be decoded.
     pub(super) fn finish(mut self) -> Result<Loss, Reject> {
         let Some(OpenSink { sink, rate_hz }) = self.sink.take() else {
             return Err(self.fault.unwrap_or_else(|| {
@@ -153,20 +155,21 @@ impl<'a> VorbisDecoder<'a> {
         if let Some(room) = self.room_at_end {
             self.room = room;
         }
-        // These links only claim a length. Before something was heard, nobody knew what the file's bytes could hold.
+        // These links only claim a length. Before any audio was decoded, it was unknown how much the file's bytes could
+        // hold.
         if self.early.samples > 0 {
             let believed = self
                 .room
                 .take_most(self.early.samples, ORPHAN_PACKET_SAMPLES_MAX);
-            // The links may differ in rate: the part of the samples that is believed is taken of the seconds.
+            // The links may differ in sample rate, so the accepted fraction of the samples is applied to the seconds.
             let seconds = self.early.seconds * believed as f64 / self.early.samples as f64;
-            // They came before all that is heard.
+            // The links come before all decoded audio, so at most the whole requested duration is lost.
             let whole_s = sink.n_wanted_max() as f64 / f64::from(rate_hz);
             self.loss
                 .add_missing(self.early.offset, seconds.min(whole_s));
         }
 
-        // Pages of streams that nobody knows would hold as much as those that were heard.
+        // Assume that pages of unknown streams hold as much audio per byte as the decoded pages.
         let samples = self.heard.samples_in(self.orphans.bytes);
         if samples > 0 && !sink.is_full() {
             let samples = self.room.take_most(samples, ORPHAN_PACKET_SAMPLES_MAX);
@@ -179,9 +182,9 @@ impl<'a> VorbisDecoder<'a> {
         Ok(self.loss)
     }
 
-    /// How much of `seconds` that come next lies before the end of the wanted duration.
+    /// Returns how many of the next `seconds` of audio come before the end of the requested duration.
     fn wanted_s(&self, seconds: f64) -> f64 {
-        // Before the first link that is heard, `open` does this.
+        // Before the first decoded link there is no sink; `open` limits the loss when it creates the sink.
         let Some(open) = &self.sink else {
             return seconds;
         };
@@ -189,27 +192,27 @@ impl<'a> VorbisDecoder<'a> {
         seconds.min(n_left as f64 / f64::from(open.rate_hz))
     }
 
-    /// All that is wanted has come out.
+    /// Reports whether the sink has received all samples of the output.
     fn is_full(&self) -> bool {
         self.sink.as_ref().is_some_and(|open| open.sink.is_full())
     }
 
-    /// Opens the sink at the rate of the first link that can be decoded.
+    /// Opens the sink at the sample rate of the first link that can be decoded.
     fn open(&mut self, rate_hz: u32) -> Result<(), Reject> {
         if let Some((output, out)) = self.unopened.take() {
             let sink = output.open(rate_hz, out)?;
             let whole_s = sink.n_wanted_max() as f64 / f64::from(rate_hz);
-            // What was lost before, when nobody knew how much is wanted.
+            // Losses counted before the sink was opened were not limited to the requested duration.
             self.loss.lost_s = self.loss.lost_s.min(whole_s);
             self.sink = Some(OpenSink { sink, rate_hz });
         }
         Ok(())
     }
 
-    /// Makes symphonia's decoder ready for a link; keeps the one there is if the headers are the same.
+    /// Prepares symphonia's decoder for a link. Keeps the existing decoder if the headers are the same.
     fn make_codec(&mut self, ident: &Ident, packet: &[u8], books_bytes: u64) -> Result<(), Reject> {
         let headers = [&ident.bytes, packet].concat();
-        // A file of many links with the same headers makes one decoder.
+        // A file of many links with the same headers creates one decoder.
         if let Some(same) = self.codec.as_mut().filter(|codec| codec.headers == headers) {
             same.codec.reset();
             return Ok(());
@@ -224,7 +227,7 @@ impl<'a> VorbisDecoder<'a> {
         };
         self.books_bytes_left = left;
 
-        // The old one goes first, so that there is only one at a time.
+        // Drop the old decoder first, so that there is only one at a time.
         self.codec = None;
         let mut params = AudioCodecParameters::new();
         params
@@ -237,11 +240,11 @@ impl<'a> VorbisDecoder<'a> {
         Ok(())
     }
 
-    /// A page of the link that is decoded.
+    /// Decodes a page of a link that can be decoded.
     fn heard_page(&mut self, page: &AudioPage, mut blocks: Blocks) {
         let Some(link) = &mut self.link else { return };
 
-        // Page numbers that jump where time does not: nothing is missing.
+        // If page numbers jump but the granule continues without a jump, nothing is missing.
         let time_goes_on = link.granules.fits(page.granule, blocks.sum(page.packets));
         let hole = page
             .hole
@@ -250,9 +253,9 @@ impl<'a> VorbisDecoder<'a> {
             blocks.restart();
         }
 
-        // Summed once more: behind a hole the first packet adds nothing.
+        // Sum again, because the first packet after a hole adds no samples.
         let samples = blocks.sum(page.packets);
-        // Measured before the page is judged: until something was heard, the budget believes nothing.
+        // Measure before judging the page: until some audio has been decoded, the budget accepts no loss.
         self.heard.add(samples, page.packets);
         self.room.measure(&self.heard);
 
@@ -265,7 +268,7 @@ impl<'a> VorbisDecoder<'a> {
         let verdict = link.granules.page(&time, &mut self.room);
 
         self.gap(verdict.gap, hole, page.offset);
-        // Else the first packet would overlap with one from before the hole.
+        // Otherwise the first packet would overlap with a packet from before the hole.
         if hole.is_some() {
             self.restart_codec();
         }
@@ -281,7 +284,7 @@ impl<'a> VorbisDecoder<'a> {
                     samples_left -= n_kept;
                     self.packet(packet, samples, n_kept, page.offset);
                 }
-                // It is decoded all the same, since the next one overlaps with it.
+                // The packet is decoded nevertheless, because the next one overlaps with it.
                 PacketLength::First => self.packet(packet, 0, 0, page.offset),
                 PacketLength::NoAudio => {}
                 PacketLength::Broken => self.broken_packet(verdict.gap, page.offset),
@@ -289,15 +292,15 @@ impl<'a> VorbisDecoder<'a> {
         }
 
         if let Some(link) = &mut self.link {
-            // `blocks` is a copy: the next page goes on from its last block.
+            // `blocks` is a copy. Store it, because the next page continues after its last block.
             link.blocks = Some(blocks);
         }
     }
 
-    /// What is missing before a page.
+    /// Accounts for the audio missing before a page.
     fn gap(&mut self, gap: Gap, hole: Option<Hole>, offset: usize) {
         let Some(link) = &mut self.link else { return };
-        // Damage is reported where the hole begins, and not where the page behind it does.
+        // Report damage at the start of the hole, not at the page after it.
         let offset = offset - hole.map_or(0, |hole| hole.bytes.min(offset));
 
         match gap {
@@ -328,7 +331,8 @@ impl<'a> VorbisDecoder<'a> {
         }
     }
 
-    /// A hole of unknown length is closed. Lost is what its bytes or pages would hold, at least one packet.
+    /// Accounts for a hole of unknown length, which is closed in the output. The loss is estimated from the hole's
+    /// bytes or pages and is at least one packet.
     fn estimate(&mut self, bytes: usize, n_pages: u64, offset: usize) {
         let Some(link) = &self.link else { return };
         let most = link.ident.packet_samples_max();
@@ -344,7 +348,7 @@ impl<'a> VorbisDecoder<'a> {
         self.loss.add_missing(Some(offset), seconds);
     }
 
-    /// Decodes a packet of `samples`, of which the first `n_kept` are kept.
+    /// Decodes a packet of `samples` samples and outputs the first `n_kept` of them.
     fn packet(&mut self, packet: &[u8], samples: u64, n_kept: u64, offset: usize) {
         let (Some(LinkCodec { codec, .. }), Some(open)) = (&mut self.codec, &mut self.sink) else {
             return;
@@ -355,7 +359,8 @@ impl<'a> VorbisDecoder<'a> {
         let decoded = codec.decode(packet);
         let is_broken = decoded.is_none();
         let is_audio = match decoded {
-            // Samples of another length than the packet announces would move all that follows in time.
+            // If the number of samples differs from the packet's announcement, all later audio would be shifted in
+            // time.
             Some([left, right @ ..]) if left.len() as u64 == samples => open
                 .sink
                 .push(&left[kept], right.first().map(|right| &right[kept])),
@@ -365,7 +370,7 @@ impl<'a> VorbisDecoder<'a> {
             }
         };
 
-        // What was to overlap with the next packet is gone, so that the next one gives nothing.
+        // The part that would overlap with the next packet is lost, so the next packet adds no samples.
         if is_broken {
             self.restart_codec();
         }
@@ -374,14 +379,15 @@ impl<'a> VorbisDecoder<'a> {
         }
     }
 
-    /// Nothing overlaps with the next packet.
+    /// Resets the codec, so that nothing overlaps with the next packet.
     fn restart_codec(&mut self) {
         if let Some(LinkCodec { codec, .. }) = &mut self.codec {
             codec.reset();
         }
     }
 
-    /// A packet that says nothing of its length. Where time went on without it, silence is there already.
+    /// Handles a packet that does not reveal its length. If a gap was found before the page, the loss is already
+    /// counted.
     fn broken_packet(&mut self, gap: Gap, offset: usize) {
         self.restart_codec();
         if gap == Gap::None {
@@ -389,7 +395,7 @@ impl<'a> VorbisDecoder<'a> {
         }
     }
 
-    /// A page of a link that is not decoded: of another rate, or without its headers.
+    /// Accounts for a page of a link that is not decoded because its rate differs or its headers are missing.
     fn lost_page(&mut self, page: &AudioPage) {
         let Some(link) = &mut self.link else { return };
         let Some(blocks) = &mut link.blocks else {
@@ -398,7 +404,7 @@ impl<'a> VorbisDecoder<'a> {
             return;
         };
 
-        // Its time is followed all the same, so that the silence is as long as the audio was.
+        // Track the time nevertheless, so that the silence is as long as the audio was.
         let samples = blocks.sum(page.packets);
         for packet in page.packets {
             blocks.next(packet);
@@ -420,24 +426,24 @@ impl<'a> VorbisDecoder<'a> {
         self.lose(missing + samples - verdict.trimmed_samples, page.offset);
     }
 
-    /// Silence in the place of so many samples of a link that is not decoded.
+    /// Outputs silence in place of `samples` samples of a link that is not decoded.
     fn lose(&mut self, samples: u64, offset: usize) {
         let Some(link) = &self.link else { return };
         let seconds = self.wanted_s(link.seconds(samples));
         match &self.sink {
             Some(open) => {
-                // At the sink's rate; the product of a claim and a rate may not fit 64 bits.
+                // Convert to the sink's rate. The product of a claimed length and a rate may exceed 64 bits.
                 let samples = samples as u128 * u128::from(open.rate_hz)
                     / u128::from(link.credible_rate_hz());
                 self.loss.add_silenced(Some(offset), seconds);
                 self.silence(samples as u64);
             }
-            // Before the first link that is heard there is no sink to put silence into.
+            // Before the first decoded link there is no sink that could receive silence.
             None => self.loss.add_missing(Some(offset), seconds),
         }
     }
 
-    /// Silence at the sink's rate, as far as it is wanted.
+    /// Pushes silence of `samples` samples at the sink's rate, until the sink is full.
     fn silence(&mut self, samples: u64) {
         let Some(open) = &mut self.sink else { return };
         let mut left = samples;
@@ -448,14 +454,15 @@ impl<'a> VorbisDecoder<'a> {
         }
     }
 
-    /// What a link lacks at its end.
+    /// Accounts for audio missing at the end of a link.
     fn lost_tail(&mut self, tail: &Tail) {
         let Some(link) = &mut self.link else { return };
         if tail.is_ended {
             return;
         }
 
-        // A damaged last page tells its time. Else its bytes are estimated. Else a packet was begun and never ended.
+        // The header of a damaged last page states the time. Without it, the damaged bytes are estimated; if there are
+        // none, count a packet that was begun and never ended.
         let told = tail
             .claimed_granule
             .and_then(|granule| link.granules.tail(granule, tail.bytes, &mut self.room));
@@ -475,7 +482,7 @@ impl<'a> VorbisDecoder<'a> {
         }
     }
 
-    /// What a link without its set-up header was: its last granule, if its packets could hold that.
+    /// Accounts for a link without a set-up header: its length is its last granule if its packets could hold that much.
     fn lose_unmeasured(&mut self, offset: usize) {
         let Some(link) = &self.link else { return };
         let UnmeasuredLink {
@@ -491,7 +498,7 @@ impl<'a> VorbisDecoder<'a> {
             self.heard.samples_per_packet(1).min(most) * n_packets
         };
 
-        // How dense the audio of this file is, is not known yet: `finish` decides how much of this is believed.
+        // The density of the file's audio is not known yet. `finish` decides how much of this length is accepted.
         if self.heard.is_empty() {
             self.early.samples = self.early.samples.saturating_add(samples);
             self.early.seconds += link.seconds(samples);
@@ -506,7 +513,7 @@ impl<'a> VorbisDecoder<'a> {
 
 impl Visitor for VorbisDecoder<'_> {
     fn begin(&mut self, ident: &Ident) -> Result<(), Reject> {
-        // Checked for every link, heard or not: the limit is one of the file.
+        // Checked for every link, decoded or not, because the limit applies to the file.
         let n_channels = usize::from(ident.n_channels);
         if n_channels > CHANNELS_MAX {
             return Err(reject(
@@ -526,7 +533,7 @@ impl Visitor for VorbisDecoder<'_> {
 
         let setup = match setup {
             Ok(setup) => setup,
-            // Over a limit the whole clip is `too_large`; a link that is only broken is lost.
+            // A header over a limit rejects the whole clip as `too_large`. A link with a broken header is only lost.
             Err(fault) if fault.reason == Reason::TooLarge => return Err(fault),
             Err(fault) => {
                 self.fault.get_or_insert(fault);
@@ -535,7 +542,7 @@ impl Visitor for VorbisDecoder<'_> {
         };
         link.blocks = Some(Blocks::new(&ident, setup.modes));
 
-        // A clip has one rate: a link of another one is lost.
+        // A clip has one sample rate: a link with another rate is lost.
         let has_other_rate = self
             .sink
             .as_ref()
@@ -546,7 +553,7 @@ impl Visitor for VorbisDecoder<'_> {
 
         match self.make_codec(&ident, packet, setup.books_bytes) {
             Ok(()) => self.open(ident.rate_hz)?,
-            // The file's budget of code books is a limit too.
+            // The file's budget for code books is also a limit that rejects the whole clip.
             Err(fault) if fault.reason == Reason::TooLarge => return Err(fault),
             Err(fault) => {
                 self.fault.get_or_insert(fault);
@@ -561,7 +568,8 @@ impl Visitor for VorbisDecoder<'_> {
 
     fn audio(&mut self, page: &AudioPage) {
         if let Some(link) = &mut self.link {
-            // Also of pages that are not wanted any more: `end` compares the count with the pages missing before.
+            // Pages after the end of the output count too: `end` compares the count with the pages missing before the
+            // first one.
             link.n_pages += 1;
         }
         if self.is_full() {
@@ -585,7 +593,7 @@ impl Visitor for VorbisDecoder<'_> {
     fn end(&mut self, tail: &Tail) {
         let Some(link) = &mut self.link else { return };
 
-        // More pages missing before the first one than come behind it: the stream is cut from a longer one, and has
+        // If more pages are missing before the first one than follow it, the stream was cut from a longer one and has
         // lost nothing to damage.
         if let Some(before) = link.before.take()
             && before.n_pages <= link.n_pages
@@ -623,10 +631,10 @@ mod tests {
     use super::*;
 
     const RATE_HZ: u32 = 44_100;
-    /// A packet of a long block that is silent.
+    /// A silent packet with a long block.
     const LONG: &[u8] = &[2];
 
-    /// A link whose set-up header has so many code books, with a page of silent packets.
+    /// Creates a link whose set-up header has `n_books` code books, with one page of silent packets.
     fn link(n_books: usize) -> Vec<u8> {
         let mut setup = Setup::default();
         setup.books.resize(n_books, testing::book(true));
@@ -638,7 +646,7 @@ mod tests {
         ])
     }
 
-    /// Decodes with room for the code books of three links.
+    /// Decodes with a budget for the code books of three links.
     fn decode(links: &[Vec<u8>]) -> Result<usize, Reject> {
         let args = DecodeArgs {
             sample_rate_hz: RATE_HZ,
@@ -669,7 +677,7 @@ mod tests {
             Err(Reason::TooLarge)
         );
 
-        // Headers that come again cost nothing.
+        // Repeated headers cost nothing.
         let same = vec![two; 10];
         assert_eq!(decode(&same).map_err(|fault| fault.reason), Ok(90 * 1_024));
     }

@@ -1,9 +1,9 @@
-//! The set-up header of Vorbis (Vorbis I §4.2.4), read whole and checked before symphonia sees it.
+//! Reads the whole set-up header of Vorbis (Vorbis I §4.2.4) and checks it before symphonia receives it.
 //!
-//! symphonia's codec trusts a header in places where it should not: code words longer than 32 bits, books without an
-//! entry, floors with two points in one place and the like make it panic, and its code books take what memory the
-//! header says. What passes here can do neither. The rules are those of the specification and of libvorbis, the
-//! reference decoder; where symphonia allows less, this says so.
+//! symphonia's codec does not check a header sufficiently: code words longer than 32 bits, books without entries,
+//! floors with two points at the same position and similar errors make it panic, and its code books take as much memory
+//! as the header demands. A header that passes these checks can cause neither. The rules are those of the specification
+//! and of libvorbis, the reference decoder. Comments mark the places where symphonia allows less.
 
 use wavemill_schemas::reject::{Reason, Reject};
 
@@ -12,26 +12,28 @@ use super::bits::{Bits, ilog};
 use super::books::{Book, Books};
 use super::headers::Ident;
 
-/// Largest set-up header, bytes. libvorbis's, of 8 to 96 kHz, mono and stereo, at all qualities, are 2.5 to 4.2 kB.
+/// Maximum size of a set-up header, in bytes. Those of libvorbis, for 8 to 96 kHz, mono and stereo, at all qualities,
+/// have 2.5 to 4.2 kB.
 pub(super) const SETUP_BYTES_MAX: usize = 1 << 16;
-/// symphonia counts books in a byte, so that 256 of them are none. libvorbis's encoder writes up to 44.
+/// symphonia counts code books in a byte, so 256 books would count as none. libvorbis's encoder writes up to 44.
 const BOOKS_MAX: u32 = 255;
-/// symphonia reads a book's number of up to five bits into a list of 16; it needs five for 16 books.
+/// symphonia indexes a list of 16 books with a number that has five bits if there are 16 books.
 const FLOOR0_BOOKS_MAX: u32 = 15;
-/// Points of a floor, the two ends included (Vorbis I §7.2.2).
+/// Maximum number of points of a floor, including both ends (Vorbis I §7.2.2).
 const FLOOR1_POINTS_MAX: usize = 65;
-/// Entries of a book whose entry numbers are the heights of a floor's points. symphonia multiplies differences of such
-/// heights by distances below 2¹⁵ in 32 bits: (2¹⁵ + 2⁸) · 2¹⁵ fits. A height is below 256 in valid streams.
+/// Maximum number of entries of a book whose entry numbers are the heights of a floor's points. symphonia multiplies
+/// differences of such heights by distances below 2¹⁵ in 32 bits: (2¹⁵ + 2⁸) · 2¹⁵ fits. A height is below 256 in valid
+/// streams.
 const FLOOR1_BOOK_ENTRIES_MAX: u32 = 1 << 15;
 
-/// Why a header is not taken.
+/// Reason for refusing a header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It would take more memory than any encoder's.
+    /// The header would take more memory than that of any encoder.
     TooLarge(String),
-    /// It is not Vorbis I.
+    /// The header is not valid Vorbis I.
     Broken(String),
-    /// symphonia cannot read it.
+    /// symphonia cannot read the header.
     Unsupported(String),
 }
 
@@ -41,7 +43,7 @@ impl Fault {
     }
 }
 
-/// `None` of a reader of bits is the end of the header.
+/// Converts the `None` that a bit reader returns at the end of the header into a [`Fault`].
 pub(super) trait OrCut<T> {
     fn or_cut(self) -> Result<T, Fault>;
 }
@@ -52,28 +54,28 @@ impl<T> OrCut<T> for Option<T> {
     }
 }
 
-/// What audio packets are measured by: which of the modes have long blocks.
+/// Modes of a stream: they state which audio packets have long blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Modes {
-    /// 1 to 64.
+    /// Number of modes, 1 to 64.
     pub n: u32,
-    /// One bit a mode.
+    /// Bit mask with one bit for each mode, set if its blocks are long.
     pub are_long: u64,
 }
 
-/// A set-up header that symphonia may see.
+/// Facts about a set-up header that symphonia may read safely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Setup {
     pub modes: Modes,
-    /// What its code books take in symphonia's tables, bytes, at most.
+    /// Upper bound on the size of the code books in symphonia's tables, in bytes.
     pub books_bytes: u64,
 }
 
-/// Reads a set-up header, signature included.
+/// Reads a set-up header, including its signature.
 ///
 /// # Errors
-/// A [`Reject`]: `too_large` over the limits, `damaged` where the specification does not allow it, `unsupported_codec`
-/// where symphonia does not.
+/// A [`Reject`]: `too_large` if a limit is exceeded, `damaged` if the specification does not allow the header,
+/// `unsupported_codec` if symphonia does not.
 pub(super) fn parse(packet: &[u8], ident: &Ident) -> Result<Setup, Reject> {
     let fault = match read(packet, ident) {
         Ok(setup) => return Ok(setup),
@@ -96,7 +98,7 @@ fn read(packet: &[u8], ident: &Ident) -> Result<Setup, Fault> {
         )));
     }
 
-    // Type and signature were looked at before.
+    // The caller has checked the packet type and the signature.
     let mut bits = Bits::new(packet.get(7..).or_cut()?);
 
     let books = read_books(&mut bits)?;
@@ -141,7 +143,7 @@ impl Fault {
     }
 }
 
-/// Transforms that Vorbis I reserves and does not have.
+/// Reads the time domain transforms. Vorbis I reserves them and defines none.
 fn read_times(bits: &mut Bits) -> Result<(), Fault> {
     let n_times = bits.read(6).or_cut()? + 1;
     for _ in 0..n_times {
@@ -164,7 +166,7 @@ fn read_floors(bits: &mut Bits, books: &Books) -> Result<u32, Fault> {
     Ok(n_floors)
 }
 
-/// Vorbis I §6.2.1.
+/// Reads a floor of type 0 (Vorbis I §6.2.1).
 fn read_floor0(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
     let order = bits.read(8).or_cut()?;
     let rate = bits.read(16).or_cut()?;
@@ -188,13 +190,13 @@ fn read_floor0(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A class of a floor's points.
+/// A class of partitions of a type 1 floor.
 #[derive(Clone, Copy, Debug, Default)]
 struct Floor1Class {
     n_points: usize,
 }
 
-/// Vorbis I §7.2.2.
+/// Reads a floor of type 1 (Vorbis I §7.2.2).
 fn read_floor1(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
     let n_partitions = bits.read(5).or_cut()?;
     let mut partitions = Vec::new();
@@ -202,7 +204,7 @@ fn read_floor1(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
         partitions.push(bits.read(4).or_cut()? as usize);
     }
 
-    // All classes up to the highest are stored, also those that no partition has.
+    // The header contains all classes up to the highest one, including classes that no partition has.
     let n_classes = partitions.iter().max().map_or(0, |max| max + 1);
     let mut classes = [Floor1Class::default(); 16];
     for class in &mut classes[..n_classes] {
@@ -211,7 +213,7 @@ fn read_floor1(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
 
     let _multiplier = bits.read(2).or_cut()?;
     let range_bits = bits.read(4).or_cut()?;
-    // The two ends are points that are not stored.
+    // The two ends of the range are implicit points.
     let mut points = vec![0, 1 << range_bits];
     for class in partitions {
         let n_points = classes[class].n_points;
@@ -225,7 +227,8 @@ fn read_floor1(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
         }
     }
 
-    // Two points in one place would be a division by zero. symphonia does not compare with the two ends.
+    // Two points at the same position would cause a division by zero. symphonia does not compare points with the two
+    // ends.
     let n_points = points.len();
     points.sort_unstable();
     points.dedup();
@@ -238,13 +241,13 @@ fn read_floor1(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
 fn read_floor1_class(bits: &mut Bits, books: &Books) -> Result<Floor1Class, Fault> {
     let n_points = bits.read(3).or_cut()? as usize + 1;
     let subclass_bits = bits.read(2).or_cut()?;
-    // The book that the choice of a subclass is read by.
+    // The code book that selects a subclass.
     if subclass_bits > 0 {
         books.with_entries(bits.read(8).or_cut()?)?;
     }
 
     for _ in 0..1 << subclass_bits {
-        // 0 is none, and the others are one too high.
+        // The value 0 means no book; other values are the number of the book plus one.
         let Some(book) = bits.read(8).or_cut()?.checked_sub(1) else {
             continue;
         };
@@ -270,7 +273,7 @@ fn read_residues(bits: &mut Bits, books: &Books) -> Result<u32, Fault> {
     Ok(n_residues)
 }
 
-/// Vorbis I §8.6.1.
+/// Reads a residue (Vorbis I §8.6.1).
 fn read_residue(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
     let begin = bits.read(24).or_cut()?;
     let end = bits.read(24).or_cut()?;
@@ -282,7 +285,7 @@ fn read_residue(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
     let n_classes = bits.read(6).or_cut()? + 1;
     books.with_entries(bits.read(8).or_cut()?)?;
 
-    // Which of eight passes a class takes part in, and later which book each of them has.
+    // The header first states in which of eight passes each class takes part, and then the book of each such pass.
     let mut n_books = 0;
     for _ in 0..n_classes {
         let low = bits.read(3).or_cut()?;
@@ -294,7 +297,7 @@ fn read_residue(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
         n_books += low.count_ones() + high.count_ones();
     }
     for _ in 0..n_books {
-        // symphonia refuses book 0 here, although Vorbis has it. That shows when its decoder is made.
+        // symphonia refuses book 0 here, although Vorbis allows it. The error is raised when the decoder is created.
         books.with_vectors(bits.read(8).or_cut()?)?;
     }
     Ok(())
@@ -316,7 +319,7 @@ fn read_mappings(
     Ok(n_mappings)
 }
 
-/// Vorbis I §4.2.4, mappings.
+/// Reads a mapping (Vorbis I §4.2.4).
 fn read_mapping(
     bits: &mut Bits,
     n_channels: u32,
@@ -332,7 +335,7 @@ fn read_mapping(
     // Pairs of channels that are stored as magnitude and angle.
     if bits.flag().or_cut()? {
         let n_couplings = bits.read(8).or_cut()? + 1;
-        // In mono both numbers have no bits: they are equal, and refused.
+        // In mono both channel numbers have zero bits, so they are equal and the coupling is refused.
         let channel_bits = ilog(n_channels - 1);
         for _ in 0..n_couplings {
             let magnitude = bits.read(channel_bits).or_cut()?;
@@ -346,7 +349,7 @@ fn read_mapping(
     if bits.read(2).or_cut()? != 0 {
         return Err(Fault::broken("a mapping with reserved bits set"));
     }
-    // Each channel says which submap is its own.
+    // Each channel states the number of its submap.
     if n_submaps > 1 {
         for _ in 0..n_channels {
             if bits.read(4).or_cut()? >= n_submaps {

@@ -1,4 +1,4 @@
-//! Writes Ogg pages and Vorbis headers for the tests.
+//! Writes Ogg pages and Vorbis headers for tests.
 
 use super::blocks::Blocks;
 use super::crc;
@@ -13,9 +13,9 @@ pub(crate) struct Page {
     pub granule: i64,
     pub serial: u32,
     pub sequence: u32,
-    /// Whole packets.
+    /// The packets, or parts of packets, on the page.
     pub packets: Vec<Vec<u8>>,
-    /// The last packet goes on behind the page.
+    /// Whether the last packet continues on the next page.
     pub is_open: bool,
 }
 
@@ -23,7 +23,7 @@ pub(crate) const CONTINUED: u8 = 1;
 pub(crate) const FIRST: u8 = 2;
 pub(crate) const LAST: u8 = 4;
 
-/// The bytes of a page, with its checksum. An open packet must be as long as whole segments.
+/// Returns the bytes of a page with its checksum. The length of an open packet must be a multiple of whole segments.
 pub(crate) fn page(page: &Page) -> Vec<u8> {
     let mut lacing = Vec::new();
     for (at, packet) in page.packets.iter().enumerate() {
@@ -49,7 +49,7 @@ pub(crate) fn page(page: &Page) -> Vec<u8> {
     bytes
 }
 
-/// A page of whole packets, of stream 7.
+/// Creates a page of complete packets in the stream with serial number 7.
 pub(crate) fn of(flags: u8, granule: i64, sequence: u32, packets: &[&[u8]]) -> Page {
     let packets = packets.iter().map(|packet| packet.to_vec()).collect();
     Page {
@@ -62,9 +62,9 @@ pub(crate) fn of(flags: u8, granule: i64, sequence: u32, packets: &[&[u8]]) -> P
     }
 }
 
-/// A packet on pages of its own: as many as it needs.
+/// Creates as many pages as one packet needs.
 pub(crate) fn long(sequence: u32, packet: &[u8]) -> Vec<Page> {
-    // One segment less than a page can have: the last piece may need a value that ends it.
+    // One segment less than the maximum of a page, because the last piece may need a value that ends it.
     let pieces: Vec<&[u8]> = packet.chunks(254 * 255).collect();
     let n_pieces = pieces.len();
     let mut pages = Vec::new();
@@ -78,7 +78,7 @@ pub(crate) fn long(sequence: u32, packet: &[u8]) -> Vec<Page> {
     pages
 }
 
-/// The tone of the tests with this comment, and with so many packets of audio on a page.
+/// Creates the pages of the test tone with this comment and `n_packets` audio packets per page.
 pub(crate) fn tone(comment: &[u8], n_packets: usize) -> Vec<Page> {
     let packets = tone_packets();
     let [ident, _, setup, audio @ ..] = &packets[..] else {
@@ -99,7 +99,7 @@ pub(crate) fn tone(comment: &[u8], n_packets: usize) -> Vec<Page> {
         for packet in &packets {
             blocks.next(packet);
         }
-        // The last block is cut.
+        // The last block is trimmed.
         let granule = granule.min(TONE_SAMPLES) as i64;
         pages.push(of(0, granule, pages.len() as u32, &packets));
     }
@@ -109,10 +109,10 @@ pub(crate) fn tone(comment: &[u8], n_packets: usize) -> Vec<Page> {
     pages
 }
 
-/// Samples of the tone.
+/// Number of samples of the tone.
 const TONE_SAMPLES: u64 = 48_000;
 
-/// Three headers, and audio.
+/// Reads the three headers and the audio packets of the tone.
 fn tone_packets() -> Vec<Vec<u8>> {
     let file = include_bytes!("../../../tests/data/tone_32000_mono.ogg");
     let mut packets = Vec::new();
@@ -128,19 +128,19 @@ fn tone_packets() -> Vec<Vec<u8>> {
     packets
 }
 
-/// The bytes of pages, one behind the other.
+/// Concatenates the bytes of pages.
 pub(crate) fn bytes(pages: &[Page]) -> Vec<u8> {
     pages.iter().flat_map(page).collect()
 }
 
-/// Writes the right checksum into a page.
+/// Writes the correct checksum into a page.
 pub(crate) fn seal(page: &mut [u8]) {
     page[22..26].fill(0);
     let crc = crc::update(0, page);
     page[22..26].copy_from_slice(&crc.to_le_bytes());
 }
 
-/// An identification header with blocks of 256 and 2,048 samples.
+/// Creates an identification header with blocks of 256 and 2,048 samples.
 pub(crate) fn ident(n_channels: u8, rate_hz: u32) -> [u8; IDENT_BYTES] {
     let mut bytes = [0; IDENT_BYTES];
     bytes[..7].copy_from_slice(b"\x01vorbis");
@@ -151,7 +151,7 @@ pub(crate) fn ident(n_channels: u8, rate_hz: u32) -> [u8; IDENT_BYTES] {
     bytes
 }
 
-/// Writes numbers bit by bit, least significant first.
+/// Writes numbers bit by bit, least significant bit first.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct BitWriter {
     pub bytes: Vec<u8>,
@@ -172,18 +172,18 @@ impl BitWriter {
     }
 }
 
-/// The parts of a set-up header: each fault of the tests is in one of them.
+/// The parts of a set-up header. Each fault in the tests affects one of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
     pub books: Vec<BitWriter>,
     pub floor: BitWriter,
     pub residue: BitWriter,
     pub mapping: BitWriter,
-    /// Which modes have long blocks.
+    /// Whether each mode has long blocks.
     pub modes: Vec<bool>,
 }
 
-/// A book of two entries of one bit; with vectors of one value each, if asked for.
+/// Creates a code book with two entries of one bit, optionally with vectors of one value each.
 pub(crate) fn book(has_vectors: bool) -> BitWriter {
     let mut bits = BitWriter::default();
     bits.write(0x56_4342, 24)
@@ -205,7 +205,7 @@ pub(crate) fn book(has_vectors: bool) -> BitWriter {
     bits
 }
 
-/// A floor of one class, whose points are at `points`, of 7 bits.
+/// Creates a floor of one class, with points at `points` of 7 bits each.
 pub(crate) fn floor1(points: &[u64]) -> BitWriter {
     let mut bits = BitWriter::default();
     let n_points = points.len() as u64;
@@ -225,7 +225,8 @@ pub(crate) fn floor1(points: &[u64]) -> BitWriter {
 }
 
 impl Default for Setup {
-    /// The smallest that can be decoded: a book without and one with vectors, a floor of four points, one residue.
+    /// Creates the smallest set-up header that can be decoded: a book without vectors and one with them, a floor of
+    /// four points, one residue.
     fn default() -> Self {
         let mut residue = BitWriter::default();
         // Type 1, 0 to 128, parts of 32, one class, book 0; book 1 in the first pass.
@@ -256,7 +257,7 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// The bytes of the header.
+    /// Returns the bytes of the header.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bits = BitWriter::default();
         bits.write(self.books.len() as u64 - 1, 8);

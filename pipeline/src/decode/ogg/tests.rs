@@ -1,4 +1,4 @@
-//! Files made page by page: what comes out, what is lost, and which headers are refused.
+//! Tests with files made page by page: decoded samples, lost samples, and refused headers.
 
 use wavemill_kernels::Level;
 use wavemill_schemas::reject::{Reason, Reject};
@@ -12,12 +12,12 @@ use super::testing::{
 };
 
 const RATE_HZ: u32 = 44_100;
-/// Samples that a packet of a long block adds to another one.
+/// Number of samples that a packet with a long block adds after another one.
 const PACKET_SAMPLES: usize = 1_024;
-/// A packet of a long block that is silent.
+/// A silent packet with a long block.
 const LONG: &[u8] = &[2];
 
-/// The two pages of headers.
+/// Creates the two pages of headers.
 fn headers(rate_hz: u32, setup: &[u8]) -> Vec<Page> {
     let comment = b"\x03vorbis\0\0\0\0\0\0\0\0\x01";
     vec![
@@ -26,7 +26,7 @@ fn headers(rate_hz: u32, setup: &[u8]) -> Vec<Page> {
     ]
 }
 
-/// A stream of `n_pages` pages of ten long packets. The first packet adds no samples.
+/// Creates a stream with `n_pages` pages of ten long packets each. The first packet adds no samples.
 fn stream(n_pages: u32) -> Vec<Page> {
     let mut pages = headers(RATE_HZ, &Setup::default().bytes());
     for number in 1..=n_pages {
@@ -37,7 +37,7 @@ fn stream(n_pages: u32) -> Vec<Page> {
     pages
 }
 
-/// Samples, and samples lost.
+/// Returns the number of decoded samples and of lost samples.
 fn decode(file: &[u8]) -> Result<(usize, usize), Reject> {
     let args = DecodeArgs {
         sample_rate_hz: RATE_HZ,
@@ -81,12 +81,12 @@ fn a_whole_stream_is_decoded_and_trimmed_by_its_last_granule() {
         (29 * PACKET_SAMPLES - 1_500, 0)
     );
 
-    // One page of audio: what it says is its length.
+    // With a single page of audio, the granule is the length of the audio.
     let mut single = stream(1);
     single[2].granule = 5_000;
     assert_eq!(decode(&bytes(&single)).unwrap(), (5_000, 0));
 
-    // Cut from a longer stream: it begins late, and lost nothing.
+    // A stream that was cut from a longer one begins late and has lost nothing.
     let mut late = stream(3);
     late.iter_mut()
         .skip(2)
@@ -103,7 +103,7 @@ fn a_missing_page_is_silence_of_its_length() {
         (49 * PACKET_SAMPLES, 11 * PACKET_SAMPLES)
     );
 
-    // At the start nothing is put in its place; the first packet behind it adds no samples either.
+    // At the start nothing replaces the missing page. The first packet after it adds no samples either.
     let mut pages = stream(5);
     pages.remove(2);
     assert_eq!(
@@ -111,7 +111,7 @@ fn a_missing_page_is_silence_of_its_length() {
         (39 * PACKET_SAMPLES, 10 * PACKET_SAMPLES)
     );
 
-    // Page numbers that jump where time does not: nothing is missing.
+    // If page numbers jump but time does not, nothing is missing.
     let mut pages = stream(5);
     pages.iter_mut().skip(4).for_each(|page| page.sequence += 3);
     assert_eq!(decode(&bytes(&pages)).unwrap(), (49 * PACKET_SAMPLES, 0));
@@ -141,7 +141,7 @@ fn a_damaged_page_is_silence_of_its_length_and_at_the_end_it_is_lost() {
         );
     }
 
-    // Its header says how long the last page was; a header that says too much is not believed.
+    // The header of the damaged last page states its length. A header with too large a length is not believed.
     let at = bytes(&pages[..6]).len();
     let mut file = bytes(&pages);
     file[at + 40] ^= 1;
@@ -184,7 +184,7 @@ fn a_packet_over_several_pages_is_one_and_a_torn_one_is_lost() {
     pages[4].granule += PACKET_SAMPLES as i64;
     assert_eq!(decode(&bytes(&pages)).unwrap(), (30 * PACKET_SAMPLES, 0));
 
-    // Its end is gone: it, and the packet that overlaps with it.
+    // The end of the long packet is lost, and with it the packet itself and the one that overlaps with it.
     pages[3].flags = 0;
     pages[3].packets.remove(0);
     assert_eq!(
@@ -192,7 +192,7 @@ fn a_packet_over_several_pages_is_one_and_a_torn_one_is_lost() {
         (30 * PACKET_SAMPLES, 2 * PACKET_SAMPLES)
     );
 
-    // The file ends within it.
+    // The file ends within the long packet.
     assert_eq!(
         decode(&bytes(&pages[..3])).unwrap(),
         (9 * PACKET_SAMPLES, PACKET_SAMPLES)
@@ -206,7 +206,7 @@ fn chained_streams_are_decoded_one_after_the_other() {
     let both = [bytes(&first), bytes(&second)].concat();
     assert_eq!(decode(&both).unwrap(), (48 * PACKET_SAMPLES, 0));
 
-    // Of two channels: joined all the same. Of another rate: silence as long as it is.
+    // A link with two channels is joined as well. A link with another rate becomes silence of the same length.
     second[0].packets[0] = ident(2, RATE_HZ).to_vec();
     let both = [bytes(&first), bytes(&second)].concat();
     assert_eq!(decode(&both).unwrap(), (48 * PACKET_SAMPLES, 0));
@@ -217,7 +217,7 @@ fn chained_streams_are_decoded_one_after_the_other() {
         ((29 + 2 * 19) * PACKET_SAMPLES, 2 * 19 * PACKET_SAMPLES)
     );
 
-    // Its set-up header is broken: its granules tell how long it was.
+    // If the set-up header is broken, the granules state the length of the link.
     second[0].packets[0] = ident(1, RATE_HZ).to_vec();
     second[1].packets[1][20] ^= 1;
     let both = [bytes(&first), bytes(&second)].concat();
@@ -226,7 +226,7 @@ fn chained_streams_are_decoded_one_after_the_other() {
         (48 * PACKET_SAMPLES, 19 * PACKET_SAMPLES)
     );
 
-    // Its first page is damaged: nobody knows what the rest is, and as much is lost as it would hold.
+    // If the first page is damaged, the rest of the link is unknown. The estimated loss is what its bytes would hold.
     let mut both = [bytes(&first), bytes(&stream(2))].concat();
     both[bytes(&first).len() + 40] ^= 1;
     let (n_samples, n_lost) = decode(&both).unwrap();
@@ -257,7 +257,7 @@ fn of_streams_side_by_side_the_vorbis_is_taken() {
 
 #[test]
 fn a_hole_before_a_page_that_tells_no_time_is_counted_once() {
-    // Page 4 is gone; on page 5 a packet goes on, but none ends.
+    // Page 4 is missing. On page 5 a packet continues, but none ends.
     let mut pages = stream(6);
     pages.remove(4);
     pages[4].packets = vec![[LONG, &[0; 254]].concat()];
@@ -266,7 +266,7 @@ fn a_hole_before_a_page_that_tells_no_time_is_counted_once() {
     pages[5].flags = CONTINUED;
     pages[5].packets[0] = vec![0; 10];
     let total = 59 * PACKET_SAMPLES;
-    // Two pages of packets, and the one that overlaps with them.
+    // The packets of two pages, and the packet that overlaps with them.
     assert_eq!(
         decode(&bytes(&pages)).unwrap(),
         (total, 21 * PACKET_SAMPLES)
@@ -288,7 +288,7 @@ fn foreign_bytes_between_and_behind_pages_cost_nothing() {
 
 #[test]
 fn headers_inside_one_another_cost_no_more_than_linear_time() {
-    // Each of these begins a page that claims the 65,025 bytes behind it, and none is one.
+    // Each of these begins a page that claims the following 65,025 bytes, and none of them is a valid page.
     let mut head = b"OggS\0\0".to_vec();
     head.resize(26, 0xFF);
     head.push(0xFF);
@@ -296,18 +296,18 @@ fn headers_inside_one_another_cost_no_more_than_linear_time() {
     file.extend(head.repeat(100_000));
     let start = std::time::Instant::now();
     decode(&file).unwrap();
-    // 2.7 MB of checksums take milliseconds; the square of that would be hours.
+    // Checksums over 2.7 MB take milliseconds; over the square of that they would take hours.
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
 
-/// What becomes of a set-up header.
+/// Returns the reason for which a set-up header is refused.
 fn refused(setup: &Setup) -> Option<Reason> {
     let ident = Ident::parse(&ident(1, RATE_HZ)).unwrap();
     let reason = setup::parse(&setup.bytes(), &ident)
         .err()
         .map(|reject| reject.reason);
 
-    // The decoder says the same, and panics at none.
+    // The decoder refuses it for the same reason, without a panic.
     let mut pages = stream(1);
     pages[1].packets[1] = setup.bytes();
     assert_eq!(
@@ -317,7 +317,7 @@ fn refused(setup: &Setup) -> Option<Reason> {
     reason
 }
 
-/// A book up to the lengths of its code words.
+/// Creates a code book up to the lengths of its code words.
 fn book_of(n_dimensions: u64, n_entries: u64) -> BitWriter {
     let mut bits = BitWriter::default();
     bits.write(0x56_4342, 24)
@@ -344,7 +344,7 @@ fn code_books_that_are_no_trees_are_refused() {
     assert_eq!(refused(&Setup::default()), None);
     assert_eq!(refused(&with_book(book(true))), None);
 
-    // Too many code words; too few; one that is longer than 32 bits, by an ordered list.
+    // Too many code words; too few; one longer than 32 bits in an ordered list.
     let mut many = book_of(1, 3);
     many.write(0, 2).write(0, 15).write(0, 4);
     assert_eq!(refused(&with_book(many)), Some(Reason::Damaged));
@@ -359,7 +359,7 @@ fn code_books_that_are_no_trees_are_refused() {
         .write(0, 4);
     assert_eq!(refused(&with_book(long)), Some(Reason::Damaged));
 
-    // One entry of one bit is a tree too; none is allowed as long as nobody reads it.
+    // One entry of one bit is also a tree. A book without entries is allowed if it is never used.
     let mut single = book_of(1, 1);
     single.write(0, 2).write(0, 5).write(0, 4);
     assert_eq!(refused(&with_book(single.clone())), None);
@@ -372,7 +372,7 @@ fn code_books_that_are_no_trees_are_refused() {
     };
     assert_eq!(refused(&read), Some(Reason::Damaged));
 
-    // The residue wants vectors.
+    // The residue needs vectors.
     let flat = Setup {
         books: vec![book(false), book(false)],
         ..Setup::default()
@@ -418,8 +418,8 @@ fn code_books_that_take_gigabytes_are_too_large() {
 
 #[test]
 fn lattices_whose_root_symphonia_misses_are_refused() {
-    // Every power that a book can have entries of, and one less. Those with a reject made symphonia panic or read on in
-    // the wrong place.
+    // All powers that are a possible number of entries, and one less. Those that are refused made symphonia panic or
+    // read on at the wrong position.
     for n_dimensions in 1..=16_u32 {
         for side in 2..=64_u64 {
             let Some(power) = side
@@ -469,7 +469,7 @@ fn floors_that_would_divide_by_zero_are_refused() {
         );
     }
 
-    // More than 65 points: 8 of class 0, nine times.
+    // More than 65 points: nine partitions of class 0 with 8 points each.
     let mut many = BitWriter::default();
     many.write(1, 16)
         .write(9, 5)
@@ -484,7 +484,7 @@ fn floors_that_would_divide_by_zero_are_refused() {
     }
     assert_eq!(refused(&with_floor(many)), Some(Reason::Damaged));
 
-    // A book that is not there.
+    // A book that does not exist.
     let mut other = BitWriter::default();
     other
         .write(1, 16)
@@ -546,7 +546,7 @@ fn a_header_cut_anywhere_or_with_any_bit_flipped_breaks_nothing() {
 
 #[test]
 fn estimates_are_believed_as_far_as_announcements() {
-    // A tenth of the file's bytes gave 1,000 samples: the file holds 10,000, so 90,000 may be missing in all.
+    // A tenth of the file's bytes contained 1,000 samples, so the file holds 10,000, and up to 90,000 may be missing.
     let file_bytes = 5_000;
     let mut heard = Density::default();
     heard.add(1_000, &[&[0; 500]]);
@@ -560,7 +560,7 @@ fn estimates_are_believed_as_far_as_announcements() {
 
 #[test]
 fn a_link_without_its_headers_cannot_have_lost_more_than_the_file_holds() {
-    // Packets of two bytes, which could be of 4,096 samples each if the link had long blocks.
+    // Packets of two bytes, which could have 4,096 samples each if the link had long blocks.
     let mut headless = stream(1);
     headless[0].packets[0][28] = 0xDD;
     headless[1].packets.truncate(1);
@@ -612,7 +612,7 @@ fn a_link_of_a_rate_that_no_decoder_takes_is_no_long_loss() {
     slow[0].packets[0][12..16].copy_from_slice(&1_u32.to_le_bytes());
     slow.iter_mut().for_each(|page| page.serial = 9);
     let (n_samples, n_lost) = decode(&[bytes(&stream(3)), bytes(&slow)].concat()).unwrap();
-    // Its packets at 8 kHz, the lowest rate that there is.
+    // The length of the packets at 8 kHz, the lowest supported rate.
     let expected = (29 * PACKET_SAMPLES) as f64 * 44_100.0 / 8_000.0;
     assert!(
         (n_lost as f64 - expected).abs() < 2.0,

@@ -1,8 +1,9 @@
-//! The way through an Ogg file: links, which follow one another, and in each the pages of one Vorbis stream.
+//! Walks through an Ogg file link by link, and in each link through the pages of one Vorbis stream.
 //!
-//! A link is a group of streams that begin together. Of its Vorbis streams the one with the lowest serial number is
-//! taken, and all other streams are passed over. The walk hashes the audio packets of all links, whether they are
-//! decoded or not, and all that it tells its visitor. So a file has one hash and one key however much of it is wanted.
+//! A link is a group of streams that begin together. If it contains several Vorbis streams, the one with the lowest
+//! serial number is used, and all other streams are skipped. The walk hashes the audio packets of all links, decoded or
+//! not, and everything that it reports to its visitor. A file therefore has one hash and one key, no matter how much of
+//! it is requested.
 
 use wavemill_schemas::reject::{Reason, Reject};
 
@@ -14,66 +15,68 @@ use super::packets::{Hole, Packets};
 use super::pages::{Page, PageHeader, Pages, SkippedBytes};
 use super::setup::{self, Setup};
 
-/// Learns what the walk finds. What is told here is in the decode key too (`key.rs`).
+/// Receives the contents of a file during a walk. Everything reported to a visitor is also part of the decode key
+/// (`key.rs`).
 pub(super) trait Visitor {
-    /// A Vorbis stream begins.
+    /// Handles the start of a Vorbis stream.
     ///
     /// # Errors
     /// A [`Reject`] ends the walk.
     fn begin(&mut self, ident: &Ident) -> Result<(), Reject>;
 
-    /// Its set-up header is there, and is good or refused.
+    /// Handles the set-up header of the stream, which is either valid or refused.
     ///
     /// # Errors
     /// A [`Reject`] ends the walk.
     fn setup(&mut self, packet: &[u8], setup: Result<Setup, Reject>) -> Result<(), Reject>;
 
-    /// A page with packets that are no headers.
+    /// Handles a page with packets other than headers.
     fn audio(&mut self, page: &AudioPage);
 
-    /// The stream ends.
+    /// Handles the end of the stream.
     fn end(&mut self, tail: &Tail);
 
-    /// Bytes of pages that belong to no stream that is known, while no stream is under way: their first page is lost.
+    /// Handles the bytes of a page that belongs to no known stream because its first page is lost, or to a chained
+    /// stream of another audio codec. Called only while no stream is active.
     fn orphan(&mut self, offset: usize, bytes: usize);
 }
 
-/// A page of the stream.
+/// A page of the stream with audio packets.
 #[derive(Debug)]
 pub(super) struct AudioPage<'p> {
-    /// Where it is in the file.
+    /// Offset of the page in the file.
     pub offset: usize,
     pub granule: Option<u64>,
     pub hole: Option<Hole>,
-    /// Whole packets that end on it.
+    /// Complete packets that end on the page.
     pub packets: &'p [&'p [u8]],
-    /// No page of the stream comes after it.
+    /// Whether no page of the stream follows.
     pub is_last: bool,
 }
 
-/// What is behind the last page of a stream that should have gone on.
+/// Everything after the last page of a stream, with which the stream should have continued.
 #[derive(Debug)]
 pub(super) struct Tail<'p> {
-    /// Where the last page was.
+    /// Offset of the last page.
     pub offset: usize,
-    /// The stream said that this page was its last.
+    /// Whether the last page is flagged as the end of the stream.
     pub is_ended: bool,
-    /// Bytes behind it that are in no whole page.
+    /// Number of bytes after the last page that are in no valid page.
     pub bytes: usize,
-    /// What a damaged page of this stream among them says of its time.
+    /// Granule in the header of a damaged page of this stream among these bytes.
     pub claimed_granule: Option<u64>,
-    /// What is there of a packet that goes on behind the last page.
+    /// The available part of a packet that continues after the last page.
     pub unfinished: Option<&'p [u8]>,
 }
 
-/// Why a file has no Vorbis in it.
+/// Streams seen so far; used to explain why a file contains no Vorbis.
 #[derive(Debug, Default)]
 struct SeenStreams {
-    /// The first identification header that was refused.
+    /// Error of the first identification header that was refused.
     fault: Option<Reject>,
-    /// A stream of another codec began.
+    /// Whether a stream of another codec was found.
     has_other: bool,
-    /// A Vorbis stream began.
+    /// Whether a Vorbis stream was found.
     has_vorbis: bool,
 }
 
@@ -89,33 +92,33 @@ impl SeenStreams {
     }
 }
 
-/// A stream under way.
+/// The active stream.
 struct Stream<'a> {
     serial: u32,
     ident: Ident,
     packets: Packets,
     has_setup: bool,
-    /// A hole before a page that tells no time, since no packet of audio ends on it.
+    /// A hole before a page that has no time, because no audio packet ends on it.
     hole: Option<Hole>,
-    /// The newest page, which waits until it is known whether another one follows.
+    /// The newest page, which is held back until it is known whether another one follows.
     pending: Option<PendingPage<'a>>,
 }
 
 #[derive(Clone, Copy)]
 struct PendingPage<'a> {
     page: Page<'a>,
-    /// Bytes before it that are in no page, since the stream's page before.
+    /// Number of bytes in no page between the stream's previous page and this one.
     skipped_bytes: usize,
 }
 
 impl Stream<'_> {
-    /// Its newest page says that it is the last one.
+    /// Reports whether the newest page is flagged as the last one.
     fn is_over(&self) -> bool {
         self.pending.is_some_and(|pending| pending.page.is_last)
     }
 
-    /// The page is of this stream. Behind its last page, another stream may have the same number, but a stream that
-    /// goes on counts on.
+    /// Reports whether `page` belongs to this stream. After the last page, another stream may use the same serial
+    /// number; a page of this stream is then recognized by its consecutive page number.
     fn goes_on_with(&self, page: &Page) -> bool {
         if page.header.serial != self.serial {
             return false;
@@ -127,20 +130,20 @@ impl Stream<'_> {
     }
 }
 
-/// A stream of another audio codec begins with this packet.
+/// Reports whether `packet` is the first packet of a stream in another audio codec.
 fn is_audio(packet: &[u8]) -> bool {
     let begins: [&[u8]; 3] = [FLAC_MAPPING, b"OpusHead", b"Speex   "];
     begins.iter().any(|begin| packet.starts_with(begin))
 }
 
-/// The streams of a link that are not listened to.
+/// Serial numbers of the streams of a link that are skipped.
 #[derive(Debug, Default)]
 struct OtherStreams {
     serials: Vec<u32>,
 }
 
 impl OtherStreams {
-    /// More than this many are not told apart from streams that have no first page.
+    /// Maximum number of stored serial numbers. Streams beyond it are treated like streams without a first page.
     const N_MAX: usize = 64;
 
     fn add(&mut self, serial: u32) {
@@ -150,16 +153,16 @@ impl OtherStreams {
     }
 }
 
-/// A walk over one file.
+/// A walk through one file.
 pub(super) struct Walk<'a, V> {
     visitor: V,
     hasher: blake3::Hasher,
     key: WalkKey,
     stream: Option<Stream<'a>>,
-    /// Of the group that is just beginning: serial number, identification header and page number of the stream to take.
+    /// Candidate in the group of first pages that is being read: serial number, identification header and page number.
     beginning: Option<(u32, Ident, u32)>,
     is_beginning: bool,
-    /// The group has audio, and none of it is Vorbis, which came before.
+    /// The current group contains audio of another codec and no Vorbis, and an earlier group contained Vorbis.
     is_foreign: bool,
     others: OtherStreams,
     /// Bytes in no page since the stream's newest page.
@@ -167,16 +170,16 @@ pub(super) struct Walk<'a, V> {
     seen: SeenStreams,
 }
 
-/// A walk that is over.
+/// A completed walk.
 pub(super) struct Walked<V> {
     pub visitor: V,
-    /// Over all audio packets.
+    /// Hasher of all audio packets.
     pub hasher: blake3::Hasher,
     key: WalkKey,
 }
 
 impl<V> Walked<V> {
-    /// The hashes of the file; none where there is no packet of audio.
+    /// Returns the hashes of the file, or none if it contains no audio packet.
     pub(super) fn facts(&self, file: &[u8]) -> InputFacts {
         self.key.clone().finish(&self.hasher, file.len())
     }
@@ -198,10 +201,10 @@ impl<'a, V: Visitor> Walk<'a, V> {
         }
     }
 
-    /// Goes over the whole file.
+    /// Walks through the whole file.
     ///
     /// # Errors
-    /// A [`Reject`] of the visitor, or where there is no Vorbis in the file.
+    /// A [`Reject`] from the visitor, or if the file contains no Vorbis.
     pub(super) fn run(mut self, file: &'a [u8]) -> Result<Walked<V>, Reject> {
         let mut pages = Pages::new(file, mp3::behind_tags(file));
         for page in pages.by_ref() {
@@ -209,7 +212,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         }
 
         self.skip(pages.tail());
-        // A file can end with first pages: their stream begins and ends here.
+        // If the file ends with first pages, their stream begins and ends here.
         self.begin_stream()?;
         self.end_stream()?;
         if self.seen.has_vorbis {
@@ -236,7 +239,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
             .as_ref()
             .is_some_and(|stream| stream.goes_on_with(&page));
         if is_of_stream {
-            // With this page it is known that the one that waited is not the last.
+            // Another page follows, so the pending page is not the last one.
             self.process_pending(false)?;
             let skipped_bytes = std::mem::take(&mut self.skipped).bytes;
             if let Some(stream) = &mut self.stream {
@@ -246,23 +249,25 @@ impl<'a, V: Visitor> Walk<'a, V> {
                 });
             }
         } else if self.is_foreign {
-            // Audio of another codec, chained to the Vorbis: it is lost, and the file is not the same without it.
+            // Audio of another codec, chained to the Vorbis audio: it counts as lost, and a file without it has another
+            // hash.
             self.hasher.update(page.body());
             self.key.orphan(page.body().len(), true);
             self.visitor.orphan(page.offset, page.body().len());
         } else if self.stream.as_ref().is_none_or(Stream::is_over)
             && !self.others.serials.contains(&page.header.serial)
         {
-            // While a stream is under way, an unknown page is taken to be of a stream beside it. Now none is.
+            // While a stream is active, a page with an unknown serial number is assumed to be of a stream multiplexed
+            // with it. Here no stream is active.
             self.key.orphan(page.body().len(), false);
             self.visitor.orphan(page.offset, page.body().len());
         }
         Ok(())
     }
 
-    /// The first page of a stream. A group of them begins a link.
+    /// Handles the first page of a stream. A group of such pages begins a link.
     fn first_page(&mut self, page: &Page<'a>) -> Result<(), Reject> {
-        // The first one of a group: a link begins, so the one before it is over.
+        // The first page of a group begins a link, so the previous link is complete.
         if !self.is_beginning {
             self.end_stream()?;
             self.is_beginning = true;
@@ -276,7 +281,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         let packet = page.parts().next().map_or(&[][..], |part| part.bytes);
         if PacketKind::of(packet) != PacketKind::Ident {
             self.seen.has_other = true;
-            // Audio of other codecs counts as lost behind Vorbis alone.
+            // Audio of other codecs counts as lost only after a Vorbis stream.
             self.is_foreign |= self.seen.has_vorbis && is_audio(packet);
             self.others.add(serial);
             return Ok(());
@@ -285,7 +290,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         match Ident::parse(packet) {
             Ok(ident) => {
                 self.others.add(serial);
-                // Of several Vorbis streams, in whatever order they begin.
+                // Select the Vorbis stream with the lowest serial number, independently of the order of the streams.
                 let is_lowest = self.beginning.is_none_or(|(lowest, ..)| serial < lowest);
                 if is_lowest {
                     self.beginning = Some((serial, ident, sequence));
@@ -296,21 +301,21 @@ impl<'a, V: Visitor> Walk<'a, V> {
         Ok(())
     }
 
-    /// The group of first pages is over: its stream begins.
+    /// Begins the selected stream after the group of first pages.
     fn begin_stream(&mut self) -> Result<(), Reject> {
         if !std::mem::take(&mut self.is_beginning) {
             return Ok(());
         }
 
-        // What was skipped so far lies before the headers or among them, and is no audio.
+        // The bytes skipped so far are before or among the headers and contain no audio.
         self.skipped = SkippedBytes::default();
         let Some((serial, ident, sequence)) = self.beginning.take() else {
             return Ok(());
         };
 
-        // It was put there while it was one of several. Now its pages are wanted.
+        // The serial number was added while the stream was one of several candidates. Now its pages are used.
         self.others.serials.retain(|&other| other != serial);
-        // The group has Vorbis, so other audio in it lies beside the Vorbis and not behind it.
+        // The group contains Vorbis, so other audio in it is multiplexed with the Vorbis stream, not chained after it.
         self.is_foreign = false;
 
         self.seen.has_vorbis = true;
@@ -327,9 +332,9 @@ impl<'a, V: Visitor> Walk<'a, V> {
         Ok(())
     }
 
-    /// Nothing more of the stream comes.
+    /// Ends the stream.
     fn end_stream(&mut self) -> Result<(), Reject> {
-        // Now the page that waited is known to be the last one, which alone may end within a block.
+        // The pending page is the last one. Only the last page may end within a block.
         self.process_pending(true)?;
         let skipped = std::mem::take(&mut self.skipped);
 
@@ -337,7 +342,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
             return Ok(());
         };
 
-        // A damaged page of another stream says nothing of this one's end.
+        // A damaged page of another stream reveals nothing about the end of this stream.
         let claim = skipped.claim.filter(|claim| claim.serial == stream.serial);
         let tail = Tail {
             offset: stream.pending.map_or(0, |pending| pending.page.offset),
@@ -351,7 +356,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
         Ok(())
     }
 
-    /// Hands on the page that was waiting.
+    /// Passes the pending page to the visitor.
     fn process_pending(&mut self, is_last: bool) -> Result<(), Reject> {
         let Some(stream) = &mut self.stream else {
             return Ok(());
@@ -372,7 +377,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
             match PacketKind::of(packet) {
                 PacketKind::Setup if !stream.has_setup => {
                     stream.has_setup = true;
-                    // What is missing among the headers is no audio.
+                    // Anything missing among the headers is not audio.
                     stream.hole = None;
                     let setup = setup::parse(packet, &stream.ident);
                     self.key.setup(&stream.ident, packet, setup.as_ref().ok());
@@ -383,7 +388,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
                     self.hasher.update(packet);
                     audio.push(packet);
                 }
-                // Not hashed as audio, but counted by the visitor as a packet that does not decode.
+                // Not hashed as audio, but the visitor counts it as a packet that cannot be decoded.
                 PacketKind::Other => audio.push(packet),
             }
         }
@@ -404,7 +409,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
 
     fn skip(&mut self, skipped: SkippedBytes) {
         self.skipped.bytes += skipped.bytes;
-        // The later one is nearer to the end of the stream.
+        // The later header is closer to the end of the stream.
         self.skipped.claim = skipped.claim.or(self.skipped.claim);
     }
 }

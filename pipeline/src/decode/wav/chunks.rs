@@ -1,8 +1,8 @@
-//! The chunks of a RIFF WAVE file, and what its `fmt ` chunk says.
+//! Parses the chunks of a RIFF WAVE file and the contents of its `fmt ` chunk.
 //!
-//! symphonia's reader is not used: it overflows at numbers of channels and masks that no file has, and keeps the text of
-//! `LIST` chunks. Here a chunk is a slice of the file. Sizes that claim more than there is end with the file, and nothing
-//! is allocated for what a header says.
+//! symphonia's reader is not used: it overflows on absurd channel counts and masks, and keeps the text of `LIST` chunks
+//! in memory. Here a chunk is a slice of the file. A chunk that claims more bytes than the file has ends with the file,
+//! and no header field determines the size of an allocation.
 //!
 //! Sources: Multimedia Programming Interface and Data Specifications 1.0 (IBM, Microsoft, 1991); mmreg.h and ksmedia.h
 //! of the Windows SDK for format tags and GUIDs.
@@ -16,13 +16,13 @@ use wavemill_schemas::reject::{Reason, Reject};
 
 use crate::decode::{CHANNELS_MAX, reject};
 
-/// Bytes of `RIFF`, the size behind it, and `WAVE`.
+/// Size in bytes of `RIFF`, the file size, and `WAVE`.
 const RIFF_HEADER_BYTES: usize = 12;
-/// Bytes of a chunk's name and size.
+/// Size in bytes of a chunk's name and size fields.
 const CHUNK_HEADER_BYTES: usize = 8;
-/// Bytes of the part that every `fmt ` chunk has.
+/// Size in bytes of the part that every `fmt ` chunk has.
 const FMT_BYTES: usize = 16;
-/// The size of a `data` chunk whose writer could not go back to fill it in.
+/// Size field of a `data` chunk whose writer could not seek back to fill it in.
 const SIZE_UNKNOWN: u32 = u32::MAX;
 
 const TAG_PCM: u16 = 1;
@@ -31,9 +31,9 @@ const TAG_ALAW: u16 = 6;
 const TAG_MULAW: u16 = 7;
 const TAG_MP3: u16 = 0x55;
 const TAG_EXTENSIBLE: u16 = 0xFFFE;
-/// Where the format of an extensible chunk stands, as a GUID that begins with the format tag.
+/// Offset of the format in an extensible chunk. It is a GUID that begins with the format tag.
 const GUID_AT: usize = 24;
-/// What follows the tag in the GUIDs of plain audio, and of audio in Ambisonic B-format.
+/// Last 14 bytes of the GUIDs for plain audio and for audio in Ambisonic B-format.
 const GUID_ENDS: [[u8; 14]; 2] = [
     [0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xAA, 0, 0x38, 0x9B, 0x71],
     [
@@ -44,7 +44,7 @@ const GUID_ENDS: [[u8; 14]; 2] = [
 #[derive(Clone, Copy, Debug)]
 struct Chunk<'a> {
     name: [u8; 4],
-    /// As announced; `body` may be shorter.
+    /// Size as stated in the header; `body` may be shorter.
     size: u32,
     body: &'a [u8],
     offset: usize,
@@ -78,9 +78,9 @@ impl<'a> Iterator for Chunks<'a> {
         let start = offset + CHUNK_HEADER_BYTES;
         let end = start.saturating_add(size as usize);
 
-        // A chunk of odd size has a byte of padding behind it.
+        // A chunk of odd size is followed by a padding byte.
         self.at = end.saturating_add(size as usize % 2);
-        // `start` is not behind the end of the file, since all of the chunk's header was there.
+        // `start` is within the file, since the chunk's header is complete.
         let body = &self.file[start..end.min(self.file.len())];
         Some(Chunk {
             name: [a, b, c, d],
@@ -94,23 +94,23 @@ impl<'a> Iterator for Chunks<'a> {
 /// The format of a file's samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Format {
-    /// What symphonia calls it.
+    /// symphonia's identifier of the sample format.
     pub codec: AudioCodecId,
-    /// 1 or 2.
+    /// Number of channels, 1 or 2.
     pub channels: usize,
-    /// Sample rate, Hz; any number.
+    /// Sample rate, Hz; not validated.
     pub rate_hz: u32,
-    /// Bytes of one sample of one channel, 1 to 8.
+    /// Size of one sample of one channel in bytes, 1 to 8.
     pub sample_bytes: usize,
 }
 
 impl Format {
-    /// Bytes of a moment over all channels, 1 to 16.
+    /// Returns the size of one sample over all channels in bytes, 1 to 16.
     pub(super) fn frame_bytes(&self) -> usize {
         self.sample_bytes * self.channels
     }
 
-    /// Reads the body of a `fmt ` chunk.
+    /// Parses the body of a `fmt ` chunk.
     fn parse(body: &[u8]) -> Result<Self, Reject> {
         if body.len() < FMT_BYTES {
             return Err(broken("its fmt chunk is too short"));
@@ -136,7 +136,7 @@ impl Format {
             (TAG_PCM, 32) => (CODEC_ID_PCM_S32LE, 4),
             (TAG_FLOAT, 32) => (CODEC_ID_PCM_F32LE, 4),
             (TAG_FLOAT, 64) => (CODEC_ID_PCM_F64LE, 8),
-            // These have a byte a sample, whatever the chunk says of bits.
+            // A-law and µ-law have one byte per sample, regardless of the number of bits in the chunk.
             (TAG_ALAW, _) => (CODEC_ID_PCM_ALAW, 1),
             (TAG_MULAW, _) => (CODEC_ID_PCM_MULAW, 1),
             _ => {
@@ -154,8 +154,8 @@ impl Format {
     }
 }
 
-/// The format tag of a `fmt ` chunk, or the one in its GUID. The mask of speakers beside the GUID is not read: one or two
-/// channels are averaged, wherever they would sound.
+/// Returns the format tag of a `fmt ` chunk, or the one in its GUID. The speaker mask next to the GUID is ignored: one
+/// or two channels are averaged, regardless of their speakers.
 fn tag(body: &[u8]) -> Result<u16, Reject> {
     let tag = word(body, 0);
     if tag != TAG_EXTENSIBLE {
@@ -177,19 +177,19 @@ fn tag(body: &[u8]) -> Result<u16, Reject> {
 /// The audio of a WAVE file.
 #[derive(Debug)]
 pub(super) struct Wave<'a> {
-    /// What its samples are.
+    /// Format of the samples.
     pub format: Format,
-    /// The samples that are there, in whole moments over all channels.
+    /// Bytes of the complete samples in the file; one sample comprises all channels.
     pub data: &'a [u8],
-    /// Moments announced; `None` where the writer did not know.
+    /// Number of samples announced by the header; `None` if the writer did not know it.
     pub n_announced: Option<u64>,
 }
 
 impl<'a> Wave<'a> {
-    /// Finds format and samples of a file that begins with a RIFF WAVE header.
+    /// Finds the format and the samples of a file that begins with a RIFF WAVE header.
     ///
     /// # Errors
-    /// A [`Reject`] for a file without either, with formats that contradict each other, or with one that is not decoded.
+    /// A [`Reject`] if one of them is missing, if two formats contradict each other, or if the format is not supported.
     pub(super) fn parse(file: &'a [u8]) -> Result<Self, Reject> {
         let mut format = None;
 
@@ -197,7 +197,7 @@ impl<'a> Wave<'a> {
             match &chunk.name {
                 b"fmt " => {
                     let found = Format::parse(chunk.body).map_err(|reject| at(reject, &chunk))?;
-                    // Twice the same does no harm. Of two that differ, nothing tells which one is true.
+                    // Two equal chunks are harmless. If they differ, there is no way to know which one is right.
                     if format.is_some_and(|format| format != found) {
                         return Err(at(broken("it has two fmt chunks that differ"), &chunk));
                     }
@@ -217,7 +217,7 @@ impl<'a> Wave<'a> {
 
     fn new(format: Format, chunk: &Chunk<'a>) -> Self {
         let frame_bytes = format.frame_bytes();
-        // A file that breaks off within a moment has not all of its channels: the rest of it is left out.
+        // Omit an incomplete last sample of a truncated file, because some of its channels are missing.
         let data = &chunk.body[..chunk.body.len() / frame_bytes * frame_bytes];
         let is_known = chunk.size != SIZE_UNKNOWN;
         Self {
@@ -228,13 +228,13 @@ impl<'a> Wave<'a> {
     }
 }
 
-/// The first `fmt ` chunk announces MP3: the file is a shell around MPEG frames.
+/// Reports whether the first `fmt ` chunk announces MP3, so that the file is a container of MPEG frames.
 pub(crate) fn holds_mp3(file: &[u8]) -> bool {
     let fmt = Chunks::new(file).find(|chunk| &chunk.name == b"fmt ");
     fmt.is_some_and(|fmt| fmt.body.len() >= 2 && word(fmt.body, 0) == TAG_MP3)
 }
 
-/// Two bytes, least significant first; the caller knows that they are there.
+/// Reads a two-byte little-endian number. The caller guarantees that the bytes exist.
 fn word(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }

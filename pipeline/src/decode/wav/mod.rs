@@ -1,4 +1,4 @@
-//! WAV: the chunks are found and checked here, symphonia converts the samples.
+//! Decodes WAV files: finds and checks the chunks, and converts the samples with symphonia.
 
 mod chunks;
 #[cfg(test)]
@@ -19,14 +19,15 @@ use super::mp3::behind_tags;
 use super::output::Output;
 use super::{DecodeReport, InputFacts, Pcm};
 
-/// Samples a channel that are converted at once: as few as an MP3 frame has, so that a moment that cannot be audio
-/// silences little beside itself.
+/// Samples per channel that are converted at once. As in an MP3 frame, there are few, so that an invalid sample
+/// silences little of the audio around it.
 const PACKET_SAMPLES: usize = 1_152;
 
-/// Decodes a file; `out` is emptied first. `audio_blake3` is over the samples as they are stored.
+/// Decodes a file into `out`, which is cleared first. `audio_blake3` is computed over the samples as stored in the
+/// file.
 ///
 /// # Errors
-/// A [`Reject`] for a broken header, another format, or numbers over a limit.
+/// A [`Reject`] for a broken header, an unsupported format, or values over a limit.
 pub(super) fn decode(
     file: &[u8],
     output: &mut Output,
@@ -61,7 +62,7 @@ pub(super) fn decode(
         }
     }
 
-    // A download that broke off shows by the length in the header.
+    // A truncated download is recognised by the length in the header.
     let n_there = (wave.data.len() / frame_bytes) as u64;
     let announced = wave
         .n_announced
@@ -75,16 +76,16 @@ pub(super) fn decode(
     Ok(DecodeReport { loss, audio_blake3 })
 }
 
-/// Seconds of audio that the file's data hold; 0 without any.
+/// Returns the duration in seconds of the audio data in the file; 0 without any.
 pub(super) fn longest_s(file: &[u8]) -> f64 {
     Wave::parse(&file[behind_tags(file)..]).map_or(0.0, |wave| {
         let n_samples = wave.data.len() / wave.format.frame_bytes();
-        // A rate of 0 is a reject when the file is decoded.
+        // Decoding rejects files with a rate of 0.
         n_samples as f64 / f64::from(wave.format.rate_hz.max(1))
     })
 }
 
-/// The hashes of a file, as decoding gives them; none where there is no sample.
+/// Returns the same hashes of a file as decoding; none if it has no samples.
 pub(super) fn facts(file: &[u8]) -> InputFacts {
     match Wave::parse(&file[behind_tags(file)..]) {
         Ok(wave) => hashes(&wave, blake3::hash(wave.data)),

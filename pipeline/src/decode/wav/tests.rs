@@ -1,4 +1,4 @@
-//! Samples of every kind, and what is announced of them.
+//! Tests of all sample formats and of announced lengths.
 
 use wavemill_kernels::Level;
 
@@ -47,10 +47,10 @@ fn every_kind_of_sample_has_its_value() {
     );
     assert_eq!(samples(3, 1, 32, &0.25_f32.to_le_bytes()), [0.25]);
     assert_eq!(samples(3, 1, 64, &(-1.5_f64).to_le_bytes()), [-1.5]);
-    // G.711: the code of the smallest positive A-law step and of µ-law's zero.
+    // G.711: the codes of the smallest positive A-law step, of µ-law's zero, and of its negative maximum.
     assert_eq!(samples(6, 1, 8, &[0xD5]), [8.0 / 32_768.0]);
     assert_eq!(samples(7, 1, 8, &[0xFF, 0x00]), [0.0, -32_124.0 / 32_768.0]);
-    // Two channels are averaged; a moment that is not whole is left out.
+    // Two channels are averaged, and an incomplete last sample is omitted.
     assert_eq!(samples(1, 2, 16, &[0, 0x40, 0, 0x20, 0, 0x40]), [0.375]);
 }
 

@@ -1,4 +1,4 @@
-//! Columns of a dataset, in the three ways in which `datasets` writes its types: Arrow, JSON and YAML.
+//! Columns of a dataset, with their types in the three notations of `datasets`: Arrow, JSON and YAML.
 
 use std::sync::Arc;
 
@@ -10,39 +10,39 @@ use wavemill_schemas::recipe::Dtype;
 use super::super::content::Content;
 use super::super::keys::KEY_COLUMNS;
 
-/// `datasets` has arrays of these ranks.
+/// Ranks for which `datasets` has array types.
 const ARRAY_RANKS: std::ops::RangeInclusive<usize> = 2..=5;
 
-/// A column.
+/// A column of the dataset.
 #[derive(Debug)]
 pub(super) struct Column<'a> {
-    /// As in the store.
+    /// Name of the column, as in the store.
     pub name: &'a str,
-    /// What it holds.
+    /// Type of the column.
     pub kind: Kind<'a>,
 }
 
-/// What a column holds.
+/// Type of a column.
 #[derive(Debug)]
 pub(super) enum Kind<'a> {
-    /// One value of a type, by its name in `datasets`.
+    /// A single value, with its type's name in `datasets`.
     Value(&'static str),
-    /// Any number of them.
+    /// A list of values, with their type's name in `datasets`.
     List(&'static str),
-    /// The id of a class; null: unlabelled.
+    /// Ids of a target's classes; null if unlabelled.
     Classes(&'a TargetEntry),
     /// Nested lists of one type.
     Tensor {
-        /// Its name in `datasets`.
+        /// Name of the value type in `datasets`.
         dtype: &'static str,
-        /// `None`: rows differ.
+        /// Shape of all rows; `None` if rows differ in shape.
         shape: Option<Vec<usize>>,
-        /// How many dimensions.
+        /// Number of dimensions.
         rank: usize,
     },
 }
 
-/// Columns beside keys, targets and the tensor.
+/// Columns in addition to keys, targets and the tensor.
 const FACTS: [(&str, Kind<'static>); 7] = [
     ("genres_all", Kind::List("int32")),
     ("artist_id", Kind::Value("int64")),
@@ -56,7 +56,7 @@ const FACTS: [(&str, Kind<'static>); 7] = [
 /// Types of [`KEY_COLUMNS`].
 const KEY_TYPES: [&str; 5] = ["string", "int64", "int32", "float32", "float32"];
 
-/// All columns, in the order of the store.
+/// Returns all columns, in the order of the store.
 pub(super) fn of<'a>(content: &'a Content<'_>) -> Vec<Column<'a>> {
     let mut columns = Vec::new();
     for (name, dtype) in KEY_COLUMNS.into_iter().zip(KEY_TYPES) {
@@ -94,11 +94,11 @@ const fn dtype_name(dtype: Dtype) -> &'static str {
     }
 }
 
-/// What `datasets` keeps of its types in a Parquet file.
+/// Returns the JSON in which `datasets` stores its types in a Parquet file.
 pub(super) fn info(columns: &[Column<'_>]) -> String {
     let mut features = Vec::with_capacity(columns.len());
     for column in columns {
-        // One by one, because a JSON object of serde's would sort them.
+        // Built piece by piece, because an object of `serde_json` would sort the columns.
         features.push(format!("{}: {}", json!(column.name), column.json()));
     }
     format!(
@@ -108,7 +108,7 @@ pub(super) fn info(columns: &[Column<'_>]) -> String {
 }
 
 impl Column<'_> {
-    /// The type in Arrow.
+    /// Returns the Arrow type of the column.
     pub(super) fn data_type(&self) -> DataType {
         match &self.kind {
             Kind::Value(dtype) => arrow_type(dtype),
@@ -120,7 +120,7 @@ impl Column<'_> {
         }
     }
 
-    /// The column in Arrow. `datasets` takes every column for one that may have nulls.
+    /// Returns the Arrow field of the column. `datasets` treats every column as nullable.
     pub(super) fn field(&self) -> Field {
         Field::new(self.name, self.data_type(), true)
     }
@@ -142,7 +142,7 @@ impl Column<'_> {
         }
     }
 
-    /// Lines of `dataset_info.features`, as `datasets` writes them into a README.
+    /// Returns the lines of `dataset_info.features` for this column, as `datasets` writes them to a README.
     pub(super) fn yaml(&self) -> String {
         let mut text = format!("  - name: {}\n", quoted(self.name));
 
@@ -179,7 +179,7 @@ fn value(dtype: &str) -> Value {
     json!({ "dtype": dtype, "_type": "Value" })
 }
 
-/// The list that pyarrow makes of values.
+/// Returns the list type with the item name that pyarrow uses.
 pub(super) fn list(item: DataType) -> DataType {
     DataType::List(Arc::new(Field::new("item", item, true)))
 }
@@ -196,7 +196,7 @@ fn arrow_type(dtype: &str) -> DataType {
     }
 }
 
-/// Any text as YAML's, in one line.
+/// Quotes any text as a YAML string on one line.
 pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
@@ -204,7 +204,7 @@ pub(super) fn quoted(text: &str) -> String {
             '"' | '\\' => quoted.extend(['\\', c]),
             ' '..='~' => quoted.push(c),
             c if c.is_alphanumeric() => quoted.push(c),
-            // Readers of YAML refuse characters that cannot be printed.
+            // YAML parsers reject characters that are not printable.
             c => quoted += &format!("\\U{:08X}", u32::from(c)),
         }
     }

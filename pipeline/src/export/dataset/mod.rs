@@ -1,7 +1,8 @@
-//! `huggingface`: a folder of Parquet files that `datasets.load_dataset` opens, with its sides.
+//! The format `huggingface`: a folder of Parquet files that `datasets.load_dataset` opens, with its sides as splits.
 //!
-//! Pointed at a store, `datasets` merges sides or refuses the tensors' type. Here each side is a split that the README
-//! names file by file, tensors are nested lists, and the files' metadata say what `datasets` would have written there.
+//! If `datasets` opens a store directly, it merges sides or rejects the type of the tensors. In the export, each side
+//! is a split whose files are listed in the README, tensors are nested lists, and the metadata of each file contains
+//! the types as `datasets` would write them.
 
 mod columns;
 mod readme;
@@ -29,13 +30,14 @@ use super::keys::Classes;
 use super::output::OutFile;
 use super::reader::{Reader, Tensors, tensor_columns};
 
-/// Key of the Parquet metadata that `datasets` reads its types from.
+/// Key of the Parquet metadata from which `datasets` reads its types.
 const METADATA_KEY: &str = "huggingface";
 
-/// Row groups end at about this size. Until then they are in memory, and `datasets` reads one at a time.
+/// Approximate size of a row group in bytes. A row group is held in memory until it is written, and `datasets` reads
+/// one at a time.
 const GROUP_BYTES: usize = 16 << 20;
 
-/// Writes all sides below `folder`, and the README; returns what a reader has to know.
+/// Writes all sides and the README below `folder`; returns notes for users of the files.
 ///
 /// # Errors
 /// [`ExportError`].
@@ -71,7 +73,7 @@ pub(super) fn write(
         .collect())
 }
 
-/// Writes the Parquet files, one for each of the store's.
+/// Writes the Parquet files, one per file of the store.
 struct Shards<'a> {
     content: &'a Content<'a>,
     reader: &'a Reader<'a>,
@@ -91,7 +93,7 @@ impl<'a> Shards<'a> {
         let info = columns::info(columns);
         let fields: Vec<_> = columns.iter().map(Column::field).collect();
 
-        // Twice, as pyarrow writes it: on the schema, and on the file, where other readers look.
+        // Stored twice, as pyarrow does: in the schema, and in the metadata of the file, where other readers look.
         let metadata = [(METADATA_KEY.to_owned(), info.clone())];
         let schema = Schema::new_with_metadata(fields, metadata.into());
 
@@ -144,7 +146,7 @@ impl<'a> Shards<'a> {
             wanted.push(column.name);
         }
         let of_tensors = tensor_columns(self.content);
-        // The first is among the columns already; the other has their shapes, where those differ.
+        // The first tensor column is included already; the second contains the shapes, if rows differ in shape.
         wanted.extend(of_tensors.iter().skip(1).map(String::as_str));
 
         self.reader.file(file, &wanted, |batch| {
@@ -159,7 +161,7 @@ impl<'a> Shards<'a> {
             .finish()
     }
 
-    /// Rows of the store as rows of the dataset.
+    /// Converts rows of the store to rows of the dataset.
     fn converted(&self, batch: &RecordBatch) -> Result<RecordBatch, ExportError> {
         let mut arrays = Vec::with_capacity(self.columns.len());
         for column in self.columns {
@@ -177,7 +179,7 @@ impl<'a> Shards<'a> {
             }
             Kind::Classes(target) => {
                 let classes = Classes::of(batch, target)?;
-                // Every id is looked at: `datasets` refuses one that it has no name for.
+                // Checks every id, because `datasets` rejects ids without a class name.
                 for row in 0..batch.num_rows() {
                     classes.id(row)?;
                 }

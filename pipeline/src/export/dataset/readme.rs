@@ -1,36 +1,36 @@
-//! The README of a dataset: a YAML header that `datasets` reads, and the same for people.
+//! The README of a dataset: a YAML header for `datasets`, and a description for users.
 
 use super::super::Job;
 use super::super::content::Content;
 use super::columns::{Column, quoted};
 
-/// One split.
+/// A split of the dataset.
 #[derive(Debug)]
 pub(super) struct SplitLine {
-    /// The side in the store.
+    /// Name of the side in the store.
     pub split: String,
-    /// The split of the dataset.
+    /// Name of the split in the dataset.
     pub name: String,
-    /// Its rows.
+    /// Number of rows.
     pub rows: u64,
-    /// Of its files.
+    /// Total size of its files in bytes.
     pub bytes: u64,
 }
 
-/// What a README is made of.
+/// The inputs of a README.
 pub(super) struct Readme<'a> {
-    /// What was asked for.
+    /// The export job.
     pub job: &'a Job<'a>,
-    /// What it came to.
+    /// The contents of the export.
     pub content: &'a Content<'a>,
-    /// In order.
+    /// Columns in the order of the files.
     pub columns: &'a [Column<'a>],
-    /// In order.
+    /// Splits in the order of the sides.
     pub splits: &'a [SplitLine],
 }
 
 impl Readme<'_> {
-    /// The whole file.
+    /// Returns the text of the README.
     pub(super) fn text(&self) -> String {
         format!("---\n{}---\n\n{}", self.header(), self.body())
     }
@@ -38,7 +38,7 @@ impl Readme<'_> {
     fn header(&self) -> String {
         let mut text = String::from("configs:\n- config_name: default\n  data_files:\n");
         for line in self.splits {
-            // Quoted: a split may be called `null` or `1`, which YAML takes for something else.
+            // Quoted, because a split may have a name such as `null` or `1`, which YAML would not read as a string.
             text += &format!("  - split: {}\n", quoted(&line.name));
             text += &format!("    path: {}\n", quoted(&format!("data/{}-*", line.name)));
         }
@@ -85,7 +85,7 @@ impl Readme<'_> {
             feature.tensor_type(),
             feature.dim_names.join(", ")
         );
-        // Pictures of a data set `images` were never sound.
+        // Features of picture files have no sample rate.
         if let (Some(rate), Some(hop)) = (feature.sample_rate_hz, feature.hop_length) {
             text += &format!(", {rate} Hz, hop {hop}, preset {}", feature.preset);
         }

@@ -1,4 +1,4 @@
-//! Tensors as nested lists, which is how `datasets` stores arrays.
+//! Converts tensors to nested lists, in which `datasets` stores arrays.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use wavemill_schemas::recipe::Dtype;
 use super::super::error::ExportError;
 use super::super::reader::Tensors;
 
-/// A column of the first `n_rows` tensors, with their values as they are stored.
+/// Creates a column of the first `n_rows` tensors, with their values as stored.
 ///
 /// # Errors
 /// [`ExportError::Rows`].
@@ -45,7 +45,7 @@ fn values(bytes: &[u8], dtype: Dtype) -> ArrayRef {
     }
 }
 
-/// Lists of lists, by the shape of each row; all shapes have one rank.
+/// Nests values in lists by the shape of each row. All shapes must have the same rank.
 fn nested(values: ArrayRef, shapes: &[Vec<usize>]) -> ArrayRef {
     let rank = shapes.first().map_or(0, Vec::len);
     let mut array = values;

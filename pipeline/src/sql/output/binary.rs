@@ -1,4 +1,4 @@
-//! Results as an Arrow IPC stream or a Parquet file, with tensors whole.
+//! Writes results as an Arrow IPC stream or a Parquet file, including whole tensors.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::tensors::TensorStream;
 use super::{Format, Sink, SqlError};
 use crate::sql::tensor::TensorType;
 
-/// Bytes of tensors in a row group of a written Parquet file: as in the store's own.
+/// Size in bytes of the tensors in a row group of a written Parquet file, as in the store's own files.
 const ROW_GROUP_BYTES: usize = 32 << 20;
 
 /// Writes one result as an Arrow IPC stream.
@@ -29,7 +29,7 @@ pub(super) struct ParquetSink<W: Write + Send> {
     state: SingleResult<W, ArrowWriter<W>>,
 }
 
-/// Both formats hold one result: the writer is taken when it starts.
+/// The state of a format that can only contain one result. The writer is taken when the result begins.
 enum SingleResult<W, T> {
     Unused(W),
     Open(T),
@@ -37,9 +37,9 @@ enum SingleResult<W, T> {
 }
 
 impl<W, T> SingleResult<W, T> {
-    /// Takes the writer out; an error where it is gone.
+    /// Takes the writer. Returns an error if it has already been taken.
     fn start(&mut self, format: Format) -> Result<W, SqlError> {
-        // With `Done` in its place, a second result is refused, whether or not the first one was finished.
+        // Leave `Done` in its place, so that a second result is refused even if the first one was not finished.
         match std::mem::replace(self, Self::Done) {
             Self::Unused(out) => Ok(out),
             Self::Open(_) | Self::Done => Err(SqlError::SeveralResults { format }),
@@ -95,7 +95,8 @@ impl<W: Write + Send> ParquetSink<W> {
 impl<W: Write + Send> Sink for ParquetSink<W> {
     fn begin(&mut self, schema: &SchemaRef) -> Result<(), SqlError> {
         let out = self.state.start(Format::Parquet)?;
-        // Columns keep their metadata. The schema's own is left out, because it may be that of one of several tables.
+        // Columns keep their metadata. The schema's own metadata is dropped, because it may belong to one of several
+        // tables.
         let schema = Arc::new(Schema::new(schema.fields().clone()));
         let writer = ArrowWriter::try_new(out, schema.clone(), Some(properties(&schema)))
             .map_err(parquet_error)?;
@@ -114,7 +115,8 @@ impl<W: Write + Send> Sink for ParquetSink<W> {
     }
 }
 
-/// Tensors without dictionary and statistics, which would only cost; few rows a row group where there are tensors.
+/// Returns writer properties that omit dictionaries and statistics for tensors, where they would only cost time and
+/// space, and that limit the rows per row group.
 fn properties(schema: &Schema) -> WriterProperties {
     let mut properties =
         WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default()));
@@ -123,7 +125,7 @@ fn properties(schema: &Schema) -> WriterProperties {
             continue;
         };
         let path = ColumnPath::from(field.name().as_str());
-        // Without a fixed length of a row, 64 rows: about 40 MB of the usual log-mel.
+        // If the row size varies, use 64 rows: about 40 MB of the usual log-mel.
         let rows = tensor
             .row_bytes()
             .map_or(64, |bytes| (ROW_GROUP_BYTES / bytes.max(1)).max(1));
@@ -131,7 +133,7 @@ fn properties(schema: &Schema) -> WriterProperties {
         properties = properties
             .set_column_dictionary_enabled(path.clone(), false)
             .set_column_statistics_enabled(path, EnabledStatistics::None)
-            // The writer looks at a page's size only between such batches: 1,024 rows of tensors would be one page.
+            // The writer checks the page size only between such batches: 1,024 rows of tensors would be one page.
             .set_write_batch_size(1)
             .set_max_row_group_row_count(Some(rows));
     }
@@ -140,7 +142,7 @@ fn properties(schema: &Schema) -> WriterProperties {
 
 fn parquet_error(error: ParquetError) -> SqlError {
     match error {
-        // What the output answered is an I/O error within: its kind tells a full disk from a reader that has left.
+        // I/O errors of the output are wrapped. Their kind distinguishes a full disk from a closed pipe.
         ParquetError::External(error) => match error.downcast::<io::Error>() {
             Ok(error) => SqlError::Output(*error),
             Err(other) => SqlError::Failed {

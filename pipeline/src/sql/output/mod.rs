@@ -1,6 +1,6 @@
-//! Where results go: tables for people, CSV and JSON lines for scripts, Arrow and Parquet for programs.
+//! Output formats of results: tables for people, CSV and JSON lines for scripts, Arrow and Parquet for programs.
 //!
-//! A sink gets one batch at a time and keeps none: the memory of a result does not grow with its rows.
+//! A sink receives one batch at a time and stores none, so memory does not grow with the number of rows.
 
 mod binary;
 mod table;
@@ -15,7 +15,7 @@ use arrow::datatypes::SchemaRef;
 
 use super::SqlError;
 
-/// How results are written.
+/// Output format of results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// Columns for a person; long values are cut.
@@ -32,7 +32,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// True where the result is no text, and so nothing for a terminal.
+    /// Reports whether the format is binary and therefore unsuitable for a terminal.
     pub const fn is_binary(self) -> bool {
         matches!(self, Self::Arrow | Self::Parquet)
     }
@@ -50,31 +50,31 @@ impl fmt::Display for Format {
     }
 }
 
-/// Takes results: `begin`, batches, `finish`; again for each statement.
+/// Receives results. For each statement `begin`, `write` and `finish` are called in this order.
 pub(crate) trait Sink {
-    /// A result with these columns starts.
+    /// Begins a result with these columns.
     ///
     /// # Errors
-    /// Columns that the format cannot show, or a failing writer.
+    /// Columns that the format cannot represent, or an I/O error of the writer.
     fn begin(&mut self, schema: &SchemaRef) -> Result<(), SqlError>;
 
-    /// Its next rows.
+    /// Writes the next rows of the result.
     ///
     /// # Errors
-    /// A failing writer.
+    /// An I/O error of the writer.
     fn write(&mut self, batch: &RecordBatch) -> Result<(), SqlError>;
 
-    /// From now on a line a value, or a line a row; for tables alone.
+    /// Switches between one line per value and one line per row. Only affects tables.
     fn expand(&mut self, _expanded: bool) {}
 
-    /// It is complete.
+    /// Completes the result.
     ///
     /// # Errors
-    /// A failing writer.
+    /// An I/O error of the writer.
     fn finish(&mut self) -> Result<(), SqlError>;
 }
 
-/// A sink that writes `format` to `out`.
+/// Creates a sink that writes `format` to `out`.
 pub(crate) fn sink<'a, W: Write + Send + 'a>(format: Format, out: W) -> Box<dyn Sink + 'a> {
     match format {
         Format::Table => Box::new(table::TableSink::new(out)),

@@ -1,6 +1,7 @@
-//! Results as columns for a person.
+//! Writes results as aligned columns for reading.
 //!
-//! Widths come from the first rows; a wider value later moves its row and nothing else, so that a result streams.
+//! Column widths are computed from the first rows, so that a result can be streamed. A wider value in a later row only
+//! shifts that row.
 
 use std::fmt::{self, Write as _};
 use std::io::Write;
@@ -14,13 +15,13 @@ use wavemill_schemas::text::{push_shown, shown};
 use super::{Sink, SqlError};
 use crate::sql::tensor::{TensorColumn, TensorType};
 
-/// Characters of a value, at most; the other formats give all.
+/// Maximum length of a value in characters. The other formats write whole values.
 const CELL_CHARS: usize = 80;
-/// The same where a value has a line of its own.
+/// Maximum length of a value in characters if each value has its own line.
 const LINE_CHARS: usize = 2000;
-/// Rows looked at for the widths.
+/// Number of rows from which the widths are computed.
 const HEAD_ROWS: usize = 1000;
-/// Of the columns of EXPLAIN.
+/// Names of the columns of EXPLAIN.
 const PLAN_COLUMNS: [&str; 2] = ["plan_type", "plan"];
 
 /// Writes results as a table.
@@ -29,23 +30,23 @@ pub(super) struct TableSink<W> {
     schema: Option<SchemaRef>,
     layout: Layout,
     is_expanded: bool,
-    /// Whether a result has been written: an empty line separates the next.
+    /// Whether a result has been written. An empty line separates it from the next one.
     is_second: bool,
-    /// Rows not yet written, while the widths are not known.
+    /// Rows that wait until the widths are known.
     head: Vec<Vec<String>>,
     widths: Option<Vec<usize>>,
-    /// Of this result, so far.
+    /// Number of rows of this result so far.
     rows: usize,
 }
 
-/// How a result is laid out.
+/// Layout of a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Layout {
-    /// A line a row.
+    /// One line per row.
     Rows,
-    /// A line a value.
+    /// One line per value.
     Values,
-    /// EXPLAIN: text of several lines.
+    /// The text of EXPLAIN, which has several lines.
     Plan,
 }
 
@@ -63,13 +64,13 @@ impl<W: Write> TableSink<W> {
         }
     }
 
-    /// Fixes the widths and writes the header and the rows held so far; later calls write the rows alone.
+    /// Computes the widths and writes the header and the buffered rows. Later calls only write the rows.
     fn flush_head(&mut self) -> Result<(), SqlError> {
         let Some(schema) = self.schema.clone() else {
             return Ok(());
         };
 
-        // Numbers stand to the right.
+        // Numbers are right-aligned.
         let right: Vec<bool> = schema
             .fields()
             .iter()
@@ -115,7 +116,7 @@ impl<W: Write> TableSink<W> {
         Ok(())
     }
 
-    /// What EXPLAIN says, line by line and whole.
+    /// Writes the output of EXPLAIN line by line, without shortening it.
     fn write_plan(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
         let options = FormatOptions::new();
         let kinds = ArrayFormatter::try_new(batch.column(0), &options)?;
@@ -141,12 +142,12 @@ fn headings(schema: &SchemaRef) -> Vec<String> {
 
 impl<W: Write> Sink for TableSink<W> {
     fn begin(&mut self, schema: &SchemaRef) -> Result<(), SqlError> {
-        // DDL and SET answer with no columns at all.
+        // The results of DDL and SET have no columns.
         self.schema = (!schema.fields().is_empty()).then(|| schema.clone());
         self.widths = None;
         self.rows = 0;
 
-        // A sink sees results and no statements, so EXPLAIN is known by its columns.
+        // A sink receives results and no statements, so EXPLAIN is recognized by its columns.
         let is_plan = schema
             .fields()
             .iter()
@@ -158,7 +159,7 @@ impl<W: Write> Sink for TableSink<W> {
             false => Layout::Rows,
         };
 
-        // A statement without columns writes nothing, and so needs no empty line around it.
+        // A statement without columns writes nothing, so it needs no separating empty line.
         if self.schema.is_some() && std::mem::replace(&mut self.is_second, true) {
             writeln!(self.out)?;
         }
@@ -192,7 +193,7 @@ impl<W: Write> Sink for TableSink<W> {
         }
 
         for row in 0..batch.num_rows() {
-            // The first rows wait until there are enough of them to choose the widths.
+            // The first rows are buffered until there are enough to compute the widths.
             self.head.push(
                 columns
                     .iter()
@@ -259,7 +260,8 @@ enum Cells<'a> {
 
 impl<'a> Cells<'a> {
     fn new(field: &Field, array: &'a ArrayRef) -> Result<Self, ArrowError> {
-        // With `with_display_error`, a value that cannot be shown becomes text: an error then means a full `Cell`.
+        // With `with_display_error`, a value that cannot be formatted becomes text. An error then means that the `Cell`
+        // is full.
         const OPTIONS: FormatOptions = FormatOptions::new()
             .with_null("NULL")
             .with_display_error(true);
@@ -289,7 +291,7 @@ impl<'a> Cells<'a> {
     }
 }
 
-/// Text up to a number of characters, as a terminal can be shown it.
+/// Text of limited length that is safe to print on a terminal.
 struct Cell {
     text: String,
     chars: usize,
@@ -299,7 +301,7 @@ struct Cell {
 impl fmt::Write for Cell {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
-            // The last place is kept for the `…` of `Cells::text`.
+            // The last character is reserved for the `…` of `Cells::text`.
             if self.chars == self.chars_max - 1 {
                 return Err(fmt::Error);
             }

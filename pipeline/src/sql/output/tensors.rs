@@ -1,7 +1,8 @@
-//! Stored tensors as `arrow.fixed_shape_tensor`, the type that Arrow streams have for them.
+//! Converts stored tensors to `arrow.fixed_shape_tensor`, the extension type for tensors in Arrow streams.
 //!
-//! The extension's metadata is written by hand: arrow-schema's own writes `"permutations":null`, which readers refuse.
-//! Bytes become lists of numbers without a copy. Tensors of differing lengths stay bytes with `wavemill.tensor`.
+//! The extension's metadata is written by hand, because arrow-schema writes `"permutations":null`, which readers
+//! reject. Bytes become lists of numbers without a copy. Tensors with varying lengths stay bytes with
+//! `wavemill.tensor`.
 
 use std::sync::Arc;
 
@@ -22,15 +23,15 @@ use crate::sql::tensor::TensorType;
 /// Name of the extension type.
 const EXTENSION: &str = "arrow.fixed_shape_tensor";
 
-/// Turns the tensor columns of batches of one schema.
+/// Converts the tensor columns of batches with the same schema.
 pub(super) struct TensorStream {
     schema: SchemaRef,
-    /// Of each column that is turned.
+    /// Value type of each converted column. `None` for the others.
     dtypes: Vec<Option<Dtype>>,
 }
 
 impl TensorStream {
-    /// For batches with the columns of `schema`.
+    /// Creates a converter for batches with the columns of `schema`.
     pub(super) fn new(schema: &Schema) -> Self {
         let mut dtypes = Vec::new();
         let mut fields: Vec<FieldRef> = Vec::new();
@@ -54,15 +55,15 @@ impl TensorStream {
         }
     }
 
-    /// Columns of the turned batches.
+    /// Returns the schema of the converted batches.
     pub(super) fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// A batch with its tensors as fixed-size lists, the bytes shared.
+    /// Converts the tensors of a batch to fixed-size lists that share its bytes.
     ///
     /// # Errors
-    /// Where a column is not what the schema said.
+    /// An error if a column does not match the schema.
     pub(super) fn convert(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
         let mut columns = batch.columns().to_vec();
 
@@ -98,7 +99,7 @@ fn extension_field(field: &Field, tensor: &TensorType) -> Field {
     };
 
     let n_values: usize = tensor.shape.iter().flatten().product();
-    // pyarrow knows the extension with a nullable item only.
+    // pyarrow only recognizes the extension if the item is nullable.
     let list = DataType::FixedSizeList(Arc::new(Field::new("item", item, true)), n_values as i32);
 
     let mut extension = json!({ "shape": tensor.shape });
@@ -122,7 +123,7 @@ fn numbers(bytes: FixedSizeBinaryArray, dtype: Dtype) -> ArrayRef {
 }
 
 fn primitive<T: ArrowPrimitiveType>(data: Buffer) -> ArrayRef {
-    // Bytes may lie at any address, numbers may not.
+    // Bytes may be unaligned, but numbers must be aligned.
     let aligned = data.as_ptr().align_offset(align_of::<T::Native>()) == 0;
     let data = if aligned {
         data

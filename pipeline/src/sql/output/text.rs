@@ -1,4 +1,4 @@
-//! Results as CSV and as JSON lines. Lists become JSON in both; tensors are refused, with what to type instead.
+//! Writes results as CSV and as JSON lines. Lists become JSON in both. Tensors are refused with a hint.
 
 use std::io::Write;
 
@@ -11,7 +11,7 @@ use arrow::util::display::{ArrayFormatter, FormatOptions};
 use super::{Format, Sink, SqlError};
 use crate::sql::tensor::TensorType;
 
-/// A column of bytes cannot be text, be it a tensor with its metadata or without.
+/// Refuses columns of bytes, which have no text representation, even if they have no tensor metadata.
 fn refuse_tensors(schema: &SchemaRef, format: Format) -> Result<(), SqlError> {
     match schema.fields().iter().find(|field| is_bytes(field)) {
         Some(field) => Err(SqlError::TensorAsText {
@@ -22,7 +22,7 @@ fn refuse_tensors(schema: &SchemaRef, format: Format) -> Result<(), SqlError> {
     }
 }
 
-/// True for a list that holds a tensor, too.
+/// Reports whether a column contains bytes or tensors. A list can be a tensor as well.
 fn is_bytes(field: &Field) -> bool {
     let is_binary = matches!(
         field.data_type(),
@@ -39,7 +39,7 @@ pub(super) struct CsvSink<W: Write> {
 impl<W: Write> CsvSink<W> {
     pub(super) fn new(out: W) -> Self {
         Self {
-            // Flexible: several results follow each other, and each has columns of its own.
+            // Flexible, because consecutive results can have different numbers of columns.
             out: csv::WriterBuilder::new().flexible(true).from_writer(out),
         }
     }
@@ -48,7 +48,7 @@ impl<W: Write> CsvSink<W> {
 impl<W: Write> Sink for CsvSink<W> {
     fn begin(&mut self, schema: &SchemaRef) -> Result<(), SqlError> {
         refuse_tensors(schema, Format::Csv)?;
-        // DDL and SET answer without columns, and so without a header.
+        // The results of DDL and SET have no columns, and therefore no header.
         if !schema.fields().is_empty() {
             self.out
                 .write_record(schema.fields().iter().map(|field| field.name()))
@@ -103,7 +103,7 @@ impl<'a> CsvColumn<'a> {
 
     fn write(&mut self, row: usize, cell: &mut Vec<u8>) -> Result<(), SqlError> {
         match self {
-            // An encoder writes whatever lies below a null, so it is not asked: in CSV a null is an empty field.
+            // Skip the encoder for a null: it would write the bytes below it, but in CSV a null is an empty field.
             Self::Json(encoder) if encoder.is_null(row) => {}
             Self::Json(encoder) => encoder.encode(row, cell),
             Self::Plain(formatter) => write!(cell, "{}", formatter.value(row))?,
@@ -114,7 +114,7 @@ impl<'a> CsvColumn<'a> {
 
 fn csv_error(error: csv::Error) -> SqlError {
     match error.into_kind() {
-        // With its kind, by which a full disk and a closed pipe are known.
+        // Keep the error's kind, by which a full disk and a closed pipe are recognized.
         csv::ErrorKind::Io(error) => SqlError::Output(error),
         other => SqlError::Failed {
             detail: format!("{other:?}"),
@@ -122,7 +122,7 @@ fn csv_error(error: csv::Error) -> SqlError {
     }
 }
 
-/// Writes results as JSON lines: an object a row, nulls included.
+/// Writes results as JSON lines: one object per row, including nulls.
 pub(super) struct JsonSink<W: Write> {
     out: Writer<W, LineDelimited>,
 }
@@ -146,7 +146,7 @@ impl<W: Write> Sink for JsonSink<W> {
 
     fn finish(&mut self) -> Result<(), SqlError> {
         self.out.finish()?;
-        // Arrow's writer leaves what it wrote in the buffer below it.
+        // Arrow's writer does not flush the underlying writer.
         Ok(self.out.get_mut().flush()?)
     }
 }

@@ -1,4 +1,4 @@
-//! Columns of the files: the row's key, and a set of columns for each target, all of types that every reader has.
+//! Columns of the files: the row's key and a set of columns per target, with types that all Parquet readers support.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use super::RowsFileError;
 use super::rank_rows::RankRows;
 use crate::dataset::{Dataset, Side, Target};
 
-/// Raised when the columns change their form.
+/// Version of the file format. Increase it when the columns change.
 pub(crate) const ROWS_FORMAT: u32 = 1;
 
-/// What a file says of itself, as JSON in its metadata; no time and no path.
+/// Metadata of a file, stored in it as JSON. Contains no times and no paths.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct RowFileMetadata {
     format: u32,
     /// Name of the run's folder.
     pub run: String,
-    /// Of the checkpoint.
+    /// Step of the checkpoint.
     pub step: u64,
     pub model: String,
     side: &'static str,
@@ -33,41 +33,41 @@ pub(crate) struct RowFileMetadata {
     split_rule: &'static str,
     feature: String,
     feature_id: String,
-    /// Of the store's manifest.
+    /// Hash of the store's manifest.
     manifest: String,
     targets: Vec<TargetMetadata>,
-    /// What the run knows of the side, where it was trained on another version.
+    /// Overlap of the side with the run's training tracks, if the run was trained on another version.
     #[serde(skip_serializing_if = "Option::is_none")]
     leaks: Option<Leaks>,
-    /// Of a map alone.
+    /// Settings of the map; only in map files.
     #[serde(skip_serializing_if = "Option::is_none")]
     map: Option<MapMetadata>,
 }
 
-/// How a map was made.
+/// Settings from which a map was computed.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct MapMetadata {
     pub method: &'static str,
-    /// In use; 0 where places were drawn, since there were hardly any rows.
+    /// Effective perplexity; 0 if there were too few rows, so that positions were drawn at random.
     pub perplexity: f64,
     pub seed: u64,
     pub steps: usize,
-    /// Rows of the side; those of the file were drawn from them.
+    /// Number of rows of the side, from which the file's rows were drawn.
     pub rows_of_side: usize,
 }
 
 #[derive(Clone, Debug, Serialize)]
 struct TargetMetadata {
     name: String,
-    /// In id order: the order of probabilities and logits.
+    /// Class names in id order, which is also the order of probabilities and logits.
     classes: Vec<String>,
-    /// `single`: one class a row; `multi`: any number.
+    /// `single` for one class per row, `multi` for any number.
     labels: &'static str,
 }
 
 impl RowFileMetadata {
-    /// Of `side` of `data`, as the model `model` of a run's checkpoint at `step` saw it; `leaks` where the run was
-    /// trained on another version.
+    /// Describes `side` of `data` as processed by model `model` from the run's checkpoint at `step`. `leaks` is given
+    /// if the run was trained on another version.
     pub(crate) fn new(
         run: String,
         step: u64,
@@ -101,7 +101,7 @@ impl RowFileMetadata {
         }
     }
 
-    /// The same, of a file with a map.
+    /// Returns a copy with the settings of a map.
     pub(crate) fn with_map(&self, map: MapMetadata) -> Self {
         Self {
             map: Some(map),
@@ -109,9 +109,9 @@ impl RowFileMetadata {
         }
     }
 
-    /// As a file's metadata has it.
+    /// Returns the JSON for the file's metadata.
     pub(crate) fn json(&self) -> String {
-        // Names and numbers alone: always JSON.
+        // Serialization of strings and numbers cannot fail.
         serde_json::to_string(self).unwrap_or_default()
     }
 }
@@ -124,7 +124,7 @@ pub(crate) struct Layout {
     content: Content,
 }
 
-/// What a file has behind the row's key.
+/// The kind of content that a file has after the columns of the row's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Content {
     Predictions,
@@ -133,7 +133,7 @@ enum Content {
 }
 
 impl Layout {
-    /// Row key; of each target what is true, predicted, probable, and the logits.
+    /// Row key, then for each target its true classes, predicted classes, probabilities and logits.
     pub(crate) fn predictions(data: &Dataset, about: &RowFileMetadata) -> Self {
         let mut fields = key_fields();
         for target in data.targets() {
@@ -144,7 +144,7 @@ impl Layout {
         Self::new(fields, about, Content::Predictions)
     }
 
-    /// Row key; the true class of each target; the vector.
+    /// Row key, then the true class of each target, then the vector.
     pub(crate) fn embeddings(data: &Dataset, about: &RowFileMetadata) -> Self {
         let mut fields = key_fields();
         fields.extend(
@@ -156,7 +156,7 @@ impl Layout {
         Self::new(fields, about, Content::Embeddings)
     }
 
-    /// Row key; of each target what is true and predicted; the place.
+    /// Row key, then true and predicted classes of each target, then the position on the map.
     pub(crate) fn map(data: &Dataset, about: &RowFileMetadata) -> Self {
         let mut fields = key_fields();
         for target in data.targets() {
@@ -175,12 +175,12 @@ impl Layout {
         }
     }
 
-    /// All of them.
+    /// Returns the schema of the file.
     pub(crate) fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
 
-    /// The rows of `part`, which are some.
+    /// Converts the rows of `part` to a record batch. `part` must not be empty.
     pub(crate) fn batch(
         &self,
         data: &Dataset,
@@ -194,7 +194,7 @@ impl Layout {
                 columns.push(names);
                 continue;
             }
-            // In the order of `class_fields`, by which the schema was made.
+            // In the order of `class_fields`, which created the schema.
             columns.extend(truth);
             columns.extend(predicted(target, probabilities));
             if self.content == Content::Predictions {
@@ -228,7 +228,7 @@ impl Layout {
         let artist_ids = rows.iter().map(|&row| all.artist_ids[row]);
         let sides = rows.iter().map(|_| self.side);
 
-        // As in `key_fields`.
+        // In the order of `key_fields`.
         vec![
             Arc::new(StringArray::from_iter_values(clip_keys)),
             Arc::new(Int32Array::from_iter_values(segments)),
@@ -257,7 +257,7 @@ fn list_of(item: DataType) -> DataType {
     DataType::List(Arc::new(Field::new("item", item, false)))
 }
 
-/// Class id and name, or lists of them; null where a row has no label.
+/// Returns the fields for true classes: id and name, or lists of both. They are null if a row has no label.
 fn truth_fields(target: &Target) -> [Field; 2] {
     let name = target.name();
     if target.is_multi() {
@@ -272,7 +272,7 @@ fn truth_fields(target: &Target) -> [Field; 2] {
     ]
 }
 
-/// What is true, and what is predicted.
+/// Returns the fields for true and predicted classes.
 fn class_fields(target: &Target) -> Vec<Field> {
     let name = target.name();
     let mut predicted_id = Field::new(format!("{name}_predicted_id"), DataType::Int32, false);
@@ -292,7 +292,7 @@ fn class_fields(target: &Target) -> Vec<Field> {
     fields
 }
 
-/// A list of a value a class; the field's metadata has the classes, in the same order.
+/// Returns the field of a list with one value per class. The field's metadata has the classes, in the same order.
 fn per_class_field(target: &Target, suffix: &str) -> Field {
     let classes = serde_json::to_string(target.classes()).unwrap_or_default();
     let name = format!("{}_{suffix}", target.name());
@@ -300,7 +300,7 @@ fn per_class_field(target: &Target, suffix: &str) -> Field {
         .with_metadata(HashMap::from([("classes".to_owned(), classes)]))
 }
 
-/// What is true of `rows`, as [`truth_fields`].
+/// Returns the true classes of `rows`, in columns of [`truth_fields`].
 fn truths(data: &Dataset, target: &Target, rows: &[u32]) -> [ArrayRef; 2] {
     let mut labels: Vec<Vec<i32>> = Vec::with_capacity(rows.len());
     for &row in rows {
@@ -311,7 +311,7 @@ fn truths(data: &Dataset, target: &Target, rows: &[u32]) -> [ArrayRef; 2] {
     if target.is_multi() {
         let mut lists = Vec::with_capacity(rows.len());
         for mut classes in labels {
-            // Ascending, as the predicted ones are.
+            // In ascending order, like the predicted classes.
             classes.sort_unstable();
             lists.push((!classes.is_empty()).then_some(classes));
         }
@@ -326,9 +326,9 @@ fn truths(data: &Dataset, target: &Target, rows: &[u32]) -> [ArrayRef; 2] {
     [Arc::new(ids), Arc::new(names)]
 }
 
-/// The likeliest class of each row, or all from [`THRESHOLD`] on.
+/// Returns the most likely class of each row or, for a multi-label target, all classes from [`THRESHOLD`] on.
 fn predicted(target: &Target, probabilities: &[f32]) -> [ArrayRef; 2] {
-    // `max`: chunks of no length are a panic.
+    // `max`, because chunks of length 0 would panic.
     let rows = probabilities.chunks_exact(target.classes().len().max(1));
     if target.is_multi() {
         let mut lists = Vec::new();
@@ -351,7 +351,7 @@ fn name_of(target: &Target, class: i32) -> &str {
         .map_or("", String::as_str)
 }
 
-/// Lists of class ids, and of the names beside them.
+/// Returns the lists of class ids and the lists of their names.
 fn class_lists(target: &Target, rows: Vec<Option<Vec<i32>>>) -> [ArrayRef; 2] {
     let mut ids = ListBuilder::new(Int32Builder::new()).with_field(Field::new(
         "item",
@@ -376,7 +376,7 @@ fn class_lists(target: &Target, rows: Vec<Option<Vec<i32>>>) -> [ArrayRef; 2] {
     [Arc::new(ids.finish()), Arc::new(names.finish())]
 }
 
-/// Lists of `length` values each.
+/// Returns a column of lists with `length` values each.
 fn lists_of(values: &[f32], length: usize) -> ArrayRef {
     let item = Arc::new(Field::new("item", DataType::Float32, false));
     let rows = values.len() / length.max(1);

@@ -1,5 +1,5 @@
-//! Vectors for TensorBoard's embedding projector: two tables of text, and a file that names them. Source: TensorBoard's
-//! `projector_config.proto` and the words of its projector about loading data.
+//! Writes vectors for TensorBoard's embedding projector: two text tables and a configuration file that names them.
+//! Source: TensorBoard's `projector_config.proto` and the projector's help text on loading data.
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
@@ -11,13 +11,13 @@ use super::rank_rows::RankRows;
 use super::{RowsFileError, io_error, rows_wanted, temporary_for};
 use crate::dataset::{Dataset, Target};
 
-/// A row's vector, its values apart by tabs.
+/// Table of vectors, one row per line, values separated by tabs.
 const VECTORS: &str = "vectors.tsv";
-/// What is known of each row, behind a line of names.
+/// Table of labels and keys of each row, with a header line.
 const METADATA: &str = "metadata.tsv";
-/// Where TensorBoard looks for it: in the folder of its event files.
+/// Configuration file. TensorBoard looks for this name in the folder of its event files.
 const CONFIG: &str = "projector_config.pbtxt";
-/// Its content. Paths are relative to the file.
+/// Contents of the configuration file. Paths are relative to the file.
 const CONFIG_TEXT: &str = "\
 embeddings {
   tensor_name: \"vectors before the heads\"
@@ -26,21 +26,21 @@ embeddings {
 }
 ";
 
-/// The projector's files, which are written once all rows are known.
+/// The projector's files, which are written when all rows are known.
 #[derive(Debug)]
 pub(super) struct ProjectorFiles {
     folder: PathBuf,
-    /// Numbers of the rows that are in them, ascending.
+    /// Indices of the rows in the files, ascending.
     pub wanted: Vec<u32>,
-    /// What is known of them so far.
+    /// The rows collected so far.
     pub rows: RankRows,
 }
 
 impl ProjectorFiles {
-    /// Those in `folder`, which is made; `rows`: all of the side.
+    /// Creates `folder` and draws the rows of the files from `rows`, which are all rows of the side.
     pub(super) fn new(folder: &Path, seed: u64, rows: &[u32]) -> Result<Self, RowsFileError> {
         fs::create_dir_all(folder).map_err(io_error(folder))?;
-        // A place that cannot be written to is told now.
+        // Report a path that is not writable now, before the evaluation.
         let _ = temporary_for(&folder.join(CONFIG))?;
         Ok(Self {
             folder: folder.to_owned(),
@@ -49,7 +49,7 @@ impl ProjectorFiles {
         })
     }
 
-    /// Writes them. The one that names the others comes last.
+    /// Writes the files. The configuration file comes last, because it names the other two.
     pub(super) fn finish(self, data: &Dataset) -> Result<(), RowsFileError> {
         let at = |name: &str| self.folder.join(name);
         write(&at(VECTORS), |out| write_vectors(out, &self.rows))?;
@@ -58,7 +58,7 @@ impl ProjectorFiles {
     }
 }
 
-/// A file that has its name once it is whole.
+/// Writes a file under a temporary name and renames it when it is complete.
 fn write(
     path: &Path,
     content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -98,7 +98,7 @@ fn write_metadata(out: &mut dyn Write, data: &Dataset, rows: &RankRows) -> io::R
 
     let all = data.rows();
     for (at, &number) in rows.rows.iter().enumerate() {
-        // As in the table of vectors, whose lines belong to these.
+        // Skip the same rows as in the table of vectors: the two tables correspond line by line.
         if finite_vector(rows, at).is_none() {
             continue;
         }
@@ -121,7 +121,7 @@ fn write_metadata(out: &mut dyn Write, data: &Dataset, rows: &RankRows) -> io::R
     Ok(())
 }
 
-/// The vector of a row; `None` where it has a value that is no number, of which the projector can make nothing.
+/// Returns the vector of a row, or `None` if it has a non-finite value, which the projector cannot display.
 fn finite_vector(rows: &RankRows, at: usize) -> Option<&[f32]> {
     let width = rows.width();
     let vector = &rows.vectors[at * width..(at + 1) * width];
@@ -131,7 +131,7 @@ fn finite_vector(rows: &RankRows, at: usize) -> Option<&[f32]> {
         .then_some(vector)
 }
 
-/// A line of a table. A tab or the end of a line in a text would be another column or row.
+/// Writes a line of a table. Replaces control characters, because a tab or line break would start another cell.
 fn write_line(out: &mut dyn Write, texts: &[String]) -> io::Result<()> {
     let cells: Vec<String> = texts
         .iter()
@@ -140,7 +140,7 @@ fn write_line(out: &mut dyn Write, texts: &[String]) -> io::Result<()> {
     writeln!(out, "{}", cells.join("\t"))
 }
 
-/// Names of the classes that a row has; empty without a label.
+/// Returns the names of a row's true classes; empty without a label.
 fn true_classes(data: &Dataset, target: &Target, row: u32) -> String {
     let classes = target.labels(data.rows(), row);
     names_of(
@@ -149,7 +149,7 @@ fn true_classes(data: &Dataset, target: &Target, row: u32) -> String {
     )
 }
 
-/// Names of the classes that the model says.
+/// Returns the names of the predicted classes.
 fn predicted_classes(target: &Target, probabilities: &[f32]) -> String {
     if !target.is_multi() {
         return names_of(target, [likeliest(probabilities)]);

@@ -1,5 +1,4 @@
-//! What one rank has of a batch: its rows as numbers, and all that the model said of them. Also as bytes, so that ranks
-//! can send it to rank 0.
+//! One rank's rows of a batch with the model's outputs, and the byte encoding in which they are sent to rank 0.
 
 use super::{RowsFileError, values};
 use crate::dataset::Batch;
@@ -9,18 +8,18 @@ use crate::learner::ModelOutput;
 /// Rows of one rank, in their order.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct RankRows {
-    /// Numbers into [`crate::dataset::Dataset::rows`].
+    /// Indices into [`crate::dataset::Dataset::rows`].
     pub rows: Vec<u32>,
     /// Probabilities and logits of each target, `[rows, classes]` each.
     pub targets: Vec<[Vec<f32>; 2]>,
-    /// `[rows, width]`; empty where nobody asked.
+    /// Vectors `[rows, width]`; empty if none were requested.
     pub vectors: Vec<f32>,
-    /// On a map, which rank 0 makes of the vectors of all; never sent.
+    /// Positions on a map, which rank 0 computes from all vectors; not part of the encoded bytes.
     pub places: Vec<Option<[f32; 2]>>,
 }
 
 impl RankRows {
-    /// The rank's own rows of a batch; none without `answers`.
+    /// Collects the rank's own rows of a batch; returns no rows if `answers` is `None`.
     pub(crate) fn of(
         batch: &Batch,
         answers: Option<&ModelOutput>,
@@ -52,12 +51,12 @@ impl RankRows {
         })
     }
 
-    /// Values of a vector.
+    /// Returns the number of values in a vector.
     pub(crate) fn width(&self) -> usize {
         self.vectors.len() / self.rows.len().max(1)
     }
 
-    /// Adds the rows of `part` that are among `wanted`, which ascends, without their logits.
+    /// Adds the rows of `part` that are in `wanted`, without their logits. `wanted` must be in ascending order.
     pub(crate) fn keep(&mut self, part: &Self, wanted: &[u32]) {
         let rows = part.rows.len();
         let width = part.width();
@@ -78,11 +77,11 @@ impl RankRows {
         }
     }
 
-    /// For [`Self::from_bytes`]: each list with its length, little-endian.
+    /// Encodes the rows for [`Self::from_bytes`]: each list is preceded by its length; all numbers are little-endian.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         put(&mut out, self.rows.iter().copied());
-        // Floats as their bits: a file's values are those of the scores, to the last one.
+        // Floats are encoded as bits, so that the files contain exactly the values of the scores.
         put(&mut out, self.vectors.iter().map(|value| value.to_bits()));
         for list in self.targets.iter().flatten() {
             put(&mut out, list.iter().map(|value| value.to_bits()));
@@ -90,7 +89,7 @@ impl RankRows {
         out
     }
 
-    /// What [`Self::to_bytes`] gave.
+    /// Decodes the bytes of [`Self::to_bytes`].
     pub(crate) fn from_bytes(mut bytes: &[u8]) -> Result<Self, RowsFileError> {
         let rows = words(&mut bytes)?;
         let vectors = floats(&mut bytes)?;
@@ -107,7 +106,7 @@ impl RankRows {
     }
 }
 
-/// A list at the end of `out`, behind its length.
+/// Appends a list to `out`, preceded by its length.
 fn put(out: &mut Vec<u8>, words: impl ExactSizeIterator<Item = u32>) {
     out.extend((words.len() as u64).to_le_bytes());
     for word in words {
@@ -115,10 +114,10 @@ fn put(out: &mut Vec<u8>, words: impl ExactSizeIterator<Item = u32>) {
     }
 }
 
-/// A list from the front of `bytes`.
+/// Removes a list from the front of `bytes` and returns it.
 fn words(bytes: &mut &[u8]) -> Result<Vec<u32>, RowsFileError> {
     let (length, rest) = bytes.split_first_chunk::<8>().ok_or(RowsFileError::Bytes)?;
-    // Checked against what is there: it is another program's word.
+    // Check the length against the remaining bytes, because it comes from another process.
     let length = usize::try_from(u64::from_le_bytes(*length))
         .ok()
         .and_then(|words| words.checked_mul(4));

@@ -1,4 +1,4 @@
-//! The files hold what the scores are made of, row by row.
+//! Tests that the files contain, row by row, the values from which the scores are computed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
