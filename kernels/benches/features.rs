@@ -1,4 +1,4 @@
-//! Clips a second of each feature: 30 s at 22,050 Hz, one core.
+//! Measures clips per second for each feature: 30 s at 22,050 Hz, on one core.
 
 use criterion::{Criterion, Throughput};
 use wavemill_kernels::{
@@ -6,11 +6,11 @@ use wavemill_kernels::{
     pack_into,
 };
 
-/// Length and rate of an FMA clip.
+/// Length in samples and sample rate of an FMA clip.
 const RATE_HZ: u32 = 22_050;
 const N_SAMPLES: usize = 661_500;
 
-/// Noise under a slow tremolo: all bins and many exponents are in use.
+/// Returns noise with a slow tremolo, which uses all bins and many exponents.
 fn clip() -> Vec<f32> {
     let mut state = 1u32;
     let mut noise = || {

@@ -1,9 +1,9 @@
-//! Decoding of MP3: what a clip costs, beside the decoders of symphonia and nanomp3. The file is one of the real data;
-//! without it there is nothing to measure.
+//! Measures the time to decode an MP3 clip, compared with symphonia and nanomp3. The file is part of the real test
+//! data; without it nothing is measured.
 //!
-//! `cargo bench --profile dev -p wavemill-kernels --bench mp3`: the profile optimises what is measured.
+//! `cargo bench --profile dev -p wavemill-kernels --bench mp3`: the profile optimises the measured code.
 
-// Criterion's macros make undocumented functions; a bench may panic.
+// Criterion's macros define undocumented functions; a benchmark may panic.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 #[path = "../tests/mp3/peer.rs"]
@@ -22,7 +22,7 @@ use stream::{Reservoir, Stream};
 use wavemill_kernels::Level;
 use wavemill_kernels::mp3::{Band, FRAME_SAMPLES, FrameDecoder, MonoDecoder};
 
-/// 30 s, stereo, 256 kbit/s on average.
+/// A stereo clip of 30 s with 256 kbit/s on average.
 const CLIP: &str = "fma_like/201/201003.mp3";
 
 fn ours(criterion: &mut Criterion, file: &[u8], level: Level) {
@@ -37,7 +37,7 @@ fn ours(criterion: &mut Criterion, file: &[u8], level: Level) {
     });
 }
 
-/// To mono, of all of the band or a part of it.
+/// Decodes to mono, with the full bandwidth or a part of it.
 fn mono(criterion: &mut Criterion, file: &[u8], name: &str, band: Band) {
     let frames = stream::frames(file);
     let mut samples = [0.0; FRAME_SAMPLES];

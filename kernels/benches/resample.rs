@@ -1,8 +1,8 @@
-//! Resampling of 30 s of mono audio: what a clip costs, beside rubato's FFT resampler.
+//! Measures the time to resample 30 s of mono audio, compared with rubato's FFT resampler.
 //!
-//! `cargo bench --profile dev -p wavemill-kernels --bench resample`: the profile optimises what is measured.
+//! `cargo bench --profile dev -p wavemill-kernels --bench resample`: the profile optimises the measured code.
 
-// Criterion's macros make undocumented functions; a bench may panic.
+// Criterion's macros define undocumented functions; a benchmark may panic.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;
@@ -14,7 +14,7 @@ use rubato::{Fft, FixedSync, Resampler};
 use wavemill_kernels::resample::ResampleArgs;
 use wavemill_kernels::{Level, SampleBuffer};
 
-/// Samples that an MP3 decoder gives at once.
+/// Samples that an MP3 decoder outputs at once.
 const PACKET_SAMPLES: usize = 1_152;
 const CLIP_S: usize = 30;
 

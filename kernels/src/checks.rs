@@ -1,32 +1,32 @@
-//! On which devices checks run, and what follows where a GPU is not there.
+//! Selection of the devices on which checks run, and the handling of a missing GPU.
 //!
-//! A check that needs a GPU and finds none must not look as if it had passed. It shows as ignored; where a GPU is
-//! required it fails with what the driver, or a library, answered. Tests, and the bench of CUDA, ask here.
+//! A check that needs a GPU and finds none must not appear to have passed. It is ignored; if a GPU is required, it
+//! fails with the error of the driver or library. Tests and the CUDA benchmark use this module.
 //!
-//! `WAVEMILL_REQUIRE_CUDA=1` requires a GPU. `WAVEMILL_PARITY_DEVICES` names the devices, `emulated` or `cuda` or both
-//! with a comma between them; naming `cuda` requires it. `cuda` alone leaves the emulated devices out, which need a C++
-//! compiler and time.
+//! `WAVEMILL_REQUIRE_CUDA=1` requires a GPU. `WAVEMILL_PARITY_DEVICES` lists the devices, `emulated` or `cuda` or both
+//! separated by a comma; listing `cuda` requires a GPU. Listing only `cuda` excludes the emulated devices, which need a
+//! C++ compiler and time.
 
 use crate::backend::Cuda;
 use crate::error::KernelError;
 
-/// Devices beside the CPU.
+/// Devices to check in addition to the CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckedDevices {
-    /// The kernels as C++.
+    /// Whether the emulated device is checked, which runs the kernels compiled as C++.
     pub emulated: bool,
-    /// A GPU must be there. If not, checks that need one show as ignored where none is.
+    /// Whether a GPU must be available. Otherwise checks that need a GPU are ignored if there is none.
     pub cuda_required: bool,
 }
 
 impl CheckedDevices {
-    /// As the environment has it. Errors: a name that is no device's.
+    /// Reads the selection from the environment. Errors: an unknown device name.
     pub fn of_environment() -> Result<Self, KernelError> {
         let required = variable("WAVEMILL_REQUIRE_CUDA").is_some_and(|value| value == "1");
         Self::named(variable("WAVEMILL_PARITY_DEVICES").as_deref(), required)
     }
 
-    /// Errors: a name that is no device's.
+    /// Parses a list of device names. Errors: an unknown device name.
     fn named(names: Option<&str>, required: bool) -> Result<Self, KernelError> {
         let Some(names) = names else {
             return Ok(Self {
@@ -35,7 +35,7 @@ impl CheckedDevices {
             });
         };
 
-        // If devices are named, only they are checked.
+        // If devices are listed, only they are checked.
         let mut devices = Self {
             emulated: false,
             cuda_required: required,
@@ -56,9 +56,9 @@ impl CheckedDevices {
         Ok(devices)
     }
 
-    /// The first GPU, for a check. `None`: none can be used, and none is required.
+    /// Opens the first GPU for a check. Returns `None` if no GPU can be used and none is required.
     ///
-    /// Errors: those of [`Cuda::open`], where a GPU is required.
+    /// Errors: those of [`Cuda::open`], if a GPU is required.
     pub fn cuda(self) -> Result<Option<Cuda>, KernelError> {
         match Cuda::open(&[]) {
             Ok(cuda) => Ok(Some(cuda)),
@@ -68,7 +68,7 @@ impl CheckedDevices {
     }
 }
 
-/// An empty variable counts as none.
+/// Reads an environment variable; an empty value counts as unset.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

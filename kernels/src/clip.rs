@@ -1,8 +1,8 @@
-//! A clip on its way from a decoder to whatever computes it.
+//! A decoded clip as the input of feature computation.
 
 use std::ops::Range;
 
-/// Samples as they come: full scale is ±1, or ±32768.
+/// Samples as decoded: full scale is ±1 for f32 and ±32768 for integers.
 #[derive(Clone, Copy, Debug)]
 pub enum Samples<'a> {
     /// IEEE single precision.
@@ -11,21 +11,21 @@ pub enum Samples<'a> {
     S16(&'a [i16]),
 }
 
-/// A decoded clip and the rows that are wanted of it.
+/// A decoded clip and the rows to compute from it.
 #[derive(Clone, Copy, Debug)]
 pub struct Clip<'a> {
-    /// Interleaved where there are two channels, which are averaged.
+    /// The samples; two channels are interleaved, and features use their mean.
     pub samples: Samples<'a>,
-    /// 1 or 2.
+    /// Number of channels, 1 or 2.
     pub channels: usize,
-    /// Rate of the samples, Hz. Another rate than the features' is converted (see [`crate::resample`]).
+    /// Sample rate in Hz. If it differs from the features' rate, the clip is converted (see [`crate::resample`]).
     pub sample_rate_hz: u32,
-    /// Where the rows lie, in samples at the features' rate. Zeros follow what is there.
+    /// Ranges of the rows, in samples at the features' rate. Zeros follow the end of the clip.
     pub rows: &'a [Range<usize>],
 }
 
 impl Clip<'_> {
-    /// Samples a channel. A last sample without its partner is none.
+    /// Returns the number of samples per channel. A last sample without its partner is ignored.
     pub(crate) const fn n_frames(&self) -> usize {
         let n_samples = match self.samples {
             Samples::F32(samples) => samples.len(),
@@ -34,7 +34,7 @@ impl Clip<'_> {
         n_samples / self.channels
     }
 
-    /// These of its frames, as a clip without rows.
+    /// Returns a range of the clip's sample frames as a clip without rows.
     pub(crate) fn part(&self, frames: Range<usize>) -> Self {
         let range = frames.start * self.channels..frames.end * self.channels;
         let samples = match self.samples {

@@ -1,82 +1,82 @@
-//! What can go wrong between PCM and bytes. It lies below all operations, each of which returns it.
+//! Errors that can occur between PCM and bytes. All operations return the error type of this module.
 
 use wavemill_options::{Dtype, Fault, MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ};
 
 use crate::level::Level;
 
-/// Largest sample that is taken for audio. PCM is within ±1, decoders overshoot a little; the bound keeps every power
-/// finite in f32: (n_fft · scale · sample)² ≤ (2^16 · 2^15 · 2^20)² = 2^102.
+/// Largest sample that is accepted as audio. PCM is within ±1, decoders overshoot slightly; this limit keeps every
+/// power finite in f32: (n_fft · scale · sample)² ≤ (2^16 · 2^15 · 2^20)² = 2^102.
 pub(crate) const SAMPLE_MAX: f32 = 1_048_576.0;
 
-/// An argument that cannot work, a clip that has no features, or a value that a stored type cannot hold.
+/// An impossible argument, a clip without features, or a value that a stored type cannot represent.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
-    /// An argument outside of what is allowed.
+    /// An argument outside of the allowed range.
     #[error("{key} = {value}: must be {allowed}")]
     Argument {
         /// Name of the argument.
         key: &'static str,
-        /// What was asked for.
+        /// The given value.
         value: String,
-        /// What would have worked.
+        /// Description of the allowed values.
         allowed: String,
     },
-    /// An option of a feature that cannot work.
+    /// An impossible option of a feature.
     #[error(transparent)]
     Options(#[from] Fault),
-    /// The instruction set level was asked for by name and this machine lacks it.
+    /// The requested instruction set level is not supported by this machine.
     #[error("level {level}: this machine lacks its instructions")]
     Level {
-        /// The level asked for.
+        /// The requested level.
         level: Level,
     },
-    /// A sample that is NaN, infinite or absurdly large: nothing computed from it would mean anything.
+    /// A sample that is NaN, infinite or extremely large: values computed from it would be meaningless.
     #[error("sample {index} is {value}: PCM must be finite and within ±{limit}", limit = SAMPLE_MAX)]
     Sample {
-        /// Position in the PCM.
+        /// Index in the PCM.
         index: usize,
-        /// The sample.
+        /// Value of the sample.
         value: f32,
     },
-    /// Deltas need a whole window of frames.
+    /// Fewer frames than the window of deltas spans.
     #[error("{frames} frames: deltas need at least {needed}")]
     TooFewFrames {
-        /// Frames that the clip has.
+        /// Frames of the clip.
         frames: usize,
-        /// Frames that the window spans.
+        /// Frames of the window.
         needed: usize,
     },
     /// A rate that cannot be converted.
     #[error(transparent)]
     Resample(#[from] ResampleError),
-    /// A device that failed, or is not there.
+    /// A device that failed or is not available.
     #[error("{device}: {action}: {detail}")]
     Device {
-        /// Which one.
+        /// Name of the device.
         device: String,
-        /// What was asked of it.
+        /// The action that failed.
         action: &'static str,
-        /// Its answer, and the remedy where one is known.
+        /// The device's message, and the remedy if one is known.
         detail: String,
     },
     /// A feature that no device computes.
     #[error("op = \"{op}\" is computed on the CPU alone")]
     CpuOnly {
-        /// What is derived: `statistics`, `picture`.
+        /// The derived operation: `statistics`, `picture`.
         op: &'static str,
     },
-    /// What is wrong with one feature of a plan.
+    /// An error of one feature of a plan.
     #[error("feature {place}")]
     Feature {
-        /// Its place in the plan.
+        /// Index of the feature in the plan.
         place: usize,
-        /// What it is.
+        /// The error.
         source: Box<KernelError>,
     },
-    /// A value that the stored type cannot hold.
+    /// A value that the stored type cannot represent.
     #[error("value {index} is {value}: {dtype} cannot hold it")]
     Pack {
-        /// Position in the feature.
+        /// Index in the feature.
         index: usize,
         /// The value.
         value: f32,
@@ -86,7 +86,7 @@ pub enum KernelError {
 }
 
 impl KernelError {
-    /// An [`KernelError::Argument`] from anything that prints.
+    /// Creates a [`KernelError::Argument`] from values that implement `ToString`.
     pub(crate) fn argument(
         key: &'static str,
         value: impl ToString,
@@ -99,7 +99,7 @@ impl KernelError {
         }
     }
 
-    /// A [`KernelError::Device`] from anything that prints.
+    /// Creates a [`KernelError::Device`] from values that implement `ToString`.
     pub(crate) fn device(
         device: impl ToString,
         action: &'static str,
@@ -113,7 +113,7 @@ impl KernelError {
     }
 }
 
-/// Why a resampler could not be planned.
+/// Error while planning a resampler.
 #[derive(Debug, thiserror::Error)]
 pub enum ResampleError {
     /// A rate that is not supported.
@@ -121,12 +121,12 @@ pub enum ResampleError {
         "cannot resample {from_hz} Hz to {to_hz} Hz: from {MIN_HZ} to {MAX_FROM_HZ} Hz, to {MIN_HZ} to {MAX_TO_HZ} Hz"
     )]
     Rate {
-        /// Rate of the input, Hz.
+        /// Rate of the input in Hz.
         from_hz: u32,
-        /// Rate of the output, Hz.
+        /// Rate of the output in Hz.
         to_hz: u32,
     },
-    /// This machine cannot run the level that was asked for.
+    /// This machine does not support the requested level.
     #[error("this machine lacks the instructions of level {level:?}")]
     Level {
         /// The level.

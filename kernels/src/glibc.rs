@@ -1,19 +1,19 @@
-//! Calls of the C library: its version, and what its malloc keeps of memory that was given back.
+//! Calls of the C library: its version, and the memory that its malloc retains after it was freed.
 //!
-//! glibc keeps large blocks once some were freed, in one heap per thread: eight threads that each held a long clip keep
-//! the memory of eight clips, though one was in work at a time. These calls live here and not where extraction does,
-//! because this crate contains the `unsafe` that a call to C requires.
+//! glibc retains large blocks after some have been freed, in one heap per thread: eight threads that each held a long
+//! clip retain the memory of eight clips, although only one was processed at a time. These calls are in this crate and
+//! not in that of extraction, because this crate may contain the `unsafe` code that a call to C requires.
 
 #![allow(unsafe_code)]
 
-/// Blocks from this size on are the system's: taken for one use, and given back after it. A tensor of a 30-s clip is
-/// smaller, so that usual clips cost no page faults.
+/// Blocks of at least this size are allocated from the system and returned to it after use. A tensor of a 30-s clip is
+/// smaller, so that usual clips cause no page faults.
 const SYSTEM_BLOCK_BYTES: i32 = 1 << 20;
-/// So much of a thread's heap stays when its end is free: a few tensors.
+/// Free bytes that are retained at the end of a thread's heap: a few tensors.
 const HEAP_KEPT_BYTES: i32 = 4 << 20;
 
-/// Makes malloc give large blocks back to the system when they are freed. For programs that promise a limit on memory;
-/// to be called before there are other threads. Where the C library is not glibc, nothing happens.
+/// Makes malloc return large blocks to the system when they are freed. For programs that guarantee a memory limit; must
+/// be called before other threads exist. Has no effect if the C library is not glibc.
 pub fn return_large_blocks() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     {
@@ -23,8 +23,8 @@ pub fn return_large_blocks() {
         unsafe extern "C" {
             fn mallopt(parameter: i32, value: i32) -> i32;
         }
-        // SAFETY: mallopt takes two integers, checks them, and locks what it changes. It says 0 where it refuses, and
-        // then malloc works as ever.
+        // SAFETY: mallopt takes two integers, checks them, and locks the data that it changes. It returns 0 if it
+        // refuses, and then malloc works as before.
         unsafe {
             mallopt(M_MMAP_THRESHOLD, SYSTEM_BLOCK_BYTES);
             mallopt(M_TRIM_THRESHOLD, HEAP_KEPT_BYTES);
@@ -39,7 +39,7 @@ pub fn glibc_version() -> Option<String> {
         unsafe extern "C" {
             fn gnu_get_libc_version() -> *const std::ffi::c_char;
         }
-        // SAFETY: takes nothing and returns a NUL-terminated string in static memory.
+        // SAFETY: takes no arguments and returns a NUL-terminated string in static memory.
         let version = unsafe { std::ffi::CStr::from_ptr(gnu_get_libc_version()) };
         Some(version.to_string_lossy().into_owned())
     }

@@ -1,6 +1,6 @@
-//! Frames side by side: what the steps of the fast path hand to each other.
+//! Groups of frames that are computed in parallel: the data passed between the steps of the fast path.
 
-/// Frames that are computed side by side.
+/// Number of frames that are computed in parallel.
 pub(crate) const LANES: usize = 8;
 
 /// One value of [`LANES`] consecutive frames.

@@ -1,22 +1,22 @@
-//! Which instructions the fast path may use: the one place where code is compiled twice and chosen at run time.
+//! Instruction set levels of the fast path: the only place where code is compiled twice and selected at run time.
 //!
-//! A level is named and not merely detected, because it is part of what fixes a store's bytes: equal levels give equal
-//! bits on every machine. Loops are written over fixed lanes, without fused multiply-add; so they round alike on every
-//! level, and only the FFT, which has a planner for each, differs.
+//! A level has a name and is not just detected, because a store's bytes depend on it: equal levels produce equal bits
+//! on every machine. Loops work on fixed lanes without fused multiply-add, so they round identically on every level;
+//! only the FFT, which has a planner per level, differs.
 
 use std::fmt;
 
 /// An instruction set level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// What every machine of the target has.
+    /// Instructions that every machine of the target supports.
     Scalar,
     /// AVX2 and FMA, as in the x86-64-v3 definition.
     X86_64V3,
 }
 
 impl Level {
-    /// The best level of this machine.
+    /// Returns the highest level that this machine supports.
     pub fn detect() -> Self {
         if Self::X86_64V3.is_available() {
             Self::X86_64V3
@@ -25,7 +25,7 @@ impl Level {
         }
     }
 
-    /// Whether this machine has the level's instructions.
+    /// Reports whether this machine supports the level's instructions.
     pub fn is_available(self) -> bool {
         match self {
             Self::Scalar => true,
@@ -36,7 +36,7 @@ impl Level {
         }
     }
 
-    /// `scalar` or `x86-64-v3`.
+    /// Returns `scalar` or `x86-64-v3`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
@@ -51,22 +51,23 @@ impl fmt::Display for Level {
     }
 }
 
-/// A level that was seen to be available; the only way to run code compiled for it.
+/// A level that has been checked to be available; the only way to run code compiled for it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lanes(Level);
 
 impl Lanes {
-    /// `None` where the machine lacks the level.
+    /// Returns `None` if the machine does not support the level.
     pub(crate) fn new(level: Level) -> Option<Self> {
         level.is_available().then_some(Self(level))
     }
 
-    /// The level.
+    /// Returns the level.
     pub(crate) const fn level(self) -> Level {
         self.0
     }
 
-    /// Runs `body` compiled for the level. What it calls must be inlined (`#[inline(always)]`) to gain from it.
+    /// Runs `body` compiled for the level. Functions called by `body` must be inlined (`#[inline(always)]`) to be
+    /// compiled for it.
     #[inline]
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
@@ -77,12 +78,12 @@ impl Lanes {
         }
         match self.0 {
             Level::Scalar => body(),
-            // SAFETY: a `Lanes` of this level exists only where `new` found AVX2 and FMA.
+            // SAFETY: a `Lanes` of this level exists only if `new` has detected AVX2 and FMA.
             Level::X86_64V3 => unsafe { v3(body) },
         }
     }
 
-    /// Runs `body`; other targets have one level.
+    /// Runs `body`; other targets have only one level.
     #[inline]
     #[cfg(not(target_arch = "x86_64"))]
     pub(crate) fn run<R>(self, body: impl FnOnce() -> R) -> R {

@@ -1,11 +1,12 @@
-//! Signal to features: STFT, mel bands, decibels, MFCC, deltas, what is made of those, and their packing into bytes.
+//! Computes features from audio signals: STFT, mel bands, decibels, MFCC, deltas, features derived from these, and
+//! their packing into bytes.
 //!
-//! It exists so that the numbers users know from librosa, torchaudio, Kaldi and Whisper cost a few per cent of what
-//! they cost there. One folder an operation: the fast path (`cpu.rs`), the host side of its device code (`device.rs`)
-//! and a naive f64 reference (`reference.rs`). [`FeatureArgs`], of the crate `wavemill-options`, says what is wanted; a
-//! [`Plan`] made once by a [`Backend`] computes it.
+//! Its purpose is to compute the features that users know from librosa, torchaudio, Kaldi and Whisper at a few per cent
+//! of their cost. Each operation has a folder: the fast path (`cpu.rs`), the host side of its device code (`device.rs`)
+//! and a naive f64 reference (`reference.rs`). [`FeatureArgs`], of the crate `wavemill-options`, specifies a feature; a
+//! [`Plan`] created once by a [`Backend`] computes it.
 //!
-//! It knows no files, no Arrow and no recipes.
+//! The crate does not depend on files, Arrow or recipes.
 
 mod backend;
 #[cfg(feature = "emulated")]
@@ -48,7 +49,7 @@ pub use glibc::{glibc_version, return_large_blocks};
 pub use level::Level;
 pub use pack::pack_into;
 pub use samples::SampleBuffer;
-// What a feature is, for whoever asks for one.
+// Types that specify a feature.
 pub use wavemill_options::{
     DbArgs, DbRef, Derived, DimOrder, Dtype, Fault, FeatureArgs, Framing, LogArgs, MelArgs,
     MfccArgs, Norm, Normalize, Op, Overrides, Packing, PadMode, Preset, Ramp, StftArgs, Window,

@@ -1,8 +1,9 @@
-//! Kernels against librosa's own values on real clips: every option set of the reference's manifest, on f32 output
-//! before packing; on the CPU's levels, on the emulated device, and on a GPU where there is one (`kernels/src/checks.rs`
-//! has the variables for that). `WAVEMILL_SHOW_PARITY=1` prints the largest error of each array.
+//! Compares the kernels with librosa's own values on real clips, for every option set of the reference's manifest, on
+//! f32 output before packing. This is done at the CPU's levels, on the emulated device, and on a GPU if there is one
+//! (`kernels/src/checks.rs` documents the variables that select devices). `WAVEMILL_SHOW_PARITY=1` prints the largest
+//! error of each array.
 
-#[allow(clippy::unwrap_used, dead_code)] // of tests, and not all of it is used here
+#[allow(clippy::unwrap_used, dead_code)] // test code, which uses only a part of it
 mod stand_in;
 
 use std::path::Path;
@@ -17,16 +18,17 @@ use wavemill_tests::{Arguments, Failed, Trial};
 
 use stand_in::Machine;
 
-/// STFT magnitudes, of the largest: an f32 transform of 2048 is off by some 1e-7 of a frame's energy.
+/// Error of STFT magnitudes as a fraction of the largest: an f32 transform of 2048 has an error of some 1e-7 of a
+/// frame's energy.
 const STFT_OF_MAX: f64 = 1e-6;
-/// Mel bands relative to themselves; librosa itself sums in f32 after an f64 transform.
+/// Relative error of mel bands; librosa itself sums in f32 after an f64 transform.
 const MEL_REL_MAX: f64 = 1e-4;
-/// Bands this far below the largest are f32 noise of louder bins: of powers, of magnitudes.
+/// Bands below this fraction of the largest, for powers and for magnitudes, are f32 noise of louder bins.
 const MEL_POWER_FROM: f64 = 1e-7;
 const MEL_MAGNITUDE_FROM: f64 = 1e-4;
 /// A relative error of 1e-4 is 4.3e-4 dB.
 const DB_MAX: f64 = 1e-3;
-/// Coefficients reach 1e3, where f32 steps by 6e-5.
+/// Coefficients reach 1e3, where f32 has steps of 6e-5.
 const MFCC_MAX: f64 = 1e-3;
 
 const CLIPS: [&str; 6] = [
@@ -45,7 +47,7 @@ fn main() {
             "librosa::a_gpu_that_refuses_fails_and_never_passes",
             a_gpu_that_refuses_fails_and_never_passes,
         )
-        // It starts this program, which then needs no such test.
+        // This test starts the test program itself, which must not run the test again.
         .with_ignored_flag(std::env::var_os("FAKE_COMPILED").is_some()),
     ];
     for (name, backend) in backends() {
@@ -56,7 +58,8 @@ fn main() {
     wavemill_tests::run(&args, tests).exit();
 }
 
-/// Where a backend that may be absent is not there, its trial shows as ignored; where it must be, it fails with why.
+/// Returns the test of a clip on a backend. If the backend cannot be used, the test is ignored, or fails if the backend
+/// is required.
 fn trial(name: &str, clip: &'static str, backend: &BackendAvailability) -> Trial {
     match backend {
         BackendAvailability::Here(backend) => {
@@ -75,16 +78,16 @@ fn trial(name: &str, clip: &'static str, backend: &BackendAvailability) -> Trial
     }
 }
 
-/// What became of opening a backend.
+/// The result of opening a backend.
 enum BackendAvailability {
     Here(Arc<dyn Backend>),
-    /// It cannot be used, and need not be.
+    /// The backend cannot be used, and is not required.
     Absent,
-    /// It cannot be used, and is required: why not.
+    /// The backend cannot be used, but is required. Contains the reason.
     Required(String),
 }
 
-/// All that is here, by name, and CUDA in any case.
+/// Returns all available backends with their names, and CUDA in any case.
 fn backends() -> Vec<(String, BackendAvailability)> {
     let mut found = Vec::new();
     for level in [Level::Scalar, Level::X86_64V3]
@@ -110,7 +113,7 @@ fn backends() -> Vec<(String, BackendAvailability)> {
     found
 }
 
-/// A backend that every machine has.
+/// Opens a backend that is available on every machine.
 fn opened(choice: BackendChoice, level: Level) -> BackendAvailability {
     choice.open(&[], level, None).map_or_else(
         |error| BackendAvailability::Required(error.to_string()),
@@ -142,7 +145,7 @@ fn a_gpu_that_refuses_fails_and_never_passes() -> Result<(), Failed> {
     Ok(())
 }
 
-/// A clip's PCM and what librosa made of it.
+/// A clip's PCM and the arrays that librosa computed from it.
 struct Clip {
     folder: std::path::PathBuf,
     pcm: Vec<f32>,
@@ -150,7 +153,7 @@ struct Clip {
     arrays: serde_json::Map<String, Value>,
 }
 
-/// How far apart two arrays may be.
+/// The allowed difference between two arrays.
 #[derive(Clone, Copy)]
 enum Bound {
     /// Absolute.
@@ -182,7 +185,7 @@ impl Clip {
         })
     }
 
-    /// Every array that has a feature here; the rest is listed in docs/features.md.
+    /// Checks every array that has a feature here; docs/features.md lists the others.
     fn check(&self, backend: &dyn Backend) -> Result<(), Failed> {
         let mut checked = 0;
         for (name, entry) in &self.arrays {
@@ -234,7 +237,8 @@ impl Clip {
             .collect();
         let n_rows = args.n_bands();
         let n_frames = args.n_frames(pcm.len());
-        // The reference keeps 24 frames of a spectrum, and deltas without the coefficients they are of.
+        // The reference contains 24 frames of a spectrum, and deltas without the coefficients that they were computed
+        // from.
         let first_row = n_rows - shape[0];
         let got: Vec<f32> = values
             .chunks(n_frames)
@@ -251,7 +255,7 @@ impl Clip {
     }
 }
 
-/// The arguments and the bound of a reference array; none where there is no such feature yet.
+/// Returns the arguments and the bound for a reference array, or `None` if there is no such feature yet.
 fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Failed> {
     let db = |reference, top_db| {
         Some(DbArgs {
@@ -353,7 +357,7 @@ fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Fa
     )))
 }
 
-/// librosa's keyword arguments, by their names.
+/// Converts librosa's keyword arguments to overrides with the same names.
 fn mel_overrides(kwargs: &Value) -> Result<Overrides, Failed> {
     let count = |key: &str| kwargs[key].as_u64().map(|n| n as usize);
     let known = [
@@ -394,7 +398,7 @@ fn mel_overrides(kwargs: &Value) -> Result<Overrides, Failed> {
     })
 }
 
-/// The largest error, in the bound's measure.
+/// Returns the largest error, in the bound's measure.
 fn compare(got: &[f32], want: &[f32], bound: Bound) -> Result<f64, String> {
     if got.len() != want.len() {
         return Err(format!("{} values, librosa has {}", got.len(), want.len()));
@@ -429,7 +433,7 @@ fn compare(got: &[f32], want: &[f32], bound: Bound) -> Result<f64, String> {
     ))
 }
 
-/// Samples of a 16-bit mono WAV with a plain 44-byte header, as the reference's are.
+/// Reads the samples of a 16-bit mono WAV with a plain 44-byte header, the format of the reference.
 fn read_wav(path: &Path) -> Result<Vec<f32>, Failed> {
     let bytes = std::fs::read(path)?;
     let at = bytes
@@ -443,7 +447,7 @@ fn read_wav(path: &Path) -> Result<Vec<f32>, Failed> {
         .collect())
 }
 
-/// Shape and values of a two-dimensional little-endian f32 `.npy` in C order.
+/// Reads shape and values of a two-dimensional little-endian f32 `.npy` in C order.
 fn read_npy(path: &Path) -> Result<([usize; 2], Vec<f32>), Failed> {
     let bytes = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let header_len = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));

@@ -1,8 +1,8 @@
-//! The phase vocoder against librosa's, on the short-time Fourier transforms of real clips: `scripts/peers/stretch.py`
-//! writes both. Asked where `WAVEMILL_PEERS=1`, by the Python of `WAVEMILL_PYTHON`; ignored elsewhere.
-//! `WAVEMILL_SHOW_PARITY=1` prints the largest errors.
+//! Compares the phase vocoder with librosa's on the short-time Fourier transforms of real clips;
+//! `scripts/peers/stretch.py` writes both. Runs only with `WAVEMILL_PEERS=1`, using the Python of `WAVEMILL_PYTHON`;
+//! ignored otherwise. `WAVEMILL_SHOW_PARITY=1` prints the largest errors.
 
-#![allow(clippy::unwrap_used)] // of tests
+#![allow(clippy::unwrap_used)] // test code
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,12 +12,12 @@ use wavemill_kernels::Level;
 use wavemill_kernels::stretch::{Complex32, N_BINS, Spectra, StretchArgs, Vocoder};
 use wavemill_tests::{Arguments, Failed};
 
-/// Of a bin's own magnitude. Both are rounded to f32 twice, which is 2e-7.
+/// Relative to a bin's own magnitude. Both are rounded to f32 twice, which is 2e-7.
 const MAGNITUDE_REL_MAX: f64 = 1e-6;
-/// Of the first column, in radians: an angle in f32, with its sine and cosine.
+/// Error of the first column's phases in radians: an angle in f32, with its sine and cosine.
 const PHASE_MAX: f64 = 1e-5;
-/// The part of the second column's phases that are not librosa's. Phases reach 1,608 there, where f32 steps by 1.2e-4: so
-/// where the last bit of an angle differs, one in a few hundred phases is rounded to the other side.
+/// Fraction of the second column's phases that may differ from librosa's. Phases reach 1,608 there, where f32 has steps
+/// of 1.2e-4: if the last bit of an angle differs, one in a few hundred phases is rounded to the other side.
 const SECOND_OFF_MAX: f64 = 0.01;
 
 const CLIPS: [&str; 6] = [
@@ -55,19 +55,19 @@ fn main() {
     }
 
     let done = wavemill_tests::run(&args, tests);
-    // It is absent where nothing was asked.
+    // The folder does not exist if no transforms were requested.
     let _ = std::fs::remove_dir_all(folder);
     done.exit();
 }
 
-/// librosa's transforms of all clips. One process makes them, because it takes seconds to start.
+/// librosa's transforms of all clips. One process computes them all, because it takes seconds to start.
 struct Librosa {
     folder: PathBuf,
     asked: OnceLock<Result<(), String>>,
 }
 
 impl Librosa {
-    /// Little-endian complex64, column by column.
+    /// Reads a transform of little-endian complex64 values, column by column.
     fn columns(&self, data: &Path, name: &str) -> Result<Vec<Complex32>, Failed> {
         let asked = self
             .asked
@@ -106,7 +106,7 @@ impl Librosa {
     }
 }
 
-/// Columns that librosa made, and a list of those that come.
+/// Provides the columns that librosa computed, and collects the vocoder's output columns.
 struct Given {
     columns: Vec<Complex32>,
     made: Vec<Complex32>,
@@ -162,7 +162,7 @@ fn compare(name: &str, got: &[Complex32], want: &[Complex32]) -> Result<(), Fail
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
         n_equal += usize::from(got == want);
         let magnitude = magnitude(*want);
-        // Of nothing there is no angle.
+        // The angle of zero is undefined.
         if magnitude < 1e-30 {
             continue;
         }

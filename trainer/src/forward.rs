@@ -1,5 +1,5 @@
-//! The forward pass of a model: on which device, and in which precision. There is one way for training, evaluation and
-//! prediction, so that they agree bit for bit on equal batches.
+//! The forward pass of a model, on a device and in a precision. Training, evaluation and prediction share it, so they
+//! agree bit for bit on equal batches.
 
 use tch::{Device, Kind, TchError, Tensor};
 use wavemill_schemas::config::{Precision, Train};
@@ -7,30 +7,30 @@ use wavemill_schemas::config::{Precision, Train};
 use crate::ffi::{self, TorchError};
 use crate::models::{Inputs, ModelError, Net};
 
-/// Why a model gives no answer.
+/// The error type of a forward pass.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
-    /// The model refuses the rows, or libtorch an operation of it.
+    /// The model does not accept the rows, or an operation of libtorch failed.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// A switch of libtorch.
+    /// A global setting of libtorch cannot be changed.
     #[error(transparent)]
     Torch(#[from] TorchError),
 }
 
-/// A device and a precision to compute in.
+/// The device and precision of a forward pass.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ForwardPass {
-    /// CPU or a GPU.
+    /// The CPU or a GPU.
     pub device: Device,
-    /// Of weights and inputs.
+    /// Kind of weights and inputs.
     pub kind: Kind,
-    /// Whether products are taken in bf16.
+    /// Whether products are computed in bf16.
     bf16: bool,
 }
 
 impl ForwardPass {
-    /// As the configuration has it; sets libtorch's switches for this process.
+    /// Creates a forward pass as configured. Changes the settings of libtorch for the whole process.
     pub(crate) fn new(train: &Train, device: Device) -> Result<Self, TorchError> {
         ffi::set_deterministic(train.deterministic)?;
         ffi::set_tf32(train.tf32)?;
@@ -47,7 +47,7 @@ impl ForwardPass {
         })
     }
 
-    /// Logits `[n, classes]` of each target, in [`Self::kind`].
+    /// Returns the logits `[n, classes]` of each target, in [`Self::kind`].
     pub(crate) fn logits(
         self,
         net: &Net,
@@ -57,7 +57,7 @@ impl ForwardPass {
         Ok(self.answer(net, inputs, train)?.1)
     }
 
-    /// The vectors `[n, width]` that the heads see, and the logits; both in [`Self::kind`].
+    /// Returns the vectors `[n, width]` that are the input of the heads, and the logits; both in [`Self::kind`].
     pub(crate) fn answer(
         self,
         net: &Net,
@@ -68,7 +68,7 @@ impl ForwardPass {
             return Ok(net.answer(inputs, train)?);
         }
 
-        // Autocast is a switch of the thread: it is turned off again also where the model fails.
+        // Autocast is a setting of the thread, so it is turned off again even if the model fails.
         ffi::set_autocast_bf16(self.device, true)?;
         let answered = net.answer(inputs, train);
         ffi::set_autocast_bf16(self.device, false)?;
@@ -80,8 +80,8 @@ impl ForwardPass {
         ))
     }
 
-    /// Probabilities `[n, classes]` f32 on the CPU: each class by itself where a row has several labels, else summing up
-    /// to 1.
+    /// Returns probabilities `[n, classes]` as f32 on the CPU. They are independent of each other if a row has several
+    /// labels, otherwise they sum to 1.
     pub(crate) fn probabilities(self, logits: &Tensor, is_multi: bool) -> Result<Tensor, TchError> {
         let probabilities = if is_multi {
             logits.f_sigmoid()?

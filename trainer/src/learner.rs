@@ -1,6 +1,6 @@
-//! A model with all that its training needs, and one optimiser step of it.
+//! A model with everything that its training needs, and a single optimiser step.
 //!
-//! Knows batches and ranks; not epochs, files or people: that is [`crate::run`].
+//! Deals with batches and ranks. Epochs, files and messages to the user belong to [`crate::run`].
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,13 +26,13 @@ mod output;
 
 pub(crate) use output::ModelOutput;
 
-/// Why a step, or what it needs, cannot be had.
+/// The error type of training steps and of their setup.
 #[derive(Debug, thiserror::Error)]
 pub enum LearnError {
     /// The architecture cannot be built for this store.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The model gives no answer.
+    /// The model cannot compute its output.
     #[error(transparent)]
     Forward(#[from] ForwardError),
     #[error(transparent)]
@@ -41,39 +41,39 @@ pub enum LearnError {
     Rank(#[from] RankError),
     #[error(transparent)]
     Dataset(#[from] DatasetError),
-    /// A checkpoint's tensors.
+    /// The tensors of a checkpoint cannot be read or do not fit.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// A switch of libtorch.
+    /// A global setting of libtorch cannot be changed.
     #[error(transparent)]
     Torch(#[from] TorchError),
-    /// libtorch refused an operation.
+    /// A libtorch operation failed.
     #[error("libtorch: {0}")]
     Tch(#[from] tch::TchError),
-    /// The loss is no number any more.
+    /// The loss is NaN or infinite.
     #[error(
         "the loss is {loss} at step {step}: lower optimizer.lr (now {lr:e}), or set optimizer.clip_norm=1.0"
     )]
     Diverged {
-        /// NaN or infinity.
+        /// Value of the loss: NaN or infinite.
         loss: f64,
-        /// Optimiser steps done.
+        /// Number of optimiser steps done before this one.
         step: u64,
-        /// Rate of the step.
+        /// Learning rate of the step.
         lr: f64,
     },
-    /// Batch norm over all ranks needs rows on each of them.
+    /// Batch norm over all ranks needs at least one row on each rank.
     #[error(
         "model.sync_batch_norm needs a row on every rank: the last batch has {rows} for {parts} parts; \
          set data.drop_last=true or another data.batch_size"
     )]
     TooFewRows {
-        /// Of the smallest batch.
+        /// Rows in the smallest batch.
         rows: usize,
         /// Ranks · micro-batches.
         parts: usize,
     },
-    /// Batch norm over all ranks, and rows that may be missing on one of them.
+    /// Batch norm over all ranks was combined with skipping damaged rows, which may leave a rank without rows.
     #[error(
         "model.sync_batch_norm over several ranks cannot pass over damaged rows: train on one rank, or without \
          data.skip_damaged, or without model.sync_batch_norm"
@@ -81,35 +81,35 @@ pub enum LearnError {
     SkipsRows,
 }
 
-/// When in a run a step happens; random numbers of the step are a function of it.
+/// Position of a step in a run. The random numbers of the step are a function of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StepContext {
-    /// From 0.
+    /// Epoch, counted from 0.
     pub epoch: u64,
-    /// Optimiser steps done.
+    /// Number of optimiser steps done before this one.
     pub step: u64,
     /// Learning rate of the step.
     pub lr: f64,
 }
 
-/// What a step did, over all ranks.
+/// Results of one step, summed over all ranks.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StepSummary {
     /// Mean of the targets' losses, each Σ weight·loss / Σ weight.
     pub loss: f64,
     /// Rows of the global batch.
     pub rows: u64,
-    /// Rows with a label of the first target.
+    /// Rows that have a label for the first target.
     pub labelled: u64,
-    /// Rows whose first target was right; 0 where it has several labels a row.
+    /// Rows whose first target was predicted correctly; 0 if the target has several labels per row.
     pub correct: f64,
-    /// Ranks that were asked to stop.
+    /// Number of ranks that were asked to stop.
     pub stops: u64,
-    /// Rows that the batch lacks because they are damaged.
+    /// Rows missing from the batch because they are damaged.
     pub damaged: u64,
 }
 
-/// A model, its optimiser and its gradients.
+/// A model with its optimiser and gradients.
 #[derive(Debug)]
 pub(crate) struct Learner {
     config: Config,
@@ -125,26 +125,26 @@ pub(crate) struct Learner {
     augmenter: Option<Augmenter>,
 }
 
-/// A rank's rows as tensors on the device, own ones only.
+/// The rank's own rows as tensors on the device, without mixing partners.
 struct TrainingRows {
     inputs: Inputs,
     labels: Vec<Tensor>,
     mixed: Option<MixedLabels>,
 }
 
-/// What a micro-batch adds to its batch.
+/// Contribution of a micro-batch to its batch.
 #[derive(Default)]
 struct LossShare {
     loss: f64,
-    /// Rows whose first target was right.
+    /// Rows whose first target was predicted correctly.
     correct: f64,
 }
 
 impl Learner {
-    /// Whether architecture, rows and ranks suit each other; makes nothing.
+    /// Checks that architecture, rows and number of ranks fit together. Creates no variables.
     ///
     /// # Errors
-    /// [`LearnError::Model`], [`LearnError::TooFewRows`].
+    /// [`LearnError::Model`], [`LearnError::TooFewRows`], [`LearnError::SkipsRows`].
     pub(crate) fn check(
         config: &Config,
         data: &Dataset,
@@ -154,10 +154,10 @@ impl Learner {
         check_parts(config, data, world_size)
     }
 
-    /// A model with its first weights, the same on every rank: a function of the seed alone.
+    /// Creates a model with its initial weights, which depend only on the seed and are the same on every rank.
     ///
     /// # Errors
-    /// [`LearnError`]: an architecture that does not fit the rows, a file of weights that does not fit it.
+    /// [`LearnError`] if architecture, rows and number of ranks do not fit together, or libtorch fails.
     pub(crate) fn new(
         config: &Config,
         data: &Arc<Dataset>,
@@ -167,22 +167,22 @@ impl Learner {
         let forward = ForwardPass::new(&config.train, device)?;
         check_parts(config, data, ranks.world_size())?;
 
-        // Seeded just before the variables are drawn: they depend on nothing that came before.
+        // Seeded just before the variables are drawn, so that they do not depend on earlier draws.
         tch::manual_seed(mix("weights", &[config.seed]) as i64);
         let mut store = nn::VarStore::new(device);
         store.set_kind(forward.kind);
-        // With one rank its rows are all rows, and libtorch's own batch norm will do.
+        // A single rank holds all rows, so libtorch's own batch norm is sufficient.
         let over = (config.model.sync_batch_norm && ranks.world_size() > 1)
             .then(|| strategy::sum_group(ranks));
         let net = Net::build(&config.model, &data.dims(), &store.root(), over)?;
 
-        // In the order of names, which every rank has: gradients travel in it.
+        // Sorted by name, which gives the same order on every rank: gradients are exchanged in this order.
         let trainable: Vec<_> = sorted(store.variables())
             .into_iter()
             .filter(|(_, v)| v.requires_grad())
             .collect();
         let buckets = Buckets::new(&trainable, EXTRAS);
-        // Neither columns nor pictures have anything that could be augmented; the run warns of it.
+        // Augmentation applies to spectrograms only, not to columns or pictures; the run prints a warning for those.
         let augment = &config.augment;
         let is_augmented = augment.enabled
             && data.needs().spectrogram()
@@ -203,7 +203,7 @@ impl Learner {
         })
     }
 
-    /// Takes the weights of `file` for all but the heads; every rank reads it.
+    /// Loads the weights in `file` for everything except the heads. Every rank reads the file.
     ///
     /// # Errors
     /// [`ModelError::InitRead`], [`ModelError::InitKeys`].
@@ -211,7 +211,7 @@ impl Learner {
         Ok(init::load(file, &self.store)?)
     }
 
-    /// Where it computes.
+    /// Returns the device on which the model computes.
     pub(crate) fn device(&self) -> Device {
         self.forward.device
     }
@@ -221,12 +221,12 @@ impl Learner {
         &self.net
     }
 
-    /// Every weight and buffer, by name, in order.
+    /// Returns every weight and buffer, sorted by name.
     pub(crate) fn variables(&self) -> Vec<(String, Tensor)> {
         sorted(self.store.variables())
     }
 
-    /// One optimiser step on this rank's part of a global batch; `stop` is told to all ranks.
+    /// Runs one optimiser step on this rank's part of a global batch. Every rank learns how many ranks set `stop`.
     pub(crate) fn step(
         &mut self,
         batch: &Batch,
@@ -234,16 +234,16 @@ impl Learner {
         stop: bool,
     ) -> Result<StepSummary, LearnError> {
         let training = self.training_rows(batch, context)?;
-        // Over all ranks before backward: each then has the right scale for several targets.
+        // Summed over all ranks before the backward pass, so that each rank scales several targets correctly.
         let mut weights = self
             .criterion
             .weight_sum(&training.labels, training.mixed.as_ref());
         self.sum_f64(&mut weights)?;
 
         let mut own = LossShare::default();
-        // A rank without a row of this batch makes no forward, and still comes to the sums below.
+        // A rank without a row in this batch runs no forward pass but still takes part in the sums below.
         for (index, part) in parts(batch.n_own(), self.config.train.micro_batches).enumerate() {
-            // Seeded for each forward, so that a resumed run drops the same values.
+            // Reseeded for each forward pass, so that a resumed run drops the same values.
             let key = [
                 self.config.seed,
                 context.step,
@@ -267,7 +267,7 @@ impl Learner {
         ];
         self.buckets.reduce(self.ranks, &mut extras)?;
         let [loss, rows, labelled, correct, stops, damaged] = extras;
-        // Every rank has the same sum: all end here, before a weight is changed.
+        // The sum is the same on every rank, so all ranks stop here, before any weight changes.
         if !loss.is_finite() {
             return Err(LearnError::Diverged {
                 loss,
@@ -276,7 +276,7 @@ impl Learner {
             });
         }
 
-        // After the sums, so that the norm is the global batch's and the same on every rank.
+        // After the reduction, so that the norm is that of the global batch and the same on every rank.
         if let Some(max) = self.config.optimizer.clip_norm {
             let _norm = self.optimizer.clip_norm(max);
         }
@@ -293,14 +293,14 @@ impl Learner {
         })
     }
 
-    /// Means of batch norm's running statistics over ranks, so that all evaluate one model.
+    /// Averages batch norm's running statistics over the ranks, so that all ranks evaluate the same model.
     pub(crate) fn average_buffers(&self) -> Result<(), LearnError> {
         if self.ranks.world_size() == 1 {
             return Ok(());
         }
 
         for (_, buffer) in self.buffers() {
-            // On the CPU, where sums have the same bits in every run; a GPU's sums are up to NCCL.
+            // On the CPU, where sums have the same bits in every run; on a GPU, the order of summation is up to NCCL.
             let mut mean = ffi::send(&buffer, Device::Cpu)?
                 .to_kind(Kind::Double)
                 .contiguous();
@@ -314,7 +314,8 @@ impl Learner {
         Ok(())
     }
 
-    /// What a checkpoint holds of the model: weights, every rank's buffers, the optimiser. All ranks call it.
+    /// Returns the tensors that a checkpoint stores: weights, every rank's buffers and the optimiser state. All ranks
+    /// must call it.
     pub(crate) fn tensors(&self) -> Result<Vec<(String, Tensor)>, LearnError> {
         let mut tensors: Vec<(String, Tensor)> = self
             .variables()
@@ -323,12 +324,12 @@ impl Learner {
             .collect();
         tensors.extend(self.optimizer.state());
 
-        // Each rank has running statistics of its own until they are averaged, at the end of an epoch.
+        // Each rank has its own running statistics until they are averaged at the end of an epoch.
         let buffers = self.buffers();
         if self.ranks.world_size() == 1 || buffers.is_empty() {
             return Ok(tensors);
         }
-        // One message for all buffers, in the order of their names, which every rank has.
+        // All buffers travel in one message, in the order of their names, which is the same on every rank.
         let flat = Tensor::cat(
             &buffers
                 .iter()
@@ -337,7 +338,7 @@ impl Learner {
             0,
         );
 
-        // As bytes and not by a sum: what a rank resumes with has the bits that it had.
+        // Gathered as bytes instead of summed, so that each rank resumes with exactly the bits that it had.
         let values = Vec::<f64>::try_from(ffi::send(&flat, Device::Cpu)?)?;
         let bytes: Vec<u8> = values.into_iter().flat_map(f64::to_le_bytes).collect();
         for (rank, bytes) in self.ranks.gather(&bytes)?.iter().enumerate() {
@@ -352,8 +353,8 @@ impl Learner {
         Ok(tensors)
     }
 
-    /// Brings back what [`Self::tensors`] gave; `world_size` is that of the run that wrote it. A rank's own buffers come
-    /// back where it is the same.
+    /// Restores the tensors returned by [`Self::tensors`]. `world_size` is the number of ranks of the run that wrote
+    /// them; a rank's own buffers are restored only if it equals the current number of ranks.
     ///
     /// # Errors
     /// [`CheckpointError::Mismatch`] and others.
@@ -368,7 +369,7 @@ impl Learner {
 
         let own = tensors.get(&format!("rank{}.buffers", self.ranks.rank()));
         if let Some(flat) = own.filter(|_| world_size == self.ranks.world_size()) {
-            // In the order in which `tensors` laid them side by side.
+            // In the order in which `tensors` concatenated them.
             let mut offset = 0;
             for (_, buffer) in self.buffers() {
                 let values = flat
@@ -381,7 +382,7 @@ impl Learner {
         Ok(())
     }
 
-    /// Weights and buffers alone, for evaluation.
+    /// Loads weights and buffers only, for evaluation.
     ///
     /// # Errors
     /// [`CheckpointError::Mismatch`] and others.
@@ -398,7 +399,8 @@ impl Learner {
         )?)
     }
 
-    /// Whether training goes by batches' own statistics: a frozen backbone keeps its running ones.
+    /// Reports whether training normalises by the statistics of each batch. A frozen backbone uses its running
+    /// statistics instead.
     pub(crate) fn trains_batch_norm(&self) -> bool {
         !self.config.model.freeze && !self.buffers().is_empty()
     }
@@ -411,7 +413,7 @@ impl Learner {
     }
 
     fn sum_f64(&self, values: &mut [f64]) -> Result<(), LearnError> {
-        // One rank's numbers are the sums.
+        // With one rank, the values are the sums already.
         if self.ranks.world_size() > 1 {
             let mut sum = Tensor::from_slice(values);
             self.ranks.sum(&mut sum)?;
@@ -420,14 +422,14 @@ impl Learner {
         Ok(())
     }
 
-    /// Own rows, augmented and mixed.
+    /// Loads the rank's own rows, then augments and mixes them.
     fn training_rows(
         &self,
         batch: &Batch,
         context: StepContext,
     ) -> Result<TrainingRows, LearnError> {
         let mut inputs = self.inputs(batch)?;
-        // Before rows are mixed: a partner is changed by its own key, so every rank that reads it sees the same values.
+        // Before mixing: a partner is augmented by its own key, so every rank that reads it computes the same values.
         if let Some(augmenter) = &self.augmenter {
             let rows = augment::Rows {
                 epoch: context.epoch,
@@ -436,7 +438,7 @@ impl Learner {
             inputs.spectrogram = augmenter.apply(&inputs.spectrogram, rows);
         }
 
-        // A batch that is mixed has the partners of own rows behind them.
+        // In a mixed batch, the partners follow the rank's own rows.
         let all_labels = self.labels(batch)?;
         let own = MicroBatch {
             first: 0,
@@ -452,7 +454,7 @@ impl Learner {
         };
 
         let device = self.forward.device;
-        // Drawn by the row's key, like its partner: the number of ranks changes neither.
+        // Drawn by the row's key, like its partner, so neither depends on the number of ranks.
         let mut lambda = Vec::with_capacity(batch.n_own());
         for &key in &batch.keys()[..batch.n_own()] {
             let alpha = self.config.loss.mixup;
@@ -500,9 +502,9 @@ impl Learner {
         Ok(labels)
     }
 
-    /// Own rows with a label of the first target.
+    /// Counts the rank's own rows that have a label for the first target.
     fn labelled(&self, batch: &Batch) -> usize {
-        // Partners behind the own rows are counted by the rank whose they are.
+        // Partners, which follow the own rows, are counted by the rank that owns them.
         let target = &self.data.targets()[0];
         batch.rows()[..batch.n_own()]
             .iter()
@@ -510,7 +512,7 @@ impl Learner {
             .count()
     }
 
-    /// This part's share of the batch's loss, its gradients added up.
+    /// Computes a micro-batch's share of the batch's loss and accumulates its gradients.
     fn backward(&self, rows: &TrainingRows, weights: &[f64]) -> Result<LossShare, LearnError> {
         let logits = self.forward.logits(&self.net, &rows.inputs, true)?;
         let sums = self
@@ -520,10 +522,9 @@ impl Learner {
         let targets = sums.len() as f64;
         let mut means = Vec::with_capacity(sums.len());
         for (sum, &weight) in sums.into_iter().zip(weights) {
-            // Without a labelled row on any rank there is no mean, nor with a weight that is 0 in f32: gradients are 0.
+            // No mean exists if no rank has a labelled row, or if the weight is 0 in f32: the gradients are then 0.
             let has_mean = weight >= f64::from(f32::MIN_POSITIVE);
-            // Divided by the weight of the whole batch: then gradients of micro-batches and of ranks need only be added
-            // up.
+            // Divided by the weight of the whole batch, so gradients of micro-batches and ranks only need to be added.
             means.push(if has_mean {
                 sum / (weight * targets)
             } else {
@@ -536,7 +537,7 @@ impl Learner {
         loss.f_backward()?;
 
         let mut correct = 0.0;
-        // Of several labels a row nothing is right or wrong as a whole.
+        // With several labels per row, a row is not right or wrong as a whole.
         if !self.data.targets()[0].is_multi() {
             let hits = tch::no_grad(|| {
                 logits[0]
@@ -553,7 +554,7 @@ impl Learner {
     }
 }
 
-/// Loss, rows, labelled rows, correct rows, ranks that stop, damaged rows: summed with the gradients.
+/// Number of values summed with the gradients: loss, rows, labelled rows, correct rows, stopping ranks, damaged rows.
 const EXTRAS: usize = 6;
 
 impl TrainingRows {
@@ -573,16 +574,16 @@ impl TrainingRows {
     }
 }
 
-/// Own rows and the partner that each is mixed with.
+/// The rank's own rows and the partner that each is mixed with.
 struct Pairs {
     own: MicroBatch,
-    /// `[n]` i64: where in the batch each partner lies.
+    /// `[n]` i64: index of each partner in the batch.
     partners: Tensor,
-    /// `[n]`: the share of the own row.
+    /// `[n]`: weight of the own row.
     lambda: Tensor,
 }
 
-/// Rows of a micro-batch.
+/// Range of rows that forms a micro-batch.
 #[derive(Clone, Copy)]
 struct MicroBatch {
     first: i64,
@@ -605,7 +606,7 @@ impl Pairs {
     }
 }
 
-/// Micro-batches of `rows` rows; sizes differ by at most one, and none is empty.
+/// Splits `rows` rows into micro-batches. Their sizes differ by at most one, and none is empty.
 fn parts(rows: usize, micro_batches: usize) -> impl Iterator<Item = MicroBatch> {
     let count = micro_batches.min(rows);
     (0..count).map(move |i| {
@@ -630,7 +631,7 @@ fn criterion(config: &Config, data: &Dataset, device: Device) -> Criterion {
     Criterion::new(&config.loss, losses)
 }
 
-/// With batch norm over ranks every rank must come to every forward.
+/// Checks that every rank takes part in every forward pass, which batch norm over ranks requires.
 fn check_parts(config: &Config, data: &Dataset, world_size: usize) -> Result<(), LearnError> {
     if !config.model.sync_batch_norm || config.model.freeze || world_size == 1 {
         return Ok(());
@@ -638,7 +639,7 @@ fn check_parts(config: &Config, data: &Dataset, world_size: usize) -> Result<(),
 
     let parts = world_size * config.train.micro_batches;
     let rows = data.rows_of(crate::dataset::Side::Training).len();
-    // The smallest batch of an epoch decides, and it is cut into micro-batches on every rank.
+    // Limited by the smallest batch of an epoch, which is split into micro-batches on every rank.
     let last = rows % config.data.batch_size;
     let smallest = if last == 0 || config.data.drop_last {
         config.data.batch_size
@@ -652,7 +653,7 @@ fn check_parts(config: &Config, data: &Dataset, world_size: usize) -> Result<(),
         });
     }
 
-    // A rank that lacks a row would come to fewer forwards than the others.
+    // A rank that lacks a row could run fewer forward passes than the others.
     if config.data.skip_damaged {
         Err(LearnError::SkipsRows)
     } else {
@@ -660,7 +661,7 @@ fn check_parts(config: &Config, data: &Dataset, world_size: usize) -> Result<(),
     }
 }
 
-/// Variables by name.
+/// Returns the variables sorted by name.
 pub(crate) fn sorted(
     variables: impl IntoIterator<Item = (String, Tensor)>,
 ) -> Vec<(String, Tensor)> {

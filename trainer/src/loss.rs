@@ -1,34 +1,34 @@
-//! What is minimised: Σ weight · loss over the rows of all ranks, divided by Σ weight over the same rows.
+//! The training loss: Σ weight · loss over the rows of all ranks, divided by Σ weight over the same rows.
 //!
-//! Both sums are given apart, since the second belongs to the whole batch and this process may see a part of it. A
-//! quotient over one process is just torch's `CrossEntropyLoss` with class weights and label smoothing. Does not average
-//! over targets, nor mix features ([`crate::mixup`] does).
+//! The two sums are returned separately, because the second one is over the whole batch and this process may hold only
+//! a part of it. Over a single process, their quotient is torch's `CrossEntropyLoss` with class weights and label
+//! smoothing. Does not average over targets, nor mix features ([`crate::mixup`] does).
 
 use tch::{Device, Kind, Reduction, Tensor};
 use wavemill_schemas::config;
 
 use crate::ffi;
 
-/// What the loss of one target needs to know.
+/// Settings for the loss of one target.
 #[derive(Debug)]
 pub struct TargetLoss {
-    /// `[classes]`, as [`balanced_weights`] makes them; each 1 if absent. Several labels a row: not used.
+    /// `[classes]`, as returned by [`balanced_weights`]; all 1 if absent. Not used with several labels per row.
     pub class_weights: Option<Tensor>,
     /// Whether a row has several labels.
     pub multi_label: bool,
 }
 
-/// Second labels of a batch whose rows are mixed of two.
+/// Second labels of a batch in which each row is a mix of two.
 #[derive(Debug)]
 pub struct MixedLabels {
-    /// For each target, as the first labels.
+    /// Labels for each target, in the same form as the first labels.
     pub labels: Vec<Tensor>,
-    /// `[n]`, the first labels' share, in 0 to 1; on the logits' device.
+    /// `[n]`, the weight of the first labels, in 0 to 1; on the logits' device.
     pub lambda: Tensor,
 }
 
 impl MixedLabels {
-    /// The first labels' share, f64 on `device`.
+    /// Returns the weight of the first labels as f64 on `device`.
     fn share_on(&self, device: Device) -> Tensor {
         ffi::on(&self.lambda, device).to_kind(Kind::Double)
     }
@@ -36,27 +36,27 @@ impl MixedLabels {
 
 /// The loss of every target.
 ///
-/// Labels of a target: `[n]` i64, −1 for a row without label, or for several labels a row `[n, classes]` of 0 and 1 in
-/// any kind, all 0 for a row without. Such rows weigh 0; others weigh as their class, or 1. A mixed row counts as λ of its
-/// first and 1 − λ of its second row, in loss and weight alike.
+/// Labels of a target: `[n]` i64, with −1 for a row without label; or, with several labels per row, `[n, classes]` of 0
+/// and 1 in any kind, with all 0 for a row without labels. Rows without labels have weight 0; others have the weight of
+/// their class, or 1. A mixed row counts as λ of its first and 1 − λ of its second row, in both loss and weight.
 #[derive(Debug)]
 pub struct Criterion {
     smoothing: f64,
     targets: Vec<Target>,
 }
 
-/// A target with its class weights where they are needed.
+/// A target with its class weights on every device that needs them.
 #[derive(Debug)]
 struct Target {
     multi_label: bool,
-    /// On the model's device.
+    /// Class weights on the model's device.
     weights: Option<Tensor>,
-    /// f64 on the host, so that sums of weights there wait for no device.
+    /// Class weights as f64 on the host, so that summing weights there does not wait for a device.
     host_weights: Option<Tensor>,
 }
 
 impl Criterion {
-    /// For `targets` in order. Label smoothing is for targets of one label a row.
+    /// Creates the loss of `targets`, in order. Label smoothing applies to targets with one label per row.
     pub fn new(settings: &config::Loss, targets: Vec<TargetLoss>) -> Self {
         let mut all = Vec::with_capacity(targets.len());
         for target in targets {
@@ -76,7 +76,7 @@ impl Criterion {
         }
     }
 
-    /// Σ of the rows' weights for each target. Waits for the device if labels are not on the host.
+    /// Returns Σ of the rows' weights for each target. Waits for the device if the labels are not on the host.
     pub fn weight_sum(&self, labels: &[Tensor], mixed: Option<&MixedLabels>) -> Vec<f64> {
         let mut sums = Vec::with_capacity(self.targets.len());
         for (index, target) in self.targets.iter().enumerate() {
@@ -99,8 +99,8 @@ impl Criterion {
         sums
     }
 
-    /// Σ of weight · loss for each target: scalars with gradient, f32 or f64. `logits`: `[n, classes]` a target, on the
-    /// labels' device; lower precision is raised to f32.
+    /// Returns Σ of weight · loss for each target, as f32 or f64 scalars with gradient. `logits` contains one tensor
+    /// `[n, classes]` per target on the labels' device; lower precisions are converted to f32.
     pub fn weighted_sum(
         &self,
         logits: &[Tensor],
@@ -111,7 +111,7 @@ impl Criterion {
         for (index, target) in self.targets.iter().enumerate() {
             let logits = match logits[index].kind() {
                 Kind::Double => logits[index].shallow_clone(),
-                // Too few digits for a sum over rows.
+                // Lower precisions are not sufficient for a sum over rows.
                 _ => logits[index].to_kind(Kind::Float),
             };
 
@@ -120,7 +120,7 @@ impl Criterion {
                 None => first,
                 Some(mixed) => {
                     let lambda = mixed.lambda.to_kind(logits.kind());
-                    // Two losses and not one against a mixed label: so each keeps its label's class weight.
+                    // Two losses instead of one against a mixed label, so that each keeps its class weight.
                     let second = target.rows(&logits, &mixed.labels[index], self.smoothing);
                     first * &lambda + second * (1.0 - lambda)
                 }
@@ -132,7 +132,7 @@ impl Criterion {
 }
 
 impl Target {
-    /// Weight of each row, `[n]` f64 on the labels' device.
+    /// Returns the weight of each row, `[n]` f64 on the labels' device.
     fn row_weights(&self, labels: &Tensor) -> Tensor {
         if self.multi_label {
             return has_label(labels).to_kind(Kind::Double);
@@ -142,25 +142,26 @@ impl Target {
             None => labelled,
             Some(weights) => {
                 ffi::on(weights, labels.device())
-                    // A row without label has −1, which is no index; `labelled` makes it weigh 0.
+                    // A row without label has −1, which is no index; multiplying by `labelled` sets its weight to 0.
                     .index_select(0, &labels.clamp_min(0))
                     * labelled
             }
         }
     }
 
-    /// Weight · loss of each row, `[n]`.
+    /// Returns weight · loss of each row, `[n]`.
     fn rows(&self, logits: &Tensor, labels: &Tensor, smoothing: f64) -> Tensor {
         if self.multi_label {
             let labels = labels.to_kind(logits.kind());
-            // From logits and not from probabilities, whose logarithm is infinite where a sigmoid has become 0 or 1.
+            // From logits instead of probabilities: if a sigmoid saturates to 0 or 1, the logarithm of the probability
+            // is infinite.
             let each = logits.binary_cross_entropy_with_logits(
                 &labels,
                 None::<&Tensor>,
                 None,
                 Reduction::None,
             );
-            // The mean over classes, so that a row weighs alike however many there are.
+            // The mean over classes, so that the weight of a row does not depend on the number of classes.
             return each.mean_dim(1, false, logits.kind())
                 * has_label(&labels).to_kind(logits.kind());
         }
@@ -169,7 +170,7 @@ impl Target {
             .weights
             .as_ref()
             .map(|weights| ffi::on(weights, logits.device()).to_kind(logits.kind()));
-        // −1 is the label whose rows are left out.
+        // −1 is the label of ignored rows.
         logits.cross_entropy_loss(labels, weights, Reduction::None, -1, smoothing)
     }
 }
@@ -178,9 +179,10 @@ fn has_label(labels: &Tensor) -> Tensor {
     labels.gt(0).any_dim(1, false)
 }
 
-/// n / (classes · n of the class) for classes with `counts` training rows, `[classes]` f64 on `device`.
+/// Returns n / (classes · n of the class) for classes with `counts` training rows, as `[classes]` f64 on `device`.
 ///
-/// A class without a row weighs 0 and is not counted. Source: scikit-learn's `compute_class_weight("balanced")`.
+/// A class without rows has weight 0 and is not included in the number of classes. Source: scikit-learn's
+/// `compute_class_weight("balanced")`.
 pub fn balanced_weights(counts: &[u64], device: Device) -> Tensor {
     let rows: u64 = counts.iter().sum();
     let present = counts.iter().filter(|&&n| n > 0).count() as f64;

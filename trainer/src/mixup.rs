@@ -1,38 +1,39 @@
-//! Mix-up: a row becomes λ of itself and 1 − λ of a partner from the same global batch, in features and labels alike.
+//! Mix-up: a row becomes λ of itself plus 1 − λ of a partner from the same global batch, in both features and labels.
 //!
-//! λ is a function of (seed, epoch, row key), as is the partner (`loader/src/order.rs`), whoever asks. Source: Zhang et al.,
-//! "mixup: Beyond empirical risk minimization" (2018); λ is drawn for each row, not once a batch.
+//! λ and the partner (`loader/src/order.rs`) are functions of (seed, epoch, row key) and therefore the same on every
+//! rank. Source: Zhang et al., "mixup: Beyond empirical risk minimization" (2018); here, λ is drawn per row instead of
+//! per batch.
 
 use tch::Tensor;
 use wavemill_schemas::rng::Rng;
 
 use crate::ffi;
 
-/// λ of the row of `key`, from Beta(α, α); `alpha` above 0.
+/// Returns λ of the row `key`, drawn from Beta(α, α). `alpha` must be above 0.
 pub fn lambda(seed: u64, epoch: u64, key: u64, alpha: f64) -> f64 {
     let mut rng = Rng::for_row(seed, epoch, key, "mixup.lambda");
-    // X / (X + Y), through logarithms: for a small α both draws may be less than the least f64.
+    // X / (X + Y), computed from logarithms: with a small α, both draws may be below the smallest f64.
     let difference = log_gamma_draw(&mut rng, alpha) - log_gamma_draw(&mut rng, alpha);
     1.0 / (1.0 + (-difference).exp())
 }
 
-/// `[n, …]` features and their partners' in the same shape: λ · own + (1 − λ) · partner, λ `[n]`.
+/// Mixes features `[n, …]` with their partners' in the same shape: λ · own + (1 − λ) · partner, with λ `[n]`.
 pub fn blend(own: &Tensor, partners: &Tensor, lambda: &Tensor) -> Tensor {
     let mut shape = vec![1; own.dim()];
     shape[0] = -1;
     let lambda = ffi::on(lambda, own.device())
         .to_kind(own.kind())
         .view(shape.as_slice());
-    // Not lerp: its fused multiply-add rounds as an element's place in a vector has it.
+    // Not lerp: the rounding of its fused multiply-add depends on an element's position in a vector.
     own * &lambda + partners * (1.0 - lambda)
 }
 
-/// ln of a draw from Gamma(`shape`, 1). Source: Marsaglia and Tsang, "A simple method for generating gamma variables"
-/// (2000), with their step from `shape` + 1 for a shape below 1.
+/// Returns ln of a draw from Gamma(`shape`, 1). Source: Marsaglia and Tsang, "A simple method for generating gamma
+/// variables" (2000), including their reduction of a shape below 1 to `shape` + 1.
 fn log_gamma_draw(rng: &mut Rng, shape: f64) -> f64 {
     if shape < 1.0 {
         let larger = log_gamma_draw(rng, shape + 1.0);
-        // `uniform` may be 0 and never 1, so 1 − u has a logarithm.
+        // `uniform` can return 0 but never 1, so 1 − u has a logarithm.
         return larger + (1.0 - rng.uniform()).ln() / shape;
     }
     let d = shape - 1.0 / 3.0;
@@ -50,7 +51,7 @@ fn log_gamma_draw(rng: &mut Rng, shape: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Rows drawn; a mean's error is then its deviation / 200.
+    /// Number of draws; the standard error of a mean is then the deviation / 200.
     const DRAWS: u64 = 40_000;
 
     fn moments(draws: impl Iterator<Item = f64>) -> (f64, f64) {

@@ -1,5 +1,5 @@
-//! A file that has its name only once it is whole. Until then it lies beside that under another one, of which errors say
-//! nothing: nobody has given it.
+//! Files that get their name only after they are complete. Until then, they have a temporary name in the same folder,
+//! which never appears in errors because the user did not choose it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use tempfile::TempPath;
 
-/// A file that is being written. Dropped before it is whole, it is removed.
+/// A file that is being written. Dropping it before it is complete removes it.
 #[derive(Debug)]
 pub(crate) struct PartFile {
     file: File,
@@ -15,17 +15,17 @@ pub(crate) struct PartFile {
 }
 
 impl PartFile {
-    /// A file beside `path`, which may take its name. Its own name begins with `prefix`.
+    /// Creates a temporary file in the folder of `path`, to be renamed to `path`. Its own name begins with `prefix`.
     ///
     /// # Errors
-    /// The file system's, without a path.
+    /// Errors of the file system, without a path.
     pub(crate) fn beside(path: &Path, prefix: &str) -> io::Result<Self> {
         if path.is_dir() {
             return Err(io::ErrorKind::IsADirectory.into());
         }
 
-        // Opened here, because the crate's own way puts the temporary name into errors. In the folder of the file, since a
-        // rename does not leave a disk; readable and writable as the user's umask has it.
+        // The file is opened here because tempfile's own method includes the temporary name in errors. It is in the
+        // folder of the target because a rename cannot cross file systems. Its permissions follow the user's umask.
         let mut options = File::options();
         options.write(true).create_new(true);
         let made = tempfile::Builder::new()
@@ -36,14 +36,14 @@ impl PartFile {
         Ok(Self { file, place })
     }
 
-    /// The file gets the name `path`, also after a power cut whole.
+    /// Renames the file to `path`. Its content survives a power failure.
     ///
     /// # Errors
-    /// The file system's, without a path.
+    /// Errors of the file system, without a path.
     pub(crate) fn finish(self, path: &Path) -> io::Result<()> {
         self.file.sync_all()?;
         self.place.persist(path).map_err(|failed| failed.error)?;
-        // The name belongs to the folder, which is synced by itself (fsync(2)).
+        // The name is part of the folder, which must be synced separately (fsync(2)).
         File::open(folder_of(path))?.sync_all()
     }
 }
@@ -58,17 +58,17 @@ impl Write for PartFile {
     }
 }
 
-/// Writes a file that has its name only once it is whole.
+/// Writes a file that gets its name only after it is complete.
 ///
 /// # Errors
-/// The file system's, without a path.
+/// Errors of the file system, without a path.
 pub(crate) fn write_whole(path: &Path, text: &str) -> io::Result<()> {
     let mut file = PartFile::beside(path, ".text-")?;
     file.write_all(text.as_bytes())?;
     file.finish(path)
 }
 
-/// The folder that a file lies in.
+/// Returns the folder that contains a file.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent()
         .filter(|folder| *folder != Path::new(""))

@@ -1,7 +1,7 @@
-//! Safetensors as checkpoints and exports write them: length of the header, header in JSON, values.
+//! Safetensors files as written by checkpoints and exports: length of the header, header in JSON, values.
 //!
-//! tch's own writer takes no metadata, and hides what the disk says. Reading tensors is tch's. Source:
-//! github.com/huggingface/safetensors, "Format". Values lie as in memory, which is little-endian.
+//! tch's own writer does not support metadata and hides file system errors. Tensors are read with tch. Source:
+//! github.com/huggingface/safetensors, "Format". Values are stored as in memory, which is little-endian.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -14,13 +14,13 @@ use tch::{Device, Kind, Tensor};
 
 use crate::ffi;
 
-/// No longer header is read: that of a model of ten thousand tensors has a megabyte.
+/// Maximum length of a header that is read. The header of a model with ten thousand tensors takes about a megabyte.
 const HEADER_BYTES_MAX: u64 = 100 << 20;
 
-/// The header is filled with spaces to a multiple of this; with the widest values first, all are aligned.
+/// The header is padded with spaces to a multiple of this. With the widest values first, all values are then aligned.
 const ALIGNMENT: usize = 8;
 
-/// What the metadata of a file have under `key`; `None` where there is nothing, or no such file.
+/// Returns the metadata value under `key`, or `None` if the key or the file does not exist.
 pub(crate) fn metadata(path: &Path, key: &str) -> Option<String> {
     let mut file = File::open(path).ok()?;
     let mut length = [0; 8];
@@ -36,17 +36,17 @@ pub(crate) fn metadata(path: &Path, key: &str) -> Option<String> {
     header["__metadata__"][key].as_str().map(str::to_owned)
 }
 
-/// Writes and syncs a file of `tensors`, whatever their order and device, with `metadata` by key. The answer is its
-/// blake3, in hex.
+/// Writes `tensors`, in any order and on any device, to a file with `metadata`, and syncs the file. Returns its blake3
+/// hash in hex.
 ///
 /// # Errors
-/// The disk's; a tensor of a type that no model has.
+/// Errors of the file system, or a tensor of a kind that no model uses.
 pub(crate) fn write(
     path: &Path,
     tensors: &[(String, Tensor)],
     metadata: &[(&str, String)],
 ) -> io::Result<String> {
-    // The widest values first, so that all are aligned; then by name, so that equal tensors make equal files.
+    // Widest values first, so that all are aligned; then by name, so that equal tensors give equal files.
     let mut ordered: Vec<&(String, Tensor)> = tensors.iter().collect();
     ordered
         .sort_by_key(|(name, tensor)| (Reverse(tensor.kind().elt_size_in_bytes()), name.clone()));
@@ -57,7 +57,7 @@ pub(crate) fn write(
             metadata.iter().map(|(key, value)| (*key, value)).collect();
         header.insert("__metadata__".to_owned(), json!(metadata));
     }
-    // Offsets count from the end of the header, whose own length is not known yet.
+    // Offsets are relative to the end of the header, whose length is not known yet.
     let mut end = 0;
     for (name, tensor) in &ordered {
         let begin = end;
@@ -88,7 +88,7 @@ pub(crate) fn write(
     Ok(file.hasher.finalize().to_hex().to_string())
 }
 
-/// A file, and the hash of what was written to it.
+/// A file and the hash of its content so far.
 struct HashedFile {
     file: File,
     hasher: blake3::Hasher,

@@ -59,7 +59,7 @@ struct Source {
     is_s16: bool,
 }
 
-/// One line of the table.
+/// One line of the table of counts: a kernel in a case.
 struct Line {
     case: usize,
     bound: usize,

@@ -1,4 +1,4 @@
-//! What is made of a feature's values: the plans of all operations that start from them.
+//! Plans for all features that are derived from another feature's values.
 
 use wavemill_options::{Derived, FeatureArgs};
 
@@ -22,11 +22,12 @@ impl DerivedPlan {
         }
     }
 
-    /// f32 values that it holds beside the source's and its own while it computes a clip of `n_samples` samples.
+    /// Returns the number of f32 values that the plan holds while it computes a clip of `n_samples` samples, in
+    /// addition to the source's and its own.
     pub(super) fn n_scratch_values(args: &FeatureArgs, n_samples: usize) -> usize {
         match &args.derived {
             None => 0,
-            // The frames of one band, put in order.
+            // The sorted frames of one band.
             Some(Derived::Statistics) => args.n_frames(n_samples),
             Some(Derived::Picture(picture)) => {
                 let width = picture.width.unwrap_or(args.n_frames(n_samples));
@@ -35,7 +36,7 @@ impl DerivedPlan {
         }
     }
 
-    /// Makes a tensor of the source's values, `[bands, n_frames]`; nothing of no frames.
+    /// Computes the tensor from the source's values, `[bands, n_frames]`; it is empty if there are no frames.
     pub(super) fn run(&mut self, values: &[f32], n_frames: usize, out: &mut Vec<f32>) {
         match self {
             Self::Statistics(plan) => plan.run(values, n_frames, out),
@@ -43,7 +44,7 @@ impl DerivedPlan {
         }
     }
 
-    /// Gives up the memory that grew with a clip.
+    /// Frees the memory whose size depends on the clip.
     pub(super) fn forget_scratch(&mut self) {
         match self {
             Self::Statistics(plan) => plan.forget_scratch(),

@@ -1,4 +1,4 @@
-//! The emulated device as a backend: what tests run where there is no GPU.
+//! The emulated device as a backend, for tests without a GPU.
 
 use wavemill_options::FeatureArgs;
 
@@ -7,10 +7,10 @@ use super::{Backend, Plan};
 use crate::device::{EmulatedDevice, Order, compiler_version};
 use crate::error::KernelError;
 
-/// Clips of a batch: few, so that the small inputs of tests still fill several.
+/// Clips per batch: few, so that the small inputs of tests still fill several batches.
 const BATCH_CLIPS: usize = 8;
 
-/// Some devices that do not exist, all alike.
+/// One or more identical emulated devices.
 #[derive(Clone, Copy, Debug)]
 pub struct Emulation {
     devices: usize,
@@ -18,7 +18,7 @@ pub struct Emulation {
 }
 
 impl Emulation {
-    /// `devices` of them.
+    /// Creates a backend with this number of devices.
     pub fn new(devices: usize) -> Self {
         Self {
             devices,
@@ -26,7 +26,7 @@ impl Emulation {
         }
     }
 
-    /// One whose threads run in `order`.
+    /// Creates a backend with one device, whose threads run in `order`.
     #[cfg(test)]
     pub(crate) fn in_order(order: Order) -> Self {
         Self { devices: 1, order }
@@ -47,7 +47,7 @@ impl Backend for Emulation {
     }
 
     fn lanes(&self) -> usize {
-        // Each device has two lanes, as a GPU has, so that tests run lanes side by side.
+        // Each device has two lanes, like a GPU, so that tests run lanes in parallel.
         2 * self.devices
     }
 

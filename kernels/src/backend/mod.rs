@@ -1,7 +1,7 @@
-//! Where features are computed: one seam for all devices.
+//! Computation of features, with one interface for all devices.
 //!
-//! A backend makes a plan for all features of a recipe at once. A plan holds tables and buffers; running it allocates
-//! nothing but the bytes that it hands out, once its buffers have grown to size.
+//! A backend creates a plan for all features of a recipe. A plan owns tables and buffers; after its buffers have
+//! reached their final size, running it allocates only the returned bytes.
 
 mod choose;
 #[cfg(test)]
@@ -29,48 +29,51 @@ pub use crate::clip::{Clip, Samples};
 use crate::error::KernelError;
 use crate::samples::SampleBuffer;
 
-/// One kind of device, opened.
+/// An opened backend: one kind of device.
 pub trait Backend: Send + Sync {
-    /// `cpu`, `cuda` or `emulated`; what manifests call the engine's backend.
+    /// Returns `cpu`, `cuda` or `emulated`, which manifests contain as the engine's backend.
     fn kind(&self) -> &'static str;
 
-    /// What else decides the bits: an instruction set level, or an architecture and the versions of its libraries.
+    /// Returns the other properties that determine the bits: an instruction set level, or an architecture and the
+    /// versions of its libraries.
     fn level(&self) -> String;
 
-    /// Clips that a plan's `run` takes best at a time. 1: a clip is computed where it was decoded.
+    /// Returns the preferred number of clips per call of a plan's `run`. 1 means that a clip is computed on the thread
+    /// that decoded it.
     fn batch_clips(&self) -> usize;
 
-    /// Plans that run side by side: streams of all devices. Of no matter where `batch_clips` is 1.
+    /// Returns the number of plans that run in parallel: the streams of all devices. Not used if `batch_clips` is 1.
     fn lanes(&self) -> usize;
 
-    /// An empty buffer for a clip's samples, in memory that the devices copy from at full speed.
+    /// Creates an empty buffer for a clip's samples, in memory from which the devices copy at full speed.
     fn sample_buffer(&self) -> SampleBuffer {
         SampleBuffer::default()
     }
 
-    /// Makes tables and buffers on a lane. All `features` take PCM of one rate. Errors: an impossible argument, or a
-    /// device that cannot be used.
+    /// Creates tables and buffers on a lane. All `features` must use the same sample rate. Errors: an impossible
+    /// argument, or a device that cannot be used.
     fn plan(&self, lane: usize, features: &[FeatureArgs]) -> Result<Box<dyn Plan>, KernelError>;
 }
 
 /// The features of one row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// Every sample is exactly 0.
+    /// Whether every sample is exactly 0.
     pub silent: bool,
-    /// A tensor a feature: [`FeatureArgs::shape`] of the row's length, row-major, packed as
-    /// [`FeatureArgs::packing`] says, little-endian; empty where the row is too short for one frame.
+    /// One tensor per feature: [`FeatureArgs::shape`] for the row's length, row-major, packed according to
+    /// [`FeatureArgs::packing`], little-endian; empty if the row is too short for one frame.
     pub tensors: Vec<Vec<u8>>,
 }
 
-/// Tables and buffers for some features, ready to run.
+/// Tables and buffers for a set of features.
 pub trait Plan: Send {
     /// Computes every feature of every row of every clip, in order.
     ///
-    /// Errors of a row: a sample that is no number, fewer frames than deltas need, [`KernelError::Feature`] for a value
-    /// that the feature's stored type cannot hold. The outer error is the device's: nothing is known of any row.
+    /// Errors of a row: an invalid sample, fewer frames than deltas need, [`KernelError::Feature`] for a value that the
+    /// feature's stored type cannot represent. The outer error is the device's; no results are then available for any
+    /// row.
     fn run(&mut self, clips: &[Clip<'_>]) -> Result<Vec<Result<Row, KernelError>>, KernelError>;
 
-    /// Gives up memory that grew with the last clips and that the next one may not need.
+    /// Frees memory whose size depends on the last clips and which the next clip may not need.
     fn forget_scratch(&mut self) {}
 }

@@ -1,11 +1,12 @@
-//! How work on a device is timed: once its clocks are up, and by the median, which one slow round does not move.
+//! Timing of work on a device: after a warm-up that raises the clock rates, and by the median, which one slow round
+//! does not change.
 
 use std::time::{Duration, Instant};
 
-/// An idle GPU's clocks are a fifth of a busy one's, and take part of a second to rise.
+/// Duration of the warm-up. An idle GPU's clock rate is a fifth of a busy one's and takes part of a second to rise.
 pub const WARM_UP: Duration = Duration::from_secs(1);
 
-/// Does `work` again and again for [`WARM_UP`], at least once. Errors: the work's.
+/// Repeats `work` for [`WARM_UP`], at least once. Errors: those of `work`.
 pub fn warm_up<E>(work: impl FnMut() -> Result<(), E>) -> Result<(), E> {
     repeat_for(WARM_UP, work)
 }
@@ -20,7 +21,7 @@ fn repeat_for<E>(least: Duration, mut work: impl FnMut() -> Result<(), E>) -> Re
     }
 }
 
-/// Wall seconds of `work`: the median of `rounds`, after a warm-up. Errors: the work's.
+/// Returns the wall-clock seconds of `work`: the median of `rounds`, after a warm-up. Errors: those of `work`.
 pub fn median_s<E>(rounds: usize, mut work: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
     warm_up(&mut work)?;
     let mut seconds = Vec::with_capacity(rounds);
@@ -32,7 +33,7 @@ pub fn median_s<E>(rounds: usize, mut work: impl FnMut() -> Result<(), E>) -> Re
     Ok(median(&mut seconds))
 }
 
-/// The middle value, or the mean of the two in the middle; 0 of none.
+/// Returns the middle value, or the mean of the two middle values; 0 if there are no values.
 pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -54,7 +55,7 @@ mod tests {
         assert_eq!(median(&mut []), 0.0);
     }
 
-    /// As clocks do: slow in the first half of a second.
+    /// Simulates a GPU's clock, which is slow in the first half second.
     #[test]
     fn rounds_before_the_clocks_are_up_do_not_count() {
         let start = Instant::now();

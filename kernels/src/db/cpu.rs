@@ -1,12 +1,12 @@
-//! Logarithms of a whole spectrogram, in lanes and without a libm: theirs differ between machines, and cost a quarter of
-//! a log-mel.
+//! Computes the logarithms of a whole spectrogram in lanes and without a libm: libms differ between machines, and their
+//! logarithm takes a quarter of the time of a log-mel.
 
 use wavemill_options::{DbArgs, DbRef, LogArgs};
 
 use crate::level::Lanes;
 use crate::normalize::extremes;
 
-/// One kind of logarithm.
+/// Parameters of one kind of logarithm.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogPlan {
     lanes: Lanes,
@@ -14,7 +14,7 @@ pub(crate) struct LogPlan {
     squared: bool,
 }
 
-/// dB in a natural unit: 10 / ln 10.
+/// dB per natural unit (neper): 10 / ln 10.
 const DB_PER_NEPER: f32 = (10.0 / std::f64::consts::LN_10) as f32;
 
 /// Whisper's logarithm is decibels over 40, plus 1: (log10 S + 4) / 4.
@@ -25,7 +25,7 @@ pub(super) const WHISPER_DB: DbArgs = DbArgs {
 };
 
 impl LogPlan {
-    /// `power` is the spectrum's exponent: decibels of magnitudes are those of their squares.
+    /// Creates a plan. `power` is the exponent of the spectrum: the decibels of magnitudes are those of their squares.
     pub(crate) fn new(args: LogArgs, power: f64, lanes: Lanes) -> Self {
         Self {
             lanes,
@@ -74,7 +74,7 @@ impl LogPlan {
             DbRef::Max => largest,
             DbRef::Power(power) => power as f32,
         };
-        // Through the same code as every value, so that the largest comes out as exactly 0 dB.
+        // Bounds are computed by the same code as all values, so that the largest value is exactly 0 dB.
         logarithms(
             std::slice::from_mut(&mut reference),
             amin,
@@ -92,7 +92,8 @@ impl LogPlan {
             .top_db
             .map_or(f32::NEG_INFINITY, |top_db| top - top_db as f32);
 
-        // Because of rounding, the logarithm of a smaller value can exceed that of the largest. So `top` is a bound, too.
+        // Because of rounding, the logarithm of a smaller value can exceed that of the largest one, so `top` is also a
+        // bound.
         self.lanes.run(
             #[inline(always)]
             || {
@@ -103,7 +104,7 @@ impl LogPlan {
     }
 }
 
-/// `unit · ln(max(floor, x)) - reference`.
+/// Computes `unit · ln(max(floor, x)) - reference` for each value.
 #[inline(always)]
 fn logarithms(values: &mut [f32], floor: f32, unit: f32, reference: f32) {
     for x in values {
@@ -111,9 +112,9 @@ fn logarithms(values: &mut [f32], floor: f32, unit: f32, reference: f32) {
     }
 }
 
-/// Natural logarithm of a normal positive number: exponent · ln 2 + ln m, m in [√½, √2), by the series of
-/// ln m = 2 · artanh(s), s = (m - 1) / (m + 1). |s| < 0.172, so the first term left out is below 2 · 0.172^11 / 11 =
-/// 8e-10; rounding decides, and stays below 2 units in the last place of the result (or of 1, near 0).
+/// Computes the natural logarithm of a normal positive number as exponent · ln 2 + ln m, m in [√½, √2), with the series
+/// of ln m = 2 · artanh(s), s = (m - 1) / (m + 1). |s| < 0.172, so the first omitted term is below 2 · 0.172^11 / 11 =
+/// 8e-10. Rounding dominates, and is below 2 units in the last place of the result (or of 1, near 0).
 #[inline(always)]
 fn ln(x: f32) -> f32 {
     const SQRT_HALF_BITS: u32 = 0x3f35_04f3;
@@ -132,7 +133,7 @@ mod tests {
     /// Two units in the last place: rounding of the exponent's product and of the sum.
     const LN_ULPS_MAX: f64 = 2.0;
 
-    /// The error of [`ln`] in units of the last place of the result, or of 1/2 where that is larger.
+    /// Returns the error of [`ln`] in units in the last place of the result, or of 1/2 if that is larger.
     fn error_ulps(bits: u32) -> f64 {
         let x = f32::from_bits(bits);
         let want = f64::from(x).ln();
@@ -144,8 +145,8 @@ mod tests {
     fn ln_is_within_two_units_in_the_last_place() {
         // Some mantissas of every exponent.
         let of_all = (0x0080_0000..0x7f80_0000u32).step_by(1013);
-        // All mantissas around 1, where the exponent's part is 0 and hides no error of the series. Beyond these, an
-        // exponent only adds its own product.
+        // All mantissas around 1, where the exponent's term is 0 and hides no error of the series. Elsewhere the
+        // exponent only adds its product.
         let around_one = 0.5f32.to_bits()..2.0f32.to_bits();
 
         let largest = of_all

@@ -1,27 +1,27 @@
-// Logarithms, step by step as db/cpu.rs, so that the values are the same and the largest is exactly 0 dB.
+// Logarithms with the same steps as db/cpu.rs, so that the values are equal and the largest value is exactly 0 dB.
 
 enum { LOG_LINEAR = 0, LOG_LN = 1, LOG_DB = 2, LOG_WHISPER = 3 };
 
 struct Logarithm {
     int kind;
-    int is_squared;       // values are magnitudes, decibels those of their squares
+    int is_squared;       // values are magnitudes, whose decibels are those of their squares
     int is_max_reference; // 0 dB is the row's largest value
-    float amin;           // smallest value that is told apart
-    float reference;      // else 0 dB is this
+    float amin;           // lower bound of the values
+    float reference;      // value of 0 dB, unless is_max_reference is set
     float top_db;         // infinite: no floor
 };
 
-// What a row's values have in common.
+// Values that all logarithms of a row share.
 struct RowLogarithm {
     float reference, floor, top;
 };
 
-// `unit * ln(max(floor, x)) - reference`; a NaN counts as the floor.
+// Returns `unit * ln(max(floor, x)) - reference`; a NaN counts as the floor.
 DEVICE float scaled_ln(float x, float floor, float unit, float reference) {
     return product(unit, ln(x > floor ? x : floor)) - reference;
 }
 
-// `ranges` are those of all frames that were computed, before the logarithm; not read where none is needed.
+// `ranges` are ranges over all computed frames of a row, before the logarithm. They are read only for decibels.
 DEVICE RowLogarithm row_logarithm(const Logarithm &log, const Range *ranges, int at) {
     RowLogarithm row = {0.0f, 0.0f, 0.0f};
     if (log.kind >= LOG_DB) {
@@ -56,7 +56,7 @@ struct LogarithmInPlace {
     int unused;
 };
 
-// A block takes its share of a row's values.
+// Each block processes a part of a row's values.
 KERNEL(logarithm_in_place, LogarithmInPlace) {
     const Row row = p.rows[blockIdx.x];
     const long long n = (long long)p.n_bands * row.n_frames;

@@ -1,4 +1,4 @@
-//! Logarithms on a device: the parameters of db.cu, and a pass over values that are there.
+//! Logarithms on a device: the parameters of db.cu, and a pass that replaces stored values.
 
 use wavemill_options::{DbRef, LogArgs};
 
@@ -7,7 +7,7 @@ use crate::device::{Address, Device, Launch, RowTable, blocks, plain};
 use crate::error::KernelError;
 
 const THREADS: u32 = 256;
-/// Values of a thread, where there are enough.
+/// Values per thread, if there are enough of them.
 const VALUES_PER_THREAD: usize = 8;
 
 plain! {
@@ -35,7 +35,7 @@ plain! {
 }
 
 impl LogParams {
-    /// Values as they are.
+    /// Leaves values unchanged.
     pub(crate) const LINEAR: Self = Self {
         kind: 0,
         is_squared: 0,
@@ -45,7 +45,8 @@ impl LogParams {
         top_db: 0.0,
     };
 
-    /// `power` is the spectrum's exponent: decibels of magnitudes are those of their squares.
+    /// Creates parameters. `power` is the exponent of the spectrum: the decibels of magnitudes are those of their
+    /// squares.
     pub(crate) fn new(args: LogArgs, power: f64) -> Self {
         let (kind, db) = match args {
             LogArgs::Linear => return Self::LINEAR,
@@ -75,13 +76,13 @@ impl LogParams {
         }
     }
 
-    /// Whether anything is done.
+    /// Reports whether values are left unchanged.
     pub(crate) fn is_linear(&self) -> bool {
         self.kind == Self::LINEAR.kind
     }
 
-    /// Replaces `values` of `n_bands` bands by their logarithms. `ranges` has a `Range` a row: of all its computed
-    /// frames, before the logarithm.
+    /// Replaces `values` of `n_bands` bands by their logarithms. `ranges` has one `Range` per row, over all its
+    /// computed frames before the logarithm.
     pub(crate) fn run<D: Device>(
         self,
         device: &D,
@@ -146,7 +147,7 @@ mod tests {
     fn bits_are_the_cpus<D: Device>(device: &D) {
         let lanes = Lanes::new(Level::Scalar).unwrap();
         let rows = Rows::new(device, &RAGGED);
-        // From 1e-14 to 1, and a silent stretch.
+        // Values from 1e-14 to 1, and some zeros.
         let mut values: Vec<f32> = noise(N_BANDS * rows.n_frames())
             .iter()
             .map(|x| x.abs().powi(14))

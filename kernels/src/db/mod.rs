@@ -1,4 +1,4 @@
-//! Logarithms of a spectrum: decibels as librosa, natural logarithm as Kaldi, and Whisper's scaled log10.
+//! Logarithms of a spectrum: decibels as in librosa, the natural logarithm as in Kaldi, and Whisper's scaled log10.
 
 mod cpu;
 mod device;

@@ -1,8 +1,8 @@
-//! Logarithms by their definition, f64.
+//! Logarithms computed from their definitions in f64.
 
 use wavemill_options::{DbArgs, DbRef, LogArgs};
 
-/// Each value's logarithm; `power` is the exponent of the spectrum.
+/// Returns the logarithm of each value; `power` is the exponent of the spectrum.
 pub(crate) fn log(args: &LogArgs, power: f64, values: &[Vec<f64>]) -> Vec<Vec<f64>> {
     match *args {
         LogArgs::Linear => values.to_vec(),

@@ -1,4 +1,4 @@
-//! Savitzky–Golay derivatives as `librosa.feature.delta(x, width=9, order, mode="interp")`.
+//! Savitzky–Golay derivatives as in `librosa.feature.delta(x, width=9, order, mode="interp")`.
 
 use super::WIDTH;
 use crate::error::KernelError;
@@ -6,9 +6,9 @@ use crate::error::KernelError;
 /// Taps of a derivative, from the oldest frame to the newest.
 pub(super) type Taps = [f64; WIDTH];
 
-/// Appends orders 1 ..= `orders` below the rows of `values`, `[rows, n_frames]` → `[rows · (1 + orders), n_frames]`.
+/// Appends orders 1 ..= `orders` after the rows of `values`: `[rows, n_frames]` → `[rows · (1 + orders), n_frames]`.
 ///
-/// Errors: [`KernelError::TooFewFrames`] under [`WIDTH`] frames (none at all is fine).
+/// Errors: [`KernelError::TooFewFrames`] for fewer than [`WIDTH`] frames, except for 0 frames.
 pub(crate) fn append(
     values: &mut Vec<f32>,
     n_frames: usize,
@@ -40,7 +40,8 @@ pub(crate) fn append(
     Ok(())
 }
 
-/// Order 1: slope of the fitted line. Order 2: second derivative of the fitted parabola.
+/// Returns the taps of order 1 (slope of the fitted line) or order 2 (second derivative of the fitted parabola).
+///
 /// Source: Savitzky and Golay (1964); least squares over k = -4 ..= 4.
 pub(super) fn taps(order: u8) -> Taps {
     let half = (WIDTH / 2) as f64;
@@ -51,13 +52,14 @@ pub(super) fn taps(order: u8) -> Taps {
         return offsets.map(|k| k / sum);
     }
 
-    // Squares without their mean: this is the part of a parabola that no constant or line can fit.
+    // Squares minus their mean are the part of a parabola that no constant or line can fit.
     let centred = squares.map(|square| square - sum / WIDTH as f64);
     let spread: f64 = centred.iter().map(|x| x * x).sum();
     centred.map(|x| 2.0 * x / spread)
 }
 
-/// At the ends the polynomial of the outermost window goes on; its derivative of full order is one constant.
+/// Computes the derivative of a row. At both ends the polynomial of the outermost window is extended; its derivative of
+/// full order is constant.
 fn derive(row: &[f32], taps: &Taps, out: &mut [f32]) {
     let half = WIDTH / 2;
     for (window, out) in row.windows(WIDTH).zip(&mut out[half..]) {

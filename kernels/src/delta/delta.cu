@@ -1,10 +1,10 @@
-// Savitzky-Golay derivatives, as delta/cpu.rs computes them: nine products in f64, from the oldest frame on.
+// Savitzky-Golay derivatives, computed as in delta/cpu.rs: nine products in f64, from the oldest frame on.
 
 constexpr int DELTA_WIDTH = 9;
 
 struct Delta {
     const float *base; // [row][n_bands][frame]
-    float *out;        // [row][n_bands * (1 + orders)][frame]: the bands, their first, their second derivatives
+    float *out;        // [row][n_bands * (1 + orders)][frame]: the bands, then their first and second derivatives
     const Row *rows;
     double first[DELTA_WIDTH], second[DELTA_WIDTH]; // taps of the two orders
     int n_bands;
@@ -19,7 +19,7 @@ DEVICE float derivative(const float *window, const double *taps) {
     return (float)sum;
 }
 
-// A block takes one band of a row at a time. At the ends the outermost window counts.
+// Each block processes one band of a row at a time. At both ends the outermost window is used.
 KERNEL(delta, Delta) {
     const Row row = p.rows[blockIdx.x];
     const long long part = (long long)p.n_bands * row.n_frames;

@@ -19,8 +19,9 @@ plain! {
     }
 }
 
-/// Copies `[row][n_bands][frame]` from `base` to `out` and appends orders 1 ..= `orders`: there they are
-/// `[row][n_bands · (1 + orders)][frame]`. What is appended to a row of fewer than [`WIDTH`] frames is left as it was.
+/// Copies `[row][n_bands][frame]` from `base` to `out` and appends orders 1 ..= `orders`, so that `out` is
+/// `[row][n_bands · (1 + orders)][frame]`. For rows of fewer than [`WIDTH`] frames, the appended part of `out` is left
+/// unwritten.
 pub(crate) fn run<D: Device>(
     device: &D,
     rows: &RowTable,
@@ -48,12 +49,12 @@ pub(crate) fn run<D: Device>(
     device.launch("delta", launch, &params)
 }
 
-/// What is derived how often.
+/// Number of bands and of derivatives.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bands {
-    /// Bands without deltas.
+    /// Number of bands without deltas.
     pub(crate) n_base: usize,
-    /// 0, 1 or 2.
+    /// Number of orders: 0, 1 or 2.
     pub(crate) orders: u8,
 }
 

@@ -1,4 +1,4 @@
-//! Deltas: how a feature changes from frame to frame, by a polynomial fitted to nine of them.
+//! Deltas: the change of a feature from frame to frame, from a polynomial fitted to nine frames.
 
 mod cpu;
 pub(crate) mod device;

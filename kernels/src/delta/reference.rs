@@ -1,7 +1,7 @@
-//! Derivatives of fitted polynomials, by solving for each fit, f64.
+//! Derivatives of fitted polynomials in f64; each fit is solved separately.
 
-/// Derivative of order `order` of a polynomial of that degree, fitted to nine frames about each; at the ends to the
-/// outermost nine.
+/// Returns the derivative of order `order` of a polynomial of that degree, fitted to the nine frames around each frame,
+/// and at both ends to the outermost nine frames.
 pub(crate) fn delta(rows: &[Vec<f64>], order: usize) -> Vec<Vec<f64>> {
     let factorial: usize = (1..=order).product();
     let mut deltas = Vec::with_capacity(rows.len());
@@ -17,7 +17,7 @@ pub(crate) fn delta(rows: &[Vec<f64>], order: usize) -> Vec<Vec<f64>> {
     deltas
 }
 
-/// Coefficients of the least-squares polynomial through (0, y0), (1, y1) …, by the normal equations.
+/// Returns the coefficients of the least-squares polynomial through (0, y0), (1, y1) …, by the normal equations.
 #[allow(clippy::needless_range_loop)] // indices as in the equations
 fn fit(ys: &[f64], degree: usize) -> Vec<f64> {
     let size = degree + 1;
@@ -31,7 +31,7 @@ fn fit(ys: &[f64], degree: usize) -> Vec<f64> {
         }
     }
 
-    // Gauss-Jordan elimination: in the end each pivot is the only entry of its column.
+    // Gauss-Jordan elimination: afterwards each pivot is the only entry of its column.
     for pivot in 0..size {
         for row in (0..size).filter(|row| *row != pivot) {
             let factor = system[row][pivot] / system[pivot][pivot];

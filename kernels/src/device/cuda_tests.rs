@@ -1,4 +1,4 @@
-//! What a GPU does with memory and copies. Without one, all of it shows as ignored.
+//! Tests memory and copies on a GPU. They are ignored without one.
 
 use std::time::Instant;
 
@@ -40,7 +40,7 @@ fn pinned_copies_keep_every_byte_both_ways() {
     }
 }
 
-/// Also of what lies behind: a copy of some bytes leaves the rest alone.
+/// Checks also the following bytes: a partial copy does not change them.
 #[test]
 #[ignore = "needs a GPU"]
 fn clearing_and_partial_copies_reach_just_their_bytes() {
@@ -57,7 +57,7 @@ fn clearing_and_partial_copies_reach_just_their_bytes() {
     assert_eq!(&got[400..], bytes_of(&[1.5_f32; 900]));
 }
 
-/// From page-locked memory as from ordinary memory, and to any place.
+/// Copies from page-locked and from ordinary memory, to any offset.
 #[test]
 #[ignore = "needs a GPU"]
 fn lent_memory_is_copied_to_its_place() {
@@ -97,7 +97,7 @@ fn a_copy_that_does_not_fit_is_refused() {
     device.synchronize().unwrap();
 }
 
-/// Prints the rate, for whoever compares it with the bench's.
+/// Prints the duration, for comparison with the benchmark.
 #[test]
 #[ignore = "needs a GPU"]
 fn host_memory_that_is_dropped_waits_for_its_copies() {

@@ -1,7 +1,8 @@
-// What every kernel begins with. The same text is compiled for GPUs (NVRTC, nvcc) and, under emulate.h, as C++.
+// Common definitions of all kernels. The same source is compiled for GPUs (NVRTC, nvcc) and, with emulated/cuda.h, as
+// C++.
 #ifndef WAVEMILL_EMULATED
 #define KERNEL(name, Params) extern "C" __global__ void name(const Params p)
-// For blocks of `threads` at most, of which a multiprocessor shall hold `blocks` at least: that bounds registers.
+// For blocks of at most `threads`, of which a multiprocessor must hold at least `blocks`: this limits the registers.
 #define KERNEL_OF(name, Params, threads, blocks)                                                                      \
     extern "C" __global__ void __launch_bounds__(threads, blocks) name(const Params p)
 extern __shared__ __align__(16) unsigned char shared_bytes[];
@@ -9,8 +10,8 @@ extern __shared__ __align__(16) unsigned char shared_bytes[];
 #define DEVICE __device__ __forceinline__
 #endif
 
-// `x`, of which the compiler knows nothing more. What a loop makes of it is then made in the loop, and takes no register
-// through all of its turns.
+// Returns `x` as a value about which the compiler knows nothing. Expressions in a loop that depend on it are then
+// computed inside of the loop and occupy no register across its iterations.
 #ifdef WAVEMILL_EMULATED
 DEVICE int made_anew(int x) { return x; }
 #else
@@ -20,23 +21,24 @@ DEVICE int made_anew(int x) {
 }
 #endif
 
-// A product that is rounded before anything is added to it, where compilers may fuse the two: equal arguments then give
-// equal results wherever the code stands, and the CPU's.
+// Returns a product that is rounded before anything is added to it, where compilers might fuse both operations: equal
+// arguments then produce equal results everywhere in the code, and the same results as on the CPU.
 #ifdef WAVEMILL_EMULATED
 DEVICE float product(float a, float b) { return a * b; }
 #else
 DEVICE float product(float a, float b) { return __fmul_rn(a, b); }
 #endif
 
-// 10 / ln 10: decibels of a natural logarithm.
+// 10 / ln 10: factor from a natural logarithm to decibels.
 constexpr float DB_PER_NEPER = 4.342944819032518f;
 
-// Aligned as the FFT library's, and read in one piece.
+// Has the alignment of the FFT library's complex type, and is read in one access.
 template <typename T> struct alignas(2 * sizeof(T)) Complex {
     T re, im;
 };
 
-// Orders floats as unsigned numbers, so that integer atomics find extremes; 0 lies below every float.
+// Maps floats to unsigned numbers in the same order, so that integer atomics can compute extremes; 0 is below every
+// float.
 DEVICE unsigned ordered_key(float x) {
     unsigned bits = __float_as_uint(x);
     return bits ^ ((bits >> 31) ? 0xffffffffu : 0x80000000u);
@@ -46,7 +48,7 @@ DEVICE float from_ordered_key(unsigned key) {
     return __uint_as_float((key >> 31) ? key ^ 0x80000000u : ~key);
 }
 
-// Natural logarithm of a normal positive number, by the series that the CPU uses (db/cpu.rs), so that decibels do not
+// Natural logarithm of a normal positive number, by the same series as on the CPU (db/cpu.rs), so that decibels do not
 // depend on a device's libm.
 DEVICE float ln(float x) {
     int shifted = (int)(__float_as_uint(x) - 0x3f3504f3u);
@@ -59,7 +61,7 @@ DEVICE float ln(float x) {
     return product((float)exponent, 0.6931471805599453f) + product(2.0f, s + product(s, tail));
 }
 
-// Largest of a warp's 32 values, in every lane.
+// Returns the largest of a warp's 32 values in every lane.
 DEVICE unsigned warp_max(unsigned x) {
     for (int step = 16; step > 0; step >>= 1) {
         unsigned other = __shfl_xor_sync(0xffffffffu, x, step);
@@ -76,7 +78,7 @@ struct Range {
 DEVICE float range_max(const Range &range) { return from_ordered_key(range.max_key); }
 DEVICE float range_min(const Range &range) { return from_ordered_key(~range.inverted_min_key); }
 
-// Extremes as one thread saw them: a range of its own, {0, 0} before the first value.
+// Extremes of the values processed by one thread: {0, 0} before the first value.
 using Seen = Range;
 
 DEVICE void see(Seen &seen, float x) {
@@ -85,7 +87,7 @@ DEVICE void see(Seen &seen, float x) {
     seen.inverted_min_key = ~key > seen.inverted_min_key ? ~key : seen.inverted_min_key;
 }
 
-// Widens `range` by what the threads of a warp saw.
+// Extends `range` by the extremes of a warp's threads.
 DEVICE void widen_range(Range *range, Seen seen) {
     unsigned max_key = warp_max(seen.max_key);
     unsigned inverted_min_key = warp_max(seen.inverted_min_key);
@@ -95,8 +97,8 @@ DEVICE void widen_range(Range *range, Seen seen) {
     }
 }
 
-// The same for one thread, where a warp's threads see different rows. Extremes only grow, so an old value read first
-// saves most atomics and harms none.
+// Like widen_range for a single thread, if a warp's threads process different rows. Extremes only grow, so reading a
+// possibly outdated value first is harmless and avoids most atomics.
 DEVICE void widen_alone(Range *range, Seen seen) {
     const volatile Range *now = range;
     if (seen.max_key > now->max_key) {
@@ -109,15 +111,16 @@ DEVICE void widen_alone(Range *range, Seen seen) {
 
 // One clip, or one segment of it.
 struct Row {
-    long long pcm;   // its first sample in the mono buffer
-    long long frame; // frames before it in the batch
-    int n_pcm;       // samples that are there
-    int n_signal;    // length with the zeros that follow them
-    int n_frames;    // frames that are computed
-    int n_kept;      // frames that are stored
+    long long pcm;   // index of the first sample in the mono buffer
+    long long frame; // number of frames before the row in the batch
+    int n_pcm;       // samples that exist
+    int n_signal;    // length including the zeros that follow
+    int n_frames;    // computed frames
+    int n_kept;      // stored frames
 };
 
-// Sum over a group of whole warps, in every thread of it; `scratch` has a place a warp. The order is fixed.
+// Returns the sum over a group of whole warps in every thread of it; `scratch` has one element per warp. The order of
+// additions is fixed.
 DEVICE double group_sum(double x, double *scratch, int first_warp, int n_warps) {
     for (int step = 16; step > 0; step >>= 1) {
         x += __shfl_xor_sync(0xffffffffu, x, step);

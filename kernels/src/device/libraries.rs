@@ -27,9 +27,9 @@ pub(crate) struct Versions {
     pub(crate) driver: i32,
     /// The driver's own version, if the kernel reports it.
     pub(crate) module: Option<String>,
-    /// Major, minor, patch.
+    /// Version of cuFFT: major, minor, patch.
     pub(crate) cufft: [i32; 3],
-    /// Major, minor.
+    /// Version of NVRTC: major, minor.
     pub(crate) nvrtc: [i32; 2],
 }
 
@@ -48,7 +48,7 @@ impl fmt::Display for Versions {
     }
 }
 
-/// A shared library of NVIDIA's.
+/// A shared library by NVIDIA.
 struct Library {
     name: &'static str,
     /// Name passed to the loader, which is also the file name in a wheel.
@@ -87,7 +87,7 @@ const NVRTC: Library = Library {
     file: "libnvrtc.so.13",
     is_present: nvrtc::sys::is_culib_present,
     wheel: Some("nvidia/cu13/lib"),
-    // Of any minor version: only the version of the NVRTC in the same folder works.
+    // The prefix has no minor version: the helper must have that of the NVRTC in the same folder.
     helpers: Some("libnvrtc-builtins.so.13."),
     remedy: "pip install nvidia-cuda-nvrtc==13.0.88, or the distribution's package of CUDA 13's toolkit; \
              LD_LIBRARY_PATH names its folder",

@@ -1,5 +1,5 @@
 //! Host memory that is lent to a device for the copies of one batch.
-#![allow(unsafe_code)] // a copy that goes on after its call has returned
+#![allow(unsafe_code)] // a copy that continues after its call has returned
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -10,14 +10,15 @@ use crate::error::KernelError;
 /// Queues copies from memory that is borrowed for `'env`: see [`lending`].
 pub(crate) struct Loans<'a, 'env, D: Device> {
     device: &'a D,
-    /// Neither longer nor shorter: a shorter `'env` would let in memory that is gone before the device was waited for.
+    /// Makes `'env` invariant: a shorter `'env` would permit memory that is freed before the device has been
+    /// synchronized.
     env: PhantomData<Cell<&'env ()>>,
 }
 
-/// Lets `queue` give borrowed memory to `device`, and waits for the device before it returns, however `queue` ends. So the
-/// copies are over when the loan is. (`std::thread::scope` works alike.)
+/// Calls `queue`, which may lend borrowed memory to `device`, and always waits for the device before it returns, even
+/// if `queue` fails or panics. So the copies end before the borrow does. (`std::thread::scope` works similarly.)
 ///
-/// Errors: those of `queue`; the device's, of what was queued too.
+/// Errors: those of `queue`; the device's, including those of queued work.
 pub(crate) fn lending<'env, D: Device, T>(
     device: &D,
     queue: impl FnOnce(&Loans<'_, 'env, D>) -> Result<T, KernelError>,
@@ -29,7 +30,7 @@ pub(crate) fn lending<'env, D: Device, T>(
     });
 
     let waited = device.synchronize();
-    // What it would wait for is over.
+    // The device has been synchronized already, so do not wait again.
     std::mem::forget(waits);
     let value = queued?;
     waited.map(|()| value)
@@ -43,17 +44,18 @@ impl<'env, D: Device> Loans<'_, 'env, D> {
         to: &mut D::Buffer,
         at: usize,
     ) -> Result<(), KernelError> {
-        // SAFETY: `from` is borrowed for `'env`, which outlives the call of `lending`, and that waits for the device.
+        // SAFETY: `from` is borrowed for `'env`, which outlives the call of `lending`, and `lending` waits for the
+        // device.
         unsafe { self.device.upload_lent(from, to, at) }
     }
 }
 
-/// Waits for a device when it is dropped: where `queue` panics.
+/// Waits for a device when it is dropped, in case `queue` panics.
 struct Wait<'a, D: Device>(&'a D);
 
 impl<D: Device> Drop for Wait<'_, D> {
     fn drop(&mut self) {
-        // The panic is what is told. A device that fails now copies no more.
+        // The panic is already being reported. A device that fails now no longer copies.
         let _ = self.0.synchronize();
     }
 }
@@ -65,7 +67,8 @@ mod tests {
     use super::*;
     use crate::device::{EmulatedDevice, Order};
 
-    /// Lends four bytes and then ends as `end` does; returns how many copies could go on after `lending` has returned.
+    /// Lends four bytes and then ends with `end`; returns the number of copies that may be unfinished after `lending`
+    /// has returned.
     fn unfinished_after(end: fn() -> Result<(), KernelError>) -> usize {
         let device = EmulatedDevice::new(Order::Ascending).expect("the machine has a C++ compiler");
         let mut there = device.alloc(4).expect("4 bytes");

@@ -1,8 +1,8 @@
-//! What host code needs of a device: memory, copies, launches and transforms, on one stream.
+//! The interface of a device that host code uses: memory, copies, launches and transforms, on one stream.
 //!
-//! Each operation's host side (`<op>/device.rs`) is written once against [`Device`]. Work is queued in order;
-//! [`Device::synchronize`] waits for it. Host memory that was handed to a copy stays untouched until then; when it is
-//! dropped, it waits for its copies itself.
+//! Each operation's host side (`<op>/device.rs`) is generic over [`Device`]. Work is queued in order;
+//! [`Device::synchronize`] waits for it. Host memory must not be changed until its copies have completed; dropping it
+//! waits for its copies.
 
 mod compile;
 mod cuda;
@@ -45,39 +45,39 @@ use crate::error::KernelError;
 /// A grid of one-dimensional blocks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Launch {
-    /// Blocks along x and y; none of either: nothing is launched.
+    /// Blocks along x and y; if either is 0, nothing is launched.
     pub grid: [u32; 2],
-    /// Threads of a block: a multiple of 32, at most 1024.
+    /// Threads per block: a multiple of 32, at most 1024.
     pub threads: u32,
-    /// Dynamic shared memory of a block, bytes.
+    /// Dynamic shared memory per block in bytes.
     pub shared_bytes: u32,
 }
 
-/// Where something lies in device memory.
+/// Address in device memory.
 pub(crate) type Address = u64;
 
 /// One stream of one device.
 pub(crate) trait Device: Send {
     /// Device memory of a fixed size.
     type Buffer: Send;
-    /// Host memory that copies run from and to at full speed.
+    /// Host memory for copies at full speed.
     type Host: Send + AsRef<[u8]> + AsMut<[u8]>;
     /// A planned batch of real transforms.
     type Fft: Send;
 
-    /// Samples that one transform call takes; the last call of a batch is padded to as many.
+    /// Samples per transform call; the last call of a batch is padded to this size.
     const FFT_SAMPLES: usize;
 
-    /// Fresh device memory of no particular content; `bytes` may be 0.
+    /// Allocates device memory with undefined content; `bytes` may be 0.
     fn alloc(&self, bytes: usize) -> Result<Self::Buffer, KernelError>;
 
-    /// Fresh host memory.
+    /// Allocates host memory.
     fn alloc_host(&self, bytes: usize) -> Result<Self::Host, KernelError>;
 
-    /// Where `buffer` begins; aligned to 256 bytes.
+    /// Returns the start address of `buffer`, which is aligned to 256 bytes.
     fn address(&self, buffer: &Self::Buffer) -> Address;
 
-    /// Copies the first `bytes` of `from` to the start of `to`.
+    /// Queues a copy of the first `bytes` of `from` to the start of `to`.
     fn upload(
         &self,
         from: &Self::Host,
@@ -85,11 +85,11 @@ pub(crate) trait Device: Send {
         to: &mut Self::Buffer,
     ) -> Result<(), KernelError>;
 
-    /// Copies `from` to byte `at` of `to`.
+    /// Queues a copy of `from` to byte `at` of `to`.
     ///
     /// # Safety
-    /// `from` is neither changed nor freed before the device was waited for; [`lending`] sees to that.
-    #[allow(unsafe_code)] // the copy goes on after the call
+    /// `from` must be neither changed nor freed before the device has been synchronized; [`lending`] ensures this.
+    #[allow(unsafe_code)] // the copy continues after the call
     unsafe fn upload_lent(
         &self,
         from: &[u8],
@@ -97,7 +97,7 @@ pub(crate) trait Device: Send {
         at: usize,
     ) -> Result<(), KernelError>;
 
-    /// Copies the first `bytes` of `from` to the start of `to`.
+    /// Queues a copy of the first `bytes` of `from` to the start of `to`.
     fn download(
         &self,
         from: &Self::Buffer,
@@ -108,7 +108,7 @@ pub(crate) trait Device: Send {
     /// Sets the first `bytes` of `buffer` to 0.
     fn zero(&self, buffer: &mut Self::Buffer, bytes: usize) -> Result<(), KernelError>;
 
-    /// Runs a kernel by name; `params` is the struct that its source declares.
+    /// Launches a kernel by name; `params` is the struct that the kernel's source declares.
     fn launch<P: Plain>(
         &self,
         kernel: &'static str,
@@ -116,11 +116,11 @@ pub(crate) trait Device: Send {
         params: &P,
     ) -> Result<(), KernelError>;
 
-    /// Plans `count` real transforms of `n` samples each: contiguous `[count][n]` in, `[count][n / 2 + 1]` complex out;
-    /// f64 if `wide`, else f32.
+    /// Plans `count` real transforms of `n` samples each: contiguous `[count][n]` input, `[count][n / 2 + 1]` complex
+    /// output; f64 if `wide` is set, otherwise f32.
     fn plan_fft(&self, n: usize, count: usize, wide: bool) -> Result<Self::Fft, KernelError>;
 
-    /// Transforms what lies at the start of `input` to the start of `output`.
+    /// Transforms the data at the start of `input` to the start of `output`.
     fn run_fft(
         &self,
         fft: &Self::Fft,
@@ -128,7 +128,7 @@ pub(crate) trait Device: Send {
         output: &mut Self::Buffer,
     ) -> Result<(), KernelError>;
 
-    /// Waits for all that was queued, and answers with nothing but what became of it: after an error too, nothing that was
-    /// queued goes on. Errors that happened on the way show here at the latest.
+    /// Waits for all queued work. Queued work never continues after this call, even if it returns an error. Errors of
+    /// queued work are returned here at the latest.
     fn synchronize(&self) -> Result<(), KernelError>;
 }

@@ -1,5 +1,5 @@
-//! Host memory that copies to and from a GPU run from at full speed.
-#![allow(unsafe_code)] // calls of the driver; memory that copies fill behind the compiler's back
+//! Page-locked host memory for copies to and from a GPU at full speed.
+#![allow(unsafe_code)] // driver calls; memory that copies write without the compiler's knowledge
 
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -10,23 +10,23 @@ use cudarc::driver::{CudaContext, CudaEvent, CudaStream, DriverError, PinnedHost
 
 use super::{Plain, wait};
 
-/// Page-locked memory for a fixed number of values, zeros at first; cached for the host's reads as for its writes, and
-/// locked for all GPUs of the process.
+/// Page-locked memory for a fixed number of values, initially zero; cached for reads and writes of the host, and locked
+/// for all GPUs of the process.
 pub(crate) struct PageLocked<T> {
-    /// Frees it.
+    /// Frees the memory on drop.
     _memory: PinnedHostSlice<u8>,
     start: NonNull<T>,
     len: usize,
     owned: PhantomData<T>,
 }
 
-// SAFETY: owns what `start` points to, as `_memory` does, which is Send.
+// SAFETY: owns the memory at `start`, like `_memory`, which is Send.
 unsafe impl<T: Plain> Send for PageLocked<T> {}
-// SAFETY: a shared reference only reads numbers.
+// SAFETY: shared references only read numbers.
 unsafe impl<T: Plain> Sync for PageLocked<T> {}
 
 impl<T: Plain> PageLocked<T> {
-    /// Errors: the driver's; the system may lock no more pages.
+    /// Allocates memory for `len` values. Errors: the driver's; the system refuses to lock more pages.
     pub(crate) fn new(context: &Arc<CudaContext>, len: usize) -> Result<Self, DriverError> {
         let too_large = DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY);
         let bytes = len.checked_mul(size_of::<T>()).ok_or(too_large)?;
@@ -34,15 +34,15 @@ impl<T: Plain> PageLocked<T> {
             return Err(too_large);
         }
 
-        // SAFETY: the bytes are written below, before anything reads them. The flags leave out write-combined memory,
-        // cudarc's default, which is slow to read. The driver refuses 0 bytes.
+        // SAFETY: the bytes are written below, before they are read. The flags exclude write-combined memory, cudarc's
+        // default, which is slow to read. The driver refuses 0 bytes.
         let mut memory = unsafe {
             context.alloc_pinned_with_flags::<u8>(bytes.max(1), CU_MEMHOSTALLOC_PORTABLE)
         }?;
         let start = NonNull::new(memory.as_mut_ptr()?.cast::<T>()).ok_or(too_large)?;
-        // The driver's memory begins on a page.
+        // The driver's memory begins at a page.
         assert!(start.is_aligned(), "pages are aligned for any number");
-        // SAFETY: just allocated, `len` of them; zeros are a `Plain`.
+        // SAFETY: `len` values were just allocated, and zeros are a valid `Plain`.
         unsafe { start.write_bytes(0, len) };
         Ok(Self {
             _memory: memory,
@@ -53,62 +53,67 @@ impl<T: Plain> PageLocked<T> {
     }
 
     pub(crate) fn as_slice(&self) -> &[T] {
-        // SAFETY: `len` values, written when they were allocated; whoever lends them to a copy sees to it that nothing
-        // reads what is being written (`PinnedMemory`, `lending`).
+        // SAFETY: `len` values, initialised when they were allocated; code that passes them to a copy makes sure that
+        // they are not read while the copy writes them (`PinnedMemory`, `lending`).
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
-        // SAFETY: as above, and borrowed uniquely.
+        // SAFETY: as above, with a unique borrow.
         unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
 
-/// Such memory that waits for its copies: its bytes are handed out, and freed, once the copy that was queued for it last
-/// is over. (cudarc's type has an event for that, and leaves it unrecorded where events between streams are switched off.)
+/// Page-locked memory that waits for its copies: access and deallocation wait until the last copy queued for it has
+/// completed. (cudarc's type has an event for this, but does not record it if events between streams are disabled.)
 pub(crate) struct PinnedMemory {
     /// Dropped after `PinnedMemory::drop` has waited.
     memory: PageLocked<u8>,
-    /// Behind the last copy.
+    /// Recorded after the last copy.
     copied: CudaEvent,
 }
 
 impl PinnedMemory {
     pub(super) fn new(context: &Arc<CudaContext>, bytes: usize) -> Result<Self, DriverError> {
-        // A thread that waits leaves its core to decoding.
+        // A waiting thread blocks instead of spinning, so that its core can decode.
         let copied = context.new_event(Some(CUevent_flags::CU_EVENT_BLOCKING_SYNC))?;
         let memory = PageLocked::new(context, bytes)?;
         Ok(Self { memory, copied })
     }
 
-    /// How many bytes there are.
+    /// Returns the size in bytes.
     pub(super) fn len(&self) -> usize {
         self.memory.len
     }
 
+    /// Returns the first `bytes` for a copy without waiting.
+    ///
     /// # Safety
-    /// At most `self.len()`; nothing is read while a copy to them is under way.
+    /// `bytes` is at most `self.len()`; the bytes must not be read while a copy writes to them.
     pub(super) unsafe fn bytes(&self, bytes: usize) -> &[u8] {
         &self.memory.as_slice()[..bytes]
     }
 
+    /// Like [`Self::bytes`], for a copy that writes to the memory.
+    ///
     /// # Safety
-    /// As `bytes`; nothing is read or written while any copy is under way.
+    /// As for [`Self::bytes`]; the bytes must be neither read nor written while any copy uses them.
     pub(super) unsafe fn bytes_mut(&mut self, bytes: usize) -> &mut [u8] {
         &mut self.memory.as_mut_slice()[..bytes]
     }
 
-    /// Remembers a copy that was queued on `stream` just now; where that cannot be, waits for it.
+    /// Records a copy that has just been queued on `stream`. If recording fails, waits for the copy.
     pub(super) fn queued(&self, stream: &CudaStream) -> Result<(), DriverError> {
         let recorded = self.copied.record(stream);
-        // Without the event nobody could wait for this copy later.
+        // Without the event, later accesses could not wait for this copy.
         if recorded.is_err() {
             let _ = wait::for_stream(stream);
         }
         recorded
     }
 
-    /// Waits for the last copy. A device that fails meanwhile copies no more, and its next call tells.
+    /// Waits for the last copy. If the device fails in the meantime, it no longer copies, and its next call returns the
+    /// error.
     fn wait(&self) {
         let _ = wait::for_event(&self.copied);
     }

@@ -1,26 +1,28 @@
-//! What crosses to a device byte by byte: kernels' parameters, and tables.
-#![allow(unsafe_code)] // a marker trait, and the view that it allows
+//! Types that are copied to a device as bytes: kernel parameters and tables.
+#![allow(unsafe_code)] // a marker trait, and the byte view that it permits
 
-/// Plain numbers without padding, `#[repr(C)]`: the same fields in the same order as the C++ struct of that name.
+/// Plain numbers, or `#[repr(C)]` structs of them without padding, with the same fields in the same order as the C++
+/// struct of the same name.
 ///
 /// # Safety
-/// No padding, and every bit pattern is valid. [`plain!`] sees to both.
+/// The type has no padding, and every bit pattern is valid. [`plain!`] ensures both.
 pub unsafe trait Plain: Copy + Send + 'static {}
 
-// SAFETY: numbers.
+// SAFETY: a number type.
 unsafe impl Plain for f32 {}
-// SAFETY: numbers.
+// SAFETY: a number type.
 unsafe impl Plain for f64 {}
-// SAFETY: numbers.
+// SAFETY: a number type.
 unsafe impl Plain for i16 {}
-// SAFETY: numbers.
+// SAFETY: a number type.
 unsafe impl Plain for i64 {}
-// SAFETY: numbers.
+// SAFETY: a number type.
 unsafe impl Plain for u32 {}
-// SAFETY: numbers.
+// SAFETY: a number type.
 unsafe impl Plain for u8 {}
 
-/// Declares a struct of plain numbers: addresses and other 8-byte fields first, then 4-byte ones, filled up to 8 bytes.
+/// Declares a struct of plain numbers: first addresses and other 8-byte fields, then 4-byte fields, padded to a
+/// multiple of 8 bytes by explicit fields.
 macro_rules! plain {
     ($(#[$meta:meta])* struct $name:ident { $($(#[$field_meta:meta])* $field:ident: $kind:ty,)* }) => {
         $(#[$meta])*
@@ -33,15 +35,15 @@ macro_rules! plain {
             "padding: order the fields by size, and fill up to 8 bytes"
         );
 
-        // SAFETY: repr(C) without padding by the assertion above, of numbers alone.
+        // SAFETY: repr(C), only numbers, and no padding by the assertion above.
         #[allow(unsafe_code)]
         unsafe impl $crate::device::Plain for $name {}
     };
 }
 pub(crate) use plain;
 
-/// The bytes of `values`, in this machine's order.
+/// Returns the bytes of `values` in native byte order.
 pub(crate) fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
-    // SAFETY: `Plain` has no padding, so every byte is initialised; the view lives as long as the slice.
+    // SAFETY: `Plain` has no padding, so every byte is initialised; the view has the lifetime of the slice.
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
 }

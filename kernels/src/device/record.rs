@@ -1,8 +1,8 @@
-//! What a stream was given to do, noted for measurements: how long each piece took, and how to do it once more.
+//! Records the work queued on a stream for measurements: its durations, and closures that queue it again.
 //!
-//! The kernels of a batch are launched anew without the host's part of it: nothing is staged, and nothing is copied to or
-//! from the device. So the time of a batch whose samples lie on the device can be taken by the wall clock, as other
-//! programs' is.
+//! The kernels of a batch are launched again without the host's work: nothing is staged, and nothing is copied to or
+//! from the device. So the time of a batch with samples on the device can be measured by wall clock, as for other
+//! programs.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,28 +14,28 @@ use crate::error::KernelError;
 #[derive(Clone, Default)]
 pub(crate) struct Record(Arc<Mutex<StreamWork>>);
 
-/// What a stream did since it was last asked.
+/// Work on a stream since the last call of `take` or `take_again`.
 #[derive(Default)]
 struct StreamWork {
     pieces: Vec<Piece>,
     again: Vec<Again>,
 }
 
-/// Queues a piece of work once more, on the same stream and the same buffers.
+/// Queues an item of work again, on the same stream and the same buffers.
 pub(crate) type Again = Box<dyn Fn() -> Result<(), KernelError> + Send>;
 
-/// A piece of work between two events.
+/// An item of work between two events.
 pub(crate) struct Piece {
-    /// A kernel's name, or what else was done.
+    /// A kernel's name, or a description of other work.
     pub(crate) what: &'static str,
-    /// Bytes of a copy.
+    /// Bytes copied or cleared; 0 for other work.
     pub(crate) bytes: usize,
     pub(super) start: CudaEvent,
     pub(super) end: CudaEvent,
 }
 
 impl Piece {
-    /// How long it took, once the stream was waited for. Errors: the driver's.
+    /// Returns the duration in milliseconds. Call after the stream has been synchronized. Errors: the driver's.
     pub(crate) fn ms(&self) -> Result<f64, KernelError> {
         match self.start.elapsed_ms(&self.end) {
             Ok(ms) => Ok(f64::from(ms)),
@@ -49,28 +49,28 @@ impl Piece {
 }
 
 impl Record {
-    /// A piece was queued.
+    /// Records an item of queued work.
     pub(super) fn push(&self, piece: Piece) {
         self.lock().pieces.push(piece);
     }
 
-    /// It can be queued once more, by this.
+    /// Records a closure that queues the last item of work again.
     pub(super) fn push_again(&self, again: Again) {
         self.lock().again.push(again);
     }
 
-    /// Pieces since the last call.
+    /// Returns the items of work since the last call.
     pub(crate) fn take(&self) -> Vec<Piece> {
         let mut work = self.lock();
-        // The other list is not wanted now, and would grow from batch to batch.
+        // Clear the unused list, which would otherwise grow with each batch.
         work.again.clear();
         std::mem::take(&mut work.pieces)
     }
 
-    /// How the work since the last call is done once more.
+    /// Returns the closures that queue the work since the last call again.
     pub(crate) fn take_again(&self) -> Vec<Again> {
         let mut work = self.lock();
-        // The other list is not wanted now, and would grow from batch to batch.
+        // Clear the unused list, which would otherwise grow with each batch.
         work.pieces.clear();
         std::mem::take(&mut work.again)
     }

@@ -1,4 +1,4 @@
-//! What there is of CUDA on a machine, said in one piece: for a person who asks why no GPU is used.
+//! A report on the state of CUDA on a machine, for users who ask why no GPU is used.
 
 use std::path::PathBuf;
 
@@ -10,53 +10,53 @@ use crate::error::KernelError;
 /// Devices and libraries, found or missing.
 #[derive(Clone, Debug, Serialize)]
 pub struct CudaReport {
-    /// Features can be computed on these devices.
+    /// Whether features can be computed on the devices.
     pub usable: bool,
-    /// Why not: the first thing that is missing, with what helps.
+    /// Reason why CUDA cannot be used: the first missing component, with the remedy.
     pub problem: Option<String>,
     /// GPUs that the driver shows to this process.
     pub devices: Vec<FoundDevice>,
-    /// The driver, cuFFT, NVRTC and NCCL. The last is the trainer's alone: features need none.
+    /// The driver, cuFFT, NVRTC and NCCL. NCCL is used only by the trainer; features do not need it.
     pub libraries: Vec<FoundLibrary>,
 }
 
 /// A GPU.
 #[derive(Clone, Debug, Serialize)]
 pub struct FoundDevice {
-    /// `cuda:0`.
+    /// Device name for options, for example `cuda:0`.
     pub device: String,
-    /// What its maker calls it.
+    /// The vendor's name of the GPU.
     pub name: String,
-    /// `sm_90` and its like.
+    /// Architecture, for example `sm_90`.
     pub architecture: String,
-    /// Its memory.
+    /// Total memory in bytes.
     pub memory_bytes: usize,
 }
 
 /// One of NVIDIA's libraries.
 #[derive(Clone, Debug, Serialize)]
 pub struct FoundLibrary {
-    /// For people.
+    /// Human-readable name.
     pub name: &'static str,
-    /// Its own answer.
+    /// Version reported by the library.
     pub version: Option<String>,
-    /// The file that was loaded.
+    /// The loaded file.
     pub path: Option<PathBuf>,
-    /// Why it cannot be used, with what helps.
+    /// Reason why the library cannot be used, with the remedy.
     pub problem: Option<String>,
-    /// Folders that were searched beside the loader's own, where it was not found.
+    /// Folders that were searched without success, in addition to the loader's own.
     pub tried: Vec<PathBuf>,
 }
 
 impl CudaReport {
-    /// Looks at this machine. Opens libraries, and no device.
+    /// Examines this machine. Opens libraries, but no device.
     pub fn of_this_machine() -> Self {
         let libraries = libraries::inspect();
-        // `open` does not ask for NCCL, because features can be computed without it.
+        // `open` does not look for NCCL, because features can be computed without it.
         let listed = libraries::open().and_then(|_| Gpu::all());
         let (devices, problem) = match listed {
             Ok(devices) => (devices, None),
-            // The report is about CUDA as a whole, so the detail alone is enough.
+            // The report is about CUDA as a whole, so the detail is enough.
             Err(KernelError::Device { detail, .. }) => (Vec::new(), Some(detail)),
             Err(error) => (Vec::new(), Some(error.to_string())),
         };

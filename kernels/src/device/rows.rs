@@ -1,42 +1,43 @@
-//! The rows of a batch, as kernels see them.
+//! The row tables of a batch, as kernels read them.
 
 use super::{Address, plain};
 
 plain! {
     /// One clip, or one segment of it; `Row` in device.cuh.
     struct RowEntry {
-        /// Its first sample in the mono buffer.
+        /// Index of the first sample in the mono buffer.
         pcm: i64,
-        /// Frames before it in the batch.
+        /// Number of frames before the row in the batch.
         frame: i64,
-        /// Samples that are there.
+        /// Samples that exist.
         n_pcm: i32,
-        /// Length with the zeros that follow them.
+        /// Length including the zeros that follow.
         n_signal: i32,
-        /// Frames that are computed.
+        /// Computed frames.
         n_frames: i32,
-        /// Frames that are stored.
+        /// Stored frames.
         n_kept: i32,
     }
 }
 
-/// A table of [`RowEntry`]s on a device, and what decides how many blocks its rows need.
+/// A table of [`RowEntry`]s on a device, and the sizes that determine the number of blocks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RowTable {
-    /// Where the entries lie.
+    /// Address of the entries.
     pub(crate) address: Address,
-    /// Their number.
+    /// Number of entries.
     pub(crate) n_rows: usize,
-    /// Largest `n_pcm`.
+    /// Largest `n_pcm` of all rows.
     pub(crate) n_pcm_max: usize,
-    /// Largest `n_frames`.
+    /// Largest `n_frames` of all rows.
     pub(crate) n_frames_max: usize,
 }
 
-/// What a grid's second dimension holds at most.
+/// Maximum size of a grid's second dimension.
 const BLOCKS_MAX: usize = 65_535;
 
-/// Blocks for `n` items of which each block takes `each` at a time; kernels go round where there are not enough.
+/// Returns the number of blocks for `n` items if each block processes `each` at a time; kernels loop if the number is
+/// limited.
 pub(crate) fn blocks(n: usize, each: usize) -> u32 {
     n.div_ceil(each).min(BLOCKS_MAX) as u32
 }

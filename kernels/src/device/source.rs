@@ -1,6 +1,6 @@
 //! The device code of all operations as one translation unit.
 
-/// The unit's files, in the order in which they use each other: name for messages, and text.
+/// Files of the unit in the order of their dependencies: name for messages, and text.
 const FILES: &[(&str, &str)] = &[
     ("device/device.cuh", include_str!("device.cuh")),
     ("stft/frames.cu", include_str!("../stft/frames.cu")),
@@ -20,7 +20,7 @@ const FILES: &[(&str, &str)] = &[
     ),
 ];
 
-/// CUDA C++17 that includes nothing; compilers' messages name the files under `kernels/src`.
+/// Returns CUDA C++17 source without includes; compiler messages contain the names of the files under `kernels/src`.
 pub(crate) fn unit() -> String {
     FILES
         .iter()

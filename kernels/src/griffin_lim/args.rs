@@ -1,45 +1,45 @@
-//! What the bands are, and how their logarithm is undone.
+//! Parameters of the bands, and the inverse of their logarithm.
 
 use wavemill_options::{DbArgs, DbRef, Framing, LogArgs, MelArgs, StftArgs};
 
-/// Largest value of a band. Far above every sound, and its square root keeps all sums finite.
+/// Largest value of a band. It is far above every sound, and its square root keeps all sums finite.
 const BAND_MAX: f64 = 1e30;
 
-/// How bands were made of sound. Names and meanings as in `FeatureArgs`.
+/// Parameters with which the bands were computed. Names and meanings as in `FeatureArgs`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GriffinLimArgs {
-    /// Rate of the sound, Hz.
+    /// Sample rate in Hz.
     pub sample_rate_hz: u32,
     /// Frames and their transform.
     pub stft: StftArgs,
     /// Exponent of the magnitude, above 0 and up to 2.
     pub power: f64,
-    /// Which bands.
+    /// The mel bands.
     pub mel: MelArgs,
-    /// Their logarithm.
+    /// The logarithm of the bands.
     pub log: LogArgs,
 }
 
 impl GriffinLimArgs {
-    /// Samples that become of `n_frames` frames: a hop for each.
+    /// Returns the number of samples reconstructed from `n_frames` frames: one hop per frame.
     pub const fn n_samples(&self, n_frames: usize) -> usize {
         self.stft.hop_length.saturating_mul(n_frames)
     }
 
-    /// Samples under `n_frames` frames, some of which may lie behind [`GriffinLimArgs::n_samples`].
+    /// Returns the number of samples under `n_frames` frames, some of which may be after [`GriffinLimArgs::n_samples`].
     pub(super) const fn n_covered(&self, n_frames: usize) -> usize {
         if n_frames == 0 {
             return 0;
         }
         match self.stft.framing {
-            // The first frame lies around the first sample.
+            // The first frame is centred at the first sample.
             Framing::Center(_) => self.n_samples(n_frames),
             Framing::Inside => self.n_samples(n_frames - 1) + self.stft.n_fft,
             Framing::SnipEdges => self.n_samples(n_frames - 1) + self.stft.win_length,
         }
     }
 
-    /// The value of a band before its logarithm. NaN is taken for silence.
+    /// Returns the value of a band before its logarithm. NaN is treated as silence.
     pub(super) fn band_of(&self, value: f32) -> f64 {
         let value = f64::from(value);
         let band = match self.log {
@@ -56,7 +56,7 @@ impl GriffinLimArgs {
 
     fn band_of_decibels(&self, decibels: f64, db: DbArgs) -> f64 {
         let reference = match db.reference {
-            // What was the largest value is not known any more. So it is 1, and the sound has some level.
+            // The largest value is no longer known. Assume 1, so that the level of the sound is arbitrary.
             DbRef::Max => 1.0,
             DbRef::Power(power) => power.max(db.amin),
         };
@@ -69,11 +69,11 @@ impl GriffinLimArgs {
         }
     }
 
-    /// What becomes of the magnitude of bin `bin` before the transform: the scale, and the pre-emphasis.
+    /// Returns the factor that scale and pre-emphasis apply to the magnitude of bin `bin` before the transform.
     pub(super) fn conditioning(&self, bin: usize) -> f64 {
         let turn = std::f64::consts::TAU * bin as f64 / self.stft.n_fft as f64;
         let factor = self.stft.preemphasis;
-        // |1 - factor · exp(-i turn)|
+        // 1 - factor · exp(-i turn)|
         let square = 1.0 - 2.0 * factor * libm::cos(turn) + factor * factor;
         f64::from(self.stft.scale) * square.max(0.0).sqrt()
     }

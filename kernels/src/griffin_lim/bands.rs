@@ -1,33 +1,33 @@
-//! From the values of bands to a spectrum that has them.
+//! Computes a spectrum from the values of its bands.
 //!
-//! librosa looks for the non-negative spectrum with the least squared error (L-BFGS-B, from a clipped pseudo-inverse).
-//! It stops early: loud bands decide its tolerance, and quiet ones are left many decibels away. Here each bin is
-//! multiplied again and again by the mean of what the bands over it are short of, weighted as they weight the bin (W.
-//! Richardson 1972, L. Lucy 1974; the update for the divergence of D. Lee and H. Seung 2001). No bin becomes negative,
-//! and loud and quiet bands converge alike. Over eight seconds of music with 128 bands this leaves a hundredth of
-//! librosa's mean error in dB, and less squared error too.
+//! librosa searches for the non-negative spectrum with the least squared error (L-BFGS-B, starting from a clipped
+//! pseudo-inverse). It stops early: its tolerance depends on loud bands, and quiet ones keep errors of many decibels.
+//! Here each bin is repeatedly multiplied by the mean ratio of given to current values of its bands, weighted by their
+//! weights for the bin (W. Richardson 1972, L. Lucy 1974; the update for the divergence of D. Lee and H. Seung 2001).
+//! No bin becomes negative, and loud and quiet bands converge equally fast. Over eight seconds of music with 128 bands,
+//! the mean error in dB is a hundredth of librosa's, and the squared error is smaller, too.
 
 use wavemill_options::Band;
 
 use super::args::GriffinLimArgs;
 
-/// After so many steps, 99 of 100 bands of music are within 0.1 dB.
+/// Number of steps, after which 99 of 100 bands of music are within 0.1 dB.
 const STEPS: usize = 30;
 
-/// Largest magnitude. See the largest value of a band.
+/// Largest magnitude: the square root of the largest value of a band.
 const MAGNITUDE_MAX: f64 = 1e15;
 
 /// Tables and buffers.
 pub(super) struct Inverse {
     power: f64,
     bands: Vec<Band>,
-    /// 1 / Σ of the weights of all bands over a bin; 0 where there is none.
+    /// 1 / Σ of the weights of all bands for a bin; 0 if no band contains the bin.
     shares: Vec<f64>,
-    /// Of one frame: the values of its bands.
+    /// The values of the bands of one frame.
     values: Vec<f64>,
-    /// Of one frame: each bin's magnitude to the given power.
+    /// The magnitudes of one frame's bins, raised to the exponent `power`.
     spectrum: Vec<f64>,
-    /// Of one frame: by how much each bin has to grow, before the weights are divided by.
+    /// The growth of each bin of one frame, before division by the sum of weights.
     growth: Vec<f64>,
 }
 
@@ -43,7 +43,7 @@ impl Inverse {
             }
         }
 
-        // A bin under no band has a sum of 0, and no share in anything.
+        // A bin in no band has a sum of 0, and is not changed by any band.
         let mut shares = Vec::with_capacity(n_bins);
         for sum in sums {
             shares.push(if sum > 0.0 { 1.0 / sum } else { 0.0 });
@@ -59,13 +59,13 @@ impl Inverse {
         }
     }
 
-    /// Bins of one frame from the values of its bands, `[n_mels]` → `[n_bins]`. Bins under no band are 0.
+    /// Computes the bins of one frame from the values of its bands, `[n_mels]` → `[n_bins]`. Bins in no band are 0.
     pub(super) fn run(&mut self, values: impl Iterator<Item = f64>, magnitudes: &mut [f32]) {
         for (value, given) in self.values.iter_mut().zip(values) {
             *value = given;
         }
 
-        // Steps multiply: a bin that began at 0 would stay there.
+        // Steps multiply, so a bin that starts at 0 would stay 0.
         self.spectrum.fill(1.0);
         for _ in 0..STEPS {
             self.step();
@@ -81,7 +81,7 @@ impl Inverse {
         for (band, value) in self.bands.iter().zip(&self.values) {
             let bins = &self.spectrum[band.first_bin..][..band.weights.len()];
             let sum: f64 = bins.iter().zip(&band.weights).map(|(x, w)| x * w).sum();
-            // A band between two bins has no sum, and a silent one needs none.
+            // A band between two bins contains no bin, and a silent band adds no growth.
             if *value == 0.0 || sum <= 0.0 {
                 continue;
             }
@@ -100,7 +100,7 @@ impl Inverse {
     }
 }
 
-/// The magnitude whose power this is.
+/// Returns the magnitude that has this power.
 fn root(value: f64, power: f64) -> f64 {
     if power == 2.0 {
         value.sqrt()

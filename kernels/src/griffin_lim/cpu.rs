@@ -1,4 +1,4 @@
-//! A row of bands, from its values to samples.
+//! Converts a row of band values to samples.
 
 use super::args::GriffinLimArgs;
 use super::bands::Inverse;
@@ -6,36 +6,37 @@ use super::phases::Phases;
 use crate::error::KernelError;
 use crate::level::Level;
 
-/// librosa's default.
+/// Number of iterations, librosa's default.
 const N_ITER: usize = 32;
-/// librosa's default.
+/// Momentum, librosa's default.
 const MOMENTUM: f64 = 0.99;
 
-/// Tables and buffers of one thread. Allocates nothing after planning but for a row that is longer than all before it.
+/// Tables and buffers of one thread. After planning, memory is allocated only for a row that is longer than all
+/// previous rows.
 ///
-/// A row of n frames takes 4 bytes for each of its n · (`n_fft` / 2 + 1) magnitudes, and 16 for each sample.
+/// A row of n frames needs 4 bytes for each of its n · (`n_fft` / 2 + 1) magnitudes, and 16 bytes per sample.
 pub struct GriffinLimPlan {
     args: GriffinLimArgs,
     bands: Inverse,
     phases: Phases,
-    /// `[n_frames, n_bins]`.
+    /// Magnitudes of all bins, `[n_frames, n_bins]`.
     magnitudes: Vec<f32>,
-    /// Three signals in a row: the one at hand, the one before it, and the next one.
+    /// Three successive signals: the current one, the previous one, and the next one.
     current: Vec<f32>,
     previous: Vec<f32>,
     next: Vec<f32>,
 }
 
 impl GriffinLimPlan {
-    /// Times that the phases are looked for.
+    /// Number of iterations that estimate the phases.
     pub const N_ITER: usize = N_ITER;
-    /// How far a step goes on in the direction of the one before it.
+    /// Fraction of the previous step's direction that is added to a step.
     pub const MOMENTUM: f64 = MOMENTUM;
 
-    /// Makes them.
+    /// Creates tables and buffers.
     ///
     /// # Errors
-    /// [`KernelError::Level`] where this machine lacks `level`.
+    /// [`KernelError::Level`] if this machine does not support `level`.
     pub fn new(args: &GriffinLimArgs, level: Level) -> Result<Self, KernelError> {
         Ok(Self {
             bands: Inverse::new(args),
@@ -48,10 +49,11 @@ impl GriffinLimPlan {
         })
     }
 
-    /// Samples of `values` (`[n_frames, n_mels]`, frames first), which replace those of `out`: a hop for each frame.
+    /// Reconstructs samples from `values` (`[n_frames, n_mels]`, frames first) and replaces the content of `out` with
+    /// them: one hop per frame.
     ///
-    /// `turns` gives the phase of each bin to begin with, from 0 to 1 of a turn, frame by frame. What is no number is
-    /// taken for silence, and what does not fill a frame is left out.
+    /// `turns` returns the initial phase of each bin, from 0 to 1 of a turn, frame by frame. NaN is treated as silence,
+    /// and an incomplete last frame is ignored.
     pub fn run(&mut self, values: &[f32], mut turns: impl FnMut() -> f64, out: &mut Vec<f32>) {
         let n_frames = values.len() / self.args.mel.n_mels;
         self.find_magnitudes(values);
@@ -61,11 +63,11 @@ impl GriffinLimPlan {
         let n_samples = self.args.n_samples(n_frames);
         let kept = n_samples.min(self.current.len());
         out.extend_from_slice(&self.current[..kept]);
-        // Frames that lie further apart than they are long leave the last hop open.
+        // Gaps between frames that are further apart than they are long may leave the last hop incomplete.
         out.resize(n_samples, 0.0);
     }
 
-    /// Whole frames of values alone.
+    /// Computes the magnitudes of all complete frames.
     fn find_magnitudes(&mut self, values: &[f32]) {
         let n_bins = self.args.stft.n_bins();
         let frames = values.chunks_exact(self.args.mel.n_mels);
@@ -80,10 +82,10 @@ impl GriffinLimPlan {
         }
     }
 
-    /// Leaves the signal in `current`.
+    /// Estimates the phases and stores the signal in `current`.
     ///
-    /// librosa takes the spectrum of each signal, and subtracts a part of the spectrum of the signal before it. A transform
-    /// of a difference is the difference of the transforms. So signals are subtracted here, and no spectrum is kept.
+    /// librosa computes the spectrum of each signal, and subtracts a fraction of the previous signal's spectrum.
+    /// Because the transform is linear, the signals are subtracted here instead, and no spectrum is stored.
     pub(super) fn find_phases(
         &mut self,
         n_frames: usize,

@@ -1,4 +1,4 @@
-//! Griffin and Lim's iteration by its formula, f64 and plain loops: librosa's steps, with every spectrum kept.
+//! Griffin and Lim's iteration by its formula, in f64 with plain loops: librosa's steps, storing every spectrum.
 
 use std::f64::consts::TAU;
 
@@ -7,13 +7,13 @@ use wavemill_options::{Framing, PadMode, StftArgs};
 use crate::stft::window_values;
 
 const MOMENTUM: f64 = 0.99;
-/// As the fast path has it.
+/// Least sum of squared windows relative to the largest; same value as in the fast path.
 const SUM_LEAST: f64 = 0.01;
 
-/// Real and imaginary part.
+/// A complex number: real and imaginary part.
 type Bin = [f64; 2];
 
-/// The signal of `magnitudes` (`[n_frames][n_bins]`) after `n_iter` steps; `turns` are the phases to begin with.
+/// Returns the signal of `magnitudes` (`[n_frames][n_bins]`) after `n_iter` steps; `turns` are the initial phases.
 pub(super) fn griffin_lim(
     args: &StftArgs,
     n_samples: usize,
@@ -53,7 +53,7 @@ pub(super) fn griffin_lim(
     inverse(args, &columns, n_samples)
 }
 
-/// Spectra of the frames: the transform begins where the window does.
+/// Returns the spectra of the frames; the transform begins at the start of the window.
 pub(super) fn forward(args: &StftArgs, signal: &[f64], n_frames: usize) -> Vec<Vec<Bin>> {
     let window = window_values(args.window, args.win_length);
     let n = args.n_fft;
@@ -65,7 +65,7 @@ pub(super) fn forward(args: &StftArgs, signal: &[f64], n_frames: usize) -> Vec<V
             let mut bin = [0.0; 2];
             for (i, w) in window.iter().enumerate() {
                 let x = w * sample(args, signal, args.window_start(t) + i as isize);
-                // Whole turns are left out, because the cosine of a small angle is more exact.
+                // Whole turns are removed, because the cosine of a small angle is more accurate.
                 let angle = TAU * ((k * i) % n) as f64 / n as f64;
                 bin[0] += x * angle.cos();
                 bin[1] -= x * angle.sin();
@@ -95,7 +95,7 @@ fn sample(args: &StftArgs, signal: &[f64], at: isize) -> f64 {
         .unwrap_or(0.0)
 }
 
-/// Windowed frames, added up and divided by the sum of the squared windows.
+/// Returns the sum of the windowed frames, divided by the sum of the squared windows.
 fn inverse(args: &StftArgs, columns: &[Vec<Bin>], n_samples: usize) -> Vec<f64> {
     let window = window_values(args.window, args.win_length);
     let mut signal = vec![0.0; n_samples];
@@ -117,7 +117,7 @@ fn inverse(args: &StftArgs, columns: &[Vec<Bin>], n_samples: usize) -> Vec<f64> 
     signal
 }
 
-/// Sample `i` of the real inverse transform of a half spectrum.
+/// Returns sample `i` of the real inverse transform of a half spectrum.
 fn frame_at(column: &[Bin], i: usize, n: usize) -> f64 {
     let mut sum = 0.0;
     for (k, [re, im]) in column.iter().enumerate() {

@@ -9,12 +9,13 @@ use super::{GriffinLimArgs, GriffinLimPlan, reference};
 use crate::backend::CpuPlan;
 use crate::level::Level;
 
-/// Signals are rounded to f32 in each step, and rounding changes the phase of bins that are nearly 0.
+/// Tolerance relative to the largest sample: signals are rounded to f32 in each step, and rounding changes the phase of
+/// bins that are nearly 0.
 const OF_REFERENCE_MAX: f64 = 1e-4;
-/// Mean difference of the bands of the recovered spectrum, in dB. Quiet bands next to a loud tone would need more
-/// steps.
+/// Tolerance of the mean difference of the bands of the recovered spectrum, in dB. Quiet bands next to a loud tone
+/// would need more steps.
 const BANDS_DB_MAX: f64 = 1.0;
-/// Mean difference of whole rows in dB, caused by the reconstructed phases, over all audible bands.
+/// Tolerance of the mean difference of whole rows in dB, caused by the reconstructed phases, over all audible bands.
 const MEAN_DB_MAX: f64 = 2.0;
 
 /// Returns two gliding tones and noise from a fixed seed.
@@ -222,7 +223,7 @@ fn spectra_come_nearer_step_by_step() {
 #[test]
 fn a_sine_comes_back_at_its_frequency_and_level() {
     let feature = with_log(LogArgs::Db(DbArgs::default()));
-    // Bin 93 of 2,048: 1,001 Hz.
+    // A tone in bin 93 of 2,048: 1,001 Hz.
     let tone = |i: usize| (std::f64::consts::TAU * 93.0 * i as f64 / 2_048.0).sin();
     let pcm: Vec<f32> = (0..22_050).map(|i| 0.5 * tone(i) as f32).collect();
     let sound = back(&feature, &values(&feature, &pcm));

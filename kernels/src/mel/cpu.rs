@@ -1,18 +1,18 @@
-//! Sparse sums: each band reads only the bins under its triangle, for eight frames at once.
+//! Mel bands as sparse sums: each band reads only the bins under its triangle, for eight frames at once.
 
 use wavemill_options::MelArgs;
 
 use crate::lane::{LANES, Lane};
 use crate::level::Lanes;
 
-/// A bank of bands.
+/// A bank of mel bands.
 pub(crate) struct MelPlan {
     lanes: Lanes,
     bands: Vec<Band>,
     weights: Vec<f32>,
 }
 
-/// Where a band's bins and weights lie.
+/// The range of bins of a band, and the start of its weights.
 struct Band {
     first_bin: usize,
     first_weight: usize,
@@ -38,7 +38,7 @@ impl MelPlan {
         }
     }
 
-    /// Bands of a block of spectra, `[n_bins]` → `[n_mels]`, eight frames each.
+    /// Computes the bands of a block of spectra, `[n_bins]` → `[n_mels]`, with eight frames each.
     pub(crate) fn run(&self, spectra: &[Lane], out: &mut [Lane]) {
         self.lanes.run(
             #[inline(always)]
@@ -52,7 +52,8 @@ impl MelPlan {
     }
 }
 
-/// `Σ bins · weights` in each lane. Four sums at a time, as one would wait for its own last addition.
+/// Returns `Σ bins · weights` in each lane. Four sums are kept, because a single one would wait for its own last
+/// addition.
 #[inline(always)]
 fn weighted_sum(bins: &[Lane], weights: &[f32]) -> Lane {
     let mut sums = [[0.0f32; LANES]; 4];
@@ -75,6 +76,6 @@ fn weighted_sum(bins: &[Lane], weights: &[f32]) -> Lane {
         }
     }
 
-    // The order of these additions decides bits, so it is written out.
+    // The order of these additions affects the bits of the result, so it is explicit.
     std::array::from_fn(|lane| (sums[0][lane] + sums[1][lane]) + (sums[2][lane] + sums[3][lane]))
 }

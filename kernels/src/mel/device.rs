@@ -1,11 +1,11 @@
-//! A bank of bands on a device.
+//! A bank of mel bands on a device.
 
 use wavemill_options::FeatureArgs;
 
 use crate::device::{Device, Table, plain};
 use crate::error::KernelError;
 
-/// Rows of weights are a multiple of this: a line of memory.
+/// Each row of weights is padded to a multiple of this number of floats, a line of memory.
 const LINE_FLOATS: usize = 32;
 
 plain! {
@@ -16,20 +16,21 @@ plain! {
     }
 }
 
-/// Where the bands' bins lie, and the weights.
+/// The bins of each band and their weights, on a device.
 pub(crate) struct BandTables<D: Device> {
-    /// Bands.
+    /// Number of bands.
     pub n_mels: usize,
-    /// `MelBand` of each.
+    /// A `MelBand` per band.
     pub bands: Table<D>,
-    /// `[i][band]`, f32: weights of the bands' first bins, of their second bins, and so on; 0 behind a band's last.
+    /// `[i][band]`, f32: weights of the bands' first bins, then of their second bins, and so on; 0 after a band's last
+    /// bin.
     pub weights: Table<D>,
-    /// Floats of a row of weights: the bands, and zeros up to whole lines.
+    /// Floats in a row of weights: the bands, and zeros up to whole lines.
     pub weight_step: usize,
 }
 
 impl<D: Device> BandTables<D> {
-    /// `None` for features without bands.
+    /// Creates the tables. Returns `None` for features without mel bands.
     pub(crate) fn new(device: &D, args: &FeatureArgs) -> Result<Option<Self>, KernelError> {
         let Some(mel) = &args.mel else {
             return Ok(None);
@@ -50,7 +51,7 @@ impl<D: Device> BandTables<D> {
                 n_bins: band.weights.len() as i32,
             });
             for (i, weight) in band.weights.iter().enumerate() {
-                // The bands lie side by side, because neighbouring threads compute neighbouring bands.
+                // Weights of one index are adjacent, because neighbouring threads compute neighbouring bands.
                 weights[i * weight_step + place] = *weight as f32;
             }
         }

@@ -1,11 +1,13 @@
 // Mel bands as sparse sums, from a spectrum.
 
-// A band's bins. Its weights are [i][band], a whole number of lines a row: lanes with bands side by side read side by side.
+// The bins of a band. Weights are stored as [i][band] in rows of whole memory lines: adjacent lanes, which compute
+// adjacent bands, read adjacent weights.
 struct alignas(8) MelBand {
     int first_bin, n_bins;
 };
 
-// Four sums, as one would wait for its own last addition. `weights` are `step` apart.
+// Returns the sum of a band. Four sums are kept, because a single one would wait for its own last addition. The band's
+// weights are `step` apart.
 DEVICE float mel_sum(const float *power, const float *weights, int step, int n_bins) {
     float sums[4] = {0.0f, 0.0f, 0.0f, 0.0f};
     int i = 0;
@@ -25,16 +27,16 @@ DEVICE float mel_sum(const float *power, const float *weights, int step, int n_b
 struct Bands {
     const void *spectrum; // [count][n_bins] complex
     const Row *rows;
-    const MelBand *bands; // none: the bins themselves
+    const MelBand *bands; // null: the bins themselves are the bands
     const float *weights;
     float *out;           // [row][band][frame]
     Range *ranges;        // over all frames of a row
-    Range *kept;          // over those that are stored
-    long long first;      // frame of the batch
+    Range *kept;          // over the stored frames of a row
+    long long first;      // index of the first frame in the batch
     int count, n_rows;    // frames of the spectrum; rows of the batch
     int n_bins, n_bands;
     float exponent;
-    int weight_step; // from a band's weight to its next
+    int weight_step; // distance between the weights of a band
 };
 
 template <typename Real> DEVICE float bin_value(const Complex<Real> *bins, int bin, float exponent) {
@@ -42,7 +44,8 @@ template <typename Real> DEVICE float bin_value(const Complex<Real> *bins, int b
     return raise((float)(z.re * z.re + z.im * z.im), exponent);
 }
 
-// Eight frames by a quarter of the block's threads in bands, so that a band's frames are written together.
+// Each block processes eight frames, and an eighth of its thread count in bands at a time, so that a band's frames are
+// written together.
 template <typename Real> DEVICE void write_bands(const Bands &p) {
     int lane = threadIdx.x % 8, bands_a_block = blockDim.x / 8;
     int at = blockIdx.x * 8 + lane;

@@ -1,4 +1,5 @@
-//! Mel bands: sums of a spectrum under overlapping triangles that widen as hearing's resolution falls.
+//! Mel bands: sums of a spectrum under overlapping triangles, which become wider as the resolution of hearing
+//! decreases.
 
 mod cpu;
 mod device;

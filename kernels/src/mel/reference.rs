@@ -1,8 +1,8 @@
-//! Bands by their definition, f64: every bin under every triangle.
+//! Mel bands computed from their definition in f64: every bin is weighted by every triangle.
 
 use wavemill_options::{MelArgs, Norm, Ramp};
 
-/// `[n_bins][n_frames]` → `[n_mels][n_frames]`.
+/// Computes the bands, `[n_bins][n_frames]` → `[n_mels][n_frames]`.
 pub(crate) fn bands(
     args: &MelArgs,
     sample_rate_hz: u32,
@@ -26,7 +26,7 @@ pub(crate) fn bands(
     rows
 }
 
-/// The triangle of a band, at a frequency.
+/// Returns the height of a band's triangle at a frequency.
 fn weight(args: &MelArgs, band: usize, hz: f64) -> f64 {
     let corners = [edge(args, band), edge(args, band + 1), edge(args, band + 2)];
     let [left, middle, right] = corners.map(|mel| match args.ramp {
@@ -52,7 +52,7 @@ fn weight(args: &MelArgs, band: usize, hz: f64) -> f64 {
     }
 }
 
-/// Corner `i` of the triangles, in mel: they lie evenly from `fmin` to `fmax`.
+/// Returns corner `i` of the triangles in mel. Corners are evenly spaced from `fmin` to `fmax`.
 fn edge(args: &MelArgs, i: usize) -> f64 {
     let low = to_mel(args.fmin, args.htk);
     let high = to_mel(args.fmax, args.htk);

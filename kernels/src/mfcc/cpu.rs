@@ -1,4 +1,4 @@
-//! A small matrix product over eight frames at once.
+//! The cosine transform as a small matrix product, for eight frames at once.
 
 use wavemill_options::MfccArgs;
 
@@ -27,7 +27,7 @@ impl MfccPlan {
         }
     }
 
-    /// `[n_mels, n_frames]` → `[n_mfcc, n_frames]`; each length of `out` and `bands` is rows times `n_frames`.
+    /// Computes `[n_mels, n_frames]` → `[n_mfcc, n_frames]`; `bands` and `out` have exactly these lengths.
     pub(crate) fn run(&mut self, bands: &[f32], n_frames: usize, out: &mut [f32]) {
         for first in (0..n_frames).step_by(LANES) {
             let count = LANES.min(n_frames - first);
@@ -51,7 +51,8 @@ impl MfccPlan {
     }
 }
 
-/// `Σ weights · block` in each lane; four sums, as one would wait for its own last addition.
+/// Returns `Σ weights · block` in each lane. Four sums are kept, because a single one would wait for its own last
+/// addition.
 #[inline(always)]
 fn product(weights: &[f32], block: &[Lane]) -> Lane {
     let mut sums = [[0.0f32; LANES]; 4];

@@ -6,7 +6,7 @@ use super::matrix::matrix;
 use crate::device::{Address, Device, Launch, RowTable, Table, blocks, plain};
 use crate::error::KernelError;
 
-/// As in mfcc.cu: frames of a block, threads of a frame, and the two tiles in shared memory.
+/// The same as in mfcc.cu: frames per block, threads per block, and bytes of the two tiles in shared memory.
 const FRAMES: usize = 64;
 const THREADS: u32 = 4 * FRAMES as u32;
 const SHARED_BYTES: u32 = 4 * 32 * (FRAMES as u32 + 32);
@@ -34,7 +34,7 @@ pub(crate) struct MfccDevice<D: Device> {
 impl<D: Device> MfccDevice<D> {
     pub(crate) fn new(device: &D, args: &MfccArgs, n_mels: usize) -> Result<Self, KernelError> {
         let rows = matrix(args, n_mels);
-        // The kernel reads the weights of one band for several coefficients at a time, so those lie side by side.
+        // The kernel reads the weights of one band for several coefficients at a time, so these are adjacent.
         let columns = (0..n_mels).flat_map(|n| rows.iter().skip(n).step_by(n_mels));
         let matrix: Vec<f32> = columns.map(|x| *x as f32).collect();
         Ok(Self {
@@ -44,7 +44,7 @@ impl<D: Device> MfccDevice<D> {
         })
     }
 
-    /// `[row][n_mels][frame]` → `[row][n_mfcc][frame]`.
+    /// Computes `[row][n_mels][frame]` → `[row][n_mfcc][frame]`.
     pub(crate) fn run(
         &mut self,
         device: &D,
@@ -77,7 +77,8 @@ mod tests {
     use crate::device::testing::{RAGGED, Rows, fetched_f32, noise, on_devices, sent};
     use crate::mfcc::reference;
 
-    /// A sum of up to 150 products of numbers up to 80 by weights of norm 1: rounding grows with the root of the count.
+    /// A sum of up to 150 products of numbers up to 80 and weights of norm 1: rounding grows with the square root of
+    /// the count.
     const ERROR_MAX: f64 = 80.0 * 6e-8 * 12.0 * 4.0;
 
     fn matches_reference<D: Device>(device: &D) {

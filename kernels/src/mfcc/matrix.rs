@@ -1,10 +1,10 @@
-//! The cosine transform and the lifter as numbers.
+//! The numbers of the cosine transform and the lifter.
 
 use std::f64::consts::PI;
 
 use wavemill_options::MfccArgs;
 
-/// The transform and the lifter as one matrix, `[n_mfcc][n_mels]`.
+/// Returns the transform and the lifter as one matrix, `[n_mfcc][n_mels]`.
 pub(super) fn matrix(args: &MfccArgs, n_mels: usize) -> Vec<f64> {
     let mut matrix = Vec::with_capacity(args.n_mfcc * n_mels);
     for k in 0..args.n_mfcc {
@@ -16,7 +16,7 @@ pub(super) fn matrix(args: &MfccArgs, n_mels: usize) -> Vec<f64> {
     matrix
 }
 
-/// Entry (k, n) of the orthonormal cosine transform of length `len`.
+/// Returns entry (k, n) of the orthonormal cosine transform of length `len`.
 fn cosine(dct_type: u8, k: usize, n: usize, len: usize) -> f64 {
     let x = k as f64;
     let y = n as f64;
@@ -49,7 +49,7 @@ fn lift(args: &MfccArgs, k: usize) -> f64 {
     1.0 + args.lifter / 2.0 * libm::sin(PI * turn)
 }
 
-/// What makes the transform orthonormal: entries at an edge are smaller by √2.
+/// Returns the factor that makes the transform orthonormal: entries at an edge are smaller by √2.
 fn half_power_if(edge: bool) -> f64 {
     if edge { 0.5f64.sqrt() } else { 1.0 }
 }

@@ -1,9 +1,9 @@
 // Cepstral coefficients: a small matrix times the bands of each frame.
 
-constexpr int MFCC_FRAMES = 64;       // frames of a block
+constexpr int MFCC_FRAMES = 64;       // frames per block
 constexpr int MFCC_BANDS = 32;        // bands in shared memory at a time
-constexpr int MFCC_COEFFICIENTS = 8;  // coefficients of a thread
-constexpr int MFCC_GROUPS = 4;        // threads of a frame
+constexpr int MFCC_COEFFICIENTS = 8;  // coefficients per thread
+constexpr int MFCC_GROUPS = 4;        // threads per frame
 constexpr int MFCC_AT_ONCE = MFCC_COEFFICIENTS * MFCC_GROUPS;
 
 struct Mfcc {
@@ -15,7 +15,7 @@ struct Mfcc {
     int n_mfcc;
 };
 
-// Bands and weights from `first_band` on to shared memory, zeros around them.
+// Loads bands and weights from `first_band` on into shared memory, with zeros around them.
 DEVICE void load_mfcc_tile(const Mfcc &p, const Row &row, int first_frame, int first_band, int first_coefficient,
                            float *bands, float *weights) {
     const float *from = p.bands + p.n_mels * row.frame;
@@ -33,7 +33,7 @@ DEVICE void load_mfcc_tile(const Mfcc &p, const Row &row, int first_frame, int f
     }
 }
 
-// Adds the products of a tile: first among themselves, in order of the bands.
+// Adds the products of a tile to the sums. They are first summed by themselves, in the order of the bands.
 DEVICE void add_mfcc_tile(const float *bands, const float *weights, float *sums) {
     float parts[MFCC_COEFFICIENTS] = {};
     for (int band = 0; band < MFCC_BANDS; ++band) {

@@ -1,10 +1,10 @@
-//! Cosine transforms as scipy's manual defines them (not normalised, then `norm="ortho"`), f64.
+//! Cosine transforms in f64 as defined in scipy's manual: not normalised, and then with the factor of `norm="ortho"`.
 
 use std::f64::consts::PI;
 
 use wavemill_options::MfccArgs;
 
-/// `[n_mels][n_frames]` → `[n_mfcc][n_frames]`.
+/// Computes `[n_mels][n_frames]` → `[n_mfcc][n_frames]`.
 pub(crate) fn mfcc(args: &MfccArgs, bands: &[Vec<f64>]) -> Vec<Vec<f64>> {
     let n_frames = bands[0].len();
     let columns: Vec<Vec<f64>> = (0..n_frames)

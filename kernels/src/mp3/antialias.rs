@@ -1,4 +1,4 @@
-//! Butterflies between neighbouring sub-bands, against the aliases of their filters (ISO/IEC 11172-3 §2.4.3.4.10.1).
+//! Anti-aliasing butterflies between adjacent sub-bands (ISO/IEC 11172-3 §2.4.3.4.10.1).
 
 use std::sync::LazyLock;
 
@@ -14,8 +14,8 @@ pub(super) const COEFFICIENTS: [f64; REACH] = [
 /// Lines around a border.
 const AROUND: usize = 2 * REACH;
 
-/// For each line around a border, `cs_i = 1 / √(1 + c²)` for itself, and `ca_i = c / √(1 + c²)` for the opposite line, with
-/// its sign: the lines below the border lose what the lines above it gain.
+/// For each line around a border, `cs_i = 1 / √(1 + c²)` for the line itself and `ca_i = c / √(1 + c²)` for the
+/// opposite line, with its sign: lines above the border add their opposite line, and lines below subtract it.
 struct Factors {
     own: [f32; AROUND],
     opposite: [f32; AROUND],
@@ -44,11 +44,12 @@ impl Factors {
     }
 }
 
-/// Between the first `n_sub_bands` sub-bands. Returns behind which line all are zero, given the same of before.
+/// Processes the borders between the first `n_sub_bands` sub-bands. All lines from `n_lines` on are zero before;
+/// returns the same bound for the lines after.
 #[inline(always)]
 pub(super) fn antialias(n_sub_bands: usize, n_lines: usize, lines: &mut [f32; LINES]) -> usize {
     let factors = Factors::get();
-    // The last border is the one above the last sub-band with a sound.
+    // The last border is the one above the last nonzero sub-band.
     let n_borders = (n_sub_bands - 1).min(n_lines.div_ceil(SUB_BAND_LINES));
     for border in 1..=n_borders {
         let first = border * SUB_BAND_LINES - REACH;

@@ -1,13 +1,13 @@
-//! Scale factor bands: where the lines of a granule are parted (ISO/IEC 11172-3 table 3-B.8, ISO/IEC 13818-3 table B.2;
-//! those of MPEG-2.5 as every encoder has them).
+//! Scale factor bands, which divide the lines of a granule (ISO/IEC 11172-3 table 3-B.8, ISO/IEC 13818-3 table B.2; for
+//! MPEG-2.5, the bands that every encoder uses).
 
 use super::LINES;
 use super::header::{FrameHeader, Version};
 use super::side_info::{Block, Granule};
 
-/// First lines of the 22 bands of a long block, and its end.
+/// First lines of the 22 bands of a long block, and the end of the last band.
 type LongBands = [u16; 23];
-/// First lines of the 13 bands of each window of a short block, and its end.
+/// First lines of the 13 bands of each window of a short block, and the end of the last band.
 type ShortBands = [u16; 14];
 
 #[rustfmt::skip]
@@ -31,18 +31,18 @@ const SHORT_24000: ShortBands = [0, 4, 8, 12, 18, 26, 36, 48, 62, 80, 104, 136, 
 const SHORT_16000: ShortBands = [0, 4, 8, 12, 18, 26, 36, 48, 62, 80, 104, 134, 174, 192];
 const SHORT_8000: ShortBands = [0, 8, 16, 24, 36, 52, 72, 96, 124, 160, 162, 164, 166, 192];
 
-/// Most bands of a granule: 13 of each of three windows.
+/// Maximum number of bands of a granule: 13 in each of three windows.
 pub(super) const BANDS_MAX: usize = 39;
 /// The first band of the short part of a mixed block.
 const MIXED_SHORT_FROM: usize = 3;
 
-/// The bands of a granule in the order of its lines. Behind the long ones follow, for each short band, its three windows.
+/// The bands of a granule in the order of its lines: the long bands, then the three windows of each short band.
 #[derive(Debug)]
 pub(super) struct Bands {
     edges: [u16; BANDS_MAX + 1],
-    /// All of them.
+    /// Number of all bands.
     pub(super) n: usize,
-    /// How many are of a long block.
+    /// Number of long bands.
     pub(super) n_long: usize,
 }
 
@@ -69,18 +69,18 @@ impl Bands {
         Self { edges, n, n_long }
     }
 
-    /// The lines of a band.
+    /// Returns the lines of a band.
     #[inline]
     pub(super) fn lines(&self, band: usize) -> std::ops::Range<usize> {
         usize::from(self.edges[band])..usize::from(self.edges[band + 1])
     }
 
-    /// The window of a band: of a long one 0.
+    /// Returns the window of a band, which is 0 for a long band.
     pub(super) fn window(&self, band: usize) -> usize {
         band.saturating_sub(self.n_long) % 3
     }
 
-    /// Bands whose scale factors are transmitted: all but the highest.
+    /// Returns the number of bands whose scale factors are transmitted: all but the highest.
     pub(super) fn n_transmitted(&self) -> usize {
         if self.n_long == self.n {
             self.n - 1
@@ -90,7 +90,7 @@ impl Bands {
     }
 }
 
-/// The bands of a rate.
+/// The bands of a sample rate.
 #[derive(Debug)]
 pub(super) struct RateBands {
     long: Bands,
@@ -107,7 +107,7 @@ impl RateBands {
         }
     }
 
-    /// Those of a frame's rate.
+    /// Returns the bands for a frame's sample rate.
     pub(super) fn of(header: &FrameHeader) -> &'static Self {
         let version = match header.version {
             Version::Mpeg1 => 0,
@@ -117,7 +117,7 @@ impl RateBands {
         &RATES[version][header.rate_index]
     }
 
-    /// Those of a granule.
+    /// Returns the bands of a granule.
     pub(super) fn of_granule(&self, granule: &Granule) -> &Bands {
         match granule.block {
             Block::Short if granule.is_mixed => &self.mixed,
@@ -126,24 +126,24 @@ impl RateBands {
         }
     }
 
-    /// First line of a long band; behind the last one, the end.
+    /// Returns the first line of a long band, or the end of the lines after the last band.
     pub(super) fn long_edge(&self, band: usize) -> usize {
         usize::from(self.long.edges[band.min(22)])
     }
 
-    /// First line of the region behind the first one, where windows are switched.
+    /// Returns the first line of the second region, for granules with window switching.
     pub(super) fn first_region_end(&self, version: Version, granule: &Granule) -> usize {
         match granule.block {
             // Decoders disagree about mixed blocks of MPEG-2.5: mpg123 counts long bands, ffmpeg short ones.
             Block::Short if granule.is_mixed && version == Version::Mpeg25 => self.long_edge(8),
-            // Three bands, each of three windows.
+            // Three bands with three windows each.
             Block::Short => usize::from(self.short.edges[9]),
             _ => self.long_edge(8),
         }
     }
 }
 
-// Of a mixed block, the lines below short band 3 are long: eight long bands of MPEG-1, six of the others.
+// The lines of a mixed block below short band 3 are long: eight long bands in MPEG-1, six in the other versions.
 static RATES: [[RateBands; 3]; 3] = [
     [
         RateBands::new(&LONG_44100, &SHORT_44100, 8),

@@ -1,6 +1,6 @@
 //! Bits of main data and side info, most significant first.
 
-/// Reads bits of a slice. Behind its end come zeros: who reads there finds out by [`BitReader::position`].
+/// Reads bits of a slice. After the end it returns zeros; [`BitReader::position`] shows whether that happened.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BitReader<'a> {
     bytes: &'a [u8],
@@ -8,12 +8,12 @@ pub(super) struct BitReader<'a> {
 }
 
 impl<'a> BitReader<'a> {
-    /// A reader from bit `position` on.
+    /// Creates a reader that starts at bit `position`.
     pub(super) fn new(bytes: &'a [u8], position: usize) -> Self {
         Self { bytes, position }
     }
 
-    /// The bits that come next, from the highest one down: 57 of them count.
+    /// Returns the next bits, starting at the highest bit of the word. 57 of them are valid.
     #[inline(always)]
     pub(super) fn word(&self) -> u64 {
         let first = self.position / 8;
@@ -24,7 +24,7 @@ impl<'a> BitReader<'a> {
         word << (self.position % 8)
     }
 
-    /// Up to eight bytes, and zeros behind the end.
+    /// Returns up to eight bytes, padded with zeros after the end of the slice.
     #[cold]
     fn last_word(&self, first: usize) -> u64 {
         let mut word = [0; 8];
@@ -35,27 +35,27 @@ impl<'a> BitReader<'a> {
         u64::from_be_bytes(word)
     }
 
-    /// Passes over `n` bits.
+    /// Skips `n` bits.
     #[inline(always)]
     pub(super) fn skip(&mut self, n: u32) {
         self.position += n as usize;
     }
 
-    /// The next `n` bits, up to 32.
+    /// Reads the next `n` bits, up to 32.
     #[inline]
     pub(super) fn read(&mut self, n: u32) -> u32 {
-        // Two shifts, because one by 64 for no bits is not defined.
+        // Two shifts, because a single shift by 64 (if `n` is 0) is undefined.
         let value = self.word() >> 1 >> (63 - n);
         self.skip(n);
         value as u32
     }
 
-    /// The next bit as a flag.
+    /// Reads the next bit as a flag.
     pub(super) fn flag(&mut self) -> bool {
         self.read(1) == 1
     }
 
-    /// Bits from the start of the slice up to the next one.
+    /// Returns the index of the next bit in the slice.
     #[inline(always)]
     pub(super) fn position(&self) -> usize {
         self.position

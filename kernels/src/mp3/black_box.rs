@@ -1,7 +1,8 @@
-//! Another decoder as a black box: crafted frames go in, and what comes out tells which values it read.
+//! Uses another decoder as a black box: decodes crafted frames and derives the values that it read from the samples.
 //!
-//! The code tables of `huffman/tables.rs` were made so, and are checked so. Only bits that the standard's syntax defines
-//! go in, and only samples come out: nothing depends on how that decoder works.
+//! The code tables of `huffman/tables.rs` were created and are checked in this way. The input consists only of bits
+//! that the standard's syntax defines, and the output only of samples: nothing depends on the internals of the other
+//! decoder.
 
 use symphonia_bundle_mp3::MpaDecoder;
 use symphonia_core::audio::{Audio, GenericAudioBufferRef};
@@ -12,9 +13,9 @@ use symphonia_core::units::{Duration, Timestamp};
 
 /// 320 kbit/s at 44.1 kHz, mono.
 const FRAME_BYTES: usize = 1_044;
-/// Bits of the crafted granule's main data, at least.
+/// Minimum number of bits of the crafted granule's main data.
 const MAIN_BITS: usize = 64;
-/// The longest code word of all books.
+/// Length of the longest code word of all books.
 const CODE_BITS_MAX: usize = 19;
 
 /// Writes bits, most significant first.
@@ -37,14 +38,14 @@ impl BitWriter {
     }
 }
 
-/// The other decoder.
+/// Creates the other decoder.
 pub(super) fn decoder() -> MpaDecoder {
     let mut params = AudioCodecParameters::new();
     params.for_codec(CODEC_ID_MP3);
     MpaDecoder::try_new(&params, &AudioDecoderOptions::default().gapless(false)).unwrap()
 }
 
-/// The samples of a frame, a plane a channel; `None` where it does not decode.
+/// Returns the samples of a frame, one plane per channel, or `None` if it does not decode.
 pub(super) fn decode(decoder: &mut MpaDecoder, frame: &[u8]) -> Option<Vec<Vec<f32>>> {
     let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, frame);
     match decoder.decode_ref(&packet) {
@@ -57,23 +58,25 @@ pub(super) fn decode(decoder: &mut MpaDecoder, frame: &[u8]) -> Option<Vec<Vec<f
     }
 }
 
-/// A mono frame whose first granule has these values, each +1 or -1, as its lowest lines; the second one is silent.
+/// Returns a mono frame whose first granule has these values, each +1 or -1, as its lowest lines; the second granule is
+/// silent.
 pub(super) fn long_frame(signs: &[i32]) -> Vec<u8> {
     let mut bits = Vec::new();
     for quad in signs.chunks(4) {
-        // The book of inverted bits: none is zero.
+        // The book of inverted bits: 0000 means that all four values are nonzero.
         bits.extend([false; 4]);
         bits.extend(quad.iter().map(|&sign| sign < 0));
     }
     frame(0, 0, 1, &bits)
 }
 
-/// A mono frame whose first granule has `bits` as its Huffman codes, filled up with ones; the second one is silent.
+/// Returns a mono frame whose first granule has `bits`, padded with ones, as its Huffman codes; the second granule is
+/// silent.
 fn frame(table: u8, big_values: u32, count1_table: u32, bits: &[bool]) -> Vec<u8> {
     let n_bits = bits.len().max(MAIN_BITS);
     let mut out = BitWriter::default();
     out.put(0xFFFB_E0C0, 32);
-    // Main data begins here, private bits, scale factor selection.
+    // Start of the main data, private bits, scale factor selection.
     out.put(0, 9 + 5 + 4);
 
     for granule in 0..2 {
@@ -85,7 +88,7 @@ fn frame(table: u8, big_values: u32, count1_table: u32, bits: &[bool]) -> Vec<u8
         out.put(210, 8);
         out.put(0, 4 + 1);
 
-        // All of the big values lie in the first region.
+        // All big values are in the first region.
         out.put(u32::from(table), 5);
         out.put(0, 10);
         out.put(15, 4);
@@ -106,7 +109,7 @@ fn frame(table: u8, big_values: u32, count1_table: u32, bits: &[bool]) -> Vec<u8
 /// Reads the first spectral lines of crafted frames.
 pub(super) struct Probe {
     decoder: MpaDecoder,
-    /// What each of the first four lines sounds like.
+    /// Samples of the response to each of the first four lines.
     responses: Vec<Vec<f32>>,
 }
 
@@ -116,7 +119,7 @@ impl Probe {
             decoder: decoder(),
             responses: Vec::new(),
         };
-        // Codes that are known: those of table B are the inverted bits of four values, each followed by its sign.
+        // The codes of table B are known: the inverted bits of four values, followed by their signs.
         for line in 0..4 {
             let mut bits = [true; 5];
             bits[line] = false;
@@ -135,7 +138,7 @@ impl Probe {
         samples
     }
 
-    /// The values of the first four lines, by least squares.
+    /// Returns the values of the first four lines, by least squares.
     fn lines(&mut self, frame_bytes: &[u8]) -> [i32; 4] {
         let samples = self.samples(frame_bytes);
 
@@ -161,10 +164,11 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     products.sum()
 }
 
-/// Solves a system whose rows end with their right sides; `None` for what it says nothing of.
+/// Solves a linear system whose rows end with their right-hand sides. Undetermined unknowns are `None`.
 pub(super) fn solve(mut rows: Vec<Vec<f64>>) -> Vec<Option<f64>> {
     let n = rows.len();
-    // The matrix is one of products, so a diagonal of zero is a row of zeros. What is left of one is noise.
+    // The matrix consists of inner products, so a zero on the diagonal implies a row of zeros. A residue of it is
+    // rounding noise.
     let smallest = 1e-6 * (0..n).map(|at| rows[at][at]).fold(0.0, f64::max);
 
     for pivot in 0..n {
@@ -188,7 +192,7 @@ pub(super) fn solve(mut rows: Vec<Vec<f64>>) -> Vec<Option<f64>> {
         .collect()
 }
 
-/// A code word and the values that it stands for.
+/// A code word and its values.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Code {
     pub(super) values: Vec<i32>,
@@ -196,7 +200,8 @@ pub(super) struct Code {
 }
 
 impl Probe {
-    /// Magnitudes that `bits` decode to: two of a table of pairs, up to 15; or four of a table of quadruples.
+    /// Returns the magnitudes that `bits` decode to: two up to 15 for a table of pairs, or four for a table of
+    /// quadruples.
     fn magnitudes(&mut self, table: Table, bits: &[bool]) -> Vec<i32> {
         match table {
             Table::Pairs(table) => {
@@ -210,7 +215,8 @@ impl Probe {
         }
     }
 
-    /// All codes of a table: each bit that is flipped within a code word makes it another one's, behind it none does.
+    /// Finds all codes of a table. Flipping a bit within a code word changes the values; flipping a bit after it does
+    /// not.
     pub(super) fn codes(&mut self, table: Table) -> Vec<Code> {
         let mut codes = Vec::new();
         let mut prefixes = vec![Vec::new()];

@@ -1,8 +1,9 @@
-//! The cosine transform of the synthesis filter: `c[n] = Σ s[k] cos(π / 64 · n (2k + 1))`, a DCT of type II with 32 points.
+//! The cosine transform of the synthesis filter: `c[n] = Σ s[k] cos(π / 64 · n (2k + 1))`, a DCT of type II with 32
+//! points.
 //!
-//! Lee's way (IEEE Transactions on Acoustics, Speech and Signal Processing 32, 1984): sums of opposite points give the
-//! even outputs by a transform of half the points. Differences, each divided by twice its cosine, give half of the odd
-//! ones: two that follow one another sum to an odd output.
+//! Lee's algorithm (IEEE Transactions on Acoustics, Speech and Signal Processing 32, 1984): a transform of half the
+//! size computes the even outputs from the sums of opposite points. A second one transforms the differences, each
+//! divided by twice its cosine; two consecutive outputs of it add up to an odd output.
 
 use std::f64::consts::PI;
 use std::sync::LazyLock;
@@ -18,7 +19,7 @@ pub(super) struct Secants {
 }
 
 impl Secants {
-    /// They are made when the first decoder is.
+    /// Returns the secants, which are created together with the first decoder.
     pub(super) fn get() -> &'static Self {
         static SECANTS: LazyLock<Secants> = LazyLock::new(|| Secants {
             of_32: secants(),
@@ -38,7 +39,7 @@ fn secants<const HALF: usize>() -> [f32; HALF] {
     })
 }
 
-/// A transform of `$n` points by two of `$half`.
+/// Defines a transform of `$n` points by two transforms of `$half` points.
 macro_rules! transform {
     ($name:ident, $n:literal, $half:literal, $secants:ident, $next:ident) => {
         #[inline(always)]
@@ -56,7 +57,7 @@ macro_rules! transform {
             let mut c = [0.0; $n];
             for k in 0..$half {
                 c[2 * k] = even[k];
-                // Behind the last one there is a zero.
+                // The output after the last one is zero.
                 c[2 * k + 1] = if k + 1 < $half {
                     odd[k] + odd[k + 1]
                 } else {

@@ -1,4 +1,4 @@
-//! The steps in their order, for a whole frame.
+//! Runs all decoding steps for a whole frame.
 
 use super::bands::RateBands;
 use super::granules::{CodedFrame, GranuleReader, Spectrum};
@@ -17,13 +17,13 @@ use crate::level::{Lanes, Level};
 /// The main data of a frame.
 #[derive(Clone, Copy, Debug)]
 pub struct MainData<'a> {
-    /// From where the frame's main data begins, or from the first byte behind that which there is.
+    /// The bytes from the start of the frame's main data on, or from the first one of them that is available.
     pub bytes: &'a [u8],
-    /// Bits that should come before them and are not there. The granules that begin in them are silent.
+    /// Number of bits before `bytes` that are missing. Granules that begin in the missing bits are silent.
     pub n_missing_bits: usize,
 }
 
-/// Decodes the frames of one stream, which follow one another.
+/// Decodes the consecutive frames of one stream.
 pub struct FrameDecoder {
     lanes: Lanes,
     reader: GranuleReader,
@@ -34,17 +34,17 @@ pub struct FrameDecoder {
     ordered: Box<[f32; LINES]>,
 }
 
-/// What a channel keeps from frame to frame.
+/// The state that a channel keeps from frame to frame.
 struct Channel {
     imdct: Imdct,
     synthesis: Synthesis,
 }
 
 impl FrameDecoder {
-    /// Makes a decoder for a stream of any rate, mono or stereo.
+    /// Creates a decoder for a stream of any rate, mono or stereo.
     ///
     /// # Errors
-    /// [`KernelError::Level`] where this machine lacks the level.
+    /// [`KernelError::Level`] if this machine does not support the level.
     pub fn new(level: Level) -> Result<Self, KernelError> {
         let lanes = Lanes::new(level).ok_or(KernelError::Level { level })?;
         Ok(Self {
@@ -60,13 +60,13 @@ impl FrameDecoder {
         })
     }
 
-    /// The spectra of the frame that was decoded last.
+    /// Returns the spectra of the last decoded frame.
     #[cfg(test)]
     pub(super) fn spectra(&self) -> &[[Spectrum; MAX_CHANNELS]; 2] {
         &self.spectra
     }
 
-    /// Forgets the frames before: the next one follows a hole, or is another stream's.
+    /// Clears the state of earlier frames. Needed if the next frame follows a gap or belongs to another stream.
     pub fn reset(&mut self) {
         for channel in &mut self.channels {
             channel.imdct.reset();
@@ -74,11 +74,11 @@ impl FrameDecoder {
         }
     }
 
-    /// Decodes a frame into a plane for each channel and returns how many samples each has. Full scale is ±1, and louder
-    /// samples are not cut. A mono frame leaves the second plane as it is.
+    /// Decodes a frame into one plane per channel and returns the number of samples of each plane. Full scale is ±1,
+    /// and louder samples are not clipped. A mono frame leaves the second plane unchanged.
     ///
     /// # Errors
-    /// [`FrameError`] for main data that cannot be right. Then what is kept from frame to frame stays as it was.
+    /// [`FrameError`] if the main data is damaged. The state that is kept from frame to frame is then unchanged.
     pub fn decode(
         &mut self,
         header: &FrameHeader,
@@ -96,7 +96,7 @@ impl FrameDecoder {
         Ok(header.n_granules() * GRANULE_SAMPLES)
     }
 
-    /// From main data to spectra of left and right.
+    /// Reads the main data into the spectra of left and right.
     fn read_spectra(
         &mut self,
         header: &FrameHeader,
@@ -127,7 +127,7 @@ impl FrameDecoder {
         Ok(())
     }
 
-    /// From spectra to samples.
+    /// Transforms the spectra to samples.
     #[inline(always)]
     fn sound(
         &mut self,

@@ -1,34 +1,35 @@
-//! What the header of a frame says about decoding it. Lengths and bit rates are for whoever finds the frames.
+//! The fields of a frame header that decoding depends on. Frame lengths and bit rates are left to the code that finds
+//! the frames.
 
-/// Which edition of the standard a frame follows.
+/// The edition of the standard that a frame follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
-    /// ISO/IEC 11172-3: two granules a frame.
+    /// ISO/IEC 11172-3, with two granules per frame.
     Mpeg1,
-    /// ISO/IEC 13818-3, half the rates: one granule a frame.
+    /// ISO/IEC 13818-3, with half the sample rates and one granule per frame.
     Mpeg2,
-    /// Half of those rates again, in no standard but in every encoder.
+    /// Half the sample rates of MPEG-2. It is not standardised, but all encoders support it.
     Mpeg25,
 }
 
-/// How the channels of a frame are coded.
+/// The channel mode of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// One channel.
     Mono,
-    /// Two channels that have nothing to do with each other.
+    /// Two independent channels.
     Stereo,
-    /// Two channels, of which bands may be coded together.
+    /// Two channels with bands that may be coded jointly.
     Joint {
-        /// Middle and side in the place of left and right.
+        /// Whether middle and side are coded in place of left and right.
         mid_side: bool,
-        /// One channel and a position, above a bound.
+        /// Whether bands above a bound are coded as one channel and a position.
         intensity: bool,
     },
 }
 
 impl Mode {
-    /// Whether any band may be coded for both channels together. Joint stereo may also be left and right.
+    /// Reports whether bands may be coded jointly. Joint stereo with both flags off is plain left and right.
     pub(super) const fn is_joined(self) -> bool {
         match self {
             Self::Mono | Self::Stereo => false,
@@ -40,19 +41,19 @@ impl Mode {
     }
 }
 
-/// The facts of a layer III frame header that its decoding depends on.
+/// The fields of a layer III frame header that its decoding depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// Edition.
+    /// Edition of the standard.
     pub version: Version,
-    /// Which of the edition's three rates, as in the header: 44.1, 48, 32 kHz, or a half or a quarter of them.
+    /// Index of the sample rate, as in the header: 44.1, 48, 32 kHz, or a half or a quarter of them.
     pub(super) rate_index: usize,
-    /// Channels.
+    /// Channel mode.
     pub mode: Mode,
 }
 
 impl FrameHeader {
-    /// Reads the four bytes of a header; `None` where they are none of layer III. The bit rate is not looked at.
+    /// Parses the four bytes of a header. Returns `None` if they are not a layer III header. The bit rate is ignored.
     pub fn parse([sync, b1, b2, b3]: [u8; 4]) -> Option<Self> {
         let version = match b1 >> 3 & 3 {
             0 => Version::Mpeg25,
@@ -81,17 +82,18 @@ impl FrameHeader {
         })
     }
 
-    /// 1 or 2.
+    /// Returns the number of channels, 1 or 2.
     pub fn n_channels(&self) -> usize {
         if self.mode == Mode::Mono { 1 } else { 2 }
     }
 
-    /// Granules of a frame, each of [`GRANULE_SAMPLES`](super::GRANULE_SAMPLES) samples a channel.
+    /// Returns the number of granules of a frame, each with [`GRANULE_SAMPLES`](super::GRANULE_SAMPLES) samples per
+    /// channel.
     pub fn n_granules(&self) -> usize {
         if self.version == Version::Mpeg1 { 2 } else { 1 }
     }
 
-    /// Bytes of the side info.
+    /// Returns the number of bytes of the side info.
     pub fn side_info_bytes(&self) -> usize {
         match (self.version, self.n_channels()) {
             (Version::Mpeg1, 1) => 17,

@@ -1,4 +1,4 @@
-//! Lines of a granule's channel → samples of its sub-bands: order, butterflies against aliases, IMDCT.
+//! Lines of one channel of a granule → samples of its sub-bands: reordering, anti-aliasing butterflies, IMDCT.
 
 use super::antialias::antialias;
 use super::bands::{Bands, RateBands};
@@ -8,7 +8,7 @@ use super::reorder::reorder;
 use super::side_info::{Block, Granule};
 use super::{LINES, SUB_BAND_LINES, SUB_BANDS, SubBandSamples};
 
-/// A spectrum with what its transform depends on.
+/// A spectrum with the parameters of its transform.
 pub(super) struct Lines<'a> {
     bands: &'static Bands,
     granule: &'a Granule,
@@ -28,7 +28,8 @@ impl<'a> Lines<'a> {
         }
     }
 
-    /// Makes the samples of the lowest `n_sub_bands`; those above are of no use. `ordered` is for lines in another order.
+    /// Computes the samples of the lowest `n_sub_bands`. Samples above are undefined. `ordered` is a buffer for
+    /// reordered lines.
     #[inline(always)]
     pub(super) fn transform(
         self,
@@ -47,7 +48,7 @@ impl<'a> Lines<'a> {
             n_long_sub_bands = if granule.is_mixed { MIXED_SUB_BANDS } else { 1 };
         }
 
-        // Up to the border above the highest one.
+        // Borders up to the one above the highest sub-band.
         n_lines = antialias(n_long_sub_bands.min(n_sub_bands + 1), n_lines, lines);
 
         let windows = Windows {

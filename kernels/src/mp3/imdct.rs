@@ -1,8 +1,9 @@
-//! Lines → samples of sub-bands: the inverse modified discrete cosine transform, windows, overlap with the granule before,
-//! and the inversion of every other sample of every other sub-band (ISO/IEC 11172-3 §2.4.3.4.10).
+//! Lines → sub-band samples: the inverse modified discrete cosine transform, windowing, overlap with the previous
+//! granule, and the inversion of every other sample of every other sub-band (ISO/IEC 11172-3 §2.4.3.4.10).
 //!
-//! The long transform is a DCT of type IV with 18 points, the outputs of which are repeated with signs. It is computed as
-//! a complex Fourier transform of 9 points between two twists. Eight sub-bands go at once, as `wide.rs` tells.
+//! The long transform is a DCT of type IV with 18 points, whose outputs are repeated with signs. It is computed as a
+//! complex Fourier transform of 9 points between two multiplications by twiddle factors. Eight sub-bands are computed
+//! at once, see `wide.rs`.
 
 use std::f64::consts::PI;
 use std::sync::LazyLock;
@@ -14,9 +15,9 @@ use crate::lane::LANES;
 
 /// Samples of a sub-band in a granule.
 const SLOTS: usize = SUB_BAND_LINES;
-/// Sub-bands that are computed at once, and how often.
+/// Number of groups of sub-bands that are computed at once.
 const GROUPS: usize = SUB_BANDS / LANES;
-/// Sub-bands that are turned at once.
+/// Sub-bands that are transposed at once.
 const QUAD: usize = 4;
 /// Lines of each window of a short block.
 const SHORT_LINES: usize = SUB_BAND_LINES / 3;
@@ -30,15 +31,15 @@ pub(super) struct Windows {
     pub(super) is_mixed: bool,
 }
 
-/// Eight sub-bands, half a window.
+/// Half a window of eight sub-bands.
 type Half = [Wide; SLOTS];
 
-/// What the next granule overlaps with.
+/// The transform of one channel, with the samples that overlap with the next granule.
 #[derive(Debug)]
 pub(super) struct Imdct {
     tables: &'static Tables,
     overlap: [Half; GROUPS],
-    /// The overlap of the groups from here on is zero.
+    /// From this group on, all overlap is zero.
     n_overlapping: usize,
 }
 
@@ -51,13 +52,13 @@ impl Imdct {
         }
     }
 
-    /// Forgets the granules before.
+    /// Clears the overlap of earlier granules.
     pub(super) fn reset(&mut self) {
         self.overlap = [[Wide::ZERO; SLOTS]; GROUPS];
         self.n_overlapping = 0;
     }
 
-    /// Makes the samples of a granule from its lines, which are zero from `n_lines` on.
+    /// Computes the samples of a granule from its lines, which are zero from `n_lines` on.
     #[inline(always)]
     pub(super) fn run(
         &mut self,
@@ -126,7 +127,7 @@ impl Imdct {
     }
 }
 
-/// The lines of a group: by line, then by sub-band.
+/// Returns the lines of a group, by line, then by sub-band.
 #[inline(always)]
 fn load(group: usize, lines: &[f32; LINES]) -> Half {
     let mut input = [Wide::ZERO; SLOTS];
@@ -148,7 +149,7 @@ fn store(samples: &Half, group: usize, out: &mut SubBandSamples) {
     }
 }
 
-/// The long transform: adds its first half to `samples`, and its second half is the overlap to come.
+/// Computes the long transform: adds its first half to `samples`, and stores its second half in `overlap`.
 #[inline(always)]
 fn long(
     input: &Half,
@@ -172,11 +173,11 @@ fn long(
     }
 }
 
-/// `y[n] = Σ x[k] cos(π / 18 · (n + 1/2)(k + 1/2))`.
+/// Computes `y[n] = Σ x[k] cos(π / 18 · (n + 1/2)(k + 1/2))`.
 ///
 /// With `t[n] = (x[2n] + i·x[17 - 2n]) · exp(-iπ(4n + 1) / 72)` and its Fourier transform `T` of 9 points, `T[k] ·
-/// exp(-iπk / 18)` is `y[2k] - i·y[17 - 2k]`: the exponents of both twists and of the transform sum to `-iπ(4n + 1)(4k +
-/// 1) / 72`.
+/// exp(-iπk / 18)` is `y[2k] - i·y[17 - 2k]`: the exponents of both twiddle factors and of the transform add up to
+/// `-iπ(4n + 1)(4k + 1) / 72`.
 #[inline(always)]
 fn dct4(x: &[f32; SLOTS], tables: &Tables) -> [f32; SLOTS] {
     let mut t = [Complex::default(); 9];
@@ -211,7 +212,7 @@ fn dct4(x: &[f32; SLOTS], tables: &Tables) -> [f32; SLOTS] {
     y
 }
 
-/// The Fourier transform of three points.
+/// Computes the Fourier transform of three points.
 #[inline(always)]
 fn fourier3([a, b, c]: [Complex; 3]) -> [Complex; 3] {
     const SIN_60: f32 = 0.866_025_4;
@@ -229,7 +230,7 @@ fn fourier3([a, b, c]: [Complex; 3]) -> [Complex; 3] {
     [a + sum, middle + side, middle - side]
 }
 
-/// The three short transforms, which overlap within the granule.
+/// Computes the three short transforms, which overlap within the granule.
 #[inline(always)]
 fn short(input: &Half, tables: &Tables, samples: &mut Half, overlap: &mut Half) {
     *overlap = [Wide::ZERO; SLOTS];
@@ -239,7 +240,7 @@ fn short(input: &Half, tables: &Tables, samples: &mut Half, overlap: &mut Half) 
             for k in 0..SHORT_LINES {
                 sum = sum + input[3 * k + window] * tables.short[i][k];
             }
-            // Windows begin six samples apart, behind six samples of silence.
+            // Windows begin six samples apart, after six samples of silence.
             let at = SHORT_LINES * (window + 1) + i;
             let sum = sum * tables.signs[at % 2];
             if at < SLOTS {
@@ -251,17 +252,17 @@ fn short(input: &Half, tables: &Tables, samples: &mut Half, overlap: &mut Half) 
     }
 }
 
-/// What follows from formulas.
+/// Constants that are computed from formulas.
 #[derive(Debug)]
 struct Tables {
-    /// By shape: for each sample of both halves its factor, with the signs of the transform's symmetry and of the
-    /// inversion of odd sub-bands.
+    /// A factor for each sample of both halves, by window shape. It includes the signs of the transform's symmetry and
+    /// of the inversion in odd sub-bands.
     windows: [[Wide; 2 * SLOTS]; 4],
-    /// The same, with the long window in the two lowest sub-bands.
+    /// The factors for mixed blocks, with the long window in the two lowest sub-bands.
     mixed: [[Wide; 2 * SLOTS]; 4],
     /// The short transform with its window.
     short: [[f32; SHORT_LINES]; 2 * SHORT_LINES],
-    /// Of even and odd samples, in even and odd sub-bands.
+    /// Signs of even and odd samples, in even and odd sub-bands.
     signs: [Wide; 2],
     twist_in: [[f32; 2]; 9],
     twist_out: [[f32; 2]; 9],
@@ -270,7 +271,7 @@ struct Tables {
 }
 
 impl Tables {
-    /// They are made when the first decoder is.
+    /// Returns the tables, which are created together with the first decoder.
     fn get() -> &'static Self {
         static TABLES: LazyLock<Tables> = LazyLock::new(Tables::new);
         &TABLES
@@ -280,7 +281,7 @@ impl Tables {
         let blocks = [Block::Long, Block::Start, Block::Short, Block::End];
         let windows = blocks.map(|block| {
             std::array::from_fn(|i| {
-                // Samples 9 to 35 are those of the transform with their signs turned.
+                // Samples 9 to 35 are outputs of the transform with inverted signs.
                 let symmetry = if i < 9 { 1.0 } else { -1.0 };
                 let factor = (symmetry * window(block, i)) as f32;
                 Wide(std::array::from_fn(|lane| factor * inversion(i, lane)))
@@ -311,12 +312,12 @@ impl Tables {
     }
 }
 
-/// `exp(-i · angle)`.
+/// Returns `exp(-i · angle)`.
 fn turn(angle: f64) -> [f32; 2] {
     [libm::cos(angle) as f32, -libm::sin(angle) as f32]
 }
 
-/// Odd samples of odd sub-bands are inverted.
+/// Returns the sign of a sample: odd samples of odd sub-bands are inverted.
 fn inversion(slot: usize, sub_band: usize) -> f32 {
     if slot % 2 == 1 && sub_band % 2 == 1 {
         -1.0
@@ -325,12 +326,12 @@ fn inversion(slot: usize, sub_band: usize) -> f32 {
     }
 }
 
-/// Sample `i` of the 12 of a short window.
+/// Returns sample `i` of the 12 of a short window.
 fn short_window(i: usize) -> f64 {
     libm::sin(PI / 12.0 * (i as f64 + 0.5))
 }
 
-/// Sample `i` of the 36 of a window.
+/// Returns sample `i` of the 36 of a window.
 fn window(block: Block, i: usize) -> f64 {
     let long = libm::sin(PI / 36.0 * (i as f64 + 0.5));
     match (block, i) {

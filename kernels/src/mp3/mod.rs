@@ -1,11 +1,12 @@
-//! MPEG audio layer III: from the bits of a frame to its samples (ISO/IEC 11172-3, ISO/IEC 13818-3, and MPEG-2.5).
+//! MPEG audio layer III: decodes the bits of a frame to samples (ISO/IEC 11172-3, ISO/IEC 13818-3, and MPEG-2.5).
 //!
-//! A file or folder for each step, in the order of the standard: side info, scale factors, Huffman codes with
-//! requantisation, stereo, reordering, antialiasing, IMDCT, synthesis. Everything that the standard gives a formula for is
-//! computed from that. What it gives as data are bands, code words and the synthesis window.
+//! Each step has its file or folder. In the order of the standard these are: side info, scale factors, Huffman codes
+//! with requantisation, stereo, reordering, antialiasing, IMDCT, synthesis. Everything for which the standard gives a
+//! formula is computed from it. The only tables of data are the bands, the code words and the synthesis window.
 //!
-//! It knows no files. Who finds the frames hands over a header, side info, and main data with the bytes that lie in frames
-//! before. Any bits may come: a frame decodes to finite samples or is a [`FrameError`].
+//! This module does not read files. The caller finds the frames and passes in a header, side info, and main data,
+//! including those of its bytes that are stored in earlier frames. The bits may be arbitrary: a frame either decodes to
+//! finite samples or is a [`FrameError`].
 
 mod antialias;
 mod bands;
@@ -42,37 +43,37 @@ pub use side_info::SideInfo;
 const LINES: usize = 576;
 /// Sub-bands of the synthesis filter.
 const SUB_BANDS: usize = 32;
-/// Lines of a sub-band, and its samples in a granule.
+/// Lines of a sub-band, which is also the number of its samples in a granule.
 const SUB_BAND_LINES: usize = LINES / SUB_BANDS;
-/// Slots of time in a frame of two granules: a sample of each sub-band.
+/// Time slots in a frame of two granules. A slot has one sample of each sub-band.
 const FRAME_SLOTS: usize = 2 * SUB_BAND_LINES;
-/// Most channels of a frame.
+/// Maximum number of channels of a frame.
 const MAX_CHANNELS: usize = 2;
 
-/// Samples of a granule, each channel.
+/// Samples of a granule per channel.
 pub const GRANULE_SAMPLES: usize = LINES;
-/// Samples of a frame of two granules, each channel.
+/// Samples of a frame of two granules per channel.
 pub const FRAME_SAMPLES: usize = 2 * GRANULE_SAMPLES;
 
 /// Samples of a granule's sub-bands, by slot.
 type SubBandSamples = [[f32; SUB_BANDS]; SUB_BAND_LINES];
 
-/// Why a frame cannot be decoded: its bits are damaged.
+/// The reason why a frame cannot be decoded: its bits are damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// More big values than a granule has lines.
+    /// A granule has more big values than lines.
     #[error("more big values than lines")]
     BigValues,
-    /// Windows that are switched to the shape that they have anyway.
+    /// Window switching is on, but selects the normal long window.
     #[error("windows switched to none")]
     BlockType,
-    /// Two channels that are coded together and have different bands.
+    /// Two channels are coded jointly, but have different bands.
     #[error("joint stereo of unequal bands")]
     UnequalBlocks,
-    /// Scale factors longer than they and the codes together.
+    /// The scale factors are longer than their granule, which also includes the codes.
     #[error("scale factors longer than their granule")]
     ScaleFactors,
-    /// Codes behind the end of the main data.
+    /// The codes extend beyond the end of the main data.
     #[error("codes behind the end of the main data")]
     MainData,
 }

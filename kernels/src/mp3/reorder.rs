@@ -1,10 +1,11 @@
-//! Lines of short blocks from the order of their bands to that of their frequencies (ISO/IEC 11172-3 §2.4.3.4.8).
+//! Reorders lines of short blocks from the order of their bands to that of their frequencies (ISO/IEC 11172-3
+//! §2.4.3.4.8).
 
 use super::LINES;
 use super::bands::Bands;
 
-/// Short bands hold one window behind the other; behind this, the three windows' lines of one frequency are neighbours.
-/// Returns behind which line all are zero, given the same of `lines`; `ordered` is zero there.
+/// Interleaves the three windows of each short band, which are stored one after another: the lines of one frequency
+/// become neighbours. All lines from `n_lines` on are zero; returns the same bound for `ordered`.
 #[inline(always)]
 pub(super) fn reorder(
     bands: &Bands,

@@ -1,4 +1,4 @@
-//! Scale factors: how loud each band is (ISO/IEC 11172-3 §2.4.2.7, ISO/IEC 13818-3 §2.4.3.2).
+//! Scale factors, which set the gain of each band (ISO/IEC 11172-3 §2.4.2.7, ISO/IEC 13818-3 §2.4.3.2).
 
 use super::bands::{BANDS_MAX, Bands};
 use super::bits::BitReader;
@@ -12,45 +12,48 @@ const LENGTHS: [(u32, u32); 16] = [
     (2, 1), (2, 2), (2, 3), (3, 1), (3, 2), (3, 3), (4, 2), (4, 3),
 ];
 
-/// Where the groups of a long block's bands end which two granules may share. The lengths change behind the second.
+/// Ends of the groups of long bands that two granules may share. The first two groups have the first length of
+/// `LENGTHS`.
 const GROUP_ENDS: [usize; 4] = [6, 11, 16, 21];
 
-/// Bands of each of four lengths (MPEG-2), by the range of `scalefac_compress`, then for long, short and mixed blocks.
+/// Number of bands with each of four lengths (MPEG-2), by the range of `scalefac_compress`, then for long, short and
+/// mixed blocks.
 type Partitions = [[usize; 4]; 3];
 const PARTITIONS: [Partitions; 3] = [
     [[6, 5, 5, 5], [9, 9, 9, 9], [6, 9, 9, 9]],
     [[6, 5, 7, 3], [9, 9, 12, 6], [6, 9, 12, 6]],
     [[11, 10, 0, 0], [18, 18, 0, 0], [15, 18, 0, 0]],
 ];
-/// The same for the right channel of intensity stereo, where they are positions.
+/// The same for the right channel of intensity stereo, whose scale factors are positions.
 const INTENSITY_PARTITIONS: [Partitions; 3] = [
     [[7, 7, 7, 0], [12, 12, 12, 0], [6, 15, 12, 0]],
     [[6, 6, 6, 3], [12, 9, 9, 6], [6, 12, 9, 6]],
     [[8, 8, 5, 0], [15, 12, 9, 0], [6, 18, 9, 0]],
 ];
 
-/// A position that no scale factor has.
+/// A position that is different from every scale factor.
 const NEVER: u8 = u8::MAX;
 
 /// The scale factors of one channel of a granule, in the order of [`Bands`].
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ScaleFactors {
     pub(super) values: [u8; BANDS_MAX],
-    /// As positions in intensity stereo, those that equal it stand for none (MPEG-2).
+    /// In intensity stereo, the value of each band that means "no position" (MPEG-2).
     pub(super) illegal: [u8; BANDS_MAX],
-    /// High bands are louder by a table.
+    /// Whether a table is added to the scale factors of high bands.
     pub(super) preflag: bool,
 }
 
 impl ScaleFactors {
-    /// None: where nothing was transmitted.
+    /// Scale factors of zero, for a channel without transmitted ones.
     pub(super) const ZERO: Self = Self {
         values: [0; BANDS_MAX],
         illegal: [NEVER; BANDS_MAX],
         preflag: false,
     };
 
-    /// Those of MPEG-1. `first` are the first granule's, if this is the second one, with the groups that it shares.
+    /// Reads scale factors of MPEG-1. For the second granule, `first` contains those of the first one and the flags of
+    /// the groups that it shares.
     pub(super) fn read_mpeg1(
         bits: &mut BitReader,
         granule: &Granule,
@@ -94,7 +97,7 @@ impl ScaleFactors {
         factors
     }
 
-    /// Those of MPEG-2, or the positions of its right channel in intensity stereo.
+    /// Reads scale factors of MPEG-2, or the positions in its right channel in intensity stereo.
     pub(super) fn read_mpeg2(bits: &mut BitReader, granule: &Granule, is_position: bool) -> Self {
         let (lengths, partitions) = if is_position {
             position_lengths(u32::from(granule.scalefac_compress) / 2)
@@ -115,7 +118,7 @@ impl ScaleFactors {
         for (n_bits, n_bands) in lengths.into_iter().zip(partitions[block]) {
             for _ in 0..n_bands {
                 factors.values[band] = bits.read(n_bits) as u8;
-                // The largest one. Where nothing is transmitted, the position is 0.
+                // The largest value means "no position". If no bits are transmitted, the position is 0.
                 if n_bits > 0 {
                     factors.illegal[band] = (1 << n_bits) - 1;
                 }
@@ -125,7 +128,7 @@ impl ScaleFactors {
         factors
     }
 
-    /// Whether a channel's factors are positions.
+    /// Reports whether the scale factors of a channel are positions.
     pub(super) fn are_positions(header: &FrameHeader, channel: usize) -> bool {
         let is_intensity = matches!(
             header.mode,
@@ -138,7 +141,7 @@ impl ScaleFactors {
     }
 }
 
-/// Bits in each partition, and the partitions.
+/// Returns the bits of a scale factor in each partition, and the partitions.
 fn factor_lengths(compress: u32) -> ([u32; 4], Partitions) {
     match compress {
         0..400 => (
@@ -161,7 +164,7 @@ fn factor_lengths(compress: u32) -> ([u32; 4], Partitions) {
     }
 }
 
-/// As [`factor_lengths`], in intensity stereo.
+/// Like [`factor_lengths`], for positions in intensity stereo.
 fn position_lengths(compress: u32) -> ([u32; 4], Partitions) {
     match compress {
         0..180 => (
@@ -186,8 +189,8 @@ fn position_lengths(compress: u32) -> ([u32; 4], Partitions) {
 mod tests {
     use super::*;
 
-    /// All bands but the highest one, which has no factor: 22 long ones, 13 short ones of each window, or six long ones and
-    /// those of the short ones behind the third.
+    /// All bands but the highest one have a factor: 22 long bands, 13 short bands in each window, or six long bands and
+    /// the short bands from the fourth on.
     #[test]
     fn partitions_hold_every_band_with_a_factor_once() {
         let n_bands = [21, 3 * 12, 6 + 3 * 9];

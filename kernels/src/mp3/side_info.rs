@@ -1,4 +1,5 @@
-//! Side info: how the main data of a frame is to be read (ISO/IEC 11172-3 §2.4.1.7, ISO/IEC 13818-3 §2.4.1.7).
+//! Side info, which describes how to read the main data of a frame (ISO/IEC 11172-3 §2.4.1.7, ISO/IEC 13818-3
+//! §2.4.1.7).
 
 use super::FrameError;
 use super::bands::RateBands;
@@ -6,76 +7,75 @@ use super::bits::BitReader;
 use super::header::{FrameHeader, Version};
 use super::{LINES, MAX_CHANNELS};
 
-/// Lines of a granule in pairs: no more of them can be big values.
+/// Pairs of lines in a granule, which is the maximum number of pairs of big values.
 const PAIRS_MAX: usize = LINES / 2;
 
-/// The shape of a granule's windows.
+/// The window shape of a granule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Block {
     /// One long window.
     #[default]
     Long,
-    /// One window that ends steeply.
+    /// One window with a steep end.
     Start,
     /// Three short windows.
     Short,
-    /// One window that begins steeply.
+    /// One window with a steep start.
     End,
 }
 
-/// One channel's side info of a granule.
+/// Side info of one channel of a granule.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Granule {
-    /// Bits of its scale factors (part 2) and Huffman codes (part 3).
+    /// Bits of the scale factors (part 2) and Huffman codes (part 3).
     pub(super) n_bits: usize,
     /// Lines that are coded in pairs.
     pub(super) n_big: usize,
-    /// Step of the quantiser, in quarters of an octave, from 210 on.
+    /// Gain of the quantiser, in quarters of an octave; 210 is a factor of one.
     pub(super) global_gain: u8,
-    /// How long the scale factors are.
+    /// Index of the lengths of the scale factors.
     pub(super) scalefac_compress: u16,
-    /// Its windows.
+    /// Window shape.
     pub(super) block: Block,
-    /// The two lowest sub-bands have long windows all the same.
+    /// Whether the two lowest sub-bands have long windows although the block is short.
     pub(super) is_mixed: bool,
     /// Code book of each region of the big values.
     pub(super) table_select: [u8; 3],
-    /// Where the first two regions end.
+    /// End of each of the first two regions, in lines.
     pub(super) region_ends: [usize; 2],
-    /// Octaves by two that each short window is quieter.
+    /// Attenuation of each short window, in units of two octaves.
     pub(super) subblock_gain: [u8; 3],
-    /// High bands are louder by a table.
+    /// Whether a table is added to the scale factors of high bands.
     pub(super) preflag: bool,
-    /// Scale factors count twice.
+    /// Whether scale factors have double weight.
     pub(super) scalefac_scale: bool,
-    /// The second code book of quadruples.
+    /// Whether quadruples are coded with the second code book.
     pub(super) uses_quads_b: bool,
 }
 
 /// The side info of a frame.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SideInfo {
-    /// Bytes before those of this frame at which its main data begins.
+    /// Offset of the main data, in bytes before the frame's own main data bytes.
     pub main_data_begin: usize,
-    /// For each channel, groups of scale factors that the second granule takes over from the first one.
+    /// For each channel, the groups of scale factors that the second granule shares with the first one.
     pub(super) shares: [[bool; 4]; MAX_CHANNELS],
-    /// By granule, then by channel.
+    /// Granules by their number, then by channel.
     pub(super) granules: [[Granule; MAX_CHANNELS]; 2],
 }
 
 impl SideInfo {
-    /// Reads the side info behind a header and its checksum.
+    /// Parses the side info that follows a header and its checksum.
     ///
-    /// # Errors
-    /// [`FrameError`] for what no encoder writes: more big values than lines, switched windows of the long shape, or two
-    /// channels that are coded together and have different bands.
+    /// [`FrameError`] for side info that no encoder writes: more big values than lines, window switching to the normal
+    /// long window, or two channels that are coded jointly and have different bands.
     pub fn parse(header: &FrameHeader, bytes: &[u8]) -> Result<Self, FrameError> {
         let n_channels = header.n_channels();
         let is_mpeg1 = header.version == Version::Mpeg1;
         let mut bits = BitReader::new(bytes, 0);
         let mut side = Self::default();
 
-        // Private bits follow, which are nobody's business here.
+        // The private bits that follow are ignored.
         if is_mpeg1 {
             side.main_data_begin = bits.read(9) as usize;
             bits.read(if n_channels == 1 { 5 } else { 3 });
@@ -99,7 +99,7 @@ impl SideInfo {
         Ok(side)
     }
 
-    /// Bits of each granule's main data, over all channels.
+    /// Returns the number of bits of each granule's main data, over all channels.
     pub fn granule_bits(&self) -> [usize; 2] {
         self.granules
             .map(|channels| channels.iter().map(|channel| channel.n_bits).sum())
@@ -107,7 +107,8 @@ impl SideInfo {
 }
 
 impl Granule {
-    /// Whether two channels have the same bands. Only short windows have others, and fewer of them in a mixed block.
+    /// Reports whether two channels have the same bands. Only short windows have other bands than long ones, and mixed
+    /// blocks have fewer of them.
     fn has_bands_of(&self, other: &Self) -> bool {
         match (self.block, other.block) {
             (Block::Short, Block::Short) => self.is_mixed == other.is_mixed,
@@ -144,13 +145,13 @@ impl Granule {
             granule.region_ends = [bands.first_region_end(header.version, &granule), LINES];
         } else {
             granule.table_select = std::array::from_fn(|_| bits.read(5) as u8);
-            // Counts of bands, less one.
+            // Counts of bands, minus one.
             let first = bits.read(4) as usize + 1;
             let second = bits.read(3) as usize + 1;
             granule.region_ends = [bands.long_edge(first), bands.long_edge(first + second)];
         }
 
-        // MPEG-2 has no such bit: its scale factors tell.
+        // MPEG-2 has no such bit: the scale factor lengths imply the preflag.
         granule.preflag = is_mpeg1 && bits.flag();
         granule.scalefac_scale = bits.flag();
         granule.uses_quads_b = bits.flag();

@@ -1,5 +1,5 @@
-//! Two channels that were coded together: middle and side, and intensity (ISO/IEC 11172-3 §2.4.3.4.9, ISO/IEC 13818-3
-//! §2.4.3.2).
+//! Decodes channels that were coded jointly, as middle and side or as intensity stereo (ISO/IEC 11172-3 §2.4.3.4.9,
+//! ISO/IEC 13818-3 §2.4.3.2).
 
 use std::sync::LazyLock;
 
@@ -10,16 +10,16 @@ use super::scale_factors::ScaleFactors;
 
 const SQRT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
 
-/// What a granule of joint stereo is decoded by.
+/// Parameters for decoding a granule of joint stereo.
 pub(super) struct JointGranule<'a> {
     pub(super) bands: &'a Bands,
-    /// Middle and side, where intensity is not.
+    /// Whether bands without intensity stereo are coded as middle and side.
     pub(super) mid_side: bool,
-    /// The positions, where there are any.
+    /// The positions, if intensity stereo is used.
     pub(super) intensity: Option<Positions<'a>>,
 }
 
-/// Where the bands of intensity stereo lie between left and right.
+/// The positions between left and right of the intensity stereo bands.
 pub(super) struct Positions<'a> {
     /// Scale factors of the right channel.
     pub(super) factors: &'a ScaleFactors,
@@ -28,7 +28,7 @@ pub(super) struct Positions<'a> {
     pub(super) is_coarse: bool,
 }
 
-/// Makes left and right of what was coded; the first `n_lines` of both channels are not all zero.
+/// Converts jointly coded channels to left and right. In both channels all lines from `n_lines` on are zero.
 pub(super) fn decode(
     granule: &JointGranule,
     n_lines: usize,
@@ -63,7 +63,7 @@ pub(super) fn decode(
     }
 }
 
-/// Middle and side to left and right.
+/// Converts middle and side to left and right.
 fn unmix(middle: &mut [f32], side: &mut [f32]) {
     for (middle, side) in middle.iter_mut().zip(side) {
         let left = (*middle + *side) * SQRT_HALF;
@@ -73,7 +73,7 @@ fn unmix(middle: &mut [f32], side: &mut [f32]) {
     }
 }
 
-/// One channel to two.
+/// Splits one channel into two.
 fn pan(left: &mut [f32], right: &mut [f32], weights: [f32; 2]) {
     for (left, right) in left.iter_mut().zip(right) {
         *right = *left * weights[1];
@@ -81,8 +81,8 @@ fn pan(left: &mut [f32], right: &mut [f32], weights: [f32; 2]) {
     }
 }
 
-/// Which bands are of intensity: those above the last one of their window in which the right channel has a sound. The
-/// long bands of a mixed block are only where no window has a sound.
+/// Returns which bands use intensity stereo: those above the last nonzero band of the right channel in the same window.
+/// The long bands of a mixed block use it only if all windows are zero.
 fn intensity_bands(bands: &Bands, right: &[f32; LINES]) -> [bool; BANDS_MAX] {
     let mut is_intensity = [false; BANDS_MAX];
     let mut is_silent = [true; 3];
@@ -103,9 +103,9 @@ fn intensity_bands(bands: &Bands, right: &[f32; LINES]) -> [bool; BANDS_MAX] {
 }
 
 impl Positions<'_> {
-    /// The weights of a band of intensity; `None` where its position stands for none.
+    /// Returns the weights of an intensity stereo band, or `None` if its position is not a legal one.
     fn weights(&self, bands: &Bands, band: usize, is_intensity: &[bool]) -> Option<[f32; 2]> {
-        // The highest band has the position of the one below it, in the same window.
+        // The highest band has the position of the band below it, in the same window.
         let is_highest = band >= bands.n_transmitted();
         let source = if is_highest {
             band - (bands.n - bands.n_transmitted())
@@ -113,8 +113,8 @@ impl Positions<'_> {
             band
         };
 
-        // If that one is not of intensity, its scale factor is no position. Then the sound lies in the middle, as in the
-        // reference of the vectors `l3-test45` and `l3-test46`.
+        // If the source band does not use intensity stereo, its scale factor is not a position. The sound is then
+        // placed in the middle, as in the reference of the vectors `l3-test45` and `l3-test46`.
         let position = match self.factors.values[source] {
             _ if !is_intensity[source] => self.middle(),
             position if position == self.factors.illegal[source] => return None,
@@ -123,7 +123,7 @@ impl Positions<'_> {
 
         let weights = Weights::get();
         let table = match (self.version, self.is_coarse) {
-            // Position 7 stands for none, and so do the larger ones, which no encoder writes.
+            // Position 7 means "no position", and so do larger ones, which no encoder writes.
             (Version::Mpeg1, _) => return weights.mpeg1.get(usize::from(position)).copied(),
             (_, false) => &weights.fine,
             (_, true) => &weights.coarse,
@@ -131,18 +131,18 @@ impl Positions<'_> {
         Some(table[usize::from(position) % 32])
     }
 
-    /// The position of equal weights.
+    /// Returns the position with equal weights.
     fn middle(&self) -> u8 {
         if self.version == Version::Mpeg1 { 3 } else { 0 }
     }
 }
 
-/// Left and right of each position.
+/// Weights of left and right for each position.
 struct Weights {
     mpeg1: [[f32; 2]; 7],
-    /// Steps of a quarter of an octave.
+    /// In steps of a quarter of an octave.
     fine: [[f32; 2]; 32],
-    /// Steps of half an octave.
+    /// In steps of half an octave.
     coarse: [[f32; 2]; 32],
 }
 
@@ -157,7 +157,7 @@ impl Weights {
     }
 }
 
-/// `ratio / (1 + ratio)` and `1 / (1 + ratio)` of `ratio = tan(position · π / 12)`: written without the pole at 6.
+/// Returns `ratio / (1 + ratio)` and `1 / (1 + ratio)` for `ratio = tan(position · π / 12)`, avoiding the pole at 6.
 pub(super) fn mpeg1_weights(position: usize) -> [f64; 2] {
     let angle = position as f64 * std::f64::consts::PI / 12.0;
     let (sin, cos) = libm::sincos(angle);
@@ -167,7 +167,8 @@ pub(super) fn mpeg1_weights(position: usize) -> [f64; 2] {
     [sin / (sin + cos), cos / (sin + cos)]
 }
 
-/// Odd positions weaken the left channel, even ones the right, by `octaves` for each step of two.
+/// Returns the weights of a position. Odd positions attenuate the left channel and even ones the right one, by
+/// `octaves` for every two positions.
 pub(super) fn mpeg2_weights(position: usize, octaves: f64) -> [f64; 2] {
     let steps = position.div_ceil(2) as f64;
     let weak = libm::exp2(-octaves * steps);

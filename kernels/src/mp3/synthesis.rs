@@ -1,11 +1,12 @@
-//! Samples of sub-bands → sound: the polyphase synthesis filter (ISO/IEC 11172-3 §2.4.3.2.2).
+//! Sub-band samples → sound: the polyphase synthesis filter (ISO/IEC 11172-3 §2.4.3.2.2).
 //!
-//! The standard's matrixing makes 64 values of 32 samples, of which 33 differ: they are a cosine transform's outputs `c`,
-//! repeated with signs. Output `j` and output `32 - j` of a slot are sums over the same values, with other factors of the
-//! window: over `c[16 + j]` of each second slot of 16, and `c[16 - j]` of the slots between.
+//! The standard's matrixing computes 64 values from 32 samples, 33 of which are different: they are the outputs `c` of
+//! a cosine transform, repeated with signs. Output `j` and output `32 - j` of a slot are sums over the same values with
+//! different window factors: over `c[16 + j]` of every second one of 16 slots, and `c[16 - j]` of the slots between
+//! them.
 //!
-//! So each `c[n]` is a filter's input in time. All steps go eight slots at once: samples are turned from slots to
-//! sub-bands before the transform, and outputs are turned back behind the filters.
+//! So each `c[n]` is the input of a filter in time. All steps process eight slots at once: samples are transposed from
+//! slots to sub-bands before the transform, and outputs are transposed back after the filters.
 
 use std::sync::LazyLock;
 
@@ -15,46 +16,46 @@ use super::window::window;
 use super::{FRAME_SLOTS, SUB_BANDS};
 use crate::lane::{LANES, Lane};
 
-/// Slots before the ones that are new. The window reaches over 15, and 16 are two times eight.
+/// Slots before the new ones. The window spans 15 of them; 16 is a multiple of eight.
 const HISTORY: usize = 16;
-/// Slots that are computed: those of a frame, filled up.
+/// Slots that are computed: those of a frame, rounded up to a multiple of eight.
 const SLOTS: usize = FRAME_SLOTS.next_multiple_of(LANES);
-/// Slots of a window, of which each second one is of one kind.
+/// Slots of a window that are of the same kind, which is every second one.
 const TAPS: usize = 8;
-/// The output that mirrors itself.
+/// The output that is its own mirror.
 const MIDDLE: usize = SUB_BANDS / 2;
-/// Sub-bands, or slots, that are turned at once.
+/// Sub-bands or slots that are transposed at once.
 const QUAD: usize = 4;
 
 /// Values of one kind in time, history first.
 type Column = [f32; HISTORY + SLOTS];
 
-/// The filter of one channel, with what it has heard.
+/// The filter of one channel with its history.
 #[derive(Debug)]
 pub(super) struct Synthesis {
     secants: &'static Secants,
     factors: &'static Factors,
-    /// `c[0]` to `c[32]`, of which the last one is always zero.
+    /// `c[0]` to `c[32]`; the last one is always zero.
     columns: Box<[Column; SUB_BANDS + 1]>,
-    /// By output, then by slot. Behind the last output comes the mirror of the first one, which is none.
+    /// Samples by output, then by slot. The row after the last output receives the unused mirror of the first output.
     sound: Box<[[f32; SLOTS]; SUB_BANDS + QUAD]>,
 }
 
-/// Factors of the window for the output `j`, and for `32 - j`.
+/// Window factors for the outputs `j` and `32 - j`.
 #[derive(Clone, Copy, Debug)]
 struct Tap {
-    /// Of `c[16 + j]`.
+    /// Factors of `c[16 + j]`.
     even: [f32; 2],
-    /// Of `c[16 - j]`, a slot before.
+    /// Factors of `c[16 - j]`, one slot earlier.
     odd: [f32; 2],
 }
 
-/// By `j`, then by pair of slots, the newest first.
+/// Taps by `j`, then by pair of slots, the newest first.
 #[derive(Debug)]
 struct Factors([[Tap; TAPS]; MIDDLE + 1]);
 
 impl Factors {
-    /// They are made when the first decoder is.
+    /// Returns the factors, which are created together with the first decoder.
     fn get() -> &'static Self {
         static FACTORS: LazyLock<Factors> = LazyLock::new(Factors::new);
         &FACTORS
@@ -67,7 +68,7 @@ impl Factors {
     }
 
     fn tap(j: usize, at: usize) -> Tap {
-        // Output 32 is none: the mirror of the first one is left out.
+        // The mirror of output 0 would be output 32, which does not exist.
         let mirror = |at: usize| if j == 0 { 0.0 } else { -window(at - j) };
         Tap {
             even: [window(at + j), mirror(at + 32)].map(|factor| factor as f32),
@@ -86,14 +87,14 @@ impl Synthesis {
         }
     }
 
-    /// Forgets what was heard.
+    /// Clears the history.
     pub(super) fn reset(&mut self) {
         for column in &mut *self.columns {
             column.fill(0.0);
         }
     }
 
-    /// Makes 32 samples of each slot, of which there are at most [`FRAME_SLOTS`].
+    /// Computes 32 samples of each slot, for at most [`FRAME_SLOTS`] slots.
     #[inline(always)]
     pub(super) fn run(&mut self, slots: &[[f32; SUB_BANDS]], out: &mut [f32]) {
         for (at, slots) in slots.chunks(LANES).enumerate() {
@@ -105,7 +106,7 @@ impl Synthesis {
         let out = &mut out.as_chunks_mut::<SUB_BANDS>().0[..slots.len()];
         self.leave(out);
 
-        // The last slots are the history of what comes next.
+        // The last slots are the history of the next call.
         for column in &mut *self.columns {
             let last: [f32; HISTORY] = *column[slots.len()..]
                 .first_chunk()
@@ -114,12 +115,12 @@ impl Synthesis {
         }
     }
 
-    /// Up to eight slots become values of each column.
+    /// Transforms up to eight slots and appends their values to the columns.
     #[inline(always)]
     fn enter(&mut self, at: usize, slots: &[[f32; SUB_BANDS]]) {
         let mut samples = [[0.0; LANES]; SUB_BANDS];
         for (at, slots) in slots.chunks(QUAD).enumerate() {
-            // Values in the place of slots that are not there are never heard.
+            // Slots that do not exist may have any values, which never reach the output.
             let rows = std::array::from_fn(|row| slots.get(row).unwrap_or(&slots[0]));
             let mut quads = [[0.0; QUAD]; SUB_BANDS];
             interleave(rows, &mut quads);
@@ -130,7 +131,7 @@ impl Synthesis {
         transform(&samples, self.secants, &mut self.columns, at);
     }
 
-    /// Outputs `j` and `32 - j` of all slots. A frame of one granule fits into the first part.
+    /// Computes the outputs `j` and `32 - j` of all slots. A frame of one granule fits into the first part.
     #[inline(always)]
     fn filter(&mut self, j: usize, n_slots: usize) {
         self.filter_slots::<3>(j, 0);
@@ -139,7 +140,7 @@ impl Synthesis {
         }
     }
 
-    /// The same of as many times eight slots as there are registers for their sums.
+    /// Computes the outputs of `N` times eight slots, where `N` is limited by the registers for their sums.
     #[inline(always)]
     fn filter_slots<const N: usize>(&mut self, j: usize, first: usize) {
         let upper = &self.columns[MIDDLE + j];
@@ -162,7 +163,7 @@ impl Synthesis {
         }
     }
 
-    /// Outputs by slot.
+    /// Writes the outputs by slot.
     #[inline(always)]
     fn leave(&self, out: &mut [[f32; SUB_BANDS]]) {
         let mut quads = [[0.0; QUAD]; SLOTS];
@@ -175,7 +176,8 @@ impl Synthesis {
     }
 }
 
-/// The cosine transform of eight slots. Each sample is read by itself, not by a copy of all: only so it becomes vectors.
+/// Computes the cosine transform of eight slots. Samples are read one at a time, not as a copy of all: only this is
+/// vectorised.
 #[inline(always)]
 fn transform(
     samples: &[Lane; SUB_BANDS],
@@ -196,7 +198,7 @@ fn transform(
     }
 }
 
-/// Eight slots of a column.
+/// Returns eight slots of a column.
 #[inline(always)]
 fn window_of(column: &Column, at: usize) -> Lane {
     *column[at..]

@@ -1,4 +1,4 @@
-//! Each step against the reference, tables against another decoder, and damaged frames.
+//! Compares each step with the reference and the tables with another decoder, and decodes damaged frames.
 
 use super::antialias::antialias;
 use super::bits::BitReader;
@@ -14,7 +14,7 @@ use super::window::window;
 use super::{FRAME_SAMPLES, FrameDecoder, LINES, MainData, SUB_BANDS};
 use crate::level::Level;
 
-/// Of a transform's largest output: some tens of roundings of f32, 6e-8 each.
+/// Relative to a transform's largest output: some tens of f32 roundings of 6e-8 each.
 pub(super) const TRANSFORM_REL_MAX: f64 = 2e-6;
 
 /// A frame whose side info and main data are noise.
@@ -34,7 +34,7 @@ impl NoiseFrame {
     }
 }
 
-/// Numbers that look random and are always the same.
+/// A reproducible sequence of pseudo-random numbers.
 pub(super) struct Noise(pub(super) u64);
 
 impl Noise {
@@ -50,12 +50,13 @@ impl Noise {
         (self.next() >> 8) as u8
     }
 
-    /// Within ±1.
+    /// Returns a number within ±1.
     pub(super) fn value(&mut self) -> f64 {
         self.next() as f64 / f64::from(1_u32 << 30) - 1.0
     }
 
-    /// A frame of any format, if its header and its side info can be. Some frames lack bits of their main data.
+    /// Returns a frame of any format, or `None` if its random header or side info is invalid. Some frames lack bits of
+    /// their main data.
     pub(super) fn frame(&mut self) -> Option<NoiseFrame> {
         let head = [
             0xFF,
@@ -110,7 +111,7 @@ fn books_are_whole_prefix_codes_and_another_decoders() {
     let quads = quads.map(|(number, table)| (Table::Quads(number), &table[..]));
     for (name, table) in pairs.into_iter().chain(quads) {
         let own: Vec<_> = words(table).collect();
-        // Kraft's sum, in units of the longest word that there may be.
+        // Kraft's sum, in units of the longest possible code word.
         let kraft: u64 = own.iter().map(|word| 1 << (32 - word.n_bits)).sum();
         assert_eq!(kraft, 1 << 32, "{name:?}");
         for (at, word) in own.iter().enumerate() {
@@ -150,8 +151,8 @@ fn books_are_whole_prefix_codes_and_another_decoders() {
     }
 }
 
-/// Output `j` of a slot is a sum over 16 factors of the window, each times a value that is known where the sub-bands'
-/// samples are: enough slots, and the factors follow by least squares.
+/// Output `j` of a slot is a sum over 16 window factors, each multiplied by a value that is known if the sub-band
+/// samples are known. With enough slots, the factors follow by least squares.
 #[test]
 fn the_window_is_another_decoders() {
     let mut noise = Noise(3);
@@ -188,7 +189,7 @@ fn the_window_is_another_decoders() {
             }
         }
         for (i, factor) in super::black_box::solve(rows).into_iter().enumerate() {
-            // Column 16 of every other block is multiplied with nothing: its cosines are zero.
+            // Column 16 of every other block is multiplied by nothing: its cosines are zero.
             if let Some(factor) = factor {
                 n_found += 1;
                 let units = (factor * 65_536.0).round();
@@ -281,7 +282,8 @@ fn intensity_weights_are_the_formulas() {
     assert_eq!(super::stereo::mpeg2_weights(7, 0.25), [0.5, 1.0]);
 }
 
-/// Every format, side info and main data of noise, with and without missing bits: no panic, and finite samples.
+/// Decodes noise as side info and main data in every format, with and without missing bits. There must be no panic, and
+/// all samples must be finite.
 #[test]
 fn noise_decodes_to_finite_samples_or_errors() {
     let mut noise = Noise(4);
@@ -335,7 +337,7 @@ fn levels_give_equal_bits() {
     }
 }
 
-/// A granule with regions, books and an end that noise chooses; its codes are noise too.
+/// Returns a granule with random regions, books and end. Its codes are noise as well.
 fn noise_granule(noise: &mut Noise) -> Granule {
     let mut below = |n: u64| noise.next() % n;
     let first_end = 2 * below(100) as usize;
@@ -363,7 +365,7 @@ fn two_channels_at_once_are_read_as_each_alone() {
         let granules = [(); 2].map(|()| noise_granule(&mut noise));
         let n_wanted = [(); 2].map(|()| noise.next() as usize % (LINES + 1));
 
-        // What was in the lines before must not be seen.
+        // Earlier contents of the lines must not have any effect.
         let mut alone = [[f32::NAN; LINES]; 2];
         let mut at_once = [[f32::NAN; LINES]; 2];
         let coded = |channel: usize, lines| CodedLines {

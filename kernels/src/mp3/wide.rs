@@ -1,10 +1,10 @@
-//! Eight values side by side, as the transforms compute them: sub-bands in the IMDCT, slots of time in the synthesis.
+//! Eight values side by side, as used by the transforms: sub-bands in the IMDCT, time slots in the synthesis.
 //!
-//! Each lane rounds as it would alone, on every level of instructions.
+//! Each lane is rounded like a scalar, at every instruction set level.
 //!
-//! A few operations are written over [`Wide`]. A whole transform is written for one lane, in a loop over the lanes: the
-//! compiler makes one loop of eight lanes of it. Written over [`Wide`], a transform becomes mostly shuffles, because the
-//! compiler then packs neighbours of one lane.
+//! Only a few operations are written with [`Wide`]. A whole transform is written for one lane, in a loop over the
+//! lanes, which the compiler turns into eight lanes of vector code. A transform written with [`Wide`] becomes mostly
+//! shuffles, because the compiler then packs adjacent values of one lane.
 
 use std::ops::{Add, Mul, Sub};
 
@@ -66,7 +66,7 @@ impl Mul<f32> for Wide {
     }
 }
 
-/// A complex value.
+/// A complex number.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Complex {
     pub(super) re: f32,
@@ -74,7 +74,7 @@ pub(super) struct Complex {
 }
 
 impl Complex {
-    /// Times another one.
+    /// Returns the product with another complex number.
     #[inline(always)]
     pub(super) fn turned(self, [re, im]: [f32; 2]) -> Self {
         Self {
@@ -108,8 +108,8 @@ impl Sub for Complex {
     }
 }
 
-/// Four rows become one of all values side by side. What is written must be one piece: otherwise each value is moved
-/// alone.
+/// Interleaves four rows: `out[i]` contains value `i` of each row. Each output is written as one array; otherwise the
+/// compiler moves every value separately.
 #[inline(always)]
 pub(super) fn interleave<const N: usize>([a, b, c, d]: [&[f32; N]; 4], out: &mut [[f32; 4]; N]) {
     for (at, out) in out.iter_mut().enumerate() {

@@ -1,13 +1,13 @@
 //! The window of the synthesis filter, `D[i]` of the standard (ISO/IEC 11172-3, table 3-B.3), in units of 2^-16.
 //!
-//! The standard gives no formula for it. Its second half mirrors the first one: `D[512 - i] = -D[i]`, but `D[512 - i] =
-//! D[i]` where `i` is a multiple of 64. How it was checked: the tests solve for all 512 factors, given what another decoder
-//! makes of sub-band samples that are known, and compare.
+//! The standard gives no formula for this table. Its second half mirrors the first one: `D[512 - i] = -D[i]`, but
+//! `D[512 - i] = D[i]` if `i` is a multiple of 64. The tests check the table: they feed known sub-band samples to
+//! another decoder, solve for all 512 factors, and compare.
 
-/// Factors of the window.
+/// Number of factors of the window.
 pub(super) const WINDOW_LEN: usize = 512;
 
-/// Units in a factor of one.
+/// Value of a factor of one.
 const ONE: f64 = 65_536.0;
 
 #[rustfmt::skip]
@@ -47,7 +47,7 @@ const FIRST_HALF: [i32; 257] = [
     75038,
 ];
 
-/// `D[i]`.
+/// Returns `D[i]`.
 pub(super) fn window(i: usize) -> f64 {
     let value = if i < FIRST_HALF.len() {
         FIRST_HALF[i]

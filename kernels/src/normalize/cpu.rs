@@ -1,11 +1,11 @@
-//! Two passes: find the range or the moments, then scale.
+//! Normalizes values in two passes: finds the range or the moments, then scales.
 
 use wavemill_options::Normalize;
 
 use crate::lane::LANES;
 use crate::level::Lanes;
 
-/// Scales `values` in place.
+/// Normalizes `values` in place.
 pub(crate) fn normalize(values: &mut [f32], how: Normalize, lanes: Lanes) {
     if how == Normalize::None {
         return;
@@ -40,13 +40,13 @@ pub(crate) fn normalize(values: &mut [f32], how: Normalize, lanes: Lanes) {
     );
 }
 
-/// Smallest and largest of some values; ∞ and -∞ of none.
+/// The smallest and the largest of some values, or ∞ and -∞ if there are none.
 pub(crate) struct Extremes {
     pub(crate) min: f32,
     pub(crate) max: f32,
 }
 
-/// Values that are compared side by side. One vector of them would wait for its own last comparison, and the compiler
+/// Values that are compared at once. A single vector of them would wait for its own last comparison, and the compiler
 /// makes that ten times slower still.
 const COMPARED: usize = 4 * LANES;
 
@@ -59,7 +59,7 @@ pub(crate) fn extremes(values: &[f32]) -> Extremes {
 
     for chunk in chunks {
         for lane in 0..COMPARED {
-            // `f32::min` and `f32::max` take more instructions, because they give a NaN special treatment.
+            // `f32::min` and `f32::max` take more instructions, because they treat NaN specially.
             low[lane] = if chunk[lane] < low[lane] {
                 chunk[lane]
             } else {
@@ -82,7 +82,7 @@ pub(crate) fn extremes(values: &[f32]) -> Extremes {
     Extremes { min, max }
 }
 
-/// `Σ f(x)` in f64, over lanes in a fixed order.
+/// Returns `Σ f(x)` in f64, summed over lanes in a fixed order.
 #[inline(always)]
 pub(crate) fn sum(values: &[f32], f: impl Fn(f64) -> f64) -> f64 {
     let mut sums = [0.0f64; LANES];

@@ -1,11 +1,11 @@
-//! What scaling needs to know of each row, found on a device.
+//! Computes the range and moments of each row on a device, which normalization needs.
 
 use wavemill_options::Normalize;
 
 use crate::device::{Address, Device, DeviceMemory, Launch, RowTable, plain};
 use crate::error::KernelError;
 
-/// One block takes a whole row.
+/// Each row is processed by one block.
 const THREADS: u32 = 512;
 
 /// Bytes of `Range` and `Spread`.
@@ -24,19 +24,19 @@ plain! {
     }
 }
 
-/// Where scaling finds what it needs to know of each row.
+/// The kind of normalization, with the addresses of its parameters for each row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Scale {
-    /// Values as they are.
+    /// Values are unchanged.
     None,
-    /// To [0, 1] by a table of `Range`s of the stored frames.
+    /// Scales to [0, 1], with a table of `Range`s over the stored frames.
     MinMax {
-        /// Before the logarithm, where it is taken in the same pass.
+        /// Ranges before the logarithm, if the logarithm is computed in the same pass.
         ranges: Address,
     },
-    /// By mean and deviation.
+    /// Scales by mean and deviation.
     MeanVar {
-        /// As above: they tell what is constant.
+        /// Ranges as for `MinMax`, to recognise constant rows.
         ranges: Address,
         /// `Spread`s in normalize.cu.
         spreads: Address,
@@ -59,7 +59,7 @@ impl<D: Device> NormalizeDevice<D> {
         }
     }
 
-    /// Finds them in the stored frames of `values`, `[row][n_bands][frame]`; packing scales by them.
+    /// Computes ranges and moments of the stored frames of `values`, `[row][n_bands][frame]`. Packing scales by them.
     pub(crate) fn run(
         &mut self,
         device: &D,

@@ -1,4 +1,4 @@
-//! Scaling of one clip's (or segment's) feature to a known range or spread.
+//! Normalization of one clip's (or segment's) feature to a fixed range or spread.
 
 mod cpu;
 mod device;

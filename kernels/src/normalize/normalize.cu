@@ -1,4 +1,4 @@
-// What scaling needs to know of a row: smallest and largest value, mean and deviation of what is stored.
+// The range, mean and deviation of the stored values of each row, which normalization needs.
 
 struct Spread {
     double mean, deviation;
@@ -8,12 +8,12 @@ struct RowSpread {
     const float *values; // [row][n_bands][frame]
     const Row *rows;
     Range *ranges;
-    Spread *spreads; // null: only the range is wanted
+    Spread *spreads; // null: only the ranges are needed
     int n_bands;
     int unused;
 };
 
-// A thread's share of the stored values of a row: every blockDim-th, band after band.
+// A thread's position in the stored values of a row. It visits every blockDim-th value, band after band.
 struct Cells {
     int band, frame, band_step, frame_step;
 };
@@ -31,7 +31,7 @@ DEVICE void next_cell(Cells &cell, int n_kept) {
     }
 }
 
-// Sum over the stored values of (x - mean)^2, or of x where `is_first`.
+// Sum over the stored values of (x - mean)^2, or of x if `is_first` is set.
 DEVICE double moment(const float *values, const Row &row, int n_bands, double mean, bool is_first) {
     double sum = 0.0;
     for (Cells cell = first_cell(row.n_kept); cell.band < n_bands; next_cell(cell, row.n_kept)) {
@@ -49,7 +49,7 @@ DEVICE void row_range(const float *values, const Row &row, int n_bands, Range *r
     widen_range(range, seen);
 }
 
-// One block a row, so that sums have one order whatever the batch.
+// Each row is processed by one block, so that the order of its sums does not depend on the batch.
 KERNEL(row_spread, RowSpread) {
     SHARED(double, scratch);
     const Row row = p.rows[blockIdx.x];

@@ -1,8 +1,8 @@
-//! Scaling by its definition, f64.
+//! Normalization computed from its definition in f64.
 
 use wavemill_options::Normalize;
 
-/// Scales all values by what they have in common.
+/// Normalizes all values by their common range or moments.
 pub(crate) fn normalize(how: Normalize, values: &[f64]) -> Vec<f64> {
     let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let min = values.iter().copied().fold(f64::INFINITY, f64::min);

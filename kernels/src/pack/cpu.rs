@@ -1,4 +1,5 @@
-//! Conversion in whole slices, by hardware where there is some: rounding is IEEE's in both cases, so the bits are equal.
+//! Conversion of whole slices, in hardware if supported. Rounding follows IEEE 754 in both cases, so the bits are
+//! equal.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -7,21 +8,21 @@ use wavemill_options::Packing;
 
 use crate::error::KernelError;
 
-/// Values converted at a time, on the stack.
+/// Number of values that are converted at a time, on the stack.
 const CHUNK: usize = 256;
 
-/// Half of f16's last step above its largest number: from here on rounding gives infinity.
+/// The largest f16 plus half of its last step: values from here on are rounded to infinity.
 const F16_OVERFLOW: f32 = 65_520.0;
 
-/// Replaces `bytes` by the packed `values`; allocates only while `bytes` is smaller than ever needed.
+/// Replaces `bytes` by the packed `values`. Allocates only if `bytes` is smaller than ever needed before.
 ///
-/// Errors: [`KernelError::Pack`] with the first value that is NaN or infinite, overflows f16, or lies outside of u8's
+/// Errors: [`KernelError::Pack`] with the first value that is NaN or infinite, overflows f16, or is outside of u8's
 /// range.
 pub fn pack_into(values: &[f32], packing: Packing, bytes: &mut Vec<u8>) -> Result<(), KernelError> {
     let dtype = packing.dtype();
     let bounds = Bounds::of(packing);
 
-    // This loop has no early exit, so it runs in lanes. Only if a value does not fit, its place is searched for.
+    // This loop has no early exit, so it is vectorised. The position of a bad value is searched only if there is one.
     let all_fit = values
         .iter()
         .fold(true, |all, value| all & bounds.hold(*value));
@@ -45,7 +46,7 @@ pub fn pack_into(values: &[f32], packing: Packing, bytes: &mut Vec<u8>) -> Resul
             .iter()
             .for_each(|value| bytes.extend_from_slice(&value.to_le_bytes())),
         Packing::U8 { low, high } => {
-            // The cast cuts off the fraction, so adding a half rounds. The check above keeps the result within 0 to 255.
+            // The cast truncates, so adding a half rounds. The check above keeps the result within 0 to 255.
             let per_unit = 255.0 / (high - low);
             bytes.extend(
                 values
@@ -57,7 +58,7 @@ pub fn pack_into(values: &[f32], packing: Packing, bytes: &mut Vec<u8>) -> Resul
     Ok(())
 }
 
-/// What a stored type holds lies between these, which it does not hold.
+/// Exclusive bounds of the values that a stored type can represent.
 pub(super) struct Bounds {
     pub(super) below: f32,
     pub(super) above: f32,
@@ -74,7 +75,7 @@ impl Bounds {
                 below: f32::NEG_INFINITY,
                 above: f32::INFINITY,
             },
-            // One value outside of an inclusive range is the same as outside of the open one around it.
+            // Being outside of a closed range is the same as being outside of the next larger open one.
             Packing::U8 { low, high } => Self {
                 below: low.next_down(),
                 above: high.next_up(),
@@ -82,7 +83,7 @@ impl Bounds {
         }
     }
 
-    /// NaN is between none.
+    /// Reports whether a value is within the bounds. NaN never is.
     #[inline(always)]
     fn hold(&self, value: f32) -> bool {
         self.below < value && value < self.above
@@ -118,7 +119,7 @@ mod tests {
     #[test]
     fn f16_rounds_to_nearest_even() {
         let ulp = 1.0 / 1024.0;
-        // Halfway above 1 goes down to even, halfway above 1 + ulp goes up to even; just above halfway goes up.
+        // Halfway above 1 rounds down to even, halfway above 1 + ulp rounds up to even; just above halfway rounds up.
         let values = [
             1.0 + ulp / 2.0,
             1.0 + 1.5 * ulp,

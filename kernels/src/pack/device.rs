@@ -1,4 +1,4 @@
-//! Packing on a device: the last step, with whatever scaling is still due.
+//! Packing on a device: the last step, including the logarithm and the scaling if they are still to be done.
 
 use wavemill_options::{DimOrder, Dtype, Packing};
 
@@ -11,7 +11,7 @@ use crate::error::KernelError;
 use crate::normalize::Scale;
 
 const THREADS: u32 = 256;
-/// As in pack.cu: frames of a block, and its tile, padded by a column.
+/// The same as in pack.cu: frames per block, and bytes of its tile, padded by a column.
 const TILE: usize = 32;
 const SHARED_BYTES: u32 = (TILE * (TILE + 1) * size_of::<f32>()) as u32;
 
@@ -48,20 +48,20 @@ plain! {
     }
 }
 
-/// What is packed, and how it is scaled on the way.
+/// The values to pack, and how to scale them.
 #[derive(Clone, Copy)]
 pub(crate) struct PackInput {
     /// `[row][band][frame]`
     pub(crate) values: Address,
-    /// An i64 a row: stored frames before it in the batch.
+    /// One i64 per row: the number of stored frames before it in the batch.
     pub(crate) kept: Address,
-    /// The logarithm, where it was not taken before.
+    /// The logarithm, unless it has been computed before.
     pub(crate) log: LogParams,
-    /// A `Range` a row, of all frames before the logarithm; not read without one.
+    /// One `Range` per row, over all frames before the logarithm. Not read without a logarithm.
     pub(crate) log_ranges: Address,
-    /// Scaling after the logarithm; its ranges are those before it.
+    /// Scaling after the logarithm. Its ranges are those before the logarithm.
     pub(crate) scale: Scale,
-    /// Where the bytes go: those of a row begin behind the stored values of all rows before it.
+    /// Destination of the bytes. Each row starts after the stored values of all previous rows.
     pub(crate) bytes: Address,
 }
 
@@ -71,14 +71,14 @@ pub(crate) struct PackDevice<D: Device> {
     order: DimOrder,
     packing: Packing,
     faults: RowWords<D>,
-    /// Of the last run.
+    /// Parameters of the last run.
     params: Option<PackParams>,
     value: DeviceMemory<D>,
     host: HostMemory<D>,
 }
 
 impl<D: Device> PackDevice<D> {
-    /// `n_bands` counts deltas too.
+    /// Creates the packing of a feature. `n_bands` includes deltas.
     pub(crate) fn new(n_bands: usize, order: DimOrder, packing: Packing) -> Self {
         Self {
             n_bands,
@@ -91,7 +91,7 @@ impl<D: Device> PackDevice<D> {
         }
     }
 
-    /// Packs a batch. Ask [`PackDevice::faults`] once the device was waited for.
+    /// Packs a batch. After waiting for the device, check [`PackDevice::faults`].
     pub(crate) fn run(
         &mut self,
         device: &D,
@@ -149,22 +149,23 @@ impl<D: Device> PackDevice<D> {
         }
     }
 
-    /// A row's first value that the type cannot hold, by its place in the row; of the last run, one entry a row.
+    /// Returns for each row of the last run the index, in the row, of its first value that the type cannot represent.
     pub(crate) fn faults(&self) -> impl Iterator<Item = Option<usize>> {
         self.faults
             .words()
-            // The kernel takes the maximum of inverted places, which gives the first place. A word of 0 means no fault.
+            // The kernel takes the maximum of inverted indices, which is the first index. A word of 0 means no fault.
             .map(|word| (word != 0).then_some(!word as usize))
     }
 
-    /// The error for such a value. Waits for the device, on which the last run's input must still lie.
+    /// Returns the error for such a value. Waits for the device, which must still hold the last run's input.
     pub(crate) fn error(
         &mut self,
         device: &D,
         row: usize,
         index: usize,
     ) -> Result<KernelError, KernelError> {
-        // The values on the device are not scaled yet. So a kernel computes again what would have been stored.
+        // The values on the device are not scaled yet, so a kernel computes the value again that would have been
+        // stored.
         let mut value = f32::NAN;
         if let Some(pack) = self.params {
             let buffer = self.value.ensure(device, size_of::<f32>())?;

@@ -1,4 +1,4 @@
-//! Scaling, order of the axes, crop and stored types, against the CPU's.
+//! Compares scaling, order of the axes, cropping and stored types with the CPU's results.
 
 use half::f16;
 use wavemill_options::{DbArgs, DbRef, DimOrder, Dtype, LogArgs, Normalize, Packing};
@@ -19,7 +19,8 @@ const DB: LogArgs = LogArgs::Db(DbArgs {
     top_db: Some(80.0),
 });
 
-/// Mean and deviation are f64 sums in another order: 1e-16 of them by the root of the count, then one rounding to f32.
+/// Mean and deviation are f64 sums in a different order: an error of 1e-16 times the root of the count, then one
+/// rounding to f32.
 const MEAN_VAR_MAX: f32 = 1e-6;
 
 fn kept(row: &[f32], n_frames: usize, n_kept: usize) -> Vec<f32> {
@@ -37,7 +38,7 @@ fn ordered(values: &[f32], n_kept: usize, order: DimOrder) -> Vec<f32> {
     }
 }
 
-/// Logarithm, crop, scaling and order as the CPU has them.
+/// Computes logarithm, crop, scaling and order on the CPU.
 fn on_cpu(
     row: &[f32],
     frames: [usize; 2],
@@ -60,7 +61,7 @@ fn as_f32(bytes: &[u8]) -> Vec<f32> {
         .collect()
 }
 
-/// Packs `values` with the logarithm on the way; returns the bytes of each row.
+/// Packs `values`, including the logarithm, and returns the bytes of each row.
 fn packed<D: Device>(
     device: &D,
     rows: &Rows<D>,
@@ -89,7 +90,7 @@ fn packed<D: Device>(
         Normalize::MinMax => Scale::MinMax {
             ranges: device.address(&kept),
         },
-        // Its moments are those of what it is given: the logarithm comes before.
+        // The moments are computed from the given values, so the logarithm has to come first.
         _ => {
             params
                 .run(device, &rows.table, n_bands, at, device.address(&all))
@@ -137,7 +138,7 @@ fn stored_bytes_are_the_cpus<D: Device>(device: &D) {
         .iter()
         .map(|x| x.abs().powi(5))
         .collect();
-    // A row of one value.
+    // A row with a constant value.
     let constant = rows.entries[2];
     values[N_BANDS * constant.frame as usize..][..N_BANDS * constant.n_frames as usize].fill(0.25);
     for (log, how, packing) in [
@@ -196,7 +197,7 @@ fn mean_and_deviation_are_taken_out<D: Device>(device: &D) {
     }
 }
 
-/// All numbers that halves can be, what lies half-way between neighbours, and what lies just beside that.
+/// Returns all finite halves, the midpoints between neighbours, and the next values on both sides of each midpoint.
 fn around_halves() -> Vec<f32> {
     let finite = |bits: u16| f16::from_bits(bits).is_finite();
     let each = |bits: u16| {

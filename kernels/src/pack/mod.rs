@@ -1,4 +1,5 @@
-//! f32 values to stored bytes, little-endian. What a type cannot hold is an error: no value is ever clipped.
+//! Converts f32 values to stored bytes, little-endian. Values that the type cannot represent are errors and are never
+//! clipped.
 
 mod cpu;
 mod device;

@@ -1,4 +1,4 @@
-// The last step: stored frames of f32 values, in the order of the axes that is wanted, scaled, to stored bytes.
+// The last step: converts stored frames of f32 values to bytes, scaled and with their axes in the requested order.
 
 enum { SCALE_NONE = 0, SCALE_MIN_MAX = 1, SCALE_MEAN_VAR = 2 };
 
@@ -9,22 +9,22 @@ constexpr int PACK_TILE = 32; // bands and frames of a tile
 struct Pack {
     const float *values;       // [row][n_bands][frame]
     const Row *rows;
-    const long long *kept;     // stored frames before each row
-    const Range *log_ranges;   // of all frames, before the logarithm
-    const Range *scale_ranges; // of the stored frames, before the logarithm
+    const long long *kept;     // number of stored frames before each row
+    const Range *log_ranges;   // over all frames, before the logarithm
+    const Range *scale_ranges; // over the stored frames, before the logarithm
     const Spread *spreads;
-    unsigned char *bytes;      // row r from n_bands * kept[r] values on
-    unsigned *faults;          // largest ~index of a value that the type cannot hold; 0: none
+    unsigned char *bytes;      // row r starts after n_bands * kept[r] values
+    unsigned *faults;          // largest ~index of a value that the type cannot represent; 0: none
     Logarithm log;
     int n_bands;
     int is_frame_first; // frame,band; else band,frame
     int scale;
     int dtype;
-    float below, above; // what can be held lies between them
-    float low, per_unit; // u8: steps a unit from low on
+    float below, above; // exclusive bounds of the values that the type can represent
+    float low, per_unit; // u8: steps per unit, counted from low
 };
 
-// What a row's values have in common.
+// Values that the scaling of all values of a row shares.
 struct RowScale {
     RowLogarithm log;
     float min, max; // after the logarithm
@@ -45,7 +45,7 @@ DEVICE RowScale row_scale(const Pack &p, int row) {
     return scale;
 }
 
-// As normalize/cpu.rs; constant input gives 0.
+// The same as in normalize/cpu.rs; constant input results in 0.
 DEVICE float packed_value(const Pack &p, const RowScale &scale, float x) {
     x = logarithm(x, p.log, scale.log);
     if (p.scale == SCALE_NONE) {
@@ -57,13 +57,13 @@ DEVICE float packed_value(const Pack &p, const RowScale &scale, float x) {
     if (p.scale == SCALE_MEAN_VAR) {
         return (float)(((double)x - scale.mean) / scale.deviation);
     }
-    // The logarithm's last bit may fall where its argument rises.
+    // Because of rounding, the logarithm's last bit may decrease although its argument increases.
     x = x < scale.min ? scale.min : x;
     x = x > scale.max ? scale.max : x;
     return (x - scale.min) / (scale.max - scale.min);
 }
 
-// Nearest half, ties to even. Bits instead of conversions: the same text runs on the CPU.
+// Rounds to the nearest half, ties to even. Uses bits instead of conversions, because the same source runs on the CPU.
 DEVICE unsigned short half_bits(float x) {
     unsigned bits = __float_as_uint(x);
     unsigned sign = (bits >> 16) & 0x8000u, magnitude = bits & 0x7fffffffu;
@@ -76,7 +76,7 @@ DEVICE unsigned short half_bits(float x) {
         unsigned rebiased = magnitude - 0x38000000u;
         half = (rebiased + 0xfffu + ((rebiased >> 13) & 1u)) >> 13;
     } else {
-        // Below 2^-14: a multiple of 2^-24. What is below half of that is 0.
+        // Below 2^-14: a multiple of 2^-24. Values below half of that are 0.
         unsigned shift = 126u - (magnitude >> 23);
         unsigned mantissa = (magnitude & 0x7fffffu) | 0x800000u;
         half = 0;
@@ -89,7 +89,7 @@ DEVICE unsigned short half_bits(float x) {
     return (unsigned short)(sign | half);
 }
 
-// Place of a stored value in its row.
+// Index of a stored value in its row.
 DEVICE long long packed_place(const Pack &p, int n_kept, int band, int frame) {
     return p.is_frame_first ? (long long)frame * p.n_bands + band : (long long)band * n_kept + frame;
 }
@@ -110,7 +110,7 @@ DEVICE void store_packed(const Pack &p, long long first, long long place, float 
     }
 }
 
-// Frames and bands change places in shared memory, so that reading and writing are both in order.
+// Transposes frames and bands in shared memory, so that both reads and writes are in order.
 DEVICE void pack_turned(const Pack &p, const Row &row, const RowScale &scale, int frame, const float *values,
                         long long first, float *tile, unsigned *fault) {
     const int lane = threadIdx.x % PACK_TILE;
@@ -142,7 +142,7 @@ DEVICE void pack_straight(const Pack &p, const Row &row, const RowScale &scale, 
     }
 }
 
-// A block takes all bands of some frames of a row.
+// Each block processes all bands of some frames of a row.
 KERNEL(pack, Pack) {
     SHARED(float, tile);
     const Row row = p.rows[blockIdx.x];
@@ -172,7 +172,7 @@ struct PackedValue {
     unsigned place;
 };
 
-// One value as it would have been stored, for messages.
+// Computes one value as it would have been stored, for error messages.
 KERNEL(packed_value_at, PackedValue) {
     if (threadIdx.x == 0) {
         const Row row = p.pack.rows[p.row];

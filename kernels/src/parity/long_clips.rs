@@ -1,14 +1,14 @@
-//! Whole batches of clips as long as real ones, on a GPU against the CPU. Too much for the emulation, which has
-//! [`super::sets`].
+//! Compares whole batches of clips with realistic lengths on a GPU with the CPU. The emulation is too slow for them; it
+//! uses [`super::sets`].
 
 use super::*;
 use crate::resample::ResampleArgs;
 
-/// Of a batch of `extract`.
+/// Number of clips in a batch of `extract`.
 const CLIPS: usize = 64;
 const CLIP_S: usize = 30;
 
-/// Noise and tones that differ from clip to clip, in 16 bits.
+/// Returns noise and tones that differ between clips, in 16 bits.
 fn clip(place: usize, n: usize) -> Vec<i16> {
     let mut state = 1 + place as u32;
     let step = 0.002 + place as f64 * 0.003;
@@ -32,7 +32,7 @@ fn features() -> Vec<FeatureArgs> {
     ]
 }
 
-/// Fails at the first value beyond its bound, which is that of drawn sets.
+/// Fails at the first value outside of its tolerance, which is that of random sets.
 fn agree(features: &[FeatureArgs], got: &Row, want: &Row, what: &str) {
     for (feature, (got, want)) in got.tensors.iter().zip(&want.tensors).enumerate() {
         let got: Vec<f64> = floats(got).into_iter().map(f64::from).collect();

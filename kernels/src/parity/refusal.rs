@@ -1,15 +1,15 @@
-//! A GPU that cannot be used fails the tests that need it. Shown by a driver that stands in and refuses.
+//! Checks that tests fail if they need a GPU that cannot be used. A fake driver refuses to initialise.
 
-#[allow(dead_code)] // what opening a backend is tested with besides
+#[allow(dead_code)] // used by the tests of opening a backend
 #[path = "../../tests/stand_in/mod.rs"]
 mod stand_in;
 
 use stand_in::Machine;
 
-/// Of those that are quick.
+/// A fast test.
 const TEST: &str = "parity::cases::silence_is_all_zero_after_minmax";
 
-/// Whether the test program succeeds on a machine whose driver refuses, and what it prints.
+/// Runs tests of this program on a machine whose driver refuses; returns whether they succeed, and the output.
 fn ran(name: &str, words: &[&str], variables: &[(&str, &str)]) -> (bool, String) {
     let refusing = Machine::new(name).with("FAKE_INIT", "999");
     let output = refusing.start(&[&["--exact"], words].concat(), variables);

@@ -19,7 +19,7 @@ const POWER_REL: f64 = 1e-4;
 /// For decibels: an f32 transform has an error of at most this fraction of a row's largest amplitude, so quiet cells
 /// differ by more decibels.
 const AMPLITUDE_OF_MAX: f64 = 1e-6;
-/// Rounding of the logarithm and of the row's reference, in decibels.
+/// Tolerance in decibels for the rounding of the logarithm and of the row's reference.
 const DB_ROUNDING: f64 = 2e-4;
 /// Rows with more frames are compared only with the CPU: the references are naive.
 const REFERENCE_FRAMES: usize = 8;

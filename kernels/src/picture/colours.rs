@@ -1,32 +1,33 @@
-//! Colour maps: 256 colours each.
+//! Colour maps of 256 colours each.
 //!
-//! magma and viridis are the tables of matplotlib 3.11 (`matplotlib/_cm_listed.py`), which its authors Nathaniel J.
-//! Smith, Stefan van der Walt and, for viridis, Eric Firing gave to the public domain (CC0,
-//! <https://bids.github.io/colormap/>). Numbers are as published, with six decimals.
+//! magma and viridis are the tables of matplotlib 3.11 (`matplotlib/_cm_listed.py`), which their authors Nathaniel J.
+//! Smith, Stefan van der Walt and, for viridis, Eric Firing placed in the public domain (CC0,
+//! <https://bids.github.io/colormap/>). The numbers are as published, with six decimals.
 
 use wavemill_options::ColourMap;
 
-/// Colours of a map.
+/// Number of colours of a map.
 const N_COLOURS: usize = 256;
 
-/// The colours of one map, from 0 to 1.
+/// The colours of one map, with components from 0 to 1.
 pub(super) struct Colours([[f32; 3]; N_COLOURS]);
 
 impl Colours {
-    /// The colour of a share from 0 to 1, as matplotlib finds it: 256 parts of equal width, the last one with its end.
+    /// Returns the colour of a share from 0 to 1 as matplotlib does: 256 parts of equal width, the last one including
+    /// its end.
     #[inline(always)]
     pub(super) fn at(&self, share: f32) -> [f32; 3] {
         self.of_index((share * N_COLOURS as f32) as usize)
     }
 
-    /// The colour of that number; the last one of all that are greater.
+    /// Returns the colour with this index, or the last one for larger indices.
     #[inline(always)]
     pub(super) fn of_index(&self, index: usize) -> [f32; 3] {
         self.0[index.min(N_COLOURS - 1)]
     }
 }
 
-/// The colours that a name stands for.
+/// Returns the colours of a map.
 pub(super) const fn colours_of(map: ColourMap) -> &'static Colours {
     match map {
         ColourMap::Magma => &MAGMA,
@@ -37,7 +38,7 @@ pub(super) const fn colours_of(map: ColourMap) -> &'static Colours {
 
 static GREY: Colours = grey();
 
-/// From black to white in equal steps.
+/// Returns colours from black to white in equal steps.
 const fn grey() -> Colours {
     let mut colours = [[0.0; 3]; N_COLOURS];
     let mut index = 0;

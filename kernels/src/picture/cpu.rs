@@ -1,4 +1,4 @@
-//! One row of pixels after the other, each between two bands.
+//! Renders one row of pixels after another, each interpolated between two bands.
 
 use wavemill_options::{CHANNELS, PictureArgs};
 
@@ -6,32 +6,32 @@ use super::colours::{Colours, colours_of};
 use crate::level::Lanes;
 use crate::normalize::{Extremes, extremes};
 
-/// Tables and buffers of the pictures of one feature.
+/// Tables and buffers for the pictures of one feature.
 pub(crate) struct PicturePlan {
     lanes: Lanes,
     args: PictureArgs,
     colours: &'static Colours,
-    /// Of each column of pixels.
+    /// The position of each column of pixels.
     columns: Vec<Between>,
 }
 
-/// Where the centre of a pixel lies along one axis.
+/// The position of a pixel's centre between two values along one axis.
 #[derive(Clone, Copy)]
 struct Between {
-    /// The value before it.
+    /// Index of the value before the centre.
     first: usize,
-    /// The one behind it; the same at the end of the axis.
+    /// Index of the value after it, or the same value at the end of the axis.
     second: usize,
-    /// Share of the second.
+    /// Weight of the second value.
     weight: f32,
 }
 
 impl Between {
-    /// The centre of pixel `pixel` of `n_out`, over `n_in` values.
+    /// Returns the position of the centre of pixel `pixel` of `n_out`, on an axis of `n_in` values.
     fn of(pixel: usize, n_in: usize, n_out: usize) -> Self {
         let centre = (pixel as f64 + 0.5) * n_in as f64 / n_out as f64 - 0.5;
         let last = n_in - 1;
-        // Before the first value's centre and behind the last one's there is nothing to look at.
+        // There are no values before the first centre and after the last one.
         let centre = centre.clamp(0.0, last as f64);
         let first = centre as usize;
         Self {
@@ -57,13 +57,13 @@ impl PicturePlan {
         }
     }
 
-    /// f32 values that the buffers of a picture of `width` columns take.
+    /// Returns the size, in f32 values, of the buffers for a picture of `width` columns.
     pub(crate) const fn n_scratch_values(width: usize) -> usize {
         width * (size_of::<Between>() / size_of::<f32>())
     }
 
-    /// `[bands, n_frames]` → `[3, height, width]`; nothing of no frames. Allocates only while `out` or its own buffer is
-    /// smaller than ever needed.
+    /// Computes `[bands, n_frames]` → `[3, height, width]`, or nothing for 0 frames. Allocates only if `out` or the
+    /// internal buffer is smaller than ever needed before.
     pub(crate) fn run(&mut self, values: &[f32], n_frames: usize, out: &mut Vec<f32>) {
         out.clear();
         if n_frames == 0 {
@@ -73,7 +73,7 @@ impl PicturePlan {
         let n_bands = values.len() / n_frames;
         let height = self.args.height.unwrap_or(n_bands);
         let width = self.args.width.unwrap_or(n_frames);
-        // Just so much room: what grows by doubling takes up to twice that.
+        // Reserve the exact size, because growth by doubling takes up to twice as much.
         out.reserve_exact(CHANNELS * height * width);
         out.resize(CHANNELS * height * width, 0.0);
 
@@ -110,7 +110,7 @@ impl PicturePlan {
         }
     }
 
-    /// Gives up the memory that grew with a clip.
+    /// Frees the memory whose size depends on the clips.
     pub(crate) fn forget_scratch(&mut self) {
         self.columns = Vec::new();
     }
@@ -124,7 +124,8 @@ mod tests {
     use super::*;
     use crate::level::Level;
 
-    /// The largest step between two neighbours of a map: rounding may bring a value over the border between them.
+    /// The largest step between two adjacent colours of a map: rounding may move a value across the border between
+    /// them.
     const STEP_MAX: f64 = 0.02;
 
     fn run(args: &PictureArgs, values: &[f32], n_frames: usize) -> Vec<Vec<f32>> {
@@ -133,7 +134,7 @@ mod tests {
         levels
             .map(|lanes| {
                 let mut plan = PicturePlan::new(args, lanes);
-                // What an earlier clip left must not show.
+                // The contents of an earlier clip must be overwritten.
                 let mut out = vec![9.0; 100];
                 plan.run(values, n_frames, &mut out);
                 plan.run(values, n_frames, &mut out);

@@ -1,10 +1,10 @@
-//! Pictures by their definition, f64.
+//! Pictures computed from their definition in f64.
 
 use wavemill_options::PictureArgs;
 
 use super::colours::colours_of;
 
-/// `[bands][frames]` → the three channels of `height` rows of `width` pixels, one behind the other.
+/// Returns the three channels of `height` rows of `width` pixels, one after another, for `[bands][frames]`.
 pub(crate) fn picture(args: &PictureArgs, rows: &[Vec<f64>]) -> Vec<f64> {
     let values = rows.iter().flatten().copied();
     let max = values.clone().fold(f64::NEG_INFINITY, f64::max);
@@ -19,7 +19,7 @@ pub(crate) fn picture(args: &PictureArgs, rows: &[Vec<f64>]) -> Vec<f64> {
     for channel in 0..3 {
         for row in 0..height {
             for column in 0..width {
-                // Counted from the bottom.
+                // Rows are counted from the bottom.
                 let y = centre(height - 1 - row, bands, height);
                 let x = centre(column, frames, width);
                 let value = between(rows, y, x);
@@ -38,12 +38,12 @@ pub(crate) fn picture(args: &PictureArgs, rows: &[Vec<f64>]) -> Vec<f64> {
     channels
 }
 
-/// The centre of a pixel, in values.
+/// Returns the centre of a pixel as an index of the values.
 fn centre(pixel: usize, n_in: usize, n_out: usize) -> f64 {
     ((pixel as f64 + 0.5) * n_in as f64 / n_out as f64 - 0.5).clamp(0.0, n_in as f64 - 1.0)
 }
 
-/// The four values about a point, each by how near it is.
+/// Returns the mean of the four values around a point, weighted by proximity.
 fn between(rows: &[Vec<f64>], y: f64, x: f64) -> f64 {
     let mut sum = 0.0;
     for (band, row) in rows.iter().enumerate() {

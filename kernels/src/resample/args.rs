@@ -1,27 +1,28 @@
-//! The two rates, and what follows from them alone.
+//! The two sample rates of a conversion, and values that depend only on them.
 
 use wavemill_options::{MAX_FROM_HZ, MAX_TO_HZ, MIN_HZ};
 
 use super::ResampleError;
 
-/// End of the pass band as a fraction of the lower Nyquist frequency; the stop band begins at 1. As soxr's HQ.
+/// End of the pass band as a fraction of the lower Nyquist frequency; the stop band begins at 1. Same value as soxr's
+/// HQ.
 pub const PASS_BAND: f64 = 0.913;
-/// Attenuation that the filter is designed for, dB; 100 are promised.
+/// Attenuation for which the filter is designed, in dB; 100 are guaranteed.
 pub const STOP_BAND_DB: f64 = 120.0;
 
-/// Rates of a conversion, mono f32 in and out.
+/// Sample rates of a conversion, with mono f32 input and output.
 ///
-/// `n` samples become `ceil(n * to_hz / from_hz)`. Pass band (ripple below 0.01 dB) up to [`PASS_BAND`] of the lower
-/// Nyquist frequency, at least 100 dB down from that frequency on. Equal rates copy.
+/// `n` samples become `ceil(n * to_hz / from_hz)`. The pass band (ripple below 0.01 dB) extends to [`PASS_BAND`] of the
+/// lower Nyquist frequency; above that frequency the attenuation is at least 100 dB. Equal rates copy the samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ResampleArgs {
-    /// Rate of the input, Hz.
+    /// Rate of the input in Hz.
     pub from_hz: u32,
-    /// Rate of the output, Hz.
+    /// Rate of the output in Hz.
     pub to_hz: u32,
 }
 
-/// How two rates meet: `down` input samples last as long as `up` output samples, and no shorter time does for both.
+/// Ratio of two rates in lowest terms: `down` input samples have the same duration as `up` output samples.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ratio {
     pub(super) down: usize,
@@ -29,12 +30,12 @@ pub(super) struct Ratio {
 }
 
 impl ResampleArgs {
-    /// Samples that `n` input samples become: `ceil(n * to_hz / from_hz)`.
+    /// Returns the number of output samples for `n` input samples: `ceil(n * to_hz / from_hz)`.
     pub fn output_len(&self, n: u64) -> u64 {
         (n * u64::from(self.to_hz)).div_ceil(u64::from(self.from_hz))
     }
 
-    /// Both rates divided by their greatest common divisor.
+    /// Divides both rates by their greatest common divisor.
     pub(super) fn ratio(&self) -> Ratio {
         // Euclid's algorithm: in the end `a` is the greatest common divisor.
         let mut a = self.from_hz;

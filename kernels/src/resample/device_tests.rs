@@ -8,8 +8,8 @@ use crate::device::{Device, RowEntry, RowTable, bytes_of};
 use crate::level::Level;
 use crate::samples::SampleBuffer;
 
-/// Some 400 additions in f32, each with an error of up to 6e-8 of a partial sum of about 1: statistically 6e-8 times
-/// the square root of their number, which is 1.2e-6. The specified stop band is 1e-5.
+/// Tolerance of samples: some 400 additions in f32, each with an error of up to 6e-8 of a partial sum of about 1:
+/// statistically 6e-8 times the square root of their number, which is 1.2e-6. The specified stop band is 1e-5.
 const ERROR_MAX: f64 = 2e-6;
 
 const RATES_HZ: [u32; 7] = [44_100, 48_000, 32_000, 22_050, 16_000, 8_000, 11_025];

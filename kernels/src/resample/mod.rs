@@ -1,9 +1,10 @@
-//! Sample rate conversion: linear phase, delay removed, streaming.
+//! Streaming sample rate conversion with linear phase and compensated delay.
 //!
 //! The filter is a Kaiser-windowed sinc, applied by overlap-save: a block's spectrum is multiplied by the filter's and
 //! transformed back at the length of the output rate, so any ratio of whole rates costs two FFTs and the stop band
-//! costs nothing. Blocks lie at fixed places of the signal, hence equal bits however the input is cut into pushes.
-//! Ratios without a short period (44,101 to 22,050 Hz) are summed sample by sample instead: their blocks would be long.
+//! costs nothing. Blocks are at fixed positions of the signal, so that the bits do not depend on the division of the
+//! input into pushes. Ratios without a short period (44,101 to 22,050 Hz) are computed sample by sample instead,
+//! because their blocks would be long.
 
 mod args;
 mod cpu;

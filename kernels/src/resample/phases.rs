@@ -231,7 +231,7 @@ impl Shape {
 mod tests {
     use super::*;
 
-    /// Half a step of f32 at the filter's height, and the error of the cubic.
+    /// Tolerance: half a step of f32 at the filter's height, and the error of the cubic.
     const SHAPE_ERROR_MAX: f64 = 1e-8;
 
     #[test]

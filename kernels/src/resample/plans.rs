@@ -1,22 +1,22 @@
-//! The resamplers of one thread: few, however many rates an archive has.
+//! The resamplers of one thread: a limited number, even if an archive has many rates.
 
 use super::{ResampleArgs, ResampleError, Resampler};
 use crate::level::Level;
 
-/// Plans that are kept. Archives have two or three rates; one that has thousands pays for a plan a clip, which costs
-/// about a millisecond, and keeps four, which hold a megabyte at most each.
+/// Maximum number of cached plans. Archives have two or three rates; one with thousands of rates plans for each clip,
+/// which takes about a millisecond, and caches four plans of at most a megabyte each.
 pub const PLANS_MAX: usize = 4;
 
-/// Conversions to one rate, each planned when its source rate turns up and kept while it is among the last ones used.
+/// Conversions to one rate, each planned when its source rate is first used and cached while recently used.
 pub struct Resamplers {
     to_hz: u32,
     level: Level,
-    /// The one used last comes last.
+    /// Plans in order of use; the most recently used is last.
     plans: Vec<Resampler>,
 }
 
 impl Resamplers {
-    /// Conversions to `to_hz`; nothing is planned yet.
+    /// Creates a cache of conversions to `to_hz`, without any plan.
     pub const fn new(to_hz: u32, level: Level) -> Self {
         Self {
             to_hz,
@@ -25,10 +25,10 @@ impl Resamplers {
         }
     }
 
-    /// The conversion from `from_hz`, ready for a new clip.
+    /// Returns the conversion from `from_hz`, ready for a new clip.
     ///
     /// # Errors
-    /// As [`ResampleArgs::plan`].
+    /// As for [`ResampleArgs::plan`].
     pub fn get(&mut self, from_hz: u32) -> Result<&mut Resampler, ResampleError> {
         let known = self
             .plans
@@ -42,11 +42,11 @@ impl Resamplers {
             }
             .plan(self.level)?,
         };
-        // The last clip with this plan may have been left unfinished.
+        // The last clip that used this plan may have been left unfinished.
         plan.reset();
 
         if self.plans.len() == PLANS_MAX {
-            // The first one was not used for the longest time.
+            // The first plan is the least recently used.
             self.plans.remove(0);
         }
         self.plans.push(plan);
@@ -68,7 +68,7 @@ mod tests {
             let mut out = SampleBuffer::default();
             let plan = plans.get(from_hz).expect("a rate in range");
             plan.push(&input, &mut out);
-            // The next clip must not hear the rest of this one.
+            // Leave this conversion unfinished: the rest must not affect the next clip.
             if from_hz != 8_000 {
                 plan.finish(&mut out);
             }

@@ -1,10 +1,11 @@
-//! The formula in f64, for tests: every output sample is a Kaiser-windowed sinc laid over the input at its own time.
+//! The formula in f64, for tests: every output sample is a sum of the input weighted by a Kaiser-windowed sinc centred
+//! at the sample's time.
 
 use std::f64::consts::PI;
 
 use super::{PASS_BAND, ResampleArgs, STOP_BAND_DB};
 
-/// Output sample `m`: the sum over `n` of `input[n] * h(m * from_hz / to_hz - n)`, zeros around the input.
+/// Returns output sample `m`: the sum over `n` of `input[n] * h(m * from_hz / to_hz - n)`, with zeros around the input.
 pub(super) fn resample_at(args: ResampleArgs, input: &[f32], m: usize) -> f64 {
     let from_hz = f64::from(args.from_hz);
     let to_hz = f64::from(args.to_hz);
@@ -17,7 +18,7 @@ pub(super) fn resample_at(args: ResampleArgs, input: &[f32], m: usize) -> f64 {
     let mut sum = 0.0;
     for (n, &sample) in input.iter().enumerate() {
         let t = time - n as f64;
-        // Beyond that distance the filter is 0.
+        // Beyond this distance the filter is 0.
         if t.abs() <= half {
             let window = bessel(beta * (1.0 - (t / half).powi(2)).sqrt()) / bessel(beta);
             let angle = 2.0 * PI * cutoff / from_hz * t;
@@ -28,7 +29,7 @@ pub(super) fn resample_at(args: ResampleArgs, input: &[f32], m: usize) -> f64 {
     sum
 }
 
-/// I0(x) as the mean of exp(x cos a) over a circle.
+/// Returns I0(x) as the mean of exp(x cos a) over a circle.
 fn bessel(x: f64) -> f64 {
     (0..64)
         .map(|i| (x * (2.0 * PI * f64::from(i) / 64.0).cos()).exp())

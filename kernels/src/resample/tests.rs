@@ -6,9 +6,9 @@ use super::{PASS_BAND, ResampleArgs, ResampleError, reference};
 use crate::level::Level;
 use crate::samples::SampleBuffer;
 
-/// 100 dB below full scale: the specified stop band. The design (120 dB) and f32 rounding in the FFTs (about 1e-7 of
-/// the largest sample times the square root of log2 of the length) are well below it. In the pass band it is much
-/// stricter than the specified ripple: 0.01 dB is 1.15e-3.
+/// Tolerance of samples, 100 dB below full scale: the specified stop band. The design (120 dB) and f32 rounding in the
+/// FFTs (about 1e-7 of the largest sample times the square root of log2 of the length) are well below it. In the pass
+/// band it is much stricter than the specified ripple: 0.01 dB is 1.15e-3.
 const ERROR_MAX: f64 = 1e-5;
 
 const RATIOS: [(u32, u32); 16] = [

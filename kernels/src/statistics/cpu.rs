@@ -1,14 +1,14 @@
-//! One band at a time: extremes, then moments about the mean in f64, then the middle of the ordered values.
+//! Computes one band at a time: extremes, then moments about the mean in f64, then the median.
 
 use wavemill_options::STATISTICS;
 
 use crate::level::Lanes;
 use crate::normalize::{Extremes, extremes, sum};
 
-/// Buffer of the statistics of one feature.
+/// Buffer for the statistics of one feature.
 pub(crate) struct StatisticsPlan {
     lanes: Lanes,
-    /// The frames of a band, which the search for the median puts in another order.
+    /// The frames of a band, which the search for the median reorders.
     ordered: Vec<f32>,
 }
 
@@ -31,8 +31,8 @@ impl StatisticsPlan {
         }
     }
 
-    /// `[bands, n_frames]` → `[7, bands]`; nothing of no frames. Allocates only while `out` or its own buffer is smaller
-    /// than ever needed.
+    /// Computes `[bands, n_frames]` → `[7, bands]`, or nothing for 0 frames. Allocates only if `out` or the internal
+    /// buffer is smaller than ever needed before.
     pub(crate) fn run(&mut self, values: &[f32], n_frames: usize, out: &mut Vec<f32>) {
         out.clear();
         if n_frames == 0 {
@@ -44,13 +44,13 @@ impl StatisticsPlan {
         for (band, frames) in values.chunks_exact(n_frames).enumerate() {
             let summary = self.summary(frames);
             for (row, value) in out.chunks_exact_mut(n_bands).zip(summary.in_order()) {
-                // Adding 0 leaves one zero of two: which of them a comparison finds may differ between levels.
+                // Adding 0 turns -0 into +0: which of the two zeros a comparison finds may differ between levels.
                 row[band] = (value + 0.0) as f32;
             }
         }
     }
 
-    /// Gives up the memory that grew with a clip.
+    /// Frees the memory whose size depends on the clips.
     pub(crate) fn forget_scratch(&mut self) {
         self.ordered = Vec::new();
     }
@@ -69,7 +69,7 @@ impl StatisticsPlan {
             skew: 0.0,
             kurtosis: 0.0,
         };
-        // A band that never varies is recognised by its range, because its deviation may be rounding noise instead of 0.
+        // A constant band is recognised by its range, because its deviation may be rounding noise instead of 0.
         if max <= min {
             return summary;
         }
@@ -82,7 +82,7 @@ impl StatisticsPlan {
         summary
     }
 
-    /// The middle value; between the two in the middle of an even number.
+    /// Returns the middle value, or the midpoint of the two middle values if their number is even.
     fn median(&mut self, frames: &[f32]) -> f64 {
         self.ordered.clear();
         self.ordered.extend_from_slice(frames);
@@ -100,7 +100,7 @@ impl StatisticsPlan {
 }
 
 impl Summary {
-    /// In the order of [`STATISTICS`].
+    /// Returns the values in the order of [`STATISTICS`].
     const fn in_order(&self) -> [f64; STATISTICS.len()] {
         [
             self.kurtosis,
@@ -114,12 +114,12 @@ impl Summary {
     }
 }
 
-/// Mean, deviation, skew and kurtosis of values that are not all equal.
+/// Computes mean, deviation, skew and kurtosis of values that are not all equal.
 #[inline(always)]
 fn moments(frames: &[f32], summary: &mut Summary) {
     let n = frames.len() as f64;
     let mean = sum(frames, |x| x) / n;
-    // About the mean, in a second pass: sums of powers less powers of the sum would cancel digits.
+    // Moments about the mean need a second pass: a difference of power sums would cancel digits.
     let second = sum(frames, |x| (x - mean) * (x - mean)) / n;
     let third = sum(frames, |x| (x - mean) * (x - mean) * (x - mean)) / n;
     let fourth = sum(frames, |x| {
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use crate::level::Level;
 
-    /// Rounding of an f32 that is stored, and of sums in another order.
+    /// Rounding of a stored f32, and of sums in another order.
     const REL_MAX: f64 = 1e-6;
 
     fn run(values: &[f32], n_frames: usize) -> Vec<Vec<f32>> {
@@ -148,7 +148,7 @@ mod tests {
         levels
             .map(|lanes| {
                 let mut plan = StatisticsPlan::new(lanes);
-                // What an earlier clip left must not show.
+                // The contents of an earlier clip must be overwritten.
                 let mut out = vec![9.0; 100];
                 plan.run(values, n_frames, &mut out);
                 plan.run(values, n_frames, &mut out);
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_band_that_never_varies_has_no_spread_and_no_nan() {
-        // 0.1 is no binary fraction: its mean is off by rounding, and must not show as a deviation.
+        // 0.1 is not a binary fraction: its mean has a rounding error, which must not result in a deviation.
         for got in run(&[0.1; 130], 130) {
             assert_eq!(got, [0.0, 0.1, 0.1, 0.1, 0.1, 0.0, 0.0]);
         }

@@ -1,6 +1,6 @@
-//! Statistics by their definitions, f64.
+//! Statistics computed from their definitions in f64.
 
-/// `[bands][frames]` → 7 rows of one value a band, row by row: kurtosis, max, mean, median, min, skew, std.
+/// Returns 7 rows with one value per band of `[bands][frames]`: kurtosis, max, mean, median, min, skew, std.
 pub(crate) fn statistics(rows: &[Vec<f64>]) -> Vec<f64> {
     let mut flat = Vec::new();
     for statistic in [kurtosis, max, mean, median, min, skew, std] {
@@ -13,7 +13,7 @@ fn mean(row: &[f64]) -> f64 {
     row.iter().sum::<f64>() / row.len() as f64
 }
 
-/// Mean of the powers of the distances from the mean.
+/// Returns the mean of the powers of the distances from the mean.
 fn moment(row: &[f64], power: i32) -> f64 {
     let mean = mean(row);
     row.iter().map(|x| (x - mean).powi(power)).sum::<f64>() / row.len() as f64

@@ -88,13 +88,13 @@ plain! {
 /// Input and output of a batch's spectra.
 #[derive(Clone, Copy)]
 pub(crate) struct Batch {
-    /// Mono samples of all clips.
+    /// Address of the mono samples of all clips.
     pub pcm: Address,
     /// Positions of the rows in `pcm`.
     pub rows: RowTable,
     /// Number of frames of all rows.
     pub n_frames: usize,
-    /// `[row][band][frame]` f32.
+    /// Address of the output, `[row][band][frame]` f32.
     pub out: Address,
 }
 

@@ -69,11 +69,11 @@ type Between = [[Wide; POINTS + 1]; REAL_BINS];
 /// Window and twiddle factors.
 struct Tables {
     window: [f32; N_FFT],
-    /// `exp(-2πi j k / 64)` for k = 1 to 3, `[j][k - 1]`.
+    /// Twiddle factors `exp(-2πi j k / 64)` for k = 1 to 3, `[j][k - 1]`.
     inner_real: [[Complex32; 3]; EIGHT],
-    /// `exp(-2πi j k / 32)` for k = 1 to 3, `[j][k - 1]`.
+    /// Twiddle factors `exp(-2πi j k / 32)` for k = 1 to 3, `[j][k - 1]`.
     inner: [[Complex32; FOUR - 1]; EIGHT],
-    /// `exp(-2πi n₂ k₁ / 2048)`, `[n₂][k₁]`.
+    /// Twiddle factors `exp(-2πi n₂ k₁ / 2048)`, `[n₂][k₁]`.
     outer: [[Complex32; REAL_BINS]; POINTS],
 }
 
@@ -92,7 +92,7 @@ impl Tables {
     }
 }
 
-/// `exp(-2πi step / n)`.
+/// Returns `exp(-2πi step / n)`.
 fn turn(step: usize, n: usize) -> Complex32 {
     let angle = 2.0 * PI * step as f64 / n as f64;
     Complex32::new(libm::cos(angle) as f32, -libm::sin(angle) as f32)

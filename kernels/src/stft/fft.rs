@@ -63,7 +63,7 @@ pub(super) struct RealFft<T> {
     fft: Arc<dyn Fft<T>>,
     /// The window, padded with a zero to whole pairs.
     window: Vec<T>,
-    /// `exp(-2πik / n)` for k = 1 .. n / 4, as many as there are pairs of bins; empty for odd n.
+    /// Twiddle factors `exp(-2πik / n)` for k = 1 .. n / 4, as many as there are pairs of bins; empty for odd n.
     twiddles: Vec<Complex<T>>,
     buffer: Vec<Complex<T>>,
     scratch: Vec<Complex<T>>,

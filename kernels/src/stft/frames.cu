@@ -1,9 +1,9 @@
 // Frames of a signal: padding, conditioning and window, for transforms of any length.
 
-// What a frame is, apart from its place.
+// Parameters of all frames of a feature.
 struct Framing {
     int n_fft, hop_length, win_length;
-    int start;      // first sample under the window of frame 0; negative in the padding
+    int start;      // first sample under the window of frame 0; negative if it is padding
     int pad_mode;   // PAD_*
     int remove_dc;  // subtract the frame's mean
     float scale, preemphasis;
@@ -11,7 +11,7 @@ struct Framing {
 
 enum { PAD_ZEROS = 0, PAD_REFLECT = 1, PAD_EDGE = 2 };
 
-// The sample at `index` of a row's signal, which may lie beyond either end.
+// Returns the sample at `index` of a row's signal, which may be before its start or after its end.
 DEVICE float sample_at(const float *pcm, const Row &row, long long index, int pad_mode) {
     long long last = row.n_signal - 1;
     if (index < 0 || index > last) {
@@ -29,15 +29,16 @@ DEVICE float sample_at(const float *pcm, const Row &row, long long index, int pa
     return index < row.n_pcm ? pcm[row.pcm + index] : 0.0f;
 }
 
-// Scale, DC removal and pre-emphasis, in Kaldi's order: `x` is the sample, `before` the one before it in the frame (the
-// first is its own). Scaled samples are rounded as those that `mean` was made of, so that a constant leaves nothing.
+// Applies scale, DC removal and pre-emphasis, in Kaldi's order: `x` is the sample, `before` the previous one in the
+// frame (for the first sample, itself). Scaled samples are rounded like those from which `mean` was computed, so that a
+// constant signal becomes 0.
 DEVICE float condition(float x, float before, float mean, const Framing &framing) {
     x = product(x, framing.scale) - mean;
     before = product(before, framing.scale) - mean;
     return framing.preemphasis == 0.0f ? x : x - framing.preemphasis * before;
 }
 
-// The row that frame `frame` of the batch lies in: the last that begins at or before it and has frames.
+// Returns the row that contains frame `frame` of the batch: the last row that begins at or before it and has frames.
 DEVICE int row_of_frame(const Row *rows, int n_rows, long long frame) {
     int low = 0, high = n_rows;
     while (high - low > 1) {
@@ -51,7 +52,7 @@ DEVICE int row_of_frame(const Row *rows, int n_rows, long long frame) {
     return low;
 }
 
-// |x|² raised to `exponent` / 2.
+// Returns |x|² raised to `exponent` / 2.
 DEVICE float raise(float power, float exponent) {
     if (exponent == 2.0f) {
         return power;
@@ -64,13 +65,13 @@ struct Frames {
     const Row *rows;
     const void *window; // in the transform's precision
     void *frames;       // [count][n_fft]
-    long long first;    // frame of the batch
-    int count, n_frames; // of them to write; frames beyond n_frames of the batch are zeros
+    long long first;    // first frame of the batch
+    int count, n_frames; // frames to write; frames after n_frames of the batch are zeros
     int n_rows, reserved;
     Framing framing;
 };
 
-// One block a frame.
+// One block per frame.
 template <typename Real> DEVICE void write_frames(const Frames &p) {
     SHARED(double, scratch);
     const Framing &f = p.framing;

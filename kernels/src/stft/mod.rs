@@ -1,8 +1,9 @@
-//! Power spectra of short frames: where every feature begins, and where most of its time goes.
+//! Power spectra of short frames: the first step of every feature, which takes most of the time.
 //!
-//! Framing follows librosa (`center`, `pad_mode`), or Kaldi's `snip_edges`; DC removal and pre-emphasis act on a frame
-//! before its window, as in Kaldi. Frames are computed eight at a time, so that all later steps work on eight lanes. At
-//! the length that most recipes have, the transform does so too (`eight.rs`); others are transformed frame by frame.
+//! Framing follows librosa (`center`, `pad_mode`), or Kaldi's `snip_edges`; DC removal and pre-emphasis are applied to
+//! a frame before its window, as in Kaldi. Frames are computed eight at a time, so that all later steps work on eight
+//! lanes. For the length that most recipes use, the transform does so too (`eight.rs`); other lengths are transformed
+//! frame by frame.
 
 mod cpu;
 mod device;
@@ -20,5 +21,5 @@ pub(crate) use fft::plan as fft_plan;
 pub(crate) use signal::Signal;
 pub(crate) use window::values as window_values;
 
-// Backends refuse samples beyond it, too.
+// Backends refuse samples beyond this limit, too.
 pub(crate) use crate::error::SAMPLE_MAX;

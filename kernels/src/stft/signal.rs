@@ -1,18 +1,18 @@
-//! A signal beyond its ends.
+//! Access to a signal beyond its ends.
 
 use wavemill_options::{Framing, PadMode, StftArgs};
 
-/// PCM that is followed by zeros up to a length, seen through a padding rule.
+/// PCM followed by zeros up to a length, with a padding rule for positions outside.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Signal<'a> {
-    /// Samples that are there; at most `len`.
+    /// Existing samples; at most `len`.
     pub pcm: &'a [f32],
-    /// Length with the zeros that follow.
+    /// Length including the zeros that follow.
     pub len: usize,
 }
 
 impl<'a> Signal<'a> {
-    /// `pcm` cut or padded to what `args` ask for, and padded to at least `frames_min` frames.
+    /// Creates a signal from `pcm`, cut or padded to the length in `args`, and padded to at least `frames_min` frames.
     pub(crate) fn new(pcm: &'a [f32], args: &StftArgs, frames_min: Option<usize>) -> Self {
         let kept = args
             .n_samples
@@ -23,12 +23,13 @@ impl<'a> Signal<'a> {
         }
     }
 
-    /// Length of the signal that `n_samples` samples of PCM become: [`StftArgs::n_signal`].
+    /// Returns the length of the signal for `n_samples` samples of PCM: [`StftArgs::n_signal`].
     pub(crate) fn len_of(n_samples: usize, args: &StftArgs, frames_min: Option<usize>) -> usize {
         args.n_signal(n_samples, frames_min)
     }
 
-    /// As many samples as `spare` has, from `start` on: where they lie, or in `spare` where padding decides about some.
+    /// Returns `spare.len()` samples starting at `start`: a slice of the PCM if possible, otherwise a padded copy in
+    /// `spare`.
     pub(crate) fn read<'b>(&self, start: isize, framing: Framing, spare: &'b mut [f32]) -> &'b [f32]
     where
         'a: 'b,
@@ -41,7 +42,7 @@ impl<'a> Signal<'a> {
         spare
     }
 
-    /// The samples from `start` on.
+    /// Copies the samples starting at `start` to `out`.
     pub(crate) fn copy(&self, start: isize, framing: Framing, out: &mut [f32]) {
         let end = start + out.len() as isize;
         if start >= 0 && end <= self.pcm.len() as isize {
@@ -52,7 +53,7 @@ impl<'a> Signal<'a> {
         }
     }
 
-    /// The sample at `index`, which may lie beyond either end of a signal that is not empty.
+    /// Returns the sample at `index`, which may be outside of the signal; the signal must not be empty.
     pub(crate) fn at(&self, index: isize, framing: Framing) -> f32 {
         let last = self.len as isize - 1;
         let inside = match framing {
@@ -60,7 +61,7 @@ impl<'a> Signal<'a> {
             Framing::Center(PadMode::Edge) => index.clamp(0, last),
             Framing::Center(PadMode::Reflect) if last == 0 => 0,
             Framing::Center(PadMode::Reflect) => {
-                // One period leads from the first sample to the last and back again.
+                // One period is the way from the first sample to the last and back.
                 let turn = index.rem_euclid(2 * last);
                 turn.min(2 * last - turn)
             }
@@ -83,7 +84,7 @@ mod tests {
         let padded: Vec<f32> = (-7..10)
             .map(|i| signal.at(i, Framing::Center(PadMode::Reflect)))
             .collect();
-        // numpy.pad([1, 2, 3], 7, mode="reflect")
+        // Result of numpy.pad([1, 2, 3], 7, mode="reflect").
         let want = [
             2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0,
         ];

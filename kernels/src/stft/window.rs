@@ -1,10 +1,10 @@
-//! Window functions, periodic as `librosa.filters.get_window(name, n, fftbins=True)` has them.
+//! Window functions, periodic like `librosa.filters.get_window(name, n, fftbins=True)`.
 
 use std::f64::consts::PI;
 
 use wavemill_options::Window;
 
-/// The window's `n` values, f64.
+/// Returns the window's `n` values in f64.
 pub(crate) fn values(window: Window, n: usize) -> Vec<f64> {
     if n == 1 {
         return vec![1.0];
@@ -16,7 +16,7 @@ pub(crate) fn values(window: Window, n: usize) -> Vec<f64> {
         .collect()
 }
 
-/// The value at `turn` of a period, 0 to 1.
+/// Returns the value at `turn`, a fraction of the period from 0 to 1.
 fn value_at(window: Window, turn: f64) -> f64 {
     match window {
         Window::Hann => cosines(turn, &[0.5, 0.5]),
@@ -26,12 +26,12 @@ fn value_at(window: Window, turn: f64) -> f64 {
         Window::Nuttall => cosines(turn, &[0.363_581_9, 0.489_177_5, 0.136_599_5, 0.010_641_1]),
         Window::Bartlett => 1.0 - (2.0 * turn - 1.0).abs(),
         Window::Boxcar => 1.0,
-        // Near the ends, rounding may give a sum below 0, of which the power would be NaN.
+        // Near the ends, rounding may produce a sum below 0, whose power would be NaN.
         Window::Povey => libm::pow(cosines(turn, &[0.5, 0.5]).max(0.0), 0.85),
     }
 }
 
-/// `a₀ - a₁ cos(2π turn) + a₂ cos(4π turn) - …` of the terms `a`.
+/// Returns `a₀ - a₁ cos(2π turn) + a₂ cos(4π turn) - …` for the terms `a`.
 fn cosines(turn: f64, terms: &[f64]) -> f64 {
     let signed = terms.iter().enumerate().map(|(k, a)| {
         let sign = if k % 2 == 0 { 1.0 } else { -1.0 };

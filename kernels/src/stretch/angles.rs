@@ -131,9 +131,9 @@ fn series<const N: usize>(terms: &[f64; N], x: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Two roundings of numbers up to π.
+    /// Tolerance of angles: two roundings of numbers up to π.
     const ANGLE_MAX: f64 = 1e-15;
-    /// The rest of an angle has the rounding error of numbers below 1; for large angles, its parts have, too.
+    /// Tolerance of sine and cosine: the rounding error of the rest of an angle, a number below 1, and of its parts.
     const SIN_MAX: f64 = 1e-15;
 
     #[test]

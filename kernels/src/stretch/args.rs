@@ -1,35 +1,36 @@
-//! The factor, and what follows from it alone.
+//! The stretch factor, and values that depend only on it.
 
 use wavemill_options::{STRETCH_MAX, STRETCH_MIN};
 
 use crate::error::KernelError;
 
-/// Samples of a frame: librosa's default.
+/// Samples per frame: librosa's default.
 pub const N_FFT: usize = 2_048;
-/// Samples from frame to frame: librosa's default.
+/// Samples from the start of one frame to the next: librosa's default.
 pub const HOP_LENGTH: usize = N_FFT / 4;
-/// Bins of a column.
+/// Bins per column.
 pub const N_BINS: usize = N_FFT / 2 + 1;
 
-/// How much faster a track becomes.
+/// Tempo change of a track.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StretchArgs {
-    /// Above 1: faster and shorter; below 1: slower and longer.
+    /// Factor of the tempo. Above 1: faster and shorter; below 1: slower and longer.
     pub rate: f64,
 }
 
 impl StretchArgs {
-    /// Samples that `n` samples become: `n / rate` rounded, and a half to the even number, as Python's `round` does.
+    /// Returns the number of output samples for `n` input samples: `n / rate` rounded, halves to even, like Python's
+    /// `round`.
     pub fn output_len(self, n: usize) -> usize {
         (n as f64 / self.rate).round_ties_even() as usize
     }
 
-    /// Columns that `n` columns become: one for each of 0, `rate`, 2 `rate` … below `n`.
+    /// Returns the number of output columns for `n` input columns: one for each of 0, `rate`, 2 `rate` … below `n`.
     pub fn n_steps(self, n: usize) -> usize {
         (n as f64 / self.rate).ceil() as usize
     }
 
-    /// Errors: a rate out of range.
+    /// Checks the rate. Errors: a rate out of range.
     pub(super) fn validate(self) -> Result<(), KernelError> {
         if (STRETCH_MIN..=STRETCH_MAX).contains(&self.rate) {
             return Ok(());
@@ -39,7 +40,7 @@ impl StretchArgs {
     }
 }
 
-/// Columns of the spectra of `n` samples: frames are centred on multiples of the hop.
+/// Returns the number of columns of the spectrum of `n` samples: frames are centred at multiples of the hop.
 pub(super) const fn n_columns(n: usize) -> usize {
     1 + n / HOP_LENGTH
 }

@@ -1,4 +1,4 @@
-//! A whole track at another tempo.
+//! Stretches whole tracks.
 
 use wavemill_fft::num_complex::Complex32;
 
@@ -8,20 +8,20 @@ use super::vocoder::{Spectra, Vocoder};
 use crate::error::KernelError;
 use crate::level::Level;
 
-/// Tables and buffers of one thread, for all rates. Allocates nothing after planning, but for the caller's output.
+/// Tables and buffers of one thread, for all rates. After planning, only the caller's output buffer is allocated.
 pub struct StretchPlan {
     transform: Transform,
     vocoder: Vocoder,
 }
 
 impl StretchPlan {
-    /// Bytes of tables and buffers, at most.
+    /// Upper bound of the size of tables and buffers in bytes.
     pub const BYTES: usize = 1 << 19;
 
-    /// Makes them.
+    /// Creates tables and buffers.
     ///
     /// # Errors
-    /// [`KernelError::Level`] where this machine lacks `level`.
+    /// [`KernelError::Level`] if this machine does not support `level`.
     pub fn new(level: Level) -> Result<Self, KernelError> {
         Ok(Self {
             transform: Transform::new(level)?,
@@ -29,7 +29,7 @@ impl StretchPlan {
         })
     }
 
-    /// Stretches `pcm` (mono) to [`StretchArgs::output_len`] samples, which replace those of `out`.
+    /// Stretches `pcm` (mono) to [`StretchArgs::output_len`] samples, which replace the content of `out`.
     ///
     /// # Errors
     /// [`KernelError::Argument`] for a rate out of range.
@@ -43,13 +43,13 @@ impl StretchPlan {
         let n_out = args.output_len(pcm.len());
         out.clear();
         out.resize(n_out, 0.0);
-        // A sample or two can become none.
+        // One or two samples may become none.
         if n_out == 0 {
             return Ok(());
         }
 
         let n_columns = n_columns(pcm.len());
-        // Frames behind these begin behind the last sample.
+        // Later frames begin after the last sample.
         let reached = (n_out + N_FFT).div_ceil(HOP_LENGTH);
         let n_steps = args.n_steps(n_columns).min(reached);
 
@@ -64,7 +64,7 @@ impl StretchPlan {
     }
 }
 
-/// The samples on both sides of the vocoder.
+/// Input and output samples of the vocoder.
 struct Track<'a> {
     transform: &'a mut Transform,
     pcm: &'a [f32],

@@ -1,11 +1,12 @@
-//! Time stretch: the same track, faster or slower, at the same pitch. As `librosa.effects.time_stretch` (0.11) does it.
+//! Time stretch: changes the tempo of a track without changing its pitch, like `librosa.effects.time_stretch` (0.11).
 //!
-//! A short-time Fourier transform, a phase vocoder that walks through its columns at another pace, and the inverse
-//! transform. librosa sums the vocoder's phase in single precision. That sum is ill-conditioned: a sum in double
-//! precision gives another waveform. So the precision of each step is librosa's, and is part of the result.
+//! The steps are a short-time Fourier transform, a phase vocoder that reads its columns at another rate, and the
+//! inverse transform. librosa sums the vocoder's phase in single precision. This sum is ill-conditioned: in double
+//! precision it produces another waveform. Therefore the precision of each step is the same as in librosa and affects
+//! the result.
 //!
-//! Nothing is held of the spectra but the two columns that a step lies between, so memory grows with the samples alone.
-//! On the CPU only: no device has a kernel for it.
+//! Of the spectra, only the two columns of the current step are stored, so memory grows only with the samples. Only the
+//! CPU is supported.
 
 mod angles;
 mod args;

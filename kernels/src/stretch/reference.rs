@@ -1,15 +1,15 @@
-//! The three steps by their formulas, f64 and plain loops. The phase is summed in f64 too, so it is the fast path's for
-//! the first columns only.
+//! The three steps by their formulas, in f64 with plain loops. The phase is summed in f64 as well, so it agrees with
+//! the fast path only for the first columns.
 
 use std::f64::consts::PI;
 
 const N_FFT: usize = 2048;
 const HOP: usize = 512;
 
-/// Real and imaginary part.
+/// A complex number: real and imaginary part.
 pub(super) type Bin = [f64; 2];
 
-/// Columns of the short-time Fourier transform: `[1 + n / 512][1025]`.
+/// Returns the columns of the short-time Fourier transform: `[1 + n / 512][1025]`.
 pub(super) fn columns(pcm: &[f32]) -> Vec<Vec<Bin>> {
     let mut padded = vec![0.0; N_FFT / 2];
     padded.extend(pcm.iter().map(|x| f64::from(*x)));
@@ -40,7 +40,7 @@ fn column(frame: &[f64]) -> Vec<Bin> {
     bins
 }
 
-/// Sine and cosine of each n-th part of a turn.
+/// Returns sine and cosine of each n-th part of a turn.
 fn circle() -> Vec<(f64, f64)> {
     (0..N_FFT)
         .map(|i| (2.0 * PI * i as f64 / N_FFT as f64).sin_cos())
@@ -51,10 +51,10 @@ fn hann(i: usize) -> f64 {
     0.5 - 0.5 * (2.0 * PI * i as f64 / N_FFT as f64).cos()
 }
 
-/// The columns at 0, `rate`, 2 `rate` …: magnitude and phase of each bin.
+/// Returns the columns at 0, `rate`, 2 `rate` …: magnitude and phase of each bin.
 pub(super) fn vocode(columns: &[Vec<Bin>], rate: f64) -> Vec<Vec<(f64, f64)>> {
     let zeros = vec![[0.0; 2]; N_FFT / 2 + 1];
-    // Behind the last column there is silence.
+    // There is silence after the last column.
     let column = |number: usize| columns.get(number).unwrap_or(&zeros);
 
     let mut phases: Vec<f64> = columns[0].iter().map(|[re, im]| im.atan2(*re)).collect();
@@ -75,7 +75,7 @@ pub(super) fn vocode(columns: &[Vec<Bin>], rate: f64) -> Vec<Vec<(f64, f64)>> {
 
             let expected = 2.0 * PI * (HOP * k) as f64 / N_FFT as f64;
             let turned = next_im.atan2(next_re) - im.atan2(re) - expected;
-            // Phases are known up to whole turns, and the least deviation is taken.
+            // Phases are known up to whole turns; use the smallest deviation.
             let wrapped = turned - 2.0 * PI * (turned / (2.0 * PI)).round_ties_even();
             *phase += expected + wrapped;
         }
@@ -85,7 +85,7 @@ pub(super) fn vocode(columns: &[Vec<Bin>], rate: f64) -> Vec<Vec<(f64, f64)>> {
     made
 }
 
-/// `n_out` samples under windowed frames of these columns, over the sum of the squared windows.
+/// Returns `n_out` samples as the sum of windowed frames of these columns, divided by the sum of the squared windows.
 pub(super) fn overlap_add(columns: &[Vec<Bin>], n_out: usize) -> Vec<f64> {
     let circle = circle();
     let n = N_FFT + HOP * columns.len() + n_out;
@@ -96,7 +96,7 @@ pub(super) fn overlap_add(columns: &[Vec<Bin>], n_out: usize) -> Vec<f64> {
             let mut x = column[0][0];
             for (k, [re, im]) in column.iter().enumerate().skip(1) {
                 let (sin, cos) = circle[k * i % N_FFT];
-                // Bins beyond the middle are mirror images, and the middle one has none.
+                // Bins above the middle are mirror images; the middle one has none.
                 let copies = if k == N_FFT / 2 { 1.0 } else { 2.0 };
                 let odd = if k == N_FFT / 2 { 0.0 } else { im * sin };
                 x += copies * (re * cos - odd);

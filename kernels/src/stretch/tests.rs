@@ -8,14 +8,14 @@ use super::transform::Transform;
 use super::{HOP_LENGTH, N_BINS, N_FFT, Spectra, StretchArgs, StretchPlan, Vocoder};
 use crate::level::Level;
 
-/// A column is rounded to f32, with a relative step of 2^-23; relative to its largest bin, with margin for the f64
+/// Tolerance of a column relative to its largest bin: rounding to f32 with a step of 2^-23, and margin for the f64
 /// transform.
 const COLUMN_OF_MAX: f64 = 1e-7;
-/// A few f32 sums of numbers below 1.
+/// Tolerance of samples: a few f32 sums of numbers below 1.
 const SAMPLE_MAX: f64 = 1e-6;
-/// Magnitudes are computed from f32 values and rounded to f32 again.
+/// Relative tolerance of magnitudes, which are computed from f32 values and rounded to f32 again.
 const MAGNITUDE_REL: f64 = 5e-7;
-/// A phase summed in f32 has an error of half a step per column: 2^-14 for 1,608 and its multiples below 4,096.
+/// Tolerance per column of a phase summed in f32, half a step: 2^-14 for 1,608 and its multiples below 4,096.
 const PHASE_A_STEP: f64 = 2.5e-4;
 
 fn levels() -> Vec<Level> {
@@ -237,7 +237,7 @@ fn silence_stays_silent_and_a_short_track_has_its_length() {
 
 #[test]
 fn pitch_stays() {
-    // Bin 40 at both tempos.
+    // A tone in bin 40, which must stay there at both tempos.
     let tone = |i: usize| (2.0 * std::f64::consts::PI * 40.0 * i as f64 / N_FFT as f64).sin();
     let pcm: Vec<f32> = (0..20_000).map(|i| 0.5 * tone(i) as f32).collect();
     let mut plan = StretchPlan::new(Level::detect()).unwrap();

@@ -27,7 +27,7 @@ pub(super) struct Transform {
     window: Vec<f64>,
     /// Squares of the window.
     squares: Vec<f64>,
-    /// `exp(-2πik / n)` for k = 0 ..= n / 2.
+    /// Twiddle factors `exp(-2πik / n)` for k = 0 ..= n / 2.
     twiddles: Vec<Complex64>,
     frame: Vec<f32>,
     pairs: Vec<Complex64>,

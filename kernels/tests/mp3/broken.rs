@@ -1,9 +1,12 @@
-//! Real frames and files, broken on purpose: no panic, finite samples, as many as a frame holds, and by all decoders.
+//! Damages real frames and files and decodes them with all decoders. There must be no panic, and samples must be finite
+//! and as many as a frame has.
 //!
-//! Work is bounded by what goes in: a frame is decoded once, its lines and samples are of a fixed number, and its main data
-//! is no longer than it and what it may go back to. So frames and bytes are counted here, and no clock is read.
+//! The amount of work is bounded by the input: a frame is decoded once, has a fixed number of lines and samples, and
+//! its main data is limited to its own bytes and those that it may refer back to. So frames and bytes are counted here
+//! instead of measuring time.
 //!
-//! `WAVEMILL_MP3_MUTANTS` says how many frames and files are broken. The same number breaks the same ones in the same order.
+//! `WAVEMILL_MP3_MUTANTS` sets the number of damaged frames and files. Equal numbers damage the same ones in the same
+//! order.
 
 use std::ops::Range;
 
@@ -12,18 +15,19 @@ use wavemill_kernels::mp3::{FrameError, FrameHeader, MainData};
 use super::paths::{BANDS, Paths};
 use super::stream::{Frame, HEADER_BYTES, Reservoir, frames};
 
-/// Mutants unless more are asked for: some seconds.
+/// Default number of mutants, which takes some seconds.
 const MUTANTS: usize = 20_000;
-/// Frames of a file that are broken one after the other, so that each meets what broken ones left behind.
+/// Number of consecutive frames of a file that are damaged, so that each one meets the state that earlier damaged
+/// frames left.
 const RUN_FRAMES: usize = 24;
-/// One run in so many is a piece of a file that is broken as a whole.
+/// One in this number of runs damages a piece of a file as a whole.
 const RUNS_PER_FILE: usize = 2;
-/// Longest piece of a file.
+/// Maximum length of a piece of a file.
 const FILE_BYTES: usize = 6_000;
-/// Most bytes before a frame at which its main data can begin.
+/// Maximum number of bytes before a frame at which its main data can begin.
 const MAIN_DATA_BEGIN_MAX: usize = 511;
 
-/// Breaks frames and files until there are as many mutants as are wanted.
+/// Damages frames and files until the requested number of mutants is reached.
 pub(crate) fn do_no_harm(files: &[Vec<u8>]) {
     let asked = std::env::var("WAVEMILL_MP3_MUTANTS").ok();
     let n_wanted = asked.as_ref().map_or(MUTANTS, |number| {
@@ -62,7 +66,7 @@ pub(crate) fn do_no_harm(files: &[Vec<u8>]) {
     assert!(tally.n_refused > n_wanted / 100, "{}", tally.n_refused);
 }
 
-/// What came of the mutants.
+/// Number of mutants, and of frames that did and did not decode.
 #[derive(Default)]
 struct Tally {
     n_mutants: usize,
@@ -80,7 +84,7 @@ impl Tally {
 }
 
 impl Drop for Tally {
-    /// A panic says which mutant it was.
+    /// Prints the number of the mutant if a test panics.
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("at mutant {}", self.n_mutants);
@@ -88,7 +92,7 @@ impl Drop for Tally {
     }
 }
 
-/// Numbers that look random and are always the same.
+/// A reproducible sequence of pseudo-random numbers.
 struct Random(u64);
 
 impl Random {
@@ -108,7 +112,7 @@ impl Random {
         self.below(256) as u8
     }
 
-    /// A part of `within`, of at most `n_max`.
+    /// Returns a part of `within` of at most `n_max` items.
     fn part(&mut self, within: Range<usize>, n_max: usize) -> Range<usize> {
         if within.is_empty() {
             return within;
@@ -119,7 +123,7 @@ impl Random {
     }
 }
 
-/// All decoders, and what they keep from frame to frame. One reservoir feeds them, so that their answers can be compared.
+/// All decoders, and the state between frames. One reservoir feeds all of them, so that their results can be compared.
 struct Decoders {
     paths: Paths,
     reservoir: Reservoir,
@@ -138,7 +142,7 @@ impl Decoders {
         self.paths.restart(random.below(BANDS), random.below(4));
     }
 
-    /// Decodes what a broken file still has of frames.
+    /// Decodes the frames that are found in a damaged file.
     fn decode_file(&mut self, file: &[u8], tally: &mut Tally) {
         tally.n_mutants += 1;
         let frames = frames(file);
@@ -151,7 +155,7 @@ impl Decoders {
         }
     }
 
-    /// Breaks a frame, or what the reservoir makes of it, and decodes it.
+    /// Damages a frame, and sometimes also its main data from the reservoir, and decodes it.
     fn decode_broken(&mut self, random: &mut Random, frame: &Frame, tally: &mut Tally) {
         tally.n_mutants += 1;
         let breaks_main = random.one_in(4);
@@ -174,7 +178,7 @@ impl Decoders {
         tally.count(decoded);
     }
 
-    /// Decodes a frame by two decoders; its main data is broken too where there is something to choose the damage by.
+    /// Decodes a frame with two decoders. If `damage` is given, it is used to damage the main data as well.
     fn decode(&mut self, frame: &Frame, damage: Option<&mut Random>) -> Result<(), FrameError> {
         let paths = &mut self.paths;
         self.reservoir.feed(frame, |side, main| {
@@ -194,13 +198,13 @@ impl Decoders {
     }
 }
 
-/// Breaks the bytes of a frame, which was a right one with this header. Its sync and its layer stay.
+/// Damages the bytes of a frame that was valid with this header. The sync word and the layer are not changed.
 fn break_frame(random: &mut Random, header: &FrameHeader, bytes: &mut Vec<u8>) {
     let side_start = HEADER_BYTES + if bytes[1] & 1 == 0 { 2 } else { 0 };
     let side_end = bytes.len().min(side_start + header.side_info_bytes());
     match random.below(8) {
         0 => flip_bits(random, &mut bytes[HEADER_BYTES..]),
-        // Version and checksum; rate; mode and what it says of joint stereo.
+        // Version and checksum flag; sample rate; mode and joint stereo flags.
         1 => {
             let (at, mask) = [(1, 0x19), (2, 0x0C), (3, 0xF0)][random.below(3)];
             bytes[at] ^= random.byte() & mask;
@@ -213,7 +217,7 @@ fn break_frame(random: &mut Random, header: &FrameHeader, bytes: &mut Vec<u8>) {
     }
 }
 
-/// Breaks main data; returns how many bits are said to be missing before it.
+/// Damages main data and returns how many bits to report as missing before it.
 fn break_main(random: &mut Random, bytes: &mut Vec<u8>, n_missing_bits: usize) -> usize {
     match random.below(4) {
         0 => bytes.truncate(random.below(bytes.len() + 1)),
@@ -224,7 +228,7 @@ fn break_main(random: &mut Random, bytes: &mut Vec<u8>, n_missing_bits: usize) -
     n_missing_bits
 }
 
-/// A piece of a file with some damage. Half of them are its start.
+/// Returns a damaged piece of a file. Half of the pieces are from the start of the file.
 fn broken_file(random: &mut Random, file: &[u8]) -> Vec<u8> {
     let start = if random.one_in(2) {
         0
@@ -240,7 +244,7 @@ fn broken_file(random: &mut Random, file: &[u8]) -> Vec<u8> {
             1 => overwrite(random, &mut bytes),
             2 => drop(bytes.drain(part)),
             3 => bytes.extend_from_within(part),
-            // What begins like a frame and is none.
+            // Looks like the start of a frame, but is not one.
             4 => bytes[part].fill(0xFF),
             _ => bytes.truncate(part.end),
         }
@@ -257,7 +261,7 @@ fn flip_bits(random: &mut Random, bytes: &mut [u8]) {
     }
 }
 
-/// Sets some neighbouring bits to noise, zeros or ones.
+/// Sets some adjacent bits to noise, zeros or ones.
 fn set_field(random: &mut Random, bytes: &mut [u8]) {
     let kind = random.below(3);
     for bit in random.part(0..8 * bytes.len(), 12) {
@@ -282,7 +286,7 @@ fn overwrite(random: &mut Random, bytes: &mut [u8]) {
     }
 }
 
-/// Adds noise.
+/// Appends noise.
 fn extend(random: &mut Random, bytes: &mut Vec<u8>) {
     let n_bytes = random.below(1_000);
     bytes.extend((0..n_bytes).map(|_| random.byte()));

@@ -1,5 +1,5 @@
-//! Joint stereo whose channels have windows of different shapes. Few encoders write it, so frames of plain stereo are taken
-//! for it here.
+//! Joint stereo whose channels have different window shapes. Few encoders write it, so these tests reinterpret plain
+//! stereo frames as joint stereo.
 
 use std::fs;
 use std::path::Path;
@@ -10,11 +10,11 @@ use wavemill_tests::Failed;
 use crate::stream::{self, Frame};
 use crate::{MONO_MAX, PEER_MAX, beside_the_mean, files, show, stream as new_stream};
 
-/// A file that was cut out of a stream begins with frames that go back to what it lacks, and decoders differ in what they
-/// make of those.
+/// Number of first frames that are not compared: a file that was cut out of a stream begins with frames that refer back
+/// to missing data, and decoders treat these differently.
 const N_COLD: usize = 4;
 
-/// A frame of joint stereo of which nothing is coded together decodes as one of plain stereo, also where the windows of its
+/// Checks that a joint stereo frame without jointly coded bands decodes like plain stereo, even if the windows of its
 /// channels differ.
 pub(crate) fn may_be_left_and_right(data: &Path) -> Result<(), Failed> {
     let mut n_frames = 0;
@@ -42,8 +42,9 @@ pub(crate) fn may_be_left_and_right(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Left and right, taken for middle and side, are mixed line by line, and then each channel has its own windows: as
-/// nanomp3 has them, whose arithmetic is minimp3's. Their mean is what the mono decoder makes of them.
+/// Checks middle and side with different windows, using left and right reinterpreted as middle and side. They are mixed
+/// line by line, and then each channel is transformed with its own windows, as in nanomp3, whose arithmetic is
+/// minimp3's. The mono decoder's result must be the mean of both channels.
 pub(crate) fn middle_and_side_keep_their_windows(data: &Path) -> Result<(), Failed> {
     let mut n_unequal = 0;
     let mut most = 0.0_f32;
@@ -83,8 +84,8 @@ pub(crate) fn middle_and_side_keep_their_windows(data: &Path) -> Result<(), Fail
     Ok(())
 }
 
-/// The bytes of a frame of stereo as one of middle and side, where that is no error: both channels or none have short
-/// windows.
+/// Returns the bytes of a stereo frame with the header of a middle/side frame, unless that would be an error because
+/// only one channel has short windows.
 fn joined(frame: &Frame) -> Vec<u8> {
     let mut bytes = frame.bytes.to_vec();
     bytes[3] = bytes[3] & 0x0F | 0b0110_0000;
@@ -96,7 +97,7 @@ fn joined(frame: &Frame) -> Vec<u8> {
     bytes
 }
 
-/// The largest difference of frames of two channels.
+/// Returns the largest difference from nanomp3's samples, for frames of two channels.
 fn beside_nanomp3(frames: &[Frame]) -> Result<f32, Failed> {
     let mut stream = new_stream();
     let mut peer = nanomp3::Decoder::new();
@@ -124,7 +125,7 @@ fn beside_nanomp3(frames: &[Frame]) -> Result<f32, Failed> {
     Ok(most)
 }
 
-/// Whether the block types of left and right differ in any granule (of stereo).
+/// Reports whether the block types of left and right differ in any granule of a stereo frame.
 fn has_unequal_windows(frame: &Frame) -> bool {
     let (side, _) = frame.side_and_main();
     let (first, n_bits) = if frame.header.version == Version::Mpeg1 {
@@ -138,7 +139,7 @@ fn has_unequal_windows(frame: &Frame) -> bool {
         .any(|left| block_type(side, left, frame) != block_type(side, left + n_bits, frame))
 }
 
-/// Of the channel whose side info begins at a bit; 0 is long.
+/// Returns the block type of the channel whose side info begins at bit `start`; 0 is long.
 fn block_type(side: &[u8], start: usize, frame: &Frame) -> u8 {
     let bit = |at: usize| side[at / 8] >> (7 - at % 8) & 1;
     let compress_bits = if frame.header.version == Version::Mpeg1 {

@@ -1,7 +1,7 @@
-//! The decoder of layer III against the reference of the conformance vectors, and against symphonia's on every MP3 there is.
-//! `WAVEMILL_SHOW_PARITY=1` prints the largest differences.
+//! Compares the layer III decoder with the reference of the conformance vectors, and with symphonia's decoder on all
+//! available MP3 files. `WAVEMILL_SHOW_PARITY=1` prints the largest differences.
 
-#![allow(missing_docs, clippy::unwrap_used)] // of tests
+#![allow(missing_docs, clippy::unwrap_used)] // test code
 
 mod broken;
 mod joint;
@@ -18,16 +18,18 @@ use wavemill_kernels::Level;
 use wavemill_kernels::mp3::{Band, FRAME_SAMPLES, FrameDecoder, MonoDecoder};
 use wavemill_tests::{Arguments, Failed};
 
-/// The references are rounded to 16 bits, by half a step. Where they are cut at full scale, it is a step.
+/// The references are rounded to 16 bits, with an error of half a step, or of one step where they are clipped at full
+/// scale.
 const VECTOR_ABS_MAX: f32 = 1.02 / 32_768.0;
-/// Beside symphonia's samples, of those louder than full scale relative to them. Both round in f32, in other orders.
+/// Largest difference from symphonia's samples, relative for samples louder than full scale. Both decoders round in
+/// f32, but in different orders.
 const PEER_MAX: f32 = 1e-5;
 
-/// The mean of the channels, mixed before the transforms, beside the same behind them.
+/// Largest difference between the mean of the channels mixed before the transforms and the mean mixed after them.
 const MONO_MAX: f32 = 2e-6;
 
-/// Vectors with a reference that begins with their first frame. It may end a frame early. Not here: those of sine waves,
-/// whose references begin elsewhere; and streams that are broken on purpose.
+/// Vectors with a reference that begins with their first frame and ends at most one frame early. Not included: vectors
+/// of sine waves, whose references begin elsewhere, and streams that are broken on purpose.
 const VECTORS: [&str; 16] = [
     "M2L3_bitrate_16_all",
     "M2L3_bitrate_22_all",
@@ -47,7 +49,7 @@ const VECTORS: [&str; 16] = [
     "l3-test46",
 ];
 
-/// Vectors in which symphonia 0.6.1 is not the reference: mixed blocks, and intensity stereo of MPEG-2.
+/// Vectors for which symphonia 0.6.1 differs from the reference: mixed blocks, and intensity stereo of MPEG-2.
 const NOT_AS_PEER: [&str; 3] = ["l3-si_block.bit", "l3-test45.bit", "l3-test46.bit"];
 
 fn main() {
@@ -105,7 +107,7 @@ fn is_the_reference(data: &Path, vector: &str) -> Result<(), Failed> {
                 let Some(want) = reference.next() else {
                     continue;
                 };
-                // 16 bits go up to one step below full scale.
+                // 16-bit samples only go up to one step below full scale.
                 let got = plane[at].clamp(-1.0, 32_767.0 / 32_768.0);
                 most = most.max((got - want).abs());
                 n_compared += 1;
@@ -159,13 +161,13 @@ fn all_are_means(data: &Path) -> Result<(), Failed> {
         most_of_all = most_of_all.max(most);
     }
     show("mono", most_of_all);
-    // All of it cannot round alike.
+    // The two paths cannot round identically everywhere.
     assert!(most_of_all > 0.0);
     Ok(())
 }
 
-/// The largest difference, of samples louder than full scale relative to them; an error where one decoder fails and the
-/// other one does not.
+/// Returns the largest difference between the mono decoder's samples and the mean of both channels, relative for
+/// samples louder than full scale. Fails if only one of the decoders fails.
 fn beside_the_mean(frames: &[Frame]) -> Result<f32, Failed> {
     let mut stream = stream();
     let mut decoder = MonoDecoder::new(Band::WHOLE, Level::detect())?;
@@ -173,7 +175,7 @@ fn beside_the_mean(frames: &[Frame]) -> Result<f32, Failed> {
     let mut mono = [0.0; FRAME_SAMPLES];
     let mut most = 0.0_f32;
     for (at, frame) in frames.iter().enumerate() {
-        // A channel that comes and goes keeps its overlap where there is one decoder for each.
+        // Skipped: with one decoder per channel, a channel that disappears and returns keeps its old overlap.
         if frame.header.n_channels() != frames[0].header.n_channels() {
             continue;
         }
@@ -197,7 +199,7 @@ fn beside_the_mean(frames: &[Frame]) -> Result<f32, Failed> {
     Ok(most)
 }
 
-/// The largest difference; an error where one decoder fails and the other one does not.
+/// Returns the largest difference from symphonia's samples. Fails if only one of the decoders fails.
 fn beside_symphonia(frames: &[Frame]) -> Result<f32, Failed> {
     let Some(first) = frames.first() else {
         return Ok(0.0);
@@ -206,7 +208,7 @@ fn beside_symphonia(frames: &[Frame]) -> Result<f32, Failed> {
     let mut peer = Peer::new();
     let mut most = 0.0_f32;
     for (at, frame) in frames.iter().enumerate() {
-        // symphonia keeps to the format of its first frame.
+        // symphonia keeps the format of the first frame.
         if frame.rate_hz != first.rate_hz || frame.header.n_channels() != first.header.n_channels()
         {
             continue;
@@ -247,7 +249,7 @@ fn show(name: &str, most: f32) {
     }
 }
 
-/// All MP3 files of the data folder, sorted.
+/// Returns all MP3 files of the data folder, sorted.
 fn files(data: &Path) -> Vec<PathBuf> {
     let mut folders = vec![data.to_owned()];
     let mut files = Vec::new();

@@ -1,4 +1,5 @@
-//! Damaged frames in all decoders: what must hold of any bits. Tests break frames, and a fuzzer does (`fuzz/`).
+//! Decodes damaged frames with all decoders and checks what must hold for any bits. Used by tests and by a fuzzer
+//! (`fuzz/`).
 
 use wavemill_kernels::Level;
 use wavemill_kernels::mp3::{
@@ -6,14 +7,14 @@ use wavemill_kernels::mp3::{
     MonoDecoder, SideInfo,
 };
 
-/// How many bands there are to choose from: all of it, and two parts.
+/// Number of bands to choose from: the whole band, and two parts.
 pub(crate) const BANDS: usize = 3;
 
-/// The decoders, and where their samples go.
+/// The decoders and their output buffers.
 pub(crate) struct Paths {
     full: FrameDecoder,
     monos: [MonoDecoder; BANDS],
-    /// Which of the bands decodes, and from which sample on.
+    /// Index of the band that is decoded, and its first sample.
     band: usize,
     phase: usize,
     planes: [[f32; FRAME_SAMPLES]; 2],
@@ -35,7 +36,7 @@ impl Paths {
         }
     }
 
-    /// Forgets what was decoded. From here on `band` decodes, below [`BANDS`], from the sample `phase` on.
+    /// Resets the decoders. From then on, `band` (below [`BANDS`]) is decoded from the sample `phase` on.
     pub(crate) fn restart(&mut self, band: usize, phase: usize) {
         self.full.reset();
         self.monos[band].reset();
@@ -43,7 +44,8 @@ impl Paths {
         self.phase = phase;
     }
 
-    /// What the decoder of both channels answers. That of a part of the band reads less, so it fails only where that fails.
+    /// Returns the result of the stereo decoder. A decoder of a part of the band reads less, so it may fail only if the
+    /// stereo decoder fails.
     pub(crate) fn decode(
         &mut self,
         header: &FrameHeader,
@@ -68,7 +70,7 @@ impl Paths {
         }
 
         let samples = self.planes.iter().flatten().chain(&self.mono);
-        // No early exit, and so vectorised.
+        // No early exit, so that the loop is vectorised.
         let are_finite = samples.fold(true, |are_finite, sample| are_finite & sample.is_finite());
         assert!(are_finite);
         of_full.map(|_| ())

@@ -1,4 +1,4 @@
-//! symphonia's decoder of layer III, frame by frame.
+//! symphonia's layer III decoder, frame by frame.
 
 use symphonia_bundle_mp3::MpaDecoder;
 use symphonia_core::audio::{Audio, GenericAudioBufferRef};
@@ -17,7 +17,7 @@ impl Peer {
         Self(MpaDecoder::try_new(&params, &options).unwrap())
     }
 
-    /// The planes of a frame.
+    /// Returns the planes of a frame, or `None` if it does not decode.
     pub(crate) fn decode(&mut self, frame: &[u8]) -> Option<Vec<Vec<f32>>> {
         let packet = PacketRef::new(0, Timestamp::ZERO, Duration::ZERO, frame);
         let Ok(GenericAudioBufferRef::F32(buffer)) = self.0.decode_ref(&packet) else {

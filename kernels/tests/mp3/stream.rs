@@ -1,4 +1,4 @@
-//! Frames of a file, and their main data: as little of it as these tests need. What wavemill does with real files is in
+//! Finds the frames of a file and their main data, as far as these tests need it. wavemill's reader of real files is in
 //! its own crate.
 
 use wavemill_kernels::mp3::{
@@ -26,7 +26,7 @@ pub(crate) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Side info and what follows it, as far as they are there.
+    /// Returns the side info and the bytes after it, as far as they exist.
     pub(crate) fn side_and_main(&self) -> (&'a [u8], &'a [u8]) {
         let has_crc = self.bytes[1] & 1 == 0;
         let start = HEADER_BYTES + if has_crc { 2 } else { 0 };
@@ -35,7 +35,8 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// The frames of a file that has no free format: those that another one, or the end, follows.
+/// Returns the frames of a file without free-format frames. A frame counts only if another one, or the end of the file,
+/// follows it.
 pub(crate) fn frames(file: &[u8]) -> Vec<Frame<'_>> {
     let mut frames = Vec::new();
     let mut at = 0;
@@ -77,14 +78,14 @@ fn parse(bytes: &[u8]) -> Option<(FrameHeader, usize, usize)> {
     (kbps > 0).then_some((header, rate_hz, n_bytes))
 }
 
-/// The bytes that later frames may go back to.
+/// The bytes that later frames may refer back to.
 #[derive(Default)]
 pub(crate) struct Reservoir {
     bytes: Vec<u8>,
 }
 
 impl Reservoir {
-    /// What `decode` makes of a frame's side info and main data.
+    /// Calls `decode` with a frame's side info and main data, and returns its result.
     pub(crate) fn feed<T>(
         &mut self,
         frame: &Frame,
@@ -93,7 +94,7 @@ impl Reservoir {
         let (side_bytes, main_bytes) = frame.side_and_main();
 
         let decoded = SideInfo::parse(&frame.header, side_bytes).and_then(|side| {
-            // What the frame before did not use, and this one does not go back to, is gone.
+            // Drop bytes that the previous frame did not use and this one does not refer back to.
             let n_unread = self.bytes.len();
             let n_reused = side.main_data_begin.min(n_unread);
             self.bytes.drain(..n_unread - n_reused);
@@ -126,7 +127,7 @@ impl Reservoir {
     }
 }
 
-/// A decoder and what it needs between frames.
+/// A decoder and the state that it needs between frames.
 pub(crate) struct Stream {
     decoder: FrameDecoder,
     reservoir: Reservoir,
@@ -142,7 +143,7 @@ impl Stream {
         }
     }
 
-    /// The planes of a frame.
+    /// Returns the planes of a frame.
     pub(crate) fn decode(&mut self, frame: &Frame) -> Result<Vec<&[f32]>, FrameError> {
         let [left, right] = &mut self.planes;
         let n = self.reservoir.feed(frame, |side, main| {

@@ -1,5 +1,5 @@
-/* Stands in for the driver, cuFFT and NVRTC on machines that have none: answers what they answer while a backend is
- * opened, as the variables FAKE_* say. It computes nothing. */
+/* Replaces the driver, cuFFT and NVRTC on machines without them: returns their results while a backend is opened, as
+ * specified by the variables FAKE_*. It computes nothing. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +9,7 @@ static int number(const char *name, int otherwise) {
     return value ? atoi(value) : otherwise;
 }
 
-/* The place'th of words that commas separate; the last one stands for all that follow. */
+/* Copies word number `place` of a list separated by commas; the last word is used for all larger numbers. */
 static void word(const char *name, int place, const char *otherwise, char *out, int length) {
     const char *words = getenv(name);
     if (!words) words = otherwise;
@@ -56,7 +56,7 @@ int cufftGetProperty(int which, int *value) {
     return *value = atoi(part), 0;
 }
 
-/* NCCL: as it counts */
+/* NCCL: version in its own encoding */
 int ncclGetVersion(int *version) { return *version = number("FAKE_NCCL", 22809), 0; }
 
 /* NVRTC */

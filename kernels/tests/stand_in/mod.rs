@@ -1,5 +1,5 @@
-//! A machine with a GPU that is none: a library that stands in for the driver, cuFFT and NVRTC, and programs started so
-//! that they find it and nothing else.
+//! Emulates a machine with a GPU: a library that replaces the driver, cuFFT and NVRTC, and processes started so that
+//! they find only this library.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -13,13 +13,13 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// With all libraries but `missing`, and one GPU.
+    /// Creates a machine with all libraries but `missing`, and one GPU.
     pub(crate) fn without(name: &str, missing: &[&str]) -> Self {
         let folder = root().join(name);
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(folder.join("lib")).unwrap();
         for library in ["cuda", "cufft", "nvrtc"] {
-            // The loader stops at a file that is none of its kind: so what this machine itself may have stays unseen.
+            // The loader stops at a file that is not a library, so that libraries installed on the host are not found.
             let names = ["", ".13", ".12", ".11", ".10", ".9", ".1"]
                 .map(|end| format!("lib{library}.so{end}"));
             for file in names {
@@ -35,19 +35,19 @@ impl Machine {
         }
     }
 
-    /// With all libraries.
+    /// Creates a machine with all libraries.
     pub(crate) fn new(name: &str) -> Self {
         Self::without(name, &[])
     }
 
-    /// What the stand-in answers; `fake_cuda.c` knows the names.
+    /// Sets a variable that controls the fake library; `fake_cuda.c` defines the names.
     pub(crate) fn with(mut self, name: &'static str, value: &str) -> Self {
         self.variables.push((name, value.to_owned()));
         self
     }
 
-    /// With cuFFT and NVRTC as PyPI's wheels have them, among the packages of the `python3` on PATH. NVRTC's helper is
-    /// of another minor version than the one that wavemill names.
+    /// Adds cuFFT and NVRTC like PyPI's wheels, among the packages of the `python3` on PATH. NVRTC's helper has another
+    /// minor version than the one that wavemill recommends.
     pub(crate) fn with_wheels(self) -> Self {
         let wheels = self
             .folder
@@ -65,17 +65,17 @@ impl Machine {
         self
     }
 
-    /// Where kernels are kept.
+    /// Returns the cache folder of kernels.
     pub(crate) fn cache(&self) -> PathBuf {
         self.folder.join("cache")
     }
 
-    /// Where the stand-in notes what it was asked to compile.
+    /// Returns the file in which the fake library records compilations.
     pub(crate) fn notes(&self) -> PathBuf {
         self.folder.join("compiled")
     }
 
-    /// Starts this very program on the machine, in a process of its own: libraries are found once a process.
+    /// Starts this program on the machine, in its own process, because libraries are searched once per process.
     pub(crate) fn start(&self, words: &[&str], variables: &[(&str, &str)]) -> Output {
         let mut command = Command::new(env::current_exe().unwrap());
         command.args(words);
@@ -87,7 +87,7 @@ impl Machine {
             command.env_remove(name);
         }
         command
-            // No Python whose wheels might be searched.
+            // Hides the host's Python, whose wheels might be searched.
             .env("PATH", self.folder.join("bin"))
             .env("CUDA_HOME", &self.folder)
             .env("XDG_CACHE_HOME", self.cache())
@@ -99,13 +99,13 @@ impl Machine {
     }
 }
 
-/// Where machines lie: tests of the library itself are given no folder by cargo.
+/// Returns the folder of the machines. cargo provides no folder for unit tests of the library.
 fn root() -> PathBuf {
     option_env!("CARGO_TARGET_TMPDIR")
         .map_or_else(|| env::temp_dir().join("wavemill-stand-in"), PathBuf::from)
 }
 
-/// The library that stands in, compiled once.
+/// Returns the fake library, compiled once.
 fn fake() -> &'static Path {
     static FAKE: OnceLock<PathBuf> = OnceLock::new();
     FAKE.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! Questions to a version, in SQL, and their answers as columns.
+//! Runs SQL queries on a version and returns their results as columns.
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::{cast, concat_batches};
@@ -9,9 +9,9 @@ use std::sync::Arc;
 use super::{ReportError, Subject};
 use crate::sql::{self, Limits, Session, Sink, SqlError};
 
-/// A version that answers questions.
+/// An SQL session on a version.
 pub(super) struct Answers<'a> {
-    /// The version.
+    /// The version that is queried.
     pub subject: Subject<'a>,
     session: Session,
 }
@@ -22,7 +22,7 @@ impl<'a> Answers<'a> {
         Ok(Self { subject, session })
     }
 
-    /// All rows of an answer, which must be few.
+    /// Runs a query and returns all rows of its result, which must be few.
     ///
     /// # Errors
     /// [`ReportError::Sql`], [`ReportError::Answer`].
@@ -33,10 +33,10 @@ impl<'a> Answers<'a> {
         Ok(Answer { batch })
     }
 
-    /// The columns of a table; none where the version does not have it.
+    /// Returns the columns of a table, or an empty schema if the version does not have the table.
     ///
     /// # Errors
-    /// [`ReportError::Sql`]: the table is damaged.
+    /// [`ReportError::Sql`] if the table is damaged.
     pub(super) fn columns(&self, table: &str) -> Result<SchemaRef, ReportError> {
         let has_table = self.session.tables().iter().any(|name| name == table);
         if !has_table {
@@ -45,26 +45,26 @@ impl<'a> Answers<'a> {
         Ok(self.session.columns(table)?)
     }
 
-    /// The table of the feature whose small columns tell of clips: every feature has the same ones.
+    /// Returns the quoted name of a feature table. The columns about clips are the same in every feature table.
     pub(super) fn rows_table(&self) -> Option<String> {
         let feature = self.subject.manifest.features.first()?;
-        // A version without any clip has no file of it.
+        // A version without clips has no file for the feature.
         self.subject.manifest.files_of(&feature.name).next()?;
         Some(quoted(&format!("features_{}", feature.name)))
     }
 }
 
-/// A name as SQL takes it, whatever is in it.
+/// Quotes an identifier for SQL.
 pub(super) fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A text as SQL takes it.
+/// Quotes a string literal for SQL.
 pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-/// The rows of an answer.
+/// Rows of a query result.
 pub(super) struct Answer {
     batch: RecordBatch,
 }
@@ -74,20 +74,20 @@ impl Answer {
         self.batch.num_rows()
     }
 
-    /// A column as texts.
+    /// Returns a column as texts.
     ///
     /// # Errors
-    /// [`ReportError::Answer`] where it is not there.
+    /// [`ReportError::Answer`] if the column does not exist.
     pub(super) fn texts(&self, name: &str) -> Result<Vec<Option<String>>, ReportError> {
         let column = cast(self.column(name)?, &DataType::Utf8)?;
         let texts = column.as_string::<i32>();
         Ok(texts.iter().map(|text| text.map(str::to_owned)).collect())
     }
 
-    /// A column as counts; null is 0.
+    /// Returns a column as counts, with 0 for null.
     ///
     /// # Errors
-    /// As [`Answer::texts`].
+    /// The same as [`Answer::texts`].
     pub(super) fn counts(&self, name: &str) -> Result<Vec<u64>, ReportError> {
         let column = cast(self.column(name)?, &DataType::Int64)?;
         let counts = column.as_primitive::<Int64Type>();
@@ -97,10 +97,10 @@ impl Answer {
             .collect())
     }
 
-    /// A column as numbers.
+    /// Returns a column as numbers.
     ///
     /// # Errors
-    /// As [`Answer::texts`].
+    /// The same as [`Answer::texts`].
     pub(super) fn numbers(&self, name: &str) -> Result<Vec<Option<f64>>, ReportError> {
         let column = cast(self.column(name)?, &DataType::Float64)?;
         Ok(column.as_primitive::<Float64Type>().iter().collect())
@@ -112,7 +112,7 @@ impl Answer {
     }
 }
 
-/// Keeps what comes.
+/// Sink that stores all batches in memory.
 #[derive(Debug)]
 struct Rows {
     schema: SchemaRef,

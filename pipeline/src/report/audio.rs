@@ -1,13 +1,13 @@
-//! How much audio was decoded, how much of it was lost to damage, and what is silent or there twice.
+//! Amounts of decoded audio, of audio lost to damage, and of silent and duplicate clips.
 
 use wavemill_pages::{Axis, Cell, Chart, Histogram, Part, Plot, Section, Table, seconds};
 
 use super::ReportError;
 use super::answers::{Answer, Answers};
 
-/// Clips in the list of those that lost most.
+/// Number of clips in the list of the largest losses.
 const LOST_MAX: usize = 10;
-/// Bins of the decoded lengths.
+/// Number of bins for the decoded lengths.
 const BINS: u64 = 30;
 
 pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
@@ -19,7 +19,7 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     let Some(rows) = answers.rows_table() else {
         return Ok(section);
     };
-    // One row a clip: what decoding told of it is in each of its rows.
+    // One row per clip. Each row of a clip contains the same results of decoding.
     let clips = format!(
         "(SELECT clip_key, max(duration_s) AS duration_s, max(lost_s) AS lost_s, bool_and(silent) AS silent,
                  min(audio_blake3) AS audio_blake3 FROM {rows} GROUP BY clip_key)"
@@ -67,12 +67,12 @@ fn totals(answers: &Answers<'_>, clips: &str) -> Result<Table, ReportError> {
     Ok(table)
 }
 
-/// The count that an answer of one row has in a column.
+/// Returns the count in a column of an answer with one row.
 fn first_count(answer: &Answer, column: &str) -> Result<Cell, ReportError> {
     Ok(answer.counts(column)?.first().copied().unwrap_or(0).into())
 }
 
-/// The same of seconds, which are null where nothing was summed.
+/// Returns the time in a column of an answer with one row. A sum over no rows is null and counts as 0.
 fn first_time(answer: &Answer, column: &str) -> Result<Cell, ReportError> {
     let span_s = answer.numbers(column)?.first().copied().flatten();
     Ok(Cell::Measure(seconds(span_s.unwrap_or(0.0))))
@@ -96,7 +96,7 @@ fn most_lost(answers: &Answers<'_>, clips: &str) -> Result<Table, ReportError> {
     Ok(table)
 }
 
-/// Decoded lengths, where they differ.
+/// Returns a histogram of the decoded lengths, or `None` if they are nearly equal.
 fn lengths(answers: &Answers<'_>, clips: &str) -> Result<Option<Chart>, ReportError> {
     let range = answers.ask(&format!(
         "SELECT min(duration_s) AS low, max(duration_s) AS high FROM {clips}"
@@ -106,7 +106,7 @@ fn lengths(answers: &Answers<'_>, clips: &str) -> Result<Option<Chart>, ReportEr
     let (Some(low), Some(high)) = (low, high) else {
         return Ok(None);
     };
-    // Clips of one length need no chart.
+    // If all clips have the same length, a chart carries no information.
     if high - low < 0.01 * high {
         return Ok(None);
     }

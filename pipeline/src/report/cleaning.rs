@@ -1,4 +1,4 @@
-//! From the records of the metadata to clips with features, step by step. All of it is in the manifest.
+//! Number of rows after each step from the metadata records to clips with features. All numbers come from the manifest.
 
 use wavemill_pages::{Chart, Funnel, Part, Plot, Section, Step};
 use wavemill_schemas::manifest::Manifest;
@@ -10,7 +10,7 @@ pub(super) fn section(manifest: &Manifest) -> Section {
     section
 }
 
-/// What each step left, under this title.
+/// Creates a funnel chart of the rows left after each step.
 pub(super) fn chart(manifest: &Manifest, title: &str) -> Chart {
     let counts = &manifest.counts;
     let mut left = counts.rows_read;

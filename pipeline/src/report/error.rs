@@ -1,4 +1,4 @@
-//! Why there is no report.
+//! Errors of the report.
 
 use std::path::PathBuf;
 
@@ -8,26 +8,26 @@ use parquet::errors::ParquetError;
 use crate::sql::SqlError;
 use crate::store::StoreError;
 
-/// Why there is no report.
+/// Errors that prevent a report from being written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReportError {
-    /// The store refuses.
+    /// The store returned an error.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A question to the version failed: a table is lost or damaged.
+    /// An SQL query failed because a table is missing or damaged.
     #[error(transparent)]
     Sql(#[from] SqlError),
-    /// A shard that cannot be read.
+    /// A shard cannot be read.
     #[error(
         "{path}: cannot read its rows; `wavemill verify` names every damaged file and says what helps"
     )]
     Read {
-        /// The file.
+        /// Path of the shard.
         path: PathBuf,
-        /// Parquet's answer.
+        /// Error of the Parquet reader.
         source: ParquetError,
     },
-    /// An answer has other columns than were asked for; cannot happen.
+    /// A query result has other columns than expected. This is a bug.
     #[error("an answer of the store cannot be understood")]
     Answer(#[from] ArrowError),
 }

@@ -1,7 +1,7 @@
-//! Excerpts of clips that a page shows, out of the archive that the version was made from.
+//! Audio excerpts of clips for the page, read from the archive that the version was made from.
 //!
-//! An archive changes after a version was made of it, and holds whatever was put there. So a clip that cannot be heard
-//! is a sentence on the page, and no reason for no page.
+//! The archive may have changed since the version was made, and may contain arbitrary files. If a clip cannot be read,
+//! the page therefore states the reason instead of failing.
 
 use wavemill_kernels::Level;
 use wavemill_pages::Sound;
@@ -13,36 +13,37 @@ use crate::panics;
 use crate::single;
 use crate::source::{ReadFailure, Source};
 
-/// Seconds of an excerpt, at most: enough to know what one hears.
+/// Maximum duration of an excerpt, enough to recognize a clip.
 const EXCERPT_S_MAX: f64 = 10.0;
-/// Samples of all excerpts of a page, at most. A page has two bytes of each, and a third more because they are text:
-/// these 6 MB leave room for everything else in a page of 10 MB.
+/// Maximum number of samples in all excerpts of a page. Each sample takes two bytes, plus a third for base64. These 6
+/// MB leave room for everything else in a page of 10 MB.
 const SAMPLES_MAX: usize = 2_250_000;
 
-/// Where a row came from.
+/// Origin of a row.
 #[derive(Clone, Debug)]
 pub(super) struct RowOrigin {
     pub clip_key: String,
-    /// Where the row begins in the clip.
+    /// Offset of the row in the clip.
     pub offset_s: f64,
-    /// Of the clip's recording; none where the version does not know it.
+    /// Hash of the clip's decoded audio. `None` if the version does not contain it.
     pub audio_blake3: Option<String>,
 }
 
-/// Reads excerpts, one after the other.
+/// Reads excerpts one at a time.
 pub(super) struct Excerpts<'a> {
     archive: &'a dyn Source,
     audio: &'a AudioSpec,
-    /// Of one excerpt, at most.
+    /// Maximum number of samples of one excerpt.
     samples_max: usize,
     bytes: Vec<u8>,
     pcm: Pcm,
 }
 
 impl<'a> Excerpts<'a> {
-    /// For at most so many excerpts of clips that were decoded as `audio` says: they share what a page has room for.
+    /// Creates a reader for at most `n_excerpts` excerpts of clips decoded according to `audio`. The excerpts share the
+    /// space available on a page.
     pub(super) fn new(archive: &'a dyn Source, audio: &'a AudioSpec, n_excerpts: usize) -> Self {
-        // No longer than a row: what is heard is in the picture.
+        // An excerpt is at most as long as a row, so that its audio matches the picture.
         let row_s = audio.segment_s.or(audio.duration_s);
         let excerpt_s = row_s.unwrap_or(EXCERPT_S_MAX).min(EXCERPT_S_MAX);
         let share = SAMPLES_MAX / n_excerpts.max(1);
@@ -55,10 +56,10 @@ impl<'a> Excerpts<'a> {
         }
     }
 
-    /// The beginning of a row, as it was decoded for its features.
+    /// Reads the beginning of a row, decoded in the same way as for its features.
     ///
     /// # Errors
-    /// Why it cannot be heard, as a sentence without its end.
+    /// The reason why the row cannot be read, as a sentence without a final period.
     pub(super) fn read(&mut self, row: &RowOrigin) -> Result<Sound, String> {
         let read = self.archive.read(&row.clip_key, &mut self.bytes);
         read.map_err(|failure| match failure {
@@ -72,7 +73,7 @@ impl<'a> Excerpts<'a> {
         let to = from + self.samples_max;
         self.decode(to as f64 / f64::from(rate_hz))?;
 
-        // The file under that name may be another one by now.
+        // The archive may contain another file under this name by now.
         let recording = row.audio_blake3.as_ref();
         if recording.is_some_and(|recording| *recording != self.pcm.audio_blake3) {
             return Err("the archive holds another recording under this name".to_owned());
@@ -90,7 +91,7 @@ impl<'a> Excerpts<'a> {
         }
     }
 
-    /// Decodes what was read, up to `end_s`, as a run does.
+    /// Decodes the bytes read before, up to `end_s`, in the same way as a run.
     fn decode(&mut self, end_s: f64) -> Result<(), String> {
         let args = DecodeArgs {
             sample_rate_hz: self.audio.sample_rate_hz,
@@ -105,7 +106,7 @@ impl<'a> Excerpts<'a> {
         }
 
         decoder.expect(decode::longest_s(&self.bytes).min(end_s));
-        // A decoder that panicked is not used again.
+        // A decoder is not reused after a panic.
         match panics::caught(|| decoder.decode("", &self.bytes, &mut self.pcm)) {
             Ok(decoded) => decoded.map_err(|reject| single::words(&reject)),
             Err(_panic) => Err("the decoder panicked on this clip".to_owned()),
@@ -118,7 +119,7 @@ mod tests {
     use super::*;
     use crate::source::{self, Media};
 
-    /// A WAVE file of 8 kHz, 16 bits and one channel, whose samples rise by one.
+    /// Creates a WAVE file with 8 kHz, 16 bits and one channel whose samples increase by one.
     fn wave_file(n_samples: u16) -> Vec<u8> {
         let sample_bytes = 2 * u32::from(n_samples);
         let mut file = b"RIFF".to_vec();
@@ -160,7 +161,7 @@ mod tests {
         let behind = excerpts.read(&row("a.wav", 1e30)).expect_err("nothing");
         assert!(behind.contains("ends before"), "{behind}");
 
-        // Many share what there is room for.
+        // Many excerpts share the available space.
         let mut excerpts = Excerpts::new(archive.as_ref(), &audio, 1_000);
         let sound = excerpts.read(&row("a.wav", 0.0)).expect("a sound");
         assert_eq!(sound.samples.len(), 2_250);
@@ -196,7 +197,7 @@ mod tests {
         };
         let why = excerpts.read(&other).expect_err("another recording");
         assert!(why.contains("another recording"), "{why}");
-        // What went wrong before leaves nothing behind.
+        // Earlier errors do not affect later reads.
         assert!(excerpts.read(&row("a.wav", 0.0)).is_ok());
     }
 }

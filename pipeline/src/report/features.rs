@@ -1,10 +1,10 @@
-//! The features: what they are, and what the manifest says of their values band by band.
+//! Lists the features, with the statistics of their values by band from the manifest.
 
 use wavemill_pages::{Cell, Chart, Line, Lines, Part, Plot, Section, Spread, Table, bytes};
 use wavemill_schemas::manifest::{FeatureEntry, Manifest, Stats};
 
 pub(super) fn section(manifest: &Manifest) -> Section {
-    // Presets are of audio.
+    // Presets only apply to audio.
     let has_preset = !manifest.recipe.catalog.dataset.is_of_pictures();
     let head: &[&str] = if has_preset {
         &["feature", "a row", "preset", "rows", "size"]
@@ -73,7 +73,7 @@ fn by_band(feature: &FeatureEntry, stats: &Stats) -> Chart {
     }
 }
 
-/// What a band of a feature is.
+/// Returns the name of the band axis of a feature.
 pub(super) fn band_name(feature: &FeatureEntry) -> String {
     if feature.is_picture() {
         return "channel".to_owned();

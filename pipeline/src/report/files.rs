@@ -1,4 +1,4 @@
-//! The files below the audio root: what became of them, by extension.
+//! Table of the files below the audio root, by outcome and extension.
 
 use wavemill_pages::{Part, Section, Table};
 
@@ -9,7 +9,7 @@ const TABLE: &str = "audio_files";
 
 pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     let mut section = Section::new("Files below the audio root");
-    // Versions of earlier programs do not have it.
+    // Versions written by earlier releases do not have this table.
     if answers.columns(TABLE)?.fields().is_empty() {
         return Ok(section);
     }

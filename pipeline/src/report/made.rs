@@ -1,4 +1,4 @@
-//! How the version was made: the run's times, the engine and the recipe.
+//! How the version was made: run times, engine and recipe.
 
 use std::collections::BTreeMap;
 
@@ -40,7 +40,7 @@ pub(super) fn section(subject: Subject<'_>) -> Section {
     section
 }
 
-/// A recipe as JSON. One for pictures has defaults for audio that nothing reads: those are left out.
+/// Converts a recipe to JSON. Omits the defaults for audio from a recipe for pictures, since they are not used.
 fn shown_recipe(recipe: &Recipe) -> Value {
     let mut shown = serde_json::to_value(recipe).unwrap_or_default();
     if !recipe.catalog.dataset.is_of_pictures() {
@@ -76,14 +76,14 @@ fn by_stage(title: &str, stages: &BTreeMap<String, f64>) -> Chart {
     }
 }
 
-/// Every value of a JSON object by its dotted key.
+/// Builds a table of all values in a JSON object by dotted key.
 fn keys_of(heading: &str, value: &Value) -> Table {
     let mut table = Table::new("", &[heading, "value"]);
     add_keys(String::new(), value, &mut table);
     table
 }
 
-/// The dotted key of what stands in a section; the outermost one has no name.
+/// Appends a name to the dotted key of its section. The outermost section has an empty key.
 fn below(key: &str, name: &str) -> String {
     if key.is_empty() {
         name.to_owned()
@@ -99,13 +99,13 @@ fn add_keys(key: String, value: &Value, table: &mut Table) {
                 add_keys(below(&key, name), value, table);
             }
         }
-        // Lists of sections are addressed by name, as in --set; lists of values are one value.
+        // Items of a list of sections are addressed by name, as in `--set`. A list of values is a single value.
         Value::Array(items) if items.iter().any(Value::is_object) => {
             for (place, item) in items.iter().enumerate() {
                 let name = item.get("name").or_else(|| item.get("step"));
                 let name = name.and_then(Value::as_str).map(str::to_owned);
 
-                // An item without a name is called by its place.
+                // An item without a name is addressed by its index.
                 let name = name.unwrap_or(place.to_string());
                 add_keys(below(&key, &name), item, table);
             }

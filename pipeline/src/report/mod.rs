@@ -1,9 +1,10 @@
-//! A version of a store as a page for people: what was kept and dropped, what is in it, what leaks, what it looks like,
-//! and how it was made.
+//! Builds an HTML page about a version of a store: the rows that were kept and dropped, the contents, leaks between the
+//! sides, example spectrograms, and how the version was made.
 //!
-//! [`page`] is the flow: one function a section. [`comparison()`] is a page about two versions. Numbers come from the
-//! manifest where it has them, and from SQL over small columns otherwise. Of tensors only a bounded number of rows is
-//! read, and of the archive, where it is given, a few clips. Nothing here writes, and the store is only read.
+//! [`page`] builds the page with one function per section. [`comparison()`] builds a page about two versions. Numbers
+//! come from the manifest if it contains them, and otherwise from SQL over small columns. Only a bounded number of
+//! tensors is read, and only a few clips from the archive if it is given. This module writes no files and never
+//! modifies the store.
 
 mod answers;
 mod audio;
@@ -31,23 +32,23 @@ use crate::source::Source;
 use crate::sql::Limits;
 use crate::store::{Store, Tags};
 
-/// What a report is about.
+/// The version that a report describes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Subject<'a> {
-    /// Where the version lies.
+    /// The store that contains the version.
     pub store: &'a Store,
-    /// Its number.
+    /// Number of the version.
     pub version: u64,
-    /// Its manifest.
+    /// Manifest of the version.
     pub manifest: &'a Manifest,
-    /// The store's tags.
+    /// Tags of the store.
     pub tags: &'a Tags,
 }
 
-/// The page of a version. Of the clips in `archive`, those of typical rows can be heard.
+/// Builds the page of a version. If `archive` is given, the page includes the audio of typical rows.
 ///
 /// # Errors
-/// [`ReportError`]: a table or shard of the version is lost or damaged.
+/// [`ReportError`] if a table or shard of the version is missing or damaged.
 pub(crate) fn page(
     subject: Subject<'_>,
     limits: Limits,
@@ -72,7 +73,7 @@ pub(crate) fn page(
         title: format!("{}, version {}", manifest.recipe.name, subject.version),
         lead: lead(subject),
         facts: facts(manifest),
-        // What a version does not have is not shown empty.
+        // Omit sections for which the version has no data.
         sections: sections
             .into_iter()
             .filter(|section| !section.parts.is_empty())

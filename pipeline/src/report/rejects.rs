@@ -1,11 +1,11 @@
-//! Inputs that became no row, by reason, with examples.
+//! Rejected inputs by reason, with examples.
 
 use wavemill_pages::{Bars, Cell, Chart, Part, Plot, Section, Table};
 
 use super::ReportError;
 use super::answers::{Answers, literal};
 
-/// Examples of each reason.
+/// Maximum number of examples per reason.
 const EXAMPLES: usize = 5;
 
 pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {

@@ -1,4 +1,4 @@
-//! Training, validation and test: how large they are, and what is on several of them.
+//! Sizes of the training, validation and test sides, and items that occur on several sides.
 
 use wavemill_pages::{Cell, Part, Section, Table, count, fraction};
 use wavemill_schemas::recipe::SplitRule;
@@ -8,10 +8,10 @@ use super::ReportError;
 use super::answers::{Answers, literal, quoted};
 use crate::catalog::split::SIDES;
 
-/// The hash of a clip's audio: pictures have none.
+/// Hash of a clip's audio. Pictures have none.
 const AUDIO_COLUMN: &str = "audio_blake3";
 
-/// What two sides should not share: the column, and a thing of it in words.
+/// Columns whose values two sides should not share, and a plural noun for the values of each.
 const SHARED: [(&str, &str); 4] = [
     ("clip_key", "clips"),
     (AUDIO_COLUMN, "equal recordings"),
@@ -86,12 +86,12 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
 }
 
 fn rule_name(rule: SplitRule) -> String {
-    // As it stands in a recipe.
+    // Formats the rule as it is written in a recipe.
     let name = serde_json::to_value(rule).unwrap_or_default();
     name.as_str().unwrap_or_default().to_owned()
 }
 
-/// One side of the version.
+/// Sizes of one side of the version.
 struct SideSize {
     name: String,
     clips: u64,
@@ -99,7 +99,7 @@ struct SideSize {
     artists: u64,
 }
 
-/// The sides of the rows, in the order in which they are used.
+/// Returns the sides of the rows, in the order training, validation, test, others.
 fn sides_of(answers: &Answers<'_>, rows: &str) -> Result<Vec<SideSize>, ReportError> {
     let answer = answers.ask(&format!(
         "SELECT split, count(DISTINCT clip_key) AS clips, count(*) AS n, count(DISTINCT artist_id) AS artists
@@ -131,7 +131,7 @@ pub(super) fn place(side: &str) -> usize {
     places.unwrap_or(SIDES.len())
 }
 
-/// Clips, rows and artists of each side.
+/// Builds a table with the clips, rows and artists of each side.
 fn sizes(sides: &[SideSize]) -> Table {
     let mut table = Table::new("Sides", &["side", "clips", "of all", "rows", "artists"]);
     let all: u64 = sides.iter().map(|side| side.clips).sum();
@@ -147,11 +147,11 @@ fn sizes(sides: &[SideSize]) -> Table {
     table
 }
 
-/// The sides that a test compares.
+/// The sides that are compared for leaks.
 struct Compared<'a> {
     training: Vec<&'a str>,
     test: Vec<&'a str>,
-    /// Clips on the test sides.
+    /// Number of clips on the test sides.
     test_clips: u64,
 }
 
@@ -168,7 +168,7 @@ impl<'a> Compared<'a> {
         }
     }
 
-    /// Why no leak can be computed, if so.
+    /// Explains why no leak can be computed. Returns `None` if leaks can be computed.
     fn problem(&self, sides: &[SideSize]) -> Option<String> {
         let missing = match (self.training.is_empty(), self.test.is_empty()) {
             (false, false) => return None,
@@ -185,19 +185,19 @@ impl<'a> Compared<'a> {
     }
 }
 
-/// The condition that a row is on one of these sides, of which there is at least one.
+/// Returns the SQL condition that a row is on one of these sides. `names` must not be empty.
 fn on_sides(names: &[&str]) -> String {
     let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
     format!("split IN ({})", names.join(", "))
 }
 
-/// What sides share of one kind.
+/// Overlap of the sides in one column.
 struct Leak {
-    /// How many there are.
+    /// Number of distinct values.
     known: u64,
-    /// How many of them are on more than one side.
+    /// Number of values that occur on more than one side.
     on_several: u64,
-    /// Clips on the test side whose value is on the training side, too; `None` where nothing was compared.
+    /// Number of clips on the test side whose value also occurs on the training side. `None` if nothing was compared.
     test_clips: Option<u64>,
 }
 
@@ -209,7 +209,7 @@ impl Leak {
         compared: &Compared<'_>,
     ) -> Result<Self, ReportError> {
         let column = quoted(column);
-        // Rows without a side are on none.
+        // Rows of the split `none` belong to no side.
         let answer = answers.ask(&format!(
             "SELECT count(*) AS known, count(*) FILTER (WHERE sides > 1) AS on_several FROM
              (SELECT count(DISTINCT split) AS sides FROM {rows}

@@ -1,8 +1,8 @@
-//! What the classes look like: the mean of some rows of each, and the row that is nearest to it. Where the archive is
-//! given, that one is heard, too.
+//! Spectrograms of the classes: the mean of a sample of rows of each class, and the row that is closest to the mean. If
+//! the archive is given, the audio of that row is included.
 //!
-//! Rows lie in the order of a hash, so the first ones of a class are a fair draw. Only they are read, each made smaller at
-//! once: so neither time nor memory grows with the store.
+//! Rows are stored in hash order, so the first rows of a class are a random sample. Only these rows are read, and each
+//! is downsampled immediately, so that neither time nor memory grows with the size of the store.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -27,16 +27,16 @@ use super::features::band_name;
 use crate::source::Source;
 use crate::sql::tensor::{TensorColumn, TensorType};
 
-/// Rows of a class that are read, at most.
+/// Maximum number of rows read per class.
 const ROWS_OF_CLASS: usize = 16;
-/// Classes that are shown, at most: the largest.
+/// Maximum number of classes shown. The largest ones are chosen.
 const CLASSES_MAX: usize = 16;
-/// Files whose small columns are looked through, at most.
+/// Maximum number of files whose small columns are scanned.
 const FILES_MAX: usize = 64;
-/// Columns and rows of a picture, at most: about as many as a screen shows of it.
+/// Maximum number of columns and bands of a picture, about the resolution at which a screen shows it.
 const COLUMNS_MAX: usize = 160;
 const BANDS_MAX: usize = 128;
-/// Rows in memory at once.
+/// Number of rows per record batch while reading.
 const BATCH_ROWS: usize = 8;
 
 pub(super) fn section(
@@ -103,10 +103,10 @@ pub(super) fn section(
     Ok(section)
 }
 
-/// What is heard of typical rows.
+/// Audio of the typical rows.
 struct Sounds<'a> {
     excerpts: Excerpts<'a>,
-    /// The rows that are not, each with the reason.
+    /// Rows without audio, each with the reason.
     unheard: Table,
 }
 
@@ -123,12 +123,12 @@ impl Sounds<'_> {
     }
 }
 
-/// How a row of a feature lies, if it is bands by frames of one length.
+/// Memory layout of a feature row with bands and a fixed number of frames.
 #[derive(Clone, Copy, Debug)]
 struct Frames {
     bands: usize,
     frames: usize,
-    /// Values of one frame lie side by side.
+    /// True if the values of one frame are contiguous, false if those of one band are.
     is_frame_first: bool,
 }
 
@@ -160,7 +160,7 @@ fn shown_frames(feature: &FeatureEntry) -> Option<(&FeatureEntry, Frames)> {
     Some((feature, frames))
 }
 
-/// Ids and names of the classes that are shown; without a target one, of all rows.
+/// Returns the ids and names of the classes to show. Without a target, returns a single entry for all rows.
 fn largest_classes(target: Option<&TargetEntry>) -> Vec<(Option<usize>, String)> {
     let Some(target) = target else {
         return vec![(None, "all rows".to_owned())];
@@ -182,10 +182,10 @@ fn largest_classes(target: Option<&TargetEntry>) -> Vec<(Option<usize>, String)>
     classes
 }
 
-/// Rows of one file that are read: by place, with class and origin.
+/// Rows to read from one file, by row index, with their class and origin.
 type PickedRows = BTreeMap<usize, (Option<usize>, RowOrigin)>;
 
-/// Looks through small columns until each class has its rows.
+/// Scans the small columns of files until every class has enough rows.
 fn pick<'a>(
     answers: &Answers<'a>,
     feature: &'a FeatureEntry,
@@ -228,7 +228,7 @@ fn pick_in(
         let batch = batch?;
         let keys = text_column(&batch, "clip_key")?;
         for (row, key) in keys.into_iter().enumerate() {
-            // Stretched copies are not what a class sounds like.
+            // Skip time-stretched copies, which are not typical of a class.
             if !is_plain(&batch, row) {
                 continue;
             }
@@ -259,7 +259,7 @@ fn text_column(batch: &RecordBatch, name: &str) -> Result<Vec<String>, ParquetEr
         .collect())
 }
 
-/// Where a row came from; what is told of audio is null of a picture file.
+/// Returns the origin of a row. The columns about audio are null in a version of pictures.
 fn origin_at(batch: &RecordBatch, row: usize, clip_key: String) -> RowOrigin {
     let offsets = batch.column_by_name("offset_s");
     let offsets = offsets.and_then(|column| column.as_primitive_opt::<Float32Type>());
@@ -292,15 +292,15 @@ fn class_at(batch: &RecordBatch, target: &str, row: usize) -> Option<usize> {
     usize::try_from(classes.value(row)).ok()
 }
 
-/// A row as it is shown.
+/// A row, downsampled for display.
 #[derive(Clone, Debug)]
 struct Picture {
     class: Option<usize>,
     origin: RowOrigin,
     columns: usize,
-    /// Band by band, the lowest first.
+    /// Values band by band, the lowest band first.
     values: Vec<f32>,
-    /// Of the row before it was made smaller.
+    /// Layout of the row before downsampling.
     frames: Frames,
 }
 
@@ -328,7 +328,7 @@ fn read_file(
     if rows.is_empty() {
         return Ok(());
     }
-    // With the offset index only the pages of these rows are read.
+    // With the offset index, only the pages of these rows are read.
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
     let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(File::open(path)?, options)?;
     let n_rows = usize::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(0);
@@ -370,7 +370,7 @@ fn read_file(
     Ok(())
 }
 
-/// A picture with at most [`BANDS_MAX`] by [`COLUMNS_MAX`] values, each the mean of those that it stands for.
+/// Downsamples a row to at most [`BANDS_MAX`] by [`COLUMNS_MAX`] values. Each is the mean of the values in its cell.
 fn smaller(values: &[f32], frames: Frames) -> (usize, Vec<f32>) {
     let columns = frames.frames.min(COLUMNS_MAX);
     let bands = frames.bands.min(BANDS_MAX);
@@ -392,7 +392,7 @@ fn smaller(values: &[f32], frames: Frames) -> (usize, Vec<f32>) {
         }
     }
 
-    // Several values fall on one place where the feature is larger than the picture.
+    // Several values fall into one cell if the feature is larger than the picture.
     for (sum, n) in sums.iter_mut().zip(counts) {
         *sum /= n.max(1) as f32;
     }
@@ -409,7 +409,7 @@ fn mean_of(pictures: &[&Picture]) -> Vec<f32> {
     mean
 }
 
-/// By the squared distance of all values.
+/// Returns the picture with the smallest squared distance to `mean`.
 fn nearest_to<'p>(mean: &[f32], pictures: &[&'p Picture]) -> Option<&'p Picture> {
     let nearest = pictures
         .iter()
@@ -430,7 +430,7 @@ fn chart(title: &str, note: String, map: HeatMap) -> Chart {
     }
 }
 
-/// These values, which lie as those of `picture`.
+/// Creates a heat map of `values`, which have the layout of `picture`.
 fn heat_map(feature: &FeatureEntry, picture: &Picture, values: Vec<f32>) -> HeatMap {
     let frames = picture.frames;
 
@@ -439,7 +439,7 @@ fn heat_map(feature: &FeatureEntry, picture: &Picture, values: Vec<f32>) -> Heat
             let span_s = (frames.frames * hop_length) as f64 / f64::from(sample_rate_hz);
             ("time (s)", span_s)
         }
-        // A picture file was never sound.
+        // Features of pictures have no time axis.
         _ => ("frame", frames.frames as f64),
     };
 
@@ -461,7 +461,8 @@ fn heat_map(feature: &FeatureEntry, picture: &Picture, values: Vec<f32>) -> Heat
     }
 }
 
-/// Title and artist of a clip, as far as the metadata have them, and its key.
+/// Returns the title, artist and key of a clip, separated by dashes. Title and artist are omitted if they are not
+/// known.
 fn words_of(answers: &Answers<'_>, clip_key: &str) -> Result<String, ReportError> {
     let columns = answers.columns("tracks")?;
     let mut words = Vec::new();

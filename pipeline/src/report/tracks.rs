@@ -1,4 +1,4 @@
-//! What tracks there are: by class and side, year, bit rate and length.
+//! Distribution of the tracks by class and side, year, bit rate and length.
 
 use std::collections::BTreeMap;
 
@@ -10,21 +10,21 @@ use super::ReportError;
 use super::answers::{Answers, quoted};
 use super::sides;
 
-/// Columns of `tracks` that hold a date, and what it is the date of.
+/// Columns of `tracks` that contain a date, with a description of the date.
 const DATES: [(&str, &str); 3] = [
     ("album_date_released", "year of the album's release"),
     ("track_date_recorded", "year of the recording"),
     ("track_date_created", "year of the upload"),
 ];
-/// Bit rates that have a bar of their own, at most.
+/// Maximum number of bit rates with a bar of their own.
 const RATES_MAX: usize = 12;
-/// Years that are shown, at most: the last ones. Metadata know years such as 1, too.
+/// Maximum number of years shown. The latest ones are chosen, since metadata also contain years such as 1.
 const YEARS_MAX: i64 = 120;
-/// So few years have bars with their names: an axis would name halves of them.
+/// Up to this number of years, each year has a labelled bar. The axis of a histogram would have fractional labels.
 const FEW_YEARS: i64 = 12;
-/// Seconds of a bin of lengths.
+/// Width of a length bin in seconds.
 const LENGTH_BIN_S: u64 = 30;
-/// Bins of lengths; the last one has all that are longer.
+/// Number of length bins. The last bin contains all longer tracks.
 const LENGTH_BINS: usize = 40;
 
 pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
@@ -45,7 +45,7 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     Ok(section)
 }
 
-/// Clips of each class, with a part of the bar for each side.
+/// Returns a stacked bar chart of the clips in each class, with one part per side.
 fn by_class(target: &TargetEntry) -> Chart {
     let mut order: Vec<usize> = (0..target.classes.len()).collect();
     order.sort_by_key(|&class| std::cmp::Reverse(total(target, class)));
@@ -80,13 +80,13 @@ fn by_class(target: &TargetEntry) -> Chart {
     }
 }
 
-/// Clips of a class, of all sides.
+/// Returns the number of clips of a class on all sides.
 fn total(target: &TargetEntry, class: usize) -> u64 {
     let by_side = target.counts.values();
     by_side.filter_map(|counts| counts.get(class)).sum()
 }
 
-/// As one trains: training, validation, test, and then any other by name.
+/// Returns the sides in the order training, validation, test, and then others by name.
 fn sides_in_order(counts: &BTreeMap<String, Vec<u64>>) -> Vec<&str> {
     let mut sides: Vec<&str> = counts.keys().map(String::as_str).collect();
     sides.sort_by_key(|side| sides::place(side));
@@ -122,7 +122,7 @@ fn by_year(answers: &Answers<'_>, column: &str, name: &str) -> Result<Option<Cha
         return Ok(None);
     };
 
-    // One bar would say nothing.
+    // A chart with a single bar carries no information.
     if by_year.len() < 2 {
         return Ok(None);
     }
@@ -165,7 +165,7 @@ fn by_bit_rate(answers: &Answers<'_>) -> Result<Option<Chart>, ReportError> {
     if !has_number(answers, "track_bit_rate")? {
         return Ok(None);
     }
-    // Rounded by adding half: a track of variable rate has any number of bits a second.
+    // Rounded to the nearest kbit/s, because tracks with a variable rate have arbitrary values.
     let answer = answers.ask(
         "SELECT CAST((track_bit_rate + 500) / 1000 AS BIGINT) AS rate, count(*) AS n
          FROM tracks WHERE track_bit_rate > 0 GROUP BY 1 ORDER BY n DESC, rate",
@@ -227,7 +227,7 @@ fn by_length(answers: &Answers<'_>) -> Result<Option<Chart>, ReportError> {
     }))
 }
 
-/// Whether `tracks` has a column of numbers under a name.
+/// Reports whether `tracks` has a numeric column of this name.
 fn has_number(answers: &Answers<'_>, name: &str) -> Result<bool, ReportError> {
     let columns = answers.columns("tracks")?;
     let field = columns.field_with_name(name);

@@ -1,4 +1,4 @@
-//! The store's versions, and what this one changed of the one before it.
+//! Lists the store's versions, and the changes from the previous version to this one.
 
 use wavemill_pages::{Cell, Part, Section, Table};
 
@@ -32,7 +32,7 @@ pub(super) fn section(subject: Subject<'_>) -> Result<Section, ReportError> {
         "Since version {before}: {}",
         files_words(&diff)
     )));
-    // An earlier version whose data `gc` removed has no tracks to compare with.
+    // If `gc` has removed the data of the earlier version, its tracks cannot be compared.
     let states = State::of_version(subject.store, &earlier)
         .and_then(|from| Ok((from, State::of_version(subject.store, subject.manifest)?)));
     if let Ok((from, to)) = states {

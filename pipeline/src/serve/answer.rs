@@ -1,40 +1,40 @@
-//! What models say of a song: as JSON for programs, and as a piece of a page.
+//! Predictions of the models for a song: as JSON for programs, and as an HTML fragment.
 
 use serde_json::{Map, Value, json};
 use wavemill_pages::{Axis, Bars, Chart, HeatMap, Line, Lines, Part, Plot, Series, Spread, Table};
 
 use super::song::{Song, Spectrogram};
 
-/// Classes of a chart; the rest of a segment's bar is one part.
+/// Number of classes in a segment's bar. The remaining classes are combined.
 const CLASSES_SHOWN: usize = 5;
-/// Classes of the chart of means.
+/// Number of classes in the chart of mean probabilities.
 const MEANS_SHOWN: usize = 10;
 
-/// What all models say of a song.
+/// Predictions of all models for a song.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
     pub file: String,
     pub song: Song,
-    /// Of each model its name and seconds.
+    /// Name and elapsed seconds of each model.
     pub models: Vec<(String, f64)>,
-    /// As `wavemill predict` prints them, each with its `run`.
+    /// Lines in the format of `wavemill predict`, each with its `run`.
     pub lines: Vec<Map<String, Value>>,
 }
 
-/// What one model says of one target.
+/// Predictions of one model for one target.
 struct Verdict<'a> {
     run: &'a str,
     target: &'a str,
     segments: Vec<&'a Map<String, Value>>,
-    /// Of all segments, by the mean.
+    /// Line with the mean over all segments.
     whole: &'a Map<String, Value>,
 }
 
 impl Answer {
-    /// Takes what a model said.
+    /// Adds the output of a model.
     ///
     /// # Errors
-    /// A line that is no JSON object.
+    /// An error if a line is not a JSON object.
     pub(crate) fn add(
         &mut self,
         run: &str,
@@ -50,7 +50,7 @@ impl Answer {
         Ok(())
     }
 
-    /// For programs; `top` classes a line.
+    /// Formats the predictions as JSON, with up to `top` classes per line.
     pub(crate) fn to_json(&self, top: usize) -> Value {
         let mut lines = self.lines.clone();
         for line in &mut lines {
@@ -78,7 +78,7 @@ impl Answer {
         })
     }
 
-    /// One sentence: what each model says.
+    /// Summarizes the predictions of all models in one sentence.
     pub(crate) fn summary(&self) -> String {
         let verdicts = self.verdicts();
         if let [only] = verdicts.as_slice() {
@@ -91,7 +91,7 @@ impl Answer {
         words.join("; ")
     }
 
-    /// For people: everything is escaped.
+    /// Formats the predictions as HTML. All texts are escaped.
     pub(crate) fn to_html(&self) -> String {
         let verdicts = self.verdicts();
         let mut charts = Vec::new();
@@ -133,7 +133,7 @@ impl Answer {
                 verdicts.len() - 1
             });
 
-            // A clip of one segment has one line, which is of both.
+            // For a clip of one segment, a single line describes both the segment and the whole clip.
             if line.contains_key("segment") {
                 verdicts[place].segments.push(line);
             }
@@ -144,7 +144,7 @@ impl Answer {
 }
 
 impl Verdict<'_> {
-    /// The class by the mean, or all labels.
+    /// Returns the class with the highest mean probability, or all labels.
     fn said(&self) -> String {
         let Some(labels) = self.whole.get("labels").and_then(Value::as_array) else {
             return text(self.whole, "class").to_owned();
@@ -193,10 +193,10 @@ impl Verdict<'_> {
         }
     }
 
-    /// A bar for each segment, of the classes that are likeliest for all of it.
+    /// Draws one bar per segment, with the classes that are likeliest for the whole song.
     fn bars(&self) -> Chart {
         let ranked_whole = ranked(self.whole);
-        // Of the whole song, so that the bars of all segments have the same parts.
+        // The classes of the whole song are used, so that the bars of all segments have the same parts.
         let classes: Vec<&str> = ranked_whole
             .iter()
             .take(CLASSES_SHOWN)
@@ -215,12 +215,12 @@ impl Verdict<'_> {
             });
         }
 
-        // Of several labels each has a probability of its own, and there is no rest.
+        // With several labels, the probabilities are independent and do not sum to 1, so there is no remainder.
         if ranked_whole.len() > classes.len() && !self.whole.contains_key("labels") {
             let mut rests = Vec::with_capacity(self.segments.len());
             for place in 0..self.segments.len() {
                 let shown = series.iter().map(|class| class.values[place]).sum::<f64>();
-                // By rounding, the sum can be a little more than 1.
+                // Because of rounding, the sum may be slightly above 1.
                 rests.push((1.0 - shown).max(0.0));
             }
             series.push(Series {
@@ -262,7 +262,7 @@ fn votes(verdicts: &[Verdict<'_>]) -> Table {
     for verdict in verdicts {
         let class = text(verdict.whole, "class");
         let majority = verdict.whole.get("majority").and_then(Value::as_str);
-        // Of several labels there is no vote.
+        // With several labels, there is no majority vote.
         let is_one = verdict.whole.contains_key("class");
 
         table.rows.push(vec![
@@ -334,7 +334,7 @@ fn spectrogram(of: &Spectrogram) -> Chart {
     }
 }
 
-/// All classes of a line with their probabilities, the likeliest first.
+/// Returns the classes of a line with their probabilities, the likeliest first.
 fn ranked(line: &Map<String, Value>) -> Vec<(&str, f64)> {
     let classes = line.get("top").and_then(Value::as_array);
     let classes = classes.into_iter().flatten().filter_map(Value::as_object);
@@ -356,7 +356,7 @@ fn number(line: &Map<String, Value>, key: &str) -> f64 {
     line.get(key).and_then(Value::as_f64).unwrap_or_default()
 }
 
-/// Microseconds say enough.
+/// Rounds to microseconds.
 fn rounded(seconds: f64) -> f64 {
     (seconds * 1e6).round() / 1e6
 }
@@ -365,7 +365,7 @@ fn rounded(seconds: f64) -> f64 {
 pub(crate) mod tests {
     use super::*;
 
-    /// Two segments and the whole, as `wavemill-train predict` says them.
+    /// Lines for two segments and the whole song, in the format of `wavemill-train predict`.
     pub(crate) const LINES: &str = r#"{"clip_key":"s.mp3","segment":0,"offset_s":0.0,"target":"genre","class":"Rock","probability":0.5,"top":[{"class":"Rock","probability":0.5},{"class":"<b>Metal","probability":0.4},{"class":"Pop","probability":0.1}]}
 {"clip_key":"s.mp3","segment":1,"offset_s":3.0,"target":"genre","class":"<b>Metal","probability":0.9,"top":[{"class":"<b>Metal","probability":0.9},{"class":"Rock","probability":0.1},{"class":"Pop","probability":0.0}]}
 {"clip_key":"s.mp3","segments":2,"target":"genre","majority":"Rock","class":"<b>Metal","probability":0.65,"top":[{"class":"<b>Metal","probability":0.65},{"class":"Rock","probability":0.3},{"class":"Pop","probability":0.05}]}"#;
@@ -408,7 +408,7 @@ pub(crate) mod tests {
     fn people_get_charts_and_texts_stay_texts() {
         let html = answer().to_html();
         assert!(!html.contains("<b>"), "{html}");
-        // Means of both, bars of the one with several segments, waveform, spectrogram.
+        // Two charts of means, one of segments, a waveform and a spectrogram.
         assert_eq!(html.matches("<figure").count(), 5);
         assert!(html.contains("&lt;b&gt;Metal"));
         assert_eq!(

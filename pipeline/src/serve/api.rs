@@ -1,4 +1,4 @@
-//! What can be asked by HTTP: one list, of which both the router and its OpenAPI document are made.
+//! The HTTP interface. The router and the OpenAPI document are generated from the same list of operations.
 
 use std::sync::Arc;
 
@@ -15,10 +15,11 @@ use super::page;
 use super::refusal::Refusal;
 use super::server::Server;
 
-/// Classes of each line where nothing is said, as of `wavemill predict`.
+/// Default number of classes per line, the same as in `wavemill predict`.
 const TOP: usize = 3;
 
-/// What every answer says to a browser. A page of ours loads what is ours, and no other page may show it in a frame.
+/// Headers of every response. The page may load only resources of this server, and no other page may embed it in a
+/// frame.
 const HEADERS: [(HeaderName, &str); 5] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -36,21 +37,21 @@ const HEADERS: [(HeaderName, &str); 5] = [
 
 type Shared = Arc<Server>;
 
-/// Something that can be asked.
+/// An operation of the HTTP interface.
 struct Operation {
     method: Method,
     path: &'static str,
     summary: &'static str,
-    /// In the query: name, kind, meaning.
+    /// Query parameters: name, type and description.
     parameters: &'static [(&'static str, &'static str, &'static str)],
-    /// Of the request: media type and schema.
+    /// Request body by media type, with its schema.
     body: Option<Value>,
-    /// Status, meaning, and content.
+    /// Responses: status, description and content.
     answers: Vec<(u16, &'static str, Value)>,
     handler: fn(MethodFilter) -> MethodRouter<Shared>,
 }
 
-/// One that is asked by GET without parameters, and always answers.
+/// Creates a GET operation without parameters that responds with status 200.
 fn get(
     path: &'static str,
     summary: &'static str,
@@ -68,7 +69,7 @@ fn get(
     }
 }
 
-/// All of them.
+/// Returns all operations.
 fn operations() -> Vec<Operation> {
     let mut health = get(
         "/healthz",
@@ -175,11 +176,11 @@ fn operations() -> Vec<Operation> {
     ]
 }
 
-/// The router of all operations.
+/// Builds the router of all operations.
 pub(crate) fn router(server: &Shared) -> Router {
     let mut router = Router::new();
     for operation in operations() {
-        // axum answers HEAD by GET's handler.
+        // axum handles HEAD with the handler of GET.
         let method = match operation.method {
             Method::POST => MethodFilter::POST,
             _ => MethodFilter::GET,
@@ -190,12 +191,13 @@ pub(crate) fn router(server: &Shared) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
         .layer(from_fn_with_state(Arc::clone(server), around))
-        // A form would end at axum's own 2 MB; uploads are counted by the user's limit while they arrive.
+        // Disable axum's limit of 2 MB for forms. The size of uploads is checked against the configured limit during
+        // the transfer.
         .layer(DefaultBodyLimit::disable())
         .with_state(Arc::clone(server))
 }
 
-/// The OpenAPI document.
+/// Builds the OpenAPI document.
 pub(crate) fn document() -> Value {
     let mut paths = Map::new();
     for operation in operations() {
@@ -296,9 +298,9 @@ fn answer_schema() -> Value {
     })
 }
 
-/// Around every request: who may ask, what a browser is told, and what is counted.
+/// Middleware of all requests: checks access, adds the response headers and counts the request.
 async fn around(State(server): State<Shared>, request: Request, next: Next) -> Response {
-    // Of a path that is not ours nothing is kept: clients make up as many as they like.
+    // Unknown paths are counted under one label, because clients can invent any number of them.
     let path = request.extensions().get::<MatchedPath>();
     let path = path.map_or("other", MatchedPath::as_str).to_owned();
 
@@ -346,7 +348,8 @@ async fn healthz(State(server): State<Shared>) -> Result<Json<Value>, Refusal> {
     if not_ready.is_empty() {
         return Ok(Json(json!({"status": "ok", "runs": server.runs()})));
     }
-    // Else it would be started by the next song alone, which a proxy that looks here might never send.
+    // Restart the models now. Otherwise only the next song would start them, and a proxy might not send it before this
+    // check succeeds.
     let starting = Arc::clone(&server);
     tokio::spawn(async move { starting.make_ready().await });
     Err(Refusal::new(
@@ -363,7 +366,7 @@ async fn metrics(State(server): State<Shared>) -> Response {
     (kind, server.metrics_text()).into_response()
 }
 
-/// The query of `/api/predict`.
+/// Query parameters of `/api/predict`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {

@@ -1,8 +1,8 @@
-//! Connections: one request each, and an end to everything that takes too long.
+//! Accepts connections with one request each, and closes connections that take too long.
 //!
-//! axum's own loop has no limit on how long a client may take to send the head of a request, so this one is ours. A
-//! connection brings one request and is closed behind it. So one limit on its whole life ends whatever was forgotten,
-//! and there are no idle connections to be ended at the end.
+//! axum's accept loop has no timeout for the head of a request, so the server uses its own loop. Each connection is
+//! closed after its first request. A single timeout for the whole connection is therefore sufficient, and no idle
+//! connections have to be closed at shutdown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,12 +20,12 @@ use tokio::time::{sleep, timeout};
 
 use super::limits::Limits;
 
-/// Bytes of a request's head, at most.
+/// Maximum size of a request's head.
 const HEAD_BYTES: usize = 64 << 10;
-/// Between two tries to accept, where the process has no file descriptor left.
+/// Delay before accepting again after an error, for example if the process has no free file descriptor.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// Serves until `stop` says so, and then until the requests in progress have ended.
+/// Serves connections until `stop` is set to true, and then waits until the requests in progress have ended.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -45,7 +45,7 @@ pub(crate) async fn serve(
             _ = stop.wait_for(|stop| *stop) => break,
         };
 
-        // The ended ones are forgotten.
+        // Remove connections that have ended.
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) => {
@@ -55,12 +55,12 @@ pub(crate) async fn serve(
                     drop(place);
                 });
             }
-            // The client has gone, or there are too many files open: neither is a reason to end.
+            // The client has disconnected or too many files are open. The server continues in both cases.
             Err(_) => sleep(ACCEPT_AGAIN).await,
         }
     }
 
-    // Nobody new: what still wants to connect is refused by the system.
+    // Close the listener: the system then rejects new connections.
     drop(listener);
     let all = async { while connections.join_next().await.is_some() {} };
     let _ = timeout(limits.connection(), all).await;
@@ -94,7 +94,7 @@ async fn connection(
             _ = &mut connection => return,
             _ = stop.wait_for(|stop| *stop) => {}
         }
-        // A request in progress is answered; one that has not come yet does not come any more.
+        // Finish a request in progress. Close a connection that has not sent a request yet.
         if is_asked.load(Ordering::Relaxed) {
             let _ = connection.await;
         }

@@ -1,8 +1,8 @@
-//! Who may ask: requests that name this server, from pages of this server or from programs.
+//! Access control: accepts requests that are addressed to this server and come from its own pages or from programs.
 //!
-//! A page of another site can make a browser send requests here. The browser tells in `Origin` where such a request
-//! comes from. A site whose name was made to point to this machine (DNS rebinding) is an origin like ours, but `Host`
-//! has its name.
+//! A page of another site can make a browser send requests to this server. The browser states the origin of such a
+//! request in `Origin`. With DNS rebinding, another site makes its name resolve to this machine. Its requests then
+//! count as same-origin, but `Host` contains the name of the site.
 
 use std::net::IpAddr;
 
@@ -11,20 +11,20 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 
 use super::refusal::Refusal;
 
-/// The names by which this server may be called.
+/// The names under which this server can be addressed.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
-    /// Where it listens.
+    /// Address on which the server listens.
     pub address: IpAddr,
-    /// Further names, such as that of a proxy before it.
+    /// Additional names, for example the name of a reverse proxy.
     pub names: Vec<String>,
 }
 
 impl Gate {
-    /// Lets a request in.
+    /// Checks whether a request is accepted.
     ///
     /// # Errors
-    /// 400 without one `Host`, 421 for the name of another server, 403 for the page of another one.
+    /// Status 400 without exactly one `Host`, 421 if `Host` names another server, 403 for a page of another site.
     pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         let mut hosts = headers.get_all(header::HOST).iter();
         let (Some(host), None) = (hosts.next(), hosts.next()) else {
@@ -33,7 +33,7 @@ impl Gate {
         let host = authority(host.as_bytes())
             .ok_or_else(|| Refusal::bad_request("The Host header is no host name."))?;
 
-        // A request line may name the server, too.
+        // The request line may also contain the name of the server.
         let named = uri.authority().into_iter().chain(std::iter::once(&host));
         for authority in named {
             if !self.is_own(authority.host()) {
@@ -65,19 +65,20 @@ impl Gate {
     fn is_own(&self, host: &str) -> bool {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
         if let Ok(address) = bare.parse::<IpAddr>() {
-            // An address cannot be made to point elsewhere; under a wildcard any of this machine's may be meant.
+            // IP addresses are not subject to DNS rebinding. A wildcard listener accepts all of the machine's
+            // addresses.
             return address.is_loopback()
                 || address == self.address
                 || self.address.is_unspecified();
         }
-        // With a dot at its end a name is the same one.
+        // A name with a trailing dot is equivalent to the name without it.
         let name = host.strip_suffix('.').unwrap_or(host);
         name.eq_ignore_ascii_case("localhost")
             || self.names.iter().any(|own| own.eq_ignore_ascii_case(name))
     }
 }
 
-/// Host and port; none with a user's name in it.
+/// Parses a host with an optional port. Returns `None` if it contains user information.
 fn authority(bytes: &[u8]) -> Option<Authority> {
     let authority = Authority::try_from(bytes).ok()?;
     (!authority.as_str().contains('@') && !authority.host().is_empty()).then_some(authority)

@@ -1,46 +1,46 @@
-//! Every limit of the server: name, unit, default, why.
+//! All limits of the server, with name, unit, default and reason.
 
 use std::time::Duration;
 
-/// An upload, bytes: 25 minutes of MP3 at 320 kbit/s, 6 minutes of WAV.
+/// Maximum size of an upload in bytes: 25 minutes of MP3 at 320 kbit/s, or 6 minutes of WAV.
 pub(crate) const UPLOAD_BYTES: usize = 64 << 20;
-/// A song, seconds: samples of longer ones would take more memory than uploads do.
+/// Maximum duration of a song in seconds. The samples of longer songs would take more memory than the uploads.
 pub(crate) const SONG_S: f64 = 900.0;
-/// Uploads that are received, wait, or are computed at once. Each may hold [`UPLOAD_BYTES`].
+/// Maximum number of uploads that are being received, waiting or processed. Each may take [`UPLOAD_BYTES`].
 pub(crate) const IN_FLIGHT: usize = 8;
-/// Seconds from the end of an upload to its answer.
+/// Maximum time from the end of an upload to the response, in seconds.
 pub(crate) const ANSWER_S: u64 = 120;
 
-/// Seconds that an upload may take.
+/// Maximum duration of an upload in seconds.
 const UPLOAD_S: u64 = 60;
-/// Seconds that a sender may be silent within an upload.
+/// Maximum time without data during an upload, in seconds.
 const SILENCE_S: u64 = 10;
-/// Seconds until a connection must have said what it wants.
+/// Maximum time until the head of a request has been received, in seconds.
 const HEAD_S: u64 = 10;
-/// Seconds that a reader may take for an answer, which is some hundred kilobytes at most.
+/// Maximum time until a client has read the response, in seconds. A response has a few hundred kilobytes at most.
 const READ_S: u64 = 30;
-/// Connections at once; further ones wait in the system's queue. A connection that does nothing is ended after
-/// `HEAD_S`.
+/// Maximum number of concurrent connections. Further connections wait in the system's queue. An idle connection is
+/// closed after `HEAD_S`.
 const CONNECTIONS: usize = 256;
-/// Seconds that a model may take to be loaded.
+/// Maximum time to load a model, in seconds.
 const LOAD_S: u64 = 300;
-/// Seconds after which a client that found no place may ask again.
+/// Seconds after which a client may retry if all places are taken.
 pub(crate) const RETRY_AFTER_S: u64 = 1;
-/// Characters of a file's name that are kept.
+/// Maximum length of a stored file name in characters.
 pub(crate) const NAME_CHARS: usize = 200;
-/// Bytes beside the file in a form: its boundaries, and headers of its parts.
+/// Maximum size of a form without the file, in bytes: boundaries and part headers.
 pub(crate) const FORM_BYTES: usize = 64 << 10;
-/// Seconds for which what is still sent is read and thrown away, behind a refusal. Else the client would find its
-/// connection reset, and not see the refusal.
+/// Seconds for which the rest of a request is read and discarded after an error response. Without this, the connection
+/// would be reset and the client would not receive the response.
 pub(crate) const DRAIN_S: u64 = 2;
 
-/// Limits of one server.
+/// Limits of a server.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     pub upload_bytes: usize,
     pub song_s: f64,
     pub in_flight: usize,
-    /// Songs that are decoded and computed at once.
+    /// Number of songs that are decoded and computed concurrently.
     pub threads: usize,
     pub answer: Duration,
     pub upload: Duration,
@@ -70,7 +70,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// No connection lives longer: it brings one request, and every part of that has a limit.
+    /// Returns the maximum duration of a connection. It has one request, and each phase of the request has a timeout.
     pub(crate) fn connection(&self) -> Duration {
         self.head + self.upload + self.answer + self.read
     }

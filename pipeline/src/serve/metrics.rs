@@ -1,21 +1,21 @@
-//! Counts and times for Prometheus, in its text format.
+//! Counters and histograms in the text format of Prometheus.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Upper bounds of a histogram's buckets, seconds: from a short clip to the limit of an answer.
+/// Upper bounds of the histogram buckets in seconds: from the time for a short clip to the timeout of a response.
 const BOUNDS_S: [f64; 11] = [
     0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0,
 ];
 
-/// What an answer's time goes to.
+/// Phase of the processing of a song.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Part {
     Decode,
     Features,
     Model,
-    /// From the end of the upload to the end of the answer.
+    /// From the end of the upload to the response.
     Whole,
 }
 
@@ -30,30 +30,30 @@ impl Part {
     }
 }
 
-/// Times of one part.
+/// Histogram of the times of one phase.
 #[derive(Clone, Debug, Default)]
 struct Times {
-    /// Of each bound, and of all above the last one; not summed up.
+    /// Number of values in each bucket, not cumulative. The last bucket contains values above all bounds.
     counts: [u64; BOUNDS_S.len() + 1],
     sum_s: f64,
 }
 
-/// All that is counted.
+/// Metrics of the server.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics(Mutex<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// By path and status.
+    /// Number of requests by path and status.
     requests: BTreeMap<(String, u16), u64>,
     upload_bytes: u64,
     times: BTreeMap<Part, Times>,
 }
 
-/// What is known elsewhere.
+/// Values that are not counted in [`Metrics`].
 pub(crate) struct Gauges<'a> {
     pub in_flight: usize,
-    /// Of each model its name, how often it was started, and whether it is ready.
+    /// Name, number of starts and readiness of each model.
     pub models: Vec<(&'a str, u64, bool)>,
 }
 
@@ -78,7 +78,7 @@ impl Metrics {
         times.sum_s += seconds;
     }
 
-    /// The whole text.
+    /// Formats all metrics as text.
     pub(crate) fn text(&self, gauges: &Gauges<'_>) -> String {
         let counts = self.counts();
         let mut text = String::new();
@@ -158,7 +158,7 @@ impl Metrics {
 
 impl Times {
     fn write(&self, text: &mut String, part: &str) {
-        // A bucket of Prometheus counts what lies in those below it, too.
+        // The buckets of a Prometheus histogram are cumulative.
         let mut below = 0;
         for (n, bound) in self.counts.iter().zip(BOUNDS_S) {
             below += n;
@@ -195,7 +195,7 @@ fn line(text: &mut String, name: &str, value: f64) {
     let _ = writeln!(text, "wavemill_{name} {value}");
 }
 
-/// A value of a label.
+/// Escapes the value of a label.
 fn escaped(value: &str) -> String {
     value
         .replace('\\', "\\\\")

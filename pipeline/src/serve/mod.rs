@@ -1,10 +1,11 @@
-//! A web page, and an HTTP interface, that answers for a song.
+//! HTTP server with a web page that predicts the classes of uploaded songs.
 //!
-//! A song comes in ([`upload`]), is decoded and becomes feature rows ([`song`], by the same code as `wavemill
-//! features`), and is answered by the trainer's program, one process a model ([`model`]). Nothing of an upload touches
-//! a disk. What takes too long or too much is refused in a sentence ([`refusal`], [`limits`]).
+//! [`upload`] receives a song. [`song`] decodes it and computes feature rows, with the same code as
+//! `wavemill features`. The trainer's program computes the predictions, in one process per model ([`model`]). Uploads
+//! are never written to disk. Requests that exceed a limit ([`limits`]) get an error response ([`refusal`]).
 //!
-//! Nothing here knows which program answers, or how a file is read: the command line gives both.
+//! This module does not know which program computes the predictions or how a file is read. The command line passes
+//! both.
 
 mod answer;
 mod api;
@@ -32,7 +33,7 @@ pub(crate) use server::{Server, ServerSetup};
 pub(crate) use song::{Reader, Song, Spectrogram, Unreadable};
 pub(crate) use upload::Upload;
 
-/// Answers until `stop` says so, and then ends the requests in progress, and the models.
+/// Serves requests until `stop` is set to true, and then finishes the requests in progress and ends the models.
 pub(crate) async fn run(server: &Arc<Server>, listener: TcpListener, stop: watch::Receiver<bool>) {
     let router = api::router(server);
     connections::serve(listener, router, &server.limits, stop).await;

@@ -1,7 +1,8 @@
-//! A model as a process: started once, fed song by song, and started again when it ends.
+//! Runs a model in a child process that is started once, receives one song after another, and is restarted when it
+//! ends.
 //!
-//! It is `wavemill-train predict --streams`, but nothing here knows of Arrow or libtorch: bytes go in, and lines up to
-//! an empty one come out.
+//! The process is `wavemill-train predict --streams`, but this module does not depend on Arrow or libtorch: it writes
+//! bytes to the process and reads lines up to an empty one.
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -13,69 +14,69 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-/// How long an ended process may take to say with what code.
+/// Time to wait for the exit code of a process that has closed its output.
 const END: Duration = Duration::from_secs(2);
 
-/// Why a model did not answer.
+/// Errors of a model.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ModelError {
-    /// There is no such program, or no memory for it.
+    /// The program does not exist, or the system cannot start it.
     #[error("the process of model {run} cannot be started")]
     Start { run: String, source: io::Error },
-    /// It has ended, and said on stderr why if it could.
+    /// The process ended. It may have printed the reason to stderr.
     #[error("the process of model {run} ended ({how})", how = status.map_or("unknown".to_owned(), |s| s.to_string()))]
     Ended {
         run: String,
         status: Option<ExitStatus>,
     },
-    /// It is busy for too long with one song, or hangs.
+    /// The process took too long for one song, or hangs.
     #[error("model {run} did not answer within {seconds} s, and was ended")]
     Slow { run: String, seconds: u64 },
 }
 
-/// What makes the command of a model's process.
+/// Function that creates the command of a model's process.
 pub(crate) type MakeCommand = Box<dyn Fn() -> std::process::Command + Send + Sync>;
 
-/// What a model is made of.
+/// Configuration of a model.
 pub(crate) struct ModelSetup {
-    /// As answers call it.
+    /// Name of the model in responses.
     pub run: String,
-    /// Which of a song's streams it reads.
+    /// Index of the stream of a song that the model reads.
     pub input: usize,
     pub command: MakeCommand,
-    /// Asks nothing: it is answered by the empty line alone, as soon as the model is loaded.
+    /// Input without rows. The model replies with the empty line only, as soon as it is loaded.
     pub greeting: Vec<u8>,
 }
 
-/// One model. It answers one song at a time; others wait for it in turn.
+/// A model and its process. It handles one song at a time, and other songs wait for their turn.
 pub(crate) struct Model {
     setup: ModelSetup,
-    /// `None`: it has to be started.
+    /// `None` if the process must be started.
     process: Mutex<Option<Process>>,
-    /// Its process was loaded, and has answered ever since.
+    /// Whether the process has been loaded and has replied to every request since.
     is_loaded: AtomicBool,
     starts: AtomicU64,
     load: Duration,
     answer: Duration,
 }
 
-/// What a model says of one song.
+/// Output of a model for one song.
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub lines: Vec<String>,
-    /// How long it took, without the wait for the songs before.
+    /// Elapsed time in seconds, without the time spent waiting for earlier songs.
     pub seconds: f64,
 }
 
 struct Process {
-    /// Killed where this is dropped.
+    /// The child process, which is killed on drop.
     child: Child,
     stdin: ChildStdin,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
 impl Model {
-    /// Not started yet.
+    /// Creates a model without starting its process.
     pub(crate) fn new(setup: ModelSetup, load: Duration, answer: Duration) -> Self {
         Self {
             setup,
@@ -95,14 +96,15 @@ impl Model {
         self.setup.input
     }
 
-    /// How often its process was started.
+    /// Returns how often the process has been started.
     pub(crate) fn starts(&self) -> u64 {
         self.starts.load(Ordering::Relaxed)
     }
 
-    /// Whether it could answer now. One that is answering can; one that ended while nobody asked it cannot.
+    /// Reports whether the model can handle a request now. A busy model can; a model whose process ended while idle
+    /// cannot.
     pub(crate) fn is_ready(&self) -> bool {
-        // Whoever holds the lock finds out by itself.
+        // If the lock is held, its holder detects the end of the process.
         if let Ok(mut place) = self.process.try_lock() {
             let has_ended = place.as_mut().is_some_and(|process| !process.is_alive());
             if has_ended {
@@ -112,7 +114,7 @@ impl Model {
         self.is_loaded.load(Ordering::Relaxed)
     }
 
-    /// Starts it, unless it runs.
+    /// Starts the process unless it is running.
     ///
     /// # Errors
     /// [`ModelError`].
@@ -125,15 +127,15 @@ impl Model {
         Ok(())
     }
 
-    /// What it says of one stream. A process that ended while nobody asked it is started again first.
+    /// Returns the model's output for one stream. Restarts the process first if it ended while idle.
     ///
     /// # Errors
-    /// [`ModelError`]. Then its process is gone, and the next call starts another.
+    /// [`ModelError`]. The process is then discarded, and the next call starts a new one.
     pub(crate) async fn ask(&self, stream: &[u8]) -> Result<Answered, ModelError> {
         let mut place = self.process.lock().await;
         let begin = Instant::now();
 
-        // Taken out: whoever leaves this half way leaves no process in the middle of an answer.
+        // Take the process out: if this future is dropped halfway, a process in the middle of a reply is not reused.
         let mut process = place.take();
         if !process.as_mut().is_some_and(Process::is_alive) {
             process = None;
@@ -151,7 +153,7 @@ impl Model {
         })
     }
 
-    /// Lets it end by the end of its input, and waits a little for that.
+    /// Closes the input of the process and waits up to [`END`] for the process to exit.
     pub(crate) async fn end(&self) {
         let process = self.process.lock().await.take();
         self.is_loaded.store(false, Ordering::Relaxed);
@@ -185,7 +187,7 @@ impl Model {
         let run = self.setup.run.clone();
         let answered = timeout(limit, process.ask(stream)).await;
 
-        // One that did not answer is replaced, so until then nobody is told that this model can.
+        // A process that failed will be replaced. Until then the model must not be reported as ready.
         if !matches!(answered, Ok(Ok(_))) {
             self.is_loaded.store(false, Ordering::Relaxed);
         }
@@ -227,7 +229,7 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Reads while it writes: a full pipe would stop both.
+    /// Writes the stream and reads the reply concurrently, because a full pipe would block both processes.
     async fn ask(&mut self, stream: &[u8]) -> io::Result<Vec<String>> {
         let Self { stdin, lines, .. } = self;
         let sent = async {
@@ -253,7 +255,7 @@ impl Process {
 mod tests {
     use super::*;
 
-    /// Answers each line with itself and an empty line; ends at `die`, and hangs at `hang`.
+    /// Script that replies to each line with the same line and an empty line. It exits at `die` and hangs at `hang`.
     const ECHO: &str = r#"while IFS= read -r line; do
         case "$line" in die) exit 3;; hang) exec sleep 60;; hello) echo;; *) printf '%s\n\n' "$line";; esac
     done"#;
@@ -305,7 +307,7 @@ mod tests {
             assert_eq!(model.ask(b"a\n").await.expect("an answer").lines, ["a"]);
             assert_eq!(model.starts(), 2);
 
-            // One that ended while nobody asked it costs no song.
+            // If a process ended while idle, no song fails.
             let pid = model
                 .process
                 .lock()

@@ -1,6 +1,6 @@
 "use strict";
-// Sends songs, two at a time, shows how far they are, and puts what comes back into the page. What the server sends as
-// html was escaped there. Nothing is kept beyond this tab.
+// Uploads songs, two at a time, shows their progress and inserts the responses into the page. The server has already
+// escaped the HTML that it sends. Nothing is stored after the tab is closed.
 (() => {
   const AT_ONCE = 2;
   const TRIES = 60;
@@ -81,7 +81,7 @@
       if (request.status === 200 && said) {
         show(song, said);
       } else if (request.status === 503 && song.tries < TRIES) {
-        // All places are taken: again when the server says.
+        // All places are taken: retry after the delay given by the server.
         song.tries += 1;
         song.request = null;
         song.bar.value = 0;
@@ -141,7 +141,7 @@
 
   get("files").addEventListener("change", (event) => {
     take(event.target.files);
-    // The same file may be chosen again.
+    // Reset the input, so that choosing the same file again fires another event.
     event.target.value = "";
   });
   document.addEventListener("dragover", (event) => {

@@ -1,21 +1,21 @@
-//! The page for people: one frame, which the script fills.
+//! The web page: a static frame that the script fills.
 
 use maud::{DOCTYPE, Markup, html};
 
 use super::limits::Limits;
 
-/// What the page does: sends songs, shows what comes back.
+/// Script of the page. It sends songs and displays the responses.
 pub(crate) const SCRIPT: &str = include_str!("page.js");
 
-/// What this page has beside the pages' common style.
+/// Style rules of this page in addition to the common style of all pages.
 const STYLE: &str = include_str!("page.css");
 
-/// The style of this page.
+/// Returns the style sheet of the page.
 pub(crate) fn style() -> String {
     format!("{}{STYLE}", wavemill_pages::STYLE)
 }
 
-/// The page of a server with these models.
+/// Builds the page of a server with the models `runs`.
 pub(crate) fn index(runs: &[&str], limits: &Limits) -> Markup {
     let size = wavemill_pages::binary_bytes(limits.upload_bytes as u64);
     let length = wavemill_pages::seconds(limits.song_s);
@@ -87,7 +87,7 @@ mod tests {
             page.contains("&lt;script&gt;b") && !page.contains("<script>"),
             "{page}"
         );
-        // The policy would refuse what is not in a file of its own.
+        // The content security policy blocks inline styles and scripts.
         assert!(
             !page.contains("style=") && !page.contains("<style"),
             "{page}"

@@ -1,17 +1,17 @@
-//! Answers that are no answers: a status, and one plain sentence as JSON.
+//! Error responses: a status and a sentence as JSON.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
-/// Why a request gets no answer.
+/// An error response to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub status: StatusCode,
-    /// What is wrong, and what to do.
+    /// Description of the error and its remedy.
     pub words: String,
-    /// When to ask again.
+    /// Seconds after which the client may retry.
     pub retry_after_s: Option<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! The server: what it holds, and the way of a song through it.
+//! The state of the server, and the processing of a song.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,25 +18,25 @@ use super::refusal::Refusal;
 use super::song::{MakeReader, Readers};
 use super::upload::{self, Upload};
 
-/// What a server is made of.
+/// Configuration of a server.
 pub(crate) struct ServerSetup {
-    /// Where it listens.
+    /// Address on which the server listens.
     pub address: IpAddr,
-    /// Names beside `localhost` that it answers to.
+    /// Host names that the server accepts in addition to `localhost`.
     pub names: Vec<String>,
     pub limits: Limits,
     pub reader: MakeReader,
     pub models: Vec<ModelSetup>,
 }
 
-/// One server, shared by all its connections.
+/// State of a server, shared by all connections.
 pub(crate) struct Server {
     pub gate: Gate,
     pub limits: Limits,
     pub metrics: Metrics,
     readers: Arc<Readers>,
     models: Vec<Model>,
-    /// Places for uploads.
+    /// Permits for songs in progress.
     places: Arc<Semaphore>,
 }
 
@@ -60,15 +60,15 @@ impl Server {
         }
     }
 
-    /// Names of the models.
+    /// Returns the names of the models.
     pub(crate) fn runs(&self) -> Vec<&str> {
         self.models.iter().map(Model::run).collect()
     }
 
-    /// Starts all models, or finds out why one cannot answer.
+    /// Starts the processes of all models that are not running.
     ///
     /// # Errors
-    /// [`ModelError`], of the first that cannot.
+    /// [`ModelError`] of the first model that cannot be started.
     pub(crate) async fn make_ready(&self) -> Result<(), ModelError> {
         for model in &self.models {
             model.make_ready().await?;
@@ -76,14 +76,14 @@ impl Server {
         Ok(())
     }
 
-    /// Lets the models' processes end.
+    /// Ends the processes of the models.
     pub(crate) async fn end(&self) {
         for model in &self.models {
             model.end().await;
         }
     }
 
-    /// The models that could not answer now.
+    /// Returns the names of the models that cannot handle a request now.
     pub(crate) fn not_ready(&self) -> Vec<&str> {
         let not_ready = self.models.iter().filter(|model| !model.is_ready());
         not_ready.map(Model::run).collect()
@@ -99,16 +99,16 @@ impl Server {
         })
     }
 
-    /// Receives a song and answers it.
+    /// Receives a song and returns the predictions for it.
     ///
     /// # Errors
-    /// As the table in docs/serve.md has them.
+    /// See the table in docs/serve.md.
     pub(crate) async fn predict(
         self: &Arc<Self>,
         request: Request,
         name: Option<String>,
     ) -> Result<Answer, Refusal> {
-        // Before the first byte of the song is read: who finds no place costs nothing.
+        // Try before reading the body: a rejected upload then uses no memory.
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             upload::drain_aside(request.into_body());
             return Err(Refusal {
@@ -126,8 +126,8 @@ impl Server {
         self.metrics.uploaded(upload.bytes.len());
 
         let (tell, told) = oneshot::channel();
-        // A task of its own: a client that leaves ends no model's process in the middle of an answer, and the place is
-        // taken until the work is really over.
+        // Use a separate task: if a client disconnects, no model is interrupted in the middle of a reply, and the
+        // permit is held until the work is complete.
         tokio::spawn(Arc::clone(self).work(upload, place, tell));
         match timeout(self.limits.answer, told).await {
             Ok(Ok(answered)) => answered,
@@ -158,12 +158,13 @@ impl Server {
             self.metrics.took(Part::Whole, seconds);
         }
 
-        // Given back first: who gets an answer may ask for the next one at once.
+        // Release the permit first, because the client may send the next song as soon as it gets the response.
         drop(place);
         let is_broken =
             matches!(&answered, Err(refusal) if refusal.status == StatusCode::BAD_GATEWAY);
         let _ = tell.send(answered);
-        // So that the next song does not wait until a model is loaded again. Why it cannot be is told to that song.
+        // Restart the model now, so that the next song need not wait for it. If the restart fails, the next song gets
+        // the error.
         if is_broken {
             let _ = self.make_ready().await;
         }
@@ -184,7 +185,7 @@ impl Server {
 
         let streams = std::mem::take(&mut answer.song.streams);
         for model in &self.models {
-            // Nobody would read the answer of a client that has gone.
+            // Stop if the client has disconnected.
             if tell.is_closed() {
                 return Err(Refusal::bad_request("The client has gone."));
             }
@@ -206,7 +207,7 @@ impl Server {
     }
 }
 
-/// With the cause, and what happens next.
+/// Returns status 502 with the cause, and states that the model is restarted.
 fn bad_gateway(error: &ModelError) -> Refusal {
     let mut words = error.to_string();
     if let Some(cause) = std::error::Error::source(error) {

@@ -1,4 +1,4 @@
-//! A song between its upload and the models: what reading it gives, and the readers, one a thread.
+//! Decodes uploads and computes the inputs of the models, with one reader per thread.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,53 +8,53 @@ use tokio::sync::Semaphore;
 use super::refusal::Refusal;
 use super::upload::Upload;
 
-/// What a file comes to.
+/// Contents of a decoded file.
 #[derive(Debug, Default)]
 pub(crate) struct Song {
-    /// Seconds that were decoded.
+    /// Duration of the decoded audio in seconds.
     pub duration_s: f32,
-    /// Seconds lost to damage.
+    /// Duration lost to damage in seconds.
     pub lost_s: f32,
-    /// Lowest and highest samples of equal spans of it.
+    /// Minimum and maximum samples in time spans of equal length.
     pub waveform: Vec<(f32, f32)>,
-    /// Of the first segment, if its feature has frames.
+    /// Spectrogram of the first segment. `None` if its feature has no frames.
     pub spectrogram: Option<Spectrogram>,
-    /// For each input, what its models read.
+    /// Stream for each model input.
     pub streams: Vec<Vec<u8>>,
     pub decode_s: f64,
     pub features_s: f64,
 }
 
-/// A feature of a segment as a picture.
+/// Feature of a segment for display.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Spectrogram {
-    /// The feature's name.
+    /// Name of the feature.
     pub name: String,
-    /// Frames.
+    /// Number of frames.
     pub columns: usize,
-    /// Band by band, the lowest first.
+    /// Values band by band, the lowest band first.
     pub values: Vec<f32>,
-    /// Seconds that it begins and ends at.
+    /// Start and end of the segment in seconds.
     pub from_s: f64,
     pub to_s: f64,
 }
 
-/// Why a file comes to nothing.
+/// Errors of reading a file.
 #[derive(Debug)]
 pub(crate) enum Unreadable {
-    /// The file's fault: reason and detail.
+    /// The file is not valid. Contains the reason and details.
     Clip(String),
-    /// Ours.
+    /// Internal error of the server.
     Fault(String),
 }
 
-/// Turns files into what models read. It blocks.
+/// Converts files to model inputs. Readers block the calling thread.
 pub(crate) trait Reader: Send {
-    /// Reads one. The file is gone when this returns.
+    /// Reads one file and drops its bytes.
     fn read(&mut self, upload: Upload) -> Result<Song, Unreadable>;
 }
 
-/// Makes a reader for one more thread.
+/// Function that creates a reader for another thread.
 pub(crate) type MakeReader = Box<dyn Fn() -> Result<Box<dyn Reader>, Unreadable> + Send + Sync>;
 
 fn fault(name: &str, words: &str) -> Refusal {
@@ -64,7 +64,7 @@ fn fault(name: &str, words: &str) -> Refusal {
     )
 }
 
-/// All readers: as many as may work at once. Their tables and buffers are kept from song to song.
+/// Pool of readers. Its size limits the number of concurrent reads. Tables and buffers of a reader are reused.
 pub(crate) struct Readers {
     make: MakeReader,
     idle: Mutex<Vec<Box<dyn Reader>>>,
@@ -80,16 +80,16 @@ impl Readers {
         }
     }
 
-    /// Reads a song on a thread of its own, when it is its turn.
+    /// Waits for a free reader and reads a song on a blocking thread.
     ///
     /// # Errors
-    /// 422 for a file that is no song, 500 for a fault of ours.
+    /// Status 422 if the file is not a valid song, 500 after an internal error.
     pub(crate) async fn read(self: &Arc<Self>, upload: Upload) -> Result<Song, Refusal> {
         let name = upload.name.clone();
         let turn = Arc::clone(&self.turns).acquire_owned().await;
         let readers = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || {
-            // Given back when the thread is done, also if nobody waits for it any more.
+            // The permit is released when the thread is done, even if the client has disconnected.
             let _turn = turn;
             readers.read_here(upload)
         });
@@ -101,7 +101,7 @@ impl Readers {
                 format!("{name} cannot be answered: {words}."),
             )),
             Ok(Err(Unreadable::Fault(words))) => Err(fault(&name, &words)),
-            // The reader is gone with its thread; the next song gets a new one.
+            // The reader is lost with its thread. The next song gets a new reader.
             Err(_) => Err(fault(&name, "its reader panicked")),
         }
     }

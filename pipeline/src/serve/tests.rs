@@ -1,4 +1,4 @@
-//! The server over real connections, with readers that decode nothing and a model that is a line of shell.
+//! Tests of the server over real connections, with a fake reader and a shell script as the model.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -12,13 +12,13 @@ use tokio::sync::watch;
 
 use super::*;
 
-/// The lines of a song of two segments for each line that comes; ends at `die`.
+/// Script that replies to each input line with the lines for a song of two segments. It exits at `die`.
 const MODEL: &str = r#"while IFS= read -r line; do
     case "$line" in hello) echo; continue;; die*) exit 3;; esac
     cat "$0"; printf '\n\n'
 done"#;
 
-/// A song is a text; what it says is what happens to it.
+/// Reader whose behaviour is controlled by the text of the song.
 struct FakeReader;
 
 impl Reader for FakeReader {
@@ -40,13 +40,13 @@ impl Reader for FakeReader {
     }
 }
 
-/// A server on a port of its own.
+/// A server that runs on its own port.
 struct Running {
     address: SocketAddr,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
     server: Arc<Server>,
-    /// Holds what the model says.
+    /// Directory with the output of the model.
     _lines: tempfile::TempDir,
 }
 
@@ -159,7 +159,7 @@ impl Said {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The sentence of a refusal.
+    /// Returns the sentence of an error response.
     fn error(&self) -> String {
         let words = self.json()["error"]
             .as_str()
@@ -265,7 +265,7 @@ fn what_is_no_song_or_no_upload_is_told_in_a_sentence() {
     }
     assert_eq!(running.get("/nothing").status, 404);
     assert_eq!(running.get("/api/predict").status, 405);
-    // All of them left the server as it was.
+    // The server still works after all of these requests.
     assert_eq!(running.predict("a song").status, 200);
     running.end();
 }
@@ -279,7 +279,7 @@ fn an_upload_over_the_limit_is_cut_off_while_it_arrives() {
         running.address
     );
     stream.write_all(head.as_bytes()).expect("it reads");
-    // Without an end: it is refused for what has come.
+    // A chunked body without an announced length is rejected when its size exceeds the limit.
     let chunk = [b"10000\r\n".as_slice(), &vec![b'x'; 0x10000], b"\r\n"].concat();
     for _ in 0..3 {
         stream.write_all(&chunk).expect("it reads");
@@ -288,7 +288,8 @@ fn an_upload_over_the_limit_is_cut_off_while_it_arrives() {
     assert_eq!(said.status, 413, "{said:?}");
     assert!(said.error().contains("at most 97.7 KiB"), "{said:?}");
 
-    // One that says its size before is refused before; what it sends still does not reset the connection.
+    // A body with an announced length is rejected before it is read, and the connection is not reset by the data still
+    // sent.
     let said = running.predict(&"x".repeat(3_000_000));
     assert_eq!(said.status, 413, "{said:?}");
     let body = form(&[("name=\"file\"; filename=\"b.wav\"", &"x".repeat(120_000))]);
@@ -306,7 +307,7 @@ fn who_is_slow_is_ended() {
         ..small()
     });
     let begin = Instant::now();
-    // Nothing, half a head, half a body, and a body that drips.
+    // Connections that send nothing, half a head, half a body, and a body in small pieces.
     let silent = running.connect();
     let mut half = running.connect();
     half.write_all(b"GET / HT").expect("it reads");
@@ -482,7 +483,7 @@ fn the_document_names_every_route_and_the_router_has_every_path() {
             );
         }
     }
-    // What answers is what the page names.
+    // The paths named by the page are served with the security headers.
     let page = running.get("/");
     assert!(page.head.contains("default-src 'none'") && page.head.contains("nosniff"));
     for name in ["/page.css", "/page.js", "/api/openapi.json"] {

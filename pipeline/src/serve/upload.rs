@@ -1,4 +1,5 @@
-//! A file as it comes in: counted while it arrives, kept in memory, and gone with its request.
+//! Receives uploaded files: their size is checked during the transfer, and they are kept in memory only until the end
+//! of the request.
 
 use std::time::Duration;
 
@@ -12,26 +13,26 @@ use tokio::time::timeout;
 use super::limits::{DRAIN_S, FORM_BYTES, Limits, NAME_CHARS};
 use super::refusal::Refusal;
 
-/// A file that came in whole.
+/// A file that was received completely.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Upload {
-    /// As the client calls it, without folders.
+    /// File name given by the client, without directories.
     pub name: String,
     pub bytes: Vec<u8>,
 }
 
-/// A file that is coming in.
+/// A file that is being received.
 enum Incoming {
-    /// The body is the file.
+    /// The request body is the file.
     Plain(BodyDataStream),
-    /// The file is a part of a form.
+    /// The file is a part of a multipart form.
     Form(Multipart),
 }
 
-/// Receives a file. What is refused is not read to its end.
+/// Receives a file. The rest of a rejected request is discarded in the background.
 ///
 /// # Errors
-/// 400 for what is no upload, 408 for one that takes too long, 413 for one that is too large.
+/// Status 400 if the request contains no valid upload, 408 if the upload takes too long, 413 if it is too large.
 pub(crate) async fn receive(
     request: Request,
     name: Option<String>,
@@ -48,7 +49,7 @@ pub(crate) async fn receive(
     match received {
         Ok(Ok(upload)) => Ok(upload),
         Ok(Err(refusal)) => {
-            // One that is too slow is not waited for a second time.
+            // After a timeout, do not wait for the client a second time.
             if refusal.status != StatusCode::REQUEST_TIMEOUT {
                 incoming.drain_aside();
             }
@@ -58,7 +59,7 @@ pub(crate) async fn receive(
     }
 }
 
-/// Throws away what a client still sends, beside the refusal that it gets.
+/// Reads and discards the rest of a body in the background, while the client receives the error response.
 pub(crate) fn drain_aside(body: Body) {
     Incoming::Plain(body.into_data_stream()).drain_aside();
 }
@@ -93,7 +94,7 @@ impl Incoming {
     ) -> Result<Upload, Refusal> {
         match self {
             Self::Plain(stream) => {
-                // The room that it asks for, so that no copy of it is made while it grows.
+                // Reserve the announced size, so that the buffer is not copied while it grows.
                 let mut bytes = Vec::with_capacity(announced.unwrap_or(0));
                 while let Some(chunk) = in_time(stream.next(), limits).await? {
                     let chunk = chunk.map_err(|_| broken())?;
@@ -109,7 +110,7 @@ impl Incoming {
                     .await?
                     .map_err(bad_form)?
                 {
-                    // A browser says what the file is called; a program may name the part alone.
+                    // A browser sends the file name. Other clients may only name the part.
                     let is_file = field.file_name().is_some() || field.name() == Some("file");
                     if !is_file {
                         return Err(Refusal::bad_request(
@@ -117,7 +118,7 @@ impl Incoming {
                         ));
                     }
 
-                    // One answer is of one song, so a second file would have none.
+                    // A response describes a single song, so a second file is rejected.
                     if found.is_some() {
                         return Err(Refusal::bad_request(
                             "Send one song a request; several can be sent at once.",
@@ -133,7 +134,7 @@ impl Incoming {
         }
     }
 
-    /// Nothing is kept, and it ends soon.
+    /// Reads and discards the rest of the body in the background for at most [`DRAIN_S`] seconds.
     fn drain_aside(mut self) {
         tokio::spawn(async move {
             let _ = timeout(Duration::from_secs(DRAIN_S), self.drain()).await;
@@ -152,7 +153,7 @@ impl Incoming {
     }
 }
 
-/// A part of a form.
+/// Receives a part of a form.
 async fn part(
     mut field: Field<'_>,
     name: Option<&str>,
@@ -174,7 +175,7 @@ fn append(bytes: &mut Vec<u8>, chunk: &Bytes, limits: &Limits) -> Result<(), Ref
     Ok(())
 }
 
-/// What comes before the sender was silent for too long.
+/// Waits for the next chunk. Fails if the client sends nothing for too long.
 async fn in_time<T>(next: impl Future<Output = T>, limits: &Limits) -> Result<T, Refusal> {
     let next = timeout(limits.silence, next).await;
     next.map_err(|_| too_slow(limits.silence))
@@ -185,7 +186,7 @@ fn announced_bytes(request: &Request) -> Option<usize> {
     length.to_str().ok()?.parse().ok()
 }
 
-/// The last part of a path, as far as it is of use.
+/// Returns the last component of a path without control characters, limited to [`NAME_CHARS`] characters.
 fn file_name(name: Option<&str>) -> String {
     let name = name.unwrap_or_default();
     let last = name.rsplit(['/', '\\']).next().unwrap_or_default();

@@ -1,8 +1,9 @@
-//! Changes of training rows, made on the device after each batch has come: a row is never seen twice alike.
+//! Random changes to training rows, applied on the device to each batch, so that a row differs in every epoch.
 //!
-//! What happens to a row is a function of (seed, epoch, row key, operation) alone, to the bit: neither the number of
-//! ranks nor the rows beside it change it. Hence only arithmetic that rounds each element by itself is used (IEEE sums and
-//! products, integers, look-ups), no sine or logarithm, whose last bit depends on an element's place in a vector.
+//! The changes to a row depend only on (seed, epoch, row key, operation) and are reproducible to the bit: neither the
+//! number of ranks nor the other rows of the batch affect them. Therefore only arithmetic that rounds each element
+//! independently is used (IEEE sums and products, integers, look-ups), no sine or logarithm, whose last bit depends on
+//! an element's position in a vector.
 
 use tch::{Device, Kind, Tensor};
 use wavemill_schemas::config;
@@ -12,33 +13,33 @@ use crate::ffi;
 
 mod noise;
 
-/// Column of [`Draws::whole_numbers`] from which masks are.
+/// First column of [`Draws::whole_numbers`] that describes masks.
 const FIRST_MASK: i64 = 3;
 
-/// Makes the changes of one configuration on one device.
+/// Applies the changes of one configuration on one device.
 ///
-/// In this order, each row by itself: rotation in time by up to `time_shift` of its frames either way, as `numpy.roll`;
-/// move by up to `frequency_shift_bands` up or down, zeros coming in at the edge; one factor from `amplitude`; noise on
-/// every value; masks of 0, each of 0 to the most bands or frames, anywhere in the row. 0 is silence in min-max features
-/// and the mean in normalised ones; values are not clamped.
+/// Each row is changed independently, in this order: rotation in time by up to `time_shift` of its frames in either
+/// direction, as `numpy.roll`; a shift by up to `frequency_shift_bands` up or down, with zeros entering at the edge;
+/// one factor from `amplitude`; noise on every value; masks of 0, each between 0 and the maximum number of bands or
+/// frames wide, anywhere in the row. 0 is silence in min-max features and the mean in normalised ones. No clamping.
 #[derive(Debug)]
 pub(crate) struct Augmenter {
     settings: config::Augment,
     seed: u64,
-    /// As [`noise::table`] makes it.
+    /// Table of noise values, from [`noise::table`].
     noise: Option<Tensor>,
 }
 
-/// Which rows of which epoch a batch holds.
+/// The rows of a batch and their epoch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rows<'a> {
-    /// From 0.
+    /// Epoch, counted from 0.
     pub epoch: u64,
     /// [`wavemill_schemas::rng::row_key`] of each row.
     pub keys: &'a [u64],
 }
 
-/// Drawn for each row on the host, then one tensor of `[n, columns]` i64.
+/// Source of a row's random numbers. They are drawn on the host and combined into one i64 tensor `[n, columns]`.
 struct Draws<'a> {
     settings: &'a config::Augment,
     seed: u64,
@@ -49,7 +50,7 @@ struct Draws<'a> {
 }
 
 impl Augmenter {
-    /// For a run's `settings` and `seed`, for features of `kind` (f32 or f64) on `device`.
+    /// Creates an augmenter with a run's `settings` and `seed`, for features of `kind` (f32 or f64) on `device`.
     pub(crate) fn new(settings: &config::Augment, seed: u64, kind: Kind, device: Device) -> Self {
         let noise =
             (settings.noise_std > 0.0).then(|| noise::table(settings.noise_std, kind, device));
@@ -60,10 +61,11 @@ impl Augmenter {
         }
     }
 
-    /// `[n, bands, frames]` to the same shape, kind and device; the same values where augmentation is off.
+    /// Returns augmented features `[n, bands, frames]` with the same shape, kind and device. Returns them unchanged if
+    /// augmentation is disabled.
     ///
     /// # Panics
-    /// If there are not as many keys as rows.
+    /// If the number of keys differs from the number of rows.
     pub(crate) fn apply(&self, features: &Tensor, rows: Rows<'_>) -> Tensor {
         if !self.settings.enabled || rows.keys.is_empty() {
             return features.shallow_clone();
@@ -88,7 +90,7 @@ impl Augmenter {
                 whole_numbers.extend(draws.whole_numbers());
                 factors.push(draws.amplitude());
             }
-            // Drawn on the host: the same numbers whatever the device.
+            // Drawn on the host, so the numbers do not depend on the device.
             let drawn = ffi::on(
                 &Tensor::from_slice(&whole_numbers).view([n, -1]),
                 features.device(),
@@ -98,7 +100,7 @@ impl Augmenter {
                 features.device(),
             );
 
-            // A copy, which the rest then changes in place.
+            // A copy, which the following operations change in place.
             let mut out = moved(features, &drawn);
             let _ = out.g_mul_(&factors.view([n, 1, 1]));
             if let Some(table) = &self.noise {
@@ -111,7 +113,7 @@ impl Augmenter {
         })
     }
 
-    /// Columns [`FIRST_MASK`] and on of `drawn`.
+    /// Applies the masks given in the columns of `drawn` from [`FIRST_MASK`] on.
     fn mask(&self, out: &mut Tensor, drawn: &Tensor) {
         let (_, bands, frames) = out.size3().expect("features are [rows, bands, frames]");
         let band_masks = self.settings.frequency_masks as i64;
@@ -134,10 +136,10 @@ impl Draws<'_> {
         Rng::for_row(self.seed, self.epoch, self.key, operation)
     }
 
-    /// Frames rotated, bands moved, the noise's key, then start and end of each mask.
+    /// Returns the frames to rotate by, the bands to shift by, the key of the noise, then start and end of each mask.
     fn whole_numbers(&self) -> Vec<i64> {
         let s = self.settings;
-        // Each operation draws from a stream of its own, so that switching one off leaves the others as they were.
+        // Each operation draws from its own stream, so disabling one does not change the others.
         let frames = (s.time_shift * self.frames as f64) as u64;
         let mut drawn = vec![
             self.either_way(frames, "augment.time_shift"),
@@ -159,7 +161,7 @@ impl Draws<'_> {
         drawn
     }
 
-    /// From −`most` to `most`.
+    /// Draws a number from −`most` to `most`.
     fn either_way(&self, most: u64, operation: &str) -> i64 {
         self.rng(operation).below(2 * most + 1) as i64 - most as i64
     }
@@ -170,32 +172,32 @@ impl Draws<'_> {
     }
 }
 
-/// Start and end of a mask of at most `widest` on an axis of `length`.
+/// Draws the start and end of a mask of at most `widest` on an axis of `length`.
 fn mask_bounds(rng: &mut Rng, widest: u64, length: u64) -> [i64; 2] {
-    // The width first: then every place at which the whole mask fits is equally likely.
+    // The width is drawn first, so that every position at which the whole mask fits is equally likely.
     let width = rng.below(widest + 1);
     let start = rng.below(length - width + 1);
     [start as i64, (start + width) as i64]
 }
 
-/// Rotation in time and move in frequency: columns 0 and 1 of `drawn`.
+/// Rotates rows in time and shifts them in frequency, by columns 0 and 1 of `drawn`.
 fn moved(features: &Tensor, drawn: &Tensor) -> Tensor {
     let (n, bands, frames) = features
         .size3()
         .expect("features are [rows, bands, frames]");
     let device = features.device();
 
-    // Which frame and band of the stored row each place takes its value from.
+    // For each output position, the frame and band of the input from which its value is taken.
     let frame_shift = drawn.narrow(1, 0, 1).view([n, 1, 1]);
     let band_shift = drawn.narrow(1, 1, 1).view([n, 1, 1]);
-    // `remainder` has the sign of its divisor, so that frames before the first one come from the end.
+    // `remainder` has the sign of its divisor, so frames before the first one come from the end.
     let from_frame = (indices(frames, device).view([1, 1, frames]) - frame_shift).remainder(frames);
     let from_band = indices(bands, device).view([1, bands, 1]) - band_shift;
     let outside = from_band.lt(0).logical_or(&from_band.ge(bands));
 
     let all = [n, bands, frames];
     let rotated = features.gather(2, &from_frame.expand(all, false), false);
-    // The clamp only keeps the places valid: what came from outside becomes 0 below.
+    // The clamp only keeps the indices valid: values from outside are set to 0 below.
     let mut moved = rotated.gather(1, &from_band.clamp(0, bands - 1).expand(all, false), false);
     moved.masked_fill_(&outside, 0.0)
 }
@@ -204,7 +206,8 @@ fn indices(length: i64, device: Device) -> Tensor {
     Tensor::arange(length, (Kind::Int64, device))
 }
 
-/// `[n, length]` bool: within any of the masks, whose starts and ends are `bounds` `[n, 2 · masks]`.
+/// Returns `[n, length]` bool: whether each position is within any of the masks, whose starts and ends are `bounds`
+/// `[n, 2 · masks]`.
 fn inside(bounds: &Tensor, length: i64) -> Tensor {
     let n = bounds.size()[0];
     let bounds = bounds.reshape([n, -1, 2]);
@@ -334,7 +337,7 @@ mod tests {
             );
             seen.extend([("frames", frames), ("bands", bands)]);
         }
-        // ±3 of 20 frames, ±2 bands: all of them come.
+        // ±3 of 20 frames and ±2 bands: every shift occurs.
         assert_eq!(seen.len(), 7 + 5, "{seen:?}");
     }
 

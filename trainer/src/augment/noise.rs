@@ -1,24 +1,24 @@
-//! Gaussian noise as a function of a key and a place, with the same bits on every device: a hash in integers, and a table.
+//! Gaussian noise as a function of key and position, with the same bits on every device: an integer hash and a table.
 
 use tch::{Device, Kind, Tensor};
 
 use crate::ffi;
 
-/// Entries of the table: one for each value of 16 random bits.
+/// Number of entries in the table: one for each value of 16 random bits.
 const NORMALS: usize = 1 << 16;
 
-/// `[NORMALS]` normal values in order of size, of deviation `std`.
+/// Returns `[NORMALS]` normally distributed values in ascending order, with standard deviation `std`.
 pub(super) fn table(std: f64, kind: Kind, device: Device) -> Tensor {
     let table: Vec<f64> = normal_table().iter().map(|x| x * std).collect();
     ffi::on(&Tensor::from_slice(&table).to_kind(kind), device)
 }
 
-/// `[n, values]` of `table`'s entries: 16 bits of a hash of (row's key, place) choose each.
+/// Returns `[n, values]` entries of `table`, each selected by 16 bits of a hash of (row's key, position).
 ///
-/// The hash is SplitMix64 (Steele, Lea, Flood 2014), the same bits on every device: one word serves four values.
+/// The hash is SplitMix64 (Steele, Lea, Flood 2014), the same on every device. A 64-bit word gives four values.
 pub(super) fn draw(table: &Tensor, keys: &Tensor, values: i64) -> Tensor {
     let words = (values + 3) / 4;
-    // From 1: SplitMix64 adds its constant before it mixes, so that its first state is the key plus one step.
+    // From 1: SplitMix64 adds its constant before mixing, so its first state is the key plus one step.
     let mut counters =
         Tensor::arange_start(1, words + 1, (Kind::Int64, keys.device())).view([1, words]);
     let _ = counters.g_mul_scalar_(0x9E37_79B9_7F4A_7C15_u64 as i64);
@@ -29,7 +29,7 @@ pub(super) fn draw(table: &Tensor, keys: &Tensor, values: i64) -> Tensor {
     let _ = x.g_mul_scalar_(0x94D0_49BB_1331_11EB_u64 as i64);
     fold_in(&mut x, 31);
 
-    // A word of 64 bits is four of 16, which libtorch takes for numbers with a sign.
+    // A 64-bit word is split into four of 16 bits, which libtorch treats as signed numbers.
     let chosen = x
         .view_dtype(Kind::Int16)
         .narrow(1, 0, values)
@@ -38,7 +38,7 @@ pub(super) fn draw(table: &Tensor, keys: &Tensor, values: i64) -> Tensor {
     table.index_select(0, &chosen.view(-1)).view([-1, values])
 }
 
-/// x ^= x >> bits, of the 64 bits as an unsigned number: the shift of i64 would bring in its sign.
+/// Computes x ^= x >> bits on unsigned 64-bit numbers: shifting an i64 would copy its sign bit.
 fn fold_in(x: &mut Tensor, bits: i64) {
     let shifted = x
         .bitwise_right_shift_tensor_scalar(bits)
@@ -46,16 +46,16 @@ fn fold_in(x: &mut Tensor, bits: i64) {
     let _ = x.bitwise_xor_tensor_(&shifted);
 }
 
-/// The normal distribution's quantiles at the middles of [`NORMALS`] equal shares: mean 0, deviation 1 to 1e-4, at most
-/// 4.3 from 0.
+/// Returns the normal distribution's quantiles at the centres of [`NORMALS`] equal shares: mean 0, standard deviation 1
+/// to 1e-4, absolute values up to 4.3.
 fn normal_table() -> Vec<f64> {
     (0..NORMALS)
         .map(|i| normal_quantile((i as f64 + 0.5) / NORMALS as f64))
         .collect()
 }
 
-/// Relative error 1.2e-9. Source: Acklam, "An algorithm for computing the inverse normal cumulative distribution
-/// function" (2003).
+/// Returns the normal distribution's quantile of `p`, with a relative error of 1.2e-9. Source: Acklam, "An algorithm
+/// for computing the inverse normal cumulative distribution function" (2003).
 fn normal_quantile(p: f64) -> f64 {
     const A: [f64; 6] = [
         -3.969_683_028_665_376e1,
@@ -88,12 +88,12 @@ fn normal_quantile(p: f64) -> f64 {
         3.754_408_661_907_416,
         1.0,
     ];
-    // The approximation is of the lower half; the upper one is its mirror image.
+    // The approximation covers the lower half; the upper half is its mirror image.
     if p > 0.5 {
         return -normal_quantile(1.0 - p);
     }
 
-    // Acklam's bound between the tail and the middle.
+    // Acklam's boundary between the tail and the central region.
     if p < 0.024_25 {
         let q = (-2.0 * p.ln()).sqrt();
         return polynomial(&C, q) / polynomial(&D, q);
@@ -103,7 +103,7 @@ fn normal_quantile(p: f64) -> f64 {
     q * polynomial(&A, q * q) / polynomial(&B, q * q)
 }
 
-/// By Horner's rule; the factor of the highest power comes first.
+/// Evaluates a polynomial by Horner's rule. The coefficient of the highest power comes first.
 fn polynomial(factors: &[f64], x: f64) -> f64 {
     factors.iter().fold(0.0, |sum, factor| sum * x + factor)
 }
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_table_holds_the_normal_distribution() {
-        // Known quantiles; then the moments of the table as it is.
+        // Known quantiles, then the moments of the table itself.
         for (p, want) in [
             (0.5, 0.0),
             (0.975, 1.959_963_984_540_054),

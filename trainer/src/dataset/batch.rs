@@ -1,27 +1,27 @@
-//! A batch's rows and labels as tensors.
+//! Rows and labels of a batch as tensors.
 
 use tch::{Device, Kind, Tensor};
 
 use super::{Batch, DatasetError, form, matrix, refused};
 use crate::ffi;
 
-/// What a batch is to a model.
+/// Conversion of a batch to tensors.
 pub trait BatchTensors {
-    /// `[rows, bands, frames]` of `kind` on `device`, normalised and cut or padded as configured; memory of its own.
-    /// Pictures are `[rows, channels, height, width]`. `[rows, 0, 0]` where the dataset was opened for a model that sees
-    /// none: then no tensor was read.
+    /// Returns `[rows, bands, frames]` of `kind` on `device`, normalised and cropped or padded as configured, in newly
+    /// allocated memory. Pictures are `[rows, channels, height, width]`. If the dataset was opened for a model that
+    /// reads no spectrogram, returns `[rows, 0, 0]`, and no tensor was read.
     ///
     /// # Errors
     /// [`DatasetError::Library`].
     fn spectrogram(&self, device: Device, kind: Kind) -> Result<Tensor, DatasetError>;
 
-    /// `[rows]` i64: class of each row in the target of that number; -1 for an unlabelled one.
+    /// Returns the class of each row for the target with this index, as `[rows]` i64; -1 for an unlabelled row.
     ///
     /// # Errors
     /// [`DatasetError::Library`].
     fn labels(&self, target: usize, device: Device) -> Result<Tensor, DatasetError>;
 
-    /// `[rows, classes]` f32 of 0 and 1; all 0 for an unlabelled row.
+    /// Returns `[rows, classes]` f32 of 0 and 1; all 0 for an unlabelled row.
     ///
     /// # Errors
     /// [`DatasetError::Library`].

@@ -1,6 +1,7 @@
-//! From stored bytes to the tensor that a model sees: bands by frames, in f32 or f64, whatever the store's form.
+//! Conversion of stored bytes to the input of a model: bands by frames in f32 or f64, for any storage format.
 //!
-//! Bytes travel to the device as they are stored, and become numbers there: half the bus for f16, a quarter for u8.
+//! Bytes are copied to the device as stored and converted to numbers there, which halves the transfer for f16 and
+//! quarters it for u8.
 
 use tch::{Device, Kind, TchError, Tensor};
 use wavemill_loader::{Form, RowKind};
@@ -10,10 +11,10 @@ use wavemill_schemas::recipe::Dtype;
 use crate::ffi::{self, HostBuffer};
 use crate::models::Inputs;
 
-/// What a model sees of rows that [`spectrogram`] made: statistics are columns, like those of metadata.
+/// Creates model inputs from rows returned by [`spectrogram`]. Statistics become columns, like metadata.
 ///
 /// # Errors
-/// libtorch's.
+/// Errors of libtorch.
 pub(super) fn inputs(form: &Form, rows: Tensor) -> Result<Inputs, TchError> {
     if form.kind() != RowKind::Columns {
         return Ok(Inputs {
@@ -29,13 +30,14 @@ pub(super) fn inputs(form: &Form, rows: Tensor) -> Result<Inputs, TchError> {
     })
 }
 
-/// `[n_rows, bands, frames]` of `kind` on `device`, in memory of its own; `[n_rows, channels, height, width]` of pictures.
+/// Returns `[n_rows, bands, frames]` of `kind` on `device`, in newly allocated memory. Pictures are
+/// `[n_rows, channels, height, width]`.
 ///
-/// `filled`: what [`Form::fill`] gave for each row, where rows differ. Normalised by band first, then cut or
-/// zero-padded: padding is the mean, not silence of some level.
+/// `filled` contains the result of [`Form::fill`] for each row if rows differ in length. Values are normalised by band
+/// before rows are cropped or zero-padded, so the padding is the mean instead of some level of silence.
 ///
 /// # Errors
-/// libtorch's: no memory, or no such device.
+/// Errors of libtorch: out of memory, or no such device.
 pub(super) fn spectrogram(
     form: &Form,
     memory: &HostBuffer,
@@ -51,7 +53,7 @@ pub(super) fn spectrogram(
         Kind::Float
     };
 
-    // Never a view of `host`, whose memory is filled anew later; and sent before it is made wider.
+    // Never a view of `host`, whose memory is reused later. Copied to the device before the conversion to wider values.
     let moved = if device == Device::Cpu {
         host
     } else {
@@ -70,8 +72,8 @@ pub(super) fn spectrogram(
     }
 
     let host_frames = form.host_frames() as i64;
-    // After normalisation: the zero bytes behind a short row were scaled and shifted like values, and must be the mean,
-    // which is 0.
+    // After normalisation, because the zero bytes after a short row were scaled and shifted like values, but must be
+    // the mean, which is 0.
     if filled.iter().any(|&frames| frames < host_frames) {
         let ends = ffi::send(&Tensor::f_from_slice(filled)?.f_view([-1, 1, 1])?, device)?;
         let frame = Tensor::f_arange(host_frames, (Kind::Int64, device))?;
@@ -84,7 +86,7 @@ pub(super) fn spectrogram(
     } else if frames > host_frames {
         x = x.f_constant_pad_nd([0, frames - host_frames])?;
     }
-    // A row that is stored as frames by bands is only a turned view so far.
+    // A row stored as frames by bands is still a transposed view here.
     x = x.f_to_kind(kind)?.f_contiguous()?;
     match form.kind() {
         RowKind::Spectrogram | RowKind::Columns => Ok(x),
@@ -94,7 +96,7 @@ pub(super) fn spectrogram(
     }
 }
 
-/// The first rows of `memory`, as they are stored.
+/// Returns the first rows of `memory` in their stored type and order of dimensions.
 fn view(form: &Form, memory: &HostBuffer, n_rows: usize) -> Tensor {
     let stored = match form.stored() {
         Dtype::F16 => Kind::Half,
@@ -110,14 +112,14 @@ fn view(form: &Form, memory: &HostBuffer, n_rows: usize) -> Tensor {
     memory.view(stored, &shape)
 }
 
-/// `x` with each band brought to mean 0 and deviation 1.
+/// Normalises each band of `x` to mean 0 and standard deviation 1.
 fn normalised(
     mut x: Tensor,
     stats: &Stats,
     work: Kind,
     device: Device,
 ) -> Result<Tensor, TchError> {
-    // A band that never varied says nothing: it becomes 0 and not infinite.
+    // A band that never varies contains no information: it becomes 0 instead of infinite.
     let std: Vec<f64> = stats
         .std
         .iter()
@@ -128,7 +130,7 @@ fn normalised(
     x.f_div_(&by_band(&std, work, device)?)
 }
 
-/// `[1, bands, 1]`.
+/// Returns one value per band, as `[1, bands, 1]`.
 fn by_band(values: &[f64], work: Kind, device: Device) -> Result<Tensor, TchError> {
     let bands = Tensor::f_from_slice(values)?.f_view([1, -1, 1])?;
     ffi::send(&bands, device)?.f_to_kind(work)

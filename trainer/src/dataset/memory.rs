@@ -1,4 +1,4 @@
-//! libtorch's memory, lent to the loader's readers.
+//! Memory of libtorch for the reader threads of the loader.
 
 use wavemill_loader::HostMemory;
 
@@ -19,7 +19,7 @@ impl HostMemory for HostBuffer {
     }
 
     fn is_reusable(&self) -> bool {
-        // From page-locked memory a copy may be under way. libtorch's pool of it knows when that is done.
+        // A copy from page-locked memory may still be running; only libtorch's pool knows when it is done.
         !self.is_pinned()
     }
 }

@@ -1,6 +1,7 @@
-//! Rows of a store as tensors: wavemill-loader reads them into libtorch's memory, and here they become what a model sees.
+//! Rows of a store as tensors: wavemill-loader reads them into libtorch's memory, and this module converts them to the
+//! inputs of a model.
 //!
-//! Order, files and labels are the loader's. Augmentation, mixing and models are not here.
+//! Order, files and labels belong to the loader. Augmentation, mixing and models are implemented elsewhere.
 
 mod batch;
 mod form;
@@ -29,7 +30,7 @@ pub use wavemill_loader::{
 use crate::ffi::{self, HostBuffer};
 use crate::models::{Dims, Inputs};
 
-/// A dataset whose batches lie in libtorch's memory.
+/// A dataset whose batches are stored in libtorch's memory.
 pub type Dataset = wavemill_loader::Dataset<HostBuffer>;
 
 /// A batch in libtorch's memory.
@@ -38,12 +39,12 @@ pub type Batch = wavemill_loader::Batch<HostBuffer>;
 /// An epoch's batches in libtorch's memory.
 pub type Loader = wavemill_loader::Loader<HostBuffer>;
 
-/// What a dataset is to a model.
+/// Conversion of a dataset's rows to the inputs of a model.
 pub trait DatasetTensors {
-    /// What a model is built for.
+    /// Returns the sizes for which a model is built.
     fn dims(&self) -> Dims;
 
-    /// What a model sees of all of a batch's rows, in `kind` on `device`, as [`Needs`] asked.
+    /// Returns the model inputs for all rows of a batch, in `kind` on `device`, as selected by [`Needs`].
     ///
     /// # Errors
     /// [`DatasetError::Library`].
@@ -65,7 +66,7 @@ impl DatasetTensors for Dataset {
             RowKind::Picture { height, width } => {
                 (height, width, Some(form.bands() as i64), published)
             }
-            // Columns of a feature take the place of those that are published.
+            // Columns of a feature replace the published metadata columns.
             RowKind::Columns if self.needs().spectrogram() => (0, 0, None, form.bands() as i64),
             RowKind::Columns => (0, 0, None, published),
         };
@@ -103,19 +104,19 @@ impl DatasetTensors for Dataset {
     }
 }
 
-/// A tensor of `shape` and `kind` on `device`, from its values row by row.
+/// Creates a tensor of `shape` and `kind` on `device` from row-major values.
 fn matrix<T: Element>(
     values: &[T],
     shape: [usize; 2],
     kind: Kind,
     device: Device,
 ) -> Result<Tensor, TchError> {
-    // Brought to its kind before it is sent, so that one copy reaches the device.
+    // Converted before it is sent, so that only one copy goes to the device.
     let host = Tensor::f_from_slice(values)?.f_view(shape.map(|n| n as i64))?;
     ffi::send(&host.f_to_kind(kind)?, device)
 }
 
-/// What libtorch says of memory or tensors, as the loader tells of it.
+/// Converts an error of libtorch to an error of the loader.
 fn refused(error: TchError) -> DatasetError {
     DatasetError::Library {
         name: "libtorch",

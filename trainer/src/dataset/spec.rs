@@ -1,4 +1,4 @@
-//! Rows from elsewhere as tensors.
+//! Conversion of rows from outside a store to tensors.
 
 use tch::{Device, Kind, Tensor};
 use wavemill_loader::Form;
@@ -7,13 +7,13 @@ use super::{DatasetError, InputSpec, form, refused};
 use crate::ffi::HostBuffer;
 use crate::models::Inputs;
 
-/// What a model makes of rows without their store.
+/// Conversion of rows to the inputs of a model without their store.
 pub trait SpecTensors {
-    /// `[n, bands, frames]` of `kind` on `device`: each row's bytes as they are stored, in order. Pictures are
+    /// Converts the stored bytes of each row, in order, to `[n, bands, frames]` of `kind` on `device`; pictures to
     /// `[n, channels, height, width]`.
     ///
     /// # Errors
-    /// [`DatasetError::Row`]: bytes that are no row of this feature; [`DatasetError::Library`].
+    /// [`DatasetError::Row`] if bytes are not a row of this feature; [`DatasetError::Library`].
     fn spectrogram(
         &self,
         rows: &[&[u8]],
@@ -21,7 +21,7 @@ pub trait SpecTensors {
         kind: Kind,
     ) -> Result<Tensor, DatasetError>;
 
-    /// The same as what a model is given.
+    /// Converts rows as [`Self::spectrogram`] does and returns them as the inputs of a model.
     ///
     /// # Errors
     /// As [`Self::spectrogram`].
@@ -49,7 +49,7 @@ impl SpecTensors for InputSpec {
                     row,
                     problem,
                 })?;
-            // Also where all rows have the same length: then none is shorter, and nothing is masked.
+            // Set even if all rows have the same length: none is then shorter, so nothing is masked.
             filled.push(frames as i64);
         }
 
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn rows_of_their_own_length_are_cut_and_filled_with_the_mean() {
-        // Bands [2, 4, 6] and [8, 10, 12] as stored: (x / 2 + 1 - mean) / std.
+        // The stored bands are [2, 4, 6] and [8, 10, 12]; the result is (x / 2 + 1 - mean) / std.
         let want = [2.0, 4.0, 3.0, 4.0];
         for (shape, names, row) in [
             ([Some(2), None], ["mel", "frame"], [2, 4, 6, 8, 10, 12]),

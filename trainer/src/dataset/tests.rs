@@ -1,4 +1,4 @@
-//! What a model sees of small stores: values, labels, metadata, ids, odd layouts.
+//! Tests of the model inputs from small stores: values, labels, metadata, ids and unusual layouts.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::fixture::{Fixture, RowId};
 use super::testing::{load, made, open, training};
 use super::*;
 
-/// All rows of a side in one batch.
+/// Returns all rows of a side as one batch.
 fn whole(dataset: &Arc<Dataset>, side: Side) -> Batch {
     let plan = LoaderPlan {
         side,
@@ -108,7 +108,8 @@ fn metadata_is_standardised_by_training_rows_alone() {
 #[test]
 fn ids_are_those_of_training_artists_and_others_are_0() {
     let (_folder, dataset) = made(&Fixture::default(), &Data::default());
-    // Of 12 artists the last two are in validation and test; clips 6, 13, … have none. Albums are halves of clips.
+    // The last two of 12 artists are in validation and test; clips 6, 13, … have no artist. The album id is half the
+    // clip number.
     assert_eq!(dataset.input_spec().artists, (0..10).collect::<Vec<i64>>());
     assert_eq!(
         dataset.dims().vocabulary,
@@ -254,7 +255,7 @@ fn a_model_of_a_spec_sees_what_a_model_of_the_store_sees() {
     );
 }
 
-/// As a model should see a row of `fixture`, without normalisation.
+/// Returns the expected input of a model for a row of `fixture`, without normalisation.
 fn seen(fixture: &Fixture, clip: usize, frames: usize) -> Vec<f64> {
     let own = fixture.frames(clip);
     let values = (fixture.values)(

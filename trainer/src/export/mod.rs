@@ -1,7 +1,7 @@
-//! A trained model for other programs: its weights in safetensors, or all of it as TorchScript, with what is needed to
-//! feed it and to read its answers.
+//! Export of a trained model for other programs: its weights as safetensors, or the whole model as TorchScript, with
+//! the information needed to prepare its inputs and interpret its outputs.
 //!
-//! ONNX is not offered: libtorch has no maintained way to it from C++.
+//! ONNX is not supported: libtorch has no maintained ONNX export from C++.
 
 #[cfg(test)]
 mod tests;
@@ -25,12 +25,12 @@ use crate::part_file::folder_of;
 use crate::safetensors;
 use crate::trained::{TrainedModel, is_multi};
 
-/// Raised when [`ModelCard`] changes its form.
+/// Incremented when the format of [`ModelCard`] changes.
 pub(crate) const FORMAT_VERSION: u32 = 1;
-/// Key of the JSON in the metadata of safetensors.
+/// Metadata key of the JSON in a safetensors file.
 pub(crate) const METADATA_KEY: &str = "wavemill";
 
-/// Why a model cannot be written.
+/// The error type of exports.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ExportError {
     #[error("cannot write {path}")]
@@ -44,66 +44,66 @@ pub(crate) enum ExportError {
     Learn(#[from] LearnError),
     #[error("libtorch: {0}")]
     Tch(#[from] TchError),
-    /// Names and numbers that are no JSON.
+    /// Names and numbers that cannot be represented as JSON.
     #[error("cannot describe the model")]
     Json(#[from] serde_json::Error),
 }
 
-/// An argument of the model, in order.
+/// An argument of the exported model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Argument {
-    /// `spectrogram` as [`ModelCard::input`] has it, `metadata`, or `ids` of artist and album.
+    /// `spectrogram` as described by [`ModelCard::input`], `metadata`, or `ids` of artist and album.
     pub name: String,
-    /// `None`: any number of rows.
+    /// `None` stands for any number of rows.
     pub shape: Vec<Option<i64>>,
-    /// `f32`, `f64` or `i64`.
+    /// Data type: `f32`, `f64` or `i64`.
     pub dtype: String,
 }
 
-/// A part of the model's answer, which is logits `[rows, columns]`: those of all targets side by side.
+/// The columns of one target in the model's output `[rows, columns]`, the concatenated logits of all targets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Output {
     pub target: String,
-    /// Its first column.
+    /// First column of the target.
     pub column: usize,
-    /// Class of each column from there on.
+    /// Class of each column, starting at the first column of the target.
     pub classes: Vec<String>,
-    /// Whether probabilities are each logit's sigmoid, and not the softmax over all.
+    /// Whether probabilities are the sigmoid of each logit instead of the softmax over all.
     pub multi_label: bool,
 }
 
-/// What travels with a model. Holds no time and no folder.
+/// Description exported with a model. Contains no times and no folders.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ModelCard {
-    /// [`FORMAT_VERSION`] of the writer.
+    /// [`FORMAT_VERSION`] of the program that wrote the file.
     pub format_version: u32,
     pub wavemill: String,
-    /// Architecture, as configured.
+    /// Architecture and its settings, as configured.
     pub model: config::Model,
-    /// What it was built for.
+    /// Sizes for which the model was built.
     pub dims: Dims,
-    /// What it is given.
+    /// Arguments of the model, in order.
     pub arguments: Vec<Argument>,
-    /// What it answers.
+    /// Columns of the model's output.
     pub outputs: Vec<Output>,
-    /// Identity of the feature that it knows.
+    /// Identity of the feature on which the model was trained.
     pub feature_id: String,
-    /// How stored rows become arguments.
+    /// Conversion of stored rows to arguments.
     pub input: InputSpec,
-    /// The recipe that makes such rows, for `wavemill features --recipe`.
+    /// The recipe that creates such rows, for `wavemill features --recipe`.
     pub recipe: Value,
-    /// Where its first weights came from.
+    /// Origin of the initial weights.
     pub origin: Origin,
-    /// Optimiser steps that it had.
+    /// Number of optimiser steps in training.
     pub step: u64,
-    /// blake3 of its configuration.
+    /// blake3 of the configuration.
     pub config_hash: String,
-    /// blake3 of the manifest of the store that it was trained on.
+    /// blake3 of the manifest of the training store.
     pub manifest_hash: String,
 }
 
 impl ModelCard {
-    /// Of a model, with the recipe in the file `recipe`.
+    /// Creates the description of a model, with the recipe in the file `recipe`.
     ///
     /// # Errors
     /// [`ExportError::Io`], [`ExportError::Recipe`].
@@ -114,7 +114,7 @@ impl ModelCard {
             source,
         })?;
 
-        // Files without their folders: what travels names no path of this machine.
+        // File names without their folders: an exported description must not contain paths of this machine.
         let state = trained.state();
         let init = state.config.model.init.as_deref().map(file_name);
         let origin = match &state.origin {
@@ -163,10 +163,10 @@ fn file_name(path: &Path) -> PathBuf {
         .map_or_else(|| path.to_owned(), PathBuf::from)
 }
 
-/// Writes weights and buffers, named as `fit --init` wants them, with `about` inside.
+/// Writes weights and buffers, with the names that `fit --init` expects and with `card` in the metadata.
 ///
 /// # Errors
-/// [`ExportError::Io`]; `out` is then as it was.
+/// [`ExportError::Io`]; `out` is then unchanged.
 pub(crate) fn write_safetensors(
     trained: &TrainedModel,
     card: &ModelCard,
@@ -183,11 +183,11 @@ pub(crate) fn write_safetensors(
     })
 }
 
-/// Writes the model as TorchScript, traced on one row of zeros on the CPU, and `about` into a file of the same name with
-/// `.json` behind it. It answers any number of rows. Weights are constants of the graph.
+/// Writes the model as TorchScript, traced on one row of zeros on the CPU, and `card` to a file with the same name plus
+/// `.json`. The exported model accepts any number of rows. Weights are constants of the graph.
 ///
 /// # Errors
-/// [`ExportError`]; `out` is then as it was.
+/// [`ExportError`]; `out` is then unchanged.
 pub(crate) fn write_torchscript(
     trained: &TrainedModel,
     card: &ModelCard,
@@ -199,7 +199,7 @@ pub(crate) fn write_torchscript(
     let beside = PathBuf::from(beside);
     let text = serde_json::to_string_pretty(card)? + "\n";
 
-    // The description first: no model lies there without it.
+    // The description is written first, so that a model never exists without it.
     whole(&beside, |file| fs::write(file, &text).map_err(at(&beside)))?;
     whole(out, |file| Ok(module.save(file)?))?;
     Ok(beside)
@@ -239,10 +239,10 @@ fn argument(name: &str, axes: &[i64], dtype: &str) -> Argument {
     }
 }
 
-/// `given` in the order of [`ModelCard::arguments`].
+/// Assigns the tensors `given`, in the order of [`ModelCard::arguments`], to model inputs.
 fn inputs(trained: &TrainedModel, arguments: &[Argument], given: &[Tensor]) -> Inputs {
     let dims = &trained.state().dims;
-    // A model that hears nothing looks at no spectrogram.
+    // A model without a spectrogram argument ignores the spectrogram.
     let spectrogram = named("spectrogram", arguments, given).unwrap_or_else(|| {
         let shape = [vec![1], dims.row_shape()].concat();
         Tensor::zeros(shape, (trained.forward().kind, Device::Cpu))
@@ -261,7 +261,7 @@ fn named(name: &str, arguments: &[Argument], given: &[Tensor]) -> Option<Tensor>
     Some(given[index].shallow_clone())
 }
 
-/// Logits of all targets side by side: a method of TorchScript has one result.
+/// Returns the concatenated logits of all targets, because a TorchScript method has one result.
 fn forward(
     trained: &TrainedModel,
     arguments: &[Argument],
@@ -276,7 +276,7 @@ fn forward(
 
 fn trace(trained: &TrainedModel) -> Result<CModule, ExportError> {
     let arguments = arguments(trained)?;
-    // One row: what is recorded are operations, and none of them depends on the number of rows.
+    // One row: the trace records operations, and none of them depends on the number of rows.
     let mut given = Vec::new();
     for argument in &arguments {
         let kind = if argument.dtype == "i64" {
@@ -292,7 +292,7 @@ fn trace(trained: &TrainedModel) -> Result<CModule, ExportError> {
         given.push(Tensor::f_zeros(shape, (kind, Device::Cpu))?);
     }
 
-    // What can go wrong goes wrong here: a trace cannot be given up.
+    // Run the model once before tracing, so that errors occur here: a trace cannot be aborted.
     let _ = forward(trained, &arguments, &given)?;
 
     Ok(CModule::create_by_tracing(
@@ -306,7 +306,7 @@ fn trace(trained: &TrainedModel) -> Result<CModule, ExportError> {
     )?)
 }
 
-/// Lets `write` make the file somewhere beside `out`, then puts it there: whole or not at all.
+/// Calls `write` with a path in a temporary folder next to `out`, then moves the complete file to `out`.
 fn whole(
     out: &Path,
     write: impl FnOnce(&Path) -> Result<(), ExportError>,
@@ -316,11 +316,11 @@ fn whole(
         .file_name()
         .ok_or_else(|| at(out)(io::ErrorKind::InvalidFilename.into()))?;
 
-    // TorchScript keeps its file's name inside: it is the one that it is to have.
+    // TorchScript stores its file's name in the file, so the temporary file must have the final name.
     let part = tempfile::Builder::new()
         .prefix(".export-")
         .tempdir_in(folder);
-    // Of the error its kind alone: its words have the temporary name, which nobody has given.
+    // Only the kind of the error is kept: its message contains the temporary name, which the user did not choose.
     let part = part.map_err(|error| at(out)(error.kind().into()))?;
     let file = part.path().join(name);
     write(&file)?;
@@ -329,7 +329,7 @@ fn whole(
         .and_then(|file| file.sync_all())
         .map_err(at(out))?;
     fs::rename(&file, out).map_err(at(out))?;
-    // Its new name is on the disk as well.
+    // Sync the folder, so that the new name is on disk as well.
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(at(out))

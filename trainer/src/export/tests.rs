@@ -1,4 +1,4 @@
-//! What was written is read back, and answers as the model did.
+//! Tests that exported files can be read back and return the same output as the model.
 
 use std::collections::BTreeMap;
 
@@ -16,8 +16,8 @@ use crate::run::{self, Job, RunMonitor};
 use crate::strategy::Solo;
 use crate::testing::{TrainedFixture, alone, made};
 
-/// Largest difference of a logit. A trace runs the same operations; fusing two of them rounds once less, some 1e-7 of
-/// logits around 1.
+/// Maximum difference of a logit. A trace runs the same operations, but a fused pair of operations rounds once less,
+/// which changes logits around 1 by about 1e-7.
 const LOGIT_ABS_MAX: f64 = 1e-6;
 
 fn config(model: &str) -> Config {
@@ -35,7 +35,7 @@ fn config(model: &str) -> Config {
     }
 }
 
-/// Rows on which `model` works, with a few steps for recurrent layers.
+/// Returns rows that `model` accepts, with a few steps for recurrent layers.
 fn fixture(model: &str) -> Fixture {
     let [bands, frames] = (registry::find(model).expect("a model").least)();
     Fixture {
@@ -217,7 +217,7 @@ fn a_run_starts_from_exported_weights_and_remembers_it() {
         format!("from weights.safetensors ({tensors} tensors)")
     );
 
-    // It goes on without the file.
+    // A resumed run does not need the file.
     fs::remove_file(&weights).expect("the file");
     (job.resume, job.config.train.epochs) = (true, 2);
     let second = run::fit(&job, &made.data, &Solo, &RunMonitor::default())
@@ -279,7 +279,7 @@ fn nothing_is_left_where_nothing_can_be_written() {
     let error = write_safetensors(&trained, &about, &made.folder.path().join("no such/model"))
         .expect_err("no folder");
     assert!(error.to_string().ends_with("no such/model"), "{error}");
-    // A folder is in the way: the file cannot take its place.
+    // The path is a non-empty folder, which cannot be replaced by the file.
     let taken = made.folder.path().join("taken");
     fs::create_dir(&taken).expect("room");
     fs::write(taken.join("file"), "kept").expect("room");

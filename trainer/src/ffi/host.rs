@@ -1,4 +1,4 @@
-//! Host memory as slices: buffers that reader threads fill and a tensor then borrows, and a tensor's own values.
+//! Host memory as slices: buffers that reader threads fill and tensors then borrow, and the values of a tensor.
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
@@ -8,7 +8,7 @@ use tch::{Device, Kind, TchError, Tensor};
 
 use super::{checked, wavemill_pinned, wavemill_send};
 
-/// Bytes in a tensor's own storage, page-locked where they are to be sent to CUDA.
+/// Bytes in the storage of a tensor, page-locked if they are to be copied to CUDA.
 #[derive(Debug)]
 pub struct HostBuffer {
     storage: Tensor,
@@ -17,10 +17,10 @@ pub struct HostBuffer {
 }
 
 impl HostBuffer {
-    /// `bytes` zeros, in page-locked memory if `pinned`.
+    /// Creates a buffer of `bytes` zeros, in page-locked memory if `pinned`.
     ///
     /// # Errors
-    /// libtorch's: no such memory is to be had, for want of CUDA say.
+    /// The error of libtorch if it cannot allocate the memory, for example because CUDA is missing.
     pub(crate) fn new(bytes: usize, pinned: bool) -> Result<Self, TchError> {
         let storage = if pinned {
             page_locked(bytes)?
@@ -38,25 +38,25 @@ impl HostBuffer {
         self.bytes
     }
 
-    /// Whether it is page-locked. Then nothing may be written once a copy from it was queued ([`send`]): drop it, and
-    /// take another, which libtorch makes of the same memory as soon as the copy is done.
+    /// Reports whether the buffer is page-locked. If it is, it must not be written to after a copy from it was queued
+    /// ([`send`]): drop it and create a new one, for which libtorch reuses the memory after the copy has finished.
     pub(crate) fn is_pinned(&self) -> bool {
         self.pinned
     }
 
-    /// The bytes, to be filled. Tensors of [`Self::view`] see the change.
+    /// Returns the bytes for writing. Changes are visible in the tensors returned by [`Self::view`].
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         if self.bytes == 0 {
             return &mut [];
         }
-        // SAFETY: a contiguous CPU tensor of `bytes` u8, alive as long as `self`; `&mut self` keeps other slices away.
+        // SAFETY: a contiguous CPU tensor of `bytes` u8, alive as long as `self`; `&mut self` excludes other slices.
         unsafe { std::slice::from_raw_parts_mut(self.storage.data_ptr().cast(), self.bytes) }
     }
 
-    /// The first bytes as a tensor of `kind` and `shape`, sharing memory with this buffer.
+    /// Returns the first bytes as a tensor of `kind` and `shape` that shares memory with this buffer.
     ///
     /// # Panics
-    /// If they need more bytes than there are: shapes are checked where the store is opened.
+    /// If the tensor needs more bytes than the buffer has: shapes are checked when the store is opened.
     pub(crate) fn view(&self, kind: Kind, shape: &[i64]) -> Tensor {
         let wanted = shape.iter().product::<i64>() * kind.elt_size_in_bytes() as i64;
         assert!(
@@ -71,33 +71,34 @@ impl HostBuffer {
     }
 }
 
-// Tensors are handles with an atomic count; a buffer crosses threads whole, with no view left behind.
+// Tensors are handles with an atomic reference count, and a buffer moves between threads without remaining views.
 // SAFETY: see above; `tch::Tensor` is itself `Send`.
 unsafe impl Sync for HostBuffer {}
 
-/// Page-locked zeros, of libtorch's pool of such memory.
+/// Allocates page-locked zeros from libtorch's pool of such memory.
 fn page_locked(bytes: usize) -> Result<Tensor, TchError> {
     let mut out = std::ptr::null_mut();
-    // SAFETY: `out` is written on success only.
+    // SAFETY: `out` is written only on success.
     let taken = checked(|message, size| unsafe {
         wavemill_pinned(bytes as i64, &raw mut out, message, size)
     });
 
     taken.map_err(|error| TchError::Torch(error.to_string()))?;
-    // SAFETY: a tensor that the shim allocated for us with `new`, which is how tch owns its own.
+    // SAFETY: the shim allocated this tensor for the caller with `new`, like the tensors that tch owns.
     let mut storage = unsafe { Tensor::from_ptr(out.cast()) };
-    // Slices of it are handed out, and may show no memory that nobody wrote.
+    // Slices of the storage are exposed, so it must not contain uninitialised memory.
     storage.f_zero_()
 }
 
-/// A tensor on `device`; itself, if it is there. `clippy.toml` refuses tch's own call, which waits for every copy.
+/// Copies a tensor to `device`, or returns it if it is there already. `clippy.toml` disallows tch's own method, which
+/// waits for every copy.
 ///
-/// From the CPU to a GPU it is copied by way of page-locked memory, and this comes back at once: what is computed there
-/// next waits for the copy. The tensor may be dropped meanwhile, and only if it is page-locked must it not be written to.
-/// From a GPU this comes back when the values are here.
+/// A copy from the CPU to a GPU goes through page-locked memory, and the function returns immediately: later work on
+/// the GPU waits for the copy. The tensor may be dropped in the meantime; it must not be written to if it is
+/// page-locked. A copy from a GPU is complete when the function returns.
 ///
 /// # Errors
-/// libtorch's: no memory, no such device.
+/// Errors of libtorch: out of memory, or no such device.
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn send(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> {
     let (Device::Cpu, Device::Cuda(gpu)) = (tensor.device(), device) else {
@@ -105,7 +106,7 @@ pub(crate) fn send(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> 
     };
     let mut out = std::ptr::null_mut();
     let sent = checked(|message, size| {
-        // SAFETY: tch's tensors are `at::Tensor`; `out` is written on success only.
+        // SAFETY: tch's tensors are `at::Tensor`; `out` is written only on success.
         unsafe {
             wavemill_send(
                 tensor.as_ptr().cast(),
@@ -122,17 +123,17 @@ pub(crate) fn send(tensor: &Tensor, device: Device) -> Result<Tensor, TchError> 
     Ok(unsafe { Tensor::from_ptr(out.cast()) })
 }
 
-/// As [`send`], for code whose other calls of tch have no result either.
+/// Same as [`send`], for code whose other calls of tch return no `Result` either.
 ///
 /// # Panics
-/// Where those would: no memory.
+/// If the copy fails, for example because the device is out of memory.
 pub(crate) fn on(tensor: &Tensor, device: Device) -> Tensor {
     send(tensor, device).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The values of a contiguous CPU tensor of `T`'s kind, row-major; `None` for any other.
+/// Returns the values of a contiguous CPU tensor of `T`'s kind, row-major; `None` for any other tensor.
 ///
-/// Other handles to the same storage see what is written; none may be used while the slice is.
+/// Writes are visible through other handles to the same storage. None of them may be used while the slice exists.
 pub(crate) fn slice_mut<T: Element>(tensor: &mut Tensor) -> Option<&mut [T]> {
     let fits = tensor.defined()
         && tensor.device() == Device::Cpu
@@ -145,7 +146,7 @@ pub(crate) fn slice_mut<T: Element>(tensor: &mut Tensor) -> Option<&mut [T]> {
     }
     match tensor.numel() {
         0 => Some(&mut []),
-        // SAFETY: a contiguous CPU tensor holds `values` of T from `data_ptr` on, and lives as long as the borrow.
+        // SAFETY: a contiguous CPU tensor holds `values` values of T at `data_ptr` and lives as long as the borrow.
         values => Some(unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast(), values) }),
     }
 }
@@ -180,7 +181,7 @@ mod tests {
         );
     }
 
-    /// Without CUDA it is an error, and neither a panic nor memory of another kind.
+    /// Without CUDA, this is an error, neither a panic nor a fallback to other memory.
     #[test]
     fn page_locked_memory_is_had_with_cuda_alone() {
         let pinned = HostBuffer::new(12, true);
@@ -197,7 +198,7 @@ mod tests {
         assert_eq!(Vec::<f32>::try_from(&here).expect("f32"), [1.0, 2.0]);
     }
 
-    /// What is freed while its copy is under way is not handed out before that is done.
+    /// Memory that is freed during a copy is not reused before the copy has finished.
     #[test]
     #[ignore = "needs a GPU"]
     fn page_locked_memory_of_copies_under_way_is_not_used_again() {

@@ -1,5 +1,5 @@
-//! All that is `unsafe` here: ATen's switches, libtorch_cuda's loading, host buffers lent to tensors, NCCL, and
-//! the differentiable sum over ranks. Callers outside see safe functions only.
+//! The unsafe code of this crate: ATen's settings, loading of libtorch_cuda, host buffers lent to tensors, NCCL, and
+//! the differentiable sum over ranks. The interface to other modules is safe.
 #![allow(unsafe_code)]
 
 mod host;
@@ -17,7 +17,7 @@ pub(crate) use nccl::{
 };
 pub(crate) use process::{exit_now, signal_child};
 
-/// What libtorch answered, in its own words.
+/// An error reported by libtorch, with its message.
 #[derive(Debug, thiserror::Error)]
 #[error("libtorch: {message}")]
 pub struct TorchError {
@@ -79,34 +79,34 @@ fn checked(call: impl FnOnce(*mut c_char, usize) -> c_int) -> Result<(), TorchEr
     })
 }
 
-/// Only algorithms whose result does not vary from run to run; an operation without one is then an error.
+/// Restricts libtorch to deterministic algorithms. An operation without one then fails.
 pub(crate) fn set_deterministic(on: bool) -> Result<(), TorchError> {
-    // SAFETY: the buffer is valid for `size` bytes; nothing is kept.
+    // SAFETY: the buffer is valid for `size` bytes; the shim does not keep the pointer.
     checked(|message, size| unsafe { wavemill_set_deterministic(on, message, size) })
 }
 
-/// Lets the C library keep freed memory for the next step instead of giving it back to the system.
+/// Makes the C library keep freed memory for the next step instead of returning it to the system.
 pub(crate) fn keep_memory() {
-    // SAFETY: sets parameters of malloc; callable at any time.
+    // SAFETY: sets parameters of malloc, which is allowed at any time.
     unsafe { wavemill_keep_memory() }
 }
 
-/// Keeps SIGINT and SIGTERM away from this thread and from those that it starts; one that is there already takes them.
+/// Blocks SIGINT and SIGTERM in this thread and in the threads that it starts. An existing thread must handle them.
 ///
-/// oneDNN's recurrent kernels move the stack pointer into a buffer of the heap; a handler on such a thread would write
-/// its frame there, and the process would end by a damaged heap instead of with a checkpoint.
+/// oneDNN's recurrent kernels move the stack pointer into a buffer on the heap. A signal handler on such a thread would
+/// write its frame there, and the process would crash with a corrupted heap instead of writing a checkpoint.
 pub(crate) fn keep_signals_away() {
     // SAFETY: changes the mask of the calling thread, which later threads inherit.
     unsafe { wavemill_block_stop_signals() }
 }
 
-/// TF32 in matrix products and convolutions on CUDA; off is libtorch's f32.
+/// Enables TF32 in matrix products and convolutions on CUDA. If disabled, they use f32.
 pub(crate) fn set_tf32(on: bool) -> Result<(), TorchError> {
     // SAFETY: as above.
     checked(|message, size| unsafe { wavemill_set_tf32(on, message, size) })
 }
 
-/// Autocast to bf16 on `device` for this thread, until turned off.
+/// Enables or disables autocast to bf16 on `device` for this thread.
 pub(crate) fn set_autocast_bf16(device: Device, on: bool) -> Result<(), TorchError> {
     let is_cuda = device.is_cuda();
     let own_loops = !is_cuda && !onednn_has_bf16();
@@ -116,8 +116,8 @@ pub(crate) fn set_autocast_bf16(device: Device, on: bool) -> Result<(), TorchErr
     })
 }
 
-/// oneDNN computes in bf16 only with AVX-512. For convolutions and products libtorch asks that itself. For an LSTM it does
-/// not, and fails: "could not create a primitive descriptor".
+/// Reports whether oneDNN supports bf16, which needs AVX-512. libtorch checks this for convolutions and products, but
+/// not for an LSTM, which fails with "could not create a primitive descriptor".
 fn onednn_has_bf16() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
@@ -131,26 +131,26 @@ fn onednn_has_bf16() -> bool {
     }
 }
 
-/// Sums a tensor over all ranks in place.
+/// A sum over all ranks, in place.
 pub trait SumOverRanks: Sync {
-    /// `tensor` is contiguous; every rank calls with the same shape, in the same order.
+    /// Sums `tensor`, which is contiguous. Every rank makes the same calls with the same shapes, in the same order.
     ///
     /// # Errors
-    /// One line for people.
+    /// A one-line message.
     fn sum_in_place(&self, tensor: &mut Tensor) -> Result<(), String>;
 }
 
-/// A group that lives as long as the process: the graph of autograd may outlast any scope.
+/// A group that lives as long as the process, because the autograd graph may outlive any scope.
 pub(crate) type Group = &'static (dyn SumOverRanks + 'static);
 
 unsafe extern "C" fn sum_in_place(group: *const c_void, tensor: *mut AtTensor) -> c_int {
-    // SAFETY: `group` is the pointer to a leaked `Group` that `sum_over_ranks` passed; `tensor` is valid for this call
-    // and `clone_from_ptr` makes a handle of its own to the same storage.
+    // SAFETY: `group` is the pointer to a leaked `Group` that `sum_over_ranks` passed; `tensor` is valid for this call,
+    // and `clone_from_ptr` creates a separate handle to the same storage.
     let group = unsafe { *group.cast::<Group>() };
     // SAFETY: as above.
     let mut tensor = unsafe { Tensor::clone_from_ptr(tensor.cast()) };
 
-    // A panic must not cross into C++.
+    // A panic must not unwind into C++.
     match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         group.sum_in_place(&mut tensor)
     })) {
@@ -159,15 +159,15 @@ unsafe extern "C" fn sum_in_place(group: *const c_void, tensor: *mut AtTensor) -
     }
 }
 
-/// Σ over ranks of `tensor`, through which gradients flow: backward sums the gradient over ranks too.
+/// Sums `tensor` over the ranks. Differentiable: the backward pass sums the gradient over the ranks as well.
 ///
 /// # Errors
-/// [`TorchError`]: the group failed.
+/// [`TorchError`] if the group fails.
 pub(crate) fn sum_over_ranks(tensor: &Tensor, group: &'static Group) -> Result<Tensor, TorchError> {
     let mut out = std::ptr::null_mut();
     let group: *const Group = group;
     checked(|message, size| {
-        // SAFETY: tch's tensors are `at::Tensor`; `group` is 'static; `out` is written on success only.
+        // SAFETY: tch's tensors are `at::Tensor`; `group` is 'static; `out` is written only on success.
         unsafe {
             wavemill_sum_over_ranks(
                 tensor.as_ptr().cast(),
@@ -179,28 +179,28 @@ pub(crate) fn sum_over_ranks(tensor: &Tensor, group: &'static Group) -> Result<T
             )
         }
     })?;
-    // SAFETY: a tensor that the shim allocated for us with `new`, which is how tch owns its own.
+    // SAFETY: the shim allocated this tensor for the caller with `new`, like the tensors that tch owns.
     Ok(unsafe { Tensor::from_ptr(out.cast()) })
 }
 
-/// Why no CUDA device can be used.
+/// Reasons why no CUDA device can be used.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum CudaError {
     /// The library cannot be loaded.
     #[error("libtorch_cuda.so cannot be loaded: {message}")]
     Library {
-        /// The dynamic loader's reason.
+        /// Reason given by the dynamic loader.
         message: String,
     },
-    /// The library is loaded and finds no device that it can use.
+    /// The library is loaded but finds no usable device.
     #[error("libtorch finds no CUDA device that it can use: is the driver running?")]
     NoDevice,
 }
 
-/// Opens libtorch_cuda beside the libtorch that is linked.
+/// Loads libtorch_cuda in addition to the linked libtorch.
 ///
-/// Linkers drop a library of which no symbol is used, so that one program runs with and without CUDA; hence it is
-/// opened by name, once, before the first question for a device.
+/// Linkers drop a library if none of its symbols is used, which allows one program to run with and without CUDA. The
+/// library is therefore loaded by name, once, before devices are first queried.
 ///
 /// # Errors
 /// [`CudaError`] if no CUDA device can be used.
@@ -217,10 +217,10 @@ pub(crate) fn load_cuda() -> Result<(), CudaError> {
         .clone()
 }
 
-/// Loads a library that is never closed.
+/// Loads a library, which is never closed.
 fn open_for_good(name: &CStr) -> Result<(), CudaError> {
     // SAFETY: dlopen of a library whose initialisers only register kernels. dlerror returns null or a NUL-terminated
-    // string that is valid until this thread's next call of the loader; it is copied at once.
+    // string that is valid until this thread's next call of the loader; the string is copied before that.
     let message = unsafe {
         if !libc_dlopen(name.as_ptr(), RTLD_NOW | RTLD_GLOBAL).is_null() {
             return Ok(());

@@ -1,7 +1,7 @@
-//! NCCL by cudarc's raw calls, so that GPUs sum without the host. libcuda and libnccl are opened when first asked for:
-//! where they are not, every function here answers with an error, and none panics.
+//! NCCL through cudarc's raw bindings, so that GPUs sum without the host. libcuda and libnccl are loaded at their first
+//! use: if one is missing, every function here returns an error instead of panicking.
 //!
-//! Knows one communicator over one GPU a process. How ranks meet, and what is summed, is not decided here.
+//! Manages one communicator over one GPU per process. Other modules decide how ranks meet and which tensors are summed.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_int};
@@ -14,62 +14,62 @@ use tch::{Device, Kind, Tensor};
 
 use super::nccl_library::{Nccl, nccl as library};
 
-/// 2.13, the first with all calls of this file.
+/// 2.13, the first version with all functions used in this file.
 pub(super) const VERSION_MIN: c_int = 21_300;
-/// Bytes of what [`nccl_id`] draws.
+/// Length of the id returned by [`nccl_id`], in bytes.
 const ID_BYTES: usize = 128;
 
-/// What CUDA or NCCL refused.
+/// An error of CUDA or NCCL.
 #[derive(Debug, thiserror::Error)]
 pub enum NcclError {
     /// A library is not on the linker's paths.
     #[error("{library} is not found")]
     Absent {
-        /// By the name under which it is searched.
+        /// Name under which the library is searched.
         library: &'static str,
     },
-    /// A library without one of the calls that are made.
+    /// A library lacks a function that is used here.
     #[error("{library} has no {call}")]
     Lacks {
-        /// By the name under which it is searched.
+        /// Name under which the library is searched.
         library: &'static str,
-        /// What it should have.
+        /// Name of the missing function.
         call: &'static str,
     },
     #[error("NCCL {} is older than {}", version_text(*.found), version_text(VERSION_MIN))]
     Old {
-        /// As `ncclGetVersion` counts.
+        /// Version as returned by `ncclGetVersion`.
         found: i32,
     },
     #[error("CUDA's {call}: {code}")]
     Cuda {
         call: &'static str,
-        /// The driver's name of the error.
+        /// Name of the error in the driver.
         code: String,
     },
-    /// NCCL refused, or met an error after a call.
+    /// A call of NCCL failed, or an asynchronous error occurred after it.
     #[error("NCCL's {call}: {words}")]
     Nccl {
         call: &'static str,
-        /// The error, and what NCCL last logged.
+        /// The error, and the last line that NCCL logged.
         words: String,
     },
-    /// What a rank got as an id is none.
+    /// A rank received an id of the wrong length.
     #[error("an NCCL id has 128 bytes, not {bytes}")]
     Id { bytes: usize },
-    /// A tensor that the communicator cannot sum.
+    /// The communicator cannot sum this tensor.
     #[error("NCCL sums contiguous f32 and f64 on {device:?} only, not {found}")]
     Tensor {
-        /// The communicator's.
+        /// Device of the communicator.
         device: Device,
         found: String,
     },
-    /// A call after [`Communicator::end`].
+    /// The communicator was used after [`Communicator::end`].
     #[error("NCCL's work is over here")]
     Ended,
 }
 
-/// A version as NCCL counts it, for people.
+/// Formats a version number of NCCL for display.
 pub(crate) fn version_text(version: i32) -> String {
     format!(
         "{}.{}.{}",
@@ -89,7 +89,7 @@ fn check_cuda(call: &'static str, result: cuda::CUresult) -> Result<(), NcclErro
     }
 }
 
-/// To be called with NCCL's own answers only: for an error it asks the library for more.
+/// Converts a result that NCCL returned. For an error, it queries the library for details.
 fn check(call: &'static str, result: nccl::ncclResult_t) -> Result<(), NcclError> {
     use nccl::ncclResult_t::{ncclInProgress, ncclSuccess};
     if matches!(result, ncclSuccess | ncclInProgress) {
@@ -97,8 +97,8 @@ fn check(call: &'static str, result: nccl::ncclResult_t) -> Result<(), NcclError
     }
 
     let log = match library() {
-        // SAFETY: it takes no communicator into account, and its answer, if any, is text that NCCL keeps; it may be
-        // overwritten by another thread, but ends with a zero for all that.
+        // SAFETY: the communicator argument is ignored, and the returned text, if any, belongs to NCCL. Another thread
+        // may overwrite it, but it remains NUL-terminated.
         Ok(Nccl { get_last_error, .. }) => unsafe {
             let text = get_last_error(ptr::null_mut());
             if text.is_null() {
@@ -115,7 +115,7 @@ fn check(call: &'static str, result: nccl::ncclResult_t) -> Result<(), NcclError
     })
 }
 
-/// An error in words, with the last line that NCCL logged, if it did.
+/// Describes an error, with the last line that NCCL logged, if any.
 fn explain(result: nccl::ncclResult_t, log: &str) -> String {
     use nccl::ncclResult_t as R;
     let words = match result {
@@ -134,7 +134,7 @@ fn explain(result: nccl::ncclResult_t, log: &str) -> String {
 }
 
 fn need_cuda() -> Result<(), NcclError> {
-    // SAFETY: opens and closes libraries of the driver's names, whose initialisers call nothing back.
+    // SAFETY: opens and closes libraries with the driver's names, whose initialisers make no callbacks.
     match unsafe { cuda::is_culib_present() } {
         true => Ok(()),
         false => Err(NcclError::Absent {
@@ -143,23 +143,23 @@ fn need_cuda() -> Result<(), NcclError> {
     }
 }
 
-/// The version of NCCL here, as `ncclGetVersion` counts: 22809 is 2.28.9.
+/// Returns the version of the installed NCCL, as returned by `ncclGetVersion`: 22809 is 2.28.9.
 ///
 /// # Errors
-/// [`NcclError::Absent`] if it, or libcuda, is not there; [`NcclError::Old`].
+/// [`NcclError::Absent`] if NCCL or libcuda is missing; [`NcclError::Old`].
 pub(crate) fn nccl_version() -> Result<i32, NcclError> {
     need_cuda()?;
     library().map(|nccl| nccl.version)
 }
 
-/// What ranks share to find each other: bytes that one draws and all hand to [`Communicator::join`].
+/// Creates the id by which ranks find each other: one rank creates it, and all ranks pass it to [`Communicator::join`].
 pub(crate) fn nccl_id() -> Result<Vec<u8>, NcclError> {
     need_cuda()?;
     let calls = library()?;
     let mut id = nccl::ncclUniqueId {
         internal: [0; ID_BYTES],
     };
-    // SAFETY: fills `id`.
+    // SAFETY: writes to `id` only.
     check("ncclGetUniqueId", unsafe {
         (calls.get_unique_id)(&raw mut id)
     })?;
@@ -173,7 +173,7 @@ pub(crate) fn nccl_id() -> Result<Vec<u8>, NcclError> {
 fn cuda_device(index: usize) -> Result<cuda::CUdevice, NcclError> {
     need_cuda()?;
     let mut device = 0;
-    // SAFETY: the library is there; the second call writes one number.
+    // SAFETY: the library is loaded; the second call writes one number.
     unsafe {
         check_cuda("cuInit", cuda::cuInit(0))?;
         check_cuda(
@@ -184,14 +184,14 @@ fn cuda_device(index: usize) -> Result<cuda::CUdevice, NcclError> {
     Ok(device)
 }
 
-/// The name that a GPU has alone in the world, in hexadecimal; `Device::Cuda(index)` may be another GPU in each process.
+/// Returns a GPU's globally unique id in hexadecimal, since `Device::Cuda(index)` can differ between processes.
 ///
 /// # Errors
-/// [`NcclError`]: no libcuda, no such GPU.
+/// [`NcclError`] if libcuda or the GPU is missing.
 pub(crate) fn gpu_uuid(index: usize) -> Result<String, NcclError> {
     let device = cuda_device(index)?;
     let mut uuid = cuda::CUuuid { bytes: [0; 16] };
-    // SAFETY: `device` is one of the driver's; the call writes 16 bytes.
+    // SAFETY: `device` comes from the driver; the call writes 16 bytes.
     check_cuda("cuDeviceGetUuid", unsafe {
         cuda::cuDeviceGetUuid_v2(&raw mut uuid, device)
     })?;
@@ -202,32 +202,32 @@ pub(crate) fn gpu_uuid(index: usize) -> Result<String, NcclError> {
         .collect())
 }
 
-/// A GPU's primary context, which is libtorch's as well. Never given back: it is used until the process ends.
+/// A GPU's primary context, which libtorch uses as well. Never released: it is used until the process ends.
 #[derive(Debug)]
 struct Context(cuda::CUcontext);
 
-// SAFETY: the driver lets a context be current in any number of threads.
+// SAFETY: the driver allows a context to be current in any number of threads.
 unsafe impl Send for Context {}
 // SAFETY: as above.
 unsafe impl Sync for Context {}
 
-/// While it lives, a context is current in this thread.
+/// Guard that keeps a context current in this thread.
 struct CurrentContext;
 
 impl Context {
     fn of(index: usize) -> Result<Self, NcclError> {
         let device = cuda_device(index)?;
         let mut context = ptr::null_mut();
-        // SAFETY: `device` is one of the driver's; the call writes one pointer.
+        // SAFETY: `device` comes from the driver; the call writes one pointer.
         check_cuda("cuDevicePrimaryCtxRetain", unsafe {
             cuda::cuDevicePrimaryCtxRetain(&raw mut context, device)
         })?;
         Ok(Self(context))
     }
 
-    /// NCCL, like the runtime that it is built on, takes the current context's device for its own.
+    /// Makes the context current in this thread: NCCL, like the CUDA runtime, uses the device of the current context.
     fn enter(&self) -> Result<CurrentContext, NcclError> {
-        // SAFETY: a context that `of` retained.
+        // SAFETY: the context was retained by `of`.
         check_cuda("cuCtxPushCurrent", unsafe {
             cuda::cuCtxPushCurrent_v2(self.0)
         })?;
@@ -238,7 +238,7 @@ impl Context {
 impl Drop for CurrentContext {
     fn drop(&mut self) {
         let mut context = ptr::null_mut();
-        // SAFETY: takes off what `enter` put there; NCCL leaves the stack as high as it was. Fails only with the driver.
+        // SAFETY: pops the context that `enter` pushed; NCCL leaves the stack balanced. Fails only if the driver fails.
         let _ = unsafe { cuda::cuCtxPopCurrent_v2(&raw mut context) };
     }
 }
@@ -246,8 +246,8 @@ impl Drop for CurrentContext {
 #[derive(Clone, Copy, Debug)]
 struct Comm(nccl::ncclComm_t);
 
-// SAFETY: NCCL binds a communicator to a device, not to a thread; `Communicator` makes one call at a time, but for the
-// question for errors, which NCCL allows beside another call.
+// SAFETY: NCCL binds a communicator to a device, not to a thread. `Communicator` makes one call at a time, except for
+// the query of asynchronous errors, which NCCL allows during another call.
 unsafe impl Send for Comm {}
 // SAFETY: as above.
 unsafe impl Sync for Comm {}
@@ -255,27 +255,27 @@ unsafe impl Sync for Comm {}
 /// A rank and its GPU, for [`Communicator::join`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NcclRank {
-    /// From 0.
+    /// Number of this rank, counted from 0.
     pub rank: usize,
-    /// Ranks in all.
+    /// Total number of ranks.
     pub world_size: usize,
-    /// The number of this rank's GPU here.
+    /// Index of this rank's GPU in this process.
     pub device: usize,
 }
 
-/// This process's GPU among those of all ranks.
+/// The connection of this process's GPU with those of all ranks.
 #[derive(Debug)]
 pub(crate) struct Communicator {
     calls: &'static Nccl,
     device: Device,
     context: Context,
-    /// `None` once it has ended. Locked for writing only to take it away.
+    /// `None` after the communicator has ended. Locked for writing only to take it out.
     comm: RwLock<Option<Comm>>,
     one_at_a_time: Mutex<()>,
 }
 
 impl Communicator {
-    /// Waits, without limit, until all ranks have come with the same `id`.
+    /// Joins the other ranks. Waits, without limit, until all ranks have joined with the same `id`.
     pub(crate) fn join(id: &[u8], own: NcclRank) -> Result<Self, NcclError> {
         need_cuda()?;
         let calls = library()?;
@@ -290,7 +290,7 @@ impl Communicator {
         let mut comm = ptr::null_mut();
         let world_size = own.world_size as c_int;
         let rank = own.rank as c_int;
-        // SAFETY: writes one pointer, which is ours until `end`.
+        // SAFETY: writes one pointer, which this communicator owns until `end`.
         check("ncclCommInitRank", unsafe {
             (calls.comm_init_rank)(&raw mut comm, world_size, id, rank)
         })?;
@@ -305,10 +305,11 @@ impl Communicator {
         })
     }
 
-    /// Σ over ranks in place. Comes back before the GPU has done it: what libtorch does next to the tensor waits for it.
+    /// Sums a tensor over the ranks in place. Returns before the GPU has finished: libtorch's next operations on the
+    /// tensor wait for the sum.
     ///
     /// # Errors
-    /// [`NcclError`]; [`NcclError::Tensor`] before anything is done.
+    /// [`NcclError`]; [`NcclError::Tensor`] before any work is queued.
     pub(crate) fn sum(&self, tensor: &mut Tensor) -> Result<(), NcclError> {
         let kind = self.kind_of(tensor)?;
         if tensor.numel() == 0 {
@@ -327,12 +328,11 @@ impl Communicator {
         let _current = self.context.enter()?;
 
         let data = tensor.data_ptr();
-        // libtorch's stream is the device's default one, CUDA's null stream, until somebody sets another: nothing in
-        // this crate does.
+        // libtorch uses the device's default stream, CUDA's null stream, because this crate never sets another.
         let stream = ptr::null_mut();
         let sum = nccl::ncclRedOp_t::ncclSum;
-        // SAFETY: `data` holds `numel` contiguous values of `kind` on the communicator's device, and `&mut` keeps others
-        // from calling with it. libtorch gives freed memory only to later work of the same stream.
+        // SAFETY: `data` holds `numel` contiguous values of `kind` on the communicator's device, and `&mut` excludes
+        // other calls with it. libtorch reuses freed memory only for later work on the same stream.
         check("ncclAllReduce", unsafe {
             (self.calls.all_reduce)(data, data, tensor.numel(), kind, sum, comm, stream)
         })
@@ -353,7 +353,7 @@ impl Communicator {
         }
     }
 
-    /// What went wrong since, on the GPU or with another rank. Never waits: for a thread of its own.
+    /// Returns the asynchronous error of the GPU or of another rank, if any. Never waits; for use in a separate thread.
     pub(crate) fn fault(&self) -> Option<NcclError> {
         let comm = match self.comm.try_read() {
             Ok(comm) => comm,
@@ -363,14 +363,14 @@ impl Communicator {
 
         let Comm(comm) = (*comm)?;
         let mut state = nccl::ncclResult_t::ncclSuccess;
-        // SAFETY: a communicator that is not taken away while the lock is held; the call writes one number.
+        // SAFETY: the communicator is not destroyed while the lock is held; the call writes one number.
         let asked = check("ncclCommGetAsyncError", unsafe {
             (self.calls.comm_get_async_error)(comm, &raw mut state)
         });
         asked.and_then(|()| check("sum over ranks", state)).err()
     }
 
-    /// Waits until the GPU has done all, and ends NCCL's work; every rank calls it. Nothing if called again.
+    /// Waits until the GPU has finished and destroys the communicator. Every rank must call it. Later calls do nothing.
     pub(crate) fn end(&self) -> Result<(), NcclError> {
         let Some(Comm(comm)) = self
             .comm
@@ -382,9 +382,9 @@ impl Communicator {
         };
 
         let _current = self.context.enter()?;
-        // SAFETY: waits for the current context, which is this GPU's.
+        // SAFETY: waits for the current context, which belongs to this GPU.
         check_cuda("cuCtxSynchronize", unsafe { cuda::cuCtxSynchronize() })?;
-        // SAFETY: taken out of the lock just now, so that nobody else has it or will.
+        // SAFETY: taken out of the lock above, so no other thread has access to it now or later.
         check("ncclCommDestroy", unsafe {
             (self.calls.comm_destroy)(comm)
         })
@@ -462,7 +462,7 @@ mod tests {
         );
     }
 
-    /// Says what NCCL is here, in a process of its own: it is opened once a process.
+    /// Prints the version of NCCL. Runs in a separate process, because NCCL is loaded only once per process.
     #[test]
     #[ignore = "started by another test"]
     fn say_what_nccl_is_here() {
@@ -472,7 +472,7 @@ mod tests {
         );
     }
 
-    /// As in a torch wheel. The driver beside it is one in name only: a version needs none.
+    /// Sets up the library as a torch wheel does. The driver next to it is a stub, since a version query needs none.
     #[test]
     fn nccl_is_found_by_the_only_name_that_a_wheel_has() {
         const CALLS: &str = "int ncclGetVersion(int *version) { return *version = 22809, 0; }
@@ -530,7 +530,7 @@ mod tests {
                 "{kind:?}: a sum over one rank changes nothing"
             );
         }
-        // What it cannot sum is refused, and nothing is wrong after that.
+        // An unsupported tensor is rejected, and the communicator remains usable.
         let refused = one.sum(&mut Tensor::zeros([3], (Kind::Float, Device::Cpu)));
         assert!(
             matches!(refused, Err(NcclError::Tensor { .. })),

@@ -1,8 +1,8 @@
-//! libnccl, opened when first asked for, by the names under which it comes.
+//! Loads libnccl at its first use, by one of its known names.
 //!
-//! A torch wheel has `libnccl.so.2` and no other name, a distribution's package for developers `libnccl.so` as well.
-//! cudarc tries many names, the first of the two not among them; so its types are used here, and not its loader.
-#![allow(unsafe_code)] // foreign code is loaded and looked up
+//! A torch wheel contains only the name `libnccl.so.2`; a distribution's development package contains `libnccl.so` as
+//! well. cudarc tries many names but not the first of these, so only its types are used here, not its loader.
+#![allow(unsafe_code)] // loads and calls foreign code
 
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::OnceLock;
@@ -14,13 +14,13 @@ use libloading::Library;
 
 use super::nccl::{NcclError, VERSION_MIN};
 
-/// Where libtorch was loaded from a wheel, its own NCCL has this name in the process already.
+/// If libtorch was loaded from a wheel, its own NCCL is already loaded in the process under the first name.
 const NAMES: [&str; 2] = ["libnccl.so.2", "libnccl.so"];
 
-/// Calls of NCCL, as its header declares them. The library is never closed.
+/// Functions of NCCL, as declared in its header. The library is never closed.
 #[derive(Debug)]
 pub(super) struct Nccl {
-    /// As `ncclGetVersion` counts: 22809 is 2.28.9.
+    /// Version as returned by `ncclGetVersion`: 22809 is 2.28.9.
     pub(super) version: c_int,
     pub(super) get_last_error: unsafe extern "C" fn(ncclComm_t) -> *const c_char,
     pub(super) get_unique_id: unsafe extern "C" fn(*mut ncclUniqueId) -> ncclResult_t,
@@ -32,7 +32,7 @@ pub(super) struct Nccl {
     pub(super) comm_destroy: unsafe extern "C" fn(ncclComm_t) -> ncclResult_t,
 }
 
-/// From, to, values, their kind, the operation, and the stream on which it happens.
+/// Source, destination, number of values, data type, operation, communicator and stream.
 type AllReduce = unsafe extern "C" fn(
     *const c_void,
     *mut c_void,
@@ -43,7 +43,7 @@ type AllReduce = unsafe extern "C" fn(
     cudaStream_t,
 ) -> ncclResult_t;
 
-/// The one of this process. Errors: none is found, or it is too old; asked again, it is looked for again.
+/// Returns the NCCL of this process. Fails if none is found or it is too old; the next call then tries again.
 pub(super) fn nccl() -> Result<&'static Nccl, NcclError> {
     static NCCL: OnceLock<Nccl> = OnceLock::new();
     if let Some(nccl) = NCCL.get() {
@@ -55,7 +55,7 @@ pub(super) fn nccl() -> Result<&'static Nccl, NcclError> {
 
 impl Nccl {
     fn open() -> Result<Self, NcclError> {
-        // SAFETY: loads NVIDIA's library, whose initialisers call nothing back.
+        // SAFETY: loads NVIDIA's library, whose initialisers do not call back into this program.
         let opened = NAMES
             .into_iter()
             .find_map(|name| unsafe { Library::new(name) }.ok());
@@ -63,7 +63,7 @@ impl Nccl {
             opened.ok_or(NcclError::Absent { library: NAMES[0] })?,
         ));
 
-        // SAFETY: every NCCL has this call, with this signature; it writes one number.
+        // SAFETY: every version of NCCL has this function, with this signature; it writes one number.
         let version = unsafe {
             let get_version = look_up::<unsafe extern "C" fn(*mut c_int) -> ncclResult_t>(
                 library,
@@ -77,7 +77,7 @@ impl Nccl {
             return Err(NcclError::Old { found: version });
         }
 
-        // SAFETY: the signatures are those of nccl.h, which has not changed them since this version.
+        // SAFETY: the signatures are those of nccl.h, which has not changed them since the minimum version.
         unsafe {
             Ok(Self {
                 version,
@@ -92,15 +92,15 @@ impl Nccl {
     }
 }
 
-/// A call by its name.
+/// Looks up a function by its name.
 ///
 /// # Safety
-/// `F` is its signature.
+/// `F` must be the function's signature.
 unsafe fn look_up<F: Copy + 'static>(
     library: &'static Library,
     call: &'static str,
 ) -> Result<F, NcclError> {
-    // SAFETY: by this function's own contract; the library is never closed.
+    // SAFETY: guaranteed by the caller of this function; the library is never closed.
 
     let found = unsafe { library.get::<F>(call.as_bytes()) };
     found.map(|found| *found).map_err(|_| NcclError::Lacks {

@@ -1,5 +1,5 @@
-//! Two calls to the operating system that the standard library has not: a signal to a child, and an end without
-//! clean-up.
+//! Two system calls that the standard library does not provide: sending a signal to a child process, and exiting
+//! without clean-up.
 #![allow(unsafe_code)]
 
 use std::ffi::c_int;
@@ -13,24 +13,24 @@ unsafe extern "C" {
     fn libc_exit(code: c_int) -> !;
 }
 
-/// Ends the process at once with `code`.
+/// Ends the process immediately with exit code `code`.
 ///
-/// For threads that end it while another computes: `std::process::exit` would run libtorch's destructors under it, which
-/// can crash or wait for ever.
+/// For use while another thread computes: `std::process::exit` would run libtorch's destructors during the computation,
+/// which can crash or block for ever.
 pub(crate) fn exit_now(code: i32) -> ! {
     // SAFETY: takes no pointer and does not return.
     unsafe { libc_exit(code) }
 }
 
-/// Sends `signal` to a child; nothing if it has ended.
+/// Sends `signal` to a child process; does nothing if the child has ended.
 ///
 /// # Errors
-/// As the system says.
+/// The error of the operating system.
 pub(crate) fn signal_child(child: &mut Child, signal: i32) -> io::Result<()> {
     if child.try_wait()?.is_some() {
         return Ok(());
     }
-    // A child that was not waited for keeps its number, so that no other process can be meant.
+    // The id of a child that has not been waited for is not reused, so the signal cannot reach another process.
     // SAFETY: takes no pointer.
     match unsafe { libc_kill(child.id().cast_signed(), signal) } {
         0 => Ok(()),

@@ -1,5 +1,5 @@
-// What tch does not offer: process-wide switches of ATen, and one differentiable sum over ranks.
-// Every function catches what ATen throws; `message` then holds its first line.
+// Features that tch lacks: process-wide settings of ATen, and a differentiable sum over ranks.
+// Every function catches ATen's exceptions and stores the text in `message`.
 
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
@@ -19,7 +19,7 @@
 
 namespace {
 
-// Sums a contiguous tensor over all ranks in place; 0 on success. `group` is Rust's.
+// Sums a contiguous tensor over all ranks in place; returns 0 on success. `group` belongs to Rust.
 using SumInPlace = int (*)(const void* group, at::Tensor* tensor);
 
 struct SumOverRanks : public torch::autograd::Function<SumOverRanks> {
@@ -38,7 +38,7 @@ struct SumOverRanks : public torch::autograd::Function<SumOverRanks> {
         return run(tensor, sum, group);
     }
 
-    // d(Σ over ranks of loss) / d(own part): every rank's gradient counts.
+    // d(Σ over ranks of loss) / d(own part): the gradients of all ranks are summed.
     static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                    torch::autograd::variable_list grads) {
         int64_t sum = context->saved_data["sum"].toInt();
@@ -58,13 +58,13 @@ int guarded(char* message, size_t size, Body body) {
     }
 }
 
-// Threads of OpenMP that wait for the others spin by default, for milliseconds. Where other programs want the cores too,
-// they spin away the time of the one that they wait for. With 300 rounds, some ten microseconds, a recurrent model is as
-// fast as by default where the cores are free (without any it takes a third longer), and several times faster where they
-// are not: docs/trainer.md has the figures. libgomp takes how to wait from the environment alone, when it is
-// loaded, which is before main and before any constructor of ours. So the program starts itself once more with the
-// variable set, at the earliest moment that there is: before libtorch's own initialisers, which take a quarter of a second.
-// Ranks and other children inherit it. What a user has set is left alone.
+// By default, waiting OpenMP threads spin for milliseconds. If other programs need the cores as well, the spinning
+// takes time from the thread that the others wait for. With 300 rounds, about ten microseconds, a recurrent model is as
+// fast as by default on an idle machine (without any spinning it takes a third longer), and several times faster on a
+// busy one; docs/trainer.md contains the figures. libgomp reads this setting from the environment only, when it is
+// loaded, which is before main and before any of our constructors. Therefore the program restarts itself with the
+// variable set, at the earliest possible moment: before libtorch's own initialisers, which take a quarter of a second.
+// Ranks and other child processes inherit the variable. Values set by the user are kept.
 constexpr const char* WAIT = "GOMP_SPINCOUNT=300";
 constexpr const char* ASKED[] = {"OMP_WAIT_POLICY=", "GOMP_SPINCOUNT=", "KMP_BLOCKTIME="};
 
@@ -76,25 +76,25 @@ void spin_shortly(int, char** args, char** variables) {
         }
     }
 
-    // A program that was started through the loader (`ld.so PROGRAM`) does not know its own name.
+    // A program that was started through the loader (`ld.so PROGRAM`) does not know its own path.
     auto* program = reinterpret_cast<const char*>(getauxval(AT_EXECFN));
     if (program == nullptr || getauxval(AT_BASE) == 0) return;
 
-    // The C library is not ready for malloc here. The system keeps arguments and environment below a quarter of the
-    // stack's limit, so that one more list of pointers has room on it.
+    // malloc cannot be used yet, because the C library is not initialised. The system limits arguments and environment
+    // to a quarter of the stack size, so the stack has room for another list of pointers.
     auto** with = static_cast<char**>(__builtin_alloca((count + 2) * sizeof(char*)));
     std::memcpy(with, variables, count * sizeof(char*));
     with[count] = const_cast<char*>(WAIT);
     with[count + 1] = nullptr;
-    // Where it fails the program goes on as it is: slower on a busy machine.
+    // If execve fails, the program continues with the default: slower on a busy machine.
     execve(program, args, with);
 }
 
 __attribute__((section(".preinit_array"), used)) void (*const before_all)(int, char**, char**) = spin_shortly;
 
-// cuBLAS sums in the same order each time only with a workspace of a fixed size, and libtorch refuses every product of
-// matrices on a GPU without it where algorithms must be deterministic. Both read the environment. Set before main, when no
-// other thread is there; what a user has set is left alone.
+// cuBLAS sums in a reproducible order only with a workspace of a fixed size, and with deterministic algorithms libtorch
+// rejects every matrix product on a GPU without it. Both read the environment. Set before main, while there is only one
+// thread; a value set by the user is kept.
 __attribute__((constructor)) void choose_workspaces() { setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0); }
 
 }  // namespace
@@ -116,7 +116,7 @@ int wavemill_set_tf32(bool on, char* message, size_t size) {
     });
 }
 
-// `own_loops`: while it is on, libtorch computes with its own loops and not with oneDNN.
+// `own_loops`: while autocast is on, libtorch uses its own kernels instead of oneDNN.
 int wavemill_set_autocast_bf16(bool cuda, bool own_loops, bool on, char* message, size_t size) {
     return guarded(message, size, [&] {
         if (own_loops) at::globalContext().setUserEnabledMkldnn(!on);
@@ -127,16 +127,16 @@ int wavemill_set_autocast_bf16(bool cuda, bool own_loops, bool on, char* message
     });
 }
 
-// `out` receives bytes of no particular content, page-locked and of libtorch's own pool of such memory: what is freed is
-// handed out again only once the copies from it are done.
+// Sets `out` to uninitialised page-locked bytes from libtorch's pool of such memory. The pool reuses a freed block only
+// after the copies from it have finished.
 int wavemill_pinned(int64_t bytes, at::Tensor** out, char* message, size_t size) {
     return guarded(message, size, [&] {
         *out = new at::Tensor(at::empty({bytes}, at::TensorOptions().dtype(at::kByte).pinned_memory(true)));
     });
 }
 
-// `out` receives `host` on the GPU of this number. Comes back before it is copied: by way of page-locked memory, from
-// which what is queued next on the GPU waits for the copy, and nothing else does.
+// Sets `out` to a copy of `host` on the GPU with this number. Returns before the copy is done: it goes through
+// page-locked memory, and only later work on the GPU waits for it.
 int wavemill_send(const at::Tensor* host, int gpu, at::Tensor** out, char* message, size_t size) {
     return guarded(message, size, [&] {
         auto device = at::Device(at::kCUDA, static_cast<at::DeviceIndex>(gpu));
@@ -144,8 +144,8 @@ int wavemill_send(const at::Tensor* host, int gpu, at::Tensor** out, char* messa
     });
 }
 
-// A step frees and takes the same large blocks again: glibc would give them back to the system each time, and every page
-// would be cleared anew.
+// A step frees and allocates the same large blocks again and again: glibc would return them to the system each time,
+// which would have to clear every page again.
 void wavemill_keep_memory() {
 #ifdef __GLIBC__
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
@@ -154,7 +154,7 @@ void wavemill_keep_memory() {
 #endif
 }
 
-// Keeps SIGINT and SIGTERM away from the calling thread and those that it starts from now on.
+// Blocks SIGINT and SIGTERM in the calling thread and in the threads that it starts from now on.
 void wavemill_block_stop_signals() {
     sigset_t signals;
     sigemptyset(&signals);
@@ -163,7 +163,7 @@ void wavemill_block_stop_signals() {
     pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 }
 
-// `out` receives a new tensor that the caller owns.
+// Sets `out` to a new tensor that the caller owns.
 int wavemill_sum_over_ranks(const at::Tensor* tensor, void* sum, const void* group, at::Tensor** out, char* message,
                             size_t size) {
     return guarded(message, size, [&] {

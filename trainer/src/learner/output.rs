@@ -1,20 +1,20 @@
-//! What a model says outside of training.
+//! Output of a model outside of training.
 
 use tch::Tensor;
 
 use super::{LearnError, Learner};
 use crate::dataset::Batch;
 
-/// What a model says of n rows.
+/// Output of a model for n rows.
 #[derive(Debug)]
 pub(crate) struct ModelOutput {
-    /// `[n, width]`: what the heads see.
+    /// `[n, width]`: the input of the heads.
     pub vectors: Tensor,
-    /// Of each target, in order.
+    /// Output for each target, in the order of the targets.
     pub targets: Vec<TargetOutput>,
 }
 
-/// What a model says of n rows about one target.
+/// Output of a model for n rows and one target.
 #[derive(Debug)]
 pub(crate) struct TargetOutput {
     /// `[n, classes]`.
@@ -26,7 +26,7 @@ pub(crate) struct TargetOutput {
 }
 
 impl Learner {
-    /// What the model says of a batch's rows, as in evaluation: with running statistics and without dropout or mix-up.
+    /// Computes the model's output for a batch as in evaluation: with running statistics, without dropout or mix-up.
     pub(crate) fn answers(&self, batch: &Batch) -> Result<ModelOutput, LearnError> {
         let inputs = self.inputs(batch)?;
         let labels = self.labels(batch)?;

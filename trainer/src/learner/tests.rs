@@ -1,4 +1,4 @@
-//! Steps on small stores.
+//! Tests of single steps on small stores.
 
 use super::*;
 use crate::dataset::fixture::Fixture;
@@ -46,7 +46,7 @@ fn a_batch_without_a_labelled_row_adds_nothing_and_labelled_rows_are_counted() {
     }
 }
 
-/// Whether training goes by batches' own statistics, and whether two ranks may begin.
+/// Returns whether training uses batch statistics, and the result of checking the configuration for two ranks.
 fn of_batch_norm(sets: &[&str]) -> (bool, Result<(), String>) {
     let _alone = testing::alone();
     let folder = tempfile::tempdir().expect("a folder");

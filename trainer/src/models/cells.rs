@@ -1,7 +1,7 @@
-//! Recurrent layers, run over frames.
+//! Recurrent layers over frames.
 //!
-//! Layers are called one by one with dropout between them: cuDNN's own keeps a random state that no seed resets, which a
-//! resumed run could not repeat.
+//! Layers are called one by one with dropout between them: cuDNN's own dropout keeps a random state that no seed
+//! resets, so a resumed run could not reproduce it.
 
 use tch::Tensor;
 
@@ -11,28 +11,28 @@ use super::walk::{Operation, OperationKind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cell {
-    /// Hochreiter and Schmidhuber 1997, as torch.
+    /// Hochreiter and Schmidhuber 1997, as in torch.
     Lstm,
-    /// Cho et al. 2014, as torch.
+    /// Cho et al. 2014, as in torch.
     Gru,
 }
 
-/// A stack of recurrent layers.
+/// Arguments of a stack of recurrent layers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecurrentArgs {
     pub cell: Cell,
-    /// Values of a state, per direction.
+    /// Length of the state of one direction.
     pub width: i64,
-    /// One above another.
+    /// Number of stacked layers.
     pub layers: i64,
-    /// Whether a second one of each runs backwards in time.
+    /// Whether each layer also runs backwards in time.
     pub both_ways: bool,
-    /// Share of values dropped between two layers.
+    /// Dropout rate between two layers.
     pub dropout: Option<f64>,
 }
 
 impl RecurrentArgs {
-    /// Values a step, over both directions.
+    /// Returns the number of output values per step, over both directions.
     pub(crate) const fn outputs(&self) -> i64 {
         if self.both_ways {
             2 * self.width
@@ -43,7 +43,7 @@ impl RecurrentArgs {
 }
 
 /// Recurrent layers with torch's variables: `weight_ih_lK`, `weight_hh_lK`, `bias_ih_lK`, `bias_hh_lK`, and the same
-/// with `_reverse`; all uniform in ±1 / √width at first, as torch.
+/// names with the suffix `_reverse`. All are initially uniform in ±1 / √width, as in torch.
 #[derive(Debug)]
 pub(crate) struct Recurrent {
     layers: Vec<Vec<Tensor>>,
@@ -51,13 +51,13 @@ pub(crate) struct Recurrent {
 }
 
 impl Recurrent {
-    /// `from`: values a step.
+    /// Creates the layers. `from` is the number of input values per step.
     pub(crate) fn new(
         scope: &VarScope<'_>,
         from: i64,
         args: RecurrentArgs,
     ) -> Result<Self, ModelError> {
-        // torch keeps the weights of all gates of a cell in one matrix.
+        // torch stores the weights of all gates of a cell in one matrix.
         let gates = match args.cell {
             Cell::Lstm => 4 * args.width,
             Cell::Gru => 3 * args.width,
@@ -96,7 +96,7 @@ impl Recurrent {
         })
     }
 
-    /// As a drawing tells them, one a layer.
+    /// Describes the stack as operations of a stage, one per layer.
     pub(crate) fn operations(&self) -> Vec<Operation> {
         let name = match (self.args.cell, self.args.both_ways) {
             (Cell::Lstm, false) => "LSTM",
@@ -121,14 +121,14 @@ impl Recurrent {
         operations
     }
 
-    /// `[n, steps, values]` to every step's state `[n, steps, outputs]` of the last layer, and the last state of each
-    /// direction side by side `[n, outputs]`.
+    /// Maps `[n, steps, values]` to the last layer's state after every step, `[n, steps, outputs]`, and to the final
+    /// states of its directions, concatenated to `[n, outputs]`.
     pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Result<(Tensor, Tensor), ModelError> {
-        // Under autocast a convolution gives bf16; these weights stay in f32.
+        // Under autocast a convolution returns bf16, while these weights stay f32.
         let x = x.f_to_kind(self.layers[0][0].kind())?;
         let directions = self.args.outputs() / self.args.width;
 
-        // Made from `x`, so that a trace of this follows the number of rows.
+        // Derived from `x`, so that a trace of this code follows the number of rows.
         let zeros = x.f_select(1, 0)?.f_narrow(1, 0, 1)?.f_zeros_like()?;
         let zeros = zeros
             .f_unsqueeze(0)?
@@ -138,7 +138,7 @@ impl Recurrent {
         let mut steps = x;
         let mut last = zeros.shallow_clone();
         for (i, layer) in self.layers.iter().enumerate() {
-            // Dropout stands between layers, so none before the first.
+            // Dropout is applied between layers, so not before the first.
             if let (1.., Some(share)) = (i, self.args.dropout) {
                 steps = steps.f_dropout(share, train)?;
             }
@@ -158,7 +158,7 @@ impl Recurrent {
         let both_ways = self.args.both_ways;
         let variables: Vec<&Tensor> = layer.iter().collect();
 
-        // One layer, so the dropout of libtorch's own (0.0) has nothing to do; rows come first.
+        // libtorch applies its own dropout (0.0 here) only between layers, and this is one layer. Batch axis first.
         match self.args.cell {
             Cell::Lstm => {
                 let start = [zeros, zeros];

@@ -1,4 +1,4 @@
-//! Convolutions with dense layers behind them: `cnn2d` and `cnn1d`.
+//! Convolutions followed by dense layers: `cnn2d` and `cnn1d`.
 
 use tch::Tensor;
 
@@ -45,25 +45,25 @@ const CNN2D: &[Block] = &[
     },
 ];
 
-/// The two poolings behind the blocks, along either axis.
+/// The two poolings after the blocks, along either axis.
 const BEHIND: [Window; 2] = [Window::tile(2); 2];
 
-/// The fewest bands and frames of `cnn2d`.
+/// Returns the minimum number of bands and frames of `cnn2d`.
 pub(crate) fn least_2d() -> [i64; 2] {
     [least_2d_along(1), least_2d_along(0)]
 }
 
-/// The shortest axis of which blocks and poolings leave one value (0: frames, 1: bands).
+/// Returns the minimum length of an axis for which blocks and poolings leave one value (0: frames, 1: bands).
 fn least_2d_along(from_last: usize) -> i64 {
     let mut windows = windows_along(CNN2D, from_last);
     windows.extend(BEHIND);
     least_before(&windows)
 }
 
-/// `cnn2d` of document 000, as its authors' repository has it.
+/// `cnn2d` of document 000, as in its authors' repository.
 ///
-/// `[n, 1, bands, frames]` → 32 channels, halved → 64, halved → 64, halved → two poolings by 2 → all values in one row →
-/// dense 1024 → dense 256. At 128 × 1292: 64 × 4 × 40 = 10,240 values before the first dense layer.
+/// `[n, 1, bands, frames]` → 32 channels, halved → 64, halved → 64, halved → two poolings by 2 → flattened → dense 1024
+/// → dense 256. At 128 × 1292: 64 × 4 × 40 = 10,240 values before the first dense layer.
 #[derive(Debug)]
 pub(crate) struct Cnn2d {
     blocks: Blocks,
@@ -72,7 +72,7 @@ pub(crate) struct Cnn2d {
 
 impl Cnn2d {
     pub(crate) fn new(scope: &VarScope<'_>, dims: &Dims) -> Result<Self, ModelError> {
-        // What blocks and poolings leave of a row.
+        // Number of values per row that remain after blocks and poolings.
         let bands = length_behind(&BEHIND, behind(CNN2D, 1, dims.bands));
         let frames = length_behind(&BEHIND, behind(CNN2D, 0, dims.frames));
         let values = 64 * bands * frames;
@@ -134,16 +134,16 @@ const fn block_1d(width: i64) -> Block {
 
 const CNN1D: &[Block] = &[block_1d(128), block_1d(128), block_1d(256)];
 
-/// One band, and the fewest frames of `cnn1d`.
+/// Returns one band and the minimum number of frames of `cnn1d`.
 pub(crate) fn least_1d() -> [i64; 2] {
     [1, least_for(CNN1D)[1]]
 }
 
-/// `cnn1d` of document 002, which gives no widths; pooling over time after its reference (van den Oord, Dieleman and
+/// `cnn1d` of document 002, which gives no widths. Pooling over time follows its reference (van den Oord, Dieleman and
 /// Schrauwen, "Deep content-based music recommendation", 2013).
 ///
-/// `[n, bands, frames]` → 128, 128, 256 channels, each time a quarter of the frames → mean and maximum over frames side
-/// by side, 512 → dense 128.
+/// `[n, bands, frames]` → 128, 128, 256 channels, each time a quarter of the frames → mean and maximum over frames,
+/// concatenated, 512 → dense 128.
 #[derive(Debug)]
 pub(crate) struct Cnn1d {
     blocks: Blocks,
@@ -163,7 +163,7 @@ impl Backbone for Cnn1d {
     fn embed(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError> {
         let x = self.blocks.forward(&inputs.spectrogram, train, walk)?;
 
-        // Mean and maximum take any number of frames, so that only the bands are fixed.
+        // Mean and maximum accept any number of frames, so only the number of bands is fixed.
         let x = Tensor::f_cat(&[mean_over(&x, &[2])?, x.f_amax(2, false)?], 1)?;
         walk.stage("mean, maximum", &x, || {
             vec![Operation::fixed("mean and maximum", "over frames")]

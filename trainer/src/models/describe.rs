@@ -1,7 +1,7 @@
-//! What `wavemill-train models` shows: stages with their shapes and operations, branches, parameters, and what of an
-//! architecture is our choice.
+//! The descriptions shown by `wavemill-train models`: stages with their shapes and operations, branches, parameters,
+//! and the sources of the architecture.
 //!
-//! Everything is read off a model that is built and run once on zeros, so that the table cannot differ from the code.
+//! Everything is read from a model that is built and run once on zeros, so the table cannot differ from the code.
 
 use serde::Serialize;
 use tch::nn::VarStore;
@@ -12,61 +12,61 @@ use super::registry::{Architecture, find};
 use super::walk::{Branch, Stage, Walk};
 use super::{Dims, Inputs, ModelError, Net};
 
-/// Columns of `mfcc` in the published `features.csv`: 7 statistics of 20 coefficients.
+/// Number of `mfcc` columns in the published `features.csv`: 7 statistics of 20 coefficients.
 const MFCC_COLUMNS: i64 = 140;
-/// Artists and albums that a description counts embeddings for: FMA small's, about.
+/// Sizes of the artist and album vocabularies assumed in descriptions, approximately those of FMA small.
 const VOCABULARY: [i64; 2] = [2400, 2800];
 
-/// What a model sees of a row.
+/// An input of a model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Input {
     /// `spectrogram`, `metadata` or `ids`.
     pub name: &'static str,
-    /// For one row: without n.
+    /// Shape for one row, without n.
     pub shape: Vec<i64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(crate) struct Description {
-    /// As in `model.name`.
+    /// Name used in `model.name`.
     pub name: &'static str,
-    /// One line.
+    /// One-line description.
     pub about: &'static str,
-    /// The document that it is of.
+    /// The document that describes the architecture.
     pub origin: &'static str,
-    /// What the document's text says.
+    /// Properties given in the document's text.
     pub text: &'static str,
-    /// What its authors' repository says.
+    /// Properties taken from its authors' repository.
     pub repository: &'static str,
-    /// What neither says, or what differs here.
+    /// Properties that neither source gives, or that differ from the sources.
     pub our_choice: &'static str,
     /// Inputs of one row.
     pub inputs: Vec<Input>,
-    /// The fewest bands and frames.
+    /// Minimum number of bands and frames.
     pub least: [i64; 2],
-    /// Ways that lie side by side; none where one stage follows another. The first stage without a branch joins them.
+    /// Parallel branches; empty if the stages form one sequence. The first stage that has no branch joins them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub branches: Vec<Branch>,
-    /// In order, without heads.
+    /// Stages in order, without the heads.
     pub stages: Vec<Stage>,
-    /// Length of the vector that heads see.
+    /// Length of the vector that is the input of the heads.
     pub width: i64,
-    /// Targets with their classes.
+    /// Targets with their number of classes.
     pub heads: Vec<(String, i64)>,
-    /// Numbers that training changes, heads included.
+    /// Number of trainable parameters, including the heads.
     pub parameters: i64,
-    /// Shares of dropped values, in order of places.
+    /// Dropout rates, in the order of the layers.
     pub dropout: Vec<f64>,
 }
 
 impl Description {
-    /// Numbers of a head that training changes: a weight for each value of the vector and a bias, for every class.
+    /// Returns the number of parameters of a head: one weight per value of the vector and one bias, for every class.
     pub(crate) const fn head_parameters(&self, classes: i64) -> i64 {
         (self.width + 1) * classes
     }
 }
 
-/// Digits in threes.
+/// Formats a number with commas between groups of three digits.
 pub(crate) fn thousands(number: i64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
@@ -79,7 +79,7 @@ pub(crate) fn thousands(number: i64) -> String {
     out
 }
 
-/// The dimensions of an architecture's document, over which `shape` (bands, frames) and `classes` win.
+/// Returns the dimensions used in an architecture's document, overridden by `shape` (bands, frames) and `classes`.
 fn dims_of(architecture: &Architecture, shape: Option<[i64; 2]>, classes: Option<i64>) -> Dims {
     let [bands, frames, own_classes] = architecture.document;
     let [bands, frames] = shape.unwrap_or([bands, frames]);
@@ -104,10 +104,10 @@ fn dims_of(architecture: &Architecture, shape: Option<[i64; 2]>, classes: Option
     }
 }
 
-/// `name`, for its document's rows or others.
+/// Describes the architecture `name`, built for its document's rows or for other dimensions.
 ///
 /// # Errors
-/// [`ModelError`]: no such name, or rows that do not suit it.
+/// [`ModelError`] if the name is unknown or the rows do not fit the architecture.
 pub(crate) fn describe(
     name: &str,
     shape: Option<[i64; 2]>,
@@ -132,7 +132,7 @@ fn describe_for(
     let store = VarStore::new(Device::Cpu);
     let net = Net::build(model, dims, &store.root(), None)?;
 
-    // One row is enough, since nothing is trained: batch norm goes by its running statistics.
+    // One row is sufficient because nothing is trained: batch norm uses its running statistics.
     let inputs = Inputs {
         spectrogram: zeros(&[1, dims.bands, dims.frames], Kind::Float)?,
         metadata: if architecture.needs.metadata() {
@@ -147,14 +147,14 @@ fn describe_for(
         },
     };
     let mut shown_inputs = Vec::new();
-    // The batch has a spectrogram in any case; shown is what the architecture looks at.
+    // The batch always contains a spectrogram; the description lists it only if the architecture reads it.
     if architecture.needs.spectrogram() {
         shown_inputs.push(input("spectrogram", &inputs.spectrogram));
     }
     shown_inputs.extend(inputs.metadata.iter().map(|x| input("metadata", x)));
     shown_inputs.extend(inputs.ids.iter().map(|x| input("ids", x)));
 
-    // The same walk as in training, so that no stage is described that a row does not pass.
+    // The same forward pass as in training, so the description contains exactly the stages that a row passes.
     let mut walk = Walk::recorded();
     let _ = tch::no_grad(|| net.walk(&inputs, false, &mut walk))?;
     let walked = walk.into_record();

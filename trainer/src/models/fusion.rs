@@ -1,4 +1,4 @@
-//! `fusion`, the further work of document 002: what is heard beside what is known of a track.
+//! `fusion`, the further work of document 002: combines a track's spectrogram with its metadata.
 
 use tch::Tensor;
 
@@ -7,21 +7,21 @@ use super::recurrent::{CRNN_SIMPLE, ConvRecurrent};
 use super::walk::{Operation, OperationKind, Walk};
 use super::{Backbone, Dims, Inputs, ModelError, metadata};
 
-/// Values of an artist's or album's vector.
+/// Length of the embedding of an artist or album.
 const EMBEDDED: i64 = 16;
 const DENSE: i64 = 128;
-/// By column of the ids.
+/// Names of the id columns.
 const ID_NAMES: [&str; 2] = ["artist", "album"];
 
-/// A spectrogram's branch (convolutions and an LSTM, as `crnn-simple`), metadata, and artist and album as vectors, side
-/// by side into a dense layer. Artist and album take part where the vocabulary has any.
+/// Concatenates a spectrogram branch (convolutions and an LSTM, as `crnn-simple`), metadata, and embeddings of artist
+/// and album, followed by a dense layer. Artist or album is left out if its vocabulary is empty.
 ///
-/// `[n, bands, frames]` → 64; `[n, columns]` as it is; `[n, 2]` ids → 16 each, all 0 for the unknown id 0, which stays so
-/// in training → dense 128.
+/// `[n, bands, frames]` → 64; `[n, columns]` unchanged; `[n, 2]` ids → 16 each, all 0 for the unknown id 0 even after
+/// training → dense 128.
 #[derive(Debug)]
 pub(crate) struct Fusion {
     branch: ConvRecurrent,
-    /// Column of the ids, and a vector for each.
+    /// Id columns with their embedding tables.
     vectors: Vec<(usize, Tensor)>,
     dense: DenseRelu,
 }
@@ -42,7 +42,7 @@ impl Fusion {
                 &[entries, EMBEDDED],
                 Initializer::Normal(0.1),
             )?;
-            // An artist that training has not seen says nothing. `f_embedding` below gives row 0 no gradient.
+            // An unknown artist carries no information. `f_embedding` below gives row 0 no gradient, so it stays 0.
             let _ = tch::no_grad(|| table.f_get(0)?.f_zero_())?;
             vectors.push((column, table));
         }
@@ -56,7 +56,7 @@ impl Fusion {
     }
 }
 
-/// A vector for each id, as a drawing tells it.
+/// Describes an embedding as an operation of a stage.
 fn embedding(table: &Tensor) -> Operation {
     Operation {
         kind: OperationKind::Dense,
@@ -71,7 +71,7 @@ impl Backbone for Fusion {
         walk.branch("spectrogram", "spectrogram");
         let heard = self.branch.embed(inputs, train, walk)?;
 
-        // As they are: a branch without a stage.
+        // Metadata is passed on unchanged, so this branch has no stage.
         walk.branch("metadata", "metadata");
         let mut parts = vec![heard, metadata(inputs, "fusion")?.shallow_clone()];
 

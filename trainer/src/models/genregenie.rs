@@ -17,17 +17,17 @@ const POOL: Window = Window::tile(2);
 const CHAIN: [Window; 6] = [CONV, POOL, CONV, POOL, CONV, POOL];
 const DENSE: i64 = 128;
 
-/// The fewest bands and frames: 8 of each.
+/// Returns the minimum number of bands and frames: 8 of each.
 pub(crate) fn least() -> [i64; 2] {
     [least_before(&CHAIN); 2]
 }
 
-/// Three blocks in the document's order: convolution (`he_normal`), max pooling by 2, batch norm, dropout; then a dense
-/// layer. The document sees coloured pictures of 128 × 130; here they are those of a picture feature, or the one channel
-/// of a spectrogram once or three times over.
+/// Three blocks in the document's order (convolution with `he_normal`, max pooling by 2, batch norm, dropout), then a
+/// dense layer. The document uses coloured pictures of 128 × 130; here the input is a picture feature, or the single
+/// channel of a spectrogram, used once or three times.
 ///
-/// `[n, channels, bands, frames]` → 32, 64, 128 channels, halved each time → all values in one row, 32,768 at 128 × 130
-/// → dense 128. ReLU stands behind batch norm, so that a convolution's bias would change nothing and there is none.
+/// `[n, channels, bands, frames]` → 32, 64, 128 channels, halved each time → flattened, 32,768 values at 128 × 130 →
+/// dense 128. ReLU follows batch norm, so a bias of the convolution would have no effect and is omitted.
 #[derive(Debug)]
 pub(crate) struct GenreGenie {
     blocks: Vec<Block>,
@@ -43,7 +43,7 @@ struct Block {
 }
 
 impl Block {
-    /// As a drawing tells it.
+    /// Describes the block as operations of a stage.
     fn operations(&self) -> Vec<Operation> {
         let mut operations = vec![self.conv.operation()];
         operations.extend(pool_operation(&[POOL; 2]));
@@ -78,7 +78,7 @@ impl GenreGenie {
             from = to;
         }
 
-        // The dense layer takes all that is left of a row, so it fits rows of one shape.
+        // The dense layer reads all remaining values of a row, so it fits rows of one shape only.
         let values = from * length_behind(&CHAIN, dims.bands) * length_behind(&CHAIN, dims.frames);
         Ok(Self {
             blocks,

@@ -1,7 +1,7 @@
-//! Weights to start from, in a file of the names that torchvision and timm use (or of our own).
+//! Loading of initial weights from a file that uses the variable names of torchvision and timm (or our own).
 //!
-//! All that is not a head must be there with the right shape, and nothing else may be: weights of a deeper network of
-//! the same family would otherwise fit by name.
+//! Except for the heads, the file must contain every variable with the right shape, and no others: otherwise
+//! weights of a deeper network of the same family would be accepted, because its names include those of this model.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,22 +15,22 @@ use tch::nn::VarStore;
 
 use super::{ModelError, is_head};
 
-/// Where a model's first weights come from.
+/// Origin of a model's initial weights.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Origin {
     /// Drawn at random.
     #[default]
     Scratch,
-    /// Read from a file; heads are new.
+    /// Read from a file, except for the heads, which are drawn at random.
     Pretrained {
         file: PathBuf,
-        /// Tensors taken from it.
+        /// Number of tensors read from the file.
         tensors: usize,
     },
 }
 
-/// Names the file without its folder: the sentence is part of results, which hold no path.
+/// Names the file without its folder, because results contain this text and must not contain paths.
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -43,13 +43,13 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Faults that an error lists.
+/// Maximum number of faults listed in an error.
 const LISTED_MAX: usize = 5;
 
-/// Suffixes under which PyTorch's pickles are published.
+/// File name extensions under which PyTorch pickles are published.
 const PICKLED: [&str; 5] = ["pth", "pt", "ckpt", "bin", "pkl"];
 
-/// Whether `file` can be safetensors at all, by its first bytes; PyTorch's own files are told apart.
+/// Checks by its first bytes whether `file` can be safetensors. PyTorch's own files get a separate error.
 ///
 /// # Errors
 /// [`ModelError::InitRead`], [`ModelError::InitPickle`].
@@ -61,7 +61,7 @@ pub(crate) fn check_form(file: &Path) -> Result<(), ModelError> {
         source: source.into(),
     })?;
 
-    // The header's length in eight bytes, and its opening brace.
+    // A safetensors file starts with the header's length in eight bytes, followed by the header's opening brace.
     let is_safetensors = first.get(8) == Some(&b'{');
     let is_pickle =
         first.starts_with(b"PK\x03\x04") || matches!(first.first_chunk::<2>(), Some([0x80, 2..=5]));
@@ -69,8 +69,8 @@ pub(crate) fn check_form(file: &Path) -> Result<(), ModelError> {
         .extension()
         .is_some_and(|suffix| PICKLED.iter().any(|known| suffix == *known));
 
-    // A pickle can run code when it is read, so it is never tried, and the error names the way out.
-    // Safetensors under a pickle's name are read.
+    // Reading a pickle can execute code, so it is never attempted; the error names the command that converts it.
+    // Safetensors files with a pickle's extension are accepted.
     if !is_safetensors && (is_pickle || is_named_so) {
         return Err(ModelError::InitPickle {
             path: file.to_owned(),
@@ -80,11 +80,12 @@ pub(crate) fn check_form(file: &Path) -> Result<(), ModelError> {
     Ok(())
 }
 
-/// Copies the weights of `file` (safetensors) into `store`, all but the heads'. A leading `module.` is taken off keys;
-/// `num_batches_tracked` and the file's own head (`fc.…`) are passed over. Values take the store's kind and device.
+/// Copies the weights in `file` (safetensors) into `store`, except for those of the heads. A leading `module.` is
+/// removed from keys; `num_batches_tracked` and the file's own head (`fc.…`) are ignored. Values are converted to the
+/// kind and device of the store.
 ///
 /// # Errors
-/// As [`check_form`]; [`ModelError::InitKeys`] (then nothing was copied), [`ModelError::Torch`].
+/// As [`check_form`]; [`ModelError::InitKeys`], in which case nothing was copied; [`ModelError::Torch`].
 pub(crate) fn load(file: &Path, store: &VarStore) -> Result<Origin, ModelError> {
     check_form(file)?;
     let read = Tensor::read_safetensors(file).map_err(|source| ModelError::InitRead {
@@ -92,8 +93,8 @@ pub(crate) fn load(file: &Path, store: &VarStore) -> Result<Origin, ModelError> 
         source,
     })?;
 
-    // Published files carry the prefix of PyTorch's wrapper for several devices, counters that nothing here reads, and a
-    // head for other classes.
+    // Published files contain the prefix of PyTorch's wrapper for several devices, counters that are not used here, and
+    // a head for other classes.
     let mut given: BTreeMap<String, Tensor> = BTreeMap::new();
     for (key, tensor) in read {
         let key = key.strip_prefix("module.").unwrap_or(&key);
@@ -107,7 +108,7 @@ pub(crate) fn load(file: &Path, store: &VarStore) -> Result<Origin, ModelError> 
         .filter(|(key, _)| !is_head(key))
         .collect();
 
-    // All keys of both sides are compared before anything is copied, so that a file that does not fit changes nothing.
+    // All keys of both sides are compared before anything is copied, so a file that does not fit changes nothing.
     let keys: BTreeSet<&String> = wanted.keys().chain(given.keys()).collect();
     let faults: Vec<String> = keys
         .into_iter()
@@ -179,7 +180,7 @@ mod tests {
         }
     }
 
-    /// A file as it is published: 1000 classes, a wrapper's prefix, counters.
+    /// Writes a file like the published ones: with 1000 classes, the prefix of PyTorch's wrapper, and counters.
     fn published(
         name: &str,
         folder: &Path,

@@ -1,7 +1,7 @@
-//! The parts that architectures share: variables with their initial values, convolutions, dense layers, recurrent cells.
+//! Building blocks shared by the architectures: variables with their initial values, convolutions, dense layers,
+//! pooling, dropout.
 //!
-//! Every step is a `Result`: no memory on the device, or a rank that is gone, is an error and no panic. Knows no
-//! architecture.
+//! Every step returns a `Result`: lack of device memory or a lost rank is an error, not a panic.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -16,27 +16,27 @@ use super::walk::{Operation, OperationKind, Walk};
 use super::window::{Window, least_before, length_behind, windows_in_words};
 use crate::ffi::Group;
 
-/// How a variable begins.
+/// Distribution of a variable's initial values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Initializer {
-    /// This value.
+    /// Every value is this constant.
     Constant(f64),
     /// Uniform in ±`bound`.
     Uniform(f64),
-    /// Normal with this deviation.
+    /// Normal with this standard deviation.
     Normal(f64),
     /// torch's default for convolutions and dense layers: uniform in ±1 / √fan-in.
     Torch,
-    /// Keras's `he_normal`: normal, cut at two deviations, with variance 2 / fan-in after the cut.
+    /// Keras's `he_normal`: normal, truncated at two standard deviations, with variance 2 / fan-in after truncation.
     HeNormal,
-    /// torchvision's and timm's for convolutions: normal with variance 2 / fan-out.
+    /// Default of torchvision and timm for convolutions: normal with variance 2 / fan-out.
     FanOut,
 }
 
-/// Deviation of a standard normal cut at ±2.
+/// Standard deviation of a standard normal distribution truncated at ±2.
 const CUT_NORMAL_STD: f64 = 0.879_625_661_034_239_8;
 
-/// Where in the variable store a part is made, and what every part must know.
+/// A path in the variable store, with the settings shared by all layers of a model.
 #[derive(Clone)]
 pub(crate) struct VarScope<'a> {
     path: Path<'a>,
@@ -53,7 +53,7 @@ impl std::fmt::Debug for VarScope<'_> {
 }
 
 impl<'a> VarScope<'a> {
-    /// The root of a model. `ranks` counts only where the model asks for batch norm over them.
+    /// Creates the scope of a model's root. `ranks` is ignored unless the model enables batch norm over ranks.
     pub(crate) fn new(
         path: &Path<'a>,
         model: &config::Model,
@@ -69,16 +69,16 @@ impl<'a> VarScope<'a> {
         }
     }
 
-    /// A place below, by a name without a dot.
+    /// Returns the scope of a child path. `name` must not contain a dot.
     pub(crate) fn at(&self, name: impl ToString) -> Self {
-        // The clone shares `dropped`: the model's list has the shares of all its parts.
+        // The clone shares `dropped`, so the model's list contains the rates of all its layers.
         Self {
             path: self.path.sub(name),
             ..self.clone()
         }
     }
 
-    /// The same place, where variables are trained in any case.
+    /// Returns the same scope with variables that are trained even if the model is frozen.
     pub(crate) fn trained(&self) -> Self {
         Self {
             frozen: false,
@@ -86,36 +86,36 @@ impl<'a> VarScope<'a> {
         }
     }
 
-    /// The configuration's dropout, or the architecture's `own`; noted in [`Self::dropped`].
+    /// Returns the configured dropout rate, or the architecture's `own`, and adds it to [`Self::dropped`].
     pub(crate) fn dropout(&self, own: f64) -> f64 {
         let share = self.dropout.unwrap_or(own);
         self.dropped.borrow_mut().push(share);
         share
     }
 
-    /// The shares of all dropouts made so far, in order.
+    /// Returns the rates of all dropout layers created so far, in order.
     pub(crate) fn dropped(&self) -> Vec<f64> {
         self.dropped.borrow().clone()
     }
 
-    /// The group that batch norm sums over.
+    /// Returns the group of ranks over which batch norm sums.
     pub(crate) fn ranks(&self) -> Option<&'static Group> {
         self.ranks
     }
 
-    /// A variable; trained, unless the place is frozen.
+    /// Creates a variable, which is trained unless the scope is frozen.
     pub(crate) fn variable(
         &self,
         name: &str,
         dims: &[i64],
         start: Initializer,
     ) -> Result<Tensor, ModelError> {
-        // Dimensions are `[out, in, window…]`, as torch counts fans.
+        // Dimensions are `[out, in, window…]`, which is torch's convention for computing fans.
         let field: i64 = dims.iter().skip(2).product();
         let fan_in = (dims.get(1).unwrap_or(&1) * field) as f64;
         let fan_out = (dims.first().unwrap_or(&1) * field) as f64;
 
-        // Drawn at once from the process's generator: the order in which parts are made decides the first weights.
+        // Drawn from the process's generator right away: the initial weights depend on the order of creation.
         let mut values = Tensor::f_zeros(dims, (self.path.kind(), self.path.device()))?;
         let _ = match start {
             Initializer::Constant(value) => values.f_fill_(value)?,
@@ -131,15 +131,15 @@ impl<'a> VarScope<'a> {
         Ok(self.path.add(name, values, !self.frozen))
     }
 
-    /// A variable `[length]` that is kept with the weights and never trained.
+    /// Creates a variable `[length]` that is stored with the weights but never trained.
     pub(crate) fn buffer(&self, name: &str, length: i64, value: f64) -> Result<Tensor, ModelError> {
         let values = Tensor::f_full([length], value, (self.path.kind(), self.path.device()))?;
         Ok(self.path.add(name, values, false))
     }
 
-    /// A dense layer `from` → `to`, as torch begins it: `weight`, `bias`.
+    /// Creates a dense layer from `from` to `to` values with torch's initialisation. Variables: `weight`, `bias`.
     pub(crate) fn linear(&self, from: i64, to: i64) -> Result<Linear, ModelError> {
-        // Bias before weight: the order of draws is a part of what a seed means.
+        // Bias before weight: changing the order of draws would change the weights that a seed gives.
         let bias = self.variable(
             "bias",
             &[to],
@@ -152,12 +152,11 @@ impl<'a> VarScope<'a> {
     }
 }
 
-/// Standard normal by the inverse of its distribution, cut at ±2, times `deviation`.
+/// Fills `values` with normal values truncated at ±2, times `deviation`, using the inverse distribution function.
 fn cut_normal(values: &mut Tensor, deviation: f64) -> Result<Tensor, ModelError> {
-    // erf(2 / √2): the share of a normal within two deviations.
+    // erf(2 / √2): the share of a normal distribution within two standard deviations.
     const INSIDE: f64 = 0.954_499_736_103_641_6;
-    // Uniform shares within ±2 deviations, turned into values by the inverse error function: no value has to be drawn
-    // again.
+    // Uniform shares within ±2 standard deviations, mapped by the inverse error function: nothing is redrawn.
     let drawn = values
         .f_uniform_(-INSIDE, INSIDE)?
         .f_erfinv()?
@@ -165,7 +164,7 @@ fn cut_normal(values: &mut Tensor, deviation: f64) -> Result<Tensor, ModelError>
     Ok(values.f_copy_(&drawn).map(|()| values.shallow_clone())?)
 }
 
-/// A dense layer as a drawing tells it.
+/// Describes a dense layer as an operation of a stage.
 pub(crate) fn dense_operation(weight: &Tensor, bias: Option<&Tensor>) -> Operation {
     let parameters = weight.numel() + bias.map_or(0, Tensor::numel);
     Operation {
@@ -176,13 +175,13 @@ pub(crate) fn dense_operation(weight: &Tensor, bias: Option<&Tensor>) -> Operati
     }
 }
 
-/// `x · weightᵀ + bias`.
+/// Computes `x · weightᵀ + bias`.
 pub(crate) fn dense(layer: &Linear, x: &Tensor) -> Result<Tensor, ModelError> {
     Ok(x.f_linear(&layer.ws, layer.bs.as_ref())?)
 }
 
-/// A convolution along one axis (`[n, channels, frames]`) or two (`[n, channels, bands, frames]`), without bias: batch
-/// norm follows each of them, and takes any bias out again.
+/// A convolution along one axis (`[n, channels, frames]`) or two (`[n, channels, bands, frames]`), without bias: each
+/// convolution is followed by batch norm, which would cancel the bias.
 #[derive(Debug)]
 pub(crate) struct Conv {
     weight: Tensor,
@@ -190,25 +189,25 @@ pub(crate) struct Conv {
     groups: i64,
 }
 
-/// What a convolution is made from.
+/// Arguments of [`Conv::new`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ConvArgs<'a> {
-    /// Channels in.
+    /// Input channels.
     pub from: i64,
-    /// Channels out.
+    /// Output channels.
     pub to: i64,
-    /// One window an axis.
+    /// One window per axis.
     pub windows: &'a [Window],
-    /// 1, or `from` for one filter a channel.
+    /// 1, or `from` for one filter per channel.
     pub groups: i64,
-    /// Its first values.
+    /// Initial values of the weight.
     pub start: Initializer,
 }
 
 impl Conv {
-    /// Makes `weight` at `scope`.
+    /// Creates the variable `weight` in `scope`.
     pub(crate) fn new(scope: &VarScope<'_>, args: ConvArgs<'_>) -> Result<Self, ModelError> {
-        // As torch orders them: out, in of a group, then the window.
+        // torch's order: output channels, input channels of a group, then the window.
         let mut dims = vec![args.to, args.from / args.groups];
         dims.extend(args.windows.iter().map(|window| window.kernel));
         let weight = scope.variable("weight", &dims, args.start)?;
@@ -219,17 +218,17 @@ impl Conv {
         })
     }
 
-    /// Channels out.
+    /// Returns the number of output channels.
     pub(crate) fn channels(&self) -> i64 {
         self.weight.size()[0]
     }
 
-    /// Along the first axis.
+    /// Returns the stride along the first axis.
     pub(crate) fn stride(&self) -> i64 {
         self.windows.first().map_or(1, |window| window.stride)
     }
 
-    /// As a drawing tells it.
+    /// Describes the convolution as an operation of a stage.
     pub(crate) fn operation(&self) -> Operation {
         let windows = windows_in_words(&self.windows, |_| 1);
         Operation {
@@ -243,7 +242,7 @@ impl Conv {
         }
     }
 
-    /// To `[n, channels out, …]`.
+    /// Returns a tensor `[n, output channels, …]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor, ModelError> {
         let stride: Vec<i64> = self.windows.iter().map(|w| w.stride).collect();
         let padding: Vec<i64> = self.windows.iter().map(|w| w.padding).collect();
@@ -256,9 +255,9 @@ impl Conv {
     }
 }
 
-/// A max pooling as a drawing tells it; none without windows.
+/// Describes max pooling as an operation of a stage; `None` without windows.
 pub(crate) fn pool_operation(windows: &[Window]) -> Option<Operation> {
-    // Poolings lie side by side unless it is said.
+    // Pooling windows are adjacent by default, so a stride is named only if it differs from the kernel.
     (!windows.is_empty()).then(|| {
         Operation::fixed(
             "max pool",
@@ -267,7 +266,7 @@ pub(crate) fn pool_operation(windows: &[Window]) -> Option<Operation> {
     })
 }
 
-/// The largest value under each place of `windows`, one an axis; none: `x` itself.
+/// Applies max pooling with one window per axis, or returns `x` if `windows` is empty.
 pub(crate) fn max_pool(x: &Tensor, windows: &[Window]) -> Result<Tensor, ModelError> {
     let kernel: Vec<i64> = windows.iter().map(|w| w.kernel).collect();
     let stride: Vec<i64> = windows.iter().map(|w| w.stride).collect();
@@ -280,17 +279,17 @@ pub(crate) fn max_pool(x: &Tensor, windows: &[Window]) -> Result<Tensor, ModelEr
     })
 }
 
-/// What follows batch norm.
+/// Activation function after batch norm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activation {
     /// max(0, x).
     Relu,
-    /// x, or e^x − 1 below 0.
+    /// x, or e^x − 1 for negative x.
     Elu,
 }
 
 impl Activation {
-    /// As a drawing tells it.
+    /// Describes the activation as an operation of a stage.
     fn operation(self) -> Operation {
         Operation::fixed(
             match self {
@@ -302,19 +301,19 @@ impl Activation {
     }
 }
 
-/// What dropout drops, with its share.
+/// Kind and rate of dropout.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Dropout {
-    /// Nothing.
+    /// No dropout.
     None,
-    /// Single values.
+    /// Drops single values.
     Values(f64),
-    /// Whole channels of a row.
+    /// Drops whole channels of a row.
     Channels(f64),
 }
 
 impl Dropout {
-    /// With the configuration's share, where it has one.
+    /// Returns this dropout with the configured rate, if the configuration sets one.
     #[must_use]
     pub(crate) fn at(self, scope: &VarScope<'_>) -> Self {
         match self {
@@ -324,7 +323,7 @@ impl Dropout {
         }
     }
 
-    /// As a drawing tells it; none where nothing is dropped.
+    /// Describes the dropout as an operation of a stage; `None` if nothing is dropped.
     pub(crate) fn operation(self) -> Option<Operation> {
         let (name, share) = match self {
             Self::None => return None,
@@ -335,7 +334,7 @@ impl Dropout {
     }
 }
 
-/// `x` with what is dropped set to 0 and the rest made larger, in training.
+/// Sets the dropped parts of `x` to 0 and scales up the rest in training; returns `x` otherwise.
 pub(crate) fn drop(x: &Tensor, dropout: Dropout, train: bool) -> Result<Tensor, ModelError> {
     Ok(match dropout {
         Dropout::None => x.shallow_clone(),
@@ -344,22 +343,22 @@ pub(crate) fn drop(x: &Tensor, dropout: Dropout, train: bool) -> Result<Tensor, 
     })
 }
 
-/// Convolution, batch norm, activation, max pooling, dropout.
+/// Convolution, batch norm, activation, max pooling and dropout.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Block {
-    /// Channels out.
+    /// Output channels.
     pub width: i64,
-    /// One window an axis.
+    /// One window per axis.
     pub conv: &'static [Window],
-    /// Behind batch norm.
+    /// Applied after batch norm.
     pub activation: Activation,
-    /// One window an axis, or none.
+    /// One window per axis, or empty for no pooling.
     pub pool: &'static [Window],
-    /// The last step.
+    /// Applied last.
     pub dropout: Dropout,
 }
 
-/// A convolution and the batch norm behind it.
+/// A convolution followed by batch norm.
 #[derive(Debug)]
 pub(crate) struct ConvNorm {
     pub conv: Conv,
@@ -367,18 +366,18 @@ pub(crate) struct ConvNorm {
 }
 
 impl ConvNorm {
-    /// As a drawing tells them.
+    /// Describes both layers as operations of a stage.
     pub(crate) fn operations(&self) -> [Operation; 2] {
         [self.conv.operation(), self.norm.operation()]
     }
 
-    /// To `[n, channels out, …]`.
+    /// Returns a tensor `[n, output channels, …]`.
     pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
         self.norm.forward(&self.conv.forward(x)?, train)
     }
 }
 
-/// A dense layer, ReLU, dropout.
+/// A dense layer, ReLU and dropout.
 #[derive(Debug)]
 pub(crate) struct DenseRelu {
     layer: Linear,
@@ -386,7 +385,7 @@ pub(crate) struct DenseRelu {
 }
 
 impl DenseRelu {
-    /// `from` → `to` at `scope`; `own_dropout` is the architecture's share.
+    /// Creates a layer from `from` to `to` values in `scope`. `own_dropout` is the architecture's rate.
     pub(crate) fn new(
         scope: &VarScope<'_>,
         from: i64,
@@ -399,7 +398,7 @@ impl DenseRelu {
         })
     }
 
-    /// As a drawing tells it.
+    /// Describes the layers as operations of a stage.
     pub(crate) fn operations(&self) -> Vec<Operation> {
         let mut operations = vec![
             dense_operation(&self.layer.ws, self.layer.bs.as_ref()),
@@ -409,7 +408,7 @@ impl DenseRelu {
         operations
     }
 
-    /// `[n, from]` to `[n, to]`.
+    /// Maps `[n, from]` to `[n, to]`.
     pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor, ModelError> {
         Ok(dense(&self.layer, x)?
             .f_relu()?
@@ -417,13 +416,13 @@ impl DenseRelu {
     }
 }
 
-/// Blocks one after another: variables `convI.weight` and `normI.*`, I from 1.
+/// A sequence of blocks. Variables: `convI.weight` and `normI.*`, I from 1.
 #[derive(Debug)]
 pub(crate) struct Blocks {
     layers: Vec<BlockLayers>,
 }
 
-/// What a [`Block`] becomes.
+/// The layers built from a [`Block`].
 #[derive(Debug)]
 struct BlockLayers {
     conv_norm: ConvNorm,
@@ -433,7 +432,7 @@ struct BlockLayers {
 }
 
 impl BlockLayers {
-    /// As a drawing tells them.
+    /// Describes the layers as operations of a stage.
     fn operations(&self) -> Vec<Operation> {
         let mut operations = self.conv_norm.operations().to_vec();
         operations.push(self.activation.operation());
@@ -444,7 +443,7 @@ impl BlockLayers {
 }
 
 impl Blocks {
-    /// `from`: channels in.
+    /// Creates the layers of `blocks`. `from` is the number of input channels.
     pub(crate) fn new(
         scope: &VarScope<'_>,
         mut from: i64,
@@ -475,7 +474,7 @@ impl Blocks {
         Ok(Self { layers })
     }
 
-    /// `[n, channels, …]` to `[n, width of the last, …]`; `walk` is told of each block, as `convI`.
+    /// Maps `[n, channels, …]` to `[n, width of the last block, …]`. Reports each block to `walk` as `convI`.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
@@ -499,12 +498,12 @@ impl Blocks {
     }
 }
 
-/// The windows of `blocks` along an axis, counted from the last (0: frames, 1: bands).
+/// Returns the windows of `blocks` along an axis, counted from the last axis (0: frames, 1: bands).
 pub(crate) fn windows_along(blocks: &[Block], from_last: usize) -> Vec<Window> {
     let mut windows = Vec::new();
     for block in blocks {
-        // In the order in which a block applies them. A block over frames alone has no window along bands and leaves
-        // them as they are.
+        // In the order in which a block applies them. A block over frames only has no window along bands and keeps
+        // their number.
         for step in [block.conv, block.pool] {
             windows.extend(step.iter().rev().nth(from_last));
         }
@@ -512,12 +511,12 @@ pub(crate) fn windows_along(blocks: &[Block], from_last: usize) -> Vec<Window> {
     windows
 }
 
-/// Length of an axis behind `blocks`.
+/// Returns the length of an axis after `blocks`.
 pub(crate) fn behind(blocks: &[Block], from_last: usize, length: i64) -> i64 {
     length_behind(&windows_along(blocks, from_last), length)
 }
 
-/// The fewest bands and frames of which `blocks` leave one.
+/// Returns the minimum number of bands and frames for which the output of `blocks` is not empty.
 pub(crate) fn least_for(blocks: &[Block]) -> [i64; 2] {
     [
         least_before(&windows_along(blocks, 1)),
@@ -525,7 +524,7 @@ pub(crate) fn least_for(blocks: &[Block]) -> [i64; 2] {
     ]
 }
 
-/// Mean over an axis in the tensor's own kind.
+/// Computes the mean over `axes` in the tensor's own kind.
 pub(crate) fn mean_over(x: &Tensor, axes: &[i64]) -> Result<Tensor, ModelError> {
     Ok(x.f_mean_dim(axes, false, None::<Kind>)?)
 }

@@ -1,6 +1,7 @@
 //! Dense layers over a track's metadata: `mlp-4` and `mlp-1` of document 002, which gives no widths.
 //!
-//! There the columns are the 140 MFCC statistics of the published `features.csv`; here they may be a store's own, too.
+//! In the document, the columns are the 140 MFCC statistics of the published `features.csv`; here they can also be
+//! computed by a store.
 
 use tch::Tensor;
 
@@ -12,13 +13,13 @@ use super::{Backbone, Dims, Inputs, ModelError, metadata};
 #[derive(Debug)]
 pub(crate) struct MlpArgs {
     pub widths: &'static [i64],
-    /// Whether batch norm stands between a layer and its ReLU.
+    /// Whether batch norm is applied between a layer and its ReLU.
     pub norm: bool,
-    /// Behind each ReLU.
+    /// Applied after each ReLU.
     pub dropout: Dropout,
 }
 
-/// `[n, columns]` → 512 → 256 → 128 → 64, with batch norm, ReLU and dropout each.
+/// `[n, columns]` → 512 → 256 → 128 → 64, each with batch norm, ReLU and dropout.
 pub(crate) const FOUR: MlpArgs = MlpArgs {
     widths: &[512, 256, 128, 64],
     norm: true,
@@ -41,7 +42,7 @@ struct Layer {
 }
 
 impl Layer {
-    /// As a drawing tells it.
+    /// Describes the layer as operations of a stage.
     fn operations(&self) -> Vec<Operation> {
         let mut operations = vec![dense_operation(&self.weight, self.bias.as_ref())];
         operations.extend(self.norm.as_ref().map(BatchNorm::operation));
@@ -51,7 +52,7 @@ impl Layer {
     }
 }
 
-/// Dense layers as a [`MlpArgs`] has them: variables `denseI.*` and `normI.*`, I from 1.
+/// Dense layers described by [`MlpArgs`]. Variables: `denseI.*` and `normI.*`, I from 1.
 #[derive(Debug)]
 pub(crate) struct Mlp {
     layers: Vec<Layer>,
@@ -70,7 +71,7 @@ impl Mlp {
             let at = scope.at(format!("dense{}", i + 1));
             let weight = at.variable("weight", &[width, from], Initializer::Torch)?;
 
-            // Batch norm would take a bias out again, so a layer has one or the other.
+            // Batch norm would cancel a bias, so a layer has one or the other.
             let mut bias = None;
             let mut norm = None;
             if args.norm {

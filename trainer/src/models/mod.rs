@@ -1,7 +1,7 @@
-//! Every architecture by name, from one registry.
+//! The model architectures, selected by name from one registry.
 //!
-//! A model is a backbone (inputs to one vector a row) and a linear head for each target; the vector is also what t-SNE
-//! and other tools look at. Knows no loss, no optimiser and no file of its own but weights to start from.
+//! A model is a backbone, which maps the inputs to one vector per row, and a linear head for each target. Tools such as
+//! t-SNE use the vector as well. Contains no loss and no optimiser, and reads no file except initial weights.
 
 pub(crate) mod cells;
 mod cnn;
@@ -35,104 +35,104 @@ use crate::ffi::{Group, TorchError};
 use layers::VarScope;
 use walk::Walk;
 
-/// Why a model cannot be built, or cannot answer.
+/// The error type of building and running a model.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
-    /// No such architecture.
+    /// No architecture has this name.
     #[error("model.name = {name}: known are {known}")]
     Unknown { name: String, known: String },
-    /// Poolings would leave nothing of an axis.
+    /// An axis is so short that pooling would leave no value.
     #[error("{model} needs at least {least} {axis}, rows have {found}")]
     TooSmall {
         model: &'static str,
-        /// `bands` or `frames`.
+        /// Name of the axis: `bands` or `frames`.
         axis: &'static str,
-        /// Rows' length.
+        /// Length of the axis in the rows.
         found: i64,
-        /// The shortest that works.
+        /// Minimum length that the architecture accepts.
         least: i64,
     },
-    /// An input that the architecture cannot do without.
+    /// An input that the architecture requires is missing.
     #[error("{model} needs {what}")]
     Needs {
         model: &'static str,
-        /// The input, and the key that brings it.
+        /// The input, and the configuration key that provides it.
         what: &'static str,
     },
-    /// A value that this architecture cannot have.
+    /// The architecture does not support this value.
     #[error("{key} = {found}: {allowed}")]
     Value {
-        /// Such as `model.channels`.
+        /// Configuration key, such as `model.channels`.
         key: &'static str,
         found: String,
-        /// What would do.
+        /// Description of the supported values.
         allowed: String,
     },
-    /// Initial weights cannot be read.
+    /// The file with initial weights cannot be read.
     #[error("model.init = {path}: cannot be read as safetensors")]
     InitRead {
         path: PathBuf,
-        /// As libtorch's binding says it.
+        /// Error of libtorch's Rust binding.
         source: TchError,
     },
-    /// Initial weights as PyTorch saves them: reading such a file can run what it holds.
+    /// The initial weights are a PyTorch pickle. Reading a pickle can execute code that it contains.
     #[error(
         "model.init = {path}: a pickle of PyTorch, which is not read here, since it can run what it holds: \
          scripts/convert_weights.py {path} {to} writes its weights as safetensors"
     )]
     InitPickle {
         path: PathBuf,
-        /// A name for what is converted.
+        /// Suggested path of the converted file.
         to: PathBuf,
     },
-    /// Initial weights are of another architecture.
+    /// The initial weights belong to another architecture.
     #[error("model.init = {path} does not fit {faults} tensors: {listed}")]
     InitKeys {
         path: PathBuf,
         faults: usize,
-        /// The first five, each with what is wrong.
+        /// The first five mismatches, each with its reason.
         listed: String,
     },
-    /// libtorch, such as no memory on the device.
+    /// A libtorch operation failed, for example because the device is out of memory.
     #[error(transparent)]
     Torch(#[from] TchError),
-    /// A sum over ranks failed.
+    /// A sum over the ranks failed.
     #[error(transparent)]
     Ranks(#[from] TorchError),
 }
 
-/// What a model sees of a batch of n rows.
+/// Input of a model for a batch of n rows.
 #[derive(Debug)]
 pub struct Inputs {
-    /// `[n, bands, frames]`, f32 or f64, whatever the stored order of dimensions; `[n, 0, 0]` where the model sees none.
-    /// `[n, channels, bands, frames]` of pictures.
+    /// `[n, bands, frames]`, f32 or f64, independent of the stored order of dimensions; `[n, channels, bands, frames]`
+    /// for pictures; `[n, 0, 0]` if the model reads no spectrogram.
     pub spectrogram: Tensor,
-    /// `[n, columns]`, standardised; where the model asks for metadata, of `fma_features` or of a feature of statistics.
+    /// `[n, columns]`, standardised, from `fma_features` or a feature of statistics; only if the model needs metadata.
     pub metadata: Option<Tensor>,
-    /// `[n, 2]` i64: vocabulary ids of artist and album, 0 for one not seen in training.
+    /// `[n, 2]` i64: vocabulary ids of artist and album; 0 for an artist or album not seen in training.
     pub ids: Option<Tensor>,
 }
 
-/// What a model is built for.
+/// Sizes of the inputs and outputs for which a model is built.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dims {
-    /// Bands (mel, MFCC) of a row; rows of pixels of a picture; 0 for statistics.
+    /// Bands (mel, MFCC) of a row, or pixel rows of a picture; 0 for statistics.
     pub bands: i64,
-    /// Frames of a row; columns of pixels of a picture; 0 for statistics.
+    /// Frames of a row, or pixel columns of a picture; 0 for statistics.
     pub frames: i64,
-    /// Of a picture.
+    /// Channels of a picture; absent for other rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channels: Option<i64>,
-    /// Metadata columns; 0 for none.
+    /// Number of metadata columns; 0 for none.
     pub metadata: i64,
-    /// Artists and albums in the vocabularies, the unknown one included; 0 for none.
+    /// Sizes of the artist and album vocabularies, including the unknown entry; 0 for none.
     pub vocabulary: [i64; 2],
     /// Name and number of classes of each target, in order.
     pub heads: Vec<(String, i64)>,
 }
 
 impl Dims {
-    /// Shape of a row of [`Inputs::spectrogram`].
+    /// Returns the shape of one row of [`Inputs::spectrogram`].
     pub(crate) fn row_shape(&self) -> Vec<i64> {
         let channels = self.channels.iter();
         channels
@@ -142,23 +142,23 @@ impl Dims {
     }
 }
 
-/// Rows to one vector each.
+/// A network that maps each row to one vector.
 pub(crate) trait Backbone: std::fmt::Debug + Send {
-    /// `[n, width]`. `train` turns dropout on and lets batch norm use the batch's own statistics. `walk` is told of each
-    /// stage, and every operation with parameters is in one of them.
+    /// Returns the vectors, `[n, width]`. `train` enables dropout and makes batch norm use the statistics of the batch.
+    /// Reports each stage to `walk`; every operation with parameters belongs to a stage.
     ///
     /// # Errors
-    /// [`ModelError::Torch`], [`ModelError::Ranks`], [`ModelError::Needs`] where an input is missing.
+    /// [`ModelError::Torch`], [`ModelError::Ranks`], [`ModelError::Needs`] if an input is missing.
     fn embed(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError>;
 
-    /// Length of a row's vector.
+    /// Returns the length of a row's vector.
     fn width(&self) -> i64;
 }
 
 /// A backbone with a linear head for each target.
 ///
-/// Heads' variables are `fc.weight` and `fc.bias` for one target, as in torchvision and timm, and `fc.0.weight` … for
-/// several.
+/// The heads' variables are `fc.weight` and `fc.bias` for one target, as in torchvision and timm, and `fc.0.weight` …
+/// for several targets.
 #[derive(Debug)]
 pub(crate) struct Net {
     backbone: Box<dyn Backbone>,
@@ -168,11 +168,11 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// Makes `model`'s variables at `path`, in its kind and on its device; seed with `tch::manual_seed` before. Frozen
-    /// variables are not among `VarStore::trainable_variables`.
+    /// Creates the variables of `model` at `path`, with the path's kind and device. Call `tch::manual_seed` first.
+    /// Frozen variables are not part of `VarStore::trainable_variables`.
     ///
     /// # Errors
-    /// [`ModelError`], before any variable is made where rows do not suit the architecture.
+    /// [`ModelError`]; if the rows do not fit the architecture, no variable has been created.
     pub(crate) fn build(
         model: &config::Model,
         dims: &Dims,
@@ -182,11 +182,11 @@ impl Net {
         let architecture = registry::find(&model.name)?;
         architecture.check(model, dims)?;
 
-        // The backbone draws its weights before the heads: in another order the same seed would give others.
+        // The backbone must draw its weights before the heads: another order changes the weights that a seed gives.
         let scope = VarScope::new(path, model, ranks);
         let backbone = (architecture.build)(&scope, dims, model)?;
 
-        // Heads are trained though a backbone is frozen.
+        // Heads are trained even if the backbone is frozen.
         let top = scope.trained().at(HEAD);
         let heads = match &dims.heads[..] {
             [(_, classes)] => vec![top.linear(backbone.width(), *classes)?],
@@ -205,7 +205,7 @@ impl Net {
         })
     }
 
-    /// Logits `[n, classes]` of each target, in the order of [`Dims::heads`].
+    /// Returns the logits `[n, classes]` of each target, in the order of [`Dims::heads`].
     ///
     /// # Errors
     /// [`ModelError::Torch`], [`ModelError::Ranks`], [`ModelError::Needs`].
@@ -213,7 +213,7 @@ impl Net {
         Ok(self.answer(inputs, train)?.1)
     }
 
-    /// The vectors `[n, width]` that the heads see, and the logits that they make of them, as [`Self::forward`].
+    /// Returns the vectors `[n, width]` that are the input of the heads, and the logits as in [`Self::forward`].
     pub(crate) fn answer(
         &self,
         inputs: &Inputs,
@@ -228,7 +228,7 @@ impl Net {
         Ok((vectors, logits))
     }
 
-    /// The vectors `[n, width]` that the heads see, without dropout and by running statistics.
+    /// Returns the vectors `[n, width]`, the input of the heads, computed with running statistics and without dropout.
     ///
     /// # Errors
     /// [`ModelError::Torch`], [`ModelError::Needs`].
@@ -237,17 +237,17 @@ impl Net {
         self.walk(inputs, false, &mut Walk::unheard())
     }
 
-    /// Length of a row's vector.
+    /// Returns the length of a row's vector.
     pub(crate) fn width(&self) -> i64 {
         self.backbone.width()
     }
 
-    /// Shares of dropped values in use, in order of places.
+    /// Returns the dropout rates in use, in the order of the layers.
     pub(crate) fn dropout(&self) -> &[f64] {
         &self.dropout
     }
 
-    /// A frozen backbone keeps its running statistics, and drops nothing.
+    /// Runs the backbone. A frozen one uses its running statistics and no dropout.
     fn walk(&self, inputs: &Inputs, train: bool, walk: &mut Walk) -> Result<Tensor, ModelError> {
         self.backbone.embed(inputs, train && !self.frozen, walk)
     }
@@ -260,14 +260,14 @@ fn metadata<'a>(inputs: &'a Inputs, model: &'static str) -> Result<&'a Tensor, M
     })
 }
 
-/// What an architecture of metadata needs, and where it comes from.
+/// Missing input of architectures that need metadata, and the keys that provide it.
 const COLUMNS: &str =
     "columns: data.metadata names those of fma_features, data.feature a feature of statistics";
 
-/// Where heads lie.
+/// Name of the variable path that contains the heads.
 const HEAD: &str = "fc";
 
-/// Whether a variable belongs to a head.
+/// Reports whether a variable belongs to a head.
 pub(crate) fn is_head(variable: &str) -> bool {
     variable.split('.').next() == Some(HEAD)
 }

@@ -1,4 +1,4 @@
-//! `parallel-cnn-bigru` of document 003: a picture's view and a sequence's view of the same spectrogram.
+//! `parallel-cnn-bigru` of document 003: processes a spectrogram both as a picture and as a sequence.
 
 use tch::Tensor;
 
@@ -23,7 +23,7 @@ const fn block(width: i64, pool: &'static [Window]) -> Block {
 }
 
 const HALF: &[Window] = &[Window::tile(2); 2];
-/// The paper's last poolings are 4 × 4; by 2 over bands, 32 of them are enough.
+/// The paper's last poolings are 4 × 4. Pooling by 2 over bands reduces the minimum to 32 bands.
 const QUARTER: &[Window] = &[Window::tile(2), Window::tile(4)];
 
 const BLOCKS: &[Block] = &[
@@ -42,19 +42,19 @@ const GRU: RecurrentArgs = RecurrentArgs {
     dropout: None,
 };
 
-/// Bands and frames of a step of the recurrent branch.
+/// Number of bands and frames that are pooled into one step of the recurrent branch.
 const STEP: [Window; 2] = [Window::tile(2), Window::tile(4)];
 
-/// The fewest bands and frames: 32 and 128.
+/// Returns the minimum number of bands and frames: 32 and 128.
 pub(crate) fn least() -> [i64; 2] {
     least_for(BLOCKS)
 }
 
-/// Two branches side by side. The document gives bidirectional GRU 32; the paper (Feng, Liu and Yao 2017,
-/// arXiv:1712.08370) five convolutions beside it. Widths are ours.
+/// Two parallel branches. The document gives the bidirectional GRU 32; the paper (Feng, Liu and Yao 2017,
+/// arXiv:1712.08370) gives five convolutions in parallel with it. The widths are ours.
 ///
-/// `[n, 1, bands, frames]` → 16, 32, 64, 64, 64 channels → all values in one row, 1,280 at 128 × 646. `[n, bands,
-/// frames]` → largest of 2 bands × 4 frames → bidirectional GRU → last state of each direction, 64.
+/// `[n, 1, bands, frames]` → 16, 32, 64, 64, 64 channels → flattened, 1,280 values at 128 × 646. `[n, bands, frames]` →
+/// maximum of 2 bands × 4 frames → bidirectional GRU → last state of each direction, 64.
 #[derive(Debug)]
 pub(crate) struct Parallel {
     blocks: Blocks,
@@ -65,7 +65,7 @@ pub(crate) struct Parallel {
 
 impl Parallel {
     pub(crate) fn new(scope: &VarScope<'_>, dims: &Dims) -> Result<Self, ModelError> {
-        // All that the poolings leave goes into one row, so the model fits rows of one shape.
+        // All values that remain after pooling are flattened, so the model fits rows of one shape only.
         let values = 64 * behind(BLOCKS, 1, dims.bands) * behind(BLOCKS, 0, dims.frames);
         let blocks = Blocks::new(scope, 1, BLOCKS)?;
         let gru = Recurrent::new(&scope.at("recurrent"), STEP[0].places(dims.bands), GRU)?;
@@ -90,7 +90,7 @@ impl Backbone for Parallel {
             .f_flatten(1, -1)?;
 
         walk.branch("recurrent", "spectrogram");
-        // Pooling over two axes wants a channel, and the recurrent layer none.
+        // Pooling over two axes needs a channel axis, the recurrent layer does not.
         let steps = max_pool(&picture, &STEP)?
             .f_squeeze_dim(1)?
             .f_transpose(1, 2)?;

@@ -1,4 +1,4 @@
-//! A spectrogram, or a picture, as the networks for pictures see it.
+//! Conversion of spectrograms and pictures to the input of networks for pictures.
 
 use tch::Tensor;
 
@@ -6,19 +6,19 @@ use super::ModelError;
 use super::walk::Operation;
 use crate::ffi;
 
-/// `[n, bands, frames]` as `[n, channels, bands, frames]`, each channel the same; a picture as it is, with the channels
-/// that it has.
+/// Expands `[n, bands, frames]` to `[n, channels, bands, frames]` with equal channels. Returns a picture unchanged,
+/// with its own channels.
 pub(crate) fn as_picture(spectrogram: &Tensor, channels: i64) -> Result<Tensor, ModelError> {
     if spectrogram.dim() == 4 {
         return Ok(spectrogram.shallow_clone());
     }
-    // A view: the channels take no memory of their own.
+    // A view, so the channels take no additional memory.
     Ok(spectrogram
         .f_unsqueeze(1)?
         .f_expand([-1, channels, -1, -1], false)?)
 }
 
-/// The same with three channels, scaled as `scale` says.
+/// Returns the input as a picture with three channels, scaled by `scale` if present.
 pub(crate) fn as_colour_picture(
     spectrogram: &Tensor,
     scale: Option<&Scale>,
@@ -30,7 +30,8 @@ pub(crate) fn as_colour_picture(
     }
 }
 
-/// That a spectrogram's one channel is taken three times over, as a drawing tells it; a picture has colours of its own.
+/// Describes the repetition of a spectrogram's channel as an operation of a stage; empty for a picture, which has its
+/// own colours.
 pub(crate) fn copied_channel(spectrogram: &Tensor) -> Vec<Operation> {
     if spectrogram.dim() == 4 {
         return Vec::new();
@@ -38,17 +39,17 @@ pub(crate) fn copied_channel(spectrogram: &Tensor) -> Vec<Operation> {
     vec![Operation::fixed("channel", "3 times over")]
 }
 
-/// How the pictures were scaled that published weights were trained on.
+/// Scaling of the pictures on which published weights were trained.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scale {
-    /// Of each channel, of values in 0..1.
+    /// Mean of each channel, for values in 0..1.
     pub mean: [f64; 3],
-    /// Of each channel.
+    /// Standard deviation of each channel.
     pub deviation: [f64; 3],
 }
 
 impl Scale {
-    /// `[n, 3, …]` → (x − mean) / deviation.
+    /// Computes (x − mean) / deviation for `[n, 3, …]`.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor, ModelError> {
         let mean = by_channel(&self.mean, x)?;
         let deviation = by_channel(&self.deviation, x)?;
@@ -56,7 +57,8 @@ impl Scale {
     }
 }
 
-/// A value a channel, in the kind and on the device of `x`, shaped to be broadcast over `[n, 3, bands, frames]`.
+/// Returns one value per channel with the kind and device of `x`, in a shape that broadcasts over `[n, 3, bands,
+/// frames]`.
 fn by_channel(values: &[f64; 3], x: &Tensor) -> Result<Tensor, ModelError> {
     Ok(ffi::send(&Tensor::f_from_slice(values)?, x.device())?
         .f_to_kind(x.kind())?

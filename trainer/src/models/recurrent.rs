@@ -1,5 +1,5 @@
-//! Recurrent layers over frames, behind convolutions or none: one structure, and arguments for each of the eight that are
-//! made so.
+//! Recurrent layers over frames, optionally preceded by convolutions: one structure, and the arguments of the eight
+//! architectures that use it.
 
 use tch::Tensor;
 
@@ -10,19 +10,19 @@ use super::walk::{Operation, Walk};
 use super::window::Window;
 use super::{Backbone, Dims, Inputs, ModelError};
 
-/// What stands for a sequence of states.
+/// Reduction of a sequence of states to one vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Summary {
     /// The last state of each direction.
     Last,
     /// The mean over steps.
     Mean,
-    /// Mean and maximum over steps, side by side.
+    /// Mean and maximum over steps, concatenated.
     MeanMax,
 }
 
 impl Summary {
-    /// As a drawing tells it.
+    /// Describes the summary as an operation of a stage.
     fn operation(self) -> Operation {
         let (name, settings) = match self {
             Self::Last => ("last state", ""),
@@ -33,17 +33,18 @@ impl Summary {
     }
 }
 
-/// An architecture of this family.
+/// Arguments of an architecture of this family.
 #[derive(Debug)]
 pub(crate) struct ConvRecurrentArgs {
-    /// Before the recurrent layers; with two axes the picture `[n, 1, bands, frames]` goes in, else `[n, bands, frames]`.
+    /// Convolutions before the recurrent layers. Blocks over two axes get a picture `[n, 1, bands, frames]`, others
+    /// `[n, bands, frames]`.
     pub blocks: &'static [Block],
     pub recurrent: RecurrentArgs,
-    /// Behind them.
+    /// Summary of the states of the recurrent layers.
     pub summary: Summary,
     pub dropout: Option<f64>,
     pub norm: bool,
-    /// Width and dropout of a dense layer with ReLU behind the summary.
+    /// Width and dropout rate of a dense layer with ReLU after the summary.
     pub dense: Option<(i64, f64)>,
 }
 
@@ -88,14 +89,15 @@ const VALID_1D: &[Window] = &[Window::valid(3)];
 const HALF_1D: &[Window] = &[Window::tile(2)];
 const HALF_2D: &[Window] = &[Window::tile(2); 2];
 
-/// Document 000's three 1-D convolutions: 128, 256, 512 channels, a quarter of the frames.
+/// Document 000's three 1-D convolutions: 128, 256, 512 channels; a quarter of the frames remains.
 const XNAP_1D: &[Block] = &[
     block(128, FIVE_1D, HALF_1D, Dropout::None),
     block(256, THREE_1D, HALF_1D, Dropout::None),
     block(512, THREE_1D, &[], Dropout::Values(0.4)),
 ];
 
-/// The same in two dimensions, 1, 2 and 4 times `width` channels, a quarter of the bands too.
+/// Document 000's convolutions in two dimensions, with 1, 2 and 4 times `width` channels; a quarter of the bands and
+/// frames remains.
 const fn xnap_2d(width: i64) -> [Block; 3] {
     [
         block(width, FIVE_2D, HALF_2D, Dropout::None),
@@ -104,7 +106,7 @@ const fn xnap_2d(width: i64) -> [Block; 3] {
     ]
 }
 
-/// Document 000, widths of its authors' repository: `[n, 512, frames / 4]` → 512 a step → mean → 128.
+/// Document 000, with the widths in its authors' repository: `[n, 512, frames / 4]` → 512 per step → mean → 128.
 pub(crate) const CNN1D_GRU: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: XNAP_1D,
     recurrent: both_ways(stack(Cell::Gru, 256, 2), None),
@@ -114,7 +116,7 @@ pub(crate) const CNN1D_GRU: ConvRecurrentArgs = ConvRecurrentArgs {
     dense: Some((128, 0.4)),
 };
 
-/// Document 000, widths of its authors' repository: `[n, 512, frames / 4]` → 256 a step → 512 → 128.
+/// Document 000, with the widths in its authors' repository: `[n, 512, frames / 4]` → 256 per step → 512 → 128.
 pub(crate) const CNN1D_LSTM: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: XNAP_1D,
     recurrent: both_ways(stack(Cell::Lstm, 128, 2), None),
@@ -124,8 +126,8 @@ pub(crate) const CNN1D_LSTM: ConvRecurrentArgs = ConvRecurrentArgs {
     dense: Some((128, 0.3)),
 };
 
-/// Document 000, widths of its authors' repository: `[n, 512, bands / 4, frames / 4]` → channels and bands side by side,
-/// 16,384 values a step at 128 bands → 256 a step → mean → 128.
+/// Document 000, with the widths in its authors' repository: `[n, 512, bands / 4, frames / 4]` → channels and bands
+/// concatenated, 16,384 values per step at 128 bands → 256 per step → mean → 128.
 pub(crate) const CNN2D_GRU: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: &xnap_2d(128),
     recurrent: both_ways(stack(Cell::Gru, 128, 2), Some(0.4)),
@@ -135,8 +137,8 @@ pub(crate) const CNN2D_GRU: ConvRecurrentArgs = ConvRecurrentArgs {
     dense: Some((128, 0.4)),
 };
 
-/// Document 000, widths of its authors' repository: `[n, 256, bands / 4, frames / 4]` → 8,192 values a step at 128
-/// bands → 256 a step → 512 → 128.
+/// Document 000, with the widths in its authors' repository: `[n, 256, bands / 4, frames / 4]` → 8,192 values per step
+/// at 128 bands → 256 per step → 512 → 128.
 pub(crate) const CNN2D_LSTM: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: &xnap_2d(64),
     recurrent: both_ways(stack(Cell::Lstm, 128, 2), Some(0.4)),
@@ -156,7 +158,7 @@ const fn elu(width: i64, pool: &'static [Window]) -> Block {
     }
 }
 
-/// Document 002's `GenreClassifier`, built as the repository that it names: `[n, 128, frames / 48]` → last state 64 →
+/// Document 002's `GenreClassifier`, built like the repository that it names: `[n, 128, frames / 48]` → last state 64 →
 /// dropout, batch norm → 64.
 pub(crate) const CRNN: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: &[
@@ -171,7 +173,7 @@ pub(crate) const CRNN: ConvRecurrentArgs = ConvRecurrentArgs {
     dense: Some((64, 0.3)),
 };
 
-/// Document 002's `SimpleClassifier`, our widths: `[n, 128, frames / 16]` → last state 64.
+/// Document 002's `SimpleClassifier`, with our widths: `[n, 128, frames / 16]` → last state 64.
 pub(crate) const CRNN_SIMPLE: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: &[
         block(64, THREE_1D, &[Window::tile(4)], Dropout::Values(0.2)),
@@ -184,7 +186,7 @@ pub(crate) const CRNN_SIMPLE: ConvRecurrentArgs = ConvRecurrentArgs {
     dense: None,
 };
 
-/// Document 002's `SimpleClassifier_RNN`, our widths: `[n, frames, bands]` → last state 128 → 64.
+/// Document 002's `SimpleClassifier_RNN`, with our widths: `[n, frames, bands]` → last state 128 → 64.
 pub(crate) const LSTM: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: &[],
     recurrent: RecurrentArgs {
@@ -197,8 +199,8 @@ pub(crate) const LSTM: ConvRecurrentArgs = ConvRecurrentArgs {
     dense: Some((64, 0.3)),
 };
 
-/// Document 003's "CRNN" with its LSTM 64 and dropout in all layers, else our widths: `[n, 64, frames / 8]` → last state
-/// 64 → 64.
+/// Document 003's "CRNN" with its LSTM 64 and dropout in all layers, otherwise with our widths: `[n, 64, frames / 8]` →
+/// last state 64 → 64.
 pub(crate) const CRNN_LSTM64: ConvRecurrentArgs = ConvRecurrentArgs {
     blocks: &[block(64, FIVE_1D, HALF_1D, Dropout::Values(0.4)); 3],
     recurrent: stack(Cell::Lstm, 64, 1),
@@ -208,7 +210,7 @@ pub(crate) const CRNN_LSTM64: ConvRecurrentArgs = ConvRecurrentArgs {
     dense: Some((64, 0.4)),
 };
 
-/// Convolutions, recurrent layers, a summary over time, a dense layer, as a [`ConvRecurrentArgs`] has it.
+/// Convolutions, recurrent layers, a summary over time and a dense layer, as described by [`ConvRecurrentArgs`].
 #[derive(Debug)]
 pub(crate) struct ConvRecurrent {
     blocks: Blocks,
@@ -221,7 +223,7 @@ pub(crate) struct ConvRecurrent {
     width: i64,
 }
 
-/// A backbone by its arguments.
+/// Creates a backbone from its arguments.
 pub(crate) fn boxed(
     scope: &VarScope<'_>,
     dims: &Dims,
@@ -236,7 +238,7 @@ impl ConvRecurrent {
         dims: &Dims,
         args: &ConvRecurrentArgs,
     ) -> Result<Self, ModelError> {
-        // Blocks over two axes want a picture; those over one take bands as channels.
+        // Blocks over two axes need a picture; blocks over one axis use the bands as channels.
         let picture = args
             .blocks
             .first()
@@ -244,7 +246,7 @@ impl ConvRecurrent {
         let channels_in = if picture { 1 } else { dims.bands };
         let blocks = Blocks::new(scope, channels_in, args.blocks)?;
 
-        // A picture's step has its channels and bands side by side.
+        // With a picture, the channels and bands of a step are concatenated.
         let channels = args.blocks.last().map_or(dims.bands, |block| block.width);
         let values = if picture {
             channels * behind(args.blocks, 1, dims.bands)
@@ -296,7 +298,7 @@ impl ConvRecurrent {
         Ok(states)
     }
 
-    /// What is done between the summary and the heads, as a drawing tells it.
+    /// Describes the layers between the summary and the heads as operations of a stage.
     fn behind_summary(&self) -> Vec<Operation> {
         let dropout = self
             .dropout
@@ -319,7 +321,7 @@ impl Backbone for ConvRecurrent {
             let x = self
                 .blocks
                 .forward(&spectrogram.f_unsqueeze(1)?, train, walk)?;
-            // Frames become steps; the channels and bands of a frame lie side by side in its step.
+            // Frames become steps, and the channels and bands of a frame are concatenated.
             x.f_permute([0, 3, 1, 2])?.f_flatten(2, 3)?
         } else {
             self.blocks

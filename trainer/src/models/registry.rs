@@ -1,7 +1,8 @@
-//! The table of architectures: what each is, where it comes from, what it needs, and how it is made.
+//! The table of architectures: a description, the origin, the required inputs and the constructor of each.
 //!
-//! Of each it is told what the document's text says, what its authors' repository says, and what is our choice. A test
-//! holds the last to the variables that are made: a convolution without bias is never passed over in silence.
+//! Each entry states which properties come from the document's text, which from its authors' repository, and which are
+//! our choice. A test compares the texts with the variables of the model, so that, for example, a convolution without
+//! bias is always mentioned.
 
 use wavemill_loader::Needs;
 use wavemill_schemas::config;
@@ -13,37 +14,37 @@ use super::{
     xception,
 };
 
-/// Makes a backbone at a place of the variable store.
+/// Creates a backbone in a scope of the variable store.
 pub(crate) type BuildBackbone =
     fn(&VarScope<'_>, &Dims, &config::Model) -> Result<Box<dyn Backbone>, ModelError>;
 
 #[derive(Debug)]
 pub(crate) struct Architecture {
-    /// As in `model.name`.
+    /// Name used in `model.name`.
     pub name: &'static str,
-    /// One line.
+    /// One-line description.
     pub about: &'static str,
-    /// The document that it is of, and whose work that followed.
+    /// The document that describes the architecture, and the work that the document followed.
     pub origin: &'static str,
-    /// What the document's own text says of it.
+    /// Properties given in the document's text.
     pub text: &'static str,
-    /// What the code says that its authors, or those whose work it followed, have published.
+    /// Properties taken from code published by the document's authors or by those whose work it followed.
     pub repository: &'static str,
-    /// What neither says, or what differs here.
+    /// Properties that neither source gives, or that differ from the sources.
     pub our_choice: &'static str,
     pub needs: Needs,
-    /// Values of `model.channels` that it takes.
+    /// Supported values of `model.channels`.
     pub channels: &'static [i64],
-    /// Bands, frames and classes of its document.
+    /// Bands, frames and classes used in the document.
     pub document: [i64; 3],
-    /// The fewest bands and frames.
+    /// Returns the minimum number of bands and frames.
     pub least: fn() -> [i64; 2],
     pub build: BuildBackbone,
 }
 
 impl Architecture {
-    /// What is read for it of a store, where `feature` is the one in use. Statistics are columns themselves, and take the
-    /// place of those that `data.metadata` names.
+    /// Returns the inputs to read from a store in which `feature` is in use. A feature of statistics serves as metadata
+    /// itself and replaces the columns named by `data.metadata`.
     pub(crate) fn reads(&self, feature: &FeatureEntry) -> Needs {
         if self.needs == Needs::Metadata && feature.is_statistics() {
             Needs::Spectrogram
@@ -52,12 +53,12 @@ impl Architecture {
         }
     }
 
-    /// Pictures are for the networks that were made for them, which take three channels.
+    /// Reports whether the architecture accepts pictures. Only the networks designed for pictures take three channels.
     fn takes_pictures(&self) -> bool {
         self.channels.contains(&3)
     }
 
-    /// Whether rows and configuration suit it.
+    /// Checks whether the rows and the configuration fit the architecture.
     ///
     /// # Errors
     /// [`ModelError::TooSmall`], [`ModelError::Needs`], [`ModelError::Value`].
@@ -78,7 +79,7 @@ impl Architecture {
             });
         }
 
-        // What is kept is divided by 1 − share, so 1 has no meaning.
+        // Kept values are divided by 1 − rate, so a rate of 1 is undefined.
         if let Some(share) = model.dropout.filter(|share| !(0.0..1.0).contains(share)) {
             return Err(ModelError::Value {
                 key: "model.dropout",
@@ -87,7 +88,7 @@ impl Architecture {
             });
         }
 
-        // A frozen backbone of random weights would never learn anything.
+        // A frozen backbone with random weights would never learn anything.
         if model.freeze && model.init.is_none() {
             return Err(ModelError::Value {
                 key: "model.freeze",
@@ -103,7 +104,7 @@ impl Architecture {
             });
         }
 
-        // The shortest axes are those of a spectrogram.
+        // The minimum lengths apply to spectrograms only.
         if !self.needs.spectrogram() {
             return Ok(());
         }
@@ -139,10 +140,10 @@ impl Architecture {
     }
 }
 
-/// The architecture of `name`.
+/// Returns the architecture with this name.
 ///
 /// # Errors
-/// [`ModelError::Unknown`], which lists all.
+/// [`ModelError::Unknown`], which lists all names.
 pub(crate) fn find(name: &str) -> Result<&'static Architecture, ModelError> {
     TABLE
         .iter()
@@ -249,7 +250,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         document: [128, 130, 10],
         least: genregenie::least,
         build: |scope, dims, model| {
-            // A picture has channels of its own.
+            // A picture has its own number of channels.
             let channels = dims.channels.unwrap_or(model.channels);
             Ok(Box::new(genregenie::GenreGenie::new(
                 scope, dims, channels,

@@ -1,4 +1,4 @@
-//! `resnet50` of document 004: torchvision's layout and names, so that its published weights can be read.
+//! `resnet50` of document 004, with torchvision's layout and names, so that its published weights can be loaded.
 
 use tch::Tensor;
 
@@ -11,10 +11,10 @@ use super::walk::{Operation, OperationKind, Walk, repeated};
 use super::window::Window;
 use super::{Backbone, Inputs, ModelError};
 
-/// Bottlenecks of each layer, and their inner width; four times that comes out.
+/// Number of bottlenecks of each layer, and their inner width. The output has four times as many channels.
 const LAYERS: [(i64, i64); 4] = [(3, 64), (4, 128), (6, 256), (3, 512)];
 const WIDTH: i64 = 2048;
-/// Of the pictures that torchvision's weights were trained on, per channel, values in 0..1.
+/// Mean and deviation per channel of the pictures on which torchvision's weights were trained, for values in 0..1.
 const IMAGENET: Scale = Scale {
     mean: [0.485, 0.456, 0.406],
     deviation: [0.229, 0.224, 0.225],
@@ -41,7 +41,7 @@ const fn stepping(kernel: i64, stride: i64) -> Window {
     }
 }
 
-/// The `i`-th convolution of a bottleneck and its batch norm.
+/// Creates the `i`-th convolution of a bottleneck and its batch norm.
 fn conv_norm(
     scope: &VarScope<'_>,
     i: i64,
@@ -55,7 +55,8 @@ fn conv_norm(
     })
 }
 
-/// 1 × 1, 3 × 3 and 1 × 1 convolutions beside a shortcut; the 3 × 3 one halves ("v1.5"), where He et al. had the first.
+/// 1 × 1, 3 × 3 and 1 × 1 convolutions with a shortcut. The 3 × 3 convolution has the stride ("v1.5"), whereas He et
+/// al. put it on the first convolution.
 #[derive(Debug)]
 struct Bottleneck {
     layers: [ConvNorm; 3],
@@ -71,7 +72,7 @@ impl Bottleneck {
             conv_norm(scope, 3, inner, to, stepping(1, 1))?,
         ];
 
-        // What the layers do not change in shape is added as it is.
+        // The input is added unchanged if the layers keep its shape.
         let shortcut = if from == to && stride == 1 {
             None
         } else {
@@ -85,7 +86,7 @@ impl Bottleneck {
         Ok(Self { layers, shortcut })
     }
 
-    /// As a drawing tells it: one operation, since every bottleneck has the same parts.
+    /// Describes the bottleneck as one operation, since all bottlenecks consist of the same layers.
     fn operation(&self) -> Operation {
         let [first, second, third] = &self.layers;
         let stride = second.conv.stride();
@@ -127,8 +128,8 @@ impl Bottleneck {
 
 /// ResNet-50. Source: He et al., "Deep residual learning for image recognition" (2016); torchvision 0.26.
 ///
-/// `[n, 3, bands, frames]` → 7 × 7 convolution by 2, pooling by 2 → 256, 512, 1024, 2048 channels, halved from the
-/// second on → mean over bands and frames, 2048. Any size will do.
+/// `[n, 3, bands, frames]` → 7 × 7 convolution with stride 2, pooling by 2 → 256, 512, 1024, 2048 channels, halved from
+/// the second layer on → mean over bands and frames, 2048. Accepts any size.
 #[derive(Debug)]
 pub(crate) struct ResNet50 {
     first: ConvNorm,
@@ -138,7 +139,7 @@ pub(crate) struct ResNet50 {
 }
 
 impl ResNet50 {
-    /// `pretrained`: rows (values in 0..1) are scaled as the pictures that published weights were trained on.
+    /// `pretrained`: scale the rows (values in 0..1) like the pictures on which the published weights were trained.
     pub(crate) fn new(scope: &VarScope<'_>, pretrained: bool) -> Result<Self, ModelError> {
         let first = ConvNorm {
             conv: conv(&scope.at("conv1"), 3, 64, stepping(7, 2))?,
@@ -151,7 +152,7 @@ impl ResNet50 {
             let at = scope.at(format!("layer{}", i + 1));
             let mut layer = Vec::new();
             for block in 0..blocks {
-                // Pooling has halved what the first layer sees.
+                // Pooling has already halved the input of the first layer.
                 let stride = if i > 0 && block == 0 { 2 } else { 1 };
                 layer.push(Bottleneck::new(&at.at(block), from, inner, stride)?);
                 from = 4 * inner;
@@ -163,7 +164,7 @@ impl ResNet50 {
             first,
             layers,
             scale: pretrained.then_some(IMAGENET),
-            // None, unless the configuration asks for some.
+            // No dropout unless the configuration sets a rate.
             dropout: scope.dropout(0.0),
         })
     }

@@ -1,4 +1,4 @@
-//! What holds for every architecture: it trains, it comes back from its file, it answers the same twice.
+//! Tests that apply to every architecture: training, saving and loading, and reproducible output.
 
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -22,7 +22,7 @@ fn dims() -> Dims {
     }
 }
 
-/// Small rows on which `name` works, with a few steps for recurrent layers.
+/// Returns small dimensions that `name` accepts, with a few steps for recurrent layers.
 fn dims_for(name: &str) -> Dims {
     let [bands, frames] = (find(name).unwrap().least)();
     Dims {
@@ -61,7 +61,7 @@ fn loss(net: &Net, inputs: &Inputs) -> Tensor {
         .sum()
 }
 
-/// One step of plain gradient descent. The variables that got no gradient, or a useless one.
+/// Runs one step of plain gradient descent and returns the variables with no usable gradient.
 fn step(store: &VarStore, loss: &Tensor) -> Vec<String> {
     loss.backward();
     let mut without = Vec::new();
@@ -89,7 +89,7 @@ fn same(a: &[Tensor], b: &[Tensor]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.equal(b))
 }
 
-/// Ten steps, a gradient for all at each, a smaller loss; then through a file into a fresh net.
+/// Trains for ten steps with gradients for all variables and a decreasing loss, then loads the saved net.
 fn trains_and_comes_back(name: &str) {
     let _alone = alone();
     tch::manual_seed(1);
@@ -205,7 +205,7 @@ fn variables_have_the_names_and_number_of_torchvision_and_timm() {
         keys.sort();
         keys
     };
-    // Without `num_batches_tracked`: 53 convolutions and batch norms, one head; 74 and 40.
+    // Without `num_batches_tracked`: ResNet-50 has 53 convolutions and batch norms and a head; Xception has 74 and 40.
     let resnet = keys("resnet50");
     assert_eq!(resnet.len(), 53 * 5 + 2);
     for key in [
@@ -394,7 +394,7 @@ fn he_normal_has_its_variance_and_its_cut() {
         .unwrap();
     let want = (2.0 / (64.0 * 9.0_f64)).sqrt();
     let deviation = weight.std(true).double_value(&[]);
-    // 147,456 draws: the deviation's own is 0.2 %.
+    // With 147,456 draws, the standard error of the deviation is 0.2 %.
     assert!(
         (deviation / want - 1.0).abs() < 0.01,
         "{deviation} instead of {want}"
@@ -465,7 +465,7 @@ fn a_description_is_read_off_the_model() {
     );
 }
 
-/// Biases that convolutions and dense layers could have and have not.
+/// Returns the biases that convolutions and dense layers could have but lack.
 fn without_bias(store: &VarStore) -> Vec<String> {
     let variables = store.variables();
     let is_layer =

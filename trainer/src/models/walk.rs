@@ -1,39 +1,39 @@
-//! What a row passes on its way through a model: stages, the operations of each, and branches.
+//! The path of a row through a model: stages, the operations of each stage, and branches.
 //!
-//! A model tells it while it answers, so that no description can differ from the code. In training nobody listens, and
-//! then no word of it is made.
+//! The model records this path during its forward pass, so a description cannot differ from the code. Training uses a
+//! disabled [`Walk`], for which no description is created.
 
 use std::fmt::Display;
 
 use serde::Serialize;
 use tch::Tensor;
 
-/// What an operation is, as far as a drawing tells apart.
+/// Kind of an operation, as distinguished in drawings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum OperationKind {
     Convolution,
     Recurrent,
-    /// Dense layers, and vectors of ids.
+    /// Dense layers and embeddings of ids.
     Dense,
-    /// All that has nothing to learn, and batch norm.
+    /// Batch norm, and operations without parameters.
     Other,
 }
 
-/// One thing that is done to a row.
+/// An operation on a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Operation {
     pub kind: OperationKind,
-    /// Such as `2-D convolution`.
+    /// Name, such as `2-D convolution`.
     pub name: &'static str,
-    /// Window, stride, width or share, in words; empty where there is nothing to choose.
+    /// Window, stride, width or rate in words; empty if the operation has no settings.
     pub settings: String,
-    /// Numbers that training changes.
+    /// Number of trainable parameters.
     pub parameters: i64,
 }
 
 impl Operation {
-    /// One without anything to learn.
+    /// Creates an operation without parameters.
     pub(crate) fn fixed(name: &'static str, settings: impl Into<String>) -> Self {
         Self {
             kind: OperationKind::Other,
@@ -43,13 +43,13 @@ impl Operation {
         }
     }
 
-    /// All values of a row in one line, as dense layers want them.
+    /// Creates the operation that flattens a row's values into one axis for a dense layer.
     pub(crate) fn flatten() -> Self {
         Self::fixed("all values in one line", "")
     }
 }
 
-/// The same operations, with a run of equal ones told once.
+/// Merges runs of equal operations into one operation each, with the number of repetitions in its settings.
 pub(crate) fn repeated(operations: Vec<Operation>) -> Vec<Operation> {
     let mut folded: Vec<Operation> = Vec::new();
     for run in operations.chunk_by(|a, b| a == b) {
@@ -63,65 +63,65 @@ pub(crate) fn repeated(operations: Vec<Operation>) -> Vec<Operation> {
     folded
 }
 
-/// A stage: what is done there, and what comes out.
+/// A stage: its operations and the shape of its output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Stage {
-    /// As the architecture calls it.
+    /// Name in the architecture's definition.
     pub name: String,
-    /// For one row: without n.
+    /// Shape of the output for one row, without n.
     pub shape: Vec<i64>,
-    /// The branch that it lies in; none before a fork and behind the join.
+    /// Branch that contains the stage; `None` before a fork and after the join.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub branch: Option<&'static str>,
-    /// In order.
+    /// Operations in the order of execution.
     pub operations: Vec<Operation>,
-    /// Of all operations.
+    /// Parameters of all operations.
     pub parameters: i64,
 }
 
-/// One of several ways that lie side by side, from an input to the stage that joins them.
+/// One of several parallel branches, from an input to the stage that joins them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Branch {
-    /// As stages name it.
+    /// Name, as in [`Stage::branch`].
     pub name: &'static str,
-    /// The input that it begins at.
+    /// Name of the input that the branch starts with.
     pub input: &'static str,
 }
 
-/// Told of each stage, in order, by the model that a row passes.
+/// Records each stage that a model reports during a forward pass, in order, unless it is disabled.
 #[derive(Debug, Default)]
 pub(crate) struct Walk {
     record: Option<WalkRecord>,
 }
 
-/// What was told.
+/// Stages and branches recorded during a forward pass.
 #[derive(Debug, Default)]
 pub(crate) struct WalkRecord {
     pub stages: Vec<Stage>,
-    /// From left to right; none where one stage follows another.
+    /// Branches from left to right; empty if the stages form one sequence.
     pub branches: Vec<Branch>,
     current: Option<&'static str>,
 }
 
 impl Walk {
-    /// Nobody listens.
+    /// Creates a disabled walk, which records nothing.
     pub(crate) const fn unheard() -> Self {
         Self { record: None }
     }
 
-    /// Everything is kept.
+    /// Creates a walk that records everything.
     pub(crate) fn recorded() -> Self {
         Self {
             record: Some(WalkRecord::default()),
         }
     }
 
-    /// What was told; nothing where nobody listened.
+    /// Returns the recorded stages and branches; none if the walk is disabled.
     pub(crate) fn into_record(self) -> WalkRecord {
         self.record.unwrap_or_default()
     }
 
-    /// A stage's name, its output `[n, …]`, and what was done there since the stage before.
+    /// Records a stage: its name, its output `[n, …]`, and the operations since the previous stage.
     pub(crate) fn stage(
         &mut self,
         name: impl Display,
@@ -141,7 +141,7 @@ impl Walk {
         });
     }
 
-    /// The stages that follow lie in the branch `name`, which begins at `input`.
+    /// Starts the branch `name`, which begins at `input` and contains the stages that follow.
     pub(crate) fn branch(&mut self, name: &'static str, input: &'static str) {
         if let Some(record) = &mut self.record {
             record.branches.push(Branch { name, input });
@@ -149,7 +149,7 @@ impl Walk {
         }
     }
 
-    /// All branches end: the next stage has them side by side.
+    /// Ends all branches. The next stage concatenates their outputs.
     pub(crate) fn join(&mut self) {
         if let Some(record) = &mut self.record {
             record.current = None;

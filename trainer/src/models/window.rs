@@ -1,20 +1,20 @@
-//! What convolutions and poolings do to the length of an axis, and how long it must be for something to be left.
+//! Effect of convolutions and poolings on the length of an axis, and the minimum length that leaves at least one value.
 //!
-//! Layers are made from the same constants, so a row that is too short is told before any tensor is made.
+//! Layers are built from the same constants, so a row that is too short is reported before any tensor is created.
 
 /// A window that slides along one axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Window {
-    /// Values it covers.
+    /// Number of values that it covers.
     pub kernel: i64,
-    /// Values it moves by.
+    /// Number of values by which it moves.
     pub stride: i64,
-    /// Zeros (for a maximum: nothing) before and behind the axis.
+    /// Number of zeros (ignored by a maximum) added before and after the axis.
     pub padding: i64,
 }
 
 impl Window {
-    /// Of odd length, step 1; the axis keeps its length.
+    /// Returns a window of odd length with stride 1 and padding that preserves the length of the axis.
     pub(crate) const fn same(kernel: i64) -> Self {
         Self {
             kernel,
@@ -23,7 +23,7 @@ impl Window {
         }
     }
 
-    /// Step 1, nothing added.
+    /// Returns a window with stride 1 and without padding.
     pub(crate) const fn valid(kernel: i64) -> Self {
         Self {
             kernel,
@@ -32,7 +32,7 @@ impl Window {
         }
     }
 
-    /// Side by side, as poolings are.
+    /// Returns a window whose stride is its length, as used for pooling.
     pub(crate) const fn tile(kernel: i64) -> Self {
         Self {
             kernel,
@@ -41,19 +41,21 @@ impl Window {
         }
     }
 
-    /// Places that it takes on an axis of `length`: ⌊(length + 2 · padding − kernel) / stride⌋ + 1, or 0.
+    /// Returns the number of positions on an axis of `length`: ⌊(length + 2 · padding − kernel) / stride⌋ + 1, or 0 if
+    /// the axis is too short.
     pub(crate) fn places(self, length: i64) -> i64 {
         let room = length + 2 * self.padding - self.kernel;
         if room < 0 { 0 } else { room / self.stride + 1 }
     }
 
-    /// The shortest axis on which it takes `places` places.
+    /// Returns the minimum length of an axis with `places` positions.
     pub(crate) fn least(self, places: i64) -> i64 {
         ((places - 1) * self.stride + self.kernel - 2 * self.padding).max(1)
     }
 }
 
-/// Kernels, strides and paddings in words, such as `3 × 3, stride 2, padding 1`. A stride as `usual` has it is not told.
+/// Describes kernels, strides and paddings in words, such as `3 × 3, stride 2, padding 1`. The stride is omitted if all
+/// windows have the one returned by `usual`.
 pub(crate) fn windows_in_words(windows: &[Window], usual: fn(&Window) -> i64) -> String {
     let kernels: Vec<String> = windows.iter().map(|w| w.kernel.to_string()).collect();
     let mut words = kernels.join(" × ");
@@ -69,7 +71,7 @@ pub(crate) fn windows_in_words(windows: &[Window], usual: fn(&Window) -> i64) ->
     words
 }
 
-/// A number an axis, or one where all are the same.
+/// Formats one number per axis, or a single number if all are equal.
 fn numbers_in_words(numbers: &[i64]) -> String {
     match numbers {
         [first, rest @ ..] if rest.iter().all(|number| number == first) => first.to_string(),
@@ -80,19 +82,19 @@ fn numbers_in_words(numbers: &[i64]) -> String {
     }
 }
 
-/// Length of an axis behind `windows`, one after another.
+/// Returns the length of an axis after applying `windows` in order.
 pub(crate) fn length_behind(windows: &[Window], length: i64) -> i64 {
     windows
         .iter()
         .fold(length, |length, window| window.places(length))
 }
 
-/// The shortest axis of which `windows` leave one value.
+/// Returns the minimum length of an axis that `windows` reduce to one value.
 pub(crate) fn least_before(windows: &[Window]) -> i64 {
     windows
         .iter()
         .rev()
-        // From the one value that is left, back through the windows.
+        // Start from one remaining value and go back through the windows.
         .fold(1, |length, window| window.least(length))
 }
 

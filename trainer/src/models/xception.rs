@@ -1,4 +1,4 @@
-//! `xception` of document 004: timm's layout and names (`legacy_xception`), so that its published weights can be read.
+//! `xception` of document 004, with timm's layout and names (`legacy_xception`), to load its published weights.
 
 use tch::Tensor;
 
@@ -23,13 +23,13 @@ const FIRST: Window = Window {
     padding: 0,
 };
 const SECOND: Window = Window::valid(3);
-/// Of the pictures that timm's weights were trained on: values in 0..1 become −1..1.
+/// Scaling of the pictures on which timm's weights were trained: maps values in 0..1 to −1..1.
 const SCALE: Scale = Scale {
     mean: [0.5; 3],
     deviation: [0.5; 3],
 };
 
-/// The fewest bands and frames: 7 of each.
+/// Returns the minimum number of bands and frames: 7 of each.
 pub(crate) fn least() -> [i64; 2] {
     [least_before(&[FIRST, SECOND, HALVE, HALVE, HALVE, HALVE]); 2]
 }
@@ -53,7 +53,7 @@ fn conv(
     )
 }
 
-/// A 3 × 3 filter for each channel, then a 1 × 1 convolution over all, then batch norm.
+/// A 3 × 3 filter for each channel, then a 1 × 1 convolution over all channels, then batch norm.
 #[derive(Debug)]
 struct Separable {
     channels: Conv,
@@ -75,7 +75,7 @@ impl Separable {
         })
     }
 
-    /// As a drawing tells it.
+    /// Describes the layers as operations of a stage.
     fn operations(&self) -> [Operation; 2] {
         let parts = [self.channels.operation(), self.across.operation()];
         let convolution = Operation {
@@ -93,21 +93,21 @@ impl Separable {
     }
 }
 
-/// What distinguishes the twelve blocks.
+/// Parameters in which the twelve blocks differ.
 #[derive(Clone, Copy, Debug)]
 struct Shape {
     from: i64,
     to: i64,
-    /// Separable convolutions.
+    /// Number of separable convolutions.
     convs: usize,
     halve: bool,
-    /// Whether ReLU stands before the first of them, too.
+    /// Whether the first convolution is also preceded by ReLU.
     relu_first: bool,
-    /// Which of them changes the number of channels.
+    /// Index of the convolution that changes the number of channels.
     grows_at: usize,
 }
 
-/// A block that halves bands and frames; the last one, of the exit flow, is of this form as well.
+/// Returns a block that halves bands and frames. The last block, in the exit flow, has this form as well.
 const fn entry_flow(from: i64, to: i64) -> Shape {
     Shape {
         from,
@@ -119,9 +119,9 @@ const fn entry_flow(from: i64, to: i64) -> Shape {
     }
 }
 
-/// timm's twelve blocks, `block1` to `block12`.
+/// Returns timm's twelve blocks, `block1` to `block12`.
 fn shapes() -> Vec<Shape> {
-    // The middle flow keeps its shape.
+    // The middle flow preserves the shape.
     let middle = Shape {
         from: 728,
         to: 728,
@@ -131,8 +131,7 @@ fn shapes() -> Vec<Shape> {
         grows_at: 0,
     };
 
-    // Blocks 1 to 3, the middle flow, and the block of the exit flow, which gets its channels at its second
-    // convolution.
+    // Blocks 1 to 3, the middle flow, and the block of the exit flow, whose second convolution adds channels.
     let mut shapes = vec![
         Shape {
             relu_first: false,
@@ -149,7 +148,7 @@ fn shapes() -> Vec<Shape> {
     shapes
 }
 
-/// Separable convolutions beside a shortcut.
+/// Separable convolutions with a shortcut.
 #[derive(Debug)]
 struct Block {
     convs: Vec<Separable>,
@@ -163,7 +162,8 @@ impl Block {
         let mut convs = Vec::new();
 
         for i in 0..shape.convs {
-            // In timm's list each convolution has its ReLU before it, unless the first goes without.
+            // In timm's list, a ReLU precedes each convolution, except for the first one of a block without
+            // `relu_first`.
             let place = 3 * i + usize::from(shape.relu_first);
 
             let from = if i <= shape.grows_at {
@@ -205,7 +205,7 @@ impl Block {
         })
     }
 
-    /// As a drawing tells it.
+    /// Describes the block as operations of a stage.
     fn operations(&self) -> Vec<Operation> {
         let mut operations = Vec::new();
         for (i, conv) in self.convs.iter().enumerate() {
@@ -234,7 +234,7 @@ impl Block {
         let mut y = x.shallow_clone();
         for (i, conv) in self.convs.iter().enumerate() {
             if i > 0 || self.shape.relu_first {
-                // Not in place: `y` begins as a handle of `x`, which the shortcut still needs.
+                // Not in place: `y` starts as a handle to `x`, which the shortcut still needs.
                 y = y.f_relu()?;
             }
             y = conv.forward(&y, train)?;
@@ -255,8 +255,8 @@ impl Block {
 /// Xception. Source: Chollet, "Xception: deep learning with depthwise separable convolutions" (2017); timm 1.0's
 /// `legacy_xception`.
 ///
-/// `[n, 3, bands, frames]` → 32 by 2, 64 → 128, 256, 728 channels, halved each time → 8 blocks of 728 → 1024, halved →
-/// 1536, 2048 → mean over bands and frames, 2048.
+/// `[n, 3, bands, frames]` → 32 with stride 2, 64 → 128, 256, 728 channels, halved each time → 8 blocks of 728 → 1024,
+/// halved → 1536, 2048 → mean over bands and frames, 2048.
 #[derive(Debug)]
 pub(crate) struct Xception {
     first: [ConvNorm; 2],
@@ -267,7 +267,7 @@ pub(crate) struct Xception {
 }
 
 impl Xception {
-    /// `pretrained`: rows (values in 0..1) are scaled as the pictures that published weights were trained on.
+    /// `pretrained`: scale the rows (values in 0..1) like the pictures on which the published weights were trained.
     pub(crate) fn new(scope: &VarScope<'_>, pretrained: bool) -> Result<Self, ModelError> {
         let first = [
             ConvNorm {
@@ -294,7 +294,7 @@ impl Xception {
             blocks,
             last,
             scale: pretrained.then_some(SCALE),
-            // None, unless the configuration asks for some.
+            // No dropout unless the configuration sets a rate.
             dropout: scope.dropout(0.0),
         })
     }

@@ -1,7 +1,7 @@
-//! Adam, AdamW and SGD over named variables, with a state that can be saved: tch hides that of libtorch's own.
+//! Adam, AdamW and SGD over named variables, with a state that can be saved, unlike libtorch's own through tch.
 //!
-//! The learning rate is given with each step ([`wavemill_scores::schedule`] has it). Does not sum gradients over ranks: they are
-//! summed before [`Optimizer::clip_norm`] and [`Optimizer::step`], which then are the same on every rank.
+//! The learning rate is passed to each step (see [`wavemill_scores::schedule`]). Gradients are not summed over ranks
+//! here: sum them before [`Optimizer::clip_norm`] and [`Optimizer::step`], whose results are then equal on all ranks.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use wavemill_schemas::config::{self, OptimizerKind};
 #[cfg(test)]
 mod tests;
 
-/// Name of the tensor that holds how often each variable was updated: `[variables]` i64, in order of names.
+/// Name of the tensor with the number of updates of each variable: `[variables]` i64, in the order of names.
 const STEPS: &str = "optimizer.steps";
 
-/// Why a saved state cannot be taken up.
+/// The error type of restoring a saved state.
 #[derive(Debug, thiserror::Error)]
 pub enum OptimError {
     /// The state lacks a tensor.
@@ -30,10 +30,10 @@ pub enum OptimError {
         name: String,
         /// Kind and shape saved.
         found: String,
-        /// Kind and shape that would do.
+        /// Expected kind and shape.
         wanted: String,
     },
-    /// The state is that of another optimiser or model.
+    /// The state belongs to another optimiser or model.
     #[error("{name}: in the saved state, but this run's optimiser keeps none")]
     Unexpected {
         /// The tensor's name.
@@ -41,14 +41,14 @@ pub enum OptimError {
     },
 }
 
-/// A trainable variable and what the optimiser remembers of it.
+/// A trainable variable and its optimiser state.
 #[derive(Debug)]
 struct Variable {
     name: String,
     tensor: Tensor,
-    /// Updates so far; a step without a gradient is none.
+    /// Number of updates so far. A step without a gradient does not count.
     steps: i64,
-    /// One for each of [`slots`], shaped as the variable.
+    /// One tensor for each of [`slots`], with the shape of the variable.
     slots: Vec<Tensor>,
 }
 
@@ -59,7 +59,7 @@ pub struct Optimizer {
     variables: Vec<Variable>,
 }
 
-/// What an optimiser keeps for each variable, by torch's names.
+/// Returns the state tensors that an optimiser keeps for each variable, by torch's names.
 fn slots(settings: &config::Optimizer) -> &'static [&'static str] {
     match settings.name {
         OptimizerKind::Adam | OptimizerKind::Adamw => &["exp_avg", "exp_avg_sq"],
@@ -69,7 +69,7 @@ fn slots(settings: &config::Optimizer) -> &'static [&'static str] {
 }
 
 impl Optimizer {
-    /// A new state for `variables` (name and tensor; f32 or f64), which are sorted by name.
+    /// Creates a new state for `variables` (name and tensor; f32 or f64) and sorts them by name.
     pub fn new(settings: &config::Optimizer, variables: Vec<(String, Tensor)>) -> Self {
         let mut variables: Vec<Variable> = variables
             .into_iter()
@@ -80,7 +80,7 @@ impl Optimizer {
                 steps: 0,
             })
             .collect();
-        // `optimizer.steps` has one number a variable and no names: the order must be that of the run that wrote it.
+        // `optimizer.steps` has one number per variable and no names: the order must be the same in every run.
         variables.sort_by(|a, b| a.name.cmp(&b.name));
 
         Self {
@@ -89,13 +89,13 @@ impl Optimizer {
         }
     }
 
-    /// Updates every variable that has a gradient, in place; the gradients stay as they are.
+    /// Updates every variable that has a gradient, in place. The gradients are not changed.
     pub fn step(&mut self, lr: f64) {
         let settings = &self.settings;
         no_grad(|| {
             for variable in &mut self.variables {
                 let grad = variable.tensor.grad();
-                // As with torch, a step without a gradient leaves a variable's moments and count alone.
+                // As in torch, a step without a gradient does not change a variable's moments and count.
                 if !grad.defined() {
                     continue;
                 }
@@ -107,7 +107,7 @@ impl Optimizer {
                     slots,
                     ..
                 } = variable;
-                // As many as the function `slots` names for this optimiser: two are Adam's, one is SGD's with momentum.
+                // The function `slots` determines their number: two for Adam, one for SGD with momentum.
                 match slots.as_mut_slice() {
                     [mean, square] => adam(
                         settings,
@@ -127,13 +127,13 @@ impl Optimizer {
         });
     }
 
-    /// Sets the gradients to zero where they lie.
+    /// Sets the gradients to zero in place.
     pub fn zero_grad(&mut self) {
         self.variables.iter_mut().for_each(|v| v.tensor.zero_grad());
     }
 
-    /// Scales all gradients by one factor so that their L2 norm together is at most `max`, as `clip_grad_norm_`.
-    /// The norm before that, a scalar tensor on the variables' device: reading it waits for the device.
+    /// Scales all gradients by one factor so that their joint L2 norm is at most `max`, as `clip_grad_norm_`. Returns
+    /// the norm before scaling, a scalar tensor on the variables' device: reading it waits for the device.
     pub fn clip_norm(&mut self, max: f64) -> Tensor {
         no_grad(|| {
             let mut grads: Vec<Tensor> = self
@@ -146,12 +146,12 @@ impl Optimizer {
                 return Tensor::from(0.0_f64);
             }
 
-            // The norm of the variables' norms is that of all values together.
+            // The norm of the variables' norms equals the norm of all values.
             let norms: Vec<Tensor> = grads.iter().map(Tensor::norm).collect();
             let norm = Tensor::stack(&norms, 0).norm();
-            // torch's 1e-6 keeps a norm of zero from dividing.
+            // torch adds 1e-6 to avoid a division by zero.
             let factor = (max / (&norm + 1e-6)).clamp_max(1.0);
-            // The factor stays a tensor, so that nothing waits for the device here.
+            // The factor remains a tensor, so that nothing waits for the device here.
             for grad in &mut grads {
                 let _ = grad.g_mul_(&factor);
             }
@@ -159,8 +159,8 @@ impl Optimizer {
         })
     }
 
-    /// The state, as `optimizer.<slot>.<variable>` and `optimizer.steps`. Handles to the live tensors: what must outlast
-    /// the next step is to be copied.
+    /// Returns the state, as `optimizer.<slot>.<variable>` and `optimizer.steps`. The tensors are handles to the live
+    /// state: copy them if they must outlive the next step.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let steps: Vec<i64> = self.variables.iter().map(|v| v.steps).collect();
         let mut state = vec![(STEPS.to_owned(), Tensor::from_slice(&steps))];
@@ -171,7 +171,7 @@ impl Optimizer {
         state
     }
 
-    /// Takes up a state of [`Self::state`]; tensors of `state` whose names are not `optimizer.…` are passed over.
+    /// Restores a state returned by [`Self::state`]. Ignores tensors whose names do not begin with `optimizer.`.
     ///
     /// # Errors
     /// [`OptimError`] naming the tensor; the optimiser is then unchanged.
@@ -180,7 +180,7 @@ impl Optimizer {
         let steps_like = Tensor::zeros([count], (Kind::Int64, Device::Cpu));
         let steps = find(state, STEPS, &steps_like)?;
 
-        // All is found and fits before anything is changed.
+        // Check that every tensor exists and fits before changing anything.
         let mut known = vec![STEPS.to_owned()];
         let mut saved = Vec::with_capacity(self.variables.len());
         for (name, tensor) in self.slots() {
@@ -204,7 +204,7 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Every slot with its name in a saved state.
+    /// Iterates over all slots with their names in a saved state.
     fn slots(&self) -> impl Iterator<Item = (String, &Tensor)> {
         let names = slots(&self.settings);
         self.variables.iter().flat_map(move |v| {
@@ -225,7 +225,7 @@ fn zero_slots(settings: &config::Optimizer, variable: &Tensor) -> Vec<Tensor> {
     })
 }
 
-/// The saved tensor of this name, which must be of the kind and shape of `like`.
+/// Returns the saved tensor with this name, which must have the kind and shape of `like`.
 fn find<'a>(
     state: &'a BTreeMap<String, Tensor>,
     name: &str,
@@ -248,15 +248,15 @@ fn layout(tensor: &Tensor) -> String {
     format!("{:?} {:?}", tensor.kind(), tensor.size())
 }
 
-/// Adam's state of one variable.
+/// Adam's state for one variable.
 struct Moments<'a> {
     mean: &'a mut Tensor,
     square: &'a mut Tensor,
-    /// This update's number, from 1.
+    /// Number of this update, counted from 1.
     steps: i64,
 }
 
-/// Kingma and Ba 2015; Loshchilov and Hutter 2019. One temporary, shaped as the variable.
+/// Kingma and Ba 2015; Loshchilov and Hutter 2019. Allocates one temporary with the shape of the variable.
 fn adam(
     settings: &config::Optimizer,
     lr: f64,
@@ -273,7 +273,7 @@ fn adam(
     let decay = settings.weight_decay;
     let decoupled = settings.name == OptimizerKind::Adamw;
 
-    // AdamW shrinks the variable itself, Adam adds the decay to the gradient.
+    // AdamW shrinks the variable itself; Adam adds the decay to the gradient.
     if decoupled && decay != 0.0 {
         let _ = variable.g_mul_scalar_(1.0 - lr * decay);
     }
@@ -288,10 +288,10 @@ fn adam(
     };
     let _ = square.lerp_(&scratch, 1.0 - beta2);
 
-    // The moments began at 0: both are divided by the share of them that gradients have filled by now.
+    // The moments start at 0, so both are divided by the total weight of the gradients that they contain.
     let unbiased_mean = 1.0 - beta1.powf(steps as f64);
     let unbiased_square = 1.0 - beta2.powf(steps as f64);
-    // As torch writes it: ε is added behind the root, which has been made unbiased before.
+    // As in torch, ε is added after the square root of the unbiased moment.
     let _ = square.sqrt_out(&scratch);
     let _ = scratch.g_div_scalar_(unbiased_square.sqrt());
     let _ = scratch.g_add_scalar_(settings.eps);
@@ -300,7 +300,8 @@ fn adam(
     let _ = variable.g_add_(&scratch);
 }
 
-/// Momentum as torch has it: the rate is outside of the buffer, and nothing is dampened. One temporary; two if Nesterov's.
+/// Momentum as in torch: the buffer does not include the learning rate, and there is no dampening. Allocates one
+/// temporary; two with Nesterov momentum.
 fn sgd(
     settings: &config::Optimizer,
     lr: f64,
@@ -312,7 +313,7 @@ fn sgd(
     let _ = update.g_add_(grad);
 
     if let Some(buffer) = buffer {
-        // It began as zeros, so that after the first update it is the gradient, as torch's.
+        // The buffer starts at 0, so after the first update it equals the gradient, as in torch.
         let _ = buffer.g_mul_scalar_(settings.momentum);
         let _ = buffer.g_add_(&update);
         if settings.nesterov {

@@ -1,6 +1,6 @@
-//! What a model says, as JSON lines for programs: one a row and target, then one a clip of several rows.
+//! Predictions as JSON lines: one line per row and target, then one per target for each clip with several rows.
 //!
-//! A clip's class is that of the highest mean probability; the majority of its rows is told beside it.
+//! A clip's class is the one with the highest mean probability; the line also contains the majority vote of its rows.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ struct ClassProbability<'a> {
     probability: f32,
 }
 
-/// What is said of a row or clip: of one label `class` and `probability`, of several `labels`.
+/// Prediction for a row or clip: `class` and `probability` for a single-label target, `labels` for a multi-label one.
 #[derive(Debug, Serialize)]
 struct Prediction<'a> {
     #[serde(flatten)]
@@ -58,23 +58,23 @@ struct Sums {
 struct Clip {
     key: String,
     rows: u64,
-    /// By target.
+    /// Sums of each target.
     sums: Vec<Sums>,
 }
 
-/// Lines, and what of them is still to be said of clips.
+/// Formats the lines of rows and collects the sums for the lines of clips.
 #[derive(Debug)]
 pub(crate) struct JsonLines<'a> {
     targets: &'a [(String, Vec<String>)],
     top: usize,
-    /// Where in `clips` each key is.
+    /// Index in `clips` of each key.
     indices: HashMap<String, usize>,
-    /// In order of their first rows.
+    /// Clips in the order of their first rows.
     clips: Vec<Clip>,
 }
 
 impl<'a> JsonLines<'a> {
-    /// For `targets` with their classes in head order; `top` classes a line.
+    /// Creates an empty state for `targets` with their classes in head order, with `top` classes per line.
     pub(crate) fn new(targets: &'a [(String, Vec<String>)], top: usize) -> Self {
         Self {
             targets,
@@ -84,7 +84,7 @@ impl<'a> JsonLines<'a> {
         }
     }
 
-    /// Lines of `rows`; `probabilities` are of each target `[row][class]`.
+    /// Formats the lines of `rows`. `probabilities` contains one `[row][class]` array per target.
     pub(crate) fn rows(&mut self, rows: &[Row], probabilities: &[Vec<f32>]) -> String {
         let mut lines = String::new();
         for (at, row) in rows.iter().enumerate() {
@@ -107,10 +107,10 @@ impl<'a> JsonLines<'a> {
         lines
     }
 
-    /// Lines of clips that had several rows, in order of their first.
+    /// Formats the lines of clips that have several rows, in the order of their first rows.
     pub(crate) fn clips(&self) -> String {
         let mut lines = String::new();
-        // A clip of one row has had its say.
+        // A clip with one row has been reported with that row.
         for clip in self.clips.iter().filter(|clip| clip.rows > 1) {
             for ((target, classes), sums) in self.targets.iter().zip(&clip.sums) {
                 let mean: Vec<f32> = sums
@@ -168,11 +168,11 @@ impl Sums {
         self.votes[likeliest(probabilities)] += 1;
     }
 
-    /// The class of most rows; of equal ones that of the higher mean probability, then the lower.
+    /// Returns the class of most rows. Ties go to the higher mean probability, then to the lower class.
     fn majority(&self) -> usize {
         let mut best = 0;
         for class in 1..self.votes.len() {
-            // Sums stand for means: both classes have the same number of rows.
+            // Sums can be compared instead of means because both classes have the same number of rows.
             let is_better = self.votes[class]
                 .cmp(&self.votes[best])
                 .then(self.probabilities[class].total_cmp(&self.probabilities[best]))
@@ -188,7 +188,7 @@ impl Sums {
 impl<'a> Prediction<'a> {
     fn of(target: &str, classes: &'a [String], probabilities: &[f32], top: usize) -> Self {
         let mut order: Vec<usize> = (0..classes.len()).collect();
-        // Equal probabilities go by class, so that equal rows get equal lines.
+        // Ties are ordered by class, so that equal rows give equal lines.
         order.sort_by(|&a, &b| {
             probabilities[b]
                 .total_cmp(&probabilities[a])

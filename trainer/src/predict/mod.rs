@@ -1,7 +1,8 @@
-//! A trained model's answers to feature rows that come as a stream: no store, no labels, nothing kept but sums.
+//! Predictions of a trained model for feature rows that arrive as a stream: without a store, without labels, and
+//! without keeping anything but sums.
 //!
-//! Rows are answered in batches of a fixed number, so that the same stream always gets the same bytes. Scores against
-//! labels are [`crate::evaluate`].
+//! Rows are processed in batches of a fixed size, so the same stream always gives the same bytes. Scores against labels
+//! are computed by [`crate::evaluate`].
 
 mod json_lines;
 mod stream;
@@ -22,80 +23,80 @@ use crate::models::ModelError;
 use crate::models::registry;
 use crate::trained::TrainedModel;
 
-/// Why rows cannot be answered.
+/// The error type of predictions.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PredictError {
-    /// The input's first bytes are not those of a stream.
+    /// The input does not begin like an Arrow IPC stream.
     #[error(
         "the input is {found}, not an Arrow IPC stream: give it that of `wavemill features … --format arrow --out -`"
     )]
     NoStream {
-        /// What it looks like.
+        /// Format that the input appears to have.
         found: &'static str,
     },
-    /// The stream breaks off, or is damaged.
+    /// The stream is incomplete or damaged.
     #[error("the stream is {problem} after {rows} rows: did the program that wrote it end early?")]
     Cut {
         /// `cut off` or `damaged`.
         problem: &'static str,
-        /// Whole rows before.
+        /// Number of complete rows before the error.
         rows: u64,
         source: ArrowError,
     },
-    /// A stream of something else.
+    /// The stream contains no feature.
     #[error(
         "no column of the stream holds a tensor (metadata wavemill.tensor): is it of `wavemill features`?"
     )]
     NoTensor,
-    /// Rows of another feature, which are other numbers.
+    /// The rows belong to another feature and have a different meaning.
     #[error(
         "the stream holds {found}, the model was trained on {wanted}: use the recipe that it was trained with, \
          `wavemill features … --recipe {recipe} --feature {feature} --format arrow --out -`"
     )]
     OtherFeature {
-        /// Names and identities in the stream.
+        /// Names and identities of the features in the stream.
         found: String,
-        /// Name and identity.
+        /// Name and identity of the model's feature.
         wanted: String,
         recipe: PathBuf,
         feature: String,
     },
-    /// A column that is missing, or of another type.
+    /// A column is missing or has an unexpected type.
     #[error("column {column} of the stream: {problem}")]
     Column { column: String, problem: String },
-    /// A model that sees more than a stream of features holds.
+    /// The model needs inputs that a stream of features does not contain.
     #[error(
         "{model} sees {what}, which no stream of features holds: `wavemill-train eval` scores it on a store"
     )]
     Needs {
         model: String,
-        /// Such as columns of metadata.
+        /// Missing inputs, such as columns of metadata.
         what: &'static str,
     },
-    /// Rows that are none of their feature.
+    /// Rows are not valid for their feature.
     #[error(transparent)]
     Dataset(#[from] DatasetError),
     #[error(transparent)]
     Learn(#[from] LearnError),
     #[error("libtorch: {0}")]
     Tch(#[from] tch::TchError),
-    /// Reading the stream's first bytes.
+    /// The first bytes of the stream cannot be read.
     #[error("cannot read the stream")]
     Read { source: io::Error },
     #[error("cannot write the answers")]
     Write { source: io::Error },
 }
 
-/// How much is answered.
+/// Options for predictions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AnswerOptions {
-    /// Likeliest classes that each line lists.
+    /// Number of likeliest classes that each line lists.
     pub top: usize,
-    /// Rows that are answered at once; at least 1.
+    /// Number of rows per batch; at least 1.
     pub batch_rows: usize,
 }
 
-/// Whether a stream holds all that a model sees.
+/// Checks that a stream contains all inputs of a model.
 ///
 /// # Errors
 /// [`PredictError::Needs`].
@@ -113,8 +114,8 @@ pub(crate) fn check(trained: &TrainedModel) -> Result<(), PredictError> {
     })
 }
 
-/// Writes a JSON line for each row and target as batches fill, then one for each clip of several rows and target.
-/// Returns the rows. What came before an error is answered.
+/// Writes a JSON line for each row and target whenever a batch is complete, then one per target for each clip with
+/// several rows. Returns the number of rows. Rows before an error are still processed.
 pub(crate) fn answer(
     trained: &TrainedModel,
     rows: impl Iterator<Item = Result<Row, PredictError>>,
@@ -123,7 +124,7 @@ pub(crate) fn answer(
 ) -> Result<u64, PredictError> {
     check(trained)?;
     let mut answers = JsonLines::new(&trained.state().classes, options.top);
-    // Asked once more after its end, for the batch that then stays empty.
+    // The loop polls the iterator again after its end, to get an empty batch.
     let mut rows = rows.fuse();
     let mut answered = 0;
 
@@ -140,7 +141,7 @@ pub(crate) fn answer(
             }
         }
 
-        // Rows before a failure are answered before it is told.
+        // Rows before a failure are processed before the failure is returned.
         if !batch.is_empty() {
             let lines = answers.rows(&batch, &probabilities(trained, &batch)?);
             write(out, &lines)?;
@@ -157,8 +158,9 @@ pub(crate) fn answer(
     Ok(answered)
 }
 
-/// Answers streams that follow one another, each as if it had come alone, and ends what it says of each by an empty line.
-/// So a program that starts this one once can ask it song by song; a stream without rows asks whether the model is ready.
+/// Processes consecutive streams, each as if it were the only one, and writes an empty line after the output for each.
+/// This way, another program can start this one once and request song by song. It can send a stream without rows to
+/// check whether the model is ready.
 pub(crate) fn answer_each(
     trained: &TrainedModel,
     mut input: impl Read,
@@ -173,14 +175,14 @@ pub(crate) fn answer_each(
     Ok(())
 }
 
-/// Flushed, so that a program which reads along has the lines.
+/// Writes and flushes the lines, so that a program that reads them receives them immediately.
 fn write(out: &mut impl Write, lines: &str) -> Result<(), PredictError> {
     out.write_all(lines.as_bytes())
         .and_then(|()| out.flush())
         .map_err(|source| PredictError::Write { source })
 }
 
-/// For each target `[row][class]`, one row after another.
+/// Returns the probabilities of each target as `[row][class]`, row-major.
 fn probabilities(trained: &TrainedModel, rows: &[Row]) -> Result<Vec<Vec<f32>>, PredictError> {
     let spec = &trained.state().input;
     let forward = trained.forward();

@@ -1,6 +1,6 @@
-//! Feature rows out of an Arrow IPC stream, one after another.
+//! Reads feature rows from an Arrow IPC stream, one by one.
 //!
-//! The stream ends with a mark. One without it was cut, even where a message happens to end.
+//! A stream ends with a marker. A stream without it was cut off, even if the cut is at the end of a message.
 
 use std::io::{Chain, Cursor, Read};
 use std::path::Path;
@@ -21,36 +21,36 @@ use crate::dataset::value_bytes;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
-    /// The clip's.
+    /// Key of the clip.
     pub clip_key: String,
-    /// Part of the clip, from 0.
+    /// Index of the segment in the clip, from 0.
     pub segment: i32,
-    /// Where it begins.
+    /// Start of the segment, in seconds.
     pub offset_s: f32,
     bytes: Buffer,
 }
 
 impl Row {
-    /// The tensor as it would be stored.
+    /// Returns the tensor as it would be stored.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.bytes.as_slice()
     }
 }
 
-/// What a stream must hold.
+/// The feature that a stream must contain.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ExpectedFeature<'a> {
-    /// The model's feature.
+    /// The feature of the model.
     pub feature: &'a FeatureEntry,
-    /// The recipe that makes it, for whoever gave another.
+    /// The recipe that creates the feature, named in the error for a stream with another feature.
     pub recipe: &'a Path,
 }
 
-/// What each message begins with.
+/// First bytes of each message.
 const CONTINUATION: [u8; 4] = [0xFF; 4];
-/// How a stream ends: a message of no length.
+/// End marker of a stream: a message of length 0.
 const END: [u8; 8] = [0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0];
-/// First bytes of what people give by mistake.
+/// First bytes of other formats that users may pass by mistake.
 const OTHERS: [(&[u8], &str); 7] = [
     (b"ARROW1", "an Arrow file (the form with random access)"),
     (b"PAR1", "a Parquet file"),
@@ -61,7 +61,7 @@ const OTHERS: [(&[u8], &str); 7] = [
     (b"fLaC", "a FLAC file"),
 ];
 
-/// Remembers the last bytes that were read.
+/// A reader that keeps the last eight bytes that were read.
 #[derive(Debug)]
 struct TailReader<R> {
     inner: R,
@@ -71,7 +71,7 @@ struct TailReader<R> {
 impl<R: Read> Read for TailReader<R> {
     fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
         let n = self.inner.read(into)?;
-        // Of a long read the last eight bytes are all that counts.
+        // Only the last eight bytes of a longer read matter.
         let fresh = &into[n.saturating_sub(8)..n];
         self.bytes.rotate_left(fresh.len());
         self.bytes[8 - fresh.len()..].copy_from_slice(fresh);
@@ -81,7 +81,7 @@ impl<R: Read> Read for TailReader<R> {
 
 pub(crate) struct Rows<R: Read> {
     reader: StreamReader<TailReader<Chain<Cursor<Vec<u8>>, R>>>,
-    /// Place of the feature's column.
+    /// Index of the feature's column.
     column: usize,
     batch: Option<Columns>,
     next: usize,
@@ -97,7 +97,7 @@ struct Columns {
 }
 
 impl<R: Read> Rows<R> {
-    /// Reads the schema.
+    /// Opens a stream and reads its schema.
     ///
     /// # Errors
     /// [`PredictError::NoStream`], [`PredictError::NoTensor`], [`PredictError::OtherFeature`], [`PredictError::Cut`].
@@ -105,16 +105,16 @@ impl<R: Read> Rows<R> {
         Self::open_next(input, wanted)?.ok_or(PredictError::NoStream { found: "empty" })
     }
 
-    /// The same where streams follow one another; `None` at the end of the input. Nothing is read behind a stream's end
-    /// mark, so the input then stands at the next one.
+    /// Opens the next of several consecutive streams; returns `None` at the end of the input. Nothing is read after a
+    /// stream's end marker, so the input is then positioned at the next stream.
     ///
     /// # Errors
-    /// As [`Rows::open`], but for an input that is empty.
+    /// As [`Rows::open`], except that an empty input is not an error.
     pub(crate) fn open_next(
         mut input: R,
         wanted: ExpectedFeature<'_>,
     ) -> Result<Option<Self>, PredictError> {
-        // The first bytes tell what was given by mistake, before a parser stumbles over it.
+        // The first bytes identify other formats, before a parser fails on them.
         let mut head = Vec::new();
         input
             .by_ref()
@@ -162,9 +162,9 @@ impl<R: Read> Rows<R> {
                 return Ok(Some(row));
             }
 
-            // A batch may have no rows, so the loop looks again after each.
+            // A batch may have no rows, so the loop checks again after each batch.
             let Some(batch) = self.reader.next() else {
-                // The reader takes a stream that was cut between two messages for a whole one.
+                // The reader treats a stream that was cut off between two messages as complete.
                 if self.reader.get_ref().bytes == END {
                     return Ok(None);
                 }
@@ -186,7 +186,7 @@ impl<R: Read> Iterator for Rows<R> {
             return None;
         }
         let row = self.row();
-        // After its end, or a fault, the stream is not asked again.
+        // After its end or an error, the stream is not read again.
         self.ended = !matches!(row, Ok(Some(_)));
         row.transpose()
     }
@@ -223,7 +223,7 @@ impl Columns {
     }
 }
 
-/// A column without nulls, as `to`.
+/// Returns a column converted to type `to`. It must not contain nulls.
 fn cast_column(batch: &RecordBatch, name: &str, to: &DataType) -> Result<ArrayRef, PredictError> {
     let Some(column) = batch.column_by_name(name) else {
         return Err(column_error(name, "missing".to_owned()));
@@ -242,7 +242,7 @@ fn column_error(name: &str, problem: String) -> PredictError {
     }
 }
 
-/// The column of the wanted feature, by its identity and not by its name.
+/// Finds the column of the wanted feature by identity instead of name.
 fn feature_column(
     fields: &[Arc<Field>],
     wanted: ExpectedFeature<'_>,
@@ -262,7 +262,7 @@ fn feature_column(
             problem: format!("metadata {TENSOR_KEY}: {error}"),
         })?;
         if tensor.feature_id == wanted.feature.feature_id {
-            // The same identity means the same numbers, whatever the column is called.
+            // The same identity means the same numbers, independent of the column's name.
             return Ok(index);
         }
         found.push(identity(field.name(), &tensor.feature_id));
@@ -279,7 +279,7 @@ fn feature_column(
     })
 }
 
-/// Name and the beginning of the identity.
+/// Formats a name with the beginning of the identity.
 fn identity(name: &str, feature_id: &str) -> String {
     format!("{name} {}", feature_id.chars().take(12).collect::<String>())
 }

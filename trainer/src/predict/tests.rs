@@ -1,4 +1,4 @@
-//! Streams of a small store's rows: answered as evaluation answers them, or refused in a sentence.
+//! Tests that streams of a small store's rows give the same predictions as evaluation, or an error.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -51,7 +51,7 @@ fn fixture() -> Fixture {
     }
 }
 
-/// All row groups of a side's files.
+/// Returns all row groups in the files of a side.
 fn batches(made: &TrainedFixture, side: &str) -> (SchemaRef, Vec<RecordBatch>) {
     let manifest = made.data.store().manifest();
     let (mut schema, mut batches) = (None, Vec::new());
@@ -104,7 +104,7 @@ fn told(
     )
 }
 
-/// What evaluation says of the test rows, of each target.
+/// Returns the predictions of evaluation for the test rows, one per target.
 fn evaluated(made: &TrainedFixture) -> Vec<Predictions> {
     let plan = LoaderPlan {
         side: Side::Test,
@@ -114,13 +114,13 @@ fn evaluated(made: &TrainedFixture) -> Vec<Predictions> {
     evaluate::predict(&made.learner, &made.data, &Solo, plan).expect("probabilities")
 }
 
-/// Class and probability of the best.
+/// Returns the class with the highest probability, and that probability.
 fn likeliest_of<'a>(probabilities: &[f32], classes: &'a [String]) -> (&'a str, f32) {
     let class = wavemill_scores::metrics::likeliest(probabilities);
     (&classes[class], probabilities[class])
 }
 
-/// The same as a line, or an entry of its list, has it.
+/// Returns the class and probability in a line, or in an entry of its list.
 fn said(line: &Value) -> (&str, f32) {
     (
         line["class"].as_str().expect("a class"),
@@ -269,7 +269,7 @@ fn streams_behind_one_another_are_answered_as_if_each_came_alone() {
     answer_each(&trained, all.as_slice(), wanted, AMOUNT, &mut said).expect("answers");
     assert_eq!(said, want);
 
-    // What came before a stream that breaks off is answered.
+    // Rows before the end of an incomplete stream are processed.
     said.clear();
     let cut = [first.as_slice(), &second[..second.len() - 9]].concat();
     let error = answer_each(&trained, cut.as_slice(), wanted, AMOUNT, &mut said);

@@ -1,4 +1,4 @@
-//! Whether a model knows how sure it can be.
+//! Calibration: compares a model's confidence with its accuracy.
 
 use wavemill_pages::{Cell, Chart, Line, Lines, Part, Plot, Section, Table};
 use wavemill_scores::metrics::Calibration;
@@ -27,7 +27,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     for target in targets {
         let mut lines = Vec::new();
         for run in runs {
-            // Of several labels a row none is the likeliest one, and of rows without a label nothing is known.
+            // Calibration is undefined for several labels per row and for rows without labels.
             let predictions = run.predictions_of(target);
             let Some(Ok(calibration)) = predictions.map(Calibration::of) else {
                 continue;
@@ -54,7 +54,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     section
 }
 
-/// The bins that have rows.
+/// Returns the line through all bins that contain rows.
 fn line_of(run: &RunRecord, calibration: &Calibration) -> Line {
     let filled = calibration.bins.iter().filter(|bin| bin.rows > 0);
     Line {
@@ -75,7 +75,7 @@ fn row_of(run: &RunRecord, target: &str, calibration: &Calibration) -> Vec<Cell>
     ]
 }
 
-/// The lines of runs beside the one of a model that knows.
+/// Draws the lines of the runs together with the diagonal of a perfectly calibrated model.
 fn chart_of(target: &str, mut lines: Vec<Line>) -> Chart {
     lines.push(Line {
         name: "as it should be".to_owned(),

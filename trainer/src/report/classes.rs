@@ -1,4 +1,4 @@
-//! Each class with its scores: with intervals where predictions are there, and from the result otherwise.
+//! Scores of each class: with intervals if predictions are available, otherwise from the result.
 
 use wavemill_pages::{Cell, Part, Section, Table, fraction};
 use wavemill_scores::metrics::{
@@ -10,7 +10,7 @@ use super::RunRecord;
 use super::run_record::PREDICTIONS;
 use super::words;
 
-/// Columns that all tables have.
+/// Columns that all tables share.
 const HEAD: [&str; 6] = ["class", "tracks", "rows", "precision", "recall", "F1"];
 
 pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
@@ -41,7 +41,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
 }
 
 fn add_run(section: &mut Section, run: &RunRecord, target: &str) {
-    // A target with several labels a row has no draws by class.
+    // Intervals per class are not available for targets with several labels per row.
     let single = run.predictions_of(target).filter(|of| !of.is_multi());
     if let Some(predictions) = single {
         let caption = format!("{}, {target} on {}", run.name, run.predicted_side());
@@ -75,7 +75,7 @@ fn add_run(section: &mut Section, run: &RunRecord, target: &str) {
     section.parts.push(Part::Table(table));
 }
 
-/// Scores of tracks, and the intervals of their classes.
+/// Computes the scores of the tracks and the intervals of each class.
 fn with_intervals(
     predictions: &Predictions,
     seed: u64,
@@ -86,14 +86,14 @@ fn with_intervals(
     Ok((report, intervals))
 }
 
-/// `intervals`: one a class, or none at all.
+/// Builds the table of a target with one class per row. `intervals` contains one entry per class or is empty.
 fn class_table(caption: &str, report: &ClassReport, intervals: &[ClassInterval]) -> Table {
     let mut table = Table::new(caption, &HEAD);
     table.head.push("most taken for".to_owned());
 
     for (place, class) in report.classes.iter().enumerate() {
         let of = intervals.get(place);
-        // F1 weighs what occurs against what was predicted: without either it says nothing.
+        // F1 is undefined for a class that neither occurs nor was predicted.
         let occurs = class.support + class.predicted > 0;
 
         table.rows.push(vec![
@@ -120,7 +120,7 @@ fn cell(interval: Option<Interval>, is_there: bool, value: f64) -> Cell {
     }
 }
 
-/// The other class that most rows were taken for, the first of equal ones.
+/// Returns the wrong class that was predicted most often for rows of this class. The first one wins a tie.
 fn most_taken_for(report: &ClassReport, place: usize, class: &ClassScore) -> Cell {
     let mut most: Option<(u64, &ClassScore)> = None;
     for (other, (&n, guess)) in report.confusion[place]
@@ -144,7 +144,7 @@ fn set_table(caption: &str, report: &SetReport) -> Table {
         .extend(["ROC-AUC", "average precision"].map(str::to_owned));
 
     for class in &report.classes {
-        // Precision is a share of what was predicted: of nothing there is none.
+        // Precision is undefined for a class that was never predicted.
         let is_predicted = !class.never_predicted;
         table.rows.push(vec![
             class.name.as_str().into(),

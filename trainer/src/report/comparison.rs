@@ -1,4 +1,4 @@
-//! Two runs on the same tracks: their difference, with intervals over draws that both share.
+//! Compares two runs on the same tracks: their differences, with intervals over resamples that both runs share.
 
 use wavemill_pages::{Cell, Part, Section, Table};
 use wavemill_scores::metrics::{MetricsError, Paired, Predictions, paired};
@@ -43,7 +43,7 @@ fn add_pair(section: &mut Section, target: &str, first: &RunRecord, other: &RunR
 
     let side = first.predicted_side();
     match by_tracks(a, b, first.seed()) {
-        // What is not the same here may be so for other runs: the page goes on.
+        // Other pairs of runs may still be comparable, so the page continues.
         Err(error) => {
             let words = format!("{names} are not compared: {error}.");
             section.parts.push(Part::Text(words));
@@ -63,7 +63,7 @@ fn add_pair(section: &mut Section, target: &str, first: &RunRecord, other: &RunR
     }
 }
 
-/// By tracks, since two runs may cut clips into other segments.
+/// Compares by track, since two runs may split clips into different segments.
 fn by_tracks(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Paired>, MetricsError> {
     paired(&a.per_track_mean()?, &b.per_track_mean()?, seed)
 }
@@ -75,7 +75,7 @@ fn table(caption: &str, pair: &Paired, names: [&str; 2]) -> Table {
 
     for (figure, difference) in &pair.differences {
         let interval = &difference.difference;
-        // An interval that holds 0 allows for no difference.
+        // An interval that contains 0 is compatible with no difference.
         let may_be_chance = interval.low <= 0.0 && interval.high >= 0.0;
         let verdict = if may_be_chance { "may be chance" } else { "" };
 
@@ -95,7 +95,7 @@ fn table(caption: &str, pair: &Paired, names: [&str; 2]) -> Table {
     table
 }
 
-/// With its sign, which a difference is about.
+/// Formats a difference with its sign.
 fn signed(value: f64) -> String {
     format!("{value:+.3}").replace('-', "−")
 }

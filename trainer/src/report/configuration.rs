@@ -1,4 +1,4 @@
-//! How the runs were configured, and in what they differ.
+//! The configurations of the runs and the differences between them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,7 +6,7 @@ use wavemill_pages::{Cell, Part, Section, Table};
 
 use super::RunRecord;
 
-/// Every value of a configuration by its dotted key, as `--set` takes it.
+/// All values of a configuration by dotted key, in the syntax of `--set`.
 pub(super) type Values = BTreeMap<String, String>;
 
 pub(super) fn section(runs: &[RunRecord]) -> Section {
@@ -42,7 +42,7 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
     section
 }
 
-/// Keys down, runs across.
+/// Builds a table with a row for each key and a column for each run.
 fn table(caption: &str, runs: &[RunRecord], all: &[Values], keys: &BTreeSet<&String>) -> Table {
     let mut table = Table::new(caption, &["key"]);
     table.head.extend(runs.iter().map(|run| run.name.clone()));
@@ -56,7 +56,7 @@ fn table(caption: &str, runs: &[RunRecord], all: &[Values], keys: &BTreeSet<&Str
     table
 }
 
-/// All values of a configuration.
+/// Flattens a configuration to its values by dotted key.
 pub(super) fn values(config: &toml::Table) -> Values {
     let mut values = Values::new();
     put("", config, &mut values);

@@ -1,4 +1,4 @@
-//! What was taken for what.
+//! Confusion matrices of the runs.
 
 use wavemill_pages::{Chart, Matrix, Part, Plot, Section};
 use wavemill_scores::metrics::{Evaluation, Report};
@@ -27,7 +27,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     section
 }
 
-/// None of a target with several labels a row, where nothing is taken for one other thing.
+/// Returns `None` for a target with several labels per row, for which no confusion matrix is defined.
 fn matrix(run: &RunRecord, evaluation: &Evaluation) -> Option<Chart> {
     let Report::Single(report) = &evaluation.tracks().report else {
         return None;

@@ -1,4 +1,5 @@
-//! How training went: losses and scores by epoch, learning rate and loss by step, and time, of which some is waiting.
+//! Learning curves: losses and scores by epoch, learning rate and loss by step, run time, and time spent waiting for
+//! data.
 
 use wavemill_pages::{
     Cell, Chart, Line, Lines, Part, Plot, Section, Spread, Table, fraction, seconds,
@@ -7,18 +8,18 @@ use wavemill_scores::records::Entry;
 
 use super::RunRecord;
 
-/// Points of a line over steps, at most.
+/// Maximum number of points of a line over steps.
 const POINTS_MAX: usize = 240;
 
-/// A figure of the ends of epochs.
+/// A figure recorded at the end of each epoch.
 struct Curve {
-    /// Its name in the log.
+    /// Name of the figure in the log.
     key: &'static str,
-    /// What a line of it is called where a chart has several figures.
+    /// Name of its line in a chart with several figures.
     name: &'static str,
 }
 
-/// Figures that one chart shows of one run.
+/// Figures that are shown in one chart for a single run.
 struct Group {
     title: &'static str,
     measured: &'static str,
@@ -97,7 +98,7 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
     section
 }
 
-/// One run has its figures in one chart; several have a chart for each figure, with a line for each run.
+/// Returns one chart with all figures for a single run, or one chart per figure with a line per run for several runs.
 fn by_epoch(runs: &[RunRecord], group: &Group) -> Vec<Chart> {
     if let [run] = runs {
         let mut found = Lines {
@@ -137,7 +138,7 @@ fn best_epoch(run: &RunRecord) -> String {
     })
 }
 
-/// A line for each run that has points.
+/// Returns a line for each run that has points.
 fn lines(
     runs: &[RunRecord],
     along: &str,
@@ -162,7 +163,7 @@ fn lines(
     }
 }
 
-/// A chart, if there is anything to show.
+/// Returns a chart, or `None` if it has no lines.
 fn chart(title: &str, note: &str, lines: Lines) -> Option<Chart> {
     if lines.lines.is_empty() {
         return None;
@@ -174,7 +175,7 @@ fn chart(title: &str, note: &str, lines: Lines) -> Option<Chart> {
     })
 }
 
-/// A figure at the end of each epoch. Epochs are counted from 1 for people.
+/// Returns a figure at the end of each epoch. The page counts epochs from 1.
 fn points(run: &RunRecord, key: &str) -> Vec<(f64, f64)> {
     let mut points = Vec::new();
     for entry in run.epochs() {
@@ -185,7 +186,7 @@ fn points(run: &RunRecord, key: &str) -> Vec<(f64, f64)> {
     points
 }
 
-/// A figure of each step.
+/// Returns a figure at each step.
 fn of_steps(run: &RunRecord, key: &str) -> Vec<(f64, f64)> {
     let mut points = Vec::new();
     for entry in run.log.iter().filter(|entry| entry.kind == "step") {
@@ -196,13 +197,13 @@ fn of_steps(run: &RunRecord, key: &str) -> Vec<(f64, f64)> {
     points
 }
 
-/// Learning rates: some of them, and the last.
+/// Returns a sample of the learning rates that includes the last one.
 fn rates(run: &RunRecord) -> Line {
     let all = of_steps(run, "lr");
     let every = all.len().div_ceil(POINTS_MAX).max(1);
     let mut points: Vec<(f64, f64)> = all.iter().copied().step_by(every).collect();
 
-    // The last one says where the schedule ended.
+    // The last value shows where the schedule ended.
     if let Some(&last) = all.last()
         && points.last() != Some(&last)
     {
@@ -214,10 +215,10 @@ fn rates(run: &RunRecord) -> Line {
     }
 }
 
-/// Means of neighbouring steps, with their range.
+/// Returns the means and ranges of groups of neighbouring steps.
 fn losses(run: &RunRecord) -> Line {
     let all = of_steps(run, "loss");
-    // A chart has room for so many points, however long the run was.
+    // Groups grow with the length of the run, so that the number of points is limited.
     let together = all.len().div_ceil(POINTS_MAX).max(1);
 
     let mut line = Line::default();
@@ -237,26 +238,26 @@ fn losses(run: &RunRecord) -> Line {
         line.spread.push(Spread { low, high });
     }
 
-    // Each step by itself has no range.
+    // A group of a single step has no range.
     if together == 1 {
         line.spread.clear();
     }
     line
 }
 
-/// An epoch's time by the clock, and the part of it in which training waited for rows.
+/// Elapsed time of an epoch, and the part of it in which training waited for rows.
 struct EpochTime {
     epoch: f64,
     time_s: f64,
     wait_s: f64,
 }
 
-/// Of each epoch that was measured from its start, or from where its process began.
+/// Returns the times of all epochs whose start, or the start of their process, is in the log.
 fn times(run: &RunRecord) -> Vec<EpochTime> {
     let mut times = Vec::new();
     let mut since: Option<&Entry> = None;
     for entry in &run.log {
-        // The time between the processes of a run is no epoch's.
+        // The time between two processes of a run does not count.
         if entry.kind == "start" {
             since = Some(entry);
         }
@@ -294,7 +295,7 @@ fn add_times(section: &mut Section, runs: &[RunRecord]) {
             (times.len() as u64).into(),
             Cell::Measure(seconds(time_s)),
             Cell::Measure(seconds(wait_s)),
-            // In milliseconds, of which there are whole ones.
+            // In milliseconds, because `fraction` takes integers.
             Cell::Measure(fraction((wait_s * 1e3) as u64, (time_s * 1e3) as u64)),
         ]);
     }

@@ -1,4 +1,4 @@
-//! Why there is no report.
+//! Errors of the report.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,48 +7,48 @@ use wavemill_scores::records::RecordError;
 
 use crate::evaluate::ROWS_FORMAT;
 
-/// Why there is no report.
+/// Errors that prevent a report from being written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReportError {
-    /// No run there, or its log or result is damaged.
+    /// The folder contains no run, or its log or result is damaged.
     #[error(transparent)]
     Record(#[from] RecordError),
-    /// The disk's word.
+    /// A file cannot be read.
     #[error("cannot read {path}")]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The system's reason.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// A configuration that is none.
+    /// A configuration file is not valid.
     #[error("{path} is damaged ({problem}): restore it from a copy of the run")]
     Config {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// How it shows.
+        /// Description of the damage.
         problem: String,
     },
-    /// A file of rows whose bytes are not those that were written.
+    /// A file of rows is damaged.
     #[error(
         "{path} is damaged ({problem}): remove it, or write it again with `wavemill-train eval RUN {flag} FILE`"
     )]
     Rows {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What writes it.
+        /// Flag of `eval` that writes the file.
         flag: &'static str,
-        /// How it shows.
+        /// Description of the damage.
         problem: String,
     },
-    /// A file of rows by a later wavemill.
+    /// A file of rows was written by a later version of wavemill.
     #[error(
         "{path}: format {found}; this wavemill-train reads up to {ROWS_FORMAT}: use a newer one"
     )]
     Newer {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What it says.
+        /// Format version of the file.
         found: u32,
     },
 }

@@ -1,4 +1,4 @@
-//! Where the vectors of rows lie on a map, with their classes. A point says what it is when the pointer rests on it.
+//! Map of the rows' vectors, coloured by class. A tooltip describes the point under the pointer.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use super::rows::{MapRows, MapTarget};
 use super::run_record::MAP;
 use super::titles::Titles;
 
-/// Points of a page that say what they are, at most: each is an element of its own, and a browser has to stay quick.
+/// Maximum number of points with a tooltip on a page. Each is a separate element, and too many make the browser slow.
 const NAMED_MAX: usize = 10_000;
 
 pub(super) fn section(runs: &[RunRecord]) -> Section {
@@ -32,7 +32,7 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
             let names = names_of(map, target, &titles, named_max);
             charts.push(chart_of(run, map, target, names, id));
         }
-        // With predictions the section about mistakes says so.
+        // If there are predictions, the section about mistakes already contains this message.
         if run.predictions.is_none() {
             section.parts.extend(titles.missing.map(Part::Text));
         }
@@ -58,10 +58,10 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
     section
 }
 
-/// What rows are, in words, for at most so many; nothing for the others.
+/// Returns the tooltips of up to `named_max` rows, and an empty text for the other rows.
 fn names_of(map: &MapRows, target: &MapTarget, titles: &Titles, named_max: usize) -> Vec<String> {
     let mut rows: Vec<usize> = (0..map.places.len()).collect();
-    // Mistakes are what one looks for. Rows that are alike stay in their order.
+    // Mistakes are the most interesting rows. The sort is stable.
     rows.sort_by_key(|&row| !target.is_wrong(row));
 
     let mut names = vec![String::new(); rows.len()];
@@ -70,7 +70,7 @@ fn names_of(map: &MapRows, target: &MapTarget, titles: &Titles, named_max: usize
         let known: Vec<String> = title.into_iter().chain(artist).collect();
         let clip = &map.clip_keys[row];
         names[row] = match &known[..] {
-            // The classes come first: a title may be too long for what follows it.
+            // The classes come first, because a long title may be cut off.
             [] => format!("{}: {clip}", target.verdict(row)),
             known => format!("{}: {} ({clip})", target.verdict(row), known.join(" – ")),
         };
@@ -79,7 +79,7 @@ fn names_of(map: &MapRows, target: &MapTarget, titles: &Titles, named_max: usize
 }
 
 impl MapTarget {
-    /// Taken for another class; no row without a label is.
+    /// Reports whether the predicted class is wrong. Rows without a label never are.
     fn is_wrong(&self, row: usize) -> bool {
         self.truths[row].is_some() && self.truths[row] != self.predicted[row]
     }
@@ -111,7 +111,7 @@ fn chart_of(
     let classes = target.truths.iter().zip(&target.predicted);
     let rows = map.places.iter().zip(classes).zip(names);
     for ((place, (truth, predicted)), name) in rows {
-        // A vector with a value that is no number lies nowhere.
+        // Vectors with a value that is not a number have no position.
         let Some([x, y]) = *place else { continue };
         points.push(Point {
             x: f64::from(x),
@@ -135,7 +135,7 @@ fn chart_of(
     }
 }
 
-/// How the map was made.
+/// Describes how the map was computed.
 fn note(map: &MapRows) -> String {
     let Some(made) = &map.about.map else {
         return String::new();

@@ -1,4 +1,4 @@
-//! What was wrong, the surest first.
+//! The wrong predictions with the highest confidence.
 
 use std::collections::HashSet;
 
@@ -10,10 +10,10 @@ use super::run_record::PREDICTIONS;
 use super::titles::Titles;
 use super::words;
 
-/// Mistakes of one run that are shown, at most: the rest is a question for SQL.
+/// Maximum number of mistakes shown per run. A longer list can be queried with SQL.
 const MISTAKES_MAX: usize = 100;
 
-/// A track that was taken for something else.
+/// A track for which the wrong class was predicted.
 struct Mistake<'a> {
     row: Row<'a>,
     truth: usize,
@@ -28,7 +28,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
             section.parts.push(Part::Text(words));
         }
         for target in targets {
-            // Of several labels a row some are right and some wrong.
+            // With several labels per row, a prediction may be partly right, so these targets are skipped.
             let single = run.predictions_of(target).filter(|of| !of.is_multi());
             if let Some(predictions) = single {
                 add_run(&mut section, run, predictions, runs.len() > 1);
@@ -45,7 +45,7 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
         predictions.target(),
         run.predicted_side()
     );
-    // Rows of a track say the same thing, so a track is shown once.
+    // All rows of a track have the same label, so each track is shown once.
     let tracks = match predictions.per_track_mean() {
         Ok(tracks) => tracks,
         Err(error) => {
@@ -92,7 +92,8 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
     }
 }
 
-/// The surest first; of equal ones in the order of the rows.
+/// Returns the mistakes in descending order of confidence. Mistakes with equal confidence stay in the order of the
+/// rows.
 fn mistakes_of(tracks: &Predictions) -> Vec<Mistake<'_>> {
     let mut mistakes = Vec::new();
     for row in tracks.labelled() {
@@ -109,7 +110,7 @@ fn mistakes_of(tracks: &Predictions) -> Vec<Mistake<'_>> {
 }
 
 impl Mistake<'_> {
-    /// The probability of what was said.
+    /// Returns the probability of the predicted class.
     fn sure(&self) -> f32 {
         self.row.probabilities[self.guess]
     }
@@ -133,7 +134,7 @@ fn table(mistakes: &[Mistake<'_>], classes: &[String], titles: &Titles) -> Table
         let [title, artist] = titles.of(track_id);
         let of_truth = mistake.row.probabilities[mistake.truth];
         table.rows.push(vec![
-            // An id is no count, and has no thousands.
+            // Track ids are formatted without thousands separators.
             Cell::Text(track_id.to_string()),
             classes[mistake.truth].as_str().into(),
             classes[mistake.guess].as_str().into(),
@@ -145,7 +146,7 @@ fn table(mistakes: &[Mistake<'_>], classes: &[String], titles: &Titles) -> Table
         ]);
     }
 
-    // Columns without a single value would only take room.
+    // Omit columns without values.
     if titles.missing.is_some() {
         remove_columns(&mut table, &["title", "artist"]);
     }

@@ -1,9 +1,9 @@
-//! Training runs as a page for people: curves, scores, what was taken for what, and what was wrong.
+//! Builds an HTML page about training runs: learning curves, scores, the confusion matrix and wrong predictions.
 //!
-//! [`page`] is the flow: one function a section; [`sweep_page`] is that of a folder of runs. Everything comes from the
-//! runs' folders: configuration, log, result, and the files of `eval` (`predictions.parquet`, `map.parquet`), where
-//! they are there; a section that lacks a file says which command writes it. Titles come from the store. Nothing here
-//! writes, trains or needs a device.
+//! [`page`] builds the page of runs with one function per section, and [`sweep_page`] that of a folder of runs. The
+//! data comes from the runs' folders: configuration, log, result, and the files written by `eval`
+//! (`predictions.parquet`, `map.parquet`) if they exist. A section whose file is missing names the command that writes
+//! it. Titles come from the store. This module writes no files, does not train and does not need a device.
 
 mod calibration;
 mod classes;
@@ -33,10 +33,10 @@ pub(crate) use self::error::ReportError;
 pub(crate) use self::run_record::{RunRecord, RunStore};
 pub(crate) use self::trials::SweepRecord;
 
-/// Runs that have a fact of their own at the top, at most.
+/// Maximum number of runs whose accuracy is shown at the top of the page.
 const FACTS_MAX: usize = 4;
 
-/// The page of `runs`, of which there is one at least. Those after the first are compared with it.
+/// Builds the page of `runs`, which must not be empty. The first run is compared with each of the others.
 pub(crate) fn page(runs: &[RunRecord]) -> Page {
     let targets = targets(runs);
     let sections = vec![
@@ -57,7 +57,7 @@ pub(crate) fn page(runs: &[RunRecord]) -> Page {
         title: names.join(", "),
         lead: lead(runs),
         facts: facts(runs),
-        // What runs do not have is not shown empty.
+        // Omit sections for which the runs have no data.
         sections: sections
             .into_iter()
             .filter(|section| !section.parts.is_empty())
@@ -70,7 +70,7 @@ pub(crate) fn page(runs: &[RunRecord]) -> Page {
     }
 }
 
-/// The page of a sweep.
+/// Builds the page of a sweep.
 pub(crate) fn sweep_page(sweep: &SweepRecord) -> Page {
     let sections = vec![
         trials::section(sweep),
@@ -90,7 +90,7 @@ pub(crate) fn sweep_page(sweep: &SweepRecord) -> Page {
     }
 }
 
-/// Names of all targets that a run has scores or predictions of, in their order.
+/// Returns the names of all targets for which a run has scores or predictions, in order of appearance.
 fn targets(runs: &[RunRecord]) -> Vec<String> {
     let mut targets: Vec<String> = Vec::new();
     for run in runs {
@@ -122,7 +122,7 @@ fn lead(runs: &[RunRecord]) -> String {
     }
 }
 
-/// The figures that a reader looks for first.
+/// Returns the key figures for the top of the page.
 fn facts(runs: &[RunRecord]) -> Vec<Fact> {
     let mut facts = Vec::new();
     for run in runs.iter().take(FACTS_MAX) {
@@ -155,7 +155,7 @@ fn facts(runs: &[RunRecord]) -> Vec<Fact> {
     facts
 }
 
-/// Accuracy on the first target, or what stands for it where rows have several labels.
+/// Returns the accuracy on the first target, or macro F1 if its rows have several labels.
 fn accuracy_of(run: &RunRecord, is_named: bool) -> Option<Fact> {
     let evaluation = run.evaluations().first()?;
     let level = evaluation.tracks();
@@ -169,7 +169,7 @@ fn accuracy_of(run: &RunRecord, is_named: bool) -> Option<Fact> {
         evaluation.target, evaluation.leaks.split
     );
 
-    // Few tracks make the interval wide, which the figure alone would not tell.
+    // With few tracks the interval is wide, so it is shown next to the figure.
     let intervals = level.bootstrap.as_ref().map(|draws| &draws.intervals);
     let interval = intervals.and_then(|intervals| intervals.get(figure));
     let note = interval.map_or(String::new(), |interval| {

@@ -1,10 +1,10 @@
-//! The runs beside each other, and what their readers should know.
+//! Table of all runs, and warnings about them.
 
 use wavemill_pages::{Cell, Part, Section, Table, seconds};
 
 use super::RunRecord;
 
-/// Kind of the log's lines that say so.
+/// Kind of the log entries that contain warnings.
 const WARNING: &str = "warning";
 
 pub(super) fn section(runs: &[RunRecord]) -> Section {
@@ -52,7 +52,8 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
     section
 }
 
-/// Files of `eval` that are not about what the result is about: a run may have gone on since they were written.
+/// Returns warnings about files of `eval` that belong to other weights or another version of the store than the result.
+/// The run may have continued after they were written.
 fn other_weights(run: &RunRecord) -> Vec<String> {
     let mut texts = Vec::new();
     for (file, about) in run.files_of_eval() {
@@ -90,7 +91,7 @@ fn row_of(run: &RunRecord) -> Vec<Cell> {
         device_of(run).into(),
         epochs.or(logged.map(|entry| entry.epoch + 1)).into(),
         steps.or(logged.map(|entry| entry.step)).into(),
-        // Epochs are counted from 1 for people.
+        // The page counts epochs from 1.
         result
             .and_then(|result| result.best_epoch)
             .map(|epoch| epoch + 1)
@@ -104,7 +105,7 @@ fn model_of(run: &RunRecord) -> Option<String> {
     model.as_str().map(str::to_owned)
 }
 
-/// What it was computed on when it last began, and by how many ranks.
+/// Returns the device and the number of ranks at the last start of the run.
 fn device_of(run: &RunRecord) -> Option<String> {
     let mut starts = run.log.iter().rev();
     let start = starts.find(|entry| entry.kind == "start")?;
@@ -115,7 +116,7 @@ fn device_of(run: &RunRecord) -> Option<String> {
     }
 }
 
-/// From each start of a process to its last line: pauses between two processes are not counted.
+/// Returns the total run time. Pauses between two processes of the run are not counted.
 fn time_s(run: &RunRecord) -> f64 {
     let mut time_s = 0.0;
     for lines in run.log.windows(2) {
@@ -126,7 +127,7 @@ fn time_s(run: &RunRecord) -> f64 {
     time_s
 }
 
-/// Of the result, or of the log as long as there is none; each once.
+/// Returns the distinct warnings of the result, or of the log if there is no result yet.
 fn warnings(run: &RunRecord) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     let found: Vec<&String> = match &run.result {

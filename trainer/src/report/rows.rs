@@ -1,4 +1,4 @@
-//! The files of `eval`, read back: what a model said of each row, and where its vectors lie on a map.
+//! Reads the files that `eval` writes: the predictions for each row, and the positions of their vectors on a map.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -15,82 +15,82 @@ use wavemill_scores::metrics::{Label, Predictions, Row};
 use super::ReportError;
 use crate::evaluate::{METADATA_KEY, ROWS_FORMAT};
 
-/// How the metadata calls a target with any number of labels a row.
+/// Value of `labels` in the metadata of a target with several labels per row.
 const SEVERAL: &str = "multi";
 
-/// What a file says of itself.
+/// Metadata of a file.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct RowsMetadata {
     format: u32,
-    /// Of the checkpoint.
+    /// Training step of the checkpoint.
     pub step: u64,
     /// Side of the split.
     pub side: String,
-    /// blake3 of the store's manifest.
+    /// blake3 hash of the store's manifest.
     pub manifest: String,
     targets: Vec<TargetMetadata>,
-    /// Of a map alone.
+    /// Only present in a map.
     pub map: Option<MapMetadata>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 struct TargetMetadata {
     name: String,
-    /// In id order.
+    /// Class names in the order of their ids.
     classes: Vec<String>,
     labels: String,
 }
 
-/// How a map was made.
+/// Parameters of a map.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct MapMetadata {
-    /// Such as `t-SNE`.
+    /// Name of the method, for example `t-SNE`.
     pub method: String,
-    /// About the number of neighbours that a row has.
+    /// Perplexity, about the number of neighbours of a row.
     pub perplexity: f64,
-    /// Those of the map were drawn from them.
+    /// Number of rows from which the rows of the map were sampled.
     pub rows_of_side: u64,
 }
 
-/// `predictions.parquet`.
+/// Contents of `predictions.parquet`.
 #[derive(Clone, Debug)]
 pub(crate) struct PredictionRows {
     pub about: RowsMetadata,
-    /// By target.
+    /// Predictions for each target.
     pub targets: Vec<Predictions>,
 }
 
-/// `map.parquet`.
+/// Contents of `map.parquet`.
 #[derive(Clone, Debug)]
 pub(crate) struct MapRows {
     pub about: RowsMetadata,
-    /// Of each row.
+    /// Clip key of each row.
     pub clip_keys: Vec<String>,
-    /// Of each row.
+    /// Track id of each row.
     pub track_ids: Vec<i64>,
-    /// A place for each row; none for a vector that has no numbers.
+    /// Position of each row. `None` if its vector contains a value that is not a number.
     pub places: Vec<Option<[f32; 2]>>,
-    /// Those with one class a row.
+    /// Targets with one class per row.
     pub targets: Vec<MapTarget>,
 }
 
-/// The classes of a map's rows.
+/// True and predicted classes of a map's rows.
 #[derive(Clone, Debug)]
 pub(crate) struct MapTarget {
     pub name: String,
-    /// In id order.
+    /// Class names in the order of their ids.
     pub classes: Vec<String>,
-    /// One for each row; none without a label.
+    /// True class of each row. `None` if the row has no label.
     pub truths: Vec<Option<usize>>,
-    /// One for each row.
+    /// Predicted class of each row.
     pub predicted: Vec<Option<usize>>,
 }
 
-/// A file's content, or what is wrong with it.
+/// The contents of a file, or a description of the damage.
 type Content = Result<(RowsMetadata, Vec<RecordBatch>), String>;
 
 impl PredictionRows {
-    /// The file at `path`; `None` where there is none.
+    /// Reads the file at `path`. Returns `None` if it does not exist.
     ///
     /// # Errors
     /// [`ReportError::Read`], [`ReportError::Rows`], [`ReportError::Newer`].
@@ -108,10 +108,10 @@ impl PredictionRows {
 }
 
 impl MapRows {
-    /// The file at `path`; `None` where there is none.
+    /// Reads the file at `path`. Returns `None` if it does not exist.
     ///
     /// # Errors
-    /// As [`PredictionRows::read`].
+    /// The same as [`PredictionRows::read`].
     pub(super) fn read(path: &Path) -> Result<Option<Self>, ReportError> {
         read(path, "--map", Self::of)
     }
@@ -151,7 +151,7 @@ impl MapRows {
     }
 }
 
-/// The file at `path`, as `of` understands it.
+/// Reads the file at `path` and converts its contents with `of`.
 fn read<T>(
     path: &Path,
     flag: &'static str,
@@ -168,7 +168,7 @@ fn read<T>(
         Ok(file) => file,
     };
 
-    // The Parquet reader panics at some damaged pages.
+    // The Parquet reader panics on some damaged pages.
     let content = catch_unwind(AssertUnwindSafe(|| content_of(file)));
     let content = content.unwrap_or_else(|_panic| Err("its pages cannot be read".to_owned()));
     let understood = match content {
@@ -188,7 +188,7 @@ fn read<T>(
     })
 }
 
-/// All rows but their logits, which no page shows.
+/// Reads all columns except the logits, which are not shown on a page.
 fn content_of(file: File) -> Content {
     let builder =
         ParquetRecordBatchReaderBuilder::try_new(file).map_err(|error| error.to_string())?;
@@ -217,11 +217,11 @@ fn content_of(file: File) -> Content {
     Ok((about, batches))
 }
 
-/// What is true of rows.
+/// Column with the true labels of the rows.
 enum Truths<'a> {
-    /// One class id a row.
+    /// One class id per row.
     One(&'a PrimitiveArray<Int32Type>),
-    /// Any number.
+    /// Any number of class ids per row.
     Several(&'a ListArray),
 }
 
@@ -237,7 +237,7 @@ fn predictions(target: &TargetMetadata, batches: &[RecordBatch]) -> Result<Predi
     Ok(all)
 }
 
-/// Adds the rows of a batch.
+/// Appends the rows of a batch.
 fn append(all: &mut Predictions, batch: &RecordBatch) -> Result<(), String> {
     let target = all.target().to_owned();
     let clip_keys = texts(batch, "clip_key")?;
@@ -280,7 +280,7 @@ fn append(all: &mut Predictions, batch: &RecordBatch) -> Result<(), String> {
     Ok(())
 }
 
-/// Which classes hold, of their ids.
+/// Sets the flags of the classes in `ids` and clears all others.
 fn fill(set: &mut [bool], ids: &ArrayRef) -> Result<(), String> {
     set.fill(false);
     let ids = ids.as_primitive_opt::<Int32Type>();
@@ -296,7 +296,7 @@ fn class_of(id: i32) -> Result<usize, String> {
     usize::try_from(id).map_err(|_| format!("no class {id}"))
 }
 
-/// The classes of all rows; none where a row has none.
+/// Returns the class of each row. `None` stands for a row without a class.
 fn class_ids(batches: &[RecordBatch], name: &str) -> Result<Vec<Option<usize>>, String> {
     let mut classes = Vec::new();
     for batch in batches {

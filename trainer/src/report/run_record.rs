@@ -1,4 +1,4 @@
-//! What a run's folder says, as far as a page shows it.
+//! Reads the contents of a run's folder that are shown on a page.
 
 use std::path::{Path, PathBuf};
 
@@ -9,46 +9,46 @@ use wavemill_scores::result::RunResult;
 use super::ReportError;
 use super::rows::{MapRows, PredictionRows, RowsMetadata};
 
-/// What `eval --predictions` writes for a page.
+/// File name under which a page expects the output of `eval --predictions`.
 pub(super) const PREDICTIONS: &str = "predictions.parquet";
-/// What `eval --map` writes for a page.
+/// File name under which a page expects the output of `eval --map`.
 pub(super) const MAP: &str = "map.parquet";
 
-/// Where a run's rows came from.
+/// The store that a run was trained on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RunStore {
-    /// The store's folder, which may be gone by now.
+    /// Folder of the store. It may no longer exist.
     pub root: PathBuf,
-    /// The version that it was trained on.
+    /// Version of the store.
     pub version: u64,
 }
 
-/// A run.
+/// A training run.
 #[derive(Clone, Debug)]
 pub(crate) struct RunRecord {
-    /// What the page calls it.
+    /// Name shown on the page.
     pub name: String,
-    /// Its folder, as it was given.
+    /// Path of its folder as given by the user.
     pub path: PathBuf,
-    /// As it was run.
+    /// Configuration of the run.
     pub config: toml::Table,
-    /// Its log; empty where it has none.
+    /// Entries of its log. Empty if it has no log.
     pub log: Vec<Entry>,
-    /// Its scores; none while it is not complete.
+    /// Scores of the run. `None` until it is complete.
     pub result: Option<RunResult>,
-    /// What it said of each row, where that was written.
+    /// Predictions for each row, if the file exists.
     pub predictions: Option<PredictionRows>,
-    /// Where its vectors lie, where that was written.
+    /// Positions of the rows' vectors on a map, if the file exists.
     pub map: Option<MapRows>,
-    /// Where its rows came from, if it says so.
+    /// The store that the run was trained on, if it is recorded.
     pub store: Option<RunStore>,
 }
 
 impl RunRecord {
-    /// The run in the folder `path`.
+    /// Reads the run in the folder `path`.
     ///
     /// # Errors
-    /// [`ReportError`]: no run there, or a file of it is damaged.
+    /// [`ReportError`] if the folder contains no run or if one of its files is damaged.
     pub(crate) fn read(path: &Path, store: Option<RunStore>) -> Result<Self, ReportError> {
         let folder = RunDir::open(path)?;
         let text = folder.read_config()?;
@@ -57,7 +57,7 @@ impl RunRecord {
             problem: error.message().to_owned(),
         })?;
 
-        // A run that was killed at its start has none yet.
+        // A run that was killed at its start has no log.
         let log = if folder.log().try_exists().unwrap_or(true) {
             read_log(&folder.log())?
         } else {
@@ -75,7 +75,8 @@ impl RunRecord {
         })
     }
 
-    /// The scores that count: on test, or on validation where test was not asked, as by a trial of a sweep.
+    /// Returns the final scores: on test, or on validation if the run was not evaluated on test, like the trials of a
+    /// sweep.
     pub(super) fn evaluations(&self) -> &[Evaluation] {
         match &self.result {
             None => &[],
@@ -84,36 +85,36 @@ impl RunRecord {
         }
     }
 
-    /// Of one target.
+    /// Returns the final scores for one target.
     pub(super) fn evaluation(&self, target: &str) -> Option<&Evaluation> {
         let mut all = self.evaluations().iter();
         all.find(|evaluation| evaluation.target == target)
     }
 
-    /// What it said of each row for one target.
+    /// Returns the predictions of each row for one target.
     pub(super) fn predictions_of(&self, target: &str) -> Option<&Predictions> {
         let rows = self.predictions.as_ref()?;
         rows.targets.iter().find(|of| of.target() == target)
     }
 
-    /// The side of the split that its predictions are about.
+    /// Returns the side of the split that the predictions belong to.
     pub(super) fn predicted_side(&self) -> &str {
         let rows = self.predictions.as_ref();
         rows.map_or("test", |rows| rows.about.side.as_str())
     }
 
-    /// Of the draws of intervals; that of the run, as `fit` and `eval` use it.
+    /// Returns the seed for the draws of intervals. It is the seed of the run, which `fit` and `eval` use as well.
     pub(super) fn seed(&self) -> u64 {
         let seed = self.config.get("seed").and_then(toml::Value::as_integer);
         seed.and_then(|seed| u64::try_from(seed).ok()).unwrap_or(0)
     }
 
-    /// The ends of its epochs, in order.
+    /// Returns the log entries at the end of each epoch, in order.
     pub(super) fn epochs(&self) -> impl Iterator<Item = &Entry> {
         self.log.iter().filter(|entry| entry.kind == "epoch")
     }
 
-    /// What its files of `eval` say of themselves, by name.
+    /// Returns the metadata of the files written by `eval`, by file name.
     pub(super) fn files_of_eval(&self) -> Vec<(&'static str, &RowsMetadata)> {
         let predictions = self.predictions.as_ref();
         let map = self.map.as_ref();
@@ -123,7 +124,7 @@ impl RunRecord {
         files
     }
 
-    /// The step whose weights the result is about, if the log has it.
+    /// Returns the step of the weights that the result belongs to, if the log contains it.
     pub(super) fn scored_step(&self) -> Option<u64> {
         let best = self.result.as_ref()?.best_epoch?;
         let mut epochs = self.epochs();
@@ -132,7 +133,7 @@ impl RunRecord {
             .map(|entry| entry.step)
     }
 
-    /// What writes a file that the page lacks, in words.
+    /// Returns a sentence that names a missing file and the command that writes it.
     pub(super) fn lacks(&self, flag: &str, file: &str) -> String {
         let folder = self.path.display();
         format!(
@@ -143,7 +144,7 @@ impl RunRecord {
     }
 }
 
-/// The name of a folder, also of one that is given as `.`.
+/// Returns the name of a folder, even if the path is `.`.
 pub(super) fn name_of(path: &Path) -> String {
     let whole = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = whole.file_name().unwrap_or(path.as_os_str());

@@ -1,4 +1,4 @@
-//! Pages of made-up runs, and files of `eval` read back.
+//! Tests of the pages of synthetic runs, and of reading the files of `eval`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,10 +19,10 @@ use crate::evaluate::{RowFileMetadata, RowFilePaths, RowFiles, predict_into};
 use crate::strategy::Solo;
 use crate::testing::{alone, config, made};
 
-/// Tracks of the made-up runs.
+/// Number of tracks of the synthetic runs.
 const TRACKS: usize = 60;
 
-/// Tracks of three classes, of which every `every`-th is taken for the next class.
+/// Creates tracks of three classes. Each `every`-th track is predicted as the next class.
 fn predictions(every: usize) -> Predictions {
     let classes = ["Rock", "Jazz", "Folk"].map(str::to_owned);
     let mut predictions = Predictions::single("genre", &classes);
@@ -48,7 +48,7 @@ fn predictions(every: usize) -> Predictions {
     predictions
 }
 
-/// Tracks of three labels, of which every `every`-th lacks the one that it has.
+/// Creates tracks with one of three labels. The label of each `every`-th track gets a low probability.
 fn several(every: usize) -> Predictions {
     let labels = ["Rock", "Jazz", "Folk"].map(str::to_owned);
     let mut predictions = Predictions::multi("genres_all", &labels);
@@ -72,7 +72,7 @@ fn several(every: usize) -> Predictions {
     predictions
 }
 
-/// What a file says of itself, as `eval` writes it.
+/// Creates the metadata of a file as written by `eval`.
 fn about() -> rows::RowsMetadata {
     let about = json!({
         "format": 1, "run": "x", "step": 20, "model": "lstm", "side": "test", "split_rule": "artist", "feature": "log_mel",
@@ -97,7 +97,7 @@ fn line(kind: &str, epoch: u64, step: u64, unix_s: f64, values: &[(&str, f64)]) 
     }
 }
 
-/// Three epochs of ten steps.
+/// Creates a log of three epochs with ten steps each.
 fn log() -> Vec<Entry> {
     let mut log = vec![line("start", 0, 0, 100.0, &[])];
     log[0].notes.insert("device".to_owned(), "Cpu".to_owned());
@@ -146,7 +146,7 @@ fn result(predictions: &Predictions) -> RunResult {
     }
 }
 
-/// A run that has ended, without the files of `eval`.
+/// Creates a completed run without the files of `eval`.
 fn run(name: &str, every: usize) -> RunRecord {
     RunRecord {
         name: name.to_owned(),
@@ -163,7 +163,7 @@ fn run(name: &str, every: usize) -> RunRecord {
     }
 }
 
-/// The same with both files of `eval`.
+/// Creates a completed run with both files of `eval`.
 fn evaluated(name: &str, every: usize) -> RunRecord {
     let own = predictions(every);
     let truths: Vec<Option<usize>> = (0..TRACKS).map(|track| Some(track % 3)).collect();
@@ -194,7 +194,7 @@ fn titles_of(page: &Page) -> Vec<&str> {
     sections.map(|section| section.title.as_str()).collect()
 }
 
-/// All paragraphs of a section.
+/// Returns all paragraphs of a section.
 fn paragraphs(section: &Section) -> String {
     let mut text = String::new();
     for part in &section.parts {
@@ -242,7 +242,7 @@ fn a_run_without_files_of_eval_names_the_commands() {
     assert!(words.contains("lstm-1: something to know"), "{words}");
 
     let html = page.to_html();
-    // 48 of 60 are right: 12 of the tracks are multiples of five.
+    // 48 of 60 predictions are right: 12 tracks are multiples of five.
     for words in [
         ">0.800</strong>",
         "48 of 60 (80.0 %) lie in the diagonal.",
@@ -277,7 +277,7 @@ fn mistakes_are_the_wrong_tracks_with_the_surest_first() {
         "clip",
     ];
     assert_eq!(table.head, wanted);
-    // 55 is of class 1 and was taken for class 2.
+    // Track 55 has class 1 and was predicted as class 2.
     let first: Vec<String> = table.rows[0]
         .iter()
         .map(|cell| format!("{cell:?}"))
@@ -309,7 +309,7 @@ fn points_say_what_they_are_and_mistakes_come_first() {
     assert_eq!(html.matches("h0\"><title>").count(), TRACKS);
     assert!(!html.contains("points of each map say what they are"));
 
-    // Where there are too many, the wrong one is among those that do.
+    // If there are too many points, the wrong one still gets a tooltip.
     let map = run.map.as_mut().expect("a map");
     let n_rows = 20_000;
     map.clip_keys = vec!["x.mp3".to_owned(); n_rows];
@@ -335,7 +335,7 @@ fn runs_are_compared_with_the_first_one() {
     );
 
     let html = page.to_html();
-    // 54 and 40 of 60 are right.
+    // 54 and 40 of 60 predictions are right.
     for words in [
         "genre: good and bad, on test",
         "+0.233",
@@ -501,7 +501,7 @@ fn files_of_eval_are_read_back() {
         assert_eq!(found.is_multi(), scored.is_multi());
         assert_eq!(found.len(), scored.len());
         for (found, scored) in found.rows().zip(scored.rows()) {
-            // The number of a row in the store is not in the file.
+            // The file does not contain the index of a row in the store.
             let index = found.index;
             assert_eq!(found, Row { index, ..scored });
         }

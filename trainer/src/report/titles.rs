@@ -1,4 +1,4 @@
-//! Titles and artists of tracks, out of the store that a run was trained on.
+//! Titles and artists of tracks, read from the store that a run was trained on.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,22 +11,22 @@ use wavemill_schemas::version_name::VersionName;
 use super::RunStore;
 use crate::dataset::Store;
 
-/// Columns of `tracks` that hold a title, in the order in which they are looked for.
+/// Columns of `tracks` that may contain the title, in order of preference.
 const TITLES: [&str; 2] = ["track_title", "title"];
-/// Columns of `tracks` that hold who plays.
+/// Columns of `tracks` that may contain the artist, in order of preference.
 const ARTISTS: [&str; 2] = ["artist_name", "artist"];
 
-/// What a store calls some tracks.
+/// Titles and artists of some tracks in a store.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Titles {
     tracks: HashMap<i64, [Option<String>; 2]>,
-    /// Why there are none, as a sentence.
+    /// The reason why there are no titles, as a sentence.
     pub missing: Option<String>,
 }
 
 impl Titles {
-    /// Of the tracks `wanted`, out of the version of `store` whose manifest has the hash `manifest`. A store that
-    /// cannot be read is no reason for no page: the ids of tracks are known all the same.
+    /// Reads the titles of the tracks `wanted` from the version of `store` whose manifest has the hash `manifest`.
+    /// Never fails: if the store cannot be read, the page shows only the ids of the tracks.
     pub(super) fn read(store: Option<&RunStore>, manifest: &str, wanted: &HashSet<i64>) -> Self {
         let Some(store) = store else {
             return Self::without("the run does not say where its store is");
@@ -43,7 +43,7 @@ impl Titles {
 
         let is_wanted =
             |name: &str| name == "track_id" || TITLES.contains(&name) || ARTISTS.contains(&name);
-        // The Parquet reader panics at some damaged pages.
+        // The Parquet reader panics on some damaged pages.
         let table = catch_unwind(AssertUnwindSafe(|| opened.table("tracks", is_wanted)));
         let Ok(Ok(Some(table))) = table else {
             return Self::without("the store's tracks cannot be read");
@@ -65,13 +65,13 @@ impl Titles {
         }
     }
 
-    /// Title and artist of a track.
+    /// Returns the title and artist of a track.
     pub(super) fn of(&self, track_id: i64) -> [Option<String>; 2] {
         self.tracks.get(&track_id).cloned().unwrap_or_default()
     }
 }
 
-/// Title and artist by track; none of a table without ids, or without either column.
+/// Returns title and artist by track id. Returns `None` if the table has no id column, or neither titles nor artists.
 fn tracks_of(
     table: &RecordBatch,
     wanted: &HashSet<i64>,
@@ -97,7 +97,7 @@ fn tracks_of(
     Some(tracks)
 }
 
-/// The first of these columns that is there, as texts.
+/// Returns the values of the first of these columns that exists, as text.
 fn first_texts(table: &RecordBatch, names: &[&str]) -> Option<Vec<Option<String>>> {
     let mut columns = names.iter().filter_map(|name| table.column_by_name(name));
     let texts = cast(columns.next()?, &DataType::Utf8).ok()?;

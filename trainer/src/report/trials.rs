@@ -1,6 +1,6 @@
-//! The trials of a sweep: what they changed, and what they came to on validation.
+//! The trials of a sweep: the settings that they changed and their scores on validation.
 //!
-//! A sweep leaves a folder of runs and nothing else, so a folder of runs is what this reads.
+//! A sweep writes only a folder of runs, so this module reads such a folder.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,51 +19,51 @@ use super::configuration::{Values, values};
 use super::run_record::name_of;
 use super::{ReportError, RunRecord, words};
 
-/// Trials whose curves a page shows, at most: more lines cannot be told apart.
+/// Maximum number of trials whose curves are shown. More lines are hard to distinguish.
 const CURVES_MAX: usize = 8;
-/// Keys that have an axis, at most; the table has all.
+/// Maximum number of configuration keys with an axis. The table lists all of them.
 const AXES_MAX: usize = 8;
-/// Values so many times as large as the least one lie on a logarithmic axis.
+/// Minimum ratio of the largest to the smallest value for which an axis is logarithmic.
 const LOG_FROM: f64 = 50.0;
 
-/// The runs of a folder, the best first.
+/// The runs of a folder, sorted from best to worst.
 #[derive(Clone, Debug)]
 pub(crate) struct SweepRecord {
-    /// What the page calls it.
+    /// Name shown on the page.
     pub name: String,
-    /// By which its trials are compared.
+    /// Metric by which the trials are compared.
     metric: Metric,
     trials: Vec<Trial>,
-    /// Those whose curves are shown.
+    /// The best trials, whose curves are shown.
     pub best: Vec<RunRecord>,
 }
 
-/// A run, as far as it is compared with others.
+/// The values of a run that are compared with those of other runs.
 #[derive(Clone, Debug)]
 struct Trial {
     name: String,
     path: PathBuf,
     config: Values,
-    /// The best value on validation; none before the end of its first epoch, or where another figure decided.
+    /// Best score on validation. `None` if no epoch has ended, or if the run selected its best epoch by another metric.
     score: Option<f64>,
     epochs: u64,
     has_ended: bool,
 }
 
 impl SweepRecord {
-    /// The runs in the folder `path`; `None` where there is none.
+    /// Reads the runs in the folder `path`. Returns `None` if it contains no runs.
     ///
     /// # Errors
-    /// [`ReportError`]: a file of a run is damaged.
+    /// [`ReportError`] if a file of a run is damaged.
     pub(crate) fn read(path: &Path) -> Result<Option<Self>, ReportError> {
         let mut folders = Vec::new();
-        // What cannot be listed holds no runs.
+        // A folder that cannot be listed is treated as one without runs.
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
             if RunDir::open(&entry.path()).is_ok() {
                 folders.push(entry.path());
             }
         }
-        // A folder is listed in any order.
+        // The order of a directory listing is unspecified.
         folders.sort();
         let Some(first) = folders.first() else {
             return Ok(None);
@@ -74,7 +74,7 @@ impl SweepRecord {
         for folder in &folders {
             trials.push(Trial::read(folder, metric)?);
         }
-        // Equal ones stay in the order of their names.
+        // The sort is stable: equal trials stay in the order of their names.
         trials.sort_by(|a, b| a.compare(b, metric));
 
         let mut best = Vec::new();
@@ -89,7 +89,7 @@ impl SweepRecord {
         }))
     }
 
-    /// Names of the runs, the best first.
+    /// Returns the names of the runs, the best first.
     pub(crate) fn names(&self) -> Vec<&str> {
         self.trials
             .iter()
@@ -97,7 +97,7 @@ impl SweepRecord {
             .collect()
     }
 
-    /// What a reader looks for first.
+    /// Returns the key figures for the top of the page.
     pub(super) fn facts(&self) -> Vec<Fact> {
         let ended = self.trials.iter().filter(|trial| trial.has_ended);
         let mut facts = vec![Fact {
@@ -119,7 +119,7 @@ impl SweepRecord {
         facts
     }
 
-    /// For programs.
+    /// Returns the results in machine-readable form.
     pub(super) fn about(&self) -> Value {
         let mut trials = Vec::new();
         for trial in &self.trials {
@@ -141,7 +141,7 @@ impl SweepRecord {
         }
     }
 
-    /// Keys of the configuration in which trials differ.
+    /// Returns the configuration keys in which the trials differ.
     fn keys(&self) -> Vec<&str> {
         let configs = self.trials.iter().map(|trial| &trial.config);
         let all: BTreeSet<&str> = configs
@@ -183,7 +183,7 @@ impl Trial {
         })
     }
 
-    /// The better one first, and those without a score last.
+    /// Orders better trials first and trials without a score last.
     fn compare(&self, other: &Self, metric: Metric) -> Ordering {
         match (self.score, other.score) {
             (Some(a), Some(b)) if metric.is_better(a, b) => Ordering::Less,
@@ -195,7 +195,7 @@ impl Trial {
     }
 }
 
-/// By which a run chose its best epoch.
+/// Returns the metric by which a run chose its best epoch.
 fn metric_of(run: &RunRecord) -> Metric {
     let train = run.config.get("train");
     let select = train.and_then(|train| train.get("select")).cloned();
@@ -261,7 +261,7 @@ fn table(sweep: &SweepRecord, keys: &[&str]) -> Table {
     table
 }
 
-/// A line for each trial that has a score: along the keys, and last the score.
+/// Draws one line for each trial with a score: across the axes of `keys` to the axis of the score.
 fn parallel(sweep: &SweepRecord, keys: &[&str]) -> Chart {
     let scored: Vec<&Trial> = sweep
         .trials
@@ -275,7 +275,7 @@ fn parallel(sweep: &SweepRecord, keys: &[&str]) -> Chart {
     for (place, trial) in scored.iter().enumerate() {
         let mut values: Vec<AxisValue> = axes.iter().map(|axis| axis[place].clone()).collect();
         let score = trial.score.unwrap_or(f64::NAN);
-        // The better one lies above.
+        // Better scores are drawn higher.
         let is_less_better = sweep.metric == Metric::Loss;
         values.push(AxisValue {
             place: Some(if is_less_better { -score } else { score }),
@@ -305,7 +305,8 @@ fn parallel(sweep: &SweepRecord, keys: &[&str]) -> Chart {
     }
 }
 
-/// Where trials cross the axis of a key: by their numbers if all have one, and else a place for each value.
+/// Returns the positions of the trials on the axis of a key. If all values are numbers, they determine the positions;
+/// otherwise each distinct value gets a position of its own.
 fn axis(trials: &[&Trial], key: &str) -> Vec<AxisValue> {
     let texts: Vec<Option<&String>> = trials.iter().map(|trial| trial.config.get(key)).collect();
     let known: BTreeSet<&String> = texts.iter().copied().flatten().collect();
@@ -325,7 +326,7 @@ fn axis(trials: &[&Trial], key: &str) -> Vec<AxisValue> {
     axis
 }
 
-/// None where one of them is no number.
+/// Parses all texts as finite numbers. Returns `None` if one of them is not a finite number.
 fn numbers_of(texts: &BTreeSet<&String>) -> Option<Vec<f64>> {
     let mut numbers = Vec::with_capacity(texts.len());
     for text in texts {
@@ -335,7 +336,7 @@ fn numbers_of(texts: &BTreeSet<&String>) -> Option<Vec<f64>> {
     Some(numbers)
 }
 
-/// Their logarithms if they go far apart.
+/// Converts the numbers to logarithms if their range is large.
 fn on_scale(mut numbers: Vec<f64>) -> Vec<f64> {
     let low = numbers.iter().copied().fold(f64::INFINITY, f64::min);
     let high = numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -1,19 +1,19 @@
-//! Figures as all sections write them.
+//! Formatting of figures, shared by all sections.
 
 use wavemill_pages::Cell;
 use wavemill_scores::metrics::{Bootstrap, Draws, Interval, Unit};
 
-/// A score.
+/// Formats a score.
 pub(super) fn score(value: f64) -> Cell {
     Cell::Measure(format!("{value:.3}"))
 }
 
-/// A score, or a dash where it is a convention and no measurement.
+/// Formats a score, or a dash if the value is a convention instead of a measurement.
 pub(super) fn score_if(is_there: bool, value: f64) -> Cell {
     if is_there { score(value) } else { Cell::None }
 }
 
-/// A score with its interval.
+/// Formats a score with its interval.
 pub(super) fn between(interval: &Interval) -> Cell {
     Cell::Measure(format!(
         "{:.3} [{:.3}, {:.3}]",
@@ -21,7 +21,7 @@ pub(super) fn between(interval: &Interval) -> Cell {
     ))
 }
 
-/// A score with the interval of that name, where there is one.
+/// Formats a score with the interval `name` if there is one.
 pub(super) fn figure(value: f64, bootstrap: Option<&Bootstrap>, name: &str) -> Cell {
     match bootstrap.and_then(|bootstrap| bootstrap.intervals.get(name)) {
         Some(interval) => between(interval),
@@ -29,7 +29,7 @@ pub(super) fn figure(value: f64, bootstrap: Option<&Bootstrap>, name: &str) -> C
     }
 }
 
-/// What intervals are over, as a sentence.
+/// Describes the resampling that the intervals are based on, as a sentence.
 pub(super) fn draws(draws: &Draws) -> String {
     let what = match draws.unit {
         Unit::Artist => "artists, each with all of their tracks",

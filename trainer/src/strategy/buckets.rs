@@ -1,22 +1,23 @@
-//! Gradients in flat tensors that live as long as the run: one sum for some 25 MB instead of one for each variable.
+//! Flat gradient buckets that live as long as the run: one reduction per 25 MiB or so, instead of one per variable.
 //!
-//! Copied in after backward and out before the optimiser's step, both into memory that is there already. Scales nothing:
-//! losses are weighted sums, and who divides by Σ weight knows it from the extras.
+//! Gradients are copied into the buckets after the backward pass and back before the optimizer's step. Both copies
+//! write to memory that is already allocated. Gradients are not scaled: losses are weighted sums, and the caller that
+//! divides by Σ weight gets it from the extras.
 
 use tch::{Device, Kind, Tensor};
 
 use super::{Collective, RankError};
 use crate::ffi;
 
-/// Most bytes of a bucket, if it holds more than one variable. Source: PyTorch's `bucket_cap_mb`; few sums a step, and
-/// memory that is still cheap to have twice.
+/// Maximum size of a bucket that contains more than one variable. Source: PyTorch's `bucket_cap_mb`. It results in few
+/// reductions per step, and a second copy of 25 MiB is cheap.
 const BUCKET_BYTES: usize = 25 << 20;
 
 /// A variable and its part of a bucket.
 #[derive(Debug)]
 struct Slot {
     variable: Tensor,
-    /// Of the bucket's memory, in the variable's shape.
+    /// View of the bucket's memory in the variable's shape.
     view: Tensor,
 }
 
@@ -26,25 +27,26 @@ struct Bucket {
     slots: Vec<Slot>,
 }
 
-/// All gradients of a model, and a few numbers besides.
+/// Buckets for all gradients of a model, and a few additional numbers.
 #[derive(Debug)]
 pub(crate) struct Buckets {
     buckets: Vec<Bucket>,
-    /// f64, on the CPU wherever the variables are: the extras, then for each variable whether it has a gradient here.
+    /// f64 values, always on the CPU: the extras, followed by a flag for each variable that states whether this rank
+    /// has a gradient for it.
     numbers: Tensor,
     extras: usize,
 }
 
 impl Buckets {
-    /// Room for the gradients of `variables`, which are of one device, in this order (the same on every rank), and for
-    /// `extras` f64. A bucket holds one kind, f32 or f64.
+    /// Allocates buckets for the gradients of `variables` and for `extras` f64 values. All variables are on one device,
+    /// and their order must be the same on every rank. A bucket contains values of one kind, f32 or f64.
     pub(crate) fn new(variables: &[(String, Tensor)], extras: usize) -> Self {
-        // A bucket is closed when the next variable would make it too large, or is of another kind.
+        // A new bucket starts if the next variable would make the current one too large or is of another kind.
         let mut groups: Vec<Vec<&Tensor>> = Vec::new();
         let mut bytes = 0;
         for (_, variable) in variables {
             let size = variable.numel() * variable.kind().elt_size_in_bytes();
-            // A variable larger than a bucket gets one for itself, through the arm below.
+            // A variable that is larger than a bucket gets its own bucket in the second arm.
             let fits = bytes + size <= BUCKET_BYTES;
             match groups.last_mut() {
                 Some(group) if fits && group[0].kind() == variable.kind() => {
@@ -69,16 +71,16 @@ impl Buckets {
         }
     }
 
-    /// Σ over ranks of every variable's gradient, in place, and of `extras`, exactly as f64 sums go.
+    /// Sums the gradients of all variables and `extras` over the ranks, in place. `extras` are summed in f64.
     ///
-    /// A gradient that is undefined here counts as zeros; one that no rank has stays undefined. With one rank nothing
-    /// is done at all.
+    /// A gradient that is undefined on this rank counts as zeros. A gradient that is undefined on every rank stays
+    /// undefined. Does nothing if there is only one rank.
     ///
     /// # Errors
     /// [`RankError`].
     ///
     /// # Panics
-    /// If there are not as many extras as [`Self::new`] was told.
+    /// If the number of extras differs from the one passed to [`Self::new`].
     pub(crate) fn reduce(
         &mut self,
         group: &dyn Collective,
@@ -96,16 +98,16 @@ impl Buckets {
 
         let rank = group.rank();
         tch::no_grad(|| {
-            // The numbers go first, because `present` decides below which gradients are given back.
+            // The numbers are summed first, because `present` decides below which gradients are copied back.
             self.sum_numbers(group, extras)?;
 
-            // How many ranks have a gradient for each variable, in the order of slots.
+            // Number of ranks that have a gradient for each variable, in the order of the slots.
             let mut present = plain(&mut self.numbers)[self.extras..].iter();
             for bucket in &mut self.buckets {
                 bucket.fill().map_err(RankError::torch(rank))?;
                 group.sum(&mut bucket.flat)?;
                 for (slot, &ranks) in bucket.slots.iter().zip(present.by_ref()) {
-                    // A gradient that no rank has stays undefined, and the optimiser passes over its variable.
+                    // A gradient that no rank has stays undefined, and the optimizer skips its variable.
                     if ranks > 0.0 {
                         slot.give_back().map_err(RankError::torch(rank))?;
                     }
@@ -115,7 +117,7 @@ impl Buckets {
         })
     }
 
-    /// Values of each bucket.
+    /// Returns the number of values in each bucket.
     #[cfg(test)]
     pub(super) fn lengths(&self) -> Vec<i64> {
         self.buckets
@@ -155,7 +157,7 @@ fn bucket(variables: Vec<&Tensor>) -> Bucket {
     let mut start = 0;
     for variable in variables {
         let length = variable.numel() as i64;
-        // Views of one piece of memory: a sum over the bucket is at once the sum of each gradient.
+        // The slots are views of the bucket's memory, so that a sum over the bucket sums every gradient.
         let view = flat
             .narrow(0, start, length)
             .view(variable.size().as_slice());
@@ -185,7 +187,7 @@ impl Bucket {
 impl Slot {
     fn give_back(&self) -> Result<(), tch::TchError> {
         if !self.variable.grad().defined() {
-            // tch cannot set a gradient; the one of 0 · Σ variable is a zero in its place.
+            // tch cannot set a gradient. The gradient of 0 · Σ variable allocates one with zeros.
             tch::with_grad(|| {
                 self.variable
                     .f_sum(self.variable.kind())?

@@ -1,6 +1,6 @@
-//! On what the ranks of a job compute, and so by what their GPUs sum: NCCL, or host memory where NCCL is not to be had.
+//! Chooses how tensors are summed from the devices of all ranks: with NCCL, or in host memory if NCCL is not available.
 //!
-//! Every rank tells all what it has, and each comes to the same decision by itself.
+//! Every rank sends a description of its device to all others, and each rank derives the same decision from them.
 
 use std::io;
 
@@ -10,16 +10,16 @@ use tch::Device;
 use super::{Collective, RankError};
 use crate::ffi;
 
-/// What a rank has.
+/// Device and NCCL version of a rank.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Equipment {
-    /// `cpu`, `cuda`.
+    /// `cpu` or `cuda`.
     kind: String,
-    /// For people.
+    /// Device name for messages.
     name: String,
-    /// The GPU's own, if it could be asked.
+    /// UUID of the GPU, if the driver reported it.
     uuid: Option<String>,
-    /// NCCL's version, or why there is none. Unasked for on a CPU.
+    /// NCCL's version, or the reason why it is not available. Not queried on a CPU.
     nccl: Result<i32, String>,
 }
 
@@ -35,7 +35,7 @@ impl Equipment {
             };
         };
 
-        // Without the GPU's name nobody can tell whether two ranks share it: then NCCL is not to be had, either.
+        // A shared GPU can only be detected by its UUID, so NCCL is not used without one.
         let uuid = ffi::gpu_uuid(index);
         let nccl = ffi::nccl_version();
         Self {
@@ -50,7 +50,7 @@ impl Equipment {
         }
     }
 
-    /// NCCL's version, or why there is none.
+    /// Formats NCCL's version or the reason why it is not available.
     fn nccl_text(&self) -> String {
         match &self.nccl {
             Ok(version) => ffi::version_text(*version),
@@ -59,31 +59,31 @@ impl Equipment {
     }
 }
 
-/// What sums tensors of a rank's device.
+/// Method that sums the tensors of a rank's device.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Backend {
-    /// The ring: tensors lie in host memory.
+    /// The ring, for tensors in host memory.
     Ring,
-    /// NCCL on every rank's GPU, of this number.
+    /// NCCL, with one GPU per rank.
     Nccl {
-        /// The number.
+        /// Index of this rank's GPU.
         device: usize,
     },
-    /// Copies in host memory, by the ring.
+    /// The ring, with copies in host memory.
     Host {
-        /// Why not NCCL, for people.
+        /// Reason why NCCL is not used, for messages.
         reason: String,
     },
 }
 
-/// Hears what all ranks have, and decides.
+/// Collects the devices of all ranks and chooses the backend.
 ///
 /// # Errors
-/// [`RankError::Disagree`] and [`RankError::SharedGpu`], on every rank; those of `group`.
+/// [`RankError::Disagree`] and [`RankError::SharedGpu`], on every rank, and the errors of `group`.
 pub(super) fn agree(group: &dyn Collective, device: Device) -> Result<Backend, RankError> {
     let own = serde_json::to_vec(&Equipment::of(device)).expect("text and numbers are JSON");
 
-    // By the ring, which is there by now on any device.
+    // Uses the ring, which already works for every device.
     let mut all: Vec<Equipment> = Vec::new();
     for (rank, bytes) in group.gather(&own)?.iter().enumerate() {
         let equipment = serde_json::from_slice(bytes)
@@ -94,7 +94,7 @@ pub(super) fn agree(group: &dyn Collective, device: Device) -> Result<Backend, R
     decide(&all, device)
 }
 
-/// A function of what all have, so that every rank decides alike.
+/// Chooses the backend. It depends only on `all` and the kind of device, so that every rank makes the same decision.
 fn decide(all: &[Equipment], device: Device) -> Result<Backend, RankError> {
     let first = &all[0];
     if let Some(rank) = all.iter().position(|other| other.kind != first.kind) {
@@ -109,7 +109,7 @@ fn decide(all: &[Equipment], device: Device) -> Result<Backend, RankError> {
         return Ok(Backend::Ring);
     };
 
-    // NCCL joins no two ranks on one GPU, and they would be slower than one.
+    // NCCL does not support two ranks on one GPU, and they would be slower than one rank.
     for (rank, other) in all.iter().enumerate() {
         if let Some(earlier) = all[..rank]
             .iter()
@@ -173,7 +173,7 @@ mod tests {
             decided(&[gpu(0, "a"), gpu(1, "b")]),
             Ok(Backend::Nccl { device: 1 })
         );
-        // Each process may be shown its own GPU alone.
+        // Each process may see only its own GPU, under the same index.
         assert_eq!(
             decided(&[gpu(0, "a"), gpu(0, "b")]),
             Ok(Backend::Nccl { device: 1 })
@@ -198,7 +198,7 @@ mod tests {
             shared,
             "ranks 1 and 2 have the same GPU (cuda:1): start at most as many ranks as there are GPUs"
         );
-        // Also where NCCL would not have been used.
+        // A shared GPU is also an error if NCCL is not available.
         let without = Equipment {
             nccl: Err("libnccl.so.2 is not found".to_owned()),
             ..gpu(0, "a")
@@ -233,7 +233,7 @@ mod tests {
             decided(&[gpu(0, "a"), other]),
             host("rank 1 has NCCL 2.27.3, rank 0 has 2.28.9")
         );
-        // GPUs that cannot be asked are not taken for one.
+        // GPUs without a known UUID are not treated as the same GPU.
         let unknown = Equipment {
             uuid: None,
             nccl: Err("CUDA's cuInit: X".to_owned()),

@@ -1,94 +1,94 @@
-//! Why ranks cannot start or go on: which rank, what, and what to do.
+//! Errors of distributed training: which rank failed, why, and how to fix it.
 
 use std::io;
 
 use crate::ffi;
 
-/// Why ranks cannot go on together.
+/// Errors that prevent ranks from starting or continuing together.
 #[derive(Debug, thiserror::Error)]
 pub enum RankError {
-    /// Some of the launcher's variables are set, one is not, or is no such value.
+    /// Some of the launcher's environment variables are set, but one is missing or has an invalid value.
     #[error("{name} {problem}, although {set} is set: torchrun and --nproc set all of them")]
     Variable {
-        /// Which.
+        /// Name of the missing or invalid variable.
         name: &'static str,
-        /// "is not set", or the value and what it should be.
+        /// "is not set", or the value and a description of valid values.
         problem: String,
-        /// The variable that says there are ranks.
+        /// A variable that is set, which shows that a launcher started this process.
         set: &'static str,
     },
-    /// Rank 0 cannot listen.
+    /// Rank 0 cannot listen on its address.
     #[error("rank 0 cannot listen on {address}: {source}; WAVEMILL_PORT names another port")]
     Listen {
-        /// Where.
+        /// Address and port of rank 0.
         address: String,
-        /// The system's words.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// No rank 0 of this job was found.
+    /// A rank could not reach rank 0 of its job.
     #[error("rank {rank} found no rank 0 at {address} within {seconds} s: {reason}")]
     Unreachable {
-        /// Who searched.
+        /// Rank that tried to connect.
         rank: usize,
-        /// Where.
+        /// Address and port of rank 0.
         address: String,
-        /// How long.
+        /// Time for which the rank tried to connect.
         seconds: u64,
-        /// What the last attempt met.
+        /// Error of the last attempt.
         reason: String,
     },
-    /// Some ranks did not come.
+    /// Some ranks did not connect to rank 0 in time.
     #[error(
         "after {seconds} s these ranks have not come to rank 0: {ranks}; were all started, with one job token?"
     )]
     Missing {
-        /// Comma-separated.
+        /// Comma-separated numbers of the missing ranks.
         ranks: String,
-        /// How long rank 0 waited.
+        /// Time for which rank 0 waited.
         seconds: u64,
     },
-    /// Two ranks are not of one mind about what is trained; seen by rank 0.
+    /// A rank differs from rank 0, for example in its configuration, store, version or device.
     #[error("rank {rank} has {field} {found}, rank 0 has {wanted}: all ranks need the same")]
     Disagree {
-        /// Who differs from rank 0.
+        /// Rank that differs from rank 0.
         rank: usize,
-        /// What differs.
+        /// Name of the field that differs.
         field: &'static str,
-        /// The rank's.
+        /// Value of this rank.
         found: String,
-        /// Rank 0's.
+        /// Value of rank 0.
         wanted: String,
     },
-    /// Two ranks compute on one GPU, which NCCL does not do and which would be slower than one rank.
+    /// Two ranks use the same GPU. NCCL does not support this, and it would be slower than a single rank.
     #[error(
         "ranks {earlier} and {rank} have the same GPU ({gpu}): start at most as many ranks as there are GPUs"
     )]
     SharedGpu {
-        /// The first.
+        /// Rank with the lower number.
         earlier: usize,
-        /// The second.
+        /// Rank with the higher number.
         rank: usize,
-        /// As the second counts its GPUs.
+        /// Device name of the GPU on the rank with the higher number.
         gpu: String,
     },
-    /// Two processes claim one number.
+    /// Two processes have the same rank number.
     #[error("two processes say that they are rank {rank}")]
     Duplicate {
-        /// The number.
+        /// Number that both processes claim.
         rank: usize,
     },
-    /// Rank 0 refused to begin, and said why.
+    /// Rank 0 refused to start the job.
     #[error("rank 0 ends the start: {reason}")]
     Refused {
-        /// Its words.
+        /// Reason given by rank 0.
         reason: String,
     },
-    /// A rank is gone, or says so.
+    /// A rank ended or stopped responding, or reported a failure.
     #[error("rank {rank} ended: {reason}; the last checkpoint is intact")]
     Lost {
-        /// Which.
+        /// Rank that was lost.
         rank: usize,
-        /// As it, or the connection, said.
+        /// Reason given by the lost rank, or derived from the state of its connection.
         reason: String,
     },
     /// The connection to a neighbour in the ring broke.
@@ -96,88 +96,89 @@ pub enum RankError {
         "rank {rank} lost its connection to rank {neighbour}: {source}; the last checkpoint is intact"
     )]
     Neighbour {
-        /// Who says so.
+        /// Rank that reports the error.
         rank: usize,
-        /// Whose connection.
+        /// Rank on the other side of the connection.
         neighbour: usize,
-        /// The system's words.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// Two ranks are at different places of the program.
+    /// Two ranks called different operations.
     #[error(
         "rank {rank} is at {here}, rank {neighbour} at {there}: all ranks must do the same, in one order"
     )]
     OutOfStep {
-        /// Who says so.
+        /// Rank that reports the error.
         rank: usize,
-        /// The one before it in the ring.
+        /// Previous rank in the ring.
         neighbour: usize,
-        /// Own operation.
+        /// Operation called by this rank.
         here: String,
-        /// The neighbour's.
+        /// Operation called by the neighbour.
         there: String,
     },
-    /// A tensor that ranks cannot sum.
+    /// The group cannot sum this tensor.
     #[error("ranks sum contiguous f32 and f64 on {device} only, not {found}")]
     Tensor {
-        /// Where this group sums.
+        /// Devices on which this group sums tensors.
         device: &'static str,
-        /// What was given.
+        /// Description of the tensor.
         found: String,
     },
-    /// NCCL, or CUDA below it, refused.
+    /// NCCL or CUDA returned an error.
     #[error("rank {rank}: {source}")]
     Nccl {
-        /// Whose.
+        /// Rank that reports the error.
         rank: usize,
-        /// What it met.
+        /// Error returned by NCCL or CUDA.
         source: ffi::NcclError,
     },
-    /// NCCL does not come to an end with its beginning.
+    /// NCCL did not finish its initialization in time.
     #[error(
         "rank {rank}: NCCL has not begun within {seconds} s; NCCL_SOCKET_IFNAME names the network that joins ranks"
     )]
     NcclSlow {
-        /// Who says so.
+        /// Rank that reports the error.
         rank: usize,
-        /// How long it waited.
+        /// Time for which the rank waited.
         seconds: u64,
     },
-    /// libtorch refused.
+    /// libtorch returned an error.
     #[error("rank {rank}: {source}")]
     Torch {
-        /// Whose.
+        /// Rank that reports the error.
         rank: usize,
-        /// libtorch's words.
+        /// Error returned by libtorch.
         source: tch::TchError,
     },
-    /// Something the system refused while ranks were set up.
+    /// The operating system reported an error while the ranks were being set up.
     #[error("rank {rank}: {what}: {source}")]
     System {
-        /// Whose.
+        /// Rank that reports the error.
         rank: usize,
-        /// What was tried.
+        /// Action that failed.
         what: &'static str,
-        /// The system's words.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// The parent of ranks could not start or watch one.
+    /// The launcher could not start or watch the process of a rank.
     #[error("rank {rank} cannot be started: {source}")]
     Launch {
-        /// Which.
+        /// Rank whose process failed to start.
         rank: usize,
-        /// The system's words.
+        /// Error of the operating system.
         source: io::Error,
     },
 }
 
 impl RankError {
-    /// For `map_err`: what the system refused to `rank` while it did `what`.
+    /// Returns a function for `map_err` that reports an error of the operating system on `rank` during the action
+    /// `what`.
     pub(super) fn system(rank: usize, what: &'static str) -> impl Fn(io::Error) -> Self {
         move |source| Self::System { rank, what, source }
     }
 
-    /// For `map_err`: what libtorch refused to `rank`.
+    /// Returns a function for `map_err` that reports an error of libtorch on `rank`.
     pub(super) fn torch(rank: usize) -> impl Fn(tch::TchError) -> Self {
         move |source| Self::Torch { rank, source }
     }

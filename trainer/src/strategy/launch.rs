@@ -1,7 +1,7 @@
-//! Who this process is among the ranks, from the launcher's variables, and a launcher of our own for one machine.
+//! Reads this process's rank from the launcher's environment variables, and launches the ranks of a job on one machine.
 //!
-//! torchrun sets `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`. Its agent may itself listen on
-//! `MASTER_PORT` (`TORCHELASTIC_USE_AGENT_STORE`), so that ours is the port above it, or `WAVEMILL_PORT`.
+//! torchrun sets `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR` and `MASTER_PORT`. Its agent may itself listen on
+//! `MASTER_PORT` (`TORCHELASTIC_USE_AGENT_STORE`), so rank 0 uses the next higher port, or `WAVEMILL_PORT`.
 
 use std::io;
 use std::net::TcpListener;
@@ -15,38 +15,38 @@ use signal_hook::iterator::Signals;
 use super::{RankError, watchdog, wire};
 use crate::ffi;
 
-/// How long ranks wait for each other at the start: some nodes need a minute to read a store's manifest.
+/// Time for which ranks wait for each other at the start. Some nodes need a minute to read a store's manifest.
 pub(super) const JOIN_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long ranks may take to end by themselves after one has failed.
+/// Time for which the other ranks may continue after one has failed, before they are killed.
 const GRACE: Duration = Duration::from_secs(10);
-/// [`watchdog::LOST`] as a process has it.
+/// [`watchdog::LOST`] as the exit code of a process.
 const LOST: i32 = watchdog::LOST as i32;
-/// Between two looks at the children.
+/// Interval at which the state of the child processes is polled.
 const POLL: Duration = Duration::from_millis(50);
 
-/// This process among the ranks of its job.
+/// Position of this process among the ranks of its job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Ranks {
-    /// This process, from 0.
+    /// Rank of this process, from 0.
     pub rank: usize,
-    /// How many there are.
+    /// Number of ranks.
     pub world_size: usize,
-    /// This process on its machine, from 0: the number of its GPU.
+    /// Rank of this process on its machine, from 0. It is also the index of its GPU.
     pub local_rank: usize,
-    /// Where rank 0 listens; a name or an address.
+    /// Host name or IP address of rank 0.
     pub address: String,
-    /// Rank 0's port for ranks to meet.
+    /// Port on which rank 0 accepts the other ranks.
     pub port: u16,
-    /// What ranks of one job share and others do not know: `WAVEMILL_JOB`, else `TORCHELASTIC_RUN_ID`, else empty.
+    /// Secret that the ranks of a job share: `WAVEMILL_JOB`, else `TORCHELASTIC_RUN_ID`, else empty.
     pub token: String,
-    /// Process id of [`launch`]'s parent, with which ranks end.
+    /// Process id of the parent that runs [`launch`]. The rank ends when this process ends.
     pub launcher: Option<u32>,
-    /// How long ranks wait for each other at the start. Default: 60 s.
+    /// Time for which ranks wait for each other at the start. Default: 60 s.
     pub join_timeout: Duration,
 }
 
 impl Ranks {
-    /// One process alone.
+    /// Returns the values for a job with a single process.
     pub(crate) fn solo() -> Self {
         Self {
             rank: 0,
@@ -60,10 +60,10 @@ impl Ranks {
         }
     }
 
-    /// From the environment; `None` if neither `RANK`, `WORLD_SIZE` nor `LOCAL_RANK` is set.
+    /// Reads the environment variables. Returns `None` if neither `RANK`, `WORLD_SIZE` nor `LOCAL_RANK` is set.
     ///
     /// # Errors
-    /// [`RankError::Variable`] naming the one that is missing or wrong.
+    /// [`RankError::Variable`] with the name of the missing or invalid variable.
     pub(crate) fn from_env() -> Result<Option<Self>, RankError> {
         Self::from_variables(|name| std::env::var(name).ok())
     }
@@ -71,7 +71,7 @@ impl Ranks {
     fn from_variables(
         get: impl Fn(&'static str) -> Option<String>,
     ) -> Result<Option<Self>, RankError> {
-        // One of them alone says that there are ranks, and then all must be there.
+        // If one of these variables is set, all of them must be set.
         let Some(set) = ["RANK", "WORLD_SIZE", "LOCAL_RANK"]
             .into_iter()
             .find(|&name| get(name).is_some())
@@ -89,7 +89,7 @@ impl Ranks {
         }
 
         let address = variables.text("MASTER_ADDR")?;
-        // torchrun's agent may itself listen on MASTER_PORT, so that ours is the port above it.
+        // torchrun's agent may itself listen on `MASTER_PORT`, so rank 0 uses the next higher port.
         let name = if (variables.get)("WAVEMILL_PORT").is_some() {
             "WAVEMILL_PORT"
         } else {
@@ -105,7 +105,7 @@ impl Ranks {
             variables.wrong(name, problem)
         })?;
 
-        // torchrun's run id is no secret, but tells two jobs apart that meet at one port.
+        // torchrun's run id is not secret, but it distinguishes two jobs that use the same port.
         let token = (variables.get)("WAVEMILL_JOB")
             .or_else(|| (variables.get)("TORCHELASTIC_RUN_ID"))
             .unwrap_or_default();
@@ -122,7 +122,7 @@ impl Ranks {
         }))
     }
 
-    /// Whether all ranks are on this machine by the address' own words, so that nobody else needs to reach them.
+    /// Reports whether the address of rank 0 is loopback, so that no other machine needs to reach the ranks.
     pub(super) fn is_local(&self) -> bool {
         self.address == "localhost"
             || self
@@ -132,7 +132,7 @@ impl Ranks {
     }
 }
 
-/// A launcher's variables, and the one that says that there are any.
+/// Environment variables of a launcher, and the name of one that is set.
 struct Variables<G> {
     get: G,
     set: &'static str,
@@ -158,12 +158,13 @@ impl<G: Fn(&'static str) -> Option<String>> Variables<G> {
     }
 }
 
-/// Starts this program `nproc` times, with the same arguments, as the ranks of one job on this machine, and waits.
+/// Starts this program `nproc` times with the same arguments, as the ranks of one job on this machine, and waits for
+/// them.
 ///
-/// The answer is the exit code of the first rank that failed by itself (128 + n where signal n ended it), 1 if none did
-/// and ranks were lost, else 0. When one ends badly, the others get 10 s before they are killed. SIGINT and SIGTERM are
-/// passed on; ranks have process groups of their own, so that a terminal's Ctrl-C reaches them once, through here. They
-/// read no standard input.
+/// Returns the exit code of the first rank that failed itself (128 + n if it was ended by signal n), 1 if ranks only
+/// reported the loss of another rank, else 0. When a rank fails, the others get 10 s before they are killed. SIGINT and
+/// SIGTERM are forwarded to the ranks. Each rank has its own process group, so that a terminal's Ctrl-C reaches it only
+/// once, through this process. Ranks have no standard input.
 ///
 /// # Errors
 /// [`RankError::Launch`], [`RankError::System`].
@@ -176,13 +177,13 @@ pub(crate) fn launch(nproc: usize) -> Result<i32, RankError> {
     })
 }
 
-/// [`launch`] of any program.
+/// Runs [`launch`] with any program.
 fn launch_program(
     nproc: usize,
     grace: Duration,
     program: impl Fn() -> Command,
 ) -> Result<i32, RankError> {
-    // Before the first child, or a signal in between would end the parent alone.
+    // Register before starting the first child: an earlier signal would end only the parent.
     let mut signals =
         Signals::new([SIGINT, SIGTERM]).map_err(RankError::system(0, "catching signals"))?;
 
@@ -192,12 +193,12 @@ fn launch_program(
     let token: [u8; 16] = wire::random().map_err(RankError::system(0, "drawing a token"))?;
     let token = u128::from_le_bytes(token);
 
-    // Dropped where a later rank cannot be started: then it kills those that have been.
+    // Kills the ranks that have been started if a later one cannot be started, because it is dropped on return.
     let mut children = Children {
         running: Vec::new(),
     };
     for rank in 0..nproc {
-        // Both ports are the free one: with `WAVEMILL_PORT` nothing is added to it.
+        // Both variables contain the free port. `WAVEMILL_PORT` is used as it is, without adding 1.
         let mut command = program();
         command
             .env("RANK", rank.to_string())
@@ -218,23 +219,23 @@ fn launch_program(
     children.wait(&mut signals, grace)
 }
 
-/// A port that was free a moment ago. Should another program take it first, rank 0 says so.
+/// Returns a port that was free a moment ago. Rank 0 reports an error if another program takes it first.
 fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// A rank that was started here.
+/// A rank that was started by this process.
 struct Child {
     rank: usize,
     process: process::Child,
 }
 
-/// Ranks that were started and not yet waited for; killed if dropped.
+/// Ranks that have been started and not yet waited for. They are killed on drop.
 struct Children {
     running: Vec<Child>,
 }
 
-/// The exit code to answer with, and when the other ranks are killed.
+/// Exit code to return, and the time at which the other ranks are killed.
 #[derive(Clone, Copy)]
 struct Failure {
     code: i32,
@@ -247,7 +248,7 @@ impl Children {
         while !self.running.is_empty() {
             for signal in signals.pending() {
                 for child in &mut self.running {
-                    // One that ends in this moment needs no signal.
+                    // Fails if the child has just ended.
                     let _ = ffi::signal_child(&mut child.process, signal);
                 }
             }
@@ -258,14 +259,14 @@ impl Children {
                         code,
                         deadline: Instant::now() + grace,
                     }),
-                    // The rank that was missed may take longer to end than those that missed it.
+                    // The rank that caused the loss may take longer to end than the ranks that detected it.
                     Some(first) if first.code == LOST && code != 0 => {
                         Some(Failure { code, ..first })
                     }
                     failure => failure,
                 };
             }
-            // Whoever still runs is killed when `self` is dropped.
+            // Ranks that are still running are killed when `self` is dropped.
             if failure.is_some_and(|failure| Instant::now() >= failure.deadline) {
                 break;
             }
@@ -280,7 +281,7 @@ impl Children {
         })
     }
 
-    /// Exit codes of those that have ended since the last look, by rank.
+    /// Returns the exit codes of the ranks that have ended since the last call, in rank order.
     fn ended(&mut self) -> Result<Vec<i32>, RankError> {
         let mut codes = Vec::new();
         let mut error = None;
@@ -308,14 +309,14 @@ impl Children {
 impl Drop for Children {
     fn drop(&mut self) {
         for child in &mut self.running {
-            // Fails only for one that has ended.
+            // Fails only if the child has already ended.
             let _ = child.process.kill();
             let _ = child.process.wait();
         }
     }
 }
 
-/// As a shell says it.
+/// Converts a status to an exit code as a shell does.
 fn exit_code(status: ExitStatus) -> i32 {
     status
         .code()

@@ -1,7 +1,7 @@
-//! A rank's two connections in the ring: bytes go to the next rank while others come from the one before.
+//! Connections of a rank in the ring: it sends to the next rank while it receives from the previous one.
 //!
-//! A thread does the sending, so that ranks that all send first cannot wait for each other. Its buffers go round:
-//! nothing is allocated after the first few. Knows no order of steps.
+//! A separate thread sends, so that ranks which all send first cannot deadlock. Its buffers are reused: no memory is
+//! allocated after the first few chunks. This module does not depend on the order of the steps.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -11,23 +11,23 @@ use arrow::buffer::MutableBuffer;
 use arrow::datatypes::{ArrowNativeType, ToByteSlice};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// Bytes that travel at once: large enough that a system call is cheap, small enough to overlap.
+/// Bytes per write: large enough to amortize the system call, small enough for sending and receiving to overlap.
 pub(super) const CHUNK_BYTES: usize = 256 * 1024;
-/// Chunks that may wait to be sent.
+/// Maximum number of chunks that wait to be sent.
 const CHUNKS: usize = 4;
-/// What is sent without the thread, which costs a change of threads: so little that the system always has room for it,
-/// when all before it is sent.
+/// Maximum size of a chunk that is sent without the sending thread, to avoid a context switch. A chunk of this size
+/// always fits into the socket's send buffer if everything before it has been sent.
 const DIRECT_BYTES_MAX: usize = 4096;
 
-// Numbers travel as they lie in memory.
+// Values are sent in their memory representation, so all ranks need the same byte order.
 const _: () = assert!(cfg!(target_endian = "little"));
 
-/// A connection that failed.
+/// Error of a connection.
 #[derive(Debug)]
 pub(super) struct LinkError {
-    /// The rank on its other side.
+    /// Rank on the other side of the connection.
     pub(super) neighbour: usize,
-    /// The system's words.
+    /// Error of the operating system.
     pub(super) source: io::Error,
 }
 
@@ -43,27 +43,27 @@ pub(super) struct Peer {
 pub(super) struct Links {
     next: usize,
     previous: usize,
-    /// Chunks for the sending thread.
+    /// Queue of chunks for the sending thread.
     full: Sender<Vec<u8>>,
-    /// Chunks that it has sent, to be filled again.
+    /// Chunks that have been sent and can be filled again.
     spare: Receiver<Vec<u8>>,
-    /// What made it stop.
+    /// Error that stopped the sending thread.
     error: Arc<Mutex<Option<io::Error>>>,
     incoming: TcpStream,
     outgoing: TcpStream,
-    /// Aligned for any number.
+    /// Receive buffer, aligned for all number types.
     received: MutableBuffer,
 }
 
 impl Links {
-    /// Over connections to the next and from the previous rank.
+    /// Creates the links from a connection to the next rank and one from the previous rank.
     ///
     /// # Errors
-    /// No thread, or no second handle of a connection.
+    /// I/O errors if a thread cannot be spawned or a connection cannot be cloned.
     pub(super) fn new(next: Peer, previous: Peer) -> io::Result<Self> {
         let (full, to_send) = bounded::<Vec<u8>>(CHUNKS);
         let (sent, spare) = bounded(CHUNKS);
-        // All buffers begin as spare, so that `push` waits for one only if all are under way.
+        // All buffers start as spare, so that `push` waits for a buffer only if all of them are in use.
         for _ in 0..CHUNKS {
             sent.send(Vec::with_capacity(CHUNK_BYTES))
                 .map_err(io::Error::other)?;
@@ -75,7 +75,7 @@ impl Links {
         std::thread::Builder::new()
             .name("ring-send".to_owned())
             .spawn(move || {
-                // Ends when `Links` is dropped, which closes the queue.
+                // The loop ends when `Links` is dropped, which closes the queue.
                 for chunk in to_send {
                     if let Err(failure) = stream.write_all(&chunk) {
                         *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
@@ -99,15 +99,15 @@ impl Links {
         })
     }
 
-    /// The rank that this one hears.
+    /// Returns the rank from which this rank receives.
     pub(super) fn previous(&self) -> usize {
         self.previous
     }
 
-    /// Sends at most [`CHUNK_BYTES`] of `values`. Waits only if [`CHUNKS`] chunks are on their way.
+    /// Sends `values`, at most [`CHUNK_BYTES`]. Blocks only if [`CHUNKS`] chunks are waiting to be sent.
     pub(super) fn push<T: ArrowNativeType>(&mut self, values: &[T]) -> Result<(), LinkError> {
         let bytes = values.to_byte_slice();
-        // All chunks are spare: nothing is on its way that these bytes could overtake.
+        // All chunks are spare, so these bytes cannot overtake a chunk in the queue.
         if bytes.len() <= DIRECT_BYTES_MAX && self.spare.len() == CHUNKS {
             return self.outgoing.write_all(bytes).map_err(|source| LinkError {
                 neighbour: self.next,
@@ -123,7 +123,7 @@ impl Links {
         self.full.send(chunk).map_err(|_| self.sending_error())
     }
 
-    /// Waits for the next `count` values (at most [`CHUNK_BYTES`]) of the previous rank.
+    /// Blocks until the next `count` values (at most [`CHUNK_BYTES`]) have arrived from the previous rank.
     pub(super) fn pull<T: ArrowNativeType>(&mut self, count: usize) -> Result<&[T], LinkError> {
         let bytes = &mut self.received.as_slice_mut()[..count * size_of::<T>()];
         match self.incoming.read_exact(bytes) {
@@ -135,23 +135,23 @@ impl Links {
         }
     }
 
-    /// Further handles of both connections, for one that may have to end them.
+    /// Clones the handles of both connections, so that the watchdog can shut them down.
     ///
     /// # Errors
-    /// No handle is left.
+    /// I/O errors if a handle cannot be cloned.
     pub(super) fn handles(&self) -> io::Result<[TcpStream; 2]> {
         Ok([self.incoming.try_clone()?, self.outgoing.try_clone()?])
     }
 
-    /// Ends both connections; what waits for them ends with an error.
+    /// Shuts down both connections. Threads that wait for them get an error.
     pub(super) fn cut(&self) {
         for stream in [&self.incoming, &self.outgoing] {
-            // Fails where it is cut already.
+            // Fails if the connection is already shut down.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
-    /// Why the sending thread has ended.
+    /// Returns the error that ended the sending thread.
     fn sending_error(&self) -> LinkError {
         let error = self
             .error

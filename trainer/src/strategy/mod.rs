@@ -1,8 +1,8 @@
-//! How several ranks train one model: how they find each other, what they sum, over what, and how all end when one does.
+//! Distributed training: how the ranks of a job connect, exchange sums, and shut down together when one of them fails.
 //!
-//! Gradients travel after backward, in flat buckets; there is no overlap with it, since libtorch offers this crate no
-//! hook on a gradient. A rank is a process: torchrun starts it, or `launch`. Nothing here reads a store or knows a
-//! model.
+//! Gradients are reduced after the backward pass, in flat buckets. The reduction does not overlap with the backward
+//! pass, since libtorch offers this crate no hook on gradients. A rank is a process, started by torchrun or by
+//! `launch`. This module does not read stores and does not depend on the model.
 
 mod buckets;
 mod devices;
@@ -34,29 +34,31 @@ pub(crate) use wire::random;
 
 /// The ranks of one job.
 ///
-/// Every rank makes the same calls in the same order. After an error a group is of no more use.
+/// Every rank must make the same calls in the same order. A group cannot be used any more after an error.
 pub trait Collective: ffi::SumOverRanks + Send + Sync + std::fmt::Debug {
-    /// This process's number, from 0.
+    /// Returns the number of this process, counted from 0.
     fn rank(&self) -> usize;
 
-    /// How many there are.
+    /// Returns the number of ranks.
     fn world_size(&self) -> usize;
 
-    /// Σ over ranks of a contiguous f32 or f64 tensor, in place, on the CPU or the rank's own device; the same bits on
-    /// every rank. On CPUs also in every run with as many ranks; on GPUs that is up to NCCL, which chooses its
-    /// algorithm by what connects them.
+    /// Sums a contiguous f32 or f64 tensor over the ranks, in place. The tensor is on the CPU or on the rank's own
+    /// device.
+    ///
+    /// The result has the same bits on every rank. On CPUs, it also has the same bits in every run with the same number
+    /// of ranks. On GPUs that depends on NCCL, which chooses its algorithm by the hardware that connects the GPUs.
     ///
     /// # Errors
     /// [`RankError`].
     fn sum(&self, tensor: &mut Tensor) -> Result<(), RankError>;
 
-    /// Bytes of every rank, by rank; all wait for all.
+    /// Collects the bytes of every rank, in rank order. Blocks until all ranks have called it.
     ///
     /// # Errors
     /// [`RankError`].
     fn gather(&self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, RankError>;
 
-    /// Waits until every rank is here.
+    /// Blocks until every rank has called it.
     ///
     /// # Errors
     /// [`RankError`].
@@ -64,13 +66,14 @@ pub trait Collective: ffi::SumOverRanks + Send + Sync + std::fmt::Debug {
         self.gather(&[]).map(drop)
     }
 
-    /// The good end: waits until every rank calls it; from then on, ranks that go are not missed.
+    /// Ends the job successfully: waits until every rank has called it. Ranks that exit afterwards are not reported as
+    /// lost.
     ///
     /// # Errors
     /// [`RankError::Lost`].
     fn finish(&self) -> Result<(), RankError>;
 
-    /// Tells the other ranks that this one ends and why, so that they end with these words.
+    /// Tells the other ranks that this rank is ending and why. They end with the same reason.
     fn fail(&self, reason: &str);
 }
 
@@ -80,20 +83,21 @@ impl<T: Collective> ffi::SumOverRanks for T {
     }
 }
 
-/// The group as [`ffi::sum_over_ranks`] wants it. Leaks a pointer: one call a process.
+/// Converts the group to the type that [`ffi::sum_over_ranks`] takes. Leaks a pointer: call it once per process.
 pub(crate) fn sum_group(group: &'static dyn Collective) -> &'static ffi::Group {
     Box::leak(Box::new(group as ffi::Group))
 }
 
-/// Joins the ranks: [`Solo`] if there is one, a ring over TCP otherwise, with NCCL besides if all are on GPUs. The group
-/// lives as long as the process, since the graph of autograd may point to it.
+/// Joins the ranks into a group: [`Solo`] for one rank, a ring over TCP for several, with NCCL in addition if all ranks
+/// use GPUs. The group lives as long as the process, since the autograd graph may point to it.
 ///
-/// All wait here until every rank has come and agrees with rank 0 on `fingerprint`. They need the same kind of `device`,
-/// and a GPU each; [`ffi::load_cuda`] was called before, if it is one. Where NCCL is not to be had, rank 0 says so in
-/// one line on stderr, and GPUs sum in host memory.
+/// Blocks until every rank has connected and its `fingerprint` has been compared with that of rank 0. All ranks need
+/// the same kind of `device`, and each rank needs a GPU of its own if they use GPUs. In that case [`ffi::load_cuda`]
+/// must have been called before. If NCCL is not available, rank 0 prints one line to stderr and tensors on GPUs are
+/// summed in host memory.
 ///
 /// # Errors
-/// [`RankError`] with the reason, on every rank that came.
+/// [`RankError`] with the same reason on every rank that connected.
 pub(crate) fn join(
     ranks: &Ranks,
     fingerprint: &Fingerprint,
@@ -119,7 +123,8 @@ pub(crate) fn join(
             }
         }
         Err(error @ (RankError::Disagree { .. } | RankError::SharedGpu { .. })) => {
-            // All see the same error: they part in order, so that each gets to say it.
+            // All ranks got the same error. `finish` keeps each connection open until every rank has got that far, so
+            // that each of them can report the error.
             let _ = ring.finish();
             return Err(error);
         }
@@ -129,7 +134,7 @@ pub(crate) fn join(
     Ok(Box::leak(Box::new(ring)))
 }
 
-/// One process, all by itself.
+/// The group of a job with a single process.
 #[derive(Debug)]
 pub struct Solo;
 

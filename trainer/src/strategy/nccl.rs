@@ -1,7 +1,7 @@
-//! Ranks on GPUs, one each: tensors there are summed by NCCL, all else by the ring over TCP.
+//! A group of ranks with one GPU each: NCCL sums tensors on GPUs, and the TCP ring does everything else.
 //!
-//! NCCL alone could wait for ever for a rank that is gone. The ring's watchdog therefore watches here, too, and asks
-//! NCCL for errors besides. An [`OnLoss`](super::OnLoss) that does not end the process leaves the GPU waiting.
+//! On its own, NCCL could wait forever for a lost rank. The ring's watchdog therefore monitors this group, too, and
+//! additionally polls NCCL for errors. If [`OnLoss`](super::OnLoss) does not end the process, the GPU keeps waiting.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use super::ring::RingGroup;
 use super::{Collective, RankError};
 use crate::ffi::{self, Communicator, NcclError, NcclRank};
 
-/// How long NCCL may take to begin, once all ranks have met: many nodes need tens of seconds, and a network that it
-/// cannot use lets it wait for ever.
+/// Maximum duration of NCCL's initialization after all ranks have connected. Many nodes need tens of seconds, and NCCL
+/// waits forever on a network that it cannot use.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Ranks on GPUs, joined by NCCL.
+/// A group of ranks on GPUs, connected by NCCL.
 #[derive(Debug)]
 pub(crate) struct NcclGroup {
     ring: RingGroup,
@@ -24,15 +24,16 @@ pub(crate) struct NcclGroup {
 }
 
 impl NcclGroup {
-    /// Joins the GPU of this number with those of the ring's other ranks; all call it. `ring` is told of a failure.
+    /// Creates the NCCL communicator between GPU `device` and the GPUs of the other ranks. All ranks must call it. A
+    /// failure is reported to the other ranks over `ring`.
     ///
     /// # Errors
-    /// [`RankError::Nccl`], [`RankError::NcclSlow`], those of the ring.
+    /// [`RankError::Nccl`], [`RankError::NcclSlow`] and the errors of the ring.
     pub(super) fn begin(ring: RingGroup, device: usize) -> Result<Self, RankError> {
         match communicator(&ring, device) {
             Ok(communicator) => {
                 let communicator = Arc::new(communicator);
-                // NCCL reports a broken connection only if it is asked. The watchdog asks every second.
+                // NCCL reports a broken connection only when it is polled. The watchdog polls it every second.
                 let watched = Arc::clone(&communicator);
                 ring.watch(Box::new(move || {
                     watched.fault().map(|fault| fault.to_string())
@@ -41,7 +42,7 @@ impl NcclGroup {
             }
 
             Err(error) => {
-                // The others hear whose words they are anyway.
+                // Send only the source, since the other ranks already add the number of this rank to the message.
                 match &error {
                     RankError::Nccl { source, .. } => ring.fail(&source.to_string()),
                     _ => ring.fail(&error.to_string()),
@@ -51,7 +52,7 @@ impl NcclGroup {
         }
     }
 
-    /// The loss that explains an error, if there was one; a tensor that does not fit has no other cause.
+    /// Returns the loss that caused an error, if there was one. An unsupported tensor has no other cause.
     fn explain(&self, source: NcclError) -> RankError {
         match source {
             NcclError::Tensor { found, .. } => RankError::Tensor {
@@ -66,7 +67,7 @@ impl NcclGroup {
     }
 }
 
-/// In a thread, since NCCL's beginning has no limit of its own.
+/// Creates the communicator in a separate thread, since NCCL's initialization has no timeout of its own.
 fn communicator(ring: &RingGroup, device: usize) -> Result<Communicator, RankError> {
     let own_rank = NcclRank {
         rank: ring.rank(),
@@ -75,7 +76,7 @@ fn communicator(ring: &RingGroup, device: usize) -> Result<Communicator, RankErr
     };
     let rank = own_rank.rank;
 
-    // Rank 0 makes the id of the communicator, the others hear it.
+    // Rank 0 creates the id of the communicator and the other ranks receive it.
     let own = if rank == 0 {
         ffi::nccl_id().map_err(|source| RankError::Nccl { rank, source })?
     } else {
@@ -114,7 +115,7 @@ impl Collective for NcclGroup {
                 .map_err(|source| self.explain(source));
         }
 
-        // What lies on the CPU, such as counts.
+        // Tensors on the CPU, for example counts.
         self.ring.sum(tensor)
     }
 
@@ -123,7 +124,7 @@ impl Collective for NcclGroup {
     }
 
     fn finish(&self) -> Result<(), RankError> {
-        // Before the watch is over, since NCCL waits here for all ranks.
+        // Before the watchdog stops, since NCCL waits for all ranks here.
         self.communicator
             .end()
             .map_err(|source| self.explain(source))?;

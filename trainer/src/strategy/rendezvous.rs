@@ -1,8 +1,9 @@
-//! How the ranks of one job find each other: all connect to rank 0, prove the token, and learn where the others listen.
+//! Connects the ranks of one job: all ranks connect to rank 0, prove that they know the token, and receive the
+//! addresses of the other ranks.
 //!
-//! Rank 0 waits until all have come, compares them with itself, and answers all at once, so that each learns the
-//! reason where they differ. Connections that cannot prove the token are dropped without disturbing anybody. The
-//! connections to rank 0 stay open: the watchdog speaks over them.
+//! Rank 0 waits until all ranks have connected, compares their settings with its own, and then replies to all of them,
+//! so that every rank learns about a difference. Connections that cannot prove the token are dropped and do not affect
+//! the others. The connections to rank 0 stay open for the watchdog.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,32 +16,33 @@ use super::links::Peer;
 use super::wire::{self, Key};
 use super::{RankError, Ranks};
 
-/// How long one connection may take to prove itself.
+/// Timeout for the authentication of one connection.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two attempts to reach, or to become, rank 0.
+/// Interval between two attempts to connect to rank 0 or, on rank 0, to bind its port.
 const RETRY: Duration = Duration::from_millis(50);
-/// How long neighbours look for each other once all ranks have met.
+/// Time for which neighbours try to connect to each other after all ranks have connected to rank 0.
 const RING_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long rank 0 tries to listen: a port that just became free may be held for a moment by others' attempts.
+/// Time for which rank 0 tries to bind its port. Connection attempts of other ranks may occupy a port that has just
+/// become free.
 const LISTEN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What ranks must agree on.
+/// Settings that must be equal on all ranks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fingerprint {
-    /// wavemill's version.
+    /// Version of wavemill.
     pub version: String,
     /// Hash of the store's manifest.
     pub manifest_hash: String,
     /// Hash of the configuration.
     pub config_hash: String,
-    /// The stored feature's.
+    /// Id of the stored feature.
     pub feature_id: String,
-    /// Files that are passed over because they are damaged: the order of rows is that of the others.
+    /// Damaged files that are skipped. The order of the rows is computed over the other files.
     pub lost_files: String,
 }
 
 impl Fingerprint {
-    /// The first field in which two differ: its name, `self`'s value, `other`'s.
+    /// Returns the name of the first field that differs, the value of `self` and the value of `other`.
     fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
         let fields = [
             ("wavemill", &self.version, &other.version),
@@ -56,20 +58,20 @@ impl Fingerprint {
     }
 }
 
-/// How a rank presents itself to rank 0.
+/// First message of a rank to rank 0.
 #[derive(Debug, Serialize, Deserialize)]
 struct Hello {
     rank: usize,
     world_size: usize,
-    /// Of its listener for the ring.
+    /// Port of the rank's listener for the ring.
     port: u16,
     fingerprint: Fingerprint,
 }
 
-/// Rank 0's word when all have come.
+/// Reply of rank 0 after all ranks have connected.
 #[derive(Debug, Serialize, Deserialize)]
 enum Verdict {
-    /// Where each rank listens; loopback means rank 0's machine.
+    /// Listener address of each rank. A loopback address means the machine of rank 0.
     Begin {
         table: Vec<SocketAddr>,
     },
@@ -78,21 +80,21 @@ enum Verdict {
     },
 }
 
-/// What a rank has when all have met.
+/// Connections and addresses of a rank after all ranks have connected to rank 0.
 #[derive(Debug)]
 pub(super) struct Rendezvous {
-    /// Rank 0: to every other rank; others: to rank 0.
+    /// On rank 0, connections to every other rank. On other ranks, the connection to rank 0.
     pub(super) control: Vec<Peer>,
-    /// For the ring.
+    /// Listener for the connection of the previous rank in the ring.
     pub(super) listener: TcpListener,
-    /// Where each rank's listener can be reached from here.
+    /// Addresses at which this rank can reach each rank's listener.
     pub(super) table: Vec<SocketAddr>,
 }
 
-/// Waits until all ranks have come.
+/// Blocks until all ranks have connected to rank 0.
 ///
 /// # Errors
-/// [`RankError`]; the same reason on every rank that came.
+/// [`RankError`], with the same reason on every rank that connected.
 pub(super) fn meet(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Rendezvous, RankError> {
     if ranks.rank > 0 {
         return visit(ranks, fingerprint);
@@ -118,8 +120,8 @@ pub(super) fn meet(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Rendezvou
     receive_ranks(ranks, fingerprint, &listener)
 }
 
-/// Loopback where the address says so; else every address of this machine, since a name may mean different ones to
-/// different machines.
+/// Returns the address on which rank 0 listens: loopback if the configured address is loopback, else all addresses of
+/// this machine, since a host name may resolve to different addresses on different machines.
 fn listening_ip(ranks: &Ranks) -> IpAddr {
     let known = (ranks.address.as_str(), ranks.port)
         .to_socket_addrs()
@@ -129,19 +131,19 @@ fn listening_ip(ranks: &Ranks) -> IpAddr {
     match known.first() {
         Some(address) if ranks.is_local() => address.ip(),
         None if ranks.is_local() => Ipv4Addr::LOCALHOST.into(),
-        // A listener for IPv4 would hear nobody who takes this name.
+        // The name resolves only to IPv6 addresses, so the ranks would not reach a listener for IPv4.
         Some(_) if known.iter().all(SocketAddr::is_ipv6) => Ipv6Addr::UNSPECIFIED.into(),
         _ => Ipv4Addr::UNSPECIFIED.into(),
     }
 }
 
-/// A rank that proved the token.
+/// A rank that has proved the token.
 struct Guest {
     hello: Hello,
     stream: TcpStream,
 }
 
-/// Rank 0's side.
+/// Runs the rendezvous on rank 0.
 fn receive_ranks(
     ranks: &Ranks,
     fingerprint: &Fingerprint,
@@ -151,10 +153,10 @@ fn receive_ranks(
     let ring = TcpListener::bind((listening_ip(ranks), 0)).map_err(&ring_error)?;
     let ring_port = ring.local_addr().map_err(&ring_error)?.port();
 
-    // By rank, whatever the order in which they come.
+    // Keyed by rank, so that the result does not depend on the order of arrival.
     let mut guests = BTreeMap::new();
     let verdict = gather_guests(ranks, listener, &mut guests);
-    // A rank that differs explains others that are missing, so that it is looked for first.
+    // Check for differences first: a rank that differs may explain why others are missing.
     let verdict = guests
         .values()
         .try_for_each(|guest| agree(guest, ranks, fingerprint))
@@ -164,13 +166,13 @@ fn receive_ranks(
             reason: error.to_string(),
         };
         for guest in guests.values_mut() {
-            // One that is gone needs no reason.
+            // Fails if the rank has already disconnected.
             let _ = wire::send(&mut guest.stream, &refused);
         }
         return Err(error);
     }
 
-    // Rank 0 stands as loopback here: each of the others puts in the address by which it reached rank 0.
+    // Rank 0 is entered as loopback. Each other rank replaces it by the address at which it reached rank 0.
     let mut table = vec![SocketAddr::from((Ipv4Addr::LOCALHOST, ring_port))];
     for guest in guests.values() {
         let address = guest
@@ -227,15 +229,15 @@ fn agree(guest: &Guest, ranks: &Ranks, fingerprint: &Fingerprint) -> Result<(), 
     }
 }
 
-/// Fills `guests` until there are as many as the world has ranks. Each connection proves itself in a thread of its own,
-/// so that one that keeps silent holds up nobody.
+/// Fills `guests` until all ranks have connected. Each connection is authenticated in its own thread, so that a silent
+/// peer does not delay the others.
 fn gather_guests(
     ranks: &Ranks,
     listener: &TcpListener,
     guests: &mut BTreeMap<usize, Guest>,
 ) -> Result<(), RankError> {
     listener
-        // Between two connections the deadline is looked at, and who has proved itself.
+        // Non-blocking, so that the loop also checks the deadline and the authenticated ranks.
         .set_nonblocking(true)
         .map_err(RankError::system(0, "listening for ranks"))?;
     let (arrived, arrivals) = crossbeam_channel::unbounded();
@@ -247,14 +249,14 @@ fn gather_guests(
             return Err(missing_ranks(ranks, guests));
         }
 
-        // Other errors are of one connection, or pass: the deadline ends what does not.
+        // Other errors concern a single connection or are temporary. The deadline ends the loop if they persist.
         if let Ok((stream, _)) = listener.accept() {
             let arrived = arrived.clone();
             std::thread::Builder::new()
                 .name("rank-greeting".to_owned())
                 .spawn(move || {
                     if let Ok(guest) = greet(stream, &key) {
-                        // Nobody waits any more: the start has failed.
+                        // Fails if the start has failed and the receiver has been dropped.
                         let _ = arrived.send(guest);
                     }
                 })
@@ -296,19 +298,19 @@ fn greet(mut stream: TcpStream, key: &Key) -> io::Result<Guest> {
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
-    // On some systems an accepted stream never waits because its listener does not.
+    // On some systems an accepted stream inherits the non-blocking mode of its listener.
     stream.set_nonblocking(false)?;
-    // Headers are small and waited for: they are not held back until more is to be sent.
+    // The other side waits for small headers, so they must not be delayed by Nagle's algorithm.
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PROOF_TIMEOUT))?;
     stream.set_write_timeout(Some(PROOF_TIMEOUT))
 }
 
-/// Every other rank's side.
+/// Runs the rendezvous on every other rank.
 fn visit(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Rendezvous, RankError> {
     let deadline = Instant::now() + ranks.join_timeout;
     let (mut stream, listener) = loop {
-        // Any failure is tried again until the deadline: rank 0 may start later than this one.
+        // Retry after any error until the deadline, because rank 0 may start later than this rank.
         match introduce(ranks, fingerprint) {
             Ok(accepted) => break accepted,
             Err(error) if Instant::now() >= deadline => {
@@ -323,7 +325,7 @@ fn visit(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Rendezvous, RankErr
         }
     };
 
-    // Rank 0 began to wait before this one came; it answers, or ends, before this.
+    // Rank 0 started to wait before this rank connected, so it replies or ends before this timeout.
     let patience = Some(ranks.join_timeout + PROOF_TIMEOUT);
     stream
         .set_read_timeout(patience)
@@ -334,7 +336,7 @@ fn visit(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Rendezvous, RankErr
     match verdict {
         Verdict::Refused { reason } => Err(RankError::Refused { reason }),
         Verdict::Begin { mut table } => {
-            // Loopback is meant as rank 0 sees it.
+            // Loopback means the machine of rank 0.
             for address in &mut table {
                 if address.ip().is_loopback() {
                     address.set_ip(home);
@@ -350,14 +352,15 @@ fn visit(ranks: &Ranks, fingerprint: &Fingerprint) -> Result<Rendezvous, RankErr
     }
 }
 
-/// One attempt to be accepted by rank 0.
+/// Tries once to connect to rank 0 and to authenticate.
 fn introduce(ranks: &Ranks, fingerprint: &Fingerprint) -> io::Result<(TcpStream, TcpListener)> {
     let addresses: Vec<SocketAddr> = (ranks.address.as_str(), ranks.port)
         .to_socket_addrs()?
         .collect();
     let mut stream = connect(&addresses)?;
 
-    // Neighbours come to the address at which this rank reached rank 0, or to any where they are on other machines.
+    // On a single machine, the ring's listener uses the address from which this rank reached rank 0. With several
+    // machines, it listens on all addresses.
     let own = stream.local_addr()?.ip();
     let any: IpAddr = if own.is_ipv4() {
         Ipv4Addr::UNSPECIFIED.into()
@@ -377,12 +380,13 @@ fn introduce(ranks: &Ranks, fingerprint: &Fingerprint) -> io::Result<(TcpStream,
     Ok((stream, listener))
 }
 
-/// To the first address that answers.
+/// Connects to the first address that accepts a connection.
 fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for address in addresses {
         match TcpStream::connect_timeout(address, PROOF_TIMEOUT) {
-            // An attempt at a free port above 32767 can meet itself, and would then hold the port against rank 0.
+            // A connection attempt to a free port above 32767 can connect to itself, and would then block the port for
+            // rank 0.
             Ok(stream) if stream.local_addr()? == stream.peer_addr()? => {
                 last = io::ErrorKind::ConnectionRefused.into();
             }
@@ -408,7 +412,7 @@ fn explain_refusal(error: &io::Error) -> String {
     }
 }
 
-/// What a failed connection says about its other side.
+/// Converts the error of a connection to the loss of the rank on its other side.
 pub(super) fn lost(rank: usize, error: &io::Error) -> RankError {
     let reason = match error.kind() {
         io::ErrorKind::UnexpectedEof
@@ -420,10 +424,10 @@ pub(super) fn lost(rank: usize, error: &io::Error) -> RankError {
     RankError::Lost { rank, reason }
 }
 
-/// Connections to the next rank and from the previous one; others are dropped.
+/// Connects to the next rank and accepts the connection of the previous one. Connections of other peers are dropped.
 ///
 /// # Errors
-/// [`RankError::Lost`] naming the neighbour.
+/// [`RankError::Lost`] with the number of the neighbour.
 pub(super) fn connect_ring(
     ranks: &Ranks,
     listener: &TcpListener,
@@ -434,7 +438,7 @@ pub(super) fn connect_ring(
     let previous = (ranks.rank + ranks.world_size - 1) % ranks.world_size;
     let deadline = Instant::now() + RING_TIMEOUT;
 
-    // Both at once: everyone's next is busy with connecting, too.
+    // Connect and accept concurrently, because every rank is connecting to its next rank at the same time.
     let (out, into) = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| accept_from(previous, listener, &key, deadline));
         let out = introduce_to(table[next], ranks.rank, &key, deadline);
@@ -444,7 +448,7 @@ pub(super) fn connect_ring(
     let into = into.map_err(|error| lost(previous, &error))?;
 
     for stream in [&out, &into] {
-        // A rank may compute for minutes between two sums; the watchdog, not a timeout, tells whether it lives.
+        // A rank may compute for minutes between two sums. The watchdog, not a timeout, detects a lost rank.
         stream
             .set_read_timeout(None)
             .map_err(|error| lost(previous, &error))?;
@@ -471,7 +475,7 @@ fn introduce_to(
     deadline: Instant,
 ) -> io::Result<TcpStream> {
     loop {
-        // The neighbour may not listen yet, or may be busy with a stranger.
+        // The neighbour may not be listening yet, or may be busy with another peer.
         let attempt = connect(&[address])
             .and_then(|mut stream| wire::introduce(&mut stream, key, &rank).map(|()| stream));
         match attempt {
@@ -487,8 +491,7 @@ fn accept_from(
     key: &Key,
     deadline: Instant,
 ) -> io::Result<TcpStream> {
-    // Looked at again and again instead of waited for: a neighbour that never comes must not hold this rank beyond the
-    // deadline.
+    // Poll instead of blocking: a neighbour that never connects must not block this rank beyond the deadline.
     listener.set_nonblocking(true)?;
     while Instant::now() < deadline {
         let Ok((mut stream, _)) = listener.accept() else {
@@ -496,7 +499,7 @@ fn accept_from(
             continue;
         };
 
-        // A stranger is given a second; the neighbour tries again if it had to wait for that.
+        // An unknown peer may block for one second at most. The neighbour retries if it had to wait.
         let heard = prepare(&stream)
             .and_then(|()| stream.set_read_timeout(Some(Duration::from_secs(1))))
             .and_then(|()| wire::receive_introduction::<usize>(&mut stream, key, &()));

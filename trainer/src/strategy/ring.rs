@@ -1,11 +1,12 @@
-//! Sums over ranks by a ring on TCP: each rank sends to the next and hears the one before, and every rank gets the same
-//! bits. Source: Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations" (2009).
+//! Sums over ranks with a ring all-reduce over TCP: each rank sends to the next rank and receives from the previous
+//! one, and every rank gets the same bits. Source: Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for
+//! clusters of workstations" (2009).
 //!
-//! A tensor is cut into as many segments as there are ranks. In n − 1 steps each segment goes round and is added up, in
-//! n − 1 more the sums go round; a segment's order of additions is the ring's, whatever the timing. Ranks that make
-//! different calls find out by a header before the numbers.
+//! A tensor is cut into one segment per rank. Each segment travels round the ring and is summed in n − 1 steps, and the
+//! sums travel round in n − 1 more. The order of the additions in a segment depends only on the ring, not on timing. A
+//! header is exchanged before the values, which detects ranks that call different operations.
 //!
-//! Tensors of a GPU are summed as copies in host memory, for machines without NCCL.
+//! Tensors on GPUs are copied to host memory and summed there. This is the path for machines without NCCL.
 
 use std::ops::{AddAssign, Range};
 use std::sync::{Mutex, PoisonError};
@@ -20,7 +21,7 @@ use super::watchdog::{Check, OnLoss, Watchdog};
 use super::{Collective, RankError, Ranks};
 use crate::ffi;
 
-/// What ranks do together; the same on all of them.
+/// A collective operation. All ranks must call the same one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Operation {
     SumF32 { values: u64 },
@@ -37,7 +38,7 @@ impl Operation {
         }
     }
 
-    /// For people.
+    /// Formats an operation for error messages.
     fn describe([operation, values]: [u64; 2], count: u64) -> String {
         match operation {
             1 => format!("operation {count}, a sum of {values} f32"),
@@ -48,7 +49,7 @@ impl Operation {
     }
 }
 
-/// Segment `index` of `length` values in `parts`.
+/// Returns the range of segment `index` if `length` values are cut into `parts` segments.
 fn segment(length: usize, parts: usize, index: usize) -> Range<usize> {
     length * index / parts..length * (index + 1) / parts
 }
@@ -59,7 +60,7 @@ fn add<T: ArrowNativeType + AddAssign>(values: &mut [T], others: &[T]) {
     }
 }
 
-/// Why an operation failed, before the watchdog was asked.
+/// Error of an operation, before the watchdog has been consulted for its cause.
 enum Fault {
     Link(LinkError),
     OutOfStep { here: String, there: String },
@@ -71,25 +72,25 @@ impl From<LinkError> for Fault {
     }
 }
 
-/// The ring as seen by one rank.
+/// State of the ring on one rank.
 #[derive(Debug)]
 struct Ring {
     rank: usize,
     world_size: usize,
     links: Links,
-    /// Operations so far.
+    /// Number of operations so far.
     count: u64,
 }
 
 impl Ring {
-    /// Tells the next rank what begins here, and compares with the previous one.
+    /// Sends the header of this operation to the next rank and compares it with the header from the previous rank.
     fn begin(&mut self, operation: Operation) -> Result<(), Fault> {
         let code = operation.code();
         let header = [self.count, code[0], code[1]];
 
         self.links.push(&header)?;
         let theirs = self.links.pull::<u64>(header.len())?;
-        // Ranks at different operations would add up each other's numbers.
+        // Ranks in different operations would add up unrelated numbers.
         if theirs != header {
             let here = Operation::describe(code, self.count);
             return Err(Fault::OutOfStep {
@@ -102,10 +103,12 @@ impl Ring {
         Ok(())
     }
 
-    /// Sends every segment but one round the ring, beginning with `held`; `fold` takes in what comes.
+    /// Sends all segments but one round the ring, beginning with segment `held`. `fold` merges a received segment into
+    /// the local one.
     ///
-    /// At each chunk a rank first hands its own to the sending thread and then waits for the other's. The rank that is
-    /// furthest behind therefore never waits for a buffer, and what it waits for has been handed over: no standstill.
+    /// For each chunk, a rank first hands its own chunk to the sending thread and then waits for a chunk from the
+    /// previous rank. The slowest rank therefore never waits for a buffer, and the chunk that it waits for has already
+    /// been handed over, so that the ring cannot deadlock.
     fn pass<T: ArrowNativeType>(
         &mut self,
         values: &mut [T],
@@ -115,7 +118,7 @@ impl Ring {
     ) -> Result<(), LinkError> {
         let parts = self.world_size;
         for step in 0..parts - 1 {
-            // The multiples of `parts` only keep the differences from going below 0.
+            // The multiples of `parts` only prevent the subtraction from underflowing.
             let out = bounds((held + parts - step) % parts);
             let into = bounds((held + 2 * parts - step - 1) % parts);
             self.exchange(values, out, into, fold)?;
@@ -131,7 +134,7 @@ impl Ring {
         fold: impl Fn(&mut [T], &[T]),
     ) -> Result<(), LinkError> {
         let chunk = CHUNK_BYTES / size_of::<T>();
-        // The two segments may differ in length by one value, or in a gathering by any number.
+        // The lengths of two segments may differ by one value in a sum, and by any number of bytes in a gather.
         while !out.is_empty() || !into.is_empty() {
             if !out.is_empty() {
                 let part = out.start..out.end.min(out.start + chunk);
@@ -156,7 +159,8 @@ impl Ring {
     ) -> Result<(), Fault> {
         self.begin(operation)?;
 
-        // Every rank adds its segments on the way; then each holds one whole sum, and the sums go round.
+        // Reduce-scatter: every rank adds its values to the segments that pass, until each rank holds one complete sum.
+        // Then the sums are passed round.
         let length = values.len();
         let parts = self.world_size;
         self.pass(
@@ -166,7 +170,7 @@ impl Ring {
             add,
         )?;
 
-        // The last segment that came in the first round: all ranks have added to it by now.
+        // The last segment received in the first round: all ranks have added their values to it.
         let whole = (self.rank + 1) % parts;
         self.pass(
             values,
@@ -180,7 +184,7 @@ impl Ring {
     fn gather(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, Fault> {
         self.begin(Operation::Gather)?;
 
-        // Lengths go round first, so that each rank knows where the bytes of all others go.
+        // The lengths are exchanged first, so that each rank knows the positions of all other ranks' bytes.
         let mut lengths = vec![0; self.world_size];
         lengths[self.rank] = bytes.len() as u64;
         self.pass(
@@ -196,7 +200,8 @@ impl Ring {
             end += length as usize;
             starts.push(end);
         }
-        // Memory for what the others announce: they have proved the job's token, so their word is taken.
+        // The announced lengths are trusted for the allocation, since all ranks have proved that they know the job's
+        // token.
         let mut all = vec![0; end];
         all[starts[self.rank]..starts[self.rank + 1]].copy_from_slice(bytes);
         self.pass(
@@ -213,7 +218,7 @@ impl Ring {
     }
 }
 
-/// Ranks joined by TCP.
+/// A group of ranks connected by a TCP ring.
 #[derive(Debug)]
 pub(crate) struct RingGroup {
     rank: usize,
@@ -223,12 +228,13 @@ pub(crate) struct RingGroup {
 }
 
 impl RingGroup {
-    /// Meets the other ranks; all wait until every one has come and agrees with rank 0 on `fingerprint`.
+    /// Connects to the other ranks. Blocks until every rank has connected and its `fingerprint` has been compared with
+    /// that of rank 0.
     ///
-    /// From then on a thread watches over all ranks and calls `on_loss` when one is gone.
+    /// From then on, the threads of a watchdog monitor all ranks and call `on_loss` when one of them is lost.
     ///
     /// # Errors
-    /// [`RankError`] with the reason, on every rank that came.
+    /// [`RankError`] with the same reason on every rank that connected.
     pub(crate) fn join(
         ranks: &Ranks,
         fingerprint: &Fingerprint,
@@ -236,7 +242,8 @@ impl RingGroup {
     ) -> Result<Self, RankError> {
         let rank = ranks.rank;
         let met = rendezvous::meet(ranks, fingerprint)?;
-        // Before the ring is joined: a rank that dies meanwhile is named, and not only missed by its neighbours.
+        // Start the watchdog before joining the ring: the loss of a rank in the meantime is then reported with its
+        // number, instead of as a missing neighbour.
         let watchdog = Watchdog::start(ranks, met.control, on_loss)
             .map_err(RankError::system(rank, "starting to watch over ranks"))?;
 
@@ -265,17 +272,17 @@ impl RingGroup {
         })
     }
 
-    /// Has the watchdog ask every second whether this rank still can go on; words mean that it cannot.
+    /// Registers a check that the watchdog calls every second. If the check returns a message, this rank is lost.
     pub(super) fn watch(&self, check: Check) {
         self.watchdog.also_ask(check);
     }
 
-    /// The loss that is behind `error`, if one is known or heard of soon.
+    /// Returns the loss that caused `error` if one is known or reported within a short time, else `error`.
     pub(super) fn explain(&self, error: RankError) -> RankError {
         self.watchdog.known_loss().unwrap_or(error)
     }
 
-    /// One operation; a fault ends the connections, since nobody knows what was still on its way.
+    /// Runs one operation. Closes the connections after a fault, since unread data may still be in transit.
     fn run<R>(
         &self,
         operation: impl FnOnce(&mut Ring) -> Result<R, Fault>,
@@ -296,7 +303,7 @@ impl RingGroup {
                 here,
                 there,
             }),
-            // A neighbour's end is often seen here first; the watchdog knows, or hears soon, who was the cause.
+            // The ring often notices the end of a neighbour first. The watchdog knows the cause or receives it soon.
             Fault::Link(LinkError { neighbour, source }) => {
                 Err(self.explain(RankError::Neighbour {
                     rank,
@@ -327,13 +334,13 @@ fn unfit(tensor: &Tensor) -> RankError {
     }
 }
 
-/// What `sum` makes of a copy in host memory, copied back.
+/// Copies a tensor to host memory, sums the copy and copies the result back.
 pub(super) fn through_host(
     rank: usize,
     tensor: &mut Tensor,
     sum: impl FnOnce(&mut Tensor) -> Result<(), RankError>,
 ) -> Result<(), RankError> {
-    // Copied in any case and waited for (`copy`, not `non_blocking`): the numbers are read at once.
+    // The copy is forced (`copy`) and blocking (no `non_blocking`), because its values are read immediately.
     let mut copy = tensor
         .f_to_device_(Device::Cpu, tensor.kind(), false, true)
         .map_err(RankError::torch(rank))?;

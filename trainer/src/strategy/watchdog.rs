@@ -1,9 +1,10 @@
-//! All ranks end when one does: a rank that is gone, or says that it fails, is known to every other within seconds.
+//! Ends all ranks when one of them ends: every rank learns within seconds that another rank failed or was lost.
 //!
-//! Each rank keeps its connection to rank 0, over which both sides say every second that they live; threads do, so that
-//! a long computation is no silence. A closed connection, silence, or a message of failure reaches rank 0, which tells
-//! the others. A rank that learns of a loss calls its [`OnLoss`], which ends the process: its main thread may be
-//! waiting for numbers that never come. A good end is announced, and then nobody is missed.
+//! Each rank keeps its connection to rank 0, over which both sides send a heartbeat every second. Separate threads send
+//! them, so that a long computation does not look like silence. Rank 0 detects a closed connection, silence or a
+//! failure message, and informs the other ranks. A rank that learns of a loss calls its [`OnLoss`], which ends the
+//! process, because its main thread may be waiting for data that never arrives. A successful end is announced first;
+//! ranks that exit afterwards are not reported as lost.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,28 +19,29 @@ use super::rendezvous::lost;
 use super::{RankError, Ranks, wire};
 use crate::ffi;
 
-/// Between two signs of life.
+/// Interval between two heartbeats.
 const BEAT: Duration = Duration::from_secs(1);
-/// Silence that is taken for death.
+/// Time without a message after which a rank counts as lost.
 const SILENCE: Duration = Duration::from_secs(5);
-/// How long a broken ring waits to hear who was the cause.
+/// Time for which a rank with a broken ring waits for a report of the cause.
 const CAUSE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What a rank does when another is lost: called once, on a thread of the watchdog, with [`RankError::Lost`].
+/// Action of a rank when another is lost. It is called once, on a thread of the watchdog, with [`RankError::Lost`].
 pub(crate) type OnLoss = Box<dyn Fn(&RankError) + Send + Sync>;
 
-/// Asked every second; words say why this rank cannot go on. It does not wait for anything.
+/// Check that is called every second. It returns a message if this rank cannot continue, and must not block.
 pub(super) type Check = Box<dyn Fn() -> Option<String> + Send>;
 
-/// Exit code of a rank that ends because another was lost: what went wrong is that one's to say.
+/// Exit code of a rank that ends because another rank was lost. The lost rank reports the cause.
 pub(crate) const LOST: u8 = 6;
 
-/// Says so in one line on stderr and ends the process with code [`LOST`], whatever its other threads are doing.
+/// Returns an action that prints the loss to stderr in one line and exits the process with code [`LOST`], regardless of
+/// its other threads.
 pub(crate) fn exit_on_loss(ranks: &Ranks) -> OnLoss {
     let rank = ranks.rank;
     Box::new(move |loss| {
         let line = format!("wavemill-train: rank {rank} stops: {loss}");
-        // stderr may be a pipe that nobody reads: the end does not wait for it.
+        // stderr may be a pipe that is not being read, so the exit waits for the write only for a limited time.
         let (done, told) = crossbeam_channel::bounded(1);
         std::thread::spawn(move || {
             eprintln!("{line}");
@@ -50,26 +52,27 @@ pub(crate) fn exit_on_loss(ranks: &Ranks) -> OnLoss {
     })
 }
 
-/// What ranks say over the control connection.
+/// Messages on the control connection.
 #[derive(Debug, Serialize, Deserialize)]
 enum Message {
-    /// Alive.
+    /// Heartbeat.
     Beat,
-    /// This rank has done all; from rank 0: every rank has.
+    /// This rank has finished its work. From rank 0: every rank has finished.
     Finished,
-    /// A rank is lost, or is about to end.
+    /// A rank is lost or is about to end.
     Failed { rank: usize, reason: String },
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Ranks that said that they have finished.
+    /// Ranks that have reported their successful end.
     finished: BTreeSet<usize>,
-    /// The first loss was heard of, and is being told.
+    /// Whether a loss is known and is being reported to the other ranks.
     losing: bool,
-    /// The first loss, once [`OnLoss`] has returned: if it ends the process, nobody else gets to say anything.
+    /// The first loss, set after [`OnLoss`] has returned. If `OnLoss` ends the process, no other thread can report the
+    /// loss.
     loss: Option<Loss>,
-    /// All have finished, or this rank goes: nobody is missed from here on.
+    /// Whether all ranks have finished or this rank is ending. No losses are reported from then on.
     over: bool,
 }
 
@@ -88,7 +91,7 @@ impl From<Loss> for RankError {
 struct WatchdogInner {
     rank: usize,
     launcher: Option<u32>,
-    /// Control connections, for writing.
+    /// Control connections, used for writing.
     peers: Vec<Mutex<TcpStream>>,
     state: Mutex<State>,
     changed: Condvar,
@@ -97,7 +100,7 @@ struct WatchdogInner {
     on_loss: OnLoss,
 }
 
-/// Watches from its start until the good end, or the first loss.
+/// Monitors the ranks from its start until the successful end of the job or the first loss.
 pub(super) struct Watchdog(Arc<WatchdogInner>);
 
 impl std::fmt::Debug for Watchdog {
@@ -110,16 +113,17 @@ impl std::fmt::Debug for Watchdog {
 }
 
 impl Watchdog {
-    /// Over rank 0's connections to all others, or another rank's to rank 0.
+    /// Starts monitoring. `control` contains the connections from rank 0 to all other ranks, or from another rank to
+    /// rank 0.
     ///
     /// # Errors
-    /// No thread, or no second handle of a connection.
+    /// I/O errors if a thread cannot be spawned or a connection cannot be cloned.
     pub(super) fn start(ranks: &Ranks, control: Vec<Peer>, on_loss: OnLoss) -> io::Result<Self> {
         let mut readers = Vec::new();
         let mut peers = Vec::new();
         for peer in control {
-            // Both sides speak every second: a longer wait is silence. And one that does not read must not hold up what is
-            // said to the others.
+            // Both sides send every second, so a longer wait counts as silence. The write timeout keeps a peer that
+            // does not read from delaying messages to the others.
             peer.stream.set_read_timeout(Some(SILENCE))?;
             peer.stream.set_write_timeout(Some(BEAT))?;
             readers.push(Peer {
@@ -153,7 +157,7 @@ impl Watchdog {
         Ok(Self(shared))
     }
 
-    /// Connections that are ended with a loss, so that no thread waits on them for ever.
+    /// Registers connections that are closed after a loss, so that no thread waits on them forever.
     pub(super) fn guard(&self, streams: impl IntoIterator<Item = TcpStream>) {
         self.0
             .guarded
@@ -162,7 +166,7 @@ impl Watchdog {
             .extend(streams);
     }
 
-    /// A further way in which this rank may be lost.
+    /// Registers an additional check of whether this rank can continue.
     pub(super) fn also_ask(&self, check: Check) {
         self.0
             .checks
@@ -171,7 +175,7 @@ impl Watchdog {
             .push(check);
     }
 
-    /// The loss that explains a broken connection: known, or heard of soon.
+    /// Returns the loss that explains a broken connection, if one is known or reported within [`CAUSE_TIMEOUT`].
     pub(super) fn known_loss(&self) -> Option<RankError> {
         let deadline = Instant::now() + CAUSE_TIMEOUT;
         let state = self
@@ -180,17 +184,17 @@ impl Watchdog {
         state.loss.clone().map(RankError::from)
     }
 
-    /// The good end: waits until all ranks have come here, and misses nobody from then on.
+    /// Ends the job successfully: waits until all ranks have called it. No losses are reported afterwards.
     ///
     /// # Errors
-    /// [`RankError::Lost`] if one is lost before.
+    /// [`RankError::Lost`] if a rank is lost before that.
     pub(super) fn finish(&self) -> Result<(), RankError> {
         let shared = &self.0;
         if shared.rank > 0 {
             shared.tell_all(&Message::Finished);
         }
 
-        // Rank 0 waits for all others; they wait for its word.
+        // Rank 0 waits for all other ranks, and they wait for its message.
         let mut state = shared.state();
         while state.loss.is_none()
             && !state.over
@@ -205,7 +209,7 @@ impl Watchdog {
             return Err(loss.into());
         }
 
-        // Rank 0 tells the others once, also where this is called again.
+        // Rank 0 sends the message once, even if this function is called again.
         let first = !std::mem::replace(&mut state.over, true);
         drop(state);
 
@@ -216,7 +220,7 @@ impl Watchdog {
         Ok(())
     }
 
-    /// Tells the others why this rank ends; the watch is over here.
+    /// Tells the other ranks why this rank ends, and stops monitoring.
     pub(super) fn fail(&self, reason: &str) {
         if self.0.end_quietly() {
             self.0.tell_all(&Message::Failed {
@@ -228,12 +232,12 @@ impl Watchdog {
 }
 
 impl Drop for Watchdog {
-    /// Without [`Self::finish`], the others see a closed connection: a loss.
+    /// Closes the connections. Without a previous call of [`Self::finish`], the other ranks treat this as a loss.
     fn drop(&mut self) {
         self.0.end_quietly();
         for peer in &self.0.peers {
             let stream = peer.lock().unwrap_or_else(PoisonError::into_inner);
-            // Fails where the other side was first.
+            // Fails if the other side has already closed the connection.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -256,7 +260,7 @@ impl WatchdogInner {
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Ends the watch without calling anybody; whether it was on.
+    /// Stops monitoring without notifying the other ranks. Returns whether monitoring was active.
     fn end_quietly(&self) -> bool {
         let was_on = {
             let mut state = self.state();
@@ -266,7 +270,7 @@ impl WatchdogInner {
         was_on
     }
 
-    /// Tells every peer that still hears; one that does not is found by its own reader.
+    /// Sends a message to every peer. Errors are ignored, since the reader of a broken connection detects them.
     fn tell_all(&self, message: &Message) {
         for peer in &self.peers {
             let mut stream = peer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -274,7 +278,7 @@ impl WatchdogInner {
         }
     }
 
-    /// Says every second that this rank lives, sees whether its launcher does, and makes the checks.
+    /// Sends a heartbeat every second, after checking that the launcher is alive and running the registered checks.
     fn beat(&self) {
         loop {
             let state = self.wait_until(Instant::now() + BEAT, |state| state.over || state.losing);
@@ -291,7 +295,7 @@ impl WatchdogInner {
         }
     }
 
-    /// Why this rank cannot go on, if so.
+    /// Returns the reason if this rank cannot continue.
     fn own_end(&self) -> Option<String> {
         if self
             .launcher
@@ -306,7 +310,7 @@ impl WatchdogInner {
             .find_map(|check| check())
     }
 
-    /// Hears one peer until the watch is over.
+    /// Reads messages from one peer until monitoring stops.
     fn listen(&self, mut peer: Peer) {
         loop {
             match wire::receive(&mut peer.stream) {
@@ -314,14 +318,14 @@ impl WatchdogInner {
                 Ok(Message::Finished) => {
                     let mut state = self.state();
                     state.finished.insert(peer.rank);
-                    // Rank 0 says it once every rank has.
+                    // Rank 0 sends this message after every rank has finished.
                     state.over |= peer.rank == 0;
                     drop(state);
                     self.changed.notify_all();
                 }
                 Ok(Message::Failed { rank, reason }) => return self.lose(rank, reason),
 
-                // What one leaves open after its good end is nobody's concern.
+                // Errors on the connection of a rank that has already finished are ignored.
                 Err(_) if self.state().finished.contains(&peer.rank) => return,
 
                 Err(error) => {
@@ -334,14 +338,14 @@ impl WatchdogInner {
         }
     }
 
-    /// The first loss ends everything: the others hear of it from rank 0, or from the rank that fails.
+    /// Handles the first loss. Rank 0 and the failing rank report it to the others.
     fn lose(&self, rank: usize, reason: String) {
         let mut state = self.state();
         if state.over || std::mem::replace(&mut state.losing, true) {
             return;
         }
 
-        // Not under the lock: a peer that does not read holds up what is said to it for a beat.
+        // Release the lock first: sending to a peer that does not read can block for the write timeout.
         drop(state);
         if self.rank == 0 || self.rank == rank {
             self.tell_all(&Message::Failed {
@@ -355,13 +359,14 @@ impl WatchdogInner {
             reason: reason.clone(),
         });
 
-        // Only now: `known_loss` wakes the main thread, which would end the process before `on_loss` has said why.
+        // Set only now: `known_loss` wakes the main thread, which would end the process before `on_loss` has printed
+        // the reason.
         self.state().loss = Some(Loss { rank, reason });
         self.changed.notify_all();
 
         let mut guarded = self.guarded.lock().unwrap_or_else(PoisonError::into_inner);
         for stream in guarded.drain(..) {
-            // Fails where it is cut already.
+            // Fails if the connection is already closed.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }

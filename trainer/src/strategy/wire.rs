@@ -1,28 +1,30 @@
-//! What ranks say to each other beside the ring's numbers: small framed messages, and the proof of being of one job.
+//! Small framed messages that ranks exchange in addition to the values of the ring, and the proof that two ranks belong
+//! to the same job.
 //!
-//! A frame is a length (u32, little-endian) and JSON. The proof is a keyed hash over the other side's random number and
-//! the message, so that the job's token never travels. Nothing is encrypted: ranks trust their network with gradients.
+//! A frame is a length (u32, little-endian) followed by JSON. The proof is a keyed hash over the message and a random
+//! number from the other side, so that the job's token is never sent. Nothing is encrypted: gradients cross the network
+//! in the clear as well.
 
 use std::io::{self, Read, Write};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// What the listening side says first; another program there is told apart by it.
+/// First bytes sent by a listener. They distinguish a rank from another program that listens on the port.
 const MAGIC: &[u8; 16] = b"wavemill ranks 1";
-/// Random bytes against replay.
+/// Length of the random numbers that prevent replay attacks.
 const NONCE_BYTES: usize = 32;
-/// The longest message is the table of addresses: some 25 bytes a rank.
+/// Maximum size of a message. The longest message is the table of addresses, with about 25 bytes per rank.
 const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
 type Nonce = [u8; NONCE_BYTES];
 
-/// The key of one job.
+/// Secret key of one job.
 #[derive(Clone, Copy)]
 pub(super) struct Key([u8; 32]);
 
 impl Key {
-    /// From the job's token.
+    /// Derives the key from the job's token.
     pub(super) fn of(token: &str) -> Self {
         Self(blake3::derive_key(
             "wavemill trainer: ranks of one job",
@@ -30,7 +32,7 @@ impl Key {
         ))
     }
 
-    /// `side` keeps a listener from being answered with its own words.
+    /// Computes the keyed hash of a message. `side` prevents the listener's own messages from being replayed to it.
     fn proof(&self, side: &str, nonce: &Nonce, body: &[u8]) -> blake3::Hash {
         let mut hasher = blake3::Hasher::new_keyed(&self.0);
         hasher.update(side.as_bytes()).update(nonce).update(body);
@@ -44,10 +46,10 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// Bytes of the system's generator.
+/// Returns random bytes from the operating system.
 ///
 /// # Errors
-/// Those of /dev/urandom.
+/// I/O errors of /dev/urandom.
 pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
@@ -78,7 +80,7 @@ fn receive_body(stream: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     let length = u32::from_le_bytes(length) as usize;
-    // Before memory is taken: the length is a stranger's word.
+    // Check the length before allocating: the sender has not been authenticated yet.
     check_length(length)?;
 
     let mut body = vec![0; length];
@@ -86,12 +88,12 @@ fn receive_body(stream: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(body)
 }
 
-/// Sends one message in one write.
+/// Sends one message in a single write.
 pub(super) fn send(stream: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
     stream.write_all(&frame(message)?)
 }
 
-/// Waits for one message.
+/// Blocks until one message has been received.
 pub(super) fn receive<T: DeserializeOwned>(stream: &mut impl Read) -> io::Result<T> {
     Ok(serde_json::from_slice(&receive_body(stream)?)?)
 }
@@ -119,7 +121,7 @@ fn receive_proven<T: DeserializeOwned>(
     stream.read_exact(&mut proof)?;
     let body = receive_body(stream)?;
 
-    // blake3::Hash compares in constant time.
+    // `blake3::Hash` compares in constant time.
     if key.proof(side, nonce, &body) != blake3::Hash::from_bytes(proof) {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
@@ -129,16 +131,17 @@ fn receive_proven<T: DeserializeOwned>(
     Ok(serde_json::from_slice(&body)?)
 }
 
-/// The side that connects: proves the token with `message` and has the other side prove it with its answer.
+/// Authenticates the connecting side: sends `message` with a proof of the token, and checks the proof in the listener's
+/// reply.
 ///
 /// # Errors
-/// `PermissionDenied`, `UnexpectedEof` (the other side knows another token) or the stream's.
+/// `PermissionDenied`, `UnexpectedEof` (the listener has another token), or an I/O error of the stream.
 pub(super) fn introduce<A: DeserializeOwned>(
     stream: &mut (impl Read + Write),
     key: &Key,
     message: &impl Serialize,
 ) -> io::Result<A> {
-    // Read before anything is said: another program that listens there hears nothing of this job.
+    // Read first, so that another program which listens on this port receives nothing about this job.
     let mut opening = [0; MAGIC.len() + NONCE_BYTES];
     stream.read_exact(&mut opening)?;
     let (magic, theirs) = opening.split_at(MAGIC.len());
@@ -156,10 +159,11 @@ pub(super) fn introduce<A: DeserializeOwned>(
     receive_proven(stream, key, "host", &ours)
 }
 
-/// The side that listens: the message of one that proved the token, once `answer` was sent, proven as well.
+/// Authenticates the listening side: returns the message of a peer that proved the token, after sending `answer` with a
+/// proof.
 ///
 /// # Errors
-/// `PermissionDenied` or the stream's.
+/// `PermissionDenied` or an I/O error of the stream.
 pub(super) fn receive_introduction<T: DeserializeOwned>(
     stream: &mut (impl Read + Write),
     key: &Key,
@@ -169,7 +173,7 @@ pub(super) fn receive_introduction<T: DeserializeOwned>(
     stream.write_all(&[MAGIC.as_slice(), &ours].concat())?;
     let mut theirs: Nonce = [0; NONCE_BYTES];
     stream.read_exact(&mut theirs)?;
-    // The proof comes before the answer, so that a stranger hears no more than a random number.
+    // Check the proof before sending the answer, so that an unauthenticated peer receives only a random number.
     let message = receive_proven(stream, key, "guest", &ours)?;
     send_proven(stream, key, "host", &theirs, answer)?;
     Ok(message)

@@ -1,4 +1,5 @@
-// The part of CUDA that kernels use, as C++. After block.h, before device.cuh, which has these macros for GPUs.
+// The part of CUDA that kernels use, as C++. Include after block.h and before device.cuh, which defines these macros
+// for GPUs.
 
 #define KERNEL(name, Params)                                                                                          \
     static void name(const Params &p);                                                                                \
@@ -16,7 +17,7 @@
 #define blockDim (emulated::block->threads)
 #define gridDim (emulated::block->grid)
 
-// The place of the call tells threads that wait at the same one from those that do not.
+// The source location of the call distinguishes threads that wait at different barriers or shuffles.
 #define __syncthreads() emulated::barrier(__FILE__, __LINE__)
 #define __shfl_sync(mask, value, from) emulated::exchange(mask, value, (from) % 32u, __FILE__, __LINE__)
 #define __shfl_xor_sync(mask, value, by) emulated::exchange(mask, value, emulated::lane_xor(by), __FILE__, __LINE__)
@@ -36,7 +37,7 @@ DEVICE float __uint_as_float(unsigned bits) {
     return x;
 }
 
-// All threads that share memory take turns: nothing comes between.
+// All threads that share memory take turns, so these operations are atomic.
 DEVICE unsigned atomicMax(unsigned *at, unsigned value) {
     unsigned old = *at;
     *at = old > value ? old : value;
@@ -56,6 +57,6 @@ DEVICE unsigned atomicOr(unsigned *at, unsigned value) {
 }
 
 extern "C" {
-// For buffers in Rust: what AddressSanitizer shall report accesses to.
+// For buffers in Rust: makes AddressSanitizer report accesses to this memory.
 __attribute__((visibility("default"))) void emulated_poison(const void *at, size_t bytes) { emulated::poison(at, bytes); }
 }

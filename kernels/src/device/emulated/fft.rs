@@ -1,4 +1,4 @@
-//! rustfft in the place of cuFFT.
+//! Replaces cuFFT by rustfft.
 
 use std::sync::Arc;
 
@@ -11,9 +11,9 @@ use crate::error::KernelError;
 
 /// A planned batch of real transforms.
 pub(crate) enum EmulatedFft {
-    /// f32.
+    /// Transforms in f32.
     Narrow(Batch<f32>),
-    /// f64.
+    /// Transforms in f64.
     Wide(Batch<f64>),
 }
 
@@ -38,7 +38,7 @@ impl EmulatedFft {
     }
 }
 
-/// `count` transforms of `n` samples, each by itself, as complex ones: plain rather than fast.
+/// `count` separate transforms of `n` samples, computed as complex transforms: simple instead of fast.
 pub(crate) struct Batch<T> {
     n: usize,
     count: usize,
@@ -46,7 +46,7 @@ pub(crate) struct Batch<T> {
 }
 
 impl<T: Float + Plain> Batch<T> {
-    /// Portable: the machine must not decide bits.
+    /// Plans the portable transform, so that the bits do not depend on the machine.
     fn new(n: usize, count: usize) -> Self {
         Self {
             n,
@@ -64,7 +64,7 @@ impl<T: Float + Plain> Batch<T> {
         let mut scratch =
             vec![Complex::new(T::zero(), T::zero()); self.fft.get_inplace_scratch_len()];
 
-        // Frames are transformed one by one, so that the bits of none depend on its neighbours.
+        // Frames are transformed one by one, so that their bits do not depend on their neighbours.
         for frame in samples.chunks_exact(self.n) {
             let mut buffer: Vec<_> = frame.iter().map(|&x| Complex::new(x, T::zero())).collect();
             self.fft.process_with_scratch(&mut buffer, &mut scratch);

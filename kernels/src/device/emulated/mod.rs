@@ -37,9 +37,9 @@ const REPORT_BYTES: usize = 512;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(test), allow(dead_code, reason = "tests try all of them"))]
 pub(crate) enum Order {
-    /// By increasing index.
+    /// In order of increasing index.
     Ascending,
-    /// By decreasing index.
+    /// In order of decreasing index.
     Descending,
     /// Pseudo-random, different for each phase of each block; reproducible for the same seed.
     Random(u64),

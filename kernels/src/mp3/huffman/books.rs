@@ -1,4 +1,4 @@
-//! Tables to look codes up in, made of the code words once.
+//! Lookup tables for codes, created once from the code words.
 
 use std::sync::LazyLock;
 
@@ -7,16 +7,16 @@ use super::tables::{
     PAIRS_12, PAIRS_13, PAIRS_15, PAIRS_16, PAIRS_24, QUADS_A, QUADS_B,
 };
 
-/// Bits of the first look. Of every book the codes that are heard most are within, signs included.
+/// Bits of the first lookup. The most frequent codes of every book fit into them, including their signs.
 const FIRST_BITS: u32 = 10;
 const FIRST_ENTRIES: usize = 1 << FIRST_BITS;
-/// Codes that the first look finds, and that surely lie in the 57 bits of a word.
+/// Number of codes from the first lookup that always fit into the 57 bits of a word.
 pub(super) const SHORT_CODES_PER_WORD: u32 = 57 / FIRST_BITS;
 
-/// The value of an escaped pair to which more bits are added.
+/// The magnitude in a pair that marks an escaped value, to which more bits are added.
 pub(super) const ESCAPE: u32 = 15;
 
-/// The books of pairs by their number in the standard. Those from 16 on have escapes.
+/// The books of pairs with their numbers in the standard. Books from 16 on have escapes.
 pub(in crate::mp3) const PAIR_BOOKS: [(u8, &[u32]); 15] = [
     (1, &PAIRS_1),
     (2, &PAIRS_2),
@@ -35,21 +35,21 @@ pub(in crate::mp3) const PAIR_BOOKS: [(u8, &[u32]); 15] = [
     (24, &PAIRS_24),
 ];
 
-/// Bits that are added to an escaped value, by the choice of table. From 16 on the tables share two books.
+/// Number of bits that are added to an escaped value, by table number. From 16 on the tables share two books.
 #[rustfmt::skip]
 const ESCAPE_BITS: [u32; 32] = [
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
     1, 2, 3, 4, 6, 8, 10, 13, 4, 5, 6, 7, 8, 9, 11, 13,
 ];
 
-/// A code word: its bits, and their number.
+/// A code word: its bits and their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::mp3) struct Word {
     pub(in crate::mp3) bits: u32,
     pub(in crate::mp3) n_bits: u32,
 }
 
-/// The words of a table, as they are written there: behind a one.
+/// Returns the code words of a table, in which each word follows a leading one bit.
 pub(in crate::mp3) fn words(table: &[u32]) -> impl Iterator<Item = Word> {
     table.iter().map(|&word| {
         let n_bits = word.ilog2();
@@ -60,10 +60,11 @@ pub(in crate::mp3) fn words(table: &[u32]) -> impl Iterator<Item = Word> {
     })
 }
 
-/// What a look into a table finds: both values of a pair and the bits that they took, or where to look next.
+/// An entry of a lookup table: both values of a pair and the number of bits of their code, or a link to a second table.
 ///
-/// From the lowest bits on: 8 bits of length, 8 for each value, and two flags. Values that have their signs are kept
-/// plus [`Entry::ZERO`]. In a link, the length is that of the next look, and the values are where its table begins.
+/// From the lowest bits on, it consists of 8 bits for the length, 8 bits for each value, and two flags. Signed values
+/// are stored with [`Entry::ZERO`] added. In a link, the length is that of the second lookup, and the values are the
+/// start of its table.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Entry(u32);
 
@@ -89,13 +90,13 @@ impl Entry {
         self.0 & 0xFF
     }
 
-    /// The code is within the first look, and has no escape.
+    /// Reports whether the code fits into the first lookup and has no escape.
     #[inline(always)]
     pub(super) fn is_short(self) -> bool {
         self.0 & (Self::IS_ESCAPE | Self::IS_LINK) == 0
     }
 
-    /// The code goes on behind the first look.
+    /// Reports whether the code continues in a second table.
     #[inline(always)]
     pub(super) fn is_link(self) -> bool {
         self.0 & Self::IS_LINK != 0
@@ -106,13 +107,13 @@ impl Entry {
         self.0 & Self::IS_ESCAPE != 0
     }
 
-    /// Both values plus 16, each below 32.
+    /// Returns both values plus 16, each below 32.
     #[inline(always)]
     pub(super) fn signed(self) -> (usize, usize) {
         ((self.0 >> 8 & 31) as usize, (self.0 >> 16 & 31) as usize)
     }
 
-    /// Both values of an escape, without signs.
+    /// Returns both values of an escape entry, without signs.
     #[inline(always)]
     pub(super) fn magnitudes(self) -> [u32; 2] {
         [self.0 >> 8 & 31, self.0 >> 16 & 31]
@@ -127,18 +128,18 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// Finds the code that the bits of `word` begin with, from the highest one down, or a link to where it is.
+    /// Looks up the code at the start of `word`, from its highest bit on. Returns the entry of the code or a link.
     #[inline(always)]
     pub(super) fn first(&self, word: u64) -> Entry {
         self.first[first_index(word)]
     }
 
-    /// Finds the code behind a link.
+    /// Looks up the code that a link leads to.
     #[inline(always)]
     pub(super) fn second(&self, word: u64, link: Entry) -> Entry {
         let start = (link.0 >> 8 & 0xFFFF) as usize;
         let rest = word << FIRST_BITS >> (64 - link.n_bits());
-        // Every link has its table, so the default is met nowhere.
+        // Every link has its table, so the default is never returned.
         self.second
             .get(start + rest as usize)
             .copied()
@@ -156,9 +157,9 @@ impl Book {
             fill(&mut book.first[..], FIRST_BITS, code.word, code.entry);
         }
 
-        // A second table for each beginning that the longer ones share, as wide as the longest of them needs it.
+        // Every prefix that longer codes share gets a second table, as wide as the longest of these codes needs.
         for beginning in 0..FIRST_ENTRIES {
-            // What a short code begins with begins no longer one.
+            // No longer code starts with a complete short code.
             if book.first[beginning].n_bits() > 0 {
                 continue;
             }
@@ -192,19 +193,20 @@ impl Book {
     }
 }
 
-/// The highest bits of a word.
+/// Returns the highest bits of a word.
 #[inline(always)]
 fn first_index(word: u64) -> usize {
     (word >> (u64::BITS - FIRST_BITS)) as usize
 }
 
-/// A code with its signs, and what it stands for.
+/// A code with its signs, and its table entry.
 struct Code {
     word: Word,
     entry: Entry,
 }
 
-/// Every word of a table with all signs that may follow it. Behind an escape the signs come later.
+/// Returns every word of a table with all signs that may follow it. After an escape the signs come later, so they are
+/// left out.
 fn signed_codes(table: &[u32], has_escapes: bool) -> Vec<Code> {
     let side = table.len().isqrt() as u32;
     let mut codes = Vec::new();
@@ -240,14 +242,14 @@ fn signed_codes(table: &[u32], has_escapes: bool) -> Vec<Code> {
     codes
 }
 
-/// Puts `entry` wherever `word` begins, in a table of `n_bits`.
+/// Writes `entry` to every index that starts with `word`, in a table with indices of `n_bits` bits.
 fn fill<T: Copy>(table: &mut [T], n_bits: u32, word: Word, entry: T) {
     let n_free = n_bits - word.n_bits;
     let start = (word.bits as usize) << n_free;
     table[start..start + (1 << n_free)].fill(entry);
 }
 
-/// Four values of -1, 0 or 1, and the bits that they took.
+/// Four values of -1, 0 or 1, and the number of bits of their code.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Quad {
     values: [i8; 4],
@@ -266,7 +268,7 @@ impl Quad {
     }
 }
 
-/// A book of quadruples: with their signs, all codes are within the first look.
+/// A book of quadruples. All its codes fit into the first lookup, including their signs.
 #[derive(Debug)]
 pub(super) struct QuadBook(Box<[Quad; FIRST_ENTRIES]>);
 
@@ -314,14 +316,14 @@ impl QuadBook {
 /// All books.
 #[derive(Debug)]
 pub(super) struct Books {
-    /// By the choice of table.
+    /// Index in `pairs` by table number.
     by_select: [Option<usize>; 32],
     pairs: Vec<Book>,
     quads: [QuadBook; 2],
 }
 
 impl Books {
-    /// They are made when the first decoder is.
+    /// Returns the books, which are created together with the first decoder.
     pub(super) fn get() -> &'static Self {
         static BOOKS: LazyLock<Books> = LazyLock::new(Books::new);
         &BOOKS
@@ -329,7 +331,7 @@ impl Books {
 
     fn new() -> Self {
         let by_select = std::array::from_fn(|select| {
-            // Table 0 is of zeros, and two numbers have no table.
+            // Table 0 contains only zeros, and two numbers have no table.
             let number = match select {
                 16..24 => 16,
                 24.. => 24,
@@ -347,14 +349,14 @@ impl Books {
         }
     }
 
-    /// The book of pairs for a choice of table, and the bits of its escapes; `None` where all values are zero.
+    /// Returns the book of pairs for a table number and its number of escape bits, or `None` if all values are zero.
     pub(super) fn pairs(&self, select: u8) -> Option<(&Book, u32)> {
         let select = usize::from(select % 32);
         let book = self.by_select[select]?;
         Some((&self.pairs[book], ESCAPE_BITS[select]))
     }
 
-    /// The second book of quadruples, or the first one.
+    /// Returns the second book of quadruples or the first one.
     pub(super) fn quads(&self, is_second: bool) -> &QuadBook {
         &self.quads[usize::from(is_second)]
     }

@@ -1,8 +1,8 @@
-//! Huffman codes → spectral lines (ISO/IEC 11172-3 §2.4.3.4.6), requantised on the way.
+//! Huffman codes → spectral lines (ISO/IEC 11172-3 §2.4.3.4.6), including requantisation.
 //!
-//! One look into a table of 2^10 entries gives both values of a pair with their signs, and how many bits they took. The
-//! few codes that are longer go on in a second table. Values that are escaped take their own bits after that. So a word of
-//! bits is good for several codes, and is read anew only behind a long one.
+//! One lookup in a table of 2^10 entries returns both values of a pair with their signs, and the number of bits of
+//! their code. The few longer codes continue in a second table. Escaped values take additional bits after that. So one
+//! word of bits serves for several codes, and is reloaded early only after a long code.
 
 mod books;
 mod tables;
@@ -18,33 +18,33 @@ pub(super) use books::{PAIR_BOOKS, words};
 #[cfg(test)]
 pub(super) use tables::{QUADS_A, QUADS_B};
 
-/// What is at hand to read codes with.
+/// The tables that are needed to read codes.
 #[derive(Clone, Copy)]
 pub(super) struct Reader {
     books: &'static Books,
     powers: &'static PowerTable,
 }
 
-/// The codes of one channel of a granule, and where its lines go.
+/// The codes of one channel of a granule, and the lines that they decode to.
 pub(super) struct CodedLines<'a> {
     pub(super) bits: BitReader<'a>,
-    /// The bit behind the last one of the granule. The last code may go too far.
+    /// End of the granule's bits. The last code may extend beyond it.
     pub(super) end: usize,
     pub(super) granule: &'a Granule,
-    /// Reading may end behind this line, although there are more.
+    /// Number of lines that are needed. Reading may stop after them, although there are more.
     pub(super) n_wanted: usize,
     pub(super) gains: &'a Gains,
     pub(super) lines: &'a mut [f32; LINES],
-    /// Lines that were read.
+    /// Number of lines that have been read.
     pub(super) n_lines: usize,
 }
 
-/// Pairs of one book.
+/// A run of pairs that are coded with one book.
 struct Region<'a> {
-    /// Where its first code begins.
+    /// Start of the first code.
     start: BitReader<'a>,
     bits: BitReader<'a>,
-    /// The bit behind the last one of the granule.
+    /// End of the granule's bits.
     end: usize,
     code: PairCode<'a>,
     /// The factor of each pair.
@@ -52,15 +52,15 @@ struct Region<'a> {
     pairs: &'a mut [[f32; 2]],
 }
 
-/// What came of a region.
+/// The result of reading a region.
 #[derive(Clone, Copy)]
 struct ReadPairs {
     n_pairs: usize,
-    /// The bit behind the last one that was read.
+    /// End of the bits that were read.
     end: usize,
 }
 
-/// A book of pairs, and the bits of an escaped value.
+/// A book of pairs, and the number of additional bits of an escaped value.
 #[derive(Clone, Copy)]
 struct PairCode<'a> {
     book: &'a Book,
@@ -69,7 +69,7 @@ struct PairCode<'a> {
 
 /// Regions of pairs in a granule.
 const REGIONS: usize = 3;
-/// Pairs that one word of bits is good for. It is read anew behind a long code.
+/// Pairs that are read from one word of bits. After a long code the word is reloaded.
 const PAIRS_PER_WORD: usize = SHORT_CODES_PER_WORD as usize;
 
 impl CodedLines<'_> {
@@ -77,7 +77,8 @@ impl CodedLines<'_> {
         self.bits.position() >= self.end
     }
 
-    /// What is left of a region behind the lines that were read. `None`: nothing, or there are no bits for it.
+    /// Returns the part of a region after the lines already read, or `None` if no codes have to be read or no bits are
+    /// left.
     fn region(&mut self, number: usize, books: &'static Books) -> Option<Region<'_>> {
         let n_big = self.granule.n_big.min(self.n_wanted.next_multiple_of(2));
         let [first_end, second_end] = self.granule.region_ends;
@@ -107,12 +108,12 @@ impl CodedLines<'_> {
         })
     }
 
-    /// What was not read is zero.
+    /// Sets the lines that were not read to zero.
     fn fill_up(&mut self) {
         self.lines[self.n_lines..].fill(0.0);
     }
 
-    /// Goes on behind the pairs of a region, if it had any.
+    /// Advances past the pairs of a region, if it had any.
     fn take(&mut self, pairs: Option<ReadPairs>) {
         if let Some(pairs) = pairs {
             self.n_lines += 2 * pairs.n_pairs;
@@ -129,7 +130,7 @@ impl Reader {
         }
     }
 
-    /// Reads the lines of a channel. Those behind them become zero.
+    /// Reads the lines of a channel and sets the remaining ones to zero.
     pub(super) fn read(&self, channel: &mut CodedLines) {
         if !channel.is_at_end() {
             for number in 0..REGIONS {
@@ -142,7 +143,8 @@ impl Reader {
         channel.fill_up();
     }
 
-    /// Reads two channels. Each code waits for the one before it, so a processor has time for those of another channel.
+    /// Reads two channels at once. Each code depends on the previous one, so the processor has time for those of
+    /// another channel.
     pub(super) fn read_two(&self, a: &mut CodedLines, b: &mut CodedLines) {
         if a.is_at_end() || b.is_at_end() {
             self.read(a);
@@ -159,7 +161,7 @@ impl Reader {
         b.fill_up();
     }
 
-    /// Reads the region of this number in both channels.
+    /// Reads the region with this number in both channels.
     fn read_regions(&self, number: usize, a: &mut CodedLines, b: &mut CodedLines) {
         let (of_a, of_b) = match (a.region(number, self.books), b.region(number, self.books)) {
             (Some(mut of_a), Some(mut of_b)) => {
@@ -181,8 +183,8 @@ impl Reader {
         self.finished(region)
     }
 
-    /// What a region of which all pairs were read really has. Most regions end before the bits do, so this is looked at
-    /// behind them.
+    /// Returns the result of a region whose pairs were all read, even beyond the end of the bits. If so, the region is
+    /// read again up to the end. Most regions end before the bits do, so the end is checked only afterwards.
     fn finished(&self, mut region: Region) -> ReadPairs {
         let mut n_pairs = region.pairs.len();
         if region.bits.position() > region.end {
@@ -196,7 +198,7 @@ impl Reader {
         }
     }
 
-    /// Reads all pairs of two regions, one of each in turn as long as both have some.
+    /// Reads all pairs of two regions, alternating between them while both have pairs left.
     fn read_side_by_side(&self, a: &mut Region, b: &mut Region) {
         let n_words = a.pairs.len().min(b.pairs.len()) / PAIRS_PER_WORD;
         let n_both = n_words * PAIRS_PER_WORD;
@@ -221,7 +223,7 @@ impl Reader {
         self.read_pairs(b, n_both);
     }
 
-    /// Reads all pairs of a region from number `first` on.
+    /// Reads all pairs of a region, starting at pair number `first`.
     #[inline(always)]
     fn read_pairs(&self, region: &mut Region, first: usize) {
         let pairs = region.pairs[first..].chunks_mut(PAIRS_PER_WORD);
@@ -234,7 +236,7 @@ impl Reader {
         }
     }
 
-    /// Reads the pairs of a region that begin before the end of the bits, and returns how many.
+    /// Reads the pairs of a region that start before the end of the bits, and returns their number.
     #[cold]
     fn read_pairs_until_end(&self, region: &mut Region) -> usize {
         for (n_pairs, (pair, &gain)) in region.pairs.iter_mut().zip(region.gains).enumerate() {
@@ -247,7 +249,7 @@ impl Reader {
         region.pairs.len()
     }
 
-    /// Reads the pair that `word` begins with.
+    /// Reads the pair at the start of `word`.
     #[inline(always)]
     fn read_pair(
         &self,
@@ -277,8 +279,8 @@ impl Reader {
         ]
     }
 
-    /// Reads a pair whose code goes on behind the first look, or has escapes. A code has at most 19 bits and two signs,
-    /// or two times 13 more bits with escapes: what a word holds.
+    /// Reads a pair whose code continues in the second table or has escapes. A code has at most 19 bits and two signs,
+    /// or two times 13 more bits with escapes, which fits into a word.
     #[inline(always)]
     fn read_long(&self, bits: &mut BitReader, first: Entry, code: PairCode, gain: f32) -> [f32; 2] {
         let word = bits.word();
@@ -297,19 +299,19 @@ impl Reader {
         }
     }
 
-    /// Reads a pair of which a value is escaped, and returns how many bits it took, too.
+    /// Reads a pair with an escaped value. Returns the pair and the number of bits that were read.
     #[inline(always)]
     fn read_escape(&self, entry: Entry, word: u64, escape_bits: u32, gain: f32) -> ([f32; 2], u32) {
         let mut pair = [0.0; 2];
         let mut n_bits = entry.n_bits();
         for (line, magnitude) in pair.iter_mut().zip(entry.magnitudes()) {
-            // Nothing here can be guessed from codes before, so there are no branches.
+            // These conditions cannot be predicted from earlier codes, so there are no branches.
             let n_more = if magnitude == books::ESCAPE {
                 escape_bits
             } else {
                 0
             };
-            // Two shifts, because one by 64 for no bits is not defined.
+            // Two shifts, because a single shift by 64 (if `n_more` is 0) is undefined.
             let value = magnitude + (word << n_bits >> 1 >> (63 - n_more)) as u32;
             n_bits += n_more;
 
@@ -323,7 +325,7 @@ impl Reader {
         (pair, n_bits)
     }
 
-    /// Reads quadruples of values up to one behind the pairs, until the bits are at their end.
+    /// Reads quadruples of values from -1 to 1, which follow the pairs, up to the end of the bits.
     fn read_quads(&self, channel: &mut CodedLines) {
         let quads = self.books.quads(channel.granule.uses_quads_b);
         let first = channel.n_lines;
@@ -351,7 +353,7 @@ impl Reader {
             }
         }
 
-        // Encoders fill up a granule with bits that are no codes. What they made of the last quadruple is no sound.
+        // Encoders pad a granule with bits that are not codes. A last quadruple that includes padding is discarded.
         let is_too_far = bits.position() > channel.end;
         channel.n_lines = if is_too_far && at > first { at - 4 } else { at };
         channel.bits = bits;

@@ -1,12 +1,13 @@
-//! The code words of the standard (ISO/IEC 11172-3, table 3-B.7), each as a one and then the bits of the word: `0b1_001`
-//! is the word 001. So the highest bit tells the length. Words are in the order of their values: in a book of pairs with
-//! values up to `n`, that of `(x, y)` is number `(n + 1) * x + y`; in one of quadruples, that of `(v, w, x, y)` is number
-//! `8 v + 4 w + 2 x + y`.
+//! The code words of the standard (ISO/IEC 11172-3, table 3-B.7), each stored as a one followed by the bits of the
+//! word: `0b1_001` is the word 001. So the highest one bit determines the length. Words are in the order of their
+//! values: in a book of pairs with values up to `n`, the word of `(x, y)` has index `(n + 1) * x + y`; in a book of
+//! quadruples, the word of `(v, w, x, y)` has index `8 v + 4 w + 2 x + y`.
 //!
-//! How they were made: by asking another decoder as a black box (`black_box.rs`). A crafted frame holds one code; the
-//! samples that come out tell its values; and the first bit that can be flipped without a change tells its length. So
-//! all words of a book are found, beginning with that of ones alone. The tests do this anew and compare, and they check
-//! that each book is a whole prefix code (Kraft's sum is 1, no word begins another one, each value has its word).
+//! The words were found by probing another decoder as a black box (`black_box.rs`). A crafted frame contains one code;
+//! the decoded samples reveal its values, and the first bit that can be flipped without changing them reveals its
+//! length. All words of a book are found in this way, beginning with the word that consists of ones. The tests repeat
+//! this and compare. They also check that each book is a complete prefix code: Kraft's sum is 1, no word is a prefix of
+//! another one, and each value has its word.
 
 #[rustfmt::skip]
 pub(super) const PAIRS_1: [u32; 4] = [

@@ -1,4 +1,4 @@
-//! The steps in their order, for the mean of a frame's channels.
+//! Runs all decoding steps for the mean of a frame's channels.
 
 use super::synthesis::PartSynthesis;
 use super::{Band, Step};
@@ -18,7 +18,7 @@ use crate::mp3::{
 
 const SQRT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
 
-/// Decodes the frames of one stream, which follow one another, to the mean of their channels.
+/// Decodes the consecutive frames of one stream to the mean of their channels.
 pub struct MonoDecoder {
     lanes: Lanes,
     band: Band,
@@ -30,30 +30,30 @@ pub struct MonoDecoder {
     slots: Box<[[f32; SUB_BANDS]; FRAME_SLOTS]>,
 }
 
-/// By how many samples a slot has.
+/// The synthesis filter, by the number of samples that it computes per slot.
 enum AnySynthesis {
     Whole(Synthesis),
     Half(PartSynthesis<16>),
     Quarter(PartSynthesis<8>),
 }
 
-/// From lines to samples of sub-bands.
+/// Transforms spectral lines to sub-band samples.
 struct Hybrid {
-    /// Of the mean of both channels, or of the left one where their windows differ.
+    /// Transform of the mean of both channels, or of the left channel if their windows differ.
     mean: Imdct,
-    /// Of the right channel where the windows differ.
+    /// Transform of the right channel, used if the windows differ.
     right: Imdct,
-    /// The next granule overlaps with the right channel's.
+    /// Whether the next granule overlaps with samples of the right channel's transform.
     right_overlaps: bool,
     ordered: Box<[f32; LINES]>,
     right_samples: Box<SubBandSamples>,
 }
 
 impl MonoDecoder {
-    /// Makes a decoder for streams of any rate of which `band` is wanted, mono or stereo.
+    /// Creates a decoder of `band` for streams of any rate, mono or stereo.
     ///
     /// # Errors
-    /// [`KernelError::Level`] where this machine lacks the level.
+    /// [`KernelError::Level`] if this machine does not support the level.
     pub fn new(band: Band, level: Level) -> Result<Self, KernelError> {
         let lanes = Lanes::new(level).ok_or(KernelError::Level { level })?;
 
@@ -78,12 +78,12 @@ impl MonoDecoder {
         })
     }
 
-    /// What it computes.
+    /// Returns the band that this decoder computes.
     pub fn band(&self) -> Band {
         self.band
     }
 
-    /// Forgets the frames before: the next one follows a hole, or is another stream's.
+    /// Clears the state of earlier frames. Needed if the next frame follows a gap or belongs to another stream.
     pub fn reset(&mut self) {
         self.hybrid.mean.reset();
         self.hybrid.right.reset();
@@ -95,13 +95,13 @@ impl MonoDecoder {
         }
     }
 
-    /// Decodes a frame to the mean of its channels, of which every [`Band::step`]-th sample comes, and returns how many
-    /// samples that are. The first one is sample `phase` of the frame, below the step; between resets all frames have the
-    /// same phase. Full scale is ±1, and louder samples are not cut.
+    /// Decodes a frame to the mean of its channels, writes every [`Band::step`]-th sample to `out`, and returns their
+    /// number. The first one is sample `phase` of the frame, where `phase` is less than the step; all frames between
+    /// two resets have the same phase. Full scale is ±1, and louder samples are not clipped.
     ///
     /// # Errors
-    /// [`FrameError`] for main data that cannot be right, as far as it is read: all of it for the whole band. Then what is
-    /// kept from frame to frame stays as it was.
+    /// [`FrameError`] if the main data is damaged in the part that is read, which is all of it for the whole band. The
+    /// state that is kept from frame to frame is then unchanged.
     pub fn decode(
         &mut self,
         header: &FrameHeader,
@@ -120,8 +120,8 @@ impl MonoDecoder {
         Ok(header.n_granules() * GRANULE_SAMPLES / self.band.step())
     }
 
-    /// From main data to spectra: to one where both channels have the same windows, and else to two. Their sum is the
-    /// mean of the channels.
+    /// Reads main data into one spectrum per granule if both channels have the same windows, otherwise into two. The
+    /// sum of their transforms is the mean of the channels.
     fn read_spectra(
         &mut self,
         header: &FrameHeader,
@@ -142,13 +142,13 @@ impl MonoDecoder {
         Ok(())
     }
 
-    /// The middle channel is the sum of both channels over √2. The side channel is not heard in their mean.
+    /// Reads the middle channel, which is the sum of both channels over √2. The side channel cancels out in their mean.
     fn read_middle(&mut self, frame: &mut CodedFrame, index: usize) -> Result<(), FrameError> {
         let bands = frame.bands_of(&frame.side.granules[index][0]);
         let n_wanted = n_coded(bands, self.band.n_lines());
         let [middle, side] = &mut self.spectra[index];
         if self.band == Band::WHOLE {
-            // The side channel only for its damage, which is that of the frame.
+            // The side channel is read only to detect damage, which rejects the whole frame.
             let n_wanted = [n_wanted, LINES];
             frame.read_both(&mut self.reader, index, n_wanted, [&mut *middle, side])?;
         } else {
@@ -160,7 +160,7 @@ impl MonoDecoder {
         Ok(())
     }
 
-    /// The mean of a granule's channels, or the half of each.
+    /// Reads the mean of a granule's channels, or half of each channel if their windows differ.
     fn read_granule(&mut self, frame: &mut CodedFrame, index: usize) -> Result<(), FrameError> {
         let [left_side, right_side] = &frame.side.granules[index];
         let [left, right] = &mut self.spectra[index];
@@ -170,7 +170,7 @@ impl MonoDecoder {
             return Ok(());
         }
 
-        // Intensity begins where the right channel ends, and that may be above the edge.
+        // Intensity stereo begins where the right channel ends, which may be above the edge.
         let n_right = match frame.header.mode {
             Mode::Joint {
                 intensity: true, ..
@@ -188,7 +188,7 @@ impl MonoDecoder {
         Ok(())
     }
 
-    /// From spectra to samples.
+    /// Transforms the spectra to samples.
     #[inline(always)]
     fn sound(
         &mut self,
@@ -219,7 +219,8 @@ impl MonoDecoder {
 }
 
 impl Hybrid {
-    /// The samples of the mean of both channels. Where their windows differ, each one is transformed by itself.
+    /// Computes the sub-band samples of the mean of both channels. If their windows differ, each channel is transformed
+    /// separately.
     #[inline(always)]
     fn run(&mut self, band: Band, left: Lines, right: Option<Lines>, slots: &mut SubBandSamples) {
         left.transform(band.n_sub_bands, &mut self.mean, &mut self.ordered, slots);
@@ -235,7 +236,7 @@ impl Hybrid {
                 &mut self.ordered,
                 &mut self.right_samples,
             ),
-            // The second half of a window that came before.
+            // The second half of the right channel's previous window is still due.
             None => {
                 let windows = Windows {
                     block: Block::Long,
@@ -255,7 +256,8 @@ impl Hybrid {
     }
 }
 
-/// So many lines have to be read for the lowest `n_wanted`: short blocks hold one window of a band behind the other.
+/// Returns how many lines to read for the lowest `n_wanted`: short blocks store the windows of a band one after
+/// another.
 pub(super) fn n_coded(bands: &Bands, n_wanted: usize) -> usize {
     let short = (bands.n_long..bands.n).step_by(3);
     short
@@ -270,7 +272,7 @@ pub(super) fn n_coded(bands: &Bands, n_wanted: usize) -> usize {
         })
 }
 
-/// The frame has a middle channel in the place of the left one, and nothing else is needed for the mean.
+/// Reports whether the frame has a middle channel in place of the left one, and the mean needs nothing else.
 fn has_middle(header: &FrameHeader, side: &SideInfo) -> bool {
     let is_mid_side = matches!(
         header.mode,
@@ -290,7 +292,8 @@ fn have_equal_windows(left: &Granule, right: &Granule) -> bool {
     left.block == right.block && left.is_mixed == right.is_mixed
 }
 
-/// Halves two spectra, and with equal windows adds the second one to the first: so their sum is the mean.
+/// Mixes two spectra. With equal windows the first one becomes the mean, otherwise both are halved so that their sum is
+/// the mean.
 fn mix(left: &mut Spectrum, right: &mut Spectrum, have_equal_windows: bool) {
     if !have_equal_windows {
         scale(&mut left.lines[..left.n_lines], 0.5);

@@ -1,24 +1,27 @@
-//! The mean of both channels, which is all that features are made of: as a whole, or a part of its band.
+//! Decodes the mean of both channels, the only signal that features are computed from: its whole band or the lower
+//! part.
 //!
-//! All steps behind the codes are sums, so left and right are mixed as early as their windows are equal, and what follows
-//! is computed once. For the whole band each code of both channels is read, so a frame decodes if and only if it does for
-//! [`FrameDecoder`](super::FrameDecoder).
+//! All steps after the Huffman codes are linear, so left and right are mixed as soon as their windows are equal, and
+//! the remaining steps run once. For the whole band every code of both channels is read, so a frame decodes if and only
+//! if [`FrameDecoder`](super::FrameDecoder) decodes it.
 //!
-//! A part of the band is mono at half or a quarter of the stream's rate, straight from its spectra. Nothing is computed that
-//! does not reach these samples: lines and sub-bands above, the side channel where the mean of left and right is the middle
-//! one, and the samples in between. Other rates are converted from there.
+//! For a part of the band, the output is mono at half or a quarter of the stream's sample rate, synthesised directly
+//! from the spectra. Everything that does not affect these samples is skipped: lines and sub-bands above the edge, the
+//! side channel if the mean of left and right is the middle channel, and the samples in between. Other rates are
+//! reached by resampling this output.
 //!
-//! **The upper edge.** The filters of the synthesis overlap, each with its two neighbours: from the middle of one sub-band
-//! to the middle of the next one. An alias that a filter lets through is cancelled by the neighbour's, but for the highest
-//! sub-band, whose upper neighbour is left out. If every second sample is wanted, the highest one ends at the new Nyquist
-//! frequency. So it has its alias from half a sub-band above that frequency, which comes down, by leaving out samples, just
-//! to where it came from: no tone gets another frequency, and in the upper half of the highest sub-band (1/32 of the band,
-//! from 0.969 of the new Nyquist frequency on; of every fourth sample 1/16, from 0.938 on) tones are louder or softer than
-//! they should be. To carry one more sub-band would cancel that alias, but would also bring down all that this sub-band
-//! has above the new Nyquist frequency, down to 0.906 of it. The resampler of the whole band passes tones up to 0.913 only.
-//! So it is left out, and up to there a part and the whole are equal.
+//! **The upper edge.** Adjacent filters of the synthesis overlap from the middle of one sub-band to the middle of the
+//! next one. An alias that one filter passes is cancelled by its neighbour, except in the highest sub-band, whose upper
+//! neighbour is left out. With every second sample, the highest sub-band ends at the new Nyquist frequency. It contains
+//! an alias from half a sub-band above that frequency, which decimation folds back to exactly where it came from: no
+//! tone changes its frequency, but in the upper half of the highest sub-band (1/32 of the band, from 0.969 of the new
+//! Nyquist frequency on; with every fourth sample 1/16, from 0.938 on) tones are louder or softer than they should be.
+//! One more sub-band would cancel that alias, but would also fold back everything that it contains above the new
+//! Nyquist frequency, down to 0.906 of that frequency. The resampler of the whole band passes tones only up to 0.913.
+//! So the extra sub-band is left out, and up to 0.913 the part and the whole band are equal.
 //!
-//! The butterflies against aliases of the hybrid transform have no such edge: the lines above it that they need are read.
+//! The anti-aliasing butterflies of the hybrid transform have no such error: the lines above the edge that they need
+//! are read.
 
 mod decoder;
 mod synthesis;
@@ -29,16 +32,16 @@ pub use decoder::MonoDecoder;
 
 use super::{LINES, SUB_BAND_LINES, SUB_BANDS};
 
-/// How much of a stream is computed.
+/// The part of a stream's band that is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Band {
-    /// Every sample, every second, or every fourth one.
+    /// Whether every sample, every second or every fourth one is computed.
     step: Step,
-    /// The sub-bands that reach the output, from the lowest on.
+    /// Number of sub-bands that affect the output, from the lowest on.
     n_sub_bands: usize,
 }
 
-/// Samples of the stream from one output to the next.
+/// Number of the stream's samples per output sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     One,
@@ -47,14 +50,14 @@ pub(super) enum Step {
 }
 
 impl Band {
-    /// All of a stream.
+    /// The whole band of a stream.
     pub const WHOLE: Self = Self {
         step: Step::One,
         n_sub_bands: SUB_BANDS,
     };
 
-    /// The part that reaches samples at `to_hz`. `None` where that is zero or more than half of the stream's rate, or where
-    /// the rate cannot be divided.
+    /// Returns the band that is needed for output at `to_hz`, or `None` if `to_hz` is zero or more than half of the
+    /// stream's rate, or if the stream's rate is odd.
     pub fn of(from_hz: u32, to_hz: u32) -> Option<Self> {
         if to_hz == 0 {
             return None;
@@ -67,8 +70,8 @@ impl Band {
             return None;
         };
 
-        // Sub-band `k` is `from_hz / 64` wide and reaches half of its width further down. What lies at the new Nyquist
-        // frequency and above it does not pass.
+        // Sub-band `k` is `from_hz / 64` wide, and its filter reaches half of that width below its lower edge.
+        // Frequencies at or above the new Nyquist frequency do not pass.
         let below = (u64::from(to_hz) * SUB_BANDS as u64).div_ceil(u64::from(from_hz)) as usize;
         let reaches_in = u64::from(to_hz) * 64 > u64::from(from_hz) * (2 * below as u64 - 1);
         let n_outputs = SUB_BANDS / step.n_samples();
@@ -76,12 +79,13 @@ impl Band {
         Some(Self { step, n_sub_bands })
     }
 
-    /// Samples of the stream from one output to the next: 1, 2 or 4.
+    /// Returns the number of the stream's samples per output sample: 1, 2 or 4.
     pub fn step(&self) -> usize {
         self.step.n_samples()
     }
 
-    /// Lines up to the edge, and those above it that butterflies mix with them.
+    /// Returns the number of lines that are needed: those up to the edge, and those above it that butterflies mix with
+    /// them.
     fn n_lines(&self) -> usize {
         LINES.min(self.n_sub_bands * SUB_BAND_LINES + super::antialias::REACH)
     }

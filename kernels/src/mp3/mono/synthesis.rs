@@ -1,38 +1,38 @@
-//! The synthesis filter, of which every second or fourth sample is computed.
+//! The synthesis filter, computed for every second or fourth sample only.
 //!
-//! The standard's matrixing makes 64 values of a slot, of which an output `j` needs two kinds: value `j` of the even of 16
-//! slots, and value `32 + j` of the odd ones. Of `N` outputs a slot that are wanted, those are `2 · N` sums over the
-//! sub-bands that there are. They are so few that no fast transform is worth its detours, and a sum fits any phase: which
-//! sample of the stream comes first.
+//! The standard's matrixing computes 64 values per slot. Output `j` needs two kinds of them: value `j` of the even ones
+//! of 16 slots, and value `32 + j` of the odd ones. For `N` outputs per slot these are `2 · N` sums over the sub-bands
+//! in use. That is too few for a fast transform to pay off, and plain sums work for any phase, which is the index of
+//! the stream's first sample that is computed.
 
 use std::f64::consts::PI;
 
 use crate::mp3::window::window;
 use crate::mp3::{FRAME_SLOTS, SUB_BANDS};
 
-/// Rows before the one that is new: the window reaches over 16.
+/// Rows before the new one: the window spans 16 rows.
 const HISTORY: usize = 15;
-/// Rows of a window, of which each second one is of one kind.
+/// Rows of a window that are of the same kind, which is every second one.
 const TAPS: usize = 8;
 
-/// Makes `N` of the 32 samples of each slot: `phase`, `phase + 32 / N` and so on.
+/// Computes `N` of the 32 samples of each slot: `phase`, `phase + 32 / N` and so on.
 #[derive(Debug)]
 pub(super) struct PartSynthesis<const N: usize> {
     phases: Vec<Phase<N>>,
     phase: usize,
     n_sub_bands: usize,
-    /// Value `j` of each row, for the outputs `j` that are wanted.
+    /// Value `j` of each row, for the outputs `j` that are computed.
     first: Box<[[f32; N]; HISTORY + FRAME_SLOTS]>,
-    /// Value `32 + j`.
+    /// Value `32 + j` of each row, for the same outputs.
     second: Box<[[f32; N]; HISTORY + FRAME_SLOTS]>,
 }
 
-/// The factors of a phase.
+/// The factors of one phase.
 #[derive(Debug)]
 struct Phase<const N: usize> {
-    /// Cosines of both kinds of value, by sub-band.
+    /// Cosines for both kinds of values, by sub-band.
     cosines: [[[f32; N]; 2]; SUB_BANDS],
-    /// The window for both kinds, by tap.
+    /// Window factors for both kinds of values, by tap.
     window: [[[f32; N]; 2]; TAPS],
 }
 
@@ -74,14 +74,14 @@ impl<const N: usize> PartSynthesis<N> {
         }
     }
 
-    /// Forgets what was heard.
+    /// Clears the history.
     pub(super) fn reset(&mut self) {
         self.first.fill([0.0; N]);
         self.second.fill([0.0; N]);
     }
 
-    /// Makes `N` samples of each slot, of which there are at most [`FRAME_SLOTS`]. With another phase than before, what
-    /// was heard is of no use and forgotten.
+    /// Computes `N` samples of each slot, for at most [`FRAME_SLOTS`] slots. If the phase differs from that of the last
+    /// call, the history is useless and is cleared.
     #[inline(always)]
     pub(super) fn run(&mut self, phase: usize, slots: &[[f32; SUB_BANDS]], out: &mut [f32]) {
         if phase != self.phase {
@@ -103,7 +103,7 @@ impl<const N: usize> PartSynthesis<N> {
             *out = factors.output(first, second);
         }
 
-        // The last rows are the history of what comes next.
+        // The last rows are the history of the next call.
         let n = slots.len();
         self.first.copy_within(n..n + HISTORY, 0);
         self.second.copy_within(n..n + HISTORY, 0);
@@ -111,7 +111,7 @@ impl<const N: usize> PartSynthesis<N> {
 }
 
 impl<const N: usize> Phase<N> {
-    /// The row of a slot.
+    /// Computes the row of a slot.
     #[inline(always)]
     fn values(&self, slot: &[f32]) -> [[f32; N]; 2] {
         let mut values = [[0.0; N]; 2];
@@ -125,7 +125,7 @@ impl<const N: usize> Phase<N> {
         values
     }
 
-    /// The samples of a slot. Its row is number 15 of 16.
+    /// Computes the samples of a slot, whose row is the last one of 16.
     #[inline(always)]
     fn output(
         &self,
@@ -144,7 +144,7 @@ impl<const N: usize> Phase<N> {
     }
 }
 
-/// The rows that the window reaches over.
+/// Returns the rows that the window spans.
 #[inline(always)]
 fn window_rows<T>(rows: &[T]) -> &[T; HISTORY + 1] {
     rows.first_chunk().expect("each slot has its history")

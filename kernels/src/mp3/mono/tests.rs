@@ -1,4 +1,4 @@
-//! The synthesis against the reference, the decoder against that of both channels, and damaged frames.
+//! Compares the synthesis with the reference and the decoder with the stereo decoder, and decodes damaged frames.
 
 use super::decoder::n_coded;
 use super::synthesis::PartSynthesis;
@@ -12,8 +12,8 @@ use crate::mp3::side_info::{Block, Granule, SideInfo};
 use crate::mp3::tests::{Noise, TRANSFORM_REL_MAX, assert_close};
 use crate::mp3::{FRAME_SAMPLES, FrameDecoder, FrameError, LINES, MainData, SUB_BANDS};
 
-/// Beside the mean of the full decoder's planes, relative to their loudest sample: each path has two transforms for each of
-/// two channels, all of which are that near to the reference.
+/// Largest difference from the mean of the full decoder's planes, relative to their loudest sample. Each path has two
+/// transforms for each of two channels, all of which are within `TRANSFORM_REL_MAX` of the reference.
 const PATHS_REL_MAX: f32 = 8.0 * TRANSFORM_REL_MAX as f32;
 
 #[test]
@@ -25,7 +25,7 @@ fn steps_and_sub_bands_follow_from_the_rates() {
     assert_eq!(of(48_000, 24_000), Some((2, 16, 296)));
     assert_eq!(of(44_100, 11_025), Some((4, 8, 152)));
     assert_eq!(of(48_000, 8_000), Some((4, 6, 116)));
-    // 8 kHz lie in sub-band 11, and 12 reaches down to 7.92 kHz.
+    // 8 kHz is in sub-band 11, and sub-band 12 reaches down to 7.92 kHz.
     assert_eq!(of(44_100, 16_000), Some((2, 13, 242)));
     assert_eq!(of(48_000, 16_000), Some((2, 12, 224)));
     assert_eq!(of(48_000, 22_050), Some((2, 16, 296)));
@@ -42,7 +42,8 @@ fn steps_and_sub_bands_follow_from_the_rates() {
 /// The widest short band, at 48 kHz, has 66 lines in each of three windows.
 const WIDEST_BAND_LINES: usize = 3 * 66;
 
-/// Where the lines of a short band are put side by side, low lines come from behind higher ones.
+/// Reordering interleaves the three windows of a short band, so low lines come from positions after those of higher
+/// ones.
 #[test]
 fn as_many_lines_are_read_as_the_lowest_ones_come_from() {
     let numbers = std::array::from_fn(|at| at as f32);
@@ -51,7 +52,7 @@ fn as_many_lines_are_read_as_the_lowest_ones_come_from() {
         (Block::Short, false),
         (Block::Short, true),
     ];
-    // Three versions of three rates each.
+    // Three versions with three rates each.
     let headers = [0xFB, 0xF3, 0xE3]
         .into_iter()
         .flat_map(|version| [0x90, 0x94, 0x98].map(|rate| [0xFF, version, rate, 0]));
@@ -80,14 +81,14 @@ fn as_many_lines_are_read_as_the_lowest_ones_come_from() {
                     "{place}: {n} of {n_needed}"
                 );
                 assert!(n - n_wanted < WIDEST_BAND_LINES, "{place}: {n}");
-                // Where a band ends, no line of the next one is read.
+                // At the end of a band, no line of the next one is read.
                 assert_eq!(n_coded(bands, n), n, "{place}");
             }
         }
     }
 }
 
-/// Of the reference's samples, those that are wanted.
+/// Compares the synthesis with those samples of the reference that it computes.
 fn synthesis_is_the_references<const N: usize>(n_sub_bands: usize) {
     let mut noise = Noise(6);
     for phase in 0..SUB_BANDS / N {
@@ -121,7 +122,7 @@ fn synthesis_is_every_second_or_fourth_sample_of_the_references() {
     synthesis_is_the_references::<8>(5);
 }
 
-/// A frame of noise, in which the values of each granule are few enough for its channel to end below `n_lines`.
+/// A noise frame whose granules have so few values that each channel ends below `n_lines`.
 struct LowFrame {
     header: FrameHeader,
     side: SideInfo,
@@ -129,7 +130,7 @@ struct LowFrame {
 }
 
 impl LowFrame {
-    /// `None` where the noise is none of a frame.
+    /// Returns `None` if the noise is not a valid frame.
     fn new(noise: &mut Noise, head: [u8; 4], n_lines: usize) -> Option<Self> {
         let header = FrameHeader::parse(head)?;
         let bytes: Vec<u8> = (0..header.side_info_bytes())
@@ -137,10 +138,10 @@ impl LowFrame {
             .collect();
         let mut side = SideInfo::parse(&header, &bytes).ok()?;
         for granule in side.granules.iter_mut().flatten() {
-            // Enough for scale factors, most of the time. Four values take about five bits.
+            // Usually enough bits for scale factors. Four values take about five bits.
             granule.n_big = noise.next() as usize % (n_lines / 4) * 2;
             granule.n_bits = 60 + noise.next() as usize % n_lines;
-            // Loud values would hide the others.
+            // Loud values would hide errors of the others.
             granule.global_gain = 150 + granule.global_gain % 16;
         }
         Some(Self {
@@ -158,8 +159,8 @@ impl LowFrame {
     }
 }
 
-/// Sounds that end below the edge are the mean of both channels: every sample, every second or every fourth one, from any
-/// one on.
+/// A frame without lines above the edge decodes to the mean of both channels, at every sample, every second or every
+/// fourth one, and for any phase.
 #[test]
 fn low_sounds_are_the_mean_of_both_channels() {
     // Stereo, joint stereo of each kind, mono; MPEG-1 and 2.
@@ -184,7 +185,7 @@ fn low_sounds_are_the_mean_of_both_channels() {
     }
 }
 
-/// Frames that decode, and whose lines lie below `n_lines`.
+/// Returns frames that decode and have no lines from `n_lines` on.
 fn low_frames(noise: &mut Noise, head: [u8; 4], n_lines: usize) -> Vec<LowFrame> {
     let mut frames = Vec::new();
     for _ in 0..20_000 {
@@ -206,7 +207,7 @@ fn part_is_of_the_whole(frames: &[LowFrame], step: Step, phase: usize) {
     let mut part = MonoDecoder::new(band, Level::detect()).unwrap();
     let mut got = Vec::new();
     let mut want = Vec::new();
-    // Of both channels, because their difference rounds in the full band and is not in the mean.
+    // Measured over both channels: their difference is rounded in the full decoder, but is not part of the mean.
     let mut loudest = 0.0_f32;
 
     for frame in frames {
@@ -239,7 +240,7 @@ fn part_is_of_the_whole(frames: &[LowFrame], step: Step, phase: usize) {
     }
 }
 
-/// It decodes, and all of its lines lie below `n_lines`.
+/// Reports whether a frame decodes and all its lines from `n_lines` on are zero.
 fn is_low(frame: &LowFrame, n_lines: usize) -> bool {
     let mut decoder = FrameDecoder::new(Level::detect()).unwrap();
     let mut planes = [[0.0; FRAME_SAMPLES]; 2];
@@ -279,8 +280,9 @@ fn a_decoder_that_was_reset_is_as_a_new_one() {
     }
 }
 
-/// Every format, side info and main data of noise: no panic, finite samples, the errors of the full decoder for the whole
-/// band, and for a part only where that has one.
+/// Decodes noise as side info and main data in every format. There must be no panic, and all samples must be finite.
+/// For the whole band the errors must be those of the full decoder, and a part of the band may fail only if the full
+/// decoder does.
 #[test]
 fn noise_decodes_to_finite_samples_or_errors() {
     let mut noise = Noise(8);

@@ -1,4 +1,4 @@
-//! Every architecture has a drawing that is XML, with a box for each stage, inside of the picture and apart.
+//! Checks that the drawing of every architecture is XML with a box per stage, inside the picture, without overlaps.
 
 use roxmltree::{Document, Node};
 
@@ -14,7 +14,7 @@ fn number(node: Node<'_, '_>, name: &str) -> f64 {
     words.parse().expect("a number")
 }
 
-/// Name and edges of each box, in the order of the file.
+/// Returns the name and edges of each box, in the order of the file.
 fn boxes(drawing: &Document<'_>) -> Vec<(String, Edges)> {
     let mut boxes = Vec::new();
     for node in drawing.descendants() {
@@ -174,6 +174,6 @@ fn a_drawing_says_what_it_is_and_knows_the_dark() {
         );
     }
     assert!(text.contains("@media (prefers-color-scheme:dark)"));
-    // Nothing of it lies elsewhere.
+    // The drawing refers to no external resources.
     assert_eq!(text.matches("http").count(), 1, "the name space alone");
 }

@@ -1,4 +1,4 @@
-//! Ranks that say on what they compute. No test but the last needs a GPU; it is run by name where there are two.
+//! Tests of groups with different devices. Only the last test needs two GPUs; it is ignored and run by name.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::groups::each_join;
 use super::*;
 use crate::strategy::ring::through_host;
 
-/// `body` on each rank of a job whose ranks have these devices; each in a thread.
+/// Runs `body` on each rank of a job with these devices, each rank in its own thread.
 fn each_device<R: Send>(
     devices: &[Device],
     body: impl Fn(&'static dyn Collective) -> R + Sync,
@@ -72,9 +72,9 @@ fn ranks_on_cpus_sum_by_the_ring_after_joining() {
 
 #[test]
 fn gpus_that_nobody_can_ask_are_joined_without_nccl_and_without_a_panic() {
-    // No machine has GPUs of these numbers: to the driver, if there is one, they are unknown.
+    // No machine has GPUs with these indices, so the driver, if there is one, does not know them.
     let sums = each_device(&[Device::Cuda(4000), Device::Cuda(4001)], |group| {
-        // What is on CPUs goes the same way for every group.
+        // CPU tensors are summed in the same way in every group.
         (one_and_two(group, Device::Cpu), format!("{group:?}"))
     });
     for sum in sums {

@@ -1,4 +1,4 @@
-//! Whole groups: ranks as threads over loopback, and as processes that are killed.
+//! Tests of whole groups: ranks as threads over loopback, and ranks as processes that are killed.
 
 mod devices;
 mod groups;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::*;
 
-/// Ranks of one job on this machine, as threads would be given them.
+/// Returns the ranks of one job on this machine, to be run as threads.
 pub(super) fn world(world_size: usize) -> Vec<Ranks> {
     let port = TcpListener::bind("127.0.0.1:0")
         .expect("loopback")
@@ -39,12 +39,12 @@ pub(super) fn fingerprint() -> Fingerprint {
     }
 }
 
-/// A loss is none of this test's.
+/// Action for tests in which no rank should be lost.
 pub(super) fn no_loss() -> OnLoss {
     Box::new(|loss| eprintln!("a loss that the test did not expect: {loss}"))
 }
 
-/// `body` on each rank of a ring, in threads; what it gave, by rank.
+/// Runs `body` on each rank of a ring, in threads. Returns the results in rank order.
 pub(super) fn each_rank<R: Send>(
     world_size: usize,
     body: impl Fn(&RingGroup) -> R + Sync,

@@ -1,4 +1,4 @@
-//! Several ranks train as one does: the same global batches, cut by rank.
+//! Training on several ranks gives the same result as on one rank: the same global batches are divided among the ranks.
 
 use tch::{Device, Kind, Tensor};
 use wavemill_schemas::rng::Rng;
@@ -8,7 +8,7 @@ use super::*;
 const STEPS: usize = 50;
 const BATCH: i64 = 12;
 
-/// Two layers, and one variable that no batch uses.
+/// Creates two layers, and one variable that no batch uses.
 fn model(kind: Kind) -> Vec<(String, Tensor)> {
     let mut rng = Rng::new(7);
     let shapes: [(&str, &[i64]); 5] = [
@@ -33,11 +33,11 @@ fn model(kind: Kind) -> Vec<(String, Tensor)> {
     shapes.into_iter().map(variable).collect()
 }
 
-/// Rows, classes and weights of a step's global batch.
+/// Returns the rows, classes and weights of a step's global batch.
 fn batch(step: usize, kind: Kind) -> (Tensor, Tensor, Tensor) {
     let mut rng = Rng::new(1000 + step as u64);
     let rows: Vec<f64> = (0..BATCH * 6).map(|_| rng.normal()).collect();
-    // The class of a row is the place of the largest of its first three values.
+    // The class of a row is the index of the largest of its first three values.
     let largest =
         |row: &[f64]| (0..3).fold(0, |best, at| if row[at] > row[best] { at } else { best });
     let classes: Vec<i64> = rows.chunks(6).map(|row| largest(row) as i64).collect();
@@ -50,7 +50,7 @@ fn batch(step: usize, kind: Kind) -> (Tensor, Tensor, Tensor) {
     )
 }
 
-/// 50 steps of SGD on Σ weight · loss / Σ weight; every step's loss, then all variables.
+/// Runs 50 steps of SGD on Σ weight · loss / Σ weight. Returns the loss of every step, followed by all variables.
 fn train(group: &dyn Collective, kind: Kind) -> Vec<f64> {
     let mut variables = model(kind);
     let mut buckets = Buckets::new(&variables, 2);
@@ -58,7 +58,7 @@ fn train(group: &dyn Collective, kind: Kind) -> Vec<f64> {
     for step in 0..STEPS {
         let (rows, classes, weights) = batch(step, kind);
         let (rank, world) = (group.rank() as i64, group.world_size() as i64);
-        // A slice of no row at step 3 for rank 1: its gradients stay undefined.
+        // At step 3, rank 1 gets an empty slice and its gradients stay undefined.
         let whole_to_first = step == 3;
         let (start, end) = match (whole_to_first, rank) {
             (true, 0) => (0, BATCH),
@@ -105,7 +105,7 @@ fn train(group: &dyn Collective, kind: Kind) -> Vec<f64> {
 
 #[test]
 fn two_and_four_ranks_train_as_one_does() {
-    // f64 shows that the sums are the same sums; f32 adds its own rounding over 50 steps.
+    // The f64 runs show that the sums are equal. The f32 runs add their own rounding over 50 steps.
     for (kind, most) in [(Kind::Double, 1e-12), (Kind::Float, 1e-5)] {
         let alone = train(&Solo, kind);
         assert!(
@@ -134,7 +134,8 @@ fn two_and_four_ranks_train_as_one_does() {
     }
 }
 
-/// Each rank's own gradient, by its number; `None` where it has none.
+/// Returns the reduced gradient of each of three ranks. `own` returns the value of a rank's own gradient, or `None` if
+/// the rank has none.
 fn reduced(own: impl Fn(usize) -> Option<f64> + Sync) -> Vec<Option<f64>> {
     each_rank(3, |group| {
         let variable = Tensor::ones([2, 2], (Kind::Float, Device::Cpu)).set_requires_grad(true);

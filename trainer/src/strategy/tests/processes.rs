@@ -1,5 +1,5 @@
-//! Ranks as processes, which can be killed, stopped and asked to end. Each is this test program, started again with a
-//! variable that says what to do.
+//! Tests with ranks as processes, which can be killed, stopped and signalled. Each process is this test program,
+//! started again with an environment variable that names its task.
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::*;
 
-/// The promise: after a rank's death the others end within this.
+/// Documented limit: the other ranks end within this time after a rank's death.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 const TASK: &str = "WAVEMILL_TEST_TASK";
 const FOLDER: &str = "WAVEMILL_TEST_FOLDER";
@@ -31,7 +31,7 @@ fn this_program(task: &str, folder: &Path) -> Command {
     command
 }
 
-/// What a started process does.
+/// Runs the task of a started process.
 #[test]
 #[ignore = "started by the other tests"]
 fn child() {
@@ -60,7 +60,7 @@ fn child() {
             let mut tensor = Tensor::ones([1_000_000], (Kind::Float, Device::Cpu));
             group.sum(&mut tensor).expect("the watchdog is faster");
         },
-        // Rank 1 never comes to the sum: the others' main threads wait in it.
+        // Rank 1 never calls `sum`, so the main threads of the other ranks wait in it.
         "wait" if ranks.rank != 1 => {
             group
                 .sum(&mut Tensor::ones([10], (Kind::Float, Device::Cpu)))
@@ -99,7 +99,7 @@ fn await_files(folder: &Path, world_size: usize) {
     }
 }
 
-/// Waits for a process, at most for the promised time from `since`.
+/// Waits until a process has ended, at most for [`END_TIMEOUT`] from `since`.
 fn end_of(mut child: Child, since: Instant) -> Output {
     while child.try_wait().expect("a child").is_none() {
         if since.elapsed() > END_TIMEOUT {
@@ -123,7 +123,8 @@ fn signal(pid: u32, name: &str) {
     assert!(sent.success(), "kill -{name} {pid}");
 }
 
-/// Ends or stops `victim` of three ranks; the others must say so and exit with `LOST` in time.
+/// Sends the signal `how` to rank `victim` of three ranks. The others must report the loss and exit with `LOST` in
+/// time.
 fn others_end(task: &str, victim: usize, how: &str, words: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut children = start(task, folder.path(), 3);
@@ -192,7 +193,7 @@ fn a_signal_to_our_launcher_reaches_its_ranks() {
     await_files(folder.path(), 2);
     let since = Instant::now();
     signal(launcher.id(), "TERM");
-    // A rank of this test catches nothing, so that the first one ends by the signal: 128 + 15.
+    // The ranks of this test do not handle signals, so the first one is ended by the signal: 128 + 15.
     assert_eq!(end_of(launcher, since).status.code(), Some(143));
 }
 
@@ -214,7 +215,7 @@ fn ranks_do_not_outlive_their_launcher() {
     }
 }
 
-/// Ended, with nobody there to ask: in a container, orphans may stay so.
+/// Reports whether a process has ended but has not been waited for. In a container, orphans may stay in this state.
 fn is_zombie(pid: &str) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
 }
