@@ -16,11 +16,12 @@ from os import cpu_count
 from pathlib import Path
 
 ARCHITECTURES = ["sm_75", "sm_80", "sm_90", "sm_100"]
-# The largest block that host code launches, and a block's registers: more a thread and the launch fails.
+# The largest block that host code launches, and the registers of a block: with more registers per thread, the
+# launch fails.
 BLOCK_THREADS, BLOCK_REGISTERS = 512, 65536
 DEVICE = Path("kernels/src/device")
 PAGE = Path("docs/cuda-kernels.md")
-# From here on the page is scripts/cuda_counts.sh's.
+# The rest of the page is written by scripts/cuda_counts.sh.
 COUNTS = "## Memory accesses"
 TEXT = """# Registers and memory of the kernels
 
@@ -28,8 +29,8 @@ TEXT = """# Registers and memory of the kernels
 Ampere (sm_80), Hopper (sm_90) and Blackwell (sm_100). Nothing here was run on a GPU.
 
 Registers are counted per thread. If nvcc and NVRTC differ, both numbers are shown, nvcc's first. Shared memory is
-what a kernel declares, in bytes; a launch may ask for more, depending on the recipe. Stack and spills are bytes per thread,
-the largest of any architecture and compiler. A spill is a register that the compiler moves to memory.
+the size that a kernel declares, in bytes; a launch may request more, depending on the recipe. Stack and spills are the
+maximum over all architectures and compilers, in bytes per thread. A spill is a register that the compiler moves to memory.
 
 {table}
 
@@ -37,26 +38,25 @@ the largest of any architecture and compiler. A spill is a register that the com
 
 ## Instructions of the resampler
 
-The same script counts these instructions in nvcc's machine code for Hopper (sm_90). Nothing was run. Each number is the
-instructions of one thread in one turn of a loop:
+The same script counts these instructions in nvcc's machine code for Hopper (sm_90). Nothing was run. Each number counts the
+instructions of one thread in one iteration of a loop:
 
 - *multiply-adds*: the loop over the filter's taps; all its instructions, and the multiply-adds among them
-- *a source sample*: the loop that brings a sample to shared memory, already mixed down; inside of the clip, and at an edge,
-  where a part of the tile may lie outside of the clip
-- *an output, written*: the loop that writes an output, if the loop of the sums does not
+- *a source sample*: the loop that downmixes a sample and stores it in shared memory; inside the clip, and at an edge,
+  where a part of the tile may be outside the clip
+- *an output, written*: the loop that writes an output sample, if the loop of the sums does not write it
 
 No loop has a division. Take 44.1 to 22.05 kHz as an example: each output sample has {taps} taps and {down} source samples.
-`decimate_f32` then executes {per_output:.0f} instructions per output sample, and {taps} of them are multiply-adds. The former code had one
-instance for all sample types and asked for the type at every sample: 523 instructions by the same count, and another kernel
-for the levels.
+`decimate_f32` then executes {per_output:.0f} instructions per output sample, and {taps} of them are multiply-adds.
 
 {loops}
 """
 
-# The filter of 44.1 to 22.05 kHz, as resample/device.rs lays it out: 359 taps, dealt to two streams, filled up to eights.
+# The filter from 44.1 to 22.05 kHz, as laid out by resample/device.rs: 359 taps in two streams, padded to multiples
+# of eight.
 TAPS, DOWN = 368, 2
-# Most instructions for a multiply-add in the loop over taps, and for a source sample: what the code had when these were set,
-# and a tenth more.
+# Maximum number of instructions per multiply-add in the loop over taps, and per source sample: the measured number
+# when the limits were set, plus a tenth.
 SUMS_RATIO_MAX = {"decimate": 1.33, "polyphase": 2.92}
 SOURCE_SAMPLE_MAX = 34
 
@@ -195,7 +195,7 @@ def loops(toolkit, cubin):
         sums = max(found, key=lambda loop: count(loop, "FFMA"))
         loads = sorted(len(loop) for loop in found if count(loop, "LDG") == 1 and count(loop, "STS") == 1)
         stores = [len(loop) for loop in found if count(loop, "STG") and count(loop, "LDS")]
-        # The shortest loop that brings something to shared memory brings taps; polyphase leaves them where they are.
+        # The shortest loop that writes to shared memory loads taps; polyphase does not copy its taps.
         loads = loads[1:] if kernel.startswith("decimate") else loads
 
         ratio = len(sums) / count(sums, "FFMA")
@@ -226,7 +226,7 @@ def innermost_loops(code):
     for end, instruction in enumerate(instructions):
         target = re.search(r"\bBRA\b.*`\((\.L_x_\d+)\)", instruction)
         start = labels.get(target.group(1), end + 1) if target else end + 1
-        # A branch to itself is the padding behind a kernel's end.
+        # A branch to itself is the padding after a kernel's end.
         if start < end:
             ranges.append((start, end))
     inner = [one for one in ranges if not any(one != other and one[0] <= other[0] and other[1] <= one[1] for other in ranges)]

@@ -1,6 +1,6 @@
-//! CSV as pandas writes it, which is how FMA's tables were written: a field is quoted only where it must be.
+//! Writes CSV in the format of pandas, which FMA's tables use: a field is quoted only if necessary.
 
-/// One record with its line feed.
+/// Returns one record with its line feed.
 pub(crate) fn record<I: IntoIterator<Item: AsRef<str>>>(fields: I) -> String {
     let quoted: Vec<String> = fields
         .into_iter()

@@ -1,4 +1,5 @@
-//! From samples to the MP3 files that an archive holds: LAME at many rates and modes, an ID3v2 tag and an Info frame in front.
+//! Encodes samples to MP3 files as found in archives: LAME at many rates and modes, with an ID3v2 tag and an Info
+//! frame.
 
 use anyhow::{Context, Result, anyhow};
 use mp3lame_encoder::{
@@ -7,7 +8,7 @@ use mp3lame_encoder::{
 
 use crate::synth::Canvas;
 
-/// How a clip is encoded.
+/// Encoder settings of a clip.
 #[derive(Clone, Copy)]
 pub(crate) struct Encoding {
     pub rate_hz: u32,
@@ -18,14 +19,14 @@ pub(crate) struct Encoding {
 /// Constant or variable bit rate.
 #[derive(Clone, Copy)]
 pub(crate) enum Rate {
-    /// Constant, kbit/s as in the name.
+    /// Constant bit rate; the name states it in kbit/s.
     Constant(Bitrate),
-    /// Variable; V0 is the best quality, V9 the worst.
+    /// Variable bit rate; V0 has the best quality, V9 the worst.
     Variable(Quality),
 }
 
 impl Rate {
-    /// The rate a catalogue states, where it is fixed: bits a second.
+    /// Returns the bit rate for the catalogue in bits per second, or `None` if it is variable.
     pub(crate) fn nominal_bps(self) -> Option<u32> {
         match self {
             Self::Constant(rate) => Some(1000 * rate as u32),
@@ -50,7 +51,7 @@ const fn variable(rate_hz: u32, mode: Mode, quality: Quality) -> Encoding {
     }
 }
 
-/// What is met in the wild, and in FMA.
+/// Encoder settings that are common in practice and in FMA.
 pub(crate) const ENCODINGS: [Encoding; 12] = [
     constant(44_100, Mode::JointStereo, Bitrate::Kbps128),
     constant(44_100, Mode::JointStereo, Bitrate::Kbps192),
@@ -68,16 +69,16 @@ pub(crate) const ENCODINGS: [Encoding; 12] = [
 
 /// An encoded clip.
 pub(crate) struct Mp3 {
-    /// Tag, Info frame, audio frames.
+    /// Tag, Info frame and audio frames.
     pub bytes: Vec<u8>,
-    /// Where the first audio frame starts.
+    /// Offset of the first audio frame.
     pub audio_at: usize,
 }
 
-/// Encodes a recording; `tag` (see [`id3v2`]) is put in front of it.
+/// Encodes a recording and puts `tag` (see [`id3v2`]) in front of it.
 ///
 /// # Errors
-/// When LAME refuses a setting or the samples.
+/// If LAME rejects a setting or the samples.
 pub(crate) fn mp3(canvas: &Canvas, encoding: &Encoding, tag: &[u8]) -> Result<Mp3> {
     let mut encoder = build(encoding)?;
 
@@ -102,11 +103,11 @@ pub(crate) fn mp3(canvas: &Canvas, encoding: &Encoding, tag: &[u8]) -> Result<Mp
         )?;
     }
 
-    // What the encoder still holds back.
+    // Write the samples that the encoder has buffered.
     frames.reserve(mp3lame_encoder::max_required_buffer_size(0));
     encoder.flush_to_vec::<FlushNoGap>(&mut frames)?;
 
-    // LAME leaves room for the Info frame at the start, and knows its content only now.
+    // LAME reserves space for the Info frame at the start, but only knows its content now.
     let mut info = Vec::with_capacity(encoder.lame_tag_size());
     encoder
         .lame_tag_encode_to_vec(&mut info)
@@ -131,7 +132,7 @@ fn build(encoding: &Encoding) -> Result<Encoder> {
     lame.set_sample_rate(encoding.rate_hz)?;
     lame.set_output_sample_rate(encoding.rate_hz.try_into().ok())?;
     lame.set_mode(encoding.mode)?;
-    // Ten times faster than the best; the demo's ear is a small network.
+    // Ten times faster than the best quality. The difference does not matter to the small network of the demo.
     lame.set_quality(Quality::Ok)?;
     lame.set_to_write_vbr_tag(true)?;
 
@@ -145,7 +146,7 @@ fn build(encoding: &Encoding) -> Result<Encoder> {
     Ok(lame.build()?)
 }
 
-/// An ID3v2.4 tag (id3.org) with title, artist and album in UTF-8.
+/// Creates an ID3v2.4 tag (id3.org) with title, artist and album in UTF-8.
 pub(crate) fn id3v2(title: &str, artist: &str, album: &str) -> Vec<u8> {
     let mut frames = Vec::new();
     for (id, text) in [(b"TIT2", title), (b"TPE1", artist), (b"TALB", album)] {
@@ -163,7 +164,7 @@ pub(crate) fn id3v2(title: &str, artist: &str, album: &str) -> Vec<u8> {
     .concat()
 }
 
-/// 28 bits, seven a byte, so that no size looks like a frame's sync word.
+/// Encodes 28 bits with seven bits per byte, so that no size looks like the sync word of a frame.
 fn sync_safe(size: usize) -> [u8; 4] {
     [21, 14, 7, 0].map(|shift| (size >> shift & 0x7F) as u8)
 }

@@ -1,7 +1,8 @@
-//! `features.csv` in FMA's form: 518 columns under four header lines.
+//! Writes `features.csv` in FMA's format: 518 columns with four header lines.
 //!
-//! FMA computed its values from whole songs with an old librosa. Here they are drawn, not computed from the clips: each is
-//! a level of its genre plus offsets of its artist and its track, so that a model finds something to learn in them.
+//! FMA computed its values from whole songs with an old version of librosa. The values here are random instead of
+//! computed from the clips: a level of the genre plus offsets of the artist and the track, so that a model can learn
+//! from them.
 
 use crate::csv;
 use crate::rng::Rng;
@@ -25,15 +26,15 @@ const FEATURES: [(&str, usize); 11] = [
 /// Statistics over the frames of a song, in FMA's order.
 const STATISTICS: [&str; 7] = ["kurtosis", "max", "mean", "median", "min", "skew", "std"];
 
-/// Largest contributions of genre, artist and track to a value.
+/// Maximum contributions of genre, artist and track to a value.
 const SPREADS: [f32; 3] = [1.0, 0.7, 0.5];
 
-/// The table, one row per track. Values are finite and have no unit.
+/// Returns the table with one row per track. Values are finite and have no unit.
 pub(crate) fn features_csv(seed: u64, catalog: &Catalog) -> String {
     let mut table = header();
     for track in &catalog.tracks {
         let artist = &catalog.artists[track.artist];
-        // Tracks of one genre, or of one artist, draw the same numbers from these generators.
+        // Tracks of the same genre or artist draw the same numbers from these generators.
         let owners = [(6, artist.genre.id()), (7, artist.id), (8, track.id)];
         let mut rngs = owners.map(|(kind, id)| Rng::keyed(seed, &[kind, u64::from(id)]));
 
@@ -48,7 +49,7 @@ pub(crate) fn features_csv(seed: u64, catalog: &Catalog) -> String {
     table
 }
 
-/// The four lines that pandas writes: the names of a table's three header levels, and below them that of its index.
+/// Returns the four header lines in the format of pandas: the names of three header levels, then the name of the index.
 fn header() -> String {
     let mut lines =
         ["feature", "statistics", "number", "track_id"].map(|name| vec![name.to_owned()]);
@@ -66,7 +67,7 @@ fn header() -> String {
     lines.map(csv::record).concat()
 }
 
-/// Feature, statistic and number of each column, in FMA's order.
+/// Iterates over feature, statistic and number of each column, in FMA's order.
 fn columns() -> impl Iterator<Item = (&'static str, &'static str, usize)> {
     FEATURES.into_iter().flat_map(|(feature, dimensions)| {
         STATISTICS.into_iter().flat_map(move |statistic| {

@@ -1,21 +1,21 @@
-//! The ten genres of the demo, under FMA's names and ids, and the piece of FMA's genre tree around them.
+//! The ten genres of the demo with FMA's names and ids, and the part of FMA's genre tree that contains them.
 
-/// A top genre that the demo can play.
+/// A top-level genre of the demo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Genre {
     /// Slow organ.
     Classical,
-    /// Square arpeggio over four on the floor.
+    /// Square-wave arpeggio over a four-on-the-floor beat.
     Electronic,
-    /// Noise that drifts.
+    /// Drifting noise.
     Experimental,
     /// Picked strings.
     Folk,
-    /// Broken beat and wobbling bass.
+    /// Breakbeat and wobble bass.
     HipHop,
     /// Mallets and hand drums.
     International,
-    /// Walking bass, electric piano, swung ride.
+    /// Walking bass, electric piano, swung ride cymbal.
     Jazz,
     /// Stride on a worn record.
     OldTime,
@@ -25,7 +25,7 @@ pub(crate) enum Genre {
     Spoken,
 }
 
-/// Every genre that the demo plays.
+/// All genres of the demo.
 pub(crate) const PLAYED: [Genre; 10] = [
     Genre::Classical,
     Genre::Electronic,
@@ -40,7 +40,7 @@ pub(crate) const PLAYED: [Genre; 10] = [
 ];
 
 impl Genre {
-    /// FMA's genre id.
+    /// Returns FMA's genre id.
     pub(crate) fn id(self) -> u32 {
         match self {
             Self::International => 2,
@@ -56,14 +56,14 @@ impl Genre {
         }
     }
 
-    /// FMA's title.
+    /// Returns FMA's title.
     pub(crate) fn title(self) -> &'static str {
         TREE.iter()
             .find(|node| node.id == self.id())
             .map_or("", |node| node.title)
     }
 
-    /// Ids of the genres below this one.
+    /// Returns the ids of the genres below this one.
     pub(crate) fn children(self) -> Vec<u32> {
         TREE.iter()
             .filter(|node| node.parent == self.id())
@@ -76,14 +76,14 @@ impl Genre {
 pub(crate) struct Node {
     /// `genre_id`.
     pub id: u32,
-    /// `parent`, 0 = root.
+    /// `parent`; 0 for a root.
     pub parent: u32,
     /// `title`.
     pub title: &'static str,
 }
 
 impl Node {
-    /// `top_level`: the root above this genre; the piece of the tree here is two levels deep.
+    /// Returns `top_level`, the root of this genre. The tree has only two levels here.
     pub(crate) fn top_level(&self) -> u32 {
         if self.parent == 0 {
             self.id
@@ -97,7 +97,7 @@ const fn node(id: u32, parent: u32, title: &'static str) -> Node {
     Node { id, parent, title }
 }
 
-/// FMA's sixteen roots, and sub-genres of those that are played (Defferrard et al. 2017, CC BY 4.0), by id.
+/// FMA's sixteen root genres, and sub-genres of those in the demo (Defferrard et al. 2017, CC BY 4.0), sorted by id.
 pub(crate) const TREE: [Node; 36] = [
     node(1, 38, "Avant-Garde"),
     node(2, 0, "International"),

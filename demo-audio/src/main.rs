@@ -1,7 +1,7 @@
-//! Makes the data set of `wavemill demo`: synthetic music of ten genres as real MP3s, with FMA's metadata tables.
+//! Creates the data set of `wavemill demo`: synthetic music of ten genres as real MP3s, with FMA's metadata tables.
 //!
-//! A program of its own, because the encoder (LAME) is LGPL and is never linked into `wavemill`. Nothing here is a
-//! recording; the same seed gives the same bytes.
+//! This is a separate program because the encoder (LAME) is LGPL and must not be linked into `wavemill`. All audio is
+//! synthesized, and equal seeds give equal bytes.
 
 mod csv;
 mod damage;
@@ -26,12 +26,12 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(version)]
 struct Args {
-    /// Folder to make; gets fma_metadata/ and fma_demo/
+    /// Folder to create; gets fma_metadata/ and fma_demo/
     out_dir: PathBuf,
-    /// Labelled tracks with a whole clip; about 5 % unlabelled and 15 faulty ones come on top
+    /// Number of labelled tracks with an intact clip; about 5 % unlabelled and 15 faulty ones are added
     #[arg(long, default_value_t = 320)]
     tracks: usize,
-    /// The same seed gives the same bytes
+    /// Random seed; equal seeds give equal bytes
     #[arg(long, default_value_t = 42)]
     seed: u64,
     /// Length of a clip in seconds, 2 to 60

@@ -1,4 +1,5 @@
-//! `tracks.csv` and `genres.csv` as FMA publishes them: three header lines over 52 columns, lists as Python writes them.
+//! Writes `tracks.csv` and `genres.csv` in the format of FMA: three header lines over 52 columns, lists in Python
+//! syntax.
 
 use std::collections::BTreeSet;
 
@@ -75,16 +76,16 @@ const COLUMNS: [(&str, &[&str]); 4] = [
     ),
 ];
 
-/// What is known of a clip once it is encoded.
+/// Properties of a clip that are known after encoding.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EncodedClip {
-    /// `track.bit_rate`, bits a second.
+    /// `track.bit_rate` in bits per second.
     pub bit_rate_bps: u32,
-    /// `track.duration`, seconds.
+    /// `track.duration` in seconds.
     pub seconds: u32,
 }
 
-/// `tracks.csv`; `encoded` has one entry a track. Bytes, since one row is not UTF-8.
+/// Returns `tracks.csv`; `encoded` has one entry per track. The result is bytes, because one row is not UTF-8.
 pub(crate) fn tracks_csv(catalog: &Catalog, encoded: &[EncodedClip]) -> Vec<u8> {
     let mut table = header().into_bytes();
     for (track, encoded) in catalog.tracks.iter().zip(encoded) {
@@ -108,11 +109,11 @@ fn header() -> String {
         }
     }
 
-    // pandas writes the names of a table's two header levels, and below them that of its index.
+    // Format of pandas: the names of two header levels, then the name of the index.
     csv::record(groups) + &csv::record(names) + &csv::record(index)
 }
 
-/// The record of a track, with the fault that the catalogue asks for.
+/// Returns the record of a track, with the fault chosen by the catalogue.
 fn line(track: &Track, fields: &[String]) -> Vec<u8> {
     match track.line {
         Line::Good => csv::record(fields).into_bytes(),
@@ -122,7 +123,7 @@ fn line(track: &Track, fields: &[String]) -> Vec<u8> {
         }
         Line::NotUtf8 => {
             let mut bytes = csv::record(&fields[..fields.len() - 1]).into_bytes();
-            // In place of the line feed comes a last field of our own.
+            // Replace the line feed by a last field that is not UTF-8.
             bytes.pop();
             bytes.extend_from_slice(b",Caf\xE9 noir\n"); // Windows-1252
             bytes
@@ -130,7 +131,7 @@ fn line(track: &Track, fields: &[String]) -> Vec<u8> {
     }
 }
 
-/// A track's values, in the header's order.
+/// Returns the values of a track in the order of the header.
 fn fields(track: &Track, artist: &Artist, encoded: EncodedClip) -> Vec<String> {
     let mut fields = vec![track.id.to_string()];
     for (group, names) in COLUMNS {
@@ -147,8 +148,8 @@ fn fields(track: &Track, artist: &Artist, encoded: EncodedClip) -> Vec<String> {
     fields
 }
 
-// Most values follow from ids by a division, not from the generator: a column more or less changes nothing else. Some are
-// empty in some rows, as in FMA, so that readers meet nulls in every kind of column.
+// Most values are derived from ids by modulo instead of drawn, so that adding or removing a column does not change
+// others. Some are empty in some rows, as in FMA, so that every kind of column contains nulls.
 fn album_value(name: &str, artist: &Artist) -> String {
     match name {
         "comments" | "favorites" => "0".to_owned(),
@@ -180,7 +181,7 @@ fn artist_value(name: &str, artist: &Artist) -> String {
         "latitude" if has_place => "40.0583238".to_owned(),
         "location" if has_place => "Nowhere, São Synth".to_owned(),
         "longitude" if has_place => "-74.4056612".to_owned(),
-        // Line feeds and quotes within a field: what breaks a reader that splits at line ends.
+        // Line feeds and quotes within a field, which break readers that split at line ends.
         "members" if artist.id.is_multiple_of(7) => {
             "An oscillator,\nan envelope\nand \"the filter\"".to_owned()
         }
@@ -214,7 +215,7 @@ fn track_value(name: &str, track: &Track, artist: &Artist, encoded: EncodedClip)
     }
 }
 
-/// Genres and the roots above them, by id, each once.
+/// Returns the genres and their root genres, sorted by id and without duplicates.
 fn with_ancestors(genres: &[u32]) -> Vec<u32> {
     let mut all: BTreeSet<u32> = genres.iter().copied().collect();
     for node in &TREE {
@@ -225,12 +226,12 @@ fn with_ancestors(genres: &[u32]) -> Vec<u32> {
     all.into_iter().collect()
 }
 
-/// Rust writes a list of numbers as Python does.
+/// Formats a list of numbers; Rust's `Debug` output is the same as in Python.
 fn list(ids: &[u32]) -> String {
     format!("{ids:?}")
 }
 
-/// `genres.csv`; `#tracks` counts the catalogue's tracks.
+/// Returns `genres.csv`; `#tracks` is the number of tracks in the catalogue.
 pub(crate) fn genres_csv(catalog: &Catalog) -> String {
     let mut table = csv::record(["genre_id", "#tracks", "parent", "title", "top_level"]);
     for node in &TREE {

@@ -1,4 +1,5 @@
-//! Invented names, titles and bios, with the marks that real metadata has: accents, other scripts, quotes, HTML, newlines.
+//! Invented names, titles and biographies with features of real metadata: accents, other scripts, quotes, HTML,
+//! newlines.
 
 use crate::rng::Rng;
 
@@ -65,9 +66,9 @@ const TITLE: [&str; 16] = [
     "Halfway",
 ];
 
-/// An artist's name; `index` makes it unlike the others'.
+/// Returns an artist's name that is unique for `index`.
 pub(crate) fn artist(index: usize) -> String {
-    // 7 and 20 have no common divisor, so twenty artists have twenty last names; each further round shifts them by one.
+    // 7 and 20 are coprime, so twenty artists have twenty last names. Each further round shifts the last names by one.
     format!(
         "{} {}",
         FIRST[index % FIRST.len()],
@@ -75,7 +76,7 @@ pub(crate) fn artist(index: usize) -> String {
     )
 }
 
-/// A title of a track or an album.
+/// Draws a title of a track or an album.
 pub(crate) fn title(rng: &mut Rng) -> String {
     let first = *rng.pick(&TITLE);
     match rng.below(4) {
@@ -89,7 +90,7 @@ pub(crate) fn title(rng: &mut Rng) -> String {
     }
 }
 
-/// A biography: none, one line of HTML, or several lines with quotes and commas.
+/// Draws a biography: empty, one line of HTML, or several lines with quotes and commas.
 pub(crate) fn bio(name: &str, rng: &mut Rng) -> String {
     let year = 1960 + rng.below(55);
     match rng.below(3) {

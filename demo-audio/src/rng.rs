@@ -1,11 +1,13 @@
-//! A small random generator of our own, so that a seed gives the same bytes with every release of every crate.
+//! Random number generator. It is implemented here, so that a seed gives the same bytes with every release of every
+//! crate.
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
 impl Rng {
-    /// A generator of its own for every key: equal seed and keys, equal numbers, whatever else was drawn before.
+    /// Creates an independent generator for a seed and keys. Equal arguments give equal numbers, regardless of other
+    /// draws.
     pub(crate) fn keyed(seed: u64, keys: &[u64]) -> Self {
         let mut rng = Self(seed);
         for key in keys {
@@ -14,7 +16,7 @@ impl Rng {
         rng
     }
 
-    /// The next 64 bits.
+    /// Draws 64 bits.
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -23,32 +25,32 @@ impl Rng {
         z ^ (z >> 31)
     }
 
-    /// Uniform in `[0, 1)`.
+    /// Draws a uniform number in `[0, 1)`.
     pub(crate) fn unit(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1u64 << 24) as f32
     }
 
-    /// Uniform in `[low, high)`.
+    /// Draws a uniform number in `[low, high)`.
     pub(crate) fn range(&mut self, low: f32, high: f32) -> f32 {
         low + (high - low) * self.unit()
     }
 
-    /// White noise in `[-1, 1)`.
+    /// Draws a sample of white noise in `[-1, 1)`.
     pub(crate) fn noise(&mut self) -> f32 {
         self.range(-1.0, 1.0)
     }
 
-    /// Uniform below `n`, which must not be 0.
+    /// Draws a uniform integer below `n`, which must not be 0.
     pub(crate) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
 
-    /// One of `items`, which must not be empty.
+    /// Draws one of `items`, which must not be empty.
     pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len())]
     }
 
-    /// True with this probability.
+    /// Returns true with this probability.
     pub(crate) fn chance(&mut self, probability: f32) -> bool {
         self.unit() < probability
     }

@@ -1,39 +1,39 @@
-//! What makes a genre: which voices play, and in which rhythm.
+//! Musical styles: the voices and rhythms of each genre.
 //!
-//! Every genre is a timbre and a pattern in time; key, tempo, mix, room, tone and noise belong to the artist, so that a
-//! model which learns the artist learns nothing of the genre.
+//! A genre consists of timbres and rhythmic patterns. Key, tempo, mix, room, tone and noise depend on the artist, so
+//! that a model that recognises artists does not learn the genre.
 
 use crate::genres::Genre;
 use crate::rng::Rng;
 use crate::synth::{Canvas, Note, Voice, drums, effects, voices};
 
-/// How one artist plays and sounds, whatever the piece.
+/// Style of an artist, independent of the piece.
 #[derive(Clone, Debug)]
 pub(crate) struct PlayingStyle {
-    /// Lowest tonic, Hz.
+    /// Frequency of the lowest tonic in Hz.
     pub root_hz: f32,
-    /// Factor on the genre's usual tempo.
+    /// Factor by which the genre's usual tempo is multiplied.
     pub pace: f32,
-    /// Minor scale instead of major.
+    /// Whether the scale is minor instead of major.
     pub minor: bool,
-    /// Level of the drums, 1.0 = usual.
+    /// Level of the drums; 1.0 is the usual level.
     pub drum_level: f32,
-    /// Level of the guest's part, 0 = none.
+    /// Level of the guest's part; 0 omits it.
     pub guest_level: f32,
-    /// Room, 0 to 1.
+    /// Amount of reverb, from 0 to 1.
     pub reverb: f32,
-    /// Spectral tilt, -0.6 dark to 0.6 bright.
+    /// Spectral tilt, from -0.6 (dark) to 0.6 (bright).
     pub tilt: f32,
-    /// Loudness, dB of full scale.
+    /// Loudness in dB of full scale.
     pub rms_db: f32,
-    /// Noise floor, dB of full scale.
+    /// Noise floor in dB of full scale.
     pub noise_db: f32,
-    /// Stereo width, 0 to 1.
+    /// Stereo width, from 0 to 1.
     pub width: f32,
 }
 
 impl PlayingStyle {
-    /// Draws an artist.
+    /// Draws the style of an artist.
     pub(crate) fn draw(rng: &mut Rng) -> Self {
         Self {
             root_hz: 55.0 * 2f32.powf(rng.range(0.0, 1.0)),
@@ -50,7 +50,7 @@ impl PlayingStyle {
     }
 }
 
-/// Renders one piece: the genre's own part, a quiet part of the guest genre, the room, the master.
+/// Renders one piece: the part of the genre, a quiet part of the guest genre, the room effect and the mastering.
 pub(crate) fn render(
     genre: Genre,
     guest: Genre,
@@ -61,7 +61,7 @@ pub(crate) fn render(
 ) -> Canvas {
     let mut canvas = part(genre, style, rate_hz, seconds, rng);
 
-    // Voices differ in loudness: the guest's level is relative to what the host plays.
+    // Voices differ in loudness, so the level of the guest is relative to that of the main part.
     if style.guest_level > 0.05 {
         let other = part(guest, style, rate_hz, seconds, rng);
         let gain = style.guest_level * level(&canvas) / level(&other).max(1e-6);
@@ -74,15 +74,15 @@ pub(crate) fn render(
     canvas
 }
 
-/// Root mean square of the left channel.
+/// Computes the root mean square of the left channel.
 fn level(canvas: &Canvas) -> f32 {
     let energy: f64 = canvas.left.iter().map(|x| f64::from(x * x)).sum();
     (energy / canvas.left.len().max(1) as f64).sqrt() as f32
 }
 
-/// What one genre plays, before room and master.
+/// Renders the part of one genre, without room effect and mastering.
 fn part(genre: Genre, style: &PlayingStyle, rate_hz: u32, seconds: f32, rng: &mut Rng) -> Canvas {
-    // Pieces of one artist are in several keys, so that the pitch alone does not tell the artist.
+    // Pieces of one artist have different keys, so that the pitch does not identify the artist.
     let key = *rng.pick(&[0, 2, 3, 5, 7, 9]);
     let mut stage = Stage {
         canvas: Canvas::new(rate_hz, seconds),
@@ -107,7 +107,7 @@ fn part(genre: Genre, style: &PlayingStyle, rate_hz: u32, seconds: f32, rng: &mu
     stage.canvas
 }
 
-/// One part being played.
+/// State while rendering one part.
 struct Stage<'a> {
     canvas: Canvas,
     style: &'a PlayingStyle,
@@ -117,36 +117,37 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// Seconds a beat, around the genre's usual tempo.
+    /// Draws the duration of a beat in seconds, close to the usual tempo of the genre.
     fn beat_s(&mut self, bpm: f32) -> f32 {
         60.0 / (bpm * self.style.pace * self.rng.range(0.97, 1.03))
     }
 
-    /// Start times `step_s` apart over the whole piece, numbered.
+    /// Iterates over (number, start time) of steps of `step_s` seconds over the whole piece.
     fn grid(&self, step_s: f32) -> impl Iterator<Item = (usize, f32)> + use<> {
         let steps = (self.canvas.seconds() / step_s).ceil() as usize;
         (0..steps).map(move |i| (i, i as f32 * step_s))
     }
 
-    /// The pitch of a scale degree (0 = tonic, 7 = an octave above), `octave` above the artist's root.
+    /// Returns the frequency of a scale degree (0 = tonic, 7 = an octave above), `octave` octaves above the artist's
+    /// root.
     fn pitch(&self, degree: i32, octave: i32) -> f32 {
         const MAJOR: [i32; 7] = [0, 2, 4, 5, 7, 9, 11];
         const MINOR: [i32; 7] = [0, 2, 3, 5, 7, 8, 10];
 
-        // Degrees below 0 and above 6 lie in the octaves below and above.
+        // Degrees below 0 and above 6 are in the octaves below and above.
         let scale = if self.style.minor { MINOR } else { MAJOR };
         let semitones =
             scale[degree.rem_euclid(7) as usize] + 12 * (degree.div_euclid(7) + octave) + self.key;
         self.style.root_hz * 2f32.powf(semitones as f32 / 12.0)
     }
 
-    /// A pitch drawn from `n` degrees, `from` upwards.
+    /// Draws a pitch from `n` degrees, starting at `from`.
     fn any_pitch(&mut self, from: i32, n: usize, octave: i32) -> f32 {
         let degree = from + self.rng.below(n) as i32;
         self.pitch(degree, octave)
     }
 
-    /// Plays a note as people do: a little early or late, louder or softer, somewhere on the stage.
+    /// Plays a note with random variations of timing, loudness and stereo position, as by a human player.
     fn play(&mut self, voice: Voice, at_s: f32, note: Note) {
         let note = Note {
             level: note.level * self.rng.range(0.8, 1.0),
@@ -158,10 +159,11 @@ impl Stage<'_> {
         self.canvas.add(at_s, pan, &sound);
     }
 
-    /// Repeats a drum pattern over the whole piece: `x` loud, `o` soft, anything else a rest.
+    /// Repeats a drum pattern over the whole piece: `x` is loud, `o` is soft, and other characters are rests.
     fn drum(&mut self, voice: Voice, steps: &str, step_s: f32, level: f32) {
         let steps = steps.as_bytes();
-        // Drums are tuned to the artist's key, but by half: a kick must stay a kick.
+        // Tune the drums to the artist's key, but only by half of the interval, so that a kick still sounds like a
+        // kick.
         let hz = 52.0 * (self.style.root_hz / 78.0).sqrt();
 
         for (i, at_s) in self.grid(step_s) {
@@ -180,7 +182,7 @@ impl Stage<'_> {
         }
     }
 
-    /// Four chord roots, as scale degrees, one a bar.
+    /// Draws the roots of four chords as scale degrees, one per bar.
     fn changes(&mut self) -> [i32; 4] {
         *self.rng.pick(&[
             [0, 3, 4, 0],
@@ -211,7 +213,7 @@ fn folk(stage: &mut Stage) {
         };
         stage.play(voices::string, at_s, note);
 
-        // The thumb, twice a bar.
+        // The thumb plays a bass note twice per bar.
         if i % 4 == 0 {
             let bass = Note {
                 hz: stage.pitch(changes[i / 8 % 4], 0),
@@ -223,13 +225,13 @@ fn folk(stage: &mut Stage) {
     }
 }
 
-/// Slow organ chords under a slow tune.
+/// Slow organ chords with a slow melody.
 fn classical(stage: &mut Stage) {
     let bar_s = 4.0 * stage.beat_s(72.0);
     let changes = stage.changes();
 
     for (i, at_s) in stage.grid(bar_s) {
-        // A triad that lasts the bar.
+        // A triad over the whole bar.
         for degree in [0, 2, 4] {
             let note = Note {
                 hz: stage.pitch(changes[i % 4] + degree, 1),
@@ -239,7 +241,7 @@ fn classical(stage: &mut Stage) {
             stage.play(voices::organ, at_s, note);
         }
 
-        // The tune, an octave above the chord.
+        // The melody, an octave above the chord.
         for beat in [0.0, 1.0, 2.0, 3.0] {
             let note = Note {
                 hz: stage.any_pitch(changes[i % 4] + 7, 5, 1),
@@ -251,13 +253,13 @@ fn classical(stage: &mut Stage) {
     }
 }
 
-/// Walking bass, off-beat electric piano, swung ride.
+/// Walking bass, off-beat electric piano, swung ride cymbal.
 fn jazz(stage: &mut Stage) {
     let beat_s = stage.beat_s(150.0);
     let changes = stage.changes();
 
     for (i, at_s) in stage.grid(beat_s) {
-        // The bass walks up a chord, and now and then takes the degree above.
+        // The bass walks up a chord and sometimes plays the degree above.
         let root = changes[i / 4 % 4];
         let walk = [0, 2, 4, 5][i % 4] + stage.rng.below(2) as i32;
         let bass = Note {
@@ -267,7 +269,7 @@ fn jazz(stage: &mut Stage) {
         };
         stage.play(voices::string, at_s, bass);
 
-        // Third, seventh and ninth, on the last third of the beat: the bass has the root.
+        // Third, seventh and ninth, on the last third of the beat. The root is played by the bass.
         if stage.rng.chance(0.55) {
             for degree in [2, 6, 8] {
                 let note = Note {
@@ -280,12 +282,12 @@ fn jazz(stage: &mut Stage) {
         }
     }
 
-    // Three steps a beat: that is the swing.
+    // Three steps per beat produce the swing.
     stage.drum(drums::ride, "x..x.ox..x.o", beat_s / 3.0, 0.35);
     stage.drum(drums::hat, "...x..", beat_s / 3.0, 0.3);
 }
 
-/// Square arpeggio in sixteenths over four on the floor.
+/// Square-wave arpeggio in sixteenths over a four-on-the-floor beat.
 fn electronic(stage: &mut Stage) {
     let step_s = stage.beat_s(128.0) / 4.0;
     let changes = stage.changes();
@@ -306,7 +308,7 @@ fn electronic(stage: &mut Stage) {
     stage.drum(drums::hat, "..x.", step_s, 0.5);
 }
 
-/// A broken beat, a wobbling bass and a bell now and then.
+/// A breakbeat, a wobble bass and occasional bells.
 fn hip_hop(stage: &mut Stage) {
     let step_s = stage.beat_s(88.0) / 4.0;
     let changes = stage.changes();
@@ -314,7 +316,7 @@ fn hip_hop(stage: &mut Stage) {
     for (i, at_s) in stage.grid(4.0 * step_s) {
         let root = changes[i / 4 % 4];
 
-        // The last beat of a bar is left to the drums.
+        // Only the drums play on the last beat of a bar.
         if i % 4 != 3 {
             let bass = Note {
                 hz: stage.pitch(root, 0),
@@ -334,7 +336,7 @@ fn hip_hop(stage: &mut Stage) {
         }
     }
 
-    // Sixteen steps are a bar; the kick is what differs from piece to piece.
+    // A bar has sixteen steps. Only the kick pattern differs between pieces.
     let kick = *stage
         .rng
         .pick(&["x..x..x...x.....", "x.....x.x.x.....", "x..x......xo...."]);
@@ -349,7 +351,7 @@ fn rock(stage: &mut Stage) {
     let changes = stage.changes();
 
     for (i, at_s) in stage.grid(step_s) {
-        // Most are damped by the hand, some ring on.
+        // Most chords are palm-muted, the others ring.
         let length = if stage.rng.chance(0.7) { 0.55 } else { 0.95 };
         let note = Note {
             hz: stage.pitch(changes[i / 8 % 4], 0),
@@ -364,7 +366,7 @@ fn rock(stage: &mut Stage) {
     stage.drum(drums::ride, "x.x.", step_s, 0.4);
 }
 
-/// Coloured noise that moves slowly, and a lone bell.
+/// Slowly changing coloured noise with occasional bells.
 fn experimental(stage: &mut Stage) {
     let long_s = stage.canvas.seconds();
 
@@ -378,7 +380,7 @@ fn experimental(stage: &mut Stage) {
         stage.play(voices::drone, 0.0, layer);
     }
 
-    // Bells far from any beat.
+    // Bells without a regular beat.
     for (_, at_s) in stage.grid(1.7) {
         if stage.rng.chance(0.4) {
             let at_s = at_s + stage.rng.range(0.0, 1.5);
@@ -392,7 +394,7 @@ fn experimental(stage: &mut Stage) {
     }
 }
 
-/// Syllables of uneven length in phrases with pauses between.
+/// Syllables of uneven length in phrases with pauses between them.
 fn spoken(stage: &mut Stage) {
     let base_hz = stage.rng.range(90.0, 220.0);
     let mut at_s = stage.rng.range(0.0, 0.4);
@@ -406,7 +408,7 @@ fn spoken(stage: &mut Stage) {
         };
         stage.play(voices::vowel, at_s, note);
 
-        // A consonant ends some syllables.
+        // Some syllables end with a consonant.
         if stage.rng.chance(0.3) {
             let hiss = Note {
                 hz: 60.0,
@@ -421,14 +423,14 @@ fn spoken(stage: &mut Stage) {
     }
 }
 
-/// Two mallets that interlock over hand drums in 3 + 3 + 2.
+/// Two interlocking mallet parts over hand drums in 3 + 3 + 2.
 fn international(stage: &mut Stage) {
     let step_s = stage.beat_s(116.0) / 4.0;
-    // Five tones of the seven.
+    // Five of the seven tones of the scale.
     let scale = [0, 1, 2, 4, 5];
 
     for (i, at_s) in stage.grid(step_s) {
-        // Two players take turns, the second an octave above the first and less often.
+        // Two players alternate. The second one plays an octave higher and less often.
         let is_first = i % 2 == 0;
         let plays = stage.rng.chance(if is_first { 0.75 } else { 0.6 });
         if plays {
@@ -446,13 +448,13 @@ fn international(stage: &mut Stage) {
     stage.drum(drums::kick, "x.......", step_s, 0.4);
 }
 
-/// Stride on strings, bass and chord in turn, off a worn shellac record.
+/// Stride style on strings, alternating bass notes and chords, on a worn shellac record.
 fn old_time(stage: &mut Stage) {
     let beat_s = stage.beat_s(168.0);
     let changes = stage.changes();
 
     for (i, at_s) in stage.grid(beat_s) {
-        // The left hand: bass on one beat, chord on the next.
+        // The left hand: a bass note on one beat, a chord on the next.
         let root = changes[i / 4 % 4];
         let chord: &[i32] = if i % 2 == 0 { &[0] } else { &[7, 9, 11] };
         for degree in chord {
@@ -464,7 +466,7 @@ fn old_time(stage: &mut Stage) {
             stage.play(voices::string, at_s, note);
         }
 
-        // The right hand: a tune in eighths, with gaps.
+        // The right hand: a melody in eighths, with gaps.
         for half in [0.0, 0.5] {
             if stage.rng.chance(0.6) {
                 let note = Note {
@@ -477,6 +479,6 @@ fn old_time(stage: &mut Stage) {
         }
     }
 
-    // The worn record belongs to the genre. Room and desk are the artist's, and come after.
+    // The worn record is a property of the genre. Reverb and mastering depend on the artist and are applied later.
     effects::shellac(&mut stage.canvas, stage.rng);
 }

@@ -1,5 +1,5 @@
-//! The catalogue before anything is rendered: artists, albums, tracks, and what is wrong with some of them. Pure: a seed
-//! gives one catalogue.
+//! The catalogue of artists, albums and tracks, including their faults, before anything is rendered. It is a pure
+//! function of the options.
 
 use crate::encode::{ENCODINGS, Encoding};
 use crate::genres::{Genre, PLAYED};
@@ -7,80 +7,80 @@ use crate::names;
 use crate::rng::Rng;
 use crate::styles::PlayingStyle;
 
-/// Artists a genre: six train, one validates, one tests.
+/// Number of artists per genre: six for training, one for validation, one for test.
 const ARTISTS_PER_GENRE: usize = 8;
 
-/// Subsets of labelled tracks; FMA's small and medium hold labelled tracks alone.
+/// Subsets of labelled tracks. FMA's small and medium subsets contain only labelled tracks.
 const SUBSETS: [&str; 4] = ["small", "small", "medium", "large"];
 
-/// What decides the data set.
+/// Options that determine the data set.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Options {
-    /// Everything is drawn from it.
+    /// Random seed.
     pub seed: u64,
-    /// Labelled tracks with a whole clip; the faulty ones come on top.
+    /// Number of labelled tracks with an intact clip; unlabelled and faulty ones are added.
     pub tracks: usize,
-    /// Length of a clip, seconds.
+    /// Length of a clip in seconds.
     pub seconds: f32,
 }
 
-/// One artist, who plays one genre and is on one side of the official split.
+/// An artist, who plays one genre and is on one side of the official split.
 pub(crate) struct Artist {
     /// `artist.id`.
     pub id: u32,
     /// `artist.name`.
     pub name: String,
-    /// `artist.bio`, HTML.
+    /// `artist.bio`, in HTML.
     pub bio: String,
-    /// What they play.
+    /// Genre of all tracks.
     pub genre: Genre,
-    /// How they play it.
+    /// Playing style.
     pub style: PlayingStyle,
     /// `set.split`.
     pub split: &'static str,
-    /// `album.title`, of their only album.
+    /// `album.title` of the artist's only album.
     pub album_title: String,
     /// `album.id`; -1 is FMA's "none".
     pub album_id: i64,
 }
 
-/// What lies at a track's place in the audio folder.
+/// Content of a track's file in the audio folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Clip {
-    /// A good MP3.
+    /// An intact MP3.
     Whole,
-    /// The audio of the first track, under another tag.
+    /// The audio of the first track with another tag.
     Duplicate,
-    /// A good MP3 of digital silence.
+    /// An intact MP3 of digital silence.
     Silence,
-    /// A good MP3 of 0.4 s.
+    /// An intact MP3 of 0.4 s.
     Short,
     /// No file.
     Missing,
-    /// Cut in a frame after 60 %: most of it can be used.
+    /// Truncated within a frame after 60 %; most of the audio is usable.
     Truncated,
-    /// Cut after half a second: too little is left.
+    /// Truncated after half a second; too little audio is left.
     TruncatedEarly,
-    /// A twelfth of it overwritten.
+    /// A twelfth of the audio is overwritten.
     Damaged,
-    /// Tag and Info frame, no audio.
+    /// Tag and Info frame without audio.
     TagOnly,
-    /// No byte.
+    /// An empty file.
     Empty,
-    /// Bytes without meaning.
+    /// Random bytes.
     Garbage,
-    /// A web page under the name of an MP3.
+    /// A web page with the name of an MP3.
     Text,
 }
 
-/// How a track's line in `tracks.csv` is written.
+/// Format of a track's line in `tracks.csv`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
-    /// 53 fields of UTF-8.
+    /// 53 fields in UTF-8.
     Good,
     /// The last fields are missing.
     TooFewFields,
-    /// A comma too many.
+    /// One field too many.
     TooManyFields,
     /// A title in Windows-1252.
     NotUtf8,
@@ -96,32 +96,33 @@ pub(crate) struct Track {
     pub number: usize,
     /// `track.title`.
     pub title: String,
-    /// A second genre: a quiet guest, or the other half of an unlabelled track.
+    /// Second genre: a quiet guest, or an equal part of an unlabelled track.
     pub guest: Genre,
-    /// Has a `genre_top`. Without one the guest is as loud as the artist, and both roots are in `genres`.
+    /// Whether the track has a `genre_top`. Otherwise the guest is as loud as the artist, and both roots are in
+    /// `genres`.
     pub labelled: bool,
     /// `track.genres`.
     pub genres: Vec<u32>,
     /// `set.subset`.
     pub subset: &'static str,
-    /// How its clip is encoded.
+    /// Encoder settings of the clip.
     pub encoding: &'static Encoding,
-    /// What lies in the file.
+    /// Content of the file.
     pub clip: Clip,
-    /// What stands in the table.
+    /// Format of the line in `tracks.csv`.
     pub line: Line,
 }
 
-/// The whole catalogue.
+/// The complete catalogue.
 pub(crate) struct Catalog {
     /// All artists.
     pub artists: Vec<Artist>,
-    /// All tracks by id.
+    /// All tracks, sorted by id.
     pub tracks: Vec<Track>,
 }
 
 impl Catalog {
-    /// Draws the catalogue that a seed gives.
+    /// Draws the catalogue for a seed.
     pub(crate) fn draw(options: &Options) -> Self {
         let artists: Vec<Artist> = (0..PLAYED.len() * ARTISTS_PER_GENRE)
             .map(|i| artist(options.seed, i))
@@ -129,7 +130,7 @@ impl Catalog {
 
         let mut rng = Rng::keyed(options.seed, &[1]);
         let mut requests = requests(options.tracks);
-        // A shuffle (Fisher, Yates) in which the first stays first: the duplicate is of it.
+        // Fisher–Yates shuffle that keeps the first track, which is the original of the duplicate.
         for i in (2..requests.len()).rev() {
             requests.swap(i, 1 + rng.below(i));
         }
@@ -137,7 +138,7 @@ impl Catalog {
         let mut tracks = Vec::with_capacity(requests.len());
         let mut id = 1;
         for (number, request) in requests.iter().enumerate() {
-            // With gaps, as FMA's ids have.
+            // Leave gaps between the ids, as in FMA.
             id += 1 + rng.below(400) as u32;
             tracks.push(track(id, number, *request, &artists, &mut rng));
         }
@@ -145,7 +146,7 @@ impl Catalog {
     }
 }
 
-/// What is asked of one track before it has an id.
+/// Properties of a track before it is drawn.
 #[derive(Clone, Copy)]
 struct TrackRequest {
     genre: usize,
@@ -155,7 +156,7 @@ struct TrackRequest {
     line: Line,
 }
 
-/// What every data set has once, whatever its size.
+/// Faulty clips; every data set contains each of them, regardless of its size.
 const FAULTY_CLIPS: [Clip; 12] = [
     Clip::Duplicate,
     Clip::Silence,
@@ -173,7 +174,7 @@ const FAULTY_CLIPS: [Clip; 12] = [
 const FAULTY_LINES: [Line; 3] = [Line::TooFewFields, Line::TooManyFields, Line::NotUtf8];
 
 impl TrackRequest {
-    /// A labelled track with a whole clip. Counting on, `i` goes through all genres, and then to their next artists.
+    /// Creates a labelled track with an intact clip. With increasing `i`, the genre changes first, then the artist.
     fn good(i: usize) -> Self {
         Self {
             genre: i % PLAYED.len(),
@@ -188,7 +189,8 @@ impl TrackRequest {
 fn requests(tracks: usize) -> Vec<TrackRequest> {
     let mut requests: Vec<TrackRequest> = (0..tracks).map(TrackRequest::good).collect();
 
-    // One in twenty has no label. The steps of 3, 7 and 11 spread these and the faults over genres and artists.
+    // One track in twenty is unlabelled. Steps of 3, 7 and 11 spread unlabelled and faulty tracks over genres and
+    // artists.
     for i in 0..tracks / 20 {
         requests.push(TrackRequest {
             labelled: false,
@@ -202,7 +204,7 @@ fn requests(tracks: usize) -> Vec<TrackRequest> {
         });
     }
 
-    // No clip for a line that cannot be read: else its file would lie there without a row.
+    // A line that cannot be parsed has no clip, because its file would not belong to any row.
     for (i, line) in FAULTY_LINES.into_iter().enumerate() {
         requests.push(TrackRequest {
             clip: Clip::Missing,
@@ -217,14 +219,14 @@ fn artist(seed: u64, index: usize) -> Artist {
     let mut rng = Rng::keyed(seed, &[2, index as u64]);
     let name = names::artist(index);
 
-    // The first ten artists play a genre each, so do the next ten: one of every genre validates, one tests.
+    // Each group of ten artists plays all ten genres: the second group validates, the third one tests.
     let split = match index / PLAYED.len() {
         1 => "validation",
         2 => "test",
         _ => "training",
     };
 
-    // Fields are drawn in this order: another order would be another data set.
+    // The order of the fields is the order of the draws: changing it would change the data set.
     Artist {
         id: 10 + 3 * index as u32,
         bio: names::bio(&name, &mut rng),
@@ -250,7 +252,7 @@ fn track(
 ) -> Track {
     let artist = request.artist * PLAYED.len() + request.genre;
     let genre = artists[artist].genre;
-    // Any genre but the artist's own.
+    // Any genre except for the artist's own.
     let guest = PLAYED[(request.genre + 1 + rng.below(PLAYED.len() - 1)) % PLAYED.len()];
 
     let children = genre.children();

@@ -1,4 +1,4 @@
-//! From the catalogue to the folder: clips on all cores, then the tables, then the summary.
+//! Writes the data set: renders clips on all cores, then writes the tables and returns a summary.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,10 +19,11 @@ use crate::tracks::{Catalog, Clip, Line, Options, Track};
 const METADATA: &str = "fma_metadata";
 const AUDIO: &str = "fma_demo";
 
-/// Makes the folder. One that is not empty is refused; with `force` our two folders in it are removed, and nothing else.
+/// Creates the folder. If it is not empty, fails without `force`; with `force`, removes our two folders in it and
+/// nothing else.
 ///
 /// # Errors
-/// When it is not empty, or cannot be made or cleared.
+/// If the folder is not empty, or cannot be created or cleared.
 pub(crate) fn prepare(out_dir: &Path, force: bool) -> Result<()> {
     fs::create_dir_all(out_dir).with_context(|| format!("cannot make {}", out_dir.display()))?;
     let mut entries =
@@ -34,7 +35,7 @@ pub(crate) fn prepare(out_dir: &Path, force: bool) -> Result<()> {
         );
     }
 
-    // Old clips would stay beside the new ones: another seed gives other names.
+    // Remove old clips: with another seed, clips have other names and would not be overwritten.
     for name in [METADATA, AUDIO] {
         let folder = out_dir.join(name);
         if folder.exists() {
@@ -45,14 +46,14 @@ pub(crate) fn prepare(out_dir: &Path, force: bool) -> Result<()> {
     Ok(())
 }
 
-/// Writes clips and tables below `out_dir`; returns the summary as one line of JSON.
+/// Writes clips and tables below `out_dir` and returns the summary as one line of JSON.
 ///
 /// # Errors
-/// When a file cannot be written or a clip cannot be encoded.
+/// If a file cannot be written or a clip cannot be encoded.
 pub(crate) fn dataset(out_dir: &Path, options: &Options) -> Result<String> {
     let catalog = Catalog::draw(options);
 
-    // Clips first: the table states their bit rates, and a variable one is known only after encoding.
+    // Encode the clips first: the table contains their bit rates, and variable ones are only known after encoding.
     let encoded = clips(&out_dir.join(AUDIO), options, &catalog)?;
 
     let folder = out_dir.join(METADATA);
@@ -71,7 +72,7 @@ pub(crate) fn dataset(out_dir: &Path, options: &Options) -> Result<String> {
     Ok(summary(options, &catalog))
 }
 
-/// Renders and writes every clip on all cores; the order of work does not matter, since each draws from its own key.
+/// Renders and writes all clips on all cores. The order does not matter, because each clip has its own random key.
 fn clips(folder: &Path, options: &Options, catalog: &Catalog) -> Result<Vec<EncodedClip>> {
     let next = AtomicUsize::new(0);
     let workers = thread::available_parallelism().map_or(1, usize::from);
@@ -91,19 +92,19 @@ fn clips(folder: &Path, options: &Options, catalog: &Catalog) -> Result<Vec<Enco
         Ok(written)
     })?;
 
-    // Threads end in any order; the table has the catalogue's.
+    // Threads finish in any order, but the table has the order of the catalogue.
     written.sort_by_key(|clip| clip.index);
     Ok(written.into_iter().map(|clip| clip.encoded).collect())
 }
 
-/// A clip that one of the threads wrote.
+/// A clip written by one of the threads.
 struct WrittenClip {
-    /// Of its track in the catalogue.
+    /// Index of the track in the catalogue.
     index: usize,
     encoded: EncodedClip,
 }
 
-/// What one thread does: the next track that no thread has taken, until there is none.
+/// Runs one thread: writes the clips of tracks not taken by other threads, until none is left.
 fn take_clips(
     next: &AtomicUsize,
     folder: &Path,
@@ -125,7 +126,7 @@ fn take_clips(
     }
 }
 
-/// What the table says of a track's clip, and the bytes of its file where there is one.
+/// Returns the properties of a track's clip for the table, and the bytes of its file if there is one.
 fn clip(
     options: &Options,
     catalog: &Catalog,
@@ -143,7 +144,7 @@ fn clip(
     };
     let nominal_bps = source.encoding.rate.nominal_bps();
 
-    // A key of its own, so that what damages a clip does not change what is played in it.
+    // A separate key, so that damaging a clip does not change its music.
     let mut rng = Rng::keyed(options.seed, &[4, u64::from(track.id)]);
     let mut encoded = EncodedClip {
         bit_rate_bps: nominal_bps.unwrap_or(0),
@@ -173,7 +174,7 @@ fn clip(
     Ok((encoded, Some(bytes)))
 }
 
-/// The piece of `source` under the tag of `track`, as an MP3.
+/// Renders the piece of `source` as an MP3 with the tag of `track`.
 fn sound(
     options: &Options,
     catalog: &Catalog,
@@ -183,12 +184,12 @@ fn sound(
 ) -> Result<Mp3> {
     let artist = &catalog.artists[source.artist];
     let mut style = artist.style.clone();
-    // A track of two genres has no label, and both are to be heard.
+    // An unlabelled track has two genres, and both must be audible.
     if !source.labelled {
         style.guest_level = 0.9;
     }
 
-    // By the id of the source: a duplicate has the very samples of its original.
+    // Keyed by the id of the source, so that a duplicate has exactly the samples of its original.
     let mut rng = Rng::keyed(options.seed, &[3, u64::from(source.id)]);
     let rate_hz = source.encoding.rate_hz;
     let canvas = match source.clip {
@@ -211,7 +212,7 @@ fn sound(
     mp3(&canvas, source.encoding, &tag)
 }
 
-/// As in FMA: folders of a thousand tracks, named by the first three digits.
+/// Returns the path in FMA's layout: a folder per thousand tracks, named by the first three digits.
 fn path(folder: &Path, id: u32) -> PathBuf {
     let name = format!("{id:06}");
     folder.join(&name[..3]).join(name + ".mp3")
@@ -221,20 +222,20 @@ fn save(path: &Path, bytes: &[u8]) -> Result<()> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    // A file that has its name is whole, also after a kill: `wavemill demo` looks for the tables to tell whether a data
-    // set is complete.
+    // Write to a temporary name, so that a file is complete even if the program is killed: `wavemill demo` uses the
+    // tables to detect a complete data set.
     let part = path.with_extension("part");
     fs::write(&part, bytes)
         .and_then(|()| fs::rename(&part, path))
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// How many of each kind were made, as one line of JSON.
+/// Returns the number of tracks and clips of each kind as one line of JSON.
 fn summary(options: &Options, catalog: &Catalog) -> String {
     let tracks = &catalog.tracks;
     let listed: Vec<&Track> = tracks.iter().filter(|t| t.line == Line::Good).collect();
 
-    // A line that cannot be read names no clip: its track is none of the clips that can be rejected.
+    // A line that cannot be parsed names no clip, so its track is not counted among the clips that may be rejected.
     let bad_rows = tracks
         .iter()
         .filter(|t| matches!(t.line, Line::TooFewFields | Line::TooManyFields));
@@ -263,7 +264,7 @@ fn summary(options: &Options, catalog: &Catalog) -> String {
     format!("{{{}}}", fields.join(","))
 }
 
-/// What the summary calls each kind of clip, in its order.
+/// Names of the kinds of clips in the summary, in its order.
 const CLIPS: [(&str, Clip); 12] = [
     ("whole", Clip::Whole),
     ("duplicate", Clip::Duplicate),

@@ -1,11 +1,11 @@
-//! Plans of complex Fourier transforms, by rustfft.
+//! Plans of complex Fourier transforms, computed by rustfft.
 //!
-//! rustfft's planners are generic over the number's type, so every crate and test program that calls one compiles all of
-//! its algorithms once more. That was half of the time that the kernels and their tests took to build. Here they are
-//! compiled once.
+//! rustfft's planners are generic over the number type, so every crate and test program that uses one compiles all of
+//! its algorithms again, which was half of the build time of the kernels and their tests. This crate compiles them
+//! once.
 //!
-//! The caller says which instructions a plan uses, because they decide the last bits of what it computes. rustfft's own
-//! `FftPlanner` would take whatever the machine has.
+//! The caller chooses the instruction set of a plan, because it affects the last bits of the results. rustfft's own
+//! `FftPlanner` uses all instructions that the machine supports.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ use rustfft::{FftNum, FftPlannerAvx, FftPlannerScalar};
 pub use rustfft::num_complex;
 pub use rustfft::{Fft, FftDirection};
 
-/// A number that can be transformed: `f32` or `f64`.
+/// A number type with transforms: `f32` or `f64`.
 ///
-/// Both write out the same lines: a default method would be compiled by each crate that calls it.
+/// Both implementations contain the same lines, because a default method would be compiled in each crate that calls it.
 pub trait Float: FftNum {
-    /// A transform of `len` numbers by code that every machine can run, whatever other instructions it has.
+    /// Creates a transform of `len` numbers that only uses instructions available on every machine.
     fn portable(len: usize, direction: FftDirection) -> Arc<dyn Fft<Self>>;
 
-    /// The same for machines with AVX and FMA; `None` on others.
+    /// Creates a transform of `len` numbers that uses AVX and FMA; `None` if the machine does not support them.
     fn avx(len: usize, direction: FftDirection) -> Option<Arc<dyn Fft<Self>>>;
 }
 

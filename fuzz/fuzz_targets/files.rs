@@ -1,4 +1,5 @@
-//! Any bytes as a file of music, whatever its format: samples or a reject, and measuring agrees with decoding.
+//! Decodes arbitrary bytes as an audio file of any format. The result must be samples or a reject, and measuring the
+//! duration must agree with decoding.
 
 #![no_main]
 
@@ -8,9 +9,9 @@ use libfuzzer_sys::fuzz_target;
 use wavemill::decode::{Decode, DecodeArgs, FileDecoder, Pcm};
 use wavemill_kernels::Level;
 
-/// Of the wanted rate, so that MP3 at 44.1 kHz takes the band path where it is asked for.
+/// Target sample rate, chosen so that MP3 at 44.1 kHz uses the band path if it is requested.
 const RATE_HZ: u32 = 22_050;
-/// Longer songs are rejects. A few bytes can announce hours of silence.
+/// Maximum duration in seconds; longer songs are rejected. A few bytes can declare hours of silence.
 const LONGEST_S: f64 = 60.0;
 
 struct Decoders {
@@ -20,7 +21,7 @@ struct Decoders {
 }
 
 thread_local! {
-    /// Made once, as a worker makes them: what a file leaves behind must not harm the next one.
+    /// Decoders are reused for all inputs, as in a worker: state left by one file must not affect the next one.
     static DECODERS: RefCell<Decoders> = RefCell::new(Decoders {
         exact: decoder(),
         band: decoder().by_band(),

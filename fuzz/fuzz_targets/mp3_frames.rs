@@ -1,6 +1,6 @@
-//! Any bytes as frames of MPEG layer III: all decoders decode them, or say that they cannot.
+//! Decodes arbitrary bytes as MPEG layer III frames. Every decoder must decode them or report an error.
 //!
-//! The first byte chooses the band of the mono decoder, and its first sample. The rest is a file.
+//! The first byte selects the band of the mono decoder and its first sample. The remaining bytes are the file.
 
 #![no_main]
 
@@ -17,7 +17,7 @@ use paths::{BANDS, Paths};
 use stream::{Reservoir, frames};
 
 thread_local! {
-    /// Made once, as a worker makes it.
+    /// Decoders are reused for all inputs, as in a worker.
     static PATHS: RefCell<Paths> = RefCell::new(Paths::new());
 }
 
@@ -32,7 +32,7 @@ fuzz_target!(|input: &[u8]| {
         paths.restart(band, phase);
         let mut reservoir = Reservoir::default();
         for frame in &frames(file) {
-            // A frame that does not decode is an answer, too. What must hold of both answers is checked in `decode`.
+            // A frame that fails to decode is a valid result. `decode` checks the invariants of both results.
             let _ = reservoir.feed(frame, |side, main| paths.decode(&frame.header, side, main));
         }
     });

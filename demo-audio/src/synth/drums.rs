@@ -1,11 +1,11 @@
-//! Percussion. A note's pitch is the tuning of the skin, its length is ignored.
+//! Percussion. The pitch of a note is the tuning of the drum; its length is ignored.
 
 use std::f32::consts::TAU;
 
 use super::{Filter, Note, Sine};
 use crate::rng::Rng;
 
-/// Kick: a sine that falls two octaves within a tenth of a second.
+/// Kick drum: a sine that falls by two octaves within a tenth of a second.
 pub(crate) fn kick(note: &Note, rate_hz: f32, _: &mut Rng) -> Vec<f32> {
     let mut samples = vec![0.0; (0.35 * rate_hz) as usize];
     let mut phase = 0.0;
@@ -17,7 +17,7 @@ pub(crate) fn kick(note: &Note, rate_hz: f32, _: &mut Rng) -> Vec<f32> {
     samples
 }
 
-/// Snare: a short skin tone under a burst of noise.
+/// Snare drum: a short tone with a burst of noise.
 pub(crate) fn snare(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     let mut samples = vec![0.0; (0.3 * rate_hz) as usize];
     let mut skin = Sine::new(note.hz * 3.2, rate_hz, 0.0);
@@ -26,7 +26,7 @@ pub(crate) fn snare(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
         let t = i as f32 / rate_hz;
         let rattle = filter.next(rng.noise(), 3500.0, 1.2, rate_hz).band;
 
-        // The noise outlasts the skin.
+        // The noise decays more slowly than the tone.
         let tone = 0.5 * skin.next() * (-22.0 * t).exp();
         *sample = note.level * (tone + 0.9 * rattle * (-17.0 * t).exp());
     }
@@ -38,7 +38,7 @@ pub(crate) fn hat(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     hiss(note, 0.08, 75.0, rate_hz, rng)
 }
 
-/// Ride cymbal: bright noise that rings.
+/// Ride cymbal: bright noise with a long decay.
 pub(crate) fn ride(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     hiss(note, 0.5, 9.0, rate_hz, rng)
 }
@@ -47,7 +47,7 @@ fn hiss(note: &Note, seconds: f32, decay: f32, rate_hz: f32, rng: &mut Rng) -> V
     let mut samples = vec![0.0; (seconds * rate_hz) as usize];
     let mut last = 0.0;
     for (i, sample) in samples.iter_mut().enumerate() {
-        // The difference of neighbours is a high pass: white noise becomes bright.
+        // The difference of adjacent samples is a high-pass filter, which makes white noise bright.
         let white = rng.noise();
         let bright = 0.5 * (white - last);
         last = white;
@@ -56,7 +56,7 @@ fn hiss(note: &Note, seconds: f32, decay: f32, rate_hz: f32, rng: &mut Rng) -> V
     samples
 }
 
-/// Hand drum: a damped tone, its pitch bending a little.
+/// Hand drum: a damped tone with a slight pitch bend.
 pub(crate) fn conga(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     let mut samples = vec![0.0; (0.35 * rate_hz) as usize];
     let mut phase = 0.0;
@@ -64,7 +64,7 @@ pub(crate) fn conga(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
         let t = i as f32 / rate_hz;
         phase += 3.5 * note.hz * (1.0 + 0.25 * (-30.0 * t).exp()) / rate_hz;
 
-        // The hand on the skin, gone after some milliseconds.
+        // The slap of the hand on the drum decays within a few milliseconds.
         let slap = 0.3 * rng.noise() * (-160.0 * t).exp();
         *sample = note.level * ((TAU * phase).sin() * (-13.0 * t).exp() + slap);
     }

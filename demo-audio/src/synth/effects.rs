@@ -1,15 +1,16 @@
-//! What a room, a desk and a bad tape do to a finished recording. These differ by artist and must not tell the genre.
+//! Effects on a complete recording: reverb, tone, master and worn record. Except for the record, they depend on the
+//! artist, so they must not identify the genre.
 
 use super::Canvas;
 use crate::rng::Rng;
 
-/// Room: four combs a channel (Schroeder 1962); `amount` 0 to 1.
+/// Adds reverb from four comb filters per channel (Schroeder 1962); `amount` is from 0 to 1.
 pub(crate) fn reverb(canvas: &mut Canvas, amount: f32) {
-    // The right channel's echoes come a little later, which gives the room its width.
+    // Longer delays in the right channel widen the stereo image.
     for (samples, spread) in [(&mut canvas.left, 0.0), (&mut canvas.right, 0.0007)] {
         let dry = samples.clone();
 
-        // No delay is a multiple of another, so their echoes seldom fall together.
+        // No delay is a multiple of another, so that their echoes rarely coincide.
         for delay_s in [0.0297, 0.0371, 0.0411, 0.0437] {
             let delay = ((delay_s + spread) * canvas.rate_hz) as usize;
             let mut line = vec![0.0; delay];
@@ -22,11 +23,11 @@ pub(crate) fn reverb(canvas: &mut Canvas, amount: f32) {
     }
 }
 
-/// Tilts the spectrum about 1 kHz: `tilt` > 0 is brighter, < 0 darker.
+/// Tilts the spectrum around 1 kHz: brighter for `tilt` > 0, darker for `tilt` < 0.
 pub(crate) fn tilt(canvas: &mut Canvas, tilt: f32) {
     let pole = (-std::f32::consts::TAU * 1000.0 / canvas.rate_hz).exp();
     for samples in [&mut canvas.left, &mut canvas.right] {
-        // One pole splits the sound at 1 kHz; the two halves are weighted against each other.
+        // A one-pole filter splits the signal at 1 kHz, and the two halves are weighted.
         let mut low = 0.0;
         for sample in samples.iter_mut() {
             low = pole * low + (1.0 - pole) * *sample;
@@ -35,7 +36,7 @@ pub(crate) fn tilt(canvas: &mut Canvas, tilt: f32) {
     }
 }
 
-/// Only what an old horn lets through, 300 Hz to 3.5 kHz, with clicks: a shellac record.
+/// Simulates a shellac record: the band of an old horn, 300 Hz to 3.5 kHz, with clicks.
 pub(crate) fn shellac(canvas: &mut Canvas, rng: &mut Rng) {
     let rate_hz = canvas.rate_hz;
     for samples in [&mut canvas.left, &mut canvas.right] {
@@ -47,14 +48,14 @@ pub(crate) fn shellac(canvas: &mut Canvas, rng: &mut Rng) {
                 0.0
             };
 
-            // What the second filter lets through is taken away: a high pass.
+            // Subtracting the low-pass output of the second filter gives a high pass.
             let narrow = horn[0].next(*sample + click, 3500.0, 1.4, rate_hz).low;
             *sample = narrow - horn[1].next(narrow, 300.0, 1.4, rate_hz).low;
         }
     }
 }
 
-/// Scales to this root mean square and adds a noise floor (both in dB of full scale), then rounds what would clip.
+/// Scales to the given root mean square, adds a noise floor (both in dB of full scale), and limits peaks smoothly.
 pub(crate) fn master(canvas: &mut Canvas, rms_db: f32, noise_db: f32, rng: &mut Rng) {
     let energy: f64 = canvas
         .left
@@ -71,7 +72,7 @@ pub(crate) fn master(canvas: &mut Canvas, rms_db: f32, noise_db: f32, rng: &mut 
     for sample in canvas.left.iter_mut().chain(&mut canvas.right) {
         let x = gain * *sample + noise * rng.noise();
 
-        // Up to 0.8 nothing changes; above, the curve bends and never reaches 1.
+        // Samples up to 0.8 are not changed. Above, the curve flattens and stays below 1.
         *sample = if x.abs() < 0.8 {
             x
         } else {
@@ -80,7 +81,7 @@ pub(crate) fn master(canvas: &mut Canvas, rms_db: f32, noise_db: f32, rng: &mut 
     }
 }
 
-/// dB of full scale as an amplitude.
+/// Converts dB of full scale to an amplitude.
 pub(crate) fn amplitude(db: f32) -> f32 {
     10f32.powf(db / 20.0)
 }

@@ -1,6 +1,6 @@
-//! Sound from arithmetic: a stereo canvas, the notes that are put on it, and what every voice needs.
+//! Sound synthesis: a stereo canvas, the notes that are added to it, and the building blocks of all voices.
 //!
-//! Not here: which voice plays what in which genre (`styles`).
+//! The choice of voices and notes for each genre is in `styles`.
 
 pub(crate) mod drums;
 pub(crate) mod effects;
@@ -10,32 +10,32 @@ use std::f32::consts::{FRAC_PI_4, TAU};
 
 use crate::rng::Rng;
 
-/// What a voice is asked to play.
+/// A note to be played by a voice.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Note {
-    /// Pitch; percussion takes it as the tuning of its skin.
+    /// Pitch; for percussion, the tuning of the drum.
     pub hz: f32,
-    /// Length until release.
+    /// Time until the release in seconds.
     pub seconds: f32,
-    /// Peak, 1.0 = full scale.
+    /// Peak level; 1.0 is full scale.
     pub level: f32,
 }
 
-/// An instrument: one note in, its mono samples out (a release may make them longer than the note).
+/// An instrument: renders one note to mono samples, which may be longer than the note because of its release.
 pub(crate) type Voice = fn(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32>;
 
-/// A stereo recording in the making.
+/// A stereo recording to which sounds are added.
 pub(crate) struct Canvas {
-    /// Samples a second.
+    /// Samples per second.
     pub rate_hz: f32,
     /// Left channel.
     pub left: Vec<f32>,
-    /// Right channel, as long as the left.
+    /// Right channel, of the same length as the left one.
     pub right: Vec<f32>,
 }
 
 impl Canvas {
-    /// Silence of the given length.
+    /// Creates a silent recording of the given length.
     pub(crate) fn new(rate_hz: u32, seconds: f32) -> Self {
         let samples = (seconds * rate_hz as f32) as usize;
         Self {
@@ -45,16 +45,17 @@ impl Canvas {
         }
     }
 
-    /// Length in seconds.
+    /// Returns the length in seconds.
     pub(crate) fn seconds(&self) -> f32 {
         self.left.len() as f32 / self.rate_hz
     }
 
-    /// Adds a mono sound from `at_s` on; `pan` from -1 (left) to 1 (right) at constant power. What lies outside is cut.
+    /// Adds a mono sound at `at_s`; `pan` is from -1 (left) to 1 (right) with constant power. Samples after the end of
+    /// the recording are dropped.
     pub(crate) fn add(&mut self, at_s: f32, pan: f32, sound: &[f32]) {
         let start = ((at_s.max(0.0) * self.rate_hz) as usize).min(self.left.len());
 
-        // Sine and cosine of one angle: the squares of the two gains add up to 1 wherever the sound stands.
+        // Sine and cosine of the same angle: the squares of the two gains sum to 1 for every position.
         let (right_gain, left_gain) = f32::sin_cos((pan + 1.0) * FRAC_PI_4);
         let targets = self.left[start..].iter_mut().zip(&mut self.right[start..]);
         for ((left, right), sample) in targets.zip(sound) {
@@ -74,17 +75,17 @@ impl Canvas {
     }
 }
 
-/// A sine by rotation, four multiplications a sample.
+/// Sine oscillator that rotates a vector, with four multiplications per sample.
 pub(crate) struct Sine {
     sin: f32,
     cos: f32,
-    // The angle of one sample.
+    // Sine and cosine of the angle per sample.
     turn_sin: f32,
     turn_cos: f32,
 }
 
 impl Sine {
-    /// Starts at `phase` (0 to 1).
+    /// Creates an oscillator that starts at `phase` (0 to 1).
     pub(crate) fn new(hz: f32, rate_hz: f32, phase: f32) -> Self {
         let (sin, cos) = f32::sin_cos(phase * TAU);
         let (turn_sin, turn_cos) = f32::sin_cos(hz / rate_hz * TAU);
@@ -96,12 +97,12 @@ impl Sine {
         }
     }
 
-    /// The next sample.
+    /// Returns the next sample.
     pub(crate) fn next(&mut self) -> f32 {
         let sin = self.sin;
         let cos = self.cos;
 
-        // The sum formulas of sine and cosine.
+        // Angle addition formulas of sine and cosine.
         self.sin = sin * self.turn_cos + cos * self.turn_sin;
         self.cos = cos * self.turn_cos - sin * self.turn_sin;
         sin
@@ -110,13 +111,13 @@ impl Sine {
 
 /// One sample from each output of a [`Filter`].
 pub(crate) struct FilterOutput {
-    /// What lies below the cut-off.
+    /// Low-pass output.
     pub low: f32,
-    /// What lies around it.
+    /// Band-pass output.
     pub band: f32,
 }
 
-/// A state-variable filter (Chamberlin); stable for cut-offs below a sixth of the sample rate.
+/// State-variable filter (Chamberlin); stable for cut-offs below a sixth of the sample rate.
 #[derive(Default)]
 pub(crate) struct Filter {
     low: f32,
@@ -124,9 +125,9 @@ pub(crate) struct Filter {
 }
 
 impl Filter {
-    /// Filters one sample with the cut-off at `hz`; `damping` 2.0 is smooth, 0.1 rings.
+    /// Filters one sample with the cut-off at `hz`. A `damping` of 2.0 has no resonance, 0.1 rings.
     pub(crate) fn next(&mut self, input: f32, hz: f32, damping: f32, rate_hz: f32) -> FilterOutput {
-        // Above a sixth of the rate the filter would grow without bound, so the cut-off stays below.
+        // Limit the cut-off: above a sixth of the sample rate, the output would grow without bound.
         let f = 2.0 * (std::f32::consts::PI * (hz / rate_hz).min(0.16)).sin();
         self.low += f * self.band;
         let high = input - self.low - damping * self.band;
@@ -138,12 +139,12 @@ impl Filter {
     }
 }
 
-/// Samples of a note and of its release.
+/// Returns the number of samples of a note including its release.
 fn length(note: &Note, release_s: f32, rate_hz: f32) -> usize {
     ((note.seconds + release_s) * rate_hz) as usize
 }
 
-/// Linear attack, full level, linear release after the note's end: the gain at sample `i`.
+/// Returns the gain at sample `i`: linear attack, constant level, and linear release after the end of the note.
 fn envelope(note: &Note, attack_s: f32, release_s: f32, i: usize, rate_hz: f32) -> f32 {
     let t = i as f32 / rate_hz;
     let rise = (t / attack_s).min(1.0);

@@ -1,16 +1,16 @@
-//! Pitched instruments, each with a timbre that a spectrogram shows: string, organ, bell, mallet, square, saw, wobble, voice,
-//! drone.
+//! Pitched instruments, each with a timbre that is visible in a spectrogram: string, organ, bell, mallet, square, saw,
+//! wobble, voice, drone.
 
 use std::f32::consts::TAU;
 
 use super::{Filter, Note, Sine, envelope, length};
 use crate::rng::Rng;
 
-/// Plucked string (Karplus, Strong 1983): a burst of noise runs round a delay line that loses its treble.
+/// Plucked string (Karplus, Strong 1983): a burst of noise in a delay line that loses its treble.
 pub(crate) fn string(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     let period = (rate_hz / note.hz).max(2.0);
     let mut line: Vec<f32> = (0..period as usize).map(|_| rng.noise()).collect();
-    // A round through the line is a period. High notes make more rounds a second, so each must lose less.
+    // One round through the line is a period. Higher notes have more rounds per second, so each round must lose less.
     let loss = 0.5 * (-4.0 / (note.hz * (0.4 + note.seconds))).exp();
     let n = line.len();
 
@@ -20,13 +20,13 @@ pub(crate) fn string(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
         let next = (i + 1) % n;
         *sample = line[here] * envelope(note, 0.001, 0.15, i, rate_hz);
 
-        // The mean of two neighbours is a low pass, which takes the treble first, as in a string.
+        // The mean of two adjacent samples is a low-pass filter, so the treble decays first, as in a string.
         line[here] = loss * (line[here] + line[next]);
     }
     samples
 }
 
-/// Organ: a sum of drawbars, slowly beating.
+/// Organ: a sum of slowly beating drawbars.
 pub(crate) fn organ(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     const DRAWBARS: [(f32, f32); 6] = [
         (1.0, 1.0),
@@ -39,10 +39,10 @@ pub(crate) fn organ(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
 
     let mut samples = vec![0.0; length(note, 0.25, rate_hz)];
     for (ratio, level) in DRAWBARS {
-        // Pipes are never quite in tune, and so they beat.
+        // Pipes are slightly out of tune, which makes them beat.
         let hz = note.hz * ratio * rng.range(0.998, 1.002);
 
-        // A pipe above half the sample rate would sound at another pitch.
+        // A frequency above half the sample rate would alias to another pitch.
         if hz < 0.45 * rate_hz {
             let mut sine = Sine::new(hz, rate_hz, rng.unit());
             for sample in &mut samples {
@@ -57,24 +57,24 @@ pub(crate) fn organ(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     samples
 }
 
-/// Bell (Chowning 1973): frequency modulation at an inharmonic ratio, its index dying with the note.
+/// Bell (Chowning 1973): frequency modulation at an inharmonic ratio, with an index that decays with the note.
 pub(crate) fn bell(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     modulated(note, rate_hz, 3.53 * rng.range(0.99, 1.01), 4.5)
 }
 
-/// Electric piano: frequency modulation at a harmonic ratio, low index.
+/// Electric piano: frequency modulation at a harmonic ratio with a low index.
 pub(crate) fn electric_piano(note: &Note, rate_hz: f32, _: &mut Rng) -> Vec<f32> {
     modulated(note, rate_hz, 1.0, 1.6)
 }
 
-/// One sine turns another back and forth; how far is the index.
+/// Renders a sine whose phase is modulated by another sine; the index is the depth of the modulation.
 fn modulated(note: &Note, rate_hz: f32, ratio: f32, index: f32) -> Vec<f32> {
     let mut modulator = Sine::new(note.hz * ratio, rate_hz, 0.0);
     let step = TAU * note.hz / rate_hz;
 
     let mut samples = vec![0.0; length(note, 0.4, rate_hz)];
     for (i, sample) in samples.iter_mut().enumerate() {
-        // As the index dies, the partials go and the bare tone is left.
+        // When the index decays, the partials disappear and only the fundamental remains.
         let dying = (-2.5 * i as f32 / rate_hz / (note.seconds + 0.2)).exp();
         let phase = step * i as f32 % TAU;
         let tone = (phase + index * dying * modulator.next()).sin();
@@ -83,7 +83,7 @@ fn modulated(note: &Note, rate_hz: f32, ratio: f32, index: f32) -> Vec<f32> {
     samples
 }
 
-/// Mallet on a wooden bar: the bar's first three modes (1 : 3.93 : 9.24), dead within a third of a second.
+/// Mallet on a wooden bar: the first three modes of the bar (1 : 3.93 : 9.24), which decay within a third of a second.
 pub(crate) fn mallet(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     const MODES: [(f32, f32, f32); 3] = [(1.0, 1.0, 9.0), (3.93, 0.5, 22.0), (9.24, 0.25, 45.0)];
 
@@ -98,7 +98,7 @@ pub(crate) fn mallet(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     samples
 }
 
-/// Square wave, corners rounded (polyBLEP) so that it does not alias; the chip of an old game.
+/// Square wave with rounded corners (polyBLEP) to avoid aliasing, as in old video games.
 pub(crate) fn square(note: &Note, rate_hz: f32, _: &mut Rng) -> Vec<f32> {
     let mut samples = vec![0.0; length(note, 0.03, rate_hz)];
     let step = note.hz / rate_hz;
@@ -112,7 +112,7 @@ pub(crate) fn square(note: &Note, rate_hz: f32, _: &mut Rng) -> Vec<f32> {
     samples
 }
 
-/// Distorted saw, a fifth on top: a power chord.
+/// Power chord: distorted saws with a fifth.
 pub(crate) fn power_chord(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     let steps = [1.0, 1.498, 2.003].map(|ratio| note.hz * ratio / rate_hz);
     let mut phases = [rng.unit(), rng.unit(), rng.unit()];
@@ -126,7 +126,7 @@ pub(crate) fn power_chord(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> 
             sum += 2.0 * *phase - 1.0 - corner(*phase, step);
         }
 
-        // The strings are distorted together, as an amplifier does it; a loudspeaker has little above 3 kHz.
+        // Distort the sum of the strings, as in an amplifier. A loudspeaker has little output above 3 kHz.
         let driven = (3.0 * sum).tanh();
         let heard = cabinet.next(driven, 3200.0, 1.0, rate_hz).low;
         *sample = heard * envelope(note, 0.004, 0.06, i, rate_hz);
@@ -134,12 +134,12 @@ pub(crate) fn power_chord(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> 
     samples
 }
 
-/// Bass whose filter opens and closes a few times a note.
+/// Bass with a filter that opens and closes a few times per note.
 pub(crate) fn wobble(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     let step = note.hz / rate_hz;
     let mut phase = 0.0;
 
-    // From a phase of three quarters the sweep starts at its lowest: every note begins closed.
+    // At a phase of three quarters the sweep is at its minimum, so every note starts with a closed filter.
     let mut sweep = Sine::new(rng.range(3.0, 6.0), rate_hz, 0.75);
     let mut filter = Filter::default();
 
@@ -154,9 +154,9 @@ pub(crate) fn wobble(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     samples
 }
 
-/// A vowel: a buzzing source through three formants that glide from one vowel to another.
+/// Vowel: a buzzing source through three formants that glide from one vowel to another.
 pub(crate) fn vowel(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
-    // Of a man's a, i, u, ɛ and ɔ, Hz (Peterson, Barney 1952).
+    // Formants of a man's a, i, u, ɛ and ɔ in Hz (Peterson, Barney 1952).
     const VOWELS: [[f32; 3]; 5] = [
         [730.0, 1090.0, 2440.0],
         [270.0, 2290.0, 3010.0],
@@ -186,7 +186,7 @@ pub(crate) fn vowel(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     samples
 }
 
-/// A hiss that a slowly moving filter colours.
+/// Noise through a slowly moving filter.
 pub(crate) fn drone(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     let mut sweep = Sine::new(rng.range(0.05, 0.25), rate_hz, rng.unit());
     let mut filter = Filter::default();
@@ -201,7 +201,7 @@ pub(crate) fn drone(note: &Note, rate_hz: f32, rng: &mut Rng) -> Vec<f32> {
     samples
 }
 
-/// PolyBLEP residue (Välimäki, Huovilainen 2007) near the jump at phase 0; `step` is the phase of one sample.
+/// PolyBLEP residue (Välimäki, Huovilainen 2007) near the jump at phase 0; `step` is the phase increment per sample.
 fn corner(phase: f32, step: f32) -> f32 {
     if phase < step {
         let x = phase / step;
