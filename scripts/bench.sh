@@ -1,19 +1,18 @@
 #!/usr/bin/env bash
-# Measures wavemill beside its Python peers, alternating in one run, and writes docs/benchmarks/*.md.
+# Compares wavemill with its Python peers, alternating between them in one run, and writes docs/benchmarks/*.md.
 #
 # usage: scripts/bench.sh [extract|catalog|stages|clips|kernels|loader|serve|all] [ROUNDS]      default: all, 5 rounds
 #   extract   MP3s to a committed store: librosa, soundfile + soxr + torchaudio, torchcodec, Essentia; threads; peak memory
 #   catalog   tracks.csv of FMA's size: DuckDB, Polars
-#   clips     what a clip costs in archives of ten to ten thousand; how busy workers are
+#   clips     cost per clip in archives of ten to ten thousand clips; utilization of workers
 #   stages    decode, resample and log-mel: the Python chains, mpg123, symphonia, nanomp3
 #   kernels   wavemill's own kernels (criterion)
 #   loader    the trainer's batches from a store: memory-mapped .npy, HDF5, pyarrow, torch's DataLoader
-#   serve     from a song to its answer by HTTP: Gradio with the same model as TorchScript
+#   serve     time from a song to its prediction over HTTP: Gradio with the same model as TorchScript
 #
 # Needs about 6 GB for the peers (.venv), FFmpeg's libraries for torchcodec, mpg123 and valgrind for stages, and
-# WAVEMILL_DATA (default ../shared/data). The programs are those of a plain `cargo build --release`, which run on any
-# x86-64.
-# WAVEMILL_BIN_DIR=DIR has serve use the programs of that folder; else it builds them.
+# WAVEMILL_DATA (default ../shared/data). Uses the programs of a plain `cargo build --release`, which run on any x86-64.
+# WAVEMILL_BIN_DIR=DIR makes serve use the programs in DIR instead of building them.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi
@@ -29,11 +28,12 @@ kernels() {
         --bench features --bench resample --bench mp3 -- --noplot | tee /dev/stderr) || return 1
     {
         printf '# Kernels\n\nThe clip has 30 s, features are at 22,050 Hz, and one core is used. '
-        printf 'Each line shows the low value, the estimate and the high value\nof criterion. Command: %s.\n\n' \
+        printf 'Each line shows criterion'"'"'s low value, estimate and\nhigh value. Command: %s.\n\n' \
             "\`scripts/bench.sh kernels\`"
         printf 'The lines from "wavemill scalar" to "nanomp3" decode an MP3 of the real test data (30 s, 44.1 kHz, stereo, 256 '
-        printf 'kbit/s on average)\nfrom memory: to both channels by wavemill, by symphonia as released and by nanomp3, which also '
-        printf 'finds the frames\nand keeps all samples; and to the mean of the channels by wavemill, as extraction does.\n\n'
+        printf 'kbit/s on\naverage) from memory. wavemill, symphonia as released and nanomp3 decode both channels; nanomp3 also '
+        printf 'finds the frames\nand keeps all samples. The two "mono" lines decode to the mean of the channels, as extraction '
+        printf 'does.\n\n'
         printf '%s; %s; wavemill %s.\n\n```\n' "$(sed -n 's/^model name[^:]*: //p;T;q' /proc/cpuinfo)" "$(date +%F)" \
             "$(git rev-parse --short HEAD)"
         grep -E '^(features|wavemill|rubato|symphonia|nanomp3)|time:|thrpt:' <<<"$raw" | grep -vE 'change|%'
@@ -49,7 +49,7 @@ loader() {
     .venv/bin/python scripts/peers/loader.py "$bench" $docs/loader.md "$rounds"
 }
 
-# The peers and the data are there already.
+# The peers and the data are already installed.
 serve() {
     local programs=${WAVEMILL_BIN_DIR:-${wavemill%/*}}
     if [[ -z ${WAVEMILL_BIN_DIR:-} ]]; then
@@ -70,7 +70,7 @@ esac
 mkdir -p $docs
 if [[ $kind != kernels && $kind != loader ]]; then
     if [[ ! -d $data ]]; then echo "no real clips in $data: set WAVEMILL_DATA" >&2; exit 1; fi
-    command -v ffmpeg >/dev/null || echo 'no ffmpeg: torchcodec will not load (apt-get install ffmpeg)' >&2
+    command -v ffmpeg >/dev/null || echo 'no ffmpeg: torchcodec cannot be loaded (apt-get install ffmpeg)' >&2
     step 'peers (.venv)' scripts/peers/setup.sh --bench
     if [[ $kind == stages || $kind == all ]]; then
         need mpg123 'apt-get install mpg123'

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Breaks audio files by the thousand, and checks what `wavemill extract` makes of them.
+# Damages thousands of audio files, and checks the results of `wavemill extract` on them.
 #
 # usage: scripts/break.sh [--files N] [--seed N] [--formats mp3,wav,flac,ogg] [--keep FOLDER]
-#   --files N         broken files (default 20000: a minute or two; 200000 by hand)
-#   --seed N          the same seed breaks the same files (default 1)
-#   --first-batch N   goes on from this batch of 2,000
-#   --formats LIST    formats to break (default all)
-#   --keep FOLDER     where a file that shows a fault is kept (default tmp/broken)
-#   --file-cpu-s S    CPU seconds that one file may take (default 5); none that takes more passes unseen
+#   --files N         number of damaged files (default 20000, which takes a minute or two; 200000 for a manual run)
+#   --seed N          seed of the damage; the same seed gives the same files (default 1)
+#   --first-batch N   continue with this batch of 2,000 files
+#   --formats LIST    formats to damage (default all)
+#   --keep FOLDER     folder for files that show a fault (default tmp/broken)
+#   --file-cpu-s S    limit of CPU seconds per file (default 5); every file above it is found
 #
 # environment:
-#   WAVEMILL_DATA=DIR   real inputs (default ../shared/data): MP3s of more rates, a longer Ogg; less is broken without
+#   WAVEMILL_DATA=DIR   real inputs (default ../shared/data): MP3s of more rates and a longer Ogg, which are optional
 #
-# Builds nothing: cargo build --workspace --bins --tests first. CARGO_TARGET_DIR is honoured.
+# Builds nothing: run cargo build --workspace --bins --tests first. CARGO_TARGET_DIR is respected.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi

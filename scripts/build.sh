@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Release build for machines with AVX2 (x86-64-v3), in target/v3/release.
+# Builds a release for machines with AVX2 (x86-64-v3) in target/v3/release.
 # A plain `cargo build --release` stays portable.
 #
 # usage: scripts/build.sh [CARGO OPTIONS]
-#   -p demo-audio        also what `wavemill demo` starts, into the same folder, where it is looked for
-#   -p wavemill-trainer  also what `wavemill train` and `predict` start; after scripts/libtorch.sh
+#   -p demo-audio        also builds the program that `wavemill demo` starts, in the folder where it is searched
+#   -p wavemill-trainer  also builds the program that `wavemill train` and `predict` start; needs scripts/libtorch.sh first
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Everything that can be said of the code without running it, cheapest first. One line a failure.
+# Runs all static checks of the code, cheapest first. Each failure is one line.
 #
 # usage: scripts/check.sh [--quick] [--no-docs] [--no-trainer]
-#   --quick        without clippy and docs, which build everything
-#   --no-docs      without docs, which scripts/test.sh makes beside the unit tests
-#   --no-trainer   without the crate that needs libtorch
+#   --quick        skip clippy and docs, which build everything
+#   --no-docs      skip docs, which scripts/test.sh builds in parallel with the unit tests
+#   --no-trainer   skip the crate that needs libtorch
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -21,7 +21,8 @@ for option in "$@"; do
     esac
 done
 
-# optional TOOL WHY COMMAND…: a step whose tool may be absent; a skip is said, with its reason.
+# optional TOOL WHY COMMAND…: runs a step if its tool is installed, and otherwise prints that the step is skipped
+# and why.
 optional() {
     local tool=$1 why=$2
     shift 2
@@ -33,13 +34,13 @@ optional() {
 }
 
 deny() {
-    # Without the network the advisory database may be old, or absent; licences and bans need none.
+    # Offline, the advisory database may be outdated or missing. Licences and bans do not need it.
     cargo deny --offline check licenses bans sources
 }
 
 [[ ! -d .venv/bin ]] || PATH=$PWD/.venv/bin:$PATH
 step 'crate edges' scripts/check_deps.sh
-step 'the check on a GPU, with programs that stand in' python3 scripts/gpu/selftest.py
+step 'GPU check with stand-in programs' python3 scripts/gpu/selftest.py
 step format cargo fmt --all -- --check -l
 optional typos 'not installed: scripts/peers/setup.sh gets it' typos
 optional shellcheck 'not installed: apt-get install shellcheck' shellcheck scripts/*.sh scripts/gpu/*.sh scripts/peers/*.sh .ci/run

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Which crate may know which: reads `cargo metadata` and fails on any edge that is not listed here. And what only tests may
-# ask for: reads `cargo tree` and fails where a program that is built without its tests has it. Within a crate, folders may
-# not import each other in a circle (import_circles.py).
+# Checks the dependencies between crates: reads `cargo metadata` and fails on any edge that is not listed here. Also
+# reads `cargo tree` and fails if a program that is built without its tests contains features for tests only. Within
+# a crate, folders may not import each other in a circle (import_circles.py).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 if [[ ${1:-} == --help ]]; then
     echo "usage: scripts/check_deps.sh"
-    echo "Fails where a crate depends on one that it must not know, or where LGPL code reaches the wavemill program."
-    echo "Fails where a locked dependency requires a later Rust than the workspace's rust-version promises."
-    echo "Fails too where a program that is built without its tests has fail points, or the emulated device."
-    echo "Fails first where folders of one crate import each other in a circle."
+    echo "Fails if a crate has a dependency that is not allowed, or if the wavemill program links LGPL code."
+    echo "Fails if a locked dependency requires a later Rust version than the workspace's rust-version."
+    echo "Fails if a program that is built without its tests contains fail points or the emulated device."
+    echo "Fails if folders of a crate import each other in a circle."
     exit 0
 fi
 
@@ -22,7 +22,7 @@ ALLOWED = {  # (from, to): kinds; None is a normal dependency
     ("wavemill-schemas", "wavemill-options"): {None},
     ("wavemill-kernels", "wavemill-options"): {None},
     ("wavemill-kernels", "wavemill-fft"): {None},
-    ("wavemill", "wavemill-kernels"): {None, "dev"},  # dev: with the backend for tests
+    ("wavemill", "wavemill-kernels"): {None, "dev"},  # dev: with the emulated backend, which is for tests
     ("wavemill", "wavemill-schemas"): {None},
     ("wavemill", "wavemill-scores"): {None},
     ("wavemill", "wavemill-pages"): {None},
@@ -63,7 +63,8 @@ for name in SHIPPED:
         if "GPL" in licence and " OR " not in licence:
             faults.append("%s must not link %s (%s)" % (name, packages[package]["name"], licence))
 
-# The promise of the manifest and of the README. Cargo itself compares only with the compiler in use.
+# The minimum Rust version is stated in the manifest and the README. Cargo itself compares it only with the compiler
+# in use.
 def version(text):
     return tuple(int(part) for part in (text + ".0.0").split(".")[:3])
 
@@ -79,7 +80,8 @@ for fault in faults:
 sys.exit(1 if faults else 0)
 '
 
-# Tests ask for these by development dependencies. A plain build and a release have neither: --edges no-dev is what they see.
+# Tests enable these features by development dependencies. With --edges no-dev, cargo lists the features of a plain
+# build and of a release, which must have neither.
 shipped=$(cargo tree --locked --package wavemill --edges no-dev --prefix none --format '{p} {f}')
 for test_only in 'fail .*failpoints' 'wavemill-kernels .*emulated'; do
     if grep -q "^$test_only" <<<"$shipped"; then

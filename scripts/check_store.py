@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Check that a version of a store is what docs/store.md says, with nothing of wavemill's own code.
+"""Check that a version of a store conforms to docs/store.md, without using wavemill's own code.
 
-Read are the manifest, every file that it names, and every row in them. Checked are the manifest's checksum; sizes, blake3
-and row groups of the files; columns, types and metadata; every tensor's length and values; the rows of a clip, its split
-and its labels; the rejects; and every count and mean of the manifest, counted again. Each fault is one line that names
-the file and the place in it; the last line sums up.
+Reads the manifest, all its files and all their rows. Checks the manifest's checksum; sizes, blake3 and row groups of the
+files; columns, types and metadata; length and values of every tensor; the rows of each clip, their split and labels; the
+rejects; and every count and mean of the manifest, which are computed again. Each fault is one line with the file and the
+place in it; the last line is a summary.
 
-`wavemill verify` checks the same promises by wavemill's own code. This is a second reading of them, for the tests and for
-those who write a store with another tool.
+`wavemill verify` checks the same with wavemill's own code. This is an independent implementation for the tests, and for
+people who write stores with other tools.
 
 Needs pyarrow, numpy and blake3: scripts/peers/setup.sh installs them into .venv.
 """
@@ -27,10 +27,10 @@ try:
 
     LACKING = None
 except ImportError as error:
-    # Told once the options are known: `--help` needs none of them.
+    # Reported after the options were parsed, because `--help` does not need these modules.
     LACKING = error
 
-EXIT_CODES = "exit codes: 0 no fault; 1 faults; 2 the store or the version is not there, or an option is wrong"
+EXIT_CODES = "exit codes: 0 no fault; 1 faults; 2 the store or the version does not exist, or an option is invalid"
 
 NEWEST_FORMAT = 3
 CHECKSUM_SINCE = 2
@@ -60,28 +60,29 @@ ROW_REASONS = {"bad_row", "bad_encoding"}
 FATES = {
     "used", "dropped", "near_row", "no_row", "unsupported", "not_audio", "not_image", "hidden", "bad_name",
 }  # fmt: skip
-# Null of pictures.
+# Columns that are null for pictures.
 AUDIO_COLUMNS = ["offset_s", "duration_s", "lost_s", "silent", "audio_blake3"]
-# The loader's order; splits of other names come after these, by name.
+# The loader's order of splits; splits with other names follow these, sorted by name.
 SPLITS = ["training", "validation", "test"]
-# These rules write the split of every clip as a column of `tracks` too.
+# For these rules, the split of every clip is also a column of `tracks`.
 RULES_OF_TRACKS = {"official", "stratified", "artist"}
-# By these each row has a side of its own.
+# With these rules, each row has its own split.
 RULES_BY_SEGMENT = {"segment", "segment_stretched"}
-# These keep their sides from version to version, whatever the recipe's rule is: rule → its column of `tracks`.
+# Rules whose splits are kept from version to version, independent of the recipe's rule: rule → its column of
+# `tracks`.
 KEPT_RULES = {"artist": "split_artist", "stratified": "split_stratified"}
 
 DTYPES = {"f16": "<f2", "f32": "<f4", "u8": "u1"}
 HEX_64 = re.compile(r"[0-9a-f]{64}")
 
-# Statistics are sums of f64 in another order than here. A variance is the difference of two such sums, so it keeps
-# about half of their digits.
+# Statistics are sums of f64 in a different order than here. A variance is the difference of two such sums, so it
+# keeps about half of their digits.
 MEAN_REL_MAX = 1e-9
 STD_REL_MAX = 1e-6
 
 
 class Unusable(Exception):
-    """There is nothing to check: no store, no version, or one of a later format."""
+    """Nothing can be checked: there is no store or no version, or its format is too new."""
 
 
 class Faults:
@@ -100,24 +101,24 @@ class Faults:
 
 
 def shown(value):
-    """A value for one line: long ones are cut."""
+    """Formats a value on one line; long values are cut."""
     text = json.dumps(value, default=str, sort_keys=True)
     return text if len(text) <= 200 else text[:200] + " …"
 
 
 class Told:
-    """What all files of a version say together, to be compared with the manifest at the end."""
+    """Collected contents of all files of a version, which are compared with the manifest at the end."""
 
     def __init__(self):
         # By feature: row key → the row's other columns.
         self.rows = defaultdict(dict)
-        # Of the first feature: target → split → clips of each class.
+        # For the first feature: target → split → clips of each class.
         self.classes = defaultdict(lambda: defaultdict(Counter))
-        # Of the first feature: the splits that a clip's rows lie in.
+        # For the first feature: the splits that contain a clip's rows.
         self.splits = defaultdict(set)
-        # By feature, over the training split: sum, sum of squares, values a band.
+        # By feature, over the training split: sum, sum of squares, number of values per band.
         self.sums = {}
-        # By table: the rows, as pyarrow's tables.
+        # By table: the rows, as pyarrow tables.
         self.tables = {}
 
 
@@ -125,7 +126,7 @@ class Told:
 
 
 def version_path(store, number, faults):
-    """The manifest to check: of the version that is asked for, else of the latest."""
+    """Returns the path of the requested version's manifest; by default that of the latest version."""
     folder = store / "_wavemill/versions"
     found = {int(path.stem): path for path in folder.glob("[0-9]*.json") if path.stem.isdigit()}
     if not found:
@@ -140,22 +141,22 @@ def version_path(store, number, faults):
 
 
 def read_manifest(path, place, faults):
-    """The manifest; None where it cannot be used, which is a fault then."""
+    """Returns the manifest, or reports a fault and returns None if it cannot be used."""
     try:
         text = path.read_text(encoding="utf-8")
         manifest = json.loads(text)
         version = int(manifest["format_version"])
     except (UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
-        faults.add(place, f"not the JSON of a manifest ({error})")
+        faults.add(place, f"not a manifest in JSON ({error})")
         return None
 
-    # First of all: a later format may have other keys and another checksum.
+    # Checked first, because a later format may have other keys and another checksum.
     if version > NEWEST_FORMAT:
         raise Unusable(f"{place}: format version {version}; this script reads up to {NEWEST_FORMAT}")
 
     lacks = sorted(lacking_keys(manifest))
     if lacks:
-        faults.add(place, f"it lacks {', '.join(lacks)}")
+        faults.add(place, f"missing keys: {', '.join(lacks)}")
         return None
 
     check_checksum(text, manifest, place, faults)
@@ -164,7 +165,7 @@ def read_manifest(path, place, faults):
 
 
 def lacking_keys(manifest):
-    """Keys that are not there, of the manifest itself and of what its lists hold."""
+    """Yields the missing keys of the manifest and of the elements of its lists."""
     yield from MANIFEST_KEYS - set(manifest)
     if "counts" in manifest:
         yield from (f"counts.{key}" for key in COUNTS_KEYS - set(manifest["counts"]))
@@ -178,12 +179,12 @@ def lacking_keys(manifest):
 
 
 def check_checksum(text, manifest, place, faults):
-    """The checksum is of the very text without its key: another JSON writer could print floats in another way."""
+    """Checks the checksum of the text itself without its key: another JSON writer could format floats differently."""
     if not text.endswith("}\n"):
-        faults.add(place, "it does not end with one newline")
+        faults.add(place, "does not end with one newline")
     if "manifest_blake3" not in manifest:
         if manifest["format_version"] >= CHECKSUM_SINCE:
-            faults.add(place, "it has no manifest_blake3")
+            faults.add(place, "no manifest_blake3")
         return
 
     rest = re.sub(r'"manifest_blake3":"[^"]*",?', "", text.rstrip("\n"), count=1)
@@ -192,7 +193,7 @@ def check_checksum(text, manifest, place, faults):
 
 
 def check_plan_id(manifest, place, faults):
-    """`plan_id` and the engine's hash follow from what else the manifest holds."""
+    """Checks `plan_id` and the engine's hash against the rest of the manifest."""
     identity = manifest["identity"]
     if hash_of(canonical(identity))[:16] != manifest["plan_id"]:
         faults.add(place, "plan_id is not the hash of identity")
@@ -201,7 +202,7 @@ def check_plan_id(manifest, place, faults):
 
 
 def canonical(value):
-    """Canonical JSON of a value without floats."""
+    """Returns the canonical JSON of a value without floats."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -213,7 +214,7 @@ def hash_of(text):
 
 
 def check_paths(store, manifest, place, faults):
-    """Every path stays inside the store and is named once, and the plan's folder holds no other Parquet file.
+    """Checks that every path is inside the store and unique, and that the plan's folder has no other Parquet files.
 
     Returns the entries that may be opened.
     """
@@ -221,29 +222,29 @@ def check_paths(store, manifest, place, faults):
     for entry in manifest["files"]:
         path = entry["path"]
         if path in named:
-            faults.add(place, f"it names {path} twice")
+            faults.add(place, f"{path} occurs twice")
         named.add(path)
 
         parts = path.split("/")
         if path.startswith("/") or not {"", ".", ".."}.isdisjoint(parts):
-            faults.add(place, f"it names {path}, which is no plain path below the store")
+            faults.add(place, f"{path} is not a plain path below the store")
         elif not (store / path).resolve().is_relative_to(store.resolve()):
             faults.add(path, "a link leads out of the store")
         else:
             inside.append(entry)
             if not right_place(entry, manifest["plan_id"]):
-                faults.add(path, "the file of a table or feature does not lie there")
+                faults.add(path, "wrong path for the file of this table or feature")
 
     folder = store / "data" / manifest["plan_id"]
     for path in sorted(folder.rglob("*.parquet")):
         path = path.relative_to(store).as_posix()
         if path not in named:
-            faults.add(path, "the manifest does not name it")
+            faults.add(path, "not in the manifest")
     return inside
 
 
 def right_place(entry, plan_id):
-    """Whether a path is the one that its table, or its feature and split, ask for."""
+    """Reports whether the path is correct for the entry's table, or for its feature and split."""
     if "table" in entry:
         name = re.escape(entry["table"])
         wanted = f"data/{plan_id}/{name}/{name}\\.parquet"
@@ -254,34 +255,34 @@ def right_place(entry, plan_id):
 
 
 def check_order(manifest, place, faults):
-    """Files of a feature stand in loader order: by split, then by number."""
+    """Checks that the files of a feature are in loader order: by split, then by number."""
     for feature in manifest["features"]:
         entries = [entry for entry in manifest["files"] if entry.get("feature") == feature["name"]]
         paths = [entry["path"] for entry in entries]
         ranks = [(split_rank(str(entry.get("split"))), Path(entry["path"]).stem) for entry in entries]
         for before, after, path in zip(ranks, ranks[1:], paths[1:]):
             if after <= before:
-                faults.add(place, f"{path} is out of the loader's order")
+                faults.add(place, f"{path} is not in the loader's order")
 
 
 def check_shards(manifest, place, faults):
-    """Numbers of shards are powers of two, and every file's number is below that of its split."""
+    """Checks that numbers of shards are powers of two, and that every file's number is below that of its split."""
     if manifest["format_version"] < SHARDS_SINCE:
         return
     shards = manifest.get("shards", {})
     if not isinstance(shards, dict):
-        faults.add(place, f"shards is {shown(shards)}, which is no table of numbers")
+        faults.add(place, f"shards is {shown(shards)}, which is not an object of numbers")
         return
     counts = {}
     for split, count in shards.items():
         if type(count) is int and count >= 1 and count & (count - 1) == 0:
             counts[split] = count
         else:
-            faults.add(place, f"shards.{split} is {shown(count)}, which is no power of two")
+            faults.add(place, f"shards.{split} is {shown(count)}, which is not a power of two")
 
     for entry in manifest["files"]:
         number = Path(entry["path"]).stem
-        # A file of another name is told by its place.
+        # A file with another name is reported by the check of paths.
         if "feature" not in entry or not number.isdigit():
             continue
         split = str(entry.get("split"))
@@ -296,11 +297,11 @@ def split_rank(split):
 
 
 def opened(store, entry, quick, faults):
-    """The Parquet file of an entry, after its bytes were compared; None where it cannot be used."""
+    """Compares the bytes of an entry's Parquet file and opens it; returns None if it cannot be used."""
     place = entry["path"]
     path = store / place
     if not path.is_file():
-        faults.add(place, "it is not there")
+        faults.add(place, "missing file")
         return None
 
     n_bytes = path.stat().st_size
@@ -308,7 +309,7 @@ def opened(store, entry, quick, faults):
         faults.unless_equal(place, "bytes", n_bytes, entry["bytes"])
         return None
     if not quick and blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest() != entry["blake3"]:
-        faults.add(place, "its blake3 is not the manifest's: the content was changed")
+        faults.add(place, "blake3 differs from the manifest: the content was changed")
         return None
     if "footer" in entry:
         tail = path.read_bytes()[entry["footer"]["offset"] :]
@@ -334,8 +335,8 @@ def first_line(error):
 
 
 def wanted_columns(feature, targets, layout):
-    """Name → (type, may be null) of every column of a feature's file, in order."""
-    # What is told of audio is null of pictures.
+    """Returns name → (type, may be null) of every column of a feature's file, in order."""
+    # Columns about audio are null for pictures.
     no_audio = feature["sample_rate_hz"] is None
     columns = {
         "clip_key": (pa.utf8(), False),
@@ -361,7 +362,7 @@ def wanted_columns(feature, targets, layout):
 
 
 def list_of(item):
-    """A list without nulls in it."""
+    """Returns the type of a list without null elements."""
     return pa.list_(pa.field("item", item, nullable=False))
 
 
@@ -378,12 +379,12 @@ def tensor_type(feature, layout):
 
 
 def check_schema(file, place, feature, manifest, faults):
-    """Columns, types and metadata; False where the rows cannot be read as a feature's."""
+    """Checks columns, types and metadata; returns False if the rows cannot be read as rows of the feature."""
     layout = manifest["recipe"].get("shards", {}).get("layout", "binary")
     wanted = wanted_columns(feature, manifest["targets"], layout)
     schema = file.schema_arrow
     if schema.names != list(wanted):
-        faults.add(place, f"its columns are {', '.join(schema.names)}; they should be {', '.join(wanted)}")
+        faults.add(place, f"the columns are {', '.join(schema.names)}; they should be {', '.join(wanted)}")
         return False
 
     fits = True
@@ -402,7 +403,7 @@ def check_schema(file, place, feature, manifest, faults):
 
 
 def check_tensor_metadata(metadata, place, feature, manifest, faults):
-    """`wavemill.tensor` repeats what the manifest says of the feature, and the classes."""
+    """Checks that `wavemill.tensor` repeats the manifest's entry of the feature, and the classes."""
     try:
         tensor = json.loads((metadata or {})[b"wavemill.tensor"])
     except (KeyError, ValueError):
@@ -417,14 +418,14 @@ def check_tensor_metadata(metadata, place, feature, manifest, faults):
 
 
 def check_pages(file, place, feature, faults):
-    """No dictionaries, no statistics on the tensor; compressed files have the offset index."""
+    """Checks that there are no dictionaries and no tensor statistics, and that compressed files have an offset index."""
     for group in range(file.metadata.num_row_groups):
         row_group = file.metadata.row_group(group)
         for index in range(row_group.num_columns):
             column = row_group.column(index)
             where = f"{place}, row group {group}, column {column.path_in_schema}"
             if column.has_dictionary_page:
-                faults.add(where, "it has a dictionary")
+                faults.add(where, "the column has a dictionary")
 
             is_tensor = column.path_in_schema.split(".")[0] == feature["name"]
             if is_tensor and column.is_stats_set:
@@ -434,7 +435,7 @@ def check_pages(file, place, feature, faults):
 
 
 def check_feature_file(file, entry, feature, manifest, told, faults):
-    """Every row of one file of a feature; what it says is added to `told`."""
+    """Checks every row of a feature's file and adds its contents to `told`."""
     place = entry["path"]
     if not check_schema(file, place, feature, manifest, faults):
         return
@@ -450,18 +451,19 @@ def check_feature_file(file, entry, feature, manifest, told, faults):
             check_row(found, where, manifest, faults)
             check_variant(found["variant"], entry["split"], where, manifest, faults)
 
-            # All rows of a clip lie side by side: plain ones first, then by factor, each in the order of their segments.
+            # All rows of a clip are adjacent: plain ones first, then by factor, each group in the order of its
+            # segments.
             if previous and previous["clip_key"] == found["clip_key"]:
                 if row_order(found) <= row_order(previous):
-                    faults.add(where, f"it comes after segment {previous['segment']} of its clip")
+                    faults.add(where, f"wrong order: follows segment {previous['segment']} of the same clip")
             elif found["clip_key"] in seen_clips:
-                faults.add(where, "other clips lie between the rows of this one")
+                faults.add(where, "rows of other clips are between the rows of this clip")
             elif is_first:
                 count_clip(found, entry["split"], manifest, told)
 
             key = (found["clip_key"], found["segment"], found["variant"])
             if key in told.rows[feature["name"]]:
-                faults.add(where, "a second row of this clip, segment and variant")
+                faults.add(where, "duplicate row of this clip, segment and variant")
             kept = {name: value for name, value in found.items() if not name.endswith("_shape")}
             told.rows[feature["name"]][key] = kept
             seen_clips.add(found["clip_key"])
@@ -477,7 +479,7 @@ def check_feature_file(file, entry, feature, manifest, told, faults):
 
 
 def tensors(column, feature):
-    """The stored values of each row, flat."""
+    """Yields the stored values of each row as a flat array."""
     for value in column:
         if pa.types.is_list(column.type):
             yield value.values.to_numpy(zero_copy_only=False)
@@ -486,20 +488,20 @@ def tensors(column, feature):
 
 
 def check_row(row, where, manifest, faults):
-    """What the columns of one row promise by themselves."""
+    """Checks the columns of one row, independent of other rows."""
     for target in manifest["targets"]:
         label = row[target["name"]]
         if label is not None and not 0 <= label < len(target["classes"]):
-            faults.add(where, f"{target['name']} is {label}, which is no class of the manifest")
+            faults.add(where, f"{target['name']} is {label}, which is not a class of the manifest")
 
     if manifest["recipe"]["catalog"]["dataset"] == "images":
         told = [name for name in AUDIO_COLUMNS if row[name] is not None]
         if told or row["segment"] != 0:
-            faults.add(where, f"a picture with a segment, or with {told}")
+            faults.add(where, f"a picture has a segment, or values in {told}")
         return
 
     if row["segment"] < 0 or row["offset_s"] < 0:
-        faults.add(where, "its segment or offset_s is negative")
+        faults.add(where, "segment or offset_s is negative")
     if not HEX_64.fullmatch(row["audio_blake3"]):
         faults.add(where, f"audio_blake3 is {row['audio_blake3']!r}, not 64 lower-case hex digits")
     if not 0 <= row["lost_s"] < float("inf"):
@@ -508,29 +510,29 @@ def check_row(row, where, manifest, faults):
     longest = manifest["recipe"].get("audio", {}).get("duration_s")
     longest = float(np.float32(longest)) if longest is not None else float("inf")
     if not 0 < row["duration_s"] <= longest:
-        faults.add(where, f"duration_s is {row['duration_s']}; the recipe allows {longest} at most")
+        faults.add(where, f"duration_s is {row['duration_s']}; the recipe allows at most {longest}")
 
 
 def row_order(row):
-    """By this rows of a clip are ordered."""
+    """Returns the sort key of the rows of a clip."""
     return row["variant"] != 1.0, row["variant"], row["segment"]
 
 
 def check_variant(variant, split, where, manifest, faults):
-    """1.0, or a factor of the recipe; stretched copies are for training, but by one rule."""
+    """Checks that the variant is 1.0 or a factor of the recipe, and that copies are in training, except under one rule."""
     recipe = manifest["recipe"]
     factors = [float(np.float32(factor)) for factor in recipe.get("audio", {}).get("stretch", [])]
     if variant != 1.0 and variant not in factors:
         faults.add(where, f"variant is {variant}, neither 1.0 nor a factor of the recipe")
     elif variant != 1.0 and split != "training" and recipe.get("split", {}).get("rule") != "segment_stretched":
-        faults.add(where, f"variant is {variant} on the side {split}: copies are for training")
+        faults.add(where, f"variant is {variant} on the side {split}, but copies belong to training")
 
 
 def check_tensor(values, shape, where, feature, faults):
-    """Length, shape and finiteness; False where the values have not this shape."""
+    """Checks length, shape and finiteness; returns False if the values do not have this shape."""
     fixed = feature["shape"]
     if len(shape) != len(fixed) or any(said not in (None, found) for found, said in zip(shape, fixed)):
-        faults.add(where, f"its shape {shape} is not the feature's, {fixed}")
+        faults.add(where, f"the shape {shape} does not match the feature's shape {fixed}")
         return False
     if values.size != int(np.prod(shape)):
         faults.add(where, f"{values.size} values of {feature['name']}, but its shape is {shape}")
@@ -542,7 +544,7 @@ def check_tensor(values, shape, where, feature, faults):
 
 
 def count_clip(row, split, manifest, told):
-    """Counts a clip at its first row of a file. Under the rules by segment it counts on each side."""
+    """Counts a clip at its first row in a file. Under the rules by segment it is counted on each side."""
     told.splits[row["clip_key"]].add(split)
     for target in manifest["targets"]:
         label = row[target["name"]]
@@ -551,13 +553,13 @@ def count_clip(row, split, manifest, told):
 
 
 def add_sums(values, feature, told):
-    """Adds one tensor to the sums over the training split; stored integers count as the values that they stand for."""
+    """Adds a tensor to the sums over the training split; stored integers are converted to the values that they represent."""
     values = values.astype(np.float64)
     if feature["scale"] is not None:
         scaled = values * feature["scale"]["factor"] + feature["scale"]["offset"]
         values = scaled.astype(np.float32).astype(np.float64)
 
-    # A row a band. Of statistics each value is one, and of a picture each channel.
+    # Arranges the values with one row per band. For statistics each value is a band, and for pictures each channel.
     first = feature["dim_names"][0]
     if first == "frame":
         bands = values.T
@@ -574,7 +576,7 @@ def add_sums(values, feature, told):
 
 
 def check_rows_of_features(manifest, told, faults):
-    """Every feature has the same rows, and the rows say the same of their clips."""
+    """Checks that all features have the same rows, with equal values in all other columns."""
     names = [feature["name"] for feature in manifest["features"]]
     first = told.rows[names[0]]
     for name in names:
@@ -586,15 +588,15 @@ def check_rows_of_features(manifest, told, faults):
 
         only_here = sorted(set(rows) ^ set(first))
         if only_here:
-            faults.add(place, f"rows that {names[0]} or {name} alone has: {shown(only_here[:3])}")
+            faults.add(place, f"rows that only {names[0]} or only {name} has: {shown(only_here[:3])}")
         for key in set(rows) & set(first):
             other = [column for column in rows[key] if rows[key][column] != first[key].get(column)]
             if other:
-                faults.add(place, f"row {shown(key)} differs from that of {names[0]} in {', '.join(other)}")
+                faults.add(place, f"row {shown(key)} differs from the row of {names[0]} in {', '.join(other)}")
 
 
 def check_counts(manifest, told, place, faults):
-    """The two sums, and each count against the rows."""
+    """Checks the two sums, and compares each count with the rows."""
     counts = manifest["counts"]
     dropped = {step["step"]: step["rows"] for step in counts["rows_dropped"]}
     rows = counts["rows_kept"] + sum(dropped.values()) + counts["rows_rejected"]
@@ -613,15 +615,15 @@ def check_counts(manifest, told, place, faults):
 
 
 def check_rejects(manifest, told, faults):
-    """Known words, counts by reason, and no clip that is both a row and a reject."""
+    """Checks reasons, stages and counts, and that no clip has both rows and a reject. Returns the rejected clips."""
     rejects = told.tables["rejects"]
     by_reason = Counter(rejects["reason"].to_pylist())
     for reason in sorted(set(by_reason) - REASONS):
-        faults.add("rejects", f"{reason} is no reason")
+        faults.add("rejects", f"unknown reason {reason}")
     for stage in sorted(set(rejects["stage"].to_pylist()) - STAGES):
-        faults.add("rejects", f"{stage} is no stage")
+        faults.add("rejects", f"unknown stage {stage}")
 
-    # Rejects of tables beside the tracks, and of paths that can have no key, are in neither of the two sums.
+    # Rejects of tables other than the tracks, and of paths that can have no key, are in neither of the two sums.
     rejected = set()
     for row in rejects.select(["clip_key", "stage", "reason"]).to_pylist():
         if row["clip_key"] is None or row["stage"] == "catalog" or row["reason"] in ROW_REASONS:
@@ -639,12 +641,12 @@ def check_rejects(manifest, told, faults):
 
 
 def check_splits(manifest, told, faults):
-    """A clip lies on the side that `tracks` says; under the rules by segment alone it may lie on several."""
+    """Checks that each clip is on its side in `tracks`; only under the rules by segment it may be on several sides."""
     rule = manifest["recipe"].get("split", {}).get("rule", "artist")
     if rule not in RULES_BY_SEGMENT:
         for clip, splits in told.splits.items():
             if len(splits) > 1:
-                faults.add("features", f"{clip} lies in the splits {', '.join(sorted(splits))}")
+                faults.add("features", f"{clip} is in the splits {', '.join(sorted(splits))}")
 
     column = f"split_{rule}"
     tracks = told.tables["tracks"]
@@ -653,17 +655,17 @@ def check_splits(manifest, told, faults):
     sides = dict(zip(tracks["clip_key"].to_pylist(), tracks[column].to_pylist()))
     for clip, splits in told.splits.items():
         if clip not in sides:
-            faults.add("tracks", f"no row of {clip}, which has feature rows")
+            faults.add("tracks", f"no row for {clip}, which has feature rows")
         elif splits != {sides[clip] or "none"}:
-            faults.add("tracks", f"{column} of {clip} is {sides[clip]}, but its rows lie in {', '.join(splits)}")
+            faults.add("tracks", f"{column} of {clip} is {sides[clip]}, but its rows are in {', '.join(splits)}")
 
 
 def check_sides(manifest, told, faults):
-    """Every group has one side by each rule, and the tracks and artists of `tracks` are on theirs."""
+    """Checks that every group has one side per rule, and that the tracks and artists of `tracks` are on these sides."""
     if manifest["format_version"] < SIDES_SINCE:
         return
     if "sides" not in told.tables:
-        faults.add("sides", "the manifest names no such table")
+        faults.add("sides", "the manifest has no such table")
         return
 
     sides = {}
@@ -671,15 +673,15 @@ def check_sides(manifest, told, faults):
     for row in told.tables["sides"].to_pylist():
         name = (row["rule"], row["group"])
         if name in sides:
-            faults.add("sides", f"{shown(name)} is there twice")
+            faults.add("sides", f"{shown(name)} occurs twice")
         elif name < previous:
-            faults.add("sides", f"{shown(name)} is out of order")
+            faults.add("sides", f"{shown(name)} is not in order")
         if row["rule"] not in KEPT_RULES or row["side"] not in SPLITS:
-            faults.add("sides", f"{shown(row)} is no side by a rule")
+            faults.add("sides", f"{shown(row)} has an unknown rule or side")
         sides[name] = row["side"]
         previous = name
 
-    # Artists by name have an id that is a hash, which is not made again here.
+    # Artists without a numeric id have an id that is a hash of the name, which is not computed here.
     names = [name for name in told.tables["tracks"].column_names if name == "artist_id"]
     for row in told.tables["tracks"].select(["clip_key", *KEPT_RULES.values(), *names]).to_pylist():
         for rule, column in KEPT_RULES.items():
@@ -689,15 +691,15 @@ def check_sides(manifest, told, faults):
             for group in groups:
                 if sides.get((rule, group)) != row[column]:
                     said = f"{column} of {row['clip_key']} is {row[column]}"
-                    faults.add("sides", f"{said}, but that of {group} by {rule} is {sides.get((rule, group))}")
+                    faults.add("sides", f"{said}, but the side of {group} under {rule} is {sides.get((rule, group))}")
 
 
 def check_inputs(manifest, told, faults):
-    """Each planned clip has its file named once, and a clip with rows has a file with audio."""
+    """Checks that each planned clip has one row, and that clips with feature rows have a file with audio."""
     if manifest["format_version"] < SIDES_SINCE:
         return
     if "inputs" not in told.tables:
-        faults.add("inputs", "the manifest names no such table")
+        faults.add("inputs", "the manifest has no such table")
         return
 
     clips = []
@@ -707,19 +709,19 @@ def check_inputs(manifest, told, faults):
         for column in ("content_blake3", "decode_key"):
             if row[column] is None:
                 if clip in told.splits:
-                    faults.add("inputs", f"{clip} has rows, and no {column}")
+                    faults.add("inputs", f"{clip} has feature rows, but no {column}")
             elif not re.fullmatch("[0-9a-f]{64}", row[column]):
-                faults.add("inputs", f"{column} of {clip} is no blake3: {shown(row[column])}")
+                faults.add("inputs", f"{column} of {clip} is not a blake3: {shown(row[column])}")
         if row["bytes"] is None and row["content_blake3"] is not None:
-            faults.add("inputs", f"{clip} has a content, and no size")
+            faults.add("inputs", f"{clip} has a content hash, but no size")
 
     planned = sorted(told.tables["tracks"]["clip_key"].to_pylist())
     if clips != planned:
-        faults.add("inputs", f"{len(clips)} clips, which are not the {len(planned)} of tracks in the order of their keys")
+        faults.add("inputs", f"the {len(clips)} clips differ from the {len(planned)} of tracks in the order of their keys")
 
 
 def check_audio_files(told, faults):
-    """Known words, and no fewer files in use than planned clips have; versions of earlier programs lack the table."""
+    """Checks fates and counts: at least as many used files as clips with a file. Earlier programs wrote no such table."""
     if "audio_files" not in told.tables:
         return
 
@@ -728,7 +730,7 @@ def check_audio_files(told, faults):
     for row in told.tables["audio_files"].to_pylist():
         kind = (row["fate"], row["extension"])
         if row["fate"] not in FATES or kind in kinds:
-            faults.add("audio_files", f"{shown(kind)} is no fate, or is there twice")
+            faults.add("audio_files", f"{shown(kind)} has an unknown fate, or occurs twice")
         kinds.add(kind)
         if not 1 <= len(row["examples"]) <= row["files"]:
             faults.add("audio_files", f"{shown(kind)}: {len(row['examples'])} examples of {row['files']} files")
@@ -738,11 +740,11 @@ def check_audio_files(told, faults):
     if "inputs" in told.tables:
         there = sum(size is not None for size in told.tables["inputs"]["bytes"].to_pylist())
         if used < there:
-            faults.add("audio_files", f"{used} files are used, and {there} clips have one")
+            faults.add("audio_files", f"{used} files are used, but {there} clips have a file")
 
 
 def check_classes(manifest, told, place, faults):
-    """Clips of each class, by target and split."""
+    """Checks the number of clips of each class, by target and split."""
     for target in manifest["targets"]:
         found = told.classes[target["name"]]
         for split in sorted(set(found) | set(target["counts"])):
@@ -754,7 +756,7 @@ def check_classes(manifest, told, place, faults):
 
 
 def check_stats(manifest, told, place, faults):
-    """Mean and standard deviation of each band, computed again from the training rows."""
+    """Computes mean and standard deviation of each band again from the training rows."""
     if set(told.sums) != set(manifest["stats"]):
         faults.add(place, f"stats of {sorted(manifest['stats'])}, but training rows of {sorted(told.sums)}")
 
@@ -769,23 +771,24 @@ def check_stats(manifest, told, place, faults):
         mean = total / n_values
         mean_square = squares / n_values
         std = np.sqrt(np.maximum(mean_square - mean * mean, 0.0))
-        # A band of large, nearly equal values loses digits: the bounds are relative to the values, not to their spread.
+        # A band of large, nearly equal values loses digits: the bounds are relative to the values, not to their
+        # spread.
         size = np.sqrt(mean_square)
         if not (np.abs(mean - stats["mean"]) <= MEAN_REL_MAX * size).all():
-            faults.add(place, f"stats.{name}.mean is not that of the training rows")
+            faults.add(place, f"stats.{name}.mean differs from the mean of the training rows")
         if not (np.abs(std - stats["std"]) <= STD_REL_MAX * size).all():
-            faults.add(place, f"stats.{name}.std is not that of the training rows")
+            faults.add(place, f"stats.{name}.std differs from that of the training rows")
 
 
 def check_store(store, number, quick, faults):
-    """Checks one version, and returns the line that sums up."""
+    """Checks one version and returns the summary line."""
     path = version_path(store, number, faults)
     place = path.relative_to(store).as_posix()
     manifest = read_manifest(path, place, faults)
     if manifest is None:
         return f"{place} was not read further"
     if not (store / "data" / manifest["plan_id"]).is_dir():
-        raise Unusable(f"{store}: the data of version {int(path.stem)} is not there (removed by `wavemill gc`?)")
+        raise Unusable(f"{store}: the data of version {int(path.stem)} does not exist (removed by `wavemill gc`?)")
 
     inside = check_paths(store, manifest, place, faults)
     check_order(manifest, place, faults)
@@ -808,10 +811,10 @@ def check_store(store, number, quick, faults):
     summary = f"version {int(path.stem)} of plan {manifest['plan_id']}: {len(manifest['files'])} files"
     lacks = sorted({"tracks", "tracks_all", "rejects"} - set(told.tables))
     if lacks and complete:
-        faults.add(place, f"it names no table {', '.join(lacks)}")
-    # What a lost file held would be missing from every count: one fault would be told many times.
+        faults.add(place, f"no table {', '.join(lacks)}")
+    # The rows of a lost file would be missing from every count, so that one fault would be reported many times.
     if lacks or not complete:
-        return f"{summary}; counts were not compared, since not every file could be read"
+        return f"{summary}; counts were not compared, because not all files could be read"
 
     check_rows_of_features(manifest, told, faults)
     check_counts(manifest, told, place, faults)

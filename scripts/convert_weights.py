@@ -1,29 +1,29 @@
 #!/usr/bin/env python3
-"""Convert a PyTorch file of weights into safetensors, as wavemill-train's model.init (fit --init) reads them.
+"""Convert a PyTorch weights file to safetensors for wavemill-train's model.init (fit --init).
 
 usage: convert_weights.py WEIGHTS.pth OUT.safetensors [--model resnet50|xception]
 needs: pip install 'torch>=2.6'
 
-A .pth, .pt or .bin file is a pickle, which can run any program when it is read. Here it is read by
-torch.load(weights_only=True), which builds tensors and nothing else; a file that holds more is refused. (Before 2.6
-torch's own check had a hole, CVE-2025-32434.)
+A .pth, .pt or .bin file is a pickle, which can execute any code when it is read. This script reads it with
+torch.load(weights_only=True), which only builds tensors; files with other content are rejected. (Before 2.6, torch's own
+check had a vulnerability, CVE-2025-32434.)
 
-What is written are the tensors by name, under the names that the trainer has:
-  - a checkpoint's own part is taken where it has one (state_dict, model_state_dict, model, net);
-  - module. and backbone. are taken off the front of names;
-  - num_batches_tracked is left out, and so is the head (fc, last_linear): the trainer makes its own;
-  - numbers become float32.
-With --model the names and shapes are checked: resnet50 has torchvision's, xception timm's (legacy_xception). Of the
-older Xception files by Cadene, 1 x 1 filters stored without their last two axes get them back.
+Writes the tensors under the trainer's names:
+  - uses the weights within a checkpoint (state_dict, model_state_dict, model, net), if there are any;
+  - removes the prefixes module. and backbone. from names;
+  - omits num_batches_tracked and the head (fc, last_linear), which the trainer initializes;
+  - converts numbers to float32.
+--model checks names and shapes: those of torchvision for resnet50, those of timm (legacy_xception) for xception. In older
+Xception files by Cadene, 1 x 1 filters lack their last two axes, which are added.
 
-Exit codes: 0 ok, 1 the file cannot be read or written, 2 usage, or it is of another model.
+Exit codes: 0 ok, 1 the file cannot be read or written, 2 invalid usage, or weights of another model.
 """
 import argparse, json, os, pathlib, pickle, struct, sys, tempfile
 
 PARTS = ["state_dict", "model_state_dict", "model", "net"]
 PREFIXES = ["module.", "backbone."]
 HEADS = ["fc.", "last_linear.", "head.", "classifier."]
-# Tensors without head and counters, and a few of them with their shapes.
+# Number of tensors without head and counters, and some of the tensors with their shapes.
 MODELS = {
     "resnet50": (265, {"conv1.weight": [64, 3, 7, 7], "layer3.5.bn3.running_var": [1024], "layer4.2.conv3.weight": [2048, 512, 1, 1]}),
     "xception": (234, {"conv1.weight": [32, 3, 3, 3], "block12.rep.1.pointwise.weight": [728, 728, 1, 1], "bn4.running_var": [2048]}),
@@ -36,34 +36,34 @@ def fail(code, words):
 
 
 def load(path):
-    """Names and tensors of a file, read without running anything in it."""
+    """Reads names and tensors of a file without executing any code in it."""
     try:
         import torch
     except ImportError:
         fail(2, "needs PyTorch: pip install 'torch>=2.6'")
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < (2, 6):
-        fail(2, f"torch {torch.__version__} does not read such files safely: pip install 'torch>=2.6'")
+        fail(2, f"torch {torch.__version__} cannot read such files safely: pip install 'torch>=2.6'")
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        # torch's own words advise to read it without the check.
-        fail(1, f"{path}: holds more than weights, or is damaged: ask for a file of torch.save(model.state_dict(), …)")
+        # torch's own message advises to read the file without the check.
+        fail(1, f"{path}: contains more than weights, or is damaged: use a file written by torch.save(model.state_dict(), …)")
     except OSError as error:
         fail(1, f"{path}: {error.strerror}")
-    except Exception as error:  # Of many kinds, as the damage is.
-        fail(1, f"{path}: not a file of PyTorch, or damaged ({type(error).__name__})")
+    except Exception as error:  # The type depends on the damage.
+        fail(1, f"{path}: not a PyTorch file, or damaged ({type(error).__name__})")
     for part in PARTS:
         if isinstance(held, dict) and isinstance(held.get(part), dict):
             held = held[part]
             break
     if not isinstance(held, dict):
-        fail(2, f"{path}: holds no tensors by name")
+        fail(2, f"{path}: contains no named tensors")
     return {name: value for name, value in held.items() if isinstance(value, torch.Tensor)}
 
 
 def renamed(tensors):
-    """Under the trainer's names, without what it makes itself."""
+    """Returns the tensors under the trainer's names, without those that the trainer initializes."""
     out = {}
     for name, tensor in tensors.items():
         for prefix in PREFIXES:
@@ -77,18 +77,18 @@ def renamed(tensors):
 
 
 def check(tensors, model, path):
-    """Ends with the first thing that is not the model's."""
+    """Exits at the first difference from the model."""
     count, shapes = MODELS[model]
     for name, shape in shapes.items():
         found = list(tensors[name].shape) if name in tensors else None
         if found != shape:
-            fail(2, f"{path} is not of {model}: {name} is {found or 'missing'}, not {shape}")
+            fail(2, f"{path} is not a file of {model}: {name} is {found or 'missing'}, not {shape}")
     if len(tensors) != count:
-        fail(2, f"{path} is not of {model}: {len(tensors)} tensors without the head, not {count}")
+        fail(2, f"{path} is not a file of {model}: {len(tensors)} tensors without the head, not {count}")
 
 
 def write(tensors, path):
-    """Safetensors: length of the header, header in JSON, values. Under its name once it is whole."""
+    """Writes safetensors: length of the header, header in JSON, values. The file gets its name when it is complete."""
     header, end = {"__metadata__": {"format": "pt"}}, 0
     values = []
     for name in sorted(tensors):
@@ -119,11 +119,11 @@ def main():
     parser = argparse.ArgumentParser(usage="convert_weights.py WEIGHTS.pth OUT.safetensors [--model resnet50|xception]")
     parser.add_argument("weights", type=pathlib.Path)
     parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--model", choices=sorted(MODELS), help="check that the weights are this model's")
+    parser.add_argument("--model", choices=sorted(MODELS), help="check that these are weights of this model")
     words = parser.parse_args()
     tensors = renamed(load(words.weights))
     if not tensors:
-        fail(2, f"{words.weights}: holds no weights")
+        fail(2, f"{words.weights}: contains no weights")
     if words.model:
         check(tensors, words.model, words.weights)
     write(tensors, words.out)

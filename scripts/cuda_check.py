@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Compile the device code with nvcc and NVRTC, print what kernels take, fail at warnings, spills, too many registers.
+"""Compile the device code with nvcc and NVRTC, and print the resources of each kernel.
 
-usage: scripts/cuda_check.py TOOLKIT [--write]        (scripts/cuda_check.sh gets TOOLKIT and calls this)
+usage: scripts/cuda_check.py TOOLKIT [--write]        (scripts/cuda_check.sh downloads TOOLKIT and calls this)
 
-The unit is put together as kernels/src/device/source.rs does, NVRTC's options are those of device/compile.rs.
+Fails on warnings, spills and too many registers. The translation unit is assembled as in kernels/src/device/source.rs, and
+NVRTC's options are those of device/compile.rs.
 """
 
 import ctypes
@@ -62,21 +63,21 @@ SOURCE_SAMPLE_MAX = 34
 
 
 def unit():
-    """The translation unit, by source.rs's list."""
+    """Returns the translation unit, assembled by the list in source.rs."""
     files = re.findall(r'\(\s*"([^"]+)",\s*include_str!\("([^"]+)"\),?\s*\)', (DEVICE / "source.rs").read_text())
     if len(files) != (DEVICE / "source.rs").read_text().count("include_str!("):
-        sys.exit(f"{DEVICE / 'source.rs'}: only {len(files)} of the files that it lists were recognised")
+        sys.exit(f"{DEVICE / 'source.rs'}: only {len(files)} of its listed files were recognised")
     return "".join(f'#line 1 "kernels/src/{name}"\n{(DEVICE / path).read_text()}\n' for name, path in files)
 
 
 def options():
-    """What compile.rs hands to NVRTC."""
+    """Returns the options that compile.rs passes to NVRTC."""
     listed = re.search(r"const OPTIONS: [^=]*= \[([^\]]*)\]", (DEVICE / "compile.rs").read_text())
     return re.findall(r'"([^"]+)"', listed.group(1))
 
 
 def nvcc(toolkit, source, architecture, folder):
-    """ptxas' report by way of nvcc."""
+    """Compiles with nvcc and returns ptxas' report."""
     command = [toolkit / "bin/nvcc", f"-arch={architecture}", "-std=c++17", "-lineinfo", "-cubin", "-Xptxas", "-v"]
     ran = subprocess.run([*command, "-o", folder / f"{architecture}.cubin", source], capture_output=True, text=True)
     if ran.returncode != 0:
@@ -92,7 +93,7 @@ class Nvrtc:
             self.library = ctypes.CDLL(toolkit.resolve() / "lib" / name, mode=ctypes.RTLD_GLOBAL)
 
     def compile(self, text, architecture):
-        """ptxas' report by way of NVRTC."""
+        """Compiles with NVRTC and returns ptxas' report."""
         program, source = ctypes.c_void_p(), text.encode()
         self.library.nvrtcCreateProgram(ctypes.byref(program), source, b"unit.cu", 0, None, None)
         wanted = [f"--gpu-architecture={architecture}", *options(), "--ptxas-options=-v"]
@@ -108,14 +109,14 @@ class Nvrtc:
         return log.value.decode()
 
     def version(self):
-        """Major and minor: it tells no more."""
+        """Returns the major and minor version; NVRTC reports no more."""
         major, minor = ctypes.c_int(), ctypes.c_int()
         self.library.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
         return f"{major.value}.{minor.value}"
 
 
 def read(report, who):
-    """Kernel -> numbers, of one compiler for one architecture. A function's spills are its callers'."""
+    """Returns kernel -> numbers of one compiler for one architecture. Spills of a function count for the kernels that call it."""
     if "warning" in report:
         said = [line for line in report.splitlines() if "ptxas" not in line and "bytes stack frame" not in line]
         sys.exit(f"{who} warns:\n" + "\n".join(said))
@@ -137,7 +138,7 @@ def read(report, who):
 
 
 def table(found):
-    """Markdown, a line a kernel."""
+    """Returns a Markdown table with a line per kernel."""
     head = ["kernel", *(f"registers, {name}" for name in ARCHITECTURES), "shared", "stack", "spill stores / loads"]
     lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
     for kernel in sorted(found["nvcc", ARCHITECTURES[0]]):
@@ -153,8 +154,8 @@ def table(found):
 
 
 def compile_all(toolkit, text, nvrtc, folder):
-    """(compiler, architecture) -> kernels and what they take. Every kernel of the unit is there each time. nvcc's machine
-    code is left in `folder`."""
+    """Returns (compiler, architecture) -> kernels with their resources, after checking that no kernel is missing. nvcc's
+    machine code is kept in `folder`."""
     with ThreadPoolExecutor(cpu_count()) as pool:
         source = folder / "unit.cu"
         source.write_text(text)
@@ -169,16 +170,18 @@ def compile_all(toolkit, text, nvrtc, folder):
 
 
 def check(found):
-    """Exits where a kernel spills, or takes more registers than a launch has."""
+    """Exits if a kernel spills, or uses more registers than a launch can have."""
     each = [(f"{kernel} by {' for '.join(key)}", took) for key, all_ in found.items() for kernel, took in all_.items()]
     if spilled := [f"{where}: {took['spills']}" for where, took in each if any(took["spills"])]:
-        sys.exit("spills (stores, loads; bytes a thread):\n" + "\n".join(spilled))
+        sys.exit("spills (stores, loads; bytes per thread):\n" + "\n".join(spilled))
     if large := [where for where, took in each if took["registers"] * BLOCK_THREADS > BLOCK_REGISTERS]:
         sys.exit(f"too many registers for {BLOCK_THREADS} threads: " + ", ".join(large))
 
 
 def loops(toolkit, cubin):
-    """Markdown of the resampler's loops, and instructions for an output sample of `decimate_f32`; exits if one has grown."""
+    """Returns a Markdown table of the resampler's loops, and instructions per output sample of `decimate_f32`.
+
+    Exits if a loop exceeds its limit."""
     command = [toolkit / "bin/nvdisasm", "-c", cubin]
     code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -200,9 +203,9 @@ def loops(toolkit, cubin):
 
         ratio = len(sums) / count(sums, "FFMA")
         if ratio > SUMS_RATIO_MAX[kernel.partition("_")[0]] or loads[-1] > SOURCE_SAMPLE_MAX:
-            sys.exit(f"{kernel}: {ratio:.2f} instructions a multiply-add, {loads[-1]} a source sample")
+            sys.exit(f"{kernel}: {ratio:.2f} instructions per multiply-add, {loads[-1]} per source sample")
         if any(count(loop, "MUFU.RCP") for loop in found):
-            sys.exit(f"{kernel}: a loop divides")
+            sys.exit(f"{kernel}: a loop contains a division")
 
         written = stores[0] if stores else "beside the sums"
         lines.append(f"| `{kernel}` | {len(sums)} / {count(sums, 'FFMA')} | {loads[0]} / {loads[-1]} | {written} |")
@@ -212,7 +215,7 @@ def loops(toolkit, cubin):
 
 
 def innermost_loops(code):
-    """The instructions of each loop of a kernel's machine code that holds no other loop."""
+    """Returns the instructions of each innermost loop of a kernel's machine code."""
     instructions, labels, waiting = [], {}, []
     for line in code.splitlines():
         if label := re.match(r"(\.L_x_\d+):", line):
@@ -234,7 +237,7 @@ def innermost_loops(code):
 
 
 def count(loop, name):
-    """Instructions of that name."""
+    """Returns the number of instructions of that name."""
     return sum(bool(re.search(rf"\b{re.escape(name)}\b", instruction)) for instruction in loop)
 
 
@@ -260,7 +263,7 @@ def main():
     if write:
         PAGE.write_text(page)
     elif old != page:
-        sys.exit(f"{PAGE} says otherwise: scripts/cuda_check.sh --write")
+        sys.exit(f"{PAGE} differs from these results: run scripts/cuda_check.sh --write")
     print(summary)
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Compiles the device code for four generations of GPUs with nvcc and with NVRTC, and says what each kernel takes:
-# registers, shared memory, stack, spills, and the instructions of the resampler's loops. Fails at a warning, a spill, more
-# registers than a launch can have, a kernel that does not compile, a loop of the resampler that grew, or where
-# docs/cuda-kernels.md says otherwise. Needs no GPU, and shows nothing of how the code runs on one. The compilers come from
-# PyPI into .cuda/ (195 MB fetched, 0.3 GB kept).
+# Compiles the device code for four generations of GPUs with nvcc and with NVRTC, and prints the resources of each kernel:
+# registers, shared memory, stack, spills, and the instructions of the resampler's loops. Fails on a warning, a spill, more
+# registers than a launch can have, a kernel that does not compile, a loop of the resampler that grew, or a difference from
+# docs/cuda-kernels.md. Needs no GPU, and does not show how the code runs on one. The compilers are downloaded from PyPI
+# to .cuda/ (195 MB to download, 0.3 GB on disk).
 #
 # usage: scripts/cuda_check.sh [--write]
-#   --write   brings docs/cuda-kernels.md up to date
+#   --write   update docs/cuda-kernels.md
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -26,7 +26,7 @@ get_compilers() {
     rm -rf .cuda.part
     fetch_wheels .cuda.part/wheels "${wheels[@]}"
     python3 - .cuda.part/wheels .cuda.part <<'PYTHON'
-"""Unpacks what compiling to a cubin takes: no linker, no second build of NVRTC."""
+"""Extracts what is needed to compile to a cubin: no linker, no second build of NVRTC."""
 import pathlib, re, sys, zipfile
 
 wheels, into = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])

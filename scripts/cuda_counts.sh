@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Counts what the kernels' accesses ask of a GPU's memory, on the emulated device: wavefronts of shared memory, lines of
-# global memory. Fails where a kernel takes more than its bound (kernels/src/backend/counts.rs), or where the table in
-# docs/cuda-kernels.md says otherwise. Needs g++ and no GPU; cargo's unit tests do the same.
+# Counts the memory accesses of the kernels on the emulated device: wavefronts of shared memory and lines of global memory.
+# Fails if a kernel exceeds its bound (kernels/src/backend/counts.rs), or if the table in docs/cuda-kernels.md differs.
+# Needs g++ and no GPU; cargo's unit tests do the same.
 #
 # usage: scripts/cuda_counts.sh [--write]
-#   --write   brings the table up to date
+#   --write   update the table
 #
 # environment:
-#   WAVEMILL_PACKAGES=…   what cargo selects, so that a gate builds each crate once (default: -p wavemill-kernels)
+#   WAVEMILL_PACKAGES=…   packages that cargo selects, so that a gate builds each crate once (default: -p wavemill-kernels)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# From a fresh clone to an evaluated model: builds wavemill, makes a small synthetic music archive, extracts it, asks the
-# store three questions, trains on it for a minute, and predicts a clip.
+# From a fresh clone to an evaluated model: builds wavemill, generates a small synthetic music archive, extracts it, runs
+# three queries on the store, trains on it for a minute, and predicts a clip.
 #
-# usage: scripts/demo.sh [DIR]      DIR (default: tmp/demo) gets the archive, the store and the run
+# usage: scripts/demo.sh [DIR]      DIR (default: tmp/demo) is the folder for the archive, the store and the run
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 if [[ ${1:-} == --help ]]; then usage "${BASH_SOURCE[0]}"; exit 0; fi
@@ -19,7 +19,7 @@ printf '\n6. wavemill train fit --store %s --model crnn --epochs 15\n' "$dir/sto
 rm -rf "$dir/runs"
 "$programs/wavemill" train fit --store "$dir/store" --model crnn --epochs 15 --runs "$dir/runs" --device cpu
 run=$(echo "$dir"/runs/crnn-*)
-# `sed` reads to the end of its input: `head` would stop early, and `sort` would now and then end by SIGPIPE.
+# `sed` reads its input to the end. `head` would stop early, and `sort` would sometimes end by SIGPIPE.
 clip=$(find "$dir/data/fma_demo" -name '*.mp3' -size +50k | sort | sed -n 1p)
 printf '\n7. wavemill predict --run %s %s\n' "$run" "$clip" >&2
 "$programs/wavemill" predict --run "$run" "$clip"

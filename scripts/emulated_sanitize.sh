@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Kernels under AddressSanitizer and UndefinedBehaviorSanitizer: the emulated device's own tests, and all backends against
-# each other on a few drawn sets. The first finding ends the test program with its file and line.
+# Runs the kernels under AddressSanitizer and UndefinedBehaviorSanitizer: the tests of the emulated device, and comparisons
+# of all backends on a few random sets of parameters. The first finding ends the test program with its file and line.
 #
 # usage: scripts/emulated_sanitize.sh [FILTER…]      default: emulated parity::sets
 #
 # environment:
-#   WAVEMILL_PARITY_CASES=N   drawn sets (default: 20)
-#   WAVEMILL_PACKAGES=…       what cargo selects, so that a gate builds each crate once (default: -p wavemill-kernels)
+#   WAVEMILL_PARITY_CASES=N   random sets of parameters (default: 20)
+#   WAVEMILL_PACKAGES=…       packages that cargo selects, so that a gate builds each crate once (default: -p wavemill-kernels)
 #   CXX=COMPILER              g++, which has its sanitizers as shared libraries (default: c++)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -25,17 +25,17 @@ fi
 
 ((${#})) || set -- emulated parity::sets
 export WAVEMILL_EMULATED_SANITIZE=1 WAVEMILL_PARITY_CASES=${WAVEMILL_PARITY_CASES:-20}
-# Rust's own threads leave what leak detection takes for lost; a GPU's driver does not bear the sanitizer.
+# Leak detection reports memory of Rust's threads, and a GPU's driver does not work under the sanitizer.
 read -ra packages <<<"${WAVEMILL_PACKAGES:--p wavemill-kernels}"
-# Of whatever is selected, the kernels' tests alone: by the program's name.
+# Runs only the tests of the kernels, found by the program's name among all selected packages.
 built=$(cargo test --locked "${packages[@]}" --lib --no-run --message-format=json | python3 -c '
 import json, sys
 for line in sys.stdin:
     found = json.loads(line)
     if found.get("executable") and found["target"]["name"] == "wavemill_kernels":
         print(found["executable"])')
-# Tests that write beside memory, or a stack, on purpose: the sanitizer rightly ends them.
+# These tests write past an allocation or overflow a stack on purpose, so the sanitizer correctly ends them.
 skipped=(--skip a_write_beside --skip a_stack_that_was_too_small)
-# Counts come through calls of another sanitizer.
+# The tests of counts use callbacks of another sanitizer.
 skipped+=(--skip counts::)
 step 'sanitized kernels' env LD_PRELOAD="$asan" ASAN_OPTIONS=detect_leaks=0 CUDA_VISIBLE_DEVICES= "$built" "${skipped[@]}" "$@"

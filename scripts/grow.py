@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What a new version of a store costs, by what changed: makes the table in docs/store.md.
+"""Measures the cost of a new version of a store for each kind of change, and writes the table in docs/store.md.
 
-Makes a synthetic archive (`demo-audio`), extracts it, and then for each kind of change copies store and archive, changes
-one thing, and commits the next version. Printed is a line a change: clips decoded, rows taken over, files of features that
-are linked, rewritten and new, CPU time as a share of the full run, and tracks that are on another side.
+Generates a synthetic archive (`demo-audio`) and extracts it. For each kind of change, copies store and archive, changes
+one thing and commits the next version. Prints one line per change: clips decoded, rows taken over, feature files that are
+linked, rewritten and new, CPU time as a share of the full run, and tracks that moved to another side.
 
-Needs the programs (`cargo build --release --workspace --bins`) and nothing beside Python. Takes some minutes.
+Needs the programs (`cargo build --release --workspace --bins`) and only Python's standard library. Takes some minutes.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from pathlib import Path
 BEGIN = "<!-- made by scripts/grow.py -->"
 END = "<!-- end -->"
 
-# Tracks that the first version does not have, so that they can be added.
+# Share of the tracks that the first version lacks, so that they can be added.
 HELD_BACK_SHARE = 0.01
 
 FEATURE = """
@@ -44,7 +44,7 @@ COLUMNS = ["changed", "clips decoded", "rows taken over", "files linked", "rewri
 
 
 class Archive:
-    """A copy of the archive, to be changed."""
+    """A copy of the archive that can be changed."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -52,53 +52,53 @@ class Archive:
         self.audio = folder / "fma_demo"
         with self.metadata.open(newline="", encoding="latin-1") as file:
             rows = list(csv.reader(file))
-        # Two lines of names and one that names the index.
+        # The header has two lines of names and one that names the index.
         self.head, self.rows = rows[:3], rows[3:]
 
     def column(self, group, field):
-        """The number of a column of tracks.csv."""
+        """Returns the index of a column of tracks.csv."""
         return next(n for n, name in enumerate(zip(*self.head[:2])) if name == (group, field))
 
     def write(self):
-        """Writes tracks.csv in place of the one that other copies share."""
+        """Replaces tracks.csv, which is shared with other copies, by a new file."""
         self.metadata.unlink()
         with self.metadata.open("w", newline="", encoding="latin-1") as file:
             csv.writer(file, lineterminator="\n").writerows(self.head + self.rows)
 
     def clip(self, row):
-        """The file of a row of tracks.csv."""
+        """Returns the audio file of a row of tracks.csv."""
         number = int(row[0])
         return self.audio / f"{number // 1000:03}" / f"{number:06}.mp3"
 
     def change_file(self, path, change):
-        """Gives a file other bytes, and leaves that of other copies as it is."""
+        """Changes the bytes of a file without changing the file of other copies."""
         data = change(path.read_bytes())
         path.unlink()
         path.write_bytes(data)
 
 
 def copied(archive, to):
-    """Links of all files; `change_file` and `write` replace them."""
+    """Creates hard links to all files; `change_file` and `write` replace them."""
     shutil.copytree(archive, to, copy_function=os.link)
     return Archive(to)
 
 
 def with_tag(data):
-    """The bytes with another ID3v1 tag at their end."""
+    """Returns the bytes with a different ID3v1 tag at the end."""
     if data[-128:-125] == b"TAG":
         data = data[:-128]
     return data + b"TAG" + b"a title".ljust(124, b"\0") + b"\xff"
 
 
 class Runs:
-    """Calls of wavemill, with the CPU time that they take."""
+    """Runs wavemill and measures its CPU time."""
 
     def __init__(self, wavemill, threads):
         self.wavemill = wavemill
         self.threads = threads
 
     def extract(self, recipe, archive, store, *words):
-        """The report of a run, with `cpu`, its seconds of CPU, and `peak_mib`, the most memory that it held."""
+        """Returns the report of a run, extended by `cpu` (CPU seconds) and `peak_mib` (peak memory)."""
         command = [self.wavemill, "extract", "--recipe", recipe, "--audio", archive.audio, "--store", store, "--json"]
         if archive.metadata.exists():
             command += ["--metadata", archive.metadata.parent]
@@ -117,11 +117,11 @@ class Runs:
 
 
 def nothing(_archive):
-    """Leaves all as it is."""
+    """Changes nothing."""
 
 
 def adds(held_back, share):
-    """Gives back some of the tracks that the first version does not have."""
+    """Adds some of the tracks that the first version does not have."""
 
     def change(archive):
         rows = held_back[:1] if share is None else held_back
@@ -136,19 +136,19 @@ def adds(held_back, share):
 
 
 def removes_one(archive):
-    """Drops a track with its file."""
+    """Removes a track and its file."""
     row = archive.rows.pop(len(archive.rows) // 2)
     archive.clip(row).unlink()
     archive.write()
 
 
 def tags_one(archive):
-    """Gives a file another tag."""
+    """Changes the tag of a file."""
     archive.change_file(archive.clip(archive.rows[7]), with_tag)
 
 
 def touches_all(archive):
-    """Copies every file, which gives it another time."""
+    """Copies every file, which changes its modification time."""
     for path in archive.audio.rglob("*.mp3"):
         archive.change_file(path, lambda data: data)
         os.utime(path, (2_000_000_000, 2_000_000_000))
@@ -168,7 +168,7 @@ def relabels(genre):
 
 
 def to_folders(archive, to):
-    """The clips with a label, in a folder for each genre."""
+    """Copies the labelled clips to one folder per genre."""
     top = archive.column("track", "genre_top")
     for row in archive.rows:
         path = archive.clip(row)
@@ -179,7 +179,7 @@ def to_folders(archive, to):
 
 
 class Folders:
-    """An archive without metadata: a folder for each genre."""
+    """An archive without metadata, with one folder per genre."""
 
     def __init__(self, folder):
         self.audio = folder / "fma_demo"
@@ -187,7 +187,7 @@ class Folders:
 
 
 def table(args, work):
-    """The rows of the table, and what was measured beside them."""
+    """Returns the rows of the table and the additional measurements."""
     runs = Runs(args.wavemill, args.threads)
     whole = work / "archive"
     if not whole.exists():
@@ -196,7 +196,7 @@ def table(args, work):
     for name in ["base", "held", "folders", "store", "folders-store", "change", "next"]:
         shutil.rmtree(work / name, ignore_errors=True)
     base = copied(whole, work / "base")
-    # The archive has damage on purpose. Left out are records that are broken, and clips that cannot be moved.
+    # The archive contains damage on purpose. Skips invalid records, and clips that cannot be moved.
     base.rows = [row for row in base.rows if len(row) == len(base.head[0]) and row[0].isdigit() and base.clip(row).exists()]
     n_held = max(1, round(args.tracks * HELD_BACK_SHARE))
     held_back = []
@@ -285,12 +285,12 @@ n_mels = 16
 """
 LARGE_ROWS = 106_574
 LARGE_CLIPS = 50_000
-# Files with content of their own; all others are links to them.
+# Number of files with distinct content; all others are links to them.
 LARGE_CONTENTS = 500
 
 
 def noise(number):
-    """A WAV of a tenth of a second."""
+    """Returns a WAV of a tenth of a second."""
     samples = random.Random(number).randbytes(1600)
     head = b"RIFF" + struct.pack("<I", 36 + len(samples)) + b"WAVEfmt "
     head += struct.pack("<IHHIIHH", 16, 1, 1, 8000, 16000, 2, 16)
@@ -298,7 +298,7 @@ def noise(number):
 
 
 def large(args, work):
-    """What deciding costs with as many rows as FMA has, and no audio to speak of."""
+    """Measures the cost of planning with as many rows as FMA has and hardly any audio."""
     archive = Folders(work / "large")
     archive.metadata = work / "large" / "metadata" / "table.csv"
     for name in ["large", "large-store"]:
@@ -328,7 +328,7 @@ def large(args, work):
     store = work / "large-store"
     limit = ["--limit", str(LARGE_CLIPS)]
     runs.extract(recipe, archive, store, *limit)
-    # A track that is not within the limit, and a label of one that may be.
+    # Adds a track that is not within the limit, and changes a label of one that may be.
     add(LARGE_ROWS - 1)
     lines[1] = lines[1].replace(",a,", ",b,")
     archive.metadata.write_text("\n".join(lines) + "\n")
@@ -336,14 +336,14 @@ def large(args, work):
     again = runs.extract(recipe, archive, store, *limit, "--new-version", "--dry-run")
     run = runs.extract(recipe, archive, store, *limit, "--new-version")
     print(
-        f"{LARGE_ROWS} rows, {LARGE_CLIPS} clips: deciding takes {again['cpu']:.1f} s of CPU, and {first['cpu']:.1f} s in "
+        f"{LARGE_ROWS} rows, {LARGE_CLIPS} clips: planning takes {again['cpu']:.1f} s of CPU, and {first['cpu']:.1f} s in "
         f"a new store; the run takes {run['cpu']:.1f} s for {run['clips_decoded']} clips decoded and "
         f"{run['rows_taken_over']} rows taken over; at most {again['peak_mib']:.0f} MiB and {run['peak_mib']:.0f} MiB"
     )
 
 
 def in_words(lines, full, decode_ms, take_ms, args):
-    """The table as Markdown."""
+    """Returns the table as Markdown."""
     text = [BEGIN, "| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     for what, report, share in lines:
         sides = report["sides"] or {"moved": []}
@@ -357,7 +357,7 @@ def in_words(lines, full, decode_ms, take_ms, args):
     text.append(
         f"{args.tracks} tracks of 10 s, two features; the full run took {full['cpu']:.1f} s of CPU for "
         f"{full['counts']['clips_written']} clips and {full['files_new']} files. Per clip: decoding {decode_ms:.2f} ms, "
-        f"taking its two rows over {take_ms:.2f} ms ({take_ms / decode_ms:.0%})."
+        f"copying its two rows {take_ms:.2f} ms ({take_ms / decode_ms:.0%})."
     )
     text.append(END)
     return "\n".join(text)
@@ -365,12 +365,12 @@ def in_words(lines, full, decode_ms, take_ms, args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path, help="folder for archive and stores; the archive is used again")
-    parser.add_argument("--tracks", type=int, default=2000, help="of the synthetic archive [default: 2000]")
+    parser.add_argument("work", type=Path, help="folder for archive and stores; an existing archive is reused")
+    parser.add_argument("--tracks", type=int, default=2000, help="number of tracks of the synthetic archive [default: 2000]")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--programs", type=Path, default=Path("target/release"), help="where the programs are")
-    parser.add_argument("--large", action="store_true", help="what deciding costs with as many rows as FMA has")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/store.md")
+    parser.add_argument("--programs", type=Path, default=Path("target/release"), help="folder of the programs")
+    parser.add_argument("--large", action="store_true", help="measure the cost of planning with as many rows as FMA has")
+    parser.add_argument("--write", action="store_true", help="update the table in docs/store.md")
     args = parser.parse_args()
     args.wavemill = args.programs / "wavemill"
     args.demo_audio = args.programs / "demo-audio"

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Finds circles of imports between the folders of a crate. scripts/check_deps.sh runs it.
+"""Finds circular imports between the folders of a crate. Called by scripts/check_deps.sh.
 
 A node is a folder below src/, or a file at the top of src/. An edge is a path (`crate::…`, `super::…`, `self::…`) outside
-tests. What lies in different folders of one folder is compared there: `decode/flac/chain.rs` -> `decode::ogg` is an edge
-from `decode/flac` to `decode/ogg`, and `decode/mod.rs` -> `source` one from `decode` to `source`. A folder and what lies
-in it are one room, so paths between a parent and its children are no edges. Files of one folder may use each other
-freely. A few patterns stand in for a parser.
+tests. Edges connect siblings of the same parent folder: `decode/flac/chain.rs` -> `decode::ogg` is an edge from
+`decode/flac` to `decode/ogg`, and `decode/mod.rs` -> `source` is an edge from `decode` to `source`. Paths between a folder
+and its own contents are not edges. Files of one folder may use each other freely. Uses a few regular expressions instead
+of a parser.
 
 usage: scripts/import_circles.py
 """
@@ -21,13 +21,13 @@ TEST_MODULE = re.compile(r"#\[cfg\((?:test|all\(test\b[^]]*)\)\]\s*(?:pub(?:\([^
 
 
 def without_comments(text):
-    """Comments and the contents of strings go; lines stay."""
+    """Removes comments and the contents of strings; keeps the lines."""
     pattern = r'//[^\n]*|/\*.*?\*/|r(#*)".*?"\1|"(?:\\.|[^"\\])*"'
     return re.sub(pattern, lambda found: "\n" * found[0].count("\n"), text, flags=re.S)
 
 
 def without_test_modules(text):
-    """Cuts `#[cfg(test)] mod name { … }`; returns the rest, and the names of test modules that are files."""
+    """Removes `#[cfg(test)] mod name { … }`; returns the rest and the names of test modules in their own files."""
     files = set()
     while found := TEST_MODULE.search(text):
         end = found.end()
@@ -43,7 +43,7 @@ def without_test_modules(text):
 
 
 def expanded(text, at):
-    """The paths of a use tree that begins at `at`, as lists of names; only names are read."""
+    """Returns the paths of the use tree that begins at `at`, as lists of names."""
     if text[at] != "{":
         name = re.compile(r"\w+|\*").match(text, at)
         if not name:
@@ -65,7 +65,7 @@ def expanded(text, at):
 
 
 def modules(src):
-    """Module path -> text outside tests, of every file that is no test."""
+    """Returns module path -> text outside tests, for every file that is not a test."""
     texts, tests = {}, set()
     for file in sorted(src.rglob("*.rs")):
         names = list(file.relative_to(src).with_suffix("").parts)
@@ -79,7 +79,7 @@ def modules(src):
 
 
 def root_names(texts):
-    """What the crate's root passes on: name -> path."""
+    """Returns the names that the crate's root re-exports: name -> path."""
     names = {}
     for (file, module), text in texts.items():
         if module:
@@ -91,7 +91,7 @@ def root_names(texts):
 
 
 def edges(src):
-    """(parent, from, to) -> files that make the edge."""
+    """Returns (parent, from, to) -> files that contain the edge."""
     texts = modules(src)
     folders = {tuple(folder.relative_to(src).parts) for folder in src.rglob("*") if folder.is_dir()}
     known = {module for _, module in texts} | folders
@@ -121,7 +121,7 @@ def edges(src):
 
 
 def circles(found):
-    """Groups of nodes that reach each other, with their parent."""
+    """Returns groups of nodes that reach each other, with their parent."""
     reach = {}
     for parent, one, other in found:
         reach.setdefault((parent, one), set()).add((parent, other))

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Shared by the scripts here: sourced, never run.
+# Functions shared by the scripts in this folder. The file is sourced, never run.
 
-# step NAME COMMAND…: runs it, says how long it took, and on failure which step it was in one line.
+# step NAME COMMAND…: runs a command and prints its duration, or on failure one line with the name of the step.
 step() {
     local name=$1 start=$SECONDS
     shift
@@ -13,11 +13,12 @@ step() {
     printf '== %s: %d s\n' "$name" $((SECONDS - start))
 }
 
-# beside NAME COMMAND…: starts a step that leaves a core to others; what it prints waits for `join_steps`.
+# beside NAME COMMAND…: starts a step in the background, which should leave a core to other steps. Its output is
+# kept for `join_steps`.
 beside() {
     local output
     output=$(mktemp)
-    # A process group of its own, so that it can be ended with all that it started.
+    # Uses a separate process group, so that the step can be ended together with its child processes.
     set -m
     step "$@" >"$output" 2>&1 &
     set +m
@@ -25,7 +26,7 @@ beside() {
 }
 steps_beside=()
 
-# join_steps: waits for the steps beside and shows what they printed. If any of them failed, the script ends.
+# join_steps: waits for the background steps and prints their output. Ends the script if any of them failed.
 join_steps() {
     local one failed=false
     for one in "${steps_beside[@]}"; do
@@ -37,7 +38,7 @@ join_steps() {
     if $failed; then exit 1; fi
 }
 
-# end_steps: for a script that ends early; shows what steps beside have printed, and ends them.
+# end_steps: for a script that ends early. Prints the output of the background steps so far, and ends them.
 end_steps() {
     local one
     for one in "${steps_beside[@]}"; do
@@ -48,12 +49,12 @@ end_steps() {
     steps_beside=()
 }
 
-# usage FILE: prints the comment block under FILE's first line.
+# usage FILE: prints the comment block after FILE's first line.
 usage() {
     sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$1"
 }
 
-# need COMMAND HOW: stops where COMMAND is absent and says how to get it.
+# need COMMAND HOW: ends the script if COMMAND is not installed, and prints how to install it.
 need() {
     if ! command -v "$1" >/dev/null 2>&1; then
         printf '%s is needed: %s\n' "$1" "$2" >&2
@@ -61,34 +62,35 @@ need() {
     fi
 }
 
-# need_toolchain: cargo and a C compiler with make (zstd, LAME).
+# need_toolchain: requires cargo and a C compiler with make (for zstd and LAME).
 need_toolchain() {
     need cargo 'install Rust from https://rustup.rs (1.94 or later)'
     need cc 'install a C compiler: apt-get install build-essential, dnf install gcc make, or xcode-select --install'
     need make 'apt-get install build-essential, or dnf install make'
 }
 
-# build_programs [PACKAGES…]: the programs, for the demo as for the gate. The tests are built along, because cargo takes
-# other features of shared dependencies without them and would build DataFusion twice.
+# build_programs [PACKAGES…]: builds the programs for the demo and for the gate. Tests are built as well, because
+# without them cargo would select other features of shared dependencies and build DataFusion twice.
 build_programs() {
     cargo build --locked "${@:---workspace}" --bins --tests
 }
 
-# check_docs PACKAGES…: a broken link is an error, and examples have to run. Behind a build of all tests it compiles nothing
-# but them.
+# check_docs PACKAGES…: fails on a broken link, and runs the examples. After a build of all tests, only the examples
+# are compiled.
 check_docs() {
     RUSTDOC=$PWD/scripts/rustdoc.sh cargo test --locked "$@" --doc
 }
 
-# build_with_clippy: from here on, clippy compiles our own crates, and a warning is an error. What it has looked at is
-# what the tests run; `cargo clippy` would read every dependency once for itself before the tests build them again.
+# build_with_clippy: makes clippy compile the crates of this repository in all later builds, and treats warnings as
+# errors. The tests then run the code that clippy checked. `cargo clippy` would check every dependency separately
+# before the tests build it again.
 build_with_clippy() {
     need clippy-driver 'rustup component add clippy'
     export RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-Dwarnings
 }
 
-# fetch_wheels FOLDER NAME==VERSION…: these wheels of PyPI alone, not what they depend on. The libraries in them are the
-# same for every Python; one is named so that any Python here can fetch them.
+# fetch_wheels FOLDER NAME==VERSION…: downloads these wheels from PyPI without their dependencies. Their libraries
+# do not depend on the Python version; a fixed version is requested, so that any Python can download them.
 fetch_wheels() {
     local folder=$1 python=python3 glibc platforms=()
     shift

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Gets libtorch 2.11 for the trainer: the libraries and headers of PyPI's official wheel, into .libtorch/.
-# Does nothing where LIBTORCH is set, or where it is there already.
+# Installs libtorch 2.11 for the trainer: the libraries and headers of PyPI's official wheel, in .libtorch/.
+# Does nothing if LIBTORCH is set, or if libtorch is already installed.
 #
 # usage: scripts/libtorch.sh [--cuda]
-#   --cuda   with libtorch_cuda and NVIDIA's libraries (3.5 GB in all) instead of what a CPU needs (0.5 GB)
+#   --cuda   with libtorch_cuda and NVIDIA's libraries (3.5 GB in total) instead of the CPU version (0.5 GB)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -30,7 +30,7 @@ for have in "$kind" cuda; do
     if [[ $(cat .libtorch/kind 2>/dev/null) == "$torch $have" ]]; then exit 0; fi
 done
 if [[ $(uname -s) != Linux ]]; then
-    echo "only Linux has these wheels: unpack a libtorch $torch yourself and set LIBTORCH to its folder" >&2
+    echo "the wheels are for Linux only: install libtorch $torch manually and set LIBTORCH to its folder" >&2
     exit 1
 fi
 need python3 'apt-get install python3 python3-venv'
@@ -40,7 +40,7 @@ rm -rf $part
 trap 'rm -rf $part' EXIT
 fetch_wheels $part/wheels "${wheels[@]}"
 python3 - "$kind" $part/wheels $part <<'PYTHON'
-"""Unpacks what a C++ program needs out of the wheels: libraries, headers, licences."""
+"""Extracts from the wheels what a C++ program needs: libraries, headers, licences."""
 import pathlib, re, sys, zipfile
 
 kind, wheels, into = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]

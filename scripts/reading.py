@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Count what makes Rust code slow to read, as far as counting can tell: a row for each folder, and one for all.
+"""Count properties that make Rust code slow to read: prints one row per folder, and one for all folders.
 
-  long      functions of 20 lines or more, and the share of them without a blank line: nothing in them says where one step
-            ends and the next begins
+  long      functions of 20 lines or more, and the share of them without a blank line: nothing shows where one step ends
+            and the next begins
   closures  closures bound to a name (`let f = |…|`), per 1,000 lines of code: a definition to keep in mind until it is used
   tuples    several variables bound by one tuple (`let (a, b) = (…)`), and parameters that are a tuple pattern
             (`(a, b): (A, B)`), per 1,000 lines of code
-  comments  share of lines that are comments and no documentation; the documentation's share stands beside it
+  comments  share of lines that are comments but not documentation, followed by the share of documentation
   width     the 90th percentile of the width of a line of code, characters
   lines     the 50th and the 90th percentile of the length of a function
 
-Tests are left out (folders and files of that name, `#[cfg(test)]` modules at a file's end), and so is target.
-The figures are a compass: a low one does not make code clear, and none is a limit.
+Tests (folders and files of that name, `#[cfg(test)]` modules at a file's end) and target are not counted.
+The figures are for orientation: a low figure does not make code clear, and none is a limit.
 """
 
 import argparse
@@ -49,7 +49,7 @@ class Function:
 
 @dataclass
 class Counts:
-    """What was counted in some files."""
+    """Counts over some files."""
 
     lines: int = 0
     comments: int = 0
@@ -68,7 +68,7 @@ class Counts:
 
 
 def count(path):
-    """The counts of one file."""
+    """Returns the counts of one file."""
     source = path.read_text(encoding="utf-8")
     tests = TEST_MODULE.search(source)
     if tests:
@@ -85,7 +85,7 @@ def count(path):
         elif text:
             counts.widths.append(len(line))
 
-    # Braces and bars in a string are no code.
+    # Braces and bars in a string are not code.
     code = NOT_CODE.sub(blanked, source)
     counts.closures = len(CLOSURE.findall(code))
     counts.tuples = len(TUPLE.findall(code)) + len(TUPLE_PARAMETER.findall(code))
@@ -103,12 +103,12 @@ def count(path):
 
 
 def blanked(match):
-    """Spaces in place of a match, so that what follows keeps its place and its line."""
+    """Replaces a match by spaces, so that the following text keeps its offset and line."""
     return re.sub(r"[^\n]", " ", match.group())
 
 
 def functions(code):
-    """Name, first and last line (from 0) of each function that has a body."""
+    """Yields name, first and last line (from 0) of each function with a body."""
     for match in FUNCTION.finditer(code):
         start = body_start(code, match.end())
         if start is None:
@@ -123,7 +123,7 @@ def functions(code):
 
 
 def body_start(code, at):
-    """Where the brace of a function opens; None for a declaration, which a semicolon ends."""
+    """Returns the offset of a function's opening brace; None for a declaration, which ends with a semicolon."""
     depth = 0
     while at < len(code):
         if depth == 0 and code[at] in "{;":
@@ -134,14 +134,14 @@ def body_start(code, at):
 
 
 def files_of(place):
-    """The Rust files of a folder that are counted; or the one file."""
+    """Returns the Rust files of a folder that are counted, or the file itself."""
     if place.is_file():
         return [place]
     return [path for path in sorted(place.rglob("*.rs")) if not SKIPPED.search(path.relative_to(place).as_posix())]
 
 
 def percentile(values, share):
-    """The value below which this share lies; 0 for none."""
+    """Returns the value below which this share of `values` lies; 0 if there are none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0
 
@@ -153,7 +153,7 @@ HEAD = (
 
 
 def row(name, counts):
-    """One line of the table."""
+    """Returns one line of the table."""
     code_lines = max(len(counts.widths), 1)
     long = counts.long()
     unbroken = sum(not function.has_blank_line for function in long)
@@ -169,14 +169,14 @@ def row(name, counts):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("places", nargs="*", type=Path, help=f"folders or files (default: {' '.join(FOLDERS)})")
-    worst = "name the N largest functions without a blank line"
+    worst = "list the N longest functions without a blank line"
     parser.add_argument("--worst", type=int, default=0, metavar="N", help=worst)
     options = parser.parse_args()
     places = options.places or [Path(__file__).parent.parent / name for name in FOLDERS]
 
     missing = [str(place) for place in places if not place.exists()]
     if missing:
-        print(f"reading: there is no {', '.join(missing)}", file=sys.stderr)
+        print(f"reading: {', '.join(missing)} not found", file=sys.stderr)
         return 2
 
     print(HEAD)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Makes a crate's pages, then runs its examples: stands in for rustdoc under `cargo test --doc`, so that links are
-# checked against the crates that the tests use. `cargo doc` would read every dependency once more for them.
+# Builds a crate's pages, then runs its examples. Replaces rustdoc in `cargo test --doc`, so that links are checked against
+# the crates that the tests use. `cargo doc` would check every dependency once more for them.
 #
 # usage: RUSTDOC=scripts/rustdoc.sh cargo test --doc
 set -euo pipefail
@@ -11,7 +11,7 @@ examples=()
 is_for_crate=false
 while (($#)); do
     case $1 in
-        # What tells rustdoc to run examples, and where and how, is not for the pages.
+        # Options for running examples are not passed to the build of pages.
         --test) is_for_crate=true; examples+=("$1") ;;
         --test-run-directory) examples+=("$1" "$2"); shift ;;
         *) pages+=("$1"); examples+=("$1") ;;

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Measure every Rust file: lines of files and functions, share of doc lines. It is for orientation, and fails nothing.
+"""Measure every Rust file: lines of files and functions, share of doc lines. For orientation only; it never fails.
 
 usage: scripts/sizes.py [ROOT]
 
-Below the table stand the longest files and functions. A long table or `match` may be long; anything else may be two things.
+The longest files and functions are listed below the table. A table or a `match` may be long; other long code may do two
+things.
 
 Function: from its signature to the closing brace at the signature's indentation, which is where rustfmt puts it.
-Test modules inside a file are left out of functions and doc lines; of `tests/` folders, doc lines are not counted.
+Test modules inside a file are not counted as functions or doc lines; doc lines of `tests/` folders are not counted.
 """
 
 import re
@@ -14,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-# So many of the longest files and functions are named.
+# Number of the longest files and functions that are printed.
 LONGEST = 5
 FUNCTION = re.compile(r'^(\s*)(?:pub(?:\([^)]*\))? )?(?:const |async |unsafe |extern "C" )*fn (\w+)')
 TEST_MODULE = re.compile(r"^#\[cfg\((?:all\()?test\b")
@@ -39,13 +40,13 @@ def functions(lines):
 
 
 def percentile(values, share):
-    """The value below which this share of `values` lies; 0 where there is none."""
+    """Return the value below which this share of `values` lies; 0 if there are none."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0
 
 
 def measure(root, paths):
-    """Return one table row a crate, and the lengths of all files and functions with their names."""
+    """Return one table row per crate, and the lengths of all files and functions with their names."""
     crates, files, named = {}, [], []
     for path in paths:
         lines = (root / path).read_text(encoding="utf-8").splitlines()
@@ -65,7 +66,7 @@ def measure(root, paths):
 
 
 def main():
-    """Print the table, and what is longest."""
+    """Print the table, and the longest files and functions."""
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__.strip())
         return 0

@@ -121,7 +121,7 @@ pub(crate) fn mp3(canvas: &Canvas, encoding: &Encoding, tag: &[u8]) -> Result<Mp
 }
 
 fn build(encoding: &Encoding) -> Result<Encoder> {
-    let mut lame = Builder::new().ok_or_else(|| anyhow!("LAME has no memory"))?;
+    let mut lame = Builder::new().ok_or_else(|| anyhow!("LAME cannot allocate memory"))?;
     let channels = if matches!(encoding.mode, Mode::Mono) {
         1
     } else {
@@ -182,8 +182,9 @@ mod tests {
             canvas.left.iter_mut().for_each(|x| *x = 0.1 * rng.noise());
             let tag = id3v2("Título", "Ængus", "東京");
             let clip =
-                mp3(&canvas, encoding, &tag).expect("LAME takes every encoding of the table");
+                mp3(&canvas, encoding, &tag).expect("LAME supports every encoding of the table");
             assert!(clip.bytes.starts_with(b"ID3"));
+
             for at in [tag.len(), clip.audio_at] {
                 assert_eq!(
                     (clip.bytes[at], clip.bytes[at + 1] & 0xE0),
@@ -191,6 +192,7 @@ mod tests {
                     "encoding {case} at {at}"
                 );
             }
+
             let kbits = clip.bytes.len() * 8 / 1000;
             assert!(
                 (16..400).contains(&kbits),

@@ -106,11 +106,13 @@ mod tests {
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(lines.len(), 4 + catalog.tracks.len());
         assert!(lines[1].starts_with("statistics,kurtosis,"), "{}", lines[1]);
+
         for (line, track) in lines[4..].iter().zip(&catalog.tracks) {
             let (id, values) = line.split_once(',').expect("an id before the values");
             assert_eq!(id, track.id.to_string());
             assert_eq!(values.split(',').count(), 518, "track {id}");
         }
+
         let values = lines[4..]
             .iter()
             .map(|line| line.split_once(',').map(|(_, values)| values));

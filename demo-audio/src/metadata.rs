@@ -260,6 +260,7 @@ mod tests {
     fn the_header_is_fma_s() {
         let header = header();
         let lines: Vec<&str> = header.lines().collect();
+
         assert_eq!(
             COLUMNS.iter().map(|(_, names)| names.len()).sum::<usize>(),
             52
@@ -285,6 +286,7 @@ mod tests {
             tracks: 100,
             seconds: 10.0,
         });
+
         for track in &catalog.tracks {
             let fields = fields(
                 track,
@@ -292,6 +294,7 @@ mod tests {
                 EncodedClip::default(),
             );
             assert_eq!(fields.len(), 53);
+
             let utf8 = std::str::from_utf8(&line(track, &fields)).is_ok();
             assert_eq!(utf8, track.line != Line::NotUtf8, "track {}", track.id);
         }

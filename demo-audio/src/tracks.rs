@@ -302,6 +302,7 @@ mod tests {
             catalog.artists.iter().any(|a| a.split == "test")
                 && catalog.artists.iter().any(|a| a.split == "validation")
         );
+
         for genre in PLAYED {
             let artists = catalog
                 .tracks

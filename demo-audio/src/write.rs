@@ -25,7 +25,7 @@ const AUDIO: &str = "fma_demo";
 /// # Errors
 /// If the folder is not empty, or cannot be created or cleared.
 pub(crate) fn prepare(out_dir: &Path, force: bool) -> Result<()> {
-    fs::create_dir_all(out_dir).with_context(|| format!("cannot make {}", out_dir.display()))?;
+    fs::create_dir_all(out_dir).with_context(|| format!("cannot create {}", out_dir.display()))?;
     let mut entries =
         fs::read_dir(out_dir).with_context(|| format!("cannot read {}", out_dir.display()))?;
     if entries.next().is_some() && !force {
@@ -40,7 +40,7 @@ pub(crate) fn prepare(out_dir: &Path, force: bool) -> Result<()> {
         let folder = out_dir.join(name);
         if folder.exists() {
             fs::remove_dir_all(&folder)
-                .with_context(|| format!("cannot clear {}", folder.display()))?;
+                .with_context(|| format!("cannot remove {}", folder.display()))?;
         }
     }
     Ok(())
@@ -57,7 +57,7 @@ pub(crate) fn dataset(out_dir: &Path, options: &Options) -> Result<String> {
     let encoded = clips(&out_dir.join(AUDIO), options, &catalog)?;
 
     let folder = out_dir.join(METADATA);
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let tables = [
         (
             "features.csv",
@@ -220,7 +220,8 @@ fn path(folder: &Path, id: u32) -> PathBuf {
 
 fn save(path: &Path, bytes: &[u8]) -> Result<()> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
     }
     // Write to a temporary name, so that a file is complete even if the program is killed: `wavemill demo` uses the
     // tables to detect a complete data set.

@@ -57,10 +57,12 @@ fn main() -> Result<(), KernelError> {
         );
         return Ok(());
     };
+
     println!("{}: {}", cuda.devices(), cuda.level());
     if std::env::args().any(|word| word == "--once") {
         return CASES[0].once(&cuda);
     }
+
     CASES.iter().try_for_each(|case| case.measure(&cuda))
 }
 
@@ -75,6 +77,7 @@ fn features() -> Result<Vec<FeatureArgs>, KernelError> {
         normalize: Normalize::MinMax,
         ..Overrides::default()
     };
+
     Ok(vec![FeatureArgs::resolve(
         Op::Mel,
         Preset::Librosa,
@@ -103,6 +106,7 @@ fn all_lanes_s(
         .map(|lane| cuda.plan(lane, features))
         .collect();
     let mut plans = plans?;
+
     median_s(ROUNDS, || {
         std::thread::scope(|scope| {
             let mut threads = Vec::new();
@@ -110,6 +114,7 @@ fn all_lanes_s(
                 threads
                     .push(scope.spawn(|| (0..BATCHES).try_for_each(|_| plan.run(clips).map(drop))));
             }
+
             let join = |panic| std::panic::resume_unwind(panic);
             threads
                 .into_iter()
@@ -187,6 +192,7 @@ impl Case {
             .ok()
             .and_then(|text| text.parse().ok());
         let memory = rate.unwrap_or(MEMORY_BYTES_PER_S);
+
         for Work {
             what,
             times,
@@ -199,6 +205,7 @@ impl Case {
             } else {
                 self.moved(what) * n_clips as f64
             };
+
             let rate = moved / ms * 1e3;
             let share = match (*bytes, moved > 0.0) {
                 (0, true) => format!(
@@ -209,6 +216,7 @@ impl Case {
                 (0, false) => String::new(),
                 _ => format!("{:.0} MB, {:.1} GB/s", moved / 1e6, rate / 1e9),
             };
+
             println!("  {what:<22} {times:>3} x  {ms:>9.3} ms  {share}");
         }
     }

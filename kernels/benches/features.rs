@@ -32,10 +32,12 @@ fn features() -> Vec<(&'static str, Vec<FeatureArgs>)> {
         normalize: Normalize::MinMax,
         ..Overrides::default()
     };
+
     let make = |op, preset, rate, overrides: &Overrides| {
         FeatureArgs::resolve(op, preset, rate, overrides)
             .expect("a preset and these overrides agree")
     };
+
     let none = Overrides::default();
     let stft = make(
         Op::Stft,
@@ -48,6 +50,7 @@ fn features() -> Vec<(&'static str, Vec<FeatureArgs>)> {
     );
     let log_mel = make(Op::Mel, Preset::Librosa, RATE_HZ, &log_mel);
     let mfcc = make(Op::Mfcc, Preset::Librosa, RATE_HZ, &none);
+
     vec![
         ("stft", vec![stft]),
         ("log_mel", vec![log_mel.clone()]),
@@ -67,8 +70,10 @@ fn features() -> Vec<(&'static str, Vec<FeatureArgs>)> {
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     let pcm = clip();
+
     let mut group = criterion.benchmark_group("features");
     group.throughput(Throughput::Elements(1));
+
     for level in [Level::Scalar, Level::X86_64V3]
         .into_iter()
         .filter(|level| level.is_available())
@@ -82,11 +87,13 @@ fn main() {
             });
         }
     }
+
     let values: Vec<f32> = pcm[..128 * 1292].to_vec();
     let mut bytes = Vec::new();
     group.bench_function("pack f16", |bencher| {
         bencher.iter(|| pack_into(&values, Packing::F16, &mut bytes).expect("the values fit"));
     });
+
     group.finish();
     criterion.final_summary();
 }

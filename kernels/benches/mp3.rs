@@ -41,10 +41,12 @@ fn ours(criterion: &mut Criterion, file: &[u8], level: Level) {
 fn mono(criterion: &mut Criterion, file: &[u8], name: &str, band: Band) {
     let frames = stream::frames(file);
     let mut samples = [0.0; FRAME_SAMPLES];
+
     criterion.bench_function(name, |bencher| {
         bencher.iter(|| {
             let mut decoder = MonoDecoder::new(band, Level::detect()).unwrap();
             let mut reservoir = Reservoir::default();
+
             for frame in &frames {
                 let decoded = reservoir.feed(frame, |side, main| {
                     decoder.decode(&frame.header, side, main, 0, &mut samples)
@@ -72,14 +74,17 @@ fn mp3(criterion: &mut Criterion) {
         eprintln!("the real test data is absent: set WAVEMILL_DATA to its folder");
         return;
     };
+
     let file = fs::read(data.join(CLIP)).unwrap();
     ours(criterion, &file, Level::Scalar);
     if Level::detect() != Level::Scalar {
         ours(criterion, &file, Level::detect());
     }
+
     let half = Band::of(44_100, 22_050).unwrap();
     mono(criterion, &file, "wavemill, mono", Band::WHOLE);
     mono(criterion, &file, "wavemill, mono at half of the rate", half);
+
     symphonia(criterion, &file);
     criterion.bench_function("nanomp3", |bencher| {
         bencher.iter(|| black_box(nanomp3::decode_all::<f32>(&file)));

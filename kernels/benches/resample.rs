@@ -28,6 +28,7 @@ fn ours(group: &mut Criterion, args: ResampleArgs, level: Level) {
     let input = clip(args.from_hz);
     let mut out = SampleBuffer::default();
     let mut resampler = args.plan(level).unwrap();
+
     group.bench_function(
         &format!("wavemill {level:?} {} to {} Hz", args.from_hz, args.to_hz),
         |bencher| {
@@ -48,6 +49,7 @@ fn theirs(group: &mut Criterion, args: ResampleArgs) {
     let (from, to) = (args.from_hz as usize, args.to_hz as usize);
     let mut resampler = Fft::<f32>::new(from, to, 2_048, 1, FixedSync::Input).unwrap();
     let mut out = vec![0.0; resampler.output_frames_max()];
+
     group.bench_function(&format!("rubato {from} to {to} Hz"), |bencher| {
         bencher.iter(|| {
             for packet in input.chunks_exact(resampler.input_frames_next()) {

@@ -84,6 +84,7 @@ mod tests {
             emulated: true,
             cuda_required: false,
         };
+
         assert_eq!(named(None, false), usual);
         assert_eq!(
             named(None, true),
@@ -113,6 +114,7 @@ mod tests {
                 cuda_required: true
             }
         );
+
         let error = CheckedDevices::named(Some("gpu"), false)
             .unwrap_err()
             .to_string();

@@ -25,7 +25,7 @@ pub enum KernelError {
     #[error(transparent)]
     Options(#[from] Fault),
     /// The requested instruction set level is not supported by this machine.
-    #[error("level {level}: this machine lacks its instructions")]
+    #[error("level {level}: not supported by this CPU")]
     Level {
         /// The requested level.
         level: Level,
@@ -60,7 +60,7 @@ pub enum KernelError {
         detail: String,
     },
     /// A feature that no device computes.
-    #[error("op = \"{op}\" is computed on the CPU alone")]
+    #[error("op = \"{op}\" is computed only on the CPU")]
     CpuOnly {
         /// The derived operation: `statistics`, `picture`.
         op: &'static str,
@@ -127,7 +127,7 @@ pub enum ResampleError {
         to_hz: u32,
     },
     /// This machine does not support the requested level.
-    #[error("this machine lacks the instructions of level {level:?}")]
+    #[error("level {level:?} is not supported by this CPU")]
     Level {
         /// The level.
         level: Level,

@@ -238,9 +238,11 @@ mod tests {
             samples.extend_from_slice(&piece);
             samples.extend(piece.iter().map(|x| -x));
             samples.push(f32::from(round));
+
             wanted.extend_from_slice(&piece);
             wanted.extend(piece.iter().map(|x| -x));
             wanted.push(f32::from(round));
+
             assert_eq!(samples[..], wanted[..], "round {round}");
         }
 

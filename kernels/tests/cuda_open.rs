@@ -24,6 +24,7 @@ fn open() {
         .split_terminator(',')
         .map(|x| x.parse().unwrap())
         .collect();
+
     match choice.open(&devices, Level::Scalar, None) {
         Ok(opened) => {
             let (kind, level, lanes) = (
@@ -31,6 +32,7 @@ fn open() {
                 opened.backend.level(),
                 opened.backend.lanes(),
             );
+
             println!(
                 "<<{kind}; {level}; {lanes} lanes; {}>>",
                 opened.notice.unwrap_or_default()
@@ -69,14 +71,15 @@ fn a_missing_library_is_named_with_what_to_install() {
         (
             "cufft",
             "cuda: open: no cuFFT (libcufft.so.12) was found: pip install nvidia-cufft==12.0.0.61, or the \
-             distribution's package of CUDA 13's toolkit; LD_LIBRARY_PATH names its folder",
+             distribution's package of CUDA 13's toolkit; add its folder to LD_LIBRARY_PATH",
         ),
         (
             "nvrtc",
             "cuda: open: no NVRTC (libnvrtc.so.13) was found: pip install nvidia-cuda-nvrtc==13.0.88, or the \
-             distribution's package of CUDA 13's toolkit; LD_LIBRARY_PATH names its folder",
+             distribution's package of CUDA 13's toolkit; add its folder to LD_LIBRARY_PATH",
         ),
     ];
+
     for (library, refusal) in cases {
         let machine = Machine::without(&format!("no-{library}"), &[library]);
         assert_eq!(said(&machine, "cuda", ""), refusal);
@@ -87,6 +90,7 @@ fn a_missing_library_is_named_with_what_to_install() {
 fn auto_falls_back_with_one_line() {
     let machine = Machine::without("fallback", &["cuda", "cufft", "nvrtc"]);
     let why = "no CUDA driver (libcuda.so.1) was found: install NVIDIA's driver, 580 or later";
+
     assert_eq!(
         said(&machine, "auto", ""),
         format!("cpu; scalar; 1 lanes; features are computed on the CPU: {why}")
@@ -108,8 +112,10 @@ fn an_old_driver_or_library_says_what_is_needed() {
             "",
         )
     };
-    let driver = "cuda: open: the driver is one of CUDA 12.4, and 13.0 is needed: install NVIDIA's driver, 580 or later";
+
+    let driver = "cuda: open: the driver supports CUDA 12.4, but 13.0 is required: install NVIDIA's driver, 580 or later";
     assert_eq!(refusal("FAKE_DRIVER", "12040"), driver);
+
     assert!(
         refusal("FAKE_NVRTC", "11")
             .starts_with("cuda: open: NVRTC 11.0 is too old: pip install nvidia-cuda-nvrtc")
@@ -122,7 +128,7 @@ fn an_old_driver_or_library_says_what_is_needed() {
 
 #[test]
 fn no_gpu_or_a_driver_that_fails_says_so() {
-    let none = "cuda: open: the driver sees no GPU (nvidia-smi lists them, CUDA_VISIBLE_DEVICES may hide them)";
+    let none = "cuda: open: the driver sees no GPU (check nvidia-smi and CUDA_VISIBLE_DEVICES)";
     assert_eq!(
         said(
             &Machine::new("no-device").with("FAKE_INIT", "100"),
@@ -139,6 +145,7 @@ fn no_gpu_or_a_driver_that_fails_says_so() {
         ),
         none
     );
+
     let mismatch = said(
         &Machine::new("mismatch").with("FAKE_INIT", "803"),
         "cuda",
@@ -155,13 +162,17 @@ fn no_gpu_or_a_driver_that_fails_says_so() {
 fn devices_are_those_that_are_there_and_of_one_kind() {
     let refusal =
         |machine: Machine, devices| said(&machine.with("FAKE_GPUS", "2"), "cuda", devices);
+
     assert_eq!(
         refusal(Machine::new("range"), "0,2"),
         "device = 2: must be 0 to 1: the driver sees 2 GPUs"
     );
+
     let names = Machine::new("names").with("FAKE_NAMES", "NVIDIA A,NVIDIA B");
-    let kinds = "cuda:0 (NVIDIA A, sm_90) and cuda:1 (NVIDIA B, sm_90) are of different kinds: their bits may differ";
+    let kinds = "cuda:0 (NVIDIA A, sm_90) and cuda:1 (NVIDIA B, sm_90) are different models: their results may differ in \
+                 the last bits";
     assert_eq!(refusal(names, "0,1"), format!("cuda: open: {kinds}"));
+
     let capabilities = Machine::new("capabilities").with("FAKE_CAPABILITIES", "80,90");
     assert!(
         refusal(capabilities, "1,0")
@@ -176,8 +187,9 @@ fn what_nvrtc_cannot_compile_says_why() {
         "cuda",
         "",
     );
-    let why = "the device is sm_103, and this NVRTC knows sm_80, sm_90: install a newer one";
+    let why = "the device is sm_103, but this NVRTC supports sm_80, sm_90: install a newer one";
     assert_eq!(unknown, format!("NVRTC 13.0: compile kernels: {why}"));
+
     let log = "mel.cu(7): error: identifier \"x\" is undefined";
     let failed = Machine::new("log").with("FAKE_LOG", log);
     let why = format!("for sm_90: NVRTC_ERROR_COMPILATION\n{log}");
@@ -202,6 +214,7 @@ fn kernels_are_compiled_once_and_again_if_what_was_kept_is_damaged() {
         fs::metadata(&folder).unwrap().permissions().mode() & 0o777,
         0o700
     );
+
     let [entry] = &fs::read_dir(&folder)
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -209,9 +222,11 @@ fn kernels_are_compiled_once_and_again_if_what_was_kept_is_damaged() {
     else {
         panic!("one entry");
     };
+
     let mut bytes = fs::read(entry).unwrap();
     bytes[3] ^= 0x40;
     fs::write(entry, bytes).unwrap();
+
     assert!(said(&machine, "cuda", "").ends_with(opened));
     assert!(said(&machine, "cuda", "").ends_with(opened));
     assert_eq!(compiled(&machine), [options; 2]);
@@ -268,6 +283,7 @@ fn a_gpu_that_refuses_is_an_error_where_one_is_required() {
             .0
             .to_owned()
     };
+
     assert_eq!(check(&[]), "None");
     let words = "cuda: open: fake error (CUDA_ERROR_UNKNOWN)";
     assert_eq!(check(&[("WAVEMILL_REQUIRE_CUDA", "1")]), words);
@@ -300,6 +316,7 @@ fn reported(machine: &Machine) -> Value {
 fn wheels_of_the_python_on_path_are_found_whatever_their_minor_version() {
     let machine = Machine::without("wheels", &["cufft", "nvrtc"]).with_wheels();
     assert!(said(&machine, "cuda", "").ends_with("features are computed on cuda:0 (NVIDIA Fake)"));
+
     let found = reported(&machine);
     for (place, file) in [
         (1, "nvidia/cu13/lib/libcufft.so.12"),
@@ -320,16 +337,19 @@ fn a_report_names_devices_and_libraries_with_version_and_file() {
         (&found["usable"], &found["problem"]),
         (&json!(true), &Value::Null)
     );
+
     let memory = 143_771_u64 << 20;
     let device = |number: usize, name: &str| json!({"device": format!("cuda:{number}"), "name": name, "architecture": "sm_90", "memory_bytes": memory});
     assert_eq!(
         found["devices"],
         json!([device(0, "NVIDIA A"), device(1, "NVIDIA B")])
     );
+
     let versions: Vec<&str> = (1..3)
         .map(|place| found["libraries"][place]["version"].as_str().unwrap())
         .collect();
     assert_eq!(versions, ["12.0.0", "13.0"]);
+
     for (place, file) in ["libcuda.so", "libcufft.so", "libnvrtc.so"]
         .into_iter()
         .enumerate()
@@ -359,6 +379,7 @@ fn a_report_says_what_is_missing_what_helps_and_where_it_was_looked_for() {
             .starts_with("no cuFFT (libcufft.so.12) was found: pip install")
     );
     assert_eq!(found["problem"], missing["problem"]);
+
     let tried: Vec<&str> = missing["tried"]
         .as_array()
         .unwrap()

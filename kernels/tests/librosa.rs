@@ -50,11 +50,13 @@ fn main() {
         // This test starts the test program itself, which must not run the test again.
         .with_ignored_flag(std::env::var_os("FAKE_COMPILED").is_some()),
     ];
+
     for (name, backend) in backends() {
         for clip in CLIPS {
             tests.push(trial(&format!("librosa::{clip}::{name}"), clip, &backend));
         }
     }
+
     wavemill_tests::run(&args, tests).exit();
 }
 
@@ -174,9 +176,11 @@ impl Clip {
                 .map(|n| n as usize)
                 .ok_or("excerpt")
         };
+
         let arrays = clip["arrays"].as_object().ok_or("arrays")?.clone();
         let folder = root.join(name);
         let pcm = read_wav(&folder.join("input_22k_mono.wav"))?;
+
         Ok(Self {
             excerpt: edge(0)?..edge(1)?,
             pcm,
@@ -195,6 +199,7 @@ impl Clip {
             self.check_one(name, &args, bound, backend)?;
             checked += 1;
         }
+
         let known = 16 + 4 + 2 + 3 + 2 + 2;
         if checked == known {
             Ok(())
@@ -220,6 +225,7 @@ impl Clip {
             dtype: Dtype::F32,
             ..args.clone()
         };
+
         let whole = 0..pcm.len();
         let clip = Sound {
             samples: Samples::F32(pcm),
@@ -227,6 +233,7 @@ impl Clip {
             sample_rate_hz: args.sample_rate_hz,
             rows: std::slice::from_ref(&whole),
         };
+
         let mut rows = backend.plan(0, std::slice::from_ref(&args))?.run(&[clip])?;
         let bytes = rows.remove(0)?.tensors.remove(0);
         let values: Vec<f32> = bytes
@@ -235,6 +242,7 @@ impl Clip {
             .iter()
             .map(|x| f32::from_le_bytes(*x))
             .collect();
+
         let n_rows = args.n_bands();
         let n_frames = args.n_frames(pcm.len());
         // The reference contains 24 frames of a spectrum, and deltas without the coefficients that they were computed
@@ -246,6 +254,7 @@ impl Clip {
             .flat_map(|row| &row[..shape[1]])
             .copied()
             .collect();
+
         let worst = compare(&got, &want, bound)
             .map_err(|error| format!("{name} on {}: {error}", backend.kind()))?;
         if std::env::var_os("WAVEMILL_SHOW_PARITY").is_some() {
@@ -264,6 +273,7 @@ fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Fa
             top_db,
         })
     };
+
     let none = Overrides::default();
     let (op, bound, overrides) = match name {
         "full_mel_default_db_refmax_top80" | "db_refmax_top80" => (
@@ -351,6 +361,7 @@ fn wanted(name: &str, kwargs: &Value) -> Result<Option<(FeatureArgs, Bound)>, Fa
         }
         _ => return Ok(None),
     };
+
     Ok(Some((
         FeatureArgs::resolve(op, Preset::Librosa, 22_050, &overrides)?,
         bound,
@@ -374,10 +385,12 @@ fn mel_overrides(kwargs: &Value) -> Result<Overrides, Failed> {
         "htk",
         "norm",
     ];
+
     let given = kwargs.as_object().ok_or("kwargs")?;
     if let Some(key) = given.keys().find(|key| !known.contains(&key.as_str())) {
         return Err(format!("the reference uses an option that is unknown here: {key}").into());
     }
+
     Ok(Overrides {
         n_fft: count("n_fft"),
         hop_length: count("hop_length"),
@@ -403,9 +416,11 @@ fn compare(got: &[f32], want: &[f32], bound: Bound) -> Result<f64, String> {
     if got.len() != want.len() {
         return Err(format!("{} values, librosa has {}", got.len(), want.len()));
     }
+
     let largest = want
         .iter()
         .fold(0.0f64, |largest, x| largest.max(f64::from(x.abs())));
+
     let error = |(got, want): (&f32, &f32)| {
         let (got, want) = (f64::from(*got), f64::from(*want));
         match bound {
@@ -415,6 +430,7 @@ fn compare(got: &[f32], want: &[f32], bound: Bound) -> Result<f64, String> {
             Bound::Relative(..) => (got - want).abs() / want,
         }
     };
+
     let errors = got.iter().zip(want).map(error).enumerate();
     let (index, worst) = errors.fold((0, 0.0), |worst, next| {
         if next.1 > worst.1 || next.1.is_nan() {
@@ -423,6 +439,7 @@ fn compare(got: &[f32], want: &[f32], bound: Bound) -> Result<f64, String> {
             worst
         }
     });
+
     let (Bound::Absolute(most) | Bound::Relative(most, _) | Bound::OfMax(most)) = bound;
     if worst <= most {
         return Ok(worst);
@@ -441,6 +458,7 @@ fn read_wav(path: &Path) -> Result<Vec<f32>, Failed> {
         .position(|tag| tag == b"data")
         .ok_or("no data chunk")?
         + 8;
+
     Ok(bytes[at..]
         .chunks_exact(2)
         .map(|s| f32::from(i16::from_le_bytes([s[0], s[1]])) / 32_768.0)
@@ -459,6 +477,7 @@ fn read_npy(path: &Path) -> Result<([usize; 2], Vec<f32>), Failed> {
         )
         .into());
     }
+
     let shape = header.split(['(', ')']).nth(1).ok_or("no shape")?;
     let dims: Vec<usize> = shape
         .split(',')
@@ -467,6 +486,7 @@ fn read_npy(path: &Path) -> Result<([usize; 2], Vec<f32>), Failed> {
     let values = bytes[10 + header_len..]
         .chunks_exact(4)
         .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+
     Ok((
         dims.try_into().map_err(|_| "not two-dimensional")?,
         values.collect(),

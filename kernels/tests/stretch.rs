@@ -159,6 +159,7 @@ fn compare(name: &str, got: &[Complex32], want: &[Complex32]) -> Result<(), Fail
     let mut n_second = 0_u32;
     let mut n_off = 0_u32;
     let mut n_equal = 0;
+
     for (i, (got, want)) in got.iter().zip(want).enumerate() {
         n_equal += usize::from(got == want);
         let magnitude = magnitude(*want);
@@ -166,6 +167,7 @@ fn compare(name: &str, got: &[Complex32], want: &[Complex32]) -> Result<(), Fail
         if magnitude < 1e-30 {
             continue;
         }
+
         let error = (self::magnitude(*got) - magnitude).abs() / magnitude;
         worst_magnitude = worst_magnitude.max(error);
 

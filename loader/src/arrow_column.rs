@@ -60,7 +60,7 @@ impl ArrowColumn {
             _ => false,
         };
         if !fits {
-            let problem = format!("{} holds no {item} tensor", field.data_type());
+            let problem = format!("{} is not a tensor of {item}", field.data_type());
             return Err(DatasetError::column(&shard.path, column, problem));
         }
 

@@ -82,7 +82,8 @@ pub enum DatasetError {
     },
     /// A symbolic link leads out of the store.
     #[error(
-        "{path}: damaged store: {name} leads out of it by a link: put the files themselves in its place"
+        "{path}: damaged store: {name} leads out of it through a symbolic link: replace the link with the files \
+         themselves"
     )]
     Outside {
         /// The store.

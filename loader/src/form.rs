@@ -59,7 +59,7 @@ impl Axes {
         if feature.is_statistics() {
             let values: Option<usize> = feature.shape.iter().copied().product();
             return Ok(Self {
-                bands: values.ok_or_else(|| unfit(format!("{name} differs in shape")))?,
+                bands: values.ok_or_else(|| unfit(format!("rows of {name} differ in shape")))?,
                 frames: Some(1),
                 frames_first: false,
                 kind: RowKind::Columns,
@@ -90,7 +90,8 @@ impl Axes {
             (first, second)
         };
         Ok(Self {
-            bands: bands.ok_or_else(|| unfit(format!("{name} differs in bands")))?,
+            bands: bands
+                .ok_or_else(|| unfit(format!("rows of {name} differ in their number of bands")))?,
             frames,
             frames_first,
             kind: RowKind::Spectrogram,
@@ -127,7 +128,7 @@ impl Form {
             .is_some_and(|stats| stats.mean.len() != bands || stats.std.len() != bands)
         {
             return Err(unfit(format!(
-                "{name} has {bands} bands, its statistics another number"
+                "{name} has {bands} bands, but its statistics have another number"
             )));
         }
 

@@ -215,7 +215,9 @@ fn moments(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
 fn published(store: &Store, wanted: impl Fn(&str) -> bool) -> Result<RecordBatch, DatasetError> {
     let table = store.table(TABLE, |name| name == "track_id" || wanted(name))?;
     table.ok_or_else(|| {
-        unfit("the store has no table fma_features: extract it with features.csv beside tracks.csv")
+        unfit(
+            "the store has no table fma_features: extract it with features.csv next to tracks.csv",
+        )
     })
 }
 

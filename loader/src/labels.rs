@@ -54,9 +54,7 @@ impl Target {
             let Some(first) = store.manifest().targets.first() else {
                 return Err(DatasetError::Unfit {
                     key: "targets",
-                    problem: format!(
-                        "the recipe has no target: {GENRES_ALL} is all that can be learned"
-                    ),
+                    problem: format!("the recipe has no target: only {GENRES_ALL} can be learned"),
                 });
             };
             return Ok(vec![Self::named(&first.name, store, rows, training)?]);

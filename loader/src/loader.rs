@@ -433,9 +433,11 @@ mod tests {
         };
         let loader =
             Loader::over(&dataset, plan, vec![0, 1, 2, u32::MAX, 4, 5, 6, 7]).expect("threads");
+
         let outcomes: Vec<_> = loader
             .map(|batch| batch.map(|b| b.index()).map_err(|e| e.to_string()))
             .collect();
+
         assert_eq!((outcomes.len(), &outcomes[0]), (2, &Ok(0)));
         assert!(
             outcomes[1]
@@ -456,6 +458,7 @@ mod tests {
             ..LoaderPlan::default()
         };
         let mut loader = Loader::start(&dataset, plan).expect("threads");
+
         assert_eq!(
             loader
                 .by_ref()
@@ -463,12 +466,15 @@ mod tests {
                 .count(),
             40
         );
+
         // Four batches ahead, the one in use, and one that a reader requested before that one was returned.
         let buffers = loader.shared.n_taken.load(Ordering::Relaxed);
         assert!((1..=6).contains(&buffers), "{buffers}");
+
         drop(loader);
         let kept = |dataset: &Dataset| dataset.spare.lock().expect("no panic").len();
         assert_eq!(kept(&dataset), buffers);
+
         let plan = LoaderPlan {
             batch_size: 2,
             epoch: 1,

@@ -87,11 +87,13 @@ mod tests {
     fn each_row_comes_once_an_epoch_in_an_order_of_its_own() {
         let groups = groups();
         let orders: Vec<Vec<u32>> = (0..3).map(|epoch| shuffled(&groups, 7, epoch, 4)).collect();
+
         for order in &orders {
             let mut sorted = order.clone();
             sorted.sort_unstable();
             assert_eq!(sorted, groups.concat());
         }
+
         assert_ne!(orders[0], orders[1]);
         assert_ne!(shuffled(&groups, 8, 0, 4), orders[0]);
         assert_eq!(shuffled(&groups, 7, 0, 4), orders[0]);
@@ -102,6 +104,7 @@ mod tests {
         let groups = groups();
         let order = shuffled(&groups, 1, 1, 4);
         let group_of = |row: &u32| groups.iter().position(|g| g.contains(row));
+
         let mut start = 0;
         let mut seen = BTreeSet::new();
         while start < order.len() {
@@ -113,6 +116,7 @@ mod tests {
                 window.insert(group_of(&order[end]));
                 end += 1;
             }
+
             let rows: usize = window.iter().map(|g| groups[g.expect("known")].len()).sum();
             assert_eq!(
                 end - start,
@@ -120,6 +124,7 @@ mod tests {
                 "rows of other groups between those of a window"
             );
             assert!(window.iter().all(|g| seen.insert(*g)));
+
             start = end;
         }
     }
@@ -138,6 +143,7 @@ mod tests {
                     .map(|rank| slice(n, rank, world_size))
                     .collect();
                 assert!(slices.iter().cloned().flatten().eq(0..n));
+
                 let sizes: BTreeSet<usize> = slices.iter().map(ExactSizeIterator::len).collect();
                 assert!(
                     sizes
@@ -153,6 +159,7 @@ mod tests {
     fn a_partner_is_another_row_whatever_the_order_of_the_batch() {
         let keys: Vec<u64> = (0..33).map(|i| rng::mix("test", &[i])).collect();
         let found = partners(&keys, 1, 2);
+
         assert_eq!(found.iter().collect::<BTreeSet<_>>().len(), 33);
         assert!(
             found
@@ -160,9 +167,11 @@ mod tests {
                 .enumerate()
                 .all(|(row, &partner)| row != partner)
         );
+
         let turned: Vec<u64> = keys.iter().rev().copied().collect();
         let turned_found = partners(&turned, 1, 2);
         assert!((0..33).all(|i| turned[turned_found[32 - i]] == keys[found[i]]));
+
         assert_ne!(partners(&keys, 1, 3), found);
         assert_eq!(partners(&keys[..1], 1, 2), [0]);
     }

@@ -148,6 +148,7 @@ mod tests {
         let bytes = [
             0x15, 0x00, 0x15, 0x80, 0xb0, 0x28, 0x15, 0xa0, 0xc2, 0x1e, 0x2c,
         ];
+
         let read = header(&bytes).expect("a header");
         assert_eq!(
             read,
@@ -158,6 +159,7 @@ mod tests {
                 length: 10
             }
         );
+
         assert_eq!(header(&bytes[..8]), None, "cut");
         assert_eq!(
             header(&[0x15, 0, 0x25, 0, 0x15, 0]),
@@ -174,6 +176,7 @@ mod tests {
     /// Returns a zstd page of `rows` whose header claims `claimed_bytes` of uncompressed data.
     fn page(rows: &[u8], claimed_bytes: i32) -> Vec<u8> {
         let payload = zstd::bulk::compress(rows, 1).expect("memory");
+
         let mut page = Vec::new();
         for field in [DATA_PAGE, claimed_bytes, payload.len() as i32] {
             page.push(NEXT_I32);
@@ -184,6 +187,7 @@ mod tests {
             }
             page.push(zigzag as u8);
         }
+
         // The end of the header's fields.
         page.push(0);
         page.extend(payload);
@@ -199,6 +203,7 @@ mod tests {
             page_rows: 3,
         };
         let claims = [2_147_483_644, 16, 8, 0, -12];
+
         for claimed_bytes in claims {
             scratch.page = page(b"rows of data", claimed_bytes);
             let said = scratch
@@ -207,6 +212,7 @@ mod tests {
             let bytes = claimed_bytes.max(0);
             assert_eq!(said, format!("its page header gives {bytes} bytes of rows"));
         }
+
         assert_eq!(scratch.rows.capacity(), 0);
 
         scratch.page = page(b"rows of data", 12);

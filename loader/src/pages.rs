@@ -459,8 +459,10 @@ mod tests {
         let mut index = metadata.offset_index().expect("an offset index").clone();
         let column = shard.metadata.schema().index_of(FEATURE).expect("a column");
         damage(&mut index[0][column].page_locations);
+
         let damaged = metadata.as_ref().clone().into_builder();
         let damaged = damaged.set_offset_index(Some(index)).build();
+
         let options = ArrowReaderOptions::new();
         shard.metadata =
             ArrowReaderMetadata::try_new(Arc::new(damaged), options).expect("a schema");

@@ -54,7 +54,7 @@ impl InputSpec {
         if is_normalised && stats.is_none_or(|stats| stats.values == 0) {
             return Err(DatasetError::Unfit {
                 key: "normalize",
-                problem: "the store has no training rows, so no statistics".to_owned(),
+                problem: "the store has no training rows, and therefore no statistics".to_owned(),
             });
         }
 
@@ -140,7 +140,7 @@ fn frames_of(feature: &FeatureEntry, data: &Data) -> Result<usize, DatasetError>
     let stored = feature.shape.get(axis).copied().flatten();
     data.frames.or(stored).ok_or_else(|| {
         unfit(format!(
-            "rows of {} differ in length: set data.frames to how many each is to have",
+            "rows of {} differ in length: set data.frames to the number of frames of every row",
             feature.name
         ))
     })
@@ -169,12 +169,14 @@ mod tests {
         let spec = input_spec([Some(2), Some(3)], ["mel", "frame"], 3);
         let metadata = spec.standardised(&[14.0, 3.0, f32::NAN, 8.0]);
         assert_eq!(metadata.expect("columns"), [1.0, 0.0, 0.0, 0.0]);
+
         let rows = [
             [Some(7), Some(1)],
             [Some(5), None],
             [None, None],
             [Some(3), None],
         ];
+
         let ids = spec.known_ids(rows.into_iter()).expect("artists");
         assert_eq!(ids, [2, 0, 0, 0, 0, 0, 1, 0]);
         assert_eq!(spec.vocabulary(), [3, 0]);

@@ -66,7 +66,7 @@ impl Store {
             && version < latest
             && !data
                 .try_exists()
-                .map_err(DatasetError::io_at(&data, "look at"))?
+                .map_err(DatasetError::io_at(&data, "inspect"))?
         {
             let problem = TagProblem::Collected { version };
             return Err(tags::damaged(root, tag, problem));

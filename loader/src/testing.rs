@@ -69,12 +69,14 @@ pub(super) fn input_spec(
         preset: "librosa".to_owned(),
         columns: None,
     };
+
     let normalize = Some(Stats {
         mean: vec![1.0, 2.0],
         std: vec![0.5, 0.0],
         values: 9,
     });
     let metadata = vec![column("a", 10.0, 4.0), column("b", 3.0, 0.0)];
+
     InputSpec {
         feature,
         frames,

@@ -1,4 +1,4 @@
-//! What a feature is: every number that decides its values, and nothing else.
+//! Arguments of a feature: all numbers that determine its values, and nothing else.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,26 +10,26 @@ use crate::mfcc::MfccArgs;
 use crate::pack::{Dtype, Packing};
 use crate::stft::StftArgs;
 
-/// Frames that a delta is fitted over; `librosa.feature.delta`'s default.
+/// Number of frames over which a delta is fitted; the default of `librosa.feature.delta`.
 pub const DELTA_WIDTH: usize = 9;
 
-/// Most frames of a row: three hours at 10 ms.
+/// Maximum number of frames per row: three hours at 10 ms.
 const FRAMES_MAX: usize = 1 << 20;
 
-/// Which feature.
+/// Operation on audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Op {
-    /// Magnitude to the given `power` of the short-time Fourier transform.
+    /// Magnitude of the short-time Fourier transform, raised to the given `power`.
     Stft,
-    /// Mel bands of the spectrum, in dB when `db` is given.
+    /// Mel bands of the spectrum, in dB if `db` is given.
     Mel,
     /// Mel-frequency cepstral coefficients: a cosine transform of the log mel bands.
     Mfcc,
 }
 
 impl Op {
-    /// As in a recipe: `stft`, `mel`, `mfcc`.
+    /// Returns the name used in recipes: `stft`, `mel`, `mfcc`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Stft => "stft",
@@ -38,7 +38,7 @@ impl Op {
         }
     }
 
-    /// Name of the axis beside `frame`: `bin`, `mel`, `coefficient`.
+    /// Returns the name of the axis other than `frame`: `bin`, `mel`, `coefficient`.
     pub const fn axis(self) -> &'static str {
         match self {
             Self::Stft => "bin",
@@ -48,20 +48,20 @@ impl Op {
     }
 }
 
-/// Scaling of a row (a clip or a segment) after everything else. Constant input gives all 0.
+/// Normalization of a row (a clip or a segment) after all other computations. Constant input gives all 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Normalize {
-    /// Values as they are.
+    /// Values are not changed.
     #[default]
     None,
-    /// `(x - min) / (max - min)`, so [0, 1].
+    /// `(x - min) / (max - min)`, so values are in [0, 1].
     MinMax,
-    /// `(x - mean) / std`, the population's.
+    /// `(x - mean) / std`, with the population standard deviation.
     MeanVar,
 }
 
-/// Order of the two axes, rows first.
+/// Order of the two axes, starting with the rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DimOrder {
     /// Bands are rows: `mel,frame`.
@@ -74,9 +74,10 @@ pub enum DimOrder {
 }
 
 impl DimOrder {
-    /// `mel,frame` or `frame,mel`; the band axis is called `bin`, `mel` or `coefficient`, as `op` has it.
+    /// Parses `mel,frame` or `frame,mel`; the band axis is called `bin`, `mel` or `coefficient`, depending on `op`.
     ///
-    /// Errors: a [`Fault`] of `dim_order`.
+    /// # Errors
+    /// A [`Fault`] of `dim_order`.
     pub fn parse(text: &str, op: Op) -> Result<Self, Fault> {
         let axis = op.axis();
         let band_frame = format!("{axis},frame");
@@ -92,49 +93,50 @@ impl DimOrder {
     }
 }
 
-/// A feature with nothing left to decide; [`FeatureArgs::resolve`] makes it from a preset, and [`FeatureArgs::derive`]
-/// from another feature.
+/// All arguments of a feature, without optional defaults. [`FeatureArgs::resolve`] creates them from a preset, and
+/// [`FeatureArgs::derive`] from another feature.
 ///
-/// Serialised it identifies the values: an explicit default equals an implied one, and presets that agree are equal.
+/// The serialized form identifies the values: an explicit default equals an implied one, and presets with the same
+/// values are equal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FeatureArgs {
-    /// Which feature.
+    /// Operation.
     pub op: Op,
-    /// Rate of the PCM, Hz.
+    /// Sample rate of the PCM in Hz.
     pub sample_rate_hz: u32,
-    /// Frames and their transform.
+    /// Framing and Fourier transform.
     pub stft: StftArgs,
-    /// Exponent of the magnitude: 1, 2, or any other above 0 and up to 2.
+    /// Exponent of the magnitude: 1, 2, or any other number above 0 and up to 2.
     pub power: f64,
-    /// Bands; absent for [`Op::Stft`].
+    /// Mel bands; absent for [`Op::Stft`].
     pub mel: Option<MelArgs>,
     /// Logarithm of the spectrum or bands.
     pub log: LogArgs,
-    /// Cosine transform; present for [`Op::Mfcc`] alone.
+    /// Cosine transform; only present for [`Op::Mfcc`].
     pub mfcc: Option<MfccArgs>,
-    /// Orders of deltas appended below the bands: 0, 1 or 2.
+    /// Number of delta orders appended after the bands: 0, 1 or 2.
     pub delta: u8,
-    /// Crop to this many frames, or follow the PCM with zeros until there are so many; absent: as many as there are.
+    /// Number of frames to which rows are cropped, or extended by appending zeros to the PCM; all frames if absent.
     pub frames: Option<usize>,
-    /// Scaling after all that.
+    /// Normalization after all other computations.
     pub normalize: Normalize,
     /// Order of the axes.
     pub dim_order: DimOrder,
     /// Stored type.
     pub dtype: Dtype,
-    /// What is made of the values; all of the above is its source's then, but for the stored type. Left out of what
-    /// identifies a feature that is stored as it is.
+    /// Feature derived from the values; all other fields except for the stored type then describe its source. Not
+    /// serialized for features without it, so that their identity does not change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub derived: Option<Derived>,
 }
 
 impl FeatureArgs {
-    /// Rows of the band axis, deltas included.
+    /// Returns the size of the band axis, including deltas.
     pub fn n_bands(&self) -> usize {
         self.n_base_bands() * (1 + usize::from(self.delta))
     }
 
-    /// Rows of the band axis without deltas.
+    /// Returns the size of the band axis without deltas.
     pub fn n_base_bands(&self) -> usize {
         match (&self.mel, &self.mfcc) {
             (_, Some(mfcc)) => mfcc.n_mfcc,
@@ -143,32 +145,34 @@ impl FeatureArgs {
         }
     }
 
-    /// Frames that are computed of a clip of `n_samples` samples, before the crop; 0 where it is too short for one.
+    /// Returns the number of frames computed from `n_samples` samples, before cropping; 0 if the clip is too short.
     pub fn n_computed_frames(&self, n_samples: usize) -> usize {
         let n_signal = self.stft.n_signal(n_samples, self.frames);
         self.stft.n_frames(n_signal)
     }
 
-    /// Frames that are stored of a clip of `n_samples` samples; 0 where it is too short for one.
+    /// Returns the number of frames stored for `n_samples` samples; 0 if the clip is too short.
     pub fn n_frames(&self, n_samples: usize) -> usize {
         let computed = self.n_computed_frames(n_samples);
         self.frames.map_or(computed, |frames| computed.min(frames))
     }
 
-    /// Shape of the stored tensor of a clip of `n_samples` samples: `[rows, columns]`, or what [`Derived`] says.
+    /// Returns the shape of the stored tensor for `n_samples` samples: `[rows, columns]`, or the shape defined by
+    /// [`Derived`].
     pub fn shape(&self, n_samples: usize) -> Vec<usize> {
         self.dims(self.n_frames(n_samples), |n| n)
     }
 
-    /// The same of all clips, where each has `n_samples` samples (absent: of any number); `None` for a dimension in which
-    /// they differ.
+    /// Returns the shape of the stored tensors for clips of `n_samples` samples, or of any length if absent. A
+    /// dimension that varies between clips is `None`.
     pub fn stored_shape(&self, n_samples: Option<usize>) -> Vec<Option<usize>> {
-        // A clip is cropped or padded to `frames`.
+        // Every clip is cropped or padded to `frames`, if given.
         let frames = self.frames.or(n_samples.map(|n| self.n_frames(n)));
         self.dims(frames, Some)
     }
 
-    /// The dimensions in the tensor's order, `frames` among them; `fixed` makes one of a number.
+    /// Lists the dimensions in the tensor's order. `frames` is the size of the frame axis, and `fixed` converts the
+    /// sizes of the others to its type.
     fn dims<T>(&self, frames: T, fixed: impl Fn(usize) -> T) -> Vec<T> {
         let bands = self.n_bands();
         match &self.derived {
@@ -185,17 +189,17 @@ impl FeatureArgs {
         }
     }
 
-    /// Values of that tensor.
+    /// Returns the number of values in the tensor for `n_samples` samples.
     pub fn n_values(&self, n_samples: usize) -> usize {
         self.shape(n_samples).iter().product()
     }
 
-    /// Bytes of that tensor.
+    /// Returns the size in bytes of the tensor for `n_samples` samples.
     pub fn row_bytes(&self, n_samples: usize) -> usize {
         self.n_values(n_samples) * self.dtype.bytes()
     }
 
-    /// Names of the axes, in the tensor's order.
+    /// Returns the names of the axes in the tensor's order.
     pub fn dim_names(&self) -> Vec<&'static str> {
         match (&self.derived, self.dim_order) {
             (None, DimOrder::BandFrame) => vec![self.op.axis(), "frame"],
@@ -205,10 +209,13 @@ impl FeatureArgs {
         }
     }
 
-    /// How values become stored bytes. Errors: a [`Fault`] of `dtype` for u8 without a known range.
+    /// Returns the conversion of values to stored bytes.
+    ///
+    /// # Errors
+    /// A [`Fault`] of `dtype` for u8 without a known range, and for statistics in another type than f32.
     pub fn packing(&self) -> Result<Packing, Fault> {
         if self.derived == Some(Derived::Statistics) && self.dtype != Dtype::F32 {
-            // A kurtosis may be as large as there are frames, a mean as small as one step of f16.
+            // A kurtosis may be as large as the number of frames, and a mean as small as one step of f16.
             return Err(Fault::new("dtype", "allowed for statistics: f32"));
         }
 
@@ -223,15 +230,15 @@ impl FeatureArgs {
         }
     }
 
-    /// Whether an f32 transform would show: in decibels that reach down more than 80 dB, or without end, or whose errors
-    /// a lifter multiplies.
+    /// Reports whether rounding errors of an f32 transform would be noticeable: for decibels with a range above 80 dB
+    /// or without a limit, and for decibels whose errors are multiplied by a lifter.
     pub fn is_wide(&self) -> bool {
         let lifted = self.mfcc.as_ref().is_some_and(|mfcc| mfcc.lifter > 0.0);
         matches!(self.log, LogArgs::Db(db) if lifted || db.top_db.is_none_or(|top_db| top_db > 80.0))
     }
 
-    /// The range that values cannot leave, where the arguments fix one. Cepstra and deltas are sums of decibels, of any
-    /// size.
+    /// Returns the range of the values, if the arguments limit it. Cepstra and deltas are sums of decibels, which have
+    /// no limit.
     fn known_range(&self) -> Option<(f32, f32)> {
         match self.derived {
             None => {}
@@ -254,14 +261,17 @@ impl FeatureArgs {
         }
     }
 
-    /// Errors: the first [`Fault`], by the name of the option.
+    /// Checks all arguments.
+    ///
+    /// # Errors
+    /// The first [`Fault`], with the name of the option.
     pub fn validate(&self) -> Result<(), Fault> {
         let mut faults = Faults::default();
         self.check(&mut faults);
         faults.into_result()
     }
 
-    /// Everything impossible.
+    /// Adds all faults of the arguments.
     pub(crate) fn check(&self, faults: &mut Faults) {
         let rate_hz = f64::from(self.sample_rate_hz);
         faults.within(Some(rate_hz), 1.0..=1e6, "sample_rate_hz");
@@ -270,7 +280,7 @@ impl FeatureArgs {
         self.stft.check(faults);
         self.check_power(faults);
 
-        // A delta needs all the frames that it is fitted over.
+        // A delta needs all frames over which it is fitted.
         let least = if self.delta > 0 { DELTA_WIDTH } else { 1 };
         if let Some(frames) = self.frames {
             faults.count_within(frames, least..=FRAMES_MAX, "frames");
@@ -290,14 +300,14 @@ impl FeatureArgs {
         self.check_dtype(faults);
     }
 
-    /// No preset gives an operation parts that it does not have.
+    /// Checks that the arguments contain exactly the parts of the operation, which no preset violates.
     fn check_parts(&self, faults: &mut Faults) {
         let has_its_parts = match self.op {
             Op::Stft => self.mel.is_none() && self.mfcc.is_none(),
             Op::Mel => self.mel.is_some() && self.mfcc.is_none(),
             Op::Mfcc => self.mel.is_some() && self.mfcc.is_some(),
         };
-        let problem = "allowed: stft without bands, mel with, or mfcc with both";
+        let problem = "allowed: stft without mel bands, mel with mel bands, or mfcc with mel bands and coefficients";
         faults.unless(has_its_parts, "op", problem);
     }
 
@@ -308,7 +318,7 @@ impl FeatureArgs {
             "allowed: above 0, at most 2; 1 is magnitude, 2 power",
         );
 
-        // Decibels are 10 log10 of a power or 20 log10 of a magnitude, and of nothing between.
+        // Decibels are 10 log10 of a power or 20 log10 of a magnitude, but not defined for other exponents.
         let is_decibels = matches!(self.log, LogArgs::Db(_)) || self.op == Op::Mfcc;
         let is_sound = !is_decibels || self.power == 1.0 || self.power == 2.0;
         faults.unless(is_sound, "power", "allowed before decibels: 1 or 2");
@@ -318,11 +328,11 @@ impl FeatureArgs {
     }
 
     fn check_dtype(&self, faults: &mut Faults) {
-        // Powers as they are: neither a logarithm nor a scaling follows, and nothing is made of them.
+        // Linear powers: stored without a logarithm, normalization or derived feature.
         let is_linear = self.log == LogArgs::Linear
             && self.normalize == Normalize::None
             && self.derived.is_none();
-        let problem = "linear power overflows f16; allowed: f32, or give `db` or normalize";
+        let problem = "linear power overflows f16; allowed: f32, or set `db` or normalize";
         faults.unless(!is_linear || self.dtype != Dtype::F16, "dtype", problem);
 
         if let Err(fault) = self.packing() {

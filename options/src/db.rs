@@ -1,4 +1,4 @@
-//! Which logarithm, and its floor.
+//! Logarithm of the values, and its floor.
 
 use std::ops::RangeInclusive;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::fault::Faults;
 
-/// What 0 dB is.
+/// Reference power, which is 0 dB.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DbRef {
@@ -16,23 +16,24 @@ pub enum DbRef {
     Power(f64),
 }
 
-/// `librosa.power_to_db`, or `amplitude_to_db` where the spectrum is one of magnitudes.
+/// Conversion to decibels as in `librosa.power_to_db`, or `amplitude_to_db` for a magnitude spectrum.
 ///
-/// `10 · log10(max(amin, S)) - 10 · log10(max(amin, ref))`, then at least `max - top_db`; S is the power, which is the
-/// magnitude squared for `power = 1`, so that `amin` and `ref` are powers in both cases. A range of more than 80 dB makes
-/// the transform run in double precision: single would drown its quiet end in rounding noise.
+/// Computes `10 · log10(max(amin, S)) - 10 · log10(max(amin, ref))`, limited to at least `max - top_db`. S is the
+/// power. For `power = 1` it is the squared magnitude, so that `amin` and `ref` are powers in both cases. If the range
+/// exceeds 80 dB, the transform uses double precision: with single precision, rounding noise would exceed the quietest
+/// values.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DbArgs {
-    /// 0 dB.
+    /// Reference for 0 dB.
     pub reference: DbRef,
-    /// Smallest power that is told apart; default 1e-10.
+    /// Minimum power; smaller values are raised to it. Default 1e-10.
     pub amin: f64,
-    /// Floor below the maximum, dB; absent: none.
+    /// Range below the maximum in dB, to which values are limited; unlimited if absent.
     pub top_db: Option<f64>,
 }
 
 impl DbArgs {
-    /// librosa's: ref 1, amin 1e-10, 80 dB.
+    /// librosa's defaults: ref 1, amin 1e-10, 80 dB.
     pub(crate) const LIBROSA: Self = Self {
         reference: DbRef::Power(1.0),
         amin: 1e-10,
@@ -41,38 +42,39 @@ impl DbArgs {
 }
 
 impl Default for DbArgs {
-    /// librosa's: ref 1, amin 1e-10, 80 dB.
+    /// Returns librosa's defaults: ref 1, amin 1e-10, 80 dB.
     fn default() -> Self {
         Self::LIBROSA
     }
 }
 
-/// What is done to a spectrum's values.
+/// Logarithm applied to the values of a spectrum.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogArgs {
-    /// Nothing.
+    /// No logarithm.
     Linear,
     /// Decibels.
     Db(DbArgs),
-    /// `ln(max(floor, S))`; Kaldi's floor is f32's epsilon.
+    /// `ln(max(floor, S))`; Kaldi's floor is the epsilon of f32.
     Ln {
-        /// Smallest value.
+        /// Minimum value; smaller values are raised to it.
         floor: f64,
     },
-    /// `log10(max(1e-10, S))`, at least its maximum - 8, plus 4, over 4. Source: openai/whisper, `audio.py`.
+    /// `log10(max(1e-10, S))`, limited to at least its maximum - 8, plus 4, divided by 4. Source: openai/whisper,
+    /// `audio.py`.
     Whisper,
 }
 
-/// Powers between which f32's logarithm is sound. Below the first one lie f32's subnormal numbers, where the
-/// logarithm's exponent trick ends.
+/// Range of powers in which the f32 logarithm is accurate. Smaller powers are close to subnormal numbers, for which the
+/// exponent-based computation of the logarithm fails.
 const POWERS: RangeInclusive<f64> = 1e-37..=1e30;
 
-/// Largest range of decibels. Between the smallest and the largest power of f32 there are fewer than 1,000.
+/// Maximum range in decibels. The smallest and the largest power in f32 are less than 1,000 dB apart.
 const TOP_DB_MAX: f64 = 10_000.0;
 
 impl LogArgs {
-    /// Everything impossible.
+    /// Adds all faults of the arguments.
     pub(crate) fn check(&self, faults: &mut Faults) {
         match *self {
             Self::Linear | Self::Whisper => {}
@@ -90,7 +92,7 @@ impl DbArgs {
         faults.within(Some(self.amin), POWERS, "db.amin");
         faults.positive(self.top_db, "db.top_db");
 
-        // What is not a finite number above 0 has its own fault.
+        // Values that are not finite or not above 0 have a fault of their own.
         if let Some(top_db) = self.top_db.filter(|top_db| top_db.is_finite()) {
             let problem =
                 format!("{top_db} is out of range; allowed: above 0, at most {TOP_DB_MAX}");

@@ -1,4 +1,4 @@
-//! From a feature to one that is made of its values.
+//! Creates derived features from the arguments of their source.
 
 use crate::args::{DimOrder, FeatureArgs, Normalize};
 use crate::derived::{Derived, STATISTICS};
@@ -6,14 +6,17 @@ use crate::fault::{Fault, Faults};
 use crate::pack::Dtype;
 
 impl FeatureArgs {
-    /// `derived` of this feature's values, stored as `dtype` (absent: f32 for statistics, u8 for pictures).
+    /// Returns a feature derived from the values of this one, stored as `dtype` (default: f32 for statistics, u8 for
+    /// pictures).
     ///
-    /// The result has this feature's options but for those that do not matter to the values: two sources that differ in
-    /// scaling, order of axes or stored type give equal derived features. Errors: a [`Fault`] of `source` where this
-    /// feature is derived itself; of `width`, `height` or `dtype`.
+    /// The result has the options of this feature, except for those without effect on the values: sources that differ
+    /// in normalization, order of axes or stored type have equal derived features.
+    ///
+    /// # Errors
+    /// A [`Fault`] of `source` if this feature is derived itself, or a [`Fault`] of `width`, `height` or `dtype`.
     pub fn derive(&self, derived: Derived, dtype: Option<Dtype>) -> Result<Self, Fault> {
         if self.derived.is_some() {
-            let problem = "is made of another feature itself; allowed: stft, mel and mfcc";
+            let problem = "is itself derived from another feature; allowed: stft, mel and mfcc";
             return Err(Fault::new("source", problem));
         }
 
@@ -21,7 +24,8 @@ impl FeatureArgs {
         args.validate().map(|()| args)
     }
 
-    /// As [`FeatureArgs::derive`], whatever the values are. Only checks may look at what comes out.
+    /// Derives a feature like [`FeatureArgs::derive`], but without checks. The result may be invalid and should only be
+    /// used for checking.
     pub fn derive_unchecked(&self, derived: Derived, dtype: Option<Dtype>) -> Self {
         let source = self.source_values();
         Self {
@@ -31,7 +35,7 @@ impl FeatureArgs {
         }
     }
 
-    /// Everything wrong with what a derived feature adds to its source's options.
+    /// Returns the faults of a derived feature's own options, without those of its source.
     pub fn own_faults(&self) -> Vec<Fault> {
         let mut faults = Faults::default();
         if let Some(derived) = &self.derived {
@@ -43,7 +47,8 @@ impl FeatureArgs {
         faults.into_vec()
     }
 
-    /// The values that are computed before scaling: equal for features that can be made of each other's.
+    /// Returns the arguments of the values before normalization. They are equal for features that can be computed from
+    /// each other's values.
     pub fn source_values(&self) -> Self {
         Self {
             normalize: Normalize::None,
@@ -54,8 +59,8 @@ impl FeatureArgs {
         }
     }
 
-    /// Names of the columns of a tensor of statistics, row by row: `mfcc_kurtosis_01` … of a source called `mfcc`, as
-    /// FMA's `features.csv` names them. `None` for every other feature.
+    /// Returns the column names of a statistics tensor in row-major order, as in FMA's `features.csv`:
+    /// `mfcc_kurtosis_01` … for a source called `mfcc`. `None` for other features.
     pub fn columns(&self, source: &str) -> Option<Vec<String>> {
         if self.derived != Some(Derived::Statistics) {
             return None;
@@ -63,7 +68,7 @@ impl FeatureArgs {
 
         let mut columns = Vec::with_capacity(STATISTICS.len() * self.n_bands());
         for statistic in STATISTICS {
-            // From 1, with two digits at least.
+            // Numbers start at 1 and have at least two digits.
             columns.extend((1..=self.n_bands()).map(|n| format!("{source}_{statistic}_{n:02}")));
         }
         Some(columns)
@@ -172,7 +177,7 @@ mod tests {
         assert!("jet".parse::<ColourMap>().is_err());
     }
 
-    /// The identity of a feature that is not derived has no new key.
+    /// The serialized form of a feature that is not derived has no new key.
     #[test]
     fn a_plain_feature_is_serialised_as_before() {
         let json = serde_json::to_string(&mfcc()).unwrap();

@@ -1,7 +1,7 @@
-//! What is made of another feature's values: statistics over its frames, or a coloured picture.
+//! Features derived from the values of another feature: statistics over its frames, or a coloured picture.
 //!
-//! A derived feature starts from the f32 values of its source after the logarithm, the cosine transform, deltas and
-//! the crop, and before scaling, the order of axes and the stored type, which therefore do not matter to it.
+//! A derived feature uses the f32 values of its source after the logarithm, the cosine transform, deltas and cropping.
+//! The source's normalization, order of axes and stored type come later, so they have no effect on it.
 
 use std::str::FromStr;
 
@@ -11,33 +11,33 @@ use crate::fault::{Fault, Faults};
 use crate::pack::Dtype;
 use crate::words::named;
 
-/// The statistics of a band, in the order of the rows of a tensor and of the columns of FMA's `features.csv`.
+/// Statistics of a band, in the order of the tensor's rows and of the columns in FMA's `features.csv`.
 pub const STATISTICS: [&str; 7] = ["kurtosis", "max", "mean", "median", "min", "skew", "std"];
 
-/// Red, green and blue.
+/// Number of channels: red, green and blue.
 pub const CHANNELS: usize = 3;
 
-/// Longest side of a picture that is asked for, pixels: what fits a row of 2 GiB in f32, and far beyond any network.
+/// Maximum side of a picture in pixels: fits into a row of 2 GiB in f32, and is far beyond the input of any network.
 pub const PICTURE_SIDE_MAX: usize = 8192;
 
-/// What is made of the source's values.
+/// Operation on the values of the source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "op")]
 pub enum Derived {
     /// [`STATISTICS`] of every band over its frames: `[7, bands]`.
     Statistics,
-    /// Bands and frames as rows and columns of pixels, low bands at the bottom: `[3, height, width]`.
+    /// A picture with one row of pixels per band, lowest at the bottom, and one column per frame: `[3, height, width]`.
     Picture(PictureArgs),
 }
 
-/// How values become pixels: scaled to [0, 1] by the row's own least and greatest, resized, coloured.
+/// Conversion of values to pixels: scaled to [0, 1] by the minimum and maximum of the row, resized, then coloured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PictureArgs {
-    /// Colours of 0 to 1.
+    /// Colours for values from 0 to 1.
     pub colour_map: ColourMap,
-    /// Rows of pixels; absent: one a band.
+    /// Height in pixels; one pixel per band if absent.
     pub height: Option<usize>,
-    /// Columns of pixels; absent: one a frame.
+    /// Width in pixels; one pixel per frame if absent.
     pub width: Option<usize>,
 }
 
@@ -45,12 +45,12 @@ pub struct PictureArgs {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ColourMap {
-    /// matplotlib's `magma`, which librosa's `specshow` takes for spectrograms.
+    /// matplotlib's `magma`, which librosa's `specshow` uses for spectrograms.
     #[default]
     Magma,
     /// matplotlib's `viridis`.
     Viridis,
-    /// All channels alike.
+    /// Shades of grey: the same value in all channels.
     Grey,
 }
 
@@ -69,7 +69,7 @@ impl FromStr for ColourMap {
 }
 
 impl Derived {
-    /// As in a recipe: `statistics`, `picture`.
+    /// Returns the name used in recipes: `statistics`, `picture`.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Statistics => "statistics",
@@ -77,7 +77,8 @@ impl Derived {
         }
     }
 
-    /// Bytes of a pixel are what picture files hold; statistics have no range that is known.
+    /// Returns the default type. Pictures use one byte per channel, as in picture files; the range of statistics is
+    /// unknown.
     pub(crate) const fn default_dtype(&self) -> Dtype {
         match self {
             Self::Statistics => Dtype::F32,
@@ -85,7 +86,7 @@ impl Derived {
         }
     }
 
-    /// Sizes that are impossible.
+    /// Adds faults for impossible sizes.
     pub(crate) fn check(&self, faults: &mut Faults) {
         let Self::Picture(picture) = self else {
             return;

@@ -1,19 +1,19 @@
-//! What is wrong with a value, in words for whoever gave it.
+//! Errors about option values, with messages for the user who set them.
 
 use std::ops::RangeInclusive;
 
-/// Something wrong with the value of a key.
+/// An invalid value of a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {problem}")]
 pub struct Fault {
-    /// Name of the option, such as `n_mels` or `db.top_db`. A recipe's faults say where it stands: `features.1.n_mels`.
+    /// Name of the option, such as `n_mels` or `db.top_db`. In faults of a recipe, the full key: `features.1.n_mels`.
     pub key: String,
-    /// What is wrong, and what is allowed.
+    /// Description of the error and of the allowed values.
     pub problem: String,
 }
 
 impl Fault {
-    /// A fault of `key`, in words.
+    /// Creates a fault of `key` with a message.
     pub fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
         Self {
             key: key.into(),
@@ -22,27 +22,27 @@ impl Fault {
     }
 }
 
-/// Faults found so far.
+/// A list of faults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults(Vec<Fault>);
 
 impl Faults {
-    /// Takes a fault.
+    /// Appends a fault.
     pub fn push(&mut self, fault: Fault) {
         self.0.push(fault);
     }
 
-    /// A fault of `key` unless `ok`.
+    /// Appends a fault of `key` if `ok` is false.
     pub fn unless(&mut self, ok: bool, key: &str, problem: impl Into<String>) {
         if !ok {
             self.0.push(Fault::new(key, problem));
         }
     }
 
-    /// `value`, when given, must lie in `range`.
+    /// Appends a fault of `key` if `value` is given and outside of `range`.
     pub fn within(&mut self, value: Option<f64>, range: RangeInclusive<f64>, key: &str) {
         if let Some(value) = value {
-            // NaN lies in no range, and so is told too.
+            // NaN is outside of every range, so it is a fault too.
             let from = range.start();
             let to = range.end();
             let problem = format!("{} is out of range; allowed: {from} to {to}", shown(value));
@@ -50,30 +50,34 @@ impl Faults {
         }
     }
 
-    /// As [`Faults::within`], of a count. Counts in reach are far below 2^53, where f64 begins to skip.
+    /// Checks a count like [`Faults::within`]. Realistic counts are far below 2^53, above which f64 cannot represent
+    /// all integers.
     pub fn count_within(&mut self, count: usize, range: RangeInclusive<usize>, key: &str) {
         let range = *range.start() as f64..=*range.end() as f64;
         self.within(Some(count as f64), range, key);
     }
 
-    /// `value`, when given, must be finite and above 0.
+    /// Appends a fault of `key` if `value` is given and not a finite number above 0.
     pub fn positive(&mut self, value: Option<f64>, key: &str) {
         if let Some(value) = value {
             let ok = value.is_finite() && value > 0.0;
             self.unless(
                 ok,
                 key,
-                format!("{} is impossible; allowed: a number above 0", shown(value)),
+                format!("{} is invalid; allowed: a number above 0", shown(value)),
             );
         }
     }
 
-    /// Nothing is wrong so far.
+    /// Reports whether the list is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Errors: the first fault.
+    /// Returns the first fault as an error.
+    ///
+    /// # Errors
+    /// If the list is not empty.
     pub fn into_result(self) -> Result<(), Fault> {
         match self.0.into_iter().next() {
             Some(fault) => Err(fault),
@@ -81,13 +85,13 @@ impl Faults {
         }
     }
 
-    /// All of them, in the order in which they were found.
+    /// Returns all faults in the order in which they were appended.
     pub fn into_vec(self) -> Vec<Fault> {
         self.0
     }
 }
 
-/// A number as people write it: very large and very small ones with an exponent.
+/// Formats a number for display: very large and very small ones with an exponent.
 fn shown(value: f64) -> String {
     let is_plain = value == 0.0 || !value.is_finite() || (1e-4..1e10).contains(&value.abs());
     if is_plain {

@@ -1,4 +1,4 @@
-//! What is made of a picture: which part of it, in which size, stored how.
+//! Arguments for features computed from picture files: crop, size and stored type.
 
 use std::str::FromStr;
 
@@ -8,30 +8,30 @@ use crate::fault::{Fault, Faults};
 use crate::pack::Dtype;
 use crate::words::named;
 
-/// Longest side of a stored picture, pixels: far beyond any network.
+/// Maximum side of a stored picture in pixels: far beyond the input of any network.
 pub const IMAGE_SIDE_MAX: usize = 8192;
 
-/// Longest side of a picture that is decoded, pixels.
+/// Maximum side of a decoded picture in pixels.
 pub const DECODED_SIDE_MAX: u32 = 16_384;
 
-/// Most pixels of a picture that is decoded: an eighth of what the sides allow, 8192 × 8192.
+/// Maximum number of pixels of a decoded picture, 8192 × 8192: a quarter of a square with the maximum side.
 pub const DECODED_PIXELS_MAX: u64 = 1 << 26;
 
 /// Channels of a stored picture: red, green and blue.
 const CHANNELS: usize = 3;
 
-/// How pixels of another size are made, as the crate `image` names them.
+/// Resampling filter, with the names of the crate `image`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ImageFilter {
-    /// The nearest pixel.
+    /// Nearest pixel.
     Nearest,
-    /// Bilinear; over all pixels that a smaller picture's pixel covers.
+    /// Bilinear; when reducing a picture, averages all pixels that the new pixel covers.
     #[default]
     Triangle,
-    /// Cubic.
+    /// Cubic (Catmull–Rom).
     CatmullRom,
-    /// Gaussian, which blurs a little.
+    /// Gaussian, which blurs slightly.
     Gaussian,
     /// Windowed sinc of radius 3.
     Lanczos3,
@@ -53,28 +53,28 @@ impl FromStr for ImageFilter {
     }
 }
 
-/// A part of a picture, in pixels.
+/// A rectangular part of a picture, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CropBox {
-    /// Columns left of it.
+    /// Number of columns to the left of the part.
     pub left: u32,
-    /// Rows above it.
+    /// Number of rows above the part.
     pub top: u32,
-    /// Its columns.
+    /// Number of columns.
     pub width: u32,
-    /// Its rows.
+    /// Number of rows.
     pub height: u32,
 }
 
 impl CropBox {
-    /// Whether there can be a picture that it lies in.
+    /// Reports whether any picture within the decoding limits contains this part.
     fn fits_a_picture(self) -> bool {
         let [columns, rows] = self.least_picture();
         let side_max = u64::from(DECODED_SIDE_MAX);
         columns <= side_max && rows <= side_max && columns * rows <= DECODED_PIXELS_MAX
     }
 
-    /// Columns and rows of the smallest picture that it lies in.
+    /// Returns the number of columns and rows of the smallest picture that contains this part.
     fn least_picture(self) -> [u64; 2] {
         [
             u64::from(self.left) + u64::from(self.width),
@@ -83,17 +83,17 @@ impl CropBox {
     }
 }
 
-/// Why no picture holds a part.
+/// Describes why no picture contains a part.
 fn beyond(crop: CropBox) -> String {
     let [columns, rows] = crop.least_picture();
     format!(
-        "lies in no picture that is decoded: it ends at column {columns} and row {rows}, and a picture has at most \
-         {DECODED_SIDE_MAX} pixels a side and {DECODED_PIXELS_MAX} in all"
+        "exceeds every picture that can be decoded: it ends at column {columns} and row {rows}, and a picture has at \
+         most {DECODED_SIDE_MAX} pixels per side and {DECODED_PIXELS_MAX} in total"
     )
 }
 
 impl From<[u32; 4]> for CropBox {
-    /// `[left, top, width, height]`.
+    /// Converts `[left, top, width, height]`.
     fn from([left, top, width, height]: [u32; 4]) -> Self {
         Self {
             left,
@@ -104,41 +104,42 @@ impl From<[u32; 4]> for CropBox {
     }
 }
 
-/// A picture's tensor with nothing left to decide: `[3, height, width]`, red, green and blue from 0 to 1.
+/// All arguments of a feature computed from picture files. Its tensor is `[3, height, width]`: red, green and blue from
+/// 0 to 1.
 ///
-/// Serialised it identifies the values.
+/// The serialized form identifies the values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImageArgs {
-    /// Columns of the tensor.
+    /// Number of columns of the tensor.
     pub width: usize,
-    /// Rows of the tensor.
+    /// Number of rows of the tensor.
     pub height: usize,
-    /// The part of the picture that is taken; absent: all of it.
+    /// Part of the picture to use; the whole picture if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crop: Option<CropBox>,
-    /// How that part gets its size.
+    /// Filter for resizing the part.
     pub filter: ImageFilter,
     /// Stored type.
     pub dtype: Dtype,
 }
 
 impl ImageArgs {
-    /// `[3, height, width]`.
+    /// Returns the shape `[3, height, width]`.
     pub fn shape(&self) -> [usize; 3] {
         [CHANNELS, self.height, self.width]
     }
 
-    /// Names of the axes.
+    /// Returns the names of the axes.
     pub const fn dim_names() -> [&'static str; 3] {
         ["channel", "row", "column"]
     }
 
-    /// Bytes of the tensor.
+    /// Returns the size of the tensor in bytes.
     pub fn row_bytes(&self) -> usize {
         self.shape().iter().product::<usize>() * self.dtype.bytes()
     }
 
-    /// Everything that cannot work.
+    /// Returns all faults of the arguments.
     pub fn faults(&self) -> Vec<Fault> {
         let mut faults = Faults::default();
         for (side, key) in [(self.width, "width"), (self.height, "height")] {

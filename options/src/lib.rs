@@ -1,10 +1,10 @@
-//! What a feature is: its options and their names, what presets say of them, what is allowed, and which shape follows.
+//! Definition of features: names of options, defaults of presets, allowed values, and the resulting shapes.
 //!
-//! It exists so that each of these rules stands once. Recipes are checked by it before any work, and the kernels
-//! compute what it describes. An option is a field of [`Overrides`], where it may be absent, and a number of
-//! [`FeatureArgs`], where nothing is left to decide. [`FeatureArgs::resolve`] leads from one to the other.
+//! Each of these rules is implemented once, in this crate. Recipes are checked against it before a run, and the kernels
+//! compute the features that it describes. An option is a field of [`Overrides`], where it may be absent, and of
+//! [`FeatureArgs`], where every value is set. [`FeatureArgs::resolve`] converts the first into the second.
 //!
-//! It knows no TOML, no audio and no devices.
+//! This crate does not depend on TOML, audio or devices.
 
 mod args;
 mod db;

@@ -1,4 +1,4 @@
-//! Which bands, and how much of each bin lies in each of them.
+//! Mel bands, and the weights of the frequency bins in each band.
 
 use std::str::FromStr;
 
@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 use crate::fault::{Fault, Faults};
 use crate::words::named;
 
-/// Most mel bands: a sixteenth of the longest FFT's bins.
+/// Maximum number of mel bands: a sixteenth of the bins of the longest FFT.
 pub const N_MELS_MAX: usize = 2_048;
 
-/// How a band's weights are scaled.
+/// Normalization of a band's weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Norm {
-    /// By two over the band's width in Hz: each band has the same area.
+    /// Divides by half of the band's width in Hz, so that all bands have the same area.
     Slaney,
-    /// Not at all: each triangle peaks at 1.
+    /// No normalization: each triangle has its peak at 1.
     None,
 }
 
@@ -32,52 +32,52 @@ impl FromStr for Norm {
     }
 }
 
-/// Over what a triangle's sides are straight.
+/// Frequency scale on which the sides of the triangles are straight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Ramp {
-    /// Over Hz: librosa, torchaudio, Whisper.
+    /// Hz: librosa, torchaudio, Whisper.
     Hz,
-    /// Over mel: Kaldi.
+    /// Mel: Kaldi.
     Mel,
 }
 
 /// Mel bands of a spectrum.
 ///
 /// Shape: `[n_bins, n_frames]` → `[n_mels, n_frames]`. Units: `fmin`, `fmax` in Hz. Defaults come from the preset.
-/// Source: Slaney, Auditory Toolbox (1998); O'Shaughnessy (1987) for `htk`; weights as `librosa.filters.mel`.
+/// Source: Slaney, Auditory Toolbox (1998); O'Shaughnessy (1987) for `htk`; weights as in `librosa.filters.mel`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MelArgs {
     /// Number of bands.
     pub n_mels: usize,
-    /// Lower edge of the first band, Hz.
+    /// Lower edge of the first band in Hz.
     pub fmin: f64,
-    /// Upper edge of the last band, Hz.
+    /// Upper edge of the last band in Hz.
     pub fmax: f64,
-    /// True: HTK's scale, `2595 · log10(1 + f / 700)`; false: Slaney's, linear below 1 kHz.
+    /// Whether to use HTK's scale, `2595 · log10(1 + f / 700)`, instead of Slaney's, which is linear below 1 kHz.
     pub htk: bool,
-    /// Scale of the weights.
+    /// Normalization of the weights.
     pub norm: Norm,
-    /// Shape of the triangles.
+    /// Frequency scale of the triangles.
     pub ramp: Ramp,
 }
 
-/// The bins under a triangle.
+/// Weights of the bins within a triangle.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Band {
-    /// The first bin with a weight above 0.
+    /// First bin with a weight above 0.
     pub first_bin: usize,
-    /// Weights of that bin and the following ones, all above 0; none where the band lies between two bins.
+    /// Weights of the first bin and the following ones, all above 0; empty if the band lies between two bins.
     pub weights: Vec<f64>,
 }
 
-/// Slaney's scale: 3 mel for every 200 Hz up to 1 kHz, then 27 mel for every factor 6.4.
+/// Slaney's scale: 3 mel per 200 Hz up to 1 kHz, then 27 mel per factor of 6.4.
 const SLANEY_HZ_PER_MEL: f64 = 200.0 / 3.0;
 const SLANEY_BREAK_HZ: f64 = 1000.0;
 const SLANEY_BREAK_MEL: f64 = SLANEY_BREAK_HZ / SLANEY_HZ_PER_MEL;
 
 impl MelArgs {
-    /// The bands' weights over the bins of an `n_fft` transform, from the lowest band to the highest.
+    /// Computes the weights of all bands over the bins of an `n_fft` transform, in ascending order of frequency.
     pub fn bands(&self, sample_rate_hz: u32, n_fft: usize) -> Vec<Band> {
         let mut bins = Vec::with_capacity(n_fft / 2 + 1);
         for bin in 0..=n_fft / 2 {
@@ -91,7 +91,7 @@ impl MelArgs {
             .collect()
     }
 
-    /// Bands that lie between two bins, and so are always 0.
+    /// Counts the bands between two adjacent bins, whose values are always 0.
     pub fn empty_bands(&self, sample_rate_hz: u32, n_fft: usize) -> usize {
         self.bands(sample_rate_hz, n_fft)
             .iter()
@@ -99,7 +99,8 @@ impl MelArgs {
             .count()
     }
 
-    /// The triangle over three edges in Hz, of bins whose places are given.
+    /// Computes the weights of one band from its three edges in Hz. `bins` are the positions of the bins on the scale
+    /// of `ramp`.
     fn band(&self, edges_hz: &[f64], bins: &[f64]) -> Band {
         let scale = match self.norm {
             Norm::Slaney => 2.0 / (edges_hz[2] - edges_hz[0]),
@@ -123,7 +124,7 @@ impl MelArgs {
         Band { first_bin, weights }
     }
 
-    /// Band edges in Hz: `n_mels + 2`, equally far apart in mel.
+    /// Computes the `n_mels + 2` band edges in Hz, which are equidistant in mel.
     fn edges_hz(&self) -> Vec<f64> {
         let low = self.mel(self.fmin);
         let high = self.mel(self.fmax);
@@ -133,7 +134,7 @@ impl MelArgs {
             .collect()
     }
 
-    /// Where a frequency lies on the axis over which the triangles' sides are straight.
+    /// Converts a frequency to the scale of `ramp`, on which the sides of the triangles are straight.
     fn place(&self, hz: f64) -> f64 {
         match self.ramp {
             Ramp::Hz => hz,
@@ -161,26 +162,25 @@ impl MelArgs {
         }
     }
 
-    /// Everything impossible for PCM of `sample_rate_hz`.
+    /// Adds all faults of the arguments for PCM of `sample_rate_hz`.
     pub(crate) fn check(&self, sample_rate_hz: u32, faults: &mut Faults) {
         let nyquist = f64::from(sample_rate_hz) / 2.0;
         faults.count_within(self.n_mels, 1..=N_MELS_MAX, "n_mels");
 
         let fmin = self.fmin;
-        let problem = format!(
-            "{fmin} is impossible; allowed: from 0 to below {nyquist} (half the sample rate)"
-        );
+        let problem =
+            format!("{fmin} is invalid; allowed: from 0 to below {nyquist} (half the sample rate)");
         faults.unless((0.0..nyquist).contains(&fmin), "fmin", problem);
 
         let fmax = self.fmax;
         let problem = format!(
-            "{fmax} is impossible; allowed: above fmin = {fmin}, at most {nyquist} (half the sample rate)"
+            "{fmax} is invalid; allowed: above fmin = {fmin}, at most {nyquist} (half the sample rate)"
         );
         faults.unless(fmax > fmin && fmax <= nyquist, "fmax", problem);
     }
 }
 
-/// A triangle of height 1, by the places of its corners.
+/// A triangle of height 1, given by the positions of its corners.
 struct Triangle {
     left: f64,
     middle: f64,
@@ -188,7 +188,7 @@ struct Triangle {
 }
 
 impl Triangle {
-    /// How high it is at `at`; 0 outside.
+    /// Returns the height of the triangle at a position; 0 outside.
     fn height(&self, at: f64) -> f64 {
         let rising = (at - self.left) / (self.middle - self.left);
         let falling = (self.right - at) / (self.right - self.middle);
@@ -213,7 +213,7 @@ mod tests {
 
     #[test]
     fn empty_bands_are_those_without_a_weight() {
-        // Rows of zeros in librosa 0.11's filters.mel(sr=22050, n_fft=256, n_mels=128).
+        // Number of all-zero rows in librosa 0.11's filters.mel(sr=22050, n_fft=256, n_mels=128).
         assert_eq!(empty_bands(Preset::Librosa, 22_050, 256, 128), 20);
         assert_eq!(empty_bands(Preset::Librosa, 22_050, 2048, 128), 0);
     }

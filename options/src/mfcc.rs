@@ -1,33 +1,33 @@
-//! Which cosine transform, and how many of its coefficients.
+//! Cosine transform of mel bands, and its number of coefficients.
 
 use serde::{Deserialize, Serialize};
 
 use crate::fault::Faults;
 
-/// Most cepstral coefficients: their matrix has this many rows of up to [`N_MELS_MAX`](crate::N_MELS_MAX) values, 8 MB
-/// a worker.
+/// Maximum number of cepstral coefficients. The transform matrix has this many rows of up to
+/// [`N_MELS_MAX`](crate::N_MELS_MAX) values, 8 MB per worker.
 pub const N_MFCC_MAX: usize = 1_024;
 
 const LIFTER_MAX: f64 = 1e6;
 
-/// Coefficients of the orthonormal cosine transform over bands.
+/// Coefficients of the orthonormal cosine transform over mel bands.
 ///
 /// Shape: `[n_mels, n_frames]` → `[n_mfcc, n_frames]`. Source: `librosa.feature.mfcc`, `scipy.fft.dct(norm="ortho")`;
 /// Kaldi's `mel-computations.cc` for its lifter. Defaults come from the preset.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MfccArgs {
-    /// Coefficients kept, from the lowest; at most `n_mels`.
+    /// Number of coefficients to keep, starting with the lowest; at most `n_mels`.
     pub n_mfcc: usize,
-    /// 1, 2 or 3.
+    /// Type of the transform: 1, 2 or 3.
     pub dct_type: u8,
-    /// Coefficient i is scaled by `1 + lifter / 2 · sin(π (i + lifter_from) / lifter)`; 0: not.
+    /// Lifter: coefficient i is multiplied by `1 + lifter / 2 · sin(π (i + lifter_from) / lifter)`; 0 disables it.
     pub lifter: f64,
-    /// 1 as librosa counts, 0 as Kaldi does.
+    /// Number of the first coefficient in the lifter's formula: 1 in librosa, 0 in Kaldi.
     pub lifter_from: u8,
 }
 
 impl MfccArgs {
-    /// Everything impossible over `n_mels` bands.
+    /// Adds all faults of the arguments for `n_mels` bands.
     pub(crate) fn check(&self, n_mels: usize, faults: &mut Faults) {
         // A cosine transform of n bands has n coefficients.
         let n_mfcc = self.n_mfcc;
@@ -37,11 +37,11 @@ impl MfccArgs {
 
         faults.within(Some(f64::from(self.dct_type)), 1.0..=3.0, "dct_type");
         // The formula of type 1 divides by n_mels - 1.
-        let problem = format!("1 is impossible; allowed with n_mels = {n_mels}: 2 or 3");
+        let problem = format!("1 is invalid; allowed with n_mels = {n_mels}: 2 or 3");
         faults.unless(self.dct_type != 1 || n_mels >= 2, "dct_type", problem);
 
         faults.within(Some(self.lifter), 0.0..=LIFTER_MAX, "lifter");
-        // No option: presets alone decide it.
+        // Only set by presets, not by an option.
         faults.within(Some(f64::from(self.lifter_from)), 0.0..=1.0, "lifter_from");
     }
 }

@@ -1,4 +1,4 @@
-//! What a person says of a feature: values that replace a preset's.
+//! Options that replace the values of a preset.
 
 use crate::args::{DimOrder, Normalize, Op};
 use crate::db::DbArgs;
@@ -6,10 +6,10 @@ use crate::mel::Norm;
 use crate::pack::Dtype;
 use crate::stft::{PadMode, Window};
 
-/// Values that replace a preset's; an absent one keeps it. Names, units and meanings are those of
+/// Values that replace those of a preset; absent ones keep the preset's value. Names, units and meanings are those of
 /// [`FeatureArgs`](crate::FeatureArgs).
 #[derive(Clone, Debug, Default, PartialEq)]
-#[allow(missing_docs)] // each is documented where it ends up
+#[allow(missing_docs)] // documented in `FeatureArgs`
 pub struct Overrides {
     pub n_fft: Option<usize>,
     pub hop_length: Option<usize>,
@@ -34,7 +34,7 @@ pub struct Overrides {
     pub frames: Option<usize>,
 }
 
-/// One option: what it is called, and which operations have it.
+/// An option with its name and the operations that support it.
 pub(crate) struct Key {
     pub(crate) name: &'static str,
     pub(crate) ops: &'static [Op],
@@ -56,7 +56,7 @@ const WITH_BANDS: &[Op] = &[Op::Mel, Op::Mfcc];
 const WITH_CEPSTRA: &[Op] = &[Op::Mfcc];
 
 impl Overrides {
-    /// Every option that may be impossible, or that not all operations have.
+    /// Returns all options that may have impossible values or that some operations do not support.
     pub(crate) fn keys(&self) -> [Key; 16] {
         [
             Key::new("n_fft", ALL, self.n_fft.is_some()),

@@ -1,4 +1,4 @@
-//! Stored types, and how values map to them.
+//! Stored types, and the conversion of values to them.
 
 use std::fmt;
 
@@ -12,12 +12,12 @@ pub enum Dtype {
     F16,
     /// IEEE single precision.
     F32,
-    /// 256 steps over a range that the arguments fix.
+    /// 256 steps over a range determined by the arguments.
     U8,
 }
 
 impl Dtype {
-    /// Bytes a value.
+    /// Returns the size of a value in bytes.
     pub const fn bytes(self) -> usize {
         match self {
             Self::F16 => 2,
@@ -26,7 +26,7 @@ impl Dtype {
         }
     }
 
-    /// `f16`, `f32`, `u8`.
+    /// Returns the name `f16`, `f32` or `u8`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::F16 => "f16",
@@ -42,24 +42,24 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// How values become bytes: `value = stored · step + low`, with step 1 and low 0 for the float types.
+/// Conversion of values to bytes: `value = stored · step + low`, with step 1 and low 0 for float types.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Packing {
-    /// Rounded to the nearest half, ties to even.
+    /// Rounds to the nearest half-precision number, ties to even.
     F16,
-    /// As they are.
+    /// Stores the values unchanged.
     F32,
-    /// Rounded to the nearest of 256 steps from `low` to `high`.
+    /// Rounds to the nearest of 256 steps from `low` to `high`.
     U8 {
-        /// Value of 0.
+        /// Value of a stored 0.
         low: f32,
-        /// Value of 255.
+        /// Value of a stored 255.
         high: f32,
     },
 }
 
 impl Packing {
-    /// The stored type.
+    /// Returns the stored type.
     pub const fn dtype(self) -> Dtype {
         match self {
             Self::F16 => Dtype::F16,
@@ -68,7 +68,7 @@ impl Packing {
         }
     }
 
-    /// `(step, low)`: a stored number times `step` plus `low` is the value.
+    /// Returns `(step, low)`: the value is the stored number times `step` plus `low`.
     pub fn scale(self) -> (f64, f64) {
         match self {
             Self::F16 | Self::F32 => (1.0, 0.0),

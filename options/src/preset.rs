@@ -1,6 +1,6 @@
-//! Whose defaults a feature starts from.
+//! Presets: the defaults of other libraries.
 //!
-//! All of them stand in one table, [`Preset::defaults`], so that a new preset cannot leave one out.
+//! All defaults are listed in one table, [`Preset::defaults`], so that a new preset has to define each of them.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::fault::Faults;
 use crate::mel::{Norm, Ramp};
 use crate::stft::{Framing, PadMode, Window};
 
-/// Whose defaults a feature starts from.
+/// Library whose defaults a feature uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
@@ -19,27 +19,27 @@ pub enum Preset {
     Librosa,
     /// torchaudio 2.11: `Spectrogram`, `MelSpectrogram`, `MFCC`.
     Torchaudio,
-    /// Kaldi's `compute-fbank-feats` and `compute-mfcc-feats`, dither 0, no energy.
+    /// Kaldi's `compute-fbank-feats` and `compute-mfcc-feats`, with dither 0 and no energy.
     Kaldi,
     /// OpenAI Whisper's `log_mel_spectrogram` after `pad_or_trim`; 16 kHz only.
     Whisper,
 }
 
-/// Whisper's rate, and its 30 s at that rate.
+/// Whisper's sample rate, and the length of its 30 s at that rate.
 const WHISPER_RATE_HZ: u32 = 16_000;
 const WHISPER_SAMPLES: usize = 480_000;
 
-/// What a preset says of every option. `fmax` is half the rate in all of them, and no preset has deltas, scaling or a
-/// fixed number of frames.
+/// Defaults of a preset for every option. In all presets, `fmax` is half the sample rate; deltas, normalization and a
+/// fixed number of frames are disabled.
 pub(crate) struct Defaults {
     pub(crate) n_fft: TransformLength,
     pub(crate) win_length: WindowLength,
     pub(crate) hop_length: HopLength,
-    /// The same for a bare spectrum.
+    /// Hop length for `stft`.
     pub(crate) stft_hop_length: HopLength,
     pub(crate) window: Window,
     pub(crate) center: bool,
-    /// Where frames lie that are not centred.
+    /// Framing if frames are not centred.
     pub(crate) uncentred: Framing,
     pub(crate) pad_mode: PadMode,
     pub(crate) scale: u32,
@@ -48,16 +48,16 @@ pub(crate) struct Defaults {
     pub(crate) n_samples: Option<usize>,
     pub(crate) drop_last_frame: bool,
     pub(crate) power: f64,
-    /// The same for a bare spectrum.
+    /// Power for `stft`.
     pub(crate) stft_power: f64,
     pub(crate) n_mels: usize,
     pub(crate) fmin: f64,
     pub(crate) htk: bool,
     pub(crate) norm: Norm,
     pub(crate) ramp: Ramp,
-    /// Of mel bands; a bare spectrum has none by default.
+    /// Logarithm of mel bands; `stft` has none by default.
     pub(crate) mel_log: LogArgs,
-    /// Before the cosine transform.
+    /// Logarithm before the cosine transform.
     pub(crate) mfcc_log: LogArgs,
     pub(crate) n_mfcc: usize,
     pub(crate) dct_type: u8,
@@ -65,43 +65,43 @@ pub(crate) struct Defaults {
     pub(crate) lifter_from: u8,
 }
 
-/// `n_fft` where it is not given.
+/// Default of `n_fft`.
 pub(crate) enum TransformLength {
-    /// So many samples.
+    /// A fixed number of samples.
     Samples(usize),
     /// The next power of two of the window's length.
     PowerOfTwo,
 }
 
-/// `win_length` where it is not given.
+/// Default of `win_length`.
 pub(crate) enum WindowLength {
-    /// `n_fft`.
+    /// The same as `n_fft`.
     Transform,
-    /// So long, in whole samples rounded down; at most `n_fft`.
+    /// A duration, rounded down to whole samples; at most `n_fft`.
     Milliseconds(usize),
 }
 
-/// `hop_length` where it is not given.
+/// Default of `hop_length`.
 pub(crate) enum HopLength {
-    /// So many samples.
+    /// A fixed number of samples.
     Samples(usize),
-    /// `win_length` divided by this.
+    /// `win_length` divided by this number.
     WindowOver(usize),
-    /// So long, in whole samples rounded down.
+    /// A duration, rounded down to whole samples.
     Milliseconds(usize),
 }
 
 impl Preset {
-    /// Every preset, in the order of the columns of docs/features.md.
+    /// All presets, in the order of the columns in docs/features.md.
     pub const ALL: [Self; 4] = [Self::Librosa, Self::Torchaudio, Self::Kaldi, Self::Whisper];
 
-    /// The table of all defaults; docs/features.md shows it to users, and a test compares the two.
+    /// Returns all defaults of the preset. A test compares them with the table for users in docs/features.md.
     pub(crate) const fn defaults(self) -> Defaults {
         match self {
             Self::Librosa => Defaults {
                 n_fft: TransformLength::Samples(2048),
                 win_length: WindowLength::Transform,
-                // librosa.stft goes by the window, its mel and mfcc do not.
+                // librosa.stft derives the hop from the window; its mel and mfcc functions do not.
                 hop_length: HopLength::Samples(512),
                 stft_hop_length: HopLength::WindowOver(4),
                 window: Window::Hann,
@@ -205,7 +205,7 @@ impl Preset {
                 norm: Norm::Slaney,
                 ramp: Ramp::Hz,
                 mel_log: LogArgs::Whisper,
-                // Whisper has no cepstra, and they are refused; so these decide nothing.
+                // These values are unused: Whisper has no MFCC, so the combination is rejected.
                 mfcc_log: LogArgs::Whisper,
                 n_mfcc: 20,
                 dct_type: 2,
@@ -215,7 +215,7 @@ impl Preset {
         }
     }
 
-    /// As in a recipe: `librosa`, `torchaudio`, `kaldi`, `whisper`.
+    /// Returns the name used in recipes: `librosa`, `torchaudio`, `kaldi`, `whisper`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Librosa => "librosa",
@@ -225,22 +225,23 @@ impl Preset {
         }
     }
 
-    /// What the preset does not have.
+    /// Adds faults for operations and sample rates that the preset does not support.
     pub(crate) fn check(self, op: Op, sample_rate_hz: u32, faults: &mut Faults) {
         match self {
             Self::Librosa | Self::Torchaudio | Self::Kaldi => {}
             Self::Whisper => {
-                let problem = "`whisper` has no op = \"mfcc\"";
+                let problem = "`whisper` does not support op = \"mfcc\"";
                 faults.unless(op != Op::Mfcc, "preset", problem);
-                // Whisper's own filters are a table made for this rate.
-                let problem = format!("`whisper` wants audio.sample_rate_hz = {WHISPER_RATE_HZ}");
+                // Whisper's filters are a fixed table for this sample rate.
+                let problem =
+                    format!("`whisper` requires audio.sample_rate_hz = {WHISPER_RATE_HZ}");
                 faults.unless(sample_rate_hz == WHISPER_RATE_HZ, "preset", problem);
             }
         }
     }
 }
 
-/// Kaldi's floor is f32's epsilon.
+/// Kaldi's logarithm, with the epsilon of f32 as its floor.
 const KALDI_LOG: LogArgs = LogArgs::Ln {
     floor: f32::EPSILON as f64,
 };

@@ -1,8 +1,8 @@
-//! Sample rates that can be converted.
+//! Sample rates supported by the resampler.
 
-/// Lowest rate on both sides, Hz: the lowest of MPEG-2.5.
+/// Minimum sample rate of files and features in Hz: the minimum of MPEG-2.5.
 pub const MIN_HZ: u32 = 8_000;
-/// Highest rate of a file, Hz: what FLAC files of music have at most.
+/// Maximum sample rate of a file in Hz: the highest rate in use for music in FLAC files.
 pub const MAX_FROM_HZ: u32 = 96_000;
-/// Highest rate of features, Hz.
+/// Maximum sample rate of features in Hz.
 pub const MAX_TO_HZ: u32 = 48_000;

@@ -1,4 +1,4 @@
-//! From a preset and what replaces its values to a feature with nothing left to decide.
+//! Resolves a preset and overrides to the arguments of a feature.
 
 use crate::args::{FeatureArgs, Normalize, Op};
 use crate::db::LogArgs;
@@ -11,15 +11,15 @@ use crate::preset::{Defaults, HopLength, Preset, TransformLength, WindowLength};
 use crate::stft::{Framing, N_FFT_MAX, StftArgs};
 
 impl Overrides {
-    /// Everything wrong with the options that are given.
+    /// Returns all faults of the given options.
     ///
-    /// What follows from them may be impossible too. [`FeatureArgs::validate`] finds that; it is worth asking where
-    /// nothing is wrong here, because a wrong option makes others wrong.
+    /// Values that follow from the options may be impossible too, which [`FeatureArgs::validate`] reports. Call it
+    /// only if this function returns an empty list, because one invalid option can make other values invalid.
     pub fn faults(&self, op: Op, preset: Preset, sample_rate_hz: u32) -> Vec<Fault> {
         let keys = self.keys();
         let mut faults = Faults::default();
 
-        // A key without effect is refused, since its author believes that it has one.
+        // Reject an option without effect: its author expects one.
         for key in &keys {
             let has_effect = !key.is_given || key.ops.contains(&op);
             let problem = format!("op = \"{}\" does not use it", op.name());
@@ -27,7 +27,7 @@ impl Overrides {
         }
         preset.check(op, sample_rate_hz, &mut faults);
 
-        // An option without effect may be impossible as well, and then that is told, too.
+        // Report an impossible value even if the operation does not support the option: create all parts.
         let mut args = FeatureArgs::unchecked(op, preset, sample_rate_hz, self);
         let defaults = preset.defaults();
         args.mel = Some(mel_of(&defaults, sample_rate_hz, self));
@@ -47,11 +47,13 @@ impl Overrides {
 }
 
 impl FeatureArgs {
-    /// The feature `op` as `preset` has it, for PCM of `sample_rate_hz`, with `overrides` in place.
+    /// Resolves the feature `op` with the defaults of `preset`, replaced by `overrides`, for PCM of `sample_rate_hz`.
     ///
-    /// What follows from another value follows from the overridden one: `win_length` from `n_fft`, `fmax` from the
-    /// rate. Errors: a [`Fault`] that names the option and says what is allowed; also for one that the op does not
-    /// have.
+    /// Defaults that depend on another option use its overridden value: `win_length` depends on `n_fft`, and `fmax` on
+    /// the sample rate.
+    ///
+    /// # Errors
+    /// A [`Fault`] with the option and its allowed values, also for options that the operation does not support.
     pub fn resolve(
         op: Op,
         preset: Preset,
@@ -67,7 +69,8 @@ impl FeatureArgs {
         args.validate().map(|()| args)
     }
 
-    /// As [`FeatureArgs::resolve`], whatever the values are. Only checks may look at what comes out.
+    /// Resolves a feature like [`FeatureArgs::resolve`], but without checks. The result may be invalid and should only
+    /// be used for checking.
     pub fn unchecked(op: Op, preset: Preset, sample_rate_hz: u32, overrides: &Overrides) -> Self {
         let defaults = preset.defaults();
         let has_bands = op != Op::Stft;
@@ -101,7 +104,7 @@ impl FeatureArgs {
 }
 
 fn stft_of(op: Op, defaults: &Defaults, sample_rate_hz: u32, o: &Overrides) -> StftArgs {
-    // The window follows from the transform, or the transform from the window.
+    // Depending on the preset, the window's length follows from the transform's, or the other way round.
     let own_window = match defaults.win_length {
         WindowLength::Milliseconds(milliseconds) => Some(samples_in(milliseconds, sample_rate_hz)),
         WindowLength::Transform => None,
@@ -110,7 +113,7 @@ fn stft_of(op: Op, defaults: &Defaults, sample_rate_hz: u32, o: &Overrides) -> S
         TransformLength::Samples(samples) => samples,
         TransformLength::PowerOfTwo => {
             let window = o.win_length.or(own_window).unwrap_or(N_FFT_MAX);
-            // A window that is longer than any transform has its own fault.
+            // A window longer than any transform has a fault of its own.
             window.min(N_FFT_MAX).next_power_of_two()
         }
     });
@@ -148,7 +151,7 @@ fn stft_of(op: Op, defaults: &Defaults, sample_rate_hz: u32, o: &Overrides) -> S
     }
 }
 
-/// Whole samples, rounded down.
+/// Converts a duration to whole samples, rounded down.
 fn samples_in(milliseconds: usize, sample_rate_hz: u32) -> usize {
     sample_rate_hz as usize * milliseconds / 1000
 }
@@ -177,7 +180,7 @@ fn log_of(op: Op, defaults: &Defaults, o: &Overrides) -> LogArgs {
 
 fn mfcc_of(defaults: &Defaults, o: &Overrides) -> MfccArgs {
     let lifter = o.lifter.unwrap_or(defaults.lifter);
-    // Without a lifter its count decides nothing, and so must not tell features apart.
+    // Without a lifter, `lifter_from` has no effect, so it must not distinguish features.
     let lifter_from = if lifter == 0.0 {
         1
     } else {
@@ -191,8 +194,8 @@ fn mfcc_of(defaults: &Defaults, o: &Overrides) -> MfccArgs {
     }
 }
 
-/// f16 holds decibels and what was scaled. Linear values overflow it, and it rounds cepstra and Kaldi's logarithm too
-/// coarsely.
+/// Returns f16 for decibels and normalized values. Linear values overflow f16, and its precision is too low for cepstra
+/// and Kaldi's logarithm.
 fn default_dtype(op: Op, log: LogArgs, normalize: Normalize) -> Dtype {
     let is_scaled = matches!(normalize, Normalize::MinMax | Normalize::MeanVar);
     let is_decibels = matches!(log, LogArgs::Db(_) | LogArgs::Whisper);
@@ -221,12 +224,14 @@ mod tests {
             fmax: Some(8000.0),
             ..none.clone()
         };
+
         let implied = resolve(Op::Mel, Preset::Librosa, &none).unwrap();
         let explicit = resolve(Op::Mel, Preset::Librosa, &mel).unwrap();
         assert_eq!(
             serde_json::to_string(&explicit).unwrap(),
             serde_json::to_string(&implied).unwrap()
         );
+
         let mfcc = Overrides {
             db: Some(DbArgs::default()),
             lifter: Some(0.0),
@@ -246,6 +251,7 @@ mod tests {
                 top_db: Some(80.0),
             })
         };
+
         for (op, key, overrides) in [
             (
                 Op::Mel,
@@ -399,6 +405,7 @@ mod tests {
                 .to_string();
             assert!(error.starts_with(&format!("{key}: ")), "{error}");
         }
+
         assert!(FeatureArgs::resolve(Op::Mel, Preset::Whisper, 22_050, &none).is_err());
     }
 
@@ -416,6 +423,7 @@ mod tests {
             ..Overrides::default()
         };
         let args = FeatureArgs::resolve(Op::Mel, Preset::Librosa, 22_050, &overrides).unwrap();
+
         assert_eq!(
             (args.shape(661_500), args.dim_names()),
             (vec![1292, 128], vec!["frame", "mel"])
@@ -427,11 +435,13 @@ mod tests {
                 high: 0.0
             }
         );
+
         let whisper = resolve(Op::Mel, Preset::Whisper, &Overrides::default()).unwrap();
         assert_eq!(
             (whisper.shape(9), whisper.shape(1 << 20), whisper.dtype),
             (vec![80, 3000], vec![80, 3000], Dtype::F16)
         );
+
         assert!(DimOrder::parse("frame,bin", Op::Mel).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! How a signal is cut into frames.
+//! Framing of a signal, and the short-time Fourier transform.
 
 use std::str::FromStr;
 
@@ -7,39 +7,40 @@ use serde::{Deserialize, Serialize};
 use crate::fault::{Fault, Faults};
 use crate::words::named;
 
-/// Longest FFT, samples: 3 s at 22,050 Hz. Tables and buffers of a worker grow with it: 5 MB a feature at this length.
+/// Maximum FFT length in samples: 3 s at 22,050 Hz. Tables and buffers of a worker grow with the length: 5 MB per
+/// feature at this length.
 pub const N_FFT_MAX: usize = 1 << 16;
 
-/// Longest hop, samples. Longer hops than frames leave samples out, which may be meant.
+/// Maximum hop length in samples. A hop longer than a frame skips samples, which may be intended.
 const HOP_LENGTH_MAX: usize = 1 << 20;
 
-/// With [`N_FFT_MAX`] it keeps every product of finite samples finite in f32.
+/// Together with [`N_FFT_MAX`], keeps every product of finite samples finite in f32.
 const SCALE_MAX: usize = 32_768;
 
-/// A window by name. Source: `scipy.signal.windows`; Kaldi's `feature-window.cc` for `povey`.
+/// Window function. Source: `scipy.signal.windows`; Kaldi's `feature-window.cc` for `povey`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Window {
-    /// Raised cosine; every preset's default except Kaldi's.
+    /// Raised cosine; the default of all presets except Kaldi's.
     Hann,
     /// Raised cosine on a pedestal of 0.08.
     Hamming,
     /// Three cosine terms.
     Blackman,
-    /// Four cosine terms, minimum side lobes.
+    /// Four cosine terms with minimum side lobes.
     BlackmanHarris,
-    /// Four cosine terms, Nuttall's.
+    /// Four cosine terms by Nuttall.
     Nuttall,
     /// A triangle that is zero at its start.
     Bartlett,
     /// All ones.
     Boxcar,
-    /// Kaldi's own: a **symmetric** Hann window to the power 0.85.
+    /// Kaldi's window: a **symmetric** Hann window to the power of 0.85.
     Povey,
 }
 
 impl Window {
-    /// As scipy calls them; `ones` is `boxcar`, and `povey` Kaldi's own.
+    /// Names as in scipy; `ones` is an alias of `boxcar`, and `povey` is from Kaldi.
     const NAMES: [(&'static str, Self); 9] = [
         ("hann", Self::Hann),
         ("hamming", Self::Hamming),
@@ -61,13 +62,13 @@ impl FromStr for Window {
     }
 }
 
-/// What lies beyond the ends of a centred signal.
+/// Padding at the ends of a centred signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PadMode {
     /// Zeros; librosa's default since 0.10.
     Constant,
-    /// The signal mirrored about its first and last sample, again and again where it is short (numpy's rule).
+    /// The signal mirrored at its first and last sample, repeatedly if it is short (as in numpy).
     Reflect,
     /// The first or last sample repeated.
     Edge,
@@ -89,53 +90,54 @@ impl FromStr for PadMode {
     }
 }
 
-/// Where frames lie.
+/// Position of the frames in the signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Framing {
-    /// librosa's `center=True`: frame t is centred on sample `t * hop_length`, the ends are padded.
+    /// librosa's `center=True`: frame t is centred on sample `t * hop_length`, and the ends are padded.
     Center(PadMode),
-    /// librosa's `center=False`: only frames of `n_fft` samples that lie within the signal.
+    /// librosa's `center=False`: only frames of `n_fft` samples that are completely within the signal.
     Inside,
-    /// Kaldi's `snip_edges`: only frames of `win_length` samples that lie within the signal.
+    /// Kaldi's `snip_edges`: only frames of `win_length` samples that are completely within the signal.
     SnipEdges,
 }
 
 /// Arguments of the short-time Fourier transform.
 ///
-/// Shape: `[n_samples]` → `[n_fft / 2 + 1, n_frames]`. Units: samples; amplitude 1.0 is full scale. Names as
+/// Shape: `[n_samples]` → `[n_fft / 2 + 1, n_frames]`. Units: samples; amplitude 1.0 is full scale. Names as in
 /// `librosa.stft`; defaults come from the preset.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StftArgs {
-    /// Length of the transform, samples; any from 2 to 2^16.
+    /// Length of the transform in samples; any number from 2 to 2^16.
     pub n_fft: usize,
-    /// Distance of frames, samples.
+    /// Distance between consecutive frames in samples.
     pub hop_length: usize,
-    /// Length of the window, samples, at most `n_fft`; it lies in the middle of a frame.
+    /// Length of the window in samples, at most `n_fft`; the window is centred in a frame.
     pub win_length: usize,
-    /// The window.
+    /// Window function.
     pub window: Window,
-    /// Where frames lie.
+    /// Position of the frames in the signal.
     pub framing: Framing,
-    /// Factor on every sample: 1, or Kaldi's 32768.
+    /// Factor by which every sample is multiplied: 1, or Kaldi's 32768.
     pub scale: u32,
-    /// Subtract each frame's mean (Kaldi's `remove_dc_offset`).
+    /// Whether to subtract the mean of each frame (Kaldi's `remove_dc_offset`).
     pub remove_dc: bool,
-    /// Pre-emphasis within each frame: `x[i] -= preemphasis * x[i - 1]`; 0: none.
+    /// Pre-emphasis within each frame: `x[i] -= preemphasis * x[i - 1]`; 0 disables it.
     pub preemphasis: f64,
-    /// Pad with zeros or cut to this many samples before anything else (Whisper's 30 s); absent: as long as it is.
+    /// Number of samples to which the signal is zero-padded or cut at first (Whisper's 30 s); unchanged if absent.
     pub n_samples: Option<usize>,
-    /// Leave out the last frame (Whisper).
+    /// Whether to drop the last frame (Whisper).
     pub drop_last_frame: bool,
 }
 
 impl StftArgs {
-    /// Number of frequency bins.
+    /// Returns the number of frequency bins.
     pub const fn n_bins(&self) -> usize {
         self.n_fft / 2 + 1
     }
 
-    /// Frames of `n_samples` samples (after [`StftArgs::n_samples`] took effect); none of an empty signal.
+    /// Returns the number of frames of `n_samples` samples, to which [`StftArgs::n_samples`] has already been applied;
+    /// 0 for an empty signal.
     pub const fn n_frames(&self, n_samples: usize) -> usize {
         // A centred signal is padded by half a frame on each side.
         let (padded, frame) = match self.framing {
@@ -149,8 +151,8 @@ impl StftArgs {
         1 + (padded - frame) / self.hop_length - self.drop_last_frame as usize
     }
 
-    /// Length of the signal that `n_samples` samples of PCM become, with zeros until there are `frames_min` frames;
-    /// nothing stays nothing.
+    /// Returns the length of the signal for `n_samples` samples of PCM: padded or cut to [`StftArgs::n_samples`], if
+    /// set, and extended with zeros to at least `frames_min` frames. An empty signal stays empty.
     pub fn n_signal(&self, n_samples: usize, frames_min: Option<usize>) -> usize {
         let least = frames_min.map_or(0, |frames| self.samples_for(frames));
         if n_samples == 0 {
@@ -160,9 +162,9 @@ impl StftArgs {
         }
     }
 
-    /// The least samples that give `n_frames` frames (at least one).
+    /// Returns the minimum number of samples for `n_frames` frames; at least one.
     const fn samples_for(&self, n_frames: usize) -> usize {
-        // The distance from the first frame to the last one. A frame that is dropped afterwards must fit, too.
+        // Distance from the first frame to the last one, including a frame that is dropped afterwards.
         let span = (n_frames + self.drop_last_frame as usize - 1) * self.hop_length;
         let least = match self.framing {
             Framing::Center(_) => span + self.n_fft - 2 * (self.n_fft / 2),
@@ -172,7 +174,7 @@ impl StftArgs {
         if least == 0 { 1 } else { least }
     }
 
-    /// First sample under the window of frame `frame`; negative in the padding.
+    /// Returns the position of the first sample under the window of frame `frame`; negative in the padding.
     pub const fn window_start(&self, frame: usize) -> isize {
         let middle = ((self.n_fft - self.win_length) / 2) as isize;
         let at = (frame * self.hop_length) as isize;
@@ -183,20 +185,20 @@ impl StftArgs {
         }
     }
 
-    /// Everything impossible.
+    /// Adds all faults of the arguments.
     pub(crate) fn check(&self, faults: &mut Faults) {
         faults.count_within(self.n_fft, 2..=N_FFT_MAX, "n_fft");
         faults.count_within(self.hop_length, 1..=HOP_LENGTH_MAX, "hop_length");
         faults.count_within(self.win_length, 1..=N_FFT_MAX, "win_length");
 
-        // A shorter window is padded with zeros to n_fft. A longer one would have to be cut.
+        // A shorter window is zero-padded to n_fft, but a longer one would have to be cut.
         let problem = format!("{} is longer than n_fft = {}", self.win_length, self.n_fft);
         faults.unless(self.win_length <= self.n_fft, "win_length", problem);
 
-        // These are no options: presets alone decide them.
+        // Only set by presets, not by options.
         faults.count_within(self.scale as usize, 1..=SCALE_MAX, "scale");
         faults.within(Some(self.preemphasis), 0.0..=1.0, "preemphasis");
-        let problem = "0 is impossible; allowed: a whole number, 1 or more";
+        let problem = "0 is invalid; allowed: a whole number, 1 or more";
         faults.unless(self.n_samples != Some(0), "n_samples", problem);
     }
 }
@@ -213,6 +215,7 @@ mod tests {
             ..Overrides::default()
         };
         let base = FeatureArgs::resolve(Op::Stft, Preset::Librosa, 22_050, &overrides).unwrap();
+
         StftArgs {
             framing,
             ..base.stft
@@ -223,7 +226,8 @@ mod tests {
     fn frame_counts_at_the_edges() {
         let center = Framing::Center(PadMode::Constant);
         let count = |n_fft, framing, n| args(n_fft, framing).n_frames(n);
-        // (samples, centred, inside) for n_fft 8 and 7, as librosa's frames of padded signals count.
+
+        // (samples, centred, inside) for n_fft 8 and 7, as in librosa's frames of padded signals.
         for (n, centred, inside) in [(0, 0, 0), (1, 1, 0), (7, 3, 0), (8, 3, 1), (11, 4, 2)] {
             assert_eq!(
                 (count(8, center, n), count(8, Framing::Inside, n)),
@@ -231,6 +235,7 @@ mod tests {
                 "{n} samples"
             );
         }
+
         for (n, centred, inside) in [(0, 0, 0), (1, 1, 0), (6, 2, 0), (7, 3, 1)] {
             assert_eq!(
                 (count(7, center, n), count(7, Framing::Inside, n)),
@@ -250,6 +255,7 @@ mod tests {
             for (n_fft, n_frames) in [(8, 1), (8, 5), (7, 1), (7, 4)] {
                 let args = args(n_fft, framing);
                 let least = args.samples_for(n_frames);
+
                 assert_eq!(args.n_frames(least), n_frames, "{args:?}");
                 assert!(args.n_frames(least - 1) < n_frames, "{args:?}");
             }
@@ -259,19 +265,21 @@ mod tests {
     #[test]
     fn a_window_has_the_name_that_identities_know_it_by() {
         for (name, window) in Window::NAMES {
-            // `ones` is another name of `boxcar`, and no identity of its own.
+            // `ones` is an alias of `boxcar` without an identity of its own.
             let name = if name == "ones" { "boxcar" } else { name };
             assert_eq!(
                 serde_json::to_string(&window).unwrap(),
                 format!("\"{name}\"")
             );
         }
+
         for (name, pad_mode) in PadMode::NAMES {
             assert_eq!(
                 serde_json::to_string(&pad_mode).unwrap(),
                 format!("\"{name}\"")
             );
         }
+
         assert_eq!(
             "han".parse::<Window>().unwrap_err().to_string(),
             "window: `han` is unknown (did you mean `hann`?); allowed: hann, hamming, blackman, blackmanharris, nuttall, \

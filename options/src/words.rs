@@ -1,8 +1,11 @@
-//! Values that have names.
+//! Parsing of named values.
 
 use crate::fault::Fault;
 
-/// The value called `name`. Errors: a [`Fault`] of `key` with the nearest name and all that are allowed.
+/// Returns the value called `name`.
+///
+/// # Errors
+/// A [`Fault`] of `key` with the nearest name and all allowed names.
 pub(crate) fn named<T: Copy>(key: &str, names: &[(&str, T)], name: &str) -> Result<T, Fault> {
     if let Some((_, value)) = names.iter().find(|(known, _)| *known == name) {
         return Ok(*value);
@@ -14,9 +17,10 @@ pub(crate) fn named<T: Copy>(key: &str, names: &[(&str, T)], name: &str) -> Resu
     Err(Fault::new(key, problem))
 }
 
-/// ` (did you mean …?)` for the nearest of `allowed` when it is near enough to be a slip.
+/// Returns ` (did you mean …?)` with the nearest word of `allowed`, or an empty string if none is close enough for a
+/// typing error.
 pub fn did_you_mean(wrong: &str, allowed: &[&str]) -> String {
-    // One slip in a short word, more in a long one: beyond that the hint would be a guess.
+    // Allow one error in a short word and more in a long one: beyond that, the hint would be a guess.
     let nearest = allowed
         .iter()
         .map(|word| (edit_distance(wrong, word), word))
@@ -29,9 +33,9 @@ pub fn did_you_mean(wrong: &str, allowed: &[&str]) -> String {
     }
 }
 
-/// Levenshtein's: insertions, deletions and replacements of characters.
+/// Computes the Levenshtein distance: the number of inserted, deleted and replaced characters.
 fn edit_distance(left: &str, right: &str) -> usize {
-    // One row of the table at a time: `diagonal` is the cell up and to the left, which the row no longer holds.
+    // Keeps one row of the table: `diagonal` is the cell up and to the left, which has already been overwritten.
     let mut row: Vec<usize> = (0..=right.chars().count()).collect();
     for (i, l) in left.chars().enumerate() {
         let mut diagonal = std::mem::replace(&mut row[0], i + 1);

@@ -1,13 +1,13 @@
-//! Holds every preset's defaults to the table of docs/features.md: whoever changes one of the two changes the other.
+//! Compares the defaults of every preset with the table in docs/features.md, so that both are changed together.
 //!
-//! The test reads the table's cells as people do: a number, a word, or a formula over other options. A cell that it
-//! cannot read equals no default, and so a new way to write a cell fails too.
+//! The test parses a cell as a number, a word, or a formula over other options. A cell that it cannot parse equals no
+//! default, so a new notation also fails the test.
 
 use wavemill_options::{DbRef, FeatureArgs, Framing, LogArgs, Op, Overrides, Preset};
 
 const PAGE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/features.md"));
 
-/// Every option, in the table's order.
+/// All options, in the order of the table.
 const KEYS: [&str; 21] = [
     "n_fft",
     "win_length",
@@ -31,17 +31,17 @@ const KEYS: [&str; 21] = [
     "dim_order",
     "dtype",
 ];
-/// The options without a default that is a value: `frames` is absent, and the page's text says what `dim_order` and
-/// `dtype` are.
+/// Options without a default value: `frames` is absent by default, and the page's text describes the defaults of
+/// `dim_order` and `dtype`.
 const KEYS_WITHOUT: [&str; 3] = ["frames", "dim_order", "dtype"];
 
-/// One option's row: what the page says of each preset, in the order of [`Preset::ALL`].
+/// Table row of one option, with a cell per preset in the order of [`Preset::ALL`].
 struct Documented {
     key: String,
     cells: Vec<String>,
 }
 
-/// The rows of the table under "Options". A row of two keys, such as `fmin`, `fmax`, counts as two.
+/// Returns the rows of the table under "Options". A row with two keys, such as `fmin`, `fmax`, is split in two.
 fn documented() -> Vec<Documented> {
     let lines = PAGE.lines().skip_while(|line| *line != "## Options");
     let table = lines
@@ -71,7 +71,7 @@ fn documented() -> Vec<Documented> {
     options
 }
 
-/// What a cell says of `op`: `512 (stft: 256)` says 256 of `stft`, and 512 of the others.
+/// Returns the part of a cell that applies to `op`: `512 (stft: 256)` means 256 for `stft` and 512 for the others.
 fn cell_of(cell: &str, op: Op) -> &str {
     for (name, exception) in [("stft", Op::Stft), ("mfcc", Op::Mfcc)] {
         if let Some((usual, other)) = cell.split_once(&format!(" (`{name}`: ")) {
@@ -85,12 +85,12 @@ fn cell_of(cell: &str, op: Op) -> &str {
     cell
 }
 
-/// The value that a cell's text means, where the feature's other options are those of `args`.
+/// Returns the value of a cell's text, if the other options of the feature are those of `args`.
 fn meaning(text: &str, args: &FeatureArgs) -> String {
     let rate_hz = args.sample_rate_hz as usize;
     let window = args.stft.win_length;
 
-    // What stands in brackets after a value explains it.
+    // Text in parentheses after a value is an explanation.
     let text = text.split(" (").next().unwrap_or(text);
     match text {
         "`n_fft`" => args.stft.n_fft.to_string(),
@@ -104,7 +104,7 @@ fn meaning(text: &str, args: &FeatureArgs) -> String {
     }
 }
 
-/// A logarithm in the page's words.
+/// Formats a logarithm as on the page.
 fn log_words(log: LogArgs) -> String {
     match log {
         LogArgs::Linear => "none".to_owned(),
@@ -121,16 +121,17 @@ fn log_words(log: LogArgs) -> String {
     }
 }
 
-/// The name that a recipe uses for a value of `args`.
+/// Returns the name used in recipes for a value of `args`.
 fn word(value: &impl serde::Serialize) -> String {
     let json = serde_json::to_value(value).expect("a plain value");
     json.as_str().expect("a word").to_owned()
 }
 
-/// What `args` has for `key`; none where its op lacks the option.
+/// Returns the value of `key` in `args`; `None` if the operation does not have the option.
 fn resolved(args: &FeatureArgs, key: &str) -> Option<String> {
     let mel = args.mel.as_ref();
     let mfcc = args.mfcc.as_ref();
+
     match key {
         "n_fft" => Some(args.stft.n_fft.to_string()),
         "win_length" => Some(args.stft.win_length.to_string()),
@@ -153,7 +154,7 @@ fn resolved(args: &FeatureArgs, key: &str) -> Option<String> {
     }
 }
 
-/// The padding that follows where frames are centred, which Kaldi's are not by default.
+/// Returns the default padding of centred frames. Kaldi's frames are not centred by default.
 fn pad_mode(op: Op, preset: Preset, sample_rate_hz: u32, overrides: &Overrides) -> String {
     let centred = Overrides {
         center: Some(true),
@@ -166,7 +167,7 @@ fn pad_mode(op: Op, preset: Preset, sample_rate_hz: u32, overrides: &Overrides) 
     }
 }
 
-/// Holds all of a preset's defaults for `op` to its column, but for the options that `overrides` gives.
+/// Compares the defaults of a preset for `op` with its column, except for options given by `overrides`.
 fn assert_documented(column: usize, op: Op, sample_rate_hz: u32, overrides: &Overrides) {
     let preset = Preset::ALL[column];
     let args = FeatureArgs::resolve(op, preset, sample_rate_hz, overrides).expect("sound options");
@@ -201,7 +202,7 @@ fn assert_documented(column: usize, op: Op, sample_rate_hz: u32, overrides: &Ove
             "{preset:?}, {op:?} at {sample_rate_hz} Hz: the default of `{key}`, and docs/features.md"
         );
 
-        // What the cells say in brackets of how frames lie and how the lifter counts.
+        // Check the explanations in parentheses: position of the frames, and first number of the lifter.
         let has_snip_edges = args.stft.framing == Framing::SnipEdges;
         let counts_from_0 = args.mfcc.as_ref().is_some_and(|mfcc| mfcc.lifter_from == 0);
         if key == "center" {
@@ -221,7 +222,7 @@ fn the_table_has_every_option_once() {
 
 #[test]
 fn the_defaults_of_every_preset_are_those_of_the_table() {
-    // Options that others follow: `hop_length` is a part of the given `win_length`.
+    // Options on which others depend: the default of `hop_length` is a fraction of `win_length`.
     let given = [
         Overrides::default(),
         Overrides {

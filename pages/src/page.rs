@@ -100,7 +100,7 @@ impl Page {
                 body {
                     (self.header(&title))
                     main { @for (place, section) in self.sections.iter().enumerate() { (section.markup(place)) } }
-                    footer { "Made by wavemill " (env!("CARGO_PKG_VERSION")) ". This file loads nothing." }
+                    footer { "Made by wavemill " (env!("CARGO_PKG_VERSION")) ". This file loads no external resources." }
                     script type="application/json" id="about" { (PreEscaped(json::inline(&self.about))) }
                 }
             }

@@ -22,6 +22,7 @@ fn page_of(text: &str) -> Page {
         from: 0.0,
         to: 3.0,
     };
+
     let bars = Bars {
         named: text(),
         names: vec![text(), text()],
@@ -37,6 +38,7 @@ fn page_of(text: &str) -> Page {
         ],
         unit: text(),
     };
+
     let funnel = Funnel {
         counted: text(),
         steps: vec![
@@ -50,11 +52,13 @@ fn page_of(text: &str) -> Page {
             },
         ],
     };
+
     let histogram = Histogram {
         axis: axis(),
         counted: text(),
         counts: vec![1, 5, 2],
     };
+
     let line = || Line {
         name: text(),
         points: vec![(0.0, 1.0), (1.0, f64::NAN), (2.0, -1.0)],
@@ -71,6 +75,7 @@ fn page_of(text: &str) -> Page {
         measured: text(),
         lines: vec![line(), line()],
     };
+
     let map = HeatMap {
         across: axis(),
         up: axis(),
@@ -83,12 +88,14 @@ fn page_of(text: &str) -> Page {
             samples: vec![0.0, 0.5, -0.5],
         }),
     };
+
     let matrix = Matrix {
         down: text(),
         across: text(),
         names: vec![text(), text()],
         counts: vec![vec![3, 1], vec![0, 2]],
     };
+
     let point = |x: f64, group: Option<usize>, is_right: Option<bool>| Point {
         x,
         y: -x,
@@ -108,6 +115,7 @@ fn page_of(text: &str) -> Page {
             point(f64::NAN, Some(9), None),
         ],
     };
+
     let crossing = |place: Option<f64>| AxisValue {
         place,
         words: text(),
@@ -130,6 +138,7 @@ fn page_of(text: &str) -> Page {
         marked: text(),
         others: text(),
     };
+
     let plots = [
         Plot::Bars(bars),
         Plot::Funnel(funnel),
@@ -145,6 +154,7 @@ fn page_of(text: &str) -> Page {
         note: text(),
         plot,
     });
+
     let table = Table {
         caption: text(),
         head: vec![text(), text(), text()],
@@ -157,6 +167,7 @@ fn page_of(text: &str) -> Page {
             },
         ]],
     };
+
     Page {
         title: text(),
         lead: text(),
@@ -184,9 +195,11 @@ fn no_text_becomes_markup() {
     // A page with a hostile text has as many elements as a page with a harmless one, so no text became markup.
     let elements = |html: &str| html.matches('<').count();
     let harmless = elements(&page_of("harmless").to_html());
+
     for text in HOSTILE {
         let html = page_of(text).to_html();
         assert_eq!(elements(&html), harmless, "{text}");
+
         // An unescaped quote would end an attribute.
         assert!(!html.contains("\"><img"), "{text}");
         assert!(!html.contains("<script>"), "{text}");
@@ -197,11 +210,13 @@ fn no_text_becomes_markup() {
 #[test]
 fn nothing_is_loaded() {
     let html = page_of("harmless").to_html();
+
     assert!(
         !html.contains("http:") && !html.contains("https:") && !html.contains("//"),
         "{html}"
     );
     assert!(!html.contains("@import") && !html.contains("url("));
+
     for attribute in ["src=", "href="] {
         for (at, _) in html.match_indices(attribute) {
             let value = &html[at + attribute.len()..];
@@ -215,6 +230,7 @@ fn nothing_is_loaded() {
             );
         }
     }
+
     assert!(html.contains("default-src 'none'"));
 }
 
@@ -240,7 +256,7 @@ fn only_a_page_with_a_sound_may_play_one() {
 #[test]
 fn a_title_of_a_megabyte_is_cut() {
     let html = page_of(&"x".repeat(1 << 20)).to_html();
-    assert!(html.contains("…") && html.contains("(cut: 1,048,576 characters)"));
+    assert!(html.contains("…") && html.contains("(truncated from 1,048,576 characters)"));
     // The page's own data are not cut, which is twice the title.
     assert!(html.len() < (2 << 20) + 100_000, "{}", html.len());
 }
@@ -314,17 +330,20 @@ fn charts_without_numbers_are_no_panic() {
             ..Bars::default()
         }),
     ];
+
     let charts = empty.map(|plot| Chart {
         title: "empty".to_owned(),
         note: String::new(),
         plot,
     });
+
     let mut section = Section::new("empty");
     section.parts.push(Part::Charts(charts.to_vec()));
     let page = Page {
         sections: vec![section],
         ..Page::default()
     };
+
     assert!(page.to_html().contains("empty"));
 }
 
@@ -334,12 +353,14 @@ fn a_long_table_says_what_it_leaves_out() {
     for row in 0..1234_u64 {
         table.rows.push(vec![row.into()]);
     }
+
     let mut section = Section::new("table");
     section.parts.push(Part::Table(table));
     let page = Page {
         sections: vec![section],
         ..Page::default()
     };
+
     assert!(page.to_html().contains("734 more rows are not shown."));
 }
 
@@ -349,6 +370,7 @@ fn only_our_pages_are_ours() {
     assert!(Page::is_ours(
         page_of(&"x".repeat(1 << 20)).to_html().as_bytes()
     ));
+
     for other in [
         "",
         "<!DOCTYPE html>",
@@ -367,6 +389,7 @@ fn a_long_name_of_a_bar_is_shortened_and_told_whole() {
         "EXPERIMENTAL",
         "実験音楽と電子音楽と環境音楽の歴史",
     ];
+
     let counts = names.map(|name| (name.to_owned(), 5));
     let chart = Chart {
         title: "Classes".to_owned(),
@@ -374,6 +397,7 @@ fn a_long_name_of_a_bar_is_shortened_and_told_whole() {
         plot: Plot::Bars(Bars::counts("class", "clips", &counts)),
     };
     let html = chart.markup().into_string();
+
     for words in [
         ">Rock<title>Rock</title></text>",
         "…<title>International / Middle Eastern &amp; North African</title></text>",
@@ -382,6 +406,7 @@ fn a_long_name_of_a_bar_is_shortened_and_told_whole() {
     ] {
         assert!(html.contains(words), "{words}: {html}");
     }
+
     assert!(!html.contains('\0'));
 }
 
@@ -398,14 +423,16 @@ fn a_matrix_has_counts_and_shares() {
         }),
     };
     let html = chart.markup().into_string();
+
     for words in [
         ">30</text>",
         ">75 %</text>",
-        "35 of 45 (77.8 %) lie in the diagonal. Most often, 10 times, Rock was taken for Jazz.",
+        "35 of 45 (77.8 %) are on the diagonal. Most frequent confusion (10 times): Rock predicted as Jazz.",
         ">10 (25.0 %)</td>",
     ] {
         assert!(html.contains(words), "{words}: {html}");
     }
+
     // Cells of many classes are too small for numbers, but no class is left out.
     let names: Vec<String> = (0..163).map(|class| class.to_string()).collect();
     let many = Plot::Matrix(Matrix {
@@ -417,6 +444,7 @@ fn a_matrix_has_counts_and_shares() {
         plot: many,
         ..chart
     };
+
     let cells = chart
         .to_svg()
         .unwrap()
@@ -432,13 +460,16 @@ fn a_matrix_is_a_picture_too() {
         counts: vec![vec![1; n]; n],
         ..Matrix::default()
     };
+
     for (n, side) in [(2, 64_u32), (16, 512), (163, 489), (1000, 1000)] {
         let picture = matrix(n).to_png().unwrap();
         assert_eq!((picture.width, picture.height), (side, side), "{n}");
+
         // Width and height in the file's header.
         assert_eq!(picture.png[16..20], side.to_be_bytes(), "{n}");
         assert_eq!(picture.png[20..24], side.to_be_bytes(), "{n}");
     }
+
     assert_eq!(matrix(0).to_png(), None);
 }
 
@@ -457,6 +488,7 @@ fn a_map_is_coloured_by_buttons_and_its_points_are_all_there() {
             },
         });
     }
+
     let mut section = Section::new("map");
     section.parts.push(Part::Charts(vec![Chart {
         title: "Map".to_owned(),
@@ -469,20 +501,23 @@ fn a_map_is_coloured_by_buttons_and_its_points_are_all_there() {
             points,
         }),
     }]));
+
     let page = Page {
         sections: vec![section],
         ..Page::default()
     };
     let html = page.to_html();
+
     assert_eq!(html.matches("h0").count(), 1000);
     assert_eq!(html.matches("<g class=\"l p k").count(), 6);
+
     // Points with a name have an element each, and the others share one.
     assert_eq!(html.matches("h0\"><title>number ").count(), 10);
     assert!(html.contains("<title>number 300 &lt;b&gt;</title>"));
     assert_eq!(html.matches("h0\"/>").count(), 6);
     assert_eq!(html.matches("type=\"radio\" name=\"m1\"").count(), 5);
     assert!(html.contains(".only-2:checked") && !html.contains(".only-3:checked"));
-    assert!(html.contains("Of those with a label 80.0 % are right."));
+    assert!(html.contains("80.0 % of the labelled points are correct."));
 }
 
 #[test]
@@ -498,10 +533,12 @@ fn things_along_axes_go_from_the_lowest_to_the_highest_value() {
             is_marked: name == "best",
         }
     };
+
     let mut lines = vec![line("best", 1.0, 9.0), line("other", 3.0, 7.0)];
     for place in 0..20 {
         lines.push(line("one more", 1.0, 7.0 + f64::from(place) / 10.0));
     }
+
     let plot = Plot::Parallel(Parallel {
         counted: "trials".to_owned(),
         axes: vec!["rate".to_owned(), "score".to_owned()],
@@ -515,14 +552,17 @@ fn things_along_axes_go_from_the_lowest_to_the_highest_value() {
         plot,
     };
     let html = chart.markup().into_string();
+
     // The line from the lowest value of the left axis to the highest of the right one.
     assert!(
         html.contains("d=\"M14 286.0L384 34.0\"><title>best</title>"),
         "{html}"
     );
+
     for words in ["at 1<title>", "at 3<title>", "at 7<title>", "at 9<title>"] {
         assert!(html.contains(words), "{words}");
     }
+
     assert!(!html.contains("at 7.5<title>"), "too many for words");
     assert!(html.contains("Parallel coordinates of 22 trials along 2 axes."));
 }
@@ -542,8 +582,10 @@ fn a_chart_is_a_file_of_its_own() {
                 assert!(Chart::is_ours(svg.as_bytes()) && !Page::is_ours(svg.as_bytes()));
             }
         }
+
         assert_eq!(files, 7, "all but the picture");
     }
+
     assert!(!Chart::is_ours(
         b"<svg xmlns=\"http://www.w3.org/2000/svg\"/>"
     ));

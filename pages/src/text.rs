@@ -45,7 +45,7 @@ impl Shown {
         html! {
             (self.text)
             @if let Some(chars) = self.chars_before {
-                " " small.cut { "(cut: " (count(chars as u64)) " characters)" }
+                " " small.cut { "(truncated from " (count(chars as u64)) " characters)" }
             }
         }
     }
@@ -185,6 +185,7 @@ mod tests {
         assert_eq!(count(2008), "2008");
         assert_eq!(count(106_574), "106,574");
         assert_eq!(count(1_000_000), "1,000,000");
+
         assert_eq!(number(0.012_345_6), "0.01235");
         assert_eq!(number(-12.5), "−12.5");
         assert_eq!(number(1234.5), "1235");
@@ -193,12 +194,15 @@ mod tests {
         assert_eq!(number(0.006_445), "0.006445");
         assert_eq!(number(0.000_12), "1.200e−4");
         assert_eq!(number(f64::NAN), "–");
+
         assert_eq!(fraction(1, 8), "12.5 %");
         assert_eq!(fraction(1, 0), "–");
+
         assert_eq!(bytes(999), "999 bytes");
         assert_eq!(bytes(1_250_000), "1.2 MB");
         assert_eq!(binary_bytes(1_023), "1023 bytes");
         assert_eq!(binary_bytes(64 << 20), "64.0 MiB");
+
         assert_eq!(seconds(0.416), "0.42 s");
         assert_eq!(seconds(185.0), "3 min 05 s");
         assert_eq!(seconds(900.0), "15 min");
@@ -221,8 +225,13 @@ mod tests {
         let shown = Shown::new(&long, TEXT_CHARS_MAX);
         assert_eq!(shown.text.chars().count(), TEXT_CHARS_MAX);
         assert!(shown.text.ends_with(ELLIPSIS));
+
         let markup = shown.markup().into_string();
-        assert!(markup.contains("(cut: 1,000,000 characters)"), "{markup}");
+        assert!(
+            markup.contains("(truncated from 1,000,000 characters)"),
+            "{markup}"
+        );
+
         assert_eq!(label("short", 5), "short");
         assert_eq!(label("longer", 5), "long…");
         assert_eq!(label("a\u{1b}[2J\nb", 9), "a [2J b");

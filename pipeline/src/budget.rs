@@ -116,7 +116,7 @@ impl ByteBudget {
     pub(crate) fn enter(&self, seq: usize, bytes: u64) -> Result<Permit, Refusal> {
         let mut permit = self.enter_file(seq, bytes)?;
         let is_in = permit.admit(seq, bytes)?;
-        debug_assert!(is_in, "whoever is next does not give way");
+        debug_assert!(is_in, "the next clip in plan order is always admitted");
         Ok(permit)
     }
 
@@ -309,12 +309,14 @@ mod tests {
     /// Asserts that clip `seq` of `bytes` is not admitted before `then` and is admitted after it.
     fn passes_only_after(budget: &ByteBudget, seq: usize, bytes: u64, then: impl FnOnce()) {
         let (sender, receiver) = crossbeam_channel::bounded(1);
+
         std::thread::scope(|scope| {
             // The sender is dropped with the thread, so a panic in the thread ends the test.
             scope.spawn(move || {
                 drop(budget.enter(seq, bytes).expect("it fits in the end"));
                 sender.send(()).expect("the receiver is alive");
             });
+
             assert!(receiver.recv_timeout(Duration::from_millis(50)).is_err());
             then();
             receiver.recv().expect("it passes now");
@@ -343,6 +345,7 @@ mod tests {
         let mut first = budget.enter(0, 80).expect("it fits");
         first.holds(60);
         first.taken();
+
         assert_eq!(
             budget.enter(1, 41).err(),
             Some(Refusal::Full {
@@ -350,6 +353,7 @@ mod tests {
                 waiting: 60
             })
         );
+
         drop(budget.enter(1, 40).expect("it fits"));
         assert_eq!(
             budget.take(101).err(),
@@ -374,11 +378,13 @@ mod tests {
             let budget = ByteBudget::new(100);
             let first = budget.enter(0, 80).expect("it fits");
             let is_waiting = std::sync::Barrier::new(2);
+
             std::thread::scope(|scope| {
                 let second = scope.spawn(|| {
                     is_waiting.wait();
                     budget.enter(1, 50).map(drop)
                 });
+
                 is_waiting.wait();
                 drop(first);
                 assert_eq!(second.join().expect("no panic"), Ok(()));
@@ -392,17 +398,21 @@ mod tests {
         let budget = ByteBudget::new(100);
         let mut first = budget.enter_file(0, 20).expect("it fits");
         let mut second = budget.enter_file(1, 20).expect("it fits");
+
         std::thread::scope(|scope| {
             let admitted = scope.spawn(move || first.admit(0, 90).map(|is_in| (is_in, first)));
             assert_eq!(second.admit(1, 60), Ok(false));
+
             let (is_in, first) = admitted.join().expect("no panic").expect("it fits");
             assert!(is_in);
+
             let again =
                 scope.spawn(move || second.retake(1, 20).and_then(|()| second.admit(1, 60)));
             std::thread::sleep(Duration::from_millis(20));
             drop(first);
             assert_eq!(again.join().expect("no panic"), Ok(true));
         });
+
         assert_eq!(budget.state.lock().files, 0);
     }
 

@@ -92,7 +92,7 @@ impl Phase {
     /// Describes the state of the store after an interruption in this phase.
     pub const fn left_behind(self) -> &'static str {
         match self {
-            Self::Tables | Self::Clips | Self::Commit => "the same command goes on from there",
+            Self::Tables | Self::Clips | Self::Commit => "run the same command again to continue",
             _ => "nothing was written",
         }
     }
@@ -106,7 +106,7 @@ impl fmt::Display for Phase {
             Self::Cleaning => "cleaning the metadata",
             Self::Hashing => "comparing audio files",
             Self::Planning => "planning",
-            Self::Waiting => "waiting for another wavemill that writes the store",
+            Self::Waiting => "waiting for another wavemill that is writing the store",
             Self::Tables => "writing tables",
             Self::Clips => "extracting",
             Self::Commit => "committing",
@@ -231,9 +231,11 @@ mod tests {
                 (course.phase(), course.done(), course.total()),
                 (phase, 0, 10)
             );
+
             course.add(4);
             assert_eq!(course.done(), 4);
         }
+
         let seconds = course.seconds();
         assert!(Phase::ALL.iter().all(|phase| seconds[phase.name()] >= 0.0));
     }

@@ -22,7 +22,7 @@ static FIRST: Mutex<Option<Panic>> = Mutex::new(None);
 
 /// A panic that was caught.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("internal error: {message} ({place}); please report it, with the command")]
+#[error("internal error: {message} ({place}); please report it with the command")]
 pub(crate) struct Panic {
     /// The panic's message.
     pub message: String,
@@ -38,7 +38,7 @@ impl Panic {
         let first = FIRST.lock().unwrap_or_else(PoisonError::into_inner).take();
         first.unwrap_or_else(|| Self {
             message: message(payload),
-            place: "place unknown".to_owned(),
+            place: "location unknown".to_owned(),
         })
     }
 }
@@ -72,7 +72,7 @@ pub(crate) fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Panic> {
 
 fn keep_first(info: &PanicHookInfo<'_>) {
     let place = info.location().map_or_else(
-        || "place unknown".to_owned(),
+        || "location unknown".to_owned(),
         |at| format!("{}:{}", at.file(), at.line()),
     );
     let panic = Panic {
@@ -87,7 +87,7 @@ fn keep_first(info: &PanicHookInfo<'_>) {
 
 fn message(payload: &(dyn Any + Send)) -> String {
     let words = panic_words(payload);
-    words.unwrap_or("a panic without words").to_owned()
+    words.unwrap_or("a panic without a message").to_owned()
 }
 
 #[cfg(test)]
@@ -113,8 +113,9 @@ mod tests {
             .count(),
             1
         );
+
         assert_eq!(message(&"text"), "text");
         assert_eq!(message(&"text".to_owned()), "text");
-        assert_eq!(message(&7), "a panic without words");
+        assert_eq!(message(&7), "a panic without a message");
     }
 }

@@ -1,39 +1,40 @@
-//! Canonical JSON and the hashes that name things.
+//! Canonical JSON, and the hashes and ids that are computed from it.
 //!
-//! Two values that are equal have equal bytes here, on every machine: `serde_json`'s maps are ordered (its
-//! `preserve_order` feature is off), so keys come out sorted.
+//! Equal values have equal bytes on every machine: `serde_json` sorts the keys of its maps, because its
+//! `preserve_order` feature is off.
 
 use serde::Serialize;
 
-/// Canonical JSON: sorted keys, no white space.
+/// Returns the canonical JSON of `value`: sorted keys, no white space.
 ///
 /// # Errors
-/// When `value` holds something JSON cannot (a map with keys that are not text).
+/// If JSON cannot represent `value`, such as a map whose keys are not text.
 pub fn to_json<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
-    // Through `Value`, whose map is a BTreeMap: a struct's fields come out sorted too.
+    // `Value` stores maps as BTreeMap, so the fields of structs are sorted too.
     serde_json::to_string(&serde_json::to_value(value)?)
 }
 
-/// blake3 of the canonical JSON of `value`, lower-case hex.
+/// Returns the BLAKE3 hash of the canonical JSON of `value` as lower-case hex.
 ///
 /// # Errors
-/// As [`to_json`].
+/// The errors of [`to_json`].
 pub fn id<T: Serialize>(value: &T) -> Result<String, serde_json::Error> {
     Ok(blake3::hash(to_json(value)?.as_bytes())
         .to_hex()
         .to_string())
 }
 
-/// A 64-bit hash of `key` under `seed`, in the domain named `domain` (`limit`, `shard`, `order`, `split`, …).
+/// Returns a 64-bit hash of `key` with `seed`, in the domain `domain` (`limit`, `shard`, `order`, `split`, …).
 ///
-/// Order by it, or take it modulo a power of two: reproducible on every machine, independent between domains.
+/// Suitable for ordering, and for buckets modulo a power of two: equal on every machine and independent between
+/// domains.
 pub fn hash(domain: &str, seed: u64, key: &str) -> u64 {
     hashes(domain, seed)(key)
 }
 
-/// [`hash`] for many keys: what domain and seed add to it is made once.
+/// Returns the function [`hash`] for many keys; domain and seed are hashed only once.
 pub fn hashes(domain: &str, seed: u64) -> impl Fn(&str) -> u64 {
-    // In this mode of blake3 the domain is a key: equal keys of clips in two domains have unrelated hashes.
+    // Key derivation mode of BLAKE3: equal clip keys have unrelated hashes in different domains.
     let mut start = blake3::Hasher::new_derive_key(domain);
     start.update(&seed.to_le_bytes());
 
@@ -48,11 +49,11 @@ pub fn hashes(domain: &str, seed: u64) -> impl Fn(&str) -> u64 {
     }
 }
 
-/// The id of a clip that its data set gives none: the first 63 bits of blake3(`clip_key`).
+/// Computes the id of a clip without an id in its data set: the first 63 bits of blake3(`clip_key`).
 pub fn track_id(clip_key: &str) -> i64 {
     let mut first = [0; 8];
     first.copy_from_slice(&blake3::hash(clip_key.as_bytes()).as_bytes()[..8]);
-    // 63 bits: an id is never negative, as FMA's "none" is.
+    // 63 bits keep the id non-negative; FMA's "none" is negative.
     (u64::from_be_bytes(first) >> 1) as i64
 }
 
@@ -79,9 +80,11 @@ mod tests {
             hash("shard", 43, "a"),
             hash("shard", 42, "b"),
         ];
+
         for (i, left) in values.iter().enumerate() {
             assert!(values[i + 1..].iter().all(|right| left != right));
         }
+
         assert_eq!(hash("shard", 42, "a"), values[0]);
     }
 

@@ -1,6 +1,6 @@
-//! Names of the columns of feature rows. A recipe may not use them for its own, and the rows' schema is made of them.
+//! Column names of feature rows, from which their schema is built. Recipes may not use them for their own columns.
 
-/// Columns that every feature row has, besides the targets and the tensor: no feature or target may take their names.
+/// Columns of all feature rows, without the targets and the tensor. Features and targets may not have these names.
 pub(crate) const ROW_COLUMNS: [&str; 12] = [
     "clip_key",
     "track_id",
@@ -16,7 +16,7 @@ pub(crate) const ROW_COLUMNS: [&str; 12] = [
     "audio_blake3",
 ];
 
-/// Name of the column with the shapes of a ragged feature.
+/// Returns the name of the column with the shapes of a ragged feature.
 pub fn shape_column(feature: &str) -> String {
     format!("{feature}_shape")
 }

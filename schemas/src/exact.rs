@@ -1,11 +1,11 @@
-//! Arrays in a recipe or a configuration have just so many elements. serde itself overlooks those beyond the last.
+//! Deserializers for arrays of fixed length. Unlike serde's own, they reject excess elements.
 
 use serde::de::{Deserialize, Deserializer, Error};
 
-/// An array of `N` elements.
+/// Deserializes an array of exactly `N` elements.
 ///
 /// # Errors
-/// Another number of them, or an element of another type.
+/// If the number of elements differs, or an element has another type.
 pub(crate) fn array<'de, D, T, const N: usize>(deserializer: D) -> Result<[T; N], D::Error>
 where
     D: Deserializer<'de>,
@@ -19,10 +19,10 @@ where
     })
 }
 
-/// The same of a key that may be absent.
+/// Deserializes an array of exactly `N` elements for a key that may be absent.
 ///
 /// # Errors
-/// As [`array`].
+/// The errors of [`array`].
 pub(crate) fn optional_array<'de, D, T, const N: usize>(
     deserializer: D,
 ) -> Result<Option<[T; N]>, D::Error>

@@ -1,12 +1,13 @@
-//! Exit codes that both programs give for what the system refuses, whatever they were doing.
+//! Errors of the operating system for which both programs use the same exit code.
 
 use std::error::Error;
 use std::io;
 
-/// The exit code of [`is_no_space`].
+/// Exit code for errors recognised by [`is_no_space`].
 pub const NO_SPACE: u8 = 5;
 
-/// No room for what is written, or nowhere that takes it. `cause`: one of an error's chain.
+/// Reports whether `cause`, one error of a chain, means that a file cannot be written: the disk is full, a quota or the
+/// maximum file size is exceeded, or the file system is read-only.
 pub fn is_no_space(cause: &(dyn Error + 'static)) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let Some(error) = cause.downcast_ref::<io::Error>() else {
@@ -14,13 +15,14 @@ pub fn is_no_space(cause: &(dyn Error + 'static)) -> bool {
     };
     match error.kind() {
         StorageFull | ReadOnlyFilesystem | QuotaExceeded => true,
-        // Of the system alone: the same kind tells of a recipe that is over our own limit (`settings.rs`).
+        // Only errors of the operating system count: `settings.rs` uses the same kind for recipes over our own limit.
         FileTooLarge => error.raw_os_error().is_some(),
         _ => false,
     }
 }
 
-/// The reader of our output has gone (`| head`): a quiet end. `cause`: one of an error's chain.
+/// Reports whether `cause`, one error of a chain, means that the reader of our output has closed the pipe (`| head`).
+/// Programs should then exit quietly.
 pub fn is_broken_pipe(cause: &(dyn Error + 'static)) -> bool {
     cause
         .downcast_ref::<io::Error>()
@@ -31,7 +33,7 @@ pub fn is_broken_pipe(cause: &(dyn Error + 'static)) -> bool {
 mod tests {
     use super::*;
 
-    /// `EFBIG` of Linux: a file over `ulimit -f`, or over what the file system can hold.
+    /// `EFBIG` on Linux: the file exceeds `ulimit -f` or the maximum of the file system.
     const FILE_TOO_LARGE: i32 = 27;
 
     #[test]
@@ -39,13 +41,16 @@ mod tests {
         use io::ErrorKind::{
             FileTooLarge, NotFound, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
         };
+
         for kind in [StorageFull, ReadOnlyFilesystem, QuotaExceeded] {
             assert!(is_no_space(&io::Error::from(kind)), "{kind}");
         }
+
         assert!(is_no_space(&io::Error::from_raw_os_error(FILE_TOO_LARGE)));
         assert!(!is_no_space(&io::Error::new(FileTooLarge, "over 1 MiB")));
         assert!(!is_no_space(&io::Error::from(NotFound)));
         assert!(!is_no_space(&std::fmt::Error));
+
         assert!(is_broken_pipe(&io::Error::from(io::ErrorKind::BrokenPipe)));
     }
 }

@@ -1,8 +1,8 @@
-//! What a wavemill store holds on disk, and nothing that reads or writes it.
+//! File formats of a wavemill store, without code that reads or writes stores.
 //!
-//! Recipes, configurations of training and experiments (TOML), manifests and receipts (JSON), reject reasons and Arrow
-//! schemas, with the hash functions that give them their identities, and the random numbers that follow from such
-//! hashes. The pipeline writes stores, the loader and the trainer read them; neither engine nor audio code lives here.
+//! Contains recipes, training configurations and experiments (TOML), manifests and receipts (JSON), reject reasons and
+//! Arrow schemas, the hash functions for identities, and random numbers derived from such hashes. The pipeline writes
+//! stores; the loader and the trainer read them. Engine and audio code is in other crates.
 
 pub mod canonical;
 mod columns;
@@ -22,9 +22,9 @@ pub mod tables;
 pub mod text;
 pub mod version_name;
 
-/// The revision of everything that decides stored numbers (decode rules, kernels, packing). Part of every identity:
-/// raise it when a change of code changes a stored value, or makes a reject of a clip that was a row.
+/// Revision of all code that determines stored values (decode rules, kernels, packing). Part of every identity:
+/// increment it if a code change alters a stored value, or rejects a clip that had rows before.
 pub const NUMERICS_REVISION: u32 = 6;
 
-/// `format_version` of the manifests that this crate writes. It reads those before, too.
+/// `format_version` of manifests written by this crate. Earlier versions can be read too.
 pub const FORMAT_VERSION: u32 = 3;

@@ -1,19 +1,19 @@
-//! Paths of this machine, as opposed to addresses of other places.
+//! Local paths, as opposed to addresses of remote files.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
-/// Error type for an address where a path is expected.
+/// The error type for a remote address where a local path is expected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "only local paths are supported so far, not `{scheme}://`: give a file or folder of this machine"
+    "only local paths are supported so far, not `{scheme}://`: use a file or folder on this machine"
 )]
 pub struct RemotePath {
     /// The part before `://`.
     scheme: String,
 }
 
-/// Returns `path`, unless it begins with a scheme such as `s3://`: the file system would take that for a folder `s3:`.
+/// Returns `path`, unless it begins with a scheme such as `s3://`, which the file system would treat as a folder `s3:`.
 ///
 /// # Errors
 /// [`RemotePath`].
@@ -46,7 +46,10 @@ mod tests {
             "abfs+x.1-y://",
         ] {
             let refused = require_local(address.into());
-            let scheme = address.split("://").next().expect("a first part");
+            let scheme = address
+                .split("://")
+                .next()
+                .expect("a part before the separator");
             assert_eq!(
                 refused,
                 Err(RemotePath {
@@ -55,6 +58,7 @@ mod tests {
                 "{address}"
             );
         }
+
         for path in [
             "store",
             "",

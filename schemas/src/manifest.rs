@@ -1,7 +1,8 @@
-//! A version of a store: one small JSON, committed last and never overwritten. And the receipts that lead to it.
+//! The manifest: a small JSON file that describes a version of a store. It is committed last and never overwritten.
+//! This module also defines the receipts from which manifests are made.
 //!
-//! Nothing in a manifest varies from run to run: no time, host or absolute path. Receipts hold what one machine saw of
-//! its inputs (modification times), so they stay beside the manifest and out of it.
+//! Nothing in a manifest varies from run to run: it contains no time, host or absolute path. Facts about the inputs on
+//! one machine, such as modification times, are kept in receipts next to the manifest.
 
 use std::collections::BTreeMap;
 
@@ -11,18 +12,20 @@ use serde_json::Value;
 
 use crate::{FORMAT_VERSION, canonical, recipe::Recipe, reject::Reject};
 
-/// Key of a manifest's checksum: blake3 of its canonical JSON without this key, lower-case hex.
+/// Key of a manifest's checksum: BLAKE3 of its canonical JSON without this key, lower-case hex.
 pub const CHECKSUM_KEY: &str = "manifest_blake3";
 
-/// The first `format_version` whose manifests have a checksum.
+/// First `format_version` whose manifests have a checksum.
 const CHECKSUM_SINCE: u32 = 2;
 
-/// Returns `json`, which is one line, and below it a line with its blake3 as a JSON string. [`from_sealed`] reads it.
+/// Returns `json`, which must be one line, followed by a line with its BLAKE3 hash as a JSON string. [`from_sealed`]
+/// reads this format.
 pub fn sealed(json: &str) -> String {
     format!("{json}\n\"{}\"\n", blake3::hash(json.as_bytes()).to_hex())
 }
 
-/// Reads JSON that [`sealed`] returned. A single line without a checksum, as earlier versions wrote it, is read too.
+/// Reads JSON that was written by [`sealed`]. Also accepts a single line without a checksum, as earlier versions wrote
+/// it.
 ///
 /// # Errors
 /// [`ManifestError::Encoding`], [`ManifestError::Checksum`] and [`ManifestError::Json`].
@@ -32,7 +35,7 @@ pub fn from_sealed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ManifestError
         Some((json, _)) if sealed(json) == text => json,
         Some(_) => {
             return Err(ManifestError::Checksum {
-                problem: "the checksum in its second line differs",
+                problem: "the checksum in the second line does not match",
             });
         }
         None => text,
@@ -40,48 +43,50 @@ pub fn from_sealed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ManifestError
     Ok(serde_json::from_str(json)?)
 }
 
-/// Why a manifest or receipt cannot be used.
+/// The error type for reading manifests and receipts.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
-    /// Bytes that are no text.
+    /// The file is not valid UTF-8.
     #[error("not UTF-8 from byte {at} on")]
     Encoding {
-        /// From 0.
+        /// Offset of the first invalid byte, from 0.
         at: usize,
     },
-    /// Not the JSON it should be.
+    /// The file is not the expected JSON.
     #[error("not the JSON of a wavemill store")]
     Json(#[from] serde_json::Error),
-    /// Written by a later wavemill: no damage.
-    #[error("format version {found}; this wavemill reads up to {FORMAT_VERSION}")]
+    /// The file was written by a later version of wavemill. It is not damaged.
+    #[error(
+        "format version {found} is not supported: this version of wavemill reads up to {FORMAT_VERSION}"
+    )]
     Newer {
-        /// What the file says.
+        /// Format version in the file.
         found: u64,
     },
-    /// A format version that no wavemill wrote.
+    /// No version of wavemill writes this format version.
     #[error("format version {found} does not exist")]
     NoSuchFormat {
-        /// What the file says.
+        /// Format version in the file.
         found: u64,
     },
-    /// The content is not what was committed.
-    #[error("{problem}: its content is not what was committed")]
+    /// The content differs from the committed content.
+    #[error("{problem}: the content differs from what was committed")]
     Checksum {
-        /// What is wrong with the checksum.
+        /// Description of the checksum error.
         problem: &'static str,
     },
-    /// A part of it is not the one whose hash its identity contains.
-    #[error("its {part} and its identity do not fit together")]
+    /// A part of the manifest does not match its hash in the identity.
+    #[error("the {part} does not match its hash in the identity")]
     Identity {
-        /// The part that was changed, or whose hash was.
+        /// The part that does not match.
         part: &'static str,
     },
-    /// A name that could lead out of the store, or cannot be a name in it.
-    #[error("it names {name:?}, which {problem}")]
+    /// A name that could lead out of the store, or that is not valid in a store.
+    #[error("it contains the name {name:?}, which {problem}")]
     Name {
-        /// As written.
+        /// Name or path, as written in the file.
         name: String,
-        /// What is wrong with it.
+        /// Description of the problem.
         problem: &'static str,
     },
 }
@@ -89,38 +94,39 @@ pub enum ManifestError {
 /// One complete state of a store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`FORMAT_VERSION`] of its writer.
+    /// [`FORMAT_VERSION`] of the program that wrote the manifest.
     pub format_version: u32,
-    /// 16 hex digits; names the folder of its data.
+    /// 16 hex digits; also the name of the data folder.
     pub plan_id: String,
-    /// What `plan_id` was made of, part by part, so that a later run can say which part changed.
+    /// Hashes from which `plan_id` is derived. Comparing them shows which part of a plan changed.
     pub identity: Identity,
-    /// What computed the values.
+    /// Software that computed the values.
     pub engine: Engine,
-    /// With every `--set` applied.
+    /// Recipe with every `--set` applied.
     pub recipe: Recipe,
-    /// In the recipe's order.
+    /// Targets, in the recipe's order.
     pub targets: Vec<TargetEntry>,
-    /// In the recipe's order.
+    /// Features, in the recipe's order.
     pub features: Vec<FeatureEntry>,
-    /// In loader order.
+    /// Files, in the order in which the loader reads them.
     pub files: Vec<FileEntry>,
-    /// By split: into how many shards its clips were dealt, those without a clip counted too. A later version goes on
-    /// with these numbers. Empty before format 3.
+    /// Number of shards of each split, including shards without clips. Later versions of the store keep these numbers.
+    /// Empty before format 3.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shards: BTreeMap<String, u64>,
-    /// Every input accounted for.
+    /// Number of inputs by outcome.
     pub counts: Counts,
-    /// Per feature name; absent where there are no training rows.
+    /// Statistics by feature name; absent if there are no training rows.
     pub stats: BTreeMap<String, Stats>,
 }
 
 impl Manifest {
-    /// Reads the bytes of a manifest and checks all that they tell by themselves: format version, checksum, paths.
+    /// Reads a manifest and checks everything that can be checked without other files: format version, checksum,
+    /// identity and paths.
     ///
     /// # Errors
-    /// [`ManifestError::Newer`] for a later format, whatever else the bytes hold; every other [`ManifestError`] is
-    /// damage.
+    /// [`ManifestError::Newer`] for a later format, regardless of the other content; every other [`ManifestError`]
+    /// means that the manifest is damaged.
     pub fn from_json(bytes: impl AsRef<[u8]>) -> Result<Self, ManifestError> {
         #[derive(Deserialize)]
         struct Head {
@@ -129,7 +135,7 @@ impl Manifest {
 
         let mut value: Value = serde_json::from_str(utf8(bytes.as_ref())?)?;
 
-        // First of all: a later format may have other keys and another checksum.
+        // Check the format version first: a later format may have other keys and another checksum.
         let found = Head::deserialize(&value)?.format_version;
         if found > u64::from(FORMAT_VERSION) {
             return Err(ManifestError::Newer { found });
@@ -138,29 +144,29 @@ impl Manifest {
             return Err(ManifestError::NoSuchFormat { found });
         }
 
-        // Before anything is understood: a key that this version does not know counts too.
+        // Verify the checksum before the fields are parsed: it also covers keys that are unknown to this version.
         let has_checksum = take_checksum(&mut value)?;
         if !has_checksum && found >= u64::from(CHECKSUM_SINCE) {
             return Err(ManifestError::Checksum {
-                problem: "it has no manifest_blake3",
+                problem: "manifest_blake3 is missing",
             });
         }
         check_identity(&value)?;
 
         let manifest = Self::deserialize(value)?;
-        // The id names the folder of the data, so it must be the name of one.
+        // The id is also a folder name, so it must be valid as one.
         check_name(&manifest.plan_id)?;
         manifest.files.iter().try_for_each(FileEntry::check)?;
         Ok(manifest)
     }
 
-    /// Its canonical JSON with its checksum (from format 2 on), ended by a newline.
+    /// Returns the canonical JSON with its checksum (from format 2 on) and a final newline.
     ///
     /// # Errors
     /// None in practice: every map has text keys.
     pub fn to_json(&self) -> Result<String, ManifestError> {
         let mut value = serde_json::to_value(self)?;
-        // Of the value without the key, which comes in afterwards.
+        // The checksum covers the value without the checksum key.
         if self.format_version >= CHECKSUM_SINCE {
             let checksum = canonical::id(&value)?;
             value[CHECKSUM_KEY] = Value::String(checksum);
@@ -168,13 +174,14 @@ impl Manifest {
         Ok(canonical::to_json(&value)? + "\n")
     }
 
-    /// The files of one table or feature, in order.
+    /// Iterates over the files of one table or feature, in order.
     pub fn files_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a FileEntry> {
         self.files.iter().filter(move |f| f.name() == name)
     }
 }
 
-/// Takes the checksum out of a manifest and compares it with the rest; false where there is none.
+/// Removes the checksum from a manifest and compares it with the remaining content. Returns false if there is no
+/// checksum.
 fn take_checksum(manifest: &mut Value) -> Result<bool, ManifestError> {
     let Some(claimed) = manifest
         .as_object_mut()
@@ -184,15 +191,15 @@ fn take_checksum(manifest: &mut Value) -> Result<bool, ManifestError> {
     };
     if claimed != canonical::id(manifest)? {
         return Err(ManifestError::Checksum {
-            problem: "its manifest_blake3 differs",
+            problem: "manifest_blake3 does not match",
         });
     }
     Ok(true)
 }
 
-/// Compares recipe and engine with the hashes of them in the identity, and the plan id with the identity's.
+/// Compares recipe and engine with their hashes in the identity, and the plan id with the hash of the identity.
 ///
-/// Compares the JSON as it was read: recipes have keys today that those of earlier versions do not have.
+/// Hashes the JSON as it was read: a parsed recipe would also contain keys that were added since.
 fn check_identity(manifest: &Value) -> Result<(), ManifestError> {
     let identity = &manifest["identity"];
     for part in ["recipe", "engine"] {
@@ -201,7 +208,7 @@ fn check_identity(manifest: &Value) -> Result<(), ManifestError> {
         }
     }
 
-    // The id covers all parts, also those whose hashes nothing here can prove.
+    // The plan id covers all parts, including those that cannot be recomputed here.
     let plan_id = canonical::id(identity)?;
     if manifest["plan_id"] != plan_id[..PLAN_ID_DIGITS] {
         return Err(ManifestError::Identity { part: "plan_id" });
@@ -209,32 +216,32 @@ fn check_identity(manifest: &Value) -> Result<(), ManifestError> {
     Ok(())
 }
 
-/// Hex digits of a `plan_id`.
+/// Number of hex digits of a `plan_id`.
 const PLAN_ID_DIGITS: usize = 16;
 
-/// The parts of a `plan_id`: blake3, lower-case hex.
+/// Hashes of the parts of a plan: BLAKE3, lower-case hex.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// Canonical recipe, `--set` applied.
+    /// Hash of the canonical recipe with every `--set` applied.
     pub recipe: String,
-    /// All columns of the cleaned rows.
+    /// Hash of all columns of the cleaned rows.
     pub rows: String,
-    /// (`clip_key`, bytes) of each planned input.
+    /// Hash of (`clip_key`, bytes) of every planned input.
     pub inputs: String,
-    /// Canonical engine.
+    /// Hash of the canonical engine.
     pub engine: String,
-    /// `--limit`.
+    /// Value of `--limit`.
     pub limit: Option<u64>,
-    /// The content of `--sides`. Without it the field is absent, so that plans made before there was such an option keep
+    /// Hash of the `--sides` file. The field is absent without `--sides`, so that plans from before this option keep
     /// their ids.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sides: Option<String>,
-    /// The parent version's manifest, where there is one.
+    /// Hash of the parent version's manifest, if there is a parent.
     pub parent: Option<String>,
 }
 
 impl Identity {
-    /// The plan id: 16 hex digits of the whole.
+    /// Returns the plan id: the first 16 hex digits of the hash of all parts.
     ///
     /// # Errors
     /// None in practice.
@@ -245,22 +252,22 @@ impl Identity {
     }
 }
 
-/// What computed the values. Bytes are promised equal for equal engines.
+/// Software and platform that computed the values. Equal engines produce equal bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Engine {
     /// [`crate::NUMERICS_REVISION`].
     pub numerics: u32,
     /// `cpu` or `cuda`.
     pub backend: String,
-    /// `x86-64-v3` or `scalar`; for CUDA its architecture and libraries.
+    /// `x86-64-v3` or `scalar`; for CUDA the architecture and the libraries.
     pub level: String,
-    /// Name and version.
+    /// Name and version of the decoder.
     pub decoder: String,
-    /// Processor and system, such as `x86_64-linux`.
+    /// Processor and operating system, such as `x86_64-linux`.
     pub target: String,
-    /// C library and its version (the decoder's tables call its mathematics).
+    /// C library and its version; the decoder's tables use its mathematical functions.
     pub libc: String,
-    /// What encodes the files: the Parquet writer and the compressor, with their versions. `None` before format 3.
+    /// Parquet writer and compressor, with their versions. `None` before format 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub writer: Option<String>,
 }
@@ -270,57 +277,57 @@ pub struct Engine {
 pub struct TargetEntry {
     /// Column name in the feature rows.
     pub name: String,
-    /// Names in id order.
+    /// Class names in id order.
     pub classes: Vec<String>,
-    /// Written clips per class, by split.
+    /// Number of written clips per class, by split.
     pub counts: BTreeMap<String, Vec<u64>>,
 }
 
-/// A feature as it is stored.
+/// A feature and the format in which it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FeatureEntry {
-    /// Column name, and the folder's.
+    /// Name of the column and of the folder.
     pub name: String,
-    /// blake3 of everything from file bytes to stored value.
+    /// BLAKE3 of everything that determines the stored values for given file bytes.
     pub feature_id: String,
-    /// `f16`, `f32`, `u8`.
+    /// `f16`, `f32` or `u8`.
     pub dtype: String,
-    /// How stored integers become values; `None` for floats.
+    /// Conversion of stored integers to values; `None` for floats.
     pub scale: Option<Scale>,
-    /// Row-major; `None` where a dimension differs from row to row.
+    /// Dimensions in row-major order; `None` for a dimension that varies between rows.
     pub shape: Vec<Option<usize>>,
-    /// Such as `["mel", "frame"]`.
+    /// Names of the dimensions, such as `["mel", "frame"]`.
     pub dim_names: Vec<String>,
-    /// Rate of the audio it was computed from; `None` of a picture file, which has none.
+    /// Sample rate of the audio; `None` if the feature is computed from picture files.
     pub sample_rate_hz: Option<u32>,
-    /// Samples from frame to frame; `None` of a picture file.
+    /// Samples between consecutive frames; `None` if the feature is computed from picture files.
     pub hop_length: Option<usize>,
-    /// Whose conventions.
+    /// Name of the preset with the conventions of the feature.
     pub preset: String,
-    /// Names of the values, row-major, where each has one: of statistics, as FMA's `features.csv` names them.
+    /// Names of the values in row-major order, if each has one. Statistics are named as in FMA's `features.csv`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
 }
 
 impl FeatureEntry {
-    /// Its rows are statistics of bands: a vector of numbers with names of their own.
+    /// Reports whether the rows are statistics of bands: vectors of numbers with one name each.
     pub fn is_statistics(&self) -> bool {
         self.dim_names
             .first()
             .is_some_and(|name| name == "statistic")
     }
 
-    /// It was computed of audio, and not of picture files.
+    /// Reports whether the feature is computed from audio, not from picture files.
     pub const fn is_of_audio(&self) -> bool {
         self.sample_rate_hz.is_some()
     }
 
-    /// Its rows are pictures: channels of rows of pixels.
+    /// Reports whether the rows are pictures with the dimensions channel, row and column.
     pub fn is_picture(&self) -> bool {
         self.dim_names == ["channel", "row", "column"]
     }
 
-    /// Type and shape as people write them: `f16[128,1292]`, with `?` for a dimension that varies.
+    /// Returns type and shape for display: `f16[128,1292]`, with `?` for a dimension that varies.
     pub fn tensor_type(&self) -> String {
         let dims: Vec<String> = self
             .shape
@@ -331,54 +338,54 @@ impl FeatureEntry {
     }
 }
 
-/// value = stored · `factor` + `offset`.
+/// Conversion of stored integers: value = stored · `factor` + `offset`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Scale {
-    /// Step of one.
+    /// Difference between the values of consecutive integers.
     pub factor: f64,
-    /// Value of stored zero.
+    /// Value of a stored 0.
     pub offset: f64,
 }
 
 /// A Parquet file of the version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
-    /// The metadata table, or …
+    /// Name of the metadata table in the file, or …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
-    /// … the feature that it holds.
+    /// … name of the feature in the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feature: Option<String>,
-    /// Of a feature's file.
+    /// Split of the rows; only for feature files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<String>,
-    /// Below the store, `/`-separated.
+    /// Path relative to the store, separated by `/`.
     pub path: String,
-    /// Rows in it.
+    /// Number of rows.
     pub rows: u64,
-    /// Size.
+    /// Size of the file in bytes.
     pub bytes: u64,
-    /// Of the whole file, lower-case hex.
+    /// BLAKE3 of the whole file, lower-case hex.
     pub blake3: String,
-    /// Rows of each row group.
+    /// Number of rows of each row group.
     pub row_groups: Vec<u64>,
-    /// What follows the pages; `None` in stores of earlier programs.
+    /// Everything after the pages; `None` in stores of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub footer: Option<FooterEntry>,
 }
 
-/// The page index and the footer of a Parquet file: what no checksum of a page covers. Readers that read only some pages
-/// check them by this hash.
+/// Page index and footer of a Parquet file. Page checksums do not cover them, so this hash protects readers that read
+/// only some pages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FooterEntry {
-    /// Where they begin: behind the last page.
+    /// Offset in the file, directly after the last page.
     pub offset: u64,
-    /// Of all bytes from there to the end of the file, lower-case hex.
+    /// BLAKE3 of all bytes from the offset to the end of the file, lower-case hex.
     pub blake3: String,
 }
 
 impl FileEntry {
-    /// The table or feature that it belongs to.
+    /// Returns the name of the table or feature in the file.
     pub fn name(&self) -> &str {
         self.table
             .as_deref()
@@ -386,8 +393,8 @@ impl FileEntry {
             .unwrap_or_default()
     }
 
-    /// Whether it names one table or feature, and a file below the store. Where links lead is for those to see who
-    /// open it.
+    /// Checks that the entry names one table or feature, and that the path stays within the store. Symbolic links have
+    /// to be checked when the file is opened.
     fn check(&self) -> Result<(), ManifestError> {
         if self.table.is_some() == self.feature.is_some() {
             let name = self.path.clone();
@@ -397,7 +404,7 @@ impl FileEntry {
             });
         }
 
-        // Paths of later plans are made of this name.
+        // The name becomes a part of paths in later plans.
         check_name(self.name())?;
         if self.path.starts_with('/') {
             return Err(ManifestError::Name {
@@ -406,7 +413,7 @@ impl FileEntry {
             });
         }
 
-        // The fault is one part's; the whole path is what a person can look for.
+        // Report the whole path: the invalid part by itself is hard to find.
         match self.path.split('/').try_for_each(check_name) {
             Err(ManifestError::Name { problem, .. }) => Err(ManifestError::Name {
                 name: self.path.clone(),
@@ -417,13 +424,13 @@ impl FileEntry {
     }
 }
 
-/// Whether `name` can be one part of a path, and leads nowhere else.
+/// Checks that `name` is a valid path component that does not refer to another folder.
 fn check_name(name: &str) -> Result<(), ManifestError> {
     let problem = match name {
         ".." => "leads out of its folder",
-        // `a//b` and `a/./b` would be second names of one file.
-        "" | "." => "has a part without a name",
-        _ if name.contains(['/', '\0']) => "is no name of a file or folder",
+        // Reject `a//b` and `a/./b`, which would be further names of the same file.
+        "" | "." => "has an empty or `.` component",
+        _ if name.contains(['/', '\0']) => "is not a valid file name",
         _ => return Ok(()),
     };
     Err(ManifestError::Name {
@@ -432,86 +439,87 @@ fn check_name(name: &str) -> Result<(), ManifestError> {
     })
 }
 
-/// Every input accounted for.
+/// Numbers of inputs by outcome. Every input is counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Records of the metadata = kept + dropped + rejected.
+    /// Records of the metadata: kept + dropped + rejected.
     pub rows_read: u64,
-    /// Left after the last cleaning step.
+    /// Rows left after the last cleaning step.
     pub rows_kept: u64,
-    /// Per cleaning step, in order.
+    /// Rows dropped by each cleaning step, in order.
     pub rows_dropped: Vec<Dropped>,
-    /// `bad_row` and `bad_encoding`.
+    /// Rows rejected as `bad_row` or `bad_encoding`.
     pub rows_rejected: u64,
-    /// Kept rows within `--limit` = written + rejected.
+    /// Kept rows within `--limit`: written + rejected.
     pub clips_planned: u64,
     /// Clips with rows in the shards.
     pub clips_written: u64,
-    /// Clips that became no row.
+    /// Clips without rows in the shards.
     pub clips_rejected: u64,
-    /// Rows in each feature's shards (segments).
+    /// Rows (segments) in the shards of each feature.
     pub feature_rows: u64,
-    /// Rejects of both kinds by reason.
+    /// Rejected rows and clips, by reason.
     pub rejects: BTreeMap<String, u64>,
 }
 
-/// Rows dropped by one step.
+/// Number of rows dropped by one cleaning step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
-    /// Its name in the recipe.
+    /// Name of the step in the recipe.
     pub step: String,
-    /// How many.
+    /// Number of rows.
     pub rows: u64,
 }
 
-/// Mean and standard deviation per band over the stored values of the training split.
+/// Mean and standard deviation per band, computed over the stored values of the training split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
-    /// Per band.
+    /// Mean of each band.
     pub mean: Vec<f64>,
-    /// Per band, population.
+    /// Population standard deviation of each band.
     pub std: Vec<f64>,
-    /// Values a band.
+    /// Number of values per band.
     pub values: u64,
 }
 
-/// Sums over one row group, per band; added up in file order.
+/// Sums over one row group, per band. The sums of all row groups are added in file order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Partial {
-    /// Σ x.
+    /// Σ x of each band.
     pub sum: Vec<f64>,
-    /// Σ x².
+    /// Σ x² of each band.
     pub sum_squares: Vec<f64>,
-    /// Values a band.
+    /// Number of values per band.
     pub values: u64,
 }
 
-/// Proof that a feature's file of one shard is complete; written after the file, read on resume and by later versions.
+/// Proof that the file of one feature in one shard is complete. A receipt is written after the file, and read when a
+/// run is resumed and by later versions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Receipt {
-    /// blake3 of everything that decides the file's bytes, but for `rejects` of the stage `features`.
+    /// BLAKE3 of everything that determines the bytes of the file, except for `rejects` of the stage `features`.
     pub key: String,
     /// The file.
     pub file: FileEntry,
-    /// Members that became no row, in any feature of the plan.
+    /// Clips of the shard that were rejected, in any feature of the plan.
     pub rejects: Vec<Reject>,
-    /// blake3 of all features of the plan: rejects of the stage `features` hold for just these.
+    /// BLAKE3 of all features of the plan. Rejects of the stage `features` are only valid for the same set of features.
     pub features: String,
-    /// Every row was computed for this plan, and none taken over or linked from another one.
+    /// Whether this plan computed every row, and did not copy or link any from another plan.
     pub is_computed: bool,
-    /// Clips with rows.
+    /// Number of clips with rows.
     pub clips_written: u64,
-    /// One per row group (training split only).
+    /// Sums of each row group; only for the training split.
     pub partials: Vec<Partial>,
-    /// Per target, written clips by class.
+    /// Number of written clips per class, for each target.
     pub class_counts: Vec<Vec<u64>>,
 }
 
 impl Receipt {
-    /// Reads the bytes of a receipt, which are [`sealed`], and checks its path and its sums.
+    /// Reads a [`sealed`] receipt and checks its path and its sums.
     ///
     /// # Errors
-    /// Those of [`from_sealed`], and [`ManifestError::Name`].
+    /// The errors of [`from_sealed`], and [`ManifestError::Name`].
     pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
         let receipt: Self = from_sealed(bytes)?;
         receipt.file.check()?;
@@ -519,27 +527,28 @@ impl Receipt {
         let has_all_sums = |partial: &Partial| partial.sum.len() == partial.sum_squares.len();
         if !receipt.partials.iter().all(has_all_sums) {
             return Err(ManifestError::Checksum {
-                problem: "it has not as many sums of squares as sums",
+                problem: "the numbers of sums and of sums of squares differ",
             });
         }
         Ok(receipt)
     }
 }
 
-/// A receipt of formats 1 and 2, of all features of a shard. Its key is none of today, so its files are never linked.
+/// A receipt of formats 1 and 2, which covers all features of a shard. Its key differs from all current keys, so its
+/// files are never linked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct OldReceipt {
-    /// One per feature.
+    /// Files, one per feature.
     pub files: Vec<FileEntry>,
-    /// What the machine saw of each input: size, stamp and content.
+    /// Size, modification time and content hash of each input, as recorded on one machine.
     pub inputs: BTreeMap<String, Value>,
 }
 
 impl OldReceipt {
-    /// As [`Receipt::from_json`].
+    /// Reads a receipt and checks the paths of its files.
     ///
     /// # Errors
-    /// As there.
+    /// [`ManifestError::Encoding`], [`ManifestError::Json`] and [`ManifestError::Name`].
     pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
         let receipt: Self = serde_json::from_str(utf8(bytes)?)?;
         receipt.files.iter().try_for_each(FileEntry::check)?;

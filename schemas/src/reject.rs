@@ -1,45 +1,45 @@
-//! Inputs that became no row, each with its reason: rows + rejects = inputs.
+//! Rejected inputs with their reasons. Every input has rows or a reject: rows + rejects = inputs.
 
 use serde::{Deserialize, Serialize};
 
-/// Why an input was counted out. Only what the input's own bytes determine is a reject; a failing disk is an error.
+/// Reason for rejecting an input. Rejects depend only on the bytes of the input; a failing disk is an error instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// The metadata names a clip that is not among the audio.
+    /// The metadata names a clip whose audio file does not exist.
     MissingFile,
-    /// A file of zero bytes.
+    /// The file has zero bytes.
     Empty,
-    /// No audio format is recognised in the bytes.
+    /// The bytes are not in a known audio format.
     NotAudio,
-    /// An audio format that this version does not decode.
+    /// The audio format is not supported by this version.
     UnsupportedCodec,
     /// A valid container or tag without a single audio sample.
     NoAudio,
-    /// Less than `min_duration_s` of audio, and no damage seen; or a picture that its crop box leaves.
+    /// Less than `min_duration_s` of audio, with no damage found; or a picture that does not contain the crop box.
     TooShort,
-    /// Over a size cap (bytes, channels, sample rate, pixels).
+    /// Exceeds a limit of bytes, channels, sample rate or pixels.
     TooLarge,
-    /// Less than `min_duration_s` of audio left after damage; or a picture that cannot be decoded to its end.
+    /// Damaged, with less than `min_duration_s` of audio left; or a picture that cannot be decoded completely.
     Damaged,
     /// The decoder or a kernel panicked on this clip.
     WorkerPanic,
     /// A metadata row that cannot be parsed.
     BadRow,
-    /// A metadata row, or a path, that is not UTF-8.
+    /// A metadata row or a path that is not UTF-8.
     BadEncoding,
     /// A path that leaves the audio root.
     OutsideRoot,
     /// An encrypted zip entry.
     Encrypted,
-    /// Several zip entries of one name, of which none is used.
+    /// Several zip entries have the same name; none of them is used.
     DuplicateEntry,
-    /// No picture format is recognised in the bytes.
+    /// The bytes are not in a known picture format.
     NotImage,
 }
 
 impl Reason {
-    /// Every reason, in the order of the table in docs/store.md.
+    /// All reasons, in the order of the table in docs/store.md.
     pub const ALL: [Self; 15] = [
         Self::MissingFile,
         Self::Empty,
@@ -58,9 +58,9 @@ impl Reason {
         Self::NotImage,
     ];
 
-    /// The stored name, as in SQL: `missing_file`, `empty`, ….
+    /// Returns the stored name, which is also used in SQL: `missing_file`, `empty`, ….
     pub const fn name(self) -> &'static str {
-        // Stores hold these names, and queries ask for them: none may change.
+        // The names must not change: they are in existing stores and in users' queries.
         match self {
             Self::MissingFile => "missing_file",
             Self::Empty => "empty",
@@ -80,30 +80,30 @@ impl Reason {
         }
     }
 
-    /// Whether it counts out a whole row of the metadata, where the catalog gives it: that row names no clip.
+    /// Reports whether the reason, when given by the catalog, rejects a whole metadata row, which names no clip.
     pub const fn is_of_row(self) -> bool {
         matches!(self, Self::BadRow | Self::BadEncoding)
     }
 }
 
-/// Where in the pipeline an input was counted out.
+/// Stage of the pipeline that rejected an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// Parsing the metadata.
     Catalog,
-    /// Reading the clip's bytes.
+    /// Reading the bytes of the clip.
     Read,
-    /// Decoding them.
+    /// Decoding the clip.
     Decode,
     /// Computing features.
     Features,
 }
 
 impl Stage {
-    /// The stored name: `catalog`, `read`, `decode`, `features`.
+    /// Returns the stored name: `catalog`, `read`, `decode`, `features`.
     pub const fn name(self) -> &'static str {
-        // As for `Reason::name`: queries ask for these names.
+        // As for `Reason::name`, the names must not change.
         match self {
             Self::Catalog => "catalog",
             Self::Read => "read",
@@ -116,28 +116,28 @@ impl Stage {
 /// One row of the `rejects` table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reject {
-    /// The clip, where the reject has one (a broken metadata row may not).
+    /// Key of the clip; absent if a broken metadata row names none.
     pub clip_key: Option<String>,
-    /// Its track id, where known.
+    /// Track id, if known.
     pub track_id: Option<i64>,
-    /// Where it was counted out.
+    /// Stage that rejected the input.
     pub stage: Stage,
-    /// Why.
+    /// Reason for the reject.
     pub reason: Reason,
-    /// One sentence for a person.
+    /// Description, in one sentence.
     pub detail: String,
-    /// Offset in the clip's bytes, where the trouble starts.
+    /// Offset in the clip's bytes at which the problem begins.
     pub byte_offset: Option<u64>,
     /// Physical line in the metadata file, from 1.
     pub line: Option<u64>,
     /// Column name in the metadata file.
     pub column: Option<String>,
-    /// Seconds that decoded before the clip was given up.
+    /// Number of seconds that were decoded before the clip was rejected.
     pub decoded_s: Option<f32>,
 }
 
 impl Reject {
-    /// A reject with a reason and a sentence; the other fields start empty.
+    /// Creates a reject; the optional fields are empty.
     pub fn new(stage: Stage, reason: Reason, detail: impl Into<String>) -> Self {
         let detail = detail.into();
         Self {
@@ -158,16 +158,16 @@ impl Reject {
 mod tests {
     use super::*;
 
-    /// The names that serde knows, as its error lists them: those of all variants, whatever `ALL` has.
+    /// Returns the names of all variants, independent of `ALL`, as listed by serde's error.
     fn serde_names() -> Vec<String> {
         let error = serde_json::from_str::<Reason>("\"none\"").expect_err("no such reason");
         let error = error.to_string();
-        // The first name in backticks is the unknown one.
+        // The first name in backquotes is the unknown one.
         let names = error.split('`').skip(3).step_by(2);
         names.map(str::to_owned).collect()
     }
 
-    /// The first column of the table in docs/store.md, where a row may have several names.
+    /// Returns the first column of the table in docs/store.md. A row of the table may contain several names.
     fn documented_names() -> Vec<&'static str> {
         let page = include_str!("../../docs/store.md");
         let (_, table) = page
@@ -182,7 +182,7 @@ mod tests {
         names
     }
 
-    /// `REASONS` of the program that reads a store without any code of wavemill.
+    /// Returns `REASONS` of the script that reads stores without code of wavemill.
     fn checked_names() -> Vec<&'static str> {
         let script = include_str!("../../scripts/check_store.py");
         let (_, rest) = script.split_once("\nREASONS = {").expect("the set");

@@ -1,14 +1,15 @@
-//! Random numbers that are a pure function of their key: order, augmentation, mix-up and bootstrap draw from here.
+//! Random numbers as a pure function of their key, for order, augmentation, mix-up and bootstrap.
 //!
-//! No state crosses from one use to the next, so that a run resumed anywhere, on any number of ranks, draws the same.
-//! libtorch's own generator serves only initial weights and dropout, and is seeded for each step.
+//! Draws share no state, so a run that is resumed at any point, on any number of ranks, draws the same numbers.
+//! libtorch's own generator is only used for initial weights and dropout, and is seeded for each step.
 
 use crate::canonical;
 
-/// A 64-bit key of `parts` in the domain `domain`. Mixed, never added: (1, 1) and (2, 0) are strangers.
+/// Hashes `parts` to a 64-bit key in the domain `domain`. The parts are not added: (1, 1) and (2, 0) have unrelated
+/// keys.
 pub fn mix(domain: &str, parts: &[u64]) -> u64 {
     let mut hasher = blake3::Hasher::new_derive_key(domain);
-    // Eight bytes each, so that (1, 12) and (11, 2) do not run together.
+    // Eight bytes per part keep (1, 12) and (11, 2) distinct.
     for part in parts {
         hasher.update(&part.to_le_bytes());
     }
@@ -17,9 +18,9 @@ pub fn mix(domain: &str, parts: &[u64]) -> u64 {
     u64::from_le_bytes(first)
 }
 
-/// The key of a feature row: blake3 over (`clip_key`, segment, variant).
+/// Computes the key of a feature row: BLAKE3 of (`clip_key`, segment, variant).
 pub fn row_key(clip_key: &str, segment: i32, variant: f32) -> u64 {
-    // Both numbers keep all their bits: no two pairs of them are one seed.
+    // Both numbers keep all their bits, so that every pair gives a different seed.
     canonical::hash(
         "row",
         u64::from(segment as u32) << 32 | u64::from(variant.to_bits()),
@@ -27,8 +28,8 @@ pub fn row_key(clip_key: &str, segment: i32, variant: f32) -> u64 {
     )
 }
 
-/// Philox4x32-10: the n-th block is a function of key and n. Source: Salmon et al., "Parallel random numbers: as easy
-/// as 1, 2, 3" (2011).
+/// Counter-based generator Philox4x32-10: the n-th block is a function of key and n. Source: Salmon et al., "Parallel
+/// random numbers: as easy as 1, 2, 3" (2011).
 #[derive(Clone, Debug)]
 pub struct Rng {
     key: [u32; 2],
@@ -38,26 +39,26 @@ pub struct Rng {
 }
 
 impl Rng {
-    /// The stream named by `key`, as [`mix`] makes it.
+    /// Creates the stream for `key`, as computed by [`mix`].
     pub fn new(key: u64) -> Self {
         Self {
             key: [key as u32, (key >> 32) as u32],
             block: 0,
             words: [0; 4],
-            // Nothing is there to be used: the first number makes the first block.
+            // No words are available yet: the first draw computes the first block.
             used: 4,
         }
     }
 
-    /// The stream of one operation on one row in one epoch, whoever draws it.
+    /// Creates the stream of one operation on one row in one epoch, which is the same on every rank.
     pub fn for_row(seed: u64, epoch: u64, row_key: u64, operation: &str) -> Self {
         Self::new(mix(operation, &[seed, epoch, row_key]))
     }
 
-    /// 32 bits.
+    /// Draws 32 bits.
     pub fn next_u32(&mut self) -> u32 {
         if self.used == 4 {
-            // Half of the counter is enough: nobody draws 2⁶⁴ blocks from one stream.
+            // Half of the counter is sufficient: no stream uses 2⁶⁴ blocks.
             self.words = philox(
                 [self.block as u32, (self.block >> 32) as u32, 0, 0],
                 self.key,
@@ -69,18 +70,18 @@ impl Rng {
         self.words[self.used - 1]
     }
 
-    /// 64 bits.
+    /// Draws 64 bits.
     pub fn next_u64(&mut self) -> u64 {
         let low = u64::from(self.next_u32());
         low | u64::from(self.next_u32()) << 32
     }
 
-    /// Uniform in 0..n, without bias (Lemire 2019). 0 for n = 0.
+    /// Draws a uniform integer in 0..n without bias (Lemire 2019). Returns 0 for n = 0.
     pub fn below(&mut self, n: u64) -> u64 {
         if n == 0 {
             return 0;
         }
-        // 2⁶⁴ mod n: that many of the products are drawn again, and each result has equally many of the others.
+        // Draws again for 2⁶⁴ mod n of the 2⁶⁴ numbers, so that the others are distributed evenly over all results.
         let threshold = n.wrapping_neg() % n;
         loop {
             let product = u128::from(self.next_u64()) * u128::from(n);
@@ -90,25 +91,25 @@ impl Rng {
         }
     }
 
-    /// Uniform in [0, 1), 53 bits.
+    /// Draws a uniform number in [0, 1) with 53 random bits.
     pub fn uniform(&mut self) -> f64 {
-        // As many bits as an f64 holds: nothing is rounded, so that 1 is never reached.
+        // An f64 represents 53 bits exactly, so the result is not rounded up to 1.
         (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Uniform in [low, high).
+    /// Draws a uniform number in [low, high).
     pub fn uniform_in(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.uniform()
     }
 
-    /// Standard normal (Box and Muller 1958).
+    /// Draws a standard normal number (Box and Muller 1958).
     pub fn normal(&mut self) -> f64 {
         // 1 − u is never 0, so its logarithm is finite.
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.uniform()).cos()
     }
 
-    /// Fisher and Yates's shuffle.
+    /// Shuffles `items` (Fisher–Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
             items.swap(last, self.below(last as u64 + 1) as usize);
@@ -118,7 +119,7 @@ impl Rng {
 
 fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
-        // The paper's multipliers and key steps (Random123: `PHILOX_M4x32_0` and `_1`, `PHILOX_W32_0` and `_1`).
+        // Multipliers and key increments of the paper (Random123: `PHILOX_M4x32_0` and `_1`, `PHILOX_W32_0` and `_1`).
         let left = u64::from(counter[0]) * 0xD251_1F53;
         let right = u64::from(counter[2]) * 0xCD9E_8D57;
         counter = [

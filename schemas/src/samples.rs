@@ -1,12 +1,12 @@
-//! How many samples a length in seconds is: one rule for segments, decoding, shapes, memory and the recipe's checks.
+//! Conversion of seconds to samples, with one rounding rule for segments, decoding, shapes, memory and recipe checks.
 //!
-//! If two of them rounded differently, a clip could be decoded to one sample less than its segments need.
+//! With different rounding, a clip could be decoded to one sample less than its segments need.
 
-/// Samples of `seconds` of audio at `rate_hz`, rounded to the nearest whole number, and halves up.
+/// Returns the number of samples in `seconds` of audio at `rate_hz`, rounded to the nearest integer, half up.
 ///
-/// A length that is a whole number of samples gives exactly that number. Rounding down or up would not: at 48,000 Hz the
-/// product of 0.009 s lies just below 432, and that of 0.017 s just above 816. Lengths below 0 and NaN give 0, and
-/// infinity gives `usize::MAX`.
+/// Durations of a whole number of samples give exactly that number. Rounding down or up would not: at 48,000 Hz the
+/// product for 0.009 s is slightly less than 432, and the product for 0.017 s slightly more than 816. Negative
+/// durations and NaN give 0; infinity gives `usize::MAX`.
 pub fn samples_in(seconds: f64, rate_hz: u32) -> usize {
     (seconds * f64::from(rate_hz)).round() as usize
 }
@@ -15,14 +15,14 @@ pub fn samples_in(seconds: f64, rate_hz: u32) -> usize {
 mod tests {
     use super::*;
 
-    /// The longest length that a recipe may have, in milliseconds.
+    /// Maximum duration in a recipe, in milliseconds.
     const LONGEST_MS: u64 = 10_800_000;
     const USUAL_RATES_HZ: [u32; 9] = [
         8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000,
     ];
 
-    /// The rule in whole numbers. A length of half a sample more may fall to either side: what decides there is how near
-    /// to it the two decimal numbers lie as f64.
+    /// Checks the result with integer arithmetic. Durations with a half sample may be rounded either way, depending on
+    /// the representation of the decimal numbers as f64.
     fn assert_is_nearest(length_ms: u64, rate_hz: u32) {
         let n_samples = samples_in(length_ms as f64 / 1000.0, rate_hz) as u64;
 
@@ -37,7 +37,7 @@ mod tests {
 
     #[test]
     fn every_length_that_a_recipe_may_have_gives_the_nearest_sample() {
-        // 7 ms have no factor in common with any usual rate, so all remainders come up.
+        // 7 has no factor in common with any usual rate, so all remainders occur.
         for rate_hz in USUAL_RATES_HZ {
             for length_ms in (1..=LONGEST_MS).step_by(7) {
                 assert_is_nearest(length_ms, rate_hz);

@@ -1,34 +1,35 @@
-//! Text files that people write: recipes, and configurations of training.
+//! Reads text files written by users: recipes and training configurations.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
-/// The longest that is read. A recipe has a hundred lines; a file of 50 MB took 18 s to be refused, and more of them, such
-/// as an archive given by mistake, all memory.
+/// Maximum size of a file in bytes. A recipe has about a hundred lines. Rejecting a file of 50 MB took 18 s, and larger
+/// ones, such as an archive given by mistake, would use all memory.
 pub const SETTINGS_BYTES_MAX: u64 = 1 << 20;
 
-/// As [`read`], of a file alone: a pipe would be waited for until somebody writes to it, and a device may have no end.
+/// Reads a regular file, like [`read`]. A pipe would block until something is written to it, and a device may be
+/// endless.
 ///
 /// # Errors
-/// `InvalidInput` for a pipe or a device; those of [`read`].
+/// `InvalidInput` for a pipe or a device; the errors of [`read`].
 pub fn read_file(path: &Path) -> io::Result<String> {
     let metadata = fs::metadata(path)?;
-    // Of a folder the system has words of its own.
+    // For folders, the error of the operating system is better.
     if !metadata.is_file() && !metadata.is_dir() {
-        let words = "it is a pipe or a device: give a file";
+        let words = "it is a pipe or a device: use a regular file";
         return Err(io::Error::new(io::ErrorKind::InvalidInput, words));
     }
     read(path)
 }
 
-/// Reads such a file whole.
+/// Reads a text file completely.
 ///
 /// # Errors
-/// `FileTooLarge` over [`SETTINGS_BYTES_MAX`], whatever follows there; `InvalidData` for what is not UTF-8; else what the
-/// system says.
+/// `FileTooLarge` above [`SETTINGS_BYTES_MAX`], regardless of the content; `InvalidData` if the file is not UTF-8;
+/// otherwise the error of the operating system.
 pub fn read(path: &Path) -> io::Result<String> {
-    // One byte more tells a file of just this length from a longer one. A length would not do: a pipe has none.
+    // One additional byte distinguishes a file of the maximum size from a larger one. Pipes have no size to check.
     let mut bytes = Vec::new();
     File::open(path)?
         .take(SETTINGS_BYTES_MAX + 1)
@@ -36,7 +37,7 @@ pub fn read(path: &Path) -> io::Result<String> {
 
     if bytes.len() as u64 > SETTINGS_BYTES_MAX {
         let words = format!(
-            "over {} MiB, more than any recipe or configuration: is it another file?",
+            "over {} MiB, the limit for recipes and configurations: is this the right file?",
             SETTINGS_BYTES_MAX >> 20
         );
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, words));
@@ -59,7 +60,10 @@ mod tests {
     fn a_device_is_refused_and_not_read() {
         let error = read_file(Path::new("/dev/zero")).expect_err("a device");
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-        assert_eq!(error.to_string(), "it is a pipe or a device: give a file");
+        assert_eq!(
+            error.to_string(),
+            "it is a pipe or a device: use a regular file"
+        );
 
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("a.toml");

@@ -1,8 +1,8 @@
-//! The sides of a split, by the names that data sets give them.
+//! Names of the sides of a split in data sets.
 
-/// The side that `name` means: `training`, `validation` or `test`; `None` for any other name.
+/// Returns the side with the name `name`: `training`, `validation` or `test`; `None` for any other name.
 ///
-/// Data sets abbreviate the names, so these are synonyms, in any case of letters: `train`; `val`, `valid` and `dev`; `eval`.
+/// The usual abbreviations are accepted in upper and lower case: `train`; `val`, `valid` and `dev`; `eval`.
 pub fn side_meant(name: &str) -> Option<&'static str> {
     match name.to_ascii_lowercase().as_str() {
         "training" | "train" => Some("training"),

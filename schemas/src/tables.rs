@@ -1,4 +1,4 @@
-//! Arrow schemas of the tables that wavemill writes itself. Contract: docs/store.md.
+//! Arrow schemas of the tables that wavemill itself defines. They are documented in docs/store.md.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,10 +11,10 @@ pub use crate::columns::shape_column;
 use crate::manifest::{FeatureEntry, TargetEntry};
 use crate::recipe::{Dtype, Layout};
 
-/// Key of the metadata that says how a tensor column's bytes are to be read, on the field and on the file.
+/// Metadata key that describes the bytes of a tensor column. Present on the field and on the file.
 pub const TENSOR_KEY: &str = "wavemill.tensor";
 
-/// The value of [`TENSOR_KEY`]: canonical JSON.
+/// Returns the value of [`TENSOR_KEY`] as canonical JSON.
 ///
 /// # Errors
 /// None in practice.
@@ -41,7 +41,7 @@ pub fn tensor_metadata(
         .iter()
         .map(|target| (target.name.as_str(), target.classes.as_slice()))
         .collect();
-    // Canonical, because it is stored in every file, and equal plans give equal bytes.
+    // Canonical JSON, because it is part of every file and equal plans must give equal bytes.
     crate::canonical::to_json(&Tensor {
         dtype: &feature.dtype,
         shape: &feature.shape,
@@ -56,7 +56,7 @@ pub fn tensor_metadata(
     })
 }
 
-/// Schema of a feature's rows: row columns, targets, tensor, and its shape where lengths differ.
+/// Returns the schema of a feature's rows: row columns, targets, tensor, and the shape if it varies.
 ///
 /// # Errors
 /// None in practice.
@@ -68,7 +68,7 @@ pub fn feature_schema(
 ) -> Result<SchemaRef, serde_json::Error> {
     let metadata = HashMap::from([(TENSOR_KEY.to_owned(), tensor_metadata(feature, targets)?)]);
 
-    // What is told of audio is null of a picture file.
+    // Columns about audio are null for picture files.
     let no_audio = !feature.is_of_audio();
     let mut fields = vec![
         Field::new("clip_key", DataType::Utf8, false),
@@ -78,7 +78,7 @@ pub fn feature_schema(
         Field::new("variant", DataType::Float32, false),
     ];
     for target in targets {
-        // Null: unlabelled.
+        // Null means unlabelled.
         fields.push(Field::new(&target.name, DataType::Int32, true));
     }
     fields.extend([
@@ -93,7 +93,7 @@ pub fn feature_schema(
             .with_metadata(metadata.clone()),
     ]);
 
-    // The bytes of a tensor do not tell its shape where that differs from row to row.
+    // If shapes vary between rows, the bytes of a tensor do not determine its shape.
     if feature.shape.contains(&None) {
         fields.push(Field::new(
             shape_column(&feature.name),
@@ -102,7 +102,7 @@ pub fn feature_schema(
         ));
     }
 
-    // On the file too: some readers show a file's metadata and no field's.
+    // Also on the file: some readers show only the metadata of files.
     Ok(Arc::new(Schema::new_with_metadata(fields, metadata)))
 }
 
@@ -113,13 +113,13 @@ fn tensor_type(feature: &FeatureEntry, layout: Layout, dtype: Dtype) -> DataType
         .try_fold(1, |product, dim| dim.map(|n| product * n));
 
     match (layout, values) {
-        // Lists know their own lengths, so they need no number of values.
+        // Lists store their lengths, so the number of values is not needed.
         (Layout::List, _) => list_of(match dtype {
             Dtype::F16 => DataType::Float16,
             Dtype::F32 => DataType::Float32,
             Dtype::U8 => DataType::UInt8,
         }),
-        // Arrow counts the bytes of a fixed-size value in i32; a row of 2 GiB is refused long before.
+        // Arrow stores the size of fixed-size values as i32; recipes with rows of 2 GiB are rejected earlier.
         (Layout::Binary, Some(values)) => {
             DataType::FixedSizeBinary((values * dtype.bytes()) as i32)
         }
@@ -127,14 +127,14 @@ fn tensor_type(feature: &FeatureEntry, layout: Layout, dtype: Dtype) -> DataType
     }
 }
 
-/// List type with the item name that Parquet readers expect.
+/// Returns a list type with the item name that Parquet readers expect.
 pub fn list_of(item: DataType) -> DataType {
     DataType::List(Arc::new(Field::new("item", item, false)))
 }
 
-/// Schema of the `sides` table: the side of every group that was ever placed, by rule (`artist`, `stratified`).
+/// Schema of the `sides` table: the side of every group that was ever assigned, by rule (`artist`, `stratified`).
 ///
-/// A group is named `track:<clip_key>`, `artist:<id>` or `recording:<audio_blake3>`; ordered by rule and group.
+/// Groups are named `track:<clip_key>`, `artist:<id>` or `recording:<audio_blake3>`. Rows are sorted by rule and group.
 pub fn sides_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("rule", DataType::Utf8, false),
@@ -143,10 +143,10 @@ pub fn sides_schema() -> SchemaRef {
     ]))
 }
 
-/// Schema of the `inputs` table: the file of every planned clip, by `clip_key`.
+/// Schema of the `inputs` table: the file of every planned clip, sorted by `clip_key`.
 ///
-/// `bytes` is null where there is none, `content_blake3` (of the whole file) where it could not be read, `decode_key` (of
-/// what decoding reads of it) where there is no audio in it.
+/// `bytes` is null if there is no file, `content_blake3` (of the whole file) if it could not be read, and `decode_key`
+/// (of the bytes used for decoding) if it contains no audio.
 pub fn inputs_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("clip_key", DataType::Utf8, false),
@@ -156,10 +156,11 @@ pub fn inputs_schema() -> SchemaRef {
     ]))
 }
 
-/// Schema of the `audio_files` table: the files below the audio root by what became of them (`fate`) and by extension.
+/// Schema of the `audio_files` table: numbers of files below the audio root by outcome (`fate`) and extension. Every
+/// file is counted once.
 ///
-/// `bytes` is the sum of their sizes, and `examples` has the first paths. Where a row has almost the name of a file,
-/// `near_rows` has the names by rows beside those. All files together are those that were found.
+/// `bytes` is the total size, and `examples` contains the first paths. If metadata rows have names similar to those of
+/// the examples, `near_rows` contains the names in the rows.
 pub fn audio_files_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("fate", DataType::Utf8, false),

@@ -1,23 +1,23 @@
-//! How text from outside is shown to a person: names, titles, recipe keys, paths, words of other libraries.
+//! Escapes external text for display: names, titles, recipe keys, paths, messages of other libraries.
 //!
-//! A terminal obeys what is written to it. A column called `\u{1b}[2J` would clear the screen, and U+202E turns a line
-//! around so that it reads otherwise than it is. Everything that wavemill did not write itself goes through [`shown`]
-//! before it is shown. What programs read (JSON, CSV, Arrow, Parquet) is never changed.
+//! Terminals interpret control characters. A column called `\u{1b}[2J` would clear the screen, and U+202E reverses the
+//! direction of text, so that it reads differently. All external text is escaped by [`shown`] before display. Output
+//! for programs (JSON, CSV, Arrow, Parquet) is not changed.
 
 use std::any::Any;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// `text` on one line and without effect on a terminal.
+/// Returns `text` as a single line without effects on a terminal.
 ///
-/// Control characters, line breaks, and characters that only turn or hide text become escapes such as `\n`, `\u{1b}` and
-/// `\u{202e}`. All other characters stay, of whatever script, with their accents and joiners.
+/// Control characters, line breaks, and characters that only change direction or are invisible become escapes such as
+/// `\n`, `\u{1b}` and `\u{202e}`. All other characters of any script are kept, including accents and joiners.
 pub fn shown(text: &str) -> Cow<'_, str> {
     if !text.contains(is_escaped) {
         return Cow::Borrowed(text);
     }
 
-    // Escapes are longer than what they stand for: room for two or three.
+    // Escapes are longer than the characters they replace: reserve space for two or three.
     let mut line = String::with_capacity(text.len() + 16);
     for c in text.chars() {
         push_shown(&mut line, c);
@@ -25,9 +25,9 @@ pub fn shown(text: &str) -> Cow<'_, str> {
     Cow::Owned(line)
 }
 
-/// As [`shown`], for text that is several lines on purpose, such as the plan of a query: line feeds stay.
+/// Escapes text like [`shown`], but keeps line feeds. For text with several lines, such as a query plan.
 pub fn shown_lines(text: &str) -> Cow<'_, str> {
-    // Split and joined at line feeds alone: a carriage return would move the cursor back over the line.
+    // Only line feeds separate lines: a carriage return would move the cursor back to the start of the line.
     if text.contains(|c| c != '\n' && is_escaped(c)) {
         Cow::Owned(text.split('\n').map(shown).collect::<Vec<_>>().join("\n"))
     } else {
@@ -35,32 +35,32 @@ pub fn shown_lines(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// What a caught panic said; `None` where it carried no text.
+/// Returns the message of a caught panic, or `None` if its payload is not text.
 pub fn panic_words(panic: &(dyn Any + Send)) -> Option<&str> {
     let formatted = panic.downcast_ref::<String>().map(String::as_str);
     formatted.or_else(|| panic.downcast_ref::<&str>().copied())
 }
 
-/// Appends one character as [`shown`] shows it.
+/// Appends one character, escaped in the same way as by [`shown`].
 pub fn push_shown(line: &mut String, c: char) {
     if !is_escaped(c) {
         line.push(c);
     } else if matches!(c, '\n' | '\r' | '\t') {
         line.extend(c.escape_default());
     } else {
-        // Writing into a string does not fail.
+        // Writing to a string never fails.
         let _ = write!(line, "\\u{{{:x}}}", u32::from(c));
     }
 }
 
-/// Whether a character acts on a terminal or on its neighbours instead of being seen.
+/// Reports whether a character affects the terminal or adjacent characters instead of being visible.
 const fn is_escaped(c: char) -> bool {
-    // Unicode's classes would not do: "format" holds the joiners too, which text needs.
+    // Unicode's category "format" is too broad: it includes joiners, which some scripts need.
     match c {
         // C0, DEL and C1: escape sequences start with one of them.
         '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}' => true,
 
-        // What turns the direction of text: marks, embeddings, overrides, isolates.
+        // Characters that change the direction of text: marks, embeddings, overrides, isolates.
         '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}' => {
             true
         }
@@ -68,8 +68,8 @@ const fn is_escaped(c: char) -> bool {
         // Line and paragraph separators.
         '\u{2028}' | '\u{2029}' => true,
 
-        // Without width or ink: two names that differ in these alone look equal. The joiners U+200C and U+200D are no
-        // such case, since Persian, Hindi and emoji are written with them.
+        // Invisible characters: two names that differ only in these look equal. The joiners U+200C and U+200D are not
+        // included, because Persian, Hindi and emoji use them.
         '\u{ad}'
         | '\u{180e}'
         | '\u{200b}'
@@ -103,6 +103,7 @@ mod tests {
             ("\u{200e}\u{200f}\u{61c}", r"\u{200e}\u{200f}\u{61c}"),
             ("ro\u{200b}ck\u{feff}\u{ad}", r"ro\u{200b}ck\u{feff}\u{ad}"),
         ];
+
         for (text, want) in cases {
             assert_eq!(shown(text), want);
         }

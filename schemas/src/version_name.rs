@@ -1,82 +1,82 @@
-//! How a version of a store is named: by its number, or by a tag.
+//! Names of store versions: a number or a tag.
 //!
-//! A tag is a file of its own beside the versions, [`TAGS_FOLDER`]`/NAME`, and holds a version's number and a newline. It
-//! is no part of a version: it can name another one tomorrow, while a number always names the same. The pipeline and the
-//! loader find these files; here is what their names and their content may be.
+//! A tag is a file next to the versions, [`TAGS_FOLDER`]`/NAME`, that contains a version number and a newline. Tags are
+//! not part of a version: a tag can be moved to another version, while a number always refers to the same one. The
+//! pipeline and the loader access these files; this module defines their names and their content.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Where tags lie, below the store.
+/// Folder of the tags, relative to the store.
 pub const TAGS_FOLDER: &str = "_wavemill/tags";
 
-/// More than the file of any tag is long: the largest number has 20 digits.
+/// Upper bound on the size of a tag's file in bytes: the largest number has 20 digits.
 pub const TAG_FILE_BYTES_MAX: u64 = 32;
 
-/// Characters of a tag, at most.
+/// Maximum length of a tag in characters.
 const TAG_CHARS_MAX: usize = 64;
 
-/// Tags that an error names, at most.
+/// Maximum number of tags listed in an error message.
 const NAMED_MAX: usize = 10;
 
-/// Why a text names no version.
+/// The error type for invalid version names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Not the characters of a tag.
+    /// The text contains characters that tags may not contain, or is too long.
     #[error(
-        "a tag is at most 64 letters (a-z, A-Z), digits, `.`, `_` and `-`, and its first one is a letter or a digit"
+        "a tag has at most 64 letters (a-z, A-Z), digits, `.`, `_` and `-`, and starts with a letter or a digit"
     )]
     Characters,
-    /// Every text of digits is a number already.
-    #[error("digits alone are the number of a version: a tag needs another character")]
+    /// The text consists of digits only, so it is a number.
+    #[error("a name of digits only is a version number: a tag needs another character")]
     AllDigits,
-    /// More than a number of a version can be.
-    #[error("no version has so large a number")]
+    /// The number exceeds the maximum version number.
+    #[error("the version number is too large")]
     TooLarge,
 }
 
-/// What is wrong with the file of a tag.
+/// A problem with the file of a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TagProblem {
-    /// Something else than [`tag_text`].
-    #[error("it does not hold the number of a version")]
+    /// The content is not as written by [`tag_text`].
+    #[error("it does not contain a version number")]
     Content,
-    /// A number that is no version's.
-    #[error("it names version {version}, which does not exist")]
+    /// The version of this number does not exist.
+    #[error("it refers to version {version}, which does not exist")]
     NoVersion {
-        /// As it says.
+        /// Version number in the file.
         version: u64,
     },
-    /// A tag keeps the data of its version: this one was not tagged when its data was removed.
+    /// The data of the version was removed. A tag normally prevents this, so it did not exist at that time.
     #[error("it names version {version}, whose data was removed by `wavemill gc`")]
     Collected {
-        /// As it says.
+        /// Version number in the file.
         version: u64,
     },
-    /// A name that no command takes.
-    #[error("no tag can have this name")]
+    /// The file name is not a valid tag.
+    #[error("the file name is not a valid tag")]
     Name,
 }
 
 impl TagProblem {
-    /// What helps.
+    /// Returns advice for solving the problem.
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::Content | Self::NoVersion { .. } | Self::Collected { .. } => {
-                "give its name to a version again with `wavemill tag VERSION NAME`, or remove the file"
+                "set the tag again with `wavemill tag VERSION NAME`, or remove the file"
             }
             Self::Name => "remove the file",
         }
     }
 }
 
-/// The name of a tag: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, and not digits alone. So it is the name of one file, never
-/// hidden, and never a number.
+/// A valid tag: `[A-Za-z0-9][A-Za-z0-9._-]{0,63}`, but not only digits. It is therefore a valid name of a visible file,
+/// and not a number.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TagName(String);
 
 impl TagName {
-    /// As typed.
+    /// Returns the tag as typed.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -107,12 +107,12 @@ impl fmt::Display for TagName {
     }
 }
 
-/// A version as people name it.
+/// A version as named by a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VersionName {
-    /// By its number, from 1.
+    /// Version number, from 1.
     Number(u64),
-    /// By a tag, which may name another version later.
+    /// Tag, which may refer to another version later.
     Tag(TagName),
 }
 
@@ -137,17 +137,17 @@ impl fmt::Display for VersionName {
     }
 }
 
-/// What the file of a tag holds.
+/// Returns the content of a tag's file.
 pub fn tag_text(version: u64) -> String {
     format!("{version}\n")
 }
 
-/// The version that the content of a tag's file names; `None` where it names none. The newline may be missing, as in a
-/// file that somebody made by hand.
+/// Parses the content of a tag's file; `None` if it is not a version number. The newline may be missing, as in a file
+/// written by hand.
 pub fn tagged_version(content: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(content).ok()?;
     let number = text.strip_suffix('\n').unwrap_or(text);
-    // A sign, which `parse` would take, is no digit.
+    // `parse` accepts a sign, but tags must not contain one.
     if is_number(number) {
         number.parse().ok()
     } else {
@@ -155,7 +155,7 @@ pub fn tagged_version(content: &[u8]) -> Option<u64> {
     }
 }
 
-/// Which tags there are, in words for an error.
+/// Describes the existing tags for an error message.
 pub fn tags_there(tags: &[String]) -> String {
     match tags {
         [] => "there is no tag".to_owned(),

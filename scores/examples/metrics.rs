@@ -27,12 +27,14 @@ struct Input {
 fn read(path: &str) -> Result<Predictions> {
     let text = std::fs::read_to_string(path).with_context(|| path.to_owned())?;
     let input: Input = serde_json::from_str(&text).with_context(|| path.to_owned())?;
+
     let multi = input.labels.is_empty();
     let mut out = if multi {
         Predictions::multi("target", &input.classes)
     } else {
         Predictions::single("target", &input.classes)
     };
+
     let n = input.probabilities.len();
     ensure!(
         n == input.track_ids.len() && n == input.artist_ids.len(),
@@ -42,12 +44,14 @@ fn read(path: &str) -> Result<Predictions> {
         n == input.labels.len().max(input.sets.len()),
         "{path}: not one label a row"
     );
+
     for (i, probabilities) in input.probabilities.iter().enumerate() {
         let label = match (multi, input.sets.get(i)) {
             (true, Some(Some(set))) => Label::Set(set),
             (false, _) if input.labels[i] >= 0 => Label::Class(usize::try_from(input.labels[i])?),
             _ => Label::Unknown,
         };
+
         let (track_id, artist_id) = (input.track_ids[i], input.artist_ids[i]);
         let clip_key = track_id.to_string();
         out.push(&Row {
@@ -60,18 +64,21 @@ fn read(path: &str) -> Result<Predictions> {
             probabilities,
         })?;
     }
+
     Ok(out)
 }
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let predictions = read(args.first().context("usage: metrics IN.json [--table]")?)?;
+
     let start = Instant::now();
     let evaluation = Evaluation::of(
         &predictions,
         0,
         Leaks::of(SplitRule::Artist, "test", [], []),
     )?;
+
     if args.get(1).is_some_and(|arg| arg == "--table") {
         println!(
             "{evaluation}\n{:.2} s, intervals included",
@@ -80,5 +87,6 @@ fn main() -> Result<()> {
     } else {
         println!("{}", serde_json::to_string(&evaluation)?);
     }
+
     Ok(())
 }

@@ -59,7 +59,7 @@ pub struct Map {
 #[derive(Debug, thiserror::Error)]
 pub enum MapError {
     /// The number of values is not a multiple of the width, or the width is 0.
-    #[error("{values} values are no vectors of {width} values")]
+    #[error("{values} values cannot be divided into vectors of {width} values")]
     Width {
         /// Number of all values.
         values: usize,
@@ -67,13 +67,13 @@ pub enum MapError {
         width: usize,
     },
     /// A vector contains NaN or an infinite value.
-    #[error("vector {index} has a value that is no number")]
+    #[error("vector {index} contains a value that is not a number")]
     NotFinite {
         /// The index of the vector.
         index: usize,
     },
     /// The system cannot start a thread.
-    #[error("no thread for the map")]
+    #[error("cannot start a thread for the map")]
     Thread(#[from] ThreadPoolBuildError),
 }
 
@@ -305,10 +305,13 @@ mod tests {
             let found = map(vectors, width, &settings(1, 1), &mut |_| {});
             found.expect_err("no map").to_string()
         };
-        assert_eq!(told(&[0.0; 7], 3), "7 values are no vectors of 3 values");
+        assert_eq!(
+            told(&[0.0; 7], 3),
+            "7 values cannot be divided into vectors of 3 values"
+        );
         assert_eq!(
             told(&[0.0, 1.0, 2.0, f32::NAN], 2),
-            "vector 1 has a value that is no number"
+            "vector 1 contains a value that is not a number"
         );
     }
 }

@@ -255,6 +255,7 @@ mod tests {
             factor: 0.5,
             threshold: 1e-4,
         };
+
         Schedule {
             step: None,
             plateau: Some(plateau),
@@ -272,6 +273,7 @@ mod tests {
             },
             1e-3,
         );
+
         let rates: Vec<f64> = [0, 9, 10, 19, 20].map(|e| schedules.lr(at(0, e))).into();
         assert_eq!(
             rates,
@@ -282,6 +284,7 @@ mod tests {
     #[test]
     fn a_plateau_cuts_after_more_than_patience_epochs_and_counts_anew() {
         let mut schedules = Schedules::new(&plateau(Metric::Loss), 1.0);
+
         // 0.99995 is better than 1 by less than the threshold.
         let cuts: Vec<bool> = [
             1.0,
@@ -298,6 +301,7 @@ mod tests {
         ]
         .map(|x| schedules.epoch_ended(0, &loss(x)))
         .into();
+
         let want = [
             false, false, false, true, false, false, false, true, false, false, true,
         ];
@@ -308,11 +312,13 @@ mod tests {
     #[test]
     fn an_accuracy_is_better_when_it_rises() {
         let mut schedules = Schedules::new(&plateau(Metric::Accuracy), 1.0);
+
         assert!(
             [0.9, 0.8, 0.7, 0.6, 0.5]
                 .iter()
                 .all(|&x| !schedules.epoch_ended(0, &loss(x)))
         );
+
         let cuts: Vec<bool> = [0.6, 0.7, 0.8]
             .map(|x| schedules.epoch_ended(0, &loss(x)))
             .into();
@@ -337,10 +343,12 @@ mod tests {
             cosine: Some(Cosine { warmup_steps: 20 }),
         };
         let schedules = Schedules::new(&cosine, 2.0);
+
         let rates: Vec<f64> = [0, 5, 20, 60, 100, 200]
             .map(|s| schedules.lr(at(s, 0)))
             .into();
         let want = [0.0, 0.5, 2.0, 1.0, 0.0, 0.0];
+
         assert!(
             rates
                 .iter()
@@ -357,13 +365,16 @@ mod tests {
             cosine: Some(Cosine::default()),
             ..plateau(Metric::Loss)
         };
+
         let mut schedules = Schedules::new(&settings, 1.0);
         [1.0, 1.0, 1.0]
             .iter()
             .for_each(|&x| assert!(!schedules.epoch_ended(0, &loss(x))));
+
         let text = serde_json::to_string(schedules.state()).expect("JSON");
         let mut resumed = Schedules::new(&settings, 1.0);
         resumed.resume(serde_json::from_str(&text).expect("own JSON"));
+
         for one in [&mut schedules, &mut resumed] {
             assert!(one.epoch_ended(0, &loss(1.0)));
             assert!((one.lr(at(50, 10)) - 0.7 * 0.5 * 0.5).abs() < 1e-15);
@@ -378,6 +389,7 @@ mod tests {
             verdicts.map(|v| (v.better, v.stop)),
             [(true, false), (true, false), (false, false)]
         );
+
         let text = serde_json::to_string(&stop).expect("JSON");
         let mut resumed: EarlyStop = serde_json::from_str(&text).expect("own JSON");
         assert_eq!(
@@ -388,6 +400,7 @@ mod tests {
             }
         );
         assert_eq!(resumed.best(), Some(0.9));
+
         let mut never = EarlyStop::new(Metric::MacroF1, 0);
         assert!((0..50).all(|_| !never.epoch_ended(&loss(1.0)).stop));
     }

@@ -52,7 +52,7 @@ impl Values {
         match (self, method) {
             (Self::Choice(choices), _) => choices.is_empty().then(|| "has no values".to_owned()),
             (Self::Range { .. }, Method::Grid) => {
-                Some("is a range: a grid wants a list; or set method = \"random\"".to_owned())
+                Some("is a range: a grid needs a list; or set method = \"random\"".to_owned())
             }
             (Self::Range { min, max, .. }, _)
                 if !(min.is_finite() && max.is_finite() && min <= max) =>
@@ -62,7 +62,7 @@ impl Values {
                 ))
             }
             (Self::Range { min, log: true, .. }, _) if *min <= 0.0 => Some(format!(
-                "has min = {min} and log = true: a logarithm wants min above 0"
+                "has min = {min} and log = true: a logarithmic range needs min above 0"
             )),
             (Self::Range { .. }, _) => None,
         }
@@ -135,7 +135,7 @@ impl Sweep {
     /// Returns the first problem with the sweep.
     fn problem(&self) -> Option<String> {
         if self.method == Method::Random && self.trials == 0 {
-            return Some("trials = 0: a random sweep wants at least 1".to_owned());
+            return Some("trials = 0: a random sweep needs at least 1".to_owned());
         }
         let of_values = self.parameters.iter().find_map(|(key, values)| {
             let problem = values.problem(self.method)?;
@@ -435,6 +435,7 @@ mod tests {
         let sweep = Sweep::parse(text, "s.toml").expect("valid");
         let trials = sweep.trials();
         assert_eq!(trials, sweep.trials());
+
         let values: Vec<f64> = trials
             .iter()
             .map(|t| t[0].split_once('=').expect("key").1.parse().expect("f64"))
@@ -461,10 +462,12 @@ mod tests {
     fn what_has_no_trial_or_no_logarithm_is_said() {
         let said = |text: &str| Sweep::parse(text, "s.toml").expect_err(text).to_string();
         let random = |rest: &str| said(&format!("method = \"random\"\n{rest}"));
+
         assert!(
             random("trials = 0\n[parameters]\n\"seed\" = [1]")
                 .contains("s.toml: trials = 0: a random")
         );
+
         let range = |range: &str| random(&format!("[parameters]\n\"optimizer.lr\" = {range}"));
         assert!(
             range("{ min = 0.0, max = 0.1, log = true }")
@@ -472,6 +475,7 @@ mod tests {
         );
         assert!(range("{ min = 0.2, max = 0.1 }").contains("min must be at most max"));
         assert!(range("{ min = nan, max = 0.1 }").contains("finite"));
+
         let ok = "method = \"random\"\n[parameters]\n\"loss.mixup\" = { min = 0.0, max = 0.1 }";
         Sweep::parse(ok, "s.toml").expect("0 without a logarithm");
     }
@@ -484,6 +488,7 @@ mod tests {
             !medians.should_end(&[9.0, 9.0], Metric::Loss, 1),
             "one other trial is no median"
         );
+
         medians.add(vec![1.2, 0.7, 0.6]);
         assert!(medians.should_end(&[2.0, 1.9], Metric::Loss, 1));
         assert!(!medians.should_end(&[2.0, 0.3], Metric::Loss, 1));
@@ -496,6 +501,7 @@ mod tests {
             "NaN is no best"
         );
         assert!(medians.should_end(&[f64::NAN], Metric::Loss, 1));
+
         medians.add(vec![f64::NAN; 3]);
         assert!(
             medians.should_end(&[2.0, 1.9], Metric::Loss, 1),
@@ -525,6 +531,7 @@ mod tests {
             let curves: Vec<Vec<f64>> = (0..6)
                 .map(|_| (0..epochs()).map(|_| rng.uniform_in(0.0, 1.0)).collect())
                 .collect();
+
             let mut side = SideBySide::new(vec![Metric::Loss; curves.len()], 1);
             let mut lengths = vec![0; curves.len()];
             let mut left: Vec<usize> = (0..curves.len()).collect();
@@ -535,12 +542,14 @@ mod tests {
                 let Some(ends) = side.should_end(trial) else {
                     continue;
                 };
+
                 lengths[trial] += 1;
                 if ends || lengths[trial] == curves[trial].len() {
                     side.ended(trial, Vec::new());
                     left.retain(|other| *other != trial);
                 }
             }
+
             assert_eq!(lengths, in_turn(&curves, 1), "{curves:?}");
         }
     }

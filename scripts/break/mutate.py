@@ -1,20 +1,20 @@
-"""Breaks files, each by a seed of its own: the same seed gives the same bytes."""
+"""Damages files, each with its own seed: the same seed gives the same bytes."""
 
 import random
 import struct
 
 from bases import CRC8, CRC16, CRC32, crc
 
-# What size and number fields are set to, beside what they are.
+# Values that are written to size and number fields.
 EXTREMES = [0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF, 1 << 63, -1]
-# The largest mutated file: what is doubled again and again says nothing new.
+# Limit on the size of a mutated file. Larger files, as from repeated doubling, show nothing new.
 FILE_BYTES_MAX = 200_000
-# `fLaC`, and RIFF with its size.
+# The marker `fLaC`, or RIFF with its size.
 MARKER_BYTES_MAX = 12
 
 
 def mutated(bases, seed):
-    """A name, an extension and the bytes of one broken file."""
+    """Returns the name, extension and bytes of one damaged file."""
     rng = random.Random(seed)
     base = rng.choice(bases)
     parts = [bytearray(part) for part in base.parts]
@@ -24,7 +24,7 @@ def mutated(bases, seed):
         mutate(rng, parts, bases, base)
         names.append(mutate.__name__)
 
-    # Half of the time with right checksums: what they protect is reached, too.
+    # Half of the mutations get correct checksums, so that the code after the checksum test is reached, too.
     if rng.random() < 0.5:
         for part in parts:
             seal(base.kind, part)
@@ -36,7 +36,7 @@ def mutated(bases, seed):
 
 
 def seal(kind, part):
-    """Makes the checksums of a frame or page right, if it has such."""
+    """Corrects the checksums of a frame or page, if it has any."""
     if kind == "flac" and part[:1] == b"\xff" and len(part) > 12:
         n_header = flac_header_bytes(part)
         if n_header < len(part) - 2:
@@ -48,7 +48,7 @@ def seal(kind, part):
 
 
 def flac_header_bytes(part):
-    """Bytes of a frame header without its checksum."""
+    """Returns the number of bytes of a frame header without its checksum."""
     first = part[4]
     n_number = 1 if first < 0x80 else max(1, len(f"{first:08b}".split("0")[0]))
     n_size = {6: 1, 7: 2}.get(part[2] >> 4, 0)
@@ -57,13 +57,13 @@ def flac_header_bytes(part):
 
 
 def place(rng, parts):
-    """A part's place. A marker that the file begins with is seldom chosen: without it nothing else is looked at."""
+    """Chooses the index of a part. The marker at the start is rarely chosen: without it, the rest of the file is not read."""
     is_marker = len(parts) > 1 and len(parts[0]) <= MARKER_BYTES_MAX
     return rng.randrange(1 if is_marker and rng.random() < 0.95 else 0, len(parts))
 
 
 def any_part(rng, parts):
-    """A part with bytes in it. The first ones, which are headers, are as likely as all the others."""
+    """Chooses a part that is not empty. The first parts, which are headers, are as likely as all others together."""
     at = place(rng, parts[:5] if rng.random() < 0.5 else parts)
     if not parts[at]:
         parts[at] = bytearray(1)
@@ -71,20 +71,20 @@ def any_part(rng, parts):
 
 
 def flip(rng, parts, _bases, _base):
-    """A few bits."""
+    """Flips a few bits."""
     part = any_part(rng, parts)
     for _ in range(rng.choice([1, 1, 2, 8, 40])):
         part[rng.randrange(len(part))] ^= 1 << rng.randrange(8)
 
 
 def flip_header(rng, parts, _bases, _base):
-    """A bit within the first bytes of a part."""
+    """Flips a bit within the first bytes of a part."""
     part = any_part(rng, parts)
     part[rng.randrange(min(len(part), 32))] ^= 1 << rng.randrange(8)
 
 
 def field(rng, parts, _bases, _base):
-    """A number among the first bytes of a part, set to an extreme."""
+    """Sets a number within the first bytes of a part to an extreme value."""
     part = any_part(rng, parts)
     n_bytes = rng.choice([1, 2, 3, 4, 4, 8])
     at = rng.randrange(max(1, min(len(part) - n_bytes + 1, 48)))
@@ -93,7 +93,7 @@ def field(rng, parts, _bases, _base):
 
 
 def scramble(rng, parts, _bases, _base):
-    """A run of bytes, overwritten by noise, by zeros or by ones."""
+    """Overwrites consecutive bytes with noise, zeros or ones."""
     part = any_part(rng, parts)
     at = rng.randrange(len(part))
     n_bytes = min(len(part) - at, rng.choice([1, 4, 16, 64, 512]))
@@ -101,51 +101,51 @@ def scramble(rng, parts, _bases, _base):
 
 
 def drop(rng, parts, _bases, _base):
-    """A part is gone."""
+    """Removes a part."""
     if len(parts) > 1:
         del parts[place(rng, parts)]
 
 
 def double(rng, parts, _bases, _base):
-    """A part is there several times."""
+    """Repeats a part."""
     at = place(rng, parts)
     for _ in range(rng.choice([1, 1, 2, 5])):
         parts.insert(at, bytearray(parts[at]))
 
 
 def swap(rng, parts, _bases, _base):
-    """Two parts change places."""
+    """Swaps two parts."""
     a, b = place(rng, parts), place(rng, parts)
     parts[a], parts[b] = parts[b], parts[a]
 
 
 def splice(rng, parts, bases, base):
-    """A part of another file, of this format or of another."""
+    """Inserts a part of another file, of this format or of another."""
     other = rng.choice([other for other in bases if other.kind == base.kind] if rng.random() < 0.8 else bases)
     parts.insert(place(rng, parts) + rng.randrange(2), bytearray(rng.choice(other.parts)))
 
 
 def join(rng, parts, bases, base):
-    """Another file of this format behind it."""
+    """Appends another file of this format."""
     parts.extend(bytearray(part) for part in rng.choice([other for other in bases if other.kind == base.kind]).parts)
 
 
 def insert(rng, parts, _bases, _base):
-    """Foreign bytes within a part."""
+    """Inserts foreign bytes within a part."""
     part = any_part(rng, parts)
     at = rng.randrange(len(part) + 1)
     part[at:at] = rng.choice([rng.randbytes(rng.randrange(1, 600)), bytes(rng.randrange(1, 600)), b"\xff" * 9, b"ID3\4"])
 
 
 def remove(rng, parts, _bases, _base):
-    """Bytes within a part are gone."""
+    """Removes bytes within a part."""
     part = any_part(rng, parts)
     at = rng.randrange(len(part))
     del part[at : at + rng.choice([1, 2, 7, 60, 900])]
 
 
 def cut(rng, parts, _bases, _base):
-    """The file ends early, or begins late."""
+    """Cuts off the end or the start of the file."""
     at = place(rng, parts)
     keep = rng.randrange(len(parts[at]) + 1)
     if rng.random() < 0.9:

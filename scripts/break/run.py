@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Breaks audio files by the thousand and runs `wavemill extract` over them: what must hold, whatever the bytes.
+"""Damages thousands of audio files and checks what must hold when `wavemill extract` reads them, whatever the bytes.
 
 usage: run.py --programs FOLDER [--files N] [--seed N] [--formats mp3,wav,flac,ogg] [--keep FOLDER] [--file-cpu-s S]
 
-Of each batch of files: the run ends with 0 and says nothing of a panic; each file is a row or a reject; no reject is
-`worker_panic`; every value is finite, and no more seconds are lost than the files could hold; the process stays within
---memory-limit; no file takes long. The first batch is extracted again with another number of threads: the shards must be
-the same bytes. A failure prints its batch, and keeps the file, where one is to blame.
+For each batch of files: the exit code is 0 and the output mentions no panic; each file is a row or a reject; no reject is
+`worker_panic`; every value is finite, and the lost seconds are not more than the files can contain; the process respects
+--memory-limit; no file takes long. The first batch is extracted again with a different number of threads, and the shards
+must be equal in every byte. On a failure, prints the batch and keeps the files that cause it.
 
-No file that takes more than --file-cpu-s seconds of CPU (default 5) passes unseen: files that together take no more hide
-none that does, and files that together take more are halved until each part takes no more, or is one file, which fails.
+Every file that takes more than --file-cpu-s seconds of CPU (default 5) is found: a set of files that takes more is halved
+until each part takes no more, or consists of a single file, which fails.
 """
 
 import argparse
@@ -29,24 +29,28 @@ from mutate import mutated
 
 BATCH_FILES = 2_000
 MEMORY_LIMIT_BYTES = 256 << 20
-# What the limit does not count: the program before it holds a clip. tests/tests/memory.rs has the same figure and says how
-# it was measured.
+# Memory that the limit does not count: the program before it holds a clip. tests/tests/memory.rs contains the same
+# figure and describes how it was measured.
 PROGRAM_BYTES = 112 << 20
-# The limit is of what the program counts, which is right within a twentieth.
+# The limit applies to the memory that the program counts, which is correct within a twentieth.
 MEMORY_SLACK = 1.05
-# What one file may take. Most take a thousandth of a second; a whole batch took 2.0 to 2.7 s on one machine (2,000 files,
-# debug build, start and commit included), and so is rarely halved on a machine of half that speed.
+# Limit of CPU seconds per file. Most files take a thousandth of a second; a whole batch took 2.0 to 2.7 s on one
+# machine (2,000 files, debug build, start and commit included), and so is rarely split on a machine of half that
+# speed.
 FILE_CPU_S = 5
-# What a batch may take: ten times as much as it did. Here files fail that are slow together, and none alone.
+# Limit of CPU seconds per batch: ten times the measured time. It detects files that are slow together, but not
+# individually.
 RUN_CPU_S_MAX = 27
-# A run that waits for ever takes no CPU. It has two threads, and may share the machine with others.
+# A run that waits forever takes no CPU time, so wall time is limited as well. A run has two threads, and may share
+# the machine with others.
 RUN_WALL_S_MAX = 4 * RUN_CPU_S_MAX
-# Base files have at most two seconds; joined and doubled ones six times as much; announcements count up to ten times.
+# Base files have at most two seconds; joined and doubled ones six times as much; a stated length counts up to ten
+# times.
 LOST_S_MAX = 120
-# Silence of frames that claim to be longer than they are comes on top: 65,535 samples at 8 kHz are eight seconds.
+# Silence for frames that state a greater length than they have is added: 65,535 samples at 8 kHz are eight seconds.
 DURATION_S_MAX = 1_200
 
-# Every second batch is decoded whole, every other one as far as a recipe with a duration wants.
+# Every second batch is decoded completely, and the others only up to the recipe's duration.
 DURATIONS = ["duration_s = 3.0", ""]
 RECIPE = """
 name = "broken"
@@ -79,7 +83,7 @@ SELECT (SELECT count(*) FROM features_log_mel) AS written,
 
 
 class Fault(Exception):
-    """What did not hold, and the files to blame where they are known."""
+    """A check that failed, with the files that caused it if they are known."""
 
     def __init__(self, words, files=()):
         super().__init__(words)
@@ -87,13 +91,13 @@ class Fault(Exception):
 
 
 class Run:
-    """One extraction: its folder of audio, and what is asked of it."""
+    """One extraction of a folder of audio, and the checks of its result."""
 
     def __init__(self, programs, recipe, audio, store):
         self.wavemill, self.recipe, self.audio, self.store = programs / "wavemill", recipe, audio, store
 
     def extract(self, threads):
-        """Extracts all files, and checks how the process ended."""
+        """Extracts all files and checks exit code, time and memory. Returns (maximum RSS in KiB, CPU seconds)."""
         words = [self.wavemill, "extract", "--recipe", self.recipe, "--audio", self.audio, "--store", self.store]
         words += ["--max-reject-fraction", "1", "--memory-limit", f"{MEMORY_LIMIT_BYTES >> 20}MiB", "--backend", "cpu"]
         with tempfile.TemporaryFile("w+") as said:
@@ -108,14 +112,14 @@ class Run:
             raise Fault(f"exit {code}: {text.strip()[-2_000:]}")
         cpu_s = usage.ru_utime + usage.ru_stime
         if cpu_s > RUN_CPU_S_MAX:
-            raise Fault(f"{cpu_s:.1f} CPU seconds, at most {RUN_CPU_S_MAX}")
+            raise Fault(f"{cpu_s:.1f} CPU seconds, limit {RUN_CPU_S_MAX}")
         most = MEMORY_SLACK * MEMORY_LIMIT_BYTES + PROGRAM_BYTES
         if usage.ru_maxrss * 1024 > most:
-            raise Fault(f"{usage.ru_maxrss / 1024:.0f} MiB of memory, at most {most / (1 << 20):.0f}")
+            raise Fault(f"{usage.ru_maxrss / 1024:.0f} MiB of memory, limit {most / (1 << 20):.0f}")
         return usage.ru_maxrss, cpu_s
 
     def ask(self, question):
-        """Rows of a query."""
+        """Returns the rows of a query."""
         words = [self.wavemill, "sql", "--store", self.store, "--format", "json", question]
         answer = subprocess.run(list(map(str, words)), capture_output=True, text=True)
         if answer.returncode != 0:
@@ -123,7 +127,7 @@ class Run:
         return [json.loads(line) for line in answer.stdout.splitlines()]
 
     def check(self, n_files):
-        """Every file is accounted for, and every value is a number."""
+        """Checks that every file is a row or a reject, and that every value is finite."""
         found = self.ask(QUESTION)[0]
         if found["written"] + found["rejected"] != n_files:
             raise Fault(f"{found['written']} rows and {found['rejected']} rejects of {n_files} files")
@@ -139,13 +143,13 @@ class Run:
         return found
 
     def shards(self):
-        """The hash of every data file."""
+        """Returns the hash of every data file."""
         files = sorted(path for path in (self.store / "data").rglob("*.parquet"))
         return {str(path.relative_to(self.store)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def wait(process, limit_s):
-    """Exit code, usage of this one process, and whether it ended in time."""
+    """Waits for a process. Returns its exit code, its own resource usage, and whether it ended in time."""
     start = time.monotonic()
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
@@ -161,7 +165,7 @@ def wait(process, limit_s):
 
 
 def write_batch(folder, bases, seed, batch, n_files):
-    """The broken files of one batch."""
+    """Writes the damaged files of one batch."""
     folder.mkdir()
     for at in range(n_files):
         name, extension, file = mutated(bases, f"{seed}/{batch}/{at}")
@@ -169,7 +173,7 @@ def write_batch(folder, bases, seed, batch, n_files):
 
 
 def run_of(options, recipe, files, folder):
-    """An extraction of these files alone."""
+    """Prepares an extraction of only these files."""
     shutil.rmtree(folder, ignore_errors=True)
     audio = folder / "audio"
     (audio / "g").mkdir(parents=True)
@@ -179,7 +183,7 @@ def run_of(options, recipe, files, folder):
 
 
 def find_slow(options, recipe, files, folder, cpu_s):
-    """Fails with a file that alone takes longer than one may. These took `cpu_s` together: halved until nothing can hide."""
+    """Raises a fault for a file that exceeds the limit by itself. `cpu_s` is the time of all `files` together."""
     if cpu_s <= options.file_cpu_s:
         return
     if len(files) == 1:
@@ -191,7 +195,7 @@ def find_slow(options, recipe, files, folder, cpu_s):
 
 
 def try_files(options, recipe, files, folder):
-    """Extracts these files alone; the fault that they show, or None."""
+    """Extracts only these files and returns the fault, or None."""
     run = run_of(options, recipe, files, folder)
     try:
         run.extract(2)
@@ -202,7 +206,7 @@ def try_files(options, recipe, files, folder):
 
 
 def blame(options, recipe, files, folder):
-    """Halves the files as long as a half shows a fault of its own; what is left."""
+    """Halves the files as long as one half has a fault by itself, and returns the remaining files."""
     while len(files) > 1:
         middle = len(files) // 2
         for half in (files[:middle], files[middle:]):
@@ -215,7 +219,7 @@ def blame(options, recipe, files, folder):
 
 
 def run_batch(options, recipe, bases, batch, n_files, folder):
-    """One batch, with all that is asked of it."""
+    """Runs one batch with all checks."""
     audio = folder / "audio"
     audio.mkdir()
     write_batch(audio / "g", bases, options.seed, batch, n_files)
@@ -229,7 +233,7 @@ def run_batch(options, recipe, bases, batch, n_files, folder):
             again = Run(options.programs, recipe, audio, folder / "again")
             again.extract(5)
             if run.shards() != again.shards():
-                raise Fault("five threads give other bytes than two")
+                raise Fault("results with five and with two threads differ")
     except Fault as fault:
         files = fault.files or blame(options, recipe, files, folder / "alone")
         print(f"batch {batch} of seed {options.seed}: {fault}", file=sys.stderr)
@@ -248,10 +252,10 @@ def main():
     parser.add_argument("--programs", type=Path, required=True, help="folder of wavemill and demo-audio")
     parser.add_argument("--files", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--first-batch", type=int, default=0, help="go on from this one")
+    parser.add_argument("--first-batch", type=int, default=0, help="continue with this batch")
     parser.add_argument("--formats", default="mp3,wav,flac,ogg")
-    parser.add_argument("--keep", type=Path, default=Path("tmp/broken"), help="where a file that shows a fault is kept")
-    parser.add_argument("--file-cpu-s", type=float, default=FILE_CPU_S, help="CPU seconds that one file may take")
+    parser.add_argument("--keep", type=Path, default=Path("tmp/broken"), help="folder for files that cause a fault")
+    parser.add_argument("--file-cpu-s", type=float, default=FILE_CPU_S, help="limit of CPU seconds per file")
     parser.add_argument("--data", type=Path, help="folder of real inputs")
     options = parser.parse_args()
     start = time.monotonic()
@@ -275,7 +279,7 @@ def main():
                 print(f"batch {batch}: {written} rows, {rejected} rejects so far", file=sys.stderr, flush=True)
     print(
         f"{written + rejected} broken files of {len(bases)} bases: {written} rows, {rejected} rejects, no fault; at most "
-        f"{rss_kib // 1024} MiB, {cpu_s:.0f} CPU seconds, {time.monotonic() - start:.0f} s in all"
+        f"{rss_kib // 1024} MiB, {cpu_s:.0f} CPU seconds, {time.monotonic() - start:.0f} s in total"
     )
 
 

@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# Builds what a check on a GPU runs, and packs it into .gpu/gpu.tar.xz: `scripts/gpu_check.sh build` calls this. Needs no GPU.
+# Builds the programs for a check on a GPU, and packs them into .gpu/gpu.tar.xz. Called by `scripts/gpu_check.sh build`.
+# Needs no GPU.
 #
 # usage: scripts/gpu_check.sh build [--no-trainer] [--dev] [--no-archive]
-#   --no-trainer   without what needs libtorch
-#   --dev          of the profile of tests and demo, which is built already, instead of release: no speed counts then
-#   --no-archive   the folder .gpu/wavemill-gpu alone, which `run --packed` takes
+#   --no-trainer   skip the programs that need libtorch
+#   --dev          use the profile of tests and demo, which is built already, instead of release; speeds are not valid then
+#   --no-archive   only create the folder .gpu/wavemill-gpu, which `run --packed` takes
 #
 # environment:
-#   WAVEMILL_DATA=DIR   where librosa_ref lies (default: ../shared/data); without it no clip is packed
+#   WAVEMILL_DATA=DIR   folder that contains librosa_ref (default: ../shared/data); without it no clip is packed
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-# What may be carried to a machine that is lent is 64 MiB, the working tree included.
+# At most 64 MiB can be copied to a lent machine, including the working tree.
 limit_bytes=$((58 << 20))
-# Of librosa's six clips, so that the archive stays small.
+# Two of librosa's six clips, to keep the archive small.
 clips=(fma000002 like201003)
 
 trainer=true
@@ -31,15 +32,15 @@ for option in "$@"; do
     esac
 done
 
-# Test programs have a hash in their names, which cargo tells. Both commands select the same packages and need their
-# development dependencies, so that cargo builds each crate once.
+# The file names of test programs contain a hash, which cargo prints. Both commands select the same packages and
+# need their development dependencies, so that cargo builds each crate once.
 build() {
     local selected=("${profile[@]}" --locked "${packages[@]}" --message-format=json-render-diagnostics)
     cargo build "${selected[@]}" --bins --test main --test librosa --bench cuda >.gpu/built.json
     cargo test "${selected[@]}" --lib --no-run >>.gpu/built.json
 }
 
-# One thread of xz takes minutes; its dictionary reaches over all programs, which share most of their code.
+# One thread of xz takes minutes, but its dictionary spans all programs, which share most of their code.
 compress() {
     tar -C .gpu -c wavemill-gpu | xz -T1 --lzma2=preset=6,dict=256MiB >.gpu/gpu.tar.xz.part
     mv .gpu/gpu.tar.xz.part .gpu/gpu.tar.xz
@@ -60,6 +61,6 @@ step 'archive' compress
 bytes=$(stat -c %s .gpu/gpu.tar.xz)
 printf '.gpu/gpu.tar.xz: %s MiB\n' "$(awk "BEGIN { printf \"%.1f\", $bytes / 1048576 }")"
 if ((bytes > limit_bytes)); then
-    echo "too large: at most $((limit_bytes >> 20)) MiB may be carried" >&2
+    echo "too large: at most $((limit_bytes >> 20)) MiB can be copied to the machine" >&2
     exit 1
 fi

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Compares the features of two stores of the demo's recipe, one by the CPU, one by a GPU; fails beyond the bounds.
+"""Compares the features of two stores of the demo's recipe, one computed on a CPU and one on a GPU.
 
 usage: compare_stores.py CPU_STORE GPU_STORE        needs pyarrow and numpy
 
-Bounds, as tests/tests/backends.rs has them for decibels: 1e-3 dB, and what half a step of f32 of the largest amplitude
-makes of quiet cells. Scaled to 0..1 over 80 dB and stored as f16, which adds a step of f16. Coefficients are norm-preserving
-sums of decibels: their root mean square over a frame is bounded by that of its bands.
+Fails if a difference exceeds its bound. The bounds for decibels are those of tests/tests/backends.rs: 1e-3 dB, plus the
+effect of half an f32 step of the largest amplitude on quiet cells. log_mel is scaled to 0..1 over 80 dB and stored as f16,
+which adds a step of f16. Coefficients are norm-preserving sums of decibels: their root mean square over a frame is bounded
+by that of its bands.
 """
 
 import sys
@@ -16,12 +17,12 @@ import pyarrow.parquet
 
 DB_ABS, ROUNDING, DB_OF_AMPLITUDE = 1e-3, 6e-8, 8.686
 RANGE_DB = 80.0
-# kernels/src/parity/mod.rs: MFCC_MAX.
+# MFCC_MAX in kernels/src/parity/mod.rs.
 MFCC_MAX = 1.2e-2
 
 
 def tensors(store, feature, dtype):
-    """clip_key -> values, of every row of a feature."""
+    """Returns clip_key -> values for every row of a feature."""
     found = {}
     for path in sorted((store / "data").rglob("*.parquet")):
         names = pyarrow.parquet.read_schema(path).names
@@ -33,28 +34,28 @@ def tensors(store, feature, dtype):
 
 
 def log_mel_bounds(values):
-    """Of values that are 0 at 80 dB below the loudest and 1 at the loudest."""
+    """Returns the bounds for values that are 1 at the loudest value and 0 at 80 dB below it."""
     decibels = (values - 1.0) * RANGE_DB
     bound_db = DB_ABS + DB_OF_AMPLITUDE * ROUNDING / 10.0 ** (decibels / 20.0)
     f16_step = 2.0 ** (numpy.floor(numpy.log2(numpy.maximum(values, 6.2e-5))) - 10.0)
-    # A row is scaled by its own smallest and largest value, which are off by as much.
+    # Each row is scaled by its own minimum and maximum, which have the same error.
     return 2.0 * bound_db / RANGE_DB + f16_step
 
 
 def compare(stores, feature, dtype, bounds):
-    """A line with the largest difference; exits at the first value beyond its bound."""
+    """Returns a line with the largest difference; exits at the first value beyond its bound."""
     cpu, gpu = (tensors(Path(store), feature, dtype) for store in stores)
     if cpu.keys() != gpu.keys() or not cpu:
-        sys.exit(f"{feature}: {len(cpu)} rows and {len(gpu)} rows, or of other clips")
+        sys.exit(f"{feature}: {len(cpu)} rows and {len(gpu)} rows, or different clips")
     worst, of_bound = 0.0, 0.0
     for key, wanted in cpu.items():
         if wanted.shape != gpu[key].shape:
-            sys.exit(f"{feature} of {key}: {gpu[key].size} values, not {wanted.size}")
+            sys.exit(f"{feature} of {key}: {gpu[key].size} values instead of {wanted.size}")
         off = numpy.abs(gpu[key] - wanted)
         share = off / bounds(wanted)
         at = int(share.argmax())
         if not share[at] <= 1.0:
-            sys.exit(f"{feature} of {key}, value {at}: {gpu[key][at]}, the CPU has {wanted[at]}")
+            sys.exit(f"{feature} of {key}, value {at}: {gpu[key][at]} on the GPU, {wanted[at]} on the CPU")
         worst, of_bound = max(worst, float(off.max())), max(of_bound, float(share[at]))
     return f"{feature}: {len(cpu)} clips, largest difference {worst:.2e}, {of_bound:.2f} of its bound"
 

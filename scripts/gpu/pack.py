@@ -1,9 +1,9 @@
-"""Puts together what is carried to a machine with a GPU; scripts/gpu/build.sh calls this.
+"""Collects the programs and data for a machine with a GPU; called by scripts/gpu/build.sh.
 
 usage: pack.py BUILT FOLDER DATA CLIP…
-  BUILT    what cargo told of its programs, JSON a line
-  FOLDER   to be made: bin/, data/, peers/, gpu/, BUILD
-  DATA     the folder of real data, for the clips of its librosa_ref
+  BUILT    cargo's messages about the programs, one JSON object per line
+  FOLDER   folder to create: bin/, data/, peers/, gpu/, BUILD
+  DATA     folder of real data, which contains the clips of librosa_ref
 """
 
 import json
@@ -26,13 +26,13 @@ PROGRAMS = {
 
 
 def programs(built):
-    """Name in the archive -> the program that cargo built."""
+    """Returns name in the archive -> path of the program that cargo built."""
     found = {}
     for line in built.read_text().splitlines():
         told = json.loads(line)
         if told.get("executable"):
             key = (told["target"]["name"], told["target"]["kind"][0], told["profile"]["test"])
-            # A bench is built as a test or not, as cargo pleases.
+            # cargo may build a bench as a test or not.
             if key[1] == "bench":
                 key = (*key[:2], True)
             if key in PROGRAMS:
@@ -41,7 +41,7 @@ def programs(built):
 
 
 def revision():
-    """What the programs were built of."""
+    """Returns the revision and the compiler of the programs."""
     git = ["git", "describe", "--always", "--dirty", "--exclude=*"]
     described = subprocess.run(git, capture_output=True, text=True).stdout.strip() or "unknown"
     rustc = subprocess.run(["rustc", "--version"], capture_output=True, text=True).stdout.strip()
@@ -49,12 +49,12 @@ def revision():
 
 
 def copy_clips(data, folder, clips):
-    """Of librosa's reference values those of some clips; none where the real data is absent."""
+    """Copies librosa's reference values of some clips, if the real data exists."""
     reference = data / "librosa_ref"
     into = folder / "data/librosa_ref"
     into.mkdir(parents=True)
     if not reference.is_dir():
-        print(f"no {reference}: no clip is packed, and the step `librosa` will say so")
+        print(f"no {reference}: no clip is packed, and the step `librosa` will report it")
         return
     shutil.copyfile(reference / "manifest.json", into / "manifest.json")
     for clip in clips:
@@ -69,7 +69,7 @@ def main():
     found = programs(built)
     missing = [name for name in PROGRAMS.values() if name not in found and "train" not in name]
     if missing:
-        sys.exit(f"cargo told of no {', '.join(missing)}")
+        sys.exit(f"cargo did not report {', '.join(missing)}")
     for name, program in sorted(found.items()):
         copied = folder / "bin" / name
         shutil.copyfile(program, copied)

@@ -1,4 +1,4 @@
-"""Where a check finds what it needs: the packed programs, a Python with torch, NVIDIA's tools, a GPU."""
+"""Locates the requirements of a check: the packed programs, a Python with torch, NVIDIA's tools, a GPU."""
 
 import os
 import platform
@@ -8,22 +8,22 @@ import sys
 from glob import glob
 from pathlib import Path
 
-# What the packed trainer was linked against; another minor version has another ABI.
+# Version that the packed trainer was linked against; another minor version has another ABI.
 TORCH = "2.11."
 
-# Prints where torch lies and its version, without loading it: that takes seconds.
+# Prints the location of torch and its version without importing it, which takes seconds.
 FIND_TORCH = """
 import importlib.metadata, importlib.util, pathlib
 found = importlib.util.find_spec("torch")
 if found: print(pathlib.Path(found.origin).parent, importlib.metadata.version("torch"), sep="\\n")
 """
 
-# Beside PATH: where toolkits and distributions put NVIDIA's tools.
+# Folders in which toolkits and distributions install NVIDIA's tools, in addition to PATH.
 TOOL_FOLDERS = ["/usr/local/cuda/bin", "/opt/nvidia/nsight-compute/*", "/opt/cuda/bin", "/usr/local/cuda-*/bin"]
 
 
 def said(command):
-    """What a short command prints; nothing where it cannot be started, fails or takes too long."""
+    """Returns the output of a short command; empty if it cannot be started, fails or takes too long."""
     try:
         ran = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
@@ -32,14 +32,14 @@ def said(command):
 
 
 def gpus():
-    """GPUs by nvidia-smi's words, or the fact that a driver is there. None: this machine has none."""
+    """Returns the GPUs listed by nvidia-smi, or else the files of an installed driver. Empty if the machine has no GPU."""
     listed = [line for line in said(["nvidia-smi", "-L"]).splitlines() if line.startswith("GPU ")]
     devices = [path for path in ("/dev/nvidia0", "/proc/driver/nvidia/version") if Path(path).exists()]
     return listed or devices
 
 
 def pythons():
-    """Pythons that may have torch, the likeliest first, each once."""
+    """Returns Python interpreters that may have torch, the likeliest first, without duplicates."""
     tried = []
     if environment := os.environ.get("VIRTUAL_ENV"):
         tried.append(f"{environment}/bin/python3")
@@ -50,7 +50,7 @@ def pythons():
 
 
 def find_torch():
-    """(python, folder of torch, version), the first of TORCH's version; else the first of any; else None."""
+    """Returns (python, folder of torch, version): the first of version TORCH, else the first of any version, else None."""
     found = []
     for python in pythons():
         lines = said([python, "-c", FIND_TORCH]).splitlines()
@@ -61,7 +61,7 @@ def find_torch():
 
 
 def find_tool(name):
-    """One of NVIDIA's tools: on PATH, or where toolkits lie. None if it is nowhere."""
+    """Returns the path of one of NVIDIA's tools, on PATH or in the folders of toolkits; None if it is not found."""
     if path := shutil.which(name):
         return path
     places = [f"{folder}/{name}" for pattern in TOOL_FOLDERS for folder in sorted(glob(pattern))]
@@ -69,7 +69,7 @@ def find_tool(name):
 
 
 def cpu():
-    """The processor's name."""
+    """Returns the processor's name."""
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
@@ -77,35 +77,35 @@ def cpu():
 
 
 class Place:
-    """One machine, and the unpacked archive on it."""
+    """A machine with the unpacked archive."""
 
     def __init__(self, packed, scratch):
         self.packed, self.scratch = packed, scratch
         self.gpus = gpus()
         torch = find_torch()
         self.python, self.torch, self.torch_version = torch or (None, None, None)
-        self.cuda_store = None  # left by one step for the next
+        self.cuda_store = None  # set by one step for the next
 
     def program(self, name):
-        """A packed program."""
+        """Returns the path of a packed program."""
         return str(self.packed / "bin" / name)
 
     def torch_lacks(self):
-        """Why the trainer cannot run here; None where it can."""
+        """Returns the reason why the trainer cannot run here; None if it can."""
         if self.torch is None:
             return f"no Python with torch (tried {', '.join(pythons())})"
         if not self.torch_version.startswith(TORCH):
             return f"torch {self.torch_version} in {self.torch}: the programs need {TORCH}x"
         if not (self.torch / "lib/libtorch_cuda.so").exists():
-            return f"torch in {self.torch} is one without CUDA"
+            return f"torch in {self.torch} was built without CUDA"
         return None
 
     def environment(self, trainer=False, **more):
-        """What programs are started with. Only the trainer is told where torch lies: the others find what they need."""
+        """Returns the environment of the programs. Only the trainer needs the folder of torch in LD_LIBRARY_PATH."""
         names = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CUDA_VISIBLE_DEVICES", "CUDA_HOME")
         kept = {name: os.environ[name] for name in names if name in os.environ}
         if self.python:
-            # The libraries of the wheels are looked for beside the first python3.
+            # The libraries of the wheels are searched next to the first python3 on PATH.
             kept["PATH"] = f"{Path(self.python).parent}:{kept.get('PATH', '')}"
         if trainer:
             others = kept.get("LD_LIBRARY_PATH")
@@ -117,7 +117,7 @@ class Place:
         return kept | {name: str(value) for name, value in more.items()}
 
     def described(self):
-        """The machine and its versions, for the page."""
+        """Returns the machine and the versions of its software, for the page."""
         build = self.packed / "BUILD"
         versions = dict(line.split(": ", 1) for line in build.read_text().splitlines()) if build.exists() else {}
         smi = said(["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"])

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Makes docs/benchmarks/gpu.md of what a run on a GPU left.
+"""Writes docs/benchmarks/gpu.md from the results of a run on a GPU.
 
 usage: scripts/gpu_check.sh report FOLDER [--out FILE]
-  FOLDER       what `run` was given: results.json lies there
-  --out FILE   another page than docs/benchmarks/gpu.md
+  FOLDER       results folder of `run`, which contains results.json
+  --out FILE   output file (default: docs/benchmarks/gpu.md)
 
-No page is made of a run that had no GPU.
+Fails if the run had no GPU.
 """
 
 import argparse
@@ -17,23 +17,23 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def cell(text):
-    """Text as a cell of a table, on one line."""
+    """Formats text as a table cell on one line."""
     return str(text).replace("|", "\\|").replace("\n", " ")
 
 
 def machine_lines(found):
-    """Date, machine and versions."""
+    """Yields the lines with date, machine and versions."""
     machine = found["machine"]
     build = machine["build"]
     yield f"{'; '.join(machine['gpu'])}. {machine['cpu']}, {machine['cores']} cores. {machine['system']}."
     yield ""
     versions = ", ".join(f"{name} {value}" for name, value in build.items())
-    yield f"{found['date']}; torch {machine['torch'] or 'absent'}; built of {versions or 'an unknown revision'}."
+    yield f"{found['date']}; torch {machine['torch'] or 'absent'}; built from {versions or 'an unknown revision'}."
 
 
 def step_table(steps):
-    """A line for each step."""
-    yield "| step | result | seconds | what was found |"
+    """Yields the lines of the table of steps."""
+    yield "| step | result | seconds | details |"
     yield "|---|---|---:|---|"
     for step in steps:
         figures = ", ".join(f"{name} {value}" for name, value in step["figures"].items())
@@ -42,11 +42,11 @@ def step_table(steps):
 
 
 def page(found):
-    """The whole text."""
+    """Returns the text of the page."""
     steps = found["steps"]
     counts = {result: sum(step["result"] == result for step in steps) for result in ("passed", "failed", "not run")}
-    lines = ["# On a GPU", ""]
-    lines += ["What `scripts/gpu_check.sh run` found; this page is made by `scripts/gpu_check.sh report`.", ""]
+    lines = ["# GPU check", ""]
+    lines += ["Results of `scripts/gpu_check.sh run`; this page is written by `scripts/gpu_check.sh report`.", ""]
     lines += [*machine_lines(found), ""]
     lines += [f"{len(steps)} steps: " + ", ".join(f"{n} {result}" for result, n in counts.items()) + ".", ""]
     lines += [*step_table(steps), ""]
@@ -63,10 +63,10 @@ def main():
     asked = parser.parse_args()
     results = asked.folder / "results.json"
     if not results.is_file():
-        sys.exit(f"{results} is not there: scripts/gpu_check.sh run {asked.folder}")
+        sys.exit(f"{results} does not exist: run scripts/gpu_check.sh run {asked.folder}")
     found = json.loads(results.read_text())
     if not found["machine"]["gpu"] or all(step["result"] == "not run" for step in found["steps"]):
-        sys.exit(f"{asked.folder}: nothing was run on a GPU, and no page is made of it")
+        sys.exit(f"{asked.folder}: no step was run on a GPU, so no page is written")
     asked.out.write_text(page(found))
     print(asked.out)
 

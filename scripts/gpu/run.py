@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Runs every check that needs a GPU, each under a time limit, and goes on after a failure.
+"""Runs all checks that need a GPU, each with a time limit, and continues after a failure.
 
 usage: scripts/gpu_check.sh run [FOLDER] [--steps NAME,…] [--minutes N] [--packed DIR] [--list]
-  FOLDER         where results are written (default: .gpu/results): results.json, log.txt, table.txt
-  --steps        these alone
-  --minutes N    for all together (default: 9); with more, each step's own limit grows as much
-  --packed DIR   an archive that is unpacked already (default: .gpu/gpu.tar.xz is unpacked to a temporary folder)
-  --list         the steps and their limits
+  FOLDER         output folder for results.json, log.txt and table.txt (default: .gpu/results)
+  --steps        run only these steps
+  --minutes N    time limit of all steps together (default: 9); a larger one also raises each step's limit in proportion
+  --packed DIR   unpacked archive (default: .gpu/gpu.tar.xz is unpacked to a temporary folder)
+  --list         list the steps and their limits
 
 Exit code 0: every step passed. 1: a step failed, or was not run.
 """
@@ -28,12 +28,12 @@ from steps import STEPS, Failed, NotRun
 
 ROOT = Path(__file__).resolve().parents[2]
 MINUTES = 9.0
-# Lines of a step's output that the log keeps; a kernel's error can repeat itself without end.
+# Bytes of a step's output that the log keeps; a kernel's error can be repeated without end.
 OUTPUT_BYTES = 400_000
 
 
 class Check:
-    """One step under way: its time, what it prints, and what it found."""
+    """A running step: its time, output and results."""
 
     def __init__(self, name, limit_s, log):
         self.name, self.limit_s, self.log = name, limit_s, log
@@ -49,14 +49,14 @@ class Check:
         self.log.flush()
 
     def run(self, command, environment, **how):
-        """Runs to the end and returns standard output. Fails where the program does, or the step's time is over."""
+        """Runs a command and returns its standard output. Fails if the command fails or exceeds the time left for the step."""
         command = [str(word) for word in command]
         self.say(f"$ {' '.join(command)}")
         left_s = self.left_s()
         if left_s <= 0:
             raise Failed(f"no time was left for {Path(command[0]).name} (limit {self.limit_s:.0f} s)")
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            # A group of its own, so that what it started ends with it.
+            # Uses a separate process group, so that child processes end with the step.
             process = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=err, start_new_session=True, **how
             )
@@ -81,14 +81,14 @@ class Check:
 
 
 def unpack(archive, scratch):
-    """The archive's folder."""
+    """Unpacks the archive and returns its folder."""
     with tarfile.open(archive) as packed:
         packed.extractall(scratch, filter="data")
     return scratch / "wavemill-gpu"
 
 
 def run_step(step, place, left_s, scale, log):
-    """A step's line of the table."""
+    """Runs a step and returns its line of the table."""
     limit_s = min(step.limit_s * scale, left_s)
     check = Check(step.name, limit_s, log)
     check.say(f"\n==== {step.name}: {step.title}")
@@ -119,8 +119,8 @@ def run_step(step, place, left_s, scale, log):
 
 
 def table(lines):
-    """The last thing that is printed."""
-    rows = [("step", "result", "seconds", "what")]
+    """Returns the table that is printed at the end."""
+    rows = [("step", "result", "seconds", "details")]
     for line in lines:
         figures = ", ".join(f"{name} {value}" for name, value in line["figures"].items())
         rows.append((line["step"], line["result"], f"{line['seconds']:.1f}", line["why"] or figures or line["title"]))
@@ -146,17 +146,17 @@ def main():
     asked = arguments()
     names = [name for name in asked.steps.split(",") if name]
     if unknown := [name for name in names if name not in [step.name for step in STEPS]]:
-        sys.exit(f"no step {', '.join(unknown)}: see --list")
+        sys.exit(f"unknown step {', '.join(unknown)}: see --list")
     steps = [step for step in STEPS if not names or step.name in names]
     if asked.list:
         print("".join(f"{step.name:<12} {step.limit_s:>4} s  {step.title}\n" for step in steps), end="")
         return
     archive = ROOT / ".gpu/gpu.tar.xz"
     if not asked.packed and not archive.is_file():
-        sys.exit(f"{archive} is not there: scripts/gpu_check.sh build")
+        sys.exit(f"{archive} does not exist: run scripts/gpu_check.sh build")
 
     start = time.monotonic()
-    # What leaves the machine is this folder alone; everything large stays in the temporary one.
+    # Only this folder is copied from the machine; large files stay in the temporary folder.
     asked.folder.mkdir(parents=True, exist_ok=True)
     lines = []
     with tempfile.TemporaryDirectory(prefix="wavemill-gpu-") as scratch, open(asked.folder / "log.txt", "w") as log:
@@ -168,7 +168,7 @@ def main():
         for step in steps:
             left_s = asked.minutes * 60 - (time.monotonic() - start)
             lines.append(run_step(step, place, left_s, max(1.0, asked.minutes / MINUTES), log))
-            # After each step: what was found stays, whatever ends this program.
+            # Written after each step, so that the results are kept if this program is killed.
             found = {"date": datetime.date.today().isoformat(), "machine": machine, "steps": lines}
             (asked.folder / "results.json").write_text(json.dumps(found, indent=1) + "\n")
             (asked.folder / "table.txt").write_text(table(lines))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests of scripts/gpu_check.sh, with programs that stand in for what it starts; needs no GPU and no build.
+"""Tests scripts/gpu_check.sh with stand-ins for the programs that it starts; needs no GPU and no build.
 
 usage: scripts/gpu/selftest.py
 """
@@ -22,7 +22,7 @@ NO_TEST = "echo 'test result: ok. 0 passed; 0 failed; 3 ignored'"
 
 
 class Machine:
-    """A folder with programs in place of the packed ones, and with what a machine has of NVIDIA's."""
+    """A folder with stand-ins for the packed programs and for NVIDIA's tools."""
 
     def __init__(self, folder, gpu=True, **programs):
         self.folder = Path(folder)
@@ -41,7 +41,7 @@ class Machine:
         path.chmod(0o755)
 
     def run(self, *words):
-        """(exit code, step -> its line, folder of results)."""
+        """Returns (finished process, step -> its line, folder of results)."""
         results = self.folder / "results"
         command = [sys.executable, HERE / "run.py", results, "--packed", self.folder, *words]
         environment = {**os.environ, "PATH": f"{self.folder / 'path'}:/usr/bin:/bin"}
@@ -85,7 +85,7 @@ class Run(unittest.TestCase):
 
     def test_a_program_without_end_is_ended_with_what_it_started(self):
         machine = Machine(self.folder, **{"kernels-lib": f"sleep 60 & echo $! >{self.folder}/child; wait"})
-        # 1.5 s in all, the step's own limit is longer.
+        # 1.5 s in total; the limit of the step itself is longer.
         ran, steps, _ = machine.run("--steps", "open,machine", "--minutes", "0.025")
         self.assertEqual((ran.returncode, steps["open"]["result"]), (1, "failed"))
         self.assertIn("ran past the step's", steps["open"]["why"])
@@ -138,7 +138,7 @@ class Report(unittest.TestCase):
         steps = [self.step(), self.step(step="ncu", result="not run", why="ncu is not installed", figures={}, text=[])]
         self.assertEqual(self.report(steps).returncode, 0)
         page = (self.folder / "gpu.md").read_text()
-        for words in ("Stand-in. CPU, 4 cores", "2001-02-03; torch absent; built of wavemill 0123abc", "line | one"):
+        for words in ("Stand-in. CPU, 4 cores", "2001-02-03; torch absent; built from wavemill 0123abc", "line | one"):
             self.assertIn(words, page)
         self.assertIn("| bench | passed | 1.5 | 44 kHz 7 clips/s |", page)
         self.assertIn("| ncu | not run | 1.5 | ncu is not installed |", page)

@@ -1,4 +1,4 @@
-"""The steps of a check on a GPU, in order. Each takes the check under way and the place, and raises what went wrong."""
+"""The steps of a check on a GPU, in order. Each takes the running check and the machine, and raises an error on failure."""
 
 import json
 import re
@@ -10,16 +10,16 @@ from place import find_tool
 
 
 class Failed(Exception):
-    """What a step showed is not as it should be."""
+    """A step failed."""
 
 
 class NotRun(Exception):
-    """A step that this machine cannot take; that is no success."""
+    """A step cannot run on this machine, which does not count as success."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A line of the table. All limits together stay under nine minutes."""
+    """A line of the table. The sum of all limits is below nine minutes."""
 
     name: str
     limit_s: int
@@ -39,7 +39,7 @@ def need_trainer(place):
 
 
 def run_tests(check, program, filters, environment):
-    """Tests that show as ignored where there is no GPU. That none was run is a failure: a filter finds nothing."""
+    """Runs tests that are ignored without a GPU. Fails if none was run, because then the filter matches nothing."""
     out = check.run([program, "--ignored", *filters], environment)
     counted = re.search(r"test result: \w+\. (\d+) passed; (\d+) failed", out)
     passed = int(counted[1]) if counted else 0
@@ -49,7 +49,7 @@ def run_tests(check, program, filters, environment):
 
 
 def machine(check, place):
-    """What is installed, in wavemill's own words: devices, driver, cuFFT, NVRTC, NCCL."""
+    """Records the devices, driver, cuFFT, NVRTC and NCCL that wavemill finds."""
     need_gpu(place)
     listed = check.run([place.program("wavemill"), "info", "--devices", "--json"], place.environment())
     found = json.loads(listed)
@@ -61,16 +61,16 @@ def machine(check, place):
 
 
 def opened(check, place):
-    """Memory, copies, kernels one by one, and equal bits on both lanes."""
+    """Tests memory, copies, each kernel, and equal bits on both lanes."""
     need_gpu(place)
-    # NVRTC's tests are ignored elsewhere for want of NVRTC alone; here they belong to what must work.
+    # On other machines, the tests of NVRTC are ignored if NVRTC is missing; here they must pass.
     parts = ["device::compile::", "device::cuda_tests::", "samples::", "resample::", "db::", "delta::", "mfcc::", "pack::"]
     parts.append("parity::batches::")
     run_tests(check, place.program("kernels-lib"), parts, place.environment())
 
 
 def parity(seed):
-    """All kernels against the CPU and the references, in drawn and in fixed cases."""
+    """Compares all kernels with the CPU and the references, in random and in fixed cases."""
 
     def run(check, place):
         need_gpu(place)
@@ -81,7 +81,7 @@ def parity(seed):
 
 
 def librosa(check, place):
-    """Real clips against librosa's own values."""
+    """Compares real clips with librosa's own values."""
     need_gpu(place)
     clips = sorted(folder.name for folder in (place.packed / "data/librosa_ref").iterdir() if folder.is_dir())
     for clip in clips:
@@ -93,13 +93,13 @@ def librosa(check, place):
 
 
 def long_clips(check, place):
-    """64 clips of 30 s at each of three rates, against the CPU."""
+    """Compares 64 clips of 30 s at each of three rates with the CPU."""
     need_gpu(place)
     run_tests(check, place.program("kernels-lib"), ["long_clips::"], place.environment())
 
 
 def bench(check, place):
-    """Clips a second, and the time of each kernel."""
+    """Measures clips per second and the time of each kernel."""
     need_gpu(place)
     out = check.run([place.program("bench-cuda")], place.environment())
     check.text += out.splitlines()
@@ -107,7 +107,7 @@ def bench(check, place):
 
 
 def bench_figures(out):
-    """Clips a second of each case, of what the bench printed."""
+    """Returns clips per second of each case, from the output of the bench."""
     figures = {}
     case = None
     for line in out.splitlines():
@@ -121,7 +121,7 @@ def bench_figures(out):
 
 
 def torchaudio(check, place):
-    """The same work by torchaudio."""
+    """Measures the same work in torchaudio."""
     need_gpu(place)
     if not place.python:
         raise NotRun(place.torch_lacks())
@@ -132,7 +132,7 @@ def torchaudio(check, place):
 
 
 def counters(check, place):
-    """ncu's counters of the two main kernels."""
+    """Records ncu's counters of the two main kernels."""
     need_gpu(place)
     ncu = find_tool("ncu")
     if not ncu:
@@ -148,7 +148,8 @@ def counters(check, place):
         "sm__warps_active.avg.pct_of_peak_sustained_active",
         "launch__registers_per_thread",
     ]
-    # Clocks stay as they are: a lent machine's settings are not ours. The first launch of each kernel is left out.
+    # Clocks are not changed, because the settings of a lent machine must stay as they are. The first launch of each
+    # kernel is skipped.
     words = [ncu, "--clock-control", "none", "--kernel-name", "regex:fused_mel|decimate", "--launch-skip", "2"]
     words += ["--launch-count", "4", "--metrics", ",".join(metrics), place.program("bench-cuda"), "--once"]
     out = check.run(words, place.environment())
@@ -161,7 +162,7 @@ def counters(check, place):
 
 
 def extract(check, place, backend, name):
-    """A store of the demo's archive, and what `extract --json` says of it."""
+    """Extracts the demo's archive to a store and records the report of `extract --json`."""
     store = place.scratch / name
     archive = place.scratch / "archive"
     words = [place.program("wavemill"), "extract", "--recipe", "demo", "--set", "audio.duration_s=30.0"]
@@ -174,18 +175,18 @@ def extract(check, place, backend, name):
     if said["device"]:
         check.text.append(f"{name}: device {json.dumps(said['device'])}")
     if said["backend"] != backend:
-        raise Failed(f"{name} was made by {said['backend']}")
+        raise Failed(f"{name} was computed by {said['backend']}")
     return store
 
 
 def committed(store):
-    """Files of a store's versions, by their places in it."""
+    """Returns the relative paths of all files of a store's versions."""
     found = [path for part in ("data", "_wavemill/versions") for path in (store / part).rglob("*")]
     return sorted(str(path.relative_to(store)) for path in found if path.is_file())
 
 
 def first_difference(left, right):
-    """What differs first between the versions of two stores; None: they are equal byte for byte."""
+    """Returns the first difference between the versions of two stores; None if all bytes are equal."""
     names, other_names = committed(left), committed(right)
     if names != other_names or not names:
         return f"the files: {len(names)} and {len(other_names)}"
@@ -196,7 +197,7 @@ def first_difference(left, right):
 
 
 def stores(check, place):
-    """320 clips of 30 s to a store: by the CPU, and by the GPU twice."""
+    """Extracts 320 clips of 30 s on the CPU, and twice on the GPU."""
     need_gpu(place)
     archive = place.scratch / "archive"
     check.run([place.program("demo-audio"), archive, "--tracks", "320", "--seconds", "30"], place.environment())
@@ -205,7 +206,7 @@ def stores(check, place):
     place.cuda_store = by_cuda
     again = extract(check, place, "cuda", "cuda again")
     if differs := first_difference(by_cuda, again):
-        raise Failed(f"two stores by the GPU differ in {differs}")
+        raise Failed(f"two stores computed on the GPU differ in {differs}")
     if not place.python:
         raise NotRun("bytes are equal; values were not compared: no Python with pyarrow")
     compare = [place.python, place.packed / "gpu/compare_stores.py", by_cpu, by_cuda]
@@ -213,18 +214,18 @@ def stores(check, place):
 
 
 def whole_runs(check, place):
-    """The whole-system tests of the backend: batches, odd transforms, both precisions, devices that fail."""
+    """Runs the integration tests of the backend: batches, odd transforms, both precisions, failing devices."""
     need_gpu(place)
     out = check.run([place.program("tests-main"), "backends::cuda_"], place.environment(TMPDIR=place.scratch))
     passed = re.search(r"(\d+) passed", out)
-    # Those for machines without a GPU have the same first word, and show as ignored here.
+    # Tests for machines without a GPU have the same prefix, and are ignored here.
     if not passed or int(passed[1]) == 0:
         raise Failed("no test was run")
     check.figures["tests"] = int(passed[1])
 
 
 def fit(check, place, name, device, *more):
-    """Two epochs; returns the run's folder."""
+    """Trains for two epochs and returns the run's folder."""
     runs = place.scratch / "runs" / name
     words = [place.program("wavemill-train"), "fit", "--store", place.cuda_store, "--model", "cnn2d"]
     words += ["--feature", "log_mel", "--epochs", "2", "--runs", runs, "--device", device, "--json", "--quiet", *more]
@@ -232,26 +233,26 @@ def fit(check, place, name, device, *more):
     (run,) = runs.iterdir()
     epochs = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     epochs = [line for line in epochs if line["kind"] == "epoch"]
-    # The first epoch has what is done once: loading libraries, choosing algorithms.
+    # The first epoch includes one-time costs: loading libraries and selecting algorithms.
     check.figures[name] = f"{epochs[-1]['unix_s'] - epochs[-2]['unix_s']:.2f} s for the second epoch"
     check.text.append(f"{name}: {json.dumps(epochs[-1])[:400]}")
     return run
 
 
 def last_checkpoint(run):
-    """The newest whole checkpoint's folder."""
+    """Returns the folder of the latest complete checkpoint."""
     return max((run / "checkpoints").glob("step-*"), key=lambda path: int(path.name.split("-")[1]))
 
 
 def training(check, place):
-    """f32 and bf16 on the GPU and f32 on the CPU, and a run that is gone on with, bit for bit."""
+    """Trains in f32 and bf16 on the GPU and in f32 on the CPU. A resumed run must equal an uninterrupted one bit for bit."""
     need_trainer(place)
     if not place.cuda_store:
-        raise NotRun("the step `stores` left no store")
+        raise NotRun("the step `stores` created no store")
     run = fit(check, place, "f32", "cuda")
     fit(check, place, "bf16", "cuda", "--set", "train.precision=bf16")
 
-    # As if the run had been killed after its first epoch: what came later is taken away.
+    # Simulates a run that was killed after its first epoch, by removing everything that was written later.
     stopped = place.scratch / "runs/stopped"
     shutil.copytree(run, stopped)
     shutil.rmtree(last_checkpoint(stopped))
@@ -261,21 +262,21 @@ def training(check, place):
     check.run(resume, place.environment(trainer=True))
     whole, resumed = last_checkpoint(run), last_checkpoint(stopped)
     if whole.name != resumed.name:
-        raise Failed(f"the resumed run ended at {resumed.name}, the whole one at {whole.name}")
+        raise Failed(f"the resumed run ended at {resumed.name}, the uninterrupted run at {whole.name}")
     if (whole / "tensors.safetensors").read_bytes() != (resumed / "tensors.safetensors").read_bytes():
-        raise Failed("the resumed run's weights are others than the whole run's")
+        raise Failed("the weights of the resumed run differ from those of the uninterrupted run")
     check.figures["resume"] = "bit for bit"
     fit(check, place, "cpu", "cpu")
 
 
 def nccl(check, place):
-    """One rank: join, sum f32 and f64, ask for a fault, end."""
+    """Tests NCCL with one rank: join, sum f32 and f64, query errors, leave."""
     need_trainer(place)
     run_tests(check, place.program("trainer-lib"), ["one_rank_sums_by_nccl"], place.environment(trainer=True))
 
 
 def sanitizer(tool):
-    """A few cases under one of compute-sanitizer's tools."""
+    """Returns a step that runs a few cases under one of compute-sanitizer's tools."""
 
     def run(check, place):
         need_gpu(place)
@@ -295,16 +296,16 @@ def sanitizer(tool):
 
 STEPS = [
     Step("machine", 20, "machine, libraries, versions", machine),
-    Step("open", 25, "memory, copies, kernels one by one, equal bits on both lanes", opened),
-    Step("parity", 45, "all kernels against the CPU and references", parity(0)),
-    Step("parity-1", 45, "drawn sets of another seed", parity(1)),
-    Step("librosa", 20, "real clips against librosa", librosa),
-    Step("long-clips", 25, "64 clips of 30 s at 44.1, 48 and 32 kHz against the CPU", long_clips),
-    Step("bench", 45, "clips a second and each kernel's time", bench),
-    Step("torchaudio", 30, "the same work by torchaudio", torchaudio),
+    Step("open", 25, "memory, copies, each kernel, equal bits on both lanes", opened),
+    Step("parity", 45, "all kernels compared with the CPU and references", parity(0)),
+    Step("parity-1", 45, "random sets of another seed", parity(1)),
+    Step("librosa", 20, "real clips compared with librosa", librosa),
+    Step("long-clips", 25, "64 clips of 30 s at 44.1, 48 and 32 kHz compared with the CPU", long_clips),
+    Step("bench", 45, "clips per second and time of each kernel", bench),
+    Step("torchaudio", 30, "the same work in torchaudio", torchaudio),
     Step("ncu", 30, "counters of the two main kernels", counters),
-    Step("stores", 75, "320 clips of 30 s to stores by CPU and GPU", stores),
-    Step("whole-runs", 40, "whole runs by --backend cuda", whole_runs),
+    Step("stores", 75, "320 clips of 30 s extracted on CPU and GPU", stores),
+    Step("whole-runs", 40, "integration tests with --backend cuda", whole_runs),
     Step("train", 70, "two epochs in f32 and bf16, on the CPU, and resumed", training),
     Step("nccl", 15, "NCCL with one rank", nccl),
     Step("memcheck", 15, "compute-sanitizer memcheck", sanitizer("memcheck")),

@@ -1,12 +1,12 @@
-"""What the band path of MP3 does to features: each mel band beside the exact path's.
+"""Compares each mel band computed by the band path of MP3 with that of the exact path.
 
 For example:
 
     python3 scripts/peers/band_path.py --wavemill target/release/wavemill CLIP.mp3 …
 
-Prints the table of docs/band-path.md: mean and largest difference of each band in decibels, over all frames of all clips,
-with what lies more than 80 dB below the loudest value of a clip cut off. Clips that have no band path (WAV, or a rate
-below twice the wanted one) count as they are. Needs numpy.
+Prints the table of docs/band-path.md: mean and largest difference of each band in decibels, over all frames of all clips.
+Values are limited to 80 dB below the loudest value of a clip. Clips without a band path (WAV, or a sample rate below twice
+the requested one) are also counted. Needs numpy.
 """
 
 import argparse
@@ -43,7 +43,7 @@ dim_order = "mel,frame"
 
 
 def features(program: str, recipe: str, clip: str, path: str) -> np.ndarray:
-    """The bands of a clip, (bands, frames), in decibels."""
+    """Returns the bands of a clip, (bands, frames), in decibels."""
     command = [program, "features", clip, "--recipe", recipe, "--set", f"audio.decode.path={path}"]
     done = subprocess.run([*command, "--format", "npy", "--quiet"], capture_output=True, check=False)
     if done.returncode:
@@ -52,7 +52,7 @@ def features(program: str, recipe: str, clip: str, path: str) -> np.ndarray:
 
 
 def corners(bands: int, rate: int) -> np.ndarray:
-    """Corner frequencies of librosa's (Slaney's) bands, in Hz: two more than bands."""
+    """Returns the corner frequencies of librosa's (Slaney's) bands in Hz; there are two more than bands."""
     top = 15 + np.log(rate / 2 / 1000) * 27 / np.log(6.4)
     mels = np.linspace(0, top, bands + 2)
     return np.where(mels < 15, mels * 200 / 3, 1000 * np.exp((mels - 15) * np.log(6.4) / 27))
@@ -61,7 +61,7 @@ def corners(bands: int, rate: int) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", nargs="+")
-    parser.add_argument("--wavemill", required=True, help="the program")
+    parser.add_argument("--wavemill", required=True, help="path of the program")
     parser.add_argument("--rate", type=int, default=22_050)
     parser.add_argument("--bands", type=int, default=128)
     options = parser.parse_args()
@@ -73,7 +73,7 @@ def main() -> None:
         for clip in options.clips:
             exact, band = (features(options.wavemill, recipe.name, clip, path) for path in ("exact", "band"))
             if exact.shape != band.shape:
-                sys.exit(f"{clip}: {exact.shape} by the exact path, {band.shape} by the band path")
+                sys.exit(f"{clip}: {exact.shape} on the exact path, {band.shape} on the band path")
             differences.append(np.abs(exact - band))
 
     everything = np.concatenate(differences, axis=1)

@@ -3,9 +3,9 @@
 
 usage: bench.py extract|catalog|stages|clips WAVEMILL DATA OUT.md [ROUNDS]
 
-Each round starts every peer once, in turn, so that a slow minute of the machine meets all of them. The best round
-counts, the spread is shown. A peer's imports and start are not timed; wavemill's process is timed whole, from start to
-committed store.
+Each round runs every peer once, in turn, so that a slow minute of the machine affects all of them. The result is the best
+round; median and worst round are shown as well. Imports and start of a peer are not timed; wavemill's process is timed
+from start to the committed store.
 """
 
 import csv
@@ -24,13 +24,13 @@ from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# wavemill's process is timed whole: enough clips that its start and commit weigh little. The peers' start is not in their
-# figures, so fewer do.
+# wavemill's process is timed as a whole, so it needs enough clips for its start and commit to be negligible. The
+# timings of the peers exclude their start, so they need fewer.
 CLIPS = 768
 PEER_CLIPS = 64
-# Of a stage there are many contestants, and no start to make small.
+# For a stage there are many programs to compare, and no start to amortize.
 STAGE_CLIPS = 192
-# Sizes of an archive whose clips should all cost the same.
+# Sizes of archives in which the cost per clip should be equal.
 ARCHIVE_CLIPS = (10, 100, 1_000, 10_000)
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
 CHAINS = {
@@ -54,16 +54,16 @@ OUR_STAGES = {
     "read the file: wavemill": ("read", ()),
 }
 MPG123 = "decode: mpg123"
-# Decoders of kernels/examples/decode_mp3.rs.
+# Decoders in kernels/examples/decode_mp3.rs.
 RUST_DECODERS = ("symphonia", "nanomp3")
-# Which functions do a stage's work, with all that they call.
+# Functions that do the work of each stage, including all functions that they call.
 COUNTED = {
     "decode the frames of an MP3 to the mean of their channels": "MonoDecoder::decode",
-    "of it, read codes and requantise them": "mp3::huffman::Reader::read_two",
+    "of these, read codes and requantise them": "mp3::huffman::Reader::read_two",
     "resample": "resample::cpu::Resampler::push",
     "hash the audio (blake3)": "blake3::Hasher::update",
     "log-mel, min-max and packing": "ClipPlan::row",
-    "of it, transforms of frames": "stft::cpu::StftPlan::block",
+    "of these, transforms of frames": "stft::cpu::StftPlan::block",
 }
 PEERS = ("librosa", "soundfile", "soxr", "torch", "torchaudio", "torchcodec", "essentia", "duckdb", "polars")
 STAGES = {
@@ -80,7 +80,7 @@ STAGES = {
 
 
 def machine(names=PEERS):
-    """Where and with what it was measured: a line of processor, day and versions."""
+    """Returns a line with processor, date and versions."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown CPU")
@@ -96,14 +96,14 @@ def machine(names=PEERS):
 
 
 def measured(kind):
-    """The same, and by which command: two Markdown paragraphs."""
+    """Returns the same and the command, as two Markdown paragraphs."""
     return f"{machine()}\n\nCommand: `scripts/bench.sh {kind}`."
 
 
 def program(command, n_cores=None):
-    """Run a program to its end: CPU and wall milliseconds and peak memory (MiB) of it and its children.
+    """Run a program and return CPU and wall milliseconds and peak memory (MiB) of the program and its children.
 
-    It may use `n_cores` of the cores that this process may use; all of them where it is None.
+    The program may use `n_cores` of the cores of this process, or all of them if it is None.
     """
     cores = sorted(os.sched_getaffinity(0))[:n_cores]
     start = time.perf_counter()
@@ -120,7 +120,7 @@ def program(command, n_cores=None):
 
 
 def peer(script, *arguments, env=None):
-    """Run one of the peer scripts, which time themselves."""
+    """Run one of the peer scripts, which measure their own time."""
     command = [sys.executable, HERE / script, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})})
     if done.returncode:
@@ -129,7 +129,7 @@ def peer(script, *arguments, env=None):
 
 
 def alternate(contestants, rounds):
-    """{name: [result of each round]}, every contestant once a round, every other round in the opposite order."""
+    """Return {name: [result of each round]}. Each round runs every contestant once; the order alternates."""
     results = {name: [] for name in contestants}
     for number in range(rounds):
         for name in list(contestants)[:: 1 if number % 2 == 0 else -1]:
@@ -139,7 +139,7 @@ def alternate(contestants, rounds):
 
 
 def table(results, key, unit, scale=1.0):
-    """Markdown: best, median and worst round of each contestant, the best first (within its stage, `stage: name`)."""
+    """Return a Markdown table: best, median and worst round of each contestant, best first (within its stage, `stage: name`)."""
     rows = {name: sorted(result[key] / scale for result in rounds) for name, rounds in results.items()}
     text = [f"| | best, {unit} | median | worst |", "|---|---|---|---|"]
     for name, values in sorted(rows.items(), key=lambda row: (row[0].rpartition(":")[0], row[1][0])):
@@ -148,15 +148,14 @@ def table(results, key, unit, scale=1.0):
 
 
 def best(results, name, key):
-    """The best round's value."""
+    """Return the value of the best round."""
     return min(result[key] for result in results[name])
 
 
 def archive(data, folder, clips=CLIPS, links=False):
-    """An FMA-shaped archive of labelled clips of 30 s, copies of real ones: (its metadata, its audio, its files, how many
-    differ).
+    """Create an archive in FMA's layout from labelled real clips of 30 s: (metadata, audio, files, number of distinct clips).
 
-    With `links`, further copies of a clip are other names of the first one: ten thousand copies would take 10 GB.
+    With `links`, copies of a clip are links: ten thousand copies would take 10 GB.
     """
     header, rows = [], []
     for source in (data / "audio" / "fma_real", data / "fma_like"):
@@ -190,13 +189,13 @@ def archive(data, folder, clips=CLIPS, links=False):
 
 
 def split_header(reader):
-    """The three header lines as one list, then each record."""
+    """Yield the three header lines as one list, then each record."""
     yield [next(reader), next(reader), next(reader)]
     yield from reader
 
 
 def extract_command(wavemill, metadata_dir, audio, store, threads, options=()):
-    """The whole of `wavemill extract`, into a store that does not exist yet."""
+    """Measure `wavemill extract` into a store that does not exist yet."""
     shutil.rmtree(store, ignore_errors=True)
     return [
         wavemill, "extract", "--recipe", HERE / "bench.toml", "--metadata", metadata_dir, "--audio", audio,
@@ -205,7 +204,7 @@ def extract_command(wavemill, metadata_dir, audio, store, threads, options=()):
 
 
 def bench_extract(wavemill, data, scratch, rounds):
-    """End to end, one core; then two threads against one, and peak memory."""
+    """Measure the whole chain on one core, two threads compared with one, and peak memory."""
     metadata_dir, audio, files, distinct = archive(data, scratch)
     out = scratch / "npy"
     out.mkdir()
@@ -222,7 +221,7 @@ def bench_extract(wavemill, data, scratch, rounds):
         return run
 
     def twice():
-        """Two programs with a worker each, side by side on two cores: what the machine has for two threads at most."""
+        """Run two processes with one worker each on separate cores, which shows the maximum speed-up for two threads."""
         cores = sorted(os.sched_getaffinity(0))[:2]
         commands = [extract_command(wavemill, metadata_dir, audio, scratch / f"store{core}", 1) for core in cores]
 
@@ -235,7 +234,7 @@ def bench_extract(wavemill, data, scratch, rounds):
             for core, command in zip(cores, commands)
         ]
         if any([process.wait() for process in processes]):
-            sys.exit("bench: one of two programs side by side failed")
+            sys.exit("bench: one of two parallel programs failed")
         return {"wall_ms": (time.perf_counter() - start) * 1e3 / len(cores)}
 
     contestants = {
@@ -250,7 +249,7 @@ def bench_extract(wavemill, data, scratch, rounds):
     peak = max(result["peak_mib"] for result in results["wavemill, 1 thread"] + two)
 
     def scaling(name, double=two):
-        """How much faster `double` is than `name`: best rounds, then the rounds' own ratios."""
+        """Describe how much faster `double` is than `name`: best rounds, and the ratios within the rounds."""
         one = results[name]
         ratios = sorted(single["wall_ms"] / both["wall_ms"] for single, both in zip(one, double))
         fastest_s, both_s = (min(run["wall_ms"] for run in runs) / 1e3 for runs in (one, double))
@@ -260,7 +259,7 @@ def bench_extract(wavemill, data, scratch, rounds):
         )
 
     def cores(rounds):
-        """How many cores a run keeps busy, in the middle round."""
+        """Return the number of cores that a run keeps busy, in the median round."""
         return statistics.median(result["cpu_ms"] / result["wall_ms"] for result in rounds)
 
     scalings = [scaling(name) for name in ("wavemill, 1 thread", "wavemill, 1 core")]
@@ -271,32 +270,33 @@ def bench_extract(wavemill, data, scratch, rounds):
     fastest = min(chains, key=chains.get)
 
     def ratios(name):
-        """How much faster we are than librosa and the best Python chain."""
+        """Describe how much faster wavemill is than librosa and the fastest Python chain."""
         us = best(results, name, "cpu_ms")
         return f"{chains['librosa'] / us:.2f}× as fast as librosa and {chains[fastest] / us:.2f}× as fast as {fastest}"
 
     exact, by_band = (ratios(name) for name in OURS)
     return "\n\n".join([
         "# Extract: from MP3 to a stored log-mel",
-        f"The figure is CPU time per clip (user + system), with one worker. There are {CLIPS} clips of 30 s, which are copies of "
-        f"{distinct} real clips of FMA; the other tools get {PEER_CLIPS} of them. The feature is log-mel with 128 bands, at "
+        f"The figure is CPU time per clip (user + system), with one worker. The archive has {CLIPS} clips of 30 s, copies of "
+        f"{distinct} real clips of FMA; the other tools process {PEER_CLIPS} of them. The feature is log-mel with 128 bands, at "
         "22.05 kHz mono. wavemill also reads the metadata, normalises, packs to f16, compresses, writes, syncs and commits, and "
-        "its start is part of the figure. The others write .npy files, and their imports are not part of the figure. "
+        "its figure includes the program's start. The other tools write .npy files, and their figures do not include imports. "
         "The program is a plain release build, which runs on any x86-64.",
         measured("extract"),
         table(results, "cpu_ms", "CPU ms per clip", CLIPS),
         f"- wavemill is {exact}, the best chain of other tools.\n"
         f"- By the band path it is {by_band}.\n"
         f"- Two workers are {scalings[0]}. With one worker, reading and writing may use another core.\n"
-        f"- If everything of the one worker's run shares one core, two workers are {scalings[1]}.\n"
-        f"- Two programs of one worker each, on a core each, are {two_programs}; the time of both is halved: "
-        f"about so much is to be had from this machine. Two workers keep {busy[0]:.2f} cores busy, one on one core {busy[1]:.2f}.\n"
+        f"- If all threads of the run with one worker share one core, two workers are {scalings[1]}.\n"
+        f"- Two processes with one worker each, on separate cores, are {two_programs}; the time of both is halved. This is "
+        f"about the maximum speed-up on this machine. Two workers keep {busy[0]:.2f} cores busy, one worker on one core "
+        f"{busy[1]:.2f}.\n"
         f"- Peak memory: {peak:.0f} MiB.",
     ])
 
 
 def bench_stages(wavemill, data, scratch, rounds):
-    """What the parts cost, ours and those of the Python chains."""
+    """Measure the stages of wavemill and of the Python chains."""
     metadata_dir, audio, files, _ = archive(data, scratch, STAGE_CLIPS)
 
     def ours(stage, options):
@@ -321,7 +321,7 @@ def bench_stages(wavemill, data, scratch, rounds):
     results = alternate(contestants, rounds)
 
     def ratio(us, them):
-        """Our time as a part of theirs."""
+        """Return wavemill's time as a fraction of the other tool's time."""
         return f"{best(results, us, 'cpu_ms') / best(results, them, 'cpu_ms'):.2f}"
 
     whole, _, band, mel, parquet, read = OUR_STAGES
@@ -329,32 +329,33 @@ def bench_stages(wavemill, data, scratch, rounds):
     return "\n\n".join([
         "# Stages",
         "The figure is CPU time per clip of 30 s, on one thread. wavemill's figures come from `extract --json` of a plain "
-        "release build. Its decoding includes a first walk over the file and the hash of the audio. mpg123 is the program, which "
-        "decodes all clips in one process and writes nothing (`mpg123 --test`). symphonia as released and nanomp3 do the same in a "
-        "program of ours (`kernels/examples/decode_mp3.rs`), a release build too; nanomp3 "
-        "keeps all samples of a file. Start and reading are part of these three.",
+        "release build. Its decoding includes a first pass over the file and the hash of the audio. mpg123 is the command-line "
+        "program, which decodes all clips in one process and writes nothing (`mpg123 --test`). The example "
+        "`kernels/examples/decode_mp3.rs` (also a release build) does the same with symphonia as released and with nanomp3, "
+        "which keeps all samples of a file. The figures of these three include start and reading.",
         measured("stages"),
         table(results, "cpu_ms", "CPU ms per clip"),
         f"- Decoding to the mean of the channels takes {ratio(whole, MPG123)} of the time of mpg123.\n"
-        f"- The band path to 22.05 kHz takes {ratio(band, MPG123)} of it.\n"
+        f"- The band path to 22.05 kHz takes {ratio(band, MPG123)} of the time of mpg123.\n"
         f"- log-mel with min-max and packing takes {ratio(mel, 'log-mel: librosa')} of librosa's log-mel.\n"
-        f"- Reading a file and making Parquet of its row take {rest_ms:.2f} ms. The hash of the audio is counted as decoding; "
-        "writing and sync have no line here.",
+        f"- Reading a file and encoding its row as Parquet take {rest_ms:.2f} ms. The hash of the audio is counted as decoding; "
+        "writing and sync are not in the table.",
         "## Instructions",
-        f"One clip ({files[0].stat().st_size / 1e6:.1f} MB), counted by valgrind's callgrind; a stage has all that it calls. "
-        "Instructions do not depend on what else a machine does; without valgrind a library may choose others for this processor.",
+        f"One clip ({files[0].stat().st_size / 1e6:.1f} MB), counted by valgrind's callgrind; a stage includes the "
+        "functions that it calls. Instruction counts do not depend on other programs; without valgrind a library may select "
+        "other instructions for this processor.",
         "| | millions |\n|---|---|\n" + "\n".join(f"| {stage} | {n / 1e6:.1f} |" for stage, n in counted.items()),
     ])
 
 
 def instructions(wavemill, clip, scratch):
-    """{stage: instructions} of one clip to its log-mel."""
+    """Return {stage: instructions} of one clip from MP3 to log-mel."""
     counts = scratch / "callgrind.out"
     program = [wavemill, "features", clip, "--recipe", HERE / "bench.toml", "--format", "npy", "--out", scratch / "clip.npy"]
     subprocess.run(
         ["valgrind", "--tool=callgrind", f"--callgrind-out-file={counts}", *program], check=True, capture_output=True
     )
-    # Elsewhere than in the sources: it counts files below the working directory apart.
+    # Runs outside of the sources, because it counts files below the working directory separately.
     annotated = subprocess.run(
         ["callgrind_annotate", "--inclusive=yes", "--threshold=100", "--auto=no", counts],
         check=True, capture_output=True, text=True, cwd=scratch,
@@ -363,16 +364,16 @@ def instructions(wavemill, clip, scratch):
 
 
 def most(annotated, function):
-    """A function's count. Of its lines the largest is that of the whole; the others are of code from other files in it."""
+    """Return a function's count: the largest of its lines, because the others are code inlined from other files."""
     line = re.compile(rf"^ *([\d,]+) .*:\S*\b{re.escape(function)} \[", re.MULTILINE)
     counts = [int(count.replace(",", "")) for count in line.findall(annotated)]
     if not counts:
-        sys.exit(f"bench: callgrind saw no {function}: has it another name now? COUNTED in {Path(__file__).name} has it")
+        sys.exit(f"bench: callgrind reports no {function}: if it was renamed, update COUNTED in {Path(__file__).name}")
     return max(counts)
 
 
 def bench_clips(wavemill, data, scratch, rounds):
-    """Whether a clip costs the same in a small archive and in a large one, and whether workers have to wait."""
+    """Measure the cost per clip in small and large archives, and how busy the workers are."""
     threads = os.cpu_count()
 
     def extraction(n_clips, folder, metadata_dir, audio):
@@ -412,11 +413,11 @@ def bench_clips(wavemill, data, scratch, rounds):
 
     return "\n\n".join([
         "# Archives of ten to ten thousand clips",
-        "The figure is CPU time per clip of 30 s, from MP3 to a stored log-mel: the sum of what `extract --json` tells of its "
-        "stages (reading, decoding, features, encoding). The program's start, the metadata, writing, sync and the commit are not "
-        "part of it. The clips are names of some real ones of FMA, so that their bytes are in memory. "
-        f"There are {threads} workers on {threads} cores. They are busy while they work on a clip or a row group "
-        "(`workers_busy` of the report); the rest of the time they wait. A busy worker may still have to share its core with a "
+        "The figure is CPU time per clip of 30 s, from MP3 to a stored log-mel: the sum of the stages in `extract --json` "
+        "(reading, decoding, features, encoding). It does not include the program's start, the metadata, writing, sync and the "
+        "commit. All clips are links to a few real clips of FMA, so their bytes are cached in memory. "
+        f"There are {threads} workers on {threads} cores. A worker is busy while it processes a clip or a row group "
+        "(`workers_busy` of the report), and waits otherwise. A busy worker may still have to share its core with a "
         "reader, the writer or another program.",
         measured("clips"),
         "\n".join([
@@ -424,27 +425,28 @@ def bench_clips(wavemill, data, scratch, rounds):
             "|---|---|---|---|---|---|---|",
             *lines,
         ]),
-        f"By the CPU time of the whole process, writing and sync included, a clip more costs "
-        f"{more_s * 1e3 / (large - small):.2f} ms: that is what {large:,} clips take more than {small}, best rounds. "
-        f"With {large:,} clips the process keeps the cores busy for {used * 100:.1f} % of the time of extraction (median).",
+        f"Measured by the CPU time of the whole process, including writing and sync, one more clip costs "
+        f"{more_s * 1e3 / (large - small):.2f} ms: the difference between {large:,} and {small} clips in the best rounds, per "
+        f"clip. "
+        f"With {large:,} clips the process keeps the cores busy for {used * 100:.1f} % of the extraction time (median).",
     ])
 
 
 def bench_catalog(wavemill, data, scratch, rounds):
-    """tracks.csv of FMA's size: read everything, clean, count."""
+    """Measure reading, cleaning and counting of a tracks.csv of FMA's size."""
     tracks = scratch / "metadata" / "tracks.csv"
     tracks.parent.mkdir()
     source = data / "fma_metadata"
     subprocess.run([sys.executable, data / "make_full_tracks.py", source, tracks], check=True, stdout=subprocess.DEVNULL)
     shutil.copyfile(source / "genres.csv", tracks.parent / "genres.csv")
-    # Metadata alone is asked; a folder without any clip would be taken for a mistake.
+    # Only metadata is measured, but a folder without any clip would be an error.
     (scratch / "audio").mkdir()
     (scratch / "audio" / "none.mp3").touch()
     command = extract_command(wavemill, tracks.parent, scratch / "audio", scratch / "store", os.cpu_count())
     command += ["--dry-run", "--json", "--set", "catalog.require_audio=false"]
 
     def our_query():
-        """Reading, typing, cleaning and counting, as wavemill times them itself."""
+        """Measure reading, typing, cleaning and counting, with the times that wavemill reports."""
         wall_s = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["wall_s"]
         return {"wall_ms": (wall_s["read"] + wall_s["clean"]) * 1e3}
 
@@ -457,17 +459,18 @@ def bench_catalog(wavemill, data, scratch, rounds):
     timed = {name: rounds for name, rounds in results.items() if "cpu_ms" in rounds[0]}
 
     def ratio(kind):
-        """Ours over the faster peer's, best rounds."""
+        """Return wavemill's time divided by that of the faster peer, best rounds."""
         peers = min(best(results, f"{kind}: {name}", "wall_ms") for name in ("duckdb", "polars"))
         return best(results, f"{kind}: wavemill", "wall_ms") / peers
 
     return "\n\n".join([
         "# Catalog: tracks.csv of FMA's size",
         f"The file has 106,574 rows, {tracks.stat().st_size / 1e6:.0f} MB and 53 columns. All cores are used.",
-        "- *query alone*: read all columns with their types, drop unlabelled rows, count. For wavemill these are the parts `read` "
-        "and `clean` of `extract --dry-run --json`, which also parse list columns and name rejects by line. The peers are timed "
-        "in Python, without start and imports.\n"
-        "- *process*: from start to exit. wavemill's process also makes three splits and the class lists, and plans the shards.",
+        "- *query alone*: read all columns with their types, drop unlabelled rows, count. For wavemill these are the parts "
+        "`read` and `clean` of `extract --dry-run --json`, which also parse list columns and record the line of each reject. "
+        "The peers are timed in Python, without process start and imports.\n"
+        "- *process*: from start to exit. wavemill's process also computes three splits and the class lists, "
+        "and plans the shards.",
         measured("catalog"),
         "Wall time:", table(results, "wall_ms", "ms"), "CPU time:", table(timed, "cpu_ms", "ms"),
         f"wavemill's query takes {ratio('query alone'):.2f}× the wall time of the faster peer's query. Its process takes "

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Compare wavemill's whole chain (decode, downmix, resample, log-mel) with librosa's (soundfile, soxr_hq) on MP3s.
+"""Compare wavemill's complete chain (decode, downmix, resample, log-mel) with librosa's (soundfile, soxr_hq) on MP3s.
 
 usage: chain.py [--wavemill PATH] CLIP.mp3 ...
 needs: scripts/peers/setup.sh
 
 Compares log-mel (128 bands, ref 1, no floor) in dB, in cells within the top 60 dB of a clip and in bands below 9 kHz.
-The first 4,608 samples and the last frames are left out: decoders treat the cut ends of a clip in different ways.
-Prints the largest difference a clip; exit code 1 beyond 0.1 dB.
+The first 4,608 samples and the last frames are excluded: decoders treat the cut ends of a clip in different ways.
+Prints the largest difference of each clip; exit code 1 above 0.1 dB.
 """
 import argparse, pathlib, subprocess, sys, tempfile
 import librosa
@@ -54,7 +54,7 @@ def main():
         for clip in args.clips:
             a, b = ours(args.wavemill, pathlib.Path(folder), clip), theirs(clip)
             frames = min(a.shape[1], b.shape[1])
-            assert abs(a.shape[1] - b.shape[1]) <= EDGE_FRAMES, f"{clip}: {a.shape[1]} frames against {b.shape[1]}"
+            assert abs(a.shape[1] - b.shape[1]) <= EDGE_FRAMES, f"{clip}: {a.shape[1]} frames instead of {b.shape[1]}"
             inner = slice(EDGE_FRAMES, frames - EDGE_FRAMES)
             a, b = (10 * np.log10(np.maximum(x[centres < LIMIT_HZ, inner], 1e-20)) for x in (a, b))
             difference = np.abs(a - b)[b > b.max() - TOP_DB]

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Compare features that are made of other features with librosa, scipy and matplotlib's colours.
+"""Compare derived features with librosa, scipy and matplotlib's colour maps.
 
 usage: derived.py [--wavemill PATH] CLIP.wav ...
-needs: scripts/peers/setup.sh; pictures are compared with matplotlib's own tables where that is installed
+needs: scripts/peers/setup.sh; pictures are compared with matplotlib's own tables if it is installed
 
-Statistics of 20 MFCC and of log-mel are those of librosa's values by numpy and scipy.stats. Both start from the same
-16-bit samples. Prints one line a clip and feature; exit code 1 if any value is beyond its bound.
+Statistics of 20 MFCC and of log-mel are compared with those of librosa's values, computed by numpy and scipy.stats from the
+same 16-bit samples. Prints one line per clip and feature; exit code 1 if any difference exceeds its bound.
 """
 import argparse, pathlib, subprocess, sys, tempfile, warnings, wave
 import librosa
@@ -65,24 +65,25 @@ STATISTICS = {
     "skew": lambda x: scipy.stats.skew(x, axis=1),
     "std": lambda x: np.std(x, axis=1),
 }
-# What limits them are the values themselves, which differ by up to 4e-4 (docs/features.md).
+# The bounds are limited by the source values, which differ by up to 4e-4 (docs/features.md).
 BOUNDS = {"mean": 1e-3, "median": 1e-3, "std": 1e-3, "min": 1e-2, "max": 1e-2, "skew": 1e-3, "kurtosis": 1e-3}
-# These are compared relative to their size, or to 1 where they are smaller: near 0 a relative difference means nothing.
+# Differences of these are relative to the value, or to 1 if it is smaller: near 0 a relative difference means
+# nothing.
 RELATIVE = {"skew", "kurtosis"}
 
 
-# Some entries of matplotlib 3.11's tables (matplotlib/_cm_listed.py), for where matplotlib is not installed.
+# Some entries of matplotlib 3.11's tables (matplotlib/_cm_listed.py), used if matplotlib is not installed.
 PUBLISHED = {
     "magma": {0: (0.001462, 0.000466, 0.013866), 128: (0.716387, 0.214982, 0.475290), 255: (0.987053, 0.991438, 0.749504)},
     "viridis": {0: (0.267004, 0.004874, 0.329415), 128: (0.127568, 0.566949, 0.550556), 255: (0.993248, 0.906157, 0.143936)},
 }
-COLOUR = 1e-6  # the tables have six decimals, and are f32 here
-GREY_OFF = 1  # a value near the border between two colours may have either
+COLOUR = 1e-6  # the tables have six decimals, and the values here are f32
+GREY_OFF = 1  # a value near the boundary between two colours may get either
 GREY_OFF_SHARE = 0.01
 
 
 def colour_maps():
-    """The tables by name: index -> red, green, blue."""
+    """Return the tables by name: index -> red, green, blue."""
     try:
         import matplotlib
     except ModuleNotFoundError:
@@ -98,14 +99,14 @@ def read_wav(path):
 
 
 def theirs(x, rate):
-    """The values of each source, in f64, so that sums of f32 add no error of their own."""
+    """Return the values of each source in f64, so that sums add no rounding error of f32."""
     mel = librosa.feature.melspectrogram(y=x, sr=rate)
     yield "mfcc", librosa.feature.mfcc(y=x, sr=rate).astype(np.float64)
     yield "log_mel", librosa.power_to_db(mel, ref=np.max, top_db=80.0).astype(np.float64)
 
 
 def ours(wavemill, clip, rate, feature, folder):
-    """The tensor that `wavemill features` writes."""
+    """Return the tensor that `wavemill features` writes."""
     recipe, out = folder / "recipe.toml", folder / "out.npy"
     recipe.write_text(RECIPE.format(rate=rate))
     command = [wavemill, "features", clip, "--recipe", recipe, "--feature", feature, "--format", "npy", "--out", out]
@@ -114,9 +115,10 @@ def ours(wavemill, clip, rate, feature, folder):
 
 
 def check_pictures(wavemill, clip, rate, log_mel, folder):
-    """Whether pixels are where the values are, and have the colours of the tables; and what to tell."""
+    """Check positions and colours of pixels against values and tables. Return (success, description)."""
     share = (log_mel - log_mel.min()) / (log_mel.max() - log_mel.min())
-    # Low bands at the bottom, as `imshow(origin="lower")`; 256 parts of equal width, as matplotlib's `Colormap`.
+    # Low bands are at the bottom, as with `imshow(origin="lower")`; 256 intervals of equal width, as in
+    # matplotlib's `Colormap`.
     index = np.minimum((share[::-1] * 256).astype(int), 255)
     grey = ours(wavemill, clip, rate, "grey", folder)
     off = np.abs(grey.astype(int) - index)
@@ -136,11 +138,11 @@ def check_pictures(wavemill, clip, rate, log_mel, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wavemill", default="target/debug/wavemill", help="the command (default: %(default)s)")
+    parser.add_argument("--wavemill", default="target/debug/wavemill", help="path of wavemill (default: %(default)s)")
     parser.add_argument("clips", nargs="+", type=pathlib.Path, help="16-bit mono WAVs")
     args = parser.parse_args()
 
-    warnings.filterwarnings("ignore", message="Precision loss occurred")  # of bands that never vary
+    warnings.filterwarnings("ignore", message="Precision loss occurred")  # for bands with constant values
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         for clip in args.clips:
@@ -152,7 +154,7 @@ def main():
                 for row, (name, statistic) in zip(got, STATISTICS.items()):
                     want = statistic(values)
                     if name in RELATIVE:
-                        # scipy's are NaN where a band never varies, ours are 0.
+                        # If a band is constant, scipy returns NaN, and wavemill 0.
                         want = np.where(np.ptp(values, axis=1) == 0, 0, want)
                     error = np.abs(row - want)
                     worst[name] = np.max(error / np.maximum(np.abs(want), 1) if name in RELATIVE else error)

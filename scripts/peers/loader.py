@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measure the trainer's loader beside Python's usual ways to the same rows; started by scripts/bench.sh loader.
+"""Compare the trainer's loader with common Python readers of the same rows; started by scripts/bench.sh loader.
 
 usage: loader.py BENCH OUT.md [ROUNDS]
 
-BENCH is the trainer's bench program `loader`: it writes two stores (as they are, zstd) of 2,048 rows of (128, 1292) f16.
-The rows are then also written as rows.npy and as two HDF5 files. An epoch is every row once, shuffled, in batches of 64
-in host memory, from warm files; each contestant does one untimed epoch first, and each round has one of everyone.
+BENCH is the trainer's bench program `loader`: it writes two stores (uncompressed, zstd) of 2,048 rows of (128, 1292) f16.
+The rows are then also written as rows.npy and as two HDF5 files. An epoch reads every row once, shuffled, in batches of 64
+in host memory, from cached files. Each contestant first runs one untimed epoch; each round runs one epoch of each.
 """
 
 import functools
@@ -29,12 +29,12 @@ from bench import alternate, best, machine, table
 
 BATCH = 64
 SHAPE = (128, 1292)
-# Row groups that are shuffled together, as wavemill's default.
+# Number of row groups that are shuffled together, as in wavemill's default.
 WINDOW = 16
 
 
 def prepare(folder):
-    """Writes the stores' rows as rows.npy, rows.h5 (a chunk a row) and gzip.h5; gives the number of rows."""
+    """Writes the rows of a store as rows.npy, rows.h5 (one chunk per row) and gzip.h5; returns the number of rows."""
     files = sorted((folder / "none" / "data").rglob("features/**/*.parquet"))
     count = sum(pq.ParquetFile(file).metadata.num_rows for file in files)
     rows = np.lib.format.open_memmap(folder / "rows.npy", "w+", np.float16, (count, *SHAPE))
@@ -55,27 +55,27 @@ def prepare(folder):
 
 
 def values(column):
-    """An Arrow column of fixed-size binary as an array of rows, without a copy."""
+    """Returns an Arrow column of fixed-size binary as an array of rows, without a copy."""
     raw = np.frombuffer(column.buffers()[1], np.float16)
     width = SHAPE[0] * SHAPE[1]
     return raw[column.offset * width:(column.offset + len(column)) * width].reshape(-1, *SHAPE)
 
 
 def shuffled(count, epoch):
-    """Index arrays of the epoch's batches."""
+    """Returns the index arrays of the epoch's batches."""
     order = np.random.default_rng(epoch).permutation(count)
     return [order[start:start + BATCH] for start in range(0, count, BATCH)]
 
 
 def from_npy(folder, count, epoch):
-    """A memory-mapped array, indexed by a batch's rows: one copy."""
+    """Reads a memory-mapped array with the indices of a batch, which copies once."""
     rows = np.load(folder / "rows.npy", mmap_mode="r")
     for wanted in shuffled(count, epoch):
         yield rows[wanted]
 
 
 def from_h5(name, folder, count, epoch):
-    """HDF5, each row read straight into its place of the batch: quicker here than a list of rows at once."""
+    """Reads HDF5, each row directly into its place in the batch, which is faster here than reading a list of rows at once."""
     with h5py.File(folder / name, "r") as file:
         rows = file["rows"]
         for wanted in shuffled(count, epoch):
@@ -86,7 +86,7 @@ def from_h5(name, folder, count, epoch):
 
 
 def from_parquet(store, folder, count, epoch):
-    """pyarrow, which reads no single rows of a row group: windows of row groups, each shuffled."""
+    """Reads windows of row groups with pyarrow and shuffles within them, because pyarrow cannot read single rows."""
     random = np.random.default_rng(epoch)
     files = [pq.ParquetFile(file) for file in sorted((folder / store / "data").rglob("features/**/*.parquet"))]
     groups = [(file, group) for file in files for group in range(file.num_row_groups)]
@@ -103,20 +103,20 @@ def from_parquet(store, folder, count, epoch):
 
 @functools.cache
 def compressed_rows(folder):
-    """Some rows, each compressed by itself as the zstd store's pages are."""
+    """Returns some rows, each compressed separately like the pages of the zstd store."""
     codec = pa.Codec("zstd", compression_level=1)
     return [codec.compress(row.tobytes(), asbytes=True) for row in np.load(folder / "rows.npy", mmap_mode="r")[:256]]
 
 
 def from_codec(folder, count, _epoch):
-    """What no reader of such pages can be below: decompression alone, without reading, order or batch."""
+    """Only decompresses, which is the lower bound for every reader of such pages."""
     codec, rows, row_bytes = pa.Codec("zstd"), compressed_rows(folder), SHAPE[0] * SHAPE[1] * 2
     for start in range(0, count, BATCH):
         yield [codec.decompress(rows[row % len(rows)], row_bytes) for row in range(start, min(start + BATCH, count))]
 
 
 class Rows(torch.utils.data.Dataset):
-    """A memory-mapped array row by row, opened by each worker for itself."""
+    """Rows of a memory-mapped array, which each worker opens separately."""
 
     def __init__(self, path, count):
         self.path, self.count, self.rows = path, count, None
@@ -131,7 +131,7 @@ class Rows(torch.utils.data.Dataset):
 
 
 def from_torch(workers, folder, count, epoch):
-    """PyTorch's DataLoader on the same array."""
+    """Reads the same array with PyTorch's DataLoader."""
     torch.manual_seed(epoch)
     yield from torch.utils.data.DataLoader(
         Rows(folder / "rows.npy", count), BATCH, shuffle=True, num_workers=workers
@@ -139,13 +139,13 @@ def from_torch(workers, folder, count, epoch):
 
 
 def cpu_s():
-    """Of this process and of the workers that have ended."""
+    """Returns the CPU time of this process and of the workers that have ended."""
     usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def theirs(batches, folder, count):
-    """A contestant: one epoch of `batches(folder, count, epoch)`, timed."""
+    """Returns a contestant that measures one epoch of `batches(folder, count, epoch)`."""
     epochs = iter(range(1, 1_000_000))
 
     def run():
@@ -163,7 +163,7 @@ def theirs(batches, folder, count):
 
 
 def ours(bench, folder, store, readers):
-    """A contestant: the bench program, which times its own epoch."""
+    """Returns a contestant that runs the bench program, which measures its own epoch."""
     command = [bench, "--folder", folder, "--store", store, "--readers", str(readers), "--epochs", "1", "--json"]
 
     def run():
@@ -174,7 +174,7 @@ def ours(bench, folder, store, readers):
 
 
 def contestants(bench, folder, count):
-    """Names as in the tables."""
+    """Returns the contestants by their names in the tables."""
     peers = {
         "uncompressed: numpy, memory-mapped .npy": from_npy,
         "uncompressed: h5py, a chunk a row": functools.partial(from_h5, "rows.h5"),
@@ -183,7 +183,7 @@ def contestants(bench, folder, count):
         "uncompressed, 2: torch DataLoader on .npy, 2 workers": functools.partial(from_torch, 2),
         "compressed: h5py, gzip 1 with shuffle": functools.partial(from_h5, "gzip.h5"),
         "compressed: pyarrow, the same files": functools.partial(from_parquet, "zstd"),
-        "compressed: zstd 1 alone, nothing read or shuffled": from_codec,
+        "compressed: zstd 1 without reading or shuffling": from_codec,
     }
     found = {
         "uncompressed: wavemill": ours(bench, folder, "none", 1),
@@ -196,13 +196,13 @@ def contestants(bench, folder, count):
 
 
 def ratios(results):
-    """What the tables say of wavemill, in a line each."""
+    """Returns a summary of wavemill's results in the tables, one line each."""
     lines = []
     for kind in ("uncompressed", "compressed"):
         us, *peers = [(name, best(results, name, "cpu_ms")) for name in results if name.startswith(f"{kind}: ")]
         peers.sort(key=lambda peer: peer[1])
         told = ", ".join(f"{cost / us[1]:.2f}× {name.split(': ')[1]}" for name, cost in peers)
-        lines.append(f"- {kind}: wavemill's CPU time is {us[1]:.3f} ms per row. The others take {told}.")
+        lines.append(f"- {kind}: wavemill's CPU time is {us[1]:.3f} ms per row. The other tools take a multiple of that: {told}.")
     for one, two in (
         ("uncompressed: wavemill", "uncompressed, 2: wavemill, 2 readers"),
         ("compressed: wavemill, zstd 1", "compressed, 2: wavemill, zstd 1, 2 readers"),
@@ -227,11 +227,11 @@ def main():
         results = alternate(contestants(bench, folder, count), rounds)
     page = "\n\n".join([
         "# Loader: from a warm file to a shuffled batch",
-        f"Each tool reads {count} rows of (128, 1292) f16, 331 kB each, into host memory as they are stored, in batches of "
-        f"{BATCH}. Every row comes once per epoch, in another order each time. pyarrow cannot read single rows, so it reads "
-        "windows of 16 row groups and shuffles within them, as wavemill's order does. The others shuffle all rows. Each uses "
-        "one thread unless the table says otherwise. DataLoader's workers are processes, and their start is part of the "
-        "figure. Hugging Face `datasets` is not measured.",
+        f"Each tool reads {count} rows of (128, 1292) f16, 331 kB each, into host memory in their stored form, in batches of "
+        f"{BATCH}. Every row is read once per epoch, in a different order in each epoch. pyarrow cannot read single rows, "
+        "so it reads windows of 16 row groups and shuffles within them, like wavemill's order. The other tools shuffle all "
+        "rows. Each tool uses one thread unless the table states otherwise. DataLoader's workers are processes, and the "
+        "figure includes their start. Hugging Face `datasets` is not measured.",
         f"{machine()[:-1]}, pyarrow {pyarrow.__version__}, h5py {h5py.__version__}, numpy {np.__version__}. "
         f"Load average before: {load:.1f}.",
         "Command: `scripts/bench.sh loader`. The bench writes these stores:",

@@ -1,32 +1,32 @@
 #!/usr/bin/env python3
-"""Compare our t-SNE map with scikit-learn's of the same vectors: both must keep neighbours as well.
+"""Compare our t-SNE map with scikit-learn's of the same vectors: both must preserve neighbourhoods equally well.
 
 usage: map.py [--binary PATH]
        map.py --embeddings FILE --map FILE
 needs: scikit-learn and numpy of requirements.txt; with files also pyarrow
 
---binary is the built example (default: `cargo run -p wavemill-scores --example map`). With it, both programs make maps of
-scikit-learn's 1,797 handwritten digits, of groups in 256 dimensions, and of 100 vectors. With the other two flags, the map
-is one of `wavemill-train eval --embeddings FILE --map FILE`. The measure is scikit-learn's trustworthiness of the 12
-nearest neighbours: 1 where all that are near on the map are near in truth. Exit code 1 where ours is more than 0.02 lower,
-or where a second map of ours has other bytes.
+--binary is the built example (default: `cargo run -p wavemill-scores --example map`). With it, both programs compute maps
+of scikit-learn's 1,797 handwritten digits, of groups in 256 dimensions, and of 100 vectors. With the other two flags, the
+map is the output of `wavemill-train eval --embeddings FILE --map FILE`. The measure is scikit-learn's trustworthiness for
+the 12 nearest neighbours: 1 if all neighbours on the map are also neighbours in the original space. Exit code 1 if ours is
+more than 0.02 lower, or if a second map of ours differs.
 """
 import argparse, json, pathlib, subprocess, sys, tempfile
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.manifold import TSNE, trustworthiness
 
-BOUND = 0.02  # maps of scikit-learn itself, from other seeds, differ by some 0.002
+BOUND = 0.02  # maps by scikit-learn itself with different seeds differ by about 0.002
 NEIGHBORS = 12
 PERPLEXITY = 30
 SEED = 1
 
 
 def cases():
-    """(name, `[n, width]` f32)"""
+    """Return (name, `[n, width]` f32) of each data set."""
     rng = np.random.default_rng(1)
     yield "digits", load_digits().data.astype(np.float32)
-    # As a network's vectors are: not negative, mostly small, with a group a class.
+    # Similar to the vectors of a network: not negative, mostly small, with one cluster per class.
     centres = rng.gamma(0.5, 2.0, (12, 256))
     noise = rng.normal(0, 0.8, (1500, 256))
     yield "groups", np.maximum(centres[rng.integers(0, 12, 1500)] + noise, 0).astype(np.float32)
@@ -34,7 +34,7 @@ def cases():
 
 
 def map_of(command, vectors, folder):
-    """Our places, as text: JSON of x and y."""
+    """Return our positions as JSON text of x and y."""
     path = pathlib.Path(folder) / "in.f32"
     path.write_bytes(vectors.astype("<f4").tobytes())
     words = [*command, str(path), str(vectors.shape[1]), str(PERPLEXITY), str(SEED)]
@@ -42,7 +42,7 @@ def map_of(command, vectors, folder):
 
 
 def compare(name, vectors, ours):
-    """Whether our places keep neighbours as well as scikit-learn's."""
+    """Report whether our positions preserve neighbourhoods as well as scikit-learn's."""
     perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
     theirs = TSNE(perplexity=perplexity, random_state=SEED).fit_transform(vectors)
     neighbors = min(NEIGHBORS, (len(vectors) - 1) // 2)
@@ -53,7 +53,7 @@ def compare(name, vectors, ours):
 
 
 def of_files(embeddings, places):
-    """(vectors, places) of the rows that both files have."""
+    """Return (vectors, positions) of the rows that are in both files."""
     import pyarrow.parquet as pq
 
     key = ["clip_key", "segment", "variant"]
@@ -65,7 +65,7 @@ def of_files(embeddings, places):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binary", help="the built example, such as target/debug/examples/map")
+    parser.add_argument("--binary", help="path of the built example, such as target/debug/examples/map")
     parser.add_argument("--embeddings", help="of eval")
     parser.add_argument("--map", help="of eval")
     args = parser.parse_args()
@@ -79,7 +79,7 @@ def main():
             ours = map_of(command, vectors, folder)
             good &= compare(name, vectors, np.array(json.loads(ours)))
             if map_of(command, vectors, folder) != ours:
-                print(f"FAIL {name}: a second map has other places")
+                print(f"FAIL {name}: a second map has other positions")
                 good = False
     sys.exit(0 if good else 1)
 

@@ -5,26 +5,26 @@ usage: metrics.py [--binary PATH] [--seeds N]
 needs: scikit-learn and numpy of requirements.txt
 
 --binary is the built example (default: `cargo run -p wavemill-scores --example metrics`). Each case has rows without a
-label, classes that nobody has, classes that are never predicted, equal probabilities, and several segments a track; each
-is scored by segment, by track mean and by track vote. Prints the largest difference of each figure; exit code 1 beyond
-the bound.
+label, classes without rows, classes that are never predicted, equal probabilities, and several segments per track. Each
+case is scored by segment, by track mean and by track vote. Prints the largest difference of each metric; exit code 1 if
+it exceeds the bound.
 """
 import argparse, collections, json, math, pathlib, subprocess, sys, tempfile, warnings
 import numpy as np
 from sklearn import metrics as sk
 
-BOUND = 1e-9  # both sum in f64; orders of summation differ by some 1e-15
+BOUND = 1e-9  # both sum in f64; orders of summation differ by about 1e-15
 THRESHOLD = 0.5
 
 
 def probabilities(rng, n, classes, multi, ties):
-    """`[n, classes]` f32, rounded to eighths where equal values are wanted."""
+    """Return `[n, classes]` f32, rounded to eighths if equal values are required."""
     raw = rng.random((n, classes)) if multi else rng.dirichlet(np.full(classes, 0.4), n)
     return (np.round(raw * 8) / 8 if ties else raw).astype(np.float32)
 
 
 def case(seed, classes, multi):
-    """One input for the example."""
+    """Return one input for the example."""
     rng = np.random.default_rng([seed, classes, multi])
     tracks = int(rng.integers(20, 400))
     track_of = np.sort(rng.integers(0, tracks, tracks * int(rng.integers(1, 6))))
@@ -32,7 +32,7 @@ def case(seed, classes, multi):
     p = probabilities(rng, n, classes, multi, ties=seed % 2 == 0)
     never = rng.integers(0, classes)
     if classes > 2 and not multi:
-        p[:, never] = 0  # has labels, is never predicted
+        p[:, never] = 0  # the class has labels, but is never predicted
     out = {
         "classes": [f"class {i}" for i in range(classes)],
         "track_ids": track_of.tolist(),
@@ -43,13 +43,13 @@ def case(seed, classes, multi):
     if multi:
         chances = 0.05 + 0.6 * rng.random(classes) ** 3
         if classes > 2:
-            chances[rng.integers(0, classes)] = 0  # nobody has it
+            chances[rng.integers(0, classes)] = 0  # no track has this label
         sets = rng.random((tracks, classes)) < chances
         out["sets"] = [None if unlabelled[t] else sets[t].tolist() for t in track_of]
     else:
         absent = rng.integers(0, classes)
         labels = rng.choice([c for c in range(classes) if classes == 2 or c != absent], tracks)
-        # Half of the tracks follow their mean, so that scores are not those of chance.
+        # Half of the tracks have the label of their mean prediction, so that scores are above chance.
         for track in range(0, tracks, 2):
             rows = track_of == track
             labels[track] = p[rows].mean(0).argmax() if rows.any() else labels[track]
@@ -58,7 +58,7 @@ def case(seed, classes, multi):
 
 
 def levels(data):
-    """(level, labels or sets, `[n, classes]` f32) of rows, track means and track votes, without unlabelled rows."""
+    """Yield (level, labels or sets, `[n, classes]` f32) of rows, track means and track votes, without unlabelled rows."""
     p = np.array(data["probabilities"], np.float32)
     multi = "sets" in data
     known = np.array([s is not None for s in data["sets"]] if multi else [label >= 0 for label in data["labels"]])
@@ -79,7 +79,7 @@ def levels(data):
 
 
 def single_figures(report, level, y, p):
-    """(figure, ours, scikit-learn's) of a target with one class a row."""
+    """Yield (metric, ours, scikit-learn's) of a target with one class per row."""
     classes = p.shape[1]
     guess, all_classes = p.argmax(1), np.arange(classes)
     r = report["report"]
@@ -101,7 +101,7 @@ def single_figures(report, level, y, p):
 
 
 def multi_figures(report, _level, y, p):
-    """(figure, ours, scikit-learn's) of a target with several labels a row."""
+    """Yield (metric, ours, scikit-learn's) of a target with several labels per row."""
     guess, r = (p >= THRESHOLD).astype(int), report["report"]
     both = (y.min(0) == 0) & (y.max(0) == 1)
     for figure, score in [("roc_auc", sk.roc_auc_score), ("average_precision", sk.average_precision_score)]:
@@ -120,7 +120,7 @@ def multi_figures(report, _level, y, p):
 
 
 def difference(ours, theirs):
-    """The largest absolute difference; infinite where shapes differ or a value is missing."""
+    """Return the largest absolute difference; infinite if shapes differ or a value is missing."""
     ours, theirs = np.atleast_1d(np.array(ours, float)), np.atleast_1d(np.array(theirs, float))
     error = np.abs(ours - theirs).max(initial=0) if ours.shape == theirs.shape else math.inf
     return math.inf if math.isnan(error) else float(error)
@@ -128,12 +128,12 @@ def difference(ours, theirs):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--binary", help="the built example, such as target/debug/examples/metrics")
+    parser.add_argument("--binary", help="path of the built example, such as target/debug/examples/metrics")
     parser.add_argument("--seeds", type=int, default=6, help="random inputs for each number of classes (default: %(default)s)")
     args = parser.parse_args()
     cargo = "cargo run -q -p wavemill-scores --example metrics --".split()
     command = [args.binary] if args.binary else cargo
-    warnings.filterwarnings("ignore")  # of classes without rows, which are here on purpose
+    warnings.filterwarnings("ignore")  # about classes without rows, which are here on purpose
     worst, counts = collections.defaultdict(float), collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "in.json"
@@ -143,7 +143,7 @@ def main():
                 path.write_text(json.dumps(data))
                 result = json.loads(subprocess.run([*command, path], check=True, capture_output=True).stdout)
                 for level, y, p in levels(data):
-                    report = result[level] or result["segments"]  # a track is a row
+                    report = result[level] or result["segments"]  # each track has one row
                     for name, ours, theirs in (multi_figures if multi else single_figures)(report, level, y, p):
                         worst[name] = max(worst[name], difference(ours, theirs))
                         counts[name] += 1

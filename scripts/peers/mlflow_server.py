@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""An MLflow server on this machine, and what it has.
+"""Runs an MLflow server on this machine and prints its contents.
 
-Prints the server's address once it answers. Then, for each line on standard input, it prints one JSON line: all runs of
-the experiment that the line names, with parameters, tags, every value of every metric, and the files' bytes, as MLflow's
-REST interface tells them. Ends the server when standard input ends.
+Prints the server's address when it responds. Then, for each line on standard input, prints one JSON line: all runs of the
+experiment named by the line, with parameters, tags, every value of every metric, and the files' bytes, as returned by
+MLflow's REST interface. Stops the server when standard input ends.
 
 usage: scripts/peers/mlflow_server.py FOLDER
 """
@@ -20,10 +20,10 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-# On two busy cores the server was seen to need four minutes the first time: it loads a hundred packages, and makes the
-# tables of its database.
+# On a machine with two busy cores, the first start took four minutes: the server loads a hundred packages and
+# creates the tables of its database.
 START_S_MAX = 600
-# Then it is ended in any case.
+# After this time the server is killed.
 STOP_S_MAX = 10
 
 
@@ -38,7 +38,7 @@ def start(folder, port):
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
         *("--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", f"{folder}/artifacts"),
     ]
-    # Its jobs would need one more package, and nobody has to be told of a test.
+    # The server's jobs would need another package, and telemetry must not report a test.
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     log = open(folder / "server.log", "w")
     return subprocess.Popen(
@@ -59,12 +59,12 @@ def wait(server, address, folder):
             return
         except OSError:
             if server.poll() is not None or time.monotonic() > deadline:
-                sys.exit(f"no MLflow server: {(folder / 'server.log').read_text()}")
+                sys.exit(f"the MLflow server did not start: {(folder / 'server.log').read_text()}")
             time.sleep(0.2)
 
 
 def runs(address, experiment):
-    """All runs of an experiment, the first one first."""
+    """Returns all runs of an experiment, the oldest first."""
     api = f"{address}/api/2.0/mlflow"
     named = urllib.parse.urlencode({"experiment_name": experiment})
     found = json.loads(ask(f"{api}/experiments/get-by-name?{named}"))
@@ -93,7 +93,7 @@ def runs(address, experiment):
 
 
 def files(address, info, folder):
-    """Bytes by path, as text where they are text."""
+    """Returns the content of files by path, as text if it is text."""
     named = urllib.parse.urlencode({"run_id": info["run_id"], "path": folder})
     listed = json.loads(ask(f"{address}/api/2.0/mlflow/artifacts/list?{named}"))
     place = info["artifact_uri"].removeprefix("mlflow-artifacts:")
@@ -108,7 +108,7 @@ def files(address, info, folder):
 
 
 def stop(server):
-    """The server, and the processes that it started."""
+    """Stops the server and its child processes."""
     os.killpg(server.pid, signal.SIGTERM)
     try:
         server.wait(STOP_S_MAX)

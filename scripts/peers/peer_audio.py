@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""One Python chain, or one stage of it, over some clips: prints CPU and wall milliseconds a clip as JSON.
+"""Run a Python chain, or one stage of it, over some clips: prints CPU and wall milliseconds per clip as JSON.
 
 usage: peer_audio.py STAGE PEER OUT_DIR CLIP…
 
-Imports, and everything that a careful user makes once (filter banks, resampling kernels), are not timed; one clip is
-done first to warm up. One thread. STAGE `chain` is MP3 -> 22.05 kHz mono -> log-mel -> .npy in OUT_DIR.
+Imports, and everything that a careful user creates only once (filter banks, resampling kernels), are not timed; one clip is
+processed first to warm up. Uses one thread. STAGE `chain` is MP3 -> 22.05 kHz mono -> log-mel -> .npy in OUT_DIR.
 """
 
 import json
@@ -16,12 +16,12 @@ RATE_HZ = 22_050
 
 
 def mono(samples):
-    """Mean of the channels of [sample, channel]."""
+    """Return the mean of the channels of [sample, channel]."""
     return samples[:, 0] if samples.shape[1] == 1 else (samples[:, 0] + samples[:, 1]) * 0.5
 
 
 def torch_mel():
-    """torchaudio's log-mel with librosa's parameters."""
+    """Return torchaudio's log-mel with librosa's parameters, as a function."""
     import torch
     import torchaudio
 
@@ -36,7 +36,7 @@ def torch_mel():
 
 
 def librosa_mel(samples):
-    """librosa's log-mel, as in its tutorial."""
+    """Return librosa's log-mel, as in its tutorial."""
     import librosa
 
     power = librosa.feature.melspectrogram(y=samples, sr=RATE_HZ, n_fft=2048, hop_length=512, n_mels=128)
@@ -44,7 +44,7 @@ def librosa_mel(samples):
 
 
 def essentia_loader():
-    """path -> samples at 22.05 kHz, mono: its loader does all of it."""
+    """Return path -> mono samples at 22.05 kHz; the loader does all of it."""
     import essentia
     import essentia.standard as essentia_ops
 
@@ -59,7 +59,7 @@ def essentia_loader():
 
 
 def essentia_mel():
-    """Samples -> log-mel with librosa's parameters."""
+    """Return samples -> log-mel with librosa's parameters."""
     import essentia.standard as essentia_ops
     import numpy
 
@@ -80,7 +80,7 @@ def essentia_mel():
 
 
 def decoder(peer):
-    """path -> samples at the file's own rate."""
+    """Return path -> samples at the file's own rate."""
     if peer == "librosa":
         import librosa
 
@@ -99,7 +99,7 @@ def decoder(peer):
 
 
 def resampler(peer):
-    """mono samples, rate -> 22.05 kHz."""
+    """Return (mono samples, rate) -> samples at 22.05 kHz."""
     if peer == "librosa":
         import librosa
 
@@ -117,7 +117,7 @@ def resampler(peer):
 
 
 def chain(peer):
-    """path -> log-mel."""
+    """Return path -> log-mel."""
     if peer == "librosa":
         import librosa
 
@@ -147,7 +147,7 @@ def chain(peer):
 
 
 def prepare(stage, peer, out_dir, clips):
-    """The work of one clip as a function, and the items to call it with."""
+    """Return the work for one clip as a function, and the items to call it with."""
     import numpy
     import soundfile
 
@@ -174,7 +174,7 @@ def prepare(stage, peer, out_dir, clips):
 
 
 def main():
-    """Time one pass."""
+    """Measure one pass."""
     stage, peer, out_dir, *clips = sys.argv[1:]
     work, items = prepare(stage, peer, out_dir, clips)
     work(items[0])

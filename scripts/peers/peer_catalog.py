@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""DuckDB or Polars over an FMA tracks.csv: read every column, drop unlabelled rows, count genres per split.
+"""Run DuckDB or Polars on an FMA tracks.csv: read every column, drop unlabelled rows, count genres per split.
 
 usage: peer_catalog.py duckdb|polars TRACKS_CSV
 
-Prints wall and CPU milliseconds without imports, and the answer's rows as a check, as JSON.
+Prints wall and CPU milliseconds without imports, and the rows of the result as a check, as JSON.
 """
 
 import csv
@@ -19,7 +19,7 @@ INTEGERS = {
 
 
 def columns(path):
-    """Flattened names of the 53 columns."""
+    """Return the flattened names of the 53 columns."""
     with open(path, encoding="utf-8", newline="") as file:
         reader = csv.reader(file)
         groups, names = next(reader), next(reader)
@@ -27,7 +27,7 @@ def columns(path):
 
 
 def duckdb_query(path, names):
-    """One table of all columns, then the query."""
+    """Read all columns into a table with DuckDB, then run the query."""
     import duckdb
 
     def kind(name):
@@ -52,7 +52,7 @@ def duckdb_query(path, names):
 
 
 def polars_query(path, names):
-    """The same through Polars."""
+    """Do the same with Polars."""
     import polars
 
     def kind(name):
@@ -73,7 +73,7 @@ def polars_query(path, names):
 
 
 def main():
-    """Time the query once; the file is in the page cache."""
+    """Measure the query once; the file is in the page cache."""
     peer, path = sys.argv[1:]
     run = {"duckdb": duckdb_query, "polars": polars_query}[peer](path, columns(path))
     start, start_cpu = time.perf_counter(), time.process_time()

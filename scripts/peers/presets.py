@@ -4,9 +4,9 @@
 usage: presets.py [--wavemill PATH] [--clip X.wav ...]
 needs: scripts/peers/setup.sh; torchaudio's cases are skipped without scripts/peers/setup.sh --bench (no GPU is used)
 
-Each case writes a recipe, runs `wavemill features CLIP --format npy` and compares every value with the peer's on the
-same samples. Without --clip a synthetic one is used: five seconds at 16 kHz of a gliding voice-like tone in noise.
-Prints one line a case, and one for what is skipped; exit code 1 if any case is beyond its bound.
+Each case writes a recipe, runs `wavemill features CLIP --format npy` and compares every value with the peer's value for
+the same samples. Without --clip a synthetic clip is used: five seconds at 16 kHz of a gliding voice-like tone in noise.
+Prints one line per case, and one line if cases are skipped; exit code 1 if any case exceeds its bound.
 """
 import argparse, math, pathlib, subprocess, sys, tempfile, warnings, wave
 import kaldi_native_fbank as knf
@@ -17,7 +17,7 @@ try:
     import torch
     import torchaudio
 except ModuleNotFoundError as error:
-    torch, TORCH_IS_ABSENT = None, f"{error}: 2.7 GB, scripts/peers/setup.sh --bench installs it"
+    torch, TORCH_IS_ABSENT = None, f"{error}: scripts/peers/setup.sh --bench installs it (2.7 GB)"
 
 RECIPE = """
 name = "peer"
@@ -32,16 +32,16 @@ dtype = "f32"
 {feature}
 """
 
-# Bounds, with what limits each peer: all compute in f32, with transforms and filter banks of their own.
+# Bounds, with the reason for each: all programs compute in f32, with different transforms and filter banks.
 LINEAR_OF_MAX = 5e-6  # a fraction of the largest value
 DB = 3e-3  # dB within top_db = 80, where an amplitude is 1e-4 of the largest and f32 transforms differ by 1e-7 of that
 LN = 5e-4  # Kaldi's natural logarithm; its filter weights are f32 differences of f32 mels
-MFCC = 5e-3  # a sum over bands of the above, liftered
+MFCC = 5e-3  # a liftered sum over bands of the above
 WHISPER = 2e-5  # decibels over 40
 
 
 def synthetic(path, rate=16000, seconds=5):
-    """A voice-like glide with harmonics, noise and a pause, as a 16-bit WAV."""
+    """Write a voice-like glide with harmonics, noise and a pause as a 16-bit WAV."""
     t = np.arange(rate * seconds) / rate
     phase = 2 * np.pi * np.cumsum(120 + 60 * np.sin(2 * np.pi * 0.7 * t)) / rate
     voice = sum(np.sin(k * phase) / k for k in range(1, 25))
@@ -64,7 +64,7 @@ def read_wav(path):
 
 
 def kaldi(kind, rate, n_mels=23, **options):
-    """Kaldi's features through kaldi-native-fbank, frames first turned to columns."""
+    """Return Kaldi's features, computed by kaldi-native-fbank, with frames as columns."""
     opts = knf.FbankOptions() if kind is knf.OnlineFbank else knf.MfccOptions()
     opts.frame_opts.samp_freq = rate
     opts.frame_opts.dither = 0
@@ -84,7 +84,7 @@ def kaldi(kind, rate, n_mels=23, **options):
 
 
 def whisper(n_mels):
-    """openai/whisper audio.py: log_mel_spectrogram(pad_or_trim(x)), in numpy; its filter bank is librosa's."""
+    """Return log_mel_spectrogram(pad_or_trim(x)) of openai/whisper's audio.py, in numpy with librosa's filter bank."""
     filters = librosa.filters.mel(sr=16000, n_fft=400, n_mels=n_mels)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
 
@@ -101,12 +101,12 @@ def whisper(n_mels):
 
 
 def torch_chain(*modules):
-    """torchaudio's transforms one after another."""
+    """Apply torchaudio's transforms one after another."""
     return lambda x: torch.nn.Sequential(*modules)(torch.from_numpy(x)).numpy()
 
 
 def torch_cases(rate):
-    """As `cases`, of torchaudio."""
+    """Return the cases of torchaudio; see `cases`."""
     t = torchaudio.transforms
     yield "torchaudio Spectrogram", 'op = "stft"\npreset = "torchaudio"', torch_chain(t.Spectrogram()), LINEAR_OF_MAX, True
     mel = t.MelSpectrogram(sample_rate=rate)
@@ -119,7 +119,7 @@ def torch_cases(rate):
 
 
 def cases(rate):
-    """(name, feature's TOML, peer, bound, whether the bound is a fraction of the largest value)"""
+    """Return (name, TOML of the feature, peer, bound, whether the bound is a fraction of the largest value) of each case."""
     if torch:
         yield from torch_cases(rate)
     yield "kaldi fbank 23", 'op = "mel"\npreset = "kaldi"', kaldi(knf.OnlineFbank, rate), LN, False
@@ -132,7 +132,7 @@ def cases(rate):
 
 
 def ours(wavemill, clip, rate, feature, folder):
-    """The tensor that `wavemill features` writes."""
+    """Return the tensor that `wavemill features` writes."""
     recipe, out = folder / "recipe.toml", folder / "out.npy"
     recipe.write_text(RECIPE.format(rate=rate, feature=feature))
     command = [wavemill, "features", clip, "--recipe", recipe, "--feature", "feature", "--format", "npy", "--out", out]
@@ -142,10 +142,10 @@ def ours(wavemill, clip, rate, feature, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wavemill", default="target/debug/wavemill", help="the command (default: %(default)s)")
+    parser.add_argument("--wavemill", default="target/debug/wavemill", help="path of wavemill (default: %(default)s)")
     parser.add_argument("--clip", action="append", default=[], help="a 16-bit mono WAV instead of the synthetic one")
     args = parser.parse_args()
-    warnings.filterwarnings("ignore", message="At least one mel filterbank")  # torchaudio's own default has some
+    warnings.filterwarnings("ignore", message="At least one mel filterbank")  # torchaudio's default has some
     failed = 0
     if torch is None:
         print(f"skip torchaudio: {TORCH_IS_ABSENT}")
@@ -161,7 +161,7 @@ def main():
                 error = error / np.abs(want).max() if relative else error
                 ok = same and error <= bound
                 failed += not ok
-                shapes = "x".join(map(str, want.shape)) if same else f"{got.shape} against {want.shape}"
+                shapes = "x".join(map(str, want.shape)) if same else f"{got.shape} instead of {want.shape}"
                 print(f"{'ok  ' if ok else 'FAIL'} {pathlib.Path(clip).stem:16} {name:26} {shapes:>10}  {error:.1e} <= {bound:.0e}")
     sys.exit(1 if failed else 0)
 

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Read exports of `wavemill export` as their users do, and compare every value with the store.
+"""Read exports of `wavemill export` with common tools, and compare every value with the store.
 
 usage: read_export.py arrays STORE FEATURE NPY NPZ PNG
        read_export.py sounds STORE FEATURE FOLDER
        read_export.py datasets STORE FEATURE FOLDER
-arrays: three folders, written with --format npy, npz and png; NumPy and Pillow read them.
-sounds: a folder written with --format wav, of mel bands in dB with ref "max"; soundfile reads it. The log-mel of the
-first sounds must be as near to the stored one as that of librosa's own mel_to_audio is, and a margin.
-datasets: a folder written with --format huggingface; `datasets` reads it.
-Rows, values, class names and sides must be those that pyarrow finds in the store's files. Prints what was compared as
-JSON; exit 1 and one line where something differs.
+arrays: three folders, written with --format npy, npz and png and read by NumPy and Pillow.
+sounds: a folder written with --format wav from mel bands in dB with ref "max", and read by soundfile. The log-mel of the
+first sounds must be as close to the stored one as that of librosa's own mel_to_audio, within a margin.
+datasets: a folder written with --format huggingface and read by `datasets`.
+Rows, values, class names and sides must equal those that pyarrow reads from the store's files. Prints a summary of the
+comparisons as JSON; on a difference, prints one line and exits with 1.
 """
 
 import csv
@@ -22,11 +22,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 DTYPES = {"f16": "<f2", "f32": "<f4", "u8": "u1"}
-# As docs/export-data.md says; other sides keep their names.
+# As described in docs/export-data.md; other splits keep their names.
 SPLITS = {"training": "train"}
-# How much further from the stored bands than librosa's own sound ours may be: a mean in dB over all values of a row.
+# Largest additional distance of wavemill's sounds from the stored bands compared with that of librosa's sounds: a
+# mean in dB over all values of a row.
 SOUND_MARGIN_DB = 0.2
-# librosa takes seconds for each.
+# librosa takes seconds for each sound.
 SOUNDS_COMPARED = 3
 
 
@@ -36,7 +37,7 @@ def same(what, got, wanted):
 
 
 class Store:
-    """The rows of one feature of a store's latest version, by side."""
+    """Reads the rows of one feature of a store's latest version, by side."""
 
     def __init__(self, path, feature):
         names = sorted(os.listdir(f"{path}/_wavemill/versions"))
@@ -55,7 +56,7 @@ class Store:
         shape = row.get(self.feature["name"] + "_shape", self.feature["shape"])
         dtype = DTYPES[self.feature["dtype"]]
         values = row[self.feature["name"]]
-        # With `layout = "list"` they are numbers already.
+        # With `layout = "list"` the values are numbers already.
         return (np.array(values, dtype) if isinstance(values, list) else np.frombuffer(values, dtype)).reshape(shape)
 
 
@@ -66,7 +67,7 @@ def same_values(what, got, wanted):
 
 
 def same_keys(what, line, row, classes):
-    """A line of a CSV file, and a row of the store."""
+    """Compares a line of a CSV file with a row of the store."""
     same(f"{what}: clip_key", line["clip_key"], row["clip_key"])
     for column in ("track_id", "segment"):
         same(f"{what}: {column}", int(line[column]), row[column])
@@ -112,7 +113,7 @@ def read_npz(store, folder):
 
 
 def brightness(tensor, is_unit):
-    """A picture by its definition: frames to the right, bands upwards."""
+    """Returns a picture as defined: frames to the right, bands upwards."""
     x = tensor.astype(np.float64)
     if tensor.dtype != np.uint8:
         low, high = (0.0, 1.0) if is_unit else (x.min(), x.max())
@@ -152,7 +153,7 @@ def read_sounds(store, folder):
     def difference(samples, wanted):
         mel = librosa.feature.melspectrogram(y=samples, n_mels=wanted.shape[0], **kwargs)
         found = librosa.power_to_db(mel, ref=np.max, top_db=80.0)
-        frames = min(found.shape[1], wanted.shape[1]) - 1  # the last one lies half behind the end
+        frames = min(found.shape[1], wanted.shape[1]) - 1  # half of the last frame is after the end
         return float(np.abs(found[:, :frames] - wanted[:, :frames]).mean())
 
     n, compared = 0, []
@@ -175,7 +176,7 @@ def read_sounds(store, folder):
             pair = difference(samples, decibels), difference(theirs, decibels)
             compared.append(pair)
             if not pair[0] <= pair[1] + SOUND_MARGIN_DB:
-                sys.exit(f"{line['file']}: {pair[0]:.3f} dB from the stored bands, librosa's {pair[1]:.3f} dB")
+                sys.exit(f"{line['file']}: {pair[0]:.3f} dB from the stored bands, but {pair[1]:.3f} dB for librosa")
     return {"rows": sum(map(len, store.sides.values())), "sounds": n, "ours_and_librosas_db": compared}
 
 
@@ -207,7 +208,7 @@ def read_datasets(store, folder):
             for number, (mine, theirs) in enumerate(zip(plain, rows)):
                 same(f"row {number} of {side}", mine, {column: theirs[column] for column in columns})
             for number, row in enumerate(split.select_columns([name]).with_format("numpy")):
-                # This format gives f32 for f16, and int64 for bytes; both hold every value.
+                # This format returns f32 for f16, and int64 for bytes; both are exact.
                 values = row[name]
                 same_values(f"row {number} of {side}", values, store.tensor(rows[number]).astype(values.dtype))
         features = str(found[next(iter(found))].features[name])

@@ -2,8 +2,8 @@
 """Read the rows of `wavemill-train eval --predictions FILE --embeddings FILE` with pyarrow, DuckDB, Polars and pandas.
 
 usage: read_rows.py PREDICTIONS EMBEDDINGS
-Every reader must find the same rows and lists, and the same share of rows whose class was right. Prints that share and the
-length of a vector as JSON; exit 1 and one line where readers differ.
+Every reader must return the same rows and lists, and the same accuracy. Prints the accuracy and the length of a vector as
+JSON; on a difference, prints one line and exits with 1.
 """
 import json
 import sys
@@ -21,7 +21,7 @@ def same(what, got, wanted):
 
 
 def shares(path):
-    """Of rows with a label, those whose class was right: by each reader as its users write it."""
+    """Computes the accuracy over rows with a label with each reader."""
     table = pq.read_table(path).to_pylist()
     known = [row for row in table if row["genre_true_id"] is not None]
     frame = pd.read_parquet(path).dropna(subset=["genre_true_id"])
@@ -36,7 +36,7 @@ def shares(path):
 
 
 def lists(path, column):
-    """The lists of a column, by each reader."""
+    """Reads the lists of a column with each reader."""
     return {
         "pyarrow": [row[column] for row in pq.read_table(path).to_pylist()],
         "pandas": [list(map(float, values)) for values in pd.read_parquet(path)[column]],
@@ -52,7 +52,7 @@ def main(predictions, embeddings):
             same(f"{name}: {column}", np.asarray(values, "f4").tobytes(), np.asarray(found["pyarrow"], "f4").tobytes())
     found = shares(predictions)
     for name, share in found.items():
-        same(f"{name}: share of right rows", round(share, 12), round(found["pyarrow"], 12))
+        same(f"{name}: accuracy", round(share, 12), round(found["pyarrow"], 12))
 
     schema = pq.read_schema(predictions)
     about = json.loads(pq.read_metadata(predictions).metadata[b"wavemill"])

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Read a store with pyarrow, DuckDB, Polars and pandas, each by the one line that its users type.
+"""Read a store with pyarrow, DuckDB, Polars and pandas, with one line of code each.
 
 usage: read_store.py STORE
-Every reader must find the same rows, shapes and values in a shard of each feature, in the rejects, and in all shards
-of the version by a glob. Prints the sum over each feature's values as JSON; exit 1 and one line where readers differ.
+Every reader must return the same rows, shapes and values from a shard of each feature, from the rejects, and from all
+shards of the version by a glob. Prints the sum over each feature's values as JSON; on a difference, prints one line and
+exits with 1.
 """
 
 import glob
@@ -19,7 +20,7 @@ import pyarrow.parquet as pq
 
 DTYPES = {"f16": "<f2", "f32": "<f4", "u8": "u1"}
 
-# What the README shows: path in, table out.
+# As shown in the README: functions from a path to a table.
 READERS = {
     "pyarrow": lambda path: pq.read_table(path, page_checksum_verification=True).to_pylist(),
     "duckdb": lambda path: duckdb.sql(f"SELECT * FROM read_parquet('{path}')").to_arrow_table().to_pylist(),
@@ -34,7 +35,7 @@ def same(what, got, wanted):
 
 
 def plain(value):
-    """A value free of its reader's types: pandas has NaN for null, and arrays for lists."""
+    """Converts a value from its reader's types: pandas uses NaN for null and arrays for lists."""
     if isinstance(value, (list, np.ndarray)):
         return [plain(item) for item in value]
     return None if value is None or value != value else value
@@ -45,7 +46,7 @@ def rows_of(name, path):
 
 
 def read_shard(path, feature):
-    """The rows of one shard by pyarrow, after every other reader agreed."""
+    """Returns the rows of one shard as read by pyarrow, after comparing them with every other reader."""
     tensor = json.loads(pq.read_schema(path).field(feature["name"]).metadata[b"wavemill.tensor"])
     same(f"{path}: shape in the field's metadata", tensor["shape"], feature["shape"])
     rows = rows_of("pyarrow", path)
@@ -53,7 +54,7 @@ def read_shard(path, feature):
         got = rows_of(name, path)
         same(f"{name}: rows of {path}", len(got), len(rows))
         for mine, theirs in zip(got, rows):
-            # A reader that knows Hive folders adds the split.
+            # A reader that supports Hive folders adds the split.
             mine.pop("split", None), theirs.pop("split", None)
             same(f"{name}: columns", sorted(mine), sorted(theirs))
             for key in theirs:
@@ -70,7 +71,7 @@ def values(data, tensor):
 
 
 def read_glob(store, plan_id, feature, files):
-    """The sum over all values of a version, read by one glob over its plan's folder."""
+    """Returns the sum over all values of a version, read by one glob over its plan's folder."""
     pattern = f"{store}/data/{plan_id}/features/{feature['name']}/*/*.parquet"
     same("a glob", sorted(glob.glob(pattern)), sorted(os.path.join(store, file["path"]) for file in files))
     wanted = sum(file["rows"] for file in files)

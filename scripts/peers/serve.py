@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Measure an answer of `wavemill serve` beside one of Gradio with the same model; started by scripts/bench.sh serve.
+"""Compare predictions of `wavemill serve` with Gradio and the same model; started by scripts/bench.sh serve.
 
 usage: serve.py PROGRAMS DATA OUT.md [ROUNDS]
 
 PROGRAMS is the folder of wavemill and wavemill-train. A model is trained for one epoch and exported as TorchScript. Both
-servers run all the time. A round sends each clip once to both, one request at a time, and every other clip first to the
-other one, so that a slow second of the machine meets both. The time is that of the client, from the first byte of the
-request to the last byte of the answer; its parts are what the server says of itself.
+servers run all the time. A round sends each clip once to both servers, one request at a time, in alternating order, so that
+a slow second of the machine affects both. The client measures the time from the first byte of the request to the last byte
+of the response; the server reports its parts.
 """
 
 import http.client
@@ -26,23 +26,23 @@ from pathlib import Path
 from bench import HERE, archive, machine
 
 MODEL = "crnn"
-# Rows to train on. How well the model knows genres has no part in this.
+# Number of training rows. The accuracy of the model does not matter here.
 TRAINED_CLIPS = 48
-# For a server to begin, or an answer to come.
+# Timeout for the start of a server, and for a response.
 WAIT_S = 300
 PARTS = ("decode", "features", "model")
 VERSIONS = ("gradio", "librosa", "soundfile", "soxr", "torch", "numpy")
 
 
 def run(*words):
-    """Runs a command to its end."""
+    """Runs a command and waits for it."""
     done = subprocess.run([str(word) for word in words], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"bench: {' '.join(map(str, words))} failed: {done.stderr[-500:]}")
 
 
 def trained(programs, data, folder):
-    """A run of one epoch, its TorchScript, and the clips of which there is only one copy."""
+    """Creates a run of one epoch, its TorchScript export, and a list of distinct clips."""
     metadata, audio, files, distinct = archive(data, folder, TRAINED_CLIPS)
     recipe = HERE / "bench.toml"
     run(programs / "wavemill", "extract", "--recipe", recipe, "--metadata", metadata, "--audio", audio,
@@ -56,14 +56,14 @@ def trained(programs, data, folder):
 
 
 def free_port():
-    """One that nobody listens on."""
+    """Returns a free port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
 
 class Server:
-    """A process that listens, and is killed at the end."""
+    """A server process, which is killed at the end."""
 
     def __init__(self, name, command, **env):
         self.port = free_port()
@@ -74,7 +74,7 @@ class Server:
         while not self.listens():
             if self.process.poll() is not None or time.monotonic() > end:
                 self.log.seek(0)
-                sys.exit(f"bench: {name} does not start: {self.log.read().decode(errors='replace')[-1000:]}")
+                sys.exit(f"bench: {name} did not start: {self.log.read().decode(errors='replace')[-1000:]}")
             time.sleep(0.1)
 
     def __enter__(self):
@@ -85,7 +85,7 @@ class Server:
         self.process.wait()
 
     def listens(self):
-        """Whether it answers GET /."""
+        """Reports whether the server responds to GET /."""
         try:
             return self.request(self.connect(), "GET", "/")[0] == 200
         except OSError:
@@ -96,13 +96,13 @@ class Server:
 
     @staticmethod
     def request(connection, method, path, body=None, kind=None):
-        """Status and body of an answer."""
+        """Returns status and body of a response."""
         connection.request(method, path, body, {"Content-Type": kind} if kind else {})
         response = connection.getresponse()
         return response.status, response.read()
 
     def peak_mib(self):
-        """Peak memory of it and its children, each process at its own peak."""
+        """Returns the sum of the peak memory of the process and its children."""
         processes = [str(self.process.pid)]
         for process in processes:
             children = subprocess.run(["ps", "--ppid", process, "-o", "pid="], capture_output=True, text=True).stdout
@@ -116,14 +116,14 @@ class Server:
 
 
 def good(status, body):
-    """The body of an answer that is one."""
+    """Returns the body of a successful response."""
     if status != 200:
         sys.exit(f"bench: status {status}: {body[:300]}")
     return body
 
 
 def ask_wavemill(server, name, song):
-    """(seconds of each part, probability of each class)"""
+    """Sends a clip to wavemill. Returns (seconds of each part, probability of each class)."""
     path = "/api/predict?top=65535&name=" + urllib.parse.quote(name)
     said = json.loads(good(*server.request(server.connect(), "POST", path, song, "application/octet-stream")))
     seconds = said["seconds"]
@@ -134,7 +134,7 @@ def ask_wavemill(server, name, song):
 
 
 def ask_gradio(server, name, song):
-    """The same, by Gradio's documented requests: upload, call, and the call's events. All by one connection."""
+    """Does the same with Gradio's documented requests over one connection: upload, call, and the call's events."""
     connection = server.connect()
     mark = uuid.uuid4().hex
     head = f'--{mark}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'
@@ -149,13 +149,13 @@ def ask_gradio(server, name, song):
     events = good(*server.request(connection, "GET", "/gradio_api/call/answer/" + json.loads(called)["event_id"]))
     found = re.search(r"event: complete\s+data: (.*)", events.decode())
     if not found:
-        sys.exit(f"bench: Gradio did not answer: {events[-300:]}")
+        sys.exit(f"bench: Gradio returned no result: {events[-300:]}")
     [said] = json.loads(found[1])
     return {part: said[part] for part in PARTS}, said["classes"]
 
 
 def measure(ask, server, clip, song):
-    """One request: seconds of the whole and of its parts, and the classes."""
+    """Measures one request. Returns the seconds of the whole and of its parts, and the classes."""
     begin = time.perf_counter()
     parts, classes = ask(server, clip.name, song)
     whole = time.perf_counter() - begin
@@ -163,15 +163,15 @@ def measure(ask, server, clip, song):
 
 
 def percentile(values, share):
-    """By the nearest rank."""
+    """Returns the percentile by the nearest-rank method."""
     return sorted(values)[math.ceil(share * len(values)) - 1]
 
 
 def table(results):
-    """Markdown: p50 and p95 of the parts and of the whole, in ms."""
+    """Returns a Markdown table: p50 and p95 of the parts and of the whole, in ms."""
     lines = ["| | " + " | ".join(f"{name}, p50 | p95" for name in results) + " |", "|---|" + "---|---|" * len(results)]
     labels = {"decode": "decode and resample", "features": "log-mel and its scaling", "model": "model",
-              "rest": "all else: HTTP, queue, JSON", "whole": "**the whole request**"}
+              "rest": "the rest: HTTP, queue, JSON", "whole": "**the whole request**"}
     for part, label in labels.items():
         cells = [label]
         for rounds in results.values():
@@ -182,11 +182,11 @@ def table(results):
 
 
 def compare(servers, clips, rounds):
-    """{name: [times of each request]}, and the largest difference between the probabilities of both."""
+    """Returns {name: [times of each request]} and the largest difference between the probabilities of both."""
     results = {name: [] for name in servers}
     apart = 0.0
     songs = [(clip, clip.read_bytes()) for clip in clips]
-    # The first requests load what is loaded late, and are not counted.
+    # The first requests load modules on demand, and are not counted.
     for clip, song in songs[:3]:
         for ask, server in servers.values():
             measure(ask, server, clip, song)
@@ -229,7 +229,7 @@ def main():
             load_after = os.getloadavg()[0]
             peaks = [server.peak_mib() for server in (ours, theirs)]
 
-    # Its folder is of the app alone; here it is read for its version.
+    # The folder belongs to the app only; here it is searched for its version.
     sys.path.insert(0, str(gradio_folder))
     ratios = []
     for share in (0.5, 0.95):
@@ -237,26 +237,26 @@ def main():
         ratios.append(percentile(them, share) / percentile(us, share))
     load = f"Load average before: {load_before:.1f}, after: {load_after:.1f}."
     if load_before > 0.5:
-        load += " Other programs used this machine meanwhile (a shared machine): compare the columns with each other alone."
+        load += " Other programs used this shared machine during the test: compare the columns only with each other."
     built = os.environ.get("WAVEMILL_BIN_DIR")
     command = f"WAVEMILL_BIN_DIR={os.path.relpath(built)} scripts/bench.sh serve" if built else "scripts/bench.sh serve"
     page = "\n\n".join([
-        "# Serve: from a song to its answer, by HTTP",
-        f"Each request brings one of {len(clips)} real MP3s of FMA, 30 s each, and gets the probabilities of all classes. There "
-        f"are {rounds} rounds, so each server answers {rounds * len(clips)} requests, one at a time. The model is `{MODEL}` on "
-        "a log-mel of 128 bands at 22.05 kHz (`scripts/peers/bench.toml`), on the CPU, with libtorch's default threads. It is "
-        "trained for one epoch, because its answers do not count here.",
-        "- *wavemill serve* gets the file as the body of `POST /api/predict`.\n"
+        "# Serve: from a song to its prediction, by HTTP",
+        f"Each request uploads one of {len(clips)} real MP3s of FMA, 30 s each, and returns the probabilities of all "
+        f"classes. There are {rounds} rounds, so each server handles {rounds * len(clips)} requests, one at a time. The "
+        f"model is `{MODEL}` on a log-mel of 128 bands at 22.05 kHz (`scripts/peers/bench.toml`), on the CPU, with libtorch's "
+        "default threads. It is trained for one epoch, because the quality of its predictions does not matter here.",
+        "- *wavemill serve* receives the file as the body of `POST /api/predict`.\n"
         "- *Gradio* is an app with the same model as TorchScript (`wavemill-train export`). `librosa.load` reads the file, "
-        "`librosa.feature.melspectrogram` and `power_to_db` make the log-mel. It is asked by Gradio's own three requests "
-        "(`/upload`, `/call`, and the events of the call), by one connection.",
-        "The whole is measured by the client. The parts are what each server says of itself.",
+        "`librosa.feature.melspectrogram` and `power_to_db` compute the log-mel. The client sends Gradio's own three "
+        "requests (`/upload`, `/call`, and the events of the call) over one connection.",
+        "The client measures the whole request. Each server reports the duration of its parts.",
         f"{machine(VERSIONS)} {load}",
         f"Command: `{command}`.",
         "Milliseconds:", table(results),
-        f"- A request to Gradio takes {ratios[0]:.2f}× as long as one to wavemill at p50, and {ratios[1]:.2f}× at p95.\n"
-        f"- Probabilities of both differ by at most {apart:.0e}. Decoders and resamplers are not the same.\n"
-        f"- Peak memory: wavemill and the process of its model {peaks[0]:.0f} MiB, Gradio {peaks[1]:.0f} MiB.",
+        f"- A request to Gradio takes {ratios[0]:.2f}× as long as a request to wavemill at p50, and {ratios[1]:.2f}× at p95.\n"
+        f"- The probabilities of both servers differ by at most {apart:.0e}. Their decoders and resamplers are different.\n"
+        f"- Peak memory: wavemill and its model process {peaks[0]:.0f} MiB, Gradio {peaks[1]:.0f} MiB.",
     ])
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page + "\n", encoding="utf-8")

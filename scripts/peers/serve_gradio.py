@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A Gradio app that answers for a song by an exported model; started by serve.py.
+"""A Gradio app that predicts the class of a song with an exported model; started by serve.py.
 
 usage: serve_gradio.py MODEL.pt PORT
 
-It is what its users write: librosa loads the file, librosa makes the log-mel of scripts/peers/bench.toml, and
-TorchScript answers. MODEL.pt.json, which `wavemill-train export` writes, says how a row becomes the model's argument.
-Each answer has its times, and the probability of every class.
+It is a typical app: librosa loads the file and computes the log-mel of scripts/peers/bench.toml, and TorchScript predicts.
+MODEL.pt.json, which `wavemill-train export` writes, describes how a row is converted to the model's argument. Each response
+contains its times and the probability of every class.
 """
 
 import json
@@ -23,8 +23,8 @@ SECONDS = 30.0
 
 
 def log_mel(samples):
-    """librosa's log-mel in dB under its peak, scaled to [0, 1], in the half precision that a store has."""
-    # A recipe with a duration fills a shorter clip with silence.
+    """Returns librosa's log-mel in dB below its peak, scaled to [0, 1], in half precision as in a store."""
+    # A recipe with a duration pads a shorter clip with silence.
     samples = librosa.util.fix_length(samples, size=int(RATE_HZ * SECONDS))
     power = librosa.feature.melspectrogram(y=samples, sr=RATE_HZ, n_fft=2048, hop_length=512, n_mels=128)
     level = librosa.power_to_db(power, ref=numpy.max, amin=1e-10, top_db=80.0)
@@ -33,7 +33,7 @@ def log_mel(samples):
 
 
 def argument(row, about):
-    """The steps of docs/export.md, from a stored row to the argument `spectrogram`."""
+    """Applies the steps of docs/export.md, from a stored row to the argument `spectrogram`."""
     values = row.astype(numpy.float32)
     normalize = about["input"].get("normalize")
     if normalize:
@@ -47,7 +47,7 @@ def argument(row, about):
 
 
 def main():
-    """Answers until it is killed."""
+    """Serves requests until it is killed."""
     if len(sys.argv) != 3:
         sys.exit(__doc__)
     model_file, port = sys.argv[1], int(sys.argv[2])

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes .venv with the Python peers: readers of a store and tools for features, and with --bench torch and what the benches
-# compare with.
+# Creates .venv with the Python peers: readers of a store and feature libraries, and with --bench also torch and the peers of
+# the benches.
 #
-# usage: scripts/peers/setup.sh [--bench | --typos]      PYTHON=python3.12 picks an interpreter
-#   --typos   the spelling checker alone, in a few seconds
+# usage: scripts/peers/setup.sh [--bench | --typos]      PYTHON=python3.12 selects an interpreter
+#   --typos   only the spelling checker, which takes a few seconds
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/../lib.sh"
@@ -19,7 +19,7 @@ esac
 
 python=${PYTHON:-python3}
 need "$python" 'apt-get install python3 python3-venv'
-# What an installer that was killed has left looks whole to the next one.
+# An environment left by a killed installer would look complete, so it is removed.
 if [[ -e .venv/unfinished ]]; then rm -rf .venv; fi
 if [[ ! -x .venv/bin/pip ]]; then
     "$python" -m venv .venv || { echo 'no venv module: apt-get install python3-venv' >&2; exit 1; }
@@ -30,12 +30,14 @@ if $typos_alone; then
     rm .venv/unfinished
     exit
 fi
-# uv takes half of pip's time. It compiles modules only if it is told to; where Python may not keep what it compiles, each
-# start of a program would do it again. Where uv cannot be had, or does not reach the index as pip is told to, pip does it.
+# uv needs half of pip's time. It compiles modules only with an option; if Python may not write its bytecode cache,
+# each start of a program would compile them again. pip is used if uv is not available, or if it cannot reach the
+# index as pip is configured to.
 if [[ ! -x .venv/bin/uv ]]; then
-    .venv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9 || echo 'no uv for this Python: pip takes longer' >&2
+    .venv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9 ||
+        echo 'no uv for this Python: using pip, which takes longer' >&2
 fi
-# install LIST [OPTIONS…]: what a list names, unless just that is there.
+# install LIST [OPTIONS…]: installs the packages of a list, unless exactly this list is already installed.
 install() {
     local list=$1 mark=.venv/$1
     shift

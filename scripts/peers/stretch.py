@@ -2,15 +2,16 @@
 """Compare wavemill's time stretch with librosa's on clips of 16-bit mono at 22,050 Hz.
 
 usage: stretch.py [--wavemill PATH] CLIP.wav ...        whole runs: PCM to log-mel
-       stretch.py --columns FOLDER CLIP.wav ...         writes what kernels/tests/stretch.rs compares
+       stretch.py --columns FOLDER CLIP.wav ...         writes reference values for kernels/tests/stretch.rs
 needs: scripts/peers/setup.sh
 
 Whole runs: `wavemill extract` with `stretch = [0.85, 1.15]`, against librosa.effects.time_stretch, melspectrogram and
-power_to_db (ref max, top_db 80). One line for each clip and factor; exit code 1 beyond 0.1 dB (99 of 100 values) or
-0.01 dB (mean). The line also has what librosa's own vocoder makes of an f32 STFT: so much the result hangs on last bits.
+power_to_db (ref max, top_db 80). Prints one line for each clip and factor; exit code 1 above 0.1 dB (99th percentile) or
+0.01 dB (mean). The line also shows the difference of librosa's own vocoder on an f32 STFT, which shows how much the result
+depends on rounding.
 
---columns: for a clip `NAME/….wav`, `NAME.c64` has librosa's STFT in complex64 and `NAME-RATE.c64` what its phase vocoder
-makes of that, column by column.
+--columns: for a clip `NAME/….wav`, `NAME.c64` contains librosa's STFT in complex64, and `NAME-RATE.c64` contains the output
+of its phase vocoder for this STFT, column by column.
 """
 import argparse, pathlib, subprocess, sys, tempfile, wave
 import librosa
@@ -42,13 +43,13 @@ dtype = "f32"
 
 def read_wav(path):
     with wave.open(str(path), "rb") as file:
-        assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, 22050), f"{path}: other samples"
+        assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, 22050), f"{path}: different samples"
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
         return samples.astype(np.float32) / np.float32(32768)
 
 
 def ours(wavemill, clip, folder):
-    """Log-mel of the only clip, by factor as it is stored."""
+    """Returns the log-mel of the only clip, by stored factor."""
     (folder / "audio" / "genre").mkdir(parents=True)
     (folder / "audio" / "genre" / "clip.wav").write_bytes(pathlib.Path(clip).read_bytes())
     (folder / "recipe.toml").write_text(RECIPE)
@@ -69,7 +70,7 @@ def log_mel(samples):
 
 
 def stretched_in_f32(samples, rate):
-    """librosa's chain but for the first transform, which is in single precision."""
+    """Returns the result of librosa's chain with its first transform in single precision."""
     window = librosa.filters.get_window("hann", 2048).astype(np.float32)
     padded = np.pad(samples, 1024)
     frames = librosa.util.frame(padded, frame_length=2048, hop_length=512)
@@ -95,7 +96,7 @@ def compare(wavemill, clips):
             got = rows[rate]
             name = f"{pathlib.Path(clip).parent.name} {rate}"
             if got.shape != want.shape:
-                print(f"FAIL {name}: {got.shape} against {want.shape}")
+                print(f"FAIL {name}: {got.shape} instead of {want.shape}")
                 failed += 1
                 continue
             most, p99, mean = differences(got, want)
@@ -103,7 +104,7 @@ def compare(wavemill, clips):
             ok = p99 <= P99_DB and mean <= MEAN_DB
             failed += not ok
             print(f"{'ok  ' if ok else 'FAIL'} {name:16} {want.shape[1]:5} frames  p99 {p99:.5f} <= {P99_DB} dB, "
-                  f"mean {mean:.6f} <= {MEAN_DB} dB, most {most:.4f} dB; librosa on an f32 STFT: "
+                  f"mean {mean:.6f} <= {MEAN_DB} dB, maximum {most:.4f} dB; librosa on an f32 STFT: "
                   f"p99 {of_f32[1]:.5f}, mean {of_f32[2]:.6f} dB")
     return failed
 
@@ -122,8 +123,8 @@ def write_columns(folder, clip):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wavemill", default="target/debug/wavemill", help="the command (default: %(default)s)")
-    parser.add_argument("--columns", type=pathlib.Path, metavar="FOLDER", help="where to write columns to")
+    parser.add_argument("--wavemill", default="target/debug/wavemill", help="path of wavemill (default: %(default)s)")
+    parser.add_argument("--columns", type=pathlib.Path, metavar="FOLDER", help="output folder for columns")
     parser.add_argument("clips", nargs="+", metavar="CLIP")
     args = parser.parse_args()
     if args.columns:

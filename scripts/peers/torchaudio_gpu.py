@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Clips a second of torchaudio on one GPU for what kernels/benches/cuda.rs measures there: 30-s clips to log-mel.
+"""Measure torchaudio on one GPU for the same work as kernels/benches/cuda.rs: clips of 30 s to log-mel.
 
 usage: scripts/peers/torchaudio_gpu.py [BATCHES]        default: rounds of 8 batches of 64 clips
 
-Clips a second are those of the median of 20 rounds, by the wall clock, after a second of work that brings the clocks up.
+The result is clips per second by wall time in the median of 20 rounds, after a second of work that raises the clocks.
 
-Mean of the channels, Resample where the rate differs, MelSpectrogram of 128 bands, AmplitudeToDB, to f16; TF32 off.
-Resampling is torchaudio's default filter, which is shorter than wavemill's. Needs a torch and a torchaudio of the
-machine's CUDA; without a device it says so and ends well, unless WAVEMILL_REQUIRE_CUDA=1 requires one.
+Computes the mean of the channels, Resample if the rate differs, MelSpectrogram with 128 bands, AmplitudeToDB and f16; TF32
+is off. Resampling uses torchaudio's default filter, which is shorter than wavemill's. Needs torch and torchaudio for the
+machine's CUDA. Without a device, prints a message and succeeds, unless WAVEMILL_REQUIRE_CUDA=1 is set.
 """
 
 import os
@@ -21,7 +21,7 @@ CASES = [("44,100 Hz stereo s16", 44_100, 2), ("22,050 Hz stereo s16", RATE_HZ, 
 
 
 def chain(torch, torchaudio, rate_hz):
-    """Samples [clips, channels, n] as they come -> decibels [clips, 128, frames]."""
+    """Return samples [clips, channels, n] as stored -> decibels [clips, 128, frames]."""
     mel = torchaudio.transforms.MelSpectrogram(
         RATE_HZ, n_fft=2048, hop_length=512, n_mels=128, norm="slaney", mel_scale="slaney", pad_mode="constant"
     )
@@ -33,7 +33,7 @@ def chain(torch, torchaudio, rate_hz):
 
 
 def round_s(torch, batches, work):
-    """Wall seconds of `work` once a batch, all of it waited for."""
+    """Return the wall seconds of running `work` once per batch, including synchronization."""
     start = time.perf_counter()
     for _ in range(batches):
         work()
@@ -42,7 +42,7 @@ def round_s(torch, batches, work):
 
 
 def clips_per_s(torch, batches, work):
-    """Of the median round, once the clocks are up."""
+    """Return the result of the median round, after warming up."""
     start = time.perf_counter()
     while time.perf_counter() - start < WARM_UP_S:
         round_s(torch, batches, work)
@@ -50,7 +50,7 @@ def clips_per_s(torch, batches, work):
 
 
 def measure(torch, run, rate_hz, channels, batches):
-    """With samples on the device, and with copies from and to pinned memory."""
+    """Measure with samples on the device, and with copies from and to pinned memory."""
     shape = (CLIPS, channels, CLIP_S * rate_hz)
     pinned = torch.randint(-16_384, 16_384, shape, dtype=torch.int16).pin_memory()
     on_device = pinned.cuda()

@@ -5,12 +5,12 @@ usage: training.py optim [--trajectory FILE]
        training.py export MODEL.pt ROWS.arrow ANSWERS.jsonl
 needs: pip install torch==2.11.0, and pyarrow for export
 
-optim: fifty steps of small nets (optimisers, clipping, schedules, losses), from the trainer's example `trajectory`,
-which is built and run unless FILE has its output. Every learning rate, loss, norm and final weight must agree to 1e-6.
-Prints the largest difference of each trajectory; exit code 1 beyond the bound.
+optim: fifty steps of small networks (optimisers, clipping, schedules, losses), from the trainer's example `trajectory`,
+which is built and run unless FILE contains its output. Every learning rate, loss, norm and final weight must agree to 1e-6.
+Prints the largest difference of each trajectory; exit code 1 if it exceeds the bound.
 
-export: a model that `wavemill-train export --format torchscript` wrote, loaded by PyTorch alone, on the rows that
-`wavemill features --format arrow` gives. Its probabilities must be those of `wavemill-train predict` on the same rows:
+export: a model written by `wavemill-train export --format torchscript` and loaded by PyTorch, on the rows written by
+`wavemill features --format arrow`. Its probabilities must equal those of `wavemill-train predict` on the same rows:
 
     wavemill features a.mp3 b.mp3 --recipe RUN/recipe.toml --feature log_mel --format arrow --out rows.arrow
     wavemill-train predict --run RUN - <rows.arrow >answers.jsonl
@@ -26,7 +26,7 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch
 
 
 def run_example():
-    """The document that the trainer's example writes."""
+    """Return the document that the trainer's example writes."""
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "trajectory.json"
         command = ["cargo", "run", "--quiet", "-p", "wavemill-trainer", "--example", "trajectory", "--", "--out", out]
@@ -35,7 +35,7 @@ def run_example():
 
 
 def largest(differences):
-    """The largest, or NaN if any is: Python's max would pass over it."""
+    """Return the largest value, or NaN if any value is NaN, which Python's max would ignore."""
     differences = list(differences)
     return math.nan if any(map(math.isnan, differences)) else max(differences)
 
@@ -54,7 +54,7 @@ def make_optimizer(settings, variables):
 
 
 def make_schedules(settings, optimizer, steps):
-    """Schedulers called after each step, after each epoch, and after each epoch with its validation."""
+    """Return the schedulers called after each step, after each epoch, and after each epoch with its validation loss."""
     by_step, by_epoch, by_validation = [], [], []
     if settings["cosine"]:
         warmup = settings["cosine"]["warmup_steps"]
@@ -76,7 +76,7 @@ def make_schedules(settings, optimizer, steps):
 
 
 class Losses:
-    """Both targets' mean loss, by torch's own loss modules where they have it."""
+    """Return the mean loss of both targets, computed by torch's own loss modules if possible."""
 
     def __init__(self, document, settings, dtype):
         self.smoothing = settings["label_smoothing"]
@@ -92,7 +92,7 @@ class Losses:
         return (criterion(genre, self.classes) + binary) / 2
 
     def two(self, genre, several):
-        """Rows and weights of both labels, each by its share; torch has no such loss."""
+        """Return the mixup loss: the losses of both labels, weighted by their shares. torch has no such loss."""
         criterion = torch.nn.CrossEntropyLoss(
             self.weights, ignore_index=-1, label_smoothing=self.smoothing, reduction="none"
         )
@@ -114,7 +114,7 @@ class Losses:
 
 
 def train(document, case):
-    """The case's steps and final weights by PyTorch, in the same form."""
+    """Return the case's steps and final weights as computed by PyTorch, in the same form."""
     dtype = getattr(torch, case["dtype"])
     weights = {name: tensor(value, dtype).requires_grad_() for name, value in case["initial"].items()}
     inputs, losses = tensor(document["inputs"], dtype), Losses(document, case["loss"], dtype)
@@ -188,7 +188,7 @@ def export(args):
         found = torch.sigmoid(part) if output["multi_label"] else torch.softmax(part, 1)
         wanted = [answer for answer in answers if answer["target"] == output["target"] and "segment" in answer]
         if len(wanted) != len(rows):
-            sys.exit(f"{len(wanted)} answers for {len(rows)} rows")
+            sys.exit(f"{len(wanted)} predictions for {len(rows)} rows")
         tops = [(row, classes.index(top["class"]), top["probability"]) for row, a in enumerate(wanted) for top in a["top"]]
         worst = max(worst, largest(abs(found[row, column].item() - p) for row, column, p in tops))
     print(f"{args.model}: {len(rows)} rows, probabilities differ by at most {worst:.1e}")
@@ -199,10 +199,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("optim", help="optimisers, schedules and losses over fifty steps")
-    command.add_argument("--trajectory", type=pathlib.Path, help="output of the trainer's example of this name")
+    command.add_argument("--trajectory", type=pathlib.Path, help="output of the trainer's example `trajectory`")
     command.set_defaults(run=optim)
-    command = commands.add_parser("export", help="a TorchScript export beside the trainer's own answers")
-    command.add_argument("model", help="FILE.pt, with FILE.pt.json beside it")
+    command = commands.add_parser("export", help="a TorchScript export compared with the trainer's own predictions")
+    command.add_argument("model", help="FILE.pt, with FILE.pt.json in the same folder")
     command.add_argument("rows", type=pathlib.Path, help="Arrow stream of feature rows")
     command.add_argument("answers", type=pathlib.Path, help="JSON lines of predict for the same rows")
     command.set_defaults(run=export)

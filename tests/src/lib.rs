@@ -1,10 +1,12 @@
-//! What every test binary shares: where the real data lies, and a trial that shows as ignored where it is absent.
+//! Helpers shared by all test binaries: the location of the real test data, and tests that are ignored if it is
+//! missing.
 
 use std::path::{Path, PathBuf};
 
 pub use libtest_mimic::{Arguments, Failed, Trial, run};
 
-/// The folder of real inputs: `WAVEMILL_DATA`, else `../shared/data` beside the checkout; `None` where there is none.
+/// Returns the folder of real test data: `WAVEMILL_DATA`, by default `../shared/data` next to the checkout. Returns
+/// `None` if the folder does not exist.
 pub fn data_dir() -> Option<PathBuf> {
     let folder = match std::env::var_os("WAVEMILL_DATA") {
         Some(folder) => PathBuf::from(folder),
@@ -13,12 +15,13 @@ pub fn data_dir() -> Option<PathBuf> {
     folder.canonicalize().ok()
 }
 
-/// A test on real data. Without the data it shows as ignored, and fails under `WAVEMILL_REQUIRE_DATA=1`.
+/// Creates a test that needs the real test data. If the data is missing, the test is ignored, or fails under
+/// `WAVEMILL_REQUIRE_DATA=1`.
 pub fn real(name: &str, body: impl FnOnce(&Path) -> Result<(), Failed> + Send + 'static) -> Trial {
     let data = data_dir();
     let required = std::env::var("WAVEMILL_REQUIRE_DATA").is_ok_and(|value| value == "1");
 
-    // Where the data must be there, its absence is a failure and never a test that was not run.
+    // If the data is required, the test runs and fails, because an ignored test would look like success.
     let ignored = data.is_none() && !required;
     let trial = Trial::test(name, move || match data {
         Some(folder) => body(&folder),

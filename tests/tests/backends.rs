@@ -1,4 +1,4 @@
-//! Other backends than the CPU: what they store, and what happens where they are not there or fail.
+//! Backends other than the CPU: the rows that they store, and the behaviour if a device is missing or fails.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,17 +19,20 @@ pub(crate) fn trials() -> Vec<Trial> {
         .any(|path| Path::new(path).exists());
     let without_gpu =
         |name, body: fn() -> Result<(), Failed>| Trial::test(name, body).with_ignored_flag(has_gpu);
-    // Only programs built for tests have it; scripts/test.sh builds such.
+
+    // Only programs that were built for tests, as by scripts/test.sh, have the emulated backend.
     let is_emulated = is_emulated();
     let emulated = |name, body: fn() -> Result<(), Failed>| {
         Trial::test(name, body).with_ignored_flag(!is_emulated)
     };
-    // Where a GPU is required, one that cannot be used fails these; elsewhere they show as ignored without.
+
+    // If a GPU is required, these tests fail without a usable one. Otherwise they are ignored.
     let is_required = std::env::var("WAVEMILL_REQUIRE_CUDA").is_ok_and(|value| value == "1");
     let runs_cuda = is_required || (has_gpu && is_cuda_usable());
     let cuda = |name, body: fn() -> Result<(), Failed>| {
         Trial::test(name, body).with_ignored_flag(!runs_cuda)
     };
+
     let mut on_music = real(
         "backends::emulated_equals_cpu_on_real_clips",
         emulated_equals_cpu_on_real_clips,
@@ -37,6 +40,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     if !is_emulated {
         on_music = on_music.with_ignored_flag(true);
     }
+
     vec![
         Trial::test(
             "backends::wrong_words_write_nothing",
@@ -83,28 +87,30 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Devices that do not exist, and those that do.
+/// Name of the backend with emulated devices.
 const EMULATED: &str = "emulated";
 const CUDA: &str = "cuda";
 
-/// Whether `wavemill` itself says that features can be computed on a GPU here.
+/// Reports whether `wavemill info` states that features can be computed on a GPU of this machine.
 fn is_cuda_usable() -> bool {
     let asked = run(&mut wavemill(["info", "--devices", "--json"]));
     serde_json::from_str::<Value>(&asked.out).is_ok_and(|report| report["usable"] == true)
 }
 
-/// Computes on devices of a kind.
+/// Copies a command and adds the backend and the devices to its arguments.
 fn on(command: &mut Command, backend: &str, devices: &str) -> Command {
     let mut moved = Command::new(command.get_program());
     moved
         .args(command.get_args())
         .args(["--backend", backend, "--devices", devices]);
+
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => moved.env(name, value),
             None => moved.env_remove(name),
         };
     }
+
     moved
 }
 
@@ -114,6 +120,7 @@ fn is_emulated() -> bool {
         audio: "nosuch".into(),
         recipe: "demo".into(),
     };
+
     !run(&mut on(
         &mut absent.extract(Path::new("nosuch")),
         EMULATED,
@@ -163,6 +170,7 @@ fn auto_without_a_driver_is_the_cpu() -> Result<(), Failed> {
         .extract(&store)
         .args(["--backend", "auto", "--json"]))
     .exits(0)?;
+
     let notes: Vec<&str> = asked
         .err
         .lines()
@@ -170,13 +178,15 @@ fn auto_without_a_driver_is_the_cpu() -> Result<(), Failed> {
         .collect();
     same(&format!("notes: {notes:?}"), notes.len(), 1)?;
     same(notes[0], notes[0].contains("on the CPU"), true)?;
+
     same(
         "backend",
         serde_json::from_str::<Value>(&asked.out)?["backend"].as_str(),
         Some("cpu"),
     )?;
     same_versions(&store, whole())?;
-    // Nobody asked: nothing is missed.
+
+    // No backend was requested, so no note about a missing one is printed.
     let silent = run(inputs().extract(&store).env_remove("WAVEMILL_BACKEND")).exits(0)?;
     same(
         "notes",
@@ -185,26 +195,29 @@ fn auto_without_a_driver_is_the_cpu() -> Result<(), Failed> {
     )
 }
 
-/// Powers of an even and of an odd transform and one in decibels, all in f32, and the decibels in f16. (What computes them
-/// differs: an odd length goes through a library's transform.)
+/// Returns a recipe with three f32 features (the powers of a transform of even and of odd length, and decibels) and
+/// the decibels in f16. An odd length is computed by a library's transform.
 fn recipe_with_power(recipe: &str) -> String {
     let (head, rest) = recipe.split_once("[[features]]").unwrap();
     let (_, shards) = rest.split_once("[shards]").unwrap();
+
     let of_length = |name: &str, n_fft: u32, more: &str| {
         format!(
             "[[features]]\nname = \"{name}\"\nop = \"mel\"\nn_fft = {n_fft}\nhop_length = 512\nn_mels = 40\n{more}\n"
         )
     };
     let feature = |name: &str, more: &str| of_length(name, 1024, more);
+
     let db = "db = { ref = \"max\", top_db = 80.0 }\n";
     let power = feature("power", "dtype = \"f32\"");
     let odd = of_length("odd", 1029, "dtype = \"f32\"");
     let decibels = feature("decibels", &format!("{db}dtype = \"f32\""));
     let short = feature("short", &format!("{db}dtype = \"f16\""));
+
     format!("{head}{power}{odd}{decibels}{short}[shards]{shards}")
 }
 
-/// A row's values by its clip.
+/// Returns the values of a feature by clip key.
 fn rows(store: &Path, feature: &str) -> Result<BTreeMap<String, Vec<f64>>, Failed> {
     let query = format!("SELECT clip_key, tensor({feature}) AS x FROM features_{feature}");
     let row = |row: &Value| Some((row["clip_key"].as_str()?.to_owned(), numbers(&row["x"])?));
@@ -214,7 +227,7 @@ fn rows(store: &Path, feature: &str) -> Result<BTreeMap<String, Vec<f64>>, Faile
         .collect()
 }
 
-/// Of an array, however deep.
+/// Flattens a nested array of numbers.
 fn numbers(value: &Value) -> Option<Vec<f64>> {
     match value {
         Value::Array(values) => values
@@ -226,26 +239,28 @@ fn numbers(value: &Value) -> Option<Vec<f64>> {
     }
 }
 
-/// 1e-6 of the largest power, what f32 rounds in an FFT beside it, and 1e-4 of each.
+/// Tolerances of powers: 1e-6 of the largest power, which is the rounding error of an f32 FFT, plus 1e-4 of each
+/// value.
 const POWER_OF_MAX: f64 = 1e-6;
 const POWER_REL: f64 = 1e-4;
-/// Of music, inside the top 80 dB, which is all that is stored here.
+/// Tolerance in dB for music within the top 80 dB, the stored range.
 const DB_ABS: f64 = 1e-3;
-/// Half a step of f32: an FFT rounds each of its bins by as much of the largest amplitude. Synthetic tones stand beside
-/// bands that hold nothing else.
+/// Half an f32 step. An FFT rounds each bin by this fraction of the largest amplitude. Synthetic tones have
+/// neighbouring bands without any other content, where this error is visible.
 const ROUNDING: f64 = 6e-8;
-/// Music hides most of that: a tenth of it is 5e-4 dB at the bottom of the top 80 dB. There, on these clips, mel bands of
-/// one FFT in f32 (scipy's) are up to 7e-4 dB off those in f64, so two of them may be 1.4e-3 dB apart.
+/// Music masks most of the rounding: a tenth of it is 5e-4 dB at the bottom of the top 80 dB. On these clips, mel
+/// bands of an FFT in f32 (scipy) differ there by up to 7e-4 dB from those in f64, so two f32 results may differ by
+/// 1.4e-3 dB.
 const MUSIC_ROUNDING: f64 = 0.1 * ROUNDING;
-/// 20 / ln 10.
+/// Change in dB per relative change of an amplitude: 20 / ln 10.
 const DB_OF_AMPLITUDE: f64 = 8.686;
 
-/// Between neighbouring f16 values near `x`.
+/// Returns the distance between neighbouring f16 values near `x`.
 fn f16_step(x: f64) -> f64 {
     2.0_f64.powf(x.abs().max(6.2e-5).log2().floor() - 10.0)
 }
 
-/// Fails at the first value beyond its tolerance, naming both.
+/// Fails at the first value that exceeds its tolerance. The message contains both values.
 fn agree(
     stores: [&Path; 2],
     feature: &str,
@@ -253,16 +268,19 @@ fn agree(
 ) -> Result<(), Failed> {
     let [cpu, device] = stores.map(|store| rows(store, feature));
     let (cpu, device) = (cpu?, device?);
+
     same(
         "clips",
         device.keys().collect::<Vec<_>>(),
         cpu.keys().collect(),
     )?;
     same("there are some", cpu.is_empty(), false)?;
+
     for (clip_key, wanted) in &cpu {
         let max = wanted.iter().copied().fold(0.0, f64::max);
         let got = &device[clip_key];
         same("values", got.len(), wanted.len())?;
+
         for (index, (got, wanted)) in got.iter().zip(wanted).enumerate() {
             let is_within = (got - wanted).abs() <= tolerance(*wanted, max);
             if !is_within {
@@ -275,7 +293,8 @@ fn agree(
     Ok(())
 }
 
-/// Where `rounding` is the part of the largest amplitude, 0 dB, by which amplitudes may differ besides.
+/// Extracts the inputs on the CPU and on another backend and compares the rows. Amplitudes may differ by an
+/// additional fraction `rounding` of the largest amplitude, 0 dB.
 fn both_agree(
     inputs: &Inputs,
     folder: &Path,
@@ -285,20 +304,24 @@ fn both_agree(
     let [cpu, device] = ["cpu", backend].map(|name| folder.join(name));
     run(&mut inputs.extract(&cpu)).exits(0)?;
     run(&mut on(&mut inputs.extract(&device), backend, devices)).exits(0)?;
+
     let [ours, theirs] = [manifest(&device, 1)?, manifest(&cpu, 1)?];
     same("backend", ours.engine.backend.as_str(), backend)?;
     same("counts", ours.counts, theirs.counts)?;
+
     let facts =
         "SELECT clip_key, duration_s, lost_s, silent, audio_blake3 FROM features_power ORDER BY 1";
     same("facts", sql(&device, facts)?, sql(&cpu, facts)?)?;
     let rejects = "SELECT clip_key, reason, detail, decoded_s FROM rejects ORDER BY 1, 2, 3";
     same("rejects", sql(&device, rejects)?, sql(&cpu, rejects)?)?;
+
     agree([&cpu, &device], "power", |x, max| {
         POWER_OF_MAX * max + POWER_REL * x
     })?;
     agree([&cpu, &device], "odd", |x, max| {
         POWER_OF_MAX * max + POWER_REL * x
     })?;
+
     let db = |x: f64| DB_ABS + DB_OF_AMPLITUDE * rounding / 10.0_f64.powf(x / 20.0);
     agree([&cpu, &device], "decibels", |x, _| db(x))?;
     agree([&cpu, &device], "short", |x, _| db(x) + f16_step(x))
@@ -308,6 +331,7 @@ fn equals_cpu(backend: &str, devices: &str) -> Result<(), Failed> {
     let folder = scratch(backend);
     let recipe = folder.join("power.toml");
     fs::write(&recipe, recipe_with_power(RECIPE))?;
+
     both_agree(
         &Inputs {
             recipe,
@@ -319,11 +343,12 @@ fn equals_cpu(backend: &str, devices: &str) -> Result<(), Failed> {
     )
 }
 
-/// Rates from 8 to 48 kHz, damage, and clips that are cut, padded or too short.
+/// Compares clips with sample rates from 8 to 48 kHz, damaged clips, and clips that are cut, padded or too short.
 fn emulated_equals_cpu_on_real_clips(data: &Path) -> Result<(), Failed> {
     for name in ["rate_variants", "mp3_odd", "audio/fma_real"] {
         let folder = scratch("real");
         let recipe = folder.join("power.toml");
+
         let labelled =
             "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
         let text = recipe_with_power(RECIPE)
@@ -334,6 +359,7 @@ fn emulated_equals_cpu_on_real_clips(data: &Path) -> Result<(), Failed> {
             text.replace("track_genre_top", "genre")
                 .replace("\"official\"", "\"stratified\""),
         )?;
+
         both_agree(
             &Inputs {
                 metadata: None,
@@ -348,7 +374,7 @@ fn emulated_equals_cpu_on_real_clips(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A store of some clips by one device, made in one go.
+/// Extracts some clips on one device in a single run and returns the store.
 fn undisturbed(backend: &str) -> Result<PathBuf, Failed> {
     let store = scratch("undisturbed").join("store");
     run(&mut few(&store, backend, "0")).exits(0)?;
@@ -363,14 +389,18 @@ fn few(store: &Path, backend: &str, devices: &str) -> Command {
     )
 }
 
-/// One of the runs takes the last of `devices`, which may name several.
+/// Compares runs with different batches and threads. One of the runs uses the last entry of `devices`, which may
+/// name several devices.
 fn batches_change_no_byte(backend: &str, devices: &[&str]) -> Result<(), Failed> {
     let wanted = undisturbed(backend)?;
     let all = devices[devices.len() - 1];
-    // Slow decoders fill no batch before its time is up; a second device changes who computes what.
+
+    // With slow decoders, batches are submitted by timeout before they are full. A second device changes which
+    // device computes a row.
     let slowly = "worker-panic=sleep(30)";
-    // A device that is full takes batches by halves.
+    // A device that is out of memory splits batches in halves.
     let full = "device-full=return(2)";
+
     for (threads, devices, points) in [
         ("1", "0", ""),
         ("2", "0", slowly),
@@ -382,6 +412,7 @@ fn batches_change_no_byte(backend: &str, devices: &[&str]) -> Result<(), Failed>
             .args(["--threads", threads, "--json"])
             .env("FAILPOINTS", points))
         .exits(0)?;
+
         let device = &serde_json::from_str::<Value>(&ran.out)?["device"];
         same(
             &format!("clips in {device}"),
@@ -393,12 +424,14 @@ fn batches_change_no_byte(backend: &str, devices: &[&str]) -> Result<(), Failed>
     Ok(())
 }
 
-/// Of two devices the first fails after its first batches: all its lanes end, and the other's go on.
+/// The first of two devices fails after its first batches: all its lanes end, and the lanes of the other device
+/// continue.
 fn failed_device_changes_no_byte() -> Result<(), Failed> {
     let store = scratch("failed").join("store");
     let ran =
         run(few(&store, EMULATED, "0,1").env("FAILPOINTS", "device-fails=1*off->return(0,1)"))
             .exits(0)?;
+
     same(
         &ran.err,
         ran.err.contains("warning: a device failed, others went on"),
@@ -416,12 +449,13 @@ fn last_device_of_ends_the_run(backend: &str) -> Result<(), Failed> {
     let failing =
         run(few(&store, backend, "0").env("FAILPOINTS", "device-fails=3*off->return")).exits(1)?;
     failing.says(&[
-        "no device is left that works",
-        "the same command goes on from here",
+        "all devices have failed",
+        "run the same command again to continue",
         "lane",
         "injected",
     ])?;
     same("versions", versions(&store), Vec::new())?;
+
     run(&mut few(&store, backend, "0")).exits(0)?;
     same_versions(&store, &undisturbed(backend)?)
 }
@@ -439,7 +473,7 @@ fn panic_of_a_lane_ends_the_run() -> Result<(), Failed> {
     same("versions", versions(&store), Vec::new())
 }
 
-/// Unfinished work of a device is neither used nor left lying without a word.
+/// Unfinished work of another backend is neither used nor ignored silently.
 fn other_backend_is_not_mixed_in() -> Result<(), Failed> {
     let store = scratch("mixed").join("store");
     let mut child =

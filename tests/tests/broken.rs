@@ -1,4 +1,5 @@
-//! `scripts/break/run.py`, which breaks files by the thousand, finds what it looks for.
+//! `scripts/break/run.py`, which tests the programs with thousands of damaged files, detects the failures that it
+//! looks for.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -9,7 +10,7 @@ use wavemill_tests::{Failed, Trial};
 
 use crate::support::{Ran, files_below, has_python, program, run, same, scratch};
 
-/// What one file may take in these trials, and what the slow one takes.
+/// CPU seconds that one file may use in these tests, and CPU seconds that the slow file uses.
 const FILE_CPU_S: &str = "1";
 const SLOW_CPU_S: &str = "1.5";
 
@@ -32,15 +33,17 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A `wavemill` that takes more CPU for each file whose name begins with one of `names`.
+/// Creates a `wavemill` wrapper that uses more CPU time for each file whose name begins with one of `names`.
 fn slow_programs(folder: &Path, names: &[&str], cpu_s: &str) -> Result<PathBuf, Failed> {
     let programs = folder.join("programs");
     fs::create_dir(&programs)?;
     symlink(program("demo-audio"), programs.join("demo-audio"))?;
+
     let patterns: Vec<String> = names
         .iter()
         .map(|name| format!("\"$audio\"/g/{name}-*"))
         .collect();
+
     let script = format!(
         "#!/bin/sh\n\
          for word; do\n    [ \"$before\" = --audio ] && audio=$word\n    before=$word\ndone\n\
@@ -53,13 +56,14 @@ fn slow_programs(folder: &Path, names: &[&str], cpu_s: &str) -> Result<PathBuf, 
         patterns.join(" "),
         program("wavemill").display(),
     );
+
     let path = programs.join("wavemill");
     fs::write(&path, script)?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
     Ok(programs)
 }
 
-/// Breaks files as CI does, but few.
+/// Runs the script like CI, but with few files.
 fn break_files(folder: &Path, programs: &Path) -> Ran {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/break/run.py");
     let mut command = Command::new("python3");
@@ -73,11 +77,12 @@ fn break_files(folder: &Path, programs: &Path) -> Ran {
         .arg(folder.join("kept")))
 }
 
-/// It could hide: twelve files together are allowed 27 seconds.
+/// A total limit would not detect the slow file: twelve files together are allowed 27 seconds.
 fn one_slow_file_among_many_is_named() -> Result<(), Failed> {
     let folder = scratch("slow-file");
     let programs = slow_programs(&folder, &["00007"], SLOW_CPU_S)?;
     let ran = break_files(&folder, &programs).exits(1)?;
+
     for part in [
         "batch 0 of seed 1: 1.",
         " CPU seconds for 00007-",
@@ -89,6 +94,7 @@ fn one_slow_file_among_many_is_named() -> Result<(), Failed> {
             true,
         )?;
     }
+
     let kept = files_below(&folder.join("kept"));
     same("files that are kept", kept.len(), 1)?;
     same("the slow one", kept[0].starts_with("00007-"), true)
@@ -106,7 +112,8 @@ fn files_that_are_slow_only_together_pass() -> Result<(), Failed> {
     )
 }
 
-/// Two programs in two languages ask whether memory is bounded: they leave the same to the program itself.
+/// The limit for the program's own memory is stated in the Python script and in the Rust test, and the two figures
+/// are equal.
 fn the_program_itself_has_one_figure() -> Result<(), Failed> {
     let script = include_str!("../../scripts/break/run.py");
     let wanted = format!(

@@ -1,4 +1,5 @@
-//! What the commands say: help, error lines and exit codes word for word, and formats that agree with the store.
+//! Output of the commands: help, error lines and exit codes are compared with reviewed texts, and output formats
+//! with the store.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,18 +43,21 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Compares with a reviewed text; `WAVEMILL_BLESS=1` rewrites it instead.
+/// Compares a text with its reviewed snapshot. With `WAVEMILL_BLESS=1`, rewrites the snapshot instead.
 fn snapshot(name: &str, text: &str) -> Result<(), Failed> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/snapshots")
         .join(format!("{name}.txt"));
+
     if std::env::var_os("WAVEMILL_BLESS").is_some_and(|value| value == "1") {
         return Ok(fs::write(path, text)?);
     }
+
     let wanted = fs::read_to_string(&path).unwrap_or_default();
     if text == wanted {
         return Ok(());
     }
+
     let line = text
         .lines()
         .zip(wanted.lines())
@@ -69,7 +73,7 @@ fn snapshot(name: &str, text: &str) -> Result<(), Failed> {
     .into())
 }
 
-/// The subcommands that a help text lists.
+/// Returns the subcommands listed in a help text.
 fn subcommands(help: &str) -> Vec<String> {
     let lines = help
         .lines()
@@ -84,10 +88,10 @@ fn subcommands(help: &str) -> Vec<String> {
         .collect()
 }
 
-/// A program with these words.
+/// Function that returns a command of a program with these arguments.
 type Start = fn(&[PathBuf]) -> Command;
 
-/// Help of a program and of all its subcommands, in files whose names begin with `name`.
+/// Compares the help of a program and of all its subcommands with snapshots whose file names begin with `name`.
 fn help_is_as_reviewed(name: &str, program: Start, least: usize) -> Result<(), Failed> {
     let mut left: Vec<Vec<String>> = vec![Vec::new()];
     let mut seen = 0;
@@ -95,6 +99,7 @@ fn help_is_as_reviewed(name: &str, program: Start, least: usize) -> Result<(), F
         let paths: Vec<PathBuf> = words.iter().map(PathBuf::from).collect();
         let ran = run(program(&paths).arg("--help")).exits(0)?;
         same("stderr of --help", ran.err, String::new())?;
+
         snapshot(
             &format!(
                 "{name}{}",
@@ -110,17 +115,21 @@ fn help_is_as_reviewed(name: &str, program: Start, least: usize) -> Result<(), F
             ran.out.contains("Example") || words.len() > 1,
             true,
         )?;
-        // `wavemill train` hands all its words on, `--help` too: the other program's help is reviewed by itself.
+
+        // `wavemill train` passes all its arguments on, including `--help`. The help of `wavemill-train` is
+        // reviewed separately.
         let own = subcommands(&ran.out)
             .into_iter()
             .filter(|name| name != "train");
         left.extend(own.map(|name| [&words[..], &[name]].concat()));
         seen += 1;
     }
+
     same("commands", seen >= least, true)
 }
 
-/// Command lines with their exit code and what they say on stderr; `STORE`, `DATA` and `AUDIO` stand for paths.
+/// Command lines whose exit code and stderr are compared with a snapshot. `STORE`, `DATA` and `AUDIO` are
+/// placeholders for paths.
 const WRONG: &[&[&str]] = &[
     &["frobnicate"],
     &["extract"],
@@ -487,7 +496,7 @@ const WRONG: &[&[&str]] = &[
     &["completions", "nosuch"],
 ];
 
-/// The same of `wavemill-train`.
+/// Command lines like [`WRONG`] for `wavemill-train`.
 const WRONG_OF_TRAINER: &[&[&str]] = &[
     &["frobnicate"],
     &["fit"],
@@ -522,7 +531,7 @@ const WRONG_OF_TRAINER: &[&[&str]] = &[
     &["sweep", "nosuch.toml", "--store", "STORE"],
 ];
 
-/// What commands say of wrong words, in the file `name`.
+/// Compares the error messages for wrong arguments with the snapshot `name`.
 fn errors_are_as_reviewed(name: &str, program: Start, wrong: &[&[&str]]) -> Result<(), Failed> {
     let folder = scratch("wrong-words");
     let store = own_store("errors");
@@ -531,12 +540,14 @@ fn errors_are_as_reviewed(name: &str, program: Start, wrong: &[&[&str]]) -> Resu
         audio,
         recipe,
     } = inputs();
+
     let places: [(&str, &Path); 4] = [
         ("STORE", &store),
         ("DATA", metadata.as_ref().unwrap()),
         ("AUDIO", audio),
         ("TESTS", recipe),
     ];
+
     let mut text = String::new();
     for words in wrong {
         let place = |word: &&str| {
@@ -545,12 +556,14 @@ fn errors_are_as_reviewed(name: &str, program: Start, wrong: &[&[&str]]) -> Resu
                 .find(|(name, _)| name == word)
                 .map(|(_, path)| *path)
         };
+
         let words_there: Vec<PathBuf> = words
             .iter()
             .map(|word| place(word).unwrap_or(Path::new(word)).to_owned())
             .collect();
         let ran = run(program(&words_there).current_dir(&folder));
-        // What a machine with a GPU says besides.
+
+        // Removes the notes that are printed only on machines with a GPU.
         let err = ran
             .err
             .lines()
@@ -560,8 +573,10 @@ fn errors_are_as_reviewed(name: &str, program: Start, wrong: &[&[&str]]) -> Resu
         let said = places.iter().fold(err, |text: String, (name, path)| {
             text.replace(path.to_str().unwrap(), name)
         });
+
         let code = ran.code.ok_or("killed")?;
         same("stdout of an error", ran.out, String::new())?;
+
         let program = if name == "errors" {
             "wavemill"
         } else {
@@ -569,11 +584,12 @@ fn errors_are_as_reviewed(name: &str, program: Start, wrong: &[&[&str]]) -> Resu
         };
         text += &format!("$ {program} {}\n{said}exit {code}\n\n", words.join(" "));
     }
+
     same("files that they leave", files_below(&folder), Vec::new())?;
     snapshot(name, &text)
 }
 
-/// The shipped recipes, and what there is to know of each.
+/// Compares the list and the descriptions of the shipped recipes with a snapshot.
 fn recipes_are_as_reviewed() -> Result<(), Failed> {
     let mut text = run(&mut wavemill(["recipe", "list"])).exits(0)?.out;
     let names: Vec<String> = text
@@ -582,9 +598,11 @@ fn recipes_are_as_reviewed() -> Result<(), Failed> {
         .map(str::to_owned)
         .collect();
     same("recipes", names.len() >= 5, true)?;
+
     for name in names {
         let ran = run(&mut wavemill(["recipe", "check", &name])).exits(0)?;
         text += &format!("\n$ wavemill recipe check {name}\n{}{}", ran.out, ran.err);
+
         let shown = scratch("recipe").join("shown.toml");
         fs::write(
             &shown,
@@ -592,10 +610,11 @@ fn recipes_are_as_reviewed() -> Result<(), Failed> {
         )?;
         run(wavemill(["recipe", "check"]).arg(shown)).exits(0)?;
     }
+
     snapshot("recipes", &text)
 }
 
-/// `| head -1` ends a command quietly, whichever writes.
+/// A command whose output is piped to `head -1` ends without an error message, whichever program writes the output.
 fn readers_may_go_away() -> Result<(), Failed> {
     let store = own_store("pipes");
     let on_store: [&[&str]; 9] = [
@@ -619,11 +638,13 @@ fn readers_may_go_away() -> Result<(), Failed> {
         &["sql", "--format", "arrow", "SELECT * FROM features_log_mel"],
         &["gc", "--keep", "1", "--json"],
     ];
+
     let mut commands: Vec<Command> = Vec::new();
     for words in on_store {
         commands.push(wavemill(words));
         commands.last_mut().unwrap().arg("--store").arg(&store);
     }
+
     let alone: [&[&str]; 5] = [
         &["--help"],
         &["recipe", "list"],
@@ -631,15 +652,19 @@ fn readers_may_go_away() -> Result<(), Failed> {
         &["completions", "bash"],
         &["extract", "--help"],
     ];
+
     commands.extend(alone.map(wavemill));
+
     for word in ["--json", "--dry-run"] {
         commands.push(inputs().extract(&store));
         commands.last_mut().unwrap().arg(word);
     }
+
     for mut command in commands {
         let (reader, writer) = std::io::pipe()?;
         drop(reader);
         let output = command.stdout(writer).stderr(Stdio::piped()).output()?;
+
         let quiet = (
             output.status.code(),
             String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -655,6 +680,7 @@ fn completions_for_every_shell() -> Result<(), Failed> {
         for word in ["extract", "max-reject-fraction"] {
             same(&format!("{word} in {shell}"), ran.out.contains(word), true)?;
         }
+
         if shell == "bash" {
             let script = scratch("completions").join("wavemill.bash");
             fs::write(&script, ran.out)?;
@@ -664,11 +690,13 @@ fn completions_for_every_shell() -> Result<(), Failed> {
     Ok(())
 }
 
-/// From nothing to a store, its answers and its rejects, and again with nothing to do.
+/// Runs the demo twice. The first run creates a store and prints its answers and rejects; the second run has
+/// nothing to do.
 fn demo_answers() -> Result<(), Failed> {
     program("demo-audio");
     let folder = scratch("demo");
     let demo = || run(wavemill(["demo", "--tracks", "40"]).arg(&folder)).exits(0);
+
     let first = demo()?;
     for answer in [
         "genre",
@@ -680,6 +708,7 @@ fn demo_answers() -> Result<(), Failed> {
     ] {
         same(answer, first.out.contains(answer), true)?;
     }
+
     same(
         "it is said to be synthetic",
         first.err.contains("synthetic"),
@@ -690,6 +719,7 @@ fn demo_answers() -> Result<(), Failed> {
         first.err.contains("clips planned"),
         true,
     )?;
+
     let store = folder.join("store");
     same(
         "clips",
@@ -697,12 +727,13 @@ fn demo_answers() -> Result<(), Failed> {
         true,
     )?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
+
     let second = demo()?;
     same("said", second.err.contains("nothing to do"), true)?;
     same("the same answers", second.out, first.out)
 }
 
-/// 3.5 s of a chord that gets louder, in stereo, as 16-bit WAV.
+/// Writes 3.5 s of a chord with increasing volume as a 16-bit stereo WAV file.
 fn write_wav(path: &Path) -> Result<(), Failed> {
     const RATE_HZ: u32 = 44_100;
     let mut data = Vec::new();
@@ -713,6 +744,7 @@ fn write_wav(path: &Path) -> Result<(), Failed> {
             data.extend(((value * 12_000.0) as i16).to_le_bytes());
         }
     }
+
     let bytes = u32::try_from(data.len())?;
     let mut file = Vec::new();
     file.extend(b"RIFF");
@@ -726,13 +758,14 @@ fn write_wav(path: &Path) -> Result<(), Failed> {
     Ok(fs::write(path, file)?)
 }
 
-/// Two clips, a WAV and an MP3, in one folder a genre, and a store of them.
+/// Creates a data set of two clips, a WAV and an MP3, with one folder per genre, and a store of it.
 fn folders_store() -> Result<(Inputs, PathBuf), Failed> {
     let folder = scratch("features");
     let audio = folder.join("audio");
     fs::create_dir_all(audio.join("tones"))?;
     fs::create_dir_all(audio.join("music"))?;
     write_wav(&audio.join("tones/chord.wav"))?;
+
     let keys = sql(
         whole(),
         "SELECT clip_key FROM features_mfcc WHERE NOT silent ORDER BY 1 LIMIT 1",
@@ -741,6 +774,7 @@ fn folders_store() -> Result<(Inputs, PathBuf), Failed> {
         inputs().clip(keys[0]["clip_key"].as_str().unwrap()),
         audio.join("music/clip.mp3"),
     )?;
+
     let recipe = folder.join("folders.toml");
     let labelled =
         "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
@@ -752,6 +786,7 @@ fn folders_store() -> Result<(Inputs, PathBuf), Failed> {
         text.replace("track_genre_top", "genre")
             .replace("\"official\"", "\"stratified\""),
     )?;
+
     let inputs = Inputs {
         metadata: None,
         audio,
@@ -762,14 +797,14 @@ fn folders_store() -> Result<(Inputs, PathBuf), Failed> {
     Ok((inputs, store))
 }
 
-/// What a command writes to stdout, as bytes.
+/// Returns the bytes that a command writes to stdout.
 fn bytes_of(command: &mut Command) -> Result<Vec<u8>, Failed> {
     let output = command.output()?;
     same("exit code", output.status.code(), Some(0))?;
     Ok(output.stdout)
 }
 
-/// The values of an npy file, which begin after a header whose length it says.
+/// Returns the values of an npy file, which follow a header with a stated length.
 fn npy_values(npy: &[u8]) -> Result<&[u8], Failed> {
     same("magic", &npy[..8], b"\x93NUMPY\x01\0")?;
     let header = 10 + usize::from(u16::from_le_bytes([npy[8], npy[9]]));
@@ -777,7 +812,7 @@ fn npy_values(npy: &[u8]) -> Result<&[u8], Failed> {
     Ok(&npy[header..])
 }
 
-/// Numbers as the f32 that they stand for.
+/// Converts JSON numbers to f32.
 fn numbers<'a>(values: impl IntoIterator<Item = &'a Value>) -> Vec<f32> {
     values
         .into_iter()
@@ -806,11 +841,13 @@ fn features_are_those_of_the_store() -> Result<(), Failed> {
                 command.arg(&inputs.recipe).arg(inputs.clip(clip_key));
                 command
             };
+
             let npy = bytes_of(&mut of_clip("npy"))?;
             let tensor = npy_values(&npy)?;
             let header = format!("'shape': (1, {}, {})", shape[0], shape[1]);
             same(&header, holds(&npy, header.as_bytes()), true)?;
             same("bytes", tensor.len(), shape[0] * shape[1] * value_bytes)?;
+
             let query =
                 format!("SELECT {feature} FROM features_{feature} WHERE clip_key = '{clip_key}'");
             let mut stored = wavemill(["sql", "--format", "arrow", "--store"]);
@@ -839,6 +876,7 @@ fn features_are_those_of_the_store() -> Result<(), Failed> {
                     true,
                 )?;
             }
+
             same("shape", &json["shape"], &serde_json::json!(shape))?;
             let rows = json["values"].as_array().ok_or("no values")?;
             let values = numbers(rows.iter().filter_map(Value::as_array).flatten());
@@ -849,6 +887,7 @@ fn features_are_those_of_the_store() -> Result<(), Failed> {
                 values.iter().zip(&wanted).position(|(is, was)| is != was),
                 None,
             )?;
+
             if value_bytes == 4 {
                 let bytes: Vec<u8> = wanted
                     .iter()
@@ -868,6 +907,7 @@ fn features_of_a_bad_clip() -> Result<(), Failed> {
     )?;
     let clip = inputs().clip(bad[0]["clip_key"].as_str().unwrap());
     let good = inputs().clip(files_below(&inputs().audio).first().ok_or("no clip")?);
+
     let words = [
         "features",
         "--feature",
@@ -883,6 +923,7 @@ fn features_of_a_bad_clip() -> Result<(), Failed> {
         true,
     )?;
     same("the good clip's row", ran.out.lines().count(), 1)?;
+
     let file = scratch("features-npy").join("rows.npy");
     let words = [
         "features",
@@ -898,6 +939,7 @@ fn features_of_a_bad_clip() -> Result<(), Failed> {
         .args([&clip, &good, &good])
         .arg("--out")
         .arg(&file);
+
     run(&mut command).exits(1)?;
     same(
         "rows of the good clips",
@@ -908,14 +950,17 @@ fn features_of_a_bad_clip() -> Result<(), Failed> {
 
 fn sql_formats_and_refusals() -> Result<(), Failed> {
     let ask = |words: &[&str]| run(wavemill(["sql", "--store"]).arg(whole()).args(words));
+
     let query = "SELECT clip_key, silent FROM features_mfcc ORDER BY clip_key LIMIT 2";
     let csv = ask(&["--format", "csv", query]).exits(0)?.out;
     same("lines", csv.lines().count(), 3)?;
     same("header", csv.lines().next(), Some("clip_key,silent"))?;
+
     let table = ask(&["SELECT clip_key, log_mel FROM features_log_mel LIMIT 1"])
         .exits(0)?
         .out;
     same("tensor in a table", table.contains("f16[40,130]"), true)?;
+
     let file = scratch("sql").join("out.parquet");
     ask(&[
         "--format",
@@ -931,6 +976,7 @@ fn sql_formats_and_refusals() -> Result<(), Failed> {
         bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"),
         true,
     )?;
+
     let copy = format!(
         "COPY (SELECT 1) TO '{}'",
         file.with_extension("csv").display()

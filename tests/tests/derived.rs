@@ -1,5 +1,5 @@
-//! Features that are made of other features: their shapes, their values against the stored source, and every program that
-//! reads them.
+//! Derived features, which are computed from other features: their shapes, their values compared with the stored
+//! source, and all programs that read them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use crate::support::{
     trainer, wavemill,
 };
 
-/// Largest difference of a statistic, of its size or of 1: the stored values are f32, and so are these.
+/// Tolerance of a statistic, relative to its absolute value or 1: both the source and the result are stored as f32.
 const STATISTIC_REL_MAX: f64 = 1e-5;
 
 const STATISTICS: &str = r#"
@@ -22,7 +22,7 @@ op = "statistics"
 source = "mfcc"
 "#;
 
-/// The stored source is f16 in [0, 1], and a grey pixel is one of 256.
+/// Tolerance of a grey pixel: the stored source is f16 in [0, 1], and a pixel has 256 levels.
 const GREY_MAX: f64 = 1.0 / 255.0 + 5e-4;
 
 const PICTURES: &str = r#"
@@ -74,7 +74,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// The recipe of the tests with more features.
+/// Returns the inputs with additional features in the recipe.
 fn with_features(folder: &Path, features: &str) -> Inputs {
     let recipe = folder.join("derived.toml");
     let text = RECIPE.replace("[shards]", &format!("{features}\n[shards]"));
@@ -85,7 +85,7 @@ fn with_features(folder: &Path, features: &str) -> Inputs {
     }
 }
 
-/// A store of a recipe with statistics.
+/// Creates a store with additional features.
 fn store_with(folder: &Path, features: &str) -> Result<PathBuf, Failed> {
     let store = folder.join("store");
     run(&mut with_features(folder, features).extract(&store)).exits(0)?;
@@ -106,11 +106,12 @@ fn near(what: &str, found: f64, wanted: f64) -> Result<(), Failed> {
     )
 }
 
-/// By their definitions, in the order of the tensor's rows.
+/// Computes the statistics from their definitions, in the order of the tensor's rows.
 fn statistics(frames: &[f64]) -> [f64; 7] {
     let n = frames.len() as f64;
     let mean = frames.iter().sum::<f64>() / n;
     let moment = |power| frames.iter().map(|x| (x - mean).powi(power)).sum::<f64>() / n;
+
     let mut ordered = frames.to_vec();
     ordered.sort_by(f64::total_cmp);
     let half = ordered.len() / 2;
@@ -129,6 +130,7 @@ fn statistics(frames: &[f64]) -> [f64; 7] {
             moment(4) / moment(2).powi(2) - 3.0,
         )
     };
+
     [
         kurtosis,
         ordered[ordered.len() - 1],
@@ -156,6 +158,7 @@ fn statistics_are_those_of_the_stored_source() -> Result<(), Failed> {
         entry.dim_names.join(" "),
         "statistic coefficient".to_owned(),
     )?;
+
     let columns = entry.columns.as_ref().ok_or("no columns")?;
     same("columns", columns.len(), 7 * 13)?;
     same("first column", columns[0].as_str(), "mfcc_kurtosis_01")?;
@@ -165,7 +168,7 @@ fn statistics_are_those_of_the_stored_source() -> Result<(), Failed> {
         7 * 13,
     )?;
 
-    // Each row against the row of its source.
+    // Compares each row with the row of its source.
     let query = "SELECT tensor(s.mfcc_statistics) AS found, tensor(m.mfcc) AS source \
                  FROM features_mfcc_statistics s JOIN features_mfcc m USING (clip_key, segment)";
     let rows = sql(&store, query)?;
@@ -182,7 +185,7 @@ fn statistics_are_those_of_the_stored_source() -> Result<(), Failed> {
         }
     }
 
-    // A second run with another number of threads makes the same bytes.
+    // A second run with a different number of threads produces the same bytes.
     let again = folder.join("again");
     let mut command = with_features(&folder, STATISTICS).extract(&again);
     run(command.env("WAVEMILL_THREADS", "1")).exits(0)?;
@@ -192,7 +195,7 @@ fn statistics_are_those_of_the_stored_source() -> Result<(), Failed> {
         fs::read(again.join("_wavemill/versions/00000001.json"))?,
     )?;
 
-    // Readers of the command.
+    // Compares the tensor functions of `wavemill sql`.
     let mean =
         "SELECT tensor_at(tensor_avg(mfcc_statistics), 2, 0) AS x FROM features_mfcc_statistics";
     let means = "SELECT avg(tensor_at(mfcc_statistics, 2, 0)) AS x FROM features_mfcc_statistics";
@@ -200,11 +203,13 @@ fn statistics_are_those_of_the_stored_source() -> Result<(), Failed> {
         Ok(sql(&store, query)?[0]["x"].as_f64().ok_or("no number")?)
     };
     near("tensor_avg", of(mean)?, of(means)?)?;
+
     let shape = "SELECT tensor_shape(mfcc_statistics)[2] FROM features_mfcc_statistics LIMIT 1";
     same("tensor_shape", sql_number(&store, shape)?, 13)?;
     let kurtoses = "SELECT tensor_shape(tensor_slice(mfcc_statistics, 'statistic', 0, 1))[1] \
                     FROM features_mfcc_statistics LIMIT 1";
     same("tensor_slice", sql_number(&store, kurtoses)?, 1)?;
+
     let info = run(wavemill(["info", "--store"]).arg(&store)).exits(0)?.out;
     same(
         &info,
@@ -215,7 +220,8 @@ fn statistics_are_those_of_the_stored_source() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Without its source a derived feature is computed of values that are made for it alone, to the same bits.
+/// A derived feature whose source is not extracted is computed from temporary source values, with bit-identical
+/// results.
 fn a_derived_feature_alone_is_the_same() -> Result<(), Failed> {
     let folder = scratch("derived-alone");
     let with = with_features(&folder, STATISTICS);
@@ -236,13 +242,14 @@ fn a_derived_feature_alone_is_the_same() -> Result<(), Failed> {
         line["values"].as_array().map(Vec::len),
         Some(7),
     )?;
+
     let values: Vec<f64> = line["values"]
         .as_array()
         .into_iter()
         .flatten()
         .flat_map(numbers)
         .collect();
-    // As numbers: one of the two prints f32 by its shortest digits.
+    // Compares numbers, because one of the two outputs prints f32 with the fewest digits.
     let stored = numbers(&row["x"]);
     same("numbers", values.len(), stored.len())?;
     for (found, wanted) in values.iter().zip(&stored) {
@@ -259,11 +266,12 @@ fn a_derived_feature_alone_is_the_same() -> Result<(), Failed> {
         "--recipe",
     ]);
     run(command.arg(&with.recipe).arg(&clip).arg("--out").arg(&npy)).exits(0)?;
+
     let header = String::from_utf8_lossy(&fs::read(&npy)?[..128]).into_owned();
     same(&header, header.contains("'shape': (1, 7, 13)"), true)
 }
 
-/// A feature that is added to a store leaves the rows of the others, and a new clip leaves those of old ones.
+/// Adding a feature to a store keeps the rows of the other features, and adding a clip keeps the rows of old clips.
 fn rows_of_a_derived_feature_are_taken_over() -> Result<(), Failed> {
     let folder = scratch("derived-takeover");
     let own = with_features(&folder, STATISTICS).copied(&folder.join("inputs"));
@@ -280,6 +288,7 @@ fn rows_of_a_derived_feature_are_taken_over() -> Result<(), Failed> {
 
     let fresh = folder.join("fresh");
     run(&mut own.extract(&fresh)).exits(0)?;
+
     let sum = "SELECT count(*) AS n, sum(tensor_mean(mfcc_statistics)) AS x FROM features_mfcc_statistics";
     let taken = sql(&store, sum)?.remove(0);
     let computed = sql(&fresh, sum)?.remove(0);
@@ -298,7 +307,7 @@ fn what_is_wrong_names_key_and_line() -> Result<(), Failed> {
         (
             "[[features]]\nname = \"a\"\nop = \"statistics\"\nsource = \"mfc\"\n",
             [
-                "features.a.source: no feature of the recipe is called `mfc`",
+                "features.a.source: the recipe has no feature `mfc`",
                 "did you mean `mfcc`?",
             ],
         ),
@@ -313,7 +322,7 @@ fn what_is_wrong_names_key_and_line() -> Result<(), Failed> {
             "[[features]]\nname = \"a\"\nop = \"statistics\"\nsource = \"mfcc\"\n\
              [[features]]\nname = \"b\"\nop = \"statistics\"\nsource = \"a\"\n",
             [
-                "features.b.source: `a` is made of another feature itself",
+                "features.b.source: `a` is itself derived from another feature",
                 "allowed: log_mel, mfcc",
             ],
         ),
@@ -336,16 +345,16 @@ fn what_is_wrong_names_key_and_line() -> Result<(), Failed> {
         let recipe = with_features(&folder, features).recipe;
         let ran = run(wavemill(["recipe", "check"]).arg(&recipe)).exits(2)?;
         ran.says(&words)?;
-        // With the line: the features stand from line 33 on.
+        // The message contains the line number. The features begin at line 33.
         ran.says(&["derived.toml:3"])?;
     }
 
-    // A source that is removed by a flag is missed by what is made of it.
+    // Removing a source by a flag is an error in the feature that is derived from it.
     let recipe = with_features(&folder, STATISTICS).recipe;
     let mut command = wavemill(["recipe", "check", "--set", "features.mfcc=none"]);
-    run(command.arg(&recipe))
-        .exits(2)?
-        .says(&["--set features.mfcc=none: features.mfcc_statistics.source: no feature"])?;
+    run(command.arg(&recipe)).exits(2)?.says(&[
+        "--set features.mfcc=none: features.mfcc_statistics.source: the recipe has no feature",
+    ])?;
 
     let mut command = with_features(&folder, STATISTICS).extract(&folder.join("store"));
     run(command
@@ -353,12 +362,12 @@ fn what_is_wrong_names_key_and_line() -> Result<(), Failed> {
         .args(["--backend", "cuda"]))
     .exits(2)?
     .says(&[
-        "features.mfcc_statistics has op = \"statistics\", which is computed on the CPU alone",
+        "features.mfcc_statistics has op = \"statistics\", which is computed only on the CPU",
         "--backend cpu",
     ])
 }
 
-/// Standardised columns of our own, in the place of those that FMA published.
+/// Trains on standardized statistics computed by wavemill instead of the columns published by FMA.
 fn an_mlp_is_trained_on_statistics() -> Result<(), Failed> {
     let folder = scratch("mlp-on-statistics");
     let store = store_with(&folder, STATISTICS)?;
@@ -381,16 +390,18 @@ fn an_mlp_is_trained_on_statistics() -> Result<(), Failed> {
         result["feature"].as_str(),
         Some("mfcc_statistics"),
     )?;
-    // 91 columns, four hidden layers of 512, 256, 128 and 64 with batch norm, and as many classes as there are.
+    // The model has 91 input columns, four hidden layers of 512, 256, 128 and 64 units with batch norm, and one
+    // output per class.
     let warnings = result["warnings"].to_string();
     same(&warnings, warnings.contains("fma_features"), false)?;
 
-    // Clips from outside go the same way.
+    // Predicts clips that are not in the store.
     let query = "SELECT clip_key FROM features_mfcc LIMIT 1";
     let key = sql(&store, query)?[0]["clip_key"]
         .as_str()
         .ok_or("no key")?
         .to_owned();
+
     let stream = folder.join("stream.arrow");
     let with = with_features(&folder, STATISTICS);
     let mut command = wavemill([
@@ -407,6 +418,7 @@ fn an_mlp_is_trained_on_statistics() -> Result<(), Failed> {
         .arg("--out")
         .arg(&stream))
     .exits(0)?;
+
     let said = run(
         trainer(["predict", "--device", "cpu", "--threads", "1", "--run"])
             .arg(&run_folder)
@@ -415,7 +427,7 @@ fn an_mlp_is_trained_on_statistics() -> Result<(), Failed> {
     .exits(0)?;
     same(&said.out, said.out.lines().count() > 0, true)?;
 
-    // A network for spectrograms says what it misses, and the published columns say where they are from.
+    // A network for spectrograms reports that its input is no spectrogram.
     let mut command = fit(&store, &folder.join("lstm"));
     run(command.args([
         "--set",
@@ -424,13 +436,17 @@ fn an_mlp_is_trained_on_statistics() -> Result<(), Failed> {
         "data.feature=mfcc_statistics",
     ]))
     .exits(2)?
-    .says(&["lstm needs a spectrogram", "data.feature names another"])
+    .says(&[
+        "lstm needs a spectrogram",
+        "set data.feature to another feature",
+    ])
 }
 
-/// A grey pixel is the value of its band and frame, with the lowest band at the bottom.
+/// A grey pixel is the value of one band and frame. The lowest band is at the bottom.
 fn pictures_show_the_stored_source() -> Result<(), Failed> {
     let folder = scratch("pictures");
     let store = store_with(&folder, &[STATISTICS, PICTURES].concat())?;
+
     let manifest = manifest(&store, 1)?;
     let types: Vec<String> = manifest
         .features
@@ -469,7 +485,7 @@ fn pictures_show_the_stored_source() -> Result<(), Failed> {
         }
     }
 
-    // viridis is never black and never white, and its blue is 0.09525 at least (entry 247).
+    // viridis contains neither black nor white, and its blue is at least 0.09525 (entry 247).
     let range = "SELECT min(tensor_min(coloured)) AS low, max(tensor_max(coloured)) AS high, \
                  min(tensor_min(tensor_slice(coloured, 'channel', 2))) AS blue FROM features_coloured";
     let range = sql(&store, range)?.remove(0);
@@ -478,7 +494,7 @@ fn pictures_show_the_stored_source() -> Result<(), Failed> {
     same("high", of("high")? <= 0.9933, true)?;
     same("blue", of("blue")? >= 0.0952, true)?;
 
-    // A mean of stored bytes is one of what they stand for.
+    // The mean of stored bytes is the mean of the values that they encode.
     let mean = "SELECT tensor_at(tensor_avg(grey), 1, 39, 5) AS x FROM features_grey";
     let means = "SELECT avg(tensor_at(grey, 1, 39, 5)) AS x FROM features_grey";
     let of = |query: &str| -> Result<f64, Failed> {
@@ -494,6 +510,7 @@ fn pictures_show_the_stored_source() -> Result<(), Failed> {
         .as_str()
         .ok_or("no key")?
         .to_owned();
+
     let mut command = wavemill([
         "features",
         "--feature",
@@ -508,6 +525,7 @@ fn pictures_show_the_stored_source() -> Result<(), Failed> {
         .arg("--out")
         .arg(&npy))
     .exits(0)?;
+
     let bytes = fs::read(&npy)?;
     let header = String::from_utf8_lossy(&bytes[..128]).into_owned();
     same(
@@ -522,11 +540,12 @@ fn pictures_show_the_stored_source() -> Result<(), Failed> {
     let lengths = [&line["values"], &line["values"][0], &line["values"][0][0]];
     let lengths = lengths.map(|list| list.as_array().map_or(0, Vec::len));
     same("lists in lists", lengths, [3, 40, 130])?;
+
     let stored = f64::from(bytes[128 + 40 * 130 + 7]) / 255.0;
     near("de-quantised", numbers(&line["values"][1][0])[7], stored)
 }
 
-/// A picture has channels of its own, and only networks that were made for pictures take it.
+/// A picture has several channels, and only networks for pictures accept it.
 fn a_network_is_trained_on_pictures() -> Result<(), Failed> {
     let folder = scratch("trained-on-pictures");
     let store = store_with(&folder, PICTURES)?;
@@ -542,6 +561,7 @@ fn a_network_is_trained_on_pictures() -> Result<(), Failed> {
         command.args(["--set", set]);
     }
     run(&mut command).exits(0)?;
+
     let result = fs::read_to_string(run_in(&runs)?.join("result.json"))?;
     let result: Value = serde_json::from_str(&result)?;
     same("feature", result["feature"].as_str(), Some("coloured"))?;

@@ -1,4 +1,4 @@
-//! `wavemill experiment`: from an archive to scores beside claims, on the synthetic data set.
+//! `wavemill experiment`: runs from an archive to a comparison of scores with claims, on the synthetic data set.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::support::{
     wavemill,
 };
 
-/// Two models, a variant that needs a store of its own, and a claim.
+/// Experiment with two models, a variant that needs its own store, and a claim.
 const EXPERIMENT: &str = r#"
 name = "small"
 description = "two models on the synthetic data set"
@@ -69,7 +69,7 @@ split = "nobody knows"
 says = "a loss of 1.5"
 "#;
 
-/// Kills of one experiment.
+/// Number of times that one experiment is killed.
 const KILLS: u64 = 5;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -103,11 +103,11 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A handful of clips: that the programs hold together, and nothing about scores.
+/// Runs the shipped experiments on a few real clips. Checks that the programs work together, but not the scores.
 fn real_clips_at_real_parameters() -> Trial {
     let name = "experiment::real_clips_at_real_parameters";
     let trial = real(name, on_real_clips);
-    // The absence of real data is told by `real`, that of libtorch here.
+    // `real` handles missing real data. This function handles missing libtorch.
     if has_trainer() {
         trial
     } else {
@@ -115,7 +115,7 @@ fn real_clips_at_real_parameters() -> Trial {
     }
 }
 
-/// The experiment's file, in a folder of its own.
+/// Writes the experiment's file to a folder.
 fn file_in(folder: &Path) -> PathBuf {
     let file = folder.join("small.toml");
     let recipe = inputs().recipe.to_string_lossy();
@@ -123,12 +123,13 @@ fn file_in(folder: &Path) -> PathBuf {
     file
 }
 
-/// `experiment run` on the synthetic data set, from where its folders are.
+/// Returns an `experiment run` command for the synthetic data set.
 fn experiment(experiment: &Path, out: &Path) -> Command {
     let mut command = wavemill(["experiment", "run"]);
     command.arg(experiment);
     command.arg("--data").arg(inputs().audio.parent().unwrap());
     command.arg("--out").arg(out);
+
     // Some clips are broken on purpose.
     command.args([
         "--threads",
@@ -148,7 +149,7 @@ fn result(out: &Path) -> Result<(String, Value), Failed> {
     Ok((text, value))
 }
 
-/// Path and time of the files of rows in all runs' folders.
+/// Returns the paths and modification times of the files of rows in the folders of all runs.
 fn files_of_rows(out: &Path) -> Result<Vec<(PathBuf, SystemTime)>, Failed> {
     let mut files = Vec::new();
     for run in fs::read_dir(out.join("runs"))? {
@@ -159,27 +160,29 @@ fn files_of_rows(out: &Path) -> Result<Vec<(PathBuf, SystemTime)>, Failed> {
             files.push((file, written));
         }
     }
+
     files.sort();
     Ok(files)
 }
 
-/// Names and times of the pages beside the index.
+/// Returns the names and modification times of the pages that the index links to.
 fn pages_of(out: &Path) -> Result<Vec<(String, SystemTime)>, Failed> {
     let mut pages = Vec::new();
     for page in fs::read_dir(out.join("pages"))? {
         let page = page?;
         let name = page.file_name().to_string_lossy().into_owned();
-        // What a kill left of one that was being written has another ending.
+        // A partly written page that remained after a kill has a different extension.
         if name.ends_with(".html") {
             pages.push((name, page.metadata()?.modified()?));
         }
     }
+
     pages.sort();
     Ok(pages)
 }
 
-/// The index has the claims beside the scores, and each of its links leads to a page. A browser looks at it where there is
-/// one.
+/// Fails unless the index compares claims with scores and each of its links leads to a page. If a browser is
+/// installed, it also loads the index.
 fn index_is_sound(out: &Path, result: &Value) -> Result<(), Failed> {
     let page = out.join("index.html");
     let html = fs::read_to_string(&page)?;
@@ -187,6 +190,7 @@ fn index_is_sound(out: &Path, result: &Value) -> Result<(), Failed> {
     if let Some(browser) = browser() {
         quiet_visit(&browser, &page)?;
     }
+
     for words in [
         "Scores, variant base: genre (",
         "<th scope=\"col\" class=\"number\">document</th>",
@@ -199,6 +203,7 @@ fn index_is_sound(out: &Path, result: &Value) -> Result<(), Failed> {
     ] {
         assert!(html.contains(words), "`{words}` is not in:\n{html}");
     }
+
     let figure = &result["claims"][0]["recipe"];
     let [value, low, high] =
         ["value", "low", "high"].map(|key| figure[key].as_f64().unwrap_or(f64::NAN));
@@ -211,12 +216,14 @@ fn index_is_sound(out: &Path, result: &Value) -> Result<(), Failed> {
         let names = rows.filter_map(|row| row[kind].as_str());
         names.map(str::to_owned).collect::<Vec<String>>()
     };
+
     let runs = names("results", "run");
     let stores = names("stores", "name");
     let runs = runs.iter().map(|run| format!("pages/run-{run}.html"));
     let stores = stores
         .iter()
         .map(|store| format!("pages/store-{store}.html"));
+
     for page in runs.chain(stores) {
         let link = format!("<a href=\"./{page}\">");
         assert!(html.contains(&link), "{link}");
@@ -252,9 +259,10 @@ fn scores_stand_beside_claims_and_nothing_is_done_twice() -> Result<(), Failed> 
     }
 
     let (text, value) = result(&out)?;
-    // Two trainings under two splits, which the trainer chooses in one store.
+    // Two models were trained under two split rules. The trainer applies the rule, so both use the same store.
     assert_eq!(value["results"].as_array().map(Vec::len), Some(4));
     assert_eq!(value["stores"].as_array().map(Vec::len), Some(1));
+
     let claim = &value["claims"][0];
     assert!(
         claim["recipe"]["low"].as_f64() <= claim["recipe"]["value"].as_f64(),
@@ -279,7 +287,7 @@ fn scores_stand_beside_claims_and_nothing_is_done_twice() -> Result<(), Failed> 
     assert_eq!(pages_of(&out)?, pages, "not made again");
     assert_eq!(fs::read_to_string(out.join("index.html"))?, index);
     assert_eq!(
-        again.err.matches("there already").count(),
+        again.err.matches("already finished").count(),
         4,
         "{}",
         again.err
@@ -287,7 +295,7 @@ fn scores_stand_beside_claims_and_nothing_is_done_twice() -> Result<(), Failed> 
     assert!(again.err.contains("nothing to do"), "{}", again.err);
     assert_eq!((result(&out)?.0, again.out), (text, first.out));
 
-    // What is lost is made again, alike, and all else stays.
+    // A lost page is written again with the same content, and all other files stay unchanged.
     let (name, _) = &pages[0];
     let lost = out.join("pages").join(name);
     let content = fs::read(&lost)?;
@@ -320,23 +328,25 @@ fn killed_five_times_it_ends_with_the_same_result() -> Result<(), Failed> {
         command.args(["--train", "crnn"]);
         command
     };
+
     let whole = folder.join("whole");
     run(&mut asked(&whole)).exits(0)?;
 
     let out = folder.join("killed");
     let mut kills = 0;
-    // Later each time, so that some kills fall into the extraction and some into trainings.
+    // Each kill comes later than the one before, so that some interrupt the extraction and some a training.
     for number in 1..=KILLS {
         let child = start(&mut asked(&out));
         std::thread::sleep(Duration::from_millis(400 * number));
-        // One that has ended by itself was not killed, and is no failure of the program.
+        // A run that ended before the kill does not count, and is not a failure.
         kills += u64::from(kill(child).is_ok());
     }
     assert!(kills > 0, "nothing was killed");
+
     run(&mut asked(&out)).exits(0)?;
     assert_eq!(result(&out)?.0, result(&whole)?.0);
 
-    // The pages of stores and runs tell how long these took; the index does not.
+    // The pages of stores and runs contain durations; the index does not.
     let index = |out: &Path| fs::read_to_string(out.join("index.html"));
     assert_eq!(index(&out)?, index(&whole)?);
     let names = |out: &Path| -> Result<Vec<String>, Failed> {
@@ -350,8 +360,9 @@ fn killed_five_times_it_ends_with_the_same_result() -> Result<(), Failed> {
 fn shipped_ones_run_on_the_synthetic_archive() -> Result<(), Failed> {
     let folder = scratch("experiment-shipped");
     let metadata = metadata_with_features(&folder)?;
-    // Of the real parameters only the length of clips, the number of epochs and steps, and the batch of the largest model
-    // are smaller.
+
+    // Compared with the real parameters, only the length of clips, the number of epochs and steps, and the batch
+    // size of the largest model are reduced.
     let runs: [(&str, &[&str]); 5] = [
         (
             "fma-large",
@@ -394,7 +405,7 @@ fn shipped_ones_run_on_the_synthetic_archive() -> Result<(), Failed> {
                 "catalog.clean.rare_sub_genres=none",
             ],
         ),
-        // GTZAN comes in folders; here the same is asked of an archive in FMA's form.
+        // GTZAN is published as folders. Here the experiment runs on an archive in FMA's form.
         (
             "gtzan-segments",
             &[
@@ -422,6 +433,7 @@ fn shipped_ones_run_on_the_synthetic_archive() -> Result<(), Failed> {
             ],
         ),
     ];
+
     for (name, words) in runs {
         let out = folder.join(name);
         let mut command = experiment(Path::new(name), &out);
@@ -431,20 +443,22 @@ fn shipped_ones_run_on_the_synthetic_archive() -> Result<(), Failed> {
             "--any-data",
             "--epochs",
             "1",
-            // Two steps: what is asked is whether the programs hold together.
+            // Two steps are enough to check that the programs work together.
             "--train-set",
             "train.steps=2",
             "--set",
             "audio.duration_s=3.0",
         ]);
         let ran = run(command.args(words)).exits(0)?;
-        // Two of the documents used the data set's own split, which is honest.
+
+        // Two of the documents used the data set's official split, which has no leak.
         let is_official = ["fma-small", "fma-windows"].contains(&name);
         let words = if is_official {
-            "both columns are one run"
+            "both columns show the same run"
         } else {
             "as in the recipe: split `"
         };
+
         assert!(ran.out.contains(words), "{name}: {}", ran.out);
         assert!(ran.out.contains("(--any-data)"), "{name}: {}", ran.out);
     }
@@ -470,19 +484,22 @@ fn what_trainings_lack_is_told_before_any_work() -> Result<(), Failed> {
         command.args(["--set", "audio.duration_s=3.0"]);
         run(command.args(words))
     };
+
     let is_untouched = || {
         for name in ["stores", "runs"] {
             assert!(!out.join(name).exists(), "{name}");
         }
     };
 
-    // The models that read FMA's published columns, and not those that read the same of the clips.
+    // Models that read FMA's published columns are refused, and models that read equivalent features of the clips
+    // are not.
     let no_table = [
         "train mlp-4, mlp-1, fusion: the model reads the table fma_features",
-        "has no readable features.csv: add the file beside tracks.csv",
-        "or train the others alone: --train crnn --train crnn-simple --train lstm --train cnn1d --train mlp-4-clips \
+        "has no readable features.csv: add the file next to tracks.csv",
+        "or train only the others: --train crnn --train crnn-simple --train lstm --train cnn1d --train mlp-4-clips \
          --train mlp-1-clips",
     ];
+
     asked(&[]).exits(2)?.says(&no_table)?;
     is_untouched();
     asked(&["--dry-run"]).exits(2)?.says(&no_table)?;
@@ -502,9 +519,9 @@ fn what_trainings_lack_is_told_before_any_work() -> Result<(), Failed> {
         ])?;
     asked(&["--train", "lstm", "--train-set", "model.name=\"lstn\""])
         .exits(2)?
-        .says(&["model.name = lstn: there is no such model"])?;
+        .says(&["model.name = lstn: no such model"])?;
 
-    // Sides and classes, also of a rule that is not the recipe's.
+    // Checks splits and classes before any work, also under a rule other than the recipe's.
     let [rock, stratified, unknown] = [
         "targets.genre.classes=[\"Rock\"]",
         "data.split=\"stratified\"",
@@ -512,28 +529,28 @@ fn what_trainings_lack_is_told_before_any_work() -> Result<(), Failed> {
     ];
     asked(&["--train", "lstm", "--set", rock])
         .exits(2)?
-        .says(&["on the side training have 1 of at least 2 classes of the target genre under the rule official"])?;
+        .says(&["on the side training have 1 instead of at least 2 classes of the target genre under the rule official"])?;
     asked(&["--train", "lstm", "--limit", "2", "--train-set", stratified])
         .exits(2)?
         .says(&["none of the 2 clips planned", "under the rule stratified"])?;
     asked(&["--train", "lstm", "--train-set", unknown])
         .exits(2)?
         .says(&[
-            "data.split = fair: the store",
-            "would have artist, official, stratified",
+            "data.split = fair: not a rule of the store",
+            "which will have artist, official, stratified",
         ])?;
     asked(&["--dry-run", "--train", "lstm", "--train-set", stratified]).exits(0)?;
     is_untouched();
     Ok(())
 }
 
-/// All stores together are more than the file system has room for.
+/// The file system has enough room for each store, but not for all of them.
 fn stores_that_do_not_fit_are_refused() -> Result<(), Failed> {
     let mount = Mount::new("size=300k")?;
     let out = mount.0.join("out");
     let mut command = experiment(&file_in(&scratch("experiment-space")), &out);
     run(command.arg("--quiet")).exits(5)?.says(&[
-        "--out: all stores together do not fit",
+        "--out: not enough space for all stores",
         "bytes are needed and",
     ])?;
     assert!(!out.join("stores").exists(), "nothing is extracted");
@@ -552,10 +569,11 @@ fn on_real_clips(data: &Path) -> Result<(), Failed> {
         data.join("fma_metadata/genres.csv"),
         metadata.join("genres.csv"),
     )?;
+
     let genres = by_genre(&data.join("fma_like"), &folder)?;
 
-    // Sides and subsets are those that thirteen clips need; all that decides a feature is as it stands. One split will
-    // do: that there are two, the synthetic archive shows.
+    // Splits and subsets are adapted to thirteen clips. All parameters of the features are unchanged. A single
+    // split rule is enough here; the test on the synthetic archive covers two.
     let sides = "split.fractions=[0.5, 0.25, 0.25]";
     let runs: [(&str, &str, &[&str], &str); 5] = [
         (
@@ -591,6 +609,7 @@ fn on_real_clips(data: &Path) -> Result<(), Failed> {
             "[128, 130]",
         ),
     ];
+
     for (name, train, words, shape) in runs {
         let out = folder.join(name);
         let mut command = wavemill(["experiment", "run", name, "--any-data", "--epochs", "1"]);
@@ -602,6 +621,7 @@ fn on_real_clips(data: &Path) -> Result<(), Failed> {
             .arg("--out")
             .arg(&out)
             .env("WAVEMILL_BACKEND", "cpu");
+
         if name.starts_with("gtzan") {
             command.arg("--data").arg(&genres);
         } else {
@@ -611,6 +631,7 @@ fn on_real_clips(data: &Path) -> Result<(), Failed> {
                 .arg("--audio")
                 .arg(data.join("fma_like"));
         }
+
         run(&mut command).exits(0)?;
 
         let store = out
@@ -625,7 +646,7 @@ fn on_real_clips(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The clips below `audio`, in two folders that stand for genres.
+/// Copies the clips below `audio` to two folders, which serve as genres.
 fn by_genre(audio: &Path, folder: &Path) -> Result<PathBuf, Failed> {
     let genres = folder.join("genres");
     for (number, clip) in clips_below(audio)?.iter().enumerate() {
@@ -636,7 +657,7 @@ fn by_genre(audio: &Path, folder: &Path) -> Result<PathBuf, Failed> {
     Ok(genres)
 }
 
-/// All MP3s of the folders below, sorted.
+/// Lists the MP3s in the subfolders of `audio`, sorted.
 fn clips_below(audio: &Path) -> Result<Vec<PathBuf>, Failed> {
     let mut clips = Vec::new();
     for entry in fs::read_dir(audio)? {
@@ -647,6 +668,7 @@ fn clips_below(audio: &Path) -> Result<Vec<PathBuf>, Failed> {
             }
         }
     }
+
     clips.sort();
     Ok(clips)
 }
@@ -662,11 +684,13 @@ fn what_is_wrong_is_one_line_with_the_remedy() -> Result<(), Failed> {
 
     asked(&["fma-lrge"])?.says(&["did you mean `fma-large`?"])?;
     asked(&["fma-large"])?.says(&["--data DIR", "fma_large.zip"])?;
+
     let empty = folder.join("empty");
     fs::create_dir(&empty)?;
     let empty = empty.to_string_lossy().into_owned();
+
     asked(&["fma-large", "--data", &empty])?
-        .says(&["holds none of fma_large.zip", "--audio PATH"])?;
+        .says(&["contains none of fma_large.zip", "--audio PATH"])?;
     asked(&["fma-large", "--data", &empty, "--variant", "mel"])?
         .says(&["--variant mel", "mfcc"])?;
     asked(&["fma-large", "--data", &empty, "--set", "split.sed=1"])?
@@ -686,11 +710,12 @@ fn what_is_wrong_is_one_line_with_the_remedy() -> Result<(), Failed> {
         EXPERIMENT.replace("about = \"fewer bands\"", "abot = \"\""),
     )?;
     let file = file.to_string_lossy().into_owned();
+
     let misspelt = run(&mut wavemill(["experiment", "check", &file])).exits(2)?;
     misspelt
         .says(&["mine.toml:18: variants.20-bands.abot: unknown key (did you mean `about`?)"])?;
 
-    // A page of somebody else is left alone, and told before any work.
+    // A page that wavemill did not write is not overwritten, and the error is reported before any work.
     if has_trainer() {
         let mine = folder.join("mine");
         fs::create_dir(&mine)?;
@@ -699,11 +724,11 @@ fn what_is_wrong_is_one_line_with_the_remedy() -> Result<(), Failed> {
             "<!DOCTYPE html><title>mine</title>",
         )?;
         let told = run(&mut experiment(&file_in(&folder), &mine)).exits(2)?;
-        told.says(&["index.html", "no page of wavemill"])?;
+        told.says(&["index.html", "not a page of wavemill"])?;
         assert!(!mine.join("stores").exists(), "nothing was extracted");
     }
 
-    // A zip of the published name with another content.
+    // A zip with the published name but different content.
     let data = folder.join("data");
     fs::create_dir(&data)?;
     fs::write(data.join("fma_metadata.zip"), "PK")?;

@@ -1,4 +1,5 @@
-//! `wavemill export`: what it writes is what the store holds, and what fails or is stopped leaves nothing.
+//! `wavemill export`: exports contain the rows of the store, and an export that fails or is stopped leaves no
+//! files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,9 +14,9 @@ use crate::support::{
     whole,
 };
 
-/// Sums of a few thousand f32, by two programs.
+/// Tolerance for sums of a few thousand f32 values computed by two programs.
 const MEAN_ERROR_MAX: f64 = 1e-4;
-/// How far the log-mel of a sound may lie from the one that it was made of: a mean over all values, in dB.
+/// Largest mean difference between the log-mel of an exported sound and the stored log-mel, in dB.
 const SOUND_DB_MAX: f64 = 3.0;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -36,7 +37,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// An export of `feature`, and its report.
+/// Exports `feature` and returns the report.
 fn export(store: &Path, feature: &str, format: &str, out: &Path) -> Result<Value, Failed> {
     let words = [
         "export",
@@ -47,11 +48,12 @@ fn export(store: &Path, feature: &str, format: &str, out: &Path) -> Result<Value
         "--json",
         "--store",
     ];
+
     let ran = run(wavemill(words).arg(store).arg("--out").arg(out)).exits(0)?;
     Ok(serde_json::from_str(&ran.out)?)
 }
 
-/// The header of an npy file, and its values.
+/// Reads the header and the values of an npy file.
 fn npy(path: &Path) -> Result<(String, Vec<u8>), Failed> {
     let bytes = fs::read(path)?;
     same("magic", &bytes[..8], b"\x93NUMPY\x01\0")?;
@@ -72,7 +74,7 @@ fn means(values: &[u8], row_values: usize) -> Vec<f64> {
     means
 }
 
-/// Every row of every side: key, class, and the mean of its values.
+/// Compares every row of every split with SQL: its key, its class, and the mean of its values.
 fn arrays_hold_the_rows_of_sql() -> Result<(), Failed> {
     let out = scratch("export").join("arrays");
     let report = export(whole(), "mfcc", "npy", &out)?;
@@ -95,6 +97,7 @@ fn arrays_hold_the_rows_of_sql() -> Result<(), Failed> {
 
         let (head, values) = npy(&out.join(format!("{split}.npy")))?;
         same(&head, head.contains(&format!("({}, ", wanted.len())), true)?;
+
         let table = fs::read_to_string(out.join(format!("{split}.csv")))?;
         let mut lines = table.lines();
         same(
@@ -102,12 +105,14 @@ fn arrays_hold_the_rows_of_sql() -> Result<(), Failed> {
             lines.next(),
             Some("clip_key,track_id,segment,offset_s,variant,genre,genre_id"),
         )?;
+
         let found = means(&values, row_values);
         same(
             "rows",
             (lines.clone().count(), found.len()),
             (wanted.len(), wanted.len()),
         )?;
+
         for (line, mean) in lines.zip(found) {
             let fields: Vec<&str> = line.split(',').collect();
             let key = format!("{},{}", fields[0], fields[2]);
@@ -119,6 +124,7 @@ fn arrays_hold_the_rows_of_sql() -> Result<(), Failed> {
         }
         same("rows that are missing", wanted.len(), 0)?;
     }
+
     let exported: u64 = manifest(whole(), 1)?
         .files_of("mfcc")
         .filter(|file| file.split.as_deref() != Some("none"))
@@ -127,7 +133,8 @@ fn arrays_hold_the_rows_of_sql() -> Result<(), Failed> {
     same("rows", n_rows, exported)
 }
 
-/// Segments, rows of several lengths, bytes and lists: each format takes or refuses them with a sentence.
+/// Exports segments, rows of different lengths, bytes and lists: each format either accepts them or refuses them
+/// with an error message.
 fn every_kind_of_store() -> Result<(), Failed> {
     let kinds: [(&str, &[&str], i32); 3] = [
         (
@@ -146,6 +153,7 @@ fn every_kind_of_store() -> Result<(), Failed> {
         ),
         ("ragged", &["audio.duration_s=none"], 2),
     ];
+
     for (name, sets, npz_exits) in kinds {
         let folder = scratch(&format!("export-{name}"));
         let store = folder.join("store");
@@ -167,17 +175,20 @@ fn every_kind_of_store() -> Result<(), Failed> {
                 "--store",
             ];
             let ran = run(wavemill(words).arg(&store).arg("--out").arg(&out)).exits(exits)?;
+
             if exits == 2 {
                 ran.says(&["--format npz: the rows of f16[40,?] differ in shape"])?;
                 same("what a refusal leaves", out.exists(), false)?;
                 continue;
             }
+
             same(&ran.err, ran.err.contains("log_mel ("), true)?;
             let pictures = files_below(&out);
             let pictures = pictures
                 .iter()
                 .filter(|name| name.ends_with(".png"))
                 .count() as u64;
+
             let manifest = manifest(&store, 1)?;
             let rows: u64 = manifest
                 .files_of("log_mel")
@@ -190,7 +201,7 @@ fn every_kind_of_store() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Each WAVE file is as long as its row, and wavemill finds about the same bands in it; equal rows give equal bytes.
+/// Each WAVE file is as long as its row, and its log-mel is close to the stored one. Equal rows give equal bytes.
 fn sounds_have_the_bands_they_are_made_of() -> Result<(), Failed> {
     let folder = scratch("export-sounds");
     let store = folder.join("store");
@@ -204,6 +215,7 @@ fn sounds_have_the_bands_they_are_made_of() -> Result<(), Failed> {
     for word in ["approximation", "top_db", "level of a row is not stored"] {
         same(&notes, notes.contains(word), true)?;
     }
+
     let about: Value = serde_json::from_slice(&fs::read(sounds.join("export.json"))?)?;
     let method = about["approximation"]["method"].as_str();
     same("method", method, Some("griffin_lim"))?;
@@ -217,6 +229,7 @@ fn sounds_have_the_bands_they_are_made_of() -> Result<(), Failed> {
         let (_, stored) = npy(&arrays.join(format!("{split}.npy")))?;
         let rows = halves(&stored);
         let rows = rows.chunks_exact(40 * FRAMES);
+
         let table = fs::read_to_string(sounds.join(format!("{split}.csv")))?;
         same("lines", table.lines().count(), 1 + rows.len())?;
         for (line, stored) in table.lines().skip(1).zip(rows) {
@@ -226,11 +239,12 @@ fn sounds_have_the_bands_they_are_made_of() -> Result<(), Failed> {
             differences.push(difference_db(stored, &found, n_frames));
         }
     }
+
     let mean = differences.iter().sum::<f64>() / differences.len() as f64;
     println!("{} sounds, {mean:.3} dB", differences.len());
     same(&format!("{differences:?}"), mean <= SOUND_DB_MAX, true)?;
 
-    // One side alone: other rows come before these, and the phases are the same.
+    // Exports a single split: other rows precede these, but the phases are the same.
     let alone = folder.join("alone");
     let words = ["export", "--feature", "log_mel", "--format", "wav"];
     let mut command = wavemill(words);
@@ -243,7 +257,7 @@ fn sounds_have_the_bands_they_are_made_of() -> Result<(), Failed> {
         same(&name, fs::read(one)? == fs::read(other)?, true)?;
     }
 
-    // Half of an export is none.
+    // An export that fails halfway leaves no files.
     let mut command = wavemill(words);
     command.arg("--store").arg(&store);
     command.env("FAILPOINTS", "export-batch=2*off->return");
@@ -254,10 +268,10 @@ fn sounds_have_the_bands_they_are_made_of() -> Result<(), Failed> {
     same("what a failure leaves", half.exists(), false)
 }
 
-/// Of three seconds at 22,050 Hz.
+/// Frames of three seconds at 22,050 Hz.
 const FRAMES: usize = 130;
 
-/// IEEE half precision.
+/// Converts little-endian IEEE half-precision values to f32.
 fn halves(bytes: &[u8]) -> Vec<f32> {
     let halves = bytes.chunks_exact(2);
     halves
@@ -275,13 +289,15 @@ fn half_to_f32(bits: u16) -> f32 {
     }
 }
 
-/// Frames of a file of mono f32 samples at 22,050 Hz: one for each 512 samples, and no more.
+/// Returns the number of frames of a file of mono f32 samples at 22,050 Hz, which contains exactly 512 samples per
+/// frame.
 fn sound_frames(file: &Path) -> Result<usize, Failed> {
     let bytes = fs::read(file)?;
     same("magic", &bytes[..4], b"RIFF")?;
     same("kind", &bytes[8..16], b"WAVEfmt ")?;
     same("float, mono", &bytes[20..24], &[3, 0, 1, 0])?;
     same("rate", &bytes[24..28], &22_050_u32.to_le_bytes())?;
+
     let n_samples = (bytes.len() - 58) / 4;
     same("part of a hop", n_samples % 512, 0)?;
     let n_frames = n_samples / 512;
@@ -289,7 +305,7 @@ fn sound_frames(file: &Path) -> Result<usize, Failed> {
     Ok(n_frames)
 }
 
-/// What the recipe makes of a sound.
+/// Extracts the log-mel of a sound file.
 fn bands_of(file: &Path, out: &Path) -> Result<Vec<f32>, Failed> {
     let mut command = wavemill(["features", "--feature", "log_mel", "--format", "npy"]);
     command.args(["--set", "features.log_mel.normalize=none", "--recipe"]);
@@ -302,7 +318,8 @@ fn bands_of(file: &Path, out: &Path) -> Result<Vec<f32>, Failed> {
     Ok(halves(&npy(out)?.1))
 }
 
-/// Over the frames of a row that are no padding, but for the last one, which the sound does not fill.
+/// Returns the mean absolute difference in dB. Excludes the padding and the last frame, which the sound does not
+/// fill.
 fn difference_db(stored: &[f32], found: &[f32], n_frames: usize) -> f64 {
     let mut sum = 0.0;
     let mut n = 0_u32;
@@ -326,13 +343,13 @@ fn folders_are_new_or_empty() -> Result<(), Failed> {
         export(whole(), "mfcc", "npz", &out)?;
         same("files", files_below(&out).len(), 1 + sides()?)?;
 
-        // A second time it is not empty any more, and stays as it is.
+        // The folder is not empty when the command runs again, so it is refused and its files stay unchanged.
         let before = fs::read(out.join("export.json"))?;
         let words = ["export", "--feature", "mfcc", "--format", "npz", "--store"];
         let again = run(wavemill(words).arg(whole()).arg("--out").arg(&out)).exits(2)?;
         again.says(&[
             out.to_str().unwrap(),
-            "not empty: name a new folder, or an empty one",
+            "not empty: choose a new or empty folder",
         ])?;
         same("what was there", fs::read(out.join("export.json"))?, before)?;
     }
@@ -358,10 +375,11 @@ fn a_failure_leaves_nothing() -> Result<(), Failed> {
             let words = ["export", "--feature", "mfcc", "--format", format, "--store"];
             let mut command = wavemill(words);
             command.arg(whole()).arg("--out").arg(folder.join(name));
-            // Not at once: the first files are there by then.
+            // Fails in a later batch, when the first files already exist.
             command.env("FAILPOINTS", "export-batch=2*off->return");
             run(&mut command).exits(5)?.says(&["cannot write"])?;
         }
+
         same("files", files_below(&folder), Vec::new())?;
         same("folders", fs::read_dir(&folder)?.count(), 1)?;
         same(
@@ -381,6 +399,7 @@ fn a_signal_leaves_nothing() -> Result<(), Failed> {
         let mut command = wavemill(words);
         command.arg(whole()).arg("--out").arg(folder.join(name));
         command.env("FAILPOINTS", "export-batch=2*off->sleep(60000)");
+
         let mut child = start(&mut command);
         wait_until(&mut child, "a picture", || !files_below(&folder).is_empty())?;
         ends_soon(
@@ -388,6 +407,7 @@ fn a_signal_leaves_nothing() -> Result<(), Failed> {
             signal,
             "interrupted while exporting; nothing was written",
         )?;
+
         same("files", files_below(&folder), Vec::new())?;
         same("folders", fs::read_dir(&folder)?.count(), 1)?;
         same(
@@ -415,9 +435,14 @@ fn damage_is_named() -> Result<(), Failed> {
     let out = scratch("export-damaged").join("out");
     let words = ["export", "--feature", "mfcc", "--format", "npy", "--store"];
     let ran = run(wavemill(words).arg(&store).arg("--out").arg(&out)).exits(3)?;
-    ran.says(&[&path, "it is not what was committed", "wavemill verify"])?;
+    ran.says(&[
+        &path,
+        "its content differs from the committed one",
+        "wavemill verify",
+    ])?;
     same("what it leaves", out.exists(), false)?;
-    // The other feature is whole.
+
+    // The files of the other feature are undamaged.
     export(&store, "log_mel", "npy", &out)?;
     Ok(())
 }

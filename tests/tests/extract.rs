@@ -1,4 +1,4 @@
-//! What `extract` writes: the same bytes however it is run, nothing twice, and every input accounted for.
+//! `extract` writes the same bytes under all conditions, computes nothing twice, and accounts for every input.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -98,7 +98,8 @@ fn threads_change_no_byte() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Of eight workers seven have nothing to do, where there is one clip and its decoding takes its time.
+/// Seven of eight workers are idle if there is only one clip and its decoding is slow. The report states the idle
+/// time.
 fn idle_workers_are_told() -> Result<(), Failed> {
     let busy = |threads: &str| -> Result<f64, Failed> {
         let store = scratch("idle").join("store");
@@ -117,7 +118,8 @@ fn idle_workers_are_told() -> Result<(), Failed> {
     same("eight workers", of_eight > 0.0 && of_eight < 0.25, true)
 }
 
-/// The level that a manifest names makes that version again, and so does every level itself.
+/// Extracting with the instruction set that a manifest states reproduces that version. With one instruction set, the
+/// number of threads changes no byte.
 fn named_level_gives_the_same_bytes() -> Result<(), Failed> {
     let extracted = |level: &str, threads: &str| -> Result<_, Failed> {
         let store = scratch("level").join("store");
@@ -128,13 +130,15 @@ fn named_level_gives_the_same_bytes() -> Result<(), Failed> {
         same("level", manifest(&store, 1)?.engine.level.as_str(), level)?;
         Ok(store)
     };
+
     let level = manifest(whole(), 1)?.engine.level;
     same_versions(&extracted(&level, "3")?, whole())?;
     same_versions(&extracted("scalar", "1")?, &extracted("scalar", "4")?)
 }
 
-/// Entries in reverse order, below a leading folder: keys, rows and so the plan are those of the folder.
-/// A name twice as it is, one twice by another way of writing it: two clips of the metadata, and so two rejects.
+/// Reads a zip with its entries in reverse order below a leading folder: keys, rows and therefore the plan equal
+/// those of the folder. One name occurs twice unchanged, and one twice in different spellings: these two clips of
+/// the metadata become two rejects.
 fn entries_of_one_name_are_one_reject() -> Result<(), Failed> {
     const ZIP: &str = "
 import sys, warnings, zipfile
@@ -146,9 +150,10 @@ with zipfile.ZipFile(archive, 'w') as out:
     out.writestr('fma_demo/' + names[3], b'another clip of that name')
     out.write(folder + '/' + names[5], 'fma_demo/./' + names[5])
 ";
+
     let folder = scratch("twice");
     let audio = &inputs().audio;
-    // Only clips that have rows, so that nothing else rejects them.
+    // Uses only clips with rows, so that they are rejected for no other reason.
     let written = sql(
         whole(),
         "SELECT DISTINCT clip_key FROM features_log_mel ORDER BY 1",
@@ -157,6 +162,7 @@ with zipfile.ZipFile(archive, 'w') as out:
         .iter()
         .filter_map(|row| row["clip_key"].as_str())
         .collect();
+
     let archive = folder.join("audio.zip");
     run(Command::new("python3")
         .args(["-c", ZIP])
@@ -171,6 +177,7 @@ with zipfile.ZipFile(archive, 'w') as out:
         ..inputs().clone()
     };
     run(&mut twice.extract(&store)).exits(0)?;
+
     let rejects = sql(
         &store,
         "SELECT clip_key, reason, detail FROM rejects WHERE stage <> 'catalog' ORDER BY 1",
@@ -179,6 +186,7 @@ with zipfile.ZipFile(archive, 'w') as out:
         .iter()
         .filter_map(|row| Some((row["clip_key"].as_str()?, row["reason"].as_str()?)))
         .collect();
+
     same(
         "rejects",
         found,
@@ -191,6 +199,7 @@ with zipfile.ZipFile(archive, 'w') as out:
     same("written", counts.clips_written, names.len() as u64 - 2)?;
     same("counted", counts.rejects.get("duplicate_entry"), Some(&2))?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
+
     let again = run(&mut twice.extract(&store)).exits(0)?;
     same("said", again.err.contains("nothing to do"), true)
 }
@@ -203,6 +212,7 @@ with zipfile.ZipFile(archive, 'w', zipfile.ZIP_STORED if kind == 'stored' else z
     for name in reversed(names):
         out.write(folder + '/' + name, 'fma_demo/' + name)
 ";
+
     for kind in ["stored", "deflated"] {
         let folder = scratch("zip");
         let zip = |name: &str, from: &Path| -> Result<_, Failed> {
@@ -216,11 +226,13 @@ with zipfile.ZipFile(archive, 'w', zipfile.ZIP_STORED if kind == 'stored' else z
             run(&mut python).exits(0)?;
             Ok(archive)
         };
+
         let inputs = Inputs {
             metadata: Some(zip("metadata.zip", inputs().metadata.as_ref().unwrap())?),
             audio: zip("audio.zip", &inputs().audio)?,
             recipe: inputs().recipe.clone(),
         };
+
         let store = folder.join("store");
         run(&mut inputs.extract(&store)).exits(0)?;
         same_versions(&store, whole())?;
@@ -246,7 +258,7 @@ fn the_band_path_is_another_feature_of_the_same_rows() -> Result<(), Failed> {
     Ok(())
 }
 
-/// The most memory that a process has held so far.
+/// Returns the peak resident memory of a process so far, in bytes.
 fn peak_bytes(process: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status
@@ -263,6 +275,7 @@ fn least_memory_changes_no_byte() -> Result<(), Failed> {
         peak = peak_bytes(child.id()).unwrap_or(0).max(peak);
         std::thread::sleep(Duration::from_millis(2));
     }
+
     finish(child).exits(0)?;
     same(
         &format!("peak of {} MiB", peak >> 20),
@@ -270,12 +283,13 @@ fn least_memory_changes_no_byte() -> Result<(), Failed> {
         true,
     )?;
     same_versions(&store, whole())?;
+
     run(inputs().extract(&store).args(["--memory-limit", "255MiB"]))
         .exits(2)?
         .says(&["--memory-limit", "256 MiB"])
 }
 
-/// Every file below a folder with what a rewrite would change.
+/// Returns the inode and modification time of every file below a folder. Rewriting a file changes them.
 fn stamps(folder: &Path) -> Result<BTreeMap<String, (u64, i64, i64)>, Failed> {
     let stamp = |name: String| {
         let meta = fs::metadata(folder.join(&name))?;
@@ -303,7 +317,7 @@ fn same_command_has_nothing_to_do() -> Result<(), Failed> {
     )
 }
 
-/// A clip with rows, and its stored audio hash.
+/// Returns the key of a clip that has rows.
 fn some_clip(store: &Path) -> Result<String, Failed> {
     let rows = sql(
         store,
@@ -319,7 +333,7 @@ fn changed_inputs_are_found() -> Result<(), Failed> {
     let clip_key = some_clip(&store)?;
     let path = own.clip(&clip_key);
 
-    // A later time alone is no change.
+    // A later modification time alone is not a change.
     File::options()
         .write(true)
         .open(&path)?
@@ -356,33 +370,37 @@ fn changed_inputs_are_found() -> Result<(), Failed> {
     same("versions", versions(&store).len(), 1)
 }
 
-/// Not one row that is kept changes, nor any size; the store's table does.
+/// Neither the kept rows nor the file sizes change, but the table of genres in the store does.
 fn changed_genres_are_found() -> Result<(), Failed> {
     let folder = scratch("genres");
     let (own, store) = (inputs().copied(&folder), folder.join("store"));
     run(&mut own.extract(&store)).exits(0)?;
+
     let csv = own.metadata.as_ref().unwrap().join("genres.csv");
     fs::write(&csv, fs::read_to_string(&csv)?.replace(",Rock,", ",Rick,"))?;
     run(&mut own.extract(&store))
         .exits(4)?
         .says(&["metadata changed", "--new-version"])?;
+
     run(own.extract(&store).arg("--new-version")).exits(0)?;
     same(
         "titles",
         sql_number(&store, "SELECT count(*) FROM genres WHERE title = 'Rick'")?,
         1,
     )?;
+
     let ran = run(&mut own.extract(&store)).exits(0)?;
     same("said", ran.err.contains("nothing to do"), true)
 }
 
-/// Under the official split one more clip touches one shard; every other file is the same inode.
+/// Under the official split, adding a clip rewrites one shard. All other files keep their inodes.
 fn new_version_links_unchanged_shards() -> Result<(), Failed> {
     let folder = scratch("grown");
     let (own, store) = (inputs().copied(&folder), folder.join("store"));
     let clip_key = some_clip(whole())?;
     fs::remove_file(own.clip(&clip_key))?;
     run(&mut own.extract(&store)).exits(0)?;
+
     fs::copy(inputs().clip(&clip_key), own.clip(&clip_key))?;
     run(own.extract(&store).arg("--new-version")).exits(0)?;
 
@@ -392,6 +410,7 @@ fn new_version_links_unchanged_shards() -> Result<(), Failed> {
         new.counts.clips_written,
         old.counts.clips_written + 1,
     )?;
+
     for feature in ["log_mel", "mfcc"] {
         let mut fresh = Vec::new();
         for (before, after) in old.files_of(feature).zip(new.files_of(feature)) {
@@ -406,20 +425,23 @@ fn new_version_links_unchanged_shards() -> Result<(), Failed> {
         }
         same("files made anew", fresh.len(), 1)?;
     }
+
     for version in ["1", "2"] {
         run(wavemill(["verify", "--version", version, "--store"]).arg(&store)).exits(0)?;
     }
+
     let keys = format!("SELECT count(*) FROM features_log_mel WHERE clip_key = '{clip_key}'");
     same("rows of the new clip", sql_number(&store, &keys)?, 1)
 }
 
-/// With more clips there are more shards, and one of the same clips may have another number: its files are linked under
-/// that one, and no new shard takes their place.
+/// Adding clips adds shards and can change the number of a shard whose clips are unchanged: its files are linked
+/// under the new number, and no new shard overwrites them.
 fn a_linked_shard_takes_its_new_number() -> Result<(), Failed> {
     let store = scratch("renumbered").join("store");
     let small = ["--set", "shards.clips=1"];
     run(inputs().extract(&store).args(small).args(["--limit", "25"])).exits(0)?;
     run(inputs().extract(&store).args(small).arg("--new-version")).exits(0)?;
+
     let [old, new] = [manifest(&store, 1)?, manifest(&store, 2)?];
     let name = |path: &str| path.splitn(3, '/').last().unwrap().to_owned();
     let before: BTreeMap<_, _> = old
@@ -434,9 +456,11 @@ fn a_linked_shard_takes_its_new_number() -> Result<(), Failed> {
         linked.filter(|(was, is)| *was != is).count() > 0,
         true,
     )?;
+
     for version in ["1", "2"] {
         run(wavemill(["verify", "--version", version, "--store"]).arg(&store)).exits(0)?;
     }
+
     let clips = "SELECT count(DISTINCT clip_key) FROM features_mfcc";
     same(
         "clips",
@@ -453,6 +477,7 @@ fn what_differs_is_named() -> Result<(), Failed> {
             .exits(4)?
             .says(said)
     };
+
     refused(
         &["--set", "features.log_mel.n_mels=48"],
         &["features.log_mel.n_mels 40 -> 48", "--new-version"],
@@ -462,12 +487,14 @@ fn what_differs_is_named() -> Result<(), Failed> {
         &["split.seed", "audio.duration_s 3", "2.5"],
     )?;
     refused(&["--limit", "10"], &["--limit none -> 10"])?;
+
     same("files with inode and time", stamps(&store)?, before)
 }
 
 fn limit_keeps_splits_and_classes() -> Result<(), Failed> {
     let store = scratch("limit").join("store");
     run(inputs().extract(&store).args(["--limit", "20"])).exits(0)?;
+
     let [limited, all] = [manifest(&store, 1)?, manifest(whole(), 1)?];
     same("planned", limited.counts.clips_planned, 20)?;
     same("kept", limited.counts.rows_kept, all.counts.rows_kept)?;
@@ -481,6 +508,7 @@ fn limit_keeps_splits_and_classes() -> Result<(), Failed> {
         sql_number(&store, "SELECT count(*) FROM tracks")?,
         20,
     )?;
+
     let rows = |store: &Path| -> Result<BTreeMap<String, Value>, Failed> {
         let rows = sql(
             store,
@@ -491,6 +519,7 @@ fn limit_keeps_splits_and_classes() -> Result<(), Failed> {
             .map(|row| (row["clip_key"].as_str().unwrap().to_owned(), row))
             .collect())
     };
+
     let all = rows(whole())?;
     let limited = rows(&store)?;
     same("some rows", limited.len() > 10, true)?;
@@ -503,6 +532,7 @@ fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
     let store = scratch("dry").join("store");
     let counts = manifest(whole(), 1)?.counts;
     let words = run(inputs().extract(&store).arg("--dry-run")).exits(0)?.out;
+
     let mut kept = counts.rows_read - counts.rows_rejected;
     same(
         "rows read",
@@ -519,6 +549,7 @@ fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
         words.contains(&format!("{:>9}  clips planned", counts.clips_planned)),
         true,
     )?;
+
     let json = run(inputs().extract(&store).args(["--dry-run", "--json"]))
         .exits(0)?
         .out;
@@ -531,7 +562,7 @@ fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
     same(
         "outcome",
         preview["outcome"].as_str(),
-        Some("version 1 is to be made"),
+        Some("version 1 will be created"),
     )?;
     same("the store exists", store.exists(), false)?;
 
@@ -552,11 +583,13 @@ fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
                 .to_owned(),
         )
     };
+
     same(
         "the same again",
         outcome(&[], 8)?.starts_with("nothing to do: version 1"),
         true,
     )?;
+
     let other = ["--set", "features.log_mel.n_mels=48", "--new-version"];
     same(
         "another",
@@ -566,8 +599,9 @@ fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
     same(
         "another, asked for",
         outcome(&other, 0)?,
-        "version 2 is to be made".to_owned(),
+        "version 2 will be created".to_owned(),
     )?;
+
     let leaky = preview(&["--set", "split.rule=stratified"], 4)?;
     same(
         "warnings",
@@ -576,7 +610,7 @@ fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
     )
 }
 
-/// Inputs in a folder, and in a zip, whose stamps are CRC-32s.
+/// Reads inputs from a folder and from a zip, whose entries are identified by their CRC-32.
 fn a_preview_ends_as_the_run_would() -> Result<(), Failed> {
     const ZIP: &str = "import shutil, sys; shutil.make_archive(sys.argv[1], 'zip', sys.argv[2])";
     let mut table = Table::new("preview", 24);
@@ -586,20 +620,23 @@ fn a_preview_ends_as_the_run_would() -> Result<(), Failed> {
         let mut python = Command::new("python3");
         run(python.args(["-c", ZIP]).arg(&archive).arg(&folder.audio)).exits(0)
     };
+
     zip()?;
     let zipped = Inputs {
         audio: archive.with_extension("zip"),
         ..folder.clone()
     };
+
     let sources = [(&folder, table.store()), (&zipped, archive.join("store"))];
     for (inputs, store) in &sources {
         run(&mut inputs.extract(store)).exits(0)?;
     }
+
     let preview = |inputs: &Inputs, store: &Path, words: &[&str]| {
         run(inputs.extract(store).arg("--dry-run").args(words))
     };
 
-    // Touched, and not changed.
+    // The file's time changes, but not its content.
     File::options()
         .write(true)
         .open(folder.clip(&key(3)))?
@@ -611,11 +648,12 @@ fn a_preview_ends_as_the_run_would() -> Result<(), Failed> {
         same("nothing to do", told["nothing_to_do"].as_bool(), Some(true))?;
     }
 
-    // Another content of the same size.
+    // The content changes, but not the size.
     table.row(5).voice = 500;
     table.written()?;
     zip()?;
     let filter = table.with_filter("genre = 'Polka'")?;
+
     for (inputs, store) in &sources {
         let refused = preview(inputs, store, &[]).exits(4)?;
         let words = format!("audio of {} changed", key(5));
@@ -635,7 +673,7 @@ fn a_preview_ends_as_the_run_would() -> Result<(), Failed> {
             ..(*inputs).clone()
         };
         let refused = preview(&emptied, store, &["--new-version"]).exits(2)?;
-        refused.says(&["no row is left"])?;
+        refused.says(&["no rows are left"])?;
         let line = "        0  after filter (-24)\n";
         same(line, refused.out.contains(line), true)?;
         same("versions", versions(store).len(), 1)?;
@@ -643,10 +681,12 @@ fn a_preview_ends_as_the_run_would() -> Result<(), Failed> {
     Ok(())
 }
 
-/// The data set has one recording twice. By this seed the rule alone parts the two; grouped, they stay together.
+/// The data set contains two copies of one recording. With this seed, the rule alone puts them into different
+/// splits; with grouping, they share a split.
 fn copies_of_a_recording_share_a_side() -> Result<(), Failed> {
     const PARTED: &str = "SELECT count(*) FROM (SELECT audio_blake3 FROM features_mfcc GROUP BY audio_blake3 \
                           HAVING count(DISTINCT split) > 1)";
+
     let folder = scratch("copies");
     let split = ["--set", "split.rule=stratified", "--set", "split.seed=2"];
     let alone = folder.join("alone");
@@ -663,6 +703,7 @@ fn copies_of_a_recording_share_a_side() -> Result<(), Failed> {
             "--threads",
             threads,
         ]);
+
         let report: Value = serde_json::from_str(&run(&mut extract).exits(0)?.out)?;
         same(
             "found",
@@ -675,11 +716,12 @@ fn copies_of_a_recording_share_a_side() -> Result<(), Failed> {
     same_versions(&grouped[0].1, &grouped[1].1)
 }
 
-/// The manifest's sums, and the same sums counted again from the Parquet files.
+/// Compares the sums in the manifest with counts over the Parquet files.
 fn rows_and_rejects_are_the_inputs() -> Result<(), Failed> {
     let store = whole();
     let counts = manifest(store, 1)?.counts;
     let dropped: u64 = counts.rows_dropped.iter().map(|step| step.rows).sum();
+
     same(
         "rows",
         counts.rows_kept + dropped + counts.rows_rejected,
@@ -717,6 +759,7 @@ fn rows_and_rejects_are_the_inputs() -> Result<(), Failed> {
         number("SELECT count(*) FROM tracks")?,
         counts.clips_planned,
     )?;
+
     let steps = "SELECT dropped_by AS name, count(*) AS n FROM tracks_all WHERE dropped_by IS NOT NULL GROUP BY 1";
     let by_step = counts
         .rows_dropped
@@ -724,18 +767,21 @@ fn rows_and_rejects_are_the_inputs() -> Result<(), Failed> {
         .map(|step| (step.step, step.rows))
         .collect();
     same("dropped by step", sql_counts(store, steps)?, by_step)?;
+
     let reasons = "SELECT reason AS name, count(*) AS n FROM rejects GROUP BY 1";
     same(
         "rejects by reason",
         sql_counts(store, reasons)?,
         counts.rejects,
     )?;
+
     for feature in ["features_log_mel", "features_mfcc"] {
         same(
             feature,
             number(&format!("SELECT count(DISTINCT clip_key) FROM {feature}"))?,
             counts.clips_written,
         )?;
+
         let outcomes = format!(
             "SELECT count(*) FROM tracks t WHERE (SELECT count(*) FROM {feature} f WHERE f.clip_key = t.clip_key) \
              + (SELECT count(*) FROM rejects r WHERE r.clip_key = t.clip_key) <> 1"
@@ -745,7 +791,8 @@ fn rows_and_rejects_are_the_inputs() -> Result<(), Failed> {
     Ok(())
 }
 
-/// A frame that does not decode is silent, and one that is gone leaves as much as its neighbours' numbers tell.
+/// A frame that cannot be decoded becomes silence, and a missing frame leaves a gap whose length follows from the
+/// numbers of its neighbours.
 fn damaged_flacs_keep_their_length() -> Result<(), Failed> {
     let folder = scratch("flac");
     let (audio, recipe, store) = (
@@ -753,10 +800,13 @@ fn damaged_flacs_keep_their_length() -> Result<(), Failed> {
         folder.join("flac.toml"),
         folder.join("store"),
     );
+
     let whole = fs::read(
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipeline/tests/data/tone_32000_stereo.flac"),
     )?;
-    // Of stereo at 32 kHz, 16 bits, in blocks of a fixed size: its start, and the frame that the middle lies in.
+
+    // Finds the frames of a 16-bit stereo file at 32 kHz with a fixed block size: the start of each frame, and the
+    // frame that contains the middle of the file.
     let starts: Vec<usize> = (0..whole.len() - 2)
         .filter(|&at| whole[at..at + 2] == [0xff, 0xf8])
         .collect();
@@ -776,16 +826,19 @@ fn damaged_flacs_keep_their_length() -> Result<(), Failed> {
     let mut flipped = whole.clone();
     flipped[(starts[middle - 1] + starts[middle]) / 2] ^= 0x55;
     let gone = [&whole[..starts[middle - 1]], &whole[starts[middle]..]].concat();
+
     fs::create_dir_all(audio.join("g"))?;
     for (name, bytes) in [("flipped", &flipped), ("gone", &gone), ("whole", &whole)] {
         fs::write(audio.join(format!("g/{name}.flac")), bytes)?;
     }
+
     fs::write(
         &recipe,
         "name = \"flac\"\n[catalog]\ndataset = \"folders\"\n[split]\nrule = \"stratified\"\n\
          [[targets]]\nname = \"genre\"\ncolumn = \"genre\"\n[audio]\nmin_duration_s = 0.1\n\
          [[features]]\nname = \"log_mel\"\nop = \"mel\"\n",
     )?;
+
     run(&mut Inputs {
         metadata: None,
         audio,
@@ -793,6 +846,7 @@ fn damaged_flacs_keep_their_length() -> Result<(), Failed> {
     }
     .extract(&store))
     .exits(0)?;
+
     let rows = sql(
         &store,
         "SELECT clip_key, duration_s AS s, lost_s > 0.0 AS lost FROM features_log_mel ORDER BY 1",
@@ -800,6 +854,7 @@ fn damaged_flacs_keep_their_length() -> Result<(), Failed> {
     let [flipped, gone, whole] = &rows[..] else {
         return Err(format!("not three rows: {rows:?}").into());
     };
+
     same(
         "what is lost",
         [flipped, gone, whole].map(|row| row["lost"].as_bool()),

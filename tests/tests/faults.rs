@@ -1,4 +1,5 @@
-//! Everything that can go wrong: one clear line, the documented exit code, nothing half-written, and a way on.
+//! Failures of every kind: each gives one clear error line and the documented exit code, leaves no partial files,
+//! and can be recovered from.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -24,9 +25,11 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("faults::disk_without_room", disk_without_room),
         ("faults::disk_fills_up", disk_fills_up),
     ];
-    // The injected fault below is the same to the program.
+
+    // Tests with injected faults below cover the same failures without a mount.
     let mounted = on_mounts
         .map(|(name, body)| Trial::test(name, body).with_ignored_flag(!Mount::is_possible()));
+
     let mut trials = vec![
         Trial::test(
             "faults::wrong_words_write_nothing",
@@ -59,6 +62,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("faults::a_run_waits_for_the_lock", a_run_waits_for_the_lock),
         Trial::test("faults::panic_on_one_clip", panic_on_one_clip),
     ];
+
     trials.extend(mounted);
     let reads_all = fs::File::open(unreadable(&scratch("mode"))).is_ok();
     trials.push(
@@ -71,9 +75,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials
 }
 
-/// Nothing that a reader could take for a version, and no temporary file.
+/// Fails if the store contains a version or a temporary file.
 fn nothing_half_written(store: &Path) -> Result<(), Failed> {
     same("versions", versions(store), Vec::new())?;
+
     let is_temporary =
         |name: &String| name.ends_with(".tmp") || name.contains("/.") || name.starts_with('.');
     same(
@@ -86,7 +91,7 @@ fn nothing_half_written(store: &Path) -> Result<(), Failed> {
     )
 }
 
-/// The command that failed, without the fault.
+/// Repeats the failed command without the fault and compares the store with the expected one.
 fn works_now(store: &Path) -> Result<(), Failed> {
     run(&mut inputs().extract(store)).exits(0)?;
     same_versions(store, whole())
@@ -100,6 +105,7 @@ fn wrong_words_write_nothing() -> Result<(), Failed> {
             .says(said)?;
         same(&words.join(" "), store.exists(), false)
     };
+
     refused(
         &["--set", "features.log_mel.n_mel=40"],
         &["features.log_mel.n_mel", "unknown key", "`n_mels`"],
@@ -121,7 +127,7 @@ fn wrong_words_write_nothing() -> Result<(), Failed> {
     refused(&["--limit", "0"], &["--limit 0"])?;
     refused(
         &["--set", "catalog.clean.labelled.where=\"false\""],
-        &["no row is left", "`labelled`"],
+        &["no rows are left", "`labelled`"],
     )?;
 
     let recipe = scratch("recipe").join("mine.toml");
@@ -142,6 +148,7 @@ fn wrong_words_write_nothing() -> Result<(), Failed> {
         "n_mells",
         "`n_mels`",
     ])?;
+
     fs::write(&recipe, text.replace("n_mels = 40", "n_mels = "))?;
     run(&mut own.extract(&store))
         .exits(2)?
@@ -157,8 +164,10 @@ fn wrong_inputs_write_nothing() -> Result<(), Failed> {
         run(&mut inputs.extract(&store)).exits(2)?.says(said)?;
         same("the store exists", store.exists(), false)
     };
+
     let all = inputs().clone();
     let absent_name = absent.to_str().unwrap();
+
     refused(
         &Inputs {
             metadata: Some(absent.clone()),
@@ -196,7 +205,7 @@ fn wrong_inputs_write_nothing() -> Result<(), Failed> {
         &["no clip", "is it the audio folder?"],
     )?;
 
-    // Clips, but none that the metadata know.
+    // The audio folder contains clips, but none that the metadata list.
     let other = folder.join("other/199");
     fs::create_dir_all(&other)?;
     let a_clip = files_below(&all.audio).into_iter().next().unwrap();
@@ -214,6 +223,7 @@ fn broken_zips_are_said() -> Result<(), Failed> {
     let folder = scratch("zips");
     let (zip, store) = (folder.join("cut.zip"), folder.join("store"));
     fs::write(&zip, b"PK\x03\x04 and then the connection broke")?;
+
     for broken in [
         Inputs {
             audio: zip.clone(),
@@ -226,19 +236,20 @@ fn broken_zips_are_said() -> Result<(), Failed> {
     ] {
         run(&mut broken.extract(&store))
             .exits(2)?
-            .says(&["cut.zip", "damaged or cut off"])?;
+            .says(&["cut.zip", "damaged or truncated"])?;
         same("the store exists", store.exists(), false)?;
     }
     Ok(())
 }
 
-/// A link that leads to itself stands for a disk that fails: the system refuses to look behind it.
+/// Simulates a failing disk with a symbolic link to itself, which the system refuses to follow.
 fn what_cannot_be_looked_at_is_not_absent() -> Result<(), Failed> {
     let folder = scratch("refused");
     let metadata = folder.join("metadata");
     copy_folder(inputs().metadata.as_ref().ok_or("no metadata")?, &metadata);
     fs::remove_file(metadata.join("genres.csv"))?;
     symlink("genres.csv", metadata.join("genres.csv"))?;
+
     let refused = Inputs {
         metadata: Some(metadata),
         audio: inputs().audio.clone(),
@@ -255,6 +266,7 @@ fn what_cannot_be_looked_at_is_not_absent() -> Result<(), Failed> {
     let seen = store.join("_wavemill/receipts").join(plan_id).join("_seen");
     fs::remove_dir_all(&seen)?;
     symlink("_seen", &seen)?;
+
     run(inputs()
         .extract(&store)
         .args(["--new-version", "--limit", "30"]))
@@ -262,13 +274,14 @@ fn what_cannot_be_looked_at_is_not_absent() -> Result<(), Failed> {
     .says(&["_seen", "symbolic links"])
 }
 
-/// A Parquet table that is cut off, overwritten in the middle, or something else under that name; and a CSV file that is
-/// damaged within its zip.
+/// Tests a Parquet table that is truncated, overwritten in the middle, or not Parquet, and a CSV file that is
+/// damaged inside its zip.
 fn damaged_metadata_is_wrong_input() -> Result<(), Failed> {
     let folder = scratch("damaged-metadata");
     let store = folder.join("store");
     let recipe = folder.join("table.toml");
     fs::write(&recipe, RECIPE.replace("\"fma\"", "\"table\""))?;
+
     let tables = manifest(whole(), 1)?.files;
     let tracks = tables.iter().find(|file| file.name() == "tracks").unwrap();
     let whole_table = fs::read(whole().join(&tracks.path))?;
@@ -299,10 +312,12 @@ fn damaged_metadata_is_wrong_input() -> Result<(), Failed> {
         "import sys, zipfile; zipfile.ZipFile(sys.argv[1], 'w').writestr('list.csv', sys.argv[2])";
     let mut python = Command::new("python3");
     run(python.args(["-c", script]).arg(&zip).arg(content)).exits(0)?;
+
     let mut bytes = fs::read(&zip)?;
     let at = bytes.windows(4).position(|found| found == b"Rock").unwrap();
     bytes[at] = b'L';
     fs::write(&zip, bytes)?;
+
     let of_zip = Inputs {
         metadata: Some(zip),
         ..of_list
@@ -317,16 +332,18 @@ fn too_many_rejects() -> Result<(), Failed> {
     let counts = manifest(whole(), 1)?.counts;
     let fraction = counts.clips_rejected as f64 / counts.clips_planned as f64;
     same("more than the default allows", fraction > 0.05, true)?;
+
     let said = [
         "clips rejected",
         "--max-reject-fraction 0.05",
         "nothing was committed",
     ];
-    // The second time some shards are finished: their rejects count as well.
+    // In the second run some shards are already finished. Their rejects count as well.
     for _ in 0..2 {
         let ran = run(&mut inputs().strict_extract(&store)).exits(1)?;
         ran.says(&said)?;
         nothing_half_written(&store)?;
+
         let list = ran
             .err
             .split_once("listed in ")
@@ -346,6 +363,7 @@ fn too_many_rejects() -> Result<(), Failed> {
             true,
         )?;
     }
+
     let just_enough = (fraction + 1e-9).to_string();
     run(inputs()
         .strict_extract(&store)
@@ -356,7 +374,7 @@ fn too_many_rejects() -> Result<(), Failed> {
 
 fn no_space_while_a_shard_is_written() -> Result<(), Failed> {
     let store = scratch("append").join("store");
-    // After some row groups have been written.
+    // Fails after some row groups have been written.
     let failing = run(inputs()
         .extract(&store)
         .env("FAILPOINTS", "shard-append=9*off->return"))
@@ -375,8 +393,10 @@ fn damaged_shard_in_a_query() -> Result<(), Failed> {
         .path
         .clone();
     let bytes = fs::read(store.join(&path))?;
+
     let asked = |words: &str| run(wavemill(["sql", "--store"]).arg(&store).arg(words));
     let everything = "SELECT sum(tensor_mean(log_mel)) FROM features_log_mel";
+
     let mut flipped = bytes.clone();
     *flipped.last_mut().unwrap() ^= 1;
     for damaged in [Some(&bytes[..bytes.len() / 2]), Some(&flipped[..]), None] {
@@ -387,13 +407,14 @@ fn damaged_shard_in_a_query() -> Result<(), Failed> {
             .says(&["damaged", &path, "wavemill verify"])?;
         fs::write(store.join(&path), b"")?;
     }
+
     asked("SELECT count(*) FROM tracks").exits(0)?;
     fs::write(store.join(&path), bytes)?;
     asked(everything).exits(0)?;
     Ok(())
 }
 
-/// A shard whose bytes are not those of its receipt is made again.
+/// A shard whose bytes differ from its receipt is computed again.
 fn damaged_shard_of_an_unfinished_run() -> Result<(), Failed> {
     let store = scratch("unfinished").join("store");
     let mut child = start(
@@ -405,6 +426,7 @@ fn damaged_shard_of_an_unfinished_run() -> Result<(), Failed> {
         receipts(&store) == receipts(whole())
     })?;
     kill(child)?;
+
     let whole_files = manifest(whole(), 1)?.files;
     let mut paths = whole_files
         .iter()
@@ -412,13 +434,15 @@ fn damaged_shard_of_an_unfinished_run() -> Result<(), Failed> {
         .map(|file| store.join(&file.path));
     fs::remove_file(paths.next().unwrap())?;
     fs::write(paths.next().unwrap(), b"PAR1")?;
+
     let flipped = paths.next().unwrap();
     let mut bytes = fs::read(&flipped)?;
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&flipped, bytes)?;
+
     let ran = run(&mut inputs().extract(&store)).exits(0)?;
-    let reused = format!("{} shards were there already", receipts(whole()) - 3);
+    let reused = format!("{} shards already existed", receipts(whole()) - 3);
     same(&reused, ran.err.contains(&reused), true)?;
     same_versions(&store, whole())
 }
@@ -431,9 +455,11 @@ fn two_runs_on_one_store() -> Result<(), Failed> {
             .env("FAILPOINTS", "run-before-commit=sleep(600000)"),
     );
     wait_until(&mut first, "its first shard", || receipts(&store) > 0)?;
+
     let second = run(&mut inputs().extract(&store)).exits(7)?;
     second.says(&[store.to_str().unwrap(), "another wavemill is writing"])?;
-    // The lock goes with its process, however that ends.
+
+    // The lock is released when its process ends, for any reason.
     kill(first)?;
     works_now(&store)
 }
@@ -464,7 +490,7 @@ fn a_run_waits_for_the_lock() -> Result<(), Failed> {
     same_versions(&store, whole())
 }
 
-/// The clip becomes a reject; all others are as ever, and nothing looks like a crash.
+/// The clip becomes a reject. All other rows are unchanged, and the output does not look like a crash.
 fn panic_on_one_clip() -> Result<(), Failed> {
     let rows = |store: &Path| {
         sql(
@@ -472,16 +498,19 @@ fn panic_on_one_clip() -> Result<(), Failed> {
             "SELECT clip_key, genre, audio_blake3, tensor(mfcc) AS x FROM features_mfcc ORDER BY 1",
         )
     };
+
     let mut wanted = rows(whole())?;
     let clip_key = wanted.remove(wanted.len() / 2)["clip_key"]
         .as_str()
         .unwrap()
         .to_owned();
+
     let store = scratch("panic").join("store");
     let ran = run(inputs()
         .extract(&store)
         .env("FAILPOINTS", format!("worker-panic=return({clip_key})")))
     .exits(0)?;
+
     same(
         "panics on stderr",
         ran.err
@@ -489,6 +518,7 @@ fn panic_on_one_clip() -> Result<(), Failed> {
             .find(|line| line.contains("panicked") || line.contains("injected")),
         None,
     )?;
+
     let reject = sql(
         &store,
         "SELECT clip_key, stage, detail FROM rejects WHERE reason = 'worker_panic'",
@@ -504,18 +534,19 @@ fn panic_on_one_clip() -> Result<(), Failed> {
         reject[0]["detail"].as_str().unwrap().contains("injected"),
         true,
     )?;
+
     same("other rows", rows(&store)?, wanted)?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
     Ok(())
 }
 
-/// Takes the right to read from everybody; root keeps it.
+/// Removes the read permission for all users except root.
 fn unreadable(path: &Path) -> &Path {
     fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap();
     path
 }
 
-/// What a machine refuses is no property of the clip: it must not become a reject.
+/// An I/O error is not a property of the clip, so it must not become a reject.
 fn unreadable_clip_stops_the_run() -> Result<(), Failed> {
     let folder = scratch("unreadable");
     let (own, store) = (inputs().copied(&folder), folder.join("store"));
@@ -524,28 +555,30 @@ fn unreadable_clip_stops_the_run() -> Result<(), Failed> {
         .next()
         .ok_or("no clip")?;
     unreadable(&own.clip(&clip));
+
     run(&mut own.extract(&store)).exits(1)?.says(&[
         &clip,
         "Permission denied",
-        "the same command goes on",
+        "run the same command again to continue",
     ])?;
     nothing_half_written(&store)?;
+
     fs::set_permissions(own.clip(&clip), fs::Permissions::from_mode(0o644))?;
     run(&mut own.extract(&store)).exits(0)?;
     same_versions(&store, whole())
 }
 
-/// A small file system of its own, gone with the test.
+/// A small temporary file system, which is unmounted when dropped.
 pub(crate) struct Mount(pub PathBuf);
 
 impl Mount {
-    /// Whether this user may mount: usually root alone.
+    /// Reports whether this user may mount file systems, which usually only root may.
     pub(crate) fn is_possible() -> bool {
         static IS_POSSIBLE: OnceLock<bool> = OnceLock::new();
         *IS_POSSIBLE.get_or_init(|| Self::new("size=1m").is_ok())
     }
 
-    /// Fails where only root may mount.
+    /// Mounts a tmpfs. Fails for users who may not mount.
     pub(crate) fn new(options: &str) -> Result<Self, Failed> {
         let folder = scratch("mount");
         run(Command::new("mount")
@@ -555,10 +588,10 @@ impl Mount {
         Ok(Self(folder))
     }
 
-    /// Takes all room, by a file.
+    /// Fills the file system with one file and returns its path.
     pub(crate) fn fill(&self) -> PathBuf {
         let filler = self.0.join("filler");
-        // Ends with "no space left", which is what it is for.
+        // The command is expected to fail with "no space left".
         run(Command::new("dd")
             .args(["if=/dev/zero", "bs=4k"])
             .arg(format!("of={}", filler.display())));
@@ -585,6 +618,7 @@ fn read_only_store() -> Result<(), Failed> {
     let (empty, full) = (mount.0.join("empty"), mount.0.join("full"));
     copy_folder(whole(), &full);
     mount.remount("ro")?;
+
     run(&mut inputs().extract(&empty))
         .exits(5)?
         .says(&[empty.to_str().unwrap(), "Read-only file system"])?;
@@ -596,7 +630,8 @@ fn read_only_store() -> Result<(), Failed> {
     run(wavemill(["gc", "--keep", "1", "--store"]).arg(&full))
         .exits(5)?
         .says(&["Read-only file system"])?;
-    // Reading needs no writing.
+
+    // Reading commands work on a read-only file system.
     for words in [
         &["verify"][..],
         &["info"],
@@ -604,8 +639,10 @@ fn read_only_store() -> Result<(), Failed> {
     ] {
         run(wavemill(words).arg("--store").arg(&full)).exits(0)?;
     }
+
     let again = run(&mut inputs().extract(&full)).exits(0)?;
     same("said", again.err.contains("nothing to do"), true)?;
+
     mount.remount("rw")?;
     works_now(&empty)
 }
@@ -620,7 +657,7 @@ fn disk_without_room() -> Result<(), Failed> {
     works_now(&store)
 }
 
-/// Somebody else takes the room while shards are written.
+/// Another process fills the disk while shards are written.
 fn disk_fills_up() -> Result<(), Failed> {
     let mount = Mount::new("size=64m")?;
     let store = mount.0.join("store");
@@ -630,11 +667,13 @@ fn disk_fills_up() -> Result<(), Failed> {
             .env("FAILPOINTS", "worker-panic=sleep(100)"),
     );
     wait_until(&mut child, "two shards", || receipts(&store) >= 2)?;
+
     let filler = mount.fill();
     let ran = finish(child).exits(5)?;
     ran.says(&[store.to_str().unwrap(), "No space left"])?;
     nothing_half_written(&store)?;
     same("shards are kept", receipts(&store) >= 2, true)?;
+
     fs::remove_file(filler)?;
     works_now(&store)
 }

@@ -1,4 +1,4 @@
-//! How a training run starts and starts again: what its rows must have, how its threads wait, and jobs that are requeued.
+//! Start and restart of training runs: requirements on the rows, waiting threads, and requeued jobs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,13 +43,14 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A store in which `side` has one class alone.
+/// Creates a store in which the split `side` has a single class.
 fn store_of_one_class(side: &str) -> Result<PathBuf, Failed> {
     let folder = scratch("one-class");
     let (store, recipe) = (folder.join("store"), folder.join("one.toml"));
     let labelled = "track_genre_top IS NOT NULL";
     let one = format!("{labelled} AND (set_split <> '{side}' OR track_genre_top = 'Rock')");
     fs::write(&recipe, RECIPE.replace(labelled, &one))?;
+
     run(&mut Inputs {
         recipe,
         ..inputs().clone()
@@ -59,7 +60,7 @@ fn store_of_one_class(side: &str) -> Result<PathBuf, Failed> {
     Ok(store)
 }
 
-/// Such a run said "accuracy 1.0000 [1.0000, 1.0000]".
+/// Before this check, such a run reported "accuracy 1.0000 [1.0000, 1.0000]".
 fn one_class_is_refused_before_the_first_step() -> Result<(), Failed> {
     let store = store_of_one_class("training")?;
     let runs = scratch("refused").join("runs");
@@ -73,7 +74,8 @@ fn one_class_is_refused_before_the_first_step() -> Result<(), Failed> {
     same("a run", runs.exists(), false)
 }
 
-/// A folder a genre: nobody knows who plays.
+/// Without metadata other than one folder per genre, the artists are unknown, and the output must not claim that
+/// splits share no artist.
 fn without_artists_none_is_promised() -> Result<(), Failed> {
     const CLIPS: usize = 32;
     let folder = scratch("no-artists");
@@ -82,6 +84,7 @@ fn without_artists_none_is_promised() -> Result<(), Failed> {
         folder.join("folders.toml"),
         folder.join("store"),
     );
+
     let found = files_below(&inputs().audio)
         .into_iter()
         .map(|name| inputs().audio.join(name));
@@ -93,6 +96,7 @@ fn without_artists_none_is_promised() -> Result<(), Failed> {
         fs::create_dir_all(&genre)?;
         fs::copy(clip, genre.join(format!("{number}.mp3")))?;
     }
+
     let of_fma =
         "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
     let text = RECIPE
@@ -103,6 +107,7 @@ fn without_artists_none_is_promised() -> Result<(), Failed> {
         &recipe,
         text.replace("rule = \"official\"", "rule = \"artist\""),
     )?;
+
     run(&mut Inputs {
         metadata: None,
         audio,
@@ -115,6 +120,7 @@ fn without_artists_none_is_promised() -> Result<(), Failed> {
         .args(SMALL)
         .args(["--set", "train.steps=2"]))
     .exits(0)?;
+
     let said = ran.out + &ran.err;
     same(
         &format!("a promise: {said}"),
@@ -131,6 +137,7 @@ fn without_artists_none_is_promised() -> Result<(), Failed> {
 fn a_test_side_of_one_class_is_told() -> Result<(), Failed> {
     const WORDS: &str =
         "test rows of genre with a label are Rock: no score there tells a model from a constant";
+
     let store = store_of_one_class("test")?;
     let runs = scratch("told");
     let ran = run(fit(&store, &runs)
@@ -152,6 +159,7 @@ fn a_test_side_of_one_class_is_told() -> Result<(), Failed> {
         is_told(&ran.out, "note: all "),
         true,
     )?;
+
     let result = fs::read_to_string(run_in(&runs)?.join("result.json"))?;
     same("in result.json", result.contains(WORDS), true)?;
     let log = fs::read_to_string(run_in(&runs)?.join("log.jsonl"))?;
@@ -166,12 +174,13 @@ fn a_test_side_of_one_class_is_told() -> Result<(), Failed> {
         headings.collect::<Vec<_>>(),
         vec!["genre on test"],
     )?;
+
     let ran =
         run(trainer(["eval", "--device", "cpu", "--threads", "1"]).arg(run_in(&runs)?)).exits(0)?;
     same("warned by eval", is_told(&ran.err, "warning: all "), true)
 }
 
-/// The OpenMP library says by itself how often its threads look before they sleep.
+/// The OpenMP library prints how long its threads spin before they sleep.
 fn threads_that_wait_spin_shortly() -> Result<(), Failed> {
     let spins = |set: &[(&str, &str)]| -> Result<String, Failed> {
         let mut command = trainer(["models", "lstm"]);
@@ -180,10 +189,12 @@ fn threads_that_wait_spin_shortly() -> Result<(), Failed> {
             .for_each(|name| {
                 command.env_remove(name);
             });
+
         let ran = run(command
             .env("OMP_DISPLAY_ENV", "verbose")
             .envs(set.iter().copied()))
         .exits(0)?;
+
         let line = ran
             .err
             .lines()
@@ -191,6 +202,7 @@ fn threads_that_wait_spin_shortly() -> Result<(), Failed> {
             .ok_or("another OpenMP library")?;
         Ok(line.split('\'').nth(1).unwrap_or_default().to_owned())
     };
+
     same("by default", spins(&[])?, "300".to_owned())?;
     same(
         "a user's own number",
@@ -204,7 +216,7 @@ fn threads_that_wait_spin_shortly() -> Result<(), Failed> {
     )
 }
 
-/// A model that learns in seconds: 11 steps an epoch, with dropout, augmentation and mix-up.
+/// A model that trains in seconds: 11 steps per epoch, with dropout, augmentation and mix-up.
 const SMALL: [&str; 16] = [
     "--set",
     "model.name=genregenie-cnn",
@@ -223,13 +235,13 @@ const SMALL: [&str; 16] = [
     "--epochs",
     "6",
 ];
-/// Of the whole run.
+/// Number of steps of the whole run.
 const STEPS: u64 = 66;
 
-/// Optimiser steps in a run's log, as a reader sees them that knows nothing of runs that go on.
+/// Returns the optimizer steps in a run's log as read by a program that does not know about resumed runs.
 fn logged_steps(run: &Path) -> Vec<u64> {
     let text = fs::read_to_string(run.join("log.jsonl")).unwrap_or_default();
-    // The last line may be half written.
+    // The last line may be incomplete.
     let entries = text
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -239,7 +251,7 @@ fn logged_steps(run: &Path) -> Vec<u64> {
         .collect()
 }
 
-/// What a run came to, as bytes.
+/// Returns the bytes of the last checkpoint and of the scores.
 fn end_of(run: &Path) -> Result<[Vec<u8>; 3], Failed> {
     let last = checkpoints(run).pop().ok_or("no checkpoint")?;
     let files = [
@@ -258,7 +270,8 @@ fn requeued_it_does_the_whole_job(nproc: usize) -> Result<(), Failed> {
     let [runs, undisturbed] = ["requeued", "undisturbed"].map(scratch);
     let nproc = ["--nproc".to_owned(), nproc.to_string()];
     run(fit(whole(), &undisturbed).args(SMALL).args(&nproc)).exits(0)?;
-    // The folders above it are made too.
+
+    // The parent folders are created as well.
     let job = runs.join("jobs/night");
     let again = |words: &[&str]| -> Command {
         let mut command = trainer([
@@ -279,13 +292,14 @@ fn requeued_it_does_the_whole_job(nproc: usize) -> Result<(), Failed> {
         command
     };
 
-    // Before its first checkpoint.
+    // Kills the run before its first checkpoint.
     let mut child = start(&mut again(&[]));
     wait_until(&mut child, "a step", || !logged_steps(&job).is_empty())?;
     kill(child)?;
     wait_for_ranks(&job)?;
     fs::remove_dir_all(job.join("checkpoints"))?;
     same("a checkpoint", checkpoints(&job).len(), 0)?;
+
     for time in 1..=2 {
         let mut child = start(&mut again(&[]));
         wait_until(&mut child, "its steps", || {
@@ -299,9 +313,10 @@ fn requeued_it_does_the_whole_job(nproc: usize) -> Result<(), Failed> {
     same(
         "another configuration",
         ran.err
-            .contains("the run was begun with optimizer.lr = 0.001, not 0.5"),
+            .contains("the run was started with optimizer.lr = 0.001, not 0.5"),
         true,
     )?;
+
     run(&mut again(&[])).exits(0)?;
     same(
         "as if never killed",
@@ -316,15 +331,11 @@ fn requeued_it_does_the_whole_job(nproc: usize) -> Result<(), Failed> {
 
     let before = contents(&job);
     let ran = run(&mut again(&[])).exits(0)?;
-    same(
-        "it says so",
-        ran.err.contains("nothing is left to do"),
-        true,
-    )?;
+    same("it says so", ran.err.contains("nothing to do"), true)?;
     same("the folder is as it was", contents(&job) == before, true)
 }
 
-/// Every file below a folder, with its bytes.
+/// Returns every file below a folder with its bytes.
 fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let read = |name: String| {
         (
@@ -335,7 +346,8 @@ fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
     files_below(folder).into_iter().map(read).collect()
 }
 
-/// Ranks end a moment after the launcher that was killed; until then rank 0 has its log locked.
+/// Waits until all ranks have ended, which happens shortly after the launcher was killed. Until then, rank 0 holds
+/// a lock on its log.
 fn wait_for_ranks(run: &Path) -> Result<(), Failed> {
     let log = fs::File::open(run.join("log.jsonl"))?;
     log.lock()?;
@@ -351,18 +363,17 @@ fn a_requeued_run_is_named_by_its_configuration() -> Result<(), Failed> {
             .args(["--set", "train.steps=3", "--resume-or-start"]);
         command
     };
+
     run(&mut again()).exits(0)?;
     let ended = run(&mut again()).exits(0)?;
+
     same(
         "one folder",
         run_in(&runs)?.to_string_lossy().ends_with("-1"),
         true,
     )?;
-    same(
-        "it says so",
-        ended.err.contains("nothing is left to do"),
-        true,
-    )?;
+    same("it says so", ended.err.contains("nothing to do"), true)?;
+
     let words = ["--resume-or-start", "runs/a", "--resume", "runs/a"];
     run(trainer(["fit"]).args(words)).exits(2).map(drop)
 }

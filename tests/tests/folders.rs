@@ -1,4 +1,4 @@
-//! Data sets that are folders of audio, and the lists that people publish for them.
+//! Data sets that are folders of audio, with and without the lists that others publish for them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,13 +30,13 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Without metadata the files are the rows; a renamed folder is there.
+/// Without metadata, the files are the rows. Renaming a folder is not a loss of its clips.
 fn a_folder_that_vanished_is_refused() -> Result<(), Failed> {
     let folder = scratch("vanished-folder");
     let store = folder.join("store");
     let mut inputs = with_list(&folder, "clip_key,mood\n")?;
     inputs.metadata = None;
-    // Nobody can tell which of two copies was renamed, and both are there.
+    // With two copies of a recording, neither can be identified as the renamed one, but both exist.
     fs::copy(inputs.clip("rock/a.wav"), inputs.clip("rock/b.wav"))?;
     let by_genre = ["--set", "targets.mood.column=genre", "--new-version"];
     run(inputs.extract(&store).args(by_genre)).exits(0)?;
@@ -58,10 +58,10 @@ fn a_folder_that_vanished_is_refused() -> Result<(), Failed> {
 
 const BY_COLUMN: [&str; 4] = ["--set", "split.rule=column", "--set", "split.column=split"];
 
-/// The samples of a second of the sounds that are made here.
+/// Sample rate of the generated sounds.
 const RATE_HZ: u32 = 8_000;
 
-/// Four clips of a second in two folders, and a list beside them.
+/// Creates four clips of one second in two folders, and a list of them.
 fn with_list(folder: &Path, list: &str) -> Result<Inputs, Failed> {
     for (voice, key) in (0..).zip(["jazz/a.wav", "jazz/b.wav", "rock/a.wav", "rock/b.wav"]) {
         put(&folder.join("audio").join(key), &noise_of(voice, RATE_HZ))?;
@@ -96,6 +96,7 @@ fn a_list_gives_labels_and_sides() -> Result<(), Failed> {
                 jazz/b.wav,training,\nrock/z.wav,training,dark\n";
     let inputs = with_list(&folder, list)?;
     let ran = run(inputs.extract(&store).args(BY_COLUMN)).exits(0)?;
+
     for told in [
         "list.csv: 1 of its 4 rows name no file below the audio root, such as rock/z.wav",
         "list.csv: 1 of 4 files have no row in it, such as rock/b.wav: its columns are null there",
@@ -129,7 +130,7 @@ fn a_list_gives_labels_and_sides() -> Result<(), Failed> {
         &vec!["dark".to_owned(), "light".to_owned()],
     )?;
 
-    // The list is part of what a version is made of.
+    // The list is part of the version's identity.
     let again = run(inputs.extract(&store).args(BY_COLUMN)).exits(0)?;
     same("again", again.err.contains("nothing to do"), true)?;
     fs::write(folder.join("list.csv"), list.replace("dark", "dusk"))?;
@@ -148,9 +149,15 @@ fn a_list_of_other_names_is_refused() -> Result<(), Failed> {
             .says(said)?;
         same("the store exists", store.exists(), false)
     };
+
     refused(
         "clip_key,split,mood\nrock/b.au,test,dark\n",
-        &["list.csv", "rock/b.au", "rock/b.wav", "with the extension"],
+        &[
+            "list.csv",
+            "rock/b.au",
+            "rock/b.wav",
+            "including the file extension",
+        ],
     )?;
     refused(
         "clip_key,split,mood\nrock/b.wav,test,dark\nrock/b.wav,test,dark\n",
@@ -166,7 +173,8 @@ fn a_list_of_other_names_is_refused() -> Result<(), Failed> {
     )
 }
 
-/// All 1,000 names of GTZAN, each of the same three seconds: what counts is who lies where.
+/// Creates files with all 1,000 names of GTZAN, each with the same three seconds of sound. Only the split of each
+/// file matters here.
 fn gtzan_by_its_fault_filtered_list(data: &Path) -> Result<(), Failed> {
     let folder = scratch("gtzan-list");
     let audio = folder.join("Data/genres_original");
@@ -200,6 +208,7 @@ fn gtzan_by_its_fault_filtered_list(data: &Path) -> Result<(), Failed> {
         let mut command = inputs.extract(Path::new("store"));
         run(command.current_dir(&folder).args(BY_COLUMN).args(words))
     };
+
     let preview = extract(&["--dry-run", "--json"]).exits(0)?.out;
     let preview: Value = serde_json::from_str(&preview)?;
     same(
@@ -220,6 +229,7 @@ fn gtzan_by_its_fault_filtered_list(data: &Path) -> Result<(), Failed> {
     same("leak", ran.err.contains("leaky"), false)?;
     let store = folder.join("store");
     same("rows", manifest(&store, 1)?.counts.feature_rows, 50)?;
+
     let elsewhere = "SELECT count(*) FROM features_log_mel f JOIN tracks t USING (clip_key) \
                      WHERE f.split <> coalesce(t.split, 'none')";
     same("on another side", sql_number(&store, elsewhere)?, 0)?;

@@ -1,4 +1,4 @@
-//! Every file below the audio root is accounted for: used, without a row, of another format, hidden.
+//! Every file below the audio root is accounted for as used, without a row, of an unsupported format, or hidden.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -55,11 +55,11 @@ name = "genre"
 column = "genre"
 "#;
 
-/// An accented name as a letter (NFC), and as a letter and a mark (NFD).
+/// A name with an accented letter, precomposed (NFC) and as a letter with a combining mark (NFD).
 const COMPOSED: &str = "a/bj\u{f6}rk.wav";
 const DECOMPOSED: &str = "a/bjo\u{308}rk.wav";
 
-/// Files of every kind: what is found, and what is to become of it.
+/// File names of every kind, with the category that is expected for each.
 const FILES: [(&str, &str); 14] = [
     ("a/one.wav", "used"),
     ("b/two.wav", "used"),
@@ -92,15 +92,17 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), Failed> {
     Ok(fs::write(path, bytes)?)
 }
 
-/// The files, with a table of these rows.
+/// Creates the files and a table with these rows.
 fn with_rows(folder: &Path, rows: &[&str]) -> Result<Inputs, Failed> {
     for (voice, (name, _)) in (0..).zip(FILES) {
         put(&folder.join("audio").join(name), &noise(voice))?;
     }
+
     let metadata = folder.join("rows.csv");
     fs::write(&metadata, format!("clip_key,genre\n{}\n", rows.join("\n")))?;
     let recipe = folder.join("found.toml");
     fs::write(&recipe, format!("{TABLE}{FEATURE}"))?;
+
     Ok(Inputs {
         metadata: Some(metadata),
         audio: folder.join("audio"),
@@ -116,6 +118,7 @@ with zipfile.ZipFile(archive, 'w') as out:
     for name in names:
         out.write(folder + '/' + name, 'music/' + name)
 ";
+
     let archive = folder.with_file_name("music.zip");
     let mut python = Command::new("python3");
     python.args(["-c", ZIP]).arg(&archive).arg(folder);
@@ -154,6 +157,7 @@ fn a_folder_and_its_zip_are_accounted_for() -> Result<(), Failed> {
         *wanted.entry(fate.to_owned()).or_default() += 1;
     }
     same("files by fate", found, wanted)?;
+
     let names = files_below(&inputs.audio);
     let bytes: u64 = names
         .iter()
@@ -163,6 +167,7 @@ fn a_folder_and_its_zip_are_accounted_for() -> Result<(), Failed> {
     same("files", all, names.len() as u64)?;
     let all = sql_number(&store, "SELECT CAST(sum(bytes) AS BIGINT) FROM audio_files")?;
     same("bytes", all, bytes)?;
+
     let near = sql(
         &store,
         "SELECT examples, near_rows FROM audio_files WHERE near_rows IS NOT NULL",
@@ -176,7 +181,7 @@ fn a_folder_and_its_zip_are_accounted_for() -> Result<(), Failed> {
         })],
     )?;
 
-    // The row is dropped, because its clip is no clip of wavemill; the reject says why.
+    // The row is dropped because wavemill cannot decode its clip. The reject states the reason.
     let rejects = sql(&store, "SELECT clip_key, stage, reason FROM rejects")?;
     same(
         "rejects",
@@ -195,7 +200,7 @@ fn a_folder_and_its_zip_are_accounted_for() -> Result<(), Failed> {
     .exits(0)?;
     let html = fs::read_to_string(&page)?;
     for told in [
-        "All 14 files that were found",
+        "Each of the 14 files found",
         "<th scope=\"row\">no_row</th><td>wav</td><td class=\"number\">1</td>",
         "<td>a/Near.wav, ",
         "a/near.wav, ",
@@ -210,6 +215,7 @@ fn a_folder_and_its_zip_are_accounted_for() -> Result<(), Failed> {
     let zipped = folder.join("zipped");
     let ran = run(of_zip.extract(&zipped).arg("--json")).exits(0)?;
     same_versions(&zipped, &store)?;
+
     let report: Value = serde_json::from_str(&ran.out)?;
     same("near", &report["files_found"]["rows_near"], &Value::from(2))?;
     let kinds = report["files_found"]["found"]
@@ -218,7 +224,7 @@ fn a_folder_and_its_zip_are_accounted_for() -> Result<(), Failed> {
     let files: u64 = kinds.iter().filter_map(|kind| kind["files"].as_u64()).sum();
     same("files in the report", files, FILES.len() as u64)?;
 
-    // The preview, and a run that has nothing to do, tell the same.
+    // The preview, and a run that has nothing to do, report the same counts.
     let preview = run(of_zip.extract(&folder.join("none")).arg("--dry-run")).exits(0)?;
     same(sum, preview.out.contains(sum), true)?;
     let again = run(of_zip.extract(&store).arg("--json")).exits(0)?;
@@ -237,6 +243,7 @@ fn other_formats_in_class_folders_are_rejects() -> Result<(), Failed> {
     ]) {
         put(&folder.join("audio").join(name), &noise(voice))?;
     }
+
     let recipe = folder.join("folders.toml");
     fs::write(
         &recipe,
@@ -254,17 +261,18 @@ fn other_formats_in_class_folders_are_rejects() -> Result<(), Failed> {
                    WHERE reason = 'unsupported_codec' GROUP BY 1";
     let wanted = [("pop/c.opus".to_owned(), 1), ("rock/b.m4a".to_owned(), 1)];
     same("rejects", sql_counts(&store, rejects)?, wanted.into())?;
+
     let unsupported =
         "SELECT CAST(sum(files) AS BIGINT) FROM audio_files WHERE fate = 'unsupported'";
     same("unsupported", sql_number(&store, unsupported)?, 3)?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
 
-    // A folder of nothing else holds no clip, and the error says what it holds.
+    // A folder with unsupported files only contains no clip. The error lists the formats found.
     fs::remove_file(folder.join("audio/jazz/a.wav"))?;
     fs::remove_file(folder.join("audio/rock/a.wav"))?;
     run(&mut inputs.extract(&folder.join("none")))
         .exits(2)?
-        .says(&["no clip", "it holds 1 aac, 1 m4a, 1 opus"])
+        .says(&["no clip", "it contains 1 aac, 1 m4a, 1 opus"])
 }
 
 fn rows_that_name_other_formats_are_told() -> Result<(), Failed> {
@@ -274,17 +282,19 @@ fn rows_that_name_other_formats_are_told() -> Result<(), Failed> {
     run(&mut inputs.extract(&store)).exits(2)?.says(&[
         "none of the 1 rows",
         "a/named.m4a",
-        "is there, but wavemill does not decode m4a",
+        "a/named.m4a, which exists, but wavemill does not decode m4a",
     ])?;
+
     let inputs = with_rows(&folder, &["a/ONE.wav,Rock"])?;
     run(&mut inputs.extract(&store))
         .exits(2)?
-        .says(&["there is a/one.wav, whose name differs in case"])?;
+        .says(&["found a/one.wav, whose name differs in case"])?;
 
-    // Rows that stay without their audio are rejected when it is read.
+    // Rows without audio that the catalog keeps are rejected when the audio is read.
     let inputs = with_rows(&folder, &ROWS)?;
     let mut extract = inputs.extract(&store);
     run(extract.args(["--set", "catalog.require_audio=false"])).exits(0)?;
+
     let rejects = "SELECT reason AS name, CAST(count(*) AS BIGINT) AS n FROM rejects GROUP BY 1";
     let wanted = [
         ("missing_file".to_owned(), 3),

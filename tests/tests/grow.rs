@@ -1,4 +1,4 @@
-//! A store that grows: what did not change is neither moved nor dealt anew.
+//! A growing store: unchanged clips move neither between splits nor between shards.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::support::{
 };
 use crate::table::{Table, key};
 
-/// Holds a run before it takes the lock, longer than another run takes.
+/// Delays a run before it takes the lock, for longer than another run takes.
 const HELD: &str = "run-before-lock=sleep(15000)";
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -77,7 +77,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// The inode of each feature file of a version, by its path below the plan's folder.
+/// Returns the inode of each feature file of a version, by its path below the plan's folder.
 fn inodes(store: &Path, version: u64) -> Result<BTreeMap<String, u64>, Failed> {
     let mut inodes = BTreeMap::new();
     for file in manifest(store, version)?.files {
@@ -90,7 +90,7 @@ fn inodes(store: &Path, version: u64) -> Result<BTreeMap<String, u64>, Failed> {
     Ok(inodes)
 }
 
-/// Files of a version that are not those of the one before it.
+/// Counts the files of a version that were not linked from the previous version.
 fn rewritten(store: &Path, version: u64) -> Result<usize, Failed> {
     let before = inodes(store, version - 1)?;
     let after = inodes(store, version)?;
@@ -100,7 +100,7 @@ fn rewritten(store: &Path, version: u64) -> Result<usize, Failed> {
     Ok(fresh.count())
 }
 
-/// 33 clips at 8 a shard are 8 shards, and 32 would be 4.
+/// 33 clips at 8 per shard are 8 shards, whereas 32 would be 4.
 fn one_clip_at_a_border_rewrites_one_shard() -> Result<(), Failed> {
     let by_column = ["--set", "split.rule=column", "--set", "split.column=side"];
     let mut table = Table::new("border", 33);
@@ -125,7 +125,7 @@ fn one_clip_at_a_border_rewrites_one_shard() -> Result<(), Failed> {
         run(wavemill(["verify", "--version", version, "--store"]).arg(&store)).exits(0)?;
     }
 
-    // Below a quarter of what they may hold there are half as many.
+    // The number of shards is halved when they are less than a quarter full.
     for track in 15..33 {
         table.remove(track);
     }
@@ -134,16 +134,19 @@ fn one_clip_at_a_border_rewrites_one_shard() -> Result<(), Failed> {
     same("shards", manifest(&store, 4)?.shards, counts)
 }
 
-/// What follows from the parent is decided under the lock: here the number of shards, and that nothing is to do.
+/// Decisions that depend on the parent version are made under the lock: here the number of shards, and whether
+/// there is anything to do.
 fn the_parent_is_that_of_the_lock() -> Result<(), Failed> {
     let by_column = ["--set", "split.rule=column", "--set", "split.column=side"];
     let table = Table::new("parent", 24);
     let store = table.store();
     run(&mut table.extract(&by_column)?).exits(0)?;
 
-    // After the first version there would be 4 shards of 24 clips, and after one with shards of 2 clips there are 8.
+    // With the first version as parent, the 24 clips would go into 4 shards. With the version of 2 clips per shard
+    // as parent, they go into 8.
     let mels = ["--set", "features.log_mel.n_mels=20", "--new-version"];
     let small = ["--set", "shards.clips=2", "--new-version"];
+
     let mut slow = table.extract(&by_column)?;
     let mut fast = table.extract(&by_column)?;
     let held = start(slow.args(mels).env("FAILPOINTS", HELD));
@@ -151,12 +154,14 @@ fn the_parent_is_that_of_the_lock() -> Result<(), Failed> {
     let held = finish(held);
     overtaking.exits(0)?;
     held.exits(0)?;
+
     let shards = |version: u64| Ok::<_, Failed>(manifest(&store, version)?.shards["training"]);
     same(
         "shards by version",
         [shards(1)?, shards(2)?, shards(3)?],
         [4, 16, 8],
     )?;
+
     let second = fs::read(store.join("_wavemill/versions/00000002.json"))?;
     same(
         "parent",
@@ -165,6 +170,7 @@ fn the_parent_is_that_of_the_lock() -> Result<(), Failed> {
     )?;
 
     let other = ["--set", "features.log_mel.n_mels=24", "--new-version"];
+
     let mut slow = table.extract(&by_column)?;
     let mut fast = table.extract(&by_column)?;
     let held = start(slow.args(other).env("FAILPOINTS", HELD));
@@ -175,7 +181,7 @@ fn the_parent_is_that_of_the_lock() -> Result<(), Failed> {
     same(&ran.err, ran.err.contains("nothing to do: version 4"), true)
 }
 
-/// The sides of each track of a version, by `artist` and by `stratified`.
+/// The splits of each track of a version, by the rules `artist` and `stratified`.
 type Sides = BTreeMap<String, [String; 2]>;
 
 fn sides(store: &Path, version: u64) -> Result<Sides, Failed> {
@@ -194,7 +200,7 @@ fn sides(store: &Path, version: u64) -> Result<Sides, Failed> {
     Ok(sides)
 }
 
-/// Fails unless every track of `before` that is in `after` too has the same sides there.
+/// Fails unless every track that is in both `before` and `after` has the same splits in both.
 fn unmoved(before: &Sides, after: &Sides) -> Result<(), Failed> {
     for (key, was) in before {
         if let Some(is) = after.get(key) {
@@ -204,7 +210,7 @@ fn unmoved(before: &Sides, after: &Sides) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The next version of a table's store; what the run said of sides.
+/// Commits the next version of a table's store and returns the run's report on splits.
 fn next_version(table: &Table, words: &[&str]) -> Result<Value, Failed> {
     let mut extract = table.extract(&["--new-version", "--json"])?;
     let ran = run(extract.args(words)).exits(0)?;
@@ -217,7 +223,7 @@ fn nothing_to_do(table: &Table, words: &[&str]) -> Result<(), Failed> {
     same(&ran.err, ran.err.contains("nothing to do"), true)
 }
 
-/// A track whose artist is on this side, in version 1.
+/// Returns a track that is in the split `side` by artist, in version 1.
 fn some_track(store: &Path, side: &str) -> Result<u32, Failed> {
     let sides = sides(store, 1)?;
     let track = (0..).map_while(|track| Some((track, sides.get(&key(track))?)));
@@ -229,10 +235,11 @@ fn a_new_clip_moves_none() -> Result<(), Failed> {
     let mut table = Table::new("grown", 60);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;
+
     for track in 60..66 {
         table.add(track);
     }
-    // One of an artist that is there.
+    // Adds a track of an existing artist.
     table.add(66).artist = Some(4);
 
     let told = next_version(&table, &[])?;
@@ -246,7 +253,8 @@ fn a_new_clip_moves_none() -> Result<(), Failed> {
         &after[&key(66)][0],
         &after[&key(12)][0],
     )?;
-    // Which a first version of the same rows would not have done.
+
+    // Extracting the same rows into a new store gives different splits.
     let first = table.first("first", &[])?;
     same("as drawn anew", after == sides(&first, 1)?, false)?;
     nothing_to_do(&table, &[])
@@ -269,14 +277,14 @@ fn a_track_that_comes_back_has_its_old_side() -> Result<(), Failed> {
         2,
     )?;
 
-    // By another artist: it is the track itself that has a side.
+    // Its artist is removed, because the stored split belongs to the track.
     table.add(track).artist = None;
     let told = next_version(&table, &[])?;
     same("new", told["new"].as_u64(), Some(1))?;
     same("sides", sides(&store, 3)?, sides(&store, 1)?)
 }
 
-/// Its copy vanishes when it comes back, as if the copy had its name now.
+/// A copy of the track vanishes when the track comes back, which looks as if the copy had been renamed.
 fn a_track_that_comes_back_is_no_renamed_copy() -> Result<(), Failed> {
     let mut table = Table::new("copy", 60);
     let store = table.store();
@@ -287,26 +295,31 @@ fn a_track_that_comes_back_is_no_renamed_copy() -> Result<(), Failed> {
 
     table.row(tested).voice = voice;
     next_version(&table, &[])?;
+
     table.remove(tested);
     next_version(&table, &[])?;
+
     table.remove(trained);
     table.add(tested).voice = voice;
     next_version(&table, &[])?;
+
     let [before, after] = [sides(&store, 1)?, sides(&store, 4)?];
     same("sides", &after[&key(tested)], &before[&key(tested)])
 }
 
-/// A track that was trained on turns out to be by an artist of test: all tracks of that artist leave test.
+/// The artist of a training track is corrected to an artist of the test split: all tracks of that artist leave the
+/// test split.
 fn a_corrected_artist_takes_its_group_to_training() -> Result<(), Failed> {
     let mut table = Table::new("corrected", 60);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;
+
     let trained = some_track(&store, "training")?;
     let tested = some_track(&store, "test")?;
     table.row(trained).artist = Some(tested / 3);
 
     let preview = run(&mut table.extract(&["--new-version", "--dry-run"])?).exits(0)?;
-    let words = "sides: 0 tracks new, 0 gone, 3 on another side (3 test -> training)";
+    let words = "sides: 0 tracks new, 0 removed, 3 on another side (3 test -> training)";
     same(&preview.out, preview.out.contains(words), true)?;
 
     let ran = run(&mut table.extract(&["--new-version", "--json"])?).exits(0)?;
@@ -319,6 +332,7 @@ fn a_corrected_artist_takes_its_group_to_training() -> Result<(), Failed> {
     let told = &report["sides"];
     let moved = serde_json::json!([{"from": "test", "to": "training", "tracks": 3}]);
     same("moved", &told["moved"], &moved)?;
+
     let merged = told["merged"].as_array().ok_or("no list")?;
     let mut merged = merged.iter().map(|one| one["clip_key"].as_str());
     same(
@@ -327,6 +341,7 @@ fn a_corrected_artist_takes_its_group_to_training() -> Result<(), Failed> {
         Some(key(tested / 3 * 3).as_str()),
     )?;
     same("others", merged.count(), 2)?;
+
     let warnings = report["warnings"][0].as_str().unwrap_or_default();
     same(warnings, warnings.starts_with(&warned[9..]), true)?;
     nothing_to_do(&table, &[])
@@ -336,6 +351,7 @@ fn resplit_draws_anew_and_warns() -> Result<(), Failed> {
     let mut table = Table::new("resplit", 60);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;
+
     for track in 60..80 {
         table.add(track);
     }
@@ -351,6 +367,7 @@ fn resplit_draws_anew_and_warns() -> Result<(), Failed> {
         line.starts_with("warning: tracks that change sides"),
         true,
     )?;
+
     let first = table.first("first", &[])?;
     same("sides", sides(&store, 3)?, sides(&first, 1)?)?;
     nothing_to_do(&table, &["--resplit"])?;
@@ -361,11 +378,13 @@ fn another_seed_draws_anew() -> Result<(), Failed> {
     let mut table = Table::new("seed", 60);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;
+
     table.add(60);
     let seed = ["--set", "split.seed=7"];
     next_version(&table, &seed)?;
     let first = table.first("first", &seed)?;
     same("sides", sides(&store, 2)?, sides(&first, 1)?)?;
+
     let table_of = |store: &Path, version| {
         let files = manifest(store, version)?.files;
         let sides = files.into_iter().find(|file| file.name() == "sides");
@@ -408,7 +427,8 @@ fn a_store_of_format_2_keeps_its_sides() -> Result<(), Failed> {
     nothing_to_do(&table, &[])
 }
 
-/// `tracks` has no more than the planned clips there. The sides of all others follow from drawing them again.
+/// In such a store, the table `tracks` contains only the planned clips. The splits of all other tracks are drawn
+/// again.
 fn a_limited_store_of_format_2_has_nothing_to_do() -> Result<(), Failed> {
     let mut table = Table::new("old-limited", 200);
     let store = table.store();
@@ -416,7 +436,7 @@ fn a_limited_store_of_format_2_has_nothing_to_do() -> Result<(), Failed> {
     to_old_format(&store, 2)?;
     nothing_to_do(&table, &["--limit", "10"])?;
 
-    // A version whose rows are the same is made anew without the table.
+    // A version with the same rows is written again without the table.
     let tracks = manifest(&store, 1)?.files;
     let tracks = tracks.iter().find(|file| file.name() == "tracks");
     let path = store.join(&tracks.ok_or("no table of tracks")?.path);
@@ -430,7 +450,7 @@ fn a_limited_store_of_format_2_has_nothing_to_do() -> Result<(), Failed> {
     same("moved", told["moved"].as_array().map(Vec::len), Some(0))
 }
 
-/// A column that is new, and one that is a number no longer.
+/// Tests a new column, and a column that is no longer numeric.
 fn columns_that_differ_are_named() -> Result<(), Failed> {
     let table = Table::new("columns", 12);
     run(&mut table.extract(&[])?).exits(0)?;
@@ -441,6 +461,7 @@ fn columns_that_differ_are_named() -> Result<(), Failed> {
         .as_ref()
         .ok_or("no metadata")?
         .join("table.csv");
+
     let mut lines = String::new();
     for (number, line) in fs::read_to_string(&csv)?.lines().enumerate() {
         lines += &match number {
@@ -449,6 +470,7 @@ fn columns_that_differ_are_named() -> Result<(), Failed> {
         };
     }
     fs::write(&csv, lines)?;
+
     let store = table.store();
     run(inputs.extract(&store).arg("--new-version")).exits(0)?;
 
@@ -457,9 +479,11 @@ fn columns_that_differ_are_named() -> Result<(), Failed> {
         diff.arg(&store).args(["1", "2"]);
         diff
     };
+
     let told = run(&mut diff()).exits(0)?;
     let line = "column tracks.mood added (";
     same(&told.out, told.out.contains(line), true)?;
+
     let told: Value = serde_json::from_str(&run(diff().arg("--json")).exits(0)?.out)?;
     let columns = told["columns"].as_array().ok_or("no columns")?;
     same(
@@ -474,6 +498,7 @@ fn damaged_sides_are_not_drawn_anew_by_themselves() -> Result<(), Failed> {
     let mut table = Table::new("damaged-sides", 24);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;
+
     let files = manifest(&store, 1)?.files;
     let file = files.iter().find(|file| file.name() == "sides");
     let path = store.join(&file.ok_or("no table of sides")?.path);
@@ -490,7 +515,7 @@ fn damaged_sides_are_not_drawn_anew_by_themselves() -> Result<(), Failed> {
     Ok(())
 }
 
-/// The disk of 27 files of 40 is not mounted.
+/// 27 of 40 files are missing, as if their disk were not mounted.
 fn a_folder_that_vanished_is_refused() -> Result<(), Failed> {
     let table = Table::new("vanished", 40);
     let store = table.store();
@@ -507,7 +532,7 @@ fn a_folder_that_vanished_is_refused() -> Result<(), Failed> {
         "--max-shrink 0.1 ",
         "--max-shrink 0.68",
     ])?;
-    // A limit hides none of them.
+    // `--limit` does not hide missing files.
     next(&["--limit", "5", "--max-shrink", "0.67"]).exits(4)?;
     same("versions", versions(&store).len(), 1)?;
 
@@ -519,12 +544,13 @@ fn a_folder_that_vanished_is_refused() -> Result<(), Failed> {
 
     next(&["--max-shrink", "0.68"]).exits(0)?;
     same("clips", manifest(&store, 2)?.counts.clips_written, 13)?;
-    // Against that version nothing is gone.
+    // Compared with the new version, no file is missing.
     run(&mut inputs.extract(&store)).exits(0)?;
     Ok(())
 }
 
-/// A class before all others and one that goes: the ids of the others stay, until they are drawn anew.
+/// Adds a class that sorts before all others and removes another. The remaining classes keep their ids until
+/// `--renumber`.
 fn classes_keep_their_ids() -> Result<(), Failed> {
     let mut table = Table::new("classes", 24);
     let store = table.store();
@@ -539,17 +565,19 @@ fn classes_keep_their_ids() -> Result<(), Failed> {
     let preview = run(&mut table.extract(&words)?).exits(0)?;
     let line = "changed: 1 class id added: genre Blues: 3\n";
     same(&preview.out, preview.out.contains(line), true)?;
+
     run(&mut table.extract(&words[..1])?).exits(0)?;
     same("classes", classes(2)?.as_str(), "Folk Jazz Rock Blues")?;
     let query = "SELECT count(*) FROM features_log_mel WHERE genre = 3 AND clip_key = 'a/004.wav'";
     same("rows of the new class", sql_number(&store, query)?, 1)?;
+
     let again = run(&mut table.extract(&[])?).exits(0)?;
     same("said", again.err.contains("nothing to do"), true)?;
     let diff = run(wavemill(["diff", "--store"]).arg(&store).args(["1", "2"])).exits(0)?;
     let line = "1 class id added: genre Blues: 3\n";
     same(&diff.out, diff.out.contains(line), true)?;
 
-    // Gone, its id is nobody else's.
+    // The id of the removed class is not reused.
     for row in table.rows.values_mut() {
         if row.genre == "Jazz" {
             row.genre = "Rock";
@@ -565,23 +593,26 @@ fn classes_keep_their_ids() -> Result<(), Failed> {
     refused.says(&["--renumber gave other class ids", "genre Blues: 3 -> 0"])?;
     run(&mut table.extract(&["--renumber", "--new-version"])?).exits(0)?;
     same("classes", classes(4)?.as_str(), "Blues Folk Rock")?;
+
     let versions = run(wavemill(["info", "--versions", "--store"]).arg(&store)).exits(0)?;
     let last = versions.out.lines().last().unwrap_or_default();
     same(last, last.ends_with("; changed: class ids"), true)?;
     let again = run(&mut table.extract(&[])?).exits(0)?;
     same("said", again.err.contains("nothing to do"), true)?;
+
     for version in ["1", "2", "3", "4"] {
         run(wavemill(["verify", "--version", version, "--store"]).arg(&store)).exits(0)?;
     }
     Ok(())
 }
 
-/// The old store is lost but for its sides, as CSV or as the table itself.
+/// Only the splits of the old store are left, as CSV or as the table itself.
 fn sides_go_to_a_fresh_store() -> Result<(), Failed> {
     const SIDES: &str = "SELECT rule, \"group\", side FROM sides ORDER BY 1, 2";
     let mut table = Table::new("sides", 24);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;
+
     for track in 24..60 {
         table.add(track);
     }
@@ -608,20 +639,23 @@ fn sides_go_to_a_fresh_store() -> Result<(), Failed> {
         run(&mut extract).exits(0)?;
         Ok((sql(&fresh, SIDES)?, manifest(&fresh, 1)?))
     };
+
     let (drawn, without) = fresh("without", &[])?;
     same("drawn anew, sides differ", drawn == wanted, false)?;
     let (sides, by_csv) = fresh("by-csv", &[&csv])?;
     same("sides", sides, wanted.clone())?;
     let (sides, by_parquet) = fresh("by-parquet", &[&parquet])?;
     same("sides", sides, wanted)?;
+
     same("plan", &by_csv.plan_id, &by_parquet.plan_id)?;
     same("named", by_csv.identity.sides.is_some(), true)?;
     same("plan without", without.identity.sides, None)?;
 
-    // Kept by the store itself from now on.
+    // From now on, the store itself keeps the splits.
     let again = table.written()?.extract(&store.with_file_name("by-csv"));
     let again = run(&mut { again }).exits(0)?;
     same("said", again.err.contains("nothing to do"), true)?;
+
     fs::write(&csv, "group,side\ntrack:a/000.wav,test\n")?;
     let mut other = table.written()?.extract(&store.with_file_name("by-csv"));
     run(other.arg("--sides").arg(&csv))
@@ -636,27 +670,27 @@ fn wrong_sides_are_refused_by_line() -> Result<(), Failed> {
     for (text, words) in [
         (
             "group,side\ntrack:a,training\ntrack:b,tset\n",
-            "line 3: `tset` is no side: correct it to training, ",
+            "line 3: `tset` is not a side: change it to training, ",
         ),
         (
             "group,side\ntrack:a,test\ntrack:a,test\n",
-            "line 3: group `track:a` of the rule `artist` is there already, in line 2: ",
+            "line 3: group `track:a` of the rule `artist` already occurs in line 2: ",
         ),
         (
             "group,side\na.wav,test\n",
-            "line 2: `a.wav` is no group: its name begins with track:, ",
+            "line 2: `a.wav` is not a group: groups begin with track:, ",
         ),
         (
             "rule,group,side\nofficial,track:a,test\n",
-            "line 2: `official` is no rule that keeps sides: ",
+            "line 2: `official` is not a rule that keeps sides: ",
         ),
         (
             "clip_key,side\na,test\n",
             "no column `group`: give the columns group and side",
         ),
-        ("group,side\n", "no row in it"),
-        ("group,side\ntrack:a\n", "no CSV file"),
-        ("PAR1", "no Parquet file of sides"),
+        ("group,side\n", "no rows in it"),
+        ("group,side\ntrack:a\n", "not a CSV file"),
+        ("PAR1", "not a Parquet file of sides"),
         (
             "group,side,side\ntrack:a,test,training\n",
             "several columns `side`",
@@ -671,6 +705,7 @@ fn wrong_sides_are_refused_by_line() -> Result<(), Failed> {
         let refused = run(extract.arg(&file)).exits(2)?;
         refused.says(&[file.to_str().unwrap_or_default(), words])?;
     }
+
     let mut extract = table.extract(&["--sides"])?;
     run(extract.arg("nosuch.csv"))
         .exits(2)?

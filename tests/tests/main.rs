@@ -1,8 +1,9 @@
-//! Whole runs of the built programs: what they write, what they say, and what survives when they are stopped.
+//! End-to-end tests of the built programs: the files and messages that they write, and the state that they leave
+//! when they are stopped.
 //!
-//! One data set of synthetic MP3s is made a run, and one store of it that tests only read.
+//! Each test run generates one data set of synthetic MP3s and one store of it, which tests only read.
 
-// clippy knows tests by `cfg(test)`, which a test binary without the standard harness lacks.
+// clippy recognizes tests by `cfg(test)`, which is not set in a test binary without the standard harness.
 #![allow(clippy::unwrap_used)]
 
 mod backends;
@@ -89,10 +90,12 @@ fn main() {
         train_report::trials(),
         weights::trials(),
     ];
+
     let conclusion = wavemill_tests::run(
         &Arguments::from_args(),
         tests.into_iter().flatten().collect(),
     );
+
     drop(scratch);
     conclusion.exit();
 }

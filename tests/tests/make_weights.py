@@ -41,7 +41,7 @@ def read_checkpoint(path):
 def main():
     folder = pathlib.Path(sys.argv[1])
     weights = {
-        # Transposed: not in the order that its values have in memory.
+        # Transposed, so that the logical order differs from the order in memory.
         "module.conv1.weight": torch.arange(6, dtype=torch.float64).reshape(2, 3).t(),
         "module.block1.rep.0.pointwise.weight": torch.ones(4, 2, dtype=torch.float16),
         "module.bn1.num_batches_tracked": torch.tensor(7),

@@ -1,4 +1,4 @@
-//! Manifests that lie: edited by hand, with flipped bits, of other formats, with names that lead elsewhere.
+//! Wrong manifests: edited by hand, with flipped bits, of other formats, or with paths out of the store.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -63,7 +63,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A command on a store.
+/// Runs a command on a store.
 fn on(store: &Path, words: &[&str]) -> Ran {
     run(wavemill(words).arg("--store").arg(store))
 }
@@ -72,7 +72,7 @@ fn manifest_path(store: &Path) -> PathBuf {
     store.join("_wavemill/versions/00000001.json")
 }
 
-/// Changes the JSON of version 1, and makes its checksum right again where it has one: as somebody who knows how.
+/// Edits the JSON of version 1 and recomputes its checksum if it has one, as an attacker would.
 fn edit(store: &Path, change: impl FnOnce(&mut Value)) -> Result<(), Failed> {
     let mut json: Value = serde_json::from_slice(&fs::read(manifest_path(store))?)?;
     let keys = json.as_object_mut().ok_or("no object")?;
@@ -85,12 +85,12 @@ fn edit(store: &Path, change: impl FnOnce(&mut Value)) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Rewrites version 1 as the first wavemill wrote it.
+/// Rewrites version 1 in format 1, as the first wavemill wrote it.
 fn to_format_1(store: &Path) -> Result<Manifest, Failed> {
     to_old_format(store, 1)
 }
 
-/// The place of the first digit of `key`'s value.
+/// Returns the position of the first digit in the value of `key`.
 fn digit_of(text: &str, key: &str) -> Result<usize, Failed> {
     let at = text
         .find(&format!("\"{key}\":"))
@@ -101,7 +101,7 @@ fn digit_of(text: &str, key: &str) -> Result<usize, Failed> {
     Ok(at + digit)
 }
 
-/// Digits at 48 places, spread over the manifest.
+/// Changes a digit at 48 positions, spread over the manifest.
 fn flipped_digits_are_found() -> Result<(), Failed> {
     let store = own_store("digits");
     let text = fs::read_to_string(manifest_path(&store))?;
@@ -112,30 +112,34 @@ fn flipped_digits_are_found() -> Result<(), Failed> {
         .filter(|(_, b)| b.is_ascii_digit())
         .map(|(at, _)| at)
         .collect();
+
     for place in 0..48 {
         let at = digits[place * digits.len() / 48];
         let mut bytes = text.clone().into_bytes();
         bytes[at] ^= 1;
-        // The last digits of a float can be others and the number the same. A number that begins with zero now is none.
+
+        // Changing the last digits of a float may give the same number. A leading zero makes a number invalid.
         if serde_json::from_slice::<Value>(&bytes).is_ok_and(|is| is == whole) {
             continue;
         }
+
         fs::write(manifest_path(&store), &bytes)?;
         let found = on(&store, &["verify"]).exits(3)?;
         found.says(&["00000001.json", "damaged manifest"])?;
-        // Not only there: nobody gets another answer.
+        // Queries on the damaged manifest fail as well, instead of returning wrong results.
         on(&store, &["sql", "SELECT count(*) FROM tracks"]).exits(3)?;
     }
+
     fs::write(manifest_path(&store), &text)?;
     on(&store, &["verify"]).exits(0)?;
     Ok(())
 }
 
-/// What each edit is, and what `verify` has to say of it.
+/// Name of an edit, the edit itself, and a part of the message that `verify` must print.
 type Lie = (&'static str, fn(&mut Value), &'static str);
 
-/// Format 1 has no checksum; the shards, tables and receipts tell all the same. Under later formats they tell of a
-/// manifest whose checksum was made right again.
+/// Format 1 has no checksum, but its shards, tables and receipts contradict a wrong manifest. In later formats they
+/// contradict a manifest whose checksum was recomputed after an edit.
 fn format_1_lies_are_found_in_the_shards() -> Result<(), Failed> {
     let lies: [Lie; 15] = [
         (
@@ -215,6 +219,7 @@ fn format_1_lies_are_found_in_the_shards() -> Result<(), Failed> {
             "not a file of this version",
         ),
     ];
+
     for format in [1, 3] {
         let store = own_store("lies");
         if format == 1 {
@@ -222,6 +227,7 @@ fn format_1_lies_are_found_in_the_shards() -> Result<(), Failed> {
         }
         let text = fs::read(manifest_path(&store))?;
         on(&store, &["verify"]).exits(0)?;
+
         for (name, lie, said) in &lies {
             edit(&store, lie)?;
             let found = on(&store, &["verify"]).exits(3)?;
@@ -234,7 +240,7 @@ fn format_1_lies_are_found_in_the_shards() -> Result<(), Failed> {
         }
     }
 
-    // Earlier formats do not state the numbers of shards.
+    // Earlier formats do not state the number of shards.
     let store = own_store("numbers");
     edit(&store, |m| {
         let n_shards = m["shards"]["training"].as_u64().unwrap();
@@ -268,7 +274,7 @@ fn add(number: &mut Value) {
     *number = (number.as_u64().unwrap() + 1).into();
 }
 
-/// One clip more of one class and one less of another.
+/// Moves one clip from the count of one class to that of another.
 fn swap_digits(counts: &mut Value) {
     let training = counts["training"].as_array_mut().unwrap();
     let most = (0..training.len())
@@ -279,7 +285,7 @@ fn swap_digits(counts: &mut Value) {
     add(&mut training[other]);
 }
 
-/// Every command, and a version of the new format upon one of the old.
+/// Every command reads format 1, and a version of the new format can follow it.
 fn format_1_stays_readable() -> Result<(), Failed> {
     let store = own_store("first-format");
     let first = to_format_1(&store)?;
@@ -297,6 +303,7 @@ fn format_1_stays_readable() -> Result<(), Failed> {
         on(&store, &["info", "--json"]).exits(0)?.out.into_bytes(),
         text.clone(),
     )?;
+
     let rows = sql_number(&store, "SELECT count(*) FROM features_log_mel")?;
     same("rows", rows, first.counts.feature_rows)?;
     let again = run(&mut inputs().extract(&store)).exits(0)?;
@@ -313,6 +320,7 @@ fn format_1_stays_readable() -> Result<(), Failed> {
         second.identity.parent,
         Some(blake3::hash(&text).to_hex().to_string()),
     )?;
+
     on(&store, &["diff", "1", "2"]).exits(0)?;
     let listed: Value =
         serde_json::from_str(&on(&store, &["info", "--versions", "--json"]).exits(0)?.out)?;
@@ -321,12 +329,13 @@ fn format_1_stays_readable() -> Result<(), Failed> {
         listed[0]["held"].is_object() && listed[1]["held"].is_object(),
         true,
     )?;
+
     on(&store, &["gc", "--keep", "1"]).exits(0)?;
     on(&store, &["verify"]).exits(0)?;
     same("the first manifest", fs::read(manifest_path(&store))?, text)
 }
 
-/// A path to another store's file with the right bytes.
+/// The path points to another store's file with the correct bytes.
 fn other_places_are_not_read() -> Result<(), Failed> {
     for format in [1, 3] {
         let folder = scratch("places");
@@ -336,6 +345,7 @@ fn other_places_are_not_read() -> Result<(), Failed> {
         if format == 1 {
             to_format_1(&store)?;
         }
+
         let text = fs::read(manifest_path(&store))?;
         let path = manifest(&store, 1)?
             .files_of("log_mel")
@@ -358,6 +368,7 @@ fn other_places_are_not_read() -> Result<(), Failed> {
                     .unwrap();
                 file["path"] = elsewhere.as_str().into();
             })?;
+
             let words = [elsewhere.as_str(), "00000001.json"];
             for command in [
                 &["verify"][..],
@@ -379,6 +390,7 @@ fn links_out_of_the_store_are_not_followed() -> Result<(), Failed> {
     let (store, other) = (folder.join("store"), folder.join("s2"));
     copy_folder(whole(), &store);
     copy_folder(whole(), &other);
+
     let manifest = manifest(&store, 1)?;
     let path = manifest
         .files_of("log_mel")
@@ -390,11 +402,13 @@ fn links_out_of_the_store_are_not_followed() -> Result<(), Failed> {
         .parent()
         .and_then(Path::parent)
         .ok_or("no folder")?;
+
     for linked in [Path::new(&path), shards] {
         let (own, theirs) = (store.join(linked), other.join(linked));
         let aside = folder.join("aside");
         fs::rename(&own, &aside)?;
         symlink(theirs, &own)?;
+
         for command in [
             &["verify"][..],
             &["info", "--files"],
@@ -407,15 +421,16 @@ fn links_out_of_the_store_are_not_followed() -> Result<(), Failed> {
         run(&mut inputs().extract(&store))
             .exits(3)?
             .says(&[&path, "leads out of it"])?;
+
         fs::remove_file(&own)?;
-        // The bytes may lie elsewhere in the store.
+        // The file's content may be stored elsewhere within the store.
         symlink(&aside, &own)?;
         fs::remove_file(&own)?;
         fs::rename(&aside, &own)?;
     }
     on(&store, &["verify"]).exits(0)?;
 
-    // A run does not write to where nobody would read.
+    // A run does not write to a place that readers refuse.
     let store = folder.join("new");
     fs::create_dir_all(store.join("_wavemill"))?;
     fs::create_dir(folder.join("elsewhere"))?;
@@ -430,22 +445,25 @@ fn links_out_of_the_store_are_not_followed() -> Result<(), Failed> {
     )
 }
 
-/// Of this plan, and of another whose shards would be linked.
+/// Tests receipts of this plan, and receipts of another plan whose shards would be linked.
 fn receipts_name_no_other_place() -> Result<(), Failed> {
     let store = own_store("receipt");
     let receipts = store
         .join("_wavemill/receipts")
         .join(manifest(&store, 1)?.plan_id)
         .join("log_mel");
+
     let mut names: Vec<PathBuf> = fs::read_dir(&receipts)?
         .map(|entry| entry.unwrap().path())
         .collect();
     names.sort();
-    // Edited by somebody who computed the checksum again.
+
+    // Edits the receipt and recomputes its checksum.
     let text = fs::read_to_string(&names[0])?;
     let json = text.lines().next().ok_or("no receipt")?;
     let edited = json.replacen("\"path\":\"data/", "\"path\":\"../s2/data/", 1);
     fs::write(&names[0], sealed(&edited))?;
+
     let again = run(inputs()
         .extract(&store)
         .args(["--new-version", "--limit", "30"]))
@@ -457,10 +475,12 @@ fn a_linked_store_is_a_store() -> Result<(), Failed> {
     let store = own_store("behind");
     let link = scratch("link").join("store");
     symlink(&store, &link)?;
+
     on(&link, &["verify"]).exits(0)?;
     sql_number(&link, "SELECT count(*) FROM features_log_mel")?;
     let again = run(&mut inputs().extract(&link)).exits(0)?;
     same("said", again.err.contains("nothing to do"), true)?;
+
     run(inputs()
         .extract(&link)
         .args(["--new-version", "--limit", "30"]))
@@ -477,11 +497,13 @@ fn a_newer_format_is_no_damage() -> Result<(), Failed> {
         "up to 3",
         "00000001.json",
     ];
+
     for json in [
         r#"{"format_version":4,"everything":"else"}"#,
         r#"{"format_version":4,"manifest_blake3":[]}"#,
     ] {
         fs::write(manifest_path(&store), json)?;
+
         let commands = [
             &["verify"][..],
             &["info"],
@@ -490,11 +512,13 @@ fn a_newer_format_is_no_damage() -> Result<(), Failed> {
             &["gc", "--keep", "1"],
             &["diff", "1", "1"],
         ];
+
         for command in commands {
             let ran = on(&store, command).exits(2)?;
             ran.says(&said)?;
             same("called damaged", ran.err.contains("damaged"), false)?;
         }
+
         run(&mut inputs().extract(&store)).exits(2)?.says(&said)?;
         let listed = on(&store, &["info", "--versions"]).exits(0)?.out;
         same(
@@ -511,6 +535,7 @@ fn bytes_that_are_no_text_are_damage() -> Result<(), Failed> {
     let mut bytes = fs::read(manifest_path(&store))?;
     bytes[100] = 0xff;
     fs::write(manifest_path(&store), &bytes)?;
+
     for command in [&["verify"][..], &["info"], &["sql", "SELECT 1"]] {
         on(&store, command)
             .exits(3)?
@@ -527,6 +552,7 @@ fn the_trainer_looks_as_closely() -> Result<(), Failed> {
     copy_folder(whole(), &store);
     copy_folder(whole(), &other);
     let text = fs::read_to_string(manifest_path(&store))?;
+
     let refused = |code: i32, said: &[&str]| -> Result<(), Failed> {
         run(fit(&store, &runs).args(["--model", "mlp-1", "--epochs", "1"]))
             .exits(code)?
@@ -541,10 +567,12 @@ fn the_trainer_looks_as_closely() -> Result<(), Failed> {
         2,
         &["needs a newer wavemill", "format version is 4", "up to 3"],
     )?;
+
     let mut bytes = text.clone().into_bytes();
     bytes[100] = 0xff;
     fs::write(manifest_path(&store), &bytes)?;
     refused(3, &["damaged manifest", "not UTF-8"])?;
+
     let at = digit_of(&text, "clips_written")?;
     let mut bytes = text.clone().into_bytes();
     bytes[at] ^= 1;
@@ -558,6 +586,7 @@ fn the_trainer_looks_as_closely() -> Result<(), Failed> {
         .ok_or("no shard")?
         .path
         .clone();
+
     edit(&store, |m| {
         let files = m["files"].as_array_mut().unwrap();
         let file = files
@@ -574,19 +603,22 @@ fn the_trainer_looks_as_closely() -> Result<(), Failed> {
     refused(3, &[&path, "leads out of it"])
 }
 
-/// Every shard of validation cut in the middle, as by a broken copy.
+/// Every validation shard is truncated to half its length, as by an interrupted copy.
 fn a_split_that_is_lost_is_told_by_its_file() -> Result<(), Failed> {
     let store = own_store("lost-split");
     let runs = scratch("lost-split-runs");
+
     let files = manifest(&store, 1)?.files;
     let of_validation = files.iter().filter(|file| {
         file.feature.as_deref() == Some("log_mel") && file.split.as_deref() == Some("validation")
     });
     let paths: Vec<&str> = of_validation.map(|file| file.path.as_str()).collect();
+
     for path in &paths {
         let bytes = fs::read(store.join(path))?;
         fs::write(store.join(path), &bytes[..bytes.len() / 2])?;
     }
+
     let refused =
         run(fit(&store, &runs).args(["--model", "lstm", "--epochs", "1", "--skip-damaged"]))
             .exits(3)?;

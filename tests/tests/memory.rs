@@ -1,5 +1,5 @@
-//! `--memory-limit` is true whatever the clips are: the kernel's high-water mark of a run stays under it, and a clip that
-//! does not fit ends the run with its name.
+//! `--memory-limit` holds for all clips: the kernel's high-water mark of a run stays below the limit, and a clip
+//! that does not fit ends the run with an error that contains its name.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -15,15 +15,17 @@ use super::support::{
 };
 
 const MIB: u64 = 1 << 20;
-/// The program itself, before it holds a clip: its pages, its threads and what the catalog leaves. An extraction of one
-/// short clip peaks at 75 to 91 MiB in a debug build, with 1 thread as with 16. 8 MiB of it are the program's own, the rest
-/// pages of its file, of which a machine holds as many as it likes: hence the room. scripts/break/run.py has this figure too.
+/// Memory of the program itself before it holds a clip: its code, its threads and the catalog's allocations. An
+/// extraction of one short clip peaks at 75 to 91 MiB in a debug build, with 1 thread as with 16. Of these, 8 MiB
+/// are the program's own allocations, and the rest are mapped pages of the executable, whose number varies between
+/// machines; hence the margin. scripts/break/run.py contains the same figure.
 pub(crate) const PROGRAM_BYTES: u64 = 112 * MIB;
-/// How far over its limit a run may be, beside the program itself.
+/// Factor by which a run may exceed its limit, in addition to the memory of the program itself.
 const OVER: f64 = 1.05;
-/// How often a running program's memory is read. The mark only rises, so that what is missed is the last moment's rise.
+/// Sampling interval of a program's memory. The high-water mark only rises, so sampling misses only the rise of the
+/// last interval.
 const LOOK: Duration = Duration::from_millis(2);
-/// As the clips of these tests are: whole, of any length.
+/// Recipe for whole clips of any length.
 const RECIPE: &str = r#"
 name = "memory"
 [catalog]
@@ -95,7 +97,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A mono WAV of 16 bits; silence takes no room on the disk.
+/// Writes a 16-bit mono WAV. A silent file is sparse and takes no space on disk.
 fn wav(path: &Path, rate_hz: u32, seconds: f64, is_silent: bool) -> Result<(), Failed> {
     let n_bytes = 2 * (f64::from(rate_hz) * seconds) as u32;
     let mut header = b"RIFF".to_vec();
@@ -119,7 +121,7 @@ fn wav(path: &Path, rate_hz: u32, seconds: f64, is_silent: bool) -> Result<(), F
     Ok(file.set_len(44 + u64::from(n_bytes))?)
 }
 
-/// A clip of three seconds; those that are broken on purpose are shorter.
+/// Returns the path of a clip of three seconds. The clips that are broken on purpose are shorter.
 fn sound_clip() -> PathBuf {
     let clips = files_below(&inputs().audio)
         .into_iter()
@@ -129,7 +131,7 @@ fn sound_clip() -> PathBuf {
         .unwrap()
 }
 
-/// An MP3 of hours: the frames of a short one again and again.
+/// Writes an MP3 of several hours by repeating the frames of a short one.
 fn long_mp3(path: &Path, seconds: f64) -> Result<(), Failed> {
     let short = fs::read(sound_clip())?;
     fs::create_dir_all(path.parent().ok_or("a folder")?)?;
@@ -140,12 +142,12 @@ fn long_mp3(path: &Path, seconds: f64) -> Result<(), Failed> {
     Ok(())
 }
 
-/// An extraction of a folder or zip, with a high-water mark.
+/// An extraction of a folder or zip, with its peak memory.
 struct Run {
     ran: Ran,
     peak_bytes: u64,
     wall: Duration,
-    /// CPU time in hundredths of a second: what other programs do meanwhile does not count.
+    /// CPU time in hundredths of a second, which other programs do not affect.
     cpu_ticks: u64,
 }
 
@@ -158,6 +160,7 @@ fn extract(
 ) -> Result<Run, Failed> {
     let recipe = store.with_extension("toml");
     fs::write(&recipe, RECIPE)?;
+
     let mut command = wavemill(["extract", "--max-reject-fraction", "1", "--recipe"]);
     command
         .arg(recipe)
@@ -171,6 +174,7 @@ fn extract(
         .arg(format!("{limit_mib}MiB"))
         .arg("--threads")
         .arg(threads.to_string());
+
     for set in sets {
         command.args(["--set", set]);
     }
@@ -180,8 +184,10 @@ fn extract(
 fn watched(command: &mut Command) -> Result<Run, Failed> {
     let begun = Instant::now();
     let mut child = start(command);
+
     let path = format!("/proc/{}/status", child.id());
     let stat_path = format!("/proc/{}/stat", child.id());
+
     let mut peak = 0;
     let mut cpu_ticks = 0;
     while child.try_wait()?.is_none() {
@@ -189,12 +195,13 @@ fn watched(command: &mut Command) -> Result<Run, Failed> {
         let mark = status
             .lines()
             .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
-        // A process that has ended and was not waited for has no such line.
+        // The line is absent if the process has ended and was not yet waited for.
         peak = mark.map_or(Ok(0), str::parse::<u64>)?.max(peak);
         cpu_ticks =
             cpu_ticks_in(&fs::read_to_string(&stat_path).unwrap_or_default()).max(cpu_ticks);
         std::thread::sleep(LOOK);
     }
+
     let wall = begun.elapsed();
     Ok(Run {
         ran: finish(child),
@@ -204,7 +211,8 @@ fn watched(command: &mut Command) -> Result<Run, Failed> {
     })
 }
 
-/// User and system time of a process, as proc(5) has them behind its name in brackets: fields 14 and 15 of all.
+/// Returns the user and system time of a process: fields 14 and 15 of /proc/PID/stat according to proc(5). Parses
+/// the fields after the name, which is in parentheses and may contain spaces.
 fn cpu_ticks_in(stat: &str) -> u64 {
     let behind_name = stat.rsplit(')').next().unwrap_or_default();
     let fields = behind_name.split_whitespace().skip(11).take(2);
@@ -212,18 +220,21 @@ fn cpu_ticks_in(stat: &str) -> u64 {
 }
 
 impl Run {
-    /// Fails where the run held more than it may.
+    /// Fails if the peak memory of the run exceeded the limit.
     fn stays_under(self, what: &str, limit_mib: u64) -> Result<Self, Failed> {
         let most = (limit_mib * MIB) as f64 * OVER + PROGRAM_BYTES as f64;
         let peak = self.peak_bytes;
+
         println!(
             "{what}: {} MiB at most under {limit_mib} MiB, {:.1} s",
             peak / MIB,
             self.wall.as_secs_f64()
         );
+
         if peak > 0 && peak as f64 <= most {
             return Ok(self);
         }
+
         Err(format!(
             "{what}: {} MiB under a limit of {limit_mib} MiB: {}",
             peak / MIB,
@@ -233,7 +244,7 @@ impl Run {
     }
 }
 
-/// Folders of files that once took gigabytes, or made a codec panic, and their archives.
+/// Folders and archives of files that once took gigabytes of memory or made a codec panic.
 const HOSTILE: [&str; 9] = [
     "ogg_codebook_memory/v10",
     "ogg_codebook_memory/v100",
@@ -252,7 +263,7 @@ fn hostile_files_stay_under_the_limit(data: &Path) -> Result<(), Failed> {
         let store = folder.join(number.to_string());
         let mut audio = data.join("hostile").join(name);
         if *name == "flac_total" {
-            // A genre is a folder.
+            // The recipe expects one folder per genre.
             let files = files_below(&audio);
             audio = folder.join("flac");
             fs::create_dir_all(audio.join("g"))?;
@@ -263,6 +274,7 @@ fn hostile_files_stay_under_the_limit(data: &Path) -> Result<(), Failed> {
                 )?;
             }
         }
+
         let run = extract(&audio, &store, 256, 8, &[])?.stays_under(name, 256)?;
         run.ran.exits(0)?;
         let panics = sql_number(
@@ -277,9 +289,11 @@ fn hostile_files_stay_under_the_limit(data: &Path) -> Result<(), Failed> {
 fn the_program_alone_is_small() -> Result<(), Failed> {
     let folder = scratch("memory-alone");
     wav(&folder.join("audio/a/1.wav"), 22_050, 2.0, false)?;
+
     let run = extract(&folder.join("audio"), &folder.join("store"), 256, 2, &[])?;
     println!("the program alone: {} MiB", run.peak_bytes / MIB);
     run.ran.exits(0)?;
+
     let is_small = (1..PROGRAM_BYTES).contains(&run.peak_bytes);
     if is_small {
         Ok(())
@@ -298,6 +312,7 @@ fn long_clips_on_many_threads() -> Result<(), Failed> {
             true,
         )?;
     }
+
     for (limit_mib, sets) in [(512, &[][..]), (256, &["shards.row_group_rows=1"][..])] {
         let store = folder.join(format!("store-{limit_mib}"));
         let run = extract(&folder.join("audio"), &store, limit_mib, 8, sets)?;
@@ -309,13 +324,14 @@ fn long_clips_on_many_threads() -> Result<(), Failed> {
     Ok(())
 }
 
-/// A 3-hour WAV, a 3-hour MP3, and an entry of 500 MB in a zip.
+/// Tests a 3-hour WAV, a 3-hour MP3, and a zip entry of 500 MB.
 fn what_does_not_fit_is_named() -> Result<(), Failed> {
     let folder = scratch("memory-refused");
     wav(&folder.join("wav/a/hours.wav"), 8_000, 10_790.0, true)?;
     long_mp3(&folder.join("mp3/a/hours.mp3"), 10_000.0)?;
     let zip = folder.join("large.zip");
     stored_zip(&zip, "a/large.wav", 500_000_000)?;
+
     for (name, audio) in [
         ("a/hours.wav", "wav"),
         ("a/hours.mp3", "mp3"),
@@ -333,7 +349,7 @@ fn what_does_not_fit_is_named() -> Result<(), Failed> {
         run.ran.exits(1)?.says(&words)?;
     }
 
-    // A clip whose file fits is a row where the recipe cuts it.
+    // A clip whose file fits becomes a row if the recipe cuts it.
     wav(&folder.join("cut/a/hour.wav"), 8_000, 5_000.0, true)?;
     let (cut, store) = (folder.join("cut"), folder.join("store-cut"));
     extract(&cut, &store, 256, 8, &[])?
@@ -341,16 +357,18 @@ fn what_does_not_fit_is_named() -> Result<(), Failed> {
         .ran
         .exits(1)?
         .says(&["a/hour.wav"])?;
+
     let store = folder.join("store-cut-30");
     let cut = extract(&cut, &store, 256, 8, &["audio.duration_s=30.0"])?;
     cut.stays_under("30 s of an hour", 256)?.ran.exits(0)?;
     Ok(())
 }
 
-/// A zip of one stored entry of zeros, whose checksum is not asked for before it is read.
+/// Writes a zip with one stored entry of zeros. Its checksum is wrong, but it is checked only after reading.
 fn stored_zip(path: &Path, name: &str, bytes: u32) -> Result<(), Failed> {
     let sizes = [[0; 4], bytes.to_le_bytes(), bytes.to_le_bytes()].concat();
     let name_len = (name.len() as u16).to_le_bytes();
+
     let mut file = File::create(path)?;
     file.write_all(
         &[
@@ -380,12 +398,13 @@ fn stored_zip(path: &Path, name: &str, bytes: u32) -> Result<(), Failed> {
         &[0, 0],
     ]
     .concat();
+
     let mut file = File::options().append(true).open(path)?;
     file.write_all(&entry)?;
     Ok(file.write_all(&end)?)
 }
 
-/// A zip bomb of a few kilobytes costs itself where the recipe says how large a file may be.
+/// A zip bomb of a few kilobytes becomes one reject if the recipe limits the size of files.
 fn a_limit_of_bytes_makes_a_reject_of_a_zip_bomb() -> Result<(), Failed> {
     const ZIP: &str = "
 import sys, zipfile
@@ -394,6 +413,7 @@ with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as out:
     out.write(clip, 'a/good.wav')
     out.writestr('a/zeros.wav', bytes(400_000_000))
 ";
+
     let folder = scratch("memory-bomb");
     let (clip, zip) = (folder.join("good.wav"), folder.join("bomb.zip"));
     wav(&clip, 8_000, 2.0, true)?;
@@ -404,12 +424,13 @@ with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as out:
     let ran = stopped.stays_under("without a limit", 256)?.ran.exits(1)?;
     ran.says(&[
         "a/zeros.wav",
-        "audio.max_file_bytes in the recipe, which makes rejects of such files",
+        "audio.max_file_bytes in the recipe, which rejects such files",
     ])?;
 
     let store = folder.join("store");
     let limited = extract(&zip, &store, 256, 2, &["audio.max_file_bytes=10000000"])?;
     limited.stays_under("with a limit", 256)?.ran.exits(0)?;
+
     let counts = manifest(&store, 1)?.counts;
     same("written", counts.clips_written, 1)?;
     same(
@@ -424,12 +445,13 @@ with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as out:
         &"over 10000000 bytes, which is the recipe's max_file_bytes".into(),
     )?;
 
-    // The limit is part of what a version is made of.
+    // The limit is part of the version's identity.
     let again = extract(&zip, &store, 256, 2, &["audio.max_file_bytes=20000000"])?;
     again.ran.exits(4)?.says(&["audio.max_file_bytes"])
 }
 
-/// Some shards are finished when a clip does not fit. They stay, and a larger limit goes on from there.
+/// Some shards are finished when a clip does not fit. They are kept, and a run with a larger limit continues from
+/// there.
 fn a_run_goes_on_where_a_clip_did_not_fit() -> Result<(), Failed> {
     let folder = scratch("memory-goes-on");
     for number in 0..12 {
@@ -441,6 +463,7 @@ fn a_run_goes_on_where_a_clip_did_not_fit() -> Result<(), Failed> {
         )?;
     }
     wav(&folder.join("audio/a/long.wav"), 8_000, 1_800.0, true)?;
+
     let sets = ["shards.clips=1"];
     let (store, whole) = (folder.join("store"), folder.join("whole"));
     let stopped =
@@ -448,7 +471,7 @@ fn a_run_goes_on_where_a_clip_did_not_fit() -> Result<(), Failed> {
     stopped
         .ran
         .exits(1)?
-        .says(&["a/long.wav", "--memory-limit 256 MiB", "goes on from here"])?;
+        .says(&["a/long.wav", "--memory-limit 256 MiB", "again to continue"])?;
     let finished = receipts(&store);
 
     extract(&folder.join("audio"), &store, 1024, 2, &sets)?
@@ -459,6 +482,7 @@ fn a_run_goes_on_where_a_clip_did_not_fit() -> Result<(), Failed> {
         .ran
         .exits(0)?;
     same_versions(&store, &whole)?;
+
     if finished == 0 {
         Err("no shard was finished before the clip that does not fit".into())
     } else {
@@ -466,7 +490,7 @@ fn a_run_goes_on_where_a_clip_did_not_fit() -> Result<(), Failed> {
     }
 }
 
-/// Long and short clips, of several rates and formats, without a length that the recipe gives.
+/// Creates long and short clips of several rates and formats, for a recipe that sets no length.
 fn mixed_clips(folder: &Path) -> Result<PathBuf, Failed> {
     let audio = folder.join("audio");
     for (number, seconds) in [300.0, 2.0, 0.3, 200.0, 5.0, 1.0, 400.0, 3.0, 0.05]
@@ -481,6 +505,7 @@ fn mixed_clips(folder: &Path) -> Result<PathBuf, Failed> {
             seconds > 100.0,
         )?;
     }
+
     long_mp3(&audio.join("b/long.mp3"), 240.0)?;
     long_mp3(&audio.join("b/short.mp3"), 3.0)?;
     fs::write(
@@ -497,6 +522,7 @@ fn the_limit_changes_no_byte() -> Result<(), Failed> {
     let sets = ["shards.clips=8", "shards.row_group_rows=2"];
     let wide = folder.join("wide");
     extract(&audio, &wide, 2048, 1, &sets)?.ran.exits(0)?;
+
     for threads in [1, 8] {
         let narrow = folder.join(format!("narrow-{threads}"));
         extract(&audio, &narrow, 256, threads, &sets)?
@@ -508,12 +534,13 @@ fn the_limit_changes_no_byte() -> Result<(), Failed> {
     Ok(())
 }
 
-/// `audio.max_duration_s` makes rejects of long clips, whatever the memory: also of a clip that would not fit.
+/// `audio.max_duration_s` rejects long clips under every memory limit, including a clip that would not fit.
 fn too_long_is_a_reject_at_every_limit() -> Result<(), Failed> {
     let folder = scratch("memory-too-long");
     let audio = mixed_clips(&folder)?;
     wav(&audio.join("a/hour.wav"), 8_000, 5_000.0, true)?;
     wav(&audio.join("a/exact.wav"), 22_050, 4.0, false)?;
+
     let sets = ["audio.max_duration_s=4.0"];
     for (name, limit_mib) in [("narrow", 256), ("wide", 2048)] {
         extract(&audio, &folder.join(name), limit_mib, 4, &sets)?
@@ -522,6 +549,7 @@ fn too_long_is_a_reject_at_every_limit() -> Result<(), Failed> {
             .exits(0)?;
     }
     same_versions(&folder.join("narrow"), &folder.join("wide"))?;
+
     let query = "SELECT reason AS name, count(*) AS n FROM rejects GROUP BY reason";
     let counted = sql_counts(&folder.join("narrow"), query)?;
     let wanted = [("not_audio", 1), ("too_large", 7), ("too_short", 1)]
@@ -529,7 +557,7 @@ fn too_long_is_a_reject_at_every_limit() -> Result<(), Failed> {
     same("rejects", counted, wanted.into())
 }
 
-/// Every command that takes a recipe.
+/// Returns every command that takes a recipe.
 fn commands(set: &[&str], limit_mib: u64) -> [Command; 3] {
     let clip = sound_clip();
     let mut commands = [
@@ -547,6 +575,7 @@ fn commands(set: &[&str], limit_mib: u64) -> [Command; 3] {
             "/dev/null",
         ]),
     ];
+
     commands[1]
         .arg(scratch("memory-dry").join("store"))
         .arg("--audio")
@@ -557,7 +586,9 @@ fn commands(set: &[&str], limit_mib: u64) -> [Command; 3] {
     if let Some(metadata) = &inputs().metadata {
         commands[1].arg("--metadata").arg(metadata);
     }
+
     commands[2].arg(clip);
+
     for command in &mut commands {
         for set in set {
             command.args(["--set", set]);
@@ -595,6 +626,7 @@ fn refused_at_once() -> Result<(), Failed> {
         for mut command in commands(&[set], 256) {
             let run = watched(&mut command)?;
             let is_small = run.peak_bytes < PROGRAM_BYTES;
+
             run.ran.exits(2)?.says(&[key, set])?;
             same(&format!("{set}: small"), is_small, true)?;
         }
@@ -603,9 +635,11 @@ fn refused_at_once() -> Result<(), Failed> {
 }
 
 fn largest_numbers() -> Result<(), Failed> {
-    /// What one clip of ten seconds may take without `--memory-limit`, at the limits of what a recipe may ask.
+    /// Memory limit for one clip of ten seconds without `--memory-limit`, with the largest values that a recipe
+    /// allows.
     const FEATURES_LIMIT_MIB: u64 = 1024;
     const WALL: Duration = Duration::from_secs(60);
+
     for sets in [
         &["features.log_mel.hop_length=1"][..],
         &[
@@ -633,21 +667,23 @@ fn largest_numbers() -> Result<(), Failed> {
     Ok(())
 }
 
-/// 300 rates, of which most have no short period with the recipe's, and one such rate in the middle of them. A sample
-/// costs the same in both, so what differs is that the first needs a plan for each clip.
+/// Compares 300 sample rates, most of which have no short period with the recipe's rate, with a single such rate in
+/// the middle of them. The cost per sample is the same, so the only difference is one resampling plan per clip.
 fn many_rates_cost_little() -> Result<(), Failed> {
     const CLIPS: u32 = 300;
     const ONE_RATE_HZ: u32 = 51_001;
-    /// A plan a clip costs less than a clip of one second does.
+    /// Planning for a clip costs less than processing a clip of one second.
     const MORE_CPU_MAX: f64 = 2.0;
-    /// What a few plans a worker may add.
+    /// Memory that a few plans per worker may add.
     const MORE_BYTES_MAX: u64 = 48 * MIB;
+
     let folder = scratch("memory-rates");
     for number in 0..CLIPS {
         let clip = |set: &str| folder.join(format!("{set}/a/{number:03}.wav"));
         wav(&clip("many"), 8_009 + 290 * number, 1.0, false)?;
         wav(&clip("one"), ONE_RATE_HZ, 1.0, false)?;
     }
+
     let run = |name: &str| {
         let run = extract(
             &folder.join(name),
@@ -658,6 +694,7 @@ fn many_rates_cost_little() -> Result<(), Failed> {
         )?;
         run.stays_under(name, 256)
     };
+
     let (one, many) = (run("one")?, run("many")?);
     many.ran.exits(0)?;
     one.ran.exits(0)?;
@@ -669,6 +706,7 @@ fn many_rates_cost_little() -> Result<(), Failed> {
         )
         .into());
     }
+
     let more = many.cpu_ticks as f64 / one.cpu_ticks.max(1) as f64;
     println!("300 rates: {more:.1} times the CPU time of one");
     if more > MORE_CPU_MAX {

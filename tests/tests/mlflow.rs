@@ -1,6 +1,6 @@
-//! Runs at an MLflow server: a real one, and none.
+//! Logging of runs to an MLflow server: to a real one, and without one.
 //!
-//! The real one is asked where `WAVEMILL_PEERS=1`, as other programs are (`peers.rs`).
+//! As with other peer programs (`peers.rs`), the real server is tested only with `WAVEMILL_PEERS=1`.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -17,7 +17,7 @@ use crate::support::{
     wait_until, whole,
 };
 
-/// MLflow's experiment, also a name that a URI has to escape.
+/// Name of the MLflow experiment, with characters that a URI has to escape.
 const EXPERIMENT: &str = "night & day/ü";
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -27,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_real_server_has_the_runs,
     );
     let has_trainer = !real.has_ignored_flag();
+
     vec![
         real.with_ignored_flag(!asked || !has_trainer),
         of_trainer(
@@ -36,7 +37,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A server on this machine; ended when dropped.
+/// An MLflow server on this machine, which is stopped when dropped.
 struct RealServer {
     child: Child,
     questions: Option<ChildStdin>,
@@ -54,13 +55,16 @@ impl RealServer {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
+
         let questions = child.stdin.take();
         let mut answers = BufReader::new(child.stdout.take().ok_or("no output")?);
+
         let mut address = String::new();
         answers.read_line(&mut address)?;
         if address.is_empty() {
             return Err("no MLflow server: what it said stands above".into());
         }
+
         Ok(Self {
             child,
             questions,
@@ -69,7 +73,7 @@ impl RealServer {
         })
     }
 
-    /// What it has, the first run first.
+    /// Returns the runs on the server, oldest first.
     fn runs(&mut self) -> Result<Vec<Value>, Failed> {
         let questions = self.questions.as_mut().ok_or("no input")?;
         writeln!(questions, "{EXPERIMENT}")?;
@@ -81,13 +85,13 @@ impl RealServer {
 
 impl Drop for RealServer {
     fn drop(&mut self) {
-        // The end of its input is its end.
+        // The server ends at the end of its input.
         self.questions = None;
         let _ = self.child.wait();
     }
 }
 
-/// A small model's run, for `epochs`.
+/// Returns a `fit` command that trains a small model for `epochs`.
 fn small_fit(runs: &Path, address: &str, epochs: u64) -> Command {
     let mut command = fit(whole(), runs);
     for set in ["model.name=lstm", "data.frames=16", "data.batch_size=4"] {
@@ -98,15 +102,19 @@ fn small_fit(runs: &Path, address: &str, epochs: u64) -> Command {
     command
 }
 
-/// A run to its end, and one that a signal stops and `--resume` brings to its end: MLflow has what their folders have.
+/// One run completes, and another is stopped by a signal and completed with `--resume`. The server must contain the
+/// same data as their folders.
 fn a_real_server_has_the_runs() -> Result<(), Failed> {
     let mut server = RealServer::start(&scratch("mlflow-server"))?;
+
     let folder = scratch("mlflow-whole");
     let ran = run(&mut small_fit(&folder, &server.address, 2)).exits(0)?;
+
     let whole_run = run_in(&folder)?;
     let found = server.runs()?;
     same("runs", found.len(), 1)?;
     is_of_folder(&found[0], &whole_run, "FINISHED")?;
+
     let run_id = found[0]["info"]["run_id"].as_str().ok_or("no id")?;
     same(
         "its page",
@@ -120,27 +128,30 @@ fn a_real_server_has_the_runs() -> Result<(), Failed> {
     wait_until(&mut child, "a checkpoint", || last_step(&folder) > 0)?;
     run(Command::new("kill").arg(child.id().to_string())).exits(0)?;
     finish(child).exits(130)?;
+
     let stopped_run = run_in(&folder)?;
     let found = server.runs()?;
     same("runs", found.len(), 2)?;
     is_of_folder(&found[1], &stopped_run, "KILLED")?;
     let run_id = found[1]["info"]["run_id"].clone();
 
-    // The server is known to the run's folder.
+    // The address of the server is stored in the run's folder.
     let epochs = epochs_of(&stopped_run)?.len() + 1;
     let mut command = trainer(["fit", "--device", "cpu", "--threads", "1", "--resume"]);
     command.arg(&stopped_run);
     command.args(["--epochs", &epochs.to_string()]);
     run(&mut command).exits(0)?;
+
     let found = server.runs()?;
     same("runs", found.len(), 2)?;
     same("the run", &found[1]["info"]["run_id"], &run_id)?;
     is_of_folder(&found[1], &stopped_run, "FINISHED")
 }
 
-/// What MLflow has of a run is what its folder has.
+/// Fails unless MLflow's data of a run equals that of its folder.
 fn is_of_folder(found: &Value, folder: &Path, status: &str) -> Result<(), Failed> {
     same("status", found["info"]["status"].as_str(), Some(status))?;
+
     let name = folder.file_name().and_then(|name| name.to_str());
     same("name", found["info"]["run_name"].as_str(), name)?;
     for (key, value) in [("model.name", "lstm"), ("data.frames", "16"), ("seed", "0")] {
@@ -154,10 +165,12 @@ fn is_of_folder(found: &Value, folder: &Path, status: &str) -> Result<(), Failed
         for one in history {
             there.insert(one[0].as_u64(), one[1].as_f64());
         }
+
         let mut here = BTreeMap::new();
         for epoch in &epochs {
             here.insert(epoch["step"].as_u64(), epoch["values"][name].as_f64());
         }
+
         same(name, &there, &here)?;
         same("no epoch is there twice", history.len(), epochs.len())?;
     }
@@ -169,8 +182,10 @@ fn is_of_folder(found: &Value, folder: &Path, status: &str) -> Result<(), Failed
         files["config.toml"].as_str(),
         Some(&*config),
     )?;
+
     let pictures = files.keys().filter(|path| path.ends_with(".png")).count();
     same("a picture", pictures > 0, true)?;
+
     if status == "FINISHED" {
         let result = std::fs::read_to_string(folder.join("result.json"))?;
         same("result", files["result.json"].as_str(), Some(&*result))?;
@@ -181,7 +196,7 @@ fn is_of_folder(found: &Value, folder: &Path, status: &str) -> Result<(), Failed
     Ok(())
 }
 
-/// Lines of a run's log at the ends of its epochs.
+/// Returns the log entries at the ends of a run's epochs.
 fn epochs_of(folder: &Path) -> Result<Vec<Value>, Failed> {
     let mut epochs = Vec::new();
     for line in std::fs::read_to_string(folder.join("log.jsonl"))?.lines() {
@@ -194,7 +209,7 @@ fn epochs_of(folder: &Path) -> Result<Vec<Value>, Failed> {
 }
 
 fn a_server_that_is_away_is_told_before_a_run_is_made() -> Result<(), Failed> {
-    // Nobody listens where somebody did.
+    // The port was in use and is closed now.
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
     let folder = scratch("mlflow-away");
     let address = format!("http://ann:secret@127.0.0.1:{port}");
@@ -208,7 +223,7 @@ fn a_server_that_is_away_is_told_before_a_run_is_made() -> Result<(), Failed> {
     same("no password", ran.err.contains("secret"), false)
 }
 
-/// One line of error that holds all of these; a note may come before it.
+/// Fails unless the last line is the only error and contains all of these words. A note may precede it.
 fn says(ran: &Ran, words: &[&str]) -> Result<(), Failed> {
     let mut lines = ran.err.lines();
     let line = lines.rfind(|line| line.starts_with("wavemill-train: "));

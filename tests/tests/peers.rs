@@ -1,6 +1,8 @@
-//! Other programs: readers find in a store what wavemill says is there, and tools for features compute its numbers.
+//! Tests with other programs: readers find the rows that wavemill reports, and feature libraries compute the same
+//! values.
 //!
-//! Asked where `WAVEMILL_PEERS=1`, by the Python of `WAVEMILL_PYTHON` (scripts/test.sh sets both); ignored elsewhere.
+//! These tests run only with `WAVEMILL_PEERS=1` and use the Python interpreter of `WAVEMILL_PYTHON`.
+//! scripts/test.sh sets both.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -18,7 +20,7 @@ use crate::support::{
     sql_number, trainer, wavemill, whole,
 };
 
-/// Sums of thousands of f64 in two orders.
+/// Tolerance for sums of thousands of f64 values in different orders.
 const SUM_REL_MAX: f64 = 1e-9;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -42,6 +44,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             derived_on_real_clips,
         ),
     ];
+
     let on_data = on_data.into_iter().map(|trial| {
         if asked {
             trial
@@ -49,6 +52,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             trial.with_ignored_flag(true)
         }
     });
+
     let mut trials = vec![
         Trial::test("peers::readers_agree", readers_agree).with_ignored_flag(!asked),
         Trial::test("peers::stores_keep_the_contract", stores_keep_the_contract)
@@ -72,6 +76,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         )
         .with_ignored_flag(!asked),
     ];
+
     let rows = of_trainer(
         "peers::rows_of_eval_are_read_by_all",
         rows_of_eval_are_read_by_all,
@@ -82,7 +87,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials
 }
 
-/// pyarrow, DuckDB, Polars and pandas find the rows of `eval`, and the accuracy that it prints.
+/// pyarrow, DuckDB, Polars and pandas read the rows that `eval` writes, and compute the accuracy that it prints.
 fn rows_of_eval_are_read_by_all() -> Result<(), Failed> {
     let folder = scratch("eval-rows");
     let [rows, vectors] = ["rows.parquet", "vectors.parquet"].map(|name| folder.join(name));
@@ -102,12 +107,14 @@ fn rows_of_eval_are_read_by_all() -> Result<(), Failed> {
         .arg(&rows)
         .arg("--embeddings")
         .arg(&vectors);
+
     let scores: Value = serde_json::from_str(&run(&mut command).exits(0)?.out)?;
     let found: Value = serde_json::from_str(
         &python(&script("read_rows.py"), &[&rows, &vectors])?
             .exits(0)?
             .out,
     )?;
+
     same(
         "accuracy",
         &found["share"],
@@ -122,23 +129,25 @@ fn python(script: &Path, words: &[impl AsRef<OsStr>]) -> Result<Ran, Failed> {
     Ok(run(Command::new(python).arg(script).args(words)))
 }
 
-/// One of `scripts/peers`.
+/// Returns the path of a script in `scripts/peers`.
 pub(crate) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../scripts/peers")
         .join(name)
 }
 
-/// pyarrow, DuckDB, Polars and pandas among themselves, and their sums with those of `wavemill sql`.
+/// Compares sums by pyarrow, DuckDB, Polars and pandas with each other and with `wavemill sql`.
 fn readers_agree() -> Result<(), Failed> {
     let sums: Value =
         serde_json::from_str(&python(&script("read_store.py"), &[whole()])?.exits(0)?.out)?;
+
     for feature in manifest(whole(), 1)?.features {
         let name = &feature.name;
         let values: usize = feature.shape.iter().flatten().product();
         let query = format!("SELECT sum(tensor_mean({name})) AS x FROM features_{name}");
         let ours = sql(whole(), &query)?[0]["x"].as_f64().ok_or("no number")? * values as f64;
         let theirs = sums[name].as_f64().ok_or("no sum")?;
+
         same(
             &format!("{name}: {ours} and {theirs}"),
             (ours - theirs).abs() <= SUM_REL_MAX * theirs.abs(),
@@ -148,13 +157,14 @@ fn readers_agree() -> Result<(), Failed> {
     Ok(())
 }
 
-/// NumPy, Pillow and two versions of `datasets` find the store's rows in exports of it.
+/// NumPy, Pillow and two versions of `datasets` read the store's rows from exports.
 fn exports_are_read() -> Result<(), Failed> {
     let kinds: [(&str, &[&str]); 3] = [
         ("f16", &["audio.segment_s=1.0"]),
         ("u8", &["features.log_mel.dtype=u8", "shards.layout=list"]),
         ("ragged", &["audio.duration_s=none"]),
     ];
+
     for (name, sets) in kinds {
         let folder = scratch(&format!("read-{name}"));
         let store = folder.join("store");
@@ -178,6 +188,7 @@ fn read_exports(store: &Path, feature: &str, folder: &Path, has_npz: bool) -> Re
     if has_npz {
         formats.push("npz");
     }
+
     for format in formats {
         let words = [
             "export",
@@ -208,6 +219,7 @@ fn read_exports(store: &Path, feature: &str, folder: &Path, has_npz: bool) -> Re
         npz,
         folder.join("png"),
     ];
+
     let ran = python(&script("read_export.py"), &words)?.exits(0)?;
     let found: Value = serde_json::from_str(&ran.out)?;
     same("rows of arrays", found["rows"].as_u64(), Some(rows))?;
@@ -224,6 +236,7 @@ fn read_exports(store: &Path, feature: &str, folder: &Path, has_npz: bool) -> Re
             .arg(script("read_export.py"))
             .args(words))
         .exits(0)?;
+
         let found: Value = serde_json::from_str(ran.out.trim())?;
         println!("{feature}: {found}");
         same("rows of a dataset", found["rows"].as_u64(), Some(rows))?;
@@ -233,12 +246,14 @@ fn read_exports(store: &Path, feature: &str, folder: &Path, has_npz: bool) -> Re
     Ok(())
 }
 
-/// soundfile reads the sounds, and librosa's own have log-mel bands that are no nearer to those of the store.
+/// soundfile reads the exported sounds. Their log-mel is at least as close to the stored one as that of sounds by
+/// librosa.
 fn sounds_are_as_librosas() -> Result<(), Failed> {
     let folder = scratch("read-sounds");
     let store = folder.join("store");
     let plain = ["--set", "features.log_mel.normalize=none", "--limit", "12"];
     run(inputs().extract(&store).args(plain)).exits(0)?;
+
     let out = folder.join("wav");
     let words = [
         "export",
@@ -259,7 +274,8 @@ fn sounds_are_as_librosas() -> Result<(), Failed> {
     same("sounds", found["sounds"].as_u64(), Some(rows))
 }
 
-/// The Python of `WAVEMILL_PYTHON` with a major version of `datasets`: 5 is installed, and 4 lies in a folder of its own.
+/// Returns a command of `WAVEMILL_PYTHON` with a major version of `datasets`. Version 5 is installed in the
+/// environment, and version 4 in a folder next to its packages.
 fn python_with_datasets(version: &str) -> Result<Command, Failed> {
     let python = std::env::var_os("WAVEMILL_PYTHON")
         .ok_or("WAVEMILL_PYTHON is not set: run scripts/peers/setup.sh")?;
@@ -273,13 +289,14 @@ fn python_with_datasets(version: &str) -> Result<Command, Failed> {
     Ok(command)
 }
 
-/// The checker of this repository, which shares no code with wavemill.
+/// Runs this repository's checker, which shares no code with wavemill.
 fn check_store(store: &Path) -> Result<Ran, Failed> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/check_store.py");
     python(&script, &[store])
 }
 
-/// Two checkers on stores of every kind: ours, and where it lies beside the real inputs, one of somebody else.
+/// Runs two checkers on stores of every kind: this repository's, and an independent one if it is among the real
+/// inputs.
 fn stores_keep_the_contract() -> Result<(), Failed> {
     let further = scratch("further").join("store");
     run(inputs().extract(&further).args(["--limit", "20"])).exits(0)?;
@@ -331,7 +348,7 @@ fn stores_keep_the_contract() -> Result<(), Failed> {
     let demo = scratch("demo");
     run(wavemill(["demo", "--tracks", "40"]).arg(&demo)).exits(0)?;
 
-    // Names of versions are no part of one.
+    // Tags are not part of the checked version.
     run(wavemill(["tag", "1", "paper", "--store"]).arg(&further)).exits(0)?;
 
     for store in [
@@ -348,7 +365,7 @@ fn stores_keep_the_contract() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Each fault is one line that names the file, and says what is wrong there.
+/// For each fault, the checker prints one line with the file's name and the problem.
 fn checker_names_what_is_damaged() -> Result<(), Failed> {
     let path = shard_of(whole(), "log_mel")?.path;
 
@@ -357,18 +374,18 @@ fn checker_names_what_is_damaged() -> Result<(), Failed> {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(store.join(&path), bytes)?;
-    finds(&store, &[&path, "its blake3 is not the manifest's"])?;
+    finds(&store, &[&path, "blake3 differs from the manifest"])?;
 
     let store = own_store("lost-shard");
     fs::remove_file(store.join(&path))?;
-    finds(&store, &[&path, "it is not there"])?;
+    finds(&store, &[&path, "missing file"])?;
 
     let store = own_store("unnamed-shard");
     let unnamed = path.replace("00000.parquet", "00099.parquet");
     fs::copy(store.join(&path), store.join(&unnamed))?;
-    finds(&store, &[&unnamed, "the manifest does not name it"])?;
+    finds(&store, &[&unnamed, "not in the manifest"])?;
 
-    // A checksum that was made right again hides nothing: the rows are counted.
+    // A recomputed checksum hides no fault, because the rows are counted.
     let store = own_store("wrong-rows");
     let rows = shard_of(&store, "log_mel")?.rows;
     let wrong = format!("rows: {rows}, but the manifest says {}", rows + 1);
@@ -388,7 +405,7 @@ fn checker_names_what_is_damaged() -> Result<(), Failed> {
     })?;
     finds(&store, &["00000001.json", "stats.mfcc.mean"])?;
 
-    // Edited without a new checksum.
+    // Edits the manifest without recomputing its checksum.
     let store = own_store("wrong-checksum");
     let manifest_path = store.join("_wavemill/versions/00000001.json");
     let text = fs::read_to_string(&manifest_path)?;
@@ -399,7 +416,7 @@ fn checker_names_what_is_damaged() -> Result<(), Failed> {
     same(&nowhere.err, nowhere.err.contains("no version"), true)
 }
 
-/// Fails unless one line of the checker is a fault that holds all of these words.
+/// Fails unless the checker reports a fault in a line that contains all of these words.
 fn finds(store: &Path, words: &[&str]) -> Result<(), Failed> {
     let ran = check_store(store)?.exits(1)?;
     for line in ran.out.lines() {
@@ -410,14 +427,14 @@ fn finds(store: &Path, words: &[&str]) -> Result<(), Failed> {
     Err(format!("no fault says {words:?}:\n{}", ran.out).into())
 }
 
-/// The first file of a feature.
+/// Returns the first file of a feature.
 fn shard_of(store: &Path, feature: &str) -> Result<FileEntry, Failed> {
     let manifest = manifest(store, 1)?;
     let first = manifest.files_of(feature).next();
     Ok(first.ok_or("no shard")?.clone())
 }
 
-/// Changes the manifest of version 1, and makes its checksum right again.
+/// Changes the manifest of version 1 and recomputes its checksum.
 fn rewrite(store: &Path, change: impl FnOnce(&mut Manifest)) -> Result<(), Failed> {
     let mut changed = manifest(store, 1)?;
     change(&mut changed);
@@ -428,7 +445,8 @@ fn rewrite(store: &Path, change: impl FnOnce(&mut Manifest)) -> Result<(), Faile
     Ok(())
 }
 
-/// A folder link that leads out of the audio is a reject of no clip, and counts in neither of the two sums.
+/// A folder that is a symbolic link out of the audio root is a reject without a clip, and is in neither of the two
+/// sums.
 fn rejects_without_a_clip_are_no_fault() -> Result<(), Failed> {
     let folder = scratch("outside");
     let inputs = inputs().copied(&folder);
@@ -445,7 +463,8 @@ fn rejects_without_a_clip_are_no_fault() -> Result<(), Failed> {
     same(&ran.out, ran.out.starts_with("0 faults; "), true)
 }
 
-/// A script that compares features, which exits with 1 beyond its bounds; prints what it says.
+/// Runs a script that compares features and exits with 1 if a difference exceeds its tolerance. Prints and returns
+/// its output.
 fn compare(name: &str, words: impl IntoIterator<Item = PathBuf>) -> Result<Vec<String>, Failed> {
     let ours = ["--wavemill".into(), program("wavemill")];
     let ran = python(
@@ -457,7 +476,8 @@ fn compare(name: &str, words: impl IntoIterator<Item = PathBuf>) -> Result<Vec<S
     Ok(ran.out.lines().map(str::to_owned).collect())
 }
 
-/// The cases of `presets.py`; torchaudio's are more where it is installed, and else one line that says why not.
+/// Runs `presets.py` and checks its number of cases. Without torchaudio, its cases are replaced by one line with
+/// the reason.
 fn presets(words: Vec<PathBuf>, whisper_cases: usize) -> Result<(), Failed> {
     let lines = compare("presets.py", words)?;
     let within = |peer: &str| {
@@ -466,8 +486,10 @@ fn presets(words: Vec<PathBuf>, whisper_cases: usize) -> Result<(), Failed> {
             .filter(|line| line.starts_with("ok ") && line.contains(peer))
             .count()
     };
+
     same("cases of Kaldi", within(" kaldi "), 3)?;
     same("cases of Whisper", within(" whisper "), whisper_cases)?;
+
     let skipped = lines
         .iter()
         .any(|line| line.starts_with("skip torchaudio: "));
@@ -478,7 +500,7 @@ fn presets(words: Vec<PathBuf>, whisper_cases: usize) -> Result<(), Failed> {
     )
 }
 
-/// At 16 kHz, the rate of Whisper.
+/// The clip has a sample rate of 16 kHz, like the input of Whisper.
 fn presets_on_a_synthetic_clip() -> Result<(), Failed> {
     presets(Vec::new(), 2)
 }
@@ -498,7 +520,7 @@ fn presets_on_real_clips(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Decode, downmix, resample and log-mel of MP3s at 16, 44.1 and 48 kHz.
+/// Compares decoding, downmix, resampling and log-mel of MP3s at 16, 44.1 and 48 kHz.
 fn chain_on_real_clips(data: &Path) -> Result<(), Failed> {
     let folder = data.join("audio");
     let clips = files_below(&folder)
@@ -506,6 +528,7 @@ fn chain_on_real_clips(data: &Path) -> Result<(), Failed> {
         .filter(|name| name.ends_with(".mp3"));
     let clips: Vec<PathBuf> = clips.map(|name| folder.join(name)).collect();
     same("clips", clips.len(), 15)?;
+
     let lines = compare("chain.py", clips)?;
     same(
         "clips compared",
@@ -517,7 +540,8 @@ fn chain_on_real_clips(data: &Path) -> Result<(), Failed> {
     )
 }
 
-/// From PCM to log-mel at two tempos. The vocoder alone, from librosa's own columns, is compared by `kernels/tests/stretch.rs`.
+/// Compares the steps from PCM to log-mel at two tempos. `kernels/tests/stretch.rs` compares the vocoder on
+/// librosa's spectrogram.
 fn stretch_on_real_clips(data: &Path) -> Result<(), Failed> {
     let folder = data.join("librosa_ref");
     let clips = files_below(&folder)
@@ -530,7 +554,7 @@ fn stretch_on_real_clips(data: &Path) -> Result<(), Failed> {
     same("clips and factors compared", compared.count(), 12)
 }
 
-/// Statistics of MFCC and log-mel, and pictures of log-mel, each in one line a clip.
+/// Compares statistics of MFCC and log-mel and pictures of log-mel. The script prints one line each per clip.
 fn derived_on_real_clips(data: &Path) -> Result<(), Failed> {
     let folder = data.join("librosa_ref");
     let clips = [
@@ -541,6 +565,7 @@ fn derived_on_real_clips(data: &Path) -> Result<(), Failed> {
         "like211500",
         "like299998",
     ];
+
     let paths = clips.map(|clip| folder.join(clip).join("input_22k_mono.wav"));
     let lines = compare("derived.py", paths)?;
     same(

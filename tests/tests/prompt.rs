@@ -1,4 +1,4 @@
-//! The prompt of `wavemill sql`, on a terminal of its own (`terminal.py`): its pager, wide rows, and Ctrl-C.
+//! The prompt of `wavemill sql` on a pseudo-terminal (`terminal.py`): its pager, wide rows, and Ctrl-C.
 
 use std::fs;
 use std::path::Path;
@@ -9,16 +9,16 @@ use wavemill_tests::{Failed, Trial};
 use crate::support::{same, scratch, sql, wavemill, whole};
 use crate::terminal::{COLUMNS, ROWS, SOON, Terminal, of_terminal};
 
-/// A query is at its joins by then.
+/// Time after which the query is executing its joins.
 const LONG_ENOUGH_TO_RUN: Duration = Duration::from_secs(2);
-/// Within a second, says the documentation; without an answer to Ctrl-C this query takes hours.
+/// The documentation states one second. Without a reaction to Ctrl-C, this query takes hours.
 const STOP_S_MAX: Duration = Duration::from_secs(10);
 const PROMPT: &str = "wavemill> ";
-/// The end of the line under each answer, which says how long it took.
+/// End of the status line below each answer, which contains the elapsed time.
 const TIME: &str = " s\n";
-/// What a line's editor sends when it gives the terminal back: pasted text is no longer marked.
+/// Escape sequence that disables bracketed paste mode. The line editor sends it when it releases the terminal.
 const LINE_ENDS: &str = "\u{1b}[?2004l";
-/// Ctrl-C, as a keyboard sends it.
+/// Byte that a keyboard sends for Ctrl-C.
 const CTRL_C: &str = "\u{3}";
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -38,11 +38,11 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// `wavemill sql` of a store at its prompt.
+/// A `wavemill sql` process that shows its prompt.
 struct Prompt(Terminal);
 
 impl Prompt {
-    /// Starts it, with a history in `folder`, and this as `PAGER`.
+    /// Starts the program with a history file in `folder` and with `pager` as the variable `PAGER`.
     fn open(folder: &Path, pager: &str) -> Result<Self, Failed> {
         let mut command = wavemill(["sql", "--store"]);
         command
@@ -54,14 +54,14 @@ impl Prompt {
         Ok(prompt)
     }
 
-    /// Types a line and looks until the answer has ended with `end`, and the next prompt is there.
+    /// Types a line and waits until the output contains `end` and then the next prompt.
     fn ask(&mut self, line: &str, end: &str) -> Result<String, Failed> {
         self.0.press(line)?;
         self.0.press("\r")?;
         self.ready_after(end, SOON)
     }
 
-    /// Looks until `end` and then a prompt are shown. What is typed before that may be lost.
+    /// Waits until the output contains `end` and then a prompt. Input that is typed before the prompt may be lost.
     fn ready_after(&mut self, end: &str, limit: Duration) -> Result<String, Failed> {
         let mut answer = self.0.wait_for(end, limit)?;
         let rest = answer.rsplit(end).next().unwrap_or_default();
@@ -71,7 +71,7 @@ impl Prompt {
         Ok(answer)
     }
 
-    /// Leaves the prompt, which ends the program as it should.
+    /// Leaves the prompt and checks the exit code.
     fn leave(mut self) -> Result<(), Failed> {
         self.0.press("\\q\r")?;
         self.0.ends(0)
@@ -109,6 +109,7 @@ fn long_answers_go_to_the_pager() -> Result<(), Failed> {
         "SELECT clip_key FROM tracks ORDER BY clip_key;",
         "read to the end\n",
     )?;
+
     let paged = fs::read_to_string(&got)?;
     let keys: Vec<&str> = paged
         .lines()
@@ -120,12 +121,13 @@ fn long_answers_go_to_the_pager() -> Result<(), Failed> {
         .iter()
         .filter_map(|row| row["clip_key"].as_str())
         .collect();
+
     same("the heading", paged.lines().next(), Some(" clip_key"))?;
     same("rows", &keys, &wanted)?;
     same("rows beside the pager", long.contains(wanted[0]), false)?;
     same("pagers", fs::read_to_string(&runs)?.as_str(), "run\n")?;
 
-    // Wide is too large as well.
+    // An answer that is too wide for the screen goes to the pager as well.
     prompt.ask(
         &format!("SELECT repeat('wide ', {COLUMNS}) AS w;"),
         "read to the end\n",
@@ -139,6 +141,7 @@ fn wide_rows_have_a_line_a_column() -> Result<(), Failed> {
     let mut prompt = Prompt::open(&folder, "cat")?;
     let question =
         "SELECT clip_key AS key, 6 * 7 AS answer, 'x' AS third FROM tracks ORDER BY 1 LIMIT 2;";
+
     let keys = sql(whole(), "SELECT clip_key FROM tracks ORDER BY 1 LIMIT 2")?;
     let keys: Vec<&str> = keys
         .iter()
@@ -147,6 +150,7 @@ fn wide_rows_have_a_line_a_column() -> Result<(), Failed> {
     let [first, second] = keys[..] else {
         return Err(format!("not two keys: {keys:?}").into());
     };
+
     let wide = format!(
         "-- row 1 ------\n key    | {first}\n answer | 42\n third  | x\n-- row 2 ------\n key    | {second}\n answer | 42\n third  | x\n"
     );
@@ -154,31 +158,34 @@ fn wide_rows_have_a_line_a_column() -> Result<(), Failed> {
 
     let shown = prompt.ask(question, TIME)?;
     same(
-        &format!("a line a row: {shown:?}"),
+        &format!("one line per row: {shown:?}"),
         shown.contains(&narrow) && !shown.contains("-- row"),
         true,
     )?;
-    prompt.ask("\\x", "a line a value\n")?;
+
+    prompt.ask("\\x", "one line per value\n")?;
     let shown = prompt.ask(question, TIME)?;
     same(
-        &format!("a line a value: {shown:?}"),
+        &format!("one line per value: {shown:?}"),
         shown.contains(&wide) && !shown.contains(&narrow),
         true,
     )?;
-    prompt.ask("\\x", "a line a row\n")?;
+
+    prompt.ask("\\x", "one line per row\n")?;
     let shown = prompt.ask(question, TIME)?;
     same(
-        &format!("a line a row again: {shown:?}"),
+        &format!("one line per row again: {shown:?}"),
         shown.contains(&narrow),
         true,
     )?;
     prompt.leave()
 }
 
-/// A join that has no row to show for hours.
+/// The query is a join that finds no row for hours.
 fn ctrl_c_stops_the_query_alone() -> Result<(), Failed> {
     let folder = scratch("ctrl-c");
     let mut prompt = Prompt::open(&folder, "cat")?;
+
     let tables = ["a", "b", "c", "d", "e", "f"]
         .map(|name| format!("tracks {name}"))
         .join(", ");
@@ -197,13 +204,15 @@ fn ctrl_c_stops_the_query_alone() -> Result<(), Failed> {
     let start = Instant::now();
     prompt.ready_after("interrupted\n", STOP_S_MAX)?;
     println!("stopped after {:.2} s", start.elapsed().as_secs_f64());
+
     let answer = prompt.ask("SELECT 6 * 7 AS answer;", TIME)?;
     same(
         &format!("the prompt goes on: {answer:?}"),
         answer.contains("     42\n"),
         true,
     )?;
-    // Without a query it drops the line.
+
+    // Without a running query, Ctrl-C discards the line.
     prompt.0.press("SELECT nothing")?;
     prompt.0.press(CTRL_C)?;
     prompt.ready_after(LINE_ENDS, SOON)?;

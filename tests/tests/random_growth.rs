@@ -1,4 +1,5 @@
-//! Random sequences of changes: a store that is killed on the way equals one that is not, and one that computes every row.
+//! Random sequences of changes: a store whose runs are killed equals one whose runs are not, and one that computes
+//! every row.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -10,10 +11,10 @@ use wavemill_tests::{Failed, Trial};
 use crate::support::{files_below, finish, run, same_versions, start, wavemill};
 use crate::table::{MFCC, Table, key};
 
-/// Changes of one sequence.
+/// Number of changes in one sequence.
 const STEPS: u32 = 10;
 
-/// Sequences, unless `WAVEMILL_GROW_SEEDS` says otherwise.
+/// Number of sequences, unless `WAVEMILL_GROW_SEEDS` is set.
 const SEEDS: u64 = 5;
 
 const GENRES: [&str; 5] = ["Blues", "Folk", "Jazz", "Pop", "Rock"];
@@ -34,11 +35,11 @@ fn random_changes() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Numbers that look random: the generator of Knuth's MMIX.
+/// Pseudo-random numbers by the generator of Knuth's MMIX.
 struct Dice(u64);
 
 impl Dice {
-    /// From 0 up to `n`, which is not among them.
+    /// Returns a number in `0..n`.
     fn below(&mut self, n: u32) -> u32 {
         self.0 = self
             .0
@@ -48,14 +49,14 @@ impl Dice {
     }
 }
 
-/// A store's inputs, and the flags of its runs.
+/// Inputs of a store, and the flags of its runs.
 struct Growth {
     table: Table,
     next_track: u32,
     has_mfcc: bool,
     n_mfcc: u32,
     flags: Vec<(&'static str, String)>,
-    /// For one step alone.
+    /// Flags for the next step only.
     once: Vec<&'static str>,
 }
 
@@ -79,12 +80,13 @@ impl Growth {
         self.table.rows.keys().nth(place).unwrap().clone()
     }
 
-    /// One change, in words.
+    /// Makes one random change and returns its description.
     fn change(&mut self, dice: &mut Dice) -> Result<&'static str, Failed> {
         self.once.clear();
         let track = self.some_track(dice);
         let genre = GENRES[dice.below(5) as usize];
         let row = self.table.rows.get_mut(&track).unwrap();
+
         let what = match dice.below(16) {
             0 | 1 => {
                 let n = 1 + dice.below(4);
@@ -183,6 +185,7 @@ fn sequence(seed: u64) -> Result<(), Failed> {
         flags: Vec::new(),
         once: Vec::new(),
     };
+
     let plain = growth.table.store();
     let [killed, recomputed] = ["killed", "recomputed"].map(|name| plain.with_file_name(name));
     let mut done: Vec<&str> = Vec::new();
@@ -190,6 +193,7 @@ fn sequence(seed: u64) -> Result<(), Failed> {
         if step > 0 {
             done.push(growth.change(&mut dice)?);
         }
+
         let began = Instant::now();
         run(&mut growth.extract(&plain)?).exits(0)?;
         let took = began.elapsed();
@@ -208,7 +212,7 @@ fn sequence(seed: u64) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Runs that are killed somewhere on their way, and then one that is not.
+/// Kills up to two runs at random moments, and then lets a run complete.
 fn kill_and_finish(
     growth: &Growth,
     store: &Path,
@@ -218,16 +222,17 @@ fn kill_and_finish(
     for _ in 0..dice.below(3) {
         let mut child = start(&mut growth.extract(store)?);
         std::thread::sleep(took * dice.below(100) / 100);
-        // It may have ended by itself.
+        // The run may have ended already.
         let _ = child.kill();
         finish(child);
     }
+
     run(&mut growth.extract(store)?).exits(0)?;
     remove_temporaries(store)
 }
 
-/// A run that is killed just behind its commit leaves the manifest's temporary name, which readers pass over. The next one
-/// may have nothing to do.
+/// Removes temporary manifests. A run that is killed just after its commit leaves one, which readers ignore. The
+/// next run may have nothing to do.
 fn remove_temporaries(store: &Path) -> Result<(), Failed> {
     let versions = store.join("_wavemill/versions");
     for name in files_below(&versions) {

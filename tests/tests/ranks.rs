@@ -1,4 +1,5 @@
-//! Several ranks train one model: the same weights as one rank, one end for all, and torchrun's ranks as well as ours.
+//! Training of one model by several ranks: their weights equal those of a single rank, all ranks end together, and
+//! torchrun can start them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,13 +16,14 @@ use crate::support::{
     wait_until, whole,
 };
 
-/// After a rank's death the others end within this.
+/// Timeout for the remaining ranks to end after one was killed.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) fn trials() -> Vec<Trial> {
     let torchrun = torchrun();
     let by_torchrun = of_trainer("ranks::torchrun_starts_two", ranks_of_torchrun);
     let ignored = by_torchrun.has_ignored_flag() || torchrun.is_none();
+
     let mut trials = vec![
         by_torchrun.with_ignored_flag(ignored),
         of_trainer(
@@ -39,6 +41,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             others_of_another_mind_are_refused,
         ),
     ];
+
     trials.extend(PARITIES.iter().map(|parity| {
         let name = format!("ranks::two_and_four_are_one_by_{}", parity.name);
         of_trainer(&name, || two_and_four_are_one(parity))
@@ -46,11 +49,11 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials
 }
 
-/// Tensors of a checkpoint, by name, as f64.
+/// Tensors of a checkpoint by name, converted to f64.
 pub(crate) struct Tensors(BTreeMap<String, Vec<f64>>);
 
 impl Tensors {
-    /// Reads `tensors.safetensors`: the header's length, the header as JSON, the values.
+    /// Reads `tensors.safetensors`, which contains the length of the header, the header as JSON, and the values.
     pub(crate) fn read(checkpoint: &Path) -> Result<Self, Failed> {
         let bytes = fs::read(checkpoint.join("tensors.safetensors"))?;
         let short = || Failed::from(format!("{}: too short", checkpoint.display()));
@@ -60,6 +63,7 @@ impl Tensors {
             .ok_or_else(short)?;
         let values = &rest[header.len()..];
         let entries: BTreeMap<String, Value> = serde_json::from_slice(header)?;
+
         let mut tensors = BTreeMap::new();
         for (name, entry) in entries {
             let offsets: [usize; 2] = serde_json::from_value(entry["data_offsets"].clone())?;
@@ -87,13 +91,16 @@ impl Tensors {
             };
             tensors.insert(name, numbers);
         }
+
         Ok(Self(tensors))
     }
 
-    /// The largest L2 difference of a weight or buffer of the model, relative to its norm, and which it is.
+    /// Returns the largest L2 difference of a weight or buffer of the model, relative to its norm, and the tensor's
+    /// name.
     fn off(&self, other: &Self) -> Result<(f64, &str), Failed> {
         let norm =
             |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>().sqrt();
+
         let mut worst = (0.0, "");
         for (name, values) in self.0.iter().filter(|(name, _)| name.starts_with("model.")) {
             let others = other
@@ -107,16 +114,17 @@ impl Tensors {
                 worst = (relative, name);
             }
         }
+
         Ok(worst)
     }
 }
 
-/// The last checkpoint of the only run in a folder.
+/// Returns the last checkpoint of the only run in a folder.
 fn last(runs: &Path) -> Result<PathBuf, Failed> {
     Ok(checkpoints(&run_in(runs)?).pop().ok_or("no checkpoint")?)
 }
 
-/// Loss of each step.
+/// Returns the loss of each step.
 fn losses(runs: &Path) -> Result<Vec<f64>, Failed> {
     let log = fs::read_to_string(run_in(runs)?.join("log.jsonl"))?;
     let entries = log
@@ -129,11 +137,11 @@ fn losses(runs: &Path) -> Result<Vec<f64>, Failed> {
         .collect())
 }
 
-/// 50 steps that several ranks take as one does.
+/// A configuration of 50 steps for which several ranks must give the same result as one rank.
 struct Parity {
     name: &'static str,
     sets: &'static [&'static str],
-    /// Of each weight and buffer; none where only the losses are promised.
+    /// Largest relative difference of a weight or buffer. `None` if only the losses are compared.
     weights_max: Option<f64>,
     losses_max: f64,
 }
@@ -162,7 +170,7 @@ const PARITIES: [Parity; 4] = [
         weights_max: Some(1e-12),
         losses_max: 1e-12,
     },
-    // By the sums of all ranks' rows, where one rank has libtorch's own batch norm.
+    // Statistics are sums over the rows of all ranks, whereas a single rank uses libtorch's own batch norm.
     Parity {
         name: "sync_batch_norm",
         sets: &[
@@ -176,7 +184,7 @@ const PARITIES: [Parity; 4] = [
         weights_max: Some(1e-9),
         losses_max: 1e-9,
     },
-    // A first step divides by what is almost nothing: weights may differ, the curve may not.
+    // Adam's first steps divide by values close to zero, so weights may differ, but the loss curves may not.
     Parity {
         name: "adam",
         sets: &["model.name=lstm", "data.frames=16"],
@@ -189,7 +197,7 @@ fn two_and_four_are_one(parity: &Parity) -> Result<(), Failed> {
     let trained = |nproc: usize| -> Result<PathBuf, Failed> {
         let runs = scratch(&format!("{}-{nproc}", parity.name));
         let mut command = fit(whole(), &runs);
-        // 44 rows: the last batch of an epoch has fewer for each rank.
+        // With 44 rows, the last batch of an epoch has fewer rows per rank.
         let all = [
             "model.dropout=0",
             "data.batch_size=8",
@@ -202,9 +210,11 @@ fn two_and_four_are_one(parity: &Parity) -> Result<(), Failed> {
         run(command.arg("--nproc").arg(nproc.to_string())).exits(0)?;
         Ok(runs)
     };
+
     let one = trained(1)?;
     let (weights, curve) = (Tensors::read(&last(&one)?)?, losses(&one)?);
     same("steps", curve.len(), 50)?;
+
     for nproc in [2, 4] {
         let several = trained(nproc)?;
         let (off, name) = weights.off(&Tensors::read(&last(&several)?)?)?;
@@ -212,6 +222,7 @@ fn two_and_four_are_one(parity: &Parity) -> Result<(), Failed> {
         let off_curve = curves
             .map(|(a, b)| (a - b).abs() / a.abs())
             .fold(0.0, f64::max);
+
         if off_curve > parity.losses_max || parity.weights_max.is_some_and(|most| off > most) {
             return Err(
                 format!("{nproc} ranks: losses {off_curve:e}, weights {off:e} ({name})").into(),
@@ -230,6 +241,7 @@ fn batch_norm_per_rank_is_said() -> Result<(), Failed> {
         "--set",
         "train.steps=2",
     ];
+
     for (nproc, sync, said) in [
         ("2", "false", true),
         ("2", "true", false),
@@ -241,11 +253,13 @@ fn batch_norm_per_rank_is_said() -> Result<(), Failed> {
             .args(words)
             .args(["--nproc", nproc, "--set", &sync]))
         .exits(0)?;
+
         same(
             "said",
             ran.out.contains("batch norm saw each rank's own rows"),
             said,
         )?;
+
         let result: Value = serde_json::from_slice(&fs::read(run_in(&runs)?.join("result.json"))?)?;
         same(
             "in the result",
@@ -256,28 +270,32 @@ fn batch_norm_per_rank_is_said() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Process ids of a launcher's ranks, by rank.
+/// Returns the process ids of a launcher's ranks, by rank.
 fn ranks_of(launcher: u32) -> BTreeMap<usize, String> {
     let mut ranks = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        // One that ends meanwhile has no files.
+        // The files of a process that has ended meanwhile cannot be read.
         let read = |name: &str| fs::read_to_string(entry.path().join(name)).unwrap_or_default();
-        // pid (name) state parent
+
+        // Fields: pid (name) state parent
         let parent = read("stat")
             .rsplit_once(')')
             .and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+
         let environment = read("environ");
         let rank = environment
             .split('\0')
             .find_map(|set| set.strip_prefix("RANK=")?.parse().ok());
+
         if let (true, Some(rank)) = (parent == Some(launcher), rank) {
             ranks.insert(rank, entry.file_name().to_string_lossy().into_owned());
         }
     }
+
     ranks
 }
 
-/// Started on ranks that train without end, met after some steps.
+/// Starts ranks that train without end, and waits for some steps.
 fn met_after_steps(runs: &Path, nproc: &str) -> Result<Child, Failed> {
     let words = [
         "--model",
@@ -297,6 +315,7 @@ fn met_after_steps(runs: &Path, nproc: &str) -> Result<Child, Failed> {
         "--set",
         "train.checkpoint_steps=1",
     ];
+
     let mut child = start(fit(whole(), runs).args(words).args(sets));
     wait_until(&mut child, "some steps", || last_step(runs) >= 5)?;
     Ok(child)
@@ -307,11 +326,13 @@ fn a_killed_rank_ends_the_others(victim: usize) -> Result<(), Failed> {
     let launcher = met_after_steps(&runs, "3")?;
     let ranks = ranks_of(launcher.id());
     same("ranks", ranks.len(), 3)?;
+
     run(Command::new("kill").args(["-KILL", &ranks[&victim]])).exits(0)?;
     let since = Instant::now();
     let ran = finish(launcher);
     same("ended in time", since.elapsed() < END_TIMEOUT, true)?;
     same("exit code", ran.code, Some(137))?;
+
     let said = format!("rank {victim} ended: its connection closed; the last checkpoint is intact");
     same(
         &format!("others say {said:?}, in {:?}", ran.err),
@@ -320,10 +341,12 @@ fn a_killed_rank_ends_the_others(victim: usize) -> Result<(), Failed> {
     )?;
     let alive = |pid: &&String| Path::new("/proc").join(pid).join("exe").exists();
     same("alive", ranks.values().filter(alive).count(), 0)?;
-    // Goes on, on as many ranks as there are now.
+
+    // The run can be resumed with another number of ranks, here one.
     let run_folder = run_in(&runs)?;
     let state: Value = serde_json::from_slice(&fs::read(last(&runs)?.join("state.json"))?)?;
     let epochs = (state["epoch"].as_u64().ok_or("no epoch")? + 1).to_string();
+
     let mut resume = trainer([
         "fit",
         "--device",
@@ -344,6 +367,7 @@ fn others_of_another_mind_are_refused() -> Result<(), Failed> {
         .local_addr()?
         .port()
         .to_string();
+
     let child = |rank: usize| {
         let mut command = fit(whole(), &runs);
         command
@@ -356,15 +380,20 @@ fn others_of_another_mind_are_refused() -> Result<(), Failed> {
             .env("WAVEMILL_PORT", &port);
         start(command.args(["--model", "lstm", "--seed", &rank.to_string()]))
     };
+
     let children = [child(0), child(1)];
     for child in children {
         let ran = finish(child).exits(1)?;
-        ran.says(&["rank 1 has config", "rank 0 has", "all ranks need the same"])?;
+        ran.says(&[
+            "rank 1 has config",
+            "rank 0 has",
+            "it must be the same on all ranks",
+        ])?;
     }
     same("a run", runs.exists(), false)
 }
 
-/// `WAVEMILL_TORCHRUN`, or the one on PATH.
+/// Returns the path of torchrun: `WAVEMILL_TORCHRUN`, by default the one on PATH.
 fn torchrun() -> Option<PathBuf> {
     let on_path = || {
         let path = std::env::var_os("PATH")?;
@@ -377,7 +406,7 @@ fn torchrun() -> Option<PathBuf> {
         .or_else(on_path)
 }
 
-/// As many ranks of our own launcher have the same bits.
+/// Ranks started by torchrun give the same bits as the same number of ranks started by `--nproc`.
 fn ranks_of_torchrun() -> Result<(), Failed> {
     let [theirs, ours] = ["torchrun", "nproc"].map(scratch);
     let words = [
@@ -391,6 +420,7 @@ fn ranks_of_torchrun() -> Result<(), Failed> {
         "8",
     ];
     run(fit(whole(), &ours).args(words).args(["--nproc", "2"])).exits(0)?;
+
     let port = TcpListener::bind("127.0.0.1:0")?
         .local_addr()?
         .port()
@@ -403,12 +433,14 @@ fn ranks_of_torchrun() -> Result<(), Failed> {
         &port,
         "--no-python",
     ]);
+
     let of_rank = fit(whole(), &theirs);
     run(command
         .arg(of_rank.get_program())
         .args(of_rank.get_args())
         .args(words))
     .exits(0)?;
+
     let [theirs, ours] = [last(&theirs)?, last(&ours)?]
         .map(|path| fs::read(path.join("tensors.safetensors")).unwrap());
     same("the same bits", theirs == ours, true)

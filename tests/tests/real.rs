@@ -1,4 +1,4 @@
-//! Whole runs on real clips: every file becomes features, or the reject that it should.
+//! End-to-end runs on real clips: every file gives the expected features or the expected reject.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         "real::hostile_zips_cost_their_entries_alone",
         hostile_zips_cost_their_entries_alone,
     ));
+
     for case in FOLDERS {
         trials.push(real(
             &format!("real::folder_{}", case.folder.replace('/', "_")),
@@ -32,7 +33,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     trials
 }
 
-/// A folder of clips and what becomes of them.
+/// A folder of clips, with the expected result.
 struct Folder {
     folder: &'static str,
     clips: u64,
@@ -84,7 +85,7 @@ const FOLDERS: [Folder; 6] = [
     },
 ];
 
-/// The recipe of these tests, for folders of genres.
+/// Returns inputs with the tests' recipe adapted to folders of genres.
 fn of_folders(scratch: &Path, audio: PathBuf) -> Result<Inputs, Failed> {
     let recipe = scratch.join("folders.toml");
     let labelled =
@@ -97,6 +98,7 @@ fn of_folders(scratch: &Path, audio: PathBuf) -> Result<Inputs, Failed> {
         text.replace("track_genre_top", "genre")
             .replace("\"official\"", "\"stratified\""),
     )?;
+
     Ok(Inputs {
         metadata: None,
         audio,
@@ -109,6 +111,7 @@ fn folder(case: &Folder, data: &Path) -> Result<(), Failed> {
     let inputs = of_folders(&scratch, data.join(case.folder))?;
     let store = scratch.join("store");
     run(&mut inputs.extract(&store)).exits(0)?;
+
     let counts = manifest(&store, 1)?.counts;
     same("planned", counts.clips_planned, case.clips)?;
     same(
@@ -116,6 +119,7 @@ fn folder(case: &Folder, data: &Path) -> Result<(), Failed> {
         counts.clips_written,
         case.clips - case.rejects.len() as u64,
     )?;
+
     let rows = sql(
         &store,
         "SELECT clip_key, reason FROM rejects WHERE clip_key IS NOT NULL ORDER BY clip_key",
@@ -127,13 +131,14 @@ fn folder(case: &Folder, data: &Path) -> Result<(), Failed> {
         )
     });
     same("rejects", found.collect::<Vec<_>>(), case.rejects.to_vec())?;
+
     same("values out of range", sql_number(&store, OUT_OF_RANGE)?, 0)?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
     Ok(())
 }
 
-/// Zips, each entry of which is a clip or its reject: entries of unknown methods, with flipped bits, encrypted, past the
-/// end, too large, and with odd names.
+/// Zips with entries of unknown methods, with flipped bits, encrypted, beyond the end, too large, or with unusual
+/// names. Every entry becomes a clip or a reject.
 const HOSTILE_ZIPS: [Folder; 2] = [
     Folder {
         folder: "hostile/zip_method/flip.zip",
@@ -160,7 +165,8 @@ fn hostile_zips_cost_their_entries_alone(data: &Path) -> Result<(), Failed> {
     HOSTILE_ZIPS.iter().try_for_each(|case| folder(case, data))
 }
 
-/// Min-max normalised: from 0 to 1, and all 0 where there is no sound.
+/// Query that counts rows whose min-max normalization is wrong: values must range from 0 to 1, or be all 0 if the
+/// clip is silent.
 const OUT_OF_RANGE: &str = "SELECT count(*) FROM features_log_mel WHERE NOT (tensor_min(log_mel) = 0 AND \
     tensor_max(log_mel) = CASE WHEN silent THEN 0 ELSE 1 END)";
 
@@ -173,6 +179,7 @@ fn fma_clips_with_their_tracks(data: &Path) -> Result<(), Failed> {
         recipe: "fma-large".into(),
     };
     run(&mut inputs.extract(&store)).exits(0)?;
+
     let manifest = manifest(&store, 1)?;
     same("written", manifest.counts.clips_written, 7)?;
     let shape = sql(
@@ -180,17 +187,19 @@ fn fma_clips_with_their_tracks(data: &Path) -> Result<(), Failed> {
         "SELECT DISTINCT tensor_shape(log_mel) AS shape FROM features_log_mel",
     )?;
     same("shape", &shape[0]["shape"], &serde_json::json!([128, 1292]))?;
+
     let titles = "SELECT track_title FROM features_mfcc JOIN tracks USING (clip_key) WHERE features_mfcc.track_id = 2";
     same(
         "title of track 2",
         sql(&store, titles)?[0]["track_title"].as_str(),
         Some("Food"),
     )?;
+
     let whole = "SELECT count(*) FROM features_log_mel WHERE lost_s = 0 AND duration_s BETWEEN 29.9 AND 30.1";
     same("whole clips", sql_number(&store, whole)?, 7)
 }
 
-/// The rows without a label and of genres that the recipe leaves out are dropped, and counted.
+/// Rows without a label, and rows with genres that the recipe excludes, are dropped and counted.
 fn fma_like_clips_with_their_tracks(data: &Path) -> Result<(), Failed> {
     let folder = data.join("fma_like");
     let store = scratch("like").join("store");
@@ -200,8 +209,10 @@ fn fma_like_clips_with_their_tracks(data: &Path) -> Result<(), Failed> {
         recipe: "fma-large".into(),
     };
     run(&mut inputs.extract(&store)).exits(0)?;
+
     let counts = manifest(&store, 1)?.counts;
     same("read", counts.rows_read, 16)?;
+
     let dropped: BTreeMap<_, _> = counts
         .rows_dropped
         .into_iter()

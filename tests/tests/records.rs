@@ -1,4 +1,4 @@
-//! What run records say: how each run ended, and of what it warned. And settings that are no settings.
+//! Run records state how each run ended and which warnings it gave. Invalid settings are refused.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,7 +38,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// The last lines of all run records of a store, oldest run first.
+/// Returns the last line of each run record of a store, oldest run first.
 fn last_lines(store: &Path) -> Result<Vec<Value>, Failed> {
     let folder = store.join("_wavemill/runs");
     let mut lines = Vec::new();
@@ -51,7 +51,7 @@ fn last_lines(store: &Path) -> Result<Vec<Value>, Failed> {
     Ok(lines)
 }
 
-/// The inputs, with most clips gone.
+/// Copies the inputs and removes three quarters of the clips.
 fn with_few_clips(folder: &Path) -> Result<Inputs, Failed> {
     let few = inputs().copied(folder);
     for (number, name) in files_below(&few.audio).into_iter().enumerate() {
@@ -76,6 +76,7 @@ fn a_run_that_commits_says_of_what_it_warned() -> Result<(), Failed> {
         first.err.contains(absent) && first.err.contains(leaky),
         true,
     )?;
+
     let ends = last_lines(&store)?;
     same("runs", ends.len(), 1)?;
     same("outcome", ends[0]["outcome"].as_str(), Some("committed"))?;
@@ -89,6 +90,7 @@ fn a_run_that_commits_says_of_what_it_warned() -> Result<(), Failed> {
     let again = run(few.extract(&store).args(sets)).exits(0)?;
     same("said", again.err.contains("nothing to do"), true)?;
     same(&again.err, again.err.contains(absent), true)?;
+
     let again = run(few.extract(&store).args(sets).arg("--json")).exits(0)?;
     let report: Value = serde_json::from_str(&again.out)?;
     same(
@@ -112,6 +114,7 @@ fn an_interrupted_run_has_an_end() -> Result<(), Failed> {
             .arg(child.id().to_string()))
         .exits(0)?;
         finish(child).exits(130)?;
+
         let ends = last_lines(&store)?;
         same("event", ends[0]["event"].as_str(), Some("end"))?;
         same("outcome", ends[0]["outcome"].as_str(), Some("interrupted"))?;
@@ -133,7 +136,8 @@ fn an_interrupted_run_has_an_end() -> Result<(), Failed> {
             outcomes,
             vec!["interrupted".into(), "committed".into()],
         )?;
-        // The date of a version is that of the run that committed it.
+
+        // The date of a version is the date of the run that committed it.
         let listed = run(wavemill(["info", "--versions", "--json", "--store"]).arg(&store))
             .exits(0)?
             .out;
@@ -150,12 +154,14 @@ fn a_failed_run_has_an_end() -> Result<(), Failed> {
         .env("FAILPOINTS", "shard-append=3*off->return"))
     .exits(5)?;
     run(&mut inputs().strict_extract(&store)).exits(1)?;
+
     let ends = last_lines(&store)?;
     let outcomes: Vec<&str> = ends
         .iter()
         .filter_map(|end| end["outcome"].as_str())
         .collect();
     same("outcomes", outcomes, vec!["failed", "failed"])?;
+
     let words: Vec<&str> = ends
         .iter()
         .filter_map(|end| end["error"].as_str())
@@ -175,11 +181,12 @@ fn a_killed_run_shows_by_having_none() -> Result<(), Failed> {
         receipts(&store) == receipts(whole())
     })?;
     kill(child)?;
+
     let ends = last_lines(&store)?;
     same("the only line", ends[0]["event"].as_str(), Some("start"))
 }
 
-/// A file of 50 MB that is TOML from one end to the other, and a pipe without end.
+/// Writes a configuration file of 50 MB that is valid TOML.
 fn huge(folder: &Path) -> Result<PathBuf, Failed> {
     let path = folder.join("huge.toml");
     fs::write(
@@ -201,6 +208,7 @@ fn a_huge_recipe_is_refused_at_once() -> Result<(), Failed> {
             recipe,
             ..inputs().clone()
         };
+
         run(&mut own.extract(&store))
             .exits(2)?
             .says(&[&name, why])?;
@@ -213,7 +221,7 @@ fn a_huge_recipe_is_refused_at_once() -> Result<(), Failed> {
 
 fn a_huge_configuration_is_refused_at_once() -> Result<(), Failed> {
     let folder = scratch("huge-configuration");
-    // Whoever read the second one to its end would never be done.
+    // Reading `/dev/zero` to its end would never finish.
     for config in [huge(&folder)?, "/dev/zero".into()] {
         let name = config.to_str().unwrap();
         run(fit(whole(), &folder.join("runs")).args(["--config", name]))

@@ -1,4 +1,5 @@
-//! `wavemill report`: what the page says is what the store holds, texts stay texts, and a browser finds nothing to load.
+//! `wavemill report`: the page states the store's content, text from the data is escaped, and a browser loads
+//! nothing else.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use crate::support::{
 };
 use crate::table::Table;
 
-/// Programs that may be a browser, in the order in which they are tried.
+/// Names of browser programs, in the order in which they are tried.
 const BROWSERS: [&str; 4] = [
     "chromium",
     "chromium-browser",
@@ -21,21 +22,21 @@ const BROWSERS: [&str; 4] = [
     "google-chrome-stable",
 ];
 
-/// Sections of a page about a store with features, targets and rejects.
+/// Sections of a report about a store with features, targets and rejects.
 const SECTIONS: [&str; 10] = [
     "From metadata to features",
     "Tracks",
-    "Sides, and what leaks between them",
+    "Sides and data leakage",
     "Rejects",
     "Files below the audio root",
     "Audio",
     "Features",
-    "What it looks like",
-    "How it was made",
+    "Spectrograms per class",
+    "Provenance",
     "Versions",
 ];
 
-/// A page over rows without tensors is small; pictures of all classes are most of it.
+/// Largest size of a page. Pages contain no tensors; pictures of all classes are the largest part.
 const PAGE_BYTES_MAX: u64 = 10 << 20;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -69,7 +70,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             other_files_are_left_alone,
         ),
         Trial::test("report::damage_is_named", damage_is_named),
-        // Ignored where no browser is on PATH.
+        // Ignored if no browser is on PATH.
         Trial::test("report::a_browser_finds_nothing_to_load", || {
             a_browser_finds_nothing_to_load(&browser().ok_or("no browser on PATH")?)
         })
@@ -81,7 +82,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A report of the store, as an answer and a page.
+/// Writes a report of the store, and returns the JSON summary and the page.
 fn report(store: &Path, out: &Path) -> Result<(Value, String), Failed> {
     let ran = run(wavemill(["report", "--json", "--store"])
         .arg(store)
@@ -91,7 +92,7 @@ fn report(store: &Path, out: &Path) -> Result<(Value, String), Failed> {
     Ok((serde_json::from_str(&ran.out)?, fs::read_to_string(out)?))
 }
 
-/// The page's own data.
+/// Returns the JSON data that is embedded in a page.
 pub(crate) fn about(html: &str) -> Result<Value, Failed> {
     let begin = r#"<script type="application/json" id="about">"#;
     let (_, rest) = html.split_once(begin).ok_or("no data in the page")?;
@@ -99,17 +100,18 @@ pub(crate) fn about(html: &str) -> Result<Value, Failed> {
     Ok(serde_json::from_str(json)?)
 }
 
-/// Fails where the page loads something, or runs a script.
+/// Fails if the page loads a resource or runs a script.
 pub(crate) fn loads_nothing(html: &str) -> Result<(), Failed> {
     for attribute in [" src=\"", " href=\""] {
         for (at, _) in html.match_indices(attribute) {
             let value: String = html[at + attribute.len()..].chars().take(40).collect();
-            // A link to a page beside it is followed only by those who click on it.
+            // A link to a neighbouring page is loaded only when it is clicked.
             let is_link = html[..at].ends_with("<a") && value.starts_with("./");
             let is_own = value.starts_with("data:") || value.starts_with('#') || is_link;
             same(&format!("loads {value}"), is_own, true)?;
         }
     }
+
     for word in [
         "url(",
         "@import",
@@ -132,6 +134,7 @@ fn says_what_the_store_holds() -> Result<(), Failed> {
         Some(fs::metadata(&out)?.len()),
     )?;
     same("too large", html.len() as u64 > PAGE_BYTES_MAX, false)?;
+
     let sections: Vec<&str> = written["sections"]
         .as_array()
         .ok_or("no sections")?
@@ -151,11 +154,13 @@ fn says_what_the_store_holds() -> Result<(), Failed> {
         &about["counts"],
         &serde_json::to_value(&manifest.counts)?,
     )?;
+
     for (reason, n) in &manifest.counts.rejects {
         let row = format!("<th scope=\"row\">{reason}</th><td class=\"number\">{n}</td>");
         same(&row, html.contains(&row), true)?;
     }
-    // As SQL counts it, by another way.
+
+    // SQL counts the same clips.
     let clips = sql_number(
         whole(),
         "SELECT count(DISTINCT clip_key) FROM features_log_mel WHERE split = 'training'",
@@ -163,7 +168,7 @@ fn says_what_the_store_holds() -> Result<(), Failed> {
     let row = format!("<th scope=\"row\">training</th><td class=\"number\">{clips}</td>");
     same(&row, html.contains(&row), true)?;
 
-    // A mean and a typical row of each class that has training rows, and the charts before them.
+    // The page contains a mean and a typical row of each class with training rows, and the charts above them.
     let counts = &manifest.targets[0].counts["training"];
     let classes = counts.iter().filter(|n| **n > 0).count();
     same(
@@ -171,6 +176,7 @@ fn says_what_the_store_holds() -> Result<(), Failed> {
         html.matches("data:image/png;base64,").count(),
         2 * classes,
     )?;
+
     let drawings = html.matches("<svg role=\"img\" aria-label=\"").count();
     same(
         "a table for each chart",
@@ -188,7 +194,7 @@ fn says_what_the_store_holds() -> Result<(), Failed> {
     same("again", report(whole(), &again)?.1 == html, true)
 }
 
-/// Data sets abbreviate the names of sides, and some have no test side at all.
+/// Some data sets abbreviate the names of splits, and some have no test split.
 fn leaks_are_found_between_sides_of_other_names() -> Result<(), Failed> {
     let mut table = Table::new("report-sides", 6);
     table.set_recipe(
@@ -200,12 +206,12 @@ fn leaks_are_found_between_sides_of_other_names() -> Result<(), Failed> {
     }
     table.row(2).side = "valid";
     table.row(3).side = "eval";
-    // The recording of a training track; its artist has training tracks, too.
+    // A copy of a training track's recording, by an artist who also has training tracks.
     table.row(3).voice = 0;
 
     let store = table.first("leaking", &[])?;
     let (_, html) = report(&store, &store.with_extension("html"))?;
-    let warning = "Of 1 test clips, some are known from the training side: 1 by equal recordings, 1 by artists.";
+    let warning = "Some of the 1 test clips overlap with the training side: 1 by identical recordings, 1 by artists.";
     same(warning, html.contains(warning), true)?;
     let row = "<th scope=\"row\">valid</th><td class=\"number\">1</td>";
     same(row, html.contains(row), true)?;
@@ -213,9 +219,10 @@ fn leaks_are_found_between_sides_of_other_names() -> Result<(), Failed> {
     table.row(3).side = "valid";
     let store = table.first("without-test", &[])?;
     let (_, html) = report(&store, &store.with_extension("html"))?;
-    let warning = "There is no test side, so nothing is known of leaks to a test. The sides are named train, valid.";
+    let warning = "There is no test side, so leakage into the test side cannot be measured. The sides are named train, valid.";
     same(warning, html.contains(warning), true)?;
-    let (_, leaks) = html.split_once("On several sides").ok_or("no leaks")?;
+
+    let (_, leaks) = html.split_once("Overlap between sides").ok_or("no leaks")?;
     let (leaks, _) = leaks.split_once("</table>").ok_or("no end")?;
     same(leaks, leaks.contains('%'), false)
 }
@@ -247,7 +254,7 @@ fn tells_what_a_version_changed() -> Result<(), Failed> {
     )
 }
 
-/// A store whose second version, `small`, has fewer clips and other features.
+/// Creates a store whose second version, tagged `small`, has fewer clips and other features.
 fn two_versions(name: &str) -> Result<PathBuf, Failed> {
     let store = own_store(name);
     let mut next = inputs().extract(&store);
@@ -279,6 +286,7 @@ fn compares_two_versions() -> Result<(), Failed> {
     ] {
         same(words, html.contains(words), true)?;
     }
+
     let [before, now] = [manifest(&store, 1)?, manifest(&store, 2)?].map(|one| one.counts);
     let row = format!(
         "<th scope=\"row\">clips with features</th><td class=\"number\">{}</td><td class=\"number\">{}</td>\
@@ -289,14 +297,14 @@ fn compares_two_versions() -> Result<(), Failed> {
     );
     same(&row, html.contains(&row), true)?;
 
-    // As `diff` has it.
+    // `diff` reports the same differences.
     let diff = run(wavemill(["diff", "1", "2", "--json", "--store"]).arg(&store)).exits(0)?;
     let diff: Value = serde_json::from_str(&diff.out)?;
     let about = about(&html)?;
     same("data", &about["data"], &diff["data"])?;
     same("recipe", &about["diff"]["recipe"], &diff["recipe"])?;
 
-    // A version and itself: nothing differs.
+    // Compares a version with itself.
     let mut alike = wavemill(["report", "--compare", "2", "2", "--store"]);
     run(alike.arg(&store).arg("--out").arg(&out)).exits(0)?;
     let html = fs::read_to_string(&out)?;
@@ -310,7 +318,7 @@ fn compares_two_versions() -> Result<(), Failed> {
     run(absent.arg(&store)).exits(2)?.says(&["version 9"])
 }
 
-/// A report with the sounds of an archive, as a page.
+/// Writes a report with sounds from an audio archive and returns the page.
 fn report_with(audio: &Path, out: &Path) -> Result<String, Failed> {
     let mut command = wavemill(["report", "--store"]);
     command.arg(whole()).arg("--audio").arg(audio);
@@ -318,16 +326,16 @@ fn report_with(audio: &Path, out: &Path) -> Result<String, Failed> {
     Ok(fs::read_to_string(out)?)
 }
 
-/// Classes of the whole store that have training rows, each of which has a typical row.
+/// Counts the classes of the store from [`whole`] that have training rows. The page shows a typical row of each.
 fn shown_classes() -> Result<usize, Failed> {
     let manifest = manifest(whole(), 1)?;
     let counts = &manifest.targets[0].counts["training"];
     Ok(counts.iter().filter(|n| **n > 0).count())
 }
 
-/// Rows that a page says cannot be heard.
+/// Counts the rows that a page lists as not playable.
 fn unheard(html: &str) -> usize {
-    let Some((_, rest)) = html.split_once("Rows that cannot be heard</caption>") else {
+    let Some((_, rest)) = html.split_once("Rows without audio</caption>") else {
         return 0;
     };
     let table = rest.split("</table>").next().unwrap_or_default();
@@ -348,28 +356,30 @@ fn typical_tracks_can_be_heard() -> Result<(), Failed> {
     for player in html.split(begin).skip(1) {
         let sound = player.split('"').next().unwrap_or_default();
         same("a WAVE file", sound.starts_with("UklGR"), true)?;
-        // Up to 3 s of 22,050 samples with two bytes each.
+        // Sounds have at most 3 s at 22,050 Hz, with two bytes per sample.
         let is_long = (100_000..=180_000).contains(&sound.len());
         same(&format!("{} letters", sound.len()), is_long, true)?;
         players += 1;
     }
     same("players", players, shown_classes()?)?;
 
-    // Without the archive nothing can be heard, and no sound is allowed.
+    // Without the archive, the page contains no player, and its content security policy allows no sound.
     let (_, silent) = report(whole(), &folder.join("silent.html"))?;
     same("players", silent.contains("<audio"), false)?;
     same("may play", silent.contains("media-src"), false)?;
 
-    // An archive that is none, and two versions, which have no typical tracks.
+    // Tests an archive that does not exist, and a comparison of two versions, which has no typical tracks.
     let mut nowhere = wavemill(["report", "--audio", "nowhere", "--store"]);
     run(nowhere.arg(whole()).current_dir(&folder))
         .exits(2)?
         .says(&["--audio", "nowhere"])?;
+
     let empty = scratch("report-no-audio");
     let mut none = wavemill(["report", "--store"]);
     run(none.arg(whole()).arg("--audio").arg(&empty))
         .exits(2)?
         .says(&["--audio", "no clip"])?;
+
     let mut both = wavemill(["report", "--compare", "1", "1", "--store"]);
     run(both.arg(whole()).arg("--audio").arg(&inputs().audio)).exits(2)?;
     Ok(())
@@ -379,11 +389,13 @@ fn an_archive_that_changed_is_told() -> Result<(), Failed> {
     let folder = scratch("report-audio-changed");
     let out = folder.join("page.html");
 
-    // Clips are gone, no clips any more, links out of the archive, or other recordings.
+    // Clips are removed, replaced by other content, replaced by links out of the archive, or replaced by other
+    // recordings.
     let changed = inputs().copied(&folder).audio;
     let names = files_below(&changed);
     let outside = folder.join("outside.mp3");
     fs::copy(changed.join(&names[0]), &outside)?;
+
     for (place, name) in names.iter().enumerate() {
         let clip = changed.join(name);
         fs::remove_file(&clip)?;
@@ -396,6 +408,7 @@ fn an_archive_that_changed_is_told() -> Result<(), Failed> {
             }
         }
     }
+
     let html = report_with(&changed, &out)?;
     loads_nothing(&html)?;
     same("some are told", unheard(&html) > 0, true)?;
@@ -406,7 +419,7 @@ fn an_archive_that_changed_is_told() -> Result<(), Failed> {
         shown_classes()?,
     )?;
 
-    // An archive of another data set.
+    // Uses the archive of another data set.
     let other = scratch("report-audio-other");
     fs::copy(&outside, other.join("other.mp3"))?;
     let html = report_with(&other, &out)?;
@@ -415,7 +428,7 @@ fn an_archive_that_changed_is_told() -> Result<(), Failed> {
     same("may play", html.contains("media-src"), false)
 }
 
-/// A step that puts into titles, names and labels what their authors could.
+/// A cleaning step that injects markup into titles, names and labels.
 const HOSTILE_STEP: &str = r#"[[catalog.clean]]
 step = "hostile"
 sql = """SELECT * REPLACE (
@@ -429,13 +442,15 @@ fn hostile_texts_stay_texts() -> Result<(), Failed> {
     let store = hostile_store("report-hostile")?;
     let (_, html) = report(&store, &store.with_file_name("page.html"))?;
     loads_nothing(&html)?;
+
     same(
         "an element of a title",
         html.contains("<script>alert"),
         false,
     )?;
     same("an element of a label", html.contains("<img"), false)?;
-    // They are shown as what they are.
+
+    // The markup is displayed as text.
     same(
         "the title",
         html.contains("&lt;script&gt;alert(1)&lt;/script&gt;"),
@@ -446,7 +461,11 @@ fn hostile_texts_stay_texts() -> Result<(), Failed> {
         html.contains("&quot;&gt;&lt;img src=x onerror=alert(1)&gt;"),
         true,
     )?;
-    same("a long name is cut", html.contains("(cut: 100,"), true)?;
+    same(
+        "a long name is cut",
+        html.contains("(truncated from 100,"),
+        true,
+    )?;
     same("whole names", html.contains(&"x".repeat(1000)), false)
 }
 
@@ -458,12 +477,13 @@ fn hostile_store(name: &str) -> Result<PathBuf, Failed> {
         &inputs.recipe,
         RECIPE.replacen("[[targets]]", HOSTILE_STEP, 1),
     )?;
+
     let store = folder.join("store");
     run(&mut inputs.extract(&store)).exits(0)?;
     Ok(store)
 }
 
-/// Without targets, labels, metadata, run records or rows of equal length.
+/// Tests stores without targets, labels, metadata, run records, or rows of equal length.
 fn stores_of_every_kind() -> Result<(), Failed> {
     let folder = scratch("report-kinds");
     let genre = folder.join("audio/Rock & <Roll>");
@@ -485,11 +505,13 @@ fn stores_of_every_kind() -> Result<(), Failed> {
         .replace("dataset = \"fma\"", "dataset = \"folders\"")
         .replace("rule = \"official\"", "rule = \"artist\"")
         .replace("duration_s = 3.0\nmin_duration_s = 1.0\n", "");
+
     let mut own = inputs().clone();
     own.metadata = None;
     own.audio = folder.join("audio");
     own.recipe = folder.join("folders.toml");
     fs::write(&own.recipe, recipe)?;
+
     let store = folder.join("store");
     run(&mut own.extract(&store)).exits(0)?;
     fs::remove_dir_all(store.join("_wavemill/runs"))?;
@@ -498,7 +520,7 @@ fn stores_of_every_kind() -> Result<(), Failed> {
     loads_nothing(&html)?;
     same(
         "without a record",
-        html.contains("record of the run that made it is not in"),
+        html.contains("record of the run that made this version is not in"),
         true,
     )
 }
@@ -513,21 +535,23 @@ fn other_files_are_left_alone() -> Result<(), Failed> {
             .arg("--out")
             .arg(out))
     };
-    to(&mine).exits(2)?.says(&["no page of wavemill"])?;
+
+    to(&mine).exits(2)?.says(&["not a page of wavemill"])?;
     same(
         "mine",
         fs::read_to_string(&mine)?.contains("<title>mine"),
         true,
     )?;
-    to(&folder).exits(2)?.says(&["a folder, and no file"])?;
+    to(&folder).exits(2)?.says(&["a folder, not a file"])?;
     to(&folder.join("no/such.html"))
         .exits(2)?
         .says(&["--out"])?;
+
     let inside = whole().join("page.html");
-    to(&inside).exits(2)?.says(&["not into the store itself"])?;
+    to(&inside).exits(2)?.says(&["must be outside the store"])?;
     same("in the store", inside.exists(), false)?;
 
-    // By default the page has the version's number, and a page of ours is replaced.
+    // The default name of the page contains the version number. A page by wavemill is overwritten.
     let default = folder.join("report-1.html");
     for _ in 0..2 {
         let mut here = wavemill(["report", "--store"]);
@@ -575,7 +599,7 @@ fn damage_is_named() -> Result<(), Failed> {
     Ok(())
 }
 
-/// A browser that can be started without a screen.
+/// Returns a browser that can run without a screen.
 pub(crate) fn browser() -> Option<PathBuf> {
     let folders = std::env::var_os("PATH")?;
     for name in BROWSERS {
@@ -587,12 +611,12 @@ pub(crate) fn browser() -> Option<PathBuf> {
     None
 }
 
-/// What a browser made of a page.
+/// Results of loading a page in a browser.
 pub(crate) struct Visit {
     pub dom: String,
-    /// What it said on its console, errors too.
+    /// Console messages, including errors.
     pub console: Vec<String>,
-    /// What the page itself asked the network for.
+    /// Network requests of the page itself.
     pub requests: Vec<String>,
 }
 
@@ -600,6 +624,7 @@ impl Visit {
     pub(crate) fn of(browser: &Path, page: &Path) -> Result<Self, Failed> {
         let folder = scratch("browser");
         let log = folder.join("net.json");
+
         let output = Command::new(browser)
             .args([
                 "--headless=new",
@@ -616,7 +641,7 @@ impl Visit {
                 "--disable-extensions",
                 "--enable-logging=stderr",
             ])
-            // A page from a disk may not ask for what is on this machine without it.
+            // Without this switch, a page from a file may not send requests to this machine.
             .args(["--disable-features=LocalNetworkAccessChecks"])
             .arg(format!(
                 "--user-data-dir={}",
@@ -627,6 +652,7 @@ impl Visit {
             .arg(format!("file://{}", page.display()))
             .stdin(Stdio::null())
             .output()?;
+
         let said = String::from_utf8_lossy(&output.stderr);
         let console = said.lines().filter(|line| line.contains(":CONSOLE"));
         Ok(Self {
@@ -637,11 +663,12 @@ impl Visit {
     }
 }
 
-/// What a browser makes of a page of ours: it asks for nothing, complains of nothing, and has all charts.
+/// Loads a page in a browser and fails unless it sends no requests, logs nothing, and shows all charts.
 pub(crate) fn quiet_visit(browser: &Path, page: &Path) -> Result<Visit, Failed> {
     let html = fs::read_to_string(page)?;
     let visit = Visit::of(browser, page)?;
     let name = page.display();
+
     same(&format!("console of {name}"), &visit.console, &Vec::new())?;
     same(&format!("requests of {name}"), &visit.requests, &Vec::new())?;
     same(
@@ -652,12 +679,12 @@ pub(crate) fn quiet_visit(browser: &Path, page: &Path) -> Result<Visit, Failed> 
     Ok(visit)
 }
 
-/// Charts of a page.
+/// Counts the charts of a page.
 pub(crate) fn drawings(html: &str) -> usize {
     html.matches("<svg role=\"img\"").count()
 }
 
-/// Requests of a page, out of a log that has the browser's own ones, too.
+/// Returns the requests of the page from a network log, which also contains requests of the browser itself.
 fn requests(log: &str) -> Result<Vec<String>, Failed> {
     let log: Value = serde_json::from_str(log)?;
     let mut requests = Vec::new();
@@ -675,13 +702,14 @@ fn requests(log: &str) -> Result<Vec<String>, Failed> {
 }
 
 fn a_browser_finds_nothing_to_load(browser: &Path) -> Result<(), Failed> {
-    // First a page that does load and complain: else silence would prove nothing.
+    // First tests a page that does load and log something; otherwise silence would prove nothing.
     let folder = scratch("report-browser");
     let loud = folder.join("loud.html");
     fs::write(
         &loud,
         "<!DOCTYPE html><img src='http://127.0.0.1:9/x.png'><script>console.error('loud')</script>",
     )?;
+
     let visit = Visit::of(browser, &loud)?;
     same(
         "a console that is heard",
@@ -696,12 +724,12 @@ fn a_browser_finds_nothing_to_load(browser: &Path) -> Result<(), Failed> {
         report(store, &out)?;
         let visit = quiet_visit(browser, &out)?;
         same("many charts", drawings(&visit.dom) > 5, true)?;
-        // What a browser understood has no element that we did not write.
+        // The parsed page has no elements other than those that wavemill wrote.
         same("images", visit.dom.matches("<img").count(), 0)?;
         same("scripts", visit.dom.matches("<script").count(), 1)?;
     }
 
-    // Players, too, load nothing: their sounds lie in the page.
+    // Audio players load nothing, because their sounds are embedded in the page.
     let out = folder.join("sounds.html");
     report_with(&inputs().audio, &out)?;
     let visit = quiet_visit(browser, &out)?;

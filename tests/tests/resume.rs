@@ -1,4 +1,5 @@
-//! Runs that are stopped at any moment go on with the same command, to the same bytes as a run in one go.
+//! Runs that are stopped at any moment continue with the same command, and give the same bytes as an uninterrupted
+//! run.
 
 use std::fs;
 use std::path::Path;
@@ -12,16 +13,17 @@ use crate::support::{
     scratch, sql, start, versions, wait_until, whole,
 };
 
-/// Slows every clip, so that a run takes seconds and can be met at a chosen moment.
+/// Fail points that slow down every clip, so that a run takes seconds and can be stopped at a chosen moment.
 const SLOWLY: &str = "worker-panic=sleep(100)";
-/// Slows every clip and every file, and never commits: however late the test looks, there is a run to kill.
+/// Fail points that slow down every clip and file and block before the commit, so that there is a running process
+/// to kill however late the test polls.
 const WITHOUT_END: &str =
     "worker-panic=sleep(20);shard-before-rename=sleep(10);run-before-commit=sleep(600000)";
-/// Holds a program at a fail point until it is killed.
+/// Blocks a program at a fail point until it is killed.
 const FOR_EVER: &str = "sleep(600000)";
 
 pub(crate) fn trials() -> Vec<Trial> {
-    // Elsewhere `scalar` is the only instruction set.
+    // On other CPUs, `scalar` is the only instruction set.
     let has_two = is_x86_64_v3();
     let mut trials = vec![
         Trial::test(
@@ -42,16 +44,19 @@ pub(crate) fn trials() -> Vec<Trial> {
         )
         .with_ignored_flag(!has_two),
     ];
+
     for signal in ["INT", "TERM"] {
         let name = format!("resume::sig{}_ends_in_order", signal.to_lowercase());
         trials.push(Trial::test(name, move || signal_ends_in_order(signal)));
     }
+
     for moment in MOMENTS {
         trials.push(Trial::test(
             format!("resume::killed_at_{}", moment.name),
             move || killed_at(&moment),
         ));
     }
+
     trials
 }
 
@@ -70,21 +75,24 @@ fn killed_ten_times_equals_whole() -> Result<(), Failed> {
         wait_until(&mut child, "its shards", || {
             store.join("data").exists() && receipts(&store) >= wanted
         })?;
-        // Not always just after a receipt.
+        // Varies the time between the receipt and the kill.
         std::thread::sleep(Duration::from_millis(7 * time as u64));
         kill(child)?;
+
         same(
             "versions of an unfinished run",
             versions(&store),
             Vec::new(),
         )?;
     }
+
     let done = receipts(&store);
     same(
         "shards are kept",
         (shards / 2..=shards).contains(&done),
         true,
     )?;
+
     run(&mut inputs().extract(&store)).exits(0)?;
     same_versions(&store, whole())
 }
@@ -97,14 +105,16 @@ fn signal_ends_in_order(signal: &str) -> Result<(), Failed> {
         .arg(format!("-{signal}"))
         .arg(child.id().to_string()))
     .exits(0)?;
+
     let mut ran = finish(child).exits(130)?;
-    let notice = "stopping after the clips in flight; once more to stop at once\n";
+    let notice = "stopping after the clips in flight; a second signal stops at once\n";
     ran.err = ran
         .err
         .strip_prefix(notice)
         .ok_or("no word at once")?
         .to_owned();
-    ran.says(&["interrupted", "the same command goes on"])?;
+    ran.says(&["interrupted", "run the same command again"])?;
+
     same(
         "versions of an unfinished run",
         versions(&store),
@@ -116,28 +126,29 @@ fn signal_ends_in_order(signal: &str) -> Result<(), Failed> {
         names.iter().filter(|name| name.ends_with(".tmp")).count(),
         0,
     )?;
+
     let done = receipts(&store);
     let said = format!("{done} of {}", receipts(whole()));
     ran.says(&[&said])?;
+
     let ran = run(&mut inputs().extract(&store)).exits(0)?;
     same(
         "reused",
-        ran.err
-            .contains(&format!("{done} shards were there already")),
+        ran.err.contains(&format!("{done} shards already existed")),
         true,
     )?;
     same_versions(&store, whole())
 }
 
-/// A step at which a run is killed.
+/// A step of a run at which it is killed.
 #[derive(Clone, Copy)]
 struct Moment {
     name: &'static str,
-    /// As in `FAILPOINTS`: hold there, perhaps after some passes.
+    /// Prefix of the action in `FAILPOINTS`: number of passes before the program blocks.
     passes: &'static str,
-    /// That it was reached, by what lies in the store.
+    /// Reports whether the step was reached, judging by the files in the store.
     reached: fn(&Path) -> bool,
-    /// Whether the version is committed by then.
+    /// True if the version is committed before this step.
     committed: bool,
 }
 
@@ -148,7 +159,7 @@ const MOMENTS: [Moment; 5] = [
         reached: |store| receipts(store) >= 3,
         committed: false,
     },
-    // Seven metadata tables come first.
+    // Seven metadata tables are written before the shards.
     Moment {
         name: "shard-before-rename",
         passes: "13*off->",
@@ -180,14 +191,16 @@ fn killed_at(moment: &Moment) -> Result<(), Failed> {
     let hold = format!("{}={}{FOR_EVER}", moment.name, moment.passes);
     let mut child = start(inputs().extract(&store).env("FAILPOINTS", hold));
     wait_until(&mut child, moment.name, || (moment.reached)(&store))?;
-    // What it waited for comes shortly before the point itself.
+    // The files change shortly before the fail point is reached.
     std::thread::sleep(Duration::from_millis(100));
     kill(child)?;
+
     same(
         "committed",
         versions(&store).len(),
         usize::from(moment.committed),
     )?;
+
     let ran = run(&mut inputs().extract(&store)).exits(0)?;
     same(
         "nothing to do",
@@ -195,20 +208,18 @@ fn killed_at(moment: &Moment) -> Result<(), Failed> {
         moment.committed,
     )?;
     if !moment.committed {
-        same(
-            "goes on",
-            ran.err.contains("shards were there already"),
-            true,
-        )?;
+        same("goes on", ran.err.contains("shards already existed"), true)?;
     }
+
     same_versions(&store, whole())
 }
 
-/// The second version's plan names its parent, and its unchanged shards are linked once.
+/// The second version's plan contains its parent, and its unchanged shards are linked only once.
 fn killed_second_version_equals_whole() -> Result<(), Failed> {
     let words = ["--new-version", "--limit", "50"];
     let [store, wanted] = [own_store("second"), own_store("wanted")];
     run(inputs().extract(&wanted).args(words)).exits(0)?;
+
     let hold = "commit-before-link=sleep(600000)";
     for point in [WITHOUT_END, hold] {
         let mut child = start(
@@ -217,6 +228,7 @@ fn killed_second_version_equals_whole() -> Result<(), Failed> {
                 .args(words)
                 .env("FAILPOINTS", point),
         );
+
         let (before, temporary) = (receipts(&store), point == hold);
         let names = || files_below(&store.join("_wavemill/versions")).len();
         wait_until(&mut child, point, || {
@@ -226,16 +238,18 @@ fn killed_second_version_equals_whole() -> Result<(), Failed> {
                 receipts(&store) > before
             }
         })?;
+
         kill(child)?;
         same("versions", versions(&store).len(), 1)?;
-        // What is committed answers meanwhile.
+        // In the meantime, runs of the committed version succeed.
         run(&mut inputs().extract(&store)).exits(0)?;
     }
+
     run(inputs().extract(&store).args(words)).exits(0)?;
     same_versions(&store, &wanted)
 }
 
-/// Sizes are the same, so the plan is; the shard of that clip is not.
+/// The clip keeps its size, so the plan is unchanged, but its shard is written again.
 fn clip_changed_while_stopped() -> Result<(), Failed> {
     let folder = scratch("meanwhile");
     let (own, store) = (inputs().copied(&folder), folder.join("store"));
@@ -247,6 +261,7 @@ fn clip_changed_while_stopped() -> Result<(), Failed> {
         receipts(&store) == receipts(whole())
     })?;
     kill(child)?;
+
     let rows = sql(
         whole(),
         "SELECT clip_key FROM features_mfcc WHERE lost_s = 0 AND NOT silent ORDER BY 1 LIMIT 1",
@@ -258,14 +273,13 @@ fn clip_changed_while_stopped() -> Result<(), Failed> {
         .iter_mut()
         .for_each(|byte| *byte ^= 0x55);
     fs::write(&path, &bytes)?;
+
     let ran = run(&mut own.extract(&store)).exits(0)?;
-    // One shard of each feature is made anew.
+    // One shard of each feature is written again.
     let n_features = manifest(whole(), 1)?.features.len();
-    let reused = format!(
-        "{} shards were there already",
-        receipts(whole()) - n_features
-    );
+    let reused = format!("{} shards already existed", receipts(whole()) - n_features);
     same(&reused, ran.err.contains(&reused), true)?;
+
     let wanted = folder.join("wanted");
     run(&mut own.extract(&wanted)).exits(0)?;
     same_versions(&store, &wanted)
@@ -281,16 +295,18 @@ fn is_x86_64_v3() -> bool {
     false
 }
 
-/// Unfinished work of another instruction set is neither used nor left lying without a word.
+/// Unfinished work of another instruction set is neither used nor ignored silently.
 fn other_engine_is_not_mixed_in() -> Result<(), Failed> {
     let store = scratch("engine").join("store");
     let mut child = start(without_end(&store).args(["--isa", "scalar"]));
     wait_until(&mut child, "a shard", || receipts(&store) >= 2)?;
     kill(child)?;
+
     run(&mut inputs().extract(&store))
         .exits(4)?
         .says(&["scalar", "--isa scalar", "--restart"])?;
     same("versions", versions(&store), Vec::new())?;
+
     run(inputs().extract(&store).arg("--restart")).exits(0)?;
     same_versions(&store, whole())?;
 

@@ -1,4 +1,5 @@
-//! What is told row by row: predictions and vectors of `eval`, answers to folders and lists, shipped configurations.
+//! Results per row: predictions and vectors of `eval`, predictions for folders and lists, and shipped
+//! configurations.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,7 +47,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A small model that has learnt something. Only to be read.
+/// Returns a small trained model. Tests must not change it.
 pub(crate) fn trained() -> &'static Path {
     static TRAINED: OnceLock<PathBuf> = OnceLock::new();
     TRAINED.get_or_init(|| {
@@ -60,6 +61,7 @@ pub(crate) fn trained() -> &'static Path {
         ] {
             command.args(["--set", set]);
         }
+
         let ran = run(&mut command);
         assert_eq!(ran.code, Some(0), "fit: {}", ran.err);
         run_in(&runs).expect("one run")
@@ -81,7 +83,7 @@ fn eval(words: &[&str]) -> Command {
     command
 }
 
-/// What SQL says of a Parquet file, as the table `r`.
+/// Runs a query on a Parquet file, which is available as the table `r`.
 fn ask(file: &Path, query: &str) -> Result<Vec<Value>, Failed> {
     let statements = scratch("ask").join("ask.sql");
     let table = format!(
@@ -89,9 +91,11 @@ fn ask(file: &Path, query: &str) -> Result<Vec<Value>, Failed> {
         file.display()
     );
     fs::write(&statements, format!("{table};\n{query};\n"))?;
+
     let mut command = wavemill(["sql", "--format", "json", "--allow-write", "--store"]);
     command.arg(whole()).stdin(fs::File::open(statements)?);
     let ran = run(&mut command).exits(0)?;
+
     let rows = ran
         .out
         .lines()
@@ -109,6 +113,7 @@ fn accuracy_of_predictions_is_the_one_printed() -> Result<(), Failed> {
         "--embeddings",
         vectors.to_str().unwrap(),
     ];
+
     let told = run(&mut eval(&files)).exits(0)?;
     same(
         "scores beside files",
@@ -129,7 +134,7 @@ fn accuracy_of_predictions_is_the_one_printed() -> Result<(), Failed> {
     same("rows", level["rows"].as_f64(), Some(n))?;
     same("accuracy", level["accuracy"].as_f64(), Some(hits / n))?;
 
-    // The same order as the store's files, and the vector that belongs to it.
+    // Rows are in the order of the store's files, and vectors are in the order of the rows.
     let keys = |file: &Path| ask(file, "SELECT clip_key, segment, split FROM r");
     let stored = sql(
         whole(),
@@ -152,6 +157,7 @@ fn a_map_has_every_row_and_is_the_same_again() -> Result<(), Failed> {
     ]
     .map(|name| folder.join(name));
     let words = |file: &Path| ["--map".to_owned(), file.to_string_lossy().into_owned()];
+
     let mut command = eval(&["--predictions", rows.to_str().unwrap()]);
     let told = run(command.args(words(&map))).exits(0)?;
     // The synthetic data set has too few rows for a perplexity of 30.
@@ -182,6 +188,7 @@ fn a_map_has_every_row_and_is_the_same_again() -> Result<(), Failed> {
             .map(str::to_owned)
             .to_vec(),
     )?;
+
     let lines = |name: &str| -> Result<usize, Failed> {
         Ok(fs::read_to_string(projector.join(name))?.lines().count())
     };
@@ -195,7 +202,8 @@ fn a_map_has_every_row_and_is_the_same_again() -> Result<(), Failed> {
 
     run(eval(&["--predictions", map.to_str().unwrap()]).args(words(&map)))
         .exits(2)?
-        .says(&["--predictions and --map are one file"])?;
+        .says(&["--predictions and --map are the same file"])?;
+
     let nowhere = folder.join("none/map.parquet");
     run(eval(&[]).args(words(&nowhere)))
         .exits(1)?
@@ -213,11 +221,13 @@ fn two_ranks_write_the_rows_of_one() -> Result<(), Failed> {
         "2",
     ]))
     .exits(0)?;
+
     let accuracy = |ran: &Ran| -> Result<Value, Failed> {
         Ok(serde_json::from_str::<Value>(&ran.out)?[0]["segments"]["report"]["accuracy"].clone())
     };
     same("one speaks", both.out.lines().count(), 1)?;
     same("accuracy", accuracy(&both)?, accuracy(&alone)?)?;
+
     let query = "SELECT clip_key, segment, genre_true_id, genre_predicted_id FROM r";
     same(
         "rows in order",
@@ -232,6 +242,7 @@ fn a_file_that_cannot_be_written_is_told_first() -> Result<(), Failed> {
     let ran = run(&mut eval(&["--predictions", wanted.to_str().unwrap()])).exits(1)?;
     same("temporary name", ran.err.contains(".part"), false)?;
     ran.says(&["cannot write", "none/rows.parquet"])?;
+
     let one = folder.join("rows.parquet");
     let words = [
         "--predictions",
@@ -239,7 +250,9 @@ fn a_file_that_cannot_be_written_is_told_first() -> Result<(), Failed> {
         "--embeddings",
         one.to_str().unwrap(),
     ];
-    run(&mut eval(&words)).exits(2)?.says(&["name two"])?;
+    run(&mut eval(&words))
+        .exits(2)?
+        .says(&["use two different files"])?;
     same("files", files_below(&folder), Vec::new())
 }
 
@@ -253,20 +266,24 @@ fn folders_and_lists_are_answered_as_files_are() -> Result<(), Failed> {
         .iter()
         .map(|row| inputs().clip(row["clip_key"].as_str().unwrap()))
         .collect();
+
     let [a, b, c] = ["in/a.mp3", "in/deep/b.mp3", "c.mp3"].map(|name| folder.join(name));
     fs::create_dir_all(folder.join("in/deep"))?;
     for (from, to) in clips.iter().zip([&a, &b, &c]) {
         fs::copy(from, to)?;
     }
+
     let predict = |words: &[&str]| {
         let mut command = wavemill(["predict", "--run"]);
         command.arg(trained()).args(words).current_dir(&folder);
         run(&mut command)
     };
+
     let want = predict(&["in/a.mp3", "in/deep/b.mp3", "c.mp3"])
         .exits(0)?
         .out;
     same("answers", want.lines().count(), 3)?;
+
     fs::write(folder.join("list.txt"), "in\nc.mp3\n")?;
     same(
         "a folder and a file",
@@ -284,11 +301,11 @@ fn folders_and_lists_are_answered_as_files_are() -> Result<(), Failed> {
         want.clone(),
     )?;
 
-    // Two models side by side; here one model twice.
+    // Predicts with two models; here both are the same run.
     let twin = trained().to_string_lossy().into_owned();
     let both = predict(&["--run", &twin, "in", "c.mp3"]).exits(0)?.out;
     same("lines of both", both.lines().count(), 6)?;
-    // Two runs of one name are told apart by their paths.
+    // Runs with the same name are identified by their paths.
     let name = twin.as_str();
     let named = format!("\"run\":\"{name}\"");
     same(
@@ -296,6 +313,7 @@ fn folders_and_lists_are_answered_as_files_are() -> Result<(), Failed> {
         both.lines().all(|line| line.contains(&named)),
         true,
     )?;
+
     let table = predict(&["--run", &twin, "--table", "in", "c.mp3"])
         .exits(0)?
         .out;
@@ -309,7 +327,7 @@ fn folders_and_lists_are_answered_as_files_are() -> Result<(), Failed> {
         same("one model says one thing", &line[1..3], &line[3..5])?;
     }
 
-    // What cannot be decoded is named, the others are answered, and the exit code says it.
+    // A file that cannot be decoded is reported, the other files are predicted, and the exit code is 1.
     fs::write(folder.join("in/b.mp3"), "no audio")?;
     let ran = predict(&["in", "c.mp3"]).exits(1)?;
     same("the others", ran.out, want)?;
@@ -317,16 +335,17 @@ fn folders_and_lists_are_answered_as_files_are() -> Result<(), Failed> {
     same("named", lines[0].starts_with("in/b.mp3: not_audio"), true)?;
     same(
         "counted",
-        lines[1..] == ["wavemill: 1 of 4 clips gave no rows"],
+        lines[1..] == ["wavemill: 1 of 4 clips have no rows"],
         true,
     )?;
+
     fs::create_dir(folder.join("empty"))?;
     predict(&["empty"])
         .exits(2)?
-        .says(&["empty: no clip below this folder"])
+        .says(&["empty: the folder contains no clips"])
 }
 
-/// A store whose recipe has the name of a document's.
+/// Creates a store whose recipe has the name of a shipped configuration.
 fn named_store(name: &str) -> Result<PathBuf, Failed> {
     let folder = scratch("named");
     let recipe = folder.join("recipe.toml");
@@ -350,6 +369,7 @@ fn a_document_has_its_own_schedule() -> Result<(), Failed> {
         same(name, listed.contains(name), true)?;
         run(&mut trainer(["fit", "--like", name, "--print-config"])).exits(0)?;
     }
+
     let shown = run(&mut trainer([
         "fit",
         "--like",
@@ -384,17 +404,19 @@ fn a_document_has_its_own_schedule() -> Result<(), Failed> {
             .args(words);
         run(&mut command)
     };
+
     let told = small(&[]).exits(0)?.err;
     same(
         "hint",
-        told.contains("document 000's: --like gtzan-segments has those"),
+        told.contains("(document 000): use --like gtzan-segments for those"),
         true,
     )?;
+
     let plain = ["--set", "model.channels=1", "--set", "data.feature=log_mel"];
     let told = small(&[&["--like", "gtzan-segments"][..], &plain].concat())
         .exits(0)?
         .err;
-    same("no hint", told.contains("document 000's"), false)?;
+    same("no hint", told.contains("document 000"), false)?;
     let conflict = "note: model.name = \"lstm\", where gtzan-segments has \"genregenie-cnn\"";
     same("conflicts", told.lines().any(|line| line == conflict), true)
 }
@@ -403,11 +425,13 @@ fn weights_of_pytorch_name_the_command() -> Result<(), Failed> {
     let folder = scratch("pickle");
     let weights = folder.join("resnet50.pth");
     fs::write(&weights, b"PK\x03\x04 and so on")?;
+
     let runs = folder.join("runs");
     let mut command = fit(whole(), &runs);
     command
         .args(["--model", "resnet50", "--init"])
         .arg(&weights);
+
     let command_said = format!("scripts/convert_weights.py {} ", weights.display());
     run(&mut command)
         .exits(2)?

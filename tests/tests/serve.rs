@@ -1,4 +1,5 @@
-//! `wavemill serve`: answers are those of `predict`, what is no song is told, and nothing that comes in harms it.
+//! `wavemill serve`: predictions equal those of `predict`, invalid files get an error message, and no request harms
+//! the server.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -18,13 +19,14 @@ use crate::support::{
     Ran, files_below, has_python, inputs, of_trainer, run, same, scratch, sql, wavemill, whole,
 };
 
-/// For a server to begin, an answer to come, or a process to end.
+/// Timeout for the start of a server, a response, or the end of a process.
 const WAIT: Duration = Duration::from_secs(60);
-/// For a hundred songs at once, on a machine that does other things, too.
+/// Timeout for a hundred songs sent at once, on a busy machine.
 const ALL_ANSWERED: Duration = Duration::from_secs(300);
-/// Connections that a server has at once.
+/// Maximum number of connections of a server.
 const CONNECTIONS_MAX: usize = 256;
-/// Bytes that a server may grow by under uploads that it refuses: less than a few of those would take.
+/// Bytes by which a server's memory may grow while it refuses uploads. A few such uploads would take more if they
+/// were stored.
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -34,6 +36,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         the_page_answers_in_a_browser(browser.as_deref().ok_or("no browser on PATH")?)
     });
     let is_absent = has_no_browser || on_page.has_ignored_flag();
+
     vec![
         of_trainer(
             "serve::answers_are_those_of_predict",
@@ -69,17 +72,17 @@ pub(crate) fn trials() -> Vec<Trial> {
             "serve::what_is_wrong_at_the_start_is_told",
             what_is_wrong_at_the_start_is_told,
         ),
-        // Ignored where no browser is on PATH, or no Python.
+        // Ignored if no browser is on PATH, or if there is no Python.
         on_page.with_ignored_flag(is_absent),
     ]
 }
 
-/// A server on a port of its own.
+/// A server process on its own port.
 struct Server {
     child: Child,
     port: u16,
     err: Option<JoinHandle<String>>,
-    /// Its working folder, and where its temporary files would be.
+    /// Working folder of the server, in which it would create temporary files.
     tmp: PathBuf,
 }
 
@@ -93,10 +96,12 @@ impl Server {
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()?;
+
         let stderr = child.stderr.take().ok_or("no stderr")?;
         let mut lines = BufReader::new(stderr);
         let mut first = String::new();
         lines.read_line(&mut first)?;
+
         let port = first
             .split_once("http://127.0.0.1:")
             .and_then(|(_, rest)| rest.split('/').next()?.parse().ok());
@@ -105,11 +110,13 @@ impl Server {
             child.kill()?;
             return Err(format!("no address: {first}").into());
         };
+
         let err = spawn(move || {
             let mut rest = String::new();
             let _ = lines.read_to_string(&mut rest);
             rest
         });
+
         Ok(Self {
             child,
             port,
@@ -124,7 +131,7 @@ impl Server {
         Ok(stream)
     }
 
-    /// Sends the head of a POST, and some of its body.
+    /// Sends the head of a POST request and a part of its body.
     fn begin(&self, path: &str, headers: &str, body: &[u8]) -> Result<TcpStream, Failed> {
         let mut stream = self.connect()?;
         let head = format!("POST {path} HTTP/1.1\r\n{headers}\r\n");
@@ -149,7 +156,7 @@ impl Server {
         Said::read(stream)
     }
 
-    /// Waits until its health check says so.
+    /// Waits until the health check returns the wanted result.
     fn is_healthy_within(&self, limit: Duration, want: bool) -> Result<(), Failed> {
         let status = if want { 200 } else { 503 };
         let begin = Instant::now();
@@ -162,7 +169,7 @@ impl Server {
         Err(format!("its health is never {status}").into())
     }
 
-    /// The processes of its models.
+    /// Returns the process ids of the server's model processes.
     fn models(&self) -> Result<Vec<u32>, Failed> {
         let own = self.child.id().to_string();
         let mut models = Vec::new();
@@ -171,13 +178,15 @@ impl Server {
             let Ok(process) = entry.file_name().to_string_lossy().parse() else {
                 continue;
             };
-            // Another process may end meanwhile. Behind its name in brackets: state, and parent.
+
+            // Another process may end meanwhile. The name in parentheses is followed by the state and the parent.
             let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
             let behind = stat.rsplit(')').next().unwrap_or_default();
             if behind.split_whitespace().nth(1) == Some(own.as_str()) {
                 models.push(process);
             }
         }
+
         Ok(models)
     }
 
@@ -188,7 +197,7 @@ impl Server {
         }
     }
 
-    /// Asks it to end, and waits for that. All that it said behind its first line.
+    /// Sends SIGTERM and waits for the end of the server. Returns the stderr output after its first line.
     fn end(mut self) -> Result<Ran, Failed> {
         signal("TERM", self.child.id())?;
         self.ended()
@@ -205,9 +214,11 @@ impl Server {
             }
             sleep(Duration::from_millis(10));
         };
+
         let err = self.err.take().ok_or("ended twice")?;
         let err = err.join().map_err(|_| "its lines cannot be read")?;
         same("temporary files", files_below(&self.tmp), Vec::new())?;
+
         Ok(Ran {
             code: status.code(),
             out: String::new(),
@@ -218,13 +229,13 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Of a test that failed. Its models end with it.
+        // Needed only after a failed test. The model processes end with the server.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// What a server answered.
+/// Response of a server.
 #[derive(Debug)]
 struct Said {
     status: u16,
@@ -245,7 +256,7 @@ impl Said {
         })
     }
 
-    /// What a header says; its name in small letters.
+    /// Returns the value of a header. `name` is in lower case.
     fn header(&self, name: &str) -> Option<&str> {
         let mut lines = self.head.lines();
         lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
@@ -255,7 +266,7 @@ impl Said {
         Ok(serde_json::from_str(&self.body).map_err(|error| format!("{error}: {self:?}"))?)
     }
 
-    /// Fails unless it is a refusal with this status, whose sentence holds the words.
+    /// Fails unless the response is an error with this status and a message that contains these words.
     fn refuses(&self, status: u16, words: &str) -> Result<(), Failed> {
         same(&format!("status of {self:?}"), self.status, status)?;
         let json = self.json()?;
@@ -272,7 +283,7 @@ fn signal(name: &str, process: u32) -> Result<(), Failed> {
     same(name, sent.success(), true)
 }
 
-/// A clip that has rows.
+/// Returns the path of an MP3 that has rows.
 fn an_mp3() -> Result<PathBuf, Failed> {
     let query = "SELECT clip_key FROM features_log_mel ORDER BY 1 LIMIT 1";
     let rows = sql(whole(), query)?;
@@ -280,17 +291,18 @@ fn an_mp3() -> Result<PathBuf, Failed> {
     Ok(inputs().clip(key))
 }
 
-/// One and a half seconds of a tone.
+/// Returns the path of a FLAC file with a tone of one and a half seconds.
 fn a_flac() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests.join("../pipeline/tests/data/tone_32000_stereo.flac")
 }
 
-/// So many seconds of a tone: one channel of 16 bits at 22,050 Hz.
+/// Returns a WAV file with a tone of the given duration: one channel of 16 bits at 22,050 Hz.
 fn a_wav(seconds: u32) -> Vec<u8> {
     const RATE_HZ: u32 = 22_050;
     let bytes = RATE_HZ * seconds * 2;
     let mut wav = Vec::with_capacity(bytes as usize + 44);
+
     wav.extend_from_slice(b"RIFF");
     wav.extend_from_slice(&(bytes + 36).to_le_bytes());
     wav.extend_from_slice(b"WAVEfmt ");
@@ -298,9 +310,10 @@ fn a_wav(seconds: u32) -> Vec<u8> {
     wav.extend_from_slice(&[1, 0, 1, 0]); // PCM, one channel
     wav.extend_from_slice(&RATE_HZ.to_le_bytes());
     wav.extend_from_slice(&(RATE_HZ * 2).to_le_bytes());
-    wav.extend_from_slice(&[2, 0, 16, 0]); // bytes of a sample, and bits
+    wav.extend_from_slice(&[2, 0, 16, 0]); // bytes per sample, bits per sample
     wav.extend_from_slice(b"data");
     wav.extend_from_slice(&bytes.to_le_bytes());
+
     for i in 0..RATE_HZ * seconds {
         let sample = (f64::from(i) * 0.1).sin() * 12_000.0;
         wav.extend_from_slice(&(sample as i16).to_le_bytes());
@@ -314,6 +327,7 @@ fn answers_are_those_of_predict() -> Result<(), Failed> {
     let wav = a_wav(4);
     fs::write(folder.join("a.mp3"), &mp3)?;
     fs::write(folder.join("b.wav"), &wav)?;
+
     let mut predict = wavemill(["predict", "a.mp3", "b.wav", "--run"]);
     let ran = run(predict.arg(trained()).current_dir(&folder)).exits(0)?;
     let mut want: Vec<Value> = Vec::new();
@@ -336,7 +350,7 @@ fn answers_are_those_of_predict() -> Result<(), Failed> {
     }
     same("answers", got, want)?;
 
-    // As a form, and from the longest song that is still short.
+    // Sends a form with the longest song that is not yet cut.
     let form = [
         b"--b\r\nContent-Disposition: form-data; name=\"file\"; filename=\"c.wav\"\r\n\r\n"
             .as_slice(),
@@ -349,6 +363,7 @@ fn answers_are_those_of_predict() -> Result<(), Failed> {
         server.own_host(),
         form.len()
     );
+
     let said = Said::read(server.begin("/api/predict?html=true&top=1", &headers, &form)?)?;
     same(&said.body, said.status, 200)?;
     let json = said.json()?;
@@ -360,7 +375,7 @@ fn answers_are_those_of_predict() -> Result<(), Failed> {
         true,
     )?;
 
-    // One process has answered all of them.
+    // A single model process has predicted all songs.
     let metrics = server.get("/metrics")?.body;
     let starts = format!("wavemill_model_starts_total{{run=\"{name}\"}} 1");
     same("starts", metrics.lines().any(|line| line == starts), true)?;
@@ -371,28 +386,28 @@ fn answers_are_those_of_predict() -> Result<(), Failed> {
 fn what_is_no_song_is_told() -> Result<(), Failed> {
     let server = Server::start(&["--max-upload", "1MiB", "--max-duration", "2.5"])?;
     let text = b"This is a text, and no song.".repeat(100);
+
     server
         .predict("text.mp3", &text)?
-        .refuses(422, "text.mp3 cannot be answered: not_audio")?;
+        .refuses(422, "text.mp3 cannot be processed: not_audio")?;
     server
         .predict("empty.mp3", b"")?
-        .refuses(422, "empty.mp3 cannot be answered: empty")?;
+        .refuses(422, "empty.mp3 cannot be processed: empty")?;
     server
         .predict("long.wav", &a_wav(5))?
         .refuses(422, "too_large: longer than 2.5 s")?;
     server
         .predict("large.wav", &a_wav(60))?
         .refuses(413, "at most 1.0 MiB")?;
+
     let cut = &a_wav(2)[..30];
     same("half a header", server.predict("cut.wav", cut)?.status, 422)?;
-    server
-        .get("/nothing")?
-        .refuses(404, "nothing at this address")?;
+    server.get("/nothing")?.refuses(404, "Not found")?;
     same("a song", server.predict("a.wav", &a_wav(2))?.status, 200)?;
-    server.end()?.exits(130)?.says(&["ended by a signal"])
+    server.end()?.exits(130)?.says(&["stopped by a signal"])
 }
 
-/// The most memory that a process had, bytes.
+/// Returns the peak resident memory of a process in bytes.
 fn most_bytes(process: u32) -> Result<u64, Failed> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"));
@@ -410,21 +425,25 @@ fn uploads_over_the_limit_take_no_memory() -> Result<(), Failed> {
     let headers = format!("{}Transfer-Encoding: chunked\r\n", server.own_host());
     let chunk = [b"100000\r\n".as_slice(), &vec![b'x'; 1 << 20], b"\r\n"].concat();
     for _ in 0..8 {
-        // Each would be 64 MiB. It is refused while it comes, and cut off if it does not stop.
+        // Each upload would be 64 MiB. The server refuses it while it is sent, and closes the connection if the
+        // client continues.
         let mut stream = server.begin("/api/predict", &headers, b"")?;
         let mut reader = stream.try_clone()?;
         let said = spawn(move || {
             let mut begin = [0; 12];
             reader.read_exact(&mut begin).map(|()| begin)
         });
+
         for _ in 0..64 {
             if stream.write_all(&chunk).is_err() {
                 break;
             }
         }
+
         let begin = said.join().map_err(|_| "no answer can be read")??;
         same("status", &begin[..], &b"HTTP/1.1 413"[..])?;
     }
+
     let grown = most_bytes(server.child.id())?.saturating_sub(before);
     same(
         &format!("grown by {grown} bytes"),
@@ -442,6 +461,7 @@ fn other_hosts_and_origins_are_refused() -> Result<(), Failed> {
         let headers = format!("{headers}Content-Length: {}\r\n", song.len());
         Ok::<u16, Failed>(Said::read(server.begin("/api/predict", &headers, &song)?)?.status)
     };
+
     let own = server.own_host();
     let port = server.port;
     same("own", ask(&own)?, 200)?;
@@ -453,6 +473,7 @@ fn other_hosts_and_origins_are_refused() -> Result<(), Failed> {
         ask(&format!("Host: localhost:{port}\r\n"))?,
         200,
     )?;
+
     same("another name", ask("Host: evil.example\r\n")?, 421)?;
     same("no name", ask("")?, 400)?;
     for origin in ["http://evil.example", "null", "http://127.0.0.1:1"] {
@@ -461,7 +482,7 @@ fn other_hosts_and_origins_are_refused() -> Result<(), Failed> {
     server.end()?.exits(130).map(drop)
 }
 
-/// Each song is answered under its own name, at once or after the refusals that say when to ask again.
+/// Each song gets a response with its own name, either at once or after responses that ask to retry later.
 fn a_hundred_at_once_are_all_answered() -> Result<(), Failed> {
     let server = Server::start(&["--in-flight", "8"])?;
     let song = a_wav(1);
@@ -484,7 +505,7 @@ fn a_hundred_at_once_are_all_answered() -> Result<(), Failed> {
         Ok::<u32, String>(answered)
     })?;
     same("answered", answered, 100)?;
-    // Else nothing was seen of what a full server says.
+    // Without refusals, the test would not cover a full server.
     same("some were refused", refused.into_inner() > 0, true)?;
 
     let metrics = server.get("/metrics")?.body;
@@ -497,25 +518,28 @@ fn a_hundred_at_once_are_all_answered() -> Result<(), Failed> {
     server.end()?.exits(130).map(drop)
 }
 
-/// Until a process has ended, though its parent may not have asked for its exit status yet.
+/// Waits until a process has ended, even if its parent has not yet read its exit status.
 fn wait_for_the_end_of(process: u32) -> Result<(), Failed> {
     let deadline = Instant::now() + WAIT;
     while Instant::now() < deadline {
-        // Its first thread is a zombie before the others have ended, and nobody gets the status until then.
+        // The main thread becomes a zombie before the other threads have ended. The exit status is available only
+        // after that.
         let threads = fs::read_dir(format!("/proc/{process}/task"));
         let n_threads = threads.map_or(0, Iterator::count);
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-        // The state follows the name, which stands in brackets.
+        // The state follows the name, which is in parentheses.
         let state = stat.rsplit_once(") ").map_or("", |(_, behind)| behind);
+
         if n_threads == 0 || (n_threads == 1 && state.starts_with('Z')) {
             return Ok(());
         }
         sleep(Duration::from_millis(10));
     }
+
     Err(format!("process {process} is still there").into())
 }
 
-/// Asks until there is an answer, as often as the server says.
+/// Repeats a request until it succeeds, at the intervals that the server states.
 fn answered_at_last(
     server: &Server,
     number: u32,
@@ -545,13 +569,13 @@ fn answered_at_last(
     Err(format!("{name} was refused to the end"))
 }
 
-/// By the limits as they are: 10 s for a head, and 10 s of silence.
+/// Uses the default limits: 10 s for a request's head, and 10 s without data.
 fn who_is_silent_is_ended_and_costs_nobody_an_answer() -> Result<(), Failed> {
     let server = Server::start(&[])?;
     let song = a_wav(1);
     let begin = Instant::now();
 
-    // More than may be connected at once, so that the song has to wait until some of them are ended.
+    // Opens more connections than the server accepts, so that the song has to wait until some of them are closed.
     let mut silent = Vec::new();
     for _ in 0..CONNECTIONS_MAX + 20 {
         silent.push(server.connect()?);
@@ -564,7 +588,7 @@ fn who_is_silent_is_ended_and_costs_nobody_an_answer() -> Result<(), Failed> {
         true,
     )?;
 
-    // Half a head, half a body, and half a body of one that says that no more comes.
+    // Sends half a head, half a body, and half a body followed by the end of the client's data.
     let mut half_a_head = server.connect()?;
     half_a_head.write_all(b"POST /api/pre")?;
     let headers = format!("{}Content-Length: {}\r\n", server.own_host(), song.len());
@@ -578,13 +602,15 @@ fn who_is_silent_is_ended_and_costs_nobody_an_answer() -> Result<(), Failed> {
     let said = String::from_utf8_lossy(&nothing);
     let is_ended = said.is_empty() || said.starts_with("HTTP/1.1 408");
     same(&format!("half a head: {said}"), is_ended, true)?;
-    Said::read(half_a_body)?.refuses(408, "after 10 s it was ended")?;
+    Said::read(half_a_body)?.refuses(408, "was stopped after 10 s")?;
+
     let mut nothing = Vec::new();
-    // Its client may be told, or find the connection closed.
+    // The client may get a response or find the connection closed.
     let _ = BufReader::new(broken_off).read_to_end(&mut nothing);
+
     for mut stream in silent {
         let mut nothing = Vec::new();
-        // Closed in order, or reset.
+        // The connection may be closed or reset.
         let _ = stream.read_to_end(&mut nothing);
     }
     same("ended in time", begin.elapsed() < 2 * WAIT, true)?;
@@ -596,12 +622,14 @@ fn who_is_silent_is_ended_and_costs_nobody_an_answer() -> Result<(), Failed> {
     server.end()?.exits(130).map(drop)
 }
 
-/// Not while a song is answered, and not after a server that could clean up nothing.
+/// An upload creates no file, neither while a song is in progress, nor on a server that is killed and cannot clean
+/// up.
 fn no_upload_touches_a_disk() -> Result<(), Failed> {
     let mut server = Server::start(&[])?;
     let song = a_wav(30);
     let model = server.model()?;
     signal("STOP", model)?;
+
     let headers = format!("{}Content-Length: {}\r\n", server.own_host(), song.len());
     let waiting = server.begin("/api/predict", &headers, &song)?;
     let half = &song[..song.len() / 2];
@@ -609,9 +637,9 @@ fn no_upload_touches_a_disk() -> Result<(), Failed> {
     sleep(Duration::from_secs(2));
 
     same("files", files_below(&server.tmp), Vec::new())?;
-    // A file without a name would be open.
+    // An unlinked file would be an open file descriptor.
     for entry in fs::read_dir(format!("/proc/{}/fd", server.child.id()))? {
-        // One that was closed meanwhile has none.
+        // A descriptor that was closed meanwhile has no link.
         let Ok(open) = fs::read_link(entry?.path()) else {
             continue;
         };
@@ -622,7 +650,7 @@ fn no_upload_touches_a_disk() -> Result<(), Failed> {
 
     server.child.kill()?;
     server.child.wait()?;
-    // It ends with the pipe from the server.
+    // The model process ends when the pipe from the server is closed.
     signal("CONT", model)?;
     drop(waiting);
     same(
@@ -635,7 +663,8 @@ fn no_upload_touches_a_disk() -> Result<(), Failed> {
 fn a_killed_model_is_started_again() -> Result<(), Failed> {
     let server = Server::start(&[])?;
     let song = a_wav(3);
-    // One that dies while nobody asks it costs no song.
+
+    // If a model process dies while it is idle, no song fails.
     let first = server.model()?;
     signal("KILL", first)?;
     wait_for_the_end_of(first)?;
@@ -643,14 +672,14 @@ fn a_killed_model_is_started_again() -> Result<(), Failed> {
     let second = server.model()?;
     same("another process", first != second, true)?;
 
-    // Who looks after its health sees that it is gone, and that it comes back without a song.
+    // The health check reports that the model process has died, and that it was restarted without a request.
     signal("KILL", second)?;
     server.is_healthy_within(WAIT, false)?;
     server.is_healthy_within(WAIT, true)?;
     let third = server.model()?;
     same("another process", second != third, true)?;
 
-    // One that dies over a song costs that song.
+    // If a model process dies during a song, that song fails.
     signal("STOP", third)?;
     std::thread::scope(|scope| {
         let asked = scope.spawn(|| {
@@ -661,8 +690,9 @@ fn a_killed_model_is_started_again() -> Result<(), Failed> {
         sleep(Duration::from_secs(1));
         signal("KILL", third)?;
         let said = asked.join().map_err(|_| "nobody asked")??;
-        said.refuses(502, "it is started again")
+        said.refuses(502, "the model is being restarted")
     })?;
+
     same("afterwards", server.predict("a.wav", &song)?.status, 200)?;
     same("health", server.get("/healthz")?.status, 200)?;
     server.end()?.exits(130).map(drop)
@@ -675,10 +705,11 @@ fn sigterm_ends_songs_in_progress_first() -> Result<(), Failed> {
     signal("STOP", model)?;
     let headers = format!("{}Content-Length: {}\r\n", server.own_host(), song.len());
     let asked = server.begin("/api/predict", &headers, &song)?;
-    // One whose upload has begun is in progress, too.
+
+    // An upload that has begun counts as a request in progress.
     let (first, rest) = song.split_at(song.len() / 2);
     let mut sending = server.begin("/api/predict", &headers, first)?;
-    // A connection that asks nothing is not waited for.
+    // The server does not wait for a connection without a request.
     let silent = server.connect()?;
     sleep(Duration::from_secs(1));
 
@@ -686,12 +717,14 @@ fn sigterm_ends_songs_in_progress_first() -> Result<(), Failed> {
     sleep(Duration::from_millis(500));
     same("still there", server.child.try_wait()?.is_none(), true)?;
     same("nobody new", server.connect().is_err(), true)?;
+
     signal("CONT", model)?;
     same("the song", Said::read(asked)?.status, 200)?;
     sending.write_all(rest)?;
     same("the upload", Said::read(sending)?.status, 200)?;
+
     let ran = server.ended()?.exits(130)?;
-    ran.says(&["ended by a signal; the songs in progress were answered"])?;
+    ran.says(&["stopped by a signal; the songs in progress were finished"])?;
     same(
         "heard",
         ran.err.contains("stopping after the songs in progress"),
@@ -701,13 +734,15 @@ fn sigterm_ends_songs_in_progress_first() -> Result<(), Failed> {
     same("the model's process is left", is_left, false)?;
     drop(silent);
 
-    // A second signal waits for nothing.
+    // After a second signal, the server waits for nothing.
     let mut server = Server::start(&[])?;
     let model = server.model()?;
     signal("STOP", model)?;
+
     let headers = format!("{}Content-Length: {}\r\n", server.own_host(), song.len());
     let _asked = server.begin("/api/predict", &headers, &song)?;
     sleep(Duration::from_millis(500));
+
     signal("INT", server.child.id())?;
     sleep(Duration::from_millis(500));
     signal("INT", server.child.id())?;
@@ -721,10 +756,11 @@ fn what_is_wrong_at_the_start_is_told() -> Result<(), Failed> {
         let mut command = wavemill(["serve", "--run"]);
         crate::support::run(command.arg(run).args(words))
     };
+
     let folder = scratch("serve-start");
     serve(&folder.join("none"), &[])
         .exits(2)?
-        .says(&["no run of wavemill-train"])?;
+        .says(&["not a run of wavemill-train"])?;
     let twice = trained().to_string_lossy();
     serve(trained(), &["--run", twice.as_ref()])
         .exits(2)?
@@ -736,10 +772,11 @@ fn what_is_wrong_at_the_start_is_told() -> Result<(), Failed> {
         .exits(2)?
         .says(&["cannot listen on", "choose another --port"])?;
 
-    // What the trainer finds is told by it, with its exit code.
+    // An error found by the trainer is printed by the trainer, and its exit code is returned.
     let run = folder.join("damaged");
     crate::support::copy_folder(trained(), &run);
     fs::remove_dir_all(run.join("checkpoints"))?;
+
     let ran = serve(&run, &["--port", "0"]);
     same(&ran.err, matches!(ran.code, Some(2 | 3)), true)?;
     same(
@@ -763,6 +800,7 @@ fn the_page_answers_in_a_browser(browser: &Path) -> Result<(), Failed> {
         files.push(path);
         Ok::<(), Failed>(())
     };
+
     add("a.mp3", &fs::read(an_mp3()?)?)?;
     add("<img src=x onerror=alert(1)>.wav", &a_wav(4))?;
     add("tone.flac", &fs::read(a_flac())?)?;
@@ -800,7 +838,8 @@ fn the_page_answers_in_a_browser(browser: &Path) -> Result<(), Failed> {
         )?;
         same(&format!("{name}: {said}"), said.contains(want), true)?;
     }
-    // What the page says of a song is what programs are told.
+
+    // The page shows the same summary as the JSON response.
     for name in ["a.mp3", "tone.flac", "long.wav"] {
         let song = fs::read(songs.join(name))?;
         let headers = format!("{}Content-Length: {}\r\n", server.own_host(), song.len());
@@ -817,12 +856,13 @@ fn the_page_answers_in_a_browser(browser: &Path) -> Result<(), Failed> {
         state["articles"].as_array().map(Vec::len),
         Some(answered),
     )?;
-    // Means, waveform and spectrogram of each.
+    // Each song has charts of the means, the waveform and the spectrogram.
     same(
         "charts",
         state["charts"].as_u64(),
         Some(3 * answered as u64),
     )?;
+
     same(
         "requests to others",
         &state["requests"],
@@ -838,7 +878,8 @@ fn the_page_answers_in_a_browser(browser: &Path) -> Result<(), Failed> {
         &state["clear"],
         &serde_json::json!([false, true]),
     )?;
-    // A browser notes every refusal; there is nothing else on its console.
+
+    // A browser logs every refused request. Nothing else may be on its console.
     for line in state["console"].as_array().ok_or("no console")? {
         let line = line.as_str().unwrap_or_default();
         let is_refusal =

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 
-# For all songs, on a machine that does other things, too.
+# Timeout for all songs, on a busy machine.
 WAIT_S = 300
 
 STATE = """({
@@ -42,7 +42,8 @@ class Browser:
         self.come, come_write = os.pipe()
 
         def pipes():
-            # What Chromium reads is 3, what it writes is 4. Moved up first, so that neither overwrites the other.
+            # Chromium reads from 3 and writes to 4. Both are duplicated to higher numbers first, so that neither
+            # overwrites the other.
             read, write = os.dup2(to_read, 103), os.dup2(come_write, 104)
             os.dup2(read, 3)
             os.dup2(write, 4)
@@ -121,7 +122,7 @@ def main():
                 raise SystemExit("the page does not come")
             time.sleep(0.05)
 
-        # The keyboard reaches the file input first.
+        # The first press of the Tab key focuses the file input.
         for kind in ["keyDown", "keyUp"]:
             browser.ask("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
         focused = browser.value("document.activeElement.id")

@@ -1,5 +1,5 @@
-//! What SIGINT and SIGTERM do: whatever is being done, the program ends soon, with 130 and one line. And what a log says
-//! meanwhile.
+//! SIGINT and SIGTERM end the program quickly in every phase, with exit code 130 and one line. Also tests the
+//! progress lines in a log.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -17,10 +17,10 @@ use crate::support::{
 };
 use crate::terminal::{SOON, Terminal, of_terminal};
 
-/// Within a second, says the documentation; this is a machine that does other things besides.
+/// The documentation states one second. The margin allows for a busy machine.
 const END_S_MAX: f64 = 5.0;
 
-/// A predicate that takes hours, on a few rows.
+/// A predicate on a few rows whose evaluation takes hours.
 const ENDLESS: &str = "(SELECT sum((a.csv_line + b.csv_line + c.csv_line) % 7) FROM input a, input b, input c, input d, input e) > 0";
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -66,14 +66,16 @@ fn signal(child: &Child, name: &str) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Sends the signal; the program must end soon, with 130 and one line that holds `words`.
+/// Sends the signal. The program must end within [`END_S_MAX`], with exit code 130 and one line that contains
+/// `words`.
 pub(crate) fn ends_soon(child: Child, name: &str, words: &str) -> Result<(), Failed> {
     let start = Instant::now();
     signal(&child, name)?;
     let mut ran = finish(child).exits(130)?;
     let took = start.elapsed().as_secs_f64();
     same("ends soon", (took < END_S_MAX, took), (true, took))?;
-    // Progress is no last word; the first line of it may have been read in part.
+
+    // Removes progress lines. The first of them may have been read in part.
     let is_progress = |line: &&str| line.is_empty() || line.ends_with('}');
     ran.err = ran
         .err
@@ -84,19 +86,20 @@ pub(crate) fn ends_soon(child: Child, name: &str, words: &str) -> Result<(), Fai
     ran.says(&[words])
 }
 
-/// A pipe that nobody writes to: a program that opens it waits for ever.
+/// Creates a named pipe without a writer: a program that opens it blocks forever.
 fn pipe(path: PathBuf) -> Result<PathBuf, Failed> {
     let _ = fs::remove_file(&path);
     run(Command::new("mkfifo").arg(&path)).exits(0)?;
     Ok(path)
 }
 
-/// Waits until the program has opened the pipe. What is returned must be kept: with it, the program waits on.
+/// Waits until the program has opened the pipe. The caller must keep the returned file, because closing it unblocks
+/// the program.
 fn taken(child: &mut Child, pipe: &Path) -> Result<File, Failed> {
     const O_NONBLOCK: i32 = 0o4000;
     let mut end = None;
     wait_until(child, "the pipe", || {
-        // Without a reader it cannot be opened so.
+        // Opening a pipe for writing without blocking fails while there is no reader.
         end = File::options()
             .write(true)
             .custom_flags(O_NONBLOCK)
@@ -107,7 +110,7 @@ fn taken(child: &mut Child, pipe: &Path) -> Result<File, Failed> {
     end.ok_or_else(|| "no pipe".into())
 }
 
-/// Time for a program to go on a little.
+/// Sleeps, so that a program can start its work.
 fn let_it_begin() {
     std::thread::sleep(Duration::from_millis(700));
 }
@@ -117,6 +120,7 @@ fn metadata_that_do_not_come() -> Result<(), Failed> {
         let folder = scratch("metadata-signal");
         let mut stuck = inputs().clone();
         stuck.metadata = Some(pipe(folder.join("tracks.csv"))?);
+
         let mut child = start(stuck.extract(&folder.join("store")).args(words));
         let _kept = taken(&mut child, &folder.join("tracks.csv"))?;
         ends_soon(
@@ -129,13 +133,14 @@ fn metadata_that_do_not_come() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Starts, and waits until its JSON says that it is in `phase`.
+/// Starts a program and waits until its JSON progress reports `phase`.
 pub(crate) fn start_until(command: &mut Command, phase: &str) -> Result<Child, Failed> {
     let mut child = start(
         command
             .args(["--progress", "json"])
             .env("WAVEMILL_PROGRESS_S", "0.05"),
     );
+
     let mut lines = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     while !line.contains(&format!("\"phase\":\"{phase}\"")) {
@@ -144,7 +149,8 @@ pub(crate) fn start_until(command: &mut Command, phase: &str) -> Result<Child, F
             return Err(format!("ended before {phase}: {:?}", child.wait()?).into());
         }
     }
-    // What is buffered are lines of progress.
+
+    // The buffered data that is dropped here contains progress lines only.
     child.stderr = Some(lines.into_inner());
     Ok(child)
 }
@@ -159,6 +165,7 @@ fn cleaning_without_end() -> Result<(), Failed> {
             &endless.recipe,
             text.replace("track_genre_top IS NOT NULL", ENDLESS),
         )?;
+
         let child = start_until(&mut endless.extract(&folder.join("store")), "cleaning")?;
         let_it_begin();
         ends_soon(
@@ -179,6 +186,7 @@ fn commands_that_wait() -> Result<(), Failed> {
     wait_until(&mut child, "the output", || {
         folder.join(".song.json.part").exists()
     })?;
+
     ends_soon(
         child,
         "TERM",
@@ -203,9 +211,10 @@ fn commands_of_a_store() -> Result<(), Failed> {
         (&["diff", "1", "1"], "interrupted; nothing was changed"),
         (
             &["gc", "--keep", "1"],
-            "interrupted while data was removed; the same command goes on from there",
+            "interrupted while removing data; run the same command again to continue",
         ),
     ];
+
     for (words, said) in commands {
         let mut child = start(wavemill(words).arg("--store").arg(&store));
         let _kept = taken(&mut child, &stuck)?;
@@ -223,8 +232,9 @@ fn demo_takes_its_child_along() -> Result<(), Failed> {
     ends_soon(
         child,
         "TERM",
-        "interrupted; the same command goes on from there",
+        "interrupted; run the same command again to continue",
     )?;
+
     let left = files_below(&clips).len();
     std::thread::sleep(Duration::from_millis(500));
     same("clips that come later", files_below(&clips).len(), left)
@@ -240,17 +250,20 @@ fn second_one_ends_an_extraction_at_once() -> Result<(), Failed> {
     wait_until(&mut child, "a shard's clips", || {
         store.join("data").exists()
     })?;
+
     let_it_begin();
     signal(&child, "INT")?;
     let_it_begin();
     let start = Instant::now();
     signal(&child, "INT")?;
+
     let ran = finish(child).exits(130)?;
     same("at once", start.elapsed().as_secs_f64() < END_S_MAX, true)?;
+
     let lines: Vec<&str> = ran.err.lines().collect();
     let wanted = [
-        "stopping after the clips in flight; once more to stop at once",
-        "wavemill: stopped at once by a second signal; the same command goes on from what is complete",
+        "stopping after the clips in flight; a second signal stops at once",
+        "wavemill: stopped at once by a second signal; run the same command again to continue",
     ];
     same("lines", lines, wanted.to_vec())?;
     same("versions", versions(&store), Vec::new())
@@ -267,6 +280,7 @@ fn trainer_before_it_trains() -> Result<(), Failed> {
         if words[0] == "sweep" {
             command.arg(&stuck);
         }
+
         let mut child = start(&mut command);
         let _kept = taken(&mut child, &stuck)?;
         ends_soon(
@@ -278,7 +292,7 @@ fn trainer_before_it_trains() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Two epochs of a small model.
+/// Returns a command that trains a small model for two epochs.
 fn training(folder: &Path) -> Command {
     let mut command = fit(whole(), folder);
     command.args([
@@ -302,6 +316,7 @@ fn a_log_of_training_has_lines_and_epochs() -> Result<(), Failed> {
             .lines()
             .any(|line| line.starts_with(start) && line.contains(part))
     };
+
     same(
         "a line of progress",
         has("wavemill-train: epoch ", " steps, training loss "),
@@ -335,6 +350,7 @@ fn a_log_of_training_has_lines_and_epochs() -> Result<(), Failed> {
         .filter(|line| !line.starts_with("warning: "))
         .collect();
     same("a quiet run says", said, Vec::new())?;
+
     let ran = run(training(&scratch("training-verbose")).arg("-v")).exits(0)?;
     for part in ["wall seconds: training ", "result.json"] {
         same(part, ran.err.contains(part), true)?;
@@ -342,14 +358,16 @@ fn a_log_of_training_has_lines_and_epochs() -> Result<(), Failed> {
     Ok(())
 }
 
-/// On a terminal. As long as the pipe gives nothing, nothing is known of how much there is.
+/// Runs on a terminal. While the pipe contains no data, the total amount is unknown.
 fn a_bar_is_not_full_at_its_start() -> Result<(), Failed> {
     const FULL: char = '\u{2588}';
     const PHASE: &str = "reading metadata";
+
     let folder = scratch("bar");
     let mut stuck = inputs().clone();
     stuck.metadata = Some(pipe(folder.join("tracks.csv"))?);
     let mut terminal = Terminal::start(&stuck.extract(&folder.join("store")))?;
+
     for _ in 0..3 {
         let shown = terminal.wait_for(PHASE, SOON)?;
         same(
@@ -358,11 +376,12 @@ fn a_bar_is_not_full_at_its_start() -> Result<(), Failed> {
             false,
         )?;
     }
+
     terminal.press("\u{3}")?;
     terminal.ends(130)
 }
 
-/// Slows every clip.
+/// Fail point that slows down every clip.
 const SLOWLY: &str = "worker-panic=sleep(60)";
 
 fn a_log_has_lines() -> Result<(), Failed> {
@@ -372,6 +391,7 @@ fn a_log_has_lines() -> Result<(), Failed> {
         .env("FAILPOINTS", SLOWLY)
         .env("WAVEMILL_PROGRESS_S", "0.2"))
     .exits(0)?;
+
     let line = ran
         .err
         .lines()
@@ -382,7 +402,7 @@ fn a_log_has_lines() -> Result<(), Failed> {
     }
     same("no bar", ran.err.contains('\u{1b}'), false)?;
 
-    // By default there is nothing to say of a run of seconds.
+    // By default, a run of seconds prints no progress line.
     let store = scratch("log").join("store");
     let ran = run(&mut inputs().extract(&store)).exits(0)?;
     same("lines", ran.err.contains("extracting"), false)
@@ -396,6 +416,7 @@ fn json_is_for_programs() -> Result<(), Failed> {
         .env("FAILPOINTS", SLOWLY)
         .env("WAVEMILL_PROGRESS_S", "0.1");
     let ran = run(&mut command).exits(0)?;
+
     let lines = ran.err.lines().filter(|line| line.starts_with('{'));
     let lines: Vec<Value> = lines.map(serde_json::from_str).collect::<Result<_, _>>()?;
     let last = lines
@@ -403,11 +424,13 @@ fn json_is_for_programs() -> Result<(), Failed> {
         .rfind(|line| line["phase"] == "clips")
         .ok_or("no line of clips")?;
     same("event", last["event"].as_str(), Some("progress"))?;
+
     let number = |name: &str| {
         last[name]
             .as_f64()
             .ok_or_else(|| Failed::from(format!("no {name} in {last}")))
     };
+
     let (done, total) = (number("done")?, number("total")?);
     same("done is within total", done > 0.0 && done <= total, true)?;
     let left = (total - done) / number("per_s")?;
@@ -428,6 +451,7 @@ fn quiet_and_verbose() -> Result<(), Failed> {
         .filter(|line| !line.starts_with("warning: "))
         .collect();
     same("a quiet run says", said, Vec::new())?;
+
     let ran = run(wavemill(["-q", "verify", "--store"]).arg(&store)).exits(0)?;
     same("a quiet check says", ran.err + &ran.out, String::new())?;
 
@@ -443,6 +467,7 @@ fn quiet_and_verbose() -> Result<(), Failed> {
     ] {
         same(part, ran.err.contains(part), true)?;
     }
+
     run(wavemill(["-v", "-q", "recipe", "list"]).env("COLUMNS", "200")).exits(2)?;
     run(inputs().extract(&store).env("WAVEMILL_PROGRESS_S", "never"))
         .exits(2)?

@@ -1,4 +1,5 @@
-//! `wavemill sql` and what else shows a store: damage, versions that go, and text that would act on a terminal.
+//! `wavemill sql` and other commands that print a store's content: damaged files, versions that are removed
+//! meanwhile, and text with terminal control sequences.
 
 use std::fs;
 use std::io::Read;
@@ -12,11 +13,11 @@ use crate::support::{
     Inputs, Ran, finish, inputs, manifest, own_store, run, same, scratch, start, wavemill, whole,
 };
 
-/// Flipped bits of each file.
+/// Number of flipped bits in each file.
 const FLIPS: usize = 100;
-/// A query is at its joins by then.
+/// Time after which the query is executing its joins.
 const LONG_ENOUGH_TO_RUN: Duration = Duration::from_secs(2);
-/// What a signal may take, with some room for a machine that does much else.
+/// Time limit for a reaction to a signal, with a margin for a busy machine.
 const SECOND: Duration = Duration::from_millis(1500);
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -48,7 +49,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Whether a program ended by itself and told it in words.
+/// Fails unless a program exited normally, without the message of a panic.
 fn in_words(ran: &Ran) -> Result<(), Failed> {
     let ended = matches!(ran.code, Some(0..=5));
     if ended && !ran.err.contains("panicked") && !ran.err.contains("RUST_BACKTRACE") {
@@ -71,7 +72,8 @@ fn a_flipped_bit_ends_no_command_in_a_panic() -> Result<(), Failed> {
             .ok_or("no such file")?;
         let path = store.join(&entry.path);
         let whole = fs::read(&path)?;
-        // Most of a footer's bytes decide how something else is read.
+
+        // Most bytes of a footer determine how other parts of the file are read.
         for at in (whole.len().saturating_sub(4_000)..whole.len()).step_by(137) {
             let mut flipped = whole.clone();
             flipped[at] ^= 1 << (at % 8);
@@ -100,10 +102,11 @@ fn a_flipped_bit_ends_no_command_in_a_panic() -> Result<(), Failed> {
         }
         fs::write(&path, whole)?;
     }
+
     same("damage was found", damaged > 20, true)
 }
 
-/// A query over a damaged file gives the answer of the whole one, or exit code 3.
+/// A query over a damaged file gives the same result as over the undamaged file, or exit code 3.
 fn no_flipped_bit_changes_an_answer() -> Result<(), Failed> {
     let store = own_store("flips");
     let files = manifest(&store, 1)?.files;
@@ -116,16 +119,18 @@ fn no_flipped_bit_changes_an_answer() -> Result<(), Failed> {
         let entry = files.iter().find(|file| file.name() == name);
         let path = store.join(&entry.ok_or("no such file")?.path);
         let whole = fs::read(&path)?;
+
         let out = store.with_file_name("answer.arrow");
         let ask = || {
             let mut command =
                 wavemill(["sql", "--format", "arrow", "--threads", "1", sql, "--store"]);
             run(command.arg(&store).arg("--out").arg(&out))
         };
+
         ask().exits(0)?;
         let answer = fs::read(&out)?;
 
-        // Everywhere in the file: pages, their headers, the index of pages, the footer.
+        // Flips bits in all parts of the file: pages, page headers, page indexes, and the footer.
         for at in (0..whole.len()).step_by(whole.len() / FLIPS) {
             let mut flipped = whole.clone();
             flipped[at] ^= 1 << (at % 8);
@@ -140,6 +145,7 @@ fn no_flipped_bit_changes_an_answer() -> Result<(), Failed> {
         }
         fs::write(&path, whole)?;
     }
+
     same(
         "flips that changed an answer",
         changed,
@@ -149,7 +155,7 @@ fn no_flipped_bit_changes_an_answer() -> Result<(), Failed> {
     Ok(())
 }
 
-/// On the threads of DataFusion, where readers of Parquet panic on some damaged files.
+/// The panic occurs on a thread of DataFusion, as it does for some damaged files in Parquet readers.
 fn a_panic_while_reading_is_told_in_words() -> Result<(), Failed> {
     let store = own_store("panic");
     let ask = || {
@@ -162,6 +168,7 @@ fn a_panic_while_reading_is_told_in_words() -> Result<(), Failed> {
             .env("RUST_BACKTRACE", "1");
         run(command.arg("--store").arg(&store))
     };
+
     let whole = ask().exits(1)?;
     in_words(&whole)?;
     whole.says(&[
@@ -170,13 +177,14 @@ fn a_panic_while_reading_is_told_in_words() -> Result<(), Failed> {
         "please report it",
     ])?;
 
-    // Which file is read first is DataFusion's choice.
+    // DataFusion determines which file is read first.
     for entry in manifest(&store, 1)?.files_of("log_mel") {
         let path = store.join(&entry.path);
         let mut bytes = fs::read(&path)?;
         bytes[100] ^= 1;
         fs::write(&path, bytes)?;
     }
+
     let damaged = ask().exits(3)?;
     in_words(&damaged)?;
     damaged.says(&[
@@ -186,14 +194,15 @@ fn a_panic_while_reading_is_told_in_words() -> Result<(), Failed> {
     ])
 }
 
-/// The session has opened its version, and waits within a first answer, which is more than a pipe holds. The second query
-/// comes when the files have gone.
+/// The session has opened its version and is blocked while it prints the first result, which is larger than a
+/// pipe's buffer. The second query runs after the files were removed.
 fn a_version_that_gc_removes_is_no_damage() -> Result<(), Failed> {
     let store = own_store("going");
     run(inputs()
         .extract(&store)
         .args(["--new-version", "--limit", "30"]))
     .exits(0)?;
+
     let queries = "SELECT a.clip_key FROM tracks a, tracks b, tracks c; SELECT count(track_title) FROM tracks";
     let mut command = wavemill([
         "sql",
@@ -204,15 +213,18 @@ fn a_version_that_gc_removes_is_no_damage() -> Result<(), Failed> {
         queries,
         "--store",
     ]);
+
     let mut asking = start(command.arg(&store));
     let mut answer = [0; 9];
     let first = asking
         .stdout
         .as_mut()
         .map(|answers| answers.read_exact(&mut answer));
+
     let collected = run(wavemill(["gc", "--keep", "1", "--store"]).arg(&store));
     let still_asking = asking.try_wait();
     let asked = finish(asking);
+
     first.ok_or("no output")??;
     collected.exits(0)?;
     same("the first answer", &answer, b"clip_key\n")?;
@@ -222,7 +234,7 @@ fn a_version_that_gc_removes_is_no_damage() -> Result<(), Failed> {
         .says(&["version 1", "removed by `wavemill gc`"])
 }
 
-/// A join that has no row to show for hours, and a COPY of one that has nothing but rows.
+/// Tests a join that finds no row for hours, and a COPY of a join that produces rows without end.
 fn a_signal_ends_a_long_join_within_a_second() -> Result<(), Failed> {
     let folder = scratch("signals");
     let joined = "FROM tracks a, tracks b, tracks c, tracks d, tracks e";
@@ -235,6 +247,7 @@ fn a_signal_ends_a_long_join_within_a_second() -> Result<(), Failed> {
             target.display()
         ),
     ];
+
     for (query, signal) in queries.iter().zip(["-INT", "-TERM"]) {
         let mut command = wavemill(["sql", "--allow-write", query, "--store"]);
         let mut child = start(command.arg(whole()));
@@ -245,6 +258,7 @@ fn a_signal_ends_a_long_join_within_a_second() -> Result<(), Failed> {
         let signalled = run(Command::new("kill").args([signal, &pid]));
         let since = Instant::now();
         let ran = finish(child);
+
         same("it was running", ended_early?.is_none(), true)?;
         signalled.exits(0)?;
         same(query, since.elapsed() < SECOND, true)?;
@@ -254,6 +268,7 @@ fn a_signal_ends_a_long_join_within_a_second() -> Result<(), Failed> {
             "wavemill: interrupted\n",
         )?;
     }
+
     same(
         "what the COPY left",
         crate::support::files_below(&folder),
@@ -261,7 +276,7 @@ fn a_signal_ends_a_long_join_within_a_second() -> Result<(), Failed> {
     )
 }
 
-/// A table whose column names, values and file names hold what a terminal would obey.
+/// Creates a table whose column names, values and file names contain terminal control sequences.
 fn hostile(folder: &Path) -> Result<Inputs, Failed> {
     let audio = folder.join("audio");
     fs::create_dir_all(audio.join("g0"))?;
@@ -271,11 +286,13 @@ fn hostile(folder: &Path) -> Result<Inputs, Failed> {
         .find(|path| fs::metadata(path).is_ok_and(|file| file.len() > 10_000))
         .ok_or("no clip")?;
     fs::copy(clip, audio.join("g0/000.mp3"))?;
+
     let table = folder.join("t.csv");
     let csv = "clip_key,genre,\"ev\u{1b}[31mil\u{1b}]0;pwn\u{7}\",\"over\u{202e}ride\",\"x\ny\"\n\
                g0/000.mp3,\"a\u{1b}[2Jb\",1,\"\u{9b}31m\",\"two\nlines\"\n\
                g0/gone\u{1b}[2J.mp3,b,2,3,4\n";
     fs::write(&table, csv)?;
+
     let recipe = folder.join("hostile.toml");
     fs::write(
         &recipe,
@@ -285,6 +302,7 @@ fn hostile(folder: &Path) -> Result<Inputs, Failed> {
          [[targets]]\nname = \"genre\"\ncolumn = \"genre\"\n[audio]\nduration_s = 1.0\nmin_duration_s = 0.1\n\
          [[features]]\nname = \"log_mel\"\nop = \"mel\"\n",
     )?;
+
     Ok(Inputs {
         metadata: Some(table),
         audio,
@@ -292,7 +310,7 @@ fn hostile(folder: &Path) -> Result<Inputs, Failed> {
     })
 }
 
-/// Fails where a terminal would obey what was said.
+/// Fails if the output contains characters that a terminal would interpret.
 fn is_plain(what: &str, ran: &Ran) -> Result<(), Failed> {
     let acts = |c: char| c != '\n' && c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c);
     match [&ran.out, &ran.err].iter().any(|text| text.contains(acts)) {
@@ -311,6 +329,7 @@ fn names_out_of_data_do_not_reach_the_terminal() -> Result<(), Failed> {
         "recipe check",
         &run(&mut wavemill(["recipe", "check", &recipe])).exits(0)?,
     )?;
+
     let key: PathBuf = folder.join("key.toml");
     fs::write(&key, "name = \"x\"\n\"k\\u001b[31m\" = 1\n")?;
     let refused = run(wavemill(["recipe", "check"]).arg(&key)).exits(2)?;
@@ -321,6 +340,7 @@ fn names_out_of_data_do_not_reach_the_terminal() -> Result<(), Failed> {
         "dry run",
         &run(inputs.extract(&store).arg("--dry-run")).exits(0)?,
     )?;
+
     let made = run(&mut inputs.extract(&store)).exits(0)?;
     is_plain("extract", &made)?;
     same(
@@ -340,6 +360,7 @@ fn names_out_of_data_do_not_reach_the_terminal() -> Result<(), Failed> {
     ] {
         same(part, shown.out.contains(part), true)?;
     }
+
     is_plain(
         "rejects",
         &asked(&["sql", "SELECT * FROM rejects"]).exits(0)?,
@@ -348,6 +369,7 @@ fn names_out_of_data_do_not_reach_the_terminal() -> Result<(), Failed> {
         "classes",
         &asked(&["sql", "SELECT * FROM classes"]).exits(0)?,
     )?;
+
     is_plain(
         "an unknown column",
         &asked(&["sql", "SELECT evil FROM tracks"]).exits(2)?,
@@ -365,7 +387,7 @@ fn names_out_of_data_do_not_reach_the_terminal() -> Result<(), Failed> {
     .exits(0)?;
     is_plain("diff", &asked(&["diff", "1", "2"]).exits(0)?)?;
 
-    // What programs read is exact.
+    // Output for other programs is not escaped.
     let csv = asked(&[
         "sql",
         "--format",

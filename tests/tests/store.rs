@@ -1,4 +1,4 @@
-//! A store's own commands: damage is found, old versions go, versions are told apart.
+//! Commands on a store: damage is found, old versions are removed, and versions are distinguished.
 
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
@@ -61,10 +61,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// So many places of a footer are damaged, each in a store of its own.
+/// Number of positions in a footer that are damaged, each in a separate store.
 const FOOTER_PLACES: usize = 16;
 
-/// A command on a store.
+/// Runs a command on a store.
 fn on(store: &Path, words: &[&str]) -> Ran {
     run(wavemill(words).arg("--store").arg(store))
 }
@@ -77,7 +77,7 @@ fn flip(path: &Path, at: u64) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Paths of one feature's files in a version, below the store.
+/// Returns the paths of one feature's files in a version, relative to the store.
 fn paths(manifest: &Manifest, name: &str) -> Vec<String> {
     manifest
         .files_of(name)
@@ -91,10 +91,12 @@ fn verify_names_every_damaged_file() -> Result<(), Failed> {
     let manifest = manifest(&store, 1)?;
     let (mels, mfccs) = (paths(&manifest, "log_mel"), paths(&manifest, "mfcc"));
     let tables = paths(&manifest, "tracks");
+
     fs::remove_file(store.join(&mels[0]))?;
     flip(&store.join(&mels[1]), 2_000)?;
     fs::write(store.join(&mfccs[0]), b"PAR1")?;
     flip(&store.join(&tables[0]), 100)?;
+
     let found = on(&store, &["verify"]).exits(3)?;
     found.says(&["4 damaged files"])?;
     let lines: BTreeSet<&str> = found
@@ -106,6 +108,7 @@ fn verify_names_every_damaged_file() -> Result<(), Failed> {
         .map(String::as_str)
         .into();
     same("files named", lines, damaged)?;
+
     for (path, problem) in [
         (&mels[0], "missing"),
         (&mels[1], "blake3"),
@@ -118,6 +121,7 @@ fn verify_names_every_damaged_file() -> Result<(), Failed> {
             .unwrap_or_default();
         same(line, line.contains(problem), true)?;
     }
+
     let json = on(&store, &["verify", "--json"]).exits(3)?;
     let verified: Value = serde_json::from_str(&json.out)?;
     same(
@@ -127,7 +131,7 @@ fn verify_names_every_damaged_file() -> Result<(), Failed> {
     )
 }
 
-/// At its beginning, in the middle and in the footer of a file of every kind.
+/// Flips a bit at the beginning, in the middle and in the footer of a file of each kind.
 fn every_flipped_byte_is_found() -> Result<(), Failed> {
     let store = own_store("flipped");
     let manifest = manifest(&store, 1)?;
@@ -141,6 +145,7 @@ fn every_flipped_byte_is_found() -> Result<(), Failed> {
             flip(&path, at)?;
         }
     }
+
     on(&store, &["verify"]).exits(0)?;
     Ok(())
 }
@@ -150,6 +155,7 @@ fn damaged_manifest_is_said() -> Result<(), Failed> {
     let path = store.join("_wavemill/versions/00000001.json");
     let text = fs::read_to_string(&path)?;
     fs::write(&path, &text[..text.len() / 2])?;
+
     on(&store, &["verify"]).exits(3)?.says(&["00000001.json"])?;
     on(&store, &["info"]).exits(3)?.says(&["00000001.json"])?;
     on(&store, &["sql", "SELECT 1"])
@@ -161,7 +167,7 @@ fn damaged_manifest_is_said() -> Result<(), Failed> {
     Ok(())
 }
 
-/// `info --files`, the manifest, the files on disk and a glob over the plan's folder are one list.
+/// `info --files`, the manifest, the files on disk and a glob over the plan's folder give the same list.
 fn files_are_those_of_one_plan() -> Result<(), Failed> {
     let manifest = manifest(whole(), 1)?;
     let listed = on(whole(), &["info", "--files"]).exits(0)?.out;
@@ -170,6 +176,7 @@ fn files_are_those_of_one_plan() -> Result<(), Failed> {
         .lines()
         .map(|line| line.strip_prefix(&root).unwrap_or(line))
         .collect();
+
     same(
         "listed",
         &listed,
@@ -179,6 +186,7 @@ fn files_are_those_of_one_plan() -> Result<(), Failed> {
             .map(|file| file.path.as_str())
             .collect(),
     )?;
+
     let mut sorted = listed.clone();
     sorted.sort_unstable();
     let plan = format!("data/{}", manifest.plan_id);
@@ -204,6 +212,7 @@ fn files_are_those_of_one_plan() -> Result<(), Failed> {
         .map(|path| format!("{root}{path}"))
         .collect();
     same("of one feature", mels, wanted)?;
+
     let quoted = on(whole(), &["info", "--files", "--feature", "mfcc", "--sql"])
         .exits(0)?
         .out;
@@ -216,6 +225,7 @@ fn files_are_those_of_one_plan() -> Result<(), Failed> {
             .count(),
         paths(&manifest, "mfcc").len(),
     )?;
+
     on(whole(), &["info", "--files", "--feature", "mel"])
         .exits(2)?
         .says(&["--feature mel", "log_mel, mfcc"])
@@ -232,12 +242,14 @@ fn info_shows_the_manifest() -> Result<(), Failed> {
     ] {
         same(part, words.contains(part), true)?;
     }
+
     let json = on(whole(), &["info", "--json"]).exits(0)?.out;
     same(
         "as stored",
         json,
         fs::read_to_string(whole().join("_wavemill/versions/00000001.json"))?,
     )?;
+
     let kept = sql_number(
         whole(),
         "SELECT sum(rows) FROM files WHERE table_name = 'tracks'",
@@ -245,14 +257,17 @@ fn info_shows_the_manifest() -> Result<(), Failed> {
     same("rows in the table `files`", kept, manifest.counts.rows_kept)
 }
 
-/// Three versions: each names its parent, each answers for itself, and the last outlives the others.
+/// Creates three versions: each states its parent, each can be queried, and the last one remains after the others
+/// are removed.
 fn versions_live_and_are_collected() -> Result<(), Failed> {
     let store = own_store("versions");
     let further =
         |words: &[&str]| run(inputs().extract(&store).arg("--new-version").args(words)).exits(0);
+
     further(&["--limit", "30"])?;
     further(&["--set", "features.log_mel.n_mels=48"])?;
     same("versions", versions(&store).len(), 3)?;
+
     for version in 2..=3 {
         let parent = fs::read(store.join(format!("_wavemill/versions/{:08}.json", version - 1)))?;
         let hash = blake3::hash(&parent).to_hex().to_string();
@@ -262,6 +277,7 @@ fn versions_live_and_are_collected() -> Result<(), Failed> {
             Some(hash),
         )?;
     }
+
     let rows = |version: &str| {
         on(
             &store,
@@ -275,6 +291,7 @@ fn versions_live_and_are_collected() -> Result<(), Failed> {
             ],
         )
     };
+
     same(
         "rows of 1 and 2",
         rows("1").exits(0)?.out == rows("2").exits(0)?.out,
@@ -292,6 +309,7 @@ fn versions_live_and_are_collected() -> Result<(), Failed> {
         diff.contains("recipe features.log_mel.n_mels 40 -> 48"),
         true,
     )?;
+
     let diff: Value =
         serde_json::from_str(&on(&store, &["diff", "1", "3", "--json"]).exits(0)?.out)?;
     same(
@@ -299,9 +317,11 @@ fn versions_live_and_are_collected() -> Result<(), Failed> {
         diff["files_changed"].as_array().map(Vec::len),
         Some(paths(&manifest(&store, 1)?, "log_mel").len()),
     )?;
+
     on(&store, &["diff", "1", "4"])
         .exits(2)?
         .says(&["no version 4"])?;
+
     let tracks = store.join(&paths(&manifest(&store, 2)?, "tracks")[0]);
     flip(&tracks, 100)?;
     on(&store, &["verify", "--version", "2"])
@@ -312,11 +332,13 @@ fn versions_live_and_are_collected() -> Result<(), Failed> {
     let before = files_below(&store);
     on(&store, &["gc", "--keep", "1", "--dry-run"]).exits(0)?;
     same("files after a dry run", files_below(&store), before)?;
+
     on(&store, &["gc", "--keep", "1"]).exits(0)?;
     on(&store, &["verify"]).exits(0)?;
     same("manifests stay", versions(&store).len(), 3)?;
     let plans = fs::read_dir(store.join("data"))?.count();
     same("plans left", plans, 1)?;
+
     for command in [
         &["verify", "--version", "1"][..],
         &["sql", "--version", "1", "SELECT 1 FROM tracks"],
@@ -325,6 +347,7 @@ fn versions_live_and_are_collected() -> Result<(), Failed> {
             .exits(2)?
             .says(&["version 1", "wavemill gc"])?;
     }
+
     let diff = on(&store, &["diff", "1", "3"]).exits(0)?;
     for words in [
         "tracks, labels, sides, audio files and columns are not compared",
@@ -332,6 +355,7 @@ fn versions_live_and_are_collected() -> Result<(), Failed> {
     ] {
         same(&diff.err, diff.err.contains(words), true)?;
     }
+
     let listed: Value =
         serde_json::from_str(&on(&store, &["info", "--versions", "--json"]).exits(0)?.out)?;
     for (line, (version, data)) in
@@ -348,13 +372,14 @@ fn versions_live_and_are_collected() -> Result<(), Failed> {
             line["held"]["rows"].as_u64(),
             Some(manifest(&store, version)?.counts.feature_rows),
         )?;
-        // The first came with a copied store, run records and all.
+        // The first version was copied together with its run records, so its date is known.
         same(
             "date",
             line["committed"].as_str().map(str::len),
             Some("2026-11-20T18:04:02Z".len()),
         )?;
     }
+
     let info = on(&store, &["info"]).exits(0)?.out;
     same(
         "gone",
@@ -362,6 +387,7 @@ fn versions_live_and_are_collected() -> Result<(), Failed> {
             .count(),
         2,
     )?;
+
     fs::remove_dir_all(store.join("_wavemill/runs"))?;
     same(
         "without records",
@@ -372,6 +398,7 @@ fn versions_live_and_are_collected() -> Result<(), Failed> {
             .count(),
         3,
     )?;
+
     let again = run(inputs()
         .extract(&store)
         .args(["--set", "features.log_mel.n_mels=48"]))
@@ -379,22 +406,25 @@ fn versions_live_and_are_collected() -> Result<(), Failed> {
     same("said", again.err.contains("nothing to do"), true)
 }
 
-/// What `verify` advises: the next version holds what the damaged one should.
+/// Tests the advice of `verify`: the next version contains the same files as the damaged one did before.
 fn damaged_version_is_made_anew() -> Result<(), Failed> {
     let store = own_store("anew");
     let was = manifest(&store, 1)?;
     let (mel, tracks) = (&paths(&was, "log_mel")[0], &paths(&was, "tracks")[0]);
     flip(&store.join(mel), 2_000)?;
     fs::remove_file(store.join(tracks))?;
+
     on(&store, &["verify"])
         .exits(3)?
         .says(&["2 damaged files", "--new-version"])?;
+
     let ran = run(inputs().extract(&store).arg("--new-version")).exits(0)?;
     let n_shards = paths(&was, "log_mel").len() + paths(&was, "mfcc").len();
-    let reused = format!("{} shards were there already", n_shards - 1);
+    let reused = format!("{} shards already existed", n_shards - 1);
     same(&reused, ran.err.contains(&reused), true)?;
     on(&store, &["verify"]).exits(0)?;
     on(&store, &["verify", "--version", "1"]).exits(3)?;
+
     let hashes = |manifest: &Manifest| {
         manifest
             .files
@@ -409,8 +439,8 @@ fn damaged_version_is_made_anew() -> Result<(), Failed> {
     )
 }
 
-/// A digit of every kind of record is another one; then a new version links the shards. It has the bytes of the version
-/// that a store without damage gets.
+/// Changes a digit in a record of each kind before a new version links the shards. The new version has the same
+/// bytes as in an undamaged store.
 fn receipts_with_other_bytes_count_as_none() -> Result<(), Failed> {
     let limited = |store: &Path| {
         let mut extract = inputs().extract(store);
@@ -442,7 +472,7 @@ fn receipts_with_other_bytes_count_as_none() -> Result<(), Failed> {
     Ok(())
 }
 
-/// At places all over the footer, in which a reader of Parquet may panic.
+/// Damages positions all over the footer. Parquet readers may panic on some of them.
 fn a_shard_with_a_damaged_footer_is_repaired() -> Result<(), Failed> {
     let was = manifest(whole(), 1)?;
     let entry = was.files_of("log_mel").next().ok_or("no shard")?;
@@ -455,10 +485,11 @@ fn a_shard_with_a_damaged_footer_is_repaired() -> Result<(), Failed> {
         let at = bytes.len() - footer + place * footer / FOOTER_PLACES;
         flip(&store.join(&entry.path), at as u64)?;
         on(&store, &["verify"]).exits(3)?.says(&["--new-version"])?;
-        // Without receipts nothing is linked, and rows are looked for in the shards.
+        // Without receipts no file is linked, and rows are searched in the shards.
         if place % 2 == 1 {
             fs::remove_dir_all(store.join("_wavemill/receipts"))?;
         }
+
         run(inputs().extract(&store).arg("--new-version")).exits(0)?;
         let made = manifest(&store, 2)?;
         let hashes = |manifest: &Manifest| {
@@ -470,7 +501,8 @@ fn a_shard_with_a_damaged_footer_is_repaired() -> Result<(), Failed> {
     Ok(())
 }
 
-/// As tools do it that replace equal files by links: a shard is a symbolic link to a file of the same version.
+/// Tools that deduplicate files replace them by links: here, a shard is a symbolic link to a file of the same
+/// version.
 fn a_version_outlives_links_of_the_one_before() -> Result<(), Failed> {
     for is_relative in [false, true] {
         let store = own_store("symbolic");
@@ -491,12 +523,13 @@ fn a_version_outlives_links_of_the_one_before() -> Result<(), Failed> {
         on(&store, &["verify"]).exits(0)?;
     }
 
-    // A file of the version that is kept is a link to one of the version before.
+    // A file of the kept version is a link to a file of the previous version.
     let store = own_store("linked-back");
     run(inputs()
         .extract(&store)
         .args(["--new-version", "--limit", "30"]))
     .exits(0)?;
+
     let [old, shard] = [1, 2].map(|version| {
         let manifest = manifest(&store, version).unwrap();
         store.join(&paths(&manifest, "log_mel")[0])
@@ -504,12 +537,14 @@ fn a_version_outlives_links_of_the_one_before() -> Result<(), Failed> {
     let moved = old.with_file_name("moved.bin");
     fs::rename(&shard, &moved)?;
     symlink(moved, &shard)?;
+
     on(&store, &["gc", "--keep", "1"]).exits(0)?;
     on(&store, &["verify"]).exits(0)?;
     Ok(())
 }
 
-/// A kill between the two names of a manifest leaves the temporary one, and even a run with nothing to do removes it.
+/// A process that is killed between creating the temporary and the final name of a manifest leaves the temporary
+/// one. Even a run with nothing to do removes it.
 fn a_temporary_manifest_goes_with_the_next_run() -> Result<(), Failed> {
     let store = own_store("temporary");
     let versions = store.join("_wavemill/versions");
@@ -523,15 +558,18 @@ fn a_temporary_manifest_goes_with_the_next_run() -> Result<(), Failed> {
 fn unfinished_plans_are_collected() -> Result<(), Failed> {
     let store = scratch("unfinished").join("store");
     run(&mut inputs().extract(&store)).exits(0)?;
+
     let mut failing = inputs().extract(&store);
     failing
         .args(["--new-version", "--set", "features.log_mel.n_mels=32"])
         .env("FAILPOINTS", "shard-append=return");
     run(&mut failing).exits(5)?;
     same("plans", fs::read_dir(store.join("data"))?.count(), 2)?;
+
     on(&store, &["gc", "--keep", "9"]).exits(0)?;
     same("plans", fs::read_dir(store.join("data"))?.count(), 1)?;
     on(&store, &["verify"]).exits(0)?;
+
     on(&store, &["gc", "--keep", "0"])
         .exits(2)?
         .says(&["--keep 0"])

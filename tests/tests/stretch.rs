@@ -1,4 +1,4 @@
-//! Time stretch: whose rows it makes, how many, and that nothing else changes.
+//! Time stretch: which clips get stretched copies, how many rows they have, and that nothing else changes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::support::{
 };
 use crate::table::{MFCC, Table};
 
-/// Samples of half a minute at the rate of the table's files.
+/// Samples in half a minute at the sample rate of the table's files.
 const HALF_A_MINUTE: u32 = 30 * 8000;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -32,7 +32,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Five tracks of half a minute, three of them in training, cut into 3-s segments.
+/// Creates five tracks of half a minute, three of them for training, cut into 3-s segments.
 fn tracks(name: &str) -> Table {
     let mut table = Table::new(name, 5);
     for track in 0..5 {
@@ -50,7 +50,7 @@ fn tracks(name: &str) -> Table {
     table
 }
 
-/// Rows of each variant, in hundredths, by side.
+/// Counts the rows by split and variant, in hundredths.
 fn rows(store: &Path) -> Result<BTreeMap<String, u64>, Failed> {
     let query = "SELECT split, CAST(round(variant * 100) AS BIGINT) AS percent, count(*) AS n \
                  FROM features_log_mel GROUP BY split, variant";
@@ -63,6 +63,7 @@ fn rows(store: &Path) -> Result<BTreeMap<String, u64>, Failed> {
         );
         counts.insert(name, row["n"].as_u64().ok_or("no number")?);
     }
+
     Ok(counts)
 }
 
@@ -72,7 +73,7 @@ fn copies_are_for_training_alone() -> Result<(), Failed> {
     let ran = run(table.extract(&["--json"])?.args(["--threads", "4"])).exits(0)?;
     let told: Value = serde_json::from_str(&ran.out)?;
 
-    // 30 s become 35.3 s and 26.1 s. The rest of neither is long enough for a padded segment.
+    // 30 s become 35.3 s and 26.1 s. The remainder of each is too short for a padded segment.
     let want = [
         ("training 100", 3 * 10),
         ("training 85", 3 * 11),
@@ -82,13 +83,15 @@ fn copies_are_for_training_alone() -> Result<(), Failed> {
     ];
     let want: BTreeMap<String, u64> = want.map(|(name, n)| (name.to_owned(), n)).into();
     same("rows", rows(&store)?, want)?;
+
     let stretched = manifest(&store, 1)?;
     same("feature rows", stretched.counts.feature_rows, 107)?;
     same("told", told["counts"]["feature_rows"].as_u64(), Some(107))?;
 
-    // Clips of a class are counted once, whatever rows they have.
+    // Each clip is counted once per class, independent of its number of rows.
     let counts = &stretched.targets[0].counts["training"];
     same("training clips by class", counts.iter().sum::<u64>(), 3)?;
+
     let misplaced =
         "SELECT count(*) FROM features_log_mel WHERE abs(offset_s - 3 * segment) > 0.001";
     same("offsets", sql_number(&store, misplaced)?, 0)?;
@@ -109,9 +112,10 @@ fn copies_are_for_training_alone() -> Result<(), Failed> {
     same_versions(&store, &other_order)?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
 
-    // Without it the plain rows are the same ones, and the files of the other sides, byte for byte.
+    // Without stretching, the plain rows and the files of the other splits are the same, byte for byte.
     let plain = table.first("plain", &["--set", "audio.stretch=none"])?;
     let recorded = manifest(&plain, 1)?;
+
     same(
         "feature ids",
         recorded
@@ -126,12 +130,14 @@ fn copies_are_for_training_alone() -> Result<(), Failed> {
             .collect::<Vec<_>>(),
     )?;
     same("plans", recorded.plan_id == stretched.plan_id, false)?;
+
     for (was, is) in recorded.files.iter().zip(&stretched.files) {
         let is_training = was.split.as_deref() == Some("training");
         if was.feature.is_some() {
             same(&was.path, was.blake3 == is.blake3, !is_training)?;
         }
     }
+
     let sum = "SELECT round(sum(tensor_mean(log_mel)), 3) AS x FROM features_log_mel \
                WHERE variant = 1.0 AND split = 'training'";
     same("plain rows", sql(&plain, sum)?, sql(&store, sum)?)
@@ -155,6 +161,7 @@ fn copies_fall_on_all_sides_by_one_rule() -> Result<(), Failed> {
             .contains("leaky: segments of one track and their stretched copies"),
         true,
     )?;
+
     let found = rows(&store)?;
     same("rows", found.values().sum::<u64>(), 5 * 29)?;
     for side in ["training", "validation", "test"] {
@@ -164,14 +171,14 @@ fn copies_fall_on_all_sides_by_one_rule() -> Result<(), Failed> {
         }
     }
 
-    // A plain row is on the side that the rule `segment` gives it.
+    // A plain row is in the split that the rule `segment` assigns.
     let sets = ["--set", "audio.stretch=none", "--set", "split.rule=segment"];
     let segments = table.first("segments", &sets)?;
     let sides = "SELECT clip_key, segment, split FROM features_log_mel WHERE variant = 1.0 \
                  ORDER BY clip_key, segment";
     same("sides", sql(&store, sides)?, sql(&segments, sides)?)?;
 
-    // Rows that are there are dealt anew without decoding.
+    // Existing rows are assigned to splits again without decoding.
     let sets = ["--set", "split.seed=7", "--new-version", "--json"];
     let ran = run(&mut table.extract(&sets)?).exits(0)?;
     let told: Value = serde_json::from_str(&ran.out)?;
@@ -193,6 +200,7 @@ fn whole_clips_are_cut_to_the_duration() -> Result<(), Failed> {
             "duration_s = 0.25\nstretch = [0.5, 2.0]\n",
         )],
     );
+
     run(&mut table.extract(&["--set", "split.fractions=[1.0, 0.0, 0.0]"])?).exits(0)?;
     let store = table.store();
     let counts = rows(&store)?;
@@ -203,9 +211,10 @@ fn whole_clips_are_cut_to_the_duration() -> Result<(), Failed> {
         want.map(|(name, n)| (name.to_owned(), n)).into(),
     )?;
 
-    // The faster copy ends in the middle of its row.
+    // The faster copy ends before the end of its row.
     let shapes = "SELECT count(DISTINCT tensor_shape(log_mel)) FROM features_log_mel";
     same("shapes", sql_number(&store, shapes)?, 1)?;
+
     let dry = table
         .extract(&["--dry-run", "--json", "--new-version"])?
         .output()?;
@@ -221,16 +230,14 @@ fn no_device_computes_it() -> Result<(), Failed> {
         "--set",
         "audio.duration_s=1.0",
     ];
+
     for words in [
         &["--backend", "cuda"][..],
         &["--backend", "auto", "--devices", "0"],
     ] {
         let command = &mut inputs().extract(&store);
         let ran = run(command.args(stretch).args(words)).exits(2)?;
-        ran.says(&[
-            "audio.stretch is computed on the CPU alone",
-            "--backend cpu",
-        ])?;
+        ran.says(&["audio.stretch is computed only on the CPU", "--backend cpu"])?;
         same(&words.join(" "), store.exists(), false)?;
     }
 
@@ -239,6 +246,6 @@ fn no_device_computes_it() -> Result<(), Failed> {
         .args(stretch)
         .args(["--backend", "auto", "--limit", "4"]))
     .exits(0)?;
-    let why = "note: features are computed on the CPU: no device has code for audio.stretch";
+    let why = "note: features are computed on the CPU: audio.stretch has no GPU implementation";
     same(&ran.err, ran.err.lines().any(|line| line == why), true)
 }

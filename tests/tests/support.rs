@@ -1,4 +1,4 @@
-//! How a test starts the programs and looks at what they leave on disk.
+//! Helpers that start the programs and inspect the files that they leave on disk.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use wavemill_schemas::canonical;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_tests::{Failed, Trial};
 
-/// Small shards, so that a small data set has many: 2 features, 60 clips of 3 s.
+/// Recipe with small shards, so that a small data set of 60 clips of 3 s has many of them. It has two features.
 pub(crate) const RECIPE: &str = r#"
 name = "tests"
 [catalog]
@@ -51,14 +51,14 @@ clips = 4
 row_group_rows = 4
 "#;
 
-/// Ends a wait for something that a program should do by itself.
+/// Timeout for an event that a program should cause without further input.
 const WAIT_S_MAX: u64 = 120;
-/// How often a waiting test looks.
+/// Polling interval of a waiting test.
 const LOOK: Duration = Duration::from_millis(5);
 
 static SCRATCH: OnceLock<PathBuf> = OnceLock::new();
 
-/// Makes the folder for everything that this run writes; dropped, it is removed.
+/// Creates the folder for all files of this test run. The folder is removed when the returned value is dropped.
 pub(crate) fn make_scratch() -> TempDir {
     let scratch = tempfile::Builder::new()
         .prefix("wavemill-tests-")
@@ -68,7 +68,7 @@ pub(crate) fn make_scratch() -> TempDir {
     scratch
 }
 
-/// A new, empty folder.
+/// Creates a new, empty folder.
 pub(crate) fn scratch(name: &str) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -77,19 +77,20 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
     folder
 }
 
-/// Where a built program would be: in `WAVEMILL_BIN_DIR`, else in the folder above this executable's.
+/// Returns the path at which a built program is expected: in `WAVEMILL_BIN_DIR`, by default in the parent of this
+/// executable's folder.
 fn place_of(name: &str) -> PathBuf {
     if let Some(folder) = std::env::var_os("WAVEMILL_BIN_DIR") {
         return PathBuf::from(folder).join(name);
     }
 
-    // Cargo puts test binaries into `deps`, beside which the programs lie.
+    // Cargo puts test binaries into the folder `deps`, next to the programs.
     let own = std::env::current_exe().unwrap();
     let above = own.parent().and_then(Path::parent).unwrap();
     above.join(name)
 }
 
-/// A built program.
+/// Returns the path of a built program. Panics if the program is not built.
 pub(crate) fn program(name: &str) -> PathBuf {
     let path = place_of(name);
     assert!(
@@ -100,7 +101,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
     path
 }
 
-/// Whether there is a Python for trials of scripts; without it they show as ignored.
+/// Reports whether `python3` can be started. Tests that need Python scripts are ignored without it.
 pub(crate) fn has_python() -> bool {
     Command::new("python3")
         .arg("--version")
@@ -110,7 +111,8 @@ pub(crate) fn has_python() -> bool {
         .is_ok()
 }
 
-/// `wavemill` with these words, free of what the environment would change.
+/// Returns a `wavemill` command with these arguments, without the environment variables that would change its
+/// behaviour.
 pub(crate) fn wavemill<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(program("wavemill"));
     command.args(words).stdin(Stdio::null());
@@ -128,12 +130,12 @@ pub(crate) fn wavemill<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item 
     command
 }
 
-/// Whether `wavemill-train` is built, which needs libtorch.
+/// Reports whether `wavemill-train` is built, which needs libtorch.
 pub(crate) fn has_trainer() -> bool {
     place_of("wavemill-train").is_file()
 }
 
-/// A test of `wavemill-train`; without that program, which needs libtorch, it shows as ignored.
+/// Creates a test of `wavemill-train`. The test is ignored if that program, which needs libtorch, is not built.
 pub(crate) fn of_trainer(
     name: &str,
     body: impl FnOnce() -> Result<(), Failed> + Send + 'static,
@@ -141,11 +143,13 @@ pub(crate) fn of_trainer(
     Trial::test(name, body).with_ignored_flag(!has_trainer())
 }
 
-/// `wavemill-train` with these words, on one thread of a CPU and free of what the environment would change.
+/// Returns a `wavemill-train` command with these arguments, which runs on one CPU thread. The environment variables
+/// that would change its behaviour are removed.
 pub(crate) fn trainer<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(program("wavemill-train"));
     command.args(words).stdin(Stdio::null());
-    // Those of torchrun would make it a rank of a job that is not there.
+
+    // The variables of torchrun would make the program a rank of a job that does not exist.
     for name in [
         "RANK",
         "WORLD_SIZE",
@@ -163,14 +167,14 @@ pub(crate) fn trainer<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item =
     command
 }
 
-/// `wavemill-train fit` on a store, into a folder of runs.
+/// Returns a `wavemill-train fit` command that trains on a store and writes to a folder of runs.
 pub(crate) fn fit(store: &Path, runs: &Path) -> Command {
     let mut command = trainer(["fit", "--device", "cpu", "--threads", "1", "--store"]);
     command.arg(store).arg("--runs").arg(runs);
     command
 }
 
-/// The only run in a folder.
+/// Returns the only run in a folder.
 pub(crate) fn run_in(runs: &Path) -> Result<PathBuf, Failed> {
     let found: Vec<PathBuf> = fs::read_dir(runs)?
         .map(|entry| Ok(entry?.path()))
@@ -181,28 +185,29 @@ pub(crate) fn run_in(runs: &Path) -> Result<PathBuf, Failed> {
     }
 }
 
-/// Whole checkpoints of a run, oldest first.
+/// Lists the complete checkpoints of a run, oldest first.
 pub(crate) fn checkpoints(run: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    // Before the first there may be no folder.
+    // The folder does not exist before the first checkpoint.
     let entries = fs::read_dir(run.join("checkpoints")).into_iter().flatten();
-    // A running program may remove what was listed.
+    // A running program may remove an entry after it was listed.
     for entry in entries.flatten() {
         let path = entry.path();
         if step_of(&path).is_some() {
             found.push(path);
         }
     }
+
     found.sort();
     found
 }
 
-/// The number of a whole checkpoint; one that is being written has another name.
+/// Returns the step number of a complete checkpoint. A checkpoint that is still being written has a different name.
 fn step_of(checkpoint: &Path) -> Option<&str> {
     checkpoint.file_name()?.to_str()?.strip_prefix("step-")
 }
 
-/// The step of the last checkpoint of the only run, 0 before the first.
+/// Returns the step of the last checkpoint of the only run, or 0 before the first checkpoint.
 pub(crate) fn last_step(runs: &Path) -> u64 {
     let Ok(run) = run_in(runs) else {
         return 0;
@@ -212,7 +217,7 @@ pub(crate) fn last_step(runs: &Path) -> u64 {
         .unwrap_or(0)
 }
 
-/// What a finished program said.
+/// Exit code and output of a finished program.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub code: Option<i32>,
@@ -221,7 +226,7 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    /// This, if the exit code is the one wanted.
+    /// Returns `self` if the exit code is `code`, and an error with the output otherwise.
     pub(crate) fn exits(self, code: i32) -> Result<Self, Failed> {
         if self.code == Some(code) {
             return Ok(self);
@@ -233,21 +238,22 @@ impl Ran {
         .into())
     }
 
-    /// The one error line that it ends with; what comes before are warnings, progress, and that a signal was heard.
+    /// Returns the last line, which must be the only error line. Warnings, progress and notices about signals may
+    /// precede it.
     pub(crate) fn error(&self) -> Result<&str, Failed> {
         let mut lines: Vec<&str> = self.err.lines().collect();
         let last = lines
             .pop()
             .filter(|line| line.starts_with("wavemill: ") || line.starts_with("wavemill-train: "));
 
-        // A second line of error would be one that nobody planned, such as a panic's.
+        // A second error line would be an unexpected one, such as the message of a panic.
         match last {
             Some(line) if !is_aside(line) && lines.iter().all(|line| is_aside(line)) => Ok(line),
             _ => Err(format!("not one line of error, at the end: {:?}", self.err).into()),
         }
     }
 
-    /// Fails unless the error line holds every one of these.
+    /// Fails unless the error line contains all of these words.
     pub(crate) fn says(&self, words: &[&str]) -> Result<(), Failed> {
         let line = self.error()?;
         match words.iter().find(|word| !line.contains(*word)) {
@@ -257,9 +263,10 @@ impl Ran {
     }
 }
 
-/// Whether a line is no error: a warning, how sides change, the progress of an epoch, or that a signal was heard.
+/// Reports whether a line is not an error: a warning, a change of splits, the progress of an epoch, or a notice
+/// about a signal.
 fn is_aside(line: &str) -> bool {
-    // Trials that run at once have their number before what they say.
+    // Lines of trials that run in parallel have the trial's number as a prefix.
     let said = match line
         .strip_prefix("trial ")
         .and_then(|rest| rest.split_once(": "))
@@ -286,12 +293,12 @@ impl From<Output> for Ran {
     }
 }
 
-/// Runs to the end.
+/// Runs a command and waits for its end.
 pub(crate) fn run(command: &mut Command) -> Ran {
     command.output().unwrap().into()
 }
 
-/// Starts, with its output kept for [`finish`].
+/// Starts a command and captures its output for [`finish`].
 pub(crate) fn start(command: &mut Command) -> Child {
     command
         .stdout(Stdio::piped())
@@ -300,12 +307,12 @@ pub(crate) fn start(command: &mut Command) -> Child {
         .unwrap()
 }
 
-/// Waits for a started program.
+/// Waits until a started program ends, and returns its output.
 pub(crate) fn finish(child: Child) -> Ran {
     child.wait_with_output().unwrap().into()
 }
 
-/// Waits until `done`, and fails when `child` ends before, or nothing happens for too long.
+/// Waits until `done` returns true. Fails if `child` ends first or the timeout elapses.
 pub(crate) fn wait_until(
     child: &mut Child,
     what: &str,
@@ -327,7 +334,7 @@ pub(crate) fn wait_until(
     Ok(())
 }
 
-/// SIGKILL; fails when the program had ended by itself.
+/// Sends SIGKILL. Fails if the program had already ended.
 pub(crate) fn kill(mut child: Child) -> Result<(), Failed> {
     if let Some(status) = child.try_wait()? {
         return Err(format!("ended ({status}) before it could be killed").into());
@@ -337,7 +344,7 @@ pub(crate) fn kill(mut child: Child) -> Result<(), Failed> {
     Ok(())
 }
 
-/// What `extract` is given.
+/// Input files of `extract`.
 #[derive(Clone, Debug)]
 pub(crate) struct Inputs {
     pub metadata: Option<PathBuf>,
@@ -346,18 +353,19 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    /// `extract` of these inputs; some of the synthetic clips are broken on purpose, so rejects are allowed.
+    /// Returns an `extract` command for these inputs that allows any fraction of rejects, because some of the
+    /// synthetic clips are broken on purpose.
     pub(crate) fn extract(&self, store: &Path) -> Command {
         let mut command = self.strict_extract(store);
         command.args(["--max-reject-fraction", "1"]);
         command
     }
 
-    /// `extract` of these inputs with the default for rejects.
+    /// Returns an `extract` command for these inputs with the default limit on rejects.
     pub(crate) fn strict_extract(&self, store: &Path) -> Command {
         let mut command = wavemill(["extract", "--recipe"]);
 
-        // By the environment, so that a test's own flags win.
+        // Uses environment variables, so that the flags of a test take precedence.
         command
             .env("WAVEMILL_THREADS", "2")
             .env("WAVEMILL_BACKEND", "cpu");
@@ -374,7 +382,7 @@ impl Inputs {
         command
     }
 
-    /// The same files, copied where a test may change them.
+    /// Copies the files to a folder in which a test may change them.
     pub(crate) fn copied(&self, folder: &Path) -> Self {
         let audio = folder.join("audio");
         copy_folder(&self.audio, &audio);
@@ -393,13 +401,13 @@ impl Inputs {
         }
     }
 
-    /// A clip that has rows, by its key.
+    /// Returns the path of a clip by its key.
     pub(crate) fn clip(&self, clip_key: &str) -> PathBuf {
         self.audio.join(clip_key)
     }
 }
 
-/// The data set of this run.
+/// Returns the synthetic data set of this test run and creates it on the first call.
 pub(crate) fn inputs() -> &'static Inputs {
     static INPUTS: OnceLock<Inputs> = OnceLock::new();
     INPUTS.get_or_init(|| {
@@ -413,7 +421,8 @@ pub(crate) fn inputs() -> &'static Inputs {
             .args(["--tracks", "60", "--seconds", "3"]));
         assert_eq!(made.code, Some(0), "demo-audio: {}", made.err);
 
-        // Its 518 columns would take a third of the time of each extraction: only tests of experiments read them.
+        // With its 518 columns, this file would take a third of the time of each extraction. Only tests of
+        // experiments read it.
         let metadata = folder.join("made/fma_metadata");
         let features = folder.join("made/features.csv");
         fs::rename(metadata.join("features.csv"), features).unwrap();
@@ -426,7 +435,7 @@ pub(crate) fn inputs() -> &'static Inputs {
     })
 }
 
-/// The metadata of [`inputs`] as `demo-audio` writes it: with `features.csv`.
+/// Copies the metadata of [`inputs`] including `features.csv`, as `demo-audio` writes them.
 pub(crate) fn metadata_with_features(folder: &Path) -> Result<PathBuf, Failed> {
     let metadata = folder.join("fma_metadata");
     copy_folder(inputs().metadata.as_ref().unwrap(), &metadata);
@@ -435,7 +444,7 @@ pub(crate) fn metadata_with_features(folder: &Path) -> Result<PathBuf, Failed> {
     Ok(metadata)
 }
 
-/// A store of [`inputs`], made in one go. Only to be read.
+/// Returns a store of [`inputs`] that was extracted in a single run. Tests must not change it.
 pub(crate) fn whole() -> &'static Path {
     static WHOLE: OnceLock<PathBuf> = OnceLock::new();
     WHOLE.get_or_init(|| {
@@ -446,35 +455,39 @@ pub(crate) fn whole() -> &'static Path {
     })
 }
 
-/// A store of [`inputs`] that a test may damage.
+/// Copies the store of [`whole`] to a new folder, in which a test may damage it.
 pub(crate) fn own_store(name: &str) -> PathBuf {
     let store = scratch(name).join("store");
     copy_folder(whole(), &store);
     store
 }
 
-/// Rewrites the only version of a store as a wavemill of an earlier format wrote it, and returns its manifest.
+/// Rewrites the only version of a store in an earlier format, as the wavemill of that time wrote it, and returns
+/// its manifest.
 pub(crate) fn to_old_format(store: &Path, format_version: u32) -> Result<Manifest, Failed> {
     let mut old = manifest(store, 1)?;
     let plan_id = old.plan_id.clone();
     old.format_version = format_version;
     old.shards.clear();
 
-    // An engine that names no writer is another one, and so is the plan.
+    // Without the writer's name, the engine has a different identity, and so has the plan.
     old.engine.writer = None;
     old.identity.engine = canonical::id(&old.engine)?;
     old.plan_id = old.identity.plan_id()?;
-    // Nor did it remember sides, or what inputs held.
+
+    // Earlier formats also lack the tables of split assignments and of the inputs.
     for table in ["sides", "inputs", "audio_files"] {
         if let Some(at) = old.files.iter().position(|file| file.name() == table) {
             let file = store.join(old.files.remove(at).path);
             fs::remove_dir_all(file.parent().unwrap())?;
         }
     }
+
     for file in &mut old.files {
         file.path = file.path.replace(&plan_id, &old.plan_id);
         file.footer = None;
     }
+
     for folder in ["data", "_wavemill/receipts"] {
         let folder = store.join(folder);
         fs::rename(folder.join(&plan_id), folder.join(&old.plan_id))?;
@@ -488,11 +501,11 @@ pub(crate) fn to_old_format(store: &Path, format_version: u32) -> Result<Manifes
     Ok(old)
 }
 
-/// Makes one receipt a shard of those of its features and of what was seen of its inputs.
+/// Merges the receipts of each shard's features, and the record of its inputs, into one receipt per shard.
 fn to_old_receipts(store: &Path, plan_id: &str, old: &Manifest) -> Result<(), Failed> {
     let folder = store.join("_wavemill/receipts").join(&old.plan_id);
     let read = |name: &str| -> Result<Value, Failed> {
-        // Without the checksum in the second line, which the old formats do not have.
+        // Drops the second line, the checksum, which the old formats do not have.
         let text = fs::read_to_string(folder.join(name))?;
         let json = text.lines().next().unwrap_or_default();
         Ok(serde_json::from_str(&json.replace(plan_id, &old.plan_id))?)
@@ -530,7 +543,7 @@ fn to_old_receipts(store: &Path, plan_id: &str, old: &Manifest) -> Result<(), Fa
     Ok(())
 }
 
-/// Copies files and their folders.
+/// Copies a folder with all files below it.
 pub(crate) fn copy_folder(from: &Path, to: &Path) {
     for name in files_below(from) {
         let path = to.join(&name);
@@ -539,12 +552,13 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// Paths of all files below a folder, `/`-separated and sorted; none where it does not exist.
+/// Lists the paths of all files below a folder, `/`-separated and sorted. The list is empty if the folder does not
+/// exist.
 pub(crate) fn files_below(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {
-        // A running program may remove what was listed.
+        // A running program may remove an entry after it was listed.
         for entry in fs::read_dir(next).into_iter().flatten().flatten() {
             let path = entry.path();
             if path.is_dir() {
@@ -555,15 +569,16 @@ pub(crate) fn files_below(folder: &Path) -> Vec<String> {
             }
         }
     }
+
     found.sort();
     found
 }
 
-/// Receipts of files so far, of all plans.
+/// Counts the receipts written so far, over all plans.
 pub(crate) fn receipts(store: &Path) -> usize {
     let names = files_below(&store.join("_wavemill/receipts"));
 
-    // Not those that are being written, nor what the plan was made of, nor what was seen of its inputs.
+    // Excludes receipts that are still being written, the description of the plan, and the records of its inputs.
     let finished = names.iter().filter(|name| {
         let is_other =
             name.contains("/.") || name.contains("/_seen/") || name.ends_with("plan.json");
@@ -572,7 +587,7 @@ pub(crate) fn receipts(store: &Path) -> usize {
     finished.count()
 }
 
-/// Committed versions.
+/// Lists the files of committed versions.
 pub(crate) fn versions(store: &Path) -> Vec<String> {
     let names = files_below(&store.join("_wavemill/versions"));
     names
@@ -581,7 +596,7 @@ pub(crate) fn versions(store: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Fails unless two stores hold the same versions, byte for byte, manifests included, and nothing else.
+/// Fails unless two stores contain the same versions, byte for byte, including manifests, and no other files.
 pub(crate) fn same_versions(left: &Path, right: &Path) -> Result<(), Failed> {
     for part in ["data", "_wavemill/versions"] {
         let ours = left.join(part);
@@ -606,13 +621,13 @@ pub(crate) fn same_versions(left: &Path, right: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A version's manifest.
+/// Reads the manifest of a version.
 pub(crate) fn manifest(store: &Path, version: u64) -> Result<Manifest, Failed> {
     let text = fs::read_to_string(store.join(format!("_wavemill/versions/{version:08}.json")))?;
     Ok(Manifest::from_json(&text)?)
 }
 
-/// The rows that `wavemill sql` answers.
+/// Runs a query with `wavemill sql` and returns the resulting rows.
 pub(crate) fn sql(store: &Path, query: &str) -> Result<Vec<Value>, Failed> {
     let ran = run(wavemill(["sql", "--format", "json", "--store"])
         .arg(store)
@@ -625,7 +640,7 @@ pub(crate) fn sql(store: &Path, query: &str) -> Result<Vec<Value>, Failed> {
         .collect::<Result<_, _>>()?)
 }
 
-/// The one number that `wavemill sql` answers.
+/// Runs a query with `wavemill sql` and returns its only value as a number.
 pub(crate) fn sql_number(store: &Path, query: &str) -> Result<u64, Failed> {
     let rows = sql(store, query)?;
     let [Value::Object(row)] = &rows[..] else {
@@ -635,7 +650,7 @@ pub(crate) fn sql_number(store: &Path, query: &str) -> Result<u64, Failed> {
     number.ok_or_else(|| format!("not a number: {rows:?}").into())
 }
 
-/// Rows counted by a text column, of a query that answers `name` and `n`.
+/// Runs a query with the columns `name` and `n`, and returns the counts by name.
 pub(crate) fn sql_counts(store: &Path, query: &str) -> Result<BTreeMap<String, u64>, Failed> {
     let mut counts = BTreeMap::new();
     for row in sql(store, query)? {
@@ -649,7 +664,7 @@ pub(crate) fn sql_counts(store: &Path, query: &str) -> Result<BTreeMap<String, u
     Ok(counts)
 }
 
-/// Fails with both values where they differ.
+/// Fails with a message that contains both values if they differ.
 pub(crate) fn same<T: PartialEq + std::fmt::Debug>(
     what: &str,
     got: T,

@@ -1,4 +1,5 @@
-//! Sweeps of the built program: what is wrong, what fails, what is stopped and what is done already.
+//! Sweeps by the built program: invalid sweep files, trials that fail, sweeps that are stopped, and trials that are
+//! finished already.
 
 use std::fs;
 use std::path::Path;
@@ -37,9 +38,10 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A sweep of a small model by the file `sweep.toml` in `folder`, with runs beside it.
+/// Writes the file `sweep.toml` to `folder`, and returns a command that runs this sweep of a small model.
 fn sweep(folder: &Path, file: &str) -> Command {
     fs::write(folder.join("sweep.toml"), file).unwrap();
+
     let mut command = trainer([
         "sweep",
         "--device",
@@ -54,6 +56,7 @@ fn sweep(folder: &Path, file: &str) -> Command {
         .arg("--runs")
         .arg(folder.join("runs"))
         .arg(folder.join("sweep.toml"));
+
     for set in [
         "model.name=lstm",
         "data.frames=8",
@@ -97,9 +100,11 @@ fn what_is_wrong_is_told_before_the_first_trial() -> Result<(), Failed> {
             &["optimizer.lr", "above 0"],
         ),
     ];
+
     for (file, said) in cases {
         run(&mut sweep(&folder, file)).exits(2)?.says(said)?;
     }
+
     let mut command = sweep(&folder, "");
     fs::remove_file(folder.join("sweep.toml"))?;
     run(&mut command)
@@ -112,6 +117,7 @@ fn a_failing_trial_costs_itself_alone() -> Result<(), Failed> {
     let folder = scratch("failing-sweep");
     let file = "[parameters]\n\"optimizer.lr\" = [1e300, 1e-3, 1e-4]";
     let ran = run(&mut sweep(&folder, file)).exits(1)?;
+
     let first = lines(&ran.out)?;
     same("trials", first.len(), 3)?;
     let words = first[0]["error"].as_str().ok_or("no error")?;
@@ -123,15 +129,18 @@ fn a_failing_trial_costs_itself_alone() -> Result<(), Failed> {
             .all(|t| t["error"].is_null() && t["best"].is_f64()),
         true,
     )?;
+
     same("the count", ran.err.contains("1 of 3 trials failed"), true)?;
     same("the best", ran.err.contains("best: trial "), true)?;
     same("runs", runs_in(&folder), 3)?;
-    // Again: what is done is taken, what failed is tried.
+
+    // In a second run, finished trials are reused and failed ones are repeated.
     let ran = run(&mut sweep(&folder, file)).exits(1)?;
-    same("taken", ran.err.matches("finished before: ").count(), 2)?;
+    same("taken", ran.err.matches("already completed: ").count(), 2)?;
     same("as they were", lines(&ran.out)?[1..] == first[1..], true)?;
     same("runs", runs_in(&folder), 4)?;
-    // Without what fails nothing is left to do.
+
+    // Without the failing trial, no trial is left to run.
     let ran = run(&mut sweep(
         &folder,
         "[parameters]\n\"optimizer.lr\" = [1e-3, 1e-4]",
@@ -139,7 +148,7 @@ fn a_failing_trial_costs_itself_alone() -> Result<(), Failed> {
     .exits(0)?;
     same(
         "all are taken",
-        ran.err.matches("finished before: ").count(),
+        ran.err.matches("already completed: ").count(),
         2,
     )?;
     same("runs", runs_in(&folder), 4)
@@ -159,23 +168,26 @@ fn stopped_it_goes_on_by_the_same_command() -> Result<(), Failed> {
             .filter(|run| !run.join("result.json").exists());
         unfinished.map(|run| checkpoints(&run).len()).sum::<usize>()
     };
+
     wait_until(&mut child, "its second trial", || {
         runs_in(&folder) == 2 && steps() > 0
     })?;
     run(Command::new("kill").arg("-INT").arg(child.id().to_string())).exits(0)?;
+
     let ran = finish(child).exits(130)?;
     ran.says(&["stopped in trial 1", "the same command", "runs"])?;
     same("advice for fit", ran.err.contains("--resume"), false)?;
+
     let ran = run(&mut sweep(
         &folder,
         "[parameters]\n\"train.epochs\" = [1, 2]\n\"train.early_stop\" = [0]",
     ))
     .exits(0)?;
-    same("taken", ran.err.matches("finished before: ").count(), 1)?;
+    same("taken", ran.err.matches("already completed: ").count(), 1)?;
     same("trials", lines(&ran.out)?.len(), 2)
 }
 
-/// A trial's line without the folder of runs, and its last checkpoint's weights.
+/// Returns a trial's line without the folder of runs, and the weights of its last checkpoint.
 fn without_folder(line: &Value, folder: &Path) -> Result<(String, Vec<u8>), Failed> {
     let run = line["run"].as_str().ok_or("no run")?;
     let text = line.to_string().replace(folder.to_str().unwrap(), "");
@@ -186,17 +198,19 @@ fn without_folder(line: &Value, folder: &Path) -> Result<(String, Vec<u8>), Fail
     Ok((text, weights.unwrap_or_default()))
 }
 
-/// A failing trial and two that are the same are among them.
+/// The trials include one that fails and two with equal parameters.
 fn jobs_change_no_result() -> Result<(), Failed> {
     let file = "[parameters]\n\"optimizer.lr\" = [1e-3, 1e300, 1e-3, 1e-4, 3e-4]";
     let mut results = Vec::new();
     for jobs in ["1", "3"] {
         let folder = scratch("jobs");
         let ran = run(sweep(&folder, file).args(["--jobs", jobs])).exits(1)?;
+
         let mut trials = Vec::new();
         for line in lines(&ran.out)? {
             trials.push(without_folder(&line, &folder)?);
         }
+
         same("the best", ran.err.contains("best: trial "), true)?;
         same("the count", ran.err.contains("1 of 5 trials failed"), true)?;
         same(
@@ -204,8 +218,10 @@ fn jobs_change_no_result() -> Result<(), Failed> {
             runs_in(&folder),
             4,
         )?;
+
         results.push(trials);
     }
+
     same(
         "weights",
         results[0].iter().all(|(_, weights)| !weights.is_empty()),
@@ -223,7 +239,7 @@ fn jobs_change_no_result() -> Result<(), Failed> {
     Ok(())
 }
 
-/// A trial is compared with those before it, though they have not ended; one of them fails.
+/// A trial is compared with earlier ones even if they are still running. One of them fails.
 fn jobs_stop_by_the_median_as_one_does() -> Result<(), Failed> {
     let file = "median_stopping_after = 1\n[parameters]\n\"optimizer.lr\" = [1e-2, 3e-3, 1e-7, 1e300, 1e-8]";
     let mut results = Vec::new();
@@ -231,6 +247,7 @@ fn jobs_stop_by_the_median_as_one_does() -> Result<(), Failed> {
         let folder = scratch("jobs-median");
         let mut command = sweep(&folder, file);
         let ran = run(command.args(["--jobs", jobs, "--set", "train.epochs=3"])).exits(1)?;
+
         let mut trials = Vec::new();
         for line in lines(&ran.out)? {
             trials.push((
@@ -238,8 +255,10 @@ fn jobs_stop_by_the_median_as_one_does() -> Result<(), Failed> {
                 without_folder(&line, &folder)?,
             ));
         }
+
         results.push(trials);
     }
+
     same(
         "ended early",
         results[0]
@@ -272,6 +291,7 @@ fn jobs_that_are_stopped_go_on() -> Result<(), Failed> {
                 .count(),
         ]
     };
+
     wait_until(&mut child, "its second and third trial", || {
         begun() == [1, 2]
     })?;
@@ -280,9 +300,10 @@ fn jobs_that_are_stopped_go_on() -> Result<(), Failed> {
         .arg(child.id().to_string()))
     .exits(0)?;
     let ran = finish(child).exits(130)?;
-    ran.says(&["stopped in trial 1; go on with the same command"])?;
+    ran.says(&["stopped in trial 1; run the same command to continue"])?;
+
     let file = file.replace("100000, 200000", "2, 3");
     let ran = run(sweep(&folder, &file).args(["--jobs", "2"])).exits(0)?;
-    same("taken", ran.err.matches("finished before: ").count(), 1)?;
+    same("taken", ran.err.matches("already completed: ").count(), 1)?;
     same("trials", lines(&ran.out)?.len(), 3)
 }

@@ -1,4 +1,4 @@
-//! A data set of a few lines of CSV and short WAVs, for tests that change it row by row.
+//! A small data set of CSV rows and short WAVs, for tests that change it row by row.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use wavemill_tests::Failed;
 
 use crate::support::{Inputs, files_below, run, scratch};
 
-/// Clips of a quarter of a second, and few of them a shard.
+/// Recipe for clips of a quarter of a second, with few clips per shard.
 const RECIPE: &str = r#"
 name = "table"
 [catalog]
@@ -35,7 +35,7 @@ clips = 8
 row_group_rows = 4
 "#;
 
-/// A second feature, for [`Table::set_recipe`].
+/// TOML of a second feature, for [`Table::set_recipe`].
 pub(crate) const MFCC: &str = r#"
 [[features]]
 name = "mfcc"
@@ -47,25 +47,25 @@ n_mfcc = 8
 "#;
 
 const RATE_HZ: u32 = 8000;
-/// A quarter of a second.
+/// Samples in a quarter of a second.
 const SAMPLES: u32 = RATE_HZ / 4;
 
-/// What the metadata say of a track.
+/// Metadata and content of a track.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub artist: Option<u32>,
     pub genre: &'static str,
-    /// For the rule `column`.
+    /// Split used by the rule `column`.
     pub side: &'static str,
-    /// Tracks of one voice are one recording.
+    /// Seed of the noise. Tracks with the same voice contain the same recording.
     pub voice: u32,
-    /// Text in a chunk of the file that is no audio; empty: no such chunk.
+    /// Text of an additional chunk in the file. The chunk is omitted if the text is empty.
     pub tag: &'static str,
-    /// Samples of it, at 8 kHz.
+    /// Number of samples at 8 kHz.
     pub samples: u32,
 }
 
-/// Tracks by `clip_key`.
+/// Tracks by `clip_key`, which are written to a folder.
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
     folder: PathBuf,
@@ -73,7 +73,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// `n` tracks, three of each artist, in three genres.
+    /// Creates `n` tracks with three tracks per artist, in three genres.
     pub(crate) fn new(name: &str, n: u32) -> Self {
         let folder = scratch(name);
         fs::write(folder.join("table.toml"), RECIPE).unwrap();
@@ -81,13 +81,14 @@ impl Table {
             folder,
             rows: BTreeMap::new(),
         };
+
         for track in 0..n {
             table.add(track);
         }
         table
     }
 
-    /// Adds a track, and returns it for what is to be said otherwise of it.
+    /// Adds a track and returns it, so that its fields can be changed.
     pub(crate) fn add(&mut self, track: u32) -> &mut Row {
         let artist = track / 3;
         let row = Row {
@@ -98,6 +99,7 @@ impl Table {
             tag: "",
             samples: SAMPLES,
         };
+
         self.rows.insert(key(track), row);
         self.rows.get_mut(&key(track)).unwrap()
     }
@@ -110,7 +112,7 @@ impl Table {
         self.rows.get_mut(&key(track)).unwrap()
     }
 
-    /// Puts lines before the recipe's last section, and changes lines of it.
+    /// Inserts sections before the last section of the recipe, and replaces parts of it.
     pub(crate) fn set_recipe(&self, sections: &str, changes: &[(&str, &str)]) {
         let mut recipe = RECIPE.replace("[shards]", &format!("{sections}\n[shards]"));
         for (from, to) in changes {
@@ -120,7 +122,7 @@ impl Table {
         fs::write(self.folder.join("table.toml"), recipe).unwrap();
     }
 
-    /// The recipe with a cleaning step `filter`, as another file.
+    /// Writes the recipe with an additional cleaning step `filter` to a separate file.
     pub(crate) fn with_filter(&self, predicate: &str) -> Result<PathBuf, Failed> {
         let step =
             format!("[[catalog.clean]]\nstep = \"filter\"\nwhere = \"{predicate}\"\n[[targets]]");
@@ -129,7 +131,7 @@ impl Table {
         Ok(path)
     }
 
-    /// Writes metadata and audio as the rows say.
+    /// Writes the metadata and the audio files of the current rows.
     pub(crate) fn written(&self) -> Result<Inputs, Failed> {
         let metadata = self.folder.join("metadata");
         let audio = self.folder.join("audio");
@@ -141,14 +143,14 @@ impl Table {
             let artist = row.artist.map_or(String::new(), |id| id.to_string());
             writeln!(csv, "{clip_key},{},{artist},{}", row.genre, row.side)?;
 
-            // One that is there stays as it is, and keeps its time.
+            // An unchanged file is not written again and keeps its modification time.
             let path = audio.join(clip_key);
             let bytes = wav(row);
             if fs::read(&path).ok().as_ref() != Some(&bytes) {
                 fs::write(path, bytes)?;
             }
         }
-        // Files of tracks that are gone go too.
+        // Removes files of tracks that no longer exist.
         for name in files_below(&audio) {
             if !self.rows.contains_key(&name) {
                 fs::remove_file(audio.join(name))?;
@@ -163,7 +165,7 @@ impl Table {
         })
     }
 
-    /// `extract` of the rows as they are now.
+    /// Returns an `extract` command for the current rows.
     pub(crate) fn extract(&self, words: &[&str]) -> Result<Command, Failed> {
         let mut command = self.written()?.extract(&self.store());
         command.args(words);
@@ -174,7 +176,7 @@ impl Table {
         self.folder.join("store")
     }
 
-    /// A store of its own that has these rows as its first version.
+    /// Creates a separate store with these rows as its first version.
     pub(crate) fn first(&self, name: &str, words: &[&str]) -> Result<PathBuf, Failed> {
         let store = self.folder.join(name);
         run(self.written()?.extract(&store).args(words)).exits(0)?;
@@ -182,17 +184,17 @@ impl Table {
     }
 }
 
-/// A track's key.
+/// Returns a track's key.
 pub(crate) fn key(track: u32) -> String {
     format!("a/{track:03}.wav")
 }
 
-/// A file of a quarter of a second, without a tag.
+/// Returns a WAV file of a quarter of a second, without a tag.
 pub(crate) fn noise(voice: u32) -> Vec<u8> {
     noise_of(voice, SAMPLES)
 }
 
-/// A file of so many samples at 8 kHz, without a tag.
+/// Returns a WAV file with the given number of samples at 8 kHz, without a tag.
 pub(crate) fn noise_of(voice: u32, samples: u32) -> Vec<u8> {
     wav(&Row {
         artist: None,
@@ -204,10 +206,12 @@ pub(crate) fn noise_of(voice: u32, samples: u32) -> Vec<u8> {
     })
 }
 
-/// 16 bits, mono: noise of its own, with a chunk of text before it where it has a tag.
+/// Returns a 16-bit mono WAV file with noise that depends on the row's voice. A tag is written as a chunk before
+/// the samples.
 fn wav(row: &Row) -> Vec<u8> {
     let data_bytes = row.samples * 2;
     let tag = chunk_of_text(row.tag);
+
     let mut bytes = Vec::new();
     bytes.extend_from_slice(b"RIFF");
     bytes.extend_from_slice(&(36 + data_bytes + tag.len() as u32).to_le_bytes());
@@ -223,7 +227,7 @@ fn wav(row: &Row) -> Vec<u8> {
     bytes.extend_from_slice(b"data");
     bytes.extend_from_slice(&data_bytes.to_le_bytes());
 
-    // A linear congruential generator: its constants are those of Numerical Recipes.
+    // A linear congruential generator with the constants of Numerical Recipes.
     let mut state = row.voice.wrapping_mul(2_654_435_761).wrapping_add(1);
     for _ in 0..row.samples {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -232,12 +236,13 @@ fn wav(row: &Row) -> Vec<u8> {
     bytes
 }
 
-/// `INFO` of an artist's name, as editors write it.
+/// Returns a `LIST` chunk of type `INFO` with an artist's name, as audio editors write it.
 fn chunk_of_text(text: &str) -> Vec<u8> {
     if text.is_empty() {
         return Vec::new();
     }
-    // Of even length, so that no byte has to be added.
+
+    // Pads the text to an even length, so that the chunk needs no padding byte.
     let text = format!("{text:>width$}", width = text.len().next_multiple_of(2));
     let mut bytes = Vec::new();
     bytes.extend_from_slice(b"LIST");

@@ -1,4 +1,5 @@
-//! Versions by name: every command takes a tag, `gc` keeps what has one, and says what it really frees.
+//! Named versions: every command accepts a tag, `gc` keeps tagged versions, and reports the space that it really
+//! frees.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -42,12 +43,12 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A command on a store.
+/// Runs a command on a store.
 fn on(store: &Path, words: &[&str]) -> Ran {
     run(wavemill(words).arg("--store").arg(store))
 }
 
-/// A store of three versions: of 12 tracks, of 13, and of 13 with other features.
+/// Creates a store of three versions: with 12 tracks, with 13 tracks, and with 13 tracks and other features.
 fn three_versions(name: &str) -> Result<PathBuf, Failed> {
     let mut table = Table::new(name, 12);
     run(&mut table.extract(&[])?).exits(0)?;
@@ -62,13 +63,13 @@ fn tag_file(store: &Path, tag: &str) -> PathBuf {
     store.join("_wavemill/tags").join(tag)
 }
 
-/// `info --versions --json`.
+/// Returns the output of `info --versions --json`.
 fn listed(store: &Path) -> Result<Vec<Value>, Failed> {
     let ran = on(store, &["info", "--versions", "--json"]).exits(0)?;
     Ok(serde_json::from_str(&ran.out)?)
 }
 
-/// One field of each version in that list.
+/// Returns one field of each version in that list.
 fn field(store: &Path, name: &str) -> Result<Vec<Value>, Failed> {
     Ok(listed(store)?
         .iter()
@@ -76,13 +77,13 @@ fn field(store: &Path, name: &str) -> Result<Vec<Value>, Failed> {
         .collect())
 }
 
-/// Which versions have their data.
+/// Returns for each version whether its data exist.
 fn with_data(store: &Path) -> Result<Vec<Option<bool>>, Failed> {
     let held = field(store, "held")?;
     Ok(held.iter().map(|held| held["data"].as_bool()).collect())
 }
 
-/// Whatever a command says of a version by its number it says by its tag.
+/// Each command gives the same output for a version's number and its tag.
 fn tags_are_versions() -> Result<(), Failed> {
     let store = three_versions("named")?;
     on(&store, &["tag", "1", "paper"]).exits(0)?;
@@ -107,13 +108,14 @@ fn tags_are_versions() -> Result<(), Failed> {
         &["verify", "--json"],
         &["sql", "--format", "csv", tracks],
     ];
+
     for words in commands {
         for (number, tag) in [("1", "paper"), ("2", "v1.0-rc_2")] {
             let by_number = on(&store, &[words, &["--version", number]].concat()).exits(0)?;
             let by_tag = on(&store, &[words, &["--version", tag]].concat()).exits(0)?;
             same(&words.join(" "), &by_tag.out, &by_number.out)?;
         }
-        // The latest version answers otherwise, so it is not what was read.
+        // The latest version gives other output, so the command did not read that version.
         let first = on(&store, &[words, &["--version", "paper"]].concat()).exits(0)?;
         let latest = on(&store, words).exits(0)?;
         same(&words.join(" "), first.out == latest.out, false)?;
@@ -124,12 +126,13 @@ fn tags_are_versions() -> Result<(), Failed> {
         let by_tag = on(&store, &["diff", words[0], words[1]]).exits(0)?;
         same("diff", &by_tag.out, &by_number)?;
     }
+
     on(&store, &["tag", "3", "new"]).exits(0)?;
     by_number = on(&store, &["diff", "2", "3"]).exits(0)?.out;
     let by_tag = on(&store, &["diff", "v1.0-rc_2", "new"]).exits(0)?;
     same("diff", by_tag.out, by_number)?;
 
-    // What a job that reads exactly one version is given.
+    // Lists the files of exactly one version, for jobs that read them directly.
     let files = on(&store, &["info", "--files", "--sql", "--version", "paper"]).exits(0)?;
     let wanted: Vec<String> = manifest(&store, 1)?
         .files
@@ -152,15 +155,16 @@ fn tags_are_versions() -> Result<(), Failed> {
 fn a_tag_moves() -> Result<(), Failed> {
     let store = three_versions("moved")?;
     let said = |words: &[&str]| Ok::<_, Failed>(on(&store, words).exits(0)?.err);
+
     same(
         "said",
         said(&["tag", "1", "paper"])?,
-        "version 1 has the tag paper now\n".to_owned(),
+        "version 1 now has the tag paper\n".to_owned(),
     )?;
     same(
         "said",
         said(&["tag", "1", "paper"])?,
-        "version 1 has the tag paper already\n".to_owned(),
+        "version 1 already has the tag paper\n".to_owned(),
     )?;
     same(
         "said",
@@ -172,13 +176,14 @@ fn a_tag_moves() -> Result<(), Failed> {
         said(&["tag", "2", "paper", "--quiet"])?,
         String::new(),
     )?;
+
     same(
         "tags",
         field(&store, "tags")?,
         vec![json!([]), json!(["paper"]), json!([])],
     )?;
 
-    // By another tag; and a version may have several.
+    // A tag can be given by another tag, and a version may have several tags.
     let ran = on(&store, &["tag", "paper", "also", "--json"]).exits(0)?;
     let report: Value = serde_json::from_str(&ran.out)?;
     same(
@@ -186,6 +191,7 @@ fn a_tag_moves() -> Result<(), Failed> {
         report,
         json!({"tag": "also", "version": 2, "was": null, "was_damaged": false}),
     )?;
+
     let ran = on(&store, &["tag", "1", "also", "--json"]).exits(0)?;
     let report: Value = serde_json::from_str(&ran.out)?;
     same("was", report["was"].as_u64(), Some(2))?;
@@ -194,12 +200,14 @@ fn a_tag_moves() -> Result<(), Failed> {
     same("tags", tags, &json!(["also", "paper"]))
 }
 
-/// The number is written down, so a run goes on with its version wherever the tag is by then.
+/// The run's folder stores the number of the version, so a resumed run uses the same version after the tag has
+/// moved.
 fn the_trainer_takes_tags() -> Result<(), Failed> {
     let store = own_store("trained");
     let runs = scratch("tagged-runs").join("runs");
     on(&store, &["tag", "1", "paper"]).exits(0)?;
-    // A second version of the same data but for its manifest, which no command would make.
+
+    // Creates a second version whose only difference is its manifest. No command would create such a version.
     let mut second = manifest(&store, 1)?;
     second.counts.rows_read += 1;
     fs::write(
@@ -218,6 +226,7 @@ fn the_trainer_takes_tags() -> Result<(), Failed> {
         "1",
         "--version",
     ];
+
     run(fit(&store, &runs).args(words).arg("papers"))
         .exits(2)?
         .says(&["no tag papers", "the only tag is paper", "wavemill tag"])?;
@@ -239,6 +248,7 @@ fn the_trainer_takes_tags() -> Result<(), Failed> {
     let resume = ["fit", "--device", "cpu", "--epochs", "2", "--resume"];
     run(trainer(resume).arg(&begun).args(["--version", "paper"])).exits(0)?;
     same("recorded", recorded(&begun)?["version"].as_u64(), Some(1))?;
+
     on(&store, &["tag", "1", "first"]).exits(0)?;
     let eval = ["eval", "--device", "cpu", "--version", "first", "--store"];
     run(trainer(eval).arg(&store).arg(&begun)).exits(0)?;
@@ -253,23 +263,25 @@ fn names_that_are_none_are_refused() -> Result<(), Failed> {
     let store = own_store("no-names");
     let long = "x".repeat(65);
     let before = files_below(&store);
+
     for name in [
         "", ".", "..", "../x", "a/b", "/tmp/x", ".hidden", "-x", "a b", "é", "a\n", &long,
     ] {
-        // After `--`, for `-x` is an option otherwise.
+        // The arguments follow `--`, because `-x` would be parsed as an option.
         let ran = run(wavemill(["tag", "--store"])
             .arg(&store)
             .args(["--", "1", name]))
         .exits(2)?;
-        same(&ran.err, ran.err.contains("a tag is at most 64"), true)?;
+        same(&ran.err, ran.err.contains("a tag has at most 64"), true)?;
+
         let query = format!("--version={name}");
         let ran = on(&store, &["sql", &query, "SELECT 1"]).exits(2)?;
-        same(&ran.err, ran.err.contains("a tag is at most 64"), true)?;
+        same(&ran.err, ran.err.contains("a tag has at most 64"), true)?;
     }
 
     for name in ["2", "007", "20261120"] {
         let ran = on(&store, &["tag", "1", name]).exits(2)?;
-        same(&ran.err, ran.err.contains("digits alone"), true)?;
+        same(&ran.err, ran.err.contains("a name of digits only"), true)?;
     }
     same("files", files_below(&store), before)
 }
@@ -278,7 +290,7 @@ fn what_is_not_there_is_told_with_what_is() -> Result<(), Failed> {
     let store = three_versions("absent")?;
     on(&store, &["tag", "4", "paper"])
         .exits(2)?
-        .says(&["no version 4", "there is 1 to 3"])?;
+        .says(&["no version 4", "available: 1 to 3"])?;
     same("a tag", tag_file(&store, "paper").exists(), false)?;
     on(&store, &["verify", "--version", "paper"])
         .exits(2)?
@@ -302,6 +314,7 @@ fn what_is_not_there_is_told_with_what_is() -> Result<(), Failed> {
             .exits(2)?
             .says(&["no tag paper", "the tags are Paper, other"])?;
     }
+
     let nowhere = scratch("nowhere").join("store");
     on(&nowhere, &["tag", "1", "paper"])
         .exits(2)?
@@ -313,6 +326,7 @@ fn a_run_keeps_the_lock() -> Result<(), Failed> {
     let mut table = Table::new("held", 12);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;
+
     let before = receipts(&store);
     table.add(12);
     let mut extract = table.extract(&["--new-version"])?;
@@ -330,7 +344,7 @@ fn a_run_keeps_the_lock() -> Result<(), Failed> {
     same("a tag", tag_file(&store, "paper").exists(), false)?;
     on(&store, &["tag", "1", "paper"]).exits(0)?;
 
-    // What a killed `tag` leaves is no tag, and the next run removes it.
+    // A killed `tag` leaves a temporary file that is not a tag, and the next run removes it.
     let left = tag_file(&store, ".paper.tmp");
     fs::write(&left, "2")?;
     let info = on(&store, &["info", "--versions"]).exits(0)?;
@@ -363,11 +377,16 @@ fn a_damaged_tag_stops_who_uses_it() -> Result<(), Failed> {
     on(&store, &["tag", "2", "good"]).exits(0)?;
 
     let contents = [
-        ("garbage", "two\n", "it does not hold the number"),
-        ("empty", "", "it does not hold the number"),
-        ("later", "9\n", "it names version 9, which does not exist"),
+        ("garbage", "two\n", "it does not contain a version number"),
+        ("empty", "", "it does not contain a version number"),
+        (
+            "later",
+            "9\n",
+            "it refers to version 9, which does not exist",
+        ),
         ("removed", "1\n", "it names version 1, whose data"),
     ];
+
     for (tag, content, problem) in contents {
         let file = tag_file(&store, tag);
         fs::write(&file, content)?;
@@ -387,7 +406,7 @@ fn a_damaged_tag_stops_who_uses_it() -> Result<(), Failed> {
             ])?;
         }
 
-        // Who does not use it goes on; only a list of tags warns.
+        // Commands that do not use the tag succeed. Only a list of tags prints a warning.
         for words in [
             &["verify"][..],
             &["sql", "--version", "good", "SELECT 1"],
@@ -414,25 +433,25 @@ fn a_damaged_tag_stops_who_uses_it() -> Result<(), Failed> {
         }
         same("files", files_below(&store), before)?;
 
-        // Either remedy helps.
+        // Both remedies work.
         if tag == "garbage" {
             let ran = on(&store, &["tag", "3", tag]).exits(0)?;
             same(
                 &ran.err,
-                ran.err.contains("the damaged one was replaced"),
+                ran.err.contains("the damaged tag was replaced"),
                 true,
             )?;
         }
         fs::remove_file(&file)?;
     }
 
-    // A file that no command would take for a tag may have been meant as one.
+    // A file whose name is not valid for a tag may have been meant as one.
     let file = tag_file(&store, "my tag");
     fs::write(&file, "2\n")?;
     on(&store, &["gc", "--keep", "1"]).exits(3)?.says(&[
         "nothing was removed",
         "my tag",
-        "no tag can have this name",
+        "the file name is not a valid tag",
     ])?;
     fs::remove_file(&file)?;
     on(&store, &["gc", "--keep", "1"]).exits(0)?;
@@ -456,6 +475,7 @@ fn gc_keeps_tagged_versions() -> Result<(), Failed> {
     ] {
         same(&collected, collected.contains(words), true)?;
     }
+
     same(
         "data",
         with_data(&store)?,
@@ -464,17 +484,17 @@ fn gc_keeps_tagged_versions() -> Result<(), Failed> {
     on(&store, &["verify", "--version", "paper"]).exits(0)?;
     on(&store, &["verify"]).exits(0)?;
 
-    // Damage of a tagged version is not cured by `gc` alone.
+    // `gc` alone does not remove a damaged version that has a tag.
     let file = store.join(&manifest(&store, 1)?.files[0].path);
     let bytes = fs::read(&file)?;
     fs::remove_file(&file)?;
-    on(&store, &["verify", "--version", "1"]).exits(3)?.says(&[
-        "wavemill gc --keep 2",
-        "its tags must go first: also, paper",
-    ])?;
+    on(&store, &["verify", "--version", "1"])
+        .exits(3)?
+        .says(&["wavemill gc --keep 2", "remove its tags first: also, paper"])?;
     fs::write(&file, bytes)?;
 
-    // A tag of what is kept anyway keeps nothing, and one of two is enough.
+    // A tag of a version that is kept anyway keeps no other version, and one of two tags is enough to keep a
+    // version.
     on(&store, &["tag", "3", "also"]).exits(0)?;
     let ran = on(&store, &["gc", "--keep", "1", "--json"]).exits(0)?;
     let report: Value = serde_json::from_str(&ran.out)?;
@@ -493,7 +513,7 @@ fn gc_keeps_tagged_versions() -> Result<(), Failed> {
     )
 }
 
-/// Bytes of all files below some folders, each file once however many names it has.
+/// Returns the size of all files below some folders. Counts a file with several hard links once.
 fn space(folders: &[&Path]) -> Result<u64, Failed> {
     let mut files = BTreeMap::new();
     for folder in folders {
@@ -508,7 +528,8 @@ fn space(folders: &[&Path]) -> Result<u64, Failed> {
 fn gc_counts_what_it_frees() -> Result<(), Failed> {
     let store = three_versions("freed")?;
     let elsewhere = scratch("elsewhere");
-    // Of version 1 alone, but with a name outside the store.
+
+    // The file belongs to version 1 only, but has a hard link outside the store.
     let tracks = manifest(&store, 1)?
         .files
         .into_iter()
@@ -527,17 +548,21 @@ fn gc_counts_what_it_frees() -> Result<(), Failed> {
             let report: Value = serde_json::from_str(&ran.out)?;
             Ok(report["bytes"].as_u64().ok_or("no bytes")?)
         };
+
         let announced = bytes(&["--dry-run"])?;
         same("after a dry run", space(&[&store, &elsewhere])?, before)?;
+
         let freed = bytes(&[])?;
         same("freed, as announced", freed, announced)?;
         let after = space(&[&store, &elsewhere])?;
         same("bytes less on the disk", before - after, freed)?;
+
         if keep == "2" {
             let says = format!("{freed} of {of_old}");
             same(&says, freed > 0 && freed < of_old, true)?;
         }
     }
+
     let again = on(&store, &["gc", "--keep", "1", "--json"]).exits(0)?;
     let report: Value = serde_json::from_str(&again.out)?;
     same("nothing left to free", report["bytes"].as_u64(), Some(0))
@@ -550,11 +575,14 @@ fn versions_tell_what_they_changed() -> Result<(), Failed> {
 
     table.add(12);
     run(&mut table.extract(&["--new-version"])?).exits(0)?;
+
     table.row(3).genre = "Rock";
     run(&mut table.extract(&["--new-version"])?).exits(0)?;
-    // Another clip of the same length.
+
+    // The content of the clip changes, but not its length.
     table.row(5).voice = 77;
     run(&mut table.extract(&["--new-version"])?).exits(0)?;
+
     table.remove(0);
     table.remove(1);
     let keys = [
@@ -565,6 +593,7 @@ fn versions_tell_what_they_changed() -> Result<(), Failed> {
         "features.log_mel.n_mels=20",
     ];
     run(&mut table.extract(&keys)?).exits(0)?;
+
     let fifth = manifest(&store, 5)?;
     let shard = fifth.files_of("log_mel").next().ok_or("no shard")?;
     fs::remove_file(store.join(&shard.path))?;
@@ -590,6 +619,7 @@ fn versions_tell_what_they_changed() -> Result<(), Failed> {
         ),
     ];
     same("changed", field(&store, "changed")?, wanted.to_vec())?;
+
     let lines = on(&store, &["info", "--versions"]).exits(0)?.out;
     same("lines", lines.lines().count(), wanted.len())?;
     same(
@@ -598,7 +628,8 @@ fn versions_tell_what_they_changed() -> Result<(), Failed> {
         true,
     )?;
 
-    // A damaged manifest hides what changed before and after it, and nothing else.
+    // A damaged manifest hides the changes from the previous version to it and from it to the next version, but no
+    // others.
     fs::write(store.join("_wavemill/versions/00000003.json"), "{")?;
     let changed = field(&store, "changed")?;
     same(

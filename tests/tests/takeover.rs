@@ -1,4 +1,5 @@
-//! Rows of unchanged inputs are taken over: what is decoded, and that no byte tells.
+//! Rows of unchanged inputs are taken over: the tests check which clips are decoded, and that the files equal those
+//! of a full computation.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
@@ -14,7 +15,7 @@ use crate::support::{
 };
 use crate::table::{MFCC, Table, key, noise};
 
-/// As many as fill four shards of one side.
+/// Number of tracks that fill four shards of one split.
 const TRACKS: u32 = 24;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -88,7 +89,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A store that grows beside its twin, which computes every row of every version.
+/// Two stores with the same versions. The second store computes every row of every version.
 struct Twins {
     table: Table,
     store: PathBuf,
@@ -96,7 +97,7 @@ struct Twins {
 }
 
 impl Twins {
-    /// The first version of both.
+    /// Commits the first version of both stores.
     fn new(table: Table, words: &[&str]) -> Result<Self, Failed> {
         let store = table.store();
         run(&mut table.extract(words)?).exits(0)?;
@@ -109,7 +110,8 @@ impl Twins {
         })
     }
 
-    /// Commits the next version of both, which must be equal in every byte, and returns what the first one told.
+    /// Commits the next version of both stores, which must be equal in every byte. Returns the report of the first
+    /// store.
     fn next(&self, words: &[&str]) -> Result<Value, Failed> {
         let ran = run(self.table.extract(words)?.args(["--new-version", "--json"])).exits(0)?;
         let mut twin = self.table.written()?.extract(&self.recomputed);
@@ -127,7 +129,7 @@ impl Twins {
         Ok(serde_json::from_str(&ran.out)?)
     }
 
-    /// The same, of which so many clips are decoded.
+    /// Does the same as [`Self::next`], and fails unless the given number of clips was decoded.
     fn decodes(&self, what: &str, words: &[&str], clips: u64) -> Result<Value, Failed> {
         let told = self.next(words)?;
         same(what, &told["clips_decoded"], &clips.into())?;
@@ -135,7 +137,8 @@ impl Twins {
     }
 }
 
-/// By the column `side`: all in training, unless a test says otherwise.
+/// Creates a table with splits by the column `side`. All tracks are in the training split unless a test changes
+/// them.
 fn by_column(name: &str, sections: &str, changes: &[(&str, &str)]) -> Table {
     let table = Table::new(name, TRACKS);
     set_recipe(&table, sections, changes);
@@ -147,7 +150,7 @@ fn set_recipe(table: &Table, sections: &str, changes: &[(&str, &str)]) {
     table.set_recipe(sections, &[&[rule], changes].concat());
 }
 
-/// New tags change no row, and no table but that of the inputs.
+/// Changed audio tags change no row, and no table except those of the inputs.
 fn equal_files_become_links() -> Result<(), Failed> {
     let mut table = by_column("equal", MFCC, &[]);
     let store = table.store();
@@ -161,11 +164,12 @@ fn equal_files_become_links() -> Result<(), Failed> {
     let preview: Value = serde_json::from_str(&preview.out)?;
     let report = run(&mut table.extract(&words)?).exits(0)?;
     let report: Value = serde_json::from_str(&report.out)?;
+
     same("rewritten", &report["files_rewritten"], &4.into())?;
     same(
         "written again",
         written_by(&store, 2)?,
-        // Both hold the sizes of files.
+        // Both tables contain the sizes of files.
         ["audio_files/audio_files.parquet", "inputs/inputs.parquet"]
             .map(str::to_owned)
             .to_vec(),
@@ -184,13 +188,14 @@ fn equal_files_become_links() -> Result<(), Failed> {
     )?;
     same("equal", &report["files_equal"], &(4 + tables - 2).into())?;
 
-    // A damaged file is nothing to link to.
+    // A damaged file is not linked.
     let before = second.files.iter().find(|file| file.name() == "tracks_all");
     let damaged = store.join(&before.ok_or("no table")?.path);
     let mut bytes = fs::read(&damaged)?;
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&damaged, bytes)?;
+
     table.row(6).tag = "an artist";
     run(&mut table.extract(&words)?).exits(0)?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
@@ -206,12 +211,13 @@ fn equal_files_become_links() -> Result<(), Failed> {
     )
 }
 
-/// Files of a version that are none of the version before it, below the plan's folder.
+/// Returns the files of a version that were not linked from the previous version, relative to the plan's folder.
 fn written_by(store: &Path, version: u64) -> Result<Vec<String>, Failed> {
     let mut inodes = Vec::new();
     for file in manifest(store, version - 1)?.files {
         inodes.push(fs::metadata(store.join(&file.path))?.ino());
     }
+
     let mut written = Vec::new();
     for file in manifest(store, version)?.files {
         if !inodes.contains(&fs::metadata(store.join(&file.path))?.ino()) {
@@ -224,6 +230,7 @@ fn written_by(store: &Path, version: u64) -> Result<Vec<String>, Failed> {
             );
         }
     }
+
     written.sort();
     Ok(written)
 }
@@ -248,7 +255,8 @@ fn only_what_is_new_is_decoded() -> Result<(), Failed> {
     twins.decodes("a corrected label", &[], 0)?;
     twins.table.row(8).side = "test";
     twins.decodes("another side", &[], 0)?;
-    // Before all others, so that each of them has another id.
+
+    // The new class sorts before all others, so that each of them gets another id.
     twins.table.row(9).genre = "Blues";
     twins.decodes("a class more", &[], 0)?;
     twins.decodes("another seed", &["--set", "split.seed=7"], 0)?;
@@ -261,7 +269,7 @@ fn only_what_is_new_is_decoded() -> Result<(), Failed> {
     same("taken over", &told["rows_taken_over"], &0.into())
 }
 
-/// By artists, so that a new one could have drawn all others anew.
+/// Splits are by artist, so a new artist could have changed the splits of all others.
 fn one_file_more_among_3000() -> Result<(), Failed> {
     const N: u32 = 3000;
     let mut table = Table::new("many", N);
@@ -279,6 +287,7 @@ fn one_file_more_among_3000() -> Result<(), Failed> {
     let told: Value = serde_json::from_str(&ran.out)?;
     same("decoded", &told["clips_decoded"], &1.into())?;
     same("rewritten", &told["files_rewritten"], &1.into())?;
+
     let sides = &told["sides"];
     let is = serde_json::json!([sides["new"], sides["gone"], sides["moved"]]);
     same("sides", is, serde_json::json!([1, 0, []]))?;
@@ -303,7 +312,7 @@ fn features_are_extracted_alone() -> Result<(), Failed> {
     let told = twins.decodes("a feature less", &[], 0)?;
     same("linked", &told["shards_reused"], &4.into())?;
 
-    // The column has another name, and its values are the same ones.
+    // The column has another name, but the same values.
     set_recipe(
         &twins.table,
         "",
@@ -313,9 +322,9 @@ fn features_are_extracted_alone() -> Result<(), Failed> {
     same("new", &told["files_new"], &4.into())
 }
 
-/// Rows go into other files in any form, and come from any form.
+/// Rows are written to files of any layout, and read from files of any layout.
 fn other_shards_are_other_files() -> Result<(), Failed> {
-    // Of open length, so that each row tells its own shape.
+    // Without a fixed duration, each row has its own shape.
     let open = [("duration_s = 0.25\n", "")];
     let mut table = by_column("files", MFCC, &open);
     table.row(3).samples = 1500;
@@ -332,7 +341,8 @@ fn other_shards_are_other_files() -> Result<(), Failed> {
     ] {
         twins.decodes(set, &["--set", set], 0)?;
     }
-    // From lists to bytes.
+
+    // Reads lists and writes bytes.
     twins.decodes("a list", &["--set", "shards.layout=list"], 0)?;
     twins.table.add(24).samples = 2222;
     twins.decodes("from lists, and a clip more", &[], 1)?;
@@ -357,7 +367,7 @@ fn a_touch_links_every_file() -> Result<(), Failed> {
 
 fn rejects_are_taken_over() -> Result<(), Failed> {
     let mut table = by_column("rejects", MFCC, &[]);
-    // Under `min_duration_s`.
+    // Shorter than `min_duration_s`.
     table.row(5).samples = 100;
     let mut twins = Twins::new(table, &[])?;
     twins.table.row(7).genre = "Jazz";
@@ -365,7 +375,7 @@ fn rejects_are_taken_over() -> Result<(), Failed> {
     twins.decodes("labels", &[], 0)?;
     twins.decodes("other shards", &["--set", "shards.clips=100"], 0)?;
 
-    // It has rows as soon as it is long enough.
+    // The clip gets rows when it is long enough.
     twins.table.row(5).samples = 2000;
     twins.decodes("a longer file", &[], 1)?;
     same(
@@ -375,19 +385,20 @@ fn rejects_are_taken_over() -> Result<(), Failed> {
     )
 }
 
-/// A clip has rows in all features or in none.
+/// A clip has rows of either all features or none.
 fn a_feature_that_rejects_a_clip_takes_its_rows() -> Result<(), Failed> {
     let open = [("duration_s = 0.25\n", "")];
     let mut table = by_column("late", "", &open);
     table.row(5).samples = 1200;
     let twins = Twins::new(table, &[])?;
+
     same(
         "rejects",
         manifest(&twins.store, 1)?.counts.clips_rejected,
         0,
     )?;
 
-    // Frames longer than the clip, and no zeros at its ends.
+    // The frames are longer than the clip, and the clip is not padded.
     let long = MFCC.replace("n_fft = 256", "n_fft = 1600\ncenter = false");
     set_recipe(&twins.table, &long, &open);
     twins.next(&[])?;
@@ -396,6 +407,7 @@ fn a_feature_that_rejects_a_clip_takes_its_rows() -> Result<(), Failed> {
         manifest(&twins.store, 2)?.counts.clips_rejected,
         1,
     )?;
+
     let of_clip = format!("FROM features_log_mel WHERE clip_key = '{}'", key(5));
     let count = |twins: &Twins| sql_number(&twins.store, &format!("SELECT count(*) {of_clip}"));
     same("rows", count(&twins)?, 0)?;
@@ -412,18 +424,20 @@ fn a_damaged_parent_is_decoded_again_and_said() -> Result<(), Failed> {
         .into_iter()
         .find(|file| file.feature.is_some());
     let file = file.ok_or("no file")?;
+
     let path = twins.store.join(&file.path);
     let mut bytes = fs::read(&path)?;
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&path, bytes)?;
 
-    // All shards are written anew.
+    // Every shard is written again.
     twins.table.row(7).genre = "Blues";
     let ran = run(&mut twins.table.extract(&["--new-version", "--json"])?).exits(0)?;
     ran_says(&ran.err, &[&file.path, "computed again"])?;
     let told: Value = serde_json::from_str(&ran.out)?;
     same("clips decoded", &told["clips_decoded"], &file.rows.into())?;
+
     let warnings = told["warnings"].as_array().ok_or("no list")?;
     let of_file = warnings
         .iter()
@@ -439,13 +453,14 @@ fn a_damaged_parent_is_decoded_again_and_said() -> Result<(), Failed> {
     )?;
     run(wavemill(["verify", "--version", "2", "--store"]).arg(&twins.store)).exits(0)?;
 
-    // A lost one is damaged too.
+    // A missing file counts as damaged.
     fs::remove_file(twins.store.join(&manifest(&twins.store, 2)?.files[0].path))?;
     let feature = manifest(&twins.store, 2)?
         .files
         .into_iter()
         .find(|f| f.feature.is_some());
     fs::remove_file(twins.store.join(feature.ok_or("no file")?.path))?;
+
     twins.table.row(8).genre = "Country";
     let ran = run(&mut twins.table.extract(&["--new-version"])?).exits(0)?;
     ran_says(&ran.err, &["lost or damaged", "computed again"])?;
@@ -453,7 +468,7 @@ fn a_damaged_parent_is_decoded_again_and_said() -> Result<(), Failed> {
     Ok(())
 }
 
-/// The other segments of a clip are in files that are there.
+/// The other segments of each clip are in files that still exist.
 fn a_lost_file_hides_no_segment() -> Result<(), Failed> {
     let table = Table::new("hidden", TRACKS);
     let segments = [
@@ -462,6 +477,7 @@ fn a_lost_file_hides_no_segment() -> Result<(), Failed> {
     ];
     table.set_recipe(MFCC, &segments);
     let mut twins = Twins::new(table, &[])?;
+
     for store in [&twins.store, &twins.recomputed] {
         let files = manifest(store, 1)?.files;
         let lost = files
@@ -469,13 +485,14 @@ fn a_lost_file_hides_no_segment() -> Result<(), Failed> {
             .find(|file| file.split.as_deref() == Some("test"));
         fs::remove_file(store.join(&lost.ok_or("no file")?.path))?;
     }
-    // Every shard is written anew.
+
+    // Every shard is written again.
     twins.table.row(3).genre = "Blues";
     twins.next(&[])?;
     Ok(())
 }
 
-/// The first feature has wrong keys, and rows of the second are taken over.
+/// The file of the first feature contains wrong keys, and rows of the second feature are taken over.
 fn keys_of_a_damaged_file_are_not_believed() -> Result<(), Failed> {
     let plain = ["--set", "shards.compression=none"];
     let mut twins = Twins::new(by_column("keys", MFCC, &[]), &plain)?;
@@ -483,6 +500,7 @@ fn keys_of_a_damaged_file_are_not_believed() -> Result<(), Failed> {
         let files = manifest(store, 1)?.files;
         let file = files.iter().find(|file| file.feature.is_some());
         let path = store.join(&file.ok_or("no file")?.path);
+
         let mut bytes = fs::read(&path)?;
         let keys = bytes.windows(9).enumerate();
         let mut keys = keys.filter(|(_, name)| name.starts_with(b"a/0") && name.ends_with(b".wav"));
@@ -513,11 +531,12 @@ fn killed_between_the_receipts_of_a_shard() -> Result<(), Failed> {
     twins.table.row(7).genre = "Blues";
     twins.table.add(24);
 
-    // After an odd number of receipts: one feature of a shard is there, and the other one is not.
+    // After an odd number of receipts, one feature of a shard has a receipt and the other does not.
     for more in [1, 3, 3] {
         let before = receipts(&twins.store);
         let passes = if more == 1 { "" } else { "2*off->" };
         let point = format!("receipt-written={passes}sleep(600000)");
+
         let mut extract = twins.table.extract(&["--new-version"])?;
         let mut child = start(extract.env("FAILPOINTS", point));
         wait_until(&mut child, "receipts", || {
@@ -525,6 +544,7 @@ fn killed_between_the_receipts_of_a_shard() -> Result<(), Failed> {
         })?;
         kill(child)?;
     }
+
     twins.next(&[])?;
     same(
         "versions",
@@ -533,21 +553,23 @@ fn killed_between_the_receipts_of_a_shard() -> Result<(), Failed> {
     )
 }
 
-/// Their engine names no writer of files, so no file is linked.
+/// The engine in format 2 states no writer of files, so no file is linked.
 fn rows_of_format_2_are_taken_over() -> Result<(), Failed> {
     let mut table = by_column("old", MFCC, &[]);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;
     to_old_format(&store, 2)?;
     table.add(24);
+
     let ran = run(&mut table.extract(&["--new-version", "--json"])?).exits(0)?;
     let told: Value = serde_json::from_str(&ran.out)?;
+
     same("decoded", &told["clips_decoded"], &1.into())?;
     same("linked", &told["shards_reused"], &0.into())?;
     same_rows(&store, &table.first("first", &[])?)
 }
 
-/// Every column of every row, as one number.
+/// Fails unless two stores have the same values in every column of every row.
 fn same_rows(left: &Path, right: &Path) -> Result<(), Failed> {
     for feature in ["log_mel", "mfcc"] {
         let query = format!("COPY (SELECT * FROM features_{feature} ORDER BY clip_key, segment)");
@@ -562,12 +584,13 @@ fn same_rows(left: &Path, right: &Path) -> Result<(), Failed> {
             fs::remove_file(path)?;
             Ok(bytes)
         };
+
         same(feature, rows(left)? == rows(right)?, true)?;
     }
     Ok(())
 }
 
-/// Segments of one clip lie on several sides, and another seed deals them anew.
+/// Segments of one clip are in several splits, and another seed assigns them again.
 fn segments_are_taken_over() -> Result<(), Failed> {
     let table = Table::new("segments", TRACKS);
     let segments = [
@@ -580,14 +603,15 @@ fn segments_are_taken_over() -> Result<(), Failed> {
     twins.next(&[])?;
     twins.decodes("another seed", &["--set", "split.seed=7"], 0)?;
 
-    // To whole sides and back.
+    // Changes to a rule that assigns whole clips.
     let segments = [("duration_s = 0.25", "duration_s = 0.25\nsegment_s = 0.05")];
     twins.table.set_recipe(MFCC, &segments);
     twins.decodes("by artist", &[], 0)?;
     Ok(())
 }
 
-/// A clip's rows are taken over if all of its copies are there, and of no more copies than are wanted.
+/// A clip's rows are taken over only if all of its stretched copies exist. Copies that are not wanted are not taken
+/// over.
 fn stretched_copies_are_taken_over() -> Result<(), Failed> {
     const STRETCH: &str = "audio.stretch=[0.5, 2.0]";
     let table = by_column("stretched", MFCC, &[]);
@@ -608,10 +632,10 @@ fn stretched_copies_are_taken_over() -> Result<(), Failed> {
         true,
     )?;
 
-    // Of both sides: out of training without decoding, and back with it.
+    // Moving a clip out of the training split needs no decoding, and moving it back does.
     twins.table.row(3).side = "validation";
     twins.decodes("out of training", &["--set", STRETCH], 0)?;
-    // With another genre, because the files of two versions ago would be linked.
+    // The genre changes as well, because otherwise the files of the version before last would be linked.
     twins.table.row(3).side = "training";
     twins.table.row(3).genre = "Rock";
     twins.decodes("into training", &["--set", STRETCH], 1)?;
@@ -622,7 +646,7 @@ fn stretched_copies_are_taken_over() -> Result<(), Failed> {
     Ok(())
 }
 
-/// A store that was copied without what belongs to one machine.
+/// The store was copied without receipts, which belong to one machine.
 fn without_receipts_rows_are_found() -> Result<(), Failed> {
     let mut table = by_column("copied", MFCC, &[]);
     let store = table.store();
@@ -634,11 +658,12 @@ fn without_receipts_rows_are_found() -> Result<(), Failed> {
     same("decoded", &told["clips_decoded"], &1.into())
 }
 
-/// By a refusal, by `--dry-run` with what the run then does, and by `diff`.
+/// Differences are reported by the refusal, by `--dry-run`, which predicts what the run then does, and by `diff`.
 fn what_differs_is_told_before_and_after() -> Result<(), Failed> {
     let mut table = by_column("told", MFCC, &[]);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;
+
     table.add(24);
     table.remove(2);
     table.row(5).tag = "an artist";
@@ -661,6 +686,7 @@ fn what_differs_is_told_before_and_after() -> Result<(), Failed> {
     let preview: Value = serde_json::from_str(&preview.out)?;
     let report = run(&mut table.extract(&["--new-version", "--json"])?).exits(0)?;
     let report: Value = serde_json::from_str(&report.out)?;
+
     let work = &preview["work"];
     same("decoded", &report["clips_decoded"], &2.into())?;
     same("to decode", &work["clips_to_decode"], &2.into())?;
@@ -677,6 +703,7 @@ fn what_differs_is_told_before_and_after() -> Result<(), Failed> {
     let diff = ["diff", "--store", store, "1", "2"];
     let json = run(wavemill(diff).arg("--json")).exits(0)?;
     let json: Value = serde_json::from_str(&json.out)?;
+
     for told in [&preview["changes"], &json["data"]] {
         for (kind, n, first) in [
             ("added", 1, serde_json::json!("a/024.wav")),
@@ -699,11 +726,13 @@ fn what_differs_is_told_before_and_after() -> Result<(), Failed> {
         )?;
         same("moved", &told["moved"]["rows"][0]["to"], &"test".into())?;
     }
+
     same(
         "a class",
         &json["data"]["classes"]["genre"]["Jazz"]["after"],
         &10.into(),
     )?;
+
     let rows = run(wavemill(diff).arg("--rows")).exits(0)?.out;
     ran_says(
         &rows,
@@ -715,7 +744,7 @@ fn what_differs_is_told_before_and_after() -> Result<(), Failed> {
     )
 }
 
-/// Its clip keys, track ids and classes are other ones then.
+/// The clips' keys, track ids and classes change with the folder's name.
 fn a_renamed_folder_is_the_same_clips() -> Result<(), Failed> {
     let folder = scratch("renamed");
     let audio = folder.join("audio");
@@ -727,6 +756,7 @@ fn a_renamed_folder_is_the_same_clips() -> Result<(), Failed> {
         }
     }
     fs::write(folder.join("folders.toml"), FOLDERS)?;
+
     let extract = |words: &[&str]| -> Result<Value, Failed> {
         let mut command = wavemill(["extract", "--json", "--recipe"]);
         command
@@ -736,11 +766,13 @@ fn a_renamed_folder_is_the_same_clips() -> Result<(), Failed> {
         let ran = run(command.arg("--store").arg(&store).args(words)).exits(0)?;
         Ok(serde_json::from_str(&ran.out)?)
     };
+
     extract(&[])?;
 
     fs::rename(audio.join("jazz"), audio.join("swing"))?;
     let told = extract(&["--new-version"])?;
     same("decoded", &told["clips_decoded"], &0.into())?;
+
     let unmoved = serde_json::json!([0, 0, []]);
     let sides = &told["sides"];
     same(
@@ -756,16 +788,19 @@ fn a_renamed_folder_is_the_same_clips() -> Result<(), Failed> {
         )?,
         6,
     )?;
+
     let again = extract(&[])?;
     same("nothing to do", &again["nothing_to_do"], &true.into())?;
 
-    // A copy beside the old one is a clip of its own, and of two copies nobody can tell which one it was.
+    // A copy next to the original is a clip of its own. If there are two copies, the renamed clip cannot be
+    // identified.
     fs::copy(audio.join("rock/12.wav"), audio.join("rock/99.wav"))?;
     same(
         "a copy",
         &extract(&["--new-version"])?["clips_decoded"],
         &1.into(),
     )?;
+
     fs::create_dir(audio.join("metal"))?;
     fs::copy(audio.join("rock/13.wav"), audio.join("metal/1.wav"))?;
     fs::rename(audio.join("rock/13.wav"), audio.join("metal/2.wav"))?;
@@ -774,6 +809,7 @@ fn a_renamed_folder_is_the_same_clips() -> Result<(), Failed> {
         &extract(&["--new-version"])?["clips_decoded"],
         &2.into(),
     )?;
+
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
     Ok(())
 }

@@ -20,7 +20,7 @@ def main():
     rows, columns, *words = sys.argv[1:]
     child, terminal = pty.fork()
     if child == 0:
-        # Before the program looks for it.
+        # Sets the size before the program starts and reads it.
         fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", int(rows), int(columns), 0, 0))
         os.execvp(words[0], words)
 
@@ -31,7 +31,7 @@ def main():
             try:
                 shown = os.read(terminal, BYTES)
             except OSError:
-                # So Linux says that no program has the terminal any more.
+                # Linux reports this error when no program has the terminal open.
                 break
             os.write(1, shown)
         if 0 in ready:

@@ -1,4 +1,4 @@
-//! A program on a terminal of its own (`terminal.py`): keys are pressed, and the screen is read.
+//! Runs a program on a pseudo-terminal (`terminal.py`), types keys, and reads the screen.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -12,27 +12,27 @@ use crate::support::{has_python, same};
 
 pub(crate) const ROWS: usize = 24;
 pub(crate) const COLUMNS: usize = 80;
-/// For what takes a moment, on a machine that does much else.
+/// Timeout for events that take a moment, on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
-/// How often a waiting test looks.
+/// Polling interval of a waiting test.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// A test that needs a terminal; without Python, which makes them, it shows as ignored.
+/// Creates a test that needs a pseudo-terminal. The test is ignored without Python, which provides the terminal.
 pub(crate) fn of_terminal(name: &str, body: fn() -> Result<(), Failed>) -> Trial {
     Trial::test(name, body).with_ignored_flag(!has_python())
 }
 
-/// What a program shows, and who talks to it.
+/// A program on a pseudo-terminal, with its input and output.
 pub(crate) struct Terminal {
     child: Child,
     keyboard: ChildStdin,
     screen: Arc<Mutex<Vec<u8>>>,
-    /// How much of the screen has been looked at.
+    /// Number of output bytes that were already read by the test.
     seen: usize,
 }
 
 impl Terminal {
-    /// Starts `program`, with its words and its environment.
+    /// Starts `program` with its arguments and environment.
     pub(crate) fn start(program: &Command) -> Result<Self, Failed> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/terminal.py");
         let mut command = Command::new("python3");
@@ -41,6 +41,7 @@ impl Terminal {
             .arg(ROWS.to_string())
             .arg(COLUMNS.to_string());
         command.arg(program.get_program()).args(program.get_args());
+
         for (name, value) in program.get_envs() {
             match value {
                 Some(value) => command.env(name, value),
@@ -57,7 +58,8 @@ impl Terminal {
         let mut output = child.stdout.take().ok_or("no screen")?;
         let screen = Arc::new(Mutex::new(Vec::new()));
 
-        // A program whose output nobody reads stops when the pipe is full. The thread ends with the program.
+        // Reads continuously, because the program would block when the pipe is full. The thread ends with the
+        // program.
         let shown = Arc::clone(&screen);
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
@@ -68,6 +70,7 @@ impl Terminal {
                     .extend_from_slice(&bytes[..n]);
             }
         });
+
         Ok(Self {
             child,
             keyboard,
@@ -76,7 +79,7 @@ impl Terminal {
         })
     }
 
-    /// What the screen has shown since the last look, and where that ends.
+    /// Returns the output since the last read, and the position of its end.
     fn look(&self) -> (String, usize) {
         let screen = self.screen.lock().unwrap_or_else(PoisonError::into_inner);
         (
@@ -85,16 +88,16 @@ impl Terminal {
         )
     }
 
-    /// What the screen has shown since the last look, which this is none of.
+    /// Returns the output since the last read without marking it as read.
     pub(crate) fn news(&self) -> String {
         self.look().0
     }
 
-    /// Looks until the screen shows `text`; all that it has shown since the last look comes back.
+    /// Waits until the output contains `text`, and returns all output since the last read.
     pub(crate) fn wait_for(&mut self, text: &str, limit: Duration) -> Result<String, Failed> {
         let start = Instant::now();
         loop {
-            // Asked before the look: what a program shows last is not missed.
+            // Checks for the end before reading, so that the last output is not missed.
             let has_ended = self.child.try_wait()?.is_some();
             let (news, end) = self.look();
             if news.contains(text) {
@@ -113,13 +116,13 @@ impl Terminal {
         }
     }
 
-    /// Types, as a keyboard sends it.
+    /// Sends bytes as a keyboard does.
     pub(crate) fn press(&mut self, keys: &str) -> Result<(), Failed> {
         self.keyboard.write_all(keys.as_bytes())?;
         Ok(self.keyboard.flush()?)
     }
 
-    /// Waits for the program's end.
+    /// Waits for the end of the program and checks its exit code.
     pub(crate) fn ends(mut self, code: i32) -> Result<(), Failed> {
         let start = Instant::now();
         while start.elapsed() < SOON {
@@ -138,7 +141,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Of a trial that failed. Without its terminal the program ends too.
+        // Needed only after a failed test. The program ends when its terminal is closed.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

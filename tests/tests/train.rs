@@ -1,4 +1,4 @@
-//! Whole training runs that are killed, stopped, resumed and given what is broken.
+//! End-to-end training runs that are killed, stopped, resumed, or given damaged files.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,8 @@ use crate::support::{
 };
 use crate::table::Table;
 
-/// Dropout and batch norm, augmentation and mix-up: 11 steps an epoch, a checkpoint after each.
+/// Settings with dropout, batch norm, augmentation and mix-up, with 11 steps per epoch and a checkpoint after each
+/// step.
 const SETS: [&str; 8] = [
     "model.name=genregenie-cnn",
     "data.batch_size=4",
@@ -30,9 +31,9 @@ const SETS: [&str; 8] = [
     "train.early_stop=0",
     "train.checkpoint_steps=1",
 ];
-/// Of the whole run.
+/// Number of steps of the whole run.
 const STEPS: u64 = 88;
-/// Longer than any test waits.
+/// More epochs than any test waits for.
 const ENDLESS: [&str; 2] = ["--epochs", "100000"];
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -44,6 +45,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_model_overfits_real_audio,
     );
     let on_real_ignored = on_real.has_ignored_flag() || !has_trainer;
+
     vec![
         of_trainer(
             "train::killed_five_times_equals_whole",
@@ -103,7 +105,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A run of [`SETS`].
+/// Returns a `fit` command with [`SETS`].
 fn small(runs: &Path) -> Command {
     let mut command = fit(whole(), runs);
     for set in SETS {
@@ -118,7 +120,7 @@ fn resume(run: &Path) -> Command {
     command
 }
 
-/// The last checkpoint's files and the scores, as bytes.
+/// Returns the bytes of the last checkpoint and of the scores.
 fn left_by(run: &Path) -> Result<[Vec<u8>; 3], Failed> {
     let last = checkpoints(run).pop().ok_or("no checkpoint")?;
     let read = |path: PathBuf| {
@@ -141,7 +143,7 @@ fn same_end(what: &str, run: &Path, wanted: &Path) -> Result<(), Failed> {
     )
 }
 
-/// Every folder with a checkpoint's name holds a whole one.
+/// Fails unless every folder with the name of a checkpoint contains a complete one.
 fn all_are_whole(run: &Path) -> Result<(), Failed> {
     for path in checkpoints(run) {
         Tensors::read(&path)?;
@@ -155,19 +157,22 @@ fn killed_five_times_equals_whole() -> Result<(), Failed> {
     run(&mut small(&undisturbed)).exits(0)?;
     let wanted = run_in(&undisturbed)?;
     same("steps", last_step(&undisturbed), STEPS)?;
+
     let mut next = small(&runs);
     for time in 1..=5 {
         let mut child = start(&mut next);
         wait_until(&mut child, "its steps", || {
             last_step(&runs) >= time * STEPS / 7
         })?;
+
         match time {
-            // While a checkpoint is written, or removed.
+            // Kills the run while a checkpoint is written or removed.
             2 | 4 => wait_until(&mut child, "a part", || {
                 run_in(&runs).is_ok_and(|run| !parts_of(&run).is_empty())
             })?,
             _ => std::thread::sleep(Duration::from_millis(3 * time)),
         }
+
         kill(child)?;
         all_are_whole(&run_in(&runs)?)?;
         same(
@@ -175,17 +180,20 @@ fn killed_five_times_equals_whole() -> Result<(), Failed> {
             run_in(&runs)?.join("result.json").exists(),
             false,
         )?;
+
         next = resume(&run_in(&runs)?);
     }
+
     run(&mut next).exits(0)?;
     same_end("killed five times", &run_in(&runs)?, &wanted)?;
     same("parts", parts_of(&run_in(&runs)?), Vec::new())?;
-    // What has come to its end stays there.
+
+    // Resuming a completed run changes nothing.
     run(&mut resume(&run_in(&runs)?)).exits(0)?;
     same_end("resumed at its end", &run_in(&runs)?, &wanted)
 }
 
-/// Files of checkpoints that are being written or removed.
+/// Lists the files of checkpoints that are being written or removed.
 fn parts_of(run: &Path) -> Vec<String> {
     let names = files_below(&run.join("checkpoints"));
     names
@@ -198,16 +206,19 @@ fn signal_ends_in_order(name: &str, nproc: usize) -> Result<(), Failed> {
     let [runs, undisturbed] = ["stopped", "undisturbed"].map(scratch);
     let nproc = ["--nproc".to_owned(), nproc.to_string()];
     run(small(&undisturbed).args(&nproc)).exits(0)?;
+
     let mut child = start(small(&runs).args(&nproc));
     wait_until(&mut child, "some steps", || last_step(&runs) >= 20)?;
     signal(&child, name)?;
     let ran = finish(child).exits(130)?;
+
     let stopped = run_in(&runs)?;
     let said = format!(
-        "stopped at step {}; go on with: wavemill-train fit --resume",
+        "stopped at step {}; resume with: wavemill-train fit --resume",
         last_step(&runs)
     );
     ran.says(&[&said, stopped.to_str().unwrap()])?;
+
     run(resume(&stopped).args(&nproc)).exits(0)?;
     same_end("stopped and resumed", &stopped, &run_in(&undisturbed)?)
 }
@@ -220,12 +231,15 @@ fn signal(child: &Child, name: &str) -> Result<(), Failed> {
     .map(drop)
 }
 
-/// oneDNN's recurrent kernels do not bear a signal handler on their stack. One signal hit them in two of three runs.
+/// oneDNN's recurrent kernels fail if a signal handler runs on their stack. One signal hit them in two of three
+/// runs.
 fn sigterm_to_a_recurrent_model_ends_in_order() -> Result<(), Failed> {
     const TIMES: u64 = 5;
+
     let [runs, undisturbed] = ["recurrent", "undisturbed"].map(scratch);
     let lstm = ["--set", "model.name=lstm"];
     run(small(&undisturbed).args(lstm)).exits(0)?;
+
     let mut next = small(&runs);
     next.args(lstm);
     for time in 1..=TIMES {
@@ -233,6 +247,7 @@ fn sigterm_to_a_recurrent_model_ends_in_order() -> Result<(), Failed> {
         wait_until(&mut child, "some steps", || {
             last_step(&runs) >= time * STEPS / (2 * TIMES)
         })?;
+
         signal(&child, "TERM")?;
         finish(child)
             .exits(130)?
@@ -240,6 +255,7 @@ fn sigterm_to_a_recurrent_model_ends_in_order() -> Result<(), Failed> {
         all_are_whole(&run_in(&runs)?)?;
         next = resume(&run_in(&runs)?);
     }
+
     run(&mut next).exits(0)?;
     same_end(
         "stopped five times",
@@ -248,7 +264,7 @@ fn sigterm_to_a_recurrent_model_ends_in_order() -> Result<(), Failed> {
     )
 }
 
-/// Paused, so that both signals come within a step.
+/// The program is paused, so that both signals arrive within one step.
 fn a_second_signal_says_so() -> Result<(), Failed> {
     let runs = scratch("twice");
     let mut child = start(small(&runs).args(ENDLESS));
@@ -269,11 +285,13 @@ fn a_longer_run_says_what_was_run() -> Result<(), Failed> {
     let epochs = || -> Result<bool, Failed> {
         Ok(fs::read_to_string(of.join("config.toml"))?.contains("epochs = 3\n"))
     };
+
     same(
         "asked",
         (result(&runs)?["test_asked"].as_u64(), epochs()?),
         (Some(1), false),
     )?;
+
     let ran = run(resume(&of).args(["--epochs", "3"])).exits(0)?;
     same(
         "the reader is told",
@@ -285,13 +303,15 @@ fn a_longer_run_says_what_was_run() -> Result<(), Failed> {
         (result(&runs)?["test_asked"].as_u64(), epochs()?),
         (Some(2), true),
     )?;
-    // At its end it is not asked once more.
+
+    // Resuming the completed run does not evaluate the test split again.
     let before = left_by(&of)?;
     run(&mut resume(&of)).exits(0)?;
     same("as it was", left_by(&of)? == before, true)?;
     run(resume(&of).args(["--epochs", "1"]))
         .exits(2)?
         .says(&["--epochs 1", "already"])?;
+
     let log = fs::read_to_string(of.join("log.jsonl"))?;
     let waits = log.lines().filter_map(|line| {
         serde_json::from_str::<Value>(line).ok()?["values"]["data_wait_s"].as_f64()
@@ -307,6 +327,7 @@ fn predict_answers_what_can_be_read() -> Result<(), Failed> {
     let runs = scratch("predict");
     run(small(&runs).args(["--set", "train.steps=2"])).exits(0)?;
     let of = run_in(&runs)?;
+
     let rows = sql(
         whole(),
         "SELECT clip_key FROM features_log_mel ORDER BY 1 LIMIT 2",
@@ -315,10 +336,12 @@ fn predict_answers_what_can_be_read() -> Result<(), Failed> {
         .iter()
         .map(|row| inputs().clip(row["clip_key"].as_str().unwrap()))
         .collect();
+
     let predict = |clips: &[&Path]| run(wavemill(["predict", "--run"]).arg(&of).args(clips));
     let missing = Path::new("nosuch.mp3");
     let ran = predict(&[&clips[0], missing, &clips[1]]).exits(1)?;
     same("answers", ran.out.lines().count(), 2)?;
+
     let lines: Vec<&str> = ran.err.lines().collect();
     same("lines", lines.len(), 2)?;
     same(
@@ -326,13 +349,14 @@ fn predict_answers_what_can_be_read() -> Result<(), Failed> {
         lines[0].starts_with("nosuch.mp3: cannot read it"),
         true,
     )?;
-    same("the count", lines[1], "wavemill: 1 of 3 clips gave no rows")?;
+    same("the count", lines[1], "wavemill: 1 of 3 clips have no rows")?;
     same(
         "all are there",
         predict(&[&clips[0]]).exits(0)?.err,
         String::new(),
     )?;
-    // What the trainer says is said once, with its code.
+
+    // An error of the trainer is printed once, and its exit code is returned.
     let last = checkpoints(&of)
         .pop()
         .ok_or("no checkpoint")?
@@ -341,13 +365,14 @@ fn predict_answers_what_can_be_read() -> Result<(), Failed> {
     predict(&[&clips[0]])
         .exits(3)?
         .says(&["state.json", "missing"])?;
+
     let words = ["predict", "--run", "nosuch", "-"];
     [wavemill(words), trainer(words)]
         .iter_mut()
-        .try_for_each(|c| run(c).exits(2)?.says(&["nosuch", "no run"]))
+        .try_for_each(|c| run(c).exits(2)?.says(&["nosuch", "not a run"]))
 }
 
-/// `command` with a limit on the size of files, whose breach is an error as on a full disk.
+/// Returns `command` with a limit on the size of files. Exceeding the limit is an error, as on a full disk.
 fn within_blocks(blocks: u32, command: &Command) -> Command {
     let mut limited = Command::new("sh");
     limited.args([
@@ -358,7 +383,7 @@ fn within_blocks(blocks: u32, command: &Command) -> Command {
     limited
 }
 
-/// A run that was killed after some steps.
+/// Returns a run that was killed after some steps.
 fn begun(name: &str, steps: u64) -> Result<PathBuf, Failed> {
     let runs = scratch(name);
     let mut child = start(small(&runs).args(ENDLESS));
@@ -367,7 +392,7 @@ fn begun(name: &str, steps: u64) -> Result<PathBuf, Failed> {
     run_in(&runs)
 }
 
-/// Ends a run's epoch in progress.
+/// Resumes a run until the end of its current epoch.
 fn goes_on(run_folder: &Path) -> Result<(), Failed> {
     let last = checkpoints(run_folder).pop().ok_or("no checkpoint")?;
     let state: Value = serde_json::from_slice(&fs::read(last.join("state.json"))?)?;
@@ -380,10 +405,12 @@ fn no_room_for_a_checkpoint() -> Result<(), Failed> {
     let begun = begun("no-room", 3)?;
     let before = checkpoints(&begun);
     let parts = parts_of(&begun);
-    // A block is 512 bytes or, in some shells, 1024; a checkpoint has more than 200 KB.
+
+    // A block has 512 bytes or, in some shells, 1024. A checkpoint is larger than 200 KB.
     run(&mut within_blocks(150, &resume(&begun)))
         .exits(5)?
         .says(&[begun.to_str().unwrap(), "File too large"])?;
+
     same("checkpoints", checkpoints(&begun), before)?;
     all_are_whole(&begun)?;
     same(
@@ -396,22 +423,24 @@ fn no_room_for_a_checkpoint() -> Result<(), Failed> {
     goes_on(&begun)
 }
 
-/// Somebody else takes the room while a model trains.
+/// Another process fills the disk while a model trains.
 fn disk_fills_up() -> Result<(), Failed> {
     let mount = Mount::new("size=64m")?;
     let runs = mount.0.join("runs");
     let mut child = start(small(&runs).args(ENDLESS));
     wait_until(&mut child, "some steps", || last_step(&runs) >= 3)?;
+
     let filler = mount.fill();
     finish(child)
         .exits(5)?
         .says(&[runs.to_str().unwrap(), "No space left"])?;
+
     fs::remove_file(filler)?;
     all_are_whole(&run_in(&runs)?)?;
     goes_on(&run_in(&runs)?)
 }
 
-/// The first shard of the training side.
+/// Returns the path and the number of rows of the first training shard.
 fn training_shard(store: &Path, manifest: &Manifest) -> Result<(PathBuf, u64), Failed> {
     let mut files = manifest
         .files_of("log_mel")
@@ -430,12 +459,14 @@ fn damaged_shards_are_named_or_passed_over() -> Result<(), Failed> {
     let store = own_store("damaged");
     let (path, rows) = training_shard(&store, &manifest(&store, 1)?)?;
     let bytes = fs::read(&path)?;
+
     let mut flipped = bytes.clone();
     let middle = bytes.len() / 2;
-    // More than a row, so that the header of a page is among it.
+    // The damaged range is longer than a row, so it includes a page header.
     flipped[bytes.len() / 4..middle]
         .iter_mut()
         .for_each(|byte| *byte ^= 0x55);
+
     let name = path.to_str().unwrap();
     for (damaged, whole_file) in [(&flipped[..], false), (&bytes[..middle], true)] {
         fs::write(&path, damaged)?;
@@ -443,20 +474,23 @@ fn damaged_shards_are_named_or_passed_over() -> Result<(), Failed> {
         let words = ["--epochs", "2"];
         let ran = run(fit(&store, &runs).args(SETS_OF_DAMAGE).args(words)).exits(3)?;
         ran.says(&[name])?;
+
         let ran = run(fit(&store, &runs)
             .args(SETS_OF_DAMAGE)
             .args(words)
             .arg("--verify"))
         .exits(3)?;
         same("all damaged files are named", ran.err.contains(name), true)?;
+
         let runs = scratch("passed-over");
         run(fit(&store, &runs)
             .args(SETS_OF_DAMAGE)
             .args(words)
             .arg("--skip-damaged"))
         .exits(0)?;
+
         let counted = result(&runs)?["damaged_rows"].as_u64().ok_or("no count")?;
-        // Two epochs count once.
+        // Rows that were damaged in both epochs are counted once.
         same(
             "rows",
             if whole_file {
@@ -484,6 +518,7 @@ fn damaged_checkpoints_are_named() -> Result<(), Failed> {
     let last = checkpoints(&begun).pop().ok_or("no checkpoint")?;
     let [tensors, state] = ["tensors.safetensors", "state.json"].map(|name| last.join(name));
     let whole = fs::read(&tensors)?;
+
     let flipped = |at: usize| {
         whole
             .iter()
@@ -491,7 +526,8 @@ fn damaged_checkpoints_are_named() -> Result<(), Failed> {
             .map(|(i, byte)| byte ^ u8::from(i == at))
             .collect::<Vec<u8>>()
     };
-    // In the header, where the name of a tensor is, and in a weight.
+
+    // Damages the name of a tensor in the header, and a weight.
     let tensors_are = [
         flipped(20),
         flipped(whole.len() / 2),
@@ -501,6 +537,7 @@ fn damaged_checkpoints_are_named() -> Result<(), Failed> {
         .into_iter()
         .map(|bytes| (&tensors, bytes))
         .chain([(&state, b"{\"form".to_vec())]);
+
     for (path, bytes) in damaged {
         let before = fs::read(path)?;
         fs::write(path, bytes)?;
@@ -511,6 +548,7 @@ fn damaged_checkpoints_are_named() -> Result<(), Failed> {
         ])?;
         fs::write(path, before)?;
     }
+
     let away = begun.join("away.json");
     fs::rename(&state, &away)?;
     run(&mut resume(&begun))
@@ -520,7 +558,8 @@ fn damaged_checkpoints_are_named() -> Result<(), Failed> {
         .exits(3)?
         .says(&[state.to_str().unwrap()])?;
     fs::rename(&away, &state)?;
-    // What the message advises.
+
+    // Follows the advice of the message.
     fs::write(&tensors, flipped(20))?;
     fs::remove_dir_all(&last)?;
     goes_on(&begun)
@@ -530,6 +569,7 @@ fn another_store_is_refused() -> Result<(), Failed> {
     let begun = begun("another-store", 1)?;
     let other = scratch("other").join("store");
     run(inputs().extract(&other).args(["--limit", "40"])).exits(0)?;
+
     let ran = run(resume(&begun).arg("--store").arg(&other)).exits(4)?;
     ran.says(&[
         begun.to_str().unwrap(),
@@ -539,15 +579,16 @@ fn another_store_is_refused() -> Result<(), Failed> {
     goes_on(&begun)
 }
 
-/// A store of four versions, and a run on the first. Only to be read.
+/// A store of four versions, and a run on the first. Tests must not change them.
 struct Grown {
     store: PathBuf,
     run: PathBuf,
 }
 
-/// The second version has a class more, before the others, on the training side alone. The third tests a track that was
-/// training, one with the recording of such a track, one by its artist, and one of the new class. In the fourth the
-/// feature is another.
+/// Creates the store and the run. The second version adds a class that sorts before the others and has training
+/// tracks only. The test split of the third version adds a track that was a training track, a copy of a training
+/// track's recording, a track by an artist of a training track, and a track of the new class. The fourth version
+/// has another feature.
 fn grown() -> &'static Grown {
     static GROWN: OnceLock<Grown> = OnceLock::new();
     GROWN.get_or_init(|| {
@@ -555,7 +596,7 @@ fn grown() -> &'static Grown {
         for track in 12..24 {
             table.row(track).side = if track < 18 { "validation" } else { "test" };
         }
-        // One on either side by nobody who is known: they are no artist in common.
+        // One training and one test track have no artist, which does not count as an artist in common.
         for track in [2, 23] {
             table.row(track).artist = None;
         }
@@ -564,7 +605,7 @@ fn grown() -> &'static Grown {
         for track in 30..33 {
             table.add(track).genre = "Blues";
         }
-        // Other ids of the classes that the model knows.
+        // The classes that the model knows get other ids.
         extract_by_column(&table, &["--new-version", "--renumber"]);
 
         table.row(0).side = "test";
@@ -574,6 +615,7 @@ fn grown() -> &'static Grown {
             row.voice = voice;
             row.side = "test";
         }
+
         let row = table.add(33);
         row.genre = "Blues";
         row.side = "test";
@@ -591,7 +633,7 @@ fn grown() -> &'static Grown {
     })
 }
 
-/// With the sides that the metadata say.
+/// Extracts with the splits that the metadata contain.
 fn extract_by_column(table: &Table, words: &[&str]) {
     let by_column = ["--set", "split.rule=column", "--set", "split.column=side"];
     let mut command = table.extract(&by_column).unwrap();
@@ -599,7 +641,7 @@ fn extract_by_column(table: &Table, words: &[&str]) {
     assert_eq!(ran.code, Some(0), "extract: {}", ran.err);
 }
 
-/// A small model on one version.
+/// Returns a command that trains a small model on one version.
 fn fit_on(store: &Path, version: &str, runs: &Path) -> Command {
     let mut command = fit(store, runs);
     command.args(["--version", version, "--model", "lstm", "--epochs", "2"]);
@@ -607,7 +649,7 @@ fn fit_on(store: &Path, version: &str, runs: &Path) -> Command {
     command
 }
 
-/// The run of [`grown`] in a folder that a test may change.
+/// Copies the run of [`grown`] to a folder in which a test may change it.
 fn own_run(name: &str) -> PathBuf {
     let copy = scratch(name).join("run-1");
     copy_folder(&grown().run, &copy);
@@ -620,7 +662,7 @@ fn eval_on(run_folder: &Path, version: &str, words: &[&str]) -> Result<Ran, Fail
     run(command.args(words)).exits(0)
 }
 
-/// The scores of the only target.
+/// Returns the scores of the only target.
 fn scores_of(ran: &Ran) -> Result<Value, Failed> {
     let mut all: Vec<Value> = serde_json::from_str(&ran.out)?;
     Ok(all.pop().ok_or("no target")?)
@@ -630,7 +672,7 @@ fn first_line(ran: &Ran) -> &str {
     ran.err.lines().next().unwrap_or_default()
 }
 
-/// What is said of the third version's test side.
+/// Part of the warning about the third version's test split.
 const KNOWN: &str = "of 10 test tracks, 1 are tracks, 2 are recordings and 2 are by artists that";
 
 fn eval_on_a_later_version_warns_of_known_tracks() -> Result<(), Failed> {
@@ -654,6 +696,7 @@ fn eval_on_a_later_version_warns_of_known_tracks() -> Result<(), Failed> {
         &leaks["compared_with"],
         &Value::from("run"),
     )?;
+
     let counts =
         ["track", "recording", "artist"].map(|kind| leaks["shared"][kind]["tracks"].as_u64());
     same("counts", counts, [Some(1), Some(2), Some(2)])?;
@@ -662,6 +705,7 @@ fn eval_on_a_later_version_warns_of_known_tracks() -> Result<(), Failed> {
         [&leaks["tracks"], &leaks["training_tracks"]].map(Value::as_u64),
         [Some(10), Some(12)],
     )?;
+
     let report = &scores["segments"]["report"];
     same("unlabelled", report["unlabelled"].as_u64(), Some(1))?;
     let written = String::from_utf8_lossy(&fs::read(&rows)?).into_owned();
@@ -671,7 +715,7 @@ fn eval_on_a_later_version_warns_of_known_tracks() -> Result<(), Failed> {
         true,
     )?;
 
-    // Of its own version nothing is said or written but what always was.
+    // An evaluation on the run's own version prints and writes nothing additional.
     let own = eval_on(of, "1", &files)?;
     let silent = !own.err.contains("trained on") && !own.out.contains("compared_with");
     same(&own.err, silent, true)?;
@@ -682,7 +726,7 @@ fn eval_on_a_later_version_warns_of_known_tracks() -> Result<(), Failed> {
         false,
     )?;
 
-    // Ranks have one list, and say it once.
+    // Ranks write a single list and print the warning once.
     let runs = scratch("grown-ranks");
     run(fit_on(store, "1", &runs).args(["--nproc", "2"])).exits(0)?;
     let of_ranks = run_in(&runs)?;
@@ -691,7 +735,7 @@ fn eval_on_a_later_version_warns_of_known_tracks() -> Result<(), Failed> {
     let ran = eval_on(&of_ranks, "3", &["--nproc", "2"])?;
     same(&ran.err, ran.err.matches(KNOWN).count(), 1)?;
 
-    // Another feature is another matter.
+    // A model cannot be evaluated on a version with another feature.
     let mut command = trainer(["eval", "--device", "cpu", "--version", "4"]);
     run(command.arg(of)).exits(4)?.says(&[
         "was trained on feature log_mel with feature_id",
@@ -719,11 +763,13 @@ fn classes_are_matched_by_name() -> Result<(), Failed> {
         now["leaks"]["compared_with"].as_str(),
         Some("run"),
     )?;
-    // All else is the same: the rows of test are, and so are their classes.
+
+    // All other scores are equal: the test rows and their classes are the same.
     for scores in [&mut then, &mut now] {
         scores["leaks"].take();
     }
     same("scores", now, then)?;
+
     let said = eval_on(of, "2", &["--side", "training"])?.err;
     same(
         &said,
@@ -742,12 +788,14 @@ fn a_run_without_a_list_says_that_it_cannot_compare() -> Result<(), Failed> {
         let told = words.iter().all(|word| line.contains(word));
         same(line, told && line.contains("cannot be compared"), true)?;
         same(&ran.err, ran.err.matches("compared").count(), 1)?;
+
         let scores = scores_of(&ran)?;
         same(
             "compared with",
             scores["leaks"]["compared_with"].as_str(),
             Some("nothing"),
         )?;
+
         let own = eval_on(&of, "1", &[])?;
         same(&own.err, own.err.contains("compared"), false)
     };
@@ -759,6 +807,7 @@ fn a_run_without_a_list_says_that_it_cannot_compare() -> Result<(), Failed> {
         fs::write(&list, &whole[..end])?;
         unknown(&[path, "damaged", "restore it from a copy"])?;
     }
+
     let mut flipped = whole;
     flipped[60] ^= 1;
     fs::write(&list, flipped)?;
@@ -775,6 +824,7 @@ fn init_from_another_run_is_compared() -> Result<(), Failed> {
         weights.to_str().unwrap(),
     ];
     run(trainer(["export"]).arg(&of).args(words)).exits(0)?;
+
     let begun = |version: &str| -> Result<(PathBuf, String), Failed> {
         let runs = scratch("init-runs");
         let mut command = fit_on(&grown().store, version, &runs);
@@ -789,6 +839,7 @@ fn init_from_another_run_is_compared() -> Result<(), Failed> {
         said.matches(&format!("warning: {warning}\n")).count(),
         1,
     )?;
+
     let result: Value = serde_json::from_slice(&fs::read(started.join("result.json"))?)?;
     let warnings = result["warnings"].as_array().ok_or("no warnings")?;
     same(
@@ -796,21 +847,23 @@ fn init_from_another_run_is_compared() -> Result<(), Failed> {
         warnings.contains(&Value::from(warning.as_str())),
         true,
     )?;
+
     let log = fs::read_to_string(started.join("log.jsonl"))?;
     same("in the log", log.contains(&warning), true)?;
 
-    // Its weights come from twelve tracks that it does not all train on itself.
+    // The initial weights come from a run on twelve tracks, not all of which this run trains on.
     let ran = eval_on(&started, "1", &["--side", "training"])?;
     same(
         first_line(&ran),
         first_line(&ran).starts_with("warning: of 12 training tracks, 12 are tracks, "),
         true,
     )?;
+
     let (_, said) = begun("1")?;
     same(&said, said.contains("model.init"), false)
 }
 
-/// Refused before a run's folder is made.
+/// Fails unless the run was refused before its folder was created.
 fn refused(ran: Ran, runs: &Path, said: &[&str]) -> Result<(), Failed> {
     ran.exits(2)?.says(said)?;
     same("a run", runs.exists(), false)
@@ -823,6 +876,7 @@ fn what_is_wrong_at_the_start_leaves_no_run() -> Result<(), Failed> {
         folder.join("store"),
         folder.join("two.toml"),
     );
+
     let labelled = "track_genre_top IS NOT NULL";
     let two_sides = RECIPE.replace(
         labelled,
@@ -835,11 +889,13 @@ fn what_is_wrong_at_the_start_leaves_no_run() -> Result<(), Failed> {
     }
     .extract(&store))
     .exits(0)?;
+
     refused(
         run(&mut fit(&store, &runs)),
         &runs,
         &["no rows in split validation", "rule official"],
     )?;
+
     let of = |words: &[&str]| run(fit(whole(), &runs).args(words));
     refused(of(&["--model", "vgg"]), &runs, &["vgg", "cnn2d, cnn1d-gru"])?;
     refused(
@@ -847,6 +903,7 @@ fn what_is_wrong_at_the_start_leaves_no_run() -> Result<(), Failed> {
         &runs,
         &["cnn2d needs at least", "frames"],
     )?;
+
     let sync = [
         "--set",
         "model.sync_batch_norm=true",
@@ -857,7 +914,7 @@ fn what_is_wrong_at_the_start_leaves_no_run() -> Result<(), Failed> {
         "--model",
         "cnn1d",
     ];
-    // 44 rows leave three for four ranks; each says so.
+    // 44 rows leave three for four ranks. Each rank reports the error.
     same(
         "rows for ranks",
         of(&sync)
@@ -866,10 +923,11 @@ fn what_is_wrong_at_the_start_leaves_no_run() -> Result<(), Failed> {
             .contains("needs a row on every rank"),
         true,
     )?;
+
     same("a run", runs.exists(), false)
 }
 
-/// Real clips with the genres of their tracks, cut into segments: the model must be able to learn them by heart.
+/// Trains on real clips with the genres of their tracks, cut into segments. The model must be able to overfit them.
 fn a_model_overfits_real_audio(data: &Path) -> Result<(), Failed> {
     const RECIPE: &str = r#"
 name = "overfit"
@@ -894,6 +952,7 @@ n_mels = 40
 db = { ref = "max", top_db = 80.0 }
 normalize = "minmax"
 "#;
+
     let folder = scratch("overfit");
     let (audio, store, runs) = (
         folder.join("audio"),
@@ -902,6 +961,7 @@ normalize = "minmax"
     );
     fs::create_dir_all(&audio)?;
     fs::write(folder.join("recipe.toml"), RECIPE)?;
+
     let mut tracks = Vec::new();
     for part in ["fma_like", "audio/fma_real"] {
         for entry in fs::read_dir(data.join(part))? {
@@ -910,13 +970,15 @@ normalize = "minmax"
                 copy_folder(&path, &audio.join(path.file_name().unwrap()));
             }
         }
+
         let text = fs::read(data.join(part).join("tracks.csv"))?;
-        // Three header lines, of the first file alone.
+        // Keeps the three header lines of the first file only.
         let lines = text
             .split_inclusive(|byte| *byte == b'\n')
             .skip(if tracks.is_empty() { 0 } else { 3 });
         lines.for_each(|line| tracks.extend_from_slice(line));
     }
+
     fs::write(folder.join("tracks.csv"), tracks)?;
     let inputs = Inputs {
         metadata: Some(folder.join("tracks.csv")),
@@ -925,6 +987,7 @@ normalize = "minmax"
     };
     run(&mut inputs.extract(&store)).exits(0)?;
     same("rows", manifest(&store, 1)?.counts.feature_rows > 100, true)?;
+
     let sets = [
         "--model",
         "cnn1d",
@@ -936,6 +999,7 @@ normalize = "minmax"
         "train.early_stop=0",
     ];
     run(fit(&store, &runs).args(sets)).exits(0)?;
+
     let log = fs::read_to_string(run_in(&runs)?.join("log.jsonl"))?;
     let entries = log
         .lines()
@@ -948,6 +1012,7 @@ normalize = "minmax"
     let accuracy = last["values"]["training/accuracy"]
         .as_f64()
         .ok_or("no accuracy")?;
+
     if accuracy >= 0.95 {
         Ok(())
     } else {

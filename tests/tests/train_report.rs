@@ -1,4 +1,5 @@
-//! `wavemill-train report`: the page says what the runs' folders hold, names what they lack, and loads nothing.
+//! `wavemill-train report`: the page shows the content of the runs' folders, lists missing files, and loads nothing
+//! else.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,18 +17,18 @@ use crate::support::{
 
 /// Sections of a page about one run.
 const SECTIONS: [&str; 9] = [
-    "The run",
-    "How training went",
+    "Run",
+    "Learning curves",
     "Scores",
-    "What was taken for what",
-    "Classes",
+    "Confusion matrix",
+    "Scores per class",
     "Calibration",
-    "A map of the vectors",
-    "What was wrong",
+    "Embedding map",
+    "Misclassified tracks",
     "Configuration",
 ];
 
-/// A page about two small runs is small.
+/// Largest size of a page about two small runs.
 const PAGE_BYTES_MAX: usize = 2 << 20;
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -51,7 +52,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             a_folder_of_runs_is_a_sweep,
         ),
         of_trainer("train_report::damage_is_named", damage_is_named),
-        // Ignored where no browser is on PATH, or no trainer is built.
+        // Ignored if no browser is on PATH, or if the trainer is not built.
         Trial::test("train_report::a_browser_finds_nothing_to_load", move || {
             a_browser_finds_nothing_to_load(browser.as_deref().ok_or("no browser on PATH")?)
         })
@@ -59,14 +60,14 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A copy of a trained run, without the files of `eval`.
+/// Copies a trained run, which does not contain the files of `eval`.
 fn own_run(name: &str) -> PathBuf {
     let run = scratch(name).join("first");
     copy_folder(trained(), &run);
     run
 }
 
-/// Writes what `eval` says of a run's test rows into its folder.
+/// Runs `eval` on a run's test rows and writes its files to the run's folder.
 fn evaluate(folder: &Path) -> Result<(), Failed> {
     let mut command = trainer(["eval", "--device", "cpu", "--threads", "1"]);
     command
@@ -79,7 +80,7 @@ fn evaluate(folder: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Two runs with all files. Only to be read.
+/// Returns two runs with all files. Tests must not change them.
 fn two_runs() -> Result<&'static [PathBuf; 2], Failed> {
     static RUNS: OnceLock<Result<[PathBuf; 2], String>> = OnceLock::new();
     let runs = RUNS.get_or_init(|| make_two_runs().map_err(|error| format!("{error:?}")));
@@ -88,6 +89,7 @@ fn two_runs() -> Result<&'static [PathBuf; 2], Failed> {
 
 fn make_two_runs() -> Result<[PathBuf; 2], Failed> {
     let first = own_run("report-runs");
+
     let runs = scratch("report-other");
     let mut command = fit(whole(), &runs);
     for set in [
@@ -100,6 +102,7 @@ fn make_two_runs() -> Result<[PathBuf; 2], Failed> {
         command.args(["--set", set]);
     }
     run(&mut command).exits(0)?;
+
     let second = run_in(&runs)?;
     for folder in [&first, &second] {
         evaluate(folder)?;
@@ -113,7 +116,7 @@ fn report(runs: &[PathBuf], out: &Path, words: &[&str]) -> Ran {
     run(&mut command)
 }
 
-/// The answer of `--json`, and the page.
+/// Writes a page, and returns the JSON summary and the page.
 fn page(runs: &[PathBuf], out: &Path, words: &[&str]) -> Result<(Value, String), Failed> {
     let all = [words, &["--json"]].concat();
     let ran = report(runs, out, &all).exits(0)?;
@@ -129,31 +132,33 @@ fn contains(html: &str, words: &str) -> Result<(), Failed> {
     same(words, html.contains(words), true)
 }
 
-/// Charts of a page.
 fn says_what_a_run_holds_and_lacks() -> Result<(), Failed> {
     let folder = own_run("report-run");
     let out = folder.with_file_name("page.html");
     let runs = [folder.clone()];
     let (written, html) = page(&runs, &out, &[])?;
+
     same("sections", texts(&written["sections"]), SECTIONS.to_vec())?;
     same("bytes", written["bytes"].as_u64(), Some(html.len() as u64))?;
     loads_nothing(&html)?;
     for file in ["predictions.parquet", "map.parquet"] {
-        contains(&html, &format!("first: there is no {file}."))?;
+        contains(&html, &format!("first: {file} not found."))?;
     }
 
-    // The figures are those of the result.
+    // The page shows the figures of the result.
     let result: Value = serde_json::from_str(&fs::read_to_string(folder.join("result.json"))?)?;
     same("result", &about(&html)?["results"][0], &result)?;
+
     let accuracy = result["test"][0]["segments"]["report"]["accuracy"].as_f64();
     let accuracy = accuracy.ok_or("no accuracy")?;
     contains(&html, &format!("<strong>{accuracy:.3}</strong>"))?;
+
     let interval = &result["test"][0]["segments"]["bootstrap"]["intervals"]["macro_f1"];
     let [value, low, high] =
         ["value", "low", "high"].map(|key| interval[key].as_f64().unwrap_or(f64::NAN));
     contains(&html, &format!("{value:.3} [{low:.3}, {high:.3}]"))?;
 
-    // TensorBoard has the confusion of each epoch.
+    // The TensorBoard log contains the confusion matrix of each epoch.
     let tag = b"validation/confusion/genre";
     let mut pictures = 0;
     for entry in fs::read_dir(&folder)? {
@@ -169,30 +174,37 @@ fn says_what_a_run_holds_and_lacks() -> Result<(), Failed> {
     }
     same("pictures", Some(pictures as u64), result["epochs"].as_u64())?;
 
-    // With the files nothing is lacking.
+    // With the files of `eval`, the page lists nothing as missing.
     evaluate(&folder)?;
     let (_, html) = page(&runs, &out, &[])?;
     loads_nothing(&html)?;
-    for words in ["there is no ", "Without titles", "cannot be drawn"] {
+    for words in [
+        "parquet not found",
+        "Titles and artists are not available",
+        "cannot be drawn",
+    ] {
         same(words, html.contains(words), false)?;
     }
     contains(&html, "type=\"radio\"")?;
-    contains(&html, "By t-SNE with perplexity ")?;
-    // Every point says what it is, and the store knows titles and artists.
+    contains(&html, "Computed by t-SNE with perplexity ")?;
+
+    // Every point of the map has a title with the verdict, and the store provides titles and artists.
     same("points without a name", html.contains("h0\"/>"), false)?;
     let points = html.matches("h0\"><title>").count();
     same("points", points > 0, true)?;
+
     let mut verdicts = 0;
     let mut artists = 0;
     for point in html.split("h0\"><title>").skip(1) {
         let words = point.split("</title>").next().unwrap_or_default();
-        let has_verdict = words.contains(", right: ") || words.contains(", taken for ");
+        let has_verdict = words.contains(", correct: ") || words.contains(", predicted as ");
         verdicts += usize::from(has_verdict);
         artists += usize::from(words.contains(" – "));
     }
     same("points with a verdict", verdicts, points)?;
     same("points with an artist", artists > 0, true)?;
-    contains(&html, "probability of the likeliest class")?;
+
+    contains(&html, "reliability diagram")?;
     same(
         "a table for each chart",
         html.matches("<summary>Numbers</summary>").count(),
@@ -211,31 +223,34 @@ fn two_runs_are_on_common_axes() -> Result<(), Failed> {
     let plots = folder.join("deep/plots");
     let words = ["--plots", plots.to_str().ok_or("no text")?];
     let (written, html) = page(runs, &out, &words)?;
+
     same("too large", html.len() > PAGE_BYTES_MAX, false)?;
     loads_nothing(&html)?;
     same("runs", texts(&written["runs"]).len(), 2)?;
     let has_differences = texts(&written["sections"]).contains(&"Differences");
     same("differences", has_differences, true)?;
+
     for words in [
         "Loss, validation",
-        "In what the runs differ",
+        "Differences between the runs",
         "train.epochs",
         "seed",
     ] {
         contains(&html, words)?;
     }
 
-    // What `eval --against` says of the same runs.
+    // `eval --against` reports the same intervals for these runs.
     let mut against = trainer(["eval", "--device", "cpu", "--threads", "1", "--json"]);
     let ran = run(against.arg(&runs[0]).arg("--against").arg(&runs[1])).exits(0)?;
     let paired = ran.out.lines().last().ok_or("no comparison")?;
     let paired: Value = serde_json::from_str(paired)?;
+
     let difference = &paired["differences"]["accuracy"]["difference"];
     let [low, high] = ["low", "high"].map(|key| difference[key].as_f64().unwrap_or(f64::NAN));
     let interval = format!("{low:+.3} to {high:+.3}").replace('-', "−");
     contains(&html, &interval)?;
 
-    // Each chart is a file, too.
+    // Each chart is also written to a file.
     let files = files_below(&plots);
     same("files", files.len(), drawings(&html))?;
     same("told", texts(&written["plots"]).len(), files.len())?;
@@ -244,7 +259,8 @@ fn two_runs_are_on_common_axes() -> Result<(), Failed> {
         let is_svg = svg.starts_with("<svg xmlns=\"http://www.w3.org/2000/svg\"");
         same(&file, is_svg && svg.ends_with("</svg>\n"), true)?;
     }
-    // They are replaced by those of the next page.
+
+    // The files of the previous page are overwritten.
     page(runs, &out, &words)?;
     Ok(())
 }
@@ -266,16 +282,17 @@ fn a_folder_of_runs_is_a_sweep() -> Result<(), Failed> {
     let plots = folder.join("plots");
     let words = ["--plots", plots.to_str().ok_or("no text")?];
     let (written, html) = page(std::slice::from_ref(&runs), &out, &words)?;
+
     loads_nothing(&html)?;
-    let sections = ["Trials", "How training went", "Configuration"];
+    let sections = ["Trials", "Learning curves", "Configuration"];
     same("sections", texts(&written["sections"]), sections.to_vec())?;
     same("runs", texts(&written["runs"]).len(), 2)?;
-    for words in ["The best first", "Parallel coordinates of 2 trials"] {
+    for words in ["Trials, best first", "Parallel coordinates of 2 trials"] {
         contains(&html, words)?;
     }
     same("files", files_below(&plots).len(), drawings(&html))?;
 
-    // Their scores fall from the first one to the last one.
+    // Trials are sorted from best to worst.
     let about = about(&html)?;
     let best = |place: usize| about["trials"][place]["best"].as_f64();
     let is_loss = about["select"] == "loss";
@@ -293,13 +310,14 @@ fn other_files_are_left_alone() -> Result<(), Failed> {
     let runs = [run_folder.clone()];
     let mine = folder.join("mine.html");
     fs::write(&mine, "<!DOCTYPE html><title>mine</title>")?;
+
     report(&runs, &mine, &[])
         .exits(2)?
-        .says(&["no page of wavemill"])?;
+        .says(&["not a page of wavemill"])?;
     contains(&fs::read_to_string(&mine)?, "<title>mine")?;
     report(&runs, &folder, &[])
         .exits(2)?
-        .says(&["a folder, and no file"])?;
+        .says(&["is a folder, not a file"])?;
     report(&runs, &folder.join("no/such.html"), &[])
         .exits(2)?
         .says(&["--out"])?;
@@ -307,13 +325,13 @@ fn other_files_are_left_alone() -> Result<(), Failed> {
     let out = folder.join("page.html");
     report(std::slice::from_ref(&folder), &out, &[])
         .exits(2)?
-        .says(&["no run"])?;
+        .says(&["not a run"])?;
     report(&[run_folder.clone(), run_folder.clone()], &out, &[])
         .exits(2)?
-        .says(&["named twice"])?;
+        .says(&["given twice"])?;
     same("a page", out.exists(), false)?;
 
-    // By default it has the run's name, and is replaced.
+    // The default name of the page contains the run's name. An existing page is overwritten.
     let name = run_folder.file_name().ok_or("no name")?;
     let default = format!("report-{}.html", name.to_string_lossy());
     for _ in 0..2 {
@@ -340,6 +358,7 @@ fn damage_is_named() -> Result<(), Failed> {
         same("a page", out.exists(), false)?;
         fs::write(&path, bytes)?;
     }
+
     report(&[folder], &out, &[]).exits(0)?;
     Ok(())
 }

@@ -1,7 +1,7 @@
-//! `scripts/convert_weights.py`: PyTorch's weights as safetensors, and what it refuses.
+//! `scripts/convert_weights.py` converts PyTorch weights to safetensors and refuses invalid files.
 //!
-//! What needs PyTorch is asked where the Python of `WAVEMILL_PYTHON`, else `python3`, has it (`scripts/peers/setup.sh
-//! --bench` installs it); ignored elsewhere.
+//! Tests that need PyTorch use the Python interpreter of `WAVEMILL_PYTHON`, by default `python3`, and are ignored
+//! if it has no PyTorch. `scripts/peers/setup.sh --bench` installs PyTorch.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         let ignored = !has_torch || trial.has_ignored_flag();
         trial.with_ignored_flag(ignored)
     };
+
     vec![
         Trial::test(
             "weights::without_a_safe_torch_nothing_is_read",
@@ -47,7 +48,7 @@ fn python() -> Command {
     Command::new(std::env::var_os("WAVEMILL_PYTHON").unwrap_or_else(|| OsString::from("python3")))
 }
 
-/// Looks for it without loading it, which takes seconds.
+/// Reports whether PyTorch is installed, without importing it, which takes seconds.
 fn has_torch() -> bool {
     let look = "import importlib.util, sys; sys.exit(importlib.util.find_spec('torch') is None)";
     python()
@@ -56,7 +57,7 @@ fn has_torch() -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// The script, with what it is to read and to write.
+/// Returns a command that runs the script on an input and an output file.
 fn convert(from: &Path, to: &Path) -> Command {
     let mut command = python();
     command
@@ -66,7 +67,7 @@ fn convert(from: &Path, to: &Path) -> Command {
     command
 }
 
-/// Files by `make_weights.py`, in a folder of their own.
+/// Creates weight files with `make_weights.py` in a new folder.
 fn made(more: Option<&Path>) -> Result<PathBuf, Failed> {
     let folder = scratch("weights");
     let mut command = python();
@@ -78,7 +79,7 @@ fn made(more: Option<&Path>) -> Result<PathBuf, Failed> {
     Ok(folder)
 }
 
-/// One line that says this, and no trace of Python.
+/// Fails unless the error is a single line that contains `part`, without a Python traceback.
 fn says(ran: &Ran, part: &str) -> Result<(), Failed> {
     let is_line = ran.err.starts_with("convert_weights.py: ") && ran.err.lines().count() == 1;
     same(
@@ -88,17 +89,18 @@ fn says(ran: &Ran, part: &str) -> Result<(), Failed> {
     )
 }
 
-/// One of a file's tensors.
+/// A tensor of a file.
 struct Tensor {
     shape: Vec<u64>,
     values: Vec<f32>,
 }
 
-/// Every tensor in safetensors of f32.
+/// Reads all tensors of a safetensors file. Fails unless they are f32.
 fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, Failed> {
     let bytes = fs::read(path)?;
     let n_bytes = u64::from_le_bytes(*bytes.first_chunk().ok_or("no header")?) as usize;
     let header: BTreeMap<String, Value> = serde_json::from_slice(&bytes[8..8 + n_bytes])?;
+
     let mut found = BTreeMap::new();
     for (name, entry) in header
         .into_iter()
@@ -113,6 +115,7 @@ fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, Failed> {
                 .filter_map(Value::as_u64)
                 .collect()
         };
+
         let (shape, offsets): (Vec<u64>, Vec<u64>) = (numbers("shape"), numbers("data_offsets"));
         let [begin, end] = [offsets[0], offsets[1]].map(|at| 8 + n_bytes + at as usize);
         let values = bytes[begin..end]
@@ -121,12 +124,13 @@ fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, Failed> {
             .iter()
             .map(|value| f32::from_le_bytes(*value))
             .collect();
+
         found.insert(name, Tensor { shape, values });
     }
     Ok(found)
 }
 
-/// Made-up modules of the name stand for a torch that is absent, and for one whose own check had a hole.
+/// Fake modules named `torch` simulate a missing PyTorch, and versions whose check of files is unsafe.
 fn without_a_safe_torch_nothing_is_read() -> Result<(), Failed> {
     let folder = scratch("no-torch");
     let (from, to) = (folder.join("a.pth"), folder.join("a.safetensors"));
@@ -139,11 +143,11 @@ fn without_a_safe_torch_nothing_is_read() -> Result<(), Failed> {
         ),
         (
             format!("__version__ = '2.5.1+cpu'\n{loads}"),
-            "torch 2.5.1+cpu does not read such files safely",
+            "torch 2.5.1+cpu cannot read such files safely",
         ),
         (
             format!("__version__ = '1.13.0'\n{loads}"),
-            "torch 1.13.0 does not read such files safely",
+            "torch 1.13.0 cannot read such files safely",
         ),
     ] {
         fs::write(folder.join("torch.py"), module)?;
@@ -151,6 +155,7 @@ fn without_a_safe_torch_nothing_is_read() -> Result<(), Failed> {
         command
             .env("PYTHONPATH", &folder)
             .env("PYTHONDONTWRITEBYTECODE", "1");
+
         says(&run(&mut command).exits(2)?, said)?;
         same("a file", to.exists(), false)?;
     }
@@ -163,6 +168,7 @@ fn names_shapes_and_values() -> Result<(), Failed> {
     for name in ["plain.pth", "old.pth"] {
         run(&mut convert(&folder.join(name), &to)).exits(0)?;
         let found = tensors(&to)?;
+
         let names: Vec<&str> = found.keys().map(String::as_str).collect();
         same(
             "names",
@@ -175,6 +181,7 @@ fn names_shapes_and_values() -> Result<(), Failed> {
             &found["conv1.weight"].values,
             &vec![0.0, 3.0, 1.0, 4.0, 2.0, 5.0],
         )?;
+
         let pointwise = &found["block1.rep.0.pointwise.weight"];
         same(
             "axes that were left out",
@@ -183,12 +190,13 @@ fn names_shapes_and_values() -> Result<(), Failed> {
         )?;
         same("values", &pointwise.values, &vec![1.0; 8])?;
     }
+
     let before = fs::read(&to)?;
     let other =
         run(convert(&folder.join("plain.pth"), &to).args(["--model", "resnet50"])).exits(2)?;
     says(
         &other,
-        "is not of resnet50: conv1.weight is [3, 2], not [64, 3, 7, 7]",
+        "is not a file of resnet50: conv1.weight is [3, 2], not [64, 3, 7, 7]",
     )?;
     same("the file of before", fs::read(&to)? == before, true)
 }
@@ -197,12 +205,12 @@ fn what_is_refused() -> Result<(), Failed> {
     let folder = made(None)?;
     let to = folder.join("out.safetensors");
     for (name, code, said) in [
-        ("code.pth", 1, "holds more than weights, or is damaged"),
+        ("code.pth", 1, "contains more than weights, or is damaged"),
         ("cut.pth", 1, "or damaged"),
         ("text.pth", 1, "damaged"),
         ("none.pth", 1, "No such file or directory"),
-        ("numbers.pth", 2, "holds no weights"),
-        ("list.pth", 2, "holds no tensors by name"),
+        ("numbers.pth", 2, "contains no weights"),
+        ("list.pth", 2, "contains no named tensors"),
     ] {
         let ran = run(&mut convert(&folder.join(name), &to)).exits(code)?;
         says(&ran, said)?;
@@ -213,6 +221,7 @@ fn what_is_refused() -> Result<(), Failed> {
         )?;
         same("a file", to.exists(), false)?;
     }
+
     same(
         "what the pickle holds was run",
         folder.join("was-run").exists(),
@@ -220,7 +229,7 @@ fn what_is_refused() -> Result<(), Failed> {
     )
 }
 
-/// The weights of a new ResNet-50 there and back again.
+/// Exports the weights of a new ResNet-50 and converts them back.
 fn a_converted_file_starts_a_model() -> Result<(), Failed> {
     let folder = scratch("there-and-back");
     let train = |runs: &str, words: &[&str]| -> Result<PathBuf, Failed> {
@@ -237,15 +246,18 @@ fn a_converted_file_starts_a_model() -> Result<(), Failed> {
         run(command.args(["--set", "data.batch_size=2"]).args(words)).exits(0)?;
         run_in(&runs)
     };
+
     let first = checkpoints(&train("first", &[])?)
         .pop()
         .ok_or("no checkpoint")?
         .join("tensors.safetensors");
+
     let made = made(Some(&first))?;
     let to = folder.join("resnet50.safetensors");
     let said = run(convert(&made.join("full.pth"), &to).args(["--model", "resnet50"]))
         .exits(0)?
         .out;
+
     same(
         "tensors",
         said.contains(": 265 tensors; wavemill-train fit --init "),

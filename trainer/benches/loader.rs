@@ -85,6 +85,7 @@ impl Stored {
             }
             .write(&root);
         }
+
         let (store, data) = (Store::open(&root, None)?, Data::default());
         Ok(Dataset::open(store, &data, Needs::default())?)
     }
@@ -114,10 +115,12 @@ fn like_log_mel(fixture: &Fixture, row: RowId) -> Vec<f32> {
         state ^= state << 17;
         (state >> 40) as f32 / (1_u64 << 24) as f32
     };
+
     let (speed, phase) = (0.01 + 0.05 * uniform(), 6.0 * uniform());
     let swell: Vec<f32> = (0..frames)
         .map(|frame| 0.12 * (speed * frame as f32 + phase).sin())
         .collect();
+
     let mut values = Vec::with_capacity(bands * frames);
     for band in 0..bands {
         let level = 0.75 - 0.35 * band as f32 / bands as f32;
@@ -126,11 +129,13 @@ fn like_log_mel(fixture: &Fixture, row: RowId) -> Vec<f32> {
             level + swell + 0.12 * (uniform() + uniform() + uniform() - 1.5)
         }));
     }
+
     let (least, most) = values
         .iter()
         .fold((f32::MAX, f32::MIN), |(least, most), &x| {
             (x.min(least), x.max(most))
         });
+
     values
         .iter_mut()
         .for_each(|x| *x = (*x - least) / (most - least));
@@ -159,6 +164,7 @@ fn epoch(dataset: &Arc<Dataset>, readers: usize, as_f32: bool, epoch: u64) -> Re
         prefetch_batches: 2 * readers,
         ..LoaderPlan::default()
     };
+
     let mut rows = 0;
     for batch in Loader::start(dataset, plan)? {
         let batch = batch?;
@@ -168,6 +174,7 @@ fn epoch(dataset: &Arc<Dataset>, readers: usize, as_f32: bool, epoch: u64) -> Re
         }
     }
     anyhow::ensure!(rows == ROWS, "{rows} rows");
+
     let a_row = 1e3 / rows as f64;
     Ok(Cost {
         cpu_ms: (cpu_s() - cpu_start) * a_row,
@@ -177,11 +184,13 @@ fn epoch(dataset: &Arc<Dataset>, readers: usize, as_f32: bool, epoch: u64) -> Re
 
 fn measure(args: &Args, dataset: &Arc<Dataset>, stored: Stored, readers: usize) -> Result<()> {
     epoch(dataset, readers, args.f32, 0)?;
+
     let costs: Vec<Cost> = (1..=args.epochs)
         .map(|e| epoch(dataset, readers, args.f32, e))
         .collect::<Result<_>>()?;
     let best = |of: fn(&Cost) -> f64| costs.iter().map(of).fold(f64::INFINITY, f64::min);
     let (cpu_ms, wall_ms) = (best(|cost| cost.cpu_ms), best(|cost| cost.wall_ms));
+
     if args.json {
         let (store, f32) = (stored.name(), args.f32);
         println!(
@@ -203,13 +212,16 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let temporary = tempfile::tempdir()?;
     let folder = args.folder.as_deref().unwrap_or_else(|| temporary.path());
+
     // Only the reader threads are measured.
     tch::set_num_threads(1);
+
     for stored in args
         .store
         .map_or(vec![Stored::None, Stored::Zstd], |one| vec![one])
     {
         let dataset = stored.open(folder)?;
+
         if args.write || !args.json {
             let bytes: u64 = dataset
                 .store()
@@ -224,9 +236,11 @@ fn main() -> Result<()> {
                 bytes as f64 / 1e6
             );
         }
+
         if args.write {
             continue;
         }
+
         for readers in args.readers.map_or(vec![1, 2], |one| vec![one]) {
             measure(&args, &dataset, stored, readers)?;
         }

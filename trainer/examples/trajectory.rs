@@ -67,10 +67,12 @@ fn cases() -> Vec<Case> {
             ..Plateau::default()
         })
     };
+
     let step = Some(StepLr {
         every_epochs: 3,
         gamma: 0.7,
     });
+
     let smooth = config::Loss {
         label_smoothing: 0.1,
         ..config::Loss::default()
@@ -79,11 +81,13 @@ fn cases() -> Vec<Case> {
         class_weights: ClassWeights::None,
         ..config::Loss::default()
     };
+
     let (adam, adamw, sgd) = (
         optimizer(OptimizerKind::Adam),
         optimizer(OptimizerKind::Adamw),
         optimizer(OptimizerKind::Sgd),
     );
+
     let warm = Schedule {
         step: None,
         plateau: None,
@@ -104,6 +108,7 @@ fn cases() -> Vec<Case> {
         plateau: None,
         cosine: None,
     };
+
     let case =
         |name, kind, optimizer: &config::Optimizer, schedule: &Schedule, loss: &config::Loss| {
             Case {
@@ -114,6 +119,7 @@ fn cases() -> Vec<Case> {
                 loss: loss.clone(),
             }
         };
+
     let clipped = config::Optimizer {
         clip_norm: Some(0.4),
         ..adamw
@@ -131,6 +137,7 @@ fn cases() -> Vec<Case> {
         mixup: 0.4,
         ..smooth.clone()
     };
+
     vec![
         case(
             "adam, step and plateau, smoothing and class weights",
@@ -186,9 +193,11 @@ fn data() -> Data {
             .collect();
         Tensor::from_slice(&labels)
     };
+
     let lambda: Vec<f32> = (0..ROWS)
         .map(|row| mixup::lambda(1, 0, row as u64, 0.4) as f32)
         .collect();
+
     Data {
         inputs: random(1, &[ROWS, INPUTS]),
         classes: labels(2),
@@ -208,6 +217,7 @@ fn variables(kind: Kind) -> Vec<(String, Tensor)> {
         ("several.weight", &[CLASSES, HIDDEN]),
         ("several.bias", &[CLASSES]),
     ];
+
     let variable = |(index, (name, shape)): (usize, (&str, &[i64]))| {
         let values = random(10 + index as u64, shape) * 0.5;
         (
@@ -215,6 +225,7 @@ fn variables(kind: Kind) -> Vec<(String, Tensor)> {
             values.to_kind(kind).set_requires_grad(true),
         )
     };
+
     shapes.into_iter().enumerate().map(variable).collect()
 }
 
@@ -241,12 +252,15 @@ fn loss(case: &Case, criterion: &Criterion, data: &Data, logits: &[Tensor]) -> T
 fn train(case: &Case, data: &Data) -> Value {
     let variables = variables(case.kind);
     let initial = values(&variables);
+
     let shared = variables
         .iter()
         .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
         .collect();
+
     let mut optimizer = Optimizer::new(&case.optimizer, shared);
     let mut schedules = Schedules::new(&case.schedule, case.optimizer.lr);
+
     let class_weights = (case.loss.class_weights == ClassWeights::Balanced)
         .then(|| data.class_weights.shallow_clone());
     let targets = vec![
@@ -260,6 +274,7 @@ fn train(case: &Case, data: &Data) -> Value {
         },
     ];
     let criterion = Criterion::new(&case.loss, targets);
+
     let inputs = data.inputs.to_kind(case.kind);
     let mut steps = Vec::new();
     for step in 0..STEPS {
@@ -269,6 +284,7 @@ fn train(case: &Case, data: &Data) -> Value {
             steps_total: STEPS,
             epoch,
         });
+
         optimizer.zero_grad();
         let loss = loss(case, &criterion, data, &logits(&variables, &inputs));
         loss.backward();
@@ -278,6 +294,7 @@ fn train(case: &Case, data: &Data) -> Value {
             .map(|max| optimizer.clip_norm(max).double_value(&[]));
         optimizer.step(lr);
         steps.push(json!({ "lr": lr, "loss": loss.double_value(&[]), "norm": norm }));
+
         if (step + 1) % STEPS_PER_EPOCH == 0 {
             let loss = VALIDATIONS[epoch as usize];
             schedules.epoch_ended(
@@ -290,6 +307,7 @@ fn train(case: &Case, data: &Data) -> Value {
             );
         }
     }
+
     json!({
         "name": case.name,
         "dtype": if case.kind == Kind::Double { "float64" } else { "float32" },
@@ -320,6 +338,7 @@ fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     let data = data();
     let trajectories: Vec<Value> = cases().iter().map(|case| train(case, &data)).collect();
+
     let document = json!({
         "steps_per_epoch": STEPS_PER_EPOCH,
         "validations": VALIDATIONS,
@@ -331,6 +350,7 @@ fn main() -> anyhow::Result<()> {
         "lambda": value(&data.lambda),
         "trajectories": trajectories,
     });
+
     let mut file = std::fs::File::create(&args.out)?;
     file.write_all(document.to_string().as_bytes())?;
     Ok(())

@@ -228,6 +228,7 @@ mod tests {
             label: Label::Class(0),
             probabilities: &[0.75, 0.25],
         };
+
         predictions.push(&row).expect("a row");
         predictions.add_loss(loss[0], loss[1]);
         predictions
@@ -240,17 +241,20 @@ mod tests {
                 .expect("a labelled row")
                 .loss
         };
+
         assert_eq!(
             loss(&[[3.0, 2.0], [0.0, 0.0]]),
             1.5,
             "a target without weight is left out"
         );
+
         for bad in [
             loss(&[[0.0, 0.0]]),
             loss(&[[f64::NAN, 1.0]]),
             loss(&[[1.0, 1.0], [f64::INFINITY, 1.0]]),
         ] {
             assert!(!bad.is_finite(), "{bad}");
+
             let mut stop = EarlyStop::new(Metric::Loss, 2);
             let verdicts = [bad, 7.0, bad, bad].map(|loss| {
                 stop.epoch_ended(&Validation {

@@ -64,8 +64,8 @@ pub enum LearnError {
     },
     /// Batch norm over all ranks needs at least one row on each rank.
     #[error(
-        "model.sync_batch_norm needs a row on every rank: the last batch has {rows} for {parts} parts; \
-         set data.drop_last=true or another data.batch_size"
+        "model.sync_batch_norm needs a row on every rank: the last batch has {rows} rows for {parts} parts; set \
+         data.drop_last=true, or change data.batch_size"
     )]
     TooFewRows {
         /// Rows in the smallest batch.
@@ -75,7 +75,7 @@ pub enum LearnError {
     },
     /// Batch norm over all ranks was combined with skipping damaged rows, which may leave a rank without rows.
     #[error(
-        "model.sync_batch_norm over several ranks cannot pass over damaged rows: train on one rank, or without \
+        "model.sync_batch_norm over several ranks cannot skip damaged rows: train on one rank, or without \
          data.skip_damaged, or without model.sync_batch_norm"
     )]
     SkipsRows,

@@ -214,6 +214,7 @@ mod tests {
             label_smoothing,
             ..config::Loss::default()
         };
+
         Criterion::new(
             &settings,
             vec![TargetLoss {
@@ -248,6 +249,7 @@ mod tests {
                             smoothing,
                         )
                         .double_value(&[]);
+
                     let got = mean(&criterion(smoothing, weights, false), &labels, None);
                     assert!((got - want).abs() < 1e-14, "{got} {want}");
                 }
@@ -260,12 +262,14 @@ mod tests {
         let row = |r: usize| &LOGITS[3 * r..3 * r + 3];
         let minus_log =
             |r: usize, c: usize| row(r).iter().map(|x| x.exp()).sum::<f64>().ln() - row(r)[c];
+
         let labels = [2_usize, 0, 0, 1];
         let of_row = |(r, &y): (usize, &usize)| {
             let even: f64 = (0..3).map(|c| WEIGHTS[c] * minus_log(r, c)).sum();
             0.9 * WEIGHTS[y] * minus_log(r, y) + 0.1 / 3.0 * even
         };
         let want: f64 = labels.iter().enumerate().map(of_row).sum();
+
         let criterion = criterion(0.1, Some(Tensor::from_slice(&WEIGHTS)), false);
         let labels = [Tensor::from_slice(&labels.map(|y| y as i64))];
         assert!(
@@ -283,10 +287,12 @@ mod tests {
         let logits = logits().set_requires_grad(true);
         let labels = [Tensor::from_slice(&[-1_i64; 4])];
         let criterion = criterion(0.1, None, false);
+
         let sum = criterion
             .weighted_sum(&[logits.shallow_clone()], &labels, None)
             .remove(0);
         sum.backward();
+
         assert_eq!(
             (
                 sum.double_value(&[]),
@@ -305,6 +311,7 @@ mod tests {
             labels: vec![second.shallow_clone()],
             lambda: Tensor::from_slice(&[lambda; 4]),
         };
+
         assert_eq!(
             mean(&criterion, &first, Some(&mixed(1.0))),
             mean(&criterion, &first, None)
@@ -313,11 +320,13 @@ mod tests {
             mean(&criterion, &first, Some(&mixed(0.0))),
             mean(&criterion, &second, None)
         );
+
         let sum = |labels: &Tensor, mixed: Option<&MixedLabels>| {
             let labels = std::slice::from_ref(labels);
             let sum = criterion.weighted_sum(&[logits()], labels, mixed)[0].double_value(&[]);
             (sum, criterion.weight_sum(labels, mixed)[0])
         };
+
         let (a, b, both) = (
             sum(&first, None),
             sum(&second, None),

@@ -95,11 +95,13 @@ mod tests {
             Tensor::from_slice(&[1.0_f32, 2.0, 3.0, 4.0]),
             Tensor::from_slice(&[5.0_f32, 6.0, 7.0, 8.0]),
         );
+
         let mixed = blend(
             &own.view([2, 1, 2]),
             &partners.view([2, 1, 2]),
             &Tensor::from_slice(&[0.25_f64, 1.0]),
         );
+
         assert_eq!(mixed.size(), [2, 1, 2]);
         assert_eq!(
             Vec::<f32>::try_from(mixed.view(-1)).expect("f32"),

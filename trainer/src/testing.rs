@@ -81,6 +81,7 @@ pub(crate) fn made(
     let folder = tempfile::tempdir().expect("a folder");
     let data = opened(fixture, config, &folder);
     let mut learner = Learner::new(config, &data, &Solo, Device::Cpu).expect("a model");
+
     let plan = LoaderPlan {
         batch_size: config.data.batch_size,
         ..LoaderPlan::default()
@@ -99,12 +100,14 @@ pub(crate) fn made(
             .step(&batch.expect("rows"), context, false)
             .expect("a step");
     }
+
     let schedules = Schedules::new(&config.schedule, config.optimizer.lr);
     let state = State::first(config, &data, schedules.state().clone(), 1);
     let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 1).expect("a folder");
     let checkpoint = checkpoints
         .save(&state, &learner.tensors().expect("tensors"))
         .expect("room");
+
     TrainedFixture {
         folder,
         data,

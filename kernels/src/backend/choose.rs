@@ -72,7 +72,7 @@ impl BackendChoice {
             (Self::Cpu, Some(device)) => Err(KernelError::argument(
                 "device",
                 device,
-                "left out with backend cpu",
+                "omitted with backend cpu",
             )),
 
             // A user who lists a device wants a GPU, so the CPU does not replace it.
@@ -160,6 +160,7 @@ mod tests {
                 *choice
             );
         }
+
         let error = "CUDA".parse::<BackendChoice>().unwrap_err().to_string();
         assert!(
             error.starts_with("backend = CUDA: must be auto, cpu, cuda"),
@@ -176,7 +177,7 @@ mod tests {
             .err()
             .unwrap()
             .to_string();
-        assert_eq!(error, "device = 1: must be left out with backend cpu");
+        assert_eq!(error, "device = 1: must be omitted with backend cpu");
     }
     #[test]
     fn what_no_device_computes_goes_to_the_cpu_unless_a_device_was_asked_for() {
@@ -187,7 +188,7 @@ mod tests {
         assert_eq!(chosen.backend.kind(), "cpu");
         assert_eq!(
             chosen.notice.unwrap(),
-            "features are computed on the CPU: op = \"statistics\" is computed on the CPU alone"
+            "features are computed on the CPU: op = \"statistics\" is computed only on the CPU"
         );
         assert!(open(BackendChoice::Cpu, &[]).unwrap().notice.is_none());
 

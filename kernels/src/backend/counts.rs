@@ -449,7 +449,7 @@ fn no_kernel_takes_more_than_its_bound() {
     } else {
         assert_eq!(
             written, text,
-            "docs/cuda-kernels.md says otherwise: scripts/cuda_counts.sh --write"
+            "docs/cuda-kernels.md is out of date: run scripts/cuda_counts.sh --write"
         );
     }
 

@@ -46,12 +46,12 @@ impl Cuda {
             .collect::<Result<Vec<_>, _>>()?;
 
         let Some((first, others)) = gpus.split_first() else {
-            return Err(refused("no device was asked for"));
+            return Err(refused("no device was selected"));
         };
         for other in others {
             if (&other.name, other.capability) != (&first.name, first.capability) {
                 return Err(refused(format!(
-                    "{} and {} are of different kinds: their bits may differ",
+                    "{} and {} are different models: their results may differ in the last bits",
                     first.described(),
                     other.described()
                 )));
@@ -276,7 +276,7 @@ fn check_ordinals(devices: &[usize], count: usize) -> Result<(), KernelError> {
             return Err(KernelError::argument(
                 "device",
                 device,
-                "named once: a device has its two streams",
+                "listed only once: a device already has two streams",
             ));
         }
     }
@@ -295,8 +295,10 @@ mod tests {
     fn a_device_that_is_not_there_says_how_many_are() {
         let refusal =
             |devices: &[usize], count| check_ordinals(devices, count).unwrap_err().to_string();
+
         assert!(check_ordinals(&[0], 1).is_ok());
         assert!(check_ordinals(&[3, 0, 2], 4).is_ok());
+
         assert_eq!(
             refusal(&[1], 1),
             "device = 1: must be 0: the driver sees one GPU"
@@ -307,7 +309,7 @@ mod tests {
         );
         assert_eq!(
             refusal(&[2, 1, 2], 4),
-            "device = 2: must be named once: a device has its two streams"
+            "device = 2: must be listed only once: a device already has two streams"
         );
     }
 
@@ -319,6 +321,7 @@ mod tests {
             cufft: [12, 0, 0],
             nvrtc: [13, 0],
         };
+
         assert_eq!(
             level("sm_90", &versions),
             "sm_90, cuFFT 12.0.0, NVRTC 13.0, driver 13.0"

@@ -133,6 +133,7 @@ mod tests {
                 ..DbArgs::default()
             })
         };
+
         vec![
             (LogArgs::Linear, 2.0),
             (LogArgs::Ln { floor: 1.2e-7 }, 2.0),
@@ -147,23 +148,27 @@ mod tests {
     fn bits_are_the_cpus<D: Device>(device: &D) {
         let lanes = Lanes::new(Level::Scalar).unwrap();
         let rows = Rows::new(device, &RAGGED);
+
         // Values from 1e-14 to 1, and some zeros.
         let mut values: Vec<f32> = noise(N_BANDS * rows.n_frames())
             .iter()
             .map(|x| x.abs().powi(14))
             .collect();
         values[100..200].fill(0.0);
+
         let ranges: Vec<u32> = rows
             .split(&values, N_BANDS)
             .flat_map(|(_, row)| range_keys(row.iter().copied()))
             .collect();
         let ranges = sent(device, &ranges);
+
         for (args, power) in kinds() {
             let buffer = sent(device, &values);
             let (at, ranges) = (device.address(&buffer), device.address(&ranges));
             LogParams::new(args, power)
                 .run(device, &rows.table, N_BANDS, at, ranges)
                 .unwrap();
+
             let got = fetched_f32(device, &buffer, values.len());
             for ((row, got), (_, values)) in
                 rows.split(&got, N_BANDS).zip(rows.split(&values, N_BANDS))

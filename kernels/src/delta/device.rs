@@ -68,6 +68,7 @@ mod tests {
         const N_BASE: usize = 3;
         let rows = Rows::new(device, &RAGGED);
         let values = noise(N_BASE * rows.n_frames());
+
         for orders in 0..=2 {
             let n_bands = N_BASE * (1 + usize::from(orders));
             let base = sent(device, &values);
@@ -76,6 +77,7 @@ mod tests {
                 n_base: N_BASE,
                 orders,
             };
+
             run(
                 device,
                 &rows.table,
@@ -84,6 +86,7 @@ mod tests {
                 device.address(&out),
             )
             .unwrap();
+
             let got = fetched_f32(device, &out, n_bands * rows.n_frames());
             for ((row, got), (_, values)) in
                 rows.split(&got, n_bands).zip(rows.split(&values, N_BASE))

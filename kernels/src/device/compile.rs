@@ -69,7 +69,7 @@ fn compile(source: &str, architecture: &str) -> Result<Vec<u8>, String> {
             .collect::<Vec<_>>()
             .join(", ");
         return Err(format!(
-            "the device is {architecture}, and this NVRTC knows {known}: install a newer one"
+            "the device is {architecture}, but this NVRTC supports {known}: install a newer one"
         ));
     }
 
@@ -156,6 +156,7 @@ mod tests {
         let version = open_nvrtc().unwrap();
         let source = "#line 7 \"kernels/src/mel/mel.cu\"\nextern \"C\" __global__ void k() { undeclared = 1; }\n";
         let error = cubin(source, "sm_90", version).unwrap_err().to_string();
+
         assert!(error.contains("compile kernels: for sm_90"), "{error}");
         assert!(
             error.contains(
@@ -171,7 +172,7 @@ mod tests {
         open_nvrtc().unwrap();
         let error = compile("", "sm_35").unwrap_err();
         assert!(
-            error.starts_with("the device is sm_35, and this NVRTC knows sm_75"),
+            error.starts_with("the device is sm_35, but this NVRTC supports sm_75"),
             "{error}"
         );
     }

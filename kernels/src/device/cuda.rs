@@ -42,8 +42,7 @@ impl Gpu {
     /// Returns the number of GPUs that the driver shows to this process. Errors: the driver's; having no GPU is one of
     /// them.
     pub(crate) fn count() -> Result<usize, KernelError> {
-        let none =
-            "the driver sees no GPU (nvidia-smi lists them, CUDA_VISIBLE_DEVICES may hide them)";
+        let none = "the driver sees no GPU (check nvidia-smi and CUDA_VISIBLE_DEVICES)";
         match CudaContext::device_count() {
             Ok(count @ 1..) => Ok(count.cast_unsigned() as usize),
             Ok(_) | Err(DriverError(CUresult::CUDA_ERROR_NO_DEVICE)) => {
@@ -162,7 +161,7 @@ impl CudaDevice {
         let stream = gpu
             .context
             .new_stream()
-            .map_err(driver_failure(gpu.label.clone(), "make a stream"))?;
+            .map_err(driver_failure(gpu.label.clone(), "create a stream"))?;
         Ok(Self {
             label: gpu.label.clone(),
             stream,
@@ -199,7 +198,7 @@ impl CudaDevice {
     fn timed_event(&self) -> Result<CudaEvent, KernelError> {
         self.stream
             .record_event(Some(CUevent_flags_enum::CU_EVENT_DEFAULT))
-            .map_err(self.failed("note the time"))
+            .map_err(self.failed("record an event"))
     }
 
     /// Like [`Self::noted`], for work that may be queued again later: the closure owns all host data that it needs.
@@ -241,7 +240,7 @@ impl CudaDevice {
             Some(limit) => Err(KernelError::device(
                 &self.label,
                 action,
-                format!("{bytes} bytes of {limit}"),
+                format!("{bytes} bytes in a buffer of {limit}"),
             )),
         }
     }
@@ -281,10 +280,10 @@ impl CudaDevice {
         let most = CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
         let most = self.stream.context().attribute(most).unwrap_or_default();
         let detail = format!(
-            "{bytes} bytes, a block can have {most}: {}",
+            "{bytes} bytes, but a block can have at most {most}: {}",
             named(name, error)
         );
-        KernelError::device(&self.label, "ask for shared memory", detail)
+        KernelError::device(&self.label, "request shared memory", detail)
     }
 }
 
@@ -579,7 +578,7 @@ impl Drop for CudaFft {
 
 /// Converts a count to 32 bits, as cuFFT requires.
 fn fft_count(n: usize) -> Result<i32, String> {
-    i32::try_from(n).map_err(|_| format!("{n} is more than cuFFT counts"))
+    i32::try_from(n).map_err(|_| format!("{n} exceeds cuFFT's 32-bit counts"))
 }
 
 /// Formats an error as its name: cuFFT has no messages.

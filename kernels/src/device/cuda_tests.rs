@@ -14,6 +14,7 @@ fn the_report_names_what_is_used() {
         !report.devices.is_empty() && report.devices[0].memory_bytes > 1 << 30,
         "{report:?}"
     );
+
     for library in report
         .libraries
         .iter()
@@ -63,9 +64,11 @@ fn clearing_and_partial_copies_reach_just_their_bytes() {
 fn lent_memory_is_copied_to_its_place() {
     const N: usize = 100_003;
     let device = cuda();
+
     let ordinary = noise(N);
     let mut locked = crate::backend::Cuda::open(&[]).unwrap().sample_buffer_of();
     locked.extend(noise(N).into_iter().map(|x| -x));
+
     let mut buffer = sent(&device, &vec![0.5_f32; 2 * N + 8]);
     lending(&device, |loans| {
         loans.upload(bytes_of(&ordinary), &mut buffer, 16)?;
@@ -104,14 +107,17 @@ fn host_memory_that_is_dropped_waits_for_its_copies() {
     const BYTES: usize = 256 << 20;
     let device = cuda();
     let mut buffer = device.alloc(BYTES).unwrap();
+
     let start = Instant::now();
     for round in 0..4u8 {
         let mut host = device.alloc_host(BYTES).unwrap();
         host.as_mut().fill(round);
         device.upload(&host, BYTES, &mut buffer).unwrap();
     }
+
     let got = fetched(&device, &buffer, BYTES);
     assert!(got.iter().all(|byte| *byte == 3));
+
     println!(
         "{:.1} s for 4 copies of 256 MiB, their memory taken and filled anew",
         start.elapsed().as_secs_f64()

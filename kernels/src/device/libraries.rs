@@ -78,8 +78,8 @@ const CUFFT: Library = Library {
     is_present: cufft::sys::is_culib_present,
     wheel: Some("nvidia/cu13/lib"),
     helpers: None,
-    remedy: "pip install nvidia-cufft==12.0.0.61, or the distribution's package of CUDA 13's toolkit; \
-             LD_LIBRARY_PATH names its folder",
+    remedy: "pip install nvidia-cufft==12.0.0.61, or the distribution's package of CUDA 13's toolkit; add its folder \
+             to LD_LIBRARY_PATH",
 };
 
 const NVRTC: Library = Library {
@@ -89,8 +89,8 @@ const NVRTC: Library = Library {
     wheel: Some("nvidia/cu13/lib"),
     // The prefix has no minor version: the helper must have that of the NVRTC in the same folder.
     helpers: Some("libnvrtc-builtins.so.13."),
-    remedy: "pip install nvidia-cuda-nvrtc==13.0.88, or the distribution's package of CUDA 13's toolkit; \
-             LD_LIBRARY_PATH names its folder",
+    remedy: "pip install nvidia-cuda-nvrtc==13.0.88, or the distribution's package of CUDA 13's toolkit; add its \
+             folder to LD_LIBRARY_PATH",
 };
 
 /// Used only by the trainer, which finds NCCL without this module; included in [`super::report`].
@@ -100,7 +100,7 @@ const NCCL: Library = Library {
     is_present: nccl_is_present,
     wheel: Some("nvidia/nccl/lib"),
     helpers: None,
-    remedy: "pip install nvidia-nccl-cu13==2.28.9: training on several GPUs sums in host memory without",
+    remedy: "pip install nvidia-nccl-cu13==2.28.9: without it, training on several GPUs sums gradients in host memory",
 };
 
 /// Opens the driver, cuFFT and NVRTC. Errors: the first library that is missing or too old, with the remedy.
@@ -113,7 +113,7 @@ pub(crate) fn open() -> Result<Versions, KernelError> {
     let driver = driver_version()?;
     if driver < DRIVER_MIN {
         return Err(refused(format!(
-            "the driver is one of CUDA {}, and {} is needed: {}",
+            "the driver supports CUDA {}, but {} is required: {}",
             cuda_version(driver),
             cuda_version(DRIVER_MIN),
             DRIVER.remedy
@@ -371,7 +371,7 @@ fn driver_version() -> Result<i32, KernelError> {
     result
         .result()
         .map(|()| version)
-        .map_err(|error| refused(format!("the driver tells no version: {:?}", error.0)))
+        .map_err(|error| refused(format!("cannot query the driver's version: {:?}", error.0)))
 }
 
 fn nvrtc_version() -> Result<[i32; 2], KernelError> {
@@ -381,7 +381,7 @@ fn nvrtc_version() -> Result<[i32; 2], KernelError> {
     result
         .result()
         .map(|()| [major, minor])
-        .map_err(|error| refused(format!("NVRTC tells no version: {:?}", error.0)))
+        .map_err(|error| refused(format!("cannot query NVRTC's version: {:?}", error.0)))
 }
 
 fn cufft_version() -> Result<[i32; 3], KernelError> {
@@ -396,7 +396,7 @@ fn cufft_version() -> Result<[i32; 3], KernelError> {
 
 fn cufft_property(which: cufft::sys::libraryPropertyType) -> Result<i32, KernelError> {
     cufft::result::get_property(which)
-        .map_err(|error| refused(format!("cuFFT tells no version: {:?}", error.0)))
+        .map_err(|error| refused(format!("cannot query cuFFT's version: {:?}", error.0)))
 }
 
 /// Returns the version of the driver's kernel module.
@@ -450,12 +450,14 @@ fn nccl_version() -> Result<String, KernelError> {
             version / 100 % 100,
             version % 100
         )),
-        error => Err(refused(format!("NCCL tells no version: error {error}"))),
+        error => Err(refused(format!(
+            "cannot query NCCL's version: error {error}"
+        ))),
     }
 }
 
 fn no_nccl_version(error: libloading::Error) -> KernelError {
-    refused(format!("NCCL tells no version: {error}"))
+    refused(format!("cannot query NCCL's version: {error}"))
 }
 
 fn cuda_version(number: i32) -> String {
@@ -478,11 +480,13 @@ mod tests {
             versions.to_string(),
             "cuFFT 12.0.0, NVRTC 13.0, driver 13.0"
         );
+
         versions.module = Some("580.65.06".to_owned());
         assert_eq!(
             versions.to_string(),
             "cuFFT 12.0.0, NVRTC 13.0, driver 13.0 (580.65.06)"
         );
+
         assert_eq!(cuda_version(12_040), "12.4");
     }
 
@@ -502,19 +506,23 @@ mod tests {
             folder.join("venv/lib/python3.12/site-packages"),
             folder.join("usr/lib/python3/dist-packages"),
         ];
+
         for path in wheels
             .iter()
             .chain(&[folder.join("venv/bin"), folder.join("usr/bin")])
         {
             std::fs::create_dir_all(path).unwrap();
         }
+
         std::fs::write(folder.join("usr/bin/python3.12"), "").unwrap();
         let python = folder.join("venv/bin/python3");
         let _ = std::fs::remove_file(&python);
         std::os::unix::fs::symlink(folder.join("usr/bin/python3.12"), &python).unwrap();
+
         let found = packages_of_python(&python);
         std::fs::remove_dir_all(&folder).unwrap();
         assert_eq!(found, wheels);
+
         assert_eq!(
             packages_of_python(&folder.join("nosuch/python3")),
             Vec::<PathBuf>::new()

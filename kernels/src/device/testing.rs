@@ -88,6 +88,7 @@ impl<D: Device> Rows<D> {
     pub(crate) fn new(device: &D, lengths: &[(usize, usize)]) -> Self {
         let (mut frame, mut kept) = (0, 0);
         let (mut entries, mut kepts) = (Vec::new(), Vec::new());
+
         for &(n_frames, n_kept) in lengths {
             let [n_frames, n_kept] = [n_frames, n_kept].map(|n| n as i32);
             entries.push(RowEntry {
@@ -98,10 +99,12 @@ impl<D: Device> Rows<D> {
                 n_frames,
                 n_kept,
             });
+
             kepts.push(kept);
             frame += i64::from(n_frames);
             kept += i64::from(n_kept);
         }
+
         let buffers = [sent(device, &entries), sent(device, &kepts)];
         let n_frames_max = lengths
             .iter()
@@ -115,6 +118,7 @@ impl<D: Device> Rows<D> {
             n_pcm_max: 0,
             n_frames_max,
         };
+
         Self {
             entries,
             table,
@@ -172,6 +176,7 @@ pub(crate) fn range_keys(values: impl IntoIterator<Item = f32>) -> [u32; 2] {
                 0x8000_0000
             }
     };
+
     values
         .into_iter()
         .map(key)

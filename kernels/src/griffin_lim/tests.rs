@@ -101,6 +101,7 @@ fn phases_are_those_of_the_formula() {
         Framing::Inside,
         Framing::SnipEdges,
     ];
+
     for framing in framings {
         for (n_fft, win_length, hop_length, n_frames) in [
             (32, 32, 8, 6),
@@ -114,6 +115,7 @@ fn phases_are_those_of_the_formula() {
             feature.stft.n_fft = n_fft;
             feature.stft.win_length = win_length;
             feature.stft.hop_length = hop_length;
+
             let args = of(&feature);
             let n_bins = args.stft.n_bins();
 
@@ -171,6 +173,7 @@ fn the_spectrum_has_the_bands_that_were_given() {
         let column = plan.magnitudes_mut().iter().skip(bin).step_by(n_bins);
         spectrum.push(column.map(|x| f64::from(*x).powi(2)).collect());
     }
+
     let found = crate::mel::reference::bands(mel, 22_050, args.stft.n_fft, &spectrum);
     let mut errors_db = Vec::new();
     for (t, frame) in bands.chunks_exact(40).enumerate() {
@@ -179,6 +182,7 @@ fn the_spectrum_has_the_bands_that_were_given() {
             errors_db.push(10.0 * ratio.log10().abs());
         }
     }
+
     let mean = errors_db.iter().sum::<f64>() / errors_db.len() as f64;
     assert!(mean <= BANDS_DB_MAX, "{mean} dB");
 }
@@ -247,6 +251,7 @@ fn every_logarithm_is_undone() {
             ..DbArgs::default()
         })
     };
+
     let magnitudes = FeatureArgs {
         power: 1.0,
         ..with_log(db(DbRef::Power(1.0), Some(80.0)))
@@ -257,6 +262,7 @@ fn every_logarithm_is_undone() {
         stft: magnitudes.stft.clone(),
         ..mel(Preset::Librosa, &none)
     };
+
     let features = [
         with_log(LogArgs::Linear),
         with_log(db(DbRef::Power(1.0), Some(80.0))),
@@ -278,9 +284,11 @@ fn every_logarithm_is_undone() {
         },
         mel(Preset::Kaldi, &none),
     ];
+
     let pcm = sound(20_000);
     for feature in features {
         let sound = back(&feature, &values(&feature, &pcm));
+
         // Levels are compared as well, unless the reference level is lost.
         let is_relative = matches!(feature.log, LogArgs::Db(db) if db.reference == DbRef::Max);
         let reference = if is_relative {
@@ -293,6 +301,7 @@ fn every_logarithm_is_undone() {
             log: db(reference, Some(60.0)),
             ..feature.clone()
         };
+
         let want = values(&compared, &pcm[..18_000]);
         let got = values(&compared, &sound[..18_000]);
         let differences = want.iter().zip(&got).map(|(a, b)| f64::from((a - b).abs()));
@@ -314,6 +323,7 @@ fn no_values_are_too_odd() {
         -100.0,
         300.0,
     ];
+
     for feature in [
         with_log(LogArgs::Linear),
         with_log(LogArgs::Ln { floor: 1e-10 }),
@@ -329,6 +339,7 @@ fn no_values_are_too_odd() {
             let mixed: Vec<f32> = (0..n_values).map(|i| odd[i % odd.len()]).collect();
             let mut rows = vec![mixed];
             rows.extend(odd.map(|value| vec![value; n_values]));
+
             for row in rows {
                 let sound = back(&feature, &row);
                 assert_eq!(sound.len(), n_values / n_mels * 512);
@@ -336,6 +347,7 @@ fn no_values_are_too_odd() {
             }
         }
     }
+
     let silence = back(&db, &vec![f32::NEG_INFINITY; 5 * db.n_bands()]);
     assert!(silence.iter().all(|x| *x == 0.0));
 }

@@ -83,6 +83,7 @@ mod tests {
 
     fn matches_reference<D: Device>(device: &D) {
         let rows = Rows::new(device, &RAGGED);
+
         for (n_mels, n_mfcc, dct_type, lifter) in [
             (40, 13, 2, 0.0),
             (23, 23, 3, 22.0),
@@ -99,6 +100,7 @@ mod tests {
                 .iter()
                 .map(|x| 40.0 * x - 40.0)
                 .collect();
+
             let bands = sent(device, &values);
             let out = device.alloc(4 * n_mfcc * rows.n_frames()).unwrap();
             let mut plan = MfccDevice::new(device, &args, n_mels).unwrap();
@@ -109,6 +111,7 @@ mod tests {
                 device.address(&out),
             )
             .unwrap();
+
             let got = fetched_f32(device, &out, n_mfcc * rows.n_frames());
             for ((row, got), (_, values)) in
                 rows.split(&got, n_mfcc).zip(rows.split(&values, n_mels))
@@ -116,12 +119,14 @@ mod tests {
                 if row.n_frames == 0 {
                     continue;
                 }
+
                 let wide = |band: &[f32]| band.iter().map(|x| f64::from(*x)).collect();
                 let bands: Vec<Vec<f64>> = values
                     .chunks_exact(row.n_frames as usize)
                     .map(wide)
                     .collect();
                 let want = reference::mfcc(&args, &bands).concat();
+
                 for (at, (got, want)) in got.iter().zip(&want).enumerate() {
                     let error = (f64::from(*got) - want).abs();
                     let allowed = ERROR_MAX * (1.0 + lifter / 2.0);

@@ -176,6 +176,7 @@ mod tests {
                     assert!(!lines.is_empty() && lines.len() % 2 == 0, "{bands:?}");
                 }
             }
+
             let switch = rate.mixed.edges[rate.mixed.n_long];
             assert_eq!(usize::from(switch), rate.long_edge(rate.mixed.n_long));
         }

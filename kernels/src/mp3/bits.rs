@@ -71,6 +71,7 @@ mod tests {
         let bytes: Vec<u8> = (0..40_u8).map(|at| at.wrapping_mul(37) ^ 0x5A).collect();
         let bit =
             |at: usize| u32::from(bytes.get(at / 8).copied().unwrap_or(0) >> (7 - at % 8) & 1);
+
         for start in [0, 1, 7, 8, 63, 200, 319, 320, 400] {
             let mut reader = BitReader::new(&bytes, start);
             let mut at = start;

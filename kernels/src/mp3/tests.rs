@@ -109,11 +109,14 @@ fn books_are_whole_prefix_codes_and_another_decoders() {
     let quads = [(0, &QUADS_A), (1, &QUADS_B)];
     let pairs = PAIR_BOOKS.map(|(number, table)| (Table::Pairs(number), table));
     let quads = quads.map(|(number, table)| (Table::Quads(number), &table[..]));
+
     for (name, table) in pairs.into_iter().chain(quads) {
         let own: Vec<_> = words(table).collect();
+
         // Kraft's sum, in units of the longest possible code word.
         let kraft: u64 = own.iter().map(|word| 1 << (32 - word.n_bits)).sum();
         assert_eq!(kraft, 1 << 32, "{name:?}");
+
         for (at, word) in own.iter().enumerate() {
             for (other_at, other) in own.iter().enumerate() {
                 let is_prefix = word.n_bits <= other.n_bits
@@ -161,6 +164,7 @@ fn the_window_is_another_decoders() {
     let mut filter = Filter::new();
     let mut inputs = Vec::new();
     let mut outputs = Vec::new();
+
     for _ in 0..20 {
         // Some of the lowest lines are ±1; the second granule is silent.
         let signs: Vec<i32> = (0..72).map(|_| noise.next() as i32 % 2 * 2 - 1).collect();
@@ -168,6 +172,7 @@ fn the_window_is_another_decoders() {
         for (line, sign) in lines.iter_mut().zip(&signs) {
             *line = f64::from(*sign);
         }
+
         outputs.extend(decode(&mut peer, &long_frame(&signs)).unwrap().remove(0));
         reference::antialias(&mut lines, 31);
         for lines in [lines, vec![0.0; LINES]] {
@@ -188,6 +193,7 @@ fn the_window_is_another_decoders() {
                 row[16] += u[j + 32 * a] * f64::from(out[j]);
             }
         }
+
         for (i, factor) in super::black_box::solve(rows).into_iter().enumerate() {
             // Column 16 of every other block is multiplied by nothing: its cosines are zero.
             if let Some(factor) = factor {
@@ -197,17 +203,20 @@ fn the_window_is_another_decoders() {
             }
         }
     }
+
     assert_eq!(n_found, 512 - 8);
 }
 
 #[test]
 fn powers_are_the_references() {
     let table = PowerTable::get();
+
     for value in 0..8_207 {
         let want = reference::requantise(value, 0);
         let got = f64::from(table.of(value as u32));
         assert!((got - want).abs() <= want * 1e-7, "{value}: {got}");
     }
+
     for value in -16..16_i32 {
         let want = reference::requantise(value, 0) as f32;
         assert_eq!(table.of_signed((value + 16) as usize), want);
@@ -233,14 +242,17 @@ fn imdct_is_the_references_for_all_windows_one_after_the_other() {
     let mut imdct = Imdct::new();
     let mut hybrid = Hybrid::new();
     let blocks = [Block::Long, Block::Start, Block::Short, Block::End];
+
     for round in 0..200 {
         let block = blocks[noise.next() as usize % 4];
         let is_mixed = block != Block::Long && noise.next().is_multiple_of(2);
         let n_lines = [0, 7, 145, 288, 300, 576][noise.next() as usize % 6];
         let lines = noise.lines(n_lines);
+
         let mut slots = [[0.0; SUB_BANDS]; 18];
         let windows = Windows { block, is_mixed };
         imdct.run(windows, n_lines, &lines, &mut slots);
+
         let want = hybrid.run(block, is_mixed, &lines.map(f64::from));
         let what = format!("round {round}: {windows:?}, {n_lines} lines");
         assert_close(slots.into_iter().flatten(), &want.concat(), &what);
@@ -252,12 +264,15 @@ fn synthesis_is_the_references_in_pieces_of_any_length() {
     let mut noise = Noise(2);
     let mut synthesis = Synthesis::new();
     let mut filter = Filter::new();
+
     for n_slots in [18, 36, 18, 36, 36, 18] {
         let slots: Vec<[f32; 32]> = (0..n_slots)
             .map(|_| std::array::from_fn(|_| noise.value() as f32))
             .collect();
+
         let mut got = [0.0; FRAME_SAMPLES];
         synthesis.run(&slots, &mut got);
+
         let want: Vec<f64> = slots
             .iter()
             .flat_map(|slot| filter.run(&slot.map(f64::from)))
@@ -276,6 +291,7 @@ fn intensity_weights_are_the_formulas() {
             assert!((got - want).abs() < 1e-12, "{position}");
         }
     }
+
     assert_eq!(super::stereo::mpeg1_weights(6), [1.0, 0.0]);
     assert_eq!(super::stereo::mpeg2_weights(0, 0.5), [1.0, 1.0]);
     assert_eq!(super::stereo::mpeg2_weights(4, 0.5), [1.0, 0.5]);
@@ -289,10 +305,12 @@ fn noise_decodes_to_finite_samples_or_errors() {
     let mut noise = Noise(4);
     let mut decoder = FrameDecoder::new(Level::detect()).unwrap();
     let mut n_decoded = 0;
+
     for _ in 0..60_000 {
         let Some(frame) = noise.frame() else {
             continue;
         };
+
         let mut left = [0.0; FRAME_SAMPLES];
         let mut right = [0.0; FRAME_SAMPLES];
         let planes = [&mut left, &mut right];
@@ -305,10 +323,12 @@ fn noise_decodes_to_finite_samples_or_errors() {
                     .all(|sample| sample.is_finite())
             );
         }
+
         if noise.next().is_multiple_of(50) {
             decoder.reset();
         }
     }
+
     assert!(n_decoded > 1_000, "{n_decoded}");
 }
 
@@ -317,16 +337,19 @@ fn levels_give_equal_bits() {
     let mut noise = Noise(5);
     let mut decoders = [Level::Scalar, Level::detect()].map(|l| FrameDecoder::new(l).unwrap());
     let header = FrameHeader::parse([0xFF, 0xFB, 0x90, 0x64]).unwrap();
+
     for _ in 0..2_000 {
         let bytes = noise.bytes(32);
         let Ok(side) = SideInfo::parse(&header, &bytes) else {
             continue;
         };
+
         let bytes = noise.bytes(2_048);
         let main = MainData {
             bytes: &bytes,
             n_missing_bits: 0,
         };
+
         let [a, b] = decoders.each_mut().map(|decoder| {
             let mut planes = [[0.0; FRAME_SAMPLES]; 2];
             let [left, right] = &mut planes;
@@ -341,6 +364,7 @@ fn levels_give_equal_bits() {
 fn noise_granule(noise: &mut Noise) -> Granule {
     let mut below = |n: u64| noise.next() % n;
     let first_end = 2 * below(100) as usize;
+
     Granule {
         n_bits: below(4_000) as usize,
         n_big: 2 * below(289) as usize,

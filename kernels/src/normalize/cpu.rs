@@ -107,11 +107,13 @@ mod tests {
                 let mut values = vec![0.5f32; n];
                 values[at] = -3.0;
                 values[(at + 1) % n] = 4.0;
+
                 let Extremes { min, max } = extremes(&values);
                 let low = if n == 1 { 4.0 } else { -3.0 };
                 assert_eq!((min, max), (low, 4.0), "{n} values, from {at} on");
             }
         }
+
         let Extremes { min, max } = extremes(&[]);
         assert_eq!((min, max), (f32::INFINITY, f32::NEG_INFINITY));
     }

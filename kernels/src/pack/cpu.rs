@@ -128,6 +128,7 @@ mod tests {
             -0.0,
             2f32.powi(-25),
         ];
+
         assert_eq!(
             halves(&values),
             [0x3c00, 0x3c02, 0x3c01, 0x7bff, 0x8000, 0x0000]
@@ -140,6 +141,7 @@ mod tests {
             low: 0.0,
             high: 1.0,
         };
+
         for (value, packing) in [
             (65_520.0, Packing::F16),
             (-65_520.0, Packing::F16),
@@ -164,10 +166,12 @@ mod tests {
             low: -80.0,
             high: 0.0,
         };
+
         assert_eq!(
             packed(&[-80.0, -40.0, 0.0], decibels).unwrap(),
             [0, 128, 255]
         );
+
         let (step, low) = decibels.scale();
         assert!((128.0 * step + low + 40.0).abs() <= step / 2.0);
     }

@@ -49,6 +49,7 @@ fn on_cpu(
     let lanes = Lanes::new(Level::Scalar).unwrap();
     let mut values = row.to_vec();
     LogPlan::new(log, 2.0, lanes).run(&mut values);
+
     let mut values = kept(&values, frames[0], frames[1]);
     normalize(&mut values, how, lanes);
     ordered(&values, frames[1], order)
@@ -71,6 +72,7 @@ fn packed<D: Device>(
     dtype_bytes: usize,
 ) -> Vec<Vec<u8>> {
     let n_bands = values.len() / rows.n_frames();
+
     let ranges = |kept_only: bool| -> Vec<u32> {
         let row_range = |(row, values): (&crate::device::RowEntry, &[f32])| {
             let n_kept = if kept_only { row.n_kept } else { row.n_frames };
@@ -78,11 +80,13 @@ fn packed<D: Device>(
         };
         rows.split(values, n_bands).flat_map(row_range).collect()
     };
+
     let (buffer, all, kept) = (
         sent(device, values),
         sent(device, &ranges(false)),
         sent(device, &ranges(true)),
     );
+
     let mut spread = NormalizeDevice::new(how);
     let at = device.address(&buffer);
     let params = LogParams::new(log, 2.0);
@@ -98,14 +102,17 @@ fn packed<D: Device>(
             spread.run(device, &rows.table, n_bands, at).unwrap()
         }
     };
+
     let log = if how == Normalize::MinMax {
         params
     } else {
         LogParams::LINEAR
     };
+
     let n_bytes = |n_frames: i32| n_bands * n_frames as usize * dtype_bytes;
     let total = rows.entries.iter().map(|row| n_bytes(row.n_kept)).sum();
     let out = device.alloc(total).unwrap();
+
     let input = PackInput {
         values: at,
         kept: rows.kept,
@@ -115,6 +122,7 @@ fn packed<D: Device>(
         bytes: device.address(&out),
     };
     plan.run(device, &rows.table, &input).unwrap();
+
     let bytes = fetched(device, &out, total);
     let mut rest = &bytes[..];
     let mut take = |n| rest.split_off(..n).unwrap().to_vec();
@@ -133,14 +141,17 @@ fn stored_bytes_are_the_cpus<D: Device>(device: &D) {
         low: -80.0,
         high: 0.0,
     };
+
     let rows = Rows::new(device, &RAGGED);
     let mut values: Vec<f32> = noise(N_BANDS * rows.n_frames())
         .iter()
         .map(|x| x.abs().powi(5))
         .collect();
+
     // A row with a constant value.
     let constant = rows.entries[2];
     values[N_BANDS * constant.frame as usize..][..N_BANDS * constant.n_frames as usize].fill(0.25);
+
     for (log, how, packing) in [
         (LogArgs::Linear, Normalize::None, Packing::F32),
         (LogArgs::Linear, Normalize::MinMax, unit),
@@ -159,11 +170,13 @@ fn stored_bytes_are_the_cpus<D: Device>(device: &D) {
             } else {
                 1
             };
+
             let got = packed(device, &rows, &values, &mut plan, (log, how), bytes);
             assert!(
                 plan.faults().all(|fault| fault.is_none()),
                 "{log:?} {how:?} {packing:?}"
             );
+
             for ((row, values), got) in rows.split(&values, N_BANDS).zip(&got) {
                 let frames = [row.n_frames, row.n_kept].map(|n| n as usize);
                 let mut want = Vec::new();
@@ -180,10 +193,12 @@ fn mean_and_deviation_are_taken_out<D: Device>(device: &D) {
         .iter()
         .map(|x| 3.0 * x + 20.0)
         .collect();
+
     for order in ORDERS {
         let mut plan = PackDevice::new(N_BANDS, order, Packing::F32);
         let how = (LogArgs::Linear, Normalize::MeanVar);
         let got = packed(device, &rows, &values, &mut plan, how, 4);
+
         for ((row, values), got) in rows.split(&values, N_BANDS).zip(&got) {
             let frames = [row.n_frames, row.n_kept].map(|n| n as usize);
             let want = on_cpu(values, frames, how.0, how.1, order);
@@ -200,6 +215,7 @@ fn mean_and_deviation_are_taken_out<D: Device>(device: &D) {
 /// Returns all finite halves, the midpoints between neighbours, and the next values on both sides of each midpoint.
 fn around_halves() -> Vec<f32> {
     let finite = |bits: u16| f16::from_bits(bits).is_finite();
+
     let each = |bits: u16| {
         let value = f16::from_bits(bits).to_f32();
         let next = if finite(bits + 1) {
@@ -212,6 +228,7 @@ fn around_halves() -> Vec<f32> {
         } else {
             next
         };
+
         let signed = |x: f32| f32::from_bits(x.to_bits() | (u32::from(bits & 0x8000) << 16));
         [
             value,
@@ -221,6 +238,7 @@ fn around_halves() -> Vec<f32> {
         ]
         .map(signed)
     };
+
     let positive = (0..=0x7bffu16).flat_map(each);
     let tiny = [
         f32::MIN_POSITIVE,
@@ -235,6 +253,7 @@ fn around_halves() -> Vec<f32> {
 fn every_half_is_rounded_as_ieee_has_it<D: Device>(device: &D) {
     let values = around_halves();
     let rows = Rows::new(device, &[(values.len(), values.len())]);
+
     let mut plan = PackDevice::new(1, DimOrder::BandFrame, Packing::F16);
     let got = packed(
         device,
@@ -245,6 +264,7 @@ fn every_half_is_rounded_as_ieee_has_it<D: Device>(device: &D) {
         2,
     );
     assert_eq!(plan.faults().collect::<Vec<_>>(), [None]);
+
     for (pair, value) in got[0].chunks_exact(2).zip(&values) {
         let (got, want) = (
             u16::from_le_bytes([pair[0], pair[1]]),
@@ -260,6 +280,7 @@ fn what_a_type_cannot_hold_is_found<D: Device>(device: &D) {
         high: 1.0,
     };
     let rows = Rows::new(device, &[(3, 3), (40, 35), (40, 35)]);
+
     for (value, packing, bytes) in [
         (65_520.0, Packing::F16, 2),
         (-65_520.0, Packing::F16, 2),
@@ -275,6 +296,7 @@ fn what_a_type_cannot_hold_is_found<D: Device>(device: &D) {
             values[row + 2 * 40 + 30] = value;
             values[row + 3 * 40 + 4] = value;
             values[row + 4 * 40 + 36] = value;
+
             let mut plan = PackDevice::new(4, order, packing);
             packed(
                 device,
@@ -284,6 +306,7 @@ fn what_a_type_cannot_hold_is_found<D: Device>(device: &D) {
                 (LogArgs::Linear, Normalize::None),
                 bytes,
             );
+
             let place = if order == DimOrder::BandFrame {
                 2 * 35 + 30
             } else {
@@ -304,6 +327,7 @@ fn the_error_names_the_value<D: Device>(device: &D) {
     values[6 + 5 + 2] = 70_000.0;
     let buffer = sent(device, &values);
     let out = device.alloc(2 * 3 * 6).unwrap();
+
     for (order, place) in [(DimOrder::BandFrame, 6), (DimOrder::FrameBand, 7)] {
         let mut plan = PackDevice::new(3, order, Packing::F16);
         let input = PackInput {
@@ -314,9 +338,11 @@ fn the_error_names_the_value<D: Device>(device: &D) {
             scale: Scale::None,
             bytes: device.address(&out),
         };
+
         plan.run(device, &rows.table, &input).unwrap();
         device.synchronize().unwrap();
         assert_eq!(plan.faults().collect::<Vec<_>>(), [None, Some(place)]);
+
         let error = plan.error(device, 1, place).unwrap();
         let KernelError::Pack {
             index,

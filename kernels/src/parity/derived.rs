@@ -130,7 +130,7 @@ fn devices_refuse_what_is_derived(on: &Machines) {
         let error = backend.plan(0, std::slice::from_ref(&derived)).err();
         assert_eq!(
             error.map(|error| error.to_string()),
-            Some("op = \"statistics\" is computed on the CPU alone".to_owned())
+            Some("op = \"statistics\" is computed only on the CPU".to_owned())
         );
     }
 }

@@ -131,6 +131,7 @@ mod tests {
     fn run(args: &PictureArgs, values: &[f32], n_frames: usize) -> Vec<Vec<f32>> {
         let levels = [Level::Scalar, Level::X86_64V3];
         let levels = levels.into_iter().filter_map(Lanes::new);
+
         levels
             .map(|lanes| {
                 let mut plan = PicturePlan::new(args, lanes);
@@ -180,8 +181,10 @@ mod tests {
             ] {
                 let args = sized(map, height, width);
                 let want = reference::picture(&args, &rows);
+
                 for got in run(&args, &values, frames) {
                     assert_eq!(got.len(), want.len(), "{args:?}");
+
                     let mut n_steps = 0;
                     for (at, (got, want)) in got.iter().zip(&want).enumerate() {
                         let off = (f64::from(*got) - want).abs();

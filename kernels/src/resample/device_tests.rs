@@ -44,6 +44,7 @@ impl Source {
         } else {
             Samples::F32(&self.f32)
         };
+
         Clip {
             samples,
             channels: self.channels,
@@ -88,12 +89,14 @@ fn converted_and_levels<D: Device>(
         n_mono += clip.n_out(to_hz);
         clips.push(clip);
     }
+
     // Reinterpret the bytes as words, which are sent to the device.
     let words = bytes
         .chunks_exact(4)
         .map(|word| f32::from_ne_bytes([word[0], word[1], word[2], word[3]]));
     let upload = sent(device, &words.collect::<Vec<f32>>());
     let mono = device.alloc(4 * n_mono).unwrap();
+
     let mut found = LevelsDevice::default();
     let levels = found.start(device, sources.len()).unwrap();
     let buffers = ClipBuffers {
@@ -101,10 +104,12 @@ fn converted_and_levels<D: Device>(
         mono: device.address(&mono),
         levels,
     };
+
     ResampleDevice::new(to_hz)
         .run(device, &clips, buffers)
         .unwrap();
     found.fetch(device).unwrap();
+
     let mono = fetched_f32(device, &mono, n_mono);
     let each = clips
         .iter()
@@ -126,10 +131,12 @@ fn assert_converted(source: &Source, to_hz: u32, got: &[f32]) {
         from_hz: source.rate_hz,
         to_hz,
     };
+
     let mono = source.mono();
     if source.rate_hz == to_hz {
         return assert_eq!(got, mono, "{args:?} copies");
     }
+
     let case = || {
         format!(
             "{args:?}, {} samples, {} channels",
@@ -137,6 +144,7 @@ fn assert_converted(source: &Source, to_hz: u32, got: &[f32]) {
             source.channels
         )
     };
+
     let cpu = on_cpu(args, &mono);
     assert_eq!(got.len(), cpu.len(), "{}", case());
     for (m, (got, cpu)) in got.iter().zip(&cpu).enumerate() {
@@ -148,6 +156,7 @@ fn assert_converted(source: &Source, to_hz: u32, got: &[f32]) {
             case()
         );
     }
+
     for m in (0..got.len()).step_by(997).chain(got.len().checked_sub(1)) {
         let want = reference::resample_at(args, &mono, m);
         let error = (f64::from(got[m]) - want).abs();
@@ -174,6 +183,7 @@ fn matches_reference_and_cpu<D: Device>(device: &D) {
                 LENGTHS.into_iter().enumerate().map(one)
             })
             .collect();
+
         let got = converted(device, &sources, to_hz);
         for (source, got) in sources.iter().zip(&got) {
             assert_converted(source, to_hz, got);
@@ -199,6 +209,7 @@ fn bits_do_not_depend_on_the_batch<D: Device>(device: &D) {
         Source::new(9_000, 44_100, 1, true),
         source(48_000),
     ];
+
     let together = converted(device, &others, 22_050);
     for at in [1, 3] {
         let alone = converted(device, &[source(others[at].rate_hz)], 22_050);
@@ -230,6 +241,7 @@ fn what_would_need_a_huge_table_is_left_to_the_cpu() {
             "{from_hz} Hz"
         );
     }
+
     assert!(is_for_device(5_000, 5_000), "equal rates copy");
     for (from_hz, to_hz) in [
         (44_101, 22_050),
@@ -253,16 +265,19 @@ fn the_largest_magnitude_of_a_whole_clip_is_found_along<D: Device>(device: &D) {
             ));
         }
     }
+
     sources.push(Source {
         f32: vec![-0.0; 5_000],
         ..Source::new(0, 44_100, 1, false)
     });
     sources.push(Source::new(0, 48_000, 1, true));
+
     let (got, levels) = converted_and_levels(device, &sources, 22_050);
     for (at, (got, level)) in got.iter().zip(&levels).enumerate() {
         let want = got.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
         assert_eq!(*level, want, "source {at}");
     }
+
     assert_eq!(levels[12..], [0.0, 0.0]);
 
     let mut source = Source::new(3_000, 44_100, 1, false);
@@ -275,6 +290,7 @@ fn the_largest_magnitude_of_each_row_is_found<D: Device>(device: &D) {
     pcm[10_000..10_100].fill(0.0);
     pcm[10_050] = -0.0;
     (pcm[20_000], pcm[40_000], pcm[45_000]) = (-7.0, f32::NAN, f32::NEG_INFINITY);
+
     let row = |pcm: i64, n_pcm| RowEntry {
         pcm,
         frame: 0,
@@ -283,6 +299,7 @@ fn the_largest_magnitude_of_each_row_is_found<D: Device>(device: &D) {
         n_frames: 0,
         n_kept: 0,
     };
+
     let entries = [
         row(0, 0),
         row(10_000, 100),
@@ -291,6 +308,7 @@ fn the_largest_magnitude_of_each_row_is_found<D: Device>(device: &D) {
         row(44_000, 2_000),
         row(7, 1),
     ];
+
     let (mono, rows) = (sent(device, &pcm), sent(device, &entries));
     let address = device.address(&rows);
     let table = RowTable {
@@ -299,11 +317,13 @@ fn the_largest_magnitude_of_each_row_is_found<D: Device>(device: &D) {
         n_pcm_max: 50_000,
         n_frames_max: 0,
     };
+
     let mut levels = LevelsDevice::default();
     let answers = levels.start(device, entries.len()).unwrap();
     LevelsDevice::run(device, &table, device.address(&mono), answers).unwrap();
     levels.fetch(device).unwrap();
     device.synchronize().unwrap();
+
     let got: Vec<f32> = levels.largest().collect();
     assert_eq!(
         [got[0], got[1], got[2], got[4], got[5]],

@@ -243,6 +243,7 @@ mod tests {
             (22_051, 22_050),
         ] {
             let filter = Filter::new(ResampleArgs { from_hz, to_hz });
+
             for step in 0..5_000 {
                 let n = f64::from(step) / 4_999.0 * filter.half() * 1.01;
                 let (got, want) = (shape().at(&filter, n), filter.at(n));

@@ -64,6 +64,7 @@ mod tests {
     fn few_plans_are_kept_and_an_old_rate_sounds_the_same_again() {
         let mut plans = Resamplers::new(22_050, Level::Scalar);
         let input: Vec<f32> = (0..9_000).map(|i| (i % 97) as f32 / 97.0).collect();
+
         let mut convert = |from_hz| {
             let mut out = SampleBuffer::default();
             let plan = plans.get(from_hz).expect("a rate in range");
@@ -72,6 +73,7 @@ mod tests {
             if from_hz != 8_000 {
                 plan.finish(&mut out);
             }
+
             (
                 out.to_vec(),
                 plans
@@ -81,11 +83,13 @@ mod tests {
                     .collect::<Vec<_>>(),
             )
         };
+
         let (first, _) = convert(44_100);
         convert(8_000);
         for from_hz in [44_101, 48_000, 44_100, 32_000, 9_001] {
             convert(from_hz);
         }
+
         let (again, kept) = convert(44_100);
         assert_eq!((first, kept), (again, vec![48_000, 32_000, 9_001, 44_100]));
         assert!(plans.get(7_999).is_err() && plans.plans.len() == PLANS_MAX);

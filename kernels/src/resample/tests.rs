@@ -65,23 +65,27 @@ fn tone(hz: f64, rate_hz: u32, n: usize) -> Vec<f32> {
 #[test]
 fn input_len_is_where_the_output_is_there() {
     let input = noise(40_000);
+
     for (from_hz, to_hz) in RATIOS.into_iter().chain([(22_050, 22_050)]) {
         let args = ResampleArgs { from_hz, to_hz };
         for n_out in [1, 1_000, 7_000] {
             let n_in = args.input_len(n_out) as usize;
             let mut out = SampleBuffer::default();
             let mut resampler = args.plan(Level::Scalar).unwrap();
+
             resampler.push(&noise(n_in - 1), &mut out);
             assert!(
                 (out.len() as u64) < n_out,
                 "{args:?}: {n_out} of {} samples",
                 n_in - 1
             );
+
             resampler.push(&[0.0], &mut out);
             assert!(
                 out.len() as u64 >= n_out,
                 "{args:?}: {n_out} of {n_in} samples"
             );
+
             if n_in <= input.len() {
                 let n_out = n_out as usize;
                 let (cut, all) = (
@@ -95,6 +99,7 @@ fn input_len_is_where_the_output_is_there() {
                 );
             }
         }
+
         assert_eq!(args.input_len(0), 0);
     }
 }
@@ -106,6 +111,7 @@ fn matches_reference() {
         for (from_hz, to_hz) in RATIOS {
             let args = ResampleArgs { from_hz, to_hz };
             let got = whole(args, level, &input);
+
             for m in (0..got.len()).step_by(97).chain([1, got.len() - 1]) {
                 let want = reference::resample_at(args, &input, m);
                 let error = (f64::from(got[m]) - want).abs();
@@ -129,6 +135,7 @@ fn length_is_the_ceiling() {
             assert_eq!(got, want, "{args:?} of {n} samples");
         }
     }
+
     assert_eq!(
         ResampleArgs {
             from_hz: 44_100,
@@ -145,10 +152,12 @@ fn pass_band_is_flat_and_in_phase() {
         for (from_hz, to_hz) in RATIOS {
             let args = ResampleArgs { from_hz, to_hz };
             let nyquist = f64::from(from_hz.min(to_hz)) / 2.0;
+
             for part in [0.001, 0.1, 0.33, 0.5, 0.7, 0.816, 0.9, PASS_BAND] {
                 let hz = part * nyquist;
                 let got = whole(args, level, &tone(hz, from_hz, 2 * from_hz as usize));
                 let middle = got.len() / 4..got.len() * 3 / 4;
+
                 for m in middle.step_by(11) {
                     let want = (2.0 * PI * hz * m as f64 / f64::from(to_hz)).sin();
                     let error = (f64::from(got[m]) - want).abs();
@@ -171,6 +180,7 @@ fn stop_band_is_100_db_down() {
         {
             let args = ResampleArgs { from_hz, to_hz };
             let (low, high) = (f64::from(to_hz) / 2.0, f64::from(from_hz) / 2.0);
+
             for part in [0.0, 0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.99] {
                 let hz = low + part * (high - low);
                 let got = whole(args, level, &tone(hz, from_hz, from_hz as usize));
@@ -178,6 +188,7 @@ fn stop_band_is_100_db_down() {
                 let peak = middle
                     .iter()
                     .fold(0.0_f64, |peak, &sample| peak.max(f64::from(sample).abs()));
+
                 assert!(
                     peak <= ERROR_MAX,
                     "{args:?} {level:?}: {hz} Hz comes through at {peak}"
@@ -195,6 +206,7 @@ fn cutting_the_input_changes_no_bit() {
             let args = ResampleArgs { from_hz, to_hz };
             let want = whole(args, level, &input);
             let mut resampler = args.plan(level).unwrap();
+
             for size in [1, 1_152, 65_536] {
                 let mut got = SampleBuffer::default();
                 got.push(7.0);
@@ -202,6 +214,7 @@ fn cutting_the_input_changes_no_bit() {
                     .chunks(size)
                     .for_each(|chunk| resampler.push(chunk, &mut got));
                 resampler.finish(&mut got);
+
                 assert!(
                     got[1..] == want[..],
                     "{args:?} {level:?} in pieces of {size}"
@@ -220,10 +233,13 @@ fn reset_forgets() {
     let mut resampler = args.plan(Level::detect()).unwrap();
     let mut thrown = SampleBuffer::default();
     let mut got = SampleBuffer::default();
+
     resampler.push(&noise(12_345), &mut thrown);
     resampler.reset();
+
     resampler.push(&[1.0; 9_999], &mut got);
     resampler.finish(&mut got);
+
     assert_eq!(got.to_vec(), whole(args, Level::detect(), &[1.0; 9_999]));
 }
 

@@ -145,6 +145,7 @@ mod tests {
     fn run(values: &[f32], n_frames: usize) -> Vec<Vec<f32>> {
         let levels = [Level::Scalar, Level::X86_64V3];
         let levels = levels.into_iter().filter_map(Lanes::new);
+
         levels
             .map(|lanes| {
                 let mut plan = StatisticsPlan::new(lanes);

@@ -84,11 +84,13 @@ mod tests {
         let padded: Vec<f32> = (-7..10)
             .map(|i| signal.at(i, Framing::Center(PadMode::Reflect)))
             .collect();
+
         // Result of numpy.pad([1, 2, 3], 7, mode="reflect").
         let want = [
             2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0, 2.0,
         ];
         assert_eq!(padded, want);
+
         let single = Signal {
             pcm: &[5.0],
             len: 1,

@@ -145,6 +145,7 @@ mod tests {
                 if re == 0.0 && im == 0.0 {
                     continue;
                 }
+
                 let want = libm::atan2(im, re);
                 assert!(
                     (angle(re, im) - want).abs() <= ANGLE_MAX,
@@ -154,6 +155,7 @@ mod tests {
                 n += 1;
             }
         }
+
         assert!(n > 300_000);
         assert_eq!(angle(0.0, 0.0), 0.0);
         assert_eq!(angle(-0.0, 0.0), 0.0);
@@ -180,6 +182,7 @@ mod tests {
                 }
             }
         }
+
         assert_eq!(sin_cos(0.0), (0.0, 1.0));
     }
 

@@ -29,6 +29,7 @@ fn levels() -> Vec<Level> {
 /// Returns two gliding tones and noise from a fixed seed.
 fn sound(n: usize) -> Vec<f32> {
     let mut state = 0x1234_5678_u32;
+
     (0..n)
         .map(|i| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -60,6 +61,7 @@ fn lengths_are_rounded_as_python_rounds() {
     ] {
         assert_eq!(StretchArgs { rate }.output_len(n), want, "{n} at {rate}");
     }
+
     // As computed by `numpy.arange(0, n, rate)`.
     for (n, rate, want) in [
         (1_292, 0.85, 1_520),
@@ -113,21 +115,25 @@ fn frames_are_added_as_the_formula_says() {
     // Includes a column that is not the spectrum of any track.
     let mut columns = reference::columns(&sound(2_500));
     columns[2].iter_mut().for_each(|bin| bin[1] = -2.0 * bin[0]);
+
     for n_out in [100, 1_600, 3_000] {
         let want = reference::overlap_add(&columns, n_out);
         for level in levels() {
             let mut transform = Transform::new(level).unwrap();
             let mut got = vec![0.0; n_out];
+
             for (number, column) in columns.iter().enumerate() {
                 transform.synthesise(&to_complex(column), number, &mut got);
             }
             transform.normalise(&mut got, columns.len());
+
             for (i, (got, want)) in got.iter().zip(&want).enumerate() {
                 // The sum of squared windows is nearly 0 after the last frame, which increases errors by the same
                 // factor.
                 let bound = SAMPLE_MAX * want.abs().max(1.0);
                 let is_covered =
                     i + N_FFT / 2 + 1 < columns.len() * HOP_LENGTH + N_FFT - HOP_LENGTH - 64;
+
                 assert!(
                     !is_covered || (f64::from(*got) - want).abs() <= bound,
                     "{level}, {n_out} samples, sample {i}: {got} against {want}"
@@ -167,15 +173,18 @@ fn the_vocoder_is_that_of_the_formula() {
                 columns: columns.iter().map(|column| to_complex(column)).collect(),
                 made: Vec::new(),
             };
+
             let mut vocoder = Vocoder::new(level).unwrap();
             vocoder.run(args, columns.len(), want.len(), &mut given);
             assert_eq!(given.made.len(), want.len());
+
             for (step, (got, want)) in given.made.iter().zip(&want).enumerate() {
                 for (k, (got, (magnitude, phase))) in got.iter().zip(want).enumerate() {
                     let at = format!("{level}, rate {rate}, step {step}, bin {k}");
                     let found = f64::from(got.re).hypot(f64::from(got.im));
                     let error = (found - magnitude).abs();
                     assert!(error <= MAGNITUDE_REL * magnitude + 1e-30, "{at}: {found}");
+
                     // The angle of a bin that is nearly 0 is meaningless.
                     if step < 3 && *magnitude > 1e-3 {
                         let turned = f64::from(got.im).atan2(f64::from(got.re)) - phase;
@@ -240,10 +249,12 @@ fn pitch_stays() {
     // A tone in bin 40, which must stay there at both tempos.
     let tone = |i: usize| (2.0 * std::f64::consts::PI * 40.0 * i as f64 / N_FFT as f64).sin();
     let pcm: Vec<f32> = (0..20_000).map(|i| 0.5 * tone(i) as f32).collect();
+
     let mut plan = StretchPlan::new(Level::detect()).unwrap();
     for rate in [0.5, 1.5] {
         let mut out = Vec::new();
         plan.run(StretchArgs { rate }, &pcm, &mut out).unwrap();
+
         let column = &reference::columns(&out)[8];
         let power = |k: usize| column[k][0].hypot(column[k][1]);
         let loudest = (0..N_BINS).max_by(|a, b| power(*a).total_cmp(&power(*b)));

@@ -43,6 +43,7 @@ pub(crate) fn do_no_harm(files: &[Vec<u8>]) {
         if streams[at].is_empty() {
             continue;
         }
+
         decoders.restart(&mut random);
         if random.one_in(RUNS_PER_FILE) {
             let file = broken_file(&mut random, &files[at]);
@@ -163,6 +164,7 @@ impl Decoders {
         for _ in 0..1 + random.below(3) {
             break_frame(random, &frame.header, &mut bytes);
         }
+
         let head = *bytes.first_chunk().expect("a frame has a header");
         let Some(header) = FrameHeader::parse(head) else {
             tally.n_refused += 1;
@@ -202,6 +204,7 @@ impl Decoders {
 fn break_frame(random: &mut Random, header: &FrameHeader, bytes: &mut Vec<u8>) {
     let side_start = HEADER_BYTES + if bytes[1] & 1 == 0 { 2 } else { 0 };
     let side_end = bytes.len().min(side_start + header.side_info_bytes());
+
     match random.below(8) {
         0 => flip_bits(random, &mut bytes[HEADER_BYTES..]),
         // Version and checksum flag; sample rate; mode and joint stereo flags.
@@ -237,6 +240,7 @@ fn broken_file(random: &mut Random, file: &[u8]) -> Vec<u8> {
     };
     let end = file.len().min(start + FILE_BYTES);
     let mut bytes = file[start..end].to_vec();
+
     for _ in 0..1 + random.below(4) {
         let part = random.part(0..bytes.len(), 1_000);
         match random.below(6) {
@@ -249,6 +253,7 @@ fn broken_file(random: &mut Random, file: &[u8]) -> Vec<u8> {
             _ => bytes.truncate(part.end),
         }
     }
+
     bytes
 }
 
@@ -270,6 +275,7 @@ fn set_field(random: &mut Random, bytes: &mut [u8]) {
             1 => false,
             _ => true,
         };
+
         let mask = 0x80 >> (bit % 8);
         bytes[bit / 8] = bytes[bit / 8] & !mask | if is_one { mask } else { 0 };
     }

@@ -103,6 +103,7 @@ fn beside_nanomp3(frames: &[Frame]) -> Result<f32, Failed> {
     let mut peer = nanomp3::Decoder::new();
     let mut wanted = [0.0_f32; nanomp3::MAX_SAMPLES_PER_FRAME];
     let mut most = 0.0_f32;
+
     for (at, frame) in frames.iter().enumerate() {
         let (_, peers) = peer.decode(frame.bytes, &mut wanted);
         let planes = match (stream.decode(frame), peers) {
@@ -111,6 +112,7 @@ fn beside_nanomp3(frames: &[Frame]) -> Result<f32, Failed> {
                 return Err(format!("frame {at}: {:?}, nanomp3: {peers:?}", got.err()).into());
             }
         };
+
         if at < N_COLD {
             continue;
         }
@@ -133,6 +135,7 @@ fn has_unequal_windows(frame: &Frame) -> bool {
     } else {
         (10, 63)
     };
+
     let granules = 0..frame.header.n_granules();
     granules
         .map(|granule| first + 2 * granule * n_bits)

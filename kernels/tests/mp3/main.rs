@@ -54,6 +54,7 @@ const NOT_AS_PEER: [&str; 3] = ["l3-si_block.bit", "l3-test45.bit", "l3-test46.b
 
 fn main() {
     let args = Arguments::from_args();
+
     let mut trials = Vec::new();
     for vector in VECTORS {
         let name = format!("mp3::vectors::{vector}");
@@ -61,6 +62,7 @@ fn main() {
             is_the_reference(data, vector)
         }));
     }
+
     trials.push(wavemill_tests::real(
         "mp3::samples_are_symphonias",
         all_are_symphonias,
@@ -78,6 +80,7 @@ fn main() {
         "mp3::broken_frames_and_files_do_no_harm",
         are_broken,
     ));
+
     wavemill_tests::run(&args, trials).exit();
 }
 
@@ -107,6 +110,7 @@ fn is_the_reference(data: &Path, vector: &str) -> Result<(), Failed> {
                 let Some(want) = reference.next() else {
                     continue;
                 };
+
                 // 16-bit samples only go up to one step below full scale.
                 let got = plane[at].clamp(-1.0, 32_767.0 / 32_768.0);
                 most = most.max((got - want).abs());
@@ -132,16 +136,19 @@ fn all_are_symphonias(data: &Path) -> Result<(), Failed> {
         let file = fs::read(&path)?;
         let frames = stream::frames(&file);
         n_frames += frames.len();
+
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if NOT_AS_PEER.contains(&&*name) {
             continue;
         }
+
         let most = beside_symphonia(&frames)?;
         show(&name, most);
         if most > PEER_MAX {
             faults.push(format!("{}: differs by {most}", path.display()));
         }
     }
+
     assert!(n_frames > 10_000, "{n_frames} frames");
     if faults.is_empty() {
         Ok(())
@@ -160,6 +167,7 @@ fn all_are_means(data: &Path) -> Result<(), Failed> {
         }
         most_of_all = most_of_all.max(most);
     }
+
     show("mono", most_of_all);
     // The two paths cannot round identically everywhere.
     assert!(most_of_all > 0.0);
@@ -174,11 +182,13 @@ fn beside_the_mean(frames: &[Frame]) -> Result<f32, Failed> {
     let mut reservoir = Reservoir::default();
     let mut mono = [0.0; FRAME_SAMPLES];
     let mut most = 0.0_f32;
+
     for (at, frame) in frames.iter().enumerate() {
         // Skipped: with one decoder per channel, a channel that disappears and returns keeps its old overlap.
         if frame.header.n_channels() != frames[0].header.n_channels() {
             continue;
         }
+
         let got = reservoir.feed(frame, |side, main| {
             decoder.decode(&frame.header, side, main, 0, &mut mono)
         });
@@ -196,6 +206,7 @@ fn beside_the_mean(frames: &[Frame]) -> Result<f32, Failed> {
             (got, want) => return Err(format!("frame {at}: {got:?}, not {:?}", want.err()).into()),
         }
     }
+
     Ok(most)
 }
 
@@ -204,15 +215,18 @@ fn beside_symphonia(frames: &[Frame]) -> Result<f32, Failed> {
     let Some(first) = frames.first() else {
         return Ok(0.0);
     };
+
     let mut stream = stream();
     let mut peer = Peer::new();
     let mut most = 0.0_f32;
+
     for (at, frame) in frames.iter().enumerate() {
         // symphonia keeps the format of the first frame.
         if frame.rate_hz != first.rate_hz || frame.header.n_channels() != first.header.n_channels()
         {
             continue;
         }
+
         match (stream.decode(frame), peer.decode(frame.bytes)) {
             (Ok(got), Some(want)) => {
                 for (got, want) in got.iter().zip(&want) {
@@ -231,6 +245,7 @@ fn beside_symphonia(frames: &[Frame]) -> Result<f32, Failed> {
             }
         }
     }
+
     Ok(most)
 }
 
@@ -253,6 +268,7 @@ fn show(name: &str, most: f32) {
 fn files(data: &Path) -> Vec<PathBuf> {
     let mut folders = vec![data.to_owned()];
     let mut files = Vec::new();
+
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -266,6 +282,7 @@ fn files(data: &Path) -> Vec<PathBuf> {
             }
         }
     }
+
     files.sort();
     files
 }

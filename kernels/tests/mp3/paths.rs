@@ -26,6 +26,7 @@ impl Paths {
         let level = Level::detect();
         let part = |to_hz| Band::of(44_100, to_hz).expect("at most half of the rate");
         let bands = [Band::WHOLE, part(22_050), part(11_025)];
+
         Self {
             full: FrameDecoder::new(level).expect("the level was detected"),
             monos: bands.map(|band| MonoDecoder::new(band, level).expect("the level was detected")),

@@ -45,6 +45,7 @@ pub(crate) fn frames(file: &[u8]) -> Vec<Frame<'_>> {
             at += 1;
             continue;
         };
+
         let end = at + n_bytes;
         let is_followed =
             end == file.len() || file.get(end..).is_some_and(|rest| parse(rest).is_some());
@@ -52,6 +53,7 @@ pub(crate) fn frames(file: &[u8]) -> Vec<Frame<'_>> {
             at += 1;
             continue;
         }
+
         frames.push(Frame {
             header,
             rate_hz,
@@ -59,6 +61,7 @@ pub(crate) fn frames(file: &[u8]) -> Vec<Frame<'_>> {
         });
         at = end;
     }
+
     frames
 }
 
@@ -67,14 +70,17 @@ fn parse(bytes: &[u8]) -> Option<(FrameHeader, usize, usize)> {
     let header = FrameHeader::parse(head)?;
     let is_mpeg1 = header.version == Version::Mpeg1;
     let kbps = KBPS[usize::from(!is_mpeg1)][usize::from(head[2] >> 4)];
+
     let shift = match header.version {
         Version::Mpeg1 => 0,
         Version::Mpeg2 => 1,
         Version::Mpeg25 => 2,
     };
     let rate_hz = [44_100, 48_000, 32_000][usize::from(head[2] >> 2 & 3)] >> shift;
+
     let slots = if is_mpeg1 { 144 } else { 72 };
     let n_bytes = slots * kbps * 1_000 / rate_hz + usize::from(head[2] >> 1 & 1);
+
     (kbps > 0).then_some((header, rate_hz, n_bytes))
 }
 
@@ -117,9 +123,11 @@ impl Reservoir {
                     n_bits += granule;
                 }
             }
+
             self.bytes.drain(..n_bits.div_ceil(8).min(self.bytes.len()));
             Ok(decoded)
         });
+
         if decoded.is_err() {
             self.bytes.clear();
         }

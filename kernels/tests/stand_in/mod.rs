@@ -18,6 +18,7 @@ impl Machine {
         let folder = root().join(name);
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(folder.join("lib")).unwrap();
+
         for library in ["cuda", "cufft", "nvrtc"] {
             // The loader stops at a file that is not a library, so that libraries installed on the host are not found.
             let names = ["", ".13", ".12", ".11", ".10", ".9", ".1"]
@@ -25,10 +26,12 @@ impl Machine {
             for file in names {
                 fs::write(folder.join("lib").join(file), "no library").unwrap();
             }
+
             if !missing.contains(&library) {
                 fs::copy(fake(), folder.join(format!("lib/lib{library}.so"))).unwrap();
             }
         }
+
         Self {
             folder,
             variables: Vec::new(),
@@ -55,6 +58,7 @@ impl Machine {
         fs::create_dir_all(&wheels).unwrap();
         fs::create_dir_all(self.folder.join("bin")).unwrap();
         fs::write(self.folder.join("bin/python3"), "never run").unwrap();
+
         for name in [
             "libcufft.so.12",
             "libnvrtc.so.13",
@@ -62,6 +66,7 @@ impl Machine {
         ] {
             build(&wheels.join(name), &[&format!("-Wl,-soname,{name}")]);
         }
+
         self
     }
 
@@ -79,6 +84,7 @@ impl Machine {
     pub(crate) fn start(&self, words: &[&str], variables: &[(&str, &str)]) -> Output {
         let mut command = Command::new(env::current_exe().unwrap());
         command.args(words);
+
         for name in [
             "VIRTUAL_ENV",
             "WAVEMILL_REQUIRE_CUDA",
@@ -86,6 +92,7 @@ impl Machine {
         ] {
             command.env_remove(name);
         }
+
         command
             // Hides the host's Python, whose wheels might be searched.
             .env("PATH", self.folder.join("bin"))
@@ -95,6 +102,7 @@ impl Machine {
             .env("FAKE_COMPILED", self.notes())
             .envs(variables.iter().copied())
             .envs(self.variables.iter().map(|(name, value)| (name, value)));
+
         command.output().unwrap()
     }
 }
@@ -125,6 +133,7 @@ fn build(library: &Path, options: &[&str]) {
         .arg("-o")
         .arg(library)
         .arg(source);
+
     assert!(
         compiler.status().unwrap().success(),
         "cc fails on fake_cuda.c"

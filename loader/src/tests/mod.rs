@@ -38,6 +38,7 @@ fn open(root: &Path, data: &Data) -> Arc<Dataset> {
 fn made(fixture: &Fixture) -> (TempDir, Arc<Dataset>) {
     let folder = tempfile::tempdir().expect("a folder");
     fixture.write(folder.path());
+
     let dataset = open(
         folder.path(),
         &Data {
@@ -45,6 +46,7 @@ fn made(fixture: &Fixture) -> (TempDir, Arc<Dataset>) {
             ..Data::default()
         },
     );
+
     (folder, dataset)
 }
 
@@ -73,6 +75,7 @@ fn global_batches_are_the_same_rows_for_every_number_of_ranks() {
         .iter()
         .map(|b| b.keys().to_vec())
         .collect();
+
     for world_size in [2, 3, 4, 8] {
         let ranks: Vec<Vec<Batch>> = (0..world_size)
             .map(|rank| {
@@ -86,6 +89,7 @@ fn global_batches_are_the_same_rows_for_every_number_of_ranks() {
                 )
             })
             .collect();
+
         for (k, want) in whole.iter().enumerate() {
             let got: Vec<u64> = ranks
                 .iter()
@@ -93,6 +97,7 @@ fn global_batches_are_the_same_rows_for_every_number_of_ranks() {
                 .collect();
             assert_eq!(&got, want, "batch {k} of {world_size} ranks");
         }
+
         assert!(ranks.iter().all(|batches| batches.len() == whole.len()));
     }
 }
@@ -112,11 +117,13 @@ fn each_training_row_comes_once_an_epoch_and_epochs_differ() {
             .concat()
         })
         .collect();
+
     for rows in &epochs {
         let mut sorted = rows.clone();
         sorted.sort_unstable();
         assert_eq!(sorted, dataset.rows_of(Side::Training));
     }
+
     assert!(epochs[0] != epochs[1] && epochs[1] != epochs[2]);
 }
 
@@ -125,6 +132,7 @@ fn a_resumed_epoch_reads_on_where_it_was_and_nothing_of_before() {
     let (_folder, dataset) = made(&Fixture::default());
     let whole = rows_of(&load(&dataset, training()));
     let before = dataset.bytes_read();
+
     let rest = load(
         &dataset,
         LoaderPlan {
@@ -133,8 +141,10 @@ fn a_resumed_epoch_reads_on_where_it_was_and_nothing_of_before() {
             ..training()
         },
     );
+
     assert_eq!(rest[0].index(), 3);
     assert_eq!(rows_of(&rest), whole[3..]);
+
     let all = before as f64;
     let read = (dataset.bytes_read() - before) as f64;
     let share = whole[3..].concat().len() as f64 / whole.concat().len() as f64;
@@ -142,6 +152,7 @@ fn a_resumed_epoch_reads_on_where_it_was_and_nothing_of_before() {
         (read / all - share).abs() < 0.05,
         "{read} of {all} bytes for {share} of the rows"
     );
+
     assert_eq!(
         load(
             &dataset,
@@ -163,12 +174,14 @@ fn a_rank_reads_its_share_of_the_bytes() {
         ..Fixture::default()
     };
     let (folder, dataset) = made(&fixture);
+
     let training = || LoaderPlan {
         batch_size: 64,
         ..training()
     };
     load(&dataset, training());
     let split = dataset.bytes_read();
+
     for world_size in [2, 3, 4, 8] {
         for rank in 0..world_size {
             let dataset = open(
@@ -186,6 +199,7 @@ fn a_rank_reads_its_share_of_the_bytes() {
                     ..training()
                 },
             );
+
             let most = 1.1 * split as f64 / world_size as f64;
             assert!(
                 dataset.bytes_read() as f64 <= most,
@@ -214,6 +228,7 @@ fn by_arrow(dataset: &Dataset) -> BTreeMap<Key, Vec<u8>> {
     let mut tensors = BTreeMap::new();
     for entry in dataset.store().manifest().files_of(FEATURE) {
         let file = fs::File::open(dataset.store().path(entry).expect("a path")).expect("a file");
+
         for batch in ParquetRecordBatchReaderBuilder::try_new(file)
             .and_then(|b| b.build())
             .expect("Parquet")
@@ -222,6 +237,7 @@ fn by_arrow(dataset: &Dataset) -> BTreeMap<Key, Vec<u8>> {
             let column = |name: &str| batch.column_by_name(name).expect("a column").clone();
             let (keys, segments, variants) =
                 (column("clip_key"), column("segment"), column("variant"));
+
             for row in 0..batch.num_rows() {
                 let segment = segments
                     .as_primitive::<arrow::datatypes::Int32Type>()
@@ -234,6 +250,7 @@ fn by_arrow(dataset: &Dataset) -> BTreeMap<Key, Vec<u8>> {
                     segment,
                     variant.to_bits(),
                 );
+
                 tensors.insert(
                     key,
                     column(FEATURE).as_fixed_size_binary().value(row).to_vec(),
@@ -241,6 +258,7 @@ fn by_arrow(dataset: &Dataset) -> BTreeMap<Key, Vec<u8>> {
             }
         }
     }
+
     tensors
 }
 
@@ -257,6 +275,7 @@ fn bytes_are_those_that_arrow_reads_from_the_same_files() {
             };
             let (_folder, dataset) = made(&fixture);
             let arrow = by_arrow(&dataset);
+
             let mut seen = 0;
             for side in Side::ALL {
                 for batch in load(&dataset, LoaderPlan { side, ..training() }) {
@@ -267,6 +286,7 @@ fn bytes_are_those_that_arrow_reads_from_the_same_files() {
                     }
                 }
             }
+
             assert_eq!(seen, arrow.len());
         }
     }
@@ -281,6 +301,7 @@ fn any_number_of_readers_makes_the_same_batches() {
             .map(|batch| (batch.rows().to_vec(), bytes_of_rows(batch)))
             .collect()
     };
+
     let one = content(training());
     for readers in 2..=4 {
         for prefetch_batches in [0, 3, 9] {
@@ -314,6 +335,7 @@ fn another_rule_takes_its_sides_from_the_tracks() {
                 ..Data::default()
             },
         );
+
         for side in Side::ALL {
             let rows = dataset.rows_of(side);
             assert!(!rows.is_empty());
@@ -327,6 +349,7 @@ fn another_rule_takes_its_sides_from_the_tracks() {
             );
         }
     }
+
     let store = Store::open(folder.path(), None).expect("a store");
     let error = <Dataset>::open(
         store,
@@ -341,6 +364,7 @@ fn another_rule_takes_its_sides_from_the_tracks() {
         error,
         "data.split = random: the store has official, stratified, artist"
     );
+
     assert_eq!(dataset.rows_of(Side::Test).len(), 8);
 }
 
@@ -388,6 +412,7 @@ fn copies_at_another_tempo_train_and_never_test() {
         ..Fixture::default()
     }
     .write(folder.path());
+
     let dataset = open(
         folder.path(),
         &Data {
@@ -395,6 +420,7 @@ fn copies_at_another_tempo_train_and_never_test() {
             ..Data::default()
         },
     );
+
     let variants = |side| -> BTreeSet<u32> {
         dataset
             .rows_of(side)
@@ -402,11 +428,13 @@ fn copies_at_another_tempo_train_and_never_test() {
             .map(|&row| dataset.rows().variants[row as usize].to_bits())
             .collect()
     };
+
     assert_eq!(
         variants(Side::Training),
         BTreeSet::from([1.0_f32.to_bits(), 1.15_f32.to_bits()])
     );
     assert_eq!(variants(Side::Test), BTreeSet::from([1.0_f32.to_bits()]));
+
     assert!(
         dataset.warnings().iter().any(|warning| warning.contains(
             "rows are on no side under stratified and not read: copies at another tempo"
@@ -457,11 +485,13 @@ fn the_last_batch_is_left_out_only_when_asked_and_its_rows_are_counted() {
     let (_folder, dataset) = made(&Fixture::default());
     let rows = dataset.rows_of(Side::Training).len();
     assert_eq!(rows % 7, 3);
+
     let plan = LoaderPlan {
         batch_size: 7,
         drop_last: true,
         ..training()
     };
+
     let loader = Loader::start(&dataset, plan.clone()).expect("threads");
     assert_eq!(
         (loader.n_dropped(), loader.n_batches() as usize),
@@ -471,6 +501,7 @@ fn the_last_batch_is_left_out_only_when_asked_and_its_rows_are_counted() {
         rows_of(&load(&dataset, plan.clone())).concat().len(),
         rows - 3
     );
+
     let loader = Loader::start(
         &dataset,
         LoaderPlan {
@@ -500,6 +531,7 @@ fn a_partner_is_the_same_row_for_every_number_of_ranks_and_its_values_are_there(
                 let bytes = bytes_of_rows(&batch);
                 let partners = batch.partners().expect("asked for");
                 assert_eq!(partners.len(), batch.n_own());
+
                 for (place, &partner) in partners.iter().enumerate() {
                     let partner = partner as usize;
                     let pair = (batch.rows()[partner], bytes[partner].clone());
@@ -507,8 +539,10 @@ fn a_partner_is_the_same_row_for_every_number_of_ranks_and_its_values_are_there(
                 }
             }
         }
+
         pairs
     };
+
     let alone = pairs(1);
     assert_eq!(alone.len(), 80);
     assert!(
@@ -518,6 +552,7 @@ fn a_partner_is_the_same_row_for_every_number_of_ranks_and_its_values_are_there(
             .count()
             >= 78
     );
+
     assert_eq!(pairs(3), alone);
     assert_eq!(pairs(8), alone);
 }
@@ -531,15 +566,18 @@ fn page_of_row_5(dataset: &Dataset) -> (std::path::PathBuf, u64, u64) {
         .next()
         .expect("a file");
     let path = dataset.store().path(entry).expect("a path");
+
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
     let file = fs::File::open(&path).expect("a file");
     let metadata = ArrowReaderMetadata::load(&file, options).expect("Parquet");
+
     let column = metadata.schema().index_of(FEATURE).expect("the column");
     let pages = metadata.metadata().offset_index().expect("an index")[0][column].page_locations();
     let page = pages
         .iter()
         .rfind(|page| page.first_row_index <= 5)
         .expect("a page");
+
     (path, page.offset as u64, page.compressed_page_size as u64)
 }
 
@@ -555,6 +593,7 @@ fn a_damaged_page_is_an_error_that_names_file_and_row_group_or_is_counted() {
             .position(|at| at == [0x28, 0xb5, 0x2f, 0xfd])
             .expect("zstd")
     };
+
     type Damage<'a> = &'a dyn Fn(&mut [u8]);
     let damages: [(&str, Damage); 6] = [
         ("its page header is none", &|page| page.fill(0)),
@@ -571,14 +610,17 @@ fn a_damaged_page_is_an_error_that_names_file_and_row_group_or_is_counted() {
             page[payload..].fill(0);
         }),
     ];
+
     for (says, damage) in damages {
         let (folder, dataset) = made(&Fixture::default());
         let undamaged = by_arrow(&dataset);
         let (path, offset, bytes) = page_of_row_5(&dataset);
         let mut page =
             fs::read(&path).expect("a file")[offset as usize..][..bytes as usize].to_vec();
+
         damage(&mut page);
         overwrite(&path, offset, &page);
+
         let error = Loader::start(&dataset, training())
             .expect("threads")
             .find_map(Result::err);
@@ -596,17 +638,20 @@ fn a_damaged_page_is_an_error_that_names_file_and_row_group_or_is_counted() {
                 ..Data::default()
             },
         );
+
         let batches = load(&dataset, training());
         assert_eq!(batches.iter().map(|b| b.damaged().len()).sum::<usize>(), 1);
         let rows = rows_of(&batches).concat();
         assert_eq!(rows.len(), dataset.rows_of(Side::Training).len() - 1);
         assert!(!rows.contains(&5));
+
         // The damaged row leaves no gap between the others.
         for batch in &batches {
             for (got, &row) in bytes_of_rows(batch).iter().zip(batch.rows()) {
                 assert_eq!(got, &undamaged[&key_of(&dataset, row)]);
             }
         }
+
         // A damaged row is counted by its own rank, and not again by the rank of its mix-up partner.
         let of_rank = |rank| {
             load(
@@ -687,6 +732,7 @@ fn blake3_finds_what_no_page_tells() {
         compression: Compression::None,
         ..Fixture::default()
     });
+
     assert!(
         dataset
             .store()
@@ -694,8 +740,10 @@ fn blake3_finds_what_no_page_tells() {
             .expect("readable")
             .is_empty()
     );
+
     let (path, offset, bytes) = page_of_row_5(&dataset);
     overwrite(&path, offset + bytes - 1, &[0x7b]);
+
     let damaged = dataset.store().verify(FEATURE).expect("readable");
     assert_eq!(damaged.len(), 1);
     assert!(damaged[0].to_string().contains(&path.display().to_string()));
@@ -758,12 +806,15 @@ fn a_loader_dropped_early_stops_its_readers() {
                 prefetch_batches: 4,
                 ..training()
             };
+
             let mut loader = Loader::start(&dataset, plan).expect("threads");
             let batches: Vec<_> = loader.by_ref().take(taken).collect();
             drop(loader);
+
             assert_eq!(batches.len(), taken);
         }
     }
+
     assert_eq!(Arc::strong_count(&dataset), 1, "a reader is still there");
 }
 
@@ -775,6 +826,7 @@ fn class_ids_and_sets_are_those_of_the_rows() {
         ..Fixture::default()
     }
     .write(folder.path());
+
     let dataset = open(
         folder.path(),
         &Data {
@@ -782,9 +834,11 @@ fn class_ids_and_sets_are_those_of_the_rows() {
             ..Data::default()
         },
     );
+
     for batch in load(&dataset, training()) {
         let ids = batch.class_ids(0);
         let sets = batch.class_sets(1);
+
         for (place, &row) in batch.rows().iter().enumerate() {
             let clip = dataset.rows().track_ids[row as usize];
             assert_eq!(ids[place], if clip % 5 == 4 { -1 } else { clip % 3 });
@@ -792,6 +846,7 @@ fn class_ids_and_sets_are_those_of_the_rows() {
                 .map(|class| f32::from(class == clip % 3 || class == 3 && clip % 2 == 0));
             assert_eq!(sets[4 * place..][..4], want);
         }
+
         assert_eq!(batch.class_ids(1), vec![-1; batch.rows().len()]);
     }
 }
@@ -805,11 +860,13 @@ fn missing_names_and_versions_are_told_with_what_there_is() {
             .expect_err("not there")
             .to_string()
     };
+
     let feature = open(Data {
         feature: Some("mfcc".to_owned()),
         ..Data::default()
     });
     assert_eq!(feature, "data.feature = mfcc: the store has log_mel");
+
     let targets = open(Data {
         targets: vec!["mood".to_owned()],
         ..Data::default()
@@ -818,6 +875,7 @@ fn missing_names_and_versions_are_told_with_what_there_is() {
         targets,
         "data.targets = mood: the store has genre, genres_all"
     );
+
     let version = Store::open(folder.path(), Some(&VersionName::Number(3)))
         .expect_err("no such version")
         .to_string();
@@ -825,6 +883,7 @@ fn missing_names_and_versions_are_told_with_what_there_is() {
         version.ends_with("no version 3; the latest is 1"),
         "{version}"
     );
+
     let nothing = Store::open(&folder.path().join("data"), None)
         .expect_err("no store")
         .to_string();
@@ -865,8 +924,8 @@ fn a_tag_names_a_version() {
     };
     assert_eq!((opened("paper"), opened("next")), (Ok(1), Ok(2)));
     for (tag, words) in [
-        ("gone", "tags/gone: damaged tag: it names version 9"),
-        ("garbage", "tags/garbage: damaged tag: it does not hold"),
+        ("gone", "tags/gone: damaged tag: it refers to version 9"),
+        ("garbage", "tags/garbage: damaged tag: it does not contain"),
         (
             "papers",
             "no tag papers; the tags are garbage, gone, next, paper: ",

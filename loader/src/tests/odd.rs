@@ -23,6 +23,7 @@ fn a_prefix_without_columns_is_told_with_those_that_there_are() {
             .expect_err("no columns")
             .to_string()
     };
+
     assert_eq!(
         error(&["mfcc", "tonnetz"]),
         "data.metadata = tonnetz: the store has chroma_cens, mfcc"
@@ -42,12 +43,13 @@ fn rows_of_differing_length_need_a_number_of_frames() {
             ..Data::default()
         },
     );
+
     let error = open(folder.path(), &Data::default(), Needs::default())
         .expect_err("no frames")
         .to_string();
     assert_eq!(
         error,
-        "data.frames: rows of log_mel differ in length: set data.frames to how many each is to have"
+        "data.frames: rows of log_mel differ in length: set data.frames to the number of frames of every row"
     );
 }
 
@@ -61,6 +63,7 @@ fn a_damaged_page_of_an_odd_layout_is_named_too() {
     };
     let folder = tempfile::tempdir().expect("a folder");
     fixture.write(folder.path());
+
     // Do not compare whole files, so that damage reaches the pages.
     let store = Store::open(folder.path(), None).expect("a store");
     let data = Data {
@@ -69,6 +72,7 @@ fn a_damaged_page_of_an_odd_layout_is_named_too() {
     };
     let dataset = Dataset::<Vec<u8>>::open(store.without_shard_checks(), &data, Needs::All);
     let dataset = dataset.expect("a dataset");
+
     let entry = dataset
         .store()
         .manifest()
@@ -76,12 +80,14 @@ fn a_damaged_page_of_an_odd_layout_is_named_too() {
         .next()
         .expect("a file");
     let path = dataset.store().path(entry).expect("a path");
+
     let mut bytes = fs::read(&path).expect("a file");
     let clean = bytes.clone();
     // Tensors make up most of the file.
     let (from, to) = (bytes.len() / 8, bytes.len() / 4);
     bytes[from..to].fill(0xff);
     fs::write(&path, &bytes).expect("room");
+
     let strict = open(folder.path(), &Data::default(), Needs::default());
     let error = strict.and_then(|d| {
         Loader::start(&d, LoaderPlan::default())?
@@ -93,6 +99,7 @@ fn a_damaged_page_of_an_odd_layout_is_named_too() {
         error.is_damage() && error.to_string().contains(&path.display().to_string()),
         "{error}"
     );
+
     fs::write(&path, &clean[..clean.len() / 2]).expect("room");
     let batch = Loader::start(
         &dataset,
@@ -106,6 +113,7 @@ fn a_damaged_page_of_an_odd_layout_is_named_too() {
         .next()
         .expect("a batch")
         .expect("counted, not fatal");
+
     assert!(!batch.damaged().is_empty() && batch.rows().len() + batch.damaged().len() == 80);
     assert!(
         batch.damaged()[0]
@@ -124,10 +132,12 @@ fn what_is_odd_about_rows_is_said_in_a_sentence_each() {
         ..Fixture::default()
     };
     let (folder, plain) = made(&varied, &Data::default());
+
     // The only warning is about the origin of the metadata columns.
     let told = plain.warnings();
     assert_eq!(told.len(), 1, "{told:#?}");
     assert!(told[0].starts_with("fma_features are columns"), "{told:#?}");
+
     let data = Data {
         split: Some("stratified".to_owned()),
         normalize: true,
@@ -151,6 +161,7 @@ fn what_is_odd_about_rows_is_said_in_a_sentence_each() {
         skip_damaged: true,
         ..Data::default()
     };
+
     let (folder, dataset) = made(&fixture, &data);
     let entry = dataset
         .store()
@@ -160,9 +171,11 @@ fn what_is_odd_about_rows_is_said_in_a_sentence_each() {
         .expect("a file")
         .clone();
     fs::remove_file(folder.path().join(&entry.path)).expect("a file");
+
     let warnings = open(folder.path(), &data, ALL)
         .expect("the rest")
         .warnings();
+
     let begins = [
         "40 rows are passed over: ",
         "12 of 136 rows are on no side under stratified",

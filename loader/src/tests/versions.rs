@@ -118,6 +118,7 @@ fn a_target_or_column_that_is_gone_is_named() {
     let (folder, _) = made(&Fixture::default(), &both());
     let (_other, old) = made(&Fixture::default(), &both());
     let mut input = old.input_spec().clone();
+
     let open_with = |input: &InputSpec, target: &str| {
         let classes = [(target.to_owned(), vec!["class 0".to_owned()])];
         let model = ModelSignature {
@@ -129,14 +130,17 @@ fn a_target_or_column_that_is_gone_is_named() {
             .expect_err("gone")
             .to_string()
     };
+
     assert_eq!(
         open_with(&input, "mood"),
         "data.targets = mood: the store has genre, genres_all"
     );
+
     input.metadata[1].name = "tonnetz_mean_01".to_owned();
     assert_eq!(
         open_with(&input, "genre"),
         "data.metadata = tonnetz_mean_01: the store has chroma_cens, mfcc"
     );
+
     assert!(open(folder.path(), &Data::default(), Needs::All).is_ok());
 }

@@ -152,7 +152,7 @@ impl Bars {
         let rows = 0..self.names.len();
         let largest = rows.max_by(|&a, &b| self.total(a).total_cmp(&self.total(b)));
         match largest {
-            None => "Bar chart without bars.".to_owned(),
+            None => "Bar chart without values.".to_owned(),
             Some(row) => format!(
                 "Bar chart with {} bars; the largest is {} with {}.",
                 self.names.len(),

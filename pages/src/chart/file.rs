@@ -139,6 +139,7 @@ mod tests {
     #[test]
     fn colours_are_those_of_the_page() {
         let page = include_str!("../style.css");
+
         for (code, light, dark) in COLOURS {
             let name = match code {
                 0 => "text".to_owned(),
@@ -146,6 +147,7 @@ mod tests {
                 2 => "line".to_owned(),
                 series => format!("s{}", series - 10),
             };
+
             for colour in [light, dark] {
                 assert!(
                     page.contains(&format!("--{name}:{colour}")),

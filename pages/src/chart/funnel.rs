@@ -86,7 +86,7 @@ impl Funnel {
     pub(super) fn summary(&self) -> String {
         match (self.steps.first(), self.steps.last()) {
             (Some(first), Some(last)) => format!(
-                "Funnel of {} {} in {} steps: {} are left.",
+                "Funnel of {} {} in {} steps: {} remain.",
                 count(first.left),
                 self.counted,
                 self.steps.len() - 1,
@@ -97,7 +97,7 @@ impl Funnel {
     }
 
     pub(super) fn table(&self) -> Table {
-        let mut table = Table::new("", &["step", &self.counted, "taken away", "left of all"]);
+        let mut table = Table::new("", &["step", &self.counted, "removed", "share remaining"]);
         let all = self.steps.first().map_or(0, |step| step.left);
         for (place, step) in self.steps.iter().enumerate() {
             let taken = self.before(place).saturating_sub(step.left);

@@ -44,7 +44,7 @@ impl HeatMap {
     fn picture(&self, alt: &str) -> Markup {
         let range = Span::of(self.values.iter().map(|&value| f64::from(value)));
         let Some(Span { low, high }) = range.filter(|_| self.rows() > 0) else {
-            return html! { p.note { "There are no values." } };
+            return html! { p.note { "No values." } };
         };
 
         let mut place = None;
@@ -74,7 +74,7 @@ impl HeatMap {
             p.scale {
                 (number(low)) span.colours aria-hidden="true" {} (number(high)) " "
                 (Shown::new(&self.measured, TEXT_CHARS_MAX).text)
-                ", upwards: " (Shown::new(&self.up.name, TEXT_CHARS_MAX).text)
+                ", vertical axis: " (Shown::new(&self.up.name, TEXT_CHARS_MAX).text)
             }
         }
     }
@@ -96,9 +96,9 @@ impl HeatMap {
     pub(super) fn summary(&self) -> String {
         let range = Span::of(self.values.iter().map(|&value| f64::from(value)));
         match range {
-            None => "Picture without values.".to_owned(),
+            None => "Heat map without values.".to_owned(),
             Some(Span { low, high }) => format!(
-                "Picture of {} over {} and {}, from {} to {}.",
+                "Heat map of {} over {} and {}; values from {} to {}.",
                 self.measured,
                 self.across.name,
                 self.up.name,

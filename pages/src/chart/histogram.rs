@@ -62,7 +62,7 @@ impl Histogram {
         match largest {
             None => "Histogram without values.".to_owned(),
             Some((bin, n)) => format!(
-                "Histogram of {} {} by {}; most, {}, lie between {} and {}.",
+                "Histogram of {} {} by {}; the largest bin has {}, between {} and {}.",
                 count(all),
                 self.counted,
                 self.axis.name,

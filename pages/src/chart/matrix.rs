@@ -209,7 +209,7 @@ impl Matrix {
         let right: u64 = rows.filter_map(|(place, row)| row.get(place)).sum();
 
         let mut words = format!(
-            "Matrix of {} by {} with {} classes: {} of {} ({}) lie in the diagonal.",
+            "Confusion matrix of {} by {} with {} classes: {} of {} ({}) are on the diagonal.",
             self.down,
             self.across,
             self.names.len(),
@@ -220,7 +220,7 @@ impl Matrix {
 
         if let Some((row, column, n)) = self.most_confused() {
             words += &format!(
-                " Most often, {} times, {} was taken for {}.",
+                " Most frequent confusion ({} times): {} predicted as {}.",
                 count(n),
                 label(&self.names[row], NAME_CHARS_MAX),
                 label(&self.names[column], NAME_CHARS_MAX)
@@ -246,7 +246,7 @@ impl Matrix {
     pub(super) fn table(&self) -> Table {
         let mut table = Table::new("", &[&format!("{} ↓, {} →", self.down, self.across)]);
         table.head.extend(self.names.iter().cloned());
-        table.head.push("all".to_owned());
+        table.head.push("total".to_owned());
         for (name, counts) in self.names.iter().zip(&self.counts) {
             let all: u64 = counts.iter().sum();
             let mut cells = vec![Cell::from(name.as_str())];

@@ -165,7 +165,7 @@ impl Scatter {
             label for={ (id) "-all" } { "colour by " (Shown::new(&self.grouped, TEXT_CHARS_MAX).text) }
             @if has_verdict {
                 input.pick.by-verdict type="radio" name=(id) id={ (id) "-verdict" };
-                label for={ (id) "-verdict" } { "right and wrong" }
+                label for={ (id) "-verdict" } { "correct and incorrect" }
             }
             @for (place, name) in self.groups.iter().enumerate().take(ALONE_MAX) {
                 input class={ "pick only-" (place) } type="radio" name=(id) id={ (id) "-" (place) };
@@ -176,9 +176,9 @@ impl Scatter {
             }
             @if has_verdict {
                 ul.legend.verdicts {
-                    li { span.swatch.right {} "right" }
-                    li { span.swatch.wrong {} "wrong" }
-                    li { span.swatch.unknown {} "without a label" }
+                    li { span.swatch.right {} "correct" }
+                    li { span.swatch.wrong {} "incorrect" }
+                    li { span.swatch.unknown {} "unlabelled" }
                 }
             }
             div.plot { (self.picture().markup(alt)) }
@@ -200,14 +200,14 @@ impl Scatter {
     pub(super) fn summary(&self) -> String {
         let all = self.tally(|_| true);
         let mut words = format!(
-            "Map of {} {} in {} groups.",
+            "Scatter plot of {} {} in {} groups.",
             count(all.points),
             self.counted,
             self.groups.len()
         );
         if all.right + all.wrong > 0 {
             words += &format!(
-                " Of those with a label {} are right.",
+                " {} of the labelled points are correct.",
                 fraction(all.right, all.right + all.wrong)
             );
         }
@@ -227,14 +227,14 @@ impl Scatter {
     }
 
     pub(super) fn table(&self) -> Table {
-        let mut table = Table::new("", &[&self.grouped, &self.counted, "right", "wrong"]);
+        let mut table = Table::new("", &[&self.grouped, &self.counted, "correct", "incorrect"]);
         for (place, name) in self.groups.iter().enumerate() {
             let tally = self.tally(|group| group == Some(place));
             table.rows.push(tally.cells(name));
         }
         let unknown = self.tally(|group| group.is_none());
         if unknown.points > 0 {
-            table.rows.push(unknown.cells("not known"));
+            table.rows.push(unknown.cells("unknown"));
         }
         table
     }

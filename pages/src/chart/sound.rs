@@ -62,7 +62,7 @@ impl Sound {
                 svg aria-hidden="true" viewBox={ "0 0 " (WIDTH) " " (HEIGHT) } { (PreEscaped(self.waveform())) }
                 audio controls preload="metadata" aria-label={ "Listen: " (alt) } src=(address) {}
                 p.note {
-                    "What is heard: " (number(tenths(span_s))) " s, from second " (number(tenths(self.from_s))) " on."
+                    "Excerpt: " (number(tenths(span_s))) " s, starting at second " (number(tenths(self.from_s))) "."
                 }
             }
         }
@@ -173,7 +173,7 @@ mod tests {
         let html = sound(&[0.5; 11_025]).markup("a < b").into_string();
         assert!(html.contains("aria-label=\"Listen: a &lt; b\""), "{html}");
         assert!(html.contains("src=\"data:audio/wav;base64,UklGR"), "{html}");
-        assert!(html.contains("0.5 s, from second 3 on."), "{html}");
+        assert!(html.contains("0.5 s, starting at second 3."), "{html}");
         assert_eq!(sound(&[]).markup("").into_string(), "");
     }
 }

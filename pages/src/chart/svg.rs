@@ -125,7 +125,7 @@ impl Picture {
 
         html! {
             @match &self.marks {
-                None => p.note { "These numbers cannot be drawn." },
+                None => p.note { "This chart cannot be drawn." },
                 Some(marks) => {
                     div.drawing tabindex=[sizes.is_some().then_some("0")] {
                         svg role="img" aria-label=(alt) viewBox={ "0 0 " (width) " " (height) } style=[sizes] {

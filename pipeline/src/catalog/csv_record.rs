@@ -232,6 +232,7 @@ mod tests {
             Block::default(),
             Vec::new(),
         );
+
         while blocks.next_into(&mut block).unwrap() {
             let mut records = Records::new(&block);
             while records.advance() {
@@ -242,6 +243,7 @@ mod tests {
                 rows.push((records.line(), values.collect()));
             }
         }
+
         rows
     }
 
@@ -277,6 +279,7 @@ mod tests {
     #[test]
     fn a_record_knows_the_line_that_it_starts_on() {
         let text = b"\xef\xbb\xbf\"a\nb\",1\r\n\r\n\nc,2\r\nd,\"\n\n\"x\ne,5\"\nf,\"\"";
+
         for block_bytes in [4, 1 << 20] {
             let rows = ours(&text[..], block_bytes);
             let lines: Vec<u64> = rows.iter().map(|(line, _)| *line).collect();

@@ -188,7 +188,7 @@ pub(super) fn one_line(error: &DataFusionError) -> String {
             .collect();
         let near = nearest(&field.name, &known);
         return format!(
-            "no column `{}`; nearest: {near}; the metadata's header has all (FMA's levels joined by `_`)",
+            "no column `{}`; nearest: {near}; see the metadata's header for all columns (FMA's levels are joined by `_`)",
             field.name
         );
     }

@@ -19,7 +19,7 @@ pub enum CatalogError {
     #[error("metadata")]
     Source(#[from] SourceError),
     /// The folder or zip does not contain the file.
-    #[error("metadata {path}: no `{wanted}` in it; there is {found}")]
+    #[error("metadata {path}: `{wanted}` not found; found: {found}")]
     NoFile {
         /// The folder or zip.
         path: PathBuf,
@@ -55,8 +55,8 @@ pub enum CatalogError {
     },
     /// The file has too many columns.
     #[error(
-        "metadata file {file}: {columns} columns, and at most {columns_max} are read: leave those out that no cleaning \
-         step needs, or keep them in a file of their own"
+        "metadata file {file}: {columns} columns exceed the limit of {columns_max}: remove columns that no cleaning step \
+         needs, or move them to a separate file"
     )]
     TooManyColumns {
         /// The file's name.
@@ -94,8 +94,8 @@ pub enum CatalogError {
     },
     /// The bytes of a CSV or Parquet file cannot be decoded.
     #[error(
-        "metadata file {file} is damaged, cut off, or not of the format that its name says ({problem}): copy it again from \
-         where it came from, or write it anew"
+        "metadata file {file} is damaged, truncated, or not in the format of its file extension ({problem}): copy it again \
+         from its source, or rewrite it"
     )]
     Damaged {
         /// The file's name.
@@ -134,7 +134,7 @@ pub enum CatalogError {
     },
     /// The rows cannot be matched to files after the last step.
     #[error(
-        "the cleaned rows have {problem}: a cleaning step must give each row its own text in `clip_key`"
+        "the cleaned rows have {problem}: a cleaning step must set a unique text `clip_key` for each row"
     )]
     ClipKey {
         /// Description of the problem.
@@ -148,7 +148,7 @@ pub enum CatalogError {
     },
     /// A file has a column with the name of a column that the catalog adds.
     #[error(
-        "metadata file {file}: column `{column}` is one that wavemill adds: rename it in the file"
+        "metadata file {file}: the column name `{column}` is reserved by wavemill: rename the column in the file"
     )]
     OwnColumn {
         /// The file's name.
@@ -158,8 +158,8 @@ pub enum CatalogError {
     },
     /// Two clips have the same id.
     #[error(
-        "track_id {track_id} belongs to two clips: {first} and {second}; the cleaning steps must leave each clip one of \
-         its own"
+        "track_id {track_id} belongs to two clips: {first} and {second}; the cleaning steps must keep track_id \
+         unique"
     )]
     TrackIdCollision {
         /// The id.
@@ -193,7 +193,7 @@ pub enum CatalogError {
     },
     /// None of the rows has a file.
     #[error(
-        "none of the {rows} rows has a file below the audio root: expected {example}, for one{hint}"
+        "none of the {rows} rows has a file below the audio root: expected, for example, {example}{hint}"
     )]
     NoAudio {
         /// Number of rows before the audio step.
@@ -208,7 +208,7 @@ pub enum CatalogError {
     Engine(#[from] DataFusionError),
     /// The recipe names a column of a type that it cannot use.
     #[error(
-        "{wanted_by}: column `{column}` holds {found}, not {kind}: change it in a cleaning step, such as \
+        "{wanted_by}: column `{column}` has type {found}, not {kind}: convert it in a cleaning step, such as \
          sql = \"SELECT * REPLACE (CAST({column} AS VARCHAR) AS {column}) FROM input\""
     )]
     ColumnType {

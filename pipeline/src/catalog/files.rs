@@ -208,13 +208,13 @@ pub(crate) fn hint_of_file(clip_key: &str, source: &dyn Source) -> String {
     if source.others().unsupported.contains(clip_key) {
         let extension = extension_of(clip_key);
         return format!(
-            ", which is there, but wavemill does not decode {extension}: convert the files"
+            ", which exists, but wavemill does not decode {extension}: convert the files"
         );
     }
     let files = source.index().keys().map(String::as_str);
     match near_matches(&BTreeSet::from([clip_key]), files).pop() {
         Some(pair) => format!(
-            ", and there is {}, whose name differs in case or in Unicode normalization",
+            "; found {}, whose name differs in case or in Unicode normalization",
             pair.file
         ),
         None => String::new(),
@@ -360,11 +360,13 @@ mod tests {
     fn names_are_near_by_case_and_normalization_alone() {
         let files = ["a/Bj\u{f6}rk.mp3", "a/x.MP3", "a/z.mp3"];
         let absent = ["a/Bjo\u{308}rk.mp3", "a/X.mp3", "a/y.mp3", "z.mp3"];
+
         let near = near_matches(&BTreeSet::from(absent), files.into_iter());
         let pairs: Vec<(&str, &str)> = near
             .iter()
             .map(|pair| (pair.row.as_str(), pair.file.as_str()))
             .collect();
+
         assert_eq!(
             pairs,
             [

@@ -85,7 +85,7 @@ pub(super) fn with_list(
             LINE | KEY => {}
             "genre" => list.require_same_genres(index, &clips.rows, &places)?,
             "track_id" => {
-                let problem = "a column `track_id`, which the folders give: rename it";
+                let problem = "column `track_id` is derived from the folders: rename it";
                 return Err(list.fault_of_header(problem.to_owned()));
             }
             _ => {
@@ -142,12 +142,12 @@ impl ClipList<'_> {
                 .filter(|name| *name != LINE)
                 .collect();
             return Err(self.fault_of_header(format!(
-                "no column `{KEY}`, which has the path of each row's file below the audio root; nearest: {}",
+                "no column `{KEY}` with the path of each row's file below the audio root; nearest: {}",
                 nearest(KEY, &names)
             )));
         };
         let text = cast(column, &DataType::Utf8View)
-            .map_err(|_| self.fault_of_header(format!("the column `{KEY}` is no text")))?;
+            .map_err(|_| self.fault_of_header(format!("column `{KEY}` is not text")))?;
         Ok(text.as_string_view().clone())
     }
 
@@ -189,7 +189,7 @@ impl ClipList<'_> {
         places: &UInt32Array,
     ) -> Result<(), CatalogError> {
         let listed = cast(self.rows.column(column), &DataType::Utf8View).map_err(|_| {
-            self.fault_of_header("a column `genre` that is no text: rename it".to_owned())
+            self.fault_of_header("column `genre` is not text: rename it".to_owned())
         })?;
         let listed = listed.as_string_view();
         let folders = clips["genre"].as_string_view();
@@ -210,8 +210,8 @@ impl ClipList<'_> {
             return Err(self.fault_of_row(
                 row,
                 format!(
-                    "column `genre` has `{genre}`, and the file lies {lies}, which is its genre: rename the column to \
-                     have both"
+                    "column `genre` has `{genre}`, but the file is {lies}, which determines its genre: rename the column \
+                     to keep both"
                 ),
             ));
         }
@@ -302,7 +302,7 @@ impl ClipList<'_> {
 /// same name with another extension or folder, because it shows the difference best.
 fn no_match(keys: &StringViewArray, clip_keys: &StringViewArray) -> String {
     let Some(listed) = keys.iter().flatten().next() else {
-        return "no row in it".to_owned();
+        return "it contains no rows".to_owned();
     };
     let mut clips = clip_keys.iter().flatten();
     let converted = clips.clone().find(|key| stem(key) == stem(listed));
@@ -311,8 +311,8 @@ fn no_match(keys: &StringViewArray, clip_keys: &StringViewArray) -> String {
         .find(|key| file_name(stem(key)) == file_name(stem(listed)));
     let found = converted.or(moved).or_else(|| clips.next());
     format!(
-        "none of its {} rows names a file: it has {listed}, where the audio root has {}; each `{KEY}` must be the path \
-         below the audio root, with the extension that the file has",
+        "none of its {} rows names an existing file: it lists {listed}, but the audio root contains {}; each `{KEY}` \
+         must be the path below the audio root, including the file extension",
         keys.len(),
         found.unwrap_or("no file")
     )

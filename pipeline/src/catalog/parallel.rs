@@ -90,6 +90,7 @@ mod tests {
                     .all(|(index, square)| *square == index * index)
                     && squares.len() == 100
             );
+
             let odd = in_parts(
                 threads,
                 10,
@@ -97,6 +98,7 @@ mod tests {
             );
             assert_eq!(odd, Err(7));
         }
+
         assert!(in_parts(2, 0, |_| Err::<(), _>(0)).unwrap().is_empty());
     }
 }

@@ -169,6 +169,7 @@ mod tests {
             read_texts(r"['it\'s\n', '\xe9\u4eac']"),
             Some(vec!["it's\n".into(), "é京".into()])
         );
+
         for text in ["", "['a'", "['a' 'b']", "[a]", "['a]", r"['\x4']"] {
             assert_eq!(read_texts(text), None, "{text}");
         }

@@ -558,18 +558,21 @@ mod tests {
                 .map(str::to_owned)
                 .collect())
         };
+
         assert_eq!(
             texts(Arc::new(Int64Array::from(vec![3, 10]))).unwrap(),
             ["3", "10"]
         );
+
         let category: arrow::array::DictionaryArray<arrow::datatypes::Int8Type> =
             ["b", "a", "b"].into_iter().collect();
         assert_eq!(texts(Arc::new(category)).unwrap(), ["b", "a", "b"]);
+
         let error = texts(Arc::new(arrow::array::Float64Array::from(vec![1.5])))
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains("`genre` holds Float64") && error.contains("CAST(genre AS VARCHAR)"),
+            error.contains("`genre` has type Float64") && error.contains("CAST(genre AS VARCHAR)"),
             "{error}"
         );
     }
@@ -583,6 +586,7 @@ mod tests {
             None,
             Some("7.0"),
         ]));
+
         let rows = RecordBatch::try_from_iter([("artist_id", names)]).unwrap();
         let ids = artist_ids(&rows).unwrap().unwrap();
         assert_eq!(
@@ -590,6 +594,7 @@ mod tests {
             (ids.value(2), 7, 7)
         );
         assert!(ids.is_null(3) && ids.value(0) != 7);
+
         let floats: ArrayRef = Arc::new(arrow::array::Float64Array::from(vec![Some(3.0), None]));
         let rows = RecordBatch::try_from_iter([("artist_id", floats)]).unwrap();
         assert_eq!(

@@ -166,6 +166,7 @@ mod tests {
             Some("longer than twelve bytes"),
         ]));
         let sliced = plain.slice(1, 2);
+
         assert_eq!(hash(vec![("x", view.clone())]), hash(vec![("x", plain)]));
         assert_eq!(
             hash(vec![("x", view.slice(1, 2))]),
@@ -177,12 +178,14 @@ mod tests {
     fn values_nulls_names_and_borders_count() {
         let text = |values: Vec<Option<&str>>| Arc::new(StringArray::from(values)) as ArrayRef;
         let base = hash(vec![("x", text(vec![Some("ab"), Some("c")]))]);
+
         assert_ne!(base, hash(vec![("x", text(vec![Some("a"), Some("bc")]))]));
         assert_ne!(base, hash(vec![("y", text(vec![Some("ab"), Some("c")]))]));
         assert_ne!(
             hash(vec![("x", text(vec![None]))]),
             hash(vec![("x", text(vec![Some("")]))])
         );
+
         let numbers = |values: Vec<i64>| Arc::new(Int64Array::from(values)) as ArrayRef;
         assert_ne!(
             hash(vec![("x", numbers(vec![1, 2]))]),

@@ -519,12 +519,14 @@ mod tests {
         let pick = |domain: &str, key: &str, n: u64| canonical::hash(domain, seed, key) % n;
         let class = |key| Some(pick("class", key, 5) as i32).filter(|&class| class > 0);
         let artist = |key| Some(pick("artist", key, 60) as i64).filter(|&artist| artist > 0);
+
         let row = |key| SplitRow {
             key,
             class: class(key),
             artist: artist(key),
             recording: None,
         };
+
         keys.iter().map(|key| row(key)).collect()
     }
 
@@ -596,10 +598,12 @@ mod tests {
         fn every_class_is_cut_within_a_row_of_the_fractions(n in 20_usize..400, seed: u64) {
             let keys: Vec<_> = (0..n).map(|i| format!("{i}")).collect();
             let rows = rows(&keys, seed);
+
             let mut counts: BTreeMap<_, [usize; 3]> = BTreeMap::new();
             for (row, side) in rows.iter().zip(stratified(&rows, SETTINGS)) {
                 counts.entry(row.class).or_default()[side] += 1;
             }
+
             for counts in counts.into_values().filter(|counts| counts.iter().sum::<usize>() >= CLASS_ROWS_MIN) {
                 let n = counts.iter().sum::<usize>() as f64;
                 for (count, fraction) in counts.into_iter().zip(SETTINGS.fractions) {
@@ -622,6 +626,7 @@ mod tests {
         let keys: Vec<_> = (0..1000).map(|i| format!("{i:06}.mp3")).collect();
         let plain = rows(&keys, 7);
         let copies = rows_with_copies(&keys, 7);
+
         assert_eq!(
             [
                 hash_of(&by_artist(&plain, SETTINGS)),
@@ -664,14 +669,17 @@ mod tests {
         fn a_kept_side_is_never_left(n in 2_usize..300, seed: u64) {
             let keys: Vec<_> = (0..n + n / 5 + 1).map(|i| format!("{i}")).collect();
             let grown = rows_with_copies(&keys, seed);
+
             for rule in RULES {
                 let kept = first_sides(rule, &grown[..n]);
                 let placed = rule.place(&grown, SETTINGS, Some(&kept));
+
                 for (index, row) in grown[..n].iter().enumerate() {
                     let was = side_of_track(&kept, row.key);
                     let left = placed.merges.iter().any(|merge| merge.row == index && merge.was == was);
                     prop_assert!(placed.sides[index] == was || left, "row {index} by {rule:?}");
                 }
+
                 // A merged group moves to a side where one of its parts was before.
                 for merge in &placed.merges {
                     prop_assert!(placed.sides[merge.row] < merge.was);
@@ -683,11 +691,13 @@ mod tests {
         fn keeping_twice_changes_nothing(n in 1_usize..300, seed: u64) {
             let keys: Vec<_> = (0..n + n / 5 + 1).map(|i| format!("{i}")).collect();
             let grown = rows_with_copies(&keys, seed);
+
             for rule in RULES {
                 let kept = first_sides(rule, &grown[..n]);
                 let once = rule.place(&grown, SETTINGS, Some(&kept));
                 let sides = rule.group_sides(&grown, &once.sides).with_earlier(&kept);
                 let twice = rule.place(&grown, SETTINGS, Some(&sides));
+
                 prop_assert_eq!(&twice.sides, &once.sides);
                 prop_assert!(twice.merges.is_empty());
                 prop_assert_eq!(rule.group_sides(&grown, &twice.sides).with_earlier(&sides), sides);
@@ -700,11 +710,13 @@ mod tests {
             let forward = rows_with_copies(&keys, seed);
             let mut shuffled = forward.clone();
             shuffled.sort_by_key(|row| canonical::hash("shuffle", seed, row.key));
+
             for rule in RULES {
                 let kept = first_sides(rule, &forward[..n]);
                 let ours = rule.place(&forward, SETTINGS, Some(&kept));
                 let theirs = rule.place(&shuffled, SETTINGS, Some(&kept));
                 prop_assert_eq!(by_key(&forward, &ours.sides), by_key(&shuffled, &theirs.sides));
+
                 let left = |rows: &[SplitRow<'_>], merge: &Merge| (rows[merge.row].key.to_owned(), merge.was);
                 let ours: Vec<_> = ours.merges.iter().map(|merge| left(&forward, merge)).collect();
                 let theirs: Vec<_> = theirs.merges.iter().map(|merge| left(&shuffled, merge)).collect();
@@ -718,10 +730,12 @@ mod tests {
             let grown = rows(&keys, seed);
             let kept = first_sides(KeptRule::Stratified, &grown[..n]);
             let placed = KeptRule::Stratified.place(&grown, SETTINGS, Some(&kept));
+
             let mut counts: BTreeMap<_, [usize; 3]> = BTreeMap::new();
             for (row, side) in grown.iter().zip(&placed.sides) {
                 counts.entry(row.class).or_default()[*side] += 1;
             }
+
             // A class that was too small for three sides only approaches the fractions as rows are added.
             for counts in counts.into_values().filter(|counts| counts.iter().sum::<usize>() >= 10) {
                 let n = counts.iter().sum::<usize>() as f64;
@@ -805,10 +819,12 @@ mod tests {
         let mut rows = rows(&keys, 7);
         rows.iter_mut()
             .for_each(|row| row.artist = Some((canonical::hash("a", 1, row.key) % 800) as i64));
+
         let mut counts: BTreeMap<_, [f64; 3]> = BTreeMap::new();
         for (row, side) in rows.iter().zip(by_artist(&rows, SETTINGS)) {
             counts.entry(row.class).or_default()[side] += 1.0;
         }
+
         for (class, counts) in counts {
             let n: f64 = counts.iter().sum();
             for (count, fraction) in counts.into_iter().zip(SETTINGS.fractions) {
@@ -824,6 +840,7 @@ mod tests {
     fn artists_linked_by_shared_recordings_are_one_group() {
         let keys: Vec<_> = (0..200).map(|i| format!("{i:03}")).collect();
         let mut rows = rows(&keys, 7);
+
         // Row i shares a recording with row i + 1 of the next artist, so that all rows form one chain.
         for (i, row) in rows.iter_mut().enumerate() {
             (row.artist, row.recording) = (
@@ -831,6 +848,7 @@ mod tests {
                 Some(blake3::hash(&[(i as u8).div_ceil(2)])),
             );
         }
+
         assert!(by_artist(&rows, SETTINGS).iter().all(|side| *side == 0));
     }
 

@@ -172,7 +172,7 @@ impl<'a> Cleaner<'a> {
             .map(|_| clip_keys(&output))
             .transpose();
         let keys = keys.map_err(|problem| {
-            step_key(step, problem, "give each row its own text in `clip_key`")
+            step_key(step, problem, "set a unique text `clip_key` for each row")
         })?;
         if had_keys && keys.is_none() {
             return Err(step_key(step, "no `clip_key`", "select it too, or `*`"));
@@ -256,7 +256,7 @@ impl<'a> Cleaner<'a> {
         Err(step_key(
             step,
             format!("a null, unknown or repeated `{LINE}`"),
-            "pass that column on as it is",
+            "leave this column unchanged",
         ))
     }
 
@@ -283,11 +283,11 @@ impl<'a> Cleaner<'a> {
     /// of all parsed rows, so that no row has been dropped.
     fn start_again(&mut self, step: &str, output: &RecordBatch) -> Result<(), CatalogError> {
         if output.num_rows() != self.all.num_rows() {
-            let problem = format!("no `{LINE}`, and not as many rows as were read");
+            let problem = format!("no `{LINE}`, and not the number of rows that were read");
             return Err(step_key(
                 step,
                 problem,
-                "select csv_line too, so that dropped rows can be told",
+                "select csv_line too, so that dropped rows can be identified",
             ));
         }
 
@@ -364,7 +364,7 @@ pub(super) fn clip_keys(rows: &RecordBatch) -> Result<StringViewArray, String> {
     let keys = rows
         .column_by_name("clip_key")
         .ok_or("no column `clip_key`")?;
-    let keys = cast(keys, &DataType::Utf8View).map_err(|_| "a `clip_key` that is no text")?;
+    let keys = cast(keys, &DataType::Utf8View).map_err(|_| "a `clip_key` that is not text")?;
     let keys = keys.as_string_view().clone();
     if keys.null_count() > 0 {
         return Err(format!("{} rows without a `clip_key`", keys.null_count()));
@@ -377,7 +377,7 @@ pub(super) fn clip_keys(rows: &RecordBatch) -> Result<StringViewArray, String> {
 
     let mut seen = HashSet::with_capacity(keys.len());
     match keys.iter().flatten().find(|key| !seen.insert(*key)) {
-        Some(twice) => Err(format!("`clip_key` {twice} twice")),
+        Some(twice) => Err(format!("`clip_key` {twice} more than once")),
         None => Ok(keys),
     }
 }

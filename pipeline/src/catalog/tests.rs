@@ -20,6 +20,7 @@ fn recipe(dataset: Dataset, clean: Vec<CleanStep>) -> Recipe {
         column: "track_genre_top".into(),
         classes: None,
     }];
+
     Recipe {
         name: "test".into(),
         description: String::new(),
@@ -125,12 +126,14 @@ fn every_kind_of_broken_row_is_a_reject_with_line_and_column() {
         1,5,1,training,small,Rock,[1]\n\
         ,5,1,training,small,Rock,[1]\n\
         9,5,1,training,small,Rock,1;2\n";
+
     let catalog = run(&recipe(Dataset::Fma, vec![]), tracks_csv(rows).path()).unwrap();
     let found: Vec<_> = catalog
         .rejects
         .iter()
         .map(|r| (r.reason, r.line.unwrap(), r.column.as_deref().unwrap()))
         .collect();
+
     let wanted = [
         (Reason::BadRow, 7, "album_id"),
         (Reason::BadRow, 8, "track_genres_all"),
@@ -140,6 +143,7 @@ fn every_kind_of_broken_row_is_a_reject_with_line_and_column() {
         (Reason::BadRow, 12, "track_id"),
         (Reason::BadRow, 13, "track_genres_all"),
     ];
+
     assert_eq!(found, wanted);
     assert_eq!((catalog.rows_read, catalog.clips.len()), (9, 2));
     assert_eq!(catalog.classes["genre"], ["Rock", "two\nlines"]);
@@ -159,6 +163,7 @@ fn windows_line_ends_give_the_same_rows_and_lines() {
         )
         .unwrap()
     });
+
     assert_eq!(catalogs[0].rejects[0].line, Some(6));
     assert_eq!(catalogs[1].rejects, catalogs[0].rejects);
     assert_eq!(catalogs[1].tables, catalogs[0].tables);
@@ -183,15 +188,17 @@ fn metadata_that_are_another_file_are_wrong_usage() {
         let error = anyhow::Error::new(run(&recipe(Dataset::Fma, vec![]), path).unwrap_err());
         (crate::cli::exit::code(&error), error.to_string())
     };
+
     let (usage, words) = code(folder.path());
     assert_eq!(
         (
             usage,
-            words.ends_with("no `tracks.csv` in it; there is no file")
+            words.ends_with("`tracks.csv` not found; found: no file")
         ),
         (2, true),
         "{words}"
     );
+
     let genres = folder.path().join("genres.csv");
     std::fs::write(&genres, "genre_id,title\n1,Rock\n").unwrap();
     let (usage, words) = code(&genres);
@@ -213,14 +220,17 @@ fn steps_are_counted_and_rows_followed() {
             "SELECT * FROM input WHERE track_id <= 4 ORDER BY track_id DESC",
         ),
     ];
+
     let tracks = some_tracks(9);
     let catalog = run(&recipe(Dataset::Fma, steps), tracks.path()).unwrap();
+
     let counts: Vec<_> = catalog
         .steps
         .iter()
         .map(|step| (step.step.as_str(), step.dropped, step.kept))
         .collect();
     assert_eq!(counts, [("labelled", 3, 6), ("first", 3, 3)]);
+
     let keys: Vec<_> = catalog
         .clips
         .iter()
@@ -231,6 +241,7 @@ fn steps_are_counted_and_rows_followed() {
         (catalog.clips[0].album_id, &catalog.clips[0].genres_all[..]),
         (None, &[1, 2][..])
     );
+
     let all = &catalog.tables["tracks_all"];
     assert_eq!((all.num_rows(), all["dropped_by"].null_count()), (9, 3));
 }
@@ -263,6 +274,7 @@ fn misspelt_column_names_the_step_and_the_nearest_columns_in_one_line() {
         message.contains("nearest: track_genre_top,") && !message.contains('\n'),
         "{message}"
     );
+
     let error = run(
         &recipe(
             Dataset::Fma,
@@ -289,10 +301,12 @@ fn missing_table_names_its_file_and_where_that_was_looked_for() {
         assert!(error.is_usage(), "{error:?}");
         error.to_string()
     };
+
     let found = error("SELECT * FROM input WHERE track_id IN (SELECT genre_id FROM genres)");
     let wanted =
         "cleaning step `top`: no table `genres`: it comes from genres.csv, which is not in ";
     assert_eq!(found, format!("{wanted}{}", tracks.path().display()));
+
     let found = error("WITH some AS (SELECT * FROM inputs) SELECT * FROM some");
     assert_eq!(
         found,
@@ -304,8 +318,8 @@ fn missing_table_names_its_file_and_where_that_was_looked_for() {
 fn queries_that_lose_or_repeat_keys_are_errors() {
     for (sql, wanted) in [
         ("SELECT csv_line, track_id FROM input", "no `clip_key`"),
-        ("SELECT * FROM input UNION ALL SELECT * FROM input", "twice"),
-        ("SELECT * REPLACE ('a' AS clip_key) FROM input", "twice"),
+        ("SELECT * FROM input UNION ALL SELECT * FROM input", "once"),
+        ("SELECT * REPLACE ('a' AS clip_key) FROM input", "once"),
         (
             "SELECT * REPLACE (csv_line + 100 AS csv_line) FROM input",
             "unknown or repeated `csv_line`",
@@ -347,6 +361,7 @@ fn rows_without_audio_are_the_last_step() {
     let mut recipe = recipe(Dataset::Fma, vec![]);
     recipe.catalog.require_audio = true;
     let with_audio = |audio: &AudioIndex| cleaned(&recipe, Some(tracks.path()), audio);
+
     let some = with_audio(&index(["000/000001.mp3", "000/000003.mp3", "x.mp3"])).unwrap();
     assert_eq!(
         some.steps,
@@ -360,6 +375,7 @@ fn rows_without_audio_are_the_last_step() {
         some.warnings,
         ["4 of 6 rows have no file below the audio root"]
     );
+
     let none = with_audio(&index(["1.mp3"])).unwrap_err().to_string();
     assert!(
         none.contains("none of the 6 rows") && none.contains("000/000001.mp3"),
@@ -373,8 +389,10 @@ fn folders_give_the_genre() {
     let mut recipe = recipe(Dataset::Folders, vec![]);
     recipe.targets[0].column = "genre".into();
     recipe.split.rule = SplitRule::Stratified;
+
     let catalog = cleaned(&recipe, None, &audio).unwrap();
     assert_eq!(catalog.classes["genre"], ["jazz", "rock"]);
+
     let targets: Vec<_> = catalog
         .clips
         .iter()
@@ -395,10 +413,12 @@ fn listed(name: &str, csv: &str, change: impl FnOnce(&mut Recipe)) -> Result<Cat
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, csv).unwrap();
+
     let audio = index(["jazz/a.mp3", "rock/b.mp3", "rock/c.mp3"]);
     let mut recipe = recipe(Dataset::Folders, vec![]);
     recipe.targets[0].column = "genre".into();
     change(&mut recipe);
+
     cleaned(&recipe, Some(&path), &audio).map_err(|error| {
         assert!(error.is_usage(), "{error}");
         error.to_string()
@@ -421,11 +441,13 @@ fn a_list_gives_folders_sides_labels_and_artists() {
                 rock/b.mp3,training,dark,Mia,rock\n\
                 jazz/a.mp3,test,,Mia,jazz\n\
                 rock/gone.mp3,test,light,Tom,pop\n";
+
     let catalog = listed("list.csv", list, |recipe| {
         by_column_side(recipe);
         recipe.targets[0].column = "mood".into();
     })
     .unwrap();
+
     assert_eq!(sides(&catalog), ["test", "training", "none"]);
     assert_eq!(catalog.classes["genre"], ["dark"]);
     let artists: Vec<_> = catalog.clips.iter().map(|clip| clip.artist_id).collect();
@@ -439,6 +461,7 @@ fn a_list_gives_folders_sides_labels_and_artists() {
              `training` (1); sides are named training, validation, test"
         ]
     );
+
     // The rows are the clips, regardless of the list.
     assert_eq!(catalog.rows_read, 3);
 
@@ -454,9 +477,10 @@ fn a_list_gives_folders_sides_labels_and_artists() {
 #[test]
 fn a_list_that_cannot_be_joined_says_where() {
     let refused = |list: &str| listed("list.csv", list, by_column_side).unwrap_err();
+
     assert_eq!(
         refused("path,side\njazz/a.mp3,test\n"),
-        "metadata file list.csv, line 1: no column `clip_key`, which has the path of each row's file below the audio root; \
+        "metadata file list.csv, line 1: no column `clip_key` with the path of each row's file below the audio root; \
          nearest: side, path"
     );
     assert_eq!(
@@ -469,27 +493,29 @@ fn a_list_that_cannot_be_joined_says_where() {
     );
     assert_eq!(
         refused("clip_key,side,genre\njazz/a.mp3,test,jazz\nrock/b.mp3,test,blues\n"),
-        "metadata file list.csv, line 3: column `genre` has `blues`, and the file lies in the folder `rock`, which is its \
-         genre: rename the column to have both"
+        "metadata file list.csv, line 3: column `genre` has `blues`, but the file is in the folder `rock`, which determines \
+         its genre: rename the column to keep both"
     );
     assert_eq!(
         refused("clip_key,side,track_id\njazz/a.mp3,test,1\n"),
-        "metadata file list.csv, line 1: a column `track_id`, which the folders give: rename it"
+        "metadata file list.csv, line 1: column `track_id` is derived from the folders: rename it"
     );
     assert_eq!(
         refused("clip_key,side\ngenres/rock/x.wav,test\ngenres/rock/b.wav,test\n"),
-        "metadata file list.csv: none of its 2 rows names a file: it has genres/rock/x.wav, where the audio root has \
-         jazz/a.mp3; each `clip_key` must be the path below the audio root, with the extension that the file has"
+        "metadata file list.csv: none of its 2 rows names an existing file: it lists genres/rock/x.wav, but the \
+         audio root contains jazz/a.mp3; each `clip_key` must be the path below the audio root, including the file extension"
     );
+
     // The example is a file of the same name, which shows the difference.
     let other = refused("clip_key,side\nrock/c.wav,test\n");
     assert!(
-        other.contains("it has rock/c.wav, where the audio root has rock/c.mp3;"),
+        other.contains("it lists rock/c.wav, but the audio root contains rock/c.mp3;"),
         "{other}"
     );
+
     assert_eq!(
         refused("clip_key,side\n"),
-        "metadata file list.csv: no row in it"
+        "metadata file list.csv: it contains no rows"
     );
 }
 
@@ -523,6 +549,7 @@ fn a_list_as_parquet_is_the_same_list() {
         writer.close().unwrap();
         bytes
     };
+
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("list.parquet");
     let audio = index(["jazz/a.mp3", "rock/b.mp3"]);
@@ -571,6 +598,7 @@ fn folders_without_artists_say_so_once() {
     let audio = index(["jazz/a.mp3", "rock/b.mp3"]);
     let mut recipe = recipe(Dataset::Folders, vec![]);
     recipe.targets[0].column = "genre".into();
+
     assert_eq!(recipe.split.rule, SplitRule::Artist);
     assert!(recipe.warnings().is_empty());
     assert_eq!(
@@ -580,6 +608,7 @@ fn folders_without_artists_say_so_once() {
              itself"
         ]
     );
+
     let list = "clip_key,artist\njazz/a.mp3,Mia\nrock/b.mp3,Tom\nrock/c.mp3,Tom\n";
     assert!(
         listed("list.csv", list, |_| ())
@@ -598,6 +627,7 @@ fn tables_take_keys_and_sides_from_their_own_columns() {
         "file,label,fold,code\na.wav,blues,train set,007\nb.wav,rock,,8\n",
     )
     .unwrap();
+
     let mut recipe = recipe(
         Dataset::Table,
         vec![query(
@@ -611,20 +641,24 @@ fn tables_take_keys_and_sides_from_their_own_columns() {
         column: Some("fold".into()),
         ..SplitSpec::default()
     };
+
     let refused = run(&recipe, &path).unwrap_err().to_string();
     assert!(refused.contains("train set"), "{refused}");
+
     std::fs::write(
         &path,
         "file,label,fold,code\na.wav,blues,train,007\nb.wav,rock,,8\n",
     )
     .unwrap();
     let catalog = run(&recipe, &path).unwrap();
+
     let splits: Vec<_> = catalog
         .clips
         .iter()
         .map(|clip| clip.split.as_str())
         .collect();
     assert_eq!(splits, ["train", "none"]);
+
     assert_eq!(
         catalog.warnings,
         [
@@ -634,6 +668,7 @@ fn tables_take_keys_and_sides_from_their_own_columns() {
              `none` (1), `train` (1); sides are named training, validation, test"
         ]
     );
+
     let tracks = &catalog.tables["tracks"];
     assert!(
         tracks
@@ -647,6 +682,7 @@ fn table_of(csv: &str) -> Result<Catalog, CatalogError> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("table.csv");
     std::fs::write(&path, csv).unwrap();
+
     let mut recipe = recipe(
         Dataset::Table,
         vec![query("keys", "SELECT file AS clip_key, * FROM input")],
@@ -655,6 +691,7 @@ fn table_of(csv: &str) -> Result<Catalog, CatalogError> {
     if csv.contains("split_official") {
         recipe.split.rule = SplitRule::Official;
     }
+
     run(&recipe, &path)
 }
 
@@ -665,6 +702,7 @@ fn sides_of_the_official_rule_are_folders_too() {
         matches!(refused, CatalogError::SplitValue { .. }),
         "{refused}"
     );
+
     assert_eq!(
         table_of("file,label,split_official\na.wav,blues,training\n")
             .unwrap()
@@ -685,12 +723,14 @@ fn lines_that_end_as_on_old_macs_are_lines() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("table.csv");
         std::fs::write(&path, text).unwrap();
+
         let clean = vec![
             keep("ones", "label = 1"),
             query("keys", "SELECT file AS clip_key, * FROM input"),
         ];
         let mut recipe = recipe(Dataset::Table, clean);
         recipe.targets[0].column = "label".into();
+
         let catalog = run(&recipe, &path).unwrap();
         assert_eq!(
             catalog
@@ -722,10 +762,11 @@ fn columns_that_rows_are_given_here_and_empty_files_are_refused() {
             .unwrap_err()
             .to_string();
         assert!(
-            refused.contains(column) && refused.contains("rename it"),
+            refused.contains(column) && refused.contains("rename the column"),
             "{refused}"
         );
     }
+
     assert!(matches!(
         table_of("").unwrap_err(),
         CatalogError::NoHeader { .. }
@@ -743,6 +784,7 @@ fn an_archive_names_no_table_outside_the_store() {
     ] {
         assert_eq!(extra::table_name(file), None, "{file}");
     }
+
     assert_eq!(
         extra::table_name("raw_tracks2.csv").as_deref(),
         Some("raw_tracks2")
@@ -755,8 +797,10 @@ fn features_are_named_by_level_and_typed_f32() {
     let csv =
         "feature,mfcc,mfcc\nstatistics,mean,mean\nnumber,01,02\ntrack_id,,\n2,1.5,-2\n3,x,1\n";
     std::fs::write(folder.path().join("features.csv"), csv).unwrap();
+
     let mut table = extra_tables(folder.path()).unwrap().pop().unwrap();
     assert_eq!(table.name(), "fma_features");
+
     let batch = table.next().unwrap().unwrap();
     let names: Vec<_> = batch
         .schema()
@@ -767,6 +811,7 @@ fn features_are_named_by_level_and_typed_f32() {
     assert_eq!(names, ["track_id", "mfcc_mean_01", "mfcc_mean_02"]);
     assert_eq!((batch.num_rows(), batch.schema()), (1, table.schema()));
     assert_eq!(table.rejects()[0].column.as_deref(), Some("mfcc_mean_01"));
+
     let join = keep(
         "loud",
         "track_id IN (SELECT track_id FROM fma_features WHERE mfcc_mean_01 > 1)",
@@ -790,6 +835,7 @@ fn raw_dumps_have_one_header_line_or_several() {
         "album_id,title\n1,One\n",
     )
     .unwrap();
+
     let tables = extra_tables(folder.path()).unwrap().into_iter();
     let found: Vec<_> = tables
         .map(|mut table| {
@@ -803,6 +849,7 @@ fn raw_dumps_have_one_header_line_or_several() {
             (table.name().to_owned(), columns.join(" "), rows)
         })
         .collect();
+
     let wanted = [
         ("raw_albums", "album_id title", 1),
         (
@@ -816,6 +863,7 @@ fn raw_dumps_have_one_header_line_or_several() {
         found,
         wanted.map(|(name, columns, rows)| (name.to_owned(), columns.to_owned(), rows))
     );
+
     assert!(
         run(&recipe(Dataset::Fma, vec![]), folder.path())
             .unwrap()
@@ -834,6 +882,7 @@ fn further_table_with_a_broken_header_is_a_warning_unless_a_step_names_it() {
     .unwrap();
     std::fs::write(folder.path().join("echonest.csv"), "no such header\n").unwrap();
     let steps = |sql: &str| recipe(Dataset::Fma, vec![keep("step", sql)]);
+
     let catalog = run(&steps("track_id > 0 -- raw_echonests"), folder.path()).unwrap();
     assert_eq!(catalog.warnings.len(), 2);
     assert!(
@@ -846,6 +895,7 @@ fn further_table_with_a_broken_header_is_a_warning_unless_a_step_names_it() {
         "metadata file raw_echonest.csv: two columns are named `echonest`; table `raw_echonest` is left out"
     );
     assert!(extra_tables(folder.path()).unwrap().is_empty());
+
     let named = run(
         &steps("track_id IN (SELECT track_id FROM RAW_ECHONEST)"),
         folder.path(),
@@ -862,6 +912,7 @@ fn fingerprints_know_the_files_that_are_read_and_no_others() {
     let folder = some_tracks(3);
     let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     let of_fma = || fingerprints(Dataset::Fma, Some(folder.path())).unwrap();
+
     put("raw_tracks.csv", "track_id\n1\n");
     let before = of_fma();
     assert_eq!(
@@ -871,13 +922,17 @@ fn fingerprints_know_the_files_that_are_read_and_no_others() {
             .collect::<Vec<_>>(),
         ["raw_tracks.csv", "tracks.csv"]
     );
+
     put("rejects.csv", "mine");
     assert_eq!(of_fma(), before);
+
     put("raw_tracks.csv", "track_id\n2\n");
     assert_ne!(of_fma(), before);
+
     let table = folder.path().join("rejects.csv");
     let of_table = fingerprints(Dataset::Table, Some(&table)).unwrap();
     assert_eq!(of_table.len(), 1);
+
     let renamed = folder.path().join("renamed.csv");
     std::fs::rename(&table, &renamed).unwrap();
     assert_eq!(
@@ -888,6 +943,7 @@ fn fingerprints_know_the_files_that_are_read_and_no_others() {
         fingerprints(Dataset::Folders, Some(&renamed)).unwrap(),
         of_table
     );
+
     assert!(fingerprints(Dataset::Folders, None).unwrap().is_empty());
     assert!(fingerprints(Dataset::Fma, None).unwrap().is_empty());
 }
@@ -897,6 +953,7 @@ fn labels_outside_the_listed_classes_count_as_unlabelled() {
     let tracks = some_tracks(6);
     let mut recipe = recipe(Dataset::Fma, vec![]);
     recipe.targets[0].classes = Some(vec!["Rock".into()]);
+
     let catalog = run(&recipe, tracks.path()).unwrap();
     assert_eq!(
         catalog
@@ -906,6 +963,7 @@ fn labels_outside_the_listed_classes_count_as_unlabelled() {
             .count(),
         2
     );
+
     assert_eq!(catalog.warnings.len(), 1);
     assert!(
         catalog.warnings[0].contains("`genre`: 2 rows"),
@@ -920,12 +978,14 @@ fn clips_of_nobody_are_told_where_the_rule_keeps_artists_together() {
         let row =
             |(id, artist): (usize, &str)| format!("{id},-1,{artist},training,small,Rock,[1]\n");
         let rows: String = (1..).zip(artists).map(row).collect();
+
         let mut recipe = recipe(Dataset::Fma, vec![]);
         recipe.split.rule = SplitRule::Artist;
         run(&recipe, tracks_csv(rows.as_bytes()).path())
             .unwrap()
             .warnings
     };
+
     assert!(warned(["1", "2", "2"]).is_empty());
     assert_eq!(
         warned(["1", "-1", "2"]),

@@ -148,6 +148,7 @@ mod tests {
                 Arc::new(StringViewArray::from(vec![Some("a"), None, Some("b")])),
             ),
         ];
+
         for i in 0..n_columns {
             columns.push((
                 format!("c{i}"),
@@ -156,8 +157,10 @@ mod tests {
                 )),
             ));
         }
+
         let texts = StringViewArray::from(vec![None, Some("longer than twelve bytes"), Some("")]);
         columns.push(("Last \"words\"".to_owned(), Arc::new(texts)));
+
         RecordBatch::try_from_iter_with_nullable(
             columns
                 .into_iter()
@@ -176,6 +179,7 @@ mod tests {
     fn packed_columns_pass_a_query_as_they_would_by_themselves() {
         let engine = Engine::new(64 << 20, Arc::default()).unwrap();
         let rows = wide(300);
+
         let same = |sql: &str| {
             let packed = packed(&rows, sql).expect(sql);
             assert!(packed.num_columns() < 40, "{sql}: {}", packed.num_columns());
@@ -185,6 +189,7 @@ mod tests {
                 "{sql}"
             );
         };
+
         same("SELECT *, c17 + 1 AS more FROM input WHERE genre IS NOT NULL");
         same("SELECT * EXCLUDE (c5, \"Last \"\"words\"\"\") FROM input ORDER BY c299 DESC");
         same(

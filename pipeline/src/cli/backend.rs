@@ -1,4 +1,4 @@
-//! `--backend` and `--devices`: what computes features, opened before anything else is done.
+//! `--backend` and `--devices`: the backend that computes features, opened before anything else is done.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use wavemill_schemas::text::shown;
 use super::exit::UsageError;
 use crate::features::FeatureError;
 
-/// Flags that choose what computes features.
+/// Flags that select the backend for features.
 #[derive(Debug, Args)]
 pub struct BackendArgs {
-    /// What computes features: auto, cpu or cuda [default: auto, which is cuda where that works]; part of the engine
+    /// Backend for features: auto, cpu or cuda [default: auto, which is cuda if that works]; part of the engine
     #[arg(
         long,
         value_name = "NAME",
@@ -23,7 +23,7 @@ pub struct BackendArgs {
         hide_env_values = true
     )]
     pub backend: Option<String>,
-    /// GPUs to use, by number, all of one kind [default: 0]
+    /// Numbers of the GPUs to use, all of one kind [default: 0]
     #[arg(
         long,
         value_name = "N,…",
@@ -35,13 +35,12 @@ pub struct BackendArgs {
 }
 
 impl BackendArgs {
-    /// Opens it for the features of `recipe`; the CPU at `level`. A line on standard error says where features are
-    /// computed, where that is not what was asked for or goes without saying. A recipe that stretches tracks is computed
-    /// on the CPU alone.
+    /// Opens the backend for the features of `recipe`, with the CPU at `level`. A note on stderr names the place where
+    /// features are computed if it is not the requested one or is not obvious. A recipe that stretches tracks is
+    /// computed on the CPU only.
     ///
     /// # Errors
-    /// [`UsageError`] for a name or a device that is not there, a library that CUDA lacks, or a recipe that no device can
-    /// compute.
+    /// [`UsageError`] for an unknown name, a missing device or CUDA library, or a recipe that no device can compute.
     pub fn open(&self, level: Level, recipe: &Recipe) -> Result<Arc<dyn Backend>> {
         let derived = recipe.features.iter().find(|f| f.op.of_audio().is_none());
         let name = self
@@ -57,15 +56,15 @@ impl BackendArgs {
                 .open(&self.devices, level, derived.map(|f| f.op.name()))
                 .map_err(|error| match (error, derived) {
                     (KernelError::CpuOnly { op }, Some(feature)) => UsageError(format!(
-                        "features.{feature} has op = \"{op}\", which is computed on the CPU alone: use --backend cpu, or \
-                         leave it out with --set features.{feature}=none",
+                        "features.{feature} has op = \"{op}\", which is computed only on the CPU: use --backend cpu, or \
+                         remove the feature with --set features.{feature}=none",
                         feature = feature.name
                     )),
                     (error, _) => refused(name, error),
                 })?
         };
 
-        // Nobody misses a GPU on a machine without one.
+        // On a machine without a GPU, the note would be of no use.
         let is_told = self.backend.is_some() || backend.kind() != "cpu" || has_nvidia_device();
         if let Some(notice) = notice.filter(|_| is_told) {
             eprintln!("note: {}", shown(&notice));
@@ -73,10 +72,10 @@ impl BackendArgs {
         Ok(backend)
     }
 
-    /// The CPU, unless a device was asked for.
+    /// Opens the CPU, unless a device was requested.
     fn open_for_stretch(&self, choice: BackendChoice, level: Level) -> Result<ChosenBackend> {
         let asked = match (choice, self.devices.first()) {
-            // The CPU's own refusal of a number is as good.
+            // The CPU's own error about a device number is equally good.
             (BackendChoice::Cpu, _) | (BackendChoice::Auto, None) => None,
             (BackendChoice::Auto, Some(device)) => Some(format!("--devices {device}")),
             (other, _) => Some(format!("--backend {other}")),
@@ -90,7 +89,7 @@ impl BackendArgs {
             .open(&self.devices, level, None)
             .map_err(|error| refused(cpu.name(), error))?;
         if choice == BackendChoice::Auto {
-            let why = "features are computed on the CPU: no device has code for audio.stretch";
+            let why = "features are computed on the CPU: audio.stretch has no GPU implementation";
             chosen.notice = Some(why.to_owned());
         }
         Ok(chosen)
@@ -104,7 +103,7 @@ fn refused(backend: &str, error: KernelError) -> UsageError {
             value,
             allowed,
         } => {
-            // The kernels speak of one device, and the flag lists them.
+            // The kernels name one device, whereas the flag lists several.
             let flag = if key == "device" { "devices" } else { key };
             UsageError(format!("--{flag} {value}: must be {allowed}"))
         }
@@ -112,7 +111,7 @@ fn refused(backend: &str, error: KernelError) -> UsageError {
     }
 }
 
-/// NVIDIA's kernel driver is there.
+/// Reports whether NVIDIA's kernel driver is present.
 fn has_nvidia_device() -> bool {
     ["/dev/nvidia0", "/proc/driver/nvidia"]
         .iter()
@@ -140,10 +139,12 @@ mod tests {
             };
             args.open(Level::Scalar, &recipe)
         };
+
         for backend in [None, Some("auto"), Some("cpu")] {
             let opened = open(backend, &[]).expect("the CPU");
             assert_eq!(opened.kind(), "cpu", "{backend:?}");
         }
+
         for (backend, devices, flag) in [
             (Some("cuda"), &[][..], "--backend cuda"),
             (Some("emulated"), &[], "--backend emulated"),
@@ -153,7 +154,7 @@ mod tests {
             assert_eq!(
                 error.to_string(),
                 format!(
-                    "{flag}: audio.stretch is computed on the CPU alone: give --backend cpu, or --set audio.stretch=none"
+                    "{flag}: audio.stretch is computed only on the CPU: use --backend cpu, or --set audio.stretch=none"
                 )
             );
         }
@@ -170,9 +171,10 @@ mod tests {
             let error = args.open(Level::Scalar, &recipe).err().expect("a refusal");
             error.to_string()
         };
+
         assert_eq!(
             refusal("cpu", &[0]),
-            "--devices 0: must be left out with backend cpu"
+            "--devices 0: must be omitted with backend cpu"
         );
         assert!(refusal("gpu", &[]).starts_with("--backend gpu: must be auto, cpu, cuda"));
     }
@@ -182,15 +184,17 @@ mod tests {
         let text = "name = \"x\"\ncatalog.dataset = \"folders\"\n[[features]]\nname = \"mfcc\"\nop = \"mfcc\"\n\
                     [[features]]\nname = \"stats\"\nop = \"statistics\"\nsource = \"mfcc\"\n";
         let recipe = Recipe::parse(text, "x.toml", &[]).expect("a recipe");
+
         let args = BackendArgs {
             backend: Some("cuda".to_owned()),
             devices: Vec::new(),
         };
         let error = args.open(Level::Scalar, &recipe).err().expect("a refusal");
+
         assert_eq!(
             error.to_string(),
-            "features.stats has op = \"statistics\", which is computed on the CPU alone: use --backend cpu, or leave it \
-             out with --set features.stats=none"
+            "features.stats has op = \"statistics\", which is computed only on the CPU: use --backend cpu, or remove the \
+             feature with --set features.stats=none"
         );
     }
 }

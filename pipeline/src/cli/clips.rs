@@ -1,4 +1,4 @@
-//! Clips as a user names them: files, folders, and lists of both.
+//! Finds the clips that a user names: files, folders, and lists of both.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -12,35 +12,37 @@ use clap::Args;
 use super::exit::UsageError;
 use crate::source::Media;
 
-/// Which clips.
+/// Arguments that select clips.
 #[derive(Clone, Debug, Args)]
 pub struct ClipArgs {
-    /// Audio files; folders, with all below them; @FILE as --list FILE
+    /// Audio files; folders, including subfolders; @FILE is the same as --list FILE
     #[arg(required_unless_present = "lists", value_name = "CLIP|DIR|@FILE")]
     pub clips: Vec<PathBuf>,
-    /// A list of files and folders, one a line, from here on (or separated by zero bytes); `-` is standard input
+    /// List of files and folders, one per line (or separated by zero bytes), relative to the current folder; `-` is
+    /// standard input
     #[arg(long = "list", value_name = "FILE")]
     pub lists: Vec<PathBuf>,
 }
 
-/// What the arguments come to.
+/// The clips that the arguments select.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct ClipList {
-    /// In the order of the arguments; those of a folder by path.
+    /// Clips in the order of the arguments; those of a folder are sorted by path.
     pub clips: Vec<PathBuf>,
-    /// What was found below a folder and cannot be read, and why.
+    /// Paths below a folder that cannot be read, each with the reason.
     pub unreadable: Vec<(PathBuf, String)>,
 }
 
 impl ClipArgs {
-    /// All clips that are named.
+    /// Finds all clips that the arguments name.
     ///
     /// # Errors
-    /// [`UsageError`]: a list that cannot be read, a folder without a clip, nothing at all.
+    /// [`UsageError`] for a list that cannot be read, a folder without a clip, or an empty list.
     pub fn find(&self) -> Result<ClipList> {
         let mut found = ClipList::default();
         for clip in &self.clips {
-            // By bytes, since a path need not be text. In a list `@` has no meaning: there it begins a name.
+            // The path is compared as bytes, since it need not be text. Within a list, `@` has no meaning and begins a
+            // file name.
             match clip.as_os_str().as_bytes() {
                 [b'@', list @ ..] => found.list(Path::new(OsStr::from_bytes(list)))?,
                 _ => found.add(clip.clone())?,
@@ -50,26 +52,27 @@ impl ClipArgs {
             found.list(list)?;
         }
         if found.clips.is_empty() && found.unreadable.is_empty() {
-            return Err(UsageError("no clip: the list is empty".to_owned()).into());
+            return Err(UsageError("no clips: the list is empty".to_owned()).into());
         }
         Ok(found)
     }
 }
 
 impl ClipList {
-    /// A file, also one that is not there: it is named when its turn comes. Or a folder.
+    /// Adds a file, or the clips below a folder. A file that does not exist is added as well and is reported when it is
+    /// read.
     fn add(&mut self, path: PathBuf) -> Result<()> {
         if !path.is_dir() {
             self.clips.push(path);
             return Ok(());
         }
-        // What cannot be read counts as well: it is named later, and the folder is not empty.
+        // Unreadable paths count as well: they are reported later, and the folder is not empty.
         let before = self.clips.len() + self.unreadable.len();
         self.folder(&path);
 
         if self.clips.len() + self.unreadable.len() == before {
             let words = format!(
-                "{}: no clip below this folder (mp3, wav, flac, ogg, oga)",
+                "{}: the folder contains no clips (mp3, wav, flac, ogg, oga)",
                 path.display()
             );
             return Err(UsageError(words).into());
@@ -97,7 +100,8 @@ impl ClipList {
         Ok(())
     }
 
-    /// Everything below `folder`, by path. Links to folders are not followed: one could lead back to where it is.
+    /// Adds all clips below `folder`, sorted by path. Links to folders are not followed, because one could lead back to
+    /// its own folder.
     fn folder(&mut self, folder: &Path) {
         let entries = match fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
             Ok(entries) => entries,
@@ -115,15 +119,16 @@ impl ClipList {
 
         for path in below {
             let name = path.file_name().unwrap_or_default();
-            // Hidden folders such as `.git`, and the copies that editors and macOS leave (as `Media::is_clip_name` has it).
+            // Skips hidden folders such as `.git`, and the copies that editors and macOS leave (like
+            // `Media::is_clip_name`).
             if name.as_bytes().starts_with(b".") {
                 continue;
             }
-            // Of the link itself: what it leads to is looked at where it has a clip's name.
+            // The metadata of the link itself: its target is examined only if the link has the name of a clip.
             let is_folder = match fs::symlink_metadata(&path) {
                 Ok(metadata) => metadata.is_dir(),
                 Err(error) => {
-                    let words = format!("cannot look at it: {error}");
+                    let words = format!("cannot read its metadata: {error}");
                     self.unreadable.push((path, words));
                     continue;
                 }
@@ -132,10 +137,10 @@ impl ClipList {
                 self.folder(&path);
             } else if Media::Audio.is_clip_name(name) {
                 match fs::metadata(&path) {
-                    // A pipe would keep us waiting for somebody who writes.
+                    // Opening a pipe would block until another process writes to it.
                     Ok(metadata) if !metadata.is_file() => {
                         self.unreadable
-                            .push((path, "cannot read it: no regular file".to_owned()));
+                            .push((path, "cannot read it: not a regular file".to_owned()));
                     }
                     _ => self.clips.push(path),
                 }
@@ -144,9 +149,9 @@ impl ClipList {
     }
 }
 
-/// The paths of a list; empty lines name nothing, and a line may end as on Windows.
+/// Parses the paths of a list. Empty lines are skipped, and lines may end in CRLF.
 fn paths(bytes: &[u8]) -> Vec<PathBuf> {
-    // As `find -print0` writes them: then a line break is part of a name.
+    // In the format of `find -print0`, a line break is part of a name.
     let by_zero = bytes.contains(&0);
     let separator = if by_zero { 0 } else { b'\n' };
 
@@ -208,7 +213,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains("empty: no clip below this folder"),
+            error.contains("empty: the folder contains no clips"),
             "{error}"
         );
     }
@@ -225,8 +230,10 @@ mod tests {
             at("d").display()
         );
         fs::write(at("list.txt"), lines).unwrap();
+
         let wanted = [at("missing.mp3"), at("d/1.mp3"), PathBuf::from("@x.mp3")];
         assert_eq!(find(&[], &[&at("list.txt")]).unwrap().clips, wanted);
+
         let typed = PathBuf::from(format!("@{}", at("list.txt").display()));
         assert_eq!(
             find(&[Path::new("first.mp3"), &typed], &[]).unwrap().clips[1..],
@@ -253,6 +260,7 @@ mod tests {
     fn a_pipe_among_the_clips_is_named_and_not_waited_for() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe.mp3");
+
         assert!(
             std::process::Command::new("mkfifo")
                 .arg(&pipe)
@@ -260,10 +268,11 @@ mod tests {
                 .unwrap()
                 .success()
         );
+
         let found = find(&[folder.path()], &[]).unwrap();
         assert_eq!(
             found.unreadable,
-            [(pipe, "cannot read it: no regular file".to_owned())]
+            [(pipe, "cannot read it: not a regular file".to_owned())]
         );
     }
 }

@@ -1,4 +1,4 @@
-//! `wavemill demo`: a small labelled data set made on the spot, extracted and asked questions.
+//! `wavemill demo`: creates a small labelled data set, extracts it and runs some queries.
 
 use std::ffi::OsStr;
 use std::io;
@@ -20,56 +20,56 @@ Examples:
   wavemill demo
   wavemill demo /tmp/wavemill-demo --tracks 80
 
-The audio is synthetic: ten kinds of instrument and rhythm, encoded to real MP3s, some of them broken on purpose.
+The audio is synthetic: ten kinds of instrument and rhythm, encoded as MP3. Some files are damaged on purpose.
 
-Exit codes: those of `wavemill extract`; 1 also where the program demo-audio is neither beside wavemill nor on PATH.";
+Exit codes: as for `wavemill extract`; also 1 if the program demo-audio is neither next to wavemill nor on PATH.";
 
 const QUESTIONS: [(&str, &str); 3] = [
     (
-        "Which genres are there, and how long is their music?",
+        "How many tracks, artists and minutes does each genre have?",
         "SELECT track_genre_top AS genre, count(*) AS tracks, count(DISTINCT t.artist_id) AS artists, \
          round(sum(f.duration_s) / 60, 1) AS minutes FROM tracks t JOIN features_log_mel f USING (clip_key) \
          GROUP BY 1 ORDER BY tracks DESC, genre",
     ),
     (
-        "Which recordings are there twice, under two ids?",
+        "Which recordings occur more than once?",
         "SELECT left(audio_blake3, 12) AS audio, count(*) AS clips, min(clip_key) AS first, max(clip_key) AS second \
          FROM features_log_mel GROUP BY audio_blake3 HAVING count(*) > 1",
     ),
     (
-        "What was counted out, and why?",
+        "Which inputs were rejected, and why?",
         "SELECT stage, reason, count(*) AS inputs, min(coalesce(clip_key, 'line ' || line)) AS for_example \
          FROM rejects GROUP BY stage, reason ORDER BY stage, reason",
     ),
 ];
 
-/// Make a small synthetic data set, extract it and ask it questions
+/// Create a small synthetic data set, extract it and run queries
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DemoCommand {
-    /// Where everything goes
+    /// Folder for the data set and the store
     #[arg(default_value = "wavemill-demo")]
     dir: PathBuf,
-    /// How many tracks
+    /// Number of tracks
     #[arg(long, default_value_t = 320)]
     tracks: u32,
 }
 
 impl DemoCommand {
-    /// Makes, extracts and asks.
+    /// Creates the data set, extracts it and runs the queries.
     ///
     /// # Errors
-    /// Without the program `demo-audio`, or as the commands that it calls.
+    /// The program `demo-audio` is missing, or an error of the commands that are run.
     pub fn run(&self) -> Result<()> {
         let data = self.dir.join("data");
         if is_complete(&data)? {
             report(&format!(
-                "1. the data set is in {} already\n",
+                "1. the data set already exists in {}\n",
                 data.display()
             ));
         } else {
             report(&format!(
-                "1. making {} synthetic tracks in {} (the audio is not music that anybody played)\n",
+                "1. generating {} tracks in {} (synthetic audio, not recorded music)\n",
                 self.tracks,
                 data.display()
             ));
@@ -84,7 +84,7 @@ impl DemoCommand {
         ));
         extract(&data, &store)?.run()?;
 
-        // The queries answer signals themselves.
+        // The queries handle signals themselves.
         interrupt::leave_to_others();
         for (number, (question, query)) in QUESTIONS.iter().enumerate() {
             let number = number + 3;
@@ -103,14 +103,14 @@ impl DemoCommand {
     }
 }
 
-/// Whether the data set was written to its end: `demo-audio` writes these two after all clips, each under a name of its
-/// own until it is whole.
+/// Reports whether the data set is complete: `demo-audio` writes these two files after all clips, each under a
+/// temporary name until it is complete.
 fn is_complete(data: &Path) -> io::Result<bool> {
     let metadata = data.join("fma_metadata");
     Ok(metadata.join("tracks.csv").try_exists()? && metadata.join("genres.csv").try_exists()?)
 }
 
-/// The encoder is LGPL, so it is a program of its own that lies beside this one.
+/// Creates the data set with `demo-audio`, a separate program next to this one because its encoder is LGPL.
 fn make_data(data: &Path, tracks: u32) -> Result<()> {
     let program = beside("demo-audio");
     let mut command = Command::new(&program);
@@ -118,7 +118,7 @@ fn make_data(data: &Path, tracks: u32) -> Result<()> {
         .arg(data)
         .args(["--tracks", &tracks.to_string()])
         .stdout(Stdio::null())
-        // A signal reaches this program alone, which ends its children itself.
+        // A signal of the terminal reaches only this program, which ends its children itself.
         .process_group(0);
 
     if holds_only_ours(data) {
@@ -135,13 +135,14 @@ fn make_data(data: &Path, tracks: u32) -> Result<()> {
     Ok(())
 }
 
-/// What an interrupted command left is made anew; in a folder that holds anything else, nothing is replaced.
+/// Reports whether a folder contains only files of the demo. Files of an interrupted command may be replaced; in a
+/// folder with any other file, nothing is replaced.
 fn holds_only_ours(data: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(data) else {
         return false;
     };
     for entry in entries {
-        // An entry that cannot be read has no name here, and so counts as somebody else's.
+        // An entry that cannot be read has no name here and counts as another program's file.
         let name = entry.map(|entry| entry.file_name()).unwrap_or_default();
         if name != "fma_metadata" && name != "fma_demo" {
             return false;

@@ -1,4 +1,4 @@
-//! `wavemill info --devices`: what computes on this machine, and what is missing for a GPU.
+//! `wavemill info --devices`: shows the devices of this machine that compute features, and the parts missing for a GPU.
 
 use std::fmt::Write as _;
 use std::io::{Write as _, stdout};
@@ -8,7 +8,7 @@ use indicatif::BinaryBytes;
 use wavemill_kernels::{CudaReport, FoundLibrary};
 use wavemill_schemas::text::shown;
 
-/// Looks at this machine, and writes the answer to stdout.
+/// Examines this machine and writes the report to stdout.
 ///
 /// # Errors
 /// Standard output cannot be written.
@@ -26,7 +26,7 @@ fn describe(report: &CudaReport) -> String {
     let mut text = String::new();
     for device in &report.devices {
         let memory = BinaryBytes(device.memory_bytes as u64);
-        // Text grows without an error.
+        // Writing to a `String` cannot fail.
         let _ = writeln!(
             text,
             "{}: {}, {}, {memory}",
@@ -57,7 +57,7 @@ fn describe_library(library: &FoundLibrary) -> String {
         return format!("{} {version}{path}\n", library.name);
     }
 
-    let problem = library.problem.as_deref().unwrap_or("no version");
+    let problem = library.problem.as_deref().unwrap_or("unknown version");
     let mut text = format!("{}: {}{path}\n", library.name, shown(problem));
     for folder in &library.tried {
         text += &format!("  not in {}\n", shown(&folder.to_string_lossy()));

@@ -1,4 +1,4 @@
-//! Errors → one line and an exit code.
+//! Converts errors to one line and an exit code.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,39 +19,39 @@ use crate::run::RunError;
 use crate::sql::SqlError;
 use crate::store::StoreError;
 
-/// The exit code if another process holds the store's lock. 6 is the trainer's.
+/// Exit code if another process holds the store's lock. The trainer uses 6.
 const BUSY: u8 = 7;
 
-/// The exit code of a preview of a run that has nothing to do.
+/// Exit code of a preview of a run that has nothing to do.
 pub const NOTHING_TO_DO: u8 = 8;
 
-/// A problem with what the user typed.
+/// An error in the user's command line or input.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-/// A failure that another program has told on stderr.
+/// A failure that another program has reported on stderr.
 #[derive(Debug, thiserror::Error)]
-#[error("the reasons are above")]
+#[error("see the messages above")]
 pub struct ChildFailure {
-    /// Its exit code.
+    /// Exit code of the other program.
     pub code: u8,
 }
 
-/// A signal asked for the end, and the command came to it in order.
+/// A signal requested the end of the command, and the command ended in order.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Interrupted(pub String);
 
-/// A store whose bytes are not what its manifest says.
+/// A store whose bytes differ from its manifest.
 #[derive(Debug, thiserror::Error)]
 #[error("{files} damaged {word}: restore them from a copy, {}", self.remedy(), word = if *files == 1 { "file" } else { "files" })]
 pub struct DamagedStore {
-    /// How many files.
+    /// Number of damaged files.
     pub files: usize,
-    /// Versions after the damaged one.
+    /// Number of versions after the damaged one.
     pub later: usize,
-    /// The damaged one's, which keep it from being collected.
+    /// Tags of the damaged version, which protect it from `gc`.
     pub tags: Vec<String>,
 }
 
@@ -60,22 +60,23 @@ impl DamagedStore {
         if self.tags.is_empty() {
             return String::new();
         }
-        format!(" (its tags must go first: {})", self.tags.join(", "))
+        format!(" (remove its tags first: {})", self.tags.join(", "))
     }
 
-    /// What else helps. A new version is made for a damaged latest one alone.
+    /// Returns the alternative to restoring a copy. Only a damaged latest version can be replaced by a new one.
     fn remedy(&self) -> String {
         match self.later {
             0 => "or extract again with --new-version".to_owned(),
             n => format!(
-                "or use the latest version, if `wavemill verify` finds that intact, and drop this one with `wavemill gc --keep {n}`{}",
+                "or use the latest version if `wavemill verify` finds it intact, and remove this one with `wavemill gc --keep {n}`{}",
                 self.kept_by()
             ),
         }
     }
 }
 
-/// The whole chain on one line, fit for a terminal; a cause that its error already says is left out.
+/// Formats the whole chain of causes on one line that is safe for a terminal. A cause that the text before it already
+/// ends with is omitted.
 pub fn words(error: &Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
@@ -91,7 +92,7 @@ pub fn words(error: &Error) -> String {
     shown(&line).into_owned()
 }
 
-/// Says why the process ends. Of two threads that end it at once, the first has the word.
+/// Prints the reason why the process ends. If two threads end the process at once, only the first one prints.
 pub fn last_line(words: &str) {
     static SAID: AtomicBool = AtomicBool::new(false);
     if !SAID.swap(true, Ordering::Relaxed) {
@@ -99,13 +100,13 @@ pub fn last_line(words: &str) {
     }
 }
 
-/// The documented exit code.
+/// Returns the documented exit code of an error.
 pub fn code(error: &Error) -> u8 {
-    // A full disk shows in errors of every kind, so it is looked for before their kinds.
+    // A full disk can cause errors of every kind, so it is checked before their kinds.
     if error.chain().any(exit::is_no_space) || store_is_closed(error) {
         return NO_SPACE;
     }
-    // The outermost cause of a known kind decides. What `context` added has no kind, and is passed over.
+    // The outermost cause of a known kind decides. Text added by `context` has no kind and is skipped.
     error.chain().find_map(known).unwrap_or(1)
 }
 
@@ -166,7 +167,7 @@ fn extract(error: &ExtractError) -> Option<u8> {
 
 fn catalog(error: &CatalogError) -> u8 {
     use CatalogError::{DuplicateColumn, Header, HeaderEncoding, NoHeader};
-    // A file whose first lines are of another kind is the wrong path.
+    // If the first lines of a file are of another kind, the path is wrong.
     let is_other_file = matches!(
         error,
         Header { .. } | HeaderEncoding { .. } | NoHeader { .. } | DuplicateColumn { .. }
@@ -186,7 +187,7 @@ fn store(error: &StoreError) -> u8 {
         | StoreError::NoTag { .. }
         | StoreError::Collected { .. }
         | StoreError::Newer { .. } => 2,
-        // A path through a file.
+        // The path leads through a file.
         StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotADirectory => 2,
         StoreError::Manifest { .. }
         | StoreError::Tag { .. }
@@ -224,7 +225,7 @@ fn report(error: &ReportError) -> u8 {
     }
 }
 
-/// Whether the store's disk failed, and not its content: that is no damaged store.
+/// Reports whether the store's disk failed and not its content: such a store is not damaged.
 fn is_failing_disk(error: &ParquetError) -> bool {
     match error {
         ParquetError::External(cause) => cause.is::<io::Error>(),
@@ -242,7 +243,7 @@ const fn feature(error: &FeatureError) -> u8 {
     }
 }
 
-/// Writing is what the user may not do: a store without permission is a read-only one.
+/// Reports whether the user has no permission to write to the store, which counts as read-only then.
 fn store_is_closed(error: &Error) -> bool {
     let cause = match error.downcast_ref::<StoreError>() {
         Some(error) => error.io(),
@@ -259,7 +260,7 @@ fn store_is_closed(error: &Error) -> bool {
     cause.is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
 }
 
-/// The reader of our output has gone (`| head`): a quiet end.
+/// Reports whether the reader of the output has closed its pipe (`| head`), which ends the command without an error.
 pub fn is_broken_pipe(error: &Error) -> bool {
     error.chain().any(exit::is_broken_pipe)
 }

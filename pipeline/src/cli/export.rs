@@ -1,4 +1,4 @@
-//! `wavemill export`: a feature of a store as files for other tools.
+//! `wavemill export`: writes a feature of a store as files for other tools.
 
 use std::fs;
 use std::io::{self, Write, stdout};
@@ -29,15 +29,15 @@ Examples:
   wavemill export --store store --feature log_mel --format huggingface \\
       --version paper --out dataset
 
-npy: an array a side, and a CSV file with keys and classes of its rows; a file a row where rows differ in shape. \
-npz: a zip of arrays a side, for numpy.load. png: a picture a row, in a folder a class. wav: a sound a row, in a folder \
-a class; of mel bands without normalize alone, and an approximation: their phase is invented (Griffin-Lim). \
-huggingface: a folder for datasets.load_dataset, versions 4 and 5.
+npy: one array per side, and a CSV file with the keys and classes of its rows; one file per row if the rows differ in \
+shape. npz: one zip of arrays per side, for numpy.load. png: one picture per row, in one folder per class. wav: one \
+sound per row, in one folder per class; only for mel bands without normalize, and approximate, because the phase is \
+estimated (Griffin-Lim). huggingface: a folder for datasets.load_dataset, versions 4 and 5.
 
 The store's files are compared with their hashes first. Rows keep their order and stored values.
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged, 5 no space or read-only, \
-130 interrupted (nothing is left behind).";
+130 interrupted (no output remains).";
 
 /// Write a feature of a store as arrays, pictures, sounds or a dataset for other tools
 #[derive(Debug, Args)]
@@ -46,31 +46,31 @@ pub struct ExportCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
-    /// Which version, by number or tag [default: the latest]
+    /// Version, by number or tag [default: the latest]
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,
-    /// Which feature; needed where the version has several
+    /// Feature to export; required if the version has several
     #[arg(long, value_name = "NAME")]
     feature: Option<String>,
-    /// Only this side; may be repeated [default: all but `none`, the rows without a side]
+    /// Export only this side; may be repeated [default: all but `none`, the rows without a side]
     #[arg(long = "split", value_name = "NAME")]
     splits: Vec<String>,
-    /// With png and wav: the target whose classes are the folders [default: the first]
+    /// With png and wav: the target whose classes become folders [default: the first]
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
-    /// What is written: npy, npz, png, wav or huggingface
+    /// Output format: npy, npz, png, wav or huggingface
     #[arg(long, value_enum, hide_possible_values = true)]
     format: Format,
-    /// The folder to write; it must not exist, or be empty
+    /// Folder to write; it must be new or empty
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// The report as JSON on stdout
+    /// Print the report as JSON on stdout
     #[arg(long)]
     json: bool,
 }
 
 impl ExportCommand {
-    /// Writes the files.
+    /// Exports the feature to the folder `out`.
     ///
     /// # Errors
     /// [`UsageError`], `StoreError`, `ExportError`.
@@ -78,9 +78,9 @@ impl ExportCommand {
         let store = Store::open(&self.store)?;
         let version = store.resolve(self.version.as_ref())?;
         let (version, manifest) = store.readable(version)?;
-        // A store is only written by runs.
+        // Only runs may write into a store.
         if store.encloses(&self.out) {
-            let words = format!("--out {}: not into the store itself", self.out.display());
+            let words = format!("--out {}: must be outside the store", self.out.display());
             return Err(UsageError(words).into());
         }
 
@@ -113,7 +113,7 @@ impl ExportCommand {
 
     fn summary(&self, report: &Report, verbose: bool) -> String {
         let mut text = format!(
-            "{} ({}) of version {} is in {}, as {}\n",
+            "{} ({}) of version {} exported to {} as {}\n",
             report.feature,
             report.tensor,
             report.version,
@@ -145,40 +145,41 @@ impl ExportCommand {
     }
 }
 
-/// A folder that is written under another name, or inside itself where it is there already, until it is whole.
+/// An output folder that is written under a temporary name until it is complete. If the folder already exists, the
+/// temporary folder is inside it.
 #[derive(Debug)]
 struct NewFolder {
-    /// As typed, for errors.
+    /// Path as typed, for errors.
     out: PathBuf,
-    /// Where it goes.
+    /// Final path of the folder.
     target: PathBuf,
-    /// Where it is written.
+    /// Temporary path while the folder is written.
     part: PathBuf,
-    /// The target is an empty folder.
+    /// True if the target already exists as an empty folder.
     is_there: bool,
 }
 
-/// The temporary name within a folder that is there already, and the end of one beside a new folder. Long enough to be
-/// nobody else's, because what a killed command left under it is removed.
+/// Name of the temporary folder within an existing folder, and suffix of the temporary name next to a new one. It is
+/// long enough not to collide with other files, because a leftover of a killed command under this name is removed.
 const PART: &str = ".wavemill-export.part";
 
 impl NewFolder {
-    /// Refuses what is no new or empty folder, and removes what a killed command left.
+    /// Rejects a path that is neither new nor an empty folder, and removes the leftover of a killed command.
     fn at(out: &Path) -> Result<Self> {
         let (target, _) = part_of(out);
         let is_there = match fs::metadata(&target) {
             Ok(found) if !found.is_dir() => {
-                return Err(refused(out, "a file, and no folder").into());
+                return Err(refused(out, "is a file, not a folder").into());
             }
             Ok(_) => true,
             Err(error) if error.kind() == io::ErrorKind::NotFound => false,
             Err(error) => return Err(cannot_write(out, error)),
         };
         if is_there && !is_empty(&target).map_err(|error| cannot_write(out, error))? {
-            return Err(refused(out, "not empty: name a new folder, or an empty one").into());
+            return Err(refused(out, "not empty: choose a new or empty folder").into());
         }
 
-        // An empty folder stays the one that it is: it may be a mount point, or where somebody's shell is.
+        // An existing empty folder is not replaced: it may be a mount point or the current folder of a shell.
         let part = if is_there {
             target.join(PART)
         } else {
@@ -195,7 +196,7 @@ impl NewFolder {
         Ok(folder)
     }
 
-    /// Tells before the work what would else be told after it.
+    /// Checks that the temporary folder can be created, so that the error is reported before the work and not after it.
     fn require_writable(&self) -> Result<()> {
         if let Ok(left) = fs::symlink_metadata(&self.part) {
             let removed = if left.is_dir() {
@@ -210,7 +211,7 @@ impl NewFolder {
             .map_err(|error| cannot_write(&self.out, error))
     }
 
-    /// The whole folder gets its name.
+    /// Moves the complete folder to its final name.
     fn finish(&self) -> Result<()> {
         let finished = if self.is_there {
             move_all(&self.part, &self.target).and_then(|()| fs::remove_dir(&self.part))
@@ -223,7 +224,7 @@ impl NewFolder {
 
 impl Drop for NewFolder {
     fn drop(&mut self) {
-        // Gone where it was finished; the first error is the one to tell.
+        // After `finish` the temporary folder no longer exists. After a failure, the first error is the one to report.
         let _ = fs::remove_dir_all(&self.part);
     }
 }
@@ -232,7 +233,7 @@ fn refused(out: &Path, why: &str) -> UsageError {
     UsageError(format!("--out {}: {why}", out.display()))
 }
 
-/// Whether nothing is in a folder but what a killed command left.
+/// Reports whether a folder is empty except for the leftover of a killed command.
 fn is_empty(folder: &Path) -> io::Result<bool> {
     for entry in fs::read_dir(folder)? {
         if entry?.file_name() != PART {
@@ -265,7 +266,7 @@ mod tests {
         fs::write(at("file"), "").unwrap();
         fs::create_dir(at("full")).unwrap();
         fs::write(at("full/x"), "").unwrap();
-        assert!(refusal(&at("file")).contains("a file, and no folder"));
+        assert!(refusal(&at("file")).contains("a file, not a folder"));
         assert!(refusal(&at("full")).contains("not empty"));
         assert!(refusal(&at("no/such")).contains("cannot write it"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
@@ -277,12 +278,13 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         fs::create_dir(at("empty")).unwrap();
         std::os::unix::fs::symlink("empty", at("link")).unwrap();
+
         for name in ["new", "link"] {
             let out = at(name);
             let left = NewFolder::at(&out).unwrap();
             fs::create_dir(&left.part).unwrap();
             fs::write(left.part.join("x"), "half").unwrap();
-            // As after a kill: nothing is dropped.
+            // As after a kill: `drop` does not run.
             std::mem::forget(left);
 
             let failed = NewFolder::at(&out).unwrap();
@@ -295,9 +297,11 @@ mod tests {
             fs::create_dir(&whole.part).unwrap();
             fs::write(whole.part.join("x"), "whole").unwrap();
             whole.finish().unwrap();
+
             assert_eq!(fs::read_to_string(out.join("x")).unwrap(), "whole");
             assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
         }
+
         assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
     }

@@ -1,4 +1,4 @@
-//! `wavemill extract`: from metadata and audio to a committed version.
+//! `wavemill extract`: turns metadata and audio into a committed version.
 
 use std::io::{Write, stdout};
 use std::path::PathBuf;
@@ -33,15 +33,15 @@ Examples:
   wavemill extract --recipe mine.toml --set features.log_mel.n_mels=96 \\
       --metadata m --audio a --store s --new-version
 
-A killed or interrupted run goes on with the same command. Run again on a complete store, it has nothing to do.
+To continue a killed or interrupted run, repeat the same command. On a complete store, it has nothing to do.
 
-Exit codes: 0 ok (with --dry-run: there is work to do), 1 failed, 2 usage or recipe, 3 store damaged, 4 store of another plan, or too many files not found, 5 no space or read-only, \
+Exit codes: 0 ok (with --dry-run: there is work to do), 1 failed, 2 wrong usage or recipe, 3 store damaged, 4 store of another plan, or too many files not found, 5 no space or read-only, \
 7 another wavemill is writing the store, 8 nothing to do (only with --dry-run), 130 interrupted.";
 
-/// Tracks that a line names: the whole list is in the JSON.
+/// Number of tracks that a summary line names; the complete list is in the JSON.
 const MERGES_SHOWN: usize = 3;
 
-/// Make a version of a store from metadata and audio
+/// Create a version of a store from metadata and audio
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ExtractCommand {
@@ -54,7 +54,7 @@ pub struct ExtractCommand {
     /// Folder or zip of the audio
     #[arg(long, value_name = "PATH")]
     pub audio: PathBuf,
-    /// Where versions are kept; made if it is not there
+    /// Folder of the store; created if it does not exist
     #[arg(long, value_name = "DIR")]
     pub store: PathBuf,
     /// Change a value of the recipe, such as features.log_mel.n_mels=96
@@ -63,54 +63,54 @@ pub struct ExtractCommand {
     /// Keep N clips, chosen by hash; classes and splits stay those of all rows
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
-    /// Threads that decode [default: the processors]
+    /// Number of decoding threads [default: the number of processors]
     #[arg(long, value_name = "N", env = "WAVEMILL_THREADS")]
     pub threads: Option<usize>,
-    /// Bound of the process, such as 4GiB
+    /// Memory limit of the process, such as 4GiB
     #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = super::sql::parse_bytes, env = "WAVEMILL_MEMORY_LIMIT")]
     pub memory_limit: usize,
-    /// More rejects than this part of the clips: nothing is committed [default: 0.05, and 1 under 20 clips]
+    /// Largest fraction of rejected clips; above it nothing is committed [default: 0.05, or 1 with fewer than 20 clips]
     #[arg(long, value_name = "F")]
     pub max_reject_fraction: Option<f64>,
-    /// If files of more than this part of the last version's clips are not found, as of a folder that is not mounted:
-    /// write nothing
+    /// Largest fraction of the last version's clips whose files are not found, as when a folder is not mounted; above
+    /// it nothing is written
     #[arg(long, value_name = "F", default_value_t = MAX_SHRINK)]
     pub max_shrink: f64,
-    /// Instruction set [default: the best of this machine]; part of the engine, so of the promise of equal bytes
+    /// Instruction set, a part of the engine and so of the guarantee of equal bytes [default: the best of this machine]
     #[arg(long, value_name = "LEVEL", value_parser = ["x86-64-v3", "scalar"])]
     pub isa: Option<String>,
-    /// What computes features.
+    /// Backend that computes features.
     #[command(flatten)]
     pub backend: BackendArgs,
-    /// Commit a further version where the store's last one was made otherwise
+    /// Commit another version if the store's last one was made differently
     #[arg(long)]
     pub new_version: bool,
-    /// Draw all sides anew, also those that the store's last version gave
+    /// Redraw the sides of all tracks, including the tracks in the store's last version
     #[arg(long)]
     pub resplit: bool,
-    /// Keep the sides of a CSV or Parquet file, in place of those of the store's last version: its columns are those of the
-    /// table `sides` of a store
+    /// Take the sides from a CSV or Parquet file instead of the store's last version; it needs the columns of a store's
+    /// table `sides`
     #[arg(long, value_name = "FILE", conflicts_with = "resplit")]
     pub sides: Option<PathBuf>,
-    /// Number all classes anew in the order of their names, also those that have ids in the store's last version
+    /// Renumber all classes in the order of their names, including those with ids in the store's last version
     #[arg(long)]
     pub renumber: bool,
-    /// Compute all rows, and take none over from the store's last version: the files are the same ones
+    /// Compute all rows and reuse none of the store's last version; the files are the same either way
     #[arg(long)]
     pub recompute: bool,
-    /// Drop an unfinished run that used another engine
+    /// Discard an unfinished run that used another engine
     #[arg(long)]
     pub restart: bool,
     /// Follow links that leave the audio folder
     #[arg(long)]
     pub allow_outside: bool,
-    /// For a busy store.
+    /// Time to wait for a store that another command is writing.
     #[command(flatten)]
     pub wait: WaitArgs,
-    /// Show the rows after every step, an estimate, and what the run would end with; write nothing
+    /// Show the rows left after every step, an estimate, and the outcome of the run; write nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// The report as JSON on stdout
+    /// Print the report as JSON on stdout
     #[arg(long)]
     pub json: bool,
 }
@@ -119,9 +119,10 @@ impl ExtractCommand {
     /// Runs the extraction and returns the exit code.
     ///
     /// # Errors
-    /// [`crate::run::RunError`], a recipe's error, or wrong usage; with `--dry-run` also what a run would be refused for.
+    /// [`crate::run::RunError`], an error of the recipe, or wrong usage; with `--dry-run` also the error that would
+    /// stop the run.
     pub fn run(&self) -> Result<u8> {
-        // Else the heaps of the threads keep what clips gave back.
+        // Otherwise the heaps of the threads retain the memory that clips have freed.
         wavemill_kernels::return_large_blocks();
         let job = self.job()?;
         let warnings = job.recipe.warnings();
@@ -148,7 +149,7 @@ impl ExtractCommand {
         tell_warnings(&report.warnings);
 
         if self.json {
-            // Those of the sides and of the recipe come first, as they were told.
+            // The warnings about sides and the recipe come first, in the order in which they were printed.
             let of_sides = report.sides.as_ref().and_then(SideChanges::warning);
             let told = of_sides.into_iter().chain(warnings);
             report.warnings.splice(0..0, told);
@@ -160,10 +161,10 @@ impl ExtractCommand {
         Ok(0)
     }
 
-    /// What [`ExtractCommand::run`] would do; nothing is written.
+    /// Returns a preview of [`ExtractCommand::run`] without writing anything.
     ///
     /// # Errors
-    /// As `run`, up to its plan.
+    /// The errors of `run`, up to its plan.
     pub(super) fn forecast(&self) -> Result<Preview> {
         let job = self.job()?;
         let settings = self.settings(&job.recipe)?;
@@ -187,14 +188,13 @@ impl ExtractCommand {
             Some("scalar") => Level::Scalar,
             Some(_) if Level::X86_64V3.is_available() => Level::X86_64V3,
             Some(level) => {
-                return Err(UsageError(format!(
-                    "--isa {level}: this machine lacks its instructions"
-                ))
-                .into());
+                return Err(
+                    UsageError(format!("--isa {level}: this machine does not support it")).into(),
+                );
             }
             None => default.level,
         };
-        // Before the backend is opened, so that a number out of range is told without waiting for a driver.
+        // Checked before the backend is opened, so that a number out of range is reported without waiting for a driver.
         self.check_ranges()?;
 
         Ok(Settings {
@@ -219,32 +219,36 @@ impl ExtractCommand {
         match self.threads {
             Some(threads) if !(1..=THREADS_MAX).contains(&threads) => {
                 return Err(UsageError(format!(
-                    "--threads {threads}: from 1 to {THREADS_MAX}"
+                    "--threads {threads}: must be from 1 to {THREADS_MAX}"
                 )));
             }
             _ => {}
         }
 
         if self.limit == Some(0) {
-            return Err(UsageError("--limit 0: at least 1".to_owned()));
+            return Err(UsageError("--limit 0: must be at least 1".to_owned()));
         }
         if self
             .max_reject_fraction
             .is_some_and(|fraction| !(0.0..=1.0).contains(&fraction))
         {
-            return Err(UsageError("--max-reject-fraction: from 0 to 1".to_owned()));
+            return Err(UsageError(
+                "--max-reject-fraction: must be from 0 to 1".to_owned(),
+            ));
         }
         if !(0.0..=1.0).contains(&self.max_shrink) {
-            return Err(UsageError("--max-shrink: from 0 to 1".to_owned()));
+            return Err(UsageError("--max-shrink: must be from 0 to 1".to_owned()));
         }
         if (self.memory_limit as u64) < MEMORY_LIMIT_BYTES_MIN {
             let least = MEMORY_LIMIT_BYTES_MIN >> 20;
-            return Err(UsageError(format!("--memory-limit: at least {least} MiB")));
+            return Err(UsageError(format!(
+                "--memory-limit: must be at least {least} MiB"
+            )));
         }
         Ok(())
     }
 
-    /// Shows `preview`, and returns the exit code.
+    /// Prints `preview` and returns the exit code.
     fn preview(&self, mut preview: Preview, warnings: Vec<String>) -> Result<u8> {
         let of_sides = preview.sides.as_ref().and_then(SideChanges::warning);
         let told = of_sides.into_iter().chain(warnings);
@@ -271,8 +275,8 @@ fn tell_warnings(warnings: &[String]) {
     }
 }
 
-/// How sides change, while nothing is committed yet: there is time to stop the run. What makes scores of earlier models
-/// wrong comes first.
+/// Prints warnings and the changes of sides before anything is committed, while the run can still be stopped. The
+/// warning about changes that invalidate the scores of earlier models comes first.
 fn tell_plan(recipe: &Recipe, sides: Option<&SideChanges>) {
     output::clear_bar();
     let of_sides = sides.and_then(SideChanges::warning);
@@ -283,10 +287,11 @@ fn tell_plan(recipe: &Recipe, sides: Option<&SideChanges>) {
     }
 }
 
-/// `sides: 3 tracks new, 1 gone, 2 on another side (2 test -> training)`, and which tracks their groups took along.
+/// Formats `sides: 3 tracks new, 1 removed, 2 on another side (2 test -> training)`, and the tracks that moved because
+/// their groups were merged.
 fn side_words(sides: &SideChanges) -> String {
     let mut text = format!(
-        "sides: {} tracks new, {} gone, {} on another side",
+        "sides: {} tracks new, {} removed, {} on another side",
         sides.new,
         sides.gone,
         sides.n_moved()
@@ -311,7 +316,7 @@ fn side_words(sides: &SideChanges) -> String {
             more => format!(" and {more} more (--json lists them)"),
         };
         let shown = shown.join(", ");
-        text += &format!("sides: groups became one, which moved {shown}{more}\n");
+        text += &format!("sides: merged groups moved {shown}{more}\n");
     }
     text
 }
@@ -320,7 +325,7 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
     let counts = &report.counts;
     if report.nothing_to_do {
         return format!(
-            "nothing to do: version {} holds just this ({} clips)\n",
+            "nothing to do: version {} is up to date ({} clips)\n",
             report.version, counts.clips_written
         );
     }
@@ -339,7 +344,7 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
     } else {
         format!(" ({})", by_step.join(", "))
     };
-    // What was read or planned is all accounted for, and here a person can add it up.
+    // All rows read and all clips planned are accounted for, and a person can add up the numbers here.
     text += &format!(
         "  rows read {} = kept {} + dropped {dropped}{steps} + rejected {}\n",
         counts.rows_read, counts.rows_kept, counts.rows_rejected
@@ -362,7 +367,7 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
     }
 
     if counts.clips_written == 0 {
-        text += "  warning: no clip gave a row; `wavemill sql` shows why in the table rejects\n";
+        text += "  warning: no clip has rows; the table rejects lists the reasons (see `wavemill sql`)\n";
     }
     let FileReuse {
         shards_reused,
@@ -370,7 +375,7 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
         files_new,
     } = report.reuse;
     if shards_reused > 0 {
-        text += &format!("  {shards_reused} shards were there already\n");
+        text += &format!("  {shards_reused} shards already existed\n");
     }
     if report.rows_taken_over > 0 {
         text += &format!(
@@ -380,12 +385,12 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
     }
     if report.files_equal > 0 {
         text += &format!(
-            "  {} written files and tables equal those of the version before, and are links to them\n",
+            "  {} files and tables are identical to those of the previous version and link to them\n",
             report.files_equal
         );
     }
     if let Some(device) = &report.device {
-        // Small batches and idle lanes say that decoding, and not the device, bounds the run.
+        // Small batches and idle lanes indicate that decoding, not the device, limits the run.
         let clips_each = device.clips as f64 / device.batches.max(1) as f64;
         let busy = device.busy * 100.0;
         text += &format!(
@@ -399,7 +404,7 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
         .iter()
         .map(|(stage, s)| format!("{stage} {s:.1}"))
         .collect();
-    // Idle workers say that reading, memory or a device bounds the run, or that there are few clips.
+    // Idle workers indicate that reading, memory or a device limits the run, or that there are few clips.
     let busy = match report.workers_busy {
         Some(busy) => format!("; workers busy {:.0} %", busy * 100.0),
         None => String::new(),
@@ -415,7 +420,7 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
     text
 }
 
-/// Seconds by phase, and the version's files.
+/// Formats the wall seconds by phase and the version's files.
 fn details(report: &Report) -> String {
     let seconds: Vec<String> = report
         .wall_s
@@ -444,11 +449,11 @@ fn duplicate_words(
     }: Duplicates,
 ) -> String {
     format!(
-        "{clips_hashed} clips hashed: {recordings} recordings are there more than once, as {clips} clips"
+        "{clips_hashed} clips hashed: {recordings} recordings occur more than once, as {clips} clips"
     )
 }
 
-/// What differs from the store's latest version, and how much of it is to be done; nothing for a new store.
+/// Formats the differences from the store's latest version and the work that they require; empty for a new store.
 fn growth_words(preview: &Preview) -> String {
     let Some(changes) = &preview.changes else {
         return String::new();
@@ -469,11 +474,11 @@ fn growth_words(preview: &Preview) -> String {
             work.clips_to_decode, work.rows_to_take_over
         );
         text += &format!(
-            "files: {shards_reused} there already, {files_rewritten} to rewrite, {files_new} new; {} before compression\n",
+            "files: {shards_reused} already exist, {files_rewritten} to rewrite, {files_new} new; {} before compression\n",
             DecimalBytes(work.bytes_to_write)
         );
         text += &format!(
-            "tables: {} to write, {} in the version before; those that come out equal become links\n",
+            "tables: {} to write, {} in the previous version; identical ones become links\n",
             work.tables_to_write,
             DecimalBytes(work.table_bytes_before)
         );

@@ -1,4 +1,4 @@
-//! `wavemill features`: the rows that extract would write of some clips, without a store.
+//! `wavemill features`: computes the rows that extract would write for some clips, without a store.
 
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Read, Write};
@@ -34,10 +34,10 @@ Examples:
   wavemill features album/ @others.txt --recipe mine.toml --feature mfcc \\
       > mfcc.jsonl
 
-Exit codes: 0 ok, 1 failed, or a clip gave no row (each is named on stderr with its reason; the others are written), \
-2 usage or recipe, 5 no space or read-only.";
+Exit codes: 0 ok, 1 failed, or a clip has no rows (stderr names each with its reason; the others are written), \
+2 wrong usage or recipe, 5 no space or read-only.";
 
-/// Show what extract would store of some clips
+/// Compute the rows that extract would store for some clips
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct FeaturesCommand {
@@ -49,13 +49,14 @@ pub struct FeaturesCommand {
     /// Change a value of the recipe
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Which of the recipe's features; needed where it has several
+    /// Feature of the recipe; required if it has several
     #[arg(long, value_name = "NAME")]
     feature: Option<String>,
-    /// npy: one array, its first axis the rows; json: a line a row; arrow: an IPC stream of rows as in the shards
+    /// npy: one array whose first axis is the rows; json: one line per row; arrow: an IPC stream of rows as in the
+    /// shards
     #[arg(long, value_enum, default_value = "json")]
     format: Output,
-    /// Where to; `-` is standard output
+    /// Output file; `-` is standard output
     #[arg(long, value_name = "FILE", default_value = "-")]
     out: PathBuf,
 }
@@ -68,15 +69,15 @@ enum Output {
 }
 
 impl FeaturesCommand {
-    /// Computes and writes.
+    /// Computes the rows of the clips and writes them.
     ///
     /// # Errors
-    /// Wrong usage, or a clip that cannot be read or gives no rows (after the others were written).
+    /// Wrong usage, or a clip that cannot be read or yields no rows (after the others were written).
     pub fn run(&self) -> Result<()> {
         let recipe = Recipe::load(&self.recipe, &self.sets)?;
         if recipe.catalog.dataset == recipe::Dataset::Images {
             let words = format!(
-                "--recipe {}: its features are of pictures; this command computes those of audio",
+                "--recipe {}: its features are computed from pictures; this command supports only audio",
                 self.recipe
             );
             return Err(UsageError(words).into());
@@ -85,7 +86,10 @@ impl FeaturesCommand {
 
         let to_stdout = self.out == Path::new("-");
         if to_stdout && self.format != Output::Json && io::stdout().is_terminal() {
-            let words = format!("--format {:?} to a terminal: give --out FILE", self.format);
+            let words = format!(
+                "--format {:?} cannot be written to a terminal: give --out FILE",
+                self.format
+            );
             return Err(UsageError(words.to_lowercase()).into());
         }
         let found = self.clips.find()?;
@@ -98,14 +102,14 @@ impl FeaturesCommand {
         found.rejected(n_rejected)
     }
 
-    /// The number of the wanted feature among those of the recipe.
+    /// Returns the index of the requested feature in the recipe.
     fn number_in(&self, recipe: &Recipe) -> Result<usize, UsageError> {
         let names: Vec<&str> = recipe.features.iter().map(|f| f.name.as_str()).collect();
         let Some(wanted) = &self.feature else {
             return match names.len() {
                 1 => Ok(0),
                 _ => Err(UsageError(format!(
-                    "--feature: name one of {}",
+                    "--feature: required, one of {}",
                     names.join(", ")
                 ))),
             };
@@ -114,13 +118,13 @@ impl FeaturesCommand {
         let number = names.iter().position(|name| name == wanted);
         number.ok_or_else(|| {
             UsageError(format!(
-                "--feature {wanted}: this recipe has {}",
+                "--feature {wanted}: not in this recipe, which has {}",
                 names.join(", ")
             ))
         })
     }
 
-    /// Writes every clip's rows of the feature of that number and returns how many clips have none.
+    /// Writes the rows of every clip for the feature at index `number`. Returns how many clips have no rows.
     fn write(
         &self,
         recipe: &Recipe,
@@ -140,7 +144,7 @@ impl FeaturesCommand {
 
         let mut known = Vec::new();
         for path in &found.clips {
-            // Before its rows, which name their clip by its place in this list.
+            // A clip is added before its rows, which refer to it by its index in this list.
             let clip_key = path.to_string_lossy().replace('\\', "/");
             known.push(single::clip_row(clip_key, recipe.targets.len()));
             match rows_of(&mut clips, known.len() - 1, path) {
@@ -162,7 +166,7 @@ impl ClipList {
     fn rejected(&self, rejected: usize) -> Result<()> {
         if rejected > 0 {
             bail!(
-                "{rejected} of {} clips gave no rows",
+                "{rejected} of {} clips have no rows",
                 self.clips.len() + self.unreadable.len()
             );
         }
@@ -170,7 +174,7 @@ impl ClipList {
     }
 }
 
-/// A clip's rows, or why it has none.
+/// Returns a clip's rows, or the reason why it has none.
 fn rows_of(
     clips: &mut RowExtractor,
     clip: usize,
@@ -178,7 +182,7 @@ fn rows_of(
 ) -> Result<Result<Vec<FeatureRow>, String>> {
     let mut bytes = Vec::new();
     let read = File::open(path)
-        // One byte over the limit is enough for the decoder to refuse the file, and no more is held of it.
+        // One byte over the limit is enough for the decoder to reject the file, and no more of it is held in memory.
         .and_then(|file| file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
         return Ok(Err(format!("cannot read it: {error}")));
@@ -221,7 +225,7 @@ fn write_json(
     Ok(writeln!(out, "{line}")?)
 }
 
-/// Values as lists in lists, one level a dimension.
+/// Converts values to nested lists, one level per dimension.
 fn nested(values: &[f32], shape: &[usize]) -> Value {
     match shape {
         [] | [_] => json!(values),
@@ -233,9 +237,9 @@ fn nested(values: &[f32], shape: &[usize]) -> Value {
     }
 }
 
-/// As NumPy's format 1.0.
+/// Writes rows in NumPy's format 1.0.
 fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) -> Result<()> {
-    // NumPy's names: byte order, kind, bytes a value.
+    // A NumPy type consists of byte order, kind and bytes per value.
     let descr = match entry.dtype.as_str() {
         "f16" => "<f2",
         "f32" => "<f4",
@@ -253,18 +257,18 @@ fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) ->
         .into());
     }
 
-    // The rows' axis is there for one row too: how many a clip gives may not decide what a script reads.
+    // The axis of rows is present for a single row too, so that the number of rows does not change the number of axes.
     let shape: Vec<usize> = std::iter::once(&rows.len()).chain(shape).copied().collect();
     out.write_all(&npy_header(descr, &shape))?;
     for row in rows {
-        // As stored, the bytes are little-endian and row-major already.
+        // The stored bytes are already little-endian and row-major.
         out.write_all(&row.tensors[0].bytes)?;
     }
     Ok(())
 }
 
-/// Where rows go. Clips of JSON and Arrow go out one by one, so that a long list takes no more memory than a short one;
-/// an npy file begins with the number of all.
+/// The destination of rows. JSON and Arrow are written clip by clip, so that a long list takes no more memory than a
+/// short one; an npy file begins with the number of all rows.
 enum Sink<W: Write> {
     Npy {
         out: W,
@@ -293,7 +297,7 @@ impl<W: Write> Sink<W> {
         }
     }
 
-    /// A clip's rows; `clips` has a row for each clip so far.
+    /// Writes a clip's rows; `clips` contains an entry for each clip so far.
     fn write(
         &mut self,
         entry: &FeatureEntry,

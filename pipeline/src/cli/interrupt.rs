@@ -1,8 +1,9 @@
-//! SIGINT and SIGTERM: a command ends within a second, with exit code 130 and one line that says what is left.
+//! Handles SIGINT and SIGTERM: a command ends within a second, with exit code 130 and one line about the state it
+//! leaves.
 //!
-//! Most of what commands do may be left at any moment, since nothing is in its place before it is whole: then the
-//! process ends at once. A job is asked to stop first, and has half a second to clean up after itself; only while it
-//! extracts, or commits, it is waited for. `sql` has handlers of its own.
+//! Most work of the commands may be abandoned at any moment, because files get their final names only when they are
+//! complete: in that case the process ends at once. A job is asked to stop first and has half a second to clean up;
+//! only while it extracts or commits does the process wait for it. `sql` has handlers of its own.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,37 +20,37 @@ use signal_hook::iterator::Signals;
 use super::{exit, output};
 use crate::course::Course;
 
-/// The documented exit code.
+/// The documented exit code after a signal.
 const EXIT_CODE: i32 = 130;
 
-/// How long a job may take to end by itself in a phase that may be left at any moment.
+/// Time for a job to end in order, in a phase that may be abandoned at any moment.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How often the removal of a folder is tried: another thread may still write into it.
+/// Maximum number of attempts to remove a folder: another thread may still write into it.
 const REMOVALS_MAX: usize = 20;
 
-/// Between two looks at a child.
+/// Time between two checks whether a child has ended.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What a signal does.
+/// The effect of a signal.
 #[derive(Clone, Debug, Default)]
 enum SignalAction {
-    /// Nothing here: the command has handlers of its own.
+    /// No effect here: the command has handlers of its own.
     #[default]
     Others,
-    /// Ends the process, with these words.
+    /// Ends the process with this message.
     AtOnce(&'static str),
     /// Asks a job to stop.
     Job(Arc<Course>),
-    /// Asks a child to stop, which ends in order by itself.
+    /// Passes the signal to a child, which ends in order.
     Child(Arc<PassedSignal>),
 }
 
-/// A child that signals are for.
+/// A child to which signals are passed.
 #[derive(Debug)]
 struct PassedSignal {
     child: Arc<Mutex<Child>>,
-    /// Whether one has come.
+    /// True if a signal was passed.
     is_passed: AtomicBool,
 }
 
@@ -61,13 +62,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From now on a signal ends the process with `words`. The first call starts the thread that takes signals.
+/// Makes signals end the process with the message `words` from now on. The first call starts the thread that receives
+/// signals.
 ///
 /// # Errors
-/// No handler, or no thread for it.
+/// The handlers or their thread cannot be created.
 pub fn at_once(words: &'static str) -> Result<()> {
     static IS_STARTED: AtomicBool = AtomicBool::new(false);
-    // Before the handlers are set: a signal never finds nothing to do.
+    // The action is set before the handlers, so that every signal finds one.
     *lock(&ACTION) = SignalAction::AtOnce(words);
     if IS_STARTED.swap(true, Ordering::Relaxed) {
         return Ok(());
@@ -85,19 +87,19 @@ pub fn at_once(words: &'static str) -> Result<()> {
     Ok(())
 }
 
-/// From now on signals are another's.
+/// Leaves signals to handlers outside of this module from now on.
 pub fn leave_to_others() {
     *lock(&ACTION) = SignalAction::Others;
 }
 
-/// A job that signals stop, until this is dropped; then they mean what they did before.
+/// A guard: signals stop a job until it is dropped; then the previous action is restored.
 #[derive(Debug)]
 pub struct StoppedBySignals {
     before: SignalAction,
 }
 
 impl StoppedBySignals {
-    /// Of the job with this course.
+    /// Makes signals stop the job with this course.
     pub fn job(course: &Arc<Course>) -> Self {
         let job = SignalAction::Job(Arc::clone(course));
         Self {
@@ -113,7 +115,8 @@ impl Drop for StoppedBySignals {
 }
 
 fn answer() {
-    // A copy, so that the lock is free: a job that ends meanwhile takes it to put back what was before.
+    // The action is copied to release the lock: a job that ends meanwhile takes the lock to restore the previous
+    // action.
     let answer = lock(&ACTION).clone();
     match answer {
         SignalAction::Others => {}
@@ -123,13 +126,13 @@ fn answer() {
     }
 }
 
-/// The first signal goes to the child, which has its own words for it; a second one ends all at once.
+/// Passes the first signal to the child, which reports it in its own words. A second signal ends all processes at once.
 fn pass(passed: &PassedSignal) {
     if passed.is_passed.swap(true, Ordering::Relaxed) {
-        end("stopped at once by a second signal; the same command goes on from what is complete");
+        end("stopped at once by a second signal; run the same command again to continue");
     }
     let mut child = lock(&passed.child);
-    // One that has ended needs no signal, and its number may be another process's by now.
+    // A child that has ended needs no signal, and its process id may belong to another process by now.
     if let Ok(None) = child.try_wait() {
         let _ = kill_process(Pid::from_child(&child), Signal::TERM);
     }
@@ -137,24 +140,24 @@ fn pass(passed: &PassedSignal) {
 
 fn stop(course: Arc<Course>) {
     if course.stop.swap(true, Ordering::Relaxed) {
-        end("stopped at once by a second signal; the same command goes on from what is complete");
+        end("stopped at once by a second signal; run the same command again to continue");
     }
     if course.phase().ends_in_order() {
-        eprintln!("stopping after the clips in flight; once more to stop at once");
+        eprintln!("stopping after the clips in flight; a second signal stops at once");
         return;
     }
 
-    // A thread of its own: a second signal still ends the process at once.
+    // A separate thread is used, so that a second signal still ends the process at once.
     let last_resort = std::thread::Builder::new().spawn(move || end_late(&course));
     if last_resort.is_err() {
         end("interrupted");
     }
 }
 
-/// Ends the process if the job has not ended by itself in time, and is in no phase that it has to complete.
+/// Ends the process if the job has not ended in time, unless it is in a phase that it has to complete.
 fn end_late(course: &Course) {
     std::thread::sleep(GRACE);
-    // Looked at again: meanwhile the job may have begun to extract, and then it is waited for.
+    // The phase is read again: the job may have begun to extract meanwhile, and then the process waits for it.
     let phase = course.phase();
     if !phase.ends_in_order() {
         end(&format!(
@@ -164,11 +167,11 @@ fn end_late(course: &Course) {
     }
 }
 
-/// Says the line, unless it is said, and ends the process without waiting for any of its threads.
+/// Prints the last line unless one was printed, and ends the process without waiting for its threads.
 fn end(words: &str) -> ! {
-    // Children have a process group of their own, so that this one line is the only one.
+    // Children have process groups of their own and do not receive the signal, so that only one line is printed.
     for child in &*lock(&CHILDREN) {
-        // One that has ended needs no signal.
+        // An error means that the child has already ended.
         let _ = lock(child).kill();
     }
     for part in &*lock(&PARTS) {
@@ -177,11 +180,12 @@ fn end(words: &str) -> ! {
 
     output::clear_bar();
     exit::last_line(words);
-    // `_exit` of C: no destructor and no exit handler runs, since a thread may be stuck with whatever they need.
+    // This is `_exit` of C: no destructor and no exit handler runs, since a thread may be stuck with a resource that
+    // they need.
     signal_hook::low_level::exit(EXIT_CODE)
 }
 
-/// Removes a file, or a folder with all that is in it.
+/// Removes a file, or a folder with its contents.
 fn remove(part: &Path) {
     for _ in 0..REMOVALS_MAX {
         let removed = std::fs::remove_file(part).or_else(|_| std::fs::remove_dir_all(part));
@@ -191,25 +195,25 @@ fn remove(part: &Path) {
     }
 }
 
-/// A child that ends with this process when that is interrupted. It must be alone in its process group.
+/// A child that is killed when this process is interrupted. It must have a process group of its own.
 #[derive(Debug)]
 pub struct ChildGuard(Arc<Mutex<Child>>);
 
 impl ChildGuard {
-    /// Keeps a child that was just started.
+    /// Registers a child that was just started.
     pub fn new(child: Child) -> Self {
         let child = Arc::new(Mutex::new(child));
         lock(&CHILDREN).push(Arc::clone(&child));
         Self(child)
     }
 
-    /// Waits until it has ended.
+    /// Waits until the child has ended.
     ///
     /// # Errors
-    /// The system's.
+    /// The error of the operating system.
     pub fn wait(&self) -> io::Result<ExitStatus> {
         loop {
-            // Not held while waiting: an interruption would wait for it.
+            // The lock is not held while waiting, because an interruption needs it.
             if let Some(status) = lock(&self.0).try_wait()? {
                 return Ok(status);
             }
@@ -218,7 +222,8 @@ impl ChildGuard {
     }
 }
 
-/// While this is there, a signal is a child's, and this process waits for the child; then it means what it did before.
+/// A guard: while it exists, signals go to a child, and this process waits for the child. Then the previous action is
+/// restored.
 #[derive(Debug)]
 pub struct PassedOn {
     passed: Arc<PassedSignal>,
@@ -226,7 +231,7 @@ pub struct PassedOn {
 }
 
 impl PassedOn {
-    /// To `child`.
+    /// Passes signals to `child`.
     pub fn to(child: &ChildGuard) -> Self {
         let passed = Arc::new(PassedSignal {
             child: Arc::clone(&child.0),
@@ -239,7 +244,7 @@ impl PassedOn {
         }
     }
 
-    /// Whether a signal came.
+    /// Reports whether a signal arrived.
     pub fn was_interrupted(&self) -> bool {
         self.passed.is_passed.load(Ordering::Relaxed)
     }
@@ -251,12 +256,12 @@ impl Drop for PassedOn {
     }
 }
 
-/// A file or folder that is removed when the process is interrupted, until this is dropped.
+/// A guard: the file or folder is removed if the process is interrupted before the guard is dropped.
 #[derive(Debug)]
 pub struct PartialFile<'a>(&'a Path);
 
 impl<'a> PartialFile<'a> {
-    /// Of the file or folder at `path`.
+    /// Registers the file or folder at `path`.
     pub fn at(path: &'a Path) -> Self {
         lock(&PARTS).push(path.to_owned());
         Self(path)

@@ -1,4 +1,5 @@
-//! The command line: one file a subcommand, and what they share. Data goes to stdout, everything else to stderr.
+//! The command line: one file per subcommand, and the code that they share. Data goes to stdout, everything else to
+//! stderr.
 
 pub mod backend;
 pub mod clips;
@@ -39,7 +40,7 @@ use crate::panics;
 
 const AFTER_HELP: &str = "\
 Examples:
-  wavemill demo     # makes a small data set, extracts it, asks it questions
+  wavemill demo     # creates a small data set, extracts and queries it
   wavemill extract --recipe fma-large --metadata fma_metadata.zip \\
       --audio fma_large.zip --store store
   wavemill sql --store store \\
@@ -47,10 +48,10 @@ Examples:
   wavemill features song.mp3 --recipe fma-large --feature log_mel \\
       --format npy --out song.npy
 
-Exit codes: 0 ok, 1 failed, 2 usage or recipe, 3 store damaged, 4 store of another plan, 5 no space or read-only, \
+Exit codes: 0 ok, 1 failed, 2 wrong usage or recipe, 3 store damaged, 4 store of another plan, 5 no space or read-only, \
 7 another wavemill is writing the store, 130 interrupted.";
 
-/// Of commands that read a store.
+/// Exit codes of the commands that read a store.
 const READER_EXIT_CODES: &str =
     "Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged.";
 
@@ -63,7 +64,7 @@ Examples:
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage.";
 
-/// From a music archive to a versioned feature store in Parquet that answers SQL
+/// Turn a music archive into a versioned feature store in Parquet that can be queried with SQL
 #[derive(Debug, Parser)]
 #[command(name = "wavemill", version, after_help = AFTER_HELP)]
 struct Cli {
@@ -94,23 +95,23 @@ enum Command {
     /// Write a shell's completion script to stdout
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions {
-        /// Which shell
+        /// Shell to write the script for
         shell: Shell,
     },
 }
 
 /// Runs the command line of this process and returns its exit code.
 pub fn main() -> u8 {
-    // Before anything that could panic: from here on a panic is told in one line.
+    // This precedes anything that could panic: from here on, a panic is reported in one line.
     panics::silence();
 
-    // Only a program that was built along with the tests has fail points; the others do not look at the variable.
+    // Only builds for the tests contain fail points; other builds ignore the variable.
     if fail::has_failpoints() && std::env::var_os("FAILPOINTS").is_some() {
-        // Dropped, the scenario would disarm them again.
+        // Dropping the scenario would disarm the fail points.
         std::mem::forget(fail::FailScenario::setup());
     }
 
-    // Ends the process by itself where help is asked for (0) or the line is wrong (2).
+    // `get_matches` ends the process if help is requested (exit code 0) or the command line is wrong (2).
     let matches = with_local_paths(Cli::command()).get_matches();
     let Cli { command, output } =
         Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
@@ -120,7 +121,7 @@ pub fn main() -> u8 {
     match ended {
         Ok(code) => code,
         Err(error) if exit::is_broken_pipe(&error) => 0,
-        // The other program has said why.
+        // The child program has already reported the reason.
         Err(error) if error.is::<exit::ChildFailure>() => exit::code(&error),
         Err(error) => {
             exit::last_line(&exit::words(&error));
@@ -129,7 +130,7 @@ pub fn main() -> u8 {
     }
 }
 
-/// Makes every option of `command` that takes a path refuse addresses such as `s3://bucket/store`.
+/// Makes every option of `command` that takes a path reject addresses such as `s3://bucket/store`.
 fn with_local_paths(command: clap::Command) -> clap::Command {
     let command = command.mut_args(|arg| {
         if arg.get_value_parser().type_id() != TypeId::of::<PathBuf>() {
@@ -140,7 +141,7 @@ fn with_local_paths(command: clap::Command) -> clap::Command {
     command.mut_subcommands(with_local_paths)
 }
 
-/// What a signal finds a command at, in words; `None`: the command answers signals by itself.
+/// Returns the message for a signal that arrives while the command runs; `None` if the command handles signals itself.
 const fn interrupted(command: &Command) -> Option<&'static str> {
     Some(match command {
         Command::Sql(_) | Command::Train(_) | Command::Serve(_) => return None,
@@ -149,15 +150,15 @@ const fn interrupted(command: &Command) -> Option<&'static str> {
         }
         Command::Verify(_) => "interrupted while the version was checked; nothing was changed",
         Command::Report(_) => "interrupted; no page was written",
-        Command::Tag(_) => "interrupted; the tag is as it was before, or as asked for",
+        Command::Tag(_) => "interrupted; the tag is either unchanged or completely written",
         Command::Gc(gc) if gc.dry_run() => "interrupted; nothing was removed",
-        Command::Gc(_) => "interrupted while data was removed; the same command goes on from there",
+        Command::Gc(_) => "interrupted while removing data; run the same command again to continue",
         Command::Features(_) => {
             "interrupted while features were computed; the output is not complete"
         }
-        Command::Demo(_) => "interrupted; the same command goes on from there",
-        Command::Predict(_) => "interrupted; not all clips were answered",
-        Command::Experiment(_) => "interrupted; the same command goes on from there",
+        Command::Demo(_) => "interrupted; run the same command again to continue",
+        Command::Predict(_) => "interrupted; some clips have no prediction",
+        Command::Experiment(_) => "interrupted; run the same command again to continue",
         Command::Info(_) | Command::Diff(_) | Command::Recipe(_) | Command::Completions { .. } => {
             "interrupted; nothing was changed"
         }
@@ -187,7 +188,7 @@ fn run(command: Command) -> Result<u8> {
         Command::Serve(command) => command.run(),
         Command::Experiment(command) => command.run(),
         Command::Completions { shell } => {
-            // Into memory first: the generator panics where its reader has gone.
+            // The script is generated in memory first, because the generator panics if the reader closes its pipe.
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "wavemill", &mut script);
             Ok(io::stdout().write_all(&script)?)
@@ -196,10 +197,10 @@ fn run(command: Command) -> Result<u8> {
     ran.map(|()| 0)
 }
 
-/// The time that a command waits for a store which another command writes.
+/// The time that a command waits for a store that another command is writing.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct WaitArgs {
-    /// Wait up to SECONDS for another wavemill that writes the store
+    /// Wait up to SECONDS for another wavemill that is writing the store
     #[arg(long = "wait", value_name = "SECONDS", default_value_t = 0)]
     pub seconds: u64,
 }
@@ -210,13 +211,14 @@ impl WaitArgs {
     }
 }
 
-/// A command as if it had been typed: its defaults are those of its flags.
+/// Parses a command from `line` as if it had been typed, so that the defaults of its flags apply.
 fn command_of<C: Args>(line: &[&OsStr]) -> Result<C> {
     let command = C::augment_args(clap::Command::new("wavemill").no_binary_name(true));
     Ok(C::from_arg_matches(&command.try_get_matches_from(line)?)?)
 }
 
-/// Another of wavemill's programs: beside this one, else wherever PATH has it.
+/// Returns the path of another wavemill program: next to this one if it exists there, otherwise the bare name, which is
+/// looked up in PATH.
 fn beside(name: &str) -> PathBuf {
     let beside = std::env::current_exe()
         .unwrap_or_default()
@@ -228,28 +230,29 @@ fn beside(name: &str) -> PathBuf {
     }
 }
 
-/// Where [`beside`] looked for a program, and how it gets there.
+/// Returns the error message for a program that [`beside`] did not find: the places searched, and the command that
+/// builds it.
 fn not_there(name: &str, build: &str) -> String {
     let folder = std::env::current_exe().unwrap_or_default();
     let folder = folder.parent().unwrap_or(Path::new(".")).display();
     format!(
-        "cannot start {name}: looked for in {folder} and on PATH; {build} builds it beside wavemill"
+        "cannot start {name}: searched in {folder} and on PATH; build it next to wavemill with {build}"
     )
 }
 
-/// Writes `path` under a temporary name first: a command that fails leaves no half file behind, and an old file as it was.
-/// A link stays one; a pipe or a device takes what comes.
+/// Writes `path` under a temporary name first: a command that fails leaves no partial file and does not change an
+/// existing one. A link remains a link; pipes and devices are written directly.
 fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>) -> Result<T> {
     let (target, part) = part_of(path);
     match std::fs::metadata(&target) {
         Ok(found) if found.is_dir() => {
             return Err(exit::UsageError(format!(
-                "--out {}: a folder, and no file",
+                "--out {}: is a folder, not a file",
                 path.display()
             ))
             .into());
         }
-        // A pipe or a device cannot be replaced by a rename, so it is written as it is.
+        // A pipe or a device cannot be replaced by a rename, so it is written directly.
         Ok(found) if !found.is_file() => {
             let device = File::options().write(true).open(&target);
             let device = device.map_err(|error| cannot_write(path, error))?;
@@ -258,10 +261,10 @@ fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>)
         _ => {}
     }
 
-    // What a killed command left is overwritten by the next.
+    // The next command overwrites the file that a killed command left.
     let _removed = interrupt::PartialFile::at(&part);
     let file = File::create(&part).map_err(|error| cannot_write(path, error))?;
-    // `write` has to flush: a buffer that is only dropped keeps to itself that the disk is full.
+    // `write` has to flush: a buffer that is only dropped hides the error of a full disk.
     let written = write(BufWriter::new(file)).and_then(|value| {
         std::fs::rename(&part, &target)
             .map(|()| value)
@@ -269,15 +272,15 @@ fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>)
     });
 
     if written.is_err() {
-        // What is left of it is of no use; the first error is the one to tell.
+        // The partial file is of no use. The first error is reported, not that of the removal.
         let _ = std::fs::remove_file(&part);
     }
     written
 }
 
-/// Where `--out PATH` leads, and the temporary name beside it.
+/// Returns the file that `--out PATH` refers to, after following links, and the temporary name next to it.
 fn part_of(path: &Path) -> (PathBuf, PathBuf) {
-    // A link to a file that is not there yet cannot be followed to its end, but it can be read.
+    // A link to a file that does not exist yet cannot be canonicalized, but its target can be read.
     let target = std::fs::canonicalize(path)
         .or_else(|_| std::fs::read_link(path).map(|link| path.with_file_name(link)))
         .unwrap_or_else(|_| path.to_owned());
@@ -287,7 +290,8 @@ fn part_of(path: &Path) -> (PathBuf, PathBuf) {
     (target, part)
 }
 
-/// Of `--out`: a path that cannot be a file is wrong usage, a full or read-only disk is not.
+/// Returns the error for an `--out` that cannot be written: a path that cannot be a file is a usage error, a full or
+/// read-only disk is not.
 fn cannot_write(path: &Path, error: io::Error) -> anyhow::Error {
     let words = format!("--out {}: cannot write it", path.display());
     if is_no_space(&error) {
@@ -301,7 +305,7 @@ fn cannot_write(path: &Path, error: io::Error) -> anyhow::Error {
 mod tests {
     use super::*;
 
-    /// Columns of the narrowest terminal that help is made for.
+    /// Width in columns of the narrowest terminal that help is formatted for.
     const TERMINAL_COLUMNS: usize = 80;
 
     fn with_subcommands(
@@ -316,12 +320,13 @@ mod tests {
         found.push((name, command));
     }
 
-    /// What can be copied stands in the help as it was written; other lines may be wrapped.
+    /// Examples appear in the help exactly as written, so that they can be copied; other lines may be wrapped.
     #[test]
     fn no_example_of_any_help_is_broken() {
         let mut commands = Vec::new();
         with_subcommands(Cli::command(), "", &mut commands);
         assert!(commands.len() > 14);
+
         for (name, command) in commands {
             let written = command
                 .get_after_help()
@@ -331,6 +336,7 @@ mod tests {
                 .term_width(TERMINAL_COLUMNS)
                 .render_long_help()
                 .to_string();
+
             let examples: Vec<&str> = written
                 .lines()
                 .filter(|line| line.starts_with("  "))
@@ -339,13 +345,14 @@ mod tests {
                 !examples.is_empty() && written.contains("xit code"),
                 "{name}: {written}"
             );
+
             for line in examples {
                 assert!(shown.lines().any(|shown| shown == line), "{name}: {line}");
             }
         }
     }
 
-    /// `text` through [`write_whole`].
+    /// Writes `text` through [`write_whole`].
     fn put(path: &Path, text: &str) -> Result<()> {
         write_whole(path, |mut file| {
             Ok(file
@@ -361,10 +368,12 @@ mod tests {
         std::fs::write(at("real"), "old").unwrap();
         std::fs::write(at("link.part"), "mine").unwrap();
         std::os::unix::fs::symlink(at("real"), at("link")).unwrap();
+
         put(&at("link"), "new").unwrap();
         assert!(std::fs::symlink_metadata(at("link")).unwrap().is_symlink());
         assert_eq!(std::fs::read_to_string(at("real")).unwrap(), "new");
         assert_eq!(std::fs::read_to_string(at("link.part")).unwrap(), "mine");
+
         std::os::unix::fs::symlink("not yet", at("early")).unwrap();
         put(&at("early"), "first").unwrap();
         assert_eq!(std::fs::read_to_string(at("not yet")).unwrap(), "first");
@@ -382,10 +391,12 @@ mod tests {
                 .unwrap()
                 .success()
         );
+
         let reader = std::thread::spawn({
             let pipe = pipe.clone();
             move || std::fs::read_to_string(pipe).unwrap()
         });
+
         put(&pipe, "through").unwrap();
         assert_eq!(reader.join().unwrap(), "through");
         assert!(!std::fs::metadata(&pipe).unwrap().is_file());
@@ -399,11 +410,13 @@ mod tests {
             .expect("a folder")
             .display()
             .to_string();
+
         let words = not_there("demo-audio", "`x`");
         assert!(
-            words.contains(&format!("looked for in {folder} and on PATH")),
+            words.contains(&format!("searched in {folder} and on PATH")),
             "{words}"
         );
+
         assert_eq!(beside("no-such-program"), Path::new("no-such-program"));
     }
 
@@ -412,6 +425,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("file");
         std::fs::write(&file, "old").expect("a file");
+
         for path in [
             folder.path().to_owned(),
             folder.path().join("no/x.csv"),
@@ -419,6 +433,7 @@ mod tests {
         ] {
             let error = write_whole(&path, |_| Ok(())).expect_err("no place for a file");
             assert_eq!(exit::code(&error), 2, "{error}");
+
             let words = exit::words(&error);
             assert!(
                 words.starts_with(&format!("--out {}: ", path.display()))
@@ -426,8 +441,10 @@ mod tests {
                 "{words}"
             );
         }
+
         let full = cannot_write(&file, io::ErrorKind::StorageFull.into());
         assert_eq!(exit::code(&full), 5);
+
         write_whole(&file, |_| -> Result<()> { anyhow::bail!("no") })
             .expect_err("what writes it fails");
         assert_eq!(std::fs::read_to_string(&file).expect("the old file"), "old");

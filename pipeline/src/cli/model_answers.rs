@@ -1,4 +1,4 @@
-//! Answers of several models to the same songs, side by side.
+//! Combines the predictions of several models for the same songs.
 
 use std::collections::HashMap;
 
@@ -6,35 +6,35 @@ use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 use wavemill_schemas::text::shown;
 
-/// Columns between two columns of a table.
+/// Number of spaces between two columns of a table.
 const GAP: usize = 2;
 
-/// The JSON lines of `wavemill-train predict`, of one run after another.
+/// The JSON lines of `wavemill-train predict`, for one run after another.
 #[derive(Debug, Default)]
 pub(super) struct ModelAnswers {
     runs: Vec<String>,
-    /// With the index of their run.
+    /// Lines, each with the index of its run.
     lines: Vec<(usize, Map<String, Value>)>,
 }
 
 impl ModelAnswers {
-    /// Takes all lines of a run.
+    /// Adds all lines of a run.
     ///
     /// # Errors
-    /// A line that is no JSON object: the other program is of another version.
+    /// A line is not a JSON object, as from a trainer of another version.
     pub(super) fn add(&mut self, run: &str, text: &str) -> Result<()> {
         let index = self.runs.len();
         self.runs.push(run.to_owned());
         for line in text.lines() {
             let object = serde_json::from_str(line).with_context(|| {
-                format!("wavemill-train predict said `{line}`: is it of this version?")
+                format!("unexpected output of wavemill-train predict: `{line}`: check that its version is the same")
             })?;
             self.lines.push((index, object));
         }
         Ok(())
     }
 
-    /// The lines again, each with the name of its run.
+    /// Formats the lines again, each with the name of its run.
     pub(super) fn lines(&self) -> String {
         let mut text = String::new();
         for (run, line) in &self.lines {
@@ -45,7 +45,7 @@ impl ModelAnswers {
         text
     }
 
-    /// A line for each song and target, a column for each run.
+    /// Formats a table with a line for each song and target, and a column for each run.
     pub(super) fn table(&self) -> String {
         let mut songs: Vec<Song<'_>> = Vec::new();
         let mut places: HashMap<(&str, &str), usize> = HashMap::new();
@@ -59,7 +59,7 @@ impl ModelAnswers {
                 });
                 songs.len() - 1
             });
-            // The last line about a song is that of all its segments, where it has several.
+            // If a song has several segments, its last line is about all of them.
             songs[place].answers[*run] = Some(line);
         }
 
@@ -72,12 +72,12 @@ impl ModelAnswers {
     }
 }
 
-/// A line of the table.
+/// A song and target: one line of the table.
 #[derive(Debug)]
 struct Song<'a> {
     clip_key: &'a str,
     target: &'a str,
-    /// By run.
+    /// Predictions, by run.
     answers: Vec<Option<&'a Map<String, Value>>>,
 }
 
@@ -88,7 +88,7 @@ impl Song<'_> {
         } else {
             self.clip_key.to_owned()
         }];
-        // A name with a line feed in it would be two rows.
+        // A name that contains a line feed would take two rows.
         row[0] = shown(&row[0]).into_owned();
         for answer in &self.answers {
             row.push(answer.map_or("-".to_owned(), words));
@@ -97,7 +97,7 @@ impl Song<'_> {
     }
 }
 
-/// As ` 0.91`; empty where a line has none.
+/// Formats the probability as ` 0.91`; empty if a line has none.
 fn probability(of: &Map<String, Value>) -> String {
     let value = of.get("probability").and_then(Value::as_f64);
     value.map_or(String::new(), |value| format!(" {value:.2}"))
@@ -107,7 +107,8 @@ fn text_of<'a>(line: &'a Map<String, Value>, key: &str) -> &'a str {
     line.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
-/// `Metal 0.91`; `Metal (mean: Rock 0.48)` where most segments say another class than their mean; labels of several.
+/// Formats a prediction as `Metal 0.91`, as `Metal (mean: Rock 0.48)` if most segments have another class than their
+/// mean, or as a list of labels.
 fn words(line: &Map<String, Value>) -> String {
     if let Some(labels) = line.get("labels").and_then(Value::as_array) {
         let labels = labels.iter().filter_map(Value::as_object);
@@ -130,7 +131,7 @@ fn words(line: &Map<String, Value>) -> String {
     }
 }
 
-/// Columns as wide as their widest cell.
+/// Formats rows with columns as wide as their widest cell.
 fn aligned(rows: &[Vec<String>]) -> String {
     let n_columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let mut widths = vec![0; n_columns];
@@ -169,18 +170,21 @@ mod tests {
         let mut answers = ModelAnswers::default();
         answers.add("plain", A).expect("JSON");
         answers.add("stretched", B).expect("JSON");
+
         assert_eq!(
             answers.table(),
             "song   plain                    stretched\n\
              s.mp3  Metal (mean: Rock 0.60)  Jazz 0.25\n\
              t.mp3  Pop 1.00                 -\n"
         );
+
         let lines = answers.lines();
         assert_eq!(lines.lines().count(), 5);
         assert!(
             lines.ends_with("\"run\":\"stretched\",\"segment\":0,\"target\":\"genre\"}\n"),
             "{lines}"
         );
+
         assert!(answers.add("x", "no JSON").is_err());
     }
 

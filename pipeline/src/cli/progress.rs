@@ -1,4 +1,5 @@
-//! What a run is doing, on stderr: a bar on a terminal, a line now and then in a log, JSON for programs.
+//! Shows the progress of a run on stderr: as a bar on a terminal, as occasional lines in a log, or as JSON for
+//! programs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, Thread};
@@ -13,39 +14,39 @@ use crate::course::Phase;
 use crate::extract::ExtractError;
 use crate::run::RunMonitor;
 
-/// How often a bar is drawn, and a line's time looked at.
+/// Time between two updates of a bar, and between two checks whether a line is due.
 const TICK: Duration = Duration::from_millis(200);
 
-/// How far a run is: what a line says.
+/// The progress of a run at one moment, as one line reports it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Snapshot {
     event: &'static str,
     phase: &'static str,
-    /// What is counted: `bytes`, `steps`, `clips`, `rows`; absent where nothing is.
+    /// Unit of the counts: `bytes`, `steps`, `clips`, `rows`; absent if the phase has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<&'static str>,
-    /// Done in this phase, by this process.
+    /// Number of units completed in this phase by this process.
     done: u64,
-    /// To be done in this phase; absent where it is not known.
+    /// Number of units to complete in this phase; absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     total: Option<u64>,
-    /// Done a second, over the whole phase.
+    /// Units per second, averaged over the phase.
     per_s: f64,
-    /// Seconds left of the phase at that rate; absent where nothing is done yet, or the total is not known.
+    /// Seconds left in the phase at that rate; absent if nothing is done yet, or the total is unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     eta_s: Option<f64>,
-    /// Clips rejected so far, by this process.
+    /// Number of clips rejected so far by this process.
     rejects: u64,
-    /// Compressed audio read so far.
+    /// Bytes of compressed audio read so far.
     audio_bytes: u64,
-    /// Since the phase began.
+    /// Seconds since the phase began.
     elapsed_s: f64,
     #[serde(skip)]
     words: String,
 }
 
 impl Snapshot {
-    /// The state of a run that has been in its phase for `elapsed`.
+    /// Returns the progress of a run that has been in its phase for `elapsed`.
     fn of(monitor: &RunMonitor, elapsed: Duration) -> Self {
         let phase = monitor.course.phase();
         let (done, total) = match phase {
@@ -57,7 +58,7 @@ impl Snapshot {
         };
 
         let elapsed_s = elapsed.as_secs_f64();
-        // At the start of a phase no time has passed.
+        // At the start of a phase no time has passed, so a minimum avoids a division by zero.
         let per_s = done as f64 / elapsed_s.max(0.001);
         let left = total.saturating_sub(done);
         Self {
@@ -75,7 +76,7 @@ impl Snapshot {
         }
     }
 
-    /// For people: `extracting: 120 of 1000 clips (12 %), 12.5/s, 3 rejects, 70 seconds left`.
+    /// Formats the progress for people: `extracting: 120 of 1000 clips (12 %), 12.5/s, 3 rejects, 70 seconds left`.
     fn line(&self) -> String {
         let mut line = self.words.clone();
         match (self.unit, self.total) {
@@ -89,7 +90,7 @@ impl Snapshot {
         }
 
         if let Some(total) = self.total {
-            // More can be done than was announced, as when a file grows while it is read.
+            // More can be done than was announced, for example if a file grows while it is read.
             let percent = self.done.min(total) as f64 / total as f64 * 100.0;
             line += &format!(" ({} %)", percent as u64);
         }
@@ -101,7 +102,7 @@ impl Snapshot {
             line += &format!(", {audio}/s, {} rejects", self.rejects);
         }
         if let Some(eta_s) = self.eta_s {
-            // At the start the rate may be next to nothing, and a Duration does not hold every number of seconds.
+            // At the start the rate may be close to zero, and a `Duration` cannot represent every number of seconds.
             let left = Duration::from_secs_f64(eta_s.min(1e9));
             line += &format!(", {} left", HumanDuration(left));
         }
@@ -109,7 +110,7 @@ impl Snapshot {
     }
 }
 
-/// When the next line is due.
+/// The schedule of progress lines.
 #[derive(Debug)]
 struct Ticker {
     every: Duration,
@@ -121,7 +122,7 @@ impl Ticker {
         Self { every, next: every }
     }
 
-    /// Whether a line is due at `now`, time since the start. Lines that were missed are not made up for.
+    /// Reports whether a line is due at `now`, the time since the start. Missed lines are not written later.
     fn is_due(&mut self, now: Duration) -> bool {
         if now < self.next {
             return false;
@@ -131,16 +132,17 @@ impl Ticker {
     }
 }
 
-/// Does a job with its progress shown. The first SIGINT or SIGTERM lets it end in order, a second one ends it at once.
+/// Runs a job and shows its progress. The first SIGINT or SIGTERM lets the job end in order, a second one ends it at
+/// once.
 ///
 /// # Errors
-/// `job`'s, and where no thread can be started.
+/// The errors of `job`, a wrong value of `WAVEMILL_PROGRESS_S`, or a thread that cannot be started.
 pub fn accompanied<T, E: Into<anyhow::Error>>(
     monitor: &RunMonitor,
     job: impl FnOnce() -> Result<T, E>,
 ) -> anyhow::Result<T> {
     let shown = OutputArgs::get().shown();
-    // Before the job begins: a wrong value of the variable ends the command at once.
+    // Read before the job begins: a wrong value of `WAVEMILL_PROGRESS_S` ends the command at once.
     let every = output::interval()?;
     let _stopped = StoppedBySignals::job(&monitor.course);
 
@@ -151,7 +153,7 @@ pub fn accompanied<T, E: Into<anyhow::Error>>(
                 show(monitor, shown, every, || done.load(Ordering::Relaxed));
             })
             .map_err(|source| ExtractError::Threads { source })?;
-        // Dropped at the end of this block, before the scope waits for the display.
+        // This guard is dropped at the end of the block, before the scope waits for the display.
         let _ending = DisplayEnd {
             done: &done,
             display: display.thread().clone(),
@@ -160,7 +162,7 @@ pub fn accompanied<T, E: Into<anyhow::Error>>(
     })
 }
 
-/// Dropped, also by a panic, it ends the thread that shows a run's progress, and at once: the scope waits for it.
+/// A guard that ends the display thread at once when it is dropped, also by a panic: the scope waits for that thread.
 struct DisplayEnd<'a> {
     done: &'a AtomicBool,
     display: Thread,
@@ -173,7 +175,8 @@ impl Drop for DisplayEnd<'_> {
     }
 }
 
-/// Shows `monitor` until `done` says so, as `shown` says; lines come `every` so often.
+/// Shows the progress of `monitor` in the form `shown` until `done` returns true; `every` is the time between two
+/// lines.
 pub fn show(monitor: &RunMonitor, shown: Progress, every: Duration, done: impl Fn() -> bool) {
     match shown {
         Progress::None => {}
@@ -184,7 +187,7 @@ pub fn show(monitor: &RunMonitor, shown: Progress, every: Duration, done: impl F
             });
         }
         Progress::Json => write_lines(monitor, every, done, |snapshot| {
-            // Numbers and names alone: it cannot fail.
+            // A snapshot contains only numbers and names, so it can always be serialized.
             if let Ok(line) = serde_json::to_string(snapshot) {
                 eprintln!("{line}");
             }
@@ -192,7 +195,7 @@ pub fn show(monitor: &RunMonitor, shown: Progress, every: Duration, done: impl F
     }
 }
 
-/// The phase that a run is in, and since when.
+/// The current phase of a run, and the time when it began.
 struct PhaseClock {
     phase: Phase,
     start: Instant,
@@ -206,7 +209,7 @@ impl PhaseClock {
         }
     }
 
-    /// The state of the run. A phase that another one has followed is forgotten.
+    /// Returns the progress of the run. Restarts the clock if a new phase has begun.
     fn look(&mut self, monitor: &RunMonitor) -> Snapshot {
         if monitor.course.phase() != self.phase {
             *self = Self::new(monitor);
@@ -225,7 +228,8 @@ fn write_lines(
     let mut since = PhaseClock::new(monitor);
     let mut ticker = Ticker::new(every);
     while !done() {
-        // Parked and not asleep: the end of the job wakes this thread, and nobody waits for the rest of a tick.
+        // The thread is parked and does not sleep: the end of the job wakes it, and the scope need not wait for the
+        // rest of a tick.
         std::thread::park_timeout(TICK.min(every));
         let snapshot = since.look(monitor);
         if ticker.is_due(start.elapsed()) {
@@ -234,7 +238,7 @@ fn write_lines(
     }
 }
 
-/// A bar where the total is known, and a spinner elsewhere.
+/// Draws a bar if the total is known, otherwise a spinner.
 fn draw(monitor: &RunMonitor, done: impl Fn() -> bool) {
     let bar_style = style("{wide_bar:.green} {msg}");
     let spinner_style = style("{spinner:.green} {msg}");
@@ -244,7 +248,8 @@ fn draw(monitor: &RunMonitor, done: impl Fn() -> bool) {
     while !done() {
         std::thread::park_timeout(TICK);
         let snapshot = since.look(monitor);
-        // Anew at each look: the next phase may have a total where this one has none, or the other way round.
+        // The style is set each time: the next phase may have a total although this one has none, or the other way
+        // round.
         match snapshot.total {
             Some(total) => {
                 bar.set_style(bar_style.clone());
@@ -284,7 +289,7 @@ mod tests {
             .filter(|second| ticker.is_due(Duration::from_secs(*second)))
             .collect();
         assert_eq!(due, [30, 60, 90, 120, 150, 180]);
-        // A machine that slept.
+        // As on a machine that was suspended.
         assert!(ticker.is_due(Duration::from_secs(1000)));
         assert!(!ticker.is_due(Duration::from_secs(1001)));
     }
@@ -299,8 +304,10 @@ mod tests {
             snapshot.line(),
             "reading metadata: 50.00 MB of 200.00 MB (25 %), 6 seconds left"
         );
+
         let begun = Snapshot::of(&at(Phase::Metadata, 200, 0), Duration::from_secs(0));
         assert_eq!((begun.done, begun.total, begun.eta_s), (0, Some(200), None));
+
         assert_eq!(
             Snapshot::of(&at(Phase::Planning, 0, 0), Duration::ZERO).line(),
             "planning"
@@ -309,17 +316,19 @@ mod tests {
 
     #[test]
     fn time_left_is_that_of_the_clips_left_to_this_run_at_its_own_rate() {
-        // 1,000 clips planned, 900 done before a kill: 100 are left to this run, and 20 of them took it 10 s.
+        // 1,000 clips are planned and 900 were done before a kill: 100 are left to this run, and 20 of them took 10 s.
         let monitor = at(Phase::Clips, 0, 0);
         monitor.clips_total.store(100, Ordering::Relaxed);
         monitor.counters.clips.store(20, Ordering::Relaxed);
         monitor.counters.rejects.store(2, Ordering::Relaxed);
         monitor.counters.bytes.store(5_000_000, Ordering::Relaxed);
+
         let snapshot = Snapshot::of(&monitor, Duration::from_secs(10));
         assert_eq!(
             snapshot.line(),
             "extracting: 20 of 100 clips (20 %), 2.0/s, 500.00 kB/s, 2 rejects, 40 seconds left"
         );
+
         let json = serde_json::to_value(&snapshot).unwrap();
         let wanted = serde_json::json!({"event": "progress", "phase": "clips", "unit": "clips", "done": 20, "total": 100,
             "per_s": 2.0, "eta_s": 40.0, "rejects": 2, "audio_bytes": 5_000_000, "elapsed_s": 10.0});

@@ -1,4 +1,4 @@
-//! `wavemill recipe`: what recipes there are, what one says, and whether it is sound, before any work is done.
+//! `wavemill recipe`: lists, shows and checks recipes before any work is done.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -23,7 +23,7 @@ Examples:
   wavemill recipe check mine.toml --set split.rule=artist \\
       --set audio.duration_s=none
 
-Exit codes: 0 ok, 1 failed, 2 no such recipe, or one with a fault, whose line is named.";
+Exit codes: 0 ok, 1 failed, 2 recipe not found or invalid (the message names the line).";
 
 const LIST_EXAMPLE: &str = "Example:\n  wavemill recipe list\n\nExit codes: 0 ok, 1 failed.";
 
@@ -33,13 +33,13 @@ Examples:
   wavemill recipe show demo --set features.log_mel.n_mels=128 --json
   wavemill recipe show fma-large --set features.mfcc=none
 
-Exit codes: 0 ok, 1 failed, 2 no such recipe, or one with a fault.";
+Exit codes: 0 ok, 1 failed, 2 recipe not found or invalid.";
 
 const CHECK_EXAMPLE: &str = "\
 Example:
   wavemill recipe check mine.toml --set split.rule=artist
 
-Exit codes: 0 sound (warnings are on stdout), 1 failed, 2 no such recipe, or one with a fault.";
+Exit codes: 0 valid (warnings are on stdout), 1 failed, 2 recipe not found or invalid.";
 
 /// List, show and check recipes.
 #[derive(Debug, Args)]
@@ -51,19 +51,19 @@ pub struct RecipeCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// The shipped recipes, one a line: name, split rule, features, what it is for
+    /// List the shipped recipes, one per line: name, split rule, features, purpose
     #[command(after_help = LIST_EXAMPLE)]
     List,
-    /// The text of a recipe, comments and all
+    /// Print the text of a recipe, including comments
     #[command(after_help = SHOW_EXAMPLES)]
     Show {
         #[command(flatten)]
         which: RecipeArgs,
-        /// As canonical JSON, with every default written out
+        /// Print canonical JSON, with every default written out
         #[arg(long)]
         json: bool,
     },
-    /// Whether a recipe is sound, and what to know of it
+    /// Check a recipe for errors, and show its warnings
     #[command(after_help = CHECK_EXAMPLE)]
     Check {
         #[command(flatten)]
@@ -71,7 +71,7 @@ enum Action {
     },
 }
 
-/// Which recipe, and with which changes: the arguments of every command that takes one by position.
+/// A recipe and the changes to it: the arguments of every command that takes a recipe by position.
 #[derive(Debug, Args)]
 struct RecipeArgs {
     /// A shipped recipe's name, or a TOML file
@@ -83,10 +83,10 @@ struct RecipeArgs {
 }
 
 impl RecipeCommand {
-    /// Writes the answer to stdout.
+    /// Writes the requested information to stdout.
     ///
     /// # Errors
-    /// [`wavemill_schemas::recipe::RecipeError`] (exit code 2), or stdout's own.
+    /// [`wavemill_schemas::recipe::RecipeError`] (exit code 2), or an error of stdout.
     pub fn run(&self) -> Result<()> {
         self.write(&mut io::stdout().lock())
     }
@@ -98,7 +98,8 @@ impl RecipeCommand {
                 let (recipe, text) = Source::find(&which.recipe)?.parse(&which.sets)?;
                 match json {
                     true => writeln!(out, "{}", canonical::to_json(&recipe)?)?,
-                    // Into a file it goes byte by byte; somebody else's comments may not act on a terminal.
+                    // A file receives the text byte for byte; on a terminal, control characters in comments must have
+                    // no effect.
                     false if io::stdout().is_terminal() => write!(out, "{}", shown_lines(&text))?,
                     false => write!(out, "{text}")?,
                 }
@@ -125,7 +126,7 @@ fn list(out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// `artist`, `stratified (leaky)`.
+/// Formats the split rule as `artist` or `stratified (leaky)`.
 fn split(recipe: &Recipe) -> String {
     let rule = recipe.split.rule;
     let leak = if rule.leak().is_some() {
@@ -140,7 +141,7 @@ fn check(recipe: &Recipe, out: &mut impl Write) -> Result<()> {
     for warning in recipe.warnings() {
         writeln!(out, "warning: {}", shown(&warning))?;
     }
-    // The warnings are written by now, so that whoever mends a fault has seen them too.
+    // The warnings are already written, so that a user who fixes an error has seen them too.
     check_sql(&recipe.catalog.clean)?;
 
     writeln!(out, "{}: ok, split {}", shown(&recipe.name), split(recipe))?;
@@ -150,7 +151,8 @@ fn check(recipe: &Recipe, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// Names are known only with the data; that it is SQL at all can be told before.
+/// Checks the SQL of the cleaning steps. Only its syntax can be checked, because the names are known only with the
+/// data.
 fn check_sql(steps: &[CleanStep]) -> Result<()> {
     for CleanStep {
         step,
@@ -160,7 +162,8 @@ fn check_sql(steps: &[CleanStep]) -> Result<()> {
     {
         let query = match (sql, predicate) {
             (Some(sql), _) => sql.clone(),
-            // As the run asks it: what ends its brackets early is no predicate.
+            // The predicate is checked within the run's query: a predicate that closes the surrounding brackets is
+            // invalid.
             (None, Some(predicate)) => where_query("*", predicate),
             (None, None) => String::new(),
         };
@@ -192,6 +195,7 @@ mod tests {
     fn list_has_a_line_a_recipe_and_none_leaks() {
         let list = answer(&["list"]).expect("shipped recipes are valid");
         assert_eq!(list.lines().count(), SHIPPED.len());
+
         assert!(
             list.contains(
                 "\nfma-large               artist              log_mel, mfcc                      FMA large"
@@ -214,6 +218,7 @@ mod tests {
             Recipe::load("fma-large", &["split.seed=7".to_owned()]).expect("valid")
         );
         assert!(text.contains("# repository"));
+
         let json = answer(&["show", "demo", "--json"]).expect("valid");
         assert!(
             json.starts_with(r#"{"audio":{"decode":{"path":"exact"},"duration_s":10.0,"#),
@@ -228,6 +233,7 @@ mod tests {
             found,
             "gtzan-segments: ok, split artist\n  log_mel f16[128,130]\n  picture u8[3,128,130]\n"
         );
+
         let as_in_document = ["check", "gtzan-segments", "--set", "split.rule=segment"];
         let found = answer(&as_in_document).expect("valid");
         assert_eq!(
@@ -235,6 +241,7 @@ mod tests {
             "warning: split.rule: leaky: segments of one track fall on several sides\n\
              gtzan-segments: ok, split segment (leaky)\n  log_mel f16[128,130]\n  picture u8[3,128,130]\n"
         );
+
         let set = "catalog.clean.labelled.where=track_genre_top IS NOT";
         let error = answer(&["check", "fma-large", "--set", set]).expect_err("no SQL");
         assert!(
@@ -243,6 +250,7 @@ mod tests {
                 .starts_with("catalog.clean.labelled: sql parser error"),
             "{error}"
         );
+
         let set = "catalog.clean.labelled.where=track_genre_top IS NOT NULL ORDER BY track_id";
         let error = answer(&["check", "fma-large", "--set", set]).expect_err("no predicate");
         assert!(
@@ -251,8 +259,10 @@ mod tests {
                 .starts_with("catalog.clean.labelled: sql parser error"),
             "{error}"
         );
+
         let set = "catalog.clean.labelled.where=track_genre_top IS NOT NULL -- a comment";
         answer(&["check", "fma-large", "--set", set]).expect("valid");
+
         let error = answer(&["check", "demo", "--set", "split.sed=1"]).expect_err("no such key");
         assert!(
             error

@@ -1,4 +1,4 @@
-//! `wavemill report`: a version of a store as a page for people.
+//! `wavemill report`: shows a version of a store as an HTML page.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write, stdout};
@@ -28,67 +28,67 @@ Examples:
   wavemill report --store store --compare paper 7
   wavemill report --store store --json
 
-The page is one HTML file that loads nothing. An earlier page of wavemill under its name is replaced, and any other \
-file is left alone. Of features only a few rows of each class are read.
-With --audio a typical track of each class can be heard: up to 10 s of it lie in the page itself. The page says which \
-of them the archive does not have, or has as another recording.
+The page is a self-contained HTML file. An existing page of wavemill is replaced, but no other file. Only a few rows of \
+each class are read from the features.
+With --audio, the page has a player with up to 10 s of a typical track of each class. It lists the tracks that the \
+archive does not contain, or contains as another recording.
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged, 5 no space or read-only, \
 130 interrupted (no page was written).";
 
-/// Bytes that the questions may take; they read small columns.
+/// Memory limit of the page's queries in bytes; they read small columns.
 const MEMORY_BYTES: usize = 1 << 30;
 
-/// Make a page that shows what a version holds
+/// Create a page that shows the contents of a version
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ReportCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
-    /// Which version, by number or tag [default: the latest]
+    /// Version, by number or tag [default: the latest]
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,
-    /// Show what differs between these two instead, each by number or tag
+    /// Show the differences between these two versions instead, each by number or tag
     #[arg(long, value_names = ["V1", "V2"], num_args = 2, action = ArgAction::Set)]
     #[arg(conflicts_with = "version")]
     compare: Option<Vec<VersionName>>,
-    /// Folder or zip of the audio that the version was made of: typical tracks get a player
+    /// Folder or zip of the audio from which the version was made: typical tracks get a player
     #[arg(long, value_name = "PATH", conflicts_with = "compare")]
     audio: Option<PathBuf>,
-    /// The page [default: report-VERSION.html, or report-V1-V2.html, in the current folder]
+    /// Output file [default: report-VERSION.html, or report-V1-V2.html, in the current folder]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Where it is, as JSON on stdout
+    /// Print the page's path, size and sections as JSON on stdout
     #[arg(long)]
     json: bool,
 }
 
-/// The answer of `report --json`.
+/// The JSON object that `report --json` prints.
 #[derive(Debug, Serialize)]
 struct Written<'a> {
-    /// The version's number; left out where two are compared.
+    /// Number of the version; omitted if two are compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     version: Option<u64>,
-    /// The numbers of the versions that are compared.
+    /// Numbers of the versions that are compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     compared: Option<[u64; 2]>,
-    /// The page.
+    /// Path of the page.
     out: &'a Path,
-    /// Its size.
+    /// Size of the page in bytes.
     bytes: usize,
-    /// Its sections, in order.
+    /// Titles of the page's sections, in order.
     sections: Vec<&'a str>,
-    /// How long it took.
+    /// Time to create the page, in seconds.
     seconds: f64,
 }
 
-/// What a page is about.
+/// The version that a page is about, or the two versions that it compares.
 struct Topic {
-    /// A version's number; of two that are compared it is the second.
+    /// Number of the version, or of the second one in a comparison.
     version: u64,
     manifest: Manifest,
-    /// The first of two that are compared.
+    /// The first version in a comparison.
     before: Option<(u64, Manifest)>,
 }
 
@@ -102,12 +102,12 @@ impl ReportCommand {
         let store = Store::open(&self.store)?;
         let topic = self.topic(&store)?;
         let out = self.out_of(&topic);
-        // A store is only written by runs.
+        // Only runs may write into a store.
         if store.encloses(&out) {
-            let words = format!("--out {}: not into the store itself", out.display());
+            let words = format!("--out {}: must be outside the store", out.display());
             return Err(UsageError(words).into());
         }
-        // Before the work, which may take seconds.
+        // Checked before the work, which may take seconds.
         require_replaceable(&out)?;
         let archive = self.archive(&topic)?;
 
@@ -132,7 +132,7 @@ impl ReportCommand {
         self.tell(&written)
     }
 
-    /// What the page is to be about.
+    /// Returns the version or versions that the page is about.
     fn topic(&self, store: &Store) -> Result<Topic> {
         let Some([from, to]) = self.compare.as_deref() else {
             let version = store.resolve(self.version.as_ref())?;
@@ -144,7 +144,7 @@ impl ReportCommand {
             });
         };
 
-        // Of a version whose data is gone its manifest still tells much.
+        // The manifest of a version is still informative after its data was removed.
         let before = store.manifest(store.resolve(Some(from))?)?;
         let (version, manifest) = store.manifest(store.resolve(Some(to))?)?;
         Ok(Topic {
@@ -154,20 +154,20 @@ impl ReportCommand {
         })
     }
 
-    /// What the version was made of, where that is given.
+    /// Opens the archive of audio if one is given.
     fn archive(&self, topic: &Topic) -> Result<Option<Box<dyn Source>>> {
         let Some(path) = &self.audio else {
             return Ok(None);
         };
         if topic.manifest.recipe.catalog.dataset.is_of_pictures() {
             let words = format!(
-                "--audio: version {} was made of pictures, and has no sound",
+                "--audio: version {} was made from pictures and has no audio",
                 topic.version
             );
             return Err(UsageError(words).into());
         }
 
-        // A link that leads out of the archive may lead to anything, and a page is there to be handed on.
+        // Links out of the archive are not followed: they may lead to any file, and a page is meant to be shared.
         let archive = source::open(path, Media::Audio, false).map_err(|error| {
             let words = exit::words(&anyhow::Error::from(error));
             UsageError(format!("--audio: {words}"))
@@ -207,7 +207,7 @@ impl ReportCommand {
     }
 }
 
-/// What differs between a version and another one before it.
+/// Builds the page with the differences between a version and another one.
 fn comparison_of(
     store: &Store,
     (before, manifest): (u64, &Manifest),
@@ -228,7 +228,7 @@ fn comparison_of(
     Ok(report::comparison(from, to))
 }
 
-/// The page of a version, with sounds where the archive is given.
+/// Builds the page of a version, with sounds if the archive is given.
 ///
 /// # Errors
 /// `StoreError`, `ReportError`.
@@ -254,10 +254,10 @@ pub(super) fn page_of(
     Ok(report::page(subject, limits, archive)?)
 }
 
-/// Writes a page, whole or not at all.
+/// Writes a page under a temporary name until it is complete.
 ///
 /// # Errors
-/// As [`write_whole`].
+/// The errors of [`write_whole`].
 pub(super) fn write_page(out: &Path, html: &str) -> Result<()> {
     write_whole(out, |mut file| {
         file.write_all(html.as_bytes())?;
@@ -265,17 +265,17 @@ pub(super) fn write_page(out: &Path, html: &str) -> Result<()> {
     })
 }
 
-/// Refuses to put a page in the place of a file that is none of ours.
+/// Rejects a path where the page would replace a file that is not a page of wavemill.
 ///
 /// # Errors
 /// [`UsageError`].
 pub(super) fn require_replaceable(out: &Path) -> Result<()> {
     match fs::metadata(out) {
-        // `write_whole` says what is wrong with a path that cannot be a file.
+        // `write_whole` reports the problem of a path that cannot be a file.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(cannot_write(out, error)),
-        // A pipe or a device takes what comes, and of a folder `write_whole` speaks. A pipe that is opened to be read would
-        // be waited for.
+        // Pipes and devices are written directly, and `write_whole` reports an error for a folder. Opening a pipe for
+        // reading would block.
         Ok(found) if !found.is_file() => return Ok(()),
         Ok(_) => {}
     }
@@ -287,13 +287,13 @@ pub(super) fn require_replaceable(out: &Path) -> Result<()> {
         return Ok(());
     }
     Err(UsageError(format!(
-        "--out {}: a file that is no page of wavemill: name another one, or remove it",
+        "--out {}: a file that is not a page of wavemill: choose another name, or remove it",
         out.display()
     ))
     .into())
 }
 
-/// Enough of a file to tell whose it is.
+/// Number of bytes at the start of a file that are enough to recognize a page of wavemill.
 const HEAD_BYTES: u64 = 4096;
 
 #[cfg(test)]
@@ -307,10 +307,12 @@ mod tests {
         std::fs::write(at("page.html"), Page::default().to_html()).unwrap();
         std::fs::write(at("empty.html"), "").unwrap();
         std::fs::write(at("mine.html"), "<!DOCTYPE html><title>mine</title>").unwrap();
+
         for name in ["page.html", "empty.html", "new.html"] {
             assert!(require_replaceable(&at(name)).is_ok(), "{name}");
         }
+
         let refused = require_replaceable(&at("mine.html")).unwrap_err();
-        assert!(refused.to_string().contains("no page of wavemill"));
+        assert!(refused.to_string().contains("not a page of wavemill"));
     }
 }

@@ -1,4 +1,4 @@
-//! `wavemill sql`: questions to a store.
+//! `wavemill sql`: queries a store.
 
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -31,53 +31,54 @@ Examples:
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage or SQL, 3 store damaged, 5 no space, 130 interrupted.";
 
-/// Ask a store in SQL
+/// Query a store with SQL
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct SqlCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR")]
     pub store: PathBuf,
-    /// Which version, by number or tag [default: the latest]
+    /// Version, by number or tag [default: the latest]
     #[arg(long, value_name = "VERSION")]
     pub version: Option<VersionName>,
-    /// The query, or several with `;` between them, or \d or \d TABLE; without one it is read from standard input, or at a prompt where that is a terminal
+    /// The query, or several separated by `;`, or \d or \d TABLE; if omitted, it is read from standard input, or at a
+    /// prompt if that is a terminal
     pub query: Option<String>,
-    /// How results are written
+    /// Format of the results
     #[arg(long, value_enum, default_value_t)]
     pub format: Format,
-    /// Where results go; `-` is standard output
+    /// Output file; `-` is standard output
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub out: PathBuf,
-    /// Bound of the process; what goes over it is spilled to the temporary folder
+    /// Memory limit of the process; data beyond it is spilled to the temporary folder
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_limit)]
     pub memory_limit: usize,
-    /// Threads, at most; each takes 512MiB of the memory limit [default: the processors]
+    /// Maximum number of threads; each takes 512MiB of the memory limit [default: the number of processors]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// A file of your own as a table: CSV, TSV, Parquet or JSON lines; only read; may be repeated
+    /// A file of your own as a read-only table: CSV, TSV, Parquet or JSON lines; may be repeated
     #[arg(long = "table", value_name = "NAME=FILE", value_parser = parse_table)]
     pub tables: Vec<(String, PathBuf)>,
-    /// Tables with a line a value, for wide rows; \x at the prompt
+    /// Print tables with one line per value, for wide rows; \x at the prompt
     #[arg(short = 'x', long)]
     pub expanded: bool,
     /// Never start $PAGER (less -FRSX) for a table larger than the screen
     #[arg(long)]
     pub no_pager: bool,
-    /// Permit COPY, CREATE, INSERT and their like
+    /// Permit COPY, CREATE, INSERT and similar statements
     #[arg(long)]
     pub allow_write: bool,
 }
 
 impl SqlCommand {
-    /// Answers the query, or talks at a prompt.
+    /// Runs the query, or starts the prompt.
     ///
     /// # Errors
-    /// `SqlError`, whose `exit_code` is the command's; else a failure to read the query or write the file.
+    /// `SqlError`, whose `exit_code` is that of the command; otherwise a failure to read the query or write the file.
     pub fn run(&self) -> Result<()> {
         let at_prompt = self.query.is_none() && io::stdin().is_terminal();
         let interrupt = Interrupt::default();
-        // The line editor of a prompt takes SIGINT, too, so that handlers have to come after it.
+        // The line editor of the prompt handles SIGINT, too, so our handlers have to be installed after it.
         if !at_prompt {
             self.stop_on_signals(interrupt.clone(), false)?;
         }
@@ -152,10 +153,10 @@ impl SqlCommand {
             return Ok(self.console().show(session, &query)?);
         }
 
-        // As for COPY within a session: asking a store writes nothing into it.
+        // As with COPY within a session, a query must not write into the store.
         if Store::at(&self.store).encloses(&self.out) {
             return Err(UsageError(format!(
-                "--out {}: not into the store itself",
+                "--out {}: must be outside the store",
                 self.out.display()
             ))
             .into());
@@ -166,17 +167,18 @@ impl SqlCommand {
         })
     }
 
-    /// SIGINT and SIGTERM stop the query, which then cleans up after itself, and end the process; at a prompt SIGINT stops
-    /// the query alone. Whatever the process is busy with, it is gone within a second.
+    /// Makes SIGINT and SIGTERM stop the query, which then cleans up, and end the process; at a prompt SIGINT stops
+    /// only the query. In every state, the process ends within a second.
     fn stop_on_signals(&self, interrupt: Interrupt, at_prompt: bool) -> Result<()> {
-        // The main thread may be stuck, so this one removes the unfinished file.
+        // The main thread may be stuck, so the signal thread removes the unfinished file.
         let part = (self.out != Path::new("-")).then(|| part_of(&self.out));
 
         let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot handle signals")?;
         std::thread::spawn(move || {
             for signal in signals.forever() {
                 let is_stopping = interrupt.stop();
-                // A pager has the terminal until its reader leaves it; without a query it alone is meant.
+                // A pager holds the terminal until its user leaves it. If no query is running, the signal is meant only
+                // for the pager.
                 if signal == SIGINT && (at_prompt || pager::is_open()) {
                     continue;
                 }
@@ -188,7 +190,7 @@ impl SqlCommand {
 
                 interrupt.clean();
                 if let Some((_, part)) = &part {
-                    // Of a run before this one, or none.
+                    // The file may be that of an earlier run, or not exist.
                     let _ = std::fs::remove_file(part);
                 }
 
@@ -200,10 +202,10 @@ impl SqlCommand {
     }
 }
 
-/// How long a query that was stopped may take to end by itself.
+/// Time for a stopped query to end in order.
 const STOP_WAIT: Duration = Duration::from_millis(700);
 
-/// `512MiB`, `1GiB`, `2G`, `1000000`: bytes; units are powers of 1024.
+/// Parses a size such as `512MiB`, `1GiB`, `2G` or `1000000` to bytes; units are powers of 1024.
 pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = text[digits.len()..].to_ascii_lowercase();
@@ -221,7 +223,7 @@ pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
         .map_err(|_| "give a size such as 512MiB or 1GiB".to_owned())?;
     count
         .checked_mul(1 << shift)
-        .ok_or_else(|| "more bytes than this machine can count".to_owned())
+        .ok_or_else(|| "the size is too large".to_owned())
 }
 
 fn parse_table(text: &str) -> Result<(String, PathBuf), String> {
@@ -237,13 +239,13 @@ fn parse_table(text: &str) -> Result<(String, PathBuf), String> {
 fn parse_limit(text: &str) -> Result<usize, String> {
     let bytes = parse_bytes(text)?;
     if bytes < MEMORY_LIMIT_BYTES_MIN {
-        Err("at least 128MiB are needed".to_owned())
+        Err("must be at least 128MiB".to_owned())
     } else {
         Ok(bytes)
     }
 }
 
-/// Below this not even a few rows with tensors fit beside the process itself.
+/// Minimum memory limit: with less, not even a few rows with tensors fit in addition to the process itself.
 const MEMORY_LIMIT_BYTES_MIN: usize = 128 << 20;
 
 #[cfg(test)]
@@ -256,6 +258,7 @@ mod tests {
         assert_eq!(parse_bytes("512M"), Ok(512 << 20));
         assert_eq!(parse_bytes("200000kb"), Ok(200_000 << 10));
         assert_eq!(parse_bytes("268435456"), Ok(256 << 20));
+
         assert!(parse_limit("1MiB").is_err());
         assert!(
             ["GiB", "", "-1GiB", "1TiBB", "99999999999999999999G"]

@@ -1,4 +1,4 @@
-//! `wavemill info`, `verify`, `gc` and `diff`: a store's own commands.
+//! `wavemill info`, `verify`, `gc` and `diff`: commands about a store itself.
 
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
@@ -34,17 +34,17 @@ Examples:
   wavemill verify --store store
   wavemill verify --store store --version paper
 
-Exit codes: 0 all is well, 1 failed, 2 wrong usage, or no such store or version, 3 damaged (each file is named).";
+Exit codes: 0 intact, 1 failed, 2 wrong usage, or no such store or version, 3 damaged (each damaged file is listed).";
 
 const GC_EXAMPLES: &str = "\
 Examples:
   wavemill gc --store store --keep 2 --dry-run
   wavemill gc --store store --keep 1
 
-Manifests stay as history; the data of collected versions is gone. A tagged version keeps its data. The bytes \
-are those of files that no kept version shares.
+Manifests are kept as history; the data of the removed versions is deleted. Tagged versions keep their data. The \
+reported bytes are those of files that no kept version shares.
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage, or no store there, 3 store damaged, 5 read-only, 7 another wavemill is \
+Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store, 3 store damaged, 5 read-only, 7 another wavemill is \
 writing the store.";
 
 const DIFF_EXAMPLES: &str = "\
@@ -54,43 +54,42 @@ Examples:
 
 ";
 
-/// Show what a version holds, which versions there are, or this machine's GPUs
+/// Show the contents of a version, the list of versions, or this machine's GPUs
 #[derive(Debug, Args)]
 #[command(after_help = format!("{INFO_EXAMPLES}{READER_EXIT_CODES}"))]
 pub struct InfoCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR", required_unless_present = "devices")]
     store: Option<PathBuf>,
-    /// Which version, by number or tag [default: the latest]
+    /// Version, by number or tag [default: the latest]
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,
-    /// Only the versions that there are: number, when committed (UTC), rows, tags, what each changed, whether `gc` removed
-    /// the data
+    /// List only the versions: number, commit time (UTC), rows, tags, changes, and whether `gc` removed the data
     #[arg(long, conflicts_with_all = ["version", "files"])]
     versions: bool,
-    /// Only the paths of its files, one a line
+    /// Print only the paths of the version's files, one per line
     #[arg(long)]
     files: bool,
-    /// With --files: those of one table or feature
+    /// With --files: only the files of one table or feature
     #[arg(long, value_name = "NAME", requires = "files")]
     feature: Option<String>,
-    /// With --files: quoted and separated by commas, as read_parquet([...]) takes them
+    /// With --files: quote the paths and separate them by commas, as read_parquet([...]) expects
     #[arg(long, requires = "files")]
     sql: bool,
-    /// No store: the GPUs of this machine, NVIDIA's libraries with version and path, what is missing and where it was
-    /// looked for
+    /// Show this machine's GPUs, NVIDIA's libraries with version and path, and anything missing with the folders
+    /// searched; takes no --store
     #[arg(long, conflicts_with_all = ["store", "version", "versions", "files"])]
     devices: bool,
-    /// As JSON: the manifest, or with --versions, --files or --devices just that
+    /// Print JSON: the manifest, or only the output of --versions, --files or --devices
     #[arg(long, conflicts_with = "sql")]
     json: bool,
 }
 
 impl InfoCommand {
-    /// Writes the answer to stdout.
+    /// Writes the requested information to stdout.
     ///
     /// # Errors
-    /// `StoreError`, or an unknown feature.
+    /// `StoreError`, or [`UsageError`] for an unknown feature.
     pub fn run(&self) -> Result<()> {
         let Some(folder) = &self.store else {
             return devices::print(self.json);
@@ -99,7 +98,8 @@ impl InfoCommand {
         let store = Store::open(folder)?;
         let version = store.resolve(self.version.as_ref())?;
         if self.files {
-            // Paths of files that `gc` has removed are of no use; all else about such a version can be shown.
+            // Paths of files that `gc` has removed are of no use; all other facts about such a version can still be
+            // shown.
             return self.print_files(folder, &store.readable(version)?.1);
         }
         if self.versions {
@@ -146,10 +146,10 @@ impl InfoCommand {
 
         if let (true, Some(name)) = (paths.is_empty(), &self.feature) {
             let mut names: Vec<&str> = manifest.files.iter().map(|f| f.name()).collect();
-            // Side by side, since a manifest lists the files of a feature one after the other.
+            // Duplicates are adjacent, since a manifest lists the files of a feature one after the other.
             names.dedup();
             return Err(UsageError(format!(
-                "--feature {name}: this version has {}",
+                "--feature {name}: not in this version, which has {}",
                 names.join(", ")
             ))
             .into());
@@ -160,7 +160,7 @@ impl InfoCommand {
         } else if self.sql {
             let quoted: Vec<String> = paths
                 .iter()
-                // A path may hold a quote, which SQL writes twice.
+                // A path may contain a quote, which SQL doubles.
                 .map(|p| format!("'{}'", p.replace('\'', "''")))
                 .collect();
             writeln!(stdout(), "{}", quoted.join(","))?;
@@ -171,7 +171,7 @@ impl InfoCommand {
     }
 }
 
-/// The tags of a store. The others are warned of: only who uses one is stopped by it.
+/// Returns the store's tags and warns about damaged ones, which stop only the commands that use them.
 fn sound_tags(store: &Store) -> Result<Tags, StoreError> {
     let tags = store.tags()?;
     for damaged in &tags.damaged {
@@ -180,7 +180,7 @@ fn sound_tags(store: &Store) -> Result<Tags, StoreError> {
     Ok(tags)
 }
 
-/// A line each, after `indent`.
+/// Formats one line per version, each after `indent`.
 fn version_lines(history: &[VersionLine], indent: &str) -> String {
     let mut lines = String::new();
     for line in history {
@@ -275,26 +275,26 @@ fn describe(version: u64, manifest: &Manifest) -> String {
     text + &format!("  engine: {}\n", shown(&engine))
 }
 
-/// Compare every byte of a version with its manifest, and that with what its shards say
+/// Compare every byte of a version with its manifest, and the manifest with the version's shards
 #[derive(Debug, Args)]
 #[command(after_help = VERIFY_EXAMPLES)]
 pub struct VerifyCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
-    /// Which version, by number or tag [default: the latest]
+    /// Version, by number or tag [default: the latest]
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,
-    /// As JSON on stdout
+    /// Print the result as JSON on stdout
     #[arg(long)]
     json: bool,
 }
 
 impl VerifyCommand {
-    /// Reads everything.
+    /// Reads and checks all files of the version.
     ///
     /// # Errors
-    /// [`DamagedStore`], `StoreError`.
+    /// [`DamagedStore`] or `StoreError`.
     pub fn run(&self) -> Result<()> {
         let store = Store::open(&self.store)?;
         let (version, manifest) = store.readable(store.resolve(self.version.as_ref())?)?;
@@ -311,7 +311,7 @@ impl VerifyCommand {
         }
 
         if !verified.damage.is_empty() {
-            // What helps depends on it: only the latest version is made again by `--new-version`.
+            // The remedy depends on this number: `--new-version` replaces only the latest version.
             let later = store
                 .versions()?
                 .into_iter()
@@ -326,7 +326,7 @@ impl VerifyCommand {
         }
 
         let words = format!(
-            "{} files, {}, all as committed",
+            "{} files, {}, all intact",
             verified.files,
             DecimalBytes(verified.bytes)
         );
@@ -335,45 +335,45 @@ impl VerifyCommand {
     }
 }
 
-/// Give back the space of old versions and of runs that were never committed
+/// Free the space of old versions and of runs that were never committed
 #[derive(Debug, Args)]
 #[command(after_help = GC_EXAMPLES)]
 pub struct GcCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
-    /// How many of the latest versions keep their data; tagged ones keep theirs, too
+    /// Number of latest versions whose data is kept; tagged versions keep theirs, too
     #[arg(long, value_name = "N")]
     keep: usize,
     #[command(flatten)]
     wait: WaitArgs,
-    /// Only say what would go
+    /// Report the data that would be removed, and remove nothing
     #[arg(long)]
     dry_run: bool,
-    /// As JSON on stdout
+    /// Print the report as JSON on stdout
     #[arg(long)]
     json: bool,
 }
 
 impl GcCommand {
-    /// Whether nothing is removed.
+    /// Reports whether this is a dry run, which removes nothing.
     pub const fn dry_run(&self) -> bool {
         self.dry_run
     }
 
-    /// Collects.
+    /// Removes the data of old versions and of unfinished runs.
     ///
     /// # Errors
-    /// `StoreError`.
+    /// [`UsageError`] for `--keep 0`; `StoreError`.
     pub fn run(&self) -> Result<()> {
         if self.keep == 0 {
             return Err(UsageError(
-                "--keep 0: at least 1; to drop everything, remove the folder".to_owned(),
+                "--keep 0: must be at least 1; to remove everything, delete the folder".to_owned(),
             )
             .into());
         }
 
-        // A store whose first run was stopped has no version, and yet something to give back.
+        // A store whose first run was stopped has no version, but it may have data to remove.
         let store = Store::at(&self.store);
         let store = if store.begun_any()? {
             store
@@ -381,7 +381,7 @@ impl GcCommand {
             Store::open(&self.store)?
         };
 
-        // The lock's file is made where it is missing, and a dry run writes nothing.
+        // Locking creates the lock's file if it is missing, and a dry run writes nothing.
         let _lock = if self.dry_run {
             None
         } else {
@@ -404,7 +404,7 @@ impl GcCommand {
     }
 
     fn words(&self, collected: &GcReport) -> String {
-        // Each collected version has its plan among these; the others were never committed.
+        // Each collected version has one plan in this list; the other plans were never committed.
         let unfinished = collected.plans.len() - collected.versions.len();
         let numbers: Vec<String> = collected.versions.iter().map(ToString::to_string).collect();
         let versions = if numbers.is_empty() {
@@ -435,11 +435,10 @@ impl GcCommand {
     }
 }
 
-/// Why `gc` does nothing where it cannot read a tag.
-const TAG_REFUSAL: &str =
-    "nothing was removed, because a tag that cannot be used may be meant to keep any version";
+/// Context of the error with which `gc` stops if it cannot read a tag.
+const TAG_REFUSAL: &str = "nothing was removed, because a damaged tag may refer to any version";
 
-/// Show what differs between two versions
+/// Show the differences between two versions
 #[derive(Debug, Args)]
 #[command(after_help = format!("{DIFF_EXAMPLES}{READER_EXIT_CODES}"))]
 pub struct DiffCommand {
@@ -448,18 +447,18 @@ pub struct DiffCommand {
     store: PathBuf,
     /// The first version, by number or tag
     from: VersionName,
-    /// The second
+    /// The second version, by number or tag
     to: VersionName,
-    /// List every track that differs, and not only the first of each kind
+    /// List every track that differs, not only the first of each kind
     #[arg(long)]
     rows: bool,
-    /// As JSON on stdout
+    /// Print the differences as JSON on stdout
     #[arg(long)]
     json: bool,
 }
 
 impl DiffCommand {
-    /// Writes the answer to stdout.
+    /// Writes the differences to stdout.
     ///
     /// # Errors
     /// `StoreError`.
@@ -503,7 +502,8 @@ impl DiffCommand {
         Ok(())
     }
 
-    /// Compares the tables of both versions; an error is a sentence that names what is not compared, and why.
+    /// Compares the tables of both versions; an error is a sentence that names the facts that are not compared and the
+    /// reason.
     fn compare_tables(
         &self,
         store: &Store,
@@ -534,7 +534,7 @@ impl DiffCommand {
     }
 }
 
-/// Reports whether a version's folder of data is gone.
+/// Reports whether a version's data folder was removed.
 fn has_no_data(store: &Store, manifest: &Manifest) -> bool {
     let is_there = store.data(&manifest.plan_id).try_exists();
     is_there.is_ok_and(|is_there| !is_there)
@@ -546,14 +546,14 @@ struct TableChanges {
     columns: Vec<ColumnChange>,
 }
 
-/// The answer of `diff --json`.
+/// The JSON object that `diff --json` prints.
 #[derive(Serialize)]
 struct WholeDiff {
     #[serde(flatten)]
     diff: Diff,
     /// Null if the tables of a version cannot be read.
     data: Option<DataChanges>,
-    /// The same of the columns of tables.
+    /// Changes to the columns of tables; null in the same case.
     columns: Option<Vec<ColumnChange>>,
     /// The facts that are not compared, and the reason; null if everything is compared.
     not_compared: Option<String>,

@@ -1,4 +1,4 @@
-//! `wavemill tag`: names for versions.
+//! `wavemill tag`: gives names to versions.
 
 use std::io::{Write, stdout};
 use std::path::PathBuf;
@@ -19,26 +19,26 @@ Examples:
   wavemill info --store store --versions     # lists versions and tags
   rm store/_wavemill/tags/paper              # removes it
 
-Every --version takes a tag or a number, also those of wavemill-train. `gc` keeps the data of \
-tagged versions.
+Every --version option accepts a number or a tag, including those of wavemill-train. `gc` keeps \
+the data of tagged versions.
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged, 5 no \
 space or read-only, 7 another wavemill is writing the store.";
 
-/// Give a version a name that every --version takes, and keep its data from gc
+/// Give a version a name that every --version accepts, and protect its data from gc
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct TagCommand {
     /// The store's folder
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
-    /// Which version, by its number or another tag
+    /// Version, by its number or another tag
     version: VersionName,
-    /// The tag: letters, digits, `.`, `_` and `-`, not digits alone. If it exists, it moves to this version
+    /// Name of the tag: letters, digits, `.`, `_` and `-`, not only digits. An existing tag moves to this version
     name: TagName,
     #[command(flatten)]
     wait: WaitArgs,
-    /// As JSON on stdout
+    /// Print the tag as JSON on stdout
     #[arg(long)]
     json: bool,
 }
@@ -63,11 +63,11 @@ impl TagCommand {
 fn words(tagged: &TagReport) -> String {
     let TagReport { tag, version, .. } = tagged;
     match tagged.was {
-        Some(was) if was == *version => format!("version {version} has the tag {tag} already\n"),
+        Some(was) if was == *version => format!("version {version} already has the tag {tag}\n"),
         Some(was) => format!("tag {tag} moved from version {was} to version {version}\n"),
         None if tagged.was_damaged => {
-            format!("version {version} has the tag {tag} now; the damaged one was replaced\n")
+            format!("version {version} now has the tag {tag}; the damaged tag was replaced\n")
         }
-        None => format!("version {version} has the tag {tag} now\n"),
+        None => format!("version {version} now has the tag {tag}\n"),
     }
 }

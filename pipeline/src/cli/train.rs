@@ -1,4 +1,4 @@
-//! `wavemill train` and `wavemill predict`: the trainer's program under the same name. It is never linked here.
+//! `wavemill train` and `wavemill predict`: start the trainer's program, which is never linked into this one.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -19,9 +19,9 @@ use super::model_answers::ModelAnswers;
 use super::output::{OutputArgs, Progress};
 use super::{beside, not_there};
 
-/// The trainer's program.
+/// Name of the trainer's program.
 pub(super) const TRAINER: &str = "wavemill-train";
-/// What makes it.
+/// Commands that build the trainer, for error messages.
 pub(super) const BUILD_TRAINER: &str =
     "`scripts/libtorch.sh && scripts/build.sh -p wavemill-trainer`";
 
@@ -31,7 +31,7 @@ Examples:
   wavemill train models
   wavemill train --help
 
-The words go to `wavemill-train`, which lies beside this program or on PATH, and so does its exit code.";
+The arguments are passed to `wavemill-train`, which must be next to this program or on PATH. Its exit code is returned.";
 
 const PREDICT_EXAMPLES: &str = "\
 Examples:
@@ -40,13 +40,13 @@ Examples:
   wavemill predict --run runs/cnn2d-1f2e3d4c-1 archive/ @more.txt > genres.jsonl
   wavemill predict --run runs/plain --run runs/stretched --table *.mp3
 
-Of several runs each line also has `run`, the name of its folder. --table is for people: a line for each song, a column \
-for each run, with the class of most segments and the mean probability of the likeliest.
+With several runs, each line also contains `run`, the name of the run's folder. --table prints one line per song and one \
+column per run, with the class of most segments and the mean probability of the likeliest class.
 
-Exit codes: 0 ok, 1 failed, or a file cannot be read or gives no row (each is named on stderr; the others are answered), \
-else those of `wavemill-train predict`.
+Exit codes: 0 ok, 1 failed, or a file cannot be read or has no rows (stderr names each; the others are predicted), \
+otherwise as for `wavemill-train predict`.
 
-The same as:
+Equivalent to:
   wavemill features CLIP… --recipe RUN/recipe.toml --feature NAME \\
       --format arrow --out - | wavemill-train predict --run RUN -";
 
@@ -54,7 +54,7 @@ The same as:
 #[derive(Debug, Args)]
 #[command(after_help = TRAIN_EXAMPLES, disable_help_flag = true)]
 pub struct TrainCommand {
-    /// A subcommand of wavemill-train and its words
+    /// Subcommand of wavemill-train and its arguments
     #[arg(
         trailing_var_arg = true,
         allow_hyphen_values = true,
@@ -64,12 +64,12 @@ pub struct TrainCommand {
 }
 
 impl TrainCommand {
-    /// Becomes the trainer; returns only where that fails.
+    /// Replaces this process by the trainer; returns only on failure.
     ///
     /// # Errors
-    /// The program is not there.
+    /// The program cannot be started.
     pub fn run(&self) -> Result<()> {
-        // By `exec`: terminal, signals and exit code are the trainer's own then, and nothing is left between.
+        // With `exec`, terminal, signals and exit code are the trainer's own, and no process remains in between.
         Err(Command::new(beside(TRAINER))
             .args(output_words())
             .args(&self.words)
@@ -78,33 +78,33 @@ impl TrainCommand {
     }
 }
 
-/// Tell the genre of audio files by a trained model
+/// Predict the genre of audio files with a trained model
 #[derive(Debug, Args)]
 #[command(after_help = PREDICT_EXAMPLES)]
 pub struct PredictCommand {
     #[command(flatten)]
     clips: ClipArgs,
-    /// The folder that `wavemill-train fit` wrote; may be given again, for several models side by side
+    /// Folder that `wavemill-train fit` wrote; may be repeated, for several models side by side
     #[arg(long = "run", value_name = "DIR", required = true)]
     runs: Vec<PathBuf>,
-    /// A table instead of JSON lines: songs down, runs across
+    /// Print a table instead of JSON lines: one row per song, one column per run
     #[arg(long)]
     table: bool,
 }
 
-/// What a run's folder says of its input.
+/// The part of a run's `input.json` that is read here.
 #[derive(Deserialize)]
 struct RunInput {
     feature: String,
 }
 
 impl PredictCommand {
-    /// Computes features here and hands them to the trainer's program.
+    /// Computes features here and passes them to the trainer's program.
     ///
     /// # Errors
-    /// Not a run's folder, no trainer, or as either program says.
+    /// A folder that is not a run, a missing trainer, or the exit code of either program.
     pub fn run(&self) -> Result<()> {
-        // All of them, before the first has computed for an hour.
+        // All runs are checked before the first one computes for an hour.
         let mut features = Vec::new();
         for run in &self.runs {
             features.push(feature_of(run)?);
@@ -116,7 +116,7 @@ impl PredictCommand {
         for (run, feature) in self.runs.iter().zip(&features) {
             let mut said = is_collected.then(String::new);
             let code = self.answer(run, feature, said.as_mut())?;
-            // The first is the one that is told, and the other models still answer.
+            // The first failure determines the exit code, and the other models still predict.
             failed = if failed == 0 { code } else { failed };
             if let Some(said) = said {
                 answers.add(&name_among(&self.runs, run), &said)?;
@@ -134,9 +134,9 @@ impl PredictCommand {
         }
     }
 
-    /// One model's answers: into `said`, or straight to stdout. Returns the exit code that they come to.
+    /// Runs one model and writes its predictions to `said`, or directly to stdout. Returns the exit code.
     fn answer(&self, run: &Path, feature: &str, said: Option<&mut String>) -> Result<u8> {
-        // This very program, and not the one that PATH may have under its name.
+        // The command is this very program, not another one of the same name on PATH.
         let mut features = Command::new(std::env::current_exe()?)
             .arg("features")
             .args(&self.clips.clips)
@@ -150,16 +150,17 @@ impl PredictCommand {
             .arg(run.join("recipe.toml"))
             .args(["--feature", feature, "--format", "arrow", "--out", "-"])
             .stdout(Stdio::piped())
-            // A signal reaches this program alone, which ends its children itself.
+            // A signal of the terminal reaches only this program, which ends its children itself.
             .process_group(0)
             .spawn()?;
         let mut stream = features
             .stdout
             .take()
-            .context("a piped child has a stdout")?;
+            .context("no pipe from the standard output of the child process")?;
         let features = ChildGuard::new(features);
 
-        // A stream that does not even begin is an error that was told: the trainer's would be of its absence.
+        // If the stream is empty, `features` has already reported the error. The trainer would only report the missing
+        // stream.
         let mut first = [0];
         let begins = stream.read(&mut first)? > 0;
         let predicted = if begins {
@@ -169,21 +170,21 @@ impl PredictCommand {
         };
 
         let computed = code_of(features.wait()?);
-        // `features` ends with 1 where one clip gave no row, also if the trainer has answered all the others.
+        // `features` ends with 1 if a clip gave no row, even if the trainer has predicted all the others.
         let failed = [predicted, computed].into_iter().find(|code| *code != 0);
         Ok(failed.unwrap_or(0))
     }
 }
 
-/// What the model of a run sees.
+/// Returns the name of the feature that the model of a run reads.
 ///
 /// # Errors
-/// [`UsageError`] for a folder of something else.
+/// [`UsageError`] if the folder is not a run.
 pub(super) fn feature_of(run: &Path) -> Result<String> {
     let input = run.join("input.json");
     let file = File::open(&input).map_err(|error| {
         UsageError(format!(
-            "--run {}: no run of wavemill-train: {}: {error}",
+            "--run {}: not a run of wavemill-train: {}: {error}",
             run.display(),
             input.display()
         ))
@@ -193,7 +194,7 @@ pub(super) fn feature_of(run: &Path) -> Result<String> {
     Ok(feature)
 }
 
-/// The trainer's answers to a stream, into `said` or straight to stdout, and its exit code.
+/// Runs the trainer on a stream and writes its predictions to `said`, or directly to stdout. Returns its exit code.
 fn predict(run: &Path, mut stream: impl Read, said: Option<&mut String>) -> Result<u8> {
     let mut command = Command::new(beside(TRAINER));
     command
@@ -209,19 +210,22 @@ fn predict(run: &Path, mut stream: impl Read, said: Option<&mut String>) -> Resu
     let mut child = command
         .spawn()
         .with_context(|| not_there(TRAINER, BUILD_TRAINER))?;
-    let mut stdin = child.stdin.take().context("a piped child has a stdin")?;
+    let mut stdin = child
+        .stdin
+        .take()
+        .context("no pipe to the standard input of the child process")?;
     let stdout = child.stdout.take();
     let child = ChildGuard::new(child);
 
     std::thread::scope(|scope| {
-        // Read while it is written to: a full pipe would stop it.
+        // The output is read while the input is written: a full pipe would block the trainer.
         let reader = scope.spawn(|| match (stdout, said) {
             (Some(mut stdout), Some(said)) => stdout.read_to_string(said).map(|_| ()),
             _ => Ok(()),
         });
 
         let sent = io::copy(&mut stream, &mut stdin);
-        // Without the end of its input, the trainer would wait for more.
+        // If its input remained open, the trainer would wait for more.
         drop(stdin);
         let code = code_of(child.wait()?);
         match reader.join() {
@@ -230,14 +234,15 @@ fn predict(run: &Path, mut stream: impl Read, said: Option<&mut String>) -> Resu
         }
 
         match sent {
-            // It ended before its input did: its code says why.
+            // The trainer ended before its input did, and its exit code gives the reason.
             Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
             _ => Ok(code),
         }
     })
 }
 
-/// A folder's own name, as results and tables call a run; the whole path where another of `runs` has that name too.
+/// Returns the name of a run for results and tables: its folder's name, or the whole path if another one of `runs` has
+/// the same name.
 pub(super) fn name_among(runs: &[PathBuf], run: &Path) -> String {
     let name = run_name(run);
     let same = runs.iter().filter(|other| run_name(other) == name);
@@ -255,7 +260,7 @@ fn run_name(run: &Path) -> String {
         .into_owned()
 }
 
-/// The flags that all commands of both programs take, as given.
+/// Returns the output flags that all commands of both programs take, as they were given.
 pub(super) fn output_words() -> Vec<String> {
     let output = OutputArgs::get();
     let mut words = Vec::new();
@@ -268,7 +273,7 @@ pub(super) fn output_words() -> Vec<String> {
     words
 }
 
-/// A child's exit code; 1 where a signal ended it.
+/// Returns a child's exit code, or 1 if a signal ended it.
 pub(super) fn code_of(status: ExitStatus) -> u8 {
     status
         .code()

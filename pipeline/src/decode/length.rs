@@ -185,6 +185,7 @@ mod tests {
             most >= is - 1e-4 && most <= is * EXCESS_MAX,
             "{name}: {is} s, {most} s are thought possible"
         );
+
         let measured = decoder
             .measure("", file, &mut Pcm::default())
             .expect("a sound file");
@@ -192,6 +193,7 @@ mod tests {
             (measured - is).abs() < 1e-4,
             "{name}: {is} s, measured {measured} s"
         );
+
         for cut in (0..file.len()).step_by(7) {
             assert!(longest_s(&file[..cut]) >= 0.0, "{name} cut at {cut}");
         }
@@ -218,17 +220,20 @@ mod tests {
     fn holes_and_gaps_by_turns_are_not_longer_than_an_ogg_file_can_be() {
         let mut ogg = ogg_headers(0);
         ogg.push(pages::of(0, 254 * LONG_SAMPLES, 2, FULL_PAGE));
+
         let (mut granule, mut sequence) = (254 * LONG_SAMPLES, 3);
         for _ in 0..40 {
             // After a missing page the granule does not advance, and all packets of this page are decoded.
             sequence += 1;
             ogg.push(pages::of(0, granule, sequence, FULL_PAGE));
+
             // Half of the time by which the next granule advances is covered by no packet.
             granule += 2 * 255 * LONG_SAMPLES;
             sequence += 1;
             ogg.push(pages::of(0, granule, sequence, FULL_PAGE));
             sequence += 1;
         }
+
         let file = pages::bytes(&ogg);
         check(&mut decoder(), "holes and gaps by turns", &file);
     }
@@ -239,6 +244,7 @@ mod tests {
         let mut first = ogg_headers(0);
         first.push(pages::of(0, n_samples / 2, 2, FULL_PAGE));
         first.push(pages::of(0, n_samples, 3, FULL_PAGE));
+
         // The headers of the next link have the granule at which the first link ended. Two damaged pages follow, whose
         // length is implied by the granule of the next page.
         let file = [
@@ -248,6 +254,7 @@ mod tests {
             pages::page(&pages::of(0, n_samples, 4, &[LONG])),
         ]
         .concat();
+
         check(&mut decoder(), "a gap at the start of a link", &file);
     }
 }

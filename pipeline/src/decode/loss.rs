@@ -186,16 +186,20 @@ mod tests {
                 ..Announced::of(u32::from(n_frames) + 4)
             };
             let mut file = [info.frame(), mp3_frames(0..n_frames + 4)].concat();
+
             // Side info of the first frame after those `n_frames`.
             let at = (usize::from(n_frames) + 1) * MP3_FRAME_BYTES;
             file[at + 4..at + 21].fill(0xFF);
+
             file
         };
+
         for (file, duration_s, rate_hz, n_lost) in [
             (damaged(576, 5), 2_328.0 / 22_050.0, 22_050, 1),
             (damaged(578, 10), 2_604.4 / 11_025.0, 11_025, 5),
         ] {
             let args = args(rate_hz, Some(duration_s));
+
             for mut decoder in [decoder(args.clone()), decoder(args).by_band()] {
                 let lost = lost_s(&mut decoder, &file).map(|lost| (lost * 44_100.0).round());
                 assert_eq!(lost, Some(n_lost as f32), "{rate_hz} Hz");
@@ -228,6 +232,7 @@ mod tests {
             data[4..8].copy_from_slice(&(4 * 44_100_u32).to_le_bytes());
             riff(&[fmt(1, 1, 16), data])
         };
+
         for (duration_s, want) in [
             (0.25, 0.0),
             (0.5, 0.0),
@@ -238,6 +243,7 @@ mod tests {
             let lost = lost_s(&mut decoder(args(22_050, Some(duration_s))), &wav);
             assert_eq!(lost, Some(want), "{duration_s} s");
         }
+
         // The maximum duration of a clip is not a requested duration.
         let mut short = decoder(args(22_050, Some(0.76))).at_most(0.6);
         assert_eq!(lost_s(&mut short, &wav), Some(0.26));
@@ -253,6 +259,7 @@ mod tests {
                 min_duration_s: seconds,
                 ..args(22_050, Some(seconds))
             });
+
             let outcome = decoder.decode("", &wav, &mut Pcm::default());
             // 10 µs are less than one sample at this rate.
             assert_eq!(outcome.is_ok(), seconds > 0.001, "{seconds} s: {outcome:?}");

@@ -172,7 +172,7 @@ impl Output {
             false => Some(
                 self.resamplers
                     .get(from_hz)
-                    .expect("`new` checked output rate and level, this the input rate"),
+                    .expect("`new` and this function checked the rates and level"),
             ),
         };
         if let Some(channels) = &mut self.channels {

@@ -96,6 +96,7 @@ mod tests {
     fn formats_are_known_by_their_bytes_also_behind_a_tag() {
         assert_eq!(sniff(b"fLaC\0\0\0\x22"), Format::Flac);
         assert_eq!(sniff(b"ID3\x03\0\0\0\0\0\x02..OggS\0"), Format::Ogg);
+
         assert_eq!(
             sniff(b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0\x01\0\x02\0"),
             Format::Wav
@@ -105,11 +106,13 @@ mod tests {
             sniff(b"RIFF\0\0\0\0WAVEfmt \x1E\0\0\0\x55\0\x02\0"),
             Format::Mpeg
         );
+
         assert_eq!(sniff(b"\0\0\0\x20ftypM4A "), Format::Unsupported("MP4"));
         assert_eq!(
             sniff(&[0xFF, 0xF1, 0x50, 0x80, 0x01, 0x1F, 0xFC, 0].repeat(3)),
             Format::Unsupported("AAC")
         );
+
         assert_eq!(sniff(b"\xFF\xFB\x90\x64"), Format::Mpeg);
         assert_eq!(sniff(b""), Format::Mpeg);
     }

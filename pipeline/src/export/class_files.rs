@@ -40,7 +40,7 @@ impl<'b> Rows<'b> {
             tensors: Tensors::of(batch, content)?,
             duration_s: numbers::<Float32Type>(batch, DURATION)?,
             silent: silent
-                .ok_or_else(|| ExportError::rows("its column silent holds no booleans"))?,
+                .ok_or_else(|| ExportError::rows("its column silent contains no booleans"))?,
         })
     }
 }

@@ -130,7 +130,7 @@ impl<'a> Content<'a> {
         }
 
         if self.rows() == 0 {
-            let there = format!("no row on the sides asked for ({})", words_or_none(&there));
+            let there = format!("no rows on the requested sides ({})", words_or_none(&there));
             return Err(ExportError::Name {
                 option: format!("--feature {}", self.feature.name),
                 there,
@@ -142,7 +142,7 @@ impl<'a> Content<'a> {
             return Err(ExportError::Unfit {
                 format: job.format.name(),
                 problem: format!(
-                    "two sides would be called {}: choose one with --split",
+                    "two sides would be named {}: select one with --split",
                     twice[0]
                 ),
             });
@@ -155,10 +155,10 @@ impl<'a> Content<'a> {
         let shape = self.feature.tensor_type();
         let problem = match format {
             Format::Npz if self.is_ragged() => format!(
-                "the rows of {shape} differ in shape: use npy (a file a row) or huggingface, or set audio.duration_s"
+                "the rows of {shape} differ in shape: use npy (one file per row) or huggingface, or set audio.duration_s"
             ),
             Format::Png if self.picture_axes().is_none() => format!(
-                "{shape} is no picture: two dimensions are needed, or three with one of 3 channels"
+                "{shape} is not a picture: it needs two dimensions, or three, one of them with 3 channels"
             ),
             Format::Wav => match sound::invertible(self) {
                 Ok(_) => return Ok(()),
@@ -269,7 +269,7 @@ fn feature<'a>(job: &Job<'a>) -> Result<&'a FeatureEntry, ExportError> {
     found.ok_or_else(|| ExportError::Name {
         option: match job.feature {
             Some(name) => format!("--feature {name}"),
-            None => "--feature is needed".to_owned(),
+            None => "--feature is required".to_owned(),
         },
         there: words_or_none(&names),
     })
@@ -283,7 +283,8 @@ fn target<'a>(job: &Job<'a>) -> Result<Option<&'a TargetEntry>, ExportError> {
     if !matches!(job.format, Format::Png | Format::Wav) {
         return Err(ExportError::Unfit {
             format: job.format.name(),
-            problem: "--target is for png and wav: the other formats hold all targets".to_owned(),
+            problem: "--target applies only to png and wav: the other formats contain all targets"
+                .to_owned(),
         });
     }
 
@@ -306,7 +307,7 @@ fn tensor_type(feature: &FeatureEntry) -> Result<TensorType, ExportError> {
     let dtype = serde_json::from_value(json!(feature.dtype));
     let dtype = dtype.map_err(|_| {
         ExportError::rows(format!(
-            "its manifest gives {} values of type {}",
+            "its manifest gives {} the unknown type {}",
             feature.name, feature.dtype
         ))
     })?;

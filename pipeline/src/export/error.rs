@@ -32,7 +32,7 @@ pub(crate) enum ExportError {
     Store(#[from] StoreError),
     /// A file differs from the committed one.
     #[error(
-        "{path}: damaged: it is not what was committed; `wavemill verify` names every such file and says what helps"
+        "{path}: damaged: its content differs from the committed one; `wavemill verify` names every such file and the remedy"
     )]
     Damaged {
         /// Path of the file.
@@ -72,7 +72,7 @@ pub(crate) enum ExportError {
     },
     /// The disk has too little free space.
     #[error(
-        "--out: about {needed_bytes} bytes are needed and {free_bytes} are free: make room, or write elsewhere"
+        "--out: about {needed_bytes} bytes are needed and {free_bytes} are free: free some space, or write to another file system"
     )]
     Space {
         /// Size of the feature's values.

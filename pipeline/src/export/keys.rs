@@ -107,7 +107,7 @@ impl<'b> Classes<'b> {
         let place = place.filter(|place| *place < self.target.classes.len());
         place.map(Some).ok_or_else(|| {
             let name = &self.target.name;
-            ExportError::rows(format!("{name} {id} is no class of the manifest"))
+            ExportError::rows(format!("{name} {id} is not a class in the manifest"))
         })
     }
 }
@@ -137,7 +137,7 @@ pub(super) fn numbers<'b, T: ArrowPrimitiveType>(
 
 fn other_type(column: &str) -> ExportError {
     ExportError::rows(format!(
-        "its column {column} is not of the type that a store has"
+        "its column {column} does not have the expected type"
     ))
 }
 
@@ -246,9 +246,7 @@ pub(super) fn require_distinct(names: &[String], format: &'static str) -> Result
         if names[..place].contains(name) {
             return Err(ExportError::Unfit {
                 format,
-                problem: format!(
-                    "two columns would be called {name}, because of the targets' names"
-                ),
+                problem: format!("two columns would be named {name} because of the targets' names"),
             });
         }
     }

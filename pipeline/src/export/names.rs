@@ -139,11 +139,13 @@ mod tests {
             "",
             "R&B",
         ];
+
         let names = of_classes(&classes.map(str::to_owned), &["unlabelled"]);
         assert_eq!(names[0], "Old-Time - Historic");
         assert!(names[1].starts_with("Old-Time - Historic~"), "{names:?}");
         assert!(names[2].starts_with("unlabelled~"), "{names:?}");
         assert_eq!(names[5], "R_B");
+
         let distinct: BTreeSet<&String> = names.iter().collect();
         assert_eq!(distinct.len(), classes.len(), "{names:?}");
         assert!(

@@ -32,7 +32,7 @@ pub(crate) fn header(descr: &str, shape: &[usize]) -> Vec<u8> {
 
     // The header ends with a newline.
     let padded = (FIXED_BYTES + text.len() + 1).next_multiple_of(ALIGNMENT) - FIXED_BYTES;
-    let length = u16::try_from(padded).expect("a shape of a few numbers");
+    let length = u16::try_from(padded).expect("the header of a short shape fits in a u16");
     let mut header = b"\x93NUMPY\x01\x00".to_vec();
     header.extend(length.to_le_bytes());
     header.extend(format!("{text:width$}\n", width = padded - 1).bytes());

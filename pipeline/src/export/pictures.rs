@@ -23,7 +23,9 @@ pub(super) fn write(
 ) -> Result<Vec<String>, ExportError> {
     let mut pictures = Pictures {
         content,
-        axes: content.picture_axes().ok_or_else(|| unfit("no picture"))?,
+        axes: content
+            .picture_axes()
+            .ok_or_else(|| unfit("not a picture"))?,
         values: Vec::new(),
         pixels: Vec::new(),
     };
@@ -69,7 +71,7 @@ impl Pictures<'_> {
         let height = shape[self.axes.height];
         if width == 0 || height == 0 || width > SIDE_MAX || height > SIDE_MAX {
             return Err(unfit(&format!(
-                "a row of {width} x {height} values is no picture"
+                "a row of {width} x {height} values is not a picture"
             )));
         }
         let color = match self.axes.channel {
@@ -173,6 +175,7 @@ mod tests {
         let bands_first = [1, 2, 3, 11, 12, 13];
         let wanted = [11, 12, 13, 1, 2, 3];
         assert_eq!(arranged(&bands_first, &[2, 3], GREY), wanted);
+
         let frames_first = [1, 11, 2, 12, 3, 13];
         let axes = PictureAxes {
             height: 1,
@@ -205,11 +208,13 @@ mod tests {
             [-80.0, -40.0, 0.0].map(|value| row.byte(value)),
             [0, 128, 255]
         );
+
         let constant = Range {
             low: 3.0,
             high: 3.0,
         };
         assert_eq!(constant.byte(3.0), 0);
+
         let widest = Range {
             low: f32::MIN,
             high: f32::MAX,

@@ -22,7 +22,7 @@ pub(super) fn encode(width: usize, height: usize, color: ColorType, pixels: &[u8
             writer.write_image_data(pixels)?;
             writer.finish()
         })
-        .expect("a vector takes all bytes, and the pixels fit the sides");
+        .expect("writing to a vector cannot fail, and the pixels match the dimensions");
     file
 }
 

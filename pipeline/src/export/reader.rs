@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
 
         // The number of rows must match the number that was written in headers.
         if rows != file.rows {
-            let problem = format!("{rows} rows, and the manifest says {}", file.rows);
+            let problem = format!("{rows} rows, but {} in the manifest", file.rows);
             return Err(failed(ParquetError::General(problem)));
         }
         Ok(())
@@ -250,7 +250,7 @@ fn stored_shape(shapes: &ListArray, row: usize) -> Option<Vec<usize>> {
 
 fn no_tensors(feature: &FeatureEntry) -> ExportError {
     ExportError::rows(format!(
-        "rows of {} do not hold {}",
+        "rows of {} do not contain {}",
         feature.name,
         feature.tensor_type()
     ))

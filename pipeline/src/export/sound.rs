@@ -29,7 +29,7 @@ const LEVEL: Level = Level::Scalar;
 const PEAK: f32 = 0.5;
 
 /// Part of error messages that describes which features can be exported.
-const ALLOWED: &str = "a feature with op = \"mel\" and normalize = \"none\" can be exported";
+const ALLOWED: &str = "only features with op = \"mel\" and normalize = \"none\" can be exported";
 
 /// Writes all sides below `folder`; returns notes for users of the files.
 ///
@@ -83,7 +83,7 @@ pub(super) fn invertible<'a>(content: &'a Content<'_>) -> Result<&'a FeatureArgs
     let name = &content.feature.name;
     // Features of picture files have no sample rate.
     if content.feature.sample_rate_hz.is_none() {
-        return Err(format!("{name} is no mel spectrogram: {ALLOWED}"));
+        return Err(format!("{name} is not a mel spectrogram: {ALLOWED}"));
     }
     let Some(args) = &content.args else {
         return Err(format!("the manifest's recipe does not describe {name}"));
@@ -91,7 +91,7 @@ pub(super) fn invertible<'a>(content: &'a Content<'_>) -> Result<&'a FeatureArgs
 
     let has_bands = args.mel.is_some() && args.mfcc.is_none() && args.derived.is_none();
     if !has_bands {
-        return Err(format!("{name} is no mel spectrogram: {ALLOWED}"));
+        return Err(format!("{name} is not a mel spectrogram: {ALLOWED}"));
     }
     let scaling = match args.normalize {
         Normalize::None => None,
@@ -100,13 +100,13 @@ pub(super) fn invertible<'a>(content: &'a Content<'_>) -> Result<&'a FeatureArgs
     };
     if let Some(scaling) = scaling {
         return Err(format!(
-            "{name} has normalize = \"{scaling}\", and by what a row was scaled is not stored: {ALLOWED}"
+            "{name} has normalize = \"{scaling}\", and the scale factors of normalized rows are not stored: {ALLOWED}"
         ));
     }
     if args.stft.hop_length > args.stft.win_length {
         return Err(format!(
-            "the frames of {name} lie further apart (hop_length {}) than they are long (win_length {}), and what is \
-             between them is lost",
+            "the frames of {name} are further apart (hop_length {}) than they are long (win_length {}), so the samples \
+             between them are lost",
             args.stft.hop_length, args.stft.win_length
         ));
     }
@@ -215,7 +215,7 @@ impl<'a> Sounds<'a> {
             DimOrder::FrameBand => (width, height),
         };
         if n_bands < self.n_mels {
-            let problem = format!("{n_bands} bands, and the recipe says {}", self.n_mels);
+            let problem = format!("{n_bands} bands, but {} in the recipe", self.n_mels);
             return Err(ExportError::rows(problem));
         }
 

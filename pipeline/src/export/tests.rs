@@ -40,6 +40,7 @@ fn try_export(
 ) -> Result<Exported, ExportError> {
     let root = tempfile::tempdir().expect("a folder");
     let splits: Vec<String> = splits.iter().map(|&name| name.to_owned()).collect();
+
     let opened = Store::at(store.folder.path());
     let job = Job {
         store: &opened,
@@ -50,6 +51,7 @@ fn try_export(
         splits: &splits,
         format,
     };
+
     let report = run(&job, &root.path().join("out"), &Course::default())?;
     Ok(Exported { root, report })
 }
@@ -115,12 +117,14 @@ fn rows_of_several_shapes_have_a_file_each() {
         let (head, values) = npy(&exported.bytes(&name));
         assert!(head.contains(&format!("(2, {})", clip + 1)), "{head}");
         assert_eq!(values.len(), 2 * (clip + 1) * 4);
+
         assert!(
             exported
                 .text("training.csv")
                 .contains(&format!(",{name}\n"))
         );
     }
+
     assert_eq!(exported.report.left_out.len(), 2);
 }
 
@@ -129,12 +133,14 @@ fn a_zip_holds_the_feature_its_keys_and_the_classes() {
     let exported = export("log_mel", Format::Npz, &[]);
     let file = File::open(exported.path("training.npz")).expect("a file");
     let mut zip = zip::ZipArchive::new(file).expect("a zip");
+
     let mut names = Vec::new();
     for entry in 0..zip.len() {
         let entry = zip.by_index(entry).expect("an entry");
         names.push(entry.name().expect("a name").into_owned());
     }
     names.sort();
+
     let wanted = [
         "classes_genre.npy",
         "clip_key.npy",
@@ -153,15 +159,19 @@ fn a_zip_holds_the_feature_its_keys_and_the_classes() {
         entry.read_to_end(&mut bytes).expect(name);
         npy(&bytes)
     };
+
     let (head, values) = array("log_mel.npy");
     assert!(head.contains("(3, 2, 3)"), "{head}");
     assert_eq!(values.len(), 3 * 6 * 2);
+
     let (head, values) = array("clip_key.npy");
     assert!(head.contains("'<U14'") && head.contains("(3,)"), "{head}");
     assert_eq!(values.len(), 3 * 14 * 4);
+
     let (head, values) = array("genre.npy");
     assert!(head.contains("'<i4'"), "{head}");
     assert_eq!(values, [0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0]);
+
     let (head, values) = array("classes_genre.npy");
     assert!(head.contains("'<U4'"), "{head}");
     assert_eq!(values[..4], u32::from('F').to_le_bytes());
@@ -171,6 +181,7 @@ fn a_zip_holds_the_feature_its_keys_and_the_classes() {
 fn pictures_lie_in_a_folder_a_class() {
     let exported = export("quant", Format::Png, &[]);
     assert_eq!(exported.report.files, 6 + 2 + 2);
+
     assert!(
         exported
             .bytes("training/Folk/000__000000.mp3_0.png")
@@ -180,6 +191,7 @@ fn pictures_lie_in_a_folder_a_class() {
         exported.text("classes.csv"),
         "id,class,folder\n0,Folk,Folk\n1,Jazz,Jazz\n2,Rock,Rock\n"
     );
+
     let lines = exported.text("training.csv");
     assert!(
         lines.contains(",Jazz,1,training/Jazz/000__000001.mp3_0.png\n"),
@@ -194,9 +206,11 @@ fn store_of_bands(more: serde_json::Value) -> TestStore {
         "name": "log_mel", "op": "mel", "n_mels": 2, "n_fft": 2048, "hop_length": 512, "dtype": "f16",
         "db": { "ref": 1.0, "top_db": 80.0 },
     });
+
     for (key, value) in more.as_object().expect("keys") {
         spec[key] = value.clone();
     }
+
     let spec = serde_json::from_value(spec).expect("a feature");
     store.manifest.recipe.features.push(spec);
     store
@@ -207,15 +221,18 @@ fn sounds_lie_in_a_folder_a_class() {
     let store = store_of_bands(serde_json::json!({}));
     let exported = try_export(&store, "log_mel", Format::Wav, &[]).expect("an export");
     assert_eq!(exported.report.files, 6 + 2 + 2);
+
     let wav = exported.bytes("training/Folk/000__000000.mp3_0.wav");
     assert!(wav.starts_with(b"RIFF"));
     // The row has three frames.
     assert_eq!(wav.len(), 58 + 3 * 512 * 4);
+
     assert!(
         exported
             .text("training.csv")
             .contains(",Jazz,1,training/Jazz/000__000001.mp3_0.wav\n")
     );
+
     let about: serde_json::Value =
         serde_json::from_str(&exported.text("export.json")).expect("JSON");
     assert_eq!(about["approximation"]["top_db"], 80.0);
@@ -240,21 +257,23 @@ fn what_cannot_become_sound_is_refused() {
         Ok(_) => panic!("it was exported"),
         Err(error) => error.to_string(),
     };
-    let allowed = "a feature with op = \"mel\" and normalize = \"none\" can be exported";
+
+    let allowed = "only features with op = \"mel\" and normalize = \"none\" can be exported";
     assert_eq!(
         refused(serde_json::json!({ "normalize": "minmax" })),
         format!(
-            "--format wav: log_mel has normalize = \"minmax\", and by what a row was scaled is not stored: {allowed}"
+            "--format wav: log_mel has normalize = \"minmax\", and the scale factors of normalized rows are not stored: {allowed}"
         )
     );
     assert_eq!(
         refused(serde_json::json!({ "op": "mfcc", "n_mfcc": 2, "db": null })),
-        format!("--format wav: log_mel is no mel spectrogram: {allowed}")
+        format!("--format wav: log_mel is not a mel spectrogram: {allowed}")
     );
     assert!(
         refused(serde_json::json!({ "hop_length": 4096 }))
-            .contains("lie further apart (hop_length 4096) than they are long (win_length 2048)")
+            .contains("are further apart (hop_length 4096) than they are long (win_length 2048)")
     );
+
     assert_eq!(
         error("log_mel", Format::Wav, &[]),
         "--format wav: the manifest's recipe does not describe log_mel"
@@ -267,11 +286,13 @@ fn a_dataset_has_a_file_a_shard_and_names_its_splits() {
     let path = exported.path("data/train-00000-of-00001.parquet");
     let opened = ParquetRecordBatchReaderBuilder::try_new(File::open(path).expect("a file"));
     let opened = opened.expect("Parquet");
+
     let metadata = opened.metadata().file_metadata().key_value_metadata();
     let info = metadata
         .and_then(|pairs| pairs.iter().find(|pair| pair.key == "huggingface"))
         .and_then(|pair| pair.value.clone())
         .expect("metadata");
+
     assert!(
         info.contains(r#""genre": {"_type":"ClassLabel","names":["Folk","Jazz","Rock"]}"#),
         "{info}"
@@ -344,6 +365,7 @@ fn a_damaged_file_is_named_and_nothing_is_written() {
 fn equal_exports_have_equal_bytes() {
     for format in [Format::Npy, Format::Npz, Format::Png, Format::Huggingface] {
         let [one, other] = [(); 2].map(|()| export("log_mel", format, &[]));
+
         let mut folders = vec![one.path("")];
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).expect("a folder") {
@@ -352,6 +374,7 @@ fn equal_exports_have_equal_bytes() {
                     folders.push(path);
                     continue;
                 }
+
                 let name = path.strip_prefix(one.path("")).expect("below it");
                 let same = fs::read(&path).expect("a file")
                     == fs::read(other.path("").join(name)).expect("a file");
@@ -366,6 +389,7 @@ fn a_job_that_was_stopped_says_so() {
     let store = TestStore::small();
     let opened = Store::at(store.folder.path());
     let root = tempfile::tempdir().expect("a folder");
+
     let job = Job {
         store: &opened,
         version: 1,
@@ -375,10 +399,12 @@ fn a_job_that_was_stopped_says_so() {
         splits: &[],
         format: Format::Npy,
     };
+
     let course = Course::default();
     course
         .stop
         .store(true, std::sync::atomic::Ordering::Relaxed);
+
     let error = run(&job, &root.path().join("out"), &course).expect_err("stopped");
     assert!(matches!(error, ExportError::Stopped { .. }), "{error}");
     assert_eq!(fs::read_dir(root.path()).expect("a folder").count(), 0);

@@ -58,8 +58,10 @@ mod tests {
             b"fact\x04\0\0\0\x02\0\0\0",
             b"data\x08\0\0\0\0\0\0\x3f\0\0\0\xc0",
         ];
+
         assert_eq!(file, wanted.concat());
         assert_eq!(file.len(), 8 + 0x3a);
+
         assert_eq!(encode(&[], 8_000).expect("none").len(), 58);
         assert!(encode(&[], u32::MAX).is_none());
     }

@@ -25,7 +25,7 @@ pub enum ExtractError {
     #[error(transparent)]
     Shard(#[from] ShardError),
     /// The file of a clip cannot be read because of the machine.
-    #[error("{clip_key}: cannot read; the same command goes on from here")]
+    #[error("{clip_key}: cannot read; run the same command again to continue")]
     Read {
         /// Key of the clip.
         clip_key: String,
@@ -34,7 +34,7 @@ pub enum ExtractError {
     },
     /// A file changed after part of the store had been computed from it.
     #[error(
-        "{clip_key}: changed while it was extracted, and nothing was committed; the same command goes on from here"
+        "{clip_key}: changed during the extraction; nothing was committed; run the same command again to continue"
     )]
     Changed {
         /// Key of the clip.
@@ -48,7 +48,7 @@ pub enum ExtractError {
     },
     /// The memory limit is too small for one row group and one clip.
     #[error(
-        "--memory-limit: {limit_bytes} bytes are too few; this recipe needs {needed_bytes} (or smaller shards.row_group_rows)"
+        "--memory-limit: {limit_bytes} bytes are not enough: this recipe needs {needed_bytes}, or a smaller shards.row_group_rows"
     )]
     Memory {
         /// The limit that was set.
@@ -60,12 +60,12 @@ pub enum ExtractError {
     #[error(transparent)]
     ClipMemory(#[from] ClipMemory),
     /// Another thread has failed and has reported its error.
-    #[error("the run has failed elsewhere")]
+    #[error("another thread of the run failed")]
     Elsewhere,
     /// More clips were rejected than `--max-reject-fraction` allows.
     #[error(
-        "{} of {planned} clips rejected, more than --max-reject-fraction {fraction} allows; nothing was committed. They \
-         are {}{}. The last: {}",
+        "{} of {planned} clips rejected, more than --max-reject-fraction {fraction} allows; nothing was committed. \
+         Reasons: {}{}. Last reject: {}",
         rejects.len(), reasons(rejects), listed(list.as_deref()), in_words(rejects.last())
     )]
     TooManyRejects {
@@ -80,7 +80,7 @@ pub enum ExtractError {
     },
     /// The run was asked to stop.
     #[error(
-        "interrupted: {done} of {total} shards are complete; the same command goes on from there"
+        "interrupted: {done} of {total} shards are complete; run the same command again to continue"
     )]
     Interrupted {
         /// Number of complete shards.
@@ -90,7 +90,7 @@ pub enum ExtractError {
     },
     /// All devices have failed.
     #[error(
-        "no device is left that works; the same command goes on from here, and so does one with other --devices"
+        "all devices have failed; run the same command again to continue, optionally with other --devices"
     )]
     Device {
         /// The error of the last device.

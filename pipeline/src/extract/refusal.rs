@@ -8,8 +8,8 @@ use crate::source::Media;
 /// The error for a clip that does not fit into memory, which ends the run.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{clip_key}: it needs {} MiB at once{}, and --memory-limit {} MiB leaves {} MiB for clips: give --memory-limit {}MiB \
-     or more, or {}{}; the same command goes on from here",
+    "{clip_key}: needs {} MiB at once{}, but --memory-limit {} MiB leaves {} MiB for clips: give --memory-limit {}MiB \
+     or more, or {}{}; run the same command again to continue",
     mib(*needed_bytes), self.parts(), mib(shares.limit_bytes), mib(shares.clips_bytes), mib(self.enough_bytes()),
     self.smaller_clip(), self.smaller_groups()
 )]
@@ -62,8 +62,8 @@ impl ClipMemory {
     fn parts(&self) -> String {
         let file = mib(self.file_bytes);
         match mib(self.waiting_bytes) {
-            0 => format!(" (its file alone {file})"),
-            waiting => format!(" (its file alone {file}, rows that wait for it {waiting})"),
+            0 => format!(" (the file alone {file})"),
+            waiting => format!(" (the file alone {file}, rows waiting for it {waiting})"),
         }
     }
 
@@ -73,19 +73,19 @@ impl ClipMemory {
         let is_file_too_large = self.file_bytes > self.shares.clips_bytes;
         match (self.media, is_file_too_large) {
             (Media::Audio, true) => {
-                "set a smaller audio.max_file_bytes in the recipe, which makes rejects of such files (they are read whole: \
+                "set a smaller audio.max_file_bytes in the recipe, which rejects such files (files are read completely: \
                  audio.max_duration_s and audio.duration_s do not help)"
             }
             (Media::Audio, false) => {
                 "set a smaller audio.max_duration_s, audio.duration_s or audio.max_file_bytes in the recipe"
             }
             (Media::Pictures, true) => {
-                "set a smaller image.max_file_bytes in the recipe, which makes rejects of such files (they are read whole: \
+                "set a smaller image.max_file_bytes in the recipe, which rejects such files (files are read completely: \
                  crop, width and height do not help)"
             }
             (Media::Pictures, false) => {
-                "set a smaller image.max_pixels in the recipe, which makes rejects of such pictures (they are decoded \
-                 whole: crop does not help), or a smaller width and height"
+                "set a smaller image.max_pixels in the recipe, which rejects such pictures (they are decoded \
+                 completely: crop does not help), or a smaller width and height"
             }
         }
     }
@@ -127,9 +127,9 @@ mod tests {
         let audio = said(Media::Audio, 28 * MIB);
         assert_eq!(
             audio,
-            "g/one: it needs 274 MiB at once (its file alone 28), and --memory-limit 256 MiB leaves 128 MiB for clips: \
+            "g/one: needs 274 MiB at once (the file alone 28), but --memory-limit 256 MiB leaves 128 MiB for clips: \
              give --memory-limit 548MiB or more, or set a smaller audio.max_duration_s, audio.duration_s or \
-             audio.max_file_bytes in the recipe; the same command goes on from here"
+             audio.max_file_bytes in the recipe; run the same command again to continue"
         );
         assert!(said(Media::Audio, 200 * MIB).contains("audio.duration_s do not help)"));
 

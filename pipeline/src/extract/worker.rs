@@ -231,7 +231,7 @@ impl<'a> Worker<'a> {
             Ok(Err(source)) => return Event::Failed(source.into()),
             Err(panic) => {
                 return Event::Failed(ExtractError::Panic {
-                    what: format!("{clip_key}: taking over its rows"),
+                    what: format!("{clip_key}: copying its rows"),
                     words: panic_words(&*panic),
                 });
             }

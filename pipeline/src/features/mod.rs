@@ -57,7 +57,7 @@ pub enum FeatureError {
     #[error("audio.sample_rate_hz")]
     Rate(#[from] ResampleError),
     /// A row is too large for a single value in Arrow.
-    #[error("features.{feature}: one row has {row_bytes} bytes, at most {max} fit: shorten audio.duration_s or segments", max = i32::MAX)]
+    #[error("features.{feature}: one row has {row_bytes} bytes, more than the maximum of {max}: shorten audio.duration_s or segments", max = i32::MAX)]
     RowBytes {
         /// Name of the feature in the recipe.
         feature: String,
@@ -74,7 +74,7 @@ pub enum FeatureError {
     },
     /// Devices have no kernel for time stretching.
     #[error(
-        "audio.stretch is computed on the CPU alone: give --backend cpu, or --set audio.stretch=none"
+        "audio.stretch is computed only on the CPU: use --backend cpu, or --set audio.stretch=none"
     )]
     StretchOnDevice,
     /// Internal JSON cannot be serialized; this cannot happen.

@@ -43,7 +43,7 @@ fn of_rows(rows: &RecordBatch) -> Result<HashMap<String, Reject>, ParquetError> 
         lines.and_then(|column| column.as_primitive_opt::<Int64Type>()),
         seconds.and_then(|column| column.as_primitive_opt::<Float32Type>()),
     ) else {
-        return Err(general("it has other columns"));
+        return Err(general("it has unexpected columns"));
     };
 
     let mut rejects = HashMap::new();

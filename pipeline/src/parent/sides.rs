@@ -69,7 +69,7 @@ fn stored_sides(store: &Store, parent: &Parent) -> Result<KeptSides, StoreError>
         match rules.value(row) {
             rule if rule == KeptRule::Artist.name() => artist.push(group),
             rule if rule == KeptRule::Stratified.name() => stratified.push(group),
-            other => return Err(table.needed(general(&format!("{other} is no rule")))),
+            other => return Err(table.needed(general(&format!("{other} is not a rule")))),
         }
     }
     Ok(KeptSides {
@@ -133,7 +133,7 @@ fn id_at(ids: Option<&Int64Array>, row: usize) -> Option<i64> {
 fn side_at(table: &ParentTable, sides: &StringViewArray, row: usize) -> Result<usize, StoreError> {
     let name = sides.value(row);
     let side = SIDES.iter().position(|side| *side == name);
-    side.ok_or_else(|| table.needed(general(&format!("{name} is no side"))))
+    side.ok_or_else(|| table.needed(general(&format!("{name} is not a side"))))
 }
 
 /// Returns `audio_blake3` by `clip_key`, for the clips that have rows.
@@ -149,7 +149,7 @@ fn recordings(store: &Store, parent: &Parent) -> Result<HashMap<String, String>,
     for entry in manifest.files_of(&feature.name) {
         let read = match store.sound_file(entry)? {
             Some(path) => guarded(|| add_recordings(File::open(path)?, &mut recordings)),
-            None => Err(general("its content is not what was committed")),
+            None => Err(general("its content differs from the committed one")),
         };
         if let Err(source) = read {
             let path = store.locate(&entry.path)?;

@@ -36,7 +36,7 @@ pub enum SidesError {
         source: io::Error,
     },
     /// The file is not CSV.
-    #[error("--sides {path}: no CSV file")]
+    #[error("--sides {path}: not a CSV file")]
     Csv {
         /// Path of the file as given.
         path: PathBuf,
@@ -44,7 +44,7 @@ pub enum SidesError {
         source: csv::Error,
     },
     /// The file is damaged, or a column contains no text.
-    #[error("--sides {path}: no Parquet file of sides")]
+    #[error("--sides {path}: not a Parquet file of sides")]
     Parquet {
         /// Path of the file as given.
         path: PathBuf,
@@ -54,7 +54,7 @@ pub enum SidesError {
     /// A column is missing.
     #[error(
         "--sides {path}: no column `{column}`: give the columns group and side, and rule if there are sides of both rules, \
-         as `wavemill sql 'SELECT * FROM sides'` does"
+         as in `wavemill sql 'SELECT * FROM sides'`"
     )]
     Column {
         /// Path of the file as given.
@@ -73,13 +73,13 @@ pub enum SidesError {
         problem: String,
     },
     /// The file has no rows.
-    #[error("--sides {path}: no row in it: give the table `sides` of a store")]
+    #[error("--sides {path}: no rows in it: give the table `sides` of a store")]
     Empty {
         /// Path of the file as given.
         path: PathBuf,
     },
     /// A column occurs twice.
-    #[error("--sides {path}: several columns `{column}`: leave one of them")]
+    #[error("--sides {path}: several columns `{column}`: keep only one of them")]
     Repeated {
         /// Path of the file as given.
         path: PathBuf,
@@ -302,14 +302,14 @@ impl Rows<'_> {
     ) -> Result<(), SidesError> {
         let Some(side_number) = SIDES.iter().position(|known| *known == side) else {
             let words = format!(
-                "`{side}` is no side: correct it to {}, or remove the row",
+                "`{side}` is not a side: change it to {}, or remove the row",
                 SIDES.join(", ")
             );
             return Err(self.wrong(place, words));
         };
         if !GROUP_KINDS.iter().any(|kind| group.starts_with(kind)) {
             let words = format!(
-                "`{group}` is no group: its name begins with {}, as in the table `sides` of a store",
+                "`{group}` is not a group: groups begin with {}, as in the table `sides` of a store",
                 GROUP_KINDS.join(", ")
             );
             return Err(self.wrong(place, words));
@@ -321,7 +321,7 @@ impl Rows<'_> {
             (Some(_), Some(named)) => named..named + 1,
             (Some(rule), None) => {
                 let words = format!(
-                    "`{rule}` is no rule that keeps sides: correct it to {}, or remove the row",
+                    "`{rule}` is not a rule that keeps sides: change it to {}, or remove the row",
                     RULES.map(KeptRule::name).join(" or ")
                 );
                 return Err(self.wrong(place, words));
@@ -330,7 +330,7 @@ impl Rows<'_> {
         for rule in rules {
             if let Some(first) = self.places.insert((rule, group.into()), place) {
                 let words = format!(
-                    "group `{group}` of the rule `{}` is there already, in {first}: remove one of the two",
+                    "group `{group}` of the rule `{}` already occurs in {first}: remove one of the two",
                     RULES[rule].name()
                 );
                 return Err(self.wrong(place, words));

@@ -31,7 +31,7 @@ impl ParentTable {
         let Some(entry) = manifest.files_of(name).next() else {
             return Err(StoreError::Needed {
                 path: store.data(&manifest.plan_id).join(name),
-                source: general("the manifest does not name it"),
+                source: general("the manifest does not list it"),
             });
         };
 
@@ -86,7 +86,7 @@ fn unsound(path: PathBuf) -> StoreError {
         Err(error) if !leads_nowhere(&error) => StoreError::io_at(&path, "open")(error),
         _ => StoreError::Needed {
             path,
-            source: general("its content is not what was committed"),
+            source: general("its content differs from the committed one"),
         },
     }
 }

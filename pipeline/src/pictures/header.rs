@@ -141,6 +141,7 @@ mod tests {
                 let _ = Header::read(&file[..end]);
             }
         }
+
         assert_eq!(Header::read(b"hello"), Err(NoHeader::OtherFormat));
         assert_eq!(Header::read(b""), Err(NoHeader::OtherFormat));
         assert!(matches!(

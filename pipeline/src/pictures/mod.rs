@@ -303,6 +303,7 @@ mod tests {
             Reason::NotImage
         );
         assert_eq!(reason(&png(9, 9)[..12]), Reason::NotImage);
+
         let detail = decode(&png_header(100_000, 100_000)).unwrap_err();
         assert_eq!(detail.reason, Reason::TooLarge);
         assert!(
@@ -310,6 +311,7 @@ mod tests {
             "{}",
             detail.detail
         );
+
         // Each side alone would be allowed.
         assert_eq!(reason(&png_header(16_384, 16_384)), Reason::TooLarge);
         assert_eq!(

@@ -323,6 +323,7 @@ mod tests {
     fn every_planned_clip_lies_in_exactly_one_shard_of_its_side() {
         let (rows, recipe) = (rows(5000), recipe("[shards]\nclips=100"));
         let plan = shards(&rows, &recipe, None, &BTreeMap::new());
+
         let mut seen: Vec<usize> = plan.shards.iter().flat_map(|s| s.members.clone()).collect();
         assert!(
             plan.shards
@@ -331,6 +332,7 @@ mod tests {
         );
         seen.sort_unstable();
         assert_eq!(seen, plan.planned);
+
         assert_eq!(
             plan.shards.iter().filter(|s| s.split == "training").count(),
             64
@@ -351,6 +353,7 @@ mod tests {
         let whole = shards(&rows, &recipe, None, &none);
         let few = shards(&rows, &recipe, Some(50), &none);
         assert_eq!(few.planned.len(), 50);
+
         let keys = |plan: &ShardPlan, rows: &[ClipRow]| -> Vec<Vec<String>> {
             plan.shards
                 .iter()
@@ -362,6 +365,7 @@ mod tests {
                 })
                 .collect()
         };
+
         let before = keys(&whole, &rows);
         rows.reverse();
         assert_eq!(keys(&shards(&rows, &recipe, None, &none), &rows), before);
@@ -466,6 +470,7 @@ mod tests {
             let clips = rows
                 .iter()
                 .map(|row| (row.clip_key.as_str(), row.split.as_str()));
+
             let plan = shards(&rows, &recipe, None, &BTreeMap::new());
             assert_eq!(first_shard_counts(clips, &recipe), plan.counts);
         }

@@ -196,6 +196,7 @@ mod tests {
                 len: 1234
             }]
         );
+
         audio.duration_s = Some(30.0);
         assert_eq!(
             segments(&audio, 1234),
@@ -219,8 +220,10 @@ mod tests {
             let mut audio = spec(Some(segment), None, least);
             (audio.duration_s, audio.segment_hop_s, audio.sample_rate_hz) =
                 (Some(duration), Some(hop), 22_050);
+
             let longest = samples(&audio, duration);
             let most = (0..=longest).map(|n| segments(&audio, n).len()).max();
+
             assert!(
                 most <= Some(segments_at_most(&audio, PLAIN)),
                 "{duration} s, {segment} s, {hop} s"
@@ -240,12 +243,14 @@ mod tests {
                 duration_s: Some(duration),
                 ..spec(segment, None, least)
             };
+
             assert_eq!(
                 reaches_behind(&audio),
                 want,
                 "{duration} s, {segment:?} s, rest {least:?}"
             );
         }
+
         assert!(!reaches_behind(&AudioSpec {
             duration_s: Some(30.0),
             ..spec(None, None, None)
@@ -313,6 +318,7 @@ mod tests {
             stretch: vec![0.85, 1.15],
             ..AudioSpec::default()
         };
+
         for (rule, split, want) in [
             (SplitRule::Artist, "training", &[1.0, 0.85, 1.15][..]),
             (SplitRule::Artist, "validation", &[1.0]),

@@ -30,7 +30,7 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     if !lost.rows.is_empty() {
         section
             .parts
-            .push(Part::Details("The clips that lost most".to_owned(), lost));
+            .push(Part::Details("Clips with largest losses".to_owned(), lost));
     }
     section
         .parts
@@ -51,16 +51,16 @@ fn totals(answers: &Answers<'_>, clips: &str) -> Result<Table, ReportError> {
         vec!["clips with rows".into(), first_count(&answer, "clips")?],
         vec!["audio decoded".into(), first_time(&answer, "decoded_s")?],
         vec![
-            "clips that lost audio to damage".into(),
+            "clips with audio lost to damage".into(),
             first_count(&answer, "damaged")?,
         ],
-        vec!["audio lost in them".into(), first_time(&answer, "lost_s")?],
+        vec!["total audio lost".into(), first_time(&answer, "lost_s")?],
         vec![
-            "clips of silence alone".into(),
+            "clips that contain only silence".into(),
             first_count(&answer, "silent")?,
         ],
         vec![
-            "clips whose audio another clip has, too".into(),
+            "clips that duplicate the audio of another clip".into(),
             first_count(&answer, "copies")?,
         ],
     ];
@@ -122,8 +122,7 @@ fn lengths(answers: &Answers<'_>, clips: &str) -> Result<Option<Chart>, ReportEr
     }
     Ok(Some(Chart {
         title: "Clips by decoded length".to_owned(),
-        note: "Before padding; what is longer than the recipe's duration_s is cut there."
-            .to_owned(),
+        note: "Before padding. Longer audio is truncated to the recipe's duration_s.".to_owned(),
         plot: Plot::Histogram(Histogram {
             axis: Axis {
                 name: "length (s)".to_owned(),

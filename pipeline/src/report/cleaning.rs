@@ -14,10 +14,10 @@ pub(super) fn section(manifest: &Manifest) -> Section {
 pub(super) fn chart(manifest: &Manifest, title: &str) -> Chart {
     let counts = &manifest.counts;
     let mut left = counts.rows_read;
-    let mut steps = vec![step("rows of the metadata", left)];
+    let mut steps = vec![step("metadata rows", left)];
     if counts.rows_rejected > 0 {
         left = left.saturating_sub(counts.rows_rejected);
-        steps.push(step("could be read", left));
+        steps.push(step("readable rows", left));
     }
     for dropped in &counts.rows_dropped {
         left = left.saturating_sub(dropped.rows);
@@ -37,7 +37,7 @@ pub(super) fn chart(manifest: &Manifest, title: &str) -> Chart {
     };
     Chart {
         title: title.to_owned(),
-        note: "The pale part of a bar is what the step took away. Every row is accounted for: kept, dropped or rejected."
+        note: "The pale part of a bar shows the rows removed by the step. Every row is either kept, dropped or rejected."
             .to_owned(),
         plot: Plot::Funnel(funnel),
     }

@@ -19,7 +19,7 @@ pub(crate) enum ReportError {
     Sql(#[from] SqlError),
     /// A shard cannot be read.
     #[error(
-        "{path}: cannot read its rows; `wavemill verify` names every damaged file and says what helps"
+        "{path}: cannot read its rows; `wavemill verify` names every damaged file and the remedy"
     )]
     Read {
         /// Path of the shard.
@@ -28,6 +28,6 @@ pub(crate) enum ReportError {
         source: ParquetError,
     },
     /// A query result has other columns than expected. This is a bug.
-    #[error("an answer of the store cannot be understood")]
+    #[error("a query result does not have the expected columns")]
     Answer(#[from] ArrowError),
 }

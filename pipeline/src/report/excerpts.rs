@@ -76,7 +76,7 @@ impl<'a> Excerpts<'a> {
         // The archive may contain another file under this name by now.
         let recording = row.audio_blake3.as_ref();
         if recording.is_some_and(|recording| *recording != self.pcm.audio_blake3) {
-            return Err("the archive holds another recording under this name".to_owned());
+            return Err("the archive contains another recording under this name".to_owned());
         }
 
         let decoded = &self.pcm.samples[..self.pcm.n_samples];
@@ -153,11 +153,14 @@ mod tests {
         let audio = audio();
 
         let mut excerpts = Excerpts::new(archive.as_ref(), &audio, 1);
+
         let sound = excerpts.read(&row("a.wav", 0.25)).expect("a sound");
         assert_eq!((sound.from_s, sound.samples.len()), (0.25, 16_000));
         assert!((sound.samples[3] - 2003.0 / 32_768.0).abs() < 1e-6);
+
         let end = excerpts.read(&row("a.wav", 2.25)).expect("a sound");
         assert_eq!(end.samples.len(), 2_000, "the recording ends");
+
         let behind = excerpts.read(&row("a.wav", 1e30)).expect_err("nothing");
         assert!(behind.contains("ends before"), "{behind}");
 
@@ -175,6 +178,7 @@ mod tests {
         std::fs::write(at("text.mp3"), "no sound").expect("room");
         std::fs::write(at("empty.mp3"), "").expect("room");
         std::os::unix::fs::symlink("/etc/passwd", at("link.mp3")).expect("room");
+
         let archive = source::open(folder.path(), Media::Audio, false).expect("an archive");
         let audio = audio();
         let mut excerpts = Excerpts::new(archive.as_ref(), &audio, 4);

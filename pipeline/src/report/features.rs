@@ -7,9 +7,9 @@ pub(super) fn section(manifest: &Manifest) -> Section {
     // Presets only apply to audio.
     let has_preset = !manifest.recipe.catalog.dataset.is_of_pictures();
     let head: &[&str] = if has_preset {
-        &["feature", "a row", "preset", "rows", "size"]
+        &["feature", "shape", "preset", "rows", "size"]
     } else {
-        &["feature", "a row", "rows", "size"]
+        &["feature", "shape", "rows", "size"]
     };
     let mut table = Table::new("", head);
     let mut charts = Vec::new();
@@ -59,8 +59,7 @@ fn by_band(feature: &FeatureEntry, stats: &Stats) -> Chart {
 
     Chart {
         title: format!("Values of {} by band", feature.name),
-        note: "Mean over the training side, and one standard deviation around it, of the values as they are stored."
-            .to_owned(),
+        note: "Mean and standard deviation of the stored values over the training side.".to_owned(),
         plot: Plot::Lines(Lines {
             along: band_name(feature),
             measured: "stored value".to_owned(),

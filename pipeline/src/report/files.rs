@@ -27,12 +27,12 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     let near_rows = answer.texts("near_rows")?;
 
     let head = [
-        "what became of them",
+        "outcome",
         "extension",
         "files",
         "bytes",
         "examples",
-        "rows have",
+        "similar names in rows",
     ];
     let mut table = Table::new("", &head);
     for row in 0..answer.len() {
@@ -48,7 +48,7 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
 
     let all: u64 = files.iter().sum();
     section.parts.push(Part::Text(format!(
-        "All {all} files that were found are in one line of this table. docs/store.md explains its words."
+        "Each of the {all} files found is counted in one row of this table. docs/store.md explains the outcomes."
     )));
     section.parts.push(Part::Table(table));
     Ok(section)

@@ -10,21 +10,21 @@ use super::Subject;
 
 pub(super) fn section(subject: Subject<'_>) -> Section {
     let manifest = subject.manifest;
-    let mut section = Section::new("How it was made");
+    let mut section = Section::new("Provenance");
     match subject.store.run_times(&manifest.plan_id, subject.version) {
         None => section.parts.push(Part::Text(
-            "The record of the run that made it is not in the store.".to_owned(),
+            "The record of the run that made this version is not in the store.".to_owned(),
         )),
         Some(times) => {
             section.parts.push(Part::Text(format!(
-                "The run took {} with {} threads, by wavemill {}. It may have taken over what earlier runs had finished.",
+                "The run took {} with {} threads, by wavemill {}. It may have reused finished shards of earlier runs.",
                 seconds(times.seconds),
                 times.threads,
                 times.wavemill
             )));
             section.parts.push(Part::Charts(vec![
-                by_stage("Time by phase, by the clock", &times.wall_s),
-                by_stage("CPU time of the threads by stage", &times.cpu_s),
+                by_stage("Wall-clock time by phase", &times.wall_s),
+                by_stage("CPU time of all threads by stage", &times.cpu_s),
             ]));
         }
     }
@@ -34,7 +34,7 @@ pub(super) fn section(subject: Subject<'_>) -> Section {
         .parts
         .push(Part::Details("Engine".to_owned(), keys_of("key", &engine)));
     section.parts.push(Part::Details(
-        "Recipe, with every --set".to_owned(),
+        "Recipe, including --set values".to_owned(),
         keys_of("key", &shown_recipe(&manifest.recipe)),
     ));
     section
@@ -141,11 +141,13 @@ mod tests {
             &json!({"audio": {"duration_s": 3.0}, "features": [{"name": "log_mel", "n_mels": 40}],
                     "fractions": [0.8, 0.2]}),
         );
+
         let keys: Vec<String> = table
             .rows
             .iter()
             .map(|row| format!("{:?}", row[0]))
             .collect();
+
         let wanted = [
             "Text(\"audio.duration_s\")",
             "Text(\"features.log_mel.n_mels\")",

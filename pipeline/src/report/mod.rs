@@ -91,7 +91,7 @@ pub(crate) fn page(
 
 fn lead(subject: Subject<'_>) -> String {
     let manifest = subject.manifest;
-    let mut words = format!("A feature store of wavemill; plan {}.", manifest.plan_id);
+    let mut words = format!("wavemill feature store, plan {}.", manifest.plan_id);
     let description = manifest.recipe.description.trim_end_matches('.');
     if !description.is_empty() {
         words = format!("{description}. {words}");
@@ -124,12 +124,12 @@ fn facts(manifest: &Manifest) -> Vec<Fact> {
             format!("{} reasons", counts.rejects.len()),
         ),
         fact(
-            "rows of each feature",
+            "rows per feature",
             count(counts.feature_rows),
             features.join(", "),
         ),
         fact(
-            "rows of the metadata",
+            "metadata rows",
             count(counts.rows_read),
             format!("{} kept", count(counts.rows_kept)),
         ),

@@ -15,26 +15,25 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     reasons.retain(|(_, n)| *n > 0);
     reasons.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
     if reasons.is_empty() {
-        let none = "No record and no file was rejected.".to_owned();
+        let none = "No records or files were rejected.".to_owned();
         section.parts.push(Part::Text(none));
         return Ok(section);
     }
 
     section.parts.push(Part::Charts(vec![Chart {
         title: "Rejects by reason".to_owned(),
-        note: "A reject never stops a run and is never silently missing: each one is a row of the table rejects."
-            .to_owned(),
+        note: "A reject does not stop a run. Each reject is a row of the table rejects.".to_owned(),
         plot: Plot::Bars(Bars::counts("reason", "rejects", &reasons)),
     }]));
     section.parts.push(Part::Details(
-        format!("The first {EXAMPLES} of each reason"),
+        format!("First {EXAMPLES} rejects of each reason"),
         examples(answers, &reasons)?,
     ));
     Ok(section)
 }
 
 fn examples(answers: &Answers<'_>, reasons: &[(String, u64)]) -> Result<Table, ReportError> {
-    let head = ["reason", "clip", "stage", "byte", "line", "what was found"];
+    let head = ["reason", "clip", "stage", "byte", "line", "detail"];
     let mut table = Table::new("", &head);
 
     for (reason, _) in reasons {

@@ -14,21 +14,21 @@ const AUDIO_COLUMN: &str = "audio_blake3";
 /// Columns whose values two sides should not share, and a plural noun for the values of each.
 const SHARED: [(&str, &str); 4] = [
     ("clip_key", "clips"),
-    (AUDIO_COLUMN, "equal recordings"),
+    (AUDIO_COLUMN, "identical recordings"),
     ("artist_id", "artists"),
     ("album_id", "albums"),
 ];
 
 pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
-    let mut section = Section::new("Sides, and what leaks between them");
+    let mut section = Section::new("Sides and data leakage");
     let Some(rows) = answers.rows_table() else {
         return Ok(section);
     };
 
     let spec = &answers.subject.manifest.recipe.split;
     section.parts.push(Part::Text(format!(
-        "The recipe's rule is “{}” with seed {}. A model that is tested on what it was trained on looks better than it is: \
-         so nothing should be on the test side and on another one.",
+        "The recipe splits the data by the rule “{}” with seed {}. A model that is tested on data it was trained on \
+         scores too high, so nothing should be both on the test side and on another side.",
         rule_name(spec.rule),
         spec.seed
     )));
@@ -41,13 +41,13 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     }
 
     let mut leaks = Table::new(
-        "On several sides",
+        "Overlap between sides",
         &[
-            "what",
-            "known",
+            "item",
+            "distinct values",
             "on several sides",
-            "test clips concerned",
-            "of the test side",
+            "test clips affected",
+            "share of test clips",
         ],
     );
     let mut leaking = Vec::new();
@@ -76,7 +76,7 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     }
     if !leaking.is_empty() {
         section.parts.push(Part::Warning(format!(
-            "Of {} test clips, some are known from the training side: {}. Scores on the test side are too good by that.",
+            "Some of the {} test clips overlap with the training side: {}. This makes scores on the test side too high.",
             count(compared.test_clips),
             leaking.join(", ")
         )));
@@ -133,7 +133,7 @@ pub(super) fn place(side: &str) -> usize {
 
 /// Builds a table with the clips, rows and artists of each side.
 fn sizes(sides: &[SideSize]) -> Table {
-    let mut table = Table::new("Sides", &["side", "clips", "of all", "rows", "artists"]);
+    let mut table = Table::new("Sides", &["side", "clips", "share", "rows", "artists"]);
     let all: u64 = sides.iter().map(|side| side.clips).sum();
     for side in sides {
         table.rows.push(vec![
@@ -178,8 +178,8 @@ impl<'a> Compared<'a> {
         };
         let names: Vec<&str> = sides.iter().map(|side| side.name.as_str()).collect();
         Some(format!(
-            "There is no {missing} side, so nothing is known of leaks to a test. The sides are named {}. A training side is \
-             named training or train, a test side test or eval.",
+            "There is no {missing} side, so leakage into the test side cannot be measured. The sides are named {}. A training \
+             side must be named training or train, and a test side test or eval.",
             names.join(", ")
         ))
     }

@@ -44,7 +44,7 @@ pub(super) fn section(
     archive: Option<&dyn Source>,
 ) -> Result<Section, ReportError> {
     let manifest = answers.subject.manifest;
-    let mut section = Section::new("What it looks like");
+    let mut section = Section::new("Spectrograms per class");
     let Some((feature, frames)) = manifest.features.iter().find_map(shown_frames) else {
         return Ok(section);
     };
@@ -60,7 +60,7 @@ pub(super) fn section(
     let audio = &manifest.recipe.audio;
     let mut sounds = archive.map(|archive| Sounds {
         excerpts: Excerpts::new(archive, audio, classes.len()),
-        unheard: Table::new("Rows that cannot be heard", &["clip", "why"]),
+        unheard: Table::new("Rows without audio", &["clip", "reason"]),
     });
     let mut means = Vec::new();
     let mut typical = Vec::new();
@@ -70,7 +70,7 @@ pub(super) fn section(
             continue;
         };
         let mean = mean_of(&of_class);
-        let note = format!("{} rows of the training side.", of_class.len());
+        let note = format!("Mean of {} rows of the training side.", of_class.len());
         let mean_map = heat_map(feature, first, mean.clone());
         means.push(chart(name, note, mean_map));
 
@@ -85,14 +85,14 @@ pub(super) fn section(
     }
 
     section.parts.push(Part::Text(format!(
-        "The mean of {} over up to {ROWS_OF_CLASS} rows of each class, and below it the row that is nearest to that mean. \
-         Rows are drawn by a hash.",
+        "Mean {} over up to {ROWS_OF_CLASS} rows of each class, followed by the row that is closest to that mean. \
+         Rows are sampled by hash.",
         feature.name
     )));
     section.parts.push(Part::Charts(means));
-    let mut words = "One typical row of each class.".to_owned();
+    let mut words = "The most typical row of each class.".to_owned();
     if sounds.is_some() {
-        words += " Below it is the beginning of its sound: mono, at the rate of the features.";
+        words += " The beginning of its audio follows: mono, at the sample rate of the features.";
     }
     section.parts.push(Part::Text(words));
     section.parts.push(Part::Charts(typical));
@@ -251,7 +251,7 @@ fn text_column(batch: &RecordBatch, name: &str) -> Result<Vec<String>, ParquetEr
     let column = batch.column_by_name(name);
     let texts = column.and_then(|column| column.as_string_opt::<i32>());
     let Some(texts) = texts else {
-        return Err(ParquetError::General(format!("it has no column {name}")));
+        return Err(ParquetError::General(format!("column {name} is missing")));
     };
     Ok(texts
         .iter()
@@ -334,7 +334,7 @@ fn read_file(
     let n_rows = usize::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(0);
     let place = reader.schema().index_of(&feature.name)?;
     let Some(tensor) = TensorType::of(reader.schema().field(place)) else {
-        return Err(ParquetError::General("its tensors have no type".to_owned()));
+        return Err(ParquetError::General("tensor type is missing".to_owned()));
     };
 
     let mask = ProjectionMask::roots(reader.parquet_schema(), [place]);
@@ -349,13 +349,13 @@ fn read_file(
     for batch in batches {
         let batch = batch?;
         let Some(column) = TensorColumn::new(batch.column(0)) else {
-            return Err(ParquetError::General("it holds no tensors".to_owned()));
+            return Err(ParquetError::General("column has no tensors".to_owned()));
         };
         for (row, (class, origin)) in (0..batch.num_rows()).zip(of_rows.by_ref()) {
             let mut values = Vec::new();
             column.read(row, &tensor, &mut values);
             if values.len() != frames.bands * frames.frames {
-                return Err(ParquetError::General("a row has another shape".to_owned()));
+                return Err(ParquetError::General("unexpected row shape".to_owned()));
             }
             let (columns, values) = smaller(&values, frames);
             pictures.push(Picture {

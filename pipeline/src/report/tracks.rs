@@ -65,7 +65,7 @@ fn by_class(target: &TargetEntry) -> Chart {
     Chart {
         title: format!("Clips by {} and side", target.name),
         note: format!(
-            "{} classes. A clip without a label is in none of them.",
+            "{} classes. Unlabelled clips are not counted.",
             target.classes.len()
         ),
         plot: Plot::Bars(Bars {
@@ -186,8 +186,9 @@ fn by_bit_rate(answers: &Answers<'_>) -> Result<Option<Chart>, ReportError> {
         bars.push((format!("{n} other rates"), others));
     }
     Ok(Some(Chart {
-        title: "Tracks by bit rate of the original".to_owned(),
-        note: "As the metadata say; an archive of clips may have been encoded anew.".to_owned(),
+        title: "Tracks by original bit rate".to_owned(),
+        note: "As stated in the metadata; the clips in an archive may have been re-encoded."
+            .to_owned(),
         plot: Plot::Bars(Bars::counts("bit rate", "tracks", &bars)),
     }))
 }
@@ -210,9 +211,9 @@ fn by_length(answers: &Answers<'_>) -> Result<Option<Chart>, ReportError> {
 
     let minutes = (LENGTH_BIN_S * LENGTH_BINS as u64) as f64 / 60.0;
     Ok(Some(Chart {
-        title: "Tracks by length of the original".to_owned(),
+        title: "Tracks by original length".to_owned(),
         note: format!(
-            "As the metadata say. The last bar has all tracks over {} minutes.",
+            "As stated in the metadata. The last bar contains all tracks longer than {} minutes.",
             minutes - LENGTH_BIN_S as f64 / 60.0
         ),
         plot: Plot::Histogram(Histogram {

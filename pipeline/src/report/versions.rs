@@ -22,7 +22,7 @@ pub(super) fn section(subject: Subject<'_>) -> Result<Section, ReportError> {
         return Ok(section);
     };
     let Ok((_, earlier)) = subject.store.manifest(Some(before)) else {
-        let words = format!("The manifest of version {before} cannot be used.");
+        let words = format!("The manifest of version {before} cannot be used for a comparison.");
         section.parts.push(Part::Text(words));
         return Ok(section);
     };
@@ -41,7 +41,7 @@ pub(super) fn section(subject: Subject<'_>) -> Result<Section, ReportError> {
         }
     }
     if !diff.recipe.is_empty() {
-        let caption = format!("Recipe of version {before} and of this one");
+        let caption = format!("Recipe changes since version {before}");
         let table = changes_table(&caption, &diff.recipe);
         section.parts.push(Part::Table(table));
     }

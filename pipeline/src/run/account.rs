@@ -69,7 +69,7 @@ pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
     // The later file would have replaced the earlier one.
     if let Some(path) = named_twice(&files) {
         return Err(RunError::Accounting {
-            what: format!("{path} is the file of two shards"),
+            what: format!("{path} belongs to two shards"),
         });
     }
 
@@ -208,7 +208,7 @@ fn check(
     }
 
     if feature_rows.iter().any(|n| *n != counts.feature_rows) {
-        let what = format!("features differ in rows: {feature_rows:?}");
+        let what = format!("features have different numbers of rows: {feature_rows:?}");
         return Err(RunError::Accounting { what });
     }
 

@@ -40,15 +40,15 @@ pub enum RunError {
     #[error(transparent)]
     Space(#[from] SpaceError),
     /// There is nothing to extract.
-    #[error("no row is left after {step}: see the rows after every step with --dry-run")]
+    #[error("no rows are left after {step}: see the rows after each step with --dry-run")]
     NoRows {
         /// The step that dropped the last row, as a phrase.
         step: String,
     },
     /// Clips of the previous version no longer have a file.
     #[error(
-        "{count} of the {of} clips of the version before have no file any more ({examples}), more than --max-shrink \
-         {fraction_max} of them: is a folder missing or not mounted? If they are gone on purpose, give --max-shrink \
+        "{count} of the {of} clips of the previous version no longer have a file ({examples}), more than --max-shrink \
+         {fraction_max} allows: is a folder missing or not mounted? If they were removed on purpose, give --max-shrink \
          {remedy}"
     )]
     Shrunk {
@@ -64,7 +64,7 @@ pub enum RunError {
         remedy: f64,
     },
     /// The sums of rows and rejects do not match the inputs. This is a bug in wavemill.
-    #[error("accounting fails: {what}; nothing was committed; please report this")]
+    #[error("inconsistent counts: {what}; nothing was committed; please report this")]
     Accounting {
         /// The sum that does not match.
         what: String,

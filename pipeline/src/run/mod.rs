@@ -465,7 +465,7 @@ impl Run<'_> {
 
         // The version is committed even if its record cannot be ended.
         if let Err(error) = record.end(&report, &warnings) {
-            let words = format!("the run's record has no end: {error}");
+            let words = format!("cannot complete the run record: {error}");
             report.warnings.push(words);
         }
         Ok(report)

@@ -305,9 +305,9 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NothingToDo { version } => {
-                write!(f, "nothing to do: version {version} holds just this")
+                write!(f, "nothing to do: version {version} is up to date")
             }
-            Self::Version { version, .. } => write!(f, "version {version} is to be made"),
+            Self::Version { version, .. } => write!(f, "version {version} will be created"),
             Self::Refused(refusal) => write!(f, "refused: {refusal}"),
         }
     }

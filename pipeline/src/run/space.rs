@@ -21,7 +21,7 @@ const MOST_BYTES_PER_S: f64 = 192_000.0;
 /// The store's file system has too little free space for the shards.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{path}: about {needed_bytes} bytes are needed and {free_bytes} are free: make room, or choose a folder on another file system"
+    "{path}: about {needed_bytes} bytes are needed and {free_bytes} are free: free some space, or choose a folder on another file system"
 )]
 pub struct SpaceError {
     /// Path of the store.

@@ -86,7 +86,7 @@ impl Answer {
         }
         let words: Vec<String> = verdicts
             .iter()
-            .map(|verdict| format!("{} says {}", verdict.run, verdict.words()))
+            .map(|verdict| format!("{}: {}", verdict.run, verdict.words()))
             .collect();
         words.join("; ")
     }
@@ -108,7 +108,7 @@ impl Answer {
         html += &Part::Charts(charts).to_html();
         if self.song.lost_s > 0.0 {
             let lost = wavemill_pages::seconds(f64::from(self.song.lost_s));
-            let words = format!("{lost} of this file are lost to damage.");
+            let words = format!("{lost} of this file were lost because of damage.");
             html += &Part::Warning(words).to_html();
         }
         html
@@ -230,10 +230,10 @@ impl Verdict<'_> {
         }
 
         Chart {
-            title: format!("{}: segment by segment", self.run),
-            note: "A bar for each segment, by the second at which it begins.".to_owned(),
+            title: format!("{}: probabilities by segment", self.run),
+            note: "One bar per segment, labelled with its start.".to_owned(),
             plot: Plot::Bars(Bars {
-                named: "begins at".to_owned(),
+                named: "start".to_owned(),
                 names: self
                     .segments
                     .iter()
@@ -251,13 +251,13 @@ impl Verdict<'_> {
 fn votes(verdicts: &[Verdict<'_>]) -> Table {
     let head = [
         "model",
-        "answer to",
-        "most segments",
-        "by the mean",
+        "target",
+        "class of most segments",
+        "class with the highest mean",
         "probability",
         "segments",
     ];
-    let mut table = Table::new("The vote", &head);
+    let mut table = Table::new("Predictions", &head);
 
     for verdict in verdicts {
         let class = text(verdict.whole, "class");
@@ -296,7 +296,8 @@ fn waveform(song: &Song) -> Option<Chart> {
 
     Some(Chart {
         title: "Waveform".to_owned(),
-        note: "Lowest and highest samples, as decoded: mono, at the model's rate.".to_owned(),
+        note: "Minimum and maximum of the decoded samples: mono, at the model's sample rate."
+            .to_owned(),
         plot: Plot::Lines(Lines {
             along: "s".to_owned(),
             measured: "amplitude".to_owned(),
@@ -313,8 +314,8 @@ fn spectrogram(of: &Spectrogram) -> Chart {
     let bands = of.values.len().checked_div(of.columns).unwrap_or(0);
 
     Chart {
-        title: format!("{}, the first segment", of.name),
-        note: "What the model sees.".to_owned(),
+        title: format!("{}, first segment", of.name),
+        note: "Input of the model.".to_owned(),
         plot: Plot::HeatMap(HeatMap {
             across: Axis {
                 name: "s".to_owned(),
@@ -326,7 +327,7 @@ fn spectrogram(of: &Spectrogram) -> Chart {
                 from: 0.0,
                 to: bands as f64,
             },
-            measured: "value as stored".to_owned(),
+            measured: "stored value".to_owned(),
             columns: of.columns,
             values: of.values.clone(),
             sound: None,
@@ -387,9 +388,11 @@ pub(crate) mod tests {
             },
             ..Answer::default()
         };
+
         let lines: Vec<String> = LINES.lines().map(str::to_owned).collect();
         answer.add("one", 0.25, &lines).expect("JSON");
         answer.add("two", 0.5, &lines[..1]).expect("JSON");
+
         answer
     }
 
@@ -411,9 +414,6 @@ pub(crate) mod tests {
         // Two charts of means, one of segments, a waveform and a spectrogram.
         assert_eq!(html.matches("<figure").count(), 5);
         assert!(html.contains("&lt;b&gt;Metal"));
-        assert_eq!(
-            answer().summary(),
-            "one says <b>Metal 0.65; two says Rock 0.50"
-        );
+        assert_eq!(answer().summary(), "one: <b>Metal 0.65; two: Rock 0.50");
     }
 }

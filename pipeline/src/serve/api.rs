@@ -64,7 +64,7 @@ fn get(
         summary,
         parameters: &[],
         body: None,
-        answers: vec![(200, "It.", content)],
+        answers: vec![(200, "Success.", content)],
         handler,
     }
 }
@@ -73,7 +73,7 @@ fn get(
 fn operations() -> Vec<Operation> {
     let mut health = get(
         "/healthz",
-        "Whether every model can answer",
+        "Report whether every model is ready",
         content("application/json", json!({"type": "object"})),
         |method| on(method, healthz),
     );
@@ -84,41 +84,41 @@ fn operations() -> Vec<Operation> {
     vec![
         get(
             "/",
-            "The page for people",
+            "Web page",
             content("text/html", json!({"type": "string"})),
             |method| on(method, index),
         ),
         get(
             "/page.css",
-            "Its style",
+            "Style sheet of the web page",
             content("text/css", json!({"type": "string"})),
             |method| on(method, css),
         ),
         get(
             "/page.js",
-            "Its script",
+            "Script of the web page",
             content("text/javascript", json!({"type": "string"})),
             |method| on(method, script),
         ),
         Operation {
             method: Method::POST,
             path: "/api/predict",
-            summary: "The genre of one song: its segments, their mean and their majority, by each model",
+            summary: "Predict the genre of a song with each model: per segment, by mean probability and by majority",
             parameters: &[
                 (
                     "name",
                     "string",
-                    "What the song is called in the answer, if the body is the file",
+                    "File name in the response, if the body is the file",
                 ),
                 (
                     "top",
                     "integer",
-                    "Likeliest classes of each line; 3 if nothing is said",
+                    "Number of likeliest classes in each line [default: 3]",
                 ),
                 (
                     "html",
                     "boolean",
-                    "With a piece of a page for people, as html and summary",
+                    "Add an HTML fragment and a one-line summary, as html and summary",
                 ),
             ],
             body: Some(json!({
@@ -132,31 +132,39 @@ fn operations() -> Vec<Operation> {
             answers: vec![
                 (
                     200,
-                    "What the models say.",
+                    "Predictions of all models.",
                     content("application/json", answer_schema()),
                 ),
-                (400, "No upload, or no Host.", error_content()),
-                (403, "A page of another site asks.", error_content()),
-                (408, "The upload takes too long.", error_content()),
-                (413, "The file is too large.", error_content()),
-                (421, "The Host is not this server's.", error_content()),
                 (
-                    422,
-                    "The file is no song, or too short or long.",
+                    400,
+                    "Invalid upload, query or Host header.",
                     error_content(),
                 ),
-                (500, "A fault of the server.", error_content()),
+                (403, "Request from a page of another site.", error_content()),
+                (408, "The upload took too long.", error_content()),
+                (413, "The file is too large.", error_content()),
+                (
+                    421,
+                    "The Host header names another server.",
+                    error_content(),
+                ),
+                (
+                    422,
+                    "The file is not a song, or is too short or too long.",
+                    error_content(),
+                ),
+                (500, "Internal error of the server.", error_content()),
                 (
                     502,
-                    "A model's process ended; it is started again.",
+                    "A model's process ended or failed; it is being restarted.",
                     error_content(),
                 ),
                 (
                     503,
-                    "All places are taken; see Retry-After.",
+                    "Too many songs in progress; see Retry-After.",
                     error_content(),
                 ),
-                (504, "The answer takes too long.", error_content()),
+                (504, "The prediction took too long.", error_content()),
             ],
             handler: |method| on(method, predict),
         },
@@ -169,7 +177,7 @@ fn operations() -> Vec<Operation> {
         health,
         get(
             "/metrics",
-            "Counts and times for Prometheus",
+            "Metrics in the text format of Prometheus",
             content("text/plain", json!({"type": "string"})),
             |method| on(method, metrics),
         ),
@@ -238,7 +246,7 @@ pub(crate) fn document() -> Value {
         "info": {
             "title": "wavemill serve",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Trained models answer for a song.",
+            "description": "Predictions of trained models for uploaded songs.",
         },
         "paths": paths,
     })
@@ -251,7 +259,7 @@ fn content(media: &str, schema: Value) -> Value {
 fn error_content() -> Value {
     let schema = json!({
         "type": "object",
-        "properties": {"error": {"type": "string", "description": "One sentence."}},
+        "properties": {"error": {"type": "string", "description": "Description of the error, a sentence."}},
         "required": ["error"],
     });
     content("application/json", schema)
@@ -266,16 +274,16 @@ fn answer_schema() -> Value {
 
     let line = json!({
         "type": "object",
-        "description": "As `wavemill predict` prints it: of a segment, or of the whole song if it has several.",
+        "description": "Prediction as printed by `wavemill predict`: for a segment, or for the whole song if it has several segments.",
         "properties": {
-            "run": {"type": "string", "description": "The model."},
+            "run": {"type": "string", "description": "Name of the model's run."},
             "clip_key": {"type": "string"},
             "target": {"type": "string"},
             "segment": {"type": "integer"},
             "offset_s": {"type": "number"},
-            "segments": {"type": "integer", "description": "How many, in the line of the whole song."},
+            "segments": {"type": "integer", "description": "Number of segments, in the line for the whole song."},
             "majority": {"type": "string", "description": "The class of most segments."},
-            "class": {"type": "string", "description": "The likeliest; of the whole song by the mean."},
+            "class": {"type": "string", "description": "Class with the highest probability; for the whole song, with the highest mean probability."},
             "probability": {"type": "number"},
             "labels": classes,
             "top": classes,
@@ -288,8 +296,8 @@ fn answer_schema() -> Value {
         "properties": {
             "file": {"type": "string"},
             "duration_s": {"type": "number"},
-            "lost_s": {"type": "number", "description": "Seconds lost to damage."},
-            "seconds": {"type": "object", "description": "Where the time went: decode, features, and each of models. Waiting for other songs is not in it."},
+            "lost_s": {"type": "number", "description": "Seconds lost because of damage."},
+            "seconds": {"type": "object", "description": "Seconds spent on decoding, on features and in each model, without waiting for other songs."},
             "answers": {"type": "array", "items": line},
             "summary": {"type": "string"},
             "html": {"type": "string"},
@@ -354,7 +362,7 @@ async fn healthz(State(server): State<Shared>) -> Result<Json<Value>, Refusal> {
     tokio::spawn(async move { starting.make_ready().await });
     Err(Refusal::new(
         StatusCode::SERVICE_UNAVAILABLE,
-        format!("Not every model can answer: {}.", not_ready.join(", ")),
+        format!("Models that are not ready: {}.", not_ready.join(", ")),
     ))
 }
 
@@ -380,7 +388,7 @@ async fn predict(State(server): State<Shared>, request: Request) -> Result<Json<
     let Ok(Query(asked)) = Query::<Asked>::try_from_uri(request.uri()) else {
         super::upload::drain_aside(request.into_body());
         return Err(Refusal::bad_request(
-            "The query may have name, a text; top, a number; and html, true or false.",
+            "Invalid query: the parameters are name (a text), top (a number) and html (true or false).",
         ));
     };
     let answer = server.predict(request, asked.name).await?;
@@ -396,7 +404,7 @@ async fn not_found(request: Request) -> Refusal {
     super::upload::drain_aside(request.into_body());
     Refusal::new(
         StatusCode::NOT_FOUND,
-        "There is nothing at this address; /api/openapi.json lists what there is.",
+        "Not found; /api/openapi.json lists all paths.",
     )
 }
 
@@ -404,6 +412,6 @@ async fn not_allowed(request: Request) -> Refusal {
     super::upload::drain_aside(request.into_body());
     Refusal::new(
         StatusCode::METHOD_NOT_ALLOWED,
-        "This address does not take that method; /api/openapi.json lists what it takes.",
+        "Method not allowed; /api/openapi.json lists the methods of each path.",
     )
 }

@@ -28,10 +28,12 @@ impl Gate {
     pub(crate) fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         let mut hosts = headers.get_all(header::HOST).iter();
         let (Some(host), None) = (hosts.next(), hosts.next()) else {
-            return Err(Refusal::bad_request("The request needs one Host header."));
+            return Err(Refusal::bad_request(
+                "The request must have one Host header.",
+            ));
         };
         let host = authority(host.as_bytes())
-            .ok_or_else(|| Refusal::bad_request("The Host header is no host name."))?;
+            .ok_or_else(|| Refusal::bad_request("The Host header is not a valid host name."))?;
 
         // The request line may also contain the name of the server.
         let named = uri.authority().into_iter().chain(std::iter::once(&host));
@@ -40,7 +42,7 @@ impl Gate {
                 return Err(Refusal::new(
                     StatusCode::MISDIRECTED_REQUEST,
                     format!(
-                        "This server is not {}; start it with --host NAME to let it answer to a name.",
+                        "This server does not accept the host name {}; --host NAME adds a name.",
                         authority.host()
                     ),
                 ));
@@ -55,7 +57,7 @@ impl Gate {
             if own.is_none_or(|own| !own.eq_ignore_ascii_case(host.as_str())) {
                 return Err(Refusal::new(
                     StatusCode::FORBIDDEN,
-                    "Pages of other sites may not ask this server.",
+                    "Requests from pages of other sites are not allowed.",
                 ));
             }
         }
@@ -97,6 +99,7 @@ mod tests {
             let origin = HeaderValue::from_str(origin).expect("a header");
             headers.insert(header::ORIGIN, origin);
         }
+
         match gate.check(&Uri::from_static("/"), &headers) {
             Ok(()) => 200,
             Err(refusal) => refusal.status.as_u16(),
@@ -109,6 +112,7 @@ mod tests {
             address: IpAddr::from([127, 0, 0, 1]),
             names: vec!["music.example".to_owned()],
         };
+
         for host in [
             "127.0.0.1:8080",
             "localhost",
@@ -124,14 +128,17 @@ mod tests {
         for host in ["user@localhost", "a b", ""] {
             assert_eq!(status(&gate, host, None), 400, "{host}");
         }
+
         let open = Gate {
             address: IpAddr::from([0, 0, 0, 0]),
             names: Vec::new(),
         };
         assert_eq!(status(&open, "192.168.0.7:8080", None), 200);
         assert_eq!(status(&open, "music.example", None), 421);
+
         let none = gate.check(&Uri::from_static("/"), &HeaderMap::new());
         assert_eq!(none.expect_err("no host").status, StatusCode::BAD_REQUEST);
+
         let mut headers = HeaderMap::new();
         headers.insert(header::HOST, HeaderValue::from_static("localhost"));
         let other = Uri::from_static("http://evil.example/");
@@ -145,6 +152,7 @@ mod tests {
             names: Vec::new(),
         };
         let host = "localhost:8080";
+
         assert_eq!(status(&gate, host, Some("http://localhost:8080")), 200);
         for origin in [
             "http://evil.example",

@@ -87,7 +87,7 @@ impl Metrics {
             &mut text,
             "requests_total",
             "counter",
-            "Answered requests by path and status.",
+            "Number of responses by path and status.",
         );
         for ((path, status), n) in &counts.requests {
             line(
@@ -100,14 +100,14 @@ impl Metrics {
             &mut text,
             "upload_bytes_total",
             "counter",
-            "Bytes of uploads that came in whole.",
+            "Bytes of completely received uploads.",
         );
         line(&mut text, "upload_bytes_total", counts.upload_bytes as f64);
         head(
             &mut text,
             "in_flight",
             "gauge",
-            "Uploads that are received, wait, or are computed.",
+            "Number of uploads that are being received, waiting or being processed.",
         );
         line(&mut text, "in_flight", gauges.in_flight as f64);
 
@@ -115,7 +115,7 @@ impl Metrics {
             &mut text,
             "seconds",
             "histogram",
-            "Where the time of an answer went.",
+            "Seconds spent on each part of a response.",
         );
         for (part, times) in &counts.times {
             times.write(&mut text, part.name());
@@ -125,7 +125,7 @@ impl Metrics {
             &mut text,
             "model_starts_total",
             "counter",
-            "How often a model's process was started.",
+            "Number of starts of a model's process.",
         );
         for (run, starts, _) in &gauges.models {
             line(
@@ -138,7 +138,7 @@ impl Metrics {
             &mut text,
             "model_ready",
             "gauge",
-            "1 if a model can answer.",
+            "1 if the model is ready, otherwise 0.",
         );
         for (run, _, is_ready) in &gauges.models {
             let value = if *is_ready { 1.0 } else { 0.0 };
@@ -216,10 +216,12 @@ mod tests {
         for seconds in [0.02, 0.2, 500.0] {
             metrics.took(Part::Decode, seconds);
         }
+
         let text = metrics.text(&Gauges {
             in_flight: 3,
             models: vec![("a\"b", 2, true)],
         });
+
         for line in [
             "wavemill_requests_total{path=\"/\",status=\"200\"} 2",
             "wavemill_upload_bytes_total 7",
@@ -234,6 +236,7 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}: {text}");
         }
+
         let is_well_formed = |line: &str| line.starts_with("# ") || line.split(' ').count() == 2;
         assert!(text.lines().all(is_well_formed), "{text}");
     }

@@ -21,7 +21,7 @@ const END: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ModelError {
     /// The program does not exist, or the system cannot start it.
-    #[error("the process of model {run} cannot be started")]
+    #[error("cannot start the process of model {run}")]
     Start { run: String, source: io::Error },
     /// The process ended. It may have printed the reason to stderr.
     #[error("the process of model {run} ended ({how})", how = status.map_or("unknown".to_owned(), |s| s.to_string()))]
@@ -30,7 +30,7 @@ pub(crate) enum ModelError {
         status: Option<ExitStatus>,
     },
     /// The process took too long for one song, or hangs.
-    #[error("model {run} did not answer within {seconds} s, and was ended")]
+    #[error("model {run} did not respond within {seconds} s and was stopped")]
     Slow { run: String, seconds: u64 },
 }
 
@@ -217,7 +217,8 @@ impl Process {
             .kill_on_drop(true)
             .spawn()?;
         let pipes = child.stdin.take().zip(child.stdout.take());
-        let (stdin, stdout) = pipes.ok_or_else(|| io::Error::other("a child without pipes"))?;
+        let (stdin, stdout) =
+            pipes.ok_or_else(|| io::Error::other("the child process has no pipes"))?;
         Ok(Self {
             child,
             stdin,
@@ -271,6 +272,7 @@ mod tests {
             }),
             greeting: b"hello\n".to_vec(),
         };
+
         Model::new(setup, Duration::from_secs(30), Duration::from_secs(seconds))
     }
 
@@ -287,10 +289,12 @@ mod tests {
             let model = model(ECHO, 30);
             assert!(!model.is_ready());
             model.make_ready().await.expect("it starts");
+
             for song in ["a", "b", "c"] {
                 let said = model.ask(format!("{song}\n").as_bytes()).await;
                 assert_eq!(said.expect("an answer").lines, [song]);
             }
+
             assert_eq!((model.starts(), model.is_ready()), (1, true));
             model.end().await;
             assert!(!model.is_ready());
@@ -315,10 +319,12 @@ mod tests {
                 .as_ref()
                 .and_then(|p| p.child.id());
             let pid = pid.expect("it runs").to_string();
+
             let kill = std::process::Command::new("kill")
                 .args(["-9", &pid])
                 .status();
             assert!(kill.expect("kill").success());
+
             tokio::time::sleep(Duration::from_millis(300)).await;
             assert!(!model.is_ready());
             assert_eq!(model.ask(b"b\n").await.expect("an answer").lines, ["b"]);

@@ -73,8 +73,8 @@
     });
     request.upload.addEventListener("load", () => {
       song.bar.removeAttribute("value");
-      song.bar.setAttribute("aria-label", "Answering " + song.file.name);
-      song.state.textContent = "answering";
+      song.bar.setAttribute("aria-label", "Predicting " + song.file.name);
+      song.state.textContent = "predicting";
     });
     request.addEventListener("load", () => {
       const said = request.response;
@@ -85,12 +85,12 @@
         song.tries += 1;
         song.request = null;
         song.bar.value = 0;
-        song.state.textContent = "waiting for a place";
+        song.state.textContent = "waiting: the server is busy";
         const seconds = Number(request.getResponseHeader("Retry-After")) || 1;
         setTimeout(() => { song.stopped ? end() : send(song); }, 1000 * seconds);
         return;
       } else {
-        fail(song, (said && said.error) || "The server answered with status " + request.status + ".");
+        fail(song, (said && said.error) || "The server returned status " + request.status + ".");
       }
       end();
     });
@@ -118,7 +118,7 @@
     const models = Object.values(said.seconds.models).reduce((a, b) => a + b, 0);
     const times = [["decoding", said.seconds.decode], ["features", said.seconds.features], ["models", models]]
       .map(([name, seconds]) => name + " " + Math.round(seconds * 1000) + " ms").join(", ");
-    article.append(title, element("p", length + " s were heard. Time: " + times + ".", "note"));
+    article.append(title, element("p", length + " s of audio. Time: " + times + ".", "note"));
     const piece = document.createElement("template");
     piece.innerHTML = said.html;
     article.append(piece.content);
@@ -161,7 +161,7 @@
     }
     get("none").hidden = false;
     get("clear").hidden = true;
-    say("All answers are forgotten.");
+    say("All predictions were cleared.");
     get("files").focus();
   });
 })();

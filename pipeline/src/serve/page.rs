@@ -28,20 +28,20 @@ pub(crate) fn index(runs: &[&str], limits: &Limits) -> Markup {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 link rel="icon" href="data:,";
-                title { "What genre is it?" }
+                title { "Genre prediction" }
                 link rel="stylesheet" href="/page.css";
                 script src="/page.js" defer {}
             }
             body {
                 header {
-                    h1 { "What genre is it?" }
+                    h1 { "Genre prediction" }
                     p.lead {
-                        "Songs are answered by "
+                        "Genres of songs are predicted by "
                         @for (place, run) in runs.iter().enumerate() {
                             @if place > 0 { " and " }
                             strong { (run) }
                         }
-                        ". They are sent to this server alone, and are not kept."
+                        ". Songs are sent only to this server and are not stored."
                     }
                 }
                 main {
@@ -56,20 +56,20 @@ pub(crate) fn index(runs: &[&str], limits: &Limits) -> Markup {
                                 " and " (length) " each."
                             }
                         }
-                        noscript { p.warning { "This page needs its script. Programs use /api/predict." } }
-                        ol #songs aria-label="Songs of this tab, the newest first" {}
+                        noscript { p.warning { "This page requires JavaScript. Programs can use /api/predict." } }
+                        ol #songs aria-label="Songs of this tab, newest first" {}
                         p #said role="status" {}
                     }
                     section aria-labelledby="answers-title" {
-                        h2 #answers-title { "Answers" }
-                        p #none.note { "There are none yet." }
+                        h2 #answers-title { "Predictions" }
+                        p #none.note { "No predictions yet." }
                         div #answers {}
-                        p { button #clear type="button" hidden { "Forget all answers" } }
+                        p { button #clear type="button" hidden { "Clear all predictions" } }
                     }
                 }
                 footer {
                     "wavemill " (env!("CARGO_PKG_VERSION")) ". "
-                    a href="/api/openapi.json" { "For programs" } "."
+                    a href="/api/openapi.json" { "API description" } "."
                 }
             }
         }
@@ -87,6 +87,7 @@ mod tests {
             page.contains("&lt;script&gt;b") && !page.contains("<script>"),
             "{page}"
         );
+
         // The content security policy blocks inline styles and scripts.
         assert!(
             !page.contains("style=") && !page.contains("<style"),

@@ -116,7 +116,7 @@ impl Server {
                 ..Refusal::new(
                     StatusCode::SERVICE_UNAVAILABLE,
                     format!(
-                        "{} songs are being answered, which is all that this server takes at once; ask again soon.",
+                        "{} songs are in progress, the maximum of this server; try again soon.",
                         self.limits.in_flight
                     ),
                 )
@@ -133,12 +133,12 @@ impl Server {
             Ok(Ok(answered)) => answered,
             Ok(Err(_)) => Err(Refusal::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
-                "A fault of this server: nobody answered.",
+                "Internal error: no prediction was returned.",
             )),
             Err(_) => Err(Refusal::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 format!(
-                    "The answer took longer than {} s, and is not waited for.",
+                    "The prediction took longer than {} s and was cancelled.",
                     self.limits.answer.as_secs()
                 ),
             )),
@@ -187,7 +187,7 @@ impl Server {
         for model in &self.models {
             // Stop if the client has disconnected.
             if tell.is_closed() {
-                return Err(Refusal::bad_request("The client has gone."));
+                return Err(Refusal::bad_request("The client has disconnected."));
             }
             let stream = streams.get(model.input()).map_or(&[][..], Vec::as_slice);
             let answered = model
@@ -199,7 +199,7 @@ impl Server {
             answer
                 .add(model.run(), answered.seconds, &answered.lines)
                 .map_err(|_| {
-                    let words = format!("Model {} did not answer in JSON lines.", model.run());
+                    let words = format!("Model {} did not return JSON lines.", model.run());
                     Refusal::new(StatusCode::BAD_GATEWAY, words)
                 })?;
         }
@@ -215,6 +215,6 @@ fn bad_gateway(error: &ModelError) -> Refusal {
     }
     Refusal::new(
         StatusCode::BAD_GATEWAY,
-        format!("No answer: {words}; it is started again."),
+        format!("No prediction: {words}; the model is being restarted."),
     )
 }

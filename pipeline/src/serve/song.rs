@@ -60,7 +60,7 @@ pub(crate) type MakeReader = Box<dyn Fn() -> Result<Box<dyn Reader>, Unreadable>
 fn fault(name: &str, words: &str) -> Refusal {
     Refusal::new(
         StatusCode::INTERNAL_SERVER_ERROR,
-        format!("{name} could not be read, by a fault of this server: {words}."),
+        format!("{name} could not be read because of an internal error: {words}."),
     )
 }
 
@@ -98,11 +98,11 @@ impl Readers {
             Ok(Ok(song)) => Ok(song),
             Ok(Err(Unreadable::Clip(words))) => Err(Refusal::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
-                format!("{name} cannot be answered: {words}."),
+                format!("{name} cannot be processed: {words}."),
             )),
             Ok(Err(Unreadable::Fault(words))) => Err(fault(&name, &words)),
             // The reader is lost with its thread. The next song gets a new reader.
-            Err(_) => Err(fault(&name, "its reader panicked")),
+            Err(_) => Err(fault(&name, "the reader panicked")),
         }
     }
 

@@ -24,6 +24,7 @@ struct FakeReader;
 impl Reader for FakeReader {
     fn read(&mut self, upload: Upload) -> Result<Song, Unreadable> {
         let text = String::from_utf8_lossy(&upload.bytes).into_owned();
+
         match text.split_whitespace().next().unwrap_or_default() {
             "" => return Err(Unreadable::Clip("empty: the file has no bytes".to_owned())),
             "noise" => return Err(Unreadable::Clip("not_audio: it is noise".to_owned())),
@@ -32,6 +33,7 @@ impl Reader for FakeReader {
             "slow" => sleep(Duration::from_millis(700)),
             _ => {}
         }
+
         Ok(Song {
             duration_s: 6.0,
             streams: vec![format!("{}\n", text.replace('\n', " ")).into_bytes()],
@@ -54,7 +56,8 @@ impl Running {
     fn start(limits: Limits) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let lines = folder.path().join("lines");
-        std::fs::write(&lines, answer::tests::LINES).expect("room");
+        std::fs::write(&lines, answer::tests::LINES).expect("disk space");
+
         let setup = ServerSetup {
             address: IpAddr::from([127, 0, 0, 1]),
             names: Vec::new(),
@@ -71,16 +74,19 @@ impl Running {
                 greeting: b"hello\n".to_vec(),
             }],
         };
+
         let server = Arc::new(Server::new(setup));
         let (stop, stopped) = watch::channel(false);
         let (tell, told) = std::sync::mpsc::channel();
         let own = Arc::clone(&server);
+
         let thread = spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
                 .enable_all()
                 .build()
                 .expect("a runtime");
+
             runtime.block_on(async {
                 own.make_ready().await.expect("a model");
                 let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -89,6 +95,7 @@ impl Running {
                 run(&own, listener, stopped).await;
             });
         });
+
         Self {
             address: told.recv().expect("it starts"),
             stop,
@@ -144,6 +151,7 @@ impl Said {
         let mut text = String::new();
         stream.read_to_string(&mut text).expect("an answer");
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+
         Self {
             status: head
                 .split(' ')
@@ -192,6 +200,7 @@ const FORM: &str = "Content-Type: multipart/form-data; boundary=b\r\n";
 #[test]
 fn a_song_is_answered_as_a_body_or_as_a_part_of_a_form() {
     let running = Running::start(small());
+
     let said = running.predict("a song");
     assert_eq!(said.status, 200, "{said:?}");
     let json = said.json();
@@ -210,6 +219,7 @@ fn a_song_is_answered_as_a_body_or_as_a_part_of_a_form() {
             .as_str()
             .is_some_and(|html| html.contains("<svg"))
     );
+
     assert!(running.metrics_say("wavemill_requests_total{path=\"/api/predict\",status=\"200\"} 2"));
     running.end();
 }
@@ -224,35 +234,38 @@ impl Running {
 #[test]
 fn what_is_no_song_or_no_upload_is_told_in_a_sentence() {
     let running = Running::start(small());
+
     for (song, status, words) in [
         (
             "noise",
             422,
-            "a.mp3 cannot be answered: not_audio: it is noise.",
+            "a.mp3 cannot be processed: not_audio: it is noise.",
         ),
         (
             "",
             422,
-            "a.mp3 cannot be answered: empty: the file has no bytes.",
+            "a.mp3 cannot be processed: empty: the file has no bytes.",
         ),
-        ("fault", 500, "by a fault of this server: a fault."),
-        ("panic", 500, "its reader panicked."),
+        ("fault", 500, "because of an internal error: a fault."),
+        ("panic", 500, "the reader panicked."),
     ] {
         let said = running.predict(song);
         assert_eq!(said.status, status, "{said:?}");
         assert!(said.error().contains(words), "{said:?}");
     }
+
     let file = "name=\"file\"; filename=\"b.wav\"";
     for (body, words) in [
-        (form(&[]), "has no file"),
-        (form(&[(file, "a"), (file, "b")]), "one song a request"),
-        (form(&[("name=\"x\"", "a")]), "a part that is no file"),
+        (form(&[]), "contains no file"),
+        (form(&[(file, "a"), (file, "b")]), "one song per request"),
+        (form(&[("name=\"x\"", "a")]), "a part that is not a file"),
         (b"--b\r\nContent".to_vec(), "damaged"),
     ] {
         let said = running.ask("POST", "/api/predict", FORM, &body);
         assert_eq!(said.status, 400, "{said:?}");
         assert!(said.error().contains(words), "{said:?}");
     }
+
     let no_boundary = "Content-Type: multipart/form-data\r\n";
     assert_eq!(
         running
@@ -263,8 +276,10 @@ fn what_is_no_song_or_no_upload_is_told_in_a_sentence() {
     for path in ["/api/predict?top=-1", "/api/predict?other=1"] {
         assert_eq!(running.ask("POST", path, "", b"x").status, 400, "{path}");
     }
+
     assert_eq!(running.get("/nothing").status, 404);
     assert_eq!(running.get("/api/predict").status, 405);
+
     // The server still works after all of these requests.
     assert_eq!(running.predict("a song").status, 200);
     running.end();
@@ -279,11 +294,13 @@ fn an_upload_over_the_limit_is_cut_off_while_it_arrives() {
         running.address
     );
     stream.write_all(head.as_bytes()).expect("it reads");
+
     // A chunked body without an announced length is rejected when its size exceeds the limit.
     let chunk = [b"10000\r\n".as_slice(), &vec![b'x'; 0x10000], b"\r\n"].concat();
     for _ in 0..3 {
         stream.write_all(&chunk).expect("it reads");
     }
+
     let said = Said::read(stream);
     assert_eq!(said.status, 413, "{said:?}");
     assert!(said.error().contains("at most 97.7 KiB"), "{said:?}");
@@ -306,17 +323,20 @@ fn who_is_slow_is_ended() {
         upload: Duration::from_millis(1500),
         ..small()
     });
+
     let begin = Instant::now();
     // Connections that send nothing, half a head, half a body, and a body in small pieces.
     let silent = running.connect();
     let mut half = running.connect();
     half.write_all(b"GET / HT").expect("it reads");
+
     let head = format!(
         "POST /api/predict HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000\r\n\r\nabc",
         running.address
     );
     let mut body = running.connect();
     body.write_all(head.as_bytes()).expect("it reads");
+
     let mut dripping = running.connect();
     dripping.write_all(head.as_bytes()).expect("it reads");
     let drops = dripping.try_clone().expect("a handle");
@@ -326,15 +346,19 @@ fn who_is_slow_is_ended() {
             sleep(Duration::from_millis(100));
         }
     });
+
     for stream in [silent, half] {
         assert!(matches!(Said::read(stream).status, 0 | 408));
     }
+
     let said = Said::read(body);
     assert_eq!(said.status, 408, "{said:?}");
     assert!(said.error().contains("after 0.4 s"), "{said:?}");
+
     let said = Said::read(dripping);
     assert_eq!(said.status, 408, "{said:?}");
     assert!(begin.elapsed() < Duration::from_secs(8));
+
     drip.join().expect("it ends");
     assert_eq!(running.predict("a song").status, 200);
     running.end();
@@ -345,6 +369,7 @@ fn who_finds_no_place_may_ask_again() {
     let running = Running::start(small());
     let answered = AtomicUsize::new(0);
     let refused = AtomicUsize::new(0);
+
     std::thread::scope(|scope| {
         for _ in 0..20 {
             scope.spawn(|| {
@@ -354,18 +379,18 @@ fn who_finds_no_place_may_ask_again() {
                         answered.fetch_add(1, Ordering::Relaxed);
                         return;
                     }
+
                     assert_eq!(said.status, 503, "{said:?}");
                     assert!(said.head.contains("retry-after: 1"), "{said:?}");
-                    assert!(
-                        said.error().contains("2 songs are being answered"),
-                        "{said:?}"
-                    );
+                    assert!(said.error().contains("2 songs are in progress"), "{said:?}");
+
                     refused.fetch_add(1, Ordering::Relaxed);
                     sleep(Duration::from_millis(200));
                 }
             });
         }
     });
+
     assert_eq!(answered.load(Ordering::Relaxed), 20);
     assert!(refused.load(Ordering::Relaxed) > 0);
     assert!(running.metrics_say("wavemill_in_flight 0"));
@@ -375,17 +400,20 @@ fn who_finds_no_place_may_ask_again() {
 #[test]
 fn a_client_that_leaves_costs_no_model() {
     let running = Running::start(small());
+
     for _ in 0..4 {
         let mut stream = running.connect();
         let head = format!(
             "POST /api/predict HTTP/1.1\r\nHost: {}\r\nContent-Length: 4\r\n\r\nslow",
             running.address
         );
+
         stream.write_all(head.as_bytes()).expect("it reads");
         sleep(Duration::from_millis(100));
         drop(stream);
         sleep(Duration::from_millis(800));
     }
+
     assert_eq!(running.predict("a song").status, 200);
     assert!(running.metrics_say("wavemill_model_starts_total{run=\"one\"} 1"));
     running.end();
@@ -394,13 +422,15 @@ fn a_client_that_leaves_costs_no_model() {
 #[test]
 fn a_model_that_ends_is_a_bad_gateway_and_started_again() {
     let running = Running::start(small());
+
     let said = running.predict("die");
     assert_eq!(said.status, 502, "{said:?}");
     assert!(
         said.error()
-            .contains("one ended (exit status: 3); it is started again"),
+            .contains("one ended (exit status: 3); the model is being restarted"),
         "{said:?}"
     );
+
     assert_eq!(running.predict("a song").status, 200);
     assert_eq!(running.get("/healthz").json()["status"], "ok");
     assert!(running.metrics_say("wavemill_model_starts_total{run=\"one\"} 2"));
@@ -410,12 +440,14 @@ fn a_model_that_ends_is_a_bad_gateway_and_started_again() {
 #[test]
 fn names_and_pages_of_others_are_refused() {
     let running = Running::start(small());
+
     let ask = |headers: &str| {
         let mut stream = running.connect();
         let head = format!("POST /api/predict HTTP/1.1\r\n{headers}Content-Length: 1\r\n\r\nx");
         stream.write_all(head.as_bytes()).expect("it reads");
         Said::read(stream).status
     };
+
     let own = running.address;
     assert_eq!(ask(&format!("Host: {own}\r\n")), 200);
     assert_eq!(
@@ -427,9 +459,11 @@ fn names_and_pages_of_others_are_refused() {
         403
     );
     assert_eq!(ask(&format!("Host: {own}\r\nOrigin: null\r\n")), 403);
+
     assert_eq!(ask("Host: evil.example\r\n"), 421);
     assert_eq!(ask(""), 400);
     assert_eq!(ask(&format!("Host: {own}\r\nHost: evil.example\r\n")), 400);
+
     running.end();
 }
 
@@ -448,13 +482,17 @@ fn the_end_waits_for_songs_in_progress_and_for_nothing_else() {
     let waiting = spawn(move || Said::read(stream));
     let server = Arc::clone(&running.server);
     running.end();
+
     assert!(
         begin.elapsed() < Duration::from_secs(5),
         "{:?}",
         begin.elapsed()
     );
     assert_eq!(waiting.join().expect("an answer").status, 200);
-    assert!(TcpStream::connect(address).is_err(), "nobody listens");
+    assert!(
+        TcpStream::connect(address).is_err(),
+        "the server still listens"
+    );
     assert_eq!(server.not_ready(), ["one"]);
     drop(silent);
 }
@@ -465,6 +503,7 @@ fn the_document_names_every_route_and_the_router_has_every_path() {
     let document = running.get("/api/openapi.json").json();
     let paths = document["paths"].as_object().expect("paths");
     assert_eq!(paths.len(), 7);
+
     for (path, methods) in paths {
         for (method, operation) in methods.as_object().expect("methods") {
             let said = running.ask(&method.to_uppercase(), path, "", b"song");
@@ -473,6 +512,7 @@ fn the_document_names_every_route_and_the_router_has_every_path() {
                 answers.contains_key(&said.status.to_string()),
                 "{path}: {said:?}"
             );
+
             let kind = answers[&said.status.to_string()]["content"]
                 .as_object()
                 .expect("content");
@@ -483,11 +523,13 @@ fn the_document_names_every_route_and_the_router_has_every_path() {
             );
         }
     }
+
     // The paths named by the page are served with the security headers.
     let page = running.get("/");
     assert!(page.head.contains("default-src 'none'") && page.head.contains("nosniff"));
     for name in ["/page.css", "/page.js", "/api/openapi.json"] {
         assert!(page.body.contains(&format!("\"{name}\"")), "{name}");
     }
+
     running.end();
 }

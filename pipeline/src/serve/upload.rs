@@ -76,7 +76,7 @@ impl Incoming {
         }
         let form = Multipart::from_request(request, &()).await;
         form.map(Self::Form)
-            .map_err(|_| Refusal::bad_request("The form has no boundary between its parts."))
+            .map_err(|_| Refusal::bad_request("The form's Content-Type has no boundary."))
     }
 
     fn bytes_max(&self, limits: &Limits) -> usize {
@@ -114,21 +114,23 @@ impl Incoming {
                     let is_file = field.file_name().is_some() || field.name() == Some("file");
                     if !is_file {
                         return Err(Refusal::bad_request(
-                            "The form has a part that is no file; send the song as the part file.",
+                            "The form has a part that is not a file; send the song as the part `file`.",
                         ));
                     }
 
                     // A response describes a single song, so a second file is rejected.
                     if found.is_some() {
                         return Err(Refusal::bad_request(
-                            "Send one song a request; several can be sent at once.",
+                            "Send one song per request; several requests can be sent at once.",
                         ));
                     }
 
                     found = Some(part(field, name.as_deref(), limits).await?);
                 }
                 found.ok_or_else(|| {
-                    Refusal::bad_request("The form has no file; send the song as the part file.")
+                    Refusal::bad_request(
+                        "The form contains no file; send the song as the part `file`.",
+                    )
                 })
             }
         }
@@ -202,7 +204,7 @@ fn too_large(limits: &Limits) -> Refusal {
     Refusal::new(
         StatusCode::PAYLOAD_TOO_LARGE,
         format!(
-            "The file is too large: this server takes at most {}.",
+            "The file is too large: this server accepts at most {}.",
             wavemill_pages::binary_bytes(limits.upload_bytes as u64)
         ),
     )
@@ -212,18 +214,18 @@ fn too_slow(waited: Duration) -> Refusal {
     Refusal::new(
         StatusCode::REQUEST_TIMEOUT,
         format!(
-            "The upload took too long: after {} s it was ended.",
+            "The upload took too long and was stopped after {} s.",
             waited.as_secs_f64()
         ),
     )
 }
 
 fn broken() -> Refusal {
-    Refusal::bad_request("The upload broke off.")
+    Refusal::bad_request("The upload was interrupted.")
 }
 
 fn bad_form(_: MultipartError) -> Refusal {
-    Refusal::bad_request("The form is damaged, or it broke off.")
+    Refusal::bad_request("The form is damaged or incomplete.")
 }
 
 #[cfg(test)]
@@ -239,6 +241,7 @@ mod tests {
             file_name(Some(&"é".repeat(1000))).chars().count(),
             NAME_CHARS
         );
+
         for none in [None, Some(""), Some("a/"), Some(" ")] {
             assert_eq!(file_name(none), "upload");
         }

@@ -222,7 +222,7 @@ impl PageStore for PageCollector {
             return Ok(PageKey::new(0));
         };
         let page = Page::new(&header, value)
-            .ok_or_else(|| ParquetError::General("a page header of unknown form".to_owned()))?;
+            .ok_or_else(|| ParquetError::General("unknown page header".to_owned()))?;
         self.pages
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -306,35 +306,42 @@ mod tests {
         let words = (0..300).map(|n| Some(["one", "two", "three"][n % 3]));
         let lists = (0..300).map(|n| (n != 7).then(|| vec![Some(n); n as usize % 4]));
         let numbers = (0..300).map(|n| n * n);
+
         let columns: [ArrayRef; 3] = [
             Arc::new(StringArray::from_iter(words)),
             Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(lists)),
             Arc::new(Int32Array::from_iter_values(numbers)),
         ];
+
         let item = Arc::new(Field::new("item", DataType::Int32, true));
         let schema = Schema::new(vec![
             Field::new("words", DataType::Utf8, true),
             Field::new("lists", DataType::List(item), true),
             Field::new("numbers", DataType::Int32, false),
         ]);
+
         RecordBatch::try_new(Arc::new(schema), columns.to_vec()).expect("a batch")
     }
 
     /// [`rows`] twice, as two row groups of several pages.
     fn file(compression: Compression) -> Bytes {
         let rows = rows();
+
         let properties = WriterProperties::builder()
             .set_compression(compression)
             .set_data_page_row_count_limit(100)
             .set_write_batch_size(50)
             .build();
+
         let writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties));
         let (mut writer, _) = writer
             .and_then(ArrowWriter::into_serialized_writer)
             .expect("a writer");
+
         for number in 0..2 {
             let columns = ChecksummedColumn::of_row_group(&writer, &rows.schema(), number);
             let mut columns = columns.expect("columns");
+
             for (column, (field, array)) in columns
                 .iter_mut()
                 .zip(rows.schema().fields().iter().zip(rows.columns()))
@@ -343,6 +350,7 @@ mod tests {
                     column.write(&leaf).expect("values");
                 }
             }
+
             let mut group = writer.next_row_group().expect("a row group");
             for column in columns {
                 let chunk = column.close().expect("a chunk");
@@ -350,6 +358,7 @@ mod tests {
             }
             group.close().expect("a row group");
         }
+
         Bytes::from(writer.into_inner().expect("a footer"))
     }
 
@@ -372,6 +381,7 @@ mod tests {
     fn pages(file: &Bytes) -> Vec<Range<usize>> {
         let metadata = metadata(file);
         let mut pages = Vec::new();
+
         for (group, columns) in metadata
             .offset_index()
             .expect("an index")
@@ -383,12 +393,14 @@ mod tests {
                 if let Some(start) = chunk.dictionary_page_offset() {
                     pages.push(start as usize..chunk.data_page_offset() as usize);
                 }
+
                 for page in index.page_locations() {
                     let start = page.offset as usize;
                     pages.push(start..start + page.compressed_page_size as usize);
                 }
             }
         }
+
         pages
     }
 
@@ -411,6 +423,7 @@ mod tests {
             for pair in pages.windows(2) {
                 assert_eq!(pair[0].end, pair[1].start, "{compression}");
             }
+
             let metadata = metadata(&file);
             let groups = metadata.row_groups().iter();
             let chunks = groups.flat_map(|group| group.columns());
@@ -422,11 +435,13 @@ mod tests {
     #[test]
     fn a_flipped_bit_of_any_payload_is_an_error() {
         let file = file(Compression::ZSTD(ZstdLevel::default()));
+
         for page in pages(&file) {
             let [_, _, payload_bytes, _] = first_fields(&file[page.clone()]);
             for at in page.end - payload_bytes as usize..page.end {
                 let mut flipped = file.to_vec();
                 flipped[at] ^= 1 << (at % 8);
+
                 let error = read(Bytes::from(flipped)).expect_err("a wrong checksum");
                 assert!(error.contains("CRC"), "byte {at}: {error}");
             }
@@ -441,6 +456,7 @@ mod tests {
             let last = rest[1..].iter().position(|byte| byte & 0x80 == 0);
             let (field, next) = rest.split_at(2 + last.expect("an end"));
             rest = next;
+
             let bits = field[1..].iter().rev();
             let zigzag = bits.fold(0_u32, |value, byte| (value << 7) | u32::from(byte & 0x7f));
             (zigzag >> 1) as i32 ^ -((zigzag & 1) as i32)

@@ -67,7 +67,7 @@ impl ShardFile {
         let writer = self
             .writer
             .as_mut()
-            .expect("a file is not appended to after its end");
+            .expect("a finished file is not appended to");
         append_chunks(writer, feature).map_err(|source| self.place.failed(number, source))?;
         self.row_groups.push(rows);
         Ok(())
@@ -79,7 +79,7 @@ impl ShardFile {
     /// [`ShardError::Io`], [`ShardError::Write`].
     pub(super) fn finish(mut self, split: &str, feature: &str) -> Result<FileEntry, ShardError> {
         let number = self.row_groups.len();
-        let writer = self.writer.take().expect("a file ends once");
+        let writer = self.writer.take().expect("a file is finished only once");
         let hashing = with_footer(writer).map_err(|source| self.place.failed(number, source))?;
         let content = self.place.finish(hashing)?;
         Ok(FileEntry {

@@ -48,7 +48,7 @@ pub enum ShardError {
         source: parquet::errors::ParquetError,
     },
     /// Rows of an earlier version cannot be read, although the file's content is the committed one.
-    #[error("{path}: cannot read rows to take them over; --recompute takes none")]
+    #[error("{path}: cannot read rows to copy them; use --recompute to compute all rows")]
     Read {
         /// The file.
         path: PathBuf,

@@ -151,7 +151,10 @@ impl<'a> RowReader<'a> {
             }
 
             if n_read != run.n {
-                let problem = format!("row group {} has {n_read} rows of {}", run.group, run.n);
+                let problem = format!(
+                    "row group {} has {n_read} rows instead of {}",
+                    run.group, run.n
+                );
                 return Err(failed(ParquetError::General(problem)));
             }
         }
@@ -278,5 +281,5 @@ fn column(column: Option<&ArrayRef>) -> Result<&ArrayRef, ParquetError> {
 }
 
 fn unexpected(what: &str) -> ParquetError {
-    ParquetError::General(format!("{what} are not of the types that a store has"))
+    ParquetError::General(format!("{what} do not have the expected types"))
 }

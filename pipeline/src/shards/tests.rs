@@ -59,6 +59,7 @@ fn rows(n_frames: impl Fn(usize) -> usize) -> Vec<FeatureRow> {
         let bytes = (0..shape[0] * shape[1])
             .flat_map(|i| value(clip, i).to_le_bytes())
             .collect();
+
         FeatureRow {
             clip,
             variant: 1.0,
@@ -78,6 +79,7 @@ fn rows(n_frames: impl Fn(usize) -> usize) -> Vec<FeatureRow> {
             }],
         }
     };
+
     (0..ROWS).map(row).collect()
 }
 
@@ -91,6 +93,7 @@ fn round_trip(
     let formats = [Format::new(entry(shape), Dtype::F16, &[], spec).expect("a schema")];
     let mut file =
         ShardFile::create(folder.path(), "00000.parquet".to_owned(), &formats[0]).expect("a file");
+
     let group = RowGroup {
         shard: 0,
         number: 0,
@@ -98,6 +101,7 @@ fn round_trip(
         training: true,
         busy: crate::budget::ByteBudget::new(0).busy(),
     };
+
     let encoded = group
         .encode(&formats, &clips(), "training-00000")
         .expect("encodable rows");
@@ -105,18 +109,22 @@ fn round_trip(
         assert!(feature.partial.values > 0);
         file.append(encoded.rows, feature).expect("room");
     }
+
     let entry = file.finish("training", "mel").expect("a finished file");
     assert_eq!(
         (entry.rows, entry.row_groups.as_slice()),
         (ROWS as u64, &[ROWS as u64][..])
     );
+
     let file = std::fs::File::open(folder.path().join("00000.parquet")).expect("the file");
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
     let metadata = ArrowReaderMetadata::load(&file, options).expect("Parquet");
+
     let tensor = formats[0].schema.index_of("mel").expect("the column");
     let pages = metadata.metadata().offset_index().expect("an offset index")[0][tensor]
         .page_locations()
         .len();
+
     let mut reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
         .build()
         .expect("a reader");
@@ -140,16 +148,19 @@ fn compressed_shards_hold_one_row_a_page_and_plain_ones_a_few() {
             rows(|_| SHAPE[1]),
         );
         assert_eq!(pages, want, "{compression:?}");
+
         let tensors = batch
             .column_by_name("mel")
             .expect("the column")
             .as_fixed_size_binary();
+
         for row in 0..ROWS {
             let want: Vec<u8> = (0..SHAPE[0] * SHAPE[1])
                 .flat_map(|i| value(row, i).to_le_bytes())
                 .collect();
             assert_eq!(tensors.value(row), want, "row {row}, {compression:?}");
         }
+
         assert!(
             batch
                 .column_by_name("artist_id")
@@ -173,6 +184,7 @@ fn the_bytes_of_a_shard_are_pinned() {
     .expect("a schema")];
     let mut file =
         ShardFile::create(folder.path(), "00000.parquet".to_owned(), &formats[0]).expect("a file");
+
     let group = RowGroup {
         shard: 0,
         number: 0,
@@ -180,12 +192,14 @@ fn the_bytes_of_a_shard_are_pinned() {
         training: true,
         busy: crate::budget::ByteBudget::new(0).busy(),
     };
+
     let encoded = group
         .encode(&formats, &clips(), "training-00000")
         .expect("encodable rows");
     for feature in encoded.features {
         file.append(encoded.rows, feature).expect("room");
     }
+
     let blake3 = file
         .finish("training", "mel")
         .expect("a finished file")
@@ -203,6 +217,7 @@ fn ragged_rows_carry_their_shape() {
         &ShardSpec::default(),
         rows(|row| 10 + row),
     );
+
     let shapes = batch
         .column_by_name("mel_shape")
         .expect("the column")
@@ -211,6 +226,7 @@ fn ragged_rows_carry_their_shape() {
         .column_by_name("mel")
         .expect("the column")
         .as_binary::<i32>();
+
     for row in 0..ROWS {
         let shape = shapes.value(row);
         assert_eq!(
@@ -228,10 +244,12 @@ fn the_list_layout_holds_the_same_values() {
         ..ShardSpec::default()
     };
     let (batch, _) = round_trip(SHAPE.map(Some).to_vec(), &spec, rows(|_| SHAPE[1]));
+
     let lists = batch
         .column_by_name("mel")
         .expect("the column")
         .as_list::<i32>();
+
     for row in 0..ROWS {
         let list = lists.value(row);
         let values = list.as_primitive::<Float16Type>().values();

@@ -77,12 +77,12 @@ pub(super) fn read(file: &Arc<File>, file_bytes: u64) -> io::Result<Vec<Entry>> 
     while left > 0 {
         let (entry, record_bytes) =
             read_entry(&mut records).map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => damaged("an entry of the directory is cut off"),
+                io::ErrorKind::UnexpectedEof => damaged("an entry of the directory is truncated"),
                 _ => error,
             })?;
         left = left
             .checked_sub(record_bytes)
-            .ok_or_else(|| damaged("an entry of the directory is cut off"))?;
+            .ok_or_else(|| damaged("an entry of the directory is truncated"))?;
         n_records += 1;
         // An entry of a folder has no content.
         if !entry.name.ends_with(b"/") {
@@ -98,7 +98,7 @@ pub(super) fn read(file: &Arc<File>, file_bytes: u64) -> io::Result<Vec<Entry>> 
     };
     if counted != end.entries {
         return Err(damaged(&format!(
-            "the directory holds {n_records} entries, and {} are announced",
+            "the directory contains {n_records} entries, but its end record states {}",
             end.entries
         )));
     }
@@ -138,13 +138,13 @@ fn find_end(file: &File, file_bytes: u64) -> io::Result<End> {
     let mut tail = vec![0; tail_bytes as usize];
     file.read_exact_at(&mut tail, tail_start)?;
 
-    let at = find_end_record(&tail).ok_or_else(|| damaged("no end of a zip"))?;
+    let at = find_end_record(&tail).ok_or_else(|| damaged("no end record of a zip directory"))?;
     let record = &tail[at..];
     // The number of this file of a split archive, and of the file in which the directory begins.
     if u16_at(record, 4) != u16_at(record, 6) {
         return Err(io::Error::new(
             io::ErrorKind::Unsupported,
-            "an archive in several files: join them first",
+            "multi-part archive: join the parts first",
         ));
     }
 
@@ -216,7 +216,7 @@ fn find_end_64(file: &File, end: u64) -> io::Result<Option<End>> {
         }
     }
     Err(damaged(
-        "the 64-bit end of the directory is not where it should be",
+        "the zip64 end record is not at the position stated by its locator",
     ))
 }
 
@@ -243,7 +243,7 @@ fn find_start(file: &File, end: &End) -> io::Result<(u64, u64)> {
             return Ok((start, prefix_bytes));
         }
     }
-    Err(damaged("no directory where its end says"))
+    Err(damaged("no directory at the position in the end record"))
 }
 
 /// Reads one entry and returns it with its length.
@@ -251,7 +251,7 @@ fn read_entry(records: &mut impl Read) -> io::Result<(Entry, u64)> {
     let mut head = [0; ENTRY_BYTES];
     records.read_exact(&mut head)?;
     if !head.starts_with(ENTRY_MAGIC) {
-        return Err(damaged("no entry where the directory should have one"));
+        return Err(damaged("no directory entry at the expected position"));
     }
 
     let [name_bytes, extra_bytes, comment_bytes] =

@@ -104,6 +104,7 @@ mod tests {
             "fma_large/"
         );
         assert_eq!(root(&["data/fma_large/000/000002.mp3"]), "data/fma_large/");
+
         assert_eq!(
             root(&["genres/blues/a.mp3", "genres/rock/b.mp3"]),
             "genres/"
@@ -111,6 +112,7 @@ mod tests {
         assert_eq!(root(&["rock/b.mp3"]), "");
         assert_eq!(root(&["a.mp3", "genres/rock/b.mp3"]), "");
         assert_eq!(root(&["genres/a.mp3", "genres/rock/b.mp3"]), "");
+
         assert_eq!(root(&["fma_large/000/a.mp3", "fma_small/000/a.mp3"]), "");
         assert_eq!(root_len([].into_iter()), 0);
     }
@@ -121,6 +123,7 @@ mod tests {
             assert!(Media::Audio.is_clip_name(OsStr::new(name)), "{name}");
             assert!(!Media::Pictures.is_clip_name(OsStr::new(name)), "{name}");
         }
+
         for name in [
             "tracks.csv",
             "README",
@@ -132,6 +135,7 @@ mod tests {
             assert!(!Media::Audio.is_clip_name(OsStr::new(name)), "{name}");
             assert!(!Media::Pictures.is_clip_name(OsStr::new(name)), "{name}");
         }
+
         for name in ["a.png", "b.JPG", "c.jpeg"] {
             assert!(Media::Pictures.is_clip_name(OsStr::new(name)), "{name}");
             assert!(!Media::Audio.is_clip_name(OsStr::new(name)), "{name}");

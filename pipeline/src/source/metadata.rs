@@ -290,6 +290,7 @@ mod tests {
         let csv = folder.path().join("tracks.csv");
         let long = "track_id,genre\n".repeat(50_000);
         std::fs::write(&csv, &long).unwrap();
+
         let zip = folder.path().join("fma_metadata.zip");
         zip_of(
             &zip,
@@ -298,6 +299,7 @@ mod tests {
                 ("fma_metadata/genres.csv", "x"),
             ],
         );
+
         for path in [folder.path(), &csv, &zip] {
             let files = Files::open(path).unwrap();
             assert!(
@@ -316,16 +318,19 @@ mod tests {
     #[test]
     fn folder_and_zip_have_equal_fingerprints() {
         let folder = tempfile::tempdir().unwrap();
+
         // One file is longer than a block. The other one is the input of the CRC-32 check value.
         let long = "0123456789".repeat(200_000);
         std::fs::write(folder.path().join("long.csv"), &long).unwrap();
         std::fs::write(folder.path().join("check.csv"), "123456789").unwrap();
+
         let zip = folder.path().join("m.zip");
         zip_of(&zip, &[("long.csv", &long), ("check.csv", "123456789")]);
         let (plain, zipped) = (
             Files::open(folder.path()).unwrap(),
             Files::open(&zip).unwrap(),
         );
+
         assert_eq!(plain.fingerprint("check.csv").unwrap(), (0xcbf4_3926, 9));
         for name in ["long.csv", "check.csv"] {
             assert_eq!(
@@ -333,6 +338,7 @@ mod tests {
                 zipped.fingerprint(name).unwrap()
             );
         }
+
         assert!(matches!(
             zipped.fingerprint("absent.csv"),
             Err(SourceError::NoSuchFile { .. })
@@ -401,6 +407,7 @@ mod tests {
                 ("__MACOSX/fma_metadata/._tracks.csv", "2"),
             ],
         );
+
         assert_eq!(
             Files::open(&zip).unwrap().names().collect::<Vec<_>>(),
             ["tracks.csv"]
@@ -411,12 +418,14 @@ mod tests {
     fn damaged_entry_fails_while_reading() {
         let folder = tempfile::tempdir().unwrap();
         let zip = folder.path().join("m.zip");
+
         let options =
             SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
         let mut writer = zip::ZipWriter::new(File::create(&zip).unwrap());
         writer.start_file("tracks.csv", options).unwrap();
         writer.write_all(b"track_id").unwrap();
         writer.finish().unwrap();
+
         let mut bytes = std::fs::read(&zip).unwrap();
         let at = bytes
             .windows(8)
@@ -424,6 +433,7 @@ mod tests {
             .unwrap();
         bytes[at] ^= 1;
         std::fs::write(&zip, &bytes).unwrap();
+
         let error = Files::open(&zip)
             .unwrap()
             .read("tracks.csv")
@@ -440,6 +450,7 @@ mod tests {
         zip_of(&zip, &[("tracks.csv", "1")]);
         let bytes = std::fs::read(&zip).unwrap();
         std::fs::write(&zip, &bytes[..bytes.len() - 30]).unwrap();
+
         let error = Files::open(&zip).unwrap_err().to_string();
         assert!(
             error.contains("m.zip") && error.contains("download it again"),

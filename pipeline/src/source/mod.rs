@@ -202,7 +202,7 @@ pub enum SourceError {
     },
     /// The directory of the zip cannot be read, for example after an incomplete download.
     #[error(
-        "{path}: the zip's directory is damaged or cut off; compare its sha1 with the publisher's and download it again"
+        "{path}: the zip's directory is damaged or truncated; compare its sha1 with the publisher's and download it again"
     )]
     BrokenZip {
         /// The archive.
@@ -212,7 +212,7 @@ pub enum SourceError {
     },
     /// The path is neither a folder nor a zip.
     #[error(
-        "{path} is neither a folder nor a zip; give the folder that holds the clips, or a zip of it"
+        "{path} is neither a folder nor a zip; give the folder that contains the clips, or a zip of it"
     )]
     NotAPlace {
         /// The path.
@@ -229,7 +229,7 @@ pub enum SourceError {
         unsupported: String,
     },
     /// The metadata file does not exist.
-    #[error("{path} holds no file {name}")]
+    #[error("{path} does not contain a file {name}")]
     NoSuchFile {
         /// The folder or archive.
         path: PathBuf,
@@ -238,7 +238,7 @@ pub enum SourceError {
     },
     /// The archive contains several metadata files with the same name.
     #[error(
-        "{path}: {n} entries are called {name}: make a zip with one of them, or give the folder"
+        "{path}: {n} entries are named {name}: create a zip with only one of them, or give the folder"
     )]
     Duplicates {
         /// The archive.
@@ -262,7 +262,7 @@ fn no_clips_remedy(unsupported: &str) -> String {
     if unsupported.is_empty() {
         return "is it the audio folder?".to_owned();
     }
-    format!("it holds {unsupported}, which wavemill does not decode: convert them first")
+    format!("it contains {unsupported}, which wavemill does not decode: convert them first")
 }
 
 impl SourceError {

@@ -152,6 +152,7 @@ mod tests {
             found.add(NoClip::Unsupported, path, 1);
             found.unsupported.insert(path.to_owned());
         }
+
         let below = found.below("data/fma/");
         assert_eq!(Vec::from_iter(&below.unsupported), ["000/a.m4a"]);
         let count = &below.counts[&(NoClip::Unsupported, "m4a".to_owned())];

@@ -32,6 +32,7 @@ fn zip_of(path: &Path, method: zip::CompressionMethod, entries: &[(&str, &[u8])]
         .unwrap();
         zip.write_all(bytes).unwrap();
     }
+
     zip.finish().unwrap();
 }
 
@@ -44,6 +45,7 @@ fn raw_zip(path: &Path, method: u16, name: &str, content: &[u8], data: &[u8], si
         crc.sum().to_le_bytes(),
         u16::try_from(name.len()).unwrap().to_le_bytes(),
     );
+
     // The 64-bit sizes are in an extra field of 20 bytes: uncompressed, then compressed.
     let extra = [
         &[1, 0, 16, 0][..],
@@ -51,6 +53,7 @@ fn raw_zip(path: &Path, method: u16, name: &str, content: &[u8], data: &[u8], si
         &sizes.0.to_le_bytes(),
     ]
     .concat();
+
     let shared = [
         &[45, 0, 0, 0][..],
         &method.to_le_bytes(),
@@ -61,6 +64,7 @@ fn raw_zip(path: &Path, method: u16, name: &str, content: &[u8], data: &[u8], si
         &[20, 0],
     ]
     .concat();
+
     let local = [
         b"PK\x03\x04".as_slice(),
         &shared,
@@ -69,6 +73,7 @@ fn raw_zip(path: &Path, method: u16, name: &str, content: &[u8], data: &[u8], si
         data,
     ]
     .concat();
+
     let directory = [
         b"PK\x01\x02\x2d\x00".as_slice(),
         &shared,
@@ -77,10 +82,12 @@ fn raw_zip(path: &Path, method: u16, name: &str, content: &[u8], data: &[u8], si
         &extra,
     ]
     .concat();
+
     let (at, length) = (
         u32::try_from(local.len()).unwrap(),
         u32::try_from(directory.len()).unwrap(),
     );
+
     let counts = [0, 0, 0, 0, 1, 0, 1, 0];
     let end = [
         b"PK\x05\x06".as_slice(),
@@ -90,6 +97,7 @@ fn raw_zip(path: &Path, method: u16, name: &str, content: &[u8], data: &[u8], si
         &[0; 2],
     ]
     .concat();
+
     fs::write(path, [local, directory, end].concat()).unwrap();
 }
 
@@ -149,18 +157,21 @@ fn folder_parent_and_zip_give_equal_keys_and_bytes() {
         ("fma_large/155/155066.MP3", &[7; 9_999]),
         ("fma_large/000/000005.mp3", b""),
     ];
+
     let parent = temp.path().join("data");
     clips
         .iter()
         .for_each(|(name, bytes)| put(&parent, name, bytes));
     put(&parent, "fma_large/README.txt", b"no clip");
     put(&parent, "fma_large/000/._000002.mp3", b"no clip either");
+
     let (stored, deflated) = (
         temp.path().join("fma_large.zip"),
         temp.path().join("renamed.zip"),
     );
     zip_of(&stored, Stored, &clips);
     zip_of(&deflated, Deflated, &clips);
+
     for path in [&parent, &parent.join("fma_large"), &stored, &deflated] {
         let source = open(path, Media::Audio, false).unwrap();
         assert_eq!(
@@ -169,6 +180,7 @@ fn folder_parent_and_zip_give_equal_keys_and_bytes() {
             "{}",
             path.display()
         );
+
         assert_eq!(read(&*source, "000/000002.mp3").unwrap(), b"two");
         assert_eq!(read(&*source, "155/155066.MP3").unwrap(), [7; 9_999]);
         assert_eq!(read(&*source, "000/000005.mp3").unwrap(), b"");
@@ -207,6 +219,7 @@ fn zip_of_a_flat_folder_equals_the_folder() {
         Stored,
         &[("clips/a.mp3", b"a")],
     );
+
     for name in ["clips", "clips.zip"] {
         assert_eq!(
             keys(&*open(&temp.path().join(name), Media::Audio, false).unwrap()),
@@ -220,6 +233,7 @@ fn zip_of_a_flat_folder_equals_the_folder() {
 fn odd_files_are_listed_and_rejected_without_hanging() {
     let temp = TempDir::new().unwrap();
     let (root, outside) = (temp.path().join("root"), temp.path().join("outside"));
+
     put(&root, "good.mp3", b"good");
     put(&outside, "secret.mp3", b"secret");
     put(&outside, "more/far.mp3", b"far");
@@ -231,6 +245,7 @@ fn odd_files_are_listed_and_rejected_without_hanging() {
             .unwrap()
             .success()
     );
+
     symlink("nowhere.mp3", root.join("dangling.mp3")).unwrap();
     symlink("good.mp3", root.join("inside.mp3")).unwrap();
     symlink("/dev/zero", root.join("zero.mp3")).unwrap();
@@ -247,6 +262,7 @@ fn odd_files_are_listed_and_rejected_without_hanging() {
     assert_eq!(read(&*source, "dangling.mp3"), Err(Reason::MissingFile));
     assert_eq!(read(&*source, "out.mp3"), Err(Reason::OutsideRoot));
     assert_eq!(read(&*source, "zero.mp3"), Err(Reason::OutsideRoot));
+
     assert_eq!(source.index().len(), 7);
     assert!(
         source
@@ -274,6 +290,7 @@ fn odd_names_are_keys_unless_they_are_not_utf8() {
         "quote'\".mp3",
         "semi;colon,comma.mp3",
     ];
+
     names
         .iter()
         .for_each(|name| put(temp.path(), name, name.as_bytes()));
@@ -282,6 +299,7 @@ fn odd_names_are_keys_unless_they_are_not_utf8() {
         b"latin 1",
     )
     .unwrap();
+
     let source = open(temp.path(), Media::Audio, false).unwrap();
     names
         .iter()
@@ -297,12 +315,14 @@ fn files_that_change_after_listing() {
         .iter()
         .for_each(|name| put(temp.path(), name, b"abc"));
     let source = open(temp.path(), Media::Audio, false).unwrap();
+
     fs::remove_file(temp.path().join("gone.mp3")).unwrap();
     put(temp.path(), "grown.mp3", b"abcdef");
     File::create(temp.path().join("huge.mp3"))
         .unwrap()
         .set_len(CLIP_BYTES_MAX + 1)
         .unwrap();
+
     assert_eq!(read(&*source, "gone.mp3"), Err(Reason::MissingFile));
     assert_eq!(read(&*source, "grown.mp3").unwrap(), b"abcdef");
     assert_eq!(read(&*source, "huge.mp3"), Err(Reason::TooLarge));
@@ -312,6 +332,7 @@ fn files_that_change_after_listing() {
 fn places_that_are_no_source_say_so() {
     let temp = TempDir::new().unwrap();
     put(temp.path(), "tracks.csv", b"track_id");
+
     assert!(matches!(
         open(temp.path(), Media::Audio, false),
         Err(SourceError::NoClips { .. })
@@ -324,6 +345,7 @@ fn places_that_are_no_source_say_so() {
         open(&temp.path().join("absent"), Media::Audio, false),
         Err(SourceError::Open { .. })
     ));
+
     zip_of(&temp.path().join("cut.zip"), Stored, &[("a/b.mp3", b"x")]);
     let bytes = fs::read(temp.path().join("cut.zip")).unwrap();
     fs::write(temp.path().join("cut.zip"), &bytes[..bytes.len() - 40]).unwrap();
@@ -400,11 +422,14 @@ fn entry_names_stay_inside_the_root() {
             ("g/caf_.mp3", b"latin"),
         ],
     );
+
     patch(&zip, b"g/AA/b", b"../../");
     patch(&zip, b"Xabs", b"/abs");
     patch(&zip, b"caf_", b"caf\xe9");
+
     let source = open(&zip, Media::Audio, false).unwrap();
     assert_eq!(keys(&*source), ["g/a.mp3"]);
+
     let reasons: Vec<Reason> = source
         .rejects()
         .iter()
@@ -440,6 +465,7 @@ fn of_two_entries_of_one_name_none_is_used() {
         if second == "g/Y.mp3" {
             patch(&zip, b"g/Y.mp3", b"g/X.mp3");
         }
+
         let source = open(&zip, Media::Audio, false).unwrap();
         assert_eq!(keys(&*source), ["g/X.mp3", "g/c.mp3"], "{second}");
         assert_eq!(
@@ -456,6 +482,7 @@ fn of_two_entries_of_one_name_none_is_used() {
 fn threads_read_one_zip_at_once() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
+
     let clips: Vec<(String, Vec<u8>)> = (0..64_u8)
         .map(|i| (format!("g/{i}.mp3"), vec![i; 10_000 + usize::from(i)]))
         .collect();
@@ -463,8 +490,10 @@ fn threads_read_one_zip_at_once() {
         .iter()
         .map(|(name, bytes)| (name.as_str(), bytes.as_slice()))
         .collect();
+
     zip_of(&zip, Deflated, &entries);
     let source = open(&zip, Media::Audio, false).unwrap();
+
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -484,6 +513,7 @@ fn bzip2_entries_are_read_whole_and_as_streams() {
     let long: Vec<u8> = (0..2_000_000_u32)
         .map(|i| (i.wrapping_mul(i) >> 7) as u8)
         .collect();
+
     for content in [&long[..], b"short", b""] {
         let data = bzip2(content);
         raw_zip(&zip, 12, "a.mp3", content, &data, lengths(&data, content));
@@ -491,6 +521,7 @@ fn bzip2_entries_are_read_whole_and_as_streams() {
             read(&*open(&zip, Media::Audio, false).unwrap(), "a.mp3").unwrap(),
             content
         );
+
         let mut streamed = Vec::new();
         let files = metadata::Files::open(&zip).unwrap();
         files
@@ -506,18 +537,21 @@ fn bzip2_entries_are_read_whole_and_as_streams() {
 fn damaged_bzip2_is_a_reject_and_ends_a_stream() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
+
     let content = [5; 10_000];
     let good = bzip2(&content);
     let mut flipped = good.clone();
     flipped[good.len() / 2] ^= 1;
     let cut = &good[..good.len() - 4];
     let (whole, compressed) = (content.len() as u64, good.len() as u64);
+
     let cases: [(&[u8], (u64, u64)); 4] = [
         (&flipped, (compressed, whole)),
         (cut, (compressed - 4, whole)),
         (&good, (compressed, whole - 1)),
         (&good, (compressed, whole + 1)),
     ];
+
     for (data, sizes) in cases {
         raw_zip(&zip, 12, "a.mp3", &content, data, sizes);
         assert_eq!(
@@ -525,6 +559,7 @@ fn damaged_bzip2_is_a_reject_and_ends_a_stream() {
             Err(Reason::Damaged),
             "{sizes:?}"
         );
+
         let files = metadata::Files::open(&zip).unwrap();
         let error = files
             .read("a.mp3")
@@ -544,6 +579,7 @@ fn unknown_compression_is_a_reject_with_a_remedy() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
     raw_zip(&zip, 14, "a.mp3", b"lzma", b"lzma", (4, 4));
+
     let Err(ReadFailure::Reject(reject)) = open(&zip, Media::Audio, false)
         .unwrap()
         .read("a.mp3", &mut Vec::new())
@@ -553,6 +589,7 @@ fn unknown_compression_is_a_reject_with_a_remedy() {
     assert_eq!(reject.reason, Reason::UnsupportedCodec);
     let wanted = "compression method 14: unpack it (7z x x.zip) and give the folder";
     assert!(reject.detail.contains(wanted), "{}", reject.detail);
+
     let Err(SourceError::Open { source, .. }) = metadata::Files::open(&zip).unwrap().read("a.mp3")
     else {
         panic!("opened");
@@ -571,6 +608,7 @@ fn one_flipped_bit_of_a_zip_costs_one_clip() {
         ("100/b.mp3", &[7; 300]),
         ("200/c.mp3", b"third"),
     ];
+
     let mut opened = 0;
     for method in [Stored, Deflated] {
         zip_of(&zip, method, &clips);
@@ -580,12 +618,14 @@ fn one_flipped_bit_of_a_zip_costs_one_clip() {
                 let mut flipped = good.clone();
                 flipped[at] ^= 1 << bit;
                 fs::write(&zip, &flipped).unwrap();
+
                 let source = match open(&zip, Media::Audio, false) {
                     Ok(source) => source,
                     Err(SourceError::BrokenZip { .. } | SourceError::NotAPlace { .. }) => continue,
                     Err(error) => panic!("byte {at}, bit {bit}: {error:?}"),
                 };
                 opened += 1;
+
                 let right = |(name, bytes): &(&str, &[u8])| {
                     source.index().contains_key(*name)
                         && read(&*source, name).is_ok_and(|read| read == *bytes)
@@ -597,6 +637,7 @@ fn one_flipped_bit_of_a_zip_costs_one_clip() {
                     "byte {at}, bit {bit}: {:?}",
                     keys(&*source)
                 );
+
                 for key in source.index().keys() {
                     let known = clips
                         .iter()
@@ -609,6 +650,7 @@ fn one_flipped_bit_of_a_zip_costs_one_clip() {
             }
         }
     }
+
     assert!(opened > 500, "{opened}");
 }
 
@@ -663,6 +705,7 @@ fn an_entry_whose_own_header_disagrees_is_a_reject() {
 fn zips_behind_other_data_with_comments_and_tails_are_read() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
+
     let mut writer = zip::ZipWriter::new(File::create(&zip).unwrap());
     writer
         .start_file("g/a.mp3", SimpleFileOptions::default())
@@ -672,9 +715,11 @@ fn zips_behind_other_data_with_comments_and_tails_are_read() {
         .set_comment("PK\x05\x06 is how the end begins")
         .unwrap();
     writer.finish().unwrap();
+
     let good = fs::read(&zip).unwrap();
     let before = [b"PK\x03\x04 and more before".as_slice(), &good].concat();
     let behind = [&good, b"a tail".as_slice()].concat();
+
     for bytes in [good, before, behind] {
         fs::write(&zip, bytes).unwrap();
         assert_eq!(
@@ -688,6 +733,7 @@ fn zips_behind_other_data_with_comments_and_tails_are_read() {
 fn a_zip_of_over_65535_entries_is_read() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
+
     let mut writer = zip::ZipWriter::new(std::io::BufWriter::new(File::create(&zip).unwrap()));
     let options = SimpleFileOptions::default().compression_method(Stored);
     for i in 0..65_600 {
@@ -696,6 +742,7 @@ fn a_zip_of_over_65535_entries_is_read() {
             .unwrap();
     }
     writer.finish().unwrap().flush().unwrap();
+
     assert_eq!(
         open(&zip, Media::Audio, false).unwrap().index().len(),
         65_600
@@ -706,6 +753,7 @@ fn a_zip_of_over_65535_entries_is_read() {
 fn sizes_that_cannot_be_are_rejects() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
+
     for method in [0, 8, 12] {
         for sizes in [
             (u64::MAX, 4),
@@ -716,6 +764,7 @@ fn sizes_that_cannot_be_are_rejects() {
         ] {
             raw_zip(&zip, method, "a.mp3", b"some", b"some", sizes);
             let source = open(&zip, Media::Audio, false).unwrap();
+
             assert_eq!(
                 read(&*source, "a.mp3"),
                 Err(Reason::Damaged),

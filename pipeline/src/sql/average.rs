@@ -34,8 +34,8 @@ fn tensor_of(field: &Field) -> Result<TensorType> {
     match TensorType::of(field) {
         Some(tensor) => Ok(tensor),
         None => plan_err!(
-            "{NAME} needs a tensor column, and '{}' is none (or lost its type in an expression): apply {NAME} to the \
-             feature column itself, in an inner query if need be",
+            "{NAME} needs a tensor column, but '{}' is not one (or lost its type in an expression): apply {NAME} to \
+             the feature column itself, in a subquery if necessary",
             field.name()
         ),
     }
@@ -105,7 +105,7 @@ impl Average {
         }
         if self.sums.len() != values.len() {
             return exec_err!(
-                "{NAME} needs rows of one shape, and there are rows of {} and of {} values: take an equal part of each \
+                "{NAME} needs rows of the same shape, but found rows of {} and of {} values: take equal parts of them \
                  with tensor_slice, or average over an axis with tensor_mean(x, axis)",
                 self.sums.len(),
                 values.len()
@@ -133,10 +133,7 @@ fn f64_of(bytes: &[u8]) -> f64 {
 impl Accumulator for Average {
     fn update_batch(&mut self, columns: &[ArrayRef]) -> Result<()> {
         let Some(column) = TensorColumn::new(&columns[0]) else {
-            return exec_err!(
-                "{NAME} cannot read tensors out of {}",
-                columns[0].data_type()
-            );
+            return exec_err!("{NAME} cannot read tensors from {}", columns[0].data_type());
         };
 
         // Copy the type, because `add` borrows the whole of `self`.

@@ -84,7 +84,7 @@ impl UncheckedFooters {
                 entries.remove(path);
                 return Ok(());
             }
-            Ok(false) => "its footer is not the one that was committed".to_owned(),
+            Ok(false) => "its footer differs from the committed one".to_owned(),
             Err(error) => error.to_string(),
         };
         Err(SqlError::Damaged { path: full, detail })
@@ -332,6 +332,7 @@ mod tests {
     fn one_flipped_bit_is_an_answer_or_a_named_file_and_never_a_panic() {
         let store = TestStore::small();
         let (mut damaged, mut panicked) = (0, 0);
+
         for (table, name) in [
             ("tracks", "tracks"),
             ("features_log_mel", "log_mel"),
@@ -345,13 +346,16 @@ mod tests {
                 .expect("a file");
             let path = store.folder.path().join(&entry.path);
             let whole = std::fs::read(&path).expect("a file");
+
             for at in places(&whole) {
                 let mut flipped = whole.clone();
                 flipped[at] ^= 1 << (at % 8);
                 std::fs::write(&path, flipped).expect("a file");
+
                 let Err(error) = ask(&store, table) else {
                     continue;
                 };
+
                 assert_eq!(error.exit_code(), 3, "{name}, byte {at}: {error}");
                 assert!(
                     error.to_string().contains(&entry.path),
@@ -360,9 +364,11 @@ mod tests {
                 damaged += 1;
                 panicked += usize::from(error.to_string().contains(READER_FAILED));
             }
+
             std::fs::write(&path, whole).expect("a file");
             ask(&store, table).expect("whole again");
         }
+
         assert!(
             damaged > 100 && panicked > 0,
             "{damaged} damaged, {panicked} panics"
@@ -374,20 +380,24 @@ mod tests {
         let store = TestStore::small();
         let (session, opened) = (session(&store), OpenedFiles::default());
         opened.note(&store.manifest.files[0].path);
+
         let typo = SqlError::Meaning {
             detail: "no such function".to_owned(),
         };
+
         let asked = std::cell::Cell::new(false);
         let stop = || {
             asked.set(true);
             false
         };
+
         let version = Version::new(Store::at(store.folder.path()), &store.manifest);
         assert!(matches!(
             version.explain(typo, &opened, stop),
             SqlError::Meaning { .. }
         ));
         assert!(!asked.get());
+
         let failed = || SqlError::Failed {
             detail: "a reader's words".to_owned(),
         };
@@ -401,6 +411,7 @@ mod tests {
             version.explain(failed(), &opened, || true),
             SqlError::Interrupted
         ));
+
         drop(session);
     }
 
@@ -471,19 +482,23 @@ mod tests {
             let store = TestStore::small();
             let versions = store.folder.path().join("_wavemill/versions");
             std::fs::create_dir_all(&versions).expect("a folder");
+
             for version in 1..=latest {
                 let mut manifest = store.manifest.clone();
                 if version > 1 {
                     manifest.identity.limit = Some(1);
                     manifest.plan_id = manifest.identity.plan_id().expect("an id");
                 }
+
                 let json = manifest.to_json().expect("a manifest");
                 std::fs::write(versions.join(format!("{version:08}.json")), json).expect("a file");
             }
+
             let two = "SELECT 1 AS a; SELECT * FROM features_log_mel";
             let error = session(&store)
                 .run(two, &mut Collects(&store))
                 .expect_err("the data is gone");
+
             if latest == 1 {
                 assert_eq!(
                     error.exit_code(),

@@ -39,14 +39,14 @@ pub(crate) enum SqlError {
         detail: String,
     },
     /// The content of a file cannot be read, and the reader does not name the file.
-    #[error("a file of the store is damaged ({detail}); `wavemill verify` says which")]
+    #[error("a file of the store is damaged ({detail}); `wavemill verify` reports which")]
     Unreadable {
         /// The reader's message.
         detail: String,
     },
     /// `gc` removed the version before or while a query read it.
     #[error(
-        "the data of version {version} was removed by `wavemill gc` meanwhile: use a later version"
+        "the data of version {version} was removed by `wavemill gc` in the meantime: use a later version"
     )]
     Collected {
         /// The removed version.
@@ -84,7 +84,9 @@ pub(crate) enum SqlError {
         detail: String,
     },
     /// The command does not exist at the prompt.
-    #[error("no command {name}: there are \\d, \\d TABLE and \\x, and at the prompt \\? and \\q")]
+    #[error(
+        "no command {name}: available are \\d, \\d TABLE and \\x, and at the prompt \\? and \\q"
+    )]
     UnknownCommand {
         /// The name as written.
         name: String,
@@ -103,13 +105,13 @@ pub(crate) enum SqlError {
     #[error("the query is empty: give SQL, such as \"SELECT count(*) FROM tracks\"")]
     Empty,
     /// The statement writes, which is not permitted.
-    #[error("{statement} writes, and `wavemill sql` only reads: give --allow-write to permit it")]
+    #[error("{statement} writes, but `wavemill sql` is read-only: add --allow-write to permit it")]
     Refused {
         /// Kind of the statement, such as `COPY`.
         statement: String,
     },
     /// The target or source of the statement is inside the store.
-    #[error("{path}: this is in the store itself: {statement} needs a place outside it")]
+    #[error("{path}: this path is inside the store: {statement} needs one outside it")]
     InStore {
         /// Kind of the statement, such as `COPY`.
         statement: &'static str,
@@ -118,7 +120,7 @@ pub(crate) enum SqlError {
     },
     /// A text format cannot represent tensors.
     #[error(
-        "column '{column}' holds tensors, which {format} cannot show: select tensor({column}) or tensor_mean({column}), \
+        "column '{column}' contains tensors, which {format} cannot show: select tensor({column}) or tensor_mean({column}), \
          or use --format arrow or parquet"
     )]
     TensorAsText {
@@ -128,20 +130,22 @@ pub(crate) enum SqlError {
         format: Format,
     },
     /// A binary format cannot be written to a terminal.
-    #[error("{format} is no text for a terminal: add --out FILE, or send it on with |")]
+    #[error("{format} is a binary format: add --out FILE, or pipe it into a program")]
     BinaryToTerminal {
         /// The requested format.
         format: Format,
     },
     /// The format can only contain one result.
-    #[error("{format} holds one result: give a single query, or --format table, csv or json")]
+    #[error(
+        "{format} can contain only one result: give a single query, or --format table, csv or json"
+    )]
     SeveralResults {
         /// The requested format.
         format: Format,
     },
     /// The query exceeds `--memory-limit`.
     #[error(
-        "the query needs more than its --memory-limit ({detail}): raise it, or leave the tensors out of sorts and joins"
+        "the query exceeds --memory-limit ({detail}): raise it, or exclude the tensors from sorts and joins"
     )]
     Memory {
         /// The allocation that failed.
@@ -369,7 +373,7 @@ pub(super) fn nearest(wanted: &str, names: &[&str]) -> Vec<String> {
 
 fn suggestion(near: &[String]) -> String {
     if near.is_empty() {
-        "; \\d at the prompt lists what there is".to_owned()
+        "; at the prompt, \\d lists tables and \\d TABLE columns".to_owned()
     } else {
         format!("; did you mean {}?", near.join(" or "))
     }
@@ -397,10 +401,12 @@ mod tests {
         let page = ParquetError::General("bad page".to_owned());
         let damaged = SqlError::from(DataFusionError::ParquetError(Box::new(page)));
         assert_eq!(damaged.exit_code(), 3);
+
         assert_eq!(
             SqlError::from(DataFusionError::Plan("x".into())).exit_code(),
             2
         );
+
         let own =
             DataFusionError::External(Box::new(SqlError::Interrupted)).context("while reading");
         assert_eq!(SqlError::from(own).exit_code(), 130);

@@ -86,8 +86,8 @@ impl TensorFunction {
         match TensorType::of(field) {
             Some(tensor) => Ok(tensor),
             None => plan_err!(
-                "{0} needs a tensor column, and '{1}' is none (or lost its type in an expression): apply {0} to the \
-                 feature column itself, in an inner query if need be",
+                "{0} needs a tensor column, but '{1}' is not one (or lost its type in an expression): apply {0} to \
+                 the feature column itself, in a subquery if necessary",
                 self.name(),
                 field.name()
             ),
@@ -205,7 +205,7 @@ impl ScalarUDFImpl for TensorFunction {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let Some(column) = TensorColumn::new(&arrays[0]) else {
             return exec_err!(
-                "{} cannot read tensors out of {}",
+                "{} cannot read tensors from {}",
                 self.name(),
                 arrays[0].data_type()
             );
@@ -236,7 +236,7 @@ impl ScalarUDFImpl for TensorFunction {
             TensorOp::Min => Arc::new(rows.fold(f32::min)),
             TensorOp::Max => Arc::new(rows.fold(f32::max)),
             TensorOp::At => Arc::new(rows.at(&arrays[1..])),
-            TensorOp::Slice => return exec_err!("tensor_slice gives tensors"),
+            TensorOp::Slice => return exec_err!("tensor_slice returns tensors"),
         };
         Ok(ColumnarValue::Array(result))
     }
@@ -329,7 +329,7 @@ impl Rows<'_> {
                 Some(shape) => values.extend(shape.iter().map(|&n| n as i32)),
                 None => {
                     return exec_err!(
-                        "the shape does not follow from the bytes: use the column <feature>_shape"
+                        "the shape cannot be derived from the bytes: use the column <feature>_shape"
                     );
                 }
             }

@@ -84,6 +84,7 @@ mod tests {
             ),
             ("EXPLAIN SELECT 1", "EXPLAIN SELECT 1"),
         ];
+
         for (sql, want) in cases {
             assert_eq!(after(sql), want);
         }

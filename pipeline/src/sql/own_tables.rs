@@ -31,7 +31,7 @@ pub(super) fn add(ctx: &SessionContext, name: &str, file: &Path) -> Result<(), S
                 None => refusal(
                     name,
                     file,
-                    "the end of its name says no kind: .csv, .tsv, .parquet, .json, .jsonl or .ndjson",
+                    "unknown file extension, supported are .csv, .tsv, .parquet, .json, .jsonl or .ndjson",
                 ),
             })
     })
@@ -43,7 +43,7 @@ async fn check(ctx: &SessionContext, name: &str, file: &Path) -> Result<PathBuf,
         return Err(refusal(
             name,
             file,
-            "the name needs lower-case letters, digits and _, and no digit first",
+            "the name must consist of lower-case letters, digits and _, and not start with a digit",
         ));
     }
     if ctx.table_exist(name)? {
@@ -65,7 +65,7 @@ async fn check(ctx: &SessionContext, name: &str, file: &Path) -> Result<PathBuf,
         std::fs::metadata(&path).map_err(|error| refusal(name, file, &error.to_string()))?;
     // A table over a folder could be written to, and a pipe cannot be read more than once.
     if !metadata.is_file() {
-        return Err(refusal(name, file, "this is no file"));
+        return Err(refusal(name, file, "this is not a file"));
     }
     Ok(path)
 }

@@ -163,12 +163,15 @@ mod tests {
                 .into_iter()
                 .collect::<Vec<_>>()
         };
+
         put("out.csv#1");
         put("old.csv");
+
         let partial = PartialOutput::default();
         partial.begin_copy(&folder.path().join("out.csv").to_string_lossy());
         put("out.csv#2");
         put("out.csv.bak");
+
         partial.remove();
         assert_eq!(left(), ["old.csv", "out.csv#1", "out.csv.bak"]);
 

@@ -39,7 +39,7 @@ pub(super) fn axis(
         }
         _ => {
             return plan_err!(
-                "{function} needs its axis as a constant: a number from 0, or a name out of {names}"
+                "{function} needs a constant axis: a number from 0, or one of the names {names}"
             );
         }
     };
@@ -49,7 +49,7 @@ pub(super) fn axis(
         Some(axis) => Ok(axis),
         None if dims == 0 => plan_err!("{function}: no such axis: this tensor has no dimensions"),
         None => plan_err!(
-            "{function}: no such axis: this tensor has 0 to {}, by name {names}",
+            "{function}: no such axis: this tensor has axes 0 to {}, named {names}",
             dims - 1
         ),
     }
@@ -101,7 +101,7 @@ impl Slice {
             }
             let end = end.map_or_else(|| "the end".to_owned(), |end| end.to_string());
             return plan_err!(
-                "tensor_slice: nothing lies from {start} to {end}: this axis has 0 to {}",
+                "tensor_slice: the range {start} to {end} is empty: this axis has positions 0 to {}",
                 n - 1
             );
         }
@@ -152,7 +152,7 @@ fn from_start(place: i64, n: usize) -> usize {
 pub(super) fn without_axis(function: &str, tensor: &TensorType, axis: usize) -> Result<TensorType> {
     if tensor.shape.len() < 2 {
         return plan_err!(
-            "{function}: this tensor has one dimension: {function}(x) gives its one value"
+            "{function}: this tensor has only one dimension: {function}(x) returns its value"
         );
     }
 

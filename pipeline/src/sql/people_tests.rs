@@ -39,6 +39,7 @@ fn refusal(session: &Session, sql: &str) -> String {
 fn headings_are_what_was_written() {
     let store = TestStore::small();
     let session = session(&store);
+
     let cases = [
         (
             "SELECT avg(lost_s), count(*) FROM features_log_mel",
@@ -63,6 +64,7 @@ fn headings_are_what_was_written() {
             "upper(track_title)",
         ),
     ];
+
     for (sql, heading) in cases {
         assert_eq!(csv(&session, sql).lines().next(), Some(heading), "{sql}");
     }
@@ -72,19 +74,23 @@ fn headings_are_what_was_written() {
 fn commands_answer_like_queries_and_between_them() {
     let store = TestStore::small();
     let session = session(&store);
+
     let tables = csv(&session, "\\d");
     assert!(
         tables.starts_with("table,rows\nclasses,\nfeatures_log_mel,9\n"),
         "{tables}"
     );
     assert!(tables.ends_with("raw.tracks,1\n"), "{tables}");
+
     let columns = csv(&session, "\\d features_log_mel;");
     assert!(
         columns.contains("log_mel,\"tensor f16[2,3]\"\n"),
         "{columns}"
     );
+
     assert!(refusal(&session, "\\d trcks").contains("did you mean tracks"));
     assert!(refusal(&session, "\\dt").contains("no command \\dt"));
+
     let text = "SELECT 1 AS a;\n\\x\nSELECT 2 AS bc, NULL AS d;\n\\x off\nSELECT 3 AS e";
     assert_eq!(
         answer(&session, Format::Table, text).expect("three answers"),
@@ -98,6 +104,7 @@ fn a_plan_is_shown_whole() {
     let sql = "EXPLAIN SELECT track_title FROM tracks WHERE track_title LIKE '%a%' AND track_title LIKE '%b%' AND \
                track_title LIKE '%c%' AND track_title LIKE '%d%' AND track_title LIKE '%e%'";
     let plan = answer(&session(&store), Format::Table, sql).expect("a plan");
+
     assert!(
         plan.starts_with("logical_plan:\n  ") && plan.contains("\nphysical_plan:\n  "),
         "{plan}"
@@ -112,16 +119,19 @@ fn a_plan_is_shown_whole() {
 fn functions_of_other_engines_are_answered_with_ours() {
     let store = TestStore::small();
     let session = session(&store);
+
     let len = refusal(&session, "SELECT len(track_title) FROM tracks");
     assert_eq!(
         len,
         "no function len: use length(x), or array_length(x) of a list"
     );
+
     let matches = refusal(
         &session,
         "SELECT regexp_matches(track_title, 'a') FROM tracks",
     );
     assert!(matches.contains("use regexp_like(x, pattern)"), "{matches}");
+
     for function in ["avg", "sum"] {
         let words = refusal(
             &session,
@@ -140,21 +150,25 @@ fn every_synonym_is_absent_and_what_it_points_to_is_there() {
     let store = TestStore::small();
     let functions = session(&store).functions();
     let has = |name: &str| functions.iter().any(|known| known == name);
+
     let mut wrong = Vec::new();
     for (other, here) in super::synonyms::SYNONYMS {
         if has(other) {
             wrong.push((*other).to_owned());
         }
+
         for (at, _) in here.match_indices('(') {
             let name = here[..at]
                 .rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_')
                 .next()
                 .unwrap_or_default();
+
             if !["", "FILTER", "GROUP", "CAST"].contains(&name) && !has(name) {
                 wrong.push(format!("{other} -> {name}"));
             }
         }
     }
+
     assert!(wrong.is_empty(), "{wrong:?}");
 }
 
@@ -169,12 +183,14 @@ fn own_files_are_tables_that_are_only_read() {
         .folder
         .path()
         .join(&store.manifest.files.last().expect("a file").path);
+
     let session = session(&store);
     session.add_table("mine", &at("scores.csv")).expect("CSV");
     session
         .add_table("lines", &at("lines.jsonl"))
         .expect("JSON");
     session.add_table("html", &parquet).expect("Parquet");
+
     let joined =
         "SELECT t.track_title, m.\"Score\" FROM mine m JOIN tracks t USING (track_id) ORDER BY 1";
     assert_eq!(
@@ -183,6 +199,7 @@ fn own_files_are_tables_that_are_only_read() {
     );
     assert_eq!(csv(&session, "SELECT sum(a) AS s FROM lines"), "s\n3\n");
     assert_eq!(csv(&session, "SELECT count(*) AS n FROM html"), "n\n1\n");
+
     let quoted = refusal(&session, "SELECT score FROM mine");
     assert!(quoted.contains("did you mean \"Score\""), "{quoted}");
     let written = refusal(&session, "INSERT INTO mine VALUES (3, 1.0)");
@@ -194,12 +211,14 @@ fn own_files_are_tables_that_are_only_read() {
             .expect_err(file)
             .to_string()
     };
+
     assert!(refused("tracks", "scores.csv").contains("the store has a table of this name"));
     assert!(refused("Mine", "scores.csv").contains("lower-case"));
     assert!(refused("none", "none.csv").contains("No such file"));
+
     std::fs::write(at("x.xlsx"), "").expect("a file");
     assert!(refused("sheet", "x.xlsx").contains(".parquet"));
-    assert!(refused("folder", "").contains("this is no file"));
+    assert!(refused("folder", "").contains("this is not a file"));
     assert!(refused("mine", "lines.jsonl").ends_with(": another --table has this name"));
 }
 
@@ -208,6 +227,7 @@ fn own_files_have_any_name() {
     let store = TestStore::small();
     let session = session(&store);
     let folder = tempfile::tempdir().expect("a folder");
+
     // As a glob pattern, the first name would match the second file.
     for (n, name) in [
         "scores[1].csv",
@@ -223,6 +243,7 @@ fn own_files_have_any_name() {
         std::fs::write(&file, format!("a\n{n}\n")).expect("a file");
         session.add_table(&format!("t{n}"), &file).expect(name);
     }
+
     for n in 0..5 {
         let found = csv(&session, &format!("SELECT a FROM t{n}"));
         assert_eq!(found, format!("a\n{n}\n"));
@@ -235,12 +256,14 @@ fn own_files_stay_as_they_are_where_writing_is_allowed() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("scores.csv");
     std::fs::write(&file, "a\n1\n").expect("a file");
+
     let limits = Limits {
         allow_write: true,
         ..LIMITS
     };
     let session = open(store.folder.path(), &store.manifest, limits).expect("the store opens");
     session.add_table("mine", &file).expect("CSV");
+
     assert!(answer(&session, Format::Csv, "INSERT INTO mine VALUES (2)").is_err());
     assert_eq!(std::fs::read_to_string(&file).expect("the file"), "a\n1\n");
 }
@@ -249,20 +272,24 @@ fn own_files_stay_as_they_are_where_writing_is_allowed() {
 fn a_mean_over_rows_is_a_tensor_again() {
     let store = TestStore::small();
     let session = session(&store);
+
     // Class 0 has clips 0, 3, 6 with values i, i + 1, …, so their mean equals clip 3.
     let sql = "SELECT genre, tensor(tensor_avg(log_mel)) AS t FROM features_log_mel GROUP BY genre ORDER BY genre LIMIT 1";
     assert_eq!(
         csv(&session, sql),
         "genre,t\n0,\"[3.0,4.0,5.0,6.0,7.0,8.0]\"\n"
     );
+
     let sql = "SELECT tensor_avg(log_mel) AS m FROM features_log_mel";
     assert_eq!(
         answer(&session, Format::Table, sql).expect("a table"),
         " m\n----------\n f32[2,3]\n"
     );
+
     let sql =
         "SELECT tensor_at(m, 0, 1) AS a FROM (SELECT tensor_avg(quant) AS m FROM features_quant)";
     assert_eq!(csv(&session, sql), "a\n1.0\n");
+
     let ragged = answer(
         &session,
         Format::Csv,
@@ -272,17 +299,19 @@ fn a_mean_over_rows_is_a_tensor_again() {
         ragged
             .expect_err("lengths differ")
             .to_string()
-            .contains("rows of one shape")
+            .contains("rows of the same shape")
     );
+
     let sql =
         "SELECT tensor_shape(tensor_avg(tensor_mean(ragged, 'frame'))) AS s FROM features_ragged";
     assert_eq!(csv(&session, sql), "s\n[2]\n");
+
     assert!(
         refusal(
             &session,
             "SELECT tensor_avg(clip_key) FROM features_log_mel"
         )
-        .contains("'clip_key' is none")
+        .contains("'clip_key' is not one")
     );
 }
 
@@ -290,6 +319,7 @@ fn a_mean_over_rows_is_a_tensor_again() {
 fn parts_and_bands_of_tensors_are_tensors_again() {
     let store = TestStore::small();
     let session = session(&store);
+
     let of = |expression: &str| {
         let sql =
             format!("SELECT tensor({expression}) AS t FROM features_log_mel WHERE track_id = 0");
@@ -299,6 +329,7 @@ fn parts_and_bands_of_tensors_are_tensors_again() {
             .map(|line| line.trim_matches('"').to_owned())
             .unwrap_or_default()
     };
+
     // [[0, 1, 2], [3, 4, 5]] with dimensions mel × frame.
     assert_eq!(
         of("tensor_slice(log_mel, 'frame', 1, 3)"),
@@ -310,21 +341,24 @@ fn parts_and_bands_of_tensors_are_tensors_again() {
         of("tensor_slice(tensor_slice(log_mel, -1, 0, 2), 'mel', 0, 1)"),
         "[0.0,1.0]"
     );
+
     assert_eq!(of("tensor_mean(log_mel, 'frame')"), "[1.0,4.0]");
     assert_eq!(of("tensor_mean(log_mel, 'mel')"), "[1.5,2.5,3.5]");
     assert_eq!(of("tensor_min(log_mel, 1)"), "[0.0,3.0]");
     assert_eq!(of("tensor_max(log_mel, 0)"), "[3.0,4.0,5.0]");
+
     let sql = "SELECT tensor_shape(tensor_slice(ragged, 'frame', 0, 2)) AS s FROM features_ragged WHERE track_id < 3 \
                ORDER BY track_id";
     assert_eq!(csv(&session, sql), "s\n\"[2,1]\"\n\"[2,2]\"\n\"[2,2]\"\n");
+
     for (expression, words) in [
         (
             "tensor_slice(log_mel, 'bin', 0, 1)",
-            "this tensor has 0 to 1, by name mel, frame",
+            "this tensor has axes 0 to 1, named mel, frame",
         ),
-        ("tensor_slice(log_mel, 1, 3, 4)", "nothing lies from 3 to 4"),
+        ("tensor_slice(log_mel, 1, 3, 4)", "range 3 to 4 is empty"),
         ("tensor_slice(log_mel, 1, track_id, 4)", "as constants"),
-        ("tensor_mean(log_mel, genre)", "its axis as a constant"),
+        ("tensor_mean(log_mel, genre)", "needs a constant axis"),
     ] {
         let said = refusal(
             &session,
@@ -360,7 +394,7 @@ fn tensors_without_dimensions_or_values_have_no_parts() {
         ),
         (
             "tensor_mean(empty, 2)",
-            "this tensor has 0 to 1, by name mel, frame",
+            "this tensor has axes 0 to 1, named mel, frame",
         ),
     ] {
         let name = if expression.contains("scalar") {

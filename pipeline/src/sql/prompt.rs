@@ -17,12 +17,12 @@ use wavemill_schemas::text::shown;
 use super::{Console, Session, SqlError};
 
 const HELP: &str = "\
-SQL ends with ; and may take several lines. Tab completes names of tables, columns and functions, and keywords.
+SQL ends with ; and may span several lines. Tab completes names of tables, columns and functions, and keywords.
 \\d        tables
 \\d TABLE  columns of a table
-\\x        a line a value, for wide rows; once more: a line a row
+\\x        toggle expanded output, with one line per value, for wide rows
 \\?        this help
-\\q        leave (or Ctrl-D); Ctrl-C drops the line, or stops the query";
+\\q        quit (or Ctrl-D); Ctrl-C discards the line or stops the query";
 
 const KEYWORDS: &[&str] = &[
     "AND",
@@ -105,7 +105,7 @@ impl Prompt {
     /// # Errors
     /// [`SqlError::Prompt`] if the terminal is closed. A query's own errors are shown, and the prompt continues.
     pub(crate) fn run(mut self, session: &Session, mut console: Console) -> Result<(), SqlError> {
-        eprintln!("\\? for help, \\q to leave");
+        eprintln!("\\? for help, \\q to quit");
         loop {
             match self.editor.readline("wavemill> ") {
                 Ok(text) if text.trim().is_empty() => {}
@@ -137,7 +137,7 @@ impl Prompt {
         });
 
         if let Err(error) = saved {
-            eprintln!("the history was not saved in {}: {error}", path.display());
+            eprintln!("cannot save the history in {}: {error}", path.display());
         }
     }
 }
@@ -178,9 +178,9 @@ fn answer(session: &Session, console: &mut Console, text: &str) -> Result<(), Sq
     match console.show(session, text) {
         Ok(()) if console.expanded != was_expanded => {
             let layout = if console.expanded {
-                "a line a value"
+                "one line per value"
             } else {
-                "a line a row"
+                "one line per row"
             };
             eprintln!("{layout}");
         }
@@ -333,6 +333,7 @@ mod tests {
             complete("select * from raw.t"),
             (14, vec!["raw.tracks".to_owned()])
         );
+
         assert_eq!(complete("sel"), (0, vec!["select".to_owned()]));
         assert_eq!(complete("SELECT x ORD"), (9, vec!["ORDER BY".to_owned()]));
         assert_eq!(complete("SELECT "), (7, Vec::new()));

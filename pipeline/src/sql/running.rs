@@ -204,7 +204,7 @@ impl Threads {
         match ended {
             Some(Err(error)) if error.is_panic() => Panic::of(error.into_panic().as_ref()).into(),
             _ => SqlError::Failed {
-                detail: "its threads ended early".to_owned(),
+                detail: "its threads stopped early".to_owned(),
             },
         }
     }

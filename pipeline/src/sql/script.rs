@@ -64,6 +64,7 @@ mod tests {
         assert_eq!(pieces("\\d"), [Command("\\d")]);
         assert_eq!(pieces(" \\d tracks;\n"), [Command("\\d tracks")]);
         assert_eq!(pieces("SELECT 1; SELECT 2"), [Sql("SELECT 1; SELECT 2")]);
+
         assert_eq!(
             pieces("SELECT 1;\n\\x\nSELECT 2;\nSELECT 3\n"),
             [

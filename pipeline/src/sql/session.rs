@@ -456,7 +456,7 @@ fn refuse_limits(plan: &LogicalPlan) -> Result<(), SqlError> {
     }
 
     let detail = format!(
-        "{name} is not changed by SQL: --memory-limit and TMPDIR decide what a query may hold and where it spills"
+        "{name} cannot be changed by SQL: --memory-limit and TMPDIR control how much memory a query uses and where it spills"
     );
     Err(SqlError::Meaning { detail })
 }

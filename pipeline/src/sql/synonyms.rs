@@ -116,11 +116,13 @@ mod tests {
             len.as_deref(),
             Some("no function LEN: use length(x), or array_length(x) of a list")
         );
+
         let typo = explain("Invalid function 'lengthx'.\nDid you mean 'length'?");
         assert_eq!(
             typo.as_deref(),
             Some("no function lengthx; did you mean length?")
         );
+
         assert_eq!(explain("a table or column"), None);
         assert!(
             SYNONYMS.is_sorted_by_key(|(name, _)| *name),

@@ -207,7 +207,7 @@ fn check_length(store: &Path, entry: &FileEntry) -> Result<(), SqlError> {
     match found {
         Ok(bytes) if bytes == entry.bytes => Ok(()),
         Ok(bytes) => {
-            let detail = format!("{bytes} bytes long, the manifest says {}", entry.bytes);
+            let detail = format!("{bytes} bytes long, but {} in the manifest", entry.bytes);
             Err(SqlError::Damaged { path, detail })
         }
         Err(error) => Err(SqlError::Damaged {

@@ -262,8 +262,10 @@ mod tests {
             .map(|i| f16::from_f32(f32::from(i) / 8.0))
             .collect();
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+
         let mut out = vec![-1.0];
         tensor(Dtype::F16, &[Some(BLOCK + 3)]).decode(&bytes, &mut out);
+
         let want: Vec<f32> = std::iter::once(-1.0)
             .chain(values.iter().map(|v| v.to_f32()))
             .collect();
@@ -289,12 +291,14 @@ mod tests {
         assert_eq!(ragged.shape_of(0), Some(vec![4, 0]));
         assert_eq!(ragged.shape_of(13), None);
         assert_eq!(ragged.row_bytes(), None);
+
         assert_eq!(
             tensor(Dtype::F16, &[Some(2), Some(3)]).row_bytes(),
             Some(12)
         );
         assert_eq!(tensor(Dtype::F16, &[None, None]).shape_of(12), None);
         assert_eq!(tensor(Dtype::F16, &[Some(2), Some(3)]).shape_of(12), None);
+
         assert_eq!(tensor(Dtype::F16, &[None, None]).label(12), "f16[12]");
         assert_eq!(ragged.label(12), "f32[4,3]");
         assert_eq!(ragged.to_string(), "f32[4,?]");

@@ -55,6 +55,7 @@ impl Clip {
             .iter()
             .flat_map(|&v| f16::from_f32(v).to_le_bytes())
             .collect();
+
         Self {
             id,
             genre: Some((id % 3) as i32),
@@ -193,6 +194,7 @@ impl TestStore {
             std::slice::from_ref(batch),
             None,
         );
+
         self.manifest.files.push(FileEntry {
             table: Some(table.to_owned()),
             ..entry

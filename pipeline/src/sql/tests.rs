@@ -45,6 +45,7 @@ fn error(session: &Session, sql: &str) -> (String, u8) {
 fn every_table_of_the_version_answers() {
     let store = TestStore::small();
     let session = session(&store);
+
     let own = [
         "classes",
         "features_log_mel",
@@ -56,8 +57,10 @@ fn every_table_of_the_version_answers() {
         "tracks",
         "tracks_all",
     ];
+
     assert_eq!(session.tables()[..own.len()], own);
     assert_eq!(session.tables()[own.len()..], ["raw.tracks"]);
+
     assert_eq!(
         csv(&session, "SELECT html FROM raw.tracks"),
         "html\n<b>a</b>\n"
@@ -66,6 +69,7 @@ fn every_table_of_the_version_answers() {
         csv(&session, "SELECT * FROM classes ORDER BY class_id"),
         "target,class_id,class\ngenre,0,Folk\ngenre,1,Jazz\ngenre,2,Rock\n"
     );
+
     let files =
         "SELECT table_name, sum(rows) AS n FROM files GROUP BY table_name ORDER BY table_name";
     assert_eq!(
@@ -73,6 +77,7 @@ fn every_table_of_the_version_answers() {
         "table_name,n\nfeatures_log_mel,9\nfeatures_quant,9\nfeatures_ragged,9\ngenres,9\nraw.tracks,1\nrejects,1\n\
          tracks,9\ntracks_all,10\n"
     );
+
     assert_eq!(
         csv(
             &session,
@@ -88,6 +93,7 @@ fn files_names_tables_as_a_query_does() {
     let clip = Clip::f16(0, &[0.; 6]);
     let entry = feature("mel_raw_db", "f16", &[Some(2), Some(3)]);
     store.write_feature(&entry, "training", &[clip]);
+
     let named =
         "SELECT DISTINCT table_name AS t FROM files WHERE table_name LIKE '%raw%' ORDER BY t";
     assert_eq!(
@@ -110,17 +116,20 @@ fn only_files_of_the_manifest_are_read_and_the_split_comes_from_it() {
         stray,
     )
     .expect("a copy");
+
     store
         .manifest
         .files
         .iter_mut()
         .filter(|file| file.split.as_deref() == Some("none"))
         .for_each(|file| file.split = None);
+
     let per_split = "SELECT split, count(*) AS n, min(track_id) AS first FROM features_log_mel GROUP BY split ORDER BY split";
     assert_eq!(
         csv(&session(&store), per_split),
         "split,n,first\nnone,3,6\ntraining,3,0\nvalidation,3,3\n"
     );
+
     let one =
         "SELECT count(*) AS n FROM features_log_mel WHERE split = 'validation' AND track_id > 3";
     assert_eq!(csv(&session(&store), one), "n\n2\n");
@@ -130,17 +139,20 @@ fn only_files_of_the_manifest_are_read_and_the_split_comes_from_it() {
 fn functions_read_every_stored_type() {
     let store = TestStore::small();
     let session = session(&store);
+
     let f16 = "SELECT tensor(log_mel) AS t, tensor_shape(log_mel) AS s, tensor_mean(log_mel) AS mean, tensor_min(log_mel) AS lo, \
                tensor_max(log_mel) AS hi, tensor_at(log_mel, 1, 0) AS a, tensor_at(log_mel, 2, 0) AS out FROM features_log_mel WHERE track_id = 4";
     assert_eq!(
         csv(&session, f16),
         "t,s,mean,lo,hi,a,out\n\"[4.0,5.0,6.0,7.0,8.0,9.0]\",\"[2,3]\",6.5,4.0,9.0,7.0,\n"
     );
+
     let ragged = "SELECT tensor_shape(ragged) AS s, ragged_shape AS stored, tensor_at(ragged, 1, 1) AS a FROM features_ragged WHERE track_id = 5";
     assert_eq!(
         csv(&session, ragged),
         "s,stored,a\n\"[2,3]\",\"[2,3]\",0.5\n"
     );
+
     let quant =
         "SELECT tensor(quant) AS t, tensor_mean(quant) AS m FROM features_quant WHERE track_id = 8";
     assert_eq!(csv(&session, quant), "t,m\n\"[3.0,3.0,3.0,3.0]\",3.0\n");
@@ -150,6 +162,7 @@ fn functions_read_every_stored_type() {
 fn tensor_types_survive_joins_subqueries_sorts_and_unions() {
     let store = TestStore::small();
     let session = session(&store);
+
     for from in [
         "features_log_mel f JOIN tracks t USING (track_id) WHERE t.track_title = 'title 7'",
         "(SELECT log_mel, track_id FROM features_log_mel ORDER BY track_id DESC LIMIT 2) WHERE track_id = 7",
@@ -172,6 +185,7 @@ fn tensor_types_survive_joins_subqueries_sorts_and_unions() {
 fn a_tensor_that_lost_its_type_is_an_error_and_no_number() {
     let store = TestStore::small();
     let session = session(&store);
+
     for lost in [
         "arrow_cast(log_mel, 'Binary')",
         "CASE WHEN segment = 0 THEN log_mel END",
@@ -187,14 +201,20 @@ fn a_tensor_that_lost_its_type_is_an_error_and_no_number() {
             "{lost}: {text}"
         );
     }
+
     let kept =
         "SELECT tensor_mean(first_value(log_mel)) AS m FROM features_log_mel WHERE track_id = 0";
     assert_eq!(csv(&session, kept), "m\n2.5\n");
+
     let (text, code) = error(
         &session,
         "SELECT tensor_mean(clip_key) FROM features_log_mel",
     );
-    assert!(text.contains("'clip_key' is none") && code == 2, "{text}");
+    assert!(
+        text.contains("'clip_key' is not one") && code == 2,
+        "{text}"
+    );
+
     let (text, _) = error(
         &session,
         "SELECT tensor_at(log_mel, 1) FROM features_log_mel",
@@ -209,9 +229,11 @@ fn a_tensor_that_lost_its_type_is_an_error_and_no_number() {
 fn tables_show_tensors_by_type_and_cut_long_values() {
     let store = TestStore::small();
     let session = session(&store);
+
     let table = |sql| {
         String::from_utf8(ask(&session, Format::Table, sql).expect("an answer")).expect("text")
     };
+
     let want =
         " clip_key       | log_mel\n----------------+----------\n 000/000000.mp3 | f16[2,3]\n";
     assert_eq!(
@@ -222,12 +244,14 @@ fn tables_show_tensors_by_type_and_cut_long_values() {
         table("SELECT ragged FROM features_ragged WHERE track_id = 2"),
         " ragged\n----------\n f32[2,3]\n"
     );
+
     let long = table("SELECT repeat('é\n', 100) AS x, NULL AS y, 1.5 AS z");
     let row = long.lines().last().expect("a row");
     assert!(
         row.contains("é\\né\\n") && row.contains('…') && row.ends_with("| NULL | 1.5"),
         "{row}"
     );
+
     assert_eq!(table("SELECT 1 AS a WHERE false"), " a\n---\n");
 }
 
@@ -259,6 +283,7 @@ fn arrow_streams_carry_fixed_shape_tensors() {
     let sql = "SELECT track_id, log_mel FROM features_log_mel ORDER BY track_id";
     let stream = ask(&session(&store), Format::Arrow, sql).expect("an answer");
     let reader = StreamReader::try_new(stream.as_slice(), None).expect("a stream");
+
     let schema = reader.schema();
     let field = schema.field(1);
     assert_eq!(
@@ -271,6 +296,7 @@ fn arrow_streams_carry_fixed_shape_tensors() {
     );
     assert!(field.metadata()["wavemill.tensor"].contains("id-of-log_mel"));
     assert!(matches!(field.data_type(), DataType::FixedSizeList(_, 6)));
+
     let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>().expect("batches");
     let values: Vec<f32> = batches
         .iter()
@@ -284,6 +310,7 @@ fn arrow_streams_carry_fixed_shape_tensors() {
         })
         .map(half::f16::to_f32)
         .collect();
+
     assert_eq!(values.len(), 54);
     assert_eq!(values[48..], [8.0, 9.0, 10.0, 11.0, 12.0, 13.0]);
 }
@@ -293,18 +320,21 @@ fn parquet_results_keep_tensors_as_the_store_has_them() {
     let store = TestStore::small();
     let sql =
         "SELECT clip_key, split, log_mel FROM features_log_mel WHERE genre = 1 ORDER BY clip_key";
+
     let path = store.folder.path().join("out.parquet");
     std::fs::write(
         &path,
         ask(&session(&store), Format::Parquet, sql).expect("an answer"),
     )
     .expect("a file");
+
     let file = File::open(&path).expect("the file just written");
     let reader = ParquetRecordBatchReaderBuilder::try_new(file)
         .expect("a footer")
         .build()
         .expect("a reader");
     let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>().expect("batches");
+
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
     assert_eq!(
         batches[0].schema().field(2).data_type(),
@@ -318,6 +348,7 @@ fn parquet_results_keep_tensors_as_the_store_has_them() {
             .contains_key("wavemill.tensor")
     );
     assert_eq!(batches[0].column(1).as_string::<i32>().value(0), "training");
+
     let twice = ask(
         &session(&store),
         Format::Parquet,
@@ -336,6 +367,7 @@ fn parquet_results_keep_tensors_as_the_store_has_them() {
 fn mistakes_are_one_line_with_the_nearest_name() {
     let store = TestStore::small();
     let session = session(&store);
+
     let cases = [
         (
             "SELECT titel FROM trcks",
@@ -358,6 +390,7 @@ fn mistakes_are_one_line_with_the_nearest_name() {
         ("", "the query is empty"),
         ("-- nothing\n;", "the query is empty"),
     ];
+
     for (sql, want) in cases {
         let (text, code) = error(&session, sql);
         assert!(text.contains(want) && !text.contains('\n'), "{sql}: {text}");
@@ -377,6 +410,7 @@ fn writing_is_refused_unless_allowed() {
     let store = TestStore::small();
     let elsewhere = tempfile::tempdir().expect("a folder");
     let target = elsewhere.path().join("out.parquet");
+
     let copy = format!(
         "COPY (SELECT track_id FROM tracks) TO '{}' STORED AS PARQUET",
         target.display()
@@ -390,19 +424,22 @@ fn writing_is_refused_unless_allowed() {
         "DELETE FROM tracks",
         "EXPLAIN ANALYZE CREATE TABLE x AS SELECT 1",
     ];
+
     for sql in statements {
         let (text, code) = error(&session(&store), sql);
         assert!(
-            text.contains("give --allow-write") && code == 2,
+            text.contains("add --allow-write") && code == 2,
             "{sql}: {text}"
         );
     }
     assert!(!target.exists());
+
     let allowed = Limits {
         allow_write: true,
         ..LIMITS
     };
     let session = open(store.folder.path(), &store.manifest, allowed).expect("the store opens");
+
     assert_eq!(csv(&session, &copy), "count\n9\n");
     assert!(target.exists());
     assert_eq!(
@@ -429,19 +466,23 @@ fn files_of_the_store_are_never_written() {
     let root = store.folder.path();
     let elsewhere = tempfile::tempdir().expect("a folder");
     std::os::unix::fs::symlink(root.join("data"), elsewhere.path().join("link")).expect("a link");
+
     let allowed = Limits {
         allow_write: true,
         ..LIMITS
     };
     let session = open(root, &store.manifest, allowed).expect("the store opens");
+
     let plan_id = &store.manifest.plan_id;
     let tracks = root.join(format!("data/{plan_id}/tracks/00000.parquet"));
     let was = std::fs::read(&tracks).expect("a file");
+
     let place = |at: &str| {
         at.replace("{}", root.to_str().expect("text"))
             .replace("{e}", elsewhere.path().to_str().expect("text"))
             .replace("{plan}", plan_id)
     };
+
     for at in [
         "{}/data/{plan}/tracks/00000.parquet",
         "{}/_wavemill/versions/00000001.json",
@@ -459,17 +500,19 @@ fn files_of_the_store_are_never_written() {
         ] {
             let (text, code) = error(&session, &sql.replace("{at}", &place(at)));
             assert!(
-                text.contains("in the store itself") && code == 2,
+                text.contains("inside the store") && code == 2,
                 "{sql} {at}: {text}"
             );
         }
     }
+
     let both = format!(
         "CREATE EXTERNAL TABLE two (a BIGINT) STORED AS CSV LOCATION ('{}/a.csv', '{}/')",
         elsewhere.path().display(),
         root.display()
     );
-    assert!(error(&session, &both).0.contains("in the store itself"));
+    assert!(error(&session, &both).0.contains("inside the store"));
+
     let beside = format!(
         "CREATE EXTERNAL TABLE x (a BIGINT) STORED AS CSV LOCATION '{}/'",
         elsewhere.path().display()
@@ -478,6 +521,7 @@ fn files_of_the_store_are_never_written() {
         csv(&session, &format!("{beside}; INSERT INTO x VALUES (7)")),
         "count\n1\n"
     );
+
     assert_eq!(std::fs::read(&tracks).expect("a file"), was);
     assert!(!root.join("new.csv").exists() && !root.join("_wavemill").exists());
 }
@@ -495,6 +539,7 @@ fn limits_of_the_command_line_hold() {
         },
     )
     .expect("opens");
+
     for sql in [
         &format!(
             "SET datafusion.runtime.temp_directory = '{}'",
@@ -510,6 +555,7 @@ fn limits_of_the_command_line_hold() {
         );
     }
     assert!(!spill.exists());
+
     assert_eq!(
         csv(
             &session,
@@ -528,9 +574,11 @@ fn damage_names_the_file_and_spares_other_tables() {
     let [first, second, third] = log_mel.collect::<Vec<_>>()[..] else {
         panic!("three splits")
     };
+
     let mut bytes = std::fs::read(path(first)).expect("a file");
     bytes[4..60].fill(0xff);
     std::fs::write(path(first), &bytes).expect("a file");
+
     let (text, code) = error(&session(&store), "SELECT clip_key FROM features_log_mel");
     assert!(
         text.contains("damaged") && text.contains("wavemill verify") && code == 3,
@@ -543,15 +591,17 @@ fn damage_names_the_file_and_spares_other_tables() {
         ),
         "n\n9\n"
     );
+
     bytes.pop();
     std::fs::write(path(second), &bytes).expect("a file");
     let (text, code) = error(&session(&store), "SELECT clip_key FROM features_log_mel");
     assert!(
         text.contains(&store.manifest.files[second].path)
-            && text.contains("the manifest says")
+            && text.contains("in the manifest")
             && code == 3,
         "{text}"
     );
+
     std::fs::remove_file(path(second)).expect("removed");
     std::fs::remove_file(path(third)).expect("removed");
     assert_eq!(
@@ -573,16 +623,19 @@ fn an_interrupted_query_ends_as_such() {
     let session = session(&store);
     let interrupt = session.interrupt();
     assert!(!interrupt.stop());
+
     let stopper = std::thread::spawn(move || {
         while !interrupt.stop() {
             std::thread::yield_now();
         }
     });
+
     let endless = "SELECT count(*) FROM features_log_mel a, features_log_mel b, features_log_mel c, features_log_mel d, \
                    features_log_mel e, features_log_mel f, features_log_mel g, features_log_mel h WHERE a.clip_key < h.clip_key";
     let start = std::time::Instant::now();
     let stopped = ask(&session, Format::Csv, endless).expect_err("interrupted");
     stopper.join().expect("the stopper");
+
     assert!(start.elapsed().as_millis() < 1000, "{:?}", start.elapsed());
     assert_eq!(stopped.exit_code(), 130);
     assert_eq!(csv(&session, "SELECT 1 AS a"), "a\n1\n");
@@ -611,6 +664,7 @@ fn an_interrupted_statement_leaves_no_unfinished_file() {
     ] {
         let interrupt = session.interrupt();
         let files = || std::fs::read_dir(folder.path()).expect("a folder").count();
+
         let (was_written, stopped) = std::thread::scope(|scope| {
             let stopper = scope.spawn(|| {
                 let start = std::time::Instant::now();
@@ -622,9 +676,11 @@ fn an_interrupted_statement_leaves_no_unfinished_file() {
                 interrupt.stop();
                 was_written
             });
+
             let stopped = ask(&session, Format::Csv, &sql).map_err(|error| error.exit_code());
             (stopper.join().expect("the stopper"), stopped)
         });
+
         assert_eq!((was_written, stopped), (true, Err(130)), "{sql}");
         assert_eq!(files(), 0, "{sql}");
     }
@@ -641,8 +697,10 @@ fn a_vanished_reader_is_a_broken_pipe() {
             Err(std::io::ErrorKind::BrokenPipe.into())
         }
     }
+
     let store = TestStore::small();
     let session = session(&store);
+
     for format in [
         Format::Table,
         Format::Csv,
@@ -667,6 +725,7 @@ fn every_query_of_the_page_answers() {
     let no_files = RecordBatch::new_empty(audio_files_schema());
     store.write_table("audio_files", &no_files);
     let session = session(&store);
+
     let page = include_str!("../../../docs/sql.md");
     let queries: Vec<&str> = page
         .split("```sql\n")
@@ -674,6 +733,7 @@ fn every_query_of_the_page_answers() {
         .filter_map(|rest| rest.split("```").next())
         .collect();
     assert_eq!(queries.len(), 13);
+
     let answers: Vec<String> = queries
         .iter()
         .map(|sql| match ask(&session, Format::Table, sql) {
@@ -681,6 +741,7 @@ fn every_query_of_the_page_answers() {
             Err(error) => panic!("{sql}: {error}"),
         })
         .collect();
+
     assert!(
         answers[0].contains(" Folk  | none       |     1\n"),
         "{}",

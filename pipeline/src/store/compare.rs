@@ -66,7 +66,7 @@ pub(super) fn file(
         .map(|group| group.num_rows() as u64)
         .collect();
     if row_groups != entry.row_groups || row_groups.iter().sum::<u64>() != entry.rows {
-        return Err("its row groups are not those of the manifest".to_owned());
+        return Err("its row groups differ from those in the manifest".to_owned());
     }
 
     pages(path)?;
@@ -120,7 +120,7 @@ pub(super) fn pages(path: &Path) -> Result<(), String> {
         for (chunk, column) in group.columns().iter().zip(columns) {
             if !lie_in_order(chunk, column.page_locations(), group.num_rows()) {
                 return Err(format!(
-                    "the pages of column {} in row group {number} do not lie one after another in their column chunk",
+                    "the pages of column {} in row group {number} are not in order within their column chunk",
                     chunk.column_path()
                 ));
             }
@@ -225,7 +225,7 @@ fn tensor(
     let [found, wanted] =
         [found, &wanted].map(|json| serde_json::from_str::<BTreeMap<String, Value>>(json));
     let (Ok(found), Ok(wanted)) = (found, wanted) else {
-        return Err("its wavemill.tensor is no JSON".to_owned());
+        return Err("its wavemill.tensor is not JSON".to_owned());
     };
 
     // Every value in the manifest must be in the file. The file may contain more.
@@ -238,7 +238,7 @@ fn tensor(
         return Ok(());
     }
     Err(format!(
-        "of feature {feature}, its {} not what the manifest says",
+        "feature {feature}: its {} not as stated in the manifest",
         words(&differing)
     ))
 }
@@ -288,7 +288,7 @@ impl FileFacts {
                 .column_by_name(&target.name)
                 .and_then(|column| column.as_primitive_opt::<Int32Type>());
             let Some(column) = column else {
-                return Err(format!("no class ids in its column {}", target.name));
+                return Err(format!("its column {} contains no class ids", target.name));
             };
             columns.push(column);
         }
@@ -308,7 +308,10 @@ impl FileFacts {
                 let id = column.value(row);
                 let count = usize::try_from(id).ok().and_then(|id| counts.get_mut(id));
                 let Some(count) = count else {
-                    return Err(format!("{} {id} is no class of the manifest", target.name));
+                    return Err(format!(
+                        "{} {id} is not a class in the manifest",
+                        target.name
+                    ));
                 };
                 *count += 1;
             }
@@ -467,7 +470,7 @@ fn shard_numbers(manifest: &Manifest, files: &[(&FileEntry, &FileFacts)], wrong:
         let place = plan::shard_numbers(manifest.recipe.split.seed, n_shards);
         if let Some(clip) = told.clips.iter().find(|clip| place(clip) != number) {
             wrong.sentences.push(format!(
-                "shards.{split} is {n_shards}, and {clip} does not belong into {} then",
+                "shards.{split} is {n_shards}, so {clip} does not belong in {}",
                 file.path
             ));
         }

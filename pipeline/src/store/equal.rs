@@ -48,7 +48,7 @@ impl Store {
         let path = self.locate(&written.path)?;
         for earlier in equal {
             let earlier = self.locate(&earlier.path)?;
-            if is_same_file(&earlier, &path).map_err(StoreError::io_at(&path, "look at"))? {
+            if is_same_file(&earlier, &path).map_err(StoreError::io_at(&path, "access"))? {
                 return Ok(false);
             }
         }

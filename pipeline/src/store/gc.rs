@@ -65,7 +65,7 @@ impl Store {
             let data = self.data(&plan_id);
             let has_data = data
                 .try_exists()
-                .map_err(StoreError::io_at(&data, "look at"))?;
+                .map_err(StoreError::io_at(&data, "access"))?;
             if has_data && !kept_plans.contains(&plan_id) {
                 collected.versions.push(version);
             }
@@ -151,7 +151,7 @@ impl Store {
 fn real_path(path: &Path) -> Result<Option<PathBuf>, StoreError> {
     match path.canonicalize() {
         Err(error) if leads_nowhere(&error) => Ok(None),
-        real => Ok(Some(real.map_err(StoreError::io_at(path, "look at"))?)),
+        real => Ok(Some(real.map_err(StoreError::io_at(path, "access"))?)),
     }
 }
 
@@ -216,6 +216,7 @@ mod tests {
         for folder in ["kept", "old/a", "older"] {
             fs::create_dir_all(at(folder)).expect("a folder");
         }
+
         fs::write(at("old/a/own"), [0; 1]).expect("room");
         fs::write(at("old/a/shared"), [0; 10]).expect("room");
         fs::hard_link(at("old/a/shared"), at("older/shared")).expect("a link");
@@ -228,6 +229,7 @@ mod tests {
             folders.iter().for_each(|folder| names.add(&at(folder)));
             names.freed_bytes()
         };
+
         assert_eq!(freed(&["old"]), 1);
         assert_eq!(freed(&["older"]), 0);
         assert_eq!(freed(&["old", "older"]), 11);

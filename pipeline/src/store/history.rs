@@ -104,7 +104,7 @@ impl Store {
         let data = self.data(&manifest.plan_id);
         let has_data = data
             .try_exists()
-            .map_err(StoreError::io_at(&data, "look at"))?;
+            .map_err(StoreError::io_at(&data, "access"))?;
         Ok(VersionContent {
             data: has_data,
             recipe: manifest.recipe.name.clone(),
@@ -331,11 +331,13 @@ mod tests {
     fn a_record_of_a_whole_run_says_when_its_version_was_committed() {
         let start = r#"{"event":"start","unix_ms":1700000000000,"host":"x","plan_id":"p","threads":2,"wavemill":"0.1.0"}"#;
         let end = r#"{"event":"end","seconds":61.5,"report":{"version":2}}"#;
+
         let (key, time) = commit(&format!("{start}\n{end}\n")).expect("a commit");
         assert_eq!(
             (key, time.as_str()),
             (("p".to_owned(), 2), "2023-11-14T22:14:21Z")
         );
+
         for cut in [
             start.to_owned(),
             String::new(),

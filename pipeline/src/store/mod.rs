@@ -56,20 +56,20 @@ pub enum StoreError {
     },
     /// The folder contains no store with a committed version.
     #[error(
-        "{path}: no store with a committed version here: check --store, or run `wavemill extract` (again, if it was stopped)"
+        "{path}: no store with a committed version: check --store, or run `wavemill extract` (again if it was interrupted)"
     )]
     Missing {
         /// The path as given by the user.
         path: PathBuf,
     },
     /// The path of the store is a file.
-    #[error("{path}: a file, and no folder of a store: check --store")]
+    #[error("{path}: is a file, not the folder of a store: check --store")]
     NotAFolder {
         /// The path as given by the user.
         path: PathBuf,
     },
     /// The version does not exist.
-    #[error("{path}: no version {version}; there is {there}")]
+    #[error("{path}: no version {version}; available: {there}")]
     NoVersion {
         /// Root folder of the store.
         path: PathBuf,
@@ -81,7 +81,7 @@ pub enum StoreError {
     /// The tag does not exist.
     #[error(
         "{path}: no tag {tag}; {there}: `wavemill info --versions` lists all versions, and `wavemill tag VERSION {tag}` \
-         gives one of them this name"
+         creates the tag"
     )]
     NoTag {
         /// Root folder of the store.
@@ -128,7 +128,7 @@ pub enum StoreError {
         found: u64,
     },
     /// The receipt contains invalid names.
-    #[error("{path}: damaged receipt: remove it, and its shard is made anew")]
+    #[error("{path}: damaged receipt: remove it, and its shard is computed again")]
     Receipt {
         /// The receipt's file.
         path: PathBuf,
@@ -137,7 +137,7 @@ pub enum StoreError {
     },
     /// A symbolic link leads out of the store.
     #[error(
-        "{path}: damaged store: {name} leads out of it by a link: put the files themselves in its place"
+        "{path}: damaged store: {name} leads out of it through a symbolic link: replace the link with the files themselves"
     )]
     Outside {
         /// Root folder of the store.
@@ -147,7 +147,7 @@ pub enum StoreError {
     },
     /// A file of the latest version is missing or truncated.
     #[error(
-        "{path}: lost or damaged: `wavemill verify` names every such file; --new-version makes them anew"
+        "{path}: lost or damaged: `wavemill verify` names every such file; --new-version computes them again"
     )]
     Lost {
         /// The missing or truncated file.
@@ -155,8 +155,8 @@ pub enum StoreError {
     },
     /// A table of the latest version, which the next version needs, cannot be read.
     #[error(
-        "{path}: lost or damaged, and a new version is made upon it: restore it from a copy of the store, or draw all \
-         sides anew with --resplit"
+        "{path}: lost or damaged, but needed by the new version: restore it from a copy of the store, or assign all \
+         sides again with --resplit"
     )]
     Needed {
         /// The table's file.
@@ -166,7 +166,7 @@ pub enum StoreError {
     },
     /// Another process holds the store's lock.
     #[error(
-        "{path}: another wavemill is writing this store: wait for it with --wait SECONDS, or stop it"
+        "{path}: another wavemill is writing to this store: wait for it with --wait SECONDS, or stop it"
     )]
     Locked {
         /// Root folder of the store.
@@ -174,7 +174,7 @@ pub enum StoreError {
     },
     /// The latest version of the store was made from another recipe, engine or input.
     #[error(
-        "{path}: version {version} was made otherwise ({changed}): add --new-version to commit version {next} beside it, \
+        "{path}: version {version} was made differently ({changed}): add --new-version to also commit version {next}, \
          or use another --store",
         next = version + 1
     )]
@@ -200,7 +200,7 @@ pub enum StoreError {
     },
     /// Another run has committed this version number with another plan in the meantime.
     #[error(
-        "{path}: another run committed version {version} meanwhile: run again with --new-version"
+        "{path}: another run committed version {version} in the meantime: run again with --new-version"
     )]
     Raced {
         /// Root folder of the store.
@@ -404,7 +404,7 @@ impl Store {
         }
         let data = self.data(&manifest.plan_id);
         let is_there = data.try_exists();
-        Ok(!is_there.map_err(StoreError::io_at(&data, "look at"))?)
+        Ok(!is_there.map_err(StoreError::io_at(&data, "access"))?)
     }
 
     /// Creates the store's folders and takes its lock. While another process holds the lock, retries for up to `wait`
@@ -486,6 +486,7 @@ mod tests {
         fs::create_dir(folder.path().join("store-2")).expect("a folder");
         std::os::unix::fs::symlink(root.join("data/x"), folder.path().join("link"))
             .expect("a link");
+
         let store = Store::at(&root);
         for inside in [
             "store",
@@ -497,6 +498,7 @@ mod tests {
         ] {
             assert!(store.encloses(&folder.path().join(inside)), "{inside}");
         }
+
         for outside in [
             "",
             "store-2/x",
@@ -506,6 +508,7 @@ mod tests {
         ] {
             assert!(!store.encloses(&folder.path().join(outside)), "{outside}");
         }
+
         assert!(Store::at(Path::new(".")).encloses(Path::new("_wavemill/versions/00000001.json")));
     }
 

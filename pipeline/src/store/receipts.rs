@@ -326,7 +326,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 fn is_folder(path: &Path) -> Result<bool, StoreError> {
     match fs::metadata(path) {
         Err(error) if leads_nowhere(&error) => Ok(false),
-        found => Ok(found.map_err(StoreError::io_at(path, "look at"))?.is_dir()),
+        found => Ok(found.map_err(StoreError::io_at(path, "access"))?.is_dir()),
     }
 }
 

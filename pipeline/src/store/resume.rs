@@ -168,8 +168,8 @@ impl Store {
                 was: describe(&other.engine),
                 now: describe(&plan.engine),
                 remedy: match engine::flags_back(&other.engine, &plan.engine) {
-                    flags if flags.is_empty() => "drop its work with --restart".to_owned(),
-                    flags => format!("go on with `{flags}`, or drop its work with --restart"),
+                    flags if flags.is_empty() => "discard it with --restart".to_owned(),
+                    flags => format!("continue with `{flags}`, or discard it with --restart"),
                 },
             });
         }
@@ -303,7 +303,7 @@ fn changes(
 
     // Without `--sides` the sides are those of the previous version.
     if identity.sides.is_some() && was.sides != identity.sides {
-        changed.push("--sides gives other sides than the version was made with".to_owned());
+        changed.push("--sides gives other sides than those of the version".to_owned());
     }
 
     // With another recipe, other cleaning rules may explain the difference.

@@ -54,7 +54,8 @@ impl Store {
         for path in self.damaged_receipts(&manifest.plan_id)? {
             receipts.push(Damage {
                 path: self.name_of(&path),
-                problem: "a record of runs with other bytes than they wrote: remove it".to_owned(),
+                problem: "the content does not match its checksum: remove this record of a run"
+                    .to_owned(),
             });
         }
 
@@ -126,17 +127,17 @@ impl Store {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err("missing".to_owned()),
             Err(e) => return Err(format!("cannot be read: {e}")),
             Ok(m) if m.len() != entry.bytes => {
-                return Err(format!("{} bytes, not {}", m.len(), entry.bytes));
+                return Err(format!("{} bytes instead of {}", m.len(), entry.bytes));
             }
             Ok(_) => {}
         }
 
         let hash = hash_file(&path).map_err(|error| format!("cannot be read: {error}"))?;
         if hash != entry.blake3 {
-            return Err("other bytes (blake3 differs)".to_owned());
+            return Err("different content (blake3 differs)".to_owned());
         }
         if !has_footer(&path, entry).map_err(|error| format!("cannot be read: {error}"))? {
-            return Err("files.footer of the manifest: another blake3 than the file's".to_owned());
+            return Err("the file's footer differs from files.footer (blake3)".to_owned());
         }
         // The Parquet reader trusts some numbers in a footer, and a matching hash does not make them right.
         panics::caught(|| compare::file(&path, entry, manifest))

@@ -209,12 +209,14 @@ mod tests {
     fn bands_in_rows_and_in_columns_give_the_same_sums() {
         let (rows, columns) = (3, 700);
         let value = |band: usize, frame: usize| ((band * 37 + frame * 11) % 64) as f32 / 8.0;
+
         let by_row: Vec<f32> = (0..rows)
             .flat_map(|b| (0..columns).map(move |f| value(b, f)))
             .collect();
         let by_column: Vec<f32> = (0..columns)
             .flat_map(|f| (0..rows).map(move |b| value(b, f)))
             .collect();
+
         let mut partials = [Partial::default(), Partial::default()];
         let mut scratch = Vec::new();
         let bands = Bands {
@@ -231,6 +233,7 @@ mod tests {
             bands,
             &mut scratch,
         );
+
         let bands = Bands {
             axis: BandAxis::Columns,
             ..bands
@@ -244,6 +247,7 @@ mod tests {
             bands,
             &mut scratch,
         );
+
         assert_eq!(partials[0], partials[1]);
         let stats = finish(&partials).expect("there are values");
         let mean = (0..columns).map(|f| f64::from(value(1, f))).sum::<f64>() / columns as f64;
@@ -261,6 +265,7 @@ mod tests {
             scale: None,
             axis,
         };
+
         add(&mut partial, &tensor, bands, &mut Vec::new());
         partial
     }

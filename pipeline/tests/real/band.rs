@@ -43,6 +43,7 @@ impl Paths {
             };
             FileDecoder::new(args, Level::detect()).unwrap()
         };
+
         Self {
             exact: decoder(),
             band: decoder().by_band(),
@@ -102,6 +103,7 @@ fn kept_rates(data: &Path) -> Result<(), Failed> {
         for clip in clips(data) {
             let place = format!("{} at {rate_hz} Hz", clip.display());
             let [exact, band] = paths.decode(&fs::read(&clip)?).map(Result::unwrap);
+
             assert_eq!(exact.n_samples, band.n_samples, "{place}");
             assert!(band.samples.len() <= exact.samples.len(), "{place}");
             assert!(band.samples.iter().all(|s| s.is_finite()), "{place}");
@@ -131,6 +133,7 @@ fn damaged_clips(data: &Path) -> Result<(), Failed> {
             }
         }
     }
+
     assert!(n_rows > 0);
     Ok(())
 }

@@ -103,8 +103,10 @@ fn lanes_write_the_bytes_of_workers(data: &Path) -> Result<(), Failed> {
                     sides: None,
                 })
             };
+
             let level = Level::detect();
             let stores = ["workers", "lanes"].map(|name| place.join(name));
+
             for (store, clips) in stores.iter().zip([1, 3]) {
                 let backend = Arc::new(Batches {
                     cpu: Cpu { level },
@@ -116,8 +118,10 @@ fn lanes_write_the_bytes_of_workers(data: &Path) -> Result<(), Failed> {
                     max_reject_fraction: Some(1.0),
                     ..Settings::default()
                 };
+
                 run::run(&job(store.clone())?, &settings, &RunMonitor::default())?;
             }
+
             same_rows(&stores).map_err(|error| format!("{folder}, {audio:?}: {error}"))?;
         }
     }
@@ -166,6 +170,7 @@ impl Backend for OverlappingBackend {
 impl Plan for OverlappingPlan {
     fn run(&mut self, clips: &[Clip<'_>]) -> Result<Vec<Result<Row, KernelError>>, KernelError> {
         self.begun.fetch_add(1, Ordering::SeqCst);
+
         let deadline = Instant::now() + Duration::from_secs(30);
         while self.begun.load(Ordering::SeqCst) < 2 {
             if Instant::now() > deadline {
@@ -174,6 +179,7 @@ impl Plan for OverlappingPlan {
             }
             std::thread::sleep(Duration::from_millis(1));
         }
+
         self.plan.run(clips)
     }
 }
@@ -183,6 +189,7 @@ fn a_batch_is_begun_while_another_is_waited_for(data: &Path) -> Result<(), Faile
     let scratch = tempfile::tempdir()?;
     let never_met = Arc::new(AtomicBool::new(false));
     let begun = Arc::new(AtomicUsize::new(0));
+
     let backend = Arc::new(OverlappingBackend {
         batches: Batches {
             cpu: Cpu {
@@ -193,12 +200,14 @@ fn a_batch_is_begun_while_another_is_waited_for(data: &Path) -> Result<(), Faile
         begun: Arc::clone(&begun),
         never_met: Arc::clone(&never_met),
     });
+
     let settings = Settings {
         backend,
         threads: 2,
         max_reject_fraction: Some(1.0),
         ..Settings::default()
     };
+
     let job = Job {
         recipe: Recipe::parse(&RECIPE.replace("AUDIO", ""), "batches.toml", &[])?,
         metadata: None,
@@ -206,6 +215,7 @@ fn a_batch_is_begun_while_another_is_waited_for(data: &Path) -> Result<(), Faile
         store: scratch.path().join("store"),
         sides: None,
     };
+
     run::run(&job, &settings, &RunMonitor::default())?;
 
     if never_met.load(Ordering::SeqCst) {
@@ -223,6 +233,7 @@ fn same_rows([left, right]: &[PathBuf; 2]) -> Result<(), String> {
     if ours.is_empty() || ours.len() != theirs.len() {
         return Err(format!("{} files, not {}", theirs.len(), ours.len()));
     }
+
     match ours
         .iter()
         .zip(&theirs)
@@ -243,6 +254,7 @@ fn files(data: &Path) -> Vec<(String, Vec<u8>)> {
                 folders.push(path);
                 continue;
             }
+
             let below: PathBuf = path
                 .strip_prefix(data)
                 .unwrap()
@@ -252,6 +264,7 @@ fn files(data: &Path) -> Vec<(String, Vec<u8>)> {
             found.push((below.display().to_string(), fs::read(&path).unwrap()));
         }
     }
+
     found.sort();
     found
 }

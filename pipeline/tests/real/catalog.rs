@@ -98,6 +98,7 @@ fn audio(tracks: &RecordBatch, wanted: impl Fn(i64) -> bool) -> AudioIndex {
     };
     let keys = tracks["clip_key"].as_string_view();
     let pairs = ids.values().iter().zip(keys.iter().flatten());
+
     pairs
         .filter(|(id, _)| wanted(**id))
         .map(|(_, key)| (key.to_owned(), input))
@@ -125,6 +126,7 @@ fn real_slice(data: &Path) -> Result<(), Failed> {
         (all.rows_read, all.clips.len(), &all.rejects[..]),
         (682, 682, &[][..])
     );
+
     let tracks = &all.tables["tracks"];
     let splits = BTreeMap::from([("training", 563), ("validation", 48), ("test", 71)]);
     assert_eq!(text_counts(tracks, "split_official"), splits);
@@ -145,8 +147,10 @@ fn real_slice(data: &Path) -> Result<(), Failed> {
     labelled.targets = vec![genre()];
     labelled.catalog.subset = Some(Subset::Medium);
     labelled.catalog.require_audio = true;
+
     let files = audio(tracks, |id| id % 10 != 0);
     let cleaned = with_audio(&labelled, &path, &files)?;
+
     let steps: Vec<_> = cleaned
         .steps
         .iter()
@@ -159,9 +163,11 @@ fn real_slice(data: &Path) -> Result<(), Failed> {
             .iter()
             .all(|clip| clip.targets[0].is_some() && clip.track_id % 10 != 0)
     );
+
     let dropped_by = text_counts(&cleaned.tables["tracks_all"], "dropped_by");
     assert_eq!(dropped_by["subset"], 488);
     assert_eq!(dropped_by["audio"], cleaned.steps[2].dropped);
+
     let again = with_audio(&labelled, &path, &files)?;
     assert_eq!(again.rows_hash().unwrap(), cleaned.rows_hash().unwrap());
     assert_eq!(again.clips, cleaned.clips);
@@ -174,6 +180,7 @@ fn unpack(packed: &Path, path: &Path) -> Result<(), Failed> {
         .arg(path)
         .arg(packed)
         .status()?;
+
     if status.success() {
         Ok(())
     } else {
@@ -188,14 +195,17 @@ fn windows_1252(data: &Path) -> Result<(), Failed> {
         &data.join("fma_metadata/raw_tracks_excerpt_cp1252.csv.zst"),
         &path,
     )?;
+
     let keys = query(
         "keys",
         "SELECT *, concat(track_id, '.mp3') AS clip_key FROM input",
     );
     let table = catalog(&recipe(Dataset::Table, vec![keys]), &path)?;
+
     let [reject] = &table.rejects[..] else {
         return Err(format!("{:?}", table.rejects).into());
     };
+
     assert_eq!((table.rows_read, table.clips.len()), (2000, 1999));
     assert_eq!(reject.reason, Reason::BadEncoding);
     assert!(
@@ -210,10 +220,12 @@ fn labels_as_table(data: &Path) -> Result<(), Failed> {
     let sql = "SELECT track_id, genre_top AS track_genre_top, split AS set_split, python_ints(genres) AS genres_all,
                       concat('fma/', track_id, '.mp3') AS clip_key
                FROM input";
+
     let steps = vec![query("keys", sql), keep("rock", "track_genre_top = 'Rock'")];
     let mut table = recipe(Dataset::Table, steps);
     table.targets = vec![genre()];
     let rock = catalog(&table, &path)?;
+
     assert_eq!(rock.rows_read, 24_988);
     assert_eq!((rock.steps[0].dropped, rock.steps[0].kept), (0, 24_988));
     assert_eq!(rock.classes["genre"], ["Rock"]);
@@ -227,16 +239,19 @@ fn full_size_totals(data: &Path) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("tracks.csv");
     let metadata = data.join("fma_metadata");
+
     let made = Command::new("python3")
         .arg(data.join("make_full_tracks.py"))
         .arg(&metadata)
         .arg(&path)
         .output()?;
     assert!(made.status.success(), "{made:?}");
+
     std::fs::copy(
         metadata.join("genres.csv"),
         folder.path().join("genres.csv"),
     )?;
+
     let official: serde_json::Value =
         serde_json::from_slice(&std::fs::read(metadata.join("official_counts.json"))?)?;
 
@@ -247,6 +262,7 @@ fn full_size_totals(data: &Path) -> Result<(), Failed> {
         (106_574, 106_574, 0)
     );
     assert_eq!(all.tables["genres"].num_rows(), 163);
+
     assert_eq!(
         serde_json::to_value(text_counts(tracks, "set_split"))?,
         official["split_rows"]
@@ -255,6 +271,7 @@ fn full_size_totals(data: &Path) -> Result<(), Failed> {
         serde_json::to_value(text_counts(tracks, "set_subset"))?,
         official["subset_rows_exact"]
     );
+
     for (column, wanted) in official["non_null_or_positive"]["track"]
         .as_object()
         .ok_or("no track counts")?
@@ -262,6 +279,7 @@ fn full_size_totals(data: &Path) -> Result<(), Failed> {
         let found = n_present_or_positive(tracks, &format!("track_{column}"));
         assert_eq!(Some(found as u64), wanted.as_u64(), "track_{column}");
     }
+
     assert_eq!(all.tables["artists"].num_rows(), 16_341);
     assert_eq!(all.tables["albums"].num_rows(), 14_853); // −1 means no album
     assert_eq!(tracks["album_id"].null_count(), 1025);
@@ -272,6 +290,7 @@ fn full_size_totals(data: &Path) -> Result<(), Failed> {
     );
     labelled.targets = vec![genre()];
     let labelled = catalog(&labelled, folder.path())?;
+
     assert_eq!(
         (labelled.clips.len(), labelled.classes["genre"].len()),
         (49_598, 16)
@@ -283,6 +302,7 @@ fn zip_equals_file(data: &Path) -> Result<(), Failed> {
     let slice = data.join("fma_metadata/tracks_real_slice.csv");
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("fma_metadata.zip");
+
     let mut archive = zip::ZipWriter::new(File::create(&path)?);
     for (name, from) in [
         ("tracks.csv", &slice),
@@ -295,8 +315,10 @@ fn zip_equals_file(data: &Path) -> Result<(), Failed> {
         io::copy(&mut File::open(from)?, &mut archive)?;
     }
     archive.finish()?;
+
     let recipe = recipe(Dataset::Fma, Vec::new());
     let (zipped, plain) = (catalog(&recipe, &path)?, catalog(&recipe, &slice)?);
+
     assert_eq!(zipped.rows_hash().unwrap(), plain.rows_hash().unwrap());
     assert_eq!(zipped.clips, plain.clips);
     assert_eq!(zipped.tables["genres"].num_rows(), 163);
@@ -309,12 +331,14 @@ fn published_features(data: &Path) -> Result<(), Failed> {
         &data.join("fma_metadata/features_mfcc_slice.csv.zst"),
         &folder.path().join("features.csv"),
     )?;
+
     let mut table = extra_tables(folder.path())?.pop().ok_or("no table")?;
     let batches = table.by_ref().collect::<Result<Vec<_>, _>>()?;
     let nulls: usize = batches
         .iter()
         .map(|rows| rows["mfcc_mean_01"].null_count())
         .sum();
+
     assert_eq!(
         batches.iter().map(RecordBatch::num_rows).sum::<usize>(),
         2000
@@ -329,6 +353,7 @@ fn published_features(data: &Path) -> Result<(), Failed> {
 fn n_present_or_positive(rows: &RecordBatch, column: &str) -> usize {
     let array = &rows[column];
     let is_interest = column == "track_interest";
+
     if let Some(lists) = array.as_list_opt::<i32>() {
         return lists
             .iter()
@@ -336,6 +361,7 @@ fn n_present_or_positive(rows: &RecordBatch, column: &str) -> usize {
             .filter(|list| !list.is_empty())
             .count();
     }
+
     match array.as_primitive_opt::<Int64Type>() {
         Some(numbers) if !is_interest => numbers
             .iter()

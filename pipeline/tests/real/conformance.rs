@@ -49,11 +49,13 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn vectors(data: &Path) -> Result<(), Failed> {
     let folder = data.join("mp3_conformance");
     let manifest = fs::read_to_string(folder.join("manifest.csv"))?;
+
     let strict = manifest
         .lines()
         .filter(|line| line.ends_with(&format!(",{STRICT_LSB}")));
     let names: Vec<&str> = strict.filter_map(|line| line.split(',').next()).collect();
     assert_eq!(names.len(), VECTORS, "vectors asked");
+
     let mut faults = Vec::new();
     for name in names {
         let (outcome, words) = match Channels::decode(&fs::read(folder.join(name))?) {
@@ -76,6 +78,7 @@ fn vectors(data: &Path) -> Result<(), Failed> {
             }
         };
         println!("{name}: {outcome:?}, {words}");
+
         let wanted = NOT_MET
             .iter()
             .find(|(not_met, _)| *not_met == name)
@@ -84,6 +87,7 @@ fn vectors(data: &Path) -> Result<(), Failed> {
             faults.push(format!("{name}: {outcome:?} ({words}), not {wanted:?}"));
         }
     }
+
     if faults.is_empty() {
         Ok(())
     } else {
@@ -105,11 +109,13 @@ fn reference(vector: &Path) -> Result<Vec<i16>, Failed> {
 fn rms(name: &str, got: &Channels, reference: &[i16]) -> f64 {
     let n_channels = 1 + usize::from(got.is_stereo);
     let n_samples = reference.len() / n_channels;
+
     assert!(
         got.samples.len() + END_SAMPLES_MAX >= n_samples,
         "{name}: {} of {n_samples} samples",
         got.samples.len()
     );
+
     // `nonstandard` vectors continue with frames of another rate, which the reference does not contain.
     let is_one_stream = !name.contains("nonstandard");
     assert!(
@@ -117,6 +123,7 @@ fn rms(name: &str, got: &Channels, reference: &[i16]) -> f64 {
         "{name}: {}",
         got.samples.len()
     );
+
     let ours = got.samples.iter().flat_map(|sample| &sample[..n_channels]);
     let squares = ours.zip(reference).map(|(ours, reference)| {
         let s16 = (f64::from(*ours) * 32_768.0)

@@ -142,6 +142,7 @@ fn outcomes(data: &Path) -> Result<(), Failed> {
         "{}",
         String::from_utf8_lossy(&made.stderr)
     );
+
     let manifest: Value =
         serde_json::from_slice(&std::fs::read(folder.path().join("manifest.json"))?)?;
     let expect: BTreeMap<&str, &str> = manifest["files"]
@@ -154,6 +155,7 @@ fn outcomes(data: &Path) -> Result<(), Failed> {
         expect.keys().copied().collect::<Vec<_>>(),
         OUTCOMES.map(|(name, _)| name)
     );
+
     let mut decoder = decoder(44_100, None, MIN_DURATION_S);
     let mut faults = Vec::new();
     let mut rows = BTreeMap::new();
@@ -169,6 +171,7 @@ fn outcomes(data: &Path) -> Result<(), Failed> {
             expect[name]
         );
     }
+
     check_keys(&rows);
     if faults.is_empty() {
         Ok(())

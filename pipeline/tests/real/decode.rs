@@ -144,6 +144,7 @@ fn sample_counts(data: &Path) -> Result<(), Failed> {
             .filter(|&rate| rate > 0)
             .unwrap_or(44_100) as u32;
         let got = decode(&mut decoder(rate_hz, None, 0.0), &data.join(&name));
+
         let agreed = ["ffmpeg_frames", "mpg123_frames", "libsndfile_frames"]
             .map(|key| reference[key].as_u64());
         let want = match OWN_OUTCOMES.iter().find(|(own, ..)| *own == name) {
@@ -157,8 +158,10 @@ fn sample_counts(data: &Path) -> Result<(), Failed> {
                 );
             }
         };
+
         faults.extend(mismatch(&name, want, &got));
     }
+
     if faults.is_empty() {
         Ok(())
     } else {
@@ -174,6 +177,7 @@ pub(crate) fn mismatch(name: &str, want: &Outcome, got: &Result<Pcm, Reject>) ->
         (No(reason), Err(reject)) => reject.reason == *reason,
         _ => false,
     };
+
     let got = match got {
         Ok(pcm) => format!(
             "row of {} samples, {:.4} s lost",
@@ -182,6 +186,7 @@ pub(crate) fn mismatch(name: &str, want: &Outcome, got: &Result<Pcm, Reject>) ->
         ),
         Err(reject) => format!("{}: {}", reject.reason.name(), reject.detail),
     };
+
     (!is_equal).then(|| format!("{name}: {got}"))
 }
 
@@ -198,6 +203,7 @@ fn values(data: &Path) -> Result<(), Failed> {
             1,
         ),
     ];
+
     for (name, clip, rate_hz, n_channels) in references {
         let interleaved: Vec<f32> = fs::read(data.join(format!("decode_ref/{name}.f32le")))?
             .chunks_exact(4)
@@ -206,10 +212,12 @@ fn values(data: &Path) -> Result<(), Failed> {
         let mono = interleaved
             .chunks_exact(n_channels)
             .map(|sample| sample.iter().sum::<f32>() / n_channels as f32);
+
         let got = decode(&mut decoder(rate_hz, Some(3.0), 1.0), &data.join(clip))
             .unwrap()
             .samples;
         assert_eq!(got.len(), 3 * rate_hz as usize, "{name}");
+
         for (at, (got, want)) in got.iter().zip(mono).enumerate().skip(COMPARED_FROM) {
             assert!(
                 (got - want).abs() <= VALUE_ABS_MAX,
@@ -225,6 +233,7 @@ fn folders(data: &Path) -> Result<(), Failed> {
     let rejects: BTreeMap<&str, Reason> = FOLDER_REJECTS.into_iter().collect();
     let mut n_rejects = 0;
     let mut decoder = decoder(22_050, Some(30.0), 1.0);
+
     for path in [
         "audio",
         "fma_like",
@@ -260,6 +269,7 @@ fn folders(data: &Path) -> Result<(), Failed> {
             }
         }
     }
+
     assert_eq!(n_rejects, rejects.len());
     Ok(())
 }
@@ -283,6 +293,7 @@ pub(crate) fn mp3s(folder: &Path) -> Vec<PathBuf> {
         .unwrap()
         .map(|entry| entry.unwrap().path());
     let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+
     let mut clips: Vec<_> = files
         .into_iter()
         .filter(|path| path.extension().is_some_and(|e| e == "mp3"))
@@ -296,11 +307,13 @@ fn early_stop(data: &Path) -> Result<(), Failed> {
     let clip = data.join("audio/fma_real/000/000182.mp3");
     let whole = decode(&mut decoder(22_050, None, 1.0), &clip).unwrap();
     let short = decode(&mut decoder(22_050, Some(2.5), 1.0), &clip).unwrap();
+
     assert_eq!(short.samples[..], whole.samples[..55_125]);
     assert_eq!(
         (short.audio_blake3, short.lost_s),
         (whole.audio_blake3, 0.0)
     );
+
     announced_loss(&clip);
     Ok(())
 }
@@ -310,20 +323,24 @@ fn early_stop(data: &Path) -> Result<(), Failed> {
 fn announced_loss(clip: &Path) {
     let mut bytes = fs::read(clip).unwrap();
     bytes.drain(200_000..250_000);
+
     let mut out = Pcm::default();
     decoder(44_100, None, 1.0)
         .decode("mp3", &bytes, &mut out)
         .unwrap();
+
     let n_missing = 1_323_119 - out.samples.len();
     assert!(
         (out.lost_s - n_missing as f32 / 44_100.0).abs() < 0.08,
         "{} s lost, {n_missing} samples",
         out.lost_s
     );
+
     decoder(44_100, Some(10.0), 1.0)
         .decode("mp3", &bytes, &mut out)
         .unwrap();
     assert!(out.lost_s > 0.0 && out.samples.len() == 441_000);
+
     bytes.truncate(400_000);
     decoder(44_100, None, 1.0)
         .decode("mp3", &bytes, &mut out)
@@ -339,6 +356,7 @@ fn wav(data: &Path) -> Result<(), Failed> {
     let path = data.join("librosa_ref/fma000002/input_22k_mono.wav");
     let bytes = fs::read(&path)?;
     let got = decode(&mut decoder(22_050, None, 1.0), &path).unwrap();
+
     let pcm = &bytes[bytes.len() - 2 * got.samples.len()..];
     for (got, want) in got.samples.iter().zip(pcm.chunks_exact(2)) {
         assert_eq!(
@@ -346,6 +364,7 @@ fn wav(data: &Path) -> Result<(), Failed> {
             f32::from(i16::from_le_bytes([want[0], want[1]])) / 32_768.0
         );
     }
+
     let mut out = Pcm::default();
     decoder(22_050, None, 1.0)
         .decode("wav", &bytes[..200_000], &mut out)
@@ -357,12 +376,14 @@ fn wav(data: &Path) -> Result<(), Failed> {
 /// Tones of 440 Hz from ffmpeg's `sine`, 1.5 s at 32 kHz. The amplitude is 1/8 according to its manual.
 fn tones() -> Result<(), Failed> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+
     for (name, tolerance) in [
         ("tone_32000_stereo.flac", 1e-4),
         ("tone_32000_mono.ogg", 0.02),
     ] {
         let got = decode(&mut decoder(32_000, None, 1.0), &folder.join(name)).unwrap();
         assert_eq!((got.samples.len(), got.lost_s), (48_000, 0.0), "{name}");
+
         for (at, got) in got.samples.iter().enumerate() {
             let want = 0.125 * (std::f64::consts::TAU * 440.0 * at as f64 / 32_000.0).sin();
             assert!(
@@ -376,12 +397,14 @@ fn tones() -> Result<(), Failed> {
 
 fn channels() -> Result<(), Failed> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+
     for (name, is_stereo) in [
         ("tone_32000_stereo.flac", true),
         ("tone_32000_mono.ogg", false),
     ] {
         let got = Channels::decode(&fs::read(folder.join(name))?).unwrap();
         assert_eq!((got.rate_hz, got.is_stereo), (32_000, is_stereo), "{name}");
+
         let mono = decode(&mut decoder(32_000, None, 1.0), &folder.join(name))
             .unwrap()
             .samples;
@@ -403,6 +426,7 @@ fn mutated(data: &Path) -> Result<(), Failed> {
         .iter()
         .map(|path| fs::read(path).unwrap())
         .collect();
+
     let tones = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
     files.extend(
         ["tone_32000_stereo.flac", "tone_32000_mono.ogg"]
@@ -411,6 +435,7 @@ fn mutated(data: &Path) -> Result<(), Failed> {
     files.push(fs::read(
         data.join("librosa_ref/fma000002/input_22k_mono.wav"),
     )?);
+
     let mut state = 0x2017_u64;
     let mut below = |n: usize| {
         state = state
@@ -418,27 +443,33 @@ fn mutated(data: &Path) -> Result<(), Failed> {
             .wrapping_add(1);
         (state >> 33) as usize % n.max(1)
     };
+
     let mut decoders = [
         decoder(16_000, None, 0.0),
         decoder(16_000, None, 0.0).by_band(),
     ];
     let mut out = Pcm::default();
+
     for round in 0..2_000 {
         let mut bytes = files[below(files.len())].clone();
         bytes.truncate(20_000);
+
         for _ in 0..below(60) {
             let range = if below(4) == 0 { 100 } else { bytes.len() };
             let at = below(range);
             bytes[at] = below(256) as u8;
         }
+
         if below(3) == 0 {
             let from = below(bytes.len());
             let to = (from + below(3_000)).min(bytes.len());
             bytes.drain(from..to);
         }
+
         if below(3) == 0 {
             bytes.truncate(below(bytes.len()));
         }
+
         let facts = InputHasher::default().read(&bytes);
         for decoder in &mut decoders {
             let decoded = decoder.decode("", &bytes, &mut out);

@@ -46,6 +46,7 @@ fn outcomes(data: &Path, files: &[(&str, Outcome)]) -> Result<(), Failed> {
             mismatch(name, outcome, &decode(&mut decoder, &data.join(name)))
         })
         .collect();
+
     if faults.is_empty() {
         Ok(())
     } else {

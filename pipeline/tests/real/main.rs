@@ -31,6 +31,7 @@ fn main() {
         memory::trials(),
         ogg::trials(),
     ];
+
     wavemill_tests::run(
         &Arguments::from_args(),
         tests.into_iter().flatten().collect(),

@@ -80,12 +80,14 @@ fn sql_stays_under_its_limit() -> Result<(), Failed> {
         )
         .into());
     }
+
     let start = Instant::now();
     let store = large_store()?;
     println!(
         "{ROWS} rows written in {:.1} s",
         start.elapsed().as_secs_f64()
     );
+
     let mut faults = Vec::new();
     for query in &QUERIES {
         let start = Instant::now();
@@ -95,6 +97,7 @@ fn sql_stays_under_its_limit() -> Result<(), Failed> {
             "{}: {peak_mib} MiB at most, {took_s:.1} s, {} bytes of answer",
             query.name, ran.answer_bytes
         );
+
         let ended_as_wanted = match query.answer {
             Ok(bytes_min) => ran.ok && ran.answer_bytes >= bytes_min,
             Err(word) => !ran.ok && ran.said.contains(word),
@@ -103,6 +106,7 @@ fn sql_stays_under_its_limit() -> Result<(), Failed> {
             faults.push(format!("{}: {ran:?}", query.name));
         }
     }
+
     if faults.is_empty() {
         Ok(())
     } else {
@@ -136,20 +140,24 @@ fn ask(store: &TestStore, query: &Query) -> Result<QueryEnd, Failed> {
         .arg(store.folder.path())
         .arg(query.sql)
         .stdin(Stdio::null());
+
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
+
     let mut answer = child.stdout.take().ok_or("no output")?;
     let answered = std::thread::spawn(move || io::copy(&mut answer, &mut io::sink()));
     let peak_bytes = watch(&mut child)?;
     let answer_bytes = answered.join().map_err(|_| "the reader panicked")??;
+
     let mut said = String::new();
     child
         .stderr
         .take()
         .ok_or("no errors")?
         .read_to_string(&mut said)?;
+
     Ok(QueryEnd {
         ok: child.wait()?.success(),
         peak_bytes,
@@ -171,6 +179,7 @@ fn watch(child: &mut Child) -> Result<u64, Failed> {
         peak = mark.map_or(Ok(0), str::parse::<u64>)?.max(peak);
         std::thread::sleep(LOOK);
     }
+
     Ok(peak << 10)
 }
 
@@ -178,17 +187,20 @@ fn large_store() -> Result<TestStore, Failed> {
     let mut store = TestStore::new();
     let entry = feature("log_mel", "f16", &[Some(128), Some(1292)]);
     let noise = noise();
+
     for first in (0..ROWS).step_by(SHARD_ROWS as usize) {
         let split = if first < ROWS * 8 / 10 {
             "training"
         } else {
             "test"
         };
+
         let clips: Vec<Clip> = (first..ROWS.min(first + SHARD_ROWS))
             .map(|id| large_clip(id, &noise))
             .collect();
         store.write_feature(&entry, split, &clips);
     }
+
     store.write_tracks(ROWS);
     let versions = store.folder.path().join("_wavemill/versions");
     fs::create_dir_all(&versions)?;

@@ -72,6 +72,7 @@ fn outcomes(data: &Path) -> Result<(), Failed> {
         let path = data.join("hostile").join(name);
         faults.extend(mismatch(name, outcome, &decode(&mut decoder, &path)));
     }
+
     if faults.is_empty() {
         Ok(())
     } else {
@@ -110,14 +111,17 @@ fn pages_lost(data: &Path) -> Result<(), Failed> {
         for (what, bytes) in [("flipped", flipped), ("gone", gone)] {
             let got = samples_of(&bytes).unwrap();
             let lost = (f64::from(got.lost_s) * f64::from(RATE_HZ)).round() as usize;
+
             // A missing last page cannot be detected. A missing first page of audio is not replaced by silence.
             if what == "gone" && is_last {
                 continue;
             }
+
             assert!(
                 lost > 5_000 && lost < 15_000,
                 "page {number} {what}: {lost} samples lost"
             );
+
             let n_closed = if is_last || (what == "gone" && number == 2) {
                 lost
             } else {
@@ -151,6 +155,7 @@ fn tail(samples: &[f32], n: usize) -> &[f32] {
 fn cuts(data: &Path) -> Result<(), Failed> {
     let good = fs::read(data.join("hostile/ogg_loss/long_00_ref.ogg"))?;
     let pages = pages(&good);
+
     for &(from, to) in pages.iter().skip(3).step_by(7) {
         for at in [from + 30, (from + to) / 2, to - 1] {
             let got = samples_of(&good[..at]).unwrap();
@@ -186,6 +191,7 @@ fn pages(file: &[u8]) -> Vec<(usize, usize)> {
                 .iter()
                 .map(|&value| usize::from(value))
                 .sum::<usize>();
+
         pages.push((at, end));
         at = end;
     }
@@ -229,6 +235,7 @@ fn mutants(data: &Path) -> Result<(), Failed> {
     let n_mutants = std::env::var("WAVEMILL_OGG_MUTANTS").map_or(1_500, |n| n.parse().unwrap());
     let good = fs::read(data.join("hostile/ogg_loss/00_ref.ogg"))?;
     let bounds = pages(&good);
+
     let before = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
         N_PANICS.set(N_PANICS.get() + 1);
@@ -243,6 +250,7 @@ fn mutants(data: &Path) -> Result<(), Failed> {
         let bytes = mutant(&good, &bounds, &mut numbers);
         let decoded = decoder.decode("ogg", &bytes, &mut out);
         assert_eq!(N_PANICS.get(), 0, "round {round}: a panic");
+
         let facts = InputHasher::default().read(&bytes);
         assert_eq!(facts.decode, out.decode_key, "round {round}");
 
@@ -252,6 +260,7 @@ fn mutants(data: &Path) -> Result<(), Failed> {
             out.samples.iter().all(|sample| sample.is_finite()),
             "round {round}"
         );
+
         // Each hole, and each packet that cannot be decoded, is counted once.
         let held_s =
             2.0 * bytes.len() as f64 / PACKET_BYTES_MIN * PACKET_SAMPLES_MAX / f64::from(RATE_HZ);
@@ -260,9 +269,11 @@ fn mutants(data: &Path) -> Result<(), Failed> {
             "round {round}: {} s lost",
             out.lost_s
         );
+
         let hash = facts.audio.map(|hash| hash.to_hex().to_string());
         assert_eq!(hash.as_ref(), Some(&out.audio_blake3), "round {round}");
     }
+
     println!("{n_mutants} mutants: {n_rows} rows, the others rejects");
     assert!(
         n_rows > n_mutants / 10 && n_rows < n_mutants,
@@ -311,6 +322,7 @@ fn mutant(good: &[u8], bounds: &[(usize, usize)], numbers: &mut RandomNumbers) -
             .filter(|page| page.len() > 26)
             .for_each(|page| seal(page));
     }
+
     let mut bytes = pages.concat();
     if numbers.below(8) == 0 {
         bytes.truncate(numbers.below(bytes.len()));

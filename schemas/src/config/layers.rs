@@ -1,44 +1,45 @@
-//! One configuration over another: a shipped one, a file over it, `--set` over both.
+//! Configurations in layers: a shipped configuration, a file that overrides it, and `--set` overriding both.
 
 use toml::{Table, Value};
 
 use super::{Config, ConfigError, ShippedConfig, apply_set};
 
-/// A configuration, and what of a shipped one it does not follow.
+/// A configuration, and its differences from the shipped configuration on which it is based.
 #[derive(Debug)]
 pub struct LayeredConfig {
-    /// What is used.
+    /// The merged configuration.
     pub config: Config,
-    /// A sentence for each value of the shipped one that something else won over.
+    /// One sentence for each value of the shipped configuration that was overridden.
     pub replaced: Vec<String>,
 }
 
 impl Config {
-    /// The TOML `text` over the shipped configuration `like`, with `sets` (`key.path=value`) over both, checked.
+    /// Merges the shipped configuration `like`, the TOML `text` and `sets` (`key.path=value`), in ascending precedence,
+    /// and checks the result.
     ///
-    /// A file's section `[schedule]` stands for itself: schedules of the shipped one would multiply with those that the
-    /// file names.
+    /// A `[schedule]` section in the file replaces the shipped section as a whole: otherwise the shipped schedules
+    /// would be multiplied with those of the file.
     ///
     /// # Errors
-    /// [`ConfigError`] naming file or `--set`, key and what is allowed.
+    /// [`ConfigError`] with the file or the `--set`, the key and the allowed values.
     pub fn layered(
         like: Option<&ShippedConfig>,
         text: &str,
         place: &str,
         sets: &[String],
     ) -> Result<LayeredConfig, ConfigError> {
-        // By itself first, so that an error names the file's line.
+        // Parse the file separately first, so that an error names its line.
         let _: Self = read(text, place)?;
         let base = like
             .map(|shipped| table(shipped.text, shipped.name))
             .transpose()?
             .unwrap_or_default();
-        // `base` stays as the shipped file has it: `replaced` compares with that.
+        // `base` is kept unchanged because `replaced` compares the result with it.
         let mut document = base.clone();
         put_over(&mut document, table(text, place)?);
         let mut config: Self = typed(&document, place)?;
 
-        // One by one, so that an error names the one that is wrong.
+        // Apply the sets one by one, so that an error names the invalid one.
         for set in sets {
             let place = format!("--set {set}");
             apply_set(&mut document, set).map_err(|message| ConfigError::Parse {
@@ -48,7 +49,7 @@ impl Config {
             config = typed(&document, &place)?;
         }
 
-        // Values are checked after the last set, which may mend what the file or an earlier one has broken.
+        // Check the values after the last set, which may correct an invalid value of the file or of an earlier set.
         config.check()?;
         let replaced = like
             .map(|shipped| replaced(shipped, &base, &config))
@@ -60,7 +61,7 @@ impl Config {
 
 fn read(text: &str, place: &str) -> Result<Config, ConfigError> {
     toml::from_str(text).map_err(|e| {
-        // The parser gives a byte; people look for a line.
+        // The parser reports a byte offset; users need a line number.
         let line = e
             .span()
             .map(|span| text[..span.start].matches('\n').count() + 1);
@@ -90,11 +91,12 @@ fn typed(document: &Table, place: &str) -> Result<Config, ConfigError> {
         })
 }
 
-/// Section by section; a section that is there twice holds the values of both, and the upper ones win.
+/// Merges two configurations section by section. If both have a section, its values are combined and those of `upper`
+/// take precedence.
 fn put_over(lower: &mut Table, upper: Table) {
     for (key, value) in upper {
         match (lower.get_mut(&key), value) {
-            // A section `[schedule]` is left to the other arm, which replaces it as a whole: see `layered`.
+            // The other arm replaces `[schedule]` as a whole: see `layered`.
             (Some(Value::Table(lower)), Value::Table(upper)) if key != "schedule" => {
                 lower.extend(upper)
             }
@@ -105,7 +107,7 @@ fn put_over(lower: &mut Table, upper: Table) {
     }
 }
 
-/// What `config` has otherwise than the shipped one, by the keys that the shipped one names.
+/// Returns a sentence for each key of the shipped file whose value in `config` differs.
 fn replaced(
     shipped: &ShippedConfig,
     base: &Table,
@@ -115,9 +117,9 @@ fn replaced(
     let ours = as_table(config, shipped.name)?;
 
     let mut sentences = Vec::new();
-    // What the shipped file does not name is a default, and nobody's choice that something could win over.
+    // Keys that the shipped file does not contain are defaults, so changing them overrides nothing.
     for key in keys(base, "") {
-        // As the configuration holds them: 1 and 1.0 are one value.
+        // Compare typed values: 1 and 1.0 are equal.
         let (Some(theirs), ours) = (at(&theirs, &key), at(&ours, &key)) else {
             continue;
         };
@@ -133,7 +135,7 @@ fn replaced(
     Ok(sentences)
 }
 
-/// Every value of a configuration, those that no document names too.
+/// Converts a configuration to a table with all values, including defaults.
 fn as_table(config: &Config, place: &str) -> Result<Table, ConfigError> {
     Table::try_from(config).map_err(|e| ConfigError::Parse {
         place: place.to_owned(),
@@ -141,7 +143,7 @@ fn as_table(config: &Config, place: &str) -> Result<Table, ConfigError> {
     })
 }
 
-/// Paths of all values that are no sections.
+/// Returns the paths of all values that are not sections.
 fn keys(table: &Table, before: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for (key, value) in table {
@@ -184,12 +186,14 @@ mod tests {
             text,
             &["train.epochs=2", "loss.label_smoothing=0"],
         );
+
         assert_eq!((config.optimizer.lr, config.train.epochs), (0.5, 2));
         assert_eq!(
             (config.model.name.as_str(), config.data.batch_size),
             ("genregenie-cnn", 32),
             "the shipped ones"
         );
+
         let told = [
             "optimizer.lr = 0.5, where gtzan-segments has 0.001",
             "train.epochs = 2, where gtzan-segments has 40",
@@ -201,6 +205,7 @@ mod tests {
     fn a_files_schedule_stands_alone() {
         let LayeredConfig { config, replaced } =
             layered("fma-large", "[schedule.cosine]\nwarmup_steps = 5", &[]);
+
         assert!(
             config.schedule.step.is_none()
                 && config.schedule.plateau.is_none()
@@ -220,6 +225,7 @@ mod tests {
                 .expect_err("wrong")
                 .to_string()
         };
+
         assert!(
             error("seed = 1\n[train]\nepoch = 2", &[])
                 .starts_with("mine.toml, line 3: unknown field `epoch`")

@@ -1,7 +1,8 @@
-//! Everything that decides a run's numbers, in one TOML or JSON document; flags only set keys of it.
+//! Training configuration: everything that determines the numeric results of a run, in one TOML or JSON document.
+//! Command-line flags only set keys of it.
 //!
-//! Defaults are those of document 000 ("fma-large") where it gives one. Paths, devices, ranks and the number of threads
-//! are not here: they are the machine's.
+//! Defaults follow document 000 ("fma-large") where it states a value. Paths, devices, ranks and the number of threads
+//! depend on the machine and are not part of the configuration.
 
 mod layers;
 mod rules;
@@ -17,75 +18,76 @@ pub use shipped::{SHIPPED, ShippedConfig};
 use crate::canonical;
 use crate::exact;
 
-/// Why a configuration cannot be used.
+/// The error type for training configurations.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// Not TOML, or a key that is not there, or a value of another type.
+    /// Invalid TOML, an unknown key, or a value of the wrong type.
     #[error("{place}: {message}")]
     Parse {
-        /// File, or the `--set` that was given.
+        /// File, or the `--set` as given.
         place: String,
-        /// The parser's words, with the allowed keys.
+        /// Message of the parser, with the allowed keys.
         message: String,
     },
-    /// A value that cannot be.
-    #[error("{key} = {found}: {allowed}")]
+    /// A value that is not allowed.
+    #[error("{key} = {found}: must be {allowed}")]
     Value {
-        /// Such as `data.batch_size`.
+        /// Path of the key, such as `data.batch_size`.
         key: &'static str,
-        /// What was given.
+        /// The given value.
         found: String,
-        /// What would do.
+        /// Description of the allowed values.
         allowed: &'static str,
     },
 }
 
-/// A training run.
+/// Configuration of a training run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Order, initial weights, dropout, augmentation: all come from here.
+    /// Random seed for row order, initial weights, dropout and augmentation.
     pub seed: u64,
-    /// What is read, and how it is cut into batches.
+    /// Input data and batches.
     pub data: Data,
-    /// The architecture.
+    /// Model architecture.
     pub model: Model,
-    /// The optimiser.
+    /// Optimiser.
     pub optimizer: Optimizer,
-    /// Learning rates, one stage after another.
+    /// Learning rate schedules.
     pub schedule: Schedule,
-    /// What is minimised.
+    /// Loss function.
     pub loss: Loss,
-    /// Changes of training rows on the device.
+    /// Augmentation of training rows, computed on the device.
     pub augment: Augment,
-    /// How long, how exact, how often saved.
+    /// Duration, precision and checkpoints of the run.
     pub train: Train,
 }
 
-/// What is read.
+/// Input data and batches.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Data {
-    /// Feature of the store; the first of the recipe if absent.
+    /// Name of a feature of the store; the first one of the recipe if absent.
     pub feature: Option<String>,
-    /// Targets of the store, or `genres_all` (several labels a track); the recipe's first if empty.
+    /// Names of targets of the store, or `genres_all` (several labels per track); the first target of the recipe if
+    /// empty.
     pub targets: Vec<String>,
-    /// Split rule (`official`, `stratified`, `artist`); the recipe's if absent.
+    /// Split rule (`official`, `stratified`, `artist`); the rule of the recipe if absent.
     pub split: Option<String>,
-    /// Rows of a global batch, over all ranks and micro-batches.
+    /// Number of rows in a global batch, over all ranks and micro-batches.
     pub batch_size: usize,
-    /// Row groups in a window within which rows are shuffled.
+    /// Number of row groups in the window within which rows are shuffled.
     pub shuffle_window: usize,
-    /// Whether the last, smaller batch of an epoch is left out.
+    /// Whether to skip the last batch of an epoch if it is smaller.
     pub drop_last: bool,
-    /// Whether bands are brought to mean 0 and deviation 1 by the manifest's statistics.
+    /// Whether to normalize each band to mean 0 and standard deviation 1 with the statistics of the manifest.
     pub normalize: bool,
-    /// Frames that every row is cut or zero-padded to; needed where lengths differ.
+    /// Number of frames to which every row is cut or zero-padded; required if lengths differ.
     pub frames: Option<usize>,
-    /// Columns of `fma_features` as metadata, by prefix (such as `mfcc`); for `fusion`, and for `mlp-*` unless the feature
-    /// is of statistics.
+    /// Columns of `fma_features` that are used as metadata, by prefix (such as `mfcc`). Used by `fusion`, and by
+    /// `mlp-*` unless the feature consists of statistics.
     pub metadata: Vec<String>,
-    /// Whether a damaged row group is counted and passed over instead of ending the run.
+    /// Whether to count and skip damaged row groups instead of ending the run.
     pub skip_damaged: bool,
 }
 
@@ -106,21 +108,22 @@ impl Default for Data {
     }
 }
 
-/// The architecture.
+/// Model architecture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Model {
-    /// A name of `wavemill-train models`.
+    /// Name of the architecture, as listed by `wavemill-train models`.
     pub name: String,
-    /// Share of values dropped, where the architecture drops; its own if absent.
+    /// Dropout rate; that of the architecture if absent.
     pub dropout: Option<f64>,
-    /// Weights to start from (safetensors, keys of torchvision or timm); the head is new.
+    /// Pretrained weights (safetensors, keys of torchvision or timm); the head is initialized randomly.
     pub init: Option<PathBuf>,
-    /// Whether all but the head stays as `init` has it.
+    /// Whether to freeze all weights except for the head.
     pub freeze: bool,
-    /// Times that the one-channel input is repeated (`genregenie-cnn`: 1 or 3); a picture has its own three.
+    /// Number of times that the one-channel input is repeated (`genregenie-cnn`: 1 or 3). Pictures have three channels
+    /// of their own.
     pub channels: i64,
-    /// Batch norm over all ranks' rows instead of each rank's own.
+    /// Whether batch norm uses the rows of all ranks instead of those of each rank.
     pub sync_batch_norm: bool,
 }
 
@@ -137,38 +140,38 @@ impl Default for Model {
     }
 }
 
-/// Optimisers by name.
+/// Optimisers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
-    /// Kingma and Ba 2015; weight decay is added to the gradient.
+    /// Adam (Kingma and Ba 2015); weight decay is added to the gradient.
     Adam,
-    /// Loshchilov and Hutter 2019; weight decay apart from the gradient.
+    /// AdamW (Loshchilov and Hutter 2019); weight decay is decoupled from the gradient.
     Adamw,
-    /// With momentum, as torch.
+    /// SGD with momentum, as in torch.
     Sgd,
 }
 
-/// The optimiser. Defaults: document 000.
+/// Optimiser. The defaults are those of document 000.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Optimizer {
-    /// Which.
+    /// Name of the optimiser.
     pub name: OptimizerKind,
     /// Learning rate.
     pub lr: f64,
-    /// As the optimiser's authors mean it.
+    /// Weight decay, as defined by the optimiser.
     pub weight_decay: f64,
-    /// Adam's decay rates.
+    /// Decay rates of Adam's moments.
     #[serde(deserialize_with = "exact::array")]
     pub betas: [f64; 2],
     /// Adam's ε.
     pub eps: f64,
-    /// SGD's.
+    /// Momentum of SGD.
     pub momentum: f64,
-    /// SGD's.
+    /// Whether SGD uses Nesterov momentum.
     pub nesterov: bool,
-    /// Largest L2 norm of all gradients together; absent: not clipped.
+    /// Maximum L2 norm of all gradients together; not clipped if absent.
     pub clip_norm: Option<f64>,
 }
 
@@ -187,16 +190,16 @@ impl Default for Optimizer {
     }
 }
 
-/// Learning rates: factors of the schedules that are there are multiplied. Without a section it is document 000's step and
-/// plateau; a section holds just what it names.
+/// Learning rate schedules. The factors of all present schedules are multiplied. Without this section, the step and
+/// plateau schedules of document 000 apply; with it, only the schedules that it names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
-    /// `StepLR`: every `every_epochs` the rate is multiplied by `gamma`.
+    /// `StepLR`: multiplies the rate by `gamma` every `every_epochs` epochs.
     pub step: Option<StepLr>,
     /// `ReduceLROnPlateau`.
     pub plateau: Option<Plateau>,
-    /// Cosine to zero over the run, after a linear warm-up.
+    /// Cosine decay to zero over the run, after a linear warm-up.
     pub cosine: Option<Cosine>,
 }
 
@@ -214,9 +217,9 @@ impl Default for Schedule {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StepLr {
-    /// Epochs between two cuts.
+    /// Number of epochs between two reductions.
     pub every_epochs: u64,
-    /// Factor of a cut.
+    /// Factor of each reduction.
     pub gamma: f64,
 }
 
@@ -229,17 +232,18 @@ impl Default for StepLr {
     }
 }
 
-/// `torch.optim.lr_scheduler.ReduceLROnPlateau`, on validation.
+/// `torch.optim.lr_scheduler.ReduceLROnPlateau` on a metric of the validation split.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Plateau {
-    /// What must get better.
+    /// Metric that has to improve.
     pub metric: Metric,
-    /// Epochs without a better value before a cut. Our choice: torch's 10 never fires before the early stop.
+    /// Number of epochs without improvement before the rate is reduced. Our choice: torch's default of 10 exceeds the
+    /// patience of the early stop.
     pub patience: u64,
-    /// Factor of a cut. Our choice.
+    /// Factor of each reduction. Our choice.
     pub factor: f64,
-    /// Relative change that counts as better.
+    /// Minimum relative change that counts as an improvement.
     pub threshold: f64,
 }
 
@@ -254,60 +258,60 @@ impl Default for Plateau {
     }
 }
 
-/// Cosine with warm-up, by optimiser steps.
+/// Cosine schedule with warm-up, updated at each optimiser step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Cosine {
-    /// Steps of the linear warm-up from 0.
+    /// Number of steps of the linear warm-up from 0.
     pub warmup_steps: u64,
 }
 
-/// A figure of the validation split that decides.
+/// Metric of the validation split that is used for decisions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// The lower the better; the mean of all targets.
+    /// Mean loss of all targets; lower is better.
     Loss,
-    /// Of the first target.
+    /// Accuracy of the first target.
     Accuracy,
-    /// Of the first target.
+    /// Macro F1 of the first target.
     MacroF1,
 }
 
 impl Metric {
-    /// Whether `a` is better than `b`.
+    /// Reports whether `a` is better than `b`.
     pub fn is_better(self, a: f64, b: f64) -> bool {
-        // False with NaN on either side.
+        // Both comparisons are false if either value is NaN.
         if self == Self::Loss { a < b } else { a > b }
     }
 
-    /// The best of `values`; NaN is none.
+    /// Returns the best of `values`, ignoring NaN.
     pub fn best(self, values: &[f64]) -> Option<f64> {
-        // Left out first: as the first value, NaN would stay, since nothing is better than it.
+        // Remove NaN first: as the first value it would be kept, since no number compares as better.
         let numbers = values.iter().copied().filter(|value| !value.is_nan());
         numbers.reduce(|a, b| if self.is_better(b, a) { b } else { a })
     }
 }
 
-/// Class weights by name.
+/// Class weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClassWeights {
-    /// All classes count as their rows.
+    /// All rows have the same weight.
     None,
-    /// n / (classes · n of the class), over training rows, as scikit-learn.
+    /// n / (classes · n of the class), over training rows, as in scikit-learn.
     Balanced,
 }
 
-/// What is minimised.
+/// Loss function.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Loss {
-    /// Weights of classes in the mean.
+    /// Weights of the classes in the mean.
     pub class_weights: ClassWeights,
-    /// Share of the label given to all classes alike.
+    /// Share of each label that is distributed uniformly over all classes.
     pub label_smoothing: f64,
-    /// α of Beta(α, α) for mix-up (Zhang 2018); 0: none.
+    /// α of Beta(α, α) for mix-up (Zhang 2018); 0 disables mix-up.
     pub mixup: f64,
 }
 
@@ -321,28 +325,28 @@ impl Default for Loss {
     }
 }
 
-/// Changes of training rows. Off by default; `enabled` with document 000's values.
+/// Augmentation of training rows. Disabled by default; the values are those of document 000.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Augment {
-    /// Whether any is made.
+    /// Whether augmentation is enabled.
     pub enabled: bool,
-    /// Frequency masks a row.
+    /// Number of frequency masks per row.
     pub frequency_masks: u64,
-    /// Most bands of a mask.
+    /// Maximum height of a frequency mask in bands.
     pub frequency_mask_bands: u64,
-    /// Time masks a row.
+    /// Number of time masks per row.
     pub time_masks: u64,
-    /// Most frames of a mask.
+    /// Maximum width of a time mask in frames.
     pub time_mask_frames: u64,
-    /// Range of the factor on all values.
+    /// Range of the factor by which all values are multiplied.
     #[serde(deserialize_with = "exact::array")]
     pub amplitude: [f64; 2],
-    /// Most of the row's length by which it is rotated in time, either way.
+    /// Maximum rotation in time in either direction, as a share of the row's length.
     pub time_shift: f64,
-    /// Deviation of Gaussian noise that is added.
+    /// Standard deviation of the added Gaussian noise.
     pub noise_std: f64,
-    /// Most bands by which it is moved up or down.
+    /// Maximum shift along the frequency axis in either direction, in bands.
     pub frequency_shift_bands: u64,
 }
 
@@ -362,41 +366,42 @@ impl Default for Augment {
     }
 }
 
-/// Arithmetic by name.
+/// Arithmetic precision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// For proofs, on a CPU.
+    /// Double precision, for verification on a CPU.
     F64,
-    /// Default.
+    /// Single precision, the default.
     F32,
     /// Autocast: matrix products and convolutions in bf16, weights in f32.
     Bf16,
 }
 
-/// How long, how exact, how often saved.
+/// Duration, precision and checkpoints of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Train {
-    /// Passes over the training split.
+    /// Number of passes over the training split.
     pub epochs: u64,
-    /// Optimiser steps at most; absent: all epochs.
+    /// Maximum number of optimiser steps; unlimited if absent.
     pub steps: Option<u64>,
-    /// Epochs without a better value of `select` before the run ends; 0: never.
+    /// Number of epochs without an improvement of `select` before the run ends; 0 disables the early stop.
     pub early_stop: u64,
-    /// What "better" means, for the early stop and the best checkpoint.
+    /// Metric that decides about the early stop and the best checkpoint.
     pub select: Metric,
-    /// Parts of a rank's slice of a batch, one after another, before a step.
+    /// Number of parts into which a rank's share of a batch is split; they are computed one after another before each
+    /// step.
     pub micro_batches: usize,
-    /// Arithmetic.
+    /// Arithmetic precision.
     pub precision: Precision,
-    /// TF32 in f32's matrix products on CUDA.
+    /// Whether matrix products in f32 use TF32 on CUDA.
     pub tf32: bool,
-    /// Only algorithms that give the same bits each time.
+    /// Whether to use only algorithms with bit-identical results.
     pub deterministic: bool,
-    /// Steps between checkpoints within an epoch; 0: at its end alone.
+    /// Number of steps between checkpoints within an epoch; 0 writes checkpoints only at the end of each epoch.
     pub checkpoint_steps: u64,
-    /// Checkpoints kept, besides the best.
+    /// Number of checkpoints to keep, in addition to the best one.
     pub keep: usize,
 }
 
@@ -418,33 +423,32 @@ impl Default for Train {
 }
 
 impl Config {
-    /// A document with `sets` (`key.path=value`) applied over it, checked.
+    /// Parses a document, applies `sets` (`key.path=value`) and checks the result.
     ///
     /// # Errors
-    /// [`ConfigError`] naming file or `--set`, key and what is allowed.
+    /// [`ConfigError`] with the file or the `--set`, the key and the allowed values.
     pub fn parse(text: &str, place: &str, sets: &[String]) -> Result<Self, ConfigError> {
         Ok(Self::layered(None, text, place, sets)?.config)
     }
 
-    /// blake3 of its canonical form: equal for runs that compute the same.
+    /// Returns the BLAKE3 hash of the canonical form. Runs with equal hashes compute the same.
     pub fn hash(&self) -> String {
-        canonical::id(self).expect("a configuration has text keys only")
+        canonical::id(self).expect("all keys of a configuration are strings")
     }
 }
 
-/// Sets one key of a document, such as `optimizer.lr=0.01`; sections that lack are made.
+/// Sets one key of a document, such as `optimizer.lr=0.01`, and creates missing sections.
 fn apply_set(document: &mut toml::Table, set: &str) -> Result<(), String> {
     let (path, value) = set
         .split_once('=')
-        .ok_or("KEY=VALUE is wanted, such as optimizer.lr=0.01")?;
-    // A bare word is text.
+        .ok_or("expected KEY=VALUE, such as optimizer.lr=0.01")?;
+    // A value that is not valid TOML is used as text.
     let value = format!("v = {value}")
         .parse::<toml::Table>()
         .ok()
         .and_then(|mut t| t.remove("v"))
         .unwrap_or_else(|| toml::Value::String(value.to_owned()));
 
-    // The last key gets the value; those before it are sections.
     let mut keys: Vec<&str> = path.trim().split('.').collect();
     let last = keys.pop().unwrap_or_default();
     let mut table = document;

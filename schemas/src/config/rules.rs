@@ -1,8 +1,8 @@
-//! Values that no type rules out and that cannot be: a table of key, value and what is allowed.
+//! Rules for values that the types cannot express: each with key, value and a description of the allowed values.
 
 use super::{Config, ConfigError};
 
-/// What a value must be.
+/// A condition on a value.
 struct Rule {
     holds: bool,
     key: &'static str,
@@ -22,9 +22,9 @@ impl Rule {
 }
 
 impl Config {
-    /// What no type says. Of several faults the first is told.
+    /// Checks all rules and reports the first one that is violated.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        // Every rule says what must hold. NaN makes each comparison false, so every rule refuses it.
+        // Each rule states a condition that must be true. Comparisons with NaN are false, so every rule rejects NaN.
         let mut rules = self.run_rules();
         rules.extend(self.optimizer_rules());
         rules.extend(self.schedule_rules());
@@ -127,11 +127,11 @@ impl Config {
                 "0 (none) or more",
             ),
             Rule::new(
-                // As torch, whose SGD refuses this too.
+                // Same rule as in torch's SGD.
                 !optimizer.nesterov || optimizer.momentum > 0.0,
                 "optimizer.nesterov",
                 true,
-                "false where momentum is 0",
+                "false if momentum is 0",
             ),
             Rule::new(
                 optimizer.clip_norm.is_none_or(|max| max > 0.0),
@@ -143,7 +143,7 @@ impl Config {
     }
 
     fn schedule_rules(&self) -> Vec<Rule> {
-        // A section that is absent has values that are allowed.
+        // An absent section is checked with its default values, which are valid.
         let step = self.schedule.step.clone().unwrap_or_default();
         let plateau = self.schedule.plateau.clone().unwrap_or_default();
 
@@ -155,7 +155,7 @@ impl Config {
                 "at least 1",
             ),
             Rule::new(
-                // Above 1 the rate grows, which torch allows too.
+                // A gamma above 1 increases the rate; torch allows this too.
                 step.gamma >= 0.0,
                 "schedule.step.gamma",
                 step.gamma,
@@ -185,7 +185,7 @@ impl Config {
                 low <= high,
                 "augment.amplitude",
                 format!("{:?}", augment.amplitude),
-                "the lower bound, then the upper",
+                "the lower bound, then the upper bound",
             ),
             Rule::new(
                 (0.0..=1.0).contains(&augment.time_shift),
@@ -202,7 +202,8 @@ impl Config {
         ]
     }
 
-    /// No rule above bounds these upwards. `clip_norm` is not among them: infinity clips nothing there, as in torch.
+    /// Rejects infinity for values without an upper bound above. `clip_norm` is excluded: as in torch, an infinite
+    /// value disables clipping.
     fn finite_rules(&self) -> Vec<Rule> {
         let step = self.schedule.step.clone().unwrap_or_default();
         let plateau = self.schedule.plateau.clone().unwrap_or_default();

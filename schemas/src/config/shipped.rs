@@ -1,19 +1,20 @@
-//! How each document trained, inside the program: `fit --like NAME`. Every value in the files is marked with its origin.
+//! The training configurations of the documents, compiled into the program: `fit --like NAME`. In the files, a comment
+//! marks the origin of every value.
 
 use super::{Config, ConfigError};
 
 /// A shipped configuration.
 #[derive(Debug)]
 pub struct ShippedConfig {
-    /// Of the recipe whose document it follows.
+    /// Name, the same as that of the document's recipe.
     pub name: &'static str,
-    /// One line.
+    /// Description, in one line.
     pub about: &'static str,
-    /// TOML; a comment behind each value says where that comes from.
+    /// TOML text; the comment after each value states its origin.
     pub text: &'static str,
 }
 
-/// All of them, in the order of their documents.
+/// All shipped configurations, in the order of their documents.
 pub const SHIPPED: [ShippedConfig; 5] = [
     ShippedConfig {
         name: "fma-large",
@@ -22,38 +23,41 @@ pub const SHIPPED: [ShippedConfig; 5] = [
     },
     ShippedConfig {
         name: "gtzan-segments",
-        about: "document 001: its CNN over 3-s segments, Adam at one rate",
+        about: "document 001: CNN over 3-s segments, Adam with a constant learning rate",
         text: include_str!("../../configs/gtzan-segments.toml"),
     },
     ShippedConfig {
         name: "fma-small",
-        about: "document 002: its CRNN over 640 frames, Adam at one rate",
+        about: "document 002: CRNN over 640 frames, Adam with a constant learning rate",
         text: include_str!("../../configs/fma-small.toml"),
     },
     ShippedConfig {
         name: "fma-windows",
-        about: "document 003: CNN and bidirectional GRU side by side, genre and sub-genre",
+        about: "document 003: CNN and bidirectional GRU in parallel, genre and sub-genre",
         text: include_str!("../../configs/fma-windows.toml"),
     },
     ShippedConfig {
         name: "gtzan-images",
-        about: "document 004: ResNet-50 for ten epochs, best from given weights (--init)",
+        about: "document 004: ResNet-50 for ten epochs, best with pretrained weights (--init)",
         text: include_str!("../../configs/gtzan-images.toml"),
     },
 ];
 
-/// Column at which a mark stands behind its value.
+/// Column at which the comment after a value starts.
 const MARK_COLUMN: usize = 36;
 
 impl ShippedConfig {
-    /// The configuration of that name.
+    /// Returns the configuration of that name.
     ///
     /// # Errors
-    /// [`ConfigError::Parse`], which lists all.
+    /// [`ConfigError::Parse`], which lists all names.
     pub fn find(name: &str) -> Result<&'static Self, ConfigError> {
         Self::of_recipe(name).ok_or_else(|| {
             let names: Vec<&str> = SHIPPED.iter().map(|shipped| shipped.name).collect();
-            let message = format!("there are {} (`--like list` tells more)", names.join(", "));
+            let message = format!(
+                "no such configuration; there are: {} (`--like list` describes them)",
+                names.join(", ")
+            );
             ConfigError::Parse {
                 place: format!("--like {name}"),
                 message,
@@ -61,12 +65,12 @@ impl ShippedConfig {
         })
     }
 
-    /// That of the document which a recipe follows, if there is one.
+    /// Returns the configuration of the document that a recipe follows, if there is one.
     pub fn of_recipe(recipe: &str) -> Option<&'static Self> {
         SHIPPED.iter().find(|shipped| shipped.name == recipe)
     }
 
-    /// A line for each, for people.
+    /// Returns a table of all configurations, one line each.
     pub fn listing() -> String {
         let lines = SHIPPED
             .iter()
@@ -74,15 +78,16 @@ impl ShippedConfig {
         lines.collect()
     }
 
-    /// `config` as TOML, with this configuration's marks behind the values that are still its own.
+    /// Returns `config` as TOML, with the origin comments of this configuration on all unchanged values.
     ///
     /// # Errors
-    /// [`ConfigError::Parse`]: no TOML can hold it, which no configuration that was read can bring about.
+    /// [`ConfigError::Parse`] if the configuration cannot be written as TOML, which does not happen for a configuration
+    /// that was parsed.
     pub fn marked(&self, config: &Config) -> Result<String, ConfigError> {
         let own = Config::parse(self.text, self.name, &[])?;
-        // Written by the same writer as `config`, so that equal values are equal lines.
+        // Use the same serializer as for `config`, so that equal values give equal lines.
         let own = lines_by_key(&text_of(&own)?);
-        // Marks are comments, which only the file itself has.
+        // The origins are comments, which only exist in the original text.
         let marks = lines_by_key(self.text);
 
         let mut out = String::new();
@@ -111,7 +116,8 @@ fn text_of(config: &Config) -> Result<String, ConfigError> {
     })
 }
 
-/// Every line of a TOML text with the key that it sets, such as `optimizer.lr`; empty for other lines.
+/// Splits a TOML text into (key, line) pairs. The key is a path such as `optimizer.lr`, and empty for lines that set no
+/// value.
 fn lines_by_key(text: &str) -> Vec<(String, String)> {
     let mut section = String::new();
     let mut lines = Vec::new();
@@ -130,7 +136,7 @@ fn lines_by_key(text: &str) -> Vec<(String, String)> {
     lines
 }
 
-/// What stands behind the value of a line.
+/// Returns the comment after a value.
 fn mark_of(line: &str) -> Option<&str> {
     line.split_once(" # ").map(|(_, mark)| mark.trim())
 }
@@ -145,11 +151,13 @@ mod tests {
     fn every_shipped_value_has_a_mark_and_the_whole_is_a_configuration() {
         for shipped in &SHIPPED {
             Config::parse(shipped.text, shipped.name, &[]).expect(shipped.name);
+
             let values: Vec<_> = lines_by_key(shipped.text)
                 .into_iter()
                 .filter(|(key, _)| !key.is_empty())
                 .collect();
             assert!(values.len() > 10, "{}", shipped.name);
+
             for (key, line) in values {
                 let mark = mark_of(&line).unwrap_or_default();
                 assert!(
@@ -175,11 +183,14 @@ mod tests {
                     && ShippedConfig::of_recipe(recipe).is_some()
             );
         }
+
         let error = ShippedConfig::find("gtzan")
             .expect_err("none of that name")
             .to_string();
         assert!(
-            error.starts_with("--like gtzan: there are fma-large, gtzan-segments"),
+            error.starts_with(
+                "--like gtzan: no such configuration; there are: fma-large, gtzan-segments"
+            ),
             "{error}"
         );
     }
@@ -202,6 +213,7 @@ mod tests {
         let config =
             Config::parse(shipped.text, "", &["optimizer.lr=0.5".to_owned()]).expect("valid");
         let text = shipped.marked(&config).expect("TOML");
+
         assert_eq!(Config::parse(&text, "", &[]).expect("still TOML"), config);
         assert!(
             text.contains("channels = 3                        # text: colour"),

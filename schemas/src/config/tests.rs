@@ -1,4 +1,4 @@
-//! What a configuration refuses, and how its parts come together.
+//! Tests of rejected configurations and of the merging of layers.
 
 use super::*;
 
@@ -37,9 +37,11 @@ fn a_schedule_that_is_named_is_the_only_one() {
             cosine: Some(Cosine { warmup_steps: 5 })
         }
     );
+
     let none = Config::parse("[schedule]", "", &[]).expect("valid");
     let text = toml::to_string(&none).expect("tables");
     assert_eq!(Config::parse(&text, "", &[]).expect("valid"), none);
+
     assert!(Config::default().schedule.step.is_some());
 }
 
@@ -48,39 +50,49 @@ fn an_impossible_value_is_named_with_its_key() {
     let error = Config::parse("", "c.toml", &["data.batch_size=0".to_owned()])
         .expect_err("zero")
         .to_string();
-    assert_eq!(error, "data.batch_size = 0: at least 1");
+    assert_eq!(error, "data.batch_size = 0: must be at least 1");
+
     let error = Config::parse("[augment]\namplitude = [1.2, 0.8]", "", &[])
         .expect_err("turned round")
         .to_string();
     assert_eq!(
         error,
-        "augment.amplitude = [1.2, 0.8]: the lower bound, then the upper"
+        "augment.amplitude = [1.2, 0.8]: must be the lower bound, then the upper bound"
     );
 }
 
 #[test]
 fn numbers_that_no_optimiser_or_schedule_can_use_are_refused() {
     let refusals = [
-        ("optimizer.eps=-1", "optimizer.eps = -1: 0 or more"),
-        ("optimizer.eps=nan", "optimizer.eps = NaN: 0 or more"),
-        ("optimizer.lr=0", "optimizer.lr = 0: above 0"),
-        ("optimizer.lr=inf", "optimizer.lr = inf: a finite number"),
+        ("optimizer.eps=-1", "optimizer.eps = -1: must be 0 or more"),
+        (
+            "optimizer.eps=nan",
+            "optimizer.eps = NaN: must be 0 or more",
+        ),
+        ("optimizer.lr=0", "optimizer.lr = 0: must be above 0"),
+        (
+            "optimizer.lr=inf",
+            "optimizer.lr = inf: must be a finite number",
+        ),
         (
             "schedule.step.gamma=-0.5",
-            "schedule.step.gamma = -0.5: 0 or more",
+            "schedule.step.gamma = -0.5: must be 0 or more",
         ),
         (
             "schedule.step.gamma=inf",
-            "schedule.step.gamma = inf: a finite number",
+            "schedule.step.gamma = inf: must be a finite number",
         ),
         (
             "schedule.plateau.threshold=-1",
-            "schedule.plateau.threshold = -1: 0 or more",
+            "schedule.plateau.threshold = -1: must be 0 or more",
         ),
-        ("loss.mixup=inf", "loss.mixup = inf: a finite number"),
+        (
+            "loss.mixup=inf",
+            "loss.mixup = inf: must be a finite number",
+        ),
         (
             "augment.amplitude=[0, inf]",
-            "augment.amplitude = inf: a finite number",
+            "augment.amplitude = inf: must be a finite number",
         ),
     ];
     for (set, refusal) in refusals {

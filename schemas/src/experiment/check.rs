@@ -1,4 +1,4 @@
-//! What an experiment's file may not say, beyond what its types refuse.
+//! Rules for experiment files that their types cannot express.
 
 use std::collections::BTreeSet;
 
@@ -11,14 +11,14 @@ use crate::config::Config;
 use crate::recipe::Recipe;
 use crate::text::shown;
 
-/// Trainings of an experiment, at most: those of the base and of each variant. Each is a run of its own, and `check` puts
-/// the recipe and the configuration of each together, which takes milliseconds.
+/// Maximum number of trainings, over the base and all variants. Each is a separate run, and `check` builds the recipe
+/// and configuration of each, which takes milliseconds.
 const TRAININGS_MAX: usize = 1000;
 
-/// Bytes of a name, at most. It is a part of folders' names, of which file systems take 255 bytes.
+/// Maximum length of a name in bytes. Names are parts of folder names, which file systems limit to 255 bytes.
 const NAME_BYTES_MAX: usize = 64;
 
-/// The first fault, keys with elements by number (`train.1.name`).
+/// Returns the first fault. Elements in its key are given by number (`train.1.name`).
 pub(super) fn first_fault(experiment: &Experiment) -> Option<Fault> {
     named_once(experiment)
         .or_else(|| too_many(experiment))
@@ -29,7 +29,7 @@ pub(super) fn first_fault(experiment: &Experiment) -> Option<Fault> {
         })
 }
 
-/// Names become folders, and one name must mean one thing.
+/// Checks the names: they become folder names, and each must be unique.
 fn named_once(experiment: &Experiment) -> Option<Fault> {
     if let Some(problem) = name_problem(&experiment.name) {
         return Some(Fault::new("name", problem));
@@ -43,13 +43,14 @@ fn named_once(experiment: &Experiment) -> Option<Fault> {
     repeated("variants", variants).or_else(|| repeated("train", trainings))
 }
 
-/// The first name of a list that cannot be one, or that another element has.
+/// Returns a fault for the first invalid or repeated name of a list.
 fn repeated<'a>(list: &str, names: impl Iterator<Item = &'a String>) -> Option<Fault> {
     let mut seen = BTreeSet::new();
     for (index, name) in names.enumerate() {
         let key = format!("{list}.{index}.name");
         if name == BASE && list == "variants" {
-            let problem = format!("`{BASE}` is the recipe as it stands: choose another name");
+            let problem =
+                format!("`{BASE}` is reserved for the unchanged recipe: choose another name");
             return Some(Fault::new(key, problem));
         }
         if let Some(problem) = name_problem(name) {
@@ -66,7 +67,7 @@ fn name_problem(name: &str) -> Option<String> {
     if name.len() > NAME_BYTES_MAX {
         let n_bytes = name.len();
         return Some(format!(
-            "{n_bytes} bytes are too long: at most {NAME_BYTES_MAX}, since names become folders"
+            "{n_bytes} bytes are too long: at most {NAME_BYTES_MAX} are allowed, since names become folder names"
         ));
     }
 
@@ -74,7 +75,7 @@ fn name_problem(name: &str) -> Option<String> {
         return None;
     }
     Some(format!(
-        "`{}`: a to z, 0 to 9, - and _ only, and at least one",
+        "`{}`: use one or more of a to z, 0 to 9, - and _",
         shown(name)
     ))
 }
@@ -83,7 +84,7 @@ const fn is_allowed_in_names(c: char) -> bool {
     matches!(c, 'a'..='z' | '0'..='9' | '-' | '_')
 }
 
-/// More trainings than anybody waits for: a slip of whoever wrote the program that wrote the file.
+/// Limits the number of trainings. More of them are probably an error in the program that generated the file.
 fn too_many(experiment: &Experiment) -> Option<Fault> {
     let n_variants = experiment.variants.len();
     let n_train = experiment.train.len();
@@ -112,7 +113,7 @@ fn data(experiment: &Experiment) -> Option<Fault> {
             .all(|b| b"0123456789abcdef".contains(&b));
         if archive.sha1.len() != 40 || !is_hex {
             let key = format!("data.published.{index}.sha1");
-            return Some(Fault::new(key, "40 digits of lower-case hexadecimal"));
+            return Some(Fault::new(key, "must be 40 lower-case hexadecimal digits"));
         }
     }
     None
@@ -125,14 +126,18 @@ fn claim_key(index: usize, name: &str) -> String {
 fn claim_fault(experiment: &Experiment, index: usize, claim: &Claim) -> Option<Fault> {
     let is_share = claim.metric != ClaimMetric::Loss;
     if !claim.value.is_finite() || claim.value < 0.0 || (is_share && claim.value > 1.0) {
-        let allowed = if is_share { "from 0 to 1" } else { "0 or more" };
+        let allowed = if is_share {
+            "must be from 0 to 1"
+        } else {
+            "must be 0 or more"
+        };
         return Some(Fault::new(claim_key(index, "value"), allowed));
     }
 
     if claim.classes == Some(0) {
         return Some(Fault::new(
             claim_key(index, "classes"),
-            "1 or more, or left out",
+            "must be 1 or more, or absent",
         ));
     }
 
@@ -144,14 +149,14 @@ fn claim_fault(experiment: &Experiment, index: usize, claim: &Claim) -> Option<F
     let train = claim.train.as_str();
     if !trainings.contains(&train) {
         let problem = format!(
-            "nothing of this name is trained{}; there are: {}",
+            "no training has this name{}; there are: {}",
             did_you_mean(train, &trainings),
             trainings.join(", ")
         );
         return Some(Fault::new(claim_key(index, "train"), problem));
     }
     if claim.variant.split(JOIN).any(|name| name == AS_IN_DOCUMENT) {
-        let problem = "every claim is of the document's split: name the variant without it";
+        let problem = "claims always refer to the document's split: leave out as-in-document";
         return Some(Fault::new(claim_key(index, "variant"), problem));
     }
     if experiment.variants_of(&claim.variant).is_err() {
@@ -166,12 +171,12 @@ fn claim_fault(experiment: &Experiment, index: usize, claim: &Claim) -> Option<F
     is_repeated.then(|| {
         Fault::new(
             claim_key(index, "metric"),
-            "another claim is of the same figure",
+            "another claim is about the same result",
         )
     })
 }
 
-/// Whether a store of `recipe` has the feature and the targets that a configuration names.
+/// Checks that a store of `recipe` contains the feature and the targets named by a configuration.
 pub(super) fn against_recipe(
     train: &TrainSpec,
     variant: &str,
@@ -211,7 +216,7 @@ pub(super) fn against_recipe(
     Ok(())
 }
 
-/// Whether a recipe has the target that a claim is about.
+/// Checks that a recipe has the target of a claim.
 pub(super) fn claimed_target(claim: &Claim, recipe: &Recipe) -> Result<(), ExperimentError> {
     match &claim.target {
         Some(target) => has_target(target, recipe, || {
@@ -230,7 +235,7 @@ fn has_target(
     recipe: &Recipe,
     what: impl FnOnce() -> String,
 ) -> Result<(), ExperimentError> {
-    // The labels that every row of FMA has beside those of the recipe.
+    // Every row of FMA has `genres_all` in addition to the recipe's targets.
     let targets: Vec<&str> = recipe.targets.iter().map(|one| one.name.as_str()).collect();
     if target == "genres_all" || targets.contains(&target) {
         return Ok(());

@@ -1,7 +1,7 @@
-//! Experiments: a recipe, what is changed in it, what is trained on its stores, and what somebody claims of the result.
+//! Experiments: a recipe, variants of it, the models trained on its stores, and the results claimed by a document.
 //!
-//! An experiment reproduces a document by name. Its own recipe has an honest split. What the document did instead is the
-//! variant [`AS_IN_DOCUMENT`], so that both can be scored side by side.
+//! An experiment reproduces a named document. Its recipe uses a split without leakage. The variant [`AS_IN_DOCUMENT`]
+//! uses the document's own split, so that both can be scored side by side.
 
 mod check;
 mod shipped;
@@ -22,52 +22,52 @@ use crate::recipe::wording::one_line;
 use crate::recipe::{Place, Recipe, RecipeError};
 use crate::settings;
 
-/// The variant that is the recipe as it stands.
+/// Name of the variant that uses the recipe without changes.
 pub const BASE: &str = "base";
 
-/// The variant whose `set` and `train` bring the document's own split about.
+/// Name of the variant whose `set` and `train` reproduce the document's own split.
 pub const AS_IN_DOCUMENT: &str = "as-in-document";
 
-/// Joins the names of variants that are put on top of each other.
+/// Separator between the names of variants that are applied on top of each other.
 pub const JOIN: char = '+';
 
-/// Why there is no experiment. One line each.
+/// The error type for experiments. Each message is one line.
 #[derive(Debug, thiserror::Error)]
 pub enum ExperimentError {
-    /// Neither a shipped name nor a file.
+    /// The name is neither that of a shipped experiment nor that of a file.
     #[error(
-        "no experiment and no file is called `{name}`{}; shipped experiments: {}",
+        "`{name}` is neither a shipped experiment nor a file{}; shipped experiments: {}",
         did_you_mean(name, &shipped::names()),
         shipped::names().join(", ")
     )]
     Unknown {
-        /// As given.
+        /// Name, as given.
         name: String,
     },
-    /// The file is there, but cannot be read.
-    #[error("experiment {}: cannot read it", path.display())]
+    /// The file exists, but cannot be read.
+    #[error("experiment {}: cannot read the file", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error of the file system.
         source: io::Error,
     },
-    /// Not TOML.
+    /// The file is not valid TOML.
     #[error("{place}: {problem}")]
     Syntax {
-        /// Where.
+        /// Position of the error.
         place: Place,
-        /// What TOML wants there.
+        /// Message of the TOML parser.
         problem: String,
     },
     /// An unknown key, a wrong type or an impossible value.
     #[error("{place}: {key}: {problem}")]
     Invalid {
-        /// Where.
+        /// Position of the error.
         place: Place,
-        /// With dots, elements by name: `train.crnn.like`.
+        /// Key with dots between its parts and elements by name: `train.crnn.like`.
         key: String,
-        /// What is wrong, and what is allowed.
+        /// Description of the error and of the allowed values.
         problem: String,
     },
     /// The experiment has no such variant.
@@ -77,108 +77,108 @@ pub enum ExperimentError {
         there.join(", ")
     )]
     NoVariant {
-        /// As given.
+        /// Name, as given.
         name: String,
-        /// Of the experiment.
+        /// Name of the experiment.
         experiment: String,
-        /// The variants that it has.
+        /// Names of the existing variants.
         there: Vec<String>,
     },
-    /// The experiment trains nothing of that name.
+    /// The experiment has no training of that name.
     #[error(
-        "--train {name}: {experiment} trains nothing of that name{}; it trains: {}",
+        "--train {name}: {experiment} has no such training{}; there are: {}",
         did_you_mean(name, &there.iter().map(String::as_str).collect::<Vec<_>>()),
         there.join(", ")
     )]
     NoTrain {
-        /// As given.
+        /// Name, as given.
         name: String,
-        /// Of the experiment.
+        /// Name of the experiment.
         experiment: String,
-        /// What it trains.
+        /// Names of the existing trainings.
         there: Vec<String>,
     },
-    /// The recipe cannot be had, or not with a variant's changes.
+    /// The recipe cannot be loaded, or not with the changes of a variant.
     #[error("variant {variant}")]
     Recipe {
-        /// Of the experiment.
+        /// Name of the variant.
         variant: String,
-        /// What is wrong with it.
+        /// The error in the recipe.
         source: RecipeError,
     },
-    /// Something is asked for that the recipe does not make.
+    /// The experiment refers to a feature or target that the recipe does not have.
     #[error("{what}: the recipe has no {kind} of this name; it has: {there}")]
     Missing {
-        /// Who asks, and for what.
+        /// The referring key and the missing name.
         what: String,
-        /// A feature or a target.
+        /// `feature` or `target`.
         kind: &'static str,
-        /// What there is.
+        /// Existing names, separated by commas.
         there: String,
     },
-    /// A configuration of training cannot be had, or not with a variant's changes.
+    /// A training configuration cannot be loaded, or not with the changes of a variant.
     #[error("train {train}, variant {variant}")]
     Config {
         /// Name of the training.
         train: String,
-        /// Of the experiment.
+        /// Name of the variant.
         variant: String,
-        /// What is wrong with it.
+        /// The error in the configuration.
         source: ConfigError,
     },
 }
 
-/// An experiment, as its file has it.
+/// An experiment file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
     /// Name, as shown by `experiment list`.
     pub name: String,
-    /// One line on what it is for.
+    /// Purpose of the experiment, in one line.
     pub description: String,
-    /// The document that it reproduces, if there is one.
+    /// Name of the document that the experiment reproduces, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<String>,
-    /// A shipped recipe's name, or a file beside this one.
+    /// Name of a shipped recipe, or path of a recipe file relative to the experiment file.
     pub recipe: String,
-    /// What its archives are called.
+    /// Names of the data set's archives.
     #[serde(default)]
     pub data: DataSpec,
-    /// Changes that can be asked for.
+    /// Variants of the recipe and the trainings, selected by `--variant`.
     #[serde(default)]
     pub variants: Vec<Variant>,
-    /// What is trained.
+    /// Models to train.
     pub train: Vec<TrainSpec>,
-    /// What `run --sweep` tries.
+    /// Search space of `run --sweep`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sweep: Option<SweepSpec>,
-    /// What is said of it elsewhere.
+    /// Results that the document claims.
     #[serde(default)]
     pub claims: Vec<Claim>,
 }
 
-/// `[data]`: names below the folder that `--data` gives, in the order in which they are looked for.
+/// `[data]`: names to search for in the folder given by `--data`, in order of preference.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataSpec {
-    /// Of the metadata; none for a data set without.
+    /// Names of the metadata; empty if the data set has none.
     #[serde(default)]
     pub metadata: Vec<String>,
-    /// Of the audio.
+    /// Names of the audio.
     #[serde(default)]
     pub audio: Vec<String>,
-    /// Archives whose content is known.
+    /// Archives whose checksums are known.
     #[serde(default)]
     pub published: Vec<PublishedArchive>,
 }
 
-/// `[[data.published]]`.
+/// `[[data.published]]`: an archive with its published checksum.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PublishedArchive {
-    /// Of the file.
+    /// File name.
     pub name: String,
-    /// As its authors published it, 40 hex digits.
+    /// SHA-1 published by the archive's authors, 40 hex digits.
     pub sha1: String,
 }
 
@@ -188,100 +188,101 @@ pub struct PublishedArchive {
 pub struct Variant {
     /// Name, for `--variant`.
     pub name: String,
-    /// What it is, in a line.
+    /// Description of the variant, in one line.
     pub about: String,
-    /// A recipe in place of the experiment's: a shipped name, or a file beside this one.
+    /// Recipe that replaces the experiment's: a shipped name, or a path relative to the experiment file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recipe: Option<String>,
-    /// What that recipe's audio is called, in place of `data.audio`.
+    /// Names of that recipe's audio; they replace `data.audio`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audio: Option<Vec<String>>,
-    /// `key=value` for the recipe.
+    /// Changes of the recipe, as `key=value`.
     #[serde(default)]
     pub set: Vec<String>,
-    /// `key=value` for the configurations of training.
+    /// Changes of the training configurations, as `key=value`.
     #[serde(default)]
     pub train: Vec<String>,
-    /// `key=value` for the recipe that bring the document's split about in this variant, in place of those of
-    /// `as-in-document`. Of joined variants all apply, first of those that change nothing but the split.
+    /// Changes of the recipe, as `key=value`, that reproduce the document's split in this variant. They replace those
+    /// of `as-in-document`. If several variants are joined, all their changes apply, starting with variants that only
+    /// change the split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub set_as_in_document: Option<Vec<String>>,
 }
 
-/// `[[train]]`: a configuration of training.
+/// `[[train]]`: a training configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSpec {
-    /// Name, for `--train`, tables and folders.
+    /// Name, used in `--train`, tables and folders.
     pub name: String,
-    /// A shipped configuration to start from (`wavemill train fit --like list`).
+    /// Shipped configuration to start from (`wavemill train fit --like list`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub like: Option<String>,
-    /// A file over it, beside the experiment's own.
+    /// Configuration file that overrides `like`, relative to the experiment file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config: Option<PathBuf>,
-    /// `key=value` over both.
+    /// Changes applied after `like` and `config`, as `key=value`.
     #[serde(default)]
     pub set: Vec<String>,
 }
 
-/// `[sweep]`: configurations that are tried on the base variant's store.
+/// `[sweep]`: hyperparameter search on the store of the base variant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SweepSpec {
-    /// A shipped configuration that all trials share.
+    /// Shipped configuration shared by all trials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub like: Option<String>,
-    /// `key=value` over it.
+    /// Changes of that configuration, as `key=value`.
     #[serde(default)]
     pub set: Vec<String>,
-    /// What is tried, as a file of `wavemill-train sweep` says it.
+    /// Search space, in the format of a `wavemill-train sweep` file.
     pub search: toml::Table,
 }
 
-/// A side of the split, on which scores are of rows that no training has seen.
+/// A side of the split whose rows are not used to fit weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Side {
     /// Scored once, at the end.
     #[default]
     Test,
-    /// Chooses epochs.
+    /// Scored after each epoch, to select the best one.
     Validation,
 }
 
-/// What a score counts.
+/// Unit over which a score is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Counted {
-    /// Tracks: the mean of the probabilities of their segments.
+    /// Tracks; the probabilities of their segments are averaged.
     #[default]
     Tracks,
-    /// Each segment by itself.
+    /// Individual segments.
     Segments,
 }
 
-/// A figure of a result.
+/// Metric of a claimed result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClaimMetric {
-    /// Share of rows whose likeliest class is true.
+    /// Share of rows whose most probable class is correct.
     Accuracy,
-    /// Mean of the classes' recall.
+    /// Recall, averaged over classes.
     BalancedAccuracy,
-    /// Mean of the classes' F1.
+    /// F1 score, averaged over classes.
     MacroF1,
-    /// Mean of the classes' recall, as several documents call it.
+    /// Recall, averaged over classes, under the name that several documents use.
     Recall,
-    /// Share of rows whose class is among the three likeliest.
+    /// Share of rows whose class is among the three most probable ones.
     #[serde(rename = "top_3")]
     Top3,
-    /// Mean loss as training weighs it.
+    /// Mean loss, weighted as in training.
     Loss,
 }
 
 impl ClaimMetric {
-    /// As tables show it.
+    /// Returns the name of the metric, as shown in tables.
     pub const fn words(self) -> &'static str {
         match self {
             Self::Accuracy => "accuracy",
@@ -294,34 +295,34 @@ impl ClaimMetric {
     }
 }
 
-/// `[[claims]]`: what a document says of a result.
+/// `[[claims]]`: a result claimed by the document.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claim {
-    /// The figure.
+    /// Metric of the result.
     pub metric: ClaimMetric,
-    /// Its value; shares from 0 to 1.
+    /// Value; shares are between 0 and 1.
     pub value: f64,
-    /// The training that it is of.
+    /// Name of the training.
     pub train: String,
-    /// The variant that it is of.
+    /// Name of the variant.
     #[serde(default = "base")]
     pub variant: String,
-    /// The target; absent: the recipe's first.
+    /// Name of the target; the recipe's first target if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// The side.
+    /// Side of the split on which the document scored.
     #[serde(default)]
     pub side: Side,
-    /// What it counts.
+    /// Unit over which the document scored.
     #[serde(default)]
     pub counted: Counted,
-    /// How many classes there were; absent: the document does not say.
+    /// Number of classes; absent if the document does not state it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<u64>,
-    /// The split that the document used, in words.
+    /// Description of the split that the document used.
     pub split: String,
-    /// The sentence or table that says so.
+    /// Sentence or table of the document that states the value.
     pub says: String,
 }
 
@@ -329,63 +330,63 @@ fn base() -> String {
     BASE.to_owned()
 }
 
-/// One of the two splits that every training is done under.
+/// One of the two splits under which every model is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SplitKind {
-    /// The document's own, which may leak.
+    /// The document's own split, which may leak.
     AsInDocument,
-    /// The recipe's. That of a shipped recipe is honest.
+    /// The recipe's split. Shipped recipes use splits without leakage.
     Recipe,
 }
 
-/// A recipe with a variant's changes.
+/// A recipe with the changes of a variant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VariantRecipe {
-    /// The recipe's name or file, as `extract --recipe` takes it.
+    /// Name or file of the recipe, as accepted by `extract --recipe`.
     pub source: String,
-    /// As `extract --set` takes them.
+    /// Changes, as accepted by `extract --set`.
     pub sets: Vec<String>,
-    /// What comes of both.
+    /// The recipe with its changes applied.
     pub recipe: Recipe,
-    /// Names of the data below the folder that is given.
+    /// Names of the data in the folder given by `--data`.
     pub data: DataSpec,
 }
 
-/// A configuration of training with a variant's changes.
+/// A training configuration with the changes of a variant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VariantConfig {
-    /// As `fit --like` takes it.
+    /// Name of a shipped configuration, as accepted by `fit --like`.
     pub like: Option<String>,
-    /// As `fit --config` takes it.
+    /// Configuration file, as accepted by `fit --config`.
     pub file: Option<PathBuf>,
-    /// As `fit --set` takes them.
+    /// Changes, as accepted by `fit --set`.
     pub sets: Vec<String>,
-    /// What comes of all.
+    /// The configuration with all changes applied.
     pub config: Config,
 }
 
-/// An experiment and where it is from.
+/// An experiment and its source.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ExperimentSource {
-    /// What the file says.
+    /// The parsed experiment.
     pub experiment: Experiment,
-    /// Its text, comments and all.
+    /// Text of the file, including comments.
     pub text: String,
-    /// The folder of the file; `None` for shipped ones.
+    /// Folder of the file; `None` for shipped experiments.
     folder: Option<PathBuf>,
 }
 
 impl ExperimentSource {
-    /// The shipped experiment of that name, else the file at that path.
+    /// Loads the shipped experiment of that name, or else the file at that path.
     ///
-    /// Checked by itself: names, values and references. What it makes of its recipe and configurations,
-    /// [`ExperimentSource::check`] tells.
+    /// Checks the names, values and references within the file. [`ExperimentSource::check`] checks the resulting
+    /// recipes and configurations.
     ///
     /// # Errors
-    /// [`ExperimentError`], the first fault of the file.
+    /// [`ExperimentError`]: the first error in the file.
     pub fn find(name_or_file: &str) -> Result<Self, ExperimentError> {
-        // A shipped name goes before a file of that name, which can be given as ./NAME.
+        // A shipped name takes precedence over a file of the same name, which can be given as ./NAME.
         if let Some(text) = shipped::text(name_or_file) {
             return Self::parse(text, name_or_file, None);
         }
@@ -440,10 +441,10 @@ impl ExperimentSource {
         })
     }
 
-    /// Whether recipe and configurations can be had, in every variant and under both splits.
+    /// Checks that the recipe and all configurations load, in every variant and under both splits.
     ///
     /// # Errors
-    /// [`ExperimentError::Recipe`], [`ExperimentError::Config`]: the first.
+    /// The first [`ExperimentError::Recipe`], [`ExperimentError::Config`] or [`ExperimentError::Missing`].
     pub fn check(&self) -> Result<(), ExperimentError> {
         let variants = self.experiment.variants.iter();
         let names = variants.map(|variant| variant.name.as_str());
@@ -468,7 +469,7 @@ impl ExperimentSource {
         Ok(())
     }
 
-    /// Whether a store of `recipe` has what `config` trains on.
+    /// Checks that a store of `recipe` contains the feature and the targets that `config` trains on.
     ///
     /// # Errors
     /// [`ExperimentError::Missing`].
@@ -481,7 +482,7 @@ impl ExperimentSource {
         check::against_recipe(train, variant, config, recipe)
     }
 
-    /// The recipe of a variant, with `sets` over it. Names joined by `+` are applied one after the other.
+    /// Returns the recipe of a variant with `sets` applied on top. Variants joined by `+` are applied in order.
     ///
     /// # Errors
     /// [`ExperimentError::NoVariant`], [`ExperimentError::Recipe`].
@@ -522,7 +523,7 @@ impl ExperimentSource {
         })
     }
 
-    /// A configuration of training in a variant, with `sets` over it.
+    /// Returns a training configuration in a variant with `sets` applied on top.
     ///
     /// # Errors
     /// [`ExperimentError::NoVariant`], [`ExperimentError::Config`].
@@ -562,7 +563,8 @@ impl ExperimentSource {
         })
     }
 
-    /// The recipe's name, or its file as seen from here. The last variant that has a recipe decides.
+    /// Returns the name of a shipped recipe, or the path of a recipe file relative to the working directory. The last
+    /// variant that names a recipe takes precedence.
     fn recipe_source(&self, variants: &[&Variant]) -> String {
         let own = variants.iter().rev().find_map(|one| one.recipe.as_ref());
         let recipe = own.unwrap_or(&self.experiment.recipe);
@@ -577,7 +579,7 @@ impl ExperimentSource {
             .into_owned()
     }
 
-    /// A path that the file gives, as seen from here.
+    /// Converts a path relative to the experiment file to one relative to the working directory.
     fn beside(&self, path: &Path) -> PathBuf {
         match &self.folder {
             Some(folder) => folder.join(path),
@@ -587,7 +589,7 @@ impl ExperimentSource {
 }
 
 impl Variant {
-    /// Whether it leaves rows, features and models as they are, and deals them to other sides.
+    /// Reports whether the variant only changes the split: rows, features and models stay the same.
     fn changes_split_alone(&self) -> bool {
         self.recipe.is_none()
             && self.audio.is_none()
@@ -596,13 +598,13 @@ impl Variant {
     }
 }
 
-/// `split.rule` of `split.rule=segment`.
+/// Returns the key of a `key=value` change: `split.rule` for `split.rule=segment`.
 fn key_of(set: &str) -> &str {
     set.split_once('=').map_or(set, |(key, _)| key).trim()
 }
 
 impl Claim {
-    /// Whether `other` is about the same figure.
+    /// Reports whether `other` is a claim about the same result.
     fn is_of_the_same(&self, other: &Self) -> bool {
         self.metric == other.metric
             && self.side == other.side
@@ -614,7 +616,7 @@ impl Claim {
 }
 
 impl Experiment {
-    /// The variants that a `--variant` names, in its order; none for [`BASE`].
+    /// Returns the variants named by a `--variant` argument, in its order. [`BASE`] adds no variant.
     ///
     /// # Errors
     /// [`ExperimentError::NoVariant`].
@@ -627,7 +629,7 @@ impl Experiment {
         Ok(found)
     }
 
-    /// The splits of a variant that come to different recipes and configurations.
+    /// Returns the splits under which a variant has different recipes or configurations.
     fn splits_of(&self, variant: &str) -> &'static [SplitKind] {
         let variant = self.variants.iter().find(|one| one.name == variant);
         let has_own = variant.is_some_and(|one| one.set_as_in_document.is_some());
@@ -647,22 +649,22 @@ impl Experiment {
         }
     }
 
-    /// The variant that has the document's split, if the document's is not the recipe's own.
+    /// Returns the variant with the document's split, unless the recipe's split is the document's own.
     pub fn as_in_document(&self) -> Option<&Variant> {
         self.variants
             .iter()
             .find(|variant| variant.name == AS_IN_DOCUMENT)
     }
 
-    /// `key=value` for the recipe that bring the document's split about in these variants.
+    /// Returns the recipe changes, as `key=value`, that reproduce the document's split in these variants.
     fn sets_of_the_documents_split(&self, variants: &[&Variant]) -> Vec<String> {
         let with_own = variants
             .iter()
             .filter(|one| one.set_as_in_document.is_some());
         let mut with_own: Vec<&Variant> = with_own.copied().collect();
-        // The last set wins, and of the document's splits it has to be one that fits the rows: with stretched copies,
-        // the one that deals copies out. So a variant that changes nothing but the split goes first. The sort is
-        // stable: the others keep their order.
+        // The last change takes precedence, and it has to fit the rows: with stretched copies, the split must also
+        // assign the copies. Therefore variants that only change the split go first. The sort is stable, so the others
+        // keep their order.
         with_own.sort_by_key(|one| !one.changes_split_alone());
 
         if with_own.is_empty() {
@@ -675,12 +677,11 @@ impl Experiment {
         own.flatten().cloned().collect()
     }
 
-    /// The claims, and where they stand in the tables of the variants that were `done`.
+    /// Returns the claims with the variants of `done` whose results they can be compared with.
     ///
-    /// A claim is of a document's rows and models, whatever our split is. So it stands beside its own variant, and
-    /// beside each variant that adds only another split to it: the claims of `stretched` also beside
-    /// `stretched+fault-filtered`. `variant` of what is returned is the one that was done. A claim that stands beside
-    /// none is returned as it is.
+    /// A claim is about a document's rows and models, independent of our split. It is repeated for its own variant and
+    /// for each variant that adds only another split: claims of `stretched` also for `stretched+fault-filtered`. The
+    /// `variant` of a returned claim is the one from `done`. A claim without a match is returned unchanged.
     pub fn claims_beside(&self, done: &[&str]) -> Vec<Claim> {
         let mut claims = Vec::new();
         for claim in &self.claims {
@@ -700,7 +701,7 @@ impl Experiment {
         claims
     }
 
-    /// The name of a variant without the parts that change nothing but the split.
+    /// Removes the parts of a variant's name that only change the split.
     fn without_splits(&self, names: &str) -> String {
         let rest: Vec<&str> = names
             .split(JOIN)
@@ -717,7 +718,7 @@ impl Experiment {
         variant.is_some_and(Variant::changes_split_alone)
     }
 
-    /// The trainings of these names, in the file's order; all of them where none is named.
+    /// Returns the trainings of these names, in the file's order, or all trainings if `names` is empty.
     ///
     /// # Errors
     /// [`ExperimentError::NoTrain`].
@@ -731,7 +732,6 @@ impl Experiment {
                 });
             }
         }
-        // Without a name all are meant.
         let trainings = self.train.iter();
         Ok(trainings
             .filter(|train| names.is_empty() || names.contains(&train.name))
@@ -739,7 +739,7 @@ impl Experiment {
     }
 }
 
-/// As `fit` puts them together.
+/// Builds the configuration in the same way as `fit`.
 fn layered(train: &TrainSpec, file: Option<&Path>, sets: &[String]) -> Result<Config, ConfigError> {
     let like = train.like.as_deref().map(ShippedConfig::find).transpose()?;
     let mut text = String::new();
@@ -748,7 +748,7 @@ fn layered(train: &TrainSpec, file: Option<&Path>, sets: &[String]) -> Result<Co
         place = file.display().to_string();
         text = settings::read_file(file).map_err(|error| ConfigError::Parse {
             place: place.clone(),
-            message: format!("cannot read it: {error}"),
+            message: format!("cannot read the file: {error}"),
         })?;
     }
     Ok(Config::layered(like, &text, &place, sets)?.config)

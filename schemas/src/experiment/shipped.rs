@@ -1,4 +1,4 @@
-//! The experiments inside the binary, one for each document.
+//! The experiments compiled into the binary, one per document.
 
 /// Name and TOML text of each shipped experiment, in the order of their documents.
 pub const SHIPPED: [(&str, &str); 5] = [

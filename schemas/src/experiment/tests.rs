@@ -47,25 +47,31 @@ fn what_is_wrong_is_named_by_line_and_key() {
         words.starts_with("mine.toml:4: recip: unknown key (did you mean `recipe`?)"),
         "{words}"
     );
+
     let words = error("value = 0.5", "value = 71.4");
-    assert_eq!(words, "mine.toml:23: claims[0].value: from 0 to 1");
+    assert_eq!(words, "mine.toml:23: claims[0].value: must be from 0 to 1");
+
     let words = error("\nset = [\"train.epochs=2\"]", "\nset = \"train.epochs=2\"");
     assert!(
         words.starts_with("mine.toml:19: train.crnn.set: "),
         "{words}"
     );
+
     let words = error("train = \"crnn\"", "train = \"crn\"");
     assert!(
-        words.contains("claims[0].train: nothing of this name is trained (did you mean `crnn`?)"),
+        words.contains("claims[0].train: no training has this name (did you mean `crnn`?)"),
         "{words}"
     );
+
     let words = error("name = \"wide\"", "name = \"base\"");
     assert!(
-        words.contains("variants.base.name: `base` is the recipe as it stands"),
+        words.contains("variants.base.name: `base` is reserved for the unchanged recipe"),
         "{words}"
     );
+
     let words = error("name = \"wide\"", "name = \"as-in-document\"");
     assert!(words.contains("another element has this name"), "{words}");
+
     let words = error("name = \"wide\"", "name = \"../x\"");
     assert!(words.contains("a to z, 0 to 9"), "{words}");
 }
@@ -82,7 +88,7 @@ fn a_name_is_short_and_of_one_line() {
 
     let words = error("name = \"wide\"", &format!("name = \"{long}\""));
     assert!(
-        words.contains("65 bytes are too long: at most 64"),
+        words.contains("65 bytes are too long: at most 64 are allowed"),
         "{words}"
     );
     let longest = format!("name = \"{}\"", "x".repeat(64));
@@ -98,7 +104,9 @@ fn more_trainings_than_anybody_waits_for_are_refused() {
         }
         parse(&text)
     };
+
     with(999).expect("with the base 1,000");
+
     let words = with(1000).expect_err("one more").to_string();
     assert!(words.starts_with("mine.toml:"), "{words}");
     assert!(
@@ -111,14 +119,16 @@ fn more_trainings_than_anybody_waits_for_are_refused() {
 
 #[test]
 fn what_variants_make_of_recipe_and_configuration_is_checked_too() {
-    let source = parse(&MINE.replace("n_mels=128", "n_mel=128")).expect("sound by itself");
+    let source = parse(&MINE.replace("n_mels=128", "n_mel=128")).expect("valid by itself");
     let found = source.check().expect_err("no such key");
     assert_eq!(found.to_string(), "variant wide");
-    let source = parse(&MINE.replace("train.epochs=2", "train.epoch=2")).expect("sound by itself");
+
+    let source = parse(&MINE.replace("train.epochs=2", "train.epoch=2")).expect("valid by itself");
     assert_eq!(
         source.check().expect_err("no such key").to_string(),
         "train crnn, variant base"
     );
+
     let source =
         parse(&MINE.replace("like = \"fma-small\"", "like = \"fma-smal\"")).expect("sound");
     source.check().expect_err("no such configuration");
@@ -131,6 +141,7 @@ fn variants_are_applied_in_order_and_the_documents_split_last() {
         let recipe = source.recipe(variant, split, &["split.seed=7".to_owned()]);
         recipe.expect("sound").sets
     };
+
     assert_eq!(sets("base", SplitKind::Recipe), ["split.seed=7"]);
     assert_eq!(
         sets("wide", SplitKind::AsInDocument),
@@ -140,6 +151,7 @@ fn variants_are_applied_in_order_and_the_documents_split_last() {
             "split.seed=7"
         ]
     );
+
     let own = MINE.replace(
         "about = \"128 bands\"",
         "about = \"\"\nset_as_in_document = []",
@@ -158,12 +170,15 @@ fn a_variant_may_have_a_recipe_and_audio_of_its_own() {
         "about = \"\"\nrecipe = \"fma-small\"\naudio = [\"small\"]",
     ))
     .expect("sound");
+
     let of = |variant| {
         let recipe = source.recipe(variant, SplitKind::Recipe, &[]);
         recipe.expect("sound")
     };
+
     assert_eq!(of("as-in-document").recipe.name, "demo");
     assert_eq!(of("as-in-document").data.audio, [] as [&str; 0]);
+
     for joined in ["wide", "wide+as-in-document", "as-in-document+wide"] {
         assert_eq!(of(joined).recipe.name, "fma-small", "{joined}");
         assert_eq!(of(joined).data.audio, ["small"], "{joined}");
@@ -178,6 +193,7 @@ fn of_joined_variants_the_documents_split_is_one_that_the_rows_can_have() {
             let recipe = source.recipe(joined, split, &[]).expect(joined);
             recipe.recipe.split.rule
         };
+
         assert_eq!(rule(SplitKind::Recipe), SplitRule::Column, "{joined}");
         let of_document = rule(SplitKind::AsInDocument);
         assert_eq!(of_document, SplitRule::SegmentStretched, "{joined}");
@@ -189,7 +205,7 @@ fn a_claim_stands_beside_its_variant_whatever_the_split() {
     let experiment = ExperimentSource::find("gtzan-segments")
         .expect("shipped")
         .experiment;
-    // Accuracy alone: the value tells which of the document's two models a claim is of.
+    // The accuracy identifies which of the document's two models a claim is about.
     let beside = |done: &[&str]| {
         let claims = experiment.claims_beside(done).into_iter();
         let accuracies = claims.filter(|claim| claim.metric == ClaimMetric::Accuracy);
@@ -206,13 +222,14 @@ fn a_claim_stands_beside_its_variant_whatever_the_split() {
         beside(&["fault-filtered+stretched"]),
         ["base 0.74", "fault-filtered+stretched 0.92"]
     );
-    // Another feature is another model.
+    // A variant with another feature trains another model.
     assert_eq!(beside(&["plain"]), ["base 0.74", "stretched 0.92"]);
 }
 
 #[test]
 fn names_that_are_not_there_are_told_with_those_that_are() {
     let source = parse(MINE).expect("sound");
+
     let variant = source
         .recipe("wid", SplitKind::Recipe, &[])
         .expect_err("none");
@@ -220,14 +237,16 @@ fn names_that_are_not_there_are_told_with_those_that_are() {
         variant.to_string(),
         "--variant wid: mine has no such variant (did you mean `wide`?); there are: base, as-in-document, wide"
     );
+
     let train = source
         .experiment
         .trainings(&["mlp".to_owned()])
         .expect_err("none");
     assert_eq!(
         train.to_string(),
-        "--train mlp: mine trains nothing of that name; it trains: crnn"
+        "--train mlp: mine has no such training; there are: crnn"
     );
+
     let none = ExperimentSource::find("fma-lrge")
         .expect_err("none")
         .to_string();
@@ -242,10 +261,12 @@ fn files_are_found_beside_the_experiments_own() {
     std::fs::write(&file, text).expect("room");
     let (_, demo) = crate::recipe::SHIPPED[0];
     std::fs::write(folder.path().join("r.toml"), demo).expect("room");
+
     let source = ExperimentSource::find(&file.to_string_lossy()).expect("sound");
     let recipe = source
         .recipe(BASE, SplitKind::Recipe, &[])
         .expect("beside it");
+
     assert_eq!(
         recipe.source,
         folder.path().join("r.toml").to_string_lossy()

@@ -1,11 +1,12 @@
 use super::*;
 
-/// A small manifest whose identity fits, of the given format.
+/// Creates a small manifest of the given format with a valid identity.
 fn manifest(format_version: u32) -> Manifest {
     let recipe = "name = 'r'\n[catalog]\ndataset = 'fma'\n[split]\nrule = 'official'\n\
                   [[targets]]\nname = 'genre'\ncolumn = 'track_genre_top'\n\
                   [[features]]\nname = 'log_mel'\nop = 'mel'\n";
     let recipe = Recipe::parse(recipe, "r", &[]).expect("a recipe");
+
     let text = |words: &str| words.to_owned();
     let engine = Engine {
         numerics: 1,
@@ -16,6 +17,7 @@ fn manifest(format_version: u32) -> Manifest {
         libc: text("none"),
         writer: (format_version >= 3).then(|| text("none")),
     };
+
     let identity = Identity {
         recipe: canonical::id(&recipe).expect("an id"),
         rows: text("0a"),
@@ -25,8 +27,10 @@ fn manifest(format_version: u32) -> Manifest {
         sides: None,
         parent: None,
     };
+
     let plan_id = identity.plan_id().expect("an id");
     let path = format!("data/{plan_id}/features/log_mel/split=training/00000.parquet");
+
     Manifest {
         format_version,
         plan_id,
@@ -70,7 +74,7 @@ fn manifest(format_version: u32) -> Manifest {
     }
 }
 
-/// As a program without a checksum, or one that makes it right, would write it.
+/// Edits a manifest and, from format 2 on, writes a valid checksum for the edited content.
 fn edited(manifest: &Manifest, edit: impl FnOnce(&mut Value)) -> String {
     let mut value = serde_json::to_value(manifest).expect("JSON");
     edit(&mut value);
@@ -108,19 +112,22 @@ fn the_checksum_is_that_of_the_text_without_it() {
 fn no_flipped_bit_of_a_manifest_goes_unseen() {
     let good = manifest(2);
     let json = good.to_json().expect("JSON").into_bytes();
+
     let format = b"\"format_version\":";
     let digit = json
         .windows(format.len())
         .position(|part| part == format)
         .expect("the key")
         + format.len();
+
     for at in 0..json.len() {
-        // Each bit of a digit and of a letter comes by many times.
+        // Over the whole file, every bit of digits and letters is flipped many times.
         for bit in [at % 8, (at + 3) % 8] {
             let mut flipped = json.clone();
             flipped[at] ^= 1 << bit;
+
             match Manifest::from_json(&flipped) {
-                // White space behind the end, or another digit that means the same number.
+                // Changed white space after the end, or another notation of the same number.
                 Ok(read) => assert_eq!(read, good, "byte {at}, bit {bit}"),
                 Err(ManifestError::Newer { .. }) => assert_eq!(at, digit, "byte {at}, bit {bit}"),
                 Err(_) => {}
@@ -163,6 +170,7 @@ fn format_1_tells_a_changed_recipe_engine_or_identity() {
             "{part}: {error}"
         );
     };
+
     fails("recipe", &|m| m["recipe"]["name"] = "other".into());
     fails("engine", &|m| m["engine"]["level"] = "x86-64-v3".into());
     fails("plan_id", &|m| m["identity"]["rows"] = "0b".into());
@@ -182,6 +190,7 @@ fn a_newer_format_is_no_damage_whatever_it_holds() {
         let error = Manifest::from_json(&json).expect_err("a later format");
         assert!(matches!(error, ManifestError::Newer { .. }), "{error}");
     }
+
     let none = Manifest::from_json(r#"{"format_version":0}"#).expect_err("no such format");
     assert!(
         matches!(none, ManifestError::NoSuchFormat { found: 0 }),
@@ -212,6 +221,7 @@ fn no_name_of_a_manifest_or_receipt_leads_out_of_the_store() {
         "a/..",
         "a\0b",
     ];
+
     for format in [1, 2] {
         for path in paths {
             let json = edited(&manifest(format), |m| m["files"][0]["path"] = path.into());
@@ -221,6 +231,7 @@ fn no_name_of_a_manifest_or_receipt_leads_out_of_the_store() {
                 "{path}: {error}"
             );
         }
+
         for name in ["../x", "..", ".", "", "a/b"] {
             let json = edited(&manifest(format), |m| {
                 m["files"][0]["feature"] = name.into()
@@ -230,6 +241,7 @@ fn no_name_of_a_manifest_or_receipt_leads_out_of_the_store() {
                 "{name}"
             );
         }
+
         let json = edited(&manifest(format), |m| {
             m["files"][0]["table"] = "tracks".into()
         });

@@ -1,25 +1,25 @@
-//! `--set key=value`: one changed value in a recipe's text, everything else as it stands.
+//! `--set key=value`: changes one value in the text of a recipe and keeps everything else.
 
 use toml_edit::{DocumentMut, InlineTable, Item, Key, Value};
 use wavemill_options::{Fault, did_you_mean};
 
 use super::place;
 
-/// Keys for which `none` is a value and does not remove the key.
+/// Keys for which `none` is a value instead of removing the key.
 const NONE_IS_A_VALUE: [&str; 3] = ["normalize", "norm", "compression"];
 
-/// Applies `flag` to `document` and returns the new text.
+/// Applies the set `flag` to `document` and returns the new text.
 pub(super) fn set(document: &mut DocumentMut, flag: &str) -> Result<String, Fault> {
     let (key, value) = flag
         .split_once('=')
-        .ok_or_else(|| Fault::new(flag, "no `=`; write key=value"))?;
-    let steps =
-        Key::parse(key.trim()).map_err(|_| Fault::new(key, "not a key; write it as split.seed"))?;
+        .ok_or_else(|| Fault::new(flag, "missing `=`: expected key=value"))?;
+    let steps = Key::parse(key.trim())
+        .map_err(|_| Fault::new(key, "invalid key: use a path such as split.seed"))?;
     let (last, parents) = steps
         .split_last()
-        .ok_or_else(|| Fault::new(key, "no key before the `=`"))?;
+        .ok_or_else(|| Fault::new(key, "missing key before the `=`"))?;
 
-    // Down to the table that holds the key; `path` is the way there, for errors.
+    // Descend to the table that contains the key; `path` is its key, for error messages.
     let mut item = document.as_item_mut();
     let mut path = String::new();
     for step in parents {
@@ -27,7 +27,7 @@ pub(super) fn set(document: &mut DocumentMut, flag: &str) -> Result<String, Faul
         path = place::joined(&path, step.get());
     }
 
-    // TOML has no null: an absent key is what stands for one.
+    // TOML has no null, so an absent key represents it.
     let value = value.trim();
     let edited = if value == "none" && !NONE_IS_A_VALUE.contains(&last.get()) {
         remove(item, last.get(), &path)
@@ -38,17 +38,18 @@ pub(super) fn set(document: &mut DocumentMut, flag: &str) -> Result<String, Faul
     Ok(document.to_string())
 }
 
-/// The child of `item` (which stands at `path`) called `step`: an element by its name; a table is made when absent.
+/// Returns the child `step` of `item`, whose key is `path`. Array elements are found by name, and missing tables are
+/// created.
 fn descend<'a>(item: &'a mut Item, step: &str, path: &str) -> Result<&'a mut Item, String> {
     if item.is_array_of_tables() || item.is_array() {
-        // Names hold when somebody adds an element before this one; numbers would not.
+        // Names stay valid if an element is inserted before this one; indices would not.
         let index = element(item, step, path)?;
         return item
             .get_mut(index)
             .ok_or_else(|| format!("{path} is too short"));
     }
 
-    // What stands between braces on one line can hold no table with a header of its own.
+    // A table within an inline table must be inline too: it cannot have a header.
     let empty = if item.is_table() {
         toml_edit::table()
     } else {
@@ -64,7 +65,7 @@ fn has_named_elements(item: &Item) -> bool {
     place::elements(item).any(|element| place::element_name(element).is_some())
 }
 
-/// Where the element called `name` stands in the array at `path`.
+/// Returns the index of the element called `name` in the array at `path`.
 fn element(array: &Item, name: &str, path: &str) -> Result<usize, String> {
     let found =
         place::elements(array).position(|element| place::element_name(element) == Some(name));
@@ -74,13 +75,13 @@ fn element(array: &Item, name: &str, path: &str) -> Result<usize, String> {
             .collect();
         let hint = did_you_mean(name, &names);
         format!(
-            "nothing in {path} is called `{name}`{hint}; there are: {}",
+            "{path} has no element `{name}`{hint}; there are: {}",
             names.join(", ")
         )
     })
 }
 
-/// Takes `name` out of `parent` (which stands at `path`): a key, or an element by its name.
+/// Removes the key or the named element `name` from `parent`, whose key is `path`.
 fn remove(parent: &mut Item, name: &str, path: &str) -> Result<(), String> {
     if has_named_elements(parent) {
         let index = element(parent, name, path)?;
@@ -97,19 +98,20 @@ fn remove(parent: &mut Item, name: &str, path: &str) -> Result<(), String> {
         .and_then(|table| table.remove(name));
     removed
         .map(|_| ())
-        .ok_or_else(|| "nothing to remove: the recipe does not give this key".to_owned())
+        .ok_or_else(|| "nothing to remove: the recipe does not contain this key".to_owned())
 }
 
-/// Gives `name` in `parent` (which stands at `path`) the value that `text` is in TOML, else `text` itself.
+/// Sets `name` in `parent`, whose key is `path`, to the TOML value in `text`, or to `text` itself if it is not valid
+/// TOML.
 fn put(parent: &mut Item, name: &str, text: &str, path: &str) -> Result<(), String> {
     if has_named_elements(parent) {
         element(parent, name, path)?;
         return Err(format!(
-            "has keys of its own: set one of them, as {path}.{name}.KEY={text}, or remove it by `none`"
+            "is a table: set one of its keys, such as {path}.{name}.KEY={text}, or remove it with `none`"
         ));
     }
 
-    // A word is TOML only in quotes, which a shell takes away: it stands for itself.
+    // TOML requires quotes around strings, but shells remove them. A bare word is therefore a string.
     let mut value = text.parse::<Value>().unwrap_or_else(|_| Value::from(text));
     let inline = parent.is_inline_table();
     let table = parent
@@ -118,7 +120,7 @@ fn put(parent: &mut Item, name: &str, text: &str, path: &str) -> Result<(), Stri
 
     match table.get(name).and_then(Item::as_value) {
         Some(old) if inline => *value.decor_mut() = old.decor().clone(),
-        // The old comment tells where the old value came from.
+        // The old comment describes the origin of the old value.
         _ if !inline => value.decor_mut().set_suffix("  # --set"),
         _ => {}
     }

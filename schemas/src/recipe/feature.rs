@@ -1,4 +1,4 @@
-//! `[[features]]` as it is written. What the words mean, what presets say and what is allowed is in `wavemill-options`.
+//! The `[[features]]` section. Option values, presets and allowed ranges are defined in `wavemill-options`.
 
 use std::str::FromStr;
 
@@ -12,26 +12,27 @@ use wavemill_options::{
 
 use crate::exact;
 
-/// `op`: what is computed of audio, or made of another feature.
+/// `op`: the operation that computes a feature from audio, from another feature or from a picture file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FeatureOp {
-    /// [`Op::Stft`].
+    /// The operation [`Op::Stft`].
     Stft,
-    /// [`Op::Mel`].
+    /// The operation [`Op::Mel`].
     Mel,
-    /// [`Op::Mfcc`].
+    /// The operation [`Op::Mfcc`].
     Mfcc,
     /// [`Derived::Statistics`] of another feature.
     Statistics,
     /// [`Derived::Picture`] of another feature.
     Picture,
-    /// A picture file as it is: [`ImageArgs`].
+    /// A decoded picture file: [`ImageArgs`].
     Image,
 }
 
 impl FeatureOp {
-    /// What it computes of audio; `None` where it starts from another feature, or from a picture.
+    /// Returns the operation on audio, or `None` if the feature is computed from another feature or from a picture
+    /// file.
     pub const fn of_audio(self) -> Option<Op> {
         match self {
             Self::Stft => Some(Op::Stft),
@@ -41,7 +42,7 @@ impl FeatureOp {
         }
     }
 
-    /// As in a recipe.
+    /// Returns the name used in recipes.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Stft => "stft",
@@ -57,11 +58,11 @@ impl FeatureOp {
 /// `[[features]]`. Absent keys take the preset's value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)] // librosa's names; FeatureArgs documents each
+#[allow(missing_docs)] // named as in librosa; FeatureArgs documents each field
 pub struct FeatureSpec {
     pub name: String,
     pub op: FeatureOp,
-    /// What a derived feature starts from: the name of another feature of the recipe.
+    /// Name of the feature of the recipe from which a derived feature is computed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     #[serde(default)]
@@ -97,7 +98,7 @@ pub struct FeatureSpec {
     pub dct_type: Option<u8>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lifter: Option<f64>,
-    /// 0 (none), 1 or 2: append that many orders of deltas below the coefficients.
+    /// 0 (none), 1 or 2: number of delta orders that are appended after the coefficients.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delta: Option<u8>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -106,44 +107,44 @@ pub struct FeatureSpec {
     pub normalize: Normalize,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dtype: Option<Dtype>,
-    /// `"mel,frame"` (default; `"bin,frame"`, `"coefficient,frame"` for the other ops) or the two swapped.
+    /// `"mel,frame"` (default; `"bin,frame"`, `"coefficient,frame"` for the other ops) or the reverse order.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dim_order: Option<String>,
-    /// Crop or pad the frame axis to this many frames.
+    /// Number of frames to which the frame axis is cropped or padded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frames: Option<usize>,
-    /// Colours of a picture: `"magma"` (default), `"viridis"`, `"grey"`.
+    /// Colour map of a picture: `"magma"` (default), `"viridis"`, `"grey"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub colour_map: Option<String>,
-    /// Rows of pixels of a picture; absent: one a band.
+    /// Height of a picture in pixels; one pixel per band if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub height: Option<usize>,
-    /// Columns of pixels; absent: one a frame.
+    /// Width of a picture in pixels; one pixel per frame if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<usize>,
-    /// `[left, top, width, height]`: the part of an image that is taken; absent: all of it.
+    /// `[left, top, width, height]`: the part of an image to use; the whole image if absent.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "exact::optional_array"
     )]
     pub crop: Option<[u32; 4]>,
-    /// How an image gets its size: `"triangle"` (default), `"nearest"`, `"catmull_rom"`, `"gaussian"`, `"lanczos3"`.
+    /// Resampling filter for images: `"triangle"` (default), `"nearest"`, `"catmull_rom"`, `"gaussian"`, `"lanczos3"`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<String>,
 }
 
 impl FeatureSpec {
-    /// The feature for PCM of `sample_rate_hz`, with nothing left to decide. `features` are all of its recipe: a derived
-    /// one starts from another of them.
+    /// Resolves all options of the feature for PCM of `sample_rate_hz`. `features` are all features of the recipe,
+    /// because a derived feature is computed from another one.
     ///
     /// # Errors
-    /// A [`Fault`] that names the option and says what is allowed. Features of a recipe that was parsed have none.
+    /// A [`Fault`] with the option and its allowed values. Features of a parsed recipe have no faults.
     pub fn resolve(&self, features: &[Self], sample_rate_hz: u32) -> Result<FeatureArgs, Fault> {
         let mut faults = Faults::default();
         let Some(op) = self.op.of_audio() else {
             let source = self.source_in(features)?;
-            // It is not derived itself, so this goes one step deep.
+            // The source is not derived itself, so the recursion ends after one step.
             let source = source.resolve(features, sample_rate_hz)?;
             let derived = self.derived(&mut faults);
             faults.into_result()?;
@@ -155,10 +156,11 @@ impl FeatureSpec {
         FeatureArgs::resolve(op, self.preset, sample_rate_hz, &overrides)
     }
 
-    /// The feature that a derived one starts from, of all `features` of its recipe.
+    /// Finds the source of a derived feature among all `features` of its recipe.
     ///
     /// # Errors
-    /// A [`Fault`] of `source`: it is missing, no feature, the derived one itself, or another derived one.
+    /// A [`Fault`] of `source`: the key is absent, or names no feature, the derived feature itself, or another derived
+    /// feature.
     pub fn source_in<'a>(&self, features: &'a [Self]) -> Result<&'a Self, Fault> {
         let allowed: Vec<&str> = features
             .iter()
@@ -166,13 +168,15 @@ impl FeatureSpec {
             .map(|feature| feature.name.as_str())
             .collect();
         let names = match allowed.as_slice() {
-            [] => "a feature with op stft, mel or mfcc, and the recipe has none".to_owned(),
+            [] => "a feature with op stft, mel or mfcc (the recipe has none)".to_owned(),
             names => names.join(", "),
         };
 
         let Some(wanted) = &self.source else {
             let op = self.op.name();
-            let problem = format!("is missing: op = \"{op}\" starts from another feature: {names}");
+            let problem = format!(
+                "is missing: op = \"{op}\" is derived from another feature; allowed: {names}"
+            );
             return Err(Fault::new("source", problem));
         };
         if *wanted == self.name {
@@ -184,21 +188,20 @@ impl FeatureSpec {
             Some(source) if source.op.of_audio().is_some() => Ok(source),
             Some(_) => {
                 let problem =
-                    format!("`{wanted}` is made of another feature itself; allowed: {names}");
+                    format!("`{wanted}` is itself derived from another feature; allowed: {names}");
                 Err(Fault::new("source", problem))
             }
             None => {
                 let hint = did_you_mean(wanted, &allowed);
-                let problem = format!(
-                    "no feature of the recipe is called `{wanted}`{hint}; allowed: {names}"
-                );
+                let problem =
+                    format!("the recipe has no feature `{wanted}`{hint}; allowed: {names}");
                 Err(Fault::new("source", problem))
             }
         }
     }
 
-    /// What a derived feature makes of its source. An unknown word is a fault; a value that no rule depends on takes its
-    /// place.
+    /// Returns the operation of a derived feature. An unknown word is a fault and is replaced by a value on which no
+    /// rule depends.
     pub(super) fn derived(&self, faults: &mut Faults) -> Derived {
         if self.op == FeatureOp::Statistics {
             return Derived::Statistics;
@@ -211,15 +214,15 @@ impl FeatureSpec {
         })
     }
 
-    /// What is made of a picture file, with nothing left to decide.
+    /// Resolves all options of a feature that is computed from picture files.
     ///
     /// # Errors
-    /// A [`Fault`] that names the option and says what is allowed. Features of a recipe that was parsed have none.
+    /// A [`Fault`] with the option and its allowed values. Features of a parsed recipe have no faults.
     pub fn image(&self) -> Result<ImageArgs, Fault> {
         let mut faults = Faults::default();
         let filter = word(self.filter.as_deref(), ImageFilter::default(), &mut faults);
         for (side, key) in [(self.width, "width"), (self.height, "height")] {
-            let problem = "is missing: an image is stored in one size, in pixels";
+            let problem = "is missing: all images are stored in one size, in pixels";
             faults.unless(side.is_some(), key, problem);
         }
         faults.into_result()?;
@@ -237,9 +240,9 @@ impl FeatureSpec {
         }
     }
 
-    /// Options that stand in the recipe although `op` has no use for them.
+    /// Returns the keys that the recipe sets although `op` does not use them.
     pub(super) fn idle_keys(&self) -> Vec<&'static str> {
-        // Every field is named here, so that a new one cannot be forgotten below.
+        // Destructure every field, so that the compiler requires new fields here.
         let Self {
             name: _,
             op,
@@ -263,7 +266,7 @@ impl FeatureSpec {
             delta,
             db,
             normalize,
-            // Every operation has a type of its values.
+            // Every operation uses `dtype`.
             dtype: _,
             dim_order,
             frames,
@@ -307,7 +310,7 @@ impl FeatureSpec {
         let colours = [("colour_map", colour_map.is_some())];
 
         let idle: Vec<(&str, bool)> = match op {
-            // Which of the options of audio an operation has, `wavemill-options` knows.
+            // `wavemill-options` checks which audio options an operation has.
             FeatureOp::Stft | FeatureOp::Mel | FeatureOp::Mfcc => {
                 [&of_source[..], &of_picture, &of_image].concat()
             }
@@ -319,8 +322,8 @@ impl FeatureSpec {
         given.map(|(key, _)| key).collect()
     }
 
-    /// What stands in the recipe of a feature of audio, its words as values. An unknown word is a fault; a value that no
-    /// rule depends on takes its place, so that the option still counts as given.
+    /// Converts the options of an audio feature to typed values. An unknown word is a fault and is replaced by a value
+    /// on which no rule depends, so that the option still counts as given.
     pub(super) fn overrides(&self, op: Op, faults: &mut Faults) -> Overrides {
         let dim_order = self.dim_order.as_deref();
         let dim_order = dim_order.map(|text| DimOrder::parse(text, op));
@@ -351,7 +354,7 @@ impl FeatureSpec {
     }
 }
 
-/// The value that a word stands for; `instead` of an unknown one.
+/// Parses a word; adds a fault and returns `instead` if the word is unknown.
 fn word<T: FromStr<Err = Fault>>(text: Option<&str>, instead: T, faults: &mut Faults) -> Option<T> {
     known(text.map(str::parse), instead, faults)
 }
@@ -364,23 +367,23 @@ fn known<T>(value: Option<Result<T, Fault>>, instead: T, faults: &mut Faults) ->
     Some(value)
 }
 
-/// `db = { ref = "max", amin = 1e-10, top_db = 80.0 }`.
+/// Conversion to decibels: `db = { ref = "max", amin = 1e-10, top_db = 80.0 }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DbSpec {
-    /// `"max"` or a positive number (power).
+    /// Reference for 0 dB: `"max"` or a positive number (power).
     #[serde(rename = "ref", default = "DbSpec::default_reference")]
     pub reference: DbRef,
-    /// Smallest power that is told apart.
+    /// Minimum power; smaller values are raised to it.
     #[serde(default = "DbSpec::default_amin")]
     pub amin: f64,
-    /// Floor below the maximum, dB; absent: none.
+    /// Range below the maximum in dB, to which values are limited; unlimited if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_db: Option<f64>,
 }
 
 impl DbSpec {
-    // librosa's defaults of power_to_db, except for top_db: without the key nothing is cut off.
+    // The defaults of librosa's power_to_db, except that values are not limited if `top_db` is absent.
     fn default_reference() -> DbRef {
         match DbArgs::default().reference {
             wavemill_options::DbRef::Power(power) => DbRef::Value(power),
@@ -408,11 +411,11 @@ impl DbSpec {
     }
 }
 
-/// The reference that is no number: the largest value of the row.
+/// The only reference that is not a number: the largest value of the row.
 const MAX: &str = "max";
 const DB_REFS: &str = "\"max\" or a number above 0";
 
-/// What 0 dB is.
+/// Reference power, which is 0 dB.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum DbRef {
@@ -422,7 +425,7 @@ pub enum DbRef {
     Name(String),
 }
 
-// By hand: serde's error for an untagged enum names its Rust type instead of what is allowed.
+// Implemented manually: for an untagged enum, serde's error contains the Rust type instead of the allowed values.
 impl<'de> Deserialize<'de> for DbRef {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(DbRefVisitor)
@@ -442,7 +445,7 @@ impl Visitor<'_> for DbRefVisitor {
         Ok(DbRef::Value(value))
     }
 
-    // TOML tells whole numbers from others: `ref = 1` is one of these.
+    // TOML distinguishes integers from floats: `ref = 1` is an integer.
     fn visit_i64<E: Error>(self, value: i64) -> Result<DbRef, E> {
         Ok(DbRef::Value(value as f64))
     }

@@ -1,5 +1,5 @@
-//! What is wrong with a feature, at the keys where it stands. Which values an option may have, the crate
-//! `wavemill-options` knows; here is only what depends on other sections of the recipe.
+//! Validation of features. The crate `wavemill-options` knows the allowed values of the options; this module adds the
+//! checks that depend on other sections of the recipe.
 
 use wavemill_options::{
     CHANNELS, Derived, Fault, Faults, FeatureArgs, MAX_TO_HZ, MIN_HZ, N_MELS_MAX, N_MFCC_MAX, Op,
@@ -10,7 +10,7 @@ use super::limits::{CLIP_S_MAX, LENGTH_S_MIN, ROW_BYTES_MAX};
 use super::{AudioSpec, Dataset, FeatureOp, FeatureSpec, Recipe};
 use crate::samples::samples_in;
 
-/// Everything impossible in `spec`, which stands at `key` of `recipe`: `features.1`.
+/// Adds the faults of `spec`, whose key in `recipe` is `key`: `features.1`.
 pub(super) fn check(spec: &FeatureSpec, key: &str, recipe: &Recipe, faults: &mut Faults) {
     let mut found = Vec::new();
     for idle in spec.idle_keys() {
@@ -23,7 +23,7 @@ pub(super) fn check(spec: &FeatureSpec, key: &str, recipe: &Recipe, faults: &mut
         None => found.extend(of_source(spec, recipe)),
     }
 
-    // A data set holds recordings or pictures, and never both.
+    // A data set contains either recordings or pictures.
     let is_of_images = recipe.catalog.dataset == Dataset::Images;
     if is_of_images && spec.op != FeatureOp::Image {
         let problem = format!(
@@ -33,7 +33,7 @@ pub(super) fn check(spec: &FeatureSpec, key: &str, recipe: &Recipe, faults: &mut
         found.push(Fault::new("op", problem));
     } else if !is_of_images && spec.op == FeatureOp::Image {
         let problem =
-            "`image` is for dataset = \"images\"; for a picture of a spectrogram: picture";
+            "`image` requires dataset = \"images\"; for a picture of a spectrogram, use picture";
         found.push(Fault::new("op", problem));
     }
 
@@ -42,7 +42,7 @@ pub(super) fn check(spec: &FeatureSpec, key: &str, recipe: &Recipe, faults: &mut
     }
 }
 
-/// Everything impossible in a feature that is computed of audio.
+/// Returns the faults of a feature that is computed from audio.
 fn of_audio(spec: &FeatureSpec, op: Op, audio: &AudioSpec) -> Vec<Fault> {
     let sample_rate_hz = audio.sample_rate_hz;
     let mut words = Faults::default();
@@ -50,21 +50,21 @@ fn of_audio(spec: &FeatureSpec, op: Op, audio: &AudioSpec) -> Vec<Fault> {
     let args = FeatureArgs::unchecked(op, spec.preset, sample_rate_hz, &overrides);
 
     let mut found = overrides.faults(op, spec.preset, sample_rate_hz);
-    // Of the faults that one --set brings, the first is told: names before what is stored.
+    // Only the first fault is reported for a --set: unknown words precede the fault of `dtype`.
     let stored = found.iter().position(|fault| fault.key == "dtype");
     let stored = stored.unwrap_or(found.len());
     found.splice(stored..stored, words.into_vec());
     found.extend(row_bytes(&args, &overrides, audio));
 
-    // Where nothing that stands there is wrong, what follows from it may still be impossible: 20 coefficients, which
-    // are a preset's, of 10 bands.
+    // If no given option has a fault, the combination may still be impossible: 20 coefficients, the preset's default,
+    // from 10 bands.
     if found.is_empty() && (MIN_HZ..=MAX_TO_HZ).contains(&sample_rate_hz) {
         found.extend(args.validate().err());
     }
     found
 }
 
-/// Everything impossible in a feature that is made of another one; what is wrong with that is told there.
+/// Returns the faults of a feature that is derived from another feature, without the faults of its source.
 fn of_source(spec: &FeatureSpec, recipe: &Recipe) -> Vec<Fault> {
     let mut faults = Faults::default();
     let derived = spec.derived(&mut faults);
@@ -89,7 +89,7 @@ fn of_source(spec: &FeatureSpec, recipe: &Recipe) -> Vec<Fault> {
     found
 }
 
-/// A picture of the longest clip must be something that a machine can hold and Arrow can store.
+/// Checks that a picture of the longest clip fits into memory and into an Arrow value.
 fn picture_bytes(args: &FeatureArgs, audio: &AudioSpec) -> Option<Fault> {
     let Some(Derived::Picture(picture)) = &args.derived else {
         return None;
@@ -104,22 +104,22 @@ fn picture_bytes(args: &FeatureArgs, audio: &AudioSpec) -> Option<Fault> {
         return None;
     }
 
-    // Heights and widths that are given are too small to be the reason.
+    // A given height or width is too small to be the cause, so the message suggests other keys.
     let problem = format!(
-        "a picture of {row_s} s would have {height} x {width:.0} pixels, {:.1} GB, at most 2.1 fit; allowed: a width, or \
-         a smaller audio.max_duration_s, audio.duration_s or audio.segment_s",
+        "a picture of {row_s} s would have {height} x {width:.0} pixels, {:.1} GB, more than the limit of 2.1 GB; \
+         allowed: a width, or a smaller audio.max_duration_s, audio.duration_s or audio.segment_s",
         bytes / 1e9
     );
     Some(Fault::new("width", problem))
 }
 
-/// The longest row that a recipe allows.
+/// Size of the longest row that a recipe allows.
 struct LongestRow {
-    /// At the tempo as recorded.
+    /// Duration at the recorded tempo, in seconds.
     plain_s: f64,
-    /// At the slowest tempo of its copies.
+    /// Duration at the slowest tempo of its stretched copies, in seconds.
     row_s: f64,
-    /// About as many, and not fewer.
+    /// Approximate number of frames; never too small.
     n_frames: f64,
 }
 
@@ -128,7 +128,7 @@ fn longest_row(args: &FeatureArgs, audio: &AudioSpec) -> LongestRow {
         .segment_s
         .unwrap_or(audio.longest_s().max(audio.duration_s.unwrap_or(0.0)));
 
-    // Rows of open length are longer where the track is slower.
+    // Rows without a fixed length become longer when a track is slowed down.
     let is_open = audio.segment_s.is_none() && audio.duration_s.is_none();
     let row_s = if is_open {
         plain_s * audio.longest_stretch()
@@ -138,7 +138,7 @@ fn longest_row(args: &FeatureArgs, audio: &AudioSpec) -> LongestRow {
 
     let hop_length = args.stft.hop_length.max(1);
     let n_samples = samples_in(row_s, audio.sample_rate_hz);
-    // Centred frames stand at the hops, at both ends too: one more than there are hops.
+    // Centred frames lie on every multiple of the hop, including both ends: one more frame than hops.
     let n_frames =
         (n_samples as f64 / hop_length as f64 + 1.0).max(args.frames.unwrap_or(0) as f64);
 
@@ -149,7 +149,7 @@ fn longest_row(args: &FeatureArgs, audio: &AudioSpec) -> LongestRow {
     }
 }
 
-/// A row of the longest clip must be something that a machine can hold and Arrow can store. `args` may be impossible.
+/// Checks that a row of the longest clip fits into memory and into an Arrow value. `args` may be invalid.
 fn row_bytes(args: &FeatureArgs, overrides: &Overrides, audio: &AudioSpec) -> Option<Fault> {
     let LongestRow {
         plain_s,
@@ -157,13 +157,13 @@ fn row_bytes(args: &FeatureArgs, overrides: &Overrides, audio: &AudioSpec) -> Op
         n_frames,
     } = longest_row(args, audio);
 
-    // Cepstra are made of mel bands, which are held at the same time and may be more.
+    // MFCC are computed from mel bands, which are in memory at the same time and may be larger.
     let n_mels = args.mel.as_ref().map_or(0, |mel| mel.n_mels);
     let n_orders = 1.0 + f64::from(args.delta);
     let n_bands = (args.n_base_bands() as f64 * n_orders).max(n_mels as f64);
     let bytes = n_bands * n_frames * size_of::<f32>() as f64;
 
-    // Numbers out of range have their own fault.
+    // Numbers out of range have a fault of their own.
     let is_sound = (LENGTH_S_MIN..=CLIP_S_MAX).contains(&plain_s)
         && audio.longest_stretch() <= 1.0 / STRETCH_MIN
         && overrides.n_mels.is_none_or(|n_mels| n_mels <= N_MELS_MAX)
@@ -172,7 +172,7 @@ fn row_bytes(args: &FeatureArgs, overrides: &Overrides, audio: &AudioSpec) -> Op
         return None;
     }
 
-    // The key that made the row so long: `frames` where it pads the clip beyond its own length.
+    // Report the key that made the row so long: `frames` if it pads the clip beyond its own length.
     let (key, remedy) = if args.frames.is_some_and(|frames| frames as f64 >= n_frames) {
         ("frames", "fewer frames")
     } else {
@@ -182,7 +182,8 @@ fn row_bytes(args: &FeatureArgs, overrides: &Overrides, audio: &AudioSpec) -> Op
         )
     };
     let problem = format!(
-        "a row of {row_s} s would have {n_bands} x {n_frames:.0} values, {:.1} GB, at most 2.1 fit; allowed: {remedy}",
+        "a row of {row_s} s would have {n_bands} x {n_frames:.0} values, {:.1} GB, more than the limit of 2.1 GB; \
+         allowed: {remedy}",
         bytes / 1e9
     );
     Some(Fault::new(key, problem))

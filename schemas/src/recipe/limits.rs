@@ -1,23 +1,24 @@
-//! How large a recipe's numbers may be; the options of features have their limits in `wavemill-options`. Each limit is
-//! far above any use that we know of, and keeps what a run must hold or compute within what a machine has: beyond it a
-//! number is a slip, and is told before any work.
+//! Limits of the numbers in a recipe; the limits of feature options are in `wavemill-options`. Each limit is far above
+//! any known use, and keeps memory and computation of a run within the capacity of a machine. A larger number is
+//! probably a mistake and is reported before the run starts.
 
-/// Longest clip that is decoded, seconds: three hours. A day's recording is better cut before it is a data set.
+/// Maximum duration of a decoded clip in seconds: three hours. Longer recordings, such as of a day, should be cut
+/// first.
 pub(super) const CLIP_S_MAX: f64 = 10_800.0;
 
-/// Shortest length of a clip or a segment, seconds: eight samples at the lowest rate.
+/// Minimum duration of a clip or a segment in seconds: eight samples at the lowest sample rate.
 pub(super) const LENGTH_S_MIN: f64 = 0.001;
 
-/// Rows that one clip may give: segments of 0.11 s of the longest clip, side by side.
+/// Maximum number of rows per clip: adjacent segments of 0.11 s of the longest clip.
 pub(super) const SEGMENTS_MAX: f64 = 100_000.0;
 
-/// Largest row of one feature while it is computed, bytes: f32, and mel bands where MFCC are made of them. It is what
-/// one value of Arrow's binary columns can hold.
+/// Maximum size of a feature's row in bytes during computation, as f32; for MFCC this includes the mel bands. This is
+/// the maximum size of a value in Arrow's binary columns.
 pub(super) const ROW_BYTES_MAX: f64 = i32::MAX as f64;
 
-/// Most bytes of a clip's file: over three hours at 320 kbit/s. A worker holds a clip whole, so this also bounds what a zip
-/// bomb or a file that never stops growing can take.
+/// Maximum size of a clip's file in bytes: over three hours at 320 kbit/s. A worker reads whole files into memory, so
+/// this also limits the effect of zip bombs and files that never stop growing.
 pub const FILE_BYTES_MAX: u64 = 512 << 20;
 
-/// Most clips a shard and rows a row group.
+/// Maximum number of clips per shard and of rows per row group.
 pub(super) const ROWS_MAX: usize = 1 << 20;

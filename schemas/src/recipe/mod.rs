@@ -1,9 +1,9 @@
-//! Recipes: everything that decides a store's content, as TOML.
+//! Recipes: TOML files that determine the content of a store.
 //!
-//! The types here are the file's sections; an absent key becomes its default, so that equal recipes have equal
-//! canonical JSON ([`crate::canonical`]). [`Recipe::load`] is strict: an unknown key, a wrong type or an impossible
-//! value is an error that names key, line and allowed values. What a feature's options are, and what presets say of
-//! them, the crate `wavemill-options` knows.
+//! Each section of the file is a type of this module. Absent keys are replaced by their defaults, so that equal recipes
+//! have equal canonical JSON ([`crate::canonical`]). [`Recipe::load`] is strict: an unknown key, a wrong type or an
+//! impossible value is an error with key, line and allowed values. The options of features and their presets are
+//! defined in the crate `wavemill-options`.
 
 mod edit;
 mod feature;
@@ -33,38 +33,39 @@ pub use wavemill_options::{
 
 use crate::exact;
 
-/// A whole recipe.
+/// A recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// Name, as shown by `recipe list`.
     pub name: String,
-    /// One line on what it is for.
+    /// Purpose of the recipe, in one line.
     #[serde(default)]
     pub description: String,
-    /// Which rows.
+    /// Data set and selection of its rows.
     pub catalog: CatalogSpec,
-    /// What is to be learned.
+    /// Target columns.
     #[serde(default)]
     pub targets: Vec<TargetSpec>,
-    /// Who trains, who tests.
+    /// Assignment of clips to training, validation and test.
     #[serde(default)]
     pub split: SplitSpec,
-    /// From file to PCM.
+    /// Decoding of audio files to PCM.
     #[serde(default)]
     pub audio: AudioSpec,
-    /// Which picture files are decoded.
+    /// Limits for decoding picture files.
     #[serde(default, skip_serializing_if = "ImageSpec::is_default")]
     pub image: ImageSpec,
-    /// From PCM to stored tensors.
+    /// Features computed from PCM or pictures.
     pub features: Vec<FeatureSpec>,
-    /// How they lie in files.
+    /// Layout of the stored files.
     #[serde(default)]
     pub shards: ShardSpec,
 }
 
 impl Recipe {
-    /// The most bytes of a file: that of `[image]` for a data set of pictures, and else that of `[audio]`.
+    /// Returns the maximum size of a clip's file in bytes: the limit of `[image]` for a data set of pictures, otherwise
+    /// that of `[audio]`.
     pub fn file_bytes_max(&self) -> u64 {
         let given = if self.catalog.dataset.is_of_pictures() {
             self.image.max_file_bytes
@@ -75,27 +76,28 @@ impl Recipe {
     }
 }
 
-/// Where rows come from.
+/// Kind of data set from which rows are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dataset {
     /// FMA's `tracks.csv` with its three header lines.
     Fma,
-    /// One folder a genre.
+    /// Audio files in one folder per genre.
     Folders,
-    /// Pictures (PNG, JPEG), one folder a genre.
+    /// Pictures (PNG, JPEG) in one folder per genre.
     Images,
-    /// Any CSV or Parquet file with a `clip_key` column (a step's SQL may make it).
+    /// Any CSV or Parquet file with a `clip_key` column, which may be computed by a cleaning step.
     Table,
 }
 
 impl Dataset {
-    /// Files in a folder a genre: all that is known of them, unless a list is given.
+    /// Reports whether the files are in one folder per genre. Without a list of files, nothing else is known about
+    /// them.
     pub const fn is_of_folders(self) -> bool {
         matches!(self, Self::Folders | Self::Images)
     }
 
-    /// Clips are pictures, and nothing of audio is known of them.
+    /// Reports whether the clips are pictures, which have no audio columns.
     pub const fn is_of_pictures(self) -> bool {
         matches!(self, Self::Images)
     }
@@ -105,79 +107,80 @@ impl Dataset {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subset {
-    /// 8,000 clips, 8 balanced genres.
+    /// 8,000 clips of 8 balanced genres.
     Small,
-    /// 25,000 clips, 16 genres.
+    /// 25,000 clips of 16 genres.
     Medium,
     /// 106,574 clips.
     Large,
 }
 
-/// `[catalog]`.
+/// `[catalog]`: data set and selection of its rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CatalogSpec {
-    /// Kind of the data set.
+    /// Kind of data set.
     pub dataset: Dataset,
-    /// FMA only: keep rows of this subset and those within it.
+    /// Only for FMA: keeps the rows of this subset and of smaller ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subset: Option<Subset>,
-    /// Default true: rows without a file are dropped as the last counted step; false: they are `missing_file` rejects.
+    /// Whether rows without a file are dropped, in the last counted step (default). If false, they become
+    /// `missing_file` rejects.
     #[serde(default = "yes")]
     pub require_audio: bool,
-    /// Cleaning steps in order, each counted.
+    /// Cleaning steps in order. Dropped rows are counted for each.
     #[serde(default)]
     pub clean: Vec<CleanStep>,
 }
 
-/// `[[catalog.clean]]`: exactly one of `where` and `sql`.
+/// `[[catalog.clean]]`: a cleaning step with either `where` or `sql`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CleanStep {
-    /// Name, shown with its count.
+    /// Name, shown with the count of the step.
     pub step: String,
-    /// A predicate; rows for which it is true stay.
+    /// Predicate; rows for which it is true are kept.
     #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
     pub predicate: Option<String>,
-    /// A whole query over `input`, and the other tables.
+    /// Complete query over `input` and the other tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sql: Option<String>,
 }
 
-/// `[[targets]]`: a column to be learned.
+/// `[[targets]]`: a column to predict.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TargetSpec {
     /// Column name in the feature rows.
     pub name: String,
-    /// Column of the cleaned rows that holds the label as text.
+    /// Column of the cleaned rows that contains the label as text.
     pub column: String,
-    /// Class names in id order; absent: the sorted names found.
+    /// Class names in id order; if absent, the sorted labels of the rows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classes: Option<Vec<String>>,
 }
 
-/// Which rule decides the split that is the folder.
+/// Rule that assigns rows to the split folders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SplitRule {
-    /// The data set's own.
+    /// The official split of the data set.
     Official,
-    /// Per class by hash order: tracks of one artist fall on several sides (leaky, says so).
+    /// Stratified by class, in hash order. Leaky, with a warning: tracks of one artist are on several sides.
     Stratified,
-    /// No artist on two sides.
+    /// Tracks of one artist are on the same side.
     #[default]
     Artist,
-    /// A column's values.
+    /// The values of a column.
     Column,
-    /// Segments of one track on several sides (leaky, says so).
+    /// Segments of one track are on several sides. Leaky, with a warning.
     Segment,
-    /// The same, and stretched copies of a segment on other sides than itself (leaky, says so).
+    /// As `Segment`, and stretched copies may be on other sides than the original segment. Leaky, with a warning.
     SegmentStretched,
 }
 
 impl SplitRule {
-    /// As in a recipe: `official`, `stratified`, `artist`, `column`, `segment`, `segment_stretched`.
+    /// Returns the name used in recipes: `official`, `stratified`, `artist`, `column`, `segment`, `segment_stretched`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Official => "official",
@@ -189,12 +192,12 @@ impl SplitRule {
         }
     }
 
-    /// Each row draws its side by itself, so that a clip has rows on several sides.
+    /// Reports whether the side is chosen for each row, so that a clip can have rows on several sides.
     pub const fn is_by_segment(self) -> bool {
         matches!(self, Self::Segment | Self::SegmentStretched)
     }
 
-    /// What the rule lets a model see of its test before the test; `None` for rules that leak nothing by themselves.
+    /// Describes how the rule leaks test data into training; `None` for rules that do not leak.
     pub const fn leak(self) -> Option<&'static str> {
         match self {
             Self::Stratified => Some("tracks of one artist or album fall on several sides"),
@@ -207,14 +210,14 @@ impl SplitRule {
     }
 }
 
-/// `[split]`.
+/// `[split]`: assignment of rows to sides.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SplitSpec {
-    /// The rule.
+    /// Rule that assigns the sides.
     #[serde(default)]
     pub rule: SplitRule,
-    /// Training, validation, test; they add up to 1.
+    /// Shares of training, validation and test; their sum is 1.
     #[serde(
         default = "SplitSpec::default_fractions",
         deserialize_with = "exact::array"
@@ -223,10 +226,11 @@ pub struct SplitSpec {
     /// Seed of every hash order.
     #[serde(default = "SplitSpec::default_seed")]
     pub seed: u64,
-    /// Rule `column` only: the column.
+    /// Column for the rule `column`; not allowed with other rules.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
-    /// True: tracks with equal `audio_blake3` share a side, found by a counted hashing pass.
+    /// Whether tracks with equal `audio_blake3` are assigned to the same side. This requires an additional, counted
+    /// hashing pass.
     #[serde(default)]
     pub group_duplicates: bool,
 }
@@ -253,63 +257,65 @@ impl Default for SplitSpec {
     }
 }
 
-/// `[audio]`.
+/// `[audio]`: decoding and segmentation of audio files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AudioSpec {
-    /// Rate after resampling, Hz.
+    /// Sample rate after resampling, in Hz.
     #[serde(default = "AudioSpec::default_rate")]
     pub sample_rate_hz: u32,
-    /// Pad with zeros or cut to this; absent: as long as it is.
+    /// Duration in seconds to which clips are zero-padded or cut; unchanged if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_s: Option<f64>,
-    /// Less than this decoded: reject.
+    /// Minimum decoded duration in seconds; shorter clips are rejected.
     #[serde(default = "AudioSpec::default_min_duration")]
     pub min_duration_s: f64,
-    /// More than this decoded, where `duration_s` does not ask for less: reject. Default: three hours, which is also the
-    /// most. The default is left out of what is stored, so that identities are those of recipes without the key.
+    /// Maximum decoded duration in seconds; longer clips are rejected, unless `duration_s` cuts them. The default is
+    /// three hours, which is also the upper limit. The default is not serialized, so that recipes without this key keep
+    /// their identities.
     #[serde(
         default = "AudioSpec::default_max_duration",
         skip_serializing_if = "AudioSpec::is_default_max_duration"
     )]
     pub max_duration_s: f64,
-    /// A file of more bytes is a reject; absent: [`FILE_BYTES_MAX`].
+    /// Maximum file size in bytes; larger files are rejected. [`FILE_BYTES_MAX`] if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_file_bytes: Option<u64>,
-    /// Length of a segment; absent: the clip is one.
+    /// Duration of a segment in seconds; if absent, the clip is a single segment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment_s: Option<f64>,
-    /// Distance of segments; absent: `segment_s`.
+    /// Distance between the starts of segments in seconds; `segment_s` if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment_hop_s: Option<f64>,
-    /// At most this many segments a clip.
+    /// Maximum number of segments per clip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segments_max: Option<u32>,
-    /// A last part this long is padded to a segment; absent: it is dropped.
+    /// Minimum duration in seconds of a shorter last segment to be padded; if absent, a shorter last segment is
+    /// dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segment_min_s: Option<f64>,
-    /// Factors of time stretch, ascending: each makes further rows of training clips. They decide no value of the plain
-    /// rows, and so are no part of a `feature_id`.
+    /// Time stretch factors in ascending order. Each adds rows to training clips. The factors do not affect the values
+    /// of unstretched rows, so they are not part of a `feature_id`.
     #[serde(
         default,
         deserialize_with = "ascending",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub stretch: Vec<f64>,
-    /// The decode path.
+    /// Decoder options.
     #[serde(default)]
     pub decode: DecodeSpec,
 }
 
-/// `[image]`, of data sets of pictures. What is absent is left out of what is stored, so that identities are those of
-/// recipes without the section.
+/// `[image]`: limits for data sets of pictures. Absent keys are not serialized, so that recipes without this section
+/// keep their identities.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageSpec {
-    /// A file of more bytes is a reject; absent: [`FILE_BYTES_MAX`].
+    /// Maximum file size in bytes; larger files are rejected. [`FILE_BYTES_MAX`] if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_file_bytes: Option<u64>,
-    /// A picture of more pixels is a reject; absent: [`DECODED_PIXELS_MAX`].
+    /// Maximum number of pixels; larger pictures are rejected. [`DECODED_PIXELS_MAX`] if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_pixels: Option<u64>,
 }
@@ -320,30 +326,30 @@ impl ImageSpec {
         *self == Self::default()
     }
 
-    /// The most pixels of a picture.
+    /// Returns the maximum number of pixels of a picture.
     pub fn pixels_max(&self) -> u64 {
         self.max_pixels.unwrap_or(DECODED_PIXELS_MAX)
     }
 }
 
-/// `[audio.decode]`.
+/// `[audio.decode]`: decoder options.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecodeSpec {
-    /// Which decode path.
+    /// Decoding method.
     #[serde(default)]
     pub path: DecodePath,
 }
 
-/// How bytes become PCM.
+/// Method of decoding files to PCM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DecodePath {
-    /// Full decode at source rate, then downmix, then resample.
+    /// Decodes at the source rate, then mixes down to mono, then resamples.
     #[default]
     Exact,
-    /// The same, but of MP3 at twice the wanted rate or more only what reaches the wanted one is computed, and up to 0.9 of
-    /// its Nyquist frequency that is equal but for rounding.
+    /// As `Exact`, except for MP3 at twice the target rate or more: computes only the frequencies that the target rate
+    /// can represent. Up to 0.9 of the target Nyquist frequency, the result is equal except for rounding.
     Band,
 }
 
@@ -368,14 +374,15 @@ impl AudioSpec {
         *seconds == Self::default_max_duration()
     }
 
-    /// The most seconds of a clip that become rows: `duration_s`, or `max_duration_s` where that is less.
+    /// Returns the maximum number of seconds of a clip that become rows: the smaller of `duration_s` and
+    /// `max_duration_s`.
     pub fn longest_s(&self) -> f64 {
         self.duration_s
             .unwrap_or(f64::INFINITY)
             .min(self.max_duration_s)
     }
 
-    /// How many times as long as the clip its longest stretched copy is; 1 without one that is longer.
+    /// Returns the ratio of the longest stretched copy to its clip; 1 if no copy is longer than the clip.
     pub fn longest_stretch(&self) -> f64 {
         let slowest = self.stretch.iter().copied().fold(1.0, f64::min);
         1.0 / slowest
@@ -400,20 +407,20 @@ impl Default for AudioSpec {
     }
 }
 
-/// `[shards]`.
+/// `[shards]`: layout of the stored files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShardSpec {
-    /// Mean clips a shard, at most.
+    /// Maximum mean number of clips per shard.
     #[serde(default = "ShardSpec::default_clips")]
     pub clips: usize,
-    /// Rows a row group, at most.
+    /// Maximum number of rows per row group.
     #[serde(default = "ShardSpec::default_row_group_rows")]
     pub row_group_rows: usize,
-    /// Of the Parquet pages.
+    /// Compression of the Parquet pages.
     #[serde(default)]
     pub compression: Compression,
-    /// How a tensor lies in its column.
+    /// Column layout of tensors.
     #[serde(default)]
     pub layout: Layout,
 }
@@ -450,11 +457,11 @@ pub enum Compression {
     None,
 }
 
-/// How a tensor lies in its column.
+/// Column layout of tensors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Layout {
-    /// One binary value a row: what every tool reads fastest.
+    /// One binary value per row: the fastest layout for every reader.
     #[default]
     Binary,
     /// Parquet lists: 6–70 times slower to read.
@@ -465,7 +472,7 @@ const fn yes() -> bool {
     true
 }
 
-/// A list of numbers in ascending order, whatever order the recipe has them in.
+/// Deserializes a list of numbers and sorts it in ascending order.
 fn ascending<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<f64>, D::Error> {
     let mut numbers = Vec::<f64>::deserialize(deserializer)?;
     numbers.sort_by(f64::total_cmp);

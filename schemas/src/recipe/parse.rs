@@ -1,4 +1,4 @@
-//! From text to a [`Recipe`], strictly, with errors for people who write recipes by hand.
+//! Parses a text to a [`Recipe`], strictly, with error messages for people who write recipes by hand.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,63 +12,63 @@ use super::wording::{explain, one_line};
 use super::{Recipe, edit, shipped, validate};
 use crate::settings;
 
-/// Why there is no recipe. One line each.
+/// The error type for recipes. Each message is one line.
 #[derive(Debug, thiserror::Error)]
 pub enum RecipeError {
-    /// Neither a shipped name nor a file.
+    /// The name is neither that of a shipped recipe nor that of a file.
     #[error(
-        "no recipe and no file is called `{name}`{}; shipped recipes: {}",
+        "`{name}` is neither a shipped recipe nor a file{}; shipped recipes: {}",
         did_you_mean(name, &shipped::names()),
         shipped::names().join(", ")
     )]
     Unknown {
-        /// As given.
+        /// Name, as given.
         name: String,
     },
-    /// The file is there, but cannot be read.
-    #[error("recipe {}: cannot read it", path.display())]
+    /// The file exists, but cannot be read.
+    #[error("recipe {}: cannot read the file", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error of the file system.
         source: io::Error,
     },
-    /// Not TOML.
+    /// The file is not valid TOML.
     #[error("{place}: {problem}")]
     Syntax {
-        /// Where.
+        /// Position of the error.
         place: Place,
-        /// What TOML wants there.
+        /// Message of the TOML parser.
         problem: String,
     },
     /// An unknown key, a wrong type or an impossible value.
     #[error("{place}: {key}: {problem}")]
     Invalid {
-        /// Where.
+        /// Position of the error.
         place: Place,
-        /// With dots, elements by name: `features.log_mel.n_mels`.
+        /// Key with dots between its parts and elements by name: `features.log_mel.n_mels`.
         key: String,
-        /// What is wrong, and what is allowed.
+        /// Description of the error and of the allowed values.
         problem: String,
     },
 }
 
-/// The text of a recipe and where it is from.
+/// The text of a recipe and its origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// Path of the file or name of the shipped recipe, for errors.
+    /// Path of the file or name of the shipped recipe, for error messages.
     pub origin: String,
-    /// TOML.
+    /// Text of the recipe in TOML.
     pub text: String,
 }
 
 impl Source {
-    /// The shipped recipe of that name, else the file at that path.
+    /// Reads the shipped recipe of that name, or else the file at that path.
     ///
     /// # Errors
     /// [`RecipeError::Unknown`], [`RecipeError::Read`].
     pub fn find(name_or_file: &str) -> Result<Self, RecipeError> {
-        // A shipped name goes before a file of that name, which can be given as ./NAME.
+        // A shipped name takes precedence over a file of the same name, which can be given as ./NAME.
         if let Some(text) = shipped::text(name_or_file) {
             return Ok(Self {
                 origin: name_or_file.to_owned(),
@@ -92,12 +92,12 @@ impl Source {
         }
     }
 
-    /// The recipe, and its text with `sets` applied and comments kept.
+    /// Parses the recipe with `sets` applied. Returns it together with the edited text, whose comments are preserved.
     ///
     /// A set is `key=value`: see [`Recipe::load`].
     ///
     /// # Errors
-    /// [`RecipeError::Syntax`], [`RecipeError::Invalid`]: the first in the file, else the first of the sets.
+    /// [`RecipeError::Syntax`], [`RecipeError::Invalid`]: the first error of the file, or else of the sets.
     pub fn parse(&self, sets: &[String]) -> Result<(Recipe, String), RecipeError> {
         let document =
             Document::parse(self.text.as_str()).map_err(|error| RecipeError::Syntax {
@@ -111,7 +111,7 @@ impl Source {
             problem: fault.problem,
         })?;
 
-        // One recipe after each set: what is impossible is blamed on the set that brought it in.
+        // Keep the recipe after each set, so that a fault can be attributed to the set that introduced it.
         let mut edited = document.clone().into_mut();
         let mut history = vec![recipe];
         for flag in sets {
@@ -124,11 +124,13 @@ impl Source {
         }
 
         self.check(&history, sets, root, edited.as_item())?;
-        let recipe = history.pop().expect("the file's own recipe is the first");
+        let recipe = history
+            .pop()
+            .expect("the history contains at least the file's own recipe");
         Ok((recipe, edited.to_string()))
     }
 
-    /// The first impossible value by line of the file, else the first that a set brought in.
+    /// Reports the first impossible value by its line in the file, or else the first one that a set introduced.
     fn check(
         &self,
         history: &[Recipe],
@@ -136,13 +138,14 @@ impl Source {
         root: &Item,
         edited: &Item,
     ) -> Result<(), RecipeError> {
-        // A set may mend a fault of the file: what counts is what is wrong after the last one.
+        // A set may correct a fault of the file, so only the faults after the last set count.
         let faults: Vec<Vec<Fault>> = history.iter().map(validate::faults).collect();
         let Some(now) = faults.last() else {
             return Ok(());
         };
 
-        // Faults of the file come first, by their place in it, and then those of the sets, by the order of these.
+        // Faults of the file precede those of the sets. They are ordered by position in the file and by order of the
+        // sets.
         let mut first: Option<(Origin, &Fault)> = None;
         for fault in now {
             let origin = match faults.iter().rposition(|then| !then.contains(fault)) {
@@ -162,7 +165,7 @@ impl Source {
                 Origin::File(offset) => self.line(offset),
                 Origin::Set(index) => Place::Flag(sets[index].clone()),
             },
-            // By the edited document: a set may have added the key.
+            // Look up the key in the edited document: a set may have added it.
             key: place::shown(edited, &fault.key),
             problem: fault.problem.clone(),
         })
@@ -177,23 +180,23 @@ impl Source {
 }
 
 impl Recipe {
-    /// The shipped recipe of that name, else the file at that path, with `sets` applied in order.
+    /// Loads the shipped recipe of that name, or else the file at that path, and applies `sets` in order.
     ///
     /// A set is `key=value`: `split.seed=7`, `features.log_mel.n_mels=96` (elements by their `name`, cleaning steps by
-    /// their `step`). The value is TOML, else text as it stands; `none` removes a key that may be absent.
+    /// their `step`). The value is TOML, or text if it is not valid TOML; `none` removes an optional key.
     ///
     /// # Errors
-    /// As [`Source::find`] and [`Source::parse`].
+    /// The errors of [`Source::find`] and [`Source::parse`].
     pub fn load(name_or_file: &str, sets: &[String]) -> Result<Self, RecipeError> {
         Source::find(name_or_file)?
             .parse(sets)
             .map(|(recipe, _)| recipe)
     }
 
-    /// A recipe from its text; `origin` stands in errors for the file.
+    /// Parses a recipe; error messages refer to its file as `origin`.
     ///
     /// # Errors
-    /// As [`Source::parse`].
+    /// The errors of [`Source::parse`].
     pub fn parse(text: &str, origin: &str, sets: &[String]) -> Result<Self, RecipeError> {
         let source = Source {
             origin: origin.to_owned(),
@@ -203,38 +206,38 @@ impl Recipe {
     }
 }
 
-/// What brought a fault in. Those of the file are less than those of any set.
+/// Origin of a fault. Faults of the file compare as less than those of any set.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Origin {
-    /// The file, at this byte.
+    /// The file, at this byte offset.
     File(usize),
-    /// The set of this index.
+    /// The set with this index.
     Set(usize),
 }
 
-/// What serde objects to.
+/// A type error reported by serde.
 pub(crate) struct TypeFault {
-    /// The byte of the text at which it stands.
+    /// Byte offset of the error in the text.
     pub offset: usize,
-    /// With dots, elements by number.
+    /// Key with dots between its parts and elements by number.
     pub key: String,
-    /// In plain words.
+    /// Description in plain words.
     pub problem: String,
 }
 
-/// `root` is the same text once more: serde knows types and no keys, the document knows where each key stands.
+/// Deserializes `text`. `root` is the same text, parsed: serde reports byte ranges, and the document maps them to keys.
 pub(crate) fn deserialise<T: DeserializeOwned>(text: &str, root: &Item) -> Result<T, TypeFault> {
     toml::from_str(text).map_err(|error| {
         let span = error.span().unwrap_or_default();
 
-        // Faults of the whole file have an empty span.
+        // Errors about the whole file have an empty span.
         let mut key = if span.is_empty() {
             String::new()
         } else {
             place::key_at(root, span.start)
         };
 
-        // Of a missing key serde gives the span of the section that lacks it.
+        // For a missing key, serde reports the span of the section in which it is missing.
         let missing = error
             .message()
             .strip_prefix("missing field `")
@@ -251,9 +254,9 @@ pub(crate) fn deserialise<T: DeserializeOwned>(text: &str, root: &Item) -> Resul
     })
 }
 
-/// The recipe in an edited text, its faults called by names and not yet placed.
+/// Parses an edited text. Faults use element names in their keys and have no position.
 fn reparse(text: &str) -> Result<Recipe, Fault> {
-    // The author has never seen this text: its lines would mean nothing to them.
+    // Lines of the edited text would be meaningless to the author, who has never seen it.
     let document =
         Document::parse(text).map_err(|error| Fault::new("", one_line(error.message())))?;
     let root = document.as_item();

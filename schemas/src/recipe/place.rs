@@ -1,21 +1,21 @@
-//! Where in a recipe something stands: from a byte offset to a key, and from a key to a line.
+//! Positions in a recipe: maps byte offsets to keys, and keys to lines.
 //!
-//! Keys are written with dots; elements of arrays are numbers here (`features.1.n_mels`), since a name may be missing
-//! or doubled. People see the name instead: [`shown`].
+//! Keys are written with dots. Array elements are identified by index (`features.1.n_mels`), because a name may be
+//! missing or repeated. Messages use the name instead: [`shown`].
 
 use std::fmt;
 use std::ops::Range;
 
 use toml_edit::{Item, TableLike};
 
-/// Where the faulty value came from.
+/// Origin of an invalid value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// A line of the file (or shipped recipe) named `origin`, counted from 1.
+    /// A line of a file or shipped recipe.
     Line {
-        /// File name or name of the shipped recipe.
+        /// Name of the file or of the shipped recipe.
         origin: String,
-        /// From 1.
+        /// Line number, from 1.
         line: usize,
     },
     /// A `--set`, as given: `key=value`.
@@ -31,9 +31,9 @@ impl fmt::Display for Place {
     }
 }
 
-/// The line that byte `offset` of `text` lies in, from 1.
+/// Returns the line number, from 1, of the byte at `offset` in `text`.
 pub(crate) fn line_of(text: &str, offset: usize) -> usize {
-    // TOML's offsets count bytes; no other character has the byte of a line feed in it.
+    // TOML's offsets count bytes, and the byte of a line feed occurs in no other UTF-8 character.
     1 + text
         .as_bytes()
         .iter()
@@ -42,14 +42,14 @@ pub(crate) fn line_of(text: &str, offset: usize) -> usize {
         .count()
 }
 
-/// The key whose name or value covers byte `offset`; empty when none does.
+/// Returns the key whose name or value contains the byte at `offset`, or an empty string.
 pub(super) fn key_at(root: &Item, offset: usize) -> String {
     key_below(root, offset, "").unwrap_or_default()
 }
 
-/// As [`key_at`], in `item`, which stands at `path`.
+/// Searches `item`, whose key is `path`, in the same way as [`key_at`].
 fn key_below(item: &Item, offset: usize, path: &str) -> Option<String> {
-    // From the inside out: the span of a table covers all that is in it.
+    // Search the children first: the span of a table includes all of them.
     if let Some(table) = item.as_table_like() {
         for (name, child) in table.iter() {
             let key = joined(path, name);
@@ -75,7 +75,7 @@ fn covers(span: Option<Range<usize>>, offset: usize) -> bool {
     span.is_some_and(|span| span.contains(&offset))
 }
 
-/// The key `step` below `path`, which is empty for the whole file.
+/// Joins the key `path` and its child `step`; `path` is empty for the root.
 pub(super) fn joined(path: &str, step: &str) -> String {
     if path.is_empty() {
         step.to_owned()
@@ -84,7 +84,7 @@ pub(super) fn joined(path: &str, step: &str) -> String {
     }
 }
 
-/// The byte at which `key` stands; of its nearest parent when it is absent; 0 when that is the whole file.
+/// Returns the byte offset of `key`, or of its nearest existing parent; 0 if that is the root.
 pub(crate) fn offset_of(root: &Item, key: &str) -> usize {
     let mut item = root;
     let mut offset = 0;
@@ -96,7 +96,7 @@ pub(crate) fn offset_of(root: &Item, key: &str) -> usize {
             break;
         };
 
-        // An element has no key; the header of a table tells more than the key inside `[a.b]`.
+        // Elements have no key. For a table, the header is more useful than the position of `b` within `[a.b]`.
         let header = if child.is_table() { child.span() } else { None };
         offset = header
             .or(name)
@@ -107,7 +107,7 @@ pub(crate) fn offset_of(root: &Item, key: &str) -> usize {
     offset
 }
 
-/// `key` with elements called by their name (`features.log_mel.n_mels`) where they have one, else `features[1]`.
+/// Converts `key` for display: elements with a name are shown as `features.log_mel.n_mels`, others as `features[1]`.
 pub(crate) fn shown(root: &Item, key: &str) -> String {
     let mut item = Some(root);
     let mut text = String::new();
@@ -125,7 +125,7 @@ pub(crate) fn shown(root: &Item, key: &str) -> String {
     text
 }
 
-/// The `name` (or `step`) of an element of an array of tables.
+/// Returns the `name` or `step` of an element in an array of tables.
 pub(super) fn element_name(element: &Item) -> Option<&str> {
     element
         .get("name")
@@ -133,12 +133,12 @@ pub(super) fn element_name(element: &Item) -> Option<&str> {
         .as_str()
 }
 
-/// The elements of an array or an array of tables; nothing for other items.
+/// Iterates over the elements of an array or an array of tables; empty for other items.
 pub(super) fn elements(item: &Item) -> impl Iterator<Item = &Item> {
     (0..).map_while(|index| item.get(index))
 }
 
-/// By name in a table, by index in an array.
+/// Returns a child by key in a table or by index in an array.
 fn child<'a>(item: &'a Item, step: &str) -> Option<&'a Item> {
     item.get(step)
         .or_else(|| item.get(step.parse::<usize>().ok()?))

@@ -1,6 +1,6 @@
-//! The recipes inside the binary.
+//! The recipes compiled into the binary.
 
-/// Name and TOML text of each shipped recipe, by name.
+/// Name and TOML text of each shipped recipe, sorted by name.
 pub const SHIPPED: [(&str, &str); 7] = [
     ("demo", include_str!("../../recipes/demo.toml")),
     ("fma-large", include_str!("../../recipes/fma-large.toml")),

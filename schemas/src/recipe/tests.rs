@@ -1,9 +1,9 @@
-//! Errors as an author sees them, word for word; sets; the shipped recipes.
+//! Tests of error messages, sets and the shipped recipes.
 
 use super::{DbRef, DbSpec, Dtype, Recipe, RecipeError, SHIPPED, Source};
 use crate::canonical;
 
-/// Eight lines; what a case adds to the feature is line 9.
+/// A recipe of eight lines; text appended by a test case starts at line 9.
 const SMALLEST: &str = r#"
 name = "mine"
 [catalog]
@@ -23,7 +23,7 @@ fn error(text: &str, sets: &[&str]) -> String {
     parse(text, sets).expect_err("a faulty recipe").to_string()
 }
 
-/// The error after adding `text` to the smallest recipe.
+/// Returns the error after appending `text` to the smallest recipe.
 fn added(text: &str) -> String {
     error(&format!("{SMALLEST}{text}\n"), &[])
 }
@@ -45,6 +45,7 @@ fn unknown_keys_name_the_line_the_nearest_and_the_allowed() {
             "my.toml:9: features.log_mel.n_mel: unknown key (did you mean `n_mels`?); "
         )
     );
+
     assert_eq!(
         added("[split]\nxyz = 1"),
         "my.toml:10: split.xyz: unknown key; allowed: rule, fractions, seed, column, group_duplicates"
@@ -88,7 +89,7 @@ fn wrong_types_and_words_say_what_is_allowed() {
         ),
         (
             "[shards]\ncompression = 3",
-            "10: shards.compression: expected a word in quotes",
+            "10: shards.compression: expected a string in quotes",
         ),
         ("[[features]]\nname = \"b\"", "9: features.b.op: is missing"),
         (
@@ -103,6 +104,7 @@ fn wrong_types_and_words_say_what_is_allowed() {
             "{text}: {found}"
         );
     }
+
     assert_eq!(
         error("name = \"mine\"", &[]),
         "my.toml:1: catalog: is missing"
@@ -148,15 +150,15 @@ fn impossible_values_of_features_are_found_at_their_line() {
         ("power = 1.5", "power: allowed before decibels: 1 or 2"),
         (
             "fmin = -5",
-            "fmin: -5 is impossible; allowed: from 0 to below 11025 (half the sample rate)",
+            "fmin: -5 is invalid; allowed: from 0 to below 11025 (half the sample rate)",
         ),
         (
             "fmax = 12000",
-            "fmax: 12000 is impossible; allowed: above fmin = 0, at most 11025 (half the sample rate)",
+            "fmax: 12000 is invalid; allowed: above fmin = 0, at most 11025 (half the sample rate)",
         ),
         (
             "fmax = nan",
-            "fmax: NaN is impossible; allowed: above fmin = 0, at most 11025 (half the sample rate)",
+            "fmax: NaN is invalid; allowed: above fmin = 0, at most 11025 (half the sample rate)",
         ),
         ("n_mfcc = 20", "n_mfcc: op = \"mel\" does not use it"),
         (
@@ -183,6 +185,7 @@ fn impossible_values_of_features_are_found_at_their_line() {
 #[test]
 fn rules_between_keys_of_a_feature_hold() {
     let with_op = |text: &str| SMALLEST.replace("op = \"mel\"\ndb = {}", text);
+
     for (text, message) in [
         (
             "op = \"mel\"\ndtype = \"f16\"",
@@ -210,7 +213,7 @@ fn rules_between_keys_of_a_feature_hold() {
         ),
         (
             "op = \"mfcc\"\npreset = \"whisper\"",
-            "8: features.log_mel.preset: `whisper` has no op = \"mfcc\"",
+            "8: features.log_mel.preset: `whisper` does not support op = \"mfcc\"",
         ),
         (
             "op = \"mel\"\ndb = { ref = \"min\" }",
@@ -222,7 +225,7 @@ fn rules_between_keys_of_a_feature_hold() {
         ),
         (
             "op = \"mel\"\n[features.db]\ntop_db = 0",
-            "9: features.log_mel.db.top_db: 0 is impossible",
+            "9: features.log_mel.db.top_db: 0 is invalid",
         ),
         (
             "op = \"mel\"\ndb = {}\ndelta = 1\nframes = 8",
@@ -235,26 +238,29 @@ fn rules_between_keys_of_a_feature_hold() {
             "{text}: {found}"
         );
     }
+
     let whisper = with_op("op = \"mel\"\npreset = \"whisper\"");
     assert_eq!(
         error(&whisper, &[]),
-        "my.toml:8: features.log_mel.preset: `whisper` wants audio.sample_rate_hz = 16000"
+        "my.toml:8: features.log_mel.preset: `whisper` requires audio.sample_rate_hz = 16000"
     );
     parse(&whisper, &["audio.sample_rate_hz=16000"]).expect("whisper at its rate");
+
     let u8_of_decibels =
         with_op("op = \"mel\"\ndtype = \"u8\"\ndb = { ref = \"max\", top_db = 80 }");
     parse(&u8_of_decibels, &[]).expect("u8 where the range is known");
 }
 
-/// What `recipe check` lets through, the kernels compute: both ask the same rules.
+/// `recipe check` and the kernels use the same rules, so the kernels accept everything that passes the check.
 #[test]
 fn what_the_kernels_refuse_is_told_at_its_line() {
     let with_op = |text: &str| SMALLEST.replace("op = \"mel\"\ndb = {}", text);
+
     for (text, message) in [
-        // Kaldi's lowest edge is 20 Hz where the recipe gives none.
+        // Kaldi's lowest band edge is 20 Hz by default.
         (
             "op = \"mel\"\npreset = \"kaldi\"\nfmax = 15",
-            "9: features.log_mel.fmax: 15 is impossible; allowed: above fmin = 20, at most 11025 (half the sample rate)",
+            "9: features.log_mel.fmax: 15 is invalid; allowed: above fmin = 20, at most 11025 (half the sample rate)",
         ),
         (
             "op = \"mel\"\n[features.db]\ntop_db = 10001",
@@ -266,14 +272,14 @@ fn what_the_kernels_refuse_is_told_at_its_line() {
         ),
         (
             "op = \"mfcc\"\nn_mels = 1\nn_mfcc = 1\ndct_type = 1",
-            "10: features.log_mel.dct_type: 1 is impossible; allowed with n_mels = 1: 2 or 3",
+            "10: features.log_mel.dct_type: 1 is invalid; allowed with n_mels = 1: 2 or 3",
         ),
-        // An option without effect is told as such, though its word is unknown, too.
+        // An option without effect is reported as such, even if its value is unknown.
         (
             "op = \"stft\"\nnorm = \"slany\"",
             "8: features.log_mel.norm: op = \"stft\" does not use it",
         ),
-        // What follows from a given option is told at the feature.
+        // A fault of a value that follows from a given option is reported at the line of the feature.
         (
             "op = \"mfcc\"\nn_mels = 10",
             "5: features.log_mel.n_mfcc: 20 is out of range; allowed: 1 to n_mels = 10",
@@ -285,6 +291,7 @@ fn what_the_kernels_refuse_is_told_at_its_line() {
     ] {
         assert_eq!(error(&with_op(text), &[]), format!("my.toml:{message}"));
     }
+
     for text in [
         "op = \"mel\"\npreset = \"kaldi\"\nfmax = 21",
         "op = \"mel\"\n[features.db]\ntop_db = 10000",
@@ -298,23 +305,23 @@ fn impossible_values_of_sections_are_found_at_their_line() {
     for (text, message) in [
         (
             "[split]\nfractions = [0.8, 0.1, 0.2]",
-            "10: split.fractions: [0.8, 0.1, 0.2] is impossible",
+            "10: split.fractions: [0.8, 0.1, 0.2] is invalid",
         ),
         (
             "[split]\nfractions = [1.2, -0.1, -0.1]",
-            "10: split.fractions: [1.2, -0.1, -0.1] is impossible",
+            "10: split.fractions: [1.2, -0.1, -0.1] is invalid",
         ),
         (
             "[split]\nrule = \"column\"",
-            "10: split.rule: `column` wants split.column",
+            "10: split.rule: `column` requires split.column",
         ),
         (
             "[split]\ncolumn = \"fold\"",
-            "10: split.column: is used by rule = \"column\" alone",
+            "10: split.column: is only used by rule = \"column\"",
         ),
         (
             "[split]\nrule = \"segment\"",
-            "10: split.rule: `segment` wants audio.segment_s",
+            "10: split.rule: `segment` requires audio.segment_s",
         ),
         (
             "[split]\nrule = \"official\"\ngroup_duplicates = true",
@@ -330,11 +337,11 @@ fn impossible_values_of_sections_are_found_at_their_line() {
         ),
         (
             "[audio]\nstretch = [0.85, 1.0]",
-            "10: audio.stretch: 1 is the tempo as recorded",
+            "10: audio.stretch: 1 is the recorded tempo",
         ),
         (
             "[audio]\nstretch = [1.15, 0.85, 1.15]",
-            "10: audio.stretch: a factor is there twice",
+            "10: audio.stretch: contains a factor twice",
         ),
         (
             "[audio]\nstretch = [0.5, 0.6, 0.7, 0.8, 0.9, 1.1, 1.2, 1.3, 1.4]",
@@ -346,15 +353,15 @@ fn impossible_values_of_sections_are_found_at_their_line() {
         ),
         (
             "[split]\nrule = \"segment\"\n[audio]\nsegment_s = 3\nsegments_max = 12\nstretch = [0.85]",
-            "10: split.rule: `segment` cannot say on which side a stretched copy is: `segment_stretched` deals them",
+            "10: split.rule: `segment` does not assign stretched copies to a side: `segment_stretched` assigns them",
         ),
         (
             "[split]\nrule = \"segment_stretched\"\n[audio]\nsegment_s = 3\nsegments_max = 12",
-            "10: split.rule: `segment_stretched` wants audio.stretch; without it the rule is `segment`",
+            "10: split.rule: `segment_stretched` requires audio.stretch; without it, use `segment`",
         ),
         (
             "[split]\nrule = \"segment_stretched\"\n[audio]\nsegment_s = 3\nstretch = [0.85]",
-            "10: split.rule: `segment_stretched` wants audio.segment_s, and audio.segments_max or audio.duration_s",
+            "10: split.rule: `segment_stretched` requires audio.segment_s, and audio.segments_max or audio.duration_s",
         ),
         (
             "[audio]\nsample_rate_hz = 4000",
@@ -370,7 +377,7 @@ fn impossible_values_of_sections_are_found_at_their_line() {
         ),
         (
             "[audio]\nsegments_max = 3",
-            "10: audio.segments_max: has no meaning without audio.segment_s",
+            "10: audio.segments_max: requires audio.segment_s",
         ),
         (
             "[audio]\nsegment_s = 3\nsegment_min_s = 4",
@@ -414,7 +421,7 @@ fn impossible_values_of_sections_are_found_at_their_line() {
         ),
         (
             "[[catalog.clean]]\nstep = \"a\"\nwhere = \"b\"\nsql = \"c\"",
-            "12: catalog.clean.a.sql: `where` is there too",
+            "12: catalog.clean.a.sql: cannot be combined with `where`",
         ),
         (
             "[[catalog.clean]]\nstep = \"a\"\nwhere = \" \"",
@@ -427,15 +434,17 @@ fn impossible_values_of_sections_are_found_at_their_line() {
             added(text)
         );
     }
+
     let folders = SMALLEST.replace("\"fma\"", "\"folders\"\nsubset = \"small\"");
     assert_eq!(
         error(&folders, &[]),
         "my.toml:5: catalog.subset: only dataset = \"fma\" has subsets"
     );
+
     let featureless = "features = []\nname = \"mine\"\n[catalog]\ndataset = \"fma\"\n";
     assert_eq!(
         error(featureless, &[]),
-        "my.toml:1: features: is empty; at least one feature is wanted"
+        "my.toml:1: features: is empty; at least one feature is required"
     );
 }
 
@@ -476,6 +485,7 @@ fn sets_change_add_and_remove_values() {
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
         Recipe::load(name, &sets).expect("valid sets")
     };
+
     let recipe = load(
         "demo",
         &[
@@ -492,6 +502,7 @@ fn sets_change_add_and_remove_values() {
         (recipe.targets[0].column.as_str(), recipe.audio.duration_s),
         ("x", None)
     );
+
     let recipe = load(
         "demo",
         &[
@@ -516,12 +527,14 @@ fn sets_reach_into_inline_tables() {
         &["features.a.db.top_db=70", "catalog.require_audio=false"],
     )
     .expect("valid sets");
+
     assert_eq!(
         recipe.features[0].db.as_ref().and_then(|db| db.top_db),
         Some(70.0)
     );
     assert!(!recipe.catalog.require_audio);
     assert!(error(text, &["features.a.n_mels=0"]).contains("features.a.n_mels: 0 is out of range"));
+
     let wrong = text.replace("op = \"mel\"", "op = \"mel\", n_mels = 0");
     assert!(error(&wrong, &[]).starts_with("my.toml:3: features.a.n_mels: "));
 }
@@ -539,7 +552,7 @@ fn a_wrong_set_is_named_instead_of_a_line() {
         ),
         (
             "features.log_mle.n_mels=96",
-            "features.log_mle.n_mels: nothing in features is called `log_mle` (did you mean `log_mel`?); there are: log_mel",
+            "features.log_mle.n_mels: features has no element `log_mle` (did you mean `log_mel`?); there are: log_mel",
         ),
         (
             "features.log_mel.n_mels=many",
@@ -551,37 +564,37 @@ fn a_wrong_set_is_named_instead_of_a_line() {
         ),
         (
             "audio.duration_s=0.5",
-            "audio.duration_s: 0.5 is shorter than audio.min_duration_s = 1: every clip would be a reject",
+            "audio.duration_s: 0.5 is shorter than audio.min_duration_s = 1: every clip would be rejected",
         ),
         (
             "audio.duration_s",
-            "audio.duration_s: no `=`; write key=value",
+            "audio.duration_s: missing `=`: expected key=value",
         ),
         ("catalog.dataset=none", "catalog.dataset: is missing"),
         (
             "audio.duraton_s=none",
-            "audio.duraton_s: nothing to remove: the recipe does not give this key",
+            "audio.duraton_s: nothing to remove: the recipe does not contain this key",
         ),
         (
             "features.mfcc=none",
-            "features.mfcc: nothing in features is called `mfcc`; there are: log_mel",
+            "features.mfcc: features has no element `mfcc`; there are: log_mel",
         ),
         ("features.log_mel=none", "features: "),
         (
             "features.log_mel=96",
-            "features.log_mel: has keys of its own: set one of them, as features.log_mel.KEY=96, or",
+            "features.log_mel: is a table: set one of its keys, such as features.log_mel.KEY=96, or",
         ),
         (
             "split=artist",
-            "split: has keys of its own: set one of them, such as split.rule=artist",
+            "split: is a table: set one of its keys, such as split.rule=artist",
         ),
         (
             "audio=3",
-            "audio: has keys of its own: set one of them, such as audio.duration_s=3",
+            "audio: is a table: set one of its keys, such as audio.duration_s=3",
         ),
         (
             "features.log_mel.db=80",
-            "features.log_mel.db: has keys of its own: set one of them",
+            "features.log_mel.db: is a table: set one of its keys",
         ),
         ("name.first=x", "name.first: its parent is not a table"),
     ] {
@@ -591,6 +604,7 @@ fn a_wrong_set_is_named_instead_of_a_line() {
             "{found}"
         );
     }
+
     let two = error(SMALLEST, &["split.seed=1", "features.log_mel.n_mels=0"]);
     assert!(
         two.starts_with("--set features.log_mel.n_mels=0: "),
@@ -609,6 +623,7 @@ fn a_set_removes_an_element_by_its_name() {
             .iter()
             .map(|step| step.step.clone())
             .collect();
+
         (
             recipe
                 .features
@@ -618,6 +633,7 @@ fn a_set_removes_an_element_by_its_name() {
             steps,
         )
     };
+
     assert_eq!(names(&[]).0, ["log_mel", "mfcc"]);
     assert_eq!(names(&["features.mfcc=none"]).0, ["log_mel"]);
     assert_eq!(
@@ -625,6 +641,7 @@ fn a_set_removes_an_element_by_its_name() {
         ["mfcc"]
     );
     assert_eq!(names(&["catalog.clean.genres=none"]).1, ["labelled"]);
+
     let inline = "name = \"mine\"\ncatalog = { dataset = \"fma\" }\n\
                   features = [{ name = \"a\", op = \"mel\" }, { name = \"b\", op = \"mfcc\" }]\n";
     assert_eq!(
@@ -639,6 +656,7 @@ fn an_edited_text_keeps_comments_and_marks_what_was_set() {
     let (recipe, text) = source
         .parse(&["split.seed=7".to_owned()])
         .expect("valid set");
+
     assert!(
         text.contains("seed = 7  # --set\n") && text.contains("# no artist on two sides"),
         "{text}"
@@ -656,11 +674,12 @@ fn shipped_recipes_are_found_by_name_and_valid() {
         assert_eq!(recipe.name, name);
         assert!(!recipe.description.is_empty());
     }
+
     assert_eq!(
         Recipe::load("fma-smal", &[])
             .expect_err("no such recipe")
             .to_string(),
-        "no recipe and no file is called `fma-smal` (did you mean `fma-small`?); shipped recipes: demo, fma-large, \
+        "`fma-smal` is neither a shipped recipe nor a file (did you mean `fma-small`?); shipped recipes: demo, fma-large, \
          fma-small, fma-windows, gtzan-images, gtzan-published-images, gtzan-segments"
     );
 }
@@ -681,10 +700,13 @@ fn an_explicit_default_is_the_same_recipe_as_an_absent_key() {
     );
     let sections = "[split]\nrule = \"artist\"\nfractions = [0.8, 0.1, 0.1]\nseed = 42\n[audio]\nsample_rate_hz = 22050\n\
                     min_duration_s = 1\n[shards]\nclips = 512\ncompression = \"zstd\"\n";
+
     let explicit = parse(&format!("{explicit}{sections}"), &[]).expect("valid");
     let absent = parse(SMALLEST, &[]).expect("valid");
+
     let json = |recipe: &Recipe| canonical::to_json(recipe).expect("plain struct");
     assert_eq!(json(&explicit), json(&absent));
+
     let changed = parse(SMALLEST, &["split.seed=43"]).expect("valid");
     assert_ne!(json(&changed), json(&absent));
 }
@@ -692,11 +714,13 @@ fn an_explicit_default_is_the_same_recipe_as_an_absent_key() {
 #[test]
 fn warnings_tell_leaks_rounding_and_empty_filters() {
     let warnings = |sets: &[&str]| parse(SMALLEST, sets).expect("valid").warnings();
+
     assert_eq!(warnings(&[]), [] as [&str; 0]);
     assert_eq!(
         warnings(&["split.rule=stratified"]),
         ["split.rule: leaky: tracks of one artist or album fall on several sides"]
     );
+
     // librosa 0.11's filters.mel(sr=22050, n_fft=256, n_mels=128) has 20 rows of zeros.
     assert_eq!(
         warnings(&["features.log_mel.n_fft=256"]),
@@ -704,7 +728,9 @@ fn warnings_tell_leaks_rounding_and_empty_filters() {
             "features.log_mel.n_mels: 20 of 128 mel filters are empty: lower n_mels, or raise n_fft or fmin"
         ]
     );
-    // Many edges lie on a bin. Three filters have a weight there, if only by rounding, so they are not empty.
+
+    // Many edges coincide with a bin. Three filters have a weight there only because of rounding, so they are not
+    // empty.
     let on_bins = [
         "audio.sample_rate_hz=8000",
         "features.log_mel.n_fft=240",
@@ -717,10 +743,12 @@ fn warnings_tell_leaks_rounding_and_empty_filters() {
             "features.log_mel.n_mels: 21 of 80 mel filters are empty: lower n_mels, or raise n_fft or fmin"
         ]
     );
+
     assert_eq!(
         warnings(&["features.log_mel.op=mfcc", "features.log_mel.dtype=f16"]),
         ["features.log_mel.dtype: f16 rounds MFCC by up to 0.25: f32 is the default"]
     );
+
     assert_eq!(
         warnings(&["features.log_mel.frames=100"]),
         [
@@ -739,19 +767,21 @@ fn pictures_and_audio_do_not_mix() {
     assert_eq!((args.shape(), args.dtype), ([3, 24, 32], Dtype::U8));
 
     let refused = |sets: &[&str]| error(IMAGES, sets);
+
     assert_eq!(
         refused(&["audio.sample_rate_hz=44100"]),
-        "--set audio.sample_rate_hz=44100: audio: dataset = \"images\" has no audio: leave this section out"
+        "--set audio.sample_rate_hz=44100: audio: dataset = \"images\" has no audio: remove this section"
     );
     assert_eq!(
         refused(&["catalog.dataset=folders"]),
-        "--set catalog.dataset=folders: features.image.op: `image` is for dataset = \"images\"; for a picture of a \
-         spectrogram: picture"
+        "--set catalog.dataset=folders: features.image.op: `image` requires dataset = \"images\"; for a picture of a \
+         spectrogram, use picture"
     );
     assert_eq!(
         refused(&["features.image.width=none"]),
-        "--set features.image.width=none: features.image.width: is missing: an image is stored in one size, in pixels"
+        "--set features.image.width=none: features.image.width: is missing: all images are stored in one size, in pixels"
     );
+
     for (set, key) in [
         (
             "features.image.width=0",
@@ -775,7 +805,7 @@ fn pictures_and_audio_do_not_mix() {
         ),
         (
             "features.image.crop=[20000, 0, 100, 100]",
-            "features.image.crop: lies in no picture that is decoded: it ends at column 20100 and row 100",
+            "features.image.crop: exceeds every picture that can be decoded: it ends at column 20100 and row 100",
         ),
         ("split.rule=segment", "split.rule: `segment` is for audio"),
         (
@@ -794,6 +824,7 @@ fn pictures_and_audio_do_not_mix() {
         let refused = refused(&[set]);
         assert!(refused.contains(key), "{set}: {refused}");
     }
+
     let mel = SMALLEST.replace("\"fma\"", "\"images\"");
     let mel = error(&mel, &[]);
     assert!(mel.contains("has no audio for `mel`"), "{mel}");
@@ -813,6 +844,7 @@ fn any_broken_recipe_is_one_line_that_names_its_place() {
             }
         }
     }
+
     assert_eq!(
         error("audio.duration_s = 3\naudio.duratio_s = 0", &[])
             .split(' ')
@@ -821,7 +853,7 @@ fn any_broken_recipe_is_one_line_that_names_its_place() {
     );
 }
 
-/// What would take gigabytes, or hours, is a slip: the key, its line and what is allowed are told before any work.
+/// Values that would require gigabytes or hours are rejected before a run, with key, line and allowed values.
 #[test]
 fn numbers_that_no_machine_can_hold_are_refused_at_their_line() {
     for (text, message) in [
@@ -868,7 +900,7 @@ fn numbers_that_no_machine_can_hold_are_refused_at_their_line() {
         ),
         (
             "[audio]\nmax_duration_s = 1.0",
-            "10: audio.max_duration_s: 1 is not above audio.min_duration_s = 1: every clip would be a reject",
+            "10: audio.max_duration_s: 1 is not above audio.min_duration_s = 1: every clip would be rejected",
         ),
         (
             "n_fft = 65537",
@@ -880,13 +912,14 @@ fn numbers_that_no_machine_can_hold_are_refused_at_their_line() {
         ),
         (
             "hop_length = 1",
-            "9: features.log_mel.hop_length: a row of 10800 s would have 128 x 238140001 values, 121.9 GB, at most 2.1 \
-             fit; allowed: a longer hop_length, or a smaller audio.max_duration_s, audio.duration_s or audio.segment_s",
+            "9: features.log_mel.hop_length: a row of 10800 s would have 128 x 238140001 values, 121.9 GB, more than the \
+             limit of 2.1 GB; allowed: a longer hop_length, or a smaller audio.max_duration_s, audio.duration_s or \
+             audio.segment_s",
         ),
         (
             "frames = 1048576\nn_mels = 1000",
-            "9: features.log_mel.frames: a row of 10800 s would have 1000 x 1048576 values, 4.2 GB, at most 2.1 fit; \
-             allowed: fewer frames",
+            "9: features.log_mel.frames: a row of 10800 s would have 1000 x 1048576 values, 4.2 GB, more than the limit of \
+             2.1 GB; allowed: fewer frames",
         ),
         (
             "[shards]\nclips = 2000000",
@@ -903,6 +936,7 @@ fn numbers_that_no_machine_can_hold_are_refused_at_their_line() {
             added(text)
         );
     }
+
     let mfcc = SMALLEST.replace(
         "op = \"mel\"\ndb = {}",
         "op = \"mfcc\"\nn_mels = 2000\nn_mfcc = 1025",
@@ -912,7 +946,7 @@ fn numbers_that_no_machine_can_hold_are_refused_at_their_line() {
     ));
 }
 
-/// What archives of real music ask for stays allowed.
+/// Values used with archives of real music are accepted.
 #[test]
 fn large_numbers_that_are_meant_pass() {
     for text in [
@@ -933,7 +967,7 @@ fn large_numbers_that_are_meant_pass() {
     }
 }
 
-/// A recipe that does not speak of `max_duration_s` keeps its identity, and one that says the default is the same.
+/// The default of `max_duration_s` does not change the identity of a recipe, whether it is given or not.
 #[test]
 fn the_longest_clip_is_part_of_the_identity_only_where_it_is_not_the_default() {
     let json = |text: &str| {
@@ -947,7 +981,7 @@ fn the_longest_clip_is_part_of_the_identity_only_where_it_is_not_the_default() {
     assert!(json("[audio]\nmax_duration_s = 600\n").contains("\"max_duration_s\":600"));
 }
 
-/// Limits that a recipe does not set are no part of its identity.
+/// Limits that a recipe does not set are not part of its identity.
 #[test]
 fn limits_of_files_are_part_of_the_identity_only_where_they_are_set() {
     let plain = parse(SMALLEST, &[]).expect("sound");

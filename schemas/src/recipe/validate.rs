@@ -1,4 +1,4 @@
-//! Values that TOML's types allow and that mean nothing: everything an author can do wrong, found before any work.
+//! Validation of values beyond TOML's types: finds all mistakes of a recipe's author before a run starts.
 
 use std::collections::HashSet;
 
@@ -11,12 +11,12 @@ use super::{
 };
 use crate::columns::{ROW_COLUMNS, shape_column};
 
-/// The folder `split=…`, which readers show as a column.
+/// Name of the partition folder `split=…`, which readers show as a column.
 const SPLIT_COLUMN: &str = "split";
 
-/// Steps that `catalog.subset` and `catalog.require_audio` make.
+/// Names of the steps that implement `catalog.subset` and `catalog.require_audio`.
 const OWN_STEPS: [&str; 2] = ["subset", "audio"];
-/// Tables of a store, besides `raw_…`.
+/// Tables of a store, in addition to `raw_…`.
 const TABLES: [&str; 11] = [
     "tracks",
     "tracks_all",
@@ -31,10 +31,10 @@ const TABLES: [&str; 11] = [
     "echonest",
 ];
 
-/// How far the sum of `split.fractions` may be from 1: a few roundings of decimal fractions.
+/// Tolerance for the sum of `split.fractions`: a few rounding errors of decimal fractions.
 const FRACTION_SUM_ERROR_MAX: f64 = 1e-9;
 
-/// Everything impossible in `recipe`, in no order.
+/// Returns all faults of `recipe`, in no particular order.
 pub(super) fn faults(recipe: &Recipe) -> Vec<Fault> {
     let mut faults = Faults::default();
     faults.unless(!recipe.name.trim().is_empty(), "name", "is empty");
@@ -46,7 +46,7 @@ pub(super) fn faults(recipe: &Recipe) -> Vec<Fault> {
     if recipe.catalog.dataset == Dataset::Images {
         images(recipe, &mut faults);
     } else {
-        let problem = "only dataset = \"images\" has pictures: leave this section out";
+        let problem = "only dataset = \"images\" has pictures: remove this section";
         faults.unless(recipe.image.is_default(), "image", problem);
     }
 
@@ -59,30 +59,30 @@ pub(super) fn faults(recipe: &Recipe) -> Vec<Fault> {
     faults.into_vec()
 }
 
-/// The rules by which a clip has rows on several sides.
+/// Checks the rules that assign segments of one clip to several sides.
 fn by_segment(recipe: &Recipe, faults: &mut Faults) {
     let audio = &recipe.audio;
     let rule = recipe.split.rule;
     let is_stretched = !audio.stretch.is_empty();
 
-    // Each segment of a clip is dealt to a side, so their number must be known before any clip is decoded.
+    // Each segment is assigned to a side, so the number of segments must be known before any clip is decoded.
     let bounded =
         audio.segment_s.is_some() && (audio.segments_max.is_some() || audio.duration_s.is_some());
     let problem = format!(
-        "`{}` wants audio.segment_s, and audio.segments_max or audio.duration_s",
+        "`{}` requires audio.segment_s, and audio.segments_max or audio.duration_s",
         rule.name()
     );
     faults.unless(bounded || !rule.is_by_segment(), "split.rule", problem);
 
-    // Here the side of a stretched copy has to be said: no rule that looks at clips gives one.
-    let problem = "`segment` cannot say on which side a stretched copy is: `segment_stretched` deals them to all sides \
-                   (leaky), the other rules give them to training";
+    // These rules assign rows instead of clips, so the rule must also determine the side of stretched copies.
+    let problem = "`segment` does not assign stretched copies to a side: `segment_stretched` assigns them to all sides \
+                   (leaky), the other rules to training";
     faults.unless(
         rule != SplitRule::Segment || !is_stretched,
         "split.rule",
         problem,
     );
-    let problem = "`segment_stretched` wants audio.stretch; without it the rule is `segment`";
+    let problem = "`segment_stretched` requires audio.stretch; without it, use `segment`";
     faults.unless(
         rule != SplitRule::SegmentStretched || is_stretched,
         "split.rule",
@@ -99,7 +99,7 @@ fn catalog(spec: &CatalogSpec, faults: &mut Faults) {
         "only dataset = \"fma\" has subsets",
     );
 
-    // Counts are told by step, so a name stands for one step alone.
+    // Dropped rows are counted by step name, so names must be unique.
     let mut seen = HashSet::new();
     for (index, step) in spec.clean.iter().enumerate() {
         let key = format!("catalog.clean.{index}");
@@ -114,24 +114,24 @@ fn catalog(spec: &CatalogSpec, faults: &mut Faults) {
         faults.unless(
             !own,
             &name_key,
-            format!("`{}` is the name of one of wavemill's own steps", step.step),
+            format!("`{}` is the name of a built-in step", step.step),
         );
 
         clean_step(step, &key, faults);
     }
 }
 
-/// Pictures are neither heard nor cut into segments.
+/// Checks a recipe for pictures, which have no audio and no segments.
 fn images(recipe: &Recipe, faults: &mut Faults) {
     let without = recipe.audio == AudioSpec::default();
-    let problem = "dataset = \"images\" has no audio: leave this section out";
+    let problem = "dataset = \"images\" has no audio: remove this section";
     faults.unless(without, "audio", problem);
 
     file_bytes(recipe.image.max_file_bytes, "image.max_file_bytes", faults);
     let pixels = recipe.image.max_pixels.map(|pixels| pixels as f64);
     faults.within(pixels, 1.0..=DECODED_PIXELS_MAX as f64, "image.max_pixels");
 
-    let problem = "only audio is hashed: dataset = \"images\" has none";
+    let problem = "only audio is hashed, and dataset = \"images\" has none";
     faults.unless(
         !recipe.split.group_duplicates,
         "split.group_duplicates",
@@ -145,7 +145,7 @@ fn images(recipe: &Recipe, faults: &mut Faults) {
     faults.unless(!rule.is_by_segment(), "split.rule", problem);
 }
 
-/// A step says what stays in one of two ways, by a predicate or by a query.
+/// Checks that a step selects rows either by a predicate or by a query.
 fn clean_step(step: &CleanStep, key: &str, faults: &mut Faults) {
     match (&step.predicate, &step.sql) {
         (Some(_), None) | (None, Some(_)) => {}
@@ -157,7 +157,7 @@ fn clean_step(step: &CleanStep, key: &str, faults: &mut Faults) {
         (Some(_), Some(_)) => faults.unless(
             false,
             &format!("{key}.sql"),
-            "`where` is there too; allowed: one of them",
+            "cannot be combined with `where`; allowed: one of them",
         ),
     }
 
@@ -167,15 +167,16 @@ fn clean_step(step: &CleanStep, key: &str, faults: &mut Faults) {
     }
 }
 
-/// Targets and features are columns of one row: names that Parquet and SQL take unquoted, each once.
+/// Checks the names of targets and features: they become columns of one table, so they must be unique, and valid in
+/// Parquet and SQL without quotes.
 fn columns(recipe: &Recipe, faults: &mut Faults) {
     faults.unless(
         !recipe.features.is_empty(),
         "features",
-        "is empty; at least one feature is wanted",
+        "is empty; at least one feature is required",
     );
 
-    // Under the keys where they stand, targets first: of two equal names the second is at fault.
+    // Names with their keys, targets first: of two equal names, the second is reported.
     let mut names: Vec<(String, &str)> = Vec::new();
     for (i, target) in recipe.targets.iter().enumerate() {
         names.push((format!("targets.{i}.name"), &target.name));
@@ -184,7 +185,7 @@ fn columns(recipe: &Recipe, faults: &mut Faults) {
         names.push((format!("features.{i}.name"), &feature.name));
     }
 
-    // A feature whose length differs from row to row has a second column, for its shape.
+    // A feature whose shape varies has a second column for the shape.
     let shapes: HashSet<String> = recipe
         .features
         .iter()
@@ -202,9 +203,9 @@ fn columns(recipe: &Recipe, faults: &mut Faults) {
         faults.unless(
             free,
             &key,
-            format!("`{name}` is the name of a column that feature rows have already"),
+            format!("`{name}` is the name of a column that feature rows already have"),
         );
-        // In a manifest and in SQL a feature stands beside the metadata's tables.
+        // In manifests and in SQL, features share a namespace with the metadata tables.
         let is_table = TABLES.contains(&name) || name.starts_with("raw_");
         faults.unless(
             !is_table || key.starts_with("targets"),
@@ -214,12 +215,12 @@ fn columns(recipe: &Recipe, faults: &mut Faults) {
         faults.unless(
             seen.insert(name),
             &key,
-            format!("`{name}` is used twice; targets and features share their names"),
+            format!("`{name}` is used twice; names of targets and features must be unique"),
         );
     }
 }
 
-/// A to z, then a to z, 0 to 9 and _: capitals would have to be quoted in SQL.
+/// Reports whether a name is a to z, followed by a to z, 0 to 9 and _. Capitals would have to be quoted in SQL.
 fn is_plain_name(name: &str) -> bool {
     let mut bytes = name.bytes();
     bytes.next().is_some_and(|first| first.is_ascii_lowercase())
@@ -235,10 +236,10 @@ fn targets(targets: &[TargetSpec], faults: &mut Faults) {
             "is empty",
         );
 
-        // A class's id is its place in the list, so a name has one place.
+        // The id of a class is its index in the list, so names must be unique.
         if let Some(classes) = &target.classes {
             let distinct = classes.iter().collect::<HashSet<_>>().len() == classes.len();
-            let problem = "allowed: at least one class name, each once";
+            let problem = "allowed: at least one class name, without duplicates";
             faults.unless(
                 distinct && !classes.is_empty(),
                 &format!("{key}.classes"),
@@ -256,7 +257,7 @@ fn split(dataset: Dataset, spec: &SplitSpec, faults: &mut Faults) {
         .all(|fraction| (0.0..=1.0).contains(fraction));
     let [training, validation, test] = spec.fractions;
     let problem = format!(
-        "[{training}, {validation}, {test}] is impossible; allowed: three numbers from 0 to 1 that add up to 1"
+        "[{training}, {validation}, {test}] is invalid; allowed: three numbers from 0 to 1 that add up to 1"
     );
     faults.unless(
         in_range && (sum - 1.0).abs() <= FRACTION_SUM_ERROR_MAX,
@@ -281,15 +282,15 @@ fn split(dataset: Dataset, spec: &SplitSpec, faults: &mut Faults) {
         (None, true) => faults.unless(
             false,
             "split.rule",
-            "`column` wants split.column, the column that holds each row's split",
+            "`column` requires split.column, the column that contains each row's split",
         ),
         (Some(_), false) => {
-            faults.unless(false, "split.column", "is used by rule = \"column\" alone")
+            faults.unless(false, "split.column", "is only used by rule = \"column\"")
         }
         _ => {}
     }
 
-    // The other rules say of each clip where it lies, also of each copy.
+    // The other rules determine the side of every clip, including duplicates.
     let drawn = matches!(spec.rule, SplitRule::Stratified | SplitRule::Artist);
     let problem = "only the rules stratified and artist can put duplicates on one side";
     faults.unless(
@@ -317,7 +318,7 @@ fn audio(spec: &AudioSpec, faults: &mut Faults) {
     faults.within(spec.segment_s, lengths.clone(), "audio.segment_s");
     faults.within(spec.segment_hop_s, lengths, "audio.segment_hop_s");
 
-    // Bounds may be shorter than any clip is; what is not above 0 has one fault, not two.
+    // A minimum may be shorter than any clip. Values that are not above 0 get only one of the two faults.
     for (seconds, key) in [
         (Some(spec.min_duration_s), "audio.min_duration_s"),
         (spec.segment_min_s, "audio.segment_min_s"),
@@ -333,7 +334,7 @@ fn audio(spec: &AudioSpec, faults: &mut Faults) {
     faults.unless(
         spec.segments_max != Some(0),
         "audio.segments_max",
-        "0 is impossible; allowed: a whole number, 1 or more",
+        "0 is invalid; allowed: a whole number, 1 or more",
     );
     clip_lengths(spec, faults);
     segments(spec, faults);
@@ -345,7 +346,7 @@ fn file_bytes(bytes: Option<u64>, key: &str, faults: &mut Faults) {
     faults.within(bytes, 1.0..=FILE_BYTES_MAX as f64, key);
 }
 
-/// Factors of time stretch: a row's `variant` is one of them, as f32.
+/// Checks the time stretch factors, which are stored as f32 in the `variant` of a row.
 fn stretch(factors: &[f64], faults: &mut Faults) {
     let key = "audio.stretch";
     let problem = format!(
@@ -357,22 +358,22 @@ fn stretch(factors: &[f64], faults: &mut Faults) {
     for &factor in factors {
         faults.within(Some(factor), STRETCH_MIN..=STRETCH_MAX, key);
         let problem =
-            "1 is the tempo as recorded, of which there are rows anyway; allowed: other factors";
+            "1 is the recorded tempo, whose rows are always stored; allowed: other factors";
         faults.unless(factor as f32 != 1.0, key, problem);
     }
 
     let is_twice = factors
         .windows(2)
         .any(|pair| pair[0] as f32 == pair[1] as f32);
-    faults.unless(!is_twice, key, "a factor is there twice");
+    faults.unless(!is_twice, key, "contains a factor twice");
 }
 
-/// Lengths that are possible each by itself, but let no clip through together.
+/// Finds durations that are valid individually, but reject every clip in combination.
 fn clip_lengths(spec: &AudioSpec, faults: &mut Faults) {
     if let Some(duration_s) = spec.duration_s.filter(|duration_s| *duration_s > 0.0) {
         let min = spec.min_duration_s;
         let problem = format!(
-            "{duration_s} is shorter than audio.min_duration_s = {min}: every clip would be a reject"
+            "{duration_s} is shorter than audio.min_duration_s = {min}: every clip would be rejected"
         );
         faults.unless(min <= duration_s, "audio.duration_s", problem);
 
@@ -385,7 +386,7 @@ fn clip_lengths(spec: &AudioSpec, faults: &mut Faults) {
 
     let min = spec.min_duration_s;
     let problem = format!(
-        "{} is not above audio.min_duration_s = {min}: every clip would be a reject",
+        "{} is not above audio.min_duration_s = {min}: every clip would be rejected",
         spec.max_duration_s
     );
     faults.unless(
@@ -395,7 +396,7 @@ fn clip_lengths(spec: &AudioSpec, faults: &mut Faults) {
     );
 }
 
-/// Keys of segments have no meaning without their length, and a clip may not give too many.
+/// Checks that segment keys are only used together with the segment length, and limits the number of segments.
 fn segments(spec: &AudioSpec, faults: &mut Faults) {
     match spec.segment_s {
         None => {
@@ -404,7 +405,7 @@ fn segments(spec: &AudioSpec, faults: &mut Faults) {
                 (spec.segments_max.is_some(), "audio.segments_max"),
                 (spec.segment_min_s.is_some(), "audio.segment_min_s"),
             ] {
-                faults.unless(!given, key, "has no meaning without audio.segment_s");
+                faults.unless(!given, key, "requires audio.segment_s");
             }
         }
         Some(segment_s) => {
@@ -416,9 +417,9 @@ fn segments(spec: &AudioSpec, faults: &mut Faults) {
     }
 }
 
-/// Every segment is a row: their number is bounded for the longest clip that the recipe lets in.
+/// Limits the number of segments of the longest allowed clip, because each segment is a row.
 fn too_many_segments(spec: &AudioSpec, segment_s: f64, faults: &mut Faults) {
-    // The fault lies at the key that says how far apart segments are.
+    // Report the key that determines the distance between segments.
     let (key, hop_s) = match spec.segment_hop_s {
         Some(hop_s) => ("audio.segment_hop_s", hop_s),
         None => ("audio.segment_s", segment_s),
@@ -428,7 +429,7 @@ fn too_many_segments(spec: &AudioSpec, segment_s: f64, faults: &mut Faults) {
     let stretch = spec.longest_stretch();
     let longest_s = spec.longest_s() * stretch;
     let segments = (longest_s / hop_s).min(spec.segments_max.map_or(f64::INFINITY, f64::from));
-    // A length or a factor out of range has its own fault.
+    // A length or factor out of range has a fault of its own.
     let lengths = LENGTH_S_MIN..=CLIP_S_MAX;
     let is_sound = [hop_s, segment_s, spec.longest_s()]
         .iter()

@@ -1,10 +1,10 @@
-//! What a recipe may well mean, but a person should know.
+//! Warnings about valid recipes.
 
 use super::{Dtype, FeatureOp, FeatureSpec, Normalize, Recipe};
 
 impl Recipe {
-    /// One sentence each: leaky splits, rounding that loses something, axes that differ from what they seem. Whether
-    /// artists are known is told by the rows alone.
+    /// Returns one sentence per warning: leaky splits, lossy rounding, empty mel filters and clips of different lengths
+    /// that are cut or padded to a fixed number of frames.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if let Some(leak) = self.split.rule.leak() {
@@ -19,14 +19,14 @@ impl Recipe {
 }
 
 fn feature_warnings(recipe: &Recipe, feature: &FeatureSpec, warnings: &mut Vec<String>) {
-    // What is to be said of a derived feature is said of its source.
+    // Derived features have no warnings of their own: the source gets them.
     if feature.op.of_audio().is_none() {
         return;
     }
     let audio = &recipe.audio;
     let name = &feature.name;
 
-    // Between 512 and 1,024, where the first coefficient often lies, neighbours of f16 are 0.5 apart.
+    // Between 512 and 1,024, where the first coefficient often lies, adjacent f16 values differ by 0.5.
     if feature.dtype == Some(Dtype::F16)
         && feature.op == FeatureOp::Mfcc
         && feature.normalize == Normalize::None
@@ -36,7 +36,7 @@ fn feature_warnings(recipe: &Recipe, feature: &FeatureSpec, warnings: &mut Vec<S
         ));
     }
 
-    // Where no FFT bin lies under a filter, its band is constant.
+    // A mel filter without any FFT bin produces a constant band.
     let args = feature.resolve(&recipe.features, audio.sample_rate_hz);
     let args = args.ok();
     if let Some((mel, n_fft)) = args.and_then(|args| Some((args.mel?, args.stft.n_fft))) {

@@ -1,12 +1,12 @@
-//! The words of errors: serde's messages for people who write TOML and no Rust.
+//! Translates error messages of serde for users who write TOML but not Rust.
 
 use wavemill_options::did_you_mean;
 
-/// serde's message in the words of a recipe's author.
+/// Translates an error message of serde.
 pub(super) fn explain(message: &str) -> String {
     let message = one_line(message);
 
-    // serde puts what it found, and then what it knows, in backquotes.
+    // serde puts the found value, followed by the allowed values, in backquotes.
     let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let Some((wrong, allowed)) = quoted.split_first() else {
         return plain_types(&message);
@@ -23,7 +23,7 @@ pub(super) fn explain(message: &str) -> String {
     }
 }
 
-/// What may have been meant, and all that is allowed.
+/// Returns a suggestion for a misspelled word and the list of allowed words.
 fn choice(wrong: &str, allowed: &[&str]) -> String {
     format!(
         "{}; allowed: {}",
@@ -32,7 +32,7 @@ fn choice(wrong: &str, allowed: &[&str]) -> String {
     )
 }
 
-/// Rust's type names in plain words.
+/// Replaces Rust type names by plain words.
 fn plain_types(message: &str) -> String {
     const WORDS: [(&str, &str); 9] = [
         ("f64", "a number"),
@@ -46,23 +46,23 @@ fn plain_types(message: &str) -> String {
         ("an array of length 4", "four numbers"),
     ];
 
-    // An enum's value that is neither.
+    // An enum's value that is neither a string nor a table.
     if message == "wanted string or table" {
-        return "expected a word in quotes".to_owned();
+        return "expected a string in quotes".to_owned();
     }
     let Some((found, expected)) = message.split_once(", expected ") else {
         return message.to_owned();
     };
 
-    // A section was given a value: serde names the Rust type of the section.
+    // A value was given for a section: serde reports the Rust type of the section.
     if let Some(section) = expected.strip_prefix("struct ") {
         let value = found.split(['"', '`']).nth(1).unwrap_or("VALUE");
         let such_as =
             key_of(section).map_or_else(String::new, |key| format!(", such as {key}={value}"));
-        return format!("has keys of its own: set one of them{such_as}");
+        return format!("is a table: set one of its keys{such_as}");
     }
 
-    // Types that no key has today keep serde's word.
+    // Other types are not used by any key and keep serde's name.
     let expected = WORDS
         .iter()
         .find(|(rust, _)| *rust == expected)
@@ -70,7 +70,7 @@ fn plain_types(message: &str) -> String {
     format!("{found}, expected {expected}")
 }
 
-/// The key that is most often meant where a whole section is given a value.
+/// Returns the most likely intended key if a value is given for a whole section.
 fn key_of(section: &str) -> Option<&'static str> {
     match section {
         "CatalogSpec" => Some("catalog.dataset"),
@@ -81,7 +81,7 @@ fn key_of(section: &str) -> Option<&'static str> {
     }
 }
 
-/// TOML's messages have several lines.
+/// Joins the lines of a TOML parser's message.
 pub(crate) fn one_line(message: &str) -> String {
     message.trim().replace('\n', ", ")
 }

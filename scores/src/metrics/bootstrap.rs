@@ -291,7 +291,7 @@ fn aligned(a: &Predictions, b: &Predictions) -> Result<Predictions, MetricsError
             Some(other) if other.label == row.label => out.push(other)?,
             Some(_) => {
                 return Err(other_tracks(format!(
-                    "track {} is labelled otherwise in the second",
+                    "track {} has another label in the second",
                     row.track_id
                 )));
             }
@@ -625,6 +625,7 @@ mod tests {
             ),
             (Unit::Track, 400, 400)
         );
+
         let accuracy = result.intervals["accuracy"];
         let half = 1.96 * (0.75_f64 * 0.25 / 400.0).sqrt();
         assert_eq!(accuracy.value, 0.75);
@@ -647,16 +648,19 @@ mod tests {
                 (i, Some(i / 3), i32::from(i % 3 == 0), guess)
             })
             .collect();
+
         let predictions = single(&rows);
         let report = ClassReport::of(&predictions).unwrap();
         let intervals = class_intervals(&predictions, 1).unwrap().unwrap();
         assert_eq!(intervals.draws.units, 30);
+
         for (class, of_class) in report.classes.iter().zip(&intervals.classes) {
             let figures = [
                 (of_class.precision, class.precision, class.predicted),
                 (of_class.recall, class.recall, class.support),
                 (of_class.f1, class.f1, class.support + class.predicted),
             ];
+
             for (interval, value, whole) in figures {
                 // The third class has no rows and was never predicted.
                 assert_eq!(interval.is_some(), whole > 0, "{}", class.name);
@@ -666,10 +670,12 @@ mod tests {
                 }
             }
         }
+
         assert_eq!(
             intervals,
             class_intervals(&predictions, 1).unwrap().unwrap()
         );
+
         let several = sets(&[(Some(&[true, false]), &[0.9, 0.1])]);
         assert!(class_intervals(&several, 1).is_err());
     }
@@ -683,6 +689,7 @@ mod tests {
                 result.intervals["accuracy"].high - result.intervals["accuracy"].low,
             )
         };
+
         let ((tracks, narrow), (artists, wide)) = (width(&coins(1)), width(&coins(4)));
         assert_eq!((tracks, artists), (400, 100));
         assert!(
@@ -706,6 +713,7 @@ mod tests {
                     .unwrap();
             }
         }
+
         let (a, b) = (
             bootstrap(&tracks, 3).unwrap().unwrap(),
             bootstrap(&segments, 3).unwrap().unwrap(),
@@ -725,9 +733,11 @@ mod tests {
                 )
             })
             .collect();
+
         let predictions = single(&rows);
         let report = ClassReport::of(&predictions).unwrap();
         let result = bootstrap(&predictions, 7).unwrap().unwrap();
+
         let got =
             ["accuracy", "balanced_accuracy", "macro_f1"].map(|name| result.intervals[name].value);
         assert_eq!(
@@ -738,6 +748,7 @@ mod tests {
                 report.macro_mean.f1
             ]
         );
+
         assert_eq!(bootstrap(&predictions, 7).unwrap().unwrap(), result);
         assert_ne!(
             bootstrap(&predictions, 8).unwrap().unwrap().intervals,
@@ -759,6 +770,7 @@ mod tests {
                 )
             })
             .collect();
+
         let cells: Vec<([bool; 2], [f32; 2])> = rows
             .iter()
             .map(|&(set, p)| ([set, false], [p, 0.2]))
@@ -769,10 +781,12 @@ mod tests {
                 .map(|(set, p)| (Some(&set[..]), &p[..]))
                 .collect::<Vec<_>>(),
         );
+
         let (report, result) = (
             SetReport::of(&predictions).unwrap(),
             bootstrap(&predictions, 1).unwrap().unwrap(),
         );
+
         let value = |name: &str| result.intervals[name].value;
         assert_eq!(value("roc_auc_macro"), report.roc_auc_macro.unwrap());
         assert_eq!(
@@ -799,6 +813,7 @@ mod tests {
         let a = coins(4);
         let mut b = a.like();
         (0..a.len()).rev().for_each(|i| b.push(&a.row(i)).unwrap());
+
         let equal = paired(&a, &b, 5).unwrap().unwrap();
         assert_eq!(
             equal.differences["accuracy"].difference,
@@ -813,6 +828,7 @@ mod tests {
     #[test]
     fn a_pair_is_surer_of_a_difference_than_two_intervals_are() {
         let a = coins(1);
+
         // The same errors as `a` and twelve more.
         let wrong =
             |row: &super::super::predictions::Row| row.track_id < 12 || row.probabilities == NO;
@@ -820,6 +836,7 @@ mod tests {
             .rows()
             .map(|row| (row.track_id, None, 0, if wrong(&row) { NO } else { YES }))
             .collect();
+
         let pair = paired(&a, &single(&b), 5).unwrap().unwrap();
         let accuracy = pair.differences["accuracy"];
         assert!(
@@ -836,13 +853,14 @@ mod tests {
     fn other_tracks_labels_or_segments_are_named() {
         let a = single(&[(1, None, 0, YES), (2, None, 0, YES)]);
         let text = |b: &Predictions| paired(&a, b, 0).unwrap_err().to_string();
+
         assert!(
             text(&single(&[(1, None, 0, YES), (9, None, 0, YES)]))
                 .contains("first has 1 (track 2); only the second has 1 (track 9)")
         );
         assert!(
             text(&single(&[(1, None, 0, YES), (2, None, 1, YES)]))
-                .contains("track 2 is labelled otherwise")
+                .contains("track 2 has another label")
         );
         assert!(
             text(&single(&[(1, None, 0, YES), (1, None, 0, YES)]))

@@ -121,8 +121,10 @@ mod tests {
             (6, None, 1, &[0.0, 1.0]),
             (7, None, -1, &[1.0, 0.0]),
         ]);
+
         let calibration = Calibration::of(&predictions).unwrap();
         assert_eq!((calibration.rows, calibration.bins.len()), (6, 15));
+
         let bin = |rows, confidence, accuracy| CalibrationBin {
             rows,
             confidence,
@@ -132,6 +134,7 @@ mod tests {
         assert_eq!(calibration.bins[11], bin(2, 0.75, 0.5));
         assert_eq!(calibration.bins[14], bin(4, 1.0, 0.75));
         assert_eq!(calibration.bins[0], CalibrationBin::default());
+
         for value in [
             calibration.expected_error,
             calibration.largest_error,
@@ -158,6 +161,7 @@ mod tests {
             Calibration::of(&unknown),
             Err(MetricsError::NoLabels { .. })
         ));
+
         let several = sets(&[(Some(&[true, false]), &[0.9, 0.1])]);
         assert!(matches!(
             Calibration::of(&several),

@@ -333,6 +333,7 @@ mod tests {
             report.confusion,
             [[2, 1, 0, 0], [1, 1, 0, 0], [1, 0, 0, 0], [0; 4]]
         );
+
         close(report.accuracy, 0.5);
         close(report.balanced_accuracy, (2.0 / 3.0 + 0.5 + 0.0) / 3.0);
         close(report.classes[0].precision, 0.5);
@@ -341,6 +342,7 @@ mod tests {
         close(report.macro_mean.f1, (4.0 / 7.0 + 0.5 + 0.0) / 3.0);
         close(report.weighted_mean.recall, 0.5);
         close(report.weighted_mean.f1, (3.0 * 4.0 / 7.0 + 2.0 * 0.5) / 6.0);
+
         assert_eq!(report.macro_f1_supported, None);
     }
 
@@ -357,6 +359,7 @@ mod tests {
             [false, false, true, true],
             "an unlabelled row is no prediction of class 2"
         );
+
         let class = &report.classes[2];
         assert_eq!(
             (class.support, class.precision, class.recall, class.f1),
@@ -382,6 +385,7 @@ mod tests {
         let mut rows: Vec<(i64, Option<i64>, i32, &[f32])> = (0..10)
             .map(|track| (track, None, 0, &[0.9_f32, 0.1][..]))
             .collect();
+
         // Twenty rows of class 1 from nine tracks; half of them are correct.
         rows.extend((0..18).map(|i| {
             (
@@ -395,6 +399,7 @@ mod tests {
                 },
             )
         }));
+
         let report = ClassReport::of(&single(&rows)).unwrap();
         assert_eq!(
             (
@@ -404,6 +409,7 @@ mod tests {
             ),
             (1, 18, 9)
         );
+
         close(report.macro_f1_supported.unwrap(), report.classes[0].f1);
         close(report.classes[0].f1, 20.0 / 29.0);
     }

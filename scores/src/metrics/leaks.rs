@@ -134,10 +134,10 @@ const fn words(rule: SplitRule) -> &'static str {
 
 /// The kinds of leakage, the worst first: name, and the text that completes "… is in training".
 const KINDS: [(&str, &str); 4] = [
-    ("track", "are themselves in training"),
-    ("recording", "have the same recording there"),
-    ("artist", "share an artist with it"),
-    ("album", "share an album with it"),
+    ("track", "are also in training"),
+    ("recording", "have the same recording in training"),
+    ("artist", "share an artist with training"),
+    ("album", "share an album with training"),
 ];
 
 impl Leaks {
@@ -241,16 +241,18 @@ impl Leaks {
         }
 
         let found = if self.compared_with == ComparedWith::Nothing {
-            "nothing can be said: they are of another version than the run trained on".to_owned()
+            "it is unknown how many overlap with training: they are from another version than the run trained \
+             on"
+            .to_owned()
         } else if found.is_empty() {
-            "none is known from training".to_owned()
+            "none is known to overlap with training".to_owned()
         } else {
             found.join(", ")
         };
         let unknown = if unknown.is_empty() {
             String::new()
         } else {
-            format!("; not known here: {}", unknown.join(", "))
+            format!("; unknown: {}", unknown.join(", "))
         };
         let training = if self.compared_with == ComparedWith::Run {
             format!(
@@ -338,8 +340,10 @@ mod tests {
             member(5, 30, None, "d"),
             member(2, 20, None, "b"),
         ];
+
         let leaks = Leaks::of(SplitRule::Stratified, "test", training, test);
         let count = |kind: &str| (leaks.shared[kind].tracks, leaks.shared[kind].known);
+
         assert_eq!((leaks.tracks, leaks.training_tracks), (4, 2));
         assert_eq!(
             [
@@ -351,11 +355,12 @@ mod tests {
             [(1, 4), (2, 4), (3, 4), (1, 2)]
         );
         assert_eq!(leaks.shared["artist"].share, 0.75);
+
         assert_eq!(
             leaks.sentence(),
-            "split `stratified` (tracks drawn class by class: one artist or album is on several sides, which flatters scores): \
-             of 4 test tracks, 1 (25.0 %) are themselves in training, 2 (50.0 %) have the same recording there, \
-             3 (75.0 %) share an artist with it, 1 (25.0 %) share an album with it."
+            "split `stratified` (tracks drawn class by class: one artist or album is on several sides, which flatters \
+             scores): of 4 test tracks, 1 (25.0 %) are also in training, 2 (50.0 %) have the same recording in \
+             training, 3 (75.0 %) share an artist with training, 1 (25.0 %) share an album with training."
         );
     }
 
@@ -369,6 +374,7 @@ mod tests {
                 };
                 (first..).zip(artists.iter().copied()).map(member).collect()
             };
+
             Leaks::of(
                 SplitRule::Artist,
                 "test",
@@ -377,6 +383,7 @@ mod tests {
             )
             .promise
         };
+
         assert_eq!(
             of(&[Some(1), Some(2)], &[Some(3)]),
             "no artist is on two sides"
@@ -399,6 +406,7 @@ mod tests {
             ..member(2, 0, None, audio)
         };
         let trained = [member(1, 10, None, "a"), nobody("b"), nobody("c")];
+
         // In the tested version, only track 5 is a training track.
         let training = [member(5, 10, Some(7), "e")];
         let test = [
@@ -408,6 +416,7 @@ mod tests {
             nobody("c"),
             member(4, 10, None, "d"),
         ];
+
         let leaks = Leaks::of(SplitRule::Segment, "test", training, test);
         assert_eq!(leaks.warning("this run"), None, "its own version");
         let json = serde_json::to_string(&leaks).unwrap();
@@ -425,12 +434,14 @@ mod tests {
             of_run.warning("this run").unwrap(),
             "of 4 test tracks, 2 are tracks, 2 are recordings and 2 are by artists that this run trained on"
         );
+
         assert_eq!(
             of_run.sentence(),
-            "split `segment` (segments of one track are on several sides: scores say nothing about new music), \
-             by the 2 tracks that the run trained on: of 4 test tracks, 2 (50.0 %) are themselves in training, \
-             2 (50.0 %) have the same recording there, 2 (50.0 %) share an artist with it."
+            "split `segment` (segments of one track are on several sides: scores say nothing about new music), by the \
+             2 tracks that the run trained on: of 4 test tracks, 2 (50.0 %) are also in training, 2 (50.0 %) have the \
+             same recording in training, 2 (50.0 %) share an artist with training."
         );
+
         let json = serde_json::to_string(&of_run).unwrap();
         assert!(json.contains(r#""compared_with":"run""#), "{json}");
         assert_eq!(serde_json::from_str::<Leaks>(&json).unwrap(), of_run);
@@ -443,7 +454,7 @@ mod tests {
         assert_eq!(unknown.warning("this run"), None);
         assert!(
             unknown.sentence().ends_with(
-                "nothing can be said: they are of another version than the run trained on."
+                "it is unknown how many overlap with training: they are from another version than the run trained on."
             ),
             "{}",
             unknown.sentence()
@@ -458,12 +469,14 @@ mod tests {
             album_id: None,
             audio_blake3: Some("x"),
         };
+
         let leaks = Leaks::of(SplitRule::Column, "test", [], [bare(1)]);
         assert_eq!(
             leaks.sentence(),
-            "split `column` (sides as a column of the metadata says): of 1 test tracks, none is known from training; \
-             not known here: artist, album."
+            "split `column` (sides as a column of the metadata says): of 1 test tracks, none is known to overlap \
+             with training; unknown: artist, album."
         );
+
         let json = serde_json::to_string(&leaks).unwrap();
         assert_eq!(serde_json::from_str::<Leaks>(&json).unwrap(), leaks);
     }

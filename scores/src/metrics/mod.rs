@@ -82,7 +82,7 @@ pub enum MetricsError {
         target: String,
     },
     /// The target has one class per row where several labels were expected, or the reverse.
-    #[error("target {target} has {found} a row")]
+    #[error("target {target} has {found} per row")]
     Kind {
         /// The target.
         target: String,
@@ -265,16 +265,19 @@ mod tests {
         let evaluation = Evaluation::of(&whole, 1, leaks()).unwrap();
         assert!(evaluation.tracks_mean.is_none() && evaluation.tracks_majority.is_none());
         assert_eq!(evaluation.tracks(), &evaluation.segments);
+
         let cut = single(&[
             (1, Some(1), 0, &[0.9, 0.1]),
             (1, Some(1), 0, &[0.4, 0.6]),
             (2, Some(2), 1, &[0.2, 0.8]),
         ]);
         let evaluation = Evaluation::of(&cut, 1, leaks()).unwrap();
+
         let accuracy = |level: &Level| match &level.report {
             Report::Single(report) => (report.rows, report.accuracy),
             Report::Multi(_) => panic!("one class a row"),
         };
+
         assert_eq!(accuracy(&evaluation.segments), (3, 2.0 / 3.0));
         assert_eq!(accuracy(evaluation.tracks()), (2, 1.0));
         assert_eq!(evaluation.tracks_majority.unwrap().log_loss, None);
@@ -292,8 +295,10 @@ mod tests {
                 )
             })
             .collect();
+
         let evaluation = Evaluation::of(&single(&rows), 1, leaks()).unwrap();
         let json = serde_json::to_string(&evaluation).unwrap();
+
         assert_eq!(
             serde_json::from_str::<Evaluation>(&json).unwrap(),
             evaluation
@@ -314,6 +319,7 @@ mod tests {
                     .collect::<Vec<_>>(),
             )
         };
+
         assert_eq!(set(&["a", "b"]).len(), 8);
         assert_eq!(set(&["a", "b"]), set(&["a", "b"]));
         assert!(

@@ -288,6 +288,7 @@ pub(super) mod tests {
             };
             out.push(&row).unwrap();
         }
+
         out
     }
 
@@ -309,10 +310,12 @@ pub(super) mod tests {
     fn auc_counts_pairs_in_order_and_ties_by_half() {
         let report = SetReport::of(&example()).unwrap();
         assert_eq!((report.rows, report.unlabelled, report.tracks), (4, 1, 4));
+
         // Class 0: .9 beats .6 and .1; .6 ties with .6 and beats .1: (2 + 1.5) / 4.
         close(report.classes[0].roc_auc, 3.5 / 4.0);
         // Class 1: .7 beats both; .2 beats .1 only.
         close(report.classes[1].roc_auc, 3.0 / 4.0);
+
         assert_eq!(
             (report.classes[2].roc_auc, report.ranked_classes),
             (None, 2)
@@ -351,9 +354,11 @@ pub(super) mod tests {
             (0.3, false, 2),
             (0.2, true, 0),
         ];
+
         let repeated = scores.iter().flat_map(|&(score, positive, group)| {
             vec![(score, positive, 0); [2, 3, 1][group as usize]]
         });
+
         let want = Ranking::new(repeated.collect()).roc_auc(&[1]);
         assert_eq!(Ranking::new(scores.clone()).roc_auc(&[2, 3, 1]), want);
         assert_eq!(

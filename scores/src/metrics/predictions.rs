@@ -121,7 +121,7 @@ impl Predictions {
             Label::Class(class) if !self.multi && class < n_classes => (class as i32, &[][..]),
             Label::Set(set) if self.multi && set.len() == n_classes => (0, set),
             other => {
-                let reason = format!("label {other:?} is not of its {n_classes} classes");
+                let reason = format!("label {other:?} is not one of its {n_classes} classes");
                 return Err(self.refused(row, reason));
             }
         };
@@ -349,6 +349,7 @@ pub(super) mod tests {
             } else {
                 Label::Class(label as usize)
             };
+
             let clip_key = format!("{track_id}.mp3");
             let row = Row {
                 index: i as u64,
@@ -361,6 +362,7 @@ pub(super) mod tests {
             };
             out.push(&row).unwrap();
         }
+
         out
     }
 
@@ -372,6 +374,7 @@ pub(super) mod tests {
             (2, None, 1, &[0.2, 0.2, 0.6]),
             (1, None, 0, &[0.4, 0.6, 0.0]),
         ];
+
         let predictions = single(rows);
         let mean = predictions.per_track_mean().unwrap();
         assert_eq!(
@@ -380,9 +383,11 @@ pub(super) mod tests {
         );
         assert_eq!(likeliest(mean.row(0).probabilities), 0);
         assert!((mean.row(0).probabilities[0] - 1.7 / 3.0).abs() < 1e-6);
+
         let majority = predictions.per_track_majority().unwrap();
         assert_eq!(likeliest(majority.row(0).probabilities), 1);
         assert!((majority.row(0).probabilities.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+
         assert!(predictions.has_segments() && !mean.has_segments());
     }
 
@@ -396,6 +401,7 @@ pub(super) mod tests {
             likeliest(by_mean.per_track_majority().unwrap().row(0).probabilities),
             1
         );
+
         let by_id = single(&[
             (1, None, 0, &[0.0, 0.25, 0.75]),
             (1, None, 0, &[0.0, 0.75, 0.25]),
@@ -422,6 +428,7 @@ pub(super) mod tests {
             };
             predictions.push(&row).unwrap();
         }
+
         let majority = predictions.per_track_majority().unwrap();
         let kept: Vec<bool> = majority
             .row(0)
@@ -448,12 +455,14 @@ pub(super) mod tests {
             label: Label::Unknown,
             probabilities: &[0.5, 0.5],
         };
+
         let text = |row: Row| {
             Predictions::single("genre", &names(2))
                 .push(&row)
                 .unwrap_err()
                 .to_string()
         };
+
         assert!(
             text(Row {
                 probabilities: &[0.5, f32::NAN],
@@ -482,6 +491,7 @@ pub(super) mod tests {
             })
             .contains("Set")
         );
+
         predictions.push(&row).unwrap();
         assert_eq!((predictions.len(), predictions.labelled().count()), (1, 0));
     }

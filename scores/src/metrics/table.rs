@@ -22,9 +22,10 @@ const TAKEN: usize = 20;
 const HEAD: [&str; 5] = ["tracks", "rows", "precision", "recall", "f1"];
 
 /// Label of [`Evaluation::loss`], the loss minimized in training, which depends on the configuration.
-const TRAINING_LOSS: &str = "loss as trained (class weights and label smoothing as configured):";
+const TRAINING_LOSS: &str =
+    "loss (training objective, with the configured class weights and label smoothing):";
 /// Label of [`Level::log_loss`], which is comparable between configurations.
-const LOG_LOSS: &str = "log loss (each row counts alike)";
+const LOG_LOSS: &str = "log loss (rows weighted equally)";
 
 /// Fits `text`, which may be a name from the data, into `width` columns; longer text is cut with `…`.
 fn fit(text: &str, width: usize) -> String {
@@ -52,7 +53,7 @@ fn class_table(report: &ClassReport, bootstrap: Option<&Bootstrap>) -> String {
         &mut out,
         "class",
         &HEAD.map(str::to_owned),
-        "most taken for",
+        "most confused with",
     );
     for (class, row) in report.classes.iter().zip(&report.confusion) {
         let predicted = !class.never_predicted;
@@ -169,17 +170,17 @@ fn legend(out: &mut String, report: &SetReport) {
     put(
         out,
         format_args!(
-            "{rows} rows of {tracks} tracks, {n_classes} classes, {labels_a_row:.2} labels a row\n"
+            "{rows} rows of {tracks} tracks, {n_classes} classes, {labels_a_row:.2} labels per row\n"
         ),
     );
     put(
         out,
         format_args!(
-            "precision, recall, f1, exact match: a label is predicted from probability {THRESHOLD:?}\n"
+            "precision, recall, f1, exact match: predicted labels have a probability of at least {THRESHOLD:?}\n"
         ),
     );
     out.push_str(
-        "roc auc, avg prec: by the order of probabilities; macro: mean of classes, micro: all labels as one\n",
+        "roc auc, avg prec: by ranking of probabilities; macro: mean over classes, micro: pooled labels\n",
     );
     out.push_str("- : never predicted (0 in the means), or no rows both with and without it (not in the means)\n");
 }
@@ -259,12 +260,12 @@ fn footer(out: &mut String, unlabelled: u64, bootstrap: Option<&Bootstrap>) {
     if unlabelled > 0 {
         put(
             out,
-            format_args!("{unlabelled} rows without a label are in no figure\n"),
+            format_args!("{unlabelled} rows without a label are excluded\n"),
         );
     }
     match bootstrap {
         Some(bootstrap) => put(out, format_args!("{}\n", words(&bootstrap.draws))),
-        None => out.push_str("no intervals: a single artist or track\n"),
+        None => out.push_str("no intervals: a single artist or track cannot be resampled\n"),
     }
 }
 
@@ -290,13 +291,13 @@ fn words(draws: &Draws) -> String {
             )
         }
     };
-    format!("[95 % of {resamples} resamples over {what}]")
+    format!("[95 % CI from {resamples} resamples of {what}]")
 }
 
 /// Writes to a `String`, which cannot fail.
 fn put(out: &mut String, text: fmt::Arguments) {
     out.write_fmt(text)
-        .expect("a String takes what it is given");
+        .expect("writing to a String cannot fail");
 }
 
 impl Display for Level {
@@ -326,9 +327,12 @@ impl Display for Evaluation {
             (Some(mean), Some(majority)) => {
                 writeln!(
                     f,
-                    "\nper track, by the mean of its segments' probabilities\n{mean}"
+                    "\nper track, by the mean probability of its segments\n{mean}"
                 )?;
-                writeln!(f, "per track, by its segments' votes\n{majority}")?;
+                writeln!(
+                    f,
+                    "per track, by the majority vote of its segments\n{majority}"
+                )?;
                 write!(f, "per segment\n{}", self.segments)
             }
             _ => write!(f, "\n{}", self.segments),
@@ -384,6 +388,7 @@ mod tests {
             "Jazz",
         ]
         .map(str::to_owned);
+
         let mut predictions = Predictions::single("genre", &classes);
         for i in 0..24_u64 {
             let probabilities = if i % 4 == 0 {
@@ -403,9 +408,11 @@ mod tests {
             };
             predictions.push(&row).unwrap();
         }
+
         let leaks = Leaks::of(SplitRule::Segment, "validation", [], []);
         let text = Evaluation::of(&predictions, 1, leaks).unwrap().to_string();
         assert!(widest(&text) <= 100, "{}\n{text}", widest(&text));
+
         let column = |line: &str, word: &str| {
             line.chars().count()
                 - line
@@ -420,11 +427,13 @@ mod tests {
             column(&jazz.replacen('-', "@", 1), "@"),
             "{head}\n{jazz}"
         );
+
         assert!(text.contains("Old-Time / Historic piece… "), "{text}");
         assert!(
             text.contains(LOG_LOSS) && !text.contains(TRAINING_LOSS),
             "{text}"
         );
+
         predictions.add_loss(3.0, 2.0);
         let leaks = Leaks::of(SplitRule::Segment, "validation", [], []);
         let text = Evaluation::of(&predictions, 1, leaks).unwrap().to_string();
@@ -439,6 +448,7 @@ mod tests {
     fn a_class_never_predicted_has_dashes_and_a_note() {
         let predictions = single(&[(1, None, 0, &[0.9, 0.1]), (2, None, 1, &[0.8, 0.2])]);
         let table = class_table(&ClassReport::of(&predictions).unwrap(), None);
+
         let line = table
             .lines()
             .find(|line| line.starts_with("class 1"))
@@ -450,6 +460,7 @@ mod tests {
                 "class", "1", "1", "1", "-", "0.000", "-", "class", "0", "100", "%"
             ]
         );
+
         assert!(table.contains("never predicted") && table.contains("no intervals"));
     }
 
@@ -464,20 +475,23 @@ mod tests {
             (Some(&[true, false]), &[0.2, 0.1]),
             (Some(&[false, false]), &[0.3, 0.2]),
         ]);
+
         let table = Level {
             report: Report::of(&a).unwrap(),
             log_loss: None,
             bootstrap: super::super::bootstrap(&a, 1).unwrap(),
         }
         .to_string();
+
         assert!(
             table.contains("macro ROC-AUC, 1 classes            1.0000  [1.0000, 1.0000]"),
             "{table}"
         );
         assert!(
-            table.contains("1 rows without a label") && table.contains("resamples over 2 tracks]"),
+            table.contains("1 rows without a label") && table.contains("resamples of 2 tracks]"),
             "{table}"
         );
+
         let pair = paired_table(
             &paired(&a, &b, 1).unwrap().unwrap(),
             ["crnn", "a-model-with-a-very-long-name"],
@@ -486,14 +500,18 @@ mod tests {
             pair.contains("a-model-with-…") && pair.contains("roc auc macro"),
             "{pair}"
         );
+
         assert!(
-            table.contains("2 rows of 2 tracks, 2 classes, 0.50 labels a row"),
+            table.contains("2 rows of 2 tracks, 2 classes, 0.50 labels per row"),
             "{table}"
         );
         assert!(
-            table.contains("from probability 0.5\n") && table.contains("- : never predicted"),
+            table.contains("a probability of at least 0.5\n")
+                && table.contains("- : never predicted"),
             "{table}"
         );
-        assert!(widest(&table) <= 100 && widest(&pair) <= 100);
+        for text in [table, pair] {
+            assert!(widest(&text) <= 100, "{text}");
+        }
     }
 }

@@ -200,6 +200,7 @@ mod tests {
             };
             all.push(&row).unwrap();
         }
+
         assert_eq!(Predictions::from_bytes(&all.to_bytes()).unwrap(), all);
     }
 
@@ -227,6 +228,7 @@ mod tests {
                     .unwrap();
                 }
             }
+
             let came = Predictions::from_bytes(&all.to_bytes()).unwrap();
             let bits: Vec<u32> = came.probabilities.iter().map(|p| p.to_bits()).collect();
             assert!(bits == wanted && came.rows().eq(all.rows()));
@@ -240,6 +242,7 @@ mod tests {
     #[test]
     fn columns_of_other_lengths_and_other_classes_are_refused() {
         let text = String::from_utf8(whole().to_bytes()).unwrap();
+
         for (whole, cut) in [
             ("\"indices\":[0,1,2,3]", "\"indices\":[0,1,2]"),
             ("\"labels\":[0,1,-1,1]", "\"labels\":[0,1,-1,2]"),
@@ -277,6 +280,7 @@ mod tests {
             Predictions::merge(&[bytes.clone(), other]),
             Err(MetricsError::ClassSets { .. })
         ));
+
         for end in 0..bytes.len() {
             assert!(
                 Predictions::from_bytes(&bytes[..end]).is_err(),
@@ -284,6 +288,7 @@ mod tests {
                 bytes.len()
             );
         }
+
         assert!(Predictions::from_bytes(&[bytes, vec![0]].concat()).is_err());
         assert!(Predictions::merge(&[]).is_err());
     }

@@ -79,9 +79,9 @@ fn get_values<'de, D: Deserializer<'de>>(from: D) -> Result<BTreeMap<String, f64
     for (name, number) in BTreeMap::<String, Number>::deserialize(from)? {
         let value = match number {
             Number::Finite(value) => value,
-            Number::Text(text) => text
-                .parse()
-                .map_err(|_| serde::de::Error::custom(format!("{name}: {text:?} is no number")))?,
+            Number::Text(text) => text.parse().map_err(|_| {
+                serde::de::Error::custom(format!("{name}: {text:?} is not a number"))
+            })?,
         };
         values.insert(name, value);
     }
@@ -328,6 +328,7 @@ mod tests {
     fn a_resumed_run_takes_its_steps_anew() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.jsonl");
+
         let mut log = Log::open(&path).unwrap();
         log.note("start", 0, 0, &[("device", "cpu".to_owned())])
             .unwrap();
@@ -336,6 +337,7 @@ mod tests {
                 .unwrap()
         });
         drop(log);
+
         // The run was killed while writing its fifth line.
         OpenOptions::new()
             .append(true)
@@ -344,10 +346,12 @@ mod tests {
             .write_all(br#"{"kind":"step","st"#)
             .unwrap();
         assert_eq!(steps(&path).len(), 5, "a reader passes over half a line");
+
         let mut log = Log::open(&path).unwrap();
         log.resumed(0, 2).unwrap();
         log.append("step", 0, 3, &[("loss", 30.0)]).unwrap();
         log.append("step", 0, 3, &[("loss", 31.0)]).unwrap();
+
         let want = [
             entry("start", 0, -1.0),
             entry("step", 1, 1.0),
@@ -383,6 +387,7 @@ mod tests {
         (6..=8).for_each(|step| log.append("step", 1, step, &[]).unwrap());
         log.append("epoch", 1, 8, &[]).unwrap();
         drop(log);
+
         // The last checkpoint was written at the epoch's last step, but before its end: the epoch ends again.
         let mut log = Log::open(&path).unwrap();
         log.resumed(1, 8).unwrap();
@@ -413,10 +418,12 @@ mod tests {
     fn a_log_of_an_earlier_version_is_read_as_before() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.jsonl");
+
         let mut log = Log::open(&path).unwrap();
         (1..=3).for_each(|step| log.append("step", 0, step, &[("loss", 1.0)]).unwrap());
         log.append("resumed", 0, 1, &[]).unwrap();
         (2..=4).for_each(|step| log.append("step", 0, step, &[("loss", 2.0)]).unwrap());
+
         let want = [
             entry("step", 1, 1.0),
             entry("resumed", 1, -1.0),
@@ -432,10 +439,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.jsonl");
         let mut log = Log::open(&path).unwrap();
+
         ["a", "b", "a"].into_iter().for_each(|text| {
             log.note("warning", 0, 0, &[("text", text.to_owned())])
                 .unwrap()
         });
+
         let texts: Vec<String> = read_log(&path)
             .unwrap()
             .iter()
@@ -454,16 +463,19 @@ mod tests {
             ("c", 0.1 + 0.2),
             ("d", f64::INFINITY),
         ];
+
         Log::open(&path)
             .unwrap()
             .append("step", 1, 2, &values)
             .unwrap();
+
         let back = read_log(&path).unwrap().remove(0);
         assert!(back.values["a"].is_nan() && back.unix_s > 1e9 && back.epoch == 1);
         assert_eq!(
             (back.values["b"], back.values["c"], back.values["d"]),
             (f64::NEG_INFINITY, 0.1 + 0.2, f64::INFINITY)
         );
+
         let line: serde_json::Value =
             serde_json::from_str(fs::read_to_string(&path).unwrap().trim()).unwrap();
         assert_eq!(line["values"]["a"], "NaN");
@@ -483,6 +495,7 @@ mod tests {
     fn a_damaged_line_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.jsonl");
+
         Log::open(&path).unwrap().append("step", 0, 1, &[]).unwrap();
         OpenOptions::new()
             .append(true)
@@ -490,6 +503,7 @@ mod tests {
             .unwrap()
             .write_all(b"broken\n")
             .unwrap();
+
         assert!(
             read_log(&path)
                 .unwrap_err()

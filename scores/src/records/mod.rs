@@ -28,7 +28,7 @@ pub enum RecordError {
         source: io::Error,
     },
     /// The content of a file is invalid.
-    #[error("{path}{}: not what a run writes there", line.map_or(String::new(), |line| format!(", line {line}")))]
+    #[error("{path}{}: not a valid file of a run", line.map_or(String::new(), |line| format!(", line {line}")))]
     Json {
         /// The file.
         path: PathBuf,
@@ -46,26 +46,26 @@ pub enum RecordError {
         source: toml::ser::Error,
     },
     /// The id is not a valid name of a single folder.
-    #[error("{id:?} is no name for a run: one folder name is wanted")]
+    #[error("{id:?} is not a valid name for a run: use a single folder name")]
     Id {
         /// The id as given.
         id: String,
     },
     /// A run already exists in the folder of a new run.
-    #[error("{path}: there is a run already; go on with it by --resume, or choose another id")]
+    #[error("{path}: a run already exists; continue it with --resume, or choose another id")]
     Exists {
         /// The folder.
         path: PathBuf,
     },
     /// The folder contains no run.
-    #[error("{path}: no run (no config.toml)")]
+    #[error("{path}: not a run (no config.toml)")]
     Missing {
         /// The folder that was searched.
         path: PathBuf,
     },
     /// The folder contains something other than a run.
     #[error(
-        "{path}: no run, and not empty ({name:?}): name a folder that is not there, to begin a run in it"
+        "{path}: not a run, and not empty ({name:?}): choose a folder that does not exist yet to start a run in it"
     )]
     Taken {
         /// The folder.
@@ -75,7 +75,7 @@ pub enum RecordError {
     },
     /// The run has scores but no checkpoint.
     #[error(
-        "{path}: this run has a result and no checkpoint: there is nothing to go on from; name another folder"
+        "{path}: this run has a result but no checkpoint: it cannot be resumed; choose another folder"
     )]
     Ended {
         /// The folder.

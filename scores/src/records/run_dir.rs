@@ -65,7 +65,7 @@ impl RunDir {
             return Err(RecordError::Id { id: id.to_owned() });
         }
 
-        fs::create_dir_all(root).map_err(RecordError::io(root, "make the folder"))?;
+        fs::create_dir_all(root).map_err(RecordError::io(root, "create the folder"))?;
         let path = root.join(id);
         // Do not use `create_dir_all`: the call must fail if the folder exists, so that only one of two processes gets
         // it.
@@ -73,12 +73,12 @@ impl RunDir {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 return Err(RecordError::Exists { path });
             }
-            made => made.map_err(RecordError::io(&path, "make the folder"))?,
+            made => made.map_err(RecordError::io(&path, "create the folder"))?,
         }
 
         let run = Self { path };
         fs::create_dir(run.checkpoints())
-            .map_err(RecordError::io(&run.checkpoints(), "make the folder"))?;
+            .map_err(RecordError::io(&run.checkpoints(), "create the folder"))?;
         Ok(run)
     }
 
@@ -106,7 +106,7 @@ impl RunDir {
             path: path.to_owned(),
         };
         fs::create_dir_all(run.checkpoints())
-            .map_err(RecordError::io(&run.checkpoints(), "make the folder"))?;
+            .map_err(RecordError::io(&run.checkpoints(), "create the folder"))?;
         Ok(run)
     }
 
@@ -125,7 +125,7 @@ impl RunDir {
         let result = path.join(RESULT);
         if result
             .try_exists()
-            .map_err(RecordError::io(&result, "look at"))?
+            .map_err(RecordError::io(&result, "inspect"))?
         {
             return Err(RecordError::Ended {
                 path: path.to_owned(),
@@ -323,6 +323,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let runs = root.path().join("runs");
         let stem = run_stem("cnn2d", "1a2b3c4d5e6f");
+
         let ids: Vec<String> = (0..3)
             .map(|_| RunDir::create_next(&runs, &stem).unwrap().id())
             .collect();
@@ -330,10 +331,12 @@ mod tests {
             ids,
             ["cnn2d-1a2b3c4d-1", "cnn2d-1a2b3c4d-2", "cnn2d-1a2b3c4d-3"]
         );
+
         assert!(matches!(
             RunDir::create(&runs, &ids[1]),
             Err(RecordError::Exists { .. })
         ));
+
         for id in ["", ".", "..", "a/b", "/a", "a/"] {
             assert!(
                 matches!(RunDir::create(&runs, id), Err(RecordError::Id { .. })),
@@ -346,10 +349,12 @@ mod tests {
     fn a_run_is_one_only_with_its_configuration() {
         let root = tempfile::tempdir().unwrap();
         let run = RunDir::create(root.path(), "a").unwrap();
+
         assert!(matches!(
             RunDir::open(run.path()),
             Err(RecordError::Missing { .. })
         ));
+
         run.write_config("seed = 1\n").unwrap();
         let again = RunDir::open(run.path()).unwrap();
         assert_eq!(
@@ -368,9 +373,11 @@ mod tests {
             b: f64,
             a: u32,
         }
+
         let root = tempfile::tempdir().unwrap();
         let run = RunDir::create(root.path(), "a").unwrap();
         assert_eq!(run.read_result::<Value>().unwrap(), None);
+
         run.write_result(&Result { b: 0.1, a: 1 }).unwrap();
         run.write_result(&Result { b: 0.25, a: 2 }).unwrap();
         assert_eq!(
@@ -378,17 +385,19 @@ mod tests {
             "{\n  \"a\": 2,\n  \"b\": 0.25\n}\n"
         );
         assert_eq!(run.read_result::<Value>().unwrap().unwrap()["a"], 2);
+
         let names: Vec<_> = fs::read_dir(run.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name())
             .collect();
         assert_eq!(names.len(), 2, "no temporary file is left: {names:?}");
+
         fs::write(run.result(), "{").unwrap();
         assert!(
             run.read_result::<Value>()
                 .unwrap_err()
                 .to_string()
-                .contains("result.json: not what")
+                .contains("result.json: not a valid")
         );
     }
 }

@@ -392,6 +392,7 @@ mod tests {
             };
             out.push((key >> 3, payload));
         }
+
         out
     }
 
@@ -409,16 +410,19 @@ mod tests {
         let text = fs::read(path).unwrap();
         let mut bytes = &text[..];
         let mut out = Vec::new();
+
         while !bytes.is_empty() {
             let length = take(&mut bytes, 8);
             let check =
                 |checked: &[u8], sum: &[u8]| assert_eq!(sum, slow_checksum(checked).to_le_bytes());
             check(length, take(&mut bytes, 4));
+
             let data = take(
                 &mut bytes,
                 u64::from_le_bytes(length.try_into().unwrap()) as usize,
             );
             check(data, take(&mut bytes, 4));
+
             let mut event = Read::default();
             for (number, payload) in fields(data) {
                 match number {
@@ -438,8 +442,10 @@ mod tests {
                     other => panic!("field {other}"),
                 }
             }
+
             out.push(event);
         }
+
         out
     }
 
@@ -456,6 +462,7 @@ mod tests {
     fn an_own_reader_finds_what_was_written_and_right_checksums() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = EventWriter::create(folder.path(), None).unwrap();
+
         let long = "x".repeat(300);
         writer
             .scalars(1, &[("train/loss", 2.5), (&long, f64::NAN)])
@@ -463,6 +470,7 @@ mod tests {
         writer
             .scalars(5_000_000_000, &[("train/loss", -1e-3)])
             .unwrap();
+
         let events = read(&files(folder.path())[0]);
         assert_eq!(
             events[0],
@@ -486,12 +494,14 @@ mod tests {
     fn a_resumed_run_has_a_later_file_that_says_from_where() {
         let folder = tempfile::tempdir().unwrap();
         let first = EventWriter::create(folder.path(), None).unwrap();
+
         // Simulates a clock that was set back.
         fs::write(
             folder.path().join("events.out.tfevents.9000000000.0000"),
             "",
         )
         .unwrap();
+
         let second = EventWriter::create(
             folder.path(),
             Some(ResumePoint {
@@ -504,6 +514,7 @@ mod tests {
             second.path > folder.path().join("events.out.tfevents.9000000000.0000")
                 && second.path > first.path
         );
+
         let events = read(&second.path);
         assert_eq!((events[1].step, events[1].restarts), (8, true));
     }
@@ -536,6 +547,7 @@ mod tests {
             }
             writer.path
         };
+
         let first = write(None, 1..=300, 200);
         // The run was killed while writing an event.
         OpenOptions::new()
@@ -544,6 +556,7 @@ mod tests {
             .unwrap()
             .write_all(&[9; 30])
             .unwrap();
+
         // Resume within an epoch, at an epoch's last step but before its end, and after that end.
         write(
             Some(ResumePoint {
@@ -561,6 +574,7 @@ mod tests {
             201..=260,
             0,
         );
+
         let mut last = EventWriter::create(
             folder.path(),
             Some(ResumePoint {
@@ -595,13 +609,16 @@ mod tests {
             height: 2,
             png: &[0x89, b'P', b'N', b'G'],
         };
+
         let event = picture_event(1e9, 200, &picture);
         let parts = fields(&event);
         assert_eq!(parts[1], (2, 200_u64.to_le_bytes().to_vec()));
+
         let summary = fields(&parts[2].1);
         let value = fields(&summary[0].1);
         assert_eq!(value[0], (1, picture.tag.as_bytes().to_vec()));
         assert_eq!((value[1].0, value[2].0), (8, 9));
+
         let tensor = fields(&value[1].1);
         assert_eq!(tensor[0], (1, 7_u64.to_le_bytes().to_vec()), "strings");
         let sizes = fields(&fields(&tensor[1].1)[0].1);
@@ -609,6 +626,7 @@ mod tests {
         for (at, item) in [&b"300"[..], b"2", picture.png].into_iter().enumerate() {
             assert_eq!(tensor[2 + at], (8, item.to_vec()));
         }
+
         let metadata = fields(&value[2].1);
         assert_eq!(fields(&metadata[0].1)[0], (1, b"images".to_vec()));
         assert_eq!(metadata[1], (3, picture.note.as_bytes().to_vec()));
@@ -632,8 +650,10 @@ mod tests {
             png: &large,
             ..picture
         };
+
         writer.picture(200, &large).unwrap();
         assert_eq!(fs::metadata(&writer.path).unwrap().len(), before);
+
         writer.picture(200, &picture).unwrap();
         assert!(fs::metadata(&writer.path).unwrap().len() > before);
     }
@@ -645,6 +665,7 @@ mod tests {
             .path()
             .join("events.out.tfevents.1700000000.myhost.123.0");
         fs::write(&other, [7; 99]).unwrap();
+
         EventWriter::create(
             folder.path(),
             Some(ResumePoint {
@@ -653,6 +674,7 @@ mod tests {
             }),
         )
         .unwrap();
+
         assert_eq!(fs::read(&other).unwrap(), [7; 99]);
     }
 

@@ -233,6 +233,7 @@ mod tests {
             frequency_shift_bands: 0,
             ..config::Augment::default()
         };
+
         change(&mut none);
         none
     }
@@ -268,9 +269,11 @@ mod tests {
             enabled: true,
             ..config::Augment::default()
         };
+
         for (bands, frames) in [(128, 323), (13, 37)] {
             let (features, keys) = (random(7, bands, frames), [3, 1, 4, 1 << 63, 5, 9, 2]);
             let together = augmented(&settings, &features, &keys);
+
             for (row, key) in keys.into_iter().enumerate() {
                 let one = features.narrow(0, row as i64, 1);
                 let alone = augmented(&settings, &one, &[key]);
@@ -294,6 +297,7 @@ mod tests {
             &augmented(&only(|_| ()), &features, &[1, 2]),
             &features
         ));
+
         let all = Augmenter::new(
             &config::Augment {
                 enabled: true,
@@ -312,6 +316,7 @@ mod tests {
                 },
             )
         };
+
         assert!(equal(&of_epoch(0), &of_epoch(0)));
         assert!(!equal(&of_epoch(0), &of_epoch(1)));
     }
@@ -322,21 +327,25 @@ mod tests {
             a.time_shift = 0.15;
             a.frequency_shift_bands = 2;
         });
+
         let mut seen = std::collections::BTreeSet::new();
         for key in 0..200 {
             let features = random(1, 6, 20);
             let [frames, bands, ..] = drawn(&settings, key, 6, 20)[..] else {
                 panic!("two and more columns")
             };
+
             let want = features.roll([frames, bands], [2, 1]);
             let empty = if bands > 0 { 0..bands } else { 6 + bands..6 };
             empty.for_each(|band| drop(want.select(1, band).zero_()));
+
             assert!(
                 equal(&augmented(&settings, &features, &[key]), &want),
                 "{frames} frames, {bands} bands"
             );
             seen.extend([("frames", frames), ("bands", bands)]);
         }
+
         // ±3 of 20 frames and ±2 bands: every shift occurs.
         assert_eq!(seen.len(), 7 + 5, "{seen:?}");
     }
@@ -347,11 +356,13 @@ mod tests {
             a.frequency_masks = 2;
             a.time_masks = 2;
         });
+
         let mut widths = [0; 11];
         for key in 0..300 {
             let features = random(1, 16, 50);
             let got = augmented(&settings, &features, &[key]);
             let bounds = drawn(&settings, key, 16, 50).split_off(FIRST_MASK as usize);
+
             for (index, pair) in bounds.chunks(2).enumerate() {
                 let (dim, length, widest) = if index < 2 { (1, 16, 10) } else { (2, 50, 20) };
                 assert!(
@@ -366,12 +377,14 @@ mod tests {
                         .int64_value(&[]),
                     0
                 );
+
                 widths[if index < 2 {
                     (pair[1] - pair[0]) as usize
                 } else {
                     0
                 }] += 1;
             }
+
             let masked =
                 |dim: i64, pair: &[i64]| features.narrow(dim, pair[0], pair[1] - pair[0]).zero_();
             bounds
@@ -383,6 +396,7 @@ mod tests {
                 "key {key}: cells outside of the masks changed"
             );
         }
+
         assert!(
             widths.iter().all(|&n| n > 20),
             "every width comes: {widths:?}"
@@ -424,6 +438,7 @@ mod tests {
             &Tensor::ones([500, 1, 1], (Kind::Float, Device::Cpu)),
             &keys,
         );
+
         let (low, high) = (
             factors.min().double_value(&[]),
             factors.max().double_value(&[]),

@@ -118,11 +118,13 @@ mod tests {
         let table = table(0.5, Kind::Float, Device::Cpu);
         let noise = draw(&table, &Tensor::from_slice(&keys).view([2, 1]), 128_129);
         assert_eq!(noise.size(), [2, 128_129]);
+
         let deviation = noise.std(false).double_value(&[]);
         assert!(
             noise.mean(Kind::Double).double_value(&[]).abs() < 5e-3
                 && (deviation - 0.5).abs() < 5e-3
         );
+
         let tail = noise
             .abs()
             .gt(1.0)
@@ -130,6 +132,7 @@ mod tests {
             .mean(Kind::Double)
             .double_value(&[]);
         assert!((tail - 0.0455).abs() < 2e-3, "{tail} beyond two deviations");
+
         let rows = (noise.get(0) * noise.get(1))
             .mean(Kind::Double)
             .double_value(&[]);
@@ -138,11 +141,13 @@ mod tests {
         let mut state = keys[1] as u64;
         let table = normal_table();
         let got = Vec::<f32>::try_from(noise.get(1).narrow(0, 0, 800)).expect("f32");
+
         for four in got.chunks(4) {
             state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
             let mut word = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
             word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
             word ^= word >> 31;
+
             for (index, got) in four.iter().enumerate() {
                 let bits = (word >> (16 * index)) as i16;
                 let want = (table[(i32::from(bits) + (1 << 15)) as usize] * 0.5) as f32;
@@ -161,6 +166,7 @@ mod tests {
         ] {
             assert!((normal_quantile(p) - want).abs() < 1e-8, "{p}");
         }
+
         let table = normal_table();
         let moment = |power: i32| table.iter().map(|x| x.powi(power)).sum::<f64>() / NORMALS as f64;
         assert!(

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use super::FORMAT_VERSION;
 
 /// Advice for damaged checkpoints.
-const REMEDY: &str = "restore it from a copy, or remove its folder: fit --resume then goes on from the one before it, \
-                      and --checkpoint last takes that one";
+const REMEDY: &str = "restore it from a copy, or remove its folder: fit --resume and --checkpoint last then use the \
+                      previous one";
 
 /// Error writing or reading a checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +46,8 @@ pub enum CheckpointError {
     },
     /// A tensor of the model is missing in the checkpoint or has another shape there.
     #[error(
-        "checkpoint {path}: {name} is missing or of another shape; it is of another model or configuration"
+        "checkpoint {path}: {name} is missing or has another shape: the checkpoint belongs to another model or \
+         configuration"
     )]
     Mismatch {
         /// Path of the checkpoint.
@@ -66,8 +67,8 @@ pub enum CheckpointError {
     },
     /// There is no checkpoint to resume from.
     #[error(
-        "no checkpoint in {path}: was the run stopped before its first? begin it again there with \
-             --resume-or-start and its own flags"
+        "no checkpoint in {path}: was the run stopped before its first one? restart it there with --resume-or-start \
+         and its original flags"
     )]
     None {
         /// The folder that was searched.

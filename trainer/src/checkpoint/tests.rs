@@ -12,6 +12,7 @@ fn state(folder: &Path) -> State {
     let config = Config::default();
     let store = Store::open(folder, None).expect("a store");
     let data = Dataset::open(store, &config.data, Needs::default()).expect("a dataset");
+
     State::first(
         &config,
         &data,
@@ -24,6 +25,7 @@ fn tensors(value: f64) -> Vec<(String, Tensor)> {
     let odd = Tensor::from_slice(&[value as f32, 2.0, 3.0]);
     let wide = Tensor::from_slice(&[value, -0.0, f64::MIN_POSITIVE, f64::INFINITY]).view([2, 2]);
     let steps = Tensor::from_slice(&[7_i64, i64::MAX]);
+
     [
         ("b.odd", odd),
         ("a.wide", wide),
@@ -53,6 +55,7 @@ fn tensors_come_back_bit_for_bit_with_their_shapes() {
     let mut state = state(&folder.path().join("store"));
     let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 2).expect("a folder");
     let path = save(&checkpoints, &mut state, 3);
+
     let back = read_tensors(&path).expect("safetensors");
     assert_eq!(back.len(), 4);
     for (name, tensor) in tensors(3.0) {
@@ -63,6 +66,7 @@ fn tensors_come_back_bit_for_bit_with_their_shapes() {
         );
         assert!(back[&name].equal(&tensor), "{name}");
     }
+
     assert_eq!(read_state(&path).expect("JSON"), state);
 }
 
@@ -71,15 +75,18 @@ fn the_last_and_the_best_stay_and_nothing_else() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut state = state(&folder.path().join("store"));
     let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 2).expect("a folder");
+
     assert!(matches!(
         checkpoints.last(),
         Err(CheckpointError::None { .. })
     ));
+
     save(&checkpoints, &mut state, 1);
     assert_eq!(
         checkpoints.best().expect("the last"),
         checkpoints.last().expect("one")
     );
+
     state.best = Some(BestEpoch {
         value: 0.5,
         epoch: 0,
@@ -88,6 +95,7 @@ fn the_last_and_the_best_stay_and_nothing_else() {
     for step in 2..=5 {
         save(&checkpoints, &mut state, step);
     }
+
     assert_eq!(
         names(&checkpoints),
         ["step-00000002", "step-00000004", "step-00000005"]
@@ -98,6 +106,7 @@ fn the_last_and_the_best_stay_and_nothing_else() {
             .expect("step 2")
             .ends_with("step-00000002")
     );
+
     // A later run keeps fewer checkpoints.
     let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 1).expect("a folder");
     state.best = Some(BestEpoch {
@@ -105,6 +114,7 @@ fn the_last_and_the_best_stay_and_nothing_else() {
         epoch: 1,
         step: 6,
     });
+
     save(&checkpoints, &mut state, 6);
     assert_eq!(names(&checkpoints), ["step-00000006"]);
 }
@@ -115,12 +125,15 @@ fn a_kill_between_two_renamings_or_while_writing_loses_nothing() {
     let mut state = state(&folder.path().join("store"));
     let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 1).expect("a folder");
     let path = save(&checkpoints, &mut state, 9);
+
     let within = |name: &str| folder.path().join("checkpoints").join(name);
     fs::rename(&path, within(".old-00000009")).expect("a folder");
     fs::create_dir(within(".part-00000009")).expect("a folder");
     fs::write(within(".part-00000009/tensors.safetensors"), "half").expect("room");
+
     let last = checkpoints.last().expect("under its other name");
     assert_eq!(read_state(&last).expect("whole").step, 9);
+
     // Write the same step again, then the next one.
     for step in [9, 10] {
         save(&checkpoints, &mut state, step);
@@ -144,6 +157,7 @@ fn a_flipped_byte_anywhere_in_the_tensors_is_damage_with_its_file_and_a_remedy()
     let path = one(folder.path());
     let file = path.join(TENSORS);
     let whole = fs::read(&file).expect("a file");
+
     // Offsets in the header's length, a name, a dtype or shape, the header's end, and the values.
     for at in [
         0,
@@ -158,6 +172,7 @@ fn a_flipped_byte_anywhere_in_the_tensors_is_damage_with_its_file_and_a_remedy()
         let mut flipped = whole.clone();
         flipped[at] ^= 0x10;
         fs::write(&file, flipped).expect("room");
+
         let error = read_tensors(&path).expect_err("another byte");
         assert!(
             matches!(error, CheckpointError::Damaged { .. }),
@@ -169,11 +184,13 @@ fn a_flipped_byte_anywhere_in_the_tensors_is_damage_with_its_file_and_a_remedy()
             "{words}"
         );
     }
+
     fs::write(&file, &whole[..whole.len() - 1]).expect("room");
     assert!(
         matches!(read_tensors(&path), Err(CheckpointError::Damaged { .. })),
         "cut off"
     );
+
     fs::write(&file, &whole).expect("room");
     read_tensors(&path).expect("as it was");
 }
@@ -184,6 +201,7 @@ fn a_missing_file_is_damage() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = one(folder.path());
         fs::remove_file(path.join(name)).expect("a file");
+
         let error = read_state(&path)
             .and_then(|_| read_tensors(&path))
             .expect_err("half of it");
@@ -200,16 +218,19 @@ fn a_checkpoint_of_the_first_format_is_read_without_a_hash_and_a_later_one_is_no
     let path = one(folder.path());
     let text = fs::read(path.join(STATE)).expect("a file");
     let mut state: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+
     state
         .as_object_mut()
         .expect("a map")
         .remove("tensors_blake3")
         .expect("a hash");
+
     let mut as_format = |version: u32| {
         state["format_version"] = version.into();
         fs::write(path.join(STATE), state.to_string()).expect("room");
         read_tensors(&path).map(|tensors| tensors.len())
     };
+
     assert_eq!(as_format(1).expect("as before"), 4);
     assert!(matches!(as_format(2), Err(CheckpointError::Damaged { .. })));
     assert!(matches!(
@@ -228,9 +249,12 @@ fn an_epoch_of_ten_times_the_first_loss_diverges() {
         rows: 100,
         ..EpochSums::default()
     };
+
     assert_eq!(Divergence::of(&state), None, "no first loss");
+
     state.first_loss = Some(2.0);
     assert_eq!(Divergence::of(&state), None, "just ten times");
+
     state.first_loss = Some(1.5);
     let diverged = Divergence::of(&state).expect("more");
     assert_eq!(

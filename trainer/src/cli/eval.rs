@@ -1,4 +1,4 @@
-//! `wavemill-train eval`: a run's checkpoint on a split, by itself or beside another run's.
+//! `wavemill-train eval`: scores a run's checkpoint on a split, optionally in comparison with another run.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,63 +28,63 @@ const EXAMPLES: &str = "\
 Examples:
   wavemill-train eval runs/cnn2d-1f2e3d4c-1                         # best checkpoint on the test split
   wavemill-train eval runs/cnn2d-1f2e3d4c-1 --side validation --json
-  wavemill-train eval runs/cnn2d-1f2e3d4c-1 --version 4             # tells what of it the run trained on
+  wavemill-train eval runs/cnn2d-1f2e3d4c-1 --version 4             # reports which of its tracks the run trained on
   wavemill-train eval runs/crnn-5a6b7c8d-1 --against runs/cnn2d-1f2e3d4c-1
   wavemill-train eval runs/crnn-5a6b7c8d-1 --predictions test.parquet --embeddings vectors.parquet
-  wavemill-train eval runs/crnn-5a6b7c8d-1 --map map.parquet        # a place in the plane for each row
+  wavemill-train eval runs/crnn-5a6b7c8d-1 --map map.parquet        # a position in the plane for each row
   wavemill-train eval runs/crnn-5a6b7c8d-1 --projector runs/crnn-5a6b7c8d-1
 
---predictions has a row for each row that was evaluated: clip_key, segment, variant, offset_s,
-track_id, artist_id, split, and for each target T: T_true_id, T_true, T_predicted_id, T_predicted,
-T_probabilities and T_logits (lists in class order; classes are in the metadata). --embeddings has
-the vector that the heads see instead, in the column embedding. --map has the place of that vector
-on a t-SNE map, in the columns x and y, beside true and predicted classes. --projector has vectors
-as text: vectors.tsv, metadata.tsv and projector_config.pbtxt, which TensorBoard reads.
+--predictions writes a row for each evaluated row: clip_key, segment, variant, offset_s, track_id,
+artist_id, split, and for each target T: T_true_id, T_true, T_predicted_id, T_predicted,
+T_probabilities and T_logits (lists in class order; classes are in the metadata). --embeddings
+writes the vector that is the input of the heads instead, in the column embedding. --map writes the
+position of that vector on a t-SNE map, in the columns x and y, with true and predicted classes.
+--projector writes vectors as text: vectors.tsv, metadata.tsv and projector_config.pbtxt, which
+TensorBoard reads.
 
-`fit` has asked the test split once already (result.json). Choose between models by --side validation; a test split
-that is asked again and again becomes a second validation split.";
+`fit` has already evaluated the test split once (result.json). Compare models with --side validation: a test split
+that is evaluated repeatedly becomes a second validation split.";
 
 /// Score a run's checkpoint on a split
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct EvalCommand {
-    /// The folder that `fit` wrote
+    /// Folder written by `fit`
     run: PathBuf,
-    /// The store [default: the one that it was trained on]
+    /// The store [default: the one that the run was trained on]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Its version, by number or tag [default: the latest; of a recorded store, the one that was trained on]
+    /// Version of the store, by number or tag [default: the run's version; with --store, the latest]
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,
-    /// Which rows
+    /// Rows to evaluate
     #[arg(long, value_enum, default_value = "test")]
     side: SideArg,
-    /// The best on validation, or the last one
+    /// The best checkpoint on validation, or the last one
     #[arg(long, value_enum, default_value = "best")]
     checkpoint: CheckpointArg,
-    /// Another run, whose predictions of the same tracks are compared with this one's (paired bootstrap)
+    /// Another run, to compare on the same tracks (paired bootstrap)
     #[arg(long, value_name = "RUN")]
     against: Option<PathBuf>,
-    /// Write what was predicted for each row (Parquet)
+    /// Write the predictions for each row (Parquet)
     #[arg(long, value_name = "FILE")]
     predictions: Option<PathBuf>,
-    /// Write the vector of each row that the heads see (Parquet)
+    /// Write each row's vector, the input of the heads (Parquet)
     #[arg(long, value_name = "FILE")]
     embeddings: Option<PathBuf>,
-    /// Write where each row lies on a t-SNE map of these vectors (Parquet); of more than 10,000 rows, some drawn by chance
+    /// Write each row's position on a t-SNE map of these vectors (Parquet); of more than 10,000 rows, a random sample
     #[arg(long, value_name = "FILE")]
     map: Option<PathBuf>,
-    /// Neighbours that a row of the map has, about; lowered where there are too few rows
+    /// Approximate number of neighbours of a row on the map; lowered if there are too few rows
     #[arg(long, value_name = "N", default_value_t = 30, requires = "map", value_parser = clap::value_parser!(u16).range(2..=1000))]
     perplexity: u16,
-    /// Write the vectors for TensorBoard's embedding projector into this folder; of more than 10,000 rows, some drawn
-    /// by chance
+    /// Write the vectors to a folder for TensorBoard's embedding projector; of more than 10,000 rows, a random sample
     #[arg(long, value_name = "DIR")]
     projector: Option<PathBuf>,
-    /// Start N processes on this machine, each a rank
+    /// Start N processes on this machine, each as a rank
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     nproc: Option<u16>,
-    /// The scores as JSON on stdout
+    /// Print the scores as JSON on stdout
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -109,20 +109,20 @@ impl SideArg {
     }
 }
 
-/// Which checkpoint of a run.
+/// Selects a checkpoint of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum CheckpointArg {
-    /// The best on validation.
+    /// The best checkpoint on validation.
     Best,
-    /// The last.
+    /// The last checkpoint.
     Last,
 }
 
 impl CheckpointArg {
-    /// Its folder.
+    /// Returns the path of the checkpoint's folder.
     ///
     /// # Errors
-    /// Not a run, or none there yet.
+    /// The folder is not a run, or has no checkpoint yet.
     pub(crate) fn find(self, run: &Path) -> Result<PathBuf> {
         let checkpoints = Checkpoints::open(RunDir::open(run)?.checkpoints(), 1)?;
         let checkpoint = match self {
@@ -133,17 +133,17 @@ impl CheckpointArg {
     }
 }
 
-/// A run's checkpoint, and the rows that it is asked about.
+/// A run's checkpoint and the rows to evaluate.
 struct OpenedRun {
     data: Arc<Dataset>,
     state: State,
-    /// Of the checkpoint.
+    /// Path of the checkpoint.
     path: PathBuf,
-    /// What the run knows of the side, where the rows are of another version than it was trained on.
+    /// Overlap with the run's training tracks, if the rows are of another version than it was trained on.
     known: Option<Leaks>,
 }
 
-/// The same, with the model ready to answer.
+/// An opened run with its model loaded.
 struct LoadedRun {
     data: Arc<Dataset>,
     state: State,
@@ -152,10 +152,10 @@ struct LoadedRun {
 }
 
 impl EvalCommand {
-    /// Evaluates and prints.
+    /// Evaluates the run and prints the scores.
     ///
     /// # Errors
-    /// Not a run, another store, no labelled row.
+    /// The folder is not a run, the store is another one, or no row has a label.
     pub(crate) fn run(&self) -> Result<u8> {
         self.check_files()?;
 
@@ -171,7 +171,7 @@ impl EvalCommand {
         let group = fit::join(&ranks, &opened.data, &lost, &opened.state.config, device)?;
 
         let evaluated = load(opened, group, device).and_then(|own| self.evaluate(&own, group));
-        // Other ranks wait for this one: they are told how it ended.
+        // The other ranks are waiting for this rank's outcome.
         match &evaluated {
             Ok(()) => group.finish()?,
             Err(error) => group.fail(&exit::words(error)),
@@ -179,7 +179,7 @@ impl EvalCommand {
         evaluated.map(|()| 0)
     }
 
-    /// Two files of one name would be one of them.
+    /// Checks that no two output files are the same file.
     fn check_files(&self) -> Result<(), UsageError> {
         let files = [
             ("--predictions", &self.predictions),
@@ -191,7 +191,8 @@ impl EvalCommand {
                 if let (Some(file), Some(same)) = (file, same)
                     && place(file) == place(same)
                 {
-                    let words = format!("{flag} and {other} are one file: name two");
+                    let words =
+                        format!("{flag} and {other} are the same file: use two different files");
                     return Err(UsageError(words));
                 }
             }
@@ -203,7 +204,7 @@ impl EvalCommand {
         let LoadedRun { data, state, .. } = run;
         let own = self.predict(run, group, true)?;
 
-        // All ranks have all predictions: one of them speaks.
+        // All ranks have all predictions; only rank 0 prints.
         let speaks = group.rank() == 0;
         if speaks {
             let leaks = match &run.known {
@@ -245,10 +246,10 @@ impl EvalCommand {
         seed: u64,
         other: &Path,
     ) -> Result<()> {
-        // By tracks, since two runs may cut clips into other segments.
+        // Compare per track, because two runs may divide clips into different segments.
         let compared = paired(&own.per_track_mean()?, &theirs.per_track_mean()?, seed)?;
         let Some(compared) = compared else {
-            bail!("a single artist or track: nothing to draw from")
+            bail!("cannot compute intervals: a single artist or track cannot be resampled")
         };
 
         if self.json {
@@ -260,21 +261,24 @@ impl EvalCommand {
         Ok(())
     }
 
-    /// A run's checkpoint and the rows that it is asked about; `name`: a word for the run. If this process speaks, it
-    /// says what the run knows of them.
+    /// Opens a run's checkpoint and the rows to evaluate. `name` is the run's name in warnings, which are printed if
+    /// `speaks` is true.
     fn open(&self, run: &Path, name: &str, speaks: bool) -> Result<OpenedRun> {
         let path = self.checkpoint.find(run)?;
         let state = checkpoint::read_state(&path)?;
         let folder = RunDir::open(run)?;
 
         let (store, version) = match (&self.store, input::of(&folder)) {
-            // A store that is named has versions of its own: the recorded number would be another state there.
+            // With another store, the recorded version number would mean another state.
             (Some(store), _) => (store.clone(), self.version.clone()),
             (None, Some((store, version))) => {
                 let recorded = VersionName::Number(version);
                 (store, Some(self.version.clone().unwrap_or(recorded)))
             }
-            (None, None) => bail!("--store: {} does not say where its store is", run.display()),
+            (None, None) => bail!(
+                "--store is required: {} does not record the location of its store",
+                run.display()
+            ),
         };
 
         let side = self.side.side();
@@ -283,7 +287,7 @@ impl EvalCommand {
             .open_for(&store, version.as_ref(), &state, &path)?;
         run::require_rows(&data, side)?;
 
-        // On its own version the sides say what the run knows, and classes are its own.
+        // On the version that the run was trained on, its training side shows the overlaps, and all classes are known.
         let mut known = None;
         if data.store().manifest_hash() != state.manifest_hash {
             let found = run::known_side(&folder, name, &data, side);
@@ -303,7 +307,7 @@ impl EvalCommand {
         })
     }
 
-    /// What a checkpoint says of every row of the side; `asked`: the files that were asked for are written.
+    /// Predicts every row of the side. Writes the requested output files if `asked` is true.
     fn predict(
         &self,
         run: &LoadedRun,
@@ -316,7 +320,7 @@ impl EvalCommand {
             known,
             learner,
         } = run;
-        // The defaults are the manifest's order and no mixing, which the rows of the files rely on.
+        // The defaults are the manifest's order and no mix-up, which the order of rows in the files depends on.
         let plan = LoaderPlan {
             side: self.side.side(),
             batch_size: state.config.data.batch_size,
@@ -366,30 +370,30 @@ impl EvalCommand {
         Ok(predictions)
     }
 
-    /// What of the map of `rows` rows is not as it was asked for.
+    /// Reports how the map of `rows` rows differs from what was requested.
     fn report_map(&self, rows: usize) {
         let on_map = rows.min(ROWS_MAX);
         if on_map < rows {
             report(&format!(
-                "the map has {on_map} of {rows} rows, drawn by chance"
+                "the map shows a random sample of {on_map} of {rows} rows"
             ));
         }
 
         let perplexity = map::perplexity_for(on_map, f64::from(self.perplexity));
         if rows < ROWS_MIN {
             report(&format!(
-                "{rows} rows are too few for a map: their places on it say nothing"
+                "{rows} rows are too few for a map: their positions are meaningless"
             ));
         } else if perplexity < f64::from(self.perplexity) {
             report(&format!(
-                "perplexity {perplexity:.1} instead of {}, since the map has {on_map} rows",
+                "perplexity {perplexity:.1} instead of {}, because the map has only {on_map} rows",
                 self.perplexity
             ));
         }
     }
 }
 
-/// The model with the weights of its checkpoint.
+/// Creates the model with the weights of its checkpoint.
 fn load(opened: OpenedRun, group: &'static dyn Collective, device: Device) -> Result<LoadedRun> {
     let OpenedRun {
         data,
@@ -407,7 +411,7 @@ fn load(opened: OpenedRun, group: &'static dyn Collective, device: Device) -> Re
     })
 }
 
-/// Where a file will be, however its folder is spelt.
+/// Returns the path of an output file in canonical form, to detect different spellings of the same folder.
 fn place(file: &Path) -> PathBuf {
     let folder = file
         .parent()
@@ -415,7 +419,7 @@ fn place(file: &Path) -> PathBuf {
     let folder = folder.unwrap_or(Path::new("."));
     match (folder.canonicalize(), file.file_name()) {
         (Ok(folder), Some(name)) => folder.join(name),
-        // That it cannot be written is told where it is written.
+        // The folder does not exist; writing the file reports that error.
         _ => file.to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! Errors → one line and an exit code.
+//! Converts errors to an error line and an exit code.
 
 use std::any::Any;
 
@@ -22,22 +22,22 @@ use crate::run::RunError;
 use crate::strategy::{self, RankError};
 use crate::tracking::TrackingError;
 
-/// A problem with what the user typed.
+/// An error in the command's arguments.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct UsageError(pub String);
 
-/// A store whose bytes are not what its manifest says.
+/// Error for files that differ from their hashes in the store's manifest.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{files} damaged files: restore them from a copy, extract again, or pass them over with --skip-damaged"
+    "{files} damaged files: restore them from a copy, extract again, or skip them with --skip-damaged"
 )]
 pub(crate) struct DamagedFiles {
-    /// How many files.
+    /// Number of damaged files.
     pub files: usize,
 }
 
-/// The whole chain on one line, fit for a terminal; a cause that its error already says is left out.
+/// Formats an error and its causes on one line for a terminal, without causes that the line already contains.
 pub(crate) fn words(error: &Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
@@ -55,30 +55,30 @@ pub(crate) fn words(error: &Error) -> String {
     shown(&line).into_owned()
 }
 
-/// The first line of what libtorch threw through tch.
+/// Formats the first line of a panic message, such as of an exception of libtorch.
 pub(crate) fn panic_words(panic: &(dyn Any + Send)) -> String {
     let words = text::panic_words(panic).unwrap_or("no message");
     let line = words.lines().next().unwrap_or_default();
     format!(
-        "a fault in wavemill-train, please report it with the command: {}",
+        "internal error in wavemill-train, please report it with the command: {}",
         shown(line)
     )
 }
 
-/// Whether `println!` found that the reader of our output has gone.
+/// Reports whether the panic was raised by `println!` because the reader of stdout has closed the pipe.
 pub(crate) fn is_lost_reader(panic: &(dyn Any + Send)) -> bool {
     text::panic_words(panic)
         .is_some_and(|words| words.starts_with("failed printing to stdout: Broken pipe"))
 }
 
-/// The documented exit code.
+/// Returns the documented exit code of an error.
 pub(crate) fn code(error: &Error) -> u8 {
-    // A full disk, whichever error it is behind.
+    // A full disk takes precedence over every other error in the chain.
     if error.chain().any(exit::is_no_space) {
         return NO_SPACE;
     }
 
-    // The outermost error that has a code decides: it knows what its cause means here.
+    // The outermost error with a code determines the result, because it has the most context.
     error.chain().find_map(known).unwrap_or(1)
 }
 
@@ -96,7 +96,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
         return Some(ended.code);
     }
 
-    // What the parts of the library met.
+    // Errors of the library's modules.
     if let Some(error) = cause.downcast_ref::<DatasetError>() {
         return Some(dataset(error));
     }
@@ -130,7 +130,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     run(cause.downcast_ref()?)
 }
 
-// What an error passes on as its own is not among its causes: each of these looks inside.
+// Errors wrapped with `#[error(transparent)]` are not in the chain of causes, so these functions look inside them.
 
 fn run(error: &RunError) -> Option<u8> {
     match error {
@@ -247,7 +247,7 @@ fn dataset(error: &DatasetError) -> u8 {
     }
 }
 
-/// The reader of our output has gone (`| head`): a quiet end.
+/// Reports whether the reader of stdout has closed the pipe (as `| head` does), in which case the program ends quietly.
 pub(crate) fn is_broken_pipe(error: &Error) -> bool {
     error.chain().any(exit::is_broken_pipe)
 }
@@ -290,6 +290,7 @@ mod tests {
             rank: 1,
             reason: String::new(),
         };
+
         let cases: [(Error, u8); 15] = [
             (UsageError(String::new()).into(), 2),
             (RunError::from(damaged()).into(), 3),
@@ -324,6 +325,7 @@ mod tests {
             (RunError::from(EvaluateError::from(lost())).into(), 6),
             (Error::msg("what nobody knows"), 1),
         ];
+
         for (error, want) in cases {
             assert_eq!(code(&error), want, "{error:?}");
         }
@@ -346,6 +348,7 @@ mod tests {
             }
             .into()
         ));
+
         let text = |text: &str| Box::new(text.to_owned()) as Box<dyn Any + Send>;
         assert!(is_lost_reader(
             text("failed printing to stdout: Broken pipe (os error 32)").as_ref()

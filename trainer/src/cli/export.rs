@@ -1,4 +1,4 @@
-//! `wavemill-train export`: a run's model for other programs.
+//! `wavemill-train export`: writes a run's model for other programs.
 
 use std::path::PathBuf;
 
@@ -19,24 +19,24 @@ Examples:
   wavemill-train fit --store other --model resnet50 --init resnet50.safetensors --freeze
 
 safetensors: weights by name; the JSON is in the header's __metadata__, key wavemill.
-torchscript: the whole model, for torch.jit.load or libtorch; the JSON is in a file beside it.
+torchscript: the whole model, for torch.jit.load or libtorch; the JSON is in a separate file next to it.
 The JSON has the classes by target, how stored rows become inputs, the recipe of the features and their feature_id.
 
-ONNX is not offered: libtorch has no maintained way to it from C++.";
+ONNX is not supported: libtorch has no maintained exporter for it in C++.";
 
 /// Write a run's model for other programs
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ExportCommand {
-    /// The folder that `fit` wrote
+    /// Folder written by `fit`
     run: PathBuf,
-    /// Of the file
+    /// Format of the file
     #[arg(long, value_enum)]
     format: Format,
-    /// The file
+    /// File to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// The best on validation, or the last one
+    /// The best checkpoint on validation, or the last one
     #[arg(long, value_enum, default_value = "best")]
     checkpoint: CheckpointArg,
 }
@@ -48,19 +48,22 @@ enum Format {
 }
 
 impl ExportCommand {
-    /// Writes.
+    /// Writes the model.
     ///
     /// # Errors
-    /// Not a run, or no room.
+    /// The folder is not a run, or the file cannot be written.
     pub(crate) fn run(&self) -> Result<u8> {
-        // On the CPU, wherever it was trained: what is written belongs to no device.
+        // Load on the CPU, since the exported tensors must not depend on a device.
         let trained = TrainedModel::load(&self.checkpoint.find(&self.run)?, Device::Cpu)?;
         let about = ModelCard::new(&trained, &input::recipe_of(&RunDir::open(&self.run)?))?;
         match self.format {
             Format::Safetensors => export::write_safetensors(&trained, &about, &self.out)?,
             Format::Torchscript => {
                 let beside = export::write_torchscript(&trained, &about, &self.out)?;
-                eprintln!("what it takes and answers is in {}", beside.display());
+                eprintln!(
+                    "its inputs and outputs are described in {}",
+                    beside.display()
+                );
             }
         }
         Ok(0)

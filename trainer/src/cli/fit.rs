@@ -1,4 +1,4 @@
-//! `wavemill-train fit`: one training run, on one process or many.
+//! `wavemill-train fit`: one training run, on one or more processes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::tracking::{self, Ending, Tracker};
 const EXAMPLES: &str = "\
 Examples:
   wavemill-train fit --store store --model cnn2d
-  wavemill-train fit --store store --like gtzan-segments      # as that recipe's document trained
+  wavemill-train fit --store store --like gtzan-segments      # trains as in that recipe's document
   wavemill-train fit --store store --config my.toml --set optimizer.lr=3e-4 --set augment.enabled=true
   wavemill-train fit --store store --model crnn --target genre --target subgenre --split official
   wavemill-train fit --store store --model cnn2d --nproc 2 --threads 1
@@ -36,13 +36,13 @@ Examples:
   wavemill-train fit --resume-or-start runs/night --store store --model cnn2d
   wavemill-train fit --store store --model cnn2d --mlflow http://127.0.0.1:5000
 
-The configuration, of each key that has a value: wavemill-train fit --print-config
-Without --like and --config the values are document 000's (recipe fma-large), without its
+Print all keys that have a value: wavemill-train fit --print-config
+Without --like and --config, the values are those of document 000 (recipe fma-large), without its
 augmentation.
-Keys without one, such as data.frames and model.init, are in docs/trainer.md.
-A run stopped by Ctrl-C or SIGTERM writes a checkpoint first and says how to go on.";
+Keys without a default, such as data.frames and model.init, are described in docs/trainer.md.
+When stopped by Ctrl-C or SIGTERM, a run writes a checkpoint and prints the command to resume it.";
 
-/// What a process that ends for a lost rank waits for MLflow, at most: ranks end within seconds.
+/// Maximum time to wait for MLflow when a process ends because of a lost rank, since ranks end within seconds.
 const LAST_WORDS_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Train a model on a store, then evaluate it once on the test split
@@ -50,69 +50,69 @@ const LAST_WORDS_TIME_MAX: Duration = Duration::from_secs(2);
 #[command(after_help = EXAMPLES)]
 #[allow(clippy::struct_excessive_bools)]
 pub(crate) struct FitCommand {
-    /// A feature store of `wavemill extract`
+    /// A feature store written by `wavemill extract`
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Its version, by number or tag [default: the latest]
+    /// Version of the store, by number or tag [default: the latest]
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,
     #[command(flatten)]
     like: LikeArgs,
-    /// A configuration (TOML)
+    /// Configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Change a value of the configuration
+    /// Set a value of the configuration
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// As --set model.name=…; `wavemill-train models` lists them
+    /// Same as --set model.name=…; `wavemill-train models` lists the names
     #[arg(long, value_name = "NAME")]
     model: Option<String>,
-    /// As --set data.feature=…
+    /// Same as --set data.feature=…
     #[arg(long, value_name = "NAME")]
     feature: Option<String>,
-    /// As --set data.targets=[…]; may be given several times; `genres_all` is multi-label
+    /// Same as --set data.targets=[…]; may be given several times; `genres_all` is multi-label
     #[arg(long = "target", value_name = "NAME")]
     targets: Vec<String>,
-    /// As --set data.split=…: official, stratified or artist
+    /// Same as --set data.split=…: official, stratified or artist
     #[arg(long, value_name = "RULE")]
     split: Option<String>,
-    /// As --set train.epochs=…
+    /// Same as --set train.epochs=…
     #[arg(long, value_name = "N")]
     epochs: Option<u64>,
-    /// As --set data.batch_size=…: rows of a batch over all ranks
+    /// Same as --set data.batch_size=…: rows per batch over all ranks
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
-    /// As --set seed=…
+    /// Same as --set seed=…
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// As --set model.init=…: weights to start from
+    /// Same as --set model.init=…: weights to start from
     #[arg(long, value_name = "FILE")]
     init: Option<PathBuf>,
-    /// As --set model.freeze=true: train the head alone
+    /// Same as --set model.freeze=true: train only the head
     #[arg(long)]
     freeze: bool,
-    /// As --set data.skip_damaged=true
+    /// Same as --set data.skip_damaged=true
     #[arg(long)]
     skip_damaged: bool,
-    /// Folder in which the run's own is made
+    /// Folder in which to create the run's folder
     #[arg(long, default_value = "runs", value_name = "DIR")]
     runs: PathBuf,
-    /// Go on with a run where its last checkpoint is; its configuration counts, --epochs N makes it longer
+    /// Resume a run from its last checkpoint, with its own configuration; --epochs N extends it
     #[arg(long, value_name = "RUN", conflicts_with_all = ["like", "config", "sets", "model", "feature", "targets", "split", "batch_size", "seed", "init", "freeze"])]
     resume: Option<PathBuf>,
-    /// Go on with RUN where it has a checkpoint, and begin it there otherwise: the same command again and again does the
-    /// whole of a job that is killed and started anew. The configuration must be the run's, but for more epochs
-    /// [default RUN: RUNS/MODEL-CONFIGURATION-1]
+    /// Resume RUN if it has a checkpoint, else start it there, so that repeating the same command completes a job that
+    /// is killed and restarted. The configuration must be the run's, except for more epochs [default RUN:
+    /// RUNS/MODEL-CONFIGURATION-1]
     #[arg(long, value_name = "RUN", conflicts_with = "resume")]
     #[allow(clippy::option_option)]
     resume_or_start: Option<Option<PathBuf>>,
-    /// Start N processes on this machine, each a rank
+    /// Start N processes on this machine, each as a rank
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     nproc: Option<u16>,
-    /// Print the configuration that would be used, without keys that have no value, and stop
+    /// Print the configuration that would be used, without keys that have no value, and exit
     #[arg(long)]
     print_config: bool,
-    /// The result as JSON on stdout
+    /// Print the result as JSON on stdout
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -122,10 +122,10 @@ pub(crate) struct FitCommand {
 }
 
 impl FitCommand {
-    /// Trains.
+    /// Runs the command.
     ///
     /// # Errors
-    /// UsageError, store, or whatever stopped the run.
+    /// UsageError, an error of the store, or the error that ended the run.
     pub(crate) fn run(&self) -> Result<u8> {
         if let Some(listing) = self.like.listing() {
             print!("{listing}");
@@ -146,7 +146,7 @@ impl FitCommand {
         let begun = self.begun(ranks.world_size)?;
         let (store, version) = begun.store(self.store.as_deref(), self.version.as_ref())?;
         let data = self.machine.open(&store, version.as_ref(), &begun.config)?;
-        // Before ranks wait for each other: what is wrong with the rows is told at once.
+        // Check the rows before ranks wait for each other, so that errors are reported immediately.
         run::check(&begun.config, &data, ranks.world_size)?;
         if begun.from.is_none() {
             self.look_at_what_begins(&data, &ranks)?;
@@ -155,21 +155,21 @@ impl FitCommand {
         let device = self.machine.device(&ranks, begun.threads)?;
         let group = join(&ranks, &data, &data.lost_paths(), &begun.config, device)?;
         let ended = self.fit(begun, &store, &data, group, device);
-        // Other ranks wait for this one: they are told how it ended.
+        // The other ranks are waiting for this rank's outcome.
         match &ended {
             Ok(_) => group.finish()?,
-            // Of no effect where all ranks were asked to stop, and have parted.
+            // Has no effect if all ranks were asked to stop, since they have left the group by then.
             Err(error) => group.fail(&super::exit::words(error)),
         }
 
         match ended {
-            // Rank 0 says it.
+            // Only rank 0 reports it.
             Err(error) if group.rank() > 0 && is_stopped(&error) => Ok(super::exit::code(&error)),
             ended => ended,
         }
     }
 
-    /// What is told, and looked at, of a run that begins: one that goes on has its weights.
+    /// Prints notes and checks the initial weights of a new run. A resumed run already has its weights.
     fn look_at_what_begins(&self, data: &Dataset, ranks: &Ranks) -> Result<()> {
         let layered = self.config()?;
         if ranks.rank == 0 {
@@ -184,7 +184,7 @@ impl FitCommand {
         }
     }
 
-    /// What the run begins with. No rank writes before all have looked.
+    /// Determines the run's start. No rank may write to the folder before all ranks have called this.
     fn begun(&self, world_size: usize) -> Result<RunStart> {
         if let Some(run) = &self.resume {
             let changes = Changes {
@@ -214,10 +214,10 @@ impl FitCommand {
         group: &'static dyn Collective,
         device: Device,
     ) -> Result<u8> {
-        // Nobody has written by now: where ranks see the folder differently, all end here.
+        // No rank has written yet: if ranks see different states of the folder, all of them end here.
         run_folder::agree(begun.from, group)?;
 
-        // Before a folder is made: a server that is away leaves nothing behind.
+        // Connect before creating a folder, so that an unreachable server leaves nothing on disk.
         let mut server = None;
         if group.rank() == 0 {
             server = self.mlflow.server(begun.folder.as_deref())?;
@@ -268,11 +268,9 @@ impl FitCommand {
                 print!("{}", shown_lines(&result.to_string()));
             }
             if ended_before {
-                report(
-                    "the run had come to its end before: nothing is left to do, and its result is as it was",
-                );
+                report("the run is already complete: nothing to do, and its result is unchanged");
             }
-            report(&format!("the run is in {}", job.folder.display()));
+            report(&format!("run folder: {}", job.folder.display()));
             if let Some(page) = job.tracker.as_ref().and_then(Tracker::page) {
                 report(&format!("MLflow has it at {page}"));
             }
@@ -280,7 +278,7 @@ impl FitCommand {
         Ok(0)
     }
 
-    /// What `--like` names, then the file, then the flags, then `--set`.
+    /// Builds the configuration from `--like`, the file, the flags and `--set`. Later ones override earlier ones.
     fn config(&self) -> Result<LayeredConfig> {
         let targets = toml::Value::from(self.targets.clone()).to_string();
         let flags = [
@@ -311,7 +309,7 @@ impl FitCommand {
         for (key, value) in flags {
             sets.extend(value.map(|value| format!("{key}={value}")));
         }
-        // Behind the flags: later ones win.
+        // `--set` comes after the flags, because later values take precedence.
         sets.extend(self.sets.iter().cloned());
         self.like.read(self.config.as_deref(), &sets)
     }
@@ -321,17 +319,17 @@ fn toml_text(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }
 
-/// Whether a signal ended it, in order.
+/// Reports whether the run was stopped in an orderly way, by a signal.
 pub(crate) fn is_stopped(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(RunError::Stopped { .. }))
 }
 
-/// Runs with signals caught and progress drawn. The first signal asks for an orderly end, a second one ends at once.
+/// Trains with signal handling and progress output. The first signal requests an orderly stop, the second exits.
 ///
-/// Ranks that are asked to stop leave together: one that went before would be missed while rank 0 writes.
+/// Ranks that are asked to stop leave the group together: one that left early would be lost while rank 0 still writes.
 ///
 /// # Errors
-/// As [`run::fit`].
+/// The errors of [`run::fit`].
 pub(crate) fn monitored(
     job: &Job,
     data: &Arc<Dataset>,
@@ -362,16 +360,17 @@ pub(crate) fn monitored(
     })
 }
 
-/// Where the time went, and the run's files.
+/// Prints the time spent in each phase and the run's files.
 fn say_details(monitor: &RunMonitor, job: &Job, seconds: f64) {
     let waited = monitor.wait_ns.load(Ordering::Relaxed) as f64 / 1e9;
     let evaluated = monitor.evaluation_ns.load(Ordering::Relaxed) as f64 / 1e9;
     let trained = (seconds - evaluated).max(0.0);
     eprintln!(
-        "wall seconds: training {trained:.1}, of these waiting for rows {waited:.1}; validation and test {evaluated:.1}"
+        "wall seconds: training {trained:.1}, of which waiting for rows {waited:.1}; validation and test \
+         {evaluated:.1}"
     );
 
-    // A folder that cannot be read is told of nowhere: the run is over, and well.
+    // Errors reading the folder are ignored, since the run has succeeded.
     let mut files: Vec<_> = std::fs::read_dir(&job.folder)
         .into_iter()
         .flatten()
@@ -383,7 +382,7 @@ fn say_details(monitor: &RunMonitor, job: &Job, seconds: f64) {
     }
 }
 
-/// Ends the thread that draws, whatever ends the run: a panic would wait for it for ever.
+/// Ends the progress thread however the run ends. Otherwise a panic would wait for that thread forever.
 struct DoneOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for DoneOnDrop<'_> {
@@ -392,10 +391,10 @@ impl Drop for DoneOnDrop<'_> {
     }
 }
 
-/// All ranks of the job, which agree on what they do; `lost`: the files that this one passes over.
+/// Joins the job's ranks and checks that they agree on their work. `lost` lists the files that this rank skips.
 ///
 /// # Errors
-/// A rank is missing, or works on something else, or on another kind of device.
+/// A rank is missing, works on something else, or uses another kind of device.
 pub(crate) fn join(
     ranks: &Ranks,
     data: &Dataset,
@@ -415,7 +414,7 @@ pub(crate) fn join(
         },
     };
 
-    // MLflow is told first: there is nobody left to do it afterwards.
+    // Report to MLflow first, because `exit` ends the process.
     let exit = strategy::exit_on_loss(ranks);
     let end = Box::new(move |loss: &RankError| {
         tracking::end_now(Ending::Failed, LAST_WORDS_TIME_MAX);

@@ -1,4 +1,4 @@
-//! What a run's folder says of its input: which store and feature, and the recipe that makes more of it.
+//! Records a run's input in its folder: the store, the feature, and the recipe to extract features from other audio.
 
 use std::path::{Path, PathBuf};
 
@@ -11,12 +11,12 @@ use crate::dataset::Dataset;
 const INPUT: &str = "input.json";
 const RECIPE: &str = "recipe.toml";
 
-/// Where a run keeps the recipe of its store.
+/// Returns the path of a run's copy of its store's recipe.
 pub(crate) fn recipe_of(run: &RunDir) -> PathBuf {
     run.path().join(RECIPE)
 }
 
-/// `input.json`; holds a path of this machine, so nothing of a result is in it.
+/// Contents of `input.json`. It contains a path of this machine, so it is kept apart from the result.
 #[derive(Debug, Serialize, Deserialize)]
 struct Input {
     store: PathBuf,
@@ -25,13 +25,13 @@ struct Input {
     feature_id: String,
 }
 
-/// Writes `input.json` and the store's recipe beside a new run's configuration.
+/// Writes `input.json` and the store's recipe to a new run's folder.
 ///
 /// # Errors
-/// The folder cannot be written.
+/// The folder is not writable.
 pub(crate) fn write(run: &RunDir, store: &Path, data: &Dataset) -> Result<()> {
     let input = Input {
-        // Absolute, since a run may go on from another folder.
+        // An absolute path, because a run may be resumed from another working directory.
         store: store.canonicalize().unwrap_or_else(|_| store.to_owned()),
         version: data.store().version(),
         feature: data.feature().name.clone(),
@@ -50,9 +50,9 @@ fn put(run: &RunDir, name: &str, text: String) -> Result<()> {
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The store and version that a run was started on, if its folder says so.
+/// Returns the store and version that a run was started on, if recorded in its folder.
 pub(crate) fn of(run: &RunDir) -> Option<(PathBuf, u64)> {
-    // What cannot be read is as good as not there: the user is asked for `--store`.
+    // An unreadable file is treated like a missing one: the user is asked for `--store`.
     let text = std::fs::read(run.path().join(INPUT)).ok()?;
     let input: Input = serde_json::from_slice(&text).ok()?;
     Some((input.store, input.version))

@@ -1,6 +1,6 @@
-//! SIGINT and SIGTERM: exit code 130 and one line, within a second, or a word of what is waited for.
+//! Handles SIGINT and SIGTERM: the process exits with code 130 within a second, or reports the reason for the delay.
 //!
-//! A run of training ends after the step in progress, with a checkpoint. All else may be left at any moment.
+//! Training ends after the step in progress, with a checkpoint. All other work can be interrupted at any time.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,24 +18,24 @@ use crate::tracking::{self, Ending};
 /// The documented exit code.
 const EXIT_CODE: i32 = 130;
 
-/// Before it is said what is waited for: most steps are over by then.
+/// Time before a message reports what the process is waiting for. Most steps take less.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// What an end at once still waits for MLflow, where the run is at a server.
+/// Maximum time that an immediate exit waits for MLflow, if the run is on a server.
 const LAST_WORDS_TIME_MAX: Duration = Duration::from_millis(500);
 
-/// Set by a program that starts this one and keeps its standard input open: the end of that input is the other
-/// program's, also when it is killed.
+/// Set by a program that starts this process and keeps its stdin open. End of input then means that the other program
+/// has ended or was killed.
 const END_WITH_STDIN: &str = "WAVEMILL_END_WITH_STDIN";
 
-/// What a signal does.
+/// The reaction to a signal.
 #[derive(Clone, Debug)]
 enum SignalAction {
-    /// Nothing here: the launcher of ranks has handlers of its own.
+    /// No reaction, because the launcher of ranks has its own handlers.
     Nothing,
-    /// Ends the process, with these words.
+    /// End the process with this message.
     EndProcess(&'static str),
-    /// Asks a run to stop.
+    /// Ask the run to stop.
     StopRun {
         stop: Arc<AtomicBool>,
         phase: Arc<Phase>,
@@ -44,17 +44,17 @@ enum SignalAction {
 
 static ACTION: Mutex<SignalAction> = Mutex::new(SignalAction::Nothing);
 
-/// True once the run has ended by itself. Held while something is said, so that it is not said after the last line.
+/// True once the run has ended. The lock is held while printing, so that no message follows the last line.
 static IS_OVER: Mutex<bool> = Mutex::new(false);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// From now on a signal ends the process with `words`. Starts the thread that takes signals: to be called once.
+/// Makes signals end the process with the message `words`. Call this once: it starts the thread that receives signals.
 ///
 /// # Errors
-/// No handler, or no thread for it.
+/// The handler cannot be installed, or its thread cannot be started.
 pub(crate) fn at_once(words: &'static str) -> Result<()> {
     *lock(&ACTION) = SignalAction::EndProcess(words);
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
@@ -64,18 +64,18 @@ pub(crate) fn at_once(words: &'static str) -> Result<()> {
     Ok(())
 }
 
-/// The thread that takes signals is there: threads that come after this call get none. Ranks started as children would
-/// get none either, so their launcher does not call it.
+/// Blocks signals in all threads that are started after this call; the existing thread receives them. Child processes
+/// would inherit the block, so the launcher of ranks does not call this.
 pub(crate) fn keep_away() {
     ffi::keep_signals_away();
 }
 
-/// From now on signals are another's.
+/// Makes this module ignore signals from now on, because other handlers are responsible.
 pub(crate) fn leave_to_others() {
     *lock(&ACTION) = SignalAction::Nothing;
 }
 
-/// A monitor of a run that signals stop: one flag for the process, since a sweep's trials follow each other.
+/// Returns a monitor for a run that signals stop. All monitors share one flag, since trials of a sweep are sequential.
 pub(crate) fn monitor() -> RunMonitor {
     static STOP: Mutex<Option<Arc<AtomicBool>>> = Mutex::new(None);
     let stop = Arc::clone(lock(&STOP).get_or_insert_default());
@@ -90,11 +90,11 @@ pub(crate) fn monitor() -> RunMonitor {
     monitor
 }
 
-/// Ends this process with the one that started it, where that asks for it: else a run would go on that nobody waits for,
-/// and keep its folder from whoever starts it anew. The last checkpoint counts.
+/// Ends this process when the program that started it ends, if that program has requested so. Otherwise an abandoned
+/// run would continue and block its folder for a restart, which can resume from the last checkpoint.
 ///
 /// # Errors
-/// No thread for it.
+/// The thread cannot be started.
 pub(crate) fn end_with_starter() -> Result<()> {
     if std::env::var_os(END_WITH_STDIN).is_none() {
         return Ok(());
@@ -102,7 +102,7 @@ pub(crate) fn end_with_starter() -> Result<()> {
     std::thread::Builder::new()
         .name("starter".to_owned())
         .spawn(|| {
-            // Nothing is ever sent. An error ends it too: whatever it is, nobody is known to be there.
+            // No input is ever sent. A read error ends the process too, because the starter may have ended.
             let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
             tracking::end_now(Ending::Killed, LAST_WORDS_TIME_MAX);
             ffi::exit_now(EXIT_CODE)
@@ -110,20 +110,20 @@ pub(crate) fn end_with_starter() -> Result<()> {
     Ok(())
 }
 
-/// The run has ended by itself: from now on nobody is told what is waited for.
+/// Records that the run has ended, so that no more messages about waiting are printed.
 pub(crate) fn over() {
     *lock(&IS_OVER) = true;
 }
 
 fn act() {
-    // A copy, so that the lock is free while this waits.
+    // Clone the action, to release the lock before waiting.
     let action = lock(&ACTION).clone();
     match action {
         SignalAction::Nothing => {}
         SignalAction::EndProcess(words) => end(words),
         SignalAction::StopRun { stop, phase } => {
             if stop.swap(true, Ordering::Relaxed) {
-                end("stopped at once by a second signal: the last checkpoint counts");
+                end("stopped at once by a second signal; the last checkpoint is intact");
             }
             if speaks() {
                 say_later(phase);
@@ -132,22 +132,22 @@ fn act() {
     }
 }
 
-/// Where the run has not ended by then.
+/// Prints what the process is waiting for, unless the run ends first.
 fn say_later(phase: Arc<Phase>) {
-    // Without a thread nothing is said.
+    // If the thread cannot be started, no message is printed.
     let _ = std::thread::Builder::new().spawn(move || {
         std::thread::sleep(PATIENCE);
         let is_over = lock(&IS_OVER);
         if !*is_over {
             eprintln!(
-                "stopping after {}; once more to stop at once",
+                "stopping after {}; a second signal stops at once",
                 phase.words()
             );
         }
     });
 }
 
-/// Of ranks, the first one speaks.
+/// Reports whether this process prints messages: only rank 0 does.
 fn speaks() -> bool {
     std::env::var("RANK").map_or(true, |rank| rank == "0")
 }

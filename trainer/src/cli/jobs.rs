@@ -1,9 +1,10 @@
-//! Several trials of a sweep at once, each in a process of its own: libtorch has one generator of random numbers a
-//! process, so that trials in threads would draw each other's.
+//! Runs several trials of a sweep at once, each in its own process: libtorch has one random number generator per
+//! process, which trials in threads would share.
 //!
-//! A trial is this program's `sweep` with `--trial N`, which trains that one and prints its line. Before that it may ask
-//! whether it is worth another epoch: a line that begins with `QUESTION`, answered on its standard input. What a trial
-//! comes to does not depend on what runs beside it. Knows no model and no store.
+//! A trial is this program's `sweep` with `--trial N`, which trains that trial and prints its result as a line. Before
+//! that, it may ask after each epoch whether to continue: it prints a line that begins with `QUESTION` and reads the
+//! answer from stdin. A trial's result does not depend on the trials that run at the same time. This module knows no
+//! models or stores.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -19,81 +20,81 @@ use signal_hook::iterator::Signals;
 use super::interrupt;
 use crate::ffi;
 
-/// Between two looks at the children, and at the parent.
+/// Interval at which the children, and the parent, are checked.
 const POLL: Duration = Duration::from_millis(50);
 /// Exit code after a signal.
 const INTERRUPTED: u8 = 130;
-/// How the line begins with which a trial asks, and the two answers.
+/// Prefix of the line in which a trial asks whether to continue, and the two answers.
 const QUESTION: &str = "? ";
 const GO_ON: &str = "go on";
 const END: &str = "end";
 
-/// A trial's process that ended all: such as one that found the disk full.
+/// A trial's process ended the whole sweep, for example because the disk is full.
 #[derive(Debug, thiserror::Error)]
-#[error("trial {trial} ended the sweep with exit code {code}: what it said stands above")]
+#[error("trial {trial} ended the sweep with exit code {code}: see its output above")]
 pub(crate) struct FatalTrial {
-    /// From 0.
+    /// Number of the trial, from 0.
     pub trial: usize,
-    /// Its exit code, which becomes this program's.
+    /// Exit code of the trial's process, which becomes this program's.
     pub code: u8,
 }
 
-/// What a trial's process came to.
+/// Outcome of a trial's process.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// The line that it printed.
+    /// The line that the process printed.
     Line(String),
-    /// It was ended from outside: the signal's number.
+    /// The process was killed by this signal.
     Killed(i32),
 }
 
-/// What there is to run.
+/// Description of the trials to run.
 pub(crate) struct JobPlan<'a> {
-    /// How many at once.
+    /// Number of trials at once.
     pub jobs: usize,
-    /// Of each trial, equal where two trials compute the same: the later one waits, and takes the earlier one's run.
+    /// Key of each trial. Trials with equal keys compute the same: the later trial waits and reuses the earlier run.
     pub keys: &'a [String],
-    /// The command of a trial in a slot, both from 0. There are as many slots as jobs.
+    /// Creates the command for a trial in a slot, both from 0. There are as many slots as jobs.
     pub command: &'a dyn Fn(usize, usize) -> Command,
 }
 
-/// Who tells trials whether they are worth another epoch.
+/// Decides whether trials continue with another epoch.
 pub(crate) trait Judge {
-    /// A trial asks, with its values so far.
+    /// Receives a trial's question, with its values so far.
     fn asked(&mut self, trial: usize, values: Vec<f64>);
 
-    /// A trial has ended.
+    /// Receives the outcome of a trial.
     fn ended(&mut self, trial: usize, outcome: &Outcome);
 
-    /// The answer to a trial that has asked; `None` while it depends on another's next epoch.
+    /// Returns the answer to a trial's question, or `None` while the answer depends on another trial's next epoch.
     fn goes_on(&self, trial: usize) -> Option<bool>;
 }
 
-/// Asks the process that started this one whether a trial with these values is worth another epoch.
+/// Asks the parent process whether a trial with these values should continue with another epoch.
 pub(crate) fn ask(values: &[f64]) -> bool {
     let words: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
     println!("{QUESTION}{}", words.join(" "));
 
     let mut answer = String::new();
-    // Without an answer there is nobody left to compare with.
+    // Without an answer the parent has ended, and the trial continues.
     let _ = io::stdin().lock().read_line(&mut answer);
     answer.trim() != END
 }
 
-/// A trial that runs.
+/// A running trial.
 struct TrialProcess {
     trial: usize,
     slot: usize,
     child: Child,
     answers: ChildStdin,
     questions: Receiver<Vec<f64>>,
-    /// Whether it waits for an answer.
+    /// Whether the trial is waiting for an answer.
     waits: bool,
     out: JoinHandle<String>,
     err: JoinHandle<()>,
 }
 
-/// Trials that run; killed if dropped.
+/// The running trials, which are killed on drop.
 struct Jobs {
     running: Vec<TrialProcess>,
 }
@@ -101,23 +102,24 @@ struct Jobs {
 impl Drop for Jobs {
     fn drop(&mut self) {
         for job in &mut self.running {
-            // Fails only for one that has ended.
+            // Killing fails only if the process has already ended.
             let _ = job.child.kill();
             let _ = job.child.wait();
         }
     }
 }
 
-/// Runs all trials, told in their order as `told`, and returns the trial in which a signal stopped them, if one did.
+/// Runs all trials and passes their outcomes to `told` in trial order. If a signal stopped the sweep, returns the trial
+/// where it stopped.
 ///
 /// # Errors
-/// [`FatalTrial`], after the others were asked to stop and have ended; no process; what `told` says.
+/// [`FatalTrial`], after the other trials have been stopped; an error if a process cannot start; errors of `told`.
 pub(crate) fn run(
     plan: &JobPlan<'_>,
     judge: &mut dyn Judge,
     mut told: impl FnMut(usize, Outcome) -> Result<()>,
 ) -> Result<Option<usize>> {
-    // Before the first child, or a signal in between would end this process alone.
+    // Register before the first child starts: a signal in between would end only this process.
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     interrupt::leave_to_others();
     let mut jobs = Jobs {
@@ -142,7 +144,7 @@ pub(crate) fn run(
                     judge.ended(trial, &outcome);
                     outcomes[trial] = Some(outcome);
                 }
-                // Asked to stop, with the others.
+                // This trial was asked to stop together with the others.
                 Err(INTERRUPTED) if stopped || fatal.is_some() => {}
                 Err(code) => {
                     fatal.get_or_insert(FatalTrial { trial, code });
@@ -153,7 +155,7 @@ pub(crate) fn run(
         let ends = stopped || fatal.is_some();
         jobs.answer(judge, ends);
 
-        // Told in the order of trials, whatever the order in which they ended.
+        // Report in trial order, regardless of the order in which the trials ended.
         while let Some(outcome) = outcomes.get_mut(next_told).and_then(Option::take) {
             told(next_told, outcome)?;
             next_told += 1;
@@ -176,16 +178,16 @@ pub(crate) fn run(
 impl Jobs {
     fn signal(&mut self, signal: i32) {
         for job in &mut self.running {
-            // One that ends in this moment needs no signal.
+            // Signalling fails only if the process has just ended.
             let _ = ffi::signal_child(&mut job.child, signal);
         }
     }
 
-    /// Answers the trials that ask, as far as that can be done. `stops`: all, so that they come to their end.
+    /// Answers the waiting trials as far as possible. If `stops` is true, answers all of them, so that they can end.
     fn answer(&mut self, judge: &mut dyn Judge, stops: bool) {
-        // All are heard before one is answered: answers depend on the others' epochs.
+        // Receive all questions first, because an answer may depend on the other trials' epochs.
         for job in &mut self.running {
-            // A trial waits for its answer, so there is one question at most.
+            // A trial waits for its answer, so at most one question is pending.
             if let Ok(values) = job.questions.try_recv() {
                 judge.asked(job.trial, values);
                 job.waits = true;
@@ -196,13 +198,13 @@ impl Jobs {
             let Some(goes_on) = judge.goes_on(job.trial).or(stops.then_some(true)) else {
                 continue;
             };
-            // One that has ended since needs none.
+            // Writing fails only if the process has already ended.
             let _ = writeln!(job.answers, "{}", if goes_on { GO_ON } else { END });
             job.waits = false;
         }
     }
 
-    /// Fills the free slots with the first trials that may begin. `next_told`: all before it have ended.
+    /// Starts trials in the free slots, in trial order. All trials before `next_told` have ended.
     fn start(
         &mut self,
         plan: &JobPlan<'_>,
@@ -215,7 +217,7 @@ impl Jobs {
                 continue;
             }
 
-            // A trial whose configuration an earlier one has waits for that, and takes its run.
+            // A trial with the same key as an earlier one waits for the earlier one to end, and then reuses its run.
             let mut may_begin = (0..started.len()).filter(|&trial| {
                 let waits = (0..trial).any(|other| {
                     let has_ended = other < next_told || outcomes[other].is_some();
@@ -235,7 +237,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// The trials that have ended since the last look: what each came to, or the exit code of one without a line.
+    /// Removes the trials that have ended. Returns each one's outcome, or its exit code if it printed no line.
     fn ended(&mut self) -> Result<Vec<(usize, Result<Outcome, u8>)>> {
         let mut ended = Vec::new();
         let mut still = Vec::new();
@@ -252,7 +254,7 @@ impl Jobs {
 
 impl TrialProcess {
     fn start(trial: usize, slot: usize, mut command: Command) -> Result<Self> {
-        // A group of its own: a terminal's Ctrl-C reaches it once, through its parent.
+        // The child gets its own process group, so that Ctrl-C in a terminal reaches it only once, through its parent.
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -266,7 +268,7 @@ impl TrialProcess {
         let answers = child.stdin.take().context("a piped child has a stdin")?;
 
         let (asked, questions) = unbounded();
-        // Both pipes are read all the time: a trial that has filled one would stand still.
+        // Both pipes are read continuously, because a trial blocks when a pipe is full.
         let out = std::thread::spawn(move || listen(out, &asked));
         let err = std::thread::spawn(move || pass_on(trial, err));
 
@@ -284,18 +286,18 @@ impl TrialProcess {
 
     fn outcome(self, status: ExitStatus) -> Result<Outcome, u8> {
         let line = self.out.join().unwrap_or_default();
-        // Its last words come before what is said of it.
+        // Wait for the child's last lines on stderr before its outcome is reported.
         let _ = self.err.join();
 
         if let Some(signal) = status.signal() {
             return Ok(Outcome::Killed(signal));
         }
-        // A line is the trial's result, whatever its exit code.
+        // A printed line is the trial's result, regardless of the exit code.
         if !line.trim().is_empty() {
             return Ok(Outcome::Line(line));
         }
 
-        // Without a line it did not come to an end: then 0 is no answer.
+        // Without a line the trial did not finish, so an exit code of 0 is treated as an error.
         Err(status
             .code()
             .and_then(|code| u8::try_from(code).ok())
@@ -304,17 +306,17 @@ impl TrialProcess {
     }
 }
 
-/// What a trial says that is no question.
+/// Reads a trial's output and sends its questions to `asked`. Returns all other lines.
 fn listen(out: ChildStdout, asked: &Sender<Vec<f64>>) -> String {
     let mut text = String::new();
-    // What cannot be read is missed as a line.
+    // Stops at a read error; the missing line is then noticed as a missing result.
     for line in BufReader::new(out).lines().map_while(Result::ok) {
         match line.strip_prefix(QUESTION) {
             Some(values) => {
                 let values = values
                     .split_whitespace()
                     .map(|word| word.parse().unwrap_or(f64::NAN));
-                // Nobody to hear it: the trial is being ended.
+                // Sending fails only if the receiver was dropped because the trial is being ended.
                 let _ = asked.send(values.collect());
             }
             None => text += &(line + "\n"),
@@ -323,17 +325,17 @@ fn listen(out: ChildStdout, asked: &Sender<Vec<f64>>) -> String {
     text
 }
 
-/// Every line of a trial, with its number before.
+/// Prints every line of a trial to stderr, prefixed with the trial's number.
 fn pass_on(trial: usize, err: ChildStderr) {
     for line in BufReader::new(err).lines().map_while(Result::ok) {
         eprintln!("trial {trial}: {line}");
     }
 }
 
-/// Ends this process when the one that started it has gone: nobody would read what it comes to.
+/// Ends this process when its parent has ended, because then no process would read its result.
 ///
 /// # Errors
-/// No thread.
+/// The thread cannot be started.
 pub(crate) fn end_with_parent() -> Result<()> {
     let parent = std::os::unix::process::parent_id();
     std::thread::Builder::new()
@@ -365,7 +367,7 @@ mod tests {
         }
     }
 
-    /// Ends whoever has asked twice, and answers the last trial first.
+    /// Ends trials that have asked twice, and does not answer trial 0 before trial 1 has asked.
     #[derive(Default)]
     struct Twice {
         asked: Vec<(usize, Vec<f64>)>,
@@ -408,15 +410,17 @@ mod tests {
     #[test]
     fn trials_run_side_by_side_and_are_told_in_order() {
         let keys = keys(&["a", "b", "c", "d"]);
-        // The first is the slowest; slots go from 0 to 1.
+        // The first trial takes longest; slots are 0 and 1.
         let command =
             shell(|trial, slot| format!("sleep 0.{}; echo {trial} $(({slot} < 2))", 6 - trial));
+
         let told = lines(&JobPlan {
             jobs: 2,
             keys: &keys,
             command: &command,
         })
         .expect("all end well");
+
         let want: Vec<_> = (0..4)
             .map(|trial| (trial, Outcome::Line(format!("{trial} 1\n"))))
             .collect();
@@ -432,6 +436,7 @@ mod tests {
                 "{delay} echo '? 0.5 NaN'; read a; echo '? 0.5 NaN 1e-300'; read b; echo \"$a, $b\""
             )
         });
+
         let mut judge = Twice::default();
         let told = lines_judged(
             &JobPlan {
@@ -442,10 +447,12 @@ mod tests {
             &mut judge,
         )
         .expect("all end well");
+
         assert_eq!(
             told,
             [0, 1].map(|trial| (trial, Outcome::Line("go on, end\n".to_owned())))
         );
+
         let of_second: Vec<_> = judge
             .asked
             .iter()
@@ -458,12 +465,14 @@ mod tests {
     fn a_trial_like_another_waits_for_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("first").display().to_string();
+
         let keys = keys(&["a", "a", "b"]);
         let command = shell(move |trial, _| match trial {
             0 => format!("sleep 0.3; touch {file}; echo done"),
             1 => format!("test -e {file} && echo found"),
             _ => "echo other".to_owned(),
         });
+
         let told = lines(&JobPlan {
             jobs: 3,
             keys: &keys,
@@ -483,12 +492,14 @@ mod tests {
                 "echo line".to_owned()
             }
         });
+
         let told = lines(&JobPlan {
             jobs: 2,
             keys: &keys,
             command: &command,
         })
         .expect("all end");
+
         assert_eq!(told[1].1, Outcome::Killed(9));
         assert_eq!(told[2].1, Outcome::Line("line\n".to_owned()));
     }
@@ -504,12 +515,14 @@ mod tests {
                 "trap 'exit 130' TERM; sleep 60 >/dev/null 2>&1 & wait".to_owned()
             }
         });
+
         let error = lines(&JobPlan {
             jobs: 2,
             keys: &keys,
             command: &command,
         })
         .expect_err("it ended all");
+
         let ended: &FatalTrial = error.downcast_ref().expect("such an error");
         assert_eq!((ended.trial, ended.code), (1, 5));
         assert!(

@@ -1,4 +1,4 @@
-//! `--like NAME`: the configuration of the document that a recipe follows, below a user's own.
+//! `--like NAME`: starts from the configuration of a recipe's document, which the user's own settings override.
 
 use std::path::Path;
 
@@ -10,33 +10,33 @@ use wavemill_schemas::settings;
 use super::exit::UsageError;
 use crate::dataset::Dataset;
 
-/// Asks for the names.
+/// Name that lists the available configurations.
 const LIST: &str = "list";
 
-/// How a document trained, as a base.
+/// Option for a document's configuration as a base.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct LikeArgs {
-    /// Begin with how a recipe's document trained, such as gtzan-segments; --config and flags win over it; `list` shows
-    /// all, --print-config what one holds and where each value comes from
+    /// Start from the configuration of a recipe's document, such as gtzan-segments; --config and flags override it;
+    /// `list` shows all names, --print-config the values and their sources
     #[arg(long, value_name = "NAME")]
     like: Option<String>,
 }
 
 impl LikeArgs {
-    /// The names with a line each, where they are asked for.
+    /// Returns a line for each available name, if `--like list` was given.
     pub(crate) fn listing(&self) -> Option<String> {
         (self.like.as_deref() == Some(LIST)).then(ShippedConfig::listing)
     }
 
-    /// As given.
+    /// Returns the name as given.
     pub(crate) fn name(&self) -> Option<&str> {
         self.like.as_deref()
     }
 
-    /// The shipped configuration, the file over it, `sets` over both.
+    /// Reads the shipped configuration, overridden by the file and then by `sets`.
     ///
     /// # Errors
-    /// No such configuration; the file cannot be read, or a key or value is wrong.
+    /// The configuration is unknown, the file cannot be read, or a key or value is invalid.
     pub(crate) fn read(&self, file: Option<&Path>, sets: &[String]) -> Result<LayeredConfig> {
         let source = file.map_or("defaults".to_owned(), |path| path.display().to_string());
         let text = match file {
@@ -47,10 +47,10 @@ impl LikeArgs {
         Ok(Config::layered(self.shipped()?, &text, &source, sets)?)
     }
 
-    /// `config` as TOML, with the origin of each value that is still the document's.
+    /// Formats `config` as TOML, with the source of each value that is still the document's.
     ///
     /// # Errors
-    /// No such configuration.
+    /// The configuration is unknown.
     pub(crate) fn printed(&self, config: &Config) -> Result<String> {
         Ok(match self.shipped()? {
             Some(shipped) => shipped.marked(config)?,
@@ -58,7 +58,7 @@ impl LikeArgs {
         })
     }
 
-    /// What a user of `data` should know of the values in use: what won over `--like`, or that a document's own are there.
+    /// Returns notes for the user: values that override `--like`, or the name of a configuration for this recipe.
     pub(crate) fn notes(
         &self,
         layered: &LayeredConfig,
@@ -75,8 +75,8 @@ impl LikeArgs {
         };
 
         vec![format!(
-            "optimiser, schedule and epochs are the defaults, document 000's: --like {} has those of the document that \
-             this store's recipe follows",
+            "optimiser, schedule and epochs are the defaults (document 000): use --like {} for those of the document \
+             that this store's recipe follows",
             shipped.name
         )]
     }

@@ -134,6 +134,7 @@ mod tests {
         let table = toml::Table::try_from(config(&["optimizer.lr=0.25"])).expect("a table");
         let mut parameters = Vec::new();
         put("", &table, &mut parameters);
+
         for (key, value) in [
             ("optimizer.lr", "0.25"),
             ("model.name", "lstm"),

@@ -1,4 +1,4 @@
-//! The command line: one file a subcommand, and what they share. Data goes to stdout, everything else to stderr.
+//! The command line: a file per subcommand, and shared parts. Data goes to stdout, everything else to stderr.
 
 mod eval;
 mod exit;
@@ -43,19 +43,19 @@ const AFTER_HELP: &str = "\
 Examples:
   wavemill-train fit --store store --model cnn2d                    # train, then evaluate once on the test split
   wavemill-train fit --store store --model crnn --split official --set optimizer.lr=3e-4
-  wavemill-train fit --resume runs/cnn2d-1f2e3d4c-1                 # go on where it stopped
+  wavemill-train fit --resume runs/cnn2d-1f2e3d4c-1                 # resume a stopped run
   torchrun --nproc-per-node 2 --no-python wavemill-train fit --store store --model cnn2d
   wavemill-train eval runs/cnn2d-1f2e3d4c-1
   wavemill features song.mp3 --recipe fma-large --feature log_mel --format arrow --out - |
       wavemill-train predict --run runs/cnn2d-1f2e3d4c-1 -
   wavemill-train models crnn
-  wavemill-train report runs/cnn2d-1f2e3d4c-1                       # a page about it
+  wavemill-train report runs/cnn2d-1f2e3d4c-1                       # write an HTML report
   wavemill-train export runs/cnn2d-1f2e3d4c-1 --format torchscript --out cnn2d.pt
 
 Exit codes: 0 ok, 1 failed, 2 usage or configuration, or no such device, 3 store or checkpoint
-damaged, 4 another store or feature, 5 no space or read-only, 130 interrupted.";
+damaged, 4 different store or feature, 5 no space or read-only, 130 interrupted.";
 
-/// From a feature store to an evaluated model
+/// Train and evaluate models on a feature store
 #[derive(Debug, Parser)]
 #[command(name = "wavemill-train", version, after_help = AFTER_HELP)]
 struct Cli {
@@ -76,8 +76,8 @@ enum Command {
     Export(export::ExportCommand),
 }
 
-/// Where and how fast, but never what. On a CPU another number of threads gives other bits in the last places; all else
-/// changes no result of a run on one kind of device.
+/// Options for device and speed. On a CPU, another number of threads changes the last bits of the results; none of the
+/// other options changes the results of a run on the same kind of device.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct MachineArgs {
     #[command(flatten)]
@@ -85,33 +85,33 @@ pub(crate) struct MachineArgs {
     /// Threads that read and decompress rows
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub readers: u16,
-    /// Batches read ahead of the device
+    /// Batches to prefetch for the device
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub prefetch_batches: u16,
-    /// Compare every shard with its blake3 before the first batch, and not each one at its first reading
+    /// Check every shard's blake3 before the first batch, instead of each one when it is first read
     #[arg(long)]
     pub verify: bool,
-    /// Do not compare shards with their blake3: a flipped bit may change what a model learns
+    /// Do not check the blake3 of shards: a flipped bit may change what the model learns
     #[arg(long, conflicts_with = "verify")]
     pub no_verify: bool,
 }
 
-/// What a model computes on.
+/// Options for the compute device.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ComputeArgs {
-    /// auto, cpu, cuda, or cuda:N (auto takes CUDA where there is a device)
+    /// auto, cpu, cuda, or cuda:N (auto uses CUDA if a device is available)
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: String,
-    /// Threads of libtorch's operations; another number gives other bits in the last places [default: cores, shared by the
-    /// ranks of this machine; fit --resume takes those of the run]
+    /// Threads of libtorch's operations; another number changes the last bits of results [default: the cores, divided
+    /// among the ranks of this machine; for fit --resume, the run's number]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 }
 
-/// A machine that several processes of this program share, each at a slot of its own.
+/// Resources of a machine that are divided among several processes of this program, each with its own slot.
 #[derive(Debug)]
 pub(crate) struct MachineShares {
-    /// Taken in turn.
+    /// Devices, assigned to slots in turn.
     devices: Vec<String>,
     threads: u32,
     readers: u16,
@@ -120,9 +120,9 @@ pub(crate) struct MachineShares {
 }
 
 impl MachineShares {
-    /// Tells `command` the device and threads of the process at `slot`.
+    /// Adds the arguments for device and threads of the process at `slot` to `command`.
     pub(crate) fn add_args(&self, command: &mut std::process::Command, slot: usize) {
-        // There is one at least.
+        // `devices` is never empty.
         let device = &self.devices[slot % self.devices.len()];
         command.args(["--device", device, "--threads", &self.threads.to_string()]);
         command.args(["--readers", &self.readers.to_string()]);
@@ -134,10 +134,10 @@ impl MachineShares {
 }
 
 impl ComputeArgs {
-    /// The device of this rank, with libtorch's threads set; `recorded`: those of the run that goes on.
+    /// Sets libtorch's number of threads and returns this rank's device. `recorded` is the number of a resumed run.
     ///
     /// # Errors
-    /// An unknown name, or CUDA asked for where there is none.
+    /// The device name is unknown, or CUDA was requested but is not available.
     pub(crate) fn device(&self, ranks: &Ranks, recorded: Option<u32>) -> Result<Device> {
         tch::set_num_threads(i32::try_from(self.threads(ranks, recorded))?);
 
@@ -159,15 +159,16 @@ impl ComputeArgs {
         };
         let Some(number) = number else {
             bail!(exit::UsageError(format!(
-                "--device {}: auto, cpu, cuda or cuda:N",
+                "--device {}: must be auto, cpu, cuda or cuda:N",
                 self.device
             )));
         };
 
         if let Err(reason) = ffi::load_cuda() {
-            let hint = "is there a driver, and was scripts/libtorch.sh --cuda run?";
+            let hint =
+                "check that the driver is installed, and that scripts/libtorch.sh --cuda was run";
             bail!(exit::UsageError(format!(
-                "--device {}: no CUDA device can be used ({reason}): {hint}",
+                "--device {}: no usable CUDA device ({reason}): {hint}",
                 self.device
             )));
         }
@@ -182,7 +183,7 @@ impl ComputeArgs {
         Ok(Device::Cuda(number))
     }
 
-    /// As asked for, else as `recorded`, else a rank's share of the cores.
+    /// Returns the requested number of threads, else `recorded`, else a rank's share of the cores.
     fn threads(&self, ranks: &Ranks, recorded: Option<u32>) -> u32 {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let share = (cores / ranks.world_size).max(1);
@@ -193,30 +194,30 @@ impl ComputeArgs {
     }
 }
 
-/// Reports whether the driver lists a GPU of NVIDIA, whether or not libtorch can use it.
+/// Reports whether the driver lists an NVIDIA GPU, even if libtorch cannot use it.
 fn has_nvidia_gpu() -> bool {
     let listed = std::fs::read_dir("/proc/driver/nvidia/gpus");
     listed.is_ok_and(|mut gpus| gpus.next().is_some())
 }
 
-/// Returns the line that tells a user why the CPU computes although the machine has a GPU; `None` without a GPU, where
-/// the CPU is what a user expects.
+/// Returns a warning that states why the CPU is used although the machine has a GPU. Returns `None` without a GPU,
+/// since users expect the CPU to be used then.
 fn unused_gpu(has_gpu: bool, reason: &ffi::CudaError) -> Option<String> {
     has_gpu.then(|| {
         format!(
-            "warning: this machine has a GPU, and training runs on the CPU: {reason}; scripts/libtorch.sh --cuda \
-             installs a libtorch with CUDA, and --device cpu avoids this warning"
+            "warning: this machine has a GPU, but training runs on the CPU: {reason}; install libtorch with CUDA by \
+             scripts/libtorch.sh --cuda, or use --device cpu to suppress this warning"
         )
     })
 }
 
 impl MachineArgs {
-    /// What `processes` of them have of it: each GPU in turn, or the CPU; the threads asked for, or a share of the cores.
+    /// Divides the machine among `processes`: GPUs in turn, or the CPU; the requested threads, or a share of the cores.
     ///
     /// # Errors
-    /// As [`Self::device`].
+    /// The errors of [`Self::device`].
     pub(crate) fn shared_by(&self, processes: usize) -> Result<MachineShares> {
-        // Counted as ranks of one machine, which share its cores in the same way.
+        // The processes share the machine's cores in the same way as ranks do.
         let alone = Ranks {
             world_size: processes,
             ..Ranks::solo()
@@ -239,10 +240,10 @@ impl MachineArgs {
         })
     }
 
-    /// As [`ComputeArgs::device`].
+    /// Returns the device, like [`ComputeArgs::device`].
     ///
     /// # Errors
-    /// Likewise.
+    /// The errors of [`ComputeArgs::device`].
     pub(crate) fn device(&self, ranks: &Ranks, recorded: Option<u32>) -> Result<Device> {
         self.compute.device(ranks, recorded)
     }
@@ -256,10 +257,10 @@ impl MachineArgs {
         })
     }
 
-    /// The rows of a store, its files checked if asked for.
+    /// Opens the rows of a store and checks the files if `--verify` was given.
     ///
     /// # Errors
-    /// [`crate::dataset::DatasetError`]; no such model.
+    /// [`crate::dataset::DatasetError`], or an error if the model is unknown.
     pub(crate) fn open(
         &self,
         store: &Path,
@@ -273,11 +274,11 @@ impl MachineArgs {
         Ok(Dataset::open(store, &config.data, needs)?)
     }
 
-    /// The rows of a store as the model of the checkpoint in `path`, whose state is `state`, sees them. On a version
-    /// that it was not trained on, what it learned from rows stays as it was, and classes are found by their names.
+    /// Opens the rows of a store for the model of the checkpoint in `path`, whose state is `state`. On a version that
+    /// the model was not trained on, its normalization is unchanged and classes are matched by name.
     ///
     /// # Errors
-    /// As [`Self::open`]; rows of another feature.
+    /// The errors of [`Self::open`], and an error if the rows are of another feature.
     pub(crate) fn open_for(
         &self,
         store: &Path,
@@ -302,8 +303,8 @@ impl MachineArgs {
         Ok(Dataset::open_for(store, &config.data, needs, model)?)
     }
 
-    /// Compares the files of a feature with the manifest if `--verify` was given. Files that are sound are not compared
-    /// again when they are read.
+    /// Compares the files of a feature with the manifest if `--verify` was given. Intact files are not checked again
+    /// when they are read.
     fn checked(&self, store: Store, feature: Option<&str>, config: &Config) -> Result<Store> {
         if !self.verify {
             return Ok(store);
@@ -311,7 +312,7 @@ impl MachineArgs {
 
         let name = store.feature(feature)?.name.clone();
         let damaged = store.verify(&name)?;
-        // All of them are named, and not only the first.
+        // Report all damaged files, not only the first.
         for error in &damaged {
             eprintln!("{}", shown(&error.to_string()));
         }
@@ -325,14 +326,14 @@ impl MachineArgs {
 
 /// Runs the command line of this process and returns its exit code.
 pub fn main() -> u8 {
-    // tch panics with what libtorch threw: one line for people, not a trace.
+    // tch panics on exceptions of libtorch. Suppress the backtrace; one line is printed below.
     std::panic::set_hook(Box::new(|_| {}));
 
     let matches = with_local_paths(Cli::command()).get_matches();
     let Cli { command, output } =
         Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     output.set();
-    // Before the first tensor is made.
+    // Must be called before the first tensor is created.
     ffi::keep_memory();
 
     let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(command)));
@@ -363,15 +364,15 @@ fn with_local_paths(command: clap::Command) -> clap::Command {
     command.mut_subcommands(with_local_paths)
 }
 
-/// What a signal finds a command at, in words; of `fit` and `sweep` before they train.
+/// Returns the message for a command interrupted by a signal; for `fit` and `sweep`, before they begin to train.
 const fn interrupted(command: &Command) -> &'static str {
     match command {
         Command::Fit(_) | Command::Sweep(_) => {
             "interrupted before the first step; no run was changed"
         }
-        Command::Eval(_) => "interrupted while the split was scored; no run was changed",
-        Command::Predict(_) => "interrupted; not all rows were answered",
-        Command::Export(_) => "interrupted while the model was written; export it again",
+        Command::Eval(_) => "interrupted during evaluation; no run was changed",
+        Command::Predict(_) => "interrupted; not all rows were predicted",
+        Command::Export(_) => "interrupted while writing the model; export it again",
         Command::Report(_) => "interrupted; no page was written",
         Command::Models(_) => "interrupted",
     }
@@ -379,7 +380,7 @@ const fn interrupted(command: &Command) -> &'static str {
 
 fn run(command: Command) -> Result<u8> {
     interrupt::at_once(interrupted(&command))?;
-    // The others start processes, which would inherit that they get no signal.
+    // The other commands start processes, which would inherit the signal mask.
     if matches!(
         command,
         Command::Predict(_) | Command::Models(_) | Command::Report(_) | Command::Export(_)
@@ -422,6 +423,7 @@ mod tests {
             prefetch_batches: 4,
             no_verify: false,
         };
+
         let words = |slot| {
             let mut command = std::process::Command::new("x");
             shared.add_args(&mut command, slot);
@@ -431,6 +433,7 @@ mod tests {
                 .collect();
             words[..4].join(" ")
         };
+
         let want =
             ["cuda:0", "cuda:1", "cuda:0"].map(|device| format!("--device {device} --threads 3"));
         assert_eq!([0, 1, 2].map(words), want);
@@ -446,6 +449,7 @@ mod tests {
             world_size: 1_000_000,
             ..Ranks::solo()
         };
+
         assert_eq!(with(Some(3)).threads(&ranks, Some(5)), 3);
         assert_eq!(with(None).threads(&ranks, Some(5)), 5);
         assert_eq!(with(None).threads(&ranks, None), 1);

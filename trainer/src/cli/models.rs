@@ -1,4 +1,4 @@
-//! `wavemill-train models`: the architectures, as they are built.
+//! `wavemill-train models`: describes the model architectures.
 
 use std::path::PathBuf;
 
@@ -20,26 +20,26 @@ Examples:
   wavemill-train models cnn2d --shape 96,1292 --json
   wavemill-train models fusion --svg fusion.svg                     # the stages as a drawing
 
-Without --shape and --classes a model is that of its document. Its name goes into `fit --model NAME`.
-Of each it is told what its document's text says, what its authors' repository says, and what is
-our choice. How a document trained it: `fit --like list`.";
+Without --shape and --classes, a model has the shape and classes of its document. Train it with
+`fit --model NAME`. Each description shows what the document's text states, what its authors'
+repository states, and what is our choice. See `fit --like list` for how a document trained it.";
 
-/// Show the architectures: inputs, stages, parameters, where they come from
+/// Show the architectures: inputs, stages, parameters, sources
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ModelsCommand {
-    /// One of them, stage by stage
+    /// Show only this architecture, stage by stage
     name: Option<String>,
-    /// Rows that it is to be built for
+    /// Size of the rows to build the model for
     #[arg(long, value_name = "BANDS,FRAMES", value_parser = shape)]
     shape: Option<[i64; 2]>,
-    /// Classes that it is to be built for
+    /// Number of classes to build the model for
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
     classes: Option<i64>,
-    /// Also draw it: a box a stage, with operations, shape and parameters (SVG)
+    /// Also write a drawing with a box per stage: operations, shape and parameters (SVG)
     #[arg(long, value_name = "FILE", requires = "name")]
     svg: Option<PathBuf>,
-    /// JSON on stdout
+    /// Print JSON on stdout
     #[arg(long)]
     json: bool,
 }
@@ -47,10 +47,10 @@ pub(crate) struct ModelsCommand {
 fn shape(text: &str) -> Result<[i64; 2], String> {
     let (bands, frames) = text
         .split_once(',')
-        .ok_or("two numbers, such as 128,1292")?;
+        .ok_or("must be two numbers, such as 128,1292")?;
     match (axis(bands), axis(frames)) {
         (Some(bands), Some(frames)) => Ok([bands, frames]),
-        _ => Err("bands and frames are whole numbers from 1 to 1000000".to_owned()),
+        _ => Err("bands and frames must be integers from 1 to 1000000".to_owned()),
     }
 }
 
@@ -62,10 +62,10 @@ fn axis(text: &str) -> Option<i64> {
 }
 
 impl ModelsCommand {
-    /// Prints.
+    /// Prints the architectures.
     ///
     /// # Errors
-    /// No such model, or rows that do not suit the one that was named; a drawing that cannot be written.
+    /// The model is unknown, the rows do not suit it, or the drawing cannot be written.
     pub(crate) fn run(&self) -> Result<u8> {
         if let Some(name) = &self.name {
             let model = describe(name, self.shape, self.classes)?;
@@ -89,7 +89,7 @@ impl ModelsCommand {
         Ok(0)
     }
 
-    /// One that does not suit the rows is told by its error: the others are of use all the same.
+    /// Describes all models as JSON. A model that does not suit the rows is listed with its error.
     fn all_as_json(&self) -> Result<Value> {
         let mut models = Vec::new();
         for architecture in TABLE {
@@ -111,7 +111,7 @@ impl ModelsCommand {
             let name = architecture.name;
             match describe(name, self.shape, self.classes) {
                 Ok(model) => print!("{}", block(&model)),
-                // A shape that is too small for one architecture suits others, so the table goes on.
+                // A shape that is too small for one architecture may suit others, so continue with the table.
                 Err(error @ ModelError::TooSmall { .. }) => println!("{name:<20}{error}\n"),
                 Err(error) => return Err(error.into()),
             }
@@ -141,7 +141,7 @@ fn block(model: &Description) -> String {
     out + "\n"
 }
 
-/// Where an architecture comes from, a line for each source.
+/// Returns the sources of an architecture, one line per source.
 fn sources(model: &Description) -> [String; 4] {
     [
         format!("origin: {}", model.origin),
@@ -158,7 +158,7 @@ fn stages(model: &Description) -> String {
     }
     let [bands, frames] = model.least;
     if bands > 0 && frames > 0 {
-        out += &format!("needs at least: {bands} bands, {frames} frames\n");
+        out += &format!("minimum shape: {bands} bands, {frames} frames\n");
     }
     out += &format!("parameters: {}\n", thousands(model.parameters));
     if !model.dropout.is_empty() {
@@ -172,7 +172,7 @@ fn stages(model: &Description) -> String {
             .iter()
             .map(|branch| format!("{} (of {})", branch.name, branch.input))
             .collect();
-        out += &format!("side by side: {}\n", branches.join(", "));
+        out += &format!("parallel branches: {}\n", branches.join(", "));
     }
 
     out += &format!("\n{:<24}shape of a row\n", "stage");
@@ -212,6 +212,7 @@ mod tests {
     fn a_model_is_shown_with_what_is_ours() {
         let model = describe("crnn", None, Some(5)).expect("a model");
         let text = block(&model) + &stages(&model);
+
         for told in [
             "spectrogram 128 x 640",
             "origin: document 002",
@@ -222,6 +223,7 @@ mod tests {
         ] {
             assert!(text.contains(told), "{told} in {text}");
         }
+
         assert_eq!(
             [0, 999, 1000, 1_234_567].map(thousands),
             ["0", "999", "1,000", "1,234,567"]

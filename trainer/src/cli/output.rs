@@ -1,4 +1,4 @@
-//! How much a command says besides its result: flags of every command, known to all of them. `wavemill` has the same.
+//! Flags of every command for progress and reports. `wavemill` has the same flags.
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;
@@ -8,10 +8,10 @@ use clap::{Args, ValueEnum};
 
 use super::exit::UsageError;
 
-/// Seconds between two lines of progress: often enough to see that a run is alive, seldom enough for a log of a day.
+/// Seconds between progress lines: short enough to show that a run is alive, and few lines in a log of a day.
 const EVERY_S: f64 = 30.0;
 
-/// How progress is shown.
+/// Form of the progress output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Progress {
     /// A bar on a terminal, plain lines elsewhere.
@@ -19,21 +19,21 @@ pub(crate) enum Progress {
     Auto,
     /// A line every 30 s and at the end of each epoch.
     Plain,
-    /// A bar, where there is a terminal.
+    /// A bar, if stderr is a terminal.
     Bar,
-    /// A JSON object a line, as often.
+    /// A line with a JSON object, as often as plain lines.
     Json,
-    /// Nothing.
+    /// No progress output.
     None,
 }
 
-/// In help texts these are apart from a command's own.
+/// Heading that separates these options from a command's own in help texts.
 const HEADING: &str = "Options of all commands";
 
-/// What all commands take.
+/// Options that all commands have.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct OutputArgs {
-    /// How progress is shown on stderr
+    /// How to show progress on stderr
     #[arg(
         long,
         global = true,
@@ -44,10 +44,10 @@ pub(crate) struct OutputArgs {
     )]
     #[arg(help = "How progress is shown on stderr: auto, plain, bar, json or none", help_heading = HEADING)]
     pub progress: Progress,
-    /// Neither progress nor reports on stderr: warnings and errors alone
+    /// Print only warnings and errors on stderr, no progress or reports
     #[arg(long, short, global = true, help_heading = HEADING)]
     pub quiet: bool,
-    /// More in reports: seconds by stage, and the files written
+    /// Print more details in reports: seconds per stage, and the files written
     #[arg(long, short, global = true, help_heading = HEADING, conflicts_with = "quiet")]
     pub verbose: bool,
 }
@@ -55,42 +55,42 @@ pub(crate) struct OutputArgs {
 static OUTPUT: OnceLock<OutputArgs> = OnceLock::new();
 
 impl OutputArgs {
-    /// These are the process's.
+    /// Makes these the options of the process.
     pub(crate) fn set(self) {
-        // Only the first command line counts.
+        // Only the first call has an effect.
         let _ = OUTPUT.set(self);
     }
 
-    /// The process's.
+    /// Returns the options of the process.
     pub(crate) fn get() -> &'static Self {
         OUTPUT.get_or_init(Self::default)
     }
 
-    /// How progress is shown here.
+    /// Returns the form of progress output for this process's stderr.
     pub(crate) fn shown(&self) -> Progress {
         let is_terminal = std::io::stderr().is_terminal();
         match self.progress {
             _ if self.quiet => Progress::None,
             Progress::Auto | Progress::Bar if is_terminal => Progress::Bar,
             Progress::Auto => Progress::Plain,
-            // A bar without a terminal would fill a log with itself.
+            // Without a terminal, a bar would flood the log.
             Progress::Bar => Progress::None,
             other => other,
         }
     }
 }
 
-/// Prints a line of a report to stderr, unless `--quiet`.
+/// Prints a line of a report to stderr, unless `--quiet` was given.
 pub(crate) fn report(line: &str) {
     if !OutputArgs::get().quiet {
         eprintln!("{line}");
     }
 }
 
-/// The time between two lines: 30 s, or `WAVEMILL_PROGRESS_S`.
+/// Returns the time between progress lines: 30 s, or `WAVEMILL_PROGRESS_S`.
 ///
 /// # Errors
-/// [`UsageError`] where that is no number of seconds above 0.
+/// [`UsageError`] if that variable is not a number of seconds above 0.
 pub(crate) fn interval() -> Result<Duration, UsageError> {
     let Some(text) = std::env::var_os("WAVEMILL_PROGRESS_S") else {
         return Ok(Duration::from_secs_f64(EVERY_S));
@@ -102,7 +102,7 @@ pub(crate) fn interval() -> Result<Duration, UsageError> {
     let interval = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     interval.ok_or_else(|| {
         UsageError(format!(
-            "WAVEMILL_PROGRESS_S={}: seconds, above 0",
+            "WAVEMILL_PROGRESS_S={}: must be a number of seconds above 0",
             text.to_string_lossy()
         ))
     })

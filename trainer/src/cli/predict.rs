@@ -1,4 +1,4 @@
-//! `wavemill-train predict`: a run's model on rows of `wavemill features`.
+//! `wavemill-train predict`: applies a run's model to rows of `wavemill features`.
 
 use std::fs::File;
 use std::io::{self, BufReader, IsTerminal, Read};
@@ -21,31 +21,31 @@ Examples:
       wavemill-train predict --run runs/cnn2d-1f2e3d4c-1 -
   wavemill-train predict --run runs/cnn2d-1f2e3d4c-1 --top 1 songs.arrow
 
-A JSON line for each row and target: clip_key, segment, offset_s, target, class, probability, top. Behind them one for
-each clip of several segments: clip_key, segments, target, majority (class of most segments), and class, probability
-and top by the mean probability. A target of several labels has labels (0.5 and above) instead of class.
-Rows of another feature are refused with exit code 4.";
+Prints a JSON line for each row and target: clip_key, segment, offset_s, target, class, probability, top. Then one for
+each target and clip with several segments: clip_key, segments, target, majority (class of most segments), and class,
+probability and top by the mean probability. A multi-label target has labels (0.5 and above) instead of class.
+Rows of another feature are rejected with exit code 4.";
 
-/// Classify audio by the feature rows of `wavemill features`
+/// Classify audio from the feature rows of `wavemill features`
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct PredictCommand {
     /// An Arrow IPC stream of feature rows; `-` is standard input
     #[arg(default_value = "-", value_name = "FILE")]
     stream: PathBuf,
-    /// The folder that `fit` wrote
+    /// Folder written by `fit`
     #[arg(long, value_name = "RUN")]
     run: PathBuf,
-    /// The best on validation, or the last one
+    /// The best checkpoint on validation, or the last one
     #[arg(long, value_enum, default_value = "best")]
     checkpoint: CheckpointArg,
-    /// Likeliest classes of each line
+    /// Number of most likely classes to list per line
     #[arg(long, default_value_t = 3, value_name = "N")]
     top: usize,
-    /// Rows that are answered at once; 1 answers each as it comes
+    /// Rows per batch; with 1, each row is classified as soon as it arrives
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch_size: u16,
-    /// Streams follow one another: each is answered as if it had come alone, and an empty line ends its answers
+    /// Read several streams in succession: each is processed independently, and an empty line ends its output
     #[arg(long)]
     streams: bool,
     #[command(flatten)]
@@ -53,17 +53,17 @@ pub(crate) struct PredictCommand {
 }
 
 impl PredictCommand {
-    /// Answers.
+    /// Classifies the rows and prints the results.
     ///
     /// # Errors
-    /// Not a run, no stream, rows of another feature.
+    /// The folder is not a run, the input is not a stream, or the rows are of another feature.
     pub(crate) fn run(&self) -> Result<u8> {
         let folder = RunDir::open(&self.run)?;
         let trained = TrainedModel::load(
             &self.checkpoint.find(&self.run)?,
             self.compute.device(&Ranks::solo(), None)?,
         )?;
-        // Before the stream is read: a model that sees more than it holds answers no row.
+        // Check before reading the stream: a model with inputs that the stream does not have cannot classify any row.
         predict::check(&trained)?;
 
         let recipe = input::recipe_of(&folder);

@@ -1,5 +1,5 @@
-//! What a run of training is doing, on stderr: a bar on a terminal, a line now and then in a log, JSON for programs; and
-//! a line at the end of each epoch. The same for a map, which has steps alone.
+//! Shows the progress of a training run on stderr: a bar on a terminal, periodic lines in a log, or JSON for programs,
+//! and a line at the end of each epoch. Also shows the progress of a map, which has only steps.
 
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,45 +13,45 @@ use super::exit::UsageError;
 use super::output::{OutputArgs, Progress, interval};
 use crate::run::{EpochSummary, RunMonitor};
 
-/// How often a bar is drawn, and a line's time looked at.
+/// Interval at which the bar is redrawn and a line's due time is checked.
 const TICK: Duration = Duration::from_millis(200);
 
-/// How far a run is: what a line says.
+/// Progress of a run, as shown in a line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct Snapshot {
     event: &'static str,
     /// `training`, `validation` or `test`.
     phase: &'static str,
-    /// In progress, from 1, and all of them.
+    /// Epoch in progress, from 1, and number of epochs.
     epoch: u64,
     epochs: u64,
-    /// Steps of this epoch done, and all of them.
+    /// Completed steps of this epoch, and number of steps in it.
     batch: u64,
     batches: u64,
-    /// Steps of the run done, by this process and by those before it, and the most that there will be.
+    /// Completed steps of the run, including those of earlier processes, and the maximum number of steps.
     step: u64,
     steps: u64,
-    /// Of the last step.
+    /// Loss of the last step.
     loss: f64,
-    /// Over all ranks, by this process.
+    /// Rows per second over all ranks, in this process's time.
     rows_per_s: f64,
-    /// Part of the time that the device waited for rows, 0 to 1.
+    /// Fraction of the time that the device waited for rows, 0 to 1.
     data_wait: f64,
-    /// Seconds left at this process's rate, at most: a run may end early. Absent before the first step.
+    /// Upper bound on the remaining seconds, at this process's rate: a run may end early. `None` before the first step.
     #[serde(skip_serializing_if = "Option::is_none")]
     eta_s: Option<f64>,
-    /// Since this process began to train.
+    /// Seconds since this process began to train.
     elapsed_s: f64,
 }
 
 impl Snapshot {
-    /// The state of a run that has been trained by this process for `elapsed`.
+    /// Captures the progress of a run that this process has trained for `elapsed`.
     fn of(monitor: &RunMonitor, config: &Config, elapsed: Duration) -> Self {
         let batch = monitor.batches.load(Ordering::Relaxed);
         let batches = monitor.batches_total.load(Ordering::Relaxed);
         let done = monitor.steps.load(Ordering::Relaxed);
         let step = monitor.first_step.load(Ordering::Relaxed) + done;
-        // As `Run::lr` counts the steps of a run.
+        // The same count of steps as in `Run::lr`.
         let planned = config.train.epochs * batches;
         let steps = config
             .train
@@ -59,9 +59,9 @@ impl Snapshot {
             .map_or(planned, |steps| steps.min(planned));
 
         let elapsed_s = elapsed.as_secs_f64();
-        // The first line may come at once: no rate is divided by 0.
+        // The first line may come immediately; avoid a division by 0.
         let seconds = elapsed_s.max(0.001);
-        // Steps of an earlier process count as done, but only this one's tell the rate.
+        // Steps of earlier processes count as done, but only this process's steps determine the rate.
         let left = steps.saturating_sub(step) as f64;
 
         Self {
@@ -81,7 +81,7 @@ impl Snapshot {
         }
     }
 
-    /// For people.
+    /// Formats the progress for people.
     fn line(&self) -> String {
         let mut line = format!(
             "epoch {} of {}, {}: {} of {} steps",
@@ -103,9 +103,9 @@ impl Snapshot {
     }
 }
 
-/// An epoch's line for people.
+/// Formats the summary of an epoch for people.
 fn epoch_line(ended: &EpochSummary) -> String {
-    let best = if ended.best { ", the best so far" } else { "" };
+    let best = if ended.best { ", best so far" } else { "" };
     let EpochSummary {
         epoch,
         epochs,
@@ -122,7 +122,7 @@ fn epoch_line(ended: &EpochSummary) -> String {
     )
 }
 
-/// When the next line is due.
+/// Determines when the next line is due.
 #[derive(Debug)]
 struct Ticker {
     every: Duration,
@@ -134,7 +134,7 @@ impl Ticker {
         Self { every, next: every }
     }
 
-    /// Whether a line is due at `now`, time since the start. Lines that were missed are not made up for.
+    /// Reports whether a line is due at `now`, the time since the start. Missed lines are not made up for.
     fn is_due(&mut self, now: Duration) -> bool {
         if now < self.next {
             return false;
@@ -144,12 +144,12 @@ impl Ticker {
     }
 }
 
-/// Epochs that ended since the last look.
+/// Takes the summaries of epochs that ended since the last call.
 fn ended(monitor: &RunMonitor) -> Vec<EpochSummary> {
     std::mem::take(&mut *monitor.ended.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Shows `monitor` until `done`, as `shown` says; lines come `every` so often.
+/// Shows the progress of `monitor` in the form `shown` until `done` is set. Lines are printed at intervals of `every`.
 pub(crate) fn show(
     monitor: &RunMonitor,
     config: &Config,
@@ -172,7 +172,7 @@ pub(crate) fn show(
     }
 }
 
-/// A NaN is null.
+/// Prints a JSON line to stderr. NaN is written as null.
 fn json_line(line: &impl Serialize) {
     if let Ok(line) = serde_json::to_string(line) {
         eprintln!("{line}");
@@ -190,7 +190,7 @@ fn write_lines(
     let start = Instant::now();
     let mut ticker = Ticker::new(every);
     loop {
-        // Looked at first: what ended before it still gets its line.
+        // Read `done` first, so that epochs that ended before it was set still get their line.
         let is_done = done.load(Ordering::Relaxed);
         for epoch in ended(monitor) {
             write_epoch(&epoch);
@@ -232,7 +232,7 @@ fn draw(monitor: &RunMonitor, config: &Config, done: &AtomicBool) {
     bar.finish_and_clear();
 }
 
-/// How far a map of a split is: told at each of its steps, and shown as the command line asks.
+/// Shows the progress of a map in the form that the command line requests.
 #[derive(Debug)]
 pub(crate) struct MapProgress {
     steps: usize,
@@ -242,7 +242,7 @@ pub(crate) struct MapProgress {
     bar: Option<ProgressBar>,
 }
 
-/// As JSON.
+/// JSON form of the progress.
 #[derive(Serialize)]
 struct MapSnapshot {
     event: &'static str,
@@ -253,10 +253,10 @@ struct MapSnapshot {
 }
 
 impl MapProgress {
-    /// Of a map in `steps` steps.
+    /// Creates the progress of a map with `steps` steps.
     ///
     /// # Errors
-    /// As [`interval`].
+    /// The errors of [`interval`].
     pub(crate) fn new(steps: usize) -> Result<Self, UsageError> {
         Ok(Self {
             steps,
@@ -267,7 +267,7 @@ impl MapProgress {
         })
     }
 
-    /// `step` steps are done; 0 where neighbours are looked for.
+    /// Updates the progress: `step` steps are done, 0 while the neighbours are being searched.
     pub(crate) fn told(&mut self, step: usize) {
         let shown = self.shown;
         match shown {
@@ -329,7 +329,8 @@ mod tests {
         let mut config = Config::default();
         config.train.epochs = 10;
         let monitor = RunMonitor::default();
-        // 10 epochs of 100 steps; 900 were done before, and 20 by this process in 10 s.
+
+        // 10 epochs of 100 steps: 900 steps were done before, and 20 by this process in 10 s.
         for (number, value) in [
             (&monitor.batches_total, 100),
             (&monitor.batches, 20),
@@ -342,6 +343,7 @@ mod tests {
         monitor.rows.store(320, Ordering::Relaxed);
         monitor.loss.store(0.5_f64.to_bits(), Ordering::Relaxed);
         monitor.wait_ns.store(1_000_000_000, Ordering::Relaxed);
+
         let snapshot = Snapshot::of(&monitor, &config, Duration::from_secs(10));
         assert_eq!(
             (snapshot.step, snapshot.steps, snapshot.eta_s),
@@ -352,7 +354,8 @@ mod tests {
             "epoch 10 of 10, training: 20 of 100 steps, training loss 0.5000, 32 rows/s, data wait 10 %, \
              at most 40 seconds left"
         );
-        // train.steps ends it before.
+
+        // With `train.steps`, the run ends earlier.
         config.train.steps = Some(930);
         assert_eq!(
             Snapshot::of(&monitor, &config, Duration::from_secs(10)).eta_s,
@@ -382,10 +385,11 @@ mod tests {
             best: true,
             seconds: 12.4,
         };
+
         assert_eq!(
             epoch_line(&ended),
-            "epoch 2 of 40 ended: training loss 1.2500; validation loss 1.5000, accuracy 0.7500, macro F1 0.5000, \
-             the best so far; 12 s"
+            "epoch 2 of 40 ended: training loss 1.2500; validation loss 1.5000, accuracy 0.7500, macro F1 0.5000, best \
+             so far; 12 s"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! `wavemill-train report`: training runs as a page for people.
+//! `wavemill-train report`: writes a page about training runs.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -23,64 +23,64 @@ const EXAMPLES: &str = "\
 Examples:
   wavemill-train report runs/cnn2d-1f2e3d4c-1                       # report-cnn2d-1f2e3d4c-1.html
   wavemill-train report runs/cnn2d-1f2e3d4c-1 runs/crnn-5a6b7c8d-1 --out models.html
-  wavemill-train report runs/crnn-5a6b7c8d-1 --plots plots          # its charts as SVG files, too
+  wavemill-train report runs/crnn-5a6b7c8d-1 --plots plots          # also write its charts as SVG files
   wavemill-train report runs                                        # the trials of a sweep
 
-The page is one HTML file that loads nothing. It shows what the folders of the runs hold.
-Calibration, differences, intervals of classes and mistakes need what the model says of each row,
-and the map needs the places of rows. This writes both:
+The page is a self-contained HTML file with the contents of the folders of the runs.
+Calibration, differences, intervals per class and misclassified tracks need the predictions of each
+row, and the map needs the positions of rows. This command writes both:
   wavemill-train eval RUN --predictions RUN/predictions.parquet --map RUN/map.parquet
 
-Of a folder of runs, such as `sweep` makes, the page shows the trials, the best one first: what they
-changed, and what they came to on validation.
+For a folder of runs, such as that of `sweep`, the page shows the settings of the trials and their
+scores on validation, the best trial first.
 
-An earlier page of wavemill under the name is replaced, and any other file is left alone. The same
-holds for the charts of --plots.
+An existing page of wavemill is replaced, but no other file. The same applies to the charts of
+--plots.
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such run, 3 a file of a run damaged, 5 no space or
+Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such run, 3 damaged file of a run, 5 no space or
 read-only, 130 interrupted (no page was written).";
 
-/// Enough of a file to tell whose it is.
+/// Number of bytes that suffice to recognize a file as one of wavemill.
 const HEAD_BYTES: u64 = 4096;
-/// Characters of a chart's title in the name of its file, at most.
+/// Maximum number of characters of a chart's title in its file name.
 const TITLE_CHARS_MAX: usize = 60;
 
-/// Make a page about training runs: curves, scores, mistakes, maps
+/// Write a page about training runs: curves, scores, mistakes, maps
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ReportCommand {
-    /// Folders that `fit` wrote; the others are compared with the first. Or one folder of such folders
+    /// Folders written by `fit`; the others are compared with the first. Or one folder that contains such folders
     #[arg(value_name = "RUN", required = true)]
     runs: Vec<PathBuf>,
     /// The page [default: report-RUN.html in the current folder, or report.html for several runs]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Also write each chart as an SVG file into this folder
+    /// Also write each chart as an SVG file to this folder
     #[arg(long, value_name = "DIR")]
     plots: Option<PathBuf>,
-    /// Where it is, as JSON on stdout
+    /// Print the page's path and contents as JSON on stdout
     #[arg(long)]
     json: bool,
 }
 
-/// The answer of `report --json`.
+/// Output of `report --json`.
 #[derive(Debug, Serialize)]
 struct Written<'a> {
-    /// Names of the runs, in order; of a sweep the best one first.
+    /// Names of the runs, in order; for a sweep, the best one first.
     runs: Vec<&'a str>,
-    /// The page.
+    /// Path of the page.
     out: &'a Path,
-    /// Its size.
+    /// Size of the page in bytes.
     bytes: usize,
-    /// Its sections, in order.
+    /// Titles of the page's sections, in order.
     sections: Vec<&'a str>,
-    /// The charts that were written as files.
+    /// Paths of the charts that were written as files.
     plots: Vec<&'a Path>,
-    /// How long it took.
+    /// Duration of the command in seconds.
     seconds: f64,
 }
 
-/// What a page is about.
+/// The subject of a page.
 enum Subject {
     Runs(Vec<RunRecord>),
     /// A folder of runs.
@@ -103,7 +103,7 @@ impl Subject {
     }
 }
 
-/// A chart as a file that is not written yet.
+/// An SVG file of a chart, not yet written.
 struct PlotFile {
     path: PathBuf,
     svg: String,
@@ -118,7 +118,7 @@ impl ReportCommand {
         let start = Instant::now();
         let subject = self.read()?;
         let out = self.out_of(&subject);
-        // Before the work, which may take seconds.
+        // Check the path before the work, which may take seconds.
         require_replaceable("--out", &out, "page", Page::is_ours)?;
 
         let page = subject.page();
@@ -127,7 +127,7 @@ impl ReportCommand {
             Some(folder) => plots_of(&page, folder),
             None => Vec::new(),
         };
-        // Nothing is written if something cannot be.
+        // Check all paths before writing anything.
         for plot in &plots {
             require_replaceable("--plots", &plot.path, "chart", Chart::is_ours)?;
         }
@@ -155,7 +155,7 @@ impl ReportCommand {
     }
 
     fn read(&self) -> Result<Subject> {
-        // A folder that is no run may hold some.
+        // A folder that is not a run may contain runs.
         if let [path] = &self.runs[..]
             && RunDir::open(path).is_err()
             && let Some(sweep) = SweepRecord::read(path)?
@@ -165,14 +165,14 @@ impl ReportCommand {
         Ok(Subject::Runs(self.read_runs()?))
     }
 
-    /// The runs, each under a name of its own.
+    /// Reads the runs and gives each one a unique name.
     fn read_runs(&self) -> Result<Vec<RunRecord>> {
         let mut seen = HashSet::new();
         let mut runs = Vec::new();
         for path in &self.runs {
             let folder = RunDir::open(path)?;
             if !seen.insert(path.canonicalize().unwrap_or_else(|_| path.clone())) {
-                let words = format!("{}: this run is named twice", path.display());
+                let words = format!("{}: this run is given twice", path.display());
                 return Err(UsageError(words).into());
             }
             let store = input::of(&folder).map(|(root, version)| RunStore { root, version });
@@ -222,7 +222,7 @@ impl ReportCommand {
     }
 }
 
-/// Runs of several folders may have one name: then their paths tell them apart.
+/// Uses the paths of runs as their names if several runs have the same name.
 fn tell_apart(runs: &mut [RunRecord]) {
     let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
     for run in runs {
@@ -232,7 +232,7 @@ fn tell_apart(runs: &mut [RunRecord]) {
     }
 }
 
-/// The charts of a page that can be files of their own, numbered in its order.
+/// Returns the charts of a page that have an SVG form, numbered in page order.
 fn plots_of(page: &Page, folder: &Path) -> Vec<PlotFile> {
     let mut plots: Vec<PlotFile> = Vec::new();
     let parts = page.sections.iter().flat_map(|section| &section.parts);
@@ -252,7 +252,7 @@ fn plots_of(page: &Page, folder: &Path) -> Vec<PlotFile> {
     plots
 }
 
-/// A title in small letters, digits and hyphens.
+/// Converts a title to lower-case letters, digits and hyphens.
 fn file_name(title: &str) -> String {
     let mut name = String::new();
     for c in title.chars().take(TITLE_CHARS_MAX) {
@@ -265,7 +265,7 @@ fn file_name(title: &str) -> String {
     name.trim_end_matches('-').to_owned()
 }
 
-/// Refuses to put something in the place of a file that is none of ours.
+/// Returns an error if `path` is a file that wavemill did not write.
 fn require_replaceable(
     flag: &str,
     path: &Path,
@@ -273,12 +273,12 @@ fn require_replaceable(
     is_ours: fn(&[u8]) -> bool,
 ) -> Result<()> {
     let file = match File::open(path) {
-        // `write` says what is wrong with a path that cannot be a file.
+        // `write` reports errors of paths that cannot be a file.
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(cannot_write(flag, path, error.into())),
         Ok(file) => file,
     };
-    // A pipe or a device takes what comes, and of a folder `write` speaks.
+    // Pipes and devices accept any output, and `write` reports the error for a folder.
     if !file.metadata()?.is_file() {
         return Ok(());
     }
@@ -289,20 +289,20 @@ fn require_replaceable(
         return Ok(());
     }
     Err(UsageError(format!(
-        "{flag} {}: a file that is no {what} of wavemill: name another one, or remove it",
+        "{flag} {}: a file that is not a {what} of wavemill: choose another name, or remove it",
         path.display()
     ))
     .into())
 }
 
-/// Writes a file, whole or not at all. A link stays one.
+/// Writes a file atomically. A symbolic link is kept, and its target is replaced.
 fn write(flag: &str, path: &Path, text: &str) -> Result<()> {
     let written = match fs::metadata(path) {
         Ok(found) if found.is_dir() => {
-            let words = format!("{flag} {}: a folder, and no file", path.display());
+            let words = format!("{flag} {}: is a folder, not a file", path.display());
             return Err(UsageError(words).into());
         }
-        // A pipe or a device cannot be replaced by a rename, so it is written as it is.
+        // A pipe or a device cannot be replaced by a rename, so it is written to directly.
         Ok(found) if !found.is_file() => fs::write(path, text),
         Ok(_) => part_file::write_whole(&path.canonicalize()?, text),
         Err(_) => part_file::write_whole(path, text),
@@ -331,11 +331,13 @@ mod tests {
         fs::write(at("empty.html"), "").expect("room");
         fs::write(at("mine.html"), "<!DOCTYPE html><title>mine</title>").expect("room");
         let check = |name: &str| require_replaceable("--out", &at(name), "page", Page::is_ours);
+
         for name in ["page.html", "empty.html", "new.html"] {
             assert!(check(name).is_ok(), "{name}");
         }
+
         let refused = check("mine.html").expect_err("mine");
-        assert!(refused.to_string().contains("no page of wavemill"));
+        assert!(refused.to_string().contains("not a page of wavemill"));
     }
 
     #[test]

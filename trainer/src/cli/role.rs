@@ -1,27 +1,28 @@
-//! What this process is to a job of several ranks.
+//! Determines whether this process is one of a job's ranks or their launcher.
 
 use anyhow::Result;
 
 use super::interrupt;
 use crate::strategy::{self, Ranks};
 
-/// What this process is to its job.
+/// Role of this process in its job.
 pub(crate) enum Role {
-    /// One of the job's ranks, maybe the only one.
+    /// One of the job's ranks, possibly the only one.
     Rank(Ranks),
-    /// It started the ranks. They have ended, with this exit code.
+    /// The launcher of the ranks. They have ended, with this exit code.
     Launcher(u8),
 }
 
-/// A rank where the environment says so; else the launcher of `nproc` ranks, or, without several of them, alone.
+/// Determines the role: a rank if the environment says so, else the launcher of `nproc` ranks, or the only rank if
+/// `nproc` is at most 1.
 ///
 /// # Errors
-/// Variables of the environment that do not fit together; ranks that cannot be started.
+/// The environment variables are inconsistent, or the ranks cannot be started.
 pub(crate) fn role(nproc: Option<u16>) -> Result<Role> {
     let ranks = match (Ranks::from_env()?, nproc) {
         (Some(ranks), _) => ranks,
         (None, Some(nproc)) if nproc > 1 => {
-            // This process starts the ranks and passes signals on; it trains nothing.
+            // This process only starts the ranks and forwards signals to them.
             interrupt::leave_to_others();
             let code = strategy::launch(usize::from(nproc))?;
             return Ok(Role::Launcher(code.try_into().unwrap_or(1)));
@@ -29,7 +30,7 @@ pub(crate) fn role(nproc: Option<u16>) -> Result<Role> {
         _ => Ranks::solo(),
     };
 
-    // From here on libtorch starts threads, which must never run a signal's handler.
+    // From here on, libtorch starts threads, which must not run signal handlers.
     interrupt::keep_away();
     Ok(Role::Rank(ranks))
 }

@@ -1,4 +1,4 @@
-//! Where a run lies and what it begins with: a new folder, or one in which it goes on.
+//! Determines a run's folder and start: a new folder, or the folder of a run to resume.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,26 +14,26 @@ use crate::checkpoint::{self, CheckpointError, Checkpoints};
 use crate::dataset::Dataset;
 use crate::strategy::Collective;
 
-/// Keys that are named where two configurations differ.
+/// Maximum number of differing configuration keys in an error message.
 const KEYS_MAX: usize = 3;
 
-/// What a run begins with, or was begun with.
+/// The start of a run, new or resumed.
 #[derive(Debug)]
 pub(crate) struct RunStart {
-    /// As asked for, or as in the checkpoint.
+    /// Configuration from the command line, or from the checkpoint.
     pub config: Config,
-    /// Store and version that it was begun on. A number, whatever named the version: a tag may be moved.
+    /// Store and version that the run was started on. A number even if a tag was given, since tags can move.
     pub input: Option<(PathBuf, u64)>,
-    /// Of libtorch's operations.
+    /// Number of libtorch's threads.
     pub threads: Option<u32>,
-    /// Its folder, where that is known before all ranks have met.
+    /// Folder of the run, if it is known before all ranks have joined.
     pub folder: Option<PathBuf>,
-    /// The step from which it goes on; `None` where it begins.
+    /// Step of the checkpoint to resume from; `None` for a new run.
     pub from: Option<u64>,
 }
 
 impl RunStart {
-    /// A new run, in a folder that is not made yet.
+    /// Creates the start of a new run, whose folder does not exist yet.
     pub(crate) const fn new(config: Config, folder: Option<PathBuf>) -> Self {
         Self {
             config,
@@ -44,11 +44,11 @@ impl RunStart {
         }
     }
 
-    /// The store and version to read: as asked for, else as recorded. Of the store that it was begun on, the version is
-    /// the recorded one, whatever was committed or tagged since.
+    /// Returns the store and version to read: those requested, else those recorded. If the store is the one that the
+    /// run was started on, the recorded version is used, even if others were committed or tagged since.
     ///
     /// # Errors
-    /// No store is known.
+    /// [`UsageError`] if no store is known.
     pub(crate) fn store(
         &self,
         asked: Option<&Path>,
@@ -57,11 +57,11 @@ impl RunStart {
         let recorded = self.input.as_ref();
         let Some(asked) = asked else {
             let (store, recorded) =
-                recorded.ok_or_else(|| UsageError("--store DIR is needed".to_owned()))?;
+                recorded.ok_or_else(|| UsageError("--store DIR is required".to_owned()))?;
             return Ok((store.clone(), version_of(version, Some(*recorded))));
         };
 
-        // Another store has versions of its own.
+        // The recorded version does not apply to another store.
         let recorded = recorded
             .filter(|(store, _)| asked.canonicalize().is_ok_and(|asked| asked == *store))
             .map(|(_, version)| *version);
@@ -69,9 +69,9 @@ impl RunStart {
     }
 }
 
-/// The version that a run reads, of what is asked for and what it has recorded. Only a number is asked for in spite of a
-/// record, and is refused where it is another version's. A tag may have been moved since the run began, and the same
-/// command, given again, is to go on.
+/// Chooses the version to read. Only a version number overrides the recorded one, and it is rejected later if it is
+/// another version's. A tag does not, since it may have been moved since the run started, and repeating the same
+/// command must resume the run.
 fn version_of(asked: Option<&VersionName>, recorded: Option<u64>) -> Option<VersionName> {
     match (asked, recorded) {
         (Some(VersionName::Tag(_)) | None, Some(recorded)) => Some(VersionName::Number(recorded)),
@@ -79,38 +79,38 @@ fn version_of(asked: Option<&VersionName>, recorded: Option<u64>) -> Option<Vers
     }
 }
 
-/// What may change of a run that goes on.
+/// Changes to the configuration of a resumed run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Changes {
-    /// Epochs in all, where they are given.
+    /// Total number of epochs, if given.
     pub epochs: Option<u64>,
-    /// Whether damage is passed over from now on.
+    /// Whether to skip damaged files from now on.
     pub skip_damaged: bool,
 }
 
-/// The run in `folder`, as its last checkpoint has it, with `changes`.
+/// Reads the start of the run in `folder` from its last checkpoint, with `changes` applied.
 ///
 /// # Errors
-/// No run, or no checkpoint; fewer epochs than were begun.
+/// There is no run or no checkpoint, or `changes` has fewer epochs than the run has begun.
 pub(crate) fn resumed(folder: &Path, changes: Changes, world_size: usize) -> Result<RunStart> {
     let run = RunDir::open(folder)?;
     let checkpoints = Checkpoints::open(run.checkpoints(), 1)?;
     let state = checkpoint::read_state(&checkpoints.last()?)?;
 
-    // An epoch in progress has begun, too.
+    // Count an epoch in progress as begun.
     let begun = state.epoch + u64::from(state.batch > 0);
     if let Some(epochs) = changes.epochs.filter(|epochs| *epochs < begun) {
         return Err(UsageError(format!(
-            "--epochs {epochs}: the run is in or behind its epoch {begun} already"
+            "--epochs {epochs}: the run has already reached epoch {begun}"
         ))
         .into());
     }
 
     let mut config = state.config;
     config.train.epochs = changes.epochs.unwrap_or(config.train.epochs);
-    // Only ever turned on: without it, a run that has passed over damage would end at it.
+    // Can only be turned on: without it, a run that has skipped damaged files would fail at them.
     config.data.skip_damaged |= changes.skip_damaged;
-    // Other ranks have other cores, and give other bits in any case.
+    // With another number of ranks, the share of cores differs, and the results differ in their last bits anyway.
     let threads = state.threads.filter(|_| state.world_size == world_size);
     Ok(RunStart {
         config,
@@ -121,10 +121,10 @@ pub(crate) fn resumed(folder: &Path, changes: Changes, world_size: usize) -> Res
     })
 }
 
-/// The run in `folder` where it has a checkpoint, which must be of `config`; else a run of `config` that begins there.
+/// Resumes the run in `folder` if it has a checkpoint, which must be of `config`; otherwise starts a run there.
 ///
 /// # Errors
-/// As [`resumed`]; a configuration that differs in more than a run may change; a folder of something else.
+/// The errors of [`resumed`]; the configuration differs in a key that must not change; the folder is not a run's.
 pub(crate) fn resumed_or_started(
     folder: &Path,
     config: Config,
@@ -142,13 +142,13 @@ pub(crate) fn resumed_or_started(
     let begun = resumed(folder, changes, world_size)?;
 
     let mut asked = config;
-    // Damage that was once passed over stays so: that difference is no other configuration.
+    // Skipping damaged files stays enabled once it was, so this key is not compared.
     asked.data.skip_damaged = begun.config.data.skip_damaged;
     match differences(&begun.config, &asked)? {
         None => Ok(begun),
         Some(keys) => Err(UsageError(format!(
-            "{}: the run was begun with {keys}: a run goes on with its own configuration, but for more epochs; name \
-             another folder to begin another",
+            "{}: the run was started with {keys}: a run can only be resumed with its own configuration, except for \
+             more epochs; choose another folder to start a new run",
             folder.display()
         ))
         .into()),
@@ -167,7 +167,7 @@ fn has_checkpoint(folder: &Path) -> Result<bool> {
     }
 }
 
-/// The keys in which two configurations differ, with both values; `None` where they are the same.
+/// Lists the keys in which two configurations differ, with both values; `None` if there are none.
 fn differences(begun: &Config, asked: &Config) -> Result<Option<String>> {
     let begun = values(begun)?;
     let asked = values(asked)?;
@@ -191,7 +191,7 @@ fn differences(begun: &Config, asked: &Config) -> Result<Option<String>> {
     Ok((!told.is_empty()).then(|| told.join("; ")))
 }
 
-/// Every key of a configuration that has a value, by its path.
+/// Returns every key of a configuration that has a value, by its dotted path.
 fn values(config: &Config) -> Result<BTreeMap<String, String>> {
     let mut values = BTreeMap::new();
     put("", &toml::Table::try_from(config)?, &mut values);
@@ -209,7 +209,7 @@ fn put(section: &str, table: &toml::Table, into: &mut BTreeMap<String, String>) 
     }
 }
 
-/// The folder that a run of `config` has in `runs` where none is named.
+/// Returns the default folder in `runs` for a run of `config`.
 pub(crate) fn folder_of(runs: &Path, config: &Config) -> PathBuf {
     runs.join(format!(
         "{}-1",
@@ -217,10 +217,10 @@ pub(crate) fn folder_of(runs: &Path, config: &Config) -> PathBuf {
     ))
 }
 
-/// A new run's folder: rank 0 makes it and tells the others.
+/// Creates a new run's folder on rank 0 and sends its path to the other ranks.
 ///
 /// # Errors
-/// The folder cannot be made.
+/// The folder cannot be created.
 pub(crate) fn new_folder(
     runs: &Path,
     config: &Config,
@@ -229,7 +229,7 @@ pub(crate) fn new_folder(
     data: &Dataset,
 ) -> Result<PathBuf> {
     let mut name = Vec::new();
-    // Only one rank looks for the next free number, or each would make a folder.
+    // Only one rank looks for the next free number, because otherwise each rank would create a folder.
     if group.rank() == 0 {
         let run = RunDir::create_next(runs, &run_stem(&config.model.name, &config.hash()))?;
         describe(&run, config, store, data)?;
@@ -239,10 +239,10 @@ pub(crate) fn new_folder(
     Ok(PathBuf::from(String::from_utf8(names[0].clone())?))
 }
 
-/// Rank 0 makes `folder`, or takes one in which no run came to a checkpoint.
+/// Creates `folder` on rank 0, or reuses one in which no run has reached a checkpoint.
 ///
 /// # Errors
-/// Another process writes there; the folder cannot be made.
+/// Another process writes to the folder, or it cannot be created.
 pub(crate) fn begin_in(
     folder: &Path,
     config: &Config,
@@ -254,7 +254,7 @@ pub(crate) fn begin_in(
         return Ok(());
     }
     let run = RunDir::take(folder)?;
-    // Before anything is changed: whoever writes this run has its log locked.
+    // Check for a locked log before changing anything: a process that writes this run holds the lock.
     drop(Log::open(&run.log())?);
     describe(&run, config, store, data)
 }
@@ -264,10 +264,10 @@ fn describe(run: &RunDir, config: &Config, store: &Path, data: &Dataset) -> Resu
     input::write(run, store, data)
 }
 
-/// Whether all ranks go on from one step, or all begin. Nobody has written by now.
+/// Checks that all ranks resume from the same step, or that all start. Call this before any rank writes to the folder.
 ///
 /// # Errors
-/// [`UsageError`] on every rank, naming the first that differs from rank 0.
+/// [`UsageError`] on every rank, naming the first rank that differs from rank 0.
 pub(crate) fn agree(from: Option<u64>, group: &dyn Collective) -> Result<()> {
     let own = from.map_or("no checkpoint".to_owned(), |step| {
         format!("a checkpoint of step {step}")
@@ -280,8 +280,8 @@ pub(crate) fn agree(from: Option<u64>, group: &dyn Collective) -> Result<()> {
     let first = String::from_utf8_lossy(&all[0]);
     let other = String::from_utf8_lossy(&all[rank]);
     Err(UsageError(format!(
-        "rank {rank} sees {other}, and rank 0 {first}: all machines need one folder of runs, on a disk that they share; \
-         start again when they see the same"
+        "rank {rank} sees {other}, but rank 0 {first}: all machines must use the same folder of runs on a shared disk; \
+         restart when all of them see the same checkpoint"
     ))
     .into())
 }
@@ -298,6 +298,7 @@ mod tests {
         let made = testing::made(&Fixture::default(), &config(&[]), 0, &alone);
         let run = made.folder.path();
         std::fs::write(run.join("config.toml"), "").expect("room");
+
         let threads = |ranks| {
             resumed(run, Changes::default(), ranks)
                 .expect("a checkpoint")
@@ -328,7 +329,7 @@ mod tests {
             asked(&["train.epochs=5", "optimizer.lr=0.5", "data.frames=7"]).expect_err("another");
         assert!(
             said.contains(
-                "begun with data.frames = nothing, not 7; optimizer.lr = 0.001, not 0.5:"
+                "started with data.frames = nothing, not 7; optimizer.lr = 0.001, not 0.5:"
             ),
             "{said}"
         );
@@ -340,12 +341,15 @@ mod tests {
         let folder = root.path().join("runs/night");
         let from =
             |folder: &Path| resumed_or_started(folder, config(&[]), 1).map(|begun| begun.from);
+
         assert_eq!(from(&folder).expect("not there"), None);
+
         let run = RunDir::take(&folder).expect("a folder");
         assert_eq!(
             from(&folder).expect("killed before its configuration"),
             None
         );
+
         run.write_config("").expect("room");
         std::fs::write(run.log(), "").expect("room");
         std::fs::create_dir(run.checkpoints().join(".part-00000003")).expect("room");
@@ -358,7 +362,7 @@ mod tests {
 
         std::fs::write(run.result(), "{}").expect("room");
         let said = from(&folder).expect_err("a result").to_string();
-        assert!(said.contains("has a result and no checkpoint"), "{said}");
+        assert!(said.contains("has a result but no checkpoint"), "{said}");
         std::fs::write(root.path().join("thesis.tex"), "").expect("room");
         let said = from(root.path()).expect_err("no run").to_string();
         assert!(
@@ -386,7 +390,7 @@ mod tests {
         assert_eq!(version(Some(&store), Some(&other)), Some(other));
         assert_eq!(version(Some(Path::new("/")), None), None);
 
-        // By now the tag may be another version's.
+        // The tag may have been moved to another version since then.
         let tag = "paper".parse().expect("a tag");
         assert_eq!(version(Some(&store), Some(&tag)), recorded);
         assert_eq!(version(None, Some(&tag)), recorded);

@@ -1,4 +1,4 @@
-//! Whether all ranks see one run's folder: rank 0 writes there, and the others read its checkpoints at the end.
+//! Checks that all ranks see the run's folder: rank 0 writes there, and the others read its checkpoints at the end.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -8,17 +8,17 @@ use anyhow::{Context, Result};
 use super::exit::UsageError;
 use crate::strategy::{self, Collective};
 
-/// How long a file of rank 0 may take to be seen on another machine.
+/// Maximum time until a file written by rank 0 is visible on another machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
-/// Between two looks.
+/// Time between two attempts to read the token.
 const RETRY: Duration = Duration::from_millis(50);
-/// What rank 0 writes into the folder, and takes away again.
+/// Name of the file that rank 0 writes to the folder and then removes.
 const TOKEN: &str = ".ranks";
 
-/// Rank 0 leaves a token in the run's folder, which every other rank must find there before the first step.
+/// Writes a token to the run's folder on rank 0, and requires every rank to find it there before the first step.
 ///
 /// # Errors
-/// [`UsageError`] on a rank that does not; the folder cannot be written.
+/// [`UsageError`] on a rank that does not find the token; an error if the folder is not writable.
 pub(crate) fn check(folder: &Path, group: &dyn Collective, patience: Duration) -> Result<()> {
     if group.world_size() == 1 {
         return Ok(());
@@ -26,7 +26,7 @@ pub(crate) fn check(folder: &Path, group: &dyn Collective, patience: Duration) -
     let file = folder.join(TOKEN);
     let mut token = Vec::new();
     if group.rank() == 0 {
-        // Drawn anew: a file that an earlier start left is not taken for this one's.
+        // The token is random, so that a file left by an earlier start is not mistaken for it.
         token = format!("{:032x}", u128::from_le_bytes(strategy::random()?)).into_bytes();
         std::fs::write(&file, &token)
             .with_context(|| format!("cannot write {}", file.display()))?;
@@ -39,15 +39,15 @@ pub(crate) fn check(folder: &Path, group: &dyn Collective, patience: Duration) -
             let rank = group.rank();
             let folder = folder.display();
             return Err(UsageError(format!(
-                "rank {rank} does not see rank 0's folder {folder}: all machines need one folder of runs, on a disk that \
-                 they share; --runs names it"
+                "rank {rank} does not see rank 0's folder {folder}: all machines must use the same folder of runs on a \
+                 shared disk; set it with --runs"
             ))
             .into());
         }
         std::thread::sleep(RETRY);
     }
 
-    // The token stays until all have looked.
+    // Keep the token until all ranks have read it.
     group.barrier()?;
     if group.rank() == 0 {
         std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
     use crate::strategy::RankError;
 
-    /// Rank 1 of two, to which rank 0 tells `token`.
+    /// Rank 1 of two, which receives `token` from rank 0.
     #[derive(Debug)]
     struct Second {
         token: &'static str,
@@ -104,12 +104,14 @@ mod tests {
                 Duration::from_millis(60),
             )
         };
+
         let error = look().expect_err("nothing there").to_string();
         assert!(
             error.starts_with("rank 1 does not see rank 0's folder") && error.contains("--runs"),
             "{error}"
         );
-        // A copy of the folder, with what an earlier start left.
+
+        // A copy of the folder, with a token left by an earlier start.
         std::fs::write(folder.path().join(TOKEN), "another start").expect("room");
         look().expect_err("another start");
         std::fs::write(folder.path().join(TOKEN), "this start").expect("room");

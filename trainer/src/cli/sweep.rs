@@ -1,4 +1,4 @@
-//! `wavemill-train sweep`: many runs, compared on validation; the best one meets the test split.
+//! `wavemill-train sweep`: runs many trials and compares them on validation, without the test split.
 
 mod trial;
 
@@ -44,24 +44,24 @@ Examples:
 sweep.toml:
   method = \"random\"                  # or grid: every combination of lists
   trials = 20
-  median_stopping_after = 3          # epochs; a trial worse than the median of those before it ends
+  median_stopping_after = 3          # epochs; stops trials that are worse than the median of earlier ones
   [parameters]
   \"optimizer.lr\" = { min = 1e-4, max = 1e-2, log = true }
   \"model.name\" = [\"cnn2d\", \"crnn\"]
 
-Trials are compared by train.select on validation; none sees the test split. Evaluate the best one with
-`wavemill-train eval`, once.
-All trials are checked before the first one starts. One that fails later is shown with its error,
-the others go on, and the exit code is 1. The same command again takes what is finished from the
-folder of runs and trains the rest.
---jobs N runs N trials at once, each in a process of its own, and changes none of their results for
-the same --threads; where that is not given, each has its share of the cores. GPUs are dealt out in
-turn.";
+Trials are compared by train.select on validation; the test split is not used. Evaluate the best
+trial once with `wavemill-train eval`.
+All trials are checked before the first one starts. If a trial fails later, its error is shown, the
+others continue, and the exit code is 1. Run the same command again to reuse the completed trials
+in the folder of runs and train the others.
+--jobs N runs N trials in parallel, each in its own process; results do not depend on it for the
+same --threads, which defaults to an equal share of the cores. GPUs are assigned in turn.";
 
-/// SIGINT or SIGTERM.
+/// The sweep was stopped by SIGINT or SIGTERM.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "stopped in trial {trial}; go on with the same command: finished trials are taken from {}, this one begins anew",
+    "stopped in trial {trial}; run the same command to continue: completed trials are reused from {}, and this one \
+     starts over",
     runs.display()
 )]
 pub(crate) struct SweepInterrupted {
@@ -73,32 +73,32 @@ pub(crate) struct SweepInterrupted {
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct SweepCommand {
-    /// What to try (TOML)
+    /// Description of the trials (TOML)
     file: PathBuf,
-    /// A feature store of `wavemill extract`
+    /// A feature store written by `wavemill extract`
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
-    /// Its version, by number or tag [default: the latest]
+    /// Version of the store, by number or tag [default: the latest]
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,
     #[command(flatten)]
     like: LikeArgs,
-    /// What all trials share (TOML)
+    /// Configuration shared by all trials (TOML)
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Change a value of what they share
+    /// Set a value of the shared configuration
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// Folder in which each trial makes its own
+    /// Folder in which to create each trial's folder
     #[arg(long, default_value = "runs", value_name = "DIR")]
     runs: PathBuf,
-    /// Trials at once, each in a process of its own; GPUs are dealt out in turn
+    /// Number of trials at once, each in its own process; GPUs are assigned in turn
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     jobs: u16,
-    /// Only this one, from 0: what --jobs starts
+    /// Run only this trial, from 0; used by --jobs
     #[arg(long, hide = true, value_name = "N")]
     trial: Option<usize>,
-    /// A JSON line a trial on stdout
+    /// Print a JSON line per trial on stdout
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -114,21 +114,21 @@ struct PlannedTrial {
     config: Config,
 }
 
-/// All of them, and the files that some pass over because they are damaged.
+/// All trials, and the damaged files that any of them skips.
 struct SweepPlan {
     trials: Vec<PlannedTrial>,
     lost: Vec<String>,
 }
 
-/// How the trials ended.
+/// Outcome of the trials.
 enum SweepEnd {
     Trials(Vec<Trial>),
-    /// With this exit code: another process says what there is to say.
+    /// An exit code without output, because another process prints the results.
     Silent(u8),
 }
 
-/// The rows that were opened last. Trials that read alike follow each other, and each way of reading holds every file of
-/// the store's feature open: only one of them is there at a time.
+/// Cache of the dataset that was opened last. Consecutive trials often read the same rows, and each dataset keeps every
+/// file of the store's feature open, so only one of them is held at a time.
 struct DatasetCache {
     store: PathBuf,
     version: Option<VersionName>,
@@ -152,10 +152,10 @@ impl DatasetCache {
         }
     }
 
-    /// The rows of `config`: the last ones where it reads the same.
+    /// Returns the dataset for `config`: the cached one if it reads the same rows.
     fn open(&mut self, config: &Config) -> Result<Arc<Dataset>> {
         let needs = registry::find(&config.model.name)?.needs;
-        // Out of `last`: the files are closed before others are opened.
+        // Take it out of `last`, so that its files are closed before others are opened.
         if let Some(last) = self.last.take()
             && last.data == config.data
             && last.needs == needs
@@ -168,7 +168,7 @@ impl DatasetCache {
         let rows = self
             .machine
             .open(&self.store, self.version.as_ref(), config)?;
-        // All trials read one version, also if a tag is moved or a version is committed while they run.
+        // All trials read the same version, even if a tag is moved or a version is committed meanwhile.
         self.version = Some(VersionName::Number(rows.store().version()));
         self.last = Some(CachedDataset {
             data: config.data.clone(),
@@ -183,7 +183,7 @@ impl SweepCommand {
     /// Runs all trials, one after another or `--jobs` at once.
     ///
     /// # Errors
-    /// A key or a model that is not there, before the first trial; [`SweepInterrupted`]; at the end, that trials failed.
+    /// An unknown key or model, before the first trial; [`SweepInterrupted`]; at the end, an error if trials failed.
     pub(crate) fn run(&self) -> Result<u8> {
         interrupt::end_with_starter()?;
         let source = self.file.display().to_string();
@@ -197,12 +197,12 @@ impl SweepCommand {
         let at_once = self.jobs > 1;
         if at_once && ranks.world_size > 1 {
             return Err(UsageError(
-                "--jobs runs trials on this machine: it does not go with ranks".to_owned(),
+                "--jobs runs trials on this machine: it cannot be combined with ranks".to_owned(),
             )
             .into());
         }
 
-        // Trials at once are processes, which would inherit it.
+        // With several jobs, trials are child processes, which would inherit the signal mask.
         if !at_once {
             interrupt::keep_away();
         }
@@ -212,14 +212,14 @@ impl SweepCommand {
             }
         }
 
-        // The server that is away is told of before the first trial. Later it ends none.
+        // An unreachable server is an error before the first trial; later it does not end a trial.
         if ranks.rank == 0 && self.trial.is_none() {
             self.mlflow.server(None)?;
         }
 
         let mut rows = DatasetCache::of(self);
         let plan = self.plan(&sweep, &base, &source, ranks.world_size, &mut rows)?;
-        // Checked by now.
+        // `plan` has already verified the files.
         rows.machine.verify = false;
         let ended = if at_once {
             self.side_by_side(&plan.trials, rows, &sweep)?
@@ -231,9 +231,9 @@ impl SweepCommand {
             SweepEnd::Silent(code) => return Ok(code),
         };
 
-        // By validation alone: the test split is left to `eval`.
+        // Select by validation only; the test split is left to `eval`.
         let Some(best) = best_of(&trials, base.train.select) else {
-            bail!("no trial came to a value on validation")
+            bail!("no trial has a score on validation")
         };
         report(&format!(
             "best: trial {} ({})",
@@ -241,20 +241,20 @@ impl SweepCommand {
             best.set.join(" ")
         ));
         report(&format!(
-            "its test scores: wavemill-train eval {}",
+            "compute its test scores with: wavemill-train eval {}",
             best.run.display()
         ));
 
         match trials.iter().filter(|trial| trial.error.is_some()).count() {
             0 => Ok(0),
             failed => bail!(
-                "{failed} of {} trials failed: the same command tries them again",
+                "{failed} of {} trials failed: run the same command to retry them",
                 trials.len()
             ),
         }
     }
 
-    /// Every trial's configuration and rows, checked.
+    /// Builds and checks the configuration of every trial.
     fn plan(
         &self,
         sweep: &Sweep,
@@ -266,7 +266,7 @@ impl SweepCommand {
         let mut trials = Vec::new();
         let mut lost = BTreeSet::new();
         for (number, set) in sweep.trials().into_iter().enumerate() {
-            // The others were checked by the process that started this one.
+            // The parent process has checked the other trials.
             if self.trial.is_some_and(|trial| trial != number) {
                 continue;
             }
@@ -288,7 +288,7 @@ impl SweepCommand {
         })
     }
 
-    /// All trials in this process, or the one that it was started for.
+    /// Runs all trials in this process, or only the one for which it was started.
     fn in_turn(
         &self,
         plan: SweepPlan,
@@ -298,22 +298,22 @@ impl SweepCommand {
         ranks: &Ranks,
     ) -> Result<SweepEnd> {
         let Some(first) = plan.trials.first() else {
-            bail!("no trial {}", self.trial.unwrap_or_default())
+            bail!("trial {} does not exist", self.trial.unwrap_or_default())
         };
         if self.trial.is_some() {
-            // Another process started this one, and reads what it comes to.
+            // Another process started this one and reads its result.
             jobs::end_with_parent()?;
         }
 
         let device = self.machine.device(ranks, None)?;
         let first_rows = rows.open(&first.config)?;
         let group = fit::join(ranks, &first_rows, &plan.lost, base, device)?;
-        // The cache alone holds its files open from here on.
+        // From here on, only the cache holds the dataset and its open files.
         drop(first_rows);
 
         let trials = match self.trials(plan.trials, rows, sweep, group, device) {
             Ok(trials) => trials,
-            // Rank 0 says it, or the process that started this one.
+            // Rank 0 or the parent process reports the error.
             Err(error)
                 if error.is::<SweepInterrupted>() && (group.rank() > 0 || self.trial.is_some()) =>
             {
@@ -334,7 +334,7 @@ impl SweepCommand {
         })
     }
 
-    /// Trials in processes of their own.
+    /// Runs the trials in child processes.
     fn side_by_side(
         &self,
         planned: &[PlannedTrial],
@@ -342,7 +342,7 @@ impl SweepCommand {
         sweep: &Sweep,
     ) -> Result<SweepEnd> {
         let version = rows.version.clone();
-        // Their files are opened by the trials.
+        // The trials open the files themselves.
         drop(rows);
 
         let machine = self.machine.shared_by(usize::from(self.jobs))?;
@@ -376,7 +376,7 @@ impl SweepCommand {
         }
     }
 
-    /// Tells `command` to train one trial, at a slot among those that run.
+    /// Adds the arguments for training one trial at `slot` to `command`.
     fn add_trial_args(
         &self,
         command: &mut Command,
@@ -392,7 +392,7 @@ impl SweepCommand {
             .arg(&self.store)
             .arg("--runs")
             .arg(&self.runs);
-        // A trial answers its parent by one JSON line on stdout, see `jobs.rs`.
+        // A trial reports to its parent with one JSON line on stdout, see `jobs.rs`.
         command.args(["--trial", &trial.to_string(), "--json"]);
         if let Some(version) = version {
             command.args(["--version", &version.to_string()]);
@@ -408,7 +408,7 @@ impl SweepCommand {
         }
         command.args(self.mlflow.to_args());
 
-        // Their lines are passed on with the trial's number before them, which leaves no JSON.
+        // The parent prefixes each line of a trial with the trial's number, so the lines would not be valid JSON.
         let progress = match OutputArgs::get().shown() {
             Progress::Json | Progress::None => "none",
             _ => "plain",
@@ -436,12 +436,12 @@ impl SweepCommand {
         {
             let select = config.train.select;
             let epochs = config.train.epochs;
-            // A trial that another process started asks that one, which has the values of all.
+            // If another process started this trial, that process decides, because it has the values of all trials.
             let stopping = sweep.median_stopping_after.map(|after| match self.trial {
                 Some(_) => Box::new(jobs::ask) as KeepGoing,
                 None => judge(&medians, select, after),
             });
-            // Rows were checked before the first trial. If they cannot be opened now, that is this trial's failure.
+            // The rows were checked before the first trial. If they cannot be opened now, only this trial fails.
             let (run, ended) = match rows.open(&config) {
                 Ok(data) => self.trial(config, &data, group, device, stopping),
                 Err(error) => (PathBuf::new(), Err(error)),
@@ -473,7 +473,7 @@ impl SweepCommand {
                 error: failure,
             };
 
-            // One that failed counts as far as it came: side by side it is compared with before it fails.
+            // A failed trial counts with the values it had: with `--jobs`, others are compared with it before it fails.
             let counted = if trial.error.is_some() {
                 values_of(&trial.run, select).unwrap_or_default()
             } else {
@@ -492,7 +492,7 @@ impl SweepCommand {
         Ok(trials)
     }
 
-    /// A trial's folder, and its values on validation: of a run that is finished, or of a new one.
+    /// Returns a trial's folder and its validation values, from a finished run or a new one.
     fn trial(
         &self,
         config: Config,
@@ -536,7 +536,7 @@ impl SweepCommand {
             keep_going,
         };
 
-        // With ranks, one that panics leaves the others in the middle of a step: then all end.
+        // With several ranks, a panic leaves the other ranks in the middle of a step, so it must end all of them.
         let values = if group.world_size() == 1 {
             let fitted = catch_unwind(AssertUnwindSafe(|| fit_values(&job, data, group)));
             fitted.unwrap_or_else(|panic: Box<dyn Any + Send>| {
@@ -548,7 +548,8 @@ impl SweepCommand {
         (folder, values)
     }
 
-    /// The finished run of this very configuration and store, if there is one: rank 0 looks and tells the others.
+    /// Returns the finished run of the same configuration and store, if there is one. Rank 0 searches and sends the
+    /// result to the others.
     fn done_before(
         &self,
         config: &Config,
@@ -564,7 +565,7 @@ impl SweepCommand {
                 group.world_size(),
             )?
         {
-            report(&format!("finished before: {}", run.path().display()));
+            report(&format!("already completed: {}", run.path().display()));
             name = run.path().to_string_lossy().into_owned().into_bytes();
         }
 
@@ -600,7 +601,7 @@ impl SweepCommand {
     }
 }
 
-/// Checks one trial's rows and weights; the files of its rows that are passed over.
+/// Checks one trial's rows and initial weights. Returns the files that its dataset skips.
 fn check_trial(config: &Config, world_size: usize, rows: &mut DatasetCache) -> Result<Vec<String>> {
     let data = rows.open(config)?;
     run::check(config, &data, world_size)?;
@@ -614,9 +615,9 @@ fn fit_values(job: &Job, data: &Arc<Dataset>, group: &'static dyn Collective) ->
     Ok(monitored(job, data, group)?.values)
 }
 
-/// Whether other trials are worth a try: not where the disk is full, nor where ranks differ in what happened to them.
+/// Reports whether to continue with other trials: false if the disk is full, or if the error may differ between ranks.
 fn goes_on(error: &Error, group: &dyn Collective) -> bool {
-    // What a loss or a model's shape causes happens on every rank alike.
+    // Errors caused by a loss or a model's shape occur on every rank.
     let is_on_all_ranks = matches!(
         error.downcast_ref(),
         Some(RunError::Learn(
@@ -630,7 +631,7 @@ fn goes_on(error: &Error, group: &dyn Collective) -> bool {
 
 fn judge(medians: &Arc<Mutex<Medians>>, metric: Metric, after: u64) -> KeepGoing {
     let medians = Arc::clone(medians);
-    // Ranks hold equal values, so all of them come to the same verdict without a word.
+    // Ranks have equal values, so all of them reach the same verdict without communication.
     Box::new(move |values| {
         !medians
             .lock()
@@ -639,11 +640,11 @@ fn judge(medians: &Arc<Mutex<Medians>>, metric: Metric, after: u64) -> KeepGoing
     })
 }
 
-/// The trial with the best value; of equals, the first.
+/// Returns the trial with the best value; the first one among equal values.
 fn best_of(trials: &[Trial], metric: Metric) -> Option<&Trial> {
     let mut best: Option<(&Trial, f64)> = None;
     for trial in trials {
-        // Only a better one replaces: of equal trials the first stays.
+        // Replace only by a better value, so that the first of equal trials is kept.
         if let Some(value) = trial.best
             && best.is_none_or(|(_, best)| metric.is_better(value, best))
         {
@@ -691,12 +692,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         Fixture::default().write(folder.path());
         let Line { machine } = clap::Parser::parse_from(["sweep"]);
+
         let mut rows = DatasetCache {
             store: folder.path().to_owned(),
             version: None,
             machine,
             last: None,
         };
+
         let mut open = |words: &[&str]| {
             let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
             rows.open(
@@ -704,11 +707,13 @@ mod tests {
             )
             .expect("rows")
         };
+
         let first = Arc::downgrade(&open(&["optimizer.lr=0.1"]));
         assert!(Arc::ptr_eq(
             &open(&["optimizer.lr=0.2"]),
             &first.upgrade().expect("kept")
         ));
+
         let other = open(&["data.shuffle_window=2"]);
         assert!(first.upgrade().is_none(), "its files are still open");
         assert!(

@@ -76,6 +76,7 @@ mod tests {
     fn rows_of_their_own_length_are_cut_and_filled_with_the_mean() {
         // The stored bands are [2, 4, 6] and [8, 10, 12]; the result is (x / 2 + 1 - mean) / std.
         let want = [2.0, 4.0, 3.0, 4.0];
+
         for (shape, names, row) in [
             ([Some(2), None], ["mel", "frame"], [2, 4, 6, 8, 10, 12]),
             ([None, Some(2)], ["frame", "mel"], [2, 8, 4, 10, 6, 12]),
@@ -90,6 +91,7 @@ mod tests {
             assert_eq!(values(&tensor.get(0)), want);
             assert_eq!(values(&tensor.get(1)), [2.0, 0.0, 3.0, 0.0]);
             assert_eq!(values(&tensor.get(2)), [0.0; 4]);
+
             let long = input_spec(shape, names, 4)
                 .spectrogram(&[&row], Device::Cpu, Kind::Double)
                 .expect("a tensor");
@@ -125,6 +127,7 @@ mod tests {
             .expect_err("odd")
             .to_string();
         assert_eq!(error, "column mel, row 1: a row of 3 bytes, not 4");
+
         let fixed = input_spec([Some(2), Some(3)], ["mel", "frame"], 2);
         assert!(
             fixed

@@ -19,6 +19,7 @@ fn whole(dataset: &Arc<Dataset>, side: Side) -> Batch {
         batch_size: 1000,
         ..LoaderPlan::default()
     };
+
     Loader::start(dataset, plan)
         .expect("threads")
         .next()
@@ -68,12 +69,14 @@ fn metadata_is_standardised_by_training_rows_alone() {
     assert_eq!(seen.size(), [rows as i64, 3]);
     let seen = values(&seen);
     let clips_there = clips(&dataset, &batch);
+
     for column in 0..2 {
         let has = |clip: usize| column == 0 || clip % 5 != 4;
         let told: Vec<f64> = (0..rows)
             .filter(|&r| has(clips_there[r]))
             .map(|r| seen[3 * r + column])
             .collect();
+
         let mean = told.iter().sum::<f64>() / told.len() as f64;
         let square = told.iter().map(|x| x * x).sum::<f64>() / told.len() as f64;
         assert!(
@@ -86,6 +89,7 @@ fn metadata_is_standardised_by_training_rows_alone() {
                 .all(|r| seen[3 * r + column] == 0.0)
         );
     }
+
     assert!(
         (0..rows).all(|r| seen[3 * r + 2] == 0.0),
         "a constant column says nothing"
@@ -108,6 +112,7 @@ fn metadata_is_standardised_by_training_rows_alone() {
 #[test]
 fn ids_are_those_of_training_artists_and_others_are_0() {
     let (_folder, dataset) = made(&Fixture::default(), &Data::default());
+
     // The last two of 12 artists are in validation and test; clips 6, 13, … have no artist. The album id is half the
     // clip number.
     assert_eq!(dataset.input_spec().artists, (0..10).collect::<Vec<i64>>());
@@ -115,6 +120,7 @@ fn ids_are_those_of_training_artists_and_others_are_0() {
         dataset.dims().vocabulary,
         [11, dataset.input_spec().albums.len() as i64 + 1]
     );
+
     for side in Side::ALL {
         let batch = whole(&dataset, side);
         let ids = dataset
@@ -123,6 +129,7 @@ fn ids_are_those_of_training_artists_and_others_are_0() {
             .ids
             .expect("asked for");
         assert_eq!(ids.kind(), Kind::Int64);
+
         for (ids, clip) in values(&ids).chunks(2).zip(clips(&dataset, &batch)) {
             let artist = (clip % 7 != 6 && side == Side::Training).then_some(clip % 12);
             assert_eq!(
@@ -130,6 +137,7 @@ fn ids_are_those_of_training_artists_and_others_are_0() {
                 artist.map_or(0.0, |artist| artist as f64 + 1.0),
                 "clip {clip}"
             );
+
             let album = dataset
                 .input_spec()
                 .albums
@@ -152,9 +160,11 @@ fn nothing_is_joined_that_no_model_asked_for() {
         ..Data::default()
     };
     let dataset = open(folder.path(), &data, Needs::default()).expect("a dataset");
+
     let inputs = dataset
         .inputs(&whole(&dataset, Side::Test), Device::Cpu, Kind::Float)
         .expect("a tensor");
+
     assert!(inputs.metadata.is_none() && inputs.ids.is_none());
     assert_eq!(
         (dataset.dims().metadata, dataset.dims().vocabulary),
@@ -178,6 +188,7 @@ fn no_tensor_is_read_for_a_model_that_sees_metadata_alone() {
                 ..Data::default()
             },
         );
+
         let silent = open(
             folder.path(),
             &Data {
@@ -187,6 +198,7 @@ fn no_tensor_is_read_for_a_model_that_sees_metadata_alone() {
             Needs::Metadata,
         )
         .expect("a dataset");
+
         let plan = LoaderPlan {
             shuffle: true,
             mixup: true,
@@ -194,6 +206,7 @@ fn no_tensor_is_read_for_a_model_that_sees_metadata_alone() {
             world_size: 2,
             ..LoaderPlan::default()
         };
+
         let batches = |dataset: &Arc<Dataset>| {
             Loader::start(dataset, plan.clone())
                 .expect("threads")
@@ -204,11 +217,13 @@ fn no_tensor_is_read_for_a_model_that_sees_metadata_alone() {
                 .inputs(batch, Device::Cpu, Kind::Float)
                 .expect("tensors")
         };
+
         for (all, few) in batches(&dataset).zip(batches(&silent)) {
             assert_eq!(
                 (few.rows(), few.n_own(), few.partners()),
                 (all.rows(), all.n_own(), all.partners())
             );
+
             let [all, few] = [inputs(&dataset, &all), inputs(&silent, &few)];
             assert_eq!(few.metadata, all.metadata);
             assert_eq!(
@@ -216,6 +231,7 @@ fn no_tensor_is_read_for_a_model_that_sees_metadata_alone() {
                 (vec![all.spectrogram.size()[0], 0, 0], true)
             );
         }
+
         assert!(dataset.bytes_read() > 0);
         assert_eq!(silent.bytes_read(), 0);
     }
@@ -234,8 +250,10 @@ fn a_model_of_a_spec_sees_what_a_model_of_the_store_sees() {
         ..Fixture::default()
     };
     let (_folder, dataset) = made(&fixture, &data);
+
     let text = serde_json::to_string(dataset.input_spec()).expect("JSON");
     let spec: InputSpec = serde_json::from_str(&text).expect("a spec");
+
     let batch = whole(&dataset, Side::Validation);
     let ids = clips(&dataset, &batch).into_iter().map(|clip| RowId {
         clip,
@@ -244,6 +262,7 @@ fn a_model_of_a_spec_sees_what_a_model_of_the_store_sees() {
     });
     let stored: Vec<Vec<u8>> = ids.map(|row| fixture.stored(row)).collect();
     let stored: Vec<&[u8]> = stored.iter().map(Vec::as_slice).collect();
+
     let want = dataset
         .inputs(&batch, Device::Cpu, Kind::Float)
         .expect("tensors")
@@ -266,6 +285,7 @@ fn seen(fixture: &Fixture, clip: usize, frames: usize) -> Vec<f64> {
             variant: 1.0,
         },
     );
+
     let read = |x: f32| match fixture.dtype {
         Dtype::F16 => f16::from_f32(x).to_f64(),
         Dtype::F32 => f64::from(x),
@@ -278,6 +298,7 @@ fn seen(fixture: &Fixture, clip: usize, frames: usize) -> Vec<f64> {
             0.0
         }
     };
+
     (0..frames * fixture.shape[0]).map(at).collect()
 }
 
@@ -289,6 +310,7 @@ fn lz4_lists_and_rows_of_differing_length_are_read_as_well() {
         ragged,
         ..Fixture::default()
     };
+
     for fixture in [
         odd(Layout::Binary, Compression::Lz4, false),
         odd(Layout::List, Compression::Zstd, false),
@@ -314,17 +336,20 @@ fn lz4_lists_and_rows_of_differing_length_are_read_as_well() {
                     ..Data::default()
                 },
             );
+
             let plan = LoaderPlan {
                 readers: 2,
                 shuffle: true,
                 ..LoaderPlan::default()
             };
+
             let mut rows = 0;
             for batch in Loader::start(&dataset, plan).expect("threads") {
                 let batch = batch.expect("no damage");
                 let tensor = batch
                     .spectrogram(Device::Cpu, Kind::Float)
                     .expect("a tensor");
+
                 for (place, clip) in clips(&dataset, &batch).into_iter().enumerate() {
                     let (got, want) = (
                         values(&tensor.get(place as i64)),
@@ -336,6 +361,7 @@ fn lz4_lists_and_rows_of_differing_length_are_read_as_well() {
                     rows += 1;
                 }
             }
+
             assert_eq!(rows, 80);
         }
     }
@@ -350,6 +376,7 @@ fn time_first_stores_are_turned_and_frames_cut_or_padded() {
         ..Fixture::default()
     };
     fixture.write(folder.path());
+
     for frames in [7, 10, 13] {
         let dataset = opened(
             folder.path(),
@@ -362,11 +389,13 @@ fn time_first_stores_are_turned_and_frames_cut_or_padded() {
             (dataset.dims().bands, dataset.dims().frames),
             (6, frames as i64)
         );
+
         let batch = load(&dataset, LoaderPlan::default()).swap_remove(0);
         let tensor = batch
             .spectrogram(Device::Cpu, Kind::Float)
             .expect("a tensor");
         assert_eq!(tensor.size(), [16, 6, frames as i64]);
+
         let clip = dataset.rows().track_ids[batch.rows()[3] as usize] as usize;
         let want = (fixture.values)(
             &fixture,
@@ -377,6 +406,7 @@ fn time_first_stores_are_turned_and_frames_cut_or_padded() {
             },
         );
         let got = floats(&tensor.get(3));
+
         for band in 0..6 {
             for frame in 0..frames {
                 let want = if frame < 10 {
@@ -402,6 +432,7 @@ fn normalised_training_rows_have_mean_0_and_deviation_1_in_each_band() {
         ..Fixture::default()
     }
     .write(folder.path());
+
     let dataset = opened(
         folder.path(),
         &Data {
@@ -409,6 +440,7 @@ fn normalised_training_rows_have_mean_0_and_deviation_1_in_each_band() {
             ..Data::default()
         },
     );
+
     let batches = load(
         &dataset,
         LoaderPlan {
@@ -419,6 +451,7 @@ fn normalised_training_rows_have_mean_0_and_deviation_1_in_each_band() {
     let tensor = batches[0]
         .spectrogram(Device::Cpu, Kind::Double)
         .expect("a tensor");
+
     let mean = tensor.mean_dim([0_i64, 2].as_slice(), false, Kind::Double);
     let std = tensor.std_dim([0_i64, 2].as_slice(), false, false);
     assert!(mean.abs().max().double_value(&[]) < 1e-5, "{mean:?}");
@@ -437,6 +470,7 @@ fn a_tensor_outlives_its_batch_and_the_memory_that_is_filled_anew() {
             ..Data::default()
         },
     );
+
     let mut loader = Loader::start(&dataset, training()).expect("threads");
     let first = loader
         .next()
@@ -445,6 +479,7 @@ fn a_tensor_outlives_its_batch_and_the_memory_that_is_filled_anew() {
         .spectrogram(Device::Cpu, Kind::Float);
     let first = first.expect("a tensor");
     let before = floats(&first);
+
     assert_eq!(loader.count(), 7);
     assert_eq!(floats(&first), before);
 }
@@ -457,6 +492,7 @@ fn labels_are_those_of_the_rows_and_missing_ones_are_minus_one() {
         ..Fixture::default()
     }
     .write(folder.path());
+
     let targets = vec!["genre".to_owned(), GENRES_ALL.to_owned()];
     let dataset = opened(
         folder.path(),
@@ -469,12 +505,14 @@ fn labels_are_those_of_the_rows_and_missing_ones_are_minus_one() {
         dataset.targets()[1].classes(),
         ["Genre 0", "Genre 1", "Genre 2", "Even"]
     );
+
     let mut counts = [vec![0; 3], vec![0; 4]];
     for batch in load(&dataset, training()) {
         let labels =
             Vec::<i64>::try_from(&batch.labels(0, Device::Cpu).expect("labels")).expect("i64");
         let hot = Vec::<f32>::try_from(batch.multi_hot(1, Device::Cpu).expect("labels").view(-1))
             .expect("f32");
+
         for (place, &row) in batch.rows().iter().enumerate() {
             let clip = dataset.rows().track_ids[row as usize];
             assert_eq!(labels[place], if clip % 5 == 4 { -1 } else { clip % 3 });
@@ -482,11 +520,13 @@ fn labels_are_those_of_the_rows_and_missing_ones_are_minus_one() {
                 .map(|c| f32::from(c == clip % 3 || c == 3 && clip % 2 == 0))
                 .collect();
             assert_eq!(hot[4 * place..][..4], want);
+
             if labels[place] >= 0 {
                 counts[0][labels[place] as usize] += 1;
             }
             (0..4).for_each(|c| counts[1][c] += want[c] as u64);
         }
     }
+
     assert_eq!([dataset.class_counts(0), dataset.class_counts(1)], counts);
 }

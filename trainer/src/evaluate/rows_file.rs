@@ -53,13 +53,13 @@ pub enum RowsFileError {
         source: ParquetError,
     },
     /// The columns do not form a valid table.
-    #[error("cannot make rows of what the model said")]
+    #[error("cannot encode the predictions as rows")]
     Arrow(#[from] ArrowError),
     /// Another rank's rows cannot be read.
     #[error("another rank's rows cannot be read: do all ranks run the same wavemill-train?")]
     Bytes,
     /// The positions on the map cannot be computed.
-    #[error("cannot make a map of the vectors")]
+    #[error("cannot compute a map of the vectors")]
     Map(#[from] MapError),
 }
 

@@ -35,7 +35,7 @@ pub(crate) const METADATA_KEY: &str = "wavemill";
 pub(crate) enum ExportError {
     #[error("cannot write {path}")]
     Io { path: PathBuf, source: io::Error },
-    #[error("{path} is no recipe: it is written by `fit` and holds that of the store")]
+    #[error("{path} is not a valid recipe: `fit` writes the recipe of the store to this file")]
     Recipe {
         path: PathBuf,
         source: toml::de::Error,

@@ -71,8 +71,10 @@ fn torchscript_answers_as_its_model_for_any_number_of_rows() {
             if is_quick { 2 } else { 0 },
             &alone,
         );
+
         let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
         let about = about(&made, &trained);
+
         let out = made.folder.path().join("model.pt");
         let beside = write_torchscript(&trained, &about, &out).expect("room");
         let told: ModelCard =
@@ -86,6 +88,7 @@ fn torchscript_answers_as_its_model_for_any_number_of_rows() {
                 batch_size,
                 ..LoaderPlan::default()
             };
+
             let batch = Loader::start(&made.data, plan)
                 .expect("threads")
                 .next()
@@ -96,6 +99,7 @@ fn torchscript_answers_as_its_model_for_any_number_of_rows() {
                 .inputs(&batch, Device::Cpu, Kind::Float)
                 .expect("tensors");
             let want = tch::no_grad(|| trained.net().forward(&inputs, false)).expect("logits");
+
             let Inputs {
                 spectrogram,
                 metadata,
@@ -113,8 +117,10 @@ fn torchscript_answers_as_its_model_for_any_number_of_rows() {
                     .flatten()
                     .expect("what the model sees")
             };
+
             let given: Vec<Tensor> = about.arguments.iter().map(&mut named).collect();
             let got = module.forward_ts(&given).expect("logits");
+
             assert_eq!(about.outputs.len(), want.len());
             for (output, want) in about.outputs.iter().zip(&want) {
                 let got = got.narrow(1, output.column as i64, output.classes.len() as i64);
@@ -152,17 +158,20 @@ fn safetensors_hold_the_weights_and_what_they_are_of() {
     let bytes = fs::read(&out).expect("the file");
     let header = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes")) as usize;
     assert!(header.is_multiple_of(8));
+
     let header: Value = serde_json::from_slice(&bytes[8..8 + header]).expect("JSON");
     let text = header["__metadata__"][METADATA_KEY]
         .as_str()
         .expect("a string");
     let told: ModelCard = serde_json::from_str(text).expect("a description");
+
     assert_eq!(told, about);
     assert_eq!(told.outputs[0].classes, ["class 0", "class 1", "class 2"]);
     assert_eq!(
         (&told.feature_id, &told.dims),
         (&made.data.feature().feature_id, &made.data.dims())
     );
+
     let recipe: Recipe = serde_json::from_value(told.recipe).expect("a recipe");
     assert_eq!(&recipe, &made.data.store().manifest().recipe);
 }
@@ -188,6 +197,7 @@ fn a_run_starts_from_exported_weights_and_remembers_it() {
         },
         ..config("crnn")
     };
+
     let run = RunDir::create_next(made.folder.path(), "run").expect("a folder");
     run.write_config(&toml::to_string(&config).expect("TOML"))
         .expect("room");
@@ -202,9 +212,11 @@ fn a_run_starts_from_exported_weights_and_remembers_it() {
         test: false,
         keep_going: None,
     };
+
     let first = run::fit(&job, &made.data, &Solo, &RunMonitor::default())
         .expect("a run")
         .result;
+
     let backbone = |(name, _): &(String, Tensor)| !is_head(name);
     let tensors = made
         .learner
@@ -224,6 +236,7 @@ fn a_run_starts_from_exported_weights_and_remembers_it() {
         .expect("a run")
         .result;
     assert_eq!((second.start, second.epochs), (first.start, 2));
+
     let last = Checkpoints::open(run.checkpoints(), 1)
         .and_then(|c| c.last())
         .expect("a checkpoint");
@@ -234,6 +247,7 @@ fn a_run_starts_from_exported_weights_and_remembers_it() {
             "{name} is frozen"
         );
     }
+
     assert_eq!(
         checkpoint::read_state(&last).expect("a state").origin,
         Origin::Pretrained {
@@ -253,16 +267,19 @@ fn a_model_in_f64_says_so() {
         },
         ..config("crnn")
     };
+
     let made = made(&fixture("crnn"), &config, 0, &alone);
     let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
     let about = about(&made, &trained);
     assert_eq!(about.arguments[0].dtype, "f64");
+
     let out = made.folder.path().join("model.pt");
     write_torchscript(&trained, &about, &out).expect("room");
     let zeros = Tensor::zeros(
         [2, about.dims.bands, about.dims.frames],
         (Kind::Double, Device::Cpu),
     );
+
     let got = CModule::load(&out)
         .expect("a module")
         .forward_ts(&[zeros])
@@ -276,20 +293,24 @@ fn nothing_is_left_where_nothing_can_be_written() {
     let made = made(&fixture("crnn"), &config("crnn"), 0, &alone);
     let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
     let about = about(&made, &trained);
+
     let error = write_safetensors(&trained, &about, &made.folder.path().join("no such/model"))
         .expect_err("no folder");
     assert!(error.to_string().ends_with("no such/model"), "{error}");
+
     // The path is a non-empty folder, which cannot be replaced by the file.
     let taken = made.folder.path().join("taken");
     fs::create_dir(&taken).expect("room");
     fs::write(taken.join("file"), "kept").expect("room");
     assert!(write_safetensors(&trained, &about, &taken).is_err() && taken.join("file").is_file());
+
     let left = |e: fs::DirEntry| e.file_name().to_string_lossy().starts_with(".export");
     assert!(
         !fs::read_dir(made.folder.path())
             .expect("a folder")
             .any(|e| left(e.expect("an entry")))
     );
+
     let recipe = made.folder.path().join("bad.toml");
     fs::write(&recipe, "name = ").expect("room");
     assert!(matches!(

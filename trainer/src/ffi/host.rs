@@ -160,6 +160,7 @@ mod tests {
         let mut matrix = Tensor::from_slice(&[1.0_f32, 2.0, 3.0, 4.0]).view([2, 2]);
         slice_mut::<f32>(&mut matrix).expect("plain")[3] = 9.0;
         assert_eq!(matrix.double_value(&[1, 1]), 9.0);
+
         assert!(slice_mut::<f64>(&mut matrix).is_none());
         assert!(slice_mut::<f32>(&mut matrix.tr()).is_none());
         assert!(slice_mut::<f32>(&mut Tensor::new()).is_none());
@@ -190,10 +191,12 @@ mod tests {
             crate::ffi::load_cuda().is_ok(),
             "{pinned:?}"
         );
+
         assert!(
             send(&Tensor::from_slice(&[1.0_f32]), Device::Cuda(0)).is_ok()
                 == crate::ffi::load_cuda().is_ok()
         );
+
         let here = send(&Tensor::from_slice(&[1.0_f32, 2.0]), Device::Cpu).expect("it is there");
         assert_eq!(Vec::<f32>::try_from(&here).expect("f32"), [1.0, 2.0]);
     }
@@ -204,6 +207,7 @@ mod tests {
     fn page_locked_memory_of_copies_under_way_is_not_used_again() {
         assert!(crate::ffi::load_cuda().is_ok(), "libtorch sees no GPU");
         const BYTES: usize = 64 << 20;
+
         let mut sent = Vec::new();
         for round in 1..=8_u8 {
             let mut buffer = HostBuffer::new(BYTES, true).expect("memory");
@@ -212,6 +216,7 @@ mod tests {
                 send(&buffer.view(Kind::Uint8, &[BYTES as i64]), Device::Cuda(0)).expect("sent"),
             );
         }
+
         for (round, tensor) in (1..=8_i64).zip(sent) {
             assert_eq!(
                 tensor.sum(Kind::Int64).int64_value(&[]),

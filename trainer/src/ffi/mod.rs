@@ -193,7 +193,7 @@ pub(crate) enum CudaError {
         message: String,
     },
     /// The library is loaded but finds no usable device.
-    #[error("libtorch finds no CUDA device that it can use: is the driver running?")]
+    #[error("libtorch found no usable CUDA device: is the driver running?")]
     NoDevice,
 }
 
@@ -229,7 +229,7 @@ fn open_for_good(name: &CStr) -> Result<(), CudaError> {
         (!message.is_null()).then(|| CStr::from_ptr(message).to_string_lossy().into_owned())
     };
     Err(CudaError::Library {
-        message: message.unwrap_or_else(|| "the loader gives no reason".to_owned()),
+        message: message.unwrap_or_else(|| "the dynamic loader gave no reason".to_owned()),
     })
 }
 

@@ -23,7 +23,7 @@ const ID_BYTES: usize = 128;
 #[derive(Debug, thiserror::Error)]
 pub enum NcclError {
     /// A library is not on the linker's paths.
-    #[error("{library} is not found")]
+    #[error("{library} was not found")]
     Absent {
         /// Name under which the library is searched.
         library: &'static str,
@@ -65,7 +65,7 @@ pub enum NcclError {
         found: String,
     },
     /// The communicator was used after [`Communicator::end`].
-    #[error("NCCL's work is over here")]
+    #[error("NCCL was already shut down on this rank")]
     Ended,
 }
 
@@ -121,15 +121,15 @@ fn explain(result: nccl::ncclResult_t, log: &str) -> String {
     let words = match result {
         R::ncclUnhandledCudaError => "a CUDA call failed",
         R::ncclSystemError => "a system call failed",
-        R::ncclInternalError => "an internal error",
-        R::ncclInvalidArgument => "an invalid argument",
-        R::ncclInvalidUsage => "an invalid use",
+        R::ncclInternalError => "internal error",
+        R::ncclInvalidArgument => "invalid argument",
+        R::ncclInvalidUsage => "invalid usage",
         R::ncclRemoteError => "another rank has ended or cannot be reached",
-        _ => "an unknown error",
+        _ => "unknown error",
     };
     match log.lines().map(str::trim).rfind(|line| !line.is_empty()) {
-        Some(line) => format!("{words} ({line}); NCCL_DEBUG=WARN says more"),
-        None => format!("{words}; NCCL_DEBUG=WARN says more"),
+        Some(line) => format!("{words} ({line}); set NCCL_DEBUG=WARN for details"),
+        None => format!("{words}; set NCCL_DEBUG=WARN for details"),
     }
 }
 
@@ -404,21 +404,24 @@ mod tests {
             world_size: 2,
             device: 0,
         };
+
         let asked = [
             nccl_version().map(|version| version >= VERSION_MIN),
             nccl_id().map(|id| id.len() == ID_BYTES),
             gpu_uuid(0).map(|uuid| uuid.len() == 32),
         ];
         let cuda = need_cuda().is_ok();
+
         for answer in asked {
             match answer {
                 Ok(right) => assert!(right && cuda),
                 Err(error) => assert!(
-                    cuda || error.to_string() == "libcuda.so is not found",
+                    cuda || error.to_string() == "libcuda.so was not found",
                     "{error}"
                 ),
             }
         }
+
         assert!(
             Communicator::join(&[0; 3], place).is_err(),
             "no id, if there is an NCCL"
@@ -431,16 +434,18 @@ mod tests {
         let remote = explain(R::ncclRemoteError, "");
         assert_eq!(
             remote,
-            "another rank has ended or cannot be reached; NCCL_DEBUG=WARN says more"
+            "another rank has ended or cannot be reached; set NCCL_DEBUG=WARN for details"
         );
+
         let system = explain(
             R::ncclSystemError,
             "first\n socketStartConnect: refused \n\n",
         );
         assert_eq!(
             system,
-            "a system call failed (socketStartConnect: refused); NCCL_DEBUG=WARN says more"
+            "a system call failed (socketStartConnect: refused); set NCCL_DEBUG=WARN for details"
         );
+
         let known = [
             R::ncclUnhandledCudaError,
             R::ncclInternalError,
@@ -452,10 +457,12 @@ mod tests {
             .map(|result| explain(result, ""))
             .collect();
         assert_eq!(words.len(), known.len());
+
         let driver = check_cuda("cuInit", cuda::CUresult::CUDA_ERROR_NO_DEVICE)
             .expect_err("an error")
             .to_string();
         assert_eq!(driver, "CUDA's cuInit: CUDA_ERROR_NO_DEVICE");
+
         assert_eq!(
             NcclError::Old { found: 21_005 }.to_string(),
             "NCCL 2.10.5 is older than 2.13.0"
@@ -496,6 +503,7 @@ mod tests {
             searched.push(":");
             searched.push(others);
         }
+
         let mut asked = std::process::Command::new(std::env::current_exe().expect("this program"));
         asked.args([
             "--exact",
@@ -507,6 +515,7 @@ mod tests {
             .env("LD_LIBRARY_PATH", searched)
             .output()
             .expect("started");
+
         let said = String::from_utf8_lossy(&said.stdout).into_owned();
         assert!(said.contains("<<Ok(2"), "{said}");
     }
@@ -515,12 +524,14 @@ mod tests {
     #[ignore = "needs a GPU and NCCL"]
     fn one_rank_sums_by_nccl() {
         assert!(crate::ffi::load_cuda().is_ok(), "libtorch sees no GPU");
+
         let place = NcclRank {
             rank: 0,
             world_size: 1,
             device: 0,
         };
         let one = Communicator::join(&nccl_id().expect("an id"), place).expect("joined");
+
         for kind in [Kind::Float, Kind::Double] {
             let values = Tensor::arange(100_003, (kind, Device::Cuda(0)));
             let mut summed = values.copy();
@@ -530,6 +541,7 @@ mod tests {
                 "{kind:?}: a sum over one rank changes nothing"
             );
         }
+
         // An unsupported tensor is rejected, and the communicator remains usable.
         let refused = one.sum(&mut Tensor::zeros([3], (Kind::Float, Device::Cpu)));
         assert!(

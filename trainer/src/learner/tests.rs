@@ -15,6 +15,7 @@ fn a_batch_without_a_labelled_row_adds_nothing_and_labelled_rows_are_counted() {
         unlabelled: 2,
         ..Fixture::default()
     };
+
     for target in ["genre", "genres_all"] {
         let config = config(&[&format!("data.targets=[\"{target}\"]")]);
         let data = testing::opened(&fixture, &config, &folder);
@@ -23,12 +24,14 @@ fn a_batch_without_a_labelled_row_adds_nothing_and_labelled_rows_are_counted() {
             batch_size: 1,
             ..LoaderPlan::default()
         };
+
         for batch in Loader::start(&data, plan).expect("threads") {
             let batch = batch.expect("rows");
             let has_label = data.targets()[0]
                 .labels(data.rows(), batch.rows()[0])
                 .next()
                 .is_some();
+
             let stepped = learner
                 .step(
                     &batch,
@@ -40,6 +43,7 @@ fn a_batch_without_a_labelled_row_adds_nothing_and_labelled_rows_are_counted() {
                     false,
                 )
                 .expect("a number");
+
             assert_eq!((stepped.rows, stepped.labelled), (1, u64::from(has_label)));
             assert_eq!(stepped.loss > 0.0, has_label, "{}", stepped.loss);
         }
@@ -50,6 +54,7 @@ fn a_batch_without_a_labelled_row_adds_nothing_and_labelled_rows_are_counted() {
 fn of_batch_norm(sets: &[&str]) -> (bool, Result<(), String>) {
     let _alone = testing::alone();
     let folder = tempfile::tempdir().expect("a folder");
+
     let sets = [
         &["model.name=genregenie-cnn", "model.sync_batch_norm=true"],
         sets,
@@ -64,6 +69,7 @@ fn of_batch_norm(sets: &[&str]) -> (bool, Result<(), String>) {
         &config,
         &folder,
     );
+
     let learner = Learner::new(&config, &data, &Solo, Device::Cpu).expect("a model");
     (
         learner.trains_batch_norm(),
@@ -74,18 +80,21 @@ fn of_batch_norm(sets: &[&str]) -> (bool, Result<(), String>) {
 #[test]
 fn batch_norm_over_ranks_needs_rows_that_are_there_unless_it_is_frozen() {
     assert_eq!(of_batch_norm(&["train.micro_batches=2"]), (true, Ok(())));
+
     let (_, told) = of_batch_norm(&["data.skip_damaged=true"]);
     assert!(
         told.as_ref()
             .is_err_and(|told| told.contains("without data.skip_damaged")),
         "{told:?}"
     );
+
     let (_, told) = of_batch_norm(&["train.micro_batches=16"]);
     assert!(
         told.as_ref()
             .is_err_and(|told| told.contains("needs a row on every rank")),
         "{told:?}"
     );
+
     let frozen = [
         "model.freeze=true",
         "model.init=weights",

@@ -104,7 +104,11 @@ impl Recurrent {
             (Cell::Gru, false) => "GRU",
             (Cell::Gru, true) => "bidirectional GRU",
         };
-        let each = if self.args.both_ways { " each way" } else { "" };
+        let each = if self.args.both_ways {
+            " per direction"
+        } else {
+            ""
+        };
 
         let mut operations = Vec::new();
         for (i, layer) in self.layers.iter().enumerate() {
@@ -114,7 +118,7 @@ impl Recurrent {
             operations.push(Operation {
                 kind: OperationKind::Recurrent,
                 name,
-                settings: format!("{} wide{each}", self.args.width),
+                settings: format!("{} units{each}", self.args.width),
                 parameters: layer.iter().map(|x| x.numel() as i64).sum(),
             });
         }

@@ -61,7 +61,7 @@ fn embedding(table: &Tensor) -> Operation {
     Operation {
         kind: OperationKind::Dense,
         name: "embedding",
-        settings: format!("{EMBEDDED} wide, {} ids", table.size()[0]),
+        settings: format!("{EMBEDDED} dimensions, {} ids", table.size()[0]),
         parameters: table.numel() as i64,
     }
 }

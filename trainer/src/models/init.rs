@@ -141,7 +141,7 @@ fn fault(key: &str, given: Option<&Tensor>, wanted: Option<&Tensor>) -> Option<S
             Some(format!("{key} is {given:?} instead of {wanted:?}"))
         }
         (None, Some(_)) => Some(format!("{key} is missing")),
-        (Some(_), None) => Some(format!("{key} is not of this model")),
+        (Some(_), None) => Some(format!("{key} does not belong to this model")),
         _ => None,
     }
 }
@@ -188,6 +188,7 @@ mod tests {
     ) -> PathBuf {
         let file = folder.join(format!("{name}.safetensors"));
         let (store, _) = built(&model(name, &file), 1000);
+
         let mut tensors: BTreeMap<String, Tensor> = store
             .variables()
             .into_iter()
@@ -198,13 +199,14 @@ mod tests {
             Tensor::from(7_i64),
         );
         change(&mut tensors);
+
         Tensor::write_safetensors(&tensors.iter().collect::<Vec<_>>(), &file).unwrap();
         file
     }
 
     fn fails(file: &Path, name: &str) -> String {
         let (store, _net) = built(&model(name, file), 10);
-        load(file, &store).expect_err("does not fit").to_string()
+        load(file, &store).expect_err("does not match").to_string()
     }
 
     #[test]
@@ -214,6 +216,7 @@ mod tests {
             let file = published(name, folder.path(), |_| {});
             let (store, net) = built(&model(name, &file), 10);
             let head = store.variables()["fc.weight"].copy();
+
             assert_eq!(
                 load(&file, &store).unwrap(),
                 Origin::Pretrained {
@@ -221,6 +224,7 @@ mod tests {
                     tensors
                 }
             );
+
             let given: BTreeMap<String, Tensor> = Tensor::read_safetensors(&file)
                 .unwrap()
                 .into_iter()
@@ -229,6 +233,7 @@ mod tests {
                 assert!(tensor.equal(&given[&format!("module.{key}")]), "{key}");
             }
             assert!(store.variables()["fc.weight"].equal(&head));
+
             let spectrogram = Tensor::rand([2, 32, 48], (Kind::Float, Device::Cpu));
             let inputs = Inputs {
                 spectrogram,
@@ -250,20 +255,24 @@ mod tests {
             );
             tensors.insert("module.layer3.6.conv1.weight".to_owned(), Tensor::from(0.0));
         });
+
         let error = fails(&file, "resnet50");
-        let want = "does not fit 3 tensors: conv1.weight is [64, 1, 7, 7] instead of [64, 3, 7, 7], \
-                    layer2.0.bn2.bias is missing, layer3.6.conv1.weight is not of this model";
+        let want = "does not match the model in 3 tensors: conv1.weight is [64, 1, 7, 7] instead of [64, 3, 7, 7], \
+                    layer2.0.bn2.bias is missing, layer3.6.conv1.weight does not belong to this model";
         assert!(error.ends_with(want), "{error}");
+
         let (store, _net) = built(&model("resnet50", &file), 10);
         let before = store.variables()["bn1.running_mean"].copy();
         assert!(
             load(&file, &store).is_err() && store.variables()["bn1.running_mean"].equal(&before)
         );
+
         assert_eq!(
             fails(&file, "xception").matches(", ").count(),
             4,
             "five of many are listed"
         );
+
         let none = folder.path().join("none.safetensors");
         assert!(fails(&none, "resnet50").contains("cannot be read as safetensors"));
     }
@@ -276,10 +285,12 @@ mod tests {
             std::fs::write(&file, bytes).unwrap();
             file
         };
+
         let [zipped, legacy] = [
             b"PK\x03\x04archive/data.pkl".as_slice(),
             b"\x80\x02\x8a\nl\xfc\x9c",
         ];
+
         for file in [
             saved("resnet50.pth", zipped),
             saved("old", legacy),
@@ -291,14 +302,17 @@ mod tests {
                 file.display(),
                 to.display()
             );
+
             let error = fails(&file, "resnet50");
             assert!(
-                error.contains(&command) && error.contains("can run what it holds"),
+                error.contains(&command) && error.contains("can execute code"),
                 "{error}"
             );
         }
+
         let other = fails(&saved("notes.txt", b"some other text"), "resnet50");
         assert!(other.contains("cannot be read as safetensors"), "{other}");
+
         let named_so = published("xception", folder.path(), |_| {}).with_extension("pth");
         std::fs::rename(named_so.with_extension("safetensors"), &named_so).unwrap();
         check_form(&named_so).expect("safetensors by its bytes");
@@ -311,12 +325,14 @@ mod tests {
             ..model("resnet50", Path::new("given"))
         };
         let (store, net) = built(&frozen, 10);
+
         let trained: i64 = store
             .trainable_variables()
             .iter()
             .map(|x| x.numel() as i64)
             .sum();
         assert_eq!(trained, 2048 * 10 + 10);
+
         let spectrogram = Tensor::rand([2, 32, 48], (Kind::Float, Device::Cpu));
         let inputs = Inputs {
             spectrogram,
@@ -326,6 +342,7 @@ mod tests {
         net.forward(&inputs, true).unwrap()[0]
             .sum(Kind::Float)
             .backward();
+
         for (key, tensor) in store.variables() {
             assert_eq!(tensor.grad().defined(), is_head(&key), "{key}");
         }

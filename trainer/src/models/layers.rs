@@ -170,7 +170,7 @@ pub(crate) fn dense_operation(weight: &Tensor, bias: Option<&Tensor>) -> Operati
     Operation {
         kind: OperationKind::Dense,
         name: "dense",
-        settings: format!("{} wide", weight.size()[0]),
+        settings: format!("{} units", weight.size()[0]),
         parameters: parameters as i64,
     }
 }
@@ -328,7 +328,7 @@ impl Dropout {
         let (name, share) = match self {
             Self::None => return None,
             Self::Values(share) => ("dropout", share),
-            Self::Channels(share) => ("dropout of channels", share),
+            Self::Channels(share) => ("channel dropout", share),
         };
         (share > 0.0).then(|| Operation::fixed(name, share.to_string()))
     }

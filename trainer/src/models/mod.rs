@@ -39,7 +39,7 @@ use walk::Walk;
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// No architecture has this name.
-    #[error("model.name = {name}: known are {known}")]
+    #[error("model.name = {name}: unknown; available models: {known}")]
     Unknown { name: String, known: String },
     /// An axis is so short that pooling would leave no value.
     #[error("{model} needs at least {least} {axis}, rows have {found}")]
@@ -77,8 +77,8 @@ pub enum ModelError {
     },
     /// The initial weights are a PyTorch pickle. Reading a pickle can execute code that it contains.
     #[error(
-        "model.init = {path}: a pickle of PyTorch, which is not read here, since it can run what it holds: \
-         scripts/convert_weights.py {path} {to} writes its weights as safetensors"
+        "model.init = {path}: a PyTorch pickle, which is not supported because loading it can execute code: convert it \
+         to safetensors with scripts/convert_weights.py {path} {to}"
     )]
     InitPickle {
         path: PathBuf,
@@ -86,7 +86,7 @@ pub enum ModelError {
         to: PathBuf,
     },
     /// The initial weights belong to another architecture.
-    #[error("model.init = {path} does not fit {faults} tensors: {listed}")]
+    #[error("model.init = {path} does not match the model in {faults} tensors: {listed}")]
     InitKeys {
         path: PathBuf,
         faults: usize,
@@ -261,8 +261,8 @@ fn metadata<'a>(inputs: &'a Inputs, model: &'static str) -> Result<&'a Tensor, M
 }
 
 /// Missing input of architectures that need metadata, and the keys that provide it.
-const COLUMNS: &str =
-    "columns: data.metadata names those of fma_features, data.feature a feature of statistics";
+const COLUMNS: &str = "columns: set data.metadata to columns of fma_features, or data.feature to a feature of \
+                       statistics";
 
 /// Name of the variable path that contains the heads.
 const HEAD: &str = "fc";

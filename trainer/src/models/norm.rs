@@ -151,10 +151,12 @@ mod tests {
             ..config::Model::default()
         };
         let norm = BatchNorm::new(&VarScope::new(&store.root(), &model, ranks), 3).unwrap();
+
         tch::no_grad(|| {
             init::Init::Uniform { lo: 0.5, up: 1.5 }.set(&mut norm.weight.shallow_clone());
             init::Init::Uniform { lo: -1.0, up: 1.0 }.set(&mut norm.bias.shallow_clone());
         });
+
         norm
     }
 
@@ -177,14 +179,18 @@ mod tests {
             let whole = norm(&mut one, None);
             let part = norm(&mut two, Some(group));
             two.copy(&one).unwrap();
+
             let x = (Tensor::randn(shape, (Kind::Double, Device::Cpu)) * 3.0 + 1.0)
                 .set_requires_grad(true);
             let weights = Tensor::rand(shape, (Kind::Double, Device::Cpu));
+
             let (y, of_rank) = loss(&part, &x, &weights);
             of_rank.backward();
+
             let twice = Tensor::cat(&[&x, &x], 0).detach().set_requires_grad(true);
             let (want, of_all) = loss(&whole, &twice, &Tensor::cat(&[&weights, &weights], 0));
             of_all.backward();
+
             // Rounding of f64 only: a few hundred values of size 10 are summed.
             const MAX: f64 = 1e-12;
             assert!(off(&y, &want.narrow(0, 0, shape[0])) < MAX, "{shape:?}");
@@ -192,6 +198,7 @@ mod tests {
                 off(&x.grad(), &twice.grad().narrow(0, 0, shape[0])) < MAX,
                 "{shape:?}"
             );
+
             // Parameters are shared by both ranks, and each rank computes half of their gradient.
             assert!(
                 off(&(part.weight.grad() * 2.0), &whole.weight.grad()) < MAX,
@@ -201,6 +208,7 @@ mod tests {
                 off(&(part.bias.grad() * 2.0), &whole.bias.grad()) < MAX,
                 "{shape:?}"
             );
+
             assert!(
                 off(&part.running_mean, &whole.running_mean) < MAX,
                 "{shape:?}"

@@ -96,7 +96,7 @@ impl Backbone for Parallel {
             .f_transpose(1, 2)?;
         walk.stage("steps", &steps, || {
             let mut operations: Vec<Operation> = pool_operation(&STEP).into_iter().collect();
-            operations.push(Operation::fixed("a step a frame", ""));
+            operations.push(Operation::fixed("one step per frame", ""));
             operations
         });
 

@@ -36,7 +36,7 @@ pub(crate) fn copied_channel(spectrogram: &Tensor) -> Vec<Operation> {
     if spectrogram.dim() == 4 {
         return Vec::new();
     }
-    vec![Operation::fixed("channel", "3 times over")]
+    vec![Operation::fixed("channel", "repeated 3 times")]
 }
 
 /// Scaling of the pictures on which published weights were trained.
@@ -86,6 +86,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(x.size(), [2, 3, 4, 5]);
+
         let scale = Scale {
             mean: [0.5, 0.25, 0.0],
             deviation: [1.0, 0.5, 2.0],

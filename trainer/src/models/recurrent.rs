@@ -331,11 +331,11 @@ impl Backbone for ConvRecurrent {
 
         walk.stage("steps", &steps, || {
             let beside = if self.picture {
-                "channels and bands side by side"
+                "channels and bands concatenated"
             } else {
                 ""
             };
-            vec![Operation::fixed("a step a frame", beside)]
+            vec![Operation::fixed("one step per frame", beside)]
         });
 
         let mut x = self.states(&steps, train, walk)?;

@@ -93,7 +93,7 @@ impl Architecture {
             return Err(ModelError::Value {
                 key: "model.freeze",
                 found: "true".to_owned(),
-                allowed: "only with model.init: nothing else is worth keeping".to_owned(),
+                allowed: "only with model.init, because random weights must be trained".to_owned(),
             });
         }
 
@@ -112,13 +112,13 @@ impl Architecture {
         if dims.bands == 0 && dims.frames == 0 {
             return Err(ModelError::Needs {
                 model: self.name,
-                what: "a spectrogram, and the feature is of statistics: data.feature names another",
+                what: "a spectrogram, but the feature contains statistics: set data.feature to another feature",
             });
         }
         if dims.channels.is_some() && !self.takes_pictures() {
             return Err(ModelError::Needs {
                 model: self.name,
-                what: "a spectrogram, and the feature is a picture: data.feature names another",
+                what: "a spectrogram, but the feature is a picture: set data.feature to another feature",
             });
         }
 
@@ -168,11 +168,11 @@ pub(crate) const TABLE: &[Architecture] = &[
         name: "cnn2d",
         about: "three 2-D convolutions, two dense layers",
         origin: "document 000 (fma-large)",
-        text: "convolutions in one or two dimensions, GRU and LSTM; no number",
-        repository: "models/CNN.py: layers, widths, windows, poolings, batch norm, dropout, torch's first \
-            values",
-        our_choice: "convolutions without bias, since batch norm behind each takes any bias out; bands before \
-            frames where values are put in one row; rows of other shapes than 128 x 1292",
+        text: "convolutions in one or two dimensions, GRU and LSTM; no sizes",
+        repository: "models/CNN.py: layers, widths, windows, poolings, batch norm, dropout, torch's \
+            default initialisation",
+        our_choice: "convolutions without bias, because the batch norm after each one removes any bias; \
+            bands before frames when values are flattened; rows of other shapes than 128 x 1292",
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 1292, 12],
@@ -183,10 +183,10 @@ pub(crate) const TABLE: &[Architecture] = &[
         name: "cnn1d-gru",
         about: "three 1-D convolutions, two bidirectional GRU layers, mean over time, a dense layer",
         origin: "document 000 (fma-large)",
-        text: "convolutions in one or two dimensions, GRU and LSTM; no number",
-        repository: "models/CNNGRU1d.py: layers, windows, batch norm, summary, torch's first values; width \
-            128 and dropout 0.4 are its defaults",
-        our_choice: "convolutions without bias, since batch norm behind each takes any bias out",
+        text: "convolutions in one or two dimensions, GRU and LSTM; no sizes",
+        repository: "models/CNNGRU1d.py: layers, windows, batch norm, summary, torch's default \
+            initialisation; width 128 and dropout 0.4 are its defaults",
+        our_choice: "convolutions without bias, because the batch norm after each one removes any bias",
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 1292, 12],
@@ -197,10 +197,10 @@ pub(crate) const TABLE: &[Architecture] = &[
         name: "cnn1d-lstm",
         about: "three 1-D convolutions, two bidirectional LSTM layers, mean and maximum over time, a dense layer",
         origin: "document 000 (fma-large)",
-        text: "convolutions in one or two dimensions, GRU and LSTM; no number",
-        repository: "models/CNNLSTM1d.py: layers, windows, batch norm, summary, torch's first values; width \
-            128, dropout 0.4 and 0.3 are its defaults",
-        our_choice: "convolutions without bias, since batch norm behind each takes any bias out",
+        text: "convolutions in one or two dimensions, GRU and LSTM; no sizes",
+        repository: "models/CNNLSTM1d.py: layers, windows, batch norm, summary, torch's default \
+            initialisation; width 128, dropout 0.4 and 0.3 are its defaults",
+        our_choice: "convolutions without bias, because the batch norm after each one removes any bias",
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 1292, 12],
@@ -211,10 +211,11 @@ pub(crate) const TABLE: &[Architecture] = &[
         name: "cnn2d-gru",
         about: "three 2-D convolutions, two bidirectional GRU layers, mean over time, a dense layer",
         origin: "document 000 (fma-large)",
-        text: "convolutions in one or two dimensions, GRU and LSTM; no number",
-        repository: "models/CNNGRU2d.py: layers, windows, batch norm, summary, torch's first values; width \
-            128 and dropout 0.4 are its defaults (its last main.py runs it with 64 and 0.3)",
-        our_choice: "convolutions without bias, since batch norm behind each takes any bias out",
+        text: "convolutions in one or two dimensions, GRU and LSTM; no sizes",
+        repository: "models/CNNGRU2d.py: layers, windows, batch norm, summary, torch's default \
+            initialisation; width 128 and dropout 0.4 are its defaults (its last main.py runs it with 64 \
+            and 0.3)",
+        our_choice: "convolutions without bias, because the batch norm after each one removes any bias",
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 1292, 12],
@@ -225,10 +226,10 @@ pub(crate) const TABLE: &[Architecture] = &[
         name: "cnn2d-lstm",
         about: "three 2-D convolutions, two bidirectional LSTM layers, mean and maximum over time, a dense layer",
         origin: "document 000 (fma-large)",
-        text: "convolutions in one or two dimensions, GRU and LSTM; no number",
-        repository: "models/CNNLSTM2d.py: layers, windows, batch norm, summary, torch's first values; width \
-            64, LSTM 128, dropout 0.4 and 0.3 are its defaults",
-        our_choice: "convolutions without bias, since batch norm behind each takes any bias out",
+        text: "convolutions in one or two dimensions, GRU and LSTM; no sizes",
+        repository: "models/CNNLSTM2d.py: layers, windows, batch norm, summary, torch's default \
+            initialisation; width 64, LSTM 128, dropout 0.4 and 0.3 are its defaults",
+        our_choice: "convolutions without bias, because the batch norm after each one removes any bias",
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 1292, 12],
@@ -242,9 +243,9 @@ pub(crate) const TABLE: &[Architecture] = &[
         text: "three blocks of convolution (he_normal), max pooling by half, batch norm and dropout in \
             this order, from 32 to 128 filters, on a colour picture 128 x 130; dense layers",
         repository: "nothing is taken from it",
-        our_choice: "64 filters in the middle; 3x3 windows with padding; ReLU behind batch norm, hence \
-            convolutions without bias; dropout 0.25 and 0.5; one dense layer of 128; \
-            model.channels=3 is the one channel of a spectrogram three times over, no colours",
+        our_choice: "64 filters in the middle; 3x3 windows with padding; ReLU after batch norm, hence \
+            convolutions without bias; dropout 0.25 and 0.5; one dense layer of 128; model.channels=3 \
+            repeats the single channel of a spectrogram three times, without colours",
         needs: Needs::Spectrogram,
         channels: &[1, 3],
         document: [128, 130, 10],
@@ -263,7 +264,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         origin: "document 002 (fma-small), after ksanjeevan/crnn-audio-classification",
         text: "1-D convolutions, LSTM and linear layers, inspired by that repository",
         repository: "of the second: 3x3 windows without padding, poolings by 3, 4, 4, ELU, batch norm, \
-            dropout 0.1 and 0.3, LSTM 64 in two layers. It has two dimensions, widths 32-64-64 and \
+            dropout 0.1 and 0.3, LSTM 64 in two layers. That one has two dimensions, widths 32-64-64 and \
             both directions",
         our_choice: "one dimension with widths 64-128-128; one direction; a dense layer of 64 with ReLU and \
             dropout 0.3; convolutions without bias",
@@ -324,8 +325,8 @@ pub(crate) const TABLE: &[Architecture] = &[
         origin: "document 002 (fma-small)",
         text: "four hidden layers, batch norm, dropout and ReLU, on the MFCC columns of the metadata",
         repository: "nothing is taken from it",
-        our_choice: "widths 512-256-128-64; batch norm before ReLU, hence dense layers without bias; dropout \
-            0.3; columns brought to mean 0 and deviation 1",
+        our_choice: "widths 512-256-128-64; batch norm before ReLU, hence dense layers without bias; \
+            dropout 0.3; columns standardised to mean 0 and standard deviation 1",
         needs: Needs::Metadata,
         channels: &[1],
         document: [1, 1, 8],
@@ -338,7 +339,7 @@ pub(crate) const TABLE: &[Architecture] = &[
         origin: "document 002 (fma-small)",
         text: "one hidden layer with ReLU, on the MFCC columns of the metadata",
         repository: "nothing is taken from it",
-        our_choice: "width 128; columns brought to mean 0 and deviation 1",
+        our_choice: "width 128; columns standardised to mean 0 and standard deviation 1",
         needs: Needs::Metadata,
         channels: &[1],
         document: [1, 1, 8],
@@ -347,7 +348,8 @@ pub(crate) const TABLE: &[Architecture] = &[
     },
     Architecture {
         name: "fusion",
-        about: "1-D convolutions and an LSTM, beside metadata and embedded artist and album; a dense layer over all",
+        about: "1-D convolutions and an LSTM, concatenated with metadata and embedded artist and album; a dense layer \
+                on top",
         origin: "document 002 (fma-small), its further work, which was not finished there",
         text: "LSTM, or CNN and LSTM, on the spectrogram, side by side with the metadata before the \
             linear layers; artist and album label-encoded and embedded",
@@ -377,13 +379,13 @@ pub(crate) const TABLE: &[Architecture] = &[
     },
     Architecture {
         name: "parallel-cnn-bigru",
-        about: "2-D convolutions beside a bidirectional GRU 32, side by side into the head",
+        about: "2-D convolutions and a bidirectional GRU 32 in parallel, concatenated for the head",
         origin: "document 003 (fma-windows), after Feng, Liu and Yao, arXiv:1712.08370",
         text: "2-D convolutions in parallel with a bidirectional GRU of 32",
-        repository: "nothing is taken from it; five convolutions beside the GRU are the paper's",
+        repository: "nothing is taken from it; five convolutions in parallel with the GRU are the paper's",
         our_choice: "widths 16-32-64-64-64, 3x3 windows with padding, without bias, batch norm, ReLU; \
-            poolings by 2 and at last by 2 x 4; the GRU sees the largest of 2 bands x 4 frames, its \
-            last states count; dropout 0.2 before the head",
+            poolings by 2, the last one by 2 x 4; the GRU reads the maximum over 2 bands x 4 frames and \
+            passes on its last states; dropout 0.2 before the head",
         needs: Needs::Spectrogram,
         channels: &[1],
         document: [128, 646, 8],
@@ -396,9 +398,9 @@ pub(crate) const TABLE: &[Architecture] = &[
         origin: "document 004 (gtzan-images); He et al. 2016, as torchvision has it",
         text: "ResNet-50; nothing of its layers",
         repository: "colour pictures of 224 x 224; torchvision's network: stride in the 3x3 convolution, \
-            convolutions without bias, batch norm, its names and first values",
-        our_choice: "the one channel three times over, in any size; with model.init scaled as ImageNet's \
-            pictures; no dropout unless model.dropout is set (then before the head)",
+            convolutions without bias, batch norm, its names and initialisation",
+        our_choice: "the single channel repeated three times, in any size; with model.init scaled as \
+            ImageNet's pictures; no dropout unless model.dropout is set (then before the head)",
         needs: Needs::Spectrogram,
         channels: &[1, 3],
         document: [288, 432, 10],
@@ -415,10 +417,10 @@ pub(crate) const TABLE: &[Architecture] = &[
         about: "Chollet 2017; weights of timm's legacy_xception fit",
         origin: "document 004 (gtzan-images); Chollet 2017, as timm's legacy_xception has it",
         text: "Xception; nothing of its layers",
-        repository: "colour pictures of 224 x 224; timm's network: convolutions without bias, batch norm, its \
-            names and first values",
-        our_choice: "the one channel three times over, in any size from 7 x 7; with model.init scaled as \
-            timm's pictures; no dropout unless model.dropout is set (then before the head)",
+        repository: "colour pictures of 224 x 224; timm's network: convolutions without bias, batch \
+            norm, its names and initialisation",
+        our_choice: "the single channel repeated three times, in any size from 7 x 7; with model.init \
+            scaled as timm's pictures; no dropout unless model.dropout is set (then before the head)",
         needs: Needs::Spectrogram,
         channels: &[1, 3],
         document: [288, 432, 10],

@@ -54,6 +54,7 @@ fn loss(net: &Net, inputs: &Inputs) -> Tensor {
         Tensor::from_slice(&[0_i64, 1, 2, 1]),
         Tensor::from_slice(&[4_i64, 0, 2, 3]),
     ];
+
     logits
         .iter()
         .zip(&labels)
@@ -64,11 +65,13 @@ fn loss(net: &Net, inputs: &Inputs) -> Tensor {
 /// Runs one step of plain gradient descent and returns the variables with no usable gradient.
 fn step(store: &VarStore, loss: &Tensor) -> Vec<String> {
     loss.backward();
+
     let mut without = Vec::new();
     for (name, mut variable) in store.variables() {
         if !variable.requires_grad() {
             continue;
         }
+
         let mut gradient = variable.grad();
         let largest = if gradient.defined() {
             gradient.abs().max().double_value(&[])
@@ -79,9 +82,11 @@ fn step(store: &VarStore, loss: &Tensor) -> Vec<String> {
             without.push(name);
             continue;
         }
+
         let _ = tch::no_grad(|| variable.g_sub_(&(&gradient * 0.02)));
         let _ = gradient.zero_();
     }
+
     without
 }
 
@@ -93,6 +98,7 @@ fn same(a: &[Tensor], b: &[Tensor]) -> bool {
 fn trains_and_comes_back(name: &str) {
     let _alone = alone();
     tch::manual_seed(1);
+
     let (dims, model) = (
         dims_for(name),
         config::Model {
@@ -103,6 +109,7 @@ fn trains_and_comes_back(name: &str) {
     let inputs = inputs(&dims, Kind::Float);
     let store = VarStore::new(Device::Cpu);
     let net = Net::build(&model, &dims, &store.root(), None).unwrap();
+
     let mut losses = Vec::new();
     for _ in 0..10 {
         let loss = loss(&net, &inputs);
@@ -120,6 +127,7 @@ fn trains_and_comes_back(name: &str) {
         same(&answers, &net.forward(&inputs, false).unwrap()),
         "{name}: two answers"
     );
+
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("model.safetensors");
     store.save(&file).unwrap();
@@ -129,11 +137,13 @@ fn trains_and_comes_back(name: &str) {
         !same(&answers, &loaded.forward(&inputs, false).unwrap()),
         "{name}: fresh, yet equal"
     );
+
     other.load(&file).unwrap();
     assert!(
         same(&answers, &loaded.forward(&inputs, false).unwrap()),
         "{name}: another model came back"
     );
+
     assert_eq!(
         net.embed(&inputs).unwrap().size(),
         [ROWS, net.width()],
@@ -201,10 +211,12 @@ fn variables_have_the_names_and_number_of_torchvision_and_timm() {
             ..dims()
         };
         let _net = Net::build(&named(name), &dims, &store.root(), None).unwrap();
+
         let mut keys: Vec<String> = store.variables().into_keys().collect();
         keys.sort();
         keys
     };
+
     // Without `num_batches_tracked`: ResNet-50 has 53 convolutions and batch norms and a head; Xception has 74 and 40.
     let resnet = keys("resnet50");
     assert_eq!(resnet.len(), 53 * 5 + 2);
@@ -217,6 +229,7 @@ fn variables_have_the_names_and_number_of_torchvision_and_timm() {
     ] {
         assert!(resnet.iter().any(|have| have == key), "{key}");
     }
+
     let xception = keys("xception");
     assert_eq!(xception.len(), 74 + 40 * 4 + 2);
     for key in [
@@ -246,6 +259,7 @@ fn rows_too_short_are_told_with_the_least_that_works() {
             frames,
             ..dims()
         };
+
         let net = Net::build(&named(architecture.name), &least, &store.root(), None).unwrap();
         assert_eq!(
             net.forward(&inputs(&least, Kind::Float), false).unwrap()[1].size(),
@@ -253,6 +267,7 @@ fn rows_too_short_are_told_with_the_least_that_works() {
             "{}",
             architecture.name
         );
+
         for (axis, short) in [
             (
                 "bands",
@@ -276,6 +291,7 @@ fn rows_too_short_are_told_with_the_least_that_works() {
                 None,
             );
             let error = error.expect_err("too short").to_string();
+
             let least = if axis == "bands" { bands } else { frames };
             assert_eq!(
                 error,
@@ -298,9 +314,11 @@ fn f64_and_autocast_give_answers_near_f32() {
         let net = Net::build(&named(architecture.name), &dims, &store.root(), None).unwrap();
         let inputs = inputs(&dims, Kind::Float);
         let answers = net.forward(&inputs, false).unwrap();
+
         crate::ffi::set_autocast_bf16(Device::Cpu, true).unwrap();
         let rough = net.forward(&inputs, false).unwrap();
         crate::ffi::set_autocast_bf16(Device::Cpu, false).unwrap();
+
         store.double();
         let doubled = Inputs {
             spectrogram: inputs.spectrogram.to_kind(Kind::Double),
@@ -308,6 +326,7 @@ fn f64_and_autocast_give_answers_near_f32() {
             ids: inputs.ids,
         };
         let exact = net.forward(&doubled, false).unwrap();
+
         let off = |x: &Tensor| {
             (x.to_kind(Kind::Double) - &exact[0])
                 .abs()
@@ -315,6 +334,7 @@ fn f64_and_autocast_give_answers_near_f32() {
                 .double_value(&[])
         };
         let size = exact[0].abs().max().double_value(&[]);
+
         assert!(
             off(&answers[0]) < 1e-4 * size.max(1.0),
             "{}: f32 off by {}",
@@ -350,29 +370,34 @@ fn what_an_architecture_cannot_have_is_told() {
             .expect_err("refused")
             .to_string()
     };
+
     let channels = config::Model {
         channels: 3,
         ..named("cnn2d")
     };
     assert_eq!(build(channels, dims()), "model.channels = 3: one of [1]");
+
     let freeze = config::Model {
         freeze: true,
         ..named("resnet50")
     };
     assert!(build(freeze, dims()).starts_with("model.freeze = true: only with model.init"));
+
     let dropout = config::Model {
         dropout: Some(1.0),
         ..named("lstm")
     };
     assert!(build(dropout, dims()).starts_with("model.dropout = 1: from 0"));
+
     let columns = Dims {
         metadata: 0,
         ..dims()
     };
     assert_eq!(
         build(named("mlp-4"), columns),
-        "mlp-4 needs columns: data.metadata names those of fma_features, data.feature a feature of statistics"
+        "mlp-4 needs columns: set data.metadata to columns of fma_features, or data.feature to a feature of statistics"
     );
+
     assert!(
         build(
             named("lstm"),
@@ -392,6 +417,7 @@ fn he_normal_has_its_variance_and_its_cut() {
     let weight = scope
         .variable("weight", &[256, 64, 3, 3], layers::Initializer::HeNormal)
         .unwrap();
+
     let want = (2.0 / (64.0 * 9.0_f64)).sqrt();
     let deviation = weight.std(true).double_value(&[]);
     // With 147,456 draws, the standard error of the deviation is 0.2 %.
@@ -399,6 +425,7 @@ fn he_normal_has_its_variance_and_its_cut() {
         (deviation / want - 1.0).abs() < 0.01,
         "{deviation} instead of {want}"
     );
+
     let cut = 2.0 * want / 0.879_625_661_034_239_8;
     let largest = weight.abs().max().double_value(&[]);
     assert!(
@@ -412,8 +439,10 @@ fn an_unknown_artist_has_the_vector_zero_and_keeps_it() {
     let _alone = alone();
     let (dims, store) = (dims_for("fusion"), VarStore::new(Device::Cpu));
     let net = Net::build(&named("fusion"), &dims, &store.root(), None).unwrap();
+
     let mut inputs = inputs(&dims, Kind::Float);
     inputs.ids = Some(Tensor::from_slice(&[0_i64, 0, 0, 2, 3, 0, 1, 5]).view([ROWS, 2]));
+
     let _ = step(&store, &loss(&net, &inputs));
     assert_eq!(
         store.variables()["artist.weight"]
@@ -431,6 +460,7 @@ fn an_unknown_artist_has_the_vector_zero_and_keeps_it() {
             .double_value(&[])
             > 0.0
     );
+
     inputs.ids = None;
     assert_eq!(
         net.forward(&inputs, false).expect_err("no ids").to_string(),
@@ -447,16 +477,20 @@ fn a_description_is_read_off_the_model() {
             .find(|stage| stage.name == name)
             .map(|stage| stage.shape.clone())
     };
+
     assert_eq!(last(&cnn, "pool"), Some(vec![64, 4, 40]));
     assert_eq!(
         (cnn.width, &cnn.dropout[..]),
         (256, &[0.2, 0.1, 0.1, 0.5, 0.4][..])
     );
+
     let parallel = describe::describe("parallel-cnn-bigru", None, None).unwrap();
     assert_eq!(last(&parallel, "conv5"), Some(vec![64, 4, 5]));
     assert_eq!(parallel.width, 1280 + 64);
+
     let fusion = describe::describe("fusion", None, Some(8)).unwrap();
     assert_eq!(last(&fusion, "side by side"), Some(vec![64 + 140 + 32]));
+
     assert_eq!(
         describe::describe("mlp-1", None, Some(8))
             .unwrap()
@@ -470,6 +504,7 @@ fn without_bias(store: &VarStore) -> Vec<String> {
     let variables = store.variables();
     let is_layer =
         |(name, tensor): &(&String, &Tensor)| name.ends_with(".weight") && tensor.dim() >= 2;
+
     let biases = variables
         .iter()
         .filter(is_layer)
@@ -490,10 +525,12 @@ fn what_a_model_has_and_no_document_gives_is_told() {
             None,
         )
         .unwrap();
+
         let told = format!(
             "{}; {}; {}",
             architecture.text, architecture.repository, architecture.our_choice
         );
+
         assert!(
             !told.contains("; ;") && architecture.our_choice != "nothing",
             "{}: {told}",
@@ -510,6 +547,7 @@ fn what_a_model_has_and_no_document_gives_is_told() {
             "{}: {told}",
             architecture.name
         );
+
         let normalised = store
             .variables()
             .keys()

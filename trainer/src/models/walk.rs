@@ -45,7 +45,7 @@ impl Operation {
 
     /// Creates the operation that flattens a row's values into one axis for a dense layer.
     pub(crate) fn flatten() -> Self {
-        Self::fixed("all values in one line", "")
+        Self::fixed("flatten", "")
     }
 }
 

@@ -131,6 +131,7 @@ mod tests {
                 Window::valid(2),
             ],
         ];
+
         for chain in chains {
             let least = least_before(chain);
             assert_eq!(length_behind(chain, least), 1, "{chain:?}");
@@ -154,6 +155,7 @@ mod tests {
             stride: 2,
             padding: 1,
         };
+
         assert_eq!(
             (
                 pool.places(1292),
@@ -162,6 +164,7 @@ mod tests {
             ),
             (646, 323, 7)
         );
+
         assert_eq!(
             Window {
                 kernel: 2,

@@ -34,7 +34,7 @@ pub enum OptimError {
         wanted: String,
     },
     /// The state belongs to another optimiser or model.
-    #[error("{name}: in the saved state, but this run's optimiser keeps none")]
+    #[error("{name}: in the saved state, but not in that of this run's optimiser")]
     Unexpected {
         /// The tensor's name.
         name: String,

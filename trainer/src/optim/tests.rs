@@ -25,18 +25,21 @@ fn net(kind: Kind) -> Net {
         .add_fn(Tensor::tanh)
         .add(nn::linear(&root / "b", 10, 4, nn::LinearConfig::default()));
     store.double();
+
     let wave = |shape: &[i64], phase: f64| {
         let n: i64 = shape.iter().product();
         (Tensor::arange(n, (Kind::Double, Device::Cpu)) * 1.7 + phase)
             .sin()
             .reshape(shape)
     };
+
     no_grad(|| {
         for (index, (_, mut tensor)) in sorted(&store).into_iter().enumerate() {
             tensor.copy_(&(wave(&tensor.size(), index as f64) * 0.5));
         }
     });
     store.set_kind(kind);
+
     let classes = Tensor::arange(16, (Kind::Int64, Device::Cpu)).remainder(4);
     Net {
         store,
@@ -91,6 +94,7 @@ fn every_optimizer() -> Vec<config::Optimizer> {
         nesterov,
         ..config::Optimizer::default()
     };
+
     vec![
         settings(OptimizerKind::Adam, 0.0, 0.0, false),
         settings(OptimizerKind::Adam, 1e-2, 0.0, false),
@@ -104,6 +108,7 @@ fn every_optimizer() -> Vec<config::Optimizer> {
 fn libtorch(settings: &config::Optimizer, net: &Net) -> nn::Optimizer {
     let [beta1, beta2] = settings.betas;
     let (wd, eps) = (settings.weight_decay, settings.eps);
+
     match settings.name {
         OptimizerKind::Adam => nn::Adam {
             beta1,
@@ -137,12 +142,14 @@ fn fifty_steps_end_where_libtorchs_own_do() {
     for (kind, most) in [(Kind::Double, F64_MAX), (Kind::Float, F32_MAX)] {
         for settings in every_optimizer() {
             let (ours, theirs, start) = (net(kind), net(kind), net(kind));
+
             ours.train(&mut ours.optimizer(&settings), 0..50);
             let mut other = libtorch(&settings, &theirs);
             for step in 0..50 {
                 other.set_lr(rate(step));
                 other.backward_step(&theirs.loss());
             }
+
             let apart = distance(&ours, &theirs);
             assert!(apart < most, "{settings:?} {kind:?}: {apart:e}");
             assert!(distance(&ours, &start) > 1e-2, "{settings:?}: hardly moved");
@@ -155,6 +162,7 @@ fn a_state_taken_up_goes_on_with_the_same_bits() {
     for settings in every_optimizer() {
         let (whole, resumed) = (net(Kind::Float), net(Kind::Float));
         whole.train(&mut whole.optimizer(&settings), 0..30);
+
         let mut first = resumed.optimizer(&settings);
         resumed.train(&mut first, 0..13);
         let saved = first
@@ -162,10 +170,12 @@ fn a_state_taken_up_goes_on_with_the_same_bits() {
             .into_iter()
             .map(|(name, tensor)| (name, tensor.copy()))
             .collect();
+
         drop(first);
         let mut second = resumed.optimizer(&settings);
         second.load(&saved).expect("own state");
         resumed.train(&mut second, 13..30);
+
         assert_eq!(distance(&whole, &resumed), 0.0, "{settings:?}");
     }
 }
@@ -177,12 +187,14 @@ fn a_foreign_state_is_named_and_changes_nothing() {
     let mut trained = net.optimizer(&adam);
     net.train(&mut trained, 0..2);
     let state: BTreeMap<_, _> = trained.state().into_iter().collect();
+
     let refused = |change: &dyn Fn(&mut BTreeMap<String, Tensor>)| {
         let mut state: BTreeMap<_, _> = state
             .iter()
             .map(|(k, v)| (k.clone(), v.shallow_clone()))
             .collect();
         change(&mut state);
+
         let mut fresh = net.optimizer(&adam);
         let error = fresh.load(&state).expect_err("refused").to_string();
         let sum: f64 = fresh
@@ -192,6 +204,7 @@ fn a_foreign_state_is_named_and_changes_nothing() {
         assert_eq!((sum, fresh.variables[0].steps), (0.0, 0));
         error
     };
+
     let name = "optimizer.exp_avg_sq.b.weight";
     assert_eq!(
         refused(&|s| drop(s.remove(name))),
@@ -208,6 +221,7 @@ fn a_foreign_state_is_named_and_changes_nothing() {
         refused(&|s| drop(s.insert("optimizer.exp_avg.c".into(), Tensor::from(1.0))))
             .starts_with("optimizer.exp_avg.c:")
     );
+
     let sgd = config::Optimizer {
         name: OptimizerKind::Sgd,
         momentum: 0.0,
@@ -228,14 +242,17 @@ fn a_variable_without_gradient_is_left_alone() {
             ("used".to_owned(), used.shallow_clone()),
             ("idle".to_owned(), idle.shallow_clone()),
         ];
+
         let mut optimizer = Optimizer::new(&settings, variables);
         used.square().sum(Kind::Double).backward();
         optimizer.step(0.1);
+
         assert_eq!(
             Vec::<f64>::try_from(idle.detach()).expect("f64"),
             [2.0, -2.0]
         );
         assert!(used.double_value(&[0]) < 1.0);
+
         let steps = &optimizer.state()[0];
         assert_eq!(
             (
@@ -268,13 +285,16 @@ fn clipping_scales_all_gradients_to_the_norm_and_never_up() {
         ("b".to_owned(), b.shallow_clone()),
     ];
     let mut optimizer = Optimizer::new(&config::Optimizer::default(), variables);
+
     assert_eq!(optimizer.clip_norm(1.0).double_value(&[]), 0.0);
+
     (a.square() / 2.0 + b.square() / 2.0).backward();
     assert_eq!(optimizer.clip_norm(10.0).double_value(&[]), 5.0);
     assert_eq!(
         (a.grad().double_value(&[0]), b.grad().double_value(&[0])),
         (3.0, 4.0)
     );
+
     assert_eq!(optimizer.clip_norm(1.0).double_value(&[]), 5.0);
     // torch computes 1 / (5 + 1e-6).
     assert!((a.grad().double_value(&[0]) - 3.0 / 5.000_001).abs() < 1e-15);

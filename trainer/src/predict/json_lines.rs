@@ -236,6 +236,7 @@ mod tests {
             rows.iter().for_each(|row| sums.add(row));
             sums.majority()
         };
+
         assert_eq!(
             majority(&[[0.5, 0.4, 0.1], [0.5, 0.4, 0.1], [0.0, 1.0, 0.0]]),
             0,

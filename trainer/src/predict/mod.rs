@@ -28,7 +28,7 @@ use crate::trained::TrainedModel;
 pub(crate) enum PredictError {
     /// The input does not begin like an Arrow IPC stream.
     #[error(
-        "the input is {found}, not an Arrow IPC stream: give it that of `wavemill features … --format arrow --out -`"
+        "the input is {found}, not an Arrow IPC stream: use the output of `wavemill features … --format arrow --out -`"
     )]
     NoStream {
         /// Format that the input appears to have.
@@ -45,12 +45,12 @@ pub(crate) enum PredictError {
     },
     /// The stream contains no feature.
     #[error(
-        "no column of the stream holds a tensor (metadata wavemill.tensor): is it of `wavemill features`?"
+        "no column of the stream contains a tensor (metadata wavemill.tensor): was it written by `wavemill features`?"
     )]
     NoTensor,
     /// The rows belong to another feature and have a different meaning.
     #[error(
-        "the stream holds {found}, the model was trained on {wanted}: use the recipe that it was trained with, \
+        "the stream contains {found}, but the model was trained on {wanted}: use the recipe that it was trained with, \
          `wavemill features … --recipe {recipe} --feature {feature} --format arrow --out -`"
     )]
     OtherFeature {
@@ -66,7 +66,8 @@ pub(crate) enum PredictError {
     Column { column: String, problem: String },
     /// The model needs inputs that a stream of features does not contain.
     #[error(
-        "{model} sees {what}, which no stream of features holds: `wavemill-train eval` scores it on a store"
+        "{model} needs {what}, which a stream of features does not contain: evaluate it on a store with \
+         `wavemill-train eval`"
     )]
     Needs {
         model: String,
@@ -83,7 +84,7 @@ pub(crate) enum PredictError {
     /// The first bytes of the stream cannot be read.
     #[error("cannot read the stream")]
     Read { source: io::Error },
-    #[error("cannot write the answers")]
+    #[error("cannot write the predictions")]
     Write { source: io::Error },
 }
 

@@ -52,10 +52,10 @@ const CONTINUATION: [u8; 4] = [0xFF; 4];
 const END: [u8; 8] = [0xFF, 0xFF, 0xFF, 0xFF, 0, 0, 0, 0];
 /// First bytes of other formats that users may pass by mistake.
 const OTHERS: [(&[u8], &str); 7] = [
-    (b"ARROW1", "an Arrow file (the form with random access)"),
+    (b"ARROW1", "an Arrow file (random access format)"),
     (b"PAR1", "a Parquet file"),
     (b"{", "JSON"),
-    (b"\x93NUMPY", "an array of NumPy"),
+    (b"\x93NUMPY", "a NumPy array"),
     (b"ID3", "an MP3 file"),
     (b"RIFF", "a WAV file"),
     (b"fLaC", "a FLAC file"),
@@ -131,7 +131,7 @@ impl<R: Read> Rows<R> {
                 .find(|(start, _)| head.starts_with(start))
                 .map(|(_, name)| *name);
             return Err(PredictError::NoStream {
-                found: known.unwrap_or("something else"),
+                found: known.unwrap_or("in an unknown format"),
             });
         }
 
@@ -168,7 +168,7 @@ impl<R: Read> Rows<R> {
                 if self.reader.get_ref().bytes == END {
                     return Ok(None);
                 }
-                let source = ArrowError::IpcError("no mark of its end".to_owned());
+                let source = ArrowError::IpcError("no end marker".to_owned());
                 return Err(cut(source, self.rows));
             };
             let batch = batch.map_err(|source| cut(source, self.rows))?;
@@ -210,7 +210,7 @@ impl Columns {
             .ok_or_else(|| PredictError::Column {
                 column: "of the feature".to_owned(),
                 problem: format!(
-                    "no tensor as wavemill stores it in row {at} of a batch, but {}",
+                    "row {at} of a batch contains no tensor in wavemill's format, but {}",
                     self.tensor.data_type()
                 ),
             })?;
@@ -287,7 +287,7 @@ fn identity(name: &str, feature_id: &str) -> String {
 fn cut(source: ArrowError, rows: u64) -> PredictError {
     let is_short = match &source {
         ArrowError::IoError(_, error) => error.kind() == std::io::ErrorKind::UnexpectedEof,
-        ArrowError::IpcError(words) => words.contains("no mark"),
+        ArrowError::IpcError(words) => words.contains("no end marker"),
         _ => false,
     };
     PredictError::Cut {

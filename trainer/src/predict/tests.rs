@@ -27,6 +27,7 @@ const AMOUNT: AnswerOptions = AnswerOptions {
 
 fn config(model: &str, targets: &[&str]) -> Config {
     let targets = targets.iter().map(|&t| t.to_owned()).collect();
+
     Config {
         model: Model {
             name: model.to_owned(),
@@ -55,6 +56,7 @@ fn fixture() -> Fixture {
 fn batches(made: &TrainedFixture, side: &str) -> (SchemaRef, Vec<RecordBatch>) {
     let manifest = made.data.store().manifest();
     let (mut schema, mut batches) = (None, Vec::new());
+
     for file in manifest
         .files_of(&made.data.feature().name)
         .filter(|file| file.split.as_deref() == Some(side))
@@ -70,6 +72,7 @@ fn batches(made: &TrainedFixture, side: &str) -> (SchemaRef, Vec<RecordBatch>) {
                 .map(|batch| batch.expect("a batch")),
         );
     }
+
     (schema.expect("a file"), batches)
 }
 
@@ -91,9 +94,11 @@ fn told(
         feature: &trained.state().input.feature,
         recipe: "runs/one/recipe.toml".as_ref(),
     };
+
     let mut out = Vec::new();
     let answered =
         Rows::open(stream, wanted).and_then(|rows| answer(trained, rows, options, &mut out));
+
     let lines = String::from_utf8(out).expect("text");
     (
         answered,
@@ -143,6 +148,7 @@ fn agrees(made: &TrainedFixture) {
             line["segment"].as_i64(),
         )
     };
+
     for target in &want {
         let is_own = |line: &&Value| line["target"] == target.target();
         let got: HashMap<_, &Value> = lines
@@ -152,18 +158,21 @@ fn agrees(made: &TrainedFixture) {
             .map(|l| (key(l), l))
             .collect();
         assert_eq!(got.len(), target.len());
+
         for row in target.rows() {
             let line = got[&(row.clip_key.to_owned(), Some(i64::from(row.segment)))];
             let best = likeliest_of(row.probabilities, target.classes());
             assert_eq!(said(&line["top"][0]), best, "{line}");
             assert_eq!(line["top"].as_array().expect("a list").len(), AMOUNT.top);
             assert_eq!(line["offset_s"], f64::from(row.segment as f32));
+
             let set = row.probabilities.iter().filter(|p| **p >= 0.5).count();
             match target.is_multi() {
                 true => assert_eq!(line["labels"].as_array().expect("a list").len(), set),
                 false => assert_eq!(said(line), best),
             }
         }
+
         let clips = lines
             .iter()
             .filter(|line| line.get("segments").is_some())
@@ -173,6 +182,7 @@ fn agrees(made: &TrainedFixture) {
             target.per_track_mean().expect("means"),
             target.per_track_majority().expect("votes"),
         );
+
         assert_eq!(clips.len(), mean.len());
         for (mean, majority) in mean.rows().zip(majority.rows()) {
             let line = clips[mean.clip_key];
@@ -195,12 +205,14 @@ fn agrees(made: &TrainedFixture) {
 fn a_stream_of_rows_is_answered_as_evaluation_answers_them() {
     let alone = alone();
     let targets = ["genre", GENRES_ALL];
+
     agrees(&made(
         &fixture(),
         &config("crnn-simple", &targets),
         4,
         &alone,
     ));
+
     let ragged = Fixture {
         ragged: true,
         dtype: Dtype::U8,
@@ -208,6 +220,7 @@ fn a_stream_of_rows_is_answered_as_evaluation_answers_them() {
         ..fixture()
     };
     agrees(&made(&ragged, &config("crnn-simple", &targets), 4, &alone));
+
     agrees(&made(
         &Fixture {
             layout: Layout::List,
@@ -224,8 +237,10 @@ fn batches_of_any_size_give_the_same_lines() {
     let alone = alone();
     let made = made(&fixture(), &config("lstm", &["genre"]), 4, &alone);
     let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
+
     let (schema, batches) = batches(&made, "test");
     let stream = stream(&schema, &batches);
+
     let names = |lines: &[Value]| {
         let name = |l: &Value| {
             format!(
@@ -238,6 +253,7 @@ fn batches_of_any_size_give_the_same_lines() {
         };
         lines.iter().map(name).collect::<Vec<_>>()
     };
+
     let want = names(&told(&trained, &stream, AMOUNT).1);
     for batch_rows in [1, 7] {
         let (answered, lines) = told(&trained, &stream, AnswerOptions { top: 0, batch_rows });
@@ -264,6 +280,7 @@ fn streams_behind_one_another_are_answered_as_if_each_came_alone() {
         answer(&trained, rows, AMOUNT, &mut want).expect("answers");
         want.push(b'\n');
     }
+
     let mut said = Vec::new();
     let all = [first.as_slice(), &empty, &second].concat();
     answer_each(&trained, all.as_slice(), wanted, AMOUNT, &mut said).expect("answers");
@@ -275,6 +292,7 @@ fn streams_behind_one_another_are_answered_as_if_each_came_alone() {
     let error = answer_each(&trained, cut.as_slice(), wanted, AMOUNT, &mut said);
     assert!(matches!(error, Err(PredictError::Cut { .. })), "{error:?}");
     assert!(want.starts_with(&said[..said.len().min(100)]) && !said.is_empty());
+
     let mut none = Vec::new();
     answer_each(&trained, io::empty(), wanted, AMOUNT, &mut none).expect("no stream is no fault");
     assert!(none.is_empty());
@@ -287,6 +305,7 @@ fn a_stream_that_is_cut_or_damaged_is_an_error_behind_its_whole_rows() {
     let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
     let (schema, batches) = batches(&made, "test");
     let whole = stream(&schema, &batches[..2]);
+
     let (answered, lines) = told(&trained, &whole, AMOUNT);
     assert_eq!(
         (
@@ -295,9 +314,11 @@ fn a_stream_that_is_cut_or_damaged_is_an_error_behind_its_whole_rows() {
         ),
         (10, 3)
     );
+
     let cuts = (1..40)
         .map(|i| whole.len() * i / 40)
         .chain([whole.len() - 8, whole.len() - 4]);
+
     let mut seen = Vec::new();
     for cut in cuts {
         let (answered, lines) = told(&trained, &whole[..cut], AMOUNT);
@@ -305,6 +326,7 @@ fn a_stream_that_is_cut_or_damaged_is_an_error_behind_its_whole_rows() {
         let PredictError::Cut { problem, rows, .. } = &error else {
             panic!("{error:?}")
         };
+
         assert_eq!(
             (*problem, *rows, lines.len() as u64),
             ("cut off", lines.len() as u64, *rows),
@@ -312,6 +334,7 @@ fn a_stream_that_is_cut_or_damaged_is_an_error_behind_its_whole_rows() {
         );
         seen.push(*rows);
     }
+
     seen.sort_unstable();
     seen.dedup();
     assert_eq!(seen, [0, 5, 10], "before, between and behind batches");
@@ -328,12 +351,13 @@ fn what_is_no_stream_of_features_is_told_apart() {
             .expect_err("no features")
             .to_string()
     };
+
     assert!(error(b"").starts_with(
-        "the input is empty, not an Arrow IPC stream: give it that of `wavemill features"
+        "the input is empty, not an Arrow IPC stream: use the output of `wavemill features"
     ));
     assert!(error(b"{\"clip_key\": 1}").contains("is JSON"));
     assert!(error(b"ID3\x04rest of it").contains("an MP3 file"));
-    assert!(error(b"????????????").contains("something else"));
+    assert!(error(b"????????????").contains("in an unknown format"));
 
     let (schema, batches) = batches(&made, "test");
     let bare = SchemaRef::new(
@@ -345,8 +369,10 @@ fn what_is_no_stream_of_features_is_told_apart() {
     );
     let bare_batch = batches[0].project(&[0, 2, 3]).expect("columns");
     assert!(
-        error(&stream(&bare, &[bare_batch])).starts_with("no column of the stream holds a tensor")
+        error(&stream(&bare, &[bare_batch]))
+            .starts_with("no column of the stream contains a tensor")
     );
+
     let tensor = schema.index_of("log_mel").expect("a column");
     let few = SchemaRef::new(schema.project(&[0, 2, tensor]).expect("columns"));
     let few_batch = batches[0].project(&[0, 2, tensor]).expect("columns");
@@ -369,16 +395,19 @@ fn rows_of_another_feature_are_refused_by_both_names() {
         0,
         &alone,
     );
+
     let trained = TrainedModel::load(&ours.checkpoint, Device::Cpu).expect("a model");
     let (schema, batches) = batches(&other, "test");
     let error = told(&trained, &stream(&schema, &batches), AMOUNT)
         .0
         .expect_err("another feature");
+
     let [theirs, own] = [&other, &ours].map(|made| made.data.feature().feature_id[..12].to_owned());
     let want = format!(
-        "the stream holds log_mel {theirs}, the model was trained on log_mel {own}: use the recipe that it was trained \
-         with, `wavemill features … --recipe runs/one/recipe.toml --feature log_mel --format arrow --out -`"
+        "the stream contains log_mel {theirs}, but the model was trained on log_mel {own}: use the recipe that it was \
+         trained with, `wavemill features … --recipe runs/one/recipe.toml --feature log_mel --format arrow --out -`"
     );
+
     assert_eq!(error.to_string(), want);
     assert!(matches!(error, PredictError::OtherFeature { .. }));
 }
@@ -386,13 +415,15 @@ fn rows_of_another_feature_are_refused_by_both_names() {
 #[test]
 fn a_model_that_sees_more_than_sound_refuses() {
     let alone = alone();
+
     for (model, what) in [
-        ("mlp-1", "mlp-1 sees columns of fma_features"),
+        ("mlp-1", "mlp-1 needs columns of fma_features"),
         ("fusion", "artist and album"),
     ] {
         let made = made(&fixture(), &config(model, &["genre"]), 0, &alone);
         let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
         let (schema, batches) = batches(&made, "test");
+
         let error = told(&trained, &stream(&schema, &batches), AMOUNT)
             .0
             .expect_err("no metadata")

@@ -19,8 +19,8 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
         "run",
         "target",
         "rows",
-        "mean error",
-        "largest error",
+        "expected calibration error",
+        "maximum calibration error",
         "overconfidence",
     ];
     let mut table = Table::new("", &head);
@@ -46,9 +46,10 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     section.parts.push(Part::Charts(charts));
     section.parts.push(Part::Table(table));
     section.parts.push(Part::Text(
-        "Rows are put into 15 bins by the probability of their likeliest class. The mean error is the distance between \
-         that probability and the share of rows that are right, over all bins by their rows. A model is too sure of \
-         itself where its overconfidence is above 0."
+        "Rows are grouped into 15 bins by confidence, the probability of the predicted class. The expected calibration \
+         error is the mean difference between confidence and accuracy over all bins, weighted by their number of rows; \
+         the maximum calibration error is the largest difference. Overconfidence above 0 means that confidence exceeds \
+         accuracy."
             .to_owned(),
     ));
     section
@@ -78,17 +79,18 @@ fn row_of(run: &RunRecord, target: &str, calibration: &Calibration) -> Vec<Cell>
 /// Draws the lines of the runs together with the diagonal of a perfectly calibrated model.
 fn chart_of(target: &str, mut lines: Vec<Line>) -> Chart {
     lines.push(Line {
-        name: "as it should be".to_owned(),
+        name: "perfect calibration".to_owned(),
         points: vec![(0.0, 0.0), (1.0, 1.0)],
         spread: Vec::new(),
     });
     Chart {
-        title: format!("{target}: how often it is right, by how sure it is"),
-        note: "Below the straight line a model is surer than it should be. Row by row, before segments become tracks."
+        title: format!("{target}: reliability diagram"),
+        note: "Below the diagonal, the model is overconfident. Computed per row, before segments are combined to \
+               tracks."
             .to_owned(),
         plot: Plot::Lines(Lines {
-            along: "probability of the likeliest class".to_owned(),
-            measured: "share that is right".to_owned(),
+            along: "confidence".to_owned(),
+            measured: "accuracy".to_owned(),
             lines,
         }),
     }

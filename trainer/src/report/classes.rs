@@ -14,7 +14,7 @@ use super::words;
 const HEAD: [&str; 6] = ["class", "tracks", "rows", "precision", "recall", "F1"];
 
 pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
-    let mut section = Section::new("Classes");
+    let mut section = Section::new("Scores per class");
     for target in targets {
         for run in runs {
             add_run(&mut section, run, target);
@@ -27,14 +27,14 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     let lacking = runs.iter().filter(|run| run.predictions.is_none());
     for run in lacking {
         let words = format!(
-            "{} With it, the figures of classes have intervals.",
+            "{} With this file, the scores per class have confidence intervals.",
             run.lacks("--predictions", PREDICTIONS)
         );
         section.parts.push(Part::Text(words));
     }
     section.parts.push(Part::Text(
-        "A dash stands for what is no measurement: the precision of a class that was never predicted, or the recall of \
-         one without tracks. In means it counts as 0."
+        "A dash means that a score is undefined: the precision of a class that was never predicted, or the recall of a \
+         class without tracks. It counts as 0 in means."
             .to_owned(),
     ));
     section
@@ -57,7 +57,7 @@ fn add_run(section: &mut Section, run: &RunRecord, target: &str) {
                 }
             }
             Err(error) => {
-                let words = format!("{caption}: there are no scores, because {error}.");
+                let words = format!("{caption}: the scores cannot be computed: {error}.");
                 section.parts.push(Part::Text(words));
             }
         }
@@ -89,7 +89,7 @@ fn with_intervals(
 /// Builds the table of a target with one class per row. `intervals` contains one entry per class or is empty.
 fn class_table(caption: &str, report: &ClassReport, intervals: &[ClassInterval]) -> Table {
     let mut table = Table::new(caption, &HEAD);
-    table.head.push("most taken for".to_owned());
+    table.head.push("most confused with".to_owned());
 
     for (place, class) in report.classes.iter().enumerate() {
         let of = intervals.get(place);

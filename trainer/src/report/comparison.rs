@@ -14,8 +14,8 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     };
 
     section.parts.push(Part::Text(
-        "Tracks are drawn for both runs at once, so a difference is surer than the figures by themselves. If an \
-         interval holds 0, the difference may be chance."
+        "Both runs are resampled on the same tracks, so a difference is more precise than the separate scores. If its \
+         interval contains 0, the difference is not significant."
             .to_owned(),
     ));
     for run in runs.iter().filter(|run| run.predictions.is_none()) {
@@ -36,7 +36,9 @@ fn add_pair(section: &mut Section, target: &str, first: &RunRecord, other: &RunR
     };
     let names = format!("{target}: {} and {}", first.name, other.name);
     if first.predicted_side() != other.predicted_side() {
-        let words = format!("{names} are not compared: their predictions are of different sides.");
+        let words = format!(
+            "{names} are not compared: their predictions are for different sides of the split."
+        );
         section.parts.push(Part::Text(words));
         return;
     }
@@ -49,9 +51,8 @@ fn add_pair(section: &mut Section, target: &str, first: &RunRecord, other: &RunR
             section.parts.push(Part::Text(words));
         }
         Ok(None) => {
-            let words = format!(
-                "{names} are not compared: of a single artist or track nothing can be drawn."
-            );
+            let words =
+                format!("{names} are not compared: a single artist or track cannot be resampled.");
             section.parts.push(Part::Text(words));
         }
         Ok(Some(pair)) => {
@@ -70,14 +71,14 @@ fn by_tracks(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Paire
 
 fn table(caption: &str, pair: &Paired, names: [&str; 2]) -> Table {
     let [a, b] = names;
-    let head = ["figure", a, b, "difference", "95 %", ""];
+    let head = ["metric", a, b, "difference", "95 % CI", ""];
     let mut table = Table::new(caption, &head);
 
     for (figure, difference) in &pair.differences {
         let interval = &difference.difference;
         // An interval that contains 0 is compatible with no difference.
         let may_be_chance = interval.low <= 0.0 && interval.high >= 0.0;
-        let verdict = if may_be_chance { "may be chance" } else { "" };
+        let verdict = if may_be_chance { "not significant" } else { "" };
 
         table.rows.push(vec![
             Cell::Text(figure.replace('_', " ")),

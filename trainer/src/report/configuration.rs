@@ -27,18 +27,17 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
                 .any(|values| values.get(*key) != all[0].get(*key))
         });
         if differing.is_empty() {
-            let words = "The configurations of the runs are equal.".to_owned();
+            let words = "The configurations of the runs are identical.".to_owned();
             section.parts.push(Part::Text(words));
         } else {
-            let table = table("In what the runs differ", runs, &all, &differing);
+            let table = table("Differences between the runs", runs, &all, &differing);
             section.parts.push(Part::Table(table));
         }
     }
     let whole = table("", runs, &all, &keys);
-    section.parts.push(Part::Details(
-        "All keys that have a value".to_owned(),
-        whole,
-    ));
+    section
+        .parts
+        .push(Part::Details("All keys with a value".to_owned(), whole));
     section
 }
 

@@ -6,7 +6,7 @@ use wavemill_scores::metrics::{Evaluation, Report};
 use super::RunRecord;
 
 pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
-    let mut section = Section::new("What was taken for what");
+    let mut section = Section::new("Confusion matrix");
     let mut charts = Vec::new();
     for target in targets {
         for run in runs {
@@ -19,8 +19,8 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
     }
 
     section.parts.push(Part::Text(
-        "A row is a true class, and a column is what the model said. A cell has the number of tracks, and their share \
-         of the row: a share in the diagonal is the recall of its class."
+        "Rows are true classes, and columns are predicted classes. A cell contains the number of tracks and their \
+         share of the row; the share on the diagonal is the recall of the class."
             .to_owned(),
     ));
     section.parts.push(Part::Charts(charts));

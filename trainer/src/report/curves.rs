@@ -29,7 +29,7 @@ struct Group {
 const GROUPS: [Group; 3] = [
     Group {
         title: "Loss",
-        measured: "loss as trained",
+        measured: "loss",
         curves: &[
             Curve {
                 key: "training/loss",
@@ -66,7 +66,7 @@ const GROUPS: [Group; 3] = [
 ];
 
 pub(super) fn section(runs: &[RunRecord]) -> Section {
-    let mut section = Section::new("How training went");
+    let mut section = Section::new("Learning curves");
     let mut charts = Vec::new();
     for group in &GROUPS {
         charts.extend(by_epoch(runs, group));
@@ -77,20 +77,19 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
         lines(runs, "step", "learning rate", rates),
     ));
     charts.extend(chart(
-        "Training loss of the steps",
-        "The line is the mean of neighbouring steps, and the area goes from the least to the largest of them.",
-        lines(runs, "step", "loss as trained", losses),
+        "Training loss per step",
+        "The line is the mean of neighbouring steps, and the shaded area is their range.",
+        lines(runs, "step", "loss", losses),
     ));
     if charts.is_empty() {
-        let words = "No epoch is in the log.".to_owned();
+        let words = "The log contains no completed epoch.".to_owned();
         section.parts.push(Part::Text(words));
         return section;
     }
 
     section.parts.push(Part::Text(
-        "Scores of training are over rows as they were trained on, with dropout and augmentation; those of validation \
-         are not. “Loss as trained” depends on class weights and label smoothing: compare it within a configuration \
-         alone."
+        "Training scores are computed with dropout and augmentation, validation scores without them. The loss depends \
+         on class weights and label smoothing: compare it only between runs with the same configuration."
             .to_owned(),
     ));
     section.parts.push(Part::Charts(charts));
@@ -280,8 +279,8 @@ fn times(run: &RunRecord) -> Vec<EpochTime> {
 
 fn add_times(section: &mut Section, runs: &[RunRecord]) {
     let mut table = Table::new(
-        "Time of all epochs, validation included",
-        &["run", "epochs", "time", "waiting for rows", "of the time"],
+        "Total time of all epochs, including validation",
+        &["run", "epochs", "time", "data loading", "share of time"],
     );
     for run in runs {
         let times = times(run);
@@ -306,18 +305,19 @@ fn add_times(section: &mut Section, runs: &[RunRecord]) {
     let whole = lines(runs, "epoch", "time (s)", |run| {
         line_of_times(run, |of| of.time_s)
     });
-    let waiting = lines(runs, "epoch", "waiting (s)", |run| {
+    let waiting = lines(runs, "epoch", "data loading (s)", |run| {
         line_of_times(run, |of| of.wait_s)
     });
     let mut charts = Vec::new();
     charts.extend(chart(
-        "Time of each epoch",
-        "By the clock, validation included.",
+        "Time per epoch",
+        "Wall-clock time, including validation.",
         whole,
     ));
     charts.extend(chart(
-        "Of it, waiting for rows",
-        "While training waits, the device has nothing to do: more --readers or --prefetch-batches may help.",
+        "Data loading time",
+        "Time in which training waited for rows and the device was idle. Increase --readers or --prefetch-batches to \
+         reduce it.",
         waiting,
     ));
     section.parts.push(Part::Charts(charts));

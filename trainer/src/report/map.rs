@@ -13,7 +13,7 @@ use super::titles::Titles;
 const NAMED_MAX: usize = 10_000;
 
 pub(super) fn section(runs: &[RunRecord]) -> Section {
-    let mut section = Section::new("A map of the vectors");
+    let mut section = Section::new("Embedding map");
     let maps = runs.iter().filter_map(|run| run.map.as_ref());
     let n_charts: usize = maps.map(|map| map.targets.len()).sum();
     let named_max = NAMED_MAX / n_charts.max(1);
@@ -42,15 +42,15 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
     }
 
     section.parts.push(Part::Text(
-        "A point is a row. Rows whose vectors are near each other lie near each other. How far two groups lie from \
-         each other says little, and the axes say nothing. The buttons choose what the colours say; a class by itself \
-         shows where it lies among the others. With the pointer on a point you see what it is."
+        "Each point is a row, and rows with similar embeddings are close to each other. Distances between clusters \
+         have little meaning, and the axes have none. Use the buttons to change the colours or to highlight a single \
+         class. Hover over a point to see its details."
             .to_owned(),
     ));
     let largest = runs.iter().filter_map(|run| run.map.as_ref());
     if largest.map(|map| map.places.len()).max() > Some(named_max) {
         section.parts.push(Part::Text(format!(
-            "{} points of each map say what they are, those first that were taken for another class.",
+            "{} points of each map have a tooltip, misclassified rows first.",
             count(named_max as u64)
         )));
     }
@@ -87,15 +87,15 @@ impl MapTarget {
     fn verdict(&self, row: usize) -> String {
         let predicted = self.name_at(self.predicted[row]);
         match self.truths[row] {
-            None => format!("Without a label, taken for {predicted}"),
-            truth if truth == self.predicted[row] => format!("{predicted}, right"),
-            truth => format!("{}, taken for {predicted}", self.name_at(truth)),
+            None => format!("Unlabelled, predicted as {predicted}"),
+            truth if truth == self.predicted[row] => format!("{predicted}, correct"),
+            truth => format!("{}, predicted as {predicted}", self.name_at(truth)),
         }
     }
 
     fn name_at(&self, class: Option<usize>) -> &str {
         let name = class.and_then(|class| self.classes.get(class));
-        name.map_or("a class without a name", String::as_str)
+        name.map_or("unnamed class", String::as_str)
     }
 }
 
@@ -142,7 +142,7 @@ fn note(map: &MapRows) -> String {
     };
 
     let mut words = format!(
-        "By {} with perplexity {}, from the checkpoint of step {}.",
+        "Computed by {} with perplexity {}, from the checkpoint of step {}.",
         made.method,
         number(made.perplexity),
         count(map.about.step)
@@ -151,7 +151,7 @@ fn note(map: &MapRows) -> String {
     let n_rows = map.places.len() as u64;
     if n_rows < made.rows_of_side {
         words += &format!(
-            " {} of {} rows, drawn by chance.",
+            " A random sample of {} of {} rows.",
             count(n_rows),
             count(made.rows_of_side)
         );

@@ -21,7 +21,7 @@ struct Mistake<'a> {
 }
 
 pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
-    let mut section = Section::new("What was wrong");
+    let mut section = Section::new("Misclassified tracks");
     for run in runs {
         if run.predictions.is_none() {
             let words = run.lacks("--predictions", PREDICTIONS);
@@ -49,7 +49,7 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
     let tracks = match predictions.per_track_mean() {
         Ok(tracks) => tracks,
         Err(error) => {
-            let words = format!("{name}: tracks cannot be told apart, because {error}.");
+            let words = format!("{name}: the predictions cannot be combined per track: {error}.");
             section.parts.push(Part::Text(words));
             return;
         }
@@ -59,14 +59,15 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
     let mistakes = mistakes_of(&tracks);
     let n_wrong = mistakes.len() as u64;
     let mut words = format!(
-        "{name}: {} of {} tracks ({}) were taken for another class.",
+        "{name}: {} of {} tracks ({}) were misclassified.",
         count(n_wrong),
         count(n_labelled),
         fraction(n_wrong, n_labelled)
     );
     if mistakes.len() > MISTAKES_MAX {
         words += &format!(
-            " The {MISTAKES_MAX} surest are shown; docs/trainer.md has a query for all of them."
+            " The {MISTAKES_MAX} with the highest confidence are shown; docs/trainer.md contains a query for all of \
+             them."
         );
     }
     section.parts.push(Part::Text(words));
@@ -83,7 +84,7 @@ fn add_run(section: &mut Section, run: &RunRecord, predictions: &Predictions, is
     let titles = Titles::read(run.store.as_ref(), manifest.unwrap_or_default(), &ids);
     let table = table(shown, tracks.classes(), &titles);
     section.parts.push(if is_folded {
-        Part::Details(format!("The mistakes of {name}"), table)
+        Part::Details(format!("Misclassified tracks of {name}"), table)
     } else {
         Part::Table(table)
     });
@@ -120,9 +121,9 @@ fn table(mistakes: &[Mistake<'_>], classes: &[String], titles: &Titles) -> Table
     let head = [
         "track",
         "true class",
-        "taken for",
-        "sure",
-        "of the true one",
+        "predicted class",
+        "confidence",
+        "probability of true class",
         "title",
         "artist",
         "clip",

@@ -81,7 +81,7 @@ pub(crate) fn sweep_page(sweep: &SweepRecord) -> Page {
     Page {
         title: sweep.name.clone(),
         lead: format!(
-            "The trials of a sweep of wavemill. Curves and configurations are those of the best {}.",
+            "Trials of a wavemill sweep. Learning curves and configurations are shown for the best {}.",
             sweep.best.len()
         ),
         facts: sweep.facts(),
@@ -109,14 +109,14 @@ fn targets(runs: &[RunRecord]) -> Vec<String> {
 fn lead(runs: &[RunRecord]) -> String {
     let [run] = runs else {
         return format!(
-            "{} training runs of wavemill on common axes. The first one is what the others are compared with.",
+            "Comparison of {} wavemill training runs. The first one is the baseline.",
             runs.len()
         );
     };
     match &run.result {
-        None => "A training run of wavemill, which has not come to its end.".to_owned(),
+        None => "A wavemill training run that has not completed.".to_owned(),
         Some(result) => format!(
-            "A training run of wavemill: the model {} on the feature {}.",
+            "A wavemill training run: model {}, feature {}.",
             result.model, result.feature
         ),
     }
@@ -148,7 +148,7 @@ fn facts(runs: &[RunRecord]) -> Vec<Fact> {
         note: result.model.clone(),
     });
     facts.push(Fact {
-        name: "rows of training".to_owned(),
+        name: "training rows".to_owned(),
         value: count(result.training_rows),
         note: result.feature.clone(),
     });
@@ -173,7 +173,7 @@ fn accuracy_of(run: &RunRecord, is_named: bool) -> Option<Fact> {
     let intervals = level.bootstrap.as_ref().map(|draws| &draws.intervals);
     let interval = intervals.and_then(|intervals| intervals.get(figure));
     let note = interval.map_or(String::new(), |interval| {
-        format!("95 %: {:.3} to {:.3}", interval.low, interval.high)
+        format!("95 % CI: {:.3} to {:.3}", interval.low, interval.high)
     });
 
     Some(Fact {

@@ -8,16 +8,12 @@ use super::RunRecord;
 const WARNING: &str = "warning";
 
 pub(super) fn section(runs: &[RunRecord]) -> Section {
-    let mut section = Section::new(if runs.len() == 1 {
-        "The run"
-    } else {
-        "The runs"
-    });
+    let mut section = Section::new(if runs.len() == 1 { "Run" } else { "Runs" });
     let head = [
         "run",
         "model",
         "parameters",
-        "began",
+        "initial weights",
         "feature",
         "device",
         "epochs",
@@ -34,8 +30,8 @@ pub(super) fn section(runs: &[RunRecord]) -> Section {
     for run in runs {
         if run.result.is_none() {
             section.parts.push(Part::Warning(format!(
-                "{}: there is no result.json, because the run has not come to its end. `wavemill-train fit --resume \
-                 {}` goes on.",
+                "{}: result.json not found, because the run has not completed. Resume it with `wavemill-train fit \
+                 --resume {}`.",
                 run.name,
                 run.path.display()
             )));
@@ -59,8 +55,8 @@ fn other_weights(run: &RunRecord) -> Vec<String> {
     for (file, about) in run.files_of_eval() {
         if let Some(step) = run.scored_step().filter(|step| *step != about.step) {
             texts.push(format!(
-                "{file} is of the checkpoint of step {}, and the scores of the result are of step {step}. To have both \
-                 of the same weights, write it again with `wavemill-train eval`.",
+                "{file} was computed from the checkpoint of step {}, but the scores of the result from that of step \
+                 {step}. To use the same weights for both, create it again with `wavemill-train eval`.",
                 about.step
             ));
         }
@@ -68,8 +64,8 @@ fn other_weights(run: &RunRecord) -> Vec<String> {
         let result = run.result.as_ref();
         if result.is_some_and(|result| result.manifest_hash != about.manifest) {
             texts.push(format!(
-                "{file} is of another version of the store than the run was trained on, and so of other rows than the \
-                 scores of the result."
+                "{file} was computed on another version of the store than the run was trained on, so its rows differ \
+                 from those of the scores of the result."
             ));
         }
     }

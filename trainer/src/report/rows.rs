@@ -199,7 +199,7 @@ fn content_of(file: File) -> Content {
         .find(|pair| pair.key == METADATA_KEY)
         .and_then(|pair| pair.value.as_deref());
     let about: RowsMetadata = serde_json::from_str(text.unwrap_or_default())
-        .map_err(|_| "it does not say what it is".to_owned())?;
+        .map_err(|_| "it has no metadata of wavemill".to_owned())?;
 
     let fields = builder.schema().fields();
     let wanted: Vec<usize> = (0..fields.len())
@@ -264,7 +264,7 @@ fn append(all: &mut Predictions, batch: &RecordBatch) -> Result<(), String> {
         };
         let values = probabilities.value(row);
         let values = values.as_primitive_opt::<Float32Type>();
-        let values = values.ok_or("probabilities are no f32")?;
+        let values = values.ok_or("probabilities are not f32")?;
         let index = all.len() as u64;
         all.push(&Row {
             index,
@@ -284,16 +284,16 @@ fn append(all: &mut Predictions, batch: &RecordBatch) -> Result<(), String> {
 fn fill(set: &mut [bool], ids: &ArrayRef) -> Result<(), String> {
     set.fill(false);
     let ids = ids.as_primitive_opt::<Int32Type>();
-    for &id in ids.ok_or("class ids are no i32")?.values() {
+    for &id in ids.ok_or("class ids are not i32")?.values() {
         let class = class_of(id)?;
         *set.get_mut(class)
-            .ok_or_else(|| format!("no class {class}"))? = true;
+            .ok_or_else(|| format!("class {class} does not exist"))? = true;
     }
     Ok(())
 }
 
 fn class_of(id: i32) -> Result<usize, String> {
-    usize::try_from(id).map_err(|_| format!("no class {id}"))
+    usize::try_from(id).map_err(|_| format!("class {id} does not exist"))
 }
 
 /// Returns the class of each row. `None` stands for a row without a class.
@@ -329,5 +329,5 @@ fn lists<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ListArray, String
 }
 
 fn lacks(name: &str) -> String {
-    format!("no column {name} of its type")
+    format!("column {name} is missing or has the wrong type")
 }

@@ -137,7 +137,7 @@ impl RunRecord {
     pub(super) fn lacks(&self, flag: &str, file: &str) -> String {
         let folder = self.path.display();
         format!(
-            "{}: there is no {file}. `wavemill-train eval {folder} {flag} {}` writes it.",
+            "{}: {file} not found. Create it with `wavemill-train eval {folder} {flag} {}`.",
             self.name,
             self.path.join(file).display()
         )

@@ -59,7 +59,7 @@ fn add_target(section: &mut Section, scored: &[(&RunRecord, &Evaluation)]) {
     }
     if scored.iter().any(|(_, of)| of.class_set != first.class_set) {
         section.parts.push(Part::Warning(format!(
-            "{}: the runs have different classes, so their scores say different things.",
+            "{}: the runs have different classes, so their scores are not comparable.",
             first.target
         )));
     }
@@ -68,7 +68,7 @@ fn add_target(section: &mut Section, scored: &[(&RunRecord, &Evaluation)]) {
         .iter()
         .map(|(run, evaluation)| (*run, evaluation.tracks()))
         .collect();
-    let caption = format!("{}, track by track", first.target);
+    let caption = format!("{}, per track", first.target);
     section.parts.push(Part::Table(table(&caption, &tracks)));
     if let Some(bootstrap) = tracks.iter().find_map(|(_, of)| of.bootstrap.as_ref()) {
         let words = words::draws(&bootstrap.draws);
@@ -82,7 +82,7 @@ fn add_target(section: &mut Section, scored: &[(&RunRecord, &Evaluation)]) {
         .map(|(run, evaluation)| (*run, &evaluation.segments))
         .collect();
     if !segments.is_empty() {
-        let caption = format!("{}, segment by segment", first.target);
+        let caption = format!("{}, per segment", first.target);
         let table = table(&caption, &segments);
         section.parts.push(Part::Details(caption, table));
     }
@@ -95,7 +95,7 @@ fn table(caption: &str, levels: &[(&RunRecord, &Level)]) -> Table {
         .any(|(_, level)| matches!(level.report, Report::Multi(_)));
     let figures: &[[&str; 2]] = if is_multi { &MULTI } else { &SINGLE };
 
-    let mut table = Table::new(caption, &["figure"]);
+    let mut table = Table::new(caption, &["metric"]);
     for (run, _) in levels {
         table.head.push(run.name.clone());
     }

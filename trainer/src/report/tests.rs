@@ -26,13 +26,16 @@ const TRACKS: usize = 60;
 fn predictions(every: usize) -> Predictions {
     let classes = ["Rock", "Jazz", "Folk"].map(str::to_owned);
     let mut predictions = Predictions::single("genre", &classes);
+
     for track in 0..TRACKS {
         let truth = track % 3;
         let is_wrong = track % every == 0;
         let guess = if is_wrong { (truth + 1) % 3 } else { truth };
         let sure = 0.5 + 0.4 * (track as f32 / TRACKS as f32);
+
         let mut probabilities = [(1.0 - sure) / 2.0; 3];
         probabilities[guess] = sure;
+
         predictions
             .push(&Row {
                 index: track as u64,
@@ -45,6 +48,7 @@ fn predictions(every: usize) -> Predictions {
             })
             .expect("a row");
     }
+
     predictions
 }
 
@@ -52,11 +56,13 @@ fn predictions(every: usize) -> Predictions {
 fn several(every: usize) -> Predictions {
     let labels = ["Rock", "Jazz", "Folk"].map(str::to_owned);
     let mut predictions = Predictions::multi("genres_all", &labels);
+
     for track in 0..TRACKS {
         let mut holds = [false; 3];
         holds[track % 3] = true;
         let mut probabilities = [0.1; 3];
         probabilities[track % 3] = if track % every == 0 { 0.2 } else { 0.9 };
+
         predictions
             .push(&Row {
                 index: track as u64,
@@ -69,6 +75,7 @@ fn several(every: usize) -> Predictions {
             })
             .expect("a row");
     }
+
     predictions
 }
 
@@ -87,6 +94,7 @@ fn line(kind: &str, epoch: u64, step: u64, unix_s: f64, values: &[(&str, f64)]) 
     for (name, value) in values {
         named.insert((*name).to_owned(), *value);
     }
+
     Entry {
         kind: kind.to_owned(),
         step,
@@ -101,12 +109,14 @@ fn line(kind: &str, epoch: u64, step: u64, unix_s: f64, values: &[(&str, f64)]) 
 fn log() -> Vec<Entry> {
     let mut log = vec![line("start", 0, 0, 100.0, &[])];
     log[0].notes.insert("device".to_owned(), "Cpu".to_owned());
+
     for epoch in 0..3 {
         for step in 0..10 {
             let done = epoch * 10 + step + 1;
             let values = [("loss", 2.0 / done as f64), ("lr", 0.001)];
             log.push(line("step", epoch, done, 100.0 + done as f64, &values));
         }
+
         let values = [
             ("training/loss", 1.0 / (epoch + 1) as f64),
             ("training/accuracy", 0.5),
@@ -115,15 +125,18 @@ fn log() -> Vec<Entry> {
             ("validation/macro_f1", 0.55),
             ("data_wait_s", 2.5),
         ];
+
         let done = (epoch + 1) * 10;
         log.push(line("epoch", epoch, done, 100.0 + done as f64, &values));
     }
+
     log
 }
 
 fn result(predictions: &Predictions) -> RunResult {
     let leaks = Leaks::of(SplitRule::Artist, "test", [], []);
     let evaluation = Evaluation::of(predictions, 7, leaks).expect("labels");
+
     RunResult {
         model: "lstm".to_owned(),
         parameters: 12_345,
@@ -168,6 +181,7 @@ fn evaluated(name: &str, every: usize) -> RunRecord {
     let own = predictions(every);
     let truths: Vec<Option<usize>> = (0..TRACKS).map(|track| Some(track % 3)).collect();
     let places = (0..TRACKS).map(|track| Some([track as f32, (track % 7) as f32]));
+
     RunRecord {
         predictions: Some(PredictionRows {
             about: about(),
@@ -216,36 +230,36 @@ fn titled<'a>(page: &'a Page, title: &str) -> &'a Section {
 fn a_run_without_files_of_eval_names_the_commands() {
     let page = page(&[run("lstm-1", 5)]);
     let wanted = [
-        "The run",
-        "How training went",
+        "Run",
+        "Learning curves",
         "Scores",
-        "What was taken for what",
-        "Classes",
+        "Confusion matrix",
+        "Scores per class",
         "Calibration",
-        "A map of the vectors",
-        "What was wrong",
+        "Embedding map",
+        "Misclassified tracks",
         "Configuration",
     ];
     assert_eq!(titles_of(&page), wanted);
 
-    let command = "`wavemill-train eval runs/lstm-1 --predictions runs/lstm-1/predictions.parquet` writes it.";
-    for title in ["Classes", "Calibration", "What was wrong"] {
+    let command = "Create it with `wavemill-train eval runs/lstm-1 --predictions runs/lstm-1/predictions.parquet`.";
+    for title in ["Scores per class", "Calibration", "Misclassified tracks"] {
         let words = paragraphs(titled(&page, title));
         assert!(words.contains(command), "{title}: {words}");
     }
-    let words = paragraphs(titled(&page, "A map of the vectors"));
+    let words = paragraphs(titled(&page, "Embedding map"));
     assert!(
         words.contains("eval runs/lstm-1 --map runs/lstm-1/map.parquet`"),
         "{words}"
     );
-    let words = paragraphs(titled(&page, "The run"));
+    let words = paragraphs(titled(&page, "Run"));
     assert!(words.contains("lstm-1: something to know"), "{words}");
 
     let html = page.to_html();
     // 48 of 60 predictions are right: 12 tracks are multiples of five.
     for words in [
         ">0.800</strong>",
-        "48 of 60 (80.0 %) lie in the diagonal.",
+        "48 of 60 (80.0 %) are on the diagonal.",
         "The weights of epoch 2 were kept.",
         "7.50 s",
         "25.0 %",
@@ -257,26 +271,31 @@ fn a_run_without_files_of_eval_names_the_commands() {
 #[test]
 fn mistakes_are_the_wrong_tracks_with_the_surest_first() {
     let page = page(&[evaluated("lstm-1", 5)]);
-    let section = titled(&page, "What was wrong");
+    let section = titled(&page, "Misclassified tracks");
     let words = paragraphs(section);
     assert!(words.contains("12 of 60 tracks (20.0 %)"), "{words}");
-    assert!(words.contains("does not say where its store is"), "{words}");
+    assert!(
+        words.contains("does not record the location of its store"),
+        "{words}"
+    );
 
     let mut tables = section.parts.iter().filter_map(|part| match part {
         Part::Table(table) => Some(table),
         _ => None,
     });
+
     let table = tables.next().expect("a table");
     assert_eq!(table.rows.len(), 12);
     let wanted = [
         "track",
         "true class",
-        "taken for",
-        "sure",
-        "of the true one",
+        "predicted class",
+        "confidence",
+        "probability of true class",
         "clip",
     ];
     assert_eq!(table.head, wanted);
+
     // Track 55 has class 1 and was predicted as class 2.
     let first: Vec<String> = table.rows[0]
         .iter()
@@ -298,16 +317,17 @@ fn points_say_what_they_are_and_mistakes_come_first() {
     let target = &mut map.targets[0];
     target.predicted[7] = Some(2);
     target.truths[8] = None;
+
     let html = page(std::slice::from_ref(&run)).to_html();
     for words in [
-        "h0\"><title>Rock, right: 0.mp3</title>",
-        "h0\"><title>Jazz, taken for Folk: 7.mp3</title>",
-        "h0\"><title>Without a label, taken for Folk: 8.mp3</title>",
+        "h0\"><title>Rock, correct: 0.mp3</title>",
+        "h0\"><title>Jazz, predicted as Folk: 7.mp3</title>",
+        "h0\"><title>Unlabelled, predicted as Folk: 8.mp3</title>",
     ] {
         assert!(html.contains(words), "{words}");
     }
     assert_eq!(html.matches("h0\"><title>").count(), TRACKS);
-    assert!(!html.contains("points of each map say what they are"));
+    assert!(!html.contains("points of each map have a tooltip"));
 
     // If there are too many points, the wrong one still gets a tooltip.
     let map = run.map.as_mut().expect("a map");
@@ -318,10 +338,11 @@ fn points_say_what_they_are_and_mistakes_come_first() {
     map.targets[0].truths = vec![Some(0); n_rows];
     map.targets[0].predicted = vec![Some(0); n_rows];
     map.targets[0].predicted[n_rows - 1] = Some(1);
+
     let html = page(&[run]).to_html();
     assert_eq!(html.matches("h0\"><title>").count(), 10_000);
-    assert_eq!(html.matches("<title>Rock, taken for Jazz: ").count(), 1);
-    assert!(html.contains("10,000 points of each map say what they are"));
+    assert_eq!(html.matches("<title>Rock, predicted as Jazz: ").count(), 1);
+    assert!(html.contains("10,000 points of each map have a tooltip"));
 }
 
 #[test]
@@ -330,7 +351,7 @@ fn runs_are_compared_with_the_first_one() {
     let page = page(&runs);
     let words = paragraphs(titled(&page, "Differences"));
     assert!(
-        words.contains("blind: there is no predictions.parquet."),
+        words.contains("blind: predictions.parquet not found."),
         "{words}"
     );
 
@@ -365,7 +386,7 @@ fn several_labels_have_differences_and_nothing_that_one_class_has() {
         _ => false,
     });
     assert!(is_there, "{differences:?}");
-    for title in ["Calibration", "A map of the vectors", "What was wrong"] {
+    for title in ["Calibration", "Embedding map", "Misclassified tracks"] {
         let section = titled(&page, title);
         assert!(!format!("{section:?}").contains("genres_all"), "{title}");
     }
@@ -378,7 +399,7 @@ fn predictions_that_cannot_be_compared_are_told() {
         rows.about.side = "validation".to_owned();
     }
     let words = paragraphs(titled(&page(&[evaluated("one", 5), other]), "Differences"));
-    assert!(words.contains("are of different sides"), "{words}");
+    assert!(words.contains("are for different sides"), "{words}");
 
     let mut fewer = evaluated("fewer", 3);
     if let Some(rows) = &mut fewer.predictions {
@@ -392,7 +413,7 @@ fn predictions_that_cannot_be_compared_are_told() {
 #[test]
 fn files_of_other_weights_or_rows_are_told() {
     let same = evaluated("same", 5);
-    let words = paragraphs(titled(&page(&[same]), "The run"));
+    let words = paragraphs(titled(&page(&[same]), "Run"));
     assert!(!words.contains("parquet"), "{words}");
 
     let mut other = evaluated("other", 5);
@@ -402,13 +423,14 @@ fn files_of_other_weights_or_rows_are_told() {
     if let Some(rows) = &mut other.map {
         rows.about.manifest = "another".to_owned();
     }
-    let words = paragraphs(titled(&page(&[other]), "The run"));
+    let words = paragraphs(titled(&page(&[other]), "Run"));
     assert!(
-        words.contains("predictions.parquet is of the checkpoint of step 10, and the scores of the result are of step 20"),
+        words.contains("predictions.parquet was computed from the checkpoint of step 10, but the scores of the result \
+                        from that of step 20"),
         "{words}"
     );
     assert!(
-        words.contains("map.parquet is of another version of the store"),
+        words.contains("map.parquet was computed on another version of the store"),
         "{words}"
     );
 }
@@ -420,9 +442,9 @@ fn a_run_that_has_not_ended_and_one_that_has_nothing() {
         ..run("begun", 5)
     };
     let page_of_begun = page(&[begun]);
-    let words = paragraphs(titled(&page_of_begun, "The run"));
+    let words = paragraphs(titled(&page_of_begun, "Run"));
     assert!(words.contains("fit --resume runs/begun"), "{words}");
-    assert!(titles_of(&page_of_begun).contains(&"How training went"));
+    assert!(titles_of(&page_of_begun).contains(&"Learning curves"));
 
     let empty = RunRecord {
         log: Vec::new(),
@@ -431,12 +453,13 @@ fn a_run_that_has_not_ended_and_one_that_has_nothing() {
         ..run("empty", 5)
     };
     let html = page(&[empty]).to_html();
-    assert!(html.contains("No epoch is in the log."));
+    assert!(html.contains("The log contains no completed epoch."));
 }
 
 #[test]
 fn names_of_classes_and_runs_stay_texts() {
     const HOSTILE: &str = "</script><script>alert(1)</script>";
+
     let mut hostile = evaluated(HOSTILE, 5);
     if let Some(result) = &mut hostile.result {
         result.test[0].classes[0] = HOSTILE.to_owned();
@@ -445,6 +468,7 @@ fn names_of_classes_and_runs_stay_texts() {
     if let Some(map) = &mut hostile.map {
         map.targets[0].classes[0] = HOSTILE.to_owned();
     }
+
     let html = page(&[hostile]).to_html();
     assert!(!html.contains("<script>alert"));
     assert_eq!(html.matches("</script>").count(), 1);
@@ -460,12 +484,14 @@ fn files_of_eval_are_read_back() {
         unlabelled: 5,
         ..Fixture::default()
     };
+
     let made = made(
         &fixture,
         &config(&["data.batch_size=7", &targets]),
         4,
         &alone,
     );
+
     let folder = made.folder.path();
     let paths = RowFilePaths {
         predictions: Some(folder.join("predictions.parquet")),
@@ -479,6 +505,7 @@ fn files_of_eval_are_read_back() {
         )),
         ..RowFilePaths::default()
     };
+
     let side = Side::Training;
     let about = RowFileMetadata::new("lstm-1".to_owned(), 4, "lstm", side, &made.data, None);
     let mut files = RowFiles::create(&paths, &about, &made.data, side, 0).expect("room");
@@ -494,6 +521,7 @@ fn files_of_eval_are_read_back() {
     std::fs::write(folder.join("config.toml"), "seed = 3\n").expect("room");
     let run = RunRecord::read(folder, None).expect("a run");
     assert_eq!((run.seed(), run.predicted_side()), (3, "training"));
+
     let found = run.predictions.expect("predictions");
     assert_eq!(found.targets.len(), 2);
     for (found, scored) in found.targets.iter().zip(&scored) {
@@ -527,18 +555,21 @@ fn files_of_eval_are_read_back() {
 fn the_trials_of_a_folder_are_there_with_the_best_first() {
     let folder = tempfile::tempdir().expect("a folder");
     assert!(SweepRecord::read(folder.path()).expect("no runs").is_none());
+
     let trials = [
         ("a", "1e-5", Some(0.3)),
         ("b", "1e-3", Some(0.6)),
         ("c", "1e-4", Some(0.5)),
         ("d", "0.1", None),
     ];
+
     for (name, lr, accuracy) in trials {
         let path = folder.path().join(name);
         let run = RunDir::take(&path).expect("room");
         let config =
             format!("[train]\nselect = \"accuracy\"\n[optimizer]\nlr = {lr}\nname = \"<b>\"\n");
         run.write_config(&config).expect("room");
+
         if let Some(accuracy) = accuracy {
             let entry = line("epoch", 0, 10, 1.0, &[("validation/accuracy", accuracy)]);
             let json = serde_json::to_string(&entry).expect("JSON") + "\n";
@@ -553,7 +584,7 @@ fn the_trials_of_a_folder_are_there_with_the_best_first() {
     let page = sweep_page(&sweep);
     assert_eq!(
         titles_of(&page),
-        ["Trials", "How training went", "Configuration"]
+        ["Trials", "Learning curves", "Configuration"]
     );
     let words = paragraphs(titled(&page, "Trials"));
     assert!(words.contains("1 of 4 trials have no score"), "{words}");
@@ -579,18 +610,23 @@ fn damaged_files_are_named_with_what_writes_them() {
         let error = RunRecord::read(folder.path(), None).expect_err("damage");
         error.to_string()
     };
+
     let run = RunDir::take(folder.path()).expect("room");
-    assert!(said().contains("no run (no config.toml)"));
+    assert!(said().contains("not a run (no config.toml)"));
+
     run.write_config("seed = \n").expect("room");
     assert!(said().contains("config.toml is damaged"), "{}", said());
 
     run.write_config("seed = 1\n").expect("room");
     assert!(RunRecord::read(folder.path(), None).is_ok());
+
     std::fs::write(at("map.parquet"), "no Parquet").expect("room");
     assert!(said().contains("map.parquet is damaged"), "{}", said());
     assert!(said().contains("eval RUN --map FILE"), "{}", said());
+
     std::fs::write(at("predictions.parquet"), "no Parquet").expect("room");
     assert!(said().contains("eval RUN --predictions FILE"), "{}", said());
+
     std::fs::write(at("log.jsonl"), "{}\n").expect("room");
     assert!(said().contains("log.jsonl, line 1"), "{}", said());
 }

@@ -29,15 +29,15 @@ impl Titles {
     /// Never fails: if the store cannot be read, the page shows only the ids of the tracks.
     pub(super) fn read(store: Option<&RunStore>, manifest: &str, wanted: &HashSet<i64>) -> Self {
         let Some(store) = store else {
-            return Self::without("the run does not say where its store is");
+            return Self::without("the run does not record the location of its store");
         };
         let version = VersionName::Number(store.version);
         let Ok(opened) = Store::open(&store.root, Some(&version)) else {
-            return Self::without("the store that the run was trained on cannot be read here");
+            return Self::without("the store that the run was trained on cannot be read");
         };
         if opened.manifest_hash() != manifest {
             return Self::without(
-                "the predictions are of another version than the run was trained on",
+                "the predictions are for another version of the store than the run was trained on",
             );
         }
 
@@ -50,7 +50,7 @@ impl Titles {
         };
         let tracks = tracks_of(&table, wanted).unwrap_or_default();
         if tracks.is_empty() {
-            return Self::without("the store has no titles of these tracks");
+            return Self::without("the store has no titles for these tracks");
         }
         Self {
             tracks,
@@ -61,7 +61,7 @@ impl Titles {
     fn without(reason: &str) -> Self {
         Self {
             tracks: HashMap::new(),
-            missing: Some(format!("Without titles and artists: {reason}.")),
+            missing: Some(format!("Titles and artists are not available: {reason}.")),
         }
     }
 

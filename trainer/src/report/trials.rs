@@ -103,7 +103,7 @@ impl SweepRecord {
         let mut facts = vec![Fact {
             name: "trials".to_owned(),
             value: count(self.trials.len() as u64),
-            note: format!("{} came to their end", count(ended.count() as u64)),
+            note: format!("{} completed", count(ended.count() as u64)),
         }];
         if let Some((best, score)) = self
             .trials
@@ -206,16 +206,16 @@ fn metric_of(run: &RunRecord) -> Metric {
 pub(super) fn section(sweep: &SweepRecord) -> Section {
     let mut section = Section::new("Trials");
     section.parts.push(Part::Text(format!(
-        "Each run of the folder is a trial. Its score is the best {} on validation after an epoch. The best score of \
-         many is too good: what the chosen trial is worth says its test side, once.",
+        "Each run in the folder is a trial. Its score is best {} on validation over all epochs. The best of many \
+         scores is biased upwards: evaluate the chosen trial once on the test split.",
         sweep.metric_words()
     )));
     let without = sweep.trials.iter().filter(|trial| trial.score.is_none());
     let n_without = without.count() as u64;
     if n_without > 0 {
         section.parts.push(Part::Warning(format!(
-            "{} of {} trials have no score: they came to the end of no epoch, or another figure than {} decided in \
-             them (train.select).",
+            "{} of {} trials have no score: they completed no epoch, or selected their best epoch by a metric other \
+             than {} (train.select).",
             count(n_without),
             count(sweep.trials.len() as u64),
             sweep.metric_words()
@@ -224,7 +224,7 @@ pub(super) fn section(sweep: &SweepRecord) -> Section {
 
     let keys = sweep.keys();
     if keys.is_empty() {
-        let words = "The configurations of the trials are equal.".to_owned();
+        let words = "The configurations of the trials are identical.".to_owned();
         section.parts.push(Part::Text(words));
     } else if n_without < sweep.trials.len() as u64 {
         let chart = parallel(sweep, &keys[..keys.len().min(AXES_MAX)]);
@@ -232,7 +232,7 @@ pub(super) fn section(sweep: &SweepRecord) -> Section {
     }
     if keys.len() > AXES_MAX {
         section.parts.push(Part::Text(format!(
-            "The chart has axes for the first {AXES_MAX} of {} keys; the table has all.",
+            "The chart shows the first {AXES_MAX} of {} keys; the table shows all of them.",
             keys.len()
         )));
     }
@@ -241,7 +241,7 @@ pub(super) fn section(sweep: &SweepRecord) -> Section {
 }
 
 fn table(sweep: &SweepRecord, keys: &[&str]) -> Table {
-    let mut table = Table::new("The best first", &["trial", sweep.metric_words()]);
+    let mut table = Table::new("Trials, best first", &["trial", sweep.metric_words()]);
     table.head.extend(keys.iter().map(|&key| key.to_owned()));
     table.head.extend(["epochs".to_owned(), "ended".to_owned()]);
 
@@ -291,16 +291,15 @@ fn parallel(sweep: &SweepRecord, keys: &[&str]) -> Chart {
     let mut names: Vec<String> = keys.iter().map(|&key| key.to_owned()).collect();
     names.push(sweep.metric_words().to_owned());
     Chart {
-        title: "What the trials changed, and what they came to".to_owned(),
-        note: "A line is a trial, from left to right. Numbers that go far apart lie on a logarithmic axis. The better \
-               scores are above."
+        title: "Settings and scores of the trials".to_owned(),
+        note: "Each line is a trial. Numbers with a wide range are on a logarithmic axis. Better scores are higher up."
             .to_owned(),
         plot: Plot::Parallel(Parallel {
             counted: "trials".to_owned(),
             axes: names,
             lines,
-            marked: format!("the best {}", count(n_marked as u64)),
-            others: "the others".to_owned(),
+            marked: format!("best {}", count(n_marked as u64)),
+            others: "others".to_owned(),
         }),
     }
 }

@@ -33,10 +33,10 @@ pub(super) fn figure(value: f64, bootstrap: Option<&Bootstrap>, name: &str) -> C
 pub(super) fn draws(draws: &Draws) -> String {
     let what = match draws.unit {
         Unit::Artist => "artists, each with all of their tracks",
-        Unit::Track => "tracks, since no artist is known",
+        Unit::Track => "tracks, because no artist is known",
     };
     format!(
-        "In brackets are 95 % intervals: {} resamples over {} {what}.",
+        "Brackets contain 95 % bootstrap confidence intervals: {} resamples of {} {what}.",
         draws.resamples, draws.units
     )
 }

@@ -212,6 +212,7 @@ mod tests {
             .map(|&set| set.to_owned())
             .chain([format!("model.name={model}")])
             .collect();
+
         let config = Config::parse("", "the test", &sets).expect("a configuration");
         let data = testing::opened(
             &Fixture {
@@ -221,6 +222,7 @@ mod tests {
             &config,
             &folder,
         );
+
         let learner = Learner::new(&config, &data, &Solo, Device::Cpu).expect("a model");
         warnings(&config, &data, &learner, 2).join("; ")
     }
@@ -251,6 +253,7 @@ mod tests {
             said.contains("--target") && said.contains("--split"),
             "{said}"
         );
+
         let unlabelled = Fixture {
             unlabelled: 1,
             ..Fixture::default()
@@ -260,12 +263,14 @@ mod tests {
             said.starts_with("target genre: no training row has a label"),
             "{said}"
         );
+
         // Even clips have a second label, which distinguishes them from the others.
         let said = checked(&one_class, "genres_all").expect("a label that some rows have");
         assert!(
             said.contains("all training rows of genres_all with a label have Genre 0: a model can"),
             "{said}"
         );
+
         let one_row = Fixture {
             clips: 3,
             artists: 3,
@@ -286,6 +291,7 @@ mod tests {
             unlabelled: 11,
             ..Fixture::default()
         };
+
         let said = checked(&fixture, "genre").expect_err("no score");
         assert!(
             said.starts_with("target genre: no validation row has a label under rule artist"),
@@ -307,6 +313,7 @@ mod tests {
             said.contains("all 8 test rows of genre with a label are class 2: no score there"),
             "{said}"
         );
+
         // With ten artists and four classes, validation has only the even classes and test only the odd ones.
         let some = Fixture {
             classes: 4,
@@ -318,6 +325,7 @@ mod tests {
             said.contains("no test row of genre is class 0, class 2: no score there says"),
             "{said}"
         );
+
         // Validation has only even clips: all of them have the label Even, and none has Genre 1 or Genre 3.
         assert!(
             !checked(&some, "genres_all")
@@ -345,6 +353,7 @@ mod tests {
             shape: [16, 24],
             ..Fixture::default()
         };
+
         let manifest = fixture.write(&folder.path().join("store"));
         for file in manifest
             .files
@@ -375,6 +384,7 @@ mod tests {
             );
             assert!(!words.contains("extract more clips"), "{words}");
         }
+
         let of_whole = told_without("none");
         assert!(!of_whole.contains("no rows in split"), "{of_whole}");
     }

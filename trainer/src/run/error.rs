@@ -44,8 +44,8 @@ pub enum RunError {
     },
     /// All files with rows of a split were skipped as damaged.
     #[error(
-        "no rows in split {split} under rule {rule}: of {lost} nothing can be read: `wavemill verify` names every such file, \
-         `wavemill extract --new-version` makes them anew"
+        "no rows in split {split} under rule {rule}: {lost} cannot be read: `wavemill verify` lists every such file, \
+         `wavemill extract --new-version` computes them again"
     )]
     LostRows {
         /// Name of the split.
@@ -81,7 +81,8 @@ pub enum RunError {
     },
     /// `drop_last` leaves no batch.
     #[error(
-        "data.batch_size = {batch_size} with data.drop_last leaves no batch of {rows} training rows: take a smaller one"
+        "data.batch_size = {batch_size} with data.drop_last leaves no batch of {rows} training rows: use a smaller \
+         batch size"
     )]
     NoBatch {
         /// Number of training rows.
@@ -91,7 +92,7 @@ pub enum RunError {
     },
     /// The checkpoint was trained on another store or feature.
     #[error(
-        "{path} was trained on another {what} ({}); this store has {}: give the store that it was trained on",
+        "{path} was trained on another {what} ({}); this store has {}: use the store that it was trained on",
         short(theirs),
         short(ours)
     )]
@@ -107,8 +108,9 @@ pub enum RunError {
     },
     /// A version of the store has no feature with the feature_id that the model was trained on.
     #[error(
-        "{path} was trained on feature {name} with feature_id {}; version {version} of the store has {}: a model knows \
-         no other numbers; name a version whose {name} was made with the options in the run's recipe.toml",
+        "{path} was trained on feature {name} with feature_id {}; version {version} of the store has {}: a model \
+         cannot process another feature; use a version whose {name} was computed with the options in the run's \
+         recipe.toml",
         short(theirs),
         ours.as_deref().map_or("no such feature", short)
     )]
@@ -126,9 +128,9 @@ pub enum RunError {
     },
     /// The set of skipped files differs from when a checkpoint within an epoch was written.
     #[error(
-        "{path}: the checkpoint of step {step} lies within epoch {epoch}, whose order of rows is gone, since other files \
-         can be read than then ({files}): bring them to that state; or, where checkpoints/ has one from the end of an \
-         epoch, remove those after it, and --resume goes on from there"
+        "{path}: the checkpoint of step {step} is from the middle of epoch {epoch}, whose order of rows cannot be \
+         reproduced because the set of readable files has changed ({files}): restore their earlier state; or, if \
+         checkpoints/ contains one from the end of an epoch, remove those after it, and --resume continues from there"
     )]
     OtherFiles {
         /// Path of the run.
@@ -141,7 +143,7 @@ pub enum RunError {
         files: String,
     },
     /// The run was stopped by SIGINT or SIGTERM and wrote a checkpoint.
-    #[error("stopped at step {step}; go on with: wavemill-train fit --resume {path}")]
+    #[error("stopped at step {step}; resume with: wavemill-train fit --resume {path}")]
     Stopped {
         /// Number of optimizer steps done.
         step: u64,

@@ -56,9 +56,9 @@ impl Phase {
     /// Describes, for people, the operation that must complete before a run stops.
     pub fn words(&self) -> &'static str {
         match self.name() {
-            "validation" => "the validation in progress, with a checkpoint",
-            "test" => "the test in progress, which is the end",
-            _ => "the step in progress, with a checkpoint",
+            "validation" => "the current validation, with a checkpoint",
+            "test" => "the current test, which completes the run",
+            _ => "the current step, with a checkpoint",
         }
     }
 }

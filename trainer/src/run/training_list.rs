@@ -62,7 +62,7 @@ pub enum TrainingListError {
         found: u32,
     },
     /// The columns cannot be encoded as Parquet.
-    #[error("cannot make a list of the tracks that the run trains on")]
+    #[error("cannot encode the list of the tracks that the run trains on")]
     Make(#[from] ParquetError),
 }
 
@@ -550,6 +550,7 @@ mod tests {
             flipped[at] ^= 0x55;
             broken.push(flipped);
         }
+
         for bytes in &broken {
             fs::write(run.training_list(), bytes).expect("room");
             match read(&run) {
@@ -562,6 +563,7 @@ mod tests {
                 }
             }
         }
+
         assert!(told > bytes.len(), "{told} of {}", broken.len());
 
         let known = known_side(&run, "this run", &data, Side::Test);
@@ -575,12 +577,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let run = run(&folder, "a-1");
         let (_store, data) = data(12, &[]);
+
         let bytes = TrainingList::of(&data).to_parquet().expect("a list");
         let text = b"{\"format\":1,";
         let at = bytes.windows(text.len()).position(|window| window == text);
         let mut later = bytes.clone();
         later[at.expect("its metadata") + text.len() - 2] = b'2';
         run.write_training_list(&later).expect("room");
+
         let said = read(&run).expect_err("later");
         assert!(
             said.contains("format 2") && said.contains("newer"),
@@ -595,6 +599,7 @@ mod tests {
         let first = run(&folder, "a-1");
         let weights = first.path().join("exported.safetensors");
         fs::write(&weights, "").expect("room");
+
         let (_store, by_artist) = data(96, &[]);
         let (_other, stratified) = data(96, &["data.split=stratified"]);
         let start = |data: &Dataset| StartRun::of(&weights, own.path(), data);
@@ -612,6 +617,7 @@ mod tests {
         let [test, validation] = &found.warnings[..] else {
             panic!("{:?}", found.warnings);
         };
+
         // The stratified split takes every tenth clip as a test clip. Two of the 12 artists were not in training, and
         // six clips in seven have an artist.
         assert!(
@@ -623,6 +629,7 @@ mod tests {
             validation.starts_with("of 9 validation tracks, "),
             "{validation}"
         );
+
         assert_eq!(found.list, Some(TrainingList::of(&by_artist)));
 
         // The training side contains all tracks that the other run was trained on.

@@ -88,7 +88,7 @@ pub(super) fn agree(group: &dyn Collective, device: Device) -> Result<Backend, R
     for (rank, bytes) in group.gather(&own)?.iter().enumerate() {
         let equipment = serde_json::from_slice(bytes)
             .map_err(io::Error::from)
-            .map_err(RankError::system(rank, "reading what it computes on"))?;
+            .map_err(RankError::system(rank, "reading the devices of the ranks"))?;
         all.push(equipment);
     }
     decide(&all, device)
@@ -173,6 +173,7 @@ mod tests {
             decided(&[gpu(0, "a"), gpu(1, "b")]),
             Ok(Backend::Nccl { device: 1 })
         );
+
         // Each process may see only its own GPU, under the same index.
         assert_eq!(
             decided(&[gpu(0, "a"), gpu(0, "b")]),
@@ -183,24 +184,28 @@ mod tests {
     #[test]
     fn mixed_devices_and_a_shared_gpu_are_errors_with_ranks() {
         let cpu = Equipment::of(Device::Cpu);
+
         let mixed = decided(&[gpu(0, "a"), gpu(1, "b"), cpu.clone()]).expect_err("mixed");
         assert_eq!(
             mixed,
-            "rank 2 has device cpu, rank 0 has cuda: all ranks need the same"
+            "rank 2 has device cpu, rank 0 has cuda: it must be the same on all ranks"
         );
+
         let mixed = decided(&[cpu, gpu(0, "a")]).expect_err("mixed");
         assert_eq!(
             mixed,
-            "rank 1 has device cuda, rank 0 has cpu: all ranks need the same"
+            "rank 1 has device cuda, rank 0 has cpu: it must be the same on all ranks"
         );
+
         let shared = decided(&[gpu(0, "a"), gpu(1, "b"), gpu(1, "b")]).expect_err("shared");
         assert_eq!(
             shared,
             "ranks 1 and 2 have the same GPU (cuda:1): start at most as many ranks as there are GPUs"
         );
+
         // A shared GPU is also an error if NCCL is not available.
         let without = Equipment {
-            nccl: Err("libnccl.so.2 is not found".to_owned()),
+            nccl: Err("libnccl.so.2 was not found".to_owned()),
             ..gpu(0, "a")
         };
         assert!(
@@ -213,7 +218,7 @@ mod tests {
     #[test]
     fn where_nccl_is_missing_or_differs_gpus_sum_in_host_memory() {
         let without = Equipment {
-            nccl: Err("libnccl.so.2 is not found".to_owned()),
+            nccl: Err("libnccl.so.2 was not found".to_owned()),
             ..gpu(1, "b")
         };
         let host = |reason: &str| {
@@ -223,8 +228,9 @@ mod tests {
         };
         assert_eq!(
             decided(&[gpu(0, "a"), without]),
-            host("rank 1: libnccl.so.2 is not found")
+            host("rank 1: libnccl.so.2 was not found")
         );
+
         let other = Equipment {
             nccl: Ok(22_703),
             ..gpu(1, "b")
@@ -233,6 +239,7 @@ mod tests {
             decided(&[gpu(0, "a"), other]),
             host("rank 1 has NCCL 2.27.3, rank 0 has 2.28.9")
         );
+
         // GPUs without a known UUID are not treated as the same GPU.
         let unknown = Equipment {
             uuid: None,

@@ -18,7 +18,7 @@ pub enum RankError {
         set: &'static str,
     },
     /// Rank 0 cannot listen on its address.
-    #[error("rank 0 cannot listen on {address}: {source}; WAVEMILL_PORT names another port")]
+    #[error("rank 0 cannot listen on {address}: {source}; set another port with WAVEMILL_PORT")]
     Listen {
         /// Address and port of rank 0.
         address: String,
@@ -26,7 +26,7 @@ pub enum RankError {
         source: io::Error,
     },
     /// A rank could not reach rank 0 of its job.
-    #[error("rank {rank} found no rank 0 at {address} within {seconds} s: {reason}")]
+    #[error("rank {rank} cannot reach rank 0 at {address} within {seconds} s: {reason}")]
     Unreachable {
         /// Rank that tried to connect.
         rank: usize,
@@ -39,7 +39,8 @@ pub enum RankError {
     },
     /// Some ranks did not connect to rank 0 in time.
     #[error(
-        "after {seconds} s these ranks have not come to rank 0: {ranks}; were all started, with one job token?"
+        "ranks that did not connect to rank 0 within {seconds} s: {ranks}; were all of them started with the same job \
+         token?"
     )]
     Missing {
         /// Comma-separated numbers of the missing ranks.
@@ -48,7 +49,9 @@ pub enum RankError {
         seconds: u64,
     },
     /// A rank differs from rank 0, for example in its configuration, store, version or device.
-    #[error("rank {rank} has {field} {found}, rank 0 has {wanted}: all ranks need the same")]
+    #[error(
+        "rank {rank} has {field} {found}, rank 0 has {wanted}: it must be the same on all ranks"
+    )]
     Disagree {
         /// Rank that differs from rank 0.
         rank: usize,
@@ -72,13 +75,13 @@ pub enum RankError {
         gpu: String,
     },
     /// Two processes have the same rank number.
-    #[error("two processes say that they are rank {rank}")]
+    #[error("two processes claim to be rank {rank}")]
     Duplicate {
         /// Number that both processes claim.
         rank: usize,
     },
     /// Rank 0 refused to start the job.
-    #[error("rank 0 ends the start: {reason}")]
+    #[error("rank 0 cancelled the start: {reason}")]
     Refused {
         /// Reason given by rank 0.
         reason: String,
@@ -105,7 +108,8 @@ pub enum RankError {
     },
     /// Two ranks called different operations.
     #[error(
-        "rank {rank} is at {here}, rank {neighbour} at {there}: all ranks must do the same, in one order"
+        "rank {rank} is at {here}, rank {neighbour} at {there}: all ranks must call the same operations in the same \
+         order"
     )]
     OutOfStep {
         /// Rank that reports the error.
@@ -118,7 +122,7 @@ pub enum RankError {
         there: String,
     },
     /// The group cannot sum this tensor.
-    #[error("ranks sum contiguous f32 and f64 on {device} only, not {found}")]
+    #[error("ranks can sum only contiguous f32 and f64 tensors on {device}, not {found}")]
     Tensor {
         /// Devices on which this group sums tensors.
         device: &'static str,
@@ -135,7 +139,8 @@ pub enum RankError {
     },
     /// NCCL did not finish its initialization in time.
     #[error(
-        "rank {rank}: NCCL has not begun within {seconds} s; NCCL_SOCKET_IFNAME names the network that joins ranks"
+        "rank {rank}: NCCL did not initialise within {seconds} s; set NCCL_SOCKET_IFNAME to the network interface that \
+         connects the ranks"
     )]
     NcclSlow {
         /// Rank that reports the error.

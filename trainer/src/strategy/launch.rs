@@ -101,7 +101,7 @@ impl Ranks {
         }
         let port = u16::try_from(number).ok().filter(|&port| port > 0);
         let port = port.ok_or_else(|| {
-            let problem = format!("leaves no port ({number}); WAVEMILL_PORT names one");
+            let problem = format!("gives no valid port ({number}); set one with WAVEMILL_PORT");
             variables.wrong(name, problem)
         })?;
 
@@ -190,7 +190,7 @@ fn launch_program(
     let port = free_port()
         .map_err(RankError::system(0, "finding a free port"))?
         .to_string();
-    let token: [u8; 16] = wire::random().map_err(RankError::system(0, "drawing a token"))?;
+    let token: [u8; 16] = wire::random().map_err(RankError::system(0, "generating a token"))?;
     let token = u128::from_le_bytes(token);
 
     // Kills the ranks that have been started if a later one cannot be started, because it is dropped on return.
@@ -383,6 +383,7 @@ mod tests {
             let error = parse(&variables).expect_err("incomplete").to_string();
             assert!(error.starts_with(&format!("{name} is not set")), "{error}");
         }
+
         for (name, value) in [
             ("RANK", "4"),
             ("WORLD_SIZE", "-1"),
@@ -392,6 +393,7 @@ mod tests {
             let mut variables = TORCHRUN.to_vec();
             variables.retain(|(key, _)| *key != name);
             variables.push((name, value));
+
             let error = parse(&variables).expect_err(value).to_string();
             assert!(error.starts_with(name), "{error}");
         }
@@ -424,6 +426,7 @@ mod tests {
             "{:?}",
             start.elapsed()
         );
+
         let one_dies = shell("test $RANK = 0 && kill -9 $$; exec sleep 60");
         assert_eq!(
             launch_program(2, Duration::ZERO, one_dies).expect("started"),

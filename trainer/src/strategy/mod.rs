@@ -118,7 +118,8 @@ pub(crate) fn join(
         Ok(Backend::Host { reason }) => {
             if ranks.rank == 0 {
                 eprintln!(
-                    "wavemill-train: GPUs sum in host memory, which is slower, since NCCL is not to be had: {reason}"
+                    "wavemill-train: gradients of GPUs are summed in host memory, which is slower, because NCCL is not \
+                     available: {reason}"
                 );
             }
         }

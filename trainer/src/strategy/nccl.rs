@@ -88,7 +88,7 @@ fn communicator(ring: &RingGroup, device: usize) -> Result<Communicator, RankErr
     std::thread::Builder::new()
         .name("nccl-begin".to_owned())
         .spawn(move || drop(done.send(Communicator::join(&id, own_rank))))
-        .map_err(RankError::system(rank, "beginning with NCCL"))?;
+        .map_err(RankError::system(rank, "starting NCCL"))?;
     match begun.recv_timeout(BEGIN_TIMEOUT) {
         Ok(joined) => joined.map_err(|source| RankError::Nccl { rank, source }),
         Err(_) => Err(RankError::NcclSlow {

@@ -178,7 +178,7 @@ fn receive_ranks(
         let address = guest
             .stream
             .peer_addr()
-            .map_err(RankError::system(0, "asking for a rank's address"))?;
+            .map_err(RankError::system(0, "reading a rank's address"))?;
         table.push(SocketAddr::from((
             address.ip().to_canonical(),
             guest.hello.port,
@@ -260,7 +260,7 @@ fn gather_guests(
                         let _ = arrived.send(guest);
                     }
                 })
-                .map_err(RankError::system(0, "greeting a rank"))?;
+                .map_err(RankError::system(0, "starting a handshake thread"))?;
             continue;
         }
 
@@ -382,7 +382,7 @@ fn introduce(ranks: &Ranks, fingerprint: &Fingerprint) -> io::Result<(TcpStream,
 
 /// Connects to the first address that accepts a connection.
 fn connect(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no addresses");
     for address in addresses {
         match TcpStream::connect_timeout(address, PROOF_TIMEOUT) {
             // A connection attempt to a free port above 32767 can connect to itself, and would then block the port for
@@ -405,7 +405,7 @@ fn explain_refusal(error: &io::Error) -> String {
         io::ErrorKind::UnexpectedEof
         | io::ErrorKind::ConnectionReset
         | io::ErrorKind::PermissionDenied => {
-            "another job listens there (its token differs); WAVEMILL_PORT names another port"
+            "another job is listening there (its token differs); set another port with WAVEMILL_PORT"
                 .to_owned()
         }
         _ => error.to_string(),
@@ -418,7 +418,7 @@ pub(super) fn lost(rank: usize, error: &io::Error) -> RankError {
         io::ErrorKind::UnexpectedEof
         | io::ErrorKind::ConnectionReset
         | io::ErrorKind::BrokenPipe => "its connection closed".to_owned(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "it does not answer".to_owned(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "it does not respond".to_owned(),
         _ => error.to_string(),
     };
     RankError::Lost { rank, reason }

@@ -43,7 +43,7 @@ impl Operation {
         match operation {
             1 => format!("operation {count}, a sum of {values} f32"),
             2 => format!("operation {count}, a sum of {values} f64"),
-            3 => format!("operation {count}, a gathering of bytes"),
+            3 => format!("operation {count}, a gather of bytes"),
             _ => format!("operation {count}, unknown ({operation})"),
         }
     }
@@ -245,17 +245,17 @@ impl RingGroup {
         // Start the watchdog before joining the ring: the loss of a rank in the meantime is then reported with its
         // number, instead of as a missing neighbour.
         let watchdog = Watchdog::start(ranks, met.control, on_loss)
-            .map_err(RankError::system(rank, "starting to watch over ranks"))?;
+            .map_err(RankError::system(rank, "starting the watchdog"))?;
 
         let links = match rendezvous::connect_ring(ranks, &met.listener, &met.table) {
-            Ok([next, previous]) => {
-                Links::new(next, previous).map_err(RankError::system(rank, "starting to send"))?
-            }
+            Ok([next, previous]) => Links::new(next, previous)
+                .map_err(RankError::system(rank, "starting the sender"))?,
             Err(error) => return Err(watchdog.known_loss().unwrap_or(error)),
         };
-        let handles = links
-            .handles()
-            .map_err(RankError::system(rank, "watching over the ring"))?;
+        let handles = links.handles().map_err(RankError::system(
+            rank,
+            "watching the connections of the ring",
+        ))?;
         watchdog.guard(handles);
 
         let ring = Ring {

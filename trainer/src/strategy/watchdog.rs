@@ -301,7 +301,7 @@ impl WatchdogInner {
             .launcher
             .is_some_and(|id| std::os::unix::process::parent_id() != id)
         {
-            return Some("the process that started it is gone".to_owned());
+            return Some("the process that started it has ended".to_owned());
         }
         self.checks
             .lock()

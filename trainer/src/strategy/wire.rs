@@ -70,7 +70,7 @@ fn check_length(length: usize) -> io::Result<()> {
     if length > MESSAGE_BYTES_MAX {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("a message of {length} bytes"),
+            format!("message of {length} bytes is too long"),
         ));
     }
     Ok(())
@@ -125,7 +125,7 @@ fn receive_proven<T: DeserializeOwned>(
     if key.proof(side, nonce, &body) != blake3::Hash::from_bytes(proof) {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
-            "another job's token",
+            "the token of another job",
         ));
     }
     Ok(serde_json::from_slice(&body)?)
@@ -149,7 +149,7 @@ pub(super) fn introduce<A: DeserializeOwned>(
     if magic != MAGIC {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "another program listens there",
+            "another program is listening there",
         ));
     }
 

@@ -133,6 +133,7 @@ mod tests {
             "http://[::1]:5000/a/b/",
         ]
         .map(|uri| parsed(uri).base);
+
         assert_eq!(
             bases,
             [

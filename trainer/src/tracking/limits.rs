@@ -96,6 +96,7 @@ mod tests {
         ] {
             assert_eq!(name(text), want);
         }
+
         assert_eq!(name(&"ä".repeat(300)).chars().count(), NAME_CHARS_MAX);
     }
 
@@ -135,6 +136,7 @@ mod tests {
                 ("c".to_owned(), f64::NEG_INFINITY),
             ],
         };
+
         assert_eq!(
             Value::from(metrics(&figures)),
             json!([

@@ -102,6 +102,7 @@ fn lines(asked: &[Asked]) -> Vec<String> {
         };
         lines.push(line + &status);
     }
+
     lines
 }
 
@@ -112,11 +113,13 @@ fn figures(asked: &[Asked]) -> Vec<(u64, f64)> {
         if !asked.line.ends_with("log-batch") {
             continue;
         }
+
         for metric in asked.json()["metrics"].as_array().into_iter().flatten() {
             let step = metric["step"].as_u64().expect("a number");
             figures.push((step, metric["value"].as_f64().expect("a number")));
         }
     }
+
     figures
 }
 
@@ -125,10 +128,13 @@ fn a_run_is_there_with_parameters_figures_files_and_its_end() {
     let scene = Scene::new();
     fs::write(scene.folder().result(), "{}").expect("room");
     scene.server(PATIENT).check().expect("it answers");
+
     let tracker = scene.start(PATIENT);
     let begun = scene.asked(4);
+
     tracker.epoch(10, &[("validation/loss", 0.5)]);
     let logged = scene.asked(1);
+
     tracker.picture("genre/a b", b"a picture");
     tracker.end(Ending::Finished, 10, &[("test/genre/accuracy", 0.25)]);
     let ended = scene.asked(5);
@@ -148,7 +154,9 @@ fn a_run_is_there_with_parameters_figures_files_and_its_end() {
         begun[3].json()["params"],
         json!([{"key": "optimizer.lr", "value": "0.1"}])
     );
+
     assert_eq!(figures(&logged), [(10, 0.5)]);
+
     assert_eq!(
         lines(&ended),
         [
@@ -185,11 +193,13 @@ fn a_server_that_is_away_is_one_line_with_the_remedy() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     drop(listener);
+
     let server = Server::new(&format!("http://ann:secret@127.0.0.1:{port}"), "a");
     let error = server
         .expect("an address")
         .check()
         .expect_err("nobody there");
+
     let words = error.to_string();
     assert!(words.contains(&format!(
         "MLflow at http://127.0.0.1:{port} does not answer; start it"
@@ -206,6 +216,7 @@ fn what_answers_is_looked_at() {
     scene.fake.set(Mood::Fails);
     let words = scene.server(PATIENT).check().expect_err("500").to_string();
     assert!(words.contains("status 500: <h1>"), "{words}");
+
     scene.fake.set(Mood::Sleeps(Duration::from_secs(5)));
     let start = Instant::now();
     let words = scene
@@ -262,9 +273,11 @@ fn a_resumed_run_goes_on_and_sends_what_was_not_taken() {
     let mut log = Log::open(&scene.folder().log()).expect("a log");
     let tracker = scene.start(PATIENT);
     scene.asked(3);
+
     log.append("epoch", 0, 10, &[("loss", 0.5)]).expect("room");
     tracker.epoch(10, &[("loss", 0.5)]);
     scene.asked(1);
+
     scene.fake.set(Mood::Fails);
     log.append("epoch", 1, 20, &[("loss", 0.4)]).expect("room");
     tracker.epoch(20, &[("loss", 0.4)]);
@@ -280,10 +293,12 @@ fn a_resumed_run_goes_on_and_sends_what_was_not_taken() {
     );
     assert_eq!(begun[0].json()["run_id"], "0a1b");
     assert_eq!(figures(&begun), [(20, 0.4)]);
+
     // An epoch that is trained once more is there already.
     tracker.epoch(20, &[("loss", 0.4)]);
     tracker.epoch(30, &[("loss", 0.3)]);
     assert_eq!(figures(&scene.asked(1)), [(30, 0.3)]);
+
     tracker.end(Ending::Finished, 30, &[]);
     scene.fake.asked();
 

@@ -46,7 +46,7 @@ impl<D: Device> DevicePlan<D> {
                 return Err(KernelError::CpuOnly { op: derived.name() });
             }
             if args.sample_rate_hz != sample_rate_hz {
-                let allowed = format!("{sample_rate_hz} Hz as the plan's other features");
+                let allowed = format!("{sample_rate_hz} Hz, like the plan's other features");
                 return Err(KernelError::argument(
                     "sample_rate_hz",
                     args.sample_rate_hz,
@@ -211,6 +211,7 @@ mod tests {
                 clip(&same_rate, RATE_HZ, &row),
                 clip(&double_rate, 2 * RATE_HZ, &row),
             ];
+
             plan.device.take_uploads();
             assert!(plan.run(&clips).unwrap().iter().all(Result::is_ok));
 

@@ -128,10 +128,12 @@ mod tests {
     fn an_entry_comes_back_under_its_key_alone() {
         let folder = Folder::new("entry");
         let cache = Cache::at(folder.0.join("a/b")).unwrap();
+
         cache.put("sm_90", 1, b"machine code");
         assert_eq!(cache.get("sm_90", 1).as_deref(), Some(&b"machine code"[..]));
         assert_eq!(cache.get("sm_90", 2), None);
         assert_eq!(cache.get("sm_80", 1), None);
+
         fs::rename(cache.path("sm_90", 1), cache.path("sm_90", 2)).unwrap();
         assert_eq!(cache.get("sm_90", 2), None, "another key's");
         assert_eq!(
@@ -147,16 +149,19 @@ mod tests {
         let cache = Cache::at(folder.0.join("kernels")).unwrap();
         cache.put("sm_90", 1, b"machine code");
         let whole = fs::read(cache.path("sm_90", 1)).unwrap();
+
         for keep in 0..whole.len() {
             fs::write(cache.path("sm_90", 1), &whole[..keep]).unwrap();
             assert_eq!(cache.get("sm_90", 1), None, "cut to {keep} bytes");
         }
+
         for at in 0..whole.len() {
             let mut entry = whole.clone();
             entry[at] ^= 1;
             fs::write(cache.path("sm_90", 1), entry).unwrap();
             assert_eq!(cache.get("sm_90", 1), None, "byte {at} changed");
         }
+
         cache.put("sm_90", 1, b"machine code");
         assert_eq!(cache.get("sm_90", 1).as_deref(), Some(&b"machine code"[..]));
     }
@@ -165,6 +170,7 @@ mod tests {
     fn a_folder_that_others_may_enter_is_not_used() {
         let folder = Folder::new("open");
         let kernels = folder.0.join("kernels");
+
         assert_eq!(
             fs::metadata(&Cache::at(kernels.clone()).unwrap().0)
                 .unwrap()
@@ -173,8 +179,10 @@ mod tests {
                 & 0o777,
             0o700
         );
+
         fs::set_permissions(&kernels, fs::Permissions::from_mode(0o755)).unwrap();
         assert!(Cache::at(kernels).is_none());
+
         fs::write(folder.0.join("file"), "").unwrap();
         assert!(Cache::at(folder.0.join("file")).is_none());
     }

@@ -47,7 +47,8 @@ const SANITIZE_FLAGS: [&str; 3] = [
 ];
 
 /// Remedy if no compiler can be started.
-const REMEDY: &str = "install a C++ compiler (apt-get install build-essential, dnf install gcc-c++), or name one in CXX";
+const REMEDY: &str =
+    "install a C++ compiler (apt-get install build-essential, dnf install gcc-c++), or set CXX";
 
 /// Loaded units, which are never unloaded: threads own stacks that a unit's code frees when they end.
 static LOADED: Mutex<Option<HashMap<u64, Arc<Unit>>>> = Mutex::new(None);
@@ -194,7 +195,7 @@ impl Compiler {
         let output = part.to_string_lossy();
         let arguments = [&self.flags[..], &["-x", "c++", "-", "-o", &output]].concat();
         self.run(&arguments, source)?;
-        fs::rename(&part, path).map_err(|error| refused("keep compiled kernels", error))
+        fs::rename(&part, path).map_err(|error| refused("cache compiled kernels", error))
     }
 
     fn run(&self, arguments: &[&str], input: &str) -> Result<Output, KernelError> {
@@ -257,14 +258,17 @@ fn folder() -> Result<PathBuf, KernelError> {
     // The folder may have existed before. Its files are loaded as code, so no other user may have write access.
     let found = fs::symlink_metadata(&folder).map_err(|error| unusable(&folder, error))?;
     if !found.is_dir() || found.uid() != user || found.permissions().mode() & 0o077 != 0 {
-        return Err(unusable(&folder, "not a folder that is this user's alone"));
+        return Err(unusable(
+            &folder,
+            "not a folder that only this user can access",
+        ));
     }
     Ok(folder)
 }
 
 fn unusable(folder: &Path, why: impl Display) -> KernelError {
     refused(
-        "keep compiled kernels",
+        "cache compiled kernels",
         format!("{}: {why}; set XDG_CACHE_HOME", folder.display()),
     )
 }
@@ -318,6 +322,7 @@ mod tests {
             change(&mut changed);
             changed.key("source")
         };
+
         let keys = [
             compiler.key("source"),
             compiler.key("other"),
@@ -325,6 +330,7 @@ mod tests {
             with(|compiler| compiler.version.push('1')),
             with(|compiler| compiler.words.push("-m32".into())),
         ];
+
         assert_eq!(with(|_| ()), keys[0]);
         assert!((1..5).all(|i| !keys[..i].contains(&keys[i])), "{keys:x?}");
     }

@@ -130,6 +130,7 @@ mod tests {
             "#line 1 \"tests.cu\"\n",
             include_str!("tests.cu")
         );
+
         let device = EmulatedDevice::counting_of(source)?;
         let buffer = device.alloc(32 * 32 * 16)?;
         let launch = Launch {
@@ -137,6 +138,7 @@ mod tests {
             threads: 32,
             shared_bytes: 32 * 33 * 16,
         };
+
         device.take_counts(kernel);
         device.launch(
             kernel,
@@ -147,6 +149,7 @@ mod tests {
                 reserved: 0,
             },
         )?;
+
         Ok(device.take_counts(kernel))
     }
 
@@ -162,6 +165,7 @@ mod tests {
             global_accesses: 1,
             global_lines,
         };
+
         assert_eq!(
             counted(kernel, stride).unwrap(),
             want,
@@ -176,10 +180,12 @@ mod tests {
         assert_strided("strided_4", 2, 2, 2);
         assert_strided("strided_4", 5, 1, 5);
         assert_strided("strided_4", 32, 32, 32);
+
         assert_strided("strided_8", 0, 1, 1);
         assert_strided("strided_8", 1, 2, 2);
         assert_strided("strided_8", 4, 8, 8);
         assert_strided("strided_8", 3, 2, 6);
+
         assert_strided("strided_16", 1, 4, 4);
         assert_strided("strided_16", 2, 8, 8);
         assert_strided("strided_16", 8, 32, 32);

@@ -246,7 +246,7 @@ impl AsRef<[u8]> for EmulatedHost {
         assert_ne!(
             self.received,
             Some(self.waits.so_far()),
-            "read before the copy was waited for"
+            "read without waiting for the copy"
         );
         &self.bytes
     }
@@ -257,7 +257,7 @@ impl AsMut<[u8]> for EmulatedHost {
         let now = Some(self.waits.so_far());
         assert!(
             self.sent.get() != now && self.received != now,
-            "written before the copy was waited for"
+            "written without waiting for the copy"
         );
         &mut self.bytes
     }

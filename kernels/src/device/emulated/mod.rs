@@ -214,7 +214,7 @@ impl Device for EmulatedDevice {
         // cuda.h exports a launcher for each kernel under this name.
         let launcher = self.unit.symbol::<Launcher>(&format!("emulated_{kernel}"));
         let launcher =
-            launcher.ok_or_else(|| refused("launch", format!("no kernel is called {kernel}")))?;
+            launcher.ok_or_else(|| refused("launch", format!("no kernel is named {kernel}")))?;
 
         let raw = self.raw(launch);
         let mut report = [0_u8; REPORT_BYTES];

@@ -61,9 +61,11 @@ fn run(
             reserved: 0,
         },
     )?;
+
     let mut bytes = device.alloc_host(4 * len)?;
     device.download(&buffer, 4 * len, &mut bytes)?;
     device.synchronize()?;
+
     Ok(bytes
         .as_ref()
         .as_chunks()
@@ -86,6 +88,7 @@ fn a_right_reduction_gives_equal_bits_in_every_order() {
         threads: 128,
         shared_bytes: 512,
     };
+
     let want = run(&device(Order::Ascending), "sums", launch, 1000, 15).unwrap();
     let exact: f64 = (1..=1000).map(|i| 1.0 / f64::from(i)).sum();
     assert!(
@@ -93,6 +96,7 @@ fn a_right_reduction_gives_equal_bits_in_every_order() {
         "{}",
         f32::from_bits(want[0])
     );
+
     for order in ORDERS {
         assert_eq!(
             run(&device(order), "sums", launch, 1000, 15).unwrap(),
@@ -112,9 +116,11 @@ fn a_missing_barrier_gives_other_bits_in_another_order() {
         Order::Random(2),
     ]
     .map(race);
+
     for (i, a) in results.iter().enumerate() {
         assert!(results[..i].iter().all(|b| a != b), "{i}");
     }
+
     assert_eq!(race(Order::Random(1)), results[2], "a seed is an order");
 }
 
@@ -142,6 +148,7 @@ fn shuffles_exchange_what_lanes_hold() {
 fn threads_that_wait_in_vain_are_named_with_their_lines() {
     let line = |text: &str| 1 + source_line(text);
     let barrier = format!("tests.cu:{}", line("if (threadIdx.x < 40)") + 1);
+
     assert_eq!(
         fault("divergent_barrier", grid(1, 64, 0), 0),
         format!(
@@ -149,6 +156,7 @@ fn threads_that_wait_in_vain_are_named_with_their_lines() {
              {barrier} while thread 40 has ended"
         )
     );
+
     let two = fault("two_barriers", grid(1, 64, 0), 0);
     assert!(
         two.contains("thread 0 waits at the barrier at tests.cu:"),
@@ -158,12 +166,14 @@ fn threads_that_wait_in_vain_are_named_with_their_lines() {
         two.contains("while thread 32 waits at the barrier at tests.cu:"),
         "{two}"
     );
+
     let shuffle = fault("divergent_shuffle", grid(1, 64, 0), 0);
     assert!(
         shuffle.contains("divergent shuffle: thread 32 waits at the shuffle at tests.cu:"),
         "{shuffle}"
     );
     assert!(shuffle.ends_with("while thread 37 has ended"), "{shuffle}");
+
     let narrow = fault("narrow_shuffle", grid(1, 64, 0), 0);
     assert!(
         narrow.contains("thread 0: shuffle with mask 0000ffff at tests.cu:"),
@@ -188,6 +198,7 @@ fn a_write_beside_shared_memory_names_thread_and_byte() {
         );
         assert!(fault.contains(&want), "{fault}");
     }
+
     run(
         &device(Order::Ascending),
         "beyond_shared",
@@ -202,6 +213,7 @@ fn a_write_beside_shared_memory_names_thread_and_byte() {
 fn a_write_beside_a_buffer_names_kernel_and_buffer_once() {
     let device = device(Order::Random(4));
     let _other = device.alloc(100).unwrap();
+
     for (n, byte) in [(16, 64), (-1, -1), (63, 252)] {
         let fault = run(&device, "beyond_global", grid(1, 32, 0), n, 16)
             .unwrap_err()
@@ -216,6 +228,7 @@ fn a_write_beside_a_buffer_names_kernel_and_buffer_once() {
             "{fault}"
         );
     }
+
     run(&device, "beyond_global", grid(1, 32, 0), 15, 16).unwrap();
 }
 
@@ -229,6 +242,7 @@ fn nobody_wrote_is_nan() {
         80,
     )
     .unwrap();
+
     assert!(
         out.iter().all(|bits| f32::from_bits(*bits).is_nan()),
         "{out:?}"
@@ -242,6 +256,7 @@ fn a_stack_that_was_too_small_is_reported() {
         fault.ends_with("thread 32: used more than its stack"),
         "{fault}"
     );
+
     run(
         &device(Order::Ascending),
         "large_stack",
@@ -260,6 +275,7 @@ fn a_launch_that_no_device_takes_is_refused() {
         grid(1, 1056, 0),
         grid(1, 32, 300_000),
     ];
+
     for launch in launches.into_iter().chain([Launch {
         grid: [1, 65_536],
         threads: 32,
@@ -268,11 +284,13 @@ fn a_launch_that_no_device_takes_is_refused() {
         let fault = fault("race", launch, 0);
         assert!(fault.contains("beyond what a device takes"), "{fault}");
     }
+
     let device = device(Order::Ascending);
     let missing = run(&device, "missing", grid(1, 32, 0), 0, 1)
         .unwrap_err()
         .to_string();
-    assert_eq!(missing, "emulated: launch: no kernel is called missing");
+    assert_eq!(missing, "emulated: launch: no kernel is named missing");
+
     let size = device
         .launch("race", grid(1, 32, 128), &1.0_f64)
         .unwrap_err()
@@ -281,6 +299,7 @@ fn a_launch_that_no_device_takes_is_refused() {
         size.ends_with("parameters of 8 bytes, where the kernel takes 16"),
         "{size}"
     );
+
     assert_eq!(
         run(
             &device,
@@ -306,6 +325,7 @@ fn several_threads_emulate_at_once() {
             .map(|n| run(&device, "sums", grid(7, 256, 1024), 100 + n, 7).unwrap())
             .collect::<Vec<_>>()
     };
+
     let want = work(Order::Ascending);
     std::thread::scope(|scope| {
         let threads = ORDERS.map(|order| scope.spawn(move || work(order)));
@@ -328,6 +348,7 @@ fn the_portable_fibres_do_the_same() {
 #[test]
 fn transforms_are_those_of_the_definition() {
     use std::f64::consts::TAU;
+
     let device = device(Order::Ascending);
     for n in [1, 2, 7, 30] {
         let samples: Vec<f64> = (0..2 * n).map(|i| (i * i % 11) as f64 - 5.0).collect();
@@ -335,6 +356,7 @@ fn transforms_are_those_of_the_definition() {
             device.alloc(16 * n).unwrap(),
             device.alloc(32 * (n / 2 + 1)).unwrap(),
         );
+
         input.write(&samples).unwrap();
         device
             .run_fft(
@@ -345,6 +367,7 @@ fn transforms_are_those_of_the_definition() {
             .unwrap();
         let mut wide = vec![0.0_f64; 4 * (n / 2 + 1)];
         output.read(&mut wide).unwrap();
+
         input
             .write(&samples.iter().map(|x| *x as f32).collect::<Vec<_>>())
             .unwrap();
@@ -357,6 +380,7 @@ fn transforms_are_those_of_the_definition() {
             .unwrap();
         let mut narrow = vec![0.0_f32; 4 * (n / 2 + 1)];
         output.read(&mut narrow).unwrap();
+
         for (at, pair) in wide.chunks(2).enumerate() {
             let (frame, bin) = (at / (n / 2 + 1), at % (n / 2 + 1));
             let angle = |i: usize| -TAU * (i * bin) as f64 / n as f64;
@@ -365,6 +389,7 @@ fn transforms_are_those_of_the_definition() {
                     .map(|i| samples[frame * n + i] * part(angle(i)))
                     .sum::<f64>()
             };
+
             for (part, want) in [sum(f64::cos), sum(f64::sin)].into_iter().enumerate() {
                 assert!(
                     (pair[part] - want).abs() < 1e-11,
@@ -390,6 +415,7 @@ fn host(device: &EmulatedDevice, bytes: &[u8]) -> EmulatedHost {
 fn host_memory_is_used_only_after_the_wait_for_its_copies() {
     let device = device(Order::Ascending);
     let mut buffer = device.alloc(4).unwrap();
+
     let mut sent = host(&device, &[1; 4]);
     device.upload(&sent, 4, &mut buffer).unwrap();
     assert_eq!(
@@ -397,11 +423,14 @@ fn host_memory_is_used_only_after_the_wait_for_its_copies() {
         [1; 4],
         "a copy from there leaves it to readers"
     );
+
     let mut received = host(&device, &[0; 4]);
     device.download(&buffer, 4, &mut received).unwrap();
+
     let panics = |touch: &mut dyn FnMut()| catch_unwind(AssertUnwindSafe(touch)).is_err();
     assert!(panics(&mut || sent.as_mut()[0] = 2));
     assert!(panics(&mut || assert_eq!(received.as_ref().len(), 4)));
+
     device.synchronize().unwrap();
     sent.as_mut()[0] = 2;
     assert_eq!(received.as_ref(), [1; 4]);
@@ -412,14 +441,17 @@ fn copies_keep_to_their_buffers() {
     let device = device(Order::Ascending);
     let mut buffer = device.alloc(4).unwrap();
     assert_eq!(device.address(&buffer) % 256, 0);
+
     device
         .upload(&host(&device, &[1, 2, 3, 4, 5]), 4, &mut buffer)
         .unwrap();
     device.zero(&mut buffer, 2).unwrap();
+
     let mut back = host(&device, &[9; 6]);
     device.download(&buffer, 3, &mut back).unwrap();
     device.synchronize().unwrap();
     assert_eq!(back.as_ref(), [0, 0, 3, 9, 9, 9]);
+
     assert!(
         device
             .upload(&host(&device, &[0; 5]), 5, &mut buffer)

@@ -21,6 +21,7 @@ fn steps_and_sub_bands_follow_from_the_rates() {
     let of = |from_hz, to_hz| {
         Band::of(from_hz, to_hz).map(|band| (band.step(), band.n_sub_bands, band.n_lines()))
     };
+
     assert_eq!(of(44_100, 22_050), Some((2, 16, 296)));
     assert_eq!(of(48_000, 24_000), Some((2, 16, 296)));
     assert_eq!(of(44_100, 11_025), Some((4, 8, 152)));
@@ -29,12 +30,14 @@ fn steps_and_sub_bands_follow_from_the_rates() {
     assert_eq!(of(44_100, 16_000), Some((2, 13, 242)));
     assert_eq!(of(48_000, 16_000), Some((2, 12, 224)));
     assert_eq!(of(48_000, 22_050), Some((2, 16, 296)));
+
     assert_eq!(of(44_100, 22_051), None);
     assert_eq!(of(32_000, 22_050), None);
     assert_eq!(of(22_050, 22_050), None);
     assert_eq!(of(44_101, 22_050), None);
     assert_eq!(of(48_000, u32::MAX), None);
     assert_eq!(of(48_000, 0), None);
+
     let whole = Band::WHOLE;
     assert_eq!((whole.step(), whole.n_lines()), (1, LINES));
 }
@@ -52,10 +55,12 @@ fn as_many_lines_are_read_as_the_lowest_ones_come_from() {
         (Block::Short, false),
         (Block::Short, true),
     ];
+
     // Three versions with three rates each.
     let headers = [0xFB, 0xF3, 0xE3]
         .into_iter()
         .flat_map(|version| [0x90, 0x94, 0x98].map(|rate| [0xFF, version, rate, 0]));
+
     for head in headers {
         let header = FrameHeader::parse(head).unwrap();
         for (block, is_mixed) in kinds {
@@ -64,6 +69,7 @@ fn as_many_lines_are_read_as_the_lowest_ones_come_from() {
                 is_mixed,
                 ..Granule::default()
             });
+
             let mut ordered = [0.0; LINES];
             if block == Block::Short {
                 reorder(bands, LINES, &numbers, &mut ordered);
@@ -137,6 +143,7 @@ impl LowFrame {
             .map(|_| noise.byte())
             .collect();
         let mut side = SideInfo::parse(&header, &bytes).ok()?;
+
         for granule in side.granules.iter_mut().flatten() {
             // Usually enough bits for scale factors. Four values take about five bits.
             granule.n_big = noise.next() as usize % (n_lines / 4) * 2;
@@ -144,6 +151,7 @@ impl LowFrame {
             // Loud values would hide errors of the others.
             granule.global_gain = 150 + granule.global_gain % 16;
         }
+
         Some(Self {
             header,
             side,
@@ -174,6 +182,7 @@ fn low_sounds_are_the_mean_of_both_channels() {
         [0xFF, 0xF3, 0x90, 0x00],
         [0xFF, 0xF3, 0x90, 0x70],
     ];
+
     let mut noise = Noise(7);
     for head in heads {
         for (step, n_lines) in [(Step::One, LINES), (Step::Two, 252), (Step::Four, 120)] {
@@ -216,6 +225,7 @@ fn part_is_of_the_whole(frames: &[LowFrame], step: Step, phase: usize) {
         let (header, side) = (&frame.header, &frame.side);
         let n = full.decode(header, side, frame.main(), [left, right]);
         let n = n.unwrap();
+
         if header.n_channels() == 1 {
             *right = *left;
         }
@@ -247,6 +257,7 @@ fn is_low(frame: &LowFrame, n_lines: usize) -> bool {
     let [left, right] = &mut planes;
     let decoded = decoder.decode(&frame.header, &frame.side, frame.main(), [left, right]);
     let n_granules = frame.header.n_granules();
+
     decoded.is_ok()
         && decoder.spectra()[..n_granules]
             .iter()
@@ -290,18 +301,22 @@ fn noise_decodes_to_finite_samples_or_errors() {
     let quarter = Band::of(44_100, 11_025).unwrap();
     let third = Band::of(48_000, 16_000).unwrap();
     let bands = [Band::WHOLE, half, quarter, third];
+
     let mut decoders = bands.map(|band| MonoDecoder::new(band, Level::detect()).unwrap());
     let mut scalar = bands.map(|band| MonoDecoder::new(band, Level::Scalar).unwrap());
     let mut full = FrameDecoder::new(Level::detect()).unwrap();
+
     let mut n_decoded = 0;
     for _ in 0..40_000 {
         let Some(frame) = noise.frame() else {
             continue;
         };
+
         let header = &frame.header;
         let side = &frame.side;
         let main = frame.main();
         let phase = noise.next() as usize;
+
         let mut planes = [[0.0; FRAME_SAMPLES]; 2];
         let [left, right] = &mut planes;
         let whole = full.decode(header, side, main, [left, right]);

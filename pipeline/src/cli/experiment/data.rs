@@ -1,4 +1,4 @@
-//! Where an experiment's archives are, and whether they are the published ones.
+//! Finds an experiment's archives, and checks whether they are the published ones.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,30 +16,31 @@ use wavemill_schemas::recipe::Dataset;
 use crate::cli::exit::UsageError;
 use crate::cli::output::{self, OutputArgs, Progress, report};
 
-/// How much of an archive is held while its sha1 is taken.
+/// Size of the blocks in which an archive is read to compute its sha1.
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// What the command line says of the data.
+/// Paths of the data that the command line names.
 #[derive(Clone, Debug, Default)]
 pub(super) struct AskedData {
-    /// The folder that holds both.
+    /// Folder that contains both metadata and audio.
     pub folder: Option<PathBuf>,
-    /// Instead of what lies in it.
+    /// Metadata to use instead of that in the folder.
     pub metadata: Option<PathBuf>,
-    /// Instead of what lies in it.
+    /// Audio to use instead of that in the folder.
     pub audio: Option<PathBuf>,
 }
 
-/// Metadata and audio, as `extract` takes them.
+/// Paths of metadata and audio, as `extract` takes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FoundData {
-    /// None for a data set without.
+    /// `None` for a data set without metadata.
     pub metadata: Option<PathBuf>,
-    /// Folder or zip.
+    /// Folder or zip of the audio.
     pub audio: PathBuf,
 }
 
-/// A file whose sha1 was found to be the published one. While the stamp is the same, it is not read again.
+/// Stamp and sha1 of a file that matched the published sha1. The file is not read again while its size and time of
+/// change are the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct CheckedArchive {
     bytes: u64,
@@ -47,21 +48,21 @@ pub(super) struct CheckedArchive {
     sha1: String,
 }
 
-/// By path.
+/// Checked archives by path.
 pub(super) type CheckedArchives = BTreeMap<String, CheckedArchive>;
 
 impl AskedData {
-    /// The archives that `spec` names, or those that were given instead.
+    /// Returns the archives that `spec` names, or those given instead.
     ///
     /// # Errors
-    /// [`UsageError`]: one is not there, and what can be typed.
+    /// [`UsageError`] if an archive does not exist; the message names the flag that provides it.
     pub(super) fn find(&self, spec: &DataSpec, dataset: Dataset) -> Result<FoundData, UsageError> {
         let audio = match &self.audio {
             Some(audio) => audio.clone(),
             None => self.audio_below(spec, dataset)?,
         };
 
-        // Folders may have a list of their own beside them, which only the user knows.
+        // A data set of folders may have a list of tracks next to it, whose path only the user knows.
         let needs_metadata = matches!(dataset, Dataset::Fma | Dataset::Table);
         let metadata = match &self.metadata {
             Some(metadata) => Some(metadata.clone()),
@@ -74,7 +75,7 @@ impl AskedData {
     fn audio_below(&self, spec: &DataSpec, dataset: Dataset) -> Result<PathBuf, UsageError> {
         let found = self.below("audio", &spec.audio);
         match (&self.folder, found) {
-            // One folder a genre: the folder may be that of the genres itself.
+            // One folder per genre: the given folder may itself be the one that contains the genres.
             (Some(folder), Err(_)) if dataset.is_of_folders() && folder.is_dir() => {
                 Ok(folder.clone())
             }
@@ -87,12 +88,12 @@ impl AskedData {
         // An experiment over folders needs no metadata, but its recipe can be changed to a data set that does.
         if names.is_empty() {
             return Err(UsageError(format!(
-                "where is the {what}? The experiment names none: --{what} PATH does"
+                "no {what}: the experiment names none: give --{what} PATH"
             )));
         }
         let Some(folder) = &self.folder else {
             return Err(UsageError(format!(
-                "where is the {what}? --data DIR names the folder that holds {}, --{what} PATH the {what} itself",
+                "no {what}: give the folder that contains {} with --data DIR, or the {what} itself with --{what} PATH",
                 names.join(" or ")
             )));
         };
@@ -103,13 +104,13 @@ impl AskedData {
                 Ok(false) => {}
                 Err(error) => {
                     let path = path.display();
-                    return Err(UsageError(format!("{path}: cannot look at it: {error}")));
+                    return Err(UsageError(format!("{path}: cannot access it: {error}")));
                 }
             }
         }
 
         Err(UsageError(format!(
-            "--data {}: holds none of {}: --{what} PATH names the {what} itself",
+            "--data {}: contains none of {}: give the {what} itself with --{what} PATH",
             folder.display(),
             names.join(", ")
         )))
@@ -124,11 +125,11 @@ impl FoundData {
             .map(PathBuf::as_path)
     }
 
-    /// Compares the archives that carry a published name with what was published. What is in `known` unchanged is not
-    /// read again; what was read is added to it.
+    /// Compares the archives that have a published name with the published sha1. Archives that are unchanged since they
+    /// were added to `known` are not read again; newly read ones are added to it.
     ///
     /// # Errors
-    /// [`UsageError`] where the content is another one; a file that cannot be read.
+    /// [`UsageError`] if the content differs; an I/O error if a file cannot be read.
     pub(super) fn check_published(
         &self,
         published: &[PublishedArchive],
@@ -139,7 +140,7 @@ impl FoundData {
             let Some(published) = published.iter().find(|one| name == one.name.as_str()) else {
                 continue;
             };
-            // A folder of that name was unpacked by somebody: there is no sum to compare it with.
+            // A folder with that name was unpacked by the user: there is no checksum to compare it with.
             if !path.is_file() {
                 continue;
             }
@@ -147,7 +148,7 @@ impl FoundData {
             let checked = checked(path, known)?;
             if checked.sha1 != published.sha1 {
                 return Err(UsageError(format!(
-                    "{}: its sha1 is {}, and {} was published with {}: fetch it again, or run on it as it is with \
+                    "{}: its sha1 is {}, but {} was published with {}: download it again, or skip this check with \
                      --any-data",
                     path.display(),
                     checked.sha1,
@@ -162,7 +163,7 @@ impl FoundData {
     }
 }
 
-/// A file's stamp and sha1; read only where the stamp is not the one that is known.
+/// Returns a file's stamp and sha1. Reads the file only if its stamp differs from the known one.
 fn checked(path: &Path, known: &CheckedArchives) -> Result<CheckedArchive> {
     let cannot_read = || format!("cannot read {}", path.display());
     let file = File::open(path).with_context(cannot_read)?;
@@ -194,7 +195,7 @@ fn checked(path: &Path, known: &CheckedArchives) -> Result<CheckedArchive> {
     })
 }
 
-/// The sha1 of a file, told as it goes.
+/// Computes the sha1 of a file and reports progress.
 fn sha1_of(mut file: File, bytes: u64) -> Result<String> {
     let every = output::interval()?;
     let is_told = OutputArgs::get().shown() != Progress::None;
@@ -235,7 +236,7 @@ mod tests {
         DataSpec {
             metadata: vec!["m.zip".to_owned(), "m".to_owned()],
             audio: vec!["a.zip".to_owned(), "a".to_owned()],
-            // Of the three letters abc, from FIPS 180.
+            // sha1 of the three letters abc, from FIPS 180.
             published: vec![PublishedArchive {
                 name: "m.zip".to_owned(),
                 sha1: "a9993e364706816aba3e25717850c26c9cd0d89d".to_owned(),
@@ -247,16 +248,18 @@ mod tests {
     fn the_first_name_that_is_there_is_taken_and_flags_win() {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
-        std::fs::create_dir(at("a")).expect("room");
-        std::fs::write(at("m.zip"), "abc").expect("room");
-        std::fs::create_dir(at("m")).expect("room");
+        std::fs::create_dir(at("a")).expect("disk space");
+        std::fs::write(at("m.zip"), "abc").expect("disk space");
+        std::fs::create_dir(at("m")).expect("disk space");
 
         let mut asked = AskedData {
             folder: Some(folder.path().to_owned()),
             ..AskedData::default()
         };
+
         let found = asked.find(&spec(), Dataset::Fma).expect("both");
         assert_eq!((found.metadata, found.audio), (Some(at("m.zip")), at("a")));
+
         asked.audio = Some(at("mine"));
         let unnamed = DataSpec {
             metadata: Vec::new(),
@@ -264,9 +267,12 @@ mod tests {
         };
         let error = asked.find(&unnamed, Dataset::Fma).expect_err("no name");
         assert!(
-            error.to_string().contains("names none: --metadata PATH"),
+            error
+                .to_string()
+                .contains("names none: give --metadata PATH"),
             "{error}"
         );
+
         let found = asked.find(&spec(), Dataset::Folders).expect("no metadata");
         assert_eq!((found.metadata, found.audio), (None, at("mine")));
 
@@ -285,14 +291,16 @@ mod tests {
             audio: folder.path().to_owned(),
         };
         let mut known = CheckedArchives::new();
-        std::fs::write(&path, "abc").expect("room");
+
+        std::fs::write(&path, "abc").expect("disk space");
         data.check_published(&spec().published, &mut known)
             .expect("as published");
         assert_eq!(known.len(), 1);
+
         data.check_published(&spec().published, &mut known)
             .expect("known");
 
-        std::fs::write(&path, "abcd").expect("room");
+        std::fs::write(&path, "abcd").expect("disk space");
         let error = data
             .check_published(&spec().published, &mut known)
             .expect_err("another");

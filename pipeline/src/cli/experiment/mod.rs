@@ -1,9 +1,9 @@
-//! `wavemill experiment`: from an archive to scores beside what a document claims, by name.
+//! `wavemill experiment`: reproduces a document by name, from an archive to scores next to the document's claims.
 //!
-//! An experiment's file says what is extracted, trained and claimed (`wavemill_schemas::experiment`). This folder finds
-//! the data (`data`), works out which stores and trainings are asked for (`work`), checks that the data has all that they
-//! need (`needs`), makes them with the commands that a user would type (`run`, `trainer`, `rows`, `sweep`), puts the scores beside the claims (`outcome`), and shows them
-//! as text (`tables`) and as pages (`pages`).
+//! An experiment's file defines the extraction, the trainings and the claims (`wavemill_schemas::experiment`). This
+//! folder finds the data (`data`), determines the requested stores and trainings (`work`), checks that the data meets
+//! their needs (`needs`), creates them with the commands that a user would type (`run`, `trainer`, `rows`, `sweep`),
+//! compares the scores with the claims (`outcome`), and shows both as text (`tables`) and as pages (`pages`).
 
 mod data;
 mod needs;
@@ -34,8 +34,8 @@ Examples:
   wavemill experiment run fma-large --data fma/ --out out/
   wavemill experiment check mine.toml
 
-Exit codes: 0 ok, 1 failed, 2 no such experiment, or one with a fault, whose line is named; those of `extract` and \
-`train fit` while it runs.";
+Exit codes: 0 ok, 1 failed, 2 experiment not found or invalid (the message names the line); `run` also returns \
+those of `extract` and `train fit`.";
 
 const LIST_EXAMPLE: &str = "Example:\n  wavemill experiment list\n\nExit codes: 0 ok, 1 failed.";
 
@@ -44,18 +44,18 @@ Examples:
   wavemill experiment show fma-large
   wavemill experiment show fma-large --toml > mine.toml
 
-Exit codes: 0 ok, 1 failed, 2 no such experiment, or one with a fault.";
+Exit codes: 0 ok, 1 failed, 2 experiment not found or invalid.";
 
 const CHECK_EXAMPLE: &str = "\
 Example:
   wavemill experiment check mine.toml
 
-Exit codes: 0 sound, 1 failed, 2 no such experiment, or one with a fault, in it or in what its variants make of the recipe.";
+Exit codes: 0 valid, 1 failed, 2 experiment not found or invalid, or a variant makes its recipe invalid.";
 
-/// Columns of a name in lists.
+/// Width of the name column in lists.
 const NAME_COLUMNS: usize = 20;
 
-/// Reproduce a document by name: store, models, and scores beside its claims
+/// Reproduce a document by name: extract, train, and compare scores with its claims
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ExperimentCommand {
@@ -65,22 +65,22 @@ pub struct ExperimentCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// The shipped experiments, one a line
+    /// List the shipped experiments, one per line
     #[command(after_help = LIST_EXAMPLE)]
     List,
-    /// What an experiment does, its variants, and what its document claims
+    /// Show an experiment, its variants, and the claims of its document
     #[command(after_help = SHOW_EXAMPLES)]
     Show {
         /// A shipped experiment's name, or a TOML file
         #[arg(value_name = "NAME|FILE")]
         experiment: String,
-        /// Its text, comments and all
+        /// Print the experiment's text, including comments
         #[arg(long)]
         toml: bool,
     },
-    /// Check the data, make the stores, train, and put the scores beside the claims
+    /// Check the data, make the stores, train, and compare the scores with the claims
     Run(Box<RunArgs>),
-    /// Whether an experiment is sound, with every variant of it
+    /// Check an experiment and every variant of it for errors
     #[command(after_help = CHECK_EXAMPLE)]
     Check {
         /// A shipped experiment's name, or a TOML file
@@ -90,10 +90,11 @@ enum Action {
 }
 
 impl ExperimentCommand {
-    /// Answers on stdout.
+    /// Runs the subcommand and writes its output to stdout.
     ///
     /// # Errors
-    /// [`wavemill_schemas::experiment::ExperimentError`] (exit code 2), else as `extract` and `wavemill-train fit`.
+    /// [`wavemill_schemas::experiment::ExperimentError`] (exit code 2), or an error of `extract` or `wavemill-train
+    /// fit`.
     pub fn run(&self) -> Result<()> {
         let out = &mut io::stdout().lock();
         match &self.action {
@@ -105,7 +106,7 @@ impl ExperimentCommand {
     }
 }
 
-/// What an experiment does, or its text.
+/// Prints the description of an experiment, or its TOML text.
 fn show(experiment: &str, is_toml: bool, out: &mut impl Write) -> Result<()> {
     let source = ExperimentSource::find(experiment)?;
     let text = if is_toml {
@@ -114,7 +115,7 @@ fn show(experiment: &str, is_toml: bool, out: &mut impl Write) -> Result<()> {
         description(&source.experiment)
     };
 
-    // Into a file it goes byte by byte; somebody else's comments may not act on a terminal.
+    // A file receives the text byte for byte; on a terminal, control characters in comments must have no effect.
     let text = if io::stdout().is_terminal() {
         shown_lines(&text)
     } else {
@@ -123,7 +124,7 @@ fn show(experiment: &str, is_toml: bool, out: &mut impl Write) -> Result<()> {
     Ok(write!(out, "{text}")?)
 }
 
-/// Puts every recipe and configuration of an experiment together, and what it sweeps over.
+/// Checks every recipe and configuration of an experiment, and its sweep.
 fn check(experiment: &str, out: &mut impl Write) -> Result<()> {
     let source = ExperimentSource::find(experiment)?;
     source.check()?;
@@ -153,7 +154,7 @@ fn list(out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-/// An experiment in words.
+/// Describes an experiment in words.
 fn description(experiment: &Experiment) -> String {
     let mut text = format!("{}: {}\n", experiment.name, shown(&experiment.description));
     if let Some(document) = &experiment.document {
@@ -170,7 +171,7 @@ fn description(experiment: &Experiment) -> String {
         shown(audio)
     );
 
-    text += "\ntrains\n";
+    text += "\ntrainings (--train NAME)\n";
     for train in &experiment.train {
         let base = train.like.as_ref().map(|like| format!("like {like} "));
         text += &format!(
@@ -182,7 +183,7 @@ fn description(experiment: &Experiment) -> String {
     }
 
     text += "\nvariants (--variant NAME)\n";
-    text += &format!("  {:<NAME_COLUMNS$}the recipe as it stands\n", "base");
+    text += &format!("  {:<NAME_COLUMNS$}the unchanged recipe\n", "base");
     for variant in &experiment.variants {
         text += &format!(
             "  {:<NAME_COLUMNS$}{}\n",
@@ -190,7 +191,11 @@ fn description(experiment: &Experiment) -> String {
             shown(&variant.about)
         );
         if let Some(recipe) = &variant.recipe {
-            text += &format!("  {:<NAME_COLUMNS$}  of the recipe {}\n", "", shown(recipe));
+            text += &format!(
+                "  {:<NAME_COLUMNS$}  based on the recipe {}\n",
+                "",
+                shown(recipe)
+            );
         }
         for set in &variant.set {
             text += &format!("  {:<NAME_COLUMNS$}  recipe: {}\n", "", shown(set));
@@ -210,7 +215,10 @@ fn description(experiment: &Experiment) -> String {
             .flat_map(|table| table.keys())
             .map(String::as_str)
             .collect();
-        text += &format!("\nsweeps over (--sweep)\n  {}\n", shown(&keys.join(", ")));
+        text += &format!(
+            "\nsweep parameters (--sweep)\n  {}\n",
+            shown(&keys.join(", "))
+        );
     }
 
     if !experiment.claims.is_empty() {
@@ -223,7 +231,7 @@ fn description(experiment: &Experiment) -> String {
     text
 }
 
-/// `accuracy 0.714 of cnn2d-gru, 12 classes, split: tracks at random`.
+/// Formats a claim as `accuracy 0.714 of cnn2d-gru, 12 classes, split: tracks at random`.
 fn claim_words(claim: &Claim) -> String {
     let mut words = format!(
         "{} {} of {}",
@@ -236,7 +244,7 @@ fn claim_words(claim: &Claim) -> String {
         words += &format!(", variant {}", claim.variant);
     }
     if claim.counted == Counted::Segments {
-        words += ", each segment by itself";
+        words += ", per segment";
     }
     if claim.side == Side::Validation {
         words += ", on validation";

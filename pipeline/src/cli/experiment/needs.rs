@@ -16,7 +16,7 @@ use crate::catalog::{self, split::SIDES};
 use crate::cli::exit::UsageError;
 use crate::run::{Preview, RunError, SideLabels, SpaceError, free_bytes};
 
-/// The table that `data.metadata` names columns of.
+/// Table whose columns `data.metadata` names.
 const TABLE: &str = "fma_features";
 
 /// The inputs of an architecture, as `wavemill-train models --json` lists them.
@@ -33,31 +33,31 @@ struct ModelInput {
     name: String,
 }
 
-/// Names of trainings and the one problem that keeps them all from starting.
+/// A problem, and the names of the trainings that it prevents.
 struct Problem {
     trainings: Vec<String>,
     words: String,
 }
 
-/// The data of a store that is to be made.
+/// The data of a store that will be extracted.
 struct StoreData<'a> {
     work: &'a StoreWork,
     found: &'a FoundData,
     preview: &'a Preview,
-    /// Columns of [`TABLE`]; `None` where the store will have no such table.
+    /// Columns of [`TABLE`]; `None` if the store will have no such table.
     columns: Option<Vec<String>>,
 }
 
 impl ModelInputs {
-    /// Asks the trainer about all architectures.
+    /// Reads the inputs of all architectures from the trainer.
     ///
     /// # Errors
-    /// The trainer fails, or prints something else.
+    /// The trainer fails, or its output is not the expected JSON.
     pub(super) fn all() -> Result<Vec<Self>> {
         let mut command = trainer::command("models");
         command.arg("--json");
         let text = trainer::run(command)?;
-        serde_json::from_str(&text).context("`wavemill-train models --json`: not what is expected")
+        serde_json::from_str(&text).context("unexpected output of `wavemill-train models --json`")
     }
 
     fn reads(&self, input: &str) -> bool {
@@ -65,11 +65,12 @@ impl ModelInputs {
     }
 }
 
-/// Refuses stores and trainings that cannot be made of `data`: what `extract` would refuse, missing columns and sides, and
-/// too little room for all stores together. Without `models`, what models read is not checked.
+/// Rejects stores and trainings that `data` cannot provide for: extractions that `extract` would refuse, missing
+/// columns and sides, and too little disk space for all stores together. Without `models`, the inputs of models are not
+/// checked.
 ///
 /// # Errors
-/// [`UsageError`], which names trainings, problem and remedy; the refusal of a preview; [`SpaceError`].
+/// [`UsageError`] with the trainings, the problem and the remedy; the refusal of a preview; [`SpaceError`].
 pub(super) fn check(
     args: &RunArgs,
     work: &Work,
@@ -80,7 +81,7 @@ pub(super) fn check(
     for (store, preview) in work.stores.iter().zip(&mut previews) {
         if let Some(refusal) = preview.refusal.take() {
             return Err(refusal)
-                .with_context(|| format!("store {} (of other data, another --out)", store.name));
+                .with_context(|| format!("store {} (other data need another --out)", store.name));
         }
     }
 
@@ -109,7 +110,7 @@ pub(super) fn check(
     require_space(args, needed_bytes(&previews))
 }
 
-/// Columns of the table that a store will have of the metadata's `features.csv`.
+/// Returns the columns of the table that a store will have from the metadata's `features.csv`.
 fn table_columns(store: &StoreWork, data: &FoundData) -> Result<Option<Vec<String>>> {
     let (Some(metadata), Dataset::Fma) = (&data.metadata, store.recipe.recipe.catalog.dataset)
     else {
@@ -131,7 +132,7 @@ impl StoreData<'_> {
             let name = &config.model.name;
             let Some(model) = models.iter().find(|model| model.name == *name) else {
                 return Some(format!(
-                    "model.name = {name}: there is no such model; `wavemill-train models` lists them"
+                    "model.name = {name}: no such model; `wavemill-train models` lists all models"
                 ));
             };
             if let Some(words) = self.columns_problem(&config.data, model) {
@@ -152,25 +153,25 @@ impl StoreData<'_> {
         };
         let Some(columns) = &self.columns else {
             return Some(format!(
-                "the model reads the table {TABLE}, and {place} has no readable features.csv: add the file beside \
+                "the model reads the table {TABLE}, but {place} has no readable features.csv: add the file next to \
                  tracks.csv"
             ));
         };
         if data.metadata.is_empty() {
             return Some(format!(
-                "the model reads columns of {TABLE}, and data.metadata names none: --train-set \
-                 'data.metadata=[\"mfcc\"]' does"
+                "the model reads columns of {TABLE}, but data.metadata names none: select columns, for example with \
+                 --train-set 'data.metadata=[\"mfcc\"]'"
             ));
         }
         let mut prefixes = data.metadata.iter();
         let missing = prefixes.find(|prefix| !has_prefix(columns, prefix))?;
         Some(format!(
-            "the model reads the columns {missing} of {TABLE}, and features.csv of {place} has none: change \
+            "the model reads the columns {missing} of {TABLE}, but features.csv of {place} has none of them: change \
              data.metadata with --train-set"
         ))
     }
 
-    /// Reports whether the feature in use consists of statistics, which take the place of metadata for a model that reads nothing
+    /// Reports whether the feature in use consists of statistics, which replace metadata for a model that reads nothing
     /// else.
     fn is_statistics(&self, data: &config::Data) -> bool {
         let mut features = self.preview.features.iter();
@@ -181,7 +182,7 @@ impl StoreData<'_> {
         feature.is_some_and(|feature| feature.is_statistics())
     }
 
-    /// Sides without a clip, and sides whose clips lack the labels that the trainer requires.
+    /// Returns the problem if a side has no clip, or its clips lack the labels that the trainer requires.
     fn sides_problem(&self, data: &config::Data) -> Option<String> {
         let labels = &self.preview.labels;
         let rule = match &data.split {
@@ -191,7 +192,7 @@ impl StoreData<'_> {
         let Some(sides) = labels.get(rule) else {
             let rules: Vec<&str> = labels.keys().map(String::as_str).collect();
             return Some(format!(
-                "data.split = {rule}: the store {} would have {}",
+                "data.split = {rule}: not a rule of the store {}, which will have {}",
                 self.work.name,
                 rules.join(", ")
             ));
@@ -215,14 +216,15 @@ impl StoreData<'_> {
         ))
     }
 
-    /// Training needs two classes of each target, and the other sides one, to have a score.
+    /// Returns the problem if a side has too few classes. Training needs two classes of each target, and the other
+    /// sides need one, to compute a score.
     fn labels_problem(
         &self,
         data: &config::Data,
         sides: &BTreeMap<String, SideLabels>,
     ) -> Option<String> {
         for (index, target) in self.work.recipe.recipe.targets.iter().enumerate() {
-            // The trainer reads the first one where none is named.
+            // The trainer reads the first target if none is named.
             let is_read = match data.targets.as_slice() {
                 [] => index == 0,
                 names => names.contains(&target.name),
@@ -238,7 +240,7 @@ impl StoreData<'_> {
                 let classes = found.classes.get(index).map_or(0, BTreeMap::len);
                 if classes < needed {
                     return Some(format!(
-                        "the {} clips planned for the store {} on the side {side} have {classes} of at least {needed} \
+                        "the {} clips planned for the store {} on the side {side} have {classes} instead of at least {needed} \
                          classes of the target {}",
                         found.clips, self.work.name, target.name
                     ));
@@ -255,7 +257,7 @@ fn has_prefix(columns: &[String], prefix: &str) -> bool {
         .any(|name| name != "track_id" && name.starts_with(prefix))
 }
 
-/// Adds a training to those that have the same problem.
+/// Adds a training to the problem with the same words, or adds a new problem.
 fn add(problems: &mut Vec<Problem>, train: &str, words: String) {
     let same = problems.iter_mut().find(|problem| problem.words == words);
     match same {
@@ -268,7 +270,7 @@ fn add(problems: &mut Vec<Problem>, train: &str, words: String) {
     }
 }
 
-/// All problems on one line, with the flags that leave their trainings out.
+/// Formats all problems on one line, with the flags that select the other trainings.
 fn words_of(problems: &[Problem], cells: &[Cell]) -> String {
     let mut words = Vec::new();
     for Problem {
@@ -289,12 +291,12 @@ fn words_of(problems: &[Problem], cells: &[Cell]) -> String {
         }
     }
     if !others.is_empty() {
-        text += &format!("; or train the others alone: {}", others.join(" "));
+        text += &format!("; or train only the others: {}", others.join(" "));
     }
     text
 }
 
-/// The least bytes that all stores together will take on disk.
+/// Returns the minimum number of bytes that all stores together will take on disk.
 fn needed_bytes(previews: &[Preview]) -> u64 {
     let works = previews.iter().filter_map(|preview| preview.work);
     works.map(|work| work.least_bytes).sum()
@@ -309,9 +311,9 @@ fn require_space(args: &RunArgs, needed_bytes: u64) -> Result<()> {
                 needed_bytes,
                 free_bytes,
             });
-            Err(error).context("--out: all stores together do not fit")
+            Err(error).context("--out: not enough space for all stores")
         }
-        // A file system that does not report its free space is taken to have room.
+        // A file system that does not report its free space is assumed to have enough.
         _ => Ok(()),
     }
 }

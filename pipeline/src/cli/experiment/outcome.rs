@@ -1,4 +1,4 @@
-//! `result.json` of an experiment, and what its tables hold: what the document says, and our scores under its split and
+//! `result.json` of an experiment and its tables: the document's claims, and our scores under the document's split and
 //! under the recipe's.
 
 use serde::Serialize;
@@ -11,93 +11,94 @@ use super::sweep::TrialOutcome;
 use super::tables::{ScoreLine, ScoreTable};
 use super::work::{Selection, Work};
 
-/// All of an experiment's scores. Holds no time and no path outside its folder.
+/// All scores of an experiment. Contains no time and no path outside the experiment's folder.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Outcome {
-    /// Its name.
+    /// Name of the experiment.
     pub experiment: String,
-    /// What it reproduces.
+    /// Document that the experiment reproduces.
     pub document: Option<String>,
-    /// Whether the data was taken as it is (`--any-data`).
+    /// True if the data was used without comparing it with the published sha1 (`--any-data`).
     pub any_data: bool,
-    /// Clips of each store, if they were limited.
+    /// Limit on the clips of each store, if any.
     pub limit: Option<u64>,
-    /// What the command changed in every recipe.
+    /// Changes by the command to every recipe, as `key=value`.
     pub sets: Vec<String>,
-    /// What the command changed in every configuration of training.
+    /// Changes by the command to every training configuration, as `key=value`.
     pub train_sets: Vec<String>,
-    /// Threads of every training.
+    /// Number of threads of every training.
     pub threads: u16,
-    /// What was extracted.
+    /// Extracted stores.
     pub stores: Vec<StoreOutcome>,
-    /// Each training in each variant under each split.
+    /// Result of each training in each variant under each split.
     pub results: Vec<CellOutcome>,
-    /// The document's claims, each beside our figures.
+    /// Claims of the document, each with our figures.
     pub claims: Vec<ClaimOutcome>,
-    /// The trials of a sweep, in order.
+    /// Trials of the sweep, in order.
     pub sweep: Vec<TrialOutcome>,
 }
 
-/// A store.
+/// A store of the experiment.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct StoreOutcome {
-    /// Its folder below `stores/`.
+    /// Name of the store's folder in `stores/`.
     pub name: String,
-    /// What was changed in the recipe.
+    /// Changes to the recipe, as `key=value`.
     pub sets: Vec<String>,
-    /// Its plan.
+    /// Identifier of the store's plan.
     pub plan_id: String,
-    /// blake3 of its manifest.
+    /// blake3 of the store's manifest.
     pub manifest_hash: String,
-    /// Clips with rows.
+    /// Number of clips with rows.
     pub clips: u64,
-    /// Classes, and clips of each on every side.
+    /// Classes of each target, and the number of clips of each class on every side.
     pub targets: Vec<TargetEntry>,
 }
 
-/// A training in a variant under a split.
+/// Result of one training in a variant under a split.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct CellOutcome {
-    /// As asked for.
+    /// Name of the variant, without its split.
     pub variant: String,
-    /// The split.
+    /// Split under which the model was trained and tested.
     pub split: SplitKind,
     /// Name of the training.
     pub train: String,
-    /// The run's folder below `runs/`.
+    /// Name of the run's folder in `runs/`.
     pub run: String,
-    /// The store's folder below `stores/`.
+    /// Name of the store's folder in `stores/`.
     pub store: String,
-    /// Its scores.
+    /// Scores of the run.
     pub result: RunResult,
 }
 
-/// A claim and our figures for it: none where what it is about was not trained.
+/// A claim and our figures for it; they are `None` if the model that the claim is about was not trained.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct ClaimOutcome {
-    /// As in the experiment's file; `variant` is the one whose figures stand here, which may have another split.
+    /// The claim as in the experiment's file, except that `variant` names the variant of our figures, which may have
+    /// another split.
     #[serde(flatten)]
     pub claim: Claim,
-    /// Under the document's split.
+    /// Our figure under the document's split.
     pub as_in_document: Option<Figure>,
-    /// Under the recipe's split.
+    /// Our figure under the recipe's split.
     pub recipe: Option<Figure>,
 }
 
-/// A score with its interval, where it has one.
+/// A score with its interval, if it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Figure {
-    /// Over the rows as they are.
+    /// Score over the original rows, without resampling.
     pub value: f64,
-    /// 2.5 % of resamples lie below.
+    /// Lower limit: 2.5 % of the resamples are below it.
     pub low: Option<f64>,
-    /// 2.5 % of resamples lie above.
+    /// Upper limit: 2.5 % of the resamples are above it.
     pub high: Option<f64>,
-    /// Classes that were told apart.
+    /// Number of classes of the target.
     pub classes: u64,
 }
 
-/// What a line of a table asks for.
+/// The figure that a line of a table shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Question {
     metric: ClaimMetric,
@@ -106,7 +107,7 @@ struct Question {
 }
 
 impl Outcome {
-    /// Without any scores yet.
+    /// Creates an outcome without scores.
     pub(super) fn new(
         experiment: &Experiment,
         threads: u16,
@@ -128,7 +129,7 @@ impl Outcome {
         }
     }
 
-    /// Takes the scores of all runs, in the order of `work.runs`.
+    /// Adds the scores of all runs and our figures for the claims. `results` is in the order of `work.runs`.
     pub(super) fn add(&mut self, experiment: &Experiment, work: &Work, results: &[RunResult]) {
         for cell in &work.cells {
             let run = &work.runs[cell.run];
@@ -153,7 +154,7 @@ impl Outcome {
         }
     }
 
-    /// Our figure for a claim.
+    /// Returns our figure for a claim.
     fn claimed(&self, claim: &Claim, split: SplitKind) -> Option<Figure> {
         let cell = self.cell(&claim.variant, &claim.train, split)?;
         let evaluation = evaluation(&cell.result, claim.side, claim.target.as_deref())?;
@@ -166,7 +167,7 @@ impl Outcome {
             .find(|cell| cell.variant == variant && cell.train == train && cell.split == split)
     }
 
-    /// A table for each variant and target.
+    /// Returns a table for each variant and target.
     pub(super) fn tables(&self) -> Vec<ScoreTable> {
         let mut tables = Vec::new();
         let mut seen: Vec<(&str, &str)> = Vec::new();
@@ -214,7 +215,8 @@ impl Outcome {
         }
     }
 
-    /// What the splits leak, and what makes the document's figures answers to another question.
+    /// Returns the notes below a table: the leakage of the splits, and the reasons why the document's figures may not
+    /// be comparable with ours.
     fn notes(&self, variant: &str, target: &str, n_classes: usize) -> Vec<String> {
         let mut notes = Vec::new();
         let runs = [SplitKind::AsInDocument, SplitKind::Recipe]
@@ -228,7 +230,7 @@ impl Outcome {
                 continue;
             };
             let words = if is_one_run {
-                "both columns are one run"
+                "both columns show the same run"
             } else {
                 words
             };
@@ -237,8 +239,8 @@ impl Outcome {
             let known = leaks.shared.get("artist").map_or(0, |leak| leak.known);
             if known < leaks.tracks && leaks.rule.leak().is_none() {
                 notes.push(format!(
-                    "    the artist of {known} of {} {} tracks is known: of the others it cannot be said whether \
-                     training has them",
+                    "    the artist of {known} of {} {} tracks is known: the artists of the others may also occur in \
+                     training",
                     leaks.tracks, leaks.split
                 ));
             }
@@ -251,7 +253,7 @@ impl Outcome {
         for claim in claims.filter(|claim| self.is_about(claim, variant, target)) {
             let words = match claim.classes {
                 Some(classes) if classes != n_classes as u64 => format!(
-                    "document: {} ({classes} classes, here {n_classes}: another question); split: {}",
+                    "document: {} ({classes} classes, here {n_classes}: not comparable); split: {}",
                     claim.says, claim.split
                 ),
                 _ => format!("document: {}; split: {}", claim.says, claim.split),
@@ -266,26 +268,26 @@ impl Outcome {
             }
         }
         if let Some(limit) = self.limit {
-            notes.push(format!("at most {limit} clips a store (--limit)"));
+            notes.push(format!("at most {limit} clips per store (--limit)"));
         }
         if self.any_data {
-            let words = "the data was taken as it is (--any-data): it need not be the document's";
+            let words = "the data was not checked (--any-data): it may differ from the document's";
             notes.push(words.to_owned());
         }
         notes
     }
 
-    /// `ours: artist (honest)`: honest is a split that promises not to leak, and of which nothing leaks that could be
-    /// looked up.
+    /// Returns a heading such as `ours: artist (honest)`. A split is called honest if its rule promises not to leak and
+    /// no leak was found (see [`is_honest`]).
     fn heading(&self, variant: &str, target: &str, split: SplitKind) -> String {
         match self.leaks(variant, target, split) {
             Some(leaks) if is_honest(leaks) => format!("ours: {} (honest)", leaks.rule.name()),
             Some(leaks) => format!("ours: {}", leaks.rule.name()),
-            None => "ours: not asked for".to_owned(),
+            None => "ours: not requested".to_owned(),
         }
     }
 
-    /// All cells of a variant under one split have the same rows.
+    /// Returns one cell of a variant under a split. All such cells have the same rows.
     fn first_cell(&self, variant: &str, split: SplitKind) -> Option<&CellOutcome> {
         let mut cells = self.results.iter();
         cells.find(|cell| cell.variant == variant && cell.split == split)
@@ -297,7 +299,8 @@ impl Outcome {
         Some(&found.leaks)
     }
 
-    /// Whether a claim belongs to a table. Without a target it is about the first one.
+    /// Reports whether a claim belongs to the table of a variant and target. A claim without a target is about the
+    /// first one.
     fn is_about(&self, claim: &Claim, variant: &str, target: &str) -> bool {
         let mut cells = self.results.iter();
         let cell = cells.find(|cell| cell.variant == variant);
@@ -309,7 +312,7 @@ impl Outcome {
         claim.variant == variant && claimed == Some(target)
     }
 
-    /// The variants that were done, each once.
+    /// Returns the variants that were run, each once.
     fn variants(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
         for cell in &self.results {
@@ -320,7 +323,7 @@ impl Outcome {
         names
     }
 
-    /// Trainings of a variant, each once.
+    /// Returns the trainings of a variant, each once.
     fn trainings(&self, variant: &str) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
         for cell in self.results.iter().filter(|cell| cell.variant == variant) {
@@ -338,7 +341,8 @@ impl Outcome {
             .collect()
     }
 
-    /// Two figures that every table has, and those that the document names.
+    /// Returns the figures of a table: accuracy and macro F1 of test tracks, followed by those that the document
+    /// claims.
     fn questions(&self, claims: &[&Claim]) -> Vec<Question> {
         let mut questions: Vec<Question> = [ClaimMetric::Accuracy, ClaimMetric::MacroF1]
             .map(|metric| Question {
@@ -356,12 +360,12 @@ impl Outcome {
     }
 }
 
-/// Whether no track of the test shares something of this kind with training, and that is known.
+/// Reports whether it is known that no test track shares its `kind` (track, recording or artist) with training.
 fn is_clean(leaks: &Leaks, kind: &str) -> bool {
     leaks.shared.get(kind).is_some_and(|leak| leak.tracks == 0)
 }
 
-/// Whether a test says something about new music, as far as can be known.
+/// Reports whether a test measures performance on new music, as far as can be known.
 fn is_honest(leaks: &Leaks) -> bool {
     let artists = leaks.shared.get("artist").map_or(0, |leak| leak.known);
     leaks.rule.leak().is_none()
@@ -372,7 +376,7 @@ fn is_honest(leaks: &Leaks) -> bool {
 }
 
 impl ClaimOutcome {
-    /// What is claimed, such as `accuracy, segments`.
+    /// Returns the claimed figure in words, such as `accuracy, segments`.
     pub(super) fn measure(&self) -> String {
         Question::of(&self.claim).words()
     }
@@ -387,7 +391,7 @@ impl Question {
         }
     }
 
-    /// `accuracy`, `accuracy, segments`, `loss, validation`.
+    /// Formats the question as `accuracy`, `accuracy, segments` or `loss, validation`.
     fn words(self) -> String {
         let mut words = self.metric.words().to_owned();
         if self.counted == Counted::Segments {
@@ -401,7 +405,7 @@ impl Question {
 }
 
 impl Figure {
-    /// `0.850 [0.800, 0.900]`.
+    /// Formats the figure as `0.850 [0.800, 0.900]`.
     pub(super) fn words(&self) -> String {
         match (self.low, self.high) {
             (Some(low), Some(high)) => format!("{:.3} [{low:.3}, {high:.3}]", self.value),
@@ -410,7 +414,7 @@ impl Figure {
     }
 }
 
-/// The evaluation of a target on a side; without a name, of the first one.
+/// Returns the evaluation of a target on a side; without a target, that of the first one.
 fn evaluation<'a>(
     result: &'a RunResult,
     side: Side,
@@ -426,7 +430,7 @@ fn evaluation<'a>(
     }
 }
 
-/// The figure that is asked for; `None` where it does not exist.
+/// Returns the requested figure, or `None` if the evaluation does not contain it.
 fn figure(evaluation: &Evaluation, question: Question) -> Option<Figure> {
     let level = match question.counted {
         Counted::Tracks => evaluation.tracks(),
@@ -437,7 +441,7 @@ fn figure(evaluation: &Evaluation, question: Question) -> Option<Figure> {
         metric => value_of(metric, level)?,
     };
 
-    // Of the others no interval is drawn.
+    // No intervals are computed for the other metrics.
     let name = match question.metric {
         ClaimMetric::Accuracy => Some("accuracy"),
         ClaimMetric::BalancedAccuracy => Some("balanced_accuracy"),
@@ -477,7 +481,7 @@ mod tests {
     use super::super::tables::text;
     use super::*;
 
-    /// Three segments of two tracks, of which two are right.
+    /// Returns an evaluation of three segments of two tracks; two segments are classified correctly.
     fn evaluation_of_genre() -> Evaluation {
         let classes = ["blues".to_owned(), "rock".to_owned()];
         let mut predictions = Predictions::single("genre", &classes);
@@ -525,7 +529,7 @@ mod tests {
         }
     }
 
-    /// Of `gtzan-segments`, as if every run had come to the same scores.
+    /// Returns the outcome of `gtzan-segments` as if every run had the same scores.
     fn outcome(variants: &[&str]) -> Outcome {
         let source = ExperimentSource::find("gtzan-segments").expect("shipped");
         let selection = Selection {
@@ -552,10 +556,11 @@ mod tests {
             let tables = text(&outcome(&[variant]));
             let mut lines = tables.lines();
             let line = lines.find(|line| line.contains("accuracy, segments"));
-            let line = line.expect("a claim beside it");
+            let line = line.expect("a line with a claim");
             assert!(line.contains(figures), "{variant}: {line}");
         }
-        // Another feature is another model, of which the document says nothing.
+
+        // Another feature makes another model, about which the document claims nothing.
         let tables = text(&outcome(&["plain"]));
         assert!(!tables.contains("accuracy, segments"), "{tables}");
     }
@@ -563,13 +568,15 @@ mod tests {
     #[test]
     fn result_json_names_the_variant_whose_figures_stand_beside_a_claim() {
         let claims = outcome(&["base", "fault-filtered"]).claims;
+
         let mut accuracies = Vec::new();
         for ClaimOutcome { claim, recipe, .. } in &claims {
             if claim.metric == ClaimMetric::Accuracy {
                 accuracies.push((claim.variant.as_str(), recipe.is_some()));
             }
         }
-        // A claim of what was not trained is told all the same.
+
+        // A claim about a model that was not trained is listed as well.
         let wanted = [
             ("base", true),
             ("fault-filtered", true),

@@ -1,6 +1,6 @@
-//! Pages beside `result.json`: one about each store and each run, and an index that puts the claims beside the scores.
+//! Pages next to `result.json`: one for each store and each run, and an index that compares the claims with the scores.
 //!
-//! A page is a function of what it is about, so it is made once: `experiment.json` says what each one was made of. No
+//! A page depends only on its content, so it is created once: `experiment.json` records the content of each page. No
 //! score depends on a page.
 
 use std::collections::BTreeMap;
@@ -22,19 +22,19 @@ use crate::cli::output::report;
 use crate::cli::report::{page_of, require_replaceable, write_page};
 use crate::store::Store;
 
-/// In the folder of results.
+/// File name of the index in the results folder.
 const INDEX: &str = "index.html";
-/// Holds the other pages.
+/// Folder of the other pages.
 const FOLDER: &str = "pages";
-/// Another program may show the same things otherwise.
+/// Part of each page's identity: another version of the program may render the same content differently.
 const PROGRAM: &str = env!("CARGO_PKG_VERSION");
-/// What a run's page is made of, beside the files of rows, which follow from these.
+/// Files from which a run's page is made. The files of rows are not listed because they follow from these.
 const RUN_FILES: [&str; 3] = ["config.toml", "log.jsonl", "result.json"];
 
-/// What each page was made of, by its name.
+/// Identity of the content of each page, by the page's file name.
 pub(super) type PagesMade = BTreeMap<String, String>;
 
-/// What a store's page shows.
+/// Content of a store's page, from which its identity is computed.
 #[derive(Serialize)]
 struct StoreIdentity<'a> {
     program: &'static str,
@@ -42,25 +42,25 @@ struct StoreIdentity<'a> {
     tags: &'a [String],
 }
 
-/// What a run's page shows.
+/// Content of a run's page, from which its identity is computed.
 #[derive(Serialize)]
 struct RunIdentity {
     program: &'static str,
-    /// In the order of [`RUN_FILES`].
+    /// Contents of the run's files, in the order of [`RUN_FILES`].
     files: Vec<String>,
 }
 
-/// `store-NAME.html`.
+/// Returns `store-NAME.html`, the file name of a store's page.
 fn store_page(name: &str) -> String {
     format!("store-{name}.html")
 }
 
-/// `run-NAME.html`.
+/// Returns `run-NAME.html`, the file name of a run's page.
 fn run_page(name: &str) -> String {
     format!("run-{name}.html")
 }
 
-/// Refuses pages in the place of files that are none of ours: before the work, which may take days.
+/// Rejects files of other programs in the place of pages, before work that may take days.
 ///
 /// # Errors
 /// [`crate::cli::exit::UsageError`].
@@ -75,10 +75,11 @@ pub(super) fn check(out: &Path, work: &Work) -> Result<()> {
     Ok(())
 }
 
-/// Makes the page of the store in `folder`, where it is not there or shows another state. Says whether it did.
+/// Creates the page of the store in `folder` if it does not exist or shows another state. Returns whether it was
+/// created.
 ///
 /// # Errors
-/// As `wavemill report`.
+/// The errors of `wavemill report`.
 pub(super) fn make_store(
     out: &Path,
     folder: &Path,
@@ -87,7 +88,7 @@ pub(super) fn make_store(
 ) -> Result<bool> {
     let store = Store::open(folder)?;
     let latest = store.latest()?;
-    let latest = latest.with_context(|| format!("{}: no version in it", folder.display()))?;
+    let latest = latest.with_context(|| format!("{}: contains no version", folder.display()))?;
     let made_of = canonical::id(&StoreIdentity {
         program: PROGRAM,
         manifest_hash: &latest.hash,
@@ -98,17 +99,18 @@ pub(super) fn make_store(
     let Some(path) = path_if_needed(out, &page, &made_of, made)? else {
         return Ok(false);
     };
-    report(&format!("page of {name}\n"));
+    report(&format!("writing the page of {name}\n"));
     let content = page_of(&store, latest.version, &latest.manifest, None)?;
     write_page(&path, &content.to_html())?;
     made.insert(page, made_of);
     Ok(true)
 }
 
-/// Makes the page of the finished run in `folder`, where it is not there or shows another state. Says whether it did.
+/// Creates the page of the finished run in `folder` if it does not exist or shows another state. Returns whether it was
+/// created.
 ///
 /// # Errors
-/// As `wavemill-train report`.
+/// The errors of `wavemill-train report`.
 pub(super) fn make_run(
     out: &Path,
     folder: &Path,
@@ -132,13 +134,13 @@ pub(super) fn make_run(
     };
     let mut command = trainer::command("report");
     command.arg(folder).arg("--out").arg(&path);
-    // Where it is, which the trainer says itself.
+    // The trainer itself reports the page's path on stderr.
     let _ = trainer::run(command)?;
     made.insert(page, made_of);
     Ok(true)
 }
 
-/// Where a page is to be written; `None` where it is there as it would be made.
+/// Returns the path where a page has to be written, or `None` if the existing page is current.
 fn path_if_needed(
     out: &Path,
     page: &str,
@@ -151,14 +153,14 @@ fn path_if_needed(
     if is_known && path.try_exists()? {
         return Ok(None);
     }
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     Ok(Some(path))
 }
 
-/// Writes the index, which needs no time to make, and says where it is.
+/// Writes the index, which takes no noticeable time, and returns its path.
 ///
 /// # Errors
-/// It cannot be written.
+/// The file cannot be written.
 pub(super) fn write_index(
     out: &Path,
     experiment: &Experiment,
@@ -169,7 +171,7 @@ pub(super) fn write_index(
     Ok(path)
 }
 
-/// All scores beside what the document claims, and links to the other pages.
+/// Builds the index: all scores with the document's claims, and links to the other pages.
 fn index(experiment: &Experiment, outcome: &Outcome) -> Page {
     let mut sections: Vec<Section> = outcome.tables().iter().map(scores).collect();
     sections.push(claims(outcome));
@@ -181,7 +183,7 @@ fn index(experiment: &Experiment, outcome: &Outcome) -> Page {
         title: format!("Experiment {}", outcome.experiment),
         lead: lead(experiment),
         facts: facts(outcome),
-        // What the command did not ask for is not shown empty.
+        // Sections that the command did not request are omitted instead of shown empty.
         sections: sections
             .into_iter()
             .filter(|section| !section.parts.is_empty())
@@ -197,7 +199,7 @@ fn index(experiment: &Experiment, outcome: &Outcome) -> Page {
 fn lead(experiment: &Experiment) -> String {
     let description = experiment.description.trim_end_matches('.');
     match &experiment.document {
-        Some(document) => format!("{description}. The document: {document}"),
+        Some(document) => format!("{description}. Document: {document}"),
         None => format!("{description}."),
     }
 }
@@ -226,7 +228,7 @@ fn facts(outcome: &Outcome) -> Vec<Fact> {
         Fact {
             name: "claims of the document".to_owned(),
             value: count(outcome.claims.len() as u64),
-            note: format!("{} beside figures of ours", count(beside.count() as u64)),
+            note: format!("{} compared with our scores", count(beside.count() as u64)),
         },
     ]
 }
@@ -235,12 +237,12 @@ fn scores(table: &ScoreTable) -> Section {
     let mut section = Section::new(&format!("Scores, {}", table.title()));
     let head = [
         "model",
-        "figure",
+        "metric",
         "document",
         table.as_in_document.as_str(),
         table.recipe.as_str(),
     ];
-    let caption = "In brackets: 95 % intervals";
+    let caption = "95 % confidence intervals in brackets";
     let mut shown = Table::new(caption, &head);
     for line in &table.lines {
         shown.rows.push(vec![
@@ -259,16 +261,16 @@ fn scores(table: &ScoreTable) -> Section {
     section
 }
 
-/// A line below a table as a sentence of a page.
+/// Formats a note below a table as a sentence of a page.
 fn sentence(note: &str) -> String {
     let mut letters = note.trim().trim_end_matches('.').chars();
     let first = letters.next().map(|first| first.to_uppercase().to_string());
     first.unwrap_or_default() + letters.as_str() + "."
 }
 
-/// Every claim, also of what was not trained.
+/// Lists every claim, including those about models that were not trained.
 fn claims(outcome: &Outcome) -> Section {
-    let mut section = Section::new("What the document claims");
+    let mut section = Section::new("Claims of the document");
     if outcome.claims.is_empty() {
         return section;
     }
@@ -276,12 +278,12 @@ fn claims(outcome: &Outcome) -> Section {
     let head = [
         "model",
         "variant",
-        "figure",
+        "metric",
         "document",
-        "ours: its split",
+        "ours: document's split",
         "ours: recipe's split",
-        "in the document's words",
-        "its split",
+        "quotation",
+        "document's split",
     ];
     let mut table = Table::new("", &head);
     for one in &outcome.claims {
@@ -346,7 +348,8 @@ fn runs(outcome: &Outcome) -> Section {
         return section;
     }
 
-    let words = "A page of a run has its curves, scores, confusion matrix, map and mistakes.";
+    let words =
+        "The page of a run shows its learning curves, scores, confusion matrix, map and mistakes.";
     section.parts.push(Part::Text(words.to_owned()));
     section.parts.push(Part::Table(table));
     section
@@ -354,7 +357,7 @@ fn runs(outcome: &Outcome) -> Section {
 
 fn stores(outcome: &Outcome) -> Section {
     let mut section = Section::new("Stores");
-    let head = ["store", "clips", "changed in the recipe", "plan"];
+    let head = ["store", "clips", "recipe changes", "plan"];
     let mut table = Table::new("", &head);
     for store in &outcome.stores {
         table.rows.push(vec![
@@ -368,7 +371,7 @@ fn stores(outcome: &Outcome) -> Section {
         return section;
     }
 
-    let words = "A page of a store has what was kept and dropped, classes and sides, and rejects.";
+    let words = "The page of a store shows kept and dropped rows, classes, sides and rejects.";
     section.parts.push(Part::Text(words.to_owned()));
     section.parts.push(Part::Table(table));
     section

@@ -1,5 +1,5 @@
-//! Files of rows beside the result of each run: what was predicted of every test row, and where it lies on a map. Pages
-//! and queries are made of them; no score depends on them.
+//! Creates the files of rows next to the result of each run: the prediction for every test row, and its position on a
+//! map. Pages and queries read these files; no score depends on them.
 
 use std::fs;
 use std::path::Path;
@@ -9,18 +9,18 @@ use anyhow::{Context, Result};
 use super::trainer;
 use crate::cli::output::report;
 
-/// In a run's folder.
+/// File of predictions in a run's folder.
 const PREDICTIONS: &str = "predictions.parquet";
-/// In a run's folder.
+/// File of map positions in a run's folder.
 const MAP: &str = "map.parquet";
 
-/// What such a file is called until it is whole.
+/// Prefix and suffix of the name of such a file while it is incomplete.
 const PART: [&str; 2] = [".rows-", ".part"];
 
-/// Removes the files of the run in `folder`, which is about to be trained anew.
+/// Removes the files of the run in `folder`, which is about to be trained again.
 ///
 /// # Errors
-/// One cannot be removed.
+/// A file cannot be removed.
 pub(super) fn forget(folder: &Path) -> Result<()> {
     for name in [PREDICTIONS, MAP] {
         remove(&folder.join(name))?;
@@ -28,14 +28,14 @@ pub(super) fn forget(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the files of the finished run in `folder`, which was trained on `store`, where they are not there.
+/// Creates the files of the finished run in `folder`, which was trained on `store`, unless they exist.
 ///
 /// # Errors
-/// As `wavemill-train eval`.
+/// The errors of `wavemill-train eval`.
 pub(super) fn make(folder: &Path, store: &Path, threads: u16, device: &str) -> Result<()> {
     let predictions = folder.join(PREDICTIONS);
     let map = folder.join(MAP);
-    // Each has its name only once it is whole.
+    // A file gets its final name only when it is complete.
     if predictions.try_exists()? && map.try_exists()? {
         return Ok(());
     }
@@ -46,14 +46,14 @@ pub(super) fn make(folder: &Path, store: &Path, threads: u16, device: &str) -> R
     command.arg(folder).arg("--store").arg(store);
     command.arg("--predictions").arg(&predictions);
     command.arg("--map").arg(&map);
-    // On as many threads as it was trained on, so that predictions are those of the scores to the last bit.
+    // Training and prediction use the same number of threads, so that the predictions match the scores to the last bit.
     command.args(["--threads", &threads.to_string(), "--device", device]);
-    // The scores, which the run's result has.
+    // The output contains the scores, which are already in the run's result.
     let _ = trainer::run(command)?;
     Ok(())
 }
 
-/// What a killed command left.
+/// Removes the incomplete files that a killed command left.
 fn remove_parts(folder: &Path) -> Result<()> {
     let [prefix, suffix] = PART;
     let cannot_read = || format!("cannot read {}", folder.display());
@@ -85,7 +85,7 @@ mod tests {
     fn what_a_kill_left_goes_and_all_else_stays() {
         let folder = tempfile::tempdir().expect("a folder");
         for name in [PREDICTIONS, MAP, "result.json", ".rows-a1.part", ".rows-b2"] {
-            fs::write(folder.path().join(name), "").expect("room");
+            fs::write(folder.path().join(name), "").expect("disk space");
         }
         let names = || {
             let entries = fs::read_dir(folder.path()).expect("a folder");

@@ -1,5 +1,5 @@
-//! `wavemill experiment run`: data, stores, trainings, scores. Every step is a command that a user could type, and each
-//! finds by itself what an interrupted one has left.
+//! `wavemill experiment run`: finds the data, extracts the stores, trains the models and collects the scores. Every
+//! step is a command that a user could type, and each one continues from the state that an interrupted command left.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -41,14 +41,14 @@ Examples:
       --audio wavemill-demo/data/fma_demo --any-data --out demo/ \\
       --train cnn2d --epochs 3
 
---out gets stores/, runs/, result.json, and index.html with pages/. A killed or interrupted run goes on with the same \
-command, and what is finished is used again.
+--out receives stores/, runs/, result.json, and index.html with pages/. To continue a killed or interrupted run, repeat \
+the same command: finished stores and runs are reused.
 
-Exit codes: 0 ok, 1 failed, 2 usage, a fault of the experiment, data that is not there, not the published one or without \
-what a training reads, or no wavemill-train; 5 no space; else those of `wavemill extract` and `wavemill-train fit`; 130 \
-interrupted.";
+Exit codes: 0 ok, 1 failed, 2 wrong usage, invalid experiment, data that is missing, differs from the published data or \
+lacks the inputs of a training, or no wavemill-train; 5 no space; 130 interrupted; otherwise as for `wavemill extract` \
+and `wavemill-train fit`.";
 
-/// What a folder of results says of itself.
+/// File in the results folder that records the folder's state.
 const FOLDER_FILE: &str = "experiment.json";
 
 /// Arguments of `experiment run`.
@@ -58,7 +58,7 @@ pub struct RunArgs {
     /// A shipped experiment's name, or a TOML file
     #[arg(value_name = "NAME|FILE")]
     experiment: String,
-    /// Folder that holds the archives
+    /// Folder that contains the archives
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Folder, zip or file of the metadata, instead of one in --data
@@ -67,22 +67,22 @@ pub struct RunArgs {
     /// Folder or zip of the audio, instead of one in --data
     #[arg(long, value_name = "PATH")]
     audio: Option<PathBuf>,
-    /// Where stores, runs, result.json and pages go
+    /// Folder for stores, runs, result.json and pages
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
-    /// A variant, or several in one joined by +; may be given again [default: base, the recipe as it stands]
+    /// Variant, or several combined by +; may be repeated [default: base, the unchanged recipe]
     #[arg(long = "variant", value_name = "NAME")]
     variants: Vec<String>,
-    /// Train this one alone; may be given again [default: all that the experiment has]
+    /// Train only this model; may be repeated [default: all trainings of the experiment]
     #[arg(long = "train", value_name = "NAME")]
     trainings: Vec<String>,
-    /// Do not ask archives for their published sha1
+    /// Do not compare archives with their published sha1
     #[arg(long)]
     any_data: bool,
     /// Keep N clips of each store, chosen by hash
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
-    /// Epochs of every training, instead of its own
+    /// Number of epochs of every training, instead of its own
     #[arg(long, value_name = "N")]
     epochs: Option<u64>,
     /// Change a value of the recipe in every variant
@@ -91,52 +91,52 @@ pub struct RunArgs {
     /// Change a value of every configuration of training
     #[arg(long = "train-set", value_name = "KEY=VALUE")]
     train_sets: Vec<String>,
-    /// Threads; models depend on it in their last bits, so that a folder keeps the number it began with
-    /// [default: the processors]
+    /// Number of threads; models depend on it in their last bits, so a folder keeps the number of its first run
+    /// [default: the number of processors]
     #[arg(long, value_name = "N")]
     threads: Option<u16>,
-    /// What models are trained on: auto, cpu, cuda or cuda:N
+    /// Device for training: auto, cpu, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: String,
-    /// As of `extract`
+    /// Largest fraction of rejected clips, as in `wavemill extract`
     #[arg(long, value_name = "F")]
     max_reject_fraction: Option<f64>,
     #[command(flatten)]
     wait: WaitArgs,
-    /// Also try what the experiment sweeps over, on the honest store of `base`; trials are compared on validation
+    /// Also run the experiment's sweep, on the honest store of `base`; trials are compared on validation
     #[arg(long)]
     sweep: bool,
-    /// Log every training to the MLflow server at URI, as `wavemill-train fit --mlflow`; MLflow's experiment has the name
-    /// of this one
+    /// Log every training to the MLflow server at URI, as `wavemill-train fit --mlflow` does; the MLflow experiment has
+    /// the name of this one
     #[arg(long, value_name = "URI")]
     mlflow: Option<String>,
-    /// Show what would be done, with an estimate; write nothing
+    /// Show the planned work with an estimate; write nothing
     #[arg(long)]
     dry_run: bool,
-    /// The result as JSON on stdout
+    /// Print the result as JSON on stdout
     #[arg(long)]
     json: bool,
 }
 
-/// `experiment.json`: what later commands on the same folder have to know.
+/// Contents of `experiment.json`: the state that later commands on the same folder need.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct FolderState {
-    /// The experiment's name.
+    /// Name of the experiment.
     experiment: String,
-    /// Threads of every training.
+    /// Number of threads of every training.
     threads: u16,
-    /// Archives whose sha1 was compared.
+    /// Archives whose sha1 was compared with the published one.
     #[serde(default)]
     checked: CheckedArchives,
-    /// What each page was made of.
+    /// Identity of the content from which each page was made.
     #[serde(default)]
     pages: PagesMade,
 }
 
-/// Does what `args` ask for.
+/// Runs the experiment as `args` request.
 ///
 /// # Errors
-/// As the commands that it stands for.
+/// The errors of the commands that the experiment runs.
 pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
     let source = ExperimentSource::find(&args.experiment)?;
     let selection = args.selection();
@@ -153,7 +153,9 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
         let models = match trainer::check() {
             Ok(()) => Some(ModelInputs::all()?),
             Err(error) => {
-                report(&format!("what models read is not checked: {error}\n"));
+                report(&format!(
+                    "the inputs of the models are not checked: {error}\n"
+                ));
                 None
             }
         };
@@ -170,7 +172,7 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
         }
         state.write(&args.out)?;
     }
-    report("checking what the trainings need\n");
+    report("checking the inputs of the trainings\n");
     let previews = previews(args, &work, &data)?;
     let models = ModelInputs::all()?;
     needs::check(args, &work, &data, previews, Some(&models))?;
@@ -221,7 +223,7 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
         write!(out, "{}", tables::text(&outcome))?;
     }
     report(&format!(
-        "the result is in {}, and as a page in {}\n",
+        "result written to {}, page to {}\n",
         path.display(),
         index.display()
     ));
@@ -229,7 +231,7 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
 }
 
 impl RunArgs {
-    /// What `fit` and `sweep` are told of MLflow.
+    /// Returns the MLflow arguments for `fit` and `sweep`.
     fn mlflow_words<'a>(&'a self, experiment: &'a str) -> Vec<&'a str> {
         match &self.mlflow {
             Some(uri) => vec!["--mlflow", uri, "--mlflow-experiment", experiment],
@@ -252,7 +254,7 @@ impl RunArgs {
         }
     }
 
-    /// Where each store's data is.
+    /// Finds the data of each store.
     fn data(&self, work: &Work) -> Result<Vec<FoundData>> {
         let asked = AskedData {
             folder: self.data.clone(),
@@ -271,7 +273,7 @@ impl RunArgs {
         self.out.join("stores").join(name)
     }
 
-    /// The command that makes a store.
+    /// Returns the `extract` command that creates a store.
     fn extract(&self, store: &StoreWork, data: &FoundData) -> Result<ExtractCommand> {
         let mut line: Vec<OsString> = vec!["--recipe".into(), store.recipe.source.clone().into()];
         for set in &store.recipe.sets {
@@ -305,12 +307,12 @@ fn previews(args: &RunArgs, work: &Work, data: &[FoundData]) -> Result<Vec<Previ
         let preview = args.extract(store, data)?.forecast();
         previews.push(preview.with_context(|| format!("store {}", store.name))?);
     }
-    // The answer of the last preview to signals has ended with it.
-    interrupt::at_once("interrupted; the same command goes on from there")?;
+    // The signal handling of the last preview has ended with it, so it is set again.
+    interrupt::at_once("interrupted; run the same command again to continue")?;
     Ok(previews)
 }
 
-/// What would be done, on stdout.
+/// Prints the planned work to stdout.
 fn forecast(
     args: &RunArgs,
     work: &Work,
@@ -337,13 +339,9 @@ fn forecast(
     }
 
     if let Some(sweep) = sweep {
-        writeln!(out, "a sweep on {}\n", work.stores[sweep.store].name)?;
+        writeln!(out, "sweep on {}\n", work.stores[sweep.store].name)?;
     }
-    writeln!(
-        out,
-        "{} trainings; how long they take is not known before",
-        work.runs.len()
-    )?;
+    writeln!(out, "{} trainings, duration unknown", work.runs.len())?;
     for run in &work.runs {
         let epochs = run.config.config.train.epochs;
         writeln!(
@@ -359,12 +357,12 @@ fn make_store(args: &RunArgs, store: &StoreWork, data: &FoundData) -> Result<Sto
     let path = args.store_path(&store.name);
     args.extract(store, data)?
         .run()
-        .with_context(|| format!("store {} (of other data, another --out)", store.name))?;
-    // A job's own answer to signals has ended with it.
-    interrupt::at_once("interrupted; the same command goes on from there")?;
+        .with_context(|| format!("store {} (other data need another --out)", store.name))?;
+    // The signal handling of the extraction has ended with it, so it is set again.
+    interrupt::at_once("interrupted; run the same command again to continue")?;
 
     let latest = Store::at(&path).latest()?;
-    let made = latest.with_context(|| format!("{}: no version in it", path.display()))?;
+    let made = latest.with_context(|| format!("{}: contains no version", path.display()))?;
     Ok(StoreOutcome {
         name: store.name.clone(),
         sets: store.recipe.sets.clone(),
@@ -375,7 +373,8 @@ fn make_store(args: &RunArgs, store: &StoreWork, data: &FoundData) -> Result<Sto
     })
 }
 
-/// The result of a run: of a finished one as it is, else by `wavemill-train fit`. Its files of rows lie beside it.
+/// Returns the result of a run: reads it if the run is finished, otherwise trains with `wavemill-train fit`. Also
+/// creates the run's files of rows.
 fn train(
     args: &RunArgs,
     run: &RunWork,
@@ -387,12 +386,12 @@ fn train(
     let folder = args.out.join("runs").join(&run.name);
     let result = folder.join("result.json");
     let store_path = args.store_path(store);
-    // What fit writes last of all.
+    // `fit` writes this file last.
     if let Some(finished) = read_result(&result)?
         && finished.manifest_hash == manifest_hash
         && finished.config_hash == run.config.config.hash()
     {
-        report("  there already\n");
+        report("  already finished\n");
         rows::make(&folder, &store_path, threads, &args.device)?;
         return Ok(finished);
     }
@@ -413,20 +412,20 @@ fn train(
     command.args(["--threads", &threads.to_string(), "--device", &args.device]);
     command.args(mlflow);
 
-    // Its result is in the run's folder.
+    // The output of the trainer is not needed: the result is in the run's folder.
     trainer::run(command)?;
     let finished = read_result(&result)?
-        .with_context(|| format!("{}: not there after the run", result.display()))?;
+        .with_context(|| format!("{}: missing after the training", result.display()))?;
     rows::make(&folder, &store_path, threads, &args.device)?;
     Ok(finished)
 }
 
-/// The pages of all stores and runs, where they are not there yet.
+/// Creates the pages of all stores and runs that have no current page.
 fn make_pages(args: &RunArgs, work: &Work, state: &mut FolderState) -> Result<()> {
     for StoreWork { name, .. } in &work.stores {
         let folder = args.store_path(name);
         if pages::make_store(&args.out, &folder, name, &mut state.pages)? {
-            // After each one, so that a kill costs one page at most.
+            // Saved after each page, so that a kill loses at most one.
             state.write(&args.out)?;
         }
     }
@@ -447,7 +446,7 @@ fn read_result(path: &Path) -> Result<Option<RunResult>> {
 
     let result = serde_json::from_str(&text).with_context(|| {
         format!(
-            "{}: damaged: remove its folder, and the run is done again",
+            "{}: damaged: remove its folder to train the run again",
             path.display()
         )
     })?;
@@ -455,14 +454,17 @@ fn read_result(path: &Path) -> Result<Option<RunResult>> {
 }
 
 impl FolderState {
-    /// That of `folder`, or a new one in it.
+    /// Reads the state of `folder`, or creates the folder with a new state.
     ///
     /// # Errors
-    /// [`UsageError`]: the folder is another experiment's, or was begun with other threads; it cannot be written.
+    /// [`UsageError`] if the folder belongs to another experiment or was begun with another number of threads; an I/O
+    /// error if it cannot be written.
     fn open(folder: &Path, experiment: &str, threads: Option<u16>) -> Result<Self> {
         let most = u16::try_from(THREADS_MAX).unwrap_or(u16::MAX);
         if let Some(threads) = threads.filter(|threads| !(1..=most).contains(threads)) {
-            return Err(UsageError(format!("--threads {threads}: from 1 to {most}")).into());
+            return Err(
+                UsageError(format!("--threads {threads}: must be from 1 to {most}")).into(),
+            );
         }
 
         if folder.try_exists()? && !folder.is_dir() {
@@ -481,7 +483,7 @@ impl FolderState {
                     pages: PagesMade::new(),
                 };
                 fs::create_dir_all(folder)
-                    .with_context(|| format!("--out {}: cannot make it", folder.display()))?;
+                    .with_context(|| format!("--out {}: cannot create it", folder.display()))?;
                 state.write(folder)?;
                 return Ok(state);
             }
@@ -496,15 +498,15 @@ impl FolderState {
         if state.experiment != experiment {
             let other = &state.experiment;
             return Err(UsageError(format!(
-                "--out {out}: holds the experiment {other}: use another folder"
+                "--out {out}: contains the experiment {other}: use another folder"
             ))
             .into());
         }
         if let Some(threads) = threads.filter(|threads| *threads != state.threads) {
             let begun = state.threads;
             return Err(UsageError(format!(
-                "--threads {threads}: {out} was begun with {begun}, and models depend on it: leave it out, or use \
-                 another --out"
+                "--threads {threads}: {out} was started with {begun}, and models depend on this number: omit --threads, or \
+                 use another --out"
             ))
             .into());
         }
@@ -531,12 +533,17 @@ mod tests {
         let open = |name, threads| {
             FolderState::open(&out, name, threads).map_err(|error| error.to_string())
         };
+
         assert_eq!(open("fma-large", Some(3)).expect("new").threads, 3);
         assert_eq!(open("fma-large", None).expect("the same").threads, 3);
+
         let other = open("fma-small", None).expect_err("another");
-        assert!(other.contains("holds the experiment fma-large"), "{other}");
+        assert!(
+            other.contains("contains the experiment fma-large"),
+            "{other}"
+        );
         let threads = open("fma-large", Some(4)).expect_err("other threads");
-        assert!(threads.contains("was begun with 3"), "{threads}");
+        assert!(threads.contains("was started with 3"), "{threads}");
         let none = open("fma-large", Some(0)).expect_err("none");
         assert!(none.contains("from 1 to"), "{none}");
     }

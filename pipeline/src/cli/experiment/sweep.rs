@@ -1,4 +1,4 @@
-//! What an experiment sweeps over: `wavemill-train sweep` on the honest store of the base variant.
+//! Runs the sweep of an experiment: `wavemill-train sweep` on the honest store of the base variant.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -15,36 +15,36 @@ use super::work::{Selection, Work};
 use crate::cli::exit::UsageError;
 use crate::cli::write_whole;
 
-/// A sweep that is to be made.
+/// A sweep to run.
 #[derive(Clone, Debug)]
 pub(super) struct SweepWork {
-    /// Index of its store.
+    /// Index of the sweep's store.
     pub store: usize,
     spec: SweepSpec,
-    /// `key=value` over every trial.
+    /// Changes to the configuration of every trial, as `key=value`.
     sets: Vec<String>,
 }
 
-/// A trial, as `result.json` has it.
+/// A trial, as in `result.json`.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct TrialOutcome {
-    /// What it changed.
+    /// Changes to the configuration in this trial.
     pub set: Value,
-    /// The selecting figure after each epoch.
+    /// Value of the selection metric after each epoch.
     pub values: Value,
-    /// The best of them.
+    /// Best of the values.
     pub best: Value,
-    /// Whether it ended before its last epoch.
+    /// True if the trial ended before its last epoch.
     pub ended_early: Value,
 }
 
 impl TrialOutcome {
-    /// The best of its figures; `None` where it has none.
+    /// Returns the best value, or `None` if the trial has none.
     pub(super) fn best_value(&self) -> Option<f64> {
         self.best.as_f64()
     }
 
-    /// What it changed: `optimizer.lr=0.01 train.epochs=3`.
+    /// Formats the changes of the trial as `optimizer.lr=0.01 train.epochs=3`.
     pub(super) fn set_words(&self) -> String {
         let set = self.set.as_array().into_iter().flatten();
         let set: Vec<&str> = set.filter_map(Value::as_str).collect();
@@ -52,10 +52,10 @@ impl TrialOutcome {
     }
 }
 
-/// Whether `wavemill-train sweep` can read what the experiment sweeps over.
+/// Checks that `wavemill-train sweep` can read the experiment's sweep.
 ///
 /// # Errors
-/// [`UsageError`] naming the key.
+/// [`UsageError`] that names the key.
 pub(super) fn check(experiment: &Experiment) -> Result<(), UsageError> {
     let Some(sweep) = &experiment.sweep else {
         return Ok(());
@@ -67,7 +67,7 @@ pub(super) fn check(experiment: &Experiment) -> Result<(), UsageError> {
         return Err(UsageError(words.to_owned()));
     }
 
-    // Each value by itself, so that a wrong one is told now and not after all trainings.
+    // Each value is checked separately, so that a wrong one is reported now and not after all trainings.
     let like = sweep.like.as_deref().map(ShippedConfig::find).transpose();
     let like = like.map_err(|error| UsageError(format!("sweep.like: {error}")))?;
     for (key, values) in &search.parameters {
@@ -86,10 +86,10 @@ pub(super) fn check(experiment: &Experiment) -> Result<(), UsageError> {
 }
 
 impl SweepWork {
-    /// The experiment's sweep; its store is added to `work` where it is not there.
+    /// Creates the experiment's sweep, and adds its store to `work` if it is new.
     ///
     /// # Errors
-    /// [`UsageError`]: the experiment sweeps over nothing, or over something impossible.
+    /// [`UsageError`] if the experiment has no sweep, or an invalid one.
     pub(super) fn of(
         source: &ExperimentSource,
         work: &mut Work,
@@ -111,10 +111,10 @@ impl SweepWork {
         })
     }
 
-    /// Trains what is not trained yet. Runs lie in `out/sweep`.
+    /// Trains the trials that are not trained yet. Their runs are stored in `out/sweep`.
     ///
     /// # Errors
-    /// As `wavemill-train sweep`.
+    /// The errors of `wavemill-train sweep`.
     pub(super) fn run(
         &self,
         out: &Path,
@@ -161,7 +161,7 @@ impl SweepWork {
     }
 }
 
-/// A value of a trial without a copy; null where it has none.
+/// Takes a value out of a trial without copying it; null if the trial has none.
 fn take(trial: &mut Value, key: &str) -> Value {
     trial.get_mut(key).map_or(Value::Null, Value::take)
 }

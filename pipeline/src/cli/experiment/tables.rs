@@ -1,69 +1,69 @@
-//! The tables of an experiment as text for a terminal. A page shows the same ones (`pages`).
+//! Formats the tables of an experiment as text for a terminal. The module `pages` shows the same tables.
 
 use wavemill_schemas::text::shown;
 
 use super::outcome::{Figure, Outcome};
 use super::sweep::TrialOutcome;
 
-/// Columns of the tables.
+/// Widths of the tables' columns.
 const TRAIN_COLUMNS: usize = 20;
 const FIGURE_COLUMNS: usize = 26;
 const DOCUMENT_COLUMNS: usize = 12;
 const SCORE_COLUMNS: usize = 26;
 
-/// What stands above a sweep's trials.
+/// Heading above the trials of a sweep.
 pub(super) const SWEEP_WORDS: &str =
-    "of each trial the best validation of `train.select` (loss: the lower the better)";
+    "best validation value of `train.select` in each trial (for loss, lower is better)";
 
-/// The scores of a variant and target, in three columns: the document's, ours under its split, and ours under the
+/// Scores of a variant and target in three columns: the document's, ours under the document's split, and ours under the
 /// recipe's.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ScoreTable {
-    /// As asked for.
+    /// Name of the variant, without its split.
     pub variant: String,
-    /// What is predicted.
+    /// Name of the predicted target.
     pub target: String,
-    /// Classes that are told apart.
+    /// Number of classes of the target.
     pub n_classes: usize,
     /// Heading of our scores under the document's split.
     pub as_in_document: String,
     /// Heading of our scores under the recipe's split.
     pub recipe: String,
-    /// In the order of trainings.
+    /// Lines, in the order of trainings.
     pub lines: Vec<ScoreLine>,
-    /// What the splits leak, what the document says, and what the command changed.
+    /// Notes about the leakage of the splits, the document's claims, and the changes by the command.
     pub notes: Vec<String>,
 }
 
-/// A figure of a training.
+/// One figure of a training, a line of a table.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct ScoreLine {
     /// Name of the training.
     pub train: String,
-    /// Such as `accuracy, segments`.
+    /// Name of the figure, such as `accuracy, segments`.
     pub measure: String,
-    /// What the document claims.
+    /// Value that the document claims.
     pub document: Option<f64>,
-    /// Under the document's split.
+    /// Our figure under the document's split.
     pub as_in_document: Option<Figure>,
-    /// Under the recipe's split.
+    /// Our figure under the recipe's split.
     pub recipe: Option<Figure>,
 }
 
 impl ScoreLine {
-    /// The document's figure as it is shown; a dash where it names none.
+    /// Formats the document's value; a dash if the document claims none.
     pub(super) fn document_words(&self) -> String {
         self.document
             .map_or("-".to_owned(), |value| format!("{value:.3}"))
     }
 }
 
-/// One of our figures as it is shown; a dash where there is none.
+/// Formats one of our figures; a dash if there is none.
 pub(super) fn figure_words(figure: Option<&Figure>) -> String {
     figure.map_or("-".to_owned(), Figure::words)
 }
 
-/// All tables of an outcome.
+/// Formats all tables of an outcome.
 pub(super) fn text(outcome: &Outcome) -> String {
     let mut text = String::new();
     for table in outcome.tables() {
@@ -74,7 +74,7 @@ pub(super) fn text(outcome: &Outcome) -> String {
 }
 
 impl ScoreTable {
-    /// `variant base: genre (12 classes)`.
+    /// Returns the title of the table, such as `variant base: genre (12 classes)`.
     pub(super) fn title(&self) -> String {
         let Self {
             variant,
@@ -94,7 +94,7 @@ impl ScoreTable {
 
         let mut train_before = None;
         for line in &self.lines {
-            // Its name stands before its first line alone.
+            // The name of a training is shown only in its first line.
             let is_first = train_before != Some(&line.train);
             let name = if is_first { line.train.as_str() } else { "" };
             train_before = Some(&line.train);
@@ -116,7 +116,7 @@ impl ScoreTable {
     }
 }
 
-/// A line for each trial, in their order.
+/// Formats a line for each trial, in their order.
 fn sweep_text(trials: &[TrialOutcome]) -> String {
     let mut text = String::new();
     for trial in trials {

@@ -1,4 +1,4 @@
-//! The trainer's program as an experiment starts it: it ends with this process, and gets its signals.
+//! Starts the trainer's program for an experiment. The trainer ends with this process and receives its signals.
 
 use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
@@ -16,10 +16,10 @@ use crate::cli::{beside, not_there};
 /// The documented exit code after a signal.
 const INTERRUPTED: u8 = 130;
 
-/// Whether the program is there: asked before hours of extraction, and not after.
+/// Checks that the trainer can be started and has this program's version, before hours of extraction.
 ///
 /// # Errors
-/// [`UsageError`] with what builds it.
+/// [`UsageError`] with the command that builds the trainer.
 pub(super) fn check() -> Result<(), UsageError> {
     let answer = Command::new(beside(TRAINER))
         .arg("--version")
@@ -33,52 +33,55 @@ pub(super) fn check() -> Result<(), UsageError> {
             }
 
             Err(UsageError(format!(
-                "`{TRAINER} --version` says `{}`, and this is {}: {BUILD_TRAINER} builds it anew",
+                "`{TRAINER} --version` reports `{}`, but this is {}: rebuild it with {BUILD_TRAINER}",
                 shown(said.trim()),
                 env!("CARGO_PKG_VERSION")
             )))
         }
         Ok(said) => Err(UsageError(format!(
-            "{TRAINER} does not start ({}): `{TRAINER} --version` says why; {BUILD_TRAINER} builds it anew",
+            "{TRAINER} does not start ({}): `{TRAINER} --version` shows the reason; rebuild it with {BUILD_TRAINER}",
             said.status
         ))),
         Err(_) => Err(UsageError(not_there(TRAINER, BUILD_TRAINER))),
     }
 }
 
-/// The command `subcommand` of it, to which arguments can be added.
+/// Returns a command that runs `subcommand` of the trainer; arguments can be added to it.
 pub(super) fn command(subcommand: &str) -> Command {
     let mut command = Command::new(beside(TRAINER));
     command
         .args(output_words())
         .arg(subcommand)
-        // Held open and never written to: where this process is killed, its end ends the trainer.
+        // The pipe stays open and is never written to: if this process is killed, the pipe closes and the trainer ends.
         .stdin(Stdio::piped())
         .env("WAVEMILL_END_WITH_STDIN", "1")
         .stdout(Stdio::piped())
-        // A signal reaches this program alone, which passes it on.
+        // A signal of the terminal reaches only this program, which passes it on.
         .process_group(0);
     command
 }
 
-/// Runs it to its end, and returns what it wrote to stdout.
+/// Runs the trainer to its end and returns its standard output.
 ///
 /// # Errors
-/// [`ChildFailure`] with its exit code, which is 130 after a signal; it cannot be started.
+/// [`ChildFailure`] with the trainer's exit code, which is 130 after a signal; an I/O error if it cannot be started.
 pub(super) fn run(mut command: Command) -> Result<String> {
     let mut child = command
         .spawn()
         .with_context(|| not_there(TRAINER, BUILD_TRAINER))?;
-    let mut stdout = child.stdout.take().context("a piped child has a stdout")?;
+    let mut stdout = child
+        .stdout
+        .take()
+        .context("no pipe from the standard output of the child process")?;
     let child = ChildGuard::new(child);
     let passing = PassedOn::to(&child);
 
-    // Until the child closes it, which is at its end.
+    // Reads until the child closes its stdout, which happens when it ends.
     let mut said = String::new();
     let read = stdout.read_to_string(&mut said);
     let code = code_of(child.wait()?);
     if passing.was_interrupted() {
-        report("wavemill: interrupted; the same command goes on from there\n");
+        report("wavemill: interrupted; run the same command again to continue\n");
         return Err(ChildFailure { code: INTERRUPTED }.into());
     }
     if code != 0 {

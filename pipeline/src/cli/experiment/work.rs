@@ -1,4 +1,4 @@
-//! Which stores and trainings an experiment comes to: each recipe and each configuration once.
+//! Determines the stores and trainings of an experiment: each recipe and each configuration once.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -8,76 +8,76 @@ use wavemill_schemas::experiment::{
     VariantRecipe,
 };
 
-/// Digits of an identity in a folder's name.
+/// Number of digits of an identity in a folder's name.
 const ID_DIGITS: usize = 8;
 
-/// What is asked for, of all that the experiment has.
+/// The requested part of an experiment.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Selection {
     /// Variants, each a name or several joined by `+`.
     pub variants: Vec<String>,
-    /// Trainings; all where it is empty.
+    /// Trainings; all of them if empty.
     pub trainings: Vec<String>,
-    /// `key=value` over the recipe of every variant.
+    /// Changes to the recipe of every variant, as `key=value`.
     pub sets: Vec<String>,
-    /// `key=value` over every configuration.
+    /// Changes to every training configuration, as `key=value`.
     pub train_sets: Vec<String>,
-    /// Clips of a store.
+    /// Limit on the clips of each store, if any.
     pub limit: Option<u64>,
 }
 
-/// A store that is to be made.
+/// A store to create.
 #[derive(Clone, Debug)]
 pub(super) struct StoreWork {
-    /// Its folder's name.
+    /// Name of the store's folder.
     pub name: String,
-    /// What is extracted.
+    /// Recipe of the extraction.
     pub recipe: VariantRecipe,
 }
 
-/// A run that is to be trained.
+/// A run to train.
 #[derive(Clone, Debug)]
 pub(super) struct RunWork {
-    /// Its folder's name.
+    /// Name of the run's folder.
     pub name: String,
-    /// Index of its store.
+    /// Index of the run's store in [`Work::stores`].
     pub store: usize,
-    /// What is trained.
+    /// Configuration of the training.
     pub config: VariantConfig,
 }
 
-/// A place in the tables: which run has the scores.
+/// A place in the tables, and the run that has its scores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cell {
-    /// As asked for.
+    /// Name of the variant, without its split.
     pub variant: String,
-    /// The split.
+    /// Split under which the model is trained and tested.
     pub split: SplitKind,
     /// Name of the training.
     pub train: String,
-    /// Index of its run.
+    /// Index of the run in [`Work::runs`].
     pub run: usize,
 }
 
-/// All that is to be done.
+/// All stores and runs that an experiment requires.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Work {
-    /// Each resolved recipe once.
+    /// Stores, one for each resolved recipe.
     pub stores: Vec<StoreWork>,
-    /// Each configuration on each store once.
+    /// Runs, one for each configuration on each store.
     pub runs: Vec<RunWork>,
-    /// By variant, training and split.
+    /// Cells, one for each variant, split and training.
     pub cells: Vec<Cell>,
 }
 
-/// A variant without its split, and the splits that are asked for.
+/// A variant without its split, and the requested splits.
 struct VariantSplits {
     variant: String,
     splits: &'static [SplitKind],
 }
 
 impl VariantSplits {
-    /// `as-in-document` among the names asks for the document's split alone.
+    /// Parses a requested variant. The name `as-in-document` in it requests only the document's split.
     fn of(asked: &str) -> Self {
         let names = asked.split(JOIN).filter(|name| *name != AS_IN_DOCUMENT);
         let names: Vec<&str> = names.collect();
@@ -97,7 +97,7 @@ impl VariantSplits {
     }
 }
 
-/// What a store's folder is named by.
+/// The content from which the name of a store's folder is computed.
 #[derive(Serialize)]
 struct StoreIdentity<'a> {
     recipe: &'a wavemill_schemas::recipe::Recipe,
@@ -105,10 +105,11 @@ struct StoreIdentity<'a> {
 }
 
 impl Work {
-    /// What `selection` comes to.
+    /// Determines the work for `selection`.
     ///
     /// # Errors
-    /// [`wavemill_schemas::experiment::ExperimentError`]: no such variant or training, or a set that cannot be.
+    /// [`wavemill_schemas::experiment::ExperimentError`] if a variant or training does not exist, or a change is
+    /// invalid.
     pub(super) fn of(source: &ExperimentSource, selection: &Selection) -> Result<Self> {
         let trainings = source.experiment.trainings(&selection.trainings)?;
         let mut work = Self::default();
@@ -138,10 +139,10 @@ impl Work {
         Ok(work)
     }
 
-    /// Index of the store of a recipe, which is added where it is new.
+    /// Returns the index of the store of a recipe, and adds the store if it is new.
     ///
     /// # Errors
-    /// JSON that cannot be written; cannot happen.
+    /// An error of the JSON writer, which cannot happen.
     pub(super) fn store(
         &mut self,
         experiment: &Experiment,
@@ -160,7 +161,7 @@ impl Work {
         Ok(self.stores.len() - 1)
     }
 
-    /// Index of the run of a configuration on a store, which is added where it is new.
+    /// Returns the index of the run of a configuration on a store, and adds the run if it is new.
     fn run(&mut self, train: &TrainSpec, store: usize, config: VariantConfig) -> Result<usize> {
         let identity = (&self.stores[store].name, &config.config);
         let name = format!("{}-{}", train.name, id(&identity)?);
@@ -205,6 +206,7 @@ mod tests {
             (work.stores.len(), work.runs.len(), work.cells.len()),
             (1, 4, 4)
         );
+
         let sets = &work.runs[0].config.sets;
         assert!(
             sets.contains(&r#"data.split="stratified""#.to_owned()),
@@ -235,11 +237,13 @@ mod tests {
             "fma-large",
             &selection(&["as-in-document+mfcc"], &["cnn2d"]),
         );
+
         assert_eq!(
             (one.stores.len(), one.runs.len(), one.cells.len()),
             (1, 1, 1)
         );
         assert_eq!(one.cells[0].variant, "mfcc");
+
         let split = one.runs[0].config.config.data.split.as_deref();
         assert_eq!(split, Some("stratified"));
     }
@@ -248,6 +252,7 @@ mod tests {
     fn variants_can_be_put_on_top_of_each_other() {
         let both = work("fma-large", &selection(&["mfcc+16-classes"], &["cnn2d"]));
         let store = &both.stores[0];
+
         assert!(
             !store
                 .recipe
@@ -257,6 +262,7 @@ mod tests {
                 .iter()
                 .any(|step| step.step == "genres")
         );
+
         assert_eq!(
             both.runs[0].config.config.data.feature.as_deref(),
             Some("mfcc")

@@ -1,4 +1,4 @@
-//! `wavemill serve`: trained models that answer for songs, by a web page and by HTTP.
+//! `wavemill serve`: a web page and an HTTP interface to trained models.
 
 mod songs;
 
@@ -32,67 +32,68 @@ Examples:
   wavemill serve --run runs/plain --listen 0.0.0.0 --host music.example
   curl --data-binary @song.mp3 http://127.0.0.1:8080/api/predict
 
-The page is at http://127.0.0.1:8080/, the interface is described at /api/openapi.json. Songs are kept in memory alone, \
-until they are answered. There is no password: whoever reaches the port may ask.
+The page is at http://127.0.0.1:8080/, the description of the API at /api/openapi.json. Songs are kept only in memory, \
+until the response is sent. There is no authentication: every client that can reach the port can send songs.
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such run, 130 ended by SIGINT or SIGTERM, after the songs in progress \
-(a second signal ends at once), else those of `wavemill-train predict`.";
+Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such run, 130 stopped by SIGINT or SIGTERM, after the songs in progress \
+(a second signal stops at once), otherwise as for `wavemill-train predict`.";
 
-/// Threads that move bytes; what computes has threads of its own.
+/// Number of threads for network I/O; computations have threads of their own.
 const HTTP_THREADS: usize = 2;
-/// All classes: the page shows more of them than a line of `predict` has.
+/// Number of classes in a prediction: all of them, because the page shows more classes than a line of `predict`.
 const TOP: &str = "65535";
 
-/// Answer for songs: a web page, and an HTTP interface, of trained models
+/// Serve trained models for uploaded songs, by a web page and an HTTP interface
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ServeCommand {
-    /// The folder that `wavemill-train fit` wrote; may be given again, for several models side by side
+    /// Folder that `wavemill-train fit` wrote; may be repeated, for several models side by side
     #[arg(long = "run", value_name = "DIR", required = true)]
     runs: Vec<PathBuf>,
-    /// The port; 0 takes a free one
+    /// Port; 0 selects a free one
     #[arg(long, value_name = "N", default_value_t = 8080)]
     port: u16,
-    /// The address to listen on; the default is reached from this machine alone
+    /// Address to listen on; the default accepts connections from this machine only
     #[arg(long, value_name = "ADDRESS", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     listen: IpAddr,
-    /// A name that the server answers to, beside localhost; may be repeated
+    /// Host name that the server accepts in addition to localhost; may be repeated
     #[arg(long = "host", value_name = "NAME")]
     hosts: Vec<String>,
-    /// The largest file
+    /// Largest size of an uploaded file
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_upload)]
     max_upload: usize,
-    /// Seconds of the longest song
+    /// Longest duration of a song, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 900.0, value_parser = parse_seconds)]
     max_duration: f64,
-    /// Songs that are received, wait or are computed at once; who asks beyond them is told to ask again
+    /// Number of songs received, waiting or computed at the same time; further requests get status 503 and a
+    /// Retry-After header
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1024))]
     in_flight: u16,
-    /// Seconds from the end of an upload to its answer
+    /// Time limit from the end of an upload to its response, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
-    /// Songs that are decoded and computed at once [default: the processors]
+    /// Number of songs decoded and computed at the same time [default: the number of processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }
 
 impl ServeCommand {
-    /// Answers until a signal comes.
+    /// Serves requests until a signal arrives.
     ///
     /// # Errors
-    /// Wrong usage, a model that cannot answer, and at last [`Interrupted`].
+    /// Wrong usage, a model that cannot be loaded, and at the end [`Interrupted`].
     pub fn run(&self) -> Result<()> {
         let server = Arc::new(Server::new(self.setup()?));
         let runtime = runtime::Builder::new_multi_thread()
             .worker_threads(HTTP_THREADS)
-            // By their name, a panic in one of them is known to be told to a client, and ends nothing.
+            // A panic in a thread with this name is reported to a client and does not end the process.
             .thread_name(WORKER_NAME)
             .enable_all()
             .build()
             .context("cannot start threads")?;
 
         let ended = runtime.block_on(self.answer(&server));
-        // A thread that still decodes a song which nobody waits for is not waited for either.
+        // Does not wait for threads that are decoding a song whose client has disconnected.
         runtime.shutdown_background();
         ended
     }
@@ -101,12 +102,12 @@ impl ServeCommand {
         let mut inputs: Vec<Input> = Vec::new();
         let mut models = Vec::new();
         for (place, run) in self.runs.iter().enumerate() {
-            // Answers are told apart by their runs' names.
+            // Predictions of different models are distinguished by the names of their runs.
             if self.runs[..place].contains(run) {
                 return Err(UsageError(format!("--run {}: given twice", run.display())).into());
             }
             let input = Input::of_run(run)?;
-            // Models that see the same feature share its rows.
+            // Models with the same feature share its rows.
             let known = inputs
                 .iter()
                 .position(|known| known.feature_id() == input.feature_id());
@@ -154,7 +155,7 @@ impl ServeCommand {
     }
 
     async fn answer(&self, server: &Arc<Server>) -> Result<()> {
-        // Before anything else, so that no signal finds nobody.
+        // The handlers are installed first, so that no signal is lost.
         let mut signals = Signals::new()?;
         let address = SocketAddr::new(self.listen, self.port);
         let listener = TcpListener::bind(address).await.map_err(|error| {
@@ -171,7 +172,7 @@ impl ServeCommand {
             }
         }
         output::report(&format!(
-            "{} at http://{address}/; Ctrl-C ends it\n",
+            "{} at http://{address}/; press Ctrl-C to stop\n",
             server.runs().join(" and ")
         ));
 
@@ -179,18 +180,21 @@ impl ServeCommand {
         tokio::spawn(async move {
             signals.next().await;
             let _ = stop.send(true);
-            eprintln!("stopping after the songs in progress; once more to stop at once");
+            eprintln!("stopping after the songs in progress; a second signal stops at once");
             signals.next().await;
-            // The models' processes end with the pipes from this one.
+            // The models' processes end when the pipes from this process close.
             exit::last_line("stopped at once by a second signal");
             std::process::exit(130);
         });
         serve::run(server, listener, stopped).await;
-        Err(Interrupted("ended by a signal; the songs in progress were answered".to_owned()).into())
+        Err(
+            Interrupted("stopped by a signal; the songs in progress were finished".to_owned())
+                .into(),
+        )
     }
 }
 
-/// SIGINT and SIGTERM.
+/// Receivers of SIGINT and SIGTERM.
 struct Signals {
     int: Signal,
     term: Signal,
@@ -212,19 +216,20 @@ impl Signals {
     }
 }
 
-/// The trainer's program as a process that answers song after song.
+/// Returns the command that starts the trainer as a process that predicts one song after another.
 fn model_command(run: &Path) -> Command {
     let mut command = Command::new(beside(TRAINER));
     command
         .args(["predict", "--streams", "--top", TOP, "--run"])
         .arg(run)
         .arg("-")
-        // A signal of the terminal reaches this program alone, which lets songs in progress end.
+        // A signal of the terminal reaches only this program, which lets the songs in progress finish.
         .process_group(0);
     command
 }
 
-/// Of a model that did not even begin: its own exit code, where it has said why.
+/// Converts the error of a model that did not start to the model's own exit code if its process has reported the
+/// reason.
 fn cannot_answer(error: ModelError) -> Error {
     match error {
         ModelError::Ended {
@@ -244,17 +249,19 @@ fn cannot_answer(error: ModelError) -> Error {
 fn parse_upload(text: &str) -> Result<usize, String> {
     let bytes = parse_bytes(text)?;
     if bytes == 0 || bytes > FILE_BYTES_MAX {
-        return Err(format!("from 1 to {FILE_BYTES_MAX} bytes"));
+        return Err(format!("must be from 1 to {FILE_BYTES_MAX} bytes"));
     }
     Ok(bytes)
 }
 
 fn parse_seconds(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|_| "give seconds".to_owned())?;
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "expected a number of seconds".to_owned())?;
     if seconds > 0.0 && seconds <= OUTPUT_S_MAX {
         Ok(seconds)
     } else {
-        Err(format!("above 0, and at most {OUTPUT_S_MAX}"))
+        Err(format!("must be above 0 and at most {OUTPUT_S_MAX}"))
     }
 }
 
@@ -271,14 +278,16 @@ mod tests {
         Ok(command_of::<ServeCommand>(&words)?.limits())
     }
 
-    /// A default stands in the flags, for the help, and in the limits, with its reason.
+    /// Each default appears twice: in the flags, for the help, and in the limits, with its reason.
     #[test]
     fn the_defaults_of_flags_are_those_of_the_limits() {
         let found = limits(&[]).expect("defaults");
         let want = Limits::default();
         assert_eq!(format!("{found:?}"), format!("{want:?}"));
+
         let found = limits(&["--max-upload", "1MiB", "--threads", "3"]).expect("values");
         assert_eq!((found.upload_bytes, found.threads), (1 << 20, 3));
+
         for wrong in [
             ["--max-upload", "0"],
             ["--max-upload", "9GiB"],

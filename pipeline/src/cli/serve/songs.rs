@@ -1,4 +1,4 @@
-//! Uploads into what models read, by the same code as `wavemill features`.
+//! Converts uploads to the inputs of models, with the same code as `wavemill features`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use crate::shards::{FeatureRow, Format};
 use crate::single::{self, RowExtractor};
 use crate::tensors::stats;
 
-/// Spans of a waveform: as many as a chart can show.
+/// Number of spans of a waveform: as many as a chart can show.
 const WAVEFORM_SPANS: usize = 240;
-/// Frames of a spectrogram, at most: the same.
+/// Maximum number of frames of a spectrogram: as many as a chart can show.
 const SPECTROGRAM_COLUMNS: usize = 320;
 
-/// What some of the models see: one feature of a run's recipe.
+/// The input of one or more models: one feature of a run's recipe.
 pub(super) struct Input {
     n_targets: usize,
     plan: Arc<FeaturePlan>,
@@ -30,10 +30,10 @@ pub(super) struct Input {
 }
 
 impl Input {
-    /// Of a run's folder.
+    /// Reads the input of the run in the folder `run`.
     ///
     /// # Errors
-    /// [`UsageError`]: it is no run, or its model does not see sounds.
+    /// [`UsageError`] if the folder is not a run, or its model does not read audio.
     pub(super) fn of_run(run: &Path) -> Result<Self> {
         let feature = feature_of(run)?;
         let file = run.join("recipe.toml");
@@ -41,7 +41,7 @@ impl Input {
         let place = recipe.features.iter().position(|f| f.name == feature);
         let (Some(number), true) = (place, recipe.catalog.dataset != Dataset::Images) else {
             let words = format!(
-                "--run {}: its recipe makes no {feature} of audio",
+                "--run {}: its recipe does not compute {feature} from audio",
                 run.display()
             );
             return Err(UsageError(words).into());
@@ -59,7 +59,7 @@ impl Input {
         &self.entry().feature_id
     }
 
-    /// Rows as an Arrow stream with its end.
+    /// Encodes rows as a complete Arrow stream.
     pub(super) fn stream(&self, clip_key: &str, rows: Vec<FeatureRow>) -> Result<Vec<u8>> {
         let clips = [single::clip_row(clip_key.to_owned(), self.n_targets)];
         let mut writer = StreamWriter::try_new(Vec::new(), &self.format.schema)?;
@@ -71,20 +71,20 @@ impl Input {
     }
 
     fn entry(&self) -> &FeatureEntry {
-        // A plan of one feature.
+        // The plan has exactly one feature.
         &self.plan.entries()[0]
     }
 }
 
-/// Reads songs for all inputs.
+/// A reader that computes the rows of a song for all inputs.
 pub(super) struct SongReader {
     inputs: Arc<Vec<Input>>,
-    /// One for each input.
+    /// One extractor for each input.
     extractors: Vec<RowExtractor>,
 }
 
 impl SongReader {
-    /// With kernels and buffers of its own; longer songs than `most_s` are refused.
+    /// Creates a reader with kernels and buffers of its own. Songs longer than `most_s` seconds are rejected.
     ///
     /// # Errors
     /// [`Unreadable::Fault`].
@@ -142,7 +142,7 @@ fn fault(error: anyhow::Error) -> Unreadable {
     Unreadable::Fault(exit::words(&error))
 }
 
-/// Lowest and highest samples of equal spans.
+/// Returns the lowest and the highest sample of each of several spans of equal length.
 fn waveform(samples: &[f32]) -> Vec<(f32, f32)> {
     let span = samples.len().div_ceil(WAVEFORM_SPANS).max(1);
     let mut waveform = Vec::with_capacity(WAVEFORM_SPANS);
@@ -154,7 +154,8 @@ fn waveform(samples: &[f32]) -> Vec<(f32, f32)> {
     waveform
 }
 
-/// A row as a picture, if it is bands by frames. Of many frames every second, third, … is shown.
+/// Converts a row to a picture if its shape is bands by frames. If there are too many frames, only every second, third,
+/// … is shown.
 fn spectrogram(row: &FeatureRow, entry: &FeatureEntry) -> Option<Spectrogram> {
     let tensor = row.tensors.first()?;
     let [first, second] = &tensor.shape[..] else {

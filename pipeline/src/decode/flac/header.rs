@@ -280,6 +280,7 @@ mod tests {
     #[test]
     fn what_is_reserved_cut_or_fails_its_checksum_is_no_header() {
         let usual = [0xFF, 0xF8, 0xC9, 0xA8, 0x05];
+
         for (at, byte) in [
             (1, 0xFA),
             (2, 0x09),
@@ -299,13 +300,16 @@ mod tests {
                 "{at} {byte:#x}"
             );
         }
+
         let whole = with_crc(&usual);
         for n_bytes in 0..whole.len() {
             assert_eq!(Header::parse(&whole[..n_bytes]), None);
         }
+
         let mut wrong = whole;
         wrong[5] ^= 1;
         assert_eq!(Header::parse(&wrong), None);
+
         assert_eq!(
             Header::parse(&with_crc(&[0xFF, 0xF8, 0x79, 0xA8, 0x05, 0xFF, 0xFF])),
             None,
@@ -324,6 +328,7 @@ mod tests {
             &[0xFF, 0xF8],
         ]
         .concat();
+
         assert_eq!(skip_metadata(&file, 0), file.len() - 2);
         assert_eq!(
             skip_metadata(
@@ -332,6 +337,7 @@ mod tests {
             ),
             4
         );
+
         assert_eq!(skip_metadata(b"fLaC", 0), 4);
         assert_eq!(skip_metadata(b"other", 2), 2);
         assert_eq!(skip_metadata(b"", 0), 0);
@@ -341,6 +347,7 @@ mod tests {
     fn the_block_for_symphonia_says_what_it_was_told() {
         let block = StreamInfo::block(96_000, 2, 24, 4_608);
         let file = [&MARKER[..], &[0x80, 0, 0, 34], &block].concat();
+
         assert_eq!(
             StreamInfo::parse(&file),
             Some(StreamInfo {

@@ -28,16 +28,20 @@ fn first_page(info: &[u8]) -> Page {
 fn stream_of(serial: u32, numbers: &[u8]) -> Vec<Page> {
     let comment = [0x84, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0];
     let mut pages = vec![first_page(&head(0)), of(0, 0, 1, &[&comment])];
+
     for number in numbers {
         pages.push(of(0, 0, pages.len() as u32, &[&frame(*number)]));
     }
+
     for page in &mut pages {
         page.serial = serial;
     }
+
     let n_pages = pages.len();
     if n_pages > 2 {
         pages[n_pages - 1].flags |= LAST;
     }
+
     pages
 }
 
@@ -56,6 +60,7 @@ fn flac_in_ogg() -> Vec<Page> {
             break;
         }
     }
+
     let mut starts = Vec::new();
     for at in at..flac.len() - 5 {
         if flac[at..].starts_with(&[0xFF, 0xF8]) && usize::from(flac[at + 4]) == starts.len() {
@@ -63,6 +68,7 @@ fn flac_in_ogg() -> Vec<Page> {
         }
     }
     starts.push(flac.len());
+
     let frames: Vec<&[u8]> = starts
         .windows(2)
         .map(|ends| &flac[ends[0]..ends[1]])
@@ -133,6 +139,7 @@ fn no_granule_of_flac_in_ogg_changes_anything() {
         for number in 0..4 {
             let mut pages = flac_in_ogg();
             pages[number].granule = granule;
+
             assert_eq!(
                 lengths(&bytes(&pages)),
                 (66_150, 0),
@@ -151,8 +158,10 @@ fn a_piece_ends_where_a_packet_ends_though_pages_end_within_packets() {
         .collect();
     let laced: Vec<u8> = frames.concat();
     assert!(laced.len() > 3 << 20);
+
     let mut file = bytes(&stream_of(7, &[]));
     file.extend(paged(&frames));
+
     assert_eq!(lengths(&file), (frames.len() * FRAME_SAMPLES, 0));
     assert_eq!(audio_hash(&file), audio_hash(&[head(0), laced].concat()));
 }
@@ -171,6 +180,7 @@ fn paged(packets: &[Vec<u8>]) -> Vec<u8> {
     let mut is_continued = false;
     for (number, segments) in segments.chunks(255).enumerate() {
         let lacing: Vec<u8> = segments.iter().map(|segment| segment.len() as u8).collect();
+
         let mut page = b"OggS\0".to_vec();
         page.push(u8::from(is_continued));
         page.extend([0; 8]);
@@ -180,10 +190,12 @@ fn paged(packets: &[Vec<u8>]) -> Vec<u8> {
         page.push(lacing.len() as u8);
         page.extend(&lacing);
         page.extend(segments.concat());
+
         crate::decode::ogg::testing::seal(&mut page);
         file.extend(page);
         is_continued = lacing.last() == Some(&255);
     }
+
     file
 }
 
@@ -210,6 +222,7 @@ fn metadata_of_any_length_are_no_audio() {
 fn renumber(file: &mut [u8]) {
     let mut at = 0;
     let mut number: u32 = 1;
+
     while at < file.len() {
         let n_segments = usize::from(file[at + 26]);
         let n_body: usize = file[at + 27..at + 27 + n_segments]
@@ -217,8 +230,10 @@ fn renumber(file: &mut [u8]) {
             .map(|&value| usize::from(value))
             .sum();
         let end = at + 27 + n_segments + n_body;
+
         file[at + 18..at + 22].copy_from_slice(&number.to_le_bytes());
         crate::decode::ogg::testing::seal(&mut file[at..end]);
+
         number += 1;
         at = end;
     }

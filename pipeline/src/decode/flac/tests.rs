@@ -14,14 +14,17 @@ pub(super) fn decode(file: &[u8]) -> Result<Pcm, Reject> {
         min_duration_s: 0.0,
         keep_rate: false,
     };
+
     let mut out = Pcm::default();
     FileDecoder::new(args, Level::Scalar)
         .unwrap()
         .decode("flac", file, &mut out)?;
+
     let facts = InputHasher::default().read(file);
     let hash = facts.audio.map(|hash| hash.to_hex().to_string());
     assert_eq!(hash.as_ref(), Some(&out.audio_blake3));
     assert_eq!(facts.decode, out.decode_key);
+
     Ok(out)
 }
 
@@ -85,6 +88,7 @@ fn holes_whose_length_no_number_tells_are_closed() {
     joined.extend(vec![0; frame(0).len() * 2]);
     joined.extend(frame(0));
     assert_heard(&joined, &[3, 4, 0], 2.0);
+
     // Duplicated frames and joined streams do not count as loss.
     assert_heard(&stream(0, &[0, 1, 1, 2]), &[0, 1, 1, 2], 0.0);
     assert_heard(
@@ -92,6 +96,7 @@ fn holes_whose_length_no_number_tells_are_closed() {
         &[0, 1, 0],
         0.0,
     );
+
     // Foreign bytes between consecutive frames do not count as loss either.
     let inserted = [stream(0, &[0]), vec![0; 5_000], frame(1)].concat();
     assert_heard(&inserted, &[0, 1], 0.0);
@@ -104,6 +109,7 @@ fn announcements_count_as_far_as_what_is_there_backs_them() {
     assert_heard(&stream(11 * samples, &[0]), &[0], 0.0);
     assert_heard(&stream((1 << 36) - 1, &[0, 1]), &[0, 1], 0.0);
     assert_heard(&stream(samples, &[0, 1]), &[0, 1], 0.0);
+
     // Frame numbers are limited in the same way; a jump that is not credible is a gap of unknown length.
     assert_heard(
         &stream(0, &[0, 10]),
@@ -134,6 +140,7 @@ fn metadata_are_passed_over_whatever_they_claim() {
     file.extend(picture);
     file.extend([0x81, 0, 0, 2, 0, 0]);
     let n_head = file.len();
+
     file.extend([frame(0), frame(1), frame(2)].concat());
     assert_heard(&file, &[0, 1, 2], 0.0);
 
@@ -142,10 +149,12 @@ fn metadata_are_passed_over_whatever_they_claim() {
     assert_heard(&file, &[0, 1, 2], 0.0);
     file[n_head - 5..n_head - 2].copy_from_slice(&[0, 4, 0]);
     assert_heard(&file, &[0, 1, 2], 0.0);
+
     // A STREAMINFO block with invalid rate, size and bits is ignored if the frames state them.
     let mut nonsense = stream(0, &[0, 1]);
     nonsense[8..26].fill(0);
     assert_heard(&nonsense, &[0, 1], 0.0);
+
     assert_heard(
         &[b"ID3\x04\0\0\0\0\0\x03abc".to_vec(), stream(0, &[0, 1])].concat(),
         &[0, 1],
@@ -160,6 +169,7 @@ fn frames_of_another_format_are_silent_and_counted() {
         &[0xFF, 0xF8, 0x21, 0x08, 2],
         &[&[0x02][..], &[1; 2 * FRAME_SAMPLES]].concat(),
     );
+
     let out = decode(&[stream(0, &[0, 1]), other, frame(3)].concat()).unwrap();
     assert_eq!(out.samples.len(), 3 * FRAME_SAMPLES + FRAME_SAMPLES / 2);
     assert_eq!(
@@ -203,6 +213,7 @@ fn a_header_without_frames_is_not_audio() {
     ] {
         assert_eq!(decode(&file).unwrap_err().reason, Reason::NotAudio);
     }
+
     let many = sealed(&[0xFF, 0xF8, 0x29, 0x78, 0], &[0x02; 100]);
     assert_eq!(
         decode(&[head(0), many].concat()).unwrap_err().reason,
@@ -223,6 +234,7 @@ fn constant_frame_of(rate_hz: u16) -> Vec<u8> {
 fn a_frame_of_a_rate_that_no_decoder_takes_is_no_long_silence() {
     let file = [stream(0, &[0, 1]), constant_frame_of(1), frame(3)].concat();
     let out = decode(&file).unwrap();
+
     // 65,535 samples at 8 kHz, the lowest supported rate.
     assert!(
         (out.lost_s - 65_535.0 / 8_000.0).abs() < 1e-3,

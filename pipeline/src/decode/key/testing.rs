@@ -104,12 +104,14 @@ pub(super) fn mp3_frame(number: u8) -> Vec<u8> {
     // Distance to the start of the main data in bytes; private bits; no shared scale factors.
     side.write(if number == 0 { 0 } else { 20 }, 9);
     side.write(0, 5 + 4);
+
     for _ in 0..2 {
         // Size of the granule in bits, number of line pairs, gain, scale factors of zero bits, long blocks.
         side.write(600, 12);
         side.write(80, 9);
         side.write(180, 8);
         side.write(0, 4 + 1);
+
         // Table 1, in which every bit sequence is valid, for three regions, and the ends of the regions.
         side.write(1, 5);
         side.write(1, 5);
@@ -156,15 +158,18 @@ impl Announced {
     pub(in crate::decode) fn frame(self) -> Vec<u8> {
         let mut frame = MP3_HEADER.to_vec();
         frame.resize(MP3_SIDE_BYTES, 0);
+
         // The flags announce the numbers of frames and bytes.
         frame.extend(b"Info\0\0\0\x03");
         frame.extend(self.n_frames.to_be_bytes());
         frame.extend(self.n_bytes.to_be_bytes());
         frame.extend(b"LAME3.100");
         frame.extend([0; 12]);
+
         // Delay and padding, 12 bits each.
         let trim = u32::from(self.delay_samples) << 12 | u32::from(self.padding_samples);
         frame.extend(&trim.to_be_bytes()[1..]);
+
         frame.resize(MP3_FRAME_BYTES, 0);
         frame
     }
@@ -191,9 +196,11 @@ pub(super) fn saw(n_samples: usize) -> Vec<u8> {
 
 fn wav(n_tag_bytes: usize) -> Vec<Part> {
     let list = [b"INFOINAM".to_vec(), text(n_tag_bytes)].concat();
+
     // 500 samples are missing at the end.
     let mut data = chunk(b"data", &saw(9_500));
     data[4..8].copy_from_slice(&20_000_u32.to_le_bytes());
+
     vec![
         audio(b"RIFF\0\0\0\0WAVE".to_vec()),
         other(chunk(b"bext", &text(n_tag_bytes))),
@@ -218,6 +225,7 @@ fn flac(n_tag_bytes: usize) -> Vec<Part> {
     // Clear the flag that marks the first metadata block as the last one.
     head[4] = 0;
     let info = head.split_off(8);
+
     vec![
         other(id3v2(n_tag_bytes)),
         audio(head),
@@ -287,14 +295,17 @@ fn two_links(n_tag_bytes: usize) -> Vec<Part> {
     for page in first.iter_mut().rev().take(5) {
         page.granule += 4_000;
     }
+
     let mut second = tone(n_tag_bytes / 2);
     for page in &mut second {
         page.serial = 8;
     }
+
     if let Some(last) = second.last_mut() {
         // The stream is truncated: no page is marked as its last.
         last.flags &= !LAST;
     }
+
     let mut parts = parts_of(&first);
     parts.extend(parts_of(&second));
     parts

@@ -48,6 +48,7 @@ impl Tester {
             };
             FileDecoder::new(args, Level::Scalar).unwrap()
         };
+
         Self {
             whole: decoder(44_100, None, true),
             start: decoder(16_000, Some(0.2), false),
@@ -70,6 +71,7 @@ impl Tester {
             }
             outcome
         });
+
         (facts, outcomes)
     }
 }
@@ -123,13 +125,16 @@ fn rejects_have_keys_where_there_is_audio() {
             sealed(&[0xFF, 0xF8, 0x29, 0x48, 0], &body).repeat(3),
         ]
     };
+
     let mut many = pages::tone(&[], 4);
     // Change the identification header of the second link, so that the pass of decoding ends before the audio after it.
     let mut second = pages::tone(&[], 4);
     second[0].packets[0][11] = 6;
     many.extend(second);
+
     let mut fast = fmt(1, 1, 16);
     fast[12..16].copy_from_slice(&200_000_u32.to_le_bytes());
+
     let files = [
         five_channels.concat(),
         pages::bytes(&many),
@@ -200,14 +205,17 @@ fn tagged() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         head[4] = 0;
         [head, blocks.concat(), flac_frames(0..12)].concat()
     };
+
     let comment = block(4, &text(300));
     let picture = block(6, &text(60_000));
     let padding = block(0x81, &[0; 8_192]);
+
     let alone = [head(12 * FRAME_SAMPLES as u64), flac_frames(0..12)].concat();
     // Change the MD5 checksum of the samples and the bounds of block and frame sizes.
     let mut unsummed = alone.clone();
     unsummed[8..18].fill(1);
     unsummed[26..42].fill(0);
+
     let flac = vec![
         alone.clone(),
         unsummed,
@@ -253,17 +261,20 @@ struct Pair {
 
 fn mp3_pairs() -> Vec<Pair> {
     let frames = mp3_frames(0..12);
+
     let announced = |change: fn(&mut Announced)| {
         let mut announced = Announced::of(12);
         change(&mut announced);
         [announced.frame(), mp3_frames(0..12)].concat()
     };
+
     let with_hole = |before: usize, n_bytes: usize| {
         let mut file = mp3_frames(0..12);
         let at = before * MP3_FRAME_BYTES;
         file.splice(at..at, text(n_bytes));
         file
     };
+
     vec![
         Pair {
             differs: "delay",
@@ -330,9 +341,11 @@ fn wav_pairs() -> Vec<Pair> {
         data[4..8].copy_from_slice(&announced.to_le_bytes());
         riff(&[fmt, data])
     };
+
     let mut slower = fmt(1, 1, 16);
     slower[12..16].copy_from_slice(&22_050_u32.to_le_bytes());
     let usual = file(fmt(1, 1, 16), 16_000);
+
     vec![
         Pair {
             differs: "rate",
@@ -366,7 +379,9 @@ fn flac_pairs() -> Vec<Pair> {
         let frame = sealed(&[0xFF, 0xF8, 0x20, 0x00, 0], &body);
         [head_of(rate_hz, bits, 0), frame.repeat(12)].concat()
     };
+
     let frames = [head(0), flac_frames(0..12)].concat();
+
     // Frame numbers decrease, so that the length of the gap is unknown.
     let with_hole = |before: u8, n_bytes: usize| {
         let from_end = |number| frame(20 - number);
@@ -374,6 +389,7 @@ fn flac_pairs() -> Vec<Pair> {
         let end: Vec<u8> = (before..12).flat_map(from_end).collect();
         [head(0), start, text(n_bytes), end].concat()
     };
+
     vec![
         Pair {
             differs: "announced length",
@@ -411,12 +427,15 @@ fn with_broken_frame(n_pages: u32) -> Vec<u8> {
     let mut pages = flac_pages(10);
     // Remove the announced length.
     pages[0].packets[0][9 + 8 + 14..9 + 8 + 18].fill(0);
+
     let broken = [&frame(18)[..500], &[0; 300_000]].concat();
     pages.extend(pages::long(pages.len() as u32, &broken));
+
     for _ in 0..n_pages {
         let nothing = [&[0xFF][..], &[0; 100]].concat();
         pages.push(pages::of(0, 0, pages.len() as u32, &[&nothing]));
     }
+
     pages::bytes(&pages)
 }
 
@@ -453,6 +472,7 @@ fn tone_but(change: fn(&mut [Page])) -> Vec<u8> {
 
 fn ogg_pairs() -> Vec<Pair> {
     let usual = tone_but(|_| {});
+
     vec![
         Pair {
             differs: "where the last block is cut",
@@ -617,6 +637,7 @@ fn silent(rate_hz: u32, is_long: bool) -> Vec<u8> {
         modes: vec![false, is_long],
         ..Setup::default()
     };
+
     // The page has no granule, so its packets determine its duration.
     pages::bytes(&[
         pages::of(FIRST, 0, 0, &[&pages::ident(1, rate_hz)]),
@@ -631,6 +652,7 @@ fn what_decoding_reads_changes_it() {
     let pairs = [mp3_pairs(), wav_pairs(), flac_pairs(), ogg_pairs()];
     for Pair { differs, files } in pairs.into_iter().flatten() {
         let [first, second] = files.map(|file| tester.read(&file));
+
         // The pair is a valid test only if its audio hashes are equal and its outcomes differ.
         assert!(first.0.audio.is_some(), "{differs}");
         assert_eq!(first.0.audio, second.0.audio, "{differs}");
@@ -643,11 +665,14 @@ fn what_decoding_reads_changes_it() {
 fn what_is_cut_out_changes_it() {
     let mut tester = Tester::new();
     let mut keys = Vec::new();
+
     for (_, make) in FORMATS {
         let parts = make(50);
         let whole = joined(&parts);
+
         keys.push(tester.read(&whole).0.decode);
         keys.push(tester.read(&whole[..whole.len() - 700]).0.decode);
+
         // Remove each part of the audio in turn.
         for at in 0..parts.len() {
             let mut rest = parts.clone();
@@ -656,8 +681,10 @@ fn what_is_cut_out_changes_it() {
             }
         }
     }
+
     let known: Vec<_> = keys.into_iter().flatten().collect();
     let unique: std::collections::HashSet<_> = known.iter().collect();
+
     assert_eq!(unique.len(), known.len());
     assert!(known.len() > 40, "{}", known.len());
 }
@@ -669,12 +696,14 @@ fn gaps_that_a_longer_file_makes_credible_change_it() {
         delay(&mut pages[8..], gap);
         pages::bytes(&pages)
     };
+
     let mut tester = Tester::new();
     // 36 s are more than ten times what the small file can contain.
     let (small_facts, small) = tester.read(&file(10, 1_600_000));
     let (large_facts, large) = tester.read(&file(60_000, 1_600_000));
     assert_ne!(small, large);
     assert_ne!(small_facts.decode, large_facts.decode);
+
     // Without gaps, the key does not depend on the length of the file.
     assert_eq!(tester.read(&file(10, 0)), tester.read(&file(60_000, 0)));
 }
@@ -701,11 +730,13 @@ impl Damage {
         let damaged: Vec<&mut Vec<u8>> = damaged.map(|part| &mut part.bytes).collect();
         let n_bytes: usize = damaged.iter().map(|bytes| bytes.len()).sum();
         let mut at = (self.at * n_bytes as f64) as usize;
+
         for bytes in damaged {
             if at >= bytes.len() {
                 at -= bytes.len();
                 continue;
             }
+
             match &self.edit {
                 Edit::Flip(bit) => bytes[at] ^= 1_u8 << bit,
                 Edit::Cut(n_bytes) => {
@@ -732,12 +763,14 @@ fn any_damage(n_most: usize) -> impl Strategy<Value = Vec<Damage>> {
         &[0; 40],
     ]
     .map(<[u8]>::to_vec);
+
     let edit = prop_oneof![
         3 => (0_u8..8).prop_map(Edit::Flip),
         2 => (1_usize..400).prop_map(Edit::Cut),
         1 => prop::collection::vec(any::<u8>(), 1..40).prop_map(Edit::Insert),
         1 => prop::sample::select(beginnings.to_vec()).prop_map(Edit::Insert),
     ];
+
     let damage = (0.0..1.0, edit).prop_map(|(at, edit)| Damage { at, edit });
     prop::collection::vec(damage, 0..=n_most)
 }
@@ -756,6 +789,7 @@ fn any_twins() -> impl Strategy<Value = Twins> {
     let format = 0..FORMATS.len();
     let tags = [n_tag_bytes.clone(), n_tag_bytes];
     let others = [any_damage(2), any_damage(2)];
+
     (format, any_damage(2), tags, others).prop_map(|(format, audio, n_tag_bytes, others)| Twins {
         format,
         audio,

@@ -71,7 +71,7 @@ impl Codecs {
         let at = known.unwrap_or_else(|| {
             let decoder = MonoDecoder::new(band, self.level);
             self.monos
-                .push(decoder.expect("`new` has made a decoder of this level"));
+                .push(decoder.expect("`new` created a decoder of this level"));
             self.monos.len() - 1
         });
         Codec::Mono {
@@ -83,7 +83,7 @@ impl Codecs {
     /// Returns the decoder that keeps left and right separate.
     pub(super) fn of_both_channels(&mut self) -> Codec<'_> {
         let stereo = self.stereo.get_or_insert_with(|| StereoCodec {
-            decoder: FrameDecoder::new(self.level).expect("`new` has made a decoder of this level"),
+            decoder: FrameDecoder::new(self.level).expect("`new` created a decoder of this level"),
             planes: Box::new([[0.0; FRAME_SAMPLES]; 2]),
         });
         Codec::Stereo {

@@ -403,6 +403,7 @@ mod tests {
         let tag = b"ID3\x04\0\0\0\0\0\x03abc";
         let mut other = vec![0; 384];
         other[..HEADER_BYTES].copy_from_slice(&[0xFF, 0xFB, 0x94, 0x64]);
+
         let file = [
             frame().repeat(3),
             tag.to_vec(),
@@ -410,6 +411,7 @@ mod tests {
             other.repeat(3),
         ]
         .concat();
+
         let (frames, truncated_at) = walk(&file);
         assert_eq!((frames.len(), truncated_at), (8, None));
         assert!(frames.iter().all(|(_, skipped_bytes)| *skipped_bytes == 0));

@@ -108,10 +108,12 @@ mod tests {
             frame[..4].copy_from_slice(&[0xFF, 0xFB, padding << 1, 0x64]);
             frame
         };
+
         for paddings in [[0, 0, 0], [1, 0, 1], [0, 1, 0], [1, 1, 1]] {
             let file = [b"x".to_vec(), paddings.map(frame).concat()].concat();
             assert_eq!(frame_bytes(&file), Some(653), "{paddings:?}");
         }
+
         assert_eq!(frame_bytes(&[frame(0), frame(0)].concat()), None);
         let layer2 = [&[0xFF, 0xFD, 0x00, 0x64][..], &[0; 649]].concat();
         assert_eq!(frame_bytes(&layer2.repeat(3)), None);

@@ -201,6 +201,7 @@ mod tests {
     #[test]
     fn sizes_rates_and_side_info_of_known_headers() {
         let header = |bytes: [u8; 4]| Header::parse(&bytes);
+
         let fma = header([0xFF, 0xFB, 0xD0, 0x64]).unwrap();
         assert_eq!(
             (
@@ -212,6 +213,7 @@ mod tests {
             ),
             (44_100, 835, 2, 3, 36)
         );
+
         let mpeg25_mono = header([0xFF, 0xE3, 0x28, 0xC4]).unwrap();
         assert_eq!(
             (
@@ -221,11 +223,13 @@ mod tests {
             ),
             (8_000, 144, 13)
         );
+
         let layer1 = header([0xFF, 0xFF, 0x40, 0x00]).unwrap();
         assert_eq!(
             (layer1.layer, layer1.bytes, layer1.samples()),
             (1, 136, 384)
         );
+
         let layer2 = header([0xFF, 0xF5, 0x40, 0x00]).unwrap();
         assert_eq!((layer2.layer, layer2.samples()), (2, 1152));
     }
@@ -251,6 +255,7 @@ mod tests {
         ] {
             assert_eq!(Header::parse(&bytes), None, "{bytes:02x?}");
         }
+
         assert_eq!(Header::parse(&[0xFF, 0xFB, 0x90]), None);
     }
 
@@ -261,6 +266,7 @@ mod tests {
         frame[..4].copy_from_slice(&[0xFF, 0xFB, 0x90, 0x64]);
         // main_data_begin = 511 in 9 bits; part2_3_length of granule 0, channel 0 = 4095 at bit 20.
         frame[4..9].copy_from_slice(&[0xFF, 0x80, 0x0F, 0xFF, 0x00]);
+
         let side = SideInfo::parse(&header, &frame);
         let want = SideInfo {
             main_data_begin: 511,

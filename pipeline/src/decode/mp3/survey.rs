@@ -169,6 +169,7 @@ mod tests {
         };
         let nothing = blake3::hash(&[]);
         let n_bytes = 417 * n_there;
+
         Survey {
             stream: None,
             info: Some(info),
@@ -183,6 +184,7 @@ mod tests {
     #[test]
     fn a_download_that_broke_off_lost_what_it_announced_and_a_lie_costs_nothing() {
         assert_eq!(missing(100, 1_000, 417), Some(900));
+
         assert_eq!(missing(100, 1_001, 417), None);
         assert_eq!(
             missing(1_000, 23_000_000, 210),
@@ -199,6 +201,7 @@ mod tests {
             None,
             "other frames than those that are there"
         );
+
         assert_eq!(missing(100, 90, 417), Some(0));
     }
 }

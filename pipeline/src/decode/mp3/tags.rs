@@ -237,6 +237,7 @@ mod tests {
         let mut body = b"Info\0\0\0\x0b\0\0\0\x07\0\0\x10\0\0\0\0\0LAME3.100".to_vec();
         body.extend([0; 12]);
         body.extend([0x24, 0x03, 0xE8]);
+
         let trim = Trim {
             start_samples: 576 + 529,
             end_samples: 1000 - 529,
@@ -249,6 +250,7 @@ mod tests {
                 trim: Some(trim)
             }
         );
+
         assert_eq!(Info::xing(b"Xing\0\0\0\x01\0\0"), Info::default());
     }
 }

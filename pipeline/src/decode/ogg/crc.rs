@@ -67,6 +67,7 @@ mod tests {
     #[test]
     fn the_checksum_is_the_one_of_the_definition() {
         let bytes: Vec<u8> = (0..100_u32).map(|i| (i * i + 7) as u8).collect();
+
         for n in 0..bytes.len() {
             let mut want = 0_u32;
             for &byte in &bytes[..n] {
@@ -75,6 +76,7 @@ mod tests {
                     want = want << 1 ^ if want >> 31 == 1 { POLYNOMIAL } else { 0 };
                 }
             }
+
             assert_eq!(update(0, &bytes[..n]), want, "{n} bytes");
             assert_eq!(
                 update(update(0, &bytes[..n / 3]), &bytes[n / 3..n]),

@@ -134,6 +134,7 @@ mod tests {
             bad[at] = byte;
             assert!(Ident::parse(&bad).is_err(), "byte {at} is {byte}");
         }
+
         let mut no_rate = good;
         no_rate[12..16].fill(0);
         assert!(Ident::parse(&no_rate).is_err());

@@ -45,6 +45,7 @@ pub(crate) fn page(page: &Page) -> Vec<u8> {
     bytes.push(u8::try_from(lacing.len()).unwrap());
     bytes.extend(lacing);
     bytes.extend(page.packets.concat());
+
     seal(&mut bytes);
     bytes
 }
@@ -68,6 +69,7 @@ pub(crate) fn long(sequence: u32, packet: &[u8]) -> Vec<Page> {
     let pieces: Vec<&[u8]> = packet.chunks(254 * 255).collect();
     let n_pieces = pieces.len();
     let mut pages = Vec::new();
+
     for (at, piece) in pieces.into_iter().enumerate() {
         let flags = if at == 0 { 0 } else { CONTINUED };
         pages.push(Page {
@@ -75,6 +77,7 @@ pub(crate) fn long(sequence: u32, packet: &[u8]) -> Vec<Page> {
             ..of(flags, 0, sequence + at as u32, &[piece])
         });
     }
+
     pages
 }
 
@@ -92,6 +95,7 @@ pub(crate) fn tone(comment: &[u8], n_packets: usize) -> Vec<Page> {
     let parsed = Ident::parse(ident).unwrap();
     let modes = setup::parse(setup, &parsed).unwrap().modes;
     let mut blocks = Blocks::new(&parsed, modes);
+
     let mut granule = 0;
     for packets in audio.chunks(n_packets) {
         let packets: Vec<&[u8]> = packets.iter().map(Vec::as_slice).collect();
@@ -99,13 +103,16 @@ pub(crate) fn tone(comment: &[u8], n_packets: usize) -> Vec<Page> {
         for packet in &packets {
             blocks.next(packet);
         }
+
         // The last block is trimmed.
         let granule = granule.min(TONE_SAMPLES) as i64;
         pages.push(of(0, granule, pages.len() as u32, &packets));
     }
+
     if let Some(last) = pages.last_mut() {
         last.flags = LAST;
     }
+
     pages
 }
 
@@ -117,6 +124,7 @@ fn tone_packets() -> Vec<Vec<u8>> {
     let file = include_bytes!("../../../tests/data/tone_32000_mono.ogg");
     let mut packets = Vec::new();
     let mut packet = Vec::new();
+
     for page in Pages::new(file, 0) {
         for part in page.parts() {
             packet.extend(part.bytes);
@@ -125,6 +133,7 @@ fn tone_packets() -> Vec<Vec<u8>> {
             }
         }
     }
+
     packets
 }
 
@@ -192,6 +201,7 @@ pub(crate) fn book(has_vectors: bool) -> BitWriter {
         .write(0, 2)
         .write(0, 5)
         .write(0, 5);
+
     if has_vectors {
         bits.write(1, 4)
             .write(0, 32)
@@ -202,6 +212,7 @@ pub(crate) fn book(has_vectors: bool) -> BitWriter {
     } else {
         bits.write(0, 4);
     }
+
     bits
 }
 
@@ -209,6 +220,7 @@ pub(crate) fn book(has_vectors: bool) -> BitWriter {
 pub(crate) fn floor1(points: &[u64]) -> BitWriter {
     let mut bits = BitWriter::default();
     let n_points = points.len() as u64;
+
     // One partition of class 0; its points; no subclasses; book 0; multiplier; bits of a point.
     bits.write(1, 16)
         .write(1, 5)
@@ -218,9 +230,11 @@ pub(crate) fn floor1(points: &[u64]) -> BitWriter {
         .write(1, 8)
         .write(0, 2)
         .write(7, 4);
+
     for &point in points {
         bits.write(point, 7);
     }
+
     bits
 }
 
@@ -264,14 +278,17 @@ impl Setup {
         for book in &self.books {
             bits.append(book);
         }
+
         bits.write(0, 6).write(0, 16);
         bits.write(0, 6).append(&self.floor);
         bits.write(0, 6).append(&self.residue);
         bits.write(0, 6).append(&self.mapping);
+
         bits.write(self.modes.len() as u64 - 1, 6);
         for &is_long in &self.modes {
             bits.write(u64::from(is_long), 1).write(0, 32).write(0, 8);
         }
+
         bits.write(1, 1);
         [b"\x05vorbis".to_vec(), bits.bytes].concat()
     }

@@ -163,6 +163,7 @@ fn granules_that_the_bytes_could_not_hold_are_not_believed() {
         for number in 2..7 {
             let mut pages = stream(5);
             pages[number].granule = granule;
+
             assert_eq!(
                 decode(&bytes(&pages)).unwrap(),
                 (49 * PACKET_SAMPLES, 0),
@@ -182,6 +183,7 @@ fn a_packet_over_several_pages_is_one_and_a_torn_one_is_lost() {
     pages[3].flags = CONTINUED;
     pages[3].granule += PACKET_SAMPLES as i64;
     pages[4].granule += PACKET_SAMPLES as i64;
+
     assert_eq!(decode(&bytes(&pages)).unwrap(), (30 * PACKET_SAMPLES, 0));
 
     // The end of the long packet is lost, and with it the packet itself and the one that overlaps with it.
@@ -265,6 +267,7 @@ fn a_hole_before_a_page_that_tells_no_time_is_counted_once() {
     pages[4].granule = -1;
     pages[5].flags = CONTINUED;
     pages[5].packets[0] = vec![0; 10];
+
     let total = 59 * PACKET_SAMPLES;
     // The packets of two pages, and the packet that overlaps with them.
     assert_eq!(
@@ -292,10 +295,13 @@ fn headers_inside_one_another_cost_no_more_than_linear_time() {
     let mut head = b"OggS\0\0".to_vec();
     head.resize(26, 0xFF);
     head.push(0xFF);
+
     let mut file = bytes(&stream(1));
     file.extend(head.repeat(100_000));
+
     let start = std::time::Instant::now();
     decode(&file).unwrap();
+
     // Checksums over 2.7 MB take milliseconds; over the square of that they would take hours.
     assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
 }
@@ -348,9 +354,11 @@ fn code_books_that_are_no_trees_are_refused() {
     let mut many = book_of(1, 3);
     many.write(0, 2).write(0, 15).write(0, 4);
     assert_eq!(refused(&with_book(many)), Some(Reason::Damaged));
+
     let mut few = book_of(1, 2);
     few.write(0, 2).write(1, 10).write(0, 4);
     assert_eq!(refused(&with_book(few)), Some(Reason::Damaged));
+
     let mut long = book_of(1, 2);
     long.write(1, 1)
         .write(31, 5)
@@ -363,9 +371,11 @@ fn code_books_that_are_no_trees_are_refused() {
     let mut single = book_of(1, 1);
     single.write(0, 2).write(0, 5).write(0, 4);
     assert_eq!(refused(&with_book(single.clone())), None);
+
     let mut empty = book_of(1, 4);
     empty.write(2, 2).write(0, 4).write(0, 4);
     assert_eq!(refused(&with_book(empty.clone())), None);
+
     let read = Setup {
         books: vec![empty, book(true)],
         ..Setup::default()
@@ -428,12 +438,15 @@ fn lattices_whose_root_symphonia_misses_are_refused() {
             else {
                 break;
             };
+
             for n_entries in [power, power - 1] {
                 if n_entries < 2 {
                     continue;
                 }
+
                 let is_power = n_entries == power;
                 let n_values = if is_power { side } else { side - 1 };
+
                 let mut book = book_of(u64::from(n_dimensions), n_entries);
                 // A sparse list of two code words.
                 book.write(2, 2)
@@ -444,10 +457,12 @@ fn lattices_whose_root_symphonia_misses_are_refused() {
                 for _ in 2..n_entries {
                     book.write(0, 1);
                 }
+
                 book.write(1, 4).write(0, 64).write(0, 4).write(0, 1);
                 for _ in 0..n_values {
                     book.write(0, 1);
                 }
+
                 let refused = refused(&with_book(book));
                 assert!(
                     matches!(refused, None | Some(Reason::UnsupportedCodec)),
@@ -513,8 +528,10 @@ fn floors_of_type_0_are_taken_up_to_15_books() {
         for _ in 0..n_books {
             bits.write(1, 8);
         }
+
         with_floor(bits)
     };
+
     assert_eq!(refused(&floor0(8, 15)), None);
     assert_eq!(refused(&floor0(8, 16)), Some(Reason::UnsupportedCodec));
     assert_eq!(refused(&floor0(0, 1)), Some(Reason::Damaged));
@@ -564,16 +581,19 @@ fn a_link_without_its_headers_cannot_have_lost_more_than_the_file_holds() {
     let mut headless = stream(1);
     headless[0].packets[0][28] = 0xDD;
     headless[1].packets.truncate(1);
+
     let mut pages = vec![headless[0].clone(), headless[1].clone()];
     for number in 0..40 {
         let granule = i64::from(number + 1) * 200 * 4_096;
         pages.push(of(0, granule, number + 2, &[LONG; 200]));
     }
+
     // Packets that take a hundred bytes each for a quarter of the samples.
     let mut sound = stream(3);
     for packet in sound.iter_mut().skip(2).flat_map(|page| &mut page.packets) {
         packet.resize(100, 0);
     }
+
     let file = [bytes(&pages), bytes(&sound)].concat();
     let (n_samples, n_lost) = decode(&file).unwrap();
 
@@ -611,7 +631,9 @@ fn a_link_of_a_rate_that_no_decoder_takes_is_no_long_loss() {
     let mut slow = stream(3);
     slow[0].packets[0][12..16].copy_from_slice(&1_u32.to_le_bytes());
     slow.iter_mut().for_each(|page| page.serial = 9);
+
     let (n_samples, n_lost) = decode(&[bytes(&stream(3)), bytes(&slow)].concat()).unwrap();
+
     // The length of the packets at 8 kHz, the lowest supported rate.
     let expected = (29 * PACKET_SAMPLES) as f64 * 44_100.0 / 8_000.0;
     assert!(

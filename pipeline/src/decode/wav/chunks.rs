@@ -272,6 +272,7 @@ mod tests {
         let data = chunk(b"data", &[0; 8]);
         let late = chunk(b"JUNK", &[0; 5_000]);
         let many = fmt(1, 65_535, 16);
+
         refused(
             &[many.clone(), data.clone()],
             Reason::TooLarge,
@@ -293,6 +294,7 @@ mod tests {
     #[test]
     fn headers_that_contradict_themselves_have_their_words() {
         let data = chunk(b"data", &[0; 8]);
+
         refused(
             &[fmt(1, 1, 16), fmt(1, 2, 16), data.clone()],
             Reason::NotAudio,
@@ -313,8 +315,10 @@ mod tests {
             Reason::NotAudio,
             "too short",
         );
+
         refused(&[fmt(1, 1, 16)], Reason::NotAudio, "no data chunk");
         refused(&[], Reason::NotAudio, "no data chunk");
+
         refused(
             &[fmt(1, 1, 12), data.clone()],
             Reason::UnsupportedCodec,
@@ -325,6 +329,7 @@ mod tests {
             Reason::UnsupportedCodec,
             "0x0002",
         );
+
         assert_eq!(
             outcome(&[fmt(1, 1, 16), fmt(1, 1, 16), data]),
             Ok((4, 8)),
@@ -371,6 +376,7 @@ mod tests {
             body.extend(guid_end);
             [chunk(b"fmt ", &body), chunk(b"data", &[0; 24])]
         };
+
         for mask in [0, 3, u32::MAX, 0x8000_0000] {
             assert_eq!(
                 outcome(&extensible(24, mask, 1, &GUID_ENDS[0])),
@@ -378,6 +384,7 @@ mod tests {
                 "{mask:#x}"
             );
         }
+
         assert_eq!(outcome(&extensible(32, 3, 3, &GUID_ENDS[1])), Ok((3, 24)));
         refused(
             &extensible(24, 3, 1, &[7; 14]),

@@ -12,15 +12,18 @@ fn decode(file: &[u8]) -> Pcm {
         min_duration_s: 0.0,
         keep_rate: false,
     };
+
     let mut out = Pcm::default();
     FileDecoder::new(args, Level::Scalar)
         .unwrap()
         .decode("wav", file, &mut out)
         .unwrap();
+
     let facts = InputHasher::default().read(file);
     let hash = facts.audio.map(|hash| hash.to_hex().to_string());
     assert_eq!(hash.as_ref(), Some(&out.audio_blake3));
     assert_eq!(facts.decode, out.decode_key);
+
     out
 }
 
@@ -45,11 +48,14 @@ fn every_kind_of_sample_has_its_value() {
         samples(1, 1, 32, &[0, 0, 0, 0x80, 0, 0, 0, 0x40]),
         [-1.0, 0.5]
     );
+
     assert_eq!(samples(3, 1, 32, &0.25_f32.to_le_bytes()), [0.25]);
     assert_eq!(samples(3, 1, 64, &(-1.5_f64).to_le_bytes()), [-1.5]);
+
     // G.711: the codes of the smallest positive A-law step, of µ-law's zero, and of its negative maximum.
     assert_eq!(samples(6, 1, 8, &[0xD5]), [8.0 / 32_768.0]);
     assert_eq!(samples(7, 1, 8, &[0xFF, 0x00]), [0.0, -32_124.0 / 32_768.0]);
+
     // Two channels are averaged, and an incomplete last sample is omitted.
     assert_eq!(samples(1, 2, 16, &[0, 0x40, 0, 0x20, 0, 0x40]), [0.375]);
 }
@@ -75,6 +81,7 @@ fn the_mean_of_the_channels_decides_what_is_too_loud() {
         let out = decode(&riff(&[fmt(3, 2, 32), chunk(b"data", &data)]));
         (out.samples[0], out.lost_s > 0.0)
     };
+
     assert_eq!(decoded(20.0, 0.0), (10.0, false));
     assert_eq!(decoded(1_000.0, -1_000.0), (0.0, false));
     assert_eq!(decoded(40.0, 0.0), (0.0, true));
@@ -88,6 +95,7 @@ fn announced_data_count_as_far_as_what_is_there_backs_them() {
         data[4..8].copy_from_slice(&announced.to_le_bytes());
         decode(&riff(&[fmt(1, 1, 16), data])).lost_s
     };
+
     assert_eq!(lost(882), 0.0);
     assert!((lost(8_820) - 0.09).abs() < 1e-6, "a file that broke off");
     assert_eq!(lost(8_822), 0.0);

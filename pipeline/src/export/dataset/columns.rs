@@ -232,6 +232,7 @@ mod tests {
         let fixed = tensor(&[Some(4), Some(3)]);
         let wanted = r#"{"info": {"features": {"log_mel": {"_type":"Array2D","dtype":"float32","shape":[4,3]}}}}"#;
         assert_eq!(info(&[fixed]), wanted);
+
         let ragged = tensor(&[Some(4), None]);
         let inner = json!({ "feature": value("float32"), "_type": "List" });
         assert_eq!(ragged.json(), json!({ "feature": inner, "_type": "List" }));
@@ -240,6 +241,7 @@ mod tests {
             "  - name: \"log_mel\"\n    list:\n      list: float32\n"
         );
         assert_eq!(ragged.data_type(), list(list(DataType::Float32)));
+
         assert!(tensor(&[Some(3); 3]).yaml().contains("array3_d:"));
         assert_eq!(
             tensor(&[Some(3)]).yaml(),

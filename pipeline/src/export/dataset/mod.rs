@@ -124,7 +124,7 @@ impl<'a> Shards<'a> {
             let name = format!("{}-{number:05}-of-{n_files:05}.parquet", side.name);
             let path = self.folder.join(name);
             self.shard(file, &path)?;
-            let metadata = fs::metadata(&path).map_err(ExportError::io_at(&path, "look at"))?;
+            let metadata = fs::metadata(&path).map_err(ExportError::io_at(&path, "access"))?;
             bytes += metadata.len();
         }
         Ok(SplitLine {

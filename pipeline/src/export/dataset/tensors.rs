@@ -74,8 +74,10 @@ mod tests {
         let bytes: Vec<u8> = (0..10).flat_map(|i| (i as f32).to_le_bytes()).collect();
         let column = nested(values(&bytes, Dtype::F32), &[vec![2, 3], vec![2, 2]]);
         assert_eq!(column.len(), 2);
+
         let second = column.as_list::<i32>().value(1);
         assert_eq!(second.len(), 2);
+
         let line = second.as_list::<i32>().value(1);
         assert_eq!(
             line.as_primitive::<Float32Type>().values().to_vec(),

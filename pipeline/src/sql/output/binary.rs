@@ -50,7 +50,7 @@ impl<W, T> SingleResult<W, T> {
         match self {
             Self::Open(writer) => Ok(writer),
             _ => Err(SqlError::Failed {
-                detail: "rows came before their columns".to_owned(),
+                detail: "received rows before their schema".to_owned(),
             }),
         }
     }

@@ -1,4 +1,4 @@
-//! What a trial came to: a line of a sweep, for people and programs, and between its processes.
+//! The result of a trial, printed as a line of a sweep and sent between its processes.
 
 use std::path::PathBuf;
 
@@ -9,25 +9,25 @@ use wavemill_scores::sweep::{SideBySide, Sweep};
 use super::PlannedTrial;
 use crate::cli::jobs::{Judge, Outcome};
 
-/// What a trial came to.
+/// The result of a trial.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Trial {
     pub trial: usize,
     pub set: Vec<String>,
-    /// Empty where it came to no folder.
+    /// Folder of the run; empty if none was created.
     pub run: PathBuf,
-    /// The selecting metric after each epoch.
+    /// Values of the selecting metric, one per epoch.
     #[serde(deserialize_with = "numbers")]
     pub values: Vec<f64>,
     pub best: Option<f64>,
-    /// Before the last epoch: by the median of the others, or as `train.early_stop` says.
+    /// Whether the trial ended before its last epoch, by median stopping or by `train.early_stop`.
     pub ended_early: bool,
-    /// Why it failed.
+    /// Error message, if the trial failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// JSON has no NaN: it is null there.
+/// Deserializes numbers in which null stands for NaN, since JSON has no NaN.
 fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
     let values = Vec::<Option<f64>>::deserialize(from)?;
     Ok(values
@@ -37,14 +37,18 @@ fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
 }
 
 impl Trial {
-    /// What a trial's process came to.
+    /// Converts the outcome of a trial's process to a result.
     ///
     /// # Errors
-    /// It printed something else than a trial.
+    /// The process printed something other than a trial's result.
     pub(crate) fn of(planned: &PlannedTrial, outcome: Outcome) -> Result<Self> {
         match outcome {
-            Outcome::Line(line) => serde_json::from_str(&line)
-                .with_context(|| format!("trial {} printed something else", planned.number)),
+            Outcome::Line(line) => serde_json::from_str(&line).with_context(|| {
+                format!(
+                    "trial {} printed something other than its result",
+                    planned.number
+                )
+            }),
             Outcome::Killed(signal) => Ok(Self {
                 trial: planned.number,
                 set: planned.set.clone(),
@@ -52,15 +56,15 @@ impl Trial {
                 values: Vec::new(),
                 best: None,
                 ended_early: false,
-                error: Some(format!("its process was ended by signal {signal}")),
+                error: Some(format!("its process was killed by signal {signal}")),
             }),
         }
     }
 }
 
-/// Whether trials that run side by side go on, as the sweep has it.
+/// Decides by the sweep's median rule whether trials that run at the same time continue.
 pub(super) struct MedianJudge {
-    /// `None`: none ends early.
+    /// `None` if no trial is to end early.
     medians: Option<SideBySide>,
 }
 

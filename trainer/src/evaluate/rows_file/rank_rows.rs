@@ -153,13 +153,16 @@ mod tests {
             vectors: vec![1.0, -2.0],
             places: Vec::new(),
         };
+
         let bytes = part.to_bytes();
         assert_eq!(RankRows::from_bytes(&bytes).expect("whole"), part);
+
         let empty = RankRows::default();
         assert_eq!(
             RankRows::from_bytes(&empty.to_bytes()).expect("whole"),
             empty
         );
+
         let cut = |end| RankRows::from_bytes(&bytes[..end]).map(|got| got == part);
         assert!((0..bytes.len()).all(|end| !matches!(cut(end), Ok(true))));
     }
@@ -172,8 +175,10 @@ mod tests {
             vectors: vec![1.0, 2.0, 3.0],
             places: Vec::new(),
         };
+
         let mut kept = RankRows::default();
         kept.keep(&part, &[3, 7, 9]);
+
         assert_eq!(kept.rows, [7, 9]);
         assert_eq!(kept.vectors, [1.0, 3.0]);
         assert_eq!(kept.targets, [[vec![0.1, 0.9, 0.3, 0.7], Vec::new()]]);

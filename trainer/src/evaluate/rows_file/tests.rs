@@ -50,10 +50,12 @@ fn write(made: &TrainedFixture, paths: &RowFilePaths) -> Vec<Predictions> {
         &made.data,
         None,
     );
+
     let mut files = RowFiles::create(paths, &about, &made.data, Side::Training, 0).expect("room");
     let predictions =
         predict_into(&made.learner, &made.data, &Solo, plan(), Some(&mut files)).expect("answers");
     files.finish(&made.data, &mut |_| {}).expect("room");
+
     predictions
 }
 
@@ -66,12 +68,14 @@ fn read(path: &Path) -> (RecordBatch, BTreeMap<String, String>) {
         .key_value_metadata()
         .cloned()
         .unwrap_or_default();
+
     let schema = std::sync::Arc::clone(reader.schema());
     let batches: Vec<_> = reader
         .build()
         .expect("rows")
         .map(|batch| batch.expect("a batch"))
         .collect();
+
     let metadata = pairs
         .into_iter()
         .map(|pair| (pair.key, pair.value.unwrap_or_default()))
@@ -130,6 +134,7 @@ fn predictions_are_those_that_are_scored_row_by_row() {
     let ids = batch["genre_true_id"].as_primitive::<Int32Type>();
     let names = batch["genre_true"].as_string::<i32>();
     let predicted = batch["genre_predicted_id"].as_primitive::<Int32Type>();
+
     let mut right = 0;
     for (at, row) in scored[0].rows().enumerate() {
         assert_eq!(batch["clip_key"].as_string::<i32>().value(at), row.clip_key);
@@ -147,6 +152,7 @@ fn predictions_are_those_that_are_scored_row_by_row() {
             "the same bits"
         );
         assert_eq!(predicted.value(at) as usize, likeliest(row.probabilities));
+
         match row.label {
             Label::Class(class) => {
                 assert_eq!(
@@ -157,6 +163,7 @@ fn predictions_are_those_that_are_scored_row_by_row() {
             }
             _ => assert!(ids.is_null(at) && names.is_null(at)),
         }
+
         let logits = floats(&batch, "genre_logits", at);
         let sum: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
         let first = f64::from(logits[0]).exp() / sum;
@@ -165,6 +172,7 @@ fn predictions_are_those_that_are_scored_row_by_row() {
             "softmax of {logits:?}"
         );
     }
+
     let Report::Single(report) = Report::of(&scored[0]).expect("labels") else {
         panic!("one class a row")
     };
@@ -181,6 +189,7 @@ fn several_labels_a_row_are_lists() {
     let alone = alone();
     let made = made(&Fixture::default(), &config(), 4, &alone);
     let path = made.folder.path().join("rows.parquet");
+
     let scored = write(
         &made,
         &RowFilePaths {
@@ -189,11 +198,13 @@ fn several_labels_a_row_are_lists() {
         },
     );
     let (batch, _) = read(&path);
+
     let mut positive = 0;
     for (at, row) in scored[1].rows().enumerate() {
         let Label::Set(set) = row.label else {
             panic!("every row of the fixture has genres")
         };
+
         let ids = batch["genres_all_true_ids"].as_list::<i32>().value(at);
         let want: Vec<i32> = (0..)
             .zip(set)
@@ -201,6 +212,7 @@ fn several_labels_a_row_are_lists() {
             .map(|(class, _)| class)
             .collect();
         assert_eq!(ids.as_primitive::<Int32Type>().values(), &want);
+
         let above = row.probabilities.iter().filter(|p| **p >= 0.5).count();
         assert_eq!(
             batch["genres_all_predicted"]
@@ -209,8 +221,10 @@ fn several_labels_a_row_are_lists() {
                 .len(),
             above
         );
+
         positive += want.len();
     }
+
     assert!(positive > 0);
 }
 
@@ -235,9 +249,11 @@ fn embeddings_are_what_the_heads_see() {
     let variables: BTreeMap<String, Tensor> = made.learner.variables().into_iter().collect();
     let values = |name: &str| Vec::<f32>::try_from(variables[name].flatten(0, -1)).expect("f32");
     let (weight, bias) = (values("fc.0.weight"), values("fc.0.bias"));
+
     for at in 0..rows.num_rows() {
         let vector = floats(&vectors, "embedding", at);
         assert_eq!(vector.len() as i64, made.learner.net().width());
+
         let products = vector
             .iter()
             .zip(&weight)
@@ -256,6 +272,7 @@ fn a_map_has_a_place_for_every_vector() {
     let made = made(&Fixture::default(), &config(), 4, &alone);
     let [embeddings, map] =
         ["vectors.parquet", "map.parquet"].map(|name| made.folder.path().join(name));
+
     let scored = write(
         &made,
         &RowFilePaths {
@@ -264,6 +281,7 @@ fn a_map_has_a_place_for_every_vector() {
             ..RowFilePaths::default()
         },
     );
+
     let (vectors, _) = read(&embeddings);
     let (places, metadata) = read(&map);
     assert_eq!(places["clip_key"].as_ref(), vectors["clip_key"].as_ref());
@@ -271,10 +289,12 @@ fn a_map_has_a_place_for_every_vector() {
         places["genre_true"].as_ref(),
         vectors["genre_true"].as_ref()
     );
+
     let predicted = places["genre_predicted_id"].as_primitive::<Int32Type>();
     for (at, row) in scored[0].rows().enumerate() {
         assert_eq!(predicted.value(at) as usize, likeliest(row.probabilities));
     }
+
     let [x, y] = ["x", "y"].map(|axis| places[axis].as_primitive::<Float32Type>());
     assert_eq!((x.null_count(), y.null_count()), (0, 0));
     assert!(places.column_by_name("genre_logits").is_none());
@@ -295,6 +315,7 @@ fn the_projector_has_a_line_of_both_tables_for_every_vector() {
     let made = made(&fixture, &config(), 4, &alone);
     let embeddings = made.folder.path().join("vectors.parquet");
     let folder = made.folder.path().join("logs/projector");
+
     let scored = write(
         &made,
         &RowFilePaths {
@@ -303,6 +324,7 @@ fn the_projector_has_a_line_of_both_tables_for_every_vector() {
             ..RowFilePaths::default()
         },
     );
+
     let text = |name: &str| fs::read_to_string(folder.join(name)).expect("a file");
     let config = text("projector_config.pbtxt");
     for name in ["vectors.tsv", "metadata.tsv"] {
@@ -324,8 +346,10 @@ fn the_projector_has_a_line_of_both_tables_for_every_vector() {
     let mut lines = table.lines();
     let head = "clip_key\tsegment\tvariant\tgenre_true\tgenre_predicted\tgenres_all_true\tgenres_all_predicted";
     assert_eq!(lines.next(), Some(head));
+
     let rows: Vec<Vec<&str>> = lines.map(|line| line.split('\t').collect()).collect();
     assert_eq!(rows.len(), vectors.num_rows());
+
     for (cells, row) in rows.iter().zip(scored[0].rows()) {
         let classes = scored[0].classes();
         let truth = match row.label {
@@ -333,6 +357,7 @@ fn the_projector_has_a_line_of_both_tables_for_every_vector() {
             _ => "",
         };
         let predicted = &classes[likeliest(row.probabilities)];
+
         assert_eq!(cells[0], row.clip_key);
         assert_eq!((cells[3], cells[4]), (truth, predicted.as_str()));
     }
@@ -377,6 +402,7 @@ fn a_file_is_whole_or_not_there_and_equal_runs_give_equal_bytes() {
         write(&made, &paths(name));
     }
     assert_eq!(fs::read_dir(&folder).expect("a folder").count(), 4);
+
     for [one, other] in [
         ["a.parquet", "b.parquet"],
         ["map-a.parquet", "map-b.parquet"],
@@ -384,6 +410,7 @@ fn a_file_is_whole_or_not_there_and_equal_runs_give_equal_bytes() {
         let bytes = |name: &str| fs::read(folder.join(name)).expect("a file");
         assert!(bytes(one) == bytes(other), "{one}");
     }
+
     let none = paths("none/a.parquet");
     let error =
         RowFiles::create(&none, &about, &made.data, Side::Training, 0).expect_err("no folder");

@@ -21,14 +21,17 @@ fn boxes(drawing: &Document<'_>) -> Vec<(String, Edges)> {
         let Some(name) = node.attribute("data-name") else {
             continue;
         };
+
         let rect = node
             .children()
             .find(|child| child.has_tag_name(("http://www.w3.org/2000/svg", "rect")))
             .expect("a frame");
+
         let [x, y] = ["x", "y"].map(|name| number(rect, name));
         let [width, height] = ["width", "height"].map(|name| number(rect, name));
         boxes.push((name.to_owned(), [x, y, x + width, y + height]));
     }
+
     boxes
 }
 
@@ -99,6 +102,7 @@ fn branches_lie_side_by_side_and_meet() {
         let found = boxes.iter().find(|(own, _)| own == name);
         found.expect(name).1
     };
+
     assert_eq!(edges("artist")[1], edges("album")[1], "one height");
     assert!(edges("artist")[2] < edges("album")[0], "apart");
     assert!(
@@ -133,6 +137,7 @@ fn operations_are_told_with_their_settings() {
         ]
     );
     assert_eq!(model.stages[0].parameters, 9 * 32 + 2 * 32);
+
     let resnet = describe("resnet50", None, None).expect("a model");
     assert_eq!(
         operations(&resnet.stages[2]),

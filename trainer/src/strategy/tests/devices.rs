@@ -27,11 +27,13 @@ fn each_device<R: Send>(
                 },
             )
         };
+
         let threads: Vec<_> = world(devices.len())
             .into_iter()
             .zip(devices)
             .map(start)
             .collect();
+
         threads
             .into_iter()
             .map(|thread| thread.join().expect("no panic"))
@@ -51,7 +53,7 @@ fn ranks_of_mixed_devices_all_hear_whose_differs() {
         let error = error.expect_err("mixed");
         assert_eq!(
             error,
-            "rank 1 has device cuda, rank 0 has cpu: all ranks need the same"
+            "rank 1 has device cuda, rank 0 has cpu: it must be the same on all ranks"
         );
     }
 }
@@ -61,6 +63,7 @@ fn ranks_on_cpus_sum_by_the_ring_after_joining() {
     let sums = each_device(&[Device::Cpu; 2], |group| {
         (one_and_two(group, Device::Cpu), format!("{group:?}"))
     });
+
     for sum in sums {
         let (sum, group) = sum.expect("joined");
         assert!(
@@ -77,6 +80,7 @@ fn gpus_that_nobody_can_ask_are_joined_without_nccl_and_without_a_panic() {
         // CPU tensors are summed in the same way in every group.
         (one_and_two(group, Device::Cpu), format!("{group:?}"))
     });
+
     for sum in sums {
         let (sum, group) = sum.expect("joined");
         assert!(
@@ -95,18 +99,22 @@ fn a_copy_in_host_memory_is_summed_and_copied_back() {
             (Kind::Double, Device::Cpu),
         );
         let before = tensor.data_ptr();
+
         through_host(group.rank(), &mut tensor, |copy| {
             assert!(copy.data_ptr() != before, "a copy, or this tests nothing");
             group.sum(copy)
         })
         .expect("all take part");
         assert_eq!(tensor.data_ptr(), before);
+
         let mut odd = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)).tr();
         let refused = through_host(group.rank(), &mut odd, |copy| group.sum(copy))
             .expect_err("not contiguous");
         assert!(matches!(refused, RankError::Tensor { .. }), "{refused}");
+
         Vec::<f64>::try_from(tensor.view(-1)).expect("flat")
     });
+
     assert_eq!(results, [[3.0; 6], [3.0; 6]]);
 }
 
@@ -122,11 +130,13 @@ fn what_a_check_of_one_rank_finds_ends_all_with_its_words() {
                     Some("NCCL's sum over ranks: a CUDA call failed".to_owned())
                 }));
             }
+
             heard
                 .recv_timeout(Duration::from_secs(9))
                 .expect("within seconds")
         },
     );
+
     for words in heard {
         let words = words.expect("joined");
         assert!(
@@ -143,18 +153,23 @@ fn gpus_sum_by_nccl() {
         ffi::load_cuda().is_ok() && tch::Cuda::device_count() >= 2,
         "two GPUs"
     );
+
     let results = each_device(&[Device::Cuda(0), Device::Cuda(1)], |group| {
         assert!(format!("{group:?}").starts_with("NcclGroup"), "{group:?}");
+
         let device = Device::Cuda(group.rank());
         let variable = Tensor::zeros([7], (Kind::Float, device)).set_requires_grad(true);
         (variable.sum(Kind::Float) * (group.rank() as f64 + 1.0)).backward();
+
         let mut extras = [0.5];
         let mut buckets = Buckets::new(&[("v".to_owned(), variable.shallow_clone())], 1);
         buckets.reduce(group, &mut extras).expect("all take part");
+
         let own = Tensor::full([1], group.rank() as f64 + 1.0, (Kind::Double, device))
             .set_requires_grad(true);
         let total = ffi::sum_over_ranks(&own, sum_group(group)).expect("all take part");
         (&total * &total).sum(Kind::Double).backward();
+
         [
             one_and_two(group, device),
             variable.grad().double_value(&[6]),
@@ -162,6 +177,7 @@ fn gpus_sum_by_nccl() {
             own.grad().double_value(&[0]),
         ]
     });
+
     for result in results {
         assert_eq!(result, Ok([3.0, 3.0, 1.0, 12.0]));
     }

@@ -45,9 +45,11 @@ fn sums_are_right_and_have_the_same_bits_on_every_rank_and_in_every_run() {
                 results == sums(world_size, kind),
                 "{kind:?}, {world_size} ranks, again"
             );
+
             for (sum, &length) in results[0].iter().zip(&LENGTHS) {
                 let parts: Vec<_> = (0..world_size).map(|rank| values(rank, length)).collect();
                 assert_eq!(sum.len(), length);
+
                 for (at, &value) in sum.iter().enumerate() {
                     let exact: f64 = parts.iter().map(|part| part[at]).sum();
                     let size: f64 = parts.iter().map(|part| part[at].abs()).sum();
@@ -79,10 +81,12 @@ fn nobody_passes_a_barrier_before_the_last_has_come() {
         if group.rank() == 2 {
             std::thread::sleep(Duration::from_millis(300));
         }
+
         let came = Instant::now();
         group.barrier().expect("all take part");
         (came, Instant::now())
     });
+
     let last = times.iter().map(|(came, _)| *came).max().expect("three");
     assert!(times.iter().all(|(_, left)| *left >= last));
 }
@@ -94,10 +98,12 @@ fn a_tensor_that_cannot_be_summed_is_refused_before_anything_travels() {
             Tensor::zeros([3], (Kind::Int64, Device::Cpu)),
             Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)).tr(),
         ];
+
         for mut tensor in odd.into_iter().chain([Tensor::new()]) {
             let error = group.sum(&mut tensor).expect_err("unfit");
             assert!(matches!(error, RankError::Tensor { .. }), "{error}");
         }
+
         group.barrier().expect("still in step");
     });
 }
@@ -117,10 +123,12 @@ fn ranks_at_different_places_are_told_both_places() {
             error
         },
     );
+
     let told = |rank: usize| {
         let error = heard[rank].as_ref().expect("both joined");
         error.contains("sum of 5 f32") && error.contains("sum of 6 f32")
     };
+
     // The slower rank may only see that the other rank has closed its connection.
     assert!(told(0) || told(1), "{heard:?}");
 }
@@ -141,6 +149,7 @@ pub(super) fn each_join<R: Send>(
                     .map(|group| body(group, heard))
             })
         };
+
         let threads: Vec<_> = ranks.into_iter().map(start).collect();
         threads
             .into_iter()
@@ -161,6 +170,7 @@ fn refusals(ranks: Vec<Ranks>, fingerprint: impl Fn(usize) -> Fingerprint + Sync
 fn ranks_that_differ_all_stop_at_the_start_with_rank_field_and_both_values() {
     let change = |field: &str, rank: usize| {
         let mut one = fingerprint();
+
         let place = match field {
             "wavemill" => &mut one.version,
             "manifest" => &mut one.manifest_hash,
@@ -171,6 +181,7 @@ fn ranks_that_differ_all_stop_at_the_start_with_rank_field_and_both_values() {
         *place = format!("r{rank}");
         one
     };
+
     for field in [
         "wavemill",
         "manifest",
@@ -181,6 +192,7 @@ fn ranks_that_differ_all_stop_at_the_start_with_rank_field_and_both_values() {
         let all = refusals(world(3), |rank| {
             change(field, if rank == 2 { 2 } else { 0 })
         });
+
         for error in &all {
             assert!(
                 error.contains(&format!("rank 2 has {field} r2, rank 0 has r0")),
@@ -209,10 +221,11 @@ fn a_rank_that_does_not_come_is_named_and_those_that_came_are_told() {
     for rank in &mut ranks {
         rank.join_timeout = Duration::from_secs(1);
     }
+
     let all = refusals(ranks, |_| fingerprint());
     assert!(
         all.iter()
-            .all(|error| error.contains("have not come to rank 0: 2;")),
+            .all(|error| error.contains("did not connect to rank 0 within 1 s: 2;")),
         "{all:?}"
     );
 }
@@ -224,7 +237,7 @@ fn two_processes_of_one_rank_are_refused() {
     let all = refusals(ranks, |_| fingerprint());
     assert!(
         all.iter()
-            .all(|error| error.contains("two processes say that they are rank 1")),
+            .all(|error| error.contains("two processes claim to be rank 1")),
         "{all:?}"
     );
 }
@@ -237,7 +250,7 @@ fn a_rank_without_a_rank_0_says_where_it_searched() {
     let address = format!("127.0.0.1:{}", ranks[0].port);
     let all = refusals(ranks, |_| fingerprint());
     assert!(
-        all[0].contains("rank 1 found no rank 0 at") && all[0].contains(&address),
+        all[0].contains("rank 1 cannot reach rank 0 at") && all[0].contains(&address),
         "{all:?}"
     );
 }
@@ -259,9 +272,11 @@ fn a_port_that_is_taken_is_named() {
 fn strangers_and_ranks_of_another_job_do_not_disturb() {
     let ranks = world(2);
     let address = ("127.0.0.1", ranks[0].port);
+
     let mut other = ranks[1].clone();
     other.token = "another job".to_owned();
     other.join_timeout = Duration::from_secs(1);
+
     let (first, second) = (ranks[0].clone(), ranks[1].clone());
     let (here, joined) = std::thread::scope(|scope| {
         let host = scope.spawn(|| {
@@ -271,27 +286,33 @@ fn strangers_and_ranks_of_another_job_do_not_disturb() {
                 |group, _| group.barrier().and_then(|()| group.finish()).is_ok(),
             )
         });
+
         let reach = || TcpStream::connect(address);
         let silent = std::iter::repeat_with(reach)
             .find_map(Result::ok)
             .expect("rank 0 listens at some time");
+
         let mut talker = reach().expect("rank 0 listens");
         talker
             .write_all(b"GET / HTTP/1.1\r\n\r\n")
             .expect("it reads");
+
         let turned_away = refusals(vec![other], |_| fingerprint());
         assert!(
-            turned_away[0].contains("another job listens there"),
+            turned_away[0].contains("another job is listening there"),
             "{turned_away:?}"
         );
+
         let guest = each_join(
             vec![second],
             |_| fingerprint(),
             |group, _| group.barrier().and_then(|()| group.finish()).is_ok(),
         );
+
         drop((silent, talker));
         (host.join().expect("no panic"), guest)
     });
+
     assert!(
         here.into_iter()
             .chain(joined)
@@ -308,6 +329,7 @@ fn a_rank_that_goes_without_a_word_is_known_to_all_others() {
             if group.rank() == 1 {
                 return None;
             }
+
             let error = group.barrier().expect_err("one is missing").to_string();
             Some((
                 heard
@@ -317,6 +339,7 @@ fn a_rank_that_goes_without_a_word_is_known_to_all_others() {
             ))
         },
     );
+
     for (watchdog, barrier) in heard
         .into_iter()
         .filter_map(|result| result.expect("joined"))
@@ -340,6 +363,7 @@ fn a_failing_ranks_own_words_reach_all_others() {
                     group.fail("disk full");
                     return None;
                 }
+
                 Some(
                     heard
                         .recv_timeout(Duration::from_secs(9))
@@ -347,6 +371,7 @@ fn a_failing_ranks_own_words_reach_all_others() {
                 )
             },
         );
+
         for words in heard
             .into_iter()
             .filter_map(|result| result.expect("joined"))
@@ -371,6 +396,7 @@ fn ranks_that_end_well_one_after_another_miss_nobody() {
             heard.recv_timeout(Duration::from_millis(500)).ok()
         },
     );
+
     for loss in heard {
         assert_eq!(loss.expect("joined"), None);
     }
@@ -385,13 +411,16 @@ fn autograd_sums_over_ranks_forward_and_backward() {
             let group: &'static RingGroup = Box::leak(Box::new(group));
             let own = Tensor::from_slice(&[1.0 + group.rank() as f64]).set_requires_grad(true);
             let total = ffi::sum_over_ranks(&own, sum_group(group)).expect("all take part");
+
             // Gradient of Σ over ranks of weight · total²: 2 · 3 · (1 + 10).
             let weight = [1.0, 10.0][group.rank()];
             (&total * &total * weight).sum(Kind::Double).backward();
+
             group.finish().expect("all finish");
             (total.double_value(&[0]), own.grad().double_value(&[0]))
         },
     );
+
     for result in results {
         assert_eq!(result.expect("joined"), (3.0, 66.0));
     }

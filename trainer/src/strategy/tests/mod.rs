@@ -17,6 +17,7 @@ pub(super) fn world(world_size: usize) -> Vec<Ranks> {
         .local_addr()
         .expect("bound")
         .port();
+
     let ranks = |rank| Ranks {
         rank,
         world_size,
@@ -26,6 +27,7 @@ pub(super) fn world(world_size: usize) -> Vec<Ranks> {
         join_timeout: Duration::from_secs(20),
         ..Ranks::solo()
     };
+
     (0..world_size).map(ranks).collect()
 }
 
@@ -60,6 +62,7 @@ pub(super) fn each_rank<R: Send>(
                 result
             })
         };
+
         let threads: Vec<_> = world(world_size).into_iter().map(start).collect();
         threads
             .into_iter()

@@ -18,6 +18,7 @@ fn model(kind: Kind) -> Vec<(String, Tensor)> {
         ("2.weight", &[3, 16]),
         ("unused", &[2]),
     ];
+
     let variable = |(name, shape): (&str, &[i64])| {
         let values: Vec<f64> = (0..shape.iter().product())
             .map(|_| 0.3 * rng.normal())
@@ -30,6 +31,7 @@ fn model(kind: Kind) -> Vec<(String, Tensor)> {
                 .set_requires_grad(true),
         )
     };
+
     shapes.into_iter().map(variable).collect()
 }
 
@@ -37,11 +39,13 @@ fn model(kind: Kind) -> Vec<(String, Tensor)> {
 fn batch(step: usize, kind: Kind) -> (Tensor, Tensor, Tensor) {
     let mut rng = Rng::new(1000 + step as u64);
     let rows: Vec<f64> = (0..BATCH * 6).map(|_| rng.normal()).collect();
+
     // The class of a row is the index of the largest of its first three values.
     let largest =
         |row: &[f64]| (0..3).fold(0, |best, at| if row[at] > row[best] { at } else { best });
     let classes: Vec<i64> = rows.chunks(6).map(|row| largest(row) as i64).collect();
     let weights: Vec<f64> = (0..BATCH).map(|_| 0.5 + rng.uniform()).collect();
+
     let tensor = |values: &[f64]| Tensor::from_slice(values).to_kind(kind);
     (
         tensor(&rows).view([BATCH, 6]),
@@ -55,9 +59,11 @@ fn train(group: &dyn Collective, kind: Kind) -> Vec<f64> {
     let mut variables = model(kind);
     let mut buckets = Buckets::new(&variables, 2);
     let mut numbers = Vec::new();
+
     for step in 0..STEPS {
         let (rows, classes, weights) = batch(step, kind);
         let (rank, world) = (group.rank() as i64, group.world_size() as i64);
+
         // At step 3, rank 1 gets an empty slice and its gradients stay undefined.
         let whole_to_first = step == 3;
         let (start, end) = match (whole_to_first, rank) {
@@ -65,8 +71,10 @@ fn train(group: &dyn Collective, kind: Kind) -> Vec<f64> {
             (true, _) => (0, 0),
             (false, _) => (BATCH * rank / world, BATCH * (rank + 1) / world),
         };
+
         let part = |tensor: &Tensor| tensor.narrow(0, start, end - start);
         let (rows, classes, weights) = (part(&rows), part(&classes), part(&weights));
+
         let mut extras = [0.0, 0.0];
         if end > start {
             let hidden = rows.linear(&variables[1].1, Some(&variables[0].1)).tanh();
@@ -76,10 +84,12 @@ fn train(group: &dyn Collective, kind: Kind) -> Vec<f64> {
                 .gather(1, &classes.unsqueeze(1), false)
                 .squeeze()
                 .neg();
+
             let loss = (each * &weights).sum(kind);
             loss.backward();
             extras = [loss.double_value(&[]), weights.sum(kind).double_value(&[])];
         }
+
         buckets.reduce(group, &mut extras).expect("all take part");
         tch::no_grad(|| {
             for (_, variable) in &mut variables {
@@ -92,6 +102,7 @@ fn train(group: &dyn Collective, kind: Kind) -> Vec<f64> {
         });
         numbers.push(extras[0] / extras[1]);
     }
+
     assert!(
         !variables[4].1.grad().defined(),
         "no rank has a gradient for it"
@@ -114,6 +125,7 @@ fn two_and_four_ranks_train_as_one_does() {
             alone[0],
             alone[STEPS - 1]
         );
+
         let norm = |values: &[f64]| values.iter().map(|value| value * value).sum::<f64>().sqrt();
         for world_size in [2, 4] {
             for ranks in each_rank(world_size, |group| train(group, kind)) {
@@ -142,10 +154,12 @@ fn reduced(own: impl Fn(usize) -> Option<f64> + Sync) -> Vec<Option<f64>> {
         if let Some(value) = own(group.rank()) {
             (variable.sum(Kind::Float) * value).backward();
         }
+
         let mut buckets = Buckets::new(&[("v".to_owned(), variable.shallow_clone())], 1);
         let mut extras = [1e16];
         buckets.reduce(group, &mut extras).expect("all take part");
         assert_eq!(extras, [3e16], "f64");
+
         let grad = variable.grad();
         grad.defined().then(|| grad.double_value(&[1, 1]))
     })
@@ -164,6 +178,7 @@ fn a_gradient_that_one_rank_lacks_counts_as_zeros_and_one_that_all_lack_stays_un
 fn buckets_hold_one_kind_and_at_most_their_size() {
     let tensor =
         |values, kind| Tensor::zeros([values], (kind, Device::Cpu)).set_requires_grad(true);
+
     let four_mib = 1 << 20;
     let shapes = [four_mib; 7].map(|values| tensor(values, Kind::Float));
     let kinds = [
@@ -171,11 +186,13 @@ fn buckets_hold_one_kind_and_at_most_their_size() {
         tensor(3, Kind::Float),
         tensor(20 * four_mib, Kind::Float),
     ];
+
     let variables: Vec<_> = shapes
         .into_iter()
         .chain(kinds)
         .map(|tensor| (String::new(), tensor))
         .collect();
+
     let buckets = Buckets::new(&variables, 0);
     assert_eq!(
         buckets.lengths(),

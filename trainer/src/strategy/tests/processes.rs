@@ -23,6 +23,7 @@ fn this_program(task: &str, folder: &Path) -> Command {
         "--nocapture",
         "--test-threads=1",
     ]);
+
     command
         .env(TASK, task)
         .env(FOLDER, folder)
@@ -38,6 +39,7 @@ fn child() {
     let Ok(task) = std::env::var(TASK) else {
         return;
     };
+
     let folder = std::env::var(FOLDER).expect("set with the task");
     let mark = |name: &str| {
         std::fs::write(
@@ -45,16 +47,19 @@ fn child() {
             std::process::id().to_string(),
         )
     };
+
     if let Ok(nproc) = std::env::var("WAVEMILL_TEST_NPROC")
         && Ranks::from_env().expect("complete").is_none()
     {
         let code = launch(nproc.parse().expect("a number")).expect("started");
         std::process::exit(code);
     }
+
     let ranks = Ranks::from_env().expect("complete").expect("a rank");
     let group =
         join(&ranks, &fingerprint(), Device::Cpu, exit_on_loss(&ranks)).expect("all are there");
     mark(&format!("joined-{}", ranks.rank)).expect("a folder");
+
     match task.as_str() {
         "sum" => loop {
             let mut tensor = Tensor::ones([1_000_000], (Kind::Float, Device::Cpu));
@@ -86,6 +91,7 @@ fn start(task: &str, folder: &Path, world_size: usize) -> Vec<Child> {
             .env("WAVEMILL_JOB", &ranks.token);
         command.spawn().expect("this program")
     };
+
     let children = ranks.iter().map(start).collect();
     await_files(folder, world_size);
     children
@@ -110,8 +116,10 @@ fn end_of(mut child: Child, since: Instant) -> Output {
                 String::from_utf8_lossy(&output.stderr)
             );
         }
+
         std::thread::sleep(Duration::from_millis(10));
     }
+
     child.wait_with_output().expect("a child")
 }
 
@@ -128,18 +136,22 @@ fn signal(pid: u32, name: &str) {
 fn others_end(task: &str, victim: usize, how: &str, words: &str) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut children = start(task, folder.path(), 3);
+
     let since = Instant::now();
     signal(children[victim].id(), how);
     let mut victim_child = children.remove(victim);
+
     for child in children {
         let output = end_of(child, since);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+
         assert_eq!(output.status.code(), Some(LOST.into()), "{stderr}");
         assert!(
             stderr.contains(&format!("stops: rank {victim} ended: {words}")),
             "{stderr}"
         );
     }
+
     let _ = victim_child.kill();
     victim_child.wait().expect("a child");
 }
@@ -161,7 +173,7 @@ fn a_killed_rank_ends_others_that_wait_for_it() {
 
 #[test]
 fn a_rank_that_hangs_ends_the_others() {
-    others_end("sum", 1, "STOP", "it does not answer");
+    others_end("sum", 1, "STOP", "it does not respond");
 }
 
 fn start_launcher(task: &str, folder: &Path, nproc: usize) -> Child {
@@ -177,6 +189,7 @@ fn ranks_of_our_own_launcher_meet_and_end_well() {
     let output = start_launcher("finish", folder.path(), 3)
         .wait_with_output()
         .expect("a child");
+
     assert_eq!(
         output.status.code(),
         Some(0),
@@ -202,12 +215,15 @@ fn ranks_do_not_outlive_their_launcher() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut launcher = start_launcher("sum", folder.path(), 2);
     await_files(folder.path(), 2);
+
     let since = Instant::now();
     launcher.kill().expect("still there");
     launcher.wait().expect("a child");
+
     for rank in 0..2 {
         let pid =
             std::fs::read_to_string(folder.path().join(format!("joined-{rank}"))).expect("written");
+
         while Path::new("/proc").join(&pid).exists() && !is_zombie(&pid) {
             assert!(since.elapsed() < END_TIMEOUT, "rank {rank} lives on");
             std::thread::sleep(Duration::from_millis(20));
