@@ -25,7 +25,7 @@ docs=docs/benchmarks
 kernels() {
     local raw
     raw=$(WAVEMILL_DATA=$(realpath -m "$data") cargo bench --locked --quiet -p wavemill-kernels \
-        --bench features --bench resample --bench mp3 -- --noplot | tee /dev/stderr) || return 1
+        -p wavemill-decode --bench features --bench resample --bench layer3 -- --noplot | tee /dev/stderr) || return 1
     {
         printf '# Kernels\n\nThe clip has 30 s, features are at 22,050 Hz, and one core is used. '
         printf 'Each line shows criterion'"'"'s low value, estimate and\nhigh value. Command: %s.\n\n' \
@@ -75,7 +75,7 @@ if [[ $kind != kernels && $kind != loader ]]; then
     if [[ $kind == stages || $kind == all ]]; then
         need mpg123 'apt-get install mpg123'
         need valgrind 'apt-get install valgrind'
-        step 'other decoders' cargo build --locked --release -p wavemill-kernels --example decode_mp3
+        step 'other decoders' cargo build --locked --release -p wavemill-decode --example decode_mp3
     fi
     wavemill=${CARGO_TARGET_DIR:-target}/release/wavemill
     if [[ $kind != serve ]]; then step 'release build' cargo build --locked --release -p wavemill; fi

@@ -3,7 +3,7 @@
 #
 # usage: scripts/fuzz.sh [mp3_frames|files] [SECONDS]      default: mp3_frames, 60 seconds
 #   mp3_frames   frames of MPEG layer III, on both decode paths
-#   files        whole files of every format; also builds DataFusion, which takes a while
+#   files        whole files of every format
 #
 # Findings are written to fuzz/artifacts/. The corpus is kept in fuzz/corpus/, and the next run continues from it.
 #
@@ -24,12 +24,11 @@ input_bytes=8192
 # Time limit for one input in seconds. A longer time counts as a hang.
 input_s=5
 
-features=()
 choice=
 case $target in
     # The first byte of an input selects a band.
     mp3_frames) choice='\x00' ;;
-    files) features=(--features files) ;;
+    files) ;;
     *) echo "unknown target $target; see --help" >&2; exit 2 ;;
 esac
 
@@ -44,5 +43,5 @@ if [[ -d $data ]]; then
 fi
 
 # No sanitizer, because the fuzzed code has no unsafe code of its own. Overflow and debug assertions are enabled.
-cargo +nightly fuzz run --sanitizer none "${features[@]}" "$target" -- \
+cargo +nightly fuzz run --sanitizer none "$target" -- \
     -max_total_time="$seconds" -max_len="$input_bytes" -timeout="$input_s" -print_final_stats=1

@@ -14,7 +14,11 @@ import re
 import sys
 from pathlib import Path
 
-CRATES = ["options", "schemas", "fft", "kernels", "pages", "pipeline", "loader", "scores", "trainer", "tests", "demo-audio"]
+CRATES = ["options", "schemas", "fft", "kernels", "decode", "source", "runtime", "catalog", "store", "extract", "sql", "pages", "wavemill",
+          "loader", "scores", "trainer", "tests", "demo-audio"]
+
+# Crates of one trade: the files at the top of src/ are one room and may use each other freely, like the files of a folder.
+ONE_ROOM = {"source", "decode", "catalog", "store", "sql"}
 
 PATH = re.compile(r"(?<![\w$:])(crate|super|self)::(?=[\w{*])")
 TEST_MODULE = re.compile(r"#\[cfg\((?:test|all\(test\b[^]]*)\)\]\s*(?:pub(?:\([^)]*\))?\s+)?mod\s+(\w+)\s*(;|\{)")
@@ -90,7 +94,7 @@ def root_names(texts):
     return names
 
 
-def edges(src):
+def edges(src, is_one_room):
     """Returns (parent, from, to) -> files that contain the edge."""
     texts = modules(src)
     folders = {tuple(folder.relative_to(src).parts) for folder in src.rglob("*") if folder.is_dir()}
@@ -114,7 +118,7 @@ def edges(src):
                 if same == len(module) or same == len(target):
                     continue
                 one, other = module[: same + 1], target[: same + 1]
-                if same == 0 or (one in folders and other in folders):
+                if (same == 0 and not is_one_room) or (one in folders and other in folders):
                     files = found.setdefault((module[:same], one[-1], other[-1]), set())
                     files.add(str(file.relative_to(src)))
     return found
@@ -140,7 +144,7 @@ def circles(found):
 def main():
     faults = []
     for crate in CRATES:
-        found = edges(Path(crate) / "src")
+        found = edges(Path(crate) / "src", crate in ONE_ROOM)
         for group in circles(found):
             parent = next(iter(group))[0]
             names = sorted("/".join((*path, name)) for path, name in group)

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 
 use libfuzzer_sys::fuzz_target;
-use wavemill::decode::{Decode, DecodeArgs, FileDecoder, Pcm};
+use wavemill_decode::{Decode, DecodeArgs, FileDecoder, Pcm};
 use wavemill_kernels::Level;
 
 /// Target sample rate, chosen so that MP3 at 44.1 kHz uses the band path if it is requested.

@@ -4,9 +4,9 @@
 
 #![no_main]
 
-#[path = "../../kernels/tests/mp3/paths.rs"]
+#[path = "../../decode/tests/layer3/paths.rs"]
 mod paths;
-#[path = "../../kernels/tests/mp3/stream.rs"]
+#[path = "../../decode/tests/layer3/stream.rs"]
 #[expect(dead_code, reason = "the tests of decoded samples need more of it")]
 mod stream;
 

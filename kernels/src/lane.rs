@@ -1,7 +1,7 @@
 //! Groups of frames that are computed in parallel: the data passed between the steps of the fast path.
 
 /// Number of frames that are computed in parallel.
-pub(crate) const LANES: usize = 8;
+pub const LANES: usize = 8;
 
 /// One value of [`LANES`] consecutive frames.
-pub(crate) type Lane = [f32; LANES];
+pub type Lane = [f32; LANES];

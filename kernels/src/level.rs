@@ -53,16 +53,16 @@ impl fmt::Display for Level {
 
 /// A level that has been checked to be available; the only way to run code compiled for it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Lanes(Level);
+pub struct Lanes(Level);
 
 impl Lanes {
     /// Returns `None` if the machine does not support the level.
-    pub(crate) fn new(level: Level) -> Option<Self> {
+    pub fn new(level: Level) -> Option<Self> {
         level.is_available().then_some(Self(level))
     }
 
     /// Returns the level.
-    pub(crate) const fn level(self) -> Level {
+    pub const fn level(self) -> Level {
         self.0
     }
 
@@ -71,7 +71,7 @@ impl Lanes {
     #[inline]
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
-    pub(crate) fn run<R>(self, body: impl FnOnce() -> R) -> R {
+    pub fn run<R>(self, body: impl FnOnce() -> R) -> R {
         #[target_feature(enable = "avx2,fma")]
         fn v3<R>(body: impl FnOnce() -> R) -> R {
             body()
@@ -86,7 +86,7 @@ impl Lanes {
     /// Runs `body`; other targets have only one level.
     #[inline]
     #[cfg(not(target_arch = "x86_64"))]
-    pub(crate) fn run<R>(self, body: impl FnOnce() -> R) -> R {
+    pub fn run<R>(self, body: impl FnOnce() -> R) -> R {
         body()
     }
 }

@@ -22,7 +22,6 @@ mod lane;
 mod level;
 mod mel;
 mod mfcc;
-pub mod mp3;
 mod normalize;
 mod pack;
 #[cfg(test)]
@@ -46,7 +45,8 @@ pub use checks::CheckedDevices;
 pub use device::{CudaReport, FoundDevice, FoundLibrary};
 pub use error::KernelError;
 pub use glibc::{glibc_version, return_large_blocks};
-pub use level::Level;
+pub use lane::{LANES, Lane};
+pub use level::{Lanes, Level};
 pub use pack::pack_into;
 pub use samples::SampleBuffer;
 // Types that specify a feature.

@@ -3,8 +3,29 @@
 use std::error::Error;
 use std::io;
 
-/// Exit code for errors recognised by [`is_no_space`].
+/// Exit code of every failure without a code of its own.
+pub const FAILED: u8 = 1;
+
+/// Exit code of wrong usage, a wrong recipe or configuration, and inputs or stores that do not exist.
+pub const USAGE: u8 = 2;
+
+/// Exit code if files of a store or a run are damaged.
+pub const DAMAGED: u8 = 3;
+
+/// Exit code if a store or a run belongs to another plan.
+pub const OTHER_PLAN: u8 = 4;
+
+/// Exit code if there is no space, or the file system is read-only. See [`is_no_space`].
 pub const NO_SPACE: u8 = 5;
+
+/// Exit code if another process holds the store's lock. 6 is used by the trainer.
+pub const BUSY: u8 = 7;
+
+/// Exit code of a preview of a run that has nothing to do.
+pub const NOTHING_TO_DO: u8 = 8;
+
+/// Exit code after an interruption by a signal: 128 + SIGINT.
+pub const INTERRUPTED: u8 = 130;
 
 /// Reports whether `cause`, one error of a chain, means that a file cannot be written: the disk is full, a quota or the
 /// maximum file size is exceeded, or the file system is read-only.

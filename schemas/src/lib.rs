@@ -5,7 +5,7 @@
 //! stores; the loader and the trainer read them. Engine and audio code is in other crates.
 
 pub mod canonical;
-mod columns;
+pub mod columns;
 pub mod config;
 mod exact;
 pub mod exit;
@@ -18,6 +18,7 @@ pub mod rng;
 pub mod samples;
 pub mod settings;
 pub mod sides;
+#[cfg(feature = "arrow")]
 pub mod tables;
 pub mod text;
 pub mod version_name;

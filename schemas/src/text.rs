@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::error::Error;
 use std::fmt::Write as _;
 
 /// Returns `text` as a single line without effects on a terminal.
@@ -39,6 +40,24 @@ pub fn shown_lines(text: &str) -> Cow<'_, str> {
 pub fn panic_words(panic: &(dyn Any + Send)) -> Option<&str> {
     let formatted = panic.downcast_ref::<String>().map(String::as_str);
     formatted.or_else(|| panic.downcast_ref::<&str>().copied())
+}
+
+/// Formats an error and its causes on one line for a terminal, without causes that the line already contains.
+pub fn error_line(error: &(dyn Error + 'static)) -> String {
+    let mut line = String::new();
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        let message = cause.to_string();
+        let words: Vec<&str> = message.split_whitespace().collect();
+        let message = words.join(" ");
+        if line.is_empty() {
+            line = message;
+        } else if !line.contains(&message) {
+            line = format!("{line}: {message}");
+        }
+        next = cause.source();
+    }
+    shown(&line).into_owned()
 }
 
 /// Appends one character, escaped in the same way as by [`shown`].

@@ -54,12 +54,12 @@ OUR_STAGES = {
     "read the file: wavemill": ("read", ()),
 }
 MPG123 = "decode: mpg123"
-# Decoders in kernels/examples/decode_mp3.rs.
+# Decoders in decode/examples/decode_mp3.rs.
 RUST_DECODERS = ("symphonia", "nanomp3")
 # Functions that do the work of each stage, including all functions that they call.
 COUNTED = {
     "decode the frames of an MP3 to the mean of their channels": "MonoDecoder::decode",
-    "of these, read codes and requantise them": "mp3::huffman::Reader::read_two",
+    "of these, read codes and requantise them": "layer3::huffman::Reader::read_two",
     "resample": "resample::cpu::Resampler::push",
     "hash the audio (blake3)": "blake3::Hasher::update",
     "log-mel, min-max and packing": "ClipPlan::row",
@@ -331,7 +331,7 @@ def bench_stages(wavemill, data, scratch, rounds):
         "The figure is CPU time per clip of 30 s, on one thread. wavemill's figures come from `extract --json` of a plain "
         "release build. Its decoding includes a first pass over the file and the hash of the audio. mpg123 is the command-line "
         "program, which decodes all clips in one process and writes nothing (`mpg123 --test`). The example "
-        "`kernels/examples/decode_mp3.rs` (also a release build) does the same with symphonia as released and with nanomp3, "
+        "`decode/examples/decode_mp3.rs` (also a release build) does the same with symphonia as released and with nanomp3, "
         "which keeps all samples of a file. The figures of these three include start and reading.",
         measured("stages"),
         table(results, "cpu_ms", "CPU ms per clip"),

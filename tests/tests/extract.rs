@@ -802,7 +802,7 @@ fn damaged_flacs_keep_their_length() -> Result<(), Failed> {
     );
 
     let whole = fs::read(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../pipeline/tests/data/tone_32000_stereo.flac"),
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../decode/tests/data/tone_32000_stereo.flac"),
     )?;
 
     // Finds the frames of a 16-bit stereo file at 32 kHz with a fixed block size: the start of each frame, and the

@@ -294,7 +294,7 @@ fn an_mp3() -> Result<PathBuf, Failed> {
 /// Returns the path of a FLAC file with a tone of one and a half seconds.
 fn a_flac() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.join("../pipeline/tests/data/tone_32000_stereo.flac")
+    tests.join("../decode/tests/data/tone_32000_stereo.flac")
 }
 
 /// Returns a WAV file with a tone of the given duration: one channel of 16 bits at 22,050 Hz.

@@ -1,0 +1,214 @@
+//! The DataFusion session of the catalog, with one partition, one memory pool, and read-only queries.
+//!
+//! With a single partition, the order and result of a query do not depend on the number of threads. The tables are
+//! small enough for this.
+
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use arrow::array::RecordBatch;
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{DataType, Schema};
+use arrow::error::ArrowError;
+use datafusion::common::config::Dialect;
+use datafusion::common::utils::datafusion_strsim::levenshtein;
+use datafusion::common::{DataFusionError, SchemaError};
+use datafusion::datasource::MemTable;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
+use wavemill_runtime::course::Course;
+
+use super::CatalogError;
+use super::python_list;
+
+/// Number of rows per batch of a query.
+const BATCH_ROWS: usize = 8192;
+
+/// Maximum number of characters of an engine message to show.
+const MESSAGE_CHARS_MAX: usize = 300;
+
+/// Runs the catalog's SQL.
+pub(super) struct Engine {
+    /// The session with all tables and functions.
+    pub context: SessionContext,
+    runtime: tokio::runtime::Runtime,
+    /// Progress of the job, which also states whether it was asked to stop.
+    course: Arc<Course>,
+}
+
+impl Engine {
+    /// Creates a session whose queries use at most `memory_bytes` for sorts, joins and groups, and end when `course` is
+    /// stopped.
+    ///
+    /// # Errors
+    /// `Engine` if the session cannot be created.
+    pub(super) fn new(memory_bytes: usize, course: Arc<Course>) -> Result<Self, CatalogError> {
+        let config = SessionConfig::new()
+            .with_target_partitions(1)
+            .with_batch_size(BATCH_ROWS);
+        // Operators that can spill get equal shares of the pool, and write the remainder to disk.
+        let pool = Arc::new(FairSpillPool::new(memory_bytes));
+        let environment = RuntimeEnvBuilder::new()
+            .with_memory_pool(pool)
+            .build_arc()?;
+
+        let context = SessionContext::new_with_config_rt(config, environment);
+        for function in python_list::functions() {
+            context.register_udf(function);
+        }
+
+        // A current-thread runtime is enough for one partition, and no scheduler influences the order of rows.
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .map_err(DataFusionError::from)?;
+        Ok(Self {
+            context,
+            runtime,
+            course,
+        })
+    }
+
+    /// Registers `rows` as table `name`, replacing an earlier table of that name.
+    ///
+    /// # Errors
+    /// `Engine` if the table is refused.
+    pub(super) fn set_table(&self, name: &str, rows: &RecordBatch) -> Result<(), CatalogError> {
+        let n_rows = rows.num_rows();
+        let starts = (0..n_rows).step_by(BATCH_ROWS);
+        // A memory table returns its batches unchanged, so they are sliced to the batch size of queries.
+        let slices = starts
+            .map(|start| rows.slice(start, BATCH_ROWS.min(n_rows - start)))
+            .collect();
+
+        let table = MemTable::try_new(rows.schema(), vec![slices])?;
+        // Registering a second table with the same name would fail.
+        self.context.deregister_table(name)?;
+        self.context.register_table(name, Arc::new(table))?;
+        Ok(())
+    }
+
+    /// Returns the complete result of a query. DDL, DML, COPY and SET are refused.
+    ///
+    /// # Errors
+    /// Any error of DataFusion, from parsing to execution, or an execution error if the course was stopped.
+    pub(super) fn query(&self, sql: &str) -> Result<RecordBatch, DataFusionError> {
+        let reading = SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_dml(false)
+            .with_allow_statements(false);
+
+        let mut answer = pin!(async {
+            let frame = self.context.sql_with_options(sql, reading).await?;
+            let schema = Arc::new(frame.schema().as_arrow().clone());
+            let batches = frame.collect().await?;
+            let schema = batches.first().map_or(schema, RecordBatch::schema);
+            Ok(text_views(&concat_batches(&schema, &batches)?)?)
+        });
+
+        // DataFusion's operators yield from time to time, even without output, so a stop is noticed during the query.
+        // Dropping the query removes its spilled files.
+        self.runtime.block_on(poll_fn(|context| {
+            if self.course.is_stopped() {
+                return Poll::Ready(Err(DataFusionError::Execution("stopped".to_owned())));
+            }
+            answer.as_mut().poll(context)
+        }))
+    }
+
+    /// Returns the progress of the job, which also states whether it was asked to stop.
+    pub(super) const fn course(&self) -> &Arc<Course> {
+        &self.course
+    }
+
+    /// Returns the first unknown table that a query reads. `None` if there is none or if `sql` is not a query.
+    pub(super) fn missing_table(&self, sql: &str) -> Option<String> {
+        let state = self.context.state();
+        let statement = state.sql_to_statement(sql, &Dialect::Generic).ok()?;
+        let Statement::Statement(parsed) = &statement else {
+            return None;
+        };
+        if !matches!(**parsed, SqlStatement::Query(_)) {
+            return None;
+        }
+
+        let tables = state.resolve_table_references(&statement).ok()?;
+        let missing = tables
+            .into_iter()
+            .find(|table| !self.context.table_exist(table.clone()).unwrap_or(false))?;
+        Some(missing.table().to_owned())
+    }
+
+    /// Returns the names of all tables.
+    pub(super) fn tables(&self) -> Vec<String> {
+        let mut tables = Vec::new();
+        let catalogs = self.context.catalog_names().into_iter();
+        for catalog in catalogs.filter_map(|name| self.context.catalog(&name)) {
+            let schemas = catalog.schema_names().into_iter();
+            for schema in schemas.filter_map(|name| catalog.schema(&name)) {
+                tables.extend(schema.table_names());
+            }
+        }
+        tables
+    }
+}
+
+/// Casts all text columns to `Utf8View`, because functions and files produce any of arrow's three text types.
+///
+/// # Errors
+/// An error of arrow's casts.
+pub(super) fn text_views(rows: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let mut fields = rows.schema().fields().to_vec();
+    let mut columns = rows.columns().to_vec();
+    for (field, column) in fields.iter_mut().zip(&mut columns) {
+        if matches!(field.data_type(), DataType::Utf8 | DataType::LargeUtf8) {
+            *column = cast(column, &DataType::Utf8View)?;
+            *field = Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View));
+        }
+    }
+    RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)
+}
+
+/// Formats an error as one line. For an unknown column, the line contains the nearest known columns.
+pub(super) fn one_line(error: &DataFusionError) -> String {
+    if let DataFusionError::SchemaError(schema_error, _) = error.find_root()
+        && let SchemaError::FieldNotFound {
+            field,
+            valid_fields,
+        } = schema_error.as_ref()
+    {
+        let known: Vec<&str> = valid_fields
+            .iter()
+            .map(|column| column.name.as_str())
+            .collect();
+        let near = nearest(&field.name, &known);
+        return format!(
+            "no column `{}`; nearest: {near}; see the metadata's header for all columns (FMA's levels are joined by `_`)",
+            field.name
+        );
+    }
+
+    let message = match error.find_root() {
+        // DataFusion's own message would contain the error twice, once in its debug format.
+        DataFusionError::SQL(syntax, _) => syntax.to_string(),
+        root => root.strip_backtrace(),
+    };
+    let words: Vec<&str> = message.split_whitespace().collect();
+    words.join(" ").chars().take(MESSAGE_CHARS_MAX).collect()
+}
+
+/// Returns the three of the `known` names that are most similar to `name`.
+pub(super) fn nearest(name: &str, known: &[&str]) -> String {
+    let mut known = known.to_vec();
+    // The second sort is stable, so names with equal distance stay in alphabetical order.
+    known.sort_unstable();
+    known.dedup();
+    known.sort_by_key(|candidate| levenshtein(&name.to_lowercase(), &candidate.to_lowercase()));
+    known.truncate(3);
+    known.join(", ")
+}

@@ -1,0 +1,179 @@
+//! FMA's further files as tables: `features.csv` (950 MB of numbers), `echonest.csv`, the raw API dumps.
+//!
+//! The files are streamed and never fully in memory. A run copies them to Parquet; a dry run does not read them.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::{Schema, SchemaRef};
+use wavemill_runtime::course::Course;
+use wavemill_schemas::reject::Reject;
+use wavemill_source::SourceError;
+use wavemill_source::metadata::Files;
+
+use super::CatalogError;
+use super::csv_text::{Header, TextReader};
+use super::engine::Engine;
+use super::load::{stop_here, without_line};
+use super::types::{ColumnKind, Typer};
+
+/// A further table, which yields batches in the file's order.
+pub struct ExtraTable {
+    name: String,
+    reader: TextReader<Box<dyn Read + Send>>,
+    typer: Typer,
+    rejects: Vec<Reject>,
+}
+
+/// Opens the further tables of `metadata` (a folder or zip), ordered by name: `fma_features`, `echonest`, `raw_albums`,
+/// and so on. Tables that cannot be opened are left out; [`clean`](super::clean) warns of them.
+///
+/// # Errors
+/// `Source` and `Csv` if the operating system fails to read a file.
+pub fn extra_tables(metadata: &Path) -> Result<Vec<ExtraTable>, CatalogError> {
+    Ok(open_all(metadata)?
+        .into_iter()
+        .filter_map(|(_, table)| table.ok())
+        .collect())
+}
+
+/// Opens every further file. Returns its table, or the error if the file itself is at fault, such as by its header.
+pub(super) fn open_all(metadata: &Path) -> Result<Vec<NamedTable>, CatalogError> {
+    // The engine only compiles type conversions here, without running queries.
+    let engine = Engine::new(0, Arc::default())?;
+    let files = Files::open(metadata)?;
+    let mut tables = Vec::new();
+
+    for file in files.names() {
+        let Some(name) = table_name(file) else {
+            continue;
+        };
+        tables.push(match ExtraTable::open(&engine, &name, file, &files) {
+            Err(error) if !is_own_fault(&error) => return Err(error),
+            table => (name, table),
+        });
+    }
+    Ok(tables)
+}
+
+/// Name of a further table, and the table or the error of opening it.
+pub(super) type NamedTable = (String, Result<ExtraTable, CatalogError>);
+
+/// Reports whether the error is a permanent fault of the file, as opposed to a failure of the disk.
+fn is_own_fault(error: &CatalogError) -> bool {
+    match error {
+        CatalogError::Header { .. }
+        | CatalogError::HeaderEncoding { .. }
+        | CatalogError::DuplicateColumn { .. } => true,
+        CatalogError::TooManyColumns { .. } | CatalogError::LongHeader { .. } => true,
+        CatalogError::Source(SourceError::Open { source, .. }) => {
+            source.kind() == io::ErrorKind::Unsupported
+        }
+        CatalogError::Source(
+            SourceError::EncryptedFile { .. } | SourceError::Duplicates { .. },
+        ) => true,
+        _ => false,
+    }
+}
+
+/// Returns the table name of a file, or `None` if the file is not a further table. Table names become file names of the
+/// store. They must not contain folders, although an archive may use any names.
+pub(super) fn table_name(file: &str) -> Option<String> {
+    match file {
+        "features.csv" => Some("fma_features".to_owned()),
+        "echonest.csv" => Some("echonest".to_owned()),
+        _ => {
+            let stem = file
+                .strip_suffix(".csv")
+                .filter(|stem| stem.starts_with("raw_"));
+            stem.filter(|stem| stem.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
+                .map(str::to_owned)
+        }
+    }
+}
+
+impl ExtraTable {
+    fn open(engine: &Engine, name: &str, file: &str, files: &Files) -> Result<Self, CatalogError> {
+        // FMA's raw dumps have one header line, except for `raw_echonest.csv`.
+        let is_raw = name.starts_with("raw_");
+        let header = if is_raw {
+            Header::of(file, files.read(file)?)?
+        } else {
+            Header::Levels
+        };
+        // The file is opened again, because detecting the header has consumed the first reader.
+        let reader = TextReader::open(file, files.read(file)?, header)?;
+
+        let required = (!is_raw).then_some("track_id");
+        let typer = Typer::new(
+            &engine.context,
+            file,
+            reader.form().schema(),
+            |column| kind(name, column),
+            required,
+        )?;
+
+        Ok(Self {
+            name: name.to_owned(),
+            reader,
+            typer,
+            rejects: Vec::new(),
+        })
+    }
+
+    /// Returns the table's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Returns the schema of every batch.
+    pub fn schema(&self) -> SchemaRef {
+        // Without the line column, which is first.
+        let fields = self.typer.schema().fields().iter().skip(1).cloned();
+        Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+    }
+
+    /// Returns the records rejected so far, by line.
+    pub fn rejects(&self) -> Vec<Reject> {
+        // Rejects of the typer and of the parser.
+        let mut rejects = [self.rejects.as_slice(), &self.reader.counted.rejects].concat();
+        rejects.sort_by_key(|reject| reject.line);
+        rejects
+    }
+
+    /// Reads the whole table, for a step that names it.
+    pub(super) fn read_whole(self, course: &Course) -> Result<RecordBatch, CatalogError> {
+        let schema = self.schema();
+        let mut batches = Vec::new();
+        for batch in self {
+            batches.push(batch?);
+            stop_here(course)?;
+        }
+        Ok(concat_batches(&schema, &batches)?)
+    }
+}
+
+impl Iterator for ExtraTable {
+    type Item = Result<RecordBatch, CatalogError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let batch = self.reader.next_batch().transpose()?;
+        Some(batch.and_then(|text| without_line(&self.typer.typed(&text, &mut self.rejects)?)))
+    }
+}
+
+/// Returns the type of a column. The raw dumps remain text as published, because their numbers and dates have several
+/// formats.
+fn kind(table: &str, column: &str) -> ColumnKind {
+    // Latitude and longitude are the only numbers among the metadata columns.
+    let echonest_text = column.contains("_metadata_") && !column.ends_with("itude");
+    match (table, column) {
+        ("fma_features" | "echonest", "track_id") => ColumnKind::Int,
+        ("fma_features", _) => ColumnKind::Float32,
+        ("echonest", _) if !echonest_text => ColumnKind::Float,
+        _ => ColumnKind::Text,
+    }
+}

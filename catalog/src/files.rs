@@ -1,0 +1,378 @@
+//! Accounts for every file below the audio root, and finds rows whose file has almost the same name.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use arrow::array::AsArray;
+use icu_normalizer::ComposingNormalizerBorrowed;
+use serde::{Serialize, Serializer};
+use wavemill_schemas::recipe::Dataset;
+use wavemill_schemas::reject::{Reject, Stage};
+use wavemill_source::others::{FileCount, NoClip, extension_of};
+use wavemill_source::{Media, Source, unsupported};
+
+use super::CleanedRows;
+
+/// Maximum number of name pairs in a warning, and in a report.
+const PAIRS_SHOWN: usize = 3;
+const PAIRS_LISTED: usize = 20;
+
+/// The fate of a file that was found below the audio root.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// A cleaned row names the file.
+    Used,
+    /// Only a row that a cleaning step dropped names the file.
+    Dropped,
+    /// No row names the file, but one has a name that differs only in case or in Unicode normalization.
+    NearRow,
+    /// No row names the file.
+    NoRow,
+    /// The file's extension belongs to a format that wavemill does not decode.
+    Unsupported,
+    /// The file's extension is not an audio extension.
+    NotAudio,
+    /// The file's extension is not an image extension.
+    NotImage,
+    /// The name of the file or of a parent folder begins with a dot, or a macOS archive added the file.
+    Hidden,
+    /// The file's path cannot be used as a key.
+    BadName,
+}
+
+impl Fate {
+    /// Returns the stored name, as in SQL.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Used => "used",
+            Self::Dropped => "dropped",
+            Self::NearRow => "near_row",
+            Self::NoRow => "no_row",
+            Self::Unsupported => "unsupported",
+            Self::NotAudio => "not_audio",
+            Self::NotImage => "not_image",
+            Self::Hidden => "hidden",
+            Self::BadName => "bad_name",
+        }
+    }
+
+    const fn of_no_clip(why: NoClip, media: Media) -> Self {
+        match (why, media) {
+            (NoClip::Unsupported, _) => Self::Unsupported,
+            (NoClip::OtherKind, Media::Audio) => Self::NotAudio,
+            (NoClip::OtherKind, Media::Pictures) => Self::NotImage,
+            (NoClip::Hidden, _) => Self::Hidden,
+            (NoClip::BadName, _) => Self::BadName,
+        }
+    }
+}
+
+impl Serialize for Fate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// Files of one fate and extension: a row of the table `audio_files`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FilesOfKind {
+    /// The fate of the files.
+    pub fate: Fate,
+    /// Extension in lower case; empty for files without one.
+    pub extension: String,
+    /// Number of files.
+    pub files: u64,
+    /// Total size of the files.
+    pub bytes: u64,
+    /// The first few paths.
+    pub examples: Vec<String>,
+    /// For [`Fate::NearRow`], the name that a row has for each of the examples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub near_rows: Option<Vec<String>>,
+}
+
+/// A row that names no file, and the file that it probably means.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct NearMatch {
+    /// The name in the row.
+    pub row: String,
+    /// The name of the file.
+    pub file: String,
+}
+
+/// The account of all files below the audio root.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct FileAccount {
+    /// All files by fate, then by extension.
+    pub found: Vec<FilesOfKind>,
+    /// Number of rows without a file for which there is a file whose name differs only in case or in Unicode
+    /// normalization.
+    pub rows_near: usize,
+    /// The first of these rows, with their files.
+    pub near: Vec<NearMatch>,
+    /// Rejects for files of formats that are not decoded, if a dropped row names the file or it is in a class folder.
+    #[serde(skip)]
+    pub rejects: Vec<Reject>,
+}
+
+impl CleanedRows {
+    /// Accounts for every file that `source` found.
+    pub fn account_for(&self, source: &dyn Source, dataset: Dataset) -> FileAccount {
+        let index = source.index();
+        let used: HashSet<&str> = self.clip_keys().collect();
+        let all = self.catalog.tables.get("tracks_all");
+        let all = all.and_then(|rows| rows.column_by_name("clip_key")?.as_string_view_opt());
+        let named: HashSet<&str> = all
+            .into_iter()
+            .flat_map(|keys| keys.iter().flatten())
+            .collect();
+
+        let mut counts = FileCounts::new();
+        let mut no_row = BTreeSet::new();
+        for (key, id) in index {
+            let fate = if used.contains(key.as_str()) {
+                Fate::Used
+            } else if named.contains(key.as_str()) {
+                Fate::Dropped
+            } else {
+                no_row.insert(key.as_str());
+                continue;
+            };
+            add(&mut counts, fate, key, id.bytes);
+        }
+
+        let kept_absent = used.iter().filter(|key| !index.contains_key(**key));
+        let absent = self.catalog.absent.iter().map(String::as_str);
+        let absent: BTreeSet<&str> = absent.chain(kept_absent.copied()).collect();
+        let unlisted = self.unlisted.iter().map(String::as_str);
+        let mut near = near_matches(&absent, no_row.iter().copied().chain(unlisted));
+
+        let near_rows: HashMap<&str, &str> = near
+            .iter()
+            .map(|pair| (pair.file.as_str(), pair.row.as_str()))
+            .collect();
+        for key in no_row {
+            let fate = if near_rows.contains_key(key) {
+                Fate::NearRow
+            } else {
+                Fate::NoRow
+            };
+            add(&mut counts, fate, key, index[key].bytes);
+        }
+
+        for ((why, extension), count) in &source.others().counts {
+            let fate = Fate::of_no_clip(*why, source.media());
+            counts.insert((fate, extension.clone()), count.clone());
+        }
+
+        let found = of_kinds(counts, &near_rows);
+        let rows_near = near.len();
+        near.truncate(PAIRS_LISTED);
+        FileAccount {
+            found,
+            rows_near,
+            near,
+            rejects: self.unsupported(source, dataset),
+        }
+    }
+
+    /// Creates [`FileAccount::rejects`].
+    fn unsupported(&self, source: &dyn Source, dataset: Dataset) -> Vec<Reject> {
+        let files = &source.others().unsupported;
+        let is_clip = |key: &&String| {
+            if dataset.is_of_folders() {
+                key.contains('/')
+            } else {
+                // Rows that were not dropped are in the plan, and the reading stage rejects them.
+                self.catalog.absent.binary_search(key).is_ok()
+            }
+        };
+
+        let mut rejects = Vec::new();
+        for key in files.iter().filter(is_clip) {
+            let mut reject = unsupported(key, Stage::Catalog);
+            reject.clip_key = Some(key.clone());
+            rejects.push(reject);
+        }
+        rejects
+    }
+
+    /// Adds warnings about the files.
+    pub fn warn_of(&mut self, files: &FileAccount) {
+        self.catalog.warnings.extend(files.warnings());
+    }
+}
+
+/// Returns the end of a sentence that names the file which `clip_key` probably means, or an empty text if there is
+/// none.
+pub fn hint_of_file(clip_key: &str, source: &dyn Source) -> String {
+    if source.others().unsupported.contains(clip_key) {
+        let extension = extension_of(clip_key);
+        return format!(
+            ", which exists, but wavemill does not decode {extension}: convert the files"
+        );
+    }
+    let files = source.index().keys().map(String::as_str);
+    match near_matches(&BTreeSet::from([clip_key]), files).pop() {
+        Some(pair) => format!(
+            "; found {}, whose name differs in case or in Unicode normalization",
+            pair.file
+        ),
+        None => String::new(),
+    }
+}
+
+/// Counts of files by fate and extension.
+type FileCounts = BTreeMap<(Fate, String), FileCount>;
+
+fn add(counts: &mut FileCounts, fate: Fate, key: &str, bytes: u64) {
+    let count = counts.entry((fate, extension_of(key))).or_default();
+    count.add(key, bytes);
+}
+
+/// Turns counts into rows of the table. `near_rows` maps a file to the name that a row has for it.
+fn of_kinds(counts: FileCounts, near_rows: &HashMap<&str, &str>) -> Vec<FilesOfKind> {
+    let mut found = Vec::with_capacity(counts.len());
+    for ((fate, extension), count) in counts {
+        let row_of = |file: &String| near_rows.get(file.as_str()).copied().unwrap_or_default();
+        let rows = count.examples.iter().map(|file| row_of(file).to_owned());
+        let near_rows = (fate == Fate::NearRow).then(|| rows.collect());
+        found.push(FilesOfKind {
+            fate,
+            extension,
+            files: count.files,
+            bytes: count.bytes,
+            examples: count.examples.into_iter().collect(),
+            near_rows,
+        });
+    }
+    found
+}
+
+/// Finds, for each of the `absent` keys, the first of the `files` whose name differs only in case or in Unicode
+/// normalization.
+fn near_matches<'a>(
+    absent: &BTreeSet<&str>,
+    files: impl Iterator<Item = &'a str>,
+) -> Vec<NearMatch> {
+    if absent.is_empty() {
+        return Vec::new();
+    }
+
+    let mut by_folded: HashMap<String, &str> = HashMap::new();
+    for file in files {
+        by_folded.entry(folded(file)).or_insert(file);
+    }
+    let mut near = Vec::new();
+    for row in absent {
+        if let Some(file) = by_folded.get(&folded(row)) {
+            near.push(NearMatch {
+                row: (*row).to_owned(),
+                file: (*file).to_owned(),
+            });
+        }
+    }
+    near
+}
+
+/// Returns a text that is equal for names that differ only in case or in Unicode normalization.
+fn folded(key: &str) -> String {
+    let normalizer = ComposingNormalizerBorrowed::new_nfc();
+    let lower = normalizer.normalize(key).to_lowercase();
+    // The lower case of a composed letter may be a sequence.
+    normalizer.normalize(&lower).into_owned()
+}
+
+impl FileAccount {
+    /// Formats the sum `files found 61 = used 58 + no_row 1 + hidden 2`, in the order of [`Fate`].
+    pub fn sum_words(&self) -> String {
+        let mut by_fate: BTreeMap<Fate, u64> = BTreeMap::new();
+        for kind in &self.found {
+            *by_fate.entry(kind.fate).or_default() += kind.files;
+        }
+        let all: u64 = by_fate.values().sum();
+        let parts = by_fate.iter();
+        let parts: Vec<String> = parts
+            .map(|(fate, files)| format!("{} {files}", fate.name()))
+            .collect();
+        format!("files found {all} = {}", parts.join(" + "))
+    }
+
+    /// Returns warnings about the files, one sentence each.
+    fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        warnings.extend(self.files_of(Fate::Unsupported).map(|words| {
+            format!(
+                "{words}: wavemill does not decode these formats; convert the files to have them"
+            )
+        }));
+        warnings.extend(
+            self.files_of(Fate::NoRow)
+                .map(|words| format!("{words}: no row names these files")),
+        );
+        warnings.extend(self.near_warning());
+        warnings
+    }
+
+    /// Returns a warning about rows that almost have the name of a file.
+    fn near_warning(&self) -> Option<String> {
+        if self.near.is_empty() {
+            return None;
+        }
+
+        let mut shown = Vec::new();
+        for NearMatch { row, file } in self.near.iter().take(PAIRS_SHOWN) {
+            shown.push(format!("a row names {row}, the folder has {file}"));
+        }
+        let more = if self.rows_near > PAIRS_SHOWN {
+            "; …"
+        } else {
+            ""
+        };
+        Some(format!(
+            "{} rows name a file whose name differs in case or in Unicode normalization, and get no audio: {}{more}; \
+             rename the files, or correct the rows",
+            self.rows_near,
+            shown.join("; ")
+        ))
+    }
+
+    /// Formats `12 files (10 m4a, 2 wma), such as a/b.m4a`, or returns `None` if no file has this fate.
+    fn files_of(&self, fate: Fate) -> Option<String> {
+        let kinds: Vec<&FilesOfKind> = self.found.iter().filter(|kind| kind.fate == fate).collect();
+        let example = kinds.first()?.examples.first()?;
+        let files: u64 = kinds.iter().map(|kind| kind.files).sum();
+        let mut extensions = Vec::new();
+        for kind in &kinds {
+            extensions.push(format!("{} {}", kind.files, kind.extension));
+        }
+        Some(format!(
+            "{files} files below the audio root ({}), such as {example}",
+            extensions.join(", ")
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_near_by_case_and_normalization_alone() {
+        let files = ["a/Bj\u{f6}rk.mp3", "a/x.MP3", "a/z.mp3"];
+        let absent = ["a/Bjo\u{308}rk.mp3", "a/X.mp3", "a/y.mp3", "z.mp3"];
+
+        let near = near_matches(&BTreeSet::from(absent), files.into_iter());
+        let pairs: Vec<(&str, &str)> = near
+            .iter()
+            .map(|pair| (pair.row.as_str(), pair.file.as_str()))
+            .collect();
+
+        assert_eq!(
+            pairs,
+            [
+                ("a/Bjo\u{308}rk.mp3", "a/Bj\u{f6}rk.mp3"),
+                ("a/X.mp3", "a/x.MP3")
+            ]
+        );
+    }
+}

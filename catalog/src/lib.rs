@@ -1,0 +1,770 @@
+//! Converts metadata files to cleaned rows, class lists and splits.
+//!
+//! A broken row becomes a reject with line and column, never an error. Cleaning runs the recipe's own SQL in
+//! DataFusion. This module never opens a clip: the index of the audio files is all it uses of them.
+
+mod csv_blocks;
+mod csv_record;
+mod csv_text;
+mod engine;
+mod error;
+mod extra;
+mod files;
+mod fma;
+mod folders;
+mod laps;
+mod load;
+mod numbering;
+mod parallel;
+mod python_list;
+mod rows;
+mod rows_hash;
+pub mod split;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod types;
+mod wide;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use wavemill_runtime::course::{CountingReader, Course, Phase};
+use wavemill_runtime::settings::Settings;
+use wavemill_schemas::recipe::{CatalogSpec, Dataset, Recipe, SplitRule, TargetSpec};
+use wavemill_schemas::reject::Reject;
+use wavemill_source::AudioIndex;
+use wavemill_source::metadata::Files;
+
+use self::engine::Engine;
+pub use self::error::CatalogError;
+pub use self::extra::{ExtraTable, extra_tables};
+pub use self::files::hint_of_file;
+pub use self::files::{Fate, FileAccount, FilesOfKind, NearMatch};
+pub use self::laps::Laps;
+use self::load::{NamedInput, ParsedMetadata};
+pub use self::numbering::ClassLists;
+use self::parallel::in_parts;
+use self::rows::{Labels, SplitTables};
+pub use self::rows::{artist_ids, side_column};
+use self::split::{KeptSides, NO_SIDE, SIDES};
+pub use self::steps::AUDIO_STEP;
+use self::steps::Cleaner;
+pub use self::steps::where_query;
+
+/// Maximum number of split column values that a warning lists.
+const SIDES_TOLD: usize = 5;
+
+/// Limits of the catalog.
+#[derive(Clone, Copy, Debug)]
+pub struct CatalogSettings {
+    /// Memory limit for sorts, joins and groups of the cleaning steps, in bytes. Memory for the rows themselves is not
+    /// included. Default 256 MiB: FMA's 106,574 rows need a tenth of it.
+    pub memory_bytes: usize,
+    /// Number of threads for parsing CSV files, converting their types and other parallel work. Default: the number of
+    /// processors of the machine.
+    pub threads: usize,
+}
+
+impl From<&Settings> for CatalogSettings {
+    /// Uses as many threads as the decoding stage.
+    fn from(settings: &Settings) -> Self {
+        Self {
+            memory_bytes: settings.catalog_bytes(),
+            threads: settings.threads,
+        }
+    }
+}
+
+impl Default for CatalogSettings {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 256 << 20,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+        }
+    }
+}
+
+/// One clip of the cleaned rows, with the values that the plan and the feature rows need.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClipRow {
+    /// Primary key: path relative to the audio root.
+    pub clip_key: String,
+    /// The data set's own id, or a hash of the key.
+    pub track_id: i64,
+    /// Class id per target, in the recipe's order; `None` if the clip is unlabelled.
+    pub targets: Vec<Option<i32>>,
+    /// All genre ids.
+    pub genres_all: Vec<i32>,
+    /// Artist id, or `None` if unknown.
+    pub artist_id: Option<i64>,
+    /// Album id, or `None` if unknown.
+    pub album_id: Option<i64>,
+    /// Side of the split by the recipe's rule: `training`, `validation`, `test`, `none`, or the value of the split
+    /// column. Always `none` under rule `segment`, where the plan assigns sides to segments instead of clips.
+    pub split: String,
+}
+
+/// Row counts of one cleaning step.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct StepCount {
+    /// The step's name.
+    pub step: String,
+    /// Number of rows that the step dropped.
+    pub dropped: u64,
+    /// Number of rows that remain after the step.
+    pub kept: u64,
+}
+
+/// Hashes `audio_blake3` of clips, by `clip_key`. A clip without an entry counts as a separate recording.
+pub type AudioHashes = HashMap<String, blake3::Hash>;
+
+/// Duplicate recordings found for `split.group_duplicates`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Duplicates {
+    /// Number of clips whose audio was hashed.
+    pub clips_hashed: u64,
+    /// Number of recordings that occur under two or more keys.
+    pub recordings: u64,
+    /// Number of clips of these recordings.
+    pub clips: u64,
+}
+
+impl Duplicates {
+    fn of(hashes: &AudioHashes) -> Self {
+        let mut clips_of: HashMap<_, u64> = HashMap::new();
+        for hash in hashes.values() {
+            *clips_of.entry(hash).or_default() += 1;
+        }
+
+        let repeated: Vec<u64> = clips_of.into_values().filter(|clips| *clips > 1).collect();
+        Self {
+            clips_hashed: hashes.len() as u64,
+            recordings: repeated.len() as u64,
+            clips: repeated.iter().sum(),
+        }
+    }
+}
+
+/// A clip whose side differs from its side in the previous version.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct SideMove {
+    /// The clip's key.
+    pub clip_key: String,
+    /// The side in the previous version.
+    pub from: String,
+    /// The side in this version.
+    pub to: String,
+}
+
+impl fmt::Display for SideMove {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} -> {}", self.clip_key, self.from, self.to)
+    }
+}
+
+/// The cleaned rows, before they are assigned to sides.
+pub struct CleanedRows {
+    rows: RecordBatch,
+    labels: Vec<Labels>,
+    threads: usize,
+    /// Files that are missing from the clip list of a `folders` data set.
+    unlisted: Vec<String>,
+    /// The finished parts of the catalog: all but `clips`, `duplicates` and some of the tables.
+    catalog: Catalog,
+}
+
+/// The complete result of reading, cleaning and splitting the metadata.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    /// Cleaned rows, ordered by `clip_key`.
+    pub clips: Vec<ClipRow>,
+    /// Class names in id order, per target name.
+    pub classes: ClassLists,
+    /// Those of the following tables that the data set provides: `tracks` (cleaned, with the sides by every split rule,
+    /// in the order of `clips`), `tracks_all` (as parsed, in file order, with `dropped_by`), `albums`, `artists`,
+    /// `genres`. Their text columns are `Utf8View`. For `sides` see `wavemill_schemas::tables::sides_schema`.
+    pub tables: BTreeMap<String, RecordBatch>,
+    /// Number of records in the main metadata file, without header lines.
+    pub rows_read: u64,
+    /// Counts per cleaning step, in order: `subset` if the recipe sets one, the recipe's steps, and `audio` if audio is
+    /// required.
+    pub steps: Vec<StepCount>,
+    /// Sorted keys without an audio file: keys of rows that step `audio` dropped, and keys of a `folders` clip list.
+    pub absent: Vec<String>,
+    /// Rejects `bad_row` and `bad_encoding` of the main metadata file, by line. Rows read = kept + dropped + these
+    /// rejects.
+    pub rejects: Vec<Reject>,
+    /// Rejects of the further metadata files, such as `genres.csv`. They are not part of that sum.
+    pub further_rejects: Vec<Reject>,
+    /// Duplicate recordings; set only with `split.group_duplicates`.
+    pub duplicates: Option<Duplicates>,
+    /// Clips that changed sides because their group was merged with a group of another side, by key.
+    pub merges: Vec<SideMove>,
+    /// Warnings for the user (such as: over half of the rows have no audio), one sentence each.
+    pub warnings: Vec<String>,
+    /// Wall-clock seconds of the phases `read` (from files to typed rows), `clean` (the steps), `labels` and `split`.
+    pub wall_s: BTreeMap<&'static str, f64>,
+}
+
+impl Catalog {
+    /// Returns the number of rows that were dropped because their clip has no file.
+    pub fn clips_absent(&self) -> u64 {
+        self.steps
+            .iter()
+            .find(|step| step.step == AUDIO_STEP)
+            .map_or(0, |step| step.dropped)
+    }
+}
+
+/// Reads the metadata, cleans it by the recipe's steps, and assigns classes to each clip.
+///
+/// `metadata` is a folder, a zip, or the main file itself; it is optional for `folders`. `audio` is the index of the
+/// files below the audio root. With `require_audio`, rows without a file are dropped; otherwise they are kept, and
+/// the reading stage rejects them. `course` receives the progress, and can stop the job.
+///
+/// # Errors
+/// See [`CatalogError`]: the metadata cannot be read as a whole, a step's SQL is refused or fails, or keys repeat.
+pub fn clean(
+    recipe: &Recipe,
+    metadata: Option<&Path>,
+    audio: &AudioIndex,
+    settings: CatalogSettings,
+    course: &Arc<Course>,
+) -> Result<CleanedRows, CatalogError> {
+    course.enter(Phase::Metadata, 0);
+    let mut warnings = Vec::new();
+    let mut laps = Laps::start();
+
+    let engine = Engine::new(settings.memory_bytes, Arc::clone(course))?;
+    let loaded = load(
+        &engine,
+        recipe.catalog.dataset,
+        metadata,
+        audio,
+        settings.threads,
+    )?;
+    warnings.extend(loaded.warnings);
+    for (name, table) in &loaded.tables {
+        engine.set_table(name, table)?;
+    }
+    // A cleaning step of an FMA recipe may query the data set's further files.
+    let fma_metadata = metadata.filter(|_| recipe.catalog.dataset == Dataset::Fma);
+    if let Some(path) = fma_metadata {
+        set_extra_tables(&engine, &recipe.catalog, path, &mut warnings)?;
+    }
+    laps.end("read");
+    load::stop_here(course)?;
+
+    let mut cleaner = Cleaner::new(&engine, fma_metadata, settings.threads, loaded.rows);
+    cleaner.run(&recipe.catalog)?;
+    let mut absent = loaded.absent;
+    if recipe.catalog.require_audio {
+        absent.extend(require_audio(&mut cleaner, audio, &mut warnings)?);
+    }
+    absent.sort_unstable();
+    laps.end("clean");
+    load::stop_here(course)?;
+
+    // From here on rows are ordered by key, so that labels can be matched to rows by index.
+    let rows = rows::keyed(&cleaner.rows)?;
+    let mut labels = Vec::with_capacity(recipe.targets.len());
+    for target in &recipe.targets {
+        labels.push(rows::labels(&rows, target)?);
+    }
+    let mut tables = loaded.tables;
+    tables.insert("tracks_all".to_owned(), cleaner.tracks_all()?);
+    let classes = classes(&recipe.targets, &labels, &mut warnings);
+    laps.end("labels");
+
+    let catalog = Catalog {
+        classes,
+        tables,
+        rows_read: loaded.rows_read,
+        steps: cleaner.steps,
+        absent,
+        rejects: loaded.rejects,
+        further_rejects: loaded.further_rejects,
+        warnings,
+        wall_s: laps.wall_s,
+        ..Catalog::default()
+    };
+    Ok(CleanedRows {
+        rows,
+        labels,
+        threads: settings.threads,
+        unlisted: loaded.unlisted,
+        catalog,
+    })
+}
+
+impl Catalog {
+    /// Returns the BLAKE3 hash over every column of `tracks`, in hex. A preview does not need this hash.
+    ///
+    /// # Errors
+    /// Fails if arrow cannot format a value of an unusual type.
+    pub fn rows_hash(&self) -> Result<String, CatalogError> {
+        Ok(self
+            .tables
+            .get("tracks")
+            .map(rows_hash::rows_hash)
+            .transpose()?
+            .unwrap_or_default())
+    }
+}
+
+impl CleanedRows {
+    /// Returns the keys of the cleaned rows, in order. If the key column is not text, which [`CleanedRows::split`]
+    /// refuses, the iterator is empty.
+    pub fn clip_keys(&self) -> impl Iterator<Item = &str> {
+        let keys = self.rows["clip_key"].as_string_view_opt();
+        keys.into_iter().flat_map(|keys| keys.iter().flatten())
+    }
+
+    /// Reports whether no row remains.
+    pub fn is_empty(&self) -> bool {
+        self.rows.num_rows() == 0
+    }
+
+    /// Returns the counts of each cleaning step, in order.
+    pub fn steps(&self) -> &[StepCount] {
+        &self.catalog.steps
+    }
+
+    /// Returns class names per target name, in the order of the ids that a first version would assign.
+    pub const fn classes(&self) -> &ClassLists {
+        &self.catalog.classes
+    }
+
+    /// Assigns a side to each clip, and to each class the id that it has in `kept_classes`. The rules `artist` and
+    /// `stratified` keep clips with equal hashes together, and keep every group of clips on the side that it has in
+    /// `kept`.
+    ///
+    /// The rows are not consumed, so that they can be split again with other arguments. All catalogs made
+    /// from the same rows share the columns of their tables.
+    ///
+    /// # Errors
+    /// `Column` and `SplitValue` if the recipe's split does not fit the rows.
+    pub fn split(
+        &self,
+        recipe: &Recipe,
+        hashes: &AudioHashes,
+        kept: Option<&KeptSides>,
+        kept_classes: &ClassLists,
+    ) -> Result<Catalog, CatalogError> {
+        let Self {
+            rows,
+            labels,
+            threads,
+            catalog,
+            ..
+        } = self;
+        let threads = *threads;
+        let mut catalog = catalog.clone();
+        let mut laps = Laps::start();
+
+        let labels = number_classes(&mut catalog, recipe, labels, kept_classes);
+        let first_target = labels.first().map_or(&[][..], |target| &target.ids);
+        let SplitTables {
+            tracks,
+            sides,
+            merges,
+        } = rows::with_splits(rows, first_target, hashes, kept, recipe, threads)?;
+
+        // Table, id column, and the prefix of its column names.
+        let distinct = [
+            ("albums", "album_id", "album_"),
+            ("artists", "artist_id", "artist_"),
+        ];
+        let tables = in_parts(threads, distinct.len(), |index| {
+            rows::distinct(&tracks, distinct[index].1, distinct[index].2)
+        })?;
+        for ((table, ..), rows) in distinct.iter().zip(tables) {
+            if let Some(rows) = rows {
+                catalog.tables.insert((*table).to_owned(), rows);
+            }
+        }
+
+        if recipe.split.rule == SplitRule::Artist {
+            catalog.warnings.extend(artists_unknown(rows)?);
+        }
+        catalog.clips = rows::clips(&tracks, &labels, recipe.split.rule, threads)?;
+        if recipe.split.rule == SplitRule::Column {
+            let column = recipe.split.column.as_deref().unwrap_or_default();
+            let sides = clips_by_side(&catalog.clips);
+            catalog.warnings.extend(sides_unknown(&sides));
+            catalog.warnings.extend(sides_empty(column, &sides));
+        }
+        catalog.duplicates = recipe
+            .split
+            .group_duplicates
+            .then(|| Duplicates::of(hashes));
+        catalog.merges = merges;
+        catalog.tables.insert("tracks".to_owned(), tracks);
+        catalog.tables.insert("sides".to_owned(), sides);
+
+        laps.end("split");
+        catalog.wall_s.append(&mut laps.wall_s);
+        Ok(catalog)
+    }
+}
+
+/// Assigns to classes the ids that they have in `kept_classes`. Returns the labels by target, in the recipe's order.
+fn number_classes(
+    catalog: &mut Catalog,
+    recipe: &Recipe,
+    labels: &[Labels],
+    kept_classes: &ClassLists,
+) -> Vec<Labels> {
+    let mut numbered = Vec::with_capacity(labels.len());
+    for (target, labels) in recipe.targets.iter().zip(labels) {
+        let Some(before) = kept_classes.get(&target.name) else {
+            numbered.push(labels.clone());
+            continue;
+        };
+        let warning = numbering::empty_classes(&target.name, labels, before);
+        catalog.warnings.extend(warning);
+        let kept = numbering::keep_ids(labels, before);
+        let classes = kept.classes.clone();
+        catalog.classes.insert(target.name.clone(), classes);
+        numbered.push(kept);
+    }
+    numbered
+}
+
+/// Counts the clips of each side.
+fn clips_by_side(clips: &[ClipRow]) -> BTreeMap<&str, usize> {
+    let mut sides: BTreeMap<&str, usize> = BTreeMap::new();
+    for clip in clips {
+        *sides.entry(clip.split.as_str()).or_default() += 1;
+    }
+    sides
+}
+
+/// Returns a warning if the split column has values that no trainer reads, such as `Training` or `train`.
+fn sides_unknown(sides: &BTreeMap<&str, usize>) -> Option<String> {
+    let mut unknown = sides.clone();
+    unknown.retain(|side, _| *side != NO_SIDE && !SIDES.contains(side));
+    if unknown.is_empty() {
+        return None;
+    }
+
+    Some(format!(
+        "split.column: sides that no training reads, with their clips: {}; it reads {}",
+        first_sides(&unknown),
+        SIDES.join(", ")
+    ))
+}
+
+/// Returns a warning if some sides have no clips: no model could be trained, chosen or tested on them.
+fn sides_empty(column: &str, sides: &BTreeMap<&str, usize>) -> Option<String> {
+    let mut empty = SIDES.to_vec();
+    empty.retain(|side| !sides.contains_key(side));
+    if empty.is_empty() || sides.is_empty() {
+        return None;
+    }
+
+    Some(format!(
+        "split.column: no clip is for {}: the values of `{column}`, with their clips, are {}; sides are named {}",
+        empty.join(", "),
+        first_sides(sides),
+        SIDES.join(", ")
+    ))
+}
+
+/// Formats the first sides by name, each with its number of clips.
+fn first_sides(sides: &BTreeMap<&str, usize>) -> String {
+    let mut told = Vec::with_capacity(SIDES_TOLD);
+    for (side, n_clips) in sides.iter().take(SIDES_TOLD) {
+        told.push(format!("`{side}` ({n_clips})"));
+    }
+
+    let more = if sides.len() > SIDES_TOLD {
+        ", …"
+    } else {
+        ""
+    };
+    format!("{}{more}", told.join(", "))
+}
+
+/// Returns a warning if some artists are unknown, so that the rule `artist` cannot keep their clips together.
+fn artists_unknown(rows: &RecordBatch) -> Result<Option<String>, CatalogError> {
+    let of = rows.num_rows();
+    let unknown = rows::artist_ids(rows)?.map_or(of, |ids| ids.null_count());
+    let what = match unknown {
+        0 if of > 0 => return Ok(None),
+        unknown if unknown == of => {
+            "no column artist_id, artist_name or artist tells who made a clip: each".to_owned()
+        }
+        unknown => {
+            format!("of {unknown} of {of} clips it is not known who made them: each of these")
+        }
+    };
+    Ok(Some(format!(
+        "split.rule = \"artist\": {what} stands for itself"
+    )))
+}
+
+/// Collects class names by target, and adds a warning for rows with labels that the recipe does not list.
+fn classes(targets: &[TargetSpec], labels: &[Labels], warnings: &mut Vec<String>) -> ClassLists {
+    let mut classes = ClassLists::new();
+    for (target, labels) in targets.iter().zip(labels) {
+        if labels.unlisted > 0 {
+            warnings.push(format!(
+                "target `{}`: {} rows have a label outside its classes and count as unlabelled",
+                target.name, labels.unlisted
+            ));
+        }
+        classes.insert(target.name.clone(), labels.classes.clone());
+    }
+    classes
+}
+
+/// Registers the further tables that a cleaning step names; the others are not read. Their broken rows are counted
+/// elsewhere, when the whole table is copied. A table that cannot be opened is an error if a step names it, otherwise
+/// a warning.
+fn set_extra_tables(
+    engine: &Engine,
+    spec: &CatalogSpec,
+    metadata: &Path,
+    warnings: &mut Vec<String>,
+) -> Result<(), CatalogError> {
+    for (name, table) in extra::open_all(metadata)? {
+        if is_named(spec, &name) {
+            engine.set_table(&name, &table?.read_whole(engine.course())?)?;
+        } else if let Err(error) = table {
+            let problem = with_causes(&error);
+            warnings.push(format!("{problem}; table `{name}` is left out"));
+        }
+    }
+    Ok(())
+}
+
+/// Reports whether the SQL of a cleaning step contains the word `table`, be it as a table or as some other name.
+fn is_named(spec: &CatalogSpec, table: &str) -> bool {
+    let steps = spec.clean.iter();
+    let mut sql = steps
+        .flat_map(|step| [&step.predicate, &step.sql])
+        .flatten();
+    sql.any(|sql| {
+        let mut words = sql.split(|c: char| !c.is_alphanumeric() && c != '_');
+        words.any(|word| word.eq_ignore_ascii_case(table))
+    })
+}
+
+fn with_causes(error: &CatalogError) -> String {
+    let first: &dyn std::error::Error = error;
+    let causes = std::iter::successors(Some(first), |error| error.source());
+    let texts: Vec<String> = causes.map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
+/// Runs step `audio`, and adds a warning if most rows have no file, which usually means that the folder is wrong.
+/// Returns the keys of the rows that the step dropped.
+fn require_audio(
+    cleaner: &mut Cleaner<'_>,
+    audio: &AudioIndex,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<String>, CatalogError> {
+    let keys =
+        steps::clip_keys(&cleaner.rows).map_err(|problem| CatalogError::ClipKey { problem })?;
+    let dropped = cleaner.keep_with_audio(&keys, audio)?;
+    if dropped * 2 > keys.len() {
+        warnings.push(format!(
+            "{dropped} of {} rows have no file below the audio root",
+            keys.len()
+        ));
+    }
+    let absent = keys
+        .iter()
+        .flatten()
+        .filter(|key| !audio.contains_key(*key));
+    Ok(absent.map(str::to_owned).collect())
+}
+
+fn load(
+    engine: &Engine,
+    dataset: Dataset,
+    metadata: Option<&Path>,
+    audio: &AudioIndex,
+    threads: usize,
+) -> Result<ParsedMetadata, CatalogError> {
+    match dataset {
+        Dataset::Folders | Dataset::Images => load_folders(engine, metadata, audio, threads),
+        Dataset::Fma => {
+            let path = metadata.ok_or(CatalogError::NoMetadata { dataset: "fma" })?;
+            load_fma(engine, path, threads)
+        }
+        Dataset::Table => {
+            let path = metadata.ok_or(CatalogError::NoMetadata { dataset: "table" })?;
+            let files = Files::open(path)?;
+            let name = main_file(&files, path, TABLE_FILE)?;
+            load_table(engine, &files, name, threads)
+        }
+    }
+}
+
+/// Creates one row per audio file. A clip list, if given, adds columns.
+fn load_folders(
+    engine: &Engine,
+    metadata: Option<&Path>,
+    audio: &AudioIndex,
+    threads: usize,
+) -> Result<ParsedMetadata, CatalogError> {
+    let clips = folders::rows(audio)?;
+    let Some(path) = metadata else {
+        return Ok(clips);
+    };
+
+    let files = Files::open(path)?;
+    let name = main_file(&files, path, TABLE_FILE)?;
+    let listed = load_table(engine, &files, name, threads)?;
+    folders::with_list(clips, name, listed, threads)
+}
+
+fn load_fma(engine: &Engine, path: &Path, threads: usize) -> Result<ParsedMetadata, CatalogError> {
+    let course = engine.course();
+    let files = Files::open(path)?;
+    let tracks = main_file(&files, path, "tracks.csv")?;
+    let genres = files.names().find(|name| *name == "genres.csv");
+    // Before either file is read: progress needs the size of both.
+    begin_reading(course, &files, [tracks].into_iter().chain(genres))?;
+
+    let genres = match genres {
+        Some(name) => Some(NamedInput {
+            name,
+            input: counted(course, &files, name)?,
+        }),
+        None => None,
+    };
+    let tracks = NamedInput {
+        name: tracks,
+        input: counted(course, &files, tracks)?,
+    };
+    load::fma(engine, tracks, genres, threads)
+}
+
+/// The expected content of a metadata folder or zip whose main file has no fixed name; part of an error message.
+const TABLE_FILE: &str = "single CSV or Parquet file";
+
+fn load_table(
+    engine: &Engine,
+    files: &Files,
+    name: &str,
+    threads: usize,
+) -> Result<ParsedMetadata, CatalogError> {
+    let course = engine.course();
+    begin_reading(course, files, [name])?;
+
+    if !name.ends_with(".parquet") {
+        return load::csv_table(engine, name, counted(course, files, name)?, threads);
+    }
+    // The footer of a Parquet file is at its end, which in a zip can only be reached by decompressing everything before
+    // it.
+    match files.path(name) {
+        Some(path) => load::parquet_table(name, load::opened(path)?),
+        None => {
+            let bytes = load::inflated(name, counted(course, files, name)?)?;
+            load::parquet_table(name, bytes)
+        }
+    }
+}
+
+/// Starts the metadata phase with the total size of the main files, in bytes.
+fn begin_reading<'a>(
+    course: &Course,
+    files: &Files,
+    names: impl IntoIterator<Item = &'a str>,
+) -> Result<(), CatalogError> {
+    let mut bytes = 0;
+    for name in names {
+        bytes += files.bytes(name)?;
+    }
+    course.enter(Phase::Metadata, bytes);
+    Ok(())
+}
+
+/// Opens a metadata file whose bytes are counted as they are read.
+fn counted(
+    course: &Arc<Course>,
+    files: &Files,
+    name: &str,
+) -> Result<CountingReader<Box<dyn Read + Send>>, CatalogError> {
+    Ok(CountingReader::new(files.read(name)?, Arc::clone(course)))
+}
+
+/// Returns name, CRC-32 and size in bytes of every file from which the data set's tables are made.
+///
+/// The result identifies one state of the metadata. It is equal for a folder and a zip of that folder. It does not
+/// depend on other files of the folder, nor on the name of the only file of a `table` or `folders` data set.
+///
+/// # Errors
+/// `Source` if a file cannot be read.
+pub fn fingerprints(
+    dataset: Dataset,
+    metadata: Option<&Path>,
+) -> Result<Vec<(String, u32, u64)>, CatalogError> {
+    let Some(path) = metadata else {
+        return Ok(Vec::new());
+    };
+    let files = Files::open(path)?;
+    let is_only_file = files.names().count() == 1;
+
+    let mut fingerprints = Vec::new();
+    for name in files
+        .names()
+        .filter(|name| is_read(dataset, name, is_only_file))
+    {
+        let (crc32, bytes) = files.fingerprint(name)?;
+        // The file of a table may have any name, so the name is not part of the fingerprint.
+        let known_as = match dataset {
+            Dataset::Folders | Dataset::Images | Dataset::Table => "",
+            Dataset::Fma => name,
+        };
+        fingerprints.push((known_as.to_owned(), crc32, bytes));
+    }
+    Ok(fingerprints)
+}
+
+/// Reports whether the data set's tables use the metadata file `name`.
+fn is_read(dataset: Dataset, name: &str, is_only_file: bool) -> bool {
+    match dataset {
+        Dataset::Folders | Dataset::Images | Dataset::Table => is_only_file,
+        Dataset::Fma => {
+            is_only_file
+                || matches!(name, "tracks.csv" | "genres.csv")
+                || extra::table_name(name).is_some()
+        }
+    }
+}
+
+/// Returns the only file, or else the file named `wanted`.
+fn main_file<'a>(
+    files: &'a Files,
+    path: &Path,
+    wanted: &'static str,
+) -> Result<&'a str, CatalogError> {
+    let names: Vec<&str> = files.names().collect();
+    // A path to a single file, and the only file of a folder or zip, may have any name.
+    if let [only] = names[..] {
+        return Ok(only);
+    }
+    if let Some(name) = names.iter().find(|name| **name == wanted) {
+        return Ok(name);
+    }
+
+    let found = if names.is_empty() {
+        "no file".to_owned()
+    } else {
+        names[..names.len().min(6)].join(", ")
+    };
+    Err(CatalogError::NoFile {
+        path: path.to_owned(),
+        wanted,
+        found,
+    })
+}

@@ -1,0 +1,472 @@
+//! Reads metadata files into typed rows, with one function per kind of data set. Rows of folders are made in
+//! `folders.rs`.
+//!
+//! In every kind of data set, [`LINE`] is the first column. Unreadable records are added to the rejects and are never
+//! errors.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch, new_empty_array};
+use arrow::compute::{concat, concat_batches, filter_record_batch};
+use arrow::datatypes::Int64Type;
+use arrow::error::ArrowError;
+use bytes::Bytes;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
+use parquet::file::reader::ChunkReader;
+use wavemill_runtime::course::Course;
+use wavemill_runtime::panics;
+use wavemill_schemas::reject::{Reason, Reject, Stage};
+use wavemill_source::SourceError;
+
+use super::csv_blocks::Block;
+use super::csv_text::{
+    COLUMNS_MAX, Header, LINE, RecordCounts, TextForm, TextReader, refuse_columns, refuse_own,
+};
+use super::engine::{Engine, text_views};
+use super::parallel::{by_column, on_threads};
+use super::steps::with_first_column;
+use super::types::{self, ColumnKind, Typer};
+use super::{CatalogError, fma};
+
+/// The parsed content of the metadata files.
+pub(super) struct ParsedMetadata {
+    /// One row per track, typed, ordered by [`LINE`].
+    pub rows: RecordBatch,
+    /// Number of records read, including rejected ones.
+    pub rows_read: u64,
+    /// Rejects `bad_row` and `bad_encoding` of the main file.
+    pub rejects: Vec<Reject>,
+    /// Rejects `bad_row` and `bad_encoding` of the further files.
+    pub further_rejects: Vec<Reject>,
+    /// Further tables, by name.
+    pub tables: BTreeMap<String, RecordBatch>,
+    /// Keys in a clip list that have no file.
+    pub absent: Vec<String>,
+    /// Files that are missing from the clip list.
+    pub unlisted: Vec<String>,
+    /// Warnings for the user, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// A CSV file that is read as a whole.
+pub(super) struct CsvFile<'a, R> {
+    /// File name for messages.
+    pub file: &'a str,
+    /// Reader of the file's bytes.
+    pub input: R,
+    /// Form of the header.
+    pub header: Header,
+    /// Name of a column in which every row needs a value.
+    pub required: Option<&'a str>,
+}
+
+/// Reads and types a CSV file block by block on `threads` threads. A bad row becomes a reject.
+///
+/// # Errors
+/// `Csv`, `Header`, `HeaderEncoding`, `DuplicateColumn`.
+pub(super) fn csv_file<R: Read + Send>(
+    engine: &Engine,
+    csv: CsvFile<'_, R>,
+    kind_of: impl Fn(&str) -> ColumnKind,
+    threads: usize,
+) -> Result<ParsedMetadata, CatalogError> {
+    let reader = TextReader::open(csv.file, csv.input, csv.header)?;
+    let typer = Typer::new(
+        &engine.context,
+        csv.file,
+        reader.form().schema(),
+        kind_of,
+        csv.required,
+    )?;
+
+    let form = reader.form().clone();
+    let reader = Mutex::new(reader);
+    let by_thread = on_threads(threads, || {
+        typed_blocks(&reader, &form, &typer, engine.course())
+    })?;
+    // Blocks are typed by the threads in random order, so restore the file's order.
+    let mut blocks: Vec<TypedBlock> = by_thread.into_iter().flatten().collect();
+    blocks.sort_unstable_by_key(|block| block.number);
+
+    let rows = by_column(threads, typer.schema().clone(), |column| {
+        let parts = blocks
+            .iter()
+            .map(|block| block.rows.column(column).as_ref());
+        let parts: Vec<&dyn Array> = parts.collect();
+        if parts.is_empty() {
+            Ok(new_empty_array(typer.schema().field(column).data_type()))
+        } else {
+            concat(&parts)
+        }
+    })?;
+
+    let rows_read = blocks.iter().map(|block| block.counts.rows_read).sum();
+    let rejects = blocks.into_iter().flat_map(|block| block.counts.rejects);
+    let mut rejects: Vec<Reject> = rejects.collect();
+    // Within a block, rejects of the parser precede rejects of the typer, so restore the file's order.
+    rejects.sort_by_key(|reject| reject.line);
+    Ok(ParsedMetadata {
+        rows_read,
+        rejects,
+        ..ParsedMetadata::of(rows)
+    })
+}
+
+/// A parsed and typed block of a file.
+struct TypedBlock {
+    /// Index of the block in the file, from 0.
+    number: usize,
+    rows: RecordBatch,
+    counts: RecordCounts,
+}
+
+/// Parses and types blocks on one thread until no block is left.
+fn typed_blocks<R: Read>(
+    reader: &Mutex<TextReader<R>>,
+    form: &TextForm,
+    typer: &Typer,
+    course: &Course,
+) -> Result<Vec<TypedBlock>, CatalogError> {
+    let mut block = Block::default();
+    let mut typed = Vec::new();
+    let mut rows_likely = 0;
+
+    // The lock is held only while a block is read from the file, not while the block is parsed.
+    while reader
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .next_block(&mut block)?
+    {
+        stop_here(course)?;
+        let mut text = form.rows(rows_likely);
+        let mut counts = RecordCounts::default();
+        form.read(&mut block, usize::MAX, &mut text, &mut counts);
+        let rows = typer.typed(&text.finish(form)?, &mut counts.rejects)?;
+
+        // The next block has about as many rows. An eighth more capacity avoids growing its builders.
+        rows_likely = rows.num_rows() + rows.num_rows() / 8;
+        typed.push(TypedBlock {
+            number: block.number,
+            rows,
+            counts,
+        });
+    }
+    Ok(typed)
+}
+
+/// An open metadata file.
+pub(super) struct NamedInput<'a, R> {
+    /// File name for messages.
+    pub name: &'a str,
+    /// Reader of the file's bytes.
+    pub input: R,
+}
+
+/// Reads FMA's `tracks.csv` and, if given, `genres.csv`.
+///
+/// # Errors
+/// Those of [`csv_file`]; `Header` if there is no column `track_id`.
+pub(super) fn fma(
+    engine: &Engine,
+    tracks: NamedInput<'_, impl Read + Send>,
+    genres: Option<NamedInput<'_, impl Read + Send>>,
+    threads: usize,
+) -> Result<ParsedMetadata, CatalogError> {
+    let csv = CsvFile {
+        file: tracks.name,
+        input: tracks.input,
+        header: Header::Levels,
+        required: Some("track_id"),
+    };
+    let mut loaded = csv_file(engine, csv, fma::kind, threads)?;
+    loaded.reject_repeated_ids(tracks.name)?;
+    loaded.rows = fma::keyed(&loaded.rows)?;
+
+    if let Some(genres) = genres {
+        let csv = CsvFile {
+            file: genres.name,
+            input: genres.input,
+            header: Header::Line,
+            required: None,
+        };
+        let genres = csv_file(engine, csv, fma::kind, threads)?;
+        loaded.further_rejects = genres.rejects;
+        loaded
+            .tables
+            .insert("genres".to_owned(), without_line(&genres.rows)?);
+    }
+    Ok(loaded)
+}
+
+/// Reads a CSV file of unknown columns, with one header line. A column is numeric if all of its values are numbers.
+///
+/// # Errors
+/// Those of [`csv_file`].
+pub(super) fn csv_table(
+    engine: &Engine,
+    file: &str,
+    input: impl Read + Send,
+    threads: usize,
+) -> Result<ParsedMetadata, CatalogError> {
+    let csv = CsvFile {
+        file,
+        input,
+        header: Header::Line,
+        required: None,
+    };
+    let mut loaded = csv_file(engine, csv, |_| ColumnKind::Text, threads)?;
+
+    // The type of a column is known only after all rows are read as text, so the rows are typed in a second pass.
+    let kinds = types::inferred(&loaded.rows);
+    let typer = Typer::new(
+        &engine.context,
+        file,
+        &loaded.rows.schema(),
+        |column| kinds.get(column).copied().unwrap_or(ColumnKind::Text),
+        None,
+    )?;
+    loaded.rows = typer.typed(&loaded.rows, &mut loaded.rejects)?;
+    Ok(loaded)
+}
+
+/// Reads a Parquet file. Row numbers take the place of line numbers.
+///
+/// # Errors
+/// `Damaged`, or `Parquet` if the operating system fails to read the file; `TooManyColumns`, `OwnColumn`.
+pub(super) fn parquet_table(
+    file: &str,
+    input: impl ChunkReader + 'static,
+) -> Result<ParsedMetadata, CatalogError> {
+    // Checked before the Parquet reader allocates memory for the columns.
+    let announced = announced_columns(&input);
+    refuse_columns(
+        file,
+        announced.filter(|columns| *columns > ANNOUNCED_COLUMNS_MAX),
+    )?;
+    // Pages have no checksums, and some kinds of damage make the page decoder panic.
+    let rows = panics::caught(|| parquet_rows(file, input))
+        .unwrap_or_else(|panic| Err(damaged(file, &panic.message)))?;
+    for field in rows.schema().fields() {
+        refuse_own(file, field.name())?;
+    }
+
+    let numbers: Int64Array = (1..).take(rows.num_rows()).map(Some).collect();
+    let rows = with_first_column(LINE, Arc::new(numbers), &rows)?;
+    Ok(ParsedMetadata::of(rows))
+}
+
+/// Reads all rows of a Parquet file.
+fn parquet_rows(
+    file: &str,
+    input: impl ChunkReader + 'static,
+) -> Result<RecordBatch, CatalogError> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(input)
+        .map_err(|source| unreadable(file, source))?;
+    // The announced number includes lists and structs; this number counts only leaf columns.
+    refuse_columns(file, Some(builder.parquet_schema().num_columns()))?;
+
+    let schema = builder.schema().clone();
+    let batches = builder
+        .build()
+        .map_err(|source| unreadable(file, source))?
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|source| unreadable(file, source.into()))?;
+    Ok(text_views(&concat_batches(&schema, &batches)?)?)
+}
+
+/// Opens a Parquet file that is not in a zip, so that only the needed parts are read.
+///
+/// # Errors
+/// `Source` if the file cannot be opened.
+pub(super) fn opened(path: &Path) -> Result<File, CatalogError> {
+    File::open(path).map_err(|source| {
+        SourceError::Open {
+            path: path.to_owned(),
+            source,
+        }
+        .into()
+    })
+}
+
+/// Decompresses a Parquet file from a zip as a whole, because the footer is at the end of the file.
+///
+/// # Errors
+/// `Damaged`, or `Parquet` if the operating system fails to read the file.
+pub(super) fn inflated(file: &str, mut input: impl Read) -> Result<Bytes, CatalogError> {
+    let mut bytes = Vec::new();
+    input
+        .read_to_end(&mut bytes)
+        .map_err(|source| unreadable(file, source.into()))?;
+    Ok(Bytes::from(bytes))
+}
+
+fn unreadable(file: &str, source: ParquetError) -> CatalogError {
+    if !is_of_system(&source) {
+        return damaged(file, &source.to_string());
+    }
+    CatalogError::Parquet {
+        file: file.to_owned(),
+        source,
+    }
+}
+
+fn damaged(file: &str, problem: &str) -> CatalogError {
+    CatalogError::Damaged {
+        file: file.to_owned(),
+        problem: problem.to_owned(),
+    }
+}
+
+/// Reports whether the operating system failed to read a file, as opposed to damage of its bytes.
+fn is_of_system(error: &ParquetError) -> bool {
+    match error {
+        ParquetError::External(cause) => match cause.downcast_ref::<ArrowError>() {
+            // While reading rows, arrow keeps only the text of the cause. The text of an `io::Error` ends with this
+            // suffix.
+            Some(error) => error.to_string().contains("(os error "),
+            None => cause
+                .downcast_ref::<io::Error>()
+                .is_some_and(|error| error.raw_os_error().is_some()),
+        },
+        _ => false,
+    }
+}
+
+/// Maximum number of schema elements. A schema with more has too many columns, however deeply they are nested. The
+/// footer, which takes some hundred bytes per column, is then not read.
+const ANNOUNCED_COLUMNS_MAX: usize = 16 * COLUMNS_MAX;
+
+/// Returns the number of schema elements (columns, lists, structs) that the footer of a Parquet file announces, without
+/// the root element. `None` if the bytes are not in the form that every writer uses; the Parquet reader then reports
+/// the error.
+///
+/// Source: `FileMetaData` of parquet.thrift, compact protocol. Field 1 is the version, field 2 the list of elements.
+fn announced_columns(input: &impl ChunkReader) -> Option<usize> {
+    // The file ends with the length of the footer and the magic number. A field starts with a byte that contains its
+    // type and the difference between its id and the previous id. A list of 15 or more elements has its size after its
+    // first byte.
+    const FOOTER_BYTES: u64 = 8;
+    const I32: u8 = 0x15;
+    const LIST: u8 = 0x19;
+    const LONG_LIST: u8 = 0xf0;
+
+    let end = input.len().checked_sub(FOOTER_BYTES)?;
+    let footer = input.get_bytes(end, FOOTER_BYTES as usize).ok()?;
+    let directory_bytes = u32::from_le_bytes(footer.get(..4)?.try_into().ok()?);
+    let start = end.checked_sub(u64::from(directory_bytes))?;
+
+    // Enough bytes for a version of any length and the number of elements.
+    let head = input
+        .get_bytes(start, 16.min(directory_bytes as usize))
+        .ok()?;
+    let mut bytes = head.iter().copied();
+    if bytes.next()? != I32 {
+        return None;
+    }
+    varint(&mut bytes)?;
+
+    if bytes.next()? != LIST {
+        return None;
+    }
+
+    let parts = match bytes.next()? & LONG_LIST {
+        LONG_LIST => varint(&mut bytes)?,
+        short => usize::from(short >> 4),
+    };
+    parts.checked_sub(1)
+}
+
+/// Decodes a variable-length integer of 7 bits per byte, with the low bits first.
+fn varint(bytes: &mut impl Iterator<Item = u8>) -> Option<usize> {
+    let mut value = 0;
+    // Five bytes are enough for 32 bits.
+    for shift in (0..35).step_by(7) {
+        let byte = bytes.next()?;
+        value |= usize::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+impl ParsedMetadata {
+    /// Creates the result for rows that were read without rejects, further tables or warnings.
+    pub(super) fn of(rows: RecordBatch) -> Self {
+        Self {
+            rows_read: rows.num_rows() as u64,
+            rows,
+            rejects: Vec::new(),
+            further_rejects: Vec::new(),
+            tables: BTreeMap::new(),
+            absent: Vec::new(),
+            unlisted: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Keeps the first row of each `track_id` and rejects later rows with the same id.
+    fn reject_repeated_ids(&mut self, file: &str) -> Result<(), CatalogError> {
+        let ids = self
+            .rows
+            .column_by_name("track_id")
+            .map(|ids| ids.as_primitive::<Int64Type>().clone());
+        let ids = ids.ok_or_else(|| CatalogError::Header {
+            file: file.to_owned(),
+            lines: 1,
+        })?;
+
+        // Strictly ascending ids, as in FMA's own file, cannot repeat.
+        if ids.values().is_sorted_by(|id, next| id < next) {
+            return Ok(());
+        }
+
+        let lines = self.rows[LINE].as_primitive::<Int64Type>().clone();
+        let mut first_lines = HashMap::with_capacity(ids.len());
+        let mut keep = vec![true; ids.len()];
+        for (row, (&id, &line)) in ids.values().iter().zip(lines.values()).enumerate() {
+            // No two records start on the same line, so an equal line means that this row is the first one with its id.
+            let first = *first_lines.entry(id).or_insert(line);
+            if first == line {
+                continue;
+            }
+            keep[row] = false;
+            let detail = format!("{file}: track_id {id} is already on line {first}");
+            let mut reject = Reject::new(Stage::Catalog, Reason::BadRow, detail);
+            reject.track_id = Some(id);
+            reject.line = Some(line.cast_unsigned());
+            reject.column = Some("track_id".to_owned());
+            self.rejects.push(reject);
+        }
+
+        self.rows = filter_record_batch(&self.rows, &BooleanArray::from(keep))?;
+        self.rejects.sort_by_key(|reject| reject.line);
+        Ok(())
+    }
+}
+
+/// Checks whether the job was asked to stop.
+///
+/// # Errors
+/// `Stopped` if so.
+pub(super) fn stop_here(course: &Course) -> Result<(), CatalogError> {
+    if course.is_stopped() {
+        Err(CatalogError::Stopped)
+    } else {
+        Ok(())
+    }
+}
+
+/// Returns the columns without [`LINE`].
+pub(super) fn without_line(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
+    let mut rows = rows.clone();
+    if let Ok(index) = rows.schema().index_of(LINE) {
+        rows.remove_column(index);
+    }
+    Ok(rows)
+}

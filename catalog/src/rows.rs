@@ -1,0 +1,605 @@
+//! Derives ids, class lists and sides from the cleaned rows, as the plan needs them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int64Array, ListArray, RecordBatch, StringBuilder, StringViewArray,
+};
+use arrow::compute::{cast, sort_to_indices, take_record_batch};
+use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema};
+use wavemill_schemas::canonical;
+use wavemill_schemas::recipe::{Recipe, SplitRule, TargetSpec};
+use wavemill_schemas::tables::sides_schema;
+
+use super::engine::nearest;
+use super::load::without_line;
+use super::parallel::in_parts;
+use super::split::{
+    GroupSides, KeptRule, KeptSides, NO_SIDE, Placement, SIDES, SplitRow, SplitSettings,
+};
+use super::steps::{clip_keys, with_first_column};
+use super::{AudioHashes, CatalogError, ClipRow, SideMove};
+
+/// Number of rows per unit of parallel work.
+const PART_ROWS: usize = 4096;
+
+/// Returns the cleaned rows in the order of `clip_key`, each with a `track_id`, without line numbers.
+///
+/// # Errors
+/// `ClipKey`, and `TrackIdCollision` if two clips share an id.
+pub(super) fn keyed(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
+    let keys = clip_keys(rows).map_err(|problem| CatalogError::ClipKey { problem })?;
+    let mut rows = without_line(rows)?;
+    // Sorted by key, so that the result does not depend on the order of the file.
+    if !keys.iter().is_sorted() {
+        rows = take_record_batch(&rows, &sort_to_indices(&keys, None, None)?)?;
+    }
+
+    // The keys are read again, because sorting may have changed their order.
+    let keys = clip_keys(&rows).map_err(|problem| CatalogError::ClipKey { problem })?;
+    if rows.column_by_name("track_id").is_none() {
+        let ids = keys.iter().map(|key| key.map(canonical::track_id));
+        let ids: Int64Array = ids.collect();
+        rows = with_first_column("track_id", Arc::new(ids), &rows)?;
+    }
+
+    let ids = int_column(&rows, "track_id", "track_id")?;
+    refuse_repeated_ids(&ids, &keys)?;
+    Ok(rows)
+}
+
+/// Checks that every clip has an id, and that no two clips share one.
+fn refuse_repeated_ids(ids: &Int64Array, keys: &StringViewArray) -> Result<(), CatalogError> {
+    // Strictly ascending ids, as in FMA's own files, cannot repeat.
+    if ids.null_count() == 0 && ids.values().is_sorted_by(|id, next| id < next) {
+        return Ok(());
+    }
+
+    let mut clip_of = HashMap::with_capacity(ids.len());
+    for (row, id) in ids.iter().enumerate() {
+        let Some(track_id) = id else {
+            return Err(CatalogError::ClipKey {
+                problem: format!("clip {} without a track_id", keys.value(row)),
+            });
+        };
+        if let Some(first) = clip_of.insert(track_id, row) {
+            return Err(CatalogError::TrackIdCollision {
+                track_id,
+                first: keys.value(first).to_owned(),
+                second: keys.value(row).to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Class names in id order, and the class of every row.
+#[derive(Clone)]
+pub(super) struct Labels {
+    /// Class names.
+    pub classes: Vec<String>,
+    /// Class id of each row, or `None` if the row is unlabelled.
+    pub ids: Vec<Option<i32>>,
+    /// Number of rows whose label is not in the recipe's list; they count as unlabelled.
+    pub unlisted: usize,
+}
+
+/// Returns the labels of one target.
+///
+/// # Errors
+/// `Column` if the target's column is missing or is not text.
+pub(super) fn labels(rows: &RecordBatch, target: &TargetSpec) -> Result<Labels, CatalogError> {
+    let column = text_column(rows, &format!("target `{}`", target.name), &target.column)?;
+    let classes = match &target.classes {
+        Some(classes) => classes.clone(),
+        None => {
+            // Sorted, so that class ids do not depend on the order of rows.
+            let found: BTreeSet<&str> = column.iter().flatten().collect();
+            found.into_iter().map(str::to_owned).collect()
+        }
+    };
+
+    let id_of: HashMap<&str, i32> = classes.iter().map(String::as_str).zip(0..).collect();
+    let ids: Vec<Option<i32>> = column
+        .iter()
+        .map(|label| id_of.get(label?).copied())
+        .collect();
+    let unlisted = ids
+        .iter()
+        .zip(column.iter())
+        .filter(|(id, label)| id.is_none() && label.is_some())
+        .count();
+    Ok(Labels {
+        classes,
+        ids,
+        unlisted,
+    })
+}
+
+/// The cleaned rows with their sides.
+pub(super) struct SplitTables {
+    /// The rows, with `split_official`, `split_stratified`, `split_artist` (and `split_column`) as last columns.
+    pub tracks: RecordBatch,
+    /// The side of every group that was ever placed: see [`sides_schema`].
+    pub sides: RecordBatch,
+    /// Rows that changed sides by the recipe's rule, ordered by key.
+    pub merges: Vec<SideMove>,
+}
+
+/// Assigns a side to each row by every rule.
+///
+/// `classes` is the class of each row for the first target, `hashes` identifies recordings, and `kept` contains the
+/// sides to keep. The official side of a row is its own `split_official` or `set_split`.
+///
+/// # Errors
+/// `Column` if the column of rule `column` is missing, `SplitValue` if a side is not a valid folder name.
+pub(super) fn with_splits(
+    rows: &RecordBatch,
+    classes: &[Option<i32>],
+    hashes: &AudioHashes,
+    kept: Option<&KeptSides>,
+    recipe: &Recipe,
+    threads: usize,
+) -> Result<SplitTables, CatalogError> {
+    let keys = text_column(rows, "split", "clip_key")?;
+    let artists = artist_ids(rows)?;
+    let mut split_rows = Vec::with_capacity(rows.num_rows());
+    for index in 0..rows.num_rows() {
+        split_rows.push(SplitRow {
+            key: keys.value(index),
+            class: classes.get(index).copied().flatten(),
+            artist: value_of(artists.as_ref(), index),
+            recording: hashes.get(keys.value(index)).copied(),
+        });
+    }
+
+    let official = official_sides(rows, recipe.split.rule)?;
+    // The slower rule is first.
+    let rules = [KeptRule::Artist, KeptRule::Stratified];
+    let by_rule = in_parts(threads, rules.len(), |index| {
+        Ok::<_, CatalogError>(RuleSides::new(rules[index], &split_rows, kept, recipe))
+    })?;
+
+    let mut columns = vec![("split_official", official)];
+    let mut merges = Vec::new();
+    // The columns are in the reverse order of the rules above.
+    for of_rule in by_rule.iter().rev() {
+        let sides = of_rule.placement.sides.iter();
+        let names: StringViewArray = sides.map(|&side| Some(SIDES[side])).collect();
+        columns.push((of_rule.column, names));
+        if side_column(recipe.split.rule) == Some(of_rule.column) {
+            merges = of_rule.merges(&split_rows);
+        }
+    }
+    if recipe.split.rule == SplitRule::Column {
+        let name = recipe.split.column.as_deref().unwrap_or_default();
+        let values = text_column(rows, "split.column", name)?;
+        require_plain(name, &values)?;
+        columns.push(("split_column", or_no_side(&values)));
+    }
+
+    Ok(SplitTables {
+        tracks: with_last_columns(rows, columns)?,
+        sides: sides_table(&by_rule)?,
+        merges,
+    })
+}
+
+/// Sides by one rule.
+struct RuleSides {
+    rule: KeptRule,
+    /// Name of the column in `tracks`.
+    column: &'static str,
+    placement: Placement,
+    /// Sides of the current groups and of all earlier ones.
+    groups: GroupSides,
+}
+
+impl RuleSides {
+    fn new(
+        rule: KeptRule,
+        rows: &[SplitRow<'_>],
+        kept: Option<&KeptSides>,
+        recipe: &Recipe,
+    ) -> Self {
+        let settings = SplitSettings {
+            seed: recipe.split.seed,
+            fractions: recipe.split.fractions,
+        };
+        let kept = kept.map(|kept| kept.by(rule));
+        let placement = rule.place(rows, settings, kept);
+
+        let mut groups = rule.group_sides(rows, &placement.sides);
+        if let Some(kept) = kept {
+            groups = groups.with_earlier(kept);
+        }
+        Self {
+            rule,
+            column: match rule {
+                KeptRule::Artist => "split_artist",
+                KeptRule::Stratified => "split_stratified",
+            },
+            placement,
+            groups,
+        }
+    }
+
+    fn merges(&self, rows: &[SplitRow<'_>]) -> Vec<SideMove> {
+        let mut moves = Vec::with_capacity(self.placement.merges.len());
+        for merge in &self.placement.merges {
+            moves.push(SideMove {
+                clip_key: rows[merge.row].key.to_owned(),
+                from: SIDES[merge.was].to_owned(),
+                to: SIDES[self.placement.sides[merge.row]].to_owned(),
+            });
+        }
+        moves
+    }
+}
+
+/// Creates the table `sides`, ordered by rule and group.
+fn sides_table(by_rule: &[RuleSides]) -> Result<RecordBatch, CatalogError> {
+    let mut rules = StringBuilder::new();
+    let mut groups = StringBuilder::new();
+    let mut sides = StringBuilder::new();
+    for of_rule in by_rule {
+        for (group, side) in of_rule.groups.iter() {
+            rules.append_value(of_rule.rule.name());
+            groups.append_value(group);
+            sides.append_value(SIDES[side]);
+        }
+    }
+
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(rules.finish()),
+        Arc::new(groups.finish()),
+        Arc::new(sides.finish()),
+    ];
+    Ok(RecordBatch::try_new(sides_schema(), columns)?)
+}
+
+/// Returns the sides that the rows have in a column of their own, or no sides if there is no such column.
+fn official_sides(rows: &RecordBatch, rule: SplitRule) -> Result<StringViewArray, CatalogError> {
+    let own = ["split_official", "set_split"]
+        .into_iter()
+        .find(|name| rows.column_by_name(name).is_some());
+    let Some(name) = own else {
+        return Ok(rows_without_side(rows.num_rows()));
+    };
+    let values = text_column(rows, "split", name)?;
+    if rule == SplitRule::Official {
+        require_plain(name, &values)?;
+    }
+    Ok(or_no_side(&values))
+}
+
+/// Checks that all sides are valid folder names. Sides of the rule in use become folders.
+fn require_plain(column: &str, sides: &StringViewArray) -> Result<(), CatalogError> {
+    match sides.iter().flatten().find(|side| !is_plain(side)) {
+        Some(value) => Err(CatalogError::SplitValue {
+            column: column.to_owned(),
+            value: value.to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn is_plain(side: &str) -> bool {
+    let mut chars = side.chars();
+    !side.is_empty() && chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
+}
+
+fn or_no_side(column: &StringViewArray) -> StringViewArray {
+    column
+        .iter()
+        .map(|side| Some(side.unwrap_or(NO_SIDE)))
+        .collect()
+}
+
+fn rows_without_side(n: usize) -> StringViewArray {
+    std::iter::repeat_n(Some(NO_SIDE), n).collect()
+}
+
+fn with_last_columns(
+    rows: &RecordBatch,
+    columns: Vec<(&'static str, StringViewArray)>,
+) -> Result<RecordBatch, CatalogError> {
+    let mut rows = rows.clone();
+    // A user's column with the same name is replaced.
+    for (name, _) in &columns {
+        if let Ok(index) = rows.schema().index_of(name) {
+            rows.remove_column(index);
+        }
+    }
+
+    let mut fields = rows.schema().fields().to_vec();
+    let mut arrays = rows.columns().to_vec();
+    for (name, column) in columns {
+        fields.push(Arc::new(Field::new(name, DataType::Utf8View, false)));
+        arrays.push(Arc::new(column));
+    }
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays)?)
+}
+
+/// Returns the column of `tracks` that contains the sides by `rule`. `None` for the segment rules, where sides belong
+/// to segments instead of tracks.
+pub const fn side_column(rule: SplitRule) -> Option<&'static str> {
+    match rule {
+        SplitRule::Official => Some("split_official"),
+        SplitRule::Stratified => Some("split_stratified"),
+        SplitRule::Artist => Some("split_artist"),
+        SplitRule::Column => Some("split_column"),
+        SplitRule::Segment | SplitRule::SegmentStretched => None,
+    }
+}
+
+/// Converts rows to the plan's form, in the order of `tracks`, the result of [`with_splits`].
+///
+/// `labels` has one entry per target, in the recipe's order.
+///
+/// # Errors
+/// `Column` if `artist_id`, `album_id` or the genres have another type.
+pub(super) fn clips(
+    tracks: &RecordBatch,
+    labels: &[Labels],
+    rule: SplitRule,
+    threads: usize,
+) -> Result<Vec<ClipRow>, CatalogError> {
+    let keys = text_column(tracks, "plan", "clip_key")?;
+    let ids = int_column(tracks, "plan", "track_id")?;
+    let artists = artist_ids(tracks)?;
+    let albums = optional_ints(tracks, "album_id")?;
+    let genres = genre_lists(tracks)?;
+    let sides = match side_column(rule) {
+        Some(column) => text_column(tracks, "split", column)?,
+        None => rows_without_side(tracks.num_rows()),
+    };
+
+    let n_rows = tracks.num_rows();
+    let parts = in_parts(threads, n_rows.div_ceil(PART_ROWS), |part| {
+        let end = n_rows.min((part + 1) * PART_ROWS);
+        let mut clips = Vec::with_capacity(PART_ROWS);
+        for row in part * PART_ROWS..end {
+            clips.push(ClipRow {
+                clip_key: keys.value(row).to_owned(),
+                track_id: ids.value(row),
+                targets: labels.iter().map(|target| target.ids[row]).collect(),
+                genres_all: genre_ids(genres.as_ref(), row),
+                artist_id: value_of(artists.as_ref(), row),
+                album_id: value_of(albums.as_ref(), row),
+                split: sides.value(row).to_owned(),
+            });
+        }
+        Ok::<_, CatalogError>(clips)
+    })?;
+    Ok(parts.into_iter().flatten().collect())
+}
+
+/// Returns the value of a row, or `None` if the data set lacks the column or the row has no value in it.
+fn value_of(column: Option<&Int64Array>, row: usize) -> Option<i64> {
+    let values = column?;
+    values.is_valid(row).then(|| values.value(row))
+}
+
+fn genre_ids(lists: Option<&ListArray>, row: usize) -> Vec<i32> {
+    match lists.filter(|lists| lists.is_valid(row)) {
+        Some(lists) => {
+            let ids = lists.value(row);
+            ids.as_primitive::<Int32Type>().iter().flatten().collect()
+        }
+        None => Vec::new(),
+    }
+}
+
+/// Returns the artist id of each row, from the first column present of `artist_id`, `artist_name` and `artist`. A value
+/// that is not an integer is converted to an id by its hash, so that rows with the same name (or the same `unknown` in
+/// a column of numbers) still belong together.
+///
+/// # Errors
+/// Fails if the column cannot be cast to text.
+pub fn artist_ids(rows: &RecordBatch) -> Result<Option<Int64Array>, CatalogError> {
+    let names = ["artist_id", "artist_name", "artist"];
+    let Some(column) = names.into_iter().find_map(|name| rows.column_by_name(name)) else {
+        return Ok(None);
+    };
+    if column.data_type().is_integer() {
+        let ids = cast(column, &DataType::Int64)?;
+        return Ok(Some(ids.as_primitive::<Int64Type>().clone()));
+    }
+
+    let text = cast(column, &DataType::Utf8View)?;
+    let artists = text.as_string_view().iter();
+    let ids = artists.map(|artist| artist.map(artist_id));
+    Ok(Some(ids.collect()))
+}
+
+/// Parses an integer, including one that pandas writes as a float in a column with gaps (`12.0`). Other texts are
+/// hashed.
+fn artist_id(text: &str) -> i64 {
+    if let Ok(id) = text.parse() {
+        return id;
+    }
+    match text.parse::<f64>() {
+        // f64 represents every integer up to 2⁵³ exactly.
+        Ok(id) if id.fract() == 0.0 && id.abs() < 9e15 => id as i64,
+        _ => canonical::track_id(text),
+    }
+}
+
+/// Returns `track_genres_all` or `genres_all` as lists of i32, or `None` if the data set has neither.
+fn genre_lists(tracks: &RecordBatch) -> Result<Option<ListArray>, CatalogError> {
+    let column = ["track_genres_all", "genres_all"]
+        .into_iter()
+        .find_map(|name| tracks.column_by_name(name));
+    let Some(column) = column.filter(|column| matches!(column.data_type(), DataType::List(_)))
+    else {
+        return Ok(None);
+    };
+
+    let item = Field::new_list_field(DataType::Int32, true);
+    let lists = cast(column, &DataType::List(Arc::new(item)))?;
+    Ok(Some(lists.as_list::<i32>().clone()))
+}
+
+/// Returns the first row (by `track_id`) of `tracks` for each value of the column `id`, in the order of these values.
+/// Only columns whose names start with `prefix` are included. `None` if there is no such id column.
+///
+/// # Errors
+/// `Arrow` only.
+pub(super) fn distinct(
+    tracks: &RecordBatch,
+    id: &str,
+    prefix: &str,
+) -> Result<Option<RecordBatch>, CatalogError> {
+    let Some(ids) = optional_ints(tracks, id)? else {
+        return Ok(None);
+    };
+    let track_ids = int_column(tracks, "track_id", "track_id")?;
+
+    // For each id, the smallest `track_id` and its row.
+    let mut first: BTreeMap<i64, (i64, u32)> = BTreeMap::new();
+    for (row, (id, &track_id)) in (0..).zip(ids.iter().zip(track_ids.values())) {
+        let Some(id) = id else { continue };
+        let entry = first.entry(id).or_insert((track_id, row));
+        *entry = (*entry).min((track_id, row));
+    }
+    let rows = arrow::array::UInt32Array::from_iter_values(first.values().map(|(_, row)| *row));
+
+    // Only the columns that describe the id: the columns of an album, for example, but not the columns of its track.
+    let schema = tracks.schema();
+    let fields = schema.fields();
+    let wanted: Vec<usize> = (0..fields.len())
+        .filter(|&index| fields[index].name().starts_with(prefix))
+        .collect();
+    Ok(Some(take_record_batch(&tracks.project(&wanted)?, &rows)?))
+}
+
+fn text_column(
+    rows: &RecordBatch,
+    wanted_by: &str,
+    column: &str,
+) -> Result<StringViewArray, CatalogError> {
+    let text = typed_column(rows, wanted_by, column, &DataType::Utf8View, "text")?;
+    Ok(text.as_string_view().clone())
+}
+
+fn int_column(
+    rows: &RecordBatch,
+    wanted_by: &str,
+    column: &str,
+) -> Result<Int64Array, CatalogError> {
+    let ints = typed_column(rows, wanted_by, column, &DataType::Int64, "integer")?;
+    Ok(ints.as_primitive::<Int64Type>().clone())
+}
+
+/// Returns a column that a data set may lack. A column that is not an integer (such as an artist's name) counts as
+/// absent.
+fn optional_ints(rows: &RecordBatch, column: &str) -> Result<Option<Int64Array>, CatalogError> {
+    match rows.column_by_name(column).map(Array::data_type) {
+        Some(data_type) if data_type.is_integer() => int_column(rows, column, column).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn typed_column(
+    rows: &RecordBatch,
+    wanted_by: &str,
+    column: &str,
+    data_type: &DataType,
+    kind: &'static str,
+) -> Result<ArrayRef, CatalogError> {
+    let Some(array) = rows.column_by_name(column) else {
+        let schema = rows.schema();
+        let fields = schema.fields().iter();
+        let known: Vec<&str> = fields.map(|field| field.name().as_str()).collect();
+        return Err(CatalogError::Column {
+            wanted_by: wanted_by.to_owned(),
+            kind,
+            nearest: nearest(column, &known),
+            column: column.to_owned(),
+        });
+    };
+
+    let found = array.data_type();
+    // A label may be a number, and pandas writes categories as dictionaries.
+    let is_text = matches!(
+        found,
+        DataType::Utf8
+            | DataType::LargeUtf8
+            | DataType::Utf8View
+            | DataType::Dictionary(..)
+            | DataType::Boolean
+    );
+    let fits = found.is_integer() || (*data_type != DataType::Int64 && is_text);
+    if fits {
+        return Ok(cast(array, data_type)?);
+    }
+
+    Err(CatalogError::ColumnType {
+        wanted_by: wanted_by.to_owned(),
+        kind,
+        column: column.to_owned(),
+        found: found.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_text_number_or_category_and_nothing_else() {
+        let texts = |column: ArrayRef| -> Result<Vec<String>, CatalogError> {
+            let rows = RecordBatch::try_from_iter([("genre", column)]).unwrap();
+            Ok(text_column(&rows, "target `genre`", "genre")?
+                .iter()
+                .flatten()
+                .map(str::to_owned)
+                .collect())
+        };
+
+        assert_eq!(
+            texts(Arc::new(Int64Array::from(vec![3, 10]))).unwrap(),
+            ["3", "10"]
+        );
+
+        let category: arrow::array::DictionaryArray<arrow::datatypes::Int8Type> =
+            ["b", "a", "b"].into_iter().collect();
+        assert_eq!(texts(Arc::new(category)).unwrap(), ["b", "a", "b"]);
+
+        let error = texts(Arc::new(arrow::array::Float64Array::from(vec![1.5])))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("`genre` has type Float64") && error.contains("CAST(genre AS VARCHAR)"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn an_artist_by_name_or_number_is_one_artist() {
+        let names: ArrayRef = Arc::new(StringViewArray::from(vec![
+            Some("A"),
+            Some("7"),
+            Some("A"),
+            None,
+            Some("7.0"),
+        ]));
+
+        let rows = RecordBatch::try_from_iter([("artist_id", names)]).unwrap();
+        let ids = artist_ids(&rows).unwrap().unwrap();
+        assert_eq!(
+            (ids.value(0), ids.value(1), ids.value(4)),
+            (ids.value(2), 7, 7)
+        );
+        assert!(ids.is_null(3) && ids.value(0) != 7);
+
+        let floats: ArrayRef = Arc::new(arrow::array::Float64Array::from(vec![Some(3.0), None]));
+        let rows = RecordBatch::try_from_iter([("artist_id", floats)]).unwrap();
+        assert_eq!(
+            artist_ids(&rows).unwrap().unwrap(),
+            Int64Array::from(vec![Some(3), None])
+        );
+    }
+}

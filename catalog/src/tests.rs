@@ -1,0 +1,1001 @@
+//! Runs `clean` on small files, with broken rows, wrong SQL and missing audio.
+
+mod columns;
+
+use std::fmt::Write;
+use std::path::Path;
+
+use arrow::array::{ArrayRef, StringArray};
+use wavemill_schemas::exit;
+use wavemill_schemas::recipe::{CleanStep, SplitRule, SplitSpec};
+use wavemill_schemas::reject::Reason;
+use wavemill_schemas::text::error_line;
+use wavemill_source::{InputId, Stamp};
+
+use super::*;
+
+const HEADER: &str = "\u{feff},album,artist,set,set,track,track\n,id,id,split,subset,genre_top,genres_all\ntrack_id,,,,,,\n";
+
+fn recipe(dataset: Dataset, clean: Vec<CleanStep>) -> Recipe {
+    let targets = vec![TargetSpec {
+        name: "genre".into(),
+        column: "track_genre_top".into(),
+        classes: None,
+    }];
+
+    Recipe {
+        name: "test".into(),
+        description: String::new(),
+        catalog: CatalogSpec {
+            dataset,
+            subset: None,
+            require_audio: false,
+            clean,
+        },
+        targets,
+        split: SplitSpec::default(),
+        audio: Default::default(),
+        image: Default::default(),
+        features: Vec::new(),
+        shards: Default::default(),
+    }
+}
+
+fn keep(step: &str, predicate: &str) -> CleanStep {
+    CleanStep {
+        step: step.into(),
+        predicate: Some(predicate.into()),
+        sql: None,
+    }
+}
+
+fn query(step: &str, sql: &str) -> CleanStep {
+    CleanStep {
+        step: step.into(),
+        predicate: None,
+        sql: Some(sql.into()),
+    }
+}
+
+fn tracks_csv(rows: &[u8]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("tracks.csv"),
+        [HEADER.as_bytes(), rows].concat(),
+    )
+    .unwrap();
+    folder
+}
+
+/// Writes tracks 1 to `n`, with artist i / 2 for track i. A third of the tracks have no genre.
+fn some_tracks(n: usize) -> tempfile::TempDir {
+    let mut rows = String::new();
+    for i in 1..=n {
+        let genre = ["", "Rock", "Jazz"][i % 3];
+        writeln!(rows, "{i},-1,{},training,small,{genre},\"[1, 2]\"", i / 2).unwrap();
+    }
+    tracks_csv(rows.as_bytes())
+}
+
+fn run(recipe: &Recipe, metadata: &Path) -> Result<Catalog, CatalogError> {
+    cleaned(recipe, Some(metadata), &AudioIndex::new())
+}
+
+fn cleaned(
+    recipe: &Recipe,
+    metadata: Option<&Path>,
+    audio: &AudioIndex,
+) -> Result<Catalog, CatalogError> {
+    clean(
+        recipe,
+        metadata,
+        audio,
+        CatalogSettings::default(),
+        &Arc::default(),
+    )?
+    .split(recipe, &AudioHashes::new(), None, &ClassLists::new())
+}
+
+fn step_error(step: CleanStep) -> String {
+    let tracks = some_tracks(6);
+    run(&recipe(Dataset::Fma, vec![step]), tracks.path())
+        .unwrap_err()
+        .to_string()
+}
+
+fn index<'a>(keys: impl IntoIterator<Item = &'a str>) -> AudioIndex {
+    keys.into_iter()
+        .map(|key| {
+            (
+                key.to_owned(),
+                InputId {
+                    bytes: 1,
+                    stamp: Stamp::MtimeNs(0),
+                },
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn every_kind_of_broken_row_is_a_reject_with_line_and_column() {
+    let rows = b"1,5,1,training,small,Rock,[1]\n\
+        2,5,1,training,small,\"two\nlines\",[1]\n\
+        3,x,1,training,small,Rock,[1]\n\
+        4,5,1,training,small,Rock\n\
+        5,5,1,training,small,R\xf6ck,[1]\n\
+        six,5,1,training,small,Rock,[1]\n\
+        1,5,1,training,small,Rock,[1]\n\
+        ,5,1,training,small,Rock,[1]\n\
+        9,5,1,training,small,Rock,1;2\n";
+
+    let catalog = run(&recipe(Dataset::Fma, vec![]), tracks_csv(rows).path()).unwrap();
+    let found: Vec<_> = catalog
+        .rejects
+        .iter()
+        .map(|r| (r.reason, r.line.unwrap(), r.column.as_deref().unwrap()))
+        .collect();
+
+    let wanted = [
+        (Reason::BadRow, 7, "album_id"),
+        (Reason::BadRow, 8, "track_genres_all"),
+        (Reason::BadEncoding, 9, "track_genre_top"),
+        (Reason::BadRow, 10, "track_id"),
+        (Reason::BadRow, 11, "track_id"),
+        (Reason::BadRow, 12, "track_id"),
+        (Reason::BadRow, 13, "track_genres_all"),
+    ];
+
+    assert_eq!(found, wanted);
+    assert_eq!((catalog.rows_read, catalog.clips.len()), (9, 2));
+    assert_eq!(catalog.classes["genre"], ["Rock", "two\nlines"]);
+}
+
+#[test]
+fn windows_line_ends_give_the_same_rows_and_lines() {
+    let rows = "1,5,1,training,small,\"two\nlines\",[1]\n2,x,1,training,small,Rock,[1]\n\n3,5,1,training,small,Jazz,[1]\n";
+    let catalogs = [
+        rows.to_owned(),
+        rows.replace('\n', "\r\n").replace("two\r\n", "two\n"),
+    ]
+    .map(|rows| {
+        run(
+            &recipe(Dataset::Fma, vec![]),
+            tracks_csv(rows.as_bytes()).path(),
+        )
+        .unwrap()
+    });
+
+    assert_eq!(catalogs[0].rejects[0].line, Some(6));
+    assert_eq!(catalogs[1].rejects, catalogs[0].rejects);
+    assert_eq!(catalogs[1].tables, catalogs[0].tables);
+}
+
+#[test]
+fn header_that_is_no_text_is_an_error_that_says_so() {
+    let folder = some_tracks(3);
+    let path = folder.path().join("tracks.csv");
+    std::fs::write(&path, b"track_id,na\xefve\n1,2\n").unwrap();
+    let error = run(&recipe(Dataset::Fma, vec![]), &path).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "metadata file tracks.csv: its header is not UTF-8"
+    );
+}
+
+#[test]
+fn metadata_that_are_another_file_are_wrong_usage() {
+    let folder = tempfile::tempdir().unwrap();
+    let code = |path: &Path| {
+        let error = run(&recipe(Dataset::Fma, vec![]), path).unwrap_err();
+        (error.exit_code(), error.to_string())
+    };
+
+    let (usage, words) = code(folder.path());
+    assert_eq!(
+        (
+            usage,
+            words.ends_with("`tracks.csv` not found; found: no file")
+        ),
+        (2, true),
+        "{words}"
+    );
+
+    let genres = folder.path().join("genres.csv");
+    std::fs::write(&genres, "genre_id,title\n1,Rock\n").unwrap();
+    let (usage, words) = code(&genres);
+    assert_eq!(
+        (
+            usage,
+            words.starts_with("metadata file genres.csv: no header line starts with `track_id`")
+        ),
+        (2, true)
+    );
+}
+
+#[test]
+fn steps_are_counted_and_rows_followed() {
+    let steps = vec![
+        keep("labelled", "track_genre_top IS NOT NULL -- a comment"),
+        query(
+            "first",
+            "SELECT * FROM input WHERE track_id <= 4 ORDER BY track_id DESC",
+        ),
+    ];
+
+    let tracks = some_tracks(9);
+    let catalog = run(&recipe(Dataset::Fma, steps), tracks.path()).unwrap();
+
+    let counts: Vec<_> = catalog
+        .steps
+        .iter()
+        .map(|step| (step.step.as_str(), step.dropped, step.kept))
+        .collect();
+    assert_eq!(counts, [("labelled", 3, 6), ("first", 3, 3)]);
+
+    let keys: Vec<_> = catalog
+        .clips
+        .iter()
+        .map(|clip| clip.clip_key.as_str())
+        .collect();
+    assert_eq!(keys, ["000/000001.mp3", "000/000002.mp3", "000/000004.mp3"]);
+    assert_eq!(
+        (catalog.clips[0].album_id, &catalog.clips[0].genres_all[..]),
+        (None, &[1, 2][..])
+    );
+
+    let all = &catalog.tables["tracks_all"];
+    assert_eq!((all.num_rows(), all["dropped_by"].null_count()), (9, 3));
+}
+
+#[test]
+fn sql_that_writes_is_refused() {
+    for sql in [
+        "DROP TABLE input",
+        "CREATE TABLE x AS SELECT * FROM input",
+        "INSERT INTO input SELECT * FROM input",
+        "COPY input TO '/tmp/wavemill-must-not-exist.csv'",
+        "SET datafusion.execution.batch_size = 1",
+    ] {
+        let message = step_error(query("bad", sql));
+        assert!(
+            message.contains("`bad`") && message.contains("not supported"),
+            "{sql}: {message}"
+        );
+    }
+}
+
+#[test]
+fn misspelt_column_names_the_step_and_the_nearest_columns_in_one_line() {
+    let message = step_error(keep("labelled", "track_genre_topp IS NOT NULL"));
+    assert!(
+        message.starts_with("cleaning step `labelled`: no column `track_genre_topp`"),
+        "{message}"
+    );
+    assert!(
+        message.contains("nearest: track_genre_top,") && !message.contains('\n'),
+        "{message}"
+    );
+
+    let error = run(
+        &recipe(
+            Dataset::Fma,
+            vec![keep("labelled", "track_genre_topp IS NOT NULL")],
+        ),
+        some_tracks(1).path(),
+    );
+    let chain = error_line(&error.unwrap_err());
+    assert!(
+        !chain.contains("Valid fields") && chain.matches("track_genre_top").count() == 2,
+        "{chain}"
+    );
+}
+
+#[test]
+fn missing_table_names_its_file_and_where_that_was_looked_for() {
+    let tracks = some_tracks(6);
+    let error = |sql: &str| {
+        let error = run(
+            &recipe(Dataset::Fma, vec![query("top", sql)]),
+            tracks.path(),
+        )
+        .unwrap_err();
+        assert_eq!(error.exit_code(), exit::USAGE, "{error:?}");
+        error.to_string()
+    };
+
+    let found = error("SELECT * FROM input WHERE track_id IN (SELECT genre_id FROM genres)");
+    let wanted =
+        "cleaning step `top`: no table `genres`: it comes from genres.csv, which is not in ";
+    assert_eq!(found, format!("{wanted}{}", tracks.path().display()));
+
+    let found = error("WITH some AS (SELECT * FROM inputs) SELECT * FROM some");
+    assert_eq!(
+        found,
+        "cleaning step `top`: no table `inputs`: nearest: input"
+    );
+}
+
+#[test]
+fn queries_that_lose_or_repeat_keys_are_errors() {
+    for (sql, wanted) in [
+        ("SELECT csv_line, track_id FROM input", "no `clip_key`"),
+        ("SELECT * FROM input UNION ALL SELECT * FROM input", "once"),
+        ("SELECT * REPLACE ('a' AS clip_key) FROM input", "once"),
+        (
+            "SELECT * REPLACE (csv_line + 100 AS csv_line) FROM input",
+            "unknown or repeated `csv_line`",
+        ),
+    ] {
+        let message = step_error(query("keys", sql));
+        assert!(
+            message.contains("`keys`") && message.contains(wanted),
+            "{sql}: {message}"
+        );
+    }
+}
+
+#[test]
+fn a_query_that_brings_dropped_rows_back_is_an_error() {
+    let tracks = some_tracks(6);
+    let of_lines = |from: u32, to: u32| {
+        let sql = format!(
+            "SELECT i AS csv_line, 'k' || i AS clip_key FROM generate_series({from}, {to}) AS t(i)"
+        );
+        let steps = vec![keep("first", "track_id = 1"), query("back", &sql)];
+        run(&recipe(Dataset::Fma, steps), tracks.path())
+    };
+
+    // The header has three lines, so the first track is on line 4. The queries return more rows than are left, or as
+    // many.
+    for (from, to) in [(4, 6), (5, 5)] {
+        let message = of_lines(from, to).unwrap_err().to_string();
+        assert!(
+            message.contains("`back`") && message.contains("unknown or repeated `csv_line`"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn rows_without_audio_are_the_last_step() {
+    let tracks = some_tracks(6);
+    let mut recipe = recipe(Dataset::Fma, vec![]);
+    recipe.catalog.require_audio = true;
+    let with_audio = |audio: &AudioIndex| cleaned(&recipe, Some(tracks.path()), audio);
+
+    let some = with_audio(&index(["000/000001.mp3", "000/000003.mp3", "x.mp3"])).unwrap();
+    assert_eq!(
+        some.steps,
+        [StepCount {
+            step: "audio".into(),
+            dropped: 4,
+            kept: 2
+        }]
+    );
+    assert_eq!(
+        some.warnings,
+        ["4 of 6 rows have no file below the audio root"]
+    );
+
+    let none = with_audio(&index(["1.mp3"])).unwrap_err().to_string();
+    assert!(
+        none.contains("none of the 6 rows") && none.contains("000/000001.mp3"),
+        "{none}"
+    );
+}
+
+#[test]
+fn folders_give_the_genre() {
+    let audio = index(["jazz/a.mp3", "rock/b.mp3", "c.mp3"]);
+    let mut recipe = recipe(Dataset::Folders, vec![]);
+    recipe.targets[0].column = "genre".into();
+    recipe.split.rule = SplitRule::Stratified;
+
+    let catalog = cleaned(&recipe, None, &audio).unwrap();
+    assert_eq!(catalog.classes["genre"], ["jazz", "rock"]);
+
+    let targets: Vec<_> = catalog
+        .clips
+        .iter()
+        .map(|clip| (clip.clip_key.as_str(), clip.targets[0]))
+        .collect();
+    assert_eq!(
+        targets,
+        [
+            ("c.mp3", None),
+            ("jazz/a.mp3", Some(0)),
+            ("rock/b.mp3", Some(1))
+        ]
+    );
+}
+
+/// Runs `clean` on three clips in folders, with a clip list in a file of the given name.
+fn listed(name: &str, csv: &str, change: impl FnOnce(&mut Recipe)) -> Result<Catalog, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, csv).unwrap();
+
+    let audio = index(["jazz/a.mp3", "rock/b.mp3", "rock/c.mp3"]);
+    let mut recipe = recipe(Dataset::Folders, vec![]);
+    recipe.targets[0].column = "genre".into();
+    change(&mut recipe);
+
+    cleaned(&recipe, Some(&path), &audio).map_err(|error| {
+        assert_eq!(error.exit_code(), exit::USAGE, "{error}");
+        error.to_string()
+    })
+}
+
+fn by_column_side(recipe: &mut Recipe) {
+    recipe.split.rule = SplitRule::Column;
+    recipe.split.column = Some("side".into());
+}
+
+fn sides(catalog: &Catalog) -> Vec<&str> {
+    let clips = catalog.clips.iter();
+    clips.map(|clip| clip.split.as_str()).collect()
+}
+
+#[test]
+fn a_list_gives_folders_sides_labels_and_artists() {
+    let list = "clip_key,side,mood,artist,genre\n\
+                rock/b.mp3,training,dark,Mia,rock\n\
+                jazz/a.mp3,test,,Mia,jazz\n\
+                rock/gone.mp3,test,light,Tom,pop\n";
+
+    let catalog = listed("list.csv", list, |recipe| {
+        by_column_side(recipe);
+        recipe.targets[0].column = "mood".into();
+    })
+    .unwrap();
+
+    assert_eq!(sides(&catalog), ["test", "training", "none"]);
+    assert_eq!(catalog.classes["genre"], ["dark"]);
+    let artists: Vec<_> = catalog.clips.iter().map(|clip| clip.artist_id).collect();
+    assert!(artists[0].is_some() && artists[0] == artists[1] && artists[2].is_none());
+    assert_eq!(
+        catalog.warnings,
+        [
+            "metadata file list.csv: 1 of its 3 rows name no file below the audio root, such as rock/gone.mp3",
+            "metadata file list.csv: 1 of 3 files have no row in it, such as rock/c.mp3: its columns are null there",
+            "split.column: no clip is for validation: the values of `side`, with their clips, are `none` (1), `test` (1), \
+             `training` (1); sides are named training, validation, test"
+        ]
+    );
+
+    // The rows are the clips, regardless of the list.
+    assert_eq!(catalog.rows_read, 3);
+
+    // The condition of a cleaning step can use the list's columns.
+    let some = listed("list.csv", list, |recipe| {
+        recipe.catalog.clean = vec![keep("light", "mood IS NULL")];
+    })
+    .unwrap();
+    let keys: Vec<_> = some.clips.iter().map(|clip| &clip.clip_key).collect();
+    assert_eq!(keys, ["jazz/a.mp3", "rock/c.mp3"]);
+}
+
+#[test]
+fn a_list_that_cannot_be_joined_says_where() {
+    let refused = |list: &str| listed("list.csv", list, by_column_side).unwrap_err();
+
+    assert_eq!(
+        refused("path,side\njazz/a.mp3,test\n"),
+        "metadata file list.csv, line 1: no column `clip_key` with the path of each row's file below the audio root; \
+         nearest: side, path"
+    );
+    assert_eq!(
+        refused("clip_key,side\njazz/a.mp3,test\nrock/b.mp3,test\njazz/a.mp3,training\n"),
+        "metadata file list.csv, line 4: `clip_key` jazz/a.mp3 is already on line 2"
+    );
+    assert_eq!(
+        refused("clip_key,side\njazz/a.mp3,test\n,test\n"),
+        "metadata file list.csv, line 3: no `clip_key`"
+    );
+    assert_eq!(
+        refused("clip_key,side,genre\njazz/a.mp3,test,jazz\nrock/b.mp3,test,blues\n"),
+        "metadata file list.csv, line 3: column `genre` has `blues`, but the file is in the folder `rock`, which determines \
+         its genre: rename the column to keep both"
+    );
+    assert_eq!(
+        refused("clip_key,side,track_id\njazz/a.mp3,test,1\n"),
+        "metadata file list.csv, line 1: column `track_id` is derived from the folders: rename it"
+    );
+    assert_eq!(
+        refused("clip_key,side\ngenres/rock/x.wav,test\ngenres/rock/b.wav,test\n"),
+        "metadata file list.csv: none of its 2 rows names an existing file: it lists genres/rock/x.wav, but the \
+         audio root contains jazz/a.mp3; each `clip_key` must be the path below the audio root, including the file extension"
+    );
+
+    // The example is a file of the same name, which shows the difference.
+    let other = refused("clip_key,side\nrock/c.wav,test\n");
+    assert!(
+        other.contains("it lists rock/c.wav, but the audio root contains rock/c.mp3;"),
+        "{other}"
+    );
+
+    assert_eq!(
+        refused("clip_key,side\n"),
+        "metadata file list.csv: it contains no rows"
+    );
+}
+
+#[test]
+fn a_broken_record_of_a_list_is_a_reject_beside_the_rows() {
+    let list = "clip_key,side\njazz/a.mp3,test,more\nrock/b.mp3,training\nrock/c.mp3,test\n";
+    let catalog = listed("list.csv", list, by_column_side).unwrap();
+    assert_eq!(sides(&catalog), ["none", "training", "test"]);
+    assert_eq!((catalog.rows_read, catalog.rejects.len()), (3, 0));
+    assert_eq!(catalog.further_rejects[0].line, Some(2));
+    assert_eq!(
+        catalog.warnings[1],
+        "metadata file list.csv: 1 of 3 records cannot be read; the table `rejects` has their lines"
+    );
+}
+
+#[test]
+fn a_list_as_parquet_is_the_same_list() {
+    let column =
+        |values: [&str; 2]| -> ArrayRef { Arc::new(StringArray::from_iter_values(values)) };
+    let write = |keys: [&str; 2]| {
+        let rows = RecordBatch::try_from_iter([
+            ("clip_key", column(keys)),
+            ("side", column(["test", "training"])),
+        ])
+        .unwrap();
+        let mut bytes = Vec::new();
+        let mut writer =
+            parquet::arrow::ArrowWriter::try_new(&mut bytes, rows.schema(), None).unwrap();
+        writer.write(&rows).unwrap();
+        writer.close().unwrap();
+        bytes
+    };
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("list.parquet");
+    let audio = index(["jazz/a.mp3", "rock/b.mp3"]);
+    let mut recipe = recipe(Dataset::Folders, vec![]);
+    recipe.targets[0].column = "genre".into();
+    by_column_side(&mut recipe);
+
+    std::fs::write(&path, write(["rock/b.mp3", "jazz/a.mp3"])).unwrap();
+    let catalog = cleaned(&recipe, Some(&path), &audio).unwrap();
+    assert_eq!(sides(&catalog), ["training", "test"]);
+    std::fs::write(&path, write(["rock/b.mp3", "rock/b.mp3"])).unwrap();
+    let twice = cleaned(&recipe, Some(&path), &audio).unwrap_err();
+    assert_eq!(
+        twice.to_string(),
+        "metadata file list.parquet, row 2: `clip_key` rock/b.mp3 is already on row 1"
+    );
+}
+
+#[test]
+fn no_damage_of_a_parquet_file_is_a_panic_or_a_failure_of_the_system() {
+    let keys: ArrayRef = Arc::new(StringArray::from_iter_values(["jazz/a.mp3", "rock/b.mp3"]));
+    let rows = RecordBatch::try_from_iter([("clip_key", keys)]).unwrap();
+    let mut whole = Vec::new();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(&mut whole, rows.schema(), None).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+
+    let mut n_damaged = 0;
+    for at in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0xff;
+        for bytes in [whole[..at].to_vec(), flipped] {
+            // A flipped byte may be in a place that no reader checks, or in a value.
+            match load::parquet_table("list.parquet", bytes::Bytes::from(bytes)) {
+                Ok(_) => {}
+                Err(CatalogError::Damaged { .. }) => n_damaged += 1,
+                Err(error) => assert_eq!(error.exit_code(), exit::USAGE, "byte {at}: {error:?}"),
+            }
+        }
+    }
+    assert!(n_damaged > whole.len(), "{n_damaged} of {}", whole.len());
+}
+
+#[test]
+fn folders_without_artists_say_so_once() {
+    let audio = index(["jazz/a.mp3", "rock/b.mp3"]);
+    let mut recipe = recipe(Dataset::Folders, vec![]);
+    recipe.targets[0].column = "genre".into();
+
+    assert_eq!(recipe.split.rule, SplitRule::Artist);
+    assert!(recipe.warnings().is_empty());
+    assert_eq!(
+        cleaned(&recipe, None, &audio).unwrap().warnings,
+        [
+            "split.rule = \"artist\": no column artist_id, artist_name or artist tells who made a clip: each stands for \
+             itself"
+        ]
+    );
+
+    let list = "clip_key,artist\njazz/a.mp3,Mia\nrock/b.mp3,Tom\nrock/c.mp3,Tom\n";
+    assert!(
+        listed("list.csv", list, |_| ())
+            .unwrap()
+            .warnings
+            .is_empty()
+    );
+}
+
+#[test]
+fn tables_take_keys_and_sides_from_their_own_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gtzan.csv");
+    std::fs::write(
+        &path,
+        "file,label,fold,code\na.wav,blues,train set,007\nb.wav,rock,,8\n",
+    )
+    .unwrap();
+
+    let mut recipe = recipe(
+        Dataset::Table,
+        vec![query(
+            "keys",
+            "SELECT file AS clip_key, label, fold, code FROM input",
+        )],
+    );
+    recipe.targets[0].column = "label".into();
+    recipe.split = SplitSpec {
+        rule: SplitRule::Column,
+        column: Some("fold".into()),
+        ..SplitSpec::default()
+    };
+
+    let refused = run(&recipe, &path).unwrap_err().to_string();
+    assert!(refused.contains("train set"), "{refused}");
+
+    std::fs::write(
+        &path,
+        "file,label,fold,code\na.wav,blues,train,007\nb.wav,rock,,8\n",
+    )
+    .unwrap();
+    let catalog = run(&recipe, &path).unwrap();
+
+    let splits: Vec<_> = catalog
+        .clips
+        .iter()
+        .map(|clip| clip.split.as_str())
+        .collect();
+    assert_eq!(splits, ["train", "none"]);
+
+    assert_eq!(
+        catalog.warnings,
+        [
+            "split.column: sides that no training reads, with their clips: `train` (1); it reads training, validation, \
+             test",
+            "split.column: no clip is for training, validation, test: the values of `fold`, with their clips, are \
+             `none` (1), `train` (1); sides are named training, validation, test"
+        ]
+    );
+
+    let tracks = &catalog.tables["tracks"];
+    assert!(
+        tracks
+            .column_by_name("code")
+            .is_some_and(|code| *code.data_type() == arrow::datatypes::DataType::Utf8View)
+    );
+}
+
+/// Runs `clean` on a `table` data set with clips in column `file` and labels in column `label`.
+fn table_of(csv: &str) -> Result<Catalog, CatalogError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("table.csv");
+    std::fs::write(&path, csv).unwrap();
+
+    let mut recipe = recipe(
+        Dataset::Table,
+        vec![query("keys", "SELECT file AS clip_key, * FROM input")],
+    );
+    recipe.targets[0].column = "label".into();
+    if csv.contains("split_official") {
+        recipe.split.rule = SplitRule::Official;
+    }
+
+    run(&recipe, &path)
+}
+
+#[test]
+fn sides_of_the_official_rule_are_folders_too() {
+    let refused = table_of("file,label,split_official\na.wav,blues,Training Set\n").unwrap_err();
+    assert!(
+        matches!(refused, CatalogError::SplitValue { .. }),
+        "{refused}"
+    );
+
+    assert_eq!(
+        table_of("file,label,split_official\na.wav,blues,training\n")
+            .unwrap()
+            .clips[0]
+            .split,
+        "training"
+    );
+}
+
+#[test]
+fn lines_that_end_as_on_old_macs_are_lines() {
+    let csv = "file,label\na.wav,1\nb.wav,2\nc.wav,1\n";
+    for text in [
+        csv.to_owned(),
+        csv.replace('\n', "\r"),
+        csv.replace('\n', "\r\n"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.csv");
+        std::fs::write(&path, text).unwrap();
+
+        let clean = vec![
+            keep("ones", "label = 1"),
+            query("keys", "SELECT file AS clip_key, * FROM input"),
+        ];
+        let mut recipe = recipe(Dataset::Table, clean);
+        recipe.targets[0].column = "label".into();
+
+        let catalog = run(&recipe, &path).unwrap();
+        assert_eq!(
+            catalog
+                .clips
+                .iter()
+                .map(|clip| clip.clip_key.as_str())
+                .collect::<Vec<_>>(),
+            ["a.wav", "c.wav"]
+        );
+    }
+}
+
+#[test]
+fn integers_beyond_64_bits_keep_their_digits() {
+    let big = |digit: u32| format!("1234567890123456700{digit}");
+    let csv = format!(
+        "file,label,artist_id\na.wav,x,{}\nb.wav,x,{}\n",
+        big(0),
+        big(1)
+    );
+    let catalog = table_of(&csv).unwrap();
+    assert_ne!(catalog.clips[0].artist_id, catalog.clips[1].artist_id);
+}
+
+#[test]
+fn columns_that_rows_are_given_here_and_empty_files_are_refused() {
+    for column in ["csv_line", "dropped_by"] {
+        let refused = table_of(&format!("file,label,{column}\na.wav,x,1\n"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains(column) && refused.contains("rename the column"),
+            "{refused}"
+        );
+    }
+
+    assert!(matches!(
+        table_of("").unwrap_err(),
+        CatalogError::NoHeader { .. }
+    ));
+}
+
+#[test]
+fn an_archive_names_no_table_outside_the_store() {
+    for file in [
+        "raw_a/../../../pwned.csv",
+        "raw_../x.csv",
+        "raw_a\\b.csv",
+        "raw_a b.csv",
+        "tracks.csv",
+    ] {
+        assert_eq!(extra::table_name(file), None, "{file}");
+    }
+
+    assert_eq!(
+        extra::table_name("raw_tracks2.csv").as_deref(),
+        Some("raw_tracks2")
+    );
+}
+
+#[test]
+fn features_are_named_by_level_and_typed_f32() {
+    let folder = some_tracks(3);
+    let csv =
+        "feature,mfcc,mfcc\nstatistics,mean,mean\nnumber,01,02\ntrack_id,,\n2,1.5,-2\n3,x,1\n";
+    std::fs::write(folder.path().join("features.csv"), csv).unwrap();
+
+    let mut table = extra_tables(folder.path()).unwrap().pop().unwrap();
+    assert_eq!(table.name(), "fma_features");
+
+    let batch = table.next().unwrap().unwrap();
+    let names: Vec<_> = batch
+        .schema()
+        .fields()
+        .iter()
+        .map(|field| field.name().clone())
+        .collect();
+    assert_eq!(names, ["track_id", "mfcc_mean_01", "mfcc_mean_02"]);
+    assert_eq!((batch.num_rows(), batch.schema()), (1, table.schema()));
+    assert_eq!(table.rejects()[0].column.as_deref(), Some("mfcc_mean_01"));
+
+    let join = keep(
+        "loud",
+        "track_id IN (SELECT track_id FROM fma_features WHERE mfcc_mean_01 > 1)",
+    );
+    let catalog = run(&recipe(Dataset::Fma, vec![join]), folder.path()).unwrap();
+    assert_eq!(catalog.clips.len(), 1);
+}
+
+#[test]
+fn raw_dumps_have_one_header_line_or_several() {
+    let folder = some_tracks(3);
+    let echonest = ",echonest,echonest\n,audio_features,audio_features\ntrack_id,energy,tempo\n2,0.5,120\n3,x,1\n";
+    std::fs::write(folder.path().join("raw_echonest.csv"), echonest).unwrap();
+    std::fs::write(
+        folder.path().join("raw_tracks.csv"),
+        "track_id,title\n2,Two\n",
+    )
+    .unwrap();
+    std::fs::write(
+        folder.path().join("raw_albums.csv"),
+        "album_id,title\n1,One\n",
+    )
+    .unwrap();
+
+    let tables = extra_tables(folder.path()).unwrap().into_iter();
+    let found: Vec<_> = tables
+        .map(|mut table| {
+            let rows = table.next().unwrap().unwrap().num_rows();
+            let columns: Vec<_> = table
+                .schema()
+                .fields()
+                .iter()
+                .map(|field| field.name().clone())
+                .collect();
+            (table.name().to_owned(), columns.join(" "), rows)
+        })
+        .collect();
+
+    let wanted = [
+        ("raw_albums", "album_id title", 1),
+        (
+            "raw_echonest",
+            "track_id echonest_audio_features_energy echonest_audio_features_tempo",
+            2,
+        ),
+        ("raw_tracks", "track_id title", 1),
+    ];
+    assert_eq!(
+        found,
+        wanted.map(|(name, columns, rows)| (name.to_owned(), columns.to_owned(), rows))
+    );
+
+    assert!(
+        run(&recipe(Dataset::Fma, vec![]), folder.path())
+            .unwrap()
+            .warnings
+            .is_empty()
+    );
+}
+
+#[test]
+fn further_table_with_a_broken_header_is_a_warning_unless_a_step_names_it() {
+    let folder = some_tracks(3);
+    std::fs::write(
+        folder.path().join("raw_echonest.csv"),
+        ",echonest,echonest\n1,2,3\n",
+    )
+    .unwrap();
+    std::fs::write(folder.path().join("echonest.csv"), "no such header\n").unwrap();
+    let steps = |sql: &str| recipe(Dataset::Fma, vec![keep("step", sql)]);
+
+    let catalog = run(&steps("track_id > 0 -- raw_echonests"), folder.path()).unwrap();
+    assert_eq!(catalog.warnings.len(), 2);
+    assert!(
+        catalog.warnings[0].starts_with("metadata file echonest.csv: no header line"),
+        "{:?}",
+        catalog.warnings
+    );
+    assert_eq!(
+        catalog.warnings[1],
+        "metadata file raw_echonest.csv: two columns are named `echonest`; table `raw_echonest` is left out"
+    );
+    assert!(extra_tables(folder.path()).unwrap().is_empty());
+
+    let named = run(
+        &steps("track_id IN (SELECT track_id FROM RAW_ECHONEST)"),
+        folder.path(),
+    )
+    .unwrap_err();
+    assert!(
+        matches!(named, CatalogError::DuplicateColumn { .. }),
+        "{named}"
+    );
+}
+
+#[test]
+fn fingerprints_know_the_files_that_are_read_and_no_others() {
+    let folder = some_tracks(3);
+    let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    let of_fma = || fingerprints(Dataset::Fma, Some(folder.path())).unwrap();
+
+    put("raw_tracks.csv", "track_id\n1\n");
+    let before = of_fma();
+    assert_eq!(
+        before
+            .iter()
+            .map(|(name, ..)| name.as_str())
+            .collect::<Vec<_>>(),
+        ["raw_tracks.csv", "tracks.csv"]
+    );
+
+    put("rejects.csv", "mine");
+    assert_eq!(of_fma(), before);
+
+    put("raw_tracks.csv", "track_id\n2\n");
+    assert_ne!(of_fma(), before);
+
+    let table = folder.path().join("rejects.csv");
+    let of_table = fingerprints(Dataset::Table, Some(&table)).unwrap();
+    assert_eq!(of_table.len(), 1);
+
+    let renamed = folder.path().join("renamed.csv");
+    std::fs::rename(&table, &renamed).unwrap();
+    assert_eq!(
+        fingerprints(Dataset::Table, Some(&renamed)).unwrap(),
+        of_table
+    );
+    assert_eq!(
+        fingerprints(Dataset::Folders, Some(&renamed)).unwrap(),
+        of_table
+    );
+
+    assert!(fingerprints(Dataset::Folders, None).unwrap().is_empty());
+    assert!(fingerprints(Dataset::Fma, None).unwrap().is_empty());
+}
+
+#[test]
+fn labels_outside_the_listed_classes_count_as_unlabelled() {
+    let tracks = some_tracks(6);
+    let mut recipe = recipe(Dataset::Fma, vec![]);
+    recipe.targets[0].classes = Some(vec!["Rock".into()]);
+
+    let catalog = run(&recipe, tracks.path()).unwrap();
+    assert_eq!(
+        catalog
+            .clips
+            .iter()
+            .filter(|clip| clip.targets == [Some(0)])
+            .count(),
+        2
+    );
+
+    assert_eq!(catalog.warnings.len(), 1);
+    assert!(
+        catalog.warnings[0].contains("`genre`: 2 rows"),
+        "{}",
+        catalog.warnings[0]
+    );
+}
+
+#[test]
+fn clips_of_nobody_are_told_where_the_rule_keeps_artists_together() {
+    let warned = |artists: [&str; 3]| {
+        let row =
+            |(id, artist): (usize, &str)| format!("{id},-1,{artist},training,small,Rock,[1]\n");
+        let rows: String = (1..).zip(artists).map(row).collect();
+
+        let mut recipe = recipe(Dataset::Fma, vec![]);
+        recipe.split.rule = SplitRule::Artist;
+        run(&recipe, tracks_csv(rows.as_bytes()).path())
+            .unwrap()
+            .warnings
+    };
+
+    assert!(warned(["1", "2", "2"]).is_empty());
+    assert_eq!(
+        warned(["1", "-1", "2"]),
+        [
+            "split.rule = \"artist\": of 1 of 3 clips it is not known who made them: each of these stands for itself"
+        ]
+    );
+    assert!(
+        warned(["-1", "-1", "-1"])[0].ends_with("tells who made a clip: each stands for itself")
+    );
+}

@@ -1,0 +1,177 @@
+//! Tables of many columns: their cost, and the maximum number of columns.
+
+use arrow::array::Int64Array;
+
+use wavemill_schemas::exit;
+
+use super::*;
+
+/// Writes a table of two rows with `n_columns` columns of numbers and text. The first column is the clip's key.
+fn wide_table(n_columns: usize) -> tempfile::TempDir {
+    let names: Vec<String> = (1..n_columns).map(|i| format!("c{i}")).collect();
+    let values: Vec<String> = (1..n_columns)
+        .map(|i| {
+            if i % 2 == 0 {
+                i.to_string()
+            } else {
+                "x".to_owned()
+            }
+        })
+        .collect();
+
+    let rows = format!(
+        "clip_key,{}\na.wav,{values}\nb.wav,{values}\n",
+        names.join(","),
+        values = values.join(",")
+    );
+
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("t.csv"), rows).unwrap();
+    folder
+}
+
+#[test]
+fn time_grows_with_the_columns_and_not_with_their_square() {
+    let mut recipe = recipe(
+        Dataset::Table,
+        vec![query(
+            "more",
+            "SELECT *, c2 + 1 AS d FROM input WHERE c1 = 'x'",
+        )],
+    );
+    recipe.targets[0].column = "c1".into();
+
+    let settings = CatalogSettings {
+        threads: 1,
+        ..CatalogSettings::default()
+    };
+
+    let cpu_s = |n_columns| {
+        let folder = wide_table(n_columns);
+        let before = wavemill_runtime::clock::cpu_time();
+        let cleaned = clean(
+            &recipe,
+            Some(folder.path()),
+            &AudioIndex::new(),
+            settings,
+            &Arc::default(),
+        )
+        .unwrap();
+        let catalog = cleaned
+            .split(&recipe, &AudioHashes::new(), None, &ClassLists::new())
+            .unwrap();
+        let took = wavemill_runtime::clock::cpu_time() - before;
+
+        // The new columns are `d`, the track's id and the three sides.
+        assert_eq!(catalog.tables["tracks"].num_columns(), n_columns + 5);
+        assert_eq!(catalog.tables["tracks_all"].num_columns(), n_columns + 2);
+
+        took.as_secs_f64()
+    };
+
+    // The constant part of the time is in both figures and reduces the ratio. Before the fix, the ratio was 20 or more.
+    let (few, many) = (cpu_s(1_250), cpu_s(10_000));
+    assert!(
+        many / few < 12.0,
+        "8 times the columns take {:.1} times as long: {few:.3} s, {many:.3} s",
+        many / few
+    );
+}
+
+/// Reader that repeats `line` without end and counts the bytes.
+struct Endless<'a> {
+    line: std::iter::Cycle<std::slice::Iter<'a, u8>>,
+    bytes: &'a std::cell::Cell<usize>,
+}
+
+impl std::io::Read for Endless<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        buffer
+            .iter_mut()
+            .for_each(|byte| *byte = *self.line.next().unwrap());
+        self.bytes.set(self.bytes.get() + buffer.len());
+        Ok(buffer.len())
+    }
+}
+
+#[test]
+fn too_many_columns_are_an_error_from_the_header_alone() {
+    let opened = |line: &str, header| {
+        let bytes = std::cell::Cell::new(0);
+        let input = Endless {
+            line: line.as_bytes().iter().cycle(),
+            bytes: &bytes,
+        };
+        let error = csv_text::TextReader::open("t.csv", input, header)
+            .err()
+            .expect("too many");
+        (error.to_string(), bytes.get())
+    };
+
+    for header in [csv_text::Header::Line, csv_text::Header::Levels] {
+        let (words, bytes) = opened(
+            &format!("a{}\n", ",b".repeat(csv_text::COLUMNS_MAX)),
+            header,
+        );
+        assert!(
+            words.starts_with("metadata file t.csv: 10001 columns exceed the limit of 10000"),
+            "{words}"
+        );
+        assert!(bytes <= 2 << 20, "{bytes} bytes were read");
+    }
+
+    let (words, bytes) = opened("no line ends ", csv_text::Header::Line);
+    assert!(
+        words.contains("t.csv: its first line does not end within 16777216 bytes"),
+        "{words}"
+    );
+    assert!(bytes <= 32 << 20, "{bytes} bytes were read");
+
+    assert!(
+        opened("a,", csv_text::Header::Line)
+            .0
+            .contains(" columns exceed the limit of")
+    );
+}
+
+#[test]
+fn too_many_columns_of_a_parquet_file_are_an_error_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.parquet");
+
+    let refused = || {
+        let error = run(&recipe(Dataset::Table, vec![]), &path).unwrap_err();
+        assert_eq!(error.exit_code(), exit::USAGE);
+        error.to_string()
+    };
+
+    let columns = (0..=csv_text::COLUMNS_MAX).map(|i| {
+        (
+            format!("c{i}"),
+            std::sync::Arc::new(Int64Array::from(vec![1])) as _,
+        )
+    });
+    let rows = RecordBatch::try_from_iter(columns).unwrap();
+    let file = std::fs::File::create(&path).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, rows.schema(), None).unwrap();
+    writer.write(&rows).unwrap();
+    writer.close().unwrap();
+
+    assert!(
+        refused().starts_with("metadata file t.parquet: 10001 columns exceed the limit of 10000"),
+        "{}",
+        refused()
+    );
+
+    // A footer that announces a million columns and contains none. The columns must be refused without reading them.
+    let directory = b"\x15\x04\x19\xfc\xc1\x84\x3d";
+    let bytes = [
+        b"PAR1",
+        &directory[..],
+        &(directory.len() as u32).to_le_bytes(),
+        b"PAR1",
+    ]
+    .concat();
+    std::fs::write(&path, bytes).unwrap();
+    assert!(refused().contains("1000000 columns"), "{}", refused());
+}

@@ -1,0 +1,41 @@
+//! Builders of FLAC streams for tests: verbatim frames with 16 bits, mono, 44.1 kHz.
+
+use symphonia::core::checksum::{Crc8Ccitt, Crc16Ansi};
+use symphonia::core::io::Monitor;
+
+use super::header::{MARKER, StreamInfo};
+
+pub(crate) const RATE_HZ: u32 = 44_100;
+pub(crate) const FRAME_SAMPLES: usize = 576;
+
+/// Returns a frame with the given subframes and adds its checksums. `header` ends with the frame number, which must be
+/// less than 128.
+pub(crate) fn sealed(header: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut crc8 = Crc8Ccitt::new(0);
+    crc8.process_buf_bytes(header);
+    let mut frame = [header, &[crc8.crc()], body].concat();
+    let mut crc16 = Crc16Ansi::new(0);
+    crc16.process_buf_bytes(&frame);
+    frame.extend(crc16.crc().to_be_bytes());
+    frame
+}
+
+/// Returns the frame with this number. Its samples are the number plus one, times 100.
+pub(crate) fn frame(number: u8) -> Vec<u8> {
+    let sample = (i16::from(number) + 1) * 100;
+    let body = [&[0x02][..], &sample.to_be_bytes().repeat(FRAME_SAMPLES)].concat();
+    sealed(&[0xFF, 0xF8, 0x29, 0x08, number], &body)
+}
+
+/// Returns the marker and a STREAMINFO block for 16 bits, mono, 44.1 kHz. With 0 samples, the length is unspecified.
+pub(crate) fn head(n_samples: u64) -> Vec<u8> {
+    head_of(RATE_HZ, 16, n_samples)
+}
+
+/// Like [`head`], with another rate or number of bits per sample.
+pub(crate) fn head_of(rate_hz: u32, bits: u8, n_samples: u64) -> Vec<u8> {
+    let mut info = StreamInfo::block(rate_hz, 1, bits, FRAME_SAMPLES as u32);
+    let numbers = u64::from_be_bytes(info[10..18].try_into().unwrap()) | n_samples;
+    info[10..18].copy_from_slice(&numbers.to_be_bytes());
+    [&MARKER[..], &[0x80, 0, 0, 34], &info].concat()
+}

@@ -1,0 +1,259 @@
+//! Tests with generated streams: verbatim frames with 16 bits, mono, 44.1 kHz.
+
+use wavemill_kernels::Level;
+use wavemill_schemas::reject::{Reason, Reject};
+
+use super::header::MARKER;
+use super::testing::{FRAME_SAMPLES, RATE_HZ, frame, head, sealed};
+use crate::{Decode, DecodeArgs, FileDecoder, InputHasher, Pcm};
+
+pub(super) fn decode(file: &[u8]) -> Result<Pcm, Reject> {
+    let args = DecodeArgs {
+        sample_rate_hz: RATE_HZ,
+        duration_s: None,
+        min_duration_s: 0.0,
+        keep_rate: false,
+    };
+
+    let mut out = Pcm::default();
+    FileDecoder::new(args, Level::Scalar)
+        .unwrap()
+        .decode("flac", file, &mut out)?;
+
+    let facts = InputHasher::default().read(file);
+    let hash = facts.audio.map(|hash| hash.to_hex().to_string());
+    assert_eq!(hash.as_ref(), Some(&out.audio_blake3));
+    assert_eq!(facts.decode, out.decode_key);
+
+    Ok(out)
+}
+
+/// Decodes a file of constant frames. Returns the number of the source frame for each frame length of the output (-1
+/// for silence), and the number of lost frames.
+fn heard(file: &[u8]) -> (Vec<i64>, f32) {
+    let out = decode(file).unwrap();
+    let frames = out.samples.chunks(FRAME_SAMPLES);
+    let numbers = frames
+        .map(|frame| (frame[0] * 32_768.0 / 100.0).round() as i64 - 1)
+        .collect();
+    (numbers, out.lost_s * RATE_HZ as f32 / FRAME_SAMPLES as f32)
+}
+
+pub(super) fn assert_heard(file: &[u8], numbers: &[i64], n_lost: f32) {
+    let (heard, lost) = heard(file);
+    assert_eq!(heard, numbers);
+    assert!(
+        (lost - n_lost).abs() < 1e-3,
+        "{lost} frames lost, not {n_lost}"
+    );
+}
+
+fn stream(n_samples: u64, numbers: &[u8]) -> Vec<u8> {
+    let frames: Vec<u8> = numbers.iter().flat_map(|&number| frame(number)).collect();
+    [head(n_samples), frames].concat()
+}
+
+#[test]
+fn a_damaged_frame_keeps_its_length() {
+    let whole = stream(0, &[0, 1, 2, 3, 4]);
+    assert_heard(&whole, &[0, 1, 2, 3, 4], 0.0);
+
+    let frame_bytes = frame(0).len();
+    let mut damaged = whole;
+    let third = head(0).len() + 2 * frame_bytes;
+    damaged[third + 100] ^= 1;
+    assert_heard(&damaged, &[0, 1, -1, 3, 4], 1.0);
+    damaged[third] = 0;
+    assert_heard(&damaged, &[0, 1, -1, 3, 4], 1.0);
+    // Also damage the first frame, whose bytes still show that it existed.
+    damaged[head(0).len() + 50] ^= 1;
+    assert_heard(&damaged, &[-1, 1, -1, 3, 4], 2.0);
+}
+
+#[test]
+fn frames_that_are_gone_leave_silence_as_long_as_their_numbers_tell() {
+    assert_heard(&stream(0, &[0, 1, 4, 5]), &[0, 1, -1, -1, 4, 5], 2.0);
+    assert_heard(
+        &stream(6 * FRAME_SAMPLES as u64, &[0, 1, 4]),
+        &[0, 1, -1, -1, 4],
+        3.0,
+    );
+    // The frame numbers of a clip that was cut out of a longer stream do not start at 0.
+    assert_heard(&stream(0, &[7, 8, 9]), &[7, 8, 9], 0.0);
+}
+
+#[test]
+fn holes_whose_length_no_number_tells_are_closed() {
+    let mut joined = stream(0, &[3, 4]);
+    joined.extend(vec![0; frame(0).len() * 2]);
+    joined.extend(frame(0));
+    assert_heard(&joined, &[3, 4, 0], 2.0);
+
+    // Duplicated frames and joined streams do not count as loss.
+    assert_heard(&stream(0, &[0, 1, 1, 2]), &[0, 1, 1, 2], 0.0);
+    assert_heard(
+        &[stream(0, &[0, 1]), stream(0, &[0])].concat(),
+        &[0, 1, 0],
+        0.0,
+    );
+
+    // Foreign bytes between consecutive frames do not count as loss either.
+    let inserted = [stream(0, &[0]), vec![0; 5_000], frame(1)].concat();
+    assert_heard(&inserted, &[0, 1], 0.0);
+}
+
+#[test]
+fn announcements_count_as_far_as_what_is_there_backs_them() {
+    let samples = FRAME_SAMPLES as u64;
+    assert_heard(&stream(10 * samples, &[0]), &[0], 9.0);
+    assert_heard(&stream(11 * samples, &[0]), &[0], 0.0);
+    assert_heard(&stream((1 << 36) - 1, &[0, 1]), &[0, 1], 0.0);
+    assert_heard(&stream(samples, &[0, 1]), &[0, 1], 0.0);
+
+    // Frame numbers are limited in the same way; a jump that is not credible is a gap of unknown length.
+    assert_heard(
+        &stream(0, &[0, 10]),
+        &[0, -1, -1, -1, -1, -1, -1, -1, -1, -1, 10],
+        9.0,
+    );
+    assert_heard(&stream(0, &[0, 100]), &[0, 100], 1.0);
+}
+
+#[test]
+fn a_file_that_ends_inside_a_frame_has_lost_it() {
+    let whole = stream(0, &[0, 1, 2]);
+    assert_heard(&whole[..whole.len() - 300], &[0, 1], 1.0);
+    assert_heard(
+        &stream(3 * FRAME_SAMPLES as u64, &[0, 1, 2])[..whole.len() - 300],
+        &[0, 1],
+        1.0,
+    );
+    let tagged = [&whole[..], b"TAG", &[0; 125]].concat();
+    assert_heard(&tagged, &[0, 1, 2], 0.0);
+}
+
+#[test]
+fn metadata_are_passed_over_whatever_they_claim() {
+    let picture = [&[6, 0x10, 0, 0][..], &vec![0xFF; 1 << 20]].concat();
+    let mut file = head(0);
+    file[4] = 0;
+    file.extend(picture);
+    file.extend([0x81, 0, 0, 2, 0, 0]);
+    let n_head = file.len();
+
+    file.extend([frame(0), frame(1), frame(2)].concat());
+    assert_heard(&file, &[0, 1, 2], 0.0);
+
+    // A block with a size beyond the end of the file, and one whose size covers the first frames.
+    file[n_head - 5] = 0xFF;
+    assert_heard(&file, &[0, 1, 2], 0.0);
+    file[n_head - 5..n_head - 2].copy_from_slice(&[0, 4, 0]);
+    assert_heard(&file, &[0, 1, 2], 0.0);
+
+    // A STREAMINFO block with invalid rate, size and bits is ignored if the frames state them.
+    let mut nonsense = stream(0, &[0, 1]);
+    nonsense[8..26].fill(0);
+    assert_heard(&nonsense, &[0, 1], 0.0);
+
+    assert_heard(
+        &[b"ID3\x04\0\0\0\0\0\x03abc".to_vec(), stream(0, &[0, 1])].concat(),
+        &[0, 1],
+        0.0,
+    );
+}
+
+#[test]
+fn frames_of_another_format_are_silent_and_counted() {
+    // A frame at 88.2 kHz, with half the duration of the other frames.
+    let other = sealed(
+        &[0xFF, 0xF8, 0x21, 0x08, 2],
+        &[&[0x02][..], &[1; 2 * FRAME_SAMPLES]].concat(),
+    );
+
+    let out = decode(&[stream(0, &[0, 1]), other, frame(3)].concat()).unwrap();
+    assert_eq!(out.samples.len(), 3 * FRAME_SAMPLES + FRAME_SAMPLES / 2);
+    assert_eq!(
+        out.samples[2 * FRAME_SAMPLES..][..FRAME_SAMPLES / 2],
+        [0.0; FRAME_SAMPLES / 2]
+    );
+    assert!((out.lost_s * RATE_HZ as f32 - FRAME_SAMPLES as f32 / 2.0).abs() < 1e-2);
+}
+
+#[test]
+fn samples_that_overflow_cost_their_frame_at_most() {
+    // A linear predictor that multiplies each sample by 16,383: precision 15, shift 0, residual 0.
+    let mut bits = "0111111111111111".to_owned()
+        + "1110"
+        + "00000"
+        + "011111111111111"
+        + "00"
+        + "0000"
+        + "0000";
+    bits += &"1".repeat(FRAME_SAMPLES - 1);
+    bits += &"0".repeat(7 - (bits.len() + 7) % 8);
+    let bytes = bits
+        .as_bytes()
+        .chunks(8)
+        .map(|byte| byte.iter().fold(0, |value, bit| value << 1 | (bit - b'0')));
+    let subframe = [0x20 << 1].into_iter().chain(bytes).collect::<Vec<u8>>();
+
+    let wild = sealed(&[0xFF, 0xF8, 0x29, 0x08, 1], &subframe);
+    let out = decode(&[stream(0, &[0]), wild, frame(2)].concat()).unwrap();
+    assert_eq!(out.samples.len(), 3 * FRAME_SAMPLES);
+    assert!(out.samples.iter().all(|sample| sample.is_finite()));
+}
+
+#[test]
+fn a_header_without_frames_is_not_audio() {
+    for file in [
+        head(0),
+        head(1_000),
+        MARKER.to_vec(),
+        [head(0), vec![0xFF; 10_000]].concat(),
+    ] {
+        assert_eq!(decode(&file).unwrap_err().reason, Reason::NotAudio);
+    }
+
+    let many = sealed(&[0xFF, 0xF8, 0x29, 0x78, 0], &[0x02; 100]);
+    assert_eq!(
+        decode(&[head(0), many].concat()).unwrap_err().reason,
+        Reason::TooLarge
+    );
+}
+
+/// Returns a frame of 65,535 zero samples whose header contains the given rate in Hz.
+fn constant_frame_of(rate_hz: u16) -> Vec<u8> {
+    let [high, low] = rate_hz.to_be_bytes();
+    sealed(
+        &[0xFF, 0xF8, 0x7D, 0x08, 2, 0xFF, 0xFE, high, low],
+        &[0, 0, 0],
+    )
+}
+
+#[test]
+fn a_frame_of_a_rate_that_no_decoder_takes_is_no_long_silence() {
+    let file = [stream(0, &[0, 1]), constant_frame_of(1), frame(3)].concat();
+    let out = decode(&file).unwrap();
+
+    // 65,535 samples at 8 kHz, the lowest supported rate.
+    assert!(
+        (out.lost_s - 65_535.0 / 8_000.0).abs() < 1e-3,
+        "{} s lost",
+        out.lost_s
+    );
+    assert!(out.duration_s < 8.3, "{} s", out.duration_s);
+    assert!(super::longest_s(&file) >= f64::from(out.duration_s));
+}
+
+#[test]
+fn the_longest_length_counts_what_decoding_gives() {
+    // Many gaps, and a STREAMINFO block with a wrong rate.
+    let numbers: Vec<u8> = [0, 9].repeat(20);
+    let mut file = stream(0, &numbers);
+    let out = decode(&file).unwrap();
+    assert!(out.lost_s > 1.0);
+    assert!((super::longest_s(&file) - f64::from(out.duration_s)).abs() < 1e-3);
+
+    file[18..20].fill(0xFF);
+    assert!((super::longest_s(&file) - f64::from(out.duration_s)).abs() < 1e-3);
+}

@@ -1,0 +1,312 @@
+//! Test files in parts: audio, and data that decoding skips.
+
+use crate::flac::testing::{frame, head};
+use crate::ogg::testing::{self as pages, CONTINUED, FIRST, LAST, Page};
+use crate::wav::testing::{chunk, fmt};
+
+/// A part of a file.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub bytes: Vec<u8>,
+    /// True if the part contains audio. Tags, text, encoder announcements and junk are not audio.
+    pub is_audio: bool,
+}
+
+/// Creates a file whose tags have slightly more than the given number of bytes.
+pub(crate) type MakeFile = fn(usize) -> Vec<Part>;
+
+/// Names of the test files and functions that create them.
+pub(crate) const FORMATS: [(&str, MakeFile); 6] = [
+    ("MP3", mp3),
+    ("WAV", wav),
+    ("FLAC", flac),
+    ("FLAC in Ogg", flac_in_ogg),
+    ("Ogg Vorbis", vorbis),
+    ("two links of Ogg Vorbis", two_links),
+];
+
+fn audio(bytes: Vec<u8>) -> Part {
+    Part {
+        bytes,
+        is_audio: true,
+    }
+}
+
+fn other(bytes: Vec<u8>) -> Part {
+    Part {
+        bytes,
+        is_audio: false,
+    }
+}
+
+pub(crate) fn joined(parts: &[Part]) -> Vec<u8> {
+    parts
+        .iter()
+        .flat_map(|part| part.bytes.iter().copied())
+        .collect()
+}
+
+/// Returns bytes that do not begin a frame or a page.
+pub(crate) fn text(n_bytes: usize) -> Vec<u8> {
+    (0..n_bytes).map(|at| (at * 7 % 251) as u8).collect()
+}
+
+pub(super) fn id3v1() -> Vec<u8> {
+    [b"TAG".to_vec(), text(125)].concat()
+}
+
+pub(super) fn id3v2(n_bytes: usize) -> Vec<u8> {
+    // Seven bits per byte.
+    let size = [21, 14, 7, 0].map(|shift| (n_bytes >> shift & 0x7F) as u8);
+    [&b"ID3\x04\0\0"[..], &size, &text(n_bytes)].concat()
+}
+
+/// Returns an APE tag with header and footer.
+pub(super) fn ape(n_bytes: usize) -> Vec<u8> {
+    let end = |flags: u32| {
+        let numbers = [2_000, n_bytes as u32 + 32, 1, flags, 0, 0];
+        let numbers: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
+        [b"APETAGEX".to_vec(), numbers].concat()
+    };
+    [end(5 << 29), text(n_bytes), end(1 << 31)].concat()
+}
+
+/// Size of the test MP3 frames in bytes: 64 kbit/s, mono, at 44.1 kHz.
+pub(crate) const MP3_FRAME_BYTES: usize = 208;
+/// Size of their header and side info in bytes.
+const MP3_SIDE_BYTES: usize = 4 + 17;
+const MP3_HEADER: [u8; 4] = [0xFF, 0xFB, 0x50, 0xC4];
+
+/// Writes numbers bit by bit, most significant bit first.
+#[derive(Default)]
+struct BitWriter {
+    bytes: Vec<u8>,
+    n_bits: usize,
+}
+
+impl BitWriter {
+    fn write(&mut self, value: u32, n_bits: u32) {
+        for bit in (0..n_bits).rev() {
+            if self.n_bits.is_multiple_of(8) {
+                self.bytes.push(0);
+            }
+            if let Some(last) = self.bytes.last_mut() {
+                *last |= ((value >> bit & 1) as u8) << (7 - self.n_bits % 8);
+            }
+            self.n_bits += 1;
+        }
+    }
+}
+
+/// Returns a frame of noise. All frames except number 0 take 20 bytes of main data from the previous frame.
+pub(super) fn mp3_frame(number: u8) -> Vec<u8> {
+    let mut side = BitWriter::default();
+    // Distance to the start of the main data in bytes; private bits; no shared scale factors.
+    side.write(if number == 0 { 0 } else { 20 }, 9);
+    side.write(0, 5 + 4);
+
+    for _ in 0..2 {
+        // Size of the granule in bits, number of line pairs, gain, scale factors of zero bits, long blocks.
+        side.write(600, 12);
+        side.write(80, 9);
+        side.write(180, 8);
+        side.write(0, 4 + 1);
+
+        // Table 1, in which every bit sequence is valid, for three regions, and the ends of the regions.
+        side.write(1, 5);
+        side.write(1, 5);
+        side.write(1, 5);
+        side.write(5, 4);
+        side.write(3, 3);
+        side.write(0, 3);
+    }
+
+    let mut state = u32::from(number) + 1;
+    let mut noise = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        // Keep bytes below 0x80, so that none can begin a header.
+        (state >> 24) as u8 & 0x7F
+    };
+    let main_data: Vec<u8> = (MP3_SIDE_BYTES..MP3_FRAME_BYTES).map(|_| noise()).collect();
+    [&MP3_HEADER[..], &side.bytes, &main_data].concat()
+}
+
+pub(crate) fn mp3_frames(numbers: std::ops::Range<u8>) -> Vec<u8> {
+    numbers.flat_map(mp3_frame).collect()
+}
+
+/// The announcements of an Info frame by LAME.
+#[derive(Clone, Copy)]
+pub(crate) struct Announced {
+    pub n_frames: u32,
+    pub n_bytes: u32,
+    pub delay_samples: u16,
+    pub padding_samples: u16,
+}
+
+impl Announced {
+    /// Creates the announcement for `n_frames` test frames.
+    pub(crate) fn of(n_frames: u32) -> Self {
+        Self {
+            n_frames,
+            n_bytes: n_frames * MP3_FRAME_BYTES as u32,
+            delay_samples: 576,
+            padding_samples: 1_000,
+        }
+    }
+
+    pub(crate) fn frame(self) -> Vec<u8> {
+        let mut frame = MP3_HEADER.to_vec();
+        frame.resize(MP3_SIDE_BYTES, 0);
+
+        // The flags announce the numbers of frames and bytes.
+        frame.extend(b"Info\0\0\0\x03");
+        frame.extend(self.n_frames.to_be_bytes());
+        frame.extend(self.n_bytes.to_be_bytes());
+        frame.extend(b"LAME3.100");
+        frame.extend([0; 12]);
+
+        // Delay and padding, 12 bits each.
+        let trim = u32::from(self.delay_samples) << 12 | u32::from(self.padding_samples);
+        frame.extend(&trim.to_be_bytes()[1..]);
+
+        frame.resize(MP3_FRAME_BYTES, 0);
+        frame
+    }
+}
+
+fn mp3(n_tag_bytes: usize) -> Vec<Part> {
+    vec![
+        other(id3v2(n_tag_bytes)),
+        other(Announced::of(25).frame()),
+        audio(mp3_frames(0..10)),
+        other(text(333)),
+        audio(mp3_frames(11..22)),
+        other(ape(n_tag_bytes)),
+        other(id3v1()),
+    ]
+}
+
+/// Returns 16-bit samples of a sawtooth.
+pub(super) fn saw(n_samples: usize) -> Vec<u8> {
+    (0..n_samples)
+        .flat_map(|at| ((at * 331 % 20_000) as i16 - 10_000).to_le_bytes())
+        .collect()
+}
+
+fn wav(n_tag_bytes: usize) -> Vec<Part> {
+    let list = [b"INFOINAM".to_vec(), text(n_tag_bytes)].concat();
+
+    // 500 samples are missing at the end.
+    let mut data = chunk(b"data", &saw(9_500));
+    data[4..8].copy_from_slice(&20_000_u32.to_le_bytes());
+
+    vec![
+        audio(b"RIFF\0\0\0\0WAVE".to_vec()),
+        other(chunk(b"bext", &text(n_tag_bytes))),
+        other(fmt(1, 1, 16)),
+        other(chunk(b"LIST", &list)),
+        audio(data),
+    ]
+}
+
+/// Returns a FLAC metadata block.
+pub(super) fn block(kind: u8, body: &[u8]) -> Vec<u8> {
+    let size = (body.len() as u32).to_be_bytes();
+    [&[kind][..], &size[1..], body].concat()
+}
+
+pub(crate) fn flac_frames(numbers: std::ops::Range<u8>) -> Vec<u8> {
+    numbers.flat_map(frame).collect()
+}
+
+fn flac(n_tag_bytes: usize) -> Vec<Part> {
+    let mut head = head(15_000);
+    // Clear the flag that marks the first metadata block as the last one.
+    head[4] = 0;
+    let info = head.split_off(8);
+
+    vec![
+        other(id3v2(n_tag_bytes)),
+        audio(head),
+        other(info),
+        other(block(4, &text(n_tag_bytes))),
+        other(block(6, &text(2 * n_tag_bytes))),
+        other(block(0x81, &vec![0; n_tag_bytes])),
+        audio(flac_frames(0..8)),
+        other(text(100)),
+        audio(flac_frames(10..20)),
+        other(id3v1()),
+    ]
+}
+
+/// Returns the pages of a FLAC stream with three frames per page and a comment of `n_tag_bytes` bytes.
+pub(super) fn flac_pages(n_tag_bytes: usize) -> Vec<Page> {
+    let first = [b"\x7FFLAC\x01\0\0\x01".to_vec(), head(15_000)].concat();
+    let mut pages = vec![pages::of(FIRST, 0, 0, &[&first])];
+    pages.extend(pages::long(1, &block(0x84, &text(n_tag_bytes))));
+    for number in 0..6 {
+        let frames: Vec<Vec<u8>> = (3 * number..3 * number + 3).map(frame).collect();
+        let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
+        pages.push(pages::of(0, 0, pages.len() as u32, &frames));
+    }
+    pages
+}
+
+/// Splits pages into parts: the first page and the comment's pages are not audio, the others are. Adds junk between
+/// audio pages.
+fn parts_of(pages: &[Page]) -> Vec<Part> {
+    let goes_on = |page: &&Page| page.flags == CONTINUED;
+    let n_headers = 2 + pages[2..].iter().take_while(goes_on).count();
+
+    let mut parts = Vec::new();
+    for (at, page) in pages.iter().enumerate() {
+        let bytes = pages::page(page);
+        if at < n_headers {
+            parts.push(other(bytes));
+        } else {
+            parts.push(audio(bytes));
+            parts.push(other(text(at % 2 * 20)));
+        }
+    }
+    parts
+}
+
+fn flac_in_ogg(n_tag_bytes: usize) -> Vec<Part> {
+    parts_of(&flac_pages(n_tag_bytes))
+}
+
+/// Returns the test tone with a comment of `n_tag_bytes` bytes.
+pub(crate) fn tone(n_tag_bytes: usize) -> Vec<Page> {
+    pages::tone(&text(n_tag_bytes), 4)
+}
+
+fn vorbis(n_tag_bytes: usize) -> Vec<Part> {
+    // The setup header counts as audio here.
+    let mut parts = vec![other(id3v2(n_tag_bytes))];
+    parts.extend(parts_of(&tone(n_tag_bytes)));
+    parts.push(other(id3v1()));
+    parts
+}
+
+fn two_links(n_tag_bytes: usize) -> Vec<Part> {
+    let mut first = tone(n_tag_bytes);
+    // A gap in the granules without a missing page.
+    for page in first.iter_mut().rev().take(5) {
+        page.granule += 4_000;
+    }
+
+    let mut second = tone(n_tag_bytes / 2);
+    for page in &mut second {
+        page.serial = 8;
+    }
+
+    if let Some(last) = second.last_mut() {
+        // The stream is truncated: no page is marked as its last.
+        last.flags &= !LAST;
+    }
+
+    let mut parts = parts_of(&first);
+    parts.extend(parts_of(&second));
+    parts
+}

@@ -1,0 +1,156 @@
+//! Runs all decoding steps for a whole frame.
+
+use wavemill_kernels::KernelError;
+use wavemill_kernels::{Lanes, Level};
+
+use super::bands::RateBands;
+use super::granules::{CodedFrame, GranuleReader, Spectrum};
+use super::header::{FrameHeader, Mode};
+use super::hybrid::Lines;
+use super::imdct::Imdct;
+use super::side_info::SideInfo;
+use super::synthesis::Synthesis;
+use super::{
+    FRAME_SAMPLES, FRAME_SLOTS, FrameError, GRANULE_SAMPLES, LINES, MAX_CHANNELS, SUB_BAND_LINES,
+    SUB_BANDS,
+};
+
+/// The main data of a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct MainData<'a> {
+    /// The bytes from the start of the frame's main data on, or from the first one of them that is available.
+    pub bytes: &'a [u8],
+    /// Number of bits before `bytes` that are missing. Granules that begin in the missing bits are silent.
+    pub n_missing_bits: usize,
+}
+
+/// Decodes the consecutive frames of one stream.
+pub struct FrameDecoder {
+    lanes: Lanes,
+    reader: GranuleReader,
+    channels: [Channel; MAX_CHANNELS],
+    /// Spectra by granule, then by channel.
+    spectra: Box<[[Spectrum; MAX_CHANNELS]; 2]>,
+    slots: Box<[[f32; SUB_BANDS]; FRAME_SLOTS]>,
+    ordered: Box<[f32; LINES]>,
+}
+
+/// The state that a channel keeps from frame to frame.
+struct Channel {
+    imdct: Imdct,
+    synthesis: Synthesis,
+}
+
+impl FrameDecoder {
+    /// Creates a decoder for a stream of any rate, mono or stereo.
+    ///
+    /// # Errors
+    /// [`KernelError::Level`] if this machine does not support the level.
+    pub fn new(level: Level) -> Result<Self, KernelError> {
+        let lanes = Lanes::new(level).ok_or(KernelError::Level { level })?;
+        Ok(Self {
+            lanes,
+            reader: GranuleReader::new(),
+            channels: std::array::from_fn(|_| Channel {
+                imdct: Imdct::new(),
+                synthesis: Synthesis::new(),
+            }),
+            spectra: Box::new([[Spectrum::SILENCE; MAX_CHANNELS]; 2]),
+            slots: Box::new([[0.0; SUB_BANDS]; FRAME_SLOTS]),
+            ordered: Box::new([0.0; LINES]),
+        })
+    }
+
+    /// Returns the spectra of the last decoded frame.
+    #[cfg(test)]
+    pub(super) fn spectra(&self) -> &[[Spectrum; MAX_CHANNELS]; 2] {
+        &self.spectra
+    }
+
+    /// Clears the state of earlier frames. Needed if the next frame follows a gap or belongs to another stream.
+    pub fn reset(&mut self) {
+        for channel in &mut self.channels {
+            channel.imdct.reset();
+            channel.synthesis.reset();
+        }
+    }
+
+    /// Decodes a frame into one plane per channel and returns the number of samples of each plane. Full scale is ±1,
+    /// and louder samples are not clipped. A mono frame leaves the second plane unchanged.
+    ///
+    /// # Errors
+    /// [`FrameError`] if the main data is damaged. The state that is kept from frame to frame is then unchanged.
+    pub fn decode(
+        &mut self,
+        header: &FrameHeader,
+        side: &SideInfo,
+        main: MainData,
+        planes: [&mut [f32; FRAME_SAMPLES]; MAX_CHANNELS],
+    ) -> Result<usize, FrameError> {
+        self.read_spectra(header, side, main)?;
+
+        let lanes = self.lanes;
+        lanes.run(
+            #[inline(always)]
+            || self.sound(header, side, planes),
+        );
+        Ok(header.n_granules() * GRANULE_SAMPLES)
+    }
+
+    /// Reads the main data into the spectra of left and right.
+    fn read_spectra(
+        &mut self,
+        header: &FrameHeader,
+        side: &SideInfo,
+        main: MainData,
+    ) -> Result<(), FrameError> {
+        let mut frame = CodedFrame::new(header, side, main);
+        for index in 0..header.n_granules() {
+            if frame.passes_over(index) {
+                self.spectra[index].iter_mut().for_each(Spectrum::silence);
+                continue;
+            }
+
+            let [left, right] = &mut self.spectra[index];
+            if header.mode == Mode::Mono {
+                frame.read(&mut self.reader, index, 0, LINES, left)?;
+                continue;
+            }
+
+            let n_wanted = [LINES; MAX_CHANNELS];
+            let factors =
+                frame.read_both(&mut self.reader, index, n_wanted, [&mut *left, &mut *right])?;
+            if let Some(joint) = frame.joint(index, &factors) {
+                let n_lines = left.n_lines.max(right.n_lines);
+                joint.unjoin(n_lines, left, right);
+            }
+        }
+        Ok(())
+    }
+
+    /// Transforms the spectra to samples.
+    #[inline(always)]
+    fn sound(
+        &mut self,
+        header: &FrameHeader,
+        side: &SideInfo,
+        planes: [&mut [f32; FRAME_SAMPLES]; MAX_CHANNELS],
+    ) {
+        let bands = RateBands::of(header);
+        let n_granules = header.n_granules();
+
+        for (at, plane) in planes.into_iter().take(header.n_channels()).enumerate() {
+            let channel = &mut self.channels[at];
+            let slots = &mut self.slots[..n_granules * SUB_BAND_LINES];
+            let granules = slots.as_chunks_mut::<SUB_BAND_LINES>().0.iter_mut();
+
+            for (index, slots) in granules.enumerate() {
+                let granule = &side.granules[index][at];
+                let lines = Lines::of(bands, granule, &mut self.spectra[index][at]);
+                lines.transform(SUB_BANDS, &mut channel.imdct, &mut self.ordered, slots);
+            }
+
+            channel.synthesis.run(slots, &mut plane[..]);
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Runs all decoding steps for the mean of a frame's channels.
+
+use wavemill_kernels::KernelError;
+use wavemill_kernels::{Lanes, Level};
+
+use super::synthesis::PartSynthesis;
+use super::{Band, Step};
+use crate::layer3::bands::{Bands, RateBands};
+use crate::layer3::granules::{CodedFrame, GranuleReader, Spectrum};
+use crate::layer3::header::{FrameHeader, Mode};
+use crate::layer3::hybrid::Lines;
+use crate::layer3::imdct::{Imdct, Windows};
+use crate::layer3::side_info::{Block, Granule, SideInfo};
+use crate::layer3::synthesis::Synthesis;
+use crate::layer3::{
+    FRAME_SAMPLES, FRAME_SLOTS, FrameError, GRANULE_SAMPLES, LINES, MAX_CHANNELS, MainData,
+    SUB_BAND_LINES, SUB_BANDS, SubBandSamples,
+};
+
+const SQRT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
+
+/// Decodes the consecutive frames of one stream to the mean of their channels.
+pub struct MonoDecoder {
+    lanes: Lanes,
+    band: Band,
+    reader: GranuleReader,
+    /// Spectra by granule, then by channel.
+    spectra: Box<[[Spectrum; MAX_CHANNELS]; 2]>,
+    hybrid: Hybrid,
+    synthesis: AnySynthesis,
+    slots: Box<[[f32; SUB_BANDS]; FRAME_SLOTS]>,
+}
+
+/// The synthesis filter, by the number of samples that it computes per slot.
+enum AnySynthesis {
+    Whole(Synthesis),
+    Half(PartSynthesis<16>),
+    Quarter(PartSynthesis<8>),
+}
+
+/// Transforms spectral lines to sub-band samples.
+struct Hybrid {
+    /// Transform of the mean of both channels, or of the left channel if their windows differ.
+    mean: Imdct,
+    /// Transform of the right channel, used if the windows differ.
+    right: Imdct,
+    /// Whether the next granule overlaps with samples of the right channel's transform.
+    right_overlaps: bool,
+    ordered: Box<[f32; LINES]>,
+    right_samples: Box<SubBandSamples>,
+}
+
+impl MonoDecoder {
+    /// Creates a decoder of `band` for streams of any rate, mono or stereo.
+    ///
+    /// # Errors
+    /// [`KernelError::Level`] if this machine does not support the level.
+    pub fn new(band: Band, level: Level) -> Result<Self, KernelError> {
+        let lanes = Lanes::new(level).ok_or(KernelError::Level { level })?;
+
+        Ok(Self {
+            lanes,
+            band,
+            reader: GranuleReader::new(),
+            spectra: Box::new([[Spectrum::SILENCE; MAX_CHANNELS]; 2]),
+            hybrid: Hybrid {
+                mean: Imdct::new(),
+                right: Imdct::new(),
+                right_overlaps: false,
+                ordered: Box::new([0.0; LINES]),
+                right_samples: Box::new([[0.0; SUB_BANDS]; SUB_BAND_LINES]),
+            },
+            synthesis: match band.step {
+                Step::One => AnySynthesis::Whole(Synthesis::new()),
+                Step::Two => AnySynthesis::Half(PartSynthesis::new(band.n_sub_bands)),
+                Step::Four => AnySynthesis::Quarter(PartSynthesis::new(band.n_sub_bands)),
+            },
+            slots: Box::new([[0.0; SUB_BANDS]; FRAME_SLOTS]),
+        })
+    }
+
+    /// Returns the band that this decoder computes.
+    pub fn band(&self) -> Band {
+        self.band
+    }
+
+    /// Clears the state of earlier frames. Needed if the next frame follows a gap or belongs to another stream.
+    pub fn reset(&mut self) {
+        self.hybrid.mean.reset();
+        self.hybrid.right.reset();
+        self.hybrid.right_overlaps = false;
+        match &mut self.synthesis {
+            AnySynthesis::Whole(synthesis) => synthesis.reset(),
+            AnySynthesis::Half(synthesis) => synthesis.reset(),
+            AnySynthesis::Quarter(synthesis) => synthesis.reset(),
+        }
+    }
+
+    /// Decodes a frame to the mean of its channels, writes every [`Band::step`]-th sample to `out`, and returns their
+    /// number. The first one is sample `phase` of the frame, where `phase` is less than the step; all frames between
+    /// two resets have the same phase. Full scale is ±1, and louder samples are not clipped.
+    ///
+    /// # Errors
+    /// [`FrameError`] if the main data is damaged in the part that is read, which is all of it for the whole band. The
+    /// state that is kept from frame to frame is then unchanged.
+    pub fn decode(
+        &mut self,
+        header: &FrameHeader,
+        side: &SideInfo,
+        main: MainData,
+        phase: usize,
+        out: &mut [f32; FRAME_SAMPLES],
+    ) -> Result<usize, FrameError> {
+        self.read_spectra(header, side, main)?;
+
+        let lanes = self.lanes;
+        lanes.run(
+            #[inline(always)]
+            || self.sound(header, side, phase % self.band.step(), out),
+        );
+        Ok(header.n_granules() * GRANULE_SAMPLES / self.band.step())
+    }
+
+    /// Reads main data into one spectrum per granule if both channels have the same windows, otherwise into two. The
+    /// sum of their transforms is the mean of the channels.
+    fn read_spectra(
+        &mut self,
+        header: &FrameHeader,
+        side: &SideInfo,
+        main: MainData,
+    ) -> Result<(), FrameError> {
+        let mut frame = CodedFrame::new(header, side, main);
+        let needs_no_side = has_middle(header, side);
+        for index in 0..header.n_granules() {
+            if frame.passes_over(index) {
+                self.spectra[index].iter_mut().for_each(Spectrum::silence);
+            } else if needs_no_side {
+                self.read_middle(&mut frame, index)?;
+            } else {
+                self.read_granule(&mut frame, index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the middle channel, which is the sum of both channels over √2. The side channel cancels out in their mean.
+    fn read_middle(&mut self, frame: &mut CodedFrame, index: usize) -> Result<(), FrameError> {
+        let bands = frame.bands_of(&frame.side.granules[index][0]);
+        let n_wanted = n_coded(bands, self.band.n_lines());
+        let [middle, side] = &mut self.spectra[index];
+        if self.band == Band::WHOLE {
+            // The side channel is read only to detect damage, which rejects the whole frame.
+            let n_wanted = [n_wanted, LINES];
+            frame.read_both(&mut self.reader, index, n_wanted, [&mut *middle, side])?;
+        } else {
+            frame.read(&mut self.reader, index, 0, n_wanted, middle)?;
+            frame.skip(index, 1)?;
+        }
+
+        scale(&mut middle.lines[..middle.n_lines], SQRT_HALF);
+        Ok(())
+    }
+
+    /// Reads the mean of a granule's channels, or half of each channel if their windows differ.
+    fn read_granule(&mut self, frame: &mut CodedFrame, index: usize) -> Result<(), FrameError> {
+        let [left_side, right_side] = &frame.side.granules[index];
+        let [left, right] = &mut self.spectra[index];
+        let n_left = n_coded(frame.bands_of(left_side), self.band.n_lines());
+        if frame.header.mode == Mode::Mono {
+            frame.read(&mut self.reader, index, 0, n_left, left)?;
+            return Ok(());
+        }
+
+        // Intensity stereo begins where the right channel ends, which may be above the edge.
+        let n_right = match frame.header.mode {
+            Mode::Joint {
+                intensity: true, ..
+            } => LINES,
+            _ => n_coded(frame.bands_of(right_side), self.band.n_lines()),
+        };
+        let n_wanted = [n_left, n_right];
+        let factors =
+            frame.read_both(&mut self.reader, index, n_wanted, [&mut *left, &mut *right])?;
+        if let Some(joint) = frame.joint(index, &factors) {
+            let n_lines = left.n_lines.max(right.n_lines).min(n_left);
+            joint.unjoin(n_lines, left, right);
+        }
+        mix(left, right, have_equal_windows(left_side, right_side));
+        Ok(())
+    }
+
+    /// Transforms the spectra to samples.
+    #[inline(always)]
+    fn sound(
+        &mut self,
+        header: &FrameHeader,
+        side: &SideInfo,
+        phase: usize,
+        out: &mut [f32; FRAME_SAMPLES],
+    ) {
+        let bands = RateBands::of(header);
+        let slots = &mut self.slots[..header.n_granules() * SUB_BAND_LINES];
+        let granules = slots.as_chunks_mut::<SUB_BAND_LINES>().0.iter_mut();
+        for (index, slots) in granules.enumerate() {
+            let [left_side, right_side] = &side.granules[index];
+            let [left, right] = &mut self.spectra[index];
+            let has_two = header.n_channels() == 2 && !have_equal_windows(left_side, right_side);
+
+            let left = Lines::of(bands, left_side, left);
+            let right = has_two.then(|| Lines::of(bands, right_side, right));
+            self.hybrid.run(self.band, left, right, slots);
+        }
+
+        match &mut self.synthesis {
+            AnySynthesis::Whole(synthesis) => synthesis.run(slots, out),
+            AnySynthesis::Half(synthesis) => synthesis.run(phase, slots, out),
+            AnySynthesis::Quarter(synthesis) => synthesis.run(phase, slots, out),
+        }
+    }
+}
+
+impl Hybrid {
+    /// Computes the sub-band samples of the mean of both channels. If their windows differ, each channel is transformed
+    /// separately.
+    #[inline(always)]
+    fn run(&mut self, band: Band, left: Lines, right: Option<Lines>, slots: &mut SubBandSamples) {
+        left.transform(band.n_sub_bands, &mut self.mean, &mut self.ordered, slots);
+
+        let has_right = right.is_some();
+        if !has_right && !self.right_overlaps {
+            return;
+        }
+        match right {
+            Some(right) => right.transform(
+                band.n_sub_bands,
+                &mut self.right,
+                &mut self.ordered,
+                &mut self.right_samples,
+            ),
+            // The second half of the right channel's previous window is still due.
+            None => {
+                let windows = Windows {
+                    block: Block::Long,
+                    is_mixed: false,
+                };
+                let silence = [0.0; LINES];
+                self.right
+                    .run(windows, 0, &silence, &mut self.right_samples);
+            }
+        }
+        for (sum, right) in slots.iter_mut().zip(self.right_samples.iter()) {
+            for (sum, right) in sum.iter_mut().zip(right) {
+                *sum += right;
+            }
+        }
+        self.right_overlaps = has_right;
+    }
+}
+
+/// Returns how many lines to read for the lowest `n_wanted`: short blocks store the windows of a band one after
+/// another.
+pub(super) fn n_coded(bands: &Bands, n_wanted: usize) -> usize {
+    let short = (bands.n_long..bands.n).step_by(3);
+    short
+        .map(|band| bands.lines(band).start..bands.lines(band + 2).end)
+        .find(|band| band.end >= n_wanted)
+        .map_or(n_wanted, |band| {
+            if band.start < n_wanted {
+                band.end
+            } else {
+                n_wanted
+            }
+        })
+}
+
+/// Reports whether the frame has a middle channel in place of the left one, and the mean needs nothing else.
+fn has_middle(header: &FrameHeader, side: &SideInfo) -> bool {
+    let is_mid_side = matches!(
+        header.mode,
+        Mode::Joint {
+            mid_side: true,
+            intensity: false
+        }
+    );
+    let granules = &side.granules[..header.n_granules()];
+    is_mid_side
+        && granules
+            .iter()
+            .all(|[left, right]| have_equal_windows(left, right))
+}
+
+fn have_equal_windows(left: &Granule, right: &Granule) -> bool {
+    left.block == right.block && left.is_mixed == right.is_mixed
+}
+
+/// Mixes two spectra. With equal windows the first one becomes the mean, otherwise both are halved so that their sum is
+/// the mean.
+fn mix(left: &mut Spectrum, right: &mut Spectrum, have_equal_windows: bool) {
+    if !have_equal_windows {
+        scale(&mut left.lines[..left.n_lines], 0.5);
+        scale(&mut right.lines[..right.n_lines], 0.5);
+        return;
+    }
+    left.n_lines = left.n_lines.max(right.n_lines);
+    let n = left.n_lines;
+    for (left, right) in left.lines[..n].iter_mut().zip(&right.lines[..n]) {
+        *left = (*left + right) * 0.5;
+    }
+}
+
+fn scale(lines: &mut [f32], factor: f32) {
+    for line in lines {
+        *line *= factor;
+    }
+}

@@ -1,0 +1,349 @@
+//! Compares the synthesis with the reference and the decoder with the stereo decoder, and decodes damaged frames.
+
+use wavemill_kernels::Level;
+
+use super::decoder::n_coded;
+use super::synthesis::PartSynthesis;
+use super::{Band, MonoDecoder, Step};
+use crate::layer3::bands::RateBands;
+use crate::layer3::header::FrameHeader;
+use crate::layer3::reference::Filter;
+use crate::layer3::reorder::reorder;
+use crate::layer3::side_info::{Block, Granule, SideInfo};
+use crate::layer3::tests::{Noise, TRANSFORM_REL_MAX, assert_close};
+use crate::layer3::{FRAME_SAMPLES, FrameDecoder, FrameError, LINES, MainData, SUB_BANDS};
+
+/// Largest difference from the mean of the full decoder's planes, relative to their loudest sample. Each path has two
+/// transforms for each of two channels, all of which are within `TRANSFORM_REL_MAX` of the reference.
+const PATHS_REL_MAX: f32 = 8.0 * TRANSFORM_REL_MAX as f32;
+
+#[test]
+fn steps_and_sub_bands_follow_from_the_rates() {
+    let of = |from_hz, to_hz| {
+        Band::of(from_hz, to_hz).map(|band| (band.step(), band.n_sub_bands, band.n_lines()))
+    };
+
+    assert_eq!(of(44_100, 22_050), Some((2, 16, 296)));
+    assert_eq!(of(48_000, 24_000), Some((2, 16, 296)));
+    assert_eq!(of(44_100, 11_025), Some((4, 8, 152)));
+    assert_eq!(of(48_000, 8_000), Some((4, 6, 116)));
+    // 8 kHz is in sub-band 11, and sub-band 12 reaches down to 7.92 kHz.
+    assert_eq!(of(44_100, 16_000), Some((2, 13, 242)));
+    assert_eq!(of(48_000, 16_000), Some((2, 12, 224)));
+    assert_eq!(of(48_000, 22_050), Some((2, 16, 296)));
+
+    assert_eq!(of(44_100, 22_051), None);
+    assert_eq!(of(32_000, 22_050), None);
+    assert_eq!(of(22_050, 22_050), None);
+    assert_eq!(of(44_101, 22_050), None);
+    assert_eq!(of(48_000, u32::MAX), None);
+    assert_eq!(of(48_000, 0), None);
+
+    let whole = Band::WHOLE;
+    assert_eq!((whole.step(), whole.n_lines()), (1, LINES));
+}
+
+/// The widest short band, at 48 kHz, has 66 lines in each of three windows.
+const WIDEST_BAND_LINES: usize = 3 * 66;
+
+/// Reordering interleaves the three windows of a short band, so low lines come from positions after those of higher
+/// ones.
+#[test]
+fn as_many_lines_are_read_as_the_lowest_ones_come_from() {
+    let numbers = std::array::from_fn(|at| at as f32);
+    let kinds = [
+        (Block::Long, false),
+        (Block::Short, false),
+        (Block::Short, true),
+    ];
+
+    // Three versions with three rates each.
+    let headers = [0xFB, 0xF3, 0xE3]
+        .into_iter()
+        .flat_map(|version| [0x90, 0x94, 0x98].map(|rate| [0xFF, version, rate, 0]));
+
+    for head in headers {
+        let header = FrameHeader::parse(head).unwrap();
+        for (block, is_mixed) in kinds {
+            let bands = RateBands::of(&header).of_granule(&Granule {
+                block,
+                is_mixed,
+                ..Granule::default()
+            });
+
+            let mut ordered = [0.0; LINES];
+            if block == Block::Short {
+                reorder(bands, LINES, &numbers, &mut ordered);
+            } else {
+                ordered = numbers;
+            }
+
+            for n_wanted in 1..=LINES {
+                let highest = ordered[..n_wanted].iter().copied().fold(0.0, f32::max);
+                let n_needed = highest as usize + 1;
+                let n = n_coded(bands, n_wanted);
+                let place = format!("{header:?}, {block:?}, {is_mixed}, {n_wanted} lines");
+                assert!(
+                    (n_needed..=LINES).contains(&n),
+                    "{place}: {n} of {n_needed}"
+                );
+                assert!(n - n_wanted < WIDEST_BAND_LINES, "{place}: {n}");
+                // At the end of a band, no line of the next one is read.
+                assert_eq!(n_coded(bands, n), n, "{place}");
+            }
+        }
+    }
+}
+
+/// Compares the synthesis with those samples of the reference that it computes.
+fn synthesis_is_the_references<const N: usize>(n_sub_bands: usize) {
+    let mut noise = Noise(6);
+    for phase in 0..SUB_BANDS / N {
+        let mut synthesis = PartSynthesis::<N>::new(n_sub_bands);
+        let mut filter = Filter::new();
+        for n_slots in [18, 36, 18, 36, 36, 18] {
+            let slots: Vec<[f32; 32]> = (0..n_slots)
+                .map(|_| std::array::from_fn(|_| noise.value() as f32))
+                .collect();
+            let mut got = vec![0.0; N * n_slots];
+            synthesis.run(phase, &slots, &mut got);
+
+            let mut want = Vec::new();
+            for slot in &slots {
+                let mut slot = slot.map(f64::from);
+                slot[n_sub_bands..].fill(0.0);
+                let samples = filter.run(&slot);
+                want.extend(samples.iter().skip(phase).step_by(SUB_BANDS / N));
+            }
+            let what = format!("{N} outputs, phase {phase}, {n_sub_bands} sub-bands");
+            assert_close(got, &want, &what);
+        }
+    }
+}
+
+#[test]
+fn synthesis_is_every_second_or_fourth_sample_of_the_references() {
+    synthesis_is_the_references::<16>(16);
+    synthesis_is_the_references::<16>(11);
+    synthesis_is_the_references::<8>(8);
+    synthesis_is_the_references::<8>(5);
+}
+
+/// A noise frame whose granules have so few values that each channel ends below `n_lines`.
+struct LowFrame {
+    header: FrameHeader,
+    side: SideInfo,
+    bytes: Vec<u8>,
+}
+
+impl LowFrame {
+    /// Returns `None` if the noise is not a valid frame.
+    fn new(noise: &mut Noise, head: [u8; 4], n_lines: usize) -> Option<Self> {
+        let header = FrameHeader::parse(head)?;
+        let bytes: Vec<u8> = (0..header.side_info_bytes())
+            .map(|_| noise.byte())
+            .collect();
+        let mut side = SideInfo::parse(&header, &bytes).ok()?;
+
+        for granule in side.granules.iter_mut().flatten() {
+            // Usually enough bits for scale factors. Four values take about five bits.
+            granule.n_big = noise.next() as usize % (n_lines / 4) * 2;
+            granule.n_bits = 60 + noise.next() as usize % n_lines;
+            // Loud values would hide errors of the others.
+            granule.global_gain = 150 + granule.global_gain % 16;
+        }
+
+        Some(Self {
+            header,
+            side,
+            bytes: (0..1_000).map(|_| noise.byte()).collect(),
+        })
+    }
+
+    fn main(&self) -> MainData<'_> {
+        MainData {
+            bytes: &self.bytes,
+            n_missing_bits: 0,
+        }
+    }
+}
+
+/// A frame without lines above the edge decodes to the mean of both channels, at every sample, every second or every
+/// fourth one, and for any phase.
+#[test]
+fn low_sounds_are_the_mean_of_both_channels() {
+    // Stereo, joint stereo of each kind, mono; MPEG-1 and 2.
+    let heads = [
+        [0xFF, 0xFB, 0x90, 0x00],
+        [0xFF, 0xFB, 0x90, 0x40],
+        [0xFF, 0xFB, 0x90, 0x60],
+        [0xFF, 0xFB, 0x90, 0x50],
+        [0xFF, 0xFB, 0x90, 0x70],
+        [0xFF, 0xFB, 0x90, 0xC0],
+        [0xFF, 0xF3, 0x90, 0x00],
+        [0xFF, 0xF3, 0x90, 0x70],
+    ];
+
+    let mut noise = Noise(7);
+    for head in heads {
+        for (step, n_lines) in [(Step::One, LINES), (Step::Two, 252), (Step::Four, 120)] {
+            let frames = low_frames(&mut noise, head, n_lines);
+            for phase in 0..step.n_samples() {
+                part_is_of_the_whole(&frames, step, phase);
+            }
+        }
+    }
+}
+
+/// Returns frames that decode and have no lines from `n_lines` on.
+fn low_frames(noise: &mut Noise, head: [u8; 4], n_lines: usize) -> Vec<LowFrame> {
+    let mut frames = Vec::new();
+    for _ in 0..20_000 {
+        let frame = LowFrame::new(noise, head, n_lines);
+        frames.extend(frame.filter(|frame| is_low(frame, n_lines)));
+        if frames.len() == 60 {
+            return frames;
+        }
+    }
+    panic!("{head:x?}: {} frames are low", frames.len());
+}
+
+fn part_is_of_the_whole(frames: &[LowFrame], step: Step, phase: usize) {
+    let band = Band {
+        step,
+        n_sub_bands: SUB_BANDS / step.n_samples(),
+    };
+    let mut full = FrameDecoder::new(Level::detect()).unwrap();
+    let mut part = MonoDecoder::new(band, Level::detect()).unwrap();
+    let mut got = Vec::new();
+    let mut want = Vec::new();
+    // Measured over both channels: their difference is rounded in the full decoder, but is not part of the mean.
+    let mut loudest = 0.0_f32;
+
+    for frame in frames {
+        let mut planes = [[0.0; FRAME_SAMPLES]; 2];
+        let [left, right] = &mut planes;
+        let (header, side) = (&frame.header, &frame.side);
+        let n = full.decode(header, side, frame.main(), [left, right]);
+        let n = n.unwrap();
+
+        if header.n_channels() == 1 {
+            *right = *left;
+        }
+        for (left, right) in left[..n].iter().zip(&right[..n]) {
+            want.push((left + right) * 0.5);
+            loudest = loudest.max(left.abs()).max(right.abs());
+        }
+
+        let mut out = [0.0; FRAME_SAMPLES];
+        let n_out = part.decode(header, side, frame.main(), phase, &mut out);
+        assert_eq!(n_out, Ok(n / band.step()));
+        got.extend_from_slice(&out[..n / band.step()]);
+    }
+
+    let want = want.into_iter().skip(phase).step_by(band.step());
+    for (at, (got, want)) in got.into_iter().zip(want).enumerate() {
+        assert!(
+            (got - want).abs() <= PATHS_REL_MAX * loudest,
+            "{:?}, {step:?}, phase {phase}: {at} is {got}, not {want} of {loudest}",
+            frames[0].header
+        );
+    }
+}
+
+/// Reports whether a frame decodes and all its lines from `n_lines` on are zero.
+fn is_low(frame: &LowFrame, n_lines: usize) -> bool {
+    let mut decoder = FrameDecoder::new(Level::detect()).unwrap();
+    let mut planes = [[0.0; FRAME_SAMPLES]; 2];
+    let [left, right] = &mut planes;
+    let decoded = decoder.decode(&frame.header, &frame.side, frame.main(), [left, right]);
+    let n_granules = frame.header.n_granules();
+
+    decoded.is_ok()
+        && decoder.spectra()[..n_granules]
+            .iter()
+            .flatten()
+            .all(|spectrum| spectrum.lines[n_lines..LINES] == [0.0; LINES][n_lines..])
+}
+
+#[test]
+fn a_decoder_that_was_reset_is_as_a_new_one() {
+    let mut noise = Noise(9);
+    let frames = low_frames(&mut noise, [0xFF, 0xFB, 0x90, 0x60], LINES);
+    for band in [
+        Band::of(44_100, 22_050),
+        Band::of(44_100, 11_025),
+        Some(Band::WHOLE),
+    ] {
+        let new = || MonoDecoder::new(band.unwrap(), Level::detect()).unwrap();
+        let decode = |decoder: &mut MonoDecoder, frame: &LowFrame| {
+            let mut out = [0.0; FRAME_SAMPLES];
+            let decoded = decoder.decode(&frame.header, &frame.side, frame.main(), 0, &mut out);
+            decoded.unwrap();
+            out.map(f32::to_bits)
+        };
+
+        let mut used = new();
+        for frame in &frames {
+            let _ = decode(&mut used, frame);
+            used.reset();
+            assert!(decode(&mut used, frame) == decode(&mut new(), frame));
+        }
+    }
+}
+
+/// Decodes noise as side info and main data in every format. There must be no panic, and all samples must be finite.
+/// For the whole band the errors must be those of the full decoder, and a part of the band may fail only if the full
+/// decoder does.
+#[test]
+fn noise_decodes_to_finite_samples_or_errors() {
+    let mut noise = Noise(8);
+    let half = Band::of(44_100, 22_050).unwrap();
+    let quarter = Band::of(44_100, 11_025).unwrap();
+    let third = Band::of(48_000, 16_000).unwrap();
+    let bands = [Band::WHOLE, half, quarter, third];
+
+    let mut decoders = bands.map(|band| MonoDecoder::new(band, Level::detect()).unwrap());
+    let mut scalar = bands.map(|band| MonoDecoder::new(band, Level::Scalar).unwrap());
+    let mut full = FrameDecoder::new(Level::detect()).unwrap();
+
+    let mut n_decoded = 0;
+    for _ in 0..40_000 {
+        let Some(frame) = noise.frame() else {
+            continue;
+        };
+
+        let header = &frame.header;
+        let side = &frame.side;
+        let main = frame.main();
+        let phase = noise.next() as usize;
+
+        let mut planes = [[0.0; FRAME_SAMPLES]; 2];
+        let [left, right] = &mut planes;
+        let whole = full.decode(header, side, main, [left, right]);
+
+        for (decoder, scalar) in decoders.iter_mut().zip(&mut scalar) {
+            let mut out = [0.0; FRAME_SAMPLES];
+            let decoded = decoder.decode(header, side, main, phase, &mut out);
+            assert!(decoded.is_ok() || whole.is_err(), "{decoded:?}");
+            if decoder.band() == Band::WHOLE {
+                assert_eq!(decoded, whole);
+            }
+            assert!(decoded != Err(FrameError::BigValues));
+            assert!(out.iter().all(|sample| sample.is_finite()));
+            n_decoded += usize::from(decoded.is_ok());
+
+            let mut same = [0.0; FRAME_SAMPLES];
+            let again = scalar.decode(header, side, main, phase, &mut same);
+            assert_eq!(
+                (again, same.map(f32::to_bits)),
+                (decoded, out.map(f32::to_bits))
+            );
+        }
+        if noise.next().is_multiple_of(50) {
+            decoders.iter_mut().for_each(MonoDecoder::reset);
+            scalar.iter_mut().for_each(MonoDecoder::reset);
+        }
+    }
+    assert!(n_decoded > 1_000, "{n_decoded}");
+}

@@ -1,0 +1,311 @@
+//! Decodes MP3 files with the layer III decoder of the kernels and accounts for every lost sample.
+//!
+//! The kernels decode single frames. This module finds the frames in two passes: a survey hashes the whole file and
+//! determines the stream's format, then the requested duration is decoded. The bit reservoir is kept here too, because
+//! it shows which frames are missing.
+//!
+//! Frames that cannot be decoded become silence of the same length, so that later audio keeps its position; gaps of
+//! unknown length are closed. Both count as lost. A stream has the format of most of its frames; frames of other
+//! formats are not decoded.
+
+mod codec;
+mod frames;
+mod free_format;
+mod header;
+mod reservoir;
+mod survey;
+mod tags;
+
+use wavemill_kernels::Level;
+use wavemill_kernels::resample::ResampleError;
+use wavemill_schemas::reject::{Reason, Reject};
+
+use crate::layer3::{self, FrameHeader};
+
+use self::codec::{Codec, Codecs};
+use self::frames::{Frame, Frames};
+use self::header::{Header, SideInfo};
+use self::reservoir::Reservoir;
+use self::survey::Survey;
+pub(super) use self::survey::Surveyor;
+use self::tags::Info;
+use super::loss::Loss;
+use super::output::{Output, Sink};
+use super::{DecodeReport, Pcm, reject};
+
+/// Decodes MP3 files one at a time.
+pub(super) struct Mp3Decoder {
+    surveyor: Surveyor,
+    codecs: Codecs,
+    reservoir: Reservoir,
+}
+
+impl Mp3Decoder {
+    /// Creates a decoder. Each worker needs its own.
+    ///
+    /// # Errors
+    /// [`ResampleError::Level`] if this machine does not support `level`.
+    pub(super) fn new(level: Level) -> Result<Self, ResampleError> {
+        Ok(Self {
+            surveyor: Surveyor::default(),
+            codecs: Codecs::new(level)?,
+            reservoir: Reservoir::default(),
+        })
+    }
+
+    /// Restricts decoding to the sub-bands that reach output at `to_hz`, for streams with at least twice that rate.
+    pub(super) fn by_band(&mut self, to_hz: u32) {
+        self.codecs.by_band(to_hz);
+    }
+
+    /// Decodes a file into `out`, which is cleared first.
+    ///
+    /// # Errors
+    /// A [`Reject`] if the file has no layer III frames.
+    pub(super) fn decode(
+        &mut self,
+        file: &[u8],
+        output: &mut Output,
+        out: &mut Pcm,
+    ) -> Result<DecodeReport, Reject> {
+        // The first pass determines the stream's format. The second pass decodes the requested duration.
+        let survey = self.surveyor.survey(file);
+        out.decode_key = survey.facts().decode;
+        let Some(stream) = survey.stream else {
+            return Err(no_stream(file, &survey));
+        };
+        if stream.layer != 3 {
+            let detail = format!(
+                "MPEG audio layer {} is not decoded, only layer III",
+                stream.layer
+            );
+            return Err(reject(Reason::UnsupportedCodec, detail));
+        }
+
+        let codec = if output.channels.is_some() {
+            self.codecs.of_both_channels()
+        } else {
+            self.codecs.of_stream(stream.rate_hz)
+        };
+        let mut sink = output.open_part(stream.rate_hz, codec.step(), out)?;
+        let (start, end) = survey.trim(&stream);
+        sink.trim(start, end);
+
+        // The sink applies the encoder's trim, so it receives every sample of every frame.
+        let mut decoder = StreamDecoder::new(codec, &mut self.reservoir, stream, sink);
+        let mut frames = Frames::new(file);
+        if decoder.decode(&mut frames, &survey) {
+            decoder.end(&survey, frames.truncated_at(), file.len());
+        }
+
+        Ok(DecodeReport {
+            loss: decoder.finish(),
+            audio_blake3: survey.audio_blake3,
+        })
+    }
+}
+
+/// The state of decoding one file.
+struct StreamDecoder<'a> {
+    codec: Codec<'a>,
+    reservoir: &'a mut Reservoir,
+    stream: Header,
+    sink: Sink<'a>,
+    loss: Loss,
+    /// The part of the loss that was estimated from the bytes of gaps.
+    holes_s: f64,
+    /// Samples with missing bits before the first complete frame. They count as damage only if no complete frame
+    /// follows.
+    n_before_complete: u64,
+    /// True after a complete frame within the requested duration.
+    was_complete: bool,
+}
+
+impl<'a> StreamDecoder<'a> {
+    fn new(
+        mut codec: Codec<'a>,
+        reservoir: &'a mut Reservoir,
+        stream: Header,
+        sink: Sink<'a>,
+    ) -> Self {
+        // Both still contain the overlap and the bytes of the previous clip.
+        codec.reset();
+        reservoir.restart();
+        Self {
+            codec,
+            reservoir,
+            stream,
+            sink,
+            loss: Loss::default(),
+            holes_s: 0.0,
+            n_before_complete: 0,
+            was_complete: false,
+        }
+    }
+
+    /// Decodes frames. Returns true at the end of the file, or false as soon as the output is complete.
+    fn decode(&mut self, frames: &mut Frames, survey: &Survey) -> bool {
+        for frame in frames {
+            // Handle the gap before checking the frame's type: an Info frame may follow a gap as well.
+            if frame.skipped_bytes > 0 {
+                self.hole(&frame, survey);
+            }
+
+            if Info::of(&frame).is_some() {
+                continue;
+            }
+            if frame.header.same_decoder(&self.stream) {
+                self.frame(&frame);
+            } else {
+                self.foreign_frame(&frame);
+            }
+
+            if self.sink.is_full() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Counts skipped bytes as lost: as many frames as would fill them, but at least one.
+    fn hole(&mut self, frame: &Frame, survey: &Survey) {
+        self.restart();
+        let n_frames = (frame.skipped_bytes as f64 / survey.frame_bytes())
+            .round()
+            .max(1.0);
+        let n_samples = self.sink.n_wanted(n_frames as u64 * self.stream.samples());
+        let seconds = self.seconds(n_samples);
+        self.holes_s += seconds;
+        self.loss
+            .add_missing(Some(frame.offset - frame.skipped_bytes), seconds);
+    }
+
+    /// Counts the loss at the end of the file: the announced frames that are missing, which replace the estimates for
+    /// gaps. Without an announcement, only the frame in which the file ends is lost.
+    fn end(&mut self, survey: &Survey, truncated_at: Option<usize>, file_bytes: usize) {
+        let n_wanted = self.sink.n_wanted(u64::MAX);
+        // If the requested duration is complete, the end of the file does not matter, and the estimates for gaps are
+        // kept.
+        if n_wanted == 0 {
+            return;
+        }
+
+        let announced = survey.missing_frames();
+        let n_frames = announced.unwrap_or(u64::from(truncated_at.is_some()));
+        let missing_s = self.seconds(n_frames * self.stream.samples());
+        let mut wanted_s = self.seconds(n_wanted);
+
+        // The announced number of frames includes those lost in gaps.
+        if announced.is_some() {
+            self.loss.lost_s -= self.holes_s;
+            wanted_s += self.holes_s;
+        }
+        let offset = truncated_at.or(Some(file_bytes));
+        self.loss.add_missing(offset, missing_s.min(wanted_s));
+    }
+
+    fn frame(&mut self, frame: &Frame) {
+        let side = SideInfo::parse(&frame.header, frame.bytes);
+        let main_data = &frame.bytes[frame.header.main_data_offset()..];
+        let missing = self.reservoir.enter(&side, main_data);
+
+        let n_samples = frame.header.samples();
+        let n_wanted = self.sink.n_wanted(n_samples);
+        if n_wanted > 0 {
+            self.was_complete = self.reservoir.was_complete();
+        }
+
+        let n_silent = match self.decode_frame(frame) {
+            Some(n) => {
+                let is_audio = self.codec.push(n, frame.header.channels, &mut self.sink);
+                if is_audio { missing.samples } else { n_samples }
+            }
+            None => {
+                // Discard the reservoir: after a decoding failure, the following main data cannot be trusted.
+                self.reservoir.clear();
+                self.sink.push_silence(n_samples as usize);
+                n_samples
+            }
+        };
+
+        let n_silent = n_silent.min(n_wanted);
+        // A stream copy begins with frames whose bits are missing. `finish` decides whether the file is one.
+        if missing.is_damage {
+            self.loss
+                .add_silenced(Some(frame.offset), self.seconds(n_silent));
+        } else {
+            self.n_before_complete += n_silent;
+        }
+    }
+
+    /// Decodes a frame and returns the number of output samples, or `None` if it cannot be decoded.
+    fn decode_frame(&mut self, frame: &Frame) -> Option<usize> {
+        let header = FrameHeader::parse(*frame.bytes.first_chunk()?)?;
+        let side = layer3::SideInfo::parse(&header, frame.side_info()).ok()?;
+        let main_data = self.reservoir.main_data();
+        let phase = self.sink.phase();
+        self.codec.decode(&header, &side, main_data, phase).ok()
+    }
+
+    /// Replaces a frame of another layer, rate or channel count by silence of the same duration.
+    fn foreign_frame(&mut self, frame: &Frame) {
+        self.restart();
+        // Convert to samples of this stream's rate, so that the duration is kept.
+        let n_samples = frame.header.samples() * u64::from(self.stream.rate_hz)
+            / u64::from(frame.header.rate_hz);
+        let n_wanted = self.sink.n_wanted(n_samples);
+        self.sink.push_silence(n_samples as usize);
+        self.loss
+            .add_silenced(Some(frame.offset), self.seconds(n_wanted));
+    }
+
+    /// Discards the state before a gap: after the gap it would decode to noise.
+    fn restart(&mut self) {
+        self.codec.reset();
+        self.reservoir.clear();
+    }
+
+    fn seconds(&self, n_samples: u64) -> f64 {
+        n_samples as f64 / f64::from(self.stream.rate_hz)
+    }
+
+    fn finish(mut self) -> Loss {
+        if !self.was_complete {
+            self.loss
+                .add_silenced(Some(0), self.seconds(self.n_before_complete));
+        }
+        self.sink.finish();
+        self.loss
+    }
+}
+
+/// Returns the total duration of all frames in seconds, an upper bound on the decoded duration.
+pub(super) fn longest_s(file: &[u8]) -> f64 {
+    // Frames of other formats count too, since each becomes silence of the same length. Gaps are closed, and trimming
+    // only shortens the output.
+    let frames = Frames::new(file).map(|frame| frame.header);
+    let seconds = frames.map(|header| header.samples() as f64 / f64::from(header.rate_hz));
+    seconds.sum()
+}
+
+/// Returns the offset of the end of the tags at the start of a file.
+pub(super) fn behind_tags(file: &[u8]) -> usize {
+    tags::skip(file, 0)
+}
+
+/// Returns the reject for a file without audio frames.
+fn no_stream(file: &[u8], survey: &Survey) -> Reject {
+    if survey.info.is_some() {
+        return reject(Reason::NoAudio, "an Info frame without audio behind it");
+    }
+    if free_format::is_free_format(file) {
+        return reject(Reason::UnsupportedCodec, "MPEG audio in free format");
+    }
+    if behind_tags(file) > 0 {
+        return reject(Reason::NoAudio, "a tag without audio behind it");
+    }
+    reject(
+        Reason::NotAudio,
+        "no MPEG audio frames, and no other format that is known",
+    )
+}

@@ -1,0 +1,126 @@
+//! The bit reservoir: the main data of frames, which may begin in earlier frames, and the number of bits missing from
+//! it.
+//!
+//! The main data of consecutive frames do not overlap: `main_data_begin` may reach neither into bytes that the previous
+//! frame used, nor before the first available byte. If it does, a frame in between is missing.
+
+use crate::layer3::MainData;
+
+use super::header::SideInfo;
+
+const GRANULE_SAMPLES: u64 = 576;
+
+/// Main data that the current frame and later ones may refer to.
+#[derive(Debug, Default)]
+pub(super) struct Reservoir {
+    bytes: Vec<u8>,
+    /// Number of these bytes that the current frame uses.
+    n_used: usize,
+    /// Number of bits that the current frame refers to and that are missing.
+    n_missing_bits: usize,
+    /// True once a frame was complete; missing bits count as damage from then on.
+    was_complete: bool,
+}
+
+impl Reservoir {
+    /// Adds a frame with its own main data. Returns the samples that the decoder replaces by zeros because of missing
+    /// bits, and whether they are damage. They are not before the first complete frame, because a clip cut by stream
+    /// copy starts this way.
+    pub(super) fn enter(&mut self, side: &SideInfo, main_data: &[u8]) -> MissingBits {
+        // The frame refers to the last bytes that the previous frame left unused. Bytes before those are padding.
+        let n_unread = self.bytes.len() - self.n_used;
+        let n_reused = side.main_data_begin.min(n_unread);
+        self.bytes.drain(..self.bytes.len() - n_reused);
+        self.bytes.extend_from_slice(main_data);
+
+        let underflow_bits = 8 * (side.main_data_begin - n_reused);
+        self.n_missing_bits = underflow_bits;
+
+        // The missing bits belong to the first granules, which are decoded as zeros.
+        let mut skipped_bits = 0;
+        let mut used_bits = 0;
+        let mut zeroed_granules = 0;
+        for granule_bits in side.granule_bits.into_iter().flatten() {
+            if skipped_bits < underflow_bits {
+                zeroed_granules += 1;
+                skipped_bits += granule_bits as usize;
+                used_bits = skipped_bits.saturating_sub(underflow_bits);
+            } else {
+                used_bits += granule_bits as usize;
+            }
+        }
+        self.n_used = used_bits.div_ceil(8).min(self.bytes.len());
+
+        self.was_complete |= underflow_bits == 0;
+        MissingBits {
+            samples: zeroed_granules * GRANULE_SAMPLES,
+            is_damage: self.was_complete,
+        }
+    }
+
+    /// Returns the main data of the frame added last.
+    pub(super) fn main_data(&self) -> MainData<'_> {
+        MainData {
+            bytes: &self.bytes,
+            n_missing_bits: self.n_missing_bits,
+        }
+    }
+
+    /// Reports whether a frame was complete.
+    pub(super) fn was_complete(&self) -> bool {
+        self.was_complete
+    }
+
+    /// Discards all main data, because a frame could not be decoded or a gap follows.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.n_used = 0;
+    }
+
+    /// Resets the reservoir for another stream.
+    pub(super) fn restart(&mut self) {
+        self.clear();
+        self.was_complete = false;
+    }
+}
+
+/// Samples of a frame that are replaced by zeros.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct MissingBits {
+    /// Samples per channel.
+    pub samples: u64,
+    /// True if they count as lost.
+    pub is_damage: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enter(reservoir: &mut Reservoir, main_data_begin: usize, granule_bits: u32) -> (u64, bool) {
+        let side = SideInfo {
+            main_data_begin,
+            granule_bits: [Some(granule_bits); 2],
+        };
+        // 128 kbit/s at 44.1 kHz: 417 bytes, 381 of main data.
+        let missing = reservoir.enter(&side, &[0; 381]);
+        (missing.samples, missing.is_damage)
+    }
+
+    #[test]
+    fn a_stream_cut_at_the_start_is_no_damage_until_it_was_whole() {
+        let mut reservoir = Reservoir::default();
+        assert_eq!(enter(&mut reservoir, 300, 8 * 150), (1152, false));
+        assert_eq!(enter(&mut reservoir, 0, 8 * 150), (0, true));
+        assert_eq!(enter(&mut reservoir, 81, 8 * 150), (0, true));
+    }
+
+    #[test]
+    fn a_missing_frame_shows_where_main_data_would_overlap() {
+        let mut reservoir = Reservoir::default();
+        assert_eq!(enter(&mut reservoir, 0, 8 * 190), (0, true));
+        // One byte is unused: the next frame may reach back one byte, but not a hundred.
+        assert_eq!(enter(&mut reservoir, 1, 8 * 190), (0, true));
+        assert_eq!(enter(&mut reservoir, 100, 8 * 190), (576, true));
+    }
+}

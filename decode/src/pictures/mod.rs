@@ -1,0 +1,343 @@
+//! Decodes PNG and JPEG files to RGB tensors, or rejects them. The crate `image` decodes and resizes; this module sets
+//! the limits.
+
+mod header;
+#[cfg(test)]
+mod testing;
+
+use std::io::Cursor;
+
+use half::f16;
+use image::imageops::{self, FilterType};
+use image::{DynamicImage, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
+use memchr::memmem;
+use wavemill_schemas::recipe::{
+    CropBox, DECODED_PIXELS_MAX as PIXELS_MAX, DECODED_SIDE_MAX as SIDE_MAX, Dtype, ImageArgs,
+    ImageFilter,
+};
+use wavemill_schemas::reject::{Reason, Reject, Stage};
+
+use self::header::{Header, NoHeader};
+
+/// Name and version of the decoder; part of the engine and of every feature's identity.
+pub const NAME: &str = "image 0.25";
+
+/// Bytes per pixel of the decoded picture: red, green and blue.
+const RGB_BYTES: u64 = 3;
+/// Bytes per pixel between the two passes of resizing: four f32.
+const RESIZING_BYTES: u64 = 16;
+
+/// Returns the maximum number of bytes that a picture holds while its tensors are made, in addition to its file.
+/// Returns 0 if the picture will be rejected for its first bytes.
+///
+/// `pixels_max` is the limit for a picture to be decoded. `heights` are those of the tensors.
+pub fn held_bytes(file: &[u8], pixels_max: u64, heights: impl Iterator<Item = usize>) -> u64 {
+    let Ok(header) = checked_header(file, pixels_max) else {
+        return 0;
+    };
+
+    // The JPEG decoder copies its file. The decoded picture is converted to RGB, and a part of it may be cropped.
+    let decoded = header.pixels() * (header.pixel_bytes + 2 * RGB_BYTES) + file.len() as u64;
+    let rows = heights.max().unwrap_or(0) as u64;
+    decoded + u64::from(header.width) * rows * RESIZING_BYTES
+}
+
+/// Decodes a picture of at most `pixels_max` pixels to RGB, without transparency.
+///
+/// # Errors
+/// A [`Reject`] (its clip fields are empty, because the caller knows the clip): `empty`, `not_image`, `too_large`,
+/// `damaged`, `unsupported_codec`.
+pub fn decode(file: &[u8], pixels_max: u64) -> Result<RgbImage, Reject> {
+    if file.is_empty() {
+        return Err(reject(Reason::Empty, "the file has no bytes"));
+    }
+    let header = checked_header(file, pixels_max)?;
+    if header.format == ImageFormat::Jpeg && !ends_as_jpeg(file) {
+        return Err(reject(
+            Reason::Damaged,
+            "a JPEG that ends before its picture does",
+        ));
+    }
+
+    let mut reader = ImageReader::with_format(Cursor::new(file), header.format);
+    reader.limits(limits());
+    let picture = reader.decode().map_err(|error| undecodable(&error))?;
+    // The memory was budgeted for the size in the header.
+    if (picture.width(), picture.height()) != (header.width, header.height) {
+        return Err(reject(
+            Reason::Damaged,
+            "a picture of another size than its header says",
+        ));
+    }
+    Ok(match picture {
+        DynamicImage::ImageRgb8(rgb) => rgb,
+        other => other.into_rgb8(),
+    })
+}
+
+/// Returns the packed tensor of a picture: `[3, height, width]`, little-endian.
+///
+/// # Errors
+/// `too_short` if the crop box exceeds the picture.
+pub fn tensor(picture: &RgbImage, args: &ImageArgs) -> Result<Vec<u8>, Reject> {
+    let sized = match args.crop {
+        Some(crop) => resized(&cropped(picture, crop)?, args),
+        None => resized(picture, args),
+    };
+
+    let mut bytes = Vec::with_capacity(args.row_bytes());
+    // The tensor stores the channels one after the other; a picture stores them pixel by pixel.
+    for channel in 0..3 {
+        for pixel in sized.pixels() {
+            let value = pixel.0[channel];
+            match args.dtype {
+                Dtype::U8 => bytes.push(value),
+                Dtype::F16 => {
+                    let value = f16::from_f32(f32::from(value) / 255.0);
+                    bytes.extend_from_slice(&value.to_le_bytes());
+                }
+                Dtype::F32 => bytes.extend_from_slice(&(f32::from(value) / 255.0).to_le_bytes()),
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+fn cropped(picture: &RgbImage, crop: CropBox) -> Result<RgbImage, Reject> {
+    let CropBox {
+        left,
+        top,
+        width,
+        height,
+    } = crop;
+    if !fits(left, width, picture.width()) || !fits(top, height, picture.height()) {
+        let detail = format!(
+            "{} x {} pixels do not hold the crop box [{left}, {top}, {width}, {height}]",
+            picture.width(),
+            picture.height()
+        );
+        return Err(Reject::new(Stage::Features, Reason::TooShort, detail));
+    }
+    Ok(imageops::crop_imm(picture, left, top, width, height).to_image())
+}
+
+/// Reports whether `length` pixels starting at `from` fit within a side.
+fn fits(from: u32, length: u32, side: u32) -> bool {
+    u64::from(from) + u64::from(length) <= u64::from(side)
+}
+
+fn resized(picture: &RgbImage, args: &ImageArgs) -> RgbImage {
+    // The recipe's check keeps both far below 2³².
+    let width = args.width as u32;
+    let height = args.height as u32;
+    if picture.dimensions() == (width, height) {
+        return picture.clone();
+    }
+
+    let filter = match args.filter {
+        ImageFilter::Nearest => FilterType::Nearest,
+        ImageFilter::Triangle => FilterType::Triangle,
+        ImageFilter::CatmullRom => FilterType::CatmullRom,
+        ImageFilter::Gaussian => FilterType::Gaussian,
+        ImageFilter::Lanczos3 => FilterType::Lanczos3,
+    };
+    imageops::resize(picture, width, height, filter)
+}
+
+/// Reads the header of a picture and checks its limits.
+fn checked_header(file: &[u8], pixels_max: u64) -> Result<Header, Reject> {
+    let header = Header::read(file).map_err(|none| match none {
+        NoHeader::OtherFormat => reject(
+            Reason::NotImage,
+            "neither a PNG nor a JPEG by its first bytes",
+        ),
+        NoHeader::NoSize(detail) => reject(Reason::NotImage, detail),
+    })?;
+
+    let is_large = header.width > SIDE_MAX || header.height > SIDE_MAX;
+    if is_large || header.pixels() > pixels_max {
+        let detail = format!(
+            "{} x {} pixels, at most {SIDE_MAX} a side and {pixels_max} in all",
+            header.width, header.height
+        );
+        return Err(reject(Reason::TooLarge, detail));
+    }
+    Ok(header)
+}
+
+/// Returns the same limits for the decoder, with memory for profiles, text and tables in addition to the pixels.
+fn limits() -> Limits {
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(SIDE_MAX);
+    limits.max_image_height = Some(SIDE_MAX);
+    limits.max_alloc = Some(PIXELS_MAX * 8 + (64 << 20));
+    limits
+}
+
+/// Reports whether the last scan of a JPEG is followed by an end marker. Decoders fill missing parts with grey.
+///
+/// Within a scan, 0xff is always followed by 0x00 or by a restart marker, so both markers found here are real.
+fn ends_as_jpeg(file: &[u8]) -> bool {
+    let last_scan = memmem::rfind(file, &[0xff, 0xda]);
+    let end = memmem::rfind(file, &[0xff, 0xd9]);
+    end > last_scan
+}
+
+fn undecodable(error: &ImageError) -> Reject {
+    let reason = match error {
+        ImageError::Unsupported(_) => Reason::UnsupportedCodec,
+        ImageError::Limits(_) => Reason::TooLarge,
+        _ => Reason::Damaged,
+    };
+    // Joins the decoder's message to one line.
+    let words: Vec<String> = error.to_string().lines().map(str::to_owned).collect();
+    reject(reason, words.join(", "))
+}
+
+fn reject(reason: Reason, detail: impl Into<String>) -> Reject {
+    Reject::new(Stage::Decode, reason, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{jpeg, pixel, png, png_header};
+    use super::*;
+
+    fn decode(file: &[u8]) -> Result<RgbImage, Reject> {
+        super::decode(file, PIXELS_MAX)
+    }
+
+    fn args(width: usize, height: usize, dtype: Dtype) -> ImageArgs {
+        ImageArgs {
+            width,
+            height,
+            crop: None,
+            filter: ImageFilter::default(),
+            dtype,
+        }
+    }
+
+    fn reason(file: &[u8]) -> Reason {
+        decode(file).unwrap_err().reason
+    }
+
+    #[test]
+    fn a_png_comes_back_channel_by_channel() {
+        let picture = decode(&png(5, 3)).unwrap();
+        let bytes = tensor(&picture, &args(5, 3, Dtype::U8)).unwrap();
+        let mut wanted = Vec::new();
+        for channel in 0..3 {
+            for y in 0..3 {
+                wanted.extend((0..5).map(|x| pixel(x, y)[channel]));
+            }
+        }
+        assert_eq!(bytes, wanted);
+
+        let floats = tensor(&picture, &args(5, 3, Dtype::F32)).unwrap();
+        let halves = tensor(&picture, &args(5, 3, Dtype::F16)).unwrap();
+        for (index, &byte) in wanted.iter().enumerate() {
+            let value = f32::from(byte) / 255.0;
+            assert_eq!(floats[4 * index..][..4], value.to_le_bytes());
+            assert_eq!(halves[2 * index..][..2], f16::from_f32(value).to_le_bytes());
+        }
+    }
+
+    #[test]
+    fn a_part_is_cut_out_before_it_is_resized() {
+        let picture = decode(&png(8, 6)).unwrap();
+        let mut args = args(2, 2, Dtype::U8);
+        args.crop = Some(CropBox::from([3, 1, 2, 2]));
+        let bytes = tensor(&picture, &args).unwrap();
+        let reds = [
+            pixel(3, 1)[0],
+            pixel(4, 1)[0],
+            pixel(3, 2)[0],
+            pixel(4, 2)[0],
+        ];
+        assert_eq!(bytes[..4], reds);
+
+        args.crop = Some(CropBox::from([7, 1, 2, 2]));
+        let outside = tensor(&picture, &args).unwrap_err();
+        assert_eq!(outside.reason, Reason::TooShort);
+        assert!(
+            outside.detail.contains("8 x 6 pixels"),
+            "{}",
+            outside.detail
+        );
+        args.crop = Some(CropBox::from([u32::MAX, 1, u32::MAX, 2]));
+        assert!(tensor(&picture, &args).is_err());
+    }
+
+    /// The triangle filter halves the size: its weights within the picture are 1, 3, 3, 1 eighths.
+    #[test]
+    fn a_smaller_picture_is_a_weighted_mean() {
+        let picture = RgbImage::from_fn(8, 1, |x, _| image::Rgb([(x * x) as u8 * 5; 3]));
+        let half = tensor(&picture, &args(4, 1, Dtype::U8)).unwrap();
+        let at = |x: usize| f64::from((x * x * 5) as u8);
+        let wanted = (at(1) + 3.0 * at(2) + 3.0 * at(3) + at(4)) / 8.0;
+        assert!(
+            (f64::from(half[1]) - wanted).abs() <= 0.51,
+            "{half:?}, not {wanted}"
+        );
+    }
+
+    #[test]
+    fn a_jpeg_is_near_what_it_was_made_of() {
+        let picture = decode(&jpeg(64, 48)).unwrap();
+        assert_eq!(picture.dimensions(), (64, 48));
+        let far = picture
+            .enumerate_pixels()
+            .flat_map(|(x, y, found)| (0..3).map(move |c| found.0[c].abs_diff(pixel(x, y)[c])));
+        assert!(far.max().unwrap() < 40);
+    }
+
+    #[test]
+    fn what_is_no_picture_is_told() {
+        assert_eq!(reason(b""), Reason::Empty);
+        assert_eq!(
+            reason(b"a text that somebody called .png"),
+            Reason::NotImage
+        );
+        assert_eq!(reason(&png(9, 9)[..12]), Reason::NotImage);
+
+        let detail = decode(&png_header(100_000, 100_000)).unwrap_err();
+        assert_eq!(detail.reason, Reason::TooLarge);
+        assert!(
+            detail.detail.starts_with("100000 x 100000 pixels"),
+            "{}",
+            detail.detail
+        );
+
+        // Each side alone would be allowed.
+        assert_eq!(reason(&png_header(16_384, 16_384)), Reason::TooLarge);
+        assert_eq!(
+            held_bytes(&png_header(100_000, 100_000), PIXELS_MAX, [1].into_iter()),
+            0
+        );
+    }
+
+    #[test]
+    fn what_is_cut_off_is_damaged() {
+        let whole = png(40, 40);
+        assert_eq!(reason(&whole[..whole.len() / 2]), Reason::Damaged);
+        let whole = jpeg(64, 48);
+        let detail = decode(&whole[..whole.len() / 2]).unwrap_err();
+        assert_eq!(detail.reason, Reason::Damaged);
+        assert_eq!(detail.detail, "a JPEG that ends before its picture does");
+        assert!(!detail.detail.contains('\n'));
+        assert_eq!(reason(&png_header(100, 100)), Reason::Damaged);
+    }
+
+    #[test]
+    fn no_change_of_a_byte_is_a_panic() {
+        for file in [png(12, 9), jpeg(16, 16)] {
+            for at in 0..file.len() {
+                let mut broken = file.clone();
+                broken[at] ^= 0x55;
+                if let Ok(picture) = decode(&broken) {
+                    let _ = tensor(&picture, &args(4, 4, Dtype::U8));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! Parses the chunks of a RIFF WAVE file and the contents of its `fmt ` chunk.
+//!
+//! symphonia's reader is not used: it overflows on absurd channel counts and masks, and keeps the text of `LIST` chunks
+//! in memory. Here a chunk is a slice of the file. A chunk that claims more bytes than the file has ends with the file,
+//! and no header field determines the size of an allocation.
+//!
+//! Sources: Multimedia Programming Interface and Data Specifications 1.0 (IBM, Microsoft, 1991); mmreg.h and ksmedia.h
+//! of the Windows SDK for format tags and GUIDs.
+
+use symphonia::core::codecs::audio::AudioCodecId;
+use symphonia::core::codecs::audio::well_known::{
+    CODEC_ID_PCM_ALAW, CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F64LE, CODEC_ID_PCM_MULAW,
+    CODEC_ID_PCM_S16LE, CODEC_ID_PCM_S24LE, CODEC_ID_PCM_S32LE, CODEC_ID_PCM_U8,
+};
+use wavemill_schemas::reject::{Reason, Reject};
+
+use crate::{CHANNELS_MAX, reject};
+
+/// Size in bytes of `RIFF`, the file size, and `WAVE`.
+const RIFF_HEADER_BYTES: usize = 12;
+/// Size in bytes of a chunk's name and size fields.
+const CHUNK_HEADER_BYTES: usize = 8;
+/// Size in bytes of the part that every `fmt ` chunk has.
+const FMT_BYTES: usize = 16;
+/// Size field of a `data` chunk whose writer could not seek back to fill it in.
+const SIZE_UNKNOWN: u32 = u32::MAX;
+
+const TAG_PCM: u16 = 1;
+const TAG_FLOAT: u16 = 3;
+const TAG_ALAW: u16 = 6;
+const TAG_MULAW: u16 = 7;
+const TAG_MP3: u16 = 0x55;
+const TAG_EXTENSIBLE: u16 = 0xFFFE;
+/// Offset of the format in an extensible chunk. It is a GUID that begins with the format tag.
+const GUID_AT: usize = 24;
+/// Last 14 bytes of the GUIDs for plain audio and for audio in Ambisonic B-format.
+const GUID_ENDS: [[u8; 14]; 2] = [
+    [0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xAA, 0, 0x38, 0x9B, 0x71],
+    [
+        0, 0, 0x21, 0x07, 0xD3, 0x11, 0x86, 0x44, 0xC8, 0xC1, 0xCA, 0, 0, 0,
+    ],
+];
+
+#[derive(Clone, Copy, Debug)]
+struct Chunk<'a> {
+    name: [u8; 4],
+    /// Size as stated in the header; `body` may be shorter.
+    size: u32,
+    body: &'a [u8],
+    offset: usize,
+}
+
+/// Iterator over the chunks of a file.
+struct Chunks<'a> {
+    file: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Chunks<'a> {
+    fn new(file: &'a [u8]) -> Self {
+        Self {
+            file,
+            at: RIFF_HEADER_BYTES,
+        }
+    }
+}
+
+impl<'a> Iterator for Chunks<'a> {
+    type Item = Chunk<'a>;
+
+    fn next(&mut self) -> Option<Chunk<'a>> {
+        let offset = self.at;
+        let &[a, b, c, d, size @ ..] = self
+            .file
+            .get(offset..)?
+            .first_chunk::<CHUNK_HEADER_BYTES>()?;
+        let size = u32::from_le_bytes(size);
+        let start = offset + CHUNK_HEADER_BYTES;
+        let end = start.saturating_add(size as usize);
+
+        // A chunk of odd size is followed by a padding byte.
+        self.at = end.saturating_add(size as usize % 2);
+        // `start` is within the file, since the chunk's header is complete.
+        let body = &self.file[start..end.min(self.file.len())];
+        Some(Chunk {
+            name: [a, b, c, d],
+            size,
+            body,
+            offset,
+        })
+    }
+}
+
+/// The format of a file's samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Format {
+    /// symphonia's identifier of the sample format.
+    pub codec: AudioCodecId,
+    /// Number of channels, 1 or 2.
+    pub channels: usize,
+    /// Sample rate, Hz; not validated.
+    pub rate_hz: u32,
+    /// Size of one sample of one channel in bytes, 1 to 8.
+    pub sample_bytes: usize,
+}
+
+impl Format {
+    /// Returns the size of one sample over all channels in bytes, 1 to 16.
+    pub(super) fn frame_bytes(&self) -> usize {
+        self.sample_bytes * self.channels
+    }
+
+    /// Parses the body of a `fmt ` chunk.
+    fn parse(body: &[u8]) -> Result<Self, Reject> {
+        if body.len() < FMT_BYTES {
+            return Err(broken("its fmt chunk is too short"));
+        }
+        let channels = usize::from(word(body, 2));
+        let rate_hz = u32::from(word(body, 4)) | u32::from(word(body, 6)) << 16;
+        let bits = word(body, 14);
+        if channels == 0 {
+            return Err(broken("it announces no channel"));
+        }
+        if channels > CHANNELS_MAX {
+            return Err(reject(
+                Reason::TooLarge,
+                format!("{channels} channels, at most {CHANNELS_MAX}"),
+            ));
+        }
+
+        let tag = tag(body)?;
+        let (codec, sample_bytes) = match (tag, bits) {
+            (TAG_PCM, 8) => (CODEC_ID_PCM_U8, 1),
+            (TAG_PCM, 16) => (CODEC_ID_PCM_S16LE, 2),
+            (TAG_PCM, 24) => (CODEC_ID_PCM_S24LE, 3),
+            (TAG_PCM, 32) => (CODEC_ID_PCM_S32LE, 4),
+            (TAG_FLOAT, 32) => (CODEC_ID_PCM_F32LE, 4),
+            (TAG_FLOAT, 64) => (CODEC_ID_PCM_F64LE, 8),
+            // A-law and µ-law have one byte per sample, regardless of the number of bits in the chunk.
+            (TAG_ALAW, _) => (CODEC_ID_PCM_ALAW, 1),
+            (TAG_MULAW, _) => (CODEC_ID_PCM_MULAW, 1),
+            _ => {
+                let detail =
+                    format!("WAV of format {tag:#06x} with {bits} bits a sample is not decoded");
+                return Err(reject(Reason::UnsupportedCodec, detail));
+            }
+        };
+        Ok(Self {
+            codec,
+            channels,
+            rate_hz,
+            sample_bytes,
+        })
+    }
+}
+
+/// Returns the format tag of a `fmt ` chunk, or the one in its GUID. The speaker mask next to the GUID is ignored: one
+/// or two channels are averaged, regardless of their speakers.
+fn tag(body: &[u8]) -> Result<u16, Reject> {
+    let tag = word(body, 0);
+    if tag != TAG_EXTENSIBLE {
+        return Ok(tag);
+    }
+
+    let guid = body
+        .get(GUID_AT..GUID_AT + 16)
+        .ok_or_else(|| broken("its fmt chunk is too short"))?;
+    if !GUID_ENDS.iter().any(|end| guid[2..] == *end) {
+        return Err(reject(
+            Reason::UnsupportedCodec,
+            "WAV of an unknown format GUID is not decoded",
+        ));
+    }
+    Ok(word(guid, 0))
+}
+
+/// The audio of a WAVE file.
+#[derive(Debug)]
+pub(super) struct Wave<'a> {
+    /// Format of the samples.
+    pub format: Format,
+    /// Bytes of the complete samples in the file; one sample comprises all channels.
+    pub data: &'a [u8],
+    /// Number of samples announced by the header; `None` if the writer did not know it.
+    pub n_announced: Option<u64>,
+}
+
+impl<'a> Wave<'a> {
+    /// Finds the format and the samples of a file that begins with a RIFF WAVE header.
+    ///
+    /// # Errors
+    /// A [`Reject`] if one of them is missing, if two formats contradict each other, or if the format is not supported.
+    pub(super) fn parse(file: &'a [u8]) -> Result<Self, Reject> {
+        let mut format = None;
+
+        for chunk in Chunks::new(file) {
+            match &chunk.name {
+                b"fmt " => {
+                    let found = Format::parse(chunk.body).map_err(|reject| at(reject, &chunk))?;
+                    // Two equal chunks are harmless. If they differ, there is no way to know which one is right.
+                    if format.is_some_and(|format| format != found) {
+                        return Err(at(broken("it has two fmt chunks that differ"), &chunk));
+                    }
+                    format = Some(found);
+                }
+                b"data" => {
+                    let format = format
+                        .ok_or_else(|| at(broken("its data come before a fmt chunk"), &chunk))?;
+                    return Ok(Self::new(format, &chunk));
+                }
+                _ => {}
+            }
+        }
+
+        Err(broken("it has no data chunk"))
+    }
+
+    fn new(format: Format, chunk: &Chunk<'a>) -> Self {
+        let frame_bytes = format.frame_bytes();
+        // Omit an incomplete last sample of a truncated file, because some of its channels are missing.
+        let data = &chunk.body[..chunk.body.len() / frame_bytes * frame_bytes];
+        let is_known = chunk.size != SIZE_UNKNOWN;
+        Self {
+            format,
+            data,
+            n_announced: is_known.then_some(u64::from(chunk.size) / frame_bytes as u64),
+        }
+    }
+}
+
+/// Reports whether the first `fmt ` chunk announces MP3, so that the file is a container of MPEG frames.
+pub(crate) fn holds_mp3(file: &[u8]) -> bool {
+    let fmt = Chunks::new(file).find(|chunk| &chunk.name == b"fmt ");
+    fmt.is_some_and(|fmt| fmt.body.len() >= 2 && word(fmt.body, 0) == TAG_MP3)
+}
+
+/// Reads a two-byte little-endian number. The caller guarantees that the bytes exist.
+fn word(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn broken(what: &str) -> Reject {
+    reject(Reason::NotAudio, format!("a broken WAV header: {what}"))
+}
+
+fn at(reject: Reject, chunk: &Chunk) -> Reject {
+    Reject {
+        byte_offset: Some(chunk.offset as u64),
+        ..reject
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{chunk, fmt, riff};
+    use super::*;
+
+    fn outcome(chunks: &[Vec<u8>]) -> Result<(u64, usize), (Reason, String)> {
+        let file = riff(chunks);
+        let wave = Wave::parse(&file).map_err(|reject| (reject.reason, reject.detail))?;
+        Ok((wave.n_announced.unwrap_or(u64::MAX), wave.data.len()))
+    }
+
+    fn refused(chunks: &[Vec<u8>], reason: Reason, words: &str) {
+        let (got, detail) = outcome(chunks).unwrap_err();
+        assert_eq!(got, reason, "{detail}");
+        assert!(detail.contains(words), "{detail}");
+    }
+
+    #[test]
+    fn channels_that_no_file_has_are_too_large_wherever_their_chunk_stands() {
+        let data = chunk(b"data", &[0; 8]);
+        let late = chunk(b"JUNK", &[0; 5_000]);
+        let many = fmt(1, 65_535, 16);
+
+        refused(
+            &[many.clone(), data.clone()],
+            Reason::TooLarge,
+            "65535 channels",
+        );
+        refused(
+            &[late, many.clone(), data.clone()],
+            Reason::TooLarge,
+            "65535 channels",
+        );
+        refused(
+            &[fmt(1, 1, 16), many, data.clone()],
+            Reason::TooLarge,
+            "65535 channels",
+        );
+        refused(&[fmt(1, 0, 16), data], Reason::NotAudio, "no channel");
+    }
+
+    #[test]
+    fn headers_that_contradict_themselves_have_their_words() {
+        let data = chunk(b"data", &[0; 8]);
+
+        refused(
+            &[fmt(1, 1, 16), fmt(1, 2, 16), data.clone()],
+            Reason::NotAudio,
+            "two fmt chunks",
+        );
+        refused(
+            &[data.clone(), fmt(1, 1, 16)],
+            Reason::NotAudio,
+            "before a fmt chunk",
+        );
+        refused(
+            &[chunk(b"fmt ", &[1, 0, 1, 0]), data.clone()],
+            Reason::NotAudio,
+            "too short",
+        );
+        refused(
+            &[fmt(0xFFFE, 1, 16), data.clone()],
+            Reason::NotAudio,
+            "too short",
+        );
+
+        refused(&[fmt(1, 1, 16)], Reason::NotAudio, "no data chunk");
+        refused(&[], Reason::NotAudio, "no data chunk");
+
+        refused(
+            &[fmt(1, 1, 12), data.clone()],
+            Reason::UnsupportedCodec,
+            "12 bits",
+        );
+        refused(
+            &[fmt(2, 1, 4), data.clone()],
+            Reason::UnsupportedCodec,
+            "0x0002",
+        );
+
+        assert_eq!(
+            outcome(&[fmt(1, 1, 16), fmt(1, 1, 16), data]),
+            Ok((4, 8)),
+            "the same said twice is no contradiction"
+        );
+    }
+
+    #[test]
+    fn sizes_that_lie_end_with_the_file_and_allocate_nothing() {
+        let mut most = chunk(b"data", &[0; 8]);
+        most[4..8].copy_from_slice(&(u32::MAX - 1).to_le_bytes());
+        assert_eq!(
+            outcome(&[fmt(1, 1, 16), most.clone()]),
+            Ok((u64::from(u32::MAX / 2), 8))
+        );
+        most[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        assert_eq!(
+            outcome(&[fmt(1, 1, 16), most]),
+            Ok((u64::MAX, 8)),
+            "a size that the writer did not know"
+        );
+
+        let mut list = chunk(b"LIST", b"INFOINAM\xFF\xFF\xFF\x7F");
+        assert_eq!(
+            outcome(&[list.clone(), fmt(1, 2, 16), chunk(b"data", &[0; 9])]),
+            Ok((2, 8)),
+            "text is not read"
+        );
+        list[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        refused(
+            &[list, fmt(1, 2, 16), chunk(b"data", &[0; 8])],
+            Reason::NotAudio,
+            "no data chunk",
+        );
+    }
+
+    #[test]
+    fn extensible_headers_say_their_format_by_guid_and_any_mask_will_do() {
+        let extensible = |bits: u16, mask: u32, guid_tag: u8, guid_end: &[u8]| {
+            let mut body = fmt(0xFFFE, 2, bits)[8..].to_vec();
+            body.extend([22, 0, bits as u8, 0]);
+            body.extend(mask.to_le_bytes());
+            body.extend([guid_tag, 0]);
+            body.extend(guid_end);
+            [chunk(b"fmt ", &body), chunk(b"data", &[0; 24])]
+        };
+
+        for mask in [0, 3, u32::MAX, 0x8000_0000] {
+            assert_eq!(
+                outcome(&extensible(24, mask, 1, &GUID_ENDS[0])),
+                Ok((4, 24)),
+                "{mask:#x}"
+            );
+        }
+
+        assert_eq!(outcome(&extensible(32, 3, 3, &GUID_ENDS[1])), Ok((3, 24)));
+        refused(
+            &extensible(24, 3, 1, &[7; 14]),
+            Reason::UnsupportedCodec,
+            "GUID",
+        );
+        refused(
+            &extensible(40, 3, 1, &GUID_ENDS[0]),
+            Reason::UnsupportedCodec,
+            "40 bits",
+        );
+    }
+
+    #[test]
+    fn mp3_in_a_shell_is_known_by_its_first_fmt_chunk() {
+        assert!(holds_mp3(&riff(&[
+            chunk(b"LIST", b"INFOfmt \x01\0"),
+            fmt(0x55, 2, 0)
+        ])));
+        assert!(!holds_mp3(&riff(&[fmt(1, 2, 16), fmt(0x55, 2, 0)])));
+        assert!(!holds_mp3(&riff(&[])));
+        assert!(!holds_mp3(b"RIFF"));
+    }
+}

@@ -1,0 +1,104 @@
+//! Tests of all sample formats and of announced lengths.
+
+use wavemill_kernels::Level;
+
+use super::testing::{chunk, fmt, riff};
+use crate::{Decode, DecodeArgs, FileDecoder, InputHasher, Pcm};
+
+fn decode(file: &[u8]) -> Pcm {
+    let args = DecodeArgs {
+        sample_rate_hz: 44_100,
+        duration_s: None,
+        min_duration_s: 0.0,
+        keep_rate: false,
+    };
+
+    let mut out = Pcm::default();
+    FileDecoder::new(args, Level::Scalar)
+        .unwrap()
+        .decode("wav", file, &mut out)
+        .unwrap();
+
+    let facts = InputHasher::default().read(file);
+    let hash = facts.audio.map(|hash| hash.to_hex().to_string());
+    assert_eq!(hash.as_ref(), Some(&out.audio_blake3));
+    assert_eq!(facts.decode, out.decode_key);
+
+    out
+}
+
+fn samples(tag: u16, channels: u16, bits: u16, data: &[u8]) -> Vec<f32> {
+    let out = decode(&riff(&[fmt(tag, channels, bits), chunk(b"data", data)]));
+    assert_eq!(out.lost_s, 0.0);
+    out.samples.to_vec()
+}
+
+#[test]
+fn every_kind_of_sample_has_its_value() {
+    assert_eq!(samples(1, 1, 8, &[0, 128, 255]), [-1.0, 0.0, 127.0 / 128.0]);
+    assert_eq!(
+        samples(1, 1, 16, &[0, 0x80, 0xFF, 0x7F]),
+        [-1.0, 32_767.0 / 32_768.0]
+    );
+    assert_eq!(
+        samples(1, 1, 24, &[0, 0, 0x80, 1, 0, 0]),
+        [-1.0, 1.0 / 8_388_608.0]
+    );
+    assert_eq!(
+        samples(1, 1, 32, &[0, 0, 0, 0x80, 0, 0, 0, 0x40]),
+        [-1.0, 0.5]
+    );
+
+    assert_eq!(samples(3, 1, 32, &0.25_f32.to_le_bytes()), [0.25]);
+    assert_eq!(samples(3, 1, 64, &(-1.5_f64).to_le_bytes()), [-1.5]);
+
+    // G.711: the codes of the smallest positive A-law step, of µ-law's zero, and of its negative maximum.
+    assert_eq!(samples(6, 1, 8, &[0xD5]), [8.0 / 32_768.0]);
+    assert_eq!(samples(7, 1, 8, &[0xFF, 0x00]), [0.0, -32_124.0 / 32_768.0]);
+
+    // Two channels are averaged, and an incomplete last sample is omitted.
+    assert_eq!(samples(1, 2, 16, &[0, 0x40, 0, 0x20, 0, 0x40]), [0.375]);
+}
+
+#[test]
+fn what_cannot_be_audio_silences_its_packet() {
+    let mut data = 0.5_f32.to_le_bytes().repeat(3 * 1_152);
+    data[4 * 1_200..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let out = decode(&riff(&[fmt(3, 1, 32), chunk(b"data", &data)]));
+    assert_eq!(out.samples.len(), 3 * 1_152);
+    assert_eq!(
+        out.samples.iter().filter(|&&sample| sample == 0.5).count(),
+        2 * 1_152
+    );
+    assert!((out.lost_s - 1_152.0 / 44_100.0).abs() < 1e-6);
+}
+
+#[test]
+fn the_mean_of_the_channels_decides_what_is_too_loud() {
+    let decoded = |left: f32, right: f32| {
+        let moment = [left.to_le_bytes(), right.to_le_bytes()].concat();
+        let data = moment.repeat(1_152);
+        let out = decode(&riff(&[fmt(3, 2, 32), chunk(b"data", &data)]));
+        (out.samples[0], out.lost_s > 0.0)
+    };
+
+    assert_eq!(decoded(20.0, 0.0), (10.0, false));
+    assert_eq!(decoded(1_000.0, -1_000.0), (0.0, false));
+    assert_eq!(decoded(40.0, 0.0), (0.0, true));
+    assert_eq!(decoded(f32::INFINITY, f32::NEG_INFINITY), (0.0, true));
+}
+
+#[test]
+fn announced_data_count_as_far_as_what_is_there_backs_them() {
+    let lost = |announced: u32| {
+        let mut data = chunk(b"data", &[0; 882]);
+        data[4..8].copy_from_slice(&announced.to_le_bytes());
+        decode(&riff(&[fmt(1, 1, 16), data])).lost_s
+    };
+
+    assert_eq!(lost(882), 0.0);
+    assert!((lost(8_820) - 0.09).abs() < 1e-6, "a file that broke off");
+    assert_eq!(lost(8_822), 0.0);
+    assert_eq!(lost(u32::MAX - 1), 0.0, "4 GB in a small file");
+    assert_eq!(lost(u32::MAX), 0.0, "a writer that did not know");
+}

@@ -1,0 +1,268 @@
+//! Computes how much memory a clip holds at once: the bytes for which its permit is taken. This includes all buffers
+//! whose size depends on the clip; other buffers belong to a worker ([`FeaturePlan::worker_bytes`]).
+
+use wavemill_decode as decode;
+use wavemill_decode::pictures;
+use wavemill_kernels::Cpu;
+use wavemill_kernels::resample::{MAX_FROM_HZ, PLANS_MAX};
+use wavemill_kernels::stretch::StretchPlan;
+use wavemill_schemas::samples::samples_in;
+use wavemill_store::plan::segments::{
+    PLAIN, Segment, end_of, plain, segments_at_most, variant_len,
+};
+use wavemill_store::shards::TAKEN_BATCH_ROWS;
+
+use super::FeaturePlan;
+
+/// Bytes per row in addition to its tensors: the struct, its list of tensors, and malloc's overhead.
+const ROW_BYTES: u64 = 192;
+/// Bytes per tensor of a row in addition to its values.
+const TENSOR_BYTES: u64 = 64;
+/// Samples of PCM beyond a clip's length: a packet, and the output of one block of a resampler.
+const EXTRA_SAMPLES: usize = 131_072;
+/// Copies of a tensor while Parquet encodes its page: plain values while their buffer grows, the page, and the
+/// compressed page.
+const ENCODE_COPIES: u64 = 4;
+/// Copies of a tensor while it is copied from the parent: its compressed page, the page, and the array.
+const TAKEN_COPIES: u64 = 3;
+/// Upper bound on the bytes of one planned conversion between sample rates.
+const RESAMPLER_BYTES: u64 = 1 << 20;
+
+impl FeaturePlan {
+    /// Reports whether the recipe limits the length of every clip by `duration_s`, so that the memory for a clip is
+    /// known before its file is read.
+    pub fn is_closed(&self) -> bool {
+        let bounded = self
+            .audio
+            .duration_s
+            .is_some_and(|seconds| seconds <= self.audio.max_duration_s);
+        // The size of a picture is only known from its file.
+        bounded && !self.is_of_images()
+    }
+
+    /// Returns the maximum seconds of a clip within the recipe's limits, if its file can contain up to `longest_s`.
+    pub fn clip_s(&self, longest_s: f64) -> f64 {
+        longest_s.min(self.audio.longest_s())
+    }
+
+    /// Returns the bytes for the longest clip that the recipe allows, if its file takes `read_bytes`.
+    pub(crate) fn closed_charge(&self, read_bytes: u64) -> u64 {
+        self.charge(read_bytes, self.audio.longest_s())
+    }
+
+    /// Returns the bytes that a clip of at most `seconds` holds, if its file has `file_bytes`. This is the maximum of
+    /// three phases: the file and samples during decoding; samples, rows and the kernels' buffers after that; rows and
+    /// the buffers for encoding them at the end.
+    pub(crate) fn charge(&self, file_bytes: u64, seconds: f64) -> u64 {
+        // Samples are sent to a device at the file's own rate.
+        let rate_hz = if self.keeps_rate() {
+            MAX_FROM_HZ
+        } else {
+            self.audio.sample_rate_hz
+        };
+
+        let n_out = self.samples_at_most(seconds);
+        // A last segment may extend past the clip's end, and a row is padded to `duration_s`. The padding consists of
+        // samples too.
+        let padded_s = self
+            .audio
+            .duration_s
+            .unwrap_or(0.0)
+            .max(self.audio.segment_s.unwrap_or(0.0));
+        let pcm_s = (seconds + self.audio.segment_s.unwrap_or(0.0)).max(padded_s);
+        let pcm_bytes = self.pcm_bytes(
+            samples_in(pcm_s, rate_hz) + EXTRA_SAMPLES,
+            self.samples_at_most(pcm_s) + EXTRA_SAMPLES,
+        );
+
+        let (n_rows, row_samples) = self.rows_at_most(n_out);
+        let rows_bytes = n_rows * self.row_held_bytes(row_samples);
+        let computing = pcm_bytes
+            + self.rows_computed_bytes(rows_bytes)
+            + self.scratch_bytes(row_samples)
+            + self.stretched_at_most(n_out, row_samples);
+        let encoding = rows_bytes + self.encode_excess(row_samples);
+        // The phases never overlap: the file is released before features are computed, and the samples before rows are
+        // encoded.
+        (file_bytes + pcm_bytes).max(computing).max(encoding)
+    }
+
+    /// Returns the bytes that the picture in `file` holds: the file and its pixels during decoding, its row, and the
+    /// buffers for encoding it.
+    pub(crate) fn picture_charge(&self, file: &[u8]) -> u64 {
+        let heights = self.images.iter().map(|image| image.height);
+        let held_bytes = pictures::held_bytes(file, self.image.pixels_max(), heights);
+        let decoding = file.len() as u64 + held_bytes;
+        decoding + self.row_bytes(0) + self.picture_row_bytes()
+    }
+
+    /// Returns the bytes that the row of a picture holds until it is on disk.
+    pub(crate) fn picture_row_bytes(&self) -> u64 {
+        self.row_held_bytes(0) + self.encode_excess(0)
+    }
+
+    /// Returns the bytes that a decoded clip holds while its rows are computed. Its buffer has room for `n_pcm`
+    /// samples, which become `n_out` samples at the recipe's rate.
+    pub(crate) fn computing_bytes(&self, n_pcm: usize, n_out: usize, rows: &[Segment]) -> u64 {
+        let stretched_bytes = self.stretched_bytes(n_out, rows);
+        let n_out = n_out + EXTRA_SAMPLES;
+        let longest = rows.iter().map(|row| row.len).max().unwrap_or(0);
+        let held: u64 = rows.iter().map(|row| self.row_held_bytes(row.len)).sum();
+        (self.pcm_bytes(n_pcm, n_out)
+            + self.rows_computed_bytes(held)
+            + self.scratch_bytes(longest)
+            + stretched_bytes)
+            .max(self.rows_bytes(rows))
+    }
+
+    /// Returns the bytes that a clip's rows hold until they are on disk.
+    pub(crate) fn rows_bytes(&self, rows: &[Segment]) -> u64 {
+        let longest = rows.iter().map(|row| row.len).max().unwrap_or(0);
+        let held: u64 = rows.iter().map(|row| self.row_held_bytes(row.len)).sum();
+        held + self.encode_excess(longest)
+    }
+
+    /// Returns the bytes that copied rows of a clip of `duration_s` hold until they are on disk, and the number of
+    /// samples of the longest row.
+    pub(crate) fn taken_bytes(&self, duration_s: f32) -> (u64, usize) {
+        let clip_s = self.clip_s(f64::from(duration_s));
+        let (n_rows, row_samples) = self.rows_at_most(self.samples_at_most(clip_s));
+        let held = n_rows * self.row_held_bytes(row_samples);
+        (held + self.encode_excess(row_samples), row_samples)
+    }
+
+    /// Returns the bytes that a clip's copied rows hold while they are read: one feature at a time, with Parquet's
+    /// pages and arrays in addition to the rows.
+    pub(crate) fn taken_charge(&self, duration_s: f32) -> u64 {
+        let clip_s = self.clip_s(f64::from(duration_s));
+        let (n_rows, row_samples) = self.rows_at_most(self.samples_at_most(clip_s));
+        let largest = self.encode_bytes(row_samples) / ENCODE_COPIES;
+        let at_a_time = n_rows.min(TAKEN_BATCH_ROWS as u64);
+        self.taken_bytes(duration_s).0 + TAKEN_COPIES * at_a_time * largest
+    }
+
+    /// Returns the bytes of `n_pcm` samples. A device reads them from the decoder's buffer. There are rates that a
+    /// device does not convert; then the host converts them, and the resulting `n_out` samples are held in addition
+    /// until the batch is done.
+    fn pcm_bytes(&self, n_pcm: usize, n_out: usize) -> u64 {
+        let n_converted = if self.keeps_rate() { n_out } else { 0 };
+        ((n_pcm + n_converted) * size_of::<f32>()) as u64
+    }
+
+    /// Returns the bytes that rows of `rows_bytes` take while they are computed. A device stores them in memory that
+    /// the next batch needs, so each row is copied into a buffer of its own.
+    fn rows_computed_bytes(&self, rows_bytes: u64) -> u64 {
+        rows_bytes * if self.is_batched() { 2 } else { 1 }
+    }
+
+    /// Returns the bytes of a row group and the clip that completes it.
+    pub fn least_bytes(&self, row_group_rows: usize) -> u64 {
+        // Without a limit there is no longest clip: each clip is checked separately when it is read.
+        if !self.is_closed() {
+            return 0;
+        }
+        let (_, row_samples) = self.rows_at_most(self.samples_at_most(self.audio.longest_s()));
+        let group_bytes = (row_group_rows as u64).saturating_mul(self.row_held_bytes(row_samples));
+        group_bytes.saturating_add(self.closed_charge(0))
+    }
+
+    /// Returns the bytes of one worker's tables and of its buffers whose size does not depend on clips.
+    pub(crate) fn worker_bytes(&self) -> u64 {
+        let kernels: usize = self.features.iter().map(Cpu::plan_bytes).sum();
+        let stretch = if self.audio.stretch.is_empty() {
+            0
+        } else {
+            StretchPlan::BYTES
+        };
+        kernels as u64
+            + stretch as u64
+            + PLANS_MAX as u64 * RESAMPLER_BYTES
+            + decode::HELD_BYTES_MAX as u64
+    }
+
+    /// Returns the bytes of the longest stretched copy of a clip of `n_out` samples, including the zeros that are
+    /// appended. Only one copy is held at a time, and at most two columns of its spectra.
+    pub(crate) fn stretched_bytes(&self, n_out: usize, rows: &[Segment]) -> u64 {
+        let copies = rows[plain(rows).len()..].chunk_by(|a, b| a.variant == b.variant);
+        let lengths = copies.map(|copy| variant_len(n_out, copy[0].variant).max(end_of(copy)));
+        (lengths.max().unwrap_or(0) * size_of::<f32>()) as u64
+    }
+
+    /// Like [`Self::stretched_bytes`], but before the clip's segments are known.
+    fn stretched_at_most(&self, n_out: usize, row_samples: usize) -> u64 {
+        let lengths = self.audio.stretch.iter();
+        let lengths = lengths.map(|&factor| variant_len(n_out, factor) + row_samples);
+        (lengths.max().unwrap_or(0) * size_of::<f32>()) as u64
+    }
+
+    /// Returns the bytes of the kernels' buffers for a row of `n_samples` samples.
+    pub(crate) fn scratch_bytes(&self, n_samples: usize) -> u64 {
+        self.features
+            .iter()
+            .map(|feature| Cpu::scratch_bytes(feature, n_samples) as u64)
+            .sum()
+    }
+
+    /// Returns the bytes that encoding needs in addition to the rows: pages of one tensor are created one at a time.
+    pub fn encode_bytes(&self, n_samples: usize) -> u64 {
+        let largest = self.tensor_bytes(n_samples).max();
+        largest.unwrap_or(0) as u64 * ENCODE_COPIES
+    }
+
+    /// Returns the part of [`Self::encode_bytes`] that exceeds the memory reserved for encoding.
+    fn encode_excess(&self, n_samples: usize) -> u64 {
+        self.encode_bytes(n_samples)
+            .saturating_sub(self.encode_limit_bytes)
+    }
+
+    fn row_held_bytes(&self, n_samples: usize) -> u64 {
+        self.row_bytes(n_samples) + ROW_BYTES + TENSOR_BYTES * self.entries.len() as u64
+    }
+
+    /// Returns the maximum number of rows of a clip of `n_out` samples on any side, and the number of samples of the
+    /// longest row.
+    fn rows_at_most(&self, n_out: usize) -> (u64, usize) {
+        let mut n_rows = 0;
+        let mut longest = 0;
+        for variant in std::iter::once(&PLAIN).chain(&self.audio.stretch) {
+            let (rows, row_samples) =
+                self.variant_rows_at_most(variant_len(n_out, *variant), *variant);
+            n_rows += rows;
+            longest = longest.max(row_samples);
+        }
+        (n_rows, longest)
+    }
+
+    /// Like [`Self::rows_at_most`] for one variant, which has `n_out` samples.
+    fn variant_rows_at_most(&self, n_out: usize, variant: f64) -> (u64, usize) {
+        let Some(segment_s) = self.audio.segment_s else {
+            // The whole clip is one row, padded to `duration_s` if the recipe sets it.
+            let row_samples = match self.audio.duration_s {
+                Some(seconds) => self.samples(seconds),
+                None => n_out,
+            };
+            return (1, row_samples);
+        };
+
+        let segment = self.samples(segment_s).max(1);
+        let hop = self.samples(self.audio.segment_hop_s.unwrap_or(segment_s));
+        // The first segment and a padded last one are added to the number of hops.
+        let rows = segments_at_most(&self.audio, variant).min(n_out / hop.max(1) + 2);
+        (rows as u64, segment)
+    }
+
+    fn samples(&self, seconds: f64) -> usize {
+        samples_in(seconds, self.audio.sample_rate_hz)
+    }
+
+    /// Returns the maximum number of samples in a clip of `seconds`. Resampling rounds up, so this is one more than the
+    /// nearest number.
+    fn samples_at_most(&self, seconds: f64) -> usize {
+        self.samples(seconds) + 1
+    }
+
+    /// Returns the maximum length of a file in seconds within the recipe's limits, without decoding it.
+    pub fn longest_s(&self, file: &[u8]) -> f64 {
+        self.clip_s(decode::longest_s(file))
+    }
+}

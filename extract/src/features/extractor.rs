@@ -1,0 +1,302 @@
+//! Runs the kernels of one worker or lane, and converts their output to rows or a reject.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use wavemill_decode::Pcm;
+use wavemill_kernels::stretch::{StretchArgs, StretchPlan};
+use wavemill_kernels::{Clip, KernelError, Plan, Row, Samples};
+use wavemill_schemas::reject::{Reason, Reject, Stage};
+use wavemill_store::plan::segment_side;
+use wavemill_store::plan::segments::{
+    PLAIN, Segment, end_of, plain, segments, stretched_segments, variant_len,
+};
+use wavemill_store::shards::{AudioFacts, FeatureRow};
+use wavemill_store::tensors::Tensor;
+
+use super::{FeatureError, FeaturePlan};
+
+/// Kernels and buffers of one worker, or of one lane of a device.
+pub struct Extractor {
+    kernels: Box<dyn Plan>,
+    /// `None` if the recipe has no stretched copies.
+    stretch: Option<StretchPlan>,
+    /// Samples of a stretched copy of the clip. Reused for each factor, until [`Self::forget_scratch`].
+    stretched: Vec<f32>,
+}
+
+/// Results of the kernels for a clip's segments, in order.
+pub(crate) type SegmentResults = Vec<Result<Row, KernelError>>;
+
+/// The reason why a clip has no rows.
+#[derive(Debug)]
+pub enum NoRows {
+    /// The clip is rejected.
+    Reject(Box<Reject>),
+    /// The recipe's features do not fit the clip, which ends the run.
+    Error(FeatureError),
+}
+
+impl NoRows {
+    /// Adds the results of decoding to a reject. A clip that is too short because of damage becomes `damaged`.
+    #[must_use]
+    pub fn of_clip(mut self, pcm: &Pcm) -> Self {
+        if let Self::Reject(reject) = &mut self {
+            reject.decoded_s = Some(pcm.duration_s);
+            if pcm.lost_s > 0.0 && reject.reason == Reason::TooShort {
+                reject.reason = Reason::Damaged;
+                reject.detail =
+                    format!("{}; {:.3} s are lost to damage", reject.detail, pcm.lost_s);
+            }
+        }
+        self
+    }
+}
+
+impl Extractor {
+    pub(super) fn new(plan: &FeaturePlan, lane: usize) -> Result<Self, KernelError> {
+        let is_stretching = !plan.audio.stretch.is_empty();
+        Ok(Self {
+            kernels: plan.backend.plan(lane, &plan.features)?,
+            stretch: is_stretching
+                .then(|| StretchPlan::new(plan.level))
+                .transpose()?,
+            stretched: Vec::new(),
+        })
+    }
+
+    /// Frees memory that grew with the last clip.
+    pub(crate) fn forget_scratch(&mut self) {
+        self.kernels.forget_scratch();
+        self.stretched = Vec::new();
+    }
+
+    /// Computes every segment of every clip, padded with zeros if the clip ends earlier. Segments of stretched copies
+    /// come after the plain ones, and are computed on the CPU only.
+    ///
+    /// # Errors
+    /// Errors of the device. No results are returned for any clip then.
+    pub(crate) fn run(
+        &mut self,
+        clips: &[(&Pcm, &[Segment])],
+    ) -> Result<Vec<SegmentResults>, KernelError> {
+        // Collected first, because the kernels' clips borrow them.
+        let places: Vec<Vec<Range<usize>>> = clips
+            .iter()
+            .map(|(_, segments)| plain(segments).iter().map(sample_range).collect())
+            .collect();
+        let mut wanted = Vec::with_capacity(clips.len());
+        for (&(pcm, _), rows) in clips.iter().zip(&places) {
+            let samples = Samples::F32(&pcm.samples);
+            wanted.push(Clip {
+                samples,
+                channels: 1,
+                sample_rate_hz: pcm.rate_hz,
+                rows,
+            });
+        }
+
+        // The kernels return a flat list of the rows of all clips.
+        let mut made = self.kernels.run(&wanted)?.into_iter();
+        let mut by_clip = Vec::with_capacity(clips.len());
+        for (&(pcm, segments), rows) in clips.iter().zip(&places) {
+            let mut of_clip: SegmentResults = made.by_ref().take(rows.len()).collect();
+            let stretched = &segments[rows.len()..];
+            for of_copy in stretched.chunk_by(|a, b| a.variant == b.variant) {
+                of_clip.extend(self.stretched_rows(pcm, of_copy)?);
+            }
+            by_clip.push(of_clip);
+        }
+        Ok(by_clip)
+    }
+
+    /// Computes the segments of one stretched copy.
+    fn stretched_rows(
+        &mut self,
+        pcm: &Pcm,
+        segments: &[Segment],
+    ) -> Result<SegmentResults, KernelError> {
+        let (Some(plan), Some(first)) = (&mut self.stretch, segments.first()) else {
+            return Ok(Vec::new());
+        };
+        // Includes room for the appended zeros, so that the kernels need no copy and the buffer is allocated once.
+        let rate = first.variant;
+        let end = end_of(segments);
+        let len = variant_len(pcm.n_samples, rate).max(end);
+        self.stretched.clear();
+        self.stretched.reserve_exact(len);
+        // The clip's buffer may already contain zeros after its samples.
+        let decoded = &pcm.samples[..pcm.n_samples];
+        plan.run(StretchArgs { rate }, decoded, &mut self.stretched)?;
+        self.stretched.resize(len, 0.0);
+
+        let rows: Vec<Range<usize>> = segments.iter().map(sample_range).collect();
+        self.kernels.run(&[Clip {
+            samples: Samples::F32(&self.stretched),
+            channels: 1,
+            sample_rate_hz: pcm.rate_hz,
+            rows: &rows,
+        }])
+    }
+}
+
+fn sample_range(segment: &Segment) -> Range<usize> {
+    segment.start..segment.start + segment.len
+}
+
+impl FeaturePlan {
+    /// Returns a clip's segments, in samples at the recipe's rate: first the segments of the clip as recorded, then, if
+    /// clips of `split` have stretched copies, the segments of these.
+    ///
+    /// # Errors
+    /// [`NoRows::Reject`] for a clip too short for one segment.
+    pub fn segments(
+        &self,
+        n_samples: usize,
+        clip_key: &str,
+        split: &str,
+    ) -> Result<Vec<Segment>, NoRows> {
+        let mut segments = segments(&self.audio, n_samples);
+        if segments.is_empty() {
+            let seconds = n_samples as f64 / f64::from(self.audio.sample_rate_hz);
+            return Err(too_short(format!(
+                "{seconds:.3} s are too few for one segment"
+            )));
+        }
+        // Stretched copies do not affect whether a clip is rejected: a clip that is too short for a segment gets no
+        // copies.
+        if self.is_stretched(split) {
+            segments.extend(stretched_segments(&self.audio, n_samples));
+        }
+
+        // Segments on other sides are rows of other shards. If none is left, the clip is not rejected.
+        segments.retain(|s| self.is_row_of(clip_key, s.variant, s.number, split));
+        Ok(segments)
+    }
+
+    /// Reports whether a segment of a variant is a row on the side `split`. Only under the rules by segment can a clip
+    /// have segments on several sides.
+    pub(crate) fn is_row_of(
+        &self,
+        clip_key: &str,
+        variant: f64,
+        segment: usize,
+        split: &str,
+    ) -> bool {
+        !self.split.rule.is_by_segment()
+            || segment_side(&self.split, clip_key, variant, segment) == split
+    }
+
+    /// Returns the recipe's factor that is stored as `variant` in a row.
+    pub(crate) fn factor_of(&self, variant: f32) -> Option<f64> {
+        let mut factors = std::iter::once(&PLAIN).chain(&self.audio.stretch);
+        factors.find(|&&factor| factor as f32 == variant).copied()
+    }
+
+    /// Creates the rows of a clip from the results of the kernels.
+    ///
+    /// # Errors
+    /// [`NoRows::Reject`] for a clip without a single frame, [`NoRows::Error`] for a value that its type cannot hold.
+    pub fn rows(
+        &self,
+        clip: usize,
+        clip_key: &str,
+        segments: &[Segment],
+        computed: SegmentResults,
+        audio: &Arc<AudioFacts>,
+    ) -> Result<Vec<FeatureRow>, NoRows> {
+        let mut rows = Vec::with_capacity(segments.len());
+
+        for (segment, made) in segments.iter().zip(computed) {
+            let Row { silent, tensors } = made.map_err(|error| self.failed(error, clip_key))?;
+            rows.push(FeatureRow {
+                clip,
+                variant: segment.variant as f32,
+                segment: segment.number as i32,
+                n_samples: segment.len,
+                offset_s: (segment.start as f64 / f64::from(self.audio.sample_rate_hz)) as f32,
+                silent,
+                audio: Arc::clone(audio),
+                tensors: self.tensors(tensors, segment.len)?,
+            });
+        }
+        Ok(rows)
+    }
+
+    /// Combines a row's packed bytes with their shapes.
+    fn tensors(&self, packed: Vec<Vec<u8>>, n_samples: usize) -> Result<Vec<Tensor>, NoRows> {
+        let mut tensors = Vec::with_capacity(packed.len());
+        for ((feature, entry), bytes) in self.features.iter().zip(&self.entries).zip(packed) {
+            // The kernels return no bytes if not a single frame fits.
+            if bytes.is_empty() {
+                return Err(too_short(format!(
+                    "{n_samples} samples are too few for one frame of {}",
+                    entry.name
+                )));
+            }
+            tensors.push(Tensor {
+                bytes,
+                shape: feature.shape(n_samples),
+            });
+        }
+        Ok(tensors)
+    }
+
+    fn failed(&self, error: KernelError, clip_key: &str) -> NoRows {
+        match error {
+            KernelError::TooFewFrames { .. } => too_short(error.to_string()),
+            KernelError::Feature { place, source } => NoRows::Error(FeatureError::Pack {
+                clip_key: clip_key.to_owned(),
+                feature: self.entries[place].name.clone(),
+                source: *source,
+            }),
+            other => NoRows::Error(other.into()),
+        }
+    }
+}
+
+fn too_short(detail: String) -> NoRows {
+    NoRows::Reject(Box::new(Reject::new(
+        Stage::Features,
+        Reason::TooShort,
+        detail,
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use wavemill_runtime::settings::Settings;
+    use wavemill_schemas::recipe::Recipe;
+
+    use super::*;
+
+    /// Zeros that the caller appends, to save the kernels a copy, have the same effect as padding by the kernels.
+    #[test]
+    fn zeros_behind_a_short_clip_change_no_row() {
+        // A clip shorter than `duration_s`, and a clip whose last segment extends past its end.
+        for (name, n_samples) in [("demo", 30_000), ("gtzan-segments", 125_000)] {
+            let recipe = Recipe::load(name, &[]).unwrap();
+            let plan = FeaturePlan::new(&recipe, &Settings::default()).unwrap();
+            let mut extractor = plan.extractor(0).unwrap();
+            let segments = segments(&recipe.audio, n_samples);
+            let end = end_of(&segments);
+            assert!(end > n_samples, "{name}: its last row ends behind it");
+
+            let mut pcm = Pcm {
+                rate_hz: recipe.audio.sample_rate_hz,
+                n_samples,
+                ..Pcm::default()
+            };
+            pcm.samples
+                .extend((0..n_samples).map(|i| (i as f32 * 0.05).sin()));
+            let as_decoded = rows(&mut extractor, &pcm, &segments);
+            pcm.samples.pad_to(end, 0.0);
+            assert_eq!(rows(&mut extractor, &pcm, &segments), as_decoded, "{name}");
+        }
+    }
+
+    fn rows(extractor: &mut Extractor, pcm: &Pcm, segments: &[Segment]) -> Vec<Row> {
+        let computed = extractor.run(&[(pcm, segments)]).unwrap().remove(0);
+        computed.into_iter().map(Result::unwrap).collect()
+    }
+}

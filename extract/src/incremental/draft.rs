@@ -1,0 +1,216 @@
+//! Plans a version for one state of the store: everything that depends on the latest version is decided here.
+//!
+//! The first draft is made without the store's lock, because most runs are refused or have nothing to do, and must
+//! report this for a read-only store too. Once the lock is held, the draft is made again if another run has committed
+//! in between. Equal parents give equal drafts, so the first draft is used if the parent is still the same.
+
+use std::collections::{BTreeMap, HashMap};
+
+use parquet::errors::ParquetError;
+use wavemill_catalog::split::KeptSides;
+use wavemill_catalog::{Catalog, ClassLists, Laps};
+use wavemill_runtime::course::{Course, Phase};
+use wavemill_runtime::settings::Settings;
+use wavemill_source::AudioIndex;
+use wavemill_store::{Parent, Store, StoreError};
+
+use super::input::Input;
+use super::known::KnownInputs;
+use super::plan::Plan;
+use super::renames::{self, Renames};
+use crate::error::{RunError, SidesError};
+use crate::incremental::changes::State;
+use crate::incremental::parent::{self, ParentInput};
+use crate::job::Job;
+
+/// The inputs of every draft of a run.
+#[derive(Clone, Copy)]
+pub(crate) struct DraftInputs<'j, 'a> {
+    pub job: &'j Job,
+    pub settings: &'a Settings,
+    pub input: &'a Input,
+    pub store: &'a Store,
+    pub course: &'a Course,
+}
+
+/// The version that a run would create after a given parent.
+pub(crate) struct Draft<'j> {
+    /// The latest version; `None` in a new store.
+    pub parent: Option<Parent>,
+    /// Clips that have another key in the parent.
+    pub renames: Renames,
+    /// The cleaned rows, with their sides.
+    pub catalog: Catalog,
+    pub plan: Plan<'j>,
+}
+
+impl<'j> DraftInputs<'j, '_> {
+    /// Drafts a version that follows `parent`. Files that had to be read are added to `known`.
+    ///
+    /// # Errors
+    /// [`RunError::Catalog`], [`RunError::Feature`]; [`RunError::Store`] if a table of the parent is damaged; errors
+    /// from reading files.
+    pub(crate) fn draft(
+        &self,
+        parent: Option<Parent>,
+        known: &mut KnownInputs,
+    ) -> Result<Draft<'j>, RunError> {
+        self.course.enter(Phase::Planning, 0);
+        let mut renames = match &parent {
+            Some(parent) => renames::find(self, parent, known)?,
+            None => Renames::new(),
+        };
+        let kept_counts = self.kept_counts(parent.as_ref())?;
+
+        // A parent without the table `sides` has assigned all sides by the recipe. If this draft has the same rows,
+        // assigning them again gives the parent's sides, even for clips beyond `--limit`, which the parent's `tracks`
+        // does not contain.
+        if let Some(parent) = parent
+            .as_ref()
+            .filter(|parent| !parent::has_sides(parent) && self.input.given_sides.is_none())
+        {
+            let drawn = self.draft_with(parent.clone(), None, &kept_counts)?;
+            if drawn.plan.identity.rows == parent.manifest.identity.rows {
+                return Ok(Draft { renames, ..drawn });
+            }
+        }
+
+        let mut kept_sides = self.kept_sides(parent.as_ref())?;
+        if let Some(kept) = &mut kept_sides {
+            // A key that already has a side belongs to the same clip, even if the contents of the file have changed.
+            renames.retain(|now, _| !kept.has_placed(now));
+            kept.rename(&renames);
+        }
+        let draft = self.draft_with(parent, kept_sides.as_ref(), &kept_counts)?;
+        Ok(Draft { renames, ..draft })
+    }
+
+    fn draft_with(
+        &self,
+        parent: impl Into<Option<Parent>>,
+        kept_sides: Option<&KeptSides>,
+        kept_counts: &BTreeMap<String, u64>,
+    ) -> Result<Draft<'j>, RunError> {
+        let parent = parent.into();
+        let Self {
+            job,
+            settings,
+            input,
+            ..
+        } = *self;
+        let kept_classes = match &parent {
+            Some(parent) if !settings.renumber => parent::kept_classes(parent, &job.recipe),
+            _ => ClassLists::new(),
+        };
+        let mut catalog =
+            input
+                .cleaned
+                .split(&job.recipe, &input.hashes, kept_sides, &kept_classes)?;
+        if let (Some(path), Some(given)) = (&job.sides, &input.given_sides)
+            && !catalog.clips.is_empty()
+            && !given.name_any_of(&catalog.clips, &input.hashes)
+        {
+            return Err(SidesError::Foreign { path: path.clone() }.into());
+        }
+
+        let mut laps = Laps::start();
+        let plan = Plan::new(job, settings, input, &catalog, kept_counts)?;
+        laps.end("plan");
+        catalog.wall_s.append(&mut laps.wall_s);
+
+        Ok(Draft {
+            parent,
+            renames: Renames::new(),
+            catalog,
+            plan,
+        })
+    }
+}
+
+impl DraftInputs<'_, '_> {
+    fn kept_sides(&self, parent: Option<&Parent>) -> Result<Option<KeptSides>, StoreError> {
+        if let Some(given) = &self.input.given_sides {
+            return Ok(Some(given.sides.clone()));
+        }
+        match parent {
+            Some(parent) if !self.settings.resplit => {
+                parent::kept_sides(self.store, parent, &self.job.recipe)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn kept_counts(&self, parent: Option<&Parent>) -> Result<BTreeMap<String, u64>, StoreError> {
+        let Some(parent) = parent else {
+            return Ok(BTreeMap::new());
+        };
+        match parent::shard_counts(self.store, parent) {
+            // Only old formats need a table for the counts. Without it, clips are distributed over shards as in a first
+            // version. The result is correct, but fewer files may be linked.
+            Err(StoreError::Needed { .. }) => Ok(BTreeMap::new()),
+            counts => counts,
+        }
+    }
+}
+
+impl<'j> Draft<'j> {
+    /// Drafts again, unless this draft was made for `parent`.
+    ///
+    /// # Errors
+    /// As [`DraftInputs::draft`].
+    pub(crate) fn renew(
+        &mut self,
+        inputs: &DraftInputs<'j, '_>,
+        parent: Option<Parent>,
+        known: &mut KnownInputs,
+    ) -> Result<(), RunError> {
+        let drafted_for = self.parent.as_ref().map(|parent| &parent.hash);
+        if drafted_for != parent.as_ref().map(|parent| &parent.hash) {
+            *self = inputs.draft(parent, known)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the draft's tracks with the known contents of their files, for comparison with an existing version.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub(crate) fn state(
+        &self,
+        known: &KnownInputs,
+        audio: &AudioIndex,
+    ) -> Result<State, ParquetError> {
+        let Some(tracks) = self.catalog.tables.get("tracks") else {
+            return Ok(State::default());
+        };
+
+        let mut inputs = HashMap::new();
+        for &row in &self.plan.shard_plan.planned {
+            let clip_key = &self.catalog.clips[row].clip_key;
+            let mut input = ParentInput {
+                bytes: audio.get(clip_key).map(|id| id.bytes),
+                ..ParentInput::default()
+            };
+
+            if let Some(seen) = known.get(clip_key) {
+                input.content.clone_from(&seen.content);
+                input.decode_key = seen.decode_key.clone().unwrap_or_default();
+            }
+            inputs.insert(clip_key.clone(), input);
+        }
+
+        State::of_plan(
+            tracks,
+            &self.plan.shard_plan.planned,
+            inputs,
+            self.plan.recipe,
+            self.plan.features.entries(),
+            &self.catalog.classes,
+        )
+    }
+
+    /// Returns the number of the version that the draft would become.
+    pub(crate) fn version(&self) -> u64 {
+        self.parent.as_ref().map_or(1, |parent| parent.version + 1)
+    }
+}

@@ -1,0 +1,150 @@
+//! Reads the inputs of a run: the index of the audio, and the cleaned rows. Nothing is written, and the store is not
+//! read.
+
+use std::sync::Arc;
+
+use wavemill_catalog as catalog;
+use wavemill_catalog::{AudioHashes, CatalogError, CleanedRows, FileAccount};
+use wavemill_runtime::course::{Course, Phase};
+use wavemill_runtime::settings::Settings;
+use wavemill_schemas::recipe::Dataset;
+use wavemill_source as source;
+use wavemill_source::{Media, Source};
+
+use super::known::KnownInputs;
+use crate::error::RunError;
+use crate::incremental::parent::{self, GivenSides};
+use crate::job::Job;
+use crate::threads::survey;
+
+/// The inputs of a run.
+pub(crate) struct Input {
+    /// The source of the clips' files.
+    pub source: Box<dyn Source>,
+    /// Rows without sides, because sides also depend on the latest version in the store.
+    pub cleaned: CleanedRows,
+    /// Shows which files below the audio root are used, and why the others are not.
+    pub files: FileAccount,
+    /// Audio hashes by which duplicates are found, if `split.group_duplicates` is set.
+    pub hashes: AudioHashes,
+    /// Sides to keep instead of the previous version's sides.
+    pub given_sides: Option<GivenSides>,
+    /// Known contents of files that had to be read to find duplicates.
+    pub known: KnownInputs,
+}
+
+impl Input {
+    /// Lists the audio, cleans the metadata, and finds duplicates if the recipe requires it.
+    ///
+    /// # Errors
+    /// [`RunError::Stopped`], and the errors of these steps.
+    pub(crate) fn open(
+        job: &Job,
+        settings: &Settings,
+        course: &Arc<Course>,
+    ) -> Result<Self, RunError> {
+        let given_sides = job.sides.as_deref().map(parent::read_sides).transpose()?;
+        // The audio is listed first, because cleaning may drop rows whose clip has no file.
+        let media = match job.recipe.catalog.dataset {
+            Dataset::Images => Media::Pictures,
+            Dataset::Fma | Dataset::Folders | Dataset::Table => Media::Audio,
+        };
+        let mut source = source::open(&job.audio, media, settings.allow_outside)?;
+        source.set_bytes_max(job.recipe.file_bytes_max());
+        let mut cleaned = clean(job, settings, &*source, course)?;
+        let files = cleaned.account_for(&*source, job.recipe.catalog.dataset);
+        cleaned.warn_of(&files);
+
+        let mut input = Self {
+            source,
+            cleaned,
+            files,
+            hashes: AudioHashes::new(),
+            given_sides,
+            known: KnownInputs::default(),
+        };
+        if job.recipe.split.group_duplicates {
+            input.find_duplicates(settings, course)?;
+        }
+        Ok(input)
+    }
+
+    /// Hashes the audio of every cleaned clip before sides are assigned, so that all copies of a recording are on the
+    /// same side. A clip that cannot be hashed is treated as a recording of its own; if it cannot be decoded either,
+    /// the run counts it as a reject.
+    fn find_duplicates(&mut self, settings: &Settings, course: &Course) -> Result<(), RunError> {
+        let keys = self.cleaned.clip_keys();
+        let contents = survey::read_files(keys, &*self.source, settings, course)?;
+        // If stopped, the pass leaves clips out, and copies of a recording could be assigned to different sides.
+        if course.is_stopped() {
+            return Err(RunError::Stopped {
+                phase: Phase::Hashing,
+            });
+        }
+
+        for (clip_key, content) in &contents {
+            if let Some(audio) = content.and_then(|file| file.facts.audio) {
+                self.hashes.insert(clip_key.clone(), audio);
+            }
+        }
+        self.known = KnownInputs::of(&contents, self.source.index());
+        Ok(())
+    }
+
+    /// # Errors
+    /// [`RunError::NoRows`], which names the step that dropped the last row.
+    pub(crate) fn require_rows(&self) -> Result<(), RunError> {
+        if !self.cleaned.is_empty() {
+            return Ok(());
+        }
+
+        let emptied = self.cleaned.steps().iter().find(|step| step.kept == 0);
+        let step = match emptied {
+            Some(step) => format!("cleaning step `{}`", step.step),
+            None => "reading the metadata".to_owned(),
+        };
+        Err(RunError::NoRows { step })
+    }
+
+    /// Returns the source. Rows that no catalog shares are dropped.
+    pub(crate) fn into_source(self) -> Box<dyn Source> {
+        self.source
+    }
+
+    /// Returns the size of a clip's file in bytes; `None` if there is no file.
+    pub(crate) fn audio_bytes(&self, clip_key: &str) -> Option<u64> {
+        self.source.index().get(clip_key).map(|id| id.bytes)
+    }
+}
+
+fn clean(
+    job: &Job,
+    settings: &Settings,
+    source: &dyn Source,
+    course: &Arc<Course>,
+) -> Result<CleanedRows, RunError> {
+    let cleaned = catalog::clean(
+        &job.recipe,
+        job.metadata.as_deref(),
+        source.index(),
+        settings.into(),
+        course,
+    );
+
+    // The catalog's error does not contain the phase in which it was stopped; the course does.
+    cleaned.map_err(|error| match error {
+        CatalogError::Stopped => RunError::Stopped {
+            phase: course.phase(),
+        },
+        CatalogError::NoAudio { rows, example, .. } => {
+            let hint = catalog::hint_of_file(&example, source);
+            CatalogError::NoAudio {
+                rows,
+                example,
+                hint,
+            }
+            .into()
+        }
+        error => error.into(),
+    })
+}

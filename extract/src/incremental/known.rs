@@ -1,0 +1,102 @@
+//! Contents of the inputs that are known before extraction: from earlier runs if the stamp of the file is unchanged,
+//! otherwise from reading the file. Stamps only save reads; they never affect results.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use wavemill_runtime::course::{Course, Phase};
+use wavemill_runtime::settings::Settings;
+use wavemill_source::{AudioIndex, InputSeen, Source};
+
+use crate::error::RunError;
+use crate::threads::survey::{self, FileContents};
+
+/// Inputs by `clip_key`, each with its current stamp.
+#[derive(Debug, Default)]
+pub(crate) struct KnownInputs {
+    by_clip: HashMap<String, InputSeen>,
+}
+
+impl KnownInputs {
+    /// Creates known inputs from the results of a pass over all files.
+    pub(crate) fn of(contents: &FileContents, audio: &AudioIndex) -> Self {
+        let mut known = Self::default();
+        known.learn(contents, audio);
+        known
+    }
+
+    /// Returns the contents of a clip's file; `None` if its current state has not been read.
+    pub(crate) fn get(&self, clip_key: &str) -> Option<&InputSeen> {
+        self.by_clip.get(clip_key)
+    }
+
+    /// Adds inputs whose stamp is unchanged. Returns the clips whose stamp differs: these must be read to find out
+    /// whether their contents changed.
+    pub(crate) fn recall(
+        &mut self,
+        seen: BTreeMap<String, InputSeen>,
+        audio: &AudioIndex,
+    ) -> BTreeSet<String> {
+        let mut doubtful = BTreeSet::new();
+        for (clip_key, seen) in seen {
+            if self.by_clip.contains_key(&clip_key) {
+                continue;
+            }
+
+            // Earlier formats did not record the decode key.
+            let id_today = audio.get(&clip_key).copied();
+            if seen.id == id_today && seen.decode_key.is_some() {
+                self.by_clip.insert(clip_key, seen);
+            } else {
+                doubtful.insert(clip_key);
+            }
+        }
+        doubtful
+    }
+
+    /// Reads the files of `clips` that are not known yet.
+    ///
+    /// # Errors
+    /// [`RunError::Extract`], [`RunError::Stopped`].
+    pub(crate) fn read<'c>(
+        &mut self,
+        clips: impl IntoIterator<Item = &'c str>,
+        source: &dyn Source,
+        settings: &Settings,
+        course: &Course,
+    ) -> Result<(), RunError> {
+        let clips = clips.into_iter();
+        let unknown: Vec<&str> = clips.filter(|key| self.get(key).is_none()).collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+
+        let phase = course.phase();
+        let contents = survey::read_files(unknown.iter().copied(), source, settings, course)?;
+        if course.is_stopped() {
+            return Err(RunError::Stopped {
+                phase: Phase::Hashing,
+            });
+        }
+        course.enter(phase, 0);
+
+        self.learn(&contents, source.index());
+        // A missing file is recorded as unreadable, so that it is not looked up again.
+        for key in unknown {
+            self.by_clip
+                .entry(key.to_owned())
+                .or_insert_with(|| InputSeen::unreadable(None));
+        }
+        Ok(())
+    }
+
+    fn learn(&mut self, contents: &FileContents, audio: &AudioIndex) {
+        for (clip_key, content) in contents {
+            let id = audio.get(clip_key).copied();
+            let seen = match content {
+                Some(file) => InputSeen::read(id, file.content, file.facts.decode),
+                None => InputSeen::unreadable(id),
+            };
+            self.by_clip.insert(clip_key.clone(), seen);
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Finds tracks whose side changed since the previous version. Models trained on that version must not be tested on
+//! such tracks.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use wavemill_catalog::SideMove;
+use wavemill_catalog::side_column;
+use wavemill_catalog::split::SIDES;
+use wavemill_store::{Store, StoreError};
+
+use super::draft::Draft;
+use crate::incremental::parent;
+
+/// Maximum number of moves that are listed individually, in addition to moves caused by merged groups.
+const EXAMPLES: usize = 20;
+
+/// Changes of planned tracks and their sides since the previous version.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SideChanges {
+    /// Number of tracks that are not in the previous version.
+    pub new: u64,
+    /// Number of tracks that are only in the previous version.
+    pub gone: u64,
+    /// Numbers of tracks that changed sides.
+    pub moved: Vec<MoveCount>,
+    /// The first of these tracks, ordered by key.
+    pub examples: Vec<SideMove>,
+    /// All tracks that left their side because their group was merged with a group of another side, ordered by key.
+    /// This includes tracks that are not in the previous version but whose artist had a side.
+    pub merged: Vec<SideMove>,
+}
+
+/// Number of tracks that moved from one side to another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MoveCount {
+    /// Side in the previous version.
+    pub from: String,
+    /// Current side.
+    pub to: String,
+    /// Number of tracks.
+    pub tracks: u64,
+}
+
+impl SideChanges {
+    /// Compares a draft with its parent; `None` if there is no parent, or sides are assigned to segments instead of
+    /// tracks.
+    ///
+    /// # Errors
+    /// [`StoreError::Needed`] if the parent's tracks cannot be read.
+    fn of(store: &Store, draft: &Draft<'_>) -> Result<Option<Self>, StoreError> {
+        // Under the rule `segment`, tracks have no side.
+        let has_sides = side_column(draft.plan.recipe.split.rule).is_some();
+        let Some(parent) = draft.parent.as_ref().filter(|_| has_sides) else {
+            return Ok(None);
+        };
+        let Some(mut before) = parent::sides_of_clips(store, parent)? else {
+            return Ok(None);
+        };
+
+        let mut changes = Self {
+            merged: draft.catalog.merges.clone(),
+            ..Self::default()
+        };
+        let mut by_sides: BTreeMap<(String, String), u64> = BTreeMap::new();
+        // Planned rows are ordered by key.
+        for &row in &draft.plan.shard_plan.planned {
+            let clip = &draft.catalog.clips[row];
+            let key_before = draft.renames.get(&clip.clip_key);
+            let key_before = key_before.unwrap_or(&clip.clip_key);
+            let Some(was) = before.remove(key_before) else {
+                changes.new += 1;
+                continue;
+            };
+            if was == clip.split {
+                continue;
+            }
+            *by_sides
+                .entry((was.clone(), clip.split.clone()))
+                .or_default() += 1;
+            if changes.examples.len() < EXAMPLES {
+                changes.examples.push(SideMove {
+                    clip_key: clip.clip_key.clone(),
+                    from: was,
+                    to: clip.split.clone(),
+                });
+            }
+        }
+
+        changes.gone = before.len() as u64;
+        for ((from, to), tracks) in by_sides {
+            changes.moved.push(MoveCount { from, to, tracks });
+        }
+        Ok(Some(changes))
+    }
+
+    /// Like [`SideChanges::of`], but adds a warning to the draft on failure, so that a damaged version can be created
+    /// again.
+    pub(crate) fn or_warning(store: &Store, draft: &mut Draft<'_>) -> Option<Self> {
+        match Self::of(store, draft) {
+            Ok(changes) => changes,
+            Err(error) => {
+                let why = match &error {
+                    // The error's own message asks for a copy of the file, which this run does not need.
+                    StoreError::Needed { path, .. } => {
+                        format!(
+                            "{} of the version before is lost or damaged",
+                            path.display()
+                        )
+                    }
+                    other => other.to_string(),
+                };
+
+                let warning = format!("which tracks changed sides cannot be told: {why}");
+                draft.catalog.warnings.push(warning);
+                None
+            }
+        }
+    }
+
+    /// Returns the number of tracks that changed sides.
+    pub fn n_moved(&self) -> u64 {
+        self.moved.iter().map(|count| count.tracks).sum()
+    }
+
+    /// Returns a warning if tracks moved between training and test, which makes test scores of models trained on the
+    /// previous version too good.
+    pub fn warning(&self) -> Option<String> {
+        let [training, _, test] = SIDES;
+        let to_test = self.n_between(training, test);
+        let to_training = self.n_between(test, training);
+        if to_test + to_training == 0 {
+            return None;
+        }
+        Some(format!(
+            "tracks that change sides between training and test: {} ({to_test} to test, {to_training} to training); a \
+             model of an earlier version must not be tested on this one",
+            to_test + to_training
+        ))
+    }
+
+    fn n_between(&self, from: &str, to: &str) -> u64 {
+        let mut counts = self.moved.iter();
+        let count = counts.find(|count| count.from == from && count.to == to);
+        count.map_or(0, |count| count.tracks)
+    }
+}

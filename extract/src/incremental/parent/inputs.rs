@@ -1,0 +1,80 @@
+//! State of the input files in the parent version.
+
+use std::collections::HashMap;
+
+use arrow::array::{Array, AsArray, StringViewArray};
+use arrow::datatypes::Int64Type;
+use wavemill_schemas::manifest::Manifest;
+use wavemill_store::{Store, StoreError};
+
+use super::table::{ParentTable, text_column};
+
+/// An input file of a version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ParentInput {
+    /// Size of the file; `None` if there was no file.
+    pub bytes: Option<u64>,
+    /// blake3 of the whole file in lower-case hex; empty if the file could not be read.
+    pub content: String,
+    /// Hash of everything that decoding read from the file; empty if this is unknown or nothing was read.
+    pub decode_key: String,
+}
+
+/// Reads the inputs of a version by `clip_key`. Formats 1 and 2 have no table of inputs; they are then read from the
+/// receipts, which contain no decode key.
+///
+/// # Errors
+/// [`StoreError::Io`], [`StoreError::Receipt`]. A damaged table is ignored.
+pub fn inputs(
+    store: &Store,
+    manifest: &Manifest,
+) -> Result<HashMap<String, ParentInput>, StoreError> {
+    if let Ok(inputs) = stored_inputs(store, manifest) {
+        return Ok(inputs);
+    }
+
+    let mut inputs = HashMap::new();
+    for (clip_key, seen) in store.seen(&manifest.plan_id)? {
+        let input = ParentInput {
+            bytes: seen.id.map(|id| id.bytes),
+            content: seen.content,
+            decode_key: seen.decode_key.unwrap_or_default(),
+        };
+        inputs.insert(clip_key, input);
+    }
+    Ok(inputs)
+}
+
+fn stored_inputs(
+    store: &Store,
+    manifest: &Manifest,
+) -> Result<HashMap<String, ParentInput>, StoreError> {
+    let table = ParentTable::open(store, manifest, "inputs")?;
+    let rows = table.read(&["clip_key", "bytes", "content_blake3", "decode_key"])?;
+    let clip_keys = text_column(&table, &rows, "clip_key")?;
+    let contents = text_column(&table, &rows, "content_blake3")?;
+    let decode_keys = text_column(&table, &rows, "decode_key")?;
+
+    let bytes = rows.column_by_name("bytes");
+    let bytes = bytes.and_then(|column| column.as_primitive_opt::<Int64Type>());
+
+    let mut inputs = HashMap::with_capacity(rows.num_rows());
+    for row in 0..rows.num_rows() {
+        let bytes = bytes.filter(|bytes| bytes.is_valid(row));
+        let input = ParentInput {
+            bytes: bytes.map(|bytes| bytes.value(row) as u64),
+            content: text_at(&contents, row),
+            decode_key: text_at(&decode_keys, row),
+        };
+        inputs.insert(text_at(&clip_keys, row), input);
+    }
+    Ok(inputs)
+}
+
+/// Returns an empty string for null.
+fn text_at(column: &StringViewArray, row: usize) -> String {
+    if column.is_null(row) {
+        return String::new();
+    }
+    column.value(row).to_owned()
+}

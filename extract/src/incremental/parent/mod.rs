@@ -1,0 +1,101 @@
+//! Reads the data that a new version keeps from the previous one, so that unchanged clips are neither moved nor
+//! reassigned.
+//!
+//! This module only reads and makes no decisions: a plan is a pure function of the results of these functions and the
+//! current rows.
+
+mod inputs;
+mod rejects;
+mod rows;
+mod sides;
+mod sides_file;
+mod table;
+
+use std::collections::{BTreeMap, HashMap};
+
+use wavemill_catalog::{ClassLists, side_column};
+use wavemill_schemas::recipe::Recipe;
+use wavemill_store::plan;
+use wavemill_store::{Parent, Store, StoreError};
+
+pub use self::inputs::{ParentInput, inputs};
+pub use self::rejects::rejects;
+pub use self::rows::files_of;
+pub(crate) use self::rows::{ClipRows, RowIndex, row_index};
+pub(crate) use self::sides::{has_sides, kept_sides};
+pub(crate) use self::sides_file::{GivenSides, read_sides};
+pub use self::table::text;
+pub(crate) use self::table::{column_types, read_table};
+
+use self::table::{ParentTable, text_column};
+
+/// Returns the number of shards into which the parent distributed the clips of each split. Formats 1 and 2 do not state
+/// it; it is then computed from the planned clips, which have one row each in `tracks`.
+///
+/// # Errors
+/// [`StoreError::Needed`].
+pub(crate) fn shard_counts(
+    store: &Store,
+    parent: &Parent,
+) -> Result<BTreeMap<String, u64>, StoreError> {
+    let manifest = &parent.manifest;
+    if !manifest.shards.is_empty() {
+        return Ok(manifest.shards.clone());
+    }
+
+    let tracks = ParentTable::open(store, &parent.manifest, "tracks")?;
+    // Under the rule `segment` there is no column of sides: sides follow from the key.
+    let side_column = side_column(manifest.recipe.split.rule).unwrap_or("clip_key");
+    let rows = tracks.read(&["clip_key", side_column])?;
+    let keys = text_column(&tracks, &rows, "clip_key")?;
+    let sides = text_column(&tracks, &rows, side_column)?;
+
+    // Neither column has nulls.
+    let clips = keys.iter().flatten().zip(sides.iter().flatten());
+    Ok(plan::first_shard_counts(clips, &manifest.recipe))
+}
+
+/// Returns the side of each of the parent's clips under the parent's own rule, by `clip_key`; `None` if sides are
+/// assigned to segments.
+///
+/// # Errors
+/// [`StoreError::Needed`].
+pub(crate) fn sides_of_clips(
+    store: &Store,
+    parent: &Parent,
+) -> Result<Option<HashMap<String, String>>, StoreError> {
+    let Some(column) = side_column(parent.manifest.recipe.split.rule) else {
+        return Ok(None);
+    };
+    let tracks = ParentTable::open(store, &parent.manifest, "tracks")?;
+    let rows = tracks.read(&["clip_key", column])?;
+    let keys = text_column(&tracks, &rows, "clip_key")?;
+    let sides = text_column(&tracks, &rows, column)?;
+
+    let mut by_clip = HashMap::with_capacity(rows.num_rows());
+    for (key, side) in keys.iter().flatten().zip(sides.iter().flatten()) {
+        by_clip.insert(key.to_owned(), side.to_owned());
+    }
+    Ok(Some(by_clip))
+}
+
+/// Returns the parent's class lists whose ids a new version with `recipe` keeps, by target: those that are derived from
+/// the labels of the same column.
+pub fn kept_classes(parent: &Parent, recipe: &Recipe) -> ClassLists {
+    let manifest = &parent.manifest;
+    let mut kept = ClassLists::new();
+    for target in recipe.targets.iter().filter(|t| t.classes.is_none()) {
+        let mut were = manifest.recipe.targets.iter();
+        let was = were.find(|was| was.name == target.name);
+        let entry = manifest.targets.iter().find(|e| e.name == target.name);
+        if let (Some(was), Some(entry)) = (was, entry)
+            && was.column == target.column
+        {
+            kept.insert(target.name.clone(), entry.classes.clone());
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests;

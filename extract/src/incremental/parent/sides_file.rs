@@ -1,0 +1,273 @@
+//! Reads the sides of another store from a file (`--sides`): its table `sides` in Parquet, or the same table as CSV, as
+//! `wavemill sql` writes it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::Path;
+
+use arrow::array::{Array, StringViewArray};
+use arrow::record_batch::RecordBatch;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use wavemill_catalog::split::{
+    GROUP_KINDS, GroupSides, KeptRule, KeptSides, SIDES, artist_group, recording_group, track_group,
+};
+use wavemill_catalog::{AudioHashes, ClipRow};
+use wavemill_schemas::canonical;
+
+use super::table::{guarded, text};
+use crate::error::{Place, SidesError};
+
+/// The first bytes of every Parquet file.
+const PARQUET_MAGIC: &[u8; 4] = b"PAR1";
+
+const RULES: [KeptRule; 2] = [KeptRule::Artist, KeptRule::Stratified];
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Line(line) => write!(f, "line {line}"),
+            Self::Row(row) => write!(f, "row {row}"),
+        }
+    }
+}
+
+/// Sides read from a file.
+#[derive(Clone, Debug)]
+pub(crate) struct GivenSides {
+    /// The sides, which are kept like those of an earlier version.
+    pub sides: KeptSides,
+    /// Hash of the content. Does not depend on the format of the file or the order of its rows.
+    pub id: String,
+}
+
+impl GivenSides {
+    /// Reports whether a side is given to a track, an artist or a recording of `clips`.
+    pub(crate) fn name_any_of(&self, clips: &[ClipRow], hashes: &AudioHashes) -> bool {
+        let is_given = |group: &str| {
+            let mut rules = RULES.iter();
+            rules.any(|rule| self.sides.by(*rule).side(group).is_some())
+        };
+        clips.iter().any(|clip| {
+            let artist = clip.artist_id.map(artist_group);
+            let hash = hashes.get(&clip.clip_key);
+            let recording = hash.map(|hash| recording_group(&hash.to_hex()));
+            let groups = [Some(track_group(&clip.clip_key)), artist, recording];
+            groups.iter().flatten().any(|group| is_given(group))
+        })
+    }
+}
+
+/// Reads a file of sides. Without a column `rule`, each row applies to both rules.
+///
+/// # Errors
+/// [`SidesError`].
+pub(crate) fn read_sides(path: &Path) -> Result<GivenSides, SidesError> {
+    let mut rows = Rows {
+        path,
+        sides: [Vec::new(), Vec::new()],
+        places: HashMap::new(),
+    };
+    let file = rows.open()?;
+    match file {
+        OpenFile::Parquet(file) => rows.read_parquet(file)?,
+        OpenFile::Csv(file) => rows.read_csv(file)?,
+    }
+    if rows.places.is_empty() {
+        return Err(SidesError::Empty {
+            path: path.to_owned(),
+        });
+    }
+
+    let [artist, stratified] = rows.sides.map(GroupSides::new);
+    let all: [Vec<_>; 2] = [artist.iter().collect(), stratified.iter().collect()];
+    Ok(GivenSides {
+        id: canonical::id(&all)?,
+        sides: KeptSides { artist, stratified },
+    })
+}
+
+enum OpenFile {
+    Parquet(File),
+    Csv(File),
+}
+
+/// Rows of a file that were read so far.
+struct Rows<'p> {
+    path: &'p Path,
+    /// Sides of groups, in the order of [`RULES`].
+    sides: [Vec<(Box<str>, usize)>; 2],
+    /// Position of each group, by rule.
+    places: HashMap<(usize, Box<str>), Place>,
+}
+
+impl Rows<'_> {
+    fn open(&self) -> Result<OpenFile, SidesError> {
+        let open = || {
+            let mut file = File::open(self.path)?;
+            let mut magic = Vec::new();
+            Read::by_ref(&mut file).take(4).read_to_end(&mut magic)?;
+            file.rewind()?;
+            Ok(if magic == PARQUET_MAGIC {
+                OpenFile::Parquet(file)
+            } else {
+                OpenFile::Csv(file)
+            })
+        };
+        open().map_err(|source| SidesError::Read {
+            path: self.path.to_owned(),
+            source,
+        })
+    }
+
+    fn read_csv(&mut self, file: File) -> Result<(), SidesError> {
+        let path = self.path;
+        let failed = |source| SidesError::Csv {
+            path: path.to_owned(),
+            source,
+        };
+        let mut reader = csv::Reader::from_reader(file);
+        let header = reader.headers().map_err(failed)?;
+        let column = |name: &'static str| {
+            let mut found = header
+                .iter()
+                .enumerate()
+                .filter(|(_, column)| *column == name);
+            match (found.next(), found.next()) {
+                (Some(_), Some(_)) => Err(SidesError::Repeated {
+                    path: path.to_owned(),
+                    column: name,
+                }),
+                (first, _) => Ok(first.map(|(place, _)| place)),
+            }
+        };
+        let rule = column("rule")?;
+        let group = column("group")?.ok_or_else(|| self.no_column("group"))?;
+        let side = column("side")?.ok_or_else(|| self.no_column("side"))?;
+
+        for record in reader.into_records() {
+            let record = record.map_err(failed)?;
+            let place = Place::Line(record.position().map_or(0, csv::Position::line));
+            // The reader refuses records of another length than the header's.
+            let cell = |column: usize| record.get(column).unwrap_or_default();
+            self.add(place, rule.map(cell), cell(group), cell(side))?;
+        }
+        Ok(())
+    }
+
+    fn read_parquet(&mut self, file: File) -> Result<(), SidesError> {
+        let path = self.path;
+        let failed = |source| SidesError::Parquet {
+            path: path.to_owned(),
+            source,
+        };
+        let batches = guarded(|| {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(file)?.build()?;
+            Ok(reader.collect::<Result<Vec<RecordBatch>, _>>()?)
+        });
+
+        let mut n_rows = 0;
+        for batch in batches.map_err(failed)? {
+            let group = self.column(&batch, "group")?;
+            let side = self.column(&batch, "side")?;
+            let rule = match batch.column_by_name("rule") {
+                Some(_) => Some(self.column(&batch, "rule")?),
+                None => None,
+            };
+
+            for row in 0..batch.num_rows() {
+                n_rows += 1;
+                let rule = rule.as_ref().map(|rule| value(rule, row));
+                let (group, side) = (value(&group, row), value(&side, row));
+                self.add(Place::Row(n_rows), rule, group, side)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn column(
+        &self,
+        batch: &RecordBatch,
+        name: &'static str,
+    ) -> Result<StringViewArray, SidesError> {
+        if batch.column_by_name(name).is_none() {
+            return Err(self.no_column(name));
+        }
+        text(batch, name).map_err(|source| SidesError::Parquet {
+            path: self.path.to_owned(),
+            source,
+        })
+    }
+
+    fn no_column(&self, column: &'static str) -> SidesError {
+        SidesError::Column {
+            path: self.path.to_owned(),
+            column,
+        }
+    }
+
+    /// Checks and adds a row. `rule` is `None` if the file has no such column.
+    fn add(
+        &mut self,
+        place: Place,
+        rule: Option<&str>,
+        group: &str,
+        side: &str,
+    ) -> Result<(), SidesError> {
+        let Some(side_number) = SIDES.iter().position(|known| *known == side) else {
+            let words = format!(
+                "`{side}` is not a side: change it to {}, or remove the row",
+                SIDES.join(", ")
+            );
+            return Err(self.wrong(place, words));
+        };
+        if !GROUP_KINDS.iter().any(|kind| group.starts_with(kind)) {
+            let words = format!(
+                "`{group}` is not a group: groups begin with {}, as in the table `sides` of a store",
+                GROUP_KINDS.join(", ")
+            );
+            return Err(self.wrong(place, words));
+        }
+
+        let named = RULES.iter().position(|known| Some(known.name()) == rule);
+        let rules = match (rule, named) {
+            (None, _) => 0..RULES.len(),
+            (Some(_), Some(named)) => named..named + 1,
+            (Some(rule), None) => {
+                let words = format!(
+                    "`{rule}` is not a rule that keeps sides: change it to {}, or remove the row",
+                    RULES.map(KeptRule::name).join(" or ")
+                );
+                return Err(self.wrong(place, words));
+            }
+        };
+        for rule in rules {
+            if let Some(first) = self.places.insert((rule, group.into()), place) {
+                let words = format!(
+                    "group `{group}` of the rule `{}` already occurs in {first}: remove one of the two",
+                    RULES[rule].name()
+                );
+                return Err(self.wrong(place, words));
+            }
+            self.sides[rule].push((group.into(), side_number));
+        }
+        Ok(())
+    }
+
+    fn wrong(&self, place: Place, problem: String) -> SidesError {
+        SidesError::Row {
+            path: self.path.to_owned(),
+            place,
+            problem,
+        }
+    }
+}
+
+/// Returns an empty text for null.
+fn value(column: &StringViewArray, row: usize) -> &str {
+    if column.is_null(row) {
+        return "";
+    }
+    column.value(row)
+}

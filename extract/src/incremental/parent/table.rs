@@ -1,0 +1,159 @@
+//! Reads columns of the parent's metadata tables.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::PathBuf;
+
+use arrow::array::{AsArray, RecordBatch, RecordBatchReader, StringViewArray};
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::DataType;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
+use wavemill_runtime::panics;
+use wavemill_schemas::manifest::Manifest;
+use wavemill_store::durable::leads_nowhere;
+use wavemill_store::{Store, StoreError};
+
+/// A table whose content matches the manifest.
+#[derive(Debug)]
+pub(super) struct ParentTable {
+    path: PathBuf,
+}
+
+impl ParentTable {
+    /// Compares the table's file with its blake3 hash: a wrong value read here would silently move clips.
+    ///
+    /// # Errors
+    /// [`StoreError::Needed`], [`StoreError::Outside`].
+    pub(super) fn open(store: &Store, manifest: &Manifest, name: &str) -> Result<Self, StoreError> {
+        let Some(entry) = manifest.files_of(name).next() else {
+            return Err(StoreError::Needed {
+                path: store.data(&manifest.plan_id).join(name),
+                source: general("the manifest does not list it"),
+            });
+        };
+
+        match store.sound_file(entry)? {
+            Some(path) => Ok(Self { path }),
+            None => Err(unsound(store.locate(&entry.path)?)),
+        }
+    }
+
+    /// Returns the names of all columns, each with its type as Arrow names it.
+    ///
+    /// # Errors
+    /// [`StoreError::Needed`].
+    fn column_types(&self) -> Result<BTreeMap<String, String>, StoreError> {
+        let reader = guarded(|| ParquetRecordBatchReaderBuilder::try_new(File::open(&self.path)?));
+        let reader = reader.map_err(|source| self.needed(source))?;
+        let fields = reader.schema().fields().iter();
+        let types = fields.map(|field| (field.name().clone(), field.data_type().to_string()));
+        Ok(types.collect())
+    }
+
+    /// Reads all rows, with those of the columns `names` that the table has.
+    ///
+    /// # Errors
+    /// [`StoreError::Needed`].
+    pub(super) fn read(&self, names: &[&str]) -> Result<RecordBatch, StoreError> {
+        guarded(|| self.columns(names)).map_err(|source| self.needed(source))
+    }
+
+    fn columns(&self, names: &[&str]) -> Result<RecordBatch, ParquetError> {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&self.path)?)?;
+        let mask = ProjectionMask::columns(reader.parquet_schema(), names.iter().copied());
+        let reader = reader.with_projection(mask).build()?;
+
+        let schema = reader.schema();
+        let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>()?;
+        Ok(concat_batches(&schema, &batches)?)
+    }
+
+    /// Returns the error for a fault of this table.
+    pub(super) fn needed(&self, source: ParquetError) -> StoreError {
+        StoreError::Needed {
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+/// Returns the error for a file that is not sound: the system refuses to open it, or its content differs.
+fn unsound(path: PathBuf) -> StoreError {
+    match File::open(&path) {
+        Err(error) if !leads_nowhere(&error) => StoreError::io_at(&path, "open")(error),
+        _ => StoreError::Needed {
+            path,
+            source: general("its content differs from the committed one"),
+        },
+    }
+}
+
+/// Reads columns of a version's table and converts all rows with `read`.
+///
+/// # Errors
+/// [`StoreError::Needed`].
+pub(crate) fn read_table<T>(
+    store: &Store,
+    manifest: &Manifest,
+    name: &str,
+    columns: &[&str],
+    read: impl FnOnce(&RecordBatch) -> Result<T, ParquetError>,
+) -> Result<T, StoreError> {
+    let table = ParentTable::open(store, manifest, name)?;
+    let rows = table.read(columns)?;
+    read(&rows).map_err(|source| table.needed(source))
+}
+
+/// Reads the names of all columns of a version's table, each with its type as Arrow names it.
+///
+/// # Errors
+/// [`StoreError::Needed`].
+pub(crate) fn column_types(
+    store: &Store,
+    manifest: &Manifest,
+    name: &str,
+) -> Result<BTreeMap<String, String>, StoreError> {
+    ParentTable::open(store, manifest, name)?.column_types()
+}
+
+/// Returns a text column of `rows`, which were read from `table`.
+///
+/// # Errors
+/// [`StoreError::Needed`] if the table has no such column, or the column does not contain text.
+pub(super) fn text_column(
+    table: &ParentTable,
+    rows: &RecordBatch,
+    name: &str,
+) -> Result<StringViewArray, StoreError> {
+    text(rows, name).map_err(|source| table.needed(source))
+}
+
+/// Returns a column of `rows` as text, for any text type.
+///
+/// # Errors
+/// [`ParquetError`] if there is no such column, or it does not contain text.
+pub fn text(rows: &RecordBatch, name: &str) -> Result<StringViewArray, ParquetError> {
+    let Some(column) = rows.column_by_name(name) else {
+        return Err(general(&format!("it has no column {name}")));
+    };
+    let text = cast(column, &DataType::Utf8View)?;
+    Ok(text.as_string_view().clone())
+}
+
+/// Runs a Parquet reader and converts a panic to an error: some readers rely on numbers in a footer without checking
+/// them.
+///
+/// # Errors
+/// Those of `read`.
+pub(super) fn guarded<T>(
+    read: impl FnOnce() -> Result<T, ParquetError>,
+) -> Result<T, ParquetError> {
+    panics::caught(read)
+        .unwrap_or_else(|panic| Err(general(&format!("its reader panicked: {}", panic.message))))
+}
+
+pub(super) fn general(problem: &str) -> ParquetError {
+    ParquetError::General(problem.to_owned())
+}

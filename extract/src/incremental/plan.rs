@@ -1,0 +1,169 @@
+//! The plan of a run: everything that identifies the version to be created.
+
+use std::collections::BTreeMap;
+
+use wavemill_catalog as catalog;
+use wavemill_catalog::{Catalog, ClipRow};
+use wavemill_decode::pictures;
+use wavemill_runtime::settings::Settings;
+use wavemill_schemas::canonical;
+use wavemill_schemas::manifest::{Engine, Identity, TargetEntry};
+use wavemill_schemas::recipe::{Dataset, Recipe};
+use wavemill_store::VersionInputs;
+use wavemill_store::plan::{self, ShardPlan, engine};
+use wavemill_store::shards::KeyInputs;
+
+use super::input::Input;
+use crate::error::RunError;
+use crate::features::FeaturePlan;
+use crate::job::Job;
+use crate::threads::Limits;
+
+/// The plan of a run.
+pub(crate) struct Plan<'a> {
+    pub recipe: &'a Recipe,
+    /// Assignment of clips to shards.
+    pub shard_plan: ShardPlan,
+    /// The features to compute for each clip.
+    pub features: FeaturePlan,
+    /// The targets with their classes, without counts: these come from the receipts.
+    pub targets: Vec<TargetEntry>,
+    /// The engine that computes the features.
+    pub engine: Engine,
+    /// The identity without the parent, which the store fills in.
+    pub identity: Identity,
+    /// Number of rows that were dropped because their clip has no file.
+    clips_absent: u64,
+}
+
+impl<'a> Plan<'a> {
+    /// Plans a job. `catalog` contains the rows, which were made from `input`; `kept_counts` contains the number of
+    /// shards of each side in the previous version.
+    ///
+    /// # Errors
+    /// [`RunError::Feature`]; [`RunError::Catalog`] if the metadata files cannot be read again.
+    pub(crate) fn new(
+        job: &'a Job,
+        settings: &Settings,
+        input: &Input,
+        catalog: &Catalog,
+        kept_counts: &BTreeMap<String, u64>,
+    ) -> Result<Self, RunError> {
+        let shard_plan = plan::shards(&catalog.clips, &job.recipe, settings.limit, kept_counts);
+        let features = FeaturePlan::new(&job.recipe, settings)?;
+        let decoder = match job.recipe.catalog.dataset {
+            Dataset::Images => pictures::NAME,
+            Dataset::Fma | Dataset::Folders | Dataset::Table => wavemill_decode::NAME,
+        };
+        let engine = engine::current(settings, decoder);
+        let identity = identity(job, settings.limit, input, catalog, &shard_plan, &engine)?;
+
+        Ok(Self {
+            recipe: &job.recipe,
+            shard_plan,
+            features,
+            targets: targets(&job.recipe, catalog),
+            engine,
+            identity,
+            clips_absent: catalog.clips_absent(),
+        })
+    }
+
+    /// Returns the limits of the run.
+    ///
+    /// # Errors
+    /// [`RunError::Extract`] if the memory limit is too small.
+    pub(crate) fn limits(&self, settings: &Settings) -> Result<Limits, RunError> {
+        let planned = self.shard_plan.planned.len() as u64;
+        let row_group_rows = self.recipe.shards.row_group_rows;
+        Ok(Limits::new(
+            settings,
+            planned,
+            row_group_rows,
+            &self.features,
+        )?)
+    }
+
+    /// Returns the inputs from which the keys of the files of `features` are computed.
+    pub(crate) fn key_inputs<'c>(
+        &'c self,
+        clips: &'c [ClipRow],
+        features: &'c FeaturePlan,
+    ) -> KeyInputs<'c> {
+        KeyInputs {
+            clips,
+            recipe: self.recipe,
+            features: features.entries(),
+            targets: &self.targets,
+            engine: &self.engine,
+        }
+    }
+
+    /// Returns an id of the set of all features of the plan.
+    ///
+    /// # Errors
+    /// None in practice.
+    pub(crate) fn features_id(&self) -> Result<String, RunError> {
+        Ok(canonical::id(&self.features.entries())?)
+    }
+
+    /// Returns the inputs that the store compares with the latest version to explain a refusal.
+    pub(crate) fn version_inputs(&self, settings: &Settings) -> VersionInputs<'_> {
+        VersionInputs {
+            recipe: self.recipe,
+            engine: &self.engine,
+            clips_absent: self.clips_absent,
+            resplit: settings.resplit,
+            targets: &self.targets,
+        }
+    }
+}
+
+fn targets(recipe: &Recipe, catalog: &Catalog) -> Vec<TargetEntry> {
+    let mut entries = Vec::with_capacity(recipe.targets.len());
+    for target in &recipe.targets {
+        let classes = catalog.classes.get(&target.name).cloned();
+        entries.push(TargetEntry {
+            name: target.name.clone(),
+            classes: classes.unwrap_or_default(),
+            counts: BTreeMap::new(),
+        });
+    }
+    entries
+}
+
+fn identity(
+    job: &Job,
+    limit: Option<u64>,
+    input: &Input,
+    catalog: &Catalog,
+    shard_plan: &ShardPlan,
+    engine: &Engine,
+) -> Result<Identity, RunError> {
+    let metadata = catalog::fingerprints(job.recipe.catalog.dataset, job.metadata.as_deref())?;
+
+    // Only sizes, without stamps: a modification time differs between machines.
+    let mut inputs = Vec::with_capacity(shard_plan.planned.len());
+    for &row in &shard_plan.planned {
+        let clip_key = &catalog.clips[row].clip_key;
+        inputs.push((clip_key, input.audio_bytes(clip_key)));
+    }
+
+    // Class ids are not a column of the rows. If they are numbered as in a first version, they follow from the rows.
+    let rows_hash = catalog.rows_hash()?;
+    let is_first_numbering = catalog.classes == *input.cleaned.classes();
+    // The metadata files are included because some tables, such as `raw_*`, contain data that the cleaned rows do not.
+    Ok(Identity {
+        recipe: canonical::id(&job.recipe)?,
+        rows: if is_first_numbering {
+            canonical::id(&(rows_hash, metadata))?
+        } else {
+            canonical::id(&(rows_hash, metadata, &catalog.classes))?
+        },
+        inputs: canonical::id(&inputs)?,
+        engine: canonical::id(engine)?,
+        limit,
+        sides: input.given_sides.as_ref().map(|given| given.id.clone()),
+        parent: None,
+    })
+}

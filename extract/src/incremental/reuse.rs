@@ -1,0 +1,282 @@
+//! Determines which files of a plan exist already and which remain to be written.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wavemill_catalog::ClipRow;
+use wavemill_runtime::course::Course;
+use wavemill_runtime::settings::Settings;
+use wavemill_schemas::manifest::{Manifest, Receipt};
+use wavemill_schemas::reject::{Reason, Stage};
+use wavemill_source::{InputSeen, Source};
+use wavemill_store::plan::{Shard, ShardPlan};
+use wavemill_store::shards::{FinishedShards, KeyInputs, ShardTask};
+use wavemill_store::{Parent, Receipts, Store, StoreError};
+
+use super::known::KnownInputs;
+use super::plan::Plan;
+use crate::error::RunError;
+use crate::incremental::parent;
+use crate::threads::ExtractError;
+
+/// The results that earlier runs have left in the store.
+pub(crate) struct EarlierRuns<'a> {
+    store: &'a Store,
+    plan_id: &'a str,
+    /// Receipts of an interrupted run of this plan.
+    own: Receipts,
+    /// Receipts of all other plans, by key.
+    others: BTreeMap<String, Vec<Receipt>>,
+    /// All plans of the store: first this plan, then the parent's plan.
+    plans: Vec<String>,
+    parent: Option<&'a Manifest>,
+    /// Counts only files whose rows were all computed by this plan.
+    recompute: bool,
+    /// True for a preview: no file is linked, and none is read to check for damage.
+    only_looks: bool,
+}
+
+impl<'a> EarlierRuns<'a> {
+    /// Reads the store's receipts. `parent` is the latest version.
+    ///
+    /// # Errors
+    /// [`RunError::Store`].
+    pub(crate) fn new(
+        store: &'a Store,
+        plan_id: &'a str,
+        parent: Option<&'a Parent>,
+        settings: &Settings,
+    ) -> Result<Self, RunError> {
+        let manifest = parent.map(|parent| &parent.manifest);
+        let parent = manifest.map(|manifest| manifest.plan_id.as_str());
+        let recompute = settings.recompute;
+        let mut plans: Vec<String> = store.begun()?.into_iter().map(|(id, _)| id).collect();
+        plans.sort_by_key(|id| (id != plan_id, Some(id.as_str()) != parent));
+
+        let mut others: BTreeMap<String, Vec<Receipt>> = BTreeMap::new();
+        for other in plans.iter().filter(|id| *id != plan_id && !recompute) {
+            for receipt in store.receipts(other)?.into_values() {
+                // One of several equal files is enough. Files of one key differ if another feature rejected clips.
+                let of_key = others.entry(receipt.key.clone()).or_default();
+                if of_key
+                    .iter()
+                    .all(|one| one.file.blake3 != receipt.file.blake3)
+                {
+                    of_key.push(receipt);
+                }
+            }
+        }
+        Ok(Self {
+            store,
+            plan_id,
+            own: store.receipts(plan_id)?,
+            others,
+            plans,
+            parent: manifest,
+            recompute,
+            only_looks: false,
+        })
+    }
+
+    /// Switches to the mode for previews: no file is linked, and existing files are assumed to be intact.
+    pub(crate) fn only_looking(self) -> Self {
+        Self {
+            only_looks: true,
+            ..self
+        }
+    }
+
+    /// Adds the contents of the planned inputs to `known`. Contents seen by earlier runs are reused if the stamp of the
+    /// file is unchanged; otherwise the file is read.
+    ///
+    /// # Errors
+    /// [`RunError::Store`], [`RunError::Extract`], [`RunError::Stopped`].
+    pub(crate) fn look_at_inputs(
+        &self,
+        known: &mut KnownInputs,
+        plan: &Plan<'_>,
+        clips: &[ClipRow],
+        source: &dyn Source,
+        settings: &Settings,
+        course: &Course,
+    ) -> Result<(), RunError> {
+        let mut doubtful = BTreeSet::new();
+        for plan_id in &self.plans {
+            let seen = self.store.seen(plan_id)?;
+            doubtful.append(&mut known.recall(seen, source.index()));
+        }
+        // A store that was copied without its receipts still contains the hashes of its inputs in a table.
+        if let Some(manifest) = self.parent {
+            doubtful.extend(parent::inputs(self.store, manifest)?.into_keys());
+        }
+
+        let planned = plan.shard_plan.planned.iter();
+        let planned = planned.map(|&row| clips[row].clip_key.as_str());
+        let changed = planned.filter(|clip_key| doubtful.contains(*clip_key));
+        known.read(changed, source, settings, course)
+    }
+
+    /// Finds the files that need no work: files finished by an interrupted run of this plan, and files that can be
+    /// linked from another plan.
+    ///
+    /// # Errors
+    /// [`RunError::Store`], [`ExtractError::Interrupted`].
+    pub(crate) fn finished(
+        mut self,
+        plan: &Plan<'_>,
+        clips: &[ClipRow],
+        known: &KnownInputs,
+        course: &Course,
+    ) -> Result<FinishedShards, RunError> {
+        let shard_plan = &plan.shard_plan;
+        let keys = plan.key_inputs(clips, &plan.features);
+        let features_id = plan.features_id()?;
+        let mut finished = FinishedShards::new(shard_plan.shards.len(), keys.features.len());
+        for (place, shard) in shard_plan.shards.iter().enumerate() {
+            // Checked before each shard, because the shard's files are read to compare their hashes.
+            if course.is_stopped() {
+                return Err(ExtractError::Interrupted {
+                    done: finished.n_done(),
+                    total: finished.n_total(),
+                }
+                .into());
+            }
+
+            // A shard without keys has an input that has not been read yet, so the shard is new.
+            let Some(keys_of_shard) = keys.keys(shard, |clip_key| known.get(clip_key))? else {
+                continue;
+            };
+            let inputs = inputs_of(shard, &keys, known);
+            let features = keys.features.iter().zip(keys_of_shard).enumerate();
+            for (feature, (entry, key)) in features {
+                let file = (entry.name.clone(), shard.label());
+                if let Some(receipt) = self.receipt(shard, file, &key, &features_id, &inputs)? {
+                    finished.put(place, feature, receipt);
+                }
+            }
+            if finished.of_shard(place).iter().any(Option::is_some) {
+                finished.inputs.extend(inputs);
+            }
+        }
+        Ok(finished)
+    }
+
+    /// Finds the receipt of an existing file. `file` contains the feature and the label of the shard.
+    fn receipt(
+        &mut self,
+        shard: &Shard,
+        file: (String, String),
+        key: &str,
+        features_id: &str,
+        inputs: &BTreeMap<String, InputSeen>,
+    ) -> Result<Option<Receipt>, StoreError> {
+        // Receipts are looked up by shard. The clips of the shard may have changed since, so the key must be equal too.
+        let own = self.own.remove(&file).filter(|own| own.key == key);
+        let own = own.filter(|own| own.is_computed || !self.recompute);
+        // A panic may not recur, and a resumed run must give the same result as an uninterrupted one.
+        let own = own.filter(|own| !has_panic(own));
+        if let Some(own) = own
+            && self.is_there(&own)?
+        {
+            return Ok(Some(own));
+        }
+
+        let mut theirs: Vec<&Receipt> = self.others.get(key).into_iter().flatten().collect();
+        theirs.retain(|theirs| rejects_hold(theirs, features_id));
+        // Prefer a receipt written by a plan with the same set of features: all of them rejected the same clips.
+        theirs.sort_by_key(|theirs| theirs.features != features_id);
+        let mut sound = None;
+        for theirs in theirs {
+            if self.is_there(theirs)? {
+                sound = Some(theirs);
+                break;
+            }
+        }
+        // If the file of the other plan is damaged or missing, this plan writes it again.
+        let Some(theirs) = sound else {
+            return Ok(None);
+        };
+
+        if self.only_looks {
+            return Ok(Some(theirs.clone()));
+        }
+
+        // The order is the same as for a computed file: first the file, then the contents of its inputs, then the
+        // receipt that refers to both. The stamps are the current ones, so the next run need not read files that were
+        // copied or touched.
+        let label = file.1;
+        let mut receipt = self.store.link(theirs, self.plan_id, shard)?;
+        receipt.is_computed = false;
+        self.store.write_seen(self.plan_id, &label, inputs)?;
+        self.store.write_receipt(self.plan_id, &label, &receipt)?;
+        Ok(Some(receipt))
+    }
+
+    fn is_there(&self, receipt: &Receipt) -> Result<bool, StoreError> {
+        Ok(self.only_looks || self.store.holds(receipt)?)
+    }
+}
+
+fn has_panic(receipt: &Receipt) -> bool {
+    let mut rejects = receipt.rejects.iter();
+    rejects.any(|reject| reject.reason == Reason::WorkerPanic)
+}
+
+/// Reports whether the rejects in another plan's receipt also apply to this plan. Rejects of the stage `features`
+/// depend on all features of a plan, and a panic may not recur.
+fn rejects_hold(receipt: &Receipt, features_id: &str) -> bool {
+    let mut rejects = receipt.rejects.iter();
+    let is_of_features = rejects.any(|reject| reject.stage == Stage::Features);
+    !has_panic(receipt) && (!is_of_features || receipt.features == features_id)
+}
+
+/// Returns the known contents of a shard's inputs.
+fn inputs_of(
+    shard: &Shard,
+    keys: &KeyInputs<'_>,
+    known: &KnownInputs,
+) -> BTreeMap<String, InputSeen> {
+    let mut inputs = BTreeMap::new();
+    for &row in &shard.members {
+        let clip_key = &keys.clips[row].clip_key;
+        if let Some(seen) = known.get(clip_key) {
+            inputs.insert(clip_key.clone(), seen.clone());
+        }
+    }
+    inputs
+}
+
+/// Shards to be written for the same features, in plan order.
+pub(crate) struct Pass<'a> {
+    /// Indices of the features in the recipe.
+    pub features: Vec<usize>,
+    pub todo: Vec<ShardTask<'a>>,
+}
+
+/// Groups the remaining shards into passes. Missing features of a shard are written together because they share the
+/// decoded samples and the spectrum. Features whose rows the parent has (`is_kept`, by feature) form a separate pass:
+/// for an unchanged clip, either all features of a pass are copied or none.
+pub(crate) fn passes<'a>(
+    shard_plan: &'a ShardPlan,
+    finished: &FinishedShards,
+    is_kept: &[bool],
+) -> Vec<Pass<'a>> {
+    let mut by_features: BTreeMap<Vec<usize>, Vec<ShardTask<'a>>> = BTreeMap::new();
+    for (place, shard) in shard_plan.shards.iter().enumerate() {
+        let receipts = finished.of_shard(place).iter().enumerate();
+        let missing = receipts.filter(|(_, receipt)| receipt.is_none());
+        let missing = missing.map(|(feature, _)| feature);
+        let (kept, fresh): (Vec<usize>, Vec<usize>) = missing.partition(|&n| is_kept[n]);
+        for features in [kept, fresh] {
+            if !features.is_empty() {
+                let todo = by_features.entry(features).or_default();
+                todo.push(ShardTask { place, shard });
+            }
+        }
+    }
+
+    let mut passes = Vec::with_capacity(by_features.len());
+    for (features, todo) in by_features {
+        passes.push(Pass { features, todo });
+    }
+    passes
+}

@@ -1,0 +1,305 @@
+//! Selects the rows that a pass copies from the parent: rows of unchanged inputs and of unchanged features.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use wavemill_catalog::ClipRow;
+use wavemill_runtime::settings::Settings;
+use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
+use wavemill_schemas::reject::Reject;
+use wavemill_source::InputSeen;
+use wavemill_store::plan::engine;
+use wavemill_store::plan::segments::variants_on;
+use wavemill_store::shards::{TakenClip, TakenRows};
+use wavemill_store::{Parent, Store, StoreError};
+
+use super::known::KnownInputs;
+use super::plan::Plan;
+use super::renames::Renames;
+use super::reuse::Pass;
+use crate::error::RunError;
+use crate::features::FeaturePlan;
+use crate::incremental::parent::{self, ClipRows, ParentInput, RowIndex};
+
+/// Returns, for each feature of the plan, the parent's entry if its stored values can be copied.
+///
+/// Values are equal if both the `feature_id` and the engine are equal.
+pub(crate) fn kept_features<'p>(
+    parent: Option<&'p Parent>,
+    plan: &Plan<'_>,
+    settings: &Settings,
+) -> Vec<Option<&'p FeatureEntry>> {
+    let parent = parent.filter(|parent| {
+        engine::is_same(&parent.manifest.engine, &plan.engine) && !settings.recompute
+    });
+    let entries = plan.features.entries().iter();
+    entries
+        .map(|entry| {
+            let features = &parent?.manifest.features;
+            features
+                .iter()
+                .find(|was| was.feature_id == entry.feature_id)
+        })
+        .collect()
+}
+
+/// Index of the parent's rows, rejects and inputs.
+pub(crate) struct ParentRows<'a> {
+    store: &'a Store,
+    parent: &'a Parent,
+    inputs: HashMap<String, ParentInput>,
+    /// Positions of rows in the files of the feature `indexed`.
+    index: RowIndex,
+    indexed: String,
+    /// Clips that were rejected because of the contents of their files.
+    rejects: HashMap<String, Reject>,
+    renames: &'a Renames,
+    /// Warnings about unreadable files, one sentence each.
+    warnings: Vec<String>,
+}
+
+impl<'a> ParentRows<'a> {
+    /// Reads the parent's tables of inputs and rejects, but no tensors.
+    ///
+    /// # Errors
+    /// [`RunError::Store`].
+    pub(crate) fn new(
+        store: &'a Store,
+        parent: &'a Parent,
+        renames: &'a Renames,
+    ) -> Result<Self, RunError> {
+        Ok(Self {
+            store,
+            parent,
+            inputs: parent::inputs(store, &parent.manifest)?,
+            index: RowIndex::new(),
+            indexed: String::new(),
+            warnings: Vec::new(),
+            rejects: parent::rejects(store, &parent.manifest),
+            renames,
+        })
+    }
+
+    /// Indexes the rows in the files of `feature`, which is an entry of the parent.
+    ///
+    /// The blake3 of each file is compared before the file is opened. If clips have all their rows in one file, a
+    /// damaged file only loses its own rows. Under the rule `segment` the rows of a clip are in several files, and a
+    /// damaged file could hide some of them, so all files must be intact.
+    ///
+    /// # Errors
+    /// [`RunError::Store`].
+    pub(crate) fn index_by(
+        &mut self,
+        feature: &FeatureEntry,
+        threads: usize,
+    ) -> Result<(), RunError> {
+        if self.indexed == feature.name {
+            return Ok(());
+        }
+        self.indexed.clone_from(&feature.name);
+
+        let files = parent::files_of(self.parent, &feature.name);
+        let mut files: Vec<(usize, &FileEntry)> = files.into_iter().enumerate().collect();
+        let damaged = self.damaged_files(&files, threads)?;
+        files.retain(|file| !damaged.contains(file));
+        let mut unsound: Vec<&FileEntry> = damaged.into_iter().map(|(_, entry)| entry).collect();
+
+        let (index, unreadable) = parent::row_index(self.store, &files)?;
+        self.index = index;
+        unsound.extend(unreadable);
+        if !unsound.is_empty() && self.parent.manifest.recipe.split.rule.is_by_segment() {
+            self.index.clear();
+        }
+        self.warnings
+            .extend(unsound.into_iter().map(computed_again));
+        Ok(())
+    }
+
+    /// Collects the rows that a pass copies for the plan's `features`. `kept` contains the parent's entries of the
+    /// features of the pass. Clips in damaged files of the parent are left out, and a warning is returned for each such
+    /// file.
+    ///
+    /// # Errors
+    /// [`RunError::Store`].
+    pub(crate) fn taken(
+        &mut self,
+        pass: &Pass<'_>,
+        features: &FeaturePlan,
+        kept: &[&FeatureEntry],
+        clips: &[ClipRow],
+        known: &KnownInputs,
+        threads: usize,
+    ) -> Result<(TakenRows, Vec<String>), RunError> {
+        if let Some(first) = kept.first() {
+            self.index_by(first, threads)?;
+        }
+        let mut taken = TakenRows {
+            columns: kept.iter().map(|&entry| entry.clone()).collect(),
+            ..TakenRows::default()
+        };
+        for task in &pass.todo {
+            let variants = features.variants_on(&task.shard.split);
+            for &row in &task.shard.members {
+                let clip_key = &clips[row].clip_key;
+                if let Some(clip) = self.clip(clip_key, known.get(clip_key), &variants) {
+                    taken.clips.insert(row, clip);
+                }
+            }
+        }
+
+        let damaged = self.find_files(&mut taken, kept, threads)?;
+        taken.clips.retain(|_, clip| match &clip.outcome {
+            Ok(runs) => runs.iter().all(|run| !damaged.shards.contains(&run.shard)),
+            Err(_) => true,
+        });
+        let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.extend(damaged.warnings);
+        warnings.sort();
+        warnings.dedup();
+        Ok((taken, warnings))
+    }
+
+    /// Returns the rows or the reject of a clip whose file is unchanged, if the parent has all of the wanted
+    /// `variants`.
+    pub(crate) fn clip(
+        &self,
+        clip_key: &str,
+        seen: Option<&InputSeen>,
+        variants: &[f64],
+    ) -> Option<TakenClip> {
+        let seen = seen?;
+        // The key that the clip has in the parent.
+        let clip_key = self.renames.get(clip_key).map_or(clip_key, String::as_str);
+        let was = self.inputs.get(clip_key)?;
+        let is_same = !seen.content.is_empty() && seen.content == was.content;
+        if let Some(reject) = self.rejects.get(clip_key) {
+            return is_same.then(|| TakenClip {
+                outcome: Err(reject.clone()),
+                duration_s: 0.0,
+                seen: seen.clone(),
+            });
+        }
+
+        // New tags change the content of a file, but the decoder still reads the same audio.
+        let decode_key = seen.decode_key.as_deref().unwrap_or_default();
+        let decodes_alike = !decode_key.is_empty() && decode_key == was.decode_key;
+        let rows = self.index.get(clip_key)?;
+        if !self.has_variants(rows, variants) {
+            return None;
+        }
+
+        let mut runs = rows.runs.clone();
+        runs.retain(|run| variants.iter().any(|&v| v as f32 == run.variant));
+        (is_same || decodes_alike).then(|| TakenClip {
+            outcome: Ok(runs),
+            duration_s: rows.duration_s,
+            seen: seen.clone(),
+        })
+    }
+
+    /// Reports whether the parent computed all of these variants of a clip. This cannot be seen from the clip's rows,
+    /// because a stretched copy may be too short for a row.
+    fn has_variants(&self, rows: &ClipRows, variants: &[f64]) -> bool {
+        let parent = &self.parent.manifest;
+        let mut files = parent.files_of(&self.indexed);
+        let file = rows.runs.first().and_then(|run| files.nth(run.shard));
+        let split = file.and_then(|file| file.split.as_deref());
+
+        let recipe = &parent.recipe;
+        let made = variants_on(&recipe.audio, recipe.split.rule, split.unwrap_or_default());
+        // Compares the factors in f64: two factors that are equal as f32 may give copies of different lengths.
+        variants.iter().all(|wanted| made.contains(wanted))
+    }
+
+    /// Fills in the files of the shards from which rows are copied, and compares each with its blake3.
+    fn find_files(
+        &self,
+        taken: &mut TakenRows,
+        kept: &[&FeatureEntry],
+        threads: usize,
+    ) -> Result<Damaged, StoreError> {
+        let of_features: Vec<Vec<&FileEntry>> = kept
+            .iter()
+            .map(|entry| parent::files_of(self.parent, &entry.name))
+            .collect();
+        let indexed = parent::files_of(self.parent, &self.indexed);
+
+        let mut wanted = BTreeSet::new();
+        for clip in taken.clips.values() {
+            let runs = clip.outcome.iter().flatten();
+            wanted.extend(runs.map(|run| run.shard));
+        }
+
+        taken.files = vec![Vec::new(); indexed.len()];
+        let mut damaged = Damaged::default();
+        let mut entries = Vec::new();
+        for &shard in &wanted {
+            for files in &of_features {
+                // All features of a version have the same rows in the same row groups.
+                let Some(&entry) = files
+                    .get(shard)
+                    .filter(|entry| entry.row_groups == indexed[shard].row_groups)
+                else {
+                    damaged.shards.insert(shard);
+                    continue;
+                };
+                taken.files[shard].push(self.store.locate(&entry.path)?);
+                entries.push((shard, entry));
+            }
+        }
+
+        for (shard, entry) in self.damaged_files(&entries, threads)? {
+            damaged.shards.insert(shard);
+            damaged.warnings.push(computed_again(entry));
+        }
+        Ok(damaged)
+    }
+
+    /// Returns the files of `entries` that differ from the committed bytes, each with its shard.
+    fn damaged_files<'e>(
+        &self,
+        entries: &[(usize, &'e FileEntry)],
+        threads: usize,
+    ) -> Result<Vec<(usize, &'e FileEntry)>, StoreError> {
+        let next = AtomicUsize::new(0);
+        let damaged = Mutex::new(Ok(Vec::new()));
+        std::thread::scope(|scope| {
+            for _ in 0..threads.min(entries.len()) {
+                scope.spawn(|| {
+                    while let Some(&(shard, entry)) =
+                        entries.get(next.fetch_add(1, Ordering::Relaxed))
+                    {
+                        let sound = self.store.sound_file(entry);
+                        let mut damaged = damaged.lock().unwrap_or_else(PoisonError::into_inner);
+                        match (sound, &mut *damaged) {
+                            (Ok(None), Ok(list)) => list.push((shard, entry)),
+                            (Err(error), Ok(_)) => *damaged = Err(error),
+                            _ => {}
+                        }
+                    }
+                });
+            }
+        });
+
+        let mut damaged = damaged
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)?;
+        damaged.sort_by(|a, b| a.1.path.cmp(&b.1.path));
+        Ok(damaged)
+    }
+}
+
+fn computed_again(entry: &FileEntry) -> String {
+    let FileEntry { path, rows, .. } = entry;
+    format!("{path}: lost or damaged: its {rows} rows are computed again and not taken over")
+}
+
+/// Files of the parent that cannot be copied from.
+#[derive(Default)]
+struct Damaged {
+    /// Indices of shards of the parent.
+    shards: BTreeSet<usize>,
+    /// One sentence per file.
+    warnings: Vec<String>,
+}

@@ -1,0 +1,20 @@
+//! The inputs of a run.
+
+use std::path::PathBuf;
+
+use wavemill_schemas::recipe::Recipe;
+
+/// The inputs of a run.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The recipe, with every `--set` applied.
+    pub recipe: Recipe,
+    /// Folder, file or zip with the metadata; `None` for data sets without metadata files.
+    pub metadata: Option<PathBuf>,
+    /// Folder or zip with the audio.
+    pub audio: PathBuf,
+    /// The store, which is created if it does not exist.
+    pub store: PathBuf,
+    /// A file of sides. They are kept as if the previous version had assigned them.
+    pub sides: Option<PathBuf>,
+}

@@ -1,0 +1,9 @@
+//! From an archive to a committed version of a store. [`run::run`] is the whole flow.
+
+pub mod error;
+pub mod features;
+pub mod incremental;
+pub mod job;
+pub mod run;
+pub mod single;
+pub mod threads;

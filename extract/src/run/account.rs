@@ -1,0 +1,250 @@
+//! Accounts for every input: rows read = kept + dropped + rejected, clips planned = written + rejected.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use wavemill_catalog::Catalog;
+use wavemill_schemas::FORMAT_VERSION;
+use wavemill_schemas::manifest::{Counts, Dropped, FeatureEntry, FileEntry, Manifest};
+use wavemill_schemas::reject::Reject;
+use wavemill_store::plan::ShardPlan;
+use wavemill_store::shards::FinishedShards;
+use wavemill_store::tensors;
+
+use super::begin::NewVersion;
+use crate::error::RunError;
+use crate::incremental::plan::Plan;
+use crate::threads::{ExtractError, Limits, RejectTally};
+
+/// All features have rows of the same clips and reject the others, so counts are taken from the first one.
+const FIRST: usize = 0;
+
+/// The inputs of a manifest.
+pub(super) struct ManifestParts<'a> {
+    pub version: &'a NewVersion,
+    pub plan: &'a Plan<'a>,
+    pub catalog: &'a Catalog,
+    /// The files of all features.
+    pub finished: &'a FinishedShards,
+    /// Metadata tables, in the manifest's order.
+    pub tables: Vec<FileEntry>,
+    /// Rejects that belong neither to the main metadata file nor to a planned clip.
+    pub other_rejects: &'a [Reject],
+}
+
+/// Creates the manifest of a finished plan.
+///
+/// # Errors
+/// [`RunError::Accounting`] if the sums do not match.
+pub(super) fn manifest(parts: ManifestParts<'_>) -> Result<Manifest, RunError> {
+    let ManifestParts {
+        version,
+        plan,
+        catalog,
+        finished,
+        tables,
+        other_rejects,
+    } = parts;
+    let shard_plan = &plan.shard_plan;
+    let features = plan.features.entries();
+
+    let mut targets = plan.targets.clone();
+    for (index, target) in targets.iter_mut().enumerate() {
+        let n_classes = target.classes.len();
+        target.counts = class_counts(index, n_classes, shard_plan, finished);
+    }
+
+    // Ordered by feature, and each feature in plan order: the manifest guarantees this order, which is the loader's.
+    let mut files = tables;
+    let mut stats = BTreeMap::new();
+    for (index, feature) in features.iter().enumerate() {
+        let of_feature = finished.of_feature(index);
+        files.extend(of_feature.map(|receipt| receipt.file.clone()));
+
+        let partials = finished.of_feature(index).flat_map(|r| &r.partials);
+        if let Some(found) = tensors::stats::finish(partials) {
+            stats.insert(feature.name.clone(), found);
+        }
+    }
+
+    // The later file would have replaced the earlier one.
+    if let Some(path) = named_twice(&files) {
+        return Err(RunError::Accounting {
+            what: format!("{path} belongs to two shards"),
+        });
+    }
+
+    let mut counts = counts(catalog, shard_plan, &files, features, finished)?;
+    // Added after the check, because these rejects are neither rows of the tracks nor planned clips.
+    count_reasons(&mut counts.rejects, other_rejects);
+
+    Ok(Manifest {
+        format_version: FORMAT_VERSION,
+        plan_id: version.plan_id.clone(),
+        identity: version.identity.clone(),
+        engine: plan.engine.clone(),
+        recipe: plan.recipe.clone(),
+        targets,
+        features: features.to_vec(),
+        files,
+        shards: shard_plan.counts.clone(),
+        counts,
+        stats,
+    })
+}
+
+/// Counts the clips of each class of target number `index`, by split.
+fn class_counts(
+    index: usize,
+    n_classes: usize,
+    shard_plan: &ShardPlan,
+    finished: &FinishedShards,
+) -> BTreeMap<String, Vec<u64>> {
+    let mut by_split = BTreeMap::new();
+    for (shard, receipt) in shard_plan.shards.iter().zip(finished.of_feature(FIRST)) {
+        let counts = by_split
+            .entry(shard.split.clone())
+            .or_insert_with(|| vec![0; n_classes]);
+        let written = receipt.class_counts.get(index);
+        for (count, n) in counts.iter_mut().zip(written.into_iter().flatten()) {
+            *count += n;
+        }
+    }
+    by_split
+}
+
+fn named_twice(files: &[FileEntry]) -> Option<&str> {
+    let mut seen = BTreeSet::new();
+    files
+        .iter()
+        .map(|file| file.path.as_str())
+        .find(|path| !seen.insert(*path))
+}
+
+fn counts(
+    catalog: &Catalog,
+    shard_plan: &ShardPlan,
+    files: &[FileEntry],
+    features: &[FeatureEntry],
+    finished: &FinishedShards,
+) -> Result<Counts, RunError> {
+    let mut rejects = BTreeMap::new();
+    count_reasons(&mut rejects, &catalog.rejects);
+    count_reasons(&mut rejects, clip_rejects(finished));
+
+    let mut rows_dropped = Vec::with_capacity(catalog.steps.len());
+    for step in &catalog.steps {
+        rows_dropped.push(Dropped {
+            step: step.step.clone(),
+            rows: step.dropped,
+        });
+    }
+
+    let of_rows = catalog.rejects.iter().filter(|r| r.reason.is_of_row());
+    let rows_rejected = of_rows.count();
+    let clips_planned = shard_plan.planned.len() as u64;
+    let clips_rejected = clip_rejects(finished).count() as u64;
+    let feature_rows: Vec<u64> = features.iter().map(|f| rows_of(f, files)).collect();
+
+    let counts = Counts {
+        rows_read: catalog.rows_read,
+        rows_kept: catalog.clips.len() as u64,
+        rows_dropped,
+        rows_rejected: rows_rejected as u64,
+        clips_planned,
+        clips_written: clips_planned - clips_rejected,
+        clips_rejected,
+        feature_rows: feature_rows.first().copied().unwrap_or(0),
+        rejects,
+    };
+    check(&counts, shard_plan, &feature_rows, finished)?;
+    Ok(counts)
+}
+
+/// Returns the number of rows in all files of a feature.
+fn rows_of(feature: &FeatureEntry, files: &[FileEntry]) -> u64 {
+    files
+        .iter()
+        .filter(|file| file.feature.as_ref() == Some(&feature.name))
+        .map(|file| file.rows)
+        .sum()
+}
+
+fn count_reasons<'a>(
+    counts: &mut BTreeMap<String, u64>,
+    rejects: impl IntoIterator<Item = &'a Reject>,
+) {
+    for reject in rejects {
+        *counts.entry(reject.reason.name().to_owned()).or_default() += 1;
+    }
+}
+
+fn check(
+    counts: &Counts,
+    shard_plan: &ShardPlan,
+    feature_rows: &[u64],
+    finished: &FinishedShards,
+) -> Result<(), RunError> {
+    let Counts {
+        rows_read,
+        rows_kept,
+        rows_rejected,
+        clips_planned,
+        clips_rejected,
+        ..
+    } = *counts;
+
+    let dropped: u64 = counts.rows_dropped.iter().map(|d| d.rows).sum();
+    if rows_read != rows_kept + dropped + rows_rejected {
+        let what = format!(
+            "{rows_read} rows read, {rows_kept} kept + {dropped} dropped + {rows_rejected} rejected"
+        );
+        return Err(RunError::Accounting { what });
+    }
+
+    if let Some(&place) = finished.in_dispute().first() {
+        let label = shard_plan.shards[place].label();
+        let what = format!("the features of shard {label} do not reject the same clips");
+        return Err(RunError::Accounting { what });
+    }
+
+    if feature_rows.iter().any(|n| *n != counts.feature_rows) {
+        let what = format!("features have different numbers of rows: {feature_rows:?}");
+        return Err(RunError::Accounting { what });
+    }
+
+    // Under the rule `segment` a clip is a member of several shards; under other rules, of exactly one.
+    let members: usize = shard_plan.shards.iter().map(|s| s.members.len()).sum();
+    let written = finished.of_feature(FIRST);
+    let written: u64 = written.map(|receipt| receipt.clips_written).sum();
+    if members == shard_plan.planned.len() && written + clips_rejected != clips_planned {
+        let what =
+            format!("{clips_planned} clips planned, {written} written + {clips_rejected} rejected");
+        return Err(RunError::Accounting { what });
+    }
+    Ok(())
+}
+
+/// Returns the rejected clips of all shards. Each clip is returned once, although under the rule `segment` it is a
+/// member of several shards.
+pub(super) fn clip_rejects(finished: &FinishedShards) -> impl Iterator<Item = &Reject> {
+    let mut seen = BTreeSet::new();
+    finished
+        .of_feature(FIRST)
+        .flat_map(|receipt| &receipt.rejects)
+        .filter(move |reject| seen.insert(reject.clip_key.as_deref()))
+}
+
+/// Checks the number of rejects again before the commit, because shards of earlier runs add rejects of their own.
+///
+/// # Errors
+/// [`ExtractError::TooManyRejects`].
+pub(super) fn check_rejects(
+    finished: &FinishedShards,
+    limits: &Limits,
+) -> Result<(), ExtractError> {
+    let mut tally = RejectTally::default();
+    for reject in clip_rejects(finished) {
+        tally.add(reject, limits)?;
+    }
+    Ok(())
+}

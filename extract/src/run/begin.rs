@@ -1,0 +1,171 @@
+//! Decides what to do with a draft: there is nothing to do, the store refuses the run, or the folders of the version
+//! are created.
+
+use fail::fail_point;
+use wavemill_runtime::course::Phase;
+use wavemill_schemas::manifest::{Identity, Manifest};
+use wavemill_store::{Decision, Lock, PlanRecord, StoreError};
+
+use crate::error::RunError;
+use crate::incremental::changes::{DataChanges, State};
+use crate::incremental::draft::{Draft, DraftInputs};
+use crate::incremental::known::KnownInputs;
+use crate::incremental::shrink;
+
+/// The decision about a draft.
+pub(super) enum Start {
+    /// The latest version was made from exactly these inputs.
+    NothingToDo(u64, Box<Manifest>),
+    /// A version is to be created, and its folders exist.
+    Version(NewVersion),
+}
+
+/// The version that a run creates.
+pub(super) struct NewVersion {
+    /// The identity, including the parent's hash.
+    pub identity: Identity,
+    pub plan_id: String,
+    /// Held until the version is committed.
+    _lock: Lock,
+}
+
+/// Takes the store's lock and creates the plan's folders, if there is something to do. `draft` was made without the
+/// lock, and is made again if the store has another latest version by then. Inputs that had to be read are added to
+/// `known`.
+///
+/// # Errors
+/// [`RunError::Store`]; errors from checking whether inputs changed, and from drafting.
+pub(super) fn begin<'j>(
+    inputs: &DraftInputs<'j, '_>,
+    draft: &mut Draft<'j>,
+    known: &mut KnownInputs,
+) -> Result<Start, RunError> {
+    let store = inputs.store;
+    // Decide without the lock first: a store that is up to date may be read-only.
+    if let Decision::NothingToDo(version, manifest) = decide(inputs, draft, known)? {
+        // Cleaning up can fail, for example in a read-only store. This does not matter to a run that has nothing to do.
+        let _ = store.clear_manifest_temporaries();
+        return Ok(Start::NothingToDo(version, manifest));
+    }
+
+    fail_point!("run-before-lock");
+    let lock = take_lock(inputs)?;
+    // Another run may have committed before this run got the lock. Everything that depends on the parent is then
+    // decided again.
+    draft.renew(inputs, store.latest()?, known)?;
+    let identity = match decide(inputs, draft, known)? {
+        Decision::NothingToDo(version, manifest) => {
+            return Ok(Start::NothingToDo(version, manifest));
+        }
+        Decision::Go { identity } => identity,
+    };
+
+    if let Some(vanished) = shrink::vanished(inputs, draft, known)? {
+        vanished.require_at_most(inputs.settings.max_shrink)?;
+    }
+
+    // All refusals come before the plan's first file. The plan's record comes before its first shard, so that a run
+    // with another engine can identify the unfinished plan.
+    let plan_id = identity.plan_id()?;
+    let plan_record = PlanRecord {
+        identity,
+        engine: draft.plan.engine.clone(),
+    };
+    store.refuse_other_engine(&plan_record, inputs.settings.restart)?;
+    store.require_own_folders(&plan_id)?;
+    store.begin(&plan_id, &plan_record)?;
+    store.clear_temporaries(&plan_id)?;
+
+    Ok(Start::Version(NewVersion {
+        identity: plan_record.identity,
+        plan_id,
+        _lock: lock,
+    }))
+}
+
+/// # Errors
+/// [`RunError::Stopped`] if the run was stopped while it waited; the errors of
+/// [`Store::lock`](wavemill_store::Store::lock).
+fn take_lock(inputs: &DraftInputs<'_, '_>) -> Result<Lock, RunError> {
+    let DraftInputs {
+        store,
+        settings,
+        course,
+        ..
+    } = *inputs;
+    course.enter(Phase::Waiting, 0);
+    let locked = store.lock(settings.lock_wait, || course.is_stopped());
+    match locked {
+        Err(StoreError::Locked { .. }) if course.is_stopped() => Err(RunError::Stopped {
+            phase: Phase::Waiting,
+        }),
+        other => Ok(other?),
+    }
+}
+
+/// Compares a draft with the latest version, as [`Store::decide`](wavemill_store::Store::decide) does. Inputs of that
+/// version whose stamps differ are read again, and their contents are added to `known`.
+///
+/// # Errors
+/// [`RunError::Store`] if the run is refused; errors from reading inputs.
+pub(super) fn decide(
+    inputs: &DraftInputs<'_, '_>,
+    draft: &Draft<'_>,
+    known: &mut KnownInputs,
+) -> Result<Decision, RunError> {
+    inputs.store.decide(
+        draft.parent.as_ref(),
+        &draft.plan.identity,
+        draft.plan.version_inputs(inputs.settings),
+        inputs.settings.new_version,
+        |manifest| what_differs(inputs, draft, manifest),
+        |manifest| stale_inputs(inputs, manifest, known),
+    )
+}
+
+/// Describes how the draft's tracks differ from the tracks of a version, one sentence per difference. Only the
+/// version's tables are read: files with unknown contents are compared by size. If the comparison fails, the result is
+/// empty, and the refusal is reported without details.
+fn what_differs(
+    inputs: &DraftInputs<'_, '_>,
+    draft: &Draft<'_>,
+    manifest: &Manifest,
+) -> Vec<String> {
+    let mut known = KnownInputs::default();
+    if let Ok(seen) = inputs.store.seen(&manifest.plan_id) {
+        known.recall(seen, inputs.input.source.index());
+    }
+    let before = State::of_version(inputs.store, manifest).ok();
+    let now = draft.state(&known, inputs.input.source.index()).ok();
+    match (before, now) {
+        (Some(before), Some(now)) => DataChanges::between(&before, &now).words(),
+        _ => Vec::new(),
+    }
+}
+
+/// Returns the clips of a version whose files changed. Files whose stamp differs are read again to compare their
+/// contents, which finds changes that keep the size of a file.
+///
+/// # Errors
+/// [`RunError::Store`] if receipts cannot be listed, [`RunError::Extract`] if a clip cannot be read,
+/// [`RunError::Stopped`].
+fn stale_inputs(
+    inputs: &DraftInputs<'_, '_>,
+    manifest: &Manifest,
+    known: &mut KnownInputs,
+) -> Result<Vec<String>, RunError> {
+    let was = inputs.store.seen(&manifest.plan_id)?;
+    let source = &*inputs.input.source;
+    let doubtful = known.recall(was.clone(), source.index());
+    let doubtful = doubtful.iter().map(String::as_str);
+    known.read(doubtful, source, inputs.settings, inputs.course)?;
+
+    let mut stale = Vec::new();
+    for (clip_key, was) in was {
+        let is = known.get(&clip_key);
+        if is.is_some_and(|is| is.content != was.content) {
+            stale.push(clip_key);
+        }
+    }
+    Ok(stale)
+}

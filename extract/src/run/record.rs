@@ -1,0 +1,116 @@
+//! Writes run records: time, host, duration and outcome of each run. These are the only files of a store that contain
+//! times and hosts. The list of versions takes its dates from them, but no results depend on them.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+use wavemill_store::{Store, StoreError, durable};
+
+use super::Report;
+use crate::error::RunError;
+use crate::threads::ExtractError;
+
+/// A record that has its first line. A record without a last line belongs to a run that is still in progress or was
+/// killed.
+#[derive(Debug)]
+pub(super) struct RunRecord {
+    path: PathBuf,
+    start: Instant,
+}
+
+impl RunRecord {
+    /// Creates `_wavemill/runs/<run id>.jsonl` and writes its first line.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(super) fn begin(store: &Store, plan_id: &str, threads: usize) -> Result<Self, StoreError> {
+        let folder = store.root().join("_wavemill/runs");
+        durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
+
+        let unix_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |t| t.as_millis());
+        // Includes the process id, since two runs may start in the same millisecond.
+        let path = folder.join(format!("{unix_ms}-{}.jsonl", std::process::id()));
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let version = env!("CARGO_PKG_VERSION");
+        let line = json!({"event": "start", "unix_ms": unix_ms as u64, "host": host.trim(), "plan_id": plan_id,
+            "threads": threads, "wavemill": version});
+
+        let record = Self {
+            path,
+            start: Instant::now(),
+        };
+        record.append(&line)?;
+        durable::sync_folder(&folder).map_err(StoreError::io_at(&folder, "sync the folder"))?;
+        Ok(record)
+    }
+
+    /// Adds the last line of a run that committed a version. `warnings` are all warnings that the user has seen.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(super) fn end(self, report: &Report, warnings: &[String]) -> Result<(), StoreError> {
+        let mut report = serde_json::to_value(report)?;
+        report["warnings"] = warnings.into();
+        let seconds = self.start.elapsed().as_secs_f64();
+        self.append(
+            &json!({"event": "end", "outcome": "committed", "seconds": seconds, "report": report}),
+        )
+    }
+
+    /// Adds the last line of a run that was interrupted or failed. An error about too many rejects then refers to this
+    /// record, which lists them; other errors are returned unchanged.
+    pub(super) fn failed(self, error: RunError, warnings: &[String]) -> RunError {
+        let outcome = if error.is_interruption() {
+            "interrupted"
+        } else {
+            "failed"
+        };
+        let seconds = self.start.elapsed().as_secs_f64();
+        let mut line = json!({"event": "end", "outcome": outcome, "seconds": seconds, "error": in_words(&error),
+            "warnings": warnings});
+        if let Some(rejects) = error.rejects() {
+            line["rejects"] = json!(rejects);
+        }
+
+        // The run's own error matters more than a record without a last line.
+        let is_written = self.append(&line).is_ok();
+        self.listing_rejects(error, is_written)
+    }
+
+    /// Adds the path of this record to an error about too many rejects, if they were written.
+    fn listing_rejects(self, mut error: RunError, is_written: bool) -> RunError {
+        if let RunError::Extract(ExtractError::TooManyRejects { list, .. }) = &mut error {
+            *list = is_written.then_some(self.path);
+        }
+        error
+    }
+
+    fn append(&self, line: &Value) -> Result<(), StoreError> {
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.path)
+            .map_err(StoreError::io_at(&self.path, "open"))?;
+        // A single write, so that a line is never incomplete in the file of a run that continues.
+        let line = format!("{line}\n");
+        file.write_all(line.as_bytes())
+            .and_then(|()| file.sync_data())
+            .map_err(StoreError::io_at(&self.path, "write"))
+    }
+}
+
+/// Formats an error with its causes on one line.
+fn in_words(error: &RunError) -> String {
+    let mut words = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        words = format!("{words}: {error}");
+        cause = error.source();
+    }
+    words
+}

@@ -1,0 +1,205 @@
+//! Computes the rows that extract would write for single clips, without a store, a catalog, or classes.
+//!
+//! The callers, `wavemill features` and `wavemill serve`, supply the clips and receive the rows.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use wavemill_catalog::ClipRow;
+use wavemill_decode::{Decode, Pcm};
+use wavemill_runtime::settings::Settings;
+use wavemill_schemas::canonical;
+use wavemill_schemas::manifest::TargetEntry;
+use wavemill_schemas::recipe::{Recipe, SplitRule};
+use wavemill_schemas::reject::{Reason, Reject, Stage};
+use wavemill_store::plan::segments::end_of;
+use wavemill_store::shards::{AudioFacts, FeatureRow, Format, ShardError};
+
+use crate::features::{Extractor, FeatureError, FeaturePlan, NoRows};
+
+/// Plans feature `number` of a recipe for single clips.
+///
+/// # Errors
+/// [`FeatureError`] naming the feature and the key.
+pub fn plan(recipe: &Recipe, number: usize) -> Result<FeaturePlan, FeatureError> {
+    let mut recipe = recipe.clone();
+    // Use the segments of all sides at the recorded tempo: stretched copies are for training.
+    recipe.split.rule = SplitRule::Artist;
+    recipe.audio.stretch.clear();
+    // Plan the whole recipe, because the feature may be computed from another one.
+    Ok(FeaturePlan::new(&recipe, &Settings::default())?.only(&[number]))
+}
+
+/// Returns the columns of an Arrow stream, which are those of a shard. Classes belong to a store, so the targets'
+/// columns are all null.
+///
+/// # Errors
+/// [`ShardError`].
+pub fn stream_format(plan: &FeaturePlan, recipe: &Recipe) -> Result<Format, ShardError> {
+    let mut targets = Vec::new();
+    for target in &recipe.targets {
+        targets.push(TargetEntry {
+            name: target.name.clone(),
+            classes: target.classes.clone().unwrap_or_default(),
+            counts: BTreeMap::new(),
+        });
+    }
+    let mut formats = plan.formats(&targets, &recipe.shards)?;
+    // The plan has only one feature.
+    Ok(formats.swap_remove(0))
+}
+
+/// Returns the catalog row of a clip of which only the key is known.
+pub fn clip_row(clip_key: String, n_targets: usize) -> ClipRow {
+    ClipRow {
+        track_id: canonical::track_id(&clip_key),
+        clip_key,
+        targets: vec![None; n_targets],
+        genres_all: Vec::new(),
+        artist_id: None,
+        album_id: None,
+        split: String::new(),
+    }
+}
+
+/// Decodes clips and computes their rows, one clip after the other. Each thread has its own extractor.
+pub struct RowExtractor {
+    plan: Arc<FeaturePlan>,
+    /// Maximum duration of a clip in seconds, in addition to the recipe's limits.
+    most_s: f64,
+    decoder: Box<dyn Decode>,
+    extractor: Extractor,
+    pcm: Pcm,
+}
+
+impl RowExtractor {
+    /// Creates an extractor with its own buffers and kernels. Clips longer than `most_s` are rejected, unless the
+    /// recipe cuts them earlier.
+    ///
+    /// # Errors
+    /// The same as for planning.
+    pub fn new(plan: &Arc<FeaturePlan>, most_s: f64) -> Result<Self, FeatureError> {
+        Ok(Self {
+            plan: Arc::clone(plan),
+            most_s,
+            decoder: plan.decoder_up_to(most_s)?,
+            extractor: plan.extractor(0)?,
+            pcm: Pcm::default(),
+        })
+    }
+
+    /// Decodes a file for [`RowExtractor::rows`]. As in a run, a panic of the decoder counts as a fault of the clip.
+    ///
+    /// # Errors
+    /// The outer error: no new decoder could be created.
+    pub fn decode(
+        &mut self,
+        extension: &str,
+        bytes: &[u8],
+    ) -> Result<Result<(), Reject>, FeatureError> {
+        let decoded = catch_unwind(AssertUnwindSafe(|| {
+            self.decoder.expect(self.plan.longest_s(bytes));
+            self.decoder.decode(extension, bytes, &mut self.pcm)
+        }));
+        if let Ok(decoded) = decoded {
+            return Ok(decoded);
+        }
+
+        // A panic leaves the decoder in an unknown state, so the next clip gets a new one.
+        self.decoder = self.plan.decoder_up_to(self.most_s)?;
+        Ok(Err(Reject::new(
+            Stage::Decode,
+            Reason::WorkerPanic,
+            "the decoder panicked on this clip",
+        )))
+    }
+
+    /// Returns the audio that was decoded last.
+    pub const fn pcm(&self) -> &Pcm {
+        &self.pcm
+    }
+
+    /// Computes the rows of the audio that was decoded last. `clip` is the index that the rows use for their clip.
+    ///
+    /// # Errors
+    /// The outer error: a fault of the recipe or of the device.
+    pub fn rows(
+        &mut self,
+        clip: usize,
+        clip_key: &str,
+    ) -> Result<Result<Vec<FeatureRow>, Reject>, FeatureError> {
+        let audio = Arc::new(AudioFacts {
+            duration_s: self.pcm.duration_s,
+            lost_s: self.pcm.lost_s,
+            audio_blake3: self.pcm.audio_blake3.clone(),
+            // Only one clip is held at a time, so there is no memory budget.
+            permit: None,
+        });
+
+        match self.computed(clip, clip_key, &audio) {
+            Ok(rows) => Ok(Ok(rows)),
+            Err(NoRows::Reject(reject)) => Ok(Err(*reject)),
+            Err(NoRows::Error(error)) => Err(error),
+        }
+    }
+
+    fn computed(
+        &mut self,
+        clip: usize,
+        clip_key: &str,
+        audio: &Arc<AudioFacts>,
+    ) -> Result<Vec<FeatureRow>, NoRows> {
+        let segments = self.plan.segments(self.pcm.n_samples, clip_key, "")?;
+        // As in a run: zeros up to the end of the last row save the kernels a copy.
+        self.pcm.samples.pad_to(end_of(&segments), 0.0);
+        let computed = self
+            .extractor
+            .run(&[(&self.pcm, &segments)])
+            .map_err(|error| NoRows::Error(error.into()))?;
+        let computed = computed.into_iter().flatten().collect();
+        self.plan.rows(clip, clip_key, &segments, computed, audio)
+    }
+}
+
+/// Formats a reject as `wavemill features` prints it.
+pub fn words(reject: &Reject) -> String {
+    format!("{}: {}", reject.reason.name(), reject.detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use wavemill_decode::OUTPUT_S_MAX;
+
+    use super::*;
+
+    /// A decoder that panics on every clip.
+    struct PanickingDecoder;
+
+    impl Decode for PanickingDecoder {
+        fn decode(&mut self, _: &str, _: &[u8], _: &mut Pcm) -> Result<(), Reject> {
+            panic!("as a decoder with a fault")
+        }
+
+        fn measure(&mut self, _: &str, _: &[u8], _: &mut Pcm) -> Result<f64, Reject> {
+            panic!("as a decoder with a fault")
+        }
+
+        fn expect(&mut self, _: f64) {}
+    }
+
+    #[test]
+    fn a_decoder_that_panicked_decodes_no_further_clip() {
+        let recipe = Recipe::load("demo", &[]).expect("a shipped recipe");
+        let plan = Arc::new(plan(&recipe, 0).expect("a plan"));
+        let mut clips = RowExtractor::new(&plan, OUTPUT_S_MAX).expect("an extractor");
+        clips.decoder = Box::new(PanickingDecoder);
+
+        let mut reason_of_clip = || {
+            let decoded = clips.decode("mp3", b"no audio").expect("a decoder");
+            decoded.expect_err("a reject").reason
+        };
+        assert_eq!(reason_of_clip(), Reason::WorkerPanic);
+        assert_ne!(reason_of_clip(), Reason::WorkerPanic);
+    }
+}

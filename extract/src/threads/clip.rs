@@ -1,0 +1,192 @@
+//! A clip on its way through the threads of a run: as bytes, as PCM, and as the event that ends it.
+
+use std::any::Any;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use wavemill_decode::Pcm;
+use wavemill_kernels::KernelError;
+use wavemill_runtime::budget::Permit;
+use wavemill_schemas::reject::{Reason, Reject, Stage};
+use wavemill_schemas::text;
+use wavemill_source::InputSeen;
+use wavemill_store::plan::segments::{Segment, end_of, plain};
+use wavemill_store::shards::{AudioFacts, FeatureRow, Outcome};
+
+use super::event::Event;
+use super::{ExtractError, Work};
+use crate::features::{FeatureError, NoRows, SegmentResults};
+
+/// Identifies a clip, and holds the hashes of its file.
+pub(super) struct Ticket {
+    /// Position in plan order.
+    pub seq: usize,
+    /// Index into the shards to write.
+    pub todo: usize,
+    /// Index into the cleaned rows.
+    pub row: usize,
+    /// Hashes of the file; marked as unreadable until the file was read.
+    pub seen: InputSeen,
+}
+
+/// A clip that was read, on its way to a worker.
+pub(super) struct ClipBytes {
+    /// Identifies the clip.
+    pub ticket: Ticket,
+    /// Contents of the file.
+    pub bytes: Vec<u8>,
+    /// Upper bound on the length of the clip in seconds.
+    pub longest_s: f64,
+    /// The reject, if the clip is already known to have no audio.
+    pub failure: Option<Reject>,
+    /// Permit for the largest amount of memory that the clip can need.
+    pub permit: Permit,
+}
+
+/// A decoded clip on its way to the kernels.
+pub(super) struct DecodedClip {
+    /// Identifies the clip.
+    pub ticket: Ticket,
+    /// Samples at the recipe's rate, or at the file's rate for a device.
+    pub pcm: Pcm,
+    /// Segments that become the clip's rows, in samples at the recipe's rate.
+    pub segments: Vec<Segment>,
+    /// Permit for the memory that is currently held.
+    pub permit: Permit,
+}
+
+impl Ticket {
+    /// Counts the clip as done and creates its event.
+    pub(super) fn end(self, work: &Work<'_>, result: Result<Vec<FeatureRow>, Failure>) -> Event {
+        let outcome = match result {
+            Ok(rows) => Outcome::Rows(rows),
+            Err(Failure::Reject(reject)) => {
+                work.counters.rejects.fetch_add(1, Ordering::Relaxed);
+                Outcome::Rejected(self.named(*reject, work))
+            }
+            // Not counted as done: a resumed run decodes the clip again.
+            Err(Failure::Run(error)) => return Event::Failed(*error),
+        };
+
+        work.counters.clips.fetch_add(1, Ordering::Relaxed);
+        Event::Clip {
+            seq: self.seq,
+            outcome,
+            seen: self.seen,
+        }
+    }
+
+    /// Adds the key and track id of this clip to a reject.
+    fn named(&self, mut reject: Reject, work: &Work<'_>) -> Reject {
+        let clip = &work.clips[self.row];
+        reject.clip_key = Some(clip.clip_key.clone());
+        reject.track_id = Some(clip.track_id);
+        reject
+    }
+}
+
+impl DecodedClip {
+    /// Reduces the permit from the worst case to the memory that is needed from here on: samples, rows, and the
+    /// kernels' buffers.
+    pub(super) fn hold(&mut self, work: &Work<'_>) {
+        // The capacity counts, because a reused buffer may be longer than this clip.
+        let end = end_of(plain(&self.segments));
+        let n_pcm = self.pcm.samples.capacity().max(end);
+        let n_out = self.pcm.n_samples;
+        let bytes = work.features.computing_bytes(n_pcm, n_out, &self.segments);
+        self.permit.holds(bytes);
+    }
+
+    /// Appends zeros up to the end of the last plain row, which saves the kernels a copy.
+    pub(super) fn pad(&mut self) {
+        let end = end_of(plain(&self.segments));
+        self.pcm.samples.pad_to(end, 0.0);
+    }
+
+    /// Returns the size of the samples in bytes.
+    pub(super) fn pcm_bytes(&self) -> u64 {
+        size_of_val(&self.pcm.samples[..]) as u64
+    }
+
+    /// Ends the clip with the results of the kernels. Returns its event and its PCM buffer.
+    pub(super) fn end(mut self, work: &Work<'_>, computed: SegmentResults) -> (Event, Pcm) {
+        // From here on only the rows are held: the samples are returned to the decoders.
+        self.permit.holds(work.features.rows_bytes(&self.segments));
+        let Self {
+            ticket,
+            pcm,
+            segments,
+            permit,
+        } = self;
+
+        // All rows of the clip share these facts, so that the permit is released with the last row.
+        let audio = Arc::new(AudioFacts {
+            duration_s: pcm.duration_s,
+            lost_s: pcm.lost_s,
+            audio_blake3: pcm.audio_blake3.clone(),
+            permit: Some(permit),
+        });
+        let clip_key = &work.clips[ticket.row].clip_key;
+        let rows = work
+            .features
+            .rows(ticket.row, clip_key, &segments, computed, &audio)
+            .map_err(|none| none.of_clip(&pcm).into());
+        (ticket.end(work, rows), pcm)
+    }
+}
+
+/// The reason why a clip has no rows.
+pub(super) enum Failure {
+    /// The clip is rejected.
+    Reject(Box<Reject>),
+    /// An error of the recipe or the machine, which ends the run.
+    Run(Box<ExtractError>),
+}
+
+impl From<Reject> for Failure {
+    fn from(reject: Reject) -> Self {
+        Self::Reject(Box::new(reject))
+    }
+}
+
+impl From<FeatureError> for Failure {
+    fn from(error: FeatureError) -> Self {
+        Self::Run(Box::new(error.into()))
+    }
+}
+
+impl From<KernelError> for Failure {
+    fn from(error: KernelError) -> Self {
+        FeatureError::from(error).into()
+    }
+}
+
+impl From<NoRows> for Failure {
+    fn from(none: NoRows) -> Self {
+        match none {
+            NoRows::Reject(reject) => Self::Reject(reject),
+            NoRows::Error(error) => error.into(),
+        }
+    }
+}
+
+/// Creates the reject of a clip on which a thread panicked.
+pub(super) fn panicked(stage: Stage, panic: &(dyn Any + Send)) -> Reject {
+    let words = panic_words(panic);
+    let detail = format!("the worker panicked on this clip: {words}");
+    Reject::new(stage, Reason::WorkerPanic, detail)
+}
+
+/// Returns the message of a panic.
+pub(super) fn panic_words(panic: &(dyn Any + Send)) -> String {
+    text::panic_words(panic).unwrap_or("no message").to_owned()
+}
+
+/// Returns the file extension of a clip's key, or an empty string.
+pub(super) fn extension(clip_key: &str) -> &str {
+    Path::new(clip_key)
+        .extension()
+        .and_then(|e| e.to_str())
+        .unwrap_or_default()
+}

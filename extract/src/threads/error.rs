@@ -1,0 +1,150 @@
+//! Errors of an extraction. A clip that cannot be processed is a reject and not an error.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use wavemill_kernels::KernelError;
+use wavemill_schemas::exit;
+use wavemill_schemas::reject::Reject;
+use wavemill_store::StoreError;
+use wavemill_store::shards::ShardError;
+
+use super::refusal::ClipMemory;
+use crate::features::FeatureError;
+
+/// The error type of an extraction that did not write all shards.
+#[derive(Debug, thiserror::Error)]
+pub enum ExtractError {
+    /// The recipe's features cannot be computed.
+    #[error(transparent)]
+    Feature(#[from] FeatureError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A shard cannot be written.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// The file of a clip cannot be read because of the machine.
+    #[error("{clip_key}: cannot read; run the same command again to continue")]
+    Read {
+        /// Key of the clip.
+        clip_key: String,
+        /// The system's error, after retries.
+        source: io::Error,
+    },
+    /// A file changed after part of the store had been computed from it.
+    #[error(
+        "{clip_key}: changed during the extraction; nothing was committed; run the same command again to continue"
+    )]
+    Changed {
+        /// Key of the clip.
+        clip_key: String,
+    },
+    /// No thread can be started.
+    #[error("cannot start a worker: use fewer --threads")]
+    Threads {
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The memory limit is too small for one row group and one clip.
+    #[error(
+        "--memory-limit: {limit_bytes} bytes are not enough: this recipe needs {needed_bytes}, or a smaller shards.row_group_rows"
+    )]
+    Memory {
+        /// The limit that was set.
+        limit_bytes: u64,
+        /// The smallest limit that is sufficient.
+        needed_bytes: u64,
+    },
+    /// An allowed clip does not fit into memory.
+    #[error(transparent)]
+    ClipMemory(#[from] ClipMemory),
+    /// Another thread has failed and has reported its error.
+    #[error("another thread of the run failed")]
+    Elsewhere,
+    /// More clips were rejected than `--max-reject-fraction` allows.
+    #[error(
+        "{} of {planned} clips rejected, more than --max-reject-fraction {fraction} allows; nothing was committed. \
+         Reasons: {}{}. Last reject: {}",
+        rejects.len(), reasons(rejects), listed(list.as_deref()), in_words(rejects.last())
+    )]
+    TooManyRejects {
+        /// Number of planned clips.
+        planned: u64,
+        /// The maximum fraction of rejects.
+        fraction: f64,
+        /// Rejects so far, in order of arrival.
+        rejects: Vec<Reject>,
+        /// The file that lists the rejects.
+        list: Option<PathBuf>,
+    },
+    /// The run was asked to stop.
+    #[error(
+        "interrupted: {done} of {total} shards are complete; run the same command again to continue"
+    )]
+    Interrupted {
+        /// Number of complete shards.
+        done: usize,
+        /// Number of shards in the plan.
+        total: usize,
+    },
+    /// All devices have failed.
+    #[error(
+        "all devices have failed; run the same command again to continue, optionally with other --devices"
+    )]
+    Device {
+        /// The error of the last device.
+        source: KernelError,
+    },
+    /// Encoding or a device's lane panicked. This is a bug in wavemill.
+    #[error("{what} panicked ({words}); nothing was committed; please report this")]
+    Panic {
+        /// The operation that panicked.
+        what: String,
+        /// Message of the panic.
+        words: String,
+    },
+}
+
+impl ExtractError {
+    /// Returns the exit code of the command.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Store(error) => error.exit_code(),
+            Self::Feature(error) => error.exit_code(),
+            Self::Memory { .. } => exit::USAGE,
+            Self::Interrupted { .. } => exit::INTERRUPTED,
+            _ => exit::FAILED,
+        }
+    }
+}
+
+/// Formats the counts of reasons, such as `3 empty, 1 damaged`.
+fn reasons(rejects: &[Reject]) -> String {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for reject in rejects {
+        *counts.entry(reject.reason.name()).or_default() += 1;
+    }
+
+    let words: Vec<String> = counts
+        .iter()
+        .map(|(reason, n)| format!("{n} {reason}"))
+        .collect();
+    words.join(", ")
+}
+
+fn listed(list: Option<&Path>) -> String {
+    match list {
+        Some(path) => format!(", listed in {}", path.display()),
+        None => String::new(),
+    }
+}
+
+fn in_words(reject: Option<&Reject>) -> String {
+    let Some(reject) = reject else {
+        return String::new();
+    };
+    let clip_key = reject.clip_key.as_deref().unwrap_or_default();
+    format!("{clip_key}: {}: {}", reject.reason.name(), reject.detail)
+}

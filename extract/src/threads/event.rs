@@ -1,0 +1,28 @@
+//! Events that the other threads send to the writing thread.
+
+use wavemill_source::InputSeen;
+use wavemill_store::shards::{EncodedGroup, Outcome};
+
+use super::ExtractError;
+
+/// A result of a thread.
+pub(super) enum Event {
+    /// A clip became rows or a reject. This includes clips whose worker panicked.
+    Clip {
+        /// Position in plan order.
+        seq: usize,
+        /// The rows or the reject.
+        outcome: Outcome,
+        /// Hashes of the clip's file.
+        seen: InputSeen,
+    },
+    /// All readers have ended, so the number of clips is known.
+    ReadDone {
+        /// Number of clips that were handed to workers.
+        clips: usize,
+    },
+    /// A row group is encoded.
+    Encoded(EncodedGroup),
+    /// An error that is not caused by a clip. The run stops and can be resumed.
+    Failed(ExtractError),
+}

@@ -1,0 +1,64 @@
+//! Processing of pictures in a worker: they are decoded and packed in one step, without a device.
+
+use std::sync::Arc;
+
+use wavemill_runtime::clock::cpu_time;
+use wavemill_source::InputSeen;
+use wavemill_store::shards::{AudioFacts, FeatureRow};
+use wavemill_store::tensors::Tensor;
+
+use super::clip::{ClipBytes, Failure};
+use super::counters::add_time;
+use super::event::Event;
+use super::worker::{Worker, WorkerQueues};
+
+impl Worker<'_> {
+    /// Processes a picture and returns its event.
+    pub(super) fn picture(&mut self, clip: ClipBytes, queues: &WorkerQueues) -> Event {
+        let ClipBytes {
+            mut ticket,
+            bytes,
+            failure,
+            mut permit,
+            ..
+        } = clip;
+
+        let tensors = match failure {
+            Some(reject) => Err(reject.into()),
+            None => {
+                // All bytes of the file are used, so the hash of the file identifies the picture.
+                ticket.seen = InputSeen::read(ticket.seen.id, blake3::hash(&bytes), None);
+                self.guarded(|worker| worker.picture_tensors(&bytes))
+            }
+        };
+        self.give_back(bytes, queues);
+
+        let rows = tensors.map(|tensors| {
+            permit.holds(self.work.features.picture_row_bytes());
+            vec![FeatureRow {
+                clip: ticket.row,
+                segment: 0,
+                variant: 1.0,
+                n_samples: 0,
+                offset_s: 0.0,
+                silent: false,
+                // Stored as nulls: see `tables::feature_schema`.
+                audio: Arc::new(AudioFacts {
+                    duration_s: 0.0,
+                    lost_s: 0.0,
+                    audio_blake3: String::new(),
+                    permit: Some(permit),
+                }),
+                tensors,
+            }]
+        });
+        ticket.end(self.work, rows)
+    }
+
+    fn picture_tensors(&self, bytes: &[u8]) -> Result<Vec<Tensor>, Failure> {
+        let start = cpu_time();
+        let tensors = self.work.features.picture_tensors(bytes);
+        add_time(&self.work.counters.times.decode, start);
+        Ok(tensors?)
+    }
+}

@@ -1,0 +1,158 @@
+//! Reads files without decoding them, to find duplicate audio and changed files.
+//!
+//! The result depends only on the files, not on the number of threads.
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use wavemill_decode::{InputFacts, InputHasher};
+use wavemill_runtime::budget::{ByteBudget, Refusal};
+use wavemill_runtime::course::{Course, Phase};
+use wavemill_runtime::panics::WORKER_NAME;
+use wavemill_runtime::settings::Settings;
+use wavemill_source::{Media, ReadFailure, Source};
+
+use super::ExtractError;
+
+/// Hashes of a file.
+#[derive(Clone, Copy, Debug)]
+pub struct FileContent {
+    /// blake3 of the whole file.
+    pub content: blake3::Hash,
+    /// Hashes of the audio in the file.
+    pub facts: InputFacts,
+}
+
+/// Files by `clip_key`; `None` for a file that could not be read, which the run counts when it processes the clip.
+pub(crate) type FileContents = HashMap<String, Option<FileContent>>;
+
+/// Reads the clips of `keys` that have a file.
+///
+/// If `course` was stopped, the remaining clips are missing from the result, and the caller must check for this.
+///
+/// # Errors
+/// [`ExtractError::Read`], [`ExtractError::Threads`], [`ExtractError::ClipMemory`].
+pub fn read_files<'k>(
+    keys: impl Iterator<Item = &'k str>,
+    source: &dyn Source,
+    settings: &Settings,
+    course: &Course,
+) -> Result<FileContents, ExtractError> {
+    let clips: Vec<_> = keys
+        .filter_map(|key| Some((key, source.index().get(key)?.bytes)))
+        .collect();
+
+    course.enter(Phase::Hashing, clips.len() as u64);
+    let pass = Pass {
+        clips,
+        next: AtomicUsize::new(0),
+        source,
+        budget: ByteBudget::new(settings.in_flight_bytes()),
+        settings,
+        course,
+    };
+
+    pass.run(settings.threads.max(1))
+}
+
+/// One pass over the clips, shared by its threads.
+struct Pass<'a> {
+    /// Key and file size in bytes of each clip.
+    clips: Vec<(&'a str, u64)>,
+    /// Index of the next clip to read; threads end when it is past the last clip.
+    next: AtomicUsize,
+    source: &'a dyn Source,
+    budget: ByteBudget,
+    settings: &'a Settings,
+    course: &'a Course,
+}
+
+impl Pass<'_> {
+    fn run(&self, threads: usize) -> Result<FileContents, ExtractError> {
+        std::thread::scope(|scope| {
+            let mut spawned = Vec::with_capacity(threads);
+            for number in 0..threads {
+                // The panic hook ignores threads with this name, as in the worker pool.
+                let name = format!("{WORKER_NAME}-hash-{number}");
+                let thread = std::thread::Builder::new().name(name);
+                let handle = thread.spawn_scoped(scope, || self.read_clips());
+                spawned.push(handle.map_err(|source| self.fail(ExtractError::Threads { source })));
+            }
+
+            let mut contents = FileContents::with_capacity(self.clips.len());
+            for thread in spawned {
+                let joined = thread?.join();
+                // Panics while reading a file are caught below, so this one is a bug in wavemill.
+                let found = joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                contents.extend(found?);
+            }
+            Ok(contents)
+        })
+    }
+
+    fn read_clips(&self) -> Result<FileContents, ExtractError> {
+        let mut hasher = InputHasher::default();
+        let mut bytes = Vec::new();
+        let mut contents = FileContents::new();
+        while !self.course.is_stopped() {
+            // Any thread may take any clip: results are stored by key, so the order has no effect.
+            let next = self.next.fetch_add(1, Ordering::Relaxed);
+            let Some(&(key, n_bytes)) = self.clips.get(next) else {
+                break;
+            };
+
+            // For a compressed zip entry, this includes the compressed bytes.
+            let permit = self
+                .budget
+                .take(self.source.read_bytes(key))
+                .map_err(|refusal| self.refused(refusal, key, n_bytes))?;
+            let content = match self.source.read(key, &mut bytes) {
+                Ok(()) => Some(FileContent {
+                    content: blake3::hash(&bytes),
+                    facts: match self.source.media() {
+                        Media::Audio => facts_of(&mut hasher, &bytes),
+                        // For a picture, the hash of the whole file is enough.
+                        Media::Pictures => InputFacts::default(),
+                    },
+                }),
+                Err(ReadFailure::Reject(_)) => None,
+                Err(ReadFailure::Io(source)) => {
+                    return Err(self.fail(ExtractError::Read {
+                        clip_key: key.to_owned(),
+                        source,
+                    }));
+                }
+            };
+            contents.insert(key.to_owned(), content);
+
+            // A large buffer is freed before its permit is released.
+            bytes.clear();
+            bytes.shrink_to(self.settings.kept_bytes());
+            drop(permit);
+            self.course.add(1);
+        }
+        Ok(contents)
+    }
+
+    /// Creates the error for a file that does not fit into memory.
+    fn refused(&self, refusal: Refusal, clip_key: &str, file_bytes: u64) -> ExtractError {
+        let shares = self.settings.shares();
+        let media = self.source.media();
+        self.fail(ExtractError::refused(
+            refusal, clip_key, file_bytes, media, shares,
+        ))
+    }
+
+    /// Stops the other threads and returns the error.
+    fn fail(&self, error: ExtractError) -> ExtractError {
+        self.next.store(self.clips.len(), Ordering::Relaxed);
+        error
+    }
+}
+
+/// Computes the hashes of the audio in a file. Both are `None` if the parser panics on damaged bytes. The hasher stays
+/// usable after a panic, because each file resets its state.
+pub(super) fn facts_of(hasher: &mut InputHasher, bytes: &[u8]) -> InputFacts {
+    catch_unwind(AssertUnwindSafe(|| hasher.read(bytes))).unwrap_or_default()
+}

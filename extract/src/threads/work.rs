@@ -1,0 +1,45 @@
+//! State that all threads of a run share.
+
+use std::sync::atomic::AtomicBool;
+
+use wavemill_catalog::ClipRow;
+use wavemill_runtime::budget::ByteBudget;
+use wavemill_source::Source;
+use wavemill_store::shards::{Format, KeyInputs, ShardTask, TakenRows};
+
+use super::{Counters, Limits};
+use crate::features::FeaturePlan;
+
+/// State shared by readers, workers and lanes.
+pub struct Work<'a> {
+    /// Cleaned rows.
+    pub clips: &'a [ClipRow],
+    /// Inputs of the keys of files, restricted to the features that are computed.
+    pub keys: &'a KeyInputs<'a>,
+    /// Indices of these features in the recipe.
+    pub feature_numbers: &'a [usize],
+    /// Id of the set of all features of the plan.
+    pub features_id: &'a str,
+    /// Shards to write.
+    pub todo: &'a [ShardTask<'a>],
+    /// Clips that are not read, because their rows are copied from an earlier version.
+    pub taken: &'a TakenRows,
+    /// Source of the clips' files.
+    pub source: &'a dyn Source,
+    /// Features to compute.
+    pub features: &'a FeaturePlan,
+    /// Number of classes of each target.
+    pub class_sizes: &'a [usize],
+    /// Format of each feature's files.
+    pub formats: &'a [Format],
+    /// If true, no further clips are read.
+    pub stop: &'a AtomicBool,
+    /// Counters for progress and the report.
+    pub counters: &'a Counters,
+    /// Limits of the run.
+    pub limits: &'a Limits,
+    /// Memory for clips.
+    pub budget: ByteBudget,
+    /// Memory for encoding row groups, in addition to their rows.
+    pub encoding: ByteBudget,
+}

@@ -1,0 +1,253 @@
+//! Phase and progress of a job, and whether it was asked to stop. The job's own code updates them, and other threads
+//! read them.
+//!
+//! This module knows nothing about the contents of the phases, so that every module of a job can use it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Phase of a job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Listing the audio folder or zip; counts nothing.
+    #[default]
+    Listing,
+    /// Reading metadata files; counts bytes.
+    Metadata,
+    /// Running the recipe's SQL; counts steps.
+    Cleaning,
+    /// Reading files without decoding them, to find duplicates and changes; counts clips.
+    Hashing,
+    /// Determining sides, shards, and the contents of the store; counts nothing.
+    Planning,
+    /// Waiting for another process that writes the store; counts nothing.
+    Waiting,
+    /// Writing metadata tables to the store; counts nothing.
+    Tables,
+    /// Extracting clips, which have their own counters.
+    Clips,
+    /// Writing the manifest.
+    Commit,
+    /// Comparing files of a store with its manifest before they are read; counts bytes.
+    Checking,
+    /// Writing rows of a store to files of other formats; counts rows.
+    Exporting,
+}
+
+impl Phase {
+    // In order of declaration, because `Course::phase` looks up a phase by its number.
+    const ALL: [Self; 11] = [
+        Self::Listing,
+        Self::Metadata,
+        Self::Cleaning,
+        Self::Hashing,
+        Self::Planning,
+        Self::Waiting,
+        Self::Tables,
+        Self::Clips,
+        Self::Commit,
+        Self::Checking,
+        Self::Exporting,
+    ];
+
+    /// Returns the phase's name for programs, in one word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Listing => "listing",
+            Self::Metadata => "metadata",
+            Self::Cleaning => "cleaning",
+            Self::Hashing => "hashing",
+            Self::Planning => "planning",
+            Self::Waiting => "waiting",
+            Self::Tables => "tables",
+            Self::Clips => "clips",
+            Self::Commit => "commit",
+            Self::Checking => "checking",
+            Self::Exporting => "exporting",
+        }
+    }
+
+    /// Returns the unit of progress, if the phase counts anything.
+    pub const fn unit(self) -> Option<&'static str> {
+        match self {
+            Self::Metadata | Self::Checking => Some("bytes"),
+            Self::Cleaning => Some("steps"),
+            Self::Hashing | Self::Clips => Some("clips"),
+            Self::Exporting => Some("rows"),
+            Self::Listing | Self::Planning | Self::Waiting | Self::Tables | Self::Commit => None,
+        }
+    }
+
+    /// Reports whether work of the phase must be completed in order. All other phases may be interrupted at any moment:
+    /// nothing is written before the plan is made, and an incomplete table or export has a temporary name.
+    pub const fn ends_in_order(self) -> bool {
+        matches!(self, Self::Clips | Self::Commit)
+    }
+
+    /// Describes the state of the store after an interruption in this phase.
+    pub const fn left_behind(self) -> &'static str {
+        match self {
+            Self::Tables | Self::Clips | Self::Commit => "run the same command again to continue",
+            _ => "nothing was written",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Listing => "listing the audio",
+            Self::Metadata => "reading metadata",
+            Self::Cleaning => "cleaning the metadata",
+            Self::Hashing => "comparing audio files",
+            Self::Planning => "planning",
+            Self::Waiting => "waiting for another wavemill that is writing the store",
+            Self::Tables => "writing tables",
+            Self::Clips => "extracting",
+            Self::Commit => "committing",
+            Self::Checking => "comparing files with the manifest",
+            Self::Exporting => "exporting",
+        })
+    }
+}
+
+/// Phase and progress of one job.
+#[derive(Debug, Default)]
+pub struct Course {
+    /// Set this flag to stop the job. The job ends as interrupted; in [`Phase::Clips`], after the clips in flight.
+    pub stop: AtomicBool,
+    phase: AtomicU8,
+    done: AtomicU64,
+    total: AtomicU64,
+    times: Mutex<Times>,
+}
+
+/// Durations of the phases by the wall clock. They are for display: nothing stored depends on them.
+#[derive(Debug, Default)]
+struct Times {
+    /// Start of the current phase.
+    since: Option<Instant>,
+    seconds: BTreeMap<&'static str, f64>,
+}
+
+impl Times {
+    /// Ends the current phase.
+    fn end(&mut self, phase: Phase) {
+        let now = Instant::now();
+        if let Some(since) = self.since.replace(now) {
+            *self.seconds.entry(phase.name()).or_default() += (now - since).as_secs_f64();
+        }
+    }
+}
+
+impl Course {
+    /// Starts the next phase with a total of `total` units; 0 if the total is unknown.
+    pub fn enter(&self, phase: Phase, total: u64) {
+        // Update the times first, while the old phase is still set. A reader between the stores below may see the new
+        // count with the old phase: one line of progress is then wrong, and nothing else.
+        self.lock_times().end(self.phase());
+        self.done.store(0, Ordering::Relaxed);
+        self.total.store(total, Ordering::Relaxed);
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    fn lock_times(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the wall-clock seconds of each phase, from the first one entered until now.
+    pub fn seconds(&self) -> BTreeMap<&'static str, f64> {
+        let mut times = self.lock_times();
+        // Restarts the current phase, so that a second call does not count the same time again.
+        times.end(self.phase());
+        times.seconds.clone()
+    }
+
+    /// Adds to the units done in this phase.
+    pub fn add(&self, done: u64) {
+        self.done.fetch_add(done, Ordering::Relaxed);
+    }
+
+    /// Returns the current phase.
+    pub fn phase(&self) -> Phase {
+        Phase::ALL
+            .get(usize::from(self.phase.load(Ordering::Relaxed)))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Returns the progress in this phase, in its unit.
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// Returns the total of this phase; 0 if unknown.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
+    }
+
+    /// Reports whether the job was asked to stop.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// Reader of a job's file that counts its bytes as progress.
+pub struct CountingReader<R> {
+    input: R,
+    course: Arc<Course>,
+}
+
+impl<R: Read> CountingReader<R> {
+    /// Creates a reader that counts the bytes read from `input`.
+    pub const fn new(input: R, course: Arc<Course>) -> Self {
+        Self { input, course }
+    }
+}
+
+impl<R: Read> Read for CountingReader<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let got = self.input.read(buffer)?;
+        self.course.add(got as u64);
+        Ok(got)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_starts_at_nothing_and_is_found_again() {
+        let course = Course::default();
+        for phase in Phase::ALL {
+            course.enter(phase, 10);
+            assert_eq!(
+                (course.phase(), course.done(), course.total()),
+                (phase, 0, 10)
+            );
+
+            course.add(4);
+            assert_eq!(course.done(), 4);
+        }
+
+        let seconds = course.seconds();
+        assert!(Phase::ALL.iter().all(|phase| seconds[phase.name()] >= 0.0));
+    }
+
+    #[test]
+    fn bytes_of_a_file_are_counted_as_they_are_read() {
+        let course = Arc::new(Course::default());
+        course.enter(Phase::Metadata, 5);
+        let mut file = CountingReader::new(&b"12345"[..], Arc::clone(&course));
+        file.read_exact(&mut [0; 3]).unwrap();
+        assert_eq!(course.done(), 3);
+        file.read_to_end(&mut Vec::new()).unwrap();
+        assert_eq!(course.done(), course.total());
+    }
+}

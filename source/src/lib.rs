@@ -1,0 +1,297 @@
+//! Sources of compressed clips: a folder, or a zip that is read in place.
+
+mod archive;
+mod directory;
+mod folder;
+mod keys;
+pub mod metadata;
+pub mod others;
+mod retry;
+#[cfg(test)]
+mod tests;
+mod zipped;
+
+pub use keys::Media;
+use wavemill_schemas::recipe::FILE_BYTES_MAX;
+use wavemill_schemas::reject::{Reason, Reject, Stage};
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use self::others::OtherFiles;
+
+/// A value that changes when an input changes. It is known without reading the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stamp {
+    /// Modification time of a file in ns since the epoch.
+    MtimeNs(i64),
+    /// CRC-32 of a zip entry's content.
+    Crc32(u32),
+}
+
+/// Identity of one input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct InputId {
+    /// Uncompressed size in bytes.
+    pub bytes: u64,
+    /// Stamp of the input.
+    pub stamp: Stamp,
+}
+
+/// The state of an input when it was read. Receipts store it so that a later run can detect changes.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct InputSeen {
+    /// Size and stamp.
+    #[serde(flatten)]
+    pub id: Option<InputId>,
+    /// blake3 of the whole file in lower-case hex. Empty if the file could not be read.
+    pub content: String,
+    /// Hash of [`wavemill_decode::InputHasher`] in lower-case hex. Empty if the file contains no audio. `None` before
+    /// format 3.
+    #[serde(default)]
+    pub decode_key: Option<String>,
+}
+
+impl InputSeen {
+    /// Creates the state of a file that could not be read. Without an `id` the file does not exist.
+    pub const fn unreadable(id: Option<InputId>) -> Self {
+        Self {
+            id,
+            content: String::new(),
+            decode_key: Some(String::new()),
+        }
+    }
+
+    /// Creates the state of a file that was read.
+    pub fn read(
+        id: Option<InputId>,
+        content: blake3::Hash,
+        decode_key: Option<blake3::Hash>,
+    ) -> Self {
+        let decode_key = decode_key.map(|key| key.to_hex().to_string());
+        Self {
+            id,
+            content: content.to_hex().to_string(),
+            decode_key: Some(decode_key.unwrap_or_default()),
+        }
+    }
+}
+
+/// Identity of every file below the audio root by `clip_key`.
+pub type AudioIndex = BTreeMap<String, InputId>;
+
+/// Reason why a clip's bytes could not be read.
+#[derive(Debug)]
+pub enum ReadFailure {
+    /// A fault of the clip. It is counted as a reject.
+    Reject(Reject),
+    /// A fault of the machine. The run stops and can be resumed.
+    Io(std::io::Error),
+}
+
+/// A collection of clips. The reader threads share it.
+pub trait Source: Send + Sync {
+    /// Returns the kind of the clips.
+    fn media(&self) -> Media;
+
+    /// Returns all clips with their identities.
+    fn index(&self) -> &AudioIndex;
+
+    /// Sets the maximum size of a clip in bytes; larger clips are rejected. The default is [`CLIP_BYTES_MAX`].
+    fn set_bytes_max(&mut self, bytes: u64);
+
+    /// Returns the rejects that have no key: paths that are not UTF-8, and names and folder links that lead outside.
+    fn rejects(&self) -> &[Reject];
+
+    /// Returns the files that are not clips.
+    fn others(&self) -> &OtherFiles;
+
+    /// Returns the maximum number of bytes that [`Source::read`] holds, including compressed bytes, unless the file
+    /// grows meanwhile. Returns 0 for a clip that is rejected without being read.
+    fn read_bytes(&self, clip_key: &str) -> u64;
+
+    /// Reads a whole clip into `buffer`, which is cleared first.
+    ///
+    /// # Errors
+    /// [`ReadFailure::Reject`] if the clip's bytes are the cause, and [`ReadFailure::Io`] otherwise.
+    fn read(&self, clip_key: &str, buffer: &mut Vec<u8>) -> Result<(), ReadFailure>;
+}
+
+/// Maximum size of a clip in bytes, unless a recipe sets a smaller limit.
+pub const CLIP_BYTES_MAX: u64 = FILE_BYTES_MAX;
+
+/// Opens a folder, or a zip that is recognized by its content, and lists its clips.
+///
+/// Clips are recognized by extension ([`Media::extensions`]). Files and folders whose name has a leading dot are
+/// skipped. [`Source::others`] counts the files that are not clips. The audio root is the deepest folder that contains
+/// all clips but none directly, unless it is `path` itself: `fma_large/`, its parent and `fma_large.zip` result in
+/// equal keys. Links out of `path` are followed only with `allow_outside`.
+///
+/// # Errors
+/// [`SourceError`] if `path` cannot be listed or contains no clip.
+pub fn open(
+    path: &Path,
+    media: Media,
+    allow_outside: bool,
+) -> Result<Box<dyn Source>, SourceError> {
+    let found = std::fs::metadata(path).map_err(SourceError::open_at(path))?;
+    let source: Box<dyn Source> = if found.is_dir() {
+        Box::new(folder::FolderSource::open(path, media, allow_outside)?)
+    } else if found.is_file() && is_zip(path)? {
+        Box::new(zipped::ZipSource::open(path, media)?)
+    } else {
+        // The file is not opened: opening a pipe would block.
+        return Err(SourceError::NotAPlace {
+            path: path.to_owned(),
+        });
+    };
+
+    if source.index().is_empty() && source.rejects().is_empty() {
+        return Err(SourceError::NoClips {
+            path: path.to_owned(),
+            media,
+            unsupported: source.others().unsupported_words(),
+        });
+    }
+    Ok(source)
+}
+
+/// Empties `buffer` and reserves exactly the requested capacity.
+fn make_room(buffer: &mut Vec<u8>, bytes: usize) {
+    buffer.clear();
+    if buffer.capacity() < bytes {
+        // Free the old memory first: growing the vector would hold both allocations for a moment.
+        *buffer = Vec::new();
+        buffer.reserve_exact(bytes);
+    }
+}
+
+/// Creates the reject of a file with the extension of a format that wavemill does not decode. Its clip fields are
+/// empty.
+pub fn unsupported(clip_key: &str, stage: Stage) -> Reject {
+    let detail = format!(
+        "wavemill does not decode {}: convert the file",
+        others::extension_of(clip_key)
+    );
+    Reject::new(stage, Reason::UnsupportedCodec, detail)
+}
+
+fn too_large(bytes_max: u64) -> ReadFailure {
+    let detail = if bytes_max == CLIP_BYTES_MAX {
+        format!("over {} MiB", CLIP_BYTES_MAX >> 20)
+    } else {
+        format!("over {bytes_max} bytes, which is the recipe's max_file_bytes")
+    };
+    ReadFailure::Reject(Reject::new(Stage::Read, Reason::TooLarge, detail))
+}
+
+/// The error type of sources of clips or metadata.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The path is not a readable folder or file.
+    #[error("cannot open {path}")]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// The directory of the zip cannot be read, for example after an incomplete download.
+    #[error(
+        "{path}: the zip's directory is damaged or truncated; compare its sha1 with the publisher's and download it again"
+    )]
+    BrokenZip {
+        /// The archive.
+        path: PathBuf,
+        /// The problem with the directory.
+        source: io::Error,
+    },
+    /// The path is neither a folder nor a zip.
+    #[error(
+        "{path} is neither a folder nor a zip; give the folder that contains the clips, or a zip of it"
+    )]
+    NotAPlace {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The folder or zip contains no clips.
+    #[error("no clip ({}) below {path}: {}", media.extensions().join(", "), no_clips_remedy(unsupported))]
+    NoClips {
+        /// The path.
+        path: PathBuf,
+        /// The kind of clips that was requested.
+        media: Media,
+        /// Description of the files of other formats in it. Empty if there are none.
+        unsupported: String,
+    },
+    /// The metadata file does not exist.
+    #[error("{path} does not contain a file {name}")]
+    NoSuchFile {
+        /// The folder or archive.
+        path: PathBuf,
+        /// The requested name.
+        name: String,
+    },
+    /// The archive contains several metadata files with the same name.
+    #[error(
+        "{path}: {n} entries are named {name}: create a zip with only one of them, or give the folder"
+    )]
+    Duplicates {
+        /// The archive.
+        path: PathBuf,
+        /// The requested name.
+        name: String,
+        /// Number of entries with this name.
+        n: usize,
+    },
+    /// The metadata file is encrypted.
+    #[error("{name} in {path} is encrypted: unpack it first")]
+    EncryptedFile {
+        /// The archive.
+        path: PathBuf,
+        /// The entry.
+        name: String,
+    },
+}
+
+fn no_clips_remedy(unsupported: &str) -> String {
+    if unsupported.is_empty() {
+        return "is it the audio folder?".to_owned();
+    }
+    format!("it contains {unsupported}, which wavemill does not decode: convert them first")
+}
+
+impl SourceError {
+    fn open_at(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Open { path, source }
+    }
+}
+
+/// Reports whether a file is a zip by its first bytes: a local header, or the directory end of an empty archive.
+fn is_zip(path: &Path) -> Result<bool, SourceError> {
+    let mut magic = Vec::with_capacity(4);
+    let read = File::open(path).and_then(|file| file.take(4).read_to_end(&mut magic));
+    read.map_err(SourceError::open_at(path))?;
+    Ok(magic == *b"PK\x03\x04" || magic == *b"PK\x05\x06")
+}
+
+/// Creates the reject of a clip that is not in the index: its path leaves the audio root, its format is not decoded, or
+/// it does not exist.
+fn absent(clip_key: &str, others: &OtherFiles, detail: &str) -> ReadFailure {
+    if others.unsupported.contains(clip_key) {
+        return ReadFailure::Reject(unsupported(clip_key, Stage::Read));
+    }
+
+    // Keys also come from metadata, which may contain any path.
+    let leaves = clip_key.starts_with('/') || clip_key.split('/').any(|part| part == "..");
+    let (reason, detail) = if leaves {
+        (Reason::OutsideRoot, "the path leaves the audio root")
+    } else {
+        (Reason::MissingFile, detail)
+    };
+    ReadFailure::Reject(Reject::new(Stage::Read, reason, detail))
+}

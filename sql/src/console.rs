@@ -1,0 +1,133 @@
+//! Executes a text of SQL and backslash commands from an argument, a file or the prompt.
+
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
+
+use super::pager::PagedOutput;
+use super::script::{Piece, pieces};
+use super::tensor::TensorType;
+use super::{Format, Session, Sink, SqlError, output};
+
+/// Output settings of the console.
+#[derive(Clone, Copy, Debug)]
+pub struct Console {
+    /// Output format.
+    pub format: Format,
+    /// Whether tables have one line per value, for rows wider than the screen. `\x` toggles it.
+    pub expanded: bool,
+    /// Whether a table larger than the screen is shown in a pager.
+    pub pager: bool,
+}
+
+impl Console {
+    /// Executes `text` and writes the results to standard output.
+    ///
+    /// # Errors
+    /// [`SqlError`]. Earlier results have already been written. A user who quits the pager causes no error.
+    pub fn show(&mut self, session: &Session, text: &str) -> Result<(), SqlError> {
+        // The other formats are for programs, which need every byte on standard output.
+        let wants_pager = self.pager && self.format == Format::Table;
+        let Some(mut paged) = wants_pager.then(PagedOutput::open).flatten() else {
+            return self.answer(session, text, BufWriter::new(io::stdout()));
+        };
+
+        let answered = self.answer(session, text, &mut paged);
+        // Also after an error: show the results before it, and wait until the user quits the pager.
+        let left = paged.finish();
+
+        match answered {
+            Err(error) if error.is_broken_pipe() => Ok(()),
+            Ok(()) => Ok(left?),
+            error => error,
+        }
+    }
+
+    /// Executes `text` and writes the results to `out`.
+    ///
+    /// # Errors
+    /// [`SqlError`]. Earlier results have already been written.
+    pub fn answer(
+        &mut self,
+        session: &Session,
+        text: &str,
+        out: impl Write + Send,
+    ) -> Result<(), SqlError> {
+        let mut sink = output::sink(self.format, out);
+        sink.expand(self.expanded);
+        let pieces = pieces(text);
+        if pieces.is_empty() {
+            return Err(SqlError::Empty);
+        }
+
+        for piece in pieces {
+            match piece {
+                Piece::Sql(sql) => session.run(sql, sink.as_mut())?,
+                Piece::Command(command) => self.command(session, command, sink.as_mut())?,
+            }
+        }
+        Ok(())
+    }
+
+    fn command(
+        &mut self,
+        session: &Session,
+        command: &str,
+        sink: &mut dyn Sink,
+    ) -> Result<(), SqlError> {
+        let (word, rest) = command
+            .split_once(char::is_whitespace)
+            .unwrap_or((command, ""));
+
+        let answer = match (word, rest.trim()) {
+            ("\\d", "") => tables(session)?,
+            ("\\d", table) => columns(session, table)?,
+            ("\\x", turn) => {
+                self.expanded = match turn {
+                    "on" => true,
+                    "off" => false,
+                    _ => !self.expanded,
+                };
+                sink.expand(self.expanded);
+                return Ok(());
+            }
+            _ => {
+                return Err(SqlError::UnknownCommand {
+                    name: word.to_owned(),
+                });
+            }
+        };
+
+        sink.begin(&answer.schema())?;
+        sink.write(&answer)?;
+        sink.finish()
+    }
+}
+
+/// Implements `\d`: returns the tables, with their number of rows if the manifest contains it.
+fn tables(session: &Session) -> Result<RecordBatch, SqlError> {
+    let names = session.tables();
+    let rows: UInt64Array = names.iter().map(|name| session.rows_of(name)).collect();
+    let columns: [(&str, ArrayRef); 2] = [
+        ("table", Arc::new(StringArray::from_iter_values(&names))),
+        ("rows", Arc::new(rows)),
+    ];
+    Ok(RecordBatch::try_from_iter(columns)?)
+}
+
+/// Implements `\d TABLE`: returns the columns and their types.
+fn columns(session: &Session, table: &str) -> Result<RecordBatch, SqlError> {
+    let schema = session.columns(table)?;
+    let names = schema.fields().iter().map(|field| field.name().clone());
+    let types = schema.fields().iter().map(|field| {
+        let tensor = TensorType::of(field).map(|tensor| format!("tensor {tensor}"));
+        tensor.unwrap_or_else(|| field.data_type().to_string())
+    });
+
+    let columns: [(&str, ArrayRef); 2] = [
+        ("column", Arc::new(StringArray::from_iter_values(names))),
+        ("type", Arc::new(StringArray::from_iter_values(types))),
+    ];
+    Ok(RecordBatch::try_from_iter(columns)?)
+}

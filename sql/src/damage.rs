@@ -1,0 +1,519 @@
+//! Finds the cause of a failed query in the store.
+//!
+//! A damaged page results in an error or a panic of some reader, and neither names the file. A query therefore records
+//! the files that it opens. After a failure they are compared with the manifest, starting with the last one because it
+//! is the most likely cause. A file that another process removed is distinguished from one that was lost.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use datafusion::common::DataFusionError;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::parquet::ParquetFileReaderFactory;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+use fail::fail_point;
+use parquet::arrow::async_reader::AsyncFileReader;
+use wavemill_schemas::manifest::{FileEntry, Manifest};
+use wavemill_store::{Store, has_footer};
+
+use super::SqlError;
+use super::catalog::table_name;
+
+/// Prefix of a reader's panic message.
+pub(super) const READER_FAILED: &str = "the reader failed";
+
+/// Number of bytes that are read at a time while a file is hashed.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// Files of the store that the running query has opened, the latest last.
+#[derive(Clone, Debug, Default)]
+pub(super) struct OpenedFiles(Arc<Mutex<Vec<String>>>);
+
+impl OpenedFiles {
+    /// Forgets the files of the previous query.
+    pub(super) fn clear(&self) {
+        self.paths().clear();
+    }
+
+    /// Records that a file is being read. `path` is its path in the manifest.
+    pub(super) fn note(&self, path: &str) {
+        let mut paths = self.paths();
+        paths.retain(|known| known != path);
+        paths.push(path.to_owned());
+    }
+
+    fn paths(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Files whose page index and footer have not been compared with the manifest yet, by their path in the manifest. Pages
+/// have their own checksums, which the reader verifies.
+#[derive(Clone, Debug)]
+pub(super) struct UncheckedFooters {
+    store: PathBuf,
+    entries: Arc<Mutex<HashMap<String, FileEntry>>>,
+}
+
+impl UncheckedFooters {
+    /// Creates the set of all `entries`. `store` is the store's root folder.
+    pub(super) fn new(store: &Path, entries: &[FileEntry]) -> Self {
+        let entries = entries.iter().cloned();
+        let entries = entries.map(|entry| (entry.path.clone(), entry)).collect();
+        Self {
+            store: store.to_owned(),
+            entries: Arc::new(Mutex::new(entries)),
+        }
+    }
+
+    /// Verifies the footer of the file at `path` when it is first read.
+    ///
+    /// # Errors
+    /// [`SqlError::Damaged`] if the footer differs or cannot be read.
+    pub(super) fn check(&self, path: &str) -> Result<(), SqlError> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(entry) = entries.get(path) else {
+            return Ok(());
+        };
+        let full = self.store.join(path);
+        let detail = match has_footer(&full, entry) {
+            Ok(true) => {
+                entries.remove(path);
+                return Ok(());
+            }
+            Ok(false) => "its footer differs from the committed one".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        Err(SqlError::Damaged { path: full, detail })
+    }
+}
+
+/// A reader factory that wraps `readers`, records the opened files, and verifies their footers.
+#[derive(Debug)]
+pub(super) struct NotingReaders<R> {
+    pub readers: R,
+    pub opened: OpenedFiles,
+    pub footers: UncheckedFooters,
+}
+
+impl<R: ParquetFileReaderFactory> ParquetFileReaderFactory for NotingReaders<R> {
+    fn create_reader(
+        &self,
+        partition_index: usize,
+        file: PartitionedFile,
+        metadata_size_hint: Option<usize>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> datafusion::common::Result<Box<dyn AsyncFileReader + Send>> {
+        // Record the file before the reader is created, because its creation may panic.
+        let path = file.object_meta.location.as_ref();
+        self.opened.note(path);
+        fail_point!("sql-read");
+        self.footers
+            .check(path)
+            .map_err(|error| DataFusionError::External(Box::new(error)))?;
+        self.readers
+            .create_reader(partition_index, file, metadata_size_hint, metrics)
+    }
+}
+
+/// The version that a session reads, used to explain failures.
+#[derive(Debug)]
+pub(super) struct Version {
+    store: Store,
+    plan_id: String,
+    files: Vec<FileEntry>,
+}
+
+impl Version {
+    /// Creates the description of the version of `store` that `manifest` describes.
+    pub(super) fn new(store: Store, manifest: &Manifest) -> Self {
+        Self {
+            store,
+            plan_id: manifest.plan_id.clone(),
+            files: manifest.files.clone(),
+        }
+    }
+
+    /// Returns the number of rows of a table by its SQL name, or `None` if it has no file.
+    pub(super) fn rows_of(&self, table: &str) -> Option<u64> {
+        let wanted = table.replacen("raw.", "raw_", 1);
+        let mut files = self
+            .files
+            .iter()
+            .filter(|entry| table_name(entry) == wanted)
+            .peekable();
+
+        // `classes`, `files` and the user's own tables have no file in the manifest.
+        files.peek()?;
+        Some(files.map(|entry| entry.rows).sum())
+    }
+
+    /// Returns the cause of a failed query: data that `gc` removed, a damaged file, or else `error` itself.
+    ///
+    /// Reads the files that the query opened, until one differs from the manifest or `stop` returns true.
+    pub(super) fn explain(
+        &self,
+        error: SqlError,
+        opened: &OpenedFiles,
+        stop: impl Fn() -> bool,
+    ) -> SqlError {
+        if !may_be_damage(&error) {
+            return error;
+        }
+        // Check this before reading any file: after `gc` has removed the version, a missing file is not damage.
+        if let Some(version) = self.collected() {
+            return SqlError::Collected { version };
+        }
+        // The error already names the file and the damage.
+        if matches!(error, SqlError::Damaged { .. }) {
+            return error;
+        }
+
+        // Copy the paths: hashing takes long, and abandoned threads of the query may still record files.
+        let paths: Vec<String> = opened.paths().iter().rev().cloned().collect();
+        for path in paths {
+            let Some(entry) = self.files.iter().find(|entry| entry.path == path) else {
+                continue;
+            };
+
+            let full = self.store.root().join(&path);
+            match is_as_committed(&full, entry, &stop) {
+                Some(true) => {
+                    if let Some(detail) = self.store.page_fault(entry) {
+                        return SqlError::Damaged { path: full, detail };
+                    }
+                }
+                Some(false) => {
+                    return SqlError::Damaged {
+                        path: full,
+                        detail: words(&error),
+                    };
+                }
+                None => return SqlError::Interrupted,
+            }
+        }
+
+        // Every file is intact, so the reader's message is not about the store.
+        match error {
+            SqlError::Unreadable { detail } => SqlError::Failed { detail },
+            other => other,
+        }
+    }
+
+    /// Returns the number of this version if `gc` has removed its data. `gc` always keeps the latest version, so a
+    /// missing file of that version is damage.
+    fn collected(&self) -> Option<u64> {
+        if self.store.data(&self.plan_id).exists() {
+            return None;
+        }
+
+        let versions = self.store.versions().ok()?;
+        let version = versions
+            .iter()
+            .copied()
+            .rev()
+            .find(|version| self.is_described_by(*version))?;
+        (versions.last() != Some(&version)).then_some(version)
+    }
+
+    /// Reports whether `version` has the data of this version.
+    fn is_described_by(&self, version: u64) -> bool {
+        self.store
+            .manifest(Some(version))
+            .is_ok_and(|(_, manifest)| manifest.plan_id == self.plan_id)
+    }
+}
+
+/// Reports whether damaged bytes can be the cause of an error. They cannot if the cause is the query text, memory or
+/// the output.
+fn may_be_damage(error: &SqlError) -> bool {
+    matches!(
+        error,
+        SqlError::Damaged { .. }
+            | SqlError::Unreadable { .. }
+            | SqlError::Panicked(_)
+            | SqlError::Failed { .. }
+    )
+}
+
+/// Returns the reader's message, shortened.
+fn words(error: &SqlError) -> String {
+    match error {
+        SqlError::Unreadable { detail } | SqlError::Failed { detail } => brief(detail),
+        SqlError::Panicked(panic) => brief(&format!("{READER_FAILED}: {}", panic.message)),
+        other => brief(&other.to_string()),
+    }
+}
+
+/// Returns the beginning of a reader's message, which may be a page long.
+pub(super) fn brief(words: &str) -> String {
+    const CHARS_MAX: usize = 200;
+    if words.chars().count() <= CHARS_MAX {
+        return words.to_owned();
+    }
+
+    words.chars().take(CHARS_MAX - 1).chain(['…']).collect()
+}
+
+/// Compares the length and hash of a file with the manifest. Returns `None` if `stop` ended the reading.
+fn is_as_committed(path: &Path, entry: &FileEntry, stop: impl Fn() -> bool) -> Option<bool> {
+    let Ok(mut file) = File::open(path) else {
+        return Some(false);
+    };
+
+    let mut block = vec![0; BLOCK_BYTES];
+    let mut hasher = blake3::Hasher::new();
+    let mut bytes = 0;
+    loop {
+        if stop() {
+            return None;
+        }
+        match file.read(&mut block) {
+            Ok(0) => {
+                let blake3 = hasher.finalize().to_hex();
+                return Some(bytes == entry.bytes && blake3.as_str() == entry.blake3);
+            }
+            Ok(n) => {
+                bytes += n as u64;
+                hasher.update(&block[..n]);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return Some(false),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use arrow::array::RecordBatch;
+    use arrow::datatypes::SchemaRef;
+    use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+    use parquet::file::metadata::{PageIndexPolicy, ParquetMetaDataWriter};
+    use parquet::file::writer::TrackedWrite;
+
+    use super::super::testing::TestStore;
+    use super::super::{Format, Limits, Session, Sink, open, output};
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        memory_bytes: 1 << 30,
+        threads: 2,
+        allow_write: false,
+    };
+
+    fn session(store: &TestStore) -> Session {
+        open(store.folder.path(), &store.manifest, LIMITS).expect("the store opens")
+    }
+
+    fn ask(store: &TestStore, table: &str) -> Result<Vec<u8>, SqlError> {
+        let mut out = Vec::new();
+        let sql = format!("SELECT * FROM {table}");
+        session(store).run(&sql, output::sink(Format::Arrow, &mut out).as_mut())?;
+        Ok(out)
+    }
+
+    /// Returns positions in the footer, and fewer positions before it. One bit of each byte is flipped.
+    fn places(bytes: &[u8]) -> impl Iterator<Item = usize> {
+        let length = bytes[bytes.len() - 8..bytes.len() - 4]
+            .try_into()
+            .map_or(0, u32::from_le_bytes) as usize;
+        let footer = bytes.len() - 8 - length;
+        (4..footer)
+            .step_by(61)
+            .chain((footer..bytes.len()).step_by(11))
+    }
+
+    #[test]
+    fn one_flipped_bit_is_an_answer_or_a_named_file_and_never_a_panic() {
+        let store = TestStore::small();
+        let (mut damaged, mut panicked) = (0, 0);
+
+        for (table, name) in [
+            ("tracks", "tracks"),
+            ("features_log_mel", "log_mel"),
+            ("features_ragged", "ragged"),
+        ] {
+            let entry = store
+                .manifest
+                .files
+                .iter()
+                .find(|file| file.name() == name)
+                .expect("a file");
+            let path = store.folder.path().join(&entry.path);
+            let whole = std::fs::read(&path).expect("a file");
+
+            for at in places(&whole) {
+                let mut flipped = whole.clone();
+                flipped[at] ^= 1 << (at % 8);
+                std::fs::write(&path, flipped).expect("a file");
+
+                let Err(error) = ask(&store, table) else {
+                    continue;
+                };
+
+                assert_eq!(error.exit_code(), 3, "{name}, byte {at}: {error}");
+                assert!(
+                    error.to_string().contains(&entry.path),
+                    "{name}, byte {at}: {error}"
+                );
+                damaged += 1;
+                panicked += usize::from(error.to_string().contains(READER_FAILED));
+            }
+
+            std::fs::write(&path, whole).expect("a file");
+            ask(&store, table).expect("whole again");
+        }
+
+        assert!(
+            damaged > 100 && panicked > 0,
+            "{damaged} damaged, {panicked} panics"
+        );
+    }
+
+    #[test]
+    fn a_mistake_in_a_query_reads_no_file_again() {
+        let store = TestStore::small();
+        let (session, opened) = (session(&store), OpenedFiles::default());
+        opened.note(&store.manifest.files[0].path);
+
+        let typo = SqlError::Meaning {
+            detail: "no such function".to_owned(),
+        };
+
+        let asked = std::cell::Cell::new(false);
+        let stop = || {
+            asked.set(true);
+            false
+        };
+
+        let version = Version::new(Store::at(store.folder.path()), &store.manifest);
+        assert!(matches!(
+            version.explain(typo, &opened, stop),
+            SqlError::Meaning { .. }
+        ));
+        assert!(!asked.get());
+
+        let failed = || SqlError::Failed {
+            detail: "a reader's words".to_owned(),
+        };
+        assert!(
+            matches!(
+                version.explain(failed(), &opened, stop),
+                SqlError::Failed { .. }
+            ) && asked.get()
+        );
+        assert!(matches!(
+            version.explain(failed(), &opened, || true),
+            SqlError::Interrupted
+        ));
+
+        drop(session);
+    }
+
+    /// Gives a feature's file a page index with negative page sizes, and updates its hash in the manifest.
+    fn craft_page_index(store: &mut TestStore) -> String {
+        let files = &mut store.manifest.files;
+        let entry = files.iter_mut().find(|entry| entry.feature.is_some());
+        let entry = entry.expect("a feature's file");
+        let path = store.folder.path().join(&entry.path);
+
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+        let file = File::open(&path).expect("a file");
+        let metadata = ArrowReaderMetadata::load(&file, options).expect("metadata");
+        let metadata = metadata.metadata().as_ref().clone();
+        let mut index = metadata.offset_index().expect("an index").clone();
+        for page in index[0]
+            .iter_mut()
+            .flat_map(|column| &mut column.page_locations)
+        {
+            page.compressed_page_size = -1000;
+        }
+        let metadata = metadata
+            .into_builder()
+            .set_offset_index(Some(index))
+            .build();
+
+        // Append the new metadata to the file, so that all other offsets stay valid.
+        let whole = std::fs::read(&path).expect("a file");
+        let mut crafted = TrackedWrite::new(File::create(&path).expect("a file"));
+        crafted.write_all(&whole).expect("room");
+        let writer = ParquetMetaDataWriter::new_with_tracked(crafted, &metadata);
+        writer.finish().expect("room");
+
+        let crafted = std::fs::read(&path).expect("a file");
+        entry.bytes = crafted.len() as u64;
+        entry.blake3 = blake3::hash(&crafted).to_hex().to_string();
+        entry.path.clone()
+    }
+
+    #[test]
+    fn page_offsets_that_cannot_be_are_damage_although_the_hash_is_right() {
+        let mut store = TestStore::small();
+        let path = craft_page_index(&mut store);
+        let error = ask(&store, "features_log_mel WHERE track_id = 1")
+            .expect_err("the pages end before they begin");
+        assert_eq!(error.exit_code(), 3, "{error}");
+        assert!(error.to_string().contains(&path), "{error}");
+    }
+
+    /// A sink that removes the version's data after the first result, as `gc` does.
+    struct Collects<'a>(&'a TestStore);
+
+    impl Sink for Collects<'_> {
+        fn begin(&mut self, _: &SchemaRef) -> Result<(), SqlError> {
+            Ok(())
+        }
+        fn write(&mut self, _: &RecordBatch) -> Result<(), SqlError> {
+            Ok(())
+        }
+        fn finish(&mut self) -> Result<(), SqlError> {
+            Ok(std::fs::remove_dir_all(self.0.folder.path().join("data"))?)
+        }
+    }
+
+    #[test]
+    fn a_version_removed_between_two_statements_is_told_and_no_damage() {
+        for latest in [1, 2] {
+            let store = TestStore::small();
+            let versions = store.folder.path().join("_wavemill/versions");
+            std::fs::create_dir_all(&versions).expect("a folder");
+
+            for version in 1..=latest {
+                let mut manifest = store.manifest.clone();
+                if version > 1 {
+                    manifest.identity.limit = Some(1);
+                    manifest.plan_id = manifest.identity.plan_id().expect("an id");
+                }
+
+                let json = manifest.to_json().expect("a manifest");
+                std::fs::write(versions.join(format!("{version:08}.json")), json).expect("a file");
+            }
+
+            let two = "SELECT 1 AS a; SELECT * FROM features_log_mel";
+            let error = session(&store)
+                .run(two, &mut Collects(&store))
+                .expect_err("the data is gone");
+
+            if latest == 1 {
+                assert_eq!(
+                    error.exit_code(),
+                    3,
+                    "nobody removes the latest version: {error}"
+                );
+            } else {
+                assert_eq!(error.exit_code(), 2, "{error}");
+                assert!(
+                    error
+                        .to_string()
+                        .starts_with("the data of version 1 was removed by `wavemill gc`"),
+                    "{error}"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! The error type of queries. Each error contains a remedy, and an exit code by which scripts can distinguish its kind.
+
+use std::io::ErrorKind;
+use std::path::PathBuf;
+
+use arrow::error::ArrowError;
+use datafusion::common::utils::datafusion_strsim::levenshtein;
+use datafusion::common::{DataFusionError, SchemaError};
+use datafusion::object_store;
+use parquet::errors::ParquetError;
+use wavemill_runtime::panics::Panic;
+use wavemill_schemas::exit;
+
+use super::output::Format;
+use super::synonyms;
+
+/// The error type of a query. Its message is one line: the problem, the place, and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum SqlError {
+    /// The folder is not a store.
+    #[error("{} is not a wavemill store: it has no _wavemill/versions (make one with `wavemill extract --store …`)", path.display())]
+    NoStore {
+        /// The folder given by the user.
+        path: PathBuf,
+    },
+    /// The manifest cannot be read.
+    #[error("the manifest {} cannot be read: {detail}", path.display())]
+    Manifest {
+        /// The manifest's file.
+        path: PathBuf,
+        /// The cause.
+        detail: String,
+    },
+    /// A file differs from the manifest.
+    #[error("the store is damaged: {}: {detail}; `wavemill verify` lists every damaged file", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Description of the damage.
+        detail: String,
+    },
+    /// The content of a file cannot be read, and the reader does not name the file.
+    #[error("a file of the store is damaged ({detail}); `wavemill verify` reports which")]
+    Unreadable {
+        /// The reader's message.
+        detail: String,
+    },
+    /// `gc` removed the version before or while a query read it.
+    #[error(
+        "the data of version {version} was removed by `wavemill gc` in the meantime: use a later version"
+    )]
+    Collected {
+        /// The removed version.
+        version: u64,
+    },
+    /// A bug in wavemill, or in a library while it read intact bytes.
+    #[error(transparent)]
+    Panicked(#[from] Panic),
+    /// The table does not exist.
+    #[error("no table '{name}'{}", suggestion(near))]
+    UnknownTable {
+        /// The name as written in the query.
+        name: String,
+        /// Tables with similar names.
+        near: Vec<String>,
+    },
+    /// The column does not exist.
+    #[error("no column '{name}'{}", suggestion(near))]
+    UnknownColumn {
+        /// The name as written in the query.
+        name: String,
+        /// Columns with similar names.
+        near: Vec<String>,
+    },
+    /// The query is not valid SQL.
+    #[error("{detail}")]
+    Syntax {
+        /// The syntax error and its position.
+        detail: String,
+    },
+    /// The SQL is invalid for this store because of its types, functions or aggregates.
+    #[error("{detail}")]
+    Meaning {
+        /// Description of the error.
+        detail: String,
+    },
+    /// The command does not exist at the prompt.
+    #[error(
+        "no command {name}: available are \\d, \\d TABLE and \\x, and at the prompt \\? and \\q"
+    )]
+    UnknownCommand {
+        /// The name as written.
+        name: String,
+    },
+    /// A file of the user cannot be used as a table.
+    #[error("--table {name}={}: {detail}", file.display())]
+    OwnTable {
+        /// The table's name.
+        name: String,
+        /// The path as given by the user.
+        file: PathBuf,
+        /// The cause.
+        detail: String,
+    },
+    /// The query is empty.
+    #[error("the query is empty: give SQL, such as \"SELECT count(*) FROM tracks\"")]
+    Empty,
+    /// The statement writes, which is not permitted.
+    #[error("{statement} writes, but `wavemill sql` is read-only: add --allow-write to permit it")]
+    Refused {
+        /// Kind of the statement, such as `COPY`.
+        statement: String,
+    },
+    /// The target or source of the statement is inside the store.
+    #[error("{path}: this path is inside the store: {statement} needs one outside it")]
+    InStore {
+        /// Kind of the statement, such as `COPY`.
+        statement: &'static str,
+        /// The path as written.
+        path: String,
+    },
+    /// A text format cannot represent tensors.
+    #[error(
+        "column '{column}' contains tensors, which {format} cannot show: select tensor({column}) or tensor_mean({column}), \
+         or use --format arrow or parquet"
+    )]
+    TensorAsText {
+        /// The column.
+        column: String,
+        /// The requested format.
+        format: Format,
+    },
+    /// A binary format cannot be written to a terminal.
+    #[error("{format} is a binary format: add --out FILE, or pipe it into a program")]
+    BinaryToTerminal {
+        /// The requested format.
+        format: Format,
+    },
+    /// The format can only contain one result.
+    #[error(
+        "{format} can contain only one result: give a single query, or --format table, csv or json"
+    )]
+    SeveralResults {
+        /// The requested format.
+        format: Format,
+    },
+    /// The query exceeds `--memory-limit`.
+    #[error(
+        "the query exceeds --memory-limit ({detail}): raise it, or exclude the tensors from sorts and joins"
+    )]
+    Memory {
+        /// The allocation that failed.
+        detail: String,
+    },
+    /// Interrupted by the user.
+    #[error("interrupted")]
+    Interrupted,
+    /// The output cannot be written.
+    #[error("cannot write the result: {0}")]
+    Output(#[from] std::io::Error),
+    /// The prompt's terminal failed.
+    #[error("the prompt failed: {detail}")]
+    Prompt {
+        /// The cause.
+        detail: String,
+    },
+    /// Any other failure of a running query.
+    #[error("the query failed: {detail}")]
+    Failed {
+        /// The cause.
+        detail: String,
+    },
+}
+
+impl SqlError {
+    /// Returns the exit code for this error: 2 usage, 3 store damaged, 5 no space, 130 interrupted, otherwise 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoStore { .. }
+            | Self::Collected { .. }
+            | Self::UnknownTable { .. }
+            | Self::UnknownColumn { .. }
+            | Self::Syntax { .. }
+            | Self::Meaning { .. }
+            | Self::Empty
+            | Self::UnknownCommand { .. }
+            | Self::OwnTable { .. }
+            | Self::Refused { .. }
+            | Self::InStore { .. }
+            | Self::TensorAsText { .. }
+            | Self::BinaryToTerminal { .. }
+            | Self::SeveralResults { .. } => exit::USAGE,
+            Self::Manifest { .. } | Self::Damaged { .. } | Self::Unreadable { .. } => exit::DAMAGED,
+            Self::Interrupted => exit::INTERRUPTED,
+            Self::Output(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::StorageFull | ErrorKind::ReadOnlyFilesystem
+                ) =>
+            {
+                exit::NO_SPACE
+            }
+            Self::Memory { .. }
+            | Self::Output(_)
+            | Self::Prompt { .. }
+            | Self::Failed { .. }
+            | Self::Panicked(_) => exit::FAILED,
+        }
+    }
+}
+
+impl SqlError {
+    /// Reports whether the reader of the output has closed it (`| head`), which is not a failure.
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == ErrorKind::BrokenPipe)
+    }
+}
+
+impl From<DataFusionError> for SqlError {
+    fn from(error: DataFusionError) -> Self {
+        match root(error) {
+            // An error of this crate that passed through DataFusion.
+            DataFusionError::External(error) => match error.downcast::<Self>() {
+                Ok(own) => *own,
+                Err(other) => Self::Failed {
+                    detail: one_line(&other.to_string()),
+                },
+            },
+            DataFusionError::SchemaError(error, _) => from_schema(*error),
+            DataFusionError::SQL(error, _) => Self::Syntax {
+                detail: one_line(&error.to_string()),
+            },
+            error @ (DataFusionError::Plan(_)
+            | DataFusionError::NotImplemented(_)
+            | DataFusionError::Configuration(_)) => {
+                let message = one_line(&error.message());
+                Self::Meaning {
+                    detail: synonyms::explain(&message).unwrap_or(message),
+                }
+            }
+            DataFusionError::ParquetError(error) => Self::Unreadable {
+                detail: one_line(&error.to_string()),
+            },
+            DataFusionError::ObjectStore(error) => from_object_store(*error),
+            DataFusionError::ArrowError(error, _) => Self::from(*error),
+            DataFusionError::ResourcesExhausted(detail) => Self::Memory {
+                detail: one_line(&detail),
+            },
+            DataFusionError::IoError(error) => Self::Failed {
+                detail: error.to_string(),
+            },
+            other => Self::Failed {
+                detail: one_line(&other.message()),
+            },
+        }
+    }
+}
+
+impl From<ArrowError> for SqlError {
+    fn from(error: ArrowError) -> Self {
+        match error {
+            ArrowError::ParquetError(detail) => Self::Unreadable {
+                detail: one_line(&detail),
+            },
+            ArrowError::IoError(_, error) => Self::Output(error),
+            ArrowError::ExternalError(error) => match error.downcast::<DataFusionError>() {
+                Ok(inner) => Self::from(*inner),
+                Err(other) => Self::Failed {
+                    detail: one_line(&other.to_string()),
+                },
+            },
+            other => Self::Failed {
+                detail: one_line(&other.to_string()),
+            },
+        }
+    }
+}
+
+/// Removes the layers of an error that only add context.
+fn root(error: DataFusionError) -> DataFusionError {
+    match error {
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => root(*inner),
+        // Only the first of several errors is reported.
+        DataFusionError::Collection(mut errors) if !errors.is_empty() => {
+            root(errors.swap_remove(0))
+        }
+        DataFusionError::Shared(inner) => match std::sync::Arc::try_unwrap(inner) {
+            Ok(inner) => root(inner),
+            Err(shared) => same_kind(shared.find_root()),
+        },
+        other => other,
+    }
+}
+
+/// Copies an error that has other owners. Keeps its kind, which determines the exit code.
+fn same_kind(error: &DataFusionError) -> DataFusionError {
+    match error {
+        DataFusionError::ResourcesExhausted(detail) => {
+            DataFusionError::ResourcesExhausted(detail.clone())
+        }
+        DataFusionError::ParquetError(_) | DataFusionError::ObjectStore(_) => {
+            DataFusionError::ParquetError(Box::new(ParquetError::General(error.to_string())))
+        }
+        other => DataFusionError::Execution(other.to_string()),
+    }
+}
+
+fn from_schema(error: SchemaError) -> SqlError {
+    match error {
+        SchemaError::FieldNotFound {
+            field,
+            valid_fields,
+        } => {
+            let valid: Vec<&str> = valid_fields
+                .iter()
+                .map(|column| column.name.as_str())
+                .collect();
+            // SQL converts unquoted names to lower case, so other names need quotes.
+            let quoted = valid
+                .iter()
+                .find(|name| name.eq_ignore_ascii_case(&field.name) && **name != field.name);
+
+            let near = match quoted {
+                Some(name) => vec![format!("\"{name}\"")],
+                None => nearest(&field.name, &valid),
+            };
+            SqlError::UnknownColumn {
+                near,
+                name: field.quoted_flat_name(),
+            }
+        }
+        other => SqlError::Meaning {
+            detail: one_line(&other.to_string()),
+        },
+    }
+}
+
+fn from_object_store(error: object_store::Error) -> SqlError {
+    match error {
+        object_store::Error::NotFound { path, .. } => SqlError::Damaged {
+            path: PathBuf::from(path),
+            detail: "the file is missing".to_owned(),
+        },
+        other => SqlError::Unreadable {
+            detail: one_line(&other.to_string()),
+        },
+    }
+}
+
+/// Returns up to three of `names` that `wanted` may have meant, nearest first: names within a few edits, or names that
+/// contain it.
+pub(super) fn nearest(wanted: &str, names: &[&str]) -> Vec<String> {
+    let wanted = wanted.to_lowercase();
+    // A long word may contain more mistakes. A short one with as many would match any other word.
+    let edits_max = 1 + wanted.chars().count() / 4;
+
+    let mut near: Vec<(usize, &str)> = Vec::new();
+    for &name in names {
+        let mut edits = levenshtein(&wanted, name);
+        // `title` matches `track_title`, regardless of the number of missing letters.
+        if wanted.len() > 2 && name.contains(&wanted) {
+            edits = edits.min(edits_max);
+        }
+        if edits <= edits_max {
+            near.push((edits, name));
+        }
+    }
+    near.sort_unstable();
+    near.dedup();
+
+    let nearest = near.into_iter().take(3);
+    nearest.map(|(_, name)| name.to_owned()).collect()
+}
+
+fn suggestion(near: &[String]) -> String {
+    if near.is_empty() {
+        "; at the prompt, \\d lists tables and \\d TABLE columns".to_owned()
+    } else {
+        format!("; did you mean {}?", near.join(" or "))
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nearest_names_come_first_and_strangers_not_at_all() {
+        let names = ["artist_id", "artist_name", "album_id", "track_title"];
+        assert_eq!(nearest("artis_name", &names), ["artist_name"]);
+        assert_eq!(nearest("ARTIST_ID", &names), ["artist_id"]);
+        assert_eq!(nearest("title", &names), ["track_title"]);
+        assert!(nearest("bpm", &names).is_empty());
+    }
+
+    #[test]
+    fn exit_codes_tell_usage_from_damage() {
+        let page = ParquetError::General("bad page".to_owned());
+        let damaged = SqlError::from(DataFusionError::ParquetError(Box::new(page)));
+        assert_eq!(damaged.exit_code(), exit::DAMAGED);
+
+        assert_eq!(
+            SqlError::from(DataFusionError::Plan("x".into())).exit_code(),
+            exit::USAGE
+        );
+
+        let own =
+            DataFusionError::External(Box::new(SqlError::Interrupted)).context("while reading");
+        assert_eq!(SqlError::from(own).exit_code(), exit::INTERRUPTED);
+    }
+
+    #[test]
+    fn an_error_that_others_hold_keeps_its_kind() {
+        let held = std::sync::Arc::new(DataFusionError::ResourcesExhausted("full".to_owned()));
+        let error = SqlError::from(DataFusionError::Shared(std::sync::Arc::clone(&held)));
+        assert!(matches!(error, SqlError::Memory { .. }), "{error}");
+    }
+}

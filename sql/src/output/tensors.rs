@@ -1,0 +1,134 @@
+//! Converts stored tensors to `arrow.fixed_shape_tensor`, the extension type for tensors in Arrow streams.
+//!
+//! The extension's metadata is written by hand, because arrow-schema writes `"permutations":null`, which readers
+//! reject. Bytes become lists of numbers without a copy. Tensors with varying lengths stay bytes with
+//! `wavemill.tensor`.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, FixedSizeBinaryArray, FixedSizeListArray, PrimitiveArray, RecordBatch,
+};
+use arrow::buffer::{Buffer, ScalarBuffer};
+use arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Field, FieldRef, Float16Type, Float32Type, Schema, SchemaRef,
+    UInt8Type,
+};
+use arrow::error::ArrowError;
+use serde_json::json;
+use wavemill_schemas::recipe::Dtype;
+
+use crate::tensor::TensorType;
+
+/// Name of the extension type.
+const EXTENSION: &str = "arrow.fixed_shape_tensor";
+
+/// Converts the tensor columns of batches with the same schema.
+pub(super) struct TensorStream {
+    schema: SchemaRef,
+    /// Value type of each converted column. `None` for the others.
+    dtypes: Vec<Option<Dtype>>,
+}
+
+impl TensorStream {
+    /// Creates a converter for batches with the columns of `schema`.
+    pub(super) fn new(schema: &Schema) -> Self {
+        let mut dtypes = Vec::new();
+        let mut fields: Vec<FieldRef> = Vec::new();
+        for field in schema.fields() {
+            let is_fixed = matches!(field.data_type(), DataType::FixedSizeBinary(_));
+            match TensorType::of(field).filter(|_| is_fixed) {
+                Some(tensor) => {
+                    fields.push(Arc::new(extension_field(field, &tensor)));
+                    dtypes.push(Some(tensor.dtype));
+                }
+                None => {
+                    fields.push(field.clone());
+                    dtypes.push(None);
+                }
+            }
+        }
+
+        Self {
+            schema: Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone())),
+            dtypes,
+        }
+    }
+
+    /// Returns the schema of the converted batches.
+    pub(super) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Converts the tensors of a batch to fixed-size lists that share its bytes.
+    ///
+    /// # Errors
+    /// An error if a column does not match the schema.
+    pub(super) fn convert(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+        let mut columns = batch.columns().to_vec();
+
+        for ((column, dtype), field) in columns
+            .iter_mut()
+            .zip(&self.dtypes)
+            .zip(self.schema.fields())
+        {
+            if let (Some(dtype), DataType::FixedSizeList(item, n_values)) =
+                (dtype, field.data_type())
+            {
+                // The list's values are the column's own bytes.
+                let bytes = column.as_fixed_size_binary().clone();
+                let nulls = bytes.nulls().cloned();
+                *column = Arc::new(FixedSizeListArray::try_new(
+                    item.clone(),
+                    *n_values,
+                    numbers(bytes, *dtype),
+                    nulls,
+                )?);
+            }
+        }
+
+        RecordBatch::try_new(self.schema.clone(), columns)
+    }
+}
+
+fn extension_field(field: &Field, tensor: &TensorType) -> Field {
+    let item = match tensor.dtype {
+        Dtype::F16 => DataType::Float16,
+        Dtype::F32 => DataType::Float32,
+        Dtype::U8 => DataType::UInt8,
+    };
+
+    let n_values: usize = tensor.shape.iter().flatten().product();
+    // pyarrow only recognizes the extension if the item is nullable.
+    let list = DataType::FixedSizeList(Arc::new(Field::new("item", item, true)), n_values as i32);
+
+    let mut extension = json!({ "shape": tensor.shape });
+    if !tensor.dim_names.is_empty() {
+        extension["dim_names"] = json!(tensor.dim_names);
+    }
+
+    let mut metadata = field.metadata().clone();
+    metadata.insert("ARROW:extension:name".to_owned(), EXTENSION.to_owned());
+    metadata.insert("ARROW:extension:metadata".to_owned(), extension.to_string());
+    Field::new(field.name(), list, field.is_nullable()).with_metadata(metadata)
+}
+
+fn numbers(bytes: FixedSizeBinaryArray, dtype: Dtype) -> ArrayRef {
+    let (_, data, _) = bytes.into_parts();
+    match dtype {
+        Dtype::F16 => primitive::<Float16Type>(data),
+        Dtype::F32 => primitive::<Float32Type>(data),
+        Dtype::U8 => primitive::<UInt8Type>(data),
+    }
+}
+
+fn primitive<T: ArrowPrimitiveType>(data: Buffer) -> ArrayRef {
+    // Bytes may be unaligned, but numbers must be aligned.
+    let aligned = data.as_ptr().align_offset(align_of::<T::Native>()) == 0;
+    let data = if aligned {
+        data
+    } else {
+        Buffer::from(data.as_slice())
+    };
+    Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(data), None))
+}

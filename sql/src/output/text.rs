@@ -1,0 +1,152 @@
+//! Writes results as CSV and as JSON lines. Lists become JSON in both. Tensors are refused with a hint.
+
+use std::io::Write;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
+use arrow::json::writer::{EncoderOptions, LineDelimited, NullableEncoder, make_encoder};
+use arrow::json::{Writer, WriterBuilder};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+
+use super::{Format, Sink, SqlError};
+use crate::tensor::TensorType;
+
+/// Refuses columns of bytes, which have no text representation, even if they have no tensor metadata.
+fn refuse_tensors(schema: &SchemaRef, format: Format) -> Result<(), SqlError> {
+    match schema.fields().iter().find(|field| is_bytes(field)) {
+        Some(field) => Err(SqlError::TensorAsText {
+            column: field.name().clone(),
+            format,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Reports whether a column contains bytes or tensors. A list can be a tensor as well.
+fn is_bytes(field: &Field) -> bool {
+    let is_binary = matches!(
+        field.data_type(),
+        DataType::FixedSizeBinary(_) | DataType::Binary | DataType::LargeBinary
+    );
+    is_binary || TensorType::of(field).is_some()
+}
+
+/// Writes results as CSV, each with a header.
+pub(super) struct CsvSink<W: Write> {
+    out: csv::Writer<W>,
+}
+
+impl<W: Write> CsvSink<W> {
+    pub(super) fn new(out: W) -> Self {
+        Self {
+            // Flexible, because consecutive results can have different numbers of columns.
+            out: csv::WriterBuilder::new().flexible(true).from_writer(out),
+        }
+    }
+}
+
+impl<W: Write> Sink for CsvSink<W> {
+    fn begin(&mut self, schema: &SchemaRef) -> Result<(), SqlError> {
+        refuse_tensors(schema, Format::Csv)?;
+        // The results of DDL and SET have no columns, and therefore no header.
+        if !schema.fields().is_empty() {
+            self.out
+                .write_record(schema.fields().iter().map(|field| field.name()))
+                .map_err(csv_error)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
+        let schema = batch.schema();
+        let options = EncoderOptions::default();
+        let mut columns = Vec::with_capacity(batch.num_columns());
+        for (field, array) in schema.fields().iter().zip(batch.columns()) {
+            columns.push(CsvColumn::new(field, array, &options)?);
+        }
+
+        let mut cell = Vec::new();
+        for row in 0..batch.num_rows() {
+            for column in &mut columns {
+                cell.clear();
+                column.write(row, &mut cell)?;
+                self.out.write_field(&cell).map_err(csv_error)?;
+            }
+            self.out.write_record(None::<&[u8]>).map_err(csv_error)?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), SqlError> {
+        Ok(self.out.flush()?)
+    }
+}
+
+enum CsvColumn<'a> {
+    Json(NullableEncoder<'a>),
+    Plain(ArrayFormatter<'a>),
+}
+
+impl<'a> CsvColumn<'a> {
+    fn new(
+        field: &'a FieldRef,
+        array: &'a ArrayRef,
+        options: &'a EncoderOptions,
+    ) -> Result<Self, SqlError> {
+        const PLAIN: FormatOptions = FormatOptions::new().with_null("");
+        Ok(if array.data_type().is_nested() {
+            Self::Json(make_encoder(field, array.as_ref(), options)?)
+        } else {
+            Self::Plain(ArrayFormatter::try_new(array, &PLAIN)?)
+        })
+    }
+
+    fn write(&mut self, row: usize, cell: &mut Vec<u8>) -> Result<(), SqlError> {
+        match self {
+            // Skip the encoder for a null: it would write the bytes below it, but in CSV a null is an empty field.
+            Self::Json(encoder) if encoder.is_null(row) => {}
+            Self::Json(encoder) => encoder.encode(row, cell),
+            Self::Plain(formatter) => write!(cell, "{}", formatter.value(row))?,
+        }
+        Ok(())
+    }
+}
+
+fn csv_error(error: csv::Error) -> SqlError {
+    match error.into_kind() {
+        // Keep the error's kind, by which a full disk and a closed pipe are recognized.
+        csv::ErrorKind::Io(error) => SqlError::Output(error),
+        other => SqlError::Failed {
+            detail: format!("{other:?}"),
+        },
+    }
+}
+
+/// Writes results as JSON lines: one object per row, including nulls.
+pub(super) struct JsonSink<W: Write> {
+    out: Writer<W, LineDelimited>,
+}
+
+impl<W: Write> JsonSink<W> {
+    pub(super) fn new(out: W) -> Self {
+        Self {
+            out: WriterBuilder::new().with_explicit_nulls(true).build(out),
+        }
+    }
+}
+
+impl<W: Write> Sink for JsonSink<W> {
+    fn begin(&mut self, schema: &SchemaRef) -> Result<(), SqlError> {
+        refuse_tensors(schema, Format::Json)
+    }
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), SqlError> {
+        Ok(self.out.write(batch)?)
+    }
+
+    fn finish(&mut self) -> Result<(), SqlError> {
+        self.out.finish()?;
+        // Arrow's writer does not flush the underlying writer.
+        Ok(self.out.get_mut().flush()?)
+    }
+}

@@ -1,0 +1,238 @@
+//! Runs a query on its own threads, so that the caller can abandon it at any time.
+//!
+//! DataFusion only checks for cancellation between two batches. A join can work for a long time before its first batch,
+//! and a filter that rejects every row never returns one. The caller therefore never waits for the query: results are
+//! collected on the caller's thread, and threads that do not end in time are abandoned. They end at their next batch or
+//! with the process.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
+use datafusion::common::Result;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::physical_plan::coop::CooperativeExec;
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
+use futures::StreamExt;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use wavemill_runtime::panics::Panic;
+
+use super::partial::PartialOutput;
+use super::{Sink, SqlError};
+
+/// Time that a stopped query has to end. Together with the signal handling this stays within a second.
+const LEAVE: Duration = Duration::from_millis(400);
+/// Stack size of each thread. The plans of deep queries are walked recursively.
+const STACK_BYTES: usize = 8 << 20;
+
+/// Stops the running query of a session from another thread.
+#[derive(Clone, Default)]
+pub struct Interrupt {
+    running: Arc<Mutex<Option<Sender<()>>>>,
+    partial: PartialOutput,
+}
+
+impl Interrupt {
+    /// Stops the running query. Returns false if none is running.
+    pub fn stop(&self) -> bool {
+        // Remove the sender: a query is stopped only once, and a second signal finds no running query.
+        let running = self.slot().take();
+        running.is_some_and(|query| query.send(()).is_ok())
+    }
+
+    /// Removes the output of a stopped COPY or INSERT, for a process that exits without waiting for the statement.
+    pub fn clean(&self) {
+        self.partial.remove();
+    }
+
+    /// Returns the output files of the running statement.
+    pub(super) const fn partial(&self) -> &PartialOutput {
+        &self.partial
+    }
+
+    /// Lets [`Interrupt::stop`] stop a query until the returned guard is dropped.
+    pub(super) fn arm(&self) -> StopGuard<'_> {
+        // Capacity for the only signal, so that sending it never blocks.
+        let (sender, stop) = bounded(1);
+        *self.slot() = Some(sender);
+        StopGuard {
+            interrupt: self,
+            stop,
+        }
+    }
+
+    fn slot(&self) -> MutexGuard<'_, Option<Sender<()>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A query that can be stopped.
+pub(super) struct StopGuard<'a> {
+    interrupt: &'a Interrupt,
+    stop: Receiver<()>,
+}
+
+impl StopGuard<'_> {
+    /// Reports whether the query was stopped since the guard was created.
+    pub(super) fn is_stopped(&self) -> bool {
+        !self.stop.is_empty()
+    }
+}
+
+impl Drop for StopGuard<'_> {
+    fn drop(&mut self) {
+        self.interrupt.slot().take();
+    }
+}
+
+/// Messages from the threads of a query.
+enum Event {
+    Columns(SchemaRef),
+    Rows(RecordBatch),
+    End(Result<(), SqlError>),
+}
+
+/// Runs `query` on `workers` threads and writes its result to `sink` on the calling thread.
+///
+/// # Errors
+/// The errors of the query and of the sink, and [`SqlError::Interrupted`].
+pub(super) fn answer<Q>(
+    workers: usize,
+    armed: &StopGuard<'_>,
+    query: Q,
+    sink: &mut dyn Sink,
+) -> Result<(), SqlError>
+where
+    Q: Future<Output = Result<SendableRecordBatchStream, SqlError>> + Send + 'static,
+{
+    let threads = Threads::start(workers)?;
+    // Unbounded, because the semaphore `written` already limits the number of batches.
+    let (sender, events) = unbounded();
+    // The next batch is only computed after this one is written, so there is one batch in memory at a time.
+    let written = Arc::new(Semaphore::new(0));
+    let task = threads.spawn(send_all(query, sender, Arc::clone(&written)));
+
+    loop {
+        let event = select! {
+            recv(events) -> event => event,
+            recv(armed.stop) -> _ => return Err(SqlError::Interrupted),
+        };
+        match event {
+            Ok(Event::Columns(schema)) => sink.begin(&schema)?,
+            Ok(Event::Rows(batch)) => {
+                sink.write(&batch)?;
+                // Free the batch before adding the permit that allows the next one.
+                drop(batch);
+                written.add_permits(1);
+            }
+            Ok(Event::End(ended)) => {
+                ended?;
+                return sink.finish();
+            }
+            // The task has ended without an `End` event.
+            Err(_) => return Err(threads.panic_of(task)),
+        }
+    }
+}
+
+async fn send_all<Q>(query: Q, events: Sender<Event>, written: Arc<Semaphore>)
+where
+    Q: Future<Output = Result<SendableRecordBatchStream, SqlError>>,
+{
+    let ended = send_batches(query, &events, &written).await;
+    // If the query was abandoned, the receiver is closed.
+    let _ = events.send(Event::End(ended));
+}
+
+async fn send_batches<Q>(
+    query: Q,
+    events: &Sender<Event>,
+    written: &Semaphore,
+) -> Result<(), SqlError>
+where
+    Q: Future<Output = Result<SendableRecordBatchStream, SqlError>>,
+{
+    let mut batches = query.await?;
+    // If the receiver is closed, the batches are not needed. The runtime shuts down as well.
+    let _ = events.send(Event::Columns(batches.schema()));
+
+    while let Some(batch) = batches.next().await {
+        let _ = events.send(Event::Rows(batch?));
+        // A permit is consumed by one written batch.
+        if let Ok(permit) = written.acquire().await {
+            permit.forget();
+        }
+    }
+    Ok(())
+}
+
+/// The threads of one query. On drop they end or are abandoned.
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn start(workers: usize) -> Result<Self, SqlError> {
+        // Tokio's I/O and timers are not needed: local files are read by blocking calls on separate threads.
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(workers)
+            .thread_stack_size(STACK_BYTES)
+            .build();
+        runtime
+            .map(|runtime| Self(Some(runtime)))
+            .map_err(|error| SqlError::Failed {
+                detail: error.to_string(),
+            })
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> Option<JoinHandle<()>> {
+        self.0.as_ref().map(|runtime| runtime.spawn(task))
+    }
+
+    /// Returns the reason why a task ended early.
+    fn panic_of(&self, task: Option<JoinHandle<()>>) -> SqlError {
+        // All senders are dropped, so the task is about to end and this does not block for long.
+        let ended = self
+            .0
+            .as_ref()
+            .zip(task)
+            .map(|(runtime, task)| runtime.block_on(task));
+
+        match ended {
+            Some(Err(error)) if error.is_panic() => Panic::of(error.into_panic().as_ref()).into(),
+            _ => SqlError::Failed {
+                detail: "its threads stopped early".to_owned(),
+            },
+        }
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // Threads that do not end in time are abandoned. They end at their next batch or with the process.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_timeout(LEAVE);
+        }
+    }
+}
+
+/// Adds a cancellation check above every join of `plan`. DataFusion only checks where files are read, and a join of few
+/// rows can return many.
+///
+/// # Errors
+/// Errors of DataFusion, which do not occur in practice.
+pub(super) fn cooperative(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    plan.transform_up(|node| {
+        // Match by name, because DataFusion has several kinds of join and all their names contain this word.
+        let is_join = node.name().contains("Join");
+        Ok(if is_join {
+            Transformed::yes(Arc::new(CooperativeExec::new(node)))
+        } else {
+            Transformed::no(node)
+        })
+    })
+    .data()
+}

@@ -1,0 +1,494 @@
+//! A session over one version of a store. It executes SQL and returns record batches within a memory limit.
+//!
+//! Rows with tensors take hundreds of kilobytes, but DataFusion limits batches by rows. The batch size is therefore
+//! derived from the widest row that a query reads, before the query is planned.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::CatalogProvider;
+use datafusion::common::config::ConfigNonZeroUsize;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::datasource::listing::{ListingTable, ListingTableUrl};
+use datafusion::datasource::source_as_provider;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::logical_expr::{self as logical, DdlStatement, LogicalPlan};
+use datafusion::object_store::local::LocalFileSystem;
+use datafusion::physical_plan::{SendableRecordBatchStream, execute_stream};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use wavemill_runtime::panics::caught;
+use wavemill_schemas::manifest::Manifest;
+use wavemill_store::Store;
+
+use super::catalog::{self, CATALOG, RAW, STORE};
+use super::damage::{OpenedFiles, Version};
+use super::error::nearest;
+use super::output::Sink;
+use super::running::{self, Interrupt};
+use super::tensor::{RAGGED_ROW_BYTES, TensorType};
+use super::{SqlError, average, functions, headings, own_tables};
+
+/// Maximum size in bytes of the tensors in one batch (8,192 rows of 330 KB were 5.4 GB resident, 64 were 0.4).
+const BATCH_BYTES: usize = 32 << 20;
+/// Maximum size of a batch if the plan holds rows back for sorting, joining or grouping. The reader allocates whole
+/// batches, so with the normal size a few rows left by a filter would hold 32 MiB: `ORDER BY … LIMIT 100` then exceeded
+/// 512 MB. With this size it takes 70 MB.
+const HELD_BATCH_BYTES: usize = 1 << 20;
+/// Maximum number of rows in a batch without tensors.
+const BATCH_ROWS_MAX: usize = 8192;
+/// Fraction of the memory limit that sorts, joins and aggregates may use. The rest is for readers and batches in
+/// transit.
+const POOL_FRACTION: f64 = 0.4;
+/// Memory limit per worker thread: each worker keeps freed batches in its own heap. A sort of 3 GB of tensors under 1
+/// GiB peaked at 563 MiB with two workers and at 1,069 MiB with eight.
+const WORKER_BYTES: usize = 512 << 20;
+/// A join side up to this size is collected once. Partitioning it would copy the tensors of the other side.
+const JOIN_COLLECT_BYTES: usize = 64 << 20;
+
+/// Scheme of the URL under which the store's files are registered in DataFusion.
+const URL_SCHEME: &str = "store";
+
+/// Resource limits and permissions of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Memory limit of the whole process in bytes. Data beyond it is spilled to the temporary folder, or the query is
+    /// refused.
+    pub memory_bytes: usize,
+    /// Number of threads, at least 1. Fewer are used if the memory limit is too small for them.
+    pub threads: usize,
+    /// Whether DDL, DML and COPY are permitted.
+    pub allow_write: bool,
+}
+
+impl Limits {
+    fn workers(&self) -> usize {
+        self.threads.min(self.memory_bytes / WORKER_BYTES).max(1)
+    }
+}
+
+/// A SQL session over one version of a store.
+pub struct Session {
+    planner: Planner,
+    version: Version,
+    opened: OpenedFiles,
+    interrupt: Interrupt,
+}
+
+/// Turns a statement into a running query, on any thread.
+#[derive(Clone)]
+struct Planner {
+    store: Store,
+    ctx: SessionContext,
+    limits: Limits,
+    interrupt: Interrupt,
+}
+
+/// Opens the version that `manifest` describes in the store at `store`.
+///
+/// # Errors
+/// [`SqlError::NoStore`] if the folder is missing, and [`SqlError::Failed`] if DataFusion cannot be set up.
+pub fn open(store: &Path, manifest: &Manifest, limits: Limits) -> Result<Session, SqlError> {
+    let url = ObjectStoreUrl::parse(format!("{URL_SCHEME}://wavemill"))?;
+    // The manifest's paths are relative to the store's folder.
+    let files = LocalFileSystem::new_with_prefix(store).map_err(|_| SqlError::NoStore {
+        path: store.to_owned(),
+    })?;
+
+    let pool = FairSpillPool::new((limits.memory_bytes as f64 * POOL_FRACTION) as usize);
+    let env = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(pool))
+        .build_arc()?;
+    env.register_object_store(url.as_ref(), Arc::new(files));
+
+    let state = SessionStateBuilder::new()
+        .with_config(config(&limits))
+        .with_runtime_env(env)
+        .with_default_features()
+        .build();
+    let ctx = SessionContext::new_with_state(state);
+
+    // Shared by the readers of all tables, which record the opened files in it. Used to explain why a query failed.
+    let opened = OpenedFiles::default();
+    let catalog = catalog::build(store.to_owned(), &url, manifest, &opened)?;
+    ctx.register_catalog(CATALOG, Arc::new(catalog));
+    functions::all().for_each(|function| ctx.register_udf(function));
+    ctx.register_udaf(average::tensor_avg());
+
+    let store = Store::at(store);
+    let version = Version::new(store.clone(), manifest);
+    let interrupt = Interrupt::default();
+    let planner = Planner {
+        store,
+        ctx,
+        limits,
+        interrupt: interrupt.clone(),
+    };
+
+    Ok(Session {
+        planner,
+        version,
+        opened,
+        interrupt,
+    })
+}
+
+fn config(limits: &Limits) -> SessionConfig {
+    let mut config = SessionConfig::new()
+        .with_default_catalog_and_schema(CATALOG, STORE)
+        // DataFusion would create an empty catalog with the same name.
+        .with_create_default_catalog_and_schema(false)
+        // SHOW TABLES and DESCRIBE read the information schema.
+        .with_information_schema(true)
+        .with_target_partitions(limits.workers());
+    config
+        .options_mut()
+        .optimizer
+        .hash_join_single_partition_threshold = JOIN_COLLECT_BYTES;
+    config
+}
+
+impl Session {
+    /// Runs all statements of `sql` and writes each result to `sink`.
+    ///
+    /// # Errors
+    /// [`SqlError`]. The results of earlier statements have already been written.
+    pub fn run(&self, sql: &str, sink: &mut dyn Sink) -> Result<(), SqlError> {
+        // Parse all statements before the first one runs, so that a syntax error in the last one leaves none executed.
+        let statements = DFParserBuilder::new(sql)
+            .build()
+            .and_then(|mut parser| parser.parse_statements())?;
+
+        if statements.is_empty() {
+            return Err(SqlError::Empty);
+        }
+
+        statements
+            .into_iter()
+            .try_for_each(|statement| self.run_statement(statement, sink))
+    }
+
+    fn run_statement(&self, statement: Statement, sink: &mut dyn Sink) -> Result<(), SqlError> {
+        // If the statement fails, only files that it opened itself can be the cause.
+        self.opened.clear();
+        let armed = self.interrupt.arm();
+        // The query runs on its own threads, so it needs its own planner.
+        let planner = self.planner.clone();
+        let query = async move { planner.stream(statement).await };
+        let workers = self.planner.limits.workers();
+
+        // A reader's panic is explained below like any other failure, because a damaged page may be the cause.
+        let answered = caught(|| running::answer(workers, &armed, query, sink))
+            .unwrap_or_else(|panic| Err(panic.into()));
+
+        // Remove the unfinished files of a failed COPY or INSERT.
+        match &answered {
+            Ok(()) => self.interrupt.partial().end(),
+            Err(_) => self.interrupt.partial().remove(),
+        }
+
+        answered.map_err(|error| {
+            self.version
+                .explain(error, &self.opened, || armed.is_stopped())
+        })
+    }
+
+    /// Uses `interrupt`, which another thread may already hold, to stop the session's queries.
+    #[must_use]
+    pub fn with_interrupt(mut self, interrupt: Interrupt) -> Self {
+        self.planner.interrupt = interrupt.clone();
+        self.interrupt = interrupt;
+        self
+    }
+
+    /// Adds one of the user's files as a read-only table.
+    ///
+    /// # Errors
+    /// [`SqlError::OwnTable`].
+    pub fn add_table(&self, name: &str, file: &Path) -> Result<(), SqlError> {
+        own_tables::add(&self.planner.ctx, name, file)
+    }
+
+    /// Returns the number of rows of one of [`Session::tables`], or `None` if the manifest does not contain it.
+    pub fn rows_of(&self, table: &str) -> Option<u64> {
+        self.version.rows_of(table)
+    }
+
+    /// Returns a handle that stops the running query.
+    pub fn interrupt(&self) -> Interrupt {
+        self.interrupt.clone()
+    }
+
+    /// Returns the sorted names of all tables as written in a query: `albums …`, then `raw.<name> …`.
+    pub fn tables(&self) -> Vec<String> {
+        self.planner.tables()
+    }
+
+    /// Returns the columns of one of [`Session::tables`].
+    ///
+    /// # Errors
+    /// [`SqlError::UnknownTable`], or [`SqlError::Damaged`].
+    pub fn columns(&self, table: &str) -> Result<SchemaRef, SqlError> {
+        self.planner.columns(table)
+    }
+
+    /// Returns the names of all scalar and aggregate functions, unsorted.
+    pub fn functions(&self) -> Vec<String> {
+        let state = self.planner.ctx.state();
+        state
+            .scalar_functions()
+            .keys()
+            .chain(state.aggregate_functions().keys())
+            .cloned()
+            .collect()
+    }
+}
+
+impl Planner {
+    async fn stream(&self, statement: Statement) -> Result<SendableRecordBatchStream, SqlError> {
+        self.check_tables(&statement)?;
+        let plan = self.plan(statement).await?;
+
+        // Refuse statements before anything is executed. `--allow-write` permits writing, but never into the store.
+        if !self.limits.allow_write {
+            refuse_writes(&plan)?;
+        }
+        self.refuse_own_files(&plan)?;
+        refuse_limits(&plan)?;
+
+        // Existing files in the target's folder are the user's and must stay if the statement fails.
+        self.note_target(&plan)?;
+
+        // DDL is executed here. For a query this only creates its plan.
+        let (mut state, plan) = self.ctx.execute_logical_plan(plan).await?.into_parts();
+        // In the optimized plan a scan has only the columns that the query reads, which determine the width of its
+        // rows.
+        let plan = state.optimize(&plan)?;
+
+        // DataFusion limits a batch by rows, and one row may take 330 KB.
+        if let Some(row_bytes) = widest_row(&plan)? {
+            let batch_bytes = if holds_rows(&plan)? {
+                HELD_BATCH_BYTES
+            } else {
+                BATCH_BYTES
+            };
+
+            let batch_rows = (batch_bytes / row_bytes).clamp(1, BATCH_ROWS_MAX);
+            let execution = &mut state.config_mut().options_mut().execution;
+            execution.batch_size = ConfigNonZeroUsize::try_new(batch_rows)?;
+        }
+
+        let physical = running::cooperative(state.create_physical_plan(&plan).await?)?;
+        Ok(execute_stream(physical, state.task_ctx())?)
+    }
+
+    /// Plans a statement with result names as the user wrote them. If that fails, because an expression cannot be named
+    /// (one that expands to several columns), plans the statement unchanged.
+    async fn plan(&self, statement: Statement) -> Result<LogicalPlan, SqlError> {
+        let state = self.ctx.state();
+        // Discard this error: the error of the unchanged statement refers to the text that the user wrote.
+        if let Ok(plan) = state.statement_to_plan(headings::named(&statement)).await {
+            return Ok(plan);
+        }
+        Ok(state.statement_to_plan(statement).await?)
+    }
+
+    /// Refuses to write into the store, and to create tables from its files, because an INSERT could write to them.
+    fn refuse_own_files(&self, plan: &LogicalPlan) -> Result<(), SqlError> {
+        // Search the whole plan, because EXPLAIN ANALYZE executes the statement inside it.
+        let mut found = None;
+        plan.apply_with_subqueries(|node| {
+            let (statement, paths) = match node {
+                LogicalPlan::Copy(copy) => ("COPY", std::slice::from_ref(&copy.output_url)),
+                LogicalPlan::Ddl(DdlStatement::CreateExternalTable(table)) => {
+                    ("EXTERNAL TABLE", &table.locations[..])
+                }
+                _ => return Ok(TreeNodeRecursion::Continue),
+            };
+
+            let Some(path) = paths.iter().find(|path| self.is_in_store(path)) else {
+                return Ok(TreeNodeRecursion::Continue);
+            };
+            found = Some(SqlError::InStore {
+                statement,
+                path: path.clone(),
+            });
+            Ok(TreeNodeRecursion::Stop)
+        })?;
+
+        found.map_or(Ok(()), Err)
+    }
+
+    /// Records the target of a writing statement, so that unfinished files can be removed after a failure.
+    fn note_target(&self, plan: &LogicalPlan) -> Result<(), SqlError> {
+        // Search the whole plan: the statement may be inside an EXPLAIN ANALYZE.
+        plan.apply_with_subqueries(|node| {
+            match node {
+                LogicalPlan::Copy(copy) => self.interrupt.partial().begin_copy(&copy.output_url),
+                LogicalPlan::Dml(insert) => {
+                    // Other kinds of tables write no files.
+                    let table = source_as_provider(&insert.target)?;
+                    if let Some(table) = table.downcast_ref::<ListingTable>() {
+                        // If a table has several folders, DataFusion adds files to the first one.
+                        self.interrupt
+                            .partial()
+                            .begin_insert(&table.table_paths()[0]);
+                    }
+                }
+                _ => return Ok(TreeNodeRecursion::Continue),
+            }
+            Ok(TreeNodeRecursion::Stop)
+        })?;
+        Ok(())
+    }
+
+    /// Reports whether a path or URL, as interpreted by DataFusion, is inside the store.
+    fn is_in_store(&self, path: &str) -> bool {
+        // A string that cannot be parsed as a URL fails later in DataFusion.
+        let Ok(url) = ListingTableUrl::parse(path) else {
+            return false;
+        };
+        url.scheme() == URL_SCHEME
+            || url.scheme() == "file"
+                && self
+                    .store
+                    .encloses(&Path::new("/").join(url.prefix().as_ref()))
+    }
+
+    /// Reports unknown tables with similar names, which DataFusion's own message lacks.
+    fn check_tables(&self, statement: &Statement) -> Result<(), SqlError> {
+        for table in self.ctx.state().resolve_table_references(statement)? {
+            let schema = table.schema().unwrap_or(STORE);
+            // DataFusion checks the tables of `information_schema`.
+            let is_ours = [STORE, RAW].contains(&schema);
+            // Other statements may contain the name of a table that they create.
+            let is_read = matches!(statement, Statement::Statement(inner) if is_query(inner));
+            if is_ours && is_read && !self.table_exists(schema, table.table()) {
+                return Err(self.unknown_table(&table.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    fn unknown_table(&self, name: &str) -> SqlError {
+        let tables = self.tables();
+        let tables: Vec<&str> = tables.iter().map(String::as_str).collect();
+        SqlError::UnknownTable {
+            near: nearest(name, &tables),
+            name: name.to_owned(),
+        }
+    }
+
+    fn schema_provider(
+        &self,
+        schema: &str,
+    ) -> Option<Arc<dyn datafusion::catalog::SchemaProvider>> {
+        self.ctx
+            .catalog(CATALOG)
+            .and_then(|catalog: Arc<dyn CatalogProvider>| catalog.schema(schema))
+    }
+
+    fn table_exists(&self, schema: &str, table: &str) -> bool {
+        self.schema_provider(schema)
+            .is_some_and(|provider| provider.table_exist(table))
+    }
+
+    fn tables(&self) -> Vec<String> {
+        let mut tables = self.table_names(STORE);
+        let raw = self.table_names(RAW);
+        tables.extend(raw.into_iter().map(|name| format!("{RAW}.{name}")));
+        tables
+    }
+
+    fn table_names(&self, schema: &str) -> Vec<String> {
+        self.schema_provider(schema)
+            .map(|provider| provider.table_names())
+            .unwrap_or_default()
+    }
+
+    fn columns(&self, table: &str) -> Result<SchemaRef, SqlError> {
+        let (schema, name) = table.split_once('.').unwrap_or((STORE, table));
+        // `table` is only asynchronous because of its trait. It opens the file on this thread.
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let found = match self.schema_provider(schema) {
+            Some(provider) => runtime.block_on(provider.table(name))?,
+            None => None,
+        };
+        found
+            .map(|provider| provider.schema())
+            .ok_or_else(|| self.unknown_table(table))
+    }
+}
+
+fn is_query(statement: &datafusion::sql::sqlparser::ast::Statement) -> bool {
+    use datafusion::sql::sqlparser::ast::Statement::{Explain, ExplainTable, Query};
+    matches!(statement, Query(_) | Explain { .. } | ExplainTable { .. })
+}
+
+fn refuse_writes(plan: &LogicalPlan) -> Result<(), SqlError> {
+    let mut writes = None;
+    plan.apply_with_subqueries(|node| {
+        writes = match node {
+            LogicalPlan::Ddl(ddl) => Some(ddl.name().to_owned()),
+            LogicalPlan::Dml(dml) => Some(dml.op.to_string()),
+            LogicalPlan::Copy(_) => Some("COPY".to_owned()),
+            _ => return Ok(TreeNodeRecursion::Continue),
+        };
+        Ok(TreeNodeRecursion::Stop)
+    })?;
+    writes.map_or(Ok(()), |statement| Err(SqlError::Refused { statement }))
+}
+
+/// Refuses SET and RESET of runtime options that the command line sets: they could spill into the store or lift the
+/// memory limit.
+fn refuse_limits(plan: &LogicalPlan) -> Result<(), SqlError> {
+    let name = match plan {
+        LogicalPlan::Statement(logical::Statement::SetVariable(set)) => &set.variable,
+        LogicalPlan::Statement(logical::Statement::ResetVariable(reset)) => &reset.variable,
+        _ => return Ok(()),
+    };
+    if !name.to_ascii_lowercase().starts_with("datafusion.runtime") {
+        return Ok(());
+    }
+
+    let detail = format!(
+        "{name} cannot be changed by SQL: --memory-limit and TMPDIR control how much memory a query uses and where it spills"
+    );
+    Err(SqlError::Meaning { detail })
+}
+
+/// Returns the number of bytes of tensors in the widest row of the plan's tables, or `None` if no tensor is read.
+fn widest_row(plan: &LogicalPlan) -> Result<Option<usize>, SqlError> {
+    let mut widest = None;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            let fields = scan.projected_schema.fields().iter();
+            let tensors = fields.filter_map(|field| TensorType::of(field));
+            let bytes: usize = tensors
+                .map(|tensor| tensor.row_bytes().unwrap_or(RAGGED_ROW_BYTES))
+                .sum();
+
+            widest = widest.max((bytes > 0).then_some(bytes));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(widest)
+}
+
+/// Reports whether an operator of the plan keeps rows while it reads more.
+fn holds_rows(plan: &LogicalPlan) -> Result<bool, SqlError> {
+    let mut holds = false;
+    plan.apply_with_subqueries(|node| {
+        use LogicalPlan::{Aggregate, Distinct, Join, Sort, Window};
+        holds |= matches!(
+            node,
+            Aggregate(_) | Distinct(_) | Join(_) | Sort(_) | Window(_)
+        );
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(holds)
+}

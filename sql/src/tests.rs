@@ -1,0 +1,775 @@
+//! Tests of queries over a small store: their results in every format, and their errors.
+
+use std::fs::File;
+
+use arrow::array::{AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float16Type};
+use arrow::ipc::reader::StreamReader;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use wavemill_schemas::tables::audio_files_schema;
+
+use super::testing::{Clip, TestStore, feature};
+use super::{Format, Limits, Session, SqlError, open, output};
+
+const LIMITS: Limits = Limits {
+    memory_bytes: 1 << 30,
+    threads: 2,
+    allow_write: false,
+};
+
+fn session(store: &TestStore) -> Session {
+    open(store.folder.path(), &store.manifest, LIMITS).expect("the store opens")
+}
+
+fn ask(session: &Session, format: Format, sql: &str) -> Result<Vec<u8>, SqlError> {
+    let mut out = Vec::new();
+    session.run(sql, output::sink(format, &mut out).as_mut())?;
+    Ok(out)
+}
+
+fn csv(session: &Session, sql: &str) -> String {
+    match ask(session, Format::Csv, sql) {
+        Ok(out) => String::from_utf8(out).expect("CSV is text"),
+        Err(error) => panic!("{sql}: {error}"),
+    }
+}
+
+fn error(session: &Session, sql: &str) -> (String, u8) {
+    match ask(session, Format::Csv, sql) {
+        Ok(out) => panic!("{sql} answered {}", String::from_utf8_lossy(&out)),
+        Err(error) => (error.to_string(), error.exit_code()),
+    }
+}
+
+#[test]
+fn every_table_of_the_version_answers() {
+    let store = TestStore::small();
+    let session = session(&store);
+
+    let own = [
+        "classes",
+        "features_log_mel",
+        "features_quant",
+        "features_ragged",
+        "files",
+        "genres",
+        "rejects",
+        "tracks",
+        "tracks_all",
+    ];
+
+    assert_eq!(session.tables()[..own.len()], own);
+    assert_eq!(session.tables()[own.len()..], ["raw.tracks"]);
+
+    assert_eq!(
+        csv(&session, "SELECT html FROM raw.tracks"),
+        "html\n<b>a</b>\n"
+    );
+    assert_eq!(
+        csv(&session, "SELECT * FROM classes ORDER BY class_id"),
+        "target,class_id,class\ngenre,0,Folk\ngenre,1,Jazz\ngenre,2,Rock\n"
+    );
+
+    let files =
+        "SELECT table_name, sum(rows) AS n FROM files GROUP BY table_name ORDER BY table_name";
+    assert_eq!(
+        csv(&session, files),
+        "table_name,n\nfeatures_log_mel,9\nfeatures_quant,9\nfeatures_ragged,9\ngenres,9\nraw.tracks,1\nrejects,1\n\
+         tracks,9\ntracks_all,10\n"
+    );
+
+    assert_eq!(
+        csv(
+            &session,
+            "SELECT reason, count(*) AS n FROM rejects GROUP BY reason"
+        ),
+        "reason,n\ndamaged,1\n"
+    );
+}
+
+#[test]
+fn files_names_tables_as_a_query_does() {
+    let mut store = TestStore::small();
+    let clip = Clip::f16(0, &[0.; 6]);
+    let entry = feature("mel_raw_db", "f16", &[Some(2), Some(3)]);
+    store.write_feature(&entry, "training", &[clip]);
+
+    let named =
+        "SELECT DISTINCT table_name AS t FROM files WHERE table_name LIKE '%raw%' ORDER BY t";
+    assert_eq!(
+        csv(&session(&store), named),
+        "t\nfeatures_mel_raw_db\nraw.tracks\n"
+    );
+}
+
+#[test]
+fn only_files_of_the_manifest_are_read_and_the_split_comes_from_it() {
+    let mut store = TestStore::small();
+    let data = store
+        .folder
+        .path()
+        .join("data")
+        .join(&store.manifest.plan_id);
+    let stray = data.join("features/log_mel/split=training/99999.parquet");
+    std::fs::copy(
+        store.folder.path().join(&store.manifest.files[0].path),
+        stray,
+    )
+    .expect("a copy");
+
+    store
+        .manifest
+        .files
+        .iter_mut()
+        .filter(|file| file.split.as_deref() == Some("none"))
+        .for_each(|file| file.split = None);
+
+    let per_split = "SELECT split, count(*) AS n, min(track_id) AS first FROM features_log_mel GROUP BY split ORDER BY split";
+    assert_eq!(
+        csv(&session(&store), per_split),
+        "split,n,first\nnone,3,6\ntraining,3,0\nvalidation,3,3\n"
+    );
+
+    let one =
+        "SELECT count(*) AS n FROM features_log_mel WHERE split = 'validation' AND track_id > 3";
+    assert_eq!(csv(&session(&store), one), "n\n2\n");
+}
+
+#[test]
+fn functions_read_every_stored_type() {
+    let store = TestStore::small();
+    let session = session(&store);
+
+    let f16 = "SELECT tensor(log_mel) AS t, tensor_shape(log_mel) AS s, tensor_mean(log_mel) AS mean, tensor_min(log_mel) AS lo, \
+               tensor_max(log_mel) AS hi, tensor_at(log_mel, 1, 0) AS a, tensor_at(log_mel, 2, 0) AS out FROM features_log_mel WHERE track_id = 4";
+    assert_eq!(
+        csv(&session, f16),
+        "t,s,mean,lo,hi,a,out\n\"[4.0,5.0,6.0,7.0,8.0,9.0]\",\"[2,3]\",6.5,4.0,9.0,7.0,\n"
+    );
+
+    let ragged = "SELECT tensor_shape(ragged) AS s, ragged_shape AS stored, tensor_at(ragged, 1, 1) AS a FROM features_ragged WHERE track_id = 5";
+    assert_eq!(
+        csv(&session, ragged),
+        "s,stored,a\n\"[2,3]\",\"[2,3]\",0.5\n"
+    );
+
+    let quant =
+        "SELECT tensor(quant) AS t, tensor_mean(quant) AS m FROM features_quant WHERE track_id = 8";
+    assert_eq!(csv(&session, quant), "t,m\n\"[3.0,3.0,3.0,3.0]\",3.0\n");
+}
+
+#[test]
+fn tensor_types_survive_joins_subqueries_sorts_and_unions() {
+    let store = TestStore::small();
+    let session = session(&store);
+
+    for from in [
+        "features_log_mel f JOIN tracks t USING (track_id) WHERE t.track_title = 'title 7'",
+        "(SELECT log_mel, track_id FROM features_log_mel ORDER BY track_id DESC LIMIT 2) WHERE track_id = 7",
+        "(SELECT * FROM features_log_mel WHERE split = 'none' UNION ALL SELECT * FROM features_log_mel WHERE false) WHERE track_id = 7",
+        "(SELECT f.log_mel AS log_mel, q.quant FROM features_log_mel f LEFT JOIN features_quant q ON f.clip_key = q.clip_key WHERE f.track_id = 7)",
+        "(SELECT DISTINCT ON (track_id) * FROM features_log_mel WHERE track_id = 7)",
+    ] {
+        assert_eq!(
+            csv(
+                &session,
+                &format!("SELECT tensor_max(log_mel) AS m FROM {from}")
+            ),
+            "m\n12.0\n",
+            "{from}"
+        );
+    }
+}
+
+#[test]
+fn a_tensor_that_lost_its_type_is_an_error_and_no_number() {
+    let store = TestStore::small();
+    let session = session(&store);
+
+    for lost in [
+        "arrow_cast(log_mel, 'Binary')",
+        "CASE WHEN segment = 0 THEN log_mel END",
+        "max(log_mel)",
+        "NULL",
+    ] {
+        let (text, code) = error(
+            &session,
+            &format!("SELECT tensor_mean({lost}) FROM features_log_mel"),
+        );
+        assert!(
+            text.contains("needs a tensor column") && code == 2,
+            "{lost}: {text}"
+        );
+    }
+
+    let kept =
+        "SELECT tensor_mean(first_value(log_mel)) AS m FROM features_log_mel WHERE track_id = 0";
+    assert_eq!(csv(&session, kept), "m\n2.5\n");
+
+    let (text, code) = error(
+        &session,
+        "SELECT tensor_mean(clip_key) FROM features_log_mel",
+    );
+    assert!(
+        text.contains("'clip_key' is not one") && code == 2,
+        "{text}"
+    );
+
+    let (text, _) = error(
+        &session,
+        "SELECT tensor_at(log_mel, 1) FROM features_log_mel",
+    );
+    assert!(
+        text.contains("2 indices for this tensor of mel × frame, not 1"),
+        "{text}"
+    );
+}
+
+#[test]
+fn tables_show_tensors_by_type_and_cut_long_values() {
+    let store = TestStore::small();
+    let session = session(&store);
+
+    let table = |sql| {
+        String::from_utf8(ask(&session, Format::Table, sql).expect("an answer")).expect("text")
+    };
+
+    let want =
+        " clip_key       | log_mel\n----------------+----------\n 000/000000.mp3 | f16[2,3]\n";
+    assert_eq!(
+        table("SELECT clip_key, log_mel FROM features_log_mel WHERE track_id = 0"),
+        want
+    );
+    assert_eq!(
+        table("SELECT ragged FROM features_ragged WHERE track_id = 2"),
+        " ragged\n----------\n f32[2,3]\n"
+    );
+
+    let long = table("SELECT repeat('é\n', 100) AS x, NULL AS y, 1.5 AS z");
+    let row = long.lines().last().expect("a row");
+    assert!(
+        row.contains("é\\né\\n") && row.contains('…') && row.ends_with("| NULL | 1.5"),
+        "{row}"
+    );
+
+    assert_eq!(table("SELECT 1 AS a WHERE false"), " a\n---\n");
+}
+
+#[test]
+fn json_is_an_object_a_line_with_nulls() {
+    let store = TestStore::small();
+    let sql = "SELECT 1 AS a, NULL AS b, genres_all FROM features_log_mel WHERE track_id = 3; SELECT 'x' AS c";
+    let json = ask(&session(&store), Format::Json, sql).expect("an answer");
+    assert_eq!(
+        String::from_utf8_lossy(&json),
+        "{\"a\":1,\"b\":null,\"genres_all\":[3]}\n{\"c\":\"x\"}\n"
+    );
+}
+
+#[test]
+fn text_formats_refuse_tensors_and_say_what_to_type() {
+    let store = TestStore::small();
+    let (text, code) = error(&session(&store), "SELECT * FROM features_log_mel");
+    assert!(
+        text.contains("select tensor(log_mel)") && text.contains("--format arrow"),
+        "{text}"
+    );
+    assert_eq!(code, 2);
+}
+
+#[test]
+fn arrow_streams_carry_fixed_shape_tensors() {
+    let store = TestStore::small();
+    let sql = "SELECT track_id, log_mel FROM features_log_mel ORDER BY track_id";
+    let stream = ask(&session(&store), Format::Arrow, sql).expect("an answer");
+    let reader = StreamReader::try_new(stream.as_slice(), None).expect("a stream");
+
+    let schema = reader.schema();
+    let field = schema.field(1);
+    assert_eq!(
+        field.metadata()["ARROW:extension:name"],
+        "arrow.fixed_shape_tensor"
+    );
+    assert_eq!(
+        field.metadata()["ARROW:extension:metadata"],
+        r#"{"dim_names":["mel","frame"],"shape":[2,3]}"#
+    );
+    assert!(field.metadata()["wavemill.tensor"].contains("id-of-log_mel"));
+    assert!(matches!(field.data_type(), DataType::FixedSizeList(_, 6)));
+
+    let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>().expect("batches");
+    let values: Vec<f32> = batches
+        .iter()
+        .flat_map(|b| {
+            b.column(1)
+                .as_fixed_size_list()
+                .values()
+                .as_primitive::<Float16Type>()
+                .values()
+                .to_vec()
+        })
+        .map(half::f16::to_f32)
+        .collect();
+
+    assert_eq!(values.len(), 54);
+    assert_eq!(values[48..], [8.0, 9.0, 10.0, 11.0, 12.0, 13.0]);
+}
+
+#[test]
+fn parquet_results_keep_tensors_as_the_store_has_them() {
+    let store = TestStore::small();
+    let sql =
+        "SELECT clip_key, split, log_mel FROM features_log_mel WHERE genre = 1 ORDER BY clip_key";
+
+    let path = store.folder.path().join("out.parquet");
+    std::fs::write(
+        &path,
+        ask(&session(&store), Format::Parquet, sql).expect("an answer"),
+    )
+    .expect("a file");
+
+    let file = File::open(&path).expect("the file just written");
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .expect("a footer")
+        .build()
+        .expect("a reader");
+    let batches: Vec<RecordBatch> = reader.collect::<Result<_, _>>().expect("batches");
+
+    assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 3);
+    assert_eq!(
+        batches[0].schema().field(2).data_type(),
+        &DataType::FixedSizeBinary(12)
+    );
+    assert!(
+        batches[0]
+            .schema()
+            .field(2)
+            .metadata()
+            .contains_key("wavemill.tensor")
+    );
+    assert_eq!(batches[0].column(1).as_string::<i32>().value(0), "training");
+
+    let twice = ask(
+        &session(&store),
+        Format::Parquet,
+        "SELECT 1 AS a; SELECT 2 AS a",
+    )
+    .expect_err("two results");
+    assert!(matches!(
+        twice,
+        SqlError::SeveralResults {
+            format: Format::Parquet
+        }
+    ));
+}
+
+#[test]
+fn mistakes_are_one_line_with_the_nearest_name() {
+    let store = TestStore::small();
+    let session = session(&store);
+
+    let cases = [
+        (
+            "SELECT titel FROM trcks",
+            "no table 'trcks'; did you mean tracks?",
+        ),
+        (
+            "SELECT track_titel FROM tracks",
+            "no column 'track_titel'; did you mean track_title?",
+        ),
+        ("SELECT t.album FROM tracks t", "no column 't.album'"),
+        (
+            "SELECT * FROM raw.track",
+            "no table 'raw.track'; did you mean raw.tracks?",
+        ),
+        ("SELEC 1", "SELEC"),
+        (
+            "SELECT tensor_men(log_mel) FROM features_log_mel",
+            "no function tensor_men; did you mean tensor_m",
+        ),
+        ("", "the query is empty"),
+        ("-- nothing\n;", "the query is empty"),
+    ];
+
+    for (sql, want) in cases {
+        let (text, code) = error(&session, sql);
+        assert!(text.contains(want) && !text.contains('\n'), "{sql}: {text}");
+        assert_eq!(code, 2, "{sql}: {text}");
+    }
+}
+
+#[test]
+fn comments_and_several_statements_are_fine() {
+    let store = TestStore::small();
+    let sql = "-- first\nSELECT 1 AS a; /* second; */ SELECT ';' AS b;";
+    assert_eq!(csv(&session(&store), sql), "a\n1\nb\n;\n");
+}
+
+#[test]
+fn writing_is_refused_unless_allowed() {
+    let store = TestStore::small();
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let target = elsewhere.path().join("out.parquet");
+
+    let copy = format!(
+        "COPY (SELECT track_id FROM tracks) TO '{}' STORED AS PARQUET",
+        target.display()
+    );
+    let statements = [
+        copy.as_str(),
+        "CREATE TABLE x AS SELECT 1",
+        "CREATE VIEW x AS SELECT 1",
+        "DROP TABLE tracks",
+        "INSERT INTO tracks VALUES (1, 'a', 'b', 'c')",
+        "DELETE FROM tracks",
+        "EXPLAIN ANALYZE CREATE TABLE x AS SELECT 1",
+    ];
+
+    for sql in statements {
+        let (text, code) = error(&session(&store), sql);
+        assert!(
+            text.contains("add --allow-write") && code == 2,
+            "{sql}: {text}"
+        );
+    }
+    assert!(!target.exists());
+
+    let allowed = Limits {
+        allow_write: true,
+        ..LIMITS
+    };
+    let session = open(store.folder.path(), &store.manifest, allowed).expect("the store opens");
+
+    assert_eq!(csv(&session, &copy), "count\n9\n");
+    assert!(target.exists());
+    assert_eq!(
+        csv(
+            &session,
+            "CREATE TABLE x AS SELECT 7 AS seven; SELECT seven FROM x"
+        ),
+        "seven\n7\n"
+    );
+    assert!(
+        ask(
+            &session,
+            Format::Csv,
+            "INSERT INTO tracks VALUES (1, 'a', 'b', 'c')"
+        )
+        .is_err()
+    );
+}
+
+/// Tests several notations of paths into the store. `{}` is replaced by the store's folder.
+#[test]
+fn files_of_the_store_are_never_written() {
+    let store = TestStore::small();
+    let root = store.folder.path();
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    std::os::unix::fs::symlink(root.join("data"), elsewhere.path().join("link")).expect("a link");
+
+    let allowed = Limits {
+        allow_write: true,
+        ..LIMITS
+    };
+    let session = open(root, &store.manifest, allowed).expect("the store opens");
+
+    let plan_id = &store.manifest.plan_id;
+    let tracks = root.join(format!("data/{plan_id}/tracks/00000.parquet"));
+    let was = std::fs::read(&tracks).expect("a file");
+
+    let place = |at: &str| {
+        at.replace("{}", root.to_str().expect("text"))
+            .replace("{e}", elsewhere.path().to_str().expect("text"))
+            .replace("{plan}", plan_id)
+    };
+
+    for at in [
+        "{}/data/{plan}/tracks/00000.parquet",
+        "{}/_wavemill/versions/00000001.json",
+        "{}/new.csv",
+        "{}/./data/../new.csv",
+        "file://{}/new.csv",
+        "store://wavemill/data/{plan}/tracks/00000.parquet",
+        "{e}/link/new/x.csv",
+        "{e}/no/../link/x.csv",
+    ] {
+        for sql in [
+            "COPY (SELECT 1 AS a) TO '{at}' STORED AS CSV",
+            "EXPLAIN ANALYZE COPY (SELECT 1 AS a) TO '{at}' STORED AS CSV",
+            "CREATE EXTERNAL TABLE own (a BIGINT) STORED AS CSV LOCATION '{at}'",
+        ] {
+            let (text, code) = error(&session, &sql.replace("{at}", &place(at)));
+            assert!(
+                text.contains("inside the store") && code == 2,
+                "{sql} {at}: {text}"
+            );
+        }
+    }
+
+    let both = format!(
+        "CREATE EXTERNAL TABLE two (a BIGINT) STORED AS CSV LOCATION ('{}/a.csv', '{}/')",
+        elsewhere.path().display(),
+        root.display()
+    );
+    assert!(error(&session, &both).0.contains("inside the store"));
+
+    let beside = format!(
+        "CREATE EXTERNAL TABLE x (a BIGINT) STORED AS CSV LOCATION '{}/'",
+        elsewhere.path().display()
+    );
+    assert_eq!(
+        csv(&session, &format!("{beside}; INSERT INTO x VALUES (7)")),
+        "count\n1\n"
+    );
+
+    assert_eq!(std::fs::read(&tracks).expect("a file"), was);
+    assert!(!root.join("new.csv").exists() && !root.join("_wavemill").exists());
+}
+
+#[test]
+fn limits_of_the_command_line_hold() {
+    let store = TestStore::small();
+    let spill = store.folder.path().join("spill");
+    let session = open(
+        store.folder.path(),
+        &store.manifest,
+        Limits {
+            allow_write: true,
+            ..LIMITS
+        },
+    )
+    .expect("opens");
+
+    for sql in [
+        &format!(
+            "SET datafusion.runtime.temp_directory = '{}'",
+            spill.display()
+        ),
+        "SET datafusion.runtime.memory_limit = '64G'",
+        "RESET datafusion.runtime.memory_limit",
+    ] {
+        let (text, code) = error(&session, sql);
+        assert!(
+            text.contains("--memory-limit") && code == 2,
+            "{sql}: {text}"
+        );
+    }
+    assert!(!spill.exists());
+
+    assert_eq!(
+        csv(
+            &session,
+            "SET datafusion.execution.batch_size = 7; SELECT 1 AS a"
+        ),
+        "a\n1\n"
+    );
+}
+
+#[test]
+fn damage_names_the_file_and_spares_other_tables() {
+    let store = TestStore::small();
+    let path = |i: usize| store.folder.path().join(&store.manifest.files[i].path);
+    let log_mel = (0..store.manifest.files.len())
+        .filter(|&i| store.manifest.files[i].feature.as_deref() == Some("log_mel"));
+    let [first, second, third] = log_mel.collect::<Vec<_>>()[..] else {
+        panic!("three splits")
+    };
+
+    let mut bytes = std::fs::read(path(first)).expect("a file");
+    bytes[4..60].fill(0xff);
+    std::fs::write(path(first), &bytes).expect("a file");
+
+    let (text, code) = error(&session(&store), "SELECT clip_key FROM features_log_mel");
+    assert!(
+        text.contains("damaged") && text.contains("wavemill verify") && code == 3,
+        "{text}"
+    );
+    assert_eq!(
+        csv(
+            &session(&store),
+            "SELECT count(track_title) AS n FROM tracks"
+        ),
+        "n\n9\n"
+    );
+
+    bytes.pop();
+    std::fs::write(path(second), &bytes).expect("a file");
+    let (text, code) = error(&session(&store), "SELECT clip_key FROM features_log_mel");
+    assert!(
+        text.contains(&store.manifest.files[second].path)
+            && text.contains("in the manifest")
+            && code == 3,
+        "{text}"
+    );
+
+    std::fs::remove_file(path(second)).expect("removed");
+    std::fs::remove_file(path(third)).expect("removed");
+    assert_eq!(
+        error(&session(&store), "SELECT clip_key FROM features_log_mel").1,
+        3
+    );
+    assert_eq!(
+        csv(
+            &session(&store),
+            "SELECT count(quant) AS n FROM features_quant"
+        ),
+        "n\n9\n"
+    );
+}
+
+#[test]
+fn an_interrupted_query_ends_as_such() {
+    let store = TestStore::small();
+    let session = session(&store);
+    let interrupt = session.interrupt();
+    assert!(!interrupt.stop());
+
+    let stopper = std::thread::spawn(move || {
+        while !interrupt.stop() {
+            std::thread::yield_now();
+        }
+    });
+
+    let endless = "SELECT count(*) FROM features_log_mel a, features_log_mel b, features_log_mel c, features_log_mel d, \
+                   features_log_mel e, features_log_mel f, features_log_mel g, features_log_mel h WHERE a.clip_key < h.clip_key";
+    let start = std::time::Instant::now();
+    let stopped = ask(&session, Format::Csv, endless).expect_err("interrupted");
+    stopper.join().expect("the stopper");
+
+    assert!(start.elapsed().as_millis() < 1000, "{:?}", start.elapsed());
+    assert_eq!(stopped.exit_code(), 130);
+    assert_eq!(csv(&session, "SELECT 1 AS a"), "a\n1\n");
+}
+
+#[test]
+fn an_interrupted_statement_leaves_no_unfinished_file() {
+    let store = TestStore::small();
+    let folder = tempfile::tempdir().expect("a folder");
+    let allowed = Limits {
+        allow_write: true,
+        ..LIMITS
+    };
+    let session = open(store.folder.path(), &store.manifest, allowed).expect("the store opens");
+    let at = folder.path().display();
+    let external = format!("CREATE EXTERNAL TABLE own (a BIGINT) STORED AS CSV LOCATION '{at}/'");
+    csv(&session, &external);
+
+    let endless = "SELECT a.track_id AS a FROM tracks a, tracks b, tracks c, tracks d, tracks e, tracks f, tracks g, \
+                   tracks h, tracks i, tracks j, tracks k, tracks l";
+    for sql in [
+        format!("COPY ({endless}) TO '{at}/x.csv'"),
+        format!("EXPLAIN ANALYZE COPY ({endless}) TO '{at}/x.csv'"),
+        format!("INSERT INTO own {endless}"),
+        format!("EXPLAIN ANALYZE INSERT INTO own {endless}"),
+    ] {
+        let interrupt = session.interrupt();
+        let files = || std::fs::read_dir(folder.path()).expect("a folder").count();
+
+        let (was_written, stopped) = std::thread::scope(|scope| {
+            let stopper = scope.spawn(|| {
+                let start = std::time::Instant::now();
+                // Wait at most a minute, so that a statement that writes nothing fails the test instead of blocking it.
+                while files() == 0 && start.elapsed().as_secs() < 60 {
+                    std::thread::yield_now();
+                }
+                let was_written = files() > 0;
+                interrupt.stop();
+                was_written
+            });
+
+            let stopped = ask(&session, Format::Csv, &sql).map_err(|error| error.exit_code());
+            (stopper.join().expect("the stopper"), stopped)
+        });
+
+        assert_eq!((was_written, stopped), (true, Err(130)), "{sql}");
+        assert_eq!(files(), 0, "{sql}");
+    }
+}
+
+#[test]
+fn a_vanished_reader_is_a_broken_pipe() {
+    struct Gone;
+    impl std::io::Write for Gone {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Err(std::io::ErrorKind::BrokenPipe.into())
+        }
+    }
+
+    let store = TestStore::small();
+    let session = session(&store);
+
+    for format in [
+        Format::Table,
+        Format::Csv,
+        Format::Json,
+        Format::Arrow,
+        Format::Parquet,
+    ] {
+        let gone = session.run(
+            "SELECT track_id FROM tracks",
+            output::sink(format, Gone).as_mut(),
+        );
+        assert!(
+            gone.as_ref().is_err_and(SqlError::is_broken_pipe),
+            "{format}: {gone:?}"
+        );
+    }
+}
+
+#[test]
+fn every_query_of_the_page_answers() {
+    let mut store = TestStore::small();
+    let no_files = RecordBatch::new_empty(audio_files_schema());
+    store.write_table("audio_files", &no_files);
+    let session = session(&store);
+
+    let page = include_str!("../../docs/sql.md");
+    let queries: Vec<&str> = page
+        .split("```sql\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert_eq!(queries.len(), 13);
+
+    let answers: Vec<String> = queries
+        .iter()
+        .map(|sql| match ask(&session, Format::Table, sql) {
+            Ok(answer) => String::from_utf8(answer).expect("text"),
+            Err(error) => panic!("{sql}: {error}"),
+        })
+        .collect();
+
+    assert!(
+        answers[0].contains(" Folk  | none       |     1\n"),
+        "{}",
+        answers[0]
+    );
+    assert!(
+        answers[1].contains("[000/000001.mp3, 000/000004.mp3]"),
+        "{}",
+        answers[1]
+    );
+    assert!(
+        answers[4].contains(" NULL       |      9\n labelled   |      1\n"),
+        "{}",
+        answers[4]
+    );
+    assert!(
+        answers[5].contains(" Jazz  |  3.5 |    1.0 |     6.0\n"),
+        "{}",
+        answers[5]
+    );
+    assert!(answers[6].contains(" Jazz  | [2.0, 5.0]"), "{}", answers[6]);
+    assert!(
+        answers[7]
+            .lines()
+            .nth(2)
+            .is_some_and(|row| row.starts_with(" title 8")),
+        "{}",
+        answers[7]
+    );
+    assert!(answers[9].contains(" Genre 1 |     1\n"), "{}", answers[9]);
+}

@@ -1,0 +1,82 @@
+//! Commits a version with put-if-absent: write, fsync, hard link to the version's name, fsync the folder.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use fail::fail_point;
+use wavemill_schemas::manifest::Manifest;
+
+use super::durable;
+use super::{Store, StoreError};
+
+impl Store {
+    /// Commits `manifest` as version `version`.
+    ///
+    /// # Errors
+    /// [`StoreError::Raced`] if another run committed that version with another plan.
+    pub fn commit(&self, version: u64, manifest: &Manifest) -> Result<(), StoreError> {
+        let path = self.manifest_path(version);
+        let text = manifest
+            .to_json()
+            .map_err(StoreError::manifest_at(path.clone()))?;
+
+        let folder = self.versions_folder();
+        durable::make_folder(&folder).map_err(StoreError::io_at(&folder, "create the folder"))?;
+        // Readers ignore this name because it does not parse as a version. If the run is killed, the next run removes
+        // the file.
+        let temporary = folder.join(format!(".{}.tmp", manifest.plan_id));
+        write_durably(&temporary, text.as_bytes())?;
+
+        fail_point!("commit-before-link");
+        // A rename would replace the manifest of another run. A link fails if the name is taken.
+        let linked = fs::hard_link(&temporary, &path);
+        // If the link was created, the temporary name is only a second name of the file.
+        let _ = fs::remove_file(&temporary);
+
+        match linked {
+            Ok(()) => sync(&folder)?,
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                // The same plan always results in the same manifest, so it does not matter which run commits it.
+                let (_, theirs) = self.manifest(Some(version))?;
+                if theirs.plan_id != manifest.plan_id {
+                    return Err(StoreError::Raced {
+                        path: self.root.clone(),
+                        version,
+                    });
+                }
+            }
+            Err(e) => return Err(StoreError::io_at(&path, "commit")(e)),
+        }
+
+        fail_point!("commit-after-link");
+        Ok(())
+    }
+}
+
+/// Writes a small file under a temporary name and renames it: after a crash the file is complete or does not exist.
+pub(super) fn write_renamed(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    durable::make_folder(folder).map_err(StoreError::io_at(folder, "create the folder"))?;
+
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = folder.join(format!(".{name}.tmp"));
+    write_durably(&temporary, bytes)?;
+    fs::rename(&temporary, path).map_err(StoreError::io_at(path, "rename"))?;
+    sync(folder)
+}
+
+fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let written = File::create(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    written.map_err(|e| {
+        let _ = fs::remove_file(path);
+        StoreError::io_at(path, "write")(e)
+    })
+}
+
+fn sync(folder: &Path) -> Result<(), StoreError> {
+    durable::sync_folder(folder).map_err(StoreError::io_at(folder, "sync the folder"))
+}

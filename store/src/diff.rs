@@ -1,0 +1,172 @@
+//! Computes the differences between two versions.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+use serde_json::Value;
+use wavemill_schemas::manifest::Manifest;
+use wavemill_schemas::recipe::Recipe;
+
+/// A value that differs. `None` means that the value is absent.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Change {
+    /// Dotted path, such as `features.log_mel.n_mels`.
+    pub key: String,
+    /// Value in the first version.
+    pub from: Option<Value>,
+    /// Value in the second version.
+    pub to: Option<Value>,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let from = words(self.from.as_ref());
+        let to = words(self.to.as_ref());
+        write!(f, "{} {from} -> {to}", self.key)
+    }
+}
+
+fn words(value: Option<&Value>) -> String {
+    value.map_or_else(|| "absent".to_owned(), ToString::to_string)
+}
+
+/// The differences between two versions.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Diff {
+    /// Recipe keys that differ.
+    pub recipe: Vec<Change>,
+    /// Differences in engine, counts, targets and limit.
+    pub manifest: Vec<Change>,
+    /// Files that only the first version has, as paths below the plans' folders.
+    pub files_removed: Vec<String>,
+    /// Files that only the second version has.
+    pub files_added: Vec<String>,
+    /// Files that both versions have with different bytes.
+    pub files_changed: Vec<String>,
+    /// Number of files that both versions have with equal bytes.
+    pub files_equal: usize,
+}
+
+impl Diff {
+    /// Compares two manifests.
+    pub fn new(from: &Manifest, to: &Manifest) -> Self {
+        let [old, new] = [from, to].map(files);
+        let mut files_removed = Vec::new();
+        let mut files_changed = Vec::new();
+        let mut files_equal = 0;
+        for (path, hash) in &old {
+            match new.get(path) {
+                None => files_removed.push(path.clone()),
+                Some(other) if other != hash => files_changed.push(path.clone()),
+                Some(_) => files_equal += 1,
+            }
+        }
+        let added = new.into_keys().filter(|path| !old.contains_key(path));
+        let files_added = added.collect();
+
+        let mut manifest = Vec::new();
+        compare(
+            String::new(),
+            Some(&compared_part(from)),
+            Some(&compared_part(to)),
+            &mut manifest,
+        );
+        Self {
+            recipe: recipe_changes(&from.recipe, &to.recipe),
+            manifest,
+            files_removed,
+            files_added,
+            files_changed,
+            files_equal,
+        }
+    }
+}
+
+/// Returns the part of a manifest that is compared key by key. The recipe is compared separately.
+fn compared_part(manifest: &Manifest) -> Value {
+    serde_json::json!({
+        "engine": manifest.engine,
+        "counts": manifest.counts,
+        "targets": manifest.targets,
+        "limit": manifest.identity.limit,
+    })
+}
+
+/// Returns the blake3 of each file by its path below `data/<plan_id>/`.
+fn files(manifest: &Manifest) -> BTreeMap<String, String> {
+    let mut files = BTreeMap::new();
+    for file in &manifest.files {
+        // Every plan has its own folder, so full paths would never be equal.
+        let below = file.path.splitn(3, '/').nth(2).unwrap_or_default();
+        files.insert(below.to_owned(), file.blake3.clone());
+    }
+    files
+}
+
+/// Returns the keys of two recipes that differ.
+pub(super) fn recipe_changes(from: &Recipe, to: &Recipe) -> Vec<Change> {
+    let [from, to] = [from, to].map(|recipe| serde_json::to_value(recipe).unwrap_or_default());
+    let mut changes = Vec::new();
+    compare(String::new(), Some(&from), Some(&to), &mut changes);
+    changes
+}
+
+fn compare(key: String, from: Option<&Value>, to: Option<&Value>, changes: &mut Vec<Change>) {
+    if from == to {
+        return;
+    }
+    let (Some(old), Some(new)) = (children(from), children(to)) else {
+        changes.push(Change {
+            key,
+            from: from.cloned(),
+            to: to.cloned(),
+        });
+        return;
+    };
+
+    let mut names: Vec<&str> = old.keys().chain(new.keys()).copied().collect();
+    names.sort_unstable();
+    names.dedup();
+    let before = changes.len();
+    for name in names {
+        let child = if key.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{key}.{name}")
+        };
+        compare(
+            child,
+            old.get(name).copied(),
+            new.get(name).copied(),
+            changes,
+        );
+    }
+
+    if changes.len() == before {
+        // The same sections in another order.
+        changes.push(Change {
+            key,
+            from: from.cloned(),
+            to: to.cloned(),
+        });
+    }
+}
+
+/// Returns the named parts of a value, or `None` if the value is compared as a whole.
+fn children(value: Option<&Value>) -> Option<BTreeMap<&str, &Value>> {
+    match value? {
+        Value::Object(map) => Some(map.iter().map(|(key, v)| (key.as_str(), v)).collect()),
+        // Lists of sections are addressed by name, as in --set.
+        Value::Array(items) => {
+            let mut sections = BTreeMap::new();
+            for item in items {
+                // If an item has no name, the whole list is compared as one value.
+                let name = item.get("name").or_else(|| item.get("step"))?;
+                sections.insert(name.as_str()?, item);
+            }
+            Some(sections)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,44 @@
+//! Creates folders and renames files so that they survive a power failure.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+/// Reports whether an error means that a path does not exist. With any other error, such as EIO or EACCES, this is
+/// unknown, and treating it as absence would lose data silently.
+pub fn leads_nowhere(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+/// Creates a folder and its parents, and makes each entry durable in its parent.
+///
+/// # Errors
+/// The I/O error of the file system.
+pub fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    make_folder(parent)?;
+    match fs::create_dir(folder) {
+        // Another process may have created the folder in the meantime. Its entry is made durable all the same.
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    sync_folder(parent)
+}
+
+/// Makes renames and links in `folder` durable.
+///
+/// # Errors
+/// The I/O error of the file system.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    // Syncing a file does not make its name durable: the name belongs to the folder (fsync(2)).
+    File::open(folder)?.sync_all()
+}

@@ -1,0 +1,81 @@
+//! Links files that have the same bytes as in the previous version, such as an unchanged table, so that they take no
+//! additional space.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use wavemill_schemas::manifest::{FileEntry, Manifest};
+
+use super::resume::{hard_link, replace_by, temporary_beside};
+use super::{Store, StoreError};
+
+impl Store {
+    /// Replaces files of `written` by links to intact files of `earlier` with the same bytes. Returns the number of
+    /// replaced files. On a file system without links the files stay unchanged.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Outside`].
+    pub fn link_equal(&self, earlier: &Manifest, written: &Manifest) -> Result<usize, StoreError> {
+        let mut by_hash: HashMap<&str, Vec<&FileEntry>> = HashMap::new();
+        for file in &earlier.files {
+            by_hash.entry(&file.blake3).or_default().push(file);
+        }
+
+        let mut n_linked = 0;
+        for file in &written.files {
+            let equal = by_hash.get(file.blake3.as_str());
+            if self.link_to_one_of(equal.map_or(&[][..], Vec::as_slice), file)? {
+                n_linked += 1;
+            }
+        }
+        Ok(n_linked)
+    }
+
+    /// Replaces `written` by a link to the first intact file in `equal`. Returns false if there is none, or if
+    /// `written` already is such a link.
+    fn link_to_one_of(
+        &self,
+        equal: &[&FileEntry],
+        written: &FileEntry,
+    ) -> Result<bool, StoreError> {
+        let path = self.locate(&written.path)?;
+        for earlier in equal {
+            let earlier = self.locate(&earlier.path)?;
+            if is_same_file(&earlier, &path).map_err(StoreError::io_at(&path, "access"))? {
+                return Ok(false);
+            }
+        }
+        for earlier in equal {
+            if let Some(earlier) = self.sound_file(earlier)? {
+                return link_over(&earlier, &path).map_err(StoreError::io_at(&path, "link"));
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Reports whether two paths are names of the same file. Returns false if the first path does not exist.
+fn is_same_file(earlier: &Path, written: &Path) -> io::Result<bool> {
+    let earlier = match fs::metadata(earlier) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    let written = fs::metadata(written)?;
+    Ok((earlier.dev(), earlier.ino()) == (written.dev(), written.ino()))
+}
+
+/// Replaces `to` by a link to `from`. Returns false if the file system refuses the link.
+fn link_over(from: &Path, to: &Path) -> io::Result<bool> {
+    let temporary = temporary_beside(to);
+    // A killed run may have left this file. A link cannot be created while the name is taken.
+    let _ = fs::remove_file(&temporary);
+    // Fails on another file system, on one without links, and if the file has too many links.
+    if hard_link(from, &temporary).is_err() {
+        return Ok(false);
+    }
+    replace_by(&temporary, to)?;
+    Ok(true)
+}

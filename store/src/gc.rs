@@ -1,0 +1,239 @@
+//! Frees the disk space of old versions and of plans that were never committed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use wavemill_schemas::manifest::Manifest;
+
+use super::durable::leads_nowhere;
+use super::{Store, StoreError};
+
+/// The data that was removed, or would be removed without `dry_run`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct GcReport {
+    /// Versions whose data is removed. Their manifests stay as history.
+    pub versions: Vec<u64>,
+    /// Plan folders that are removed, including those of unfinished plans.
+    pub plans: Vec<String>,
+    /// Total size in bytes of the files that lose their last name. A file that a kept version also links keeps its
+    /// space.
+    pub bytes: u64,
+    /// Versions that are kept only because of their tags.
+    pub kept: Vec<KeptVersion>,
+}
+
+/// An old version that is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KeptVersion {
+    /// Version number.
+    pub version: u64,
+    /// Tags that keep the version.
+    pub tags: Vec<String>,
+}
+
+impl Store {
+    /// Removes the data of unfinished plans and of all versions except the last `keep` and the tagged ones. Keeps all
+    /// manifests, so that the chain of versions stays readable. With `dry_run`, only reports the data that would be
+    /// removed.
+    ///
+    /// # Errors
+    /// [`StoreError`], including the error of a damaged tag. In that case nothing has been removed.
+    pub fn collect(&self, keep: usize, dry_run: bool) -> Result<GcReport, StoreError> {
+        let versions = self.versions()?;
+        // The latest version always keeps its data.
+        let first_kept = versions.len().saturating_sub(keep.max(1));
+        let (old, recent) = versions.split_at(first_kept);
+
+        let kept = self.kept_by_tags(old)?;
+        let tagged = kept.iter().map(|kept| kept.version);
+        let mut kept_plans = BTreeSet::new();
+        for version in recent.iter().copied().chain(tagged) {
+            let (_, manifest) = self.manifest(Some(version))?;
+            kept_plans.extend(self.plans_behind_links(&manifest)?);
+            kept_plans.insert(manifest.plan_id);
+        }
+
+        let mut collected = GcReport {
+            kept,
+            ..GcReport::default()
+        };
+        for &version in old {
+            let plan_id = self.manifest(Some(version))?.1.plan_id;
+            let data = self.data(&plan_id);
+            let has_data = data
+                .try_exists()
+                .map_err(StoreError::io_at(&data, "access"))?;
+            if has_data && !kept_plans.contains(&plan_id) {
+                collected.versions.push(version);
+            }
+        }
+
+        // List folders on the disk instead of versions, because a plan that was never committed has no version.
+        collected.plans = self.plan_folders()?;
+        collected
+            .plans
+            .retain(|plan_id| !kept_plans.contains(plan_id));
+
+        // Count all names before the first removal: two removed plans may share a file that no kept plan has.
+        let mut names = FileNames::default();
+        for plan_id in &collected.plans {
+            names.add(&self.data(plan_id));
+            names.add(&self.receipts_folder(plan_id));
+        }
+        collected.bytes = names.freed_bytes();
+
+        if !dry_run {
+            for plan_id in &collected.plans {
+                self.drop_plan(plan_id)?;
+            }
+        }
+        Ok(collected)
+    }
+
+    /// Returns the plans whose folders contain targets of a version's symbolic links. Deduplication tools create such
+    /// links.
+    fn plans_behind_links(&self, manifest: &Manifest) -> Result<Vec<String>, StoreError> {
+        let Some(data) = real_path(&self.root.join("data"))? else {
+            return Ok(Vec::new());
+        };
+
+        let mut plans = Vec::new();
+        for file in &manifest.files {
+            // A file that is already lost keeps no plan.
+            let real = real_path(&self.root.join(&file.path))?;
+            let below = real
+                .as_deref()
+                .and_then(|real| real.strip_prefix(&data).ok());
+            let plan = below.and_then(|below| below.iter().next()?.to_str());
+            plans.extend(plan.map(str::to_owned));
+        }
+        Ok(plans)
+    }
+
+    /// Returns the versions among `old` that have tags.
+    fn kept_by_tags(&self, old: &[u64]) -> Result<Vec<KeptVersion>, StoreError> {
+        let mut tags = self.tags()?;
+        // It is unknown which version a damaged tag should keep.
+        if !tags.damaged.is_empty() {
+            return Err(tags.damaged.swap_remove(0));
+        }
+
+        let mut kept = Vec::new();
+        for &version in old {
+            let tags = tags.of(version);
+            if !tags.is_empty() {
+                kept.push(KeptVersion { version, tags });
+            }
+        }
+        Ok(kept)
+    }
+
+    fn plan_folders(&self) -> Result<Vec<String>, StoreError> {
+        // List both folders: an interrupted removal leaves data without receipts, perhaps under another name.
+        let mut ids: Vec<String> = self.begun()?.into_iter().map(|(id, _)| id).collect();
+        for path in super::receipts::list(&self.root.join("data"))? {
+            ids.extend(
+                path.file_name()
+                    .and_then(|id| id.to_str())
+                    .map(str::to_owned),
+            );
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+}
+
+/// Resolves the symbolic links of a path. Returns `None` if the path does not exist.
+fn real_path(path: &Path) -> Result<Option<PathBuf>, StoreError> {
+    match path.canonicalize() {
+        Err(error) if leads_nowhere(&error) => Ok(None),
+        real => Ok(Some(real.map_err(StoreError::io_at(path, "access"))?)),
+    }
+}
+
+/// Counts the names of the files in the removed folders. New versions link unchanged files, so the space of a file is
+/// freed only with its last name.
+#[derive(Debug, Default)]
+struct FileNames {
+    /// Files by device and inode.
+    files: BTreeMap<(u64, u64), NamedFile>,
+}
+
+#[derive(Debug)]
+struct NamedFile {
+    bytes: u64,
+    /// Number of names of the file on the whole file system.
+    names: u64,
+    /// Number of names that are removed.
+    going: u64,
+}
+
+impl FileNames {
+    /// Counts the file at `path`, or all files below it if it is a folder.
+    fn add(&mut self, path: &Path) {
+        // Links are removed, not followed. An unreadable path counts as 0 bytes; its removal will report the error.
+        let Ok(metadata) = fs::symlink_metadata(path) else {
+            return;
+        };
+        if metadata.is_dir() {
+            for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+                self.add(&entry.path());
+            }
+            return;
+        }
+
+        let file = self
+            .files
+            .entry((metadata.dev(), metadata.ino()))
+            .or_insert(NamedFile {
+                bytes: metadata.len(),
+                names: metadata.nlink(),
+                going: 0,
+            });
+        file.going += 1;
+    }
+
+    /// Returns the total size of the files that lose all their names.
+    fn freed_bytes(&self) -> u64 {
+        let files = self.files.values();
+        let freed = files.filter(|file| file.going >= file.names);
+        freed.map(|file| file.bytes).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_freed_with_its_last_name() {
+        let root = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| root.path().join(name);
+        for folder in ["kept", "old/a", "older"] {
+            fs::create_dir_all(at(folder)).expect("a folder");
+        }
+
+        fs::write(at("old/a/own"), [0; 1]).expect("room");
+        fs::write(at("old/a/shared"), [0; 10]).expect("room");
+        fs::hard_link(at("old/a/shared"), at("older/shared")).expect("a link");
+        fs::write(at("old/linked"), [0; 100]).expect("room");
+        fs::hard_link(at("old/linked"), at("kept/linked")).expect("a link");
+        fs::write(at("kept/own"), [0; 1000]).expect("room");
+
+        let freed = |folders: &[&str]| {
+            let mut names = FileNames::default();
+            folders.iter().for_each(|folder| names.add(&at(folder)));
+            names.freed_bytes()
+        };
+
+        assert_eq!(freed(&["old"]), 1);
+        assert_eq!(freed(&["older"]), 0);
+        assert_eq!(freed(&["old", "older"]), 11);
+        assert_eq!(freed(&["old", "older", "kept"]), 1111);
+        assert_eq!(freed(&["nowhere"]), 0);
+    }
+}

@@ -1,0 +1,360 @@
+//! Lists the versions of a store for users. Commit times are only stored in run records; without them everything else
+//! is still listed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use arrow::array::temporal_conversions::timestamp_ms_to_datetime;
+use serde::Serialize;
+use serde_json::Value;
+use wavemill_schemas::manifest::Manifest;
+
+use super::diff::{Diff, recipe_changes};
+use super::resume::has_other_ids;
+use super::{Store, StoreError, Tags};
+use crate::plan::engine;
+
+/// Maximum number of changed recipe keys that are listed for a version.
+const KEYS_MAX: usize = 3;
+
+/// One version in the list of versions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VersionLine {
+    /// Version number.
+    pub version: u64,
+    /// Time at which its run ended, such as `2026-11-20T18:04:02Z`. `None` if no run record states it.
+    pub committed: Option<String>,
+    /// Its tags in order.
+    pub tags: Vec<String>,
+    /// Summary of the changes since the previous version. `None` if there is no previous version or one of the two
+    /// manifests cannot be used.
+    pub changed: Option<String>,
+    /// Content according to the manifest. `None` if the manifest cannot be used.
+    pub held: Option<VersionContent>,
+    /// Reason why the manifest cannot be used, if so.
+    pub problem: Option<String>,
+}
+
+/// The content of a version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VersionContent {
+    /// Name of the recipe.
+    pub recipe: String,
+    /// Number of clips that have rows.
+    pub clips: u64,
+    /// Number of rows of one feature.
+    pub rows: u64,
+    /// False if `wavemill gc` removed the data.
+    pub data: bool,
+}
+
+impl Store {
+    /// Returns all versions in ascending order, with their `tags`.
+    ///
+    /// # Errors
+    /// As for [`Store::versions`].
+    pub fn history(&self, tags: &Tags) -> Result<Vec<VersionLine>, StoreError> {
+        let committed = commits(&self.root.join("_wavemill/runs"));
+        let mut lines = Vec::new();
+        let mut before: Option<Manifest> = None;
+
+        for version in self.versions()? {
+            let mut line = VersionLine {
+                version,
+                committed: None,
+                tags: tags.of(version),
+                changed: None,
+                held: None,
+                problem: None,
+            };
+            match self.manifest(Some(version)) {
+                Ok((_, manifest)) => {
+                    let run = committed.get(&(manifest.plan_id.clone(), version));
+                    line.committed = run.cloned();
+                    line.changed = before.as_ref().map(|before| changes(before, &manifest));
+                    line.held = Some(self.content(&manifest)?);
+                    before = Some(manifest);
+                }
+                Err(error) => {
+                    line.problem = Some(problem(&error));
+                    before = None;
+                }
+            }
+            lines.push(line);
+        }
+        Ok(lines)
+    }
+
+    /// Returns the times recorded by the run that committed a version, or `None` if its record is missing.
+    pub fn run_times(&self, plan_id: &str, version: u64) -> Option<RunTimes> {
+        let entries = fs::read_dir(self.root.join("_wavemill/runs")).ok()?;
+        for entry in entries.flatten() {
+            let record = fs::read_to_string(entry.path()).unwrap_or_default();
+            let run = WholeRun::read(&record)
+                .filter(|run| run.plan_id == plan_id && run.version == version);
+            if let Some(run) = run {
+                return RunTimes::of(&run);
+            }
+        }
+        None
+    }
+
+    fn content(&self, manifest: &Manifest) -> Result<VersionContent, StoreError> {
+        let data = self.data(&manifest.plan_id);
+        let has_data = data
+            .try_exists()
+            .map_err(StoreError::io_at(&data, "access"))?;
+        Ok(VersionContent {
+            data: has_data,
+            recipe: manifest.recipe.name.clone(),
+            clips: manifest.counts.clips_written,
+            rows: manifest.counts.feature_rows,
+        })
+    }
+}
+
+/// Describes why a manifest cannot be used.
+fn problem(error: &StoreError) -> String {
+    match error {
+        StoreError::Newer { found, .. } => {
+            format!("needs a newer wavemill (format version {found})")
+        }
+        _ => "damaged manifest".to_owned(),
+    }
+}
+
+/// Describes the changes of a version since the previous one, as far as they follow from both manifests.
+fn changes(before: &Manifest, version: &Manifest) -> String {
+    let mut words = Vec::new();
+    words.extend(row_changes(
+        before.counts.feature_rows,
+        version.counts.feature_rows,
+    ));
+
+    let was = feature_names(before);
+    let is = feature_names(version);
+    for name in is.iter().filter(|name| !was.contains(name)) {
+        words.push(format!("feature {name} added"));
+    }
+    for name in was.iter().filter(|name| !is.contains(name)) {
+        words.push(format!("feature {name} removed"));
+    }
+
+    words.extend(key_changes(before, version, &[was, is].concat()));
+    if before.identity.limit != version.identity.limit {
+        words.push("--limit".to_owned());
+    }
+    // The changes listed so far also change rows and inputs, so those are only compared if there are none.
+    if words.is_empty() {
+        words.extend(input_change(before, version));
+    }
+
+    if !engine::is_same(&before.engine, &version.engine) {
+        words.push("engine".to_owned());
+    }
+    if words.is_empty() {
+        words.push(content_change(before, version));
+    }
+    words.join(", ")
+}
+
+fn row_changes(before: u64, after: u64) -> Option<String> {
+    let (n, word) = if after < before {
+        (before - after, "fewer")
+    } else {
+        (after - before, "more")
+    };
+    match n {
+        0 => None,
+        1 => Some(format!("1 row {word}")),
+        n => Some(format!("{n} rows {word}")),
+    }
+}
+
+fn feature_names(manifest: &Manifest) -> Vec<&str> {
+    let features = manifest.features.iter();
+    features.map(|feature| feature.name.as_str()).collect()
+}
+
+/// Returns the first recipe keys that differ and the number of further ones.
+fn key_changes(before: &Manifest, version: &Manifest, features: &[&str]) -> Vec<String> {
+    let mut keys: Vec<String> = recipe_changes(&before.recipe, &version.recipe)
+        .into_iter()
+        .map(|change| change.key)
+        .collect();
+    // The key of a whole feature means that the feature was added or removed, which is already listed.
+    keys.retain(|key| {
+        key.strip_prefix("features.")
+            .is_none_or(|name| !features.contains(&name))
+    });
+
+    let more = keys.len().saturating_sub(KEYS_MAX);
+    keys.truncate(KEYS_MAX);
+    let mut words: Vec<String> = keys.iter().map(|key| format!("recipe {key}")).collect();
+    match more {
+        0 => {}
+        1 => words.push("1 more key".to_owned()),
+        n => words.push(format!("{n} more keys")),
+    }
+    words
+}
+
+/// Describes a change of metadata or files. Both versions have the same recipe and number of rows.
+fn input_change(before: &Manifest, version: &Manifest) -> Option<String> {
+    if before.identity.rows != version.identity.rows {
+        let has_other_ids = has_other_ids(&before.targets, &version.targets);
+        let word = if has_other_ids {
+            "class ids"
+        } else {
+            "metadata"
+        };
+        return Some(word.to_owned());
+    }
+    (before.identity.inputs != version.identity.inputs).then(|| files_word(version).to_owned())
+}
+
+/// Describes the change of a version that has the same identity as the previous one. Either the content of files
+/// changed, of which the identity contains only the sizes, or nothing changed and damaged files were written again.
+fn content_change(before: &Manifest, version: &Manifest) -> String {
+    let diff = Diff::new(before, version);
+    let is_equal = diff.files_removed.is_empty()
+        && diff.files_added.is_empty()
+        && diff.files_changed.is_empty();
+    if is_equal {
+        "nothing"
+    } else {
+        files_word(version)
+    }
+    .to_owned()
+}
+
+/// Returns the word for the input files of a version.
+const fn files_word(version: &Manifest) -> &'static str {
+    if version.recipe.catalog.dataset.is_of_pictures() {
+        "pictures"
+    } else {
+        "audio"
+    }
+}
+
+/// Returns the time at which each (plan, version) was committed, for the run records that are readable and complete.
+fn commits(runs: &Path) -> BTreeMap<(String, u64), String> {
+    let entries = fs::read_dir(runs).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| commit(&fs::read_to_string(entry.path()).ok()?))
+        .collect()
+}
+
+fn commit(record: &str) -> Option<((String, u64), String)> {
+    let run = WholeRun::read(record)?;
+    // The start comes from the system clock, the duration from a monotonic clock that is not affected by clock changes.
+    let end_ms = run.start["unix_ms"].as_i64()? + (run.end["seconds"].as_f64()? * 1e3) as i64;
+    let time = timestamp_ms_to_datetime(end_ms)?
+        .format("%Y-%m-%dT%H:%M:%SZ")
+        .to_string();
+    Some(((run.plan_id, run.version), time))
+}
+
+/// The record of a run that committed a version.
+struct WholeRun {
+    start: Value,
+    end: Value,
+    plan_id: String,
+    version: u64,
+}
+
+impl WholeRun {
+    fn read(record: &str) -> Option<Self> {
+        let mut lines: Vec<Value> = record
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok())
+            .collect();
+        let end = lines.pop().filter(|line| line["event"] == "end")?;
+        let start = lines.into_iter().next()?;
+
+        let plan_id = start["plan_id"].as_str()?.to_owned();
+        // The end event of a failed or interrupted run has no report.
+        let version = end["report"]["version"].as_u64()?;
+        Some(Self {
+            start,
+            end,
+            plan_id,
+            version,
+        })
+    }
+}
+
+/// Durations of the run that committed a version.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunTimes {
+    /// Version of the program.
+    pub wavemill: String,
+    /// Number of threads.
+    pub threads: u64,
+    /// Total wall-clock time.
+    pub seconds: f64,
+    /// Wall-clock time by phase.
+    pub wall_s: BTreeMap<String, f64>,
+    /// CPU time by stage, summed over all threads.
+    pub cpu_s: BTreeMap<String, f64>,
+}
+
+impl RunTimes {
+    fn of(run: &WholeRun) -> Option<Self> {
+        let report = &run.end["report"];
+        Some(Self {
+            wavemill: run.start["wavemill"].as_str()?.to_owned(),
+            threads: run.start["threads"].as_u64()?,
+            seconds: run.end["seconds"].as_f64()?,
+            wall_s: serde_json::from_value(report["wall_s"].clone()).ok()?,
+            cpu_s: serde_json::from_value(report["cpu_s"].clone()).ok()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_more_or_fewer() {
+        let words = |before, after| row_changes(before, after).unwrap_or_default();
+        assert_eq!(words(3, 3), "");
+        assert_eq!(words(3, 4), "1 row more");
+        assert_eq!(words(0, 20), "20 rows more");
+        assert_eq!(words(4, 3), "1 row fewer");
+        assert_eq!(words(20, 0), "20 rows fewer");
+    }
+
+    #[test]
+    fn a_record_of_a_whole_run_says_when_its_version_was_committed() {
+        let start = r#"{"event":"start","unix_ms":1700000000000,"host":"x","plan_id":"p","threads":2,"wavemill":"0.1.0"}"#;
+        let end = r#"{"event":"end","seconds":61.5,"report":{"version":2}}"#;
+
+        let (key, time) = commit(&format!("{start}\n{end}\n")).expect("a commit");
+        assert_eq!(
+            (key, time.as_str()),
+            (("p".to_owned(), 2), "2023-11-14T22:14:21Z")
+        );
+
+        for cut in [
+            start.to_owned(),
+            String::new(),
+            format!("{start}\n{}", &end[..20]),
+            end.to_owned(),
+        ] {
+            assert_eq!(commit(&cut), None, "{cut}");
+        }
+    }
+
+    #[test]
+    fn a_record_tells_how_long_its_stages_took() {
+        let start = r#"{"event":"start","unix_ms":1,"plan_id":"p","threads":2,"wavemill":"0.1.0"}"#;
+        let end = r#"{"event":"end","seconds":6.5,"report":{"version":2,"wall_s":{"clips":5.0},"cpu_s":{"decode":7.5}}}"#;
+        let run = WholeRun::read(&format!("{start}\n{end}\n")).expect("a whole run");
+        let times = RunTimes::of(&run).expect("its times");
+        assert_eq!((times.threads, times.seconds), (2, 6.5));
+        assert_eq!((times.wall_s["clips"], times.cpu_s["decode"]), (5.0, 7.5));
+    }
+}

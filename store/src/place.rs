@@ -1,0 +1,117 @@
+//! Locates files named by a manifest or a receipt, and rejects links that lead out of the store.
+//!
+//! Names are validated when they are read (`schemas/src/manifest.rs`), but links can only be checked on the disk.
+
+use std::path::{Path, PathBuf};
+
+use wavemill_schemas::manifest::Manifest;
+
+use super::{Store, StoreError};
+
+impl Store {
+    /// Returns the path of a file that a manifest or a receipt names. The file need not exist.
+    ///
+    /// # Errors
+    /// [`StoreError::Outside`] if a link in the path leads out of the store. The store's own folder may be a link.
+    pub fn locate(&self, name: &str) -> Result<PathBuf, StoreError> {
+        let path = self.root.join(name);
+        self.require_inside(&path, name)?;
+        Ok(path)
+    }
+
+    /// Checks that every file of a manifest is inside the store.
+    ///
+    /// # Errors
+    /// As for [`Store::locate`], for the first file outside.
+    pub(crate) fn locate_all(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        for file in &manifest.files {
+            self.locate(&file.path)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a run whose folders lead out of the store: it would write files that no reader would read.
+    ///
+    /// # Errors
+    /// As for [`Store::locate`].
+    pub fn require_own_folders(&self, plan_id: &str) -> Result<(), StoreError> {
+        for folder in [
+            self.data(plan_id),
+            self.versions_folder(),
+            self.root.join("_wavemill/receipts").join(plan_id),
+        ] {
+            let name = folder
+                .strip_prefix(&self.root)
+                .unwrap_or(&folder)
+                .to_string_lossy();
+            self.require_inside(&folder, &name)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn require_inside(&self, path: &Path, name: &str) -> Result<(), StoreError> {
+        // Resolve the links of both paths, because the store's own folder may be a link.
+        let is_inside = match (path.canonicalize(), self.root.canonicalize()) {
+            (Ok(path), Ok(root)) => path.starts_with(root),
+            // One of the paths does not exist yet, or is a dangling link.
+            _ => self.encloses(path),
+        };
+        if is_inside {
+            return Ok(());
+        }
+        Err(StoreError::Outside {
+            path: self.root.clone(),
+            name: name.to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// Creates a store whose root is a symbolic link, and another folder next to it.
+    fn linked_store(folder: &Path) -> Store {
+        for name in ["real/data/p/t", "other/data/p/t"] {
+            fs::create_dir_all(folder.join(name)).expect("folders");
+            fs::write(folder.join(name).join("t.parquet"), name).expect("room");
+        }
+        symlink("real", folder.join("store")).expect("a link");
+        Store::at(&folder.join("store"))
+    }
+
+    #[test]
+    fn links_may_lead_to_a_store_and_not_out_of_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = linked_store(folder.path());
+        let root = folder.path().join("real/data/p");
+        symlink("t", root.join("inside")).expect("a link");
+        symlink("../../../other/data/p/t", root.join("folder")).expect("a link");
+        symlink(
+            "../../../../other/data/p/t/t.parquet",
+            root.join("t/file.parquet"),
+        )
+        .expect("a link");
+
+        for inside in [
+            "data/p/t/t.parquet",
+            "data/p/inside/t.parquet",
+            "data/p/t/absent.parquet",
+            "no/such",
+        ] {
+            assert_eq!(
+                store.locate(inside).expect(inside),
+                store.root().join(inside)
+            );
+        }
+        for outside in ["data/p/folder/t.parquet", "data/p/t/file.parquet"] {
+            let error = store.locate(outside).expect_err(outside).to_string();
+            assert!(error.contains(outside), "{error}");
+        }
+        assert!(store.require_own_folders("p").is_ok());
+        assert!(store.require_own_folders("p/folder").is_err());
+    }
+}

@@ -1,0 +1,372 @@
+//! Receipts: records of the shards that a plan has finished, so that it can resume and later plans can link its shards.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use wavemill_schemas::manifest::{
+    Engine, Identity, ManifestError, OldReceipt, Receipt, from_sealed, sealed,
+};
+use wavemill_source::InputSeen;
+
+use super::commit::write_renamed;
+use super::durable::{self, leads_nowhere};
+use super::{Store, StoreError};
+
+/// The description that a plan writes when it begins, before its first shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanRecord {
+    /// The identity from which the plan's id is computed.
+    pub identity: Identity,
+    /// The engine in readable form.
+    pub engine: Engine,
+}
+
+const PLAN_FILE: &str = "plan.json";
+/// Folder of the records of each shard's inputs, next to the folders of the features. No feature can have this name.
+const SEEN_FOLDER: &str = "_seen";
+/// Suffix of the name of a data folder that is being removed.
+const GOING: &str = ".going";
+
+impl Store {
+    pub(super) fn receipts_folder(&self, plan_id: &str) -> PathBuf {
+        self.root.join("_wavemill/receipts").join(plan_id)
+    }
+
+    /// Records that a plan has begun.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn begin(&self, plan_id: &str, plan: &PlanRecord) -> Result<(), StoreError> {
+        // An earlier run of the same plan may have written the record already. A damaged record is written again.
+        if self.plan_record(plan_id)?.as_ref() == Some(plan) {
+            return Ok(());
+        }
+        let path = self.receipts_folder(plan_id).join(PLAN_FILE);
+        write_renamed(&path, sealed(&serde_json::to_string(plan)?).as_bytes())
+    }
+
+    /// Writes the receipt for a feature's file in the shard `label`. The file must already be durable.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn write_receipt(
+        &self,
+        plan_id: &str,
+        label: &str,
+        receipt: &Receipt,
+    ) -> Result<(), StoreError> {
+        let folder = self.receipts_folder(plan_id).join(receipt.file.name());
+        let path = folder.join(format!("{label}.json"));
+        write_renamed(&path, sealed(&serde_json::to_string(receipt)?).as_bytes())
+    }
+
+    /// Records the state of the inputs of the shard `label`. This record is written before the shard's receipts,
+    /// because it is needed to decide whether they are still valid.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn write_seen(
+        &self,
+        plan_id: &str,
+        label: &str,
+        inputs: &BTreeMap<String, InputSeen>,
+    ) -> Result<(), StoreError> {
+        let folder = self.receipts_folder(plan_id).join(SEEN_FOLDER);
+        let path = folder.join(format!("{label}.json"));
+        write_renamed(&path, sealed(&serde_json::to_string(inputs)?).as_bytes())
+    }
+
+    /// Returns the receipts of a plan, by feature and shard label. Skips damaged receipts. A receipt that names a file
+    /// outside the store was edited on purpose and is an error.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if a folder or file exists but cannot be read, and [`StoreError::Receipt`].
+    pub fn receipts(&self, plan_id: &str) -> Result<Receipts, StoreError> {
+        let mut receipts = Receipts::new();
+        for (feature, folder) in self.receipt_folders(plan_id)? {
+            for (label, receipt) in read_all(&folder, Receipt::from_json)? {
+                receipts.insert((feature.clone(), label), receipt);
+            }
+        }
+        Ok(receipts)
+    }
+
+    /// Returns the folders of a plan's receipts, each with the name of its feature.
+    fn receipt_folders(&self, plan_id: &str) -> Result<Vec<(String, PathBuf)>, StoreError> {
+        let mut folders = Vec::new();
+        for folder in list(&self.receipts_folder(plan_id))? {
+            let feature = name_of(&folder).filter(|name| *name != SEEN_FOLDER);
+            if let Some(feature) = feature.map(str::to_owned)
+                && is_folder(&folder)?
+            {
+                folders.push((feature, folder));
+            }
+        }
+        Ok(folders)
+    }
+
+    /// Returns the files among a plan's receipts and records whose content is damaged. Receipts of formats
+    /// 1 and 2 have no checksum.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub(super) fn damaged_receipts(&self, plan_id: &str) -> Result<Vec<PathBuf>, StoreError> {
+        let root = self.receipts_folder(plan_id);
+        let mut damaged = Vec::new();
+        let mut look = |folder: &Path, is_sound: &dyn Fn(&[u8]) -> bool| {
+            for path in json_files(folder)? {
+                if read(&path)?.is_some_and(|bytes| !is_sound(&bytes)) {
+                    damaged.push(path);
+                }
+            }
+            Ok::<_, StoreError>(())
+        };
+
+        look(&root.join(SEEN_FOLDER), &|bytes| {
+            from_sealed::<BTreeMap<String, InputSeen>>(bytes).is_ok()
+        })?;
+        for (_, folder) in self.receipt_folders(plan_id)? {
+            look(&folder, &|bytes| Receipt::from_json(bytes).is_ok())?;
+        }
+
+        let plan = root.join(PLAN_FILE);
+        if read(&plan)?.is_some_and(|bytes| from_sealed::<PlanRecord>(&bytes).is_err()) {
+            damaged.push(plan);
+        }
+        Ok(damaged)
+    }
+
+    /// Returns the receipts of a plan of format 1 or 2. Plans of later formats have no receipts of this kind.
+    ///
+    /// # Errors
+    /// As for [`Store::receipts`].
+    pub(crate) fn old_receipts(&self, plan_id: &str) -> Result<Vec<OldReceipt>, StoreError> {
+        let receipts = read_all(&self.receipts_folder(plan_id), OldReceipt::from_json)?;
+        Ok(receipts.into_values().collect())
+    }
+
+    /// Returns the state of a plan's inputs as recorded by its runs, by `clip_key`. The records only save work and no
+    /// version depends on them, so a record that cannot be parsed is ignored.
+    ///
+    /// # Errors
+    /// As for [`Store::receipts`].
+    pub fn seen(&self, plan_id: &str) -> Result<BTreeMap<String, InputSeen>, StoreError> {
+        let mut inputs = BTreeMap::new();
+        for old in self.old_receipts(plan_id)? {
+            for (clip_key, seen) in old.inputs {
+                if let Ok(seen) = serde_json::from_value(seen) {
+                    inputs.insert(clip_key, seen);
+                }
+            }
+        }
+
+        // Under the rule `segment` several shards contain the same clip, and all of them recorded the same state.
+        let folder = self.receipts_folder(plan_id).join(SEEN_FOLDER);
+        for of_shard in read_all(&folder, from_sealed::<BTreeMap<String, InputSeen>>)?.into_values()
+        {
+            inputs.extend(of_shard);
+        }
+        Ok(inputs)
+    }
+
+    /// Returns the plans that have begun, with their records.
+    pub fn begun(&self) -> Result<Vec<(String, Option<PlanRecord>)>, StoreError> {
+        let folder = self.root.join("_wavemill/receipts");
+        if self.root.is_file() {
+            return Err(StoreError::NotAFolder {
+                path: self.root.clone(),
+            });
+        }
+
+        let mut plans = Vec::new();
+        for path in list(&folder)? {
+            let Some(id) = path.file_name().and_then(|s| s.to_str()) else {
+                continue;
+            };
+            let plan = self.plan_record(id)?;
+            plans.push((id.to_owned(), plan));
+        }
+        Ok(plans)
+    }
+
+    /// Returns the record of a plan, or `None` if its file is missing or damaged.
+    fn plan_record(&self, plan_id: &str) -> Result<Option<PlanRecord>, StoreError> {
+        let bytes = read(&self.receipts_folder(plan_id).join(PLAN_FILE))?;
+        Ok(bytes.and_then(|bytes| from_sealed(&bytes).ok()))
+    }
+
+    /// Reports whether any run has begun in this store.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn begun_any(&self) -> Result<bool, StoreError> {
+        Ok(!self.begun()?.is_empty())
+    }
+
+    /// Removes a plan: first its receipts, so that no receipt ever names a missing file, then its data. Each removal is
+    /// durable before the next one begins.
+    pub(super) fn drop_plan(&self, plan_id: &str) -> Result<(), StoreError> {
+        let receipts = self.receipts_folder(plan_id);
+        remove_folder(&receipts)?;
+        sync_around(&receipts)?;
+
+        // Rename the folder in one step first: a query that still reads the version then finds the whole folder or
+        // none, and can distinguish removed data from damaged data. If the process is killed, the next collection
+        // removes the folder.
+        let data = self.data(plan_id);
+        let going = self.data(&format!("{plan_id}{GOING}"));
+        let data = if fs::rename(&data, &going).is_ok() {
+            going
+        } else {
+            data
+        };
+        remove_folder(&data)?;
+        sync_around(&data)
+    }
+
+    /// Removes temporary manifest files left by runs that were killed while committing. Does nothing if there are none,
+    /// so that a read-only store needs no lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], and [`StoreError::Locked`] while another process writes the store.
+    pub fn clear_manifest_temporaries(&self) -> Result<(), StoreError> {
+        let mut left = list(&self.versions_folder())?;
+        left.retain(|path| is_temporary(path));
+        if left.is_empty() {
+            return Ok(());
+        }
+
+        let _lock = self.try_lock()?;
+        for path in left {
+            match fs::remove_file(&path) {
+                Err(error) if !leads_nowhere(&error) => {
+                    return Err(StoreError::io_at(&path, "remove")(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes temporary files left by a killed run. The caller must hold the store's lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn clear_temporaries(&self, plan_id: &str) -> Result<(), StoreError> {
+        let mut folders = vec![
+            self.data(plan_id),
+            self.receipts_folder(plan_id),
+            self.versions_folder(),
+            self.tags_folder(),
+        ];
+
+        while let Some(folder) = folders.pop() {
+            for path in list(&folder)? {
+                // Links are not followed: their targets were not written by a run.
+                if path.is_dir() && !path.is_symlink() {
+                    folders.push(path);
+                } else if is_temporary(&path) {
+                    fs::remove_file(&path).map_err(StoreError::io_at(&path, "remove"))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Receipts by feature and shard label.
+pub type Receipts = BTreeMap<(String, String), Receipt>;
+
+/// Reads the JSON files of a folder except [`PLAN_FILE`], by file stem. Skips damaged files.
+fn read_all<T>(
+    folder: &Path,
+    from_json: impl Fn(&[u8]) -> Result<T, ManifestError>,
+) -> Result<BTreeMap<String, T>, StoreError> {
+    let mut found = BTreeMap::new();
+    for path in json_files(folder)? {
+        let (Some(label), Some(bytes)) = (path.file_stem(), read(&path)?) else {
+            continue;
+        };
+        match from_json(&bytes) {
+            Ok(content) => _ = found.insert(label.to_string_lossy().into_owned(), content),
+            Err(source @ ManifestError::Name { .. }) => {
+                return Err(StoreError::Receipt { path, source });
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+/// Returns the JSON files of a folder except [`PLAN_FILE`] and temporary files.
+fn json_files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let mut files = list(folder)?;
+    files.retain(|path| {
+        let label = name_of(path).and_then(|name| name.strip_suffix(".json"));
+        label.is_some_and(|label| !label.starts_with('.')) && !path.ends_with(PLAN_FILE)
+    });
+    Ok(files)
+}
+
+/// Reads a file; `None` if it does not exist. A device or a pipe, which may have no end, is treated as an empty file.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    let bytes = fs::metadata(path).and_then(|found| match found.is_file() {
+        true => fs::read(path),
+        false => Ok(Vec::new()),
+    });
+    match bytes {
+        Err(error) if leads_nowhere(&error) => Ok(None),
+        read => Ok(Some(read.map_err(StoreError::io_at(path, "read"))?)),
+    }
+}
+
+fn is_folder(path: &Path) -> Result<bool, StoreError> {
+    match fs::metadata(path) {
+        Err(error) if leads_nowhere(&error) => Ok(false),
+        found => Ok(found.map_err(StoreError::io_at(path, "access"))?.is_dir()),
+    }
+}
+
+fn is_temporary(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with('.') && name.ends_with(".tmp")
+}
+
+fn name_of(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()
+}
+
+/// Makes the removal of `path` durable if its parent folder exists.
+fn sync_around(path: &Path) -> Result<(), StoreError> {
+    let folder = path.parent().unwrap_or(path);
+    match durable::sync_folder(folder) {
+        Err(error) if !leads_nowhere(&error) => {
+            Err(StoreError::io_at(folder, "sync the folder")(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn remove_folder(folder: &Path) -> Result<(), StoreError> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(StoreError::io_at(folder, "remove the folder")(e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the sorted entries of a folder, or an empty list if the folder does not exist.
+pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if leads_nowhere(&error) => return Ok(Vec::new()),
+        other => other.map_err(StoreError::io_at(folder, "list the folder"))?,
+    };
+    let paths: Result<Vec<_>, _> = entries.map(|entry| entry.map(|e| e.path())).collect();
+    let mut paths = paths.map_err(StoreError::io_at(folder, "list the folder"))?;
+    paths.sort();
+    Ok(paths)
+}

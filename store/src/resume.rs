@@ -1,0 +1,383 @@
+//! Compares a run with the store and decides whether there is nothing to do, or a new version has to be made, or an
+//! unfinished plan is in the way.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
+
+use wavemill_catalog::AUDIO_STEP;
+use wavemill_schemas::manifest::{Engine, FileEntry, Identity, Manifest, Receipt, TargetEntry};
+use wavemill_schemas::recipe::Recipe;
+
+use super::diff::recipe_changes;
+use super::durable;
+use super::receipts::PlanRecord;
+use super::{Parent, Store, StoreError};
+use crate::plan::Shard;
+use crate::plan::engine;
+
+/// Number of threads that verify a version. The disk limits the speed.
+const VERIFY_THREADS: usize = 2;
+
+/// The result of comparing a run with the latest version.
+#[derive(Debug)]
+pub enum Decision {
+    /// The latest version was made from the same inputs, recipe and engine.
+    NothingToDo(u64, Box<Manifest>),
+    /// A new version has to be made.
+    Go {
+        /// The run's identity, with the parent's hash filled in.
+        identity: Identity,
+    },
+}
+
+/// The inputs of a version in readable form. Messages use them to describe the difference from an earlier version.
+#[derive(Clone, Copy, Debug)]
+pub struct VersionInputs<'a> {
+    /// The recipe, including the changes made by `--set`.
+    pub recipe: &'a Recipe,
+    /// The engine that computes the features.
+    pub engine: &'a Engine,
+    /// Number of rows that were dropped because their clip has no file.
+    pub clips_absent: u64,
+    /// Whether all sides are drawn again (`--resplit`).
+    pub resplit: bool,
+    /// The targets with their classes.
+    pub targets: &'a [TargetEntry],
+}
+
+impl Store {
+    /// Compares this run with the latest version, `parent`, and fills in `identity.parent`. `what_differs` returns one
+    /// sentence for each difference between the run's tracks and those of that version. `stale` returns the inputs of
+    /// that version whose content changed although their sizes did not.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherPlan`] if there are differences and `new_version` is false.
+    pub fn decide<E: From<StoreError>>(
+        &self,
+        parent: Option<&Parent>,
+        identity: &Identity,
+        inputs: VersionInputs<'_>,
+        new_version: bool,
+        what_differs: impl FnOnce(&Manifest) -> Vec<String>,
+        stale: impl FnOnce(&Manifest) -> Result<Vec<String>, E>,
+    ) -> Result<Decision, E> {
+        let mut identity = identity.clone();
+        let Some(Parent {
+            version: latest,
+            manifest,
+            hash,
+        }) = parent
+        else {
+            return Ok(Decision::Go { identity });
+        };
+        let latest = *latest;
+
+        // With the parent of the latest version filled in, the identities are equal unless this run does something
+        // else.
+        identity.parent.clone_from(&manifest.identity.parent);
+        // Only the refusal needs these differences, and finding them requires reading tables.
+        let tracks_differ = || match new_version {
+            true => Vec::new(),
+            false => what_differs(manifest),
+        };
+        let mut changed = changes(manifest, &identity, inputs, tracks_differ);
+        if changed.is_empty() {
+            let clips = stale(manifest)?;
+            // If the user asks for a new version of the same inputs, there is only work if the old version is damaged.
+            let is_sound = if new_version {
+                let verified = self.verify(latest, manifest, VERIFY_THREADS)?;
+                verified.damage.is_empty()
+            } else {
+                true
+            };
+            if clips.is_empty() && is_sound {
+                self.require_files(manifest)?;
+                return Ok(Decision::NothingToDo(latest, Box::new(manifest.clone())));
+            }
+            changed.push(format!("audio of {} changed", name_few(&clips)));
+        }
+
+        if !new_version {
+            let changed = changed.join("; ");
+            return Err(StoreError::OtherPlan {
+                path: self.root.clone(),
+                version: latest,
+                changed,
+            }
+            .into());
+        }
+
+        // The parent is part of the plan's id: the same work after another version is another plan in its own folder.
+        identity.parent = Some(hash.clone());
+        Ok(Decision::Go { identity })
+    }
+
+    /// Checks the length of every file. This is less than `verify` does but enough not to call a damaged store
+    /// complete.
+    fn require_files(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        for entry in &manifest.files {
+            let path = self.locate(&entry.path)?;
+            if !has_length(&path, entry.bytes) {
+                return Err(StoreError::Lost { path });
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses to start if an unfinished plan differs from `plan` only in its engine. Drops that plan if `restart` is
+    /// set.
+    ///
+    /// # Errors
+    /// [`StoreError::OtherEngine`].
+    pub fn refuse_other_engine(&self, plan: &PlanRecord, restart: bool) -> Result<(), StoreError> {
+        let mut committed = Vec::new();
+        for version in self.versions()? {
+            committed.push(self.manifest(Some(version))?.1.plan_id);
+        }
+
+        for (plan_id, other) in self.begun()? {
+            // A plan without receipts has no finished work that could be lost.
+            let has_receipts =
+                !self.receipts(&plan_id)?.is_empty() || !self.old_receipts(&plan_id)?.is_empty();
+            let unfinished = !committed.contains(&plan_id) && has_receipts;
+            let Some(other) = other.filter(|_| unfinished) else {
+                continue;
+            };
+
+            // The other plan with the engine of this run. It equals this run's plan if nothing else differs.
+            let as_ours = Identity {
+                engine: plan.identity.engine.clone(),
+                ..other.identity.clone()
+            };
+            if as_ours != plan.identity || other.engine == plan.engine {
+                continue;
+            }
+
+            if restart {
+                self.drop_plan(&plan_id)?;
+                continue;
+            }
+            return Err(StoreError::OtherEngine {
+                path: self.root.clone(),
+                was: describe(&other.engine),
+                now: describe(&plan.engine),
+                remedy: match engine::flags_back(&other.engine, &plan.engine) {
+                    flags if flags.is_empty() => "discard it with --restart".to_owned(),
+                    flags => format!("continue with `{flags}`, or discard it with --restart"),
+                },
+            });
+        }
+        Ok(())
+    }
+
+    /// Reports whether the file of a receipt exists with the right length and blake3.
+    ///
+    /// # Errors
+    /// [`StoreError::Outside`].
+    pub fn holds(&self, receipt: &Receipt) -> Result<bool, StoreError> {
+        Ok(self.sound_file(&receipt.file)?.is_some())
+    }
+
+    /// Returns the path of a file if it has the right length and blake3, and `None` if it does not or cannot be read. A
+    /// file that was already verified is not read again.
+    ///
+    /// # Errors
+    /// [`StoreError::Outside`].
+    pub fn sound_file(&self, entry: &FileEntry) -> Result<Option<PathBuf>, StoreError> {
+        let path = self.locate(&entry.path)?;
+        if !has_length(&path, entry.bytes) {
+            return Ok(None);
+        }
+
+        let known = || self.sound.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = (entry.path.clone(), entry.blake3.clone());
+        if known().contains(&name) {
+            return Ok(Some(path));
+        }
+        if hash_file(&path).is_ok_and(|hash| hash == entry.blake3) {
+            known().insert(name);
+            return Ok(Some(path));
+        }
+        Ok(None)
+    }
+
+    /// Links the file of another plan's receipt into this plan as a file of `shard`, or copies it across file systems.
+    /// A shard with the same clips may have another number in the other plan.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`], [`StoreError::Outside`].
+    pub fn link(
+        &self,
+        receipt: &Receipt,
+        plan_id: &str,
+        shard: &Shard,
+    ) -> Result<Receipt, StoreError> {
+        let mut receipt = receipt.clone();
+        let from = self.locate(&receipt.file.path)?;
+        let path = shard.file(plan_id, receipt.file.name());
+        let to = self.root.join(&path);
+        link_file(&from, &to).map_err(StoreError::io_at(&to, "link"))?;
+        receipt.file.path = path;
+        Ok(receipt)
+    }
+}
+
+fn has_length(path: &Path, bytes: u64) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.len() == bytes)
+}
+
+/// Links under a temporary name and renames, to replace a file that a killed run may have left at `to`.
+fn link_file(from: &Path, to: &Path) -> io::Result<()> {
+    durable::make_folder(to.parent().unwrap_or(Path::new(".")))?;
+    let temporary = temporary_beside(to);
+    // A killed run may have left the temporary file. A link cannot be created while the name is taken.
+    let _ = fs::remove_file(&temporary);
+
+    if hard_link(from, &temporary).is_err() {
+        // The bytes of a linked file are already on the disk; those of a copy are not.
+        fs::copy(from, &temporary)?;
+        File::open(&temporary)?.sync_all()?;
+    }
+
+    replace_by(&temporary, to)
+}
+
+/// Creates a hard link to a file. If `from` is a symbolic link, links to its target: a second name of the symbolic link
+/// itself would dangle after `gc` removes the version that owns the target.
+pub(super) fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
+    fs::hard_link(from.canonicalize()?, to)
+}
+
+/// Returns the temporary name of a file. If the run is killed, the next run removes the temporary file.
+pub(super) fn temporary_beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.tmp"))
+}
+
+/// Renames the file `temporary` to `to` and makes the rename durable.
+pub(super) fn replace_by(temporary: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(temporary, to)?;
+    // Renaming one link of a file onto another link of the same file does nothing and leaves both.
+    let _ = fs::remove_file(temporary);
+    durable::sync_folder(to.parent().unwrap_or(Path::new(".")))
+}
+
+/// Returns the blake3 of a file in lower-case hex.
+pub(super) fn hash_file(path: &Path) -> std::io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path)?)?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+fn changes(
+    manifest: &Manifest,
+    identity: &Identity,
+    inputs: VersionInputs<'_>,
+    what_differs: impl FnOnce() -> Vec<String>,
+) -> Vec<String> {
+    let VersionInputs {
+        recipe,
+        engine,
+        clips_absent,
+        resplit,
+        targets,
+    } = inputs;
+    let was = &manifest.identity;
+    let mut changed = Vec::new();
+    if was.recipe != identity.recipe {
+        let keys = recipe_changes(&manifest.recipe, recipe);
+        let keys: Vec<String> = keys.iter().map(ToString::to_string).collect();
+        changed.push(format!("recipe: {}", keys.join(", ")));
+    }
+    if was.limit != identity.limit {
+        let from = limit_words(was.limit);
+        let to = limit_words(identity.limit);
+        changed.push(format!("--limit {from} -> {to}"));
+    }
+
+    // Without `--sides` the sides are those of the previous version.
+    if identity.sides.is_some() && was.sides != identity.sides {
+        changed.push("--sides gives other sides than those of the version".to_owned());
+    }
+
+    // With another recipe, other cleaning rules may explain the difference.
+    let is_other_data = was.rows != identity.rows || was.inputs != identity.inputs;
+    let differs = if is_other_data && was.recipe == identity.recipe && was.limit == identity.limit {
+        what_differs()
+    } else {
+        Vec::new()
+    };
+    if was.rows != identity.rows && was.recipe == identity.recipe {
+        let step = manifest
+            .counts
+            .rows_dropped
+            .iter()
+            .find(|dropped| dropped.step == AUDIO_STEP);
+        changed.push(match step.map_or(0, |step| step.rows) {
+            was_absent if was_absent != clips_absent => {
+                format!("rows without an audio file: {was_absent} -> {clips_absent}")
+            }
+            // Sides are columns of the rows, and the hashes do not show which columns differ.
+            _ if has_other_ids(&manifest.targets, targets) => {
+                "metadata changed, or --renumber gave other class ids".to_owned()
+            }
+            _ if resplit => "metadata changed, or --resplit drew other sides".to_owned(),
+            _ => "metadata changed".to_owned(),
+        });
+    }
+
+    // The planned inputs depend on everything above. Only if nothing else changed is it the audio that did.
+    if changed.is_empty() && was.inputs != identity.inputs {
+        changed.push("audio files were added, removed or changed size".to_owned());
+    }
+    // The individual differences come last.
+    changed.extend(differs);
+
+    if !engine::is_same(&manifest.engine, engine) {
+        changed.push(format!(
+            "engine {} -> {}",
+            describe(&manifest.engine),
+            describe(engine)
+        ));
+    }
+    changed
+}
+
+/// Reports whether a class has another id than before, or no longer has an id.
+pub(super) fn has_other_ids(before: &[TargetEntry], now: &[TargetEntry]) -> bool {
+    before.iter().zip(now).any(|(before, now)| {
+        let mut kept = before.classes.iter().zip(&now.classes);
+        kept.any(|(before, now)| before != now) || now.classes.len() < before.classes.len()
+    })
+}
+
+fn limit_words(limit: Option<u64>) -> String {
+    limit.map_or_else(|| "none".to_owned(), |n| n.to_string())
+}
+
+fn describe(engine: &Engine) -> String {
+    let Engine {
+        numerics,
+        backend,
+        level,
+        decoder,
+        target,
+        libc,
+        writer,
+    } = engine;
+    let computing = format!("{backend} {level}, numerics {numerics}, {decoder}, {target}, {libc}");
+    match writer {
+        Some(writer) => format!("{computing}, {writer}"),
+        None => computing,
+    }
+}
+
+fn name_few(clips: &[String]) -> String {
+    match clips {
+        [one] => one.clone(),
+        [first, ..] => format!("{first} and {} more", clips.len() - 1),
+        [] => String::new(),
+    }
+}

@@ -1,0 +1,492 @@
+//! Column chunks whose page headers have a CRC-32, which parquet-rs checks (feature `crc`) but does not write.
+//!
+//! A column writer hands each page to a page store in two pieces: the header and the payload. Here the checksum goes into
+//! the header, and the lengths and offsets that the writer recorded are corrected before the chunk joins its row group.
+
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::datatypes::SchemaRef;
+use bytes::{Buf, Bytes};
+use parquet::arrow::arrow_writer::{
+    ArrowColumnWriter, ArrowLeafColumn, ArrowRowGroupWriterFactory, PageKey, PageStore,
+    PageStoreArgs, PageStoreFactory,
+};
+use parquet::column::writer::ColumnCloseResult;
+use parquet::errors::{ParquetError, Result};
+use parquet::file::reader::{ChunkReader, Length};
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
+
+/// Thrift's compact protocol: header of an i32 field whose number follows that of the field before.
+const NEXT_I32: u8 = 0x15;
+
+/// The lowest step of field numbers in a field header, whose high four bits hold the step.
+const ONE_FIELD: u8 = 0x10;
+
+/// `DICTIONARY_PAGE` of Parquet's `PageType`, zigzag-encoded.
+const DICTIONARY_PAGE: u8 = 2 << 1;
+
+/// A page as it goes into the file.
+#[derive(Debug)]
+struct Page {
+    header: Bytes,
+    payload: Bytes,
+    /// Bytes that the checksum added to the header.
+    added: usize,
+}
+
+type SharedPages = Arc<Mutex<Vec<Page>>>;
+
+/// Writes one leaf column of a row group.
+pub(super) struct ChecksummedColumn {
+    writer: ArrowColumnWriter,
+    pages: SharedPages,
+}
+
+/// A column chunk whose pages have checksums.
+pub struct ChecksummedChunk {
+    /// The dictionary page first, if there is one.
+    pages: Vec<Page>,
+    close: ColumnCloseResult,
+}
+
+impl ChecksummedColumn {
+    /// The leaf columns of row group `number` of files such as `file`, in the schema's order.
+    ///
+    /// # Errors
+    /// The schema cannot be written as Parquet.
+    pub(super) fn of_row_group<W: io::Write + Send>(
+        file: &SerializedFileWriter<W>,
+        schema: &SchemaRef,
+        number: usize,
+    ) -> Result<Vec<Self>> {
+        let stores = Arc::new(PageStores::default());
+        let factory = ArrowRowGroupWriterFactory::new(file, Arc::clone(schema))
+            .with_page_store_factory(Arc::clone(&stores) as Arc<dyn PageStoreFactory>);
+        let writers = factory.create_column_writers(number)?;
+
+        let stores = std::mem::take(&mut *stores.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let columns = writers.into_iter().zip(stores);
+        Ok(columns
+            .map(|(writer, pages)| Self { writer, pages })
+            .collect())
+    }
+
+    /// Appends values.
+    ///
+    /// # Errors
+    /// The values cannot be encoded.
+    pub(super) fn write(&mut self, leaf: &ArrowLeafColumn) -> Result<()> {
+        self.writer.write(leaf)
+    }
+
+    /// Ends the chunk.
+    ///
+    /// # Errors
+    /// The last page cannot be encoded.
+    pub(super) fn close(self) -> Result<ChecksummedChunk> {
+        let mut close = self.writer.close()?.close().clone();
+        let mut pages =
+            std::mem::take(&mut *self.pages.lock().unwrap_or_else(PoisonError::into_inner));
+        // The dictionary is complete, and written, after the last value; in the file it comes first.
+        pages.sort_by_key(|page| !page.is_dictionary());
+        correct(&mut close, &pages)?;
+        Ok(ChecksummedChunk { pages, close })
+    }
+}
+
+impl ChecksummedChunk {
+    /// Appends the chunk to a row group, whose next column it must be.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn append_to<W: io::Write + Send>(
+        self,
+        group: &mut SerializedRowGroupWriter<'_, W>,
+    ) -> Result<()> {
+        let pieces = self.pages.into_iter();
+        let pieces = pieces.flat_map(|page| [page.header, page.payload]);
+        group.append_column(&Pieces(pieces.collect()), self.close)
+    }
+}
+
+/// Corrects sizes and offsets for the bytes that checksums added to `pages`, which are in the file's order.
+fn correct(close: &mut ColumnCloseResult, pages: &[Page]) -> Result<()> {
+    let added: usize = pages.iter().map(|page| page.added).sum();
+    let dictionary_len = match pages.first() {
+        Some(page) if page.is_dictionary() => page.len(),
+        _ => 0,
+    };
+
+    let metadata = close.metadata.clone();
+    let [compressed, uncompressed] = [metadata.compressed_size(), metadata.uncompressed_size()];
+    let builder = metadata
+        .into_builder()
+        .set_total_compressed_size(compressed + added as i64)
+        .set_total_uncompressed_size(uncompressed + added as i64)
+        .set_data_page_offset(dictionary_len as i64)
+        .set_dictionary_page_offset((dictionary_len > 0).then_some(0));
+    close.metadata = builder.build()?;
+    close.bytes_written += added as u64;
+
+    let Some(index) = &mut close.offset_index else {
+        return Ok(());
+    };
+    let mut offset = dictionary_len;
+    let data_pages = pages.iter().filter(|page| !page.is_dictionary());
+    for (location, page) in index.page_locations.iter_mut().zip(data_pages) {
+        location.offset = offset as i64;
+        location.compressed_page_size = page.len() as i32;
+        offset += page.len();
+    }
+    Ok(())
+}
+
+impl Page {
+    /// `None` if `header` is not a page header without a checksum.
+    fn new(header: &[u8], payload: Bytes) -> Option<Self> {
+        // The first three fields are i32: type, uncompressed size, compressed size. The fourth is the checksum, and which
+        // one comes next depends on the type.
+        let mut at = 0;
+        for _ in 0..3 {
+            if *header.get(at)? != NEXT_I32 {
+                return None;
+            }
+            let value = &header[at + 1..];
+            at += 2 + value.iter().position(|byte| byte & 0x80 == 0)?;
+        }
+        let next = *header.get(at)?;
+        if next < 2 * ONE_FIELD {
+            return None;
+        }
+
+        let mut summed = Vec::with_capacity(header.len() + 6);
+        summed.extend_from_slice(&header[..at]);
+        summed.push(NEXT_I32);
+        push_i32(&mut summed, crc32fast::hash(&payload) as i32);
+        summed.push(next - ONE_FIELD);
+        summed.extend_from_slice(&header[at + 1..]);
+        Some(Self {
+            added: summed.len() - header.len(),
+            header: Bytes::from(summed),
+            payload,
+        })
+    }
+
+    fn is_dictionary(&self) -> bool {
+        self.header[1] == DICTIONARY_PAGE
+    }
+
+    fn len(&self) -> usize {
+        self.header.len() + self.payload.len()
+    }
+}
+
+/// Appends a number as Thrift does: zigzag-encoded, in groups of seven bits, the lowest first.
+fn push_i32(bytes: &mut Vec<u8>, value: i32) {
+    let mut rest = ((value << 1) ^ (value >> 31)) as u32;
+    while rest >= 0x80 {
+        bytes.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    bytes.push(rest as u8);
+}
+
+/// Makes the page stores of one row group and keeps what they are given, column by column.
+#[derive(Debug, Default)]
+struct PageStores(Mutex<Vec<SharedPages>>);
+
+impl PageStoreFactory for PageStores {
+    fn create(&self, _args: &PageStoreArgs<'_>) -> Result<Box<dyn PageStore>> {
+        let pages = SharedPages::default();
+        let mut stores = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stores.push(Arc::clone(&pages));
+        Ok(Box::new(PageCollector {
+            header: None,
+            pages,
+        }))
+    }
+}
+
+/// Receives the pages of one column.
+struct PageCollector {
+    /// A header whose payload has not come yet.
+    header: Option<Bytes>,
+    pages: SharedPages,
+}
+
+impl PageStore for PageCollector {
+    fn put(&mut self, value: Bytes) -> Result<PageKey> {
+        let Some(header) = self.header.take() else {
+            self.header = Some(value);
+            return Ok(PageKey::new(0));
+        };
+        let page = Page::new(&header, value)
+            .ok_or_else(|| ParquetError::General("unknown page header".to_owned()))?;
+        self.pages
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(page);
+        Ok(PageKey::new(0))
+    }
+
+    fn take(&mut self, _key: PageKey) -> Result<Bytes> {
+        let words = "pages with checksums are appended by `ChecksummedChunk`";
+        Err(ParquetError::General(words.to_owned()))
+    }
+}
+
+/// Pieces of a chunk one after another, as a file to be read from its start.
+struct Pieces(Vec<Bytes>);
+
+impl Length for Pieces {
+    fn len(&self) -> u64 {
+        self.0.iter().map(|piece| piece.len() as u64).sum()
+    }
+}
+
+impl ChunkReader for Pieces {
+    type T = PiecesReader;
+
+    fn get_read(&self, start: u64) -> Result<Self::T> {
+        if start > 0 {
+            return Err(ParquetError::General(
+                "a chunk is read as a whole".to_owned(),
+            ));
+        }
+        Ok(PiecesReader {
+            piece: Bytes::new(),
+            rest: self.0.clone().into_iter(),
+        })
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
+        let mut bytes = vec![0; length];
+        self.get_read(start)?.read_exact(&mut bytes)?;
+        Ok(Bytes::from(bytes))
+    }
+}
+
+struct PiecesReader {
+    piece: Bytes,
+    rest: std::vec::IntoIter<Bytes>,
+}
+
+impl Read for PiecesReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match self.rest.next() {
+                Some(next) => self.piece = next,
+                None => return Ok(0),
+            }
+        }
+        let length = buffer.len().min(self.piece.len());
+        self.piece.copy_to_slice(&mut buffer[..length]);
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use arrow::array::{ArrayRef, Int32Array, ListArray, RecordBatch, StringArray};
+    use arrow::datatypes::{DataType, Field, Int32Type, Schema};
+    use parquet::arrow::ArrowWriter;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use parquet::arrow::arrow_writer::compute_leaves;
+    use parquet::basic::{Compression, ZstdLevel};
+    use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+    use parquet::file::properties::WriterProperties;
+
+    use super::*;
+
+    /// A column that gets a dictionary, one of lists with a null, and one of numbers.
+    fn rows() -> RecordBatch {
+        let words = (0..300).map(|n| Some(["one", "two", "three"][n % 3]));
+        let lists = (0..300).map(|n| (n != 7).then(|| vec![Some(n); n as usize % 4]));
+        let numbers = (0..300).map(|n| n * n);
+
+        let columns: [ArrayRef; 3] = [
+            Arc::new(StringArray::from_iter(words)),
+            Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>(lists)),
+            Arc::new(Int32Array::from_iter_values(numbers)),
+        ];
+
+        let item = Arc::new(Field::new("item", DataType::Int32, true));
+        let schema = Schema::new(vec![
+            Field::new("words", DataType::Utf8, true),
+            Field::new("lists", DataType::List(item), true),
+            Field::new("numbers", DataType::Int32, false),
+        ]);
+
+        RecordBatch::try_new(Arc::new(schema), columns.to_vec()).expect("a batch")
+    }
+
+    /// [`rows`] twice, as two row groups of several pages.
+    fn file(compression: Compression) -> Bytes {
+        let rows = rows();
+
+        let properties = WriterProperties::builder()
+            .set_compression(compression)
+            .set_data_page_row_count_limit(100)
+            .set_write_batch_size(50)
+            .build();
+
+        let writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties));
+        let (mut writer, _) = writer
+            .and_then(ArrowWriter::into_serialized_writer)
+            .expect("a writer");
+
+        for number in 0..2 {
+            let columns = ChecksummedColumn::of_row_group(&writer, &rows.schema(), number);
+            let mut columns = columns.expect("columns");
+
+            for (column, (field, array)) in columns
+                .iter_mut()
+                .zip(rows.schema().fields().iter().zip(rows.columns()))
+            {
+                for leaf in compute_leaves(field, array).expect("leaves") {
+                    column.write(&leaf).expect("values");
+                }
+            }
+
+            let mut group = writer.next_row_group().expect("a row group");
+            for column in columns {
+                let chunk = column.close().expect("a chunk");
+                chunk.append_to(&mut group).expect("room");
+            }
+            group.close().expect("a row group");
+        }
+
+        Bytes::from(writer.into_inner().expect("a footer"))
+    }
+
+    fn read(file: Bytes) -> std::result::Result<Vec<RecordBatch>, String> {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|r| r.build());
+        let batches = reader.map_err(|error| error.to_string())?;
+        batches
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|error| error.to_string())
+    }
+
+    fn metadata(file: &Bytes) -> ParquetMetaData {
+        ParquetMetaDataReader::new()
+            .with_page_index_policy(PageIndexPolicy::Required)
+            .parse_and_finish(file)
+            .expect("metadata with a page index")
+    }
+
+    /// Places of all pages with their headers, dictionaries too.
+    fn pages(file: &Bytes) -> Vec<Range<usize>> {
+        let metadata = metadata(file);
+        let mut pages = Vec::new();
+
+        for (group, columns) in metadata
+            .offset_index()
+            .expect("an index")
+            .iter()
+            .enumerate()
+        {
+            for (column, index) in columns.iter().enumerate() {
+                let chunk = metadata.row_group(group).column(column);
+                if let Some(start) = chunk.dictionary_page_offset() {
+                    pages.push(start as usize..chunk.data_page_offset() as usize);
+                }
+
+                for page in index.page_locations() {
+                    let start = page.offset as usize;
+                    pages.push(start..start + page.compressed_page_size as usize);
+                }
+            }
+        }
+
+        pages
+    }
+
+    #[test]
+    fn rows_come_back_and_pages_lie_end_to_end() {
+        for compression in [
+            Compression::UNCOMPRESSED,
+            Compression::ZSTD(ZstdLevel::default()),
+        ] {
+            let file = file(compression);
+            let read = read(file.clone()).expect("rows");
+            let read = arrow::compute::concat_batches(&rows().schema(), &read).expect("one batch");
+            for start in [0, 300] {
+                assert_eq!(read.slice(start, 300), rows(), "{compression}");
+            }
+
+            let pages = pages(&file);
+            assert!(pages.len() > 2 * 6, "{} pages", pages.len());
+            assert_eq!(pages[0].start, 4, "behind the magic number");
+            for pair in pages.windows(2) {
+                assert_eq!(pair[0].end, pair[1].start, "{compression}");
+            }
+
+            let metadata = metadata(&file);
+            let groups = metadata.row_groups().iter();
+            let chunks = groups.flat_map(|group| group.columns());
+            let bytes: i64 = chunks.map(|chunk| chunk.compressed_size()).sum();
+            assert_eq!(bytes as usize, pages[pages.len() - 1].end - 4);
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_of_any_payload_is_an_error() {
+        let file = file(Compression::ZSTD(ZstdLevel::default()));
+
+        for page in pages(&file) {
+            let [_, _, payload_bytes, _] = first_fields(&file[page.clone()]);
+            for at in page.end - payload_bytes as usize..page.end {
+                let mut flipped = file.to_vec();
+                flipped[at] ^= 1 << (at % 8);
+
+                let error = read(Bytes::from(flipped)).expect_err("a wrong checksum");
+                assert!(error.contains("CRC"), "byte {at}: {error}");
+            }
+        }
+    }
+
+    /// The four i32 fields that a page header begins with: type, uncompressed and compressed bytes, checksum.
+    fn first_fields(header: &[u8]) -> [i32; 4] {
+        let mut rest = header;
+        [(); 4].map(|()| {
+            assert_eq!(rest[0], NEXT_I32);
+            let last = rest[1..].iter().position(|byte| byte & 0x80 == 0);
+            let (field, next) = rest.split_at(2 + last.expect("an end"));
+            rest = next;
+
+            let bits = field[1..].iter().rev();
+            let zigzag = bits.fold(0_u32, |value, byte| (value << 7) | u32::from(byte & 0x7f));
+            (zigzag >> 1) as i32 ^ -((zigzag & 1) as i32)
+        })
+    }
+
+    #[test]
+    fn numbers_are_written_as_thrift_does() {
+        for (value, expected) in [
+            (0, &[0][..]),
+            (-1, &[1]),
+            (64, &[0x80, 0x01]),
+            (i32::MAX, &[0xfe, 0xff, 0xff, 0xff, 0x0f]),
+            (i32::MIN, &[0xff, 0xff, 0xff, 0xff, 0x0f]),
+        ] {
+            let mut bytes = Vec::new();
+            push_i32(&mut bytes, value);
+            assert_eq!(bytes, expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn headers_of_another_form_are_refused() {
+        let payload = Bytes::from_static(b"x");
+        let good = [0x15, 0, 0x15, 2, 0x15, 2, 0x2c, 0];
+        assert!(Page::new(&good, payload.clone()).is_some());
+        // With a checksum already, cut short, and with another first field.
+        let summed = [0x15, 0, 0x15, 2, 0x15, 2, 0x15, 0];
+        for header in [&summed[..], &good[..6], &good[..3], &[0x25, 0], &[]] {
+            assert!(Page::new(header, payload.clone()).is_none(), "{header:?}");
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! Encodes rows as Parquet column chunks on any thread. Equal rows are encoded to equal bytes on every thread.
+
+use std::io::Sink;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float16Array, Float32Array,
+    Int32Array, Int32Builder, Int64Array, ListArray, ListBuilder, RecordBatch, StringArray,
+    UInt8Array,
+};
+use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
+use arrow::compute::concat;
+use arrow::datatypes::{DataType, Field, SchemaRef};
+use parquet::arrow::arrow_writer::{ArrowWriter, compute_leaves};
+use parquet::basic::{Compression as Codec, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::ColumnPath;
+use wavemill_catalog::ClipRow;
+use wavemill_runtime::budget::BusyGuard;
+use wavemill_schemas::manifest::{FeatureEntry, Partial, TargetEntry};
+use wavemill_schemas::recipe::{Compression, Dtype, Layout, ShardSpec};
+use wavemill_schemas::tables;
+
+use super::ShardError;
+use super::checksums::{ChecksummedChunk, ChecksummedColumn};
+use super::rows::{AudioFacts, FeatureRow};
+use crate::tensors::Tensor;
+use crate::tensors::stats::{self, Bands};
+
+/// Level 1 compresses f16 log-mel by a factor of 1.33 at 1.2 GB/s; higher levels take several times as long for 2 % more.
+const ZSTD_LEVEL: i32 = 1;
+
+/// Rows per page without compression. Readers need not skip pages then, and several rows per page need fewer headers.
+const ROWS_A_PAGE_PLAIN: usize = 4;
+
+/// The format of one feature's files.
+pub struct Format {
+    /// The feature's entry in the manifest.
+    pub feature: FeatureEntry,
+    /// Arrow schema of the rows.
+    pub schema: SchemaRef,
+    /// Parquet properties of every file.
+    pub properties: WriterProperties,
+    layout: Layout,
+    dtype: Dtype,
+    /// A file writer without a file, from which the column writers are created.
+    model: SerializedFileWriter<Sink>,
+}
+
+impl Format {
+    /// Creates the format of one feature's files.
+    ///
+    /// # Errors
+    /// [`ShardError::Encode`] if the schema cannot be written as Parquet.
+    pub fn new(
+        feature: FeatureEntry,
+        dtype: Dtype,
+        targets: &[TargetEntry],
+        spec: &ShardSpec,
+    ) -> Result<Self, ShardError> {
+        let schema = tables::feature_schema(&feature, targets, spec.layout, dtype)?;
+        let properties = properties(&feature, dtype, &schema, spec);
+
+        let model = ArrowWriter::try_new(
+            std::io::sink(),
+            Arc::clone(&schema),
+            Some(properties.clone()),
+        );
+        let (model, _) = model
+            .and_then(ArrowWriter::into_serialized_writer)
+            .map_err(|source| ShardError::Encode {
+                feature: feature.name.clone(),
+                shard: "(schema)".to_owned(),
+                row_group: 0,
+                source,
+            })?;
+        Ok(Self {
+            feature,
+            schema,
+            properties,
+            layout: spec.layout,
+            dtype,
+            model,
+        })
+    }
+
+    /// Converts rows to an Arrow batch with the files' schema. `index` is the feature's index among the rows' tensors.
+    ///
+    /// # Errors
+    /// [`ShardError::Table`].
+    pub fn batch(
+        &self,
+        index: usize,
+        mut rows: Vec<FeatureRow>,
+        clips: &[ClipRow],
+    ) -> Result<RecordBatch, ShardError> {
+        let tensors: Vec<Tensor> = rows
+            .iter_mut()
+            .map(|row| row.tensors[index].take())
+            .collect();
+        let is_ragged = self.feature.shape.contains(&None);
+        let shapes = is_ragged.then(|| shape_list(&tensors));
+
+        let mut columns = scalar_columns(&rows, clips, self.feature.is_of_audio());
+        let arrays = tensors.into_iter();
+        let arrays: Vec<ArrayRef> = arrays.map(|tensor| tensor_array(tensor, self)).collect();
+        let parts: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();
+        columns.push(concat(&parts).map_err(ShardError::Table)?);
+        columns.extend(shapes);
+        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(ShardError::Table)
+    }
+}
+
+fn properties(
+    feature: &FeatureEntry,
+    dtype: Dtype,
+    schema: &SchemaRef,
+    spec: &ShardSpec,
+) -> WriterProperties {
+    let codec = match spec.compression {
+        Compression::Zstd => {
+            Codec::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).expect("1 is a zstd level"))
+        }
+        Compression::Lz4 => Codec::LZ4_RAW,
+        Compression::None => Codec::UNCOMPRESSED,
+    };
+
+    let row_bytes = feature
+        .shape
+        .iter()
+        .map(|dim| dim.unwrap_or(1))
+        .product::<usize>()
+        * dtype.bytes();
+    // A page ends with the write that reaches the limit, and rows are written one by one.
+    let page_bytes = if spec.compression == Compression::None {
+        row_bytes * ROWS_A_PAGE_PLAIN
+    } else {
+        1
+    };
+
+    let tensor = match spec.layout {
+        Layout::Binary => ColumnPath::from(feature.name.as_str()),
+        Layout::List => ColumnPath::new(vec![
+            feature.name.clone(),
+            "list".to_owned(),
+            "item".to_owned(),
+        ]),
+    };
+    let metadata = schema.metadata().iter();
+    let metadata = metadata.map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+    WriterProperties::builder()
+        .set_compression(codec)
+        // Tensors do not repeat, and minimum and maximum of their bytes are of no use.
+        .set_dictionary_enabled(false)
+        .set_column_statistics_enabled(tensor.clone(), EnabledStatistics::None)
+        .set_column_data_page_size_limit(tensor, page_bytes.max(1))
+        // The writer of row groups determines where they end.
+        .set_max_row_group_row_count(None)
+        .set_key_value_metadata(Some(metadata.collect()))
+        .build()
+}
+
+/// Rows of one row group that a worker encodes.
+pub struct RowGroup {
+    /// Index into the plan's shards.
+    pub shard: usize,
+    /// From 0 within the shard.
+    pub number: usize,
+    /// Rows in file order.
+    pub rows: Vec<FeatureRow>,
+    /// True for training rows, which alone are part of the statistics.
+    pub training: bool,
+    /// Reports to the budget that memory will be released when the group is on disk.
+    pub busy: BusyGuard,
+}
+
+/// An encoded row group, ready to be appended.
+pub struct EncodedGroup {
+    /// Index into the plan's shards.
+    pub shard: usize,
+    /// From 0 within the shard.
+    pub number: usize,
+    /// Number of rows.
+    pub rows: u64,
+    /// One part per feature, in the recipe's order.
+    pub features: Vec<EncodedFeature>,
+    /// Memory permits of its clips, released when the group is on disk.
+    _permits: Vec<Arc<AudioFacts>>,
+    /// Reports to the budget until then that they will be released.
+    _busy: BusyGuard,
+}
+
+/// One feature's part of a row group.
+pub struct EncodedFeature {
+    /// Column chunks, one per Parquet leaf column.
+    pub chunks: Vec<ChecksummedChunk>,
+    /// Sums over the values; empty outside the training split.
+    pub partial: Partial,
+}
+
+impl RowGroup {
+    /// Encodes every feature of the group.
+    ///
+    /// # Errors
+    /// [`ShardError::Encode`].
+    pub fn encode(
+        self,
+        formats: &[Format],
+        clips: &[ClipRow],
+        label: &str,
+    ) -> Result<EncodedGroup, ShardError> {
+        let Self {
+            shard,
+            number,
+            mut rows,
+            training,
+            busy,
+        } = self;
+
+        let mut features = Vec::with_capacity(formats.len());
+        let mut scratch = Vec::new();
+        for (index, format) in formats.iter().enumerate() {
+            // Each tensor is freed as soon as its page is encoded.
+            let tensors: Vec<Tensor> = rows
+                .iter_mut()
+                .map(|row| row.tensors[index].take())
+                .collect();
+            let mut partial = Partial::default();
+            if training {
+                let bands = Bands::of_feature(&format.feature);
+                for tensor in &tensors {
+                    stats::add(&mut partial, tensor, bands, &mut scratch);
+                }
+            }
+
+            let chunks =
+                encode_feature(format, number, &rows, tensors, clips).map_err(|source| {
+                    ShardError::Encode {
+                        feature: format.feature.name.clone(),
+                        shard: label.to_owned(),
+                        row_group: number,
+                        source,
+                    }
+                })?;
+            features.push(EncodedFeature { chunks, partial });
+        }
+
+        let n_rows = rows.len() as u64;
+        // Drops the rows. The facts about their clips hold the memory permits until the group is on disk.
+        let clips = rows.into_iter().map(|r| r.audio).collect();
+        Ok(EncodedGroup {
+            shard,
+            number,
+            rows: n_rows,
+            features,
+            _permits: clips,
+            _busy: busy,
+        })
+    }
+}
+
+impl Tensor {
+    fn take(&mut self) -> Self {
+        Self {
+            bytes: std::mem::take(&mut self.bytes),
+            shape: self.shape.clone(),
+        }
+    }
+}
+
+fn encode_feature(
+    format: &Format,
+    number: usize,
+    rows: &[FeatureRow],
+    tensors: Vec<Tensor>,
+    clips: &[ClipRow],
+) -> Result<Vec<ChecksummedChunk>, ParquetError> {
+    let columns = ChecksummedColumn::of_row_group(&format.model, &format.schema, number)?;
+    let mut columns = columns.into_iter();
+    let mut chunks = Vec::new();
+    let is_ragged = format.feature.shape.contains(&None);
+    let shapes = is_ragged.then(|| shape_list(&tensors));
+
+    // Columns in the schema's order: scalars, the tensor, and its shapes where they differ.
+    let fields = format.schema.fields();
+    let n_scalars = fields.len() - 1 - usize::from(is_ragged);
+    let is_of_audio = format.feature.is_of_audio();
+    let scalars = fields.iter().zip(scalar_columns(rows, clips, is_of_audio));
+    for (field, array) in scalars.take(n_scalars) {
+        write_column(&mut columns, &mut chunks, field, std::iter::once(array))?;
+    }
+
+    let arrays = tensors.into_iter();
+    let arrays = arrays.map(|tensor| tensor_array(tensor, format));
+    write_column(&mut columns, &mut chunks, &fields[n_scalars], arrays)?;
+
+    if let Some(shapes) = shapes {
+        let shapes = std::iter::once(shapes);
+        write_column(&mut columns, &mut chunks, &fields[n_scalars + 1], shapes)?;
+    }
+    Ok(chunks)
+}
+
+fn write_column(
+    columns: &mut impl Iterator<Item = ChecksummedColumn>,
+    chunks: &mut Vec<ChecksummedChunk>,
+    field: &Field,
+    arrays: impl Iterator<Item = ArrayRef>,
+) -> Result<(), ParquetError> {
+    // Every column type used here has one leaf.
+    let mut column = columns
+        .next()
+        .expect("a row group has a column for each leaf");
+
+    // Row by row, because a page can end only after a write.
+    for array in arrays {
+        for leaf in compute_leaves(field, &array)? {
+            column.write(&leaf)?;
+        }
+    }
+
+    chunks.push(column.close()?);
+    Ok(())
+}
+
+/// Creates the columns before the tensor. Columns about audio are null if the rows are not of audio.
+fn scalar_columns(rows: &[FeatureRow], clips: &[ClipRow], is_of_audio: bool) -> Vec<ArrayRef> {
+    let row_clips: Vec<&ClipRow> = rows.iter().map(|row| &clips[row.clip]).collect();
+
+    let keys = row_clips.iter().map(|clip| &clip.clip_key);
+    let track_ids = row_clips.iter().map(|clip| clip.track_id);
+    let segments = rows.iter().map(|row| row.segment);
+    let offsets = rows.iter().map(|row| is_of_audio.then_some(row.offset_s));
+    let variants = rows.iter().map(|row| row.variant);
+    // In the order of `tables::feature_schema`.
+    let mut columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from_iter_values(keys)),
+        Arc::new(Int64Array::from_iter_values(track_ids)),
+        Arc::new(Int32Array::from_iter_values(segments)),
+        Arc::new(Float32Array::from_iter(offsets)),
+        Arc::new(Float32Array::from_iter_values(variants)),
+    ];
+
+    let n_targets = row_clips.first().map_or(0, |clip| clip.targets.len());
+    for target in 0..n_targets {
+        let classes = row_clips.iter().map(|clip| clip.targets[target]);
+        columns.push(Arc::new(Int32Array::from_iter(classes)));
+    }
+
+    let mut genres = int_lists();
+    for clip in &row_clips {
+        genres.values().append_slice(&clip.genres_all);
+        genres.append(true);
+    }
+    let artist_ids = row_clips.iter().map(|clip| clip.artist_id);
+    let album_ids = row_clips.iter().map(|clip| clip.album_id);
+    let durations = rows
+        .iter()
+        .map(|row| is_of_audio.then_some(row.audio.duration_s));
+    let losses = rows
+        .iter()
+        .map(|row| is_of_audio.then_some(row.audio.lost_s));
+    let silences = rows.iter().map(|row| is_of_audio.then_some(row.silent));
+    let hashes = rows
+        .iter()
+        .map(|row| is_of_audio.then_some(&row.audio.audio_blake3));
+    let after: [ArrayRef; 7] = [
+        Arc::new(genres.finish()),
+        Arc::new(Int64Array::from_iter(artist_ids)),
+        Arc::new(Int64Array::from_iter(album_ids)),
+        Arc::new(Float32Array::from_iter(durations)),
+        Arc::new(Float32Array::from_iter(losses)),
+        Arc::new(BooleanArray::from_iter(silences)),
+        Arc::new(StringArray::from_iter(hashes)),
+    ];
+    columns.extend(after);
+    columns
+}
+
+fn int_lists() -> ListBuilder<Int32Builder> {
+    let item = Field::new("item", DataType::Int32, false);
+    ListBuilder::new(Int32Builder::new()).with_field(item)
+}
+
+fn shape_list(tensors: &[Tensor]) -> ArrayRef {
+    let mut shapes = int_lists();
+    for tensor in tensors {
+        shapes
+            .values()
+            .extend(tensor.shape.iter().map(|&n| Some(n as i32)));
+        shapes.append(true);
+    }
+    Arc::new(shapes.finish())
+}
+
+/// Wraps one row's tensor in an array of one value without copying its bytes.
+fn tensor_array(tensor: Tensor, format: &Format) -> ArrayRef {
+    let bytes = tensor.bytes.len();
+    let buffer = Buffer::from_vec(tensor.bytes);
+    match (format.layout, format.feature.shape.contains(&None)) {
+        (Layout::Binary, false) => Arc::new(FixedSizeBinaryArray::new(bytes as i32, buffer, None)),
+        (Layout::Binary, true) => Arc::new(BinaryArray::new(
+            OffsetBuffer::from_lengths([bytes]),
+            buffer,
+            None,
+        )),
+        (Layout::List, _) => list_array(buffer, format.dtype),
+    }
+}
+
+fn list_array(buffer: Buffer, dtype: Dtype) -> ArrayRef {
+    // `Buffer::from_vec` of bytes is only aligned for bytes, so the list layout copies the values once.
+    let n = buffer.len() / dtype.bytes();
+    let aligned = Buffer::from_slice_ref(buffer.as_slice());
+    let (item, values): (DataType, ArrayRef) = match dtype {
+        Dtype::F16 => (
+            DataType::Float16,
+            Arc::new(Float16Array::new(ScalarBuffer::new(aligned, 0, n), None)),
+        ),
+        Dtype::F32 => (
+            DataType::Float32,
+            Arc::new(Float32Array::new(ScalarBuffer::new(aligned, 0, n), None)),
+        ),
+        Dtype::U8 => (
+            DataType::UInt8,
+            Arc::new(UInt8Array::new(ScalarBuffer::new(aligned, 0, n), None)),
+        ),
+    };
+
+    let field = Arc::new(Field::new("item", item, false));
+    Arc::new(ListArray::new(
+        field,
+        OffsetBuffer::from_lengths([n]),
+        values,
+        None,
+    ))
+}

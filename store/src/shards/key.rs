@@ -1,0 +1,147 @@
+//! The key of a feature's file of one shard, a hash over everything that determines its bytes. Files with equal keys are
+//! equal, so a later version links them.
+
+use serde::Serialize;
+use wavemill_catalog::ClipRow;
+use wavemill_schemas::canonical;
+use wavemill_schemas::manifest::{Engine, FeatureEntry, TargetEntry};
+use wavemill_schemas::recipe::{AudioSpec, FeatureSpec, Recipe, ShardSpec, SplitSpec};
+use wavemill_source::{InputId, InputSeen};
+
+use crate::plan::Shard;
+use crate::plan::segments::variants_on;
+
+/// The part of a plan that determines the bytes of its files, apart from the content of the clips' files.
+#[derive(Clone, Copy)]
+pub struct KeyInputs<'a> {
+    /// The cleaned rows of the catalog.
+    pub clips: &'a [ClipRow],
+    /// The recipe. Keys depend on its sections audio and shards, the feature's own section, and the split if the rule cuts
+    /// clips into segments.
+    pub recipe: &'a Recipe,
+    /// Features whose files get keys; all of them are features of the recipe.
+    pub features: &'a [FeatureEntry],
+    /// Targets with their classes.
+    pub targets: &'a [TargetEntry],
+    /// The engine that computes the features.
+    pub engine: &'a Engine,
+}
+
+/// The part of a key that all members of a shard share. It contains no other feature, so adding one changes no key.
+#[derive(Serialize)]
+struct FileIdentity<'a> {
+    // Contains only the time-stretch factors that apply to the shard's side.
+    audio: AudioSpec,
+    section: Option<&'a FeatureSpec>,
+    feature: &'a FeatureEntry,
+    // `clips` is cleared: it determines the members of a shard and has no other effect on its bytes.
+    shards: ShardSpec,
+    classes: Vec<(&'a str, &'a [String])>,
+    engine: &'a Engine,
+    split: &'a str,
+    // Under the rules by segment, the split determines which segments of a clip are kept.
+    segments: Option<&'a SplitSpec>,
+}
+
+#[derive(Serialize)]
+struct Member<'a> {
+    clip_key: &'a str,
+    track_id: i64,
+    targets: &'a [Option<i32>],
+    genres_all: &'a [i32],
+    artist_id: Option<i64>,
+    album_id: Option<i64>,
+    input: InputState<'a>,
+}
+
+/// The state of a member's file.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum InputState<'a> {
+    /// blake3 of the whole file, independent of its path and modification time.
+    Content(&'a str),
+    /// The file could not be read, and only a different stamp shows that it may be readable now. `None` if it is missing.
+    Unreadable(Option<&'a InputId>),
+}
+
+impl<'a> KeyInputs<'a> {
+    /// Computes the key of each feature's file of a shard: blake3 over the shared part and over each member's row and
+    /// input. `seen` returns a member's input by `clip_key`. Returns `None` if the input of a member is not known yet.
+    ///
+    /// # Errors
+    /// Serialization fails, which does not happen in practice.
+    pub fn keys<'s>(
+        &self,
+        shard: &Shard,
+        seen: impl Fn(&str) -> Option<&'s InputSeen>,
+    ) -> Result<Option<Vec<String>>, serde_json::Error> {
+        // A changed clip changes only the keys of its own shard.
+        let mut members = blake3::Hasher::new_derive_key("shard members");
+        for &row in &shard.members {
+            let Some(seen) = seen(&self.clips[row].clip_key) else {
+                return Ok(None);
+            };
+            let member = canonical::to_json(&self.member(row, seen))?;
+            members.update(member.as_bytes());
+        }
+        let members = members.finalize();
+
+        let mut keys = Vec::with_capacity(self.features.len());
+        for feature in self.features {
+            // Derived for this purpose, so that no hash computed for another purpose can be equal.
+            let mut hasher = blake3::Hasher::new_derive_key("shard key");
+            let shared = canonical::to_json(&self.shared(shard, feature))?;
+            hasher.update(shared.as_bytes());
+            hasher.update(members.as_bytes());
+            keys.push(hasher.finalize().to_hex().to_string());
+        }
+        Ok(Some(keys))
+    }
+
+    fn shared<'s>(&'s self, shard: &'s Shard, feature: &'s FeatureEntry) -> FileIdentity<'s> {
+        let recipe = self.recipe;
+        let classes = self.targets.iter();
+        let rule = recipe.split.rule;
+        let variants = variants_on(&recipe.audio, rule, &shard.split);
+
+        FileIdentity {
+            // Only the sections that determine bytes: the name of the recipe is not part of the key.
+            audio: AudioSpec {
+                stretch: variants[1..].to_vec(),
+                ..recipe.audio.clone()
+            },
+            section: recipe
+                .features
+                .iter()
+                .find(|section| section.name == feature.name),
+            feature,
+            shards: ShardSpec {
+                clips: 0,
+                ..recipe.shards.clone()
+            },
+            classes: classes
+                .map(|target| (target.name.as_str(), target.classes.as_slice()))
+                .collect(),
+            engine: self.engine,
+            split: &shard.split,
+            segments: rule.is_by_segment().then_some(&recipe.split),
+        }
+    }
+
+    fn member<'s>(&'s self, row: usize, seen: &'s InputSeen) -> Member<'s> {
+        let clip = &self.clips[row];
+        Member {
+            clip_key: &clip.clip_key,
+            track_id: clip.track_id,
+            targets: &clip.targets,
+            genres_all: &clip.genres_all,
+            artist_id: clip.artist_id,
+            album_id: clip.album_id,
+            input: if seen.content.is_empty() {
+                InputState::Unreadable(seen.id.as_ref())
+            } else {
+                InputState::Content(&seen.content)
+            },
+        }
+    }
+}

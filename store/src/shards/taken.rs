@@ -1,0 +1,285 @@
+//! Reads rows from the files of an earlier version, so that they need not be computed again.
+//!
+//! Only the tensor and the facts that came from decoding the clip are copied. All other columns come from the current
+//! metadata, and the same code encodes them, so a file does not depend on which of its rows were copied.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::PathBuf;
+
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{Float32Type, Int32Type};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder, RowSelection, RowSelector,
+};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::PageIndexPolicy;
+use wavemill_schemas::manifest::FeatureEntry;
+use wavemill_schemas::reject::Reject;
+use wavemill_source::InputSeen;
+
+use super::ShardError;
+use crate::tensors::{self, Tensor};
+
+/// Number of rows of a clip that are read at a time. The batch that Parquet decodes needs memory in addition to the rows.
+pub const TAKEN_BATCH_ROWS: usize = 4;
+
+/// Maximum number of shards whose files a thread keeps open.
+const OPEN_SHARDS: usize = 8;
+
+/// Consecutive rows of one variant of a clip in one row group.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RowRun {
+    /// 1.0, or the factor by which the clip was stretched.
+    pub variant: f32,
+    /// Index into the shards of [`TakenRows::files`].
+    pub shard: usize,
+    /// The row group, from 0.
+    pub group: usize,
+    /// The first row, from 0 within the group.
+    pub first: usize,
+    /// Number of rows.
+    pub n: usize,
+}
+
+/// A clip whose rows are copied.
+#[derive(Clone, Debug)]
+pub struct TakenClip {
+    /// Rows of all segments of the requested variants, or the reason why the clip has none.
+    pub outcome: Result<Vec<RowRun>, Reject>,
+    /// Seconds decoded, before padding; 0 for a reject.
+    pub duration_s: f32,
+    /// The current content of the clip's file.
+    pub seen: InputSeen,
+}
+
+/// All rows that are copied in one pass.
+#[derive(Debug, Default)]
+pub struct TakenRows {
+    /// Clips by index into the cleaned rows.
+    pub clips: HashMap<usize, TakenClip>,
+    /// Files by shard of the earlier version, then by feature of the pass. Each was compared with its blake3.
+    pub files: Vec<Vec<PathBuf>>,
+    /// The entry of each feature of the pass in the earlier version, which names its column.
+    pub columns: Vec<FeatureEntry>,
+}
+
+/// A row of an earlier version.
+pub struct TakenRow {
+    /// 1.0, or the factor by which the clip was stretched.
+    pub variant: f32,
+    /// From 0 within the variant.
+    pub segment: i32,
+    /// Start of the segment in seconds.
+    pub offset_s: f32,
+    /// True if every sample of the segment is zero.
+    pub silent: bool,
+    /// Decoded duration of the clip in seconds.
+    pub duration_s: f32,
+    /// Seconds of the clip that were lost to damage.
+    pub lost_s: f32,
+    /// Hash of the clip's audio frames, lower-case hex.
+    pub audio_blake3: String,
+    /// One tensor per feature, in the order of the pass.
+    pub tensors: Vec<Tensor>,
+}
+
+/// Reads copied rows; each thread has its own reader.
+pub struct RowReader<'a> {
+    taken: &'a TakenRows,
+    /// The open files of each shard, one per feature.
+    open: HashMap<usize, Vec<OpenFile>>,
+}
+
+struct OpenFile {
+    path: PathBuf,
+    file: File,
+    metadata: ArrowReaderMetadata,
+}
+
+impl<'a> RowReader<'a> {
+    /// Creates a reader without opening a file.
+    pub fn new(taken: &'a TakenRows) -> Self {
+        Self {
+            taken,
+            open: HashMap::new(),
+        }
+    }
+
+    /// Returns the rows of a clip, ordered by variant (the original tempo first) and segment.
+    ///
+    /// # Errors
+    /// [`ShardError::Read`].
+    pub fn rows(&mut self, runs: &[RowRun]) -> Result<Vec<TakenRow>, ShardError> {
+        let mut rows = Vec::new();
+        for run in runs {
+            self.read_run(run, &mut rows)?;
+        }
+        // Under the rules by segment, the segments of a clip are spread over several shards.
+        rows.sort_by(|a, b| {
+            let by_variant = (a.variant != 1.0).cmp(&(b.variant != 1.0));
+            by_variant
+                .then(a.variant.total_cmp(&b.variant))
+                .then(a.segment.cmp(&b.segment))
+        });
+        Ok(rows)
+    }
+
+    fn read_run(&mut self, run: &RowRun, rows: &mut Vec<TakenRow>) -> Result<(), ShardError> {
+        let columns = &self.taken.columns;
+        let files = self.files(run.shard)?;
+        let first = rows.len();
+        for (number, (open, feature)) in files.iter().zip(columns).enumerate() {
+            let failed = |source| ShardError::Read {
+                path: open.path.clone(),
+                source,
+            };
+            let mut n_read = 0;
+            for batch in open.read(run, feature, number == 0).map_err(failed)? {
+                let batch = batch.map_err(|error| failed(error.into()))?;
+                // All features contain the same rows, so one of them provides the facts about the clip.
+                if number == 0 {
+                    append_rows(&batch, run.variant, rows).map_err(failed)?;
+                }
+                let tensors = tensors::read(&batch, feature).map_err(failed)?;
+                for (row, tensor) in rows[first + n_read..].iter_mut().zip(tensors) {
+                    row.tensors.push(tensor);
+                }
+                n_read += batch.num_rows();
+            }
+
+            if n_read != run.n {
+                let problem = format!(
+                    "row group {} has {n_read} rows instead of {}",
+                    run.group, run.n
+                );
+                return Err(failed(ParquetError::General(problem)));
+            }
+        }
+        Ok(())
+    }
+
+    fn files(&mut self, shard: usize) -> Result<&[OpenFile], ShardError> {
+        if !self.open.contains_key(&shard) {
+            // The clips of a shard come from one shard of the earlier version in most cases, and from a few at most.
+            if self.open.len() == OPEN_SHARDS {
+                self.open.clear();
+            }
+            let paths = &self.taken.files[shard];
+            let opened: Result<Vec<_>, _> = paths.iter().map(OpenFile::open).collect();
+            self.open.insert(shard, opened?);
+        }
+        Ok(&self.open[&shard])
+    }
+}
+
+impl OpenFile {
+    fn open(path: &PathBuf) -> Result<Self, ShardError> {
+        Self::open_by_page(path).map_err(|source| ShardError::Read {
+            path: path.clone(),
+            source,
+        })
+    }
+
+    fn open_by_page(path: &PathBuf) -> Result<Self, ParquetError> {
+        let file = File::open(path)?;
+        // With the page index, only the pages of the requested rows are read.
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+        let metadata = ArrowReaderMetadata::load(&file, options)?;
+        Ok(Self {
+            path: path.clone(),
+            file,
+            metadata,
+        })
+    }
+
+    /// Returns the rows of `run` in small batches: the feature's tensor and, if `with_facts`, the columns of [`FACTS`].
+    fn read(
+        &self,
+        run: &RowRun,
+        feature: &FeatureEntry,
+        with_facts: bool,
+    ) -> Result<ParquetRecordBatchReader, ParquetError> {
+        let tensor_columns = tensors::columns(feature);
+        let mut names: Vec<&str> = tensor_columns.iter().map(String::as_str).collect();
+        if with_facts {
+            names.extend(FACTS);
+        }
+
+        let schema = self.metadata.schema();
+        let mut roots = Vec::with_capacity(names.len());
+        for name in names {
+            roots.push(schema.index_of(name)?);
+        }
+        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), roots);
+        let selection = vec![RowSelector::skip(run.first), RowSelector::select(run.n)];
+
+        let file = self.file.try_clone()?;
+        ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
+            .with_projection(mask)
+            .with_row_groups(vec![run.group])
+            .with_row_selection(RowSelection::from(selection))
+            .with_batch_size(TAKEN_BATCH_ROWS)
+            .build()
+    }
+}
+
+/// Columns that are copied in addition to tensors.
+const FACTS: [&str; 6] = [
+    "segment",
+    "offset_s",
+    "duration_s",
+    "lost_s",
+    "silent",
+    "audio_blake3",
+];
+
+fn append_rows(
+    batch: &RecordBatch,
+    variant: f32,
+    rows: &mut Vec<TakenRow>,
+) -> Result<(), ParquetError> {
+    let [segments, offsets, durations, losses, silences, hashes] =
+        FACTS.map(|name| batch.column_by_name(name));
+    let segments = column(segments)?.as_primitive_opt::<Int32Type>();
+    let offsets = column(offsets)?.as_primitive_opt::<Float32Type>();
+    let durations = column(durations)?.as_primitive_opt::<Float32Type>();
+    let losses = column(losses)?.as_primitive_opt::<Float32Type>();
+    let silences = column(silences)?.as_boolean_opt();
+    let hashes = column(hashes)?.as_string_opt::<i32>();
+    let (
+        Some(segments),
+        Some(offsets),
+        Some(durations),
+        Some(losses),
+        Some(silences),
+        Some(hashes),
+    ) = (segments, offsets, durations, losses, silences, hashes)
+    else {
+        return Err(unexpected("the columns of a clip"));
+    };
+
+    for row in 0..batch.num_rows() {
+        rows.push(TakenRow {
+            variant,
+            segment: segments.value(row),
+            offset_s: offsets.value(row),
+            silent: silences.value(row),
+            duration_s: durations.value(row),
+            lost_s: losses.value(row),
+            audio_blake3: hashes.value(row).to_owned(),
+            tensors: Vec::new(),
+        });
+    }
+    Ok(())
+}
+
+fn column(column: Option<&ArrayRef>) -> Result<&ArrayRef, ParquetError> {
+    column.ok_or_else(|| unexpected("the columns of a clip"))
+}
+
+fn unexpected(what: &str) -> ParquetError {
+    ParquetError::General(format!("{what} do not have the expected types"))
+}

@@ -1,0 +1,261 @@
+//! Encoded shards, read back.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Float16Type, Int32Type};
+use half::f16;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
+use parquet::file::metadata::PageIndexPolicy;
+use wavemill_catalog::ClipRow;
+use wavemill_schemas::manifest::FeatureEntry;
+use wavemill_schemas::recipe::{Compression, Dtype, Layout, ShardSpec};
+
+use super::encode::{Format, RowGroup};
+use super::file::ShardFile;
+use super::rows::{AudioFacts, FeatureRow};
+use crate::tensors::Tensor;
+
+const ROWS: usize = 6;
+const SHAPE: [usize; 2] = [4, 50];
+
+fn entry(shape: Vec<Option<usize>>) -> FeatureEntry {
+    FeatureEntry {
+        name: "mel".to_owned(),
+        feature_id: "0".repeat(64),
+        dtype: "f16".to_owned(),
+        scale: None,
+        shape,
+        dim_names: vec!["mel".to_owned(), "frame".to_owned()],
+        sample_rate_hz: Some(22_050),
+        hop_length: Some(512),
+        preset: "librosa".to_owned(),
+        columns: None,
+    }
+}
+
+fn value(row: usize, i: usize) -> f16 {
+    f16::from_f32((row * 1000 + i) as f32 / 8.0)
+}
+
+fn clips() -> Vec<ClipRow> {
+    let clip = |i: usize| ClipRow {
+        clip_key: format!("000/{i:06}.mp3"),
+        track_id: i as i64,
+        targets: vec![],
+        genres_all: vec![1, i as i32],
+        artist_id: (i != 2).then_some(7),
+        album_id: None,
+        split: "training".to_owned(),
+    };
+    (0..ROWS).map(clip).collect()
+}
+
+fn rows(n_frames: impl Fn(usize) -> usize) -> Vec<FeatureRow> {
+    let row = |clip: usize| {
+        let shape = [SHAPE[0], n_frames(clip)];
+        let bytes = (0..shape[0] * shape[1])
+            .flat_map(|i| value(clip, i).to_le_bytes())
+            .collect();
+
+        FeatureRow {
+            clip,
+            variant: 1.0,
+            segment: 0,
+            n_samples: 0,
+            offset_s: 0.0,
+            silent: false,
+            audio: Arc::new(AudioFacts {
+                duration_s: 1.0,
+                lost_s: 0.0,
+                audio_blake3: "a".repeat(64),
+                permit: None,
+            }),
+            tensors: vec![Tensor {
+                bytes,
+                shape: shape.to_vec(),
+            }],
+        }
+    };
+
+    (0..ROWS).map(row).collect()
+}
+
+/// Writes one row group and reads it back, with the number of pages of the tensor column.
+fn round_trip(
+    shape: Vec<Option<usize>>,
+    spec: &ShardSpec,
+    rows: Vec<FeatureRow>,
+) -> (RecordBatch, usize) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let formats = [Format::new(entry(shape), Dtype::F16, &[], spec).expect("a schema")];
+    let mut file =
+        ShardFile::create(folder.path(), "00000.parquet".to_owned(), &formats[0]).expect("a file");
+
+    let group = RowGroup {
+        shard: 0,
+        number: 0,
+        rows,
+        training: true,
+        busy: wavemill_runtime::budget::ByteBudget::new(0).busy(),
+    };
+
+    let encoded = group
+        .encode(&formats, &clips(), "training-00000")
+        .expect("encodable rows");
+    for feature in encoded.features {
+        assert!(feature.partial.values > 0);
+        file.append(encoded.rows, feature).expect("room");
+    }
+
+    let entry = file.finish("training", "mel").expect("a finished file");
+    assert_eq!(
+        (entry.rows, entry.row_groups.as_slice()),
+        (ROWS as u64, &[ROWS as u64][..])
+    );
+
+    let file = std::fs::File::open(folder.path().join("00000.parquet")).expect("the file");
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+    let metadata = ArrowReaderMetadata::load(&file, options).expect("Parquet");
+
+    let tensor = formats[0].schema.index_of("mel").expect("the column");
+    let pages = metadata.metadata().offset_index().expect("an offset index")[0][tensor]
+        .page_locations()
+        .len();
+
+    let mut reader = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata)
+        .build()
+        .expect("a reader");
+    (reader.next().expect("one batch").expect("readable"), pages)
+}
+
+#[test]
+fn compressed_shards_hold_one_row_a_page_and_plain_ones_a_few() {
+    let fixed = || SHAPE.map(Some).to_vec();
+    for (compression, want) in [
+        (Compression::Zstd, ROWS),
+        (Compression::Lz4, ROWS),
+        (Compression::None, 2),
+    ] {
+        let (batch, pages) = round_trip(
+            fixed(),
+            &ShardSpec {
+                compression,
+                ..ShardSpec::default()
+            },
+            rows(|_| SHAPE[1]),
+        );
+        assert_eq!(pages, want, "{compression:?}");
+
+        let tensors = batch
+            .column_by_name("mel")
+            .expect("the column")
+            .as_fixed_size_binary();
+
+        for row in 0..ROWS {
+            let want: Vec<u8> = (0..SHAPE[0] * SHAPE[1])
+                .flat_map(|i| value(row, i).to_le_bytes())
+                .collect();
+            assert_eq!(tensors.value(row), want, "row {row}, {compression:?}");
+        }
+
+        assert!(
+            batch
+                .column_by_name("artist_id")
+                .expect("the column")
+                .is_null(2)
+        );
+    }
+}
+
+/// Bytes are promised equal for equal engines, and the engine names the Parquet writer and zstd. If this hash changes
+/// although neither has another version, raise `NUMERICS_REVISION`. Write the new hash here in both cases.
+#[test]
+fn the_bytes_of_a_shard_are_pinned() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let formats = [Format::new(
+        entry(SHAPE.map(Some).to_vec()),
+        Dtype::F16,
+        &[],
+        &ShardSpec::default(),
+    )
+    .expect("a schema")];
+    let mut file =
+        ShardFile::create(folder.path(), "00000.parquet".to_owned(), &formats[0]).expect("a file");
+
+    let group = RowGroup {
+        shard: 0,
+        number: 0,
+        rows: rows(|_| SHAPE[1]),
+        training: true,
+        busy: wavemill_runtime::budget::ByteBudget::new(0).busy(),
+    };
+
+    let encoded = group
+        .encode(&formats, &clips(), "training-00000")
+        .expect("encodable rows");
+    for feature in encoded.features {
+        file.append(encoded.rows, feature).expect("room");
+    }
+
+    let blake3 = file
+        .finish("training", "mel")
+        .expect("a finished file")
+        .blake3;
+    assert_eq!(
+        blake3,
+        "af069a52fe225d3987fac74e392ac480bdd8506f7f4275359964ef5ccb20b218"
+    );
+}
+
+#[test]
+fn ragged_rows_carry_their_shape() {
+    let (batch, _) = round_trip(
+        vec![Some(SHAPE[0]), None],
+        &ShardSpec::default(),
+        rows(|row| 10 + row),
+    );
+
+    let shapes = batch
+        .column_by_name("mel_shape")
+        .expect("the column")
+        .as_list::<i32>();
+    let tensors = batch
+        .column_by_name("mel")
+        .expect("the column")
+        .as_binary::<i32>();
+
+    for row in 0..ROWS {
+        let shape = shapes.value(row);
+        assert_eq!(
+            shape.as_primitive::<Int32Type>().values(),
+            &[SHAPE[0] as i32, 10 + row as i32]
+        );
+        assert_eq!(tensors.value(row).len(), SHAPE[0] * (10 + row) * 2);
+    }
+}
+
+#[test]
+fn the_list_layout_holds_the_same_values() {
+    let spec = ShardSpec {
+        layout: Layout::List,
+        ..ShardSpec::default()
+    };
+    let (batch, _) = round_trip(SHAPE.map(Some).to_vec(), &spec, rows(|_| SHAPE[1]));
+
+    let lists = batch
+        .column_by_name("mel")
+        .expect("the column")
+        .as_list::<i32>();
+
+    for row in 0..ROWS {
+        let list = lists.value(row);
+        let values = list.as_primitive::<Float16Type>().values();
+        assert!(
+            values.iter().enumerate().all(|(i, v)| *v == value(row, i)),
+            "row {row}"
+        );
+    }
+}

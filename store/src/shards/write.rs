@@ -1,0 +1,357 @@
+//! Receives the outcomes of clips in any order, restores plan order, cuts row groups, and writes files and receipts.
+//!
+//! Runs on one thread. Encoding is left to the workers.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use wavemill_catalog::ClipRow;
+use wavemill_catalog::split::SIDES;
+use wavemill_runtime::budget::ByteBudget;
+use wavemill_schemas::manifest::{Partial, Receipt};
+use wavemill_schemas::reject::Reject;
+use wavemill_source::InputSeen;
+
+use super::encode::{EncodedGroup, Format, RowGroup};
+use super::file::ShardFile;
+use super::rows::FeatureRow;
+use super::{KeyInputs, ShardError, TakenRows};
+use crate::plan::Shard;
+
+/// The result of processing one clip.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The rows of the clip's segments. Empty if the rule `segment` puts all of them on other sides.
+    Rows(Vec<FeatureRow>),
+    /// The clip has no rows, and the reject is counted.
+    Rejected(Reject),
+}
+
+impl Outcome {
+    /// Returns the reject, if the clip was rejected.
+    pub const fn reject(&self) -> Option<&Reject> {
+        match self {
+            Self::Rejected(reject) => Some(reject),
+            Self::Rows(_) => None,
+        }
+    }
+
+    /// Reports to the budget that the writing thread has received the rows.
+    pub fn taken(&self) {
+        if let Self::Rows(rows) = self {
+            for permit in rows.iter().filter_map(|row| row.audio.permit.as_ref()) {
+                permit.taken();
+            }
+        }
+    }
+}
+
+/// A shard to write.
+#[derive(Debug)]
+pub struct ShardTask<'a> {
+    /// Index into the plan's shards.
+    pub place: usize,
+    /// From the plan.
+    pub shard: &'a Shard,
+}
+
+/// Arguments of [`ShardWriter::new`].
+pub struct WriterArgs<'a> {
+    /// Root folder of the store.
+    pub root: &'a Path,
+    /// Name of the plan's folder in the store.
+    pub plan_id: &'a str,
+    /// The cleaned rows of the catalog.
+    pub clips: &'a [ClipRow],
+    /// Inputs from which the keys of files are computed.
+    pub keys: &'a KeyInputs<'a>,
+    /// Identifies the set of all features of the plan in receipts.
+    pub features_id: &'a str,
+    /// Rows that are copied from an earlier version instead of being computed.
+    pub taken: &'a TakenRows,
+    /// Shards to write, in plan order.
+    pub todo: &'a [ShardTask<'a>],
+    /// Number of classes of each target.
+    pub class_sizes: &'a [usize],
+    /// File format of each feature.
+    pub formats: &'a [Format],
+    /// Memory budget that clips hold permits of; rows return them.
+    pub budget: &'a ByteBudget,
+    /// Maximum number of rows in a row group.
+    pub row_group_rows: usize,
+}
+
+/// Writes the shards of `todo`, clip by clip in plan order.
+pub struct ShardWriter<'a> {
+    root: &'a Path,
+    plan_id: &'a str,
+    formats: &'a [Format],
+    clips: &'a [ClipRow],
+    keys: &'a KeyInputs<'a>,
+    features_id: &'a str,
+    taken: &'a TakenRows,
+    todo: &'a [ShardTask<'a>],
+    class_sizes: &'a [usize],
+    budget: &'a ByteBudget,
+    row_group_rows: usize,
+    parked: BTreeMap<usize, (Outcome, InputSeen)>,
+    next: usize,
+    filling: usize,
+    open: BTreeMap<usize, OpenShard>,
+}
+
+struct OpenShard {
+    members_left: usize,
+    pending: Vec<FeatureRow>,
+    groups_made: usize,
+    groups_done: usize,
+    parked: BTreeMap<usize, EncodedGroup>,
+    /// One file per feature, with the sums over each of its row groups.
+    files: Vec<(ShardFile, Vec<Partial>)>,
+    /// Inputs of the members, as they were read.
+    inputs: BTreeMap<String, InputSeen>,
+    rejects: Vec<Reject>,
+    clips_written: u64,
+    class_counts: Vec<Vec<u64>>,
+}
+
+/// A shard whose files are complete.
+pub struct FinishedShard {
+    /// Index into the shards to write.
+    pub index: usize,
+    /// One receipt per feature, in the order of the formats.
+    pub receipts: Vec<Receipt>,
+    /// Inputs of the members, as they were read.
+    pub inputs: BTreeMap<String, InputSeen>,
+}
+
+impl OpenShard {
+    /// Reports whether every clip was received and every row group was appended.
+    fn is_complete(&self) -> bool {
+        self.members_left == 0 && self.groups_done == self.groups_made
+    }
+
+    /// Counts a clip that has rows, in total and by class.
+    fn count_clip(&mut self, clip: &ClipRow) {
+        self.clips_written += 1;
+        for (counts, class) in self.class_counts.iter_mut().zip(&clip.targets) {
+            if let Some(count) = class.and_then(|class| counts.get_mut(class as usize)) {
+                *count += 1;
+            }
+        }
+    }
+}
+
+impl<'a> ShardWriter<'a> {
+    /// Creates a writer that has opened no file yet.
+    pub const fn new(args: WriterArgs<'a>) -> Self {
+        let WriterArgs {
+            root,
+            plan_id,
+            clips,
+            keys,
+            features_id,
+            taken,
+            todo,
+            class_sizes,
+            formats,
+            budget,
+            row_group_rows,
+        } = args;
+
+        Self {
+            root,
+            plan_id,
+            formats,
+            clips,
+            keys,
+            features_id,
+            taken,
+            todo,
+            class_sizes,
+            budget,
+            row_group_rows,
+            parked: BTreeMap::new(),
+            next: 0,
+            filling: 0,
+            open: BTreeMap::new(),
+        }
+    }
+
+    /// Accepts the outcome of clip number `seq`, counted over all shards of `todo` in plan order. Returns the row groups
+    /// that are now ready to be encoded and the receipts of shards that ended without a row.
+    ///
+    /// # Errors
+    /// [`ShardError`] when a file cannot be opened or ended.
+    pub fn outcome(
+        &mut self,
+        seq: usize,
+        outcome: Outcome,
+        seen: InputSeen,
+    ) -> Result<Vec<RowGroup>, ShardError> {
+        // Outcomes that arrive before their turn wait here.
+        self.parked.insert(seq, (outcome, seen));
+        let mut ready = Vec::new();
+        while let Some((outcome, seen)) = self.parked.remove(&self.next) {
+            self.next += 1;
+            self.take(outcome, seen, &mut ready)?;
+        }
+        Ok(ready)
+    }
+
+    fn take(
+        &mut self,
+        outcome: Outcome,
+        seen: InputSeen,
+        ready: &mut Vec<RowGroup>,
+    ) -> Result<(), ShardError> {
+        let index = self.filling;
+        let todo = &self.todo[index];
+        // Open a shard's files with its first clip, so that few files are open at once.
+        if !self.open.contains_key(&index) {
+            let shard = self.open_shard(index)?;
+            self.open.insert(index, shard);
+        }
+
+        let open = self.open.get_mut(&index).expect("opened above");
+        // Clips arrive in plan order, so this is the first member that has not been received yet.
+        let member = &self.clips[todo.shard.members[todo.shard.members.len() - open.members_left]];
+        open.members_left -= 1;
+        open.inputs.insert(member.clip_key.clone(), seen);
+
+        match outcome {
+            Outcome::Rejected(reject) => open.rejects.push(reject),
+            Outcome::Rows(rows) => {
+                // Under the rule `segment` a shard may contain no row of one of its members.
+                if !rows.is_empty() {
+                    open.count_clip(member);
+                }
+                open.pending.extend(rows);
+            }
+        }
+
+        let last = open.members_left == 0;
+        // The last row group of a shard may be smaller.
+        while open.pending.len() >= self.row_group_rows || (last && !open.pending.is_empty()) {
+            let n_rows = self.row_group_rows.min(open.pending.len());
+            let rest = open.pending.split_off(n_rows);
+            ready.push(RowGroup {
+                shard: index,
+                number: open.groups_made,
+                rows: std::mem::replace(&mut open.pending, rest),
+                training: todo.shard.split == SIDES[0],
+                // From now on the rows release their memory without further input, so a thread may wait for it.
+                busy: self.budget.busy(),
+            });
+            open.groups_made += 1;
+        }
+
+        if last {
+            self.filling += 1;
+        }
+        Ok(())
+    }
+
+    fn open_shard(&self, index: usize) -> Result<OpenShard, ShardError> {
+        let shard = self.todo[index].shard;
+        let mut files = Vec::with_capacity(self.formats.len());
+        for format in self.formats {
+            let path = shard.file(self.plan_id, &format.feature.name);
+            let file = ShardFile::create(self.root, path, format)?;
+            files.push((file, Vec::new()));
+        }
+
+        Ok(OpenShard {
+            members_left: shard.members.len(),
+            pending: Vec::new(),
+            groups_made: 0,
+            groups_done: 0,
+            parked: BTreeMap::new(),
+            files,
+            inputs: BTreeMap::new(),
+            rejects: Vec::new(),
+            clips_written: 0,
+            class_counts: self.class_sizes.iter().map(|&n| vec![0; n]).collect(),
+        })
+    }
+
+    /// Appends an encoded row group, or keeps it until the groups before it are appended.
+    ///
+    /// # Errors
+    /// [`ShardError`] when the file system or Parquet refuses.
+    pub fn encoded(&mut self, group: EncodedGroup) -> Result<(), ShardError> {
+        let open = self
+            .open
+            .get_mut(&group.shard)
+            .expect("a shard stays open until its last group is appended");
+
+        // Groups are encoded in any order and appended in the order of the file.
+        open.parked.insert(group.number, group);
+        while let Some(group) = open.parked.remove(&open.groups_done) {
+            open.groups_done += 1;
+            for ((file, partials), feature) in open.files.iter_mut().zip(group.features) {
+                partials.push(feature.partial.clone());
+                file.append(group.rows, feature)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finishes the files of every complete shard.
+    ///
+    /// # Errors
+    /// [`ShardError`].
+    pub fn finished(&mut self) -> Result<Vec<FinishedShard>, ShardError> {
+        let complete = self.open.iter().filter(|(_, open)| open.is_complete());
+        let indices: Vec<usize> = complete.map(|(index, _)| *index).collect();
+
+        let mut finished = Vec::with_capacity(indices.len());
+        for index in indices {
+            let open = self.open.remove(&index).expect("listed above");
+            finished.push(self.finish(index, open)?);
+        }
+        Ok(finished)
+    }
+
+    fn finish(&self, index: usize, open: OpenShard) -> Result<FinishedShard, ShardError> {
+        let OpenShard {
+            files,
+            inputs,
+            rejects,
+            clips_written,
+            class_counts,
+            ..
+        } = open;
+        let shard = self.todo[index].shard;
+        // Computed from the inputs as they were read now: a file may have changed since it was last seen.
+        let keys = self.keys.keys(shard, |clip_key| inputs.get(clip_key))?;
+        let keys = keys.expect("every member was taken with its input");
+
+        let is_computed = !shard
+            .members
+            .iter()
+            .any(|row| self.taken.clips.contains_key(row));
+        let mut receipts = Vec::with_capacity(files.len());
+        for (((file, mut partials), format), key) in files.into_iter().zip(self.formats).zip(keys) {
+            // Only training rows are summed.
+            if partials.iter().all(|partial| partial.values == 0) {
+                partials.clear();
+            }
+            receipts.push(Receipt {
+                key,
+                file: file.finish(&shard.split, &format.feature.name)?,
+                rejects: rejects.clone(),
+                features: self.features_id.to_owned(),
+                is_computed,
+                clips_written,
+                partials,
+                class_counts: class_counts.clone(),
+            });
+        }
+        Ok(FinishedShard {
+            index,
+            receipts,
+            inputs,
+        })
+    }
+}

@@ -1,0 +1,15 @@
+//! The values of one feature in one row: packed in memory, stored in a column, and summed up as statistics.
+
+pub mod stats;
+mod stored;
+
+pub use stored::{columns, read};
+
+/// Packed values of one feature.
+#[derive(Debug)]
+pub struct Tensor {
+    /// The values, little-endian and row-major.
+    pub bytes: Vec<u8>,
+    /// Number of rows and columns, preceded by the number of channels for a picture.
+    pub shape: Vec<usize>,
+}

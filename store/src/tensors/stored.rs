@@ -1,0 +1,76 @@
+//! Tensors in the columns of a store's files.
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float16Type, Float32Type, Int32Type, UInt8Type};
+use parquet::errors::ParquetError;
+use wavemill_schemas::manifest::FeatureEntry;
+use wavemill_schemas::tables::shape_column;
+
+use super::Tensor;
+
+/// Returns the columns that hold the tensors of a feature: the values, and the shapes if they differ.
+pub fn columns(feature: &FeatureEntry) -> Vec<String> {
+    let mut columns = vec![feature.name.clone()];
+    if feature.shape.contains(&None) {
+        columns.push(shape_column(&feature.name));
+    }
+    columns
+}
+
+/// Returns the feature's tensor of each row of `batch`, which has its [`columns`].
+///
+/// # Errors
+/// [`ParquetError`] if the columns are absent or have other types than those of a store.
+pub fn read(batch: &RecordBatch, feature: &FeatureEntry) -> Result<Vec<Tensor>, ParquetError> {
+    let values = batch.column_by_name(&feature.name);
+    let values = values.ok_or_else(|| unexpected("tensors"))?;
+    let shapes = batch.column_by_name(&shape_column(&feature.name));
+    let mut tensors = Vec::with_capacity(batch.num_rows());
+    for row in 0..batch.num_rows() {
+        let shape = match shapes {
+            Some(shapes) => stored_shape(shapes, row),
+            None => fixed_shape(feature),
+        };
+        tensors.push(Tensor {
+            bytes: tensor_bytes(values, row).ok_or_else(|| unexpected("tensors"))?,
+            shape: shape.ok_or_else(|| unexpected("shapes"))?,
+        });
+    }
+    Ok(tensors)
+}
+
+fn fixed_shape(feature: &FeatureEntry) -> Option<Vec<usize>> {
+    feature.shape.iter().copied().collect()
+}
+
+fn stored_shape(shapes: &ArrayRef, row: usize) -> Option<Vec<usize>> {
+    let shape = shapes.as_list_opt::<i32>()?.value(row);
+    let dims = shape.as_primitive_opt::<Int32Type>()?.values();
+    Some(dims.iter().map(|&n| n as usize).collect())
+}
+
+/// Returns the bytes of a tensor, in either layout.
+fn tensor_bytes(values: &ArrayRef, row: usize) -> Option<Vec<u8>> {
+    match values.data_type() {
+        DataType::FixedSizeBinary(_) => {
+            let values = values.as_fixed_size_binary_opt()?;
+            Some(values.value(row).to_vec())
+        }
+        DataType::Binary => Some(values.as_binary_opt::<i32>()?.value(row).to_vec()),
+        DataType::List(_) => {
+            let list = values.as_list_opt::<i32>()?.value(row);
+            let buffer = match list.data_type() {
+                DataType::Float16 => list.as_primitive::<Float16Type>().values().inner(),
+                DataType::Float32 => list.as_primitive::<Float32Type>().values().inner(),
+                DataType::UInt8 => list.as_primitive::<UInt8Type>().values().inner(),
+                _ => return None,
+            };
+            Some(buffer.as_slice().to_vec())
+        }
+        _ => None,
+    }
+}
+
+fn unexpected(what: &str) -> ParquetError {
+    ParquetError::General(format!("{what} are not of the types that a store has"))
+}

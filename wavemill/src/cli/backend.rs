@@ -1,0 +1,200 @@
+//! `--backend` and `--devices`: the backend that computes features, opened before anything else is done.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Result;
+use clap::Args;
+use wavemill_extract::features::FeatureError;
+use wavemill_kernels::{Backend, BackendChoice, ChosenBackend, KernelError, Level};
+use wavemill_schemas::recipe::Recipe;
+use wavemill_schemas::text::shown;
+
+use super::exit::UsageError;
+
+/// Flags that select the backend for features.
+#[derive(Debug, Args)]
+pub struct BackendArgs {
+    /// Backend for features: auto, cpu or cuda [default: auto, which is cuda if that works]; part of the engine
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "WAVEMILL_BACKEND",
+        hide_env_values = true
+    )]
+    pub backend: Option<String>,
+    /// Numbers of the GPUs to use, all of one kind [default: 0]
+    #[arg(
+        long,
+        value_name = "N,…",
+        value_delimiter = ',',
+        env = "WAVEMILL_DEVICES",
+        hide_env_values = true
+    )]
+    pub devices: Vec<usize>,
+}
+
+impl BackendArgs {
+    /// Opens the backend for the features of `recipe`, with the CPU at `level`. A note on stderr names the place where
+    /// features are computed if it is not the requested one or is not obvious. A recipe that stretches tracks is
+    /// computed on the CPU only.
+    ///
+    /// # Errors
+    /// [`UsageError`] for an unknown name, a missing device or CUDA library, or a recipe that no device can compute.
+    pub fn open(&self, level: Level, recipe: &Recipe) -> Result<Arc<dyn Backend>> {
+        let derived = recipe.features.iter().find(|f| f.op.of_audio().is_none());
+        let name = self
+            .backend
+            .as_deref()
+            .unwrap_or(BackendChoice::Auto.name());
+        let choice: BackendChoice = name.parse().map_err(|error| refused(name, error))?;
+        let is_stretched = !recipe.audio.stretch.is_empty();
+        let ChosenBackend { backend, notice } = if is_stretched {
+            self.open_for_stretch(choice, level)?
+        } else {
+            choice
+                .open(&self.devices, level, derived.map(|f| f.op.name()))
+                .map_err(|error| match (error, derived) {
+                    (KernelError::CpuOnly { op }, Some(feature)) => UsageError(format!(
+                        "features.{feature} has op = \"{op}\", which is computed only on the CPU: use --backend cpu, or \
+                         remove the feature with --set features.{feature}=none",
+                        feature = feature.name
+                    )),
+                    (error, _) => refused(name, error),
+                })?
+        };
+
+        // On a machine without a GPU, the note would be of no use.
+        let is_told = self.backend.is_some() || backend.kind() != "cpu" || has_nvidia_device();
+        if let Some(notice) = notice.filter(|_| is_told) {
+            eprintln!("note: {}", shown(&notice));
+        }
+        Ok(backend)
+    }
+
+    /// Opens the CPU, unless a device was requested.
+    fn open_for_stretch(&self, choice: BackendChoice, level: Level) -> Result<ChosenBackend> {
+        let asked = match (choice, self.devices.first()) {
+            // The CPU's own error about a device number is equally good.
+            (BackendChoice::Cpu, _) | (BackendChoice::Auto, None) => None,
+            (BackendChoice::Auto, Some(device)) => Some(format!("--devices {device}")),
+            (other, _) => Some(format!("--backend {other}")),
+        };
+        if let Some(flag) = asked {
+            return Err(UsageError(format!("{flag}: {}", FeatureError::StretchOnDevice)).into());
+        }
+
+        let cpu = BackendChoice::Cpu;
+        let mut chosen = cpu
+            .open(&self.devices, level, None)
+            .map_err(|error| refused(cpu.name(), error))?;
+        if choice == BackendChoice::Auto {
+            let why = "features are computed on the CPU: audio.stretch has no GPU implementation";
+            chosen.notice = Some(why.to_owned());
+        }
+        Ok(chosen)
+    }
+}
+
+fn refused(backend: &str, error: KernelError) -> UsageError {
+    match error {
+        KernelError::Argument {
+            key,
+            value,
+            allowed,
+        } => {
+            // The kernels name one device, whereas the flag lists several.
+            let flag = if key == "device" { "devices" } else { key };
+            UsageError(format!("--{flag} {value}: must be {allowed}"))
+        }
+        other => UsageError(format!("--backend {backend}: {other}")),
+    }
+}
+
+/// Reports whether NVIDIA's kernel driver is present.
+fn has_nvidia_device() -> bool {
+    ["/dev/nvidia0", "/proc/driver/nvidia"]
+        .iter()
+        .any(|path| Path::new(path).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recipe(audio: &str) -> Recipe {
+        let text = format!(
+            "name='t'\n[catalog]\ndataset='fma'\n[audio]\n{audio}\n[[features]]\nname='m'\nop='mel'\n"
+        );
+        Recipe::parse(&text, "test.toml", &[]).expect("a valid recipe")
+    }
+
+    #[test]
+    fn stretching_is_for_the_cpu_alone() {
+        let recipe = recipe("stretch=[0.85]");
+        let open = |backend: Option<&str>, devices: &[usize]| {
+            let args = BackendArgs {
+                backend: backend.map(str::to_owned),
+                devices: devices.to_vec(),
+            };
+            args.open(Level::Scalar, &recipe)
+        };
+
+        for backend in [None, Some("auto"), Some("cpu")] {
+            let opened = open(backend, &[]).expect("the CPU");
+            assert_eq!(opened.kind(), "cpu", "{backend:?}");
+        }
+
+        for (backend, devices, flag) in [
+            (Some("cuda"), &[][..], "--backend cuda"),
+            (Some("emulated"), &[], "--backend emulated"),
+            (None, &[0], "--devices 0"),
+        ] {
+            let error = open(backend, devices).err().expect("a refusal");
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "{flag}: audio.stretch is computed only on the CPU: use --backend cpu, or --set audio.stretch=none"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_flag_as_it_is_typed() {
+        let refusal = |backend: &str, devices: &[usize]| {
+            let args = BackendArgs {
+                backend: Some(backend.to_owned()),
+                devices: devices.to_vec(),
+            };
+            let recipe = recipe("");
+            let error = args.open(Level::Scalar, &recipe).err().expect("a refusal");
+            error.to_string()
+        };
+
+        assert_eq!(
+            refusal("cpu", &[0]),
+            "--devices 0: must be omitted with backend cpu"
+        );
+        assert!(refusal("gpu", &[]).starts_with("--backend gpu: must be auto, cpu, cuda"));
+    }
+
+    #[test]
+    fn a_feature_that_no_device_computes_is_named_with_a_remedy() {
+        let text = "name = \"x\"\ncatalog.dataset = \"folders\"\n[[features]]\nname = \"mfcc\"\nop = \"mfcc\"\n\
+                    [[features]]\nname = \"stats\"\nop = \"statistics\"\nsource = \"mfcc\"\n";
+        let recipe = Recipe::parse(text, "x.toml", &[]).expect("a recipe");
+
+        let args = BackendArgs {
+            backend: Some("cuda".to_owned()),
+            devices: Vec::new(),
+        };
+        let error = args.open(Level::Scalar, &recipe).err().expect("a refusal");
+
+        assert_eq!(
+            error.to_string(),
+            "features.stats has op = \"statistics\", which is computed only on the CPU: use --backend cpu, or remove the \
+             feature with --set features.stats=none"
+        );
+    }
+}

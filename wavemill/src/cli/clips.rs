@@ -1,0 +1,278 @@
+//! Finds the clips that a user names: files, folders, and lists of both.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{self, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use wavemill_source::Media;
+
+use super::exit::UsageError;
+
+/// Arguments that select clips.
+#[derive(Clone, Debug, Args)]
+pub struct ClipArgs {
+    /// Audio files; folders, including subfolders; @FILE is the same as --list FILE
+    #[arg(required_unless_present = "lists", value_name = "CLIP|DIR|@FILE")]
+    pub clips: Vec<PathBuf>,
+    /// List of files and folders, one per line (or separated by zero bytes), relative to the current folder; `-` is
+    /// standard input
+    #[arg(long = "list", value_name = "FILE")]
+    pub lists: Vec<PathBuf>,
+}
+
+/// The clips that the arguments select.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct ClipList {
+    /// Clips in the order of the arguments; those of a folder are sorted by path.
+    pub clips: Vec<PathBuf>,
+    /// Paths below a folder that cannot be read, each with the reason.
+    pub unreadable: Vec<(PathBuf, String)>,
+}
+
+impl ClipArgs {
+    /// Finds all clips that the arguments name.
+    ///
+    /// # Errors
+    /// [`UsageError`] for a list that cannot be read, a folder without a clip, or an empty list.
+    pub fn find(&self) -> Result<ClipList> {
+        let mut found = ClipList::default();
+        for clip in &self.clips {
+            // The path is compared as bytes, since it need not be text. Within a list, `@` has no meaning and begins a
+            // file name.
+            match clip.as_os_str().as_bytes() {
+                [b'@', list @ ..] => found.list(Path::new(OsStr::from_bytes(list)))?,
+                _ => found.add(clip.clone())?,
+            }
+        }
+        for list in &self.lists {
+            found.list(list)?;
+        }
+        if found.clips.is_empty() && found.unreadable.is_empty() {
+            return Err(UsageError("no clips: the list is empty".to_owned()).into());
+        }
+        Ok(found)
+    }
+}
+
+impl ClipList {
+    /// Adds a file, or the clips below a folder. A file that does not exist is added as well and is reported when it is
+    /// read.
+    fn add(&mut self, path: PathBuf) -> Result<()> {
+        if !path.is_dir() {
+            self.clips.push(path);
+            return Ok(());
+        }
+        // Unreadable paths count as well: they are reported later, and the folder is not empty.
+        let before = self.clips.len() + self.unreadable.len();
+        self.folder(&path);
+
+        if self.clips.len() + self.unreadable.len() == before {
+            let words = format!(
+                "{}: the folder contains no clips (mp3, wav, flac, ogg, oga)",
+                path.display()
+            );
+            return Err(UsageError(words).into());
+        }
+        Ok(())
+    }
+
+    fn list(&mut self, list: &Path) -> Result<()> {
+        let read = if list == Path::new("-") {
+            let mut bytes = Vec::new();
+            io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
+        } else {
+            fs::read(list)
+        };
+        let bytes = read.map_err(|error| {
+            UsageError(format!(
+                "--list {}: cannot read it: {error}",
+                list.display()
+            ))
+        })?;
+
+        for path in paths(&bytes) {
+            self.add(path)?;
+        }
+        Ok(())
+    }
+
+    /// Adds all clips below `folder`, sorted by path. Links to folders are not followed, because one could lead back to
+    /// its own folder.
+    fn folder(&mut self, folder: &Path) {
+        let entries = match fs::read_dir(folder).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+            Ok(entries) => entries,
+            Err(error) => {
+                self.unreadable.push((
+                    folder.to_owned(),
+                    format!("cannot read the folder: {error}"),
+                ));
+                return;
+            }
+        };
+        // Sorted, because a file system lists its entries in any order.
+        let mut below: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
+        below.sort();
+
+        for path in below {
+            let name = path.file_name().unwrap_or_default();
+            // Skips hidden folders such as `.git`, and the copies that editors and macOS leave (like
+            // `Media::is_clip_name`).
+            if name.as_bytes().starts_with(b".") {
+                continue;
+            }
+            // The metadata of the link itself: its target is examined only if the link has the name of a clip.
+            let is_folder = match fs::symlink_metadata(&path) {
+                Ok(metadata) => metadata.is_dir(),
+                Err(error) => {
+                    let words = format!("cannot read its metadata: {error}");
+                    self.unreadable.push((path, words));
+                    continue;
+                }
+            };
+            if is_folder {
+                self.folder(&path);
+            } else if Media::Audio.is_clip_name(name) {
+                match fs::metadata(&path) {
+                    // Opening a pipe would block until another process writes to it.
+                    Ok(metadata) if !metadata.is_file() => {
+                        self.unreadable
+                            .push((path, "cannot read it: not a regular file".to_owned()));
+                    }
+                    _ => self.clips.push(path),
+                }
+            }
+        }
+    }
+}
+
+/// Parses the paths of a list. Empty lines are skipped, and lines may end in CRLF.
+fn paths(bytes: &[u8]) -> Vec<PathBuf> {
+    // In the format of `find -print0`, a line break is part of a name.
+    let by_zero = bytes.contains(&0);
+    let separator = if by_zero { 0 } else { b'\n' };
+
+    let mut paths = Vec::new();
+    for part in bytes.split(|&byte| byte == separator) {
+        let name = match part.strip_suffix(b"\r") {
+            Some(line) if !by_zero => line,
+            _ => part,
+        };
+        if !name.is_empty() {
+            paths.push(PathBuf::from(OsString::from_vec(name.to_vec())));
+        }
+    }
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn find(clips: &[&Path], lists: &[&Path]) -> Result<ClipList> {
+        let owned = |paths: &[&Path]| paths.iter().map(|path| path.to_path_buf()).collect();
+        ClipArgs {
+            clips: owned(clips),
+            lists: owned(lists),
+        }
+        .find()
+    }
+
+    #[test]
+    fn folders_give_their_clips_by_path_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for name in [
+            "b/2.mp3",
+            "b/10.MP3",
+            "a/x.flac",
+            "a/notes.txt",
+            "a/.x.mp3",
+            ".git/y.mp3",
+            "z.wav",
+        ] {
+            fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+            fs::write(at(name), "").unwrap();
+        }
+        symlink(folder.path(), at("a/round")).unwrap();
+        symlink("nowhere", at("b/broken.ogg")).unwrap();
+        fs::create_dir(at("empty")).unwrap();
+
+        let found = find(&[folder.path()], &[]).unwrap();
+        let wanted = ["a/x.flac", "b/10.MP3", "b/2.mp3", "b/broken.ogg", "z.wav"].map(at);
+        assert_eq!(
+            (found.clips.as_slice(), found.unreadable.len()),
+            (wanted.as_slice(), 0)
+        );
+        let error = find(&[&at("z.wav"), &at("empty")], &[])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("empty: the folder contains no clips"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_list_names_files_and_folders_in_its_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("d")).unwrap();
+        fs::write(at("d/1.mp3"), "").unwrap();
+        let lines = format!(
+            "{}\r\n\n{}\n@x.mp3",
+            at("missing.mp3").display(),
+            at("d").display()
+        );
+        fs::write(at("list.txt"), lines).unwrap();
+
+        let wanted = [at("missing.mp3"), at("d/1.mp3"), PathBuf::from("@x.mp3")];
+        assert_eq!(find(&[], &[&at("list.txt")]).unwrap().clips, wanted);
+
+        let typed = PathBuf::from(format!("@{}", at("list.txt").display()));
+        assert_eq!(
+            find(&[Path::new("first.mp3"), &typed], &[]).unwrap().clips[1..],
+            wanted
+        );
+
+        fs::write(at("zeros"), b"a\nb.mp3\0c.mp3\0").unwrap();
+        assert_eq!(
+            find(&[], &[&at("zeros")]).unwrap().clips,
+            ["a\nb.mp3", "c.mp3"].map(PathBuf::from)
+        );
+        fs::write(at("none.txt"), "\n\n").unwrap();
+        assert!(
+            find(&[], &[&at("none.txt")])
+                .unwrap_err()
+                .to_string()
+                .contains("the list is empty")
+        );
+        let error = find(&[], &[&at("nosuch.txt")]).unwrap_err().to_string();
+        assert!(error.contains("nosuch.txt: cannot read it"), "{error}");
+    }
+
+    #[test]
+    fn a_pipe_among_the_clips_is_named_and_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe.mp3");
+
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&pipe)
+                .status()
+                .unwrap()
+                .success()
+        );
+
+        let found = find(&[folder.path()], &[]).unwrap();
+        assert_eq!(
+            found.unreadable,
+            [(pipe, "cannot read it: not a regular file".to_owned())]
+        );
+    }
+}

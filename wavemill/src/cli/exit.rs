@@ -1,0 +1,127 @@
+//! Converts errors to one line and an exit code.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Error;
+use wavemill_catalog::CatalogError;
+use wavemill_extract::features::FeatureError;
+use wavemill_extract::run::RunError;
+use wavemill_schemas::exit;
+use wavemill_schemas::experiment::ExperimentError;
+use wavemill_schemas::recipe::RecipeError;
+use wavemill_sql::SqlError;
+use wavemill_store::StoreError;
+
+use crate::export::ExportError;
+use crate::report::ReportError;
+
+/// An error in the user's command line or input.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub String);
+
+/// A failure that another program has reported on stderr.
+#[derive(Debug, thiserror::Error)]
+#[error("see the messages above")]
+pub struct ChildFailure {
+    /// Exit code of the other program.
+    pub code: u8,
+}
+
+/// A signal requested the end of the command, and the command ended in order.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Interrupted(pub String);
+
+/// A store whose bytes differ from its manifest.
+#[derive(Debug, thiserror::Error)]
+#[error("{files} damaged {word}: restore them from a copy, {}", self.remedy(), word = if *files == 1 { "file" } else { "files" })]
+pub struct DamagedStore {
+    /// Number of damaged files.
+    pub files: usize,
+    /// Number of versions after the damaged one.
+    pub later: usize,
+    /// Tags of the damaged version, which protect it from `gc`.
+    pub tags: Vec<String>,
+}
+
+impl DamagedStore {
+    fn kept_by(&self) -> String {
+        if self.tags.is_empty() {
+            return String::new();
+        }
+        format!(" (remove its tags first: {})", self.tags.join(", "))
+    }
+
+    /// Returns the alternative to restoring a copy. Only a damaged latest version can be replaced by a new one.
+    fn remedy(&self) -> String {
+        match self.later {
+            0 => "or extract again with --new-version".to_owned(),
+            n => format!(
+                "or use the latest version if `wavemill verify` finds it intact, and remove this one with `wavemill gc --keep {n}`{}",
+                self.kept_by()
+            ),
+        }
+    }
+}
+
+/// Prints the reason why the process ends. If two threads end the process at once, only the first one prints.
+pub fn last_line(words: &str) {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
+        eprintln!("wavemill: {words}");
+    }
+}
+
+/// Returns the documented exit code of an error.
+pub fn code(error: &Error) -> u8 {
+    // A full disk shows in errors of every kind, so it takes precedence.
+    if error.chain().any(exit::is_no_space) || store_is_closed(error) {
+        return exit::NO_SPACE;
+    }
+    // The outermost cause with a code decides. Causes added by `context` have none.
+    error.chain().find_map(known).unwrap_or(exit::FAILED)
+}
+
+/// Returns the exit code of an error of a known type.
+fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
+    if cause.is::<UsageError>() || cause.is::<RecipeError>() || cause.is::<ExperimentError>() {
+        return Some(exit::USAGE);
+    }
+    if cause.is::<DamagedStore>() {
+        return Some(exit::DAMAGED);
+    }
+    if cause.is::<Interrupted>() {
+        return Some(exit::INTERRUPTED);
+    }
+    code_of(cause, |error: &ChildFailure| error.code)
+        .or_else(|| code_of(cause, SqlError::exit_code))
+        .or_else(|| code_of(cause, ExportError::exit_code))
+        .or_else(|| code_of(cause, ReportError::exit_code))
+        .or_else(|| code_of(cause, StoreError::exit_code))
+        .or_else(|| code_of(cause, FeatureError::exit_code))
+        .or_else(|| code_of(cause, CatalogError::exit_code))
+        .or_else(|| code_of(cause, RunError::exit_code))
+}
+
+fn code_of<E: std::error::Error + 'static>(
+    cause: &(dyn std::error::Error + 'static),
+    code: impl Fn(&E) -> u8,
+) -> Option<u8> {
+    cause.downcast_ref().map(code)
+}
+
+/// Reports whether the user may not write the store, which has the exit code of a read-only file system.
+fn store_is_closed(error: &Error) -> bool {
+    let store = error.downcast_ref().and_then(StoreError::io);
+    let run = || error.downcast_ref().and_then(RunError::io);
+    store
+        .or_else(run)
+        .is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
+/// Reports whether the reader of the output has closed its pipe (`| head`), which ends the command without an error.
+pub fn is_broken_pipe(error: &Error) -> bool {
+    error.chain().any(exit::is_broken_pipe)
+}

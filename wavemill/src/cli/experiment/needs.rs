@@ -1,0 +1,320 @@
+//! Checks that the data has everything the trainings need, before any store is extracted: a missing table would end
+//! the command after hours of work.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+use wavemill_catalog as catalog;
+use wavemill_catalog::split::SIDES;
+use wavemill_extract::run::{Preview, RunError, SideLabels, SpaceError, free_bytes};
+use wavemill_schemas::config;
+use wavemill_schemas::recipe::Dataset;
+
+use super::data::FoundData;
+use super::run::RunArgs;
+use super::trainer;
+use super::work::{Cell, StoreWork, Work};
+use crate::cli::exit::UsageError;
+
+/// Table whose columns `data.metadata` names.
+const TABLE: &str = "fma_features";
+
+/// The inputs of an architecture, as `wavemill-train models --json` lists them.
+#[derive(Debug, Deserialize)]
+pub(super) struct ModelInputs {
+    name: String,
+    #[serde(default)]
+    inputs: Vec<ModelInput>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ModelInput {
+    /// `spectrogram`, `metadata` or `ids`.
+    name: String,
+}
+
+/// A problem, and the names of the trainings that it prevents.
+struct Problem {
+    trainings: Vec<String>,
+    words: String,
+}
+
+/// The data of a store that will be extracted.
+struct StoreData<'a> {
+    work: &'a StoreWork,
+    found: &'a FoundData,
+    preview: &'a Preview,
+    /// Columns of [`TABLE`]; `None` if the store will have no such table.
+    columns: Option<Vec<String>>,
+}
+
+impl ModelInputs {
+    /// Reads the inputs of all architectures from the trainer.
+    ///
+    /// # Errors
+    /// The trainer fails, or its output is not the expected JSON.
+    pub(super) fn all() -> Result<Vec<Self>> {
+        let mut command = trainer::command("models");
+        command.arg("--json");
+        let text = trainer::run(command)?;
+        serde_json::from_str(&text).context("unexpected output of `wavemill-train models --json`")
+    }
+
+    fn reads(&self, input: &str) -> bool {
+        self.inputs.iter().any(|one| one.name == input)
+    }
+}
+
+/// Rejects stores and trainings that `data` cannot provide for: extractions that `extract` would refuse, missing
+/// columns and sides, and too little disk space for all stores together. Without `models`, the inputs of models are not
+/// checked.
+///
+/// # Errors
+/// [`UsageError`] with the trainings, the problem and the remedy; the refusal of a preview; [`SpaceError`].
+pub(super) fn check(
+    args: &RunArgs,
+    work: &Work,
+    data: &[FoundData],
+    mut previews: Vec<Preview>,
+    models: Option<&[ModelInputs]>,
+) -> Result<()> {
+    for (store, preview) in work.stores.iter().zip(&mut previews) {
+        if let Some(refusal) = preview.refusal.take() {
+            return Err(refusal)
+                .with_context(|| format!("store {} (other data need another --out)", store.name));
+        }
+    }
+
+    let mut stores = Vec::new();
+    for ((work, found), preview) in work.stores.iter().zip(data).zip(&previews) {
+        stores.push(StoreData {
+            work,
+            found,
+            preview,
+            columns: table_columns(work, found)?,
+        });
+    }
+
+    let mut problems: Vec<Problem> = Vec::new();
+    for cell in &work.cells {
+        let run = &work.runs[cell.run];
+        let words = stores[run.store].problem(&run.config.config, models);
+        if let Some(words) = words {
+            add(&mut problems, &cell.train, words);
+        }
+    }
+    if !problems.is_empty() {
+        return Err(UsageError(words_of(&problems, &work.cells)).into());
+    }
+
+    require_space(args, needed_bytes(&previews))
+}
+
+/// Returns the columns of the table that a store will have from the metadata's `features.csv`.
+fn table_columns(store: &StoreWork, data: &FoundData) -> Result<Option<Vec<String>>> {
+    let (Some(metadata), Dataset::Fma) = (&data.metadata, store.recipe.recipe.catalog.dataset)
+    else {
+        return Ok(None);
+    };
+    let tables = catalog::extra_tables(metadata)?;
+    let table = tables.iter().find(|table| table.name() == TABLE);
+    Ok(table.map(|table| {
+        let schema = table.schema();
+        let names = schema.fields().iter().map(|field| field.name().clone());
+        names.collect()
+    }))
+}
+
+impl StoreData<'_> {
+    /// Returns the first problem that keeps a training with `config` from running on this store.
+    fn problem(&self, config: &config::Config, models: Option<&[ModelInputs]>) -> Option<String> {
+        if let Some(models) = models {
+            let name = &config.model.name;
+            let Some(model) = models.iter().find(|model| model.name == *name) else {
+                return Some(format!(
+                    "model.name = {name}: no such model; `wavemill-train models` lists all models"
+                ));
+            };
+            if let Some(words) = self.columns_problem(&config.data, model) {
+                return Some(words);
+            }
+        }
+        self.sides_problem(&config.data)
+    }
+
+    fn columns_problem(&self, data: &config::Data, model: &ModelInputs) -> Option<String> {
+        if !model.reads("metadata") || (!model.reads("spectrogram") && self.is_statistics(data)) {
+            return None;
+        }
+
+        let place = match &self.found.metadata {
+            Some(metadata) => metadata.display().to_string(),
+            None => "the data".to_owned(),
+        };
+        let Some(columns) = &self.columns else {
+            return Some(format!(
+                "the model reads the table {TABLE}, but {place} has no readable features.csv: add the file next to \
+                 tracks.csv"
+            ));
+        };
+        if data.metadata.is_empty() {
+            return Some(format!(
+                "the model reads columns of {TABLE}, but data.metadata names none: select columns, for example with \
+                 --train-set 'data.metadata=[\"mfcc\"]'"
+            ));
+        }
+        let mut prefixes = data.metadata.iter();
+        let missing = prefixes.find(|prefix| !has_prefix(columns, prefix))?;
+        Some(format!(
+            "the model reads the columns {missing} of {TABLE}, but features.csv of {place} has none of them: change \
+             data.metadata with --train-set"
+        ))
+    }
+
+    /// Reports whether the feature in use consists of statistics, which replace metadata for a model that reads nothing
+    /// else.
+    fn is_statistics(&self, data: &config::Data) -> bool {
+        let mut features = self.preview.features.iter();
+        let feature = match &data.feature {
+            Some(name) => features.find(|feature| feature.name == *name),
+            None => features.next(),
+        };
+        feature.is_some_and(|feature| feature.is_statistics())
+    }
+
+    /// Returns the problem if a side has no clip, or its clips lack the labels that the trainer requires.
+    fn sides_problem(&self, data: &config::Data) -> Option<String> {
+        let labels = &self.preview.labels;
+        let rule = match &data.split {
+            Some(rule) => rule.as_str(),
+            None => self.work.recipe.recipe.split.rule.name(),
+        };
+        let Some(sides) = labels.get(rule) else {
+            let rules: Vec<&str> = labels.keys().map(String::as_str).collect();
+            return Some(format!(
+                "data.split = {rule}: not a rule of the store {}, which will have {}",
+                self.work.name,
+                rules.join(", ")
+            ));
+        };
+
+        let mut empty = SIDES.to_vec();
+        empty.retain(|side| !sides.contains_key(*side));
+        let problem = if empty.is_empty() {
+            self.labels_problem(data, sides)?
+        } else {
+            format!(
+                "none of the {} clips planned for the store {} is on the side {}",
+                self.preview.clips_planned,
+                self.work.name,
+                empty.join(", ")
+            )
+        };
+        Some(format!(
+            "{problem} under the rule {rule}: choose more clips (--limit, --set catalog.subset) or another rule (--set \
+             split.rule, --train-set data.split)"
+        ))
+    }
+
+    /// Returns the problem if a side has too few classes. Training needs two classes of each target, and the other
+    /// sides need one, to compute a score.
+    fn labels_problem(
+        &self,
+        data: &config::Data,
+        sides: &BTreeMap<String, SideLabels>,
+    ) -> Option<String> {
+        for (index, target) in self.work.recipe.recipe.targets.iter().enumerate() {
+            // The trainer reads the first target if none is named.
+            let is_read = match data.targets.as_slice() {
+                [] => index == 0,
+                names => names.contains(&target.name),
+            };
+            if !is_read {
+                continue;
+            }
+
+            for (side, needed) in SIDES.into_iter().zip([2, 1, 1]) {
+                let Some(found) = sides.get(side) else {
+                    continue;
+                };
+                let classes = found.classes.get(index).map_or(0, BTreeMap::len);
+                if classes < needed {
+                    return Some(format!(
+                        "the {} clips planned for the store {} on the side {side} have {classes} instead of at least {needed} \
+                         classes of the target {}",
+                        found.clips, self.work.name, target.name
+                    ));
+                }
+            }
+        }
+        None
+    }
+}
+
+fn has_prefix(columns: &[String], prefix: &str) -> bool {
+    columns
+        .iter()
+        .any(|name| name != "track_id" && name.starts_with(prefix))
+}
+
+/// Adds a training to the problem with the same words, or adds a new problem.
+fn add(problems: &mut Vec<Problem>, train: &str, words: String) {
+    let same = problems.iter_mut().find(|problem| problem.words == words);
+    match same {
+        Some(problem) if problem.trainings.iter().any(|name| name == train) => {}
+        Some(problem) => problem.trainings.push(train.to_owned()),
+        None => problems.push(Problem {
+            trainings: vec![train.to_owned()],
+            words,
+        }),
+    }
+}
+
+/// Formats all problems on one line, with the flags that select the other trainings.
+fn words_of(problems: &[Problem], cells: &[Cell]) -> String {
+    let mut words = Vec::new();
+    for Problem {
+        trainings,
+        words: why,
+    } in problems
+    {
+        words.push(format!("train {}: {why}", trainings.join(", ")));
+    }
+    let mut text = words.join("; ");
+
+    let mut others: Vec<String> = Vec::new();
+    for Cell { train, .. } in cells {
+        let flag = format!("--train {train}");
+        let mut refused = problems.iter().flat_map(|problem| &problem.trainings);
+        if !refused.any(|name| name == train) && !others.contains(&flag) {
+            others.push(flag);
+        }
+    }
+    if !others.is_empty() {
+        text += &format!("; or train only the others: {}", others.join(" "));
+    }
+    text
+}
+
+/// Returns the minimum number of bytes that all stores together will take on disk.
+fn needed_bytes(previews: &[Preview]) -> u64 {
+    let works = previews.iter().filter_map(|preview| preview.work);
+    works.map(|work| work.least_bytes).sum()
+}
+
+fn require_space(args: &RunArgs, needed_bytes: u64) -> Result<()> {
+    let path = args.out.join("stores");
+    match free_bytes(&path) {
+        Some(free_bytes) if free_bytes < needed_bytes => {
+            let error = RunError::Space(SpaceError {
+                path,
+                needed_bytes,
+                free_bytes,
+            });
+            Err(error).context("--out: not enough space for all stores")
+        }
+        // A file system that does not report its free space is assumed to have enough.
+        _ => Ok(()),
+    }
+}

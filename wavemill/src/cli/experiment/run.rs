@@ -1,0 +1,550 @@
+//! `wavemill experiment run`: finds the data, extracts the stores, trains the models and collects the scores. Every
+//! step is a command that a user could type, and each one continues from the state that an interrupted command left.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use indicatif::{DecimalBytes, HumanDuration};
+use serde::{Deserialize, Serialize};
+use wavemill_extract::run::Preview;
+use wavemill_runtime::settings::THREADS_MAX;
+use wavemill_schemas::experiment::{BASE, ExperimentSource};
+use wavemill_scores::result::RunResult;
+use wavemill_store::Store;
+
+use super::data::{AskedData, CheckedArchives, FoundData};
+use super::needs::{self, ModelInputs};
+use super::outcome::{Outcome, StoreOutcome};
+use super::pages::{self, PagesMade};
+use super::rows;
+use super::sweep::SweepWork;
+use super::tables;
+use super::trainer;
+use super::work::{RunWork, Selection, StoreWork, Work};
+use crate::cli::exit::UsageError;
+use crate::cli::extract::ExtractCommand;
+use crate::cli::interrupt;
+use crate::cli::output::report;
+use crate::cli::{WaitArgs, command_of, write_whole};
+
+const EXAMPLES: &str = "\
+Examples:
+  wavemill experiment run fma-large --data fma/ --out out/
+  wavemill experiment run fma-large --data fma/ --out small/ \\
+      --variant mfcc --limit 2000 --epochs 3
+  wavemill experiment run fma-large --data wavemill-demo/data \\
+      --audio wavemill-demo/data/fma_demo --any-data --out demo/ \\
+      --train cnn2d --epochs 3
+
+--out receives stores/, runs/, result.json, and index.html with pages/. To continue a killed or interrupted run, repeat \
+the same command: finished stores and runs are reused.
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage, invalid experiment, data that is missing, differs from the published data or \
+lacks the inputs of a training, or no wavemill-train; 5 no space; 130 interrupted; otherwise as for `wavemill extract` \
+and `wavemill-train fit`.";
+
+/// File in the results folder that records the folder's state.
+const FOLDER_FILE: &str = "experiment.json";
+
+/// Arguments of `experiment run`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct RunArgs {
+    /// A shipped experiment's name, or a TOML file
+    #[arg(value_name = "NAME|FILE")]
+    experiment: String,
+    /// Folder that contains the archives
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Folder, zip or file of the metadata, instead of one in --data
+    #[arg(long, value_name = "PATH")]
+    metadata: Option<PathBuf>,
+    /// Folder or zip of the audio, instead of one in --data
+    #[arg(long, value_name = "PATH")]
+    audio: Option<PathBuf>,
+    /// Folder for stores, runs, result.json and pages
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+    /// Variant, or several combined by +; may be repeated [default: base, the unchanged recipe]
+    #[arg(long = "variant", value_name = "NAME")]
+    variants: Vec<String>,
+    /// Train only this model; may be repeated [default: all trainings of the experiment]
+    #[arg(long = "train", value_name = "NAME")]
+    trainings: Vec<String>,
+    /// Do not compare archives with their published sha1
+    #[arg(long)]
+    any_data: bool,
+    /// Keep N clips of each store, chosen by hash
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Number of epochs of every training, instead of its own
+    #[arg(long, value_name = "N")]
+    epochs: Option<u64>,
+    /// Change a value of the recipe in every variant
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Change a value of every configuration of training
+    #[arg(long = "train-set", value_name = "KEY=VALUE")]
+    train_sets: Vec<String>,
+    /// Number of threads; models depend on it in their last bits, so a folder keeps the number of its first run
+    /// [default: the number of processors]
+    #[arg(long, value_name = "N")]
+    threads: Option<u16>,
+    /// Device for training: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: String,
+    /// Largest fraction of rejected clips, as in `wavemill extract`
+    #[arg(long, value_name = "F")]
+    max_reject_fraction: Option<f64>,
+    #[command(flatten)]
+    wait: WaitArgs,
+    /// Also run the experiment's sweep, on the honest store of `base`; trials are compared on validation
+    #[arg(long)]
+    sweep: bool,
+    /// Log every training to the MLflow server at URI, as `wavemill-train fit --mlflow` does; the MLflow experiment has
+    /// the name of this one
+    #[arg(long, value_name = "URI")]
+    mlflow: Option<String>,
+    /// Show the planned work with an estimate; write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the result as JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Contents of `experiment.json`: the state that later commands on the same folder need.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct FolderState {
+    /// Name of the experiment.
+    experiment: String,
+    /// Number of threads of every training.
+    threads: u16,
+    /// Archives whose sha1 was compared with the published one.
+    #[serde(default)]
+    checked: CheckedArchives,
+    /// Identity of the content from which each page was made.
+    #[serde(default)]
+    pages: PagesMade,
+}
+
+/// Runs the experiment as `args` request.
+///
+/// # Errors
+/// The errors of the commands that the experiment runs.
+pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
+    let source = ExperimentSource::find(&args.experiment)?;
+    let selection = args.selection();
+    let mut work = Work::of(&source, &selection)?;
+    let sweep = match args.sweep {
+        true => Some(SweepWork::of(&source, &mut work, &selection)?),
+        false => None,
+    };
+    let data = args.data(&work)?;
+
+    if args.dry_run {
+        let previews = previews(args, &work, &data)?;
+        forecast(args, &work, sweep.as_ref(), &data, &previews, out)?;
+        let models = match trainer::check() {
+            Ok(()) => Some(ModelInputs::all()?),
+            Err(error) => {
+                report(&format!(
+                    "the inputs of the models are not checked: {error}\n"
+                ));
+                None
+            }
+        };
+        return needs::check(args, &work, &data, previews, models.as_deref());
+    }
+
+    trainer::check()?;
+    let mut state = FolderState::open(&args.out, &source.experiment.name, args.threads)?;
+    pages::check(&args.out, &work)?;
+    if !args.any_data {
+        let published = &source.experiment.data.published;
+        for found in &data {
+            found.check_published(published, &mut state.checked)?;
+        }
+        state.write(&args.out)?;
+    }
+    report("checking the inputs of the trainings\n");
+    let previews = previews(args, &work, &data)?;
+    let models = ModelInputs::all()?;
+    needs::check(args, &work, &data, previews, Some(&models))?;
+
+    let mut outcome = Outcome::new(&source.experiment, state.threads, args.any_data, &selection);
+    for (number, store) in work.stores.iter().enumerate() {
+        let of = work.stores.len();
+        report(&format!("store {} of {of}: {}\n", number + 1, store.name));
+        outcome.stores.push(make_store(args, store, &data[number])?);
+    }
+
+    let mlflow = args.mlflow_words(&source.experiment.name);
+    let mut results = Vec::new();
+    for (number, one) in work.runs.iter().enumerate() {
+        let of = work.runs.len();
+        report(&format!("training {} of {of}: {}\n", number + 1, one.name));
+        let store = &work.stores[one.store].name;
+        let manifest_hash = &outcome.stores[one.store].manifest_hash;
+        results.push(train(
+            args,
+            one,
+            store,
+            manifest_hash,
+            state.threads,
+            &mlflow,
+        )?);
+    }
+
+    outcome.add(&source.experiment, &work, &results);
+
+    if let Some(sweep) = &sweep {
+        report("sweep\n");
+        let store = args.store_path(&work.stores[sweep.store].name);
+        outcome.sweep = sweep.run(&args.out, &store, state.threads, &args.device, &mlflow)?;
+    }
+    let path = args.out.join("result.json");
+    let json = serde_json::to_string_pretty(&outcome)?;
+    write_whole(&path, |mut file| {
+        writeln!(file, "{json}")?;
+        Ok(file.flush()?)
+    })?;
+    make_pages(args, &work, &mut state)?;
+    let index = pages::write_index(&args.out, &source.experiment, &outcome)?;
+
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string(&outcome)?)?;
+    } else {
+        write!(out, "{}", tables::text(&outcome))?;
+    }
+    report(&format!(
+        "result written to {}, page to {}\n",
+        path.display(),
+        index.display()
+    ));
+    Ok(())
+}
+
+impl RunArgs {
+    /// Returns the MLflow arguments for `fit` and `sweep`.
+    fn mlflow_words<'a>(&'a self, experiment: &'a str) -> Vec<&'a str> {
+        match &self.mlflow {
+            Some(uri) => vec!["--mlflow", uri, "--mlflow-experiment", experiment],
+            None => Vec::new(),
+        }
+    }
+
+    fn selection(&self) -> Selection {
+        let mut variants = self.variants.clone();
+        if variants.is_empty() {
+            variants.push(BASE.to_owned());
+        }
+        let epochs = self.epochs.map(|epochs| format!("train.epochs={epochs}"));
+        Selection {
+            variants,
+            trainings: self.trainings.clone(),
+            sets: self.sets.clone(),
+            train_sets: self.train_sets.iter().cloned().chain(epochs).collect(),
+            limit: self.limit,
+        }
+    }
+
+    /// Finds the data of each store.
+    fn data(&self, work: &Work) -> Result<Vec<FoundData>> {
+        let asked = AskedData {
+            folder: self.data.clone(),
+            metadata: self.metadata.clone(),
+            audio: self.audio.clone(),
+        };
+
+        let mut found = Vec::new();
+        for StoreWork { recipe, .. } in &work.stores {
+            found.push(asked.find(&recipe.data, recipe.recipe.catalog.dataset)?);
+        }
+        Ok(found)
+    }
+
+    fn store_path(&self, name: &str) -> PathBuf {
+        self.out.join("stores").join(name)
+    }
+
+    /// Returns the `extract` command that creates a store.
+    fn extract(&self, store: &StoreWork, data: &FoundData) -> Result<ExtractCommand> {
+        let mut line: Vec<OsString> = vec!["--recipe".into(), store.recipe.source.clone().into()];
+        for set in &store.recipe.sets {
+            line.extend(["--set".into(), set.into()]);
+        }
+        if let Some(metadata) = &data.metadata {
+            line.extend(["--metadata".into(), metadata.into()]);
+        }
+        line.extend(["--audio".into(), data.audio.clone().into()]);
+        line.extend(["--store".into(), self.store_path(&store.name).into()]);
+        line.extend(["--wait".into(), self.wait.seconds.to_string().into()]);
+        if let Some(limit) = self.limit {
+            line.extend(["--limit".into(), limit.to_string().into()]);
+        }
+        if let Some(threads) = self.threads {
+            line.extend(["--threads".into(), threads.to_string().into()]);
+        }
+        if let Some(fraction) = self.max_reject_fraction {
+            line.extend(["--max-reject-fraction".into(), fraction.to_string().into()]);
+        }
+
+        let line: Vec<&OsStr> = line.iter().map(OsString::as_os_str).collect();
+        command_of(&line)
+    }
+}
+
+/// Previews the extraction of each store.
+fn previews(args: &RunArgs, work: &Work, data: &[FoundData]) -> Result<Vec<Preview>> {
+    let mut previews = Vec::new();
+    for (store, data) in work.stores.iter().zip(data) {
+        let preview = args.extract(store, data)?.forecast();
+        previews.push(preview.with_context(|| format!("store {}", store.name))?);
+    }
+    // The signal handling of the last preview has ended with it, so it is set again.
+    interrupt::at_once("interrupted; run the same command again to continue")?;
+    Ok(previews)
+}
+
+/// Prints the planned work to stdout.
+fn forecast(
+    args: &RunArgs,
+    work: &Work,
+    sweep: Option<&SweepWork>,
+    data: &[FoundData],
+    previews: &[Preview],
+    out: &mut impl Write,
+) -> Result<()> {
+    for ((store, data), preview) in work.stores.iter().zip(data).zip(previews) {
+        writeln!(out, "store {}", args.store_path(&store.name).display())?;
+        if let Some(metadata) = &data.metadata {
+            writeln!(out, "  metadata {}", metadata.display())?;
+        }
+        writeln!(out, "  audio {}", data.audio.display())?;
+        writeln!(
+            out,
+            "  {} clips, about {} before compression, about {} on {} threads",
+            preview.clips_planned,
+            DecimalBytes(preview.feature_bytes),
+            HumanDuration(Duration::from_secs_f64(preview.seconds)),
+            preview.threads
+        )?;
+        writeln!(out, "  {}\n", preview.outcome)?;
+    }
+
+    if let Some(sweep) = sweep {
+        writeln!(out, "sweep on {}\n", work.stores[sweep.store].name)?;
+    }
+    writeln!(out, "{} trainings, duration unknown", work.runs.len())?;
+    for run in &work.runs {
+        let epochs = run.config.config.train.epochs;
+        writeln!(
+            out,
+            "  {} on {}, up to {epochs} epochs",
+            run.name, work.stores[run.store].name
+        )?;
+    }
+    Ok(())
+}
+
+fn make_store(args: &RunArgs, store: &StoreWork, data: &FoundData) -> Result<StoreOutcome> {
+    let path = args.store_path(&store.name);
+    args.extract(store, data)?
+        .run()
+        .with_context(|| format!("store {} (other data need another --out)", store.name))?;
+    // The signal handling of the extraction has ended with it, so it is set again.
+    interrupt::at_once("interrupted; run the same command again to continue")?;
+
+    let latest = Store::at(&path).latest()?;
+    let made = latest.with_context(|| format!("{}: contains no version", path.display()))?;
+    Ok(StoreOutcome {
+        name: store.name.clone(),
+        sets: store.recipe.sets.clone(),
+        plan_id: made.manifest.plan_id.clone(),
+        manifest_hash: made.hash,
+        clips: made.manifest.counts.clips_written,
+        targets: made.manifest.targets,
+    })
+}
+
+/// Returns the result of a run: reads it if the run is finished, otherwise trains with `wavemill-train fit`. Also
+/// creates the run's files of rows.
+fn train(
+    args: &RunArgs,
+    run: &RunWork,
+    store: &str,
+    manifest_hash: &str,
+    threads: u16,
+    mlflow: &[&str],
+) -> Result<RunResult> {
+    let folder = args.out.join("runs").join(&run.name);
+    let result = folder.join("result.json");
+    let store_path = args.store_path(store);
+    // `fit` writes this file last.
+    if let Some(finished) = read_result(&result)?
+        && finished.manifest_hash == manifest_hash
+        && finished.config_hash == run.config.config.hash()
+    {
+        report("  already finished\n");
+        rows::make(&folder, &store_path, threads, &args.device)?;
+        return Ok(finished);
+    }
+
+    rows::forget(&folder)?;
+    let mut command = trainer::command("fit");
+    command.arg("--store").arg(&store_path);
+    if let Some(like) = &run.config.like {
+        command.arg("--like").arg(like);
+    }
+    if let Some(file) = &run.config.file {
+        command.arg("--config").arg(file);
+    }
+    for set in &run.config.sets {
+        command.arg("--set").arg(set);
+    }
+    command.arg("--resume-or-start").arg(&folder);
+    command.args(["--threads", &threads.to_string(), "--device", &args.device]);
+    command.args(mlflow);
+
+    // The output of the trainer is not needed: the result is in the run's folder.
+    trainer::run(command)?;
+    let finished = read_result(&result)?
+        .with_context(|| format!("{}: missing after the training", result.display()))?;
+    rows::make(&folder, &store_path, threads, &args.device)?;
+    Ok(finished)
+}
+
+/// Creates the pages of all stores and runs that have no current page.
+fn make_pages(args: &RunArgs, work: &Work, state: &mut FolderState) -> Result<()> {
+    for StoreWork { name, .. } in &work.stores {
+        let folder = args.store_path(name);
+        if pages::make_store(&args.out, &folder, name, &mut state.pages)? {
+            // Saved after each page, so that a kill loses at most one.
+            state.write(&args.out)?;
+        }
+    }
+    for RunWork { name, .. } in &work.runs {
+        let folder = args.out.join("runs").join(name);
+        if pages::make_run(&args.out, &folder, name, &mut state.pages)? {
+            state.write(&args.out)?;
+        }
+    }
+    Ok(())
+}
+
+fn read_result(path: &Path) -> Result<Option<RunResult>> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        other => other.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+
+    let result = serde_json::from_str(&text).with_context(|| {
+        format!(
+            "{}: damaged: remove its folder to train the run again",
+            path.display()
+        )
+    })?;
+    Ok(Some(result))
+}
+
+impl FolderState {
+    /// Reads the state of `folder`, or creates the folder with a new state.
+    ///
+    /// # Errors
+    /// [`UsageError`] if the folder belongs to another experiment or was begun with another number of threads; an I/O
+    /// error if it cannot be written.
+    fn open(folder: &Path, experiment: &str, threads: Option<u16>) -> Result<Self> {
+        let most = u16::try_from(THREADS_MAX).unwrap_or(u16::MAX);
+        if let Some(threads) = threads.filter(|threads| !(1..=most).contains(threads)) {
+            return Err(
+                UsageError(format!("--threads {threads}: must be from 1 to {most}")).into(),
+            );
+        }
+
+        if folder.try_exists()? && !folder.is_dir() {
+            return Err(UsageError(format!("--out {}: not a folder", folder.display())).into());
+        }
+        let path = folder.join(FOLDER_FILE);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let processors = std::thread::available_parallelism().map_or(1, usize::from);
+                let own = u16::try_from(processors).unwrap_or(most).min(most);
+                let state = Self {
+                    experiment: experiment.to_owned(),
+                    threads: threads.unwrap_or(own),
+                    checked: CheckedArchives::new(),
+                    pages: PagesMade::new(),
+                };
+                fs::create_dir_all(folder)
+                    .with_context(|| format!("--out {}: cannot create it", folder.display()))?;
+                state.write(folder)?;
+                return Ok(state);
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot read {}", path.display()));
+            }
+        };
+
+        let state: Self = serde_json::from_str(&text)
+            .with_context(|| format!("{}: damaged: use another --out", path.display()))?;
+        let out = folder.display();
+        if state.experiment != experiment {
+            let other = &state.experiment;
+            return Err(UsageError(format!(
+                "--out {out}: contains the experiment {other}: use another folder"
+            ))
+            .into());
+        }
+        if let Some(threads) = threads.filter(|threads| *threads != state.threads) {
+            let begun = state.threads;
+            return Err(UsageError(format!(
+                "--threads {threads}: {out} was started with {begun}, and models depend on this number: omit --threads, or \
+                 use another --out"
+            ))
+            .into());
+        }
+        Ok(state)
+    }
+
+    fn write(&self, folder: &Path) -> Result<()> {
+        let json = serde_json::to_string_pretty(self)?;
+        write_whole(&folder.join(FOLDER_FILE), |mut file| {
+            writeln!(file, "{json}")?;
+            Ok(file.flush()?)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_keeps_its_experiment_and_its_threads() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let out = folder.path().join("out");
+        let open = |name, threads| {
+            FolderState::open(&out, name, threads).map_err(|error| error.to_string())
+        };
+
+        assert_eq!(open("fma-large", Some(3)).expect("new").threads, 3);
+        assert_eq!(open("fma-large", None).expect("the same").threads, 3);
+
+        let other = open("fma-small", None).expect_err("another");
+        assert!(
+            other.contains("contains the experiment fma-large"),
+            "{other}"
+        );
+        let threads = open("fma-large", Some(4)).expect_err("other threads");
+        assert!(threads.contains("was started with 3"), "{threads}");
+        let none = open("fma-large", Some(0)).expect_err("none");
+        assert!(none.contains("from 1 to"), "{none}");
+    }
+}

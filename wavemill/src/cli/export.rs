@@ -1,0 +1,308 @@
+//! `wavemill export`: writes a feature of a store as files for other tools.
+
+use std::fs;
+use std::io::{self, Write, stdout};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use indicatif::DecimalBytes;
+use wavemill_extract::run::RunMonitor;
+use wavemill_schemas::text::shown_lines;
+use wavemill_schemas::version_name::VersionName;
+use wavemill_store::Store;
+
+use super::exit::UsageError;
+use super::interrupt::PartialFile;
+use super::output::{self, OutputArgs};
+use super::progress::accompanied;
+use super::{cannot_write, part_of};
+use crate::export::{self, Format, Job, Report};
+
+const EXAMPLES: &str = "\
+Examples:
+  wavemill export --store store --feature log_mel --format npy --out arrays
+  wavemill export --store store --feature log_mel --format npz --out arrays
+  wavemill export --store store --feature log_mel --format png \\
+      --target genre --split training --split test --out pictures
+  wavemill export --store store --feature log_mel --format wav --out sounds
+  wavemill export --store store --feature log_mel --format huggingface \\
+      --version paper --out dataset
+
+npy: one array per side, and a CSV file with the keys and classes of its rows; one file per row if the rows differ in \
+shape. npz: one zip of arrays per side, for numpy.load. png: one picture per row, in one folder per class. wav: one \
+sound per row, in one folder per class; only for mel bands without normalize, and approximate, because the phase is \
+estimated (Griffin-Lim). huggingface: a folder for datasets.load_dataset, versions 4 and 5.
+
+The store's files are compared with their hashes first. Rows keep their order and stored values.
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged, 5 no space or read-only, \
+130 interrupted (no output remains).";
+
+/// Write a feature of a store as arrays, pictures, sounds or a dataset for other tools
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ExportCommand {
+    /// The store's folder
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+    /// Version, by number or tag [default: the latest]
+    #[arg(long, value_name = "VERSION")]
+    version: Option<VersionName>,
+    /// Feature to export; required if the version has several
+    #[arg(long, value_name = "NAME")]
+    feature: Option<String>,
+    /// Export only this side; may be repeated [default: all but `none`, the rows without a side]
+    #[arg(long = "split", value_name = "NAME")]
+    splits: Vec<String>,
+    /// With png and wav: the target whose classes become folders [default: the first]
+    #[arg(long, value_name = "NAME")]
+    target: Option<String>,
+    /// Output format: npy, npz, png, wav or huggingface
+    #[arg(long, value_enum, hide_possible_values = true)]
+    format: Format,
+    /// Folder to write; it must be new or empty
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print the report as JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl ExportCommand {
+    /// Exports the feature to the folder `out`.
+    ///
+    /// # Errors
+    /// [`UsageError`], `StoreError`, `ExportError`.
+    pub fn run(&self) -> Result<()> {
+        let store = Store::open(&self.store)?;
+        let version = store.resolve(self.version.as_ref())?;
+        let (version, manifest) = store.readable(version)?;
+        // Only runs may write into a store.
+        if store.encloses(&self.out) {
+            let words = format!("--out {}: must be outside the store", self.out.display());
+            return Err(UsageError(words).into());
+        }
+
+        let folder = NewFolder::at(&self.out)?;
+        let _removed = PartialFile::at(&folder.part);
+        let job = Job {
+            store: &store,
+            version,
+            manifest: &manifest,
+            feature: self.feature.as_deref(),
+            target: self.target.as_deref(),
+            splits: &self.splits,
+            format: self.format,
+        };
+        let monitor = RunMonitor::default();
+        let report = accompanied(&monitor, || {
+            export::run(&job, &folder.part, &monitor.course)
+                .map_err(|error| error.about(&folder.part, &self.out))
+        })?;
+        folder.finish()?;
+
+        if self.json {
+            writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
+        } else {
+            let text = self.summary(&report, OutputArgs::get().verbose);
+            output::report(&shown_lines(&text));
+        }
+        Ok(())
+    }
+
+    fn summary(&self, report: &Report, verbose: bool) -> String {
+        let mut text = format!(
+            "{} ({}) of version {} exported to {} as {}\n",
+            report.feature,
+            report.tensor,
+            report.version,
+            self.out.display(),
+            report.format
+        );
+
+        for side in &report.sides {
+            text += &format!("  {}: {} rows", side.split, side.rows);
+            if side.name != side.split {
+                text += &format!(", as {}", side.name);
+            }
+            text += "\n";
+        }
+
+        for (split, rows) in &report.left_out {
+            text += &format!("  left out: {rows} rows of {split}\n");
+        }
+
+        text += &format!("  {} files, {}\n", report.files, DecimalBytes(report.bytes));
+        for note in &report.notes {
+            text += &format!("  {note}\n");
+        }
+
+        if verbose {
+            text += &format!("  feature_id {}\n", report.feature_id);
+        }
+        text
+    }
+}
+
+/// An output folder that is written under a temporary name until it is complete. If the folder already exists, the
+/// temporary folder is inside it.
+#[derive(Debug)]
+struct NewFolder {
+    /// Path as typed, for errors.
+    out: PathBuf,
+    /// Final path of the folder.
+    target: PathBuf,
+    /// Temporary path while the folder is written.
+    part: PathBuf,
+    /// True if the target already exists as an empty folder.
+    is_there: bool,
+}
+
+/// Name of the temporary folder within an existing folder, and suffix of the temporary name next to a new one. It is
+/// long enough not to collide with other files, because a leftover of a killed command under this name is removed.
+const PART: &str = ".wavemill-export.part";
+
+impl NewFolder {
+    /// Rejects a path that is neither new nor an empty folder, and removes the leftover of a killed command.
+    fn at(out: &Path) -> Result<Self> {
+        let (target, _) = part_of(out);
+        let is_there = match fs::metadata(&target) {
+            Ok(found) if !found.is_dir() => {
+                return Err(refused(out, "is a file, not a folder").into());
+            }
+            Ok(_) => true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(cannot_write(out, error)),
+        };
+        if is_there && !is_empty(&target).map_err(|error| cannot_write(out, error))? {
+            return Err(refused(out, "not empty: choose a new or empty folder").into());
+        }
+
+        // An existing empty folder is not replaced: it may be a mount point or the current folder of a shell.
+        let part = if is_there {
+            target.join(PART)
+        } else {
+            let name = target.file_name().unwrap_or_default().to_string_lossy();
+            target.with_file_name(format!(".{name}{PART}"))
+        };
+        let folder = Self {
+            out: out.to_owned(),
+            target,
+            part,
+            is_there,
+        };
+        folder.require_writable()?;
+        Ok(folder)
+    }
+
+    /// Checks that the temporary folder can be created, so that the error is reported before the work and not after it.
+    fn require_writable(&self) -> Result<()> {
+        if let Ok(left) = fs::symlink_metadata(&self.part) {
+            let removed = if left.is_dir() {
+                fs::remove_dir_all(&self.part)
+            } else {
+                fs::remove_file(&self.part)
+            };
+            removed.map_err(|error| cannot_write(&self.out, error))?;
+        }
+        fs::create_dir(&self.part)
+            .and_then(|()| fs::remove_dir(&self.part))
+            .map_err(|error| cannot_write(&self.out, error))
+    }
+
+    /// Moves the complete folder to its final name.
+    fn finish(&self) -> Result<()> {
+        let finished = if self.is_there {
+            move_all(&self.part, &self.target).and_then(|()| fs::remove_dir(&self.part))
+        } else {
+            fs::rename(&self.part, &self.target)
+        };
+        finished.with_context(|| format!("cannot write {}", self.out.display()))
+    }
+}
+
+impl Drop for NewFolder {
+    fn drop(&mut self) {
+        // After `finish` the temporary folder no longer exists. After a failure, the first error is the one to report.
+        let _ = fs::remove_dir_all(&self.part);
+    }
+}
+
+fn refused(out: &Path, why: &str) -> UsageError {
+    UsageError(format!("--out {}: {why}", out.display()))
+}
+
+/// Reports whether a folder is empty except for the leftover of a killed command.
+fn is_empty(folder: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(folder)? {
+        if entry?.file_name() != PART {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn move_all(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        fs::rename(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(out: &Path) -> String {
+        NewFolder::at(out).expect_err("a refusal").to_string()
+    }
+
+    #[test]
+    fn only_new_and_empty_folders_are_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "").unwrap();
+        fs::create_dir(at("full")).unwrap();
+        fs::write(at("full/x"), "").unwrap();
+        assert!(refusal(&at("file")).contains("a file, not a folder"));
+        assert!(refusal(&at("full")).contains("not empty"));
+        assert!(refusal(&at("no/such")).contains("cannot write it"));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_folder_appears_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("empty")).unwrap();
+        std::os::unix::fs::symlink("empty", at("link")).unwrap();
+
+        for name in ["new", "link"] {
+            let out = at(name);
+            let left = NewFolder::at(&out).unwrap();
+            fs::create_dir(&left.part).unwrap();
+            fs::write(left.part.join("x"), "half").unwrap();
+            // As after a kill: `drop` does not run.
+            std::mem::forget(left);
+
+            let failed = NewFolder::at(&out).unwrap();
+            fs::create_dir(&failed.part).unwrap();
+            fs::write(failed.part.join("x"), "half").unwrap();
+            drop(failed);
+            assert!(!out.join("x").exists());
+
+            let whole = NewFolder::at(&out).unwrap();
+            fs::create_dir(&whole.part).unwrap();
+            fs::write(whole.part.join("x"), "whole").unwrap();
+            whole.finish().unwrap();
+
+            assert_eq!(fs::read_to_string(out.join("x")).unwrap(), "whole");
+            assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
+        }
+
+        assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
+}

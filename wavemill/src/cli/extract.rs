@@ -1,0 +1,546 @@
+//! `wavemill extract`: turns metadata and audio into a committed version.
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Args;
+use indicatif::{DecimalBytes, HumanDuration};
+use wavemill_catalog::Duplicates;
+use wavemill_extract::run::{self, FileReuse, Job, Preview, Report, RunMonitor, SideChanges};
+use wavemill_kernels::Level;
+use wavemill_runtime::settings::{MAX_SHRINK, MEMORY_LIMIT_BYTES_MIN, Settings, THREADS_MAX};
+use wavemill_schemas::exit;
+use wavemill_schemas::recipe::Recipe;
+use wavemill_schemas::reject::Reason;
+use wavemill_schemas::text::{shown, shown_lines};
+
+use super::WaitArgs;
+use super::backend::BackendArgs;
+use super::exit::UsageError;
+use super::output::{self, OutputArgs};
+use super::progress::accompanied;
+
+const EXAMPLES: &str = "\
+Examples:
+  wavemill extract --recipe fma-large --metadata fma_metadata.zip \\
+      --audio fma_large.zip --store store
+  wavemill extract --recipe fma-large --metadata fma_metadata \\
+      --audio fma_large --store store --dry-run
+  wavemill extract --recipe fma-small --metadata fma_metadata.zip \\
+      --audio fma_small.zip --store store --limit 100
+  wavemill extract --recipe mine.toml --set features.log_mel.n_mels=96 \\
+      --metadata m --audio a --store s --new-version
+
+To continue a killed or interrupted run, repeat the same command. On a complete store, it has nothing to do.
+
+Exit codes: 0 ok (with --dry-run: there is work to do), 1 failed, 2 wrong usage or recipe, 3 store damaged, 4 store of another plan, or too many files not found, 5 no space or read-only, \
+7 another wavemill is writing the store, 8 nothing to do (only with --dry-run), 130 interrupted.";
+
+/// Number of tracks that a summary line names; the complete list is in the JSON.
+const MERGES_SHOWN: usize = 3;
+
+/// Create a version of a store from metadata and audio
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ExtractCommand {
+    /// A shipped recipe's name (see `wavemill recipe list`), or a TOML file
+    #[arg(long, value_name = "NAME|FILE")]
+    pub recipe: String,
+    /// Folder, zip or file of the metadata; optional for `folders` data sets
+    #[arg(long, value_name = "PATH")]
+    pub metadata: Option<PathBuf>,
+    /// Folder or zip of the audio
+    #[arg(long, value_name = "PATH")]
+    pub audio: PathBuf,
+    /// Folder of the store; created if it does not exist
+    #[arg(long, value_name = "DIR")]
+    pub store: PathBuf,
+    /// Change a value of the recipe, such as features.log_mel.n_mels=96
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub sets: Vec<String>,
+    /// Keep N clips, chosen by hash; classes and splits stay those of all rows
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// Number of decoding threads [default: the number of processors]
+    #[arg(long, value_name = "N", env = "WAVEMILL_THREADS")]
+    pub threads: Option<usize>,
+    /// Memory limit of the process, such as 4GiB
+    #[arg(long, value_name = "SIZE", default_value = "4GiB", value_parser = super::sql::parse_bytes, env = "WAVEMILL_MEMORY_LIMIT")]
+    pub memory_limit: usize,
+    /// Largest fraction of rejected clips; above it nothing is committed [default: 0.05, or 1 with fewer than 20 clips]
+    #[arg(long, value_name = "F")]
+    pub max_reject_fraction: Option<f64>,
+    /// Largest fraction of the last version's clips whose files are not found, as when a folder is not mounted; above
+    /// it nothing is written
+    #[arg(long, value_name = "F", default_value_t = MAX_SHRINK)]
+    pub max_shrink: f64,
+    /// Instruction set, a part of the engine and so of the guarantee of equal bytes [default: the best of this machine]
+    #[arg(long, value_name = "LEVEL", value_parser = ["x86-64-v3", "scalar"])]
+    pub isa: Option<String>,
+    /// Backend that computes features.
+    #[command(flatten)]
+    pub backend: BackendArgs,
+    /// Commit another version if the store's last one was made differently
+    #[arg(long)]
+    pub new_version: bool,
+    /// Redraw the sides of all tracks, including the tracks in the store's last version
+    #[arg(long)]
+    pub resplit: bool,
+    /// Take the sides from a CSV or Parquet file instead of the store's last version; it needs the columns of a store's
+    /// table `sides`
+    #[arg(long, value_name = "FILE", conflicts_with = "resplit")]
+    pub sides: Option<PathBuf>,
+    /// Renumber all classes in the order of their names, including those with ids in the store's last version
+    #[arg(long)]
+    pub renumber: bool,
+    /// Compute all rows and reuse none of the store's last version; the files are the same either way
+    #[arg(long)]
+    pub recompute: bool,
+    /// Discard an unfinished run that used another engine
+    #[arg(long)]
+    pub restart: bool,
+    /// Follow links that leave the audio folder
+    #[arg(long)]
+    pub allow_outside: bool,
+    /// Time to wait for a store that another command is writing.
+    #[command(flatten)]
+    pub wait: WaitArgs,
+    /// Show the rows left after every step, an estimate, and the outcome of the run; write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the report as JSON on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl ExtractCommand {
+    /// Runs the extraction and returns the exit code.
+    ///
+    /// # Errors
+    /// [`wavemill_extract::run::RunError`], an error of the recipe, or wrong usage; with `--dry-run` also the error that would
+    /// stop the run.
+    pub fn run(&self) -> Result<u8> {
+        // Otherwise the heaps of the threads retain the memory that clips have freed.
+        wavemill_kernels::return_large_blocks();
+        let job = self.job()?;
+        let warnings = job.recipe.warnings();
+        let settings = self.settings(&job.recipe)?;
+
+        let monitor = RunMonitor {
+            on_plan: Some(tell_plan),
+            ..RunMonitor::default()
+        };
+        if self.dry_run {
+            let preview = accompanied(&monitor, || run::preview(&job, &settings, &monitor.course));
+            if preview.is_err() {
+                tell_warnings(&warnings);
+            }
+            return self.preview(preview?, warnings);
+        }
+
+        let start = Instant::now();
+        let report = accompanied(&monitor, || run::run(&job, &settings, &monitor));
+        if !monitor.is_planned.load(Ordering::Relaxed) {
+            tell_warnings(&warnings);
+        }
+        let mut report = report?;
+        tell_warnings(&report.warnings);
+
+        if self.json {
+            // The warnings about sides and the recipe come first, in the order in which they were printed.
+            let of_sides = report.sides.as_ref().and_then(SideChanges::warning);
+            let told = of_sides.into_iter().chain(warnings);
+            report.warnings.splice(0..0, told);
+            writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
+        } else {
+            let summary = summary(&report, start.elapsed(), OutputArgs::get().verbose);
+            output::report(&shown_lines(&summary));
+        }
+        Ok(0)
+    }
+
+    /// Returns a preview of [`ExtractCommand::run`] without writing anything.
+    ///
+    /// # Errors
+    /// The errors of `run`, up to its plan.
+    pub(super) fn forecast(&self) -> Result<Preview> {
+        let job = self.job()?;
+        let settings = self.settings(&job.recipe)?;
+        let monitor = RunMonitor::default();
+        accompanied(&monitor, || run::preview(&job, &settings, &monitor.course))
+    }
+
+    fn job(&self) -> Result<Job> {
+        Ok(Job {
+            recipe: Recipe::load(&self.recipe, &self.sets)?,
+            metadata: self.metadata.clone(),
+            audio: self.audio.clone(),
+            store: self.store.clone(),
+            sides: self.sides.clone(),
+        })
+    }
+
+    fn settings(&self, recipe: &Recipe) -> Result<Settings> {
+        let default = Settings::default();
+        let level = match self.isa.as_deref() {
+            Some("scalar") => Level::Scalar,
+            Some(_) if Level::X86_64V3.is_available() => Level::X86_64V3,
+            Some(level) => {
+                return Err(
+                    UsageError(format!("--isa {level}: this machine does not support it")).into(),
+                );
+            }
+            None => default.level,
+        };
+        // Checked before the backend is opened, so that a number out of range is reported without waiting for a driver.
+        self.check_ranges()?;
+
+        Ok(Settings {
+            threads: self.threads.unwrap_or(default.threads),
+            memory_limit_bytes: self.memory_limit as u64,
+            max_reject_fraction: self.max_reject_fraction,
+            max_shrink: self.max_shrink,
+            limit: self.limit,
+            level,
+            backend: self.backend.open(level, recipe)?,
+            new_version: self.new_version,
+            resplit: self.resplit,
+            renumber: self.renumber,
+            recompute: self.recompute,
+            restart: self.restart,
+            allow_outside: self.allow_outside,
+            lock_wait: self.wait.duration(),
+        })
+    }
+
+    fn check_ranges(&self) -> Result<(), UsageError> {
+        match self.threads {
+            Some(threads) if !(1..=THREADS_MAX).contains(&threads) => {
+                return Err(UsageError(format!(
+                    "--threads {threads}: must be from 1 to {THREADS_MAX}"
+                )));
+            }
+            _ => {}
+        }
+
+        if self.limit == Some(0) {
+            return Err(UsageError("--limit 0: must be at least 1".to_owned()));
+        }
+        if self
+            .max_reject_fraction
+            .is_some_and(|fraction| !(0.0..=1.0).contains(&fraction))
+        {
+            return Err(UsageError(
+                "--max-reject-fraction: must be from 0 to 1".to_owned(),
+            ));
+        }
+        if !(0.0..=1.0).contains(&self.max_shrink) {
+            return Err(UsageError("--max-shrink: must be from 0 to 1".to_owned()));
+        }
+        if (self.memory_limit as u64) < MEMORY_LIMIT_BYTES_MIN {
+            let least = MEMORY_LIMIT_BYTES_MIN >> 20;
+            return Err(UsageError(format!(
+                "--memory-limit: must be at least {least} MiB"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Prints `preview` and returns the exit code.
+    fn preview(&self, mut preview: Preview, warnings: Vec<String>) -> Result<u8> {
+        let of_sides = preview.sides.as_ref().and_then(SideChanges::warning);
+        let told = of_sides.into_iter().chain(warnings);
+        let told: Vec<String> = told.collect();
+        tell_warnings(&told);
+        if self.json {
+            preview.warnings.splice(0..0, told);
+            writeln!(stdout(), "{}", serde_json::to_string(&preview)?)?;
+        } else {
+            write!(stdout(), "{}", shown_lines(&preview_words(&preview)))?;
+        }
+
+        match preview.refusal {
+            Some(refusal) => Err(refusal.into()),
+            None if preview.nothing_to_do => Ok(exit::NOTHING_TO_DO),
+            None => Ok(0),
+        }
+    }
+}
+
+fn tell_warnings(warnings: &[String]) {
+    for warning in warnings {
+        eprintln!("warning: {}", shown(warning));
+    }
+}
+
+/// Prints warnings and the changes of sides before anything is committed, while the run can still be stopped. The
+/// warning about changes that invalidate the scores of earlier models comes first.
+fn tell_plan(recipe: &Recipe, sides: Option<&SideChanges>) {
+    output::clear_bar();
+    let of_sides = sides.and_then(SideChanges::warning);
+    let warnings: Vec<String> = of_sides.into_iter().chain(recipe.warnings()).collect();
+    tell_warnings(&warnings);
+    if let Some(sides) = sides {
+        output::report(&shown_lines(&side_words(sides)));
+    }
+}
+
+/// Formats `sides: 3 tracks new, 1 removed, 2 on another side (2 test -> training)`, and the tracks that moved because
+/// their groups were merged.
+fn side_words(sides: &SideChanges) -> String {
+    let mut text = format!(
+        "sides: {} tracks new, {} removed, {} on another side",
+        sides.new,
+        sides.gone,
+        sides.n_moved()
+    );
+    if !sides.moved.is_empty() {
+        let counts = sides.moved.iter();
+        let counts: Vec<String> = counts
+            .map(|count| format!("{} {} -> {}", count.tracks, count.from, count.to))
+            .collect();
+        text += &format!(" ({})", counts.join(", "));
+    }
+    text += "\n";
+
+    let merged = &sides.merged;
+    if !merged.is_empty() {
+        let shown = merged.iter().take(MERGES_SHOWN);
+        let shown: Vec<String> = shown
+            .map(|one| format!("{} {} -> {}", one.clip_key, one.from, one.to))
+            .collect();
+        let more = match merged.len().saturating_sub(MERGES_SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more (--json lists them)"),
+        };
+        let shown = shown.join(", ");
+        text += &format!("sides: merged groups moved {shown}{more}\n");
+    }
+    text
+}
+
+fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
+    let counts = &report.counts;
+    if report.nothing_to_do {
+        return format!(
+            "nothing to do: version {} is up to date ({} clips)\n",
+            report.version, counts.clips_written
+        );
+    }
+
+    let mut text = format!(
+        "version {} committed in {}\n",
+        report.version,
+        HumanDuration(elapsed)
+    );
+
+    let dropped: u64 = counts.rows_dropped.iter().map(|d| d.rows).sum();
+    let by_step = counts.rows_dropped.iter();
+    let by_step: Vec<String> = by_step.map(|d| format!("{} {}", d.rows, d.step)).collect();
+    let steps = if by_step.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", by_step.join(", "))
+    };
+    // All rows read and all clips planned are accounted for, and a person can add up the numbers here.
+    text += &format!(
+        "  rows read {} = kept {} + dropped {dropped}{steps} + rejected {}\n",
+        counts.rows_read, counts.rows_kept, counts.rows_rejected
+    );
+    text += &format!(
+        "  clips planned {} = written {} + rejected {}; {} feature rows\n",
+        counts.clips_planned, counts.clips_written, counts.clips_rejected, counts.feature_rows
+    );
+    if !counts.rejects.is_empty() {
+        let reasons: Vec<String> = counts
+            .rejects
+            .iter()
+            .map(|(reason, n)| format!("{n} {reason}"))
+            .collect();
+        text += &format!("  rejects: {}\n", reasons.join(", "));
+    }
+    text += &format!("  {}\n", report.files_found.sum_words());
+    if let Some(duplicates) = report.duplicates {
+        text += &format!("  {}\n", duplicate_words(duplicates));
+    }
+
+    if counts.clips_written == 0 {
+        text += "  warning: no clip has rows; the table rejects lists the reasons (see `wavemill sql`)\n";
+    }
+    let FileReuse {
+        shards_reused,
+        files_rewritten,
+        files_new,
+    } = report.reuse;
+    if shards_reused > 0 {
+        text += &format!("  {shards_reused} shards already existed\n");
+    }
+    if report.rows_taken_over > 0 {
+        text += &format!(
+            "  files: {files_rewritten} rewritten, {files_new} new; clips decoded {}, rows taken over {}\n",
+            report.clips_decoded, report.rows_taken_over
+        );
+    }
+    if report.files_equal > 0 {
+        text += &format!(
+            "  {} files and tables are identical to those of the previous version and link to them\n",
+            report.files_equal
+        );
+    }
+    if let Some(device) = &report.device {
+        // Small batches and idle lanes indicate that decoding, not the device, limits the run.
+        let clips_each = device.clips as f64 / device.batches.max(1) as f64;
+        let busy = device.busy * 100.0;
+        text += &format!(
+            "  {}: {} batches of {clips_each:.1} clips, lanes busy {busy:.0} %\n",
+            report.backend, device.batches
+        );
+    }
+
+    let seconds: Vec<String> = report
+        .cpu_s
+        .iter()
+        .map(|(stage, s)| format!("{stage} {s:.1}"))
+        .collect();
+    // Idle workers indicate that reading, memory or a device limits the run, or that there are few clips.
+    let busy = match report.workers_busy {
+        Some(busy) => format!("; workers busy {:.0} %", busy * 100.0),
+        None => String::new(),
+    };
+    text += &format!(
+        "  CPU seconds: {}{busy}; read {}\n",
+        seconds.join(", "),
+        DecimalBytes(report.bytes_read)
+    );
+    if verbose {
+        text += &details(report);
+    }
+    text
+}
+
+/// Formats the wall seconds by phase and the version's files.
+fn details(report: &Report) -> String {
+    let seconds: Vec<String> = report
+        .wall_s
+        .iter()
+        .map(|(part, s)| format!("{part} {s:.1}"))
+        .collect();
+
+    let mut text = format!("  wall seconds: {}\n", seconds.join(", "));
+
+    for file in &report.files {
+        text += &format!(
+            "  {}: {} rows, {}\n",
+            file.path,
+            file.rows,
+            DecimalBytes(file.bytes)
+        );
+    }
+    text
+}
+
+fn duplicate_words(
+    Duplicates {
+        clips_hashed,
+        recordings,
+        clips,
+    }: Duplicates,
+) -> String {
+    format!(
+        "{clips_hashed} clips hashed: {recordings} recordings occur more than once, as {clips} clips"
+    )
+}
+
+/// Formats the differences from the store's latest version and the work that they require; empty for a new store.
+fn growth_words(preview: &Preview) -> String {
+    let Some(changes) = &preview.changes else {
+        return String::new();
+    };
+    let mut text = String::new();
+    for words in changes.words() {
+        text += &format!("changed: {}\n", shown(&words));
+    }
+
+    if let Some(work) = &preview.work {
+        let FileReuse {
+            shards_reused,
+            files_rewritten,
+            files_new,
+        } = work.reuse;
+        text += &format!(
+            "work: {} clips to decode, {} rows to take over\n",
+            work.clips_to_decode, work.rows_to_take_over
+        );
+        text += &format!(
+            "files: {shards_reused} already exist, {files_rewritten} to rewrite, {files_new} new; {} before compression\n",
+            DecimalBytes(work.bytes_to_write)
+        );
+        text += &format!(
+            "tables: {} to write, {} in the previous version; identical ones become links\n",
+            work.tables_to_write,
+            DecimalBytes(work.table_bytes_before)
+        );
+    }
+    text
+}
+
+fn preview_words(preview: &Preview) -> String {
+    let mut text = format!("{:>9}  rows read\n", preview.rows_read);
+    if preview.rows_rejected > 0 {
+        let reasons = Reason::ALL.into_iter().filter(|reason| reason.is_of_row());
+        let names: Vec<&str> = reasons.map(Reason::name).collect();
+        text += &format!(
+            "{:>9}  rejected ({})\n",
+            preview.rows_rejected,
+            names.join(", ")
+        );
+    }
+
+    for step in &preview.steps {
+        text += &format!(
+            "{:>9}  after {} (-{})\n",
+            step.kept,
+            shown(&step.step),
+            step.dropped
+        );
+    }
+    text += &format!("{:>9}  {}\n", "", preview.files_found.sum_words());
+    if let Some(duplicates) = preview.duplicates {
+        text += &format!("{:>9}  {}\n", "", duplicate_words(duplicates));
+    }
+
+    text += &format!(
+        "{:>9}  clips planned, in {} shards\n",
+        preview.clips_planned, preview.shards
+    );
+    for (split, clips) in &preview.splits {
+        text += &format!("{clips:>9}    {split}\n");
+    }
+    for feature in &preview.features {
+        text += &format!("{:>9}  {}\n", feature.name, feature.tensor_type());
+    }
+
+    text += &format!(
+        "about {} before compression, {} of audio",
+        DecimalBytes(preview.feature_bytes),
+        DecimalBytes(preview.audio_bytes)
+    );
+    text += &format!(
+        "; about {} on {} threads\n",
+        HumanDuration(Duration::from_secs_f64(preview.seconds)),
+        preview.threads
+    );
+
+    if let Some(sides) = &preview.sides {
+        text += &side_words(sides);
+    }
+    text += &growth_words(preview);
+    text += &format!("{}\n", preview.outcome);
+    for warning in &preview.warnings {
+        text += &format!("warning: {}\n", shown(warning));
+    }
+    text
+}

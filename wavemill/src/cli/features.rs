@@ -1,0 +1,337 @@
+//! `wavemill features`: computes the rows that extract would write for some clips, without a store.
+
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use arrow::ipc::writer::StreamWriter;
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use wavemill_catalog::ClipRow;
+use wavemill_decode::{FILE_BYTES_MAX, OUTPUT_S_MAX};
+use wavemill_extract::features::FeaturePlan;
+use wavemill_extract::single::{self, RowExtractor};
+use wavemill_schemas::manifest::FeatureEntry;
+use wavemill_schemas::recipe::{self, Recipe};
+use wavemill_schemas::text::shown;
+use wavemill_store::shards::{FeatureRow, Format};
+use wavemill_store::tensors::stats;
+
+use super::clips::{ClipArgs, ClipList};
+use super::exit::UsageError;
+use super::write_whole;
+use crate::export::npy_header;
+
+const EXAMPLES: &str = "\
+Examples:
+  wavemill features song.mp3 --recipe fma-large --feature log_mel \\
+      --format npy --out song.npy
+  wavemill features *.mp3 --recipe mine.toml --feature mfcc > mfcc.jsonl
+  wavemill features song.mp3 --recipe fma-large --feature log_mel \\
+      --format arrow --out song.arrow
+  wavemill features album/ @others.txt --recipe mine.toml --feature mfcc \\
+      > mfcc.jsonl
+
+Exit codes: 0 ok, 1 failed, or a clip has no rows (stderr names each with its reason; the others are written), \
+2 wrong usage or recipe, 5 no space or read-only.";
+
+/// Compute the rows that extract would store for some clips
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct FeaturesCommand {
+    #[command(flatten)]
+    clips: ClipArgs,
+    /// A shipped recipe's name, or a TOML file
+    #[arg(long, value_name = "NAME|FILE")]
+    recipe: String,
+    /// Change a value of the recipe
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// Feature of the recipe; required if it has several
+    #[arg(long, value_name = "NAME")]
+    feature: Option<String>,
+    /// npy: one array whose first axis is the rows; json: one line per row; arrow: an IPC stream of rows as in the
+    /// shards
+    #[arg(long, value_enum, default_value = "json")]
+    format: Output,
+    /// Output file; `-` is standard output
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Npy,
+    Json,
+    Arrow,
+}
+
+impl FeaturesCommand {
+    /// Computes the rows of the clips and writes them.
+    ///
+    /// # Errors
+    /// Wrong usage, or a clip that cannot be read or yields no rows (after the others were written).
+    pub fn run(&self) -> Result<()> {
+        let recipe = Recipe::load(&self.recipe, &self.sets)?;
+        if recipe.catalog.dataset == recipe::Dataset::Images {
+            let words = format!(
+                "--recipe {}: its features are computed from pictures; this command supports only audio",
+                self.recipe
+            );
+            return Err(UsageError(words).into());
+        }
+        let number = self.number_in(&recipe)?;
+
+        let to_stdout = self.out == Path::new("-");
+        if to_stdout && self.format != Output::Json && io::stdout().is_terminal() {
+            let words = format!(
+                "--format {:?} cannot be written to a terminal: give --out FILE",
+                self.format
+            );
+            return Err(UsageError(words.to_lowercase()).into());
+        }
+        let found = self.clips.find()?;
+        let n_rejected = if to_stdout {
+            let out = BufWriter::new(io::stdout().lock());
+            self.write(&recipe, number, &found, out)?
+        } else {
+            write_whole(&self.out, |file| self.write(&recipe, number, &found, file))?
+        };
+        found.rejected(n_rejected)
+    }
+
+    /// Returns the index of the requested feature in the recipe.
+    fn number_in(&self, recipe: &Recipe) -> Result<usize, UsageError> {
+        let names: Vec<&str> = recipe.features.iter().map(|f| f.name.as_str()).collect();
+        let Some(wanted) = &self.feature else {
+            return match names.len() {
+                1 => Ok(0),
+                _ => Err(UsageError(format!(
+                    "--feature: required, one of {}",
+                    names.join(", ")
+                ))),
+            };
+        };
+
+        let number = names.iter().position(|name| name == wanted);
+        number.ok_or_else(|| {
+            UsageError(format!(
+                "--feature {wanted}: not in this recipe, which has {}",
+                names.join(", ")
+            ))
+        })
+    }
+
+    /// Writes the rows of every clip for the feature at index `number`. Returns how many clips have no rows.
+    fn write(
+        &self,
+        recipe: &Recipe,
+        number: usize,
+        found: &ClipList,
+        out: impl Write,
+    ) -> Result<usize> {
+        let plan = Arc::new(single::plan(recipe, number)?);
+        let mut clips = RowExtractor::new(&plan, OUTPUT_S_MAX)?;
+        let entry = &plan.entries()[0];
+        let mut sink = Sink::begin(self.format, out, &plan, recipe)?;
+
+        let mut rejected = found.unreadable.len();
+        for (path, words) in &found.unreadable {
+            eprintln!("{}: {words}", path.display());
+        }
+
+        let mut known = Vec::new();
+        for path in &found.clips {
+            // A clip is added before its rows, which refer to it by its index in this list.
+            let clip_key = path.to_string_lossy().replace('\\', "/");
+            known.push(single::clip_row(clip_key, recipe.targets.len()));
+            match rows_of(&mut clips, known.len() - 1, path) {
+                Ok(Ok(rows)) => sink.write(entry, rows, &known)?,
+                Ok(Err(words)) => {
+                    eprintln!("{}", shown(&format!("{}: {words}", path.display())));
+                    rejected += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+
+        sink.finish(entry)?;
+        Ok(rejected)
+    }
+}
+
+impl ClipList {
+    fn rejected(&self, rejected: usize) -> Result<()> {
+        if rejected > 0 {
+            bail!(
+                "{rejected} of {} clips have no rows",
+                self.clips.len() + self.unreadable.len()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Returns a clip's rows, or the reason why it has none.
+fn rows_of(
+    clips: &mut RowExtractor,
+    clip: usize,
+    path: &Path,
+) -> Result<Result<Vec<FeatureRow>, String>> {
+    let mut bytes = Vec::new();
+    let read = File::open(path)
+        // One byte over the limit is enough for the decoder to reject the file, and no more of it is held in memory.
+        .and_then(|file| file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        return Ok(Err(format!("cannot read it: {error}")));
+    }
+
+    let extension = path
+        .extension()
+        .and_then(|e| e.to_str())
+        .unwrap_or_default();
+    if let Err(reject) = clips.decode(extension, &bytes)? {
+        return Ok(Err(single::words(&reject)));
+    }
+    let rows = clips.rows(clip, &path.to_string_lossy())?;
+    Ok(rows.map_err(|reject| single::words(&reject)))
+}
+
+fn write_json(
+    out: &mut impl Write,
+    entry: &FeatureEntry,
+    clips: &[ClipRow],
+    row: &FeatureRow,
+) -> Result<()> {
+    let tensor = &row.tensors[0];
+    let values = stats::values(tensor, entry);
+
+    let line = json!({
+        "clip_key": clips[row.clip].clip_key,
+        "segment": row.segment,
+        "offset_s": row.offset_s,
+        "duration_s": row.audio.duration_s,
+        "lost_s": row.audio.lost_s,
+        "silent": row.silent,
+        "audio_blake3": row.audio.audio_blake3,
+        "feature": entry.name,
+        "feature_id": entry.feature_id,
+        "dim_names": entry.dim_names,
+        "shape": tensor.shape,
+        "values": nested(&values, &tensor.shape),
+    });
+    Ok(writeln!(out, "{line}")?)
+}
+
+/// Converts values to nested lists, one level per dimension.
+fn nested(values: &[f32], shape: &[usize]) -> Value {
+    match shape {
+        [] | [_] => json!(values),
+        [_, rest @ ..] => {
+            let part_len = rest.iter().product::<usize>().max(1);
+            let parts = values.chunks(part_len);
+            parts.map(|part| nested(part, rest)).collect()
+        }
+    }
+}
+
+/// Writes rows in NumPy's format 1.0.
+fn write_npy(out: &mut impl Write, entry: &FeatureEntry, rows: &[FeatureRow]) -> Result<()> {
+    // A NumPy type consists of byte order, kind and bytes per value.
+    let descr = match entry.dtype.as_str() {
+        "f16" => "<f2",
+        "f32" => "<f4",
+        _ => "|u1",
+    };
+
+    let Some(shape) = rows.first().map(|row| &row.tensors[0].shape) else {
+        bail!("no rows: nothing to write");
+    };
+    if rows.iter().any(|row| row.tensors[0].shape != *shape) {
+        return Err(UsageError(
+            "--format npy: the rows differ in shape; use json or arrow, or set audio.duration_s"
+                .to_owned(),
+        )
+        .into());
+    }
+
+    // The axis of rows is present for a single row too, so that the number of rows does not change the number of axes.
+    let shape: Vec<usize> = std::iter::once(&rows.len()).chain(shape).copied().collect();
+    out.write_all(&npy_header(descr, &shape))?;
+    for row in rows {
+        // The stored bytes are already little-endian and row-major.
+        out.write_all(&row.tensors[0].bytes)?;
+    }
+    Ok(())
+}
+
+/// The destination of rows. JSON and Arrow are written clip by clip, so that a long list takes no more memory than a
+/// short one; an npy file begins with the number of all rows.
+enum Sink<W: Write> {
+    Npy {
+        out: W,
+        rows: Vec<FeatureRow>,
+    },
+    Json(W),
+    Arrow {
+        format: Box<Format>,
+        writer: Box<StreamWriter<W>>,
+    },
+}
+
+impl<W: Write> Sink<W> {
+    fn begin(output: Output, out: W, plan: &FeaturePlan, recipe: &Recipe) -> Result<Self> {
+        match output {
+            Output::Npy => Ok(Self::Npy {
+                out,
+                rows: Vec::new(),
+            }),
+            Output::Json => Ok(Self::Json(out)),
+            Output::Arrow => {
+                let format = Box::new(single::stream_format(plan, recipe)?);
+                let writer = Box::new(StreamWriter::try_new(out, &format.schema)?);
+                Ok(Self::Arrow { format, writer })
+            }
+        }
+    }
+
+    /// Writes a clip's rows; `clips` contains an entry for each clip so far.
+    fn write(
+        &mut self,
+        entry: &FeatureEntry,
+        of_clip: Vec<FeatureRow>,
+        clips: &[ClipRow],
+    ) -> Result<()> {
+        match self {
+            Self::Npy { rows, .. } => rows.extend(of_clip),
+            Self::Json(out) => {
+                for row in &of_clip {
+                    write_json(out, entry, clips, row)?;
+                }
+            }
+            Self::Arrow { format, writer } => {
+                for row in of_clip {
+                    writer.write(&format.batch(0, vec![row], clips)?)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(self, entry: &FeatureEntry) -> Result<()> {
+        let mut out = match self {
+            Self::Npy { mut out, rows } => {
+                write_npy(&mut out, entry, &rows)?;
+                out
+            }
+            Self::Json(out) => out,
+            Self::Arrow { mut writer, .. } => {
+                writer.finish()?;
+                writer.into_inner()?
+            }
+        };
+        Ok(out.flush()?)
+    }
+}

@@ -1,0 +1,452 @@
+//! The command line: one file per subcommand, and the code that they share. Data goes to stdout, everything else to
+//! stderr.
+
+pub mod backend;
+pub mod clips;
+pub mod demo;
+mod devices;
+pub mod exit;
+pub mod experiment;
+pub mod export;
+pub mod extract;
+pub mod features;
+pub mod interrupt;
+mod model_answers;
+pub mod output;
+pub mod progress;
+pub mod recipe;
+pub mod report;
+pub mod serve;
+pub mod sql;
+pub mod store;
+pub mod tag;
+pub mod train;
+
+use std::any::TypeId;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
+use wavemill_runtime::panics;
+use wavemill_schemas::exit::is_no_space;
+use wavemill_schemas::local_path::require_local;
+use wavemill_schemas::text::error_line;
+
+const AFTER_HELP: &str = "\
+Examples:
+  wavemill demo     # creates a small data set, extracts and queries it
+  wavemill extract --recipe fma-large --metadata fma_metadata.zip \\
+      --audio fma_large.zip --store store
+  wavemill sql --store store \\
+      'SELECT track_genre_top, count(*) FROM tracks GROUP BY 1 ORDER BY 2 DESC'
+  wavemill features song.mp3 --recipe fma-large --feature log_mel \\
+      --format npy --out song.npy
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage or recipe, 3 store damaged, 4 store of another plan, 5 no space or read-only, \
+7 another wavemill is writing the store, 130 interrupted.";
+
+/// Exit codes of the commands that read a store.
+const READER_EXIT_CODES: &str =
+    "Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged.";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  wavemill completions bash \\
+      > ~/.local/share/bash-completion/completions/wavemill
+  wavemill completions zsh > ~/.zfunc/_wavemill
+  wavemill completions fish > ~/.config/fish/completions/wavemill.fish
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage.";
+
+/// Turn a music archive into a versioned feature store in Parquet that can be queried with SQL
+#[derive(Debug, Parser)]
+#[command(name = "wavemill", version, after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    output: output::OutputArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Extract(extract::ExtractCommand),
+    Sql(sql::SqlCommand),
+    Info(store::InfoCommand),
+    Verify(store::VerifyCommand),
+    Tag(tag::TagCommand),
+    Gc(store::GcCommand),
+    Diff(store::DiffCommand),
+    Export(export::ExportCommand),
+    Report(report::ReportCommand),
+    Recipe(recipe::RecipeCommand),
+    Features(features::FeaturesCommand),
+    Demo(demo::DemoCommand),
+    Train(train::TrainCommand),
+    Predict(train::PredictCommand),
+    Serve(serve::ServeCommand),
+    Experiment(experiment::ExperimentCommand),
+    /// Write a shell's completion script to stdout
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions {
+        /// Shell to write the script for
+        shell: Shell,
+    },
+}
+
+/// Runs the command line of this process and returns its exit code.
+pub fn main() -> u8 {
+    // This precedes anything that could panic: from here on, a panic is reported in one line.
+    panics::silence();
+
+    // Only builds for the tests contain fail points; other builds ignore the variable.
+    if fail::has_failpoints() && std::env::var_os("FAILPOINTS").is_some() {
+        // Dropping the scenario would disarm the fail points.
+        std::mem::forget(fail::FailScenario::setup());
+    }
+
+    // `get_matches` ends the process if help is requested (exit code 0) or the command line is wrong (2).
+    let matches = with_local_paths(Cli::command()).get_matches();
+    let Cli { command, output } =
+        Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    output.set();
+
+    let ended = panics::caught(|| run(command)).unwrap_or_else(|panic| Err(panic.into()));
+    match ended {
+        Ok(code) => code,
+        Err(error) if exit::is_broken_pipe(&error) => 0,
+        // The child program has already reported the reason.
+        Err(error) if error.is::<exit::ChildFailure>() => exit::code(&error),
+        Err(error) => {
+            exit::last_line(&error_line(error.as_ref()));
+            exit::code(&error)
+        }
+    }
+}
+
+/// Makes every option of `command` that takes a path reject addresses such as `s3://bucket/store`.
+fn with_local_paths(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| {
+        if arg.get_value_parser().type_id() != TypeId::of::<PathBuf>() {
+            return arg;
+        }
+        arg.value_parser(PathBufValueParser::new().try_map(require_local))
+    });
+    command.mut_subcommands(with_local_paths)
+}
+
+/// Returns the message for a signal that arrives while the command runs; `None` if the command handles signals itself.
+const fn interrupted(command: &Command) -> Option<&'static str> {
+    Some(match command {
+        Command::Sql(_) | Command::Train(_) | Command::Serve(_) => return None,
+        Command::Extract(_) | Command::Export(_) => {
+            "interrupted before anything was done; nothing was written"
+        }
+        Command::Verify(_) => "interrupted while the version was checked; nothing was changed",
+        Command::Report(_) => "interrupted; no page was written",
+        Command::Tag(_) => "interrupted; the tag is either unchanged or completely written",
+        Command::Gc(gc) if gc.dry_run() => "interrupted; nothing was removed",
+        Command::Gc(_) => "interrupted while removing data; run the same command again to continue",
+        Command::Features(_) => {
+            "interrupted while features were computed; the output is not complete"
+        }
+        Command::Demo(_) => "interrupted; run the same command again to continue",
+        Command::Predict(_) => "interrupted; some clips have no prediction",
+        Command::Experiment(_) => "interrupted; run the same command again to continue",
+        Command::Info(_) | Command::Diff(_) | Command::Recipe(_) | Command::Completions { .. } => {
+            "interrupted; nothing was changed"
+        }
+    })
+}
+
+fn run(command: Command) -> Result<u8> {
+    if let Some(words) = interrupted(&command) {
+        interrupt::at_once(words)?;
+    }
+
+    let ran = match command {
+        Command::Extract(command) => return command.run(),
+        Command::Sql(command) => command.run(),
+        Command::Info(command) => command.run(),
+        Command::Verify(command) => command.run(),
+        Command::Tag(command) => command.run(),
+        Command::Gc(command) => command.run(),
+        Command::Diff(command) => command.run(),
+        Command::Export(command) => command.run(),
+        Command::Report(command) => command.run(),
+        Command::Recipe(command) => command.run(),
+        Command::Features(command) => command.run(),
+        Command::Demo(command) => command.run(),
+        Command::Train(command) => command.run(),
+        Command::Predict(command) => command.run(),
+        Command::Serve(command) => command.run(),
+        Command::Experiment(command) => command.run(),
+        Command::Completions { shell } => {
+            // The script is generated in memory first, because the generator panics if the reader closes its pipe.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "wavemill", &mut script);
+            Ok(io::stdout().write_all(&script)?)
+        }
+    };
+    ran.map(|()| 0)
+}
+
+/// The time that a command waits for a store that another command is writing.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct WaitArgs {
+    /// Wait up to SECONDS for another wavemill that is writing the store
+    #[arg(long = "wait", value_name = "SECONDS", default_value_t = 0)]
+    pub seconds: u64,
+}
+
+impl WaitArgs {
+    const fn duration(self) -> Duration {
+        Duration::from_secs(self.seconds)
+    }
+}
+
+/// Parses a command from `line` as if it had been typed, so that the defaults of its flags apply.
+fn command_of<C: Args>(line: &[&OsStr]) -> Result<C> {
+    let command = C::augment_args(clap::Command::new("wavemill").no_binary_name(true));
+    Ok(C::from_arg_matches(&command.try_get_matches_from(line)?)?)
+}
+
+/// Returns the path of another wavemill program: next to this one if it exists there, otherwise the bare name, which is
+/// looked up in PATH.
+fn beside(name: &str) -> PathBuf {
+    let beside = std::env::current_exe()
+        .unwrap_or_default()
+        .with_file_name(name);
+    if beside.exists() {
+        beside
+    } else {
+        PathBuf::from(name)
+    }
+}
+
+/// Returns the error message for a program that [`beside`] did not find: the places searched, and the command that
+/// builds it.
+fn not_there(name: &str, build: &str) -> String {
+    let folder = std::env::current_exe().unwrap_or_default();
+    let folder = folder.parent().unwrap_or(Path::new(".")).display();
+    format!(
+        "cannot start {name}: searched in {folder} and on PATH; build it next to wavemill with {build}"
+    )
+}
+
+/// Writes `path` under a temporary name first: a command that fails leaves no partial file and does not change an
+/// existing one. A link remains a link; pipes and devices are written directly.
+fn write_whole<T>(path: &Path, write: impl FnOnce(BufWriter<File>) -> Result<T>) -> Result<T> {
+    let (target, part) = part_of(path);
+    match std::fs::metadata(&target) {
+        Ok(found) if found.is_dir() => {
+            return Err(exit::UsageError(format!(
+                "--out {}: is a folder, not a file",
+                path.display()
+            ))
+            .into());
+        }
+        // A pipe or a device cannot be replaced by a rename, so it is written directly.
+        Ok(found) if !found.is_file() => {
+            let device = File::options().write(true).open(&target);
+            let device = device.map_err(|error| cannot_write(path, error))?;
+            return write(BufWriter::new(device));
+        }
+        _ => {}
+    }
+
+    // The next command overwrites the file that a killed command left.
+    let _removed = interrupt::PartialFile::at(&part);
+    let file = File::create(&part).map_err(|error| cannot_write(path, error))?;
+    // `write` has to flush: a buffer that is only dropped hides the error of a full disk.
+    let written = write(BufWriter::new(file)).and_then(|value| {
+        std::fs::rename(&part, &target)
+            .map(|()| value)
+            .with_context(|| format!("cannot write {}", path.display()))
+    });
+
+    if written.is_err() {
+        // The partial file is of no use. The first error is reported, not that of the removal.
+        let _ = std::fs::remove_file(&part);
+    }
+    written
+}
+
+/// Returns the file that `--out PATH` refers to, after following links, and the temporary name next to it.
+fn part_of(path: &Path) -> (PathBuf, PathBuf) {
+    // A link to a file that does not exist yet cannot be canonicalized, but its target can be read.
+    let target = std::fs::canonicalize(path)
+        .or_else(|_| std::fs::read_link(path).map(|link| path.with_file_name(link)))
+        .unwrap_or_else(|_| path.to_owned());
+
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let part = target.with_file_name(format!(".{name}.part"));
+    (target, part)
+}
+
+/// Returns the error for an `--out` that cannot be written: a path that cannot be a file is a usage error, a full or
+/// read-only disk is not.
+fn cannot_write(path: &Path, error: io::Error) -> anyhow::Error {
+    let words = format!("--out {}: cannot write it", path.display());
+    if is_no_space(&error) {
+        anyhow::Error::new(error).context(words)
+    } else {
+        exit::UsageError(format!("{words}: {error}")).into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Width in columns of the narrowest terminal that help is formatted for.
+    const TERMINAL_COLUMNS: usize = 80;
+
+    fn with_subcommands(
+        command: clap::Command,
+        name: &str,
+        found: &mut Vec<(String, clap::Command)>,
+    ) {
+        let name = format!("{name} {}", command.get_name());
+        command
+            .get_subcommands()
+            .for_each(|one| with_subcommands(one.clone(), &name, found));
+        found.push((name, command));
+    }
+
+    /// Examples appear in the help exactly as written, so that they can be copied; other lines may be wrapped.
+    #[test]
+    fn no_example_of_any_help_is_broken() {
+        let mut commands = Vec::new();
+        with_subcommands(Cli::command(), "", &mut commands);
+        assert!(commands.len() > 14);
+
+        for (name, command) in commands {
+            let written = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let shown = command
+                .term_width(TERMINAL_COLUMNS)
+                .render_long_help()
+                .to_string();
+
+            let examples: Vec<&str> = written
+                .lines()
+                .filter(|line| line.starts_with("  "))
+                .collect();
+            assert!(
+                !examples.is_empty() && written.contains("xit code"),
+                "{name}: {written}"
+            );
+
+            for line in examples {
+                assert!(shown.lines().any(|shown| shown == line), "{name}: {line}");
+            }
+        }
+    }
+
+    /// Writes `text` through [`write_whole`].
+    fn put(path: &Path, text: &str) -> Result<()> {
+        write_whole(path, |mut file| {
+            Ok(file
+                .write_all(text.as_bytes())
+                .and_then(|()| file.flush())?)
+        })
+    }
+
+    #[test]
+    fn a_link_stays_a_link_and_nobody_s_part_is_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("real"), "old").unwrap();
+        std::fs::write(at("link.part"), "mine").unwrap();
+        std::os::unix::fs::symlink(at("real"), at("link")).unwrap();
+
+        put(&at("link"), "new").unwrap();
+        assert!(std::fs::symlink_metadata(at("link")).unwrap().is_symlink());
+        assert_eq!(std::fs::read_to_string(at("real")).unwrap(), "new");
+        assert_eq!(std::fs::read_to_string(at("link.part")).unwrap(), "mine");
+
+        std::os::unix::fs::symlink("not yet", at("early")).unwrap();
+        put(&at("early"), "first").unwrap();
+        assert_eq!(std::fs::read_to_string(at("not yet")).unwrap(), "first");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
+    }
+
+    #[test]
+    fn a_pipe_takes_what_comes_and_stays_a_pipe() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(
+            std::process::Command::new("mkfifo")
+                .arg(&pipe)
+                .status()
+                .unwrap()
+                .success()
+        );
+
+        let reader = std::thread::spawn({
+            let pipe = pipe.clone();
+            move || std::fs::read_to_string(pipe).unwrap()
+        });
+
+        put(&pipe, "through").unwrap();
+        assert_eq!(reader.join().unwrap(), "through");
+        assert!(!std::fs::metadata(&pipe).unwrap().is_file());
+    }
+
+    #[test]
+    fn an_absent_program_is_told_with_where_it_was_looked_for() {
+        let folder = std::env::current_exe()
+            .expect("this test")
+            .parent()
+            .expect("a folder")
+            .display()
+            .to_string();
+
+        let words = not_there("demo-audio", "`x`");
+        assert!(
+            words.contains(&format!("searched in {folder} and on PATH")),
+            "{words}"
+        );
+
+        assert_eq!(beside("no-such-program"), Path::new("no-such-program"));
+    }
+
+    #[test]
+    fn an_output_that_cannot_be_is_wrong_usage_and_named_as_given() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "old").expect("a file");
+
+        for path in [
+            folder.path().to_owned(),
+            folder.path().join("no/x.csv"),
+            file.join("x.csv"),
+        ] {
+            let error = write_whole(&path, |_| Ok(())).expect_err("no place for a file");
+            assert_eq!(exit::code(&error), 2, "{error}");
+
+            let words = error_line(error.as_ref());
+            assert!(
+                words.starts_with(&format!("--out {}: ", path.display()))
+                    && !words.contains(".part"),
+                "{words}"
+            );
+        }
+
+        let full = cannot_write(&file, io::ErrorKind::StorageFull.into());
+        assert_eq!(exit::code(&full), 5);
+
+        write_whole(&file, |_| -> Result<()> { anyhow::bail!("no") })
+            .expect_err("what writes it fails");
+        assert_eq!(std::fs::read_to_string(&file).expect("the old file"), "old");
+    }
+}

@@ -1,0 +1,273 @@
+//! `wavemill recipe`: lists, shows and checks recipes before any work is done.
+
+use std::io::{self, IsTerminal, Write};
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use wavemill_catalog::where_query;
+use wavemill_extract::features::FeaturePlan;
+use wavemill_runtime::settings::Settings;
+use wavemill_schemas::canonical;
+use wavemill_schemas::recipe::{CleanStep, Recipe, SHIPPED, Source};
+use wavemill_schemas::text::{shown, shown_lines};
+
+use super::exit::UsageError;
+
+const EXAMPLES: &str = "\
+Examples:
+  wavemill recipe list
+  wavemill recipe show fma-large > mine.toml
+  wavemill recipe show demo --set features.log_mel.n_mels=128 --json
+  wavemill recipe check mine.toml --set split.rule=artist \\
+      --set audio.duration_s=none
+
+Exit codes: 0 ok, 1 failed, 2 recipe not found or invalid (the message names the line).";
+
+const LIST_EXAMPLE: &str = "Example:\n  wavemill recipe list\n\nExit codes: 0 ok, 1 failed.";
+
+const SHOW_EXAMPLES: &str = "\
+Examples:
+  wavemill recipe show fma-large > mine.toml
+  wavemill recipe show demo --set features.log_mel.n_mels=128 --json
+  wavemill recipe show fma-large --set features.mfcc=none
+
+Exit codes: 0 ok, 1 failed, 2 recipe not found or invalid.";
+
+const CHECK_EXAMPLE: &str = "\
+Example:
+  wavemill recipe check mine.toml --set split.rule=artist
+
+Exit codes: 0 valid (warnings are on stdout), 1 failed, 2 recipe not found or invalid.";
+
+/// List, show and check recipes.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct RecipeCommand {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List the shipped recipes, one per line: name, split rule, features, purpose
+    #[command(after_help = LIST_EXAMPLE)]
+    List,
+    /// Print the text of a recipe, including comments
+    #[command(after_help = SHOW_EXAMPLES)]
+    Show {
+        #[command(flatten)]
+        which: RecipeArgs,
+        /// Print canonical JSON, with every default written out
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check a recipe for errors, and show its warnings
+    #[command(after_help = CHECK_EXAMPLE)]
+    Check {
+        #[command(flatten)]
+        which: RecipeArgs,
+    },
+}
+
+/// A recipe and the changes to it: the arguments of every command that takes a recipe by position.
+#[derive(Debug, Args)]
+struct RecipeArgs {
+    /// A shipped recipe's name, or a TOML file
+    #[arg(value_name = "NAME|FILE")]
+    recipe: String,
+    /// Change a value: features.log_mel.n_mels=96, split.seed=7; `none` removes a key, or a feature: features.mfcc=none
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+}
+
+impl RecipeCommand {
+    /// Writes the requested information to stdout.
+    ///
+    /// # Errors
+    /// [`wavemill_schemas::recipe::RecipeError`] (exit code 2), or an error of stdout.
+    pub fn run(&self) -> Result<()> {
+        self.write(&mut io::stdout().lock())
+    }
+
+    fn write(&self, out: &mut impl Write) -> Result<()> {
+        match &self.action {
+            Action::List => list(out),
+            Action::Show { which, json } => {
+                let (recipe, text) = Source::find(&which.recipe)?.parse(&which.sets)?;
+                match json {
+                    true => writeln!(out, "{}", canonical::to_json(&recipe)?)?,
+                    // A file receives the text byte for byte; on a terminal, control characters in comments must have
+                    // no effect.
+                    false if io::stdout().is_terminal() => write!(out, "{}", shown_lines(&text))?,
+                    false => write!(out, "{text}")?,
+                }
+                Ok(())
+            }
+            Action::Check { which } => check(&Recipe::load(&which.recipe, &which.sets)?, out),
+        }
+    }
+}
+
+fn list(out: &mut impl Write) -> Result<()> {
+    for (name, _) in SHIPPED {
+        let recipe = Recipe::load(name, &[])?;
+        let split = split(&recipe);
+        let features = recipe.features.iter();
+        let features: Vec<&str> = features.map(|feature| feature.name.as_str()).collect();
+        writeln!(
+            out,
+            "{name:<24}{split:<20}{:<35}{}",
+            features.join(", "),
+            recipe.description
+        )?;
+    }
+    Ok(())
+}
+
+/// Formats the split rule as `artist` or `stratified (leaky)`.
+fn split(recipe: &Recipe) -> String {
+    let rule = recipe.split.rule;
+    let leak = if rule.leak().is_some() {
+        " (leaky)"
+    } else {
+        ""
+    };
+    format!("{}{leak}", rule.name())
+}
+
+fn check(recipe: &Recipe, out: &mut impl Write) -> Result<()> {
+    for warning in recipe.warnings() {
+        writeln!(out, "warning: {}", shown(&warning))?;
+    }
+    // The warnings are already written, so that a user who fixes an error has seen them too.
+    check_sql(&recipe.catalog.clean)?;
+
+    writeln!(out, "{}: ok, split {}", shown(&recipe.name), split(recipe))?;
+    for feature in FeaturePlan::new(recipe, &Settings::default())?.entries() {
+        writeln!(out, "  {} {}", shown(&feature.name), feature.tensor_type())?;
+    }
+    Ok(())
+}
+
+/// Checks the SQL of the cleaning steps. Only its syntax can be checked, because the names are known only with the
+/// data.
+fn check_sql(steps: &[CleanStep]) -> Result<()> {
+    for CleanStep {
+        step,
+        predicate,
+        sql,
+    } in steps
+    {
+        let query = match (sql, predicate) {
+            (Some(sql), _) => sql.clone(),
+            // The predicate is checked within the run's query: a predicate that closes the surrounding brackets is
+            // invalid.
+            (None, Some(predicate)) => where_query("*", predicate),
+            (None, None) => String::new(),
+        };
+        if let Err(error) = Parser::parse_sql(&GenericDialect {}, &query) {
+            return Err(UsageError(format!("catalog.clean.{step}: {error}")).into());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        command: RecipeCommand,
+    }
+
+    fn answer(args: &[&str]) -> Result<String> {
+        let cli = <Cli as clap::Parser>::try_parse_from([&["recipe"], args].concat())?;
+        let mut out = Vec::new();
+        cli.command.write(&mut out)?;
+        Ok(String::from_utf8(out)?)
+    }
+
+    #[test]
+    fn list_has_a_line_a_recipe_and_none_leaks() {
+        let list = answer(&["list"]).expect("shipped recipes are valid");
+        assert_eq!(list.lines().count(), SHIPPED.len());
+
+        assert!(
+            list.contains(
+                "\nfma-large               artist              log_mel, mfcc                      FMA large"
+            ),
+            "{list}"
+        );
+        assert!(
+            list.contains("\nfma-small               official            log_mel"),
+            "{list}"
+        );
+        assert!(!list.contains("leaky"), "{list}");
+    }
+
+    #[test]
+    fn show_gives_the_text_that_makes_the_same_recipe() {
+        let text = answer(&["show", "fma-large", "--set", "split.seed=7"]).expect("valid");
+        let again = Recipe::parse(&text, "shown", &[]).expect("valid");
+        assert_eq!(
+            again,
+            Recipe::load("fma-large", &["split.seed=7".to_owned()]).expect("valid")
+        );
+        assert!(text.contains("# repository"));
+
+        let json = answer(&["show", "demo", "--json"]).expect("valid");
+        assert!(
+            json.starts_with(r#"{"audio":{"decode":{"path":"exact"},"duration_s":10.0,"#),
+            "{json}"
+        );
+    }
+
+    #[test]
+    fn check_tells_warnings_and_errors() {
+        let found = answer(&["check", "gtzan-segments"]).expect("valid");
+        assert_eq!(
+            found,
+            "gtzan-segments: ok, split artist\n  log_mel f16[128,130]\n  picture u8[3,128,130]\n"
+        );
+
+        let as_in_document = ["check", "gtzan-segments", "--set", "split.rule=segment"];
+        let found = answer(&as_in_document).expect("valid");
+        assert_eq!(
+            found,
+            "warning: split.rule: leaky: segments of one track fall on several sides\n\
+             gtzan-segments: ok, split segment (leaky)\n  log_mel f16[128,130]\n  picture u8[3,128,130]\n"
+        );
+
+        let set = "catalog.clean.labelled.where=track_genre_top IS NOT";
+        let error = answer(&["check", "fma-large", "--set", set]).expect_err("no SQL");
+        assert!(
+            error
+                .to_string()
+                .starts_with("catalog.clean.labelled: sql parser error"),
+            "{error}"
+        );
+
+        let set = "catalog.clean.labelled.where=track_genre_top IS NOT NULL ORDER BY track_id";
+        let error = answer(&["check", "fma-large", "--set", set]).expect_err("no predicate");
+        assert!(
+            error
+                .to_string()
+                .starts_with("catalog.clean.labelled: sql parser error"),
+            "{error}"
+        );
+
+        let set = "catalog.clean.labelled.where=track_genre_top IS NOT NULL -- a comment";
+        answer(&["check", "fma-large", "--set", set]).expect("valid");
+
+        let error = answer(&["check", "demo", "--set", "split.sed=1"]).expect_err("no such key");
+        assert!(
+            error
+                .to_string()
+                .starts_with("--set split.sed=1: split.sed: unknown key (did you mean `seed`?)")
+        );
+    }
+}

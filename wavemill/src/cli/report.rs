@@ -1,0 +1,319 @@
+//! `wavemill report`: shows a version of a store as an HTML page.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write, stdout};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::{ArgAction, Args};
+use serde::Serialize;
+use wavemill_pages::Page;
+use wavemill_schemas::manifest::Manifest;
+use wavemill_schemas::text::{error_line, shown};
+use wavemill_schemas::version_name::VersionName;
+use wavemill_source as source;
+use wavemill_source::{Media, Source};
+use wavemill_sql::Limits;
+use wavemill_store::Store;
+
+use super::exit::UsageError;
+use super::{cannot_write, output, write_whole};
+use crate::report::{self, Subject};
+
+const EXAMPLES: &str = "\
+Examples:
+  wavemill report --store store
+  wavemill report --store store --version paper --out paper.html
+  wavemill report --store store --audio fma_large.zip    # with players
+  wavemill report --store store --compare paper 7
+  wavemill report --store store --json
+
+The page is a self-contained HTML file. An existing page of wavemill is replaced, but no other file. Only a few rows of \
+each class are read from the features.
+With --audio, the page has a player with up to 10 s of a typical track of each class. It lists the tracks that the \
+archive does not contain, or contains as another recording.
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged, 5 no space or read-only, \
+130 interrupted (no page was written).";
+
+/// Memory limit of the page's queries in bytes; they read small columns.
+const MEMORY_BYTES: usize = 1 << 30;
+
+/// Create a page that shows the contents of a version
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct ReportCommand {
+    /// The store's folder
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+    /// Version, by number or tag [default: the latest]
+    #[arg(long, value_name = "VERSION")]
+    version: Option<VersionName>,
+    /// Show the differences between these two versions instead, each by number or tag
+    #[arg(long, value_names = ["V1", "V2"], num_args = 2, action = ArgAction::Set)]
+    #[arg(conflicts_with = "version")]
+    compare: Option<Vec<VersionName>>,
+    /// Folder or zip of the audio from which the version was made: typical tracks get a player
+    #[arg(long, value_name = "PATH", conflicts_with = "compare")]
+    audio: Option<PathBuf>,
+    /// Output file [default: report-VERSION.html, or report-V1-V2.html, in the current folder]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Print the page's path, size and sections as JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// The JSON object that `report --json` prints.
+#[derive(Debug, Serialize)]
+struct Written<'a> {
+    /// Number of the version; omitted if two are compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+    /// Numbers of the versions that are compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compared: Option<[u64; 2]>,
+    /// Path of the page.
+    out: &'a Path,
+    /// Size of the page in bytes.
+    bytes: usize,
+    /// Titles of the page's sections, in order.
+    sections: Vec<&'a str>,
+    /// Time to create the page, in seconds.
+    seconds: f64,
+}
+
+/// The version that a page is about, or the two versions that it compares.
+struct Topic {
+    /// Number of the version, or of the second one in a comparison.
+    version: u64,
+    manifest: Manifest,
+    /// The first version in a comparison.
+    before: Option<(u64, Manifest)>,
+}
+
+impl ReportCommand {
+    /// Writes the page.
+    ///
+    /// # Errors
+    /// [`UsageError`], `StoreError`, `ReportError`.
+    pub fn run(&self) -> Result<()> {
+        let start = Instant::now();
+        let store = Store::open(&self.store)?;
+        let topic = self.topic(&store)?;
+        let out = self.out_of(&topic);
+        // Only runs may write into a store.
+        if store.encloses(&out) {
+            let words = format!("--out {}: must be outside the store", out.display());
+            return Err(UsageError(words).into());
+        }
+        // Checked before the work, which may take seconds.
+        require_replaceable(&out)?;
+        let archive = self.archive(&topic)?;
+
+        let page = match &topic.before {
+            None => page_of(&store, topic.version, &topic.manifest, archive.as_deref())?,
+            Some((before, manifest)) => comparison_of(&store, (*before, manifest), &topic)?,
+        };
+        let html = page.to_html();
+        write_page(&out, &html)?;
+
+        let sections = page.sections.iter();
+        let compared = topic.before.as_ref();
+        let compared = compared.map(|(before, _)| [*before, topic.version]);
+        let written = Written {
+            version: compared.is_none().then_some(topic.version),
+            compared,
+            out: &out,
+            bytes: html.len(),
+            sections: sections.map(|section| section.title.as_str()).collect(),
+            seconds: start.elapsed().as_secs_f64(),
+        };
+        self.tell(&written)
+    }
+
+    /// Returns the version or versions that the page is about.
+    fn topic(&self, store: &Store) -> Result<Topic> {
+        let Some([from, to]) = self.compare.as_deref() else {
+            let version = store.resolve(self.version.as_ref())?;
+            let (version, manifest) = store.readable(version)?;
+            return Ok(Topic {
+                version,
+                manifest,
+                before: None,
+            });
+        };
+
+        // The manifest of a version is still informative after its data was removed.
+        let before = store.manifest(store.resolve(Some(from))?)?;
+        let (version, manifest) = store.manifest(store.resolve(Some(to))?)?;
+        Ok(Topic {
+            version,
+            manifest,
+            before: Some(before),
+        })
+    }
+
+    /// Opens the archive of audio if one is given.
+    fn archive(&self, topic: &Topic) -> Result<Option<Box<dyn Source>>> {
+        let Some(path) = &self.audio else {
+            return Ok(None);
+        };
+        if topic.manifest.recipe.catalog.dataset.is_of_pictures() {
+            let words = format!(
+                "--audio: version {} was made from pictures and has no audio",
+                topic.version
+            );
+            return Err(UsageError(words).into());
+        }
+
+        // Links out of the archive are not followed: they may lead to any file, and a page is meant to be shared.
+        let archive = source::open(path, Media::Audio, false).map_err(|error| {
+            let words = error_line(&error);
+            UsageError(format!("--audio: {words}"))
+        })?;
+        Ok(Some(archive))
+    }
+
+    fn out_of(&self, topic: &Topic) -> PathBuf {
+        let version = topic.version;
+        match (&self.out, &topic.before) {
+            (Some(out), _) => out.clone(),
+            (None, None) => format!("report-{version}.html").into(),
+            (None, Some((before, _))) => format!("report-{before}-{version}.html").into(),
+        }
+    }
+
+    fn tell(&self, written: &Written<'_>) -> Result<()> {
+        if self.json {
+            writeln!(stdout(), "{}", serde_json::to_string(written)?)?;
+            return Ok(());
+        }
+        let about = match (written.version, written.compared) {
+            (Some(version), _) => format!("version {version}"),
+            (None, compared) => {
+                let [from, to] = compared.unwrap_or_default();
+                format!("versions {from} and {to}")
+            }
+        };
+        output::report(&format!(
+            "{about}: {} ({}, {} sections, {:.1} s)\n",
+            shown(&written.out.display().to_string()),
+            wavemill_pages::bytes(written.bytes as u64),
+            written.sections.len(),
+            written.seconds
+        ));
+        Ok(())
+    }
+}
+
+/// Builds the page with the differences between a version and another one.
+fn comparison_of(
+    store: &Store,
+    (before, manifest): (u64, &Manifest),
+    topic: &Topic,
+) -> Result<Page> {
+    let tags = store.tags()?;
+    let from = Subject {
+        store,
+        version: before,
+        manifest,
+        tags: &tags,
+    };
+    let to = Subject {
+        version: topic.version,
+        manifest: &topic.manifest,
+        ..from
+    };
+    Ok(report::comparison(from, to))
+}
+
+/// Builds the page of a version, with sounds if the archive is given.
+///
+/// # Errors
+/// `StoreError`, `ReportError`.
+pub(super) fn page_of(
+    store: &Store,
+    version: u64,
+    manifest: &Manifest,
+    archive: Option<&dyn Source>,
+) -> Result<Page> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let limits = Limits {
+        memory_bytes: MEMORY_BYTES,
+        threads,
+        allow_write: false,
+    };
+    let tags = store.tags()?;
+    let subject = Subject {
+        store,
+        version,
+        manifest,
+        tags: &tags,
+    };
+    Ok(report::page(subject, limits, archive)?)
+}
+
+/// Writes a page under a temporary name until it is complete.
+///
+/// # Errors
+/// The errors of [`write_whole`].
+pub(super) fn write_page(out: &Path, html: &str) -> Result<()> {
+    write_whole(out, |mut file| {
+        file.write_all(html.as_bytes())?;
+        Ok(file.flush()?)
+    })
+}
+
+/// Rejects a path where the page would replace a file that is not a page of wavemill.
+///
+/// # Errors
+/// [`UsageError`].
+pub(super) fn require_replaceable(out: &Path) -> Result<()> {
+    match fs::metadata(out) {
+        // `write_whole` reports the problem of a path that cannot be a file.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(cannot_write(out, error)),
+        // Pipes and devices are written directly, and `write_whole` reports an error for a folder. Opening a pipe for
+        // reading would block.
+        Ok(found) if !found.is_file() => return Ok(()),
+        Ok(_) => {}
+    }
+
+    let file = File::open(out).map_err(|error| cannot_write(out, error))?;
+    let mut head = Vec::new();
+    file.take(HEAD_BYTES).read_to_end(&mut head)?;
+    if head.is_empty() || Page::is_ours(&head) {
+        return Ok(());
+    }
+    Err(UsageError(format!(
+        "--out {}: a file that is not a page of wavemill: choose another name, or remove it",
+        out.display()
+    ))
+    .into())
+}
+
+/// Number of bytes at the start of a file that are enough to recognize a page of wavemill.
+const HEAD_BYTES: u64 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_pages_of_ours_are_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("page.html"), Page::default().to_html()).unwrap();
+        std::fs::write(at("empty.html"), "").unwrap();
+        std::fs::write(at("mine.html"), "<!DOCTYPE html><title>mine</title>").unwrap();
+
+        for name in ["page.html", "empty.html", "new.html"] {
+            assert!(require_replaceable(&at(name)).is_ok(), "{name}");
+        }
+
+        let refused = require_replaceable(&at("mine.html")).unwrap_err();
+        assert!(refused.to_string().contains("not a page of wavemill"));
+    }
+}

@@ -1,0 +1,270 @@
+//! `wavemill sql`: queries a store.
+
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use wavemill_schemas::local_path::require_local;
+use wavemill_schemas::version_name::VersionName;
+use wavemill_sql as sql;
+use wavemill_sql::{Console, Format, Interrupt, Limits, Prompt, SqlError, pager};
+use wavemill_store::Store;
+
+use super::exit::{self, UsageError};
+use super::{part_of, write_whole};
+
+const EXAMPLES: &str = "\
+Examples:
+  wavemill sql --store store \\
+      'SELECT genre, count(*) FROM features_log_mel GROUP BY genre'
+  wavemill sql --store store --format csv 'SELECT * FROM rejects' > rejects.csv
+  wavemill sql --store store --format arrow --out jazz.arrow \\
+      'SELECT * FROM features_log_mel WHERE genre = 3'
+  wavemill sql --store store --version 2 < question.sql
+  wavemill sql --store store '\\d tracks'
+  wavemill sql --store store --table mine=scores.csv \\
+      'SELECT score, silent FROM mine JOIN features_log_mel USING (clip_key)'
+  wavemill sql --store store                 # a prompt; \\d lists the tables
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage or SQL, 3 store damaged, 5 no space, 130 interrupted.";
+
+/// Query a store with SQL
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct SqlCommand {
+    /// The store's folder
+    #[arg(long, value_name = "DIR")]
+    pub store: PathBuf,
+    /// Version, by number or tag [default: the latest]
+    #[arg(long, value_name = "VERSION")]
+    pub version: Option<VersionName>,
+    /// The query, or several separated by `;`, or \d or \d TABLE; if omitted, it is read from standard input, or at a
+    /// prompt if that is a terminal
+    pub query: Option<String>,
+    /// Format of the results
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Output file; `-` is standard output
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub out: PathBuf,
+    /// Memory limit of the process; data beyond it is spilled to the temporary folder
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_limit)]
+    pub memory_limit: usize,
+    /// Maximum number of threads; each takes 512MiB of the memory limit [default: the number of processors]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// A file of your own as a read-only table: CSV, TSV, Parquet or JSON lines; may be repeated
+    #[arg(long = "table", value_name = "NAME=FILE", value_parser = parse_table)]
+    pub tables: Vec<(String, PathBuf)>,
+    /// Print tables with one line per value, for wide rows; \x at the prompt
+    #[arg(short = 'x', long)]
+    pub expanded: bool,
+    /// Never start $PAGER (less -FRSX) for a table larger than the screen
+    #[arg(long)]
+    pub no_pager: bool,
+    /// Permit COPY, CREATE, INSERT and similar statements
+    #[arg(long)]
+    pub allow_write: bool,
+}
+
+impl SqlCommand {
+    /// Runs the query, or starts the prompt.
+    ///
+    /// # Errors
+    /// `SqlError`, whose `exit_code` is that of the command; otherwise a failure to read the query or write the file.
+    pub fn run(&self) -> Result<()> {
+        let at_prompt = self.query.is_none() && io::stdin().is_terminal();
+        let interrupt = Interrupt::default();
+        // The line editor of the prompt handles SIGINT, too, so our handlers have to be installed after it.
+        if !at_prompt {
+            self.stop_on_signals(interrupt.clone(), false)?;
+        }
+
+        let session = self.open()?.with_interrupt(interrupt);
+        let answered = if at_prompt {
+            self.prompt(&session)
+        } else {
+            self.answer(&session)
+        };
+
+        match answered {
+            Err(error) if error.downcast_ref().is_some_and(SqlError::is_broken_pipe) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn open(&self) -> Result<sql::Session> {
+        let store = Store::open(&self.store)?;
+        let version = store.resolve(self.version.as_ref())?;
+        let (_, manifest) = store.readable(version)?;
+
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = self.threads.unwrap_or(processors).max(1);
+        let limits = Limits {
+            memory_bytes: self.memory_limit,
+            threads,
+            allow_write: self.allow_write,
+        };
+
+        let session = sql::open(&self.store, &manifest, limits)?;
+        for (name, file) in &self.tables {
+            session.add_table(name, file)?;
+        }
+        Ok(session)
+    }
+
+    fn console(&self) -> Console {
+        Console {
+            format: self.format,
+            expanded: self.expanded,
+            pager: !self.no_pager,
+        }
+    }
+
+    fn prompt(&self, session: &sql::Session) -> Result<()> {
+        if self.format.is_binary() {
+            return Err(SqlError::BinaryToTerminal {
+                format: self.format,
+            }
+            .into());
+        }
+        let prompt = Prompt::open(session)?;
+        self.stop_on_signals(session.interrupt(), true)?;
+        Ok(prompt.run(session, self.console())?)
+    }
+
+    fn answer(&self, session: &sql::Session) -> Result<()> {
+        let query = match &self.query {
+            Some(query) => query.clone(),
+            None => io::read_to_string(io::stdin())
+                .context("cannot read the query from standard input")?,
+        };
+
+        if self.out == Path::new("-") {
+            if self.format.is_binary() && io::stdout().is_terminal() {
+                return Err(SqlError::BinaryToTerminal {
+                    format: self.format,
+                }
+                .into());
+            }
+            return Ok(self.console().show(session, &query)?);
+        }
+
+        // As with COPY within a session, a query must not write into the store.
+        if Store::at(&self.store).encloses(&self.out) {
+            return Err(UsageError(format!(
+                "--out {}: must be outside the store",
+                self.out.display()
+            ))
+            .into());
+        }
+
+        write_whole(&self.out, |file| {
+            Ok(self.console().answer(session, &query, file)?)
+        })
+    }
+
+    /// Makes SIGINT and SIGTERM stop the query, which then cleans up, and end the process; at a prompt SIGINT stops
+    /// only the query. In every state, the process ends within a second.
+    fn stop_on_signals(&self, interrupt: Interrupt, at_prompt: bool) -> Result<()> {
+        // The main thread may be stuck, so the signal thread removes the unfinished file.
+        let part = (self.out != Path::new("-")).then(|| part_of(&self.out));
+
+        let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot handle signals")?;
+        std::thread::spawn(move || {
+            for signal in signals.forever() {
+                let is_stopping = interrupt.stop();
+                // A pager holds the terminal until its user leaves it. If no query is running, the signal is meant only
+                // for the pager.
+                if signal == SIGINT && (at_prompt || pager::is_open()) {
+                    continue;
+                }
+
+                if is_stopping {
+                    // Longer than `running::LEAVE`: the main thread may clean up and end the process first.
+                    std::thread::sleep(STOP_WAIT);
+                }
+
+                interrupt.clean();
+                if let Some((_, part)) = &part {
+                    // The file may be that of an earlier run, or not exist.
+                    let _ = std::fs::remove_file(part);
+                }
+
+                exit::last_line(&SqlError::Interrupted.to_string());
+                std::process::exit(130);
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Time for a stopped query to end in order.
+const STOP_WAIT: Duration = Duration::from_millis(700);
+
+/// Parses a size such as `512MiB`, `1GiB`, `2G` or `1000000` to bytes; units are powers of 1024.
+pub(super) fn parse_bytes(text: &str) -> Result<usize, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = text[digits.len()..].to_ascii_lowercase();
+    let shift = match unit.trim_end_matches('b').trim_end_matches('i') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        _ => return Err("give a size such as 512MiB or 1GiB".to_owned()),
+    };
+
+    let count: usize = digits
+        .trim()
+        .parse()
+        .map_err(|_| "give a size such as 512MiB or 1GiB".to_owned())?;
+    count
+        .checked_mul(1 << shift)
+        .ok_or_else(|| "the size is too large".to_owned())
+}
+
+fn parse_table(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, file)) if !name.is_empty() && !file.is_empty() => {
+            let file = require_local(file.into()).map_err(|error| error.to_string())?;
+            Ok((name.to_owned(), file))
+        }
+        _ => Err("give a name and a file, such as mine=scores.csv".to_owned()),
+    }
+}
+
+fn parse_limit(text: &str) -> Result<usize, String> {
+    let bytes = parse_bytes(text)?;
+    if bytes < MEMORY_LIMIT_BYTES_MIN {
+        Err("must be at least 128MiB".to_owned())
+    } else {
+        Ok(bytes)
+    }
+}
+
+/// Minimum memory limit: with less, not even a few rows with tensors fit in addition to the process itself.
+const MEMORY_LIMIT_BYTES_MIN: usize = 128 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_binary_units_and_a_minimum() {
+        assert_eq!(parse_bytes("1GiB"), Ok(1 << 30));
+        assert_eq!(parse_bytes("512M"), Ok(512 << 20));
+        assert_eq!(parse_bytes("200000kb"), Ok(200_000 << 10));
+        assert_eq!(parse_bytes("268435456"), Ok(256 << 20));
+
+        assert!(parse_limit("1MiB").is_err());
+        assert!(
+            ["GiB", "", "-1GiB", "1TiBB", "99999999999999999999G"]
+                .iter()
+                .all(|s| parse_bytes(s).is_err())
+        );
+    }
+}

@@ -1,0 +1,597 @@
+//! `wavemill info`, `verify`, `gc` and `diff`: commands about a store itself.
+
+use std::io::{Write, stdout};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use indicatif::DecimalBytes;
+use serde::Serialize;
+use wavemill_extract::incremental::changes::{
+    ClassCount, ColumnChange, DataChanges, EXAMPLES, State, column_changes,
+};
+use wavemill_schemas::manifest::Manifest;
+use wavemill_schemas::text::shown;
+use wavemill_schemas::version_name::VersionName;
+use wavemill_store::{Diff, GcReport, Store, StoreError, Tags, VersionContent, VersionLine};
+
+use super::exit::{DamagedStore, UsageError};
+use super::output::report;
+use super::{READER_EXIT_CODES, WaitArgs, devices};
+
+const INFO_EXAMPLES: &str = "\
+Examples:
+  wavemill info --store store
+  wavemill info --store store --versions
+  wavemill info --store store --version 1 --json
+  wavemill info --store store --version paper
+  wavemill info --devices
+  files=$(wavemill info --store store --files --feature log_mel --sql)
+  duckdb -c \"SELECT split, count(*) FROM read_parquet([$files]) GROUP BY 1\"
+
+";
+
+const VERIFY_EXAMPLES: &str = "\
+Examples:
+  wavemill verify --store store
+  wavemill verify --store store --version paper
+
+Exit codes: 0 intact, 1 failed, 2 wrong usage, or no such store or version, 3 damaged (each damaged file is listed).";
+
+const GC_EXAMPLES: &str = "\
+Examples:
+  wavemill gc --store store --keep 2 --dry-run
+  wavemill gc --store store --keep 1
+
+Manifests are kept as history; the data of the removed versions is deleted. Tagged versions keep their data. The \
+reported bytes are those of files that no kept version shares.
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store, 3 store damaged, 5 read-only, 7 another wavemill is \
+writing the store.";
+
+const DIFF_EXAMPLES: &str = "\
+Examples:
+  wavemill diff --store store 1 2
+  wavemill diff --store store paper 7
+
+";
+
+/// Show the contents of a version, the list of versions, or this machine's GPUs
+#[derive(Debug, Args)]
+#[command(after_help = format!("{INFO_EXAMPLES}{READER_EXIT_CODES}"))]
+pub struct InfoCommand {
+    /// The store's folder
+    #[arg(long, value_name = "DIR", required_unless_present = "devices")]
+    store: Option<PathBuf>,
+    /// Version, by number or tag [default: the latest]
+    #[arg(long, value_name = "VERSION")]
+    version: Option<VersionName>,
+    /// List only the versions: number, commit time (UTC), rows, tags, changes, and whether `gc` removed the data
+    #[arg(long, conflicts_with_all = ["version", "files"])]
+    versions: bool,
+    /// Print only the paths of the version's files, one per line
+    #[arg(long)]
+    files: bool,
+    /// With --files: only the files of one table or feature
+    #[arg(long, value_name = "NAME", requires = "files")]
+    feature: Option<String>,
+    /// With --files: quote the paths and separate them by commas, as read_parquet([...]) expects
+    #[arg(long, requires = "files")]
+    sql: bool,
+    /// Show this machine's GPUs, NVIDIA's libraries with version and path, and anything missing with the folders
+    /// searched; takes no --store
+    #[arg(long, conflicts_with_all = ["store", "version", "versions", "files"])]
+    devices: bool,
+    /// Print JSON: the manifest, or only the output of --versions, --files or --devices
+    #[arg(long, conflicts_with = "sql")]
+    json: bool,
+}
+
+impl InfoCommand {
+    /// Writes the requested information to stdout.
+    ///
+    /// # Errors
+    /// `StoreError`, or [`UsageError`] for an unknown feature.
+    pub fn run(&self) -> Result<()> {
+        let Some(folder) = &self.store else {
+            return devices::print(self.json);
+        };
+
+        let store = Store::open(folder)?;
+        let version = store.resolve(self.version.as_ref())?;
+        if self.files {
+            // Paths of files that `gc` has removed are of no use; all other facts about such a version can still be
+            // shown.
+            return self.print_files(folder, &store.readable(version)?.1);
+        }
+        if self.versions {
+            return self.print_versions(&store.history(&sound_tags(&store)?)?);
+        }
+
+        let (version, manifest) = store.manifest(version)?;
+        if self.json {
+            write!(stdout(), "{}", manifest.to_json()?)?;
+            return Ok(());
+        }
+
+        let tags = sound_tags(&store)?;
+        write!(stdout(), "{}", describe(version, &manifest))?;
+        let names = tags.of(version);
+        if !names.is_empty() {
+            writeln!(stdout(), "  tags: {}", names.join(", "))?;
+        }
+        if !store.data(&manifest.plan_id).try_exists()? {
+            writeln!(stdout(), "  its data was removed by `wavemill gc`")?;
+        }
+        let versions = version_lines(&store.history(&tags)?, "    ");
+        write!(stdout(), "  versions:\n{versions}")?;
+        Ok(())
+    }
+
+    fn print_versions(&self, history: &[VersionLine]) -> Result<()> {
+        if self.json {
+            writeln!(stdout(), "{}", serde_json::to_string(history)?)?;
+        } else {
+            write!(stdout(), "{}", version_lines(history, ""))?;
+        }
+        Ok(())
+    }
+
+    fn print_files(&self, folder: &Path, manifest: &Manifest) -> Result<()> {
+        let wanted = manifest
+            .files
+            .iter()
+            .filter(|f| self.feature.as_deref().is_none_or(|name| f.name() == name));
+        let paths: Vec<String> = wanted
+            .map(|f| folder.join(&f.path).to_string_lossy().into_owned())
+            .collect();
+
+        if let (true, Some(name)) = (paths.is_empty(), &self.feature) {
+            let mut names: Vec<&str> = manifest.files.iter().map(|f| f.name()).collect();
+            // Duplicates are adjacent, since a manifest lists the files of a feature one after the other.
+            names.dedup();
+            return Err(UsageError(format!(
+                "--feature {name}: not in this version, which has {}",
+                names.join(", ")
+            ))
+            .into());
+        }
+
+        if self.json {
+            writeln!(stdout(), "{}", serde_json::to_string(&paths)?)?;
+        } else if self.sql {
+            let quoted: Vec<String> = paths
+                .iter()
+                // A path may contain a quote, which SQL doubles.
+                .map(|p| format!("'{}'", p.replace('\'', "''")))
+                .collect();
+            writeln!(stdout(), "{}", quoted.join(","))?;
+        } else {
+            writeln!(stdout(), "{}", paths.join("\n"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the store's tags and warns about damaged ones, which stop only the commands that use them.
+fn sound_tags(store: &Store) -> Result<Tags, StoreError> {
+    let tags = store.tags()?;
+    for damaged in &tags.damaged {
+        eprintln!("warning: {}", shown(&damaged.to_string()));
+    }
+    Ok(tags)
+}
+
+/// Formats one line per version, each after `indent`.
+fn version_lines(history: &[VersionLine], indent: &str) -> String {
+    let mut lines = String::new();
+    for line in history {
+        let committed = line.committed.as_deref().unwrap_or("(date unknown)");
+        lines += &format!(
+            "{indent}{}  {committed:<20}  {}\n",
+            line.version,
+            version_words(line)
+        );
+    }
+    lines
+}
+
+fn version_words(line: &VersionLine) -> String {
+    let mut words = match &line.held {
+        None => line.problem.clone().unwrap_or_default(),
+        Some(held) => held_words(held),
+    };
+    if !line.tags.is_empty() {
+        words += &format!("; tagged {}", line.tags.join(", "));
+    }
+    if let Some(changed) = &line.changed {
+        words += &format!("; changed: {}", shown(changed));
+    }
+    if line.held.as_ref().is_some_and(|held| !held.data) {
+        words += "; its data was removed by `wavemill gc`";
+    }
+    words
+}
+
+fn held_words(held: &VersionContent) -> String {
+    format!(
+        "{} rows of {} clips, recipe {}",
+        held.rows,
+        held.clips,
+        shown(&held.recipe)
+    )
+}
+
+fn describe(version: u64, manifest: &Manifest) -> String {
+    let counts = &manifest.counts;
+    let bytes: u64 = manifest.files.iter().map(|f| f.bytes).sum();
+    let mut text = format!(
+        "version {version}: recipe {}, plan {}\n",
+        shown(&manifest.recipe.name),
+        shown(&manifest.plan_id)
+    );
+    text += &format!(
+        "  {} clips, {} rejected, {} files, {}\n",
+        counts.clips_written,
+        counts.clips_rejected,
+        manifest.files.len(),
+        DecimalBytes(bytes)
+    );
+
+    for feature in &manifest.features {
+        let names = feature.dim_names.join(",");
+        let rows: u64 = manifest.files_of(&feature.name).map(|f| f.rows).sum();
+        text += &format!(
+            "  feature {}: {rows} rows of {} ({})\n",
+            shown(&feature.name),
+            feature.tensor_type(),
+            shown(&names)
+        );
+    }
+
+    for target in &manifest.targets {
+        text += &format!(
+            "  target {}: {} classes\n",
+            shown(&target.name),
+            target.classes.len()
+        );
+        for (split, counts) in &target.counts {
+            text += &format!(
+                "    {}: {} clips\n",
+                shown(split),
+                counts.iter().sum::<u64>()
+            );
+        }
+    }
+    for file in &manifest.files {
+        if let Some(table) = &file.table {
+            text += &format!("  table {}: {} rows\n", shown(table), file.rows);
+        }
+    }
+
+    let e = &manifest.engine;
+    let engine = format!(
+        "{} {}, {}, {}, {}",
+        e.backend, e.level, e.decoder, e.target, e.libc
+    );
+    text + &format!("  engine: {}\n", shown(&engine))
+}
+
+/// Compare every byte of a version with its manifest, and the manifest with the version's shards
+#[derive(Debug, Args)]
+#[command(after_help = VERIFY_EXAMPLES)]
+pub struct VerifyCommand {
+    /// The store's folder
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+    /// Version, by number or tag [default: the latest]
+    #[arg(long, value_name = "VERSION")]
+    version: Option<VersionName>,
+    /// Print the result as JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl VerifyCommand {
+    /// Reads and checks all files of the version.
+    ///
+    /// # Errors
+    /// [`DamagedStore`] or `StoreError`.
+    pub fn run(&self) -> Result<()> {
+        let store = Store::open(&self.store)?;
+        let (version, manifest) = store.readable(store.resolve(self.version.as_ref())?)?;
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let verified = store.verify(version, &manifest, threads)?;
+
+        if self.json {
+            writeln!(stdout(), "{}", serde_json::to_string(&verified)?)?;
+        } else {
+            for damage in &verified.damage {
+                let path = shown(&damage.path);
+                writeln!(stdout(), "{path}: {}", shown(&damage.problem))?;
+            }
+        }
+
+        if !verified.damage.is_empty() {
+            // The remedy depends on this number: `--new-version` replaces only the latest version.
+            let later = store
+                .versions()?
+                .into_iter()
+                .filter(|other| *other > version)
+                .count();
+            return Err(DamagedStore {
+                files: verified.damage.len(),
+                later,
+                tags: store.tags()?.of(version),
+            }
+            .into());
+        }
+
+        let words = format!(
+            "{} files, {}, all intact",
+            verified.files,
+            DecimalBytes(verified.bytes)
+        );
+        report(&format!("version {version}: {words}\n"));
+        Ok(())
+    }
+}
+
+/// Free the space of old versions and of runs that were never committed
+#[derive(Debug, Args)]
+#[command(after_help = GC_EXAMPLES)]
+pub struct GcCommand {
+    /// The store's folder
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+    /// Number of latest versions whose data is kept; tagged versions keep theirs, too
+    #[arg(long, value_name = "N")]
+    keep: usize,
+    #[command(flatten)]
+    wait: WaitArgs,
+    /// Report the data that would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the report as JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl GcCommand {
+    /// Reports whether this is a dry run, which removes nothing.
+    pub const fn dry_run(&self) -> bool {
+        self.dry_run
+    }
+
+    /// Removes the data of old versions and of unfinished runs.
+    ///
+    /// # Errors
+    /// [`UsageError`] for `--keep 0`; `StoreError`.
+    pub fn run(&self) -> Result<()> {
+        if self.keep == 0 {
+            return Err(UsageError(
+                "--keep 0: must be at least 1; to remove everything, delete the folder".to_owned(),
+            )
+            .into());
+        }
+
+        // A store whose first run was stopped has no version, but it may have data to remove.
+        let store = Store::at(&self.store);
+        let store = if store.begun_any()? {
+            store
+        } else {
+            Store::open(&self.store)?
+        };
+
+        // Locking creates the lock's file if it is missing, and a dry run writes nothing.
+        let _lock = if self.dry_run {
+            None
+        } else {
+            Some(store.lock(self.wait.duration(), || false)?)
+        };
+
+        let collected = store.collect(self.keep, self.dry_run);
+        let collected = match collected {
+            Err(error @ StoreError::Tag { .. }) => {
+                return Err(anyhow::Error::new(error).context(TAG_REFUSAL));
+            }
+            other => other?,
+        };
+        if self.json {
+            writeln!(stdout(), "{}", serde_json::to_string(&collected)?)?;
+        } else {
+            report(&self.words(&collected));
+        }
+        Ok(())
+    }
+
+    fn words(&self, collected: &GcReport) -> String {
+        // Each collected version has one plan in this list; the other plans were never committed.
+        let unfinished = collected.plans.len() - collected.versions.len();
+        let numbers: Vec<String> = collected.versions.iter().map(ToString::to_string).collect();
+        let versions = if numbers.is_empty() {
+            "no version".to_owned()
+        } else {
+            format!("version {}", numbers.join(", "))
+        };
+
+        let bytes = DecimalBytes(collected.bytes);
+        let mut words = if self.dry_run {
+            format!(
+                "would remove the data of {versions} and of {unfinished} unfinished runs: {bytes} would be freed\n"
+            )
+        } else {
+            format!(
+                "removed the data of {versions} and of {unfinished} unfinished runs: {bytes} freed\n"
+            )
+        };
+        for kept in &collected.kept {
+            let verb = if self.dry_run { "would keep" } else { "kept" };
+            words += &format!(
+                "{verb} the data of version {}: tagged {}\n",
+                kept.version,
+                kept.tags.join(", ")
+            );
+        }
+        words
+    }
+}
+
+/// Context of the error with which `gc` stops if it cannot read a tag.
+const TAG_REFUSAL: &str = "nothing was removed, because a damaged tag may refer to any version";
+
+/// Show the differences between two versions
+#[derive(Debug, Args)]
+#[command(after_help = format!("{DIFF_EXAMPLES}{READER_EXIT_CODES}"))]
+pub struct DiffCommand {
+    /// The store's folder
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+    /// The first version, by number or tag
+    from: VersionName,
+    /// The second version, by number or tag
+    to: VersionName,
+    /// List every track that differs, not only the first of each kind
+    #[arg(long)]
+    rows: bool,
+    /// Print the differences as JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl DiffCommand {
+    /// Writes the differences to stdout.
+    ///
+    /// # Errors
+    /// `StoreError`.
+    pub fn run(&self) -> Result<()> {
+        let store = Store::open(&self.store)?;
+        let (_, from) = store.manifest(store.resolve(Some(&self.from))?)?;
+        let (_, to) = store.manifest(store.resolve(Some(&self.to))?)?;
+        let diff = Diff::new(&from, &to);
+        let compared = self.compare_tables(&store, &from, &to);
+        if self.json {
+            let whole = WholeDiff::new(diff, compared);
+            writeln!(stdout(), "{}", serde_json::to_string(&whole)?)?;
+            return Ok(());
+        }
+
+        match &compared {
+            Ok(tables) => {
+                print_data(&tables.data, self.rows)?;
+                for change in &tables.columns {
+                    writeln!(stdout(), "{}", shown(&change.to_string()))?;
+                }
+            }
+            Err(reason) => eprintln!("warning: {}", shown(reason)),
+        }
+        for change in &diff.recipe {
+            writeln!(stdout(), "recipe {}", shown(&change.to_string()))?;
+        }
+        for change in &diff.manifest {
+            writeln!(stdout(), "{}", shown(&change.to_string()))?;
+        }
+        for (sign, paths) in [
+            ('-', &diff.files_removed),
+            ('+', &diff.files_added),
+            ('~', &diff.files_changed),
+        ] {
+            for path in paths {
+                writeln!(stdout(), "{sign} {}", shown(path))?;
+            }
+        }
+        writeln!(stdout(), "= {} files are equal", diff.files_equal)?;
+        Ok(())
+    }
+
+    /// Compares the tables of both versions; an error is a sentence that names the facts that are not compared and the
+    /// reason.
+    fn compare_tables(
+        &self,
+        store: &Store,
+        from: &Manifest,
+        to: &Manifest,
+    ) -> Result<TableChanges, String> {
+        let compared = || {
+            let before = State::of_version(store, from)?;
+            let now = State::of_version(store, to)?;
+            let mut data = DataChanges::between(&before, &now);
+            if !self.rows {
+                data.shorten(EXAMPLES);
+            }
+            let columns = column_changes(store, from, to)?;
+            Ok::<_, StoreError>(TableChanges { data, columns })
+        };
+
+        compared().map_err(|error| {
+            let mut versions = [(&self.from, from), (&self.to, to)].into_iter();
+            let reason = match versions.find(|(_, manifest)| has_no_data(store, manifest)) {
+                Some((name, _)) => {
+                    format!("the data of version {name} was removed by `wavemill gc`")
+                }
+                None => format!("a table cannot be read: {error}"),
+            };
+            format!("tracks, labels, sides, audio files and columns are not compared: {reason}")
+        })
+    }
+}
+
+/// Reports whether a version's data folder was removed.
+fn has_no_data(store: &Store, manifest: &Manifest) -> bool {
+    let is_there = store.data(&manifest.plan_id).try_exists();
+    is_there.is_ok_and(|is_there| !is_there)
+}
+
+/// The differences between the tables of two versions.
+struct TableChanges {
+    data: DataChanges,
+    columns: Vec<ColumnChange>,
+}
+
+/// The JSON object that `diff --json` prints.
+#[derive(Serialize)]
+struct WholeDiff {
+    #[serde(flatten)]
+    diff: Diff,
+    /// Null if the tables of a version cannot be read.
+    data: Option<DataChanges>,
+    /// Changes to the columns of tables; null in the same case.
+    columns: Option<Vec<ColumnChange>>,
+    /// The facts that are not compared, and the reason; null if everything is compared.
+    not_compared: Option<String>,
+}
+
+impl WholeDiff {
+    fn new(diff: Diff, compared: Result<TableChanges, String>) -> Self {
+        let (tables, not_compared) = match compared {
+            Ok(tables) => (Some(tables), None),
+            Err(reason) => (None, Some(reason)),
+        };
+        let (data, columns) = tables.map(|tables| (tables.data, tables.columns)).unzip();
+        Self {
+            diff,
+            data,
+            columns,
+            not_compared,
+        }
+    }
+}
+
+fn print_data(data: &DataChanges, with_rows: bool) -> Result<()> {
+    for words in data.words() {
+        writeln!(stdout(), "{}", shown(&words))?;
+    }
+    for (target, classes) in &data.classes {
+        for (class, count) in classes {
+            let ClassCount { before, after } = count;
+            let words = format!("class {target} {class}: {before} -> {after} clips");
+            writeln!(stdout(), "{}", shown(&words))?;
+        }
+    }
+    if with_rows {
+        for line in data.row_lines() {
+            writeln!(stdout(), "  {}", shown(&line))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! `wavemill tag`: gives names to versions.
+
+use std::io::{Write, stdout};
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use wavemill_schemas::version_name::{TagName, VersionName};
+use wavemill_store::{Store, TagReport};
+
+use super::WaitArgs;
+use super::output::report;
+
+const EXAMPLES: &str = "\
+Examples:
+  wavemill tag --store store 3 paper
+  wavemill sql --store store --version paper 'SELECT count(*) FROM tracks'
+  wavemill tag --store store 4 paper         # moves it
+  wavemill info --store store --versions     # lists versions and tags
+  rm store/_wavemill/tags/paper              # removes it
+
+Every --version option accepts a number or a tag, including those of wavemill-train. `gc` keeps \
+the data of tagged versions.
+
+Exit codes: 0 ok, 1 failed, 2 wrong usage, or no such store or version, 3 store damaged, 5 no \
+space or read-only, 7 another wavemill is writing the store.";
+
+/// Give a version a name that every --version accepts, and protect its data from gc
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct TagCommand {
+    /// The store's folder
+    #[arg(long, value_name = "DIR")]
+    store: PathBuf,
+    /// Version, by its number or another tag
+    version: VersionName,
+    /// Name of the tag: letters, digits, `.`, `_` and `-`, not only digits. An existing tag moves to this version
+    name: TagName,
+    #[command(flatten)]
+    wait: WaitArgs,
+    /// Print the tag as JSON on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl TagCommand {
+    /// Writes the tag.
+    ///
+    /// # Errors
+    /// `StoreError`.
+    pub fn run(&self) -> Result<()> {
+        let store = Store::open(&self.store)?;
+        let tagged = store.tag(&self.version, &self.name, self.wait.duration())?;
+        if self.json {
+            writeln!(stdout(), "{}", serde_json::to_string(&tagged)?)?;
+        } else {
+            report(&words(&tagged));
+        }
+        Ok(())
+    }
+}
+
+fn words(tagged: &TagReport) -> String {
+    let TagReport { tag, version, .. } = tagged;
+    match tagged.was {
+        Some(was) if was == *version => format!("version {version} already has the tag {tag}\n"),
+        Some(was) => format!("tag {tag} moved from version {was} to version {version}\n"),
+        None if tagged.was_damaged => {
+            format!("version {version} now has the tag {tag}; the damaged tag was replaced\n")
+        }
+        None => format!("version {version} now has the tag {tag}\n"),
+    }
+}

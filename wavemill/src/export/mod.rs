@@ -1,0 +1,256 @@
+//! Exports a feature of one version to files that other tools can open: arrays, images, sounds, or a dataset.
+//!
+//! [`run`] is the main flow: it selects the contents, checks the store's files and writes one of the formats. Rows keep
+//! the order of the manifest and their stored values; only sounds are computed from them. All formats are streamed, so
+//! only a few rows are in memory, regardless of the size of the store. The export computes no features and only reads
+//! the store.
+
+mod arrays;
+mod class_files;
+mod content;
+mod dataset;
+mod error;
+mod keys;
+mod names;
+mod npy;
+mod npz;
+mod output;
+mod pictures;
+mod png;
+mod reader;
+mod sound;
+mod wav;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use clap::ValueEnum;
+use serde::Serialize;
+use serde_json::json;
+use wavemill_extract::run::free_bytes;
+use wavemill_runtime::course::{Course, Phase};
+use wavemill_schemas::manifest::Manifest;
+use wavemill_store::Store;
+
+use self::content::Content;
+pub(crate) use self::error::ExportError;
+pub(crate) use self::npy::header as npy_header;
+use self::output::OutFile;
+use self::reader::Reader;
+
+/// The file that describes the export.
+const ABOUT: &str = "export.json";
+
+/// File format of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// One array per side, and a CSV file with the keys and classes of its rows
+    Npy,
+    /// One zip of arrays per side: the feature, its keys and its class ids
+    Npz,
+    /// One picture per row, in one folder per class
+    Png,
+    /// One sound per row, computed from mel bands by Griffin-Lim, in one folder per class
+    Wav,
+    /// A folder for `datasets.load_dataset`
+    Huggingface,
+}
+
+impl Format {
+    /// Returns the name of the format on the command line.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Npy => "npy",
+            Self::Npz => "npz",
+            Self::Png => "png",
+            Self::Wav => "wav",
+            Self::Huggingface => "huggingface",
+        }
+    }
+}
+
+/// An export job.
+#[derive(Debug)]
+pub(crate) struct Job<'a> {
+    /// The store that contains the version.
+    pub store: &'a Store,
+    /// Number of the version.
+    pub version: u64,
+    /// Manifest of the version.
+    pub manifest: &'a Manifest,
+    /// Name of the feature; `None` if there is only one.
+    pub feature: Option<&'a str>,
+    /// The target whose classes name the folders of pictures and sounds; `None` for the first target.
+    pub target: Option<&'a str>,
+    /// Names of the sides; if empty, all sides, without the rows that have no side.
+    pub splits: &'a [String],
+    /// File format.
+    pub format: Format,
+}
+
+/// The report of an export.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    /// Number of the version.
+    pub version: u64,
+    /// Name of the feature.
+    pub feature: String,
+    /// Id of the feature, which covers everything that affects its values.
+    pub feature_id: String,
+    /// Type and shape of a tensor, such as `f16[96,431]`.
+    pub tensor: String,
+    /// Name of the format.
+    pub format: &'static str,
+    /// Exported sides, in the manifest's order.
+    pub sides: Vec<SideReport>,
+    /// Number of rows on each of the other sides.
+    pub left_out: BTreeMap<String, u64>,
+    /// Number of files written.
+    pub files: u64,
+    /// Total size of these files in bytes.
+    pub bytes: u64,
+    /// Notes for users of the files.
+    pub notes: Vec<String>,
+}
+
+/// One side of a [`Report`].
+#[derive(Debug, Serialize)]
+pub(crate) struct SideReport {
+    /// Name in the store.
+    pub split: String,
+    /// Name in the export.
+    pub name: String,
+    /// Number of rows.
+    pub rows: u64,
+}
+
+/// Writes the export to `folder`, which must not exist yet. After an error, the contents of the folder are incomplete.
+///
+/// # Errors
+/// [`ExportError`].
+pub(crate) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Report, ExportError> {
+    let content = Content::select(job)?;
+    require_space(&content, job.format, folder)?;
+    let reader = Reader::new(job.store, &content, course);
+    reader.check()?;
+
+    fs::create_dir(folder).map_err(ExportError::io_at(folder, "create the folder"))?;
+    course.enter(Phase::Exporting, content.rows());
+    let mut notes = content.notes();
+    match job.format {
+        Format::Npy => arrays::write(&content, &reader, folder)?,
+        Format::Npz => npz::write(&content, &reader, folder)?,
+        Format::Png => notes.extend(pictures::write(&content, &reader, folder)?),
+        Format::Wav => notes.extend(sound::write(&content, &reader, folder)?),
+        Format::Huggingface => notes.extend(dataset::write(job, &content, &reader, folder)?),
+    }
+    // A dataset contains this information in its README, because `datasets` could mistake a JSON file for data.
+    if job.format != Format::Huggingface {
+        write_about(job, &content, folder)?;
+    }
+
+    let (files, bytes) = size_of(folder).map_err(ExportError::io_at(folder, "list"))?;
+    let mut sides = Vec::new();
+    for side in &content.sides {
+        sides.push(SideReport {
+            split: side.split.to_owned(),
+            name: side.name.clone(),
+            rows: side.rows,
+        });
+    }
+    Ok(Report {
+        version: job.version,
+        feature: content.feature.name.clone(),
+        feature_id: content.feature.feature_id.clone(),
+        tensor: content.feature.tensor_type(),
+        format: job.format.name(),
+        sides,
+        left_out: content.left_out,
+        files,
+        bytes,
+        notes,
+    })
+}
+
+/// Refuses an export that cannot fit on the disk. The size is only known in advance for arrays.
+fn require_space(content: &Content<'_>, format: Format, folder: &Path) -> Result<(), ExportError> {
+    let is_array = matches!(format, Format::Npy | Format::Npz);
+    let (Some(row_bytes), true) = (content.tensor.row_bytes(), is_array) else {
+        return Ok(());
+    };
+    let needed_bytes = content.rows().saturating_mul(row_bytes as u64);
+    match free_bytes(folder) {
+        Some(free_bytes) if free_bytes < needed_bytes => Err(ExportError::Space {
+            needed_bytes,
+            free_bytes,
+        }),
+        // If the free space is unknown, it is assumed to be sufficient.
+        _ => Ok(()),
+    }
+}
+
+/// Writes `export.json` with the information that the files do not contain.
+fn write_about(job: &Job<'_>, content: &Content<'_>, folder: &Path) -> Result<(), ExportError> {
+    let classes: BTreeMap<&str, &[String]> = content
+        .targets
+        .iter()
+        .map(|target| (target.name.as_str(), target.classes.as_slice()))
+        .collect();
+    let mut rows = BTreeMap::new();
+    for side in &content.sides {
+        rows.insert(side.split, side.rows);
+    }
+
+    let feature = content.feature;
+    let mut about = json!({
+        "plan_id": job.manifest.plan_id,
+        "version": job.version,
+        "format": job.format.name(),
+        "feature": feature.name,
+        "feature_id": feature.feature_id,
+        "dtype": feature.dtype,
+        "scale": feature.scale,
+        "shape": feature.shape,
+        "dim_names": feature.dim_names,
+        "sample_rate_hz": feature.sample_rate_hz,
+        "hop_length": feature.hop_length,
+        "classes": classes,
+        "rows": rows,
+        "left_out": content.left_out,
+    });
+    // A preset has no effect on features of picture files.
+    if feature.is_of_audio() {
+        about["preset"] = json!(feature.preset);
+    }
+    if job.format == Format::Wav {
+        about["approximation"] = sound::about(content);
+    }
+    let mut file = OutFile::create(&folder.join(ABOUT))?;
+    file.put(format!("{about:#}\n").as_bytes())?;
+    file.finish()
+}
+
+/// Returns the number of files below a folder and their total size in bytes.
+fn size_of(folder: &Path) -> io::Result<(u64, u64)> {
+    let mut files = 0;
+    let mut bytes = 0;
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in fs::read_dir(next)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                folders.push(entry.path());
+            } else {
+                files += 1;
+                bytes += metadata.len();
+            }
+        }
+    }
+    Ok((files, bytes))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,257 @@
+//! Reads rows of a version's files in batches, after comparing the files with the manifest.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::path::PathBuf;
+
+use arrow::array::{AsArray, ListArray, RecordBatch};
+use arrow::datatypes::Int32Type;
+use fail::fail_point;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
+use wavemill_runtime::course::{Course, Phase};
+use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
+use wavemill_schemas::tables::shape_column;
+use wavemill_sql::tensor::{RAGGED_ROW_BYTES, TensorColumn, TensorType};
+use wavemill_store::Store;
+
+use super::content::{Content, Side};
+use super::error::ExportError;
+
+/// Size of the tensors that are read at a time. Writing nested lists takes more than twenty bytes per value of two
+/// bytes.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Maximum number of rows per batch, also used for columns without tensors.
+const BATCH_ROWS_MAX: usize = 8_192;
+
+/// Reads the files of an export.
+pub(super) struct Reader<'a> {
+    store: &'a Store,
+    content: &'a Content<'a>,
+    course: &'a Course,
+}
+
+impl<'a> Reader<'a> {
+    /// Creates a reader without opening a file.
+    pub(super) const fn new(
+        store: &'a Store,
+        content: &'a Content<'a>,
+        course: &'a Course,
+    ) -> Self {
+        Self {
+            store,
+            content,
+            course,
+        }
+    }
+
+    /// Compares the length and blake3 of every file with the manifest. Files of earlier versions of wavemill are
+    /// included, although their pages have no checksums.
+    ///
+    /// # Errors
+    /// [`ExportError::Damaged`], [`ExportError::Stopped`].
+    pub(super) fn check(&self) -> Result<(), ExportError> {
+        let files = self.content.sides.iter().flat_map(|side| &side.files);
+        let bytes: u64 = files.clone().map(|file| file.bytes).sum();
+        self.course.enter(Phase::Checking, bytes);
+
+        for file in files {
+            self.go_on()?;
+            if self.store.sound_file(file)?.is_none() {
+                return Err(ExportError::Damaged {
+                    path: self.store.root().join(&file.path),
+                });
+            }
+            self.course.add(file.bytes);
+        }
+        Ok(())
+    }
+
+    /// Adds to the progress the number of rows that were written.
+    pub(super) fn done(&self, rows: usize) {
+        self.course.add(rows as u64);
+    }
+
+    /// Calls `visit` with batches of some columns, for all rows of a side.
+    ///
+    /// # Errors
+    /// [`ExportError::Read`], [`ExportError::Stopped`], and the error of `visit`.
+    pub(super) fn side(
+        &self,
+        side: &Side<'_>,
+        columns: &[&str],
+        mut visit: impl FnMut(&RecordBatch) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
+        side.files
+            .iter()
+            .try_for_each(|file| self.file(file, columns, &mut visit))
+    }
+
+    /// Calls `visit` with batches of some columns, for all rows of a file.
+    ///
+    /// # Errors
+    /// As [`Reader::side`].
+    pub(super) fn file(
+        &self,
+        file: &FileEntry,
+        columns: &[&str],
+        mut visit: impl FnMut(&RecordBatch) -> Result<(), ExportError>,
+    ) -> Result<(), ExportError> {
+        let path = self.store.locate(&file.path)?;
+        let failed = ExportError::read_at(&path);
+        let opened = open(&path).map_err(&failed)?;
+        let mut roots = Vec::with_capacity(columns.len());
+        for column in columns {
+            let root = opened.schema().index_of(column);
+            roots.push(root.map_err(|error| failed(error.into()))?);
+        }
+
+        let mask = ProjectionMask::roots(opened.parquet_schema(), roots);
+        let batches = opened
+            .with_projection(mask)
+            .with_batch_size(self.batch_rows(columns))
+            .build()
+            .map_err(&failed)?;
+        let mut rows = 0;
+        for batch in batches {
+            fail_point!("export-batch", |_| Err(ExportError::io_at(&path, "write")(
+                std::io::ErrorKind::StorageFull.into()
+            )));
+            self.go_on()?;
+            let batch = batch.map_err(|error| failed(error.into()))?;
+            rows += batch.num_rows() as u64;
+            visit(&batch)?;
+        }
+
+        // The number of rows must match the number that was written in headers.
+        if rows != file.rows {
+            let problem = format!("{rows} rows, but {} in the manifest", file.rows);
+            return Err(failed(ParquetError::General(problem)));
+        }
+        Ok(())
+    }
+
+    fn batch_rows(&self, columns: &[&str]) -> usize {
+        if !columns.contains(&self.content.feature.name.as_str()) {
+            return BATCH_ROWS_MAX;
+        }
+        let row_bytes = self.content.tensor.row_bytes().unwrap_or(RAGGED_ROW_BYTES);
+        (BATCH_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS_MAX)
+    }
+
+    /// Checks whether the export was stopped.
+    ///
+    /// # Errors
+    /// [`ExportError::Stopped`].
+    pub(super) fn go_on(&self) -> Result<(), ExportError> {
+        if self.course.is_stopped() {
+            return Err(ExportError::Stopped {
+                phase: self.course.phase(),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &PathBuf) -> Result<ParquetRecordBatchReaderBuilder<File>, ParquetError> {
+    ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)
+}
+
+/// Returns the columns of a feature's tensors: the values, and the shapes if rows differ in shape.
+pub(super) fn tensor_columns(content: &Content<'_>) -> Vec<String> {
+    let name = &content.feature.name;
+    let mut columns = vec![name.clone()];
+    if content.is_ragged() {
+        columns.push(shape_column(name));
+    }
+    columns
+}
+
+/// The tensors of the rows of a batch.
+pub(super) struct Tensors<'b> {
+    tensor: &'b TensorType,
+    feature: &'b FeatureEntry,
+    values: TensorColumn<'b>,
+    shapes: Option<&'b ListArray>,
+}
+
+impl<'b> Tensors<'b> {
+    /// Reads the tensors of a batch that contains [`tensor_columns`].
+    ///
+    /// # Errors
+    /// [`ExportError::Rows`].
+    pub(super) fn of(
+        batch: &'b RecordBatch,
+        content: &'b Content<'_>,
+    ) -> Result<Self, ExportError> {
+        let feature = content.feature;
+        let values = batch
+            .column_by_name(&feature.name)
+            .and_then(TensorColumn::new)
+            .ok_or_else(|| no_tensors(feature))?;
+
+        let shapes = if content.is_ragged() {
+            let shapes = batch
+                .column_by_name(&shape_column(&feature.name))
+                .and_then(|column| column.as_list_opt::<i32>())
+                .ok_or_else(|| no_tensors(feature))?;
+            Some(shapes)
+        } else {
+            None
+        };
+
+        Ok(Self {
+            tensor: &content.tensor,
+            feature,
+            values,
+            shapes,
+        })
+    }
+
+    /// Returns the shape of a row, after checking that it matches the number of values.
+    ///
+    /// # Errors
+    /// [`ExportError::Rows`].
+    pub(super) fn shape(&self, row: usize) -> Result<Vec<usize>, ExportError> {
+        let n_values = self.values.n_values(row, self.tensor);
+        let shape = match self.shapes {
+            Some(shapes) => stored_shape(shapes, row),
+            None => self.tensor.shape.iter().copied().collect(),
+        };
+        shape
+            .filter(|shape| product(shape) == Some(n_values))
+            .ok_or_else(|| no_tensors(self.feature))
+    }
+
+    /// Returns the values of a row as stored: little-endian and row-major.
+    pub(super) fn bytes(&self, row: usize) -> Cow<'_, [u8]> {
+        self.values.bytes(row)
+    }
+
+    /// Appends the values of a row to `values`.
+    pub(super) fn read(&self, row: usize, values: &mut Vec<f32>) {
+        self.values.read(row, self.tensor, values);
+    }
+}
+
+fn product(shape: &[usize]) -> Option<usize> {
+    shape
+        .iter()
+        .try_fold(1_usize, |product, dim| product.checked_mul(*dim))
+}
+
+fn stored_shape(shapes: &ListArray, row: usize) -> Option<Vec<usize>> {
+    let shape = shapes.value(row);
+    let dims = shape.as_primitive_opt::<Int32Type>()?.values();
+    dims.iter().map(|&dim| usize::try_from(dim).ok()).collect()
+}
+
+fn no_tensors(feature: &FeatureEntry) -> ExportError {
+    ExportError::rows(format!(
+        "rows of {} do not contain {}",
+        feature.name,
+        feature.tensor_type()
+    ))
+}

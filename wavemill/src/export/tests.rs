@@ -1,0 +1,411 @@
+//! Tests that export a small store and read the files back.
+
+use std::fs::File;
+use std::io::Read;
+
+use arrow::array::AsArray;
+use arrow::datatypes::{DataType, Int64Type};
+use half::f16;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use wavemill_sql::testing::TestStore;
+
+use super::*;
+
+/// An export of [`TestStore::small`], in a temporary folder.
+#[derive(Debug)]
+struct Exported {
+    root: tempfile::TempDir,
+    report: Report,
+}
+
+impl Exported {
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.root.path().join("out").join(name)
+    }
+
+    fn bytes(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    fn text(&self, name: &str) -> String {
+        String::from_utf8(self.bytes(name)).expect("text")
+    }
+}
+
+fn try_export(
+    store: &TestStore,
+    feature: &str,
+    format: Format,
+    splits: &[&str],
+) -> Result<Exported, ExportError> {
+    let root = tempfile::tempdir().expect("a folder");
+    let splits: Vec<String> = splits.iter().map(|&name| name.to_owned()).collect();
+
+    let opened = Store::at(store.folder.path());
+    let job = Job {
+        store: &opened,
+        version: 1,
+        manifest: &store.manifest,
+        feature: Some(feature),
+        target: None,
+        splits: &splits,
+        format,
+    };
+
+    let report = run(&job, &root.path().join("out"), &Course::default())?;
+    Ok(Exported { root, report })
+}
+
+fn export(feature: &str, format: Format, splits: &[&str]) -> Exported {
+    try_export(&TestStore::small(), feature, format, splits).expect("an export")
+}
+
+fn error(feature: &str, format: Format, splits: &[&str]) -> String {
+    match try_export(&TestStore::small(), feature, format, splits) {
+        Ok(_) => panic!("{feature} was exported"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Splits an npy file into header and values.
+fn npy(bytes: &[u8]) -> (String, Vec<u8>) {
+    let length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    let (head, values) = bytes.split_at(10 + length);
+    (
+        String::from_utf8_lossy(&head[10..]).trim_end().to_owned(),
+        values.to_vec(),
+    )
+}
+
+#[test]
+fn an_array_a_side_has_the_stored_bytes_in_order() {
+    let exported = export("log_mel", Format::Npy, &[]);
+    let (head, values) = npy(&exported.bytes("validation.npy"));
+    assert!(
+        head.contains("'<f2'") && head.contains("(3, 2, 3)"),
+        "{head}"
+    );
+    let wanted: Vec<u8> = (3..6)
+        .flat_map(|clip| (0..6).map(move |v| f16::from_f32((clip + v) as f32)))
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    assert_eq!(values, wanted);
+
+    let lines = exported.text("validation.csv");
+    assert_eq!(
+        lines,
+        "clip_key,track_id,segment,offset_s,variant,genre,genre_id\n\
+         000/000003.mp3,3,0,0,1,Folk,0\n000/000004.mp3,4,0,0,1,Jazz,1\n000/000005.mp3,5,0,0,1,Rock,2\n"
+    );
+    assert_eq!(
+        exported.report.left_out,
+        BTreeMap::from([("none".to_owned(), 3)])
+    );
+    assert_eq!(exported.report.files, 5);
+    assert!(
+        exported
+            .text("export.json")
+            .contains("\"feature_id\": \"id-of-log_mel\"")
+    );
+}
+
+#[test]
+fn rows_of_several_shapes_have_a_file_each() {
+    let exported = export("ragged", Format::Npy, &["training"]);
+    for clip in 0..3 {
+        let name = format!("training/000__00000{clip}.mp3_0.npy");
+        let (head, values) = npy(&exported.bytes(&name));
+        assert!(head.contains(&format!("(2, {})", clip + 1)), "{head}");
+        assert_eq!(values.len(), 2 * (clip + 1) * 4);
+
+        assert!(
+            exported
+                .text("training.csv")
+                .contains(&format!(",{name}\n"))
+        );
+    }
+
+    assert_eq!(exported.report.left_out.len(), 2);
+}
+
+#[test]
+fn a_zip_holds_the_feature_its_keys_and_the_classes() {
+    let exported = export("log_mel", Format::Npz, &[]);
+    let file = File::open(exported.path("training.npz")).expect("a file");
+    let mut zip = zip::ZipArchive::new(file).expect("a zip");
+
+    let mut names = Vec::new();
+    for entry in 0..zip.len() {
+        let entry = zip.by_index(entry).expect("an entry");
+        names.push(entry.name().expect("a name").into_owned());
+    }
+    names.sort();
+
+    let wanted = [
+        "classes_genre.npy",
+        "clip_key.npy",
+        "genre.npy",
+        "log_mel.npy",
+        "offset_s.npy",
+        "segment.npy",
+        "track_id.npy",
+        "variant.npy",
+    ];
+    assert_eq!(names, wanted);
+
+    let mut array = |name: &str| {
+        let mut bytes = Vec::new();
+        let mut entry = zip.by_name(name).expect(name);
+        entry.read_to_end(&mut bytes).expect(name);
+        npy(&bytes)
+    };
+
+    let (head, values) = array("log_mel.npy");
+    assert!(head.contains("(3, 2, 3)"), "{head}");
+    assert_eq!(values.len(), 3 * 6 * 2);
+
+    let (head, values) = array("clip_key.npy");
+    assert!(head.contains("'<U14'") && head.contains("(3,)"), "{head}");
+    assert_eq!(values.len(), 3 * 14 * 4);
+
+    let (head, values) = array("genre.npy");
+    assert!(head.contains("'<i4'"), "{head}");
+    assert_eq!(values, [0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0]);
+
+    let (head, values) = array("classes_genre.npy");
+    assert!(head.contains("'<U4'"), "{head}");
+    assert_eq!(values[..4], u32::from('F').to_le_bytes());
+}
+
+#[test]
+fn pictures_lie_in_a_folder_a_class() {
+    let exported = export("quant", Format::Png, &[]);
+    assert_eq!(exported.report.files, 6 + 2 + 2);
+
+    assert!(
+        exported
+            .bytes("training/Folk/000__000000.mp3_0.png")
+            .starts_with(b"\x89PNG")
+    );
+    assert_eq!(
+        exported.text("classes.csv"),
+        "id,class,folder\n0,Folk,Folk\n1,Jazz,Jazz\n2,Rock,Rock\n"
+    );
+
+    let lines = exported.text("training.csv");
+    assert!(
+        lines.contains(",Jazz,1,training/Jazz/000__000001.mp3_0.png\n"),
+        "{lines}"
+    );
+}
+
+/// Creates the small store with a recipe that describes `log_mel`. `more` adds keys to the feature's two bands.
+fn store_of_bands(more: serde_json::Value) -> TestStore {
+    let mut store = TestStore::small();
+    let mut spec = serde_json::json!({
+        "name": "log_mel", "op": "mel", "n_mels": 2, "n_fft": 2048, "hop_length": 512, "dtype": "f16",
+        "db": { "ref": 1.0, "top_db": 80.0 },
+    });
+
+    for (key, value) in more.as_object().expect("keys") {
+        spec[key] = value.clone();
+    }
+
+    let spec = serde_json::from_value(spec).expect("a feature");
+    store.manifest.recipe.features.push(spec);
+    store
+}
+
+#[test]
+fn sounds_lie_in_a_folder_a_class() {
+    let store = store_of_bands(serde_json::json!({}));
+    let exported = try_export(&store, "log_mel", Format::Wav, &[]).expect("an export");
+    assert_eq!(exported.report.files, 6 + 2 + 2);
+
+    let wav = exported.bytes("training/Folk/000__000000.mp3_0.wav");
+    assert!(wav.starts_with(b"RIFF"));
+    // The row has three frames.
+    assert_eq!(wav.len(), 58 + 3 * 512 * 4);
+
+    assert!(
+        exported
+            .text("training.csv")
+            .contains(",Jazz,1,training/Jazz/000__000001.mp3_0.wav\n")
+    );
+
+    let about: serde_json::Value =
+        serde_json::from_str(&exported.text("export.json")).expect("JSON");
+    assert_eq!(about["approximation"]["top_db"], 80.0);
+    assert_eq!(about["approximation"]["peak"], serde_json::Value::Null);
+    assert!(
+        exported
+            .report
+            .notes
+            .iter()
+            .any(|note| note.contains("an approximation"))
+    );
+
+    // An export of a single side has the same bytes, although no rows precede it.
+    let alone = try_export(&store, "log_mel", Format::Wav, &["validation"]).expect("an export");
+    let name = "validation/Rock/000__000005.mp3_0.wav";
+    assert_eq!(alone.bytes(name), exported.bytes(name));
+}
+
+#[test]
+fn what_cannot_become_sound_is_refused() {
+    let refused = |more| match try_export(&store_of_bands(more), "log_mel", Format::Wav, &[]) {
+        Ok(_) => panic!("it was exported"),
+        Err(error) => error.to_string(),
+    };
+
+    let allowed = "only features with op = \"mel\" and normalize = \"none\" can be exported";
+    assert_eq!(
+        refused(serde_json::json!({ "normalize": "minmax" })),
+        format!(
+            "--format wav: log_mel has normalize = \"minmax\", and the scale factors of normalized rows are not stored: {allowed}"
+        )
+    );
+    assert_eq!(
+        refused(serde_json::json!({ "op": "mfcc", "n_mfcc": 2, "db": null })),
+        format!("--format wav: log_mel is not a mel spectrogram: {allowed}")
+    );
+    assert!(
+        refused(serde_json::json!({ "hop_length": 4096 }))
+            .contains("are further apart (hop_length 4096) than they are long (win_length 2048)")
+    );
+
+    assert_eq!(
+        error("log_mel", Format::Wav, &[]),
+        "--format wav: the manifest's recipe does not describe log_mel"
+    );
+}
+
+#[test]
+fn a_dataset_has_a_file_a_shard_and_names_its_splits() {
+    let exported = export("log_mel", Format::Huggingface, &[]);
+    let path = exported.path("data/train-00000-of-00001.parquet");
+    let opened = ParquetRecordBatchReaderBuilder::try_new(File::open(path).expect("a file"));
+    let opened = opened.expect("Parquet");
+
+    let metadata = opened.metadata().file_metadata().key_value_metadata();
+    let info = metadata
+        .and_then(|pairs| pairs.iter().find(|pair| pair.key == "huggingface"))
+        .and_then(|pair| pair.value.clone())
+        .expect("metadata");
+
+    assert!(
+        info.contains(r#""genre": {"_type":"ClassLabel","names":["Folk","Jazz","Rock"]}"#),
+        "{info}"
+    );
+    assert!(matches!(
+        opened
+            .schema()
+            .field_with_name("log_mel")
+            .expect("a column")
+            .data_type(),
+        DataType::List(_)
+    ));
+
+    let batches: Vec<_> = opened
+        .build()
+        .expect("a reader")
+        .map(|batch| batch.expect("rows"))
+        .collect();
+    let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
+    assert_eq!(rows, 3);
+    let ids = batches[0].column_by_name("genre").expect("ids");
+    assert_eq!(ids.as_primitive::<Int64Type>().values().to_vec(), [0, 1, 2]);
+
+    let readme = exported.text("README.md");
+    assert!(
+        readme.starts_with("---\nconfigs:\n- config_name: default\n"),
+        "{readme}"
+    );
+    assert!(
+        readme.contains("  - split: \"train\"\n    path: \"data/train-*\"\n"),
+        "{readme}"
+    );
+    assert!(readme.contains("| left out | `none` | 3 |"), "{readme}");
+    assert_eq!(exported.report.notes, ["side training is split train"]);
+}
+
+#[test]
+fn what_cannot_be_exported_is_said_before_anything_is_written() {
+    assert_eq!(
+        error("nosuch", Format::Npy, &[]),
+        "--feature nosuch: this version has log_mel, ragged, quant"
+    );
+    assert_eq!(
+        error("log_mel", Format::Npy, &["tset"]),
+        "--split tset: this version has training, validation, none"
+    );
+    assert!(
+        error("ragged", Format::Npz, &[]).starts_with("--format npz: the rows of f32[2,?] differ")
+    );
+}
+
+#[test]
+fn a_damaged_file_is_named_and_nothing_is_written() {
+    let store = TestStore::small();
+    let entry = store.manifest.files_of("log_mel").next().expect("a file");
+    let path = store.folder.path().join(&entry.path);
+    let mut bytes = fs::read(&path).expect("a file");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, bytes).expect("a file");
+
+    for format in [Format::Npy, Format::Npz, Format::Png, Format::Huggingface] {
+        let error = try_export(&store, "log_mel", format, &[]).expect_err("damage");
+        assert!(matches!(&error, ExportError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains(&entry.path), "{error}");
+    }
+}
+
+#[test]
+fn equal_exports_have_equal_bytes() {
+    for format in [Format::Npy, Format::Npz, Format::Png, Format::Huggingface] {
+        let [one, other] = [(); 2].map(|()| export("log_mel", format, &[]));
+
+        let mut folders = vec![one.path("")];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                if path.is_dir() {
+                    folders.push(path);
+                    continue;
+                }
+
+                let name = path.strip_prefix(one.path("")).expect("below it");
+                let same = fs::read(&path).expect("a file")
+                    == fs::read(other.path("").join(name)).expect("a file");
+                assert!(same, "{}", name.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_job_that_was_stopped_says_so() {
+    let store = TestStore::small();
+    let opened = Store::at(store.folder.path());
+    let root = tempfile::tempdir().expect("a folder");
+
+    let job = Job {
+        store: &opened,
+        version: 1,
+        manifest: &store.manifest,
+        feature: Some("log_mel"),
+        target: None,
+        splits: &[],
+        format: Format::Npy,
+    };
+
+    let course = Course::default();
+    course
+        .stop
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+
+    let error = run(&job, &root.path().join("out"), &course).expect_err("stopped");
+    assert!(matches!(error, ExportError::Stopped { .. }), "{error}");
+    assert_eq!(fs::read_dir(root.path()).expect("a folder").count(), 0);
+}

@@ -1,0 +1,7 @@
+//! The command `wavemill`: from a music archive to a versioned feature store in Parquet that answers SQL.
+
+pub mod cli;
+
+mod export;
+mod report;
+mod serve;

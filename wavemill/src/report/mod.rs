@@ -1,0 +1,150 @@
+//! Builds an HTML page about a version of a store: the rows that were kept and dropped, the contents, leaks between the
+//! sides, example spectrograms, and how the version was made.
+//!
+//! [`page`] builds the page with one function per section. [`comparison()`] builds a page about two versions. Numbers
+//! come from the manifest if it contains them, and otherwise from SQL over small columns. Only a bounded number of
+//! tensors is read, and only a few clips from the archive if it is given. This module writes no files and never
+//! modifies the store.
+
+mod answers;
+mod audio;
+mod cleaning;
+mod comparison;
+mod error;
+mod excerpts;
+mod features;
+mod files;
+mod made;
+mod rejects;
+mod sides;
+mod spectrograms;
+mod tracks;
+mod versions;
+
+use serde_json::json;
+use wavemill_pages::{Fact, Page, bytes, count};
+use wavemill_schemas::manifest::Manifest;
+use wavemill_source::Source;
+use wavemill_sql::Limits;
+use wavemill_store::{Store, Tags};
+
+use self::answers::Answers;
+pub(crate) use self::comparison::page as comparison;
+pub(crate) use self::error::ReportError;
+
+/// The version that a report describes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Subject<'a> {
+    /// The store that contains the version.
+    pub store: &'a Store,
+    /// Number of the version.
+    pub version: u64,
+    /// Manifest of the version.
+    pub manifest: &'a Manifest,
+    /// Tags of the store.
+    pub tags: &'a Tags,
+}
+
+/// Builds the page of a version. If `archive` is given, the page includes the audio of typical rows.
+///
+/// # Errors
+/// [`ReportError`] if a table or shard of the version is missing or damaged.
+pub(crate) fn page(
+    subject: Subject<'_>,
+    limits: Limits,
+    archive: Option<&dyn Source>,
+) -> Result<Page, ReportError> {
+    let answers = Answers::open(subject, limits)?;
+    let sections = vec![
+        cleaning::section(subject.manifest),
+        tracks::section(&answers)?,
+        sides::section(&answers)?,
+        rejects::section(&answers)?,
+        files::section(&answers)?,
+        audio::section(&answers)?,
+        features::section(subject.manifest),
+        spectrograms::section(&answers, archive)?,
+        made::section(subject),
+        versions::section(subject)?,
+    ];
+
+    let manifest = subject.manifest;
+    Ok(Page {
+        title: format!("{}, version {}", manifest.recipe.name, subject.version),
+        lead: lead(subject),
+        facts: facts(manifest),
+        // Omit sections for which the version has no data.
+        sections: sections
+            .into_iter()
+            .filter(|section| !section.parts.is_empty())
+            .collect(),
+        about: json!({
+            "page": "report",
+            "version": subject.version,
+            "plan_id": manifest.plan_id,
+            "recipe": manifest.recipe.name,
+            "counts": manifest.counts,
+            "features": manifest.features,
+        }),
+    })
+}
+
+fn lead(subject: Subject<'_>) -> String {
+    let manifest = subject.manifest;
+    let mut words = format!("wavemill feature store, plan {}.", manifest.plan_id);
+    let description = manifest.recipe.description.trim_end_matches('.');
+    if !description.is_empty() {
+        words = format!("{description}. {words}");
+    }
+    let tags = subject.tags.of(subject.version);
+    if !tags.is_empty() {
+        words += &format!(" Tagged {}.", tags.join(", "));
+    }
+    words
+}
+
+fn facts(manifest: &Manifest) -> Vec<Fact> {
+    let counts = &manifest.counts;
+    let stored_bytes: u64 = manifest.files.iter().map(|file| file.bytes).sum();
+    let features: Vec<&str> = manifest
+        .features
+        .iter()
+        .map(|feature| feature.name.as_str())
+        .collect();
+
+    vec![
+        fact(
+            "clips with features",
+            count(counts.clips_written),
+            format!("of {} planned", count(counts.clips_planned)),
+        ),
+        fact(
+            "rejects",
+            count(counts.rejects.values().sum()),
+            format!("{} reasons", counts.rejects.len()),
+        ),
+        fact(
+            "rows per feature",
+            count(counts.feature_rows),
+            features.join(", "),
+        ),
+        fact(
+            "metadata rows",
+            count(counts.rows_read),
+            format!("{} kept", count(counts.rows_kept)),
+        ),
+        fact(
+            "size",
+            bytes(stored_bytes),
+            format!("{} files", count(manifest.files.len() as u64)),
+        ),
+    ]
+}
+
+fn fact(name: &str, value: String, note: String) -> Fact {
+    Fact {
+        name: name.to_owned(),
+        value,
+        note,
+    }
+}

@@ -1,0 +1,244 @@
+//! Sizes of the training, validation and test sides, and items that occur on several sides.
+
+use wavemill_catalog::split::SIDES;
+use wavemill_pages::{Cell, Part, Section, Table, count, fraction};
+use wavemill_schemas::recipe::SplitRule;
+use wavemill_schemas::sides::side_meant;
+
+use super::ReportError;
+use super::answers::{Answers, literal, quoted};
+
+/// Hash of a clip's audio. Pictures have none.
+const AUDIO_COLUMN: &str = "audio_blake3";
+
+/// Columns whose values two sides should not share, and a plural noun for the values of each.
+const SHARED: [(&str, &str); 4] = [
+    ("clip_key", "clips"),
+    (AUDIO_COLUMN, "identical recordings"),
+    ("artist_id", "artists"),
+    ("album_id", "albums"),
+];
+
+pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
+    let mut section = Section::new("Sides and data leakage");
+    let Some(rows) = answers.rows_table() else {
+        return Ok(section);
+    };
+
+    let spec = &answers.subject.manifest.recipe.split;
+    section.parts.push(Part::Text(format!(
+        "The recipe splits the data by the rule “{}” with seed {}. A model that is tested on data it was trained on \
+         scores too high, so nothing should be both on the test side and on another side.",
+        rule_name(spec.rule),
+        spec.seed
+    )));
+    let sides = sides_of(answers, &rows)?;
+    section.parts.push(Part::Table(sizes(&sides)));
+
+    let compared = Compared::of(&sides);
+    if let Some(words) = compared.problem(&sides) {
+        section.parts.push(Part::Warning(words));
+    }
+
+    let mut leaks = Table::new(
+        "Overlap between sides",
+        &[
+            "item",
+            "distinct values",
+            "on several sides",
+            "test clips affected",
+            "share of test clips",
+        ],
+    );
+    let mut leaking = Vec::new();
+    let recipe = &answers.subject.manifest.recipe;
+    for (column, what) in SHARED {
+        if column == AUDIO_COLUMN && recipe.catalog.dataset.is_of_pictures() {
+            continue;
+        }
+        let leak = Leak::of(answers, &rows, column, &compared)?;
+        if let Some(test_clips) = leak.test_clips.filter(|clips| *clips > 0) {
+            leaking.push(format!("{} by {what}", count(test_clips)));
+        }
+
+        // If no value is known, or there is no test side, nothing was compared, and 0 would be a false claim.
+        let on_several = (leak.known > 0).then_some(leak.on_several);
+        let share = leak
+            .test_clips
+            .map(|clips| fraction(clips, compared.test_clips));
+        leaks.rows.push(vec![
+            what.into(),
+            leak.known.into(),
+            on_several.into(),
+            leak.test_clips.into(),
+            share.map_or(Cell::None, Cell::Measure),
+        ]);
+    }
+    if !leaking.is_empty() {
+        section.parts.push(Part::Warning(format!(
+            "Some of the {} test clips overlap with the training side: {}. This makes scores on the test side too high.",
+            count(compared.test_clips),
+            leaking.join(", ")
+        )));
+    }
+    section.parts.push(Part::Table(leaks));
+    Ok(section)
+}
+
+fn rule_name(rule: SplitRule) -> String {
+    // Formats the rule as it is written in a recipe.
+    let name = serde_json::to_value(rule).unwrap_or_default();
+    name.as_str().unwrap_or_default().to_owned()
+}
+
+/// Sizes of one side of the version.
+struct SideSize {
+    name: String,
+    clips: u64,
+    rows: u64,
+    artists: u64,
+}
+
+/// Returns the sides of the rows, in the order training, validation, test, others.
+fn sides_of(answers: &Answers<'_>, rows: &str) -> Result<Vec<SideSize>, ReportError> {
+    let answer = answers.ask(&format!(
+        "SELECT split, count(DISTINCT clip_key) AS clips, count(*) AS n, count(DISTINCT artist_id) AS artists
+         FROM {rows} GROUP BY split ORDER BY split"
+    ))?;
+    let names = answer.texts("split")?;
+    let clips = answer.counts("clips")?;
+    let rows = answer.counts("n")?;
+    let artists = answer.counts("artists")?;
+
+    let mut sides = Vec::with_capacity(names.len());
+    for (index, name) in names.into_iter().enumerate() {
+        sides.push(SideSize {
+            name: name.unwrap_or_default(),
+            clips: clips[index],
+            rows: rows[index],
+            artists: artists[index],
+        });
+    }
+    sides.sort_by_key(|side| place(&side.name));
+    Ok(sides)
+}
+
+/// Returns the position of a side in tables and charts: training, validation, test, and then any other.
+pub(super) fn place(side: &str) -> usize {
+    let places = SIDES
+        .iter()
+        .position(|known| side_meant(side) == Some(*known));
+    places.unwrap_or(SIDES.len())
+}
+
+/// Builds a table with the clips, rows and artists of each side.
+fn sizes(sides: &[SideSize]) -> Table {
+    let mut table = Table::new("Sides", &["side", "clips", "share", "rows", "artists"]);
+    let all: u64 = sides.iter().map(|side| side.clips).sum();
+    for side in sides {
+        table.rows.push(vec![
+            side.name.as_str().into(),
+            side.clips.into(),
+            Cell::Measure(fraction(side.clips, all)),
+            side.rows.into(),
+            side.artists.into(),
+        ]);
+    }
+    table
+}
+
+/// The sides that are compared for leaks.
+struct Compared<'a> {
+    training: Vec<&'a str>,
+    test: Vec<&'a str>,
+    /// Number of clips on the test sides.
+    test_clips: u64,
+}
+
+impl<'a> Compared<'a> {
+    fn of(sides: &'a [SideSize]) -> Self {
+        let meant = |wanted| {
+            let sides = sides.iter();
+            sides.filter(move |side| side_meant(&side.name) == Some(wanted))
+        };
+        Self {
+            training: meant("training").map(|side| side.name.as_str()).collect(),
+            test: meant("test").map(|side| side.name.as_str()).collect(),
+            test_clips: meant("test").map(|side| side.clips).sum(),
+        }
+    }
+
+    /// Explains why no leak can be computed. Returns `None` if leaks can be computed.
+    fn problem(&self, sides: &[SideSize]) -> Option<String> {
+        let missing = match (self.training.is_empty(), self.test.is_empty()) {
+            (false, false) => return None,
+            (true, false) => "training",
+            (false, true) => "test",
+            (true, true) => "training and no test",
+        };
+        let names: Vec<&str> = sides.iter().map(|side| side.name.as_str()).collect();
+        Some(format!(
+            "There is no {missing} side, so leakage into the test side cannot be measured. The sides are named {}. A training \
+             side must be named training or train, and a test side test or eval.",
+            names.join(", ")
+        ))
+    }
+}
+
+/// Returns the SQL condition that a row is on one of these sides. `names` must not be empty.
+fn on_sides(names: &[&str]) -> String {
+    let names: Vec<String> = names.iter().map(|name| literal(name)).collect();
+    format!("split IN ({})", names.join(", "))
+}
+
+/// Overlap of the sides in one column.
+struct Leak {
+    /// Number of distinct values.
+    known: u64,
+    /// Number of values that occur on more than one side.
+    on_several: u64,
+    /// Number of clips on the test side whose value also occurs on the training side. `None` if nothing was compared.
+    test_clips: Option<u64>,
+}
+
+impl Leak {
+    fn of(
+        answers: &Answers<'_>,
+        rows: &str,
+        column: &str,
+        compared: &Compared<'_>,
+    ) -> Result<Self, ReportError> {
+        let column = quoted(column);
+        // Rows of the split `none` belong to no side.
+        let answer = answers.ask(&format!(
+            "SELECT count(*) AS known, count(*) FILTER (WHERE sides > 1) AS on_several FROM
+             (SELECT count(DISTINCT split) AS sides FROM {rows}
+              WHERE {column} IS NOT NULL AND split <> 'none' GROUP BY {column})"
+        ))?;
+
+        let known = answer.counts("known")?.first().copied().unwrap_or(0);
+        let is_compared = known > 0 && !compared.training.is_empty() && !compared.test.is_empty();
+        let test_clips = if is_compared {
+            let query = format!(
+                "SELECT count(DISTINCT clip_key) AS n FROM {rows} WHERE {} AND {column} IN
+                 (SELECT {column} FROM {rows} WHERE {} AND {column} IS NOT NULL)",
+                on_sides(&compared.test),
+                on_sides(&compared.training)
+            );
+            Some(number_of(answers, &query)?)
+        } else {
+            None
+        };
+
+        Ok(Self {
+            known,
+            on_several: answer.counts("on_several")?.first().copied().unwrap_or(0),
+            test_clips,
+        })
+    }
+}
+
+fn number_of(answers: &Answers<'_>, query: &str) -> Result<u64, ReportError> {
+    let answer = answers.ask(query)?;
+    Ok(answer.counts("n")?.first().copied().unwrap_or(0))
+}

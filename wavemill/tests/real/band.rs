@@ -1,0 +1,139 @@
+//! Compares the band path of the MP3 decoder with the exact path, on real clips.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use wavemill_decode::{Decode, DecodeArgs, FileDecoder, Pcm};
+use wavemill_kernels::Level;
+use wavemill_schemas::reject::Reject;
+use wavemill_tests::{Failed, Trial, real};
+
+use crate::decode::mp3s;
+
+/// Half and a quarter of 44.1 kHz, two rates with other ratios, and a rate for which the band path is not used.
+const RATES_HZ: [u32; 5] = [22_050, 11_025, 16_000, 8_000, 24_000];
+/// Maximum power of the difference, relative to the signal's power, without frequencies near the Nyquist frequency.
+const DIFFERENCE_MAX: f64 = 1e-6;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        real("band::sound_clips_are_those_of_the_exact_path", sound_clips),
+        real(
+            "band::the_rate_of_a_device_has_the_same_lengths",
+            kept_rates,
+        ),
+        real("band::damaged_clips_give_rows_or_rejects", damaged_clips),
+    ]
+}
+
+/// One decoder per path.
+struct Paths {
+    exact: FileDecoder,
+    band: FileDecoder,
+}
+
+impl Paths {
+    fn new(sample_rate_hz: u32, duration_s: Option<f64>, keep_rate: bool) -> Self {
+        let decoder = || {
+            let args = DecodeArgs {
+                sample_rate_hz,
+                duration_s,
+                min_duration_s: 0.0,
+                keep_rate,
+            };
+            FileDecoder::new(args, Level::detect()).unwrap()
+        };
+
+        Self {
+            exact: decoder(),
+            band: decoder().by_band(),
+        }
+    }
+
+    fn decode(&mut self, bytes: &[u8]) -> [Result<Pcm, Reject>; 2] {
+        [&mut self.exact, &mut self.band].map(|decoder| {
+            let mut out = Pcm::default();
+            decoder.decode("mp3", bytes, &mut out).map(|()| out)
+        })
+    }
+}
+
+fn clips(data: &Path) -> Vec<PathBuf> {
+    let mut clips = mp3s(&data.join("audio/fma_real"));
+    clips.extend(mp3s(&data.join("fma_like")));
+    assert!(clips.len() >= 20, "{} clips", clips.len());
+    clips
+}
+
+/// Returns the power of `samples` without frequencies near the Nyquist frequency, where the paths differ. The filter
+/// has five taps and passes a ten-thousandth of the power at 0.97 of the Nyquist frequency.
+fn power_below_the_edge(samples: impl Iterator<Item = f32>) -> f64 {
+    let samples: Vec<f64> = samples.map(f64::from).collect();
+    let filtered = samples
+        .windows(5)
+        .map(|w| (w[0] + 4.0 * w[1] + 6.0 * w[2] + 4.0 * w[3] + w[4]) / 16.0);
+    filtered.map(|value| value * value).sum()
+}
+
+fn sound_clips(data: &Path) -> Result<(), Failed> {
+    let whole = RATES_HZ.map(|rate_hz| (rate_hz, None));
+    for (rate_hz, duration_s) in whole.into_iter().chain([(22_050, Some(5.0))]) {
+        let mut paths = Paths::new(rate_hz, duration_s, false);
+        for clip in clips(data) {
+            let place = format!("{} at {rate_hz} Hz, {duration_s:?}", clip.display());
+            let [exact, band] = paths.decode(&fs::read(&clip)?).map(Result::unwrap);
+            assert_eq!(exact.samples.len(), band.samples.len(), "{place}");
+            assert_eq!(exact.lost_s, band.lost_s, "{place}");
+            assert_eq!(exact.audio_blake3, band.audio_blake3, "{place}");
+
+            let differences = exact.samples.iter().zip(band.samples.iter());
+            let difference = power_below_the_edge(differences.map(|(a, b)| a - b));
+            let power = power_below_the_edge(exact.samples.iter().copied());
+            let part = difference / power.max(f64::MIN_POSITIVE);
+            assert!(part <= DIFFERENCE_MAX, "{place}: {part:e}");
+        }
+    }
+    Ok(())
+}
+
+/// With `keep_rate`, the device converts the rate, and the decoder reports the number of samples after the conversion.
+fn kept_rates(data: &Path) -> Result<(), Failed> {
+    for rate_hz in [22_050, 16_000] {
+        let mut paths = Paths::new(rate_hz, None, true);
+        for clip in clips(data) {
+            let place = format!("{} at {rate_hz} Hz", clip.display());
+            let [exact, band] = paths.decode(&fs::read(&clip)?).map(Result::unwrap);
+
+            assert_eq!(exact.n_samples, band.n_samples, "{place}");
+            assert!(band.samples.len() <= exact.samples.len(), "{place}");
+            assert!(band.samples.iter().all(|s| s.is_finite()), "{place}");
+        }
+    }
+    Ok(())
+}
+
+/// The band path does not detect damage above the lines that it reads. Both paths reject the same files.
+fn damaged_clips(data: &Path) -> Result<(), Failed> {
+    let mut n_rows = 0;
+    for folder in ["fma_like_bad", "rate_variants", "mp3_odd"] {
+        for rate_hz in RATES_HZ {
+            let mut paths = Paths::new(rate_hz, None, false);
+            for clip in mp3s(&data.join(folder)) {
+                let place = format!("{} at {rate_hz} Hz", clip.display());
+                match paths.decode(&fs::read(&clip)?) {
+                    [Ok(exact), Ok(band)] => {
+                        assert_eq!(exact.samples.len(), band.samples.len(), "{place}");
+                        assert!(band.lost_s <= exact.lost_s, "{place}");
+                        assert!(band.samples.iter().all(|s| s.is_finite()), "{place}");
+                        n_rows += 1;
+                    }
+                    [Err(exact), Err(band)] => assert_eq!(exact.reason, band.reason, "{place}"),
+                    [exact, band] => panic!("{place}: {:?}, {:?}", exact.err(), band.err()),
+                }
+            }
+        }
+    }
+
+    assert!(n_rows > 0);
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! Checks each channel of the layer III vectors against the limit for a full-accuracy decoder (ISO/IEC 11172-4).
+//!
+//! The test uses the vectors that their README calls safe for a strict test: mpg123 is within 1 LSB on them.
+
+use std::fs;
+use std::path::Path;
+
+use wavemill_decode::Channels;
+use wavemill_schemas::reject::{Reason, Reject};
+use wavemill_tests::{Failed, Trial, real};
+
+/// The limit of ISO/IEC 11172-4 for full accuracy, full scale ±1: 2^-15 / √12.
+const RMS_MAX: f64 = 1.0 / 32_768.0 / 3.464_101_615_137_754_6;
+/// Maximum difference in length. According to the README, the ends of two decoders may differ by two frames.
+const END_SAMPLES_MAX: usize = 2 * 1_152;
+/// Value in the last column of `manifest.csv` that marks the vectors for a strict test.
+const STRICT_LSB: &str = "1";
+const VECTORS: usize = 22;
+
+/// Strict vectors that do not pass, as in docs/decoder.md. A vector that passes must be removed from the list.
+const NOT_MET: [(&str, Outcome); 6] = [
+    ("other_layers/ILL2_layer1.bit", Outcome::Refused),
+    ("other_layers/l1-fl1.bit", Outcome::Refused),
+    ("other_layers/l1-fl7.bit", Outcome::Refused),
+    ("other_layers/l2-fl10.bit", Outcome::Refused),
+    ("other_layers/l2-fl13.bit", Outcome::Refused),
+    ("other_layers/l2-test32.bit", Outcome::Refused),
+];
+
+/// Outcome of one vector.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Outcome {
+    /// The error is below the limit.
+    Passes,
+    /// The error is at or above the limit.
+    Fails,
+    /// The layer or kind of stream is not supported.
+    Refused,
+}
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![real(
+        "conformance::layer_3_vectors_at_full_accuracy",
+        vectors,
+    )]
+}
+
+/// Prints a table of all strict vectors.
+fn vectors(data: &Path) -> Result<(), Failed> {
+    let folder = data.join("mp3_conformance");
+    let manifest = fs::read_to_string(folder.join("manifest.csv"))?;
+
+    let strict = manifest
+        .lines()
+        .filter(|line| line.ends_with(&format!(",{STRICT_LSB}")));
+    let names: Vec<&str> = strict.filter_map(|line| line.split(',').next()).collect();
+    assert_eq!(names.len(), VECTORS, "vectors asked");
+
+    let mut faults = Vec::new();
+    for name in names {
+        let (outcome, words) = match Channels::decode(&fs::read(folder.join(name))?) {
+            Err(Reject {
+                reason: Reason::UnsupportedCodec,
+                detail,
+                ..
+            }) => (Outcome::Refused, detail),
+            Err(reject) => {
+                return Err(format!("{name}: {}: {}", reject.reason.name(), reject.detail).into());
+            }
+            Ok(got) => {
+                let of_limit = rms(name, &got, &reference(&folder.join(name))?) / RMS_MAX;
+                let outcome = if of_limit < 1.0 {
+                    Outcome::Passes
+                } else {
+                    Outcome::Fails
+                };
+                (outcome, format!("{of_limit:.4} of the limit"))
+            }
+        };
+        println!("{name}: {outcome:?}, {words}");
+
+        let wanted = NOT_MET
+            .iter()
+            .find(|(not_met, _)| *not_met == name)
+            .map_or(Outcome::Passes, |(_, wanted)| *wanted);
+        if outcome != wanted {
+            faults.push(format!("{name}: {outcome:?} ({words}), not {wanted:?}"));
+        }
+    }
+
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(faults.join("\n").into())
+    }
+}
+
+/// Reads the PCM that comes with the vector: s16, interleaved.
+fn reference(vector: &Path) -> Result<Vec<i16>, Failed> {
+    let raw = zstd::decode_all(fs::read(vector.with_extension("pcm.zst"))?.as_slice())?;
+    Ok(raw
+        .chunks_exact(2)
+        .map(|sample| i16::from_le_bytes([sample[0], sample[1]]))
+        .collect())
+}
+
+/// Returns the root mean square, full scale ±1, of the difference between our samples, rounded and clipped to s16, and
+/// the reference, over all channels.
+fn rms(name: &str, got: &Channels, reference: &[i16]) -> f64 {
+    let n_channels = 1 + usize::from(got.is_stereo);
+    let n_samples = reference.len() / n_channels;
+
+    assert!(
+        got.samples.len() + END_SAMPLES_MAX >= n_samples,
+        "{name}: {} of {n_samples} samples",
+        got.samples.len()
+    );
+
+    // `nonstandard` vectors continue with frames of another rate, which the reference does not contain.
+    let is_one_stream = !name.contains("nonstandard");
+    assert!(
+        !is_one_stream || got.samples.len() <= n_samples + END_SAMPLES_MAX,
+        "{name}: {}",
+        got.samples.len()
+    );
+
+    let ours = got.samples.iter().flat_map(|sample| &sample[..n_channels]);
+    let squares = ours.zip(reference).map(|(ours, reference)| {
+        let s16 = (f64::from(*ours) * 32_768.0)
+            .round()
+            .clamp(-32_768.0, 32_767.0);
+        (s16 - f64::from(*reference)).powi(2)
+    });
+    (squares.sum::<f64>() / reference.len() as f64).sqrt() / 32_768.0
+}
