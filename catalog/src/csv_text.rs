@@ -50,7 +50,7 @@ impl Header {
     ///
     /// # Errors
     /// `Csv` if reading fails.
-    pub(super) fn of<R: Read>(file: &str, input: R) -> Result<Self, CatalogError> {
+    pub(super) fn detect<R: Read>(file: &str, input: R) -> Result<Self, CatalogError> {
         let mut block = Block::default();
         Blocks::new(input, BLOCK_BYTES)
             .first_into(&mut block, HEADER_BYTES_MAX)

@@ -100,7 +100,7 @@ impl ExtraTable {
         // FMA's raw dumps have one header line, except for `raw_echonest.csv`.
         let is_raw = name.starts_with("raw_");
         let header = if is_raw {
-            Header::of(file, files.read(file)?)?
+            Header::detect(file, files.read(file)?)?
         } else {
             Header::Levels
         };

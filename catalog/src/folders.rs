@@ -54,7 +54,7 @@ pub(super) fn rows(audio: &AudioIndex) -> Result<ParsedMetadata, CatalogError> {
     ];
 
     let rows = RecordBatch::try_new(Arc::new(schema), columns)?;
-    Ok(ParsedMetadata::of(rows))
+    Ok(ParsedMetadata::from_rows(rows))
 }
 
 /// Adds the columns of a clip list to the rows of [`rows`]. Clips that are not in the list get nulls. Keys must be

@@ -135,7 +135,7 @@ pub struct Duplicates {
 }
 
 impl Duplicates {
-    fn of(hashes: &AudioHashes) -> Self {
+    fn from_hashes(hashes: &AudioHashes) -> Self {
         let mut clips_of: HashMap<_, u64> = HashMap::new();
         for hash in hashes.values() {
             *clips_of.entry(hash).or_default() += 1;
@@ -402,7 +402,7 @@ impl CleanedRows {
         catalog.duplicates = recipe
             .split
             .group_duplicates
-            .then(|| Duplicates::of(hashes));
+            .then(|| Duplicates::from_hashes(hashes));
         catalog.merges = merges;
         catalog.tables.insert("tracks".to_owned(), tracks);
         catalog.tables.insert("sides".to_owned(), sides);

@@ -113,7 +113,7 @@ pub(super) fn csv_file<R: Read + Send>(
     Ok(ParsedMetadata {
         rows_read,
         rejects,
-        ..ParsedMetadata::of(rows)
+        ..ParsedMetadata::from_rows(rows)
     })
 }
 
@@ -257,7 +257,7 @@ pub(super) fn parquet_table(
 
     let numbers: Int64Array = (1..).take(rows.num_rows()).map(Some).collect();
     let rows = with_first_column(LINE, Arc::new(numbers), &rows)?;
-    Ok(ParsedMetadata::of(rows))
+    Ok(ParsedMetadata::from_rows(rows))
 }
 
 /// Reads all rows of a Parquet file.
@@ -397,7 +397,7 @@ fn varint(bytes: &mut impl Iterator<Item = u8>) -> Option<usize> {
 
 impl ParsedMetadata {
     /// Creates the result for rows that were read without rejects, further tables or warnings.
-    pub(super) fn of(rows: RecordBatch) -> Self {
+    pub(super) fn from_rows(rows: RecordBatch) -> Self {
         Self {
             rows_read: rows.num_rows() as u64,
             rows,

@@ -131,7 +131,7 @@ impl KeptRule {
     ) -> Placement {
         let mut sides = vec![0; rows.len()];
         let mut merges = Vec::new();
-        let mut need = Need::of(rows, settings);
+        let mut need = Need::new(rows, settings);
 
         // Place all groups that already have a side first, so that new groups fill the remaining need.
         let hash = canonical::hashes("split", settings.seed);
@@ -332,7 +332,7 @@ struct Need {
 
 impl Need {
     /// Creates the need before any row is placed.
-    fn of(rows: &[SplitRow<'_>], settings: SplitSettings) -> Self {
+    fn new(rows: &[SplitRow<'_>], settings: SplitSettings) -> Self {
         let mut by_class: BTreeMap<_, [f64; 3]> = BTreeMap::new();
         for row in rows {
             let need = by_class.entry(row.class).or_default();

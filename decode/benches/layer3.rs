@@ -81,7 +81,7 @@ fn mp3(criterion: &mut Criterion) {
         ours(criterion, &file, Level::detect());
     }
 
-    let half = Band::of(44_100, 22_050).unwrap();
+    let half = Band::new(44_100, 22_050).unwrap();
     mono(criterion, &file, "wavemill, mono", Band::WHOLE);
     mono(criterion, &file, "wavemill, mono at half of the rate", half);
 

@@ -28,7 +28,7 @@ pub(super) struct KeyHasher {
 
 impl KeyHasher {
     /// Starts the key of a file with this format.
-    pub(super) fn of(format: &str) -> Self {
+    pub(super) fn new(format: &str) -> Self {
         let hasher = blake3::Hasher::new_derive_key(CONTEXT);
         let mut key = Self { hasher };
         key.bytes(format.as_bytes());

@@ -34,7 +34,7 @@ const VORBIS_PACKET_SAMPLES_MAX: u64 = 4_096;
 fn ogg_longest_s(file: &[u8]) -> f64 {
     // Without an identification header the packet length is unbounded. The caller measures such a file, which ends in a
     // reject.
-    let Some(idents) = VorbisIdents::of(file) else {
+    let Some(idents) = VorbisIdents::find(file) else {
         return f64::INFINITY;
     };
     let n_samples = ogg_samples_max(file, idents.packet_samples_max);
@@ -103,7 +103,7 @@ struct VorbisIdents {
 
 impl VorbisIdents {
     /// Searches a file for identification headers; `None` if it contains none.
-    fn of(file: &[u8]) -> Option<Self> {
+    fn find(file: &[u8]) -> Option<Self> {
         let mut idents: Option<Self> = None;
         for at in memmem::find_iter(file, b"\x01vorbis") {
             let Some(ident) = file.get(at + 7..at + 29) else {
@@ -209,26 +209,26 @@ mod tests {
         let comment = b"\x03vorbis\0\0\0\0\0\0\0\0\x01";
         let setup = Setup::default().bytes();
         vec![
-            pages::of(FIRST, granule, 0, &[&pages::ident(1, 22_050)]),
-            pages::of(0, granule, 1, &[comment, &setup]),
+            pages::packet_page(FIRST, granule, 0, &[&pages::ident(1, 22_050)]),
+            pages::packet_page(0, granule, 1, &[comment, &setup]),
         ]
     }
 
     #[test]
     fn holes_and_gaps_by_turns_are_not_longer_than_an_ogg_file_can_be() {
         let mut ogg = ogg_headers(0);
-        ogg.push(pages::of(0, 254 * LONG_SAMPLES, 2, FULL_PAGE));
+        ogg.push(pages::packet_page(0, 254 * LONG_SAMPLES, 2, FULL_PAGE));
 
         let (mut granule, mut sequence) = (254 * LONG_SAMPLES, 3);
         for _ in 0..40 {
             // After a missing page the granule does not advance, and all packets of this page are decoded.
             sequence += 1;
-            ogg.push(pages::of(0, granule, sequence, FULL_PAGE));
+            ogg.push(pages::packet_page(0, granule, sequence, FULL_PAGE));
 
             // Half of the time by which the next granule advances is covered by no packet.
             granule += 2 * 255 * LONG_SAMPLES;
             sequence += 1;
-            ogg.push(pages::of(0, granule, sequence, FULL_PAGE));
+            ogg.push(pages::packet_page(0, granule, sequence, FULL_PAGE));
             sequence += 1;
         }
 
@@ -240,8 +240,8 @@ mod tests {
     fn what_is_missing_at_the_start_of_a_link_is_within_what_an_ogg_file_can_be() {
         let n_samples = 2 * 254 * LONG_SAMPLES;
         let mut first = ogg_headers(0);
-        first.push(pages::of(0, n_samples / 2, 2, FULL_PAGE));
-        first.push(pages::of(0, n_samples, 3, FULL_PAGE));
+        first.push(pages::packet_page(0, n_samples / 2, 2, FULL_PAGE));
+        first.push(pages::packet_page(0, n_samples, 3, FULL_PAGE));
 
         // The headers of the next link have the granule at which the first link ended. Two damaged pages follow, whose
         // length is implied by the granule of the next page.
@@ -249,7 +249,7 @@ mod tests {
             pages::bytes(&first),
             pages::bytes(&ogg_headers(n_samples)),
             b"damaged".to_vec(),
-            pages::page(&pages::of(0, n_samples, 4, &[LONG])),
+            pages::page(&pages::packet_page(0, n_samples, 4, &[LONG])),
         ]
         .concat();
 

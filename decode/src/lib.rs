@@ -78,7 +78,7 @@ pub struct Pcm {
 
 impl Pcm {
     /// Creates an empty clip in memory from which `backend` reads samples without a copy.
-    pub fn of(backend: &dyn Backend) -> Self {
+    pub fn with_backend(backend: &dyn Backend) -> Self {
         Self {
             samples: backend.sample_buffer(),
             ..Self::default()

@@ -147,7 +147,7 @@ mod tests {
         assert_lost(&frames, 15_000, 3 * 1_152 + 576);
 
         // Announces five more frames, which overrides the estimate from the gap's bytes. 1,105 samples are trimmed.
-        let announced = [Announced::of(25).frame(), frames].concat();
+        let announced = [Announced::with_frames(25).frame(), frames].concat();
         let n_there = 20 * 1_152 - 1_105;
         assert_lost(&announced, 9 * 1_152 - 1_105, 0);
         assert_lost(&announced, n_there, 3 * 1_152 + 576);
@@ -183,7 +183,7 @@ mod tests {
             let info = Announced {
                 delay_samples,
                 padding_samples: 0,
-                ..Announced::of(u32::from(n_frames) + 4)
+                ..Announced::with_frames(u32::from(n_frames) + 4)
             };
             let mut file = [info.frame(), mp3_frames(0..n_frames + 4)].concat();
 

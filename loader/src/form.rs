@@ -54,7 +54,7 @@ struct Axes {
 }
 
 impl Axes {
-    fn of(feature: &FeatureEntry) -> Result<Self, DatasetError> {
+    fn from_feature(feature: &FeatureEntry) -> Result<Self, DatasetError> {
         let name = &feature.name;
         if feature.is_statistics() {
             let values: Option<usize> = feature.shape.iter().copied().product();
@@ -120,7 +120,7 @@ impl Form {
             frames,
             frames_first,
             kind,
-        } = Axes::of(feature)?;
+        } = Axes::from_feature(feature)?;
 
         let stats = spec.normalize.clone();
         if stats

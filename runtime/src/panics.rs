@@ -32,7 +32,7 @@ pub struct Panic {
 
 impl Panic {
     /// Creates the error from the payload of a panicked thread or task.
-    pub fn of(payload: &(dyn Any + Send)) -> Self {
+    pub fn from_payload(payload: &(dyn Any + Send)) -> Self {
         // The panic stored by the hook has a location, and a payload has none. It is taken out, so that a later panic
         // is not reported with it.
         let first = FIRST.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -67,7 +67,7 @@ pub fn silence() {
 /// # Errors
 /// The panic, if `run` panicked.
 pub fn caught<T>(run: impl FnOnce() -> T) -> Result<T, Panic> {
-    catch_unwind(AssertUnwindSafe(run)).map_err(|payload| Panic::of(payload.as_ref()))
+    catch_unwind(AssertUnwindSafe(run)).map_err(|payload| Panic::from_payload(payload.as_ref()))
 }
 
 fn keep_first(info: &PanicHookInfo<'_>) {

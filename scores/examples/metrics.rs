@@ -73,10 +73,10 @@ fn main() -> Result<()> {
     let predictions = read(args.first().context("usage: metrics IN.json [--table]")?)?;
 
     let start = Instant::now();
-    let evaluation = Evaluation::of(
+    let evaluation = Evaluation::from_predictions(
         &predictions,
         0,
-        Leaks::of(SplitRule::Artist, "test", [], []),
+        Leaks::new(SplitRule::Artist, "test", [], []),
     )?;
 
     if args.get(1).is_some_and(|arg| arg == "--table") {

@@ -239,16 +239,16 @@ mod tests {
         }
     }
 
-    fn of(vectors: &[f32], width: usize, settings: &MapSettings) -> Map {
+    fn map_of(vectors: &[f32], width: usize, settings: &MapSettings) -> Map {
         map(vectors, width, settings, &mut |_| {}).expect("a map")
     }
 
     #[test]
     fn equal_vectors_and_seeds_give_equal_bits_on_any_number_of_threads() {
         let vectors = groups(3, 240, 20);
-        let one = of(&vectors, 20, &settings(1, 1));
-        assert_eq!(one, of(&vectors, 20, &settings(1, 3)));
-        assert_ne!(one, of(&vectors, 20, &settings(2, 1)));
+        let one = map_of(&vectors, 20, &settings(1, 1));
+        assert_eq!(one, map_of(&vectors, 20, &settings(1, 3)));
+        assert_ne!(one, map_of(&vectors, 20, &settings(2, 1)));
     }
 
     #[test]
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(perplexity_for(31, 30.0), 10.0);
         assert_eq!(perplexity_for(3, 30.0), 0.0);
         for rows in 0..12 {
-            let found = of(&groups(2, rows, 5), 5, &settings(1, 1));
+            let found = map_of(&groups(2, rows, 5), 5, &settings(1, 1));
             assert_eq!(found.places.len(), rows);
             let finite = found.places.iter().flatten().all(|x| x.is_finite());
             assert!(finite, "{rows} rows: {found:?}");
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn equal_vectors_have_places_too() {
-        let found = of(&[0.5; 60 * 3], 3, &settings(1, 1));
+        let found = map_of(&[0.5; 60 * 3], 3, &settings(1, 1));
         assert!(found.places.iter().flatten().all(|x| x.is_finite()));
     }
 

@@ -31,7 +31,7 @@ struct TensorAverage {
 }
 
 fn tensor_of(field: &Field) -> Result<TensorType> {
-    match TensorType::of(field) {
+    match TensorType::from_field(field) {
         Some(tensor) => Ok(tensor),
         None => plan_err!(
             "{NAME} needs a tensor column, but '{}' is not one (or lost its type in an expression): apply {NAME} to \

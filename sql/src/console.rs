@@ -121,7 +121,7 @@ fn columns(session: &Session, table: &str) -> Result<RecordBatch, SqlError> {
     let schema = session.columns(table)?;
     let names = schema.fields().iter().map(|field| field.name().clone());
     let types = schema.fields().iter().map(|field| {
-        let tensor = TensorType::of(field).map(|tensor| format!("tensor {tensor}"));
+        let tensor = TensorType::from_field(field).map(|tensor| format!("tensor {tensor}"));
         tensor.unwrap_or_else(|| field.data_type().to_string())
     });
 

@@ -189,7 +189,7 @@ impl Version {
                 Some(false) => {
                     return SqlError::Damaged {
                         path: full,
-                        detail: words(&error),
+                        detail: reader_message(&error),
                     };
                 }
                 None => return SqlError::Interrupted,
@@ -240,7 +240,7 @@ fn may_be_damage(error: &SqlError) -> bool {
 }
 
 /// Returns the reader's message, shortened.
-fn words(error: &SqlError) -> String {
+fn reader_message(error: &SqlError) -> String {
     match error {
         SqlError::Unreadable { detail } | SqlError::Failed { detail } => brief(detail),
         SqlError::Panicked(panic) => brief(&format!("{READER_FAILED}: {}", panic.message)),

@@ -83,7 +83,7 @@ impl TensorFunction {
     }
 
     fn tensor_type(&self, field: &Field) -> Result<TensorType> {
-        match TensorType::of(field) {
+        match TensorType::from_field(field) {
             Some(tensor) => Ok(tensor),
             None => plan_err!(
                 "{0} needs a tensor column, but '{1}' is not one (or lost its type in an expression): apply {0} to \
@@ -103,7 +103,9 @@ impl TensorFunction {
         constants: &[Option<&ScalarValue>],
     ) -> Result<Option<TensorType>> {
         match (self.kind, constants) {
-            (TensorOp::Slice, _) => Ok(Some(Slice::of(tensor, constants)?.result(tensor))),
+            (TensorOp::Slice, _) => Ok(Some(
+                Slice::from_arguments(tensor, constants)?.result(tensor),
+            )),
             (TensorOp::Mean | TensorOp::Min | TensorOp::Max, [given]) => {
                 let axis = parts::axis(self.name(), tensor, *given)?;
                 Ok(Some(parts::without_axis(self.name(), tensor, axis)?))
@@ -220,7 +222,7 @@ impl ScalarUDFImpl for TensorFunction {
 
         // A range or an axis determines the result type. It is a constant and is not read row by row.
         if self.kind == TensorOp::Slice {
-            let slice = Slice::of(&rows.tensor, &constants)?;
+            let slice = Slice::from_arguments(&rows.tensor, &constants)?;
             return Ok(ColumnarValue::Array(rows.slices(slice)?));
         }
 

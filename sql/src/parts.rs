@@ -69,7 +69,10 @@ impl Slice {
     ///
     /// # Errors
     /// Arguments that are not constants, an unknown axis, or an empty range.
-    pub(super) fn of(tensor: &TensorType, arguments: &[Option<&ScalarValue>]) -> Result<Self> {
+    pub(super) fn from_arguments(
+        tensor: &TensorType,
+        arguments: &[Option<&ScalarValue>],
+    ) -> Result<Self> {
         let axis = axis("tensor_slice", tensor, arguments.first().copied().flatten())?;
         let Some(Some(ScalarValue::Int64(Some(start)))) = arguments.get(1) else {
             return plan_err!(

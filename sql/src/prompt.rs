@@ -90,7 +90,7 @@ impl Prompt {
     /// [`SqlError::Prompt`] if there is no terminal.
     pub fn open(session: &Session) -> Result<Self, SqlError> {
         let mut editor = Editor::with_config(config()).map_err(prompt_error)?;
-        editor.set_helper(Some(Completions::of(session)));
+        editor.set_helper(Some(Completions::from_session(session)));
 
         let history = history_file();
         if let Some(path) = &history {
@@ -204,7 +204,7 @@ struct Completions {
 }
 
 impl Completions {
-    fn of(session: &Session) -> Self {
+    fn from_session(session: &Session) -> Self {
         let tables = session.tables();
         let mut names = session.functions();
         // Skip damaged tables, which have no columns to offer. A query over such a table reports the damage.

@@ -202,7 +202,9 @@ impl Threads {
             .map(|(runtime, task)| runtime.block_on(task));
 
         match ended {
-            Some(Err(error)) if error.is_panic() => Panic::of(error.into_panic().as_ref()).into(),
+            Some(Err(error)) if error.is_panic() => {
+                Panic::from_payload(error.into_panic().as_ref()).into()
+            }
             _ => SqlError::Failed {
                 detail: "its threads stopped early".to_owned(),
             },

@@ -467,7 +467,7 @@ fn widest_row(plan: &LogicalPlan) -> Result<Option<usize>, SqlError> {
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node {
             let fields = scan.projected_schema.fields().iter();
-            let tensors = fields.filter_map(|field| TensorType::of(field));
+            let tensors = fields.filter_map(|field| TensorType::from_field(field));
             let bytes: usize = tensors
                 .map(|tensor| tensor.row_bytes().unwrap_or(RAGGED_ROW_BYTES))
                 .sum();

@@ -105,7 +105,7 @@ impl StoreTable {
     fn parquet_options(&self, projection: Option<&Vec<usize>>) -> TableParquetOptions {
         let tensors = self
             .projected(projection)
-            .any(|field| TensorType::of(field).is_some());
+            .any(|field| TensorType::from_field(field).is_some());
         // A page contains few tensors, so with row selections the reader can skip most unneeded pages. With a bitmap,
         // which the reader could choose otherwise, it would also decode the rows in between.
         let mut options = TableParquetOptions::default();
@@ -179,7 +179,7 @@ impl TableProvider for StoreTable {
 
 /// Returns the estimated number of bytes per row of a column.
 fn column_bytes(field: &FieldRef) -> usize {
-    if let Some(tensor) = TensorType::of(field) {
+    if let Some(tensor) = TensorType::from_field(field) {
         return tensor.row_bytes().unwrap_or(RAGGED_ROW_BYTES);
     }
     field.data_type().primitive_width().unwrap_or(TEXT_BYTES)

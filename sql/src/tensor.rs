@@ -39,7 +39,7 @@ pub struct TensorType {
 
 impl TensorType {
     /// Returns the tensor type of a column, or `None` if the column does not contain tensors.
-    pub fn of(field: &Field) -> Option<Self> {
+    pub fn from_field(field: &Field) -> Option<Self> {
         let stored = matches!(
             field.data_type(),
             DataType::FixedSizeBinary(_) | DataType::Binary | DataType::List(_)

@@ -239,12 +239,12 @@ fn tensor(
     }
     Err(format!(
         "feature {feature}: its {} not as stated in the manifest",
-        words(&differing)
+        format_keys(&differing)
     ))
 }
 
 /// Returns the keys with a verb: `shape is`, or `shape, dtype are`.
-fn words(keys: &[&str]) -> String {
+fn format_keys(keys: &[&str]) -> String {
     let verb = if keys.len() == 1 { "is" } else { "are" };
     format!("{} {verb}", keys.join(", "))
 }

@@ -21,13 +21,13 @@ pub struct Change {
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let from = words(self.from.as_ref());
-        let to = words(self.to.as_ref());
+        let from = format_value(self.from.as_ref());
+        let to = format_value(self.to.as_ref());
         write!(f, "{} {from} -> {to}", self.key)
     }
 }
 
-fn words(value: Option<&Value>) -> String {
+fn format_value(value: Option<&Value>) -> String {
     value.map_or_else(|| "absent".to_owned(), ToString::to_string)
 }
 

@@ -94,7 +94,7 @@ impl Store {
             let run = WholeRun::read(&record)
                 .filter(|run| run.plan_id == plan_id && run.version == version);
             if let Some(run) = run {
-                return RunTimes::of(&run);
+                return RunTimes::from_run(&run);
             }
         }
         None
@@ -301,7 +301,7 @@ pub struct RunTimes {
 }
 
 impl RunTimes {
-    fn of(run: &WholeRun) -> Option<Self> {
+    fn from_run(run: &WholeRun) -> Option<Self> {
         let report = &run.end["report"];
         Some(Self {
             wavemill: run.start["wavemill"].as_str()?.to_owned(),
@@ -353,7 +353,7 @@ mod tests {
         let start = r#"{"event":"start","unix_ms":1,"plan_id":"p","threads":2,"wavemill":"0.1.0"}"#;
         let end = r#"{"event":"end","seconds":6.5,"report":{"version":2,"wall_s":{"clips":5.0},"cpu_s":{"decode":7.5}}}"#;
         let run = WholeRun::read(&format!("{start}\n{end}\n")).expect("a whole run");
-        let times = RunTimes::of(&run).expect("its times");
+        let times = RunTimes::from_run(&run).expect("its times");
         assert_eq!((times.threads, times.seconds), (2, 6.5));
         assert_eq!((times.wall_s["clips"], times.cpu_s["decode"]), (5.0, 7.5));
     }

@@ -61,7 +61,7 @@ struct Growth {
 }
 
 impl Growth {
-    fn words(&self) -> Vec<&str> {
+    fn arguments(&self) -> Vec<&str> {
         let mut words = vec!["--new-version"];
         for (flag, value) in &self.flags {
             words.extend([*flag, value.as_str()]);
@@ -170,7 +170,7 @@ impl Growth {
 
     fn extract(&self, store: &Path) -> Result<Command, Failed> {
         let mut command = self.table.written()?.extract(store);
-        command.args(self.words());
+        command.args(self.arguments());
         Ok(command)
     }
 }

@@ -621,7 +621,7 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    pub(crate) fn of(browser: &Path, page: &Path) -> Result<Self, Failed> {
+    pub(crate) fn load(browser: &Path, page: &Path) -> Result<Self, Failed> {
         let folder = scratch("browser");
         let log = folder.join("net.json");
 
@@ -666,7 +666,7 @@ impl Visit {
 /// Loads a page in a browser and fails unless it sends no requests, logs nothing, and shows all charts.
 pub(crate) fn quiet_visit(browser: &Path, page: &Path) -> Result<Visit, Failed> {
     let html = fs::read_to_string(page)?;
-    let visit = Visit::of(browser, page)?;
+    let visit = Visit::load(browser, page)?;
     let name = page.display();
 
     same(&format!("console of {name}"), &visit.console, &Vec::new())?;
@@ -710,7 +710,7 @@ fn a_browser_finds_nothing_to_load(browser: &Path) -> Result<(), Failed> {
         "<!DOCTYPE html><img src='http://127.0.0.1:9/x.png'><script>console.error('loud')</script>",
     )?;
 
-    let visit = Visit::of(browser, &loud)?;
+    let visit = Visit::load(browser, &loud)?;
     same(
         "a console that is heard",
         visit.console.iter().any(|line| line.contains("loud")),

@@ -159,7 +159,7 @@ pub(crate) fn validation(predictions: &[Predictions]) -> Result<Validation, Eval
     }
     let loss = losses.iter().sum::<f64>() / losses.len() as f64;
 
-    let (accuracy, macro_f1) = match Report::of(&predictions[0])? {
+    let (accuracy, macro_f1) = match Report::from_predictions(&predictions[0])? {
         Report::Single(report) => (report.accuracy, report.macro_mean.f1),
         Report::Multi(report) => (report.exact_match, report.f1_macro),
     };
@@ -178,13 +178,13 @@ pub(crate) fn scores(
 ) -> Result<Vec<Evaluation>, EvaluateError> {
     predictions
         .iter()
-        .map(|p| Ok(Evaluation::of(p, seed, leaks.clone())?))
+        .map(|p| Ok(Evaluation::from_predictions(p, seed, leaks.clone())?))
         .collect()
 }
 
 /// Counts tracks, artists, albums and recordings that a side shares with training, over rows with and without a label.
 pub(crate) fn leaks(data: &Dataset, side: Side) -> Leaks {
-    Leaks::of(
+    Leaks::new(
         data.split_rule(),
         side.name(),
         members(data, Side::Training),

@@ -444,7 +444,7 @@ impl Learner {
             first: 0,
             rows: batch.n_own() as i64,
         };
-        let labels = all_labels.iter().map(|labels| own.of(labels)).collect();
+        let labels = all_labels.iter().map(|labels| own.slice(labels)).collect();
         let Some(partners) = batch.partners() else {
             return Ok(TrainingRows {
                 inputs,
@@ -468,7 +468,7 @@ impl Learner {
         let inputs = Inputs {
             spectrogram: pairs.blend(&inputs.spectrogram),
             metadata: inputs.metadata.as_ref().map(|all| pairs.blend(all)),
-            ids: inputs.ids.as_ref().map(|ids| own.of(ids)),
+            ids: inputs.ids.as_ref().map(|ids| own.slice(ids)),
         };
         let partner_labels = all_labels
             .iter()
@@ -561,14 +561,14 @@ impl TrainingRows {
     fn narrow(&self, part: MicroBatch) -> Self {
         Self {
             inputs: Inputs {
-                spectrogram: part.of(&self.inputs.spectrogram),
-                metadata: self.inputs.metadata.as_ref().map(|m| part.of(m)),
-                ids: self.inputs.ids.as_ref().map(|i| part.of(i)),
+                spectrogram: part.slice(&self.inputs.spectrogram),
+                metadata: self.inputs.metadata.as_ref().map(|m| part.slice(m)),
+                ids: self.inputs.ids.as_ref().map(|i| part.slice(i)),
             },
-            labels: self.labels.iter().map(|l| part.of(l)).collect(),
+            labels: self.labels.iter().map(|l| part.slice(l)).collect(),
             mixed: self.mixed.as_ref().map(|m| MixedLabels {
-                labels: m.labels.iter().map(|l| part.of(l)).collect(),
-                lambda: part.of(&m.lambda),
+                labels: m.labels.iter().map(|l| part.slice(l)).collect(),
+                lambda: part.slice(&m.lambda),
             }),
         }
     }
@@ -591,14 +591,14 @@ struct MicroBatch {
 }
 
 impl MicroBatch {
-    fn of(self, tensor: &Tensor) -> Tensor {
+    fn slice(self, tensor: &Tensor) -> Tensor {
         tensor.narrow(0, self.first, self.rows)
     }
 }
 
 impl Pairs {
     fn blend(&self, all: &Tensor) -> Tensor {
-        mixup::blend(&self.own.of(all), &self.partners_of(all), &self.lambda)
+        mixup::blend(&self.own.slice(all), &self.partners_of(all), &self.lambda)
     }
 
     fn partners_of(&self, all: &Tensor) -> Tensor {

@@ -197,7 +197,7 @@ impl<'a> Run<'a> {
         // Applies to resumed runs as well, since their weights derive from `model.init` too.
         let mut inherited = None;
         if let Some(weights) = &config.model.init {
-            let start = StartRun::of(weights, &job.folder, data);
+            let start = StartRun::find(weights, &job.folder, data);
             if ranks.rank() == 0 {
                 for warning in &start.warnings {
                     eprintln!("warning: {}", shown(warning));
@@ -486,7 +486,7 @@ impl<'a> Run<'a> {
         if self.state.diverged.is_some() {
             return Ok(());
         }
-        self.state.diverged = Divergence::of(&self.state);
+        self.state.diverged = Divergence::detect(&self.state);
         let (Some(diverged), Some(records)) = (&self.state.diverged, &mut self.records) else {
             return Ok(());
         };

@@ -88,7 +88,7 @@ struct PageNumber {
 }
 
 impl PageNumber {
-    fn of(page: &Page) -> Self {
+    fn from_page(page: &Page) -> Self {
         Self {
             serial: page.header.serial,
             sequence: page.header.sequence,
@@ -217,7 +217,7 @@ impl<'a> Chain<'a> {
             return false;
         }
         // A page that is there twice.
-        self.last != Some(PageNumber::of(page))
+        self.last != Some(PageNumber::from_page(page))
     }
 
     /// The same of the first page of a stream. First pages come before all others, unless another group begins.
@@ -288,7 +288,7 @@ impl<'a> Chain<'a> {
 
     /// Takes what lies before a page: damage, if pages are missing.
     fn begin_page(&mut self, page: &Page) {
-        let number = PageNumber::of(page);
+        let number = PageNumber::from_page(page);
         let follows = self.last.map(PageNumber::next) == Some(number);
         if self.begins_stream(page) {
             self.has_frames = false;

@@ -4,7 +4,7 @@ use super::header::MARKER;
 use super::testing::{FRAME_SAMPLES, frame, head, sealed};
 use super::tests::{assert_heard, decode};
 use crate::InputHasher;
-use crate::ogg::testing::{FIRST, LAST, Page, bytes, of};
+use crate::ogg::testing::{FIRST, LAST, Page, bytes, packet_page};
 
 fn audio_hash(file: &[u8]) -> Option<blake3::Hash> {
     InputHasher::default().read(file).audio
@@ -21,16 +21,16 @@ fn lengths(file: &[u8]) -> (usize, usize) {
 
 /// Returns the first page of a generated stream.
 fn first_page(info: &[u8]) -> Page {
-    of(FIRST, 0, 0, &[&[b"\x7FFLAC\x01\0\0\x01", info].concat()])
+    packet_page(FIRST, 0, 0, &[&[b"\x7FFLAC\x01\0\0\x01", info].concat()])
 }
 
 /// Returns a generated stream: a comment, and one page per frame.
 fn stream_of(serial: u32, numbers: &[u8]) -> Vec<Page> {
     let comment = [0x84, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0];
-    let mut pages = vec![first_page(&head(0)), of(0, 0, 1, &[&comment])];
+    let mut pages = vec![first_page(&head(0)), packet_page(0, 0, 1, &[&comment])];
 
     for number in numbers {
-        pages.push(of(0, 0, pages.len() as u32, &[&frame(*number)]));
+        pages.push(packet_page(0, 0, pages.len() as u32, &[&frame(*number)]));
     }
 
     for page in &mut pages {
@@ -78,9 +78,12 @@ fn flac_in_ogg() -> Vec<Page> {
     let first = [b"\x7FFLAC\x01\0\0\x01fLaC".as_slice(), stream_info].concat();
     let comment = [0x84, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0];
     let half = frames.len() / 2;
-    let mut pages = vec![of(FIRST, 0, 0, &[&first]), of(0, 0, 1, &[&comment])];
-    pages.push(of(0, half as i64 * 2_304, 2, &frames[..half]));
-    pages.push(of(LAST, 48_000, 3, &frames[half..]));
+    let mut pages = vec![
+        packet_page(FIRST, 0, 0, &[&first]),
+        packet_page(0, 0, 1, &[&comment]),
+    ];
+    pages.push(packet_page(0, half as i64 * 2_304, 2, &frames[..half]));
+    pages.push(packet_page(LAST, 48_000, 3, &frames[half..]));
     pages
 }
 
@@ -267,7 +270,7 @@ fn each_stream_of_a_chain_has_its_own_first_block() {
     let body = [&[0x02][..], &[10; FRAME_SAMPLES]].concat();
     let quiet = sealed(&[0xFF, 0xF8, 0x29, 0x00, 0], &body);
 
-    let second = [first_page(&info), of(LAST, 0, 1, &[&quiet])];
+    let second = [first_page(&info), packet_page(LAST, 0, 1, &[&quiet])];
     let file = [bytes(&stream_of(7, &[0, 1])), bytes(&second)].concat();
     let out = decode(&file).unwrap();
     assert_eq!(out.samples.len(), 3 * FRAME_SAMPLES);

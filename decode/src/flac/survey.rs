@@ -169,7 +169,7 @@ impl Surveyor {
             n_streams: 0,
             formats: Vec::new(),
             hasher: blake3::Hasher::new(),
-            key: KeyHasher::of("flac"),
+            key: KeyHasher::new("flac"),
             gaps: GapTracker::default(),
         }
     }

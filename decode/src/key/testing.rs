@@ -146,7 +146,7 @@ pub(crate) struct Announced {
 
 impl Announced {
     /// Creates the announcement for `n_frames` test frames.
-    pub(crate) fn of(n_frames: u32) -> Self {
+    pub(crate) fn with_frames(n_frames: u32) -> Self {
         Self {
             n_frames,
             n_bytes: n_frames * MP3_FRAME_BYTES as u32,
@@ -178,7 +178,7 @@ impl Announced {
 fn mp3(n_tag_bytes: usize) -> Vec<Part> {
     vec![
         other(id3v2(n_tag_bytes)),
-        other(Announced::of(25).frame()),
+        other(Announced::with_frames(25).frame()),
         audio(mp3_frames(0..10)),
         other(text(333)),
         audio(mp3_frames(11..22)),
@@ -243,12 +243,12 @@ fn flac(n_tag_bytes: usize) -> Vec<Part> {
 /// Returns the pages of a FLAC stream with three frames per page and a comment of `n_tag_bytes` bytes.
 pub(super) fn flac_pages(n_tag_bytes: usize) -> Vec<Page> {
     let first = [b"\x7FFLAC\x01\0\0\x01".to_vec(), head(15_000)].concat();
-    let mut pages = vec![pages::of(FIRST, 0, 0, &[&first])];
+    let mut pages = vec![pages::packet_page(FIRST, 0, 0, &[&first])];
     pages.extend(pages::long(1, &block(0x84, &text(n_tag_bytes))));
     for number in 0..6 {
         let frames: Vec<Vec<u8>> = (3 * number..3 * number + 3).map(frame).collect();
         let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
-        pages.push(pages::of(0, 0, pages.len() as u32, &frames));
+        pages.push(pages::packet_page(0, 0, pages.len() as u32, &frames));
     }
     pages
 }

@@ -141,7 +141,7 @@ fn rejects_have_keys_where_there_is_audio() {
         riff(&[fast, chunk(b"data", &saw(5_000))]),
         riff(&[fmt(1, 1, 16), chunk(b"data", &saw(50))]),
         mp3_frame(0),
-        [Announced::of(1).frame(), mp3_frame(0)].concat(),
+        [Announced::with_frames(1).frame(), mp3_frame(0)].concat(),
     ];
 
     let mut tester = Tester::new();
@@ -174,7 +174,7 @@ fn tagged() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let mut mp3 = around(&frames);
     mp3.push(frames);
 
-    let announced = [Announced::of(12).frame(), mp3_frames(0..12)].concat();
+    let announced = [Announced::with_frames(12).frame(), mp3_frames(0..12)].concat();
     let mut info = around(&announced);
     info.push(announced.clone());
     // Bytes that decoding does not read: the end of the encoder's name, and the gain.
@@ -263,7 +263,7 @@ fn mp3_pairs() -> Vec<Pair> {
     let frames = mp3_frames(0..12);
 
     let announced = |change: fn(&mut Announced)| {
-        let mut announced = Announced::of(12);
+        let mut announced = Announced::with_frames(12);
         change(&mut announced);
         [announced.frame(), mp3_frames(0..12)].concat()
     };
@@ -433,7 +433,7 @@ fn with_broken_frame(n_pages: u32) -> Vec<u8> {
 
     for _ in 0..n_pages {
         let nothing = [&[0xFF][..], &[0; 100]].concat();
-        pages.push(pages::of(0, 0, pages.len() as u32, &[&nothing]));
+        pages.push(pages::packet_page(0, 0, pages.len() as u32, &[&nothing]));
     }
 
     pages::bytes(&pages)
@@ -616,7 +616,7 @@ fn with_tail(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn damaged_page(granule: i64) -> Vec<u8> {
-    let mut page = pages::page(&pages::of(0, granule, 90, &[&text(100)]));
+    let mut page = pages::page(&pages::packet_page(0, granule, 90, &[&text(100)]));
     let end = page.len() - 1;
     page[end] ^= 1;
     page
@@ -626,7 +626,7 @@ fn damaged_page(granule: i64) -> Vec<u8> {
 fn with_orphan(n_bytes: usize) -> Vec<u8> {
     let page = Page {
         serial: 99,
-        ..pages::of(0, 0, 1, &[&text(n_bytes)])
+        ..pages::packet_page(0, 0, 1, &[&text(n_bytes)])
     };
     padded(&[tone_but(|_| {}), pages::page(&page)].concat())
 }
@@ -640,9 +640,9 @@ fn silent(rate_hz: u32, is_long: bool) -> Vec<u8> {
 
     // The page has no granule, so its packets determine its duration.
     pages::bytes(&[
-        pages::of(FIRST, 0, 0, &[&pages::ident(1, rate_hz)]),
-        pages::of(0, 0, 1, &[b"\x03vorbis", &setup.bytes()]),
-        pages::of(LAST, -1, 2, &[&[2_u8][..]; 200]),
+        pages::packet_page(FIRST, 0, 0, &[&pages::ident(1, rate_hz)]),
+        pages::packet_page(0, 0, 1, &[b"\x03vorbis", &setup.bytes()]),
+        pages::packet_page(LAST, -1, 2, &[&[2_u8][..]; 200]),
     ])
 }
 

@@ -108,7 +108,7 @@ impl RateBands {
     }
 
     /// Returns the bands for a frame's sample rate.
-    pub(super) fn of(header: &FrameHeader) -> &'static Self {
+    pub(super) fn from_header(header: &FrameHeader) -> &'static Self {
         let version = match header.version {
             Version::Mpeg1 => 0,
             Version::Mpeg2 => 1,
@@ -118,7 +118,7 @@ impl RateBands {
     }
 
     /// Returns the bands of a granule.
-    pub(super) fn of_granule(&self, granule: &Granule) -> &Bands {
+    pub(super) fn for_granule(&self, granule: &Granule) -> &Bands {
         match granule.block {
             Block::Short if granule.is_mixed => &self.mixed,
             Block::Short => &self.short,

@@ -136,7 +136,7 @@ impl FrameDecoder {
         side: &SideInfo,
         planes: [&mut [f32; FRAME_SAMPLES]; MAX_CHANNELS],
     ) {
-        let bands = RateBands::of(header);
+        let bands = RateBands::from_header(header);
         let n_granules = header.n_granules();
 
         for (at, plane) in planes.into_iter().take(header.n_channels()).enumerate() {
@@ -146,7 +146,7 @@ impl FrameDecoder {
 
             for (index, slots) in granules.enumerate() {
                 let granule = &side.granules[index][at];
-                let lines = Lines::of(bands, granule, &mut self.spectra[index][at]);
+                let lines = Lines::new(bands, granule, &mut self.spectra[index][at]);
                 lines.transform(SUB_BANDS, &mut channel.imdct, &mut self.ordered, slots);
             }
 

@@ -73,7 +73,7 @@ impl<'a> CodedFrame<'a> {
             header,
             side,
             main,
-            bands: RateBands::of(header),
+            bands: RateBands::from_header(header),
             first_factors: [ScaleFactors::ZERO; MAX_CHANNELS],
             n_skipped_bits: 0,
             start: 0,
@@ -86,7 +86,7 @@ impl<'a> CodedFrame<'a> {
     }
 
     pub(super) fn bands_of(&self, granule: &Granule) -> &'static Bands {
-        self.bands.of_granule(granule)
+        self.bands.for_granule(granule)
     }
 
     /// Skips a granule whose bits are missing. Returns whether it was skipped, in which case it is silent.
@@ -154,7 +154,7 @@ impl<'a> CodedFrame<'a> {
         'a: 'b,
     {
         let granule = &self.channels(index)[channel];
-        let bands = self.bands.of_granule(granule);
+        let bands = self.bands.for_granule(granule);
         let end = self.end(granule)?;
 
         let mut bits = BitReader::new(self.main.bytes, self.start);
@@ -215,7 +215,7 @@ impl<'a> CodedFrame<'a> {
 
         let right = &self.side.granules[index][1];
         Some(JointGranule {
-            bands: self.bands.of_granule(right),
+            bands: self.bands.for_granule(right),
             mid_side,
             intensity: intensity.then_some(Positions {
                 factors,

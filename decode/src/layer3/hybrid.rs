@@ -16,13 +16,13 @@ pub(super) struct Lines<'a> {
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn of(
+    pub(super) fn new(
         bands: &'static RateBands,
         granule: &'a Granule,
         spectrum: &'a mut Spectrum,
     ) -> Self {
         Self {
-            bands: bands.of_granule(granule),
+            bands: bands.for_granule(granule),
             granule,
             spectrum,
         }

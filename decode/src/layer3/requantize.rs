@@ -59,13 +59,13 @@ impl PowerTable {
 
     /// Returns the power of an unsigned value, or 0 for values that no code has.
     #[inline(always)]
-    pub(super) fn of(&self, value: u32) -> f32 {
+    pub(super) fn power(&self, value: u32) -> f32 {
         self.powers.get(value as usize).copied().unwrap_or(0.0)
     }
 
     /// Returns the power of a signed value from -16 to 15, given the value plus 16.
     #[inline(always)]
-    pub(super) fn of_signed(&self, value: usize) -> f32 {
+    pub(super) fn signed_power(&self, value: usize) -> f32 {
         self.signed[value % 32]
     }
 }

@@ -131,7 +131,7 @@ impl Granule {
         granule.global_gain = bits.read(8) as u8;
         granule.scalefac_compress = bits.read(if is_mpeg1 { 4 } else { 9 }) as u16;
 
-        let bands = RateBands::of(header);
+        let bands = RateBands::from_header(header);
         if bits.flag() {
             granule.block = match bits.read(2) {
                 1 => Block::Start,

@@ -6,7 +6,7 @@ use super::antialias::antialias;
 use super::bits::BitReader;
 use super::black_box::{Probe, Table, decode, decoder, long_frame};
 use super::header::FrameHeader;
-use super::huffman::{self, CodedLines, PAIR_BOOKS, QUADS_A, QUADS_B, words};
+use super::huffman::{self, CodedLines, PAIR_BOOKS, QUADS_A, QUADS_B, code_words};
 use super::imdct::{Imdct, Windows};
 use super::reference::{self, Filter, Hybrid};
 use super::requantize::{Gains, PowerTable};
@@ -112,7 +112,7 @@ fn books_are_whole_prefix_codes_and_another_decoders() {
     let quads = quads.map(|(number, table)| (Table::Quads(number), &table[..]));
 
     for (name, table) in pairs.into_iter().chain(quads) {
-        let own: Vec<_> = words(table).collect();
+        let own: Vec<_> = code_words(table).collect();
 
         // Kraft's sum, in units of the longest possible code word.
         let kraft: u64 = own.iter().map(|word| 1 << (32 - word.n_bits)).sum();
@@ -214,13 +214,13 @@ fn powers_are_the_references() {
 
     for value in 0..8_207 {
         let want = reference::requantise(value, 0);
-        let got = f64::from(table.of(value as u32));
+        let got = f64::from(table.power(value as u32));
         assert!((got - want).abs() <= want * 1e-7, "{value}: {got}");
     }
 
     for value in -16..16_i32 {
         let want = reference::requantise(value, 0) as f32;
-        assert_eq!(table.of_signed((value + 16) as usize), want);
+        assert_eq!(table.signed_power((value + 16) as usize), want);
     }
 }
 

@@ -65,7 +65,7 @@ impl Codecs {
 
     /// Returns the decoder for streams with this rate, and creates it if necessary.
     pub(super) fn of_stream(&mut self, rate_hz: u32) -> Codec<'_> {
-        let part = self.band_hz.and_then(|to_hz| Band::of(rate_hz, to_hz));
+        let part = self.band_hz.and_then(|to_hz| Band::new(rate_hz, to_hz));
         let band = part.unwrap_or(Band::WHOLE);
 
         let known = self.monos.iter().position(|known| known.band() == band);

@@ -278,7 +278,7 @@ impl Search<'_> {
     fn is_info(&self, offset: usize, header: &Header) -> bool {
         let bytes = self.file.get(offset..offset + header.bytes);
         bytes.is_some_and(|bytes| {
-            Info::of(&Frame {
+            Info::parse(&Frame {
                 header: *header,
                 offset,
                 bytes,

@@ -151,7 +151,7 @@ impl<'a> StreamDecoder<'a> {
                 self.hole(&frame, survey);
             }
 
-            if Info::of(&frame).is_some() {
+            if Info::parse(&frame).is_some() {
                 continue;
             }
             if frame.header.same_decoder(&self.stream) {

@@ -85,7 +85,7 @@ impl Surveyor {
         self.hasher.reset();
         self.formats.clear();
 
-        let mut key = KeyHasher::of("mp3");
+        let mut key = KeyHasher::new("mp3");
         let mut info = None;
         let mut n_frames = 0;
         let mut n_bytes = 0;
@@ -100,7 +100,7 @@ impl Surveyor {
                 key.item("hole", &[n_frames, frame.skipped_bytes as u64]);
             }
 
-            if let Some(announced) = Info::of(&frame) {
+            if let Some(announced) = Info::parse(&frame) {
                 // Concatenated files contain one such frame each.
                 info.get_or_insert(announced);
                 continue;

@@ -129,7 +129,7 @@ pub(crate) struct Trim {
 
 impl Info {
     /// Reads the announcement in a frame; `None` for an audio frame.
-    pub(crate) fn of(frame: &Frame) -> Option<Self> {
+    pub(crate) fn parse(frame: &Frame) -> Option<Self> {
         // The offset of a Xing or Info signature does not include a checksum.
         let body = frame
             .bytes

@@ -44,7 +44,7 @@ impl Blocks {
 
     /// Returns the length of the next packet.
     pub(super) fn next(&mut self, packet: &[u8]) -> PacketLength {
-        match (PacketKind::of(packet), self.block_samples(packet)) {
+        match (PacketKind::from_bytes(packet), self.block_samples(packet)) {
             (PacketKind::Audio, Some(samples)) => match self.before_samples.replace(samples) {
                 // A quarter of the previous block and a quarter of this one (Vorbis I §4.3.8).
                 Some(before) => PacketLength::Samples((before + samples) / 4),

@@ -30,7 +30,7 @@ pub(super) struct LossBudget {
 }
 
 impl LossBudget {
-    pub(super) fn of(file_bytes: usize) -> Self {
+    pub(super) fn new(file_bytes: usize) -> Self {
         let n_packets = (file_bytes / PACKET_BYTES_MIN) as u64;
         Self {
             file_bytes,

@@ -26,7 +26,7 @@ pub(super) enum PacketKind {
 
 impl PacketKind {
     /// Returns the kind of a packet that begins with `bytes`. Seven bytes are sufficient.
-    pub(super) fn of(bytes: &[u8]) -> Self {
+    pub(super) fn from_bytes(bytes: &[u8]) -> Self {
         match bytes {
             [1, b'v', b'o', b'r', b'b', b'i', b's', ..] => Self::Ident,
             [3, b'v', b'o', b'r', b'b', b'i', b's', ..] => Self::Comment,
@@ -59,7 +59,7 @@ impl Ident {
         let Some(&bytes) = packet.first_chunk::<IDENT_BYTES>() else {
             return Err(broken("it is cut short"));
         };
-        if PacketKind::of(&bytes) != PacketKind::Ident {
+        if PacketKind::from_bytes(&bytes) != PacketKind::Ident {
             return Err(broken("its signature is missing"));
         }
         let version = word(&bytes, 7);
@@ -143,10 +143,10 @@ mod tests {
 
     #[test]
     fn packets_are_known_by_their_first_bytes() {
-        assert_eq!(PacketKind::of(b"\x03vorbis"), PacketKind::Comment);
-        assert_eq!(PacketKind::of(b"\x05vorbis..."), PacketKind::Setup);
-        assert_eq!(PacketKind::of(&[0x40]), PacketKind::Audio);
-        assert_eq!(PacketKind::of(b"\x05vorbi"), PacketKind::Other);
-        assert_eq!(PacketKind::of(b""), PacketKind::Other);
+        assert_eq!(PacketKind::from_bytes(b"\x03vorbis"), PacketKind::Comment);
+        assert_eq!(PacketKind::from_bytes(b"\x05vorbis..."), PacketKind::Setup);
+        assert_eq!(PacketKind::from_bytes(&[0x40]), PacketKind::Audio);
+        assert_eq!(PacketKind::from_bytes(b"\x05vorbi"), PacketKind::Other);
+        assert_eq!(PacketKind::from_bytes(b""), PacketKind::Other);
     }
 }

@@ -34,7 +34,7 @@ struct LinkTime {
 impl WalkKey {
     pub(super) fn new() -> Self {
         Self {
-            key: KeyHasher::of("vorbis"),
+            key: KeyHasher::new("vorbis"),
             time: LinkTime::default(),
             may_lack: false,
         }
@@ -65,7 +65,7 @@ impl WalkKey {
                 .item("hole", &[hole.n_pages, hole.bytes as u64, has_torn_packet]);
         }
         for packet in page.packets {
-            let is_audio = PacketKind::of(packet) == PacketKind::Audio;
+            let is_audio = PacketKind::from_bytes(packet) == PacketKind::Audio;
             self.key
                 .item("packet", &[packet.len() as u64, u64::from(is_audio)]);
         }

@@ -94,7 +94,7 @@ pub(super) fn holds_flac(file: &[u8]) -> bool {
             break;
         }
         let packet = page.parts().next().map_or(&[][..], |part| part.bytes);
-        if PacketKind::of(packet) == PacketKind::Ident {
+        if PacketKind::from_bytes(packet) == PacketKind::Ident {
             return false;
         }
         has_flac |= packet.starts_with(FLAC_MAPPING);

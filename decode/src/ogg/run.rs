@@ -132,7 +132,7 @@ impl<'a> VorbisDecoder<'a> {
             link: None,
             heard: Density::default(),
             loss: Loss::default(),
-            room: LossBudget::of(file_bytes),
+            room: LossBudget::new(file_bytes),
             books_bytes_left: FILE_BOOKS_BYTES_MAX,
             orphans: OrphanPages::default(),
             early: EarlyLinks::default(),
@@ -640,9 +640,9 @@ mod tests {
         setup.books.resize(n_books, testing::book(true));
         let comment = b"\x03vorbis\0\0\0\0\0\0\0\0\x01";
         testing::bytes(&[
-            testing::of(FIRST, 0, 0, &[&testing::ident(1, RATE_HZ)]),
-            testing::of(0, 0, 1, &[comment, &setup.bytes()]),
-            testing::of(testing::LAST, 9 * 1_024, 2, &[LONG; 10]),
+            testing::packet_page(FIRST, 0, 0, &[&testing::ident(1, RATE_HZ)]),
+            testing::packet_page(0, 0, 1, &[comment, &setup.bytes()]),
+            testing::packet_page(testing::LAST, 9 * 1_024, 2, &[LONG; 10]),
         ])
     }
 

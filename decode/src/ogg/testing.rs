@@ -51,7 +51,7 @@ pub(crate) fn page(page: &Page) -> Vec<u8> {
 }
 
 /// Creates a page of complete packets in the stream with serial number 7.
-pub(crate) fn of(flags: u8, granule: i64, sequence: u32, packets: &[&[u8]]) -> Page {
+pub(crate) fn packet_page(flags: u8, granule: i64, sequence: u32, packets: &[&[u8]]) -> Page {
     let packets = packets.iter().map(|packet| packet.to_vec()).collect();
     Page {
         flags,
@@ -74,7 +74,7 @@ pub(crate) fn long(sequence: u32, packet: &[u8]) -> Vec<Page> {
         let flags = if at == 0 { 0 } else { CONTINUED };
         pages.push(Page {
             is_open: at + 1 < n_pieces,
-            ..of(flags, 0, sequence + at as u32, &[piece])
+            ..packet_page(flags, 0, sequence + at as u32, &[piece])
         });
     }
 
@@ -88,9 +88,9 @@ pub(crate) fn tone(comment: &[u8], n_packets: usize) -> Vec<Page> {
         panic!("three headers");
     };
 
-    let mut pages = vec![of(FIRST, 0, 0, &[ident])];
+    let mut pages = vec![packet_page(FIRST, 0, 0, &[ident])];
     pages.extend(long(1, &[b"\x03vorbis", comment].concat()));
-    pages.push(of(0, 0, pages.len() as u32, &[setup]));
+    pages.push(packet_page(0, 0, pages.len() as u32, &[setup]));
 
     let parsed = Ident::parse(ident).unwrap();
     let modes = setup::parse(setup, &parsed).unwrap().modes;
@@ -106,7 +106,7 @@ pub(crate) fn tone(comment: &[u8], n_packets: usize) -> Vec<Page> {
 
         // The last block is trimmed.
         let granule = granule.min(TONE_SAMPLES) as i64;
-        pages.push(of(0, granule, pages.len() as u32, &packets));
+        pages.push(packet_page(0, granule, pages.len() as u32, &packets));
     }
 
     if let Some(last) = pages.last_mut() {

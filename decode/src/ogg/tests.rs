@@ -8,7 +8,7 @@ use super::granules::{Density, LossBudget};
 use super::headers::Ident;
 use super::setup;
 use super::testing::{
-    BitWriter, CONTINUED, FIRST, LAST, Page, Setup, book, bytes, floor1, ident, of,
+    BitWriter, CONTINUED, FIRST, LAST, Page, Setup, book, bytes, floor1, ident, packet_page,
 };
 
 const RATE_HZ: u32 = 44_100;
@@ -21,8 +21,8 @@ const LONG: &[u8] = &[2];
 fn headers(rate_hz: u32, setup: &[u8]) -> Vec<Page> {
     let comment = b"\x03vorbis\0\0\0\0\0\0\0\0\x01";
     vec![
-        of(FIRST, 0, 0, &[&ident(1, rate_hz)]),
-        of(0, 0, 1, &[comment, setup]),
+        packet_page(FIRST, 0, 0, &[&ident(1, rate_hz)]),
+        packet_page(0, 0, 1, &[comment, setup]),
     ]
 }
 
@@ -32,7 +32,7 @@ fn stream(n_pages: u32) -> Vec<Page> {
     for number in 1..=n_pages {
         let granule = i64::from(number * 10 - 1) * PACKET_SAMPLES as i64;
         let flags = if number == n_pages { LAST } else { 0 };
-        pages.push(of(flags, granule, number + 1, &[LONG; 10]));
+        pages.push(packet_page(flags, granule, number + 1, &[LONG; 10]));
     }
     pages
 }
@@ -241,10 +241,10 @@ fn chained_streams_are_decoded_one_after_the_other() {
 #[test]
 fn of_streams_side_by_side_the_vorbis_is_taken() {
     let mut video = vec![
-        of(FIRST, 0, 0, &[b"\x80theora......"]),
-        of(0, 0, 1, &[&[0x81; 900]]),
+        packet_page(FIRST, 0, 0, &[b"\x80theora......"]),
+        packet_page(0, 0, 1, &[&[0x81; 900]]),
     ];
-    video.push(of(LAST, 99, 2, &[&[0x55; 5_000]]));
+    video.push(packet_page(LAST, 99, 2, &[&[0x55; 5_000]]));
     video.iter_mut().for_each(|page| page.serial = 3);
     let audio = stream(3);
     let mut both = vec![video[0].clone(), audio[0].clone(), video[1].clone()];
@@ -567,7 +567,7 @@ fn estimates_are_believed_as_far_as_announcements() {
     let file_bytes = 5_000;
     let mut heard = Density::default();
     heard.add(1_000, &[&[0; 500]]);
-    let mut room = LossBudget::of(file_bytes);
+    let mut room = LossBudget::new(file_bytes);
     room.measure(&heard);
 
     assert_eq!(room.take_most(50_000, 4_096), 50_000);
@@ -585,7 +585,7 @@ fn a_link_without_its_headers_cannot_have_lost_more_than_the_file_holds() {
     let mut pages = vec![headless[0].clone(), headless[1].clone()];
     for number in 0..40 {
         let granule = i64::from(number + 1) * 200 * 4_096;
-        pages.push(of(0, granule, number + 2, &[LONG; 200]));
+        pages.push(packet_page(0, granule, number + 2, &[LONG; 200]));
     }
 
     // Packets that take a hundred bytes each for a quarter of the samples.

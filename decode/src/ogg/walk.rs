@@ -279,7 +279,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
             serial, sequence, ..
         } = page.header;
         let packet = page.parts().next().map_or(&[][..], |part| part.bytes);
-        if PacketKind::of(packet) != PacketKind::Ident {
+        if PacketKind::from_bytes(packet) != PacketKind::Ident {
             self.seen.has_other = true;
             // Audio of other codecs counts as lost only after a Vorbis stream.
             self.is_foreign |= self.seen.has_vorbis && is_audio(packet);
@@ -374,7 +374,7 @@ impl<'a, V: Visitor> Walk<'a, V> {
 
         let mut audio = Vec::new();
         for packet in entered.packets {
-            match PacketKind::of(packet) {
+            match PacketKind::from_bytes(packet) {
                 PacketKind::Setup if !stream.has_setup => {
                     stream.has_setup = true;
                     // Anything missing among the headers is not audio.

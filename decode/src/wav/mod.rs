@@ -104,7 +104,7 @@ fn hashes(wave: &Wave, audio_blake3: blake3::Hash) -> InputFacts {
         rate_hz,
         sample_bytes,
     } = wave.format;
-    let mut key = KeyHasher::of("wav");
+    let mut key = KeyHasher::new("wav");
     key.bytes(codec.to_string().as_bytes());
     key.item(
         "format",

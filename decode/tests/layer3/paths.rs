@@ -24,7 +24,7 @@ pub(crate) struct Paths {
 impl Paths {
     pub(crate) fn new() -> Self {
         let level = Level::detect();
-        let part = |to_hz| Band::of(44_100, to_hz).expect("at most half of the rate");
+        let part = |to_hz| Band::new(44_100, to_hz).expect("at most half of the rate");
         let bands = [Band::WHOLE, part(22_050), part(11_025)];
 
         Self {

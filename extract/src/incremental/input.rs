@@ -87,7 +87,7 @@ impl Input {
                 self.hashes.insert(clip_key.clone(), audio);
             }
         }
-        self.known = KnownInputs::of(&contents, self.source.index());
+        self.known = KnownInputs::from_contents(&contents, self.source.index());
         Ok(())
     }
 

@@ -18,7 +18,7 @@ pub(crate) struct KnownInputs {
 
 impl KnownInputs {
     /// Creates known inputs from the results of a pass over all files.
-    pub(crate) fn of(contents: &FileContents, audio: &AudioIndex) -> Self {
+    pub(crate) fn from_contents(contents: &FileContents, audio: &AudioIndex) -> Self {
         let mut known = Self::default();
         known.learn(contents, audio);
         known

@@ -48,7 +48,7 @@ impl SideChanges {
     ///
     /// # Errors
     /// [`StoreError::Needed`] if the parent's tracks cannot be read.
-    fn of(store: &Store, draft: &Draft<'_>) -> Result<Option<Self>, StoreError> {
+    fn compare(store: &Store, draft: &Draft<'_>) -> Result<Option<Self>, StoreError> {
         // Under the rule `segment`, tracks have no side.
         let has_sides = side_column(draft.plan.recipe.split.rule).is_some();
         let Some(parent) = draft.parent.as_ref().filter(|_| has_sides) else {
@@ -94,10 +94,10 @@ impl SideChanges {
         Ok(Some(changes))
     }
 
-    /// Like [`SideChanges::of`], but adds a warning to the draft on failure, so that a damaged version can be created
+    /// Like [`SideChanges::compare`], but adds a warning to the draft on failure, so that a damaged version can be created
     /// again.
     pub(crate) fn or_warning(store: &Store, draft: &mut Draft<'_>) -> Option<Self> {
-        match Self::of(store, draft) {
+        match Self::compare(store, draft) {
             Ok(changes) => changes,
             Err(error) => {
                 let why = match &error {

@@ -65,7 +65,7 @@ pub(super) fn forecast(
     let finished = earlier.finished(plan, &catalog.clips, known, course)?;
 
     let mut forecast = Forecast {
-        reuse: FileReuse::of(&finished, plan, parent),
+        reuse: FileReuse::classify(&finished, plan, parent),
         tables_to_write: tables::count(inputs.job, catalog)?,
         table_bytes_before: parent.map_or(0, table_bytes),
         ..Forecast::default()

@@ -179,7 +179,7 @@ impl Run<'_> {
 
         // Files that exist already need no more space, so they are found before free space is checked.
         let mut finished = self.finished_shards(catalog, &mut known)?;
-        let file_reuse = FileReuse::of(&finished, plan, self.parent);
+        let file_reuse = FileReuse::classify(&finished, plan, self.parent);
         let kept = self.kept_features();
         let is_kept: Vec<bool> = kept.iter().map(Option::is_some).collect();
         let passes = reuse::passes(&plan.shard_plan, &finished, &is_kept);

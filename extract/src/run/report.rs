@@ -74,7 +74,11 @@ pub struct FileReuse {
 
 impl FileReuse {
     /// Classifies the files that remain to be written in addition to the `finished` ones.
-    pub(super) fn of(finished: &FinishedShards, plan: &Plan<'_>, parent: Option<&Parent>) -> Self {
+    pub(super) fn classify(
+        finished: &FinishedShards,
+        plan: &Plan<'_>,
+        parent: Option<&Parent>,
+    ) -> Self {
         // Files are identified by feature, split and number.
         let files = parent.into_iter().flat_map(|parent| &parent.manifest.files);
         let of_parent: BTreeSet<&str> = files.filter_map(|file| below_plan(&file.path)).collect();

@@ -163,7 +163,7 @@ impl RowExtractor {
 }
 
 /// Formats a reject as `wavemill features` prints it.
-pub fn words(reject: &Reject) -> String {
+pub fn describe_reject(reject: &Reject) -> String {
     format!("{}: {}", reject.reason.name(), reject.detail)
 }
 

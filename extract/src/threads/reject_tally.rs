@@ -16,7 +16,7 @@ pub(crate) struct RejectTally {
 
 impl RejectTally {
     /// Creates a tally of the rejects of finished shards.
-    pub(crate) fn of<'a>(receipts: impl IntoIterator<Item = &'a Receipt>) -> Self {
+    pub(crate) fn from_receipts<'a>(receipts: impl IntoIterator<Item = &'a Receipt>) -> Self {
         let mut tally = Self::default();
         for receipt in receipts {
             for reject in &receipt.rejects {

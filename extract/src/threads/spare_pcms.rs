@@ -39,7 +39,7 @@ impl SparePcms {
                 self.bytes.fetch_sub(held_bytes(&pcm), Ordering::Relaxed);
                 pcm
             }
-            Err(_) => Pcm::of(backend),
+            Err(_) => Pcm::with_backend(backend),
         }
     }
 
@@ -74,7 +74,7 @@ mod tests {
     };
 
     fn of_bytes(bytes: usize) -> Pcm {
-        let mut pcm = Pcm::of(&CPU);
+        let mut pcm = Pcm::with_backend(&CPU);
         pcm.samples.clear_for(bytes / size_of::<f32>());
         pcm
     }

@@ -40,7 +40,7 @@ pub(crate) fn write_shards(
         store,
         plan_id,
         work,
-        rejects: RejectTally::of(finished.receipts()),
+        rejects: RejectTally::from_receipts(finished.receipts()),
         finished,
         shards_written: 0,
         clips_taken: 0,

@@ -55,7 +55,7 @@ impl Phases {
         self.gains.clear();
         self.gains.resize(n_samples, 0.0);
         for frame in 0..n_frames {
-            let place = FramePlace::of(&self.stft, frame, n_samples);
+            let place = FramePlace::new(&self.stft, frame, n_samples);
             let under = &mut self.gains[place.in_signal..][..place.len];
             for (sum, w) in under.iter_mut().zip(&self.window[place.in_frame..]) {
                 *sum += (w * w) as f32;
@@ -136,7 +136,7 @@ impl Phases {
     }
 
     fn load_frame(&mut self, signal: &[f32], frame: usize, put: impl Fn(&mut Complex64, f64)) {
-        let place = FramePlace::of(&self.stft, frame, signal.len());
+        let place = FramePlace::new(&self.stft, frame, signal.len());
         let windowed = self.pair.iter_mut().zip(&self.window);
         if place.len == self.stft.win_length {
             let samples = &signal[place.in_signal..][..place.len];
@@ -202,7 +202,7 @@ impl Phases {
     }
 
     fn add_frame(&self, frame: usize, part: impl Fn(&Complex64) -> f64, out: &mut [f32]) {
-        let place = FramePlace::of(&self.stft, frame, out.len());
+        let place = FramePlace::new(&self.stft, frame, out.len());
         let under = &mut out[place.in_signal..][..place.len];
         let samples = self.pair[place.in_frame..].iter();
         let windowed = samples.zip(&self.window[place.in_frame..]);
@@ -245,7 +245,7 @@ struct FramePlace {
 
 impl FramePlace {
     /// Computes the part for a frame of a signal of `n_samples` samples.
-    fn of(stft: &StftArgs, frame: usize, n_samples: usize) -> Self {
+    fn new(stft: &StftArgs, frame: usize, n_samples: usize) -> Self {
         let start = stft.window_start(frame);
         let end = start.saturating_add_unsigned(stft.win_length).max(0) as usize;
         let in_signal = (start.max(0) as usize).min(n_samples);

@@ -49,7 +49,7 @@ fn mel(preset: Preset, overrides: &Overrides) -> FeatureArgs {
     }
 }
 
-fn of(feature: &FeatureArgs) -> GriffinLimArgs {
+fn griffin_lim_args(feature: &FeatureArgs) -> GriffinLimArgs {
     GriffinLimArgs {
         sample_rate_hz: feature.sample_rate_hz,
         stft: feature.stft.clone(),
@@ -60,7 +60,7 @@ fn of(feature: &FeatureArgs) -> GriffinLimArgs {
 }
 
 fn plan(feature: &FeatureArgs) -> GriffinLimPlan {
-    GriffinLimPlan::new(&of(feature), Level::Scalar).unwrap()
+    GriffinLimPlan::new(&griffin_lim_args(feature), Level::Scalar).unwrap()
 }
 
 /// Returns the values of a feature, computed by the CPU plan.
@@ -116,7 +116,7 @@ fn phases_are_those_of_the_formula() {
             feature.stft.win_length = win_length;
             feature.stft.hop_length = hop_length;
 
-            let args = of(&feature);
+            let args = griffin_lim_args(&feature);
             let n_bins = args.stft.n_bins();
 
             let mut draw = noise(3);
@@ -161,7 +161,7 @@ fn the_spectrum_has_the_bands_that_were_given() {
             ..Overrides::default()
         },
     );
-    let args = of(&feature);
+    let args = griffin_lim_args(&feature);
     let bands = values(&feature, &sound(8_000));
     let mut plan = plan(&feature);
     plan.run(&bands, noise(1), &mut Vec::new());
@@ -190,7 +190,7 @@ fn the_spectrum_has_the_bands_that_were_given() {
 #[test]
 fn spectra_come_nearer_step_by_step() {
     let feature = mel(Preset::Librosa, &Overrides::default());
-    let args = of(&feature);
+    let args = griffin_lim_args(&feature);
     let pcm = sound(22_050);
     let n_frames = args.stft.n_frames(pcm.len());
     let n_bins = args.stft.n_bins();

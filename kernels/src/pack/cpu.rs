@@ -20,7 +20,7 @@ const F16_OVERFLOW: f32 = 65_520.0;
 /// range.
 pub fn pack_into(values: &[f32], packing: Packing, bytes: &mut Vec<u8>) -> Result<(), KernelError> {
     let dtype = packing.dtype();
-    let bounds = Bounds::of(packing);
+    let bounds = Bounds::from_packing(packing);
 
     // This loop has no early exit, so it is vectorised. The position of a bad value is searched only if there is one.
     let all_fit = values
@@ -65,7 +65,7 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    pub(super) fn of(packing: Packing) -> Self {
+    pub(super) fn from_packing(packing: Packing) -> Self {
         match packing {
             Packing::F16 => Self {
                 below: -F16_OVERFLOW,

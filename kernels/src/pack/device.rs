@@ -112,7 +112,7 @@ impl<D: Device> PackDevice<D> {
     }
 
     fn params(&self, rows: &RowTable, input: &PackInput, faults: Address) -> PackParams {
-        let bounds = Bounds::of(self.packing);
+        let bounds = Bounds::from_packing(self.packing);
         let (low, per_unit) = match self.packing {
             // There are 255 steps from `low` to `high`.
             Packing::U8 { low, high } => (low, 255.0 / (high - low)),

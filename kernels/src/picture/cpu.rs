@@ -28,7 +28,7 @@ struct Between {
 
 impl Between {
     /// Returns the position of the centre of pixel `pixel` of `n_out`, on an axis of `n_in` values.
-    fn of(pixel: usize, n_in: usize, n_out: usize) -> Self {
+    fn new(pixel: usize, n_in: usize, n_out: usize) -> Self {
         let centre = (pixel as f64 + 0.5) * n_in as f64 / n_out as f64 - 0.5;
         let last = n_in - 1;
         // There are no values before the first centre and after the last one.
@@ -79,7 +79,7 @@ impl PicturePlan {
 
         self.columns.clear();
         self.columns.reserve_exact(width);
-        let columns = (0..width).map(|column| Between::of(column, n_frames, width));
+        let columns = (0..width).map(|column| Between::new(column, n_frames, width));
         self.columns.extend(columns);
 
         let Extremes { min, max } = self.lanes.run(
@@ -92,7 +92,7 @@ impl PicturePlan {
         let (green, blue) = rest.split_at_mut(height * width);
         for row in 0..height {
             // The first row of pixels is the top one, and low bands are at the bottom.
-            let band = Between::of(height - 1 - row, n_bands, height);
+            let band = Between::new(height - 1 - row, n_bands, height);
             let below = &values[band.first * n_frames..][..n_frames];
             let above = &values[band.second * n_frames..][..n_frames];
 

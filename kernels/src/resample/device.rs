@@ -90,7 +90,7 @@ plain! {
 
 /// Reports whether a device converts between two rates. The CPU converts the others.
 pub(crate) fn is_for_device(from_hz: u32, to_hz: u32) -> bool {
-    from_hz == to_hz || Shape::of(ResampleArgs { from_hz, to_hz }).is_some()
+    from_hz == to_hz || Shape::new(ResampleArgs { from_hz, to_hz }).is_some()
 }
 
 /// A clip in the upload buffer, and its position in the mono buffer.
@@ -222,7 +222,7 @@ enum Shape {
 
 impl Shape {
     /// Returns the shape for these rates, or `None` if shared memory or the table would be too large.
-    fn of(args: ResampleArgs) -> Option<Self> {
+    fn new(args: ResampleArgs) -> Option<Self> {
         args.validate().ok()?;
         let half = Filter::new(args).half_len();
         let Ratio { down, up } = args.ratio();
@@ -535,7 +535,7 @@ impl<D: Device> ResampleDevice<D> {
                 };
                 args.validate()?;
 
-                let shape = Shape::of(args).ok_or_else(|| {
+                let shape = Shape::new(args).ok_or_else(|| {
                     KernelError::argument(
                         "sample_rate_hz",
                         from_hz,

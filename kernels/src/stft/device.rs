@@ -118,7 +118,7 @@ pub(crate) enum SpectrumDevice<D: Device> {
 impl<D: Device> SpectrumDevice<D> {
     /// Creates the tables and buffers of the fused method if it supports the feature, otherwise of the other.
     pub(crate) fn new(device: &D, args: &FeatureArgs) -> Result<Self, KernelError> {
-        match (FusedShape::of(args), BandTables::new(device, args)?) {
+        match (FusedShape::new(args), BandTables::new(device, args)?) {
             (Some(shape), Some(bands)) => {
                 Ok(Self::Fused(FusedSpectrum::new(device, args, shape, bands)?))
             }

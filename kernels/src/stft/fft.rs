@@ -29,13 +29,13 @@ pub(super) trait Transform: Send {
 
 /// Floating-point type of a transform: f32 or f64.
 pub(super) trait Real: Float {
-    fn of(x: f64) -> Self;
+    fn from_double(x: f64) -> Self;
     fn narrow(self) -> f32;
 }
 
 impl Real for f32 {
     #[inline(always)]
-    fn of(x: f64) -> Self {
+    fn from_double(x: f64) -> Self {
         x as Self
     }
     #[inline(always)]
@@ -46,7 +46,7 @@ impl Real for f32 {
 
 impl Real for f64 {
     #[inline(always)]
-    fn of(x: f64) -> Self {
+    fn from_double(x: f64) -> Self {
         x
     }
     #[inline(always)]
@@ -79,7 +79,7 @@ impl<T: Real> RealFft<T> {
 
         let mut window: Vec<T> = window::values(args.window, args.win_length)
             .into_iter()
-            .map(T::of)
+            .map(T::from_double)
             .collect();
         if even {
             window.resize(window.len().next_multiple_of(2), T::zero());
@@ -91,8 +91,8 @@ impl<T: Real> RealFft<T> {
         for k in 1..=n_pairs {
             let angle = 2.0 * PI * k as f64 / n as f64;
             twiddles.push(Complex::new(
-                T::of(libm::cos(angle)),
-                T::of(-libm::sin(angle)),
+                T::from_double(libm::cos(angle)),
+                T::from_double(-libm::sin(angle)),
             ));
         }
 
@@ -166,7 +166,10 @@ fn load_pairs<T: Real>(buffer: &mut [Complex<T>], samples: &[f32], window: &[T])
         .zip(samples.chunks_exact(2))
         .zip(window.chunks_exact(2))
     {
-        *z = Complex::new(T::of(f64::from(x[0])) * w[0], T::of(f64::from(x[1])) * w[1]);
+        *z = Complex::new(
+            T::from_double(f64::from(x[0])) * w[0],
+            T::from_double(f64::from(x[1])) * w[1],
+        );
     }
     // The window may be shorter than the transform.
     tail.fill(Complex::new(T::zero(), T::zero()));
@@ -176,7 +179,7 @@ fn load_pairs<T: Real>(buffer: &mut [Complex<T>], samples: &[f32], window: &[T])
 fn load_real<T: Real>(buffer: &mut [Complex<T>], samples: &[f32], window: &[T]) {
     let (head, tail) = buffer.split_at_mut(window.len());
     for ((z, x), w) in head.iter_mut().zip(samples).zip(window) {
-        *z = Complex::new(T::of(f64::from(*x)) * *w, T::zero());
+        *z = Complex::new(T::from_double(f64::from(*x)) * *w, T::zero());
     }
     // The window may be shorter than the transform.
     tail.fill(Complex::new(T::zero(), T::zero()));

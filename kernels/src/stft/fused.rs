@@ -53,7 +53,7 @@ pub(super) struct FusedShape {
 impl FusedShape {
     /// Returns the shape for a feature, or `None` if the FFT library must be used: for other lengths, double precision,
     /// no bands, or too many bands.
-    pub(super) fn of(args: &FeatureArgs) -> Option<Self> {
+    pub(super) fn new(args: &FeatureArgs) -> Option<Self> {
         let n_mels = args.mel.as_ref()?.n_mels;
         if args.is_wide() {
             return None;

@@ -66,7 +66,7 @@ impl Transform {
     /// Computes the spectrum of the frame that is centred at sample `column` · [`HOP_LENGTH`], with zeros before and
     /// after the samples.
     pub(super) fn analyse(&mut self, pcm: &[f32], column: usize, spectrum: &mut [Complex32]) {
-        let place = FramePlace::of(column, pcm.len());
+        let place = FramePlace::new(column, pcm.len());
         self.frame.fill(0.0);
         self.frame[place.in_frame..][..place.len]
             .copy_from_slice(&pcm[place.in_samples..][..place.len]);
@@ -107,7 +107,7 @@ impl Transform {
         self.inverse
             .process_with_scratch(&mut self.pairs, &mut self.scratch);
 
-        let place = FramePlace::of(column, out.len());
+        let place = FramePlace::new(column, out.len());
         let under = &mut out[place.in_samples..][..place.len];
         for (i, sum) in (place.in_frame..).zip(under) {
             let pair = self.pairs[i / 2];
@@ -164,7 +164,7 @@ struct FramePlace {
 
 impl FramePlace {
     /// Computes the part of the frame of `column`, for `n` samples.
-    fn of(column: usize, n: usize) -> Self {
+    fn new(column: usize, n: usize) -> Self {
         let middle = column * HOP_LENGTH;
         let in_samples = middle.saturating_sub(BEFORE).min(n);
         let in_frame = BEFORE.saturating_sub(middle);

@@ -3,7 +3,9 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::svg::{Area, DrawError, Ink, Picture, WIDTH, fitting, text_width, with_whole, words};
+use super::svg::{
+    Area, DrawError, Ink, Picture, WIDTH, fitting, text_style, text_width, with_whole,
+};
 use super::{Key, LABEL_CHARS_MAX};
 use crate::table::{Cell, Table};
 use crate::text::{self, label};
@@ -102,9 +104,13 @@ impl Bars {
             let right_of = Pos::new(HPos::Left, VPos::Center);
             let left_of = Pos::new(HPos::Right, VPos::Center);
             let name = with_whole(&names[row], &self.names[row]);
-            area.draw_text(&name, &words(Ink::Text, left_of), (left - 6, middle))?;
+            area.draw_text(&name, &text_style(Ink::Text, left_of), (left - 6, middle))?;
             if !sizes[row].is_empty() {
-                area.draw_text(&sizes[row], &words(Ink::Muted, right_of), (x + 5, middle))?;
+                area.draw_text(
+                    &sizes[row],
+                    &text_style(Ink::Muted, right_of),
+                    (x + 5, middle),
+                )?;
             }
         }
         Ok(())

@@ -4,7 +4,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::LABEL_CHARS_MAX;
-use super::svg::{Area, DrawError, Ink, Picture, TEXT_SIZE, WIDTH, words};
+use super::svg::{Area, DrawError, Ink, Picture, TEXT_SIZE, WIDTH, text_style};
 use crate::table::{Cell, Table};
 use crate::text::{count, fraction, label};
 
@@ -68,9 +68,17 @@ impl Funnel {
             let (left, y) = chart.backend_coord(&(0.0, top));
             let right = chart.backend_coord(&(largest.max(1) as f64, top)).0;
             let name = label(&step.name, 2 * LABEL_CHARS_MAX);
-            area.draw_text(&name, &words(Ink::Text, left_of), (left, y + words_down))?;
+            area.draw_text(
+                &name,
+                &text_style(Ink::Text, left_of),
+                (left, y + words_down),
+            )?;
             let size = size_words(step.left, before);
-            area.draw_text(&size, &words(Ink::Muted, right_of), (right, y + words_down))?;
+            area.draw_text(
+                &size,
+                &text_style(Ink::Muted, right_of),
+                (right, y + words_down),
+            )?;
         }
         Ok(())
     }

@@ -42,7 +42,7 @@ impl HeatMap {
     }
 
     fn picture(&self, alt: &str) -> Markup {
-        let range = Span::of(self.values.iter().map(|&value| f64::from(value)));
+        let range = Span::from_values(self.values.iter().map(|&value| f64::from(value)));
         let Some(Span { low, high }) = range.filter(|_| self.rows() > 0) else {
             return html! { p.note { "No values." } };
         };
@@ -94,7 +94,7 @@ impl HeatMap {
     }
 
     pub(super) fn summary(&self) -> String {
-        let range = Span::of(self.values.iter().map(|&value| f64::from(value)));
+        let range = Span::from_values(self.values.iter().map(|&value| f64::from(value)));
         match range {
             None => "Heat map without values.".to_owned(),
             Some(Span { low, high }) => format!(
@@ -117,7 +117,7 @@ impl HeatMap {
             let values = values.iter().map(|&value| f64::from(value));
             let middle = (row as f64 + 0.5) / n as f64;
             let at = self.up.from + middle * (self.up.to - self.up.from);
-            let range = Span::of(values.clone());
+            let range = Span::from_values(values.clone());
             table.rows.push(vec![
                 Cell::Number(at),
                 Cell::Number(values.sum::<f64>() / self.columns as f64),

@@ -2,7 +2,7 @@
 
 use plotters::prelude::*;
 
-use super::svg::{Area, DrawError, Ink, Picture, WIDTH, words};
+use super::svg::{Area, DrawError, Ink, Picture, WIDTH, text_style};
 use super::{Axis, Span, lines};
 use crate::table::{Cell, Table};
 use crate::text::{count, number};
@@ -44,7 +44,7 @@ impl Histogram {
         }
         if self.counts.is_empty() {
             let pos = plotters::style::text_anchor::Pos::default();
-            area.draw_text("no values", &words(Ink::Muted, pos), (60, 40))?;
+            area.draw_text("no values", &text_style(Ink::Muted, pos), (60, 40))?;
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::svg::{Area, DrawError, Ink, Picture, Svg, WIDTH, words};
+use super::svg::{Area, DrawError, Ink, Picture, Svg, WIDTH, text_style};
 use super::{Key, Span};
 use crate::table::{Cell, Table};
 use crate::text::{label, number};
@@ -55,11 +55,11 @@ impl Lines {
     }
 
     fn draw(&self, area: &Area<'_>) -> Result<(), DrawError> {
-        let along = Span::of(self.points().map(|(x, _)| x)).unwrap_or(Span::UNIT);
+        let along = Span::from_values(self.points().map(|(x, _)| x)).unwrap_or(Span::UNIT);
         let spreads = self.lines.iter().flat_map(|line| &line.spread);
         let spreads = spreads.flat_map(|spread| [spread.low, spread.high]);
         let values = self.points().map(|(_, y)| y).chain(spreads);
-        let measured = Span::of(values).unwrap_or(Span::UNIT).widened();
+        let measured = Span::from_values(values).unwrap_or(Span::UNIT).widened();
         // Keep the highest point off the frame.
         let margin = (measured.high - measured.low) * 0.05;
 
@@ -107,7 +107,7 @@ impl Lines {
     }
 
     pub(super) fn summary(&self) -> String {
-        match Span::of(self.points().map(|(_, y)| y)) {
+        match Span::from_values(self.points().map(|(_, y)| y)) {
             None => "Line chart without values.".to_owned(),
             Some(Span { low, high }) => format!(
                 "Line chart of {} by {}; values from {} to {}.",
@@ -195,8 +195,8 @@ pub(super) fn draw_axes(
         .bold_line_style(Ink::Grid.colour())
         .light_line_style(Ink::Grid.colour())
         .axis_style(Ink::Grid.colour())
-        .label_style(words(Ink::Muted, Pos::new(HPos::Center, VPos::Center)))
-        .axis_desc_style(words(Ink::Muted, Pos::new(HPos::Center, VPos::Center)))
+        .label_style(text_style(Ink::Muted, Pos::new(HPos::Center, VPos::Center)))
+        .axis_desc_style(text_style(Ink::Muted, Pos::new(HPos::Center, VPos::Center)))
         .set_all_tick_mark_size(3)
         .x_label_formatter(&shown)
         .y_label_formatter(&shown)

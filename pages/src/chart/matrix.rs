@@ -5,7 +5,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::LABEL_CHARS_MAX;
 use super::png;
-use super::svg::{Area, DrawError, Ink, Picture, TEXT_SIZE, WIDTH, text_width, words};
+use super::svg::{Area, DrawError, Ink, Picture, TEXT_SIZE, WIDTH, text_style, text_width};
 use crate::table::{Cell, Table};
 use crate::text::{count, fraction, label};
 
@@ -169,7 +169,7 @@ impl Matrix {
         let left_of = Pos::new(HPos::Right, VPos::Center);
         let right_of = Pos::new(HPos::Left, VPos::Center);
         let left = layout.left as i32;
-        area.draw_text(&title, &words(Ink::Muted, right_of), (left, 10))?;
+        area.draw_text(&title, &text_style(Ink::Muted, right_of), (left, 10))?;
 
         for (row, counts) in self.counts.iter().enumerate() {
             let all: u64 = counts.iter().sum();
@@ -193,10 +193,10 @@ impl Matrix {
             let name = label(name, NAME_CHARS_MAX);
             let middle = layout.top + place as u32 * height + height / 2;
             let at = (left - GAP as i32, middle as i32);
-            area.draw_text(&name, &words(Ink::Text, left_of), at)?;
+            area.draw_text(&name, &text_style(Ink::Text, left_of), at)?;
 
             let middle = layout.left + place as u32 * width + width / 2;
-            let upwards = words(Ink::Text, right_of).transform(FontTransform::Rotate270);
+            let upwards = text_style(Ink::Text, right_of).transform(FontTransform::Rotate270);
             let at = (middle as i32, (layout.top - GAP) as i32);
             area.draw_text(&name, &upwards, at)?;
         }
@@ -296,7 +296,7 @@ fn draw_cell(area: &Area<'_>, layout: &Layout, cell: &Counted) -> Result<(), Dra
     ];
     for (text, down) in lines {
         let at = (x + width / 2, y + height / 2 + down);
-        area.draw_text(&text, &words(Ink::Text, middle), at)?;
+        area.draw_text(&text, &text_style(Ink::Text, middle), at)?;
     }
     Ok(())
 }

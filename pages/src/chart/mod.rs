@@ -220,7 +220,7 @@ impl Span {
     };
 
     /// Returns the range of the finite values, or `None` if there are none.
-    fn of(values: impl Iterator<Item = f64>) -> Option<Self> {
+    fn from_values(values: impl Iterator<Item = f64>) -> Option<Self> {
         let mut span: Option<Self> = None;
         for value in values.filter(|value| value.is_finite()) {
             span = Some(match span {

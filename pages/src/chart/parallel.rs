@@ -6,7 +6,7 @@ use maud::Escaper;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::svg::{Area, DrawError, Ink, Picture, WIDTH, fitting, with_whole, words};
+use super::svg::{Area, DrawError, Ink, Picture, WIDTH, fitting, text_style, with_whole};
 use super::{Key, Span};
 use crate::table::{Cell, Table};
 use crate::text::{Shown, TEXT_CHARS_MAX, count};
@@ -84,7 +84,7 @@ impl Parallel {
     /// Returns the range of an axis, from its lowest value to its highest.
     fn span(&self, axis: usize) -> Span {
         let places = self.lines.iter().filter_map(|line| line.place(axis));
-        Span::of(places).unwrap_or(Span::UNIT).widened()
+        Span::from_values(places).unwrap_or(Span::UNIT).widened()
     }
 
     /// Returns the distance of an axis from the left edge.
@@ -104,13 +104,13 @@ impl Parallel {
             let name = &self.axes[axis];
             let right_of = Pos::new(HPos::Left, VPos::Center);
             let shown = with_whole(&fitting(name, STEP - 8), name);
-            area.draw_text(&shown, &words(Ink::Text, right_of), (x - 4, 14))?;
+            area.draw_text(&shown, &text_style(Ink::Text, right_of), (x - 4, 14))?;
 
             for value in self.told_values(axis) {
                 let Some(place) = value.place else { continue };
                 let shown = with_whole(&fitting(&value.words, STEP - 24), &value.words);
                 let at = (x + 5, down(*span, place).round() as i32);
-                area.draw_text(&shown, &words(Ink::Muted, right_of), at)?;
+                area.draw_text(&shown, &text_style(Ink::Muted, right_of), at)?;
             }
         }
         Ok(())

@@ -129,8 +129,8 @@ impl Scatter {
     /// Returns a function that computes the position of a point in the drawing, or `None` if no point has finite
     /// coordinates. Both axes have the same scale because only distances are meaningful.
     fn places(&self) -> Option<impl Fn(&Point) -> Option<(f64, f64)>> {
-        let across = Span::of(self.points.iter().map(|point| point.x))?;
-        let up = Span::of(self.points.iter().map(|point| point.y))?;
+        let across = Span::from_values(self.points.iter().map(|point| point.x))?;
+        let up = Span::from_values(self.points.iter().map(|point| point.y))?;
 
         // Avoid division by zero if all points share a coordinate.
         let span_x = (across.high - across.low).max(f64::MIN_POSITIVE);

@@ -148,7 +148,7 @@ pub(super) fn drawing(
 }
 
 /// Returns the style of text in a chart, anchored by `pos`.
-pub(super) fn words(ink: Ink, pos: Pos) -> TextStyle<'static> {
+pub(super) fn text_style(ink: Ink, pos: Pos) -> TextStyle<'static> {
     TextStyle {
         font: ("sans-serif", TEXT_SIZE).into_font(),
         color: ink.colour().to_backend_color(),

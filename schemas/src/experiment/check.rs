@@ -222,7 +222,7 @@ pub(super) fn claimed_target(claim: &Claim, recipe: &Recipe) -> Result<(), Exper
         Some(target) => has_target(target, recipe, || {
             format!(
                 "claims: {} of {}, target {target}",
-                claim.metric.words(),
+                claim.metric.display_name(),
                 claim.train
             )
         }),

@@ -283,7 +283,7 @@ pub enum ClaimMetric {
 
 impl ClaimMetric {
     /// Returns the name of the metric, as shown in tables.
-    pub const fn words(self) -> &'static str {
+    pub const fn display_name(self) -> &'static str {
         match self {
             Self::Accuracy => "accuracy",
             Self::BalancedAccuracy => "balanced accuracy",

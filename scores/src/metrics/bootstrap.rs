@@ -129,7 +129,7 @@ pub(super) fn bootstrap(
         return Ok(None);
     }
 
-    let statistic = Statistic::of(predictions, &groups, units);
+    let statistic = Statistic::from_predictions(predictions, &groups, units);
     // Weight 1 for each group gives the figures over the original rows, computed in the same way as those of a
     // resample.
     let whole = statistic.values(&vec![1; units]);
@@ -161,7 +161,7 @@ pub fn class_intervals(
     }
 
     let n_classes = predictions.classes().len();
-    let statistic = Statistic::of(predictions, &groups, units);
+    let statistic = Statistic::from_predictions(predictions, &groups, units);
     let whole = statistic.class_values(&vec![1; units]);
     let resamples = resample(&draws, whole.len(), |weights| {
         statistic.class_values(weights)
@@ -199,8 +199,8 @@ pub fn paired(a: &Predictions, b: &Predictions, seed: u64) -> Result<Option<Pair
     }
 
     // `aligned` put the rows of `b` in the order of `a`, so both have the same groups.
-    let of_a = Statistic::of(a, &groups, units);
-    let of_b = Statistic::of(&b, &groups, units);
+    let of_a = Statistic::from_predictions(a, &groups, units);
+    let of_b = Statistic::from_predictions(&b, &groups, units);
     let whole_a = of_a.values(&vec![1; units]);
     let whole_b = of_b.values(&vec![1; units]);
     let resamples = resample(&draws, whole_a.len(), |weights| {
@@ -353,7 +353,7 @@ enum Statistic {
 
 impl Statistic {
     /// Aggregates `predictions`, whose labelled rows are in these groups.
-    fn of(predictions: &Predictions, groups: &[u32], units: usize) -> Self {
+    fn from_predictions(predictions: &Predictions, groups: &[u32], units: usize) -> Self {
         let mut cells: Vec<BTreeMap<(u32, u32), u32>> = vec![BTreeMap::new(); units];
         let mut rows = vec![[0; 2]; units];
         // `groups` has one entry for each labelled row, in this order.
@@ -650,7 +650,7 @@ mod tests {
             .collect();
 
         let predictions = single(&rows);
-        let report = ClassReport::of(&predictions).unwrap();
+        let report = ClassReport::from_predictions(&predictions).unwrap();
         let intervals = class_intervals(&predictions, 1).unwrap().unwrap();
         assert_eq!(intervals.draws.units, 30);
 
@@ -735,7 +735,7 @@ mod tests {
             .collect();
 
         let predictions = single(&rows);
-        let report = ClassReport::of(&predictions).unwrap();
+        let report = ClassReport::from_predictions(&predictions).unwrap();
         let result = bootstrap(&predictions, 7).unwrap().unwrap();
 
         let got =
@@ -783,7 +783,7 @@ mod tests {
         );
 
         let (report, result) = (
-            SetReport::of(&predictions).unwrap(),
+            SetReport::from_predictions(&predictions).unwrap(),
             bootstrap(&predictions, 1).unwrap().unwrap(),
         );
 

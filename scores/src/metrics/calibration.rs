@@ -41,7 +41,7 @@ impl Calibration {
     ///
     /// # Errors
     /// [`MetricsError::Kind`] for labels in sets; [`MetricsError::NoLabels`].
-    pub fn of(predictions: &Predictions) -> Result<Self, MetricsError> {
+    pub fn from_predictions(predictions: &Predictions) -> Result<Self, MetricsError> {
         predictions.check_kind(false)?;
 
         // Number of rows, number of correct rows, and sum of probabilities.
@@ -122,7 +122,7 @@ mod tests {
             (7, None, -1, &[1.0, 0.0]),
         ]);
 
-        let calibration = Calibration::of(&predictions).unwrap();
+        let calibration = Calibration::from_predictions(&predictions).unwrap();
         assert_eq!((calibration.rows, calibration.bins.len()), (6, 15));
 
         let bin = |rows, confidence, accuracy| CalibrationBin {
@@ -158,13 +158,13 @@ mod tests {
     fn without_labels_or_with_sets_there_is_none() {
         let unknown = single(&[(1, None, -1, &[0.5, 0.5])]);
         assert!(matches!(
-            Calibration::of(&unknown),
+            Calibration::from_predictions(&unknown),
             Err(MetricsError::NoLabels { .. })
         ));
 
         let several = sets(&[(Some(&[true, false]), &[0.9, 0.1])]);
         assert!(matches!(
-            Calibration::of(&several),
+            Calibration::from_predictions(&several),
             Err(MetricsError::Kind { .. })
         ));
     }

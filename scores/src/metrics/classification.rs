@@ -185,7 +185,7 @@ impl ClassReport {
     ///
     /// # Errors
     /// [`MetricsError::Kind`] for labels in sets; [`MetricsError::NoLabels`].
-    pub fn of(predictions: &Predictions) -> Result<Self, MetricsError> {
+    pub fn from_predictions(predictions: &Predictions) -> Result<Self, MetricsError> {
         predictions.check_kind(false)?;
         let n_classes = predictions.classes().len();
         let mut margins = Margins::new(n_classes);
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn every_figure_of_a_small_table_by_hand() {
-        let report = ClassReport::of(&example()).unwrap();
+        let report = ClassReport::from_predictions(&example()).unwrap();
         assert_eq!((report.rows, report.unlabelled, report.tracks), (6, 1, 6));
         assert_eq!(
             report.confusion,
@@ -348,7 +348,7 @@ mod tests {
 
     #[test]
     fn a_class_that_is_never_predicted_is_zero_and_marked() {
-        let report = ClassReport::of(&example()).unwrap();
+        let report = ClassReport::from_predictions(&example()).unwrap();
         let marks: Vec<bool> = report
             .classes
             .iter()
@@ -369,11 +369,17 @@ mod tests {
 
     #[test]
     fn top_3_ranks_equal_probabilities_by_the_higher_id_and_is_absent_for_three_classes() {
-        assert_eq!(ClassReport::of(&example()).unwrap().top_3, Some(1.0));
-        let ties = single(&[(1, None, 0, &[0.25; 4]), (2, None, 1, &[0.25; 4])]);
-        assert_eq!(ClassReport::of(&ties).unwrap().top_3, Some(0.5));
         assert_eq!(
-            ClassReport::of(&single(&[(1, None, 0, &[0.4, 0.3, 0.3])]))
+            ClassReport::from_predictions(&example()).unwrap().top_3,
+            Some(1.0)
+        );
+        let ties = single(&[(1, None, 0, &[0.25; 4]), (2, None, 1, &[0.25; 4])]);
+        assert_eq!(
+            ClassReport::from_predictions(&ties).unwrap().top_3,
+            Some(0.5)
+        );
+        assert_eq!(
+            ClassReport::from_predictions(&single(&[(1, None, 0, &[0.4, 0.3, 0.3])]))
                 .unwrap()
                 .top_3,
             None
@@ -400,7 +406,7 @@ mod tests {
             )
         }));
 
-        let report = ClassReport::of(&single(&rows)).unwrap();
+        let report = ClassReport::from_predictions(&single(&rows)).unwrap();
         assert_eq!(
             (
                 report.supported_classes,
@@ -418,11 +424,11 @@ mod tests {
     fn nothing_to_score_is_an_error() {
         let unlabelled = single(&[(1, None, -1, &[0.5, 0.5])]);
         assert!(matches!(
-            ClassReport::of(&unlabelled),
+            ClassReport::from_predictions(&unlabelled),
             Err(MetricsError::NoLabels { .. })
         ));
         assert!(matches!(
-            ClassReport::of(&Predictions::multi("a", &names(2))),
+            ClassReport::from_predictions(&Predictions::multi("a", &names(2))),
             Err(MetricsError::Kind { .. })
         ));
     }

@@ -86,7 +86,7 @@ struct ArtistCoverage {
 }
 
 impl ArtistCoverage {
-    fn of(training: &[Member<'_>], test: &[Member<'_>]) -> Self {
+    fn new(training: &[Member<'_>], test: &[Member<'_>]) -> Self {
         let with_artist = training
             .iter()
             .chain(test)
@@ -110,12 +110,12 @@ fn promise(rule: SplitRule, known: &ArtistCoverage) -> String {
                 "{artists} of {tracks} tracks have a known artist, none of whom is on two sides; the others were split one by one"
             )
         }
-        _ => words(rule).to_owned(),
+        _ => describe_rule(rule).to_owned(),
     }
 }
 
 /// Returns the promise of a rule if all artists are known.
-const fn words(rule: SplitRule) -> &'static str {
+const fn describe_rule(rule: SplitRule) -> &'static str {
     match rule {
         SplitRule::Official => "the data set's own sides",
         SplitRule::Stratified => {
@@ -142,7 +142,7 @@ const KINDS: [(&str, &str); 4] = [
 
 impl Leaks {
     /// Counts the ids that `test` (the side named `split`) shares with `training`.
-    pub fn of<'a>(
+    pub fn new<'a>(
         rule: SplitRule,
         split: &str,
         training: impl IntoIterator<Item = Member<'a>>,
@@ -161,7 +161,7 @@ impl Leaks {
 
         Self {
             rule,
-            promise: promise(rule, &ArtistCoverage::of(&training, &test)),
+            promise: promise(rule, &ArtistCoverage::new(&training, &test)),
             split: split.to_owned(),
             tracks: test.len() as u64,
             training_tracks: training.len() as u64,
@@ -341,7 +341,7 @@ mod tests {
             member(2, 20, None, "b"),
         ];
 
-        let leaks = Leaks::of(SplitRule::Stratified, "test", training, test);
+        let leaks = Leaks::new(SplitRule::Stratified, "test", training, test);
         let count = |kind: &str| (leaks.shared[kind].tracks, leaks.shared[kind].known);
 
         assert_eq!((leaks.tracks, leaks.training_tracks), (4, 2));
@@ -375,7 +375,7 @@ mod tests {
                 (first..).zip(artists.iter().copied()).map(member).collect()
             };
 
-            Leaks::of(
+            Leaks::new(
                 SplitRule::Artist,
                 "test",
                 members(training, 1),
@@ -417,7 +417,7 @@ mod tests {
             member(4, 10, None, "d"),
         ];
 
-        let leaks = Leaks::of(SplitRule::Segment, "test", training, test);
+        let leaks = Leaks::new(SplitRule::Segment, "test", training, test);
         assert_eq!(leaks.warning("this run"), None, "its own version");
         let json = serde_json::to_string(&leaks).unwrap();
         assert!(!json.contains("compared_with"), "{json}");
@@ -470,7 +470,7 @@ mod tests {
             audio_blake3: Some("x"),
         };
 
-        let leaks = Leaks::of(SplitRule::Column, "test", [], [bare(1)]);
+        let leaks = Leaks::new(SplitRule::Column, "test", [], [bare(1)]);
         assert_eq!(
             leaks.sentence(),
             "split `column` (sides as a column of the metadata says): of 1 test tracks, none is known to overlap \

@@ -148,11 +148,11 @@ impl Report {
     ///
     /// # Errors
     /// [`MetricsError::NoLabels`].
-    pub fn of(predictions: &Predictions) -> Result<Self, MetricsError> {
+    pub fn from_predictions(predictions: &Predictions) -> Result<Self, MetricsError> {
         if predictions.is_multi() {
-            SetReport::of(predictions).map(Self::Multi)
+            SetReport::from_predictions(predictions).map(Self::Multi)
         } else {
-            ClassReport::of(predictions).map(Self::Single)
+            ClassReport::from_predictions(predictions).map(Self::Single)
         }
     }
 }
@@ -174,9 +174,9 @@ impl Level {
     ///
     /// # Errors
     /// [`MetricsError::NoLabels`].
-    pub fn of(predictions: &Predictions, seed: u64) -> Result<Self, MetricsError> {
+    pub fn from_predictions(predictions: &Predictions, seed: u64) -> Result<Self, MetricsError> {
         Ok(Self {
-            report: Report::of(predictions)?,
+            report: Report::from_predictions(predictions)?,
             log_loss: log_loss(predictions),
             bootstrap: bootstrap(predictions, seed)?,
         })
@@ -209,15 +209,22 @@ impl Evaluation {
     ///
     /// # Errors
     /// [`MetricsError::NoLabels`], [`MetricsError::MixedTrack`].
-    pub fn of(predictions: &Predictions, seed: u64, leaks: Leaks) -> Result<Self, MetricsError> {
+    pub fn from_predictions(
+        predictions: &Predictions,
+        seed: u64,
+        leaks: Leaks,
+    ) -> Result<Self, MetricsError> {
         let mut tracks_mean = None;
         let mut tracks_majority = None;
         // If each track has one row, mean and vote would repeat the scores of the rows.
         if predictions.has_segments() {
-            tracks_mean = Some(Level::of(&predictions.per_track_mean()?, seed)?);
+            tracks_mean = Some(Level::from_predictions(
+                &predictions.per_track_mean()?,
+                seed,
+            )?);
             // The values of a vote order the classes but are not probabilities, so their logarithm would be
             // meaningless.
-            let votes = Level::of(&predictions.per_track_majority()?, seed)?;
+            let votes = Level::from_predictions(&predictions.per_track_majority()?, seed)?;
             tracks_majority = Some(Level {
                 log_loss: None,
                 ..votes
@@ -229,7 +236,7 @@ impl Evaluation {
             classes: predictions.classes().to_vec(),
             class_set: class_set(predictions.classes()),
             loss: predictions.loss(),
-            segments: Level::of(predictions, seed)?,
+            segments: Level::from_predictions(predictions, seed)?,
             tracks_mean,
             tracks_majority,
             leaks,
@@ -256,13 +263,13 @@ mod tests {
     use wavemill_schemas::recipe::SplitRule;
 
     fn leaks() -> Leaks {
-        Leaks::of(SplitRule::Artist, "test", [], [])
+        Leaks::new(SplitRule::Artist, "test", [], [])
     }
 
     #[test]
     fn tracks_are_scored_apart_only_where_they_have_segments() {
         let whole = single(&[(1, Some(1), 0, &[0.9, 0.1]), (2, Some(2), 1, &[0.7, 0.3])]);
-        let evaluation = Evaluation::of(&whole, 1, leaks()).unwrap();
+        let evaluation = Evaluation::from_predictions(&whole, 1, leaks()).unwrap();
         assert!(evaluation.tracks_mean.is_none() && evaluation.tracks_majority.is_none());
         assert_eq!(evaluation.tracks(), &evaluation.segments);
 
@@ -271,7 +278,7 @@ mod tests {
             (1, Some(1), 0, &[0.4, 0.6]),
             (2, Some(2), 1, &[0.2, 0.8]),
         ]);
-        let evaluation = Evaluation::of(&cut, 1, leaks()).unwrap();
+        let evaluation = Evaluation::from_predictions(&cut, 1, leaks()).unwrap();
 
         let accuracy = |level: &Level| match &level.report {
             Report::Single(report) => (report.rows, report.accuracy),
@@ -296,7 +303,7 @@ mod tests {
             })
             .collect();
 
-        let evaluation = Evaluation::of(&single(&rows), 1, leaks()).unwrap();
+        let evaluation = Evaluation::from_predictions(&single(&rows), 1, leaks()).unwrap();
         let json = serde_json::to_string(&evaluation).unwrap();
 
         assert_eq!(

@@ -181,7 +181,7 @@ impl SetReport {
     ///
     /// # Errors
     /// [`MetricsError::Kind`] for one class per row; [`MetricsError::NoLabels`].
-    pub fn of(predictions: &Predictions) -> Result<Self, MetricsError> {
+    pub fn from_predictions(predictions: &Predictions) -> Result<Self, MetricsError> {
         predictions.check_kind(true)?;
         let n_classes = predictions.classes().len();
         let mut margins = Margins::new(n_classes);
@@ -308,7 +308,7 @@ pub(super) mod tests {
 
     #[test]
     fn auc_counts_pairs_in_order_and_ties_by_half() {
-        let report = SetReport::of(&example()).unwrap();
+        let report = SetReport::from_predictions(&example()).unwrap();
         assert_eq!((report.rows, report.unlabelled, report.tracks), (4, 1, 4));
 
         // Class 0: .9 beats .6 and .1; .6 ties with .6 and beats .1: (2 + 1.5) / 4.
@@ -325,7 +325,7 @@ pub(super) mod tests {
 
     #[test]
     fn average_precision_takes_equal_scores_together() {
-        let report = SetReport::of(&example()).unwrap();
+        let report = SetReport::from_predictions(&example()).unwrap();
         // Class 0: at .9 recall ½ with precision 1; at .6 recall 1 with precision 2/3.
         close(report.classes[0].average_precision, 0.5 + 0.5 * 2.0 / 3.0);
         // Class 1: at .7 precision 1; at .2 precision 2/3.
@@ -335,7 +335,7 @@ pub(super) mod tests {
 
     #[test]
     fn decisions_at_one_half_by_hand() {
-        let report = SetReport::of(&example()).unwrap();
+        let report = SetReport::from_predictions(&example()).unwrap();
         // Predicted: {0}, {0, 1}, {0}, {}; true: {0, 1}, {1}, {0}, {}.
         assert_eq!(report.exact_match, 0.5);
         close(Some(report.classes[0].f1), 4.0 / 5.0);

@@ -212,7 +212,10 @@ pub fn paired_table(paired: &Paired, names: [&str; 2]) -> String {
             ),
         );
     }
-    put(&mut out, format_args!("{}\n", words(&paired.draws)));
+    put(
+        &mut out,
+        format_args!("{}\n", describe_draws(&paired.draws)),
+    );
     out
 }
 
@@ -264,13 +267,13 @@ fn footer(out: &mut String, unlabelled: u64, bootstrap: Option<&Bootstrap>) {
         );
     }
     match bootstrap {
-        Some(bootstrap) => put(out, format_args!("{}\n", words(&bootstrap.draws))),
+        Some(bootstrap) => put(out, format_args!("{}\n", describe_draws(&bootstrap.draws))),
         None => out.push_str("no intervals: a single artist or track cannot be resampled\n"),
     }
 }
 
 /// Describes the units that the intervals are based on.
-fn words(draws: &Draws) -> String {
+fn describe_draws(draws: &Draws) -> String {
     let Draws {
         units,
         tracks,
@@ -409,8 +412,10 @@ mod tests {
             predictions.push(&row).unwrap();
         }
 
-        let leaks = Leaks::of(SplitRule::Segment, "validation", [], []);
-        let text = Evaluation::of(&predictions, 1, leaks).unwrap().to_string();
+        let leaks = Leaks::new(SplitRule::Segment, "validation", [], []);
+        let text = Evaluation::from_predictions(&predictions, 1, leaks)
+            .unwrap()
+            .to_string();
         assert!(widest(&text) <= 100, "{}\n{text}", widest(&text));
 
         let column = |line: &str, word: &str| {
@@ -435,8 +440,10 @@ mod tests {
         );
 
         predictions.add_loss(3.0, 2.0);
-        let leaks = Leaks::of(SplitRule::Segment, "validation", [], []);
-        let text = Evaluation::of(&predictions, 1, leaks).unwrap().to_string();
+        let leaks = Leaks::new(SplitRule::Segment, "validation", [], []);
+        let text = Evaluation::from_predictions(&predictions, 1, leaks)
+            .unwrap()
+            .to_string();
         assert!(
             text.contains(&format!("{TRAINING_LOSS} 1.5000\n")) && widest(&text) <= 100,
             "{text}"
@@ -447,7 +454,7 @@ mod tests {
     #[test]
     fn a_class_never_predicted_has_dashes_and_a_note() {
         let predictions = single(&[(1, None, 0, &[0.9, 0.1]), (2, None, 1, &[0.8, 0.2])]);
-        let table = class_table(&ClassReport::of(&predictions).unwrap(), None);
+        let table = class_table(&ClassReport::from_predictions(&predictions).unwrap(), None);
 
         let line = table
             .lines()
@@ -477,7 +484,7 @@ mod tests {
         ]);
 
         let table = Level {
-            report: Report::of(&a).unwrap(),
+            report: Report::from_predictions(&a).unwrap(),
             log_loss: None,
             bootstrap: super::super::bootstrap(&a, 1).unwrap(),
         }

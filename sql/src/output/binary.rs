@@ -121,7 +121,7 @@ fn properties(schema: &Schema) -> WriterProperties {
     let mut properties =
         WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default()));
     for field in schema.fields() {
-        let Some(tensor) = TensorType::of(field) else {
+        let Some(tensor) = TensorType::from_field(field) else {
             continue;
         };
         let path = ColumnPath::from(field.name().as_str());

@@ -265,7 +265,7 @@ impl<'a> Cells<'a> {
         const OPTIONS: FormatOptions = FormatOptions::new()
             .with_null("NULL")
             .with_display_error(true);
-        match (TensorType::of(field), TensorColumn::new(array)) {
+        match (TensorType::from_field(field), TensorColumn::new(array)) {
             (Some(tensor), Some(column)) => Ok(Self::Tensors(column, tensor)),
             _ => Ok(Self::Values(ArrayFormatter::try_new(array, &OPTIONS)?)),
         }

@@ -37,7 +37,7 @@ impl TensorStream {
         let mut fields: Vec<FieldRef> = Vec::new();
         for field in schema.fields() {
             let is_fixed = matches!(field.data_type(), DataType::FixedSizeBinary(_));
-            match TensorType::of(field).filter(|_| is_fixed) {
+            match TensorType::from_field(field).filter(|_| is_fixed) {
                 Some(tensor) => {
                     fields.push(Arc::new(extension_field(field, &tensor)));
                     dtypes.push(Some(tensor.dtype));

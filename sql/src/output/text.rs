@@ -28,7 +28,7 @@ fn is_bytes(field: &Field) -> bool {
         field.data_type(),
         DataType::FixedSizeBinary(_) | DataType::Binary | DataType::LargeBinary
     );
-    is_binary || TensorType::of(field).is_some()
+    is_binary || TensorType::from_field(field).is_some()
 }
 
 /// Writes results as CSV, each with a header.

@@ -88,7 +88,7 @@ impl Divergence {
     const TIMES: f64 = 10.0;
 
     /// Returns the divergence if the mean loss of the epoch that `state` has just completed is too high.
-    pub fn of(state: &State) -> Option<Self> {
+    pub fn detect(state: &State) -> Option<Self> {
         // The loss is 0 if the first batch had no labelled row.
         let first = state.first_loss.filter(|first| *first > 0.0)?;
         let mean = state.sums.loss / state.sums.rows.max(1) as f64;

@@ -250,13 +250,13 @@ fn an_epoch_of_ten_times_the_first_loss_diverges() {
         ..EpochSums::default()
     };
 
-    assert_eq!(Divergence::of(&state), None, "no first loss");
+    assert_eq!(Divergence::detect(&state), None, "no first loss");
 
     state.first_loss = Some(2.0);
-    assert_eq!(Divergence::of(&state), None, "just ten times");
+    assert_eq!(Divergence::detect(&state), None, "just ten times");
 
     state.first_loss = Some(1.5);
-    let diverged = Divergence::of(&state).expect("more");
+    let diverged = Divergence::detect(&state).expect("more");
     assert_eq!(
         diverged,
         Divergence {

@@ -174,7 +174,7 @@ impl EvalCommand {
         // The other ranks are waiting for this rank's outcome.
         match &evaluated {
             Ok(()) => group.finish()?,
-            Err(error) => group.fail(&exit::words(error)),
+            Err(error) => group.fail(&exit::format_error(error)),
         }
         evaluated.map(|()| 0)
     }
@@ -268,7 +268,7 @@ impl EvalCommand {
         let state = checkpoint::read_state(&path)?;
         let folder = RunDir::open(run)?;
 
-        let (store, version) = match (&self.store, input::of(&folder)) {
+        let (store, version) = match (&self.store, input::recorded_store(&folder)) {
             // With another store, the recorded version number would mean another state.
             (Some(store), _) => (store.clone(), self.version.clone()),
             (None, Some((store, version))) => {
@@ -366,7 +366,7 @@ impl EvalCommand {
             self.report_map(data.rows_of(side).len());
         }
         let mut progress = MapProgress::new(STEPS)?;
-        files.finish(data, &mut |step| progress.told(step))?;
+        files.finish(data, &mut |step| progress.update(step))?;
         Ok(predictions)
     }
 

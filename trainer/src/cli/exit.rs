@@ -38,7 +38,7 @@ pub(crate) struct DamagedFiles {
 }
 
 /// Formats an error and its causes on one line for a terminal, without causes that the line already contains.
-pub(crate) fn words(error: &Error) -> String {
+pub(crate) fn format_error(error: &Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
         let cause = cause
@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn what_an_error_quotes_cannot_act_on_the_terminal() {
         assert_eq!(
-            words(&Error::msg("no class a\u{1b}[2Jb\n there")),
+            format_error(&Error::msg("no class a\u{1b}[2Jb\n there")),
             "no class a\\u{1b}[2Jb there"
         );
         assert!(panic_words(&"a\u{9b}2J".to_owned()).ends_with("a\\u{9b}2J"));

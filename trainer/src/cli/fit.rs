@@ -159,7 +159,7 @@ impl FitCommand {
         match &ended {
             Ok(_) => group.finish()?,
             // Has no effect if all ranks were asked to stop, since they have left the group by then.
-            Err(error) => group.fail(&super::exit::words(error)),
+            Err(error) => group.fail(&super::exit::format_error(error)),
         }
 
         match ended {

@@ -51,7 +51,7 @@ fn put(run: &RunDir, name: &str, text: String) -> Result<()> {
 }
 
 /// Returns the store and version that a run was started on, if recorded in its folder.
-pub(crate) fn of(run: &RunDir) -> Option<(PathBuf, u64)> {
+pub(crate) fn recorded_store(run: &RunDir) -> Option<(PathBuf, u64)> {
     // An unreadable file is treated like a missing one: the user is asked for `--store`.
     let text = std::fs::read(run.path().join(INPUT)).ok()?;
     let input: Input = serde_json::from_slice(&text).ok()?;

@@ -141,7 +141,7 @@ fn say_later(phase: Arc<Phase>) {
         if !*is_over {
             eprintln!(
                 "stopping after {}; a second signal stops at once",
-                phase.words()
+                phase.describe()
             );
         }
     });

@@ -342,7 +342,7 @@ pub fn main() -> u8 {
         Ok(Ok(code)) => code,
         Ok(Err(error)) if exit::is_broken_pipe(&error) => 0,
         Ok(Err(error)) => {
-            eprintln!("wavemill-train: {}", exit::words(&error));
+            eprintln!("wavemill-train: {}", exit::format_error(&error));
             exit::code(&error)
         }
         Err(panic) if exit::is_lost_reader(panic.as_ref()) => 0,

@@ -46,7 +46,7 @@ struct Snapshot {
 
 impl Snapshot {
     /// Captures the progress of a run that this process has trained for `elapsed`.
-    fn of(monitor: &RunMonitor, config: &Config, elapsed: Duration) -> Self {
+    fn new(monitor: &RunMonitor, config: &Config, elapsed: Duration) -> Self {
         let batch = monitor.batches.load(Ordering::Relaxed);
         let batches = monitor.batches_total.load(Ordering::Relaxed);
         let done = monitor.steps.load(Ordering::Relaxed);
@@ -200,7 +200,7 @@ fn write_lines(
         }
 
         if ticker.is_due(start.elapsed()) {
-            write(&Snapshot::of(monitor, config, start.elapsed()));
+            write(&Snapshot::new(monitor, config, start.elapsed()));
         }
         std::thread::park_timeout(TICK.min(every));
     }
@@ -222,7 +222,7 @@ fn draw(monitor: &RunMonitor, config: &Config, done: &AtomicBool) {
             break;
         }
 
-        let snapshot = Snapshot::of(monitor, config, start.elapsed());
+        let snapshot = Snapshot::new(monitor, config, start.elapsed());
         bar.set_length(snapshot.batches.max(1));
         bar.set_position(snapshot.batch);
         bar.set_message(snapshot.line());
@@ -268,7 +268,7 @@ impl MapProgress {
     }
 
     /// Updates the progress: `step` steps are done, 0 while the neighbours are being searched.
-    pub(crate) fn told(&mut self, step: usize) {
+    pub(crate) fn update(&mut self, step: usize) {
         let shown = self.shown;
         match shown {
             Progress::None => {}
@@ -344,7 +344,7 @@ mod tests {
         monitor.loss.store(0.5_f64.to_bits(), Ordering::Relaxed);
         monitor.wait_ns.store(1_000_000_000, Ordering::Relaxed);
 
-        let snapshot = Snapshot::of(&monitor, &config, Duration::from_secs(10));
+        let snapshot = Snapshot::new(&monitor, &config, Duration::from_secs(10));
         assert_eq!(
             (snapshot.step, snapshot.steps, snapshot.eta_s),
             (920, 1000, Some(40.0))
@@ -358,7 +358,7 @@ mod tests {
         // With `train.steps`, the run ends earlier.
         config.train.steps = Some(930);
         assert_eq!(
-            Snapshot::of(&monitor, &config, Duration::from_secs(10)).eta_s,
+            Snapshot::new(&monitor, &config, Duration::from_secs(10)).eta_s,
             Some(5.0)
         );
     }
@@ -366,7 +366,7 @@ mod tests {
     #[test]
     fn nothing_is_promised_before_the_first_step() {
         assert_eq!(
-            Snapshot::of(&RunMonitor::default(), &Config::default(), Duration::ZERO).eta_s,
+            Snapshot::new(&RunMonitor::default(), &Config::default(), Duration::ZERO).eta_s,
             None
         );
     }

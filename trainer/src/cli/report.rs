@@ -175,7 +175,8 @@ impl ReportCommand {
                 let words = format!("{}: this run is given twice", path.display());
                 return Err(UsageError(words).into());
             }
-            let store = input::of(&folder).map(|(root, version)| RunStore { root, version });
+            let store =
+                input::recorded_store(&folder).map(|(root, version)| RunStore { root, version });
             runs.push(RunRecord::read(path, store)?);
         }
         tell_apart(&mut runs);
@@ -315,7 +316,7 @@ fn cannot_write(flag: &str, path: &Path, error: Error) -> Error {
     if error.chain().any(is_no_space) {
         error.context(words)
     } else {
-        UsageError(format!("{words}: {}", exit::words(&error))).into()
+        UsageError(format!("{words}: {}", exit::format_error(&error))).into()
     }
 }
 

@@ -114,7 +114,7 @@ pub(crate) fn resumed(folder: &Path, changes: Changes, world_size: usize) -> Res
     let threads = state.threads.filter(|_| state.world_size == world_size);
     Ok(RunStart {
         config,
-        input: input::of(&run),
+        input: input::recorded_store(&run),
         threads,
         folder: Some(folder.to_owned()),
         from: Some(state.step),

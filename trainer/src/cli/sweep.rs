@@ -143,7 +143,7 @@ struct CachedDataset {
 }
 
 impl DatasetCache {
-    fn of(command: &SweepCommand) -> Self {
+    fn new(command: &SweepCommand) -> Self {
         Self {
             store: command.store.clone(),
             version: command.version.clone(),
@@ -217,7 +217,7 @@ impl SweepCommand {
             self.mlflow.server(None)?;
         }
 
-        let mut rows = DatasetCache::of(self);
+        let mut rows = DatasetCache::new(self);
         let plan = self.plan(&sweep, &base, &source, ranks.world_size, &mut rows)?;
         // `plan` has already verified the files.
         rows.machine.verify = false;
@@ -320,7 +320,7 @@ impl SweepCommand {
                 return Ok(SweepEnd::Silent(exit::code(&error)));
             }
             Err(error) => {
-                group.fail(&exit::words(&error));
+                group.fail(&exit::format_error(&error));
                 return Err(error);
             }
         };
@@ -361,7 +361,7 @@ impl SweepCommand {
         let mut trials = Vec::new();
         let mut judge = MedianJudge::new(planned, sweep);
         let stopped = jobs::run(&plan, &mut judge, |number, outcome| {
-            let trial = Trial::of(&planned[number], outcome)?;
+            let trial = Trial::from_outcome(&planned[number], outcome)?;
             self.show(&trial)?;
             trials.push(trial);
             Ok(())
@@ -457,7 +457,7 @@ impl SweepCommand {
                         runs: self.runs.clone()
                     })
                 }
-                Err(error) if goes_on(&error, group) => failure = Some(exit::words(&error)),
+                Err(error) if goes_on(&error, group) => failure = Some(exit::format_error(&error)),
                 Err(error) => {
                     return Err(error.context(format!("trial {number} ({})", set.join(" "))));
                 }

@@ -168,7 +168,7 @@ impl RowFiles {
         batch: &Batch,
         answers: Option<&ModelOutput>,
     ) -> Result<(), EvaluateError> {
-        let own = RankRows::of(batch, answers, self.has_vectors)?;
+        let own = RankRows::from_batch(batch, answers, self.has_vectors)?;
         let mut parts = Vec::new();
         if ranks.world_size() == 1 {
             parts.push(own);

@@ -215,7 +215,7 @@ unsafe impl Sync for Context {}
 struct CurrentContext;
 
 impl Context {
-    fn of(index: usize) -> Result<Self, NcclError> {
+    fn primary(index: usize) -> Result<Self, NcclError> {
         let device = cuda_device(index)?;
         let mut context = ptr::null_mut();
         // SAFETY: `device` comes from the driver; the call writes one pointer.
@@ -285,7 +285,7 @@ impl Communicator {
             internal: bytes.map(|byte| byte as c_char),
         };
 
-        let context = Context::of(own.device)?;
+        let context = Context::primary(own.device)?;
         let current = context.enter()?;
         let mut comm = ptr::null_mut();
         let world_size = own.world_size as c_int;

@@ -99,7 +99,7 @@ impl<'a> JsonLines<'a> {
                     segment: row.segment,
                     offset_s: row.offset_s,
                     target,
-                    prediction: Prediction::of(target, classes, own, self.top),
+                    prediction: Prediction::new(target, classes, own, self.top),
                 };
                 push(&mut lines, &line);
             }
@@ -125,7 +125,7 @@ impl<'a> JsonLines<'a> {
                     segments: clip.rows,
                     target,
                     majority,
-                    prediction: Prediction::of(target, classes, &mean, self.top),
+                    prediction: Prediction::new(target, classes, &mean, self.top),
                 };
                 push(&mut lines, &line);
             }
@@ -186,7 +186,7 @@ impl Sums {
 }
 
 impl<'a> Prediction<'a> {
-    fn of(target: &str, classes: &'a [String], probabilities: &[f32], top: usize) -> Self {
+    fn new(target: &str, classes: &'a [String], probabilities: &[f32], top: usize) -> Self {
         let mut order: Vec<usize> = (0..classes.len()).collect();
         // Ties are ordered by class, so that equal rows give equal lines.
         order.sort_by(|&a, &b| {

@@ -172,7 +172,7 @@ impl<R: Read> Rows<R> {
                 return Err(cut(source, self.rows));
             };
             let batch = batch.map_err(|source| cut(source, self.rows))?;
-            self.batch = Some(Columns::of(&batch, self.column)?);
+            self.batch = Some(Columns::from_batch(&batch, self.column)?);
             self.next = 0;
         }
     }
@@ -193,7 +193,7 @@ impl<R: Read> Iterator for Rows<R> {
 }
 
 impl Columns {
-    fn of(batch: &RecordBatch, feature: usize) -> Result<Self, PredictError> {
+    fn from_batch(batch: &RecordBatch, feature: usize) -> Result<Self, PredictError> {
         Ok(Self {
             clip_key: cast_column(batch, "clip_key", &DataType::Utf8)?,
             segment: cast_column(batch, "segment", &DataType::Int32)?,

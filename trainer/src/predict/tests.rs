@@ -85,7 +85,7 @@ fn stream(schema: &SchemaRef, batches: &[RecordBatch]) -> Vec<u8> {
     writer.into_inner().expect("a stream")
 }
 
-fn told(
+fn run_answer(
     trained: &TrainedModel,
     stream: &[u8],
     options: AnswerOptions,
@@ -136,7 +136,7 @@ fn said(line: &Value) -> (&str, f32) {
 fn agrees(made: &TrainedFixture) {
     let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
     let (schema, batches) = batches(made, "test");
-    let (answered, lines) = told(&trained, &stream(&schema, &batches), AMOUNT);
+    let (answered, lines) = run_answer(&trained, &stream(&schema, &batches), AMOUNT);
     let want = evaluated(made);
     assert_eq!(answered.expect("answers"), want[0].len() as u64);
     assert!(want[0].len() > 20, "rows of several batches of the stream");
@@ -254,9 +254,9 @@ fn batches_of_any_size_give_the_same_lines() {
         lines.iter().map(name).collect::<Vec<_>>()
     };
 
-    let want = names(&told(&trained, &stream, AMOUNT).1);
+    let want = names(&run_answer(&trained, &stream, AMOUNT).1);
     for batch_rows in [1, 7] {
-        let (answered, lines) = told(&trained, &stream, AnswerOptions { top: 0, batch_rows });
+        let (answered, lines) = run_answer(&trained, &stream, AnswerOptions { top: 0, batch_rows });
         assert!(answered.is_ok() && lines.iter().all(|l| l["top"] == serde_json::json!([])));
         assert_eq!(names(&lines), want, "{batch_rows}");
     }
@@ -306,7 +306,7 @@ fn a_stream_that_is_cut_or_damaged_is_an_error_behind_its_whole_rows() {
     let (schema, batches) = batches(&made, "test");
     let whole = stream(&schema, &batches[..2]);
 
-    let (answered, lines) = told(&trained, &whole, AMOUNT);
+    let (answered, lines) = run_answer(&trained, &whole, AMOUNT);
     assert_eq!(
         (
             answered.expect("answers"),
@@ -321,7 +321,7 @@ fn a_stream_that_is_cut_or_damaged_is_an_error_behind_its_whole_rows() {
 
     let mut seen = Vec::new();
     for cut in cuts {
-        let (answered, lines) = told(&trained, &whole[..cut], AMOUNT);
+        let (answered, lines) = run_answer(&trained, &whole[..cut], AMOUNT);
         let error = answered.expect_err("it is cut");
         let PredictError::Cut { problem, rows, .. } = &error else {
             panic!("{error:?}")
@@ -346,7 +346,7 @@ fn what_is_no_stream_of_features_is_told_apart() {
     let made = made(&fixture(), &config("lstm", &["genre"]), 0, &alone);
     let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
     let error = |bytes: &[u8]| {
-        told(&trained, bytes, AMOUNT)
+        run_answer(&trained, bytes, AMOUNT)
             .0
             .expect_err("no features")
             .to_string()
@@ -398,7 +398,7 @@ fn rows_of_another_feature_are_refused_by_both_names() {
 
     let trained = TrainedModel::load(&ours.checkpoint, Device::Cpu).expect("a model");
     let (schema, batches) = batches(&other, "test");
-    let error = told(&trained, &stream(&schema, &batches), AMOUNT)
+    let error = run_answer(&trained, &stream(&schema, &batches), AMOUNT)
         .0
         .expect_err("another feature");
 
@@ -424,7 +424,7 @@ fn a_model_that_sees_more_than_sound_refuses() {
         let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
         let (schema, batches) = batches(&made, "test");
 
-        let error = told(&trained, &stream(&schema, &batches), AMOUNT)
+        let error = run_answer(&trained, &stream(&schema, &batches), AMOUNT)
             .0
             .expect_err("no metadata")
             .to_string();

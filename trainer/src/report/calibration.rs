@@ -29,7 +29,7 @@ pub(super) fn section(runs: &[RunRecord], targets: &[String]) -> Section {
         for run in runs {
             // Calibration is undefined for several labels per row and for rows without labels.
             let predictions = run.predictions_of(target);
-            let Some(Ok(calibration)) = predictions.map(Calibration::of) else {
+            let Some(Ok(calibration)) = predictions.map(Calibration::from_predictions) else {
                 continue;
             };
             lines.push(line_of(run, &calibration));

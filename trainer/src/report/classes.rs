@@ -81,7 +81,7 @@ fn with_intervals(
     seed: u64,
 ) -> Result<(ClassReport, Option<ClassIntervals>), MetricsError> {
     let tracks = predictions.per_track_mean()?;
-    let report = ClassReport::of(&tracks)?;
+    let report = ClassReport::from_predictions(&tracks)?;
     let intervals = class_intervals(&tracks, seed)?;
     Ok((report, intervals))
 }

@@ -66,7 +66,7 @@ fn names_of(map: &MapRows, target: &MapTarget, titles: &Titles, named_max: usize
 
     let mut names = vec![String::new(); rows.len()];
     for row in rows.into_iter().take(named_max) {
-        let [title, artist] = titles.of(map.track_ids[row]);
+        let [title, artist] = titles.get(map.track_ids[row]);
         let known: Vec<String> = title.into_iter().chain(artist).collect();
         let clip = &map.clip_keys[row];
         names[row] = match &known[..] {

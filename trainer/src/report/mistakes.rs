@@ -132,7 +132,7 @@ fn table(mistakes: &[Mistake<'_>], classes: &[String], titles: &Titles) -> Table
 
     for mistake in mistakes {
         let track_id = mistake.row.track_id;
-        let [title, artist] = titles.of(track_id);
+        let [title, artist] = titles.get(track_id);
         let of_truth = mistake.row.probabilities[mistake.truth];
         table.rows.push(vec![
             // Track ids are formatted without thousands separators.

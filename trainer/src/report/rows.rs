@@ -95,10 +95,10 @@ impl PredictionRows {
     /// # Errors
     /// [`ReportError::Read`], [`ReportError::Rows`], [`ReportError::Newer`].
     pub(super) fn read(path: &Path) -> Result<Option<Self>, ReportError> {
-        read(path, "--predictions", Self::of)
+        read(path, "--predictions", Self::from_batches)
     }
 
-    fn of(about: RowsMetadata, batches: &[RecordBatch]) -> Result<Self, String> {
+    fn from_batches(about: RowsMetadata, batches: &[RecordBatch]) -> Result<Self, String> {
         let mut targets = Vec::new();
         for target in &about.targets {
             targets.push(predictions(target, batches)?);
@@ -113,10 +113,10 @@ impl MapRows {
     /// # Errors
     /// The same as [`PredictionRows::read`].
     pub(super) fn read(path: &Path) -> Result<Option<Self>, ReportError> {
-        read(path, "--map", Self::of)
+        read(path, "--map", Self::from_batches)
     }
 
-    fn of(about: RowsMetadata, batches: &[RecordBatch]) -> Result<Self, String> {
+    fn from_batches(about: RowsMetadata, batches: &[RecordBatch]) -> Result<Self, String> {
         let mut clip_keys = Vec::new();
         let mut track_ids = Vec::new();
         let mut places = Vec::new();

@@ -134,8 +134,8 @@ fn log() -> Vec<Entry> {
 }
 
 fn result(predictions: &Predictions) -> RunResult {
-    let leaks = Leaks::of(SplitRule::Artist, "test", [], []);
-    let evaluation = Evaluation::of(predictions, 7, leaks).expect("labels");
+    let leaks = Leaks::new(SplitRule::Artist, "test", [], []);
+    let evaluation = Evaluation::from_predictions(predictions, 7, leaks).expect("labels");
 
     RunResult {
         model: "lstm".to_owned(),

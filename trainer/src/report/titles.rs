@@ -66,7 +66,7 @@ impl Titles {
     }
 
     /// Returns the title and artist of a track.
-    pub(super) fn of(&self, track_id: i64) -> [Option<String>; 2] {
+    pub(super) fn get(&self, track_id: i64) -> [Option<String>; 2] {
         self.tracks.get(&track_id).cloned().unwrap_or_default()
     }
 }

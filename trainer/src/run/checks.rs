@@ -204,7 +204,7 @@ mod tests {
     use crate::testing;
 
     /// Returns the warnings for a run of `model` on two ranks.
-    fn told(model: &str, sets: &[&str]) -> String {
+    fn warnings_of(model: &str, sets: &[&str]) -> String {
         let _alone = testing::alone();
         let folder = tempfile::tempdir().expect("a folder");
         let sets: Vec<String> = sets
@@ -392,21 +392,21 @@ mod tests {
     #[test]
     fn augmentation_of_nothing_is_said() {
         let words = "augment.enabled changes nothing";
-        assert!(told("mlp-1", &["augment.enabled=true"]).contains(words));
-        assert!(!told("mlp-1", &[]).contains(words));
-        assert!(!told("genregenie-cnn", &["augment.enabled=true"]).contains(words));
+        assert!(warnings_of("mlp-1", &["augment.enabled=true"]).contains(words));
+        assert!(!warnings_of("mlp-1", &[]).contains(words));
+        assert!(!warnings_of("genregenie-cnn", &["augment.enabled=true"]).contains(words));
     }
 
     #[test]
     fn batch_norm_of_each_rank_is_said_unless_it_is_frozen() {
-        assert!(told("genregenie-cnn", &[]).contains("batch norm saw each rank's own rows"));
+        assert!(warnings_of("genregenie-cnn", &[]).contains("batch norm saw each rank's own rows"));
         assert!(
-            !told(
+            !warnings_of(
                 "genregenie-cnn",
                 &["model.freeze=true", "model.init=weights"]
             )
             .contains("batch norm")
         );
-        assert!(!told("lstm", &[]).contains("batch norm"));
+        assert!(!warnings_of("lstm", &[]).contains("batch norm"));
     }
 }

@@ -54,7 +54,7 @@ impl Phase {
     }
 
     /// Describes, for people, the operation that must complete before a run stops.
-    pub fn words(&self) -> &'static str {
+    pub fn describe(&self) -> &'static str {
         match self.name() {
             "validation" => "the current validation, with a checkpoint",
             "test" => "the current test, which completes the run",

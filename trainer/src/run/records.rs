@@ -105,7 +105,7 @@ impl<'a> Records<'a> {
     ) -> Result<(), RunError> {
         for target in predictions {
             // A target without labelled rows has no report.
-            let Ok(Report::Single(report)) = Report::of(target) else {
+            let Ok(Report::Single(report)) = Report::from_predictions(target) else {
                 continue;
             };
 

@@ -107,7 +107,7 @@ struct Metadata {
 
 impl TrainingList {
     /// Lists the tracks of the dataset's training side.
-    pub(super) fn of(data: &Dataset) -> Self {
+    pub(super) fn from_dataset(data: &Dataset) -> Self {
         let rows = data.rows();
         let mut seen = HashSet::new();
         let mut tracks = BTreeSet::new();
@@ -301,7 +301,7 @@ pub(super) fn keep(
     data: &Dataset,
     inherited: Option<TrainingList>,
 ) -> Result<(), RunError> {
-    let mut list = TrainingList::of(data);
+    let mut list = TrainingList::from_dataset(data);
     list.add(inherited.unwrap_or_default());
 
     // A run that starts over in its folder may have other rows than before, so only a resumed run keeps old entries.
@@ -341,7 +341,7 @@ pub(crate) fn known_side(run: &RunDir, name: &str, data: &Dataset, side: Side) -
             return KnownSide { leaks, warning };
         }
         Ok(None) => format!("{name} keeps no list of the tracks that it trained on"),
-        Err(error) => words(&error),
+        Err(error) => format_error(&error),
     };
     KnownSide {
         leaks: leaks.compared_with_run(None, test),
@@ -361,7 +361,7 @@ pub(super) struct StartRun {
 
 impl StartRun {
     /// Finds the run whose folder contains `weights`, unless that folder is `own`.
-    pub(super) fn of(weights: &Path, own: &Path, data: &Dataset) -> Self {
+    pub(super) fn find(weights: &Path, own: &Path, data: &Dataset) -> Self {
         let mut start = Self {
             warnings: Vec::new(),
             list: None,
@@ -388,14 +388,14 @@ impl StartRun {
                 // Warnings are stored in the result, which must not contain paths of this machine.
                 start.warnings.push(format!(
                     "{name}: {}; so validation and test tracks cannot be compared with those that it trained on",
-                    words(&error.without_folder())
+                    format_error(&error.without_folder())
                 ));
                 return start;
             }
         };
 
         // Skip the comparison if this run trains on all of those tracks as well: its own leaks then include them.
-        if !list.is_within(&TrainingList::of(data)) {
+        if !list.is_within(&TrainingList::from_dataset(data)) {
             let trained = list.members();
             for side in [Side::Test, Side::Validation] {
                 let test = evaluate::members(data, side);
@@ -439,7 +439,7 @@ fn exported_elsewhere(weights: &Path, data: &Dataset) -> Option<String> {
 }
 
 /// Formats an error and its cause in one line.
-fn words(error: &TrainingListError) -> String {
+fn format_error(error: &TrainingListError) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
@@ -476,13 +476,13 @@ mod tests {
     }
 
     fn read(run: &RunDir) -> Result<Option<TrainingList>, String> {
-        TrainingList::read(run).map_err(|error| words(&error))
+        TrainingList::read(run).map_err(|error| format_error(&error))
     }
 
     #[test]
     fn each_track_is_there_once_and_comes_back() {
         let (_store, data) = data(96, &[]);
-        let list = TrainingList::of(&data);
+        let list = TrainingList::from_dataset(&data);
         // Ten of twelve artists are in training. A track has four rows: two segments and a copy of each.
         assert_eq!(data.rows_of(Side::Training).len(), 4 * 80);
         let members = list.members();
@@ -506,7 +506,7 @@ mod tests {
         let run = run(&folder, "a-1");
         let (_few, few) = data(48, &[]);
         let (_all, all) = data(96, &[]);
-        let [list_of_few, list_of_all] = [&few, &all].map(|data| TrainingList::of(data));
+        let [list_of_few, list_of_all] = [&few, &all].map(|data| TrainingList::from_dataset(data));
         let inode = || fs::metadata(run.training_list()).expect("a file").ino();
 
         keep(&run, false, &few, None).expect("room");
@@ -578,7 +578,9 @@ mod tests {
         let run = run(&folder, "a-1");
         let (_store, data) = data(12, &[]);
 
-        let bytes = TrainingList::of(&data).to_parquet().expect("a list");
+        let bytes = TrainingList::from_dataset(&data)
+            .to_parquet()
+            .expect("a list");
         let text = b"{\"format\":1,";
         let at = bytes.windows(text.len()).position(|window| window == text);
         let mut later = bytes.clone();
@@ -602,7 +604,7 @@ mod tests {
 
         let (_store, by_artist) = data(96, &[]);
         let (_other, stratified) = data(96, &["data.split=stratified"]);
-        let start = |data: &Dataset| StartRun::of(&weights, own.path(), data);
+        let start = |data: &Dataset| StartRun::find(&weights, own.path(), data);
 
         let said = start(&stratified).warnings;
         assert_eq!(said.len(), 1, "{said:?}");
@@ -630,15 +632,15 @@ mod tests {
             "{validation}"
         );
 
-        assert_eq!(found.list, Some(TrainingList::of(&by_artist)));
+        assert_eq!(found.list, Some(TrainingList::from_dataset(&by_artist)));
 
         // The training side contains all tracks that the other run was trained on.
         assert_eq!(start(&by_artist).warnings, Vec::<String>::new());
-        let within = StartRun::of(&weights, first.path(), &stratified);
+        let within = StartRun::find(&weights, first.path(), &stratified);
         assert!(within.warnings.is_empty() && within.list.is_none());
         let elsewhere = folder.path().join("exported.safetensors");
         fs::write(&elsewhere, "").expect("room");
-        let alone = StartRun::of(&elsewhere, own.path(), &stratified);
+        let alone = StartRun::find(&elsewhere, own.path(), &stratified);
         assert!(alone.warnings.is_empty() && alone.list.is_none());
 
         // Weights in a file written by `export`, outside of any run's folder.
@@ -646,7 +648,7 @@ mod tests {
             let card = format!("{{\"manifest_hash\":\"{manifest_hash}\"}}");
             let metadata = [(export::METADATA_KEY, card)];
             safetensors::write(&elsewhere, &[], &metadata).expect("room");
-            StartRun::of(&elsewhere, own.path(), &stratified).warnings
+            StartRun::find(&elsewhere, own.path(), &stratified).warnings
         };
         assert!(export_of(stratified.store().manifest_hash()).is_empty());
         let said = export_of("another");

@@ -24,7 +24,7 @@ struct Equipment {
 }
 
 impl Equipment {
-    fn of(device: Device) -> Self {
+    fn from_device(device: Device) -> Self {
         let Device::Cuda(index) = device else {
             let kind = format!("{device:?}").to_lowercase();
             return Self {
@@ -81,7 +81,8 @@ pub(super) enum Backend {
 /// # Errors
 /// [`RankError::Disagree`] and [`RankError::SharedGpu`], on every rank, and the errors of `group`.
 pub(super) fn agree(group: &dyn Collective, device: Device) -> Result<Backend, RankError> {
-    let own = serde_json::to_vec(&Equipment::of(device)).expect("text and numbers are JSON");
+    let own =
+        serde_json::to_vec(&Equipment::from_device(device)).expect("text and numbers are JSON");
 
     // Uses the ring, which already works for every device.
     let mut all: Vec<Equipment> = Vec::new();
@@ -166,7 +167,10 @@ mod tests {
     #[test]
     fn cpus_take_the_ring_and_a_gpu_for_each_takes_nccl() {
         assert_eq!(
-            decided(&[Equipment::of(Device::Cpu), Equipment::of(Device::Cpu)]),
+            decided(&[
+                Equipment::from_device(Device::Cpu),
+                Equipment::from_device(Device::Cpu)
+            ]),
             Ok(Backend::Ring)
         );
         assert_eq!(
@@ -183,7 +187,7 @@ mod tests {
 
     #[test]
     fn mixed_devices_and_a_shared_gpu_are_errors_with_ranks() {
-        let cpu = Equipment::of(Device::Cpu);
+        let cpu = Equipment::from_device(Device::Cpu);
 
         let mixed = decided(&[gpu(0, "a"), gpu(1, "b"), cpu.clone()]).expect_err("mixed");
         assert_eq!(

@@ -242,7 +242,7 @@ fn gather_guests(
         .map_err(RankError::system(0, "listening for ranks"))?;
     let (arrived, arrivals) = crossbeam_channel::unbounded();
     let deadline = Instant::now() + ranks.join_timeout;
-    let key = Key::of(&ranks.token);
+    let key = Key::from_token(&ranks.token);
 
     while guests.len() + 1 < ranks.world_size {
         if Instant::now() >= deadline {
@@ -376,7 +376,7 @@ fn introduce(ranks: &Ranks, fingerprint: &Fingerprint) -> io::Result<(TcpStream,
         port: listener.local_addr()?.port(),
         fingerprint: fingerprint.clone(),
     };
-    let () = wire::introduce(&mut stream, &Key::of(&ranks.token), &hello)?;
+    let () = wire::introduce(&mut stream, &Key::from_token(&ranks.token), &hello)?;
     Ok((stream, listener))
 }
 
@@ -433,7 +433,7 @@ pub(super) fn connect_ring(
     listener: &TcpListener,
     table: &[SocketAddr],
 ) -> Result<[Peer; 2], RankError> {
-    let key = Key::of(&ranks.token);
+    let key = Key::from_token(&ranks.token);
     let next = (ranks.rank + 1) % ranks.world_size;
     let previous = (ranks.rank + ranks.world_size - 1) % ranks.world_size;
     let deadline = Instant::now() + RING_TIMEOUT;

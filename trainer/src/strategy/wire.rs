@@ -25,7 +25,7 @@ pub(super) struct Key([u8; 32]);
 
 impl Key {
     /// Derives the key from the job's token.
-    pub(super) fn of(token: &str) -> Self {
+    pub(super) fn from_token(token: &str) -> Self {
         Self(blake3::derive_key(
             "wavemill trainer: ranks of one job",
             token.as_bytes(),
@@ -188,12 +188,12 @@ mod tests {
     fn meet(host: &str, guest: &str) -> (io::Result<String>, io::Result<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
         let mut out = TcpStream::connect(listener.local_addr().expect("bound")).expect("listening");
-        let host = Key::of(host);
+        let host = Key::from_token(host);
         let host = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().expect("a guest");
             receive_introduction::<String>(&mut stream, &host, &7_u8)
         });
-        let answer = introduce(&mut out, &Key::of(guest), &"hello");
+        let answer = introduce(&mut out, &Key::from_token(guest), &"hello");
         (host.join().expect("no panic"), answer)
     }
 

@@ -193,10 +193,10 @@ fn rows_of(
         .and_then(|e| e.to_str())
         .unwrap_or_default();
     if let Err(reject) = clips.decode(extension, &bytes)? {
-        return Ok(Err(single::words(&reject)));
+        return Ok(Err(single::describe_reject(&reject)));
     }
     let rows = clips.rows(clip, &path.to_string_lossy())?;
-    Ok(rows.map_err(|reject| single::words(&reject)))
+    Ok(rows.map_err(|reject| single::describe_reject(&reject)))
 }
 
 fn write_json(

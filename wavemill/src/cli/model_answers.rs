@@ -91,7 +91,7 @@ impl Song<'_> {
         // A name that contains a line feed would take two rows.
         row[0] = shown(&row[0]).into_owned();
         for answer in &self.answers {
-            row.push(answer.map_or("-".to_owned(), words));
+            row.push(answer.map_or("-".to_owned(), format_prediction));
         }
         row
     }
@@ -109,7 +109,7 @@ fn text_of<'a>(line: &'a Map<String, Value>, key: &str) -> &'a str {
 
 /// Formats a prediction as `Metal 0.91`, as `Metal (mean: Rock 0.48)` if most segments have another class than their
 /// mean, or as a list of labels.
-fn words(line: &Map<String, Value>) -> String {
+fn format_prediction(line: &Map<String, Value>) -> String {
     if let Some(labels) = line.get("labels").and_then(Value::as_array) {
         let labels = labels.iter().filter_map(Value::as_object);
         let labels: Vec<String> = labels

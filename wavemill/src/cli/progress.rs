@@ -47,7 +47,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     /// Returns the progress of a run that has been in its phase for `elapsed`.
-    fn of(monitor: &RunMonitor, elapsed: Duration) -> Self {
+    fn new(monitor: &RunMonitor, elapsed: Duration) -> Self {
         let phase = monitor.course.phase();
         let (done, total) = match phase {
             Phase::Clips => (
@@ -214,7 +214,7 @@ impl PhaseClock {
         if monitor.course.phase() != self.phase {
             *self = Self::new(monitor);
         }
-        Snapshot::of(monitor, self.start.elapsed())
+        Snapshot::new(monitor, self.start.elapsed())
     }
 }
 
@@ -296,7 +296,7 @@ mod tests {
 
     #[test]
     fn reading_metadata_starts_at_nothing_and_has_a_total() {
-        let snapshot = Snapshot::of(
+        let snapshot = Snapshot::new(
             &at(Phase::Metadata, 200_000_000, 50_000_000),
             Duration::from_secs(2),
         );
@@ -305,11 +305,11 @@ mod tests {
             "reading metadata: 50.00 MB of 200.00 MB (25 %), 6 seconds left"
         );
 
-        let begun = Snapshot::of(&at(Phase::Metadata, 200, 0), Duration::from_secs(0));
+        let begun = Snapshot::new(&at(Phase::Metadata, 200, 0), Duration::from_secs(0));
         assert_eq!((begun.done, begun.total, begun.eta_s), (0, Some(200), None));
 
         assert_eq!(
-            Snapshot::of(&at(Phase::Planning, 0, 0), Duration::ZERO).line(),
+            Snapshot::new(&at(Phase::Planning, 0, 0), Duration::ZERO).line(),
             "planning"
         );
     }
@@ -323,7 +323,7 @@ mod tests {
         monitor.counters.rejects.store(2, Ordering::Relaxed);
         monitor.counters.bytes.store(5_000_000, Ordering::Relaxed);
 
-        let snapshot = Snapshot::of(&monitor, Duration::from_secs(10));
+        let snapshot = Snapshot::new(&monitor, Duration::from_secs(10));
         assert_eq!(
             snapshot.line(),
             "extracting: 20 of 100 clips (20 %), 2.0/s, 500.00 kB/s, 2 rejects, 40 seconds left"

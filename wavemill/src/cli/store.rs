@@ -400,12 +400,12 @@ impl GcCommand {
         if self.json {
             writeln!(stdout(), "{}", serde_json::to_string(&collected)?)?;
         } else {
-            report(&self.words(&collected));
+            report(&self.format_report(&collected));
         }
         Ok(())
     }
 
-    fn words(&self, collected: &GcReport) -> String {
+    fn format_report(&self, collected: &GcReport) -> String {
         // Each collected version has one plan in this list; the other plans were never committed.
         let unfinished = collected.plans.len() - collected.versions.len();
         let numbers: Vec<String> = collected.versions.iter().map(ToString::to_string).collect();

@@ -54,13 +54,13 @@ impl TagCommand {
         if self.json {
             writeln!(stdout(), "{}", serde_json::to_string(&tagged)?)?;
         } else {
-            report(&words(&tagged));
+            report(&format_report(&tagged));
         }
         Ok(())
     }
 }
 
-fn words(tagged: &TagReport) -> String {
+fn format_report(tagged: &TagReport) -> String {
     let TagReport { tag, version, .. } = tagged;
     match tagged.was {
         Some(was) if was == *version => format!("version {version} already has the tag {tag}\n"),

@@ -41,7 +41,7 @@ fn array_a_side(
     let mut table = table(content, side, folder)?;
 
     reader.side(side, &as_strs(&columns(content)), |batch| {
-        let keys = Keys::of(batch, content)?;
+        let keys = Keys::from_batch(batch, content)?;
         let tensors = Tensors::of(batch, content)?;
         for row in 0..batch.num_rows() {
             // Called only for its check.
@@ -69,7 +69,7 @@ fn array_a_row(
     let descr = npy::descr(content.tensor.dtype);
 
     reader.side(side, &as_strs(&columns(content)), |batch| {
-        let keys = Keys::of(batch, content)?;
+        let keys = Keys::from_batch(batch, content)?;
         let tensors = Tensors::of(batch, content)?;
         for row in 0..batch.num_rows() {
             let name = names::of_row(

@@ -32,11 +32,11 @@ pub(super) struct Rows<'b> {
 }
 
 impl<'b> Rows<'b> {
-    fn of(batch: &'b RecordBatch, content: &'b Content<'_>) -> Result<Self, ExportError> {
+    fn from_batch(batch: &'b RecordBatch, content: &'b Content<'_>) -> Result<Self, ExportError> {
         let silent = batch.column_by_name(SILENT);
         let silent = silent.and_then(|column| column.as_boolean_opt());
         Ok(Self {
-            keys: Keys::of(batch, content)?,
+            keys: Keys::from_batch(batch, content)?,
             tensors: Tensors::of(batch, content)?,
             duration_s: numbers::<Float32Type>(batch, DURATION)?,
             silent: silent
@@ -166,7 +166,7 @@ impl SideFiles<'_> {
         let mut columns = arrays::columns(content);
         columns.extend([DURATION, SILENT].map(str::to_owned));
         reader.side(side, &arrays::as_strs(&columns), |batch| {
-            let rows = Rows::of(batch, content)?;
+            let rows = Rows::from_batch(batch, content)?;
             for row in 0..batch.num_rows() {
                 // A sound takes a second or more, and a batch contains many rows.
                 reader.go_on()?;

@@ -43,7 +43,7 @@ impl<'b> Keys<'b> {
     ///
     /// # Errors
     /// [`ExportError::Rows`].
-    pub(super) fn of(
+    pub(super) fn from_batch(
         batch: &'b RecordBatch,
         content: &'b Content<'_>,
     ) -> Result<Self, ExportError> {

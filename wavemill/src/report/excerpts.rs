@@ -63,7 +63,7 @@ impl<'a> Excerpts<'a> {
     pub(super) fn read(&mut self, row: &RowOrigin) -> Result<Sound, String> {
         let read = self.archive.read(&row.clip_key, &mut self.bytes);
         read.map_err(|failure| match failure {
-            ReadFailure::Reject(reject) => single::words(&reject),
+            ReadFailure::Reject(reject) => single::describe_reject(&reject),
             ReadFailure::Io(error) => error.to_string(),
         })?;
 
@@ -108,7 +108,7 @@ impl<'a> Excerpts<'a> {
         decoder.expect(decode::longest_s(&self.bytes).min(end_s));
         // A decoder is not reused after a panic.
         match panics::caught(|| decoder.decode("", &self.bytes, &mut self.pcm)) {
-            Ok(decoded) => decoded.map_err(|reject| single::words(&reject)),
+            Ok(decoded) => decoded.map_err(|reject| single::describe_reject(&reject)),
             Err(_panic) => Err("the decoder panicked on this clip".to_owned()),
         }
     }

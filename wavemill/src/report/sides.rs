@@ -35,7 +35,7 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
     let sides = sides_of(answers, &rows)?;
     section.parts.push(Part::Table(sizes(&sides)));
 
-    let compared = Compared::of(&sides);
+    let compared = Compared::new(&sides);
     if let Some(words) = compared.problem(&sides) {
         section.parts.push(Part::Warning(words));
     }
@@ -56,7 +56,7 @@ pub(super) fn section(answers: &Answers<'_>) -> Result<Section, ReportError> {
         if column == AUDIO_COLUMN && recipe.catalog.dataset.is_of_pictures() {
             continue;
         }
-        let leak = Leak::of(answers, &rows, column, &compared)?;
+        let leak = Leak::query(answers, &rows, column, &compared)?;
         if let Some(test_clips) = leak.test_clips.filter(|clips| *clips > 0) {
             leaking.push(format!("{} by {what}", count(test_clips)));
         }
@@ -156,7 +156,7 @@ struct Compared<'a> {
 }
 
 impl<'a> Compared<'a> {
-    fn of(sides: &'a [SideSize]) -> Self {
+    fn new(sides: &'a [SideSize]) -> Self {
         let meant = |wanted| {
             let sides = sides.iter();
             sides.filter(move |side| side_meant(&side.name) == Some(wanted))
@@ -202,7 +202,7 @@ struct Leak {
 }
 
 impl Leak {
-    fn of(
+    fn query(
         answers: &Answers<'_>,
         rows: &str,
         column: &str,

@@ -333,7 +333,7 @@ fn read_file(
     let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(File::open(path)?, options)?;
     let n_rows = usize::try_from(reader.metadata().file_metadata().num_rows()).unwrap_or(0);
     let place = reader.schema().index_of(&feature.name)?;
-    let Some(tensor) = TensorType::of(reader.schema().field(place)) else {
+    let Some(tensor) = TensorType::from_field(reader.schema().field(place)) else {
         return Err(ParquetError::General("tensor type is missing".to_owned()));
     };
 

@@ -82,11 +82,11 @@ impl Answer {
     pub(crate) fn summary(&self) -> String {
         let verdicts = self.verdicts();
         if let [only] = verdicts.as_slice() {
-            return only.words();
+            return only.describe();
         }
         let words: Vec<String> = verdicts
             .iter()
-            .map(|verdict| format!("{}: {}", verdict.run, verdict.words()))
+            .map(|verdict| format!("{}: {}", verdict.run, verdict.describe()))
             .collect();
         words.join("; ")
     }
@@ -157,7 +157,7 @@ impl Verdict<'_> {
         labels.join(", ")
     }
 
-    fn words(&self) -> String {
+    fn describe(&self) -> String {
         if self.whole.contains_key("labels") {
             return self.said();
         }
@@ -179,7 +179,7 @@ impl Verdict<'_> {
         };
 
         Chart {
-            title: format!("{}: {}", self.run, self.words()),
+            title: format!("{}: {}", self.run, self.describe()),
             note,
             plot: Plot::Bars(Bars {
                 named: self.target.to_owned(),

@@ -39,7 +39,7 @@ pub(crate) async fn receive(
     limits: &Limits,
 ) -> Result<Upload, Refusal> {
     let announced = announced_bytes(&request);
-    let mut incoming = Incoming::of(request).await?;
+    let mut incoming = Incoming::from_request(request).await?;
 
     if announced.is_some_and(|bytes| bytes > incoming.bytes_max(limits)) {
         incoming.drain_aside();
@@ -65,7 +65,7 @@ pub(crate) fn drain_aside(body: Body) {
 }
 
 impl Incoming {
-    async fn of(request: Request) -> Result<Self, Refusal> {
+    async fn from_request(request: Request) -> Result<Self, Refusal> {
         let kind = request.headers().get(header::CONTENT_TYPE);
         let is_form = kind.is_some_and(|kind| {
             let kind = kind.as_bytes().to_ascii_lowercase();

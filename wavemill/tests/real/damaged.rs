@@ -163,7 +163,7 @@ fn outcomes(data: &Path) -> Result<(), Failed> {
         let decoded = decode(&mut decoder, &folder.path().join(name));
         faults.extend(mismatch(name, outcome, &decoded));
         if let Ok(pcm) = decoded {
-            rows.insert(*name, KeyedRow::of(&pcm));
+            rows.insert(*name, KeyedRow::from_pcm(&pcm));
         }
         assert!(
             fits(expect[name], outcome),
@@ -189,7 +189,7 @@ struct KeyedRow {
 }
 
 impl KeyedRow {
-    fn of(pcm: &Pcm) -> Self {
+    fn from_pcm(pcm: &Pcm) -> Self {
         let mut samples = blake3::Hasher::new();
         for sample in pcm.samples.iter() {
             samples.update(&sample.to_le_bytes());

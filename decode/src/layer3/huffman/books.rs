@@ -50,7 +50,7 @@ pub(in crate::layer3) struct Word {
 }
 
 /// Returns the code words of a table, in which each word follows a leading one bit.
-pub(in crate::layer3) fn words(table: &[u32]) -> impl Iterator<Item = Word> {
+pub(in crate::layer3) fn code_words(table: &[u32]) -> impl Iterator<Item = Word> {
     table.iter().map(|&word| {
         let n_bits = word.ilog2();
         Word {
@@ -210,7 +210,7 @@ struct Code {
 fn signed_codes(table: &[u32], has_escapes: bool) -> Vec<Code> {
     let side = table.len().isqrt() as u32;
     let mut codes = Vec::new();
-    for (at, word) in (0..).zip(words(table)) {
+    for (at, word) in (0..).zip(code_words(table)) {
         let x = at / side;
         let y = at % side;
         if has_escapes && (x == ESCAPE || y == ESCAPE) {
@@ -281,7 +281,7 @@ impl QuadBook {
     fn new(table: &[u32; 16]) -> Self {
         let mut entries = Box::new([Quad::default(); FIRST_ENTRIES]);
 
-        for (magnitudes, word) in (0_u32..).zip(words(table)) {
+        for (magnitudes, word) in (0_u32..).zip(code_words(table)) {
             let n_signs = magnitudes.count_ones();
             for signs in 0..1_u32 << n_signs {
                 let mut n_signs_left = n_signs;

@@ -14,7 +14,7 @@ use super::side_info::Granule;
 use books::{Book, Books, Entry, SHORT_CODES_PER_WORD};
 
 #[cfg(test)]
-pub(super) use books::{PAIR_BOOKS, words};
+pub(super) use books::{PAIR_BOOKS, code_words};
 #[cfg(test)]
 pub(super) use tables::{QUADS_A, QUADS_B};
 
@@ -274,8 +274,8 @@ impl Reader {
     fn requantised(&self, entry: Entry, gain: f32) -> [f32; 2] {
         let (x, y) = entry.signed();
         [
-            self.powers.of_signed(x) * gain,
-            self.powers.of_signed(y) * gain,
+            self.powers.signed_power(x) * gain,
+            self.powers.signed_power(y) * gain,
         ]
     }
 
@@ -319,7 +319,7 @@ impl Reader {
             let sign = (word << n_bits >> 63) as u32 & n_signs;
             n_bits += n_signs;
 
-            let power = self.powers.of(value) * gain;
+            let power = self.powers.power(value) * gain;
             *line = f32::from_bits(power.to_bits() ^ sign << 31);
         }
         (pair, n_bits)

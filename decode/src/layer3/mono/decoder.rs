@@ -198,7 +198,7 @@ impl MonoDecoder {
         phase: usize,
         out: &mut [f32; FRAME_SAMPLES],
     ) {
-        let bands = RateBands::of(header);
+        let bands = RateBands::from_header(header);
         let slots = &mut self.slots[..header.n_granules() * SUB_BAND_LINES];
         let granules = slots.as_chunks_mut::<SUB_BAND_LINES>().0.iter_mut();
         for (index, slots) in granules.enumerate() {
@@ -206,8 +206,8 @@ impl MonoDecoder {
             let [left, right] = &mut self.spectra[index];
             let has_two = header.n_channels() == 2 && !have_equal_windows(left_side, right_side);
 
-            let left = Lines::of(bands, left_side, left);
-            let right = has_two.then(|| Lines::of(bands, right_side, right));
+            let left = Lines::new(bands, left_side, left);
+            let right = has_two.then(|| Lines::new(bands, right_side, right));
             self.hybrid.run(self.band, left, right, slots);
         }
 

@@ -58,7 +58,7 @@ impl Band {
 
     /// Returns the band that is needed for output at `to_hz`, or `None` if `to_hz` is zero or more than half of the
     /// stream's rate, or if the stream's rate is odd.
-    pub fn of(from_hz: u32, to_hz: u32) -> Option<Self> {
+    pub fn new(from_hz: u32, to_hz: u32) -> Option<Self> {
         if to_hz == 0 {
             return None;
         }

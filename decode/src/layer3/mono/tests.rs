@@ -20,7 +20,7 @@ const PATHS_REL_MAX: f32 = 8.0 * TRANSFORM_REL_MAX as f32;
 #[test]
 fn steps_and_sub_bands_follow_from_the_rates() {
     let of = |from_hz, to_hz| {
-        Band::of(from_hz, to_hz).map(|band| (band.step(), band.n_sub_bands, band.n_lines()))
+        Band::new(from_hz, to_hz).map(|band| (band.step(), band.n_sub_bands, band.n_lines()))
     };
 
     assert_eq!(of(44_100, 22_050), Some((2, 16, 296)));
@@ -65,7 +65,7 @@ fn as_many_lines_are_read_as_the_lowest_ones_come_from() {
     for head in headers {
         let header = FrameHeader::parse(head).unwrap();
         for (block, is_mixed) in kinds {
-            let bands = RateBands::of(&header).of_granule(&Granule {
+            let bands = RateBands::from_header(&header).for_granule(&Granule {
                 block,
                 is_mixed,
                 ..Granule::default()
@@ -271,8 +271,8 @@ fn a_decoder_that_was_reset_is_as_a_new_one() {
     let mut noise = Noise(9);
     let frames = low_frames(&mut noise, [0xFF, 0xFB, 0x90, 0x60], LINES);
     for band in [
-        Band::of(44_100, 22_050),
-        Band::of(44_100, 11_025),
+        Band::new(44_100, 22_050),
+        Band::new(44_100, 11_025),
         Some(Band::WHOLE),
     ] {
         let new = || MonoDecoder::new(band.unwrap(), Level::detect()).unwrap();
@@ -298,9 +298,9 @@ fn a_decoder_that_was_reset_is_as_a_new_one() {
 #[test]
 fn noise_decodes_to_finite_samples_or_errors() {
     let mut noise = Noise(8);
-    let half = Band::of(44_100, 22_050).unwrap();
-    let quarter = Band::of(44_100, 11_025).unwrap();
-    let third = Band::of(48_000, 16_000).unwrap();
+    let half = Band::new(44_100, 22_050).unwrap();
+    let quarter = Band::new(44_100, 11_025).unwrap();
+    let third = Band::new(48_000, 16_000).unwrap();
     let bands = [Band::WHOLE, half, quarter, third];
 
     let mut decoders = bands.map(|band| MonoDecoder::new(band, Level::detect()).unwrap());

@@ -61,7 +61,7 @@ impl EmulatedDevice {
 
     /// Like [`Self::counting`] for other kernels.
     pub(super) fn counting_of(source: &str) -> Result<Self, KernelError> {
-        Self::of(source, &OPTIONS, Order::Ascending)
+        Self::with_source(source, &OPTIONS, Order::Ascending)
     }
 
     /// Returns the counts of a kernel's launches on this thread since the last call.

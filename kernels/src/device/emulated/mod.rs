@@ -106,11 +106,15 @@ impl EmulatedDevice {
     ///
     /// Errors: no C++ compiler, with the remedy; the compiler's messages.
     pub(crate) fn new(order: Order) -> Result<Self, KernelError> {
-        Self::of(&unit(), &[], order)
+        Self::with_source(&unit(), &[], order)
     }
 
     /// Like [`Self::new`] for other kernels, whose source begins with device.cuh, with additional compiler `options`.
-    fn of(source: &str, options: &[&'static str], order: Order) -> Result<Self, KernelError> {
+    fn with_source(
+        source: &str,
+        options: &[&'static str],
+        order: Order,
+    ) -> Result<Self, KernelError> {
         Ok(Self {
             unit: Unit::load(source, options)?,
             order,

@@ -32,7 +32,7 @@ fn source() -> String {
 }
 
 fn device(order: Order) -> EmulatedDevice {
-    EmulatedDevice::of(&source(), &[], order).unwrap()
+    EmulatedDevice::with_source(&source(), &[], order).unwrap()
 }
 
 fn grid(blocks: u32, threads: u32, shared_bytes: u32) -> Launch {
@@ -339,7 +339,8 @@ fn several_threads_emulate_at_once() {
 fn the_portable_fibres_do_the_same() {
     for order in ORDERS {
         let portable =
-            EmulatedDevice::of(&source(), &["-DWAVEMILL_EMULATED_UCONTEXT"], order).unwrap();
+            EmulatedDevice::with_source(&source(), &["-DWAVEMILL_EMULATED_UCONTEXT"], order)
+                .unwrap();
         let run = |device: &EmulatedDevice| run(device, "sums", grid(3, 64, 256), 500, 3).unwrap();
         assert_eq!(run(&portable), run(&device(order)), "{order:?}");
     }

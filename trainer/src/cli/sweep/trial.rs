@@ -41,7 +41,7 @@ impl Trial {
     ///
     /// # Errors
     /// The process printed something other than a trial's result.
-    pub(crate) fn of(planned: &PlannedTrial, outcome: Outcome) -> Result<Self> {
+    pub(crate) fn from_outcome(planned: &PlannedTrial, outcome: Outcome) -> Result<Self> {
         match outcome {
             Outcome::Line(line) => serde_json::from_str(&line).with_context(|| {
                 format!(

@@ -20,7 +20,7 @@ pub(crate) struct RankRows {
 
 impl RankRows {
     /// Collects the rank's own rows of a batch; returns no rows if `answers` is `None`.
-    pub(crate) fn of(
+    pub(crate) fn from_batch(
         batch: &Batch,
         answers: Option<&ModelOutput>,
         has_vectors: bool,
@@ -91,7 +91,7 @@ impl RankRows {
 
     /// Decodes the bytes of [`Self::to_bytes`].
     pub(crate) fn from_bytes(mut bytes: &[u8]) -> Result<Self, RowsFileError> {
-        let rows = words(&mut bytes)?;
+        let rows = take_words(&mut bytes)?;
         let vectors = floats(&mut bytes)?;
         let mut targets = Vec::new();
         while !bytes.is_empty() {
@@ -115,7 +115,7 @@ fn put(out: &mut Vec<u8>, words: impl ExactSizeIterator<Item = u32>) {
 }
 
 /// Removes a list from the front of `bytes` and returns it.
-fn words(bytes: &mut &[u8]) -> Result<Vec<u32>, RowsFileError> {
+fn take_words(bytes: &mut &[u8]) -> Result<Vec<u32>, RowsFileError> {
     let (length, rest) = bytes.split_first_chunk::<8>().ok_or(RowsFileError::Bytes)?;
     // Check the length against the remaining bytes, because it comes from another process.
     let length = usize::try_from(u64::from_le_bytes(*length))
@@ -135,7 +135,7 @@ fn words(bytes: &mut &[u8]) -> Result<Vec<u32>, RowsFileError> {
 }
 
 fn floats(bytes: &mut &[u8]) -> Result<Vec<f32>, RowsFileError> {
-    Ok(words(bytes)?.into_iter().map(f32::from_bits).collect())
+    Ok(take_words(bytes)?.into_iter().map(f32::from_bits).collect())
 }
 
 #[cfg(test)]

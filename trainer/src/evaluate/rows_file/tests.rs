@@ -173,7 +173,7 @@ fn predictions_are_those_that_are_scored_row_by_row() {
         );
     }
 
-    let Report::Single(report) = Report::of(&scored[0]).expect("labels") else {
+    let Report::Single(report) = Report::from_predictions(&scored[0]).expect("labels") else {
         panic!("one class a row")
     };
     assert!(ids.null_count() > 0 && report.rows as usize == batch.num_rows() - ids.null_count());

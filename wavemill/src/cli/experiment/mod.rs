@@ -235,7 +235,7 @@ fn description(experiment: &Experiment) -> String {
 fn claim_words(claim: &Claim) -> String {
     let mut words = format!(
         "{} {} of {}",
-        claim.metric.words(),
+        claim.metric.display_name(),
         claim.value,
         claim.train
     );

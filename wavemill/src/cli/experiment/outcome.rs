@@ -158,7 +158,7 @@ impl Outcome {
     fn claimed(&self, claim: &Claim, split: SplitKind) -> Option<Figure> {
         let cell = self.cell(&claim.variant, &claim.train, split)?;
         let evaluation = evaluation(&cell.result, claim.side, claim.target.as_deref())?;
-        figure(evaluation, Question::of(claim))
+        figure(evaluation, Question::from_claim(claim))
     }
 
     fn cell(&self, variant: &str, train: &str, split: SplitKind) -> Option<&CellOutcome> {
@@ -188,7 +188,9 @@ impl Outcome {
         for train in self.trainings(variant) {
             let claims = self.claims_of(variant, target, train);
             for question in self.questions(&claims) {
-                let claim = claims.iter().find(|claim| Question::of(claim) == question);
+                let claim = claims
+                    .iter()
+                    .find(|claim| Question::from_claim(claim) == question);
                 let ours = |split| {
                     self.cell(variant, train, split)
                         .and_then(|cell| evaluation(&cell.result, question.side, Some(target)))
@@ -196,7 +198,7 @@ impl Outcome {
                 };
                 lines.push(ScoreLine {
                     train: train.to_owned(),
-                    measure: question.words(),
+                    measure: question.describe(),
                     document: claim.map(|claim| claim.value),
                     as_in_document: ours(SplitKind::AsInDocument),
                     recipe: ours(SplitKind::Recipe),
@@ -351,7 +353,7 @@ impl Outcome {
                 counted: Counted::Tracks,
             })
             .to_vec();
-        for question in claims.iter().map(|claim| Question::of(claim)) {
+        for question in claims.iter().map(|claim| Question::from_claim(claim)) {
             if !questions.contains(&question) {
                 questions.push(question);
             }
@@ -378,12 +380,12 @@ fn is_honest(leaks: &Leaks) -> bool {
 impl ClaimOutcome {
     /// Returns the claimed figure in words, such as `accuracy, segments`.
     pub(super) fn measure(&self) -> String {
-        Question::of(&self.claim).words()
+        Question::from_claim(&self.claim).describe()
     }
 }
 
 impl Question {
-    const fn of(claim: &Claim) -> Self {
+    const fn from_claim(claim: &Claim) -> Self {
         Self {
             metric: claim.metric,
             side: claim.side,
@@ -392,8 +394,8 @@ impl Question {
     }
 
     /// Formats the question as `accuracy`, `accuracy, segments` or `loss, validation`.
-    fn words(self) -> String {
-        let mut words = self.metric.words().to_owned();
+    fn describe(self) -> String {
+        let mut words = self.metric.display_name().to_owned();
         if self.counted == Counted::Segments {
             words += ", segments";
         }
@@ -406,7 +408,7 @@ impl Question {
 
 impl Figure {
     /// Formats the figure as `0.850 [0.800, 0.900]`.
-    pub(super) fn words(&self) -> String {
+    pub(super) fn format_with_interval(&self) -> String {
         match (self.low, self.high) {
             (Some(low), Some(high)) => format!("{:.3} [{low:.3}, {high:.3}]", self.value),
             _ => format!("{:.3}", self.value),
@@ -502,8 +504,8 @@ mod tests {
             predictions.push(&row).expect("sound");
         }
 
-        let leaks = Leaks::of(SplitRule::Column, "test", [], []);
-        Evaluation::of(&predictions, 1, leaks).expect("labelled")
+        let leaks = Leaks::new(SplitRule::Column, "test", [], []);
+        Evaluation::from_predictions(&predictions, 1, leaks).expect("labelled")
     }
 
     fn result() -> RunResult {
@@ -536,7 +538,7 @@ mod tests {
             variants: variants.iter().map(|&name| name.to_owned()).collect(),
             ..Selection::default()
         };
-        let work = Work::of(&source, &selection).expect("sound");
+        let work = Work::new(&source, &selection).expect("sound");
         let results = vec![result(); work.runs.len()];
 
         let mut outcome = Outcome::new(&source.experiment, 1, true, &selection);

@@ -140,9 +140,9 @@ struct FolderState {
 pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
     let source = ExperimentSource::find(&args.experiment)?;
     let selection = args.selection();
-    let mut work = Work::of(&source, &selection)?;
+    let mut work = Work::new(&source, &selection)?;
     let sweep = match args.sweep {
-        true => Some(SweepWork::of(&source, &mut work, &selection)?),
+        true => Some(SweepWork::new(&source, &mut work, &selection)?),
         false => None,
     };
     let data = args.data(&work)?;

@@ -90,7 +90,7 @@ impl SweepWork {
     ///
     /// # Errors
     /// [`UsageError`] if the experiment has no sweep, or an invalid one.
-    pub(super) fn of(
+    pub(super) fn new(
         source: &ExperimentSource,
         work: &mut Work,
         selection: &Selection,

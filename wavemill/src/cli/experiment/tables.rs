@@ -60,7 +60,7 @@ impl ScoreLine {
 
 /// Formats one of our figures; a dash if there is none.
 pub(super) fn figure_words(figure: Option<&Figure>) -> String {
-    figure.map_or("-".to_owned(), Figure::words)
+    figure.map_or("-".to_owned(), Figure::format_with_interval)
 }
 
 /// Formats all tables of an outcome.

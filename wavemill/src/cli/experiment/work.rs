@@ -78,7 +78,7 @@ struct VariantSplits {
 
 impl VariantSplits {
     /// Parses a requested variant. The name `as-in-document` in it requests only the document's split.
-    fn of(asked: &str) -> Self {
+    fn parse(asked: &str) -> Self {
         let names = asked.split(JOIN).filter(|name| *name != AS_IN_DOCUMENT);
         let names: Vec<&str> = names.collect();
         let is_of_document = names.len() < asked.split(JOIN).count();
@@ -110,12 +110,12 @@ impl Work {
     /// # Errors
     /// [`wavemill_schemas::experiment::ExperimentError`] if a variant or training does not exist, or a change is
     /// invalid.
-    pub(super) fn of(source: &ExperimentSource, selection: &Selection) -> Result<Self> {
+    pub(super) fn new(source: &ExperimentSource, selection: &Selection) -> Result<Self> {
         let trainings = source.experiment.trainings(&selection.trainings)?;
         let mut work = Self::default();
 
         for asked in &selection.variants {
-            let VariantSplits { variant, splits } = VariantSplits::of(asked);
+            let VariantSplits { variant, splits } = VariantSplits::parse(asked);
             for &split in splits {
                 let variant = &variant;
                 let recipe = source.recipe(variant, split, &selection.sets)?;
@@ -187,7 +187,7 @@ mod tests {
 
     fn work(experiment: &str, selection: &Selection) -> Work {
         let source = ExperimentSource::find(experiment).expect("shipped");
-        Work::of(&source, selection).expect("sound")
+        Work::new(&source, selection).expect("sound")
     }
 
     fn selection(variants: &[&str], trainings: &[&str]) -> Selection {

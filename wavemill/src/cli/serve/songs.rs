@@ -113,7 +113,7 @@ impl Reader for SongReader {
             extractor
                 .decode(extension, &upload.bytes)
                 .map_err(|error| fault(error.into()))?
-                .map_err(|reject| Unreadable::Clip(single::words(&reject)))?;
+                .map_err(|reject| Unreadable::Clip(single::describe_reject(&reject)))?;
             song.decode_s += begin.elapsed().as_secs_f64();
 
             if song.waveform.is_empty() {
@@ -127,7 +127,7 @@ impl Reader for SongReader {
             let rows = extractor
                 .rows(0, &upload.name)
                 .map_err(|error| fault(error.into()))?
-                .map_err(|reject| Unreadable::Clip(single::words(&reject)))?;
+                .map_err(|reject| Unreadable::Clip(single::describe_reject(&reject)))?;
             if song.spectrogram.is_none() {
                 song.spectrogram = rows.first().and_then(|row| spectrogram(row, input.entry()));
             }

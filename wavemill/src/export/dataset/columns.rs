@@ -57,7 +57,7 @@ const FACTS: [(&str, Kind<'static>); 7] = [
 const KEY_TYPES: [&str; 5] = ["string", "int64", "int32", "float32", "float32"];
 
 /// Returns all columns, in the order of the store.
-pub(super) fn of<'a>(content: &'a Content<'_>) -> Vec<Column<'a>> {
+pub(super) fn all_columns<'a>(content: &'a Content<'_>) -> Vec<Column<'a>> {
     let mut columns = Vec::new();
     for (name, dtype) in KEY_COLUMNS.into_iter().zip(KEY_TYPES) {
         let kind = Kind::Value(dtype);

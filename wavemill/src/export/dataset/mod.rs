@@ -50,7 +50,7 @@ pub(super) fn write(
     let data = folder.join("data");
     fs::create_dir(&data).map_err(ExportError::io_at(&data, "create the folder"))?;
 
-    let columns = columns::of(content);
+    let columns = columns::all_columns(content);
     let shards = Shards::new(content, reader, &columns, data);
     let mut splits = Vec::new();
     for side in &content.sides {
