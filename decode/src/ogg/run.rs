@@ -241,9 +241,7 @@ impl<'a> VorbisDecoder<'a> {
     }
 
     /// Decodes a page of a link that can be decoded.
-    fn heard_page(&mut self, page: &AudioPage, mut blocks: Blocks) {
-        let Some(link) = &mut self.link else { return };
-
+    fn heard_page(&mut self, link: &mut Link, page: &AudioPage, mut blocks: Blocks) {
         // If page numbers jump but the granule continues without a jump, nothing is missing.
         let time_goes_on = link.granules.fits(page.granule, blocks.sum(page.packets));
         let hole = page
@@ -267,7 +265,7 @@ impl<'a> VorbisDecoder<'a> {
         };
         let verdict = link.granules.page(&time, &mut self.room);
 
-        self.gap(verdict.gap, hole, page.offset);
+        self.gap(link, verdict.gap, hole, page.offset);
         // Otherwise the first packet would overlap with a packet from before the hole.
         if hole.is_some() {
             self.restart_codec();
@@ -282,24 +280,21 @@ impl<'a> VorbisDecoder<'a> {
                 PacketLength::Samples(samples) => {
                     let n_kept = samples.min(samples_left);
                     samples_left -= n_kept;
-                    self.packet(packet, samples, n_kept, page.offset);
+                    self.packet(link, packet, samples, n_kept, page.offset);
                 }
                 // The packet is decoded nevertheless, because the next one overlaps with it.
-                PacketLength::First => self.packet(packet, 0, 0, page.offset),
+                PacketLength::First => self.packet(link, packet, 0, 0, page.offset),
                 PacketLength::NoAudio => {}
-                PacketLength::Broken => self.broken_packet(verdict.gap, page.offset),
+                PacketLength::Broken => self.broken_packet(link, verdict.gap, page.offset),
             }
         }
 
-        if let Some(link) = &mut self.link {
-            // `blocks` is a copy. Store it, because the next page continues after its last block.
-            link.blocks = Some(blocks);
-        }
+        // `blocks` is a copy. Store it, because the next page continues after its last block.
+        link.blocks = Some(blocks);
     }
 
     /// Accounts for the audio missing before a page.
-    fn gap(&mut self, gap: Gap, hole: Option<Hole>, offset: usize) {
-        let Some(link) = &mut self.link else { return };
+    fn gap(&mut self, link: &mut Link, gap: Gap, hole: Option<Hole>, offset: usize) {
         // Report damage at the start of the hole, not at the page after it.
         let offset = offset - hole.map_or(0, |hole| hole.bytes.min(offset));
 
@@ -314,27 +309,23 @@ impl<'a> VorbisDecoder<'a> {
             Gap::Before(samples) => {
                 let n_pages = hole.map_or(0, |hole| hole.n_pages);
                 let seconds = link.seconds(samples);
-                let before = MissingStart {
+                link.before = Some(MissingStart {
                     n_pages,
                     seconds: self.wanted_s(seconds),
                     offset,
-                };
-                if let Some(link) = &mut self.link {
-                    link.before = Some(before);
-                }
+                });
             }
             Gap::Unknown => {
                 let n_pages = hole.map_or(0, |hole| hole.n_pages);
                 let bytes = hole.map_or(0, |hole| hole.bytes);
-                self.estimate(bytes, n_pages, offset);
+                self.estimate(link, bytes, n_pages, offset);
             }
         }
     }
 
     /// Accounts for a hole of unknown length, which is closed in the output. The loss is estimated from the hole's
     /// bytes or pages and is at least one packet.
-    fn estimate(&mut self, bytes: usize, n_pages: u64, offset: usize) {
-        let Some(link) = &self.link else { return };
+    fn estimate(&mut self, link: &Link, bytes: usize, n_pages: u64, offset: usize) {
         let most = link.ident.packet_samples_max();
 
         let by_length = self
@@ -349,7 +340,7 @@ impl<'a> VorbisDecoder<'a> {
     }
 
     /// Decodes a packet of `samples` samples and outputs the first `n_kept` of them.
-    fn packet(&mut self, packet: &[u8], samples: u64, n_kept: u64, offset: usize) {
+    fn packet(&mut self, link: &Link, packet: &[u8], samples: u64, n_kept: u64, offset: usize) {
         let (Some(LinkCodec { codec, .. }), Some(open)) = (&mut self.codec, &mut self.sink) else {
             return;
         };
@@ -374,7 +365,7 @@ impl<'a> VorbisDecoder<'a> {
         if is_broken {
             self.restart_codec();
         }
-        if !is_audio && let Some(link) = &self.link {
+        if !is_audio {
             self.loss.add_silenced(Some(offset), link.seconds(n_wanted));
         }
     }
@@ -388,16 +379,15 @@ impl<'a> VorbisDecoder<'a> {
 
     /// Handles a packet that does not reveal its length. If a gap was found before the page, the loss is already
     /// counted.
-    fn broken_packet(&mut self, gap: Gap, offset: usize) {
+    fn broken_packet(&mut self, link: &Link, gap: Gap, offset: usize) {
         self.restart_codec();
         if gap == Gap::None {
-            self.estimate(0, 0, offset);
+            self.estimate(link, 0, 0, offset);
         }
     }
 
     /// Accounts for a page of a link that is not decoded because its rate differs or its headers are missing.
-    fn lost_page(&mut self, page: &AudioPage) {
-        let Some(link) = &mut self.link else { return };
+    fn lost_page(&mut self, link: &mut Link, page: &AudioPage) {
         let Some(blocks) = &mut link.blocks else {
             link.unmeasured.n_packets += page.packets.len() as u64;
             link.unmeasured.last_granule = page.granule.unwrap_or(link.unmeasured.last_granule);
@@ -423,12 +413,15 @@ impl<'a> VorbisDecoder<'a> {
         } else {
             0
         };
-        self.lose(missing + samples - verdict.trimmed_samples, page.offset);
+        self.lose(
+            link,
+            missing + samples - verdict.trimmed_samples,
+            page.offset,
+        );
     }
 
     /// Outputs silence in place of `samples` samples of a link that is not decoded.
-    fn lose(&mut self, samples: u64, offset: usize) {
-        let Some(link) = &self.link else { return };
+    fn lose(&mut self, link: &Link, samples: u64, offset: usize) {
         let seconds = self.wanted_s(link.seconds(samples));
         match &self.sink {
             Some(open) => {
@@ -455,8 +448,7 @@ impl<'a> VorbisDecoder<'a> {
     }
 
     /// Accounts for audio missing at the end of a link.
-    fn lost_tail(&mut self, tail: &Tail) {
-        let Some(link) = &mut self.link else { return };
+    fn lost_tail(&mut self, link: &mut Link, tail: &Tail) {
         if tail.is_ended {
             return;
         }
@@ -471,7 +463,7 @@ impl<'a> VorbisDecoder<'a> {
             let wanted_s = self.wanted_s(seconds);
             self.loss.add_missing(Some(tail.offset), wanted_s);
         } else if tail.bytes > 0 {
-            self.estimate(tail.bytes, 0, tail.offset);
+            self.estimate(link, tail.bytes, 0, tail.offset);
         } else if let Some(packet) = tail.unfinished
             && let Some(PacketLength::Samples(samples)) =
                 link.blocks.as_mut().map(|blocks| blocks.next(packet))
@@ -483,8 +475,7 @@ impl<'a> VorbisDecoder<'a> {
     }
 
     /// Accounts for a link without a set-up header: its length is its last granule if its packets could hold that much.
-    fn lose_unmeasured(&mut self, offset: usize) {
-        let Some(link) = &self.link else { return };
+    fn lose_unmeasured(&mut self, link: &Link, offset: usize) {
         let UnmeasuredLink {
             n_packets,
             last_granule,
@@ -507,30 +498,17 @@ impl<'a> VorbisDecoder<'a> {
         }
 
         let samples = self.room.take_most(samples, most);
-        self.lose(samples, offset);
-    }
-}
-
-impl Visitor for VorbisDecoder<'_> {
-    fn begin(&mut self, ident: &Ident) -> Result<(), Reject> {
-        // Checked for every link, decoded or not, because the limit applies to the file.
-        let n_channels = usize::from(ident.n_channels);
-        if n_channels > CHANNELS_MAX {
-            return Err(reject(
-                Reason::TooLarge,
-                format!("{n_channels} channels, at most {CHANNELS_MAX}"),
-            ));
-        }
-        self.link = Some(Link::new(ident));
-        Ok(())
+        self.lose(link, samples, offset);
     }
 
-    fn setup(&mut self, packet: &[u8], setup: Result<Setup, Reject>) -> Result<(), Reject> {
-        let Some(link) = &mut self.link else {
-            return Ok(());
-        };
+    /// Prepares a link for decoding with its set-up header.
+    fn set_up(
+        &mut self,
+        link: &mut Link,
+        packet: &[u8],
+        setup: Result<Setup, Reject>,
+    ) -> Result<(), Reject> {
         let ident = link.ident;
-
         let setup = match setup {
             Ok(setup) => setup,
             // A header over a limit rejects the whole clip as `too_large`. A link with a broken header is only lost.
@@ -560,18 +538,14 @@ impl Visitor for VorbisDecoder<'_> {
                 return Ok(());
             }
         }
-        if let Some(link) = &mut self.link {
-            link.is_heard = true;
-        }
+        link.is_heard = true;
         Ok(())
     }
 
-    fn audio(&mut self, page: &AudioPage) {
-        if let Some(link) = &mut self.link {
-            // Pages after the end of the output count too: `end` compares the count with the pages missing before the
-            // first one.
-            link.n_pages += 1;
-        }
+    fn audio_page(&mut self, link: &mut Link, page: &AudioPage) {
+        // Pages after the end of the output count too: `end` compares the count with the pages missing before the
+        // first one.
+        link.n_pages += 1;
         if self.is_full() {
             return;
         }
@@ -580,19 +554,13 @@ impl Visitor for VorbisDecoder<'_> {
             self.room_at_end.get_or_insert(self.room);
         }
 
-        match &self.link {
-            Some(Link {
-                is_heard: true,
-                blocks: Some(blocks),
-                ..
-            }) => self.heard_page(page, *blocks),
-            _ => self.lost_page(page),
+        match (link.is_heard, link.blocks) {
+            (true, Some(blocks)) => self.heard_page(link, page, blocks),
+            _ => self.lost_page(link, page),
         }
     }
 
-    fn end(&mut self, tail: &Tail) {
-        let Some(link) = &mut self.link else { return };
-
+    fn end_link(&mut self, link: &mut Link, tail: &Tail) {
         // If more pages are missing before the first one than follow it, the stream was cut from a longer one and has
         // lost nothing to damage.
         if let Some(before) = link.before.take()
@@ -604,14 +572,49 @@ impl Visitor for VorbisDecoder<'_> {
             return;
         }
 
-        match &self.link {
-            Some(Link {
-                is_heard: false,
-                blocks: None,
-                ..
-            }) => self.lose_unmeasured(tail.offset),
-            Some(_) => self.lost_tail(tail),
-            None => {}
+        if link.is_heard || link.blocks.is_some() {
+            self.lost_tail(link, tail);
+        } else {
+            self.lose_unmeasured(link, tail.offset);
+        }
+    }
+}
+
+// The methods above borrow the link beside the decoder, so it is taken out of `link` while they run.
+impl Visitor for VorbisDecoder<'_> {
+    fn begin(&mut self, ident: &Ident) -> Result<(), Reject> {
+        // Checked for every link, decoded or not, because the limit applies to the file.
+        let n_channels = usize::from(ident.n_channels);
+        if n_channels > CHANNELS_MAX {
+            return Err(reject(
+                Reason::TooLarge,
+                format!("{n_channels} channels, at most {CHANNELS_MAX}"),
+            ));
+        }
+        self.link = Some(Link::new(ident));
+        Ok(())
+    }
+
+    fn setup(&mut self, packet: &[u8], setup: Result<Setup, Reject>) -> Result<(), Reject> {
+        let Some(mut link) = self.link.take() else {
+            return Ok(());
+        };
+        let prepared = self.set_up(&mut link, packet, setup);
+        self.link = Some(link);
+        prepared
+    }
+
+    fn audio(&mut self, page: &AudioPage) {
+        if let Some(mut link) = self.link.take() {
+            self.audio_page(&mut link, page);
+            self.link = Some(link);
+        }
+    }
+
+    fn end(&mut self, tail: &Tail) {
+        if let Some(mut link) = self.link.take() {
+            self.end_link(&mut link, tail);
+            self.link = Some(link);
         }
     }
 
