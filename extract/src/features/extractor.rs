@@ -37,6 +37,18 @@ pub enum NoRows {
     Error(FeatureError),
 }
 
+impl From<Reject> for NoRows {
+    fn from(reject: Reject) -> Self {
+        Self::Reject(Box::new(reject))
+    }
+}
+
+impl From<FeatureError> for NoRows {
+    fn from(error: FeatureError) -> Self {
+        Self::Error(error)
+    }
+}
+
 impl NoRows {
     /// Adds the results of decoding to a reject. A clip that is too short because of damage becomes `damaged`.
     #[must_use]

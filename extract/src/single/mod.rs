@@ -92,23 +92,19 @@ impl RowExtractor {
     /// Decodes a file for [`RowExtractor::rows`]. As in a run, a panic of the decoder counts as a fault of the clip.
     ///
     /// # Errors
-    /// The outer error: no new decoder could be created.
-    pub fn decode(
-        &mut self,
-        extension: &str,
-        bytes: &[u8],
-    ) -> Result<Result<(), Reject>, FeatureError> {
+    /// [`NoRows::Reject`] if the file cannot be decoded, [`NoRows::Error`] if no new decoder could be created.
+    pub fn decode(&mut self, extension: &str, bytes: &[u8]) -> Result<(), NoRows> {
         let decoded = catch_unwind(AssertUnwindSafe(|| {
             self.decoder.expect(self.plan.longest_s(bytes));
             self.decoder.decode(extension, bytes, &mut self.pcm)
         }));
         if let Ok(decoded) = decoded {
-            return Ok(decoded);
+            return Ok(decoded?);
         }
 
         // A panic leaves the decoder in an unknown state, so the next clip gets a new one.
         self.decoder = self.plan.decoder_up_to(self.most_s)?;
-        Ok(Err(Reject::new(
+        Err(NoRows::from(Reject::new(
             Stage::Decode,
             Reason::WorkerPanic,
             "the decoder panicked on this clip",
@@ -123,12 +119,8 @@ impl RowExtractor {
     /// Computes the rows of the audio that was decoded last. `clip` is the index that the rows use for their clip.
     ///
     /// # Errors
-    /// The outer error: a fault of the recipe or of the device.
-    pub fn rows(
-        &mut self,
-        clip: usize,
-        clip_key: &str,
-    ) -> Result<Result<Vec<FeatureRow>, Reject>, FeatureError> {
+    /// [`NoRows::Reject`] if the clip has no rows, [`NoRows::Error`] for a fault of the recipe or of the device.
+    pub fn rows(&mut self, clip: usize, clip_key: &str) -> Result<Vec<FeatureRow>, NoRows> {
         let audio = Arc::new(AudioFacts {
             duration_s: self.pcm.duration_s,
             lost_s: self.pcm.lost_s,
@@ -137,19 +129,6 @@ impl RowExtractor {
             permit: None,
         });
 
-        match self.computed(clip, clip_key, &audio) {
-            Ok(rows) => Ok(Ok(rows)),
-            Err(NoRows::Reject(reject)) => Ok(Err(*reject)),
-            Err(NoRows::Error(error)) => Err(error),
-        }
-    }
-
-    fn computed(
-        &mut self,
-        clip: usize,
-        clip_key: &str,
-        audio: &Arc<AudioFacts>,
-    ) -> Result<Vec<FeatureRow>, NoRows> {
         let segments = self.plan.segments(self.pcm.n_samples, clip_key, "")?;
         // As in a run: zeros up to the end of the last row save the kernels a copy.
         self.pcm.samples.pad_to(end_of(&segments), 0.0);
@@ -158,7 +137,7 @@ impl RowExtractor {
             .run(&[(&self.pcm, &segments)])
             .map_err(|error| NoRows::Error(error.into()))?;
         let computed = computed.into_iter().flatten().collect();
-        self.plan.rows(clip, clip_key, &segments, computed, audio)
+        self.plan.rows(clip, clip_key, &segments, computed, &audio)
     }
 }
 
@@ -195,9 +174,9 @@ mod tests {
         let mut clips = RowExtractor::new(&plan, OUTPUT_S_MAX).expect("an extractor");
         clips.decoder = Box::new(PanickingDecoder);
 
-        let mut reason_of_clip = || {
-            let decoded = clips.decode("mp3", b"no audio").expect("a decoder");
-            decoded.expect_err("a reject").reason
+        let mut reason_of_clip = || match clips.decode("mp3", b"no audio") {
+            Err(NoRows::Reject(reject)) => reject.reason,
+            other => panic!("expected a reject: {other:?}"),
         };
         assert_eq!(reason_of_clip(), Reason::WorkerPanic);
         assert_ne!(reason_of_clip(), Reason::WorkerPanic);

@@ -155,6 +155,13 @@ impl ReadOrder {
     }
 }
 
+/// The length of a clip, as far as it is known before decoding.
+enum ClipLength {
+    /// Upper bound in seconds.
+    AtMost(f64),
+    Rejected(Reject),
+}
+
 /// State that a reader thread keeps from clip to clip.
 struct Reader<'a> {
     work: &'a Work<'a>,
@@ -215,12 +222,12 @@ impl<'a> Reader<'a> {
         }
 
         let length = match failure {
-            Some(reject) => Err(reject),
+            Some(reject) => ClipLength::Rejected(reject),
             None => self.longest_s(&mut ticket, &bytes)?,
         };
         let (longest_s, failure) = match length {
-            Ok(longest_s) => (longest_s, None),
-            Err(reject) => (0.0, Some(reject)),
+            ClipLength::AtMost(longest_s) => (longest_s, None),
+            ClipLength::Rejected(reject) => (0.0, Some(reject)),
         };
         self.let_in(ClipBytes {
             ticket,
@@ -340,11 +347,7 @@ impl<'a> Reader<'a> {
 
     /// Returns an upper bound on the clip's length in seconds. If the bound exceeds a limit, the clip is measured,
     /// which may reject it.
-    fn longest_s(
-        &mut self,
-        ticket: &mut Ticket,
-        bytes: &[u8],
-    ) -> Result<Result<f64, Reject>, ExtractError> {
+    fn longest_s(&mut self, ticket: &mut Ticket, bytes: &[u8]) -> Result<ClipLength, ExtractError> {
         let Work {
             features,
             limits,
@@ -362,12 +365,12 @@ impl<'a> Reader<'a> {
             || features.charge(bytes.len() as u64, longest_s) > limits.in_flight_bytes;
         if !is_long {
             add_time(&counters.times.decode, start);
-            return Ok(Ok(longest_s));
+            return Ok(ClipLength::AtMost(longest_s));
         }
 
         let measured = self.measure(ticket, bytes)?;
         add_time(&counters.times.decode, start);
-        if measured.is_err() {
+        if let ClipLength::Rejected(_) = measured {
             // The file was read completely, so its hashes are recorded with the reject.
             let decode_key = survey::facts_of(&mut InputHasher::default(), bytes).decode;
             let content = blake3::hash(bytes);
@@ -377,11 +380,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Decodes a clip without keeping samples and returns its length in seconds.
-    fn measure(
-        &mut self,
-        ticket: &Ticket,
-        bytes: &[u8],
-    ) -> Result<Result<f64, Reject>, ExtractError> {
+    fn measure(&mut self, ticket: &Ticket, bytes: &[u8]) -> Result<ClipLength, ExtractError> {
         let extension = extension(&self.work.clips[ticket.row].clip_key);
         let mut decoder = match self.decoder.take() {
             Some(decoder) => decoder,
@@ -394,9 +393,12 @@ impl<'a> Reader<'a> {
         match measured {
             Ok(measured) => {
                 self.decoder = Some(decoder);
-                Ok(measured)
+                Ok(match measured {
+                    Ok(seconds) => ClipLength::AtMost(seconds),
+                    Err(reject) => ClipLength::Rejected(reject),
+                })
             }
-            Err(panic) => Ok(Err(panicked(Stage::Decode, &*panic))),
+            Err(panic) => Ok(ClipLength::Rejected(panicked(Stage::Decode, &*panic))),
         }
     }
 }

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use wavemill_catalog::ClipRow;
 use wavemill_decode::{FILE_BYTES_MAX, OUTPUT_S_MAX};
-use wavemill_extract::features::FeaturePlan;
+use wavemill_extract::features::{FeaturePlan, NoRows};
 use wavemill_extract::single::{self, RowExtractor};
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::recipe::{self, Recipe};
@@ -147,13 +147,12 @@ impl FeaturesCommand {
             // A clip is added before its rows, which refer to it by its index in this list.
             let clip_key = path.to_string_lossy().replace('\\', "/");
             known.push(single::clip_row(clip_key, recipe.targets.len()));
-            match rows_of(&mut clips, known.len() - 1, path) {
-                Ok(Ok(rows)) => sink.write(entry, rows, &known)?,
-                Ok(Err(words)) => {
-                    eprintln!("{}", shown(&format!("{}: {words}", path.display())));
+            match rows_of(&mut clips, known.len() - 1, path)? {
+                ClipOutcome::Rows(rows) => sink.write(entry, rows, &known)?,
+                ClipOutcome::Rejected(reason) => {
+                    eprintln!("{}", shown(&format!("{}: {reason}", path.display())));
                     rejected += 1;
                 }
-                Err(error) => return Err(error),
             }
         }
 
@@ -174,29 +173,38 @@ impl ClipList {
     }
 }
 
-/// Returns a clip's rows, or the reason why it has none.
-fn rows_of(
-    clips: &mut RowExtractor,
-    clip: usize,
-    path: &Path,
-) -> Result<Result<Vec<FeatureRow>, String>> {
+/// The result of a clip that does not end the command.
+enum ClipOutcome {
+    Rows(Vec<FeatureRow>),
+    /// The reason why the clip has no rows.
+    Rejected(String),
+}
+
+/// Reads a clip and computes its rows.
+///
+/// # Errors
+/// A fault of the recipe or of the device.
+fn rows_of(clips: &mut RowExtractor, clip: usize, path: &Path) -> Result<ClipOutcome> {
     let mut bytes = Vec::new();
     let read = File::open(path)
         // One byte over the limit is enough for the decoder to reject the file, and no more of it is held in memory.
         .and_then(|file| file.take(FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes));
     if let Err(error) = read {
-        return Ok(Err(format!("cannot read it: {error}")));
+        return Ok(ClipOutcome::Rejected(format!("cannot read it: {error}")));
     }
 
     let extension = path
         .extension()
         .and_then(|e| e.to_str())
         .unwrap_or_default();
-    if let Err(reject) = clips.decode(extension, &bytes)? {
-        return Ok(Err(single::describe_reject(&reject)));
+    let rows = clips
+        .decode(extension, &bytes)
+        .and_then(|()| clips.rows(clip, &path.to_string_lossy()));
+    match rows {
+        Ok(rows) => Ok(ClipOutcome::Rows(rows)),
+        Err(NoRows::Reject(reject)) => Ok(ClipOutcome::Rejected(single::describe_reject(&reject))),
+        Err(NoRows::Error(error)) => Err(error.into()),
     }
-    let rows = clips.rows(clip, &path.to_string_lossy())?;
-    Ok(rows.map_err(|reject| single::describe_reject(&reject)))
 }
 
 fn write_json(

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use arrow::ipc::writer::StreamWriter;
-use wavemill_extract::features::FeaturePlan;
+use wavemill_extract::features::{FeaturePlan, NoRows};
 use wavemill_extract::single::{self, RowExtractor};
 use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::recipe::{Dataset, Recipe};
@@ -112,8 +112,7 @@ impl Reader for SongReader {
             let begin = Instant::now();
             extractor
                 .decode(extension, &upload.bytes)
-                .map_err(|error| fault(error.into()))?
-                .map_err(|reject| Unreadable::Clip(single::describe_reject(&reject)))?;
+                .map_err(unreadable)?;
             song.decode_s += begin.elapsed().as_secs_f64();
 
             if song.waveform.is_empty() {
@@ -124,10 +123,7 @@ impl Reader for SongReader {
             }
 
             let begin = Instant::now();
-            let rows = extractor
-                .rows(0, &upload.name)
-                .map_err(|error| fault(error.into()))?
-                .map_err(|reject| Unreadable::Clip(single::describe_reject(&reject)))?;
+            let rows = extractor.rows(0, &upload.name).map_err(unreadable)?;
             if song.spectrogram.is_none() {
                 song.spectrogram = rows.first().and_then(|row| spectrogram(row, input.entry()));
             }
@@ -136,6 +132,13 @@ impl Reader for SongReader {
             song.features_s += begin.elapsed().as_secs_f64();
         }
         Ok(song)
+    }
+}
+
+fn unreadable(reason: NoRows) -> Unreadable {
+    match reason {
+        NoRows::Reject(reject) => Unreadable::Clip(single::describe_reject(&reject)),
+        NoRows::Error(error) => fault(error.into()),
     }
 }
 
