@@ -29,6 +29,22 @@ pub enum Op {
 }
 
 impl Op {
+    /// Reports whether the feature is computed from mel bands.
+    pub const fn has_mel_bands(self) -> bool {
+        match self {
+            Self::Stft => false,
+            Self::Mel | Self::Mfcc => true,
+        }
+    }
+
+    /// Reports whether the feature consists of cepstral coefficients.
+    pub const fn has_cepstra(self) -> bool {
+        match self {
+            Self::Stft | Self::Mel => false,
+            Self::Mfcc => true,
+        }
+    }
+
     /// Returns the name used in recipes: `stft`, `mel`, `mfcc`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -319,7 +335,7 @@ impl FeatureArgs {
         );
 
         // Decibels are 10 log10 of a power or 20 log10 of a magnitude, but not defined for other exponents.
-        let is_decibels = matches!(self.log, LogArgs::Db(_)) || self.op == Op::Mfcc;
+        let is_decibels = matches!(self.log, LogArgs::Db(_)) || self.op.has_cepstra();
         let is_sound = !is_decibels || self.power == 1.0 || self.power == 2.0;
         faults.unless(is_sound, "power", "allowed before decibels: 1 or 2");
 

@@ -231,7 +231,7 @@ impl Preset {
             Self::Librosa | Self::Torchaudio | Self::Kaldi => {}
             Self::Whisper => {
                 let problem = "`whisper` does not support op = \"mfcc\"";
-                faults.unless(op != Op::Mfcc, "preset", problem);
+                faults.unless(!op.has_cepstra(), "preset", problem);
                 // Whisper's filters are a fixed table for this sample rate.
                 let problem =
                     format!("`whisper` requires audio.sample_rate_hz = {WHISPER_RATE_HZ}");

@@ -73,13 +73,12 @@ impl FeatureArgs {
     /// be used for checking.
     pub fn unchecked(op: Op, preset: Preset, sample_rate_hz: u32, overrides: &Overrides) -> Self {
         let defaults = preset.defaults();
-        let has_bands = op != Op::Stft;
+        let has_bands = op.has_mel_bands();
         let log = log_of(op, &defaults, overrides);
 
-        let default_power = if has_bands {
-            defaults.power
-        } else {
-            defaults.stft_power
+        let default_power = match op {
+            Op::Stft => defaults.stft_power,
+            Op::Mel | Op::Mfcc => defaults.power,
         };
         let dtype = overrides
             .dtype
@@ -92,7 +91,7 @@ impl FeatureArgs {
             power: overrides.power.unwrap_or(default_power),
             mel: has_bands.then(|| mel_of(&defaults, sample_rate_hz, overrides)),
             log,
-            mfcc: (op == Op::Mfcc).then(|| mfcc_of(&defaults, overrides)),
+            mfcc: op.has_cepstra().then(|| mfcc_of(&defaults, overrides)),
             delta: overrides.delta.unwrap_or(0),
             frames: overrides.frames,
             normalize: overrides.normalize,
@@ -121,10 +120,9 @@ fn stft_of(op: Op, defaults: &Defaults, sample_rate_hz: u32, o: &Overrides) -> S
         .win_length
         .unwrap_or(own_window.unwrap_or(n_fft).min(n_fft));
 
-    let default_hop = if op == Op::Stft {
-        &defaults.stft_hop_length
-    } else {
-        &defaults.hop_length
+    let default_hop = match op {
+        Op::Stft => &defaults.stft_hop_length,
+        Op::Mel | Op::Mfcc => &defaults.hop_length,
     };
     let hop_length = o.hop_length.unwrap_or(match default_hop {
         HopLength::Samples(samples) => *samples,
@@ -199,10 +197,9 @@ fn mfcc_of(defaults: &Defaults, o: &Overrides) -> MfccArgs {
 fn default_dtype(op: Op, log: LogArgs, normalize: Normalize) -> Dtype {
     let is_scaled = matches!(normalize, Normalize::MinMax | Normalize::MeanVar);
     let is_decibels = matches!(log, LogArgs::Db(_) | LogArgs::Whisper);
-    if op != Op::Mfcc && (is_decibels || is_scaled) {
-        Dtype::F16
-    } else {
-        Dtype::F32
+    match op {
+        Op::Stft | Op::Mel if is_decibels || is_scaled => Dtype::F16,
+        Op::Stft | Op::Mel | Op::Mfcc => Dtype::F32,
     }
 }
 
