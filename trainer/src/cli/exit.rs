@@ -4,7 +4,7 @@ use std::any::Any;
 
 use anyhow::Error;
 use wavemill_schemas::config::ConfigError;
-use wavemill_schemas::exit::{self, NO_SPACE};
+use wavemill_schemas::exit;
 use wavemill_schemas::text::{self, shown};
 use wavemill_scores::records::RecordError;
 
@@ -75,22 +75,22 @@ pub(crate) fn is_lost_reader(panic: &(dyn Any + Send)) -> bool {
 pub(crate) fn code(error: &Error) -> u8 {
     // A full disk takes precedence over every other error in the chain.
     if error.chain().any(exit::is_no_space) {
-        return NO_SPACE;
+        return exit::NO_SPACE;
     }
 
     // The outermost error with a code determines the result, because it has the most context.
-    error.chain().find_map(known).unwrap_or(1)
+    error.chain().find_map(known).unwrap_or(exit::FAILED)
 }
 
 fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if cause.is::<UsageError>() || cause.is::<ConfigError>() {
-        return Some(2);
+        return Some(exit::USAGE);
     }
     if cause.is::<sweep::SweepInterrupted>() {
-        return Some(130);
+        return Some(exit::INTERRUPTED);
     }
     if cause.is::<DamagedFiles>() {
-        return Some(3);
+        return Some(exit::DAMAGED);
     }
     if let Some(ended) = cause.downcast_ref::<jobs::FatalTrial>() {
         return Some(ended.code);
@@ -134,11 +134,11 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 
 fn run(error: &RunError) -> Option<u8> {
     match error {
-        RunError::NoRows { .. } | RunError::NoBatch { .. } => Some(2),
-        RunError::Unlearnable { .. } | RunError::Unscorable { .. } => Some(2),
-        RunError::OtherStore { .. } | RunError::OtherFeature { .. } => Some(4),
-        RunError::OtherFiles { .. } | RunError::LostRows { .. } => Some(3),
-        RunError::Stopped { .. } => Some(130),
+        RunError::NoRows { .. } | RunError::NoBatch { .. } => Some(exit::USAGE),
+        RunError::Unlearnable { .. } | RunError::Unscorable { .. } => Some(exit::USAGE),
+        RunError::OtherStore { .. } | RunError::OtherFeature { .. } => Some(exit::OTHER_PLAN),
+        RunError::OtherFiles { .. } | RunError::LostRows { .. } => Some(exit::DAMAGED),
+        RunError::Stopped { .. } => Some(exit::INTERRUPTED),
         RunError::Dataset(error) | RunError::Evaluate(EvaluateError::Dataset(error)) => {
             Some(dataset(error))
         }
@@ -156,7 +156,7 @@ fn learn(error: &LearnError) -> Option<u8> {
         LearnError::Dataset(error) => Some(dataset(error)),
         LearnError::Checkpoint(error) => checkpoint(error),
         LearnError::Rank(error) => rank(error),
-        LearnError::TooFewRows { .. } | LearnError::SkipsRows => Some(2),
+        LearnError::TooFewRows { .. } | LearnError::SkipsRows => Some(exit::USAGE),
         _ => None,
     }
 }
@@ -171,7 +171,7 @@ fn rank(error: &RankError) -> Option<u8> {
 fn model(error: &ModelError) -> Option<u8> {
     match error {
         ModelError::Torch(_) | ModelError::Ranks(_) => None,
-        _ => Some(2),
+        _ => Some(exit::USAGE),
     }
 }
 
@@ -179,9 +179,9 @@ fn checkpoint(error: &CheckpointError) -> Option<u8> {
     match error {
         CheckpointError::Damaged { .. }
         | CheckpointError::State { .. }
-        | CheckpointError::Tensors { .. } => Some(3),
-        CheckpointError::Mismatch { .. } => Some(4),
-        CheckpointError::None { .. } => Some(2),
+        | CheckpointError::Tensors { .. } => Some(exit::DAMAGED),
+        CheckpointError::Mismatch { .. } => Some(exit::OTHER_PLAN),
+        CheckpointError::None { .. } => Some(exit::USAGE),
         _ => None,
     }
 }
@@ -195,9 +195,9 @@ fn export(error: &ExportError) -> Option<u8> {
 
 fn predict(error: &PredictError) -> Option<u8> {
     match error {
-        PredictError::OtherFeature { .. } => Some(4),
+        PredictError::OtherFeature { .. } => Some(exit::OTHER_PLAN),
         PredictError::NoStream { .. } | PredictError::NoTensor | PredictError::Needs { .. } => {
-            Some(2)
+            Some(exit::USAGE)
         }
         PredictError::Learn(error) => learn(error),
         _ => None,
@@ -207,16 +207,16 @@ fn predict(error: &PredictError) -> Option<u8> {
 fn report(error: &ReportError) -> Option<u8> {
     match error {
         ReportError::Record(error) => record(error),
-        ReportError::Config { .. } | ReportError::Rows { .. } => Some(3),
-        ReportError::Newer { .. } => Some(2),
+        ReportError::Config { .. } | ReportError::Rows { .. } => Some(exit::DAMAGED),
+        ReportError::Newer { .. } => Some(exit::USAGE),
         ReportError::Read { .. } => None,
     }
 }
 
 fn tracking(error: &TrackingError) -> Option<u8> {
     match error {
-        TrackingError::Uri(_) => Some(2),
-        TrackingError::Memory { .. } => Some(3),
+        TrackingError::Uri(_) => Some(exit::USAGE),
+        TrackingError::Memory { .. } => Some(exit::DAMAGED),
         TrackingError::Record(error) => record(error),
         _ => None,
     }
@@ -224,9 +224,9 @@ fn tracking(error: &TrackingError) -> Option<u8> {
 
 fn record(error: &RecordError) -> Option<u8> {
     match error {
-        RecordError::Missing { .. } | RecordError::Id { .. } => Some(2),
-        RecordError::Taken { .. } | RecordError::Ended { .. } => Some(2),
-        RecordError::Json { .. } => Some(3),
+        RecordError::Missing { .. } | RecordError::Id { .. } => Some(exit::USAGE),
+        RecordError::Taken { .. } | RecordError::Ended { .. } => Some(exit::USAGE),
+        RecordError::Json { .. } => Some(exit::DAMAGED),
         _ => None,
     }
 }
@@ -238,12 +238,12 @@ fn dataset(error: &DatasetError) -> u8 {
         | DatasetError::NoStore { .. }
         | DatasetError::NoVersion { .. }
         | DatasetError::NoTag { .. }
-        | DatasetError::Newer { .. } => 2,
+        | DatasetError::Newer { .. } => exit::USAGE,
         DatasetError::Manifest { .. } | DatasetError::Tag { .. } | DatasetError::Outside { .. } => {
-            3
+            exit::DAMAGED
         }
-        _ if error.is_damage() => 3,
-        _ => 1,
+        _ if error.is_damage() => exit::DAMAGED,
+        _ => exit::FAILED,
     }
 }
 

@@ -10,13 +10,14 @@ use std::time::Duration;
 use anyhow::Result;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use wavemill_schemas::exit::INTERRUPTED;
 
 use crate::ffi;
 use crate::run::{Phase, RunMonitor};
 use crate::tracking::{self, Ending};
 
 /// The documented exit code.
-const EXIT_CODE: i32 = 130;
+const EXIT_CODE: i32 = INTERRUPTED as i32;
 
 /// Time before a message reports what the process is waiting for. Most steps take less.
 const PATIENCE: Duration = Duration::from_millis(500);

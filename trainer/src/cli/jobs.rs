@@ -16,14 +16,13 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use wavemill_schemas::exit::INTERRUPTED;
 
 use super::interrupt;
 use crate::ffi;
 
 /// Interval at which the children, and the parent, are checked.
 const POLL: Duration = Duration::from_millis(50);
-/// Exit code after a signal.
-const INTERRUPTED: u8 = 130;
 /// Prefix of the line in which a trial asks whether to continue, and the two answers.
 const QUESTION: &str = "? ";
 const GO_ON: &str = "go on";

@@ -13,6 +13,7 @@ use anyhow::{Context, Error, Result, bail};
 use clap::Args;
 use tch::Device;
 use wavemill_schemas::config::{Config, Data, Metric};
+use wavemill_schemas::exit::NO_SPACE;
 use wavemill_schemas::settings;
 use wavemill_schemas::text::shown;
 use wavemill_schemas::version_name::VersionName;
@@ -626,7 +627,7 @@ fn goes_on(error: &Error, group: &dyn Collective) -> bool {
                 | LearnError::Forward(ForwardError::Model(_))
         ))
     );
-    exit::code(error) != 5 && (group.world_size() == 1 || is_on_all_ranks)
+    exit::code(error) != NO_SPACE && (group.world_size() == 1 || is_on_all_ranks)
 }
 
 fn judge(medians: &Arc<Mutex<Medians>>, metric: Metric, after: u64) -> KeepGoing {

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
+use wavemill_schemas::exit::INTERRUPTED;
 use wavemill_schemas::local_path::require_local;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_sql as sql;
@@ -196,7 +197,7 @@ impl SqlCommand {
                 }
 
                 exit::last_line(&SqlError::Interrupted.to_string());
-                std::process::exit(130);
+                std::process::exit(i32::from(INTERRUPTED));
             }
         });
         Ok(())

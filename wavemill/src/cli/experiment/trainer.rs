@@ -5,6 +5,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result};
+use wavemill_schemas::exit::INTERRUPTED;
 use wavemill_schemas::text::shown;
 
 use crate::cli::exit::{ChildFailure, UsageError};
@@ -12,9 +13,6 @@ use crate::cli::interrupt::{ChildGuard, PassedOn};
 use crate::cli::output::report;
 use crate::cli::train::{BUILD_TRAINER, TRAINER, code_of, output_words};
 use crate::cli::{beside, not_there};
-
-/// The documented exit code after a signal.
-const INTERRUPTED: u8 = 130;
 
 /// Checks that the trainer can be started and has this program's version, before hours of extraction.
 ///

@@ -17,6 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use wavemill_decode::{FILE_BYTES_MAX, OUTPUT_S_MAX};
 use wavemill_runtime::panics::WORKER_NAME;
+use wavemill_schemas::exit::INTERRUPTED;
 
 use self::songs::{Input, SongReader};
 use super::exit::{self, ChildFailure, Interrupted, UsageError};
@@ -184,7 +185,7 @@ impl ServeCommand {
             signals.next().await;
             // The models' processes end when the pipes from this process close.
             exit::last_line("stopped at once by a second signal");
-            std::process::exit(130);
+            std::process::exit(i32::from(INTERRUPTED));
         });
         serve::run(server, listener, stopped).await;
         Err(
