@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_knows_the_line_that_it_starts_on() {
+    fn records_report_their_first_line() {
         let text = b"\xef\xbb\xbf\"a\nb\",1\r\n\r\n\nc,2\r\nd,\"\n\n\"x\ne,5\"\nf,\"\"";
 
         for block_bytes in [4, 1 << 20] {

@@ -357,7 +357,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_near_by_case_and_normalization_alone() {
+    fn names_match_except_for_case_and_normalization() {
         let files = ["a/Bj\u{f6}rk.mp3", "a/x.MP3", "a/z.mp3"];
         let absent = ["a/Bjo\u{308}rk.mp3", "a/X.mp3", "a/y.mp3", "z.mp3"];
 

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_come_in_order_and_an_error_is_passed_on() {
+    fn parts_arrive_in_order_and_errors_are_returned() {
         for threads in [1, 3, 200] {
             let squares = in_parts(threads, 100, |index| Ok::<_, usize>(index * index)).unwrap();
             assert!(

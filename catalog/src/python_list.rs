@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_null_in_sql() {
+    fn text_that_is_not_a_list_is_null_in_sql() {
         let text = StringViewArray::from(vec![Some("[1]"), Some("x"), None]);
         let lists = ints(&text);
         assert_eq!(

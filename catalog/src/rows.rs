@@ -549,7 +549,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_is_text_number_or_category_and_nothing_else() {
+    fn labels_are_texts_numbers_or_categories() {
         let texts = |column: ArrayRef| -> Result<Vec<String>, CatalogError> {
             let rows = RecordBatch::try_from_iter([("genre", column)]).unwrap();
             Ok(text_column(&rows, "target `genre`", "genre")?
@@ -578,7 +578,7 @@ mod tests {
     }
 
     #[test]
-    fn an_artist_by_name_or_number_is_one_artist() {
+    fn artists_are_grouped_by_name_or_number() {
         let names: ArrayRef = Arc::new(StringViewArray::from(vec![
             Some("A"),
             Some("7"),

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_text_and_slices_are_whole() {
+    fn text_types_and_slices_hash_alike() {
         let view: ArrayRef = Arc::new(StringViewArray::from(vec![
             Some("a"),
             None,
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn values_nulls_names_and_borders_count() {
+    fn values_nulls_names_and_boundaries_change_the_hash() {
         let text = |values: Vec<Option<&str>>| Arc::new(StringArray::from(values)) as ArrayRef;
         let base = hash(vec![("x", text(vec![Some("ab"), Some("c")]))]);
 

@@ -622,7 +622,7 @@ mod tests {
     /// The expected hashes come from the first implementation of the split. A different result would move tracks
     /// between the sides of every existing store.
     #[test]
-    fn without_a_parent_all_is_as_before() {
+    fn split_without_a_parent_is_unchanged() {
         let keys: Vec<_> = (0..1000).map(|i| format!("{i:06}.mp3")).collect();
         let plain = rows(&keys, 7);
         let copies = rows_with_copies(&keys, 7);
@@ -802,7 +802,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_that_parts_keeps_its_side() {
+    fn both_parts_of_a_divided_group_keep_its_side() {
         let kept = groups(&[("artist:1", 2), ("track:a", 2), ("track:b", 2)]);
         // Track b now has another artist, or none; track c is a new track of artist 1.
         for artist in [Some(5), None] {
@@ -853,7 +853,7 @@ mod tests {
     }
 
     #[test]
-    fn remainders_and_small_classes() {
+    fn remainders_and_small_classes_are_distributed() {
         assert_eq!(sizes(2, SETTINGS.fractions), [2, 0, 0]);
         assert_eq!(sizes(3, SETTINGS.fractions), [3, 0, 0]); // 2.4, 0.3, 0.3
         assert_eq!(sizes(10, SETTINGS.fractions), [8, 1, 1]);

@@ -172,7 +172,7 @@ fn windows_line_ends_give_the_same_rows_and_lines() {
 }
 
 #[test]
-fn header_that_is_no_text_is_an_error_that_says_so() {
+fn binary_header_is_an_error() {
     let folder = some_tracks(3);
     let path = folder.path().join("tracks.csv");
     std::fs::write(&path, b"track_id,na\xefve\n1,2\n").unwrap();
@@ -184,7 +184,7 @@ fn header_that_is_no_text_is_an_error_that_says_so() {
 }
 
 #[test]
-fn metadata_that_are_another_file_are_wrong_usage() {
+fn metadata_of_another_kind_is_a_usage_error() {
     let folder = tempfile::tempdir().unwrap();
     let code = |path: &Path| {
         let error = run(&recipe(Dataset::Fma, vec![]), path).unwrap_err();
@@ -214,7 +214,7 @@ fn metadata_that_are_another_file_are_wrong_usage() {
 }
 
 #[test]
-fn steps_are_counted_and_rows_followed() {
+fn steps_count_rows_and_track_changes() {
     let steps = vec![
         keep("labelled", "track_genre_top IS NOT NULL -- a comment"),
         query(
@@ -266,7 +266,7 @@ fn sql_that_writes_is_refused() {
 }
 
 #[test]
-fn misspelt_column_names_the_step_and_the_nearest_columns_in_one_line() {
+fn misspelt_column_error_names_step_and_nearest_columns() {
     let message = step_error(keep("labelled", "track_genre_topp IS NOT NULL"));
     assert!(
         message.starts_with("cleaning step `labelled`: no column `track_genre_topp`"),
@@ -292,7 +292,7 @@ fn misspelt_column_names_the_step_and_the_nearest_columns_in_one_line() {
 }
 
 #[test]
-fn missing_table_names_its_file_and_where_that_was_looked_for() {
+fn missing_table_error_names_file_and_searched_paths() {
     let tracks = some_tracks(6);
     let error = |sql: &str| {
         let error = run(
@@ -336,7 +336,7 @@ fn queries_that_lose_or_repeat_keys_are_errors() {
 }
 
 #[test]
-fn a_query_that_brings_dropped_rows_back_is_an_error() {
+fn query_that_restores_dropped_rows_is_an_error() {
     let tracks = some_tracks(6);
     let of_lines = |from: u32, to: u32| {
         let sql = format!(
@@ -358,7 +358,7 @@ fn a_query_that_brings_dropped_rows_back_is_an_error() {
 }
 
 #[test]
-fn rows_without_audio_are_the_last_step() {
+fn rows_without_audio_are_dropped_in_the_last_step() {
     let tracks = some_tracks(6);
     let mut recipe = recipe(Dataset::Fma, vec![]);
     recipe.catalog.require_audio = true;
@@ -386,7 +386,7 @@ fn rows_without_audio_are_the_last_step() {
 }
 
 #[test]
-fn folders_give_the_genre() {
+fn genre_is_read_from_the_folder() {
     let audio = index(["jazz/a.mp3", "rock/b.mp3", "c.mp3"]);
     let mut recipe = recipe(Dataset::Folders, vec![]);
     recipe.targets[0].column = "genre".into();
@@ -438,7 +438,7 @@ fn sides(catalog: &Catalog) -> Vec<&str> {
 }
 
 #[test]
-fn a_list_gives_folders_sides_labels_and_artists() {
+fn list_provides_folders_sides_labels_and_artists() {
     let list = "clip_key,side,mood,artist,genre\n\
                 rock/b.mp3,training,dark,Mia,rock\n\
                 jazz/a.mp3,test,,Mia,jazz\n\
@@ -477,7 +477,7 @@ fn a_list_gives_folders_sides_labels_and_artists() {
 }
 
 #[test]
-fn a_list_that_cannot_be_joined_says_where() {
+fn list_errors_name_the_line() {
     let refused = |list: &str| listed("list.csv", list, by_column_side).unwrap_err();
 
     assert_eq!(
@@ -522,7 +522,7 @@ fn a_list_that_cannot_be_joined_says_where() {
 }
 
 #[test]
-fn a_broken_record_of_a_list_is_a_reject_beside_the_rows() {
+fn broken_list_record_is_a_reject() {
     let list = "clip_key,side\njazz/a.mp3,test,more\nrock/b.mp3,training\nrock/c.mp3,test\n";
     let catalog = listed("list.csv", list, by_column_side).unwrap();
     assert_eq!(sides(&catalog), ["none", "training", "test"]);
@@ -535,7 +535,7 @@ fn a_broken_record_of_a_list_is_a_reject_beside_the_rows() {
 }
 
 #[test]
-fn a_list_as_parquet_is_the_same_list() {
+fn parquet_list_equals_csv_list() {
     let column =
         |values: [&str; 2]| -> ArrayRef { Arc::new(StringArray::from_iter_values(values)) };
     let write = |keys: [&str; 2]| {
@@ -571,7 +571,7 @@ fn a_list_as_parquet_is_the_same_list() {
 }
 
 #[test]
-fn no_damage_of_a_parquet_file_is_a_panic_or_a_failure_of_the_system() {
+fn damaged_parquet_file_is_an_input_error() {
     let keys: ArrayRef = Arc::new(StringArray::from_iter_values(["jazz/a.mp3", "rock/b.mp3"]));
     let rows = RecordBatch::try_from_iter([("clip_key", keys)]).unwrap();
     let mut whole = Vec::new();
@@ -596,7 +596,7 @@ fn no_damage_of_a_parquet_file_is_a_panic_or_a_failure_of_the_system() {
 }
 
 #[test]
-fn folders_without_artists_say_so_once() {
+fn missing_artists_are_warned_about_once() {
     let audio = index(["jazz/a.mp3", "rock/b.mp3"]);
     let mut recipe = recipe(Dataset::Folders, vec![]);
     recipe.targets[0].column = "genre".into();
@@ -621,7 +621,7 @@ fn folders_without_artists_say_so_once() {
 }
 
 #[test]
-fn tables_take_keys_and_sides_from_their_own_columns() {
+fn tables_read_keys_and_sides_from_columns() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gtzan.csv");
     std::fs::write(
@@ -698,7 +698,7 @@ fn table_of(csv: &str) -> Result<Catalog, CatalogError> {
 }
 
 #[test]
-fn sides_of_the_official_rule_are_folders_too() {
+fn official_rule_accepts_folders_as_sides() {
     let refused = table_of("file,label,split_official\na.wav,blues,Training Set\n").unwrap_err();
     assert!(
         matches!(refused, CatalogError::SplitValue { .. }),
@@ -715,7 +715,7 @@ fn sides_of_the_official_rule_are_folders_too() {
 }
 
 #[test]
-fn lines_that_end_as_on_old_macs_are_lines() {
+fn carriage_return_line_endings_are_accepted() {
     let csv = "file,label\na.wav,1\nb.wav,2\nc.wav,1\n";
     for text in [
         csv.to_owned(),
@@ -758,7 +758,7 @@ fn integers_beyond_64_bits_keep_their_digits() {
 }
 
 #[test]
-fn columns_that_rows_are_given_here_and_empty_files_are_refused() {
+fn reserved_columns_and_empty_files_are_rejected() {
     for column in ["csv_line", "dropped_by"] {
         let refused = table_of(&format!("file,label,{column}\na.wav,x,1\n"))
             .unwrap_err()
@@ -776,7 +776,7 @@ fn columns_that_rows_are_given_here_and_empty_files_are_refused() {
 }
 
 #[test]
-fn an_archive_names_no_table_outside_the_store() {
+fn table_names_cannot_leave_the_store() {
     for file in [
         "raw_a/../../../pwned.csv",
         "raw_../x.csv",
@@ -794,7 +794,7 @@ fn an_archive_names_no_table_outside_the_store() {
 }
 
 #[test]
-fn features_are_named_by_level_and_typed_f32() {
+fn feature_columns_are_named_by_level_with_type_f32() {
     let folder = some_tracks(3);
     let csv =
         "feature,mfcc,mfcc\nstatistics,mean,mean\nnumber,01,02\ntrack_id,,\n2,1.5,-2\n3,x,1\n";
@@ -823,7 +823,7 @@ fn features_are_named_by_level_and_typed_f32() {
 }
 
 #[test]
-fn raw_dumps_have_one_header_line_or_several() {
+fn raw_dumps_with_one_or_several_header_lines_are_read() {
     let folder = some_tracks(3);
     let echonest = ",echonest,echonest\n,audio_features,audio_features\ntrack_id,energy,tempo\n2,0.5,120\n3,x,1\n";
     std::fs::write(folder.path().join("raw_echonest.csv"), echonest).unwrap();
@@ -910,7 +910,7 @@ fn further_table_with_a_broken_header_is_a_warning_unless_a_step_names_it() {
 }
 
 #[test]
-fn fingerprints_know_the_files_that_are_read_and_no_others() {
+fn fingerprint_covers_exactly_the_files_read() {
     let folder = some_tracks(3);
     let put = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     let of_fma = || fingerprints(Dataset::Fma, Some(folder.path())).unwrap();
@@ -975,7 +975,7 @@ fn labels_outside_the_listed_classes_count_as_unlabelled() {
 }
 
 #[test]
-fn clips_of_nobody_are_told_where_the_rule_keeps_artists_together() {
+fn clips_without_artist_are_warned_about_under_artist_rule() {
     let warned = |artists: [&str; 3]| {
         let row =
             |(id, artist): (usize, &str)| format!("{id},-1,{artist},training,small,Rock,[1]\n");

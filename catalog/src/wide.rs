@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn packed_columns_pass_a_query_as_they_would_by_themselves() {
+    fn packed_columns_survive_queries_unchanged() {
         let engine = Engine::new(64 << 20, Arc::default()).unwrap();
         let rows = wide(300);
 
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn narrow_rows_and_queries_that_look_at_all_columns_are_left_alone() {
+    fn narrow_rows_and_whole_row_queries_are_not_packed() {
         assert!(packed(&wide(100), "SELECT * FROM input").is_none());
         for sql in [
             "SELECT DISTINCT * FROM input",

@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn no_file_is_longer_than_it_can_be() {
+    fn longest_s_is_an_upper_bound() {
         let mut decoder = decoder();
         let wav = {
             let data = vec![7; 2 * 22_050];
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn holes_and_gaps_by_turns_are_not_longer_than_an_ogg_file_can_be() {
+    fn alternating_holes_and_gaps_stay_within_the_ogg_bound() {
         let mut ogg = ogg_headers(0);
         ogg.push(pages::packet_page(0, 254 * LONG_SAMPLES, 2, FULL_PAGE));
 
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_at_the_start_of_a_link_is_within_what_an_ogg_file_can_be() {
+    fn missing_link_start_stays_within_the_ogg_bound() {
         let n_samples = 2 * 254 * LONG_SAMPLES;
         let mut first = ogg_headers(0);
         first.push(pages::packet_page(0, n_samples / 2, 2, FULL_PAGE));

@@ -86,7 +86,7 @@ mod tests {
     /// All decoders have the same requested duration. Each reads past it, as far as its filter and its block size
     /// require.
     #[test]
-    fn what_is_lost_of_a_duration_depends_on_no_rate_and_no_path() {
+    fn lost_duration_is_independent_of_rate_and_path() {
         let mut n_less = 0;
         for duration_s in [0.04, 0.1056, 0.2003, 0.36] {
             let exact = [44_100, 32_000, 22_050, 8_000]
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_counts_as_far_as_it_is_wanted() {
+    fn only_the_requested_part_of_a_hole_counts() {
         // Nine frames of 1,152 samples. The tenth runs into a gap, which then replaces three frames. The frame after
         // the gap lacks its first granule.
         let frames = [mp3_frames(0..10), text(333), mp3_frames(11..22)].concat();
@@ -167,7 +167,7 @@ mod tests {
     /// The first frame lacks bits of the frame before it. That does not count as loss if a complete frame follows
     /// within the requested duration.
     #[test]
-    fn a_beginning_without_bits_is_lost_where_nothing_else_is_wanted() {
+    fn undecodable_beginning_is_lost_if_nothing_else_is_requested() {
         let cut = mp3_frames(5..30);
         assert_lost(&cut, 441, 441);
         assert_lost(&cut, 1_152, 576);
@@ -178,7 +178,7 @@ mod tests {
     /// has all its 2,328 samples. With a delay of 1,107 samples, ten frames end five samples before 10,418, which
     /// correspond to 2,604 samples at a quarter of the rate.
     #[test]
-    fn the_band_path_hears_of_damage_in_the_last_samples() {
+    fn band_path_reports_damage_in_the_last_samples() {
         let damaged = |delay_samples, n_frames: u8| {
             let info = Announced {
                 delay_samples,
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn of_links_before_the_first_one_that_is_heard_only_as_much_is_lost_as_is_wanted() {
+    fn loss_before_the_first_decoded_link_is_limited_to_the_request() {
         let mut first = tone(0);
         // The page with the setup header.
         first.remove(2);
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_broken_announcement_only_what_is_wanted_is_lost() {
+    fn loss_from_a_broken_announcement_is_limited_to_the_request() {
         // The file contains half a second and announces two seconds.
         let wav = {
             let mut data = chunk(b"data", &vec![7; 44_100]);
@@ -252,7 +252,7 @@ mod tests {
 
     /// At 22,050 Hz, 2.51 s are 55,345.5 samples.
     #[test]
-    fn a_clip_that_is_cut_at_the_least_duration_is_long_enough() {
+    fn clip_cut_at_the_minimum_duration_is_accepted() {
         let wav = riff(&[fmt(1, 1, 16), chunk(b"data", &vec![7; 88_200 * 4])]);
         for seconds in [2.51, 1.001, 0.000_01] {
             let mut decoder = decoder(DecodeArgs {

@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn formats_are_known_by_their_bytes_also_behind_a_tag() {
+    fn formats_are_detected_even_after_a_tag() {
         assert_eq!(sniff(b"fLaC\0\0\0\x22"), Format::Flac);
         assert_eq!(sniff(b"ID3\x03\0\0\0\0\0\x02..OggS\0"), Format::Ogg);
 
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn one_header_of_aac_and_zeros_are_no_aac() {
+    fn single_aac_header_is_not_aac() {
         let mut file = vec![0; 4_096];
         file[..2].copy_from_slice(&[0xFF, 0xF1]);
         assert_eq!(sniff(&file), Format::Mpeg);

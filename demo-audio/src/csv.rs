@@ -22,7 +22,7 @@ mod tests {
     use super::record;
 
     #[test]
-    fn only_what_needs_quotes_has_them() {
+    fn only_fields_that_need_quotes_are_quoted() {
         assert_eq!(
             record(["a b", "", "1,2", "x\ny", "5\" tape"]),
             "a b,,\"1,2\",\"x\ny\",\"5\"\" tape\"\n"

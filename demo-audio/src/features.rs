@@ -84,7 +84,7 @@ mod tests {
     use crate::tracks::{Catalog, Options};
 
     #[test]
-    fn the_columns_are_fma_s() {
+    fn columns_match_fma() {
         let columns: Vec<_> = columns().collect();
         assert_eq!(columns.len(), 518);
         assert_eq!(columns[0], ("chroma_cens", "kurtosis", 1));

@@ -257,7 +257,7 @@ mod tests {
     use crate::tracks::{Catalog, Line, Options};
 
     #[test]
-    fn the_header_is_fma_s() {
+    fn header_matches_fma() {
         let header = header();
         let lines: Vec<&str> = header.lines().collect();
 
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn each_fault_of_a_line_is_there() {
+    fn every_kind_of_faulty_line_is_generated() {
         let catalog = Catalog::draw(&Options {
             seed: 1,
             tracks: 100,

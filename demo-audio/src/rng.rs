@@ -61,7 +61,7 @@ mod tests {
     use super::Rng;
 
     #[test]
-    fn a_key_gives_a_stream_of_its_own() {
+    fn keys_give_independent_streams() {
         let draw = |keys: &[u64]| Rng::keyed(7, keys).next();
         assert_eq!(draw(&[1, 2]), draw(&[1, 2]));
         assert_ne!(draw(&[1, 2]), draw(&[2, 1]));

@@ -181,7 +181,7 @@ fn devices_are_those_that_are_there_and_of_one_kind() {
 }
 
 #[test]
-fn what_nvrtc_cannot_compile_says_why() {
+fn compile_errors_contain_the_reason() {
     let unknown = said(
         &Machine::new("unknown").with("FAKE_CAPABILITIES", "103"),
         "cuda",
@@ -201,7 +201,7 @@ fn what_nvrtc_cannot_compile_says_why() {
 }
 
 #[test]
-fn kernels_are_compiled_once_and_again_if_what_was_kept_is_damaged() {
+fn kernels_are_recompiled_if_the_cache_is_damaged() {
     let machine = Machine::new("cache");
     let opened = "features are computed on cuda:0 (NVIDIA Fake)";
     assert!(said(&machine, "auto", "").ends_with(opened));
@@ -365,7 +365,7 @@ fn a_report_names_devices_and_libraries_with_version_and_file() {
 }
 
 #[test]
-fn a_report_says_what_is_missing_what_helps_and_where_it_was_looked_for() {
+fn report_names_missing_libraries_remedy_and_searched_paths() {
     let found = reported(&Machine::without("report-missing", &["cufft"]));
     let missing = &found["libraries"][1];
     assert_eq!(

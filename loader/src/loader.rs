@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn host_memory_goes_round_and_no_more_is_made_ahead_than_allowed() {
+    fn host_memory_is_reused_and_prefetch_is_bounded() {
         let folder = tempfile::tempdir().expect("a folder");
         let dataset = dataset(folder.path());
         let plan = LoaderPlan {

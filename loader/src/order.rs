@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn each_row_comes_once_an_epoch_in_an_order_of_its_own() {
+    fn each_epoch_is_a_different_permutation_of_all_rows() {
         let groups = groups();
         let orders: Vec<Vec<u32>> = (0..3).map(|epoch| shuffled(&groups, 7, epoch, 4)).collect();
 

@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_comes_out_of_a_page_of_several_and_a_claim_of_gigabytes_takes_no_memory() {
+    fn oversized_page_claims_allocate_nothing() {
         let mut scratch = Scratch::new().expect("memory");
         let mut slot = [0; 4];
         let row = RowInPage {

@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_index_that_claims_billions_of_rows_is_damage_and_takes_no_memory() {
+    fn oversized_offset_index_is_damage() {
         for compression in [Compression::Zstd, Compression::None, Compression::Lz4] {
             // Lz4 is read by Arrow's reader.
             assert_eq!(located(compression, |_| {}), "located");

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics_are_seven_a_band_with_the_names_of_fma() {
+    fn seven_statistics_per_band_are_named_as_in_fma() {
         let args = mfcc().derive(Derived::Statistics, None).unwrap();
         assert_eq!(args.shape(66_150), [7, 20]);
         assert_eq!(args.dim_names(), ["statistic", "coefficient"]);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_has_a_pixel_a_value_unless_its_size_is_given() {
+    fn pictures_default_to_one_pixel_per_value() {
         let three_s = 66_150;
         let plain = log_mel(Overrides::default())
             .derive(picture(None, None), None)
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_matter_to_the_values_does_not_tell_features_apart() {
+    fn irrelevant_options_do_not_change_identity() {
         let scaled = Overrides {
             normalize: Normalize::MinMax,
             dim_order: DimOrder::FrameBand,
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_names_its_key() {
+    fn invalid_options_name_their_key() {
         let of = |derived, dtype| mfcc().derive(derived, dtype).unwrap_err().key;
         assert_eq!(of(Derived::Statistics, Some(Dtype::F16)), "dtype");
         assert_eq!(of(Derived::Statistics, Some(Dtype::U8)), "dtype");

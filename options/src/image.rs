@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_lies_in_a_picture_that_can_be() {
+    fn crop_must_lie_within_the_picture() {
         for crop in [
             [0, 0, 16_384, 4096],
             [16_383, 0, 1, 1],
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_names_its_key() {
+    fn invalid_options_name_their_key() {
         assert_eq!(args(0, None).faults()[0].key, "width");
         assert_eq!(args(100_000, None).faults()[0].key, "width");
         assert_eq!(args(1, Some([5, 5, 0, 1])).faults()[0].key, "crop");

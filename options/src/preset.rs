@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_recipe_may_give_every_name_and_no_other() {
+    fn unknown_preset_error_lists_all_presets() {
         let error = serde_json::from_str::<Preset>("\"\"").unwrap_err();
 
         let names = Preset::ALL.map(|preset| format!("`{}`", preset.name()));

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_names_its_key() {
+    fn invalid_options_name_their_key() {
         let none = Overrides::default();
         let db = |reference, amin| {
             Some(DbArgs {

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_for_is_the_least_that_gives_the_frames() {
+    fn samples_for_is_minimal() {
         for framing in [
             Framing::Center(PadMode::Constant),
             Framing::Inside,
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_has_the_name_that_identities_know_it_by() {
+    fn window_names_are_those_used_in_identities() {
         for (name, window) in Window::NAMES {
             // `ones` is an alias of `boxcar` without an identity of its own.
             let name = if name == "ones" { "boxcar" } else { name };

@@ -27,7 +27,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn nothing_in_it_ends_the_element_and_it_reads_back() {
+    fn embedded_json_cannot_close_its_element() {
         let value =
             json!({"</script><script>alert(1)</script>": "<!-- <script> & ]]> \u{2028}\u{2029}"});
         let text = inline(&value);

@@ -208,7 +208,7 @@ fn no_text_becomes_markup() {
 }
 
 #[test]
-fn nothing_is_loaded() {
+fn pages_load_no_external_resources() {
     let html = page_of("harmless").to_html();
 
     assert!(
@@ -365,7 +365,7 @@ fn a_long_table_says_what_it_leaves_out() {
 }
 
 #[test]
-fn only_our_pages_are_ours() {
+fn only_generated_pages_are_recognized() {
     assert!(Page::is_ours(page_of("x").to_html().as_bytes()));
     assert!(Page::is_ours(
         page_of(&"x".repeat(1 << 20)).to_html().as_bytes()
@@ -382,7 +382,7 @@ fn only_our_pages_are_ours() {
 }
 
 #[test]
-fn a_long_name_of_a_bar_is_shortened_and_told_whole() {
+fn long_bar_names_are_shortened_with_full_title() {
     let names = [
         "Rock",
         "International / Middle Eastern & North African",
@@ -521,7 +521,7 @@ fn a_map_is_coloured_by_buttons_and_its_points_are_all_there() {
 }
 
 #[test]
-fn things_along_axes_go_from_the_lowest_to_the_highest_value() {
+fn parallel_axes_span_lowest_to_highest_value() {
     let line = |name: &str, first: f64, second: f64| {
         let value = |place: f64| AxisValue {
             place: Some(place),

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_leads_to_a_file_and_nowhere_else() {
+    fn links_lead_only_to_files() {
         assert_eq!(link("pages/run-1.html"), "./pages/run-1.html");
         assert_eq!(link("javascript:alert(1)"), "./javascript%3Aalert%281%29");
         assert_eq!(link("//example.org/?a#b"), ".///example.org/%3Fa%23b");

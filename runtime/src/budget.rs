@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clip_waits_until_enough_is_given_back() {
+    fn clip_waits_until_enough_memory_is_returned() {
         let budget = ByteBudget::new(100);
         let mut first = budget.enter(0, 80).expect("it fits");
         passes_only_after(&budget, 1, 60, || first.holds(40));
@@ -373,7 +373,7 @@ mod tests {
 
     /// A clip that waits while another one leaves sees either all of its bytes released or none.
     #[test]
-    fn a_clip_that_leaves_gives_all_back_in_one_step() {
+    fn finished_clip_returns_its_memory_atomically() {
         for _ in 0..2_000 {
             let budget = ByteBudget::new(100);
             let first = budget.enter(0, 80).expect("it fits");
@@ -394,7 +394,7 @@ mod tests {
 
     /// The second file was read ahead. The first clip needs its memory: the file is dropped, and read again after it.
     #[test]
-    fn files_that_were_read_ahead_give_way_to_the_clip_before_them() {
+    fn prefetched_files_yield_to_earlier_clips() {
         let budget = ByteBudget::new(100);
         let mut first = budget.enter_file(0, 20).expect("it fits");
         let mut second = budget.enter_file(1, 20).expect("it fits");
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_is_let_go_when_the_run_has_failed() {
+    fn waiters_are_released_when_the_run_fails() {
         let budget = ByteBudget::new(100);
         let mut second = budget.enter_file(1, 25).expect("it fits");
         std::thread::scope(|scope| {

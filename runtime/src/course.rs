@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_phase_starts_at_nothing_and_is_found_again() {
+    fn phases_start_at_zero_and_are_reused() {
         let course = Course::default();
         for phase in Phase::ALL {
             course.enter(phase, 10);

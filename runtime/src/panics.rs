@@ -95,14 +95,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_an_error_with_its_words() {
+    fn panics_become_errors_with_their_message() {
         let panic = caught(|| -> u8 { panic!("index {} of {}", 3, 2) }).expect_err("a panic");
         assert!(panic.to_string().starts_with("internal error: "), "{panic}");
         assert_eq!(caught(|| 7).ok(), Some(7));
     }
 
     #[test]
-    fn words_are_those_of_the_panic() {
+    fn message_is_that_of_the_panic() {
         assert_eq!(
             Panic {
                 message: "a".into(),

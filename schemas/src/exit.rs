@@ -58,7 +58,7 @@ mod tests {
     const FILE_TOO_LARGE: i32 = 27;
 
     #[test]
-    fn what_has_no_room_is_known_by_its_kind() {
+    fn no_space_errors_are_recognized_by_kind() {
         use io::ErrorKind::{
             FileTooLarge, NotFound, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
         };

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_no_path() {
+    fn urls_are_not_local_paths() {
         for address in [
             "s3://bucket/store",
             "file:///tmp/store",

@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_answers_of_random123() {
+    fn output_matches_random123_known_answers() {
         assert_eq!(
             philox([0; 4], [0; 2]),
             [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]

@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_length_does_not_wrap() {
+    fn invalid_lengths_do_not_wrap() {
         assert_eq!(samples_in(-1.0, 44_100), 0);
         assert_eq!(samples_in(f64::NAN, 44_100), 0);
         assert_eq!(samples_in(f64::INFINITY, 44_100), usize::MAX);

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_is_refused_and_not_read() {
+    fn device_files_are_rejected_without_reading() {
         let error = read_file(Path::new("/dev/zero")).expect_err("a device");
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         assert_eq!(

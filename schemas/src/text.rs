@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_acts_on_a_terminal_is_shown_as_an_escape() {
+    fn terminal_control_sequences_are_escaped() {
         let cases = [
             (
                 "ev\u{1b}[31mil\u{1b}]0;pwn\u{7}",
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_has_the_words_that_it_was_raised_with() {
+    fn panic_message_is_extracted() {
         assert_eq!(panic_words(&"text"), Some("text"));
         assert_eq!(panic_words(&"text".to_owned()), Some("text"));
         assert_eq!(panic_words(&7), None);

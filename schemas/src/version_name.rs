@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tags_are_names_of_files_and_no_numbers() {
+    fn tags_are_file_names_other_than_numbers() {
         let longest = "x".repeat(64);
         for good in ["a", "7b", "v1.2", "2026-11-20", "Paper_final", &longest] {
             let tag: TagName = good.parse().expect(good);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn not_every_tag_of_a_store_is_named() {
+    fn long_tag_lists_are_shortened() {
         let tags: Vec<String> = (0..12).map(|n| format!("t{n}")).collect();
         assert_eq!(tags_there(&tags[..0]), "there is no tag");
         assert_eq!(tags_there(&tags[..1]), "the only tag is t0");

@@ -284,13 +284,13 @@ mod tests {
     }
 
     #[test]
-    fn equal_vectors_have_places_too() {
+    fn equal_vectors_get_finite_places() {
         let found = map_of(&[0.5; 60 * 3], 3, &settings(1, 1));
         assert!(found.places.iter().flatten().all(|x| x.is_finite()));
     }
 
     #[test]
-    fn too_many_rows_are_drawn_from_once_and_for_all() {
+    fn rows_over_the_limit_are_sampled_deterministically() {
         assert_eq!(rows_on_map(5, 1), [0, 1, 2, 3, 4]);
         let some = rows_on_map(ROWS_MAX + 500, 1);
         assert_eq!(some.len(), ROWS_MAX);
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_vector_is_told() {
+    fn invalid_vectors_are_errors() {
         let told = |vectors: &[f32], width| {
             let found = map(vectors, width, &settings(1, 1), &mut |_| {});
             found.expect_err("no map").to_string()

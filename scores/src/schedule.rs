@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_of_less_than_torchs_eps_is_not_made() {
+    fn reduction_below_eps_is_skipped() {
         let mut schedules = Schedules::new(&plateau(Metric::Loss), 1.9e-8);
         assert!(
             [1.0; 9]

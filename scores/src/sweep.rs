@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn more_trials_than_anybody_waits_for_are_refused() {
+    fn too_many_trials_are_rejected() {
         let said = |text: &str| Sweep::parse(text, "s.toml").expect_err(text).to_string();
         let values: Vec<String> = (0..101).map(|value| value.to_string()).collect();
         let values = values.join(", ");
@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_trial_or_no_logarithm_is_said() {
+    fn invalid_ranges_and_trial_counts_are_errors() {
         let said = |text: &str| Sweep::parse(text, "s.toml").expect_err(text).to_string();
         let random = |rest: &str| said(&format!("method = \"random\"\n{rest}"));
 

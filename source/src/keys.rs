@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn clips_are_known_by_extension() {
+    fn clips_are_recognized_by_extension() {
         for name in ["a.mp3", "b.MP3", "c.Flac", "-d.oga", "e f.wav"] {
             assert!(Media::Audio.is_clip_name(OsStr::new(name)), "{name}");
             assert!(!Media::Pictures.is_clip_name(OsStr::new(name)), "{name}");

@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_entries_of_one_name_none_is_taken() {
+    fn duplicate_entries_are_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let zip = folder.path().join("m.zip");
         for second in ["m/./tracks.csv", "m//tracks.csv", "m/tracks.csX"] {
@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn what_macos_adds_hides_no_file() {
+    fn macos_metadata_hides_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let zip = folder.path().join("m.zip");
         zip_of(

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn extensions_are_few() {
+    fn implausible_extensions_count_as_none() {
         for (path, extension) in [
             ("a/b.M4A", "m4a"),
             ("b.mp3", "mp3"),

@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn passing_faults_are_tried_again_and_not_for_ever() {
+    fn transient_errors_are_retried_a_limited_number_of_times() {
         assert!(matches!(tries_until(3, EIO), (3, Ok(()))));
         assert!(matches!(tries_until(99, EIO), (4, Err(_))));
         assert!(matches!(tries_until(3, ENOENT), (1, Err(_))));

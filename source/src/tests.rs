@@ -329,7 +329,7 @@ fn files_that_change_after_listing() {
 }
 
 #[test]
-fn places_that_are_no_source_say_so() {
+fn invalid_sources_are_errors() {
     let temp = TempDir::new().unwrap();
     put(temp.path(), "tracks.csv", b"track_id");
 
@@ -449,7 +449,7 @@ fn entry_names_stay_inside_the_root() {
 
 /// Tests an entry with the same name, and entries whose names normalize to the same name. A third clip is not affected.
 #[test]
-fn of_two_entries_of_one_name_none_is_used() {
+fn duplicate_entries_are_not_used() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
     for second in ["g/Y.mp3", "g/./X.mp3", "g//X.mp3", "./g/X.mp3"] {
@@ -750,7 +750,7 @@ fn a_zip_of_over_65535_entries_is_read() {
 }
 
 #[test]
-fn sizes_that_cannot_be_are_rejects() {
+fn impossible_entry_sizes_are_rejects() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
 

@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn one_flipped_bit_is_an_answer_or_a_named_file_and_never_a_panic() {
+    fn flipped_bit_never_panics_and_errors_name_the_file() {
         let store = TestStore::small();
         let (mut damaged, mut panicked) = (0, 0);
 
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_in_a_query_reads_no_file_again() {
+    fn query_errors_do_not_reread_files() {
         let store = TestStore::small();
         let (session, opened) = (session(&store), OpenedFiles::default());
         opened.note(&store.manifest.files[0].path);
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn page_offsets_that_cannot_be_are_damage_although_the_hash_is_right() {
+    fn impossible_page_offsets_are_damage() {
         let mut store = TestStore::small();
         let path = craft_page_index(&mut store);
         let error = ask(&store, "features_log_mel WHERE track_id = 1")
@@ -477,7 +477,7 @@ mod tests {
     }
 
     #[test]
-    fn a_version_removed_between_two_statements_is_told_and_no_damage() {
+    fn version_removed_between_statements_is_not_damage() {
         for latest in [1, 2] {
             let store = TestStore::small();
             let versions = store.folder.path().join("_wavemill/versions");

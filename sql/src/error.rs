@@ -389,7 +389,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nearest_names_come_first_and_strangers_not_at_all() {
+    fn suggestions_are_sorted_by_distance_and_bounded() {
         let names = ["artist_id", "artist_name", "album_id", "track_title"];
         assert_eq!(nearest("artis_name", &names), ["artist_name"]);
         assert_eq!(nearest("ARTIST_ID", &names), ["artist_id"]);
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_tell_usage_from_damage() {
+    fn exit_codes_distinguish_usage_and_damage() {
         let page = ParquetError::General("bad page".to_owned());
         let damaged = SqlError::from(DataFusionError::ParquetError(Box::new(page)));
         assert_eq!(damaged.exit_code(), exit::DAMAGED);
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_others_hold_keeps_its_kind() {
+    fn shared_errors_keep_their_kind() {
         let held = std::sync::Arc::new(DataFusionError::ResourcesExhausted("full".to_owned()));
         let error = SqlError::from(DataFusionError::Shared(std::sync::Arc::clone(&held)));
         assert!(matches!(error, SqlError::Memory { .. }), "{error}");

@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_copy_left_goes_and_nothing_else() {
+    fn cleanup_removes_only_files_of_the_copy() {
         let folder = tempfile::tempdir().expect("a folder");
         let put = |name: &str| fs::write(folder.path().join(name), "x").expect("a file");
         let left = || {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_insert_only_unfinished_files_go() {
+    fn cleanup_removes_only_unfinished_files_of_an_insert() {
         let folder = tempfile::tempdir().expect("a folder");
         let put = |name: &str| fs::write(folder.path().join(name), "x").expect("a file");
         let url = ListingTableUrl::parse(folder.path().to_string_lossy()).expect("a folder");

@@ -116,7 +116,7 @@ fn a_plan_is_shown_whole() {
 }
 
 #[test]
-fn functions_of_other_engines_are_answered_with_ours() {
+fn unknown_function_errors_suggest_replacements() {
     let store = TestStore::small();
     let session = session(&store);
 
@@ -146,7 +146,7 @@ fn functions_of_other_engines_are_answered_with_ours() {
 
 /// A name that the engine supports must not be a synonym, and suggested functions must exist.
 #[test]
-fn every_synonym_is_absent_and_what_it_points_to_is_there() {
+fn synonyms_map_absent_names_to_existing_functions() {
     let store = TestStore::small();
     let functions = session(&store).functions();
     let has = |name: &str| functions.iter().any(|known| known == name);
@@ -251,7 +251,7 @@ fn own_files_have_any_name() {
 }
 
 #[test]
-fn own_files_stay_as_they_are_where_writing_is_allowed() {
+fn user_files_are_not_modified_when_writing_is_allowed() {
     let store = TestStore::small();
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("scores.csv");

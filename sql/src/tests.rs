@@ -182,7 +182,7 @@ fn tensor_types_survive_joins_subqueries_sorts_and_unions() {
 }
 
 #[test]
-fn a_tensor_that_lost_its_type_is_an_error_and_no_number() {
+fn untyped_tensor_is_an_error() {
     let store = TestStore::small();
     let session = session(&store);
 
@@ -267,7 +267,7 @@ fn json_is_an_object_a_line_with_nulls() {
 }
 
 #[test]
-fn text_formats_refuse_tensors_and_say_what_to_type() {
+fn text_formats_reject_tensors_with_a_suggestion() {
     let store = TestStore::small();
     let (text, code) = error(&session(&store), "SELECT * FROM features_log_mel");
     assert!(
@@ -406,7 +406,7 @@ fn comments_and_several_statements_are_fine() {
 }
 
 #[test]
-fn writing_is_refused_unless_allowed() {
+fn writing_requires_permission() {
     let store = TestStore::small();
     let elsewhere = tempfile::tempdir().expect("a folder");
     let target = elsewhere.path().join("out.parquet");
@@ -618,7 +618,7 @@ fn damage_names_the_file_and_spares_other_tables() {
 }
 
 #[test]
-fn an_interrupted_query_ends_as_such() {
+fn interrupted_query_returns_interrupted() {
     let store = TestStore::small();
     let session = session(&store);
     let interrupt = session.interrupt();
@@ -687,7 +687,7 @@ fn an_interrupted_statement_leaves_no_unfinished_file() {
 }
 
 #[test]
-fn a_vanished_reader_is_a_broken_pipe() {
+fn closed_reader_is_a_broken_pipe() {
     struct Gone;
     impl std::io::Write for Gone {
         fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
@@ -720,7 +720,7 @@ fn a_vanished_reader_is_a_broken_pipe() {
 }
 
 #[test]
-fn every_query_of_the_page_answers() {
+fn documented_queries_succeed() {
     let mut store = TestStore::small();
     let no_files = RecordBatch::new_empty(audio_files_schema());
     store.write_table("audio_files", &no_files);

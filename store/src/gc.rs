@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_freed_with_its_last_name() {
+    fn file_is_freed_with_its_last_link() {
         let root = tempfile::tempdir().expect("a folder");
         let at = |name: &str| root.path().join(name);
         for folder in ["kept", "old/a", "older"] {

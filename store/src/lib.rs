@@ -506,7 +506,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_encloses_what_leads_into_it_by_any_name() {
+    fn store_contains_paths_through_links() {
         let folder = tempfile::tempdir().expect("a folder");
         let root = folder.path().join("store");
         fs::create_dir_all(root.join("data/x")).expect("folders");
@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_no_store() {
+    fn files_are_not_stores() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         assert!(matches!(
             Store::at(file.path()).versions(),

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn links_may_lead_to_a_store_and_not_out_of_it() {
+    fn links_to_a_store_are_followed_but_not_out_of_it() {
         let folder = tempfile::tempdir().expect("a folder");
         let store = linked_store(folder.path());
         let root = folder.path().join("real/data/p");

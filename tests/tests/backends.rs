@@ -43,16 +43,16 @@ pub(crate) fn trials() -> Vec<Trial> {
 
     vec![
         Trial::test(
-            "backends::wrong_words_write_nothing",
-            wrong_words_write_nothing,
+            "backends::invalid_options_write_nothing",
+            invalid_options_write_nothing,
         ),
         without_gpu(
-            "backends::cuda_without_a_driver_is_refused",
-            cuda_without_a_driver_is_refused,
+            "backends::cuda_without_a_driver_is_an_error",
+            cuda_without_a_driver_is_an_error,
         ),
         without_gpu(
-            "backends::auto_without_a_driver_is_the_cpu",
-            auto_without_a_driver_is_the_cpu,
+            "backends::auto_falls_back_to_the_cpu",
+            auto_falls_back_to_the_cpu,
         ),
         emulated("backends::emulated_equals_cpu", || {
             equals_cpu(EMULATED, "0,1")
@@ -66,23 +66,23 @@ pub(crate) fn trials() -> Vec<Trial> {
             batches_change_no_byte(CUDA, &["0"])
         }),
         emulated(
-            "backends::failed_device_changes_no_byte",
-            failed_device_changes_no_byte,
+            "backends::device_failure_does_not_change_the_store",
+            device_failure_does_not_change_the_store,
         ),
         emulated(
-            "backends::last_device_ends_the_run",
-            last_device_ends_the_run,
+            "backends::failure_of_the_last_device_ends_the_run",
+            failure_of_the_last_device_ends_the_run,
         ),
         cuda("backends::cuda_that_fails_ends_the_run", || {
             last_device_of_ends_the_run(CUDA)
         }),
         emulated(
-            "backends::panic_of_a_lane_ends_the_run",
-            panic_of_a_lane_ends_the_run,
+            "backends::panic_of_a_device_lane_ends_the_run",
+            panic_of_a_device_lane_ends_the_run,
         ),
         emulated(
-            "backends::other_backend_is_not_mixed_in",
-            other_backend_is_not_mixed_in,
+            "backends::resuming_with_another_backend_is_rejected",
+            resuming_with_another_backend_is_rejected,
         ),
     ]
 }
@@ -130,7 +130,7 @@ fn is_emulated() -> bool {
     .contains("must be auto")
 }
 
-fn wrong_words_write_nothing() -> Result<(), Failed> {
+fn invalid_options_write_nothing() -> Result<(), Failed> {
     let store = scratch("words").join("store");
     for (words, said) in [
         (
@@ -150,7 +150,7 @@ fn wrong_words_write_nothing() -> Result<(), Failed> {
     Ok(())
 }
 
-fn cuda_without_a_driver_is_refused() -> Result<(), Failed> {
+fn cuda_without_a_driver_is_an_error() -> Result<(), Failed> {
     let store = scratch("cuda").join("store");
     for words in [
         &["--backend", "cuda"][..],
@@ -164,7 +164,7 @@ fn cuda_without_a_driver_is_refused() -> Result<(), Failed> {
     Ok(())
 }
 
-fn auto_without_a_driver_is_the_cpu() -> Result<(), Failed> {
+fn auto_falls_back_to_the_cpu() -> Result<(), Failed> {
     let store = scratch("auto").join("store");
     let asked = run(inputs()
         .extract(&store)
@@ -426,7 +426,7 @@ fn batches_change_no_byte(backend: &str, devices: &[&str]) -> Result<(), Failed>
 
 /// The first of two devices fails after its first batches: all its lanes end, and the lanes of the other device
 /// continue.
-fn failed_device_changes_no_byte() -> Result<(), Failed> {
+fn device_failure_does_not_change_the_store() -> Result<(), Failed> {
     let store = scratch("failed").join("store");
     let ran =
         run(few(&store, EMULATED, "0,1").env("FAILPOINTS", "device-fails=1*off->return(0,1)"))
@@ -440,7 +440,7 @@ fn failed_device_changes_no_byte() -> Result<(), Failed> {
     same_versions(&store, &undisturbed(EMULATED)?)
 }
 
-fn last_device_ends_the_run() -> Result<(), Failed> {
+fn failure_of_the_last_device_ends_the_run() -> Result<(), Failed> {
     last_device_of_ends_the_run(EMULATED)
 }
 
@@ -460,7 +460,7 @@ fn last_device_of_ends_the_run(backend: &str) -> Result<(), Failed> {
     same_versions(&store, &undisturbed(backend)?)
 }
 
-fn panic_of_a_lane_ends_the_run() -> Result<(), Failed> {
+fn panic_of_a_device_lane_ends_the_run() -> Result<(), Failed> {
     let store = scratch("lane").join("store");
     let failing =
         run(few(&store, EMULATED, "0").env("FAILPOINTS", "device-fails=1*off->panic(injected)"))
@@ -474,7 +474,7 @@ fn panic_of_a_lane_ends_the_run() -> Result<(), Failed> {
 }
 
 /// Unfinished work of another backend is neither used nor ignored silently.
-fn other_backend_is_not_mixed_in() -> Result<(), Failed> {
+fn resuming_with_another_backend_is_rejected() -> Result<(), Failed> {
     let store = scratch("mixed").join("store");
     let mut child =
         start(few(&store, EMULATED, "0").env("FAILPOINTS", "run-before-commit=sleep(600000)"));

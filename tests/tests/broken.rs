@@ -22,13 +22,13 @@ pub(crate) fn trials() -> Vec<Trial> {
         )
         .with_ignored_flag(!has_python()),
         Trial::test(
-            "broken::files_that_are_slow_only_together_pass",
-            files_that_are_slow_only_together_pass,
+            "broken::small_delays_do_not_add_up_to_a_slow_file",
+            small_delays_do_not_add_up_to_a_slow_file,
         )
         .with_ignored_flag(!has_python()),
         Trial::test(
-            "broken::the_program_itself_has_one_figure",
-            the_program_itself_has_one_figure,
+            "broken::program_memory_is_equal_in_both_scripts",
+            program_memory_is_equal_in_both_scripts,
         ),
     ]
 }
@@ -100,7 +100,7 @@ fn one_slow_file_among_many_is_named() -> Result<(), Failed> {
     same("the slow one", kept[0].starts_with("00007-"), true)
 }
 
-fn files_that_are_slow_only_together_pass() -> Result<(), Failed> {
+fn small_delays_do_not_add_up_to_a_slow_file() -> Result<(), Failed> {
     let folder = scratch("slow-together");
     let programs = slow_programs(&folder, &["00001", "00005", "00009"], "0.5")?;
     let ran = break_files(&folder, &programs).exits(0)?;
@@ -114,7 +114,7 @@ fn files_that_are_slow_only_together_pass() -> Result<(), Failed> {
 
 /// The limit for the program's own memory is stated in the Python script and in the Rust test, and the two figures
 /// are equal.
-fn the_program_itself_has_one_figure() -> Result<(), Failed> {
+fn program_memory_is_equal_in_both_scripts() -> Result<(), Failed> {
     let script = include_str!("../../scripts/break/run.py");
     let wanted = format!(
         "\nPROGRAM_BYTES = {} << 20\n",

@@ -28,12 +28,15 @@ pub(crate) fn trials() -> Vec<Trial> {
             errors_are_as_reviewed("train-errors", |words| trainer(words), WRONG_OF_TRAINER)
         }),
         Trial::test("cli::recipes_are_as_reviewed", recipes_are_as_reviewed),
-        Trial::test("cli::readers_may_go_away", readers_may_go_away),
+        Trial::test(
+            "cli::closed_stdout_ends_quietly",
+            closed_stdout_ends_quietly,
+        ),
         Trial::test(
             "cli::completions_for_every_shell",
             completions_for_every_shell,
         ),
-        Trial::test("cli::demo_answers", demo_answers),
+        Trial::test("cli::demo_prints_query_results", demo_prints_query_results),
         Trial::test(
             "cli::features_are_those_of_the_store",
             features_are_those_of_the_store,
@@ -615,7 +618,7 @@ fn recipes_are_as_reviewed() -> Result<(), Failed> {
 }
 
 /// A command whose output is piped to `head -1` ends without an error message, whichever program writes the output.
-fn readers_may_go_away() -> Result<(), Failed> {
+fn closed_stdout_ends_quietly() -> Result<(), Failed> {
     let store = own_store("pipes");
     let on_store: [&[&str]; 9] = [
         &["info"],
@@ -692,7 +695,7 @@ fn completions_for_every_shell() -> Result<(), Failed> {
 
 /// Runs the demo twice. The first run creates a store and prints its answers and rejects; the second run has
 /// nothing to do.
-fn demo_answers() -> Result<(), Failed> {
+fn demo_prints_query_results() -> Result<(), Failed> {
     program("demo-audio");
     let folder = scratch("demo");
     let demo = || run(wavemill(["demo", "--tracks", "40"]).arg(&folder)).exits(0);

@@ -56,8 +56,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             rows_of_a_derived_feature_are_taken_over,
         ),
         Trial::test(
-            "derived::what_is_wrong_names_key_and_line",
-            what_is_wrong_names_key_and_line,
+            "derived::errors_state_key_and_line",
+            errors_state_key_and_line,
         ),
         Trial::test(
             "derived::pictures_show_the_stored_source",
@@ -297,7 +297,7 @@ fn rows_of_a_derived_feature_are_taken_over() -> Result<(), Failed> {
     near("sum", value(&taken)?, value(&computed)?)
 }
 
-fn what_is_wrong_names_key_and_line() -> Result<(), Failed> {
+fn errors_state_key_and_line() -> Result<(), Failed> {
     let folder = scratch("derived-faults");
     for (features, words) in [
         (

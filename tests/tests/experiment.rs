@@ -75,28 +75,28 @@ const KILLS: u64 = 5;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         of_trainer(
-            "experiment::scores_stand_beside_claims_and_nothing_is_done_twice",
-            scores_stand_beside_claims_and_nothing_is_done_twice,
+            "experiment::scores_are_compared_with_claims_without_repeated_work",
+            scores_are_compared_with_claims_without_repeated_work,
         ),
         of_trainer(
-            "experiment::killed_five_times_it_ends_with_the_same_result",
-            killed_five_times_it_ends_with_the_same_result,
+            "experiment::killed_experiment_resumes_to_the_same_result",
+            killed_experiment_resumes_to_the_same_result,
         ),
         of_trainer(
-            "experiment::what_trainings_lack_is_told_before_any_work",
-            what_trainings_lack_is_told_before_any_work,
+            "experiment::missing_prerequisites_are_reported_first",
+            missing_prerequisites_are_reported_first,
         ),
         of_trainer(
-            "experiment::shipped_ones_run_on_the_synthetic_archive",
-            shipped_ones_run_on_the_synthetic_archive,
+            "experiment::shipped_experiments_run_on_the_synthetic_archive",
+            shipped_experiments_run_on_the_synthetic_archive,
         ),
         Trial::test(
-            "experiment::what_is_wrong_is_one_line_with_the_remedy",
-            what_is_wrong_is_one_line_with_the_remedy,
+            "experiment::errors_are_one_line_with_a_remedy",
+            errors_are_one_line_with_a_remedy,
         ),
         of_trainer(
-            "experiment::stores_that_do_not_fit_are_refused",
-            stores_that_do_not_fit_are_refused,
+            "experiment::stores_larger_than_the_free_space_are_rejected",
+            stores_larger_than_the_free_space_are_rejected,
         )
         .with_ignored_flag(!has_trainer() || !Mount::is_possible()),
         real_clips_at_real_parameters(),
@@ -232,7 +232,7 @@ fn index_is_sound(out: &Path, result: &Value) -> Result<(), Failed> {
     Ok(())
 }
 
-fn scores_stand_beside_claims_and_nothing_is_done_twice() -> Result<(), Failed> {
+fn scores_are_compared_with_claims_without_repeated_work() -> Result<(), Failed> {
     let folder = scratch("experiment");
     let file = file_in(&folder);
     let out = folder.join("out");
@@ -320,7 +320,7 @@ fn scores_stand_beside_claims_and_nothing_is_done_twice() -> Result<(), Failed> 
     Ok(())
 }
 
-fn killed_five_times_it_ends_with_the_same_result() -> Result<(), Failed> {
+fn killed_experiment_resumes_to_the_same_result() -> Result<(), Failed> {
     let folder = scratch("experiment-kills");
     let file = file_in(&folder);
     let asked = |out: &Path| {
@@ -357,7 +357,7 @@ fn killed_five_times_it_ends_with_the_same_result() -> Result<(), Failed> {
     Ok(())
 }
 
-fn shipped_ones_run_on_the_synthetic_archive() -> Result<(), Failed> {
+fn shipped_experiments_run_on_the_synthetic_archive() -> Result<(), Failed> {
     let folder = scratch("experiment-shipped");
     let metadata = metadata_with_features(&folder)?;
 
@@ -465,7 +465,7 @@ fn shipped_ones_run_on_the_synthetic_archive() -> Result<(), Failed> {
     Ok(())
 }
 
-fn what_trainings_lack_is_told_before_any_work() -> Result<(), Failed> {
+fn missing_prerequisites_are_reported_first() -> Result<(), Failed> {
     let folder = scratch("experiment-needs");
     let metadata = folder.join("fma_metadata");
     fs::create_dir(&metadata)?;
@@ -545,7 +545,7 @@ fn what_trainings_lack_is_told_before_any_work() -> Result<(), Failed> {
 }
 
 /// The file system has enough room for each store, but not for all of them.
-fn stores_that_do_not_fit_are_refused() -> Result<(), Failed> {
+fn stores_larger_than_the_free_space_are_rejected() -> Result<(), Failed> {
     let mount = Mount::new("size=300k")?;
     let out = mount.0.join("out");
     let mut command = experiment(&file_in(&scratch("experiment-space")), &out);
@@ -673,7 +673,7 @@ fn clips_below(audio: &Path) -> Result<Vec<PathBuf>, Failed> {
     Ok(clips)
 }
 
-fn what_is_wrong_is_one_line_with_the_remedy() -> Result<(), Failed> {
+fn errors_are_one_line_with_a_remedy() -> Result<(), Failed> {
     let folder = scratch("experiment-wrong");
     let out = folder.join("out");
     let asked = |words: &[&str]| {

@@ -19,8 +19,14 @@ use crate::table::{Table, key};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("extract::threads_change_no_byte", threads_change_no_byte),
-        Trial::test("extract::idle_workers_are_told", idle_workers_are_told),
+        Trial::test(
+            "extract::thread_count_does_not_change_the_store",
+            thread_count_does_not_change_the_store,
+        ),
+        Trial::test(
+            "extract::idle_workers_are_reported",
+            idle_workers_are_reported,
+        ),
         Trial::test(
             "extract::named_level_gives_the_same_bytes",
             named_level_gives_the_same_bytes,
@@ -38,12 +44,12 @@ pub(crate) fn trials() -> Vec<Trial> {
             the_band_path_is_another_feature_of_the_same_rows,
         ),
         Trial::test(
-            "extract::least_memory_changes_no_byte",
-            least_memory_changes_no_byte,
+            "extract::minimum_memory_does_not_change_the_store",
+            minimum_memory_does_not_change_the_store,
         ),
         Trial::test(
-            "extract::same_command_has_nothing_to_do",
-            same_command_has_nothing_to_do,
+            "extract::repeated_command_has_nothing_to_do",
+            repeated_command_has_nothing_to_do,
         ),
         Trial::test(
             "extract::changed_inputs_are_found",
@@ -61,7 +67,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "extract::a_linked_shard_takes_its_new_number",
             a_linked_shard_takes_its_new_number,
         ),
-        Trial::test("extract::what_differs_is_named", what_differs_is_named),
+        Trial::test("extract::differences_are_listed", differences_are_listed),
         Trial::test(
             "extract::limit_keeps_splits_and_classes",
             limit_keeps_splits_and_classes,
@@ -79,8 +85,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             copies_of_a_recording_share_a_side,
         ),
         Trial::test(
-            "extract::rows_and_rejects_are_the_inputs",
-            rows_and_rejects_are_the_inputs,
+            "extract::every_input_is_a_row_or_a_reject",
+            every_input_is_a_row_or_a_reject,
         ),
         Trial::test(
             "extract::a_damaged_flac_is_as_long_as_the_whole_one",
@@ -89,7 +95,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-fn threads_change_no_byte() -> Result<(), Failed> {
+fn thread_count_does_not_change_the_store() -> Result<(), Failed> {
     for threads in ["1", "8"] {
         let store = scratch("threads").join("store");
         run(inputs().extract(&store).args(["--threads", threads])).exits(0)?;
@@ -100,7 +106,7 @@ fn threads_change_no_byte() -> Result<(), Failed> {
 
 /// Seven of eight workers are idle if there is only one clip and its decoding is slow. The report states the idle
 /// time.
-fn idle_workers_are_told() -> Result<(), Failed> {
+fn idle_workers_are_reported() -> Result<(), Failed> {
     let busy = |threads: &str| -> Result<f64, Failed> {
         let store = scratch("idle").join("store");
         let ran = run(inputs()
@@ -267,7 +273,7 @@ fn peak_bytes(process: u32) -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
 }
 
-fn least_memory_changes_no_byte() -> Result<(), Failed> {
+fn minimum_memory_does_not_change_the_store() -> Result<(), Failed> {
     let store = scratch("memory").join("store");
     let mut child = start(inputs().extract(&store).args(["--memory-limit", "256MiB"]));
     let mut peak = 0;
@@ -305,7 +311,7 @@ fn nothing_to_do(inputs: &Inputs, store: &Path) -> Result<(), Failed> {
     same("files with inode and time", stamps(store)?, before)
 }
 
-fn same_command_has_nothing_to_do() -> Result<(), Failed> {
+fn repeated_command_has_nothing_to_do() -> Result<(), Failed> {
     let store = own_store("again");
     nothing_to_do(inputs(), &store)?;
     let json = run(inputs().extract(&store).arg("--json")).exits(0)?;
@@ -469,7 +475,7 @@ fn a_linked_shard_takes_its_new_number() -> Result<(), Failed> {
     )
 }
 
-fn what_differs_is_named() -> Result<(), Failed> {
+fn differences_are_listed() -> Result<(), Failed> {
     let store = own_store("differs");
     let before = stamps(&store)?;
     let refused = |words: &[&str], said: &[&str]| -> Result<(), Failed> {
@@ -717,7 +723,7 @@ fn copies_of_a_recording_share_a_side() -> Result<(), Failed> {
 }
 
 /// Compares the sums in the manifest with counts over the Parquet files.
-fn rows_and_rejects_are_the_inputs() -> Result<(), Failed> {
+fn every_input_is_a_row_or_a_reject() -> Result<(), Failed> {
     let store = whole();
     let counts = manifest(store, 1)?.counts;
     let dropped: u64 = counts.rows_dropped.iter().map(|step| step.rows).sum();

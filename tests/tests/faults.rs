@@ -32,23 +32,26 @@ pub(crate) fn trials() -> Vec<Trial> {
 
     let mut trials = vec![
         Trial::test(
-            "faults::wrong_words_write_nothing",
-            wrong_words_write_nothing,
+            "faults::invalid_options_write_nothing",
+            invalid_options_write_nothing,
         ),
         Trial::test(
             "faults::wrong_inputs_write_nothing",
             wrong_inputs_write_nothing,
         ),
-        Trial::test("faults::broken_zips_are_said", broken_zips_are_said),
+        Trial::test("faults::broken_zips_are_reported", broken_zips_are_reported),
         Trial::test(
-            "faults::what_cannot_be_looked_at_is_not_absent",
-            what_cannot_be_looked_at_is_not_absent,
+            "faults::inaccessible_paths_are_not_treated_as_missing",
+            inaccessible_paths_are_not_treated_as_missing,
         ),
         Trial::test(
             "faults::damaged_metadata_is_wrong_input",
             damaged_metadata_is_wrong_input,
         ),
-        Trial::test("faults::too_many_rejects", too_many_rejects),
+        Trial::test(
+            "faults::too_many_rejects_end_the_run",
+            too_many_rejects_end_the_run,
+        ),
         Trial::test(
             "faults::no_space_while_a_shard_is_written",
             no_space_while_a_shard_is_written,
@@ -97,7 +100,7 @@ fn works_now(store: &Path) -> Result<(), Failed> {
     same_versions(store, whole())
 }
 
-fn wrong_words_write_nothing() -> Result<(), Failed> {
+fn invalid_options_write_nothing() -> Result<(), Failed> {
     let store = scratch("words").join("store");
     let refused = |words: &[&str], said: &[&str]| -> Result<(), Failed> {
         run(inputs().extract(&store).args(words))
@@ -219,7 +222,7 @@ fn wrong_inputs_write_nothing() -> Result<(), Failed> {
     )
 }
 
-fn broken_zips_are_said() -> Result<(), Failed> {
+fn broken_zips_are_reported() -> Result<(), Failed> {
     let folder = scratch("zips");
     let (zip, store) = (folder.join("cut.zip"), folder.join("store"));
     fs::write(&zip, b"PK\x03\x04 and then the connection broke")?;
@@ -243,7 +246,7 @@ fn broken_zips_are_said() -> Result<(), Failed> {
 }
 
 /// Simulates a failing disk with a symbolic link to itself, which the system refuses to follow.
-fn what_cannot_be_looked_at_is_not_absent() -> Result<(), Failed> {
+fn inaccessible_paths_are_not_treated_as_missing() -> Result<(), Failed> {
     let folder = scratch("refused");
     let metadata = folder.join("metadata");
     copy_folder(inputs().metadata.as_ref().ok_or("no metadata")?, &metadata);
@@ -327,7 +330,7 @@ fn damaged_metadata_is_wrong_input() -> Result<(), Failed> {
         .says(&["metadata file list.csv is damaged", "CRC-32"])
 }
 
-fn too_many_rejects() -> Result<(), Failed> {
+fn too_many_rejects_end_the_run() -> Result<(), Failed> {
     let store = scratch("rejects").join("store");
     let counts = manifest(whole(), 1)?.counts;
     let fraction = counts.clips_rejected as f64 / counts.clips_planned as f64;

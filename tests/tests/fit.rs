@@ -15,20 +15,20 @@ use crate::support::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         of_trainer(
-            "fit::one_class_is_refused_before_the_first_step",
-            one_class_is_refused_before_the_first_step,
+            "fit::single_class_is_rejected_before_the_first_step",
+            single_class_is_rejected_before_the_first_step,
         ),
         of_trainer(
-            "fit::a_test_side_of_one_class_is_told",
-            a_test_side_of_one_class_is_told,
+            "fit::single_class_test_side_is_warned_about",
+            single_class_test_side_is_warned_about,
         ),
         of_trainer(
-            "fit::without_artists_none_is_promised",
-            without_artists_none_is_promised,
+            "fit::missing_artists_make_no_leak_promise",
+            missing_artists_make_no_leak_promise,
         ),
         of_trainer(
-            "fit::threads_that_wait_spin_shortly",
-            threads_that_wait_spin_shortly,
+            "fit::waiting_threads_spin_briefly",
+            waiting_threads_spin_briefly,
         ),
         of_trainer("fit::requeued_it_does_the_whole_job", || {
             requeued_it_does_the_whole_job(1)
@@ -61,7 +61,7 @@ fn store_of_one_class(side: &str) -> Result<PathBuf, Failed> {
 }
 
 /// Before this check, such a run reported "accuracy 1.0000 [1.0000, 1.0000]".
-fn one_class_is_refused_before_the_first_step() -> Result<(), Failed> {
+fn single_class_is_rejected_before_the_first_step() -> Result<(), Failed> {
     let store = store_of_one_class("training")?;
     let runs = scratch("refused").join("runs");
     let ran = run(&mut fit(&store, &runs)).exits(2)?;
@@ -76,7 +76,7 @@ fn one_class_is_refused_before_the_first_step() -> Result<(), Failed> {
 
 /// Without metadata other than one folder per genre, the artists are unknown, and the output must not claim that
 /// splits share no artist.
-fn without_artists_none_is_promised() -> Result<(), Failed> {
+fn missing_artists_make_no_leak_promise() -> Result<(), Failed> {
     const CLIPS: usize = 32;
     let folder = scratch("no-artists");
     let (audio, recipe, store) = (
@@ -134,7 +134,7 @@ fn without_artists_none_is_promised() -> Result<(), Failed> {
     )
 }
 
-fn a_test_side_of_one_class_is_told() -> Result<(), Failed> {
+fn single_class_test_side_is_warned_about() -> Result<(), Failed> {
     const WORDS: &str =
         "test rows of genre with a label are Rock: no score there tells a model from a constant";
 
@@ -181,7 +181,7 @@ fn a_test_side_of_one_class_is_told() -> Result<(), Failed> {
 }
 
 /// The OpenMP library prints how long its threads spin before they sleep.
-fn threads_that_wait_spin_shortly() -> Result<(), Failed> {
+fn waiting_threads_spin_briefly() -> Result<(), Failed> {
     let spins = |set: &[(&str, &str)]| -> Result<String, Failed> {
         let mut command = trainer(["models", "lstm"]);
         ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"]

@@ -12,16 +12,16 @@ use crate::table::noise_of;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::test(
-            "folders::a_list_gives_labels_and_sides",
-            a_list_gives_labels_and_sides,
+            "folders::list_provides_labels_and_sides",
+            list_provides_labels_and_sides,
         ),
         Trial::test(
-            "folders::a_list_of_other_names_is_refused",
-            a_list_of_other_names_is_refused,
+            "folders::list_with_other_names_is_rejected",
+            list_with_other_names_is_rejected,
         ),
         Trial::test(
-            "folders::a_folder_that_vanished_is_refused",
-            a_folder_that_vanished_is_refused,
+            "folders::vanished_folder_is_rejected",
+            vanished_folder_is_rejected,
         ),
         real(
             "folders::gtzan_by_its_fault_filtered_list",
@@ -31,7 +31,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// Without metadata, the files are the rows. Renaming a folder is not a loss of its clips.
-fn a_folder_that_vanished_is_refused() -> Result<(), Failed> {
+fn vanished_folder_is_rejected() -> Result<(), Failed> {
     let folder = scratch("vanished-folder");
     let store = folder.join("store");
     let mut inputs = with_list(&folder, "clip_key,mood\n")?;
@@ -89,7 +89,7 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), Failed> {
     Ok(fs::write(path, bytes)?)
 }
 
-fn a_list_gives_labels_and_sides() -> Result<(), Failed> {
+fn list_provides_labels_and_sides() -> Result<(), Failed> {
     let folder = scratch("listed");
     let store = folder.join("store");
     let list = "clip_key,split,mood\nrock/a.wav,training,dark\njazz/a.wav,test,light\n\
@@ -139,7 +139,7 @@ fn a_list_gives_labels_and_sides() -> Result<(), Failed> {
         .says(&["--new-version"])
 }
 
-fn a_list_of_other_names_is_refused() -> Result<(), Failed> {
+fn list_with_other_names_is_rejected() -> Result<(), Failed> {
     let folder = scratch("other-names");
     let store = folder.join("store");
     let refused = |list: &str, said: &[&str]| -> Result<(), Failed> {

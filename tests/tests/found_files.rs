@@ -24,8 +24,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             other_formats_in_class_folders_are_rejects,
         ),
         Trial::test(
-            "found_files::rows_that_name_other_formats_are_told",
-            rows_that_name_other_formats_are_told,
+            "found_files::rows_with_unsupported_formats_are_reported",
+            rows_with_unsupported_formats_are_reported,
         ),
     ]
 }
@@ -275,7 +275,7 @@ fn other_formats_in_class_folders_are_rejects() -> Result<(), Failed> {
         .says(&["no clip", "it contains 1 aac, 1 m4a, 1 opus"])
 }
 
-fn rows_that_name_other_formats_are_told() -> Result<(), Failed> {
+fn rows_with_unsupported_formats_are_reported() -> Result<(), Failed> {
     let folder = scratch("found-rows");
     let inputs = with_rows(&folder, &["a/named.m4a,Rock"])?;
     let store = folder.join("store");

@@ -24,9 +24,12 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         Trial::test(
             "grow::the_parent_is_the_version_that_is_there_when_the_lock_is_taken",
-            the_parent_is_that_of_the_lock,
+            parent_is_read_under_the_lock,
         ),
-        Trial::test("grow::a_new_clip_moves_none", a_new_clip_moves_none),
+        Trial::test(
+            "grow::new_clip_moves_no_other_clip",
+            new_clip_moves_no_other_clip,
+        ),
         Trial::test(
             "grow::a_track_that_comes_back_has_its_old_side",
             a_track_that_comes_back_has_its_old_side,
@@ -40,13 +43,16 @@ pub(crate) fn trials() -> Vec<Trial> {
             a_corrected_artist_takes_its_group_to_training,
         ),
         Trial::test(
-            "grow::resplit_draws_anew_and_warns",
-            resplit_draws_anew_and_warns,
+            "grow::resplit_reassigns_sides_with_a_warning",
+            resplit_reassigns_sides_with_a_warning,
         ),
-        Trial::test("grow::another_seed_draws_anew", another_seed_draws_anew),
         Trial::test(
-            "grow::rows_beyond_the_limit_have_sides",
-            rows_beyond_the_limit_have_sides,
+            "grow::another_seed_reassigns_sides",
+            another_seed_reassigns_sides,
+        ),
+        Trial::test(
+            "grow::rows_over_the_limit_are_assigned_sides",
+            rows_over_the_limit_are_assigned_sides,
         ),
         Trial::test(
             "grow::a_store_of_format_2_keeps_its_sides",
@@ -61,18 +67,21 @@ pub(crate) fn trials() -> Vec<Trial> {
             columns_that_differ_are_named,
         ),
         Trial::test(
-            "grow::damaged_sides_are_not_drawn_anew_by_themselves",
-            damaged_sides_are_not_drawn_anew_by_themselves,
+            "grow::damaged_sides_are_not_silently_reassigned",
+            damaged_sides_are_not_silently_reassigned,
         ),
-        Trial::test("grow::sides_go_to_a_fresh_store", sides_go_to_a_fresh_store),
         Trial::test(
-            "grow::wrong_sides_are_refused_by_line",
-            wrong_sides_are_refused_by_line,
+            "grow::sides_can_be_copied_to_a_new_store",
+            sides_can_be_copied_to_a_new_store,
+        ),
+        Trial::test(
+            "grow::invalid_sides_are_rejected_with_their_line",
+            invalid_sides_are_rejected_with_their_line,
         ),
         Trial::test("grow::classes_keep_their_ids", classes_keep_their_ids),
         Trial::test(
-            "grow::a_folder_that_vanished_is_refused",
-            a_folder_that_vanished_is_refused,
+            "grow::vanished_folder_is_rejected",
+            vanished_folder_is_rejected,
         ),
     ]
 }
@@ -136,7 +145,7 @@ fn one_clip_at_a_border_rewrites_one_shard() -> Result<(), Failed> {
 
 /// Decisions that depend on the parent version are made under the lock: here the number of shards, and whether
 /// there is anything to do.
-fn the_parent_is_that_of_the_lock() -> Result<(), Failed> {
+fn parent_is_read_under_the_lock() -> Result<(), Failed> {
     let by_column = ["--set", "split.rule=column", "--set", "split.column=side"];
     let table = Table::new("parent", 24);
     let store = table.store();
@@ -231,7 +240,7 @@ fn some_track(store: &Path, side: &str) -> Result<u32, Failed> {
     Ok(track.next().ok_or("no such track")?.0)
 }
 
-fn a_new_clip_moves_none() -> Result<(), Failed> {
+fn new_clip_moves_no_other_clip() -> Result<(), Failed> {
     let mut table = Table::new("grown", 60);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;
@@ -347,7 +356,7 @@ fn a_corrected_artist_takes_its_group_to_training() -> Result<(), Failed> {
     nothing_to_do(&table, &[])
 }
 
-fn resplit_draws_anew_and_warns() -> Result<(), Failed> {
+fn resplit_reassigns_sides_with_a_warning() -> Result<(), Failed> {
     let mut table = Table::new("resplit", 60);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;
@@ -374,7 +383,7 @@ fn resplit_draws_anew_and_warns() -> Result<(), Failed> {
     nothing_to_do(&table, &[])
 }
 
-fn another_seed_draws_anew() -> Result<(), Failed> {
+fn another_seed_reassigns_sides() -> Result<(), Failed> {
     let mut table = Table::new("seed", 60);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;
@@ -397,7 +406,7 @@ fn another_seed_draws_anew() -> Result<(), Failed> {
     )
 }
 
-fn rows_beyond_the_limit_have_sides() -> Result<(), Failed> {
+fn rows_over_the_limit_are_assigned_sides() -> Result<(), Failed> {
     let table = Table::new("beyond", 60);
     let store = table.store();
     run(&mut table.extract(&["--limit", "20"])?).exits(0)?;
@@ -494,7 +503,7 @@ fn columns_that_differ_are_named() -> Result<(), Failed> {
     same("nothing is missing", &told["not_compared"], &Value::Null)
 }
 
-fn damaged_sides_are_not_drawn_anew_by_themselves() -> Result<(), Failed> {
+fn damaged_sides_are_not_silently_reassigned() -> Result<(), Failed> {
     let mut table = Table::new("damaged-sides", 24);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;
@@ -516,7 +525,7 @@ fn damaged_sides_are_not_drawn_anew_by_themselves() -> Result<(), Failed> {
 }
 
 /// 27 of 40 files are missing, as if their disk were not mounted.
-fn a_folder_that_vanished_is_refused() -> Result<(), Failed> {
+fn vanished_folder_is_rejected() -> Result<(), Failed> {
     let table = Table::new("vanished", 40);
     let store = table.store();
     let inputs = table.written()?;
@@ -607,7 +616,7 @@ fn classes_keep_their_ids() -> Result<(), Failed> {
 }
 
 /// Only the splits of the old store are left, as CSV or as the table itself.
-fn sides_go_to_a_fresh_store() -> Result<(), Failed> {
+fn sides_can_be_copied_to_a_new_store() -> Result<(), Failed> {
     const SIDES: &str = "SELECT rule, \"group\", side FROM sides ORDER BY 1, 2";
     let mut table = Table::new("sides", 24);
     let store = table.store();
@@ -663,7 +672,7 @@ fn sides_go_to_a_fresh_store() -> Result<(), Failed> {
         .says(&["--sides gives other sides"])
 }
 
-fn wrong_sides_are_refused_by_line() -> Result<(), Failed> {
+fn invalid_sides_are_rejected_with_their_line() -> Result<(), Failed> {
     let table = Table::new("wrong-sides", 6);
     let store = table.store();
     let file = store.with_file_name("sides.csv");

@@ -22,17 +22,20 @@ pub(crate) fn trials() -> Vec<Trial> {
             limits_make_rejects_of_large_files,
         ),
         Trial::test(
-            "images::what_is_no_place_of_pictures_is_refused",
-            what_is_no_place_of_pictures_is_refused,
+            "images::invalid_picture_sources_are_rejected",
+            invalid_picture_sources_are_rejected,
         ),
-        Trial::test("images::a_new_one_costs_itself", a_new_one_costs_itself),
-        of_trainer(
-            "images::the_experiment_has_a_variant_with_them",
-            the_experiment_has_a_variant_with_them,
+        Trial::test(
+            "images::new_picture_computes_only_itself",
+            new_picture_computes_only_itself,
         ),
         of_trainer(
-            "images::the_documents_models_train_on_them",
-            the_documents_models_train_on_them,
+            "images::experiment_variant_uses_pictures",
+            experiment_variant_uses_pictures,
+        ),
+        of_trainer(
+            "images::documented_models_train_on_pictures",
+            documented_models_train_on_pictures,
         ),
     ]
 }
@@ -277,7 +280,7 @@ fn limits_make_rejects_of_large_files() -> Result<(), Failed> {
     )
 }
 
-fn what_is_no_place_of_pictures_is_refused() -> Result<(), Failed> {
+fn invalid_picture_sources_are_rejected() -> Result<(), Failed> {
     let folder = scratch("no-images");
     let inputs = Inputs {
         metadata: None,
@@ -313,7 +316,7 @@ fn what_is_no_place_of_pictures_is_refused() -> Result<(), Failed> {
 }
 
 /// Rows of unchanged pictures are taken over, and the files equal those of a run that computes all rows.
-fn a_new_one_costs_itself() -> Result<(), Failed> {
+fn new_picture_computes_only_itself() -> Result<(), Failed> {
     let (folder, inputs) = pictures("more-images")?;
     let grown = folder.join("grown");
     run(inputs.strict_extract(&grown).args(SMALL)).exits(0)?;
@@ -342,7 +345,7 @@ fn a_new_one_costs_itself() -> Result<(), Failed> {
 }
 
 /// `--data` finds the folder of pictures by its published name.
-fn the_experiment_has_a_variant_with_them() -> Result<(), Failed> {
+fn experiment_variant_uses_pictures() -> Result<(), Failed> {
     let (folder, _) = pictures("experiment-images")?;
     let out = folder.join("out");
     let mut command = wavemill(["experiment", "run", "gtzan-images", "--any-data", "--json"]);
@@ -358,7 +361,7 @@ fn the_experiment_has_a_variant_with_them() -> Result<(), Failed> {
     same("clips", clips, vec![Some(30), Some(30)])
 }
 
-fn the_documents_models_train_on_them() -> Result<(), Failed> {
+fn documented_models_train_on_pictures() -> Result<(), Failed> {
     let (folder, inputs) = pictures("learn-images")?;
     let store = folder.join("store");
     run(inputs.strict_extract(&store).args(SMALL)).exits(0)?;

@@ -21,44 +21,41 @@ pub(crate) fn trials() -> Vec<Trial> {
             flipped_digits_are_found,
         ),
         Trial::test(
-            "manifests::format_1_lies_are_found_in_the_shards",
-            format_1_lies_are_found_in_the_shards,
+            "manifests::false_format_1_manifests_are_detected_from_shards",
+            false_format_1_manifests_are_detected_from_shards,
         ),
         Trial::test(
             "manifests::format_1_stays_readable",
             format_1_stays_readable,
         ),
         Trial::test(
-            "manifests::other_places_are_not_read",
-            other_places_are_not_read,
+            "manifests::paths_outside_the_store_are_not_read",
+            paths_outside_the_store_are_not_read,
         ),
         Trial::test(
             "manifests::links_out_of_the_store_are_not_followed",
             links_out_of_the_store_are_not_followed,
         ),
         Trial::test(
-            "manifests::receipts_name_no_other_place",
-            receipts_name_no_other_place,
+            "manifests::receipts_cannot_name_paths_outside_the_store",
+            receipts_cannot_name_paths_outside_the_store,
         ),
         Trial::test(
             "manifests::a_linked_store_is_a_store",
             a_linked_store_is_a_store,
         ),
         Trial::test(
-            "manifests::a_newer_format_is_no_damage",
-            a_newer_format_is_no_damage,
+            "manifests::newer_format_is_not_damage",
+            newer_format_is_not_damage,
         ),
-        Trial::test(
-            "manifests::bytes_that_are_no_text_are_damage",
-            bytes_that_are_no_text_are_damage,
+        Trial::test("manifests::invalid_utf8_is_damage", invalid_utf8_is_damage),
+        of_trainer(
+            "manifests::trainer_performs_the_same_checks",
+            trainer_performs_the_same_checks,
         ),
         of_trainer(
-            "manifests::the_trainer_looks_as_closely",
-            the_trainer_looks_as_closely,
-        ),
-        of_trainer(
-            "manifests::a_split_that_is_lost_is_told_by_its_file",
-            a_split_that_is_lost_is_told_by_its_file,
+            "manifests::missing_split_error_names_the_file",
+            missing_split_error_names_the_file,
         ),
     ]
 }
@@ -140,7 +137,7 @@ type Lie = (&'static str, fn(&mut Value), &'static str);
 
 /// Format 1 has no checksum, but its shards, tables and receipts contradict a wrong manifest. In later formats they
 /// contradict a manifest whose checksum was recomputed after an edit.
-fn format_1_lies_are_found_in_the_shards() -> Result<(), Failed> {
+fn false_format_1_manifests_are_detected_from_shards() -> Result<(), Failed> {
     let lies: [Lie; 15] = [
         (
             "classes",
@@ -336,7 +333,7 @@ fn format_1_stays_readable() -> Result<(), Failed> {
 }
 
 /// The path points to another store's file with the correct bytes.
-fn other_places_are_not_read() -> Result<(), Failed> {
+fn paths_outside_the_store_are_not_read() -> Result<(), Failed> {
     for format in [1, 3] {
         let folder = scratch("places");
         let (store, other) = (folder.join("store"), folder.join("s2"));
@@ -446,7 +443,7 @@ fn links_out_of_the_store_are_not_followed() -> Result<(), Failed> {
 }
 
 /// Tests receipts of this plan, and receipts of another plan whose shards would be linked.
-fn receipts_name_no_other_place() -> Result<(), Failed> {
+fn receipts_cannot_name_paths_outside_the_store() -> Result<(), Failed> {
     let store = own_store("receipt");
     let receipts = store
         .join("_wavemill/receipts")
@@ -489,7 +486,7 @@ fn a_linked_store_is_a_store() -> Result<(), Failed> {
     Ok(())
 }
 
-fn a_newer_format_is_no_damage() -> Result<(), Failed> {
+fn newer_format_is_not_damage() -> Result<(), Failed> {
     let store = own_store("newer");
     let said = [
         "needs a newer wavemill",
@@ -530,7 +527,7 @@ fn a_newer_format_is_no_damage() -> Result<(), Failed> {
     Ok(())
 }
 
-fn bytes_that_are_no_text_are_damage() -> Result<(), Failed> {
+fn invalid_utf8_is_damage() -> Result<(), Failed> {
     let store = own_store("bytes");
     let mut bytes = fs::read(manifest_path(&store))?;
     bytes[100] = 0xff;
@@ -546,7 +543,7 @@ fn bytes_that_are_no_text_are_damage() -> Result<(), Failed> {
         .says(&["not UTF-8"])
 }
 
-fn the_trainer_looks_as_closely() -> Result<(), Failed> {
+fn trainer_performs_the_same_checks() -> Result<(), Failed> {
     let folder = scratch("trainer-manifest");
     let (store, other, runs) = (folder.join("store"), folder.join("s2"), folder.join("runs"));
     copy_folder(whole(), &store);
@@ -604,7 +601,7 @@ fn the_trainer_looks_as_closely() -> Result<(), Failed> {
 }
 
 /// Every validation shard is truncated to half its length, as by an interrupted copy.
-fn a_split_that_is_lost_is_told_by_its_file() -> Result<(), Failed> {
+fn missing_split_error_names_the_file() -> Result<(), Failed> {
     let store = own_store("lost-split");
     let runs = scratch("lost-split-runs");
 

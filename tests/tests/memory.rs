@@ -55,8 +55,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             a_limit_of_bytes_makes_a_reject_of_a_zip_bomb,
         ),
         Trial::test(
-            "memory::the_program_alone_is_small",
-            the_program_alone_is_small,
+            "memory::program_alone_uses_little_memory",
+            program_alone_uses_little_memory,
         ),
         Trial::test(
             "memory::long_clips_on_many_threads_stay_under_the_limit",
@@ -64,15 +64,15 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         Trial::test(
             "memory::what_does_not_fit_is_named_and_takes_nothing",
-            what_does_not_fit_is_named,
+            clips_that_do_not_fit_are_named,
         ),
         Trial::test(
-            "memory::a_run_goes_on_where_a_clip_did_not_fit",
-            a_run_goes_on_where_a_clip_did_not_fit,
+            "memory::run_resumes_after_a_clip_did_not_fit",
+            run_resumes_after_a_clip_did_not_fit,
         ),
         Trial::test(
-            "memory::the_limit_changes_no_byte",
-            the_limit_changes_no_byte,
+            "memory::memory_limit_does_not_change_the_store",
+            memory_limit_does_not_change_the_store,
         ),
         Trial::test(
             "memory::too_long_is_a_reject_at_every_limit",
@@ -80,7 +80,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         Trial::test(
             "memory::numbers_of_a_recipe_that_no_machine_holds_are_refused_at_once",
-            refused_at_once,
+            impossible_values_are_rejected_immediately,
         ),
         Trial::test(
             "memory::the_largest_numbers_of_a_recipe_are_within_a_machine",
@@ -88,7 +88,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         Trial::test(
             "memory::many_rates_cost_little_and_leave_nothing",
-            many_rates_cost_little,
+            many_sample_rates_use_little_memory,
         ),
         real(
             "memory::hostile_files_stay_under_the_limit",
@@ -286,7 +286,7 @@ fn hostile_files_stay_under_the_limit(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-fn the_program_alone_is_small() -> Result<(), Failed> {
+fn program_alone_uses_little_memory() -> Result<(), Failed> {
     let folder = scratch("memory-alone");
     wav(&folder.join("audio/a/1.wav"), 22_050, 2.0, false)?;
 
@@ -325,7 +325,7 @@ fn long_clips_on_many_threads() -> Result<(), Failed> {
 }
 
 /// Tests a 3-hour WAV, a 3-hour MP3, and a zip entry of 500 MB.
-fn what_does_not_fit_is_named() -> Result<(), Failed> {
+fn clips_that_do_not_fit_are_named() -> Result<(), Failed> {
     let folder = scratch("memory-refused");
     wav(&folder.join("wav/a/hours.wav"), 8_000, 10_790.0, true)?;
     long_mp3(&folder.join("mp3/a/hours.mp3"), 10_000.0)?;
@@ -452,7 +452,7 @@ with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as out:
 
 /// Some shards are finished when a clip does not fit. They are kept, and a run with a larger limit continues from
 /// there.
-fn a_run_goes_on_where_a_clip_did_not_fit() -> Result<(), Failed> {
+fn run_resumes_after_a_clip_did_not_fit() -> Result<(), Failed> {
     let folder = scratch("memory-goes-on");
     for number in 0..12 {
         wav(
@@ -516,7 +516,7 @@ fn mixed_clips(folder: &Path) -> Result<PathBuf, Failed> {
     Ok(audio)
 }
 
-fn the_limit_changes_no_byte() -> Result<(), Failed> {
+fn memory_limit_does_not_change_the_store() -> Result<(), Failed> {
     let folder = scratch("memory-equal");
     let audio = mixed_clips(&folder)?;
     let sets = ["shards.clips=8", "shards.row_group_rows=2"];
@@ -597,7 +597,7 @@ fn commands(set: &[&str], limit_mib: u64) -> [Command; 3] {
     commands
 }
 
-fn refused_at_once() -> Result<(), Failed> {
+fn impossible_values_are_rejected_immediately() -> Result<(), Failed> {
     for (set, key) in [
         ("audio.segment_s=1e-7", "audio.segment_s"),
         ("audio.segment_s=3e-5", "audio.segment_s"),
@@ -669,7 +669,7 @@ fn largest_numbers() -> Result<(), Failed> {
 
 /// Compares 300 sample rates, most of which have no short period with the recipe's rate, with a single such rate in
 /// the middle of them. The cost per sample is the same, so the only difference is one resampling plan per clip.
-fn many_rates_cost_little() -> Result<(), Failed> {
+fn many_sample_rates_use_little_memory() -> Result<(), Failed> {
     const CLIPS: u32 = 300;
     const ONE_RATE_HZ: u32 = 51_001;
     /// Planning for a clip costs less than processing a clip of one second.

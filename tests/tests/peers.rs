@@ -58,16 +58,15 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("peers::stores_keep_the_contract", stores_keep_the_contract)
             .with_ignored_flag(!asked),
         Trial::test("peers::exports_are_read", exports_are_read).with_ignored_flag(!asked),
-        Trial::test("peers::sounds_are_as_librosas", sounds_are_as_librosas)
-            .with_ignored_flag(!asked),
+        Trial::test("peers::sounds_match_librosa", sounds_match_librosa).with_ignored_flag(!asked),
         Trial::test(
             "peers::checker_names_what_is_damaged",
             checker_names_what_is_damaged,
         )
         .with_ignored_flag(!asked),
         Trial::test(
-            "peers::rejects_without_a_clip_are_no_fault",
-            rejects_without_a_clip_are_no_fault,
+            "peers::rejects_without_a_clip_are_valid",
+            rejects_without_a_clip_are_valid,
         )
         .with_ignored_flag(!asked),
         Trial::test(
@@ -78,8 +77,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     ];
 
     let rows = of_trainer(
-        "peers::rows_of_eval_are_read_by_all",
-        rows_of_eval_are_read_by_all,
+        "peers::eval_rows_are_readable_by_all_peers",
+        eval_rows_are_readable_by_all_peers,
     );
     let has_trainer = !rows.has_ignored_flag();
     trials.push(rows.with_ignored_flag(!asked || !has_trainer));
@@ -88,7 +87,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// pyarrow, DuckDB, Polars and pandas read the rows that `eval` writes, and compute the accuracy that it prints.
-fn rows_of_eval_are_read_by_all() -> Result<(), Failed> {
+fn eval_rows_are_readable_by_all_peers() -> Result<(), Failed> {
     let folder = scratch("eval-rows");
     let [rows, vectors] = ["rows.parquet", "vectors.parquet"].map(|name| folder.join(name));
     let mut command = trainer([
@@ -248,7 +247,7 @@ fn read_exports(store: &Path, feature: &str, folder: &Path, has_npz: bool) -> Re
 
 /// soundfile reads the exported sounds. Their log-mel is at least as close to the stored one as that of sounds by
 /// librosa.
-fn sounds_are_as_librosas() -> Result<(), Failed> {
+fn sounds_match_librosa() -> Result<(), Failed> {
     let folder = scratch("read-sounds");
     let store = folder.join("store");
     let plain = ["--set", "features.log_mel.normalize=none", "--limit", "12"];
@@ -447,7 +446,7 @@ fn rewrite(store: &Path, change: impl FnOnce(&mut Manifest)) -> Result<(), Faile
 
 /// A folder that is a symbolic link out of the audio root is a reject without a clip, and is in neither of the two
 /// sums.
-fn rejects_without_a_clip_are_no_fault() -> Result<(), Failed> {
+fn rejects_without_a_clip_are_valid() -> Result<(), Failed> {
     let folder = scratch("outside");
     let inputs = inputs().copied(&folder);
     let elsewhere = folder.join("elsewhere");

@@ -28,12 +28,12 @@ pub(crate) fn trials() -> Vec<Trial> {
             long_answers_go_to_the_pager,
         ),
         of_terminal(
-            "prompt::wide_rows_have_a_line_a_column",
-            wide_rows_have_a_line_a_column,
+            "prompt::wide_rows_are_printed_one_column_per_line",
+            wide_rows_are_printed_one_column_per_line,
         ),
         of_terminal(
             "prompt::ctrl_c_stops_the_query_and_the_prompt_goes_on",
-            ctrl_c_stops_the_query_alone,
+            ctrl_c_stops_only_the_query,
         ),
     ]
 }
@@ -136,7 +136,7 @@ fn long_answers_go_to_the_pager() -> Result<(), Failed> {
     prompt.leave()
 }
 
-fn wide_rows_have_a_line_a_column() -> Result<(), Failed> {
+fn wide_rows_are_printed_one_column_per_line() -> Result<(), Failed> {
     let folder = scratch("wide");
     let mut prompt = Prompt::open(&folder, "cat")?;
     let question =
@@ -182,7 +182,7 @@ fn wide_rows_have_a_line_a_column() -> Result<(), Failed> {
 }
 
 /// The query is a join that finds no row for hours.
-fn ctrl_c_stops_the_query_alone() -> Result<(), Failed> {
+fn ctrl_c_stops_only_the_query() -> Result<(), Failed> {
     let folder = scratch("ctrl-c");
     let mut prompt = Prompt::open(&folder, "cat")?;
 

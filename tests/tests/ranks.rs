@@ -27,8 +27,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = vec![
         by_torchrun.with_ignored_flag(ignored),
         of_trainer(
-            "ranks::batch_norm_per_rank_is_said",
-            batch_norm_per_rank_is_said,
+            "ranks::per_rank_batch_norm_is_reported",
+            per_rank_batch_norm_is_reported,
         ),
         of_trainer("ranks::a_killed_rank_ends_the_others", || {
             a_killed_rank_ends_the_others(1)
@@ -37,8 +37,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             a_killed_rank_ends_the_others(0)
         }),
         of_trainer(
-            "ranks::others_of_another_mind_are_refused",
-            others_of_another_mind_are_refused,
+            "ranks::ranks_with_other_settings_are_rejected",
+            ranks_with_other_settings_are_rejected,
         ),
     ];
 
@@ -232,7 +232,7 @@ fn two_and_four_are_one(parity: &Parity) -> Result<(), Failed> {
     Ok(())
 }
 
-fn batch_norm_per_rank_is_said() -> Result<(), Failed> {
+fn per_rank_batch_norm_is_reported() -> Result<(), Failed> {
     let words = [
         "--model",
         "cnn1d",
@@ -361,7 +361,7 @@ fn a_killed_rank_ends_the_others(victim: usize) -> Result<(), Failed> {
     same("a result", run_folder.join("result.json").exists(), true)
 }
 
-fn others_of_another_mind_are_refused() -> Result<(), Failed> {
+fn ranks_with_other_settings_are_rejected() -> Result<(), Failed> {
     let runs = scratch("mind").join("runs");
     let port = TcpListener::bind("127.0.0.1:0")?
         .local_addr()?

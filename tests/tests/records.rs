@@ -15,25 +15,28 @@ use crate::support::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::test(
-            "records::a_run_that_commits_says_of_what_it_warned",
-            a_run_that_commits_says_of_what_it_warned,
+            "records::committed_run_records_its_warnings",
+            committed_run_records_its_warnings,
         ),
         Trial::test(
-            "records::an_interrupted_run_has_an_end",
-            an_interrupted_run_has_an_end,
-        ),
-        Trial::test("records::a_failed_run_has_an_end", a_failed_run_has_an_end),
-        Trial::test(
-            "records::a_killed_run_shows_by_having_none",
-            a_killed_run_shows_by_having_none,
+            "records::interrupted_run_records_its_end",
+            interrupted_run_records_its_end,
         ),
         Trial::test(
-            "records::a_huge_recipe_is_refused_at_once",
-            a_huge_recipe_is_refused_at_once,
+            "records::failed_run_records_its_end",
+            failed_run_records_its_end,
+        ),
+        Trial::test(
+            "records::killed_run_has_no_end_record",
+            killed_run_has_no_end_record,
+        ),
+        Trial::test(
+            "records::huge_recipe_is_rejected_immediately",
+            huge_recipe_is_rejected_immediately,
         ),
         of_trainer(
-            "records::a_huge_configuration_is_refused_at_once",
-            a_huge_configuration_is_refused_at_once,
+            "records::huge_configuration_is_rejected_immediately",
+            huge_configuration_is_rejected_immediately,
         ),
     ]
 }
@@ -62,7 +65,7 @@ fn with_few_clips(folder: &Path) -> Result<Inputs, Failed> {
     Ok(few)
 }
 
-fn a_run_that_commits_says_of_what_it_warned() -> Result<(), Failed> {
+fn committed_run_records_its_warnings() -> Result<(), Failed> {
     let folder = scratch("warned");
     let few = with_few_clips(&folder)?;
     let store = folder.join("store");
@@ -100,7 +103,7 @@ fn a_run_that_commits_says_of_what_it_warned() -> Result<(), Failed> {
     )
 }
 
-fn an_interrupted_run_has_an_end() -> Result<(), Failed> {
+fn interrupted_run_records_its_end() -> Result<(), Failed> {
     for signal in ["INT", "TERM"] {
         let store = scratch("interrupted").join("store");
         let mut child = start(
@@ -147,7 +150,7 @@ fn an_interrupted_run_has_an_end() -> Result<(), Failed> {
     Ok(())
 }
 
-fn a_failed_run_has_an_end() -> Result<(), Failed> {
+fn failed_run_records_its_end() -> Result<(), Failed> {
     let store = scratch("failed").join("store");
     run(inputs()
         .extract(&store)
@@ -170,7 +173,7 @@ fn a_failed_run_has_an_end() -> Result<(), Failed> {
     same(words[1], words[1].contains("clips rejected"), true)
 }
 
-fn a_killed_run_shows_by_having_none() -> Result<(), Failed> {
+fn killed_run_has_no_end_record() -> Result<(), Failed> {
     let store = scratch("killed-record").join("store");
     let mut child = start(
         inputs()
@@ -196,7 +199,7 @@ fn huge(folder: &Path) -> Result<PathBuf, Failed> {
     Ok(path)
 }
 
-fn a_huge_recipe_is_refused_at_once() -> Result<(), Failed> {
+fn huge_recipe_is_rejected_immediately() -> Result<(), Failed> {
     let folder = scratch("huge");
     let store = folder.join("store");
     for (recipe, why) in [
@@ -219,7 +222,7 @@ fn a_huge_recipe_is_refused_at_once() -> Result<(), Failed> {
     same("the store exists", store.exists(), false)
 }
 
-fn a_huge_configuration_is_refused_at_once() -> Result<(), Failed> {
+fn huge_configuration_is_rejected_immediately() -> Result<(), Failed> {
     let folder = scratch("huge-configuration");
     // Reading `/dev/zero` to its end would never finish.
     for config in [huge(&folder)?, "/dev/zero".into()] {

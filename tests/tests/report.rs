@@ -42,13 +42,10 @@ const PAGE_BYTES_MAX: u64 = 10 << 20;
 pub(crate) fn trials() -> Vec<Trial> {
     let is_absent = browser().is_none();
     vec![
+        Trial::test("report::describes_the_store", describes_the_store),
         Trial::test(
-            "report::says_what_the_store_holds",
-            says_what_the_store_holds,
-        ),
-        Trial::test(
-            "report::tells_what_a_version_changed",
-            tells_what_a_version_changed,
+            "report::lists_the_changes_of_a_version",
+            lists_the_changes_of_a_version,
         ),
         Trial::test("report::compares_two_versions", compares_two_versions),
         Trial::test(
@@ -56,14 +53,17 @@ pub(crate) fn trials() -> Vec<Trial> {
             typical_tracks_can_be_heard,
         ),
         Trial::test(
-            "report::an_archive_that_changed_is_told",
-            an_archive_that_changed_is_told,
+            "report::changed_archive_is_reported",
+            changed_archive_is_reported,
         ),
         Trial::test(
             "report::leaks_are_found_between_sides_of_other_names",
             leaks_are_found_between_sides_of_other_names,
         ),
-        Trial::test("report::hostile_texts_stay_texts", hostile_texts_stay_texts),
+        Trial::test(
+            "report::hostile_texts_are_escaped",
+            hostile_texts_are_escaped,
+        ),
         Trial::test("report::stores_of_every_kind", stores_of_every_kind),
         Trial::test(
             "report::other_files_are_left_alone",
@@ -124,7 +124,7 @@ pub(crate) fn loads_nothing(html: &str) -> Result<(), Failed> {
     same("scripts", html.matches("<script").count(), 1)
 }
 
-fn says_what_the_store_holds() -> Result<(), Failed> {
+fn describes_the_store() -> Result<(), Failed> {
     let out = scratch("report").join("page.html");
     let (written, html) = report(whole(), &out)?;
     same("version", &written["version"], &Value::from(1))?;
@@ -227,7 +227,7 @@ fn leaks_are_found_between_sides_of_other_names() -> Result<(), Failed> {
     same(leaks, leaks.contains('%'), false)
 }
 
-fn tells_what_a_version_changed() -> Result<(), Failed> {
+fn lists_the_changes_of_a_version() -> Result<(), Failed> {
     let store = own_store("report-versions");
     let mut next = inputs().extract(&store);
     next.args(["--new-version", "--set", "features.mfcc.n_mfcc=7"]);
@@ -385,7 +385,7 @@ fn typical_tracks_can_be_heard() -> Result<(), Failed> {
     Ok(())
 }
 
-fn an_archive_that_changed_is_told() -> Result<(), Failed> {
+fn changed_archive_is_reported() -> Result<(), Failed> {
     let folder = scratch("report-audio-changed");
     let out = folder.join("page.html");
 
@@ -438,7 +438,7 @@ sql = """SELECT * REPLACE (
 ) FROM input"""
 [[targets]]"#;
 
-fn hostile_texts_stay_texts() -> Result<(), Failed> {
+fn hostile_texts_are_escaped() -> Result<(), Failed> {
     let store = hostile_store("report-hostile")?;
     let (_, html) = report(&store, &store.with_file_name("page.html"))?;
     loads_nothing(&html)?;

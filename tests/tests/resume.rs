@@ -39,8 +39,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             clip_changed_while_stopped,
         ),
         Trial::test(
-            "resume::other_engine_is_not_mixed_in",
-            other_engine_is_not_mixed_in,
+            "resume::resuming_with_another_engine_is_rejected",
+            resuming_with_another_engine_is_rejected,
         )
         .with_ignored_flag(!has_two),
     ];
@@ -296,7 +296,7 @@ fn is_x86_64_v3() -> bool {
 }
 
 /// Unfinished work of another instruction set is neither used nor ignored silently.
-fn other_engine_is_not_mixed_in() -> Result<(), Failed> {
+fn resuming_with_another_engine_is_rejected() -> Result<(), Failed> {
     let store = scratch("engine").join("store");
     let mut child = start(without_end(&store).args(["--isa", "scalar"]));
     wait_until(&mut child, "a shard", || receipts(&store) >= 2)?;

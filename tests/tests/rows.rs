@@ -17,32 +17,32 @@ use crate::support::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         of_trainer(
-            "rows::accuracy_of_predictions_is_the_one_printed",
-            accuracy_of_predictions_is_the_one_printed,
+            "rows::printed_accuracy_matches_predictions",
+            printed_accuracy_matches_predictions,
         ),
         of_trainer(
-            "rows::a_map_has_every_row_and_is_the_same_again",
-            a_map_has_every_row_and_is_the_same_again,
+            "rows::map_is_complete_and_reproducible",
+            map_is_complete_and_reproducible,
         ),
         of_trainer(
-            "rows::two_ranks_write_the_rows_of_one",
-            two_ranks_write_the_rows_of_one,
+            "rows::two_ranks_write_the_same_rows_as_one",
+            two_ranks_write_the_same_rows_as_one,
         ),
         of_trainer(
-            "rows::a_file_that_cannot_be_written_is_told_first",
-            a_file_that_cannot_be_written_is_told_first,
+            "rows::unwritable_file_is_reported_before_evaluation",
+            unwritable_file_is_reported_before_evaluation,
         ),
         of_trainer(
-            "rows::folders_and_lists_are_answered_as_files_are",
-            folders_and_lists_are_answered_as_files_are,
+            "rows::folders_and_lists_are_predicted_like_files",
+            folders_and_lists_are_predicted_like_files,
         ),
         of_trainer(
             "rows::a_document_has_its_own_schedule",
             a_document_has_its_own_schedule,
         ),
         of_trainer(
-            "rows::weights_of_pytorch_name_the_command",
-            weights_of_pytorch_name_the_command,
+            "rows::pytorch_weights_error_names_the_conversion_command",
+            pytorch_weights_error_names_the_conversion_command,
         ),
     ]
 }
@@ -104,7 +104,7 @@ fn ask(file: &Path, query: &str) -> Result<Vec<Value>, Failed> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn accuracy_of_predictions_is_the_one_printed() -> Result<(), Failed> {
+fn printed_accuracy_matches_predictions() -> Result<(), Failed> {
     let folder = scratch("predictions");
     let [rows, vectors] = ["rows.parquet", "vectors.parquet"].map(|name| folder.join(name));
     let files = [
@@ -147,7 +147,7 @@ fn accuracy_of_predictions_is_the_one_printed() -> Result<(), Failed> {
     same("width", longest[0]["n"].as_u64(), Some(64))
 }
 
-fn a_map_has_every_row_and_is_the_same_again() -> Result<(), Failed> {
+fn map_is_complete_and_reproducible() -> Result<(), Failed> {
     let folder = scratch("map");
     let [rows, map, again, ranks] = [
         "rows.parquet",
@@ -210,7 +210,7 @@ fn a_map_has_every_row_and_is_the_same_again() -> Result<(), Failed> {
         .says(&["cannot write", "none/map.parquet"])
 }
 
-fn two_ranks_write_the_rows_of_one() -> Result<(), Failed> {
+fn two_ranks_write_the_same_rows_as_one() -> Result<(), Failed> {
     let folder = scratch("ranks-predictions");
     let [one, two] = ["one.parquet", "two.parquet"].map(|name| folder.join(name));
     let alone = run(&mut eval(&["--predictions", one.to_str().unwrap()])).exits(0)?;
@@ -236,7 +236,7 @@ fn two_ranks_write_the_rows_of_one() -> Result<(), Failed> {
     )
 }
 
-fn a_file_that_cannot_be_written_is_told_first() -> Result<(), Failed> {
+fn unwritable_file_is_reported_before_evaluation() -> Result<(), Failed> {
     let folder = scratch("no-file");
     let wanted = folder.join("none/rows.parquet");
     let ran = run(&mut eval(&["--predictions", wanted.to_str().unwrap()])).exits(1)?;
@@ -256,7 +256,7 @@ fn a_file_that_cannot_be_written_is_told_first() -> Result<(), Failed> {
     same("files", files_below(&folder), Vec::new())
 }
 
-fn folders_and_lists_are_answered_as_files_are() -> Result<(), Failed> {
+fn folders_and_lists_are_predicted_like_files() -> Result<(), Failed> {
     let folder = scratch("predict-folder");
     let keys = sql(
         whole(),
@@ -421,7 +421,7 @@ fn a_document_has_its_own_schedule() -> Result<(), Failed> {
     same("conflicts", told.lines().any(|line| line == conflict), true)
 }
 
-fn weights_of_pytorch_name_the_command() -> Result<(), Failed> {
+fn pytorch_weights_error_names_the_conversion_command() -> Result<(), Failed> {
     let folder = scratch("pickle");
     let weights = folder.join("resnet50.pth");
     fs::write(&weights, b"PK\x03\x04 and so on")?;

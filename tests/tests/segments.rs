@@ -12,7 +12,10 @@ use crate::support::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("segments::each_lies_on_one_side", each_lies_on_one_side),
+        Trial::test(
+            "segments::each_segment_lies_on_one_side",
+            each_segment_lies_on_one_side,
+        ),
         Trial::test(
             "segments::more_row_groups_than_clips",
             more_row_groups_than_clips,
@@ -47,7 +50,7 @@ fn with_recipe(recipe: PathBuf) -> Inputs {
 }
 
 /// 1.2 s contain three segments of 0.4 s, although 1.2 / 0.4 is less than 3 in floating point.
-fn each_lies_on_one_side() -> Result<(), Failed> {
+fn each_segment_lies_on_one_side() -> Result<(), Failed> {
     let folder = scratch("segment-rule");
     let store = folder.join("store");
     let audio = "duration_s = 1.2\nsegment_s = 0.4\n";

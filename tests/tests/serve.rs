@@ -38,39 +38,42 @@ pub(crate) fn trials() -> Vec<Trial> {
     let is_absent = has_no_browser || on_page.has_ignored_flag();
 
     vec![
+        of_trainer("serve::answers_match_predict", answers_match_predict),
         of_trainer(
-            "serve::answers_are_those_of_predict",
-            answers_are_those_of_predict,
-        ),
-        of_trainer("serve::what_is_no_song_is_told", what_is_no_song_is_told),
-        of_trainer(
-            "serve::uploads_over_the_limit_take_no_memory",
-            uploads_over_the_limit_take_no_memory,
+            "serve::files_that_are_not_songs_are_rejected",
+            files_that_are_not_songs_are_rejected,
         ),
         of_trainer(
-            "serve::other_hosts_and_origins_are_refused",
-            other_hosts_and_origins_are_refused,
+            "serve::oversized_uploads_use_no_memory",
+            oversized_uploads_use_no_memory,
         ),
         of_trainer(
-            "serve::a_hundred_at_once_are_all_answered",
-            a_hundred_at_once_are_all_answered,
+            "serve::other_hosts_and_origins_are_rejected",
+            other_hosts_and_origins_are_rejected,
         ),
         of_trainer(
-            "serve::who_is_silent_is_ended_and_costs_nobody_an_answer",
-            who_is_silent_is_ended_and_costs_nobody_an_answer,
-        ),
-        of_trainer("serve::no_upload_touches_a_disk", no_upload_touches_a_disk),
-        of_trainer(
-            "serve::a_killed_model_is_started_again",
-            a_killed_model_is_started_again,
+            "serve::hundred_concurrent_requests_eventually_succeed",
+            hundred_concurrent_requests_eventually_succeed,
         ),
         of_trainer(
-            "serve::sigterm_ends_songs_in_progress_first",
-            sigterm_ends_songs_in_progress_first,
+            "serve::idle_connections_time_out",
+            idle_connections_time_out,
         ),
         of_trainer(
-            "serve::what_is_wrong_at_the_start_is_told",
-            what_is_wrong_at_the_start_is_told,
+            "serve::uploads_are_not_written_to_disk",
+            uploads_are_not_written_to_disk,
+        ),
+        of_trainer(
+            "serve::killed_model_is_restarted",
+            killed_model_is_restarted,
+        ),
+        of_trainer(
+            "serve::sigterm_waits_for_songs_in_progress",
+            sigterm_waits_for_songs_in_progress,
+        ),
+        of_trainer(
+            "serve::startup_errors_are_reported",
+            startup_errors_are_reported,
         ),
         // Ignored if no browser is on PATH, or if there is no Python.
         on_page.with_ignored_flag(is_absent),
@@ -321,7 +324,7 @@ fn a_wav(seconds: u32) -> Vec<u8> {
     wav
 }
 
-fn answers_are_those_of_predict() -> Result<(), Failed> {
+fn answers_match_predict() -> Result<(), Failed> {
     let folder = scratch("serve-songs");
     let mp3 = fs::read(an_mp3()?)?;
     let wav = a_wav(4);
@@ -383,7 +386,7 @@ fn answers_are_those_of_predict() -> Result<(), Failed> {
     server.end()?.exits(130).map(drop)
 }
 
-fn what_is_no_song_is_told() -> Result<(), Failed> {
+fn files_that_are_not_songs_are_rejected() -> Result<(), Failed> {
     let server = Server::start(&["--max-upload", "1MiB", "--max-duration", "2.5"])?;
     let text = b"This is a text, and no song.".repeat(100);
 
@@ -417,7 +420,7 @@ fn most_bytes(process: u32) -> Result<u64, Failed> {
     Ok(kib.parse::<u64>()? << 10)
 }
 
-fn uploads_over_the_limit_take_no_memory() -> Result<(), Failed> {
+fn oversized_uploads_use_no_memory() -> Result<(), Failed> {
     let server = Server::start(&["--max-upload", "1MiB"])?;
     same("a song", server.predict("a.wav", &a_wav(2))?.status, 200)?;
     let before = most_bytes(server.child.id())?;
@@ -454,7 +457,7 @@ fn uploads_over_the_limit_take_no_memory() -> Result<(), Failed> {
     server.end()?.exits(130).map(drop)
 }
 
-fn other_hosts_and_origins_are_refused() -> Result<(), Failed> {
+fn other_hosts_and_origins_are_rejected() -> Result<(), Failed> {
     let server = Server::start(&["--host", "music.example"])?;
     let song = a_wav(2);
     let ask = |headers: &str| {
@@ -483,7 +486,7 @@ fn other_hosts_and_origins_are_refused() -> Result<(), Failed> {
 }
 
 /// Each song gets a response with its own name, either at once or after responses that ask to retry later.
-fn a_hundred_at_once_are_all_answered() -> Result<(), Failed> {
+fn hundred_concurrent_requests_eventually_succeed() -> Result<(), Failed> {
     let server = Server::start(&["--in-flight", "8"])?;
     let song = a_wav(1);
     let refused = AtomicUsize::new(0);
@@ -570,7 +573,7 @@ fn answered_at_last(
 }
 
 /// Uses the default limits: 10 s for a request's head, and 10 s without data.
-fn who_is_silent_is_ended_and_costs_nobody_an_answer() -> Result<(), Failed> {
+fn idle_connections_time_out() -> Result<(), Failed> {
     let server = Server::start(&[])?;
     let song = a_wav(1);
     let begin = Instant::now();
@@ -624,7 +627,7 @@ fn who_is_silent_is_ended_and_costs_nobody_an_answer() -> Result<(), Failed> {
 
 /// An upload creates no file, neither while a song is in progress, nor on a server that is killed and cannot clean
 /// up.
-fn no_upload_touches_a_disk() -> Result<(), Failed> {
+fn uploads_are_not_written_to_disk() -> Result<(), Failed> {
     let mut server = Server::start(&[])?;
     let song = a_wav(30);
     let model = server.model()?;
@@ -660,7 +663,7 @@ fn no_upload_touches_a_disk() -> Result<(), Failed> {
     )
 }
 
-fn a_killed_model_is_started_again() -> Result<(), Failed> {
+fn killed_model_is_restarted() -> Result<(), Failed> {
     let server = Server::start(&[])?;
     let song = a_wav(3);
 
@@ -698,7 +701,7 @@ fn a_killed_model_is_started_again() -> Result<(), Failed> {
     server.end()?.exits(130).map(drop)
 }
 
-fn sigterm_ends_songs_in_progress_first() -> Result<(), Failed> {
+fn sigterm_waits_for_songs_in_progress() -> Result<(), Failed> {
     let mut server = Server::start(&[])?;
     let song = a_wav(3);
     let model = server.model()?;
@@ -751,7 +754,7 @@ fn sigterm_ends_songs_in_progress_first() -> Result<(), Failed> {
     ran.says(&["stopped at once by a second signal"])
 }
 
-fn what_is_wrong_at_the_start_is_told() -> Result<(), Failed> {
+fn startup_errors_are_reported() -> Result<(), Failed> {
     let serve = |run: &Path, words: &[&str]| {
         let mut command = wavemill(["serve", "--run"]);
         crate::support::run(command.arg(run).args(words))

@@ -26,15 +26,24 @@ const ENDLESS: &str = "(SELECT sum((a.csv_line + b.csv_line + c.csv_line) % 7) F
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::test(
-            "signals::metadata_that_do_not_come",
-            metadata_that_do_not_come,
+            "signals::signal_while_waiting_for_metadata",
+            signal_while_waiting_for_metadata,
         ),
-        Trial::test("signals::cleaning_without_end", cleaning_without_end),
-        Trial::test("signals::commands_that_wait", commands_that_wait),
-        Trial::test("signals::commands_of_a_store", commands_of_a_store),
         Trial::test(
-            "signals::demo_takes_its_child_along",
-            demo_takes_its_child_along,
+            "signals::signal_during_long_cleaning",
+            signal_during_long_cleaning,
+        ),
+        Trial::test(
+            "signals::signal_while_waiting_for_input",
+            signal_while_waiting_for_input,
+        ),
+        Trial::test(
+            "signals::signal_during_store_commands",
+            signal_during_store_commands,
+        ),
+        Trial::test(
+            "signals::demo_ends_its_child_on_a_signal",
+            demo_ends_its_child_on_a_signal,
         ),
         Trial::test(
             "signals::second_one_ends_an_extraction_at_once",
@@ -42,14 +51,17 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         of_terminal(
             "progress::a_bar_is_not_full_before_anything_is_read",
-            a_bar_is_not_full_at_its_start,
+            progress_bar_starts_empty,
         ),
         Trial::test("progress::a_log_has_lines", a_log_has_lines),
-        Trial::test("progress::json_is_for_programs", json_is_for_programs),
+        Trial::test(
+            "progress::json_progress_is_machine_readable",
+            json_progress_is_machine_readable,
+        ),
         Trial::test("progress::quiet_and_verbose", quiet_and_verbose),
         of_trainer(
-            "signals::trainer_before_it_trains",
-            trainer_before_it_trains,
+            "signals::signal_before_training_starts",
+            signal_before_training_starts,
         ),
         of_trainer(
             "progress::a_log_of_training_has_lines_and_epochs",
@@ -115,7 +127,7 @@ fn let_it_begin() {
     std::thread::sleep(Duration::from_millis(700));
 }
 
-fn metadata_that_do_not_come() -> Result<(), Failed> {
+fn signal_while_waiting_for_metadata() -> Result<(), Failed> {
     for (name, words) in [("INT", &[][..]), ("TERM", &["--dry-run"])] {
         let folder = scratch("metadata-signal");
         let mut stuck = inputs().clone();
@@ -155,7 +167,7 @@ pub(crate) fn start_until(command: &mut Command, phase: &str) -> Result<Child, F
     Ok(child)
 }
 
-fn cleaning_without_end() -> Result<(), Failed> {
+fn signal_during_long_cleaning() -> Result<(), Failed> {
     for name in ["INT", "TERM"] {
         let folder = scratch("cleaning-signal");
         let mut endless = inputs().clone();
@@ -178,7 +190,7 @@ fn cleaning_without_end() -> Result<(), Failed> {
     Ok(())
 }
 
-fn commands_that_wait() -> Result<(), Failed> {
+fn signal_while_waiting_for_input() -> Result<(), Failed> {
     let folder = scratch("features-signal");
     let clip = pipe(folder.join("song.wav"))?;
     let mut command = wavemill(["features", "--recipe", "demo", "--feature", "mfcc", "--out"]);
@@ -199,7 +211,7 @@ fn commands_that_wait() -> Result<(), Failed> {
     )
 }
 
-fn commands_of_a_store() -> Result<(), Failed> {
+fn signal_during_store_commands() -> Result<(), Failed> {
     let store = own_store("store-signal");
     let stuck = pipe(store.join("_wavemill/versions/00000001.json"))?;
     let commands: [(&[&str], &str); 4] = [
@@ -223,7 +235,7 @@ fn commands_of_a_store() -> Result<(), Failed> {
     Ok(())
 }
 
-fn demo_takes_its_child_along() -> Result<(), Failed> {
+fn demo_ends_its_child_on_a_signal() -> Result<(), Failed> {
     let folder = scratch("demo-signal");
     let clips = folder.join("demo/data/fma_demo");
     let mut child =
@@ -269,7 +281,7 @@ fn second_one_ends_an_extraction_at_once() -> Result<(), Failed> {
     same("versions", versions(&store), Vec::new())
 }
 
-fn trainer_before_it_trains() -> Result<(), Failed> {
+fn signal_before_training_starts() -> Result<(), Failed> {
     let stuck = pipe(scratch("trainer-signal").join("stuck.toml"))?;
     for (words, name) in [
         (["fit", "--config"], "TERM"),
@@ -359,7 +371,7 @@ fn a_log_of_training_has_lines_and_epochs() -> Result<(), Failed> {
 }
 
 /// Runs on a terminal. While the pipe contains no data, the total amount is unknown.
-fn a_bar_is_not_full_at_its_start() -> Result<(), Failed> {
+fn progress_bar_starts_empty() -> Result<(), Failed> {
     const FULL: char = '\u{2588}';
     const PHASE: &str = "reading metadata";
 
@@ -408,7 +420,7 @@ fn a_log_has_lines() -> Result<(), Failed> {
     same("lines", ran.err.contains("extracting"), false)
 }
 
-fn json_is_for_programs() -> Result<(), Failed> {
+fn json_progress_is_machine_readable() -> Result<(), Failed> {
     let store = scratch("json-log").join("store");
     let mut command = inputs().extract(&store);
     command

@@ -22,29 +22,26 @@ const SECOND: Duration = Duration::from_millis(1500);
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
+        Trial::test("sql::flipped_bits_never_panic", flipped_bits_never_panic),
         Trial::test(
-            "sql::a_flipped_bit_ends_no_command_in_a_panic",
-            a_flipped_bit_ends_no_command_in_a_panic,
+            "sql::flipped_bits_do_not_change_results",
+            flipped_bits_do_not_change_results,
         ),
         Trial::test(
-            "sql::no_flipped_bit_changes_an_answer",
-            no_flipped_bit_changes_an_answer,
+            "sql::panic_while_reading_is_a_readable_error",
+            panic_while_reading_is_a_readable_error,
         ),
         Trial::test(
-            "sql::a_panic_while_reading_is_told_in_words",
-            a_panic_while_reading_is_told_in_words,
-        ),
-        Trial::test(
-            "sql::a_version_that_gc_removes_is_no_damage",
-            a_version_that_gc_removes_is_no_damage,
+            "sql::version_removed_by_gc_is_not_damage",
+            version_removed_by_gc_is_not_damage,
         ),
         Trial::test(
             "sql::a_signal_ends_a_long_join_within_a_second",
             a_signal_ends_a_long_join_within_a_second,
         ),
         Trial::test(
-            "sql::names_out_of_data_do_not_reach_the_terminal",
-            names_out_of_data_do_not_reach_the_terminal,
+            "sql::names_from_data_are_escaped_for_the_terminal",
+            names_from_data_are_escaped_for_the_terminal,
         ),
     ]
 }
@@ -58,7 +55,7 @@ fn in_words(ran: &Ran) -> Result<(), Failed> {
     Err(format!("exit code {:?}: {}", ran.code, ran.err).into())
 }
 
-fn a_flipped_bit_ends_no_command_in_a_panic() -> Result<(), Failed> {
+fn flipped_bits_never_panic() -> Result<(), Failed> {
     let store = own_store("bits");
     let files = manifest(&store, 1)?.files;
     let mut damaged = 0;
@@ -107,7 +104,7 @@ fn a_flipped_bit_ends_no_command_in_a_panic() -> Result<(), Failed> {
 }
 
 /// A query over a damaged file gives the same result as over the undamaged file, or exit code 3.
-fn no_flipped_bit_changes_an_answer() -> Result<(), Failed> {
+fn flipped_bits_do_not_change_results() -> Result<(), Failed> {
     let store = own_store("flips");
     let files = manifest(&store, 1)?.files;
     let mut found = 0;
@@ -156,7 +153,7 @@ fn no_flipped_bit_changes_an_answer() -> Result<(), Failed> {
 }
 
 /// The panic occurs on a thread of DataFusion, as it does for some damaged files in Parquet readers.
-fn a_panic_while_reading_is_told_in_words() -> Result<(), Failed> {
+fn panic_while_reading_is_a_readable_error() -> Result<(), Failed> {
     let store = own_store("panic");
     let ask = || {
         let mut command = wavemill([
@@ -196,7 +193,7 @@ fn a_panic_while_reading_is_told_in_words() -> Result<(), Failed> {
 
 /// The session has opened its version and is blocked while it prints the first result, which is larger than a
 /// pipe's buffer. The second query runs after the files were removed.
-fn a_version_that_gc_removes_is_no_damage() -> Result<(), Failed> {
+fn version_removed_by_gc_is_not_damage() -> Result<(), Failed> {
     let store = own_store("going");
     run(inputs()
         .extract(&store)
@@ -319,7 +316,7 @@ fn is_plain(what: &str, ran: &Ran) -> Result<(), Failed> {
     }
 }
 
-fn names_out_of_data_do_not_reach_the_terminal() -> Result<(), Failed> {
+fn names_from_data_are_escaped_for_the_terminal() -> Result<(), Failed> {
     let folder = scratch("escapes");
     let (inputs, store) = (hostile(&folder)?, folder.join("store"));
     let asked = |words: &[&str]| run(wavemill(words).arg("--store").arg(&store));

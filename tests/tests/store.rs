@@ -24,35 +24,35 @@ pub(crate) fn trials() -> Vec<Trial> {
             "store::every_flipped_byte_is_found",
             every_flipped_byte_is_found,
         ),
-        Trial::test("store::damaged_manifest_is_said", damaged_manifest_is_said),
         Trial::test(
-            "store::files_are_those_of_one_plan",
-            files_are_those_of_one_plan,
+            "store::damaged_manifest_is_reported",
+            damaged_manifest_is_reported,
         ),
+        Trial::test("store::files_lists_one_plan", files_lists_one_plan),
         Trial::test("store::info_shows_the_manifest", info_shows_the_manifest),
         Trial::test(
-            "store::versions_live_and_are_collected",
-            versions_live_and_are_collected,
+            "store::old_versions_are_collected",
+            old_versions_are_collected,
         ),
         Trial::test(
-            "store::damaged_version_is_made_anew",
-            damaged_version_is_made_anew,
+            "store::damaged_version_is_recreated",
+            damaged_version_is_recreated,
         ),
         Trial::test(
-            "store::receipts_with_other_bytes_count_as_none",
-            receipts_with_other_bytes_count_as_none,
+            "store::mismatched_receipts_are_ignored",
+            mismatched_receipts_are_ignored,
         ),
         Trial::test(
             "store::a_shard_with_a_damaged_footer_is_repaired",
             a_shard_with_a_damaged_footer_is_repaired,
         ),
         Trial::test(
-            "store::a_version_outlives_links_of_the_one_before",
-            a_version_outlives_links_of_the_one_before,
+            "store::version_survives_collection_of_its_parent",
+            version_survives_collection_of_its_parent,
         ),
         Trial::test(
-            "store::a_temporary_manifest_goes_with_the_next_run",
-            a_temporary_manifest_goes_with_the_next_run,
+            "store::temporary_manifest_is_removed_by_the_next_run",
+            temporary_manifest_is_removed_by_the_next_run,
         ),
         Trial::test(
             "store::unfinished_plans_are_collected",
@@ -150,7 +150,7 @@ fn every_flipped_byte_is_found() -> Result<(), Failed> {
     Ok(())
 }
 
-fn damaged_manifest_is_said() -> Result<(), Failed> {
+fn damaged_manifest_is_reported() -> Result<(), Failed> {
     let store = own_store("manifest");
     let path = store.join("_wavemill/versions/00000001.json");
     let text = fs::read_to_string(&path)?;
@@ -168,7 +168,7 @@ fn damaged_manifest_is_said() -> Result<(), Failed> {
 }
 
 /// `info --files`, the manifest, the files on disk and a glob over the plan's folder give the same list.
-fn files_are_those_of_one_plan() -> Result<(), Failed> {
+fn files_lists_one_plan() -> Result<(), Failed> {
     let manifest = manifest(whole(), 1)?;
     let listed = on(whole(), &["info", "--files"]).exits(0)?.out;
     let root = format!("{}/", whole().display());
@@ -259,7 +259,7 @@ fn info_shows_the_manifest() -> Result<(), Failed> {
 
 /// Creates three versions: each states its parent, each can be queried, and the last one remains after the others
 /// are removed.
-fn versions_live_and_are_collected() -> Result<(), Failed> {
+fn old_versions_are_collected() -> Result<(), Failed> {
     let store = own_store("versions");
     let further =
         |words: &[&str]| run(inputs().extract(&store).arg("--new-version").args(words)).exits(0);
@@ -407,7 +407,7 @@ fn versions_live_and_are_collected() -> Result<(), Failed> {
 }
 
 /// Tests the advice of `verify`: the next version contains the same files as the damaged one did before.
-fn damaged_version_is_made_anew() -> Result<(), Failed> {
+fn damaged_version_is_recreated() -> Result<(), Failed> {
     let store = own_store("anew");
     let was = manifest(&store, 1)?;
     let (mel, tracks) = (&paths(&was, "log_mel")[0], &paths(&was, "tracks")[0]);
@@ -441,7 +441,7 @@ fn damaged_version_is_made_anew() -> Result<(), Failed> {
 
 /// Changes a digit in a record of each kind before a new version links the shards. The new version has the same
 /// bytes as in an undamaged store.
-fn receipts_with_other_bytes_count_as_none() -> Result<(), Failed> {
+fn mismatched_receipts_are_ignored() -> Result<(), Failed> {
     let limited = |store: &Path| {
         let mut extract = inputs().extract(store);
         run(extract.args(["--new-version", "--limit", "30"])).exits(0)
@@ -503,7 +503,7 @@ fn a_shard_with_a_damaged_footer_is_repaired() -> Result<(), Failed> {
 
 /// Tools that deduplicate files replace them by links: here, a shard is a symbolic link to a file of the same
 /// version.
-fn a_version_outlives_links_of_the_one_before() -> Result<(), Failed> {
+fn version_survives_collection_of_its_parent() -> Result<(), Failed> {
     for is_relative in [false, true] {
         let store = own_store("symbolic");
         let shard = store.join(&paths(&manifest(&store, 1)?, "log_mel")[0]);
@@ -545,7 +545,7 @@ fn a_version_outlives_links_of_the_one_before() -> Result<(), Failed> {
 
 /// A process that is killed between creating the temporary and the final name of a manifest leaves the temporary
 /// one. Even a run with nothing to do removes it.
-fn a_temporary_manifest_goes_with_the_next_run() -> Result<(), Failed> {
+fn temporary_manifest_is_removed_by_the_next_run() -> Result<(), Failed> {
     let store = own_store("temporary");
     let versions = store.join("_wavemill/versions");
     let temporary = versions.join(".0123456789abcdef.tmp");

@@ -17,18 +17,21 @@ const HALF_A_MINUTE: u32 = 30 * 8000;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::test(
-            "stretch::copies_are_for_training_alone",
-            copies_are_for_training_alone,
+            "stretch::copies_are_used_only_for_training",
+            copies_are_used_only_for_training,
         ),
         Trial::test(
-            "stretch::copies_fall_on_all_sides_by_one_rule",
-            copies_fall_on_all_sides_by_one_rule,
+            "stretch::copies_are_on_all_sides_under_segment_stretched",
+            copies_are_on_all_sides_under_segment_stretched,
         ),
         Trial::test(
             "stretch::whole_clips_are_cut_to_the_duration",
             whole_clips_are_cut_to_the_duration,
         ),
-        Trial::test("stretch::no_device_computes_it", no_device_computes_it),
+        Trial::test(
+            "stretch::stretching_requires_the_cpu",
+            stretching_requires_the_cpu,
+        ),
     ]
 }
 
@@ -67,7 +70,7 @@ fn rows(store: &Path) -> Result<BTreeMap<String, u64>, Failed> {
     Ok(counts)
 }
 
-fn copies_are_for_training_alone() -> Result<(), Failed> {
+fn copies_are_used_only_for_training() -> Result<(), Failed> {
     let table = tracks("stretched");
     let store = table.store();
     let ran = run(table.extract(&["--json"])?.args(["--threads", "4"])).exits(0)?;
@@ -143,7 +146,7 @@ fn copies_are_for_training_alone() -> Result<(), Failed> {
     same("plain rows", sql(&plain, sum)?, sql(&store, sum)?)
 }
 
-fn copies_fall_on_all_sides_by_one_rule() -> Result<(), Failed> {
+fn copies_are_on_all_sides_under_segment_stretched() -> Result<(), Failed> {
     let table = tracks("leaky");
     let rule = (
         "rule = \"column\"\ncolumn = \"side\"",
@@ -222,7 +225,7 @@ fn whole_clips_are_cut_to_the_duration() -> Result<(), Failed> {
     same("planned", &told["clips_planned"], &4.into())
 }
 
-fn no_device_computes_it() -> Result<(), Failed> {
+fn stretching_requires_the_cpu() -> Result<(), Failed> {
     let store = scratch("device").join("store");
     let stretch = [
         "--set",

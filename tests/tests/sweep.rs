@@ -15,25 +15,28 @@ use crate::support::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         of_trainer(
-            "sweep::what_is_wrong_is_told_before_the_first_trial",
-            what_is_wrong_is_told_before_the_first_trial,
+            "sweep::errors_are_reported_before_the_first_trial",
+            errors_are_reported_before_the_first_trial,
         ),
         of_trainer(
-            "sweep::a_failing_trial_costs_itself_alone",
-            a_failing_trial_costs_itself_alone,
+            "sweep::failed_trial_does_not_affect_others",
+            failed_trial_does_not_affect_others,
         ),
-        of_trainer("sweep::jobs_change_no_result", jobs_change_no_result),
         of_trainer(
-            "sweep::jobs_stop_by_the_median_as_one_does",
-            jobs_stop_by_the_median_as_one_does,
+            "sweep::number_of_jobs_does_not_change_results",
+            number_of_jobs_does_not_change_results,
+        ),
+        of_trainer(
+            "sweep::parallel_jobs_apply_the_same_median_stop",
+            parallel_jobs_apply_the_same_median_stop,
         ),
         of_trainer(
             "sweep::jobs_that_are_stopped_go_on_by_the_same_command",
-            jobs_that_are_stopped_go_on,
+            stopped_jobs_resume,
         ),
         of_trainer(
-            "sweep::stopped_it_goes_on_by_the_same_command",
-            stopped_it_goes_on_by_the_same_command,
+            "sweep::stopped_sweep_resumes_with_the_same_command",
+            stopped_sweep_resumes_with_the_same_command,
         ),
     ]
 }
@@ -80,7 +83,7 @@ fn runs_in(folder: &Path) -> usize {
     fs::read_dir(folder.join("runs")).map_or(0, Iterator::count)
 }
 
-fn what_is_wrong_is_told_before_the_first_trial() -> Result<(), Failed> {
+fn errors_are_reported_before_the_first_trial() -> Result<(), Failed> {
     let folder = scratch("wrong-sweep");
     let cases = [
         (
@@ -113,7 +116,7 @@ fn what_is_wrong_is_told_before_the_first_trial() -> Result<(), Failed> {
     same("runs", runs_in(&folder), 0)
 }
 
-fn a_failing_trial_costs_itself_alone() -> Result<(), Failed> {
+fn failed_trial_does_not_affect_others() -> Result<(), Failed> {
     let folder = scratch("failing-sweep");
     let file = "[parameters]\n\"optimizer.lr\" = [1e300, 1e-3, 1e-4]";
     let ran = run(&mut sweep(&folder, file)).exits(1)?;
@@ -154,7 +157,7 @@ fn a_failing_trial_costs_itself_alone() -> Result<(), Failed> {
     same("runs", runs_in(&folder), 4)
 }
 
-fn stopped_it_goes_on_by_the_same_command() -> Result<(), Failed> {
+fn stopped_sweep_resumes_with_the_same_command() -> Result<(), Failed> {
     let folder = scratch("stopped-sweep");
     let file = "[parameters]\n\"train.epochs\" = [1, 100000]\n\"train.early_stop\" = [0]";
     let mut child = start(&mut sweep(&folder, file));
@@ -199,7 +202,7 @@ fn without_folder(line: &Value, folder: &Path) -> Result<(String, Vec<u8>), Fail
 }
 
 /// The trials include one that fails and two with equal parameters.
-fn jobs_change_no_result() -> Result<(), Failed> {
+fn number_of_jobs_does_not_change_results() -> Result<(), Failed> {
     let file = "[parameters]\n\"optimizer.lr\" = [1e-3, 1e300, 1e-3, 1e-4, 3e-4]";
     let mut results = Vec::new();
     for jobs in ["1", "3"] {
@@ -240,7 +243,7 @@ fn jobs_change_no_result() -> Result<(), Failed> {
 }
 
 /// A trial is compared with earlier ones even if they are still running. One of them fails.
-fn jobs_stop_by_the_median_as_one_does() -> Result<(), Failed> {
+fn parallel_jobs_apply_the_same_median_stop() -> Result<(), Failed> {
     let file = "median_stopping_after = 1\n[parameters]\n\"optimizer.lr\" = [1e-2, 3e-3, 1e-7, 1e300, 1e-8]";
     let mut results = Vec::new();
     for jobs in ["1", "3"] {
@@ -271,7 +274,7 @@ fn jobs_stop_by_the_median_as_one_does() -> Result<(), Failed> {
     same("lines and weights", results[1] == results[0], true)
 }
 
-fn jobs_that_are_stopped_go_on() -> Result<(), Failed> {
+fn stopped_jobs_resume() -> Result<(), Failed> {
     let folder = scratch("stopped-jobs");
     let file = "[parameters]\n\"train.epochs\" = [1, 100000, 200000]\n\"train.early_stop\" = [0]";
     let mut child = start(sweep(&folder, file).args(["--jobs", "2"]));

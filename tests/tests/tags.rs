@@ -17,28 +17,31 @@ use crate::table::Table;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        Trial::test("tags::tags_are_versions", tags_are_versions),
-        Trial::test("tags::a_tag_moves", a_tag_moves),
+        Trial::test(
+            "tags::tags_are_accepted_as_versions",
+            tags_are_accepted_as_versions,
+        ),
+        Trial::test("tags::tags_can_be_moved", tags_can_be_moved),
         of_trainer("tags::the_trainer_takes_tags", the_trainer_takes_tags),
         Trial::test(
-            "tags::names_that_are_none_are_refused",
-            names_that_are_none_are_refused,
+            "tags::invalid_tag_names_are_rejected",
+            invalid_tag_names_are_rejected,
         ),
         Trial::test(
-            "tags::what_is_not_there_is_told_with_what_is",
-            what_is_not_there_is_told_with_what_is,
+            "tags::unknown_tag_error_lists_tags",
+            unknown_tag_error_lists_tags,
         ),
         Trial::test("tags::a_run_keeps_the_lock", a_run_keeps_the_lock),
         Trial::test("tags::a_tag_stays_in_the_store", a_tag_stays_in_the_store),
         Trial::test(
-            "tags::a_damaged_tag_stops_who_uses_it",
-            a_damaged_tag_stops_who_uses_it,
+            "tags::damaged_tag_is_an_error_when_used",
+            damaged_tag_is_an_error_when_used,
         ),
         Trial::test("tags::gc_keeps_tagged_versions", gc_keeps_tagged_versions),
         Trial::test("tags::gc_counts_what_it_frees", gc_counts_what_it_frees),
         Trial::test(
-            "tags::versions_tell_what_they_changed",
-            versions_tell_what_they_changed,
+            "tags::versions_list_their_changes",
+            versions_list_their_changes,
         ),
     ]
 }
@@ -84,7 +87,7 @@ fn with_data(store: &Path) -> Result<Vec<Option<bool>>, Failed> {
 }
 
 /// Each command gives the same output for a version's number and its tag.
-fn tags_are_versions() -> Result<(), Failed> {
+fn tags_are_accepted_as_versions() -> Result<(), Failed> {
     let store = three_versions("named")?;
     on(&store, &["tag", "1", "paper"]).exits(0)?;
     on(&store, &["tag", "2", "v1.0-rc_2"]).exits(0)?;
@@ -152,7 +155,7 @@ fn tags_are_versions() -> Result<(), Failed> {
     )
 }
 
-fn a_tag_moves() -> Result<(), Failed> {
+fn tags_can_be_moved() -> Result<(), Failed> {
     let store = three_versions("moved")?;
     let said = |words: &[&str]| Ok::<_, Failed>(on(&store, words).exits(0)?.err);
 
@@ -259,7 +262,7 @@ fn the_trainer_takes_tags() -> Result<(), Failed> {
     same("recorded", recorded(&begun)?["version"].as_u64(), Some(2))
 }
 
-fn names_that_are_none_are_refused() -> Result<(), Failed> {
+fn invalid_tag_names_are_rejected() -> Result<(), Failed> {
     let store = own_store("no-names");
     let long = "x".repeat(65);
     let before = files_below(&store);
@@ -286,7 +289,7 @@ fn names_that_are_none_are_refused() -> Result<(), Failed> {
     same("files", files_below(&store), before)
 }
 
-fn what_is_not_there_is_told_with_what_is() -> Result<(), Failed> {
+fn unknown_tag_error_lists_tags() -> Result<(), Failed> {
     let store = three_versions("absent")?;
     on(&store, &["tag", "4", "paper"])
         .exits(2)?
@@ -363,7 +366,7 @@ fn a_tag_stays_in_the_store() -> Result<(), Failed> {
     same("files", files_below(&elsewhere), Vec::new())
 }
 
-fn a_damaged_tag_stops_who_uses_it() -> Result<(), Failed> {
+fn damaged_tag_is_an_error_when_used() -> Result<(), Failed> {
     let store = three_versions("broken")?;
     on(&store, &["gc", "--keep", "2"]).exits(0)?;
     same(
@@ -568,7 +571,7 @@ fn gc_counts_what_it_frees() -> Result<(), Failed> {
     same("nothing left to free", report["bytes"].as_u64(), Some(0))
 }
 
-fn versions_tell_what_they_changed() -> Result<(), Failed> {
+fn versions_list_their_changes() -> Result<(), Failed> {
     let mut table = Table::new("changed", 12);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;

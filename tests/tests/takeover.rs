@@ -21,8 +21,8 @@ const TRACKS: u32 = 24;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         Trial::test(
-            "takeover::only_what_is_new_is_decoded",
-            only_what_is_new_is_decoded,
+            "takeover::only_new_files_are_decoded",
+            only_new_files_are_decoded,
         ),
         Trial::test(
             "takeover::equal_files_become_links",
@@ -41,8 +41,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             other_shards_are_other_files,
         ),
         Trial::test(
-            "takeover::a_touch_links_every_file",
-            a_touch_links_every_file,
+            "takeover::touched_files_are_still_linked",
+            touched_files_are_still_linked,
         ),
         Trial::test("takeover::rejects_are_taken_over", rejects_are_taken_over),
         Trial::test(
@@ -50,16 +50,16 @@ pub(crate) fn trials() -> Vec<Trial> {
             a_feature_that_rejects_a_clip_takes_its_rows,
         ),
         Trial::test(
-            "takeover::a_damaged_parent_is_decoded_again_and_said",
-            a_damaged_parent_is_decoded_again_and_said,
+            "takeover::damaged_parent_is_decoded_again_with_a_warning",
+            damaged_parent_is_decoded_again_with_a_warning,
         ),
         Trial::test(
             "takeover::a_lost_file_hides_no_segment",
             a_lost_file_hides_no_segment,
         ),
         Trial::test(
-            "takeover::keys_of_a_damaged_file_are_not_believed",
-            keys_of_a_damaged_file_are_not_believed,
+            "takeover::keys_from_a_damaged_file_are_ignored",
+            keys_from_a_damaged_file_are_ignored,
         ),
         Trial::test(
             "takeover::killed_between_the_receipts_of_a_shard",
@@ -79,8 +79,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             a_renamed_folder_is_the_same_clips,
         ),
         Trial::test(
-            "takeover::what_differs_is_told_before_and_after",
-            what_differs_is_told_before_and_after,
+            "takeover::differences_are_shown_before_and_after",
+            differences_are_shown_before_and_after,
         ),
         Trial::test(
             "takeover::without_receipts_rows_are_found",
@@ -235,7 +235,7 @@ fn written_by(store: &Path, version: u64) -> Result<Vec<String>, Failed> {
     Ok(written)
 }
 
-fn only_what_is_new_is_decoded() -> Result<(), Failed> {
+fn only_new_files_are_decoded() -> Result<(), Failed> {
     let mut twins = Twins::new(by_column("new", MFCC, &[]), &[])?;
 
     twins.table.add(24);
@@ -349,7 +349,7 @@ fn other_shards_are_other_files() -> Result<(), Failed> {
     Ok(())
 }
 
-fn a_touch_links_every_file() -> Result<(), Failed> {
+fn touched_files_are_still_linked() -> Result<(), Failed> {
     let mut twins = Twins::new(by_column("touch", MFCC, &[]), &[])?;
     let audio = twins.table.written()?.audio;
     for name in files_below(&audio) {
@@ -417,7 +417,7 @@ fn a_feature_that_rejects_a_clip_takes_its_rows() -> Result<(), Failed> {
     same("rows", count(&twins)?, 1)
 }
 
-fn a_damaged_parent_is_decoded_again_and_said() -> Result<(), Failed> {
+fn damaged_parent_is_decoded_again_with_a_warning() -> Result<(), Failed> {
     let mut twins = Twins::new(by_column("damaged", "", &[]), &[])?;
     let file = manifest(&twins.store, 1)?
         .files
@@ -493,7 +493,7 @@ fn a_lost_file_hides_no_segment() -> Result<(), Failed> {
 }
 
 /// The file of the first feature contains wrong keys, and rows of the second feature are taken over.
-fn keys_of_a_damaged_file_are_not_believed() -> Result<(), Failed> {
+fn keys_from_a_damaged_file_are_ignored() -> Result<(), Failed> {
     let plain = ["--set", "shards.compression=none"];
     let mut twins = Twins::new(by_column("keys", MFCC, &[]), &plain)?;
     for store in [&twins.store, &twins.recomputed] {
@@ -659,7 +659,7 @@ fn without_receipts_rows_are_found() -> Result<(), Failed> {
 }
 
 /// Differences are reported by the refusal, by `--dry-run`, which predicts what the run then does, and by `diff`.
-fn what_differs_is_told_before_and_after() -> Result<(), Failed> {
+fn differences_are_shown_before_and_after() -> Result<(), Failed> {
     let mut table = by_column("told", MFCC, &[]);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;

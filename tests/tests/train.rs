@@ -61,26 +61,35 @@ pub(crate) fn trials() -> Vec<Trial> {
             "train::sigterm_to_a_recurrent_model_ends_in_order",
             sigterm_to_a_recurrent_model_ends_in_order,
         ),
-        of_trainer("train::a_second_signal_says_so", a_second_signal_says_so),
         of_trainer(
-            "train::a_longer_run_says_what_was_run",
-            a_longer_run_says_what_was_run,
+            "train::second_signal_is_acknowledged",
+            second_signal_is_acknowledged,
         ),
         of_trainer(
-            "train::predict_answers_what_can_be_read",
-            predict_answers_what_can_be_read,
+            "train::extended_run_counts_test_evaluations",
+            extended_run_counts_test_evaluations,
         ),
-        of_trainer("train::no_room_for_a_checkpoint", no_room_for_a_checkpoint),
+        of_trainer(
+            "train::predict_skips_unreadable_clips",
+            predict_skips_unreadable_clips,
+        ),
+        of_trainer(
+            "train::full_disk_during_a_checkpoint",
+            full_disk_during_a_checkpoint,
+        ),
         disk_fills_up.with_ignored_flag(!(has_trainer && may_mount)),
         of_trainer(
-            "train::damaged_shards_are_named_or_passed_over",
-            damaged_shards_are_named_or_passed_over,
+            "train::damaged_shards_are_named_or_skipped",
+            damaged_shards_are_named_or_skipped,
         ),
         of_trainer(
             "train::damaged_checkpoints_are_named",
             damaged_checkpoints_are_named,
         ),
-        of_trainer("train::another_store_is_refused", another_store_is_refused),
+        of_trainer(
+            "train::another_store_is_rejected",
+            another_store_is_rejected,
+        ),
         of_trainer(
             "train::eval_on_a_later_version_warns_of_known_tracks",
             eval_on_a_later_version_warns_of_known_tracks,
@@ -90,16 +99,16 @@ pub(crate) fn trials() -> Vec<Trial> {
             classes_are_matched_by_name,
         ),
         of_trainer(
-            "train::a_run_without_a_list_says_that_it_cannot_compare",
-            a_run_without_a_list_says_that_it_cannot_compare,
+            "train::run_without_training_list_cannot_be_compared",
+            run_without_training_list_cannot_be_compared,
         ),
         of_trainer(
             "train::init_from_another_run_is_compared",
             init_from_another_run_is_compared,
         ),
         of_trainer(
-            "train::what_is_wrong_at_the_start_leaves_no_run",
-            what_is_wrong_at_the_start_leaves_no_run,
+            "train::startup_errors_leave_no_run",
+            startup_errors_leave_no_run,
         ),
         on_real.with_ignored_flag(on_real_ignored),
     ]
@@ -265,7 +274,7 @@ fn sigterm_to_a_recurrent_model_ends_in_order() -> Result<(), Failed> {
 }
 
 /// The program is paused, so that both signals arrive within one step.
-fn a_second_signal_says_so() -> Result<(), Failed> {
+fn second_signal_is_acknowledged() -> Result<(), Failed> {
     let runs = scratch("twice");
     let mut child = start(small(&runs).args(ENDLESS));
     wait_until(&mut child, "some steps", || last_step(&runs) >= 2)?;
@@ -278,7 +287,7 @@ fn a_second_signal_says_so() -> Result<(), Failed> {
     all_are_whole(&run_in(&runs)?)
 }
 
-fn a_longer_run_says_what_was_run() -> Result<(), Failed> {
+fn extended_run_counts_test_evaluations() -> Result<(), Failed> {
     let runs = scratch("longer");
     run(small(&runs).args(["--set", "train.epochs=2"])).exits(0)?;
     let of = run_in(&runs)?;
@@ -323,7 +332,7 @@ fn a_longer_run_says_what_was_run() -> Result<(), Failed> {
     )
 }
 
-fn predict_answers_what_can_be_read() -> Result<(), Failed> {
+fn predict_skips_unreadable_clips() -> Result<(), Failed> {
     let runs = scratch("predict");
     run(small(&runs).args(["--set", "train.steps=2"])).exits(0)?;
     let of = run_in(&runs)?;
@@ -401,7 +410,7 @@ fn goes_on(run_folder: &Path) -> Result<(), Failed> {
     same("a result", run_folder.join("result.json").exists(), true)
 }
 
-fn no_room_for_a_checkpoint() -> Result<(), Failed> {
+fn full_disk_during_a_checkpoint() -> Result<(), Failed> {
     let begun = begun("no-room", 3)?;
     let before = checkpoints(&begun);
     let parts = parts_of(&begun);
@@ -455,7 +464,7 @@ fn result(runs: &Path) -> Result<Value, Failed> {
     )?)?)
 }
 
-fn damaged_shards_are_named_or_passed_over() -> Result<(), Failed> {
+fn damaged_shards_are_named_or_skipped() -> Result<(), Failed> {
     let store = own_store("damaged");
     let (path, rows) = training_shard(&store, &manifest(&store, 1)?)?;
     let bytes = fs::read(&path)?;
@@ -565,7 +574,7 @@ fn damaged_checkpoints_are_named() -> Result<(), Failed> {
     goes_on(&begun)
 }
 
-fn another_store_is_refused() -> Result<(), Failed> {
+fn another_store_is_rejected() -> Result<(), Failed> {
     let begun = begun("another-store", 1)?;
     let other = scratch("other").join("store");
     run(inputs().extract(&other).args(["--limit", "40"])).exits(0)?;
@@ -778,7 +787,7 @@ fn classes_are_matched_by_name() -> Result<(), Failed> {
     )
 }
 
-fn a_run_without_a_list_says_that_it_cannot_compare() -> Result<(), Failed> {
+fn run_without_training_list_cannot_be_compared() -> Result<(), Failed> {
     let of = own_run("without-a-list");
     let list = of.join("training.parquet");
     let whole = fs::read(&list)?;
@@ -869,7 +878,7 @@ fn refused(ran: Ran, runs: &Path, said: &[&str]) -> Result<(), Failed> {
     same("a run", runs.exists(), false)
 }
 
-fn what_is_wrong_at_the_start_leaves_no_run() -> Result<(), Failed> {
+fn startup_errors_leave_no_run() -> Result<(), Failed> {
     let folder = scratch("wrong");
     let (runs, store, recipe) = (
         folder.join("runs"),

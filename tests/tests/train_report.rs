@@ -36,8 +36,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     let is_absent = browser.is_none() || !has_trainer();
     vec![
         of_trainer(
-            "train_report::says_what_a_run_holds_and_lacks",
-            says_what_a_run_holds_and_lacks,
+            "train_report::describes_contents_and_missing_parts_of_a_run",
+            describes_contents_and_missing_parts_of_a_run,
         ),
         of_trainer(
             "train_report::two_runs_are_on_common_axes",
@@ -132,7 +132,7 @@ fn contains(html: &str, words: &str) -> Result<(), Failed> {
     same(words, html.contains(words), true)
 }
 
-fn says_what_a_run_holds_and_lacks() -> Result<(), Failed> {
+fn describes_contents_and_missing_parts_of_a_run() -> Result<(), Failed> {
     let folder = own_run("report-run");
     let out = folder.with_file_name("page.html");
     let runs = [folder.clone()];

@@ -25,8 +25,8 @@ pub(crate) fn trials() -> Vec<Trial> {
 
     vec![
         Trial::test(
-            "weights::without_a_safe_torch_nothing_is_read",
-            without_a_safe_torch_nothing_is_read,
+            "weights::unsafe_torch_versions_are_rejected",
+            unsafe_torch_versions_are_rejected,
         )
         .with_ignored_flag(!has_python()),
         of_torch(Trial::test(
@@ -35,7 +35,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         )),
         of_torch(Trial::test(
             "weights::what_is_no_file_of_weights_is_refused_and_not_run",
-            what_is_refused,
+            invalid_weights_are_rejected,
         )),
         of_torch(of_trainer(
             "weights::a_converted_file_starts_a_model",
@@ -131,7 +131,7 @@ fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, Failed> {
 }
 
 /// Fake modules named `torch` simulate a missing PyTorch, and versions whose check of files is unsafe.
-fn without_a_safe_torch_nothing_is_read() -> Result<(), Failed> {
+fn unsafe_torch_versions_are_rejected() -> Result<(), Failed> {
     let folder = scratch("no-torch");
     let (from, to) = (folder.join("a.pth"), folder.join("a.safetensors"));
     fs::write(&from, "weights")?;
@@ -201,7 +201,7 @@ fn names_shapes_and_values() -> Result<(), Failed> {
     same("the file of before", fs::read(&to)? == before, true)
 }
 
-fn what_is_refused() -> Result<(), Failed> {
+fn invalid_weights_are_rejected() -> Result<(), Failed> {
     let folder = made(None)?;
     let to = folder.join("out.safetensors");
     for (name, code, said) in [

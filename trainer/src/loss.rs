@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_written_out() {
+    fn loss_matches_the_definition() {
         let row = |r: usize| &LOGITS[3 * r..3 * r + 3];
         let minus_log =
             |r: usize, c: usize| row(r).iter().map(|x| x.exp()).sum::<f64>().ln() - row(r)[c];
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn low_precision_is_raised() {
+    fn low_precision_logits_are_computed_in_f32() {
         let labels = [Tensor::from_slice(&[2_i64, 0, 0, 1])];
         let sums = criterion(0.0, None, false).weighted_sum(
             &[logits().to_kind(Kind::BFloat16)],

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn no_error_tells_the_temporary_name() {
+    fn errors_do_not_contain_the_temporary_name() {
         let folder = tempfile::tempdir().expect("a folder");
         let nowhere = folder.path().join("none/rows.parquet");
         let error = PartFile::beside(&nowhere, ".rows-").expect_err("no folder");

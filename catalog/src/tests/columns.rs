@@ -31,7 +31,7 @@ fn wide_table(n_columns: usize) -> tempfile::TempDir {
 }
 
 #[test]
-fn time_grows_with_the_columns_and_not_with_their_square() {
+fn read_time_is_linear_in_columns() {
     let mut recipe = recipe(
         Dataset::Table,
         vec![query(
@@ -95,7 +95,7 @@ impl std::io::Read for Endless<'_> {
 }
 
 #[test]
-fn too_many_columns_are_an_error_from_the_header_alone() {
+fn too_many_columns_are_detected_in_the_header() {
     let opened = |line: &str, header| {
         let bytes = std::cell::Cell::new(0);
         let input = Endless {
@@ -135,7 +135,7 @@ fn too_many_columns_are_an_error_from_the_header_alone() {
 }
 
 #[test]
-fn too_many_columns_of_a_parquet_file_are_an_error_too() {
+fn too_many_parquet_columns_are_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.parquet");
 

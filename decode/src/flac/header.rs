@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_reserved_cut_or_fails_its_checksum_is_no_header() {
+    fn reserved_truncated_or_corrupt_headers_are_rejected() {
         let usual = [0xFF, 0xF8, 0xC9, 0xA8, 0x05];
 
         for (at, byte) in [
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_that_claim_too_much_swallow_nothing() {
+    fn oversized_metadata_blocks_skip_no_audio() {
         let file = [
             &MARKER[..],
             &[6, 0, 0, 3],
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn the_block_for_symphonia_says_what_it_was_told() {
+    fn stream_info_block_contains_the_given_values() {
         let block = StreamInfo::block(96_000, 2, 24, 4_608);
         let file = [&MARKER[..], &[0x80, 0, 0, 34], &block].concat();
 

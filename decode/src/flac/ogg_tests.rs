@@ -88,7 +88,7 @@ fn flac_in_ogg() -> Vec<Page> {
 }
 
 #[test]
-fn flac_in_ogg_is_decoded_whole_and_every_chained_stream_of_it() {
+fn all_chained_flac_streams_are_decoded() {
     let pages = flac_in_ogg();
     // The source has 48,000 samples at 32 kHz.
     assert_eq!(lengths(&bytes(&pages)), (66_150, 0));
@@ -107,13 +107,13 @@ fn flac_in_ogg_is_decoded_whole_and_every_chained_stream_of_it() {
 }
 
 #[test]
-fn flac_in_ogg_hashes_as_the_same_frames_do_in_a_file_of_their_own() {
+fn ogg_flac_and_native_flac_hash_alike() {
     let native = include_bytes!("../../tests/data/tone_32000_stereo.flac");
     assert_eq!(audio_hash(&bytes(&flac_in_ogg())), audio_hash(native));
 }
 
 #[test]
-fn pages_of_flac_that_are_missing_or_damaged_are_silent_and_lost() {
+fn missing_or_damaged_pages_become_silence_and_count_as_lost() {
     // The third page contains 10 of 21 frames, each with 2,304 samples at 32 kHz. The file has 48,000 samples.
     let page_samples = (23_040.0_f64 * 44_100.0 / 32_000.0).round() as usize;
     let frame_samples = (2_304.0_f64 * 44_100.0 / 32_000.0).round() as usize;
@@ -137,7 +137,7 @@ fn pages_of_flac_that_are_missing_or_damaged_are_silent_and_lost() {
 }
 
 #[test]
-fn no_granule_of_flac_in_ogg_changes_anything() {
+fn granule_positions_are_ignored() {
     for granule in [i64::MIN, i64::MAX, -1, 1 << 62] {
         for number in 0..4 {
             let mut pages = flac_in_ogg();
@@ -153,7 +153,7 @@ fn no_granule_of_flac_in_ogg_changes_anything() {
 }
 
 #[test]
-fn a_piece_ends_where_a_packet_ends_though_pages_end_within_packets() {
+fn packets_may_span_pages() {
     // Forty seconds of mono frames, on pages of 255 segments that split every packet except the first.
     let numbers: Vec<u8> = (0..=127).collect();
     let frames: Vec<Vec<u8>> = (0..24)
@@ -203,7 +203,7 @@ fn paged(packets: &[Vec<u8>]) -> Vec<u8> {
 }
 
 #[test]
-fn metadata_of_any_length_are_no_audio() {
+fn metadata_packets_of_any_length_are_not_audio() {
     // A metadata block of 1.2 MB that contains frames, on pages of its own.
     let frames: Vec<u8> = (0..100).flat_map(frame).collect();
     let mut block = vec![2, 0x14, 0, 0];
@@ -243,7 +243,7 @@ fn renumber(file: &mut [u8]) {
 }
 
 #[test]
-fn a_damaged_stream_beside_it_costs_nothing() {
+fn damaged_parallel_stream_does_not_affect_audio() {
     let ours = stream_of(7, &[0, 1, 2, 3]);
     let beside = stream_of(9, &[5, 6, 7, 8]);
     let mixed: Vec<Page> = ours
@@ -260,7 +260,7 @@ fn a_damaged_stream_beside_it_costs_nothing() {
 }
 
 #[test]
-fn each_stream_of_a_chain_has_its_own_first_block() {
+fn chained_streams_use_their_own_stream_info() {
     // The second stream has eight bits per sample, which only its STREAMINFO block states.
     let mut info = head(0);
     let numbers = u64::from_be_bytes(info[18..26].try_into().unwrap());
@@ -281,7 +281,7 @@ fn each_stream_of_a_chain_has_its_own_first_block() {
 }
 
 #[test]
-fn what_lies_between_pages_that_follow_each_other_is_nothing_lost() {
+fn bytes_between_consecutive_pages_are_not_lost_audio() {
     let pages = stream_of(7, &[0, 1, 2, 3]);
     let junk = [&b"junk"[..], &[0; 1_000]].concat();
     let file = [bytes(&pages[..4]), junk, bytes(&pages[4..])].concat();
@@ -292,7 +292,7 @@ fn what_lies_between_pages_that_follow_each_other_is_nothing_lost() {
 }
 
 #[test]
-fn damage_in_a_page_costs_the_frames_that_it_touches_alone() {
+fn page_damage_affects_only_touched_frames() {
     let frames: Vec<Vec<u8>> = (0..6).map(frame).collect();
     let mut file = bytes(&stream_of(7, &[]));
     let audio_at = file.len();
@@ -304,7 +304,7 @@ fn damage_in_a_page_costs_the_frames_that_it_touches_alone() {
 }
 
 #[test]
-fn audio_of_another_codec_that_is_chained_to_it_is_lost_and_in_the_hash() {
+fn chained_stream_of_another_codec_is_lost_and_hashed() {
     let alone = bytes(&stream_of(7, &[0, 1, 2, 3]));
     let mut opus = stream_of(9, &[0, 1, 2, 3]);
     opus[0].packets = vec![b"OpusHead".to_vec()];

@@ -71,7 +71,7 @@ fn a_damaged_frame_keeps_its_length() {
 }
 
 #[test]
-fn frames_that_are_gone_leave_silence_as_long_as_their_numbers_tell() {
+fn missing_frames_become_silence_of_their_numbered_length() {
     assert_heard(&stream(0, &[0, 1, 4, 5]), &[0, 1, -1, -1, 4, 5], 2.0);
     assert_heard(
         &stream(6 * FRAME_SAMPLES as u64, &[0, 1, 4]),
@@ -83,7 +83,7 @@ fn frames_that_are_gone_leave_silence_as_long_as_their_numbers_tell() {
 }
 
 #[test]
-fn holes_whose_length_no_number_tells_are_closed() {
+fn holes_of_unknown_length_are_closed() {
     let mut joined = stream(0, &[3, 4]);
     joined.extend(vec![0; frame(0).len() * 2]);
     joined.extend(frame(0));
@@ -103,7 +103,7 @@ fn holes_whose_length_no_number_tells_are_closed() {
 }
 
 #[test]
-fn announcements_count_as_far_as_what_is_there_backs_them() {
+fn announced_length_is_limited_by_file_size() {
     let samples = FRAME_SAMPLES as u64;
     assert_heard(&stream(10 * samples, &[0]), &[0], 9.0);
     assert_heard(&stream(11 * samples, &[0]), &[0], 0.0);
@@ -120,7 +120,7 @@ fn announcements_count_as_far_as_what_is_there_backs_them() {
 }
 
 #[test]
-fn a_file_that_ends_inside_a_frame_has_lost_it() {
+fn truncated_last_frame_is_lost() {
     let whole = stream(0, &[0, 1, 2]);
     assert_heard(&whole[..whole.len() - 300], &[0, 1], 1.0);
     assert_heard(
@@ -133,7 +133,7 @@ fn a_file_that_ends_inside_a_frame_has_lost_it() {
 }
 
 #[test]
-fn metadata_are_passed_over_whatever_they_claim() {
+fn metadata_is_skipped_regardless_of_claimed_size() {
     let picture = [&[6, 0x10, 0, 0][..], &vec![0xFF; 1 << 20]].concat();
     let mut file = head(0);
     file[4] = 0;
@@ -163,7 +163,7 @@ fn metadata_are_passed_over_whatever_they_claim() {
 }
 
 #[test]
-fn frames_of_another_format_are_silent_and_counted() {
+fn frames_of_another_format_become_silence_and_count_as_lost() {
     // A frame at 88.2 kHz, with half the duration of the other frames.
     let other = sealed(
         &[0xFF, 0xF8, 0x21, 0x08, 2],
@@ -180,7 +180,7 @@ fn frames_of_another_format_are_silent_and_counted() {
 }
 
 #[test]
-fn samples_that_overflow_cost_their_frame_at_most() {
+fn overflowing_samples_affect_only_their_frame() {
     // A linear predictor that multiplies each sample by 16,383: precision 15, shift 0, residual 0.
     let mut bits = "0111111111111111".to_owned()
         + "1110"
@@ -231,7 +231,7 @@ fn constant_frame_of(rate_hz: u16) -> Vec<u8> {
 }
 
 #[test]
-fn a_frame_of_a_rate_that_no_decoder_takes_is_no_long_silence() {
+fn frame_with_unsupported_rate_adds_no_long_silence() {
     let file = [stream(0, &[0, 1]), constant_frame_of(1), frame(3)].concat();
     let out = decode(&file).unwrap();
 
@@ -246,7 +246,7 @@ fn a_frame_of_a_rate_that_no_decoder_takes_is_no_long_silence() {
 }
 
 #[test]
-fn the_longest_length_counts_what_decoding_gives() {
+fn longest_s_is_at_least_the_decoded_duration() {
     // Many gaps, and a STREAMINFO block with a wrong rate.
     let numbers: Vec<u8> = [0, 9].repeat(20);
     let mut file = stream(0, &numbers);

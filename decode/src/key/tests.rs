@@ -98,7 +98,7 @@ fn outcome(decoder: &mut FileDecoder, file: &[u8], out: &mut Pcm) -> Outcome {
 }
 
 #[test]
-fn the_key_of_a_walk_is_that_of_decoding() {
+fn walk_and_decoder_compute_equal_keys() {
     let mut tester = Tester::new();
     for (name, make) in FORMATS {
         let file = joined(&make(300));
@@ -117,7 +117,7 @@ fn the_key_of_a_walk_is_that_of_decoding() {
 }
 
 #[test]
-fn rejects_have_keys_where_there_is_audio() {
+fn rejects_have_keys_if_the_file_contains_audio() {
     let five_channels = {
         let body = [&[0x02][..], &[0; 2 * FRAME_SAMPLES]].concat().repeat(5);
         [
@@ -241,7 +241,7 @@ fn tagged() -> Vec<(&'static str, Vec<Vec<u8>>)> {
 }
 
 #[test]
-fn new_tags_change_no_key() {
+fn tags_do_not_change_the_key() {
     let mut tester = Tester::new();
     for (name, files) in tagged() {
         let first = tester.read(&files[0]);
@@ -647,7 +647,7 @@ fn silent(rate_hz: u32, is_long: bool) -> Vec<u8> {
 }
 
 #[test]
-fn what_decoding_reads_changes_it() {
+fn bytes_used_by_the_decoder_change_the_key() {
     let mut tester = Tester::new();
     let pairs = [mp3_pairs(), wav_pairs(), flac_pairs(), ogg_pairs()];
     for Pair { differs, files } in pairs.into_iter().flatten() {
@@ -662,7 +662,7 @@ fn what_decoding_reads_changes_it() {
 }
 
 #[test]
-fn what_is_cut_out_changes_it() {
+fn removed_bytes_change_the_key() {
     let mut tester = Tester::new();
     let mut keys = Vec::new();
 
@@ -690,7 +690,7 @@ fn what_is_cut_out_changes_it() {
 }
 
 #[test]
-fn gaps_that_a_longer_file_makes_credible_change_it() {
+fn gap_accepted_due_to_file_size_changes_the_key() {
     let file = |n_tag_bytes: usize, gap: i64| {
         let mut pages = tone(n_tag_bytes);
         delay(&mut pages[8..], gap);
@@ -816,7 +816,7 @@ impl Twins {
 const N_TWINS: u32 = 400;
 
 #[test]
-fn files_of_equal_keys_decode_to_the_same() {
+fn equal_keys_decode_to_equal_samples() {
     let n_twins = std::env::var("WAVEMILL_KEY_TWINS").map_or(N_TWINS, |n| n.parse().unwrap());
     let tester = RefCell::new(Tester::new());
     // Outcomes by key over all files of the test, including files that are not twins.

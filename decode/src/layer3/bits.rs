@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bits_are_read_across_bytes_and_zeros_follow_the_end() {
+    fn bits_span_bytes_and_are_zero_past_the_end() {
         let bytes: Vec<u8> = (0..40_u8).map(|at| at.wrapping_mul(37) ^ 0x5A).collect();
         let bit =
             |at: usize| u32::from(bytes.get(at / 8).copied().unwrap_or(0) >> (7 - at % 8) & 1);

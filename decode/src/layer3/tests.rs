@@ -105,7 +105,7 @@ pub(super) fn assert_close(got: impl IntoIterator<Item = f32>, want: &[f64], wha
 }
 
 #[test]
-fn books_are_whole_prefix_codes_and_another_decoders() {
+fn code_books_are_complete_and_match_the_reference() {
     let mut probe = Probe::new();
     let quads = [(0, &QUADS_A), (1, &QUADS_B)];
     let pairs = PAIR_BOOKS.map(|(number, table)| (Table::Pairs(number), table));
@@ -158,7 +158,7 @@ fn books_are_whole_prefix_codes_and_another_decoders() {
 /// Output `j` of a slot is a sum over 16 window factors, each multiplied by a value that is known if the sub-band
 /// samples are known. With enough slots, the factors follow by least squares.
 #[test]
-fn the_window_is_another_decoders() {
+fn window_matches_the_reference() {
     let mut noise = Noise(3);
     let mut peer = decoder();
     let mut hybrid = Hybrid::new();
@@ -209,7 +209,7 @@ fn the_window_is_another_decoders() {
 }
 
 #[test]
-fn powers_are_the_references() {
+fn powers_match_the_reference() {
     let table = PowerTable::get();
 
     for value in 0..8_207 {
@@ -225,7 +225,7 @@ fn powers_are_the_references() {
 }
 
 #[test]
-fn antialiasing_is_the_references() {
+fn antialiasing_matches_the_reference() {
     for n_lines in [0, 1, 17, 18, 100, 575, 576] {
         let lines = Noise(n_lines as u64).lines(n_lines);
         let mut want: Vec<f64> = lines.map(f64::from).to_vec();
@@ -238,7 +238,7 @@ fn antialiasing_is_the_references() {
 }
 
 #[test]
-fn imdct_is_the_references_for_all_windows_one_after_the_other() {
+fn imdct_matches_the_reference_for_all_window_sequences() {
     let mut noise = Noise(1);
     let mut imdct = Imdct::new();
     let mut hybrid = Hybrid::new();
@@ -261,7 +261,7 @@ fn imdct_is_the_references_for_all_windows_one_after_the_other() {
 }
 
 #[test]
-fn synthesis_is_the_references_in_pieces_of_any_length() {
+fn synthesis_matches_the_reference_in_pieces_of_any_length() {
     let mut noise = Noise(2);
     let mut synthesis = Synthesis::new();
     let mut filter = Filter::new();
@@ -283,7 +283,7 @@ fn synthesis_is_the_references_in_pieces_of_any_length() {
 }
 
 #[test]
-fn intensity_weights_are_the_formulas() {
+fn intensity_weights_match_the_formula() {
     for position in 0..6 {
         let ratio = (f64::from(position) * std::f64::consts::PI / 12.0).tan();
         let got = super::stereo::mpeg1_weights(position as usize);
@@ -377,7 +377,7 @@ fn noise_granule(noise: &mut Noise) -> Granule {
 }
 
 #[test]
-fn two_channels_at_once_are_read_as_each_alone() {
+fn reading_two_channels_at_once_equals_reading_each() {
     let mut noise = Noise(5);
     let gains = Gains {
         by_pair: std::array::from_fn(|pair| 1.0 + pair as f32),

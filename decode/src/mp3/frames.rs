@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_bytes_before_and_behind_the_audio_cost_nothing() {
+    fn foreign_bytes_around_the_audio_are_not_lost_audio() {
         let file = [
             b"<html>\xFF\xFB\x90\x64".to_vec(),
             frame().repeat(3),
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_inside_a_frame_or_a_header_is_told() {
+    fn truncated_frame_or_header_at_the_end_is_reported() {
         let file = frame().repeat(4);
         assert_eq!(walk(&file[..3 * FRAME_BYTES + 50]).1, Some(3 * FRAME_BYTES));
         assert_eq!(walk(&file[..3 * FRAME_BYTES + 2]).1, Some(3 * FRAME_BYTES));
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_between_frames_is_no_hole_and_another_format_goes_on() {
+    fn tag_between_frames_is_not_a_hole() {
         let tag = b"ID3\x04\0\0\0\0\0\x03abc";
         let mut other = vec![0; 384];
         other[..HEADER_BYTES].copy_from_slice(&[0xFF, 0xFB, 0x94, 0x64]);

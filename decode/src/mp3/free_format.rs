@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_length_is_that_of_frames_without_padding() {
+    fn free_format_length_excludes_padding() {
         let frame = |padding: u8| {
             let mut frame = vec![0; 653 + usize::from(padding)];
             frame[..4].copy_from_slice(&[0xFF, 0xFB, padding << 1, 0x64]);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_distances_make_a_stream() {
+    fn equal_distances_are_detected_as_free_format() {
         let frame = |bytes: usize| [&[0xFF, 0xFB, 0x00, 0x64][..], &vec![0; bytes - 4]].concat();
         assert!(is_free_format(
             &[frame(653), frame(654), frame(653)].concat()

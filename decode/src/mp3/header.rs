@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn free_format_has_the_length_that_is_known_and_padding() {
+    fn free_format_size_is_the_known_length_plus_padding() {
         let header = |bytes: [u8; 4]| Header::parse_with(&bytes, Some(653));
         assert_eq!(header([0xFF, 0xFB, 0x00, 0x64]).unwrap().bytes, 653);
         assert_eq!(header([0xFF, 0xFB, 0x02, 0x64]).unwrap().bytes, 654);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn reserved_values_and_free_format_are_no_headers() {
+    fn reserved_values_and_free_format_are_rejected() {
         for bytes in [
             [0xFF, 0xFB, 0xF0, 0x64],
             [0xFF, 0xFB, 0x00, 0x64],

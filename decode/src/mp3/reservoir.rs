@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_cut_at_the_start_is_no_damage_until_it_was_whole() {
+    fn missing_reservoir_at_the_start_is_not_damage() {
         let mut reservoir = Reservoir::default();
         assert_eq!(enter(&mut reservoir, 300, 8 * 150), (1152, false));
         assert_eq!(enter(&mut reservoir, 0, 8 * 150), (0, true));
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_frame_shows_where_main_data_would_overlap() {
+    fn missing_frame_is_detected_by_overlapping_main_data() {
         let mut reservoir = Reservoir::default();
         assert_eq!(enter(&mut reservoir, 0, 8 * 190), (0, true));
         // One byte is unused: the next frame may reach back one byte, but not a hundred.

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_download_that_broke_off_lost_what_it_announced_and_a_lie_costs_nothing() {
+    fn truncated_download_loses_announced_frames_unless_not_credible() {
         assert_eq!(missing(100, 1_000, 417), Some(900));
 
         assert_eq!(missing(100, 1_001, 417), None);

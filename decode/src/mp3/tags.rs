@@ -222,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tags_in_a_row_are_skipped_and_lying_sizes_are_not_believed() {
+    fn consecutive_tags_are_skipped_and_oversized_tags_ignored() {
         let mut file = b"ID3\x04\0\x10\0\0\0\x05hello3DI\x04\0\x10\0\0\0\x05".to_vec();
         file.extend(b"TAG");
         file.extend([0; 125]);

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_read_from_the_low_end_until_the_bytes_end() {
+    fn numbers_are_read_least_significant_bit_first() {
         let mut bits = Bits::new(&[0b1010_1101, 0x34, 0x12, 0xFF, 0xFF, 0xFF]);
         assert_eq!(bits.read(3), Some(0b101));
         assert_eq!(bits.flag(), Some(true));

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_the_one_of_the_definition() {
+    fn checksum_matches_the_definition() {
         let bytes: Vec<u8> = (0..100_u32).map(|i| (i * i + 7) as u8).collect();
 
         for n in 0..bytes.len() {

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_identification_header_is_read_or_refused() {
+    fn identification_headers_are_parsed_or_rejected() {
         let good = testing::ident(2, 44_100);
         let ident = Ident::parse(&good).unwrap();
         assert_eq!((ident.n_channels, ident.rate_hz), (2, 44_100));
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_are_known_by_their_first_bytes() {
+    fn packet_kind_is_detected_from_the_first_bytes() {
         assert_eq!(PacketKind::from_bytes(b"\x03vorbis"), PacketKind::Comment);
         assert_eq!(PacketKind::from_bytes(b"\x05vorbis..."), PacketKind::Setup);
         assert_eq!(PacketKind::from_bytes(&[0x40]), PacketKind::Audio);

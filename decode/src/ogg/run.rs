@@ -668,7 +668,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_whose_headers_are_over_the_limit_of_a_file_is_too_large() {
+    fn chained_headers_over_the_file_limit_are_too_large() {
         let two = link(2);
         let three = link(3);
         let some = [two.clone(), three.clone(), two.clone()];

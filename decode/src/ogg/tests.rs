@@ -118,7 +118,7 @@ fn a_missing_page_is_silence_of_its_length() {
 }
 
 #[test]
-fn a_stream_that_was_joined_late_has_not_lost_what_came_before() {
+fn stream_joined_late_has_no_loss_at_the_start() {
     let mut pages = stream(5);
     for page in pages.iter_mut().skip(2) {
         page.sequence += 5_000;
@@ -158,7 +158,7 @@ fn a_damaged_page_is_silence_of_its_length_and_at_the_end_it_is_lost() {
 }
 
 #[test]
-fn granules_that_the_bytes_could_not_hold_are_not_believed() {
+fn granules_beyond_the_file_size_are_ignored() {
     for granule in [i64::MAX, i64::MIN, -1, 1 << 40, 100_000_000] {
         for number in 2..7 {
             let mut pages = stream(5);
@@ -174,7 +174,7 @@ fn granules_that_the_bytes_could_not_hold_are_not_believed() {
 }
 
 #[test]
-fn a_packet_over_several_pages_is_one_and_a_torn_one_is_lost() {
+fn packets_span_pages_and_torn_packets_are_lost() {
     let long = [LONG, &[0; 1_019]].concat();
     let mut pages = stream(3);
     pages[2].packets.push(long[..510].to_vec());
@@ -239,7 +239,7 @@ fn chained_streams_are_decoded_one_after_the_other() {
 }
 
 #[test]
-fn of_streams_side_by_side_the_vorbis_is_taken() {
+fn vorbis_is_selected_among_parallel_streams() {
     let mut video = vec![
         packet_page(FIRST, 0, 0, &[b"\x80theora......"]),
         packet_page(0, 0, 1, &[&[0x81; 900]]),
@@ -258,7 +258,7 @@ fn of_streams_side_by_side_the_vorbis_is_taken() {
 }
 
 #[test]
-fn a_hole_before_a_page_that_tells_no_time_is_counted_once() {
+fn hole_before_a_page_without_granule_counts_once() {
     // Page 4 is missing. On page 5 a packet continues, but none ends.
     let mut pages = stream(6);
     pages.remove(4);
@@ -277,7 +277,7 @@ fn a_hole_before_a_page_that_tells_no_time_is_counted_once() {
 }
 
 #[test]
-fn foreign_bytes_between_and_behind_pages_cost_nothing() {
+fn foreign_bytes_around_pages_are_not_lost_audio() {
     let pages = stream(3);
     let file = [
         bytes(&pages[..4]),
@@ -290,7 +290,7 @@ fn foreign_bytes_between_and_behind_pages_cost_nothing() {
 }
 
 #[test]
-fn headers_inside_one_another_cost_no_more_than_linear_time() {
+fn nested_headers_take_linear_time() {
     // Each of these begins a page that claims the following 65,025 bytes, and none of them is a valid page.
     let mut head = b"OggS\0\0".to_vec();
     head.resize(26, 0xFF);
@@ -346,7 +346,7 @@ fn with_floor(floor: BitWriter) -> Setup {
 }
 
 #[test]
-fn code_books_that_are_no_trees_are_refused() {
+fn code_books_that_are_not_trees_are_rejected() {
     assert_eq!(refused(&Setup::default()), None);
     assert_eq!(refused(&with_book(book(true))), None);
 
@@ -427,7 +427,7 @@ fn code_books_that_take_gigabytes_are_too_large() {
 }
 
 #[test]
-fn lattices_whose_root_symphonia_misses_are_refused() {
+fn lattices_with_wrong_root_in_symphonia_are_rejected() {
     // All powers that are a possible number of entries, and one less. Those that are refused made symphonia panic or
     // read on at the wrong position.
     for n_dimensions in 1..=16_u32 {
@@ -474,7 +474,7 @@ fn lattices_whose_root_symphonia_misses_are_refused() {
 }
 
 #[test]
-fn floors_that_would_divide_by_zero_are_refused() {
+fn floors_that_divide_by_zero_are_rejected() {
     assert_eq!(refused(&with_floor(floor1(&[1, 127]))), None);
     for points in [[20, 20], [0, 20]] {
         assert_eq!(
@@ -515,7 +515,7 @@ fn floors_that_would_divide_by_zero_are_refused() {
 }
 
 #[test]
-fn floors_of_type_0_are_taken_up_to_15_books() {
+fn floors_of_type_0_may_have_15_books() {
     let floor0 = |order: u64, n_books: u64| {
         let mut bits = BitWriter::default();
         bits.write(0, 16)
@@ -538,7 +538,7 @@ fn floors_of_type_0_are_taken_up_to_15_books() {
 }
 
 #[test]
-fn a_header_cut_anywhere_or_with_any_bit_flipped_breaks_nothing() {
+fn truncated_or_flipped_headers_never_panic() {
     let good = Setup::default().bytes();
     let ident = Ident::parse(&ident(1, RATE_HZ)).unwrap();
     for n_bytes in 7..good.len() {
@@ -562,7 +562,7 @@ fn a_header_cut_anywhere_or_with_any_bit_flipped_breaks_nothing() {
 }
 
 #[test]
-fn estimates_are_believed_as_far_as_announcements() {
+fn estimates_are_limited_by_the_loss_budget() {
     // A tenth of the file's bytes contained 1,000 samples, so the file holds 10,000, and up to 90,000 may be missing.
     let file_bytes = 5_000;
     let mut heard = Density::default();
@@ -576,7 +576,7 @@ fn estimates_are_believed_as_far_as_announcements() {
 }
 
 #[test]
-fn a_link_without_its_headers_cannot_have_lost_more_than_the_file_holds() {
+fn loss_of_a_link_without_headers_is_limited_by_file_size() {
     // Packets of two bytes, which could have 4,096 samples each if the link had long blocks.
     let mut headless = stream(1);
     headless[0].packets[0][28] = 0xDD;
@@ -607,7 +607,7 @@ fn a_link_without_its_headers_cannot_have_lost_more_than_the_file_holds() {
 }
 
 #[test]
-fn audio_of_another_codec_that_is_chained_to_it_is_lost_and_in_the_hash() {
+fn chained_stream_of_another_codec_is_lost_and_hashed() {
     let alone = bytes(&stream(3));
     let mut opus = stream(3);
     for page in &mut opus {
@@ -627,7 +627,7 @@ fn audio_of_another_codec_that_is_chained_to_it_is_lost_and_in_the_hash() {
 }
 
 #[test]
-fn a_link_of_a_rate_that_no_decoder_takes_is_no_long_loss() {
+fn link_with_unsupported_rate_adds_no_long_loss() {
     let mut slow = stream(3);
     slow[0].packets[0][12..16].copy_from_slice(&1_u32.to_le_bytes());
     slow.iter_mut().for_each(|page| page.serial = 9);

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn no_start_of_a_file_is_a_panic() {
+    fn truncated_headers_never_panic() {
         for file in [png(9, 7), jpeg(9, 7)] {
             for end in 0..file.len() {
                 let _ = Header::read(&file[..end]);

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_png_comes_back_channel_by_channel() {
+    fn png_pixels_are_decoded_by_channel() {
         let picture = decode(&png(5, 3)).unwrap();
         let bytes = tensor(&picture, &args(5, 3, Dtype::U8)).unwrap();
         let mut wanted = Vec::new();
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_is_cut_out_before_it_is_resized() {
+    fn crop_is_applied_before_resizing() {
         let picture = decode(&png(8, 6)).unwrap();
         let mut args = args(2, 2, Dtype::U8);
         args.crop = Some(CropBox::from([3, 1, 2, 2]));
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jpeg_is_near_what_it_was_made_of() {
+    fn decoded_jpeg_is_close_to_the_original() {
         let picture = decode(&jpeg(64, 48)).unwrap();
         assert_eq!(picture.dimensions(), (64, 48));
         let far = picture
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_picture_is_told() {
+    fn files_that_are_not_pictures_are_rejected() {
         assert_eq!(reason(b""), Reason::Empty);
         assert_eq!(
             reason(b"a text that somebody called .png"),
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_off_is_damaged() {
+    fn truncated_pictures_are_damaged() {
         let whole = png(40, 40);
         assert_eq!(reason(&whole[..whole.len() / 2]), Reason::Damaged);
         let whole = jpeg(64, 48);
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn no_change_of_a_byte_is_a_panic() {
+    fn changed_bytes_never_panic() {
         for file in [png(12, 9), jpeg(16, 16)] {
             for at in 0..file.len() {
                 let mut broken = file.clone();

@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_that_no_file_has_are_too_large_wherever_their_chunk_stands() {
+    fn excessive_channel_counts_are_too_large_in_any_chunk_order() {
         let data = chunk(b"data", &[0; 8]);
         let late = chunk(b"JUNK", &[0; 5_000]);
         let many = fmt(1, 65_535, 16);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_contradict_themselves_have_their_words() {
+    fn contradictory_headers_are_described() {
         let data = chunk(b"data", &[0; 8]);
 
         refused(
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_lie_end_with_the_file_and_allocate_nothing() {
+    fn chunk_sizes_are_limited_by_the_file() {
         let mut most = chunk(b"data", &[0; 8]);
         most[4..8].copy_from_slice(&(u32::MAX - 1).to_le_bytes());
         assert_eq!(
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn extensible_headers_say_their_format_by_guid_and_any_mask_will_do() {
+    fn extensible_format_is_read_from_the_guid() {
         let extensible = |bits: u16, mask: u32, guid_tag: u8, guid_end: &[u8]| {
             let mut body = fmt(0xFFFE, 2, bits)[8..].to_vec();
             body.extend([22, 0, bits as u8, 0]);
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn mp3_in_a_shell_is_known_by_its_first_fmt_chunk() {
+    fn mp3_in_wave_is_detected_by_the_first_fmt_chunk() {
         assert!(holds_mp3(&riff(&[
             chunk(b"LIST", b"INFOfmt \x01\0"),
             fmt(0x55, 2, 0)

@@ -34,7 +34,7 @@ fn samples(tag: u16, channels: u16, bits: u16, data: &[u8]) -> Vec<f32> {
 }
 
 #[test]
-fn every_kind_of_sample_has_its_value() {
+fn all_sample_formats_are_converted() {
     assert_eq!(samples(1, 1, 8, &[0, 128, 255]), [-1.0, 0.0, 127.0 / 128.0]);
     assert_eq!(
         samples(1, 1, 16, &[0, 0x80, 0xFF, 0x7F]),
@@ -61,7 +61,7 @@ fn every_kind_of_sample_has_its_value() {
 }
 
 #[test]
-fn what_cannot_be_audio_silences_its_packet() {
+fn invalid_samples_silence_their_packet() {
     let mut data = 0.5_f32.to_le_bytes().repeat(3 * 1_152);
     data[4 * 1_200..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
     let out = decode(&riff(&[fmt(3, 1, 32), chunk(b"data", &data)]));
@@ -74,7 +74,7 @@ fn what_cannot_be_audio_silences_its_packet() {
 }
 
 #[test]
-fn the_mean_of_the_channels_decides_what_is_too_loud() {
+fn loudness_limit_applies_to_the_channel_mean() {
     let decoded = |left: f32, right: f32| {
         let moment = [left.to_le_bytes(), right.to_le_bytes()].concat();
         let data = moment.repeat(1_152);
@@ -89,7 +89,7 @@ fn the_mean_of_the_channels_decides_what_is_too_loud() {
 }
 
 #[test]
-fn announced_data_count_as_far_as_what_is_there_backs_them() {
+fn announced_length_is_limited_by_file_size() {
     let lost = |announced: u32| {
         let mut data = chunk(b"data", &[0; 882]);
         data[4..8].copy_from_slice(&announced.to_le_bytes());

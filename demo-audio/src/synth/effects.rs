@@ -92,7 +92,7 @@ mod tests {
     use crate::{rng::Rng, synth::Canvas};
 
     #[test]
-    fn the_master_level_is_what_was_asked_and_nothing_clips() {
+    fn master_level_is_as_requested_without_clipping() {
         let mut canvas = Canvas::new(8000, 1.0);
         let mut rng = Rng::keyed(3, &[]);
         canvas.left.iter_mut().for_each(|x| *x = 30.0 * rng.noise());

@@ -157,7 +157,7 @@ mod tests {
     use super::{Canvas, Sine};
 
     #[test]
-    fn what_lies_beyond_the_end_is_cut() {
+    fn samples_past_the_end_are_dropped() {
         let mut canvas = Canvas::new(100, 1.0);
         canvas.add(0.98, 0.0, &[1.0; 10]);
         canvas.add(5.0, 0.0, &[1.0; 10]);

@@ -284,7 +284,7 @@ mod tests {
 
     /// Zeros that the caller appends, to save the kernels a copy, have the same effect as padding by the kernels.
     #[test]
-    fn zeros_behind_a_short_clip_change_no_row() {
+    fn trailing_zeros_do_not_change_rows() {
         // A clip shorter than `duration_s`, and a clip whose last segment extends past its end.
         for (name, n_samples) in [("demo", 30_000), ("gtzan-segments", 125_000)] {
             let recipe = Recipe::load(name, &[]).unwrap();

@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decoder_that_panicked_decodes_no_further_clip() {
+    fn decoder_is_replaced_after_a_panic() {
         let recipe = Recipe::load("demo", &[]).expect("a shipped recipe");
         let plan = Arc::new(plan(&recipe, 0).expect("a plan"));
         let mut clips = RowExtractor::new(&plan, OUTPUT_S_MAX).expect("an extractor");

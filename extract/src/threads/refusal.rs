@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_a_clip_smaller_is_what_its_kind_has() {
+    fn memory_advice_fits_the_kind_of_media() {
         let audio = said(Media::Audio, 28 * MIB);
         assert_eq!(
             audio,

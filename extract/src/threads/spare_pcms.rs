@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_bounded_in_bytes_together() {
+    fn spare_buffers_are_limited_in_total_bytes() {
         let spare = SparePcms::new(10, 1_000);
         for bytes in [400, 400, 400, 200, 4] {
             spare.give_back(of_bytes(bytes));
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_no_more_than_places_and_none_is_huge() {
+    fn spare_buffers_are_limited_in_number_and_size() {
         let spare = SparePcms::new(2, u64::MAX / 2);
         spare.give_back(of_bytes(SPARE_BYTES_MAX as usize + 4));
         for bytes in [100, 200, 300] {

@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(error, "device = 1: must be omitted with backend cpu");
     }
     #[test]
-    fn what_no_device_computes_goes_to_the_cpu_unless_a_device_was_asked_for() {
+    fn unsupported_features_use_the_cpu_unless_a_device_is_requested() {
         let open = |choice: BackendChoice, devices: &[usize]| {
             choice.open(devices, Level::Scalar, Some("statistics"))
         };

@@ -436,7 +436,7 @@ fn page() -> PathBuf {
 }
 
 #[test]
-fn no_kernel_takes_more_than_its_bound() {
+fn kernels_stay_within_their_bounds() {
     let cases = cases();
     let lines = count_all(&cases);
     let text = table(&cases, &lines);
@@ -487,7 +487,7 @@ fn every_kernel_is_counted() {
 /// Counting must not change the code that runs, and compiler optimisation must not change a bit: g++ 12 fused complex
 /// products.
 #[test]
-fn counting_gives_the_same_bits() {
+fn counting_does_not_change_results() {
     for n_fft in [256, 512, 1024, 2048, 4096] {
         let overrides = Overrides {
             n_fft: Some(n_fft),

@@ -292,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_that_is_not_there_says_how_many_are() {
+    fn missing_device_error_states_the_device_count() {
         let refusal =
             |devices: &[usize], count| check_ordinals(devices, count).unwrap_err().to_string();
 
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn the_level_names_all_that_decides_bits() {
+    fn level_names_everything_that_affects_results() {
         let versions = Versions {
             driver: 13_000,
             module: None,

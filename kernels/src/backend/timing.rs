@@ -57,7 +57,7 @@ mod tests {
 
     /// Simulates a GPU's clock, which is slow in the first half second.
     #[test]
-    fn rounds_before_the_clocks_are_up_do_not_count() {
+    fn warm_up_rounds_do_not_count() {
         let start = Instant::now();
         let work = || {
             let is_cold = start.elapsed() < WARM_UP / 2;
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn work_that_fails_ends_the_measurement() {
+    fn failed_work_ends_the_measurement() {
         let mut left = 3;
         let work = || {
             left -= 1;

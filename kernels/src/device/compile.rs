@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs NVRTC: scripts/cuda_check.sh gets it, LD_LIBRARY_PATH=.cuda finds it"]
-    fn an_error_shows_nvrtc_s_log_and_names_the_file() {
+    fn compile_error_contains_nvrtc_log_and_file() {
         let version = open_nvrtc().unwrap();
         let source = "#line 7 \"kernels/src/mel/mel.cu\"\nextern \"C\" __global__ void k() { undeclared = 1; }\n";
         let error = cubin(source, "sm_90", version).unwrap_err().to_string();

@@ -7,7 +7,7 @@ use super::{CudaReport, Device, bytes_of, lending};
 
 #[test]
 #[ignore = "needs a GPU"]
-fn the_report_names_what_is_used() {
+fn report_names_device_and_libraries() {
     let report = CudaReport::of_this_machine();
     assert!(report.usable && report.problem.is_none(), "{report:?}");
     assert!(
@@ -29,7 +29,7 @@ fn the_report_names_what_is_used() {
 
 #[test]
 #[ignore = "needs a GPU"]
-fn pinned_copies_keep_every_byte_both_ways() {
+fn pinned_copies_preserve_all_bytes() {
     let device = cuda();
     for n in [1, 3, 255, 256, 4097, 1 << 20, (24 << 20) + 5] {
         let values = noise(n);
@@ -44,7 +44,7 @@ fn pinned_copies_keep_every_byte_both_ways() {
 /// Checks also the following bytes: a partial copy does not change them.
 #[test]
 #[ignore = "needs a GPU"]
-fn clearing_and_partial_copies_reach_just_their_bytes() {
+fn clearing_and_partial_copies_stay_in_range() {
     let device = cuda();
     let mut buffer = sent(&device, &[1.5_f32; 1000]);
     device.zero(&mut buffer, 400).unwrap();
@@ -103,7 +103,7 @@ fn a_copy_that_does_not_fit_is_refused() {
 /// Prints the duration, for comparison with the benchmark.
 #[test]
 #[ignore = "needs a GPU"]
-fn host_memory_that_is_dropped_waits_for_its_copies() {
+fn dropping_host_memory_waits_for_copies() {
     const BYTES: usize = 256 << 20;
     let device = cuda();
     let mut buffer = device.alloc(BYTES).unwrap();

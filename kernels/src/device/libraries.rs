@@ -500,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn wheels_are_looked_for_below_a_python_and_what_it_links_to() {
+    fn wheels_are_searched_below_python_and_its_link_target() {
         let folder = std::env::temp_dir().join(format!("wavemill-pythons-{}", std::process::id()));
         let wheels = [
             folder.join("venv/lib/python3.12/site-packages"),

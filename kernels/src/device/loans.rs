@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_device_is_waited_for_however_queueing_ends() {
+    fn device_is_synchronized_even_if_queueing_fails() {
         for end in [good, failed, panicked] {
             assert_eq!(unfinished_after(end), 0);
         }

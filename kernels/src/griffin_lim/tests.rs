@@ -85,7 +85,7 @@ fn with_log(log: LogArgs) -> FeatureArgs {
 }
 
 #[test]
-fn phases_are_those_of_the_formula() {
+fn phases_match_the_formula() {
     let small = Overrides {
         n_fft: Some(32),
         hop_length: Some(8),
@@ -311,7 +311,7 @@ fn every_logarithm_is_undone() {
 }
 
 #[test]
-fn no_values_are_too_odd() {
+fn extreme_values_are_accepted() {
     let db = with_log(LogArgs::Db(DbArgs::default()));
     let odd = [
         f32::NAN,

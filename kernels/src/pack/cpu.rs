@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_type_cannot_hold_is_an_error() {
+    fn values_outside_the_type_are_errors() {
         let unit = Packing::U8 {
             low: 0.0,
             high: 1.0,

@@ -20,7 +20,7 @@ fn ran(name: &str, words: &[&str], variables: &[(&str, &str)]) -> (bool, String)
 }
 
 #[test]
-fn a_test_that_needs_a_gpu_fails_where_it_refuses() {
+fn tests_that_need_a_gpu_fail_if_it_refuses() {
     let (succeeds, said) = ran("refused", &[&format!("{TEST}::cuda"), "--ignored"], &[]);
     assert!(
         !succeeds

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_are_those_of_the_reference_in_every_size() {
+    fn pictures_match_the_reference_in_every_size() {
         let (bands, frames) = (16, 31);
         let values = noise(bands * frames);
         let rows: Vec<Vec<f64>> = values

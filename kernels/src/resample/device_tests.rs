@@ -232,7 +232,7 @@ fn unusual_ratios_match_too<D: Device>(device: &D) {
 }
 
 #[test]
-fn what_would_need_a_huge_table_is_left_to_the_cpu() {
+fn rates_with_huge_tables_use_the_cpu() {
     for from_hz in RATES_HZ.into_iter().chain([12_000, 24_000, 88_200, 96_000]) {
         assert!(
             [22_050, 16_000, 44_100, 48_000]

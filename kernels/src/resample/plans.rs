@@ -61,7 +61,7 @@ mod tests {
     use crate::samples::SampleBuffer;
 
     #[test]
-    fn few_plans_are_kept_and_an_old_rate_sounds_the_same_again() {
+    fn plan_cache_is_small_and_recreated_plans_are_equal() {
         let mut plans = Resamplers::new(22_050, Level::Scalar);
         let input: Vec<f32> = (0..9_000).map(|i| (i % 97) as f32 / 97.0).collect();
 

@@ -63,7 +63,7 @@ fn tone(hz: f64, rate_hz: u32, n: usize) -> Vec<f32> {
 
 /// `input_len` is minimal, and later samples do not change the output.
 #[test]
-fn input_len_is_where_the_output_is_there() {
+fn input_len_suffices_for_the_output() {
     let input = noise(40_000);
 
     for (from_hz, to_hz) in RATIOS.into_iter().chain([(22_050, 22_050)]) {
@@ -225,7 +225,7 @@ fn cutting_the_input_changes_no_bit() {
 }
 
 #[test]
-fn reset_forgets() {
+fn reset_clears_state() {
     let args = ResampleArgs {
         from_hz: 44_100,
         to_hz: 22_050,

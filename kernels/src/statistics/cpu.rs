@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics_are_those_of_the_reference_at_every_level() {
+    fn statistics_match_the_reference_at_every_level() {
         // One frame, an even and an odd number, lanes and a rest.
         for n_frames in [1, 2, 3, 8, 130, 1291, 1292] {
             let values = noise(3 * n_frames);

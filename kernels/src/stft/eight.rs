@@ -436,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn powers_are_those_of_the_formula() {
+    fn powers_match_the_formula() {
         for win_length in [N_FFT, 1001] {
             let window = window::values(Window::Hann, win_length);
             let samples = noise(LANES * N_FFT, 3);
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn no_frame_changes_a_bit_of_another_and_no_level_does() {
+    fn frames_are_independent_and_levels_agree() {
         let window = window::values(Window::Hann, N_FFT);
         let mut samples = noise(LANES * N_FFT, 9);
         let beside_noise = powers(&samples, &window, Level::detect());

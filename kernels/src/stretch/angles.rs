@@ -137,7 +137,7 @@ mod tests {
     const SIN_MAX: f64 = 1e-15;
 
     #[test]
-    fn angles_are_those_of_the_library() {
+    fn angles_match_the_library() {
         let mut n = 0;
         for i in -300..=300 {
             for j in -300..=300 {
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn sine_and_cosine_are_those_of_the_library() {
+    fn sine_and_cosine_match_the_library() {
         for exponent in 0..32 {
             for i in 0..1_000 {
                 // Use f32 numbers, as the vocoder does.
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_of_a_quarter_turn_are_all_of_it() {
+    fn quarter_turn_is_split_without_gaps() {
         assert_eq!(PART_1 + PART_2 + PART_3, FRAC_PI_2);
         // The product of 2^32 - 1 and a number of 20 bits has 52 bits.
         let most = f64::from(u32::MAX);
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_go_to_the_even_number() {
+    fn halves_round_to_even() {
         for (x, want) in [
             (0.5, 0.0),
             (1.5, 2.0),

@@ -83,7 +83,7 @@ fn a_rate_out_of_range_is_refused() {
 }
 
 #[test]
-fn columns_are_those_of_the_formula() {
+fn columns_match_the_formula() {
     for n in [1, 511, 512, 3_000] {
         let pcm = sound(n);
         let want = reference::columns(&pcm);
@@ -111,7 +111,7 @@ fn columns_are_those_of_the_formula() {
 }
 
 #[test]
-fn frames_are_added_as_the_formula_says() {
+fn overlap_add_matches_the_formula() {
     // Includes a column that is not the spectrum of any track.
     let mut columns = reference::columns(&sound(2_500));
     columns[2].iter_mut().for_each(|bin| bin[1] = -2.0 * bin[0]);
@@ -161,7 +161,7 @@ impl Spectra for Given {
 }
 
 #[test]
-fn the_vocoder_is_that_of_the_formula() {
+fn vocoder_matches_the_formula() {
     let columns = reference::columns(&sound(6_000));
     for rate in [0.25, 0.85, 1.15, 2.0, 3.7] {
         let args = StretchArgs { rate };
@@ -245,7 +245,7 @@ fn silence_stays_silent_and_a_short_track_has_its_length() {
 }
 
 #[test]
-fn pitch_stays() {
+fn pitch_is_preserved() {
     // A tone in bin 40, which must stay there at both tempos.
     let tone = |i: usize| (2.0 * std::f64::consts::PI * 40.0 * i as f64 / N_FFT as f64).sin();
     let pcm: Vec<f32> = (0..20_000).map(|i| 0.5 * tone(i) as f32).collect();

@@ -103,7 +103,7 @@ fn global_batches_are_the_same_rows_for_every_number_of_ranks() {
 }
 
 #[test]
-fn each_training_row_comes_once_an_epoch_and_epochs_differ() {
+fn each_training_row_occurs_once_per_epoch() {
     let (_folder, dataset) = made(&Fixture::default());
     let epochs: Vec<Vec<u32>> = (0..3)
         .map(|epoch| {
@@ -128,7 +128,7 @@ fn each_training_row_comes_once_an_epoch_and_epochs_differ() {
 }
 
 #[test]
-fn a_resumed_epoch_reads_on_where_it_was_and_nothing_of_before() {
+fn resumed_epoch_reads_only_remaining_rows() {
     let (_folder, dataset) = made(&Fixture::default());
     let whole = rows_of(&load(&dataset, training()));
     let before = dataset.bytes_read();
@@ -263,7 +263,7 @@ fn by_arrow(dataset: &Dataset) -> BTreeMap<Key, Vec<u8>> {
 }
 
 #[test]
-fn bytes_are_those_that_arrow_reads_from_the_same_files() {
+fn bytes_match_arrow_reader() {
     for compression in [Compression::Zstd, Compression::None] {
         for dtype in [Dtype::F16, Dtype::F32, Dtype::U8] {
             let fixture = Fixture {
@@ -369,7 +369,7 @@ fn another_rule_takes_its_sides_from_the_tracks() {
 }
 
 #[test]
-fn a_column_of_the_users_own_is_named_and_promises_what_a_column_does() {
+fn user_columns_are_supported_as_splits() {
     let rule = |column: &'static str, split: Option<&str>| {
         let folder = tempfile::tempdir().expect("a folder");
         let fixture = Fixture {
@@ -405,7 +405,7 @@ fn a_column_of_the_users_own_is_named_and_promises_what_a_column_does() {
 }
 
 #[test]
-fn copies_at_another_tempo_train_and_never_test() {
+fn stretched_copies_are_used_only_for_training() {
     let folder = tempfile::tempdir().expect("a folder");
     Fixture {
         stretched: true,
@@ -447,7 +447,7 @@ fn copies_at_another_tempo_train_and_never_test() {
 /// Copies are on all sides under `segment_stretched`; under another rule of the same store they are only used for
 /// training.
 #[test]
-fn copies_are_tested_under_the_rule_that_is_made_of_it() {
+fn stretched_copies_are_tested_under_their_own_rule() {
     let folder = tempfile::tempdir().expect("a folder");
     Fixture {
         stretched: true,
@@ -727,7 +727,7 @@ fn a_cut_file_is_named_when_opened_and_when_cut_later() {
 }
 
 #[test]
-fn blake3_finds_what_no_page_tells() {
+fn blake3_detects_damage_outside_page_checksums() {
     let (_folder, dataset) = made(&Fixture {
         compression: Compression::None,
         ..Fixture::default()
@@ -852,7 +852,7 @@ fn class_ids_and_sets_are_those_of_the_rows() {
 }
 
 #[test]
-fn missing_names_and_versions_are_told_with_what_there_is() {
+fn errors_for_missing_names_list_available_ones() {
     let (folder, _dataset) = made(&Fixture::default());
     let open = |data: Data| {
         let store = Store::open(folder.path(), None).expect("a store");

@@ -12,7 +12,7 @@ use crate::*;
 const ALL: Needs = Needs::All;
 
 #[test]
-fn a_prefix_without_columns_is_told_with_those_that_there_are() {
+fn error_for_unknown_prefix_lists_columns() {
     let (folder, _dataset) = made(&Fixture::default(), &Data::default());
     let error = |metadata: &[&str]| {
         let data = Data {
@@ -54,7 +54,7 @@ fn rows_of_differing_length_need_a_number_of_frames() {
 }
 
 #[test]
-fn a_damaged_page_of_an_odd_layout_is_named_too() {
+fn damaged_page_of_unusual_layout_is_named() {
     let fixture = Fixture {
         compression: Compression::Lz4,
         layout: Layout::List,
@@ -125,7 +125,7 @@ fn a_damaged_page_of_an_odd_layout_is_named_too() {
 }
 
 #[test]
-fn what_is_odd_about_rows_is_said_in_a_sentence_each() {
+fn unusual_rows_are_described_in_warnings() {
     // Enough artists for every side to have all classes.
     let varied = Fixture {
         artists: 11,

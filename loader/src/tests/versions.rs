@@ -63,7 +63,7 @@ fn classes_are_found_by_their_names() {
 }
 
 #[test]
-fn a_class_that_the_model_does_not_know_is_no_label_and_is_told() {
+fn unknown_class_is_unlabelled_with_a_warning() {
     let (_folder, old) = made(&Fixture::default(), &both());
     let grown = Fixture {
         in_front: 1,
@@ -93,7 +93,7 @@ fn a_class_that_the_model_does_not_know_is_no_label_and_is_told() {
 }
 
 #[test]
-fn what_a_model_learned_from_rows_stays_as_it_was() {
+fn learned_statistics_are_kept_for_new_versions() {
     let (_folder, old) = made(&Fixture::default(), &both());
     // More rows change means, artists and albums; and the last class is removed.
     let other = Fixture {
@@ -114,7 +114,7 @@ fn what_a_model_learned_from_rows_stays_as_it_was() {
 }
 
 #[test]
-fn a_target_or_column_that_is_gone_is_named() {
+fn missing_target_or_column_is_named() {
     let (folder, _) = made(&Fixture::default(), &both());
     let (_other, old) = made(&Fixture::default(), &both());
     let mut input = old.input_spec().clone();

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named_where_it_stands() {
+    fn errors_state_their_location() {
         let shipped = ShippedConfig::find("fma-small").expect("shipped");
         let error = |text: &str, sets: &[String]| {
             Config::layered(Some(shipped), text, "mine.toml", sets)

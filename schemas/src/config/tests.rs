@@ -13,7 +13,7 @@ fn a_set_wins_over_the_file_and_bare_words_are_text() {
 }
 
 #[test]
-fn a_key_that_is_not_there_is_named_with_those_that_are() {
+fn unknown_key_error_lists_valid_keys() {
     let error = Config::parse("[optimizer]\nrate = 0.1", "c.toml", &[])
         .expect_err("no such key")
         .to_string();
@@ -111,7 +111,7 @@ fn numbers_that_no_optimiser_or_schedule_can_use_are_refused() {
 }
 
 #[test]
-fn the_set_that_is_wrong_is_named_and_not_those_beside_it() {
+fn only_the_invalid_set_argument_is_named() {
     let sets = ["optimizer.lr=0.1", "optimizer.eps=small", "seed=1"].map(str::to_owned);
     let error = Config::parse("", "defaults", &sets)
         .expect_err("no number")

@@ -39,7 +39,7 @@ fn error(from: &str, to: &str) -> String {
 }
 
 #[test]
-fn what_is_wrong_is_named_by_line_and_key() {
+fn errors_state_line_and_key() {
     parse(MINE).expect("sound").check().expect("sound");
 
     let words = error("recipe =", "recip =");
@@ -96,7 +96,7 @@ fn a_name_is_short_and_of_one_line() {
 }
 
 #[test]
-fn more_trainings_than_anybody_waits_for_are_refused() {
+fn too_many_trainings_are_rejected() {
     let with = |n_variants: usize| {
         let mut text = MINE.to_owned();
         for number in 2..n_variants {
@@ -118,7 +118,7 @@ fn more_trainings_than_anybody_waits_for_are_refused() {
 }
 
 #[test]
-fn what_variants_make_of_recipe_and_configuration_is_checked_too() {
+fn modified_recipes_and_configurations_are_validated() {
     let source = parse(&MINE.replace("n_mels=128", "n_mel=128")).expect("valid by itself");
     let found = source.check().expect_err("no such key");
     assert_eq!(found.to_string(), "variant wide");
@@ -186,7 +186,7 @@ fn a_variant_may_have_a_recipe_and_audio_of_its_own() {
 }
 
 #[test]
-fn of_joined_variants_the_documents_split_is_one_that_the_rows_can_have() {
+fn joined_variants_use_a_split_that_their_rows_support() {
     let source = ExperimentSource::find("gtzan-segments").expect("shipped");
     for joined in ["stretched+fault-filtered", "fault-filtered+stretched"] {
         let rule = |split| {
@@ -227,7 +227,7 @@ fn a_claim_stands_beside_its_variant_whatever_the_split() {
 }
 
 #[test]
-fn names_that_are_not_there_are_told_with_those_that_are() {
+fn unknown_name_error_lists_valid_names() {
     let source = parse(MINE).expect("sound");
 
     let variant = source

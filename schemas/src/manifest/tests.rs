@@ -98,7 +98,7 @@ fn every_format_is_read_as_it_was_written() {
 }
 
 #[test]
-fn the_checksum_is_that_of_the_text_without_it() {
+fn checksum_covers_the_text_without_itself() {
     let json = manifest(2).to_json().expect("JSON");
     let value: Value = serde_json::from_str(&json).expect("JSON");
     let checksum = value[CHECKSUM_KEY].as_str().expect("a checksum");
@@ -109,7 +109,7 @@ fn the_checksum_is_that_of_the_text_without_it() {
 }
 
 #[test]
-fn no_flipped_bit_of_a_manifest_goes_unseen() {
+fn flipped_bits_of_a_manifest_are_detected() {
     let good = manifest(2);
     let json = good.to_json().expect("JSON").into_bytes();
 
@@ -137,7 +137,7 @@ fn no_flipped_bit_of_a_manifest_goes_unseen() {
 }
 
 #[test]
-fn no_changed_digit_of_a_manifest_goes_unseen() {
+fn changed_digits_of_a_manifest_are_detected() {
     let good = manifest(2);
     let json = good.to_json().expect("JSON").into_bytes();
     for at in (0..json.len()).filter(|&at| json[at].is_ascii_digit()) {
@@ -162,7 +162,7 @@ fn format_2_without_a_checksum_is_damaged() {
 }
 
 #[test]
-fn format_1_tells_a_changed_recipe_engine_or_identity() {
+fn format_1_detects_changed_recipe_engine_or_identity() {
     let fails = |part: &str, change: &dyn Fn(&mut Value)| {
         let error = Manifest::from_json(edited(&manifest(1), change)).expect_err(part);
         assert!(
@@ -178,7 +178,7 @@ fn format_1_tells_a_changed_recipe_engine_or_identity() {
 }
 
 #[test]
-fn a_newer_format_is_no_damage_whatever_it_holds() {
+fn newer_format_is_not_damage() {
     for json in [
         r#"{"format_version":4,"shards":[]}"#.to_owned(),
         r#"{"format_version":4294967296,"manifest_blake3":7}"#.to_owned(),
@@ -199,7 +199,7 @@ fn a_newer_format_is_no_damage_whatever_it_holds() {
 }
 
 #[test]
-fn bytes_that_are_no_text_are_damage() {
+fn invalid_utf8_is_damage() {
     let mut json = manifest(2).to_json().expect("JSON").into_bytes();
     json[20] = 0xff;
     let error = Manifest::from_json(&json).expect_err("not UTF-8");
@@ -210,7 +210,7 @@ fn bytes_that_are_no_text_are_damage() {
 }
 
 #[test]
-fn no_name_of_a_manifest_or_receipt_leads_out_of_the_store() {
+fn names_in_manifests_and_receipts_stay_inside_the_store() {
     let paths = [
         "/other/store/a.parquet",
         "../../s2/a.parquet",

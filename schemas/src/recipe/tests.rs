@@ -33,7 +33,7 @@ fn with_set(set: &str) -> String {
 }
 
 #[test]
-fn unknown_keys_name_the_line_the_nearest_and_the_allowed() {
+fn unknown_key_error_states_line_and_nearest_keys() {
     assert_eq!(
         added("[audio]\nsample_rate = 8000"),
         "my.toml:10: audio.sample_rate: unknown key (did you mean `sample_rate_hz`?); allowed: sample_rate_hz, \
@@ -57,7 +57,7 @@ fn unknown_keys_name_the_line_the_nearest_and_the_allowed() {
 }
 
 #[test]
-fn wrong_types_and_words_say_what_is_allowed() {
+fn wrong_type_errors_list_allowed_values() {
     for (text, message) in [
         (
             "n_mels = \"96\"",
@@ -253,7 +253,7 @@ fn rules_between_keys_of_a_feature_hold() {
 
 /// `recipe check` and the kernels use the same rules, so the kernels accept everything that passes the check.
 #[test]
-fn what_the_kernels_refuse_is_told_at_its_line() {
+fn options_rejected_by_kernels_are_reported_with_their_line() {
     let with_op = |text: &str| SMALLEST.replace("op = \"mel\"\ndb = {}", text);
 
     for (text, message) in [
@@ -449,7 +449,7 @@ fn impossible_values_of_sections_are_found_at_their_line() {
 }
 
 #[test]
-fn of_several_faults_the_first_line_is_told() {
+fn first_of_several_faults_is_reported() {
     assert!(added("n_mels = 0\n[audio]\nduration_s = 0").starts_with("my.toml:9: "));
     assert!(
         added("[audio]\nduration_s = 0\n[[features]]\nname = \"a\"\nop = \"mel\"\nn_mels = 0")
@@ -540,7 +540,7 @@ fn sets_reach_into_inline_tables() {
 }
 
 #[test]
-fn a_wrong_set_is_named_instead_of_a_line() {
+fn set_errors_name_the_argument() {
     for (set, message) in [
         (
             "features.log_mel.n_mel=96",
@@ -685,7 +685,7 @@ fn shipped_recipes_are_found_by_name_and_valid() {
 }
 
 #[test]
-fn the_example_of_the_docs_is_a_recipe() {
+fn documented_example_is_valid() {
     let page = include_str!("../../../docs/recipes.md");
     let (_, rest) = page.split_once("```toml\n").expect("an example");
     let (example, _) = rest.split_once("```").expect("its end");
@@ -712,7 +712,7 @@ fn an_explicit_default_is_the_same_recipe_as_an_absent_key() {
 }
 
 #[test]
-fn warnings_tell_leaks_rounding_and_empty_filters() {
+fn warnings_cover_leaks_rounding_and_empty_filters() {
     let warnings = |sets: &[&str]| parse(SMALLEST, sets).expect("valid").warnings();
 
     assert_eq!(warnings(&[]), [] as [&str; 0]);
@@ -831,7 +831,7 @@ fn pictures_and_audio_do_not_mix() {
 }
 
 #[test]
-fn any_broken_recipe_is_one_line_that_names_its_place() {
+fn recipe_errors_are_one_line_with_location() {
     for (name, text) in SHIPPED {
         for cut in (0..text.len()).step_by(7) {
             let broken = format!("{}{}", &text[..cut], &text[(cut + 5).min(text.len())..]);
@@ -855,7 +855,7 @@ fn any_broken_recipe_is_one_line_that_names_its_place() {
 
 /// Values that would require gigabytes or hours are rejected before a run, with key, line and allowed values.
 #[test]
-fn numbers_that_no_machine_can_hold_are_refused_at_their_line() {
+fn oversized_numbers_are_rejected_with_their_line() {
     for (text, message) in [
         (
             "[audio]\nsegment_s = 1e-7",
@@ -948,7 +948,7 @@ fn numbers_that_no_machine_can_hold_are_refused_at_their_line() {
 
 /// Values used with archives of real music are accepted.
 #[test]
-fn large_numbers_that_are_meant_pass() {
+fn plausible_large_numbers_are_accepted() {
     for text in [
         "[audio]\nsegment_s = 0.11",
         "[audio]\nsegment_s = 0.01\nsegments_max = 100",
@@ -969,7 +969,7 @@ fn large_numbers_that_are_meant_pass() {
 
 /// The default of `max_duration_s` does not change the identity of a recipe, whether it is given or not.
 #[test]
-fn the_longest_clip_is_part_of_the_identity_only_where_it_is_not_the_default() {
+fn max_duration_affects_identity_only_if_not_default() {
     let json = |text: &str| {
         canonical::to_json(&parse(&format!("{SMALLEST}{text}"), &[]).expect("sound")).expect("json")
     };
@@ -983,7 +983,7 @@ fn the_longest_clip_is_part_of_the_identity_only_where_it_is_not_the_default() {
 
 /// Limits that a recipe does not set are not part of its identity.
 #[test]
-fn limits_of_files_are_part_of_the_identity_only_where_they_are_set() {
+fn file_limits_affect_identity_only_if_set() {
     let plain = parse(SMALLEST, &[]).expect("sound");
     let json = canonical::to_json(&plain).expect("JSON");
     assert!(
@@ -1011,7 +1011,7 @@ fn limits_of_files_are_part_of_the_identity_only_where_they_are_set() {
 }
 
 #[test]
-fn factors_of_time_stretch_are_ascending_and_left_out_where_there_are_none() {
+fn stretch_factors_are_ascending_and_omitted_if_empty() {
     let plain = parse(SMALLEST, &[]).expect("sound");
     let json = canonical::to_json(&plain).expect("JSON");
     assert!(!json.contains("stretch"), "{json}");

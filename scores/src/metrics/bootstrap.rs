@@ -615,7 +615,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_is_as_wide_as_the_binomial_law_says() {
+    fn interval_width_matches_the_binomial_distribution() {
         let result = bootstrap(&coins(1), 1).unwrap().unwrap();
         assert_eq!(
             (
@@ -722,7 +722,7 @@ mod tests {
     }
 
     #[test]
-    fn the_value_is_the_report_s_and_the_seed_decides_the_draws() {
+    fn value_matches_the_report_and_draws_follow_the_seed() {
         let rows: Vec<_> = (0..60)
             .map(|i| {
                 (
@@ -826,7 +826,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_is_surer_of_a_difference_than_two_intervals_are() {
+    fn paired_interval_is_narrower_than_two_intervals() {
         let a = coins(1);
 
         // The same errors as `a` and twelve more.
@@ -850,7 +850,7 @@ mod tests {
     }
 
     #[test]
-    fn other_tracks_labels_or_segments_are_named() {
+    fn mismatched_tracks_labels_or_segments_are_named() {
         let a = single(&[(1, None, 0, YES), (2, None, 0, YES)]);
         let text = |b: &Predictions| paired(&a, b, 0).unwrap_err().to_string();
 

@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn by_hand() {
+    fn calibration_matches_manual_computation() {
         let predictions = single(&[
             (1, None, 0, &[0.75, 0.25]),
             (2, None, 1, &[0.75, 0.25]),
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn without_labels_or_with_sets_there_is_none() {
+    fn calibration_requires_single_labels() {
         let unknown = single(&[(1, None, -1, &[0.5, 0.5])]);
         assert!(matches!(
             Calibration::from_predictions(&unknown),

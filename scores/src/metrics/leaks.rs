@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn no_promise_of_artists_where_none_is_known() {
+    fn artist_promise_requires_known_artists() {
         let of = |training: &[Option<i64>], test: &[Option<i64>]| {
             let members = |artists: &[Option<i64>], first: i64| -> Vec<Member<'static>> {
                 let member = |(n, artist_id): (i64, Option<i64>)| Member {
@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_known_is_not_nothing_leaked() {
+    fn unknown_ids_are_not_reported_as_clean() {
         let bare = |track_id| Member {
             track_id,
             artist_id: None,

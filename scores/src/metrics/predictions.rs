@@ -413,7 +413,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_label_of_several_is_kept_where_half_of_the_rows_and_the_mean_say_so() {
+    fn multilabel_votes_need_half_of_the_rows_and_the_mean() {
         let mut predictions = Predictions::multi("genres_all", &names(2));
         for (index, probabilities) in [[0.9, 0.45], [0.2, 0.5]].iter().enumerate() {
             let label = Label::Set(&[true, false]);
@@ -444,7 +444,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_row_that_no_score_can_use_is_refused_with_its_clip() {
+    fn invalid_row_error_names_the_clip() {
         let mut predictions = Predictions::single("genre", &names(2));
         let row = Row {
             index: 0,

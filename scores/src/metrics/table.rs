@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_name_cannot_act_on_the_terminal() {
+    fn class_names_are_escaped_for_the_terminal() {
         assert_eq!(fit("a\u{1b}[2Jb", 13), "a\\u{1b}[2Jb  ");
         assert_eq!(fit("\u{202e}kcoR", 26).trim_end(), "\\u{202e}kcoR");
     }

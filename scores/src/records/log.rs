@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_run_takes_its_steps_anew() {
+    fn resumed_run_rewrites_undone_steps() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.jsonl");
 
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_goes_on_after_a_kill_has_no_step_twice() {
+    fn log_continued_after_a_kill_has_no_duplicate_steps() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.jsonl");
         let mut log = Log::open(&path).unwrap();
@@ -454,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_are_no_numbers_come_back_and_the_rest_to_the_last_bit() {
+    fn values_round_trip_exactly_including_nan() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.jsonl");
         let values = [

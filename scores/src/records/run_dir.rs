@@ -319,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_unique_and_one_folder_deep() {
+    fn run_ids_are_unique_folder_names() {
         let root = tempfile::tempdir().unwrap();
         let runs = root.path().join("runs");
         let stem = run_stem("cnn2d", "1a2b3c4d5e6f");
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_one_only_with_its_configuration() {
+    fn run_folder_requires_a_configuration() {
         let root = tempfile::tempdir().unwrap();
         let run = RunDir::create(root.path(), "a").unwrap();
 

@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn an_own_reader_finds_what_was_written_and_right_checksums() {
+    fn written_events_round_trip_with_valid_checksums() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = EventWriter::create(folder.path(), None).unwrap();
 
@@ -491,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resumed_run_has_a_later_file_that_says_from_where() {
+    fn resumed_run_writes_a_new_file_with_its_start_step() {
         let folder = tempfile::tempdir().unwrap();
         let first = EventWriter::create(folder.path(), None).unwrap();
 
@@ -533,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn events_that_go_on_after_a_kill_have_no_step_twice() {
+    fn events_continued_after_a_kill_have_no_duplicate_steps() {
         let folder = tempfile::tempdir().unwrap();
         let write = |resumed, steps: std::ops::RangeInclusive<u64>, epoch_at: u64| {
             let mut writer = EventWriter::create(folder.path(), resumed).unwrap();
@@ -679,7 +679,7 @@ mod tests {
     }
 
     #[test]
-    fn the_checksum_of_the_standard_example() {
+    fn checksum_matches_the_standard_example() {
         assert_eq!(crc32c::crc32c(b"123456789"), 0xE306_9283);
     }
 }

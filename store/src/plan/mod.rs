@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clip_more_or_less_at_a_border_moves_none() {
+    fn one_clip_at_a_threshold_does_not_change_the_shard_count() {
         let recipe = recipe("[shards]\nclips=512");
         let mut rows = rows(513);
         for row in &mut rows {

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_padded_rest_reaches_behind_the_duration() {
+    fn only_padded_segments_extend_past_the_duration() {
         for (duration, segment, least, want) in [
             (10.0, Some(3.0), None, false),
             (10.0, Some(3.0), Some(0.5), true),

@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_changes_where_it_is_off_and_much_where_the_epoch_does() {
+    fn disabled_augmentation_changes_nothing_and_epochs_differ() {
         let features = random(2, 8, 40);
         assert!(equal(
             &augmented(&config::Augment::default(), &features, &[1, 2]),
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn operations_draw_apart_so_that_one_turned_off_moves_no_other() {
+    fn operations_draw_from_independent_streams() {
         let all = config::Augment::default();
         let fewer = config::Augment {
             time_shift: 0.0,

@@ -71,7 +71,7 @@ fn tensors_come_back_bit_for_bit_with_their_shapes() {
 }
 
 #[test]
-fn the_last_and_the_best_stay_and_nothing_else() {
+fn only_last_and_best_checkpoints_are_kept() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut state = state(&folder.path().join("store"));
     let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 2).expect("a folder");
@@ -120,7 +120,7 @@ fn the_last_and_the_best_stay_and_nothing_else() {
 }
 
 #[test]
-fn a_kill_between_two_renamings_or_while_writing_loses_nothing() {
+fn kill_during_saving_loses_no_checkpoint() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut state = state(&folder.path().join("store"));
     let checkpoints = Checkpoints::open(folder.path().join("checkpoints"), 1).expect("a folder");
@@ -152,7 +152,7 @@ fn one(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn a_flipped_byte_anywhere_in_the_tensors_is_damage_with_its_file_and_a_remedy() {
+fn flipped_tensor_byte_is_damage_with_file_and_remedy() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = one(folder.path());
     let file = path.join(TENSORS);

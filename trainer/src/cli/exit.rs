@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_is_found_inside_what_passes_an_error_on() {
+    fn exit_code_is_found_inside_wrapped_errors() {
         let no_space = || io::Error::from(io::ErrorKind::StorageFull);
         let other = || PredictError::OtherFeature {
             found: String::new(),
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_error_quotes_cannot_act_on_the_terminal() {
+    fn error_messages_are_escaped_for_the_terminal() {
         assert_eq!(
             format_error(&Error::msg("no class a\u{1b}[2Jb\n there")),
             "no class a\\u{1b}[2Jb there"
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_gone_is_no_fault() {
+    fn closed_stdout_is_not_an_error() {
         assert!(is_broken_pipe(
             &PredictError::Write {
                 source: io::ErrorKind::BrokenPipe.into()

@@ -407,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn trials_run_side_by_side_and_are_told_in_order() {
+    fn parallel_trials_are_reported_in_order() {
         let keys = keys(&["a", "b", "c", "d"]);
         // The first trial takes longest; slots are 0 and 1.
         let command =
@@ -427,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn questions_are_answered_when_they_can_be_and_are_no_result() {
+    fn questions_are_answered_and_are_not_results() {
         let keys = keys(&["a", "b"]);
         let command = shell(|trial, _| {
             let delay = if trial == 1 { "sleep 0.3;" } else { "" };
@@ -461,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_like_another_waits_for_it() {
+    fn identical_trials_run_one_after_the_other() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("first").display().to_string();
 
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_that_is_killed_costs_itself_alone() {
+    fn killed_trial_does_not_affect_others() {
         let keys = keys(&["a", "b", "c"]);
         let command = shell(|trial, _| {
             if trial == 1 {

@@ -313,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_due_every_interval_and_missed_ones_are_not_made_up_for() {
+    fn missed_progress_lines_are_skipped() {
         let mut ticker = Ticker::new(Duration::from_secs(30));
         let due: Vec<u64> = (0..100)
             .filter(|second| ticker.is_due(Duration::from_secs(*second)))
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_promised_before_the_first_step() {
+    fn no_estimate_before_the_first_step() {
         assert_eq!(
             Snapshot::new(&RunMonitor::default(), &Config::default(), Duration::ZERO).eta_s,
             None

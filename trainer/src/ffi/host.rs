@@ -184,7 +184,7 @@ mod tests {
 
     /// Without CUDA, this is an error, neither a panic nor a fallback to other memory.
     #[test]
-    fn page_locked_memory_is_had_with_cuda_alone() {
+    fn page_locked_memory_requires_cuda() {
         let pinned = HostBuffer::new(12, true);
         assert_eq!(
             pinned.is_ok(),
@@ -204,7 +204,7 @@ mod tests {
     /// Memory that is freed during a copy is not reused before the copy has finished.
     #[test]
     #[ignore = "needs a GPU"]
-    fn page_locked_memory_of_copies_under_way_is_not_used_again() {
+    fn page_locked_memory_is_not_reused_during_copies() {
         assert!(crate::ffi::load_cuda().is_ok(), "libtorch sees no GPU");
         const BYTES: usize = 64 << 20;
 

@@ -398,7 +398,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_absent_is_an_error_with_its_name_and_no_panic() {
+    fn missing_library_or_symbol_is_an_error_with_its_name() {
         let place = NcclRank {
             rank: 0,
             world_size: 2,
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_what_failed_and_what_nccl_logged_last() {
+    fn errors_contain_the_call_and_last_nccl_log() {
         let remote = explain(R::ncclRemoteError, "");
         assert_eq!(
             remote,
@@ -472,7 +472,7 @@ mod tests {
     /// Prints the version of NCCL. Runs in a separate process, because NCCL is loaded only once per process.
     #[test]
     #[ignore = "started by another test"]
-    fn say_what_nccl_is_here() {
+    fn report_nccl_version() {
         println!(
             "<<{:?}>>",
             nccl_version().map_err(|error| error.to_string())
@@ -481,7 +481,7 @@ mod tests {
 
     /// Sets up the library as a torch wheel does. The driver next to it is a stub, since a version query needs none.
     #[test]
-    fn nccl_is_found_by_the_only_name_that_a_wheel_has() {
+    fn nccl_is_found_by_its_wheel_name() {
         const CALLS: &str = "int ncclGetVersion(int *version) { return *version = 22809, 0; }
             void ncclGetLastError(void) {} void ncclGetUniqueId(void) {} void ncclCommInitRank(void) {}
             void ncclAllReduce(void) {} void ncclCommGetAsyncError(void) {} void ncclCommDestroy(void) {}";
@@ -507,7 +507,7 @@ mod tests {
         let mut asked = std::process::Command::new(std::env::current_exe().expect("this program"));
         asked.args([
             "--exact",
-            "ffi::nccl::tests::say_what_nccl_is_here",
+            "ffi::nccl::tests::report_nccl_version",
             "--ignored",
             "--nocapture",
         ]);

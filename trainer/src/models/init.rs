@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_listed_and_nothing_is_copied() {
+    fn mismatched_weights_are_listed_without_copying() {
         let folder = tempfile::tempdir().unwrap();
         let file = published("resnet50", folder.path(), |tensors| {
             tensors.remove("module.layer2.0.bn2.bias");
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_pytorch_is_answered_with_the_command_that_converts_it() {
+    fn pytorch_file_error_contains_the_conversion_command() {
         let folder = tempfile::tempdir().unwrap();
         let saved = |name: &str, bytes: &[u8]| {
             let file = folder.path().join(name);

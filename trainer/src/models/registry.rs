@@ -439,7 +439,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_name_is_answered_with_those_that_are_known() {
+    fn unknown_name_error_lists_architectures() {
         let error = find("vgg").expect_err("no such model").to_string();
         assert!(
             error.contains("vgg")

@@ -179,7 +179,7 @@ each! {
 }
 
 #[test]
-fn no_architecture_is_left_out_here() {
+fn all_architectures_are_tested() {
     assert_eq!(
         TABLE
             .iter()
@@ -247,7 +247,7 @@ fn variables_have_the_names_and_number_of_torchvision_and_timm() {
 }
 
 #[test]
-fn rows_too_short_are_told_with_the_least_that_works() {
+fn short_rows_error_states_the_minimum() {
     for architecture in TABLE
         .iter()
         .filter(|architecture| architecture.needs.spectrogram())
@@ -364,7 +364,7 @@ fn autocast_trains() {
 }
 
 #[test]
-fn what_an_architecture_cannot_have_is_told() {
+fn unsupported_options_are_errors() {
     let build = |model: config::Model, dims: Dims| {
         Net::build(&model, &dims, &VarStore::new(Device::Cpu).root(), None)
             .expect_err("refused")
@@ -515,7 +515,7 @@ fn without_bias(store: &VarStore) -> Vec<String> {
 }
 
 #[test]
-fn what_a_model_has_and_no_document_gives_is_told() {
+fn architecture_texts_match_the_models() {
     for architecture in TABLE {
         let store = VarStore::new(Device::Cpu);
         let net = Net::build(
@@ -562,7 +562,7 @@ fn what_a_model_has_and_no_document_gives_is_told() {
 }
 
 #[test]
-fn every_shipped_configuration_names_an_architecture_that_is_there() {
+fn shipped_configurations_name_existing_architectures() {
     for shipped in &SHIPPED {
         let config = Config::parse(shipped.text, shipped.name, &[]).expect(shipped.name);
         find(&config.model.name).expect(shipped.name);

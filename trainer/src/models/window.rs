@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn words_name_what_is_not_usual() {
+    fn descriptions_contain_only_unusual_settings() {
         assert_eq!(windows_in_words(&[Window::same(5)], |_| 1), "5, padding 2");
         assert_eq!(windows_in_words(&[Window::tile(4)], |w| w.kernel), "4");
         let uneven = [Window::tile(2), Window::tile(4)];
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_those_of_torch() {
+    fn lengths_match_torch() {
         let pool = Window {
             kernel: 3,
             stride: 2,

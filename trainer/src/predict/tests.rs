@@ -202,7 +202,7 @@ fn agrees(made: &TrainedFixture) {
 }
 
 #[test]
-fn a_stream_of_rows_is_answered_as_evaluation_answers_them() {
+fn predictions_match_evaluation() {
     let alone = alone();
     let targets = ["genre", GENRES_ALL];
 
@@ -263,7 +263,7 @@ fn batches_of_any_size_give_the_same_lines() {
 }
 
 #[test]
-fn streams_behind_one_another_are_answered_as_if_each_came_alone() {
+fn concatenated_streams_are_predicted_independently() {
     let alone = alone();
     let made = made(&fixture(), &config("lstm", &["genre"]), 4, &alone);
     let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
@@ -341,7 +341,7 @@ fn a_stream_that_is_cut_or_damaged_is_an_error_behind_its_whole_rows() {
 }
 
 #[test]
-fn what_is_no_stream_of_features_is_told_apart() {
+fn invalid_streams_have_distinct_errors() {
     let alone = alone();
     let made = made(&fixture(), &config("lstm", &["genre"]), 0, &alone);
     let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
@@ -413,7 +413,7 @@ fn rows_of_another_feature_are_refused_by_both_names() {
 }
 
 #[test]
-fn a_model_that_sees_more_than_sound_refuses() {
+fn models_with_metadata_inputs_are_rejected() {
     let alone = alone();
 
     for (model, what) in [

@@ -393,7 +393,7 @@ fn several_labels_have_differences_and_nothing_that_one_class_has() {
 }
 
 #[test]
-fn predictions_that_cannot_be_compared_are_told() {
+fn incomparable_predictions_are_explained() {
     let mut other = evaluated("other", 3);
     if let Some(rows) = &mut other.predictions {
         rows.about.side = "validation".to_owned();
@@ -411,7 +411,7 @@ fn predictions_that_cannot_be_compared_are_told() {
 }
 
 #[test]
-fn files_of_other_weights_or_rows_are_told() {
+fn files_of_other_weights_or_rows_are_reported() {
     let same = evaluated("same", 5);
     let words = paragraphs(titled(&page(&[same]), "Run"));
     assert!(!words.contains("parquet"), "{words}");

@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_split_whose_file_is_damaged_is_told_by_that_file() {
+    fn damaged_split_error_names_the_file() {
         for split in ["validation", "training", "test"] {
             let words = told_without(split);
             let file = format!("split={split}/00000.parquet");
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn augmentation_of_nothing_is_said() {
+    fn ineffective_augmentation_is_warned_about() {
         let words = "augment.enabled changes nothing";
         assert!(warnings_of("mlp-1", &["augment.enabled=true"]).contains(words));
         assert!(!warnings_of("mlp-1", &[]).contains(words));
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_norm_of_each_rank_is_said_unless_it_is_frozen() {
+    fn per_rank_batch_norm_is_warned_about_unless_frozen() {
         assert!(warnings_of("genregenie-cnn", &[]).contains("batch norm saw each rank's own rows"));
         assert!(
             !warnings_of(

@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn each_track_is_there_once_and_comes_back() {
+    fn tracks_are_listed_once_and_round_trip() {
         let (_store, data) = data(96, &[]);
         let list = TrainingList::from_dataset(&data);
         // Ten of twelve artists are in training. A track has four rows: two segments and a copy of each.
@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_list_is_told_whatever_is_wrong_with_it() {
+    fn damaged_lists_are_reported() {
         let folder = tempfile::tempdir().expect("a folder");
         let run = run(&folder, "a-1");
         let (_store, data) = data(12, &[]);
@@ -595,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_run_knows_is_said_where_its_weights_are_the_start() {
+    fn initial_weights_report_the_tracks_of_their_run() {
         let folder = tempfile::tempdir().expect("a folder");
         let own = run(&folder, "b-1");
         let first = run(&folder, "a-1");

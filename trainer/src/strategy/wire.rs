@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn two_of_one_job_meet() {
+    fn ranks_with_equal_tokens_connect() {
         let (heard, answer) = meet("token", "token");
         assert_eq!(
             (heard.expect("proven").as_str(), answer.expect("proven")),
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn another_token_is_turned_away_and_learns_nothing() {
+    fn wrong_token_is_rejected_without_disclosure() {
         let (heard, answer) = meet("token", "tokem");
         assert_eq!(
             heard.expect_err("wrong").kind(),

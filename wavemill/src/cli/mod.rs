@@ -322,7 +322,7 @@ mod tests {
 
     /// Examples appear in the help exactly as written, so that they can be copied; other lines may be wrapped.
     #[test]
-    fn no_example_of_any_help_is_broken() {
+    fn help_examples_are_valid() {
         let mut commands = Vec::new();
         with_subcommands(Cli::command(), "", &mut commands);
         assert!(commands.len() > 14);
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_stays_a_link_and_nobody_s_part_is_touched() {
+    fn links_are_kept_and_foreign_part_files_untouched() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("real"), "old").unwrap();
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_takes_what_comes_and_stays_a_pipe() {
+    fn output_to_a_pipe_does_not_replace_it() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
         assert!(
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_program_is_told_with_where_it_was_looked_for() {
+    fn missing_program_error_names_searched_paths() {
         let folder = std::env::current_exe()
             .expect("this test")
             .parent()
@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn an_output_that_cannot_be_is_wrong_usage_and_named_as_given() {
+    fn invalid_output_path_is_a_usage_error() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("file");
         std::fs::write(&file, "old").expect("a file");

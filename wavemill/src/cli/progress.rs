@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_due_every_interval_and_missed_ones_are_not_made_up_for() {
+    fn missed_progress_lines_are_skipped() {
         let mut ticker = Ticker::new(Duration::from_secs(30));
         let due: Vec<u64> = (0..200)
             .filter(|second| ticker.is_due(Duration::from_secs(*second)))
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_metadata_starts_at_nothing_and_has_a_total() {
+    fn metadata_progress_starts_at_zero_with_a_total() {
         let snapshot = Snapshot::new(
             &at(Phase::Metadata, 200_000_000, 50_000_000),
             Duration::from_secs(2),

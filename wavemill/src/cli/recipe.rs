@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn list_has_a_line_a_recipe_and_none_leaks() {
+    fn list_prints_one_line_per_recipe() {
         let list = answer(&["list"]).expect("shipped recipes are valid");
         assert_eq!(list.lines().count(), SHIPPED.len());
 
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn check_tells_warnings_and_errors() {
+    fn check_reports_warnings_and_errors() {
         let found = answer(&["check", "gtzan-segments"]).expect("valid");
         assert_eq!(
             found,

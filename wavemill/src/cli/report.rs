@@ -302,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_pages_of_ours_are_replaced() {
+    fn only_generated_pages_are_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("page.html"), Page::default().to_html()).unwrap();

@@ -252,7 +252,7 @@ fn sounds_lie_in_a_folder_a_class() {
 }
 
 #[test]
-fn what_cannot_become_sound_is_refused() {
+fn features_that_cannot_become_sound_are_rejected() {
     let refused = |more| match try_export(&store_of_bands(more), "log_mel", Format::Wav, &[]) {
         Ok(_) => panic!("it was exported"),
         Err(error) => error.to_string(),
@@ -330,7 +330,7 @@ fn a_dataset_has_a_file_a_shard_and_names_its_splits() {
 }
 
 #[test]
-fn what_cannot_be_exported_is_said_before_anything_is_written() {
+fn unsupported_exports_fail_before_writing() {
     assert_eq!(
         error("nosuch", Format::Npy, &[]),
         "--feature nosuch: this version has log_mel, ragged, quant"
@@ -385,7 +385,7 @@ fn equal_exports_have_equal_bytes() {
 }
 
 #[test]
-fn a_job_that_was_stopped_says_so() {
+fn stopped_export_returns_stopped() {
     let store = TestStore::small();
     let opened = Store::at(store.folder.path());
     let root = tempfile::tempdir().expect("a folder");

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_heard_is_told() {
+    fn unreadable_excerpts_return_the_reason() {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         std::fs::write(at("a.wav"), wave_file(20_000)).expect("room");

@@ -397,7 +397,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn programs_get_the_lines_of_predict() {
+    fn json_contains_the_lines_of_predict() {
         let json = answer().to_json(1);
         assert_eq!(json["answers"].as_array().map(Vec::len), Some(4));
         assert_eq!(json["answers"][2]["majority"], "Rock");
@@ -408,7 +408,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn people_get_charts_and_texts_stay_texts() {
+    fn html_contains_charts_and_escaped_text() {
         let html = answer().to_html();
         assert!(!html.contains("<b>"), "{html}");
         // Two charts of means, one of segments, a waveform and a spectrogram.

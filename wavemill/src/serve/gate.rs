@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn only_own_names_are_answered() {
+    fn only_configured_hosts_are_accepted() {
         let gate = Gate {
             address: IpAddr::from([127, 0, 0, 1]),
             names: vec!["music.example".to_owned()],
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_of_other_sites_are_refused() {
+    fn cross_origin_requests_are_rejected() {
         let gate = Gate {
             address: IpAddr::from([127, 0, 0, 1]),
             names: Vec::new(),

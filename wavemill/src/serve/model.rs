@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn one_process_answers_song_after_song() {
+    fn one_process_predicts_several_songs() {
         on_runtime(async {
             let model = model(ECHO, 30);
             assert!(!model.is_ready());
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_ends_is_told_and_started_again() {
+    fn ended_model_is_reported_and_restarted() {
         on_runtime(async {
             let model = model(ECHO, 30);
             let error = model.ask(b"die\n").await.expect_err("it ends");
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_hangs_is_ended() {
+    fn hung_model_is_killed() {
         on_runtime(async {
             let model = model(ECHO, 1);
             let error = model.ask(b"hang\n").await.expect_err("it hangs");
@@ -343,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_cannot_start_says_so() {
+    fn model_start_failure_is_reported() {
         on_runtime(async {
             let error = model("exit 4", 30).make_ready().await.expect_err("it ends");
             let ModelError::Ended { status, .. } = error else {

@@ -198,7 +198,7 @@ fn form(parts: &[(&str, &str)]) -> Vec<u8> {
 const FORM: &str = "Content-Type: multipart/form-data; boundary=b\r\n";
 
 #[test]
-fn a_song_is_answered_as_a_body_or_as_a_part_of_a_form() {
+fn songs_are_accepted_as_body_or_form_part() {
     let running = Running::start(small());
 
     let said = running.predict("a song");
@@ -232,7 +232,7 @@ impl Running {
 }
 
 #[test]
-fn what_is_no_song_or_no_upload_is_told_in_a_sentence() {
+fn invalid_uploads_get_an_explanation() {
     let running = Running::start(small());
 
     for (song, status, words) in [
@@ -286,7 +286,7 @@ fn what_is_no_song_or_no_upload_is_told_in_a_sentence() {
 }
 
 #[test]
-fn an_upload_over_the_limit_is_cut_off_while_it_arrives() {
+fn oversized_upload_is_rejected_while_receiving() {
     let running = Running::start(small());
     let mut stream = running.connect();
     let head = format!(
@@ -316,7 +316,7 @@ fn an_upload_over_the_limit_is_cut_off_while_it_arrives() {
 }
 
 #[test]
-fn who_is_slow_is_ended() {
+fn slow_uploads_time_out() {
     let running = Running::start(Limits {
         head: Duration::from_millis(400),
         silence: Duration::from_millis(400),
@@ -365,7 +365,7 @@ fn who_is_slow_is_ended() {
 }
 
 #[test]
-fn who_finds_no_place_may_ask_again() {
+fn requests_over_capacity_get_retry_after() {
     let running = Running::start(small());
     let answered = AtomicUsize::new(0);
     let refused = AtomicUsize::new(0);
@@ -398,7 +398,7 @@ fn who_finds_no_place_may_ask_again() {
 }
 
 #[test]
-fn a_client_that_leaves_costs_no_model() {
+fn disconnected_client_starts_no_prediction() {
     let running = Running::start(small());
 
     for _ in 0..4 {
@@ -420,7 +420,7 @@ fn a_client_that_leaves_costs_no_model() {
 }
 
 #[test]
-fn a_model_that_ends_is_a_bad_gateway_and_started_again() {
+fn ended_model_gives_bad_gateway_and_is_restarted() {
     let running = Running::start(small());
 
     let said = running.predict("die");
@@ -438,7 +438,7 @@ fn a_model_that_ends_is_a_bad_gateway_and_started_again() {
 }
 
 #[test]
-fn names_and_pages_of_others_are_refused() {
+fn foreign_hosts_and_origins_are_rejected() {
     let running = Running::start(small());
 
     let ask = |headers: &str| {
@@ -468,7 +468,7 @@ fn names_and_pages_of_others_are_refused() {
 }
 
 #[test]
-fn the_end_waits_for_songs_in_progress_and_for_nothing_else() {
+fn shutdown_waits_only_for_songs_in_progress() {
     let running = Running::start(small());
     let silent = running.connect();
     let address = running.address;

@@ -49,7 +49,7 @@ const WIDEST_BAND_LINES: usize = 3 * 66;
 /// Reordering interleaves the three windows of a short band, so low lines come from positions after those of higher
 /// ones.
 #[test]
-fn as_many_lines_are_read_as_the_lowest_ones_come_from() {
+fn lines_read_cover_the_lowest_sub_bands() {
     let numbers = std::array::from_fn(|at| at as f32);
     let kinds = [
         (Block::Long, false),
@@ -171,7 +171,7 @@ impl LowFrame {
 /// A frame without lines above the edge decodes to the mean of both channels, at every sample, every second or every
 /// fourth one, and for any phase.
 #[test]
-fn low_sounds_are_the_mean_of_both_channels() {
+fn low_frequencies_are_the_mean_of_both_channels() {
     // Stereo, joint stereo of each kind, mono; MPEG-1 and 2.
     let heads = [
         [0xFF, 0xFB, 0x90, 0x00],
@@ -267,7 +267,7 @@ fn is_low(frame: &LowFrame, n_lines: usize) -> bool {
 }
 
 #[test]
-fn a_decoder_that_was_reset_is_as_a_new_one() {
+fn reset_decoder_equals_a_new_one() {
     let mut noise = Noise(9);
     let frames = low_frames(&mut noise, [0xFF, 0xFB, 0x90, 0x60], LINES);
     for band in [

@@ -93,7 +93,7 @@ fn clips() -> Vec<ClipRow> {
 }
 
 #[test]
-fn counts_of_old_formats_are_those_that_they_had() {
+fn old_formats_keep_their_shard_counts() {
     let clips = clips();
     let rows = RecordBatch::try_from_iter([
         (
@@ -126,7 +126,7 @@ fn counts_of_old_formats_are_those_that_they_had() {
 }
 
 #[test]
-fn sides_of_old_formats_are_those_of_their_tracks() {
+fn old_formats_take_sides_from_the_tracks_table() {
     let rows = RecordBatch::try_from_iter([
         ("clip_key", texts(["a", "b", "c"].into_iter())),
         (
@@ -173,7 +173,7 @@ fn sides_of_old_formats_are_those_of_their_tracks() {
 }
 
 #[test]
-fn a_table_that_is_needed_and_damaged_is_named() {
+fn damaged_required_table_is_named() {
     let rows = RecordBatch::try_from_iter([("clip_key", texts(["a.mp3"].into_iter()))]);
     let folder = tempfile::tempdir().expect("a folder");
     let tables = vec![("tracks", rows.expect("a table"))];

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_comes_back_under_its_key_alone() {
+    fn entries_are_found_only_by_their_key() {
         let folder = Folder::new("entry");
         let cache = Cache::at(folder.0.join("a/b")).unwrap();
 
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_entry_is_none() {
+    fn damaged_entries_are_ignored() {
         let folder = Folder::new("damaged");
         let cache = Cache::at(folder.0.join("kernels")).unwrap();
         cache.put("sm_90", 1, b"machine code");
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_others_may_enter_is_not_used() {
+    fn folder_accessible_to_others_is_not_used() {
         let folder = Folder::new("open");
         let kernels = folder.0.join("kernels");
 

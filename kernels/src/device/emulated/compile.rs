@@ -294,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_compiler_comes_with_its_remedy() {
+    fn missing_compiler_error_contains_a_remedy() {
         let error = Compiler::new("no-such-compiler -v", false)
             .err()
             .unwrap()
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_that_of_everything_that_decides() {
+    fn cache_key_covers_all_inputs() {
         let compiler = Compiler::new("", false).unwrap();
         let with = |change: fn(&mut Compiler)| {
             let mut changed = compiler.clone();
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_is_ours_alone() {
+    fn cache_folder_is_private() {
         let folder = folder().unwrap();
         assert_eq!(
             fs::metadata(&folder).unwrap().permissions().mode() & 0o777,

@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn lanes_of_one_bank_come_one_by_one_and_lines_are_of_128_bytes() {
+    fn bank_conflicts_serialize_and_lines_have_128_bytes() {
         assert_strided("strided_4", 0, 1, 1);
         assert_strided("strided_4", 1, 1, 1);
         assert_strided("strided_4", 2, 2, 2);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_device_refuses_for_its_alignment_is_an_error() {
+    fn misaligned_accesses_are_errors() {
         counted("misaligned", 0).unwrap();
         let error = counted("misaligned", 8).unwrap_err().to_string();
         assert!(

@@ -82,7 +82,7 @@ fn fault(kernel: &'static str, launch: Launch, n: i32) -> String {
 }
 
 #[test]
-fn a_right_reduction_gives_equal_bits_in_every_order() {
+fn correct_reduction_is_independent_of_thread_order() {
     let launch = Launch {
         grid: [5, 3],
         threads: 128,
@@ -107,7 +107,7 @@ fn a_right_reduction_gives_equal_bits_in_every_order() {
 }
 
 #[test]
-fn a_missing_barrier_gives_other_bits_in_another_order() {
+fn missing_barrier_changes_results_with_thread_order() {
     let race = |order| run(&device(order), "race", grid(1, 64, 256), 0, 64).unwrap();
     let results = [
         Order::Ascending,
@@ -125,7 +125,7 @@ fn a_missing_barrier_gives_other_bits_in_another_order() {
 }
 
 #[test]
-fn threads_and_blocks_run_in_the_order_asked_for() {
+fn threads_and_blocks_run_in_the_requested_order() {
     let first = |order| run(&device(order), "first", grid(3, 64, 0), 0, 2).unwrap();
     assert_eq!(first(Order::Ascending), [0, 0]);
     assert_eq!(first(Order::Descending), [0, 191]);
@@ -145,7 +145,7 @@ fn shuffles_exchange_what_lanes_hold() {
 }
 
 #[test]
-fn threads_that_wait_in_vain_are_named_with_their_lines() {
+fn deadlocked_threads_are_reported_with_their_lines() {
     let line = |text: &str| 1 + source_line(text);
     let barrier = format!("tests.cu:{}", line("if (threadIdx.x < 40)") + 1);
 
@@ -190,7 +190,7 @@ fn source_line(text: &str) -> usize {
 }
 
 #[test]
-fn a_write_beside_shared_memory_names_thread_and_byte() {
+fn write_outside_shared_memory_reports_thread_and_byte() {
     for (n, byte) in [(31, 256), (-40, -25), (200, 932)] {
         let fault = fault("beyond_shared", grid(2, 64, 256), n);
         let want = format!(
@@ -210,7 +210,7 @@ fn a_write_beside_shared_memory_names_thread_and_byte() {
 }
 
 #[test]
-fn a_write_beside_a_buffer_names_kernel_and_buffer_once() {
+fn write_outside_a_buffer_reports_kernel_and_buffer_once() {
     let device = device(Order::Random(4));
     let _other = device.alloc(100).unwrap();
 
@@ -233,7 +233,7 @@ fn a_write_beside_a_buffer_names_kernel_and_buffer_once() {
 }
 
 #[test]
-fn nobody_wrote_is_nan() {
+fn unwritten_memory_is_nan() {
     let out = run(
         &device(Order::Ascending),
         "uninitialised",
@@ -268,7 +268,7 @@ fn a_stack_that_was_too_small_is_reported() {
 }
 
 #[test]
-fn a_launch_that_no_device_takes_is_refused() {
+fn invalid_launches_are_rejected() {
     let launches = [
         grid(1, 48, 0),
         grid(1, 0, 0),
@@ -347,7 +347,7 @@ fn the_portable_fibres_do_the_same() {
 }
 
 #[test]
-fn transforms_are_those_of_the_definition() {
+fn transforms_match_the_definition() {
     use std::f64::consts::TAU;
 
     let device = device(Order::Ascending);
@@ -475,7 +475,7 @@ fn copies_keep_to_their_buffers() {
 /// Uses as many barriers as the largest kernels have, and as many blocks as some clips need.
 #[test]
 #[ignore = "prints a duration; run with --nocapture"]
-fn how_long_barriers_take() {
+fn measure_barriers() {
     for order in [Order::Ascending, Order::Descending, Order::Random(1)] {
         let (device, start) = (device(order), std::time::Instant::now());
         run(&device, "many_barriers", grid(10_000, 256, 1024), 12, 256).unwrap();

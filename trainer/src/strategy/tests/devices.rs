@@ -48,7 +48,7 @@ fn one_and_two(group: &dyn Collective, device: Device) -> f64 {
 }
 
 #[test]
-fn ranks_of_mixed_devices_all_hear_whose_differs() {
+fn mixed_devices_are_reported_on_all_ranks() {
     for error in each_device(&[Device::Cpu, Device::Cuda(0), Device::Cpu], |_| ()) {
         let error = error.expect_err("mixed");
         assert_eq!(
@@ -119,7 +119,7 @@ fn a_copy_in_host_memory_is_summed_and_copied_back() {
 }
 
 #[test]
-fn what_a_check_of_one_rank_finds_ends_all_with_its_words() {
+fn failed_check_of_one_rank_ends_all_with_its_message() {
     let heard = each_join(
         world(3),
         |_| fingerprint(),

@@ -76,7 +76,7 @@ fn bytes_of_all_lengths_are_gathered_by_rank() {
 }
 
 #[test]
-fn nobody_passes_a_barrier_before_the_last_has_come() {
+fn barrier_waits_for_all_ranks() {
     let times = each_rank(3, |group| {
         if group.rank() == 2 {
             std::thread::sleep(Duration::from_millis(300));
@@ -92,7 +92,7 @@ fn nobody_passes_a_barrier_before_the_last_has_come() {
 }
 
 #[test]
-fn a_tensor_that_cannot_be_summed_is_refused_before_anything_travels() {
+fn unsupported_tensor_is_rejected_before_communication() {
     each_rank(2, |group| {
         let odd = [
             Tensor::zeros([3], (Kind::Int64, Device::Cpu)),
@@ -109,7 +109,7 @@ fn a_tensor_that_cannot_be_summed_is_refused_before_anything_travels() {
 }
 
 #[test]
-fn ranks_at_different_places_are_told_both_places() {
+fn differing_tensors_are_reported_with_both_sizes() {
     let heard = each_join(
         world(2),
         |_| fingerprint(),
@@ -215,7 +215,7 @@ fn a_rank_that_counts_another_number_of_ranks_is_named() {
 }
 
 #[test]
-fn a_rank_that_does_not_come_is_named_and_those_that_came_are_told() {
+fn missing_rank_is_named_to_all_others() {
     let mut ranks = world(4);
     ranks.remove(2);
     for rank in &mut ranks {
@@ -231,7 +231,7 @@ fn a_rank_that_does_not_come_is_named_and_those_that_came_are_told() {
 }
 
 #[test]
-fn two_processes_of_one_rank_are_refused() {
+fn duplicate_ranks_are_rejected() {
     let mut ranks = world(3);
     ranks[2].rank = 1;
     let all = refusals(ranks, |_| fingerprint());
@@ -243,7 +243,7 @@ fn two_processes_of_one_rank_are_refused() {
 }
 
 #[test]
-fn a_rank_without_a_rank_0_says_where_it_searched() {
+fn missing_rank_0_error_names_the_address() {
     let mut ranks = world(2);
     ranks.remove(0);
     ranks[0].join_timeout = Duration::from_millis(300);
@@ -269,7 +269,7 @@ fn a_port_that_is_taken_is_named() {
 }
 
 #[test]
-fn strangers_and_ranks_of_another_job_do_not_disturb() {
+fn unrelated_connections_are_ignored() {
     let ranks = world(2);
     let address = ("127.0.0.1", ranks[0].port);
 
@@ -321,7 +321,7 @@ fn strangers_and_ranks_of_another_job_do_not_disturb() {
 }
 
 #[test]
-fn a_rank_that_goes_without_a_word_is_known_to_all_others() {
+fn silently_lost_rank_is_reported_to_all_others() {
     let heard = each_join(
         world(3),
         |_| fingerprint(),
@@ -353,7 +353,7 @@ fn a_rank_that_goes_without_a_word_is_known_to_all_others() {
 }
 
 #[test]
-fn a_failing_ranks_own_words_reach_all_others() {
+fn error_message_of_a_failed_rank_reaches_all_others() {
     for failing in [0, 2] {
         let heard = each_join(
             world(3),
@@ -385,7 +385,7 @@ fn a_failing_ranks_own_words_reach_all_others() {
 }
 
 #[test]
-fn ranks_that_end_well_one_after_another_miss_nobody() {
+fn ranks_may_end_at_different_times() {
     let heard = each_join(
         world(3),
         |_| fingerprint(),

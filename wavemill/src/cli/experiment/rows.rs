@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_kill_left_goes_and_all_else_stays() {
+    fn cleanup_removes_only_leftovers_of_killed_runs() {
         let folder = tempfile::tempdir().expect("a folder");
         for name in [PREDICTIONS, MAP, "result.json", ".rows-a1.part", ".rows-b2"] {
             fs::write(folder.path().join(name), "").expect("disk space");
