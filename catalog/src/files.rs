@@ -55,7 +55,7 @@ impl Fate {
         }
     }
 
-    const fn of_no_clip(why: NoClip, media: Media) -> Self {
+    const fn for_unusable_file(why: NoClip, media: Media) -> Self {
         match (why, media) {
             (NoClip::Unsupported, _) => Self::Unsupported,
             (NoClip::OtherKind, Media::Audio) => Self::NotAudio,
@@ -160,11 +160,11 @@ impl CleanedRows {
         }
 
         for ((why, extension), count) in &source.others().counts {
-            let fate = Fate::of_no_clip(*why, source.media());
+            let fate = Fate::for_unusable_file(*why, source.media());
             counts.insert((fate, extension.clone()), count.clone());
         }
 
-        let found = of_kinds(counts, &near_rows);
+        let found = group_by_kind(counts, &near_rows);
         let rows_near = near.len();
         near.truncate(PAIRS_LISTED);
         FileAccount {
@@ -230,7 +230,7 @@ fn add(counts: &mut FileCounts, fate: Fate, key: &str, bytes: u64) {
 }
 
 /// Turns counts into rows of the table. `near_rows` maps a file to the name that a row has for it.
-fn of_kinds(counts: FileCounts, near_rows: &HashMap<&str, &str>) -> Vec<FilesOfKind> {
+fn group_by_kind(counts: FileCounts, near_rows: &HashMap<&str, &str>) -> Vec<FilesOfKind> {
     let mut found = Vec::with_capacity(counts.len());
     for ((fate, extension), count) in counts {
         let row_of = |file: &String| near_rows.get(file.as_str()).copied().unwrap_or_default();
@@ -284,7 +284,7 @@ fn folded(key: &str) -> String {
 
 impl FileAccount {
     /// Formats the sum `files found 61 = used 58 + no_row 1 + hidden 2`, in the order of [`Fate`].
-    pub fn sum_words(&self) -> String {
+    pub fn format_sums(&self) -> String {
         let mut by_fate: BTreeMap<Fate, u64> = BTreeMap::new();
         for kind in &self.found {
             *by_fate.entry(kind.fate).or_default() += kind.files;

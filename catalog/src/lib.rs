@@ -57,7 +57,7 @@ use self::steps::Cleaner;
 pub use self::steps::where_query;
 
 /// Maximum number of split column values that a warning lists.
-const SIDES_TOLD: usize = 5;
+const SIDES_LISTED_MAX: usize = 5;
 
 /// Limits of the catalog.
 #[derive(Clone, Copy, Debug)]
@@ -478,12 +478,12 @@ fn sides_empty(column: &str, sides: &BTreeMap<&str, usize>) -> Option<String> {
 
 /// Formats the first sides by name, each with its number of clips.
 fn first_sides(sides: &BTreeMap<&str, usize>) -> String {
-    let mut told = Vec::with_capacity(SIDES_TOLD);
-    for (side, n_clips) in sides.iter().take(SIDES_TOLD) {
+    let mut told = Vec::with_capacity(SIDES_LISTED_MAX);
+    for (side, n_clips) in sides.iter().take(SIDES_LISTED_MAX) {
         told.push(format!("`{side}` ({n_clips})"));
     }
 
-    let more = if sides.len() > SIDES_TOLD {
+    let more = if sides.len() > SIDES_LISTED_MAX {
         ", …"
     } else {
         ""

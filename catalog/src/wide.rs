@@ -21,7 +21,7 @@ const NARROW_COLUMNS_MAX: usize = 256;
 const PACKED: &str = "wavemill.columns.";
 
 /// Words of a query that may compare or match columns without naming them.
-const LOOKS_AT_ALL_COLUMNS: [&str; 9] = [
+const WHOLE_ROW_SYNTAX: [&str; 9] = [
     "natural", "union", "all", "distinct", "describe", "show", "explain", "pivot", "unnest",
 ];
 
@@ -38,7 +38,7 @@ pub(super) fn packed(rows: &RecordBatch, sql: &str) -> Option<RecordBatch> {
 
     let sql = sql.to_lowercase();
     let mut words = sql.split(|c: char| !c.is_alphanumeric() && c != '_');
-    if words.any(|word| LOOKS_AT_ALL_COLUMNS.contains(&word)) {
+    if words.any(|word| WHOLE_ROW_SYNTAX.contains(&word)) {
         return None;
     }
 

@@ -107,12 +107,12 @@ impl Librosa {
 }
 
 /// Provides the columns that librosa computed, and collects the vocoder's output columns.
-struct Given {
+struct GivenColumns {
     columns: Vec<Complex32>,
     made: Vec<Complex32>,
 }
 
-impl Spectra for Given {
+impl Spectra for GivenColumns {
     fn read(&mut self, column: usize, spectrum: &mut [Complex32]) {
         spectrum.copy_from_slice(&self.columns[column * N_BINS..][..N_BINS]);
     }
@@ -138,7 +138,7 @@ fn vocoder_is_librosas(
         if !level.is_available() {
             continue;
         }
-        let mut given = Given {
+        let mut given = GivenColumns {
             columns: columns.clone(),
             made: Vec::new(),
         };

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
-use wavemill_schemas::text::panic_words;
+use wavemill_schemas::text::panic_message;
 
 use crate::page::Scratch;
 use crate::{Batch, Dataset, DatasetError, HostMemory, Side, order};
@@ -188,7 +188,7 @@ impl<M: HostMemory> Loader<M> {
     fn panic_of(&mut self, reader: usize) -> DatasetError {
         // The queue is closed, so the thread has ended or is about to: joining it does not block.
         let message = match self.threads[reader].take().map(JoinHandle::join) {
-            Some(Err(payload)) => panic_words(payload.as_ref())
+            Some(Err(payload)) => panic_message(payload.as_ref())
                 .unwrap_or("no message")
                 .to_owned(),
             _ => "it ended early".to_owned(),

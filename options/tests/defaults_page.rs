@@ -33,7 +33,7 @@ const KEYS: [&str; 21] = [
 ];
 /// Options without a default value: `frames` is absent by default, and the page's text describes the defaults of
 /// `dim_order` and `dtype`.
-const KEYS_WITHOUT: [&str; 3] = ["frames", "dim_order", "dtype"];
+const UNLISTED_KEYS: [&str; 3] = ["frames", "dim_order", "dtype"];
 
 /// Table row of one option, with a cell per preset in the order of [`Preset::ALL`].
 struct Documented {
@@ -179,7 +179,7 @@ fn assert_documented(column: usize, op: Op, sample_rate_hz: u32, overrides: &Ove
         let key = option.key.as_str();
         let is_given = (key == "n_fft" && overrides.n_fft.is_some())
             || (key == "win_length" && overrides.win_length.is_some());
-        if is_given || KEYS_WITHOUT.contains(&key) {
+        if is_given || UNLISTED_KEYS.contains(&key) {
             continue;
         }
 

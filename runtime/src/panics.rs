@@ -8,7 +8,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
 use std::sync::{Mutex, PoisonError};
 
-use wavemill_schemas::text::panic_words;
+use wavemill_schemas::text::panic_message;
 
 /// Name of threads whose panics become rejects; the panic hook does not record their panics.
 pub const WORKER_NAME: &str = "wavemill-worker";
@@ -86,7 +86,7 @@ fn keep_first(info: &PanicHookInfo<'_>) {
 }
 
 fn message(payload: &(dyn Any + Send)) -> String {
-    let words = panic_words(payload);
+    let words = panic_message(payload);
     words.unwrap_or("a panic without a message").to_owned()
 }
 

@@ -37,7 +37,7 @@ pub fn shown_lines(text: &str) -> Cow<'_, str> {
 }
 
 /// Returns the message of a caught panic, or `None` if its payload is not text.
-pub fn panic_words(panic: &(dyn Any + Send)) -> Option<&str> {
+pub fn panic_message(panic: &(dyn Any + Send)) -> Option<&str> {
     let formatted = panic.downcast_ref::<String>().map(String::as_str);
     formatted.or_else(|| panic.downcast_ref::<&str>().copied())
 }
@@ -155,9 +155,9 @@ mod tests {
 
     #[test]
     fn panic_message_is_extracted() {
-        assert_eq!(panic_words(&"text"), Some("text"));
-        assert_eq!(panic_words(&"text".to_owned()), Some("text"));
-        assert_eq!(panic_words(&7), None);
+        assert_eq!(panic_message(&"text"), Some("text"));
+        assert_eq!(panic_message(&"text".to_owned()), Some("text"));
+        assert_eq!(panic_message(&7), None);
     }
 
     #[test]

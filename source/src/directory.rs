@@ -37,7 +37,7 @@ const EXTRA_ZIP64: u16 = 0x0001;
 const EXTRA_UNICODE_NAME: u16 = 0x7075;
 
 /// A 32-bit number that means that the value is in the 64-bit extra field.
-const IN_EXTRA: u64 = 0xffff_ffff;
+const STORED_IN_EXTRA: u64 = 0xffff_ffff;
 
 /// The end-of-directory record: the position and size of the directory.
 struct End {
@@ -310,7 +310,7 @@ fn extra_fields(mut extra: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 fn fill_wide(wide: &mut [u64; 3], value: &[u8]) {
     let mut given = value.chunks_exact(8);
     // Only the numbers that do not fit are in the field, in this order (4.5.3).
-    for number in wide.iter_mut().filter(|number| **number == IN_EXTRA) {
+    for number in wide.iter_mut().filter(|number| **number == STORED_IN_EXTRA) {
         let Some(next) = given.next() else { return };
         *number = u64_at(next, 0);
     }

@@ -153,7 +153,7 @@ pub fn open(
         return Err(SourceError::NoClips {
             path: path.to_owned(),
             media,
-            unsupported: source.others().unsupported_words(),
+            unsupported: source.others().format_unsupported(),
         });
     }
     Ok(source)

@@ -85,7 +85,7 @@ impl OtherFiles {
     }
 
     /// Describes the files in formats that wavemill does not decode, such as `10 m4a, 2 wma`. Empty if there are none.
-    pub fn unsupported_words(&self) -> String {
+    pub fn format_unsupported(&self) -> String {
         let mut words = Vec::new();
         for ((why, extension), count) in &self.counts {
             if *why == NoClip::Unsupported {
@@ -160,6 +160,6 @@ mod tests {
             Vec::from_iter(&count.examples),
             ["../../data/b.m4a", "000/a.m4a"]
         );
-        assert_eq!(below.unsupported_words(), "2 m4a");
+        assert_eq!(below.format_unsupported(), "2 m4a");
     }
 }

@@ -93,13 +93,13 @@ impl UncheckedFooters {
 
 /// A reader factory that wraps `readers`, records the opened files, and verifies their footers.
 #[derive(Debug)]
-pub(super) struct NotingReaders<R> {
+pub(super) struct RecordingReaders<R> {
     pub readers: R,
     pub opened: OpenedFiles,
     pub footers: UncheckedFooters,
 }
 
-impl<R: ParquetFileReaderFactory> ParquetFileReaderFactory for NotingReaders<R> {
+impl<R: ParquetFileReaderFactory> ParquetFileReaderFactory for RecordingReaders<R> {
     fn create_reader(
         &self,
         partition_index: usize,

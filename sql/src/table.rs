@@ -27,7 +27,7 @@ use wavemill_runtime::panics::caught;
 use wavemill_schemas::manifest::FileEntry;
 
 use super::SqlError;
-use super::damage::{NotingReaders, OpenedFiles, READER_FAILED, UncheckedFooters, brief};
+use super::damage::{OpenedFiles, READER_FAILED, RecordingReaders, UncheckedFooters, brief};
 use super::tensor::{RAGGED_ROW_BYTES, TensorType};
 
 /// Assumed size of a text or list value.
@@ -158,7 +158,7 @@ impl TableProvider for StoreTable {
 
         let source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(self.parquet_options(projection))
-            .with_parquet_file_reader_factory(Arc::new(NotingReaders {
+            .with_parquet_file_reader_factory(Arc::new(RecordingReaders {
                 readers,
                 opened: self.opened.clone(),
                 footers: self.footers.clone(),

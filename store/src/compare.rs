@@ -30,7 +30,7 @@ use crate::tensors::stats::{self, Bands};
 const SUMMED_BATCH_ROWS: usize = 16;
 
 /// The first `format_version` whose writers add up statistics in the current order.
-const ONE_ORDER_SINCE: u32 = 3;
+const SORTED_SINCE_FORMAT: u32 = 3;
 
 /// Facts read from one file that the manifest states as well.
 #[derive(Debug, Default)]
@@ -418,7 +418,7 @@ fn agree(says: Option<&Stats>, is: Option<&Stats>, format_version: u32) -> bool 
     let (Some(says), Some(is)) = (says, is) else {
         return says == is;
     };
-    if format_version >= ONE_ORDER_SINCE {
+    if format_version >= SORTED_SINCE_FORMAT {
         return says == is;
     }
 

@@ -28,7 +28,7 @@ const PLAN_FILE: &str = "plan.json";
 /// Folder of the records of each shard's inputs, next to the folders of the features. No feature can have this name.
 const SEEN_FOLDER: &str = "_seen";
 /// Suffix of the name of a data folder that is being removed.
-const GOING: &str = ".going";
+const REMOVING_SUFFIX: &str = ".going";
 
 impl Store {
     pub(super) fn receipts_folder(&self, plan_id: &str) -> PathBuf {
@@ -217,7 +217,7 @@ impl Store {
         // none, and can distinguish removed data from damaged data. If the process is killed, the next collection
         // removes the folder.
         let data = self.data(plan_id);
-        let going = self.data(&format!("{plan_id}{GOING}"));
+        let going = self.data(&format!("{plan_id}{REMOVING_SUFFIX}"));
         let data = if fs::rename(&data, &going).is_ok() {
             going
         } else {

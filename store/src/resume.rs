@@ -292,8 +292,8 @@ fn changes(
         changed.push(format!("recipe: {}", keys.join(", ")));
     }
     if was.limit != identity.limit {
-        let from = limit_words(was.limit);
-        let to = limit_words(identity.limit);
+        let from = format_limit(was.limit);
+        let to = format_limit(identity.limit);
         changed.push(format!("--limit {from} -> {to}"));
     }
 
@@ -353,7 +353,7 @@ pub(super) fn has_other_ids(before: &[TargetEntry], now: &[TargetEntry]) -> bool
     })
 }
 
-fn limit_words(limit: Option<u64>) -> String {
+fn format_limit(limit: Option<u64>) -> String {
     limit.map_or_else(|| "none".to_owned(), |n| n.to_string())
 }
 

@@ -241,7 +241,7 @@ fn numbers(value: &Value) -> Option<Vec<f64>> {
 
 /// Tolerances of powers: 1e-6 of the largest power, which is the rounding error of an f32 FFT, plus 1e-4 of each
 /// value.
-const POWER_OF_MAX: f64 = 1e-6;
+const POWER_REL_TO_MAX: f64 = 1e-6;
 const POWER_REL: f64 = 1e-4;
 /// Tolerance in dB for music within the top 80 dB, the stored range.
 const DB_ABS: f64 = 1e-3;
@@ -316,10 +316,10 @@ fn both_agree(
     same("rejects", sql(&device, rejects)?, sql(&cpu, rejects)?)?;
 
     agree([&cpu, &device], "power", |x, max| {
-        POWER_OF_MAX * max + POWER_REL * x
+        POWER_REL_TO_MAX * max + POWER_REL * x
     })?;
     agree([&cpu, &device], "odd", |x, max| {
-        POWER_OF_MAX * max + POWER_REL * x
+        POWER_REL_TO_MAX * max + POWER_REL * x
     })?;
 
     let db = |x: f64| DB_ABS + DB_OF_AMPLITUDE * rounding / 10.0_f64.powf(x / 20.0);

@@ -25,7 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             help_is_as_reviewed("train-help", |words| trainer(words), 4)
         }),
         of_trainer("cli::trainers_errors_are_as_reviewed", || {
-            errors_are_as_reviewed("train-errors", |words| trainer(words), WRONG_OF_TRAINER)
+            errors_are_as_reviewed("train-errors", |words| trainer(words), INVALID_TRAINER_ARGS)
         }),
         Trial::test("cli::recipes_are_as_reviewed", recipes_are_as_reviewed),
         Trial::test(
@@ -500,7 +500,7 @@ const WRONG: &[&[&str]] = &[
 ];
 
 /// Command lines like [`WRONG`] for `wavemill-train`.
-const WRONG_OF_TRAINER: &[&[&str]] = &[
+const INVALID_TRAINER_ARGS: &[&[&str]] = &[
     &["frobnicate"],
     &["fit"],
     &["fit", "--store", "nosuch"],

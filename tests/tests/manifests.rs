@@ -133,12 +133,12 @@ fn flipped_digits_are_found() -> Result<(), Failed> {
 }
 
 /// Name of an edit, the edit itself, and a part of the message that `verify` must print.
-type Lie = (&'static str, fn(&mut Value), &'static str);
+type FalseEdit = (&'static str, fn(&mut Value), &'static str);
 
 /// Format 1 has no checksum, but its shards, tables and receipts contradict a wrong manifest. In later formats they
 /// contradict a manifest whose checksum was recomputed after an edit.
 fn false_format_1_manifests_are_detected_from_shards() -> Result<(), Failed> {
-    let lies: [Lie; 15] = [
+    let lies: [FalseEdit; 15] = [
         (
             "classes",
             |m| {

@@ -638,7 +638,7 @@ fn largest_numbers() -> Result<(), Failed> {
     /// Memory limit for one clip of ten seconds without `--memory-limit`, with the largest values that a recipe
     /// allows.
     const FEATURES_LIMIT_MIB: u64 = 1024;
-    const WALL: Duration = Duration::from_secs(60);
+    const WALL_TIME_MAX: Duration = Duration::from_secs(60);
 
     for sets in [
         &["features.log_mel.hop_length=1"][..],
@@ -658,7 +658,7 @@ fn largest_numbers() -> Result<(), Failed> {
         for mut command in commands(sets, 256) {
             let run =
                 watched(&mut command)?.stays_under(&format!("{sets:?}"), FEATURES_LIMIT_MIB)?;
-            if run.wall > WALL {
+            if run.wall > WALL_TIME_MAX {
                 return Err(format!("{sets:?}: {:.0} s", run.wall.as_secs_f64()).into());
             }
             run.ran.exits(0)?;

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{same, scratch, sql, wavemill, whole};
-use crate::terminal::{COLUMNS, ROWS, SOON, Terminal, of_terminal};
+use crate::terminal::{COLUMNS, ROWS, TERMINAL_TIMEOUT, Terminal, of_terminal};
 
 /// Time after which the query is executing its joins.
-const LONG_ENOUGH_TO_RUN: Duration = Duration::from_secs(2);
+const RUN_TIME_MIN: Duration = Duration::from_secs(2);
 /// The documentation states one second. Without a reaction to Ctrl-C, this query takes hours.
 const STOP_S_MAX: Duration = Duration::from_secs(10);
 const PROMPT: &str = "wavemill> ";
@@ -50,7 +50,7 @@ impl Prompt {
             .env("PAGER", pager)
             .env("XDG_STATE_HOME", folder);
         let mut prompt = Self(Terminal::start(&command)?);
-        prompt.0.wait_for(PROMPT, SOON)?;
+        prompt.0.wait_for(PROMPT, TERMINAL_TIMEOUT)?;
         Ok(prompt)
     }
 
@@ -58,7 +58,7 @@ impl Prompt {
     fn ask(&mut self, line: &str, end: &str) -> Result<String, Failed> {
         self.0.press(line)?;
         self.0.press("\r")?;
-        self.ready_after(end, SOON)
+        self.ready_after(end, TERMINAL_TIMEOUT)
     }
 
     /// Waits until the output contains `end` and then a prompt. Input that is typed before the prompt may be lost.
@@ -66,7 +66,7 @@ impl Prompt {
         let mut answer = self.0.wait_for(end, limit)?;
         let rest = answer.rsplit(end).next().unwrap_or_default();
         if !rest.contains(PROMPT) {
-            answer += &self.0.wait_for(PROMPT, SOON)?;
+            answer += &self.0.wait_for(PROMPT, TERMINAL_TIMEOUT)?;
         }
         Ok(answer)
     }
@@ -192,7 +192,7 @@ fn ctrl_c_stops_only_the_query() -> Result<(), Failed> {
     prompt.0.press(&format!(
         "SELECT count(*) FROM {tables} WHERE a.clip_key || b.clip_key = f.clip_key || c.clip_key;\r"
     ))?;
-    std::thread::sleep(LONG_ENOUGH_TO_RUN);
+    std::thread::sleep(RUN_TIME_MIN);
     let running = prompt.0.news();
     same(
         &format!("it is running: {running:?}"),
@@ -215,7 +215,7 @@ fn ctrl_c_stops_only_the_query() -> Result<(), Failed> {
     // Without a running query, Ctrl-C discards the line.
     prompt.0.press("SELECT nothing")?;
     prompt.0.press(CTRL_C)?;
-    prompt.ready_after(LINE_ENDS, SOON)?;
+    prompt.ready_after(LINE_ENDS, TERMINAL_TIMEOUT)?;
     let answer = prompt.ask("SELECT 6 * 8 AS answer;", TIME)?;
     same(
         &format!("the next line: {answer:?}"),

@@ -17,10 +17,10 @@ use crate::support::{
 const SLOWLY: &str = "worker-panic=sleep(100)";
 /// Fail points that slow down every clip and file and block before the commit, so that there is a running process
 /// to kill however late the test polls.
-const WITHOUT_END: &str =
+const ENDLESS_WORK: &str =
     "worker-panic=sleep(20);shard-before-rename=sleep(10);run-before-commit=sleep(600000)";
 /// Blocks a program at a fail point until it is killed.
-const FOR_EVER: &str = "sleep(600000)";
+const ENDLESS_SLEEP: &str = "sleep(600000)";
 
 pub(crate) fn trials() -> Vec<Trial> {
     // On other CPUs, `scalar` is the only instruction set.
@@ -62,7 +62,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 fn without_end(store: &Path) -> Command {
     let mut command = inputs().extract(store);
-    command.env("FAILPOINTS", WITHOUT_END);
+    command.env("FAILPOINTS", ENDLESS_WORK);
     command
 }
 
@@ -188,7 +188,7 @@ const MOMENTS: [Moment; 5] = [
 
 fn killed_at(moment: &Moment) -> Result<(), Failed> {
     let store = scratch(moment.name).join("store");
-    let hold = format!("{}={}{FOR_EVER}", moment.name, moment.passes);
+    let hold = format!("{}={}{ENDLESS_SLEEP}", moment.name, moment.passes);
     let mut child = start(inputs().extract(&store).env("FAILPOINTS", hold));
     wait_until(&mut child, moment.name, || (moment.reached)(&store))?;
     // The files change shortly before the fail point is reached.
@@ -221,7 +221,7 @@ fn killed_second_version_equals_whole() -> Result<(), Failed> {
     run(inputs().extract(&wanted).args(words)).exits(0)?;
 
     let hold = "commit-before-link=sleep(600000)";
-    for point in [WITHOUT_END, hold] {
+    for point in [ENDLESS_WORK, hold] {
         let mut child = start(
             inputs()
                 .extract(&store)

@@ -22,7 +22,7 @@ use crate::support::{
 /// Timeout for the start of a server, a response, or the end of a process.
 const WAIT: Duration = Duration::from_secs(60);
 /// Timeout for a hundred songs sent at once, on a busy machine.
-const ALL_ANSWERED: Duration = Duration::from_secs(300);
+const ALL_ANSWERED_TIMEOUT: Duration = Duration::from_secs(300);
 /// Maximum number of connections of a server.
 const CONNECTIONS_MAX: usize = 256;
 /// Bytes by which a server's memory may grow while it refuses uploads. A few such uploads would take more if they
@@ -551,7 +551,7 @@ fn answered_at_last(
 ) -> Result<(), String> {
     let name = format!("song-{number}.wav");
     let begin = Instant::now();
-    while begin.elapsed() < ALL_ANSWERED {
+    while begin.elapsed() < ALL_ANSWERED_TIMEOUT {
         let said = server.predict(&name, song);
         let said = said.map_err(|error| format!("{name}: {error:?}"))?;
         if said.status == 200 {

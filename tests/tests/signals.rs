@@ -15,7 +15,7 @@ use crate::support::{
     files_below, finish, fit, inputs, of_trainer, own_store, receipts, run, same, scratch, start,
     trainer, versions, wait_until, wavemill, whole,
 };
-use crate::terminal::{SOON, Terminal, of_terminal};
+use crate::terminal::{TERMINAL_TIMEOUT, Terminal, of_terminal};
 
 /// The documentation states one second. The margin allows for a busy machine.
 const END_S_MAX: f64 = 5.0;
@@ -381,7 +381,7 @@ fn progress_bar_starts_empty() -> Result<(), Failed> {
     let mut terminal = Terminal::start(&stuck.extract(&folder.join("store")))?;
 
     for _ in 0..3 {
-        let shown = terminal.wait_for(PHASE, SOON)?;
+        let shown = terminal.wait_for(PHASE, TERMINAL_TIMEOUT)?;
         same(
             &format!("a full bar: {shown:?}"),
             shown.contains(FULL),

@@ -16,7 +16,7 @@ use crate::support::{
 /// Number of flipped bits in each file.
 const FLIPS: usize = 100;
 /// Time after which the query is executing its joins.
-const LONG_ENOUGH_TO_RUN: Duration = Duration::from_secs(2);
+const RUN_TIME_MIN: Duration = Duration::from_secs(2);
 /// Time limit for a reaction to a signal, with a margin for a busy machine.
 const SECOND: Duration = Duration::from_millis(1500);
 
@@ -47,7 +47,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// Fails unless a program exited normally, without the message of a panic.
-fn in_words(ran: &Ran) -> Result<(), Failed> {
+fn check_readable(ran: &Ran) -> Result<(), Failed> {
     let ended = matches!(ran.code, Some(0..=5));
     if ended && !ran.err.contains("panicked") && !ran.err.contains("RUST_BACKTRACE") {
         return Ok(());
@@ -86,7 +86,7 @@ fn flipped_bits_never_panic() -> Result<(), Failed> {
                     .arg("--store")
                     .arg(&store)
                     .env("RUST_BACKTRACE", "1"));
-                in_words(&ran)?;
+                check_readable(&ran)?;
                 if ran.code == Some(3) {
                     damaged += 1;
                     same(
@@ -167,7 +167,7 @@ fn panic_while_reading_is_a_readable_error() -> Result<(), Failed> {
     };
 
     let whole = ask().exits(1)?;
-    in_words(&whole)?;
+    check_readable(&whole)?;
     whole.says(&[
         "internal error: ",
         "index out of bounds",
@@ -183,7 +183,7 @@ fn panic_while_reading_is_a_readable_error() -> Result<(), Failed> {
     }
 
     let damaged = ask().exits(3)?;
-    in_words(&damaged)?;
+    check_readable(&damaged)?;
     damaged.says(&[
         "the store is damaged",
         "features/log_mel/split=",
@@ -249,7 +249,7 @@ fn a_signal_ends_a_long_join_within_a_second() -> Result<(), Failed> {
         let mut command = wavemill(["sql", "--allow-write", query, "--store"]);
         let mut child = start(command.arg(whole()));
         let pid = child.id().to_string();
-        std::thread::sleep(LONG_ENOUGH_TO_RUN);
+        std::thread::sleep(RUN_TIME_MIN);
         let ended_early = child.try_wait();
 
         let signalled = run(Command::new("kill").args([signal, &pid]));

@@ -13,7 +13,7 @@ use crate::support::{has_python, same};
 pub(crate) const ROWS: usize = 24;
 pub(crate) const COLUMNS: usize = 80;
 /// Timeout for events that take a moment, on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const TERMINAL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Polling interval of a waiting test.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -125,7 +125,7 @@ impl Terminal {
     /// Waits for the end of the program and checks its exit code.
     pub(crate) fn ends(mut self, code: i32) -> Result<(), Failed> {
         let start = Instant::now();
-        while start.elapsed() < SOON {
+        while start.elapsed() < TERMINAL_TIMEOUT {
             if let Some(status) = self.child.try_wait()? {
                 return same(
                     &format!("exit code after {:?}", self.news()),

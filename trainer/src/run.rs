@@ -373,7 +373,7 @@ impl<'a> Run<'a> {
             });
         }
 
-        self.tell_epoch(&validation, verdict.better);
+        self.report_epoch(&validation, verdict.better);
         self.schedules.epoch_ended(self.state.epoch, &validation);
 
         // From here on, the state is that of the next epoch.
@@ -459,7 +459,7 @@ impl<'a> Run<'a> {
     }
 
     /// Publishes a summary of the epoch through the monitor.
-    fn tell_epoch(&self, validation: &Validation, best: bool) {
+    fn report_epoch(&self, validation: &Validation, best: bool) {
         let sums = &self.state.sums;
         let summary = EpochSummary {
             event: "epoch",

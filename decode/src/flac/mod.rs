@@ -37,7 +37,7 @@ use super::{CHANNELS_MAX, DecodeReport, InputFacts, Pcm, reject};
 const SILENCE_SAMPLES: u64 = 65_536;
 
 /// Bits per sample for the decoder if the STREAMINFO block does not state them.
-const BITS_UNSAID: u8 = 16;
+const BITS_UNSTATED: u8 = 16;
 
 /// Returns an upper bound on the seconds of audio that decoding `file` returns.
 pub(super) fn longest_s(file: &[u8]) -> f64 {
@@ -68,13 +68,13 @@ pub(super) fn decode(
 
     let sink = output.open(format.rate_hz, out)?;
     // The codec receives the format of most frames, regardless of the file's own STREAMINFO block.
-    let codec = Codec::new(params(&survey, format, BITS_UNSAID))?;
+    let codec = Codec::new(params(&survey, format, BITS_UNSTATED))?;
 
     let mut decoder = FlacDecoder {
         survey: &survey,
         format,
         codec,
-        codec_bits: BITS_UNSAID,
+        codec_bits: BITS_UNSTATED,
         info: None,
         sink,
         loss: Loss::default(),
@@ -175,7 +175,7 @@ impl FlacDecoder<'_> {
         self.info = info;
         let bits = info
             .and_then(|info| info.decodable_bits())
-            .unwrap_or(BITS_UNSAID);
+            .unwrap_or(BITS_UNSTATED);
         if bits == self.codec_bits {
             return;
         }

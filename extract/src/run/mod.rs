@@ -63,7 +63,7 @@ pub struct RunMonitor {
 }
 
 impl RunMonitor {
-    fn tell_plan(&self, recipe: &Recipe, sides: Option<&SideChanges>) {
+    fn announce_plan(&self, recipe: &Recipe, sides: Option<&SideChanges>) {
         self.is_planned.store(true, Ordering::Relaxed);
         if let Some(tell) = self.on_plan {
             tell(recipe, sides);
@@ -97,7 +97,7 @@ pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Repor
     let version = match begin::begin(&inputs, &mut draft, &mut known)? {
         Start::Version(version) => version,
         Start::NothingToDo(version, manifest) => {
-            monitor.tell_plan(&job.recipe, None);
+            monitor.announce_plan(&job.recipe, None);
             let warnings = draft.catalog.warnings;
             let report = Report::nothing_to_do(version, *manifest, warnings);
             return Ok(Report {
@@ -108,7 +108,7 @@ pub fn run(job: &Job, settings: &Settings, monitor: &RunMonitor) -> Result<Repor
     };
 
     let sides = SideChanges::or_warning(&store, &mut draft);
-    monitor.tell_plan(&job.recipe, sides.as_ref());
+    monitor.announce_plan(&job.recipe, sides.as_ref());
 
     let number = draft.version();
     // The rows are not split again, so only the source is kept. The catalog's tables are freed as soon as they are

@@ -71,7 +71,7 @@ impl RunRecord {
             "failed"
         };
         let seconds = self.start.elapsed().as_secs_f64();
-        let mut line = json!({"event": "end", "outcome": outcome, "seconds": seconds, "error": in_words(&error),
+        let mut line = json!({"event": "end", "outcome": outcome, "seconds": seconds, "error": describe_error(&error),
             "warnings": warnings});
         if let Some(rejects) = error.rejects() {
             line["rejects"] = json!(rejects);
@@ -105,7 +105,7 @@ impl RunRecord {
 }
 
 /// Formats an error with its causes on one line.
-fn in_words(error: &RunError) -> String {
+fn describe_error(error: &RunError) -> String {
     let mut words = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

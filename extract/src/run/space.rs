@@ -13,7 +13,7 @@ use crate::incremental::plan::Plan;
 use crate::incremental::reuse::Pass;
 
 /// Lower bound for the fraction of its size to which zstd compresses f16 log-mel (measured: 0.75).
-const ZSTD_LEAVES: f64 = 0.7;
+const ZSTD_RATIO: f64 = 0.7;
 
 /// Bytes per second of 16-bit stereo at 48 kHz. A refusal needs a lower bound of the needed space, so clips of unknown
 /// length are assumed to have this rate.
@@ -49,7 +49,7 @@ pub(super) fn least_bytes(
     let raw_bytes = features.estimate(totals, MOST_BYTES_PER_S);
 
     match plan.recipe.shards.compression {
-        Compression::Zstd => (raw_bytes as f64 * ZSTD_LEAVES) as u64,
+        Compression::Zstd => (raw_bytes as f64 * ZSTD_RATIO) as u64,
         Compression::Lz4 | Compression::None => raw_bytes,
     }
 }

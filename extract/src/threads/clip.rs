@@ -173,14 +173,16 @@ impl From<NoRows> for Failure {
 
 /// Creates the reject of a clip on which a thread panicked.
 pub(super) fn panicked(stage: Stage, panic: &(dyn Any + Send)) -> Reject {
-    let words = panic_words(panic);
+    let words = panic_message(panic);
     let detail = format!("the worker panicked on this clip: {words}");
     Reject::new(stage, Reason::WorkerPanic, detail)
 }
 
 /// Returns the message of a panic.
-pub(super) fn panic_words(panic: &(dyn Any + Send)) -> String {
-    text::panic_words(panic).unwrap_or("no message").to_owned()
+pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    text::panic_message(panic)
+        .unwrap_or("no message")
+        .to_owned()
 }
 
 /// Returns the file extension of a clip's key, or an empty string.

@@ -67,7 +67,7 @@ pub enum ExtractError {
     #[error(
         "{} of {planned} clips rejected, more than --max-reject-fraction {fraction} allows; nothing was committed. \
          Reasons: {}{}. Last reject: {}",
-        rejects.len(), reasons(rejects), listed(list.as_deref()), in_words(rejects.last())
+        rejects.len(), reasons(rejects), listed(list.as_deref()), describe_reject(rejects.last())
     )]
     TooManyRejects {
         /// Number of planned clips.
@@ -141,7 +141,7 @@ fn listed(list: Option<&Path>) -> String {
     }
 }
 
-fn in_words(reject: Option<&Reject>) -> String {
+fn describe_reject(reject: Option<&Reject>) -> String {
     let Some(reject) = reject else {
         return String::new();
     };

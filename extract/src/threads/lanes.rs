@@ -16,7 +16,7 @@ use wavemill_kernels::KernelError;
 use wavemill_runtime::clock::cpu_time;
 use wavemill_runtime::settings::{BATCH_SHARE, BATCH_WAIT_MS_MAX};
 
-use super::clip::{DecodedClip, panic_words};
+use super::clip::{DecodedClip, panic_message};
 use super::counters::{add_time, add_wall};
 use super::event::Event;
 use super::pool::Spawner;
@@ -96,7 +96,7 @@ impl Lane<'_> {
         let result = computed.unwrap_or_else(|panic| {
             Err(ExtractError::Panic {
                 what: format!("computing features on lane {}", self.number),
-                words: panic_words(&*panic),
+                words: panic_message(&*panic),
             })
         });
         if let Err(error) = result {

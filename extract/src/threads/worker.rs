@@ -15,7 +15,7 @@ use wavemill_source::InputSeen;
 use wavemill_store::plan::segments::Segment;
 use wavemill_store::shards::{AudioFacts, FeatureRow, RowGroup, RowReader, TakenClip, TakenRow};
 
-use super::clip::{ClipBytes, DecodedClip, Failure, Ticket, extension, panic_words, panicked};
+use super::clip::{ClipBytes, DecodedClip, Failure, Ticket, extension, panic_message, panicked};
 use super::counters::{add_time, add_wall};
 use super::event::Event;
 use super::spare_pcms::SparePcms;
@@ -137,7 +137,7 @@ impl<'a> Worker<'a> {
             Ok(Err(source)) => Event::Failed(source.into()),
             Err(panic) => Event::Failed(ExtractError::Panic {
                 what: format!("shard {label}: encoding"),
-                words: panic_words(&*panic),
+                words: panic_message(&*panic),
             }),
         }
     }
@@ -233,7 +233,7 @@ impl<'a> Worker<'a> {
             Err(panic) => {
                 return Event::Failed(ExtractError::Panic {
                     what: format!("{clip_key}: copying its rows"),
-                    words: panic_words(&*panic),
+                    words: panic_message(&*panic),
                 });
             }
         };

@@ -477,7 +477,7 @@ impl Device for CudaDevice {
             // SAFETY: both buffers are as large as the plan requires and aligned to 256 bytes; they and the plan belong
             // to this stream and outlive the queued work.
             let queued = unsafe { transform.exec(input, output) };
-            queued.map_err(|error| KernelError::device(&label, action, fft_words(error)))
+            queued.map_err(|error| KernelError::device(&label, action, describe_fft_error(error)))
         })
     }
 
@@ -522,7 +522,7 @@ impl CudaFft {
         // From here on, dropping `fft` frees the plan, also if the next call fails.
         let real_bytes = if wide { 8 } else { 4 };
         let fft = Self {
-            handle: handle.map_err(fft_words)?,
+            handle: handle.map_err(describe_fft_error)?,
             stream: stream.clone(),
             wide,
             bytes_in: count * n * real_bytes,
@@ -532,7 +532,7 @@ impl CudaFft {
         // By default cuFFT uses the default stream.
         // SAFETY: the plan is new and keeps the stream alive.
         unsafe { cufft::result::set_stream(fft.handle, stream.cu_stream().cast()) }
-            .map_err(fft_words)?;
+            .map_err(describe_fft_error)?;
         Ok(fft)
     }
 
@@ -582,7 +582,7 @@ fn fft_count(n: usize) -> Result<i32, String> {
 }
 
 /// Formats an error as its name: cuFFT has no messages.
-fn fft_words(error: cufft::result::CufftError) -> String {
+fn describe_fft_error(error: cufft::result::CufftError) -> String {
     format!("{:?}", error.0)
 }
 

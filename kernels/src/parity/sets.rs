@@ -12,13 +12,13 @@ use super::*;
 use crate::resample::ResampleArgs;
 use crate::stft::Signal;
 
-/// Allowed error of a power, relative to the row's largest power (`POWER_OF_MAX`) and to the power itself
+/// Allowed error of a power, relative to the row's largest power (`POWER_REL_TO_MAX`) and to the power itself
 /// (`POWER_REL`).
-const POWER_OF_MAX: f64 = 1e-6;
+const POWER_REL_TO_MAX: f64 = 1e-6;
 const POWER_REL: f64 = 1e-4;
 /// For decibels: an f32 transform has an error of at most this fraction of a row's largest amplitude, so quiet cells
 /// differ by more decibels.
-const AMPLITUDE_OF_MAX: f64 = 1e-6;
+const AMPLITUDE_REL_TO_MAX: f64 = 1e-6;
 /// Tolerance in decibels for the rounding of the logarithm and of the row's reference.
 const DB_ROUNDING: f64 = 2e-4;
 /// Rows with more frames are compared only with the CPU: the references are naive.
@@ -348,7 +348,7 @@ pub(super) fn bounds(args: &FeatureArgs, want: &[f64]) -> Vec<f64> {
 /// directions.
 fn linear_bound(exponent: f64, largest: f64, x: f64) -> f64 {
     let power = x.powf(2.0 / exponent);
-    let most = POWER_OF_MAX * largest.powf(2.0 / exponent) + POWER_REL * power;
+    let most = POWER_REL_TO_MAX * largest.powf(2.0 / exponent) + POWER_REL * power;
 
     let above = (power + most).max(0.0).powf(exponent / 2.0);
     let below = (power - most).max(0.0).powf(exponent / 2.0);
@@ -358,7 +358,7 @@ fn linear_bound(exponent: f64, largest: f64, x: f64) -> f64 {
 /// Allowed difference of a logarithmic value in which one decibel equals `unit`, derived from the error of the
 /// amplitude.
 fn decibel_bound(unit: f64, largest: f64, x: f64) -> f64 {
-    let amplitude_error = AMPLITUDE_OF_MAX * 10f64.powf((largest - x) / unit / 20.0);
+    let amplitude_error = AMPLITUDE_REL_TO_MAX * 10f64.powf((largest - x) / unit / 20.0);
     unit * (20.0 * (1.0 + amplitude_error).log10() + DB_ROUNDING)
 }
 

@@ -12,12 +12,12 @@ pub(crate) struct PicturePlan {
     args: PictureArgs,
     colours: &'static Colours,
     /// The position of each column of pixels.
-    columns: Vec<Between>,
+    columns: Vec<Interpolation>,
 }
 
 /// The position of a pixel's centre between two values along one axis.
 #[derive(Clone, Copy)]
-struct Between {
+struct Interpolation {
     /// Index of the value before the centre.
     first: usize,
     /// Index of the value after it, or the same value at the end of the axis.
@@ -26,7 +26,7 @@ struct Between {
     weight: f32,
 }
 
-impl Between {
+impl Interpolation {
     /// Returns the position of the centre of pixel `pixel` of `n_out`, on an axis of `n_in` values.
     fn new(pixel: usize, n_in: usize, n_out: usize) -> Self {
         let centre = (pixel as f64 + 0.5) * n_in as f64 / n_out as f64 - 0.5;
@@ -59,7 +59,7 @@ impl PicturePlan {
 
     /// Returns the size, in f32 values, of the buffers for a picture of `width` columns.
     pub(crate) const fn n_scratch_values(width: usize) -> usize {
-        width * (size_of::<Between>() / size_of::<f32>())
+        width * (size_of::<Interpolation>() / size_of::<f32>())
     }
 
     /// Computes `[bands, n_frames]` → `[3, height, width]`, or nothing for 0 frames. Allocates only if `out` or the
@@ -79,7 +79,7 @@ impl PicturePlan {
 
         self.columns.clear();
         self.columns.reserve_exact(width);
-        let columns = (0..width).map(|column| Between::new(column, n_frames, width));
+        let columns = (0..width).map(|column| Interpolation::new(column, n_frames, width));
         self.columns.extend(columns);
 
         let Extremes { min, max } = self.lanes.run(
@@ -92,7 +92,7 @@ impl PicturePlan {
         let (green, blue) = rest.split_at_mut(height * width);
         for row in 0..height {
             // The first row of pixels is the top one, and low bands are at the bottom.
-            let band = Between::new(height - 1 - row, n_bands, height);
+            let band = Interpolation::new(height - 1 - row, n_bands, height);
             let below = &values[band.first * n_frames..][..n_frames];
             let above = &values[band.second * n_frames..][..n_frames];
 

@@ -11,7 +11,7 @@ use wavemill_fft::{Fft, FftDirection};
 
 use super::ResampleError;
 use super::args::{PASS_BAND, Ratio, ResampleArgs, STOP_BAND_DB};
-use super::phases::{Phases, Reach};
+use super::phases::{InputRange, Phases};
 use crate::level::{Lanes, Level};
 use crate::samples::SampleBuffer;
 use crate::stft::fft_plan;
@@ -88,7 +88,7 @@ impl ResampleArgs {
             return n_out;
         }
         if !self.has_blocks() {
-            return Reach::new(&Filter::new(*self)).input_len(*self, n_out);
+            return InputRange::new(&Filter::new(*self)).input_len(*self, n_out);
         }
 
         // Blocks are converted in pairs. The first pair needs all of its samples except for the zeros before the

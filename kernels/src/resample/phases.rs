@@ -29,14 +29,14 @@ const DROP_SAMPLES: usize = 4_096;
 
 /// Input samples that contribute to an output sample.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reach {
+pub(super) struct InputRange {
     /// Input samples before the time of an output.
     before: usize,
     /// Input samples of a sum: the length of the filter, rounded up to whole lanes.
     n_taps: usize,
 }
 
-impl Reach {
+impl InputRange {
     pub(super) fn new(filter: &Filter) -> Self {
         let before = filter.half_len();
         Self {
@@ -54,7 +54,7 @@ impl Reach {
 
 /// Tables and current input of one conversion.
 pub(super) struct Phases {
-    reach: Reach,
+    reach: InputRange,
     down: usize,
     up: usize,
     n_phases: usize,
@@ -73,7 +73,7 @@ impl Phases {
     pub(super) fn new(args: ResampleArgs, lanes: Lanes) -> Self {
         let filter = Filter::new(args);
         let Ratio { down, up } = args.ratio();
-        let reach = Reach::new(&filter);
+        let reach = InputRange::new(&filter);
         let stretch = f64::from(args.to_hz.min(args.from_hz)) / f64::from(args.from_hz);
         // A filter that is stretched for a lower rate changes more slowly, so it needs fewer phases.
         let n_phases = (PHASES * stretch).ceil() as usize;

@@ -51,18 +51,18 @@ pub(crate) struct StftPlan {
 /// Method of transforming eight frames.
 enum Method {
     /// All frames at once.
-    Together(Together),
+    EightFrameFft(EightFrameFft),
     /// One frame after another.
-    Each(Each),
+    SingleFrameFft(SingleFrameFft),
 }
 
 impl StftPlan {
     /// Plans the transform, in double precision if `wide` is set.
     pub(crate) fn new(args: &StftArgs, wide: bool, lanes: Lanes) -> Self {
         let method = if args.n_fft == eight::N_FFT && !wide {
-            Method::Together(Together::new(args))
+            Method::EightFrameFft(EightFrameFft::new(args))
         } else {
-            Method::Each(Each::new(args, wide, lanes))
+            Method::SingleFrameFft(SingleFrameFft::new(args, wide, lanes))
         };
         Self {
             args: args.clone(),
@@ -75,14 +75,16 @@ impl StftPlan {
     /// after `count` contain finite but meaningless values.
     pub(crate) fn block(&mut self, signal: Signal, first: usize, count: usize) -> &[Lane] {
         match &mut self.method {
-            Method::Together(plan) => plan.block(&self.args, signal, first, self.lanes),
-            Method::Each(plan) => plan.block(&self.args, signal, first..first + count, self.lanes),
+            Method::EightFrameFft(plan) => plan.block(&self.args, signal, first, self.lanes),
+            Method::SingleFrameFft(plan) => {
+                plan.block(&self.args, signal, first..first + count, self.lanes)
+            }
         }
     }
 }
 
 /// Transforms eight frames of one length at once.
-struct Together {
+struct EightFrameFft {
     fft: EightFrames,
     /// Whether the frames overlap in one contiguous signal; otherwise each frame has its own samples.
     shared: bool,
@@ -93,7 +95,7 @@ struct Together {
     powers: Box<[Lane; eight::N_BINS]>,
 }
 
-impl Together {
+impl EightFrameFft {
     fn new(args: &StftArgs) -> Self {
         let shared = is_raw(args) && args.hop_length <= args.n_fft;
         let hop = if shared { args.hop_length } else { args.n_fft };
@@ -129,7 +131,7 @@ impl Together {
 }
 
 /// Transforms frames of any length, in any precision.
-struct Each {
+struct SingleFrameFft {
     fft: Box<dyn Transform>,
     /// Copy of a frame's samples that cannot be read from the signal directly.
     frame: Vec<f32>,
@@ -139,7 +141,7 @@ struct Each {
     block: Vec<Lane>,
 }
 
-impl Each {
+impl SingleFrameFft {
     fn new(args: &StftArgs, wide: bool, lanes: Lanes) -> Self {
         let fft: Box<dyn Transform> = if wide {
             Box::new(RealFft::<f64>::new(args, lanes))

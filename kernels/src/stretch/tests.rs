@@ -144,12 +144,12 @@ fn overlap_add_matches_the_formula() {
 }
 
 /// Given columns as input, and a list of the output columns.
-struct Given {
+struct GivenColumns {
     columns: Vec<Vec<Complex32>>,
     made: Vec<Vec<Complex32>>,
 }
 
-impl Spectra for Given {
+impl Spectra for GivenColumns {
     fn read(&mut self, column: usize, spectrum: &mut [Complex32]) {
         spectrum.copy_from_slice(&self.columns[column]);
     }
@@ -169,7 +169,7 @@ fn vocoder_matches_the_formula() {
         assert_eq!(want.len(), args.n_steps(columns.len()));
 
         for level in levels() {
-            let mut given = Given {
+            let mut given = GivenColumns {
                 columns: columns.iter().map(|column| to_complex(column)).collect(),
                 made: Vec::new(),
             };

@@ -73,7 +73,7 @@ impl Funnel {
                 &text_style(Ink::Text, left_of),
                 (left, y + words_down),
             )?;
-            let size = size_words(step.left, before);
+            let size = format_step_size(step.left, before);
             area.draw_text(
                 &size,
                 &text_style(Ink::Muted, right_of),
@@ -120,7 +120,7 @@ impl Funnel {
     }
 }
 
-fn size_words(left: u64, before: u64) -> String {
+fn format_step_size(left: u64, before: u64) -> String {
     match before.saturating_sub(left) {
         0 => count(left),
         taken => format!("{} (−{})", count(left), count(taken)),

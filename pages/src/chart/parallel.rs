@@ -106,7 +106,7 @@ impl Parallel {
             let shown = with_whole(&fitting(name, STEP - 8), name);
             area.draw_text(&shown, &text_style(Ink::Text, right_of), (x - 4, 14))?;
 
-            for value in self.told_values(axis) {
+            for value in self.labelled_values(axis) {
                 let Some(place) = value.place else { continue };
                 let shown = with_whole(&fitting(&value.words, STEP - 24), &value.words);
                 let at = (x + 5, down(*span, place).round() as i32);
@@ -117,7 +117,7 @@ impl Parallel {
     }
 
     /// Returns the values to label: all of them, or the two ends.
-    fn told_values(&self, axis: usize) -> Vec<&AxisValue> {
+    fn labelled_values(&self, axis: usize) -> Vec<&AxisValue> {
         let mut values: Vec<&AxisValue> = Vec::new();
         for line in &self.lines {
             let value = line.values.get(axis).filter(|_| line.place(axis).is_some());

@@ -1,7 +1,7 @@
 use super::*;
 use crate::recipe::SplitRule;
 
-const MINE: &str = r#"
+const OWN_EXPERIMENT: &str = r#"
 name = "mine"
 description = "x"
 recipe = "demo"
@@ -34,13 +34,18 @@ fn parse(text: &str) -> Result<ExperimentSource, ExperimentError> {
 }
 
 fn error(from: &str, to: &str) -> String {
-    assert_eq!(MINE.matches(from).count(), 1, "{from}");
-    parse(&MINE.replace(from, to)).expect_err(to).to_string()
+    assert_eq!(OWN_EXPERIMENT.matches(from).count(), 1, "{from}");
+    parse(&OWN_EXPERIMENT.replace(from, to))
+        .expect_err(to)
+        .to_string()
 }
 
 #[test]
 fn errors_state_line_and_key() {
-    parse(MINE).expect("sound").check().expect("sound");
+    parse(OWN_EXPERIMENT)
+        .expect("sound")
+        .check()
+        .expect("sound");
 
     let words = error("recipe =", "recip =");
     assert!(
@@ -92,13 +97,13 @@ fn a_name_is_short_and_of_one_line() {
         "{words}"
     );
     let longest = format!("name = \"{}\"", "x".repeat(64));
-    parse(&MINE.replace("name = \"wide\"", &longest)).expect("64 bytes");
+    parse(&OWN_EXPERIMENT.replace("name = \"wide\"", &longest)).expect("64 bytes");
 }
 
 #[test]
 fn too_many_trainings_are_rejected() {
     let with = |n_variants: usize| {
-        let mut text = MINE.to_owned();
+        let mut text = OWN_EXPERIMENT.to_owned();
         for number in 2..n_variants {
             text += &format!("[[variants]]\nname = \"v{number}\"\nabout = \"x\"\n");
         }
@@ -119,24 +124,26 @@ fn too_many_trainings_are_rejected() {
 
 #[test]
 fn modified_recipes_and_configurations_are_validated() {
-    let source = parse(&MINE.replace("n_mels=128", "n_mel=128")).expect("valid by itself");
+    let source =
+        parse(&OWN_EXPERIMENT.replace("n_mels=128", "n_mel=128")).expect("valid by itself");
     let found = source.check().expect_err("no such key");
     assert_eq!(found.to_string(), "variant wide");
 
-    let source = parse(&MINE.replace("train.epochs=2", "train.epoch=2")).expect("valid by itself");
+    let source =
+        parse(&OWN_EXPERIMENT.replace("train.epochs=2", "train.epoch=2")).expect("valid by itself");
     assert_eq!(
         source.check().expect_err("no such key").to_string(),
         "train crnn, variant base"
     );
 
-    let source =
-        parse(&MINE.replace("like = \"fma-small\"", "like = \"fma-smal\"")).expect("sound");
+    let source = parse(&OWN_EXPERIMENT.replace("like = \"fma-small\"", "like = \"fma-smal\""))
+        .expect("sound");
     source.check().expect_err("no such configuration");
 }
 
 #[test]
 fn variants_are_applied_in_order_and_the_documents_split_last() {
-    let source = parse(MINE).expect("sound");
+    let source = parse(OWN_EXPERIMENT).expect("sound");
     let sets = |variant, split| {
         let recipe = source.recipe(variant, split, &["split.seed=7".to_owned()]);
         recipe.expect("sound").sets
@@ -152,7 +159,7 @@ fn variants_are_applied_in_order_and_the_documents_split_last() {
         ]
     );
 
-    let own = MINE.replace(
+    let own = OWN_EXPERIMENT.replace(
         "about = \"128 bands\"",
         "about = \"\"\nset_as_in_document = []",
     );
@@ -165,7 +172,7 @@ fn variants_are_applied_in_order_and_the_documents_split_last() {
 
 #[test]
 fn a_variant_may_have_a_recipe_and_audio_of_its_own() {
-    let source = parse(&MINE.replace(
+    let source = parse(&OWN_EXPERIMENT.replace(
         "about = \"128 bands\"",
         "about = \"\"\nrecipe = \"fma-small\"\naudio = [\"small\"]",
     ))
@@ -228,7 +235,7 @@ fn a_claim_stands_beside_its_variant_whatever_the_split() {
 
 #[test]
 fn unknown_name_error_lists_valid_names() {
-    let source = parse(MINE).expect("sound");
+    let source = parse(OWN_EXPERIMENT).expect("sound");
 
     let variant = source
         .recipe("wid", SplitKind::Recipe, &[])
@@ -256,7 +263,7 @@ fn unknown_name_error_lists_valid_names() {
 #[test]
 fn files_are_found_beside_the_experiments_own() {
     let folder = tempfile::tempdir().expect("a folder");
-    let text = MINE.replace("recipe = \"demo\"", "recipe = \"r.toml\"");
+    let text = OWN_EXPERIMENT.replace("recipe = \"demo\"", "recipe = \"r.toml\"");
     let file = folder.path().join("mine.toml");
     std::fs::write(&file, text).expect("room");
     let (_, demo) = crate::recipe::SHIPPED[0];

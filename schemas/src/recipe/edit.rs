@@ -6,7 +6,7 @@ use wavemill_options::{Fault, did_you_mean};
 use super::place;
 
 /// Keys for which `none` is a value instead of removing the key.
-const NONE_IS_A_VALUE: [&str; 3] = ["normalize", "norm", "compression"];
+const KEYS_WITH_NONE: [&str; 3] = ["normalize", "norm", "compression"];
 
 /// Applies the set `flag` to `document` and returns the new text.
 pub(super) fn set(document: &mut DocumentMut, flag: &str) -> Result<String, Fault> {
@@ -29,7 +29,7 @@ pub(super) fn set(document: &mut DocumentMut, flag: &str) -> Result<String, Faul
 
     // TOML has no null, so an absent key represents it.
     let value = value.trim();
-    let edited = if value == "none" && !NONE_IS_A_VALUE.contains(&last.get()) {
+    let edited = if value == "none" && !KEYS_WITH_NONE.contains(&last.get()) {
         remove(item, last.get(), &path)
     } else {
         put(item, last.get(), value, &path)

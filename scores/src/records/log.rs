@@ -20,7 +20,7 @@ const RESUMED: &str = "resumed";
 /// Kind of an optimiser step's line.
 const STEP: &str = "step";
 /// Kinds of lines written at the end of an epoch.
-const OF_EPOCHS: [&str; 2] = ["epoch", "warning"];
+const EPOCH_EVENTS: [&str; 2] = ["epoch", "warning"];
 
 /// A line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ impl Entry {
     /// Reports whether the entry remains valid for a run resumed after `step`, in `epoch`.
     fn holds(&self, epoch: u64, step: u64) -> bool {
         // A checkpoint of an epoch's last step may precede the end of that epoch.
-        let comes_anew = OF_EPOCHS.contains(&self.kind.as_str()) && self.epoch >= epoch;
+        let comes_anew = EPOCH_EVENTS.contains(&self.kind.as_str()) && self.epoch >= epoch;
         self.step < step || self.step == step && !comes_anew
     }
 }

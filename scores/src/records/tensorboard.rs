@@ -16,7 +16,7 @@ use super::log::now;
 const MASK: u32 = 0xA282_EAD8;
 const PREFIX: &str = "events.out.tfevents.";
 /// Prefix of the tags that are written only at the end of an epoch, and never for a step.
-const OF_EPOCHS: &str = "validation/";
+const EPOCH_PREFIX: &str = "validation/";
 /// Size of a record's length with its checksum, and of the checksum after its data.
 const HEAD_BYTES: usize = 12;
 const TAIL_BYTES: usize = 4;
@@ -190,8 +190,8 @@ fn holds(event: &[u8], resumed: ResumePoint) -> bool {
     };
     // Tags are plain bytes within an event, so no protobuf parser is needed.
     let is_of_epoch = event
-        .windows(OF_EPOCHS.len())
-        .any(|bytes| bytes == OF_EPOCHS.as_bytes());
+        .windows(EPOCH_PREFIX.len())
+        .any(|bytes| bytes == EPOCH_PREFIX.as_bytes());
     let comes_anew = is_of_epoch && !resumed.epoch_ended;
     step < resumed.step || step == resumed.step && !comes_anew
 }

@@ -56,8 +56,8 @@ pub(crate) fn format_error(error: &Error) -> String {
 }
 
 /// Formats the first line of a panic message, such as of an exception of libtorch.
-pub(crate) fn panic_words(panic: &(dyn Any + Send)) -> String {
-    let words = text::panic_words(panic).unwrap_or("no message");
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let words = text::panic_message(panic).unwrap_or("no message");
     let line = words.lines().next().unwrap_or_default();
     format!(
         "internal error in wavemill-train, please report it with the command: {}",
@@ -67,7 +67,7 @@ pub(crate) fn panic_words(panic: &(dyn Any + Send)) -> String {
 
 /// Reports whether the panic was raised by `println!` because the reader of stdout has closed the pipe.
 pub(crate) fn is_lost_reader(panic: &(dyn Any + Send)) -> bool {
-    text::panic_words(panic)
+    text::panic_message(panic)
         .is_some_and(|words| words.starts_with("failed printing to stdout: Broken pipe"))
 }
 
@@ -337,7 +337,7 @@ mod tests {
             format_error(&Error::msg("no class a\u{1b}[2Jb\n there")),
             "no class a\\u{1b}[2Jb there"
         );
-        assert!(panic_words(&"a\u{9b}2J".to_owned()).ends_with("a\\u{9b}2J"));
+        assert!(panic_message(&"a\u{9b}2J".to_owned()).ends_with("a\\u{9b}2J"));
     }
 
     #[test]

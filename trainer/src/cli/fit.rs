@@ -43,7 +43,7 @@ Keys without a default, such as data.frames and model.init, are described in doc
 When stopped by Ctrl-C or SIGTERM, a run writes a checkpoint and prints the command to resume it.";
 
 /// Maximum time to wait for MLflow when a process ends because of a lost rank, since ranks end within seconds.
-const LAST_WORDS_TIME_MAX: Duration = Duration::from_secs(2);
+const LAST_MESSAGE_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Train a model on a store, then evaluate it once on the test split
 #[derive(Debug, Args)]
@@ -417,7 +417,7 @@ pub(crate) fn join(
     // Report to MLflow first, because `exit` ends the process.
     let exit = strategy::exit_on_loss(ranks);
     let end = Box::new(move |loss: &RankError| {
-        tracking::end_now(Ending::Failed, LAST_WORDS_TIME_MAX);
+        tracking::end_now(Ending::Failed, LAST_MESSAGE_WAIT_MAX);
         exit(loss);
     });
     Ok(strategy::join(ranks, &fingerprint, device, end)?)

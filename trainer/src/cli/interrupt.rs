@@ -23,7 +23,7 @@ const EXIT_CODE: i32 = INTERRUPTED as i32;
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Maximum time that an immediate exit waits for MLflow, if the run is on a server.
-const LAST_WORDS_TIME_MAX: Duration = Duration::from_millis(500);
+const LAST_MESSAGE_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Set by a program that starts this process and keeps its stdin open. End of input then means that the other program
 /// has ended or was killed.
@@ -105,7 +105,7 @@ pub(crate) fn end_with_starter() -> Result<()> {
         .spawn(|| {
             // No input is ever sent. A read error ends the process too, because the starter may have ended.
             let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-            tracking::end_now(Ending::Killed, LAST_WORDS_TIME_MAX);
+            tracking::end_now(Ending::Killed, LAST_MESSAGE_WAIT_MAX);
             ffi::exit_now(EXIT_CODE)
         })?;
     Ok(())
@@ -157,6 +157,6 @@ fn end(words: &str) -> ! {
     if speaks() {
         eprintln!("wavemill-train: {words}");
     }
-    tracking::end_now(Ending::Killed, LAST_WORDS_TIME_MAX);
+    tracking::end_now(Ending::Killed, LAST_MESSAGE_WAIT_MAX);
     ffi::exit_now(EXIT_CODE)
 }

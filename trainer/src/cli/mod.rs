@@ -347,7 +347,7 @@ pub fn main() -> u8 {
         }
         Err(panic) if exit::is_lost_reader(panic.as_ref()) => 0,
         Err(panic) => {
-            eprintln!("wavemill-train: {}", exit::panic_words(panic.as_ref()));
+            eprintln!("wavemill-train: {}", exit::panic_message(panic.as_ref()));
             1
         }
     }

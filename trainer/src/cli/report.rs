@@ -179,7 +179,7 @@ impl ReportCommand {
                 input::recorded_store(&folder).map(|(root, version)| RunStore { root, version });
             runs.push(RunRecord::read(path, store)?);
         }
-        tell_apart(&mut runs);
+        make_names_unique(&mut runs);
         Ok(runs)
     }
 
@@ -224,7 +224,7 @@ impl ReportCommand {
 }
 
 /// Uses the paths of runs as their names if several runs have the same name.
-fn tell_apart(runs: &mut [RunRecord]) {
+fn make_names_unique(runs: &mut [RunRecord]) {
     let names: Vec<String> = runs.iter().map(|run| run.name.clone()).collect();
     for run in runs {
         if names.iter().filter(|name| **name == run.name).count() > 1 {

@@ -541,7 +541,7 @@ impl SweepCommand {
         let values = if group.world_size() == 1 {
             let fitted = catch_unwind(AssertUnwindSafe(|| fit_values(&job, data, group)));
             fitted.unwrap_or_else(|panic: Box<dyn Any + Send>| {
-                Err(Error::msg(exit::panic_words(panic.as_ref())))
+                Err(Error::msg(exit::panic_message(panic.as_ref())))
             })
         } else {
             fit_values(&job, data, group)

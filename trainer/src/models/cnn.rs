@@ -46,7 +46,7 @@ const CNN2D: &[Block] = &[
 ];
 
 /// The two poolings after the blocks, along either axis.
-const BEHIND: [Window; 2] = [Window::tile(2); 2];
+const POOLINGS: [Window; 2] = [Window::tile(2); 2];
 
 /// Returns the minimum number of bands and frames of `cnn2d`.
 pub(crate) fn least_2d() -> [i64; 2] {
@@ -56,7 +56,7 @@ pub(crate) fn least_2d() -> [i64; 2] {
 /// Returns the minimum length of an axis for which blocks and poolings leave one value (0: frames, 1: bands).
 fn least_2d_along(from_last: usize) -> i64 {
     let mut windows = windows_along(CNN2D, from_last);
-    windows.extend(BEHIND);
+    windows.extend(POOLINGS);
     least_before(&windows)
 }
 
@@ -73,8 +73,8 @@ pub(crate) struct Cnn2d {
 impl Cnn2d {
     pub(crate) fn new(scope: &VarScope<'_>, dims: &Dims) -> Result<Self, ModelError> {
         // Number of values per row that remain after blocks and poolings.
-        let bands = length_behind(&BEHIND, behind(CNN2D, 1, dims.bands));
-        let frames = length_behind(&BEHIND, behind(CNN2D, 0, dims.frames));
+        let bands = length_behind(&POOLINGS, behind(CNN2D, 1, dims.bands));
+        let frames = length_behind(&POOLINGS, behind(CNN2D, 0, dims.frames));
         let values = 64 * bands * frames;
 
         Ok(Self {

@@ -13,7 +13,7 @@ use wavemill_schemas::config;
 use super::ModelError;
 use super::norm::BatchNorm;
 use super::walk::{Operation, OperationKind, Walk};
-use super::window::{Window, least_before, length_behind, windows_in_words};
+use super::window::{Window, describe_windows, least_before, length_behind};
 use crate::ffi::Group;
 
 /// Distribution of a variable's initial values.
@@ -230,7 +230,7 @@ impl Conv {
 
     /// Describes the convolution as an operation of a stage.
     pub(crate) fn operation(&self) -> Operation {
-        let windows = windows_in_words(&self.windows, |_| 1);
+        let windows = describe_windows(&self.windows, |_| 1);
         Operation {
             kind: OperationKind::Convolution,
             name: match self.windows.len() {
@@ -261,7 +261,7 @@ pub(crate) fn pool_operation(windows: &[Window]) -> Option<Operation> {
     (!windows.is_empty()).then(|| {
         Operation::fixed(
             "max pool",
-            windows_in_words(windows, |window| window.kernel),
+            describe_windows(windows, |window| window.kernel),
         )
     })
 }

@@ -56,23 +56,23 @@ impl Window {
 
 /// Describes kernels, strides and paddings in words, such as `3 × 3, stride 2, padding 1`. The stride is omitted if all
 /// windows have the one returned by `usual`.
-pub(crate) fn windows_in_words(windows: &[Window], usual: fn(&Window) -> i64) -> String {
+pub(crate) fn describe_windows(windows: &[Window], usual: fn(&Window) -> i64) -> String {
     let kernels: Vec<String> = windows.iter().map(|w| w.kernel.to_string()).collect();
     let mut words = kernels.join(" × ");
 
     if windows.iter().any(|window| window.stride != usual(window)) {
         let strides: Vec<i64> = windows.iter().map(|w| w.stride).collect();
-        words += &format!(", stride {}", numbers_in_words(&strides));
+        words += &format!(", stride {}", format_numbers(&strides));
     }
     if windows.iter().any(|window| window.padding > 0) {
         let paddings: Vec<i64> = windows.iter().map(|w| w.padding).collect();
-        words += &format!(", padding {}", numbers_in_words(&paddings));
+        words += &format!(", padding {}", format_numbers(&paddings));
     }
     words
 }
 
 /// Formats one number per axis, or a single number if all are equal.
-fn numbers_in_words(numbers: &[i64]) -> String {
+fn format_numbers(numbers: &[i64]) -> String {
     match numbers {
         [first, rest @ ..] if rest.iter().all(|number| number == first) => first.to_string(),
         _ => {
@@ -141,11 +141,11 @@ mod tests {
 
     #[test]
     fn descriptions_contain_only_unusual_settings() {
-        assert_eq!(windows_in_words(&[Window::same(5)], |_| 1), "5, padding 2");
-        assert_eq!(windows_in_words(&[Window::tile(4)], |w| w.kernel), "4");
+        assert_eq!(describe_windows(&[Window::same(5)], |_| 1), "5, padding 2");
+        assert_eq!(describe_windows(&[Window::tile(4)], |w| w.kernel), "4");
         let uneven = [Window::tile(2), Window::tile(4)];
-        assert_eq!(windows_in_words(&uneven, |w| w.kernel), "2 × 4");
-        assert_eq!(windows_in_words(&uneven, |_| 1), "2 × 4, stride 2 × 4");
+        assert_eq!(describe_windows(&uneven, |w| w.kernel), "2 × 4");
+        assert_eq!(describe_windows(&uneven, |_| 1), "2 × 4, stride 2 × 4");
     }
 
     #[test]

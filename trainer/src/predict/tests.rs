@@ -20,7 +20,7 @@ use crate::evaluate;
 use crate::strategy::Solo;
 use crate::testing::{TrainedFixture, alone, made};
 
-const AMOUNT: AnswerOptions = AnswerOptions {
+const TEST_OPTIONS: AnswerOptions = AnswerOptions {
     top: 2,
     batch_rows: 64,
 };
@@ -136,7 +136,7 @@ fn said(line: &Value) -> (&str, f32) {
 fn agrees(made: &TrainedFixture) {
     let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
     let (schema, batches) = batches(made, "test");
-    let (answered, lines) = run_answer(&trained, &stream(&schema, &batches), AMOUNT);
+    let (answered, lines) = run_answer(&trained, &stream(&schema, &batches), TEST_OPTIONS);
     let want = evaluated(made);
     assert_eq!(answered.expect("answers"), want[0].len() as u64);
     assert!(want[0].len() > 20, "rows of several batches of the stream");
@@ -163,7 +163,10 @@ fn agrees(made: &TrainedFixture) {
             let line = got[&(row.clip_key.to_owned(), Some(i64::from(row.segment)))];
             let best = likeliest_of(row.probabilities, target.classes());
             assert_eq!(said(&line["top"][0]), best, "{line}");
-            assert_eq!(line["top"].as_array().expect("a list").len(), AMOUNT.top);
+            assert_eq!(
+                line["top"].as_array().expect("a list").len(),
+                TEST_OPTIONS.top
+            );
             assert_eq!(line["offset_s"], f64::from(row.segment as f32));
 
             let set = row.probabilities.iter().filter(|p| **p >= 0.5).count();
@@ -254,7 +257,7 @@ fn batches_of_any_size_give_the_same_lines() {
         lines.iter().map(name).collect::<Vec<_>>()
     };
 
-    let want = names(&run_answer(&trained, &stream, AMOUNT).1);
+    let want = names(&run_answer(&trained, &stream, TEST_OPTIONS).1);
     for batch_rows in [1, 7] {
         let (answered, lines) = run_answer(&trained, &stream, AnswerOptions { top: 0, batch_rows });
         assert!(answered.is_ok() && lines.iter().all(|l| l["top"] == serde_json::json!([])));
@@ -277,24 +280,25 @@ fn concatenated_streams_are_predicted_independently() {
     let mut want = Vec::new();
     for stream in [&first, &empty, &second] {
         let rows = Rows::open(stream.as_slice(), wanted).expect("a stream");
-        answer(&trained, rows, AMOUNT, &mut want).expect("answers");
+        answer(&trained, rows, TEST_OPTIONS, &mut want).expect("answers");
         want.push(b'\n');
     }
 
     let mut said = Vec::new();
     let all = [first.as_slice(), &empty, &second].concat();
-    answer_each(&trained, all.as_slice(), wanted, AMOUNT, &mut said).expect("answers");
+    answer_each(&trained, all.as_slice(), wanted, TEST_OPTIONS, &mut said).expect("answers");
     assert_eq!(said, want);
 
     // Rows before the end of an incomplete stream are processed.
     said.clear();
     let cut = [first.as_slice(), &second[..second.len() - 9]].concat();
-    let error = answer_each(&trained, cut.as_slice(), wanted, AMOUNT, &mut said);
+    let error = answer_each(&trained, cut.as_slice(), wanted, TEST_OPTIONS, &mut said);
     assert!(matches!(error, Err(PredictError::Cut { .. })), "{error:?}");
     assert!(want.starts_with(&said[..said.len().min(100)]) && !said.is_empty());
 
     let mut none = Vec::new();
-    answer_each(&trained, io::empty(), wanted, AMOUNT, &mut none).expect("no stream is no fault");
+    answer_each(&trained, io::empty(), wanted, TEST_OPTIONS, &mut none)
+        .expect("no stream is no fault");
     assert!(none.is_empty());
 }
 
@@ -306,7 +310,7 @@ fn a_stream_that_is_cut_or_damaged_is_an_error_behind_its_whole_rows() {
     let (schema, batches) = batches(&made, "test");
     let whole = stream(&schema, &batches[..2]);
 
-    let (answered, lines) = run_answer(&trained, &whole, AMOUNT);
+    let (answered, lines) = run_answer(&trained, &whole, TEST_OPTIONS);
     assert_eq!(
         (
             answered.expect("answers"),
@@ -321,7 +325,7 @@ fn a_stream_that_is_cut_or_damaged_is_an_error_behind_its_whole_rows() {
 
     let mut seen = Vec::new();
     for cut in cuts {
-        let (answered, lines) = run_answer(&trained, &whole[..cut], AMOUNT);
+        let (answered, lines) = run_answer(&trained, &whole[..cut], TEST_OPTIONS);
         let error = answered.expect_err("it is cut");
         let PredictError::Cut { problem, rows, .. } = &error else {
             panic!("{error:?}")
@@ -346,7 +350,7 @@ fn invalid_streams_have_distinct_errors() {
     let made = made(&fixture(), &config("lstm", &["genre"]), 0, &alone);
     let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
     let error = |bytes: &[u8]| {
-        run_answer(&trained, bytes, AMOUNT)
+        run_answer(&trained, bytes, TEST_OPTIONS)
             .0
             .expect_err("no features")
             .to_string()
@@ -398,7 +402,7 @@ fn rows_of_another_feature_are_refused_by_both_names() {
 
     let trained = TrainedModel::load(&ours.checkpoint, Device::Cpu).expect("a model");
     let (schema, batches) = batches(&other, "test");
-    let error = run_answer(&trained, &stream(&schema, &batches), AMOUNT)
+    let error = run_answer(&trained, &stream(&schema, &batches), TEST_OPTIONS)
         .0
         .expect_err("another feature");
 
@@ -424,7 +428,7 @@ fn models_with_metadata_inputs_are_rejected() {
         let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");
         let (schema, batches) = batches(&made, "test");
 
-        let error = run_answer(&trained, &stream(&schema, &batches), AMOUNT)
+        let error = run_answer(&trained, &stream(&schema, &batches), TEST_OPTIONS)
             .0
             .expect_err("no metadata")
             .to_string();

@@ -16,7 +16,7 @@ use super::ReportError;
 use crate::evaluate::{METADATA_KEY, ROWS_FORMAT};
 
 /// Value of `labels` in the metadata of a target with several labels per row.
-const SEVERAL: &str = "multi";
+const MULTI_LABEL: &str = "multi";
 
 /// Metadata of a file.
 #[derive(Clone, Debug, Deserialize)]
@@ -133,7 +133,7 @@ impl MapRows {
         }
 
         let mut targets = Vec::new();
-        for target in about.targets.iter().filter(|of| of.labels != SEVERAL) {
+        for target in about.targets.iter().filter(|of| of.labels != MULTI_LABEL) {
             targets.push(MapTarget {
                 name: target.name.clone(),
                 classes: target.classes.clone(),
@@ -226,7 +226,7 @@ enum Truths<'a> {
 }
 
 fn predictions(target: &TargetMetadata, batches: &[RecordBatch]) -> Result<Predictions, String> {
-    let mut all = if target.labels == SEVERAL {
+    let mut all = if target.labels == MULTI_LABEL {
         Predictions::multi(&target.name, &target.classes)
     } else {
         Predictions::single(&target.name, &target.classes)

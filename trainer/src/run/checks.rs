@@ -344,7 +344,7 @@ mod tests {
     }
 
     /// Returns the error for a store whose only file of `split` is truncated in the middle.
-    fn told_without(split: &str) -> String {
+    fn warnings_without(split: &str) -> String {
         let _alone = testing::alone();
         let folder = tempfile::tempdir().expect("a folder");
         let config = Config::parse("", "the test", &["data.skip_damaged=true".to_owned()])
@@ -376,7 +376,7 @@ mod tests {
     #[test]
     fn damaged_split_error_names_the_file() {
         for split in ["validation", "training", "test"] {
-            let words = told_without(split);
+            let words = warnings_without(split);
             let file = format!("split={split}/00000.parquet");
             assert!(
                 words.contains(&file) && words.contains("wavemill verify"),
@@ -385,7 +385,7 @@ mod tests {
             assert!(!words.contains("extract more clips"), "{words}");
         }
 
-        let of_whole = told_without("none");
+        let of_whole = warnings_without("none");
         assert!(!of_whole.contains("no rows in split"), "{of_whole}");
     }
 

@@ -191,7 +191,7 @@ impl Watchdog {
     pub(super) fn finish(&self) -> Result<(), RankError> {
         let shared = &self.0;
         if shared.rank > 0 {
-            shared.tell_all(&Message::Finished);
+            shared.send_to_all(&Message::Finished);
         }
 
         // Rank 0 waits for all other ranks, and they wait for its message.
@@ -215,7 +215,7 @@ impl Watchdog {
 
         shared.changed.notify_all();
         if shared.rank == 0 && first {
-            shared.tell_all(&Message::Finished);
+            shared.send_to_all(&Message::Finished);
         }
         Ok(())
     }
@@ -223,7 +223,7 @@ impl Watchdog {
     /// Tells the other ranks why this rank ends, and stops monitoring.
     pub(super) fn fail(&self, reason: &str) {
         if self.0.end_quietly() {
-            self.0.tell_all(&Message::Failed {
+            self.0.send_to_all(&Message::Failed {
                 rank: self.0.rank,
                 reason: reason.to_owned(),
             });
@@ -271,7 +271,7 @@ impl WatchdogInner {
     }
 
     /// Sends a message to every peer. Errors are ignored, since the reader of a broken connection detects them.
-    fn tell_all(&self, message: &Message) {
+    fn send_to_all(&self, message: &Message) {
         for peer in &self.peers {
             let mut stream = peer.lock().unwrap_or_else(PoisonError::into_inner);
             let _ = wire::send(&mut *stream, message);
@@ -291,7 +291,7 @@ impl WatchdogInner {
                 self.lose(self.rank, reason);
                 return;
             }
-            self.tell_all(&Message::Beat);
+            self.send_to_all(&Message::Beat);
         }
     }
 
@@ -348,7 +348,7 @@ impl WatchdogInner {
         // Release the lock first: sending to a peer that does not read can block for the write timeout.
         drop(state);
         if self.rank == 0 || self.rank == rank {
-            self.tell_all(&Message::Failed {
+            self.send_to_all(&Message::Failed {
                 rank,
                 reason: reason.clone(),
             });

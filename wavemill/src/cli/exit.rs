@@ -68,8 +68,8 @@ impl DamagedStore {
 
 /// Prints the reason why the process ends. If two threads end the process at once, only the first one prints.
 pub fn last_line(words: &str) {
-    static SAID: AtomicBool = AtomicBool::new(false);
-    if !SAID.swap(true, Ordering::Relaxed) {
+    static LAST_LINE_PRINTED: AtomicBool = AtomicBool::new(false);
+    if !LAST_LINE_PRINTED.swap(true, Ordering::Relaxed) {
         eprintln!("wavemill: {words}");
     }
 }

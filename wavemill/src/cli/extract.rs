@@ -130,13 +130,13 @@ impl ExtractCommand {
         let settings = self.settings(&job.recipe)?;
 
         let monitor = RunMonitor {
-            on_plan: Some(tell_plan),
+            on_plan: Some(print_plan),
             ..RunMonitor::default()
         };
         if self.dry_run {
             let preview = accompanied(&monitor, || run::preview(&job, &settings, &monitor.course));
             if preview.is_err() {
-                tell_warnings(&warnings);
+                print_warnings(&warnings);
             }
             return self.preview(preview?, warnings);
         }
@@ -144,10 +144,10 @@ impl ExtractCommand {
         let start = Instant::now();
         let report = accompanied(&monitor, || run::run(&job, &settings, &monitor));
         if !monitor.is_planned.load(Ordering::Relaxed) {
-            tell_warnings(&warnings);
+            print_warnings(&warnings);
         }
         let mut report = report?;
-        tell_warnings(&report.warnings);
+        print_warnings(&report.warnings);
 
         if self.json {
             // The warnings about sides and the recipe come first, in the order in which they were printed.
@@ -254,12 +254,12 @@ impl ExtractCommand {
         let of_sides = preview.sides.as_ref().and_then(SideChanges::warning);
         let told = of_sides.into_iter().chain(warnings);
         let told: Vec<String> = told.collect();
-        tell_warnings(&told);
+        print_warnings(&told);
         if self.json {
             preview.warnings.splice(0..0, told);
             writeln!(stdout(), "{}", serde_json::to_string(&preview)?)?;
         } else {
-            write!(stdout(), "{}", shown_lines(&preview_words(&preview)))?;
+            write!(stdout(), "{}", shown_lines(&describe_preview(&preview)))?;
         }
 
         match preview.refusal {
@@ -270,7 +270,7 @@ impl ExtractCommand {
     }
 }
 
-fn tell_warnings(warnings: &[String]) {
+fn print_warnings(warnings: &[String]) {
     for warning in warnings {
         eprintln!("warning: {}", shown(warning));
     }
@@ -278,19 +278,19 @@ fn tell_warnings(warnings: &[String]) {
 
 /// Prints warnings and the changes of sides before anything is committed, while the run can still be stopped. The
 /// warning about changes that invalidate the scores of earlier models comes first.
-fn tell_plan(recipe: &Recipe, sides: Option<&SideChanges>) {
+fn print_plan(recipe: &Recipe, sides: Option<&SideChanges>) {
     output::clear_bar();
     let of_sides = sides.and_then(SideChanges::warning);
     let warnings: Vec<String> = of_sides.into_iter().chain(recipe.warnings()).collect();
-    tell_warnings(&warnings);
+    print_warnings(&warnings);
     if let Some(sides) = sides {
-        output::report(&shown_lines(&side_words(sides)));
+        output::report(&shown_lines(&describe_sides(sides)));
     }
 }
 
 /// Formats `sides: 3 tracks new, 1 removed, 2 on another side (2 test -> training)`, and the tracks that moved because
 /// their groups were merged.
-fn side_words(sides: &SideChanges) -> String {
+fn describe_sides(sides: &SideChanges) -> String {
     let mut text = format!(
         "sides: {} tracks new, {} removed, {} on another side",
         sides.new,
@@ -362,9 +362,9 @@ fn summary(report: &Report, elapsed: Duration, verbose: bool) -> String {
             .collect();
         text += &format!("  rejects: {}\n", reasons.join(", "));
     }
-    text += &format!("  {}\n", report.files_found.sum_words());
+    text += &format!("  {}\n", report.files_found.format_sums());
     if let Some(duplicates) = report.duplicates {
-        text += &format!("  {}\n", duplicate_words(duplicates));
+        text += &format!("  {}\n", describe_duplicates(duplicates));
     }
 
     if counts.clips_written == 0 {
@@ -442,7 +442,7 @@ fn details(report: &Report) -> String {
     text
 }
 
-fn duplicate_words(
+fn describe_duplicates(
     Duplicates {
         clips_hashed,
         recordings,
@@ -455,7 +455,7 @@ fn duplicate_words(
 }
 
 /// Formats the differences from the store's latest version and the work that they require; empty for a new store.
-fn growth_words(preview: &Preview) -> String {
+fn describe_growth(preview: &Preview) -> String {
     let Some(changes) = &preview.changes else {
         return String::new();
     };
@@ -487,7 +487,7 @@ fn growth_words(preview: &Preview) -> String {
     text
 }
 
-fn preview_words(preview: &Preview) -> String {
+fn describe_preview(preview: &Preview) -> String {
     let mut text = format!("{:>9}  rows read\n", preview.rows_read);
     if preview.rows_rejected > 0 {
         let reasons = Reason::ALL.into_iter().filter(|reason| reason.is_of_row());
@@ -507,9 +507,9 @@ fn preview_words(preview: &Preview) -> String {
             step.dropped
         );
     }
-    text += &format!("{:>9}  {}\n", "", preview.files_found.sum_words());
+    text += &format!("{:>9}  {}\n", "", preview.files_found.format_sums());
     if let Some(duplicates) = preview.duplicates {
-        text += &format!("{:>9}  {}\n", "", duplicate_words(duplicates));
+        text += &format!("{:>9}  {}\n", "", describe_duplicates(duplicates));
     }
 
     text += &format!(
@@ -535,9 +535,9 @@ fn preview_words(preview: &Preview) -> String {
     );
 
     if let Some(sides) = &preview.sides {
-        text += &side_words(sides);
+        text += &describe_sides(sides);
     }
-    text += &growth_words(preview);
+    text += &describe_growth(preview);
     text += &format!("{}\n", preview.outcome);
     for warning in &preview.warnings {
         text += &format!("warning: {}\n", shown(warning));

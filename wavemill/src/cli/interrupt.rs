@@ -225,12 +225,12 @@ impl ChildGuard {
 /// A guard: while it exists, signals go to a child, and this process waits for the child. Then the previous action is
 /// restored.
 #[derive(Debug)]
-pub struct PassedOn {
+pub struct ForwardedSignals {
     passed: Arc<PassedSignal>,
     before: SignalAction,
 }
 
-impl PassedOn {
+impl ForwardedSignals {
     /// Passes signals to `child`.
     pub fn to(child: &ChildGuard) -> Self {
         let passed = Arc::new(PassedSignal {
@@ -250,7 +250,7 @@ impl PassedOn {
     }
 }
 
-impl Drop for PassedOn {
+impl Drop for ForwardedSignals {
     fn drop(&mut self) {
         *lock(&ACTION) = std::mem::take(&mut self.before);
     }

@@ -190,16 +190,16 @@ fn version_lines(history: &[VersionLine], indent: &str) -> String {
         lines += &format!(
             "{indent}{}  {committed:<20}  {}\n",
             line.version,
-            version_words(line)
+            format_version_line(line)
         );
     }
     lines
 }
 
-fn version_words(line: &VersionLine) -> String {
+fn format_version_line(line: &VersionLine) -> String {
     let mut words = match &line.held {
         None => line.problem.clone().unwrap_or_default(),
-        Some(held) => held_words(held),
+        Some(held) => format_content(held),
     };
     if !line.tags.is_empty() {
         words += &format!("; tagged {}", line.tags.join(", "));
@@ -213,7 +213,7 @@ fn version_words(line: &VersionLine) -> String {
     words
 }
 
-fn held_words(held: &VersionContent) -> String {
+fn format_content(held: &VersionContent) -> String {
     format!(
         "{} rows of {} clips, recipe {}",
         held.rows,

@@ -71,7 +71,7 @@ impl TrainCommand {
     pub fn run(&self) -> Result<()> {
         // With `exec`, terminal, signals and exit code are the trainer's own, and no process remains in between.
         Err(Command::new(beside(TRAINER))
-            .args(output_words())
+            .args(output_args())
             .args(&self.words)
             .exec())
         .with_context(|| not_there(TRAINER, BUILD_TRAINER))
@@ -261,7 +261,7 @@ fn run_name(run: &Path) -> String {
 }
 
 /// Returns the output flags that all commands of both programs take, as they were given.
-pub(super) fn output_words() -> Vec<String> {
+pub(super) fn output_args() -> Vec<String> {
     let output = OutputArgs::get();
     let mut words = Vec::new();
     if output.progress != Progress::Auto {

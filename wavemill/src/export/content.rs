@@ -111,7 +111,7 @@ impl<'a> Content<'a> {
         {
             return Err(ExportError::Name {
                 option: format!("--split {name}"),
-                there: words_or_none(&there),
+                there: join_or_none(&there),
             });
         }
 
@@ -130,7 +130,7 @@ impl<'a> Content<'a> {
         }
 
         if self.rows() == 0 {
-            let there = format!("no rows on the requested sides ({})", words_or_none(&there));
+            let there = format!("no rows on the requested sides ({})", join_or_none(&there));
             return Err(ExportError::Name {
                 option: format!("--feature {}", self.feature.name),
                 there,
@@ -271,7 +271,7 @@ fn feature<'a>(job: &Job<'a>) -> Result<&'a FeatureEntry, ExportError> {
             Some(name) => format!("--feature {name}"),
             None => "--feature is required".to_owned(),
         },
-        there: words_or_none(&names),
+        there: join_or_none(&names),
     })
 }
 
@@ -292,11 +292,11 @@ fn target<'a>(job: &Job<'a>) -> Result<Option<&'a TargetEntry>, ExportError> {
     let found = targets.iter().find(|entry| entry.name == name);
     found.map(Some).ok_or_else(|| ExportError::Name {
         option: format!("--target {name}"),
-        there: words_or_none(&names),
+        there: join_or_none(&names),
     })
 }
 
-fn words_or_none(names: &[&str]) -> String {
+fn join_or_none(names: &[&str]) -> String {
     match names {
         [] => "none".to_owned(),
         names => names.join(", "),

@@ -60,14 +60,14 @@ fn is_plain(c: char) -> bool {
 /// from the name.
 pub(super) fn of_key(key: &str) -> String {
     let name = safe(key, Slash::Underscores);
-    if tells(key, &name) {
+    if is_unique_name(key, &name) {
         return name;
     }
     hashed(&name, key)
 }
 
 /// Reports whether no other key has this name.
-fn tells(key: &str, name: &str) -> bool {
+fn is_unique_name(key: &str, name: &str) -> bool {
     // Every `__` stands for `/` if the key contains no `__`, and no `_` next to `/`.
     let is_reversible = !key.contains("__") && !key.contains("_/") && !key.contains("/_");
     is_reversible && name.replace("__", "/") == key

@@ -75,7 +75,7 @@ pub(super) fn section(
         means.push(chart(name, note, mean_map));
 
         if let Some(nearest) = nearest_to(&mean, &of_class) {
-            let note = words_of(answers, &nearest.origin.clip_key)?;
+            let note = track_description(answers, &nearest.origin.clip_key)?;
             let mut map = heat_map(feature, nearest, nearest.values.clone());
             map.sound = sounds
                 .as_mut()
@@ -463,7 +463,7 @@ fn heat_map(feature: &FeatureEntry, picture: &Picture, values: Vec<f32>) -> Heat
 
 /// Returns the title, artist and key of a clip, separated by dashes. Title and artist are omitted if they are not
 /// known.
-fn words_of(answers: &Answers<'_>, clip_key: &str) -> Result<String, ReportError> {
+fn track_description(answers: &Answers<'_>, clip_key: &str) -> Result<String, ReportError> {
     let columns = answers.columns("tracks")?;
     let mut words = Vec::new();
     for name in ["track_title", "artist_name", "title", "artist"] {

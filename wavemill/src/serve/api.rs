@@ -377,7 +377,7 @@ async fn metrics(State(server): State<Shared>) -> Response {
 /// Query parameters of `/api/predict`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct PredictQuery {
     name: Option<String>,
     top: Option<usize>,
     #[serde(default)]
@@ -385,7 +385,7 @@ struct Asked {
 }
 
 async fn predict(State(server): State<Shared>, request: Request) -> Result<Json<Value>, Refusal> {
-    let Ok(Query(asked)) = Query::<Asked>::try_from_uri(request.uri()) else {
+    let Ok(Query(asked)) = Query::<PredictQuery>::try_from_uri(request.uri()) else {
         super::upload::drain_aside(request.into_body());
         return Err(Refusal::bad_request(
             "Invalid query: the parameters are name (a text), top (a number) and html (true or false).",

@@ -112,7 +112,7 @@ impl Running {
         stream
     }
 
-    fn ask(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Said {
+    fn ask(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> Response {
         let mut stream = self.connect();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n{headers}\r\n",
@@ -121,14 +121,14 @@ impl Running {
         );
         stream.write_all(head.as_bytes()).expect("it reads");
         stream.write_all(body).expect("it reads");
-        Said::read(stream)
+        Response::read(stream)
     }
 
-    fn get(&self, path: &str) -> Said {
+    fn get(&self, path: &str) -> Response {
         self.ask("GET", path, "", b"")
     }
 
-    fn predict(&self, song: &str) -> Said {
+    fn predict(&self, song: &str) -> Response {
         self.ask("POST", "/api/predict?name=a.mp3", "", song.as_bytes())
     }
 
@@ -140,13 +140,13 @@ impl Running {
 }
 
 #[derive(Debug)]
-struct Said {
+struct Response {
     status: u16,
     head: String,
     body: String,
 }
 
-impl Said {
+impl Response {
     fn read(mut stream: TcpStream) -> Self {
         let mut text = String::new();
         stream.read_to_string(&mut text).expect("an answer");
@@ -301,7 +301,7 @@ fn oversized_upload_is_rejected_while_receiving() {
         stream.write_all(&chunk).expect("it reads");
     }
 
-    let said = Said::read(stream);
+    let said = Response::read(stream);
     assert_eq!(said.status, 413, "{said:?}");
     assert!(said.error().contains("at most 97.7 KiB"), "{said:?}");
 
@@ -348,14 +348,14 @@ fn slow_uploads_time_out() {
     });
 
     for stream in [silent, half] {
-        assert!(matches!(Said::read(stream).status, 0 | 408));
+        assert!(matches!(Response::read(stream).status, 0 | 408));
     }
 
-    let said = Said::read(body);
+    let said = Response::read(body);
     assert_eq!(said.status, 408, "{said:?}");
     assert!(said.error().contains("after 0.4 s"), "{said:?}");
 
-    let said = Said::read(dripping);
+    let said = Response::read(dripping);
     assert_eq!(said.status, 408, "{said:?}");
     assert!(begin.elapsed() < Duration::from_secs(8));
 
@@ -445,7 +445,7 @@ fn foreign_hosts_and_origins_are_rejected() {
         let mut stream = running.connect();
         let head = format!("POST /api/predict HTTP/1.1\r\n{headers}Content-Length: 1\r\n\r\nx");
         stream.write_all(head.as_bytes()).expect("it reads");
-        Said::read(stream).status
+        Response::read(stream).status
     };
 
     let own = running.address;
@@ -479,7 +479,7 @@ fn shutdown_waits_only_for_songs_in_progress() {
     sleep(Duration::from_millis(200));
 
     let begin = Instant::now();
-    let waiting = spawn(move || Said::read(stream));
+    let waiting = spawn(move || Response::read(stream));
     let server = Arc::clone(&running.server);
     running.end();
 

@@ -12,15 +12,15 @@ impl DataChanges {
     /// nothing differs.
     pub fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
-        tell(&mut words, &self.added, "track", "added");
-        tell(&mut words, &self.removed, "track", "removed");
-        tell(&mut words, &self.renamed, "track", "renamed");
-        tell(&mut words, &self.relabelled, "label", "changed");
-        tell(&mut words, &self.class_ids_added, "class id", "added");
-        tell(&mut words, &self.class_ids_changed, "class id", "changed");
-        tell(&mut words, &self.moved, "track", "on another side");
-        tell(&mut words, &self.replaced, "file", "replaced");
-        tell(&mut words, &self.retagged, "file", "with other tags");
+        push_sentence(&mut words, &self.added, "track", "added");
+        push_sentence(&mut words, &self.removed, "track", "removed");
+        push_sentence(&mut words, &self.renamed, "track", "renamed");
+        push_sentence(&mut words, &self.relabelled, "label", "changed");
+        push_sentence(&mut words, &self.class_ids_added, "class id", "added");
+        push_sentence(&mut words, &self.class_ids_changed, "class id", "changed");
+        push_sentence(&mut words, &self.moved, "track", "on another side");
+        push_sentence(&mut words, &self.replaced, "file", "replaced");
+        push_sentence(&mut words, &self.retagged, "file", "with other tags");
 
         for (names, what) in [
             (&self.features_added, "added"),
@@ -50,7 +50,12 @@ impl DataChanges {
     }
 }
 
-fn tell<T: fmt::Display>(words: &mut Vec<String>, listed: &Listed<T>, noun: &str, what: &str) {
+fn push_sentence<T: fmt::Display>(
+    words: &mut Vec<String>,
+    listed: &Listed<T>,
+    noun: &str,
+    what: &str,
+) {
     if listed.count == 0 {
         return;
     }

@@ -21,7 +21,7 @@ const BLOCK_BYTES: usize = 1 << 20;
 
 /// Paths of the data that the command line names.
 #[derive(Clone, Debug, Default)]
-pub(super) struct AskedData {
+pub(super) struct DataPaths {
     /// Folder that contains both metadata and audio.
     pub folder: Option<PathBuf>,
     /// Metadata to use instead of that in the folder.
@@ -51,7 +51,7 @@ pub(super) struct CheckedArchive {
 /// Checked archives by path.
 pub(super) type CheckedArchives = BTreeMap<String, CheckedArchive>;
 
-impl AskedData {
+impl DataPaths {
     /// Returns the archives that `spec` names, or those given instead.
     ///
     /// # Errors
@@ -252,9 +252,9 @@ mod tests {
         std::fs::write(at("m.zip"), "abc").expect("disk space");
         std::fs::create_dir(at("m")).expect("disk space");
 
-        let mut asked = AskedData {
+        let mut asked = DataPaths {
             folder: Some(folder.path().to_owned()),
-            ..AskedData::default()
+            ..DataPaths::default()
         };
 
         let found = asked.find(&spec(), Dataset::Fma).expect("both");
@@ -276,7 +276,7 @@ mod tests {
         let found = asked.find(&spec(), Dataset::Folders).expect("no metadata");
         assert_eq!((found.metadata, found.audio), (None, at("mine")));
 
-        let none = AskedData::default()
+        let none = DataPaths::default()
             .find(&spec(), Dataset::Fma)
             .expect_err("nowhere");
         assert!(none.to_string().contains("--data DIR"), "{none}");

@@ -224,7 +224,7 @@ fn description(experiment: &Experiment) -> String {
     if !experiment.claims.is_empty() {
         text += "\nclaims of the document\n";
         for claim in &experiment.claims {
-            text += &format!("  {}\n", claim_words(claim));
+            text += &format!("  {}\n", format_claim(claim));
             text += &format!("      {}\n", shown(&claim.says));
         }
     }
@@ -232,7 +232,7 @@ fn description(experiment: &Experiment) -> String {
 }
 
 /// Formats a claim as `accuracy 0.714 of cnn2d-gru, 12 classes, split: tracks at random`.
-fn claim_words(claim: &Claim) -> String {
+fn format_claim(claim: &Claim) -> String {
     let mut words = format!(
         "{} {} of {}",
         claim.metric.display_name(),

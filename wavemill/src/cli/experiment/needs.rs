@@ -105,7 +105,7 @@ pub(super) fn check(
         }
     }
     if !problems.is_empty() {
-        return Err(UsageError(words_of(&problems, &work.cells)).into());
+        return Err(UsageError(describe_problems(&problems, &work.cells)).into());
     }
 
     require_space(args, needed_bytes(&previews))
@@ -272,7 +272,7 @@ fn add(problems: &mut Vec<Problem>, train: &str, words: String) {
 }
 
 /// Formats all problems on one line, with the flags that select the other trainings.
-fn words_of(problems: &[Problem], cells: &[Cell]) -> String {
+fn describe_problems(problems: &[Problem], cells: &[Cell]) -> String {
     let mut words = Vec::new();
     for Problem {
         trainings,

@@ -16,7 +16,7 @@ use wavemill_schemas::experiment::{Experiment, SplitKind};
 use wavemill_store::Store;
 
 use super::outcome::{CellOutcome, Outcome};
-use super::tables::{SWEEP_WORDS, ScoreTable, figure_words};
+use super::tables::{SWEEP_NOTE, ScoreTable, format_figure};
 use super::trainer;
 use super::work::Work;
 use crate::cli::output::report;
@@ -248,9 +248,9 @@ fn scores(table: &ScoreTable) -> Section {
         shown.rows.push(vec![
             line.train.as_str().into(),
             line.measure.as_str().into(),
-            Cell::Measure(line.document_words()),
-            Cell::Measure(figure_words(line.as_in_document.as_ref())),
-            Cell::Measure(figure_words(line.recipe.as_ref())),
+            Cell::Measure(line.format_documented()),
+            Cell::Measure(format_figure(line.as_in_document.as_ref())),
+            Cell::Measure(format_figure(line.recipe.as_ref())),
         ]);
     }
     section.parts.push(Part::Table(shown));
@@ -293,8 +293,8 @@ fn claims(outcome: &Outcome) -> Section {
             claim.variant.as_str().into(),
             one.measure().into(),
             Cell::Measure(format!("{:.3}", claim.value)),
-            Cell::Measure(figure_words(one.as_in_document.as_ref())),
-            Cell::Measure(figure_words(one.recipe.as_ref())),
+            Cell::Measure(format_figure(one.as_in_document.as_ref())),
+            Cell::Measure(format_figure(one.recipe.as_ref())),
             claim.says.as_str().into(),
             claim.split.as_str().into(),
         ]);
@@ -313,11 +313,11 @@ fn sweep(outcome: &Outcome) -> Section {
     for trial in &outcome.sweep {
         let best = trial.best_value();
         table.rows.push(vec![
-            trial.set_words().into(),
+            trial.format_sets().into(),
             best.map_or(Cell::None, |best| Cell::Measure(format!("{best:.4}"))),
         ]);
     }
-    section.parts.push(Part::Text(sentence(SWEEP_WORDS)));
+    section.parts.push(Part::Text(sentence(SWEEP_NOTE)));
     section.parts.push(Part::Table(table));
     section
 }
@@ -338,7 +338,7 @@ fn runs(outcome: &Outcome) -> Section {
         table.rows.push(vec![
             link(run, &run_page(run)),
             variant.as_str().into(),
-            split_words(*split).into(),
+            describe_split(*split).into(),
             Cell::Count(result.epochs),
             result.best_epoch.map(|epoch| epoch + 1).into(),
             link(store, &store_page(store)),
@@ -384,7 +384,7 @@ fn link(name: &str, page: &str) -> Cell {
     }
 }
 
-const fn split_words(split: SplitKind) -> &'static str {
+const fn describe_split(split: SplitKind) -> &'static str {
     match split {
         SplitKind::AsInDocument => "as in the document",
         SplitKind::Recipe => "as in the recipe",

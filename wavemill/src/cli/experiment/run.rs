@@ -17,7 +17,7 @@ use wavemill_schemas::experiment::{BASE, ExperimentSource};
 use wavemill_scores::result::RunResult;
 use wavemill_store::Store;
 
-use super::data::{AskedData, CheckedArchives, FoundData};
+use super::data::{CheckedArchives, DataPaths, FoundData};
 use super::needs::{self, ModelInputs};
 use super::outcome::{Outcome, StoreOutcome};
 use super::pages::{self, PagesMade};
@@ -256,7 +256,7 @@ impl RunArgs {
 
     /// Finds the data of each store.
     fn data(&self, work: &Work) -> Result<Vec<FoundData>> {
-        let asked = AskedData {
+        let asked = DataPaths {
             folder: self.data.clone(),
             metadata: self.metadata.clone(),
             audio: self.audio.clone(),

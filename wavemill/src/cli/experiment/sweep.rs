@@ -45,7 +45,7 @@ impl TrialOutcome {
     }
 
     /// Formats the changes of the trial as `optimizer.lr=0.01 train.epochs=3`.
-    pub(super) fn set_words(&self) -> String {
+    pub(super) fn format_sets(&self) -> String {
         let set = self.set.as_array().into_iter().flatten();
         let set: Vec<&str> = set.filter_map(Value::as_str).collect();
         set.join(" ")

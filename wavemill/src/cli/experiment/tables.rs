@@ -12,7 +12,7 @@ const DOCUMENT_COLUMNS: usize = 12;
 const SCORE_COLUMNS: usize = 26;
 
 /// Heading above the trials of a sweep.
-pub(super) const SWEEP_WORDS: &str =
+pub(super) const SWEEP_NOTE: &str =
     "best validation value of `train.select` in each trial (for loss, lower is better)";
 
 /// Scores of a variant and target in three columns: the document's, ours under the document's split, and ours under the
@@ -52,14 +52,14 @@ pub(super) struct ScoreLine {
 
 impl ScoreLine {
     /// Formats the document's value; a dash if the document claims none.
-    pub(super) fn document_words(&self) -> String {
+    pub(super) fn format_documented(&self) -> String {
         self.document
             .map_or("-".to_owned(), |value| format!("{value:.3}"))
     }
 }
 
 /// Formats one of our figures; a dash if there is none.
-pub(super) fn figure_words(figure: Option<&Figure>) -> String {
+pub(super) fn format_figure(figure: Option<&Figure>) -> String {
     figure.map_or("-".to_owned(), Figure::format_with_interval)
 }
 
@@ -101,9 +101,9 @@ impl ScoreTable {
             let row = format!(
                 "{name:<TRAIN_COLUMNS$}{:<FIGURE_COLUMNS$}{:>DOCUMENT_COLUMNS$}  {:<SCORE_COLUMNS$}{}",
                 line.measure,
-                line.document_words(),
-                figure_words(line.as_in_document.as_ref()),
-                figure_words(line.recipe.as_ref())
+                line.format_documented(),
+                format_figure(line.as_in_document.as_ref()),
+                format_figure(line.recipe.as_ref())
             );
             text += row.trim_end();
             text.push('\n');
@@ -121,11 +121,11 @@ fn sweep_text(trials: &[TrialOutcome]) -> String {
     let mut text = String::new();
     for trial in trials {
         if text.is_empty() {
-            text += &format!("\nsweep: {SWEEP_WORDS}\n");
+            text += &format!("\nsweep: {SWEEP_NOTE}\n");
         }
         let best = trial.best_value();
         let best = best.map_or("-".to_owned(), |best| format!("{best:.4}"));
-        text += &format!("{best:>10}  {}\n", shown(&trial.set_words()));
+        text += &format!("{best:>10}  {}\n", shown(&trial.format_sets()));
     }
     text
 }

@@ -9,9 +9,9 @@ use wavemill_schemas::exit::INTERRUPTED;
 use wavemill_schemas::text::shown;
 
 use crate::cli::exit::{ChildFailure, UsageError};
-use crate::cli::interrupt::{ChildGuard, PassedOn};
+use crate::cli::interrupt::{ChildGuard, ForwardedSignals};
 use crate::cli::output::report;
-use crate::cli::train::{BUILD_TRAINER, TRAINER, code_of, output_words};
+use crate::cli::train::{BUILD_TRAINER, TRAINER, code_of, output_args};
 use crate::cli::{beside, not_there};
 
 /// Checks that the trainer can be started and has this program's version, before hours of extraction.
@@ -48,7 +48,7 @@ pub(super) fn check() -> Result<(), UsageError> {
 pub(super) fn command(subcommand: &str) -> Command {
     let mut command = Command::new(beside(TRAINER));
     command
-        .args(output_words())
+        .args(output_args())
         .arg(subcommand)
         // The pipe stays open and is never written to: if this process is killed, the pipe closes and the trainer ends.
         .stdin(Stdio::piped())
@@ -72,7 +72,7 @@ pub(super) fn run(mut command: Command) -> Result<String> {
         .take()
         .context("no pipe from the standard output of the child process")?;
     let child = ChildGuard::new(child);
-    let passing = PassedOn::to(&child);
+    let passing = ForwardedSignals::to(&child);
 
     // Reads until the child closes its stdout, which happens when it ends.
     let mut said = String::new();
