@@ -16,7 +16,7 @@ pub struct InputFacts {
 
 impl InputFacts {
     /// Creates the facts of a file that contains audio.
-    pub(super) fn of_audio(audio_blake3: blake3::Hash, decode_key: blake3::Hash) -> Self {
+    pub(super) fn from_audio(audio_blake3: blake3::Hash, decode_key: blake3::Hash) -> Self {
         Self {
             audio: Some(audio_blake3),
             decode: Some(decode_key),

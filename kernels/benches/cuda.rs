@@ -51,7 +51,7 @@ const CASES: [Case; 3] = [
 ];
 
 fn main() -> Result<(), KernelError> {
-    let Some(cuda) = CheckedDevices::of_environment()?.cuda()? else {
+    let Some(cuda) = CheckedDevices::from_environment()?.cuda()? else {
         println!(
             "no CUDA device: not run (WAVEMILL_REQUIRE_CUDA=1 makes this a failure, and says why)"
         );

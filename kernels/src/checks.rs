@@ -21,7 +21,7 @@ pub struct CheckedDevices {
 
 impl CheckedDevices {
     /// Reads the selection from the environment. Errors: an unknown device name.
-    pub fn of_environment() -> Result<Self, KernelError> {
+    pub fn from_environment() -> Result<Self, KernelError> {
         let required = variable("WAVEMILL_REQUIRE_CUDA").is_some_and(|value| value == "1");
         Self::named(variable("WAVEMILL_PARITY_DEVICES").as_deref(), required)
     }

@@ -261,7 +261,7 @@ fn two_gpus_of_one_kind_have_two_streams_each() {
 #[test]
 #[ignore = "started by the other tests"]
 fn check() {
-    let cuda = CheckedDevices::of_environment().unwrap().cuda();
+    let cuda = CheckedDevices::from_environment().unwrap().cuda();
     println!(
         "<<{}>>",
         cuda.map_or_else(
@@ -296,7 +296,7 @@ fn a_gpu_that_refuses_is_an_error_where_one_is_required() {
 fn report() {
     println!(
         "<<{}>>",
-        serde_json::to_string(&CudaReport::of_this_machine()).unwrap()
+        serde_json::to_string(&CudaReport::detect()).unwrap()
     );
 }
 

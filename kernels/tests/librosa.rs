@@ -99,7 +99,7 @@ fn backends() -> Vec<(String, BackendAvailability)> {
         found.push((level.to_string(), opened(BackendChoice::Cpu, level)));
     }
 
-    let checked = CheckedDevices::of_environment().unwrap_or_else(|error| panic!("{error}"));
+    let checked = CheckedDevices::from_environment().unwrap_or_else(|error| panic!("{error}"));
     if checked.emulated {
         found.push((
             "emulated".to_owned(),

@@ -62,7 +62,7 @@ impl Metadata {
             }
         }
 
-        Self::of_columns(store, rows, &table, names)
+        Self::from_columns(store, rows, &table, names)
     }
 
     /// Reads the columns with these names, in this order.
@@ -85,11 +85,11 @@ impl Metadata {
                 there: stems(store)?,
             });
         }
-        Self::of_columns(store, rows, &table, names)
+        Self::from_columns(store, rows, &table, names)
     }
 
     /// Reads the values of each row's track in the columns `names` of `table`.
-    fn of_columns(
+    fn from_columns(
         store: &Store,
         rows: &Rows,
         table: &RecordBatch,

@@ -37,12 +37,12 @@ enum TargetFiles {
 impl PartialOutput {
     /// Records that a COPY to `url` begins.
     pub(super) fn begin_copy(&self, url: &str) {
-        *self.slot() = Target::of_copy(url);
+        *self.slot() = Target::from_copy(url);
     }
 
     /// Records that an INSERT begins, into a table in the folder at `url`.
     pub(super) fn begin_insert(&self, url: &ListingTableUrl) {
-        *self.slot() = Target::of_insert(url);
+        *self.slot() = Target::from_insert(url);
     }
 
     /// Records that the statement is complete.
@@ -63,7 +63,7 @@ impl PartialOutput {
 }
 
 impl Target {
-    fn of_copy(url: &str) -> Option<Self> {
+    fn from_copy(url: &str) -> Option<Self> {
         let path = local_path(&ListingTableUrl::parse(url).ok()?)?;
         // The same rule by which DataFusion chooses between one file and a folder of files.
         let is_folder = url.ends_with('/') || path.is_dir() || path.extension().is_none();
@@ -83,7 +83,7 @@ impl Target {
         })
     }
 
-    fn of_insert(url: &ListingTableUrl) -> Option<Self> {
+    fn from_insert(url: &ListingTableUrl) -> Option<Self> {
         let folder = local_path(url)?;
         Some(Self {
             before: names(&folder),

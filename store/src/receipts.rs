@@ -165,9 +165,10 @@ impl Store {
 
         // Under the rule `segment` several shards contain the same clip, and all of them recorded the same state.
         let folder = self.receipts_folder(plan_id).join(SEEN_FOLDER);
-        for of_shard in read_all(&folder, from_sealed::<BTreeMap<String, InputSeen>>)?.into_values()
+        for receipts_of_shard in
+            read_all(&folder, from_sealed::<BTreeMap<String, InputSeen>>)?.into_values()
         {
-            inputs.extend(of_shard);
+            inputs.extend(receipts_of_shard);
         }
         Ok(inputs)
     }

@@ -9,8 +9,8 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    Inputs, RECIPE, files_below, inputs, manifest, of_trainer, own_store, program, run, same,
-    scratch, sql, trainer, wavemill, whole,
+    Inputs, RECIPE, files_below, inputs, manifest, own_store, program, run, same, scratch, sql,
+    trainer, trainer_trial, wavemill, whole,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -21,10 +21,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("cli::errors_are_as_reviewed", || {
             errors_are_as_reviewed("errors", |words| wavemill(words), WRONG)
         }),
-        of_trainer("cli::trainers_help_is_as_reviewed", || {
+        trainer_trial("cli::trainers_help_is_as_reviewed", || {
             help_is_as_reviewed("train-help", |words| trainer(words), 4)
         }),
-        of_trainer("cli::trainers_errors_are_as_reviewed", || {
+        trainer_trial("cli::trainers_errors_are_as_reviewed", || {
             errors_are_as_reviewed("train-errors", |words| trainer(words), INVALID_TRAINER_ARGS)
         }),
         Trial::test("cli::recipes_are_as_reviewed", recipes_are_as_reviewed),

@@ -8,8 +8,8 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    Inputs, RECIPE, fit, inputs, manifest, of_trainer, run, run_in, same, scratch, sql, sql_number,
-    trainer, wavemill,
+    Inputs, RECIPE, fit, inputs, manifest, run, run_in, same, scratch, sql, sql_number, trainer,
+    trainer_trial, wavemill,
 };
 
 /// Tolerance of a statistic, relative to its absolute value or 1: both the source and the result are stored as f32.
@@ -63,11 +63,11 @@ pub(crate) fn trials() -> Vec<Trial> {
             "derived::pictures_show_the_stored_source",
             pictures_show_the_stored_source,
         ),
-        of_trainer(
+        trainer_trial(
             "derived::a_network_is_trained_on_pictures",
             a_network_is_trained_on_pictures,
         ),
-        of_trainer(
+        trainer_trial(
             "derived::an_mlp_is_trained_on_statistics",
             an_mlp_is_trained_on_statistics,
         ),

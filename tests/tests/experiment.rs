@@ -11,8 +11,8 @@ use wavemill_tests::{Failed, Trial, real};
 use crate::faults::Mount;
 use crate::report::{about, browser, loads_nothing, quiet_visit};
 use crate::support::{
-    has_trainer, inputs, kill, metadata_with_features, of_trainer, run, same, scratch, sql, start,
-    wavemill,
+    has_trainer, inputs, kill, metadata_with_features, run, same, scratch, sql, start,
+    trainer_trial, wavemill,
 };
 
 /// Experiment with two models, a variant that needs its own store, and a claim.
@@ -74,19 +74,19 @@ const KILLS: u64 = 5;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        of_trainer(
+        trainer_trial(
             "experiment::scores_are_compared_with_claims_without_repeated_work",
             scores_are_compared_with_claims_without_repeated_work,
         ),
-        of_trainer(
+        trainer_trial(
             "experiment::killed_experiment_resumes_to_the_same_result",
             killed_experiment_resumes_to_the_same_result,
         ),
-        of_trainer(
+        trainer_trial(
             "experiment::missing_prerequisites_are_reported_first",
             missing_prerequisites_are_reported_first,
         ),
-        of_trainer(
+        trainer_trial(
             "experiment::shipped_experiments_run_on_the_synthetic_archive",
             shipped_experiments_run_on_the_synthetic_archive,
         ),
@@ -94,7 +94,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "experiment::errors_are_one_line_with_a_remedy",
             errors_are_one_line_with_a_remedy,
         ),
-        of_trainer(
+        trainer_trial(
             "experiment::stores_larger_than_the_free_space_are_rejected",
             stores_larger_than_the_free_space_are_rejected,
         )

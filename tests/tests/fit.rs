@@ -8,35 +8,35 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    Inputs, RECIPE, checkpoints, files_below, fit, inputs, kill, last_step, of_trainer, run,
-    run_in, same, scratch, start, trainer, wait_until, whole,
+    Inputs, RECIPE, checkpoints, files_below, fit, inputs, kill, last_step, run, run_in, same,
+    scratch, start, trainer, trainer_trial, wait_until, whole,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        of_trainer(
+        trainer_trial(
             "fit::single_class_is_rejected_before_the_first_step",
             single_class_is_rejected_before_the_first_step,
         ),
-        of_trainer(
+        trainer_trial(
             "fit::single_class_test_side_is_warned_about",
             single_class_test_side_is_warned_about,
         ),
-        of_trainer(
+        trainer_trial(
             "fit::missing_artists_make_no_leak_promise",
             missing_artists_make_no_leak_promise,
         ),
-        of_trainer(
+        trainer_trial(
             "fit::waiting_threads_spin_briefly",
             waiting_threads_spin_briefly,
         ),
-        of_trainer("fit::requeued_it_does_the_whole_job", || {
+        trainer_trial("fit::requeued_it_does_the_whole_job", || {
             requeued_it_does_the_whole_job(1)
         }),
-        of_trainer("fit::requeued_ranks_do_the_whole_job", || {
+        trainer_trial("fit::requeued_ranks_do_the_whole_job", || {
             requeued_it_does_the_whole_job(2)
         }),
-        of_trainer(
+        trainer_trial(
             "fit::a_requeued_run_is_named_by_its_configuration",
             a_requeued_run_is_named_by_its_configuration,
         ),

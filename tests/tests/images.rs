@@ -9,8 +9,8 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    Inputs, fit, manifest, of_trainer, run, same, same_versions, scratch, sql, sql_counts,
-    sql_number, wavemill,
+    Inputs, fit, manifest, run, same, same_versions, scratch, sql, sql_counts, sql_number,
+    trainer_trial, wavemill,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -29,11 +29,11 @@ pub(crate) fn trials() -> Vec<Trial> {
             "images::new_picture_computes_only_itself",
             new_picture_computes_only_itself,
         ),
-        of_trainer(
+        trainer_trial(
             "images::experiment_variant_uses_pictures",
             experiment_variant_uses_pictures,
         ),
-        of_trainer(
+        trainer_trial(
             "images::documented_models_train_on_pictures",
             documented_models_train_on_pictures,
         ),

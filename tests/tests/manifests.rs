@@ -10,8 +10,8 @@ use wavemill_schemas::manifest::{CHECKSUM_KEY, Manifest, sealed};
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    Ran, copy_folder, fit, inputs, manifest, of_trainer, own_store, run, same, scratch, sql_number,
-    to_old_format, wavemill, whole,
+    Ran, copy_folder, fit, inputs, manifest, own_store, run, same, scratch, sql_number,
+    to_old_format, trainer_trial, wavemill, whole,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -49,11 +49,11 @@ pub(crate) fn trials() -> Vec<Trial> {
             newer_format_is_not_damage,
         ),
         Trial::test("manifests::invalid_utf8_is_damage", invalid_utf8_is_damage),
-        of_trainer(
+        trainer_trial(
             "manifests::trainer_performs_the_same_checks",
             trainer_performs_the_same_checks,
         ),
-        of_trainer(
+        trainer_trial(
             "manifests::missing_split_error_names_the_file",
             missing_split_error_names_the_file,
         ),

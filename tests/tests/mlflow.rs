@@ -13,7 +13,7 @@ use wavemill_tests::{Failed, Trial};
 
 use crate::peers::script;
 use crate::support::{
-    Ran, finish, fit, last_step, of_trainer, run, run_in, same, scratch, start, trainer,
+    Ran, finish, fit, last_step, run, run_in, same, scratch, start, trainer, trainer_trial,
     wait_until, whole,
 };
 
@@ -22,7 +22,7 @@ const EXPERIMENT: &str = "night & day/ü";
 
 pub(crate) fn trials() -> Vec<Trial> {
     let asked = std::env::var("WAVEMILL_PEERS").is_ok_and(|value| value == "1");
-    let real = of_trainer(
+    let real = trainer_trial(
         "mlflow::a_real_server_has_the_runs",
         a_real_server_has_the_runs,
     );
@@ -30,7 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
     vec![
         real.with_ignored_flag(!asked || !has_trainer),
-        of_trainer(
+        trainer_trial(
             "mlflow::a_server_that_is_away_is_told_before_a_run_is_made",
             a_server_that_is_away_is_told_before_a_run_is_made,
         ),

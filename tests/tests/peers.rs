@@ -16,8 +16,8 @@ use wavemill_tests::{Failed, Trial, real};
 
 use crate::rows::trained;
 use crate::support::{
-    Ran, files_below, inputs, manifest, of_trainer, own_store, program, run, same, scratch, sql,
-    sql_number, trainer, wavemill, whole,
+    Ran, files_below, inputs, manifest, own_store, program, run, same, scratch, sql, sql_number,
+    trainer, trainer_trial, wavemill, whole,
 };
 
 /// Tolerance for sums of thousands of f64 values in different orders.
@@ -76,7 +76,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         .with_ignored_flag(!asked),
     ];
 
-    let rows = of_trainer(
+    let rows = trainer_trial(
         "peers::eval_rows_are_readable_by_all_peers",
         eval_rows_are_readable_by_all_peers,
     );

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{same, scratch, sql, wavemill, whole};
-use crate::terminal::{COLUMNS, ROWS, TERMINAL_TIMEOUT, Terminal, of_terminal};
+use crate::terminal::{COLUMNS, ROWS, TERMINAL_TIMEOUT, Terminal, terminal_trial};
 
 /// Time after which the query is executing its joins.
 const RUN_TIME_MIN: Duration = Duration::from_secs(2);
@@ -23,15 +23,15 @@ const CTRL_C: &str = "\u{3}";
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        of_terminal(
+        terminal_trial(
             "prompt::what_is_longer_than_the_screen_goes_to_the_pager",
             long_answers_go_to_the_pager,
         ),
-        of_terminal(
+        terminal_trial(
             "prompt::wide_rows_are_printed_one_column_per_line",
             wide_rows_are_printed_one_column_per_line,
         ),
-        of_terminal(
+        terminal_trial(
             "prompt::ctrl_c_stops_the_query_and_the_prompt_goes_on",
             ctrl_c_stops_only_the_query,
         ),

@@ -12,7 +12,7 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    checkpoints, finish, fit, last_step, of_trainer, run, run_in, same, scratch, start, trainer,
+    checkpoints, finish, fit, last_step, run, run_in, same, scratch, start, trainer, trainer_trial,
     wait_until, whole,
 };
 
@@ -21,22 +21,22 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) fn trials() -> Vec<Trial> {
     let torchrun = torchrun();
-    let by_torchrun = of_trainer("ranks::torchrun_starts_two", ranks_of_torchrun);
+    let by_torchrun = trainer_trial("ranks::torchrun_starts_two", ranks_of_torchrun);
     let ignored = by_torchrun.has_ignored_flag() || torchrun.is_none();
 
     let mut trials = vec![
         by_torchrun.with_ignored_flag(ignored),
-        of_trainer(
+        trainer_trial(
             "ranks::per_rank_batch_norm_is_reported",
             per_rank_batch_norm_is_reported,
         ),
-        of_trainer("ranks::a_killed_rank_ends_the_others", || {
+        trainer_trial("ranks::a_killed_rank_ends_the_others", || {
             a_killed_rank_ends_the_others(1)
         }),
-        of_trainer("ranks::a_killed_rank_0_ends_the_others", || {
+        trainer_trial("ranks::a_killed_rank_0_ends_the_others", || {
             a_killed_rank_ends_the_others(0)
         }),
-        of_trainer(
+        trainer_trial(
             "ranks::ranks_with_other_settings_are_rejected",
             ranks_with_other_settings_are_rejected,
         ),
@@ -44,7 +44,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
     trials.extend(PARITIES.iter().map(|parity| {
         let name = format!("ranks::two_and_four_are_one_by_{}", parity.name);
-        of_trainer(&name, || two_and_four_are_one(parity))
+        trainer_trial(&name, || two_and_four_are_one(parity))
     }));
     trials
 }

@@ -86,7 +86,7 @@ const FOLDERS: [Folder; 6] = [
 ];
 
 /// Returns inputs with the tests' recipe adapted to folders of genres.
-fn of_folders(scratch: &Path, audio: PathBuf) -> Result<Inputs, Failed> {
+fn inputs_of_folders(scratch: &Path, audio: PathBuf) -> Result<Inputs, Failed> {
     let recipe = scratch.join("folders.toml");
     let labelled =
         "[[catalog.clean]]\nstep = \"labelled\"\nwhere = \"track_genre_top IS NOT NULL\"\n";
@@ -108,7 +108,7 @@ fn of_folders(scratch: &Path, audio: PathBuf) -> Result<Inputs, Failed> {
 
 fn folder(case: &Folder, data: &Path) -> Result<(), Failed> {
     let scratch = scratch("folders");
-    let inputs = of_folders(&scratch, data.join(case.folder))?;
+    let inputs = inputs_of_folders(&scratch, data.join(case.folder))?;
     let store = scratch.join("store");
     run(&mut inputs.extract(&store)).exits(0)?;
 

@@ -8,8 +8,8 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    Inputs, files_below, finish, fit, inputs, kill, of_trainer, receipts, run, same, scratch,
-    start, wait_until, wavemill, whole,
+    Inputs, files_below, finish, fit, inputs, kill, receipts, run, same, scratch, start,
+    trainer_trial, wait_until, wavemill, whole,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -34,7 +34,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "records::huge_recipe_is_rejected_immediately",
             huge_recipe_is_rejected_immediately,
         ),
-        of_trainer(
+        trainer_trial(
             "records::huge_configuration_is_rejected_immediately",
             huge_configuration_is_rejected_immediately,
         ),

@@ -10,37 +10,37 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    RECIPE, Ran, files_below, fit, inputs, of_trainer, run, run_in, same, scratch, sql, trainer,
+    RECIPE, Ran, files_below, fit, inputs, run, run_in, same, scratch, sql, trainer, trainer_trial,
     wavemill, whole,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        of_trainer(
+        trainer_trial(
             "rows::printed_accuracy_matches_predictions",
             printed_accuracy_matches_predictions,
         ),
-        of_trainer(
+        trainer_trial(
             "rows::map_is_complete_and_reproducible",
             map_is_complete_and_reproducible,
         ),
-        of_trainer(
+        trainer_trial(
             "rows::two_ranks_write_the_same_rows_as_one",
             two_ranks_write_the_same_rows_as_one,
         ),
-        of_trainer(
+        trainer_trial(
             "rows::unwritable_file_is_reported_before_evaluation",
             unwritable_file_is_reported_before_evaluation,
         ),
-        of_trainer(
+        trainer_trial(
             "rows::folders_and_lists_are_predicted_like_files",
             folders_and_lists_are_predicted_like_files,
         ),
-        of_trainer(
+        trainer_trial(
             "rows::a_document_has_its_own_schedule",
             a_document_has_its_own_schedule,
         ),
-        of_trainer(
+        trainer_trial(
             "rows::pytorch_weights_error_names_the_conversion_command",
             pytorch_weights_error_names_the_conversion_command,
         ),

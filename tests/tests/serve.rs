@@ -16,7 +16,7 @@ use wavemill_tests::{Failed, Trial};
 use crate::report::browser;
 use crate::rows::trained;
 use crate::support::{
-    Ran, files_below, has_python, inputs, of_trainer, run, same, scratch, sql, wavemill, whole,
+    Ran, files_below, has_python, inputs, run, same, scratch, sql, trainer_trial, wavemill, whole,
 };
 
 /// Timeout for the start of a server, a response, or the end of a process.
@@ -32,46 +32,46 @@ const GROWTH_BYTES_MAX: u64 = 64 << 20;
 pub(crate) fn trials() -> Vec<Trial> {
     let browser = browser();
     let has_no_browser = browser.is_none() || !has_python();
-    let on_page = of_trainer("serve::the_page_answers_in_a_browser", move || {
+    let on_page = trainer_trial("serve::the_page_answers_in_a_browser", move || {
         the_page_answers_in_a_browser(browser.as_deref().ok_or("no browser on PATH")?)
     });
     let is_absent = has_no_browser || on_page.has_ignored_flag();
 
     vec![
-        of_trainer("serve::answers_match_predict", answers_match_predict),
-        of_trainer(
+        trainer_trial("serve::answers_match_predict", answers_match_predict),
+        trainer_trial(
             "serve::files_that_are_not_songs_are_rejected",
             files_that_are_not_songs_are_rejected,
         ),
-        of_trainer(
+        trainer_trial(
             "serve::oversized_uploads_use_no_memory",
             oversized_uploads_use_no_memory,
         ),
-        of_trainer(
+        trainer_trial(
             "serve::other_hosts_and_origins_are_rejected",
             other_hosts_and_origins_are_rejected,
         ),
-        of_trainer(
+        trainer_trial(
             "serve::hundred_concurrent_requests_eventually_succeed",
             hundred_concurrent_requests_eventually_succeed,
         ),
-        of_trainer(
+        trainer_trial(
             "serve::idle_connections_time_out",
             idle_connections_time_out,
         ),
-        of_trainer(
+        trainer_trial(
             "serve::uploads_are_not_written_to_disk",
             uploads_are_not_written_to_disk,
         ),
-        of_trainer(
+        trainer_trial(
             "serve::killed_model_is_restarted",
             killed_model_is_restarted,
         ),
-        of_trainer(
+        trainer_trial(
             "serve::sigterm_waits_for_songs_in_progress",
             sigterm_waits_for_songs_in_progress,
         ),
-        of_trainer(
+        trainer_trial(
             "serve::startup_errors_are_reported",
             startup_errors_are_reported,
         ),

@@ -12,10 +12,10 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    files_below, finish, fit, inputs, of_trainer, own_store, receipts, run, same, scratch, start,
-    trainer, versions, wait_until, wavemill, whole,
+    files_below, finish, fit, inputs, own_store, receipts, run, same, scratch, start, trainer,
+    trainer_trial, versions, wait_until, wavemill, whole,
 };
-use crate::terminal::{TERMINAL_TIMEOUT, Terminal, of_terminal};
+use crate::terminal::{TERMINAL_TIMEOUT, Terminal, terminal_trial};
 
 /// The documentation states one second. The margin allows for a busy machine.
 const END_S_MAX: f64 = 5.0;
@@ -49,7 +49,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "signals::second_one_ends_an_extraction_at_once",
             second_one_ends_an_extraction_at_once,
         ),
-        of_terminal(
+        terminal_trial(
             "progress::a_bar_is_not_full_before_anything_is_read",
             progress_bar_starts_empty,
         ),
@@ -59,11 +59,11 @@ pub(crate) fn trials() -> Vec<Trial> {
             json_progress_is_machine_readable,
         ),
         Trial::test("progress::quiet_and_verbose", quiet_and_verbose),
-        of_trainer(
+        trainer_trial(
             "signals::signal_before_training_starts",
             signal_before_training_starts,
         ),
-        of_trainer(
+        trainer_trial(
             "progress::a_log_of_training_has_lines_and_epochs",
             a_log_of_training_has_lines_and_epochs,
         ),

@@ -136,7 +136,7 @@ pub(crate) fn has_trainer() -> bool {
 }
 
 /// Creates a test of `wavemill-train`. The test is ignored if that program, which needs libtorch, is not built.
-pub(crate) fn of_trainer(
+pub(crate) fn trainer_trial(
     name: &str,
     body: impl FnOnce() -> Result<(), Failed> + Send + 'static,
 ) -> Trial {

@@ -9,32 +9,32 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    checkpoints, finish, of_trainer, run, same, scratch, start, trainer, wait_until, whole,
+    checkpoints, finish, run, same, scratch, start, trainer, trainer_trial, wait_until, whole,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        of_trainer(
+        trainer_trial(
             "sweep::errors_are_reported_before_the_first_trial",
             errors_are_reported_before_the_first_trial,
         ),
-        of_trainer(
+        trainer_trial(
             "sweep::failed_trial_does_not_affect_others",
             failed_trial_does_not_affect_others,
         ),
-        of_trainer(
+        trainer_trial(
             "sweep::number_of_jobs_does_not_change_results",
             number_of_jobs_does_not_change_results,
         ),
-        of_trainer(
+        trainer_trial(
             "sweep::parallel_jobs_apply_the_same_median_stop",
             parallel_jobs_apply_the_same_median_stop,
         ),
-        of_trainer(
+        trainer_trial(
             "sweep::jobs_that_are_stopped_go_on_by_the_same_command",
             stopped_jobs_resume,
         ),
-        of_trainer(
+        trainer_trial(
             "sweep::stopped_sweep_resumes_with_the_same_command",
             stopped_sweep_resumes_with_the_same_command,
         ),

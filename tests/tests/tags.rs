@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    Ran, files_below, fit, kill, manifest, of_trainer, own_store, receipts, run, run_in, same,
-    scratch, start, trainer, versions, wait_until, wavemill,
+    Ran, files_below, fit, kill, manifest, own_store, receipts, run, run_in, same, scratch, start,
+    trainer, trainer_trial, versions, wait_until, wavemill,
 };
 use crate::table::Table;
 
@@ -22,7 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             tags_are_accepted_as_versions,
         ),
         Trial::test("tags::tags_can_be_moved", tags_can_be_moved),
-        of_trainer("tags::the_trainer_takes_tags", the_trainer_takes_tags),
+        trainer_trial("tags::the_trainer_takes_tags", the_trainer_takes_tags),
         Trial::test(
             "tags::invalid_tag_names_are_rejected",
             invalid_tag_names_are_rejected,

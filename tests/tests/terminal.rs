@@ -18,7 +18,7 @@ pub(crate) const TERMINAL_TIMEOUT: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(10);
 
 /// Creates a test that needs a pseudo-terminal. The test is ignored without Python, which provides the terminal.
-pub(crate) fn of_terminal(name: &str, body: fn() -> Result<(), Failed>) -> Trial {
+pub(crate) fn terminal_trial(name: &str, body: fn() -> Result<(), Failed>) -> Trial {
     Trial::test(name, body).with_ignored_flag(!has_python())
 }
 

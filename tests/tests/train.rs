@@ -14,7 +14,7 @@ use crate::faults::Mount;
 use crate::ranks::Tensors;
 use crate::support::{
     Inputs, RECIPE, Ran, checkpoints, copy_folder, files_below, finish, fit, inputs, kill,
-    last_step, manifest, of_trainer, own_store, run, run_in, same, scratch, sql, start, trainer,
+    last_step, manifest, own_store, run, run_in, same, scratch, sql, start, trainer, trainer_trial,
     wait_until, wavemill, whole,
 };
 use crate::table::Table;
@@ -38,7 +38,7 @@ const ENDLESS: [&str; 2] = ["--epochs", "100000"];
 
 pub(crate) fn trials() -> Vec<Trial> {
     let may_mount = Mount::is_possible();
-    let disk_fills_up = of_trainer("train::disk_fills_up", disk_fills_up);
+    let disk_fills_up = trainer_trial("train::disk_fills_up", disk_fills_up);
     let has_trainer = !disk_fills_up.has_ignored_flag();
     let on_real = real(
         "train::a_model_overfits_real_audio",
@@ -47,66 +47,66 @@ pub(crate) fn trials() -> Vec<Trial> {
     let on_real_ignored = on_real.has_ignored_flag() || !has_trainer;
 
     vec![
-        of_trainer(
+        trainer_trial(
             "train::killed_five_times_equals_whole",
             killed_five_times_equals_whole,
         ),
-        of_trainer("train::sigterm_ends_in_order", || {
+        trainer_trial("train::sigterm_ends_in_order", || {
             signal_ends_in_order("TERM", 1)
         }),
-        of_trainer("train::sigint_to_three_ranks_ends_in_order", || {
+        trainer_trial("train::sigint_to_three_ranks_ends_in_order", || {
             signal_ends_in_order("INT", 3)
         }),
-        of_trainer(
+        trainer_trial(
             "train::sigterm_to_a_recurrent_model_ends_in_order",
             sigterm_to_a_recurrent_model_ends_in_order,
         ),
-        of_trainer(
+        trainer_trial(
             "train::second_signal_is_acknowledged",
             second_signal_is_acknowledged,
         ),
-        of_trainer(
+        trainer_trial(
             "train::extended_run_counts_test_evaluations",
             extended_run_counts_test_evaluations,
         ),
-        of_trainer(
+        trainer_trial(
             "train::predict_skips_unreadable_clips",
             predict_skips_unreadable_clips,
         ),
-        of_trainer(
+        trainer_trial(
             "train::full_disk_during_a_checkpoint",
             full_disk_during_a_checkpoint,
         ),
         disk_fills_up.with_ignored_flag(!(has_trainer && may_mount)),
-        of_trainer(
+        trainer_trial(
             "train::damaged_shards_are_named_or_skipped",
             damaged_shards_are_named_or_skipped,
         ),
-        of_trainer(
+        trainer_trial(
             "train::damaged_checkpoints_are_named",
             damaged_checkpoints_are_named,
         ),
-        of_trainer(
+        trainer_trial(
             "train::another_store_is_rejected",
             another_store_is_rejected,
         ),
-        of_trainer(
+        trainer_trial(
             "train::eval_on_a_later_version_warns_of_known_tracks",
             eval_on_a_later_version_warns_of_known_tracks,
         ),
-        of_trainer(
+        trainer_trial(
             "train::classes_are_matched_by_name",
             classes_are_matched_by_name,
         ),
-        of_trainer(
+        trainer_trial(
             "train::run_without_training_list_cannot_be_compared",
             run_without_training_list_cannot_be_compared,
         ),
-        of_trainer(
+        trainer_trial(
             "train::init_from_another_run_is_compared",
             init_from_another_run_is_compared,
         ),
-        of_trainer(
+        trainer_trial(
             "train::startup_errors_leave_no_run",
             startup_errors_leave_no_run,
         ),

@@ -11,8 +11,8 @@ use wavemill_tests::{Failed, Trial};
 use crate::report::{about, browser, drawings, loads_nothing, quiet_visit};
 use crate::rows::trained;
 use crate::support::{
-    Ran, copy_folder, files_below, fit, has_trainer, of_trainer, run, run_in, same, scratch,
-    trainer, whole,
+    Ran, copy_folder, files_below, fit, has_trainer, run, run_in, same, scratch, trainer,
+    trainer_trial, whole,
 };
 
 /// Sections of a page about one run.
@@ -35,23 +35,23 @@ pub(crate) fn trials() -> Vec<Trial> {
     let browser = browser();
     let is_absent = browser.is_none() || !has_trainer();
     vec![
-        of_trainer(
+        trainer_trial(
             "train_report::describes_contents_and_missing_parts_of_a_run",
             describes_contents_and_missing_parts_of_a_run,
         ),
-        of_trainer(
+        trainer_trial(
             "train_report::two_runs_are_on_common_axes",
             two_runs_are_on_common_axes,
         ),
-        of_trainer(
+        trainer_trial(
             "train_report::other_files_are_left_alone",
             other_files_are_left_alone,
         ),
-        of_trainer(
+        trainer_trial(
             "train_report::a_folder_of_runs_is_a_sweep",
             a_folder_of_runs_is_a_sweep,
         ),
-        of_trainer("train_report::damage_is_named", damage_is_named),
+        trainer_trial("train_report::damage_is_named", damage_is_named),
         // Ignored if no browser is on PATH, or if the trainer is not built.
         Trial::test("train_report::a_browser_finds_nothing_to_load", move || {
             a_browser_finds_nothing_to_load(browser.as_deref().ok_or("no browser on PATH")?)

@@ -13,7 +13,7 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    Ran, checkpoints, fit, has_python, of_trainer, run, run_in, same, scratch, whole,
+    Ran, checkpoints, fit, has_python, run, run_in, same, scratch, trainer_trial, whole,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -37,7 +37,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "weights::what_is_no_file_of_weights_is_refused_and_not_run",
             invalid_weights_are_rejected,
         )),
-        of_torch(of_trainer(
+        of_torch(trainer_trial(
             "weights::a_converted_file_starts_a_model",
             a_converted_file_starts_a_model,
         )),

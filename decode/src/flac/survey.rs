@@ -74,7 +74,7 @@ impl Survey {
         if self.n_frames == 0 {
             return InputFacts::default();
         }
-        InputFacts::of_audio(self.audio_blake3, self.decode_key)
+        InputFacts::from_audio(self.audio_blake3, self.decode_key)
     }
 
     fn add(&mut self, frame: &Frame, gap: Gap, rate_hz: u32) {

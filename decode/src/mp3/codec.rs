@@ -64,7 +64,7 @@ impl Codecs {
     }
 
     /// Returns the decoder for streams with this rate, and creates it if necessary.
-    pub(super) fn of_stream(&mut self, rate_hz: u32) -> Codec<'_> {
+    pub(super) fn for_stream(&mut self, rate_hz: u32) -> Codec<'_> {
         let part = self.band_hz.and_then(|to_hz| Band::new(rate_hz, to_hz));
         let band = part.unwrap_or(Band::WHOLE);
 
@@ -82,7 +82,7 @@ impl Codecs {
     }
 
     /// Returns the decoder that keeps left and right separate.
-    pub(super) fn of_both_channels(&mut self) -> Codec<'_> {
+    pub(super) fn for_both_channels(&mut self) -> Codec<'_> {
         let stereo = self.stereo.get_or_insert_with(|| StereoCodec {
             decoder: FrameDecoder::new(self.level).expect("`new` created a decoder of this level"),
             planes: Box::new([[0.0; FRAME_SAMPLES]; 2]),

@@ -83,9 +83,9 @@ impl Mp3Decoder {
         }
 
         let codec = if output.channels.is_some() {
-            self.codecs.of_both_channels()
+            self.codecs.for_both_channels()
         } else {
-            self.codecs.of_stream(stream.rate_hz)
+            self.codecs.for_stream(stream.rate_hz)
         };
         let mut sink = output.open_part(stream.rate_hz, codec.step(), out)?;
         let (start, end) = survey.trim(&stream);

@@ -31,7 +31,7 @@ impl Survey {
     pub(crate) fn facts(&self) -> InputFacts {
         match self.stream {
             Some(stream) if stream.layer == 3 => {
-                InputFacts::of_audio(self.audio_blake3, self.decode_key)
+                InputFacts::from_audio(self.audio_blake3, self.decode_key)
             }
             _ => InputFacts::default(),
         }

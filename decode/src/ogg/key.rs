@@ -105,7 +105,7 @@ impl WalkKey {
             self.key.item("file", &[file_bytes as u64]);
         }
         let audio_blake3 = audio.finalize();
-        InputFacts::of_audio(audio_blake3, self.key.finish(&audio_blake3))
+        InputFacts::from_audio(audio_blake3, self.key.finish(&audio_blake3))
     }
 }
 

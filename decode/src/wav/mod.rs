@@ -111,7 +111,7 @@ fn hashes(wave: &Wave, audio_blake3: blake3::Hash) -> InputFacts {
         &[channels as u64, u64::from(rate_hz), sample_bytes as u64],
     );
     key.item("announced", wave.n_announced.as_slice());
-    InputFacts::of_audio(audio_blake3, key.finish(&audio_blake3))
+    InputFacts::from_audio(audio_blake3, key.finish(&audio_blake3))
 }
 
 fn params(wave: &Wave) -> AudioCodecParameters {

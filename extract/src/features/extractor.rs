@@ -52,7 +52,7 @@ impl From<FeatureError> for NoRows {
 impl NoRows {
     /// Adds the results of decoding to a reject. A clip that is too short because of damage becomes `damaged`.
     #[must_use]
-    pub fn of_clip(mut self, pcm: &Pcm) -> Self {
+    pub fn with_clip(mut self, pcm: &Pcm) -> Self {
         if let Self::Reject(reject) = &mut self {
             reject.decoded_s = Some(pcm.duration_s);
             if pcm.lost_s > 0.0 && reject.reason == Reason::TooShort {

@@ -199,7 +199,7 @@ impl<'j> Draft<'j> {
             inputs.insert(clip_key.clone(), input);
         }
 
-        State::of_plan(
+        State::from_plan(
             tracks,
             &self.plan.shard_plan.planned,
             inputs,

@@ -153,7 +153,11 @@ impl<'a> EarlierRuns<'a> {
                     finished.put(place, feature, receipt);
                 }
             }
-            if finished.of_shard(place).iter().any(Option::is_some) {
+            if finished
+                .receipts_of_shard(place)
+                .iter()
+                .any(Option::is_some)
+            {
                 finished.inputs.extend(inputs);
             }
         }
@@ -262,7 +266,7 @@ pub(crate) fn passes<'a>(
 ) -> Vec<Pass<'a>> {
     let mut by_features: BTreeMap<Vec<usize>, Vec<ShardTask<'a>>> = BTreeMap::new();
     for (place, shard) in shard_plan.shards.iter().enumerate() {
-        let receipts = finished.of_shard(place).iter().enumerate();
+        let receipts = finished.receipts_of_shard(place).iter().enumerate();
         let missing = receipts.filter(|(_, receipt)| receipt.is_none());
         let missing = missing.map(|(feature, _)| feature);
         let (kept, fresh): (Vec<usize>, Vec<usize>) = missing.partition(|&n| is_kept[n]);

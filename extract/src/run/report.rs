@@ -88,7 +88,7 @@ impl FileReuse {
             ..Self::default()
         };
         for (place, shard) in plan.shard_plan.shards.iter().enumerate() {
-            let receipts = finished.of_shard(place).iter();
+            let receipts = finished.receipts_of_shard(place).iter();
             for (receipt, feature) in receipts.zip(plan.features.entries()) {
                 let path = shard.file("", &feature.name);
                 match receipt {

@@ -131,7 +131,7 @@ impl DecodedClip {
         let rows = work
             .features
             .rows(ticket.row, clip_key, &segments, computed, &audio)
-            .map_err(|none| none.of_clip(&pcm).into());
+            .map_err(|none| none.with_clip(&pcm).into());
         (ticket.end(work, rows), pcm)
     }
 }

@@ -73,7 +73,7 @@ mod tests {
         level: Level::Scalar,
     };
 
-    fn of_bytes(bytes: usize) -> Pcm {
+    fn pcm_with_bytes(bytes: usize) -> Pcm {
         let mut pcm = Pcm::with_backend(&CPU);
         pcm.samples.clear_for(bytes / size_of::<f32>());
         pcm
@@ -83,7 +83,7 @@ mod tests {
     fn spare_buffers_are_limited_in_total_bytes() {
         let spare = SparePcms::new(10, 1_000);
         for bytes in [400, 400, 400, 200, 4] {
-            spare.give_back(of_bytes(bytes));
+            spare.give_back(pcm_with_bytes(bytes));
         }
 
         // The third and the last buffer no longer fit.
@@ -95,9 +95,9 @@ mod tests {
     #[test]
     fn spare_buffers_are_limited_in_number_and_size() {
         let spare = SparePcms::new(2, u64::MAX / 2);
-        spare.give_back(of_bytes(SPARE_BYTES_MAX as usize + 4));
+        spare.give_back(pcm_with_bytes(SPARE_BYTES_MAX as usize + 4));
         for bytes in [100, 200, 300] {
-            spare.give_back(of_bytes(bytes));
+            spare.give_back(pcm_with_bytes(bytes));
         }
         let kept = [100, 200, 0].map(|_| held_bytes(&spare.take(&CPU)));
         assert_eq!(kept, [100, 200, 0]);

@@ -349,7 +349,7 @@ impl<'a> Worker<'a> {
         let split = &todo[ticket.todo].shard.split;
         features
             .segments(pcm.n_samples, clip_key, split)
-            .map_err(|none| none.of_clip(pcm).into())
+            .map_err(|none| none.with_clip(pcm).into())
     }
 
     fn features(&mut self, clip: &mut DecodedClip) -> Result<SegmentResults, Failure> {

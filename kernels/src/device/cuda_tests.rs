@@ -8,7 +8,7 @@ use super::{CudaReport, Device, bytes_of, lending};
 #[test]
 #[ignore = "needs a GPU"]
 fn report_names_device_and_libraries() {
-    let report = CudaReport::of_this_machine();
+    let report = CudaReport::detect();
     assert!(report.usable && report.problem.is_none(), "{report:?}");
     assert!(
         !report.devices.is_empty() && report.devices[0].memory_bytes > 1 << 30,

@@ -50,7 +50,7 @@ pub struct FoundLibrary {
 
 impl CudaReport {
     /// Examines this machine. Opens libraries, but no device.
-    pub fn of_this_machine() -> Self {
+    pub fn detect() -> Self {
         let libraries = libraries::inspect();
         // `open` does not look for NCCL, because features can be computed without it.
         let listed = libraries::open().and_then(|_| Gpu::all());

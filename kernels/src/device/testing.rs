@@ -27,7 +27,7 @@ macro_rules! on_devices {
         $(mod $check {
             #[test]
             fn here() {
-                let checked = $crate::checks::CheckedDevices::of_environment().unwrap();
+                let checked = $crate::checks::CheckedDevices::from_environment().unwrap();
                 if checked.emulated {
                     $crate::device::testing::devices().iter().for_each(super::$check);
                 }

@@ -50,7 +50,7 @@ impl Machines {
             .map(|level| Arc::new(Cpu { level }) as Arc<dyn Backend>)
             .collect();
 
-        let checked = CheckedDevices::of_environment().unwrap();
+        let checked = CheckedDevices::from_environment().unwrap();
         let mut devices: Vec<Arc<dyn Backend>> = Vec::new();
         if checked.emulated {
             for order in [Order::Ascending, Order::Descending, Order::Random(7)] {

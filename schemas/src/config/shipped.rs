@@ -52,7 +52,7 @@ impl ShippedConfig {
     /// # Errors
     /// [`ConfigError::Parse`], which lists all names.
     pub fn find(name: &str) -> Result<&'static Self, ConfigError> {
-        Self::of_recipe(name).ok_or_else(|| {
+        Self::for_recipe(name).ok_or_else(|| {
             let names: Vec<&str> = SHIPPED.iter().map(|shipped| shipped.name).collect();
             let message = format!(
                 "no such configuration; there are: {} (`--like list` describes them)",
@@ -66,7 +66,7 @@ impl ShippedConfig {
     }
 
     /// Returns the configuration of the document that a recipe follows, if there is one.
-    pub fn of_recipe(recipe: &str) -> Option<&'static Self> {
+    pub fn for_recipe(recipe: &str) -> Option<&'static Self> {
         SHIPPED.iter().find(|shipped| shipped.name == recipe)
     }
 
@@ -180,7 +180,7 @@ mod tests {
         ] {
             assert!(
                 crate::recipe::Recipe::load(recipe, &[]).is_ok()
-                    && ShippedConfig::of_recipe(recipe).is_some()
+                    && ShippedConfig::for_recipe(recipe).is_some()
             );
         }
 

@@ -55,7 +55,7 @@ impl ChecksummedColumn {
     ///
     /// # Errors
     /// The schema cannot be written as Parquet.
-    pub(super) fn of_row_group<W: io::Write + Send>(
+    pub(super) fn from_row_group<W: io::Write + Send>(
         file: &SerializedFileWriter<W>,
         schema: &SchemaRef,
         number: usize,
@@ -339,7 +339,7 @@ mod tests {
             .expect("a writer");
 
         for number in 0..2 {
-            let columns = ChecksummedColumn::of_row_group(&writer, &rows.schema(), number);
+            let columns = ChecksummedColumn::from_row_group(&writer, &rows.schema(), number);
             let mut columns = columns.expect("columns");
 
             for (column, (field, array)) in columns

@@ -278,7 +278,7 @@ fn encode_feature(
     tensors: Vec<Tensor>,
     clips: &[ClipRow],
 ) -> Result<Vec<ChecksummedChunk>, ParquetError> {
-    let columns = ChecksummedColumn::of_row_group(&format.model, &format.schema, number)?;
+    let columns = ChecksummedColumn::from_row_group(&format.model, &format.schema, number)?;
     let mut columns = columns.into_iter();
     let mut chunks = Vec::new();
     let is_ragged = format.feature.shape.contains(&None);

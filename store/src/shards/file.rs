@@ -201,7 +201,7 @@ impl TableFile {
     fn fill(&mut self, rows: &RecordBatch) -> Result<(), ParquetError> {
         if self.columns.is_empty() {
             let number = self.row_groups.len();
-            self.columns = ChecksummedColumn::of_row_group(&self.writer, &self.schema, number)?;
+            self.columns = ChecksummedColumn::from_row_group(&self.writer, &self.schema, number)?;
         }
 
         let mut columns = self.columns.iter_mut();

@@ -34,7 +34,7 @@ impl FinishedShards {
     }
 
     /// Returns the receipts of a shard, by feature.
-    pub fn of_shard(&self, place: usize) -> &[Option<Receipt>] {
+    pub fn receipts_of_shard(&self, place: usize) -> &[Option<Receipt>] {
         &self.receipts[place]
     }
 
@@ -42,7 +42,7 @@ impl FinishedShards {
     pub fn of_feature(&self, feature: usize) -> impl Iterator<Item = &Receipt> {
         self.receipts
             .iter()
-            .filter_map(move |of_shard| of_shard.get(feature)?.as_ref())
+            .filter_map(move |receipts_of_shard| receipts_of_shard.get(feature)?.as_ref())
     }
 
     /// Returns all receipts, shard by shard.
@@ -64,8 +64,11 @@ impl FinishedShards {
     /// shards have to be written again with all features at once.
     pub fn in_dispute(&self) -> Vec<usize> {
         let mut places = Vec::new();
-        for (place, of_shard) in self.receipts.iter().enumerate() {
-            let mut rejects = of_shard.iter().flatten().map(|receipt| &receipt.rejects);
+        for (place, receipts_of_shard) in self.receipts.iter().enumerate() {
+            let mut rejects = receipts_of_shard
+                .iter()
+                .flatten()
+                .map(|receipt| &receipt.rejects);
             if let Some(first) = rejects.next()
                 && rejects.any(|other| other != first)
             {

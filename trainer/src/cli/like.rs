@@ -70,7 +70,7 @@ impl LikeArgs {
         }
 
         let recipe = &data.store().manifest().recipe.name;
-        let Some(shipped) = ShippedConfig::of_recipe(recipe) else {
+        let Some(shipped) = ShippedConfig::for_recipe(recipe) else {
             return Vec::new();
         };
 

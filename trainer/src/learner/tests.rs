@@ -51,7 +51,7 @@ fn a_batch_without_a_labelled_row_adds_nothing_and_labelled_rows_are_counted() {
 }
 
 /// Returns whether training uses batch statistics, and the result of checking the configuration for two ranks.
-fn of_batch_norm(sets: &[&str]) -> (bool, Result<(), String>) {
+fn train_batch_norm(sets: &[&str]) -> (bool, Result<(), String>) {
     let _alone = testing::alone();
     let folder = tempfile::tempdir().expect("a folder");
 
@@ -79,16 +79,16 @@ fn of_batch_norm(sets: &[&str]) -> (bool, Result<(), String>) {
 
 #[test]
 fn batch_norm_over_ranks_needs_rows_that_are_there_unless_it_is_frozen() {
-    assert_eq!(of_batch_norm(&["train.micro_batches=2"]), (true, Ok(())));
+    assert_eq!(train_batch_norm(&["train.micro_batches=2"]), (true, Ok(())));
 
-    let (_, told) = of_batch_norm(&["data.skip_damaged=true"]);
+    let (_, told) = train_batch_norm(&["data.skip_damaged=true"]);
     assert!(
         told.as_ref()
             .is_err_and(|told| told.contains("without data.skip_damaged")),
         "{told:?}"
     );
 
-    let (_, told) = of_batch_norm(&["train.micro_batches=16"]);
+    let (_, told) = train_batch_norm(&["train.micro_batches=16"]);
     assert!(
         told.as_ref()
             .is_err_and(|told| told.contains("needs a row on every rank")),
@@ -101,5 +101,5 @@ fn batch_norm_over_ranks_needs_rows_that_are_there_unless_it_is_frozen() {
         "data.skip_damaged=true",
         "train.micro_batches=16",
     ];
-    assert_eq!(of_batch_norm(&frozen), (false, Ok(())));
+    assert_eq!(train_batch_norm(&frozen), (false, Ok(())));
 }

@@ -186,7 +186,7 @@ fn points(run: &RunRecord, key: &str) -> Vec<(f64, f64)> {
 }
 
 /// Returns a figure at each step.
-fn of_steps(run: &RunRecord, key: &str) -> Vec<(f64, f64)> {
+fn values_by_step(run: &RunRecord, key: &str) -> Vec<(f64, f64)> {
     let mut points = Vec::new();
     for entry in run.log.iter().filter(|entry| entry.kind == "step") {
         if let Some(value) = entry.values.get(key) {
@@ -198,7 +198,7 @@ fn of_steps(run: &RunRecord, key: &str) -> Vec<(f64, f64)> {
 
 /// Returns a sample of the learning rates that includes the last one.
 fn rates(run: &RunRecord) -> Line {
-    let all = of_steps(run, "lr");
+    let all = values_by_step(run, "lr");
     let every = all.len().div_ceil(POINTS_MAX).max(1);
     let mut points: Vec<(f64, f64)> = all.iter().copied().step_by(every).collect();
 
@@ -216,7 +216,7 @@ fn rates(run: &RunRecord) -> Line {
 
 /// Returns the means and ranges of groups of neighbouring steps.
 fn losses(run: &RunRecord) -> Line {
-    let all = of_steps(run, "loss");
+    let all = values_by_step(run, "loss");
     // Groups grow with the length of the run, so that the number of points is limited.
     let together = all.len().div_ceil(POINTS_MAX).max(1);
 

@@ -126,8 +126,8 @@ fn table(caption: &str, levels: &[(&RunRecord, &Level)]) -> Table {
 fn cell(level: &Level, figure: &str) -> Cell {
     let value = match &level.report {
         Report::Single(_) if figure == "log_loss" => level.log_loss,
-        Report::Single(report) => of_single(report, figure),
-        Report::Multi(report) => of_multi(report, figure),
+        Report::Single(report) => single_label_figure(report, figure),
+        Report::Multi(report) => multi_label_figure(report, figure),
     };
     match value {
         None => Cell::None,
@@ -135,7 +135,7 @@ fn cell(level: &Level, figure: &str) -> Cell {
     }
 }
 
-fn of_single(report: &ClassReport, figure: &str) -> Option<f64> {
+fn single_label_figure(report: &ClassReport, figure: &str) -> Option<f64> {
     match figure {
         "accuracy" => Some(report.accuracy),
         "balanced_accuracy" => Some(report.balanced_accuracy),
@@ -148,7 +148,7 @@ fn of_single(report: &ClassReport, figure: &str) -> Option<f64> {
     }
 }
 
-fn of_multi(report: &SetReport, figure: &str) -> Option<f64> {
+fn multi_label_figure(report: &SetReport, figure: &str) -> Option<f64> {
     match figure {
         "roc_auc_macro" => report.roc_auc_macro,
         "roc_auc_micro" => report.roc_auc_micro,

@@ -13,7 +13,7 @@ use wavemill_schemas::text::shown;
 /// # Errors
 /// Standard output cannot be written.
 pub(super) fn print(json: bool) -> Result<()> {
-    let report = CudaReport::of_this_machine();
+    let report = CudaReport::detect();
     if json {
         writeln!(stdout(), "{}", serde_json::to_string(&report)?)?;
     } else {

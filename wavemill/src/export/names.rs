@@ -58,7 +58,7 @@ fn is_plain(c: char) -> bool {
 
 /// Returns a name for a clip's key that is different for every key. A hash is appended if the key cannot be recovered
 /// from the name.
-pub(super) fn of_key(key: &str) -> String {
+pub(super) fn name_of_key(key: &str) -> String {
     let name = safe(key, Slash::Underscores);
     if is_unique_name(key, &name) {
         return name;
@@ -95,7 +95,7 @@ pub(super) fn of_classes(classes: &[String], taken: &[&str]) -> Vec<String> {
 
 /// Returns the name of a row's file without its extension: key, segment, and the tempo factor if the row is stretched.
 pub(super) fn of_row(key: &str, segment: i32, variant: f32) -> String {
-    let mut name = format!("{}_{segment}", of_key(key));
+    let mut name = format!("{}_{segment}", name_of_key(key));
     // A variant of 1.0 is the clip as recorded. Most stores contain no other variants.
     if variant != 1.0 {
         name += &format!("_v{variant}");
@@ -113,7 +113,7 @@ mod tests {
     fn plain_keys_stay_readable() {
         assert_eq!(of_row("000/000002.mp3", 0, 1.0), "000__000002.mp3_0");
         assert_eq!(of_row("my_song.mp3", 3, 0.85), "my_song.mp3_3_v0.85");
-        assert_eq!(of_key("Jazz/Ünï 1.ogg"), "Jazz__Ünï 1.ogg");
+        assert_eq!(name_of_key("Jazz/Ünï 1.ogg"), "Jazz__Ünï 1.ogg");
     }
 
     #[test]
@@ -121,12 +121,12 @@ mod tests {
         let keys = [
             "a/b", "a__b", "a_/b", "a/_b", "a:b", "a?b", "a\nb", ".a", "_a", "a.", "a",
         ];
-        let names: BTreeSet<String> = keys.iter().map(|key| of_key(key)).collect();
+        let names: BTreeSet<String> = keys.iter().map(|key| name_of_key(key)).collect();
         assert_eq!(names.len(), keys.len(), "{names:?}");
         assert!(names.contains("a__b") && names.contains("_a"));
-        assert!(of_key("../../etc/passwd").starts_with('_'));
-        assert_ne!(of_key(&"x".repeat(300)), of_key(&"x".repeat(301)));
-        assert!(of_key(&"ü".repeat(300)).len() < 200);
+        assert!(name_of_key("../../etc/passwd").starts_with('_'));
+        assert_ne!(name_of_key(&"x".repeat(300)), name_of_key(&"x".repeat(301)));
+        assert!(name_of_key(&"ü".repeat(300)).len() < 200);
     }
 
     #[test]
@@ -165,7 +165,7 @@ mod tests {
 
         #[test]
         fn two_keys_have_two_names(a in "[a_/.:~]{0,6}", b in "[a_/.:~]{0,6}") {
-            prop_assert_eq!(a == b, of_key(&a) == of_key(&b));
+            prop_assert_eq!(a == b, name_of_key(&a) == name_of_key(&b));
         }
     }
 }

@@ -61,7 +61,7 @@ impl State {
     ///
     /// # Errors
     /// [`ParquetError`] if the rows have no columns for labels and sides; this cannot happen with a checked recipe.
-    pub(crate) fn of_plan(
+    pub(crate) fn from_plan(
         tracks: &RecordBatch,
         planned: &[usize],
         inputs: HashMap<String, ParentInput>,

@@ -63,7 +63,7 @@ impl Unit {
     /// Returns a unit that is already loaded, or loads it from the cache, or compiles `source` with the additional
     /// `options`.
     pub(super) fn load(source: &str, options: &[&'static str]) -> Result<Arc<Self>, KernelError> {
-        let mut compiler = Compiler::of_environment()?;
+        let mut compiler = Compiler::from_environment()?;
         compiler.flags.extend(options);
         // With these lines, the compiler's messages contain the header's name and the line in it.
         let headers: String = HEADERS
@@ -124,7 +124,7 @@ impl Unit {
 
 /// Returns the first line of the compiler's `--version`. Errors: there is no compiler; the message contains the remedy.
 pub(crate) fn compiler_version() -> Result<String, KernelError> {
-    Compiler::of_environment().map(|compiler| compiler.version)
+    Compiler::from_environment().map(|compiler| compiler.version)
 }
 
 #[derive(Clone)]
@@ -138,7 +138,7 @@ struct Compiler {
 
 impl Compiler {
     /// Returns the compiler for the values of CXX and WAVEMILL_EMULATED_SANITIZE at the first call.
-    fn of_environment() -> Result<Self, KernelError> {
+    fn from_environment() -> Result<Self, KernelError> {
         static FIRST: OnceLock<Compiler> = OnceLock::new();
         if let Some(compiler) = FIRST.get() {
             return Ok(compiler.clone());

@@ -107,7 +107,7 @@ impl ServeCommand {
             if self.runs[..place].contains(run) {
                 return Err(UsageError(format!("--run {}: given twice", run.display())).into());
             }
-            let input = Input::of_run(run)?;
+            let input = Input::from_run(run)?;
             // Models with the same feature share its rows.
             let known = inputs
                 .iter()

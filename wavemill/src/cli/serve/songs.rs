@@ -35,7 +35,7 @@ impl Input {
     ///
     /// # Errors
     /// [`UsageError`] if the folder is not a run, or its model does not read audio.
-    pub(super) fn of_run(run: &Path) -> Result<Self> {
+    pub(super) fn from_run(run: &Path) -> Result<Self> {
         let feature = feature_of(run)?;
         let file = run.join("recipe.toml");
         let recipe = Recipe::load(&file.to_string_lossy(), &[])?;
