@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn ints_as_python_prints_them() {
+    fn integers_are_parsed_as_python_prints_them() {
         let mut row = Vec::new();
         for (text, wanted) in [("[21, 103]", &[21, 103][..]), ("[]", &[]), ("[-1]", &[-1])] {
             assert!(parse_ints(text, &mut row).is_some(), "{text}");

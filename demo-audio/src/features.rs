@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn every_track_has_a_row_of_its_own_and_a_seed_gives_one_table() {
+    fn tables_are_deterministic_with_one_row_per_track() {
         let options = Options {
             seed: 3,
             tracks: 20,

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn played_genres_are_roots_with_a_name() {
+    fn generated_genres_are_named_roots() {
         assert!(PLAYED.iter().all(|genre| !genre.title().is_empty()));
     }
 }

@@ -106,7 +106,7 @@ pub(crate) fn bio(name: &str, rng: &mut Rng) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn a_hundred_artists_have_a_hundred_names() {
+    fn artist_names_are_unique() {
         let names: std::collections::BTreeSet<String> = (0..100).map(super::artist).collect();
         assert_eq!(names.len(), 100);
     }

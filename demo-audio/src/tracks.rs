@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_rise_and_the_first_track_is_whole_for_the_duplicate() {
+    fn ids_ascend_and_the_duplicated_track_is_undamaged() {
         let catalog = Catalog::draw(&OPTIONS);
         assert!(
             catalog

@@ -87,7 +87,7 @@ fn a_missing_library_is_named_with_what_to_install() {
 }
 
 #[test]
-fn auto_falls_back_with_one_line() {
+fn auto_falls_back_with_one_message() {
     let machine = Machine::without("fallback", &["cuda", "cufft", "nvrtc"]);
     let why = "no CUDA driver (libcuda.so.1) was found: install NVIDIA's driver, 580 or later";
 
@@ -104,7 +104,7 @@ fn auto_falls_back_with_one_line() {
 }
 
 #[test]
-fn an_old_driver_or_library_says_what_is_needed() {
+fn old_driver_error_states_the_required_version() {
     let refusal = |name: &'static str, value| {
         said(
             &Machine::new(&format!("old-{name}")).with(name, value),
@@ -127,7 +127,7 @@ fn an_old_driver_or_library_says_what_is_needed() {
 }
 
 #[test]
-fn no_gpu_or_a_driver_that_fails_says_so() {
+fn missing_gpu_or_failing_driver_is_reported() {
     let none = "cuda: open: the driver sees no GPU (check nvidia-smi and CUDA_VISIBLE_DEVICES)";
     assert_eq!(
         said(
@@ -272,7 +272,7 @@ fn check() {
 }
 
 #[test]
-fn a_gpu_that_refuses_is_an_error_where_one_is_required() {
+fn refusing_gpu_is_an_error_if_required() {
     let refusing = Machine::new("check").with("FAKE_INIT", "999");
     let check = |variables: &[(&str, &str)]| {
         let output = refusing.start(&["--exact", "check", "--ignored", "--nocapture"], variables);

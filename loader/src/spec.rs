@@ -165,7 +165,7 @@ mod tests {
     use crate::testing::input_spec;
 
     #[test]
-    fn missing_and_constant_metadata_is_the_mean_and_unknown_ids_are_0() {
+    fn missing_metadata_becomes_the_mean_and_unknown_ids_0() {
         let spec = input_spec([Some(2), Some(3)], ["mel", "frame"], 3);
         let metadata = spec.standardised(&[14.0, 3.0, f32::NAN, 8.0]);
         assert_eq!(metadata.expect("columns"), [1.0, 0.0, 0.0, 0.0]);

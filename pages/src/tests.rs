@@ -235,7 +235,7 @@ fn pages_load_no_external_resources() {
 }
 
 #[test]
-fn only_a_page_with_a_sound_may_play_one() {
+fn only_pages_with_sounds_allow_media() {
     let mut page = page_of("harmless");
     let html = page.to_html();
     assert_eq!(html.matches("<audio controls").count(), 1);
@@ -275,7 +275,7 @@ fn charts_have_a_text_and_a_table() {
 }
 
 #[test]
-fn charts_without_numbers_are_no_panic() {
+fn charts_without_numbers_do_not_panic() {
     let empty = [
         Plot::Bars(Bars::default()),
         Plot::Bars(Bars::counts("a", "b", &[("zero".to_owned(), 0)])),
@@ -348,7 +348,7 @@ fn charts_without_numbers_are_no_panic() {
 }
 
 #[test]
-fn a_long_table_says_what_it_leaves_out() {
+fn long_tables_state_the_omitted_rows() {
     let mut table = Table::new("long", &["row"]);
     for row in 0..1234_u64 {
         table.rows.push(vec![row.into()]);

@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_the_writing_thread_has_not_taken_stop_further_clips() {
+    fn unwritten_rows_block_further_clips() {
         let budget = ByteBudget::new(100);
         let first = budget.enter(0, 80).expect("it fits");
         passes_only_after(&budget, 1, 50, || drop(first));

@@ -524,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_side_by_side_are_those_of_one_after_another() {
+    fn parallel_and_sequential_verdicts_agree() {
         let mut rng = Rng::new(7);
         for round in 0..200 {
             let epochs = || 3 + (round % 4) as usize;

@@ -600,7 +600,7 @@ fn unknown_compression_is_a_reject_with_a_remedy() {
 /// Tests a flip of every bit of the directory and of an entry's header: either the archive as a whole is refused, or
 /// one clip is rejected, renamed or takes another's name. Reading never returns wrong bytes, and no flip stops the run.
 #[test]
-fn one_flipped_bit_of_a_zip_costs_one_clip() {
+fn flipped_bit_of_a_zip_affects_one_clip() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
     let clips: [(&str, &[u8]); 3] = [

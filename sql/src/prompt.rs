@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_begins_with_a_space_is_not_remembered() {
+    fn lines_starting_with_a_space_are_not_stored_in_history() {
         let mut history = DefaultHistory::with_config(&config());
         for line in ["SELECT 1;", " SELECT 'secret';", "SELECT 2; "] {
             remember(&mut history, line);

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backslash_within_a_statement_is_sqls() {
+    fn backslash_inside_a_statement_is_part_of_it() {
         let sql = "SELECT '\n\\d\n'";
         assert_eq!(pieces(sql), [Sql(sql)]);
         assert_eq!(pieces("SELECT x\n\\d"), [Sql("SELECT x\n\\d")]);

@@ -566,7 +566,7 @@ fn limits_of_the_command_line_hold() {
 }
 
 #[test]
-fn damage_names_the_file_and_spares_other_tables() {
+fn damage_error_names_the_file_and_other_tables_work() {
     let store = TestStore::small();
     let path = |i: usize| store.folder.path().join(&store.manifest.files[i].path);
     let log_mel = (0..store.manifest.files.len())

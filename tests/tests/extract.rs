@@ -64,8 +64,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             new_version_links_unchanged_shards,
         ),
         Trial::test(
-            "extract::a_linked_shard_takes_its_new_number",
-            a_linked_shard_takes_its_new_number,
+            "extract::linked_shards_are_renumbered",
+            linked_shards_are_renumbered,
         ),
         Trial::test("extract::differences_are_listed", differences_are_listed),
         Trial::test(
@@ -442,7 +442,7 @@ fn new_version_links_unchanged_shards() -> Result<(), Failed> {
 
 /// Adding clips adds shards and can change the number of a shard whose clips are unchanged: its files are linked
 /// under the new number, and no new shard overwrites them.
-fn a_linked_shard_takes_its_new_number() -> Result<(), Failed> {
+fn linked_shards_are_renumbered() -> Result<(), Failed> {
     let store = scratch("renumbered").join("store");
     let small = ["--set", "shards.clips=1"];
     run(inputs().extract(&store).args(small).args(["--limit", "25"])).exits(0)?;

@@ -22,7 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "faults::read_only_store",
             read_only_store as fn() -> Result<(), Failed>,
         ),
-        ("faults::disk_without_room", disk_without_room),
+        ("faults::full_disk_at_the_start", full_disk_at_the_start),
         ("faults::disk_fills_up", disk_fills_up),
     ];
 
@@ -53,8 +53,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             too_many_rejects_end_the_run,
         ),
         Trial::test(
-            "faults::no_space_while_a_shard_is_written",
-            no_space_while_a_shard_is_written,
+            "faults::full_disk_while_writing_a_shard",
+            full_disk_while_writing_a_shard,
         ),
         Trial::test("faults::damaged_shard_in_a_query", damaged_shard_in_a_query),
         Trial::test(
@@ -375,7 +375,7 @@ fn too_many_rejects_end_the_run() -> Result<(), Failed> {
     same_versions(&store, whole())
 }
 
-fn no_space_while_a_shard_is_written() -> Result<(), Failed> {
+fn full_disk_while_writing_a_shard() -> Result<(), Failed> {
     let store = scratch("append").join("store");
     // Fails after some row groups have been written.
     let failing = run(inputs()
@@ -650,7 +650,7 @@ fn read_only_store() -> Result<(), Failed> {
     works_now(&empty)
 }
 
-fn disk_without_room() -> Result<(), Failed> {
+fn full_disk_at_the_start() -> Result<(), Failed> {
     let mount = Mount::new("size=300k")?;
     let store = mount.0.join("store");
     let ran = run(&mut inputs().extract(&store)).exits(5)?;

@@ -37,8 +37,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             requeued_it_does_the_whole_job(2)
         }),
         trainer_trial(
-            "fit::a_requeued_run_is_named_by_its_configuration",
-            a_requeued_run_is_named_by_its_configuration,
+            "fit::requeued_run_keeps_its_name",
+            requeued_run_keeps_its_name,
         ),
     ]
 }
@@ -354,7 +354,7 @@ fn wait_for_ranks(run: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-fn a_requeued_run_is_named_by_its_configuration() -> Result<(), Failed> {
+fn requeued_run_keeps_its_name() -> Result<(), Failed> {
     let runs = scratch("unnamed");
     let again = || -> Command {
         let mut command = fit(whole(), &runs);

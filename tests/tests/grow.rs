@@ -31,12 +31,12 @@ pub(crate) fn trials() -> Vec<Trial> {
             new_clip_moves_no_other_clip,
         ),
         Trial::test(
-            "grow::a_track_that_comes_back_has_its_old_side",
-            a_track_that_comes_back_has_its_old_side,
+            "grow::returning_track_keeps_its_side",
+            returning_track_keeps_its_side,
         ),
         Trial::test(
-            "grow::a_track_that_comes_back_is_no_renamed_copy",
-            a_track_that_comes_back_is_no_renamed_copy,
+            "grow::returning_track_is_not_a_renamed_copy",
+            returning_track_is_not_a_renamed_copy,
         ),
         Trial::test(
             "grow::a_corrected_artist_takes_its_group_to_training",
@@ -269,7 +269,7 @@ fn new_clip_moves_no_other_clip() -> Result<(), Failed> {
     nothing_to_do(&table, &[])
 }
 
-fn a_track_that_comes_back_has_its_old_side() -> Result<(), Failed> {
+fn returning_track_keeps_its_side() -> Result<(), Failed> {
     let mut table = Table::new("back", 60);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;
@@ -294,7 +294,7 @@ fn a_track_that_comes_back_has_its_old_side() -> Result<(), Failed> {
 }
 
 /// A copy of the track vanishes when the track comes back, which looks as if the copy had been renamed.
-fn a_track_that_comes_back_is_no_renamed_copy() -> Result<(), Failed> {
+fn returning_track_is_not_a_renamed_copy() -> Result<(), Failed> {
     let mut table = Table::new("copy", 60);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;

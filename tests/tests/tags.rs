@@ -31,14 +31,14 @@ pub(crate) fn trials() -> Vec<Trial> {
             "tags::unknown_tag_error_lists_tags",
             unknown_tag_error_lists_tags,
         ),
-        Trial::test("tags::a_run_keeps_the_lock", a_run_keeps_the_lock),
+        Trial::test("tags::run_holds_the_lock", run_holds_the_lock),
         Trial::test("tags::a_tag_stays_in_the_store", a_tag_stays_in_the_store),
         Trial::test(
             "tags::damaged_tag_is_an_error_when_used",
             damaged_tag_is_an_error_when_used,
         ),
         Trial::test("tags::gc_keeps_tagged_versions", gc_keeps_tagged_versions),
-        Trial::test("tags::gc_counts_what_it_frees", gc_counts_what_it_frees),
+        Trial::test("tags::gc_reports_freed_bytes", gc_reports_freed_bytes),
         Trial::test(
             "tags::versions_list_their_changes",
             versions_list_their_changes,
@@ -325,7 +325,7 @@ fn unknown_tag_error_lists_tags() -> Result<(), Failed> {
     same("made", nowhere.exists(), false)
 }
 
-fn a_run_keeps_the_lock() -> Result<(), Failed> {
+fn run_holds_the_lock() -> Result<(), Failed> {
     let mut table = Table::new("held", 12);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;
@@ -528,7 +528,7 @@ fn space(folders: &[&Path]) -> Result<u64, Failed> {
     Ok(files.values().sum())
 }
 
-fn gc_counts_what_it_frees() -> Result<(), Failed> {
+fn gc_reports_freed_bytes() -> Result<(), Failed> {
     let store = three_versions("freed")?;
     let elsewhere = scratch("elsewhere");
 

@@ -30,7 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         ),
         Trial::test(
             "takeover::one_file_more_among_3000_decodes_one_and_moves_none",
-            one_file_more_among_3000,
+            one_new_file_among_3000,
         ),
         Trial::test(
             "takeover::features_are_extracted_alone",
@@ -54,8 +54,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             damaged_parent_is_decoded_again_with_a_warning,
         ),
         Trial::test(
-            "takeover::a_lost_file_hides_no_segment",
-            a_lost_file_hides_no_segment,
+            "takeover::lost_file_does_not_hide_segments",
+            lost_file_does_not_hide_segments,
         ),
         Trial::test(
             "takeover::keys_from_a_damaged_file_are_ignored",
@@ -270,7 +270,7 @@ fn only_new_files_are_decoded() -> Result<(), Failed> {
 }
 
 /// Splits are by artist, so a new artist could have changed the splits of all others.
-fn one_file_more_among_3000() -> Result<(), Failed> {
+fn one_new_file_among_3000() -> Result<(), Failed> {
     const N: u32 = 3000;
     let mut table = Table::new("many", N);
     for track in 0..N {
@@ -469,7 +469,7 @@ fn damaged_parent_is_decoded_again_with_a_warning() -> Result<(), Failed> {
 }
 
 /// The other segments of each clip are in files that still exist.
-fn a_lost_file_hides_no_segment() -> Result<(), Failed> {
+fn lost_file_does_not_hide_segments() -> Result<(), Failed> {
     let table = Table::new("hidden", TRACKS);
     let segments = [
         ("rule = \"artist\"", "rule = \"segment\""),

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_whole_or_not_there() {
+    fn files_are_written_atomically() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("rows.parquet");
         let mut part = PartFile::beside(&path, ".rows-").expect("room");

@@ -54,7 +54,7 @@ fn stream(n_samples: u64, numbers: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_damaged_frame_keeps_its_length() {
+fn damaged_frames_keep_their_length() {
     let whole = stream(0, &[0, 1, 2, 3, 4]);
     assert_heard(&whole, &[0, 1, 2, 3, 4], 0.0);
 

@@ -95,7 +95,7 @@ fn a_whole_stream_is_decoded_and_trimmed_by_its_last_granule() {
 }
 
 #[test]
-fn a_missing_page_is_silence_of_its_length() {
+fn missing_pages_become_silence_of_their_length() {
     let mut pages = stream(5);
     pages.remove(4);
     assert_eq!(
@@ -128,7 +128,7 @@ fn stream_joined_late_has_no_loss_at_the_start() {
 }
 
 #[test]
-fn a_damaged_page_is_silence_of_its_length_and_at_the_end_it_is_lost() {
+fn damaged_pages_become_silence_and_trailing_ones_are_lost() {
     let pages = stream(5);
     for number in [3, 4, 5] {
         let mut file = bytes(&pages);
@@ -392,7 +392,7 @@ fn code_books_that_are_not_trees_are_rejected() {
 }
 
 #[test]
-fn code_books_that_take_gigabytes_are_too_large() {
+fn oversized_code_books_are_too_large() {
     assert_eq!(refused(&with_book(book_of(33, 2))), Some(Reason::TooLarge));
     assert_eq!(
         refused(&with_book(book_of(1, 1 << 18))),

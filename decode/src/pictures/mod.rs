@@ -270,7 +270,7 @@ mod tests {
 
     /// The triangle filter halves the size: its weights within the picture are 1, 3, 3, 1 eighths.
     #[test]
-    fn a_smaller_picture_is_a_weighted_mean() {
+    fn downscaling_computes_weighted_means() {
         let picture = RgbImage::from_fn(8, 1, |x, _| image::Rgb([(x * x) as u8 * 5; 3]));
         let half = tensor(&picture, &args(4, 1, Dtype::U8)).unwrap();
         let at = |x: usize| f64::from((x * x * 5) as u8);

@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     #[ignore = "needs NVRTC: scripts/cuda_check.sh gets it, LD_LIBRARY_PATH=.cuda finds it"]
-    fn an_architecture_that_nvrtc_does_not_know_is_named() {
+    fn unknown_architecture_is_named() {
         open_nvrtc().unwrap();
         let error = compile("", "sm_35").unwrap_err();
         assert!(

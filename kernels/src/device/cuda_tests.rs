@@ -90,7 +90,7 @@ fn lent_memory_is_copied_to_its_place() {
 
 #[test]
 #[ignore = "needs a GPU"]
-fn a_copy_that_does_not_fit_is_refused() {
+fn oversized_copies_are_rejected() {
     let device = cuda();
     let mut buffer = device.alloc(100).unwrap();
     let mut host = device.alloc_host(50).unwrap();

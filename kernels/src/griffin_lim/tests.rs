@@ -188,7 +188,7 @@ fn the_spectrum_has_the_bands_that_were_given() {
 }
 
 #[test]
-fn spectra_come_nearer_step_by_step() {
+fn spectra_converge() {
     let feature = mel(Preset::Librosa, &Overrides::default());
     let args = griffin_lim_args(&feature);
     let pcm = sound(22_050);
@@ -243,7 +243,7 @@ fn a_sine_comes_back_at_its_frequency_and_level() {
 }
 
 #[test]
-fn every_logarithm_is_undone() {
+fn all_logarithms_are_inverted() {
     let db = |reference, top_db| {
         LogArgs::Db(DbArgs {
             reference,
@@ -353,7 +353,7 @@ fn extreme_values_are_accepted() {
 }
 
 #[test]
-fn equal_phases_give_equal_sound_whatever_came_before() {
+fn results_do_not_depend_on_earlier_calls() {
     let feature = with_log(LogArgs::Db(DbArgs::default()));
     let long = values(&feature, &sound(15_000));
     let short = &long[..7 * feature.n_bands()];

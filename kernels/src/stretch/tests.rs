@@ -228,7 +228,7 @@ fn all_levels_and_earlier_tracks_give_the_same_sound() {
 }
 
 #[test]
-fn silence_stays_silent_and_a_short_track_has_its_length() {
+fn silence_and_short_tracks_are_stretched() {
     let mut plan = StretchPlan::new(Level::detect()).unwrap();
     let mut out = Vec::new();
     for n in [0, 1, 2, 511, 2_047, 5_000] {

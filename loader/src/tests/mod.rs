@@ -293,7 +293,7 @@ fn bytes_match_arrow_reader() {
 }
 
 #[test]
-fn any_number_of_readers_makes_the_same_batches() {
+fn batches_do_not_depend_on_the_number_of_readers() {
     let (_folder, dataset) = made(&Fixture::default());
     let content = |plan| -> Vec<(Vec<u32>, Vec<Vec<u8>>)> {
         load(&dataset, plan)
@@ -785,7 +785,7 @@ fn a_flipped_bit_is_found_when_its_shard_is_first_read() {
 }
 
 #[test]
-fn a_model_of_metadata_alone_reads_no_shard_with_other_bytes() {
+fn metadata_models_do_not_read_shards() {
     let (folder, dataset) = made(&Fixture::default());
     let (path, offset, _) = page_of_row_5(&dataset);
     overwrite(&path, offset, &[0x7b]);
@@ -796,7 +796,7 @@ fn a_model_of_metadata_alone_reads_no_shard_with_other_bytes() {
 }
 
 #[test]
-fn a_loader_dropped_early_stops_its_readers() {
+fn dropping_the_loader_stops_its_readers() {
     let (_folder, dataset) = made(&Fixture::default());
     for taken in [0, 1, 3] {
         for readers in [1, 3] {

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_wins_over_the_shipped_configuration_and_a_set_over_both() {
+    fn set_overrides_file_and_file_overrides_shipped_configuration() {
         let text = "[optimizer]\nlr = 0.5\n[train]\nepochs = 3";
         let LayeredConfig { config, replaced } = layered(
             "gtzan-segments",

@@ -62,7 +62,7 @@ fn an_impossible_value_is_named_with_its_key() {
 }
 
 #[test]
-fn numbers_that_no_optimiser_or_schedule_can_use_are_refused() {
+fn invalid_optimizer_and_schedule_values_are_rejected() {
     let refusals = [
         ("optimizer.eps=-1", "optimizer.eps = -1: must be 0 or more"),
         (

@@ -208,7 +208,7 @@ fn joined_variants_use_a_split_that_their_rows_support() {
 }
 
 #[test]
-fn a_claim_stands_beside_its_variant_whatever_the_split() {
+fn claims_match_their_variant_under_any_split() {
     let experiment = ExperimentSource::find("gtzan-segments")
         .expect("shipped")
         .experiment;
@@ -261,7 +261,7 @@ fn unknown_name_error_lists_valid_names() {
 }
 
 #[test]
-fn files_are_found_beside_the_experiments_own() {
+fn files_are_relative_to_the_experiment() {
     let folder = tempfile::tempdir().expect("a folder");
     let text = OWN_EXPERIMENT.replace("recipe = \"demo\"", "recipe = \"r.toml\"");
     let file = folder.path().join("mine.toml");

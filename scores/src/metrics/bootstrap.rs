@@ -700,7 +700,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_are_never_drawn_alone() {
+    fn segments_of_a_track_are_drawn_together() {
         let tracks = coins(1);
         let mut segments = tracks.like();
         for copy in 0..10 {

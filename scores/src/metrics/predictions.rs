@@ -497,7 +497,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_track_with_two_labels_is_named() {
+    fn track_with_two_labels_is_an_error() {
         let predictions = single(&[(5, None, 0, &[1.0, 0.0]), (5, None, 1, &[1.0, 0.0])]);
         assert!(
             predictions

@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn two_processes_do_not_write_one_log() {
+    fn log_is_locked_by_one_process() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log.jsonl");
         let first = Log::open(&path).unwrap();

@@ -659,7 +659,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_other_programs_are_left_alone() {
+    fn files_of_other_programs_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let other = folder
             .path()

@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn first_counts_are_those_that_a_first_plan_gives() {
+    fn initial_shard_counts_match_a_new_plan() {
         for extra in [
             "[shards]\nclips=100",
             "[split]\nrule='segment'\n[audio]\nsegment_s=1.0\nduration_s=3.0\n[shards]\nclips=100",

@@ -504,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trial_without_a_line_ends_the_others_and_its_code_is_the_answer() {
+    fn trial_without_result_ends_the_sweep_with_its_exit_code() {
         let start = Instant::now();
         let keys = keys(&["a", "b", "c"]);
         let command = shell(|trial, _| {

@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_take_devices_in_turn_and_share_the_threads() {
+    fn devices_and_threads_are_distributed_over_processes() {
         let devices = ["cuda:0", "cuda:1"].map(str::to_owned).to_vec();
         let shared = MachineShares {
             devices,

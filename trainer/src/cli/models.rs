@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_is_shown_with_what_is_ours() {
+    fn model_description_contains_our_choices() {
         let model = describe("crnn", None, Some(5)).expect("a model");
         let text = block(&model) + &stages(&model);
 

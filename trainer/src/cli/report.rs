@@ -325,7 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_files_of_ours_are_replaced() {
+    fn only_generated_files_are_replaced() {
         let folder = tempfile::tempdir().expect("a folder");
         let at = |name: &str| folder.path().join(name);
         fs::write(at("page.html"), Page::default().to_html()).expect("room");
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn titles_become_names_of_files() {
+    fn titles_become_file_names() {
         assert_eq!(file_name("Loss, training"), "loss-training");
         assert_eq!(file_name("../../etc/passwd"), "etc-passwd");
         assert_eq!(file_name("音楽"), "");

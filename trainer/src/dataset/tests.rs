@@ -153,7 +153,7 @@ fn ids_are_those_of_training_artists_and_others_are_0() {
 }
 
 #[test]
-fn nothing_is_joined_that_no_model_asked_for() {
+fn only_requested_columns_are_joined() {
     let (folder, _dataset) = made(&Fixture::default(), &Data::default());
     let data = Data {
         metadata: vec!["no such".to_owned()],

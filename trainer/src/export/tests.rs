@@ -56,7 +56,7 @@ fn about(made: &TrainedFixture, trained: &TrainedModel) -> ModelCard {
 }
 
 #[test]
-fn torchscript_answers_as_its_model_for_any_number_of_rows() {
+fn torchscript_matches_the_model_for_any_batch_size() {
     let alone = alone();
     for entry in TABLE {
         let several = entry.name == "crnn";
@@ -288,7 +288,7 @@ fn a_model_in_f64_says_so() {
 }
 
 #[test]
-fn nothing_is_left_where_nothing_can_be_written() {
+fn failed_export_leaves_no_files() {
     let alone = alone();
     let made = made(&fixture("crnn"), &config("crnn"), 0, &alone);
     let trained = TrainedModel::load(&made.checkpoint, Device::Cpu).expect("a model");

@@ -138,7 +138,7 @@ fn libtorch(settings: &config::Optimizer, net: &Net) -> nn::Optimizer {
 }
 
 #[test]
-fn fifty_steps_end_where_libtorchs_own_do() {
+fn fifty_steps_match_libtorch() {
     for (kind, most) in [(Kind::Double, F64_MAX), (Kind::Float, F32_MAX)] {
         for settings in every_optimizer() {
             let (ours, theirs, start) = (net(kind), net(kind), net(kind));
@@ -158,7 +158,7 @@ fn fifty_steps_end_where_libtorchs_own_do() {
 }
 
 #[test]
-fn a_state_taken_up_goes_on_with_the_same_bits() {
+fn resumed_state_continues_bit_for_bit() {
     for settings in every_optimizer() {
         let (whole, resumed) = (net(Kind::Float), net(Kind::Float));
         whole.train(&mut whole.optimizer(&settings), 0..30);
@@ -181,7 +181,7 @@ fn a_state_taken_up_goes_on_with_the_same_bits() {
 }
 
 #[test]
-fn a_foreign_state_is_named_and_changes_nothing() {
+fn mismatched_state_is_rejected_without_changes() {
     let adam = config::Optimizer::default();
     let net = net(Kind::Float);
     let mut trained = net.optimizer(&adam);

@@ -573,7 +573,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_format_is_no_damage() {
+    fn newer_format_is_not_damage() {
         let folder = tempfile::tempdir().expect("a folder");
         let run = run(&folder, "a-1");
         let (_store, data) = data(12, &[]);

@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn ranks_that_end_well_give_zero_and_know_who_they_are() {
+    fn successful_ranks_return_zero() {
         let known = "test $RANK = $LOCAL_RANK -a $WORLD_SIZE = 3 -a ${#WAVEMILL_JOB} = 32 -a $MASTER_ADDR = 127.0.0.1";
         assert_eq!(launch_program(3, GRACE, shell(known)).expect("started"), 0);
     }
@@ -446,7 +446,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_an_error_and_leaves_no_child() {
+    fn missing_program_is_an_error_without_children() {
         let error =
             launch_program(2, GRACE, || Command::new("/nonexistent/program")).expect_err("none");
         assert!(

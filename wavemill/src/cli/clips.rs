@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_among_the_clips_is_named_and_not_waited_for() {
+    fn pipes_among_the_clips_are_rejected_without_blocking() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe.mp3");
 

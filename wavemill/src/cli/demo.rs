@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_data_set_without_genres_is_made_anew() {
+    fn data_set_without_genres_is_recreated() {
         let data = tempfile::tempdir().expect("a folder");
         let metadata = data.path().join("fma_metadata");
         std::fs::create_dir(&metadata).expect("a folder");

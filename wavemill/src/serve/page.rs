@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_s_name_is_escaped_and_nothing_is_inline() {
+    fn run_names_are_escaped_without_inline_scripts() {
         let page = index(&["a", "<script>b"], &Limits::default()).into_string();
         assert!(
             page.contains("&lt;script&gt;b") && !page.contains("<script>"),

@@ -236,7 +236,7 @@ mod tests {
     /// If the table of a rate would be too large, the CPU converts the clip, and the device copies the converted
     /// samples.
     #[test]
-    fn what_the_host_converts_is_sent_once() {
+    fn host_conversions_are_uploaded_once() {
         let mut plan = plan();
         let row = 0..RATE_HZ as usize;
         let pcm = decoded(44_101);

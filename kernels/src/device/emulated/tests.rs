@@ -318,7 +318,7 @@ fn invalid_launches_are_rejected() {
 }
 
 #[test]
-fn several_threads_emulate_at_once() {
+fn several_threads_can_emulate_concurrently() {
     let work = |order| {
         let device = device(order);
         (0..20)
@@ -336,7 +336,7 @@ fn several_threads_emulate_at_once() {
 }
 
 #[test]
-fn the_portable_fibres_do_the_same() {
+fn portable_fibres_give_the_same_results() {
     for order in ORDERS {
         let portable =
             EmulatedDevice::with_source(&source(), &["-DWAVEMILL_EMULATED_UCONTEXT"], order)

@@ -229,7 +229,7 @@ fn several_labels_a_row_are_lists() {
 }
 
 #[test]
-fn embeddings_are_what_the_heads_see() {
+fn embeddings_are_the_inputs_of_the_heads() {
     let alone = alone();
     let made = made(&Fixture::default(), &config(), 4, &alone);
     let [predictions, embeddings] =
@@ -364,7 +364,7 @@ fn the_projector_has_a_line_of_both_tables_for_every_vector() {
 }
 
 #[test]
-fn a_vector_that_is_no_number_has_no_place() {
+fn vectors_with_nan_have_no_place() {
     let rows = RankRows {
         rows: (0..6).collect(),
         vectors: vec![0.0, 1.0, 2.0, f32::NAN, 4.0, 5.0],
@@ -376,7 +376,7 @@ fn a_vector_that_is_no_number_has_no_place() {
 }
 
 #[test]
-fn a_file_is_whole_or_not_there_and_equal_runs_give_equal_bytes() {
+fn files_are_atomic_and_reproducible() {
     let alone = alone();
     let made = made(&Fixture::default(), &config(), 0, &alone);
     let folder = made.folder.path().join("out");

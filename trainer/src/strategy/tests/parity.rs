@@ -115,7 +115,7 @@ fn train(group: &dyn Collective, kind: Kind) -> Vec<f64> {
 }
 
 #[test]
-fn two_and_four_ranks_train_as_one_does() {
+fn two_and_four_ranks_match_one_rank() {
     // The f64 runs show that the sums are equal. The f32 runs add their own rounding over 50 steps.
     for (kind, most) in [(Kind::Double, 1e-12), (Kind::Float, 1e-5)] {
         let alone = train(&Solo, kind);

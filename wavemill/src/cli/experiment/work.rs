@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_documents_split_is_the_honest_one_nothing_is_done_twice() {
+    fn work_is_shared_if_the_documented_split_is_the_recipes() {
         let work = work("fma-small", &selection(&["base"], &["crnn"]));
         assert_eq!(
             (work.stores.len(), work.runs.len(), work.cells.len()),
