@@ -77,7 +77,7 @@ impl<'j> DraftInputs<'j, '_> {
 
         let mut kept_sides = self.kept_sides(parent.as_ref())?;
         if let Some(kept) = &mut kept_sides {
-            // A key that already has a side belongs to the same clip, even if the contents of the file have changed.
+            // A key that already has a side is taken for the same clip and keeps its side, even if the file has changed.
             renames.retain(|now, _| !kept.has_placed(now));
             kept.rename(&renames);
         }

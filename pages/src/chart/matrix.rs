@@ -136,7 +136,7 @@ impl Matrix {
             _ => GAP,
         };
         Layout {
-            // One more line holds the heading of the columns.
+            // One line is added for the heading of the columns.
             top: room + 20,
             left: room + GAP,
             cell,

@@ -102,7 +102,8 @@ pub(crate) fn end_with_starter() -> Result<()> {
     std::thread::Builder::new()
         .name("starter".to_owned())
         .spawn(|| {
-            // No input is ever sent. A read error ends the process too, because the starter may have ended.
+            // The parent process never sends input, so the end of input means that it has ended. A read error may mean the
+            // same, and ends this process too.
             let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
             tracking::end_now(Ending::Killed, LAST_WORDS_TIME_MAX);
             ffi::exit_now(EXIT_CODE)

@@ -220,7 +220,7 @@ impl Worker {
             if !is_fit {
                 continue;
             }
-            // One that went in between is as one that was never there.
+            // A file that was removed since it was listed is treated as if it had never existed.
             if let Ok(bytes) = fs::read(&path) {
                 server.put_file(run, name, &bytes, until)?;
             }
