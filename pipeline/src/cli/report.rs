@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
-use clap::{ArgAction, Args};
+use clap::Args;
 use serde::Serialize;
 use wavemill_pages::Page;
 use wavemill_schemas::manifest::Manifest;
@@ -25,7 +25,6 @@ Examples:
   wavemill report --store store
   wavemill report --store store --version paper --out paper.html
   wavemill report --store store --audio fma_large.zip    # with players
-  wavemill report --store store --compare paper 7
   wavemill report --store store --json
 
 The page is one HTML file that loads nothing. An earlier page of wavemill under its name is replaced, and any other \
@@ -49,14 +48,10 @@ pub struct ReportCommand {
     /// Which version, by number or tag [default: the latest]
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,
-    /// Show what differs between these two instead, each by number or tag
-    #[arg(long, value_names = ["V1", "V2"], num_args = 2, action = ArgAction::Set)]
-    #[arg(conflicts_with = "version")]
-    compare: Option<Vec<VersionName>>,
     /// Folder or zip of the audio that the version was made of: typical tracks get a player
-    #[arg(long, value_name = "PATH", conflicts_with = "compare")]
+    #[arg(long, value_name = "PATH")]
     audio: Option<PathBuf>,
-    /// The page [default: report-VERSION.html, or report-V1-V2.html, in the current folder]
+    /// The page [default: report-VERSION.html in the current folder]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Where it is, as JSON on stdout
@@ -67,12 +62,8 @@ pub struct ReportCommand {
 /// The answer of `report --json`.
 #[derive(Debug, Serialize)]
 struct Written<'a> {
-    /// The version's number; left out where two are compared.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<u64>,
-    /// The numbers of the versions that are compared.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    compared: Option<[u64; 2]>,
+    /// The version's number.
+    version: u64,
     /// The page.
     out: &'a Path,
     /// Its size.
@@ -83,15 +74,6 @@ struct Written<'a> {
     seconds: f64,
 }
 
-/// What a page is about.
-struct Topic {
-    /// A version's number; of two that are compared it is the second.
-    version: u64,
-    manifest: Manifest,
-    /// The first of two that are compared.
-    before: Option<(u64, Manifest)>,
-}
-
 impl ReportCommand {
     /// Writes the page.
     ///
@@ -100,8 +82,11 @@ impl ReportCommand {
     pub fn run(&self) -> Result<()> {
         let start = Instant::now();
         let store = Store::open(&self.store)?;
-        let topic = self.topic(&store)?;
-        let out = self.out_of(&topic);
+        let (version, manifest) = store.readable(store.resolve(self.version.as_ref())?)?;
+        let out = match &self.out {
+            Some(out) => out.clone(),
+            None => format!("report-{version}.html").into(),
+        };
         // A store is only written by runs.
         if store.encloses(&out) {
             let words = format!("--out {}: not into the store itself", out.display());
@@ -109,21 +94,15 @@ impl ReportCommand {
         }
         // Before the work, which may take seconds.
         require_replaceable(&out)?;
-        let archive = self.archive(&topic)?;
+        let archive = self.archive(version, &manifest)?;
 
-        let page = match &topic.before {
-            None => page_of(&store, topic.version, &topic.manifest, archive.as_deref())?,
-            Some((before, manifest)) => comparison_of(&store, (*before, manifest), &topic)?,
-        };
+        let page = page_of(&store, version, &manifest, archive.as_deref())?;
         let html = page.to_html();
         write_page(&out, &html)?;
 
         let sections = page.sections.iter();
-        let compared = topic.before.as_ref();
-        let compared = compared.map(|(before, _)| [*before, topic.version]);
         let written = Written {
-            version: compared.is_none().then_some(topic.version),
-            compared,
+            version,
             out: &out,
             bytes: html.len(),
             sections: sections.map(|section| section.title.as_str()).collect(),
@@ -132,38 +111,14 @@ impl ReportCommand {
         self.tell(&written)
     }
 
-    /// What the page is to be about.
-    fn topic(&self, store: &Store) -> Result<Topic> {
-        let Some([from, to]) = self.compare.as_deref() else {
-            let version = store.resolve(self.version.as_ref())?;
-            let (version, manifest) = store.readable(version)?;
-            return Ok(Topic {
-                version,
-                manifest,
-                before: None,
-            });
-        };
-
-        // Of a version whose data is gone its manifest still tells much.
-        let before = store.manifest(store.resolve(Some(from))?)?;
-        let (version, manifest) = store.manifest(store.resolve(Some(to))?)?;
-        Ok(Topic {
-            version,
-            manifest,
-            before: Some(before),
-        })
-    }
-
     /// What the version was made of, where that is given.
-    fn archive(&self, topic: &Topic) -> Result<Option<Box<dyn Source>>> {
+    fn archive(&self, version: u64, manifest: &Manifest) -> Result<Option<Box<dyn Source>>> {
         let Some(path) = &self.audio else {
             return Ok(None);
         };
-        if topic.manifest.recipe.catalog.dataset.is_of_pictures() {
-            let words = format!(
-                "--audio: version {} was made of pictures, and has no sound",
-                topic.version
-            );
+        if manifest.recipe.catalog.dataset.is_of_pictures() {
+            let words =
+                format!("--audio: version {version} was made of pictures, and has no sound");
             return Err(UsageError(words).into());
         }
 
@@ -175,29 +130,14 @@ impl ReportCommand {
         Ok(Some(archive))
     }
 
-    fn out_of(&self, topic: &Topic) -> PathBuf {
-        let version = topic.version;
-        match (&self.out, &topic.before) {
-            (Some(out), _) => out.clone(),
-            (None, None) => format!("report-{version}.html").into(),
-            (None, Some((before, _))) => format!("report-{before}-{version}.html").into(),
-        }
-    }
-
     fn tell(&self, written: &Written<'_>) -> Result<()> {
         if self.json {
             writeln!(stdout(), "{}", serde_json::to_string(written)?)?;
             return Ok(());
         }
-        let about = match (written.version, written.compared) {
-            (Some(version), _) => format!("version {version}"),
-            (None, compared) => {
-                let [from, to] = compared.unwrap_or_default();
-                format!("versions {from} and {to}")
-            }
-        };
         output::report(&format!(
-            "{about}: {} ({}, {} sections, {:.1} s)\n",
+            "version {}: {} ({}, {} sections, {:.1} s)\n",
+            written.version,
             shown(&written.out.display().to_string()),
             wavemill_pages::bytes(written.bytes as u64),
             written.sections.len(),
@@ -205,27 +145,6 @@ impl ReportCommand {
         ));
         Ok(())
     }
-}
-
-/// What differs between a version and another one before it.
-fn comparison_of(
-    store: &Store,
-    (before, manifest): (u64, &Manifest),
-    topic: &Topic,
-) -> Result<Page> {
-    let tags = store.tags()?;
-    let from = Subject {
-        store,
-        version: before,
-        manifest,
-        tags: &tags,
-    };
-    let to = Subject {
-        version: topic.version,
-        manifest: &topic.manifest,
-        ..from
-    };
-    Ok(report::comparison(from, to))
 }
 
 /// The page of a version, with sounds where the archive is given.
