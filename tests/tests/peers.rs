@@ -167,18 +167,14 @@ fn exports_are_read() -> Result<(), Failed> {
         for feature in ["log_mel", "mfcc"] {
             let folder = folder.join(feature);
             fs::create_dir(&folder)?;
-            read_exports(&store, feature, &folder, name != "ragged")?;
+            read_exports(&store, feature, &folder)?;
         }
     }
     Ok(())
 }
 
-fn read_exports(store: &Path, feature: &str, folder: &Path, has_npz: bool) -> Result<(), Failed> {
-    let mut formats = vec!["npy", "png", "huggingface"];
-    if has_npz {
-        formats.push("npz");
-    }
-    for format in formats {
+fn read_exports(store: &Path, feature: &str, folder: &Path) -> Result<(), Failed> {
+    for format in ["npy", "png", "huggingface"] {
         let words = [
             "export",
             "--feature",
@@ -195,17 +191,11 @@ fn read_exports(store: &Path, feature: &str, folder: &Path, has_npz: bool) -> Re
         store,
         &format!("SELECT count(*) FROM features_{feature} WHERE split <> 'none'"),
     )?;
-    let npz = if has_npz {
-        folder.join("npz")
-    } else {
-        "-".into()
-    };
     let words = [
         "arrays".into(),
         store.to_owned(),
         feature.into(),
         folder.join("npy"),
-        npz,
         folder.join("png"),
     ];
     let ran = python(&script("read_export.py"), &words)?.exits(0)?;

@@ -22,7 +22,6 @@ use crate::store::Store;
 const EXAMPLES: &str = "\
 Examples:
   wavemill export --store store --feature log_mel --format npy --out arrays
-  wavemill export --store store --feature log_mel --format npz --out arrays
   wavemill export --store store --feature log_mel --format png \\
       --target genre --split training --split test --out pictures
   wavemill export --store store --feature log_mel --format wav --out sounds
@@ -30,7 +29,7 @@ Examples:
       --version paper --out dataset
 
 npy: an array a side, and a CSV file with keys and classes of its rows; a file a row where rows differ in shape. \
-npz: a zip of arrays a side, for numpy.load. png: a picture a row, in a folder a class. wav: a sound a row, in a folder \
+png: a picture a row, in a folder a class. wav: a sound a row, in a folder \
 a class; of mel bands without normalize alone, and an approximation: their phase is invented (Griffin-Lim). \
 huggingface: a folder for datasets.load_dataset, versions 4 and 5.
 
@@ -58,7 +57,7 @@ pub struct ExportCommand {
     /// With png and wav: the target whose classes are the folders [default: the first]
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
-    /// What is written: npy, npz, png, wav or huggingface
+    /// What is written: npy, png, wav or huggingface
     #[arg(long, value_enum, hide_possible_values = true)]
     format: Format,
     /// The folder to write; it must not exist, or be empty

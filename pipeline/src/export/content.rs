@@ -154,9 +154,6 @@ impl<'a> Content<'a> {
     fn require_fit(&self, format: Format) -> Result<(), ExportError> {
         let shape = self.feature.tensor_type();
         let problem = match format {
-            Format::Npz if self.is_ragged() => format!(
-                "the rows of {shape} differ in shape: use npy (a file a row) or huggingface, or set audio.duration_s"
-            ),
             Format::Png if self.picture_axes().is_none() => format!(
                 "{shape} is no picture: two dimensions are needed, or three with one of 3 channels"
             ),
