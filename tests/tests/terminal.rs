@@ -10,8 +10,8 @@ use wavemill_tests::{Failed, Trial};
 
 use crate::support::{has_python, same};
 
-pub(crate) const ROWS: usize = 24;
-pub(crate) const COLUMNS: usize = 80;
+const ROWS: usize = 24;
+const COLUMNS: usize = 80;
 /// For what takes a moment, on a machine that does much else.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
 /// How often a waiting test looks.

@@ -13,7 +13,7 @@ use wavemill_schemas::version_name::VersionName;
 
 use super::exit::{self, UsageError};
 use super::{part_of, write_whole};
-use crate::sql::{self, Console, Format, Interrupt, Limits, Prompt, SqlError, pager};
+use crate::sql::{self, Console, Format, Interrupt, Limits, Prompt, SqlError};
 use crate::store::Store;
 
 const EXAMPLES: &str = "\
@@ -61,9 +61,6 @@ pub struct SqlCommand {
     /// Tables with a line a value, for wide rows; \x at the prompt
     #[arg(short = 'x', long)]
     pub expanded: bool,
-    /// Never start $PAGER (less -FRSX) for a table larger than the screen
-    #[arg(long)]
-    pub no_pager: bool,
     /// Permit COPY, CREATE, INSERT and their like
     #[arg(long)]
     pub allow_write: bool,
@@ -119,7 +116,6 @@ impl SqlCommand {
         Console {
             format: self.format,
             expanded: self.expanded,
-            pager: !self.no_pager,
         }
     }
 
@@ -176,8 +172,7 @@ impl SqlCommand {
         std::thread::spawn(move || {
             for signal in signals.forever() {
                 let is_stopping = interrupt.stop();
-                // A pager has the terminal until its reader leaves it; without a query it alone is meant.
-                if signal == SIGINT && (at_prompt || pager::is_open()) {
+                if signal == SIGINT && at_prompt {
                     continue;
                 }
 

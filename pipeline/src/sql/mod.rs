@@ -13,7 +13,6 @@ mod functions;
 mod headings;
 pub(crate) mod output;
 mod own_tables;
-pub(crate) mod pager;
 mod partial;
 mod parts;
 #[cfg(test)]

@@ -19,7 +19,6 @@ fn answer(session: &Session, format: Format, text: &str) -> Result<String, SqlEr
     Console {
         format,
         expanded: false,
-        pager: false,
     }
     .answer(session, text, &mut out)?;
     Ok(String::from_utf8(out).expect("text"))
