@@ -21,7 +21,6 @@ mod prompt;
 mod running;
 mod script;
 mod session;
-mod synonyms;
 mod table;
 pub(crate) mod tensor;
 #[cfg(test)]
