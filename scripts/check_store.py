@@ -32,10 +32,7 @@ except ImportError as error:
 
 EXIT_CODES = "exit codes: 0 no fault; 1 faults; 2 the store or the version is not there, or an option is wrong"
 
-NEWEST_FORMAT = 3
-CHECKSUM_SINCE = 2
-SHARDS_SINCE = 3
-SIDES_SINCE = 3
+FORMAT = 3
 
 TENSOR_KEYS = ["dtype", "shape", "dim_names", "scale", "feature_id", "sample_rate_hz", "hop_length", "preset"]
 MANIFEST_KEYS = {
@@ -81,7 +78,7 @@ STD_REL_MAX = 1e-6
 
 
 class Unusable(Exception):
-    """There is nothing to check: no store, no version, or one of a later format."""
+    """There is nothing to check: no store, no version, or one of another format."""
 
 
 class Faults:
@@ -149,9 +146,9 @@ def read_manifest(path, place, faults):
         faults.add(place, f"not the JSON of a manifest ({error})")
         return None
 
-    # First of all: a later format may have other keys and another checksum.
-    if version > NEWEST_FORMAT:
-        raise Unusable(f"{place}: format version {version}; this script reads up to {NEWEST_FORMAT}")
+    # First of all: another format may have other keys and another checksum.
+    if version != FORMAT:
+        raise Unusable(f"{place}: format version {version}; this script reads {FORMAT}")
 
     lacks = sorted(lacking_keys(manifest))
     if lacks:
@@ -182,8 +179,7 @@ def check_checksum(text, manifest, place, faults):
     if not text.endswith("}\n"):
         faults.add(place, "it does not end with one newline")
     if "manifest_blake3" not in manifest:
-        if manifest["format_version"] >= CHECKSUM_SINCE:
-            faults.add(place, "it has no manifest_blake3")
+        faults.add(place, "it has no manifest_blake3")
         return
 
     rest = re.sub(r'"manifest_blake3":"[^"]*",?', "", text.rstrip("\n"), count=1)
@@ -266,8 +262,6 @@ def check_order(manifest, place, faults):
 
 def check_shards(manifest, place, faults):
     """Numbers of shards are powers of two, and every file's number is below that of its split."""
-    if manifest["format_version"] < SHARDS_SINCE:
-        return
     shards = manifest.get("shards", {})
     if not isinstance(shards, dict):
         faults.add(place, f"shards is {shown(shards)}, which is no table of numbers")
@@ -658,10 +652,8 @@ def check_splits(manifest, told, faults):
             faults.add("tracks", f"{column} of {clip} is {sides[clip]}, but its rows lie in {', '.join(splits)}")
 
 
-def check_sides(manifest, told, faults):
+def check_sides(told, faults):
     """Every group has one side by each rule, and the tracks and artists of `tracks` are on theirs."""
-    if manifest["format_version"] < SIDES_SINCE:
-        return
     if "sides" not in told.tables:
         faults.add("sides", "the manifest names no such table")
         return
@@ -692,10 +684,8 @@ def check_sides(manifest, told, faults):
                     faults.add("sides", f"{said}, but that of {group} by {rule} is {sides.get((rule, group))}")
 
 
-def check_inputs(manifest, told, faults):
+def check_inputs(told, faults):
     """Each planned clip has its file named once, and a clip with rows has a file with audio."""
-    if manifest["format_version"] < SIDES_SINCE:
-        return
     if "inputs" not in told.tables:
         faults.add("inputs", "the manifest names no such table")
         return
@@ -817,8 +807,8 @@ def check_store(store, number, quick, faults):
     check_counts(manifest, told, place, faults)
     rejected = check_rejects(manifest, told, faults)
     check_splits(manifest, told, faults)
-    check_sides(manifest, told, faults)
-    check_inputs(manifest, told, faults)
+    check_sides(told, faults)
+    check_inputs(told, faults)
     check_audio_files(told, faults)
     check_classes(manifest, told, place, faults)
     check_stats(manifest, told, place, faults)

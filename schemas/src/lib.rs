@@ -26,5 +26,5 @@ pub mod version_name;
 /// raise it when a change of code changes a stored value, or makes a reject of a clip that was a row.
 pub const NUMERICS_REVISION: u32 = 6;
 
-/// `format_version` of the manifests that this crate writes. It reads those before, too.
+/// `format_version` of the manifests that this crate writes and reads.
 pub const FORMAT_VERSION: u32 = 3;

@@ -14,9 +14,6 @@ use crate::{FORMAT_VERSION, canonical, recipe::Recipe, reject::Reject};
 /// Key of a manifest's checksum: blake3 of its canonical JSON without this key, lower-case hex.
 pub const CHECKSUM_KEY: &str = "manifest_blake3";
 
-/// The first `format_version` whose manifests have a checksum.
-const CHECKSUM_SINCE: u32 = 2;
-
 /// Returns `json`, which is one line, and below it a line with its blake3 as a JSON string. [`from_sealed`] reads it.
 pub fn sealed(json: &str) -> String {
     format!("{json}\n\"{}\"\n", blake3::hash(json.as_bytes()).to_hex())
@@ -52,15 +49,9 @@ pub enum ManifestError {
     /// Not the JSON it should be.
     #[error("not the JSON of a wavemill store")]
     Json(#[from] serde_json::Error),
-    /// Written by a later wavemill: no damage.
-    #[error("format version {found}; this wavemill reads up to {FORMAT_VERSION}")]
-    Newer {
-        /// What the file says.
-        found: u64,
-    },
-    /// A format version that no wavemill wrote.
-    #[error("format version {found} does not exist")]
-    NoSuchFormat {
+    /// Written by an earlier or a later wavemill: no damage.
+    #[error("format version {found}; this wavemill reads {FORMAT_VERSION}")]
+    OtherFormat {
         /// What the file says.
         found: u64,
     },
@@ -86,6 +77,15 @@ pub enum ManifestError {
     },
 }
 
+/// Returns what a store needs whose format is `found`, for the error [`ManifestError::OtherFormat`].
+pub fn remedy_of_format(found: u64) -> &'static str {
+    if found > u64::from(FORMAT_VERSION) {
+        "needs a newer wavemill"
+    } else {
+        "has to be rebuilt in a new folder by `wavemill extract`"
+    }
+}
+
 /// One complete state of a store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -106,7 +106,7 @@ pub struct Manifest {
     /// In loader order.
     pub files: Vec<FileEntry>,
     /// By split: into how many shards its clips were dealt, those without a clip counted too. A later version goes on
-    /// with these numbers. Empty before format 3.
+    /// with these numbers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shards: BTreeMap<String, u64>,
     /// Every input accounted for.
@@ -119,8 +119,8 @@ impl Manifest {
     /// Reads the bytes of a manifest and checks all that they tell by themselves: format version, checksum, paths.
     ///
     /// # Errors
-    /// [`ManifestError::Newer`] for a later format, whatever else the bytes hold; every other [`ManifestError`] is
-    /// damage.
+    /// [`ManifestError::OtherFormat`] for another format, whatever else the bytes hold; every other [`ManifestError`]
+    /// is damage.
     pub fn from_json(bytes: impl AsRef<[u8]>) -> Result<Self, ManifestError> {
         #[derive(Deserialize)]
         struct Head {
@@ -129,22 +129,14 @@ impl Manifest {
 
         let mut value: Value = serde_json::from_str(utf8(bytes.as_ref())?)?;
 
-        // First of all: a later format may have other keys and another checksum.
+        // First of all: another format may have other keys and another checksum.
         let found = Head::deserialize(&value)?.format_version;
-        if found > u64::from(FORMAT_VERSION) {
-            return Err(ManifestError::Newer { found });
-        }
-        if found == 0 {
-            return Err(ManifestError::NoSuchFormat { found });
+        if found != u64::from(FORMAT_VERSION) {
+            return Err(ManifestError::OtherFormat { found });
         }
 
         // Before anything is understood: a key that this version does not know counts too.
-        let has_checksum = take_checksum(&mut value)?;
-        if !has_checksum && found >= u64::from(CHECKSUM_SINCE) {
-            return Err(ManifestError::Checksum {
-                problem: "it has no manifest_blake3",
-            });
-        }
+        take_checksum(&mut value)?;
         check_identity(&value)?;
 
         let manifest = Self::deserialize(value)?;
@@ -154,17 +146,15 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Its canonical JSON with its checksum (from format 2 on), ended by a newline.
+    /// Its canonical JSON with its checksum, ended by a newline.
     ///
     /// # Errors
     /// None in practice: every map has text keys.
     pub fn to_json(&self) -> Result<String, ManifestError> {
         let mut value = serde_json::to_value(self)?;
         // Of the value without the key, which comes in afterwards.
-        if self.format_version >= CHECKSUM_SINCE {
-            let checksum = canonical::id(&value)?;
-            value[CHECKSUM_KEY] = Value::String(checksum);
-        }
+        let checksum = canonical::id(&value)?;
+        value[CHECKSUM_KEY] = Value::String(checksum);
         Ok(canonical::to_json(&value)? + "\n")
     }
 
@@ -174,20 +164,17 @@ impl Manifest {
     }
 }
 
-/// Takes the checksum out of a manifest and compares it with the rest; false where there is none.
-fn take_checksum(manifest: &mut Value) -> Result<bool, ManifestError> {
-    let Some(claimed) = manifest
+/// Takes the checksum out of a manifest and compares it with the rest.
+fn take_checksum(manifest: &mut Value) -> Result<(), ManifestError> {
+    let claimed = manifest
         .as_object_mut()
-        .and_then(|keys| keys.remove(CHECKSUM_KEY))
-    else {
-        return Ok(false);
+        .and_then(|keys| keys.remove(CHECKSUM_KEY));
+    let problem = match claimed {
+        Some(claimed) if claimed == canonical::id(manifest)? => return Ok(()),
+        Some(_) => "its manifest_blake3 differs",
+        None => "it has no manifest_blake3",
     };
-    if claimed != canonical::id(manifest)? {
-        return Err(ManifestError::Checksum {
-            problem: "its manifest_blake3 differs",
-        });
-    }
-    Ok(true)
+    Err(ManifestError::Checksum { problem })
 }
 
 /// Compares recipe and engine with the hashes of them in the identity, and the plan id with the identity's.
@@ -260,9 +247,8 @@ pub struct Engine {
     pub target: String,
     /// C library and its version (the decoder's tables call its mathematics).
     pub libc: String,
-    /// What encodes the files: the Parquet writer and the compressor, with their versions. `None` before format 3.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub writer: Option<String>,
+    /// What encodes the files: the Parquet writer and the compressor, with their versions.
+    pub writer: String,
 }
 
 /// A target and its classes.
@@ -522,27 +508,6 @@ impl Receipt {
                 problem: "it has not as many sums of squares as sums",
             });
         }
-        Ok(receipt)
-    }
-}
-
-/// A receipt of formats 1 and 2, of all features of a shard. Its key is none of today, so its files are never linked.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OldReceipt {
-    /// One per feature.
-    pub files: Vec<FileEntry>,
-    /// What the machine saw of each input: size, stamp and content.
-    pub inputs: BTreeMap<String, Value>,
-}
-
-impl OldReceipt {
-    /// As [`Receipt::from_json`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
-        let receipt: Self = serde_json::from_str(utf8(bytes)?)?;
-        receipt.files.iter().try_for_each(FileEntry::check)?;
         Ok(receipt)
     }
 }

@@ -385,6 +385,11 @@ fn checker_names_what_is_damaged() -> Result<(), Failed> {
     fs::write(&manifest_path, text.replace("Rock", "Rook"))?;
     finds(&store, &["00000001.json", "manifest_blake3 is not"])?;
 
+    let store = own_store("other-format");
+    rewrite(&store, |manifest| manifest.format_version = 2)?;
+    let other = check_store(&store)?.exits(2)?;
+    same(&other.err, other.err.contains("format version 2"), true)?;
+
     let nowhere = check_store(&scratch("nowhere"))?.exits(2)?;
     same(&nowhere.err, nowhere.err.contains("no version"), true)
 }

@@ -185,7 +185,7 @@ fn store(error: &StoreError) -> u8 {
         | StoreError::NoVersion { .. }
         | StoreError::NoTag { .. }
         | StoreError::Collected { .. }
-        | StoreError::Newer { .. } => 2,
+        | StoreError::OtherFormat { .. } => 2,
         // A path through a file.
         StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotADirectory => 2,
         StoreError::Manifest { .. }

@@ -15,7 +15,6 @@ use super::reuse::Pass;
 use crate::catalog::ClipRow;
 use crate::features::FeaturePlan;
 use crate::parent::{self, ClipRows, ParentInput, RowIndex};
-use crate::plan::engine;
 use crate::plan::segments::variants_on;
 use crate::settings::Settings;
 use crate::shards::{TakenClip, TakenRows};
@@ -30,9 +29,8 @@ pub(super) fn kept_features<'p>(
     plan: &Plan<'_>,
     settings: &Settings,
 ) -> Vec<Option<&'p FeatureEntry>> {
-    let parent = parent.filter(|parent| {
-        engine::is_same(&parent.manifest.engine, &plan.engine) && !settings.recompute
-    });
+    let parent =
+        parent.filter(|parent| parent.manifest.engine == plan.engine && !settings.recompute);
     let entries = plan.features.entries().iter();
     entries
         .map(|entry| {
@@ -182,8 +180,7 @@ impl<'a> ParentRows<'a> {
         }
 
         // New tags change the content of a file, but the decoder still reads the same audio.
-        let decode_key = seen.decode_key.as_deref().unwrap_or_default();
-        let decodes_alike = !decode_key.is_empty() && decode_key == was.decode_key;
+        let decodes_alike = !seen.decode_key.is_empty() && seen.decode_key == was.decode_key;
         let rows = self.index.get(clip_key)?;
         if !self.has_variants(rows, variants) {
             return None;
