@@ -579,7 +579,7 @@ impl Fixture {
                 decoder: name(),
                 target: name(),
                 libc: name(),
-                writer: None,
+                writer: "none".to_owned(),
             },
             recipe: Recipe::parse(&recipe, "fixture", &[]).expect("a recipe"),
             targets,

@@ -116,7 +116,7 @@ impl TestStore {
                 decoder: "none".to_owned(),
                 target: "test".to_owned(),
                 libc: "none".to_owned(),
-                writer: None,
+                writer: "none".to_owned(),
             },
             recipe: serde_json::from_value(recipe).expect("a minimal recipe"),
             targets: vec![TargetEntry {

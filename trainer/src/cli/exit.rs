@@ -238,7 +238,7 @@ fn dataset(error: &DatasetError) -> u8 {
         | DatasetError::NoStore { .. }
         | DatasetError::NoVersion { .. }
         | DatasetError::NoTag { .. }
-        | DatasetError::Newer { .. } => 2,
+        | DatasetError::OtherFormat { .. } => 2,
         DatasetError::Manifest { .. } | DatasetError::Tag { .. } | DatasetError::Outside { .. } => {
             3
         }

@@ -91,7 +91,7 @@ fn array_a_row(
 }
 
 /// Returns the header of the array with all rows of a side.
-pub(super) fn header(content: &Content<'_>, side: &Side<'_>) -> Vec<u8> {
+fn header(content: &Content<'_>, side: &Side<'_>) -> Vec<u8> {
     let mut shape = vec![side.rows as usize];
     shape.extend(content.tensor.shape.iter().flatten());
     npy::header(npy::descr(content.tensor.dtype), &shape)

@@ -116,7 +116,7 @@ impl<'b> Classes<'b> {
 ///
 /// # Errors
 /// [`ExportError::Rows`].
-pub(super) fn text<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b StringArray, ExportError> {
+fn text<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b StringArray, ExportError> {
     let column = batch.column_by_name(name);
     let column = column.and_then(|column| column.as_string_opt::<i32>());
     column.ok_or_else(|| other_type(name))
@@ -241,7 +241,7 @@ impl KeyTable {
 ///
 /// # Errors
 /// [`ExportError::Unfit`].
-pub(super) fn require_distinct(names: &[String], format: &'static str) -> Result<(), ExportError> {
+fn require_distinct(names: &[String], format: &'static str) -> Result<(), ExportError> {
     for (place, name) in names.iter().enumerate() {
         if names[..place].contains(name) {
             return Err(ExportError::Unfit {
