@@ -49,7 +49,7 @@ pub struct InputSeen {
     pub id: Option<InputId>,
     /// blake3 of the whole file in lower-case hex. Empty if the file could not be read.
     pub content: String,
-    /// Hash of [`wavemill_decode::InputHasher`] in lower-case hex. Empty if the file contains no audio.
+    /// Hash of `wavemill_decode::InputHasher` in lower-case hex. Empty if the file contains no audio.
     pub decode_key: String,
 }
 
