@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
@@ -13,7 +13,6 @@ use wavemill_schemas::text::{shown, shown_lines};
 use wavemill_schemas::version_name::VersionName;
 
 use super::like::LikeArgs;
-use super::mlflow::{self, MlflowArgs};
 use super::output::{self, OutputArgs, report};
 use super::role::{Role, role};
 use super::run_folder::{self, Changes, RunStart};
@@ -21,8 +20,7 @@ use super::{MachineArgs, interrupt, progress, shared};
 use crate::dataset::Dataset;
 use crate::models::init;
 use crate::run::{self, FitOutcome, Job, RunError, RunMonitor};
-use crate::strategy::{self, Collective, Fingerprint, RankError, Ranks};
-use crate::tracking::{self, Ending, Tracker};
+use crate::strategy::{self, Collective, Fingerprint, Ranks};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,16 +32,12 @@ Examples:
   torchrun --nproc-per-node 2 --no-python wavemill-train fit --store store --model cnn2d
   wavemill-train fit --resume runs/cnn2d-1f2e3d4c-1
   wavemill-train fit --resume-or-start runs/night --store store --model cnn2d
-  wavemill-train fit --store store --model cnn2d --mlflow http://127.0.0.1:5000
 
 The configuration, of each key that has a value: wavemill-train fit --print-config
 Without --like and --config the values are document 000's (recipe fma-large), without its
 augmentation.
 Keys without one, such as data.frames and model.init, are in docs/trainer.md.
 A run stopped by Ctrl-C or SIGTERM writes a checkpoint first and says how to go on.";
-
-/// What a process that ends for a lost rank waits for MLflow, at most: ranks end within seconds.
-const LAST_WORDS_TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Train a model on a store, then evaluate it once on the test split
 #[derive(Debug, Args)]
@@ -115,8 +109,6 @@ pub(crate) struct FitCommand {
     /// The result as JSON on stdout
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    mlflow: MlflowArgs,
     #[command(flatten)]
     machine: MachineArgs,
 }
@@ -217,12 +209,6 @@ impl FitCommand {
         // Nobody has written by now: where ranks see the folder differently, all end here.
         run_folder::agree(begun.from, group)?;
 
-        // Before a folder is made: a server that is away leaves nothing behind.
-        let mut server = None;
-        if group.rank() == 0 {
-            server = self.mlflow.server(begun.folder.as_deref())?;
-        }
-
         let config = begun.config;
         let folder = match begun.folder {
             Some(folder) => folder,
@@ -233,15 +219,9 @@ impl FitCommand {
             run_folder::begin_in(&folder, &config, group, store, data)?;
         }
 
-        let tracker = match server {
-            Some(server) => Some(mlflow::start(server, &folder, &config, data)?),
-            None => None,
-        };
-
         let job = Job {
             config,
             folder,
-            tracker,
             resume: begun.from.is_some(),
             device,
             readers: usize::from(self.machine.readers),
@@ -273,9 +253,6 @@ impl FitCommand {
                 );
             }
             report(&format!("the run is in {}", job.folder.display()));
-            if let Some(page) = job.tracker.as_ref().and_then(Tracker::page) {
-                report(&format!("MLflow has it at {page}"));
-            }
         }
         Ok(0)
     }
@@ -415,11 +392,10 @@ pub(crate) fn join(
         },
     };
 
-    // MLflow is told first: there is nobody left to do it afterwards.
-    let exit = strategy::exit_on_loss(ranks);
-    let end = Box::new(move |loss: &RankError| {
-        tracking::end_now(Ending::Failed, LAST_WORDS_TIME_MAX);
-        exit(loss);
-    });
-    Ok(strategy::join(ranks, &fingerprint, device, end)?)
+    Ok(strategy::join(
+        ranks,
+        &fingerprint,
+        device,
+        strategy::exit_on_loss(ranks),
+    )?)
 }

@@ -13,16 +13,12 @@ use signal_hook::iterator::Signals;
 
 use crate::ffi;
 use crate::run::{Phase, RunMonitor};
-use crate::tracking::{self, Ending};
 
 /// The documented exit code.
 const EXIT_CODE: i32 = 130;
 
 /// Before it is said what is waited for: most steps are over by then.
 const PATIENCE: Duration = Duration::from_millis(500);
-
-/// What an end at once still waits for MLflow, where the run is at a server.
-const LAST_WORDS_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// Set by a program that starts this one and keeps its standard input open: the end of that input is the other
 /// program's, also when it is killed.
@@ -104,7 +100,6 @@ pub(crate) fn end_with_starter() -> Result<()> {
         .spawn(|| {
             // Nothing is ever sent. An error ends it too: whatever it is, nobody is known to be there.
             let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-            tracking::end_now(Ending::Killed, LAST_WORDS_TIME_MAX);
             ffi::exit_now(EXIT_CODE)
         })?;
     Ok(())
@@ -156,6 +151,5 @@ fn end(words: &str) -> ! {
     if speaks() {
         eprintln!("wavemill-train: {words}");
     }
-    tracking::end_now(Ending::Killed, LAST_WORDS_TIME_MAX);
     ffi::exit_now(EXIT_CODE)
 }
