@@ -397,23 +397,6 @@ fn a_matrix_has_counts_and_shares() {
 }
 
 #[test]
-fn a_matrix_is_a_picture_too() {
-    let matrix = |n: usize| Matrix {
-        names: vec!["class".to_owned(); n],
-        counts: vec![vec![1; n]; n],
-        ..Matrix::default()
-    };
-    for (n, side) in [(2, 64_u32), (16, 512), (163, 489), (1000, 1000)] {
-        let picture = matrix(n).to_png().unwrap();
-        assert_eq!((picture.width, picture.height), (side, side), "{n}");
-        // Width and height in the file's header.
-        assert_eq!(picture.png[16..20], side.to_be_bytes(), "{n}");
-        assert_eq!(picture.png[20..24], side.to_be_bytes(), "{n}");
-    }
-    assert_eq!(matrix(0).to_png(), None);
-}
-
-#[test]
 fn a_map_is_coloured_by_buttons_and_its_points_are_all_there() {
     let mut points = Vec::new();
     for place in 0..1000_u32 {

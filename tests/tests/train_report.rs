@@ -153,22 +153,6 @@ fn says_what_a_run_holds_and_lacks() -> Result<(), Failed> {
         ["value", "low", "high"].map(|key| interval[key].as_f64().unwrap_or(f64::NAN));
     contains(&html, &format!("{value:.3} [{low:.3}, {high:.3}]"))?;
 
-    // TensorBoard has the confusion of each epoch.
-    let tag = b"validation/confusion/genre";
-    let mut pictures = 0;
-    for entry in fs::read_dir(&folder)? {
-        let entry = entry?;
-        if entry
-            .file_name()
-            .to_string_lossy()
-            .starts_with("events.out.")
-        {
-            let events = fs::read(entry.path())?;
-            pictures += events.windows(tag.len()).filter(|part| part == tag).count();
-        }
-    }
-    same("pictures", Some(pictures as u64), result["epochs"].as_u64())?;
-
     // With the files nothing is lacking.
     evaluate(&folder)?;
     let (_, html) = page(&runs, &out, &[])?;

@@ -341,7 +341,7 @@ impl<'a> Run<'a> {
         self.learner.average_buffers()?;
         let predictions = self.predictions(Side::Validation)?;
         let validation = evaluate::validation(&predictions)?;
-        self.log_epoch(&validation, &predictions)?;
+        self.log_epoch(&validation)?;
         self.look_for_divergence()?;
 
         let verdict = self.state.early_stop.epoch_ended(&validation);
@@ -539,11 +539,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn log_epoch(
-        &mut self,
-        validation: &Validation,
-        predictions: &[Predictions],
-    ) -> Result<(), RunError> {
+    fn log_epoch(&mut self, validation: &Validation) -> Result<(), RunError> {
         let Some(records) = &mut self.records else {
             return Ok(());
         };
@@ -565,8 +561,7 @@ impl<'a> Run<'a> {
         if !self.data.targets()[0].is_multi() {
             values.extend(accuracy.map(|accuracy| ("training/accuracy", accuracy)));
         }
-        records.epoch(self.state.epoch, self.state.step, &values)?;
-        records.confusion(self.state.step, predictions)
+        records.epoch(self.state.epoch, self.state.step, &values)
     }
 
     /// Writes a checkpoint. Every rank contributes its tensors; rank 0 writes.

@@ -26,7 +26,7 @@ pub use funnel::{Funnel, Step};
 pub use heat_map::HeatMap;
 pub use histogram::Histogram;
 pub use lines::{Line, Lines, Spread};
-pub use matrix::{Matrix, PngPicture};
+pub use matrix::Matrix;
 pub(crate) use scatter::rules;
 pub use scatter::{Point, Scatter};
 pub use sound::Sound;

@@ -32,14 +32,12 @@ Examples:
   wavemill-train eval runs/crnn-5a6b7c8d-1 --against runs/cnn2d-1f2e3d4c-1
   wavemill-train eval runs/crnn-5a6b7c8d-1 --predictions test.parquet --embeddings vectors.parquet
   wavemill-train eval runs/crnn-5a6b7c8d-1 --map map.parquet        # a place in the plane for each row
-  wavemill-train eval runs/crnn-5a6b7c8d-1 --projector runs/crnn-5a6b7c8d-1
 
 --predictions has a row for each row that was evaluated: clip_key, segment, variant, offset_s,
 track_id, artist_id, split, and for each target T: T_true_id, T_true, T_predicted_id, T_predicted,
 T_probabilities and T_logits (lists in class order; classes are in the metadata). --embeddings has
 the vector that the heads see instead, in the column embedding. --map has the place of that vector
-on a t-SNE map, in the columns x and y, beside true and predicted classes. --projector has vectors
-as text: vectors.tsv, metadata.tsv and projector_config.pbtxt, which TensorBoard reads.
+on a t-SNE map, in the columns x and y, beside true and predicted classes.
 
 `fit` has asked the test split once already (result.json). Choose between models by --side validation; a test split
 that is asked again and again becomes a second validation split.";
@@ -77,10 +75,6 @@ pub(crate) struct EvalCommand {
     /// Neighbours that a row of the map has, about; lowered where there are too few rows
     #[arg(long, value_name = "N", default_value_t = 30, requires = "map", value_parser = clap::value_parser!(u16).range(2..=1000))]
     perplexity: u16,
-    /// Write the vectors for TensorBoard's embedding projector into this folder; of more than 10,000 rows, some drawn
-    /// by chance
-    #[arg(long, value_name = "DIR")]
-    projector: Option<PathBuf>,
     /// Start N processes on this machine, each a rank
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     nproc: Option<u16>,
@@ -336,10 +330,6 @@ impl EvalCommand {
             predictions: self.predictions.clone(),
             embeddings: self.embeddings.clone(),
             map: self.map.clone().map(|path| (path, settings)),
-            projector: self
-                .projector
-                .clone()
-                .map(|folder| (folder, state.config.seed)),
         };
         if !asked || paths.is_empty() {
             return Ok(evaluate::predict(learner, data, group, plan)?);

@@ -1,17 +1,10 @@
 //! Writes the log, TensorBoard events and configuration of a run, on rank 0.
 
-use wavemill_pages::Matrix;
 use wavemill_schemas::config::Config;
-use wavemill_scores::metrics::{Predictions, Report};
-use wavemill_scores::records::{EventPicture, EventWriter, Log, RecordError, ResumePoint, RunDir};
+use wavemill_scores::records::{EventWriter, Log, RecordError, ResumePoint, RunDir};
 
 use super::{Job, RunError};
 use crate::checkpoint::State;
-
-/// Maximum number of classes that the note on a picture lists.
-const NAMED_MAX: usize = 200;
-/// Maximum number of characters of a class name in the note.
-const NAME_CHARS_MAX: usize = 40;
 
 /// Writers for the log, TensorBoard events and configuration in a run's folder.
 pub(super) struct Records {
@@ -90,55 +83,4 @@ impl Records {
         self.log.append("epoch", epoch, step, values)?;
         Ok(self.events.scalars(step, values)?)
     }
-
-    /// Writes a confusion matrix of the validation rows as a picture, for each single-label target.
-    pub(super) fn confusion(
-        &mut self,
-        step: u64,
-        predictions: &[Predictions],
-    ) -> Result<(), RunError> {
-        for target in predictions {
-            // A target without labelled rows has no report.
-            let Ok(Report::Single(report)) = Report::of(target) else {
-                continue;
-            };
-
-            let matrix = Matrix {
-                names: target.classes().to_vec(),
-                counts: report.confusion,
-                ..Matrix::default()
-            };
-            let Some(picture) = matrix.to_png() else {
-                continue;
-            };
-
-            self.events.picture(
-                step,
-                &EventPicture {
-                    tag: &format!("validation/confusion/{}", target.target()),
-                    note: &note(target.classes()),
-                    width: picture.width,
-                    height: picture.height,
-                    png: &picture.png,
-                },
-            )?;
-        }
-        Ok(())
-    }
-}
-
-/// Returns an explanation of the confusion matrix, since the picture contains no text.
-fn note(classes: &[String]) -> String {
-    let mut names: Vec<String> = Vec::new();
-    for class in classes.iter().take(NAMED_MAX) {
-        names.push(class.chars().take(NAME_CHARS_MAX).collect());
-    }
-    if classes.len() > NAMED_MAX {
-        names.push("…".to_owned());
-    }
-    format!(
-        "A row is a true class, and a column is what the model said. The brighter a cell is, the larger its share of \
-         the row; the diagonal is recall. Classes from the top left: {}",
-        names.join(", ")
-    )
 }
