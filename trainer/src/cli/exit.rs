@@ -20,7 +20,6 @@ use crate::predict::PredictError;
 use crate::report::ReportError;
 use crate::run::RunError;
 use crate::strategy::{self, RankError};
-use crate::tracking::TrackingError;
 
 /// An error in the command's arguments.
 #[derive(Debug, thiserror::Error)]
@@ -124,9 +123,6 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     if let Some(error) = cause.downcast_ref::<ReportError>() {
         return report(error);
     }
-    if let Some(error) = cause.downcast_ref::<TrackingError>() {
-        return tracking(error);
-    }
     run(cause.downcast_ref()?)
 }
 
@@ -210,15 +206,6 @@ fn report(error: &ReportError) -> Option<u8> {
         ReportError::Config { .. } | ReportError::Rows { .. } => Some(3),
         ReportError::Newer { .. } => Some(2),
         ReportError::Read { .. } => None,
-    }
-}
-
-fn tracking(error: &TrackingError) -> Option<u8> {
-    match error {
-        TrackingError::Uri(_) => Some(2),
-        TrackingError::Memory { .. } => Some(3),
-        TrackingError::Record(error) => record(error),
-        _ => None,
     }
 }
 

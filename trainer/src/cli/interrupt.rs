@@ -13,16 +13,12 @@ use signal_hook::iterator::Signals;
 
 use crate::ffi;
 use crate::run::{Phase, RunMonitor};
-use crate::tracking::{self, Ending};
 
 /// The documented exit code.
 const EXIT_CODE: i32 = 130;
 
 /// Time before a message reports what the process is waiting for. Most steps take less.
 const PATIENCE: Duration = Duration::from_millis(500);
-
-/// Maximum time that an immediate exit waits for MLflow, if the run is on a server.
-const LAST_WORDS_TIME_MAX: Duration = Duration::from_millis(500);
 
 /// Set by a program that starts this process and keeps its stdin open. End of input then means that the other program
 /// has ended or was killed.
@@ -105,7 +101,6 @@ pub(crate) fn end_with_starter() -> Result<()> {
             // The parent process never sends input, so the end of input means that it has ended. A read error may mean the
             // same, and ends this process too.
             let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-            tracking::end_now(Ending::Killed, LAST_WORDS_TIME_MAX);
             ffi::exit_now(EXIT_CODE)
         })?;
     Ok(())
@@ -157,6 +152,5 @@ fn end(words: &str) -> ! {
     if speaks() {
         eprintln!("wavemill-train: {words}");
     }
-    tracking::end_now(Ending::Killed, LAST_WORDS_TIME_MAX);
     ffi::exit_now(EXIT_CODE)
 }

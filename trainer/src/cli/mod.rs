@@ -8,7 +8,6 @@ mod input;
 mod interrupt;
 mod jobs;
 mod like;
-mod mlflow;
 mod models;
 mod output;
 mod predict;

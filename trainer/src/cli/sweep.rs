@@ -22,7 +22,6 @@ use super::exit::{self, UsageError};
 use super::fit::{is_stopped, monitored};
 use super::jobs::{self, JobPlan};
 use super::like::LikeArgs;
-use super::mlflow::MlflowArgs;
 use super::output::{OutputArgs, Progress, report};
 use super::run_folder::new_folder;
 use super::{MachineArgs, MachineShares, fit, interrupt};
@@ -39,7 +38,6 @@ Examples:
   wavemill-train sweep sweep.toml --store store
   wavemill-train sweep sweep.toml --store store --config base.toml --set train.epochs=10 --json
   wavemill-train sweep sweep.toml --store store --jobs 4             # four at once
-  wavemill-train sweep sweep.toml --store store --mlflow http://127.0.0.1:5000   # a run each
 
 sweep.toml:
   method = \"random\"                  # or grid: every combination of lists
@@ -101,8 +99,6 @@ pub(crate) struct SweepCommand {
     /// Print a JSON line per trial on stdout
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    mlflow: MlflowArgs,
     #[command(flatten)]
     machine: MachineArgs,
 }
@@ -210,11 +206,6 @@ impl SweepCommand {
             for note in &layered.replaced {
                 eprintln!("note: {note}");
             }
-        }
-
-        // An unreachable server is an error before the first trial; later it does not end a trial.
-        if ranks.rank == 0 && self.trial.is_none() {
-            self.mlflow.server(None)?;
         }
 
         let mut rows = DatasetCache::of(self);
@@ -406,7 +397,6 @@ impl SweepCommand {
         for set in &self.sets {
             command.args(["--set", set]);
         }
-        command.args(self.mlflow.to_args());
 
         // The parent prefixes each line of a trial with the trial's number, so the lines would not be valid JSON.
         let progress = match OutputArgs::get().shown() {
@@ -516,18 +506,9 @@ impl SweepCommand {
             Err(error) => return (PathBuf::new(), Err(error)),
         };
 
-        let mut tracker = None;
-        if group.rank() == 0 {
-            tracker = match self.mlflow.trial(&folder, &config, data) {
-                Ok(tracker) => tracker,
-                Err(error) => return (folder, Err(error)),
-            };
-        }
-
         let job = Job {
             config,
             folder: folder.clone(),
-            tracker,
             resume: false,
             device,
             readers: usize::from(self.machine.readers),
