@@ -13,7 +13,7 @@ use wavemill_catalog::SideMove;
 pub use self::columns::{ColumnChange, column_changes};
 pub use self::state::State;
 
-pub(crate) use self::words::EXAMPLES;
+pub use self::words::EXAMPLES;
 
 use self::state::Track;
 
