@@ -6,13 +6,13 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use tch::Device;
-use wavemill_schemas::text::{shown, shown_lines};
+use wavemill_schemas::text::{error_line, shown, shown_lines};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::map::{self, MapSettings, ROWS_MAX, ROWS_MIN, STEPS};
 use wavemill_scores::metrics::{Leaks, Predictions, paired, paired_table};
 use wavemill_scores::records::RunDir;
 
-use super::exit::{self, UsageError};
+use super::exit::UsageError;
 use super::output::report;
 use super::progress::MapProgress;
 use super::role::{Role, role};
@@ -168,7 +168,7 @@ impl EvalCommand {
         // The other ranks are waiting for this rank's outcome.
         match &evaluated {
             Ok(()) => group.finish()?,
-            Err(error) => group.fail(&exit::words(error)),
+            Err(error) => group.fail(&error_line(error.as_ref())),
         }
         evaluated.map(|()| 0)
     }

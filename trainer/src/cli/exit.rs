@@ -36,24 +36,6 @@ pub(crate) struct DamagedFiles {
     pub files: usize,
 }
 
-/// Formats an error and its causes on one line for a terminal, without causes that the line already contains.
-pub(crate) fn words(error: &Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain() {
-        let cause = cause
-            .to_string()
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ");
-        if line.is_empty() {
-            line = cause;
-        } else if !line.contains(&cause) {
-            line = format!("{line}: {cause}");
-        }
-    }
-    shown(&line).into_owned()
-}
-
 /// Formats the first line of a panic message, such as of an exception of libtorch.
 pub(crate) fn panic_words(panic: &(dyn Any + Send)) -> String {
     let words = text::panic_words(panic).unwrap_or("no message");
@@ -321,7 +303,7 @@ mod tests {
     #[test]
     fn what_an_error_quotes_cannot_act_on_the_terminal() {
         assert_eq!(
-            words(&Error::msg("no class a\u{1b}[2Jb\n there")),
+            text::error_line(Error::msg("no class a\u{1b}[2Jb\n there").as_ref()),
             "no class a\\u{1b}[2Jb there"
         );
         assert!(panic_words(&"a\u{9b}2J".to_owned()).ends_with("a\\u{9b}2J"));

@@ -9,7 +9,7 @@ use anyhow::Result;
 use clap::Args;
 use tch::Device;
 use wavemill_schemas::config::{Config, LayeredConfig};
-use wavemill_schemas::text::{shown, shown_lines};
+use wavemill_schemas::text::{error_line, shown, shown_lines};
 use wavemill_schemas::version_name::VersionName;
 
 use super::like::LikeArgs;
@@ -151,7 +151,7 @@ impl FitCommand {
         match &ended {
             Ok(_) => group.finish()?,
             // Has no effect if all ranks were asked to stop, since they have left the group by then.
-            Err(error) => group.fail(&super::exit::words(error)),
+            Err(error) => group.fail(&error_line(error.as_ref())),
         }
 
         match ended {

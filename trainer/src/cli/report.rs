@@ -11,10 +11,10 @@ use clap::Args;
 use serde::Serialize;
 use wavemill_pages::{Chart, Page, Part};
 use wavemill_schemas::exit::is_no_space;
-use wavemill_schemas::text::shown;
+use wavemill_schemas::text::{error_line, shown};
 use wavemill_scores::records::RunDir;
 
-use super::exit::{self, UsageError};
+use super::exit::UsageError;
 use super::{input, output};
 use crate::part_file;
 use crate::report::{self, RunRecord, RunStore, SweepRecord};
@@ -315,7 +315,7 @@ fn cannot_write(flag: &str, path: &Path, error: Error) -> Error {
     if error.chain().any(is_no_space) {
         error.context(words)
     } else {
-        UsageError(format!("{words}: {}", exit::words(&error))).into()
+        UsageError(format!("{words}: {}", error_line(error.as_ref()))).into()
     }
 }
 

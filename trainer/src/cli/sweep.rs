@@ -14,7 +14,7 @@ use clap::Args;
 use tch::Device;
 use wavemill_schemas::config::{Config, Data, Metric};
 use wavemill_schemas::settings;
-use wavemill_schemas::text::shown;
+use wavemill_schemas::text::{error_line, shown};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::sweep::{Medians, Sweep, config_of, finished, values_of};
 
@@ -311,7 +311,7 @@ impl SweepCommand {
                 return Ok(SweepEnd::Silent(exit::code(&error)));
             }
             Err(error) => {
-                group.fail(&exit::words(&error));
+                group.fail(&error_line(error.as_ref()));
                 return Err(error);
             }
         };
@@ -447,7 +447,7 @@ impl SweepCommand {
                         runs: self.runs.clone()
                     })
                 }
-                Err(error) if goes_on(&error, group) => failure = Some(exit::words(&error)),
+                Err(error) if goes_on(&error, group) => failure = Some(error_line(error.as_ref())),
                 Err(error) => {
                     return Err(error.context(format!("trial {number} ({})", set.join(" "))));
                 }
