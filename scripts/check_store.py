@@ -32,10 +32,7 @@ except ImportError as error:
 
 EXIT_CODES = "exit codes: 0 no fault; 1 faults; 2 the store or the version does not exist, or an option is invalid"
 
-NEWEST_FORMAT = 3
-CHECKSUM_SINCE = 2
-SHARDS_SINCE = 3
-SIDES_SINCE = 3
+FORMAT = 3
 
 TENSOR_KEYS = ["dtype", "shape", "dim_names", "scale", "feature_id", "sample_rate_hz", "hop_length", "preset"]
 MANIFEST_KEYS = {
@@ -82,7 +79,7 @@ STD_REL_MAX = 1e-6
 
 
 class Unusable(Exception):
-    """Nothing can be checked: there is no store or no version, or its format is too new."""
+    """Nothing can be checked: there is no store or no version, or it has another format."""
 
 
 class Faults:
@@ -150,9 +147,9 @@ def read_manifest(path, place, faults):
         faults.add(place, f"not a manifest in JSON ({error})")
         return None
 
-    # Checked first, because a later format may have other keys and another checksum.
-    if version > NEWEST_FORMAT:
-        raise Unusable(f"{place}: format version {version}; this script reads up to {NEWEST_FORMAT}")
+    # Checked first, because another format may have other keys and another checksum.
+    if version != FORMAT:
+        raise Unusable(f"{place}: format version {version}; this script reads {FORMAT}")
 
     lacks = sorted(lacking_keys(manifest))
     if lacks:
@@ -183,8 +180,7 @@ def check_checksum(text, manifest, place, faults):
     if not text.endswith("}\n"):
         faults.add(place, "does not end with one newline")
     if "manifest_blake3" not in manifest:
-        if manifest["format_version"] >= CHECKSUM_SINCE:
-            faults.add(place, "no manifest_blake3")
+        faults.add(place, "no manifest_blake3")
         return
 
     rest = re.sub(r'"manifest_blake3":"[^"]*",?', "", text.rstrip("\n"), count=1)
@@ -267,8 +263,6 @@ def check_order(manifest, place, faults):
 
 def check_shards(manifest, place, faults):
     """Checks that numbers of shards are powers of two, and that every file's number is below that of its split."""
-    if manifest["format_version"] < SHARDS_SINCE:
-        return
     shards = manifest.get("shards", {})
     if not isinstance(shards, dict):
         faults.add(place, f"shards is {shown(shards)}, which is not an object of numbers")
@@ -660,10 +654,8 @@ def check_splits(manifest, told, faults):
             faults.add("tracks", f"{column} of {clip} is {sides[clip]}, but its rows are in {', '.join(splits)}")
 
 
-def check_sides(manifest, told, faults):
+def check_sides(told, faults):
     """Checks that every group has one side per rule, and that the tracks and artists of `tracks` are on these sides."""
-    if manifest["format_version"] < SIDES_SINCE:
-        return
     if "sides" not in told.tables:
         faults.add("sides", "the manifest has no such table")
         return
@@ -694,10 +686,8 @@ def check_sides(manifest, told, faults):
                     faults.add("sides", f"{said}, but the side of {group} under {rule} is {sides.get((rule, group))}")
 
 
-def check_inputs(manifest, told, faults):
+def check_inputs(told, faults):
     """Checks that each planned clip has one row, and that clips with feature rows have a file with audio."""
-    if manifest["format_version"] < SIDES_SINCE:
-        return
     if "inputs" not in told.tables:
         faults.add("inputs", "the manifest has no such table")
         return
@@ -820,8 +810,8 @@ def check_store(store, number, quick, faults):
     check_counts(manifest, told, place, faults)
     rejected = check_rejects(manifest, told, faults)
     check_splits(manifest, told, faults)
-    check_sides(manifest, told, faults)
-    check_inputs(manifest, told, faults)
+    check_sides(told, faults)
+    check_inputs(told, faults)
     check_audio_files(told, faults)
     check_classes(manifest, told, place, faults)
     check_stats(manifest, told, place, faults)

@@ -398,7 +398,7 @@ fn genre_ids(lists: Option<&ListArray>, row: usize) -> Vec<i32> {
 ///
 /// # Errors
 /// Fails if the column cannot be cast to text.
-pub fn artist_ids(rows: &RecordBatch) -> Result<Option<Int64Array>, CatalogError> {
+pub(super) fn artist_ids(rows: &RecordBatch) -> Result<Option<Int64Array>, CatalogError> {
     let names = ["artist_id", "artist_name", "artist"];
     let Some(column) = names.into_iter().find_map(|name| rows.column_by_name(name)) else {
         return Ok(None);

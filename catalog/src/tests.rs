@@ -508,7 +508,7 @@ fn list_errors_name_the_line() {
          audio root contains jazz/a.mp3; each `clip_key` must be the path below the audio root, including the file extension"
     );
 
-    // The example is a file of the same name, which shows the difference.
+    // The error shows an existing file that differs from the listed one only in its extension.
     let other = refused("clip_key,side\nrock/c.wav,test\n");
     assert!(
         other.contains("it lists rock/c.wav, but the audio root contains rock/c.mp3;"),

@@ -18,7 +18,7 @@ use wavemill_kernels::{
 /// Length of an FMA clip in seconds, and the sample rate of its features.
 const CLIP_S: usize = 30;
 const RATE_HZ: u32 = 22_050;
-/// Batches per lane in each round of the measurement with copies.
+/// Batches per lane in each round of the measurement that includes copies between host and device.
 const BATCHES: usize = 8;
 /// Rounds of each measurement, whose median is reported.
 const ROUNDS: usize = 20;

@@ -2,7 +2,7 @@
 //!
 //! glibc retains large blocks after some have been freed, in one heap per thread: eight threads that each held a long
 //! clip retain the memory of eight clips, although only one was processed at a time. These calls are in this crate and
-//! not in that of extraction, because this crate may contain the `unsafe` code that a call to C requires.
+//! not in `extract`, because this crate may contain the `unsafe` code that a call to C requires.
 
 #![allow(unsafe_code)]
 

@@ -376,8 +376,8 @@ impl Files {
         feature: &FeatureEntry,
         targets: &[String],
     ) -> Result<(), DatasetError> {
-        // All fallible steps come first, and `Rows::append` fails before it appends anything. Otherwise rows without
-        // pages could remain.
+        // All fallible steps come first, and `Rows::append` fails before it appends anything. Otherwise rows could
+        // remain whose Parquet pages were never added.
         let shard = Shard::open(store, entry, feature)?;
         let located = self.pages.locate(&shard)?;
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use arrow::error::ArrowError;
 use parquet::errors::ParquetError;
 use wavemill_schemas::FORMAT_VERSION;
-use wavemill_schemas::manifest::ManifestError;
+use wavemill_schemas::manifest::{ManifestError, remedy_of_format};
 use wavemill_schemas::version_name::TagProblem;
 
 /// The error type of this crate.
@@ -70,11 +70,12 @@ pub enum DatasetError {
         /// The cause.
         source: ManifestError,
     },
-    /// The manifest has a newer format version; it is not damaged.
+    /// The manifest has another format version than this crate reads; it is not damaged.
     #[error(
-        "{path}: this store needs a newer wavemill: its format version is {found}, and this one reads up to {FORMAT_VERSION}"
+        "{path}: this store {}: its format version is {found}, and this wavemill reads {FORMAT_VERSION}",
+        remedy_of_format(*found)
     )]
-    Newer {
+    OtherFormat {
         /// The manifest.
         path: PathBuf,
         /// The format version in the manifest.

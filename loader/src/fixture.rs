@@ -58,7 +58,7 @@ pub(crate) struct Fixture {
     pub in_front: usize,
     /// One in this many clips has the first inserted class and its genre; 0 for none.
     pub of_new: usize,
-    /// Clip i is by artist i mod `artists`; the last two are validation and test under the recipe's rule.
+    /// Clip i is by artist i mod `artists`. The last two artists are in validation and test under the recipe's rule.
     pub artists: usize,
     /// Bands and frames.
     pub shape: [usize; 2],
@@ -579,7 +579,7 @@ impl Fixture {
                 decoder: name(),
                 target: name(),
                 libc: name(),
-                writer: None,
+                writer: "none".to_owned(),
             },
             recipe: Recipe::parse(&recipe, "fixture", &[]).expect("a recipe"),
             targets,

@@ -32,7 +32,7 @@ impl Store {
     ///
     /// # Errors
     /// [`DatasetError::NoStore`], [`DatasetError::NoVersion`], [`DatasetError::NoTag`], [`DatasetError::Tag`],
-    /// [`DatasetError::Manifest`], [`DatasetError::Newer`], [`DatasetError::Io`].
+    /// [`DatasetError::Manifest`], [`DatasetError::OtherFormat`], [`DatasetError::Io`].
     pub fn open(root: &Path, name: Option<&VersionName>) -> Result<Self, DatasetError> {
         let folder = root.join("_wavemill/versions");
         let versions = versions(&folder)?;
@@ -58,7 +58,7 @@ impl Store {
         let path = folder.join(format!("{version:08}.json"));
         let bytes = fs::read(&path).map_err(DatasetError::io_at(&path, "read"))?;
         let manifest = Manifest::from_json(&bytes).map_err(|source| match source {
-            ManifestError::Newer { found } => DatasetError::Newer { path, found },
+            ManifestError::OtherFormat { found } => DatasetError::OtherFormat { path, found },
             source => DatasetError::Manifest { path, source },
         })?;
         let data = root.join("data").join(&manifest.plan_id);

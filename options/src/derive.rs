@@ -1,4 +1,4 @@
-//! Creates derived features from the arguments of their source.
+//! Creates derived features from the arguments of their source feature.
 
 use crate::args::{DimOrder, FeatureArgs, Normalize};
 use crate::derived::{Derived, STATISTICS};

@@ -15,8 +15,8 @@ mod text;
 mod tests;
 
 pub use chart::{
-    Axis, AxisValue, Bars, Chart, Funnel, HeatMap, Histogram, Line, Lines, Matrix, Parallel,
-    ParallelLine, Plot, PngPicture, Point, Scatter, Series, Sound, Spread, Step,
+    Axis, Bars, Chart, Funnel, HeatMap, Histogram, Line, Lines, Matrix, Plot, Point, Scatter,
+    Series, Sound, Spread, Step,
 };
 pub use page::{Fact, Page, Part, STYLE, Section};
 pub use table::{Cell, Table};

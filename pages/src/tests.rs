@@ -116,29 +116,6 @@ fn page_of(text: &str) -> Page {
         ],
     };
 
-    let crossing = |place: Option<f64>| AxisValue {
-        place,
-        words: text(),
-    };
-    let parallel = Parallel {
-        counted: text(),
-        axes: vec![text(), text(), text()],
-        lines: vec![
-            ParallelLine {
-                name: text(),
-                values: vec![crossing(Some(1.0)), crossing(None), crossing(Some(3.0))],
-                is_marked: true,
-            },
-            ParallelLine {
-                name: text(),
-                values: vec![crossing(Some(2.0)), crossing(Some(f64::NAN))],
-                is_marked: false,
-            },
-        ],
-        marked: text(),
-        others: text(),
-    };
-
     let plots = [
         Plot::Bars(bars),
         Plot::Funnel(funnel),
@@ -147,7 +124,6 @@ fn page_of(text: &str) -> Page {
         Plot::HeatMap(map),
         Plot::Matrix(matrix),
         Plot::Scatter(scatter),
-        Plot::Parallel(parallel),
     ];
     let charts = plots.map(|plot| Chart {
         title: text(),
@@ -267,9 +243,9 @@ fn charts_have_a_text_and_a_table() {
     assert_eq!(
         html.matches("<svg role=\"img\" aria-label=\"harmless. ")
             .count(),
-        8
+        7
     );
-    assert_eq!(html.matches("<summary>Numbers</summary>").count(), 8);
+    assert_eq!(html.matches("<summary>Numbers</summary>").count(), 7);
     assert!(!html.contains("cannot be drawn"));
     assert!(html.contains("data:image/png;base64,"));
 }
@@ -290,12 +266,6 @@ fn charts_without_numbers_do_not_panic() {
             ..Matrix::default()
         }),
         Plot::Scatter(Scatter::default()),
-        Plot::Parallel(Parallel::default()),
-        Plot::Parallel(Parallel {
-            axes: vec!["a".to_owned()],
-            lines: vec![ParallelLine::default(); 2],
-            ..Parallel::default()
-        }),
         Plot::Scatter(Scatter {
             points: vec![Point::default(); 2],
             ..Scatter::default()
@@ -454,26 +424,6 @@ fn a_matrix_has_counts_and_shares() {
 }
 
 #[test]
-fn a_matrix_is_a_picture_too() {
-    let matrix = |n: usize| Matrix {
-        names: vec!["class".to_owned(); n],
-        counts: vec![vec![1; n]; n],
-        ..Matrix::default()
-    };
-
-    for (n, side) in [(2, 64_u32), (16, 512), (163, 489), (1000, 1000)] {
-        let picture = matrix(n).to_png().unwrap();
-        assert_eq!((picture.width, picture.height), (side, side), "{n}");
-
-        // Width and height in the file's header.
-        assert_eq!(picture.png[16..20], side.to_be_bytes(), "{n}");
-        assert_eq!(picture.png[20..24], side.to_be_bytes(), "{n}");
-    }
-
-    assert_eq!(matrix(0).to_png(), None);
-}
-
-#[test]
 fn a_map_is_coloured_by_buttons_and_its_points_are_all_there() {
     let mut points = Vec::new();
     for place in 0..1000_u32 {
@@ -521,53 +471,6 @@ fn a_map_is_coloured_by_buttons_and_its_points_are_all_there() {
 }
 
 #[test]
-fn parallel_axes_span_lowest_to_highest_value() {
-    let line = |name: &str, first: f64, second: f64| {
-        let value = |place: f64| AxisValue {
-            place: Some(place),
-            words: format!("at {place}"),
-        };
-        ParallelLine {
-            name: name.to_owned(),
-            values: vec![value(first), value(second)],
-            is_marked: name == "best",
-        }
-    };
-
-    let mut lines = vec![line("best", 1.0, 9.0), line("other", 3.0, 7.0)];
-    for place in 0..20 {
-        lines.push(line("one more", 1.0, 7.0 + f64::from(place) / 10.0));
-    }
-
-    let plot = Plot::Parallel(Parallel {
-        counted: "trials".to_owned(),
-        axes: vec!["rate".to_owned(), "score".to_owned()],
-        lines,
-        marked: "the best".to_owned(),
-        others: "the others".to_owned(),
-    });
-    let chart = Chart {
-        title: "Trials".to_owned(),
-        note: String::new(),
-        plot,
-    };
-    let html = chart.markup().into_string();
-
-    // The line from the lowest value of the left axis to the highest of the right one.
-    assert!(
-        html.contains("d=\"M14 286.0L384 34.0\"><title>best</title>"),
-        "{html}"
-    );
-
-    for words in ["at 1<title>", "at 3<title>", "at 7<title>", "at 9<title>"] {
-        assert!(html.contains(words), "{words}");
-    }
-
-    assert!(!html.contains("at 7.5<title>"), "too many for words");
-    assert!(html.contains("Parallel coordinates of 22 trials along 2 axes."));
-}
-
-#[test]
 fn a_chart_is_a_file_of_its_own() {
     for text in HOSTILE {
         let page = page_of(text);
@@ -583,7 +486,7 @@ fn a_chart_is_a_file_of_its_own() {
             }
         }
 
-        assert_eq!(files, 7, "all but the picture");
+        assert_eq!(files, 6, "all but the picture");
     }
 
     assert!(!Chart::is_ours(

@@ -1,4 +1,4 @@
-//! Turns panics into errors of one line.
+//! Turns panics into one-line errors.
 //!
 //! Parquet's and DataFusion's readers panic on some damaged files, on any thread that reads them, and wavemill has bugs
 //! of its own. Rust would print the location and a backtrace. Here nothing is printed: the code that catches a panic

@@ -27,5 +27,5 @@ pub mod version_name;
 /// increment it if a code change alters a stored value, or rejects a clip that had rows before.
 pub const NUMERICS_REVISION: u32 = 6;
 
-/// `format_version` of manifests written by this crate. Earlier versions can be read too.
+/// `format_version` of manifests written and read by this crate.
 pub const FORMAT_VERSION: u32 = 3;

@@ -15,9 +15,6 @@ use crate::{FORMAT_VERSION, canonical, recipe::Recipe, reject::Reject};
 /// Key of a manifest's checksum: BLAKE3 of its canonical JSON without this key, lower-case hex.
 pub const CHECKSUM_KEY: &str = "manifest_blake3";
 
-/// First `format_version` whose manifests have a checksum.
-const CHECKSUM_SINCE: u32 = 2;
-
 /// Returns `json`, which must be one line, followed by a line with its BLAKE3 hash as a JSON string. [`from_sealed`]
 /// reads this format.
 pub fn sealed(json: &str) -> String {
@@ -55,17 +52,11 @@ pub enum ManifestError {
     /// The file is not the expected JSON.
     #[error("not the JSON of a wavemill store")]
     Json(#[from] serde_json::Error),
-    /// The file was written by a later version of wavemill. It is not damaged.
+    /// The file was written by an earlier or a later version of wavemill. It is not damaged.
     #[error(
-        "format version {found} is not supported: this version of wavemill reads up to {FORMAT_VERSION}"
+        "format version {found} is not supported: this version of wavemill reads {FORMAT_VERSION}"
     )]
-    Newer {
-        /// Format version in the file.
-        found: u64,
-    },
-    /// No version of wavemill writes this format version.
-    #[error("format version {found} does not exist")]
-    NoSuchFormat {
+    OtherFormat {
         /// Format version in the file.
         found: u64,
     },
@@ -91,6 +82,15 @@ pub enum ManifestError {
     },
 }
 
+/// Returns what a store needs whose format is `found`, for the error [`ManifestError::OtherFormat`].
+pub fn remedy_of_format(found: u64) -> &'static str {
+    if found > u64::from(FORMAT_VERSION) {
+        "needs a newer wavemill"
+    } else {
+        "has to be rebuilt in a new folder by `wavemill extract`"
+    }
+}
+
 /// One complete state of a store.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
@@ -111,7 +111,6 @@ pub struct Manifest {
     /// Files, in the order in which the loader reads them.
     pub files: Vec<FileEntry>,
     /// Number of shards of each split, including shards without clips. Later versions of the store keep these numbers.
-    /// Empty before format 3.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shards: BTreeMap<String, u64>,
     /// Number of inputs by outcome.
@@ -125,8 +124,8 @@ impl Manifest {
     /// identity and paths.
     ///
     /// # Errors
-    /// [`ManifestError::Newer`] for a later format, regardless of the other content; every other [`ManifestError`]
-    /// means that the manifest is damaged.
+    /// [`ManifestError::OtherFormat`] for another format, regardless of the other content; every other
+    /// [`ManifestError`] means that the manifest is damaged.
     pub fn from_json(bytes: impl AsRef<[u8]>) -> Result<Self, ManifestError> {
         #[derive(Deserialize)]
         struct Head {
@@ -135,22 +134,14 @@ impl Manifest {
 
         let mut value: Value = serde_json::from_str(utf8(bytes.as_ref())?)?;
 
-        // Check the format version first: a later format may have other keys and another checksum.
+        // Check the format version first: another format may have other keys and another checksum.
         let found = Head::deserialize(&value)?.format_version;
-        if found > u64::from(FORMAT_VERSION) {
-            return Err(ManifestError::Newer { found });
-        }
-        if found == 0 {
-            return Err(ManifestError::NoSuchFormat { found });
+        if found != u64::from(FORMAT_VERSION) {
+            return Err(ManifestError::OtherFormat { found });
         }
 
         // Verify the checksum before the fields are parsed: it also covers keys that are unknown to this version.
-        let has_checksum = take_checksum(&mut value)?;
-        if !has_checksum && found >= u64::from(CHECKSUM_SINCE) {
-            return Err(ManifestError::Checksum {
-                problem: "manifest_blake3 is missing",
-            });
-        }
+        take_checksum(&mut value)?;
         check_identity(&value)?;
 
         let manifest = Self::deserialize(value)?;
@@ -160,17 +151,15 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Returns the canonical JSON with its checksum (from format 2 on) and a final newline.
+    /// Returns the canonical JSON with its checksum and a final newline.
     ///
     /// # Errors
     /// None in practice: every map has text keys.
     pub fn to_json(&self) -> Result<String, ManifestError> {
         let mut value = serde_json::to_value(self)?;
         // The checksum covers the value without the checksum key.
-        if self.format_version >= CHECKSUM_SINCE {
-            let checksum = canonical::id(&value)?;
-            value[CHECKSUM_KEY] = Value::String(checksum);
-        }
+        let checksum = canonical::id(&value)?;
+        value[CHECKSUM_KEY] = Value::String(checksum);
         Ok(canonical::to_json(&value)? + "\n")
     }
 
@@ -180,21 +169,17 @@ impl Manifest {
     }
 }
 
-/// Removes the checksum from a manifest and compares it with the remaining content. Returns false if there is no
-/// checksum.
-fn take_checksum(manifest: &mut Value) -> Result<bool, ManifestError> {
-    let Some(claimed) = manifest
+/// Removes the checksum from a manifest and compares it with the remaining content.
+fn take_checksum(manifest: &mut Value) -> Result<(), ManifestError> {
+    let claimed = manifest
         .as_object_mut()
-        .and_then(|keys| keys.remove(CHECKSUM_KEY))
-    else {
-        return Ok(false);
+        .and_then(|keys| keys.remove(CHECKSUM_KEY));
+    let problem = match claimed {
+        Some(claimed) if claimed == canonical::id(manifest)? => return Ok(()),
+        Some(_) => "manifest_blake3 does not match",
+        None => "manifest_blake3 is missing",
     };
-    if claimed != canonical::id(manifest)? {
-        return Err(ManifestError::Checksum {
-            problem: "manifest_blake3 does not match",
-        });
-    }
-    Ok(true)
+    Err(ManifestError::Checksum { problem })
 }
 
 /// Compares recipe and engine with their hashes in the identity, and the plan id with the hash of the identity.
@@ -267,9 +252,8 @@ pub struct Engine {
     pub target: String,
     /// C library and its version; the decoder's tables use its mathematical functions.
     pub libc: String,
-    /// Parquet writer and compressor, with their versions. `None` before format 3.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub writer: Option<String>,
+    /// Parquet writer and compressor, with their versions.
+    pub writer: String,
 }
 
 /// A target and its classes.
@@ -530,28 +514,6 @@ impl Receipt {
                 problem: "the numbers of sums and of sums of squares differ",
             });
         }
-        Ok(receipt)
-    }
-}
-
-/// A receipt of formats 1 and 2, which covers all features of a shard. Its key differs from all current keys, so its
-/// files are never linked.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct OldReceipt {
-    /// Files, one per feature.
-    pub files: Vec<FileEntry>,
-    /// Size, modification time and content hash of each input, as recorded on one machine.
-    pub inputs: BTreeMap<String, Value>,
-}
-
-impl OldReceipt {
-    /// Reads a receipt and checks the paths of its files.
-    ///
-    /// # Errors
-    /// [`ManifestError::Encoding`], [`ManifestError::Json`] and [`ManifestError::Name`].
-    pub fn from_json(bytes: &[u8]) -> Result<Self, ManifestError> {
-        let receipt: Self = serde_json::from_str(utf8(bytes)?)?;
-        receipt.files.iter().try_for_each(FileEntry::check)?;
         Ok(receipt)
     }
 }

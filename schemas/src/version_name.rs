@@ -35,7 +35,7 @@ pub enum NameError {
     TooLarge,
 }
 
-/// A problem with the file of a tag.
+/// A reason why the file of a tag names no version that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TagProblem {
     /// The content is not as written by [`tag_text`].

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Read exports of `wavemill export` with common tools, and compare every value with the store.
 
-usage: read_export.py arrays STORE FEATURE NPY NPZ PNG
+usage: read_export.py arrays STORE FEATURE NPY PNG
        read_export.py sounds STORE FEATURE FOLDER
        read_export.py datasets STORE FEATURE FOLDER
-arrays: three folders, written with --format npy, npz and png and read by NumPy and Pillow.
+arrays: two folders, written with --format npy and png and read by NumPy and Pillow.
 sounds: a folder written with --format wav from mel bands in dB with ref "max", and read by soundfile. The log-mel of the
 first sounds must be as close to the stored one as that of librosa's own mel_to_audio, within a margin.
 datasets: a folder written with --format huggingface and read by `datasets`.
@@ -98,20 +98,6 @@ def read_npy(store, folder):
             same_values(what, values, store.tensor(row))
 
 
-def read_npz(store, folder):
-    for side, rows in store.sides.items():
-        with np.load(f"{folder}/{side}.npz", allow_pickle=False) as data:
-            same_values(f"npz: {side}", data[store.feature["name"]], np.stack([store.tensor(row) for row in rows]))
-            same(f"npz: clip_key of {side}", data["clip_key"].tolist(), [row["clip_key"] for row in rows])
-            for column in ("track_id", "segment", "offset_s", "variant"):
-                same(f"npz: {column} of {side}", data[column].tolist(), [row[column] for row in rows])
-            for target, names in store.classes.items():
-                same(f"npz: {target} of {side}", data[target].dtype, np.dtype("<i4"))
-                ids = [-1 if row[target] is None else row[target] for row in rows]
-                same(f"npz: {target} of {side}", data[target].tolist(), ids)
-                same(f"npz: classes_{target}", data[f"classes_{target}"].tolist(), names)
-
-
 def brightness(tensor, is_unit):
     """Returns a picture as defined: frames to the right, bands upwards."""
     x = tensor.astype(np.float64)
@@ -180,10 +166,8 @@ def read_sounds(store, folder):
     return {"rows": sum(map(len, store.sides.values())), "sounds": n, "ours_and_librosas_db": compared}
 
 
-def read_arrays(store, npy, npz, png):
+def read_arrays(store, npy, png):
     read_npy(store, npy)
-    if npz != "-":
-        read_npz(store, npz)
     is_unit = store.feature["name"] == "log_mel"
     pictures = read_png(store, png, is_unit)
     return {"rows": sum(map(len, store.sides.values())), "pictures": pictures}
@@ -216,7 +200,7 @@ def read_datasets(store, folder):
 
 
 def main():
-    if len(sys.argv) == 7 and sys.argv[1] == "arrays":
+    if len(sys.argv) == 6 and sys.argv[1] == "arrays":
         answer = read_arrays(Store(sys.argv[2], sys.argv[3]), *sys.argv[4:])
     elif len(sys.argv) == 5 and sys.argv[1] == "sounds":
         answer = read_sounds(Store(sys.argv[2], sys.argv[3]), sys.argv[4])

@@ -84,7 +84,7 @@ pub(super) fn read(file: &Arc<File>, file_bytes: u64) -> io::Result<Vec<Entry>> 
             .checked_sub(record_bytes)
             .ok_or_else(|| damaged("an entry of the directory is truncated"))?;
         n_records += 1;
-        // An entry of a folder has no content.
+        // An entry that stands for a folder has no content.
         if !entry.name.ends_with(b"/") {
             entries.push(entry);
         }

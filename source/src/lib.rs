@@ -49,10 +49,8 @@ pub struct InputSeen {
     pub id: Option<InputId>,
     /// blake3 of the whole file in lower-case hex. Empty if the file could not be read.
     pub content: String,
-    /// Hash of [`wavemill_decode::InputHasher`] in lower-case hex. Empty if the file contains no audio. `None` before
-    /// format 3.
-    #[serde(default)]
-    pub decode_key: Option<String>,
+    /// Hash of `wavemill_decode::InputHasher` in lower-case hex. Empty if the file contains no audio.
+    pub decode_key: String,
 }
 
 impl InputSeen {
@@ -61,7 +59,7 @@ impl InputSeen {
         Self {
             id,
             content: String::new(),
-            decode_key: Some(String::new()),
+            decode_key: String::new(),
         }
     }
 
@@ -75,7 +73,7 @@ impl InputSeen {
         Self {
             id,
             content: content.to_hex().to_string(),
-            decode_key: Some(decode_key.unwrap_or_default()),
+            decode_key: decode_key.unwrap_or_default(),
         }
     }
 }

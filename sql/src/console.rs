@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 
-use super::pager::PagedOutput;
 use super::script::{Piece, pieces};
 use super::tensor::TensorType;
 use super::{Format, Session, Sink, SqlError, output};
@@ -17,31 +16,15 @@ pub struct Console {
     pub format: Format,
     /// Whether tables have one line per value, for rows wider than the screen. `\x` toggles it.
     pub expanded: bool,
-    /// Whether a table larger than the screen is shown in a pager.
-    pub pager: bool,
 }
 
 impl Console {
     /// Executes `text` and writes the results to standard output.
     ///
     /// # Errors
-    /// [`SqlError`]. Earlier results have already been written. A user who quits the pager causes no error.
+    /// [`SqlError`]. Earlier results have already been written.
     pub fn show(&mut self, session: &Session, text: &str) -> Result<(), SqlError> {
-        // The other formats are for programs, which need every byte on standard output.
-        let wants_pager = self.pager && self.format == Format::Table;
-        let Some(mut paged) = wants_pager.then(PagedOutput::open).flatten() else {
-            return self.answer(session, text, BufWriter::new(io::stdout()));
-        };
-
-        let answered = self.answer(session, text, &mut paged);
-        // Also after an error: show the results before it, and wait until the user quits the pager.
-        let left = paged.finish();
-
-        match answered {
-            Err(error) if error.is_broken_pipe() => Ok(()),
-            Ok(()) => Ok(left?),
-            error => error,
-        }
+        self.answer(session, text, BufWriter::new(io::stdout()))
     }
 
     /// Executes `text` and writes the results to `out`.

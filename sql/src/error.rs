@@ -12,7 +12,6 @@ use wavemill_runtime::panics::Panic;
 use wavemill_schemas::exit;
 
 use super::output::Format;
-use super::synonyms;
 
 /// The error type of a query. Its message is one line: the problem, the place, and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -235,7 +234,7 @@ impl From<DataFusionError> for SqlError {
             | DataFusionError::Configuration(_)) => {
                 let message = one_line(&error.message());
                 Self::Meaning {
-                    detail: synonyms::explain(&message).unwrap_or(message),
+                    detail: tensor_hint(&message).unwrap_or(message),
                 }
             }
             DataFusionError::ParquetError(error) => Self::Unreadable {
@@ -274,6 +273,25 @@ impl From<ArrowError> for SqlError {
             },
         }
     }
+}
+
+/// Explains why a function does not accept tensors, which are binary values to DataFusion. Returns `None` for other
+/// messages.
+fn tensor_hint(message: &str) -> Option<String> {
+    // DataFusion has two wordings.
+    let (_, rest) = message
+        .split_once("argument types '")
+        .or_else(|| message.split_once("to satisfy a call to '"))?;
+    let function = rest.split(['(', '\'']).next()?;
+    let is_binary =
+        message.contains("FixedSizeBinary(") || message.contains(&format!("'{function}(Binary)"));
+
+    is_binary.then(|| {
+        format!(
+            "{function} does not take tensors: {function}(tensor_mean(x)) is over one number a row, tensor_avg(x) the mean \
+             of each value over rows, tensor_mean(x, axis) of each band"
+        )
+    })
 }
 
 /// Removes the layers of an error that only add context.

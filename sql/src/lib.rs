@@ -13,7 +13,6 @@ mod functions;
 mod headings;
 pub mod output;
 mod own_tables;
-pub mod pager;
 mod partial;
 mod parts;
 #[cfg(test)]
@@ -22,7 +21,6 @@ mod prompt;
 mod running;
 mod script;
 mod session;
-mod synonyms;
 mod table;
 pub mod tensor;
 #[cfg(any(test, feature = "testing"))]

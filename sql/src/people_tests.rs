@@ -1,5 +1,4 @@
-//! Tests of the interactive features: headings, commands, layouts, function synonyms, own files, parts and means of
-//! tensors.
+//! Tests of the interactive features: headings, commands, layouts, own files, parts and means of tensors.
 
 use super::testing::{Clip, TestStore, feature};
 use super::{Console, Format, Limits, Session, SqlError, open};
@@ -19,7 +18,6 @@ fn answer(session: &Session, format: Format, text: &str) -> Result<String, SqlEr
     Console {
         format,
         expanded: false,
-        pager: false,
     }
     .answer(session, text, &mut out)?;
     Ok(String::from_utf8(out).expect("text"))
@@ -116,21 +114,9 @@ fn a_plan_is_shown_whole() {
 }
 
 #[test]
-fn unknown_function_errors_suggest_replacements() {
+fn aggregates_of_numbers_do_not_take_tensors() {
     let store = TestStore::small();
     let session = session(&store);
-
-    let len = refusal(&session, "SELECT len(track_title) FROM tracks");
-    assert_eq!(
-        len,
-        "no function len: use length(x), or array_length(x) of a list"
-    );
-
-    let matches = refusal(
-        &session,
-        "SELECT regexp_matches(track_title, 'a') FROM tracks",
-    );
-    assert!(matches.contains("use regexp_like(x, pattern)"), "{matches}");
 
     for function in ["avg", "sum"] {
         let words = refusal(
@@ -142,34 +128,6 @@ fn unknown_function_errors_suggest_replacements() {
             "{words}"
         );
     }
-}
-
-/// A name that the engine supports must not be a synonym, and suggested functions must exist.
-#[test]
-fn synonyms_map_absent_names_to_existing_functions() {
-    let store = TestStore::small();
-    let functions = session(&store).functions();
-    let has = |name: &str| functions.iter().any(|known| known == name);
-
-    let mut wrong = Vec::new();
-    for (other, here) in super::synonyms::SYNONYMS {
-        if has(other) {
-            wrong.push((*other).to_owned());
-        }
-
-        for (at, _) in here.match_indices('(') {
-            let name = here[..at]
-                .rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-                .next()
-                .unwrap_or_default();
-
-            if !["", "FILTER", "GROUP", "CAST"].contains(&name) && !has(name) {
-                wrong.push(format!("{other} -> {name}"));
-            }
-        }
-    }
-
-    assert!(wrong.is_empty(), "{wrong:?}");
 }
 
 #[test]

@@ -116,7 +116,7 @@ impl TestStore {
                 decoder: "none".to_owned(),
                 target: "test".to_owned(),
                 libc: "none".to_owned(),
-                writer: None,
+                writer: "none".to_owned(),
             },
             recipe: serde_json::from_value(recipe).expect("a minimal recipe"),
             targets: vec![TargetEntry {
@@ -139,8 +139,8 @@ impl TestStore {
 
     /// Creates the store of most tests: three features of nine clips in three splits, tracks, rejects and a raw table.
     ///
-    /// Clip i has genre i % 3. Its `log_mel` is f16[2,3] with i, i + 1, …; `ragged` is f32[2,?] with i % 3 + 1 frames
-    /// of 0.5; `quant` is u8[2,2] with i, i, i, i, where value = stored / 2 − 1. Clips 1 and 4 have equal audio.
+    /// Clip i has genre i % 3. Its `log_mel` is `f16[2,3]` with i, i + 1, …; `ragged` is `f32[2,?]` with i % 3 + 1 frames
+    /// of 0.5; `quant` is `u8[2,2]` with i, i, i, i, where value = stored / 2 − 1. Clips 1 and 4 have equal audio.
     pub fn small() -> Self {
         let mut store = Self::new();
         let splits = ["training", "validation", "none"];

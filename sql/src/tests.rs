@@ -385,7 +385,7 @@ fn mistakes_are_one_line_with_the_nearest_name() {
         ("SELEC 1", "SELEC"),
         (
             "SELECT tensor_men(log_mel) FROM features_log_mel",
-            "no function tensor_men; did you mean tensor_m",
+            "Invalid function 'tensor_men'. Did you mean 'tensor_m",
         ),
         ("", "the query is empty"),
         ("-- nothing\n;", "the query is empty"),

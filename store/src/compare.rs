@@ -17,9 +17,7 @@ use parquet::file::metadata::{ColumnChunkMetaData, PageIndexPolicy};
 use parquet::file::page_index::offset_index::PageLocation;
 use serde_json::Value;
 use wavemill_catalog::split::SIDES;
-use wavemill_schemas::manifest::{
-    Counts, FeatureEntry, FileEntry, Manifest, Partial, Stats, TargetEntry,
-};
+use wavemill_schemas::manifest::{Counts, FeatureEntry, FileEntry, Manifest, Partial, TargetEntry};
 use wavemill_schemas::tables::{self, TENSOR_KEY};
 
 use crate::plan;
@@ -28,9 +26,6 @@ use crate::tensors::stats::{self, Bands};
 
 /// Number of rows that are decoded at a time for the sums. A tensor may have several megabytes.
 const SUMMED_BATCH_ROWS: usize = 16;
-
-/// The first `format_version` whose writers add up statistics in the current order.
-const SORTED_SINCE_FORMAT: u32 = 3;
 
 /// Facts read from one file that the manifest states as well.
 #[derive(Debug, Default)]
@@ -381,13 +376,12 @@ pub(super) fn whole(manifest: &Manifest, told: &[FileFacts]) -> Vec<String> {
         let partials =
             of_feature(manifest, told, &feature.name).flat_map(|(_, told)| &told.partials);
         let (says, is) = (manifest.stats.get(&feature.name), stats::finish(partials));
-        if !agree(says, is.as_ref(), manifest.format_version) {
-            wrong.unless_equal(
-                &format!("stats of {} and its shards", feature.name),
-                says,
-                is.as_ref(),
-            );
-        }
+        // Equal to the bit, because both are added up in the same order.
+        wrong.unless_equal(
+            &format!("stats of {} and its shards", feature.name),
+            says,
+            is.as_ref(),
+        );
     }
 
     for (file, told) in manifest.files.iter().zip(told) {
@@ -410,23 +404,6 @@ pub(super) fn whole(manifest: &Manifest, told: &[FileFacts]) -> Vec<String> {
         }
     }
     wrong.sentences
-}
-
-/// Reports whether the statistics match the stored values. Since format 3 sums are added up in a fixed order, so they
-/// must be equal to the bit. Earlier writers may have used another order.
-fn agree(says: Option<&Stats>, is: Option<&Stats>, format_version: u32) -> bool {
-    let (Some(says), Some(is)) = (says, is) else {
-        return says == is;
-    };
-    if format_version >= SORTED_SINCE_FORMAT {
-        return says == is;
-    }
-
-    let close = |says: &[f64], is: &[f64]| {
-        let mut both = says.iter().zip(is);
-        says.len() == is.len() && both.all(|(a, b)| (a - b).abs() <= 1e-6 * a.abs().max(1.0))
-    };
-    says.values == is.values && close(&says.mean, &is.mean) && close(&says.std, &is.std)
 }
 
 /// Returns the files of one feature, each with its facts.
@@ -458,11 +435,6 @@ fn shards(manifest: &Manifest, told: &[FileFacts], feature: &str, wrong: &mut Di
 /// Checks that every clip is in the shard that follows from the manifest's number of shards, and that every split with
 /// files has such a number.
 fn shard_numbers(manifest: &Manifest, files: &[(&FileEntry, &FileFacts)], wrong: &mut Differences) {
-    // Manifests of formats 1 and 2 do not contain the number of shards.
-    if manifest.shards.is_empty() {
-        return;
-    }
-
     for (file, told) in files {
         let split = file.split.as_deref().unwrap_or_default();
         let n_shards = manifest.shards.get(split).copied().unwrap_or(0);

@@ -123,7 +123,7 @@ impl Store {
 
         let mut kept = Vec::new();
         for &version in old {
-            let tags = tags.of(version);
+            let tags = tags.of_version(version);
             if !tags.is_empty() {
                 kept.push(KeptVersion { version, tags });
             }

@@ -8,12 +8,11 @@ use std::path::Path;
 use arrow::array::temporal_conversions::timestamp_ms_to_datetime;
 use serde::Serialize;
 use serde_json::Value;
-use wavemill_schemas::manifest::Manifest;
+use wavemill_schemas::manifest::{Manifest, remedy_of_format};
 
 use super::diff::{Diff, recipe_changes};
 use super::resume::has_other_ids;
 use super::{Store, StoreError, Tags};
-use crate::plan::engine;
 
 /// Maximum number of changed recipe keys that are listed for a version.
 const KEYS_MAX: usize = 3;
@@ -63,7 +62,7 @@ impl Store {
             let mut line = VersionLine {
                 version,
                 committed: None,
-                tags: tags.of(version),
+                tags: tags.of_version(version),
                 changed: None,
                 held: None,
                 problem: None,
@@ -117,8 +116,8 @@ impl Store {
 /// Describes why a manifest cannot be used.
 fn problem(error: &StoreError) -> String {
     match error {
-        StoreError::Newer { found, .. } => {
-            format!("needs a newer wavemill (format version {found})")
+        StoreError::OtherFormat { found, .. } => {
+            format!("{} (format version {found})", remedy_of_format(*found))
         }
         _ => "damaged manifest".to_owned(),
     }
@@ -150,7 +149,7 @@ fn changes(before: &Manifest, version: &Manifest) -> String {
         words.extend(input_change(before, version));
     }
 
-    if !engine::is_same(&before.engine, &version.engine) {
+    if before.engine != version.engine {
         words.push("engine".to_owned());
     }
     if words.is_empty() {

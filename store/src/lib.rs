@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use parquet::errors::ParquetError;
 use wavemill_schemas::FORMAT_VERSION;
 use wavemill_schemas::exit;
-use wavemill_schemas::manifest::{Manifest, ManifestError};
+use wavemill_schemas::manifest::{Manifest, ManifestError, remedy_of_format};
 use wavemill_schemas::version_name::TagProblem;
 
 pub use diff::{Change, Diff};
@@ -122,11 +122,12 @@ pub enum StoreError {
         /// The cause.
         source: ManifestError,
     },
-    /// The manifest has a newer format than this program supports. It is not damaged.
+    /// The manifest has another format than this program reads. It is not damaged.
     #[error(
-        "{path}: this store needs a newer wavemill: its format version is {found}, and this one reads up to {FORMAT_VERSION}"
+        "{path}: this store {}: its format version is {found}, and this wavemill reads {FORMAT_VERSION}",
+        remedy_of_format(*found)
     )]
-    Newer {
+    OtherFormat {
         /// The manifest's file.
         path: PathBuf,
         /// The format version of the manifest.
@@ -227,7 +228,7 @@ impl StoreError {
             | Self::NoVersion { .. }
             | Self::NoTag { .. }
             | Self::Collected { .. }
-            | Self::Newer { .. } => exit::USAGE,
+            | Self::OtherFormat { .. } => exit::USAGE,
             // A path through a file.
             Self::Io { source, .. } if source.kind() == io::ErrorKind::NotADirectory => exit::USAGE,
             Self::Manifest { .. }
@@ -252,11 +253,11 @@ impl StoreError {
         }
     }
 
-    /// Returns a function that maps an error of the manifest at `path` to [`StoreError::Newer`] or
+    /// Returns a function that maps an error of the manifest at `path` to [`StoreError::OtherFormat`] or
     /// [`StoreError::Manifest`].
     fn manifest_at(path: PathBuf) -> impl FnOnce(ManifestError) -> Self {
         move |source| match source {
-            ManifestError::Newer { found } => Self::Newer { path, found },
+            ManifestError::OtherFormat { found } => Self::OtherFormat { path, found },
             source => Self::Manifest { path, source },
         }
     }
@@ -364,7 +365,8 @@ impl Store {
     /// Returns the manifest of a version, by default the latest one, and its number.
     ///
     /// # Errors
-    /// [`StoreError::Missing`], [`StoreError::NoVersion`], [`StoreError::Manifest`], [`StoreError::Newer`].
+    /// [`StoreError::Missing`], [`StoreError::NoVersion`], [`StoreError::Manifest`],
+    /// [`StoreError::OtherFormat`].
     pub fn manifest(&self, version: Option<u64>) -> Result<(u64, Manifest), StoreError> {
         let versions = self.versions()?;
         let Some(&latest) = versions.last() else {

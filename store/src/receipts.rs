@@ -6,9 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use wavemill_schemas::manifest::{
-    Engine, Identity, ManifestError, OldReceipt, Receipt, from_sealed, sealed,
-};
+use wavemill_schemas::manifest::{Engine, Identity, ManifestError, Receipt, from_sealed, sealed};
 use wavemill_source::InputSeen;
 
 use super::commit::write_renamed;
@@ -108,8 +106,7 @@ impl Store {
         Ok(folders)
     }
 
-    /// Returns the files among a plan's receipts and records whose content is damaged. Receipts of formats
-    /// 1 and 2 have no checksum.
+    /// Returns the files among a plan's receipts and records whose content is damaged.
     ///
     /// # Errors
     /// [`StoreError::Io`].
@@ -139,15 +136,6 @@ impl Store {
         Ok(damaged)
     }
 
-    /// Returns the receipts of a plan of format 1 or 2. Plans of later formats have no receipts of this kind.
-    ///
-    /// # Errors
-    /// As for [`Store::receipts`].
-    pub(crate) fn old_receipts(&self, plan_id: &str) -> Result<Vec<OldReceipt>, StoreError> {
-        let receipts = read_all(&self.receipts_folder(plan_id), OldReceipt::from_json)?;
-        Ok(receipts.into_values().collect())
-    }
-
     /// Returns the state of a plan's inputs as recorded by its runs, by `clip_key`. The records only save work and no
     /// version depends on them, so a record that cannot be parsed is ignored.
     ///
@@ -155,14 +143,6 @@ impl Store {
     /// As for [`Store::receipts`].
     pub fn seen(&self, plan_id: &str) -> Result<BTreeMap<String, InputSeen>, StoreError> {
         let mut inputs = BTreeMap::new();
-        for old in self.old_receipts(plan_id)? {
-            for (clip_key, seen) in old.inputs {
-                if let Ok(seen) = serde_json::from_value(seen) {
-                    inputs.insert(clip_key, seen);
-                }
-            }
-        }
-
         // Under the rule `segment` several shards contain the same clip, and all of them recorded the same state.
         let folder = self.receipts_folder(plan_id).join(SEEN_FOLDER);
         for receipts_of_shard in

@@ -139,8 +139,7 @@ impl Store {
 
         for (plan_id, other) in self.begun()? {
             // A plan without receipts has no finished work that could be lost.
-            let has_receipts =
-                !self.receipts(&plan_id)?.is_empty() || !self.old_receipts(&plan_id)?.is_empty();
+            let has_receipts = !self.receipts(&plan_id)?.is_empty();
             let unfinished = !committed.contains(&plan_id) && has_receipts;
             let Some(other) = other.filter(|_| unfinished) else {
                 continue;
@@ -335,7 +334,7 @@ fn changes(
     // The individual differences come last.
     changed.extend(differs);
 
-    if !engine::is_same(&manifest.engine, engine) {
+    if manifest.engine != *engine {
         changed.push(format!(
             "engine {} -> {}",
             describe(&manifest.engine),
@@ -367,11 +366,7 @@ fn describe(engine: &Engine) -> String {
         libc,
         writer,
     } = engine;
-    let computing = format!("{backend} {level}, numerics {numerics}, {decoder}, {target}, {libc}");
-    match writer {
-        Some(writer) => format!("{computing}, {writer}"),
-        None => computing,
-    }
+    format!("{backend} {level}, numerics {numerics}, {decoder}, {target}, {libc}, {writer}")
 }
 
 fn name_few(clips: &[String]) -> String {

@@ -30,7 +30,7 @@ pub struct Tags {
 
 impl Tags {
     /// Returns the tags of a version in order.
-    pub fn of(&self, version: u64) -> Vec<String> {
+    pub fn of_version(&self, version: u64) -> Vec<String> {
         let names = self
             .versions
             .iter()

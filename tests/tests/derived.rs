@@ -345,7 +345,7 @@ fn errors_state_key_and_line() -> Result<(), Failed> {
         let recipe = with_features(&folder, features).recipe;
         let ran = run(wavemill(["recipe", "check"]).arg(&recipe)).exits(2)?;
         ran.says(&words)?;
-        // The message contains the line number. The features begin at line 33.
+        // The message contains the line number. The features of this recipe begin at line 33.
         ran.says(&["derived.toml:3"])?;
     }
 

@@ -8,9 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
-use crate::support::{
-    finish, manifest, run, same, sql, sql_number, start, to_old_format, versions, wavemill,
-};
+use crate::support::{finish, manifest, run, same, sql, sql_number, start, versions, wavemill};
 use crate::table::{Table, key};
 
 /// Delays a run before it takes the lock, for longer than another run takes.
@@ -53,14 +51,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test(
             "grow::rows_over_the_limit_are_assigned_sides",
             rows_over_the_limit_are_assigned_sides,
-        ),
-        Trial::test(
-            "grow::a_store_of_format_2_keeps_its_sides",
-            a_store_of_format_2_keeps_its_sides,
-        ),
-        Trial::test(
-            "grow::a_limited_store_of_format_2_has_nothing_to_do",
-            a_limited_store_of_format_2_has_nothing_to_do,
         ),
         Trial::test(
             "grow::columns_that_differ_are_named",
@@ -415,48 +405,6 @@ fn rows_over_the_limit_are_assigned_sides() -> Result<(), Failed> {
     same("new", told["new"].as_u64(), Some(40))?;
     let first = table.first("first", &[])?;
     same("sides", sides(&store, 2)?, sides(&first, 1)?)
-}
-
-fn a_store_of_format_2_keeps_its_sides() -> Result<(), Failed> {
-    let mut table = Table::new("old", 60);
-    let store = table.store();
-    run(&mut table.extract(&[])?).exits(0)?;
-    to_old_format(&store, 2)?;
-    run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
-    nothing_to_do(&table, &[])?;
-
-    for track in 60..66 {
-        table.add(track);
-    }
-    let told = next_version(&table, &[])?;
-    same("moved", told["moved"].as_array().map(Vec::len), Some(0))?;
-    unmoved(&sides(&store, 1)?, &sides(&store, 2)?)?;
-    same("format", manifest(&store, 2)?.format_version, 3)?;
-    same("shards", manifest(&store, 2)?.shards["training"], 8)?;
-    nothing_to_do(&table, &[])
-}
-
-/// In such a store, the table `tracks` contains only the planned clips. The splits of all other tracks are drawn
-/// again.
-fn a_limited_store_of_format_2_has_nothing_to_do() -> Result<(), Failed> {
-    let mut table = Table::new("old-limited", 200);
-    let store = table.store();
-    run(&mut table.extract(&["--limit", "10"])?).exits(0)?;
-    to_old_format(&store, 2)?;
-    nothing_to_do(&table, &["--limit", "10"])?;
-
-    // A version with the same rows is written again without the table.
-    let tracks = manifest(&store, 1)?.files;
-    let tracks = tracks.iter().find(|file| file.name() == "tracks");
-    let path = store.join(&tracks.ok_or("no table of tracks")?.path);
-    fs::remove_file(&path)?;
-    run(&mut table.extract(&["--limit", "10", "--new-version"])?).exits(0)?;
-    run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
-    same("format", manifest(&store, 2)?.format_version, 3)?;
-
-    table.add(200);
-    let told = next_version(&table, &["--limit", "10"])?;
-    same("moved", told["moved"].as_array().map(Vec::len), Some(0))
 }
 
 /// Tests a new column, and a column that is no longer numeric.

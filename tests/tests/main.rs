@@ -21,7 +21,7 @@ mod grow;
 mod images;
 mod manifests;
 mod memory;
-mod mlflow;
+mod mlflow_import;
 mod peers;
 mod prompt;
 mod random_growth;
@@ -69,7 +69,7 @@ fn main() {
         random_growth::trials(),
         manifests::trials(),
         memory::trials(),
-        mlflow::trials(),
+        mlflow_import::trials(),
         peers::trials(),
         prompt::trials(),
         ranks::trials(),

@@ -6,13 +6,18 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use wavemill_schemas::canonical;
-use wavemill_schemas::manifest::{CHECKSUM_KEY, Manifest, sealed};
+use wavemill_schemas::manifest::{CHECKSUM_KEY, sealed};
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
     Ran, copy_folder, fit, inputs, manifest, own_store, run, same, scratch, sql_number,
-    to_old_format, trainer_trial, wavemill, whole,
+    trainer_trial, wavemill, whole,
 };
+
+/// What a store of an earlier format needs.
+const REBUILD: &str = "has to be rebuilt in a new folder by `wavemill extract`";
+/// What a store of a later format needs.
+const NEWER: &str = "needs a newer wavemill";
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -21,12 +26,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             flipped_digits_are_found,
         ),
         Trial::test(
-            "manifests::false_format_1_manifests_are_detected_from_shards",
-            false_format_1_manifests_are_detected_from_shards,
-        ),
-        Trial::test(
-            "manifests::format_1_stays_readable",
-            format_1_stays_readable,
+            "manifests::false_manifests_are_detected_from_shards",
+            false_manifests_are_detected_from_shards,
         ),
         Trial::test(
             "manifests::paths_outside_the_store_are_not_read",
@@ -45,8 +46,8 @@ pub(crate) fn trials() -> Vec<Trial> {
             a_linked_store_is_a_store,
         ),
         Trial::test(
-            "manifests::newer_format_is_not_damage",
-            newer_format_is_not_damage,
+            "manifests::another_format_is_not_damage",
+            another_format_is_not_damage,
         ),
         Trial::test("manifests::invalid_utf8_is_damage", invalid_utf8_is_damage),
         trainer_trial(
@@ -69,22 +70,15 @@ fn manifest_path(store: &Path) -> PathBuf {
     store.join("_wavemill/versions/00000001.json")
 }
 
-/// Edits the JSON of version 1 and recomputes its checksum if it has one, as an attacker would.
+/// Edits the JSON of version 1 and recomputes its checksum, as an attacker would.
 fn edit(store: &Path, change: impl FnOnce(&mut Value)) -> Result<(), Failed> {
     let mut json: Value = serde_json::from_slice(&fs::read(manifest_path(store))?)?;
     let keys = json.as_object_mut().ok_or("no object")?;
-    let had_checksum = keys.remove(CHECKSUM_KEY).is_some();
+    keys.remove(CHECKSUM_KEY);
     change(&mut json);
-    if had_checksum {
-        json[CHECKSUM_KEY] = canonical::id(&json)?.into();
-    }
+    json[CHECKSUM_KEY] = canonical::id(&json)?.into();
     fs::write(manifest_path(store), json.to_string() + "\n")?;
     Ok(())
-}
-
-/// Rewrites version 1 in format 1, as the first wavemill wrote it.
-fn to_format_1(store: &Path) -> Result<Manifest, Failed> {
-    to_old_format(store, 1)
 }
 
 /// Returns the position of the first digit in the value of `key`.
@@ -135,10 +129,9 @@ fn flipped_digits_are_found() -> Result<(), Failed> {
 /// Name of an edit, the edit itself, and a part of the message that `verify` must print.
 type FalseEdit = (&'static str, fn(&mut Value), &'static str);
 
-/// Format 1 has no checksum, but its shards, tables and receipts contradict a wrong manifest. In later formats they
-/// contradict a manifest whose checksum was recomputed after an edit.
-fn false_format_1_manifests_are_detected_from_shards() -> Result<(), Failed> {
-    let lies: [FalseEdit; 15] = [
+/// The shards, tables and receipts contradict a manifest whose checksum was recomputed after an edit.
+fn false_manifests_are_detected_from_shards() -> Result<(), Failed> {
+    let lies: [FalseEdit; 17] = [
         (
             "classes",
             |m| {
@@ -211,54 +204,47 @@ fn false_format_1_manifests_are_detected_from_shards() -> Result<(), Failed> {
             "stats of log_mel",
         ),
         (
+            "number of shards",
+            |m| {
+                let n_shards = m["shards"]["training"].as_u64().unwrap();
+                m["shards"]["training"] = (n_shards * 2).into();
+            },
+            "shards.training",
+        ),
+        (
+            "no numbers of shards",
+            |m| _ = m.as_object_mut().unwrap().remove("shards"),
+            "shards.training is 0",
+        ),
+        (
             "a file",
             |m| _ = m["files"].as_array_mut().unwrap().pop(),
             "not a file of this version",
         ),
     ];
 
-    for format in [1, 3] {
-        let store = own_store("lies");
-        if format == 1 {
-            to_format_1(&store)?;
-        }
-        let text = fs::read(manifest_path(&store))?;
-        on(&store, &["verify"]).exits(0)?;
+    let store = own_store("lies");
+    let text = fs::read(manifest_path(&store))?;
+    on(&store, &["verify"]).exits(0)?;
 
-        for (name, lie, said) in &lies {
-            edit(&store, lie)?;
-            let found = on(&store, &["verify"]).exits(3)?;
-            same(
-                &format!("{name} in format {format}: {}", found.out),
-                found.out.contains(said),
-                true,
-            )?;
-            fs::write(manifest_path(&store), &text)?;
-        }
+    for (name, lie, said) in lies {
+        edit(&store, lie)?;
+        let found = on(&store, &["verify"]).exits(3)?;
+        same(
+            &format!("{name}: {}", found.out),
+            found.out.contains(said),
+            true,
+        )?;
+        fs::write(manifest_path(&store), &text)?;
     }
-
-    // Earlier formats do not state the number of shards.
-    let store = own_store("numbers");
-    edit(&store, |m| {
-        let n_shards = m["shards"]["training"].as_u64().unwrap();
-        m["shards"]["training"] = (n_shards * 2).into();
-    })?;
-    let found = on(&store, &["verify"]).exits(3)?;
-    same(&found.out, found.out.contains("shards.training"), true)?;
 
     let edited: [fn(&mut Value); 3] = [
         |m| m["recipe"]["audio"]["duration_s"] = 4.0.into(),
         |m| m["recipe"]["split"]["seed"] = 77.into(),
         |m| m["engine"]["numerics"] = 9.into(),
     ];
-    for (format, edited) in [1, 3]
-        .into_iter()
-        .flat_map(|format| edited.map(|e| (format, e)))
-    {
+    for edited in edited {
         let store = own_store("identity");
-        if format == 1 {
-            to_format_1(&store)?;
-        }
         edit(&store, edited)?;
         on(&store, &["info"])
             .exits(3)?
@@ -282,102 +268,47 @@ fn swap_digits(counts: &mut Value) {
     add(&mut training[other]);
 }
 
-/// Every command reads format 1, and a version of the new format can follow it.
-fn format_1_stays_readable() -> Result<(), Failed> {
-    let store = own_store("first-format");
-    let first = to_format_1(&store)?;
-    let text = fs::read(manifest_path(&store))?;
-    same(
-        "a checksum",
-        text.windows(CHECKSUM_KEY.len())
-            .any(|part| part == CHECKSUM_KEY.as_bytes()),
-        false,
-    )?;
-
-    on(&store, &["verify"]).exits(0)?;
-    same(
-        "as stored",
-        on(&store, &["info", "--json"]).exits(0)?.out.into_bytes(),
-        text.clone(),
-    )?;
-
-    let rows = sql_number(&store, "SELECT count(*) FROM features_log_mel")?;
-    same("rows", rows, first.counts.feature_rows)?;
-    let again = run(&mut inputs().extract(&store)).exits(0)?;
-    same("said", again.err.contains("nothing to do"), true)?;
-
-    run(inputs()
-        .extract(&store)
-        .args(["--new-version", "--limit", "30"]))
-    .exits(0)?;
-    let second = manifest(&store, 2)?;
-    same("format", second.format_version, 3)?;
-    same(
-        "parent",
-        second.identity.parent,
-        Some(blake3::hash(&text).to_hex().to_string()),
-    )?;
-
-    on(&store, &["diff", "1", "2"]).exits(0)?;
-    let listed: Value =
-        serde_json::from_str(&on(&store, &["info", "--versions", "--json"]).exits(0)?.out)?;
-    same(
-        "both listed",
-        listed[0]["held"].is_object() && listed[1]["held"].is_object(),
-        true,
-    )?;
-
-    on(&store, &["gc", "--keep", "1"]).exits(0)?;
-    on(&store, &["verify"]).exits(0)?;
-    same("the first manifest", fs::read(manifest_path(&store))?, text)
-}
-
 /// The path points to another store's file with the correct bytes.
 fn paths_outside_the_store_are_not_read() -> Result<(), Failed> {
-    for format in [1, 3] {
-        let folder = scratch("places");
-        let (store, other) = (folder.join("store"), folder.join("s2"));
-        copy_folder(whole(), &store);
-        copy_folder(whole(), &other);
-        if format == 1 {
-            to_format_1(&store)?;
-        }
+    let folder = scratch("places");
+    let (store, other) = (folder.join("store"), folder.join("s2"));
+    copy_folder(whole(), &store);
+    copy_folder(whole(), &other);
 
-        let text = fs::read(manifest_path(&store))?;
-        let path = manifest(&store, 1)?
-            .files_of("log_mel")
-            .next()
-            .ok_or("no shard")?
-            .path
-            .clone();
-        fs::remove_file(store.join(&path))?;
-        let absolute = other.join(&path).to_str().unwrap().to_owned();
-        for elsewhere in [
-            absolute,
-            format!("../s2/{path}"),
-            format!("data/../../s2/{path}"),
+    let text = fs::read(manifest_path(&store))?;
+    let path = manifest(&store, 1)?
+        .files_of("log_mel")
+        .next()
+        .ok_or("no shard")?
+        .path
+        .clone();
+    fs::remove_file(store.join(&path))?;
+    let absolute = other.join(&path).to_str().unwrap().to_owned();
+    for elsewhere in [
+        absolute,
+        format!("../s2/{path}"),
+        format!("data/../../s2/{path}"),
+    ] {
+        edit(&store, |m| {
+            let files = m["files"].as_array_mut().unwrap();
+            let file = files
+                .iter_mut()
+                .find(|file| file["path"] == path.as_str())
+                .unwrap();
+            file["path"] = elsewhere.as_str().into();
+        })?;
+
+        let words = [elsewhere.as_str(), "00000001.json"];
+        for command in [
+            &["verify"][..],
+            &["info", "--files"],
+            &["sql", "SELECT 1"],
+            &["gc", "--keep", "1"],
         ] {
-            edit(&store, |m| {
-                let files = m["files"].as_array_mut().unwrap();
-                let file = files
-                    .iter_mut()
-                    .find(|file| file["path"] == path.as_str())
-                    .unwrap();
-                file["path"] = elsewhere.as_str().into();
-            })?;
-
-            let words = [elsewhere.as_str(), "00000001.json"];
-            for command in [
-                &["verify"][..],
-                &["info", "--files"],
-                &["sql", "SELECT 1"],
-                &["gc", "--keep", "1"],
-            ] {
-                on(&store, command).exits(3)?.says(&words)?;
-            }
-            run(&mut inputs().extract(&store)).exits(3)?.says(&words)?;
-            fs::write(manifest_path(&store), &text)?;
+            on(&store, command).exits(3)?.says(&words)?;
         }
+        run(&mut inputs().extract(&store)).exits(3)?.says(&words)?;
+        fs::write(manifest_path(&store), &text)?;
     }
     Ok(())
 }
@@ -486,20 +417,21 @@ fn a_linked_store_is_a_store() -> Result<(), Failed> {
     Ok(())
 }
 
-fn newer_format_is_not_damage() -> Result<(), Failed> {
-    let store = own_store("newer");
-    let said = [
-        "needs a newer wavemill",
-        "format version is 4",
-        "up to 3",
-        "00000001.json",
+fn another_format_is_not_damage() -> Result<(), Failed> {
+    let store = own_store("other-format");
+    let written = fs::read_to_string(manifest_path(&store))?;
+    let of_format_2 = written.replace("\"format_version\":3", "\"format_version\":2");
+    let cases = [
+        (of_format_2.as_str(), 2, REBUILD),
+        (r#"{"format_version":1,"plan_id":"else"}"#, 1, REBUILD),
+        (r#"{"format_version":4,"everything":"else"}"#, 4, NEWER),
+        (r#"{"format_version":4,"manifest_blake3":[]}"#, 4, NEWER),
     ];
 
-    for json in [
-        r#"{"format_version":4,"everything":"else"}"#,
-        r#"{"format_version":4,"manifest_blake3":[]}"#,
-    ] {
+    for (json, format, remedy) in cases {
         fs::write(manifest_path(&store), json)?;
+        let is = format!("format version is {format}");
+        let said = [remedy, &is, "reads 3", "00000001.json"];
 
         let commands = [
             &["verify"][..],
@@ -518,11 +450,8 @@ fn newer_format_is_not_damage() -> Result<(), Failed> {
 
         run(&mut inputs().extract(&store)).exits(2)?.says(&said)?;
         let listed = on(&store, &["info", "--versions"]).exits(0)?.out;
-        same(
-            &listed,
-            listed.contains("needs a newer wavemill (format version 4)"),
-            true,
-        )?;
+        let line = format!("{remedy} (format version {format})");
+        same(&listed, listed.contains(&line), true)?;
     }
     Ok(())
 }
@@ -556,14 +485,12 @@ fn trainer_performs_the_same_checks() -> Result<(), Failed> {
             .says(said)
     };
 
-    fs::write(
-        manifest_path(&store),
-        r#"{"format_version":4,"everything":"else"}"#,
-    )?;
-    refused(
-        2,
-        &["needs a newer wavemill", "format version is 4", "up to 3"],
-    )?;
+    for (format, remedy) in [(2, REBUILD), (4, NEWER)] {
+        let json = format!(r#"{{"format_version":{format},"everything":"else"}}"#);
+        fs::write(manifest_path(&store), json)?;
+        let is = format!("format version is {format}");
+        refused(2, &[remedy, &is, "reads 3"])?;
+    }
 
     let mut bytes = text.clone().into_bytes();
     bytes[100] = 0xff;

@@ -176,19 +176,14 @@ fn exports_are_read() -> Result<(), Failed> {
         for feature in ["log_mel", "mfcc"] {
             let folder = folder.join(feature);
             fs::create_dir(&folder)?;
-            read_exports(&store, feature, &folder, name != "ragged")?;
+            read_exports(&store, feature, &folder)?;
         }
     }
     Ok(())
 }
 
-fn read_exports(store: &Path, feature: &str, folder: &Path, has_npz: bool) -> Result<(), Failed> {
-    let mut formats = vec!["npy", "png", "huggingface"];
-    if has_npz {
-        formats.push("npz");
-    }
-
-    for format in formats {
+fn read_exports(store: &Path, feature: &str, folder: &Path) -> Result<(), Failed> {
+    for format in ["npy", "png", "huggingface"] {
         let words = [
             "export",
             "--feature",
@@ -205,17 +200,11 @@ fn read_exports(store: &Path, feature: &str, folder: &Path, has_npz: bool) -> Re
         store,
         &format!("SELECT count(*) FROM features_{feature} WHERE split <> 'none'"),
     )?;
-    let npz = if has_npz {
-        folder.join("npz")
-    } else {
-        "-".into()
-    };
     let words = [
         "arrays".into(),
         store.to_owned(),
         feature.into(),
         folder.join("npy"),
-        npz,
         folder.join("png"),
     ];
 
@@ -410,6 +399,11 @@ fn checker_names_what_is_damaged() -> Result<(), Failed> {
     let text = fs::read_to_string(&manifest_path)?;
     fs::write(&manifest_path, text.replace("Rock", "Rook"))?;
     finds(&store, &["00000001.json", "manifest_blake3 is not"])?;
+
+    let store = own_store("other-format");
+    rewrite(&store, |manifest| manifest.format_version = 2)?;
+    let other = check_store(&store)?.exits(2)?;
+    same(&other.err, other.err.contains("format version 2"), true)?;
 
     let nowhere = check_store(&scratch("nowhere"))?.exits(2)?;
     same(&nowhere.err, nowhere.err.contains("no version"), true)

@@ -1,13 +1,12 @@
-//! The prompt of `wavemill sql` on a pseudo-terminal (`terminal.py`): its pager, wide rows, and Ctrl-C.
+//! The prompt of `wavemill sql` on a pseudo-terminal (`terminal.py`): wide rows, and Ctrl-C.
 
-use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{same, scratch, sql, wavemill, whole};
-use crate::terminal::{COLUMNS, ROWS, TERMINAL_TIMEOUT, Terminal, terminal_trial};
+use crate::terminal::{TERMINAL_TIMEOUT, Terminal, terminal_trial};
 
 /// Time after which the query is executing its joins.
 const RUN_TIME_MIN: Duration = Duration::from_secs(2);
@@ -24,10 +23,6 @@ const CTRL_C: &str = "\u{3}";
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         terminal_trial(
-            "prompt::what_is_longer_than_the_screen_goes_to_the_pager",
-            long_answers_go_to_the_pager,
-        ),
-        terminal_trial(
             "prompt::wide_rows_are_printed_one_column_per_line",
             wide_rows_are_printed_one_column_per_line,
         ),
@@ -42,13 +37,10 @@ pub(crate) fn trials() -> Vec<Trial> {
 struct Prompt(Terminal);
 
 impl Prompt {
-    /// Starts the program with a history file in `folder` and with `pager` as the variable `PAGER`.
-    fn open(folder: &Path, pager: &str) -> Result<Self, Failed> {
+    /// Starts the program with a history file in `folder`.
+    fn open(folder: &Path) -> Result<Self, Failed> {
         let mut command = wavemill(["sql", "--store"]);
-        command
-            .arg(whole())
-            .env("PAGER", pager)
-            .env("XDG_STATE_HOME", folder);
+        command.arg(whole()).env("XDG_STATE_HOME", folder);
         let mut prompt = Self(Terminal::start(&command)?);
         prompt.0.wait_for(PROMPT, TERMINAL_TIMEOUT)?;
         Ok(prompt)
@@ -78,67 +70,9 @@ impl Prompt {
     }
 }
 
-fn long_answers_go_to_the_pager() -> Result<(), Failed> {
-    let folder = scratch("pager");
-    let (script, got, runs) = (
-        folder.join("pager.sh"),
-        folder.join("got"),
-        folder.join("runs"),
-    );
-    fs::write(
-        &script,
-        format!(
-            "echo run >> '{}'\ncat > '{}'\necho read to the end\n",
-            runs.display(),
-            got.display()
-        ),
-    )?;
-    let mut prompt = Prompt::open(&folder, &format!("sh '{}'", script.display()))?;
-
-    let short = prompt.ask("SELECT 6 * 7 AS answer, count(*) AS n FROM tracks;", TIME)?;
-    same(
-        &format!("the short answer {short:?}"),
-        short.contains(" 42 | "),
-        true,
-    )?;
-    same("a pager for what fits", runs.exists(), false)?;
-
-    let wanted = sql(whole(), "SELECT clip_key FROM tracks ORDER BY clip_key")?;
-    same("longer than the screen", wanted.len() > ROWS, true)?;
-    let long = prompt.ask(
-        "SELECT clip_key FROM tracks ORDER BY clip_key;",
-        "read to the end\n",
-    )?;
-
-    let paged = fs::read_to_string(&got)?;
-    let keys: Vec<&str> = paged
-        .lines()
-        .skip(2)
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    let wanted: Vec<&str> = wanted
-        .iter()
-        .filter_map(|row| row["clip_key"].as_str())
-        .collect();
-
-    same("the heading", paged.lines().next(), Some(" clip_key"))?;
-    same("rows", &keys, &wanted)?;
-    same("rows beside the pager", long.contains(wanted[0]), false)?;
-    same("pagers", fs::read_to_string(&runs)?.as_str(), "run\n")?;
-
-    // An answer that is too wide for the screen goes to the pager as well.
-    prompt.ask(
-        &format!("SELECT repeat('wide ', {COLUMNS}) AS w;"),
-        "read to the end\n",
-    )?;
-    same("pagers", fs::read_to_string(&runs)?.as_str(), "run\nrun\n")?;
-    prompt.leave()
-}
-
 fn wide_rows_are_printed_one_column_per_line() -> Result<(), Failed> {
     let folder = scratch("wide");
-    let mut prompt = Prompt::open(&folder, "cat")?;
+    let mut prompt = Prompt::open(&folder)?;
     let question =
         "SELECT clip_key AS key, 6 * 7 AS answer, 'x' AS third FROM tracks ORDER BY 1 LIMIT 2;";
 
@@ -184,7 +118,7 @@ fn wide_rows_are_printed_one_column_per_line() -> Result<(), Failed> {
 /// The query is a join that finds no row for hours.
 fn ctrl_c_stops_only_the_query() -> Result<(), Failed> {
     let folder = scratch("ctrl-c");
-    let mut prompt = Prompt::open(&folder, "cat")?;
+    let mut prompt = Prompt::open(&folder)?;
 
     let tables = ["a", "b", "c", "d", "e", "f"]
         .map(|name| format!("tracks {name}"))

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
@@ -47,7 +47,6 @@ pub(crate) fn trials() -> Vec<Trial> {
             "report::lists_the_changes_of_a_version",
             lists_the_changes_of_a_version,
         ),
-        Trial::test("report::compares_two_versions", compares_two_versions),
         Trial::test(
             "report::typical_tracks_can_be_heard",
             typical_tracks_can_be_heard,
@@ -73,10 +72,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         // Ignored if no browser is on PATH.
         Trial::test("report::a_browser_finds_nothing_to_load", || {
             a_browser_finds_nothing_to_load(&browser().ok_or("no browser on PATH")?)
-        })
-        .with_ignored_flag(is_absent),
-        Trial::test("report::a_browser_reads_a_comparison", || {
-            a_browser_reads_a_comparison(&browser().ok_or("no browser on PATH")?)
         })
         .with_ignored_flag(is_absent),
     ]
@@ -254,70 +249,6 @@ fn lists_the_changes_of_a_version() -> Result<(), Failed> {
     )
 }
 
-/// Creates a store whose second version, tagged `small`, has fewer clips and other features.
-fn two_versions(name: &str) -> Result<PathBuf, Failed> {
-    let store = own_store(name);
-    let mut next = inputs().extract(&store);
-    next.args(["--new-version", "--limit", "30"]);
-    next.args(["--set", "features.mfcc.n_mfcc=7"]);
-    run(&mut next).exits(0)?;
-    run(wavemill(["tag", "2", "small", "--store"]).arg(&store)).exits(0)?;
-    Ok(store)
-}
-
-fn compares_two_versions() -> Result<(), Failed> {
-    let store = two_versions("report-compare")?;
-    let out = store.with_file_name("compared.html");
-    let mut compare = wavemill(["report", "--compare", "1", "small", "--json", "--store"]);
-    let ran = run(compare.arg(&store).arg("--out").arg(&out)).exits(0)?;
-    let written: Value = serde_json::from_str(&ran.out)?;
-    same("compared", &written["compared"], &json!([1, 2]))?;
-    same("version", &written["version"], &Value::Null)?;
-
-    let html = fs::read_to_string(&out)?;
-    loads_nothing(&html)?;
-    for words in [
-        "versions 1 and 2</h1>",
-        "Version 2 is tagged small.",
-        "features changed: mfcc",
-        "features.mfcc.n_mfcc",
-        "Tracks removed (",
-        "Rows after each step, version 1",
-    ] {
-        same(words, html.contains(words), true)?;
-    }
-
-    let [before, now] = [manifest(&store, 1)?, manifest(&store, 2)?].map(|one| one.counts);
-    let row = format!(
-        "<th scope=\"row\">clips with features</th><td class=\"number\">{}</td><td class=\"number\">{}</td>\
-         <td class=\"number\">−{}</td>",
-        before.clips_written,
-        now.clips_written,
-        before.clips_written - now.clips_written
-    );
-    same(&row, html.contains(&row), true)?;
-
-    // `diff` reports the same differences.
-    let diff = run(wavemill(["diff", "1", "2", "--json", "--store"]).arg(&store)).exits(0)?;
-    let diff: Value = serde_json::from_str(&diff.out)?;
-    let about = about(&html)?;
-    same("data", &about["data"], &diff["data"])?;
-    same("recipe", &about["diff"]["recipe"], &diff["recipe"])?;
-
-    // Compares a version with itself.
-    let mut alike = wavemill(["report", "--compare", "2", "2", "--store"]);
-    run(alike.arg(&store).arg("--out").arg(&out)).exits(0)?;
-    let html = fs::read_to_string(&out)?;
-    for words in ["The tracks are the same, ", "as before"] {
-        same(words, html.contains(words), true)?;
-    }
-
-    let mut both = wavemill(["report", "--compare", "1", "2", "--version", "1", "--store"]);
-    run(both.arg(&store)).exits(2)?;
-    let mut absent = wavemill(["report", "--compare", "1", "9", "--store"]);
-    run(absent.arg(&store)).exits(2)?.says(&["version 9"])
-}
-
 /// Writes a report with sounds from an audio archive and returns the page.
 fn report_with(audio: &Path, out: &Path) -> Result<String, Failed> {
     let mut command = wavemill(["report", "--store"]);
@@ -368,7 +299,7 @@ fn typical_tracks_can_be_heard() -> Result<(), Failed> {
     same("players", silent.contains("<audio"), false)?;
     same("may play", silent.contains("media-src"), false)?;
 
-    // Tests an archive that does not exist, and a comparison of two versions, which has no typical tracks.
+    // Tests paths that are not archives.
     let mut nowhere = wavemill(["report", "--audio", "nowhere", "--store"]);
     run(nowhere.arg(whole()).current_dir(&folder))
         .exits(2)?
@@ -378,11 +309,7 @@ fn typical_tracks_can_be_heard() -> Result<(), Failed> {
     let mut none = wavemill(["report", "--store"]);
     run(none.arg(whole()).arg("--audio").arg(&empty))
         .exits(2)?
-        .says(&["--audio", "no clip"])?;
-
-    let mut both = wavemill(["report", "--compare", "1", "1", "--store"]);
-    run(both.arg(whole()).arg("--audio").arg(&inputs().audio)).exits(2)?;
-    Ok(())
+        .says(&["--audio", "no clip"])
 }
 
 fn changed_archive_is_reported() -> Result<(), Failed> {
@@ -735,13 +662,4 @@ fn a_browser_finds_nothing_to_load(browser: &Path) -> Result<(), Failed> {
     let visit = quiet_visit(browser, &out)?;
     let players = visit.dom.matches("<audio controls").count();
     same("players", players, shown_classes()?)
-}
-
-fn a_browser_reads_a_comparison(browser: &Path) -> Result<(), Failed> {
-    let store = two_versions("report-browser-compare")?;
-    let out = store.with_file_name("compared.html");
-    let mut compare = wavemill(["report", "--compare", "1", "small", "--store"]);
-    run(compare.arg(&store).arg("--out").arg(&out)).exits(0)?;
-    let visit = quiet_visit(browser, &out)?;
-    same("charts", drawings(&visit.dom) > 0, true)
 }

@@ -179,27 +179,6 @@ fn map_is_complete_and_reproducible() -> Result<(), Failed> {
     let query = "SELECT clip_key, segment, genre_true FROM r";
     same("ranks", ask(&ranks, query)? == ask(&map, query)?, true)?;
 
-    let projector = folder.join("projector");
-    run(eval(&["--projector", projector.to_str().unwrap()]).args(["--nproc", "2"])).exits(0)?;
-    same(
-        "files of the projector",
-        files_below(&projector),
-        ["metadata.tsv", "projector_config.pbtxt", "vectors.tsv"]
-            .map(str::to_owned)
-            .to_vec(),
-    )?;
-
-    let lines = |name: &str| -> Result<usize, Failed> {
-        Ok(fs::read_to_string(projector.join(name))?.lines().count())
-    };
-    let mapped = ask(&map, "SELECT count(*) AS n FROM r")?[0]["n"].as_u64();
-    same("vectors", Some(lines("vectors.tsv")? as u64), mapped)?;
-    same(
-        "their rows",
-        lines("metadata.tsv")?,
-        lines("vectors.tsv")? + 1,
-    )?;
-
     run(eval(&["--predictions", map.to_str().unwrap()]).args(words(&map)))
         .exits(2)?
         .says(&["--predictions and --map are the same file"])?;

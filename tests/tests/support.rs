@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use wavemill_schemas::canonical;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_tests::{Failed, Trial};
 
@@ -460,87 +459,6 @@ pub(crate) fn own_store(name: &str) -> PathBuf {
     let store = scratch(name).join("store");
     copy_folder(whole(), &store);
     store
-}
-
-/// Rewrites the only version of a store in an earlier format, as the wavemill of that time wrote it, and returns
-/// its manifest.
-pub(crate) fn to_old_format(store: &Path, format_version: u32) -> Result<Manifest, Failed> {
-    let mut old = manifest(store, 1)?;
-    let plan_id = old.plan_id.clone();
-    old.format_version = format_version;
-    old.shards.clear();
-
-    // Without the writer's name, the engine has a different identity, and so has the plan.
-    old.engine.writer = None;
-    old.identity.engine = canonical::id(&old.engine)?;
-    old.plan_id = old.identity.plan_id()?;
-
-    // Earlier formats also lack the tables of split assignments and of the inputs.
-    for table in ["sides", "inputs", "audio_files"] {
-        if let Some(at) = old.files.iter().position(|file| file.name() == table) {
-            let file = store.join(old.files.remove(at).path);
-            fs::remove_dir_all(file.parent().unwrap())?;
-        }
-    }
-
-    for file in &mut old.files {
-        file.path = file.path.replace(&plan_id, &old.plan_id);
-        file.footer = None;
-    }
-
-    for folder in ["data", "_wavemill/receipts"] {
-        let folder = store.join(folder);
-        fs::rename(folder.join(&plan_id), folder.join(&old.plan_id))?;
-    }
-    to_old_receipts(store, &plan_id, &old)?;
-
-    fs::write(
-        store.join("_wavemill/versions/00000001.json"),
-        old.to_json()?,
-    )?;
-    Ok(old)
-}
-
-/// Merges the receipts of each shard's features, and the record of its inputs, into one receipt per shard.
-fn to_old_receipts(store: &Path, plan_id: &str, old: &Manifest) -> Result<(), Failed> {
-    let folder = store.join("_wavemill/receipts").join(&old.plan_id);
-    let read = |name: &str| -> Result<Value, Failed> {
-        // Drops the second line, the checksum, which the old formats do not have.
-        let text = fs::read_to_string(folder.join(name))?;
-        let json = text.lines().next().unwrap_or_default();
-        Ok(serde_json::from_str(&json.replace(plan_id, &old.plan_id))?)
-    };
-
-    for label in files_below(&folder.join("_seen")) {
-        let mut inputs = read(&format!("_seen/{label}"))?;
-        for (_, seen) in inputs.as_object_mut().unwrap() {
-            seen.as_object_mut().unwrap().remove("decode_key");
-        }
-
-        let mut of_shard = Value::Null;
-        let mut files = Vec::new();
-        for feature in &old.features {
-            of_shard = read(&format!("{}/{label}", feature.name))?;
-            let mut file = of_shard["file"].take();
-            file.as_object_mut().unwrap().remove("footer");
-            files.push(file);
-        }
-        let receipt = serde_json::json!({
-            "key": of_shard["key"],
-            "files": files,
-            "rejects": of_shard["rejects"],
-            "clips_written": of_shard["clips_written"],
-            "class_counts": of_shard["class_counts"],
-            "inputs": inputs,
-        });
-        fs::write(folder.join(label), receipt.to_string())?;
-    }
-
-    fs::remove_dir_all(folder.join("_seen"))?;
-    for feature in &old.features {
-        fs::remove_dir_all(folder.join(&feature.name))?;
-    }
-    Ok(())
 }
 
 /// Copies a folder with all files below it.

@@ -11,7 +11,7 @@ use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
     copy_folder, files_below, kill, manifest, receipts, run, same, same_versions, scratch,
-    sql_number, start, to_old_format, wait_until, wavemill,
+    sql_number, start, wait_until, wavemill,
 };
 use crate::table::{MFCC, Table, key, noise};
 
@@ -64,10 +64,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test(
             "takeover::killed_between_the_receipts_of_a_shard",
             killed_between_the_receipts_of_a_shard,
-        ),
-        Trial::test(
-            "takeover::rows_of_format_2_are_taken_over",
-            rows_of_format_2_are_taken_over,
         ),
         Trial::test("takeover::segments_are_taken_over", segments_are_taken_over),
         Trial::test(
@@ -551,43 +547,6 @@ fn killed_between_the_receipts_of_a_shard() -> Result<(), Failed> {
         manifest(&twins.store, 2)?.counts.clips_written,
         25,
     )
-}
-
-/// The engine in format 2 states no writer of files, so no file is linked.
-fn rows_of_format_2_are_taken_over() -> Result<(), Failed> {
-    let mut table = by_column("old", MFCC, &[]);
-    let store = table.store();
-    run(&mut table.extract(&[])?).exits(0)?;
-    to_old_format(&store, 2)?;
-    table.add(24);
-
-    let ran = run(&mut table.extract(&["--new-version", "--json"])?).exits(0)?;
-    let told: Value = serde_json::from_str(&ran.out)?;
-
-    same("decoded", &told["clips_decoded"], &1.into())?;
-    same("linked", &told["shards_reused"], &0.into())?;
-    same_rows(&store, &table.first("first", &[])?)
-}
-
-/// Fails unless two stores have the same values in every column of every row.
-fn same_rows(left: &Path, right: &Path) -> Result<(), Failed> {
-    for feature in ["log_mel", "mfcc"] {
-        let query = format!("COPY (SELECT * FROM features_{feature} ORDER BY clip_key, segment)");
-        let rows = |store: &Path| -> Result<Vec<u8>, Failed> {
-            let path = store.with_file_name("rows.parquet");
-            let query = format!("{query} TO '{}'", path.display());
-            run(wavemill(["sql", "--allow-write", "--store"])
-                .arg(store)
-                .arg(query))
-            .exits(0)?;
-            let bytes = fs::read(&path)?;
-            fs::remove_file(path)?;
-            Ok(bytes)
-        };
-
-        same(feature, rows(left)? == rows(right)?, true)?;
-    }
-    Ok(())
 }
 
 /// Segments of one clip are in several splits, and another seed assigns them again.

@@ -10,8 +10,8 @@ use wavemill_tests::{Failed, Trial};
 
 use crate::support::{has_python, same};
 
-pub(crate) const ROWS: usize = 24;
-pub(crate) const COLUMNS: usize = 80;
+const ROWS: usize = 24;
+const COLUMNS: usize = 80;
 /// Timeout for events that take a moment, on a busy machine.
 pub(crate) const TERMINAL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Polling interval of a waiting test.

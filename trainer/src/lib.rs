@@ -24,5 +24,4 @@ mod safetensors;
 pub mod strategy;
 #[cfg(test)]
 mod testing;
-pub mod tracking;
 mod trained;

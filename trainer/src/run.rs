@@ -28,7 +28,6 @@ use crate::dataset::{Dataset, Loader, LoaderPlan, Side, n_batches};
 use crate::evaluate;
 use crate::learner::{LearnError, Learner, StepContext, StepSummary};
 use crate::strategy::Collective;
-use crate::tracking::Tracker;
 
 use checks::{same_files, same_store, warnings};
 use records::Records;
@@ -57,9 +56,6 @@ pub struct Job {
     pub prefetch_batches: usize,
     /// Whether to score the test split at the end. Trials of a sweep do not.
     pub test: bool,
-    /// Client for an MLflow server, to which it also reports how the run ended. `None` on ranks other than 0 and
-    /// without a server.
-    pub tracker: Option<Tracker>,
     /// Callback that receives the values of the selecting metric after each epoch; returning false ends the run.
     pub keep_going: Option<KeepGoing>,
 }
@@ -72,20 +68,6 @@ pub type KeepGoing = Box<dyn Fn(&[f64]) -> bool + Send + Sync>;
 /// # Errors
 /// [`RunError`]; [`RunError::Stopped`] after `monitor.stop` was set, in which case a checkpoint has been written.
 pub fn fit(
-    job: &Job,
-    data: &Arc<Dataset>,
-    ranks: &'static dyn Collective,
-    monitor: &RunMonitor,
-) -> Result<FitOutcome, RunError> {
-    let fitted = train(job, data, ranks, monitor);
-    if let Some(tracker) = &job.tracker {
-        records::tell_end(tracker, &fitted);
-    }
-    fitted
-}
-
-/// Trains from the first step or the last checkpoint, then computes the scores.
-fn train(
     job: &Job,
     data: &Arc<Dataset>,
     ranks: &'static dyn Collective,
@@ -145,7 +127,7 @@ struct Run<'a> {
     /// Part of [`RunMonitor::wait_ns`] that is already in the log.
     logged_wait_ns: u64,
     /// Log and event files; `None` on ranks other than 0.
-    records: Option<Records<'a>>,
+    records: Option<Records>,
     /// Time at which this process began the epoch.
     epoch_start: Instant,
 }
@@ -359,7 +341,7 @@ impl<'a> Run<'a> {
         self.learner.average_buffers()?;
         let predictions = self.predictions(Side::Validation)?;
         let validation = evaluate::validation(&predictions)?;
-        self.log_epoch(&validation, &predictions)?;
+        self.log_epoch(&validation)?;
         self.look_for_divergence()?;
 
         let verdict = self.state.early_stop.epoch_ended(&validation);
@@ -557,11 +539,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn log_epoch(
-        &mut self,
-        validation: &Validation,
-        predictions: &[Predictions],
-    ) -> Result<(), RunError> {
+    fn log_epoch(&mut self, validation: &Validation) -> Result<(), RunError> {
         let Some(records) = &mut self.records else {
             return Ok(());
         };
@@ -583,8 +561,7 @@ impl<'a> Run<'a> {
         if !self.data.targets()[0].is_multi() {
             values.extend(accuracy.map(|accuracy| ("training/accuracy", accuracy)));
         }
-        records.epoch(self.state.epoch, self.state.step, &values)?;
-        records.confusion(self.state.step, predictions)
+        records.epoch(self.state.epoch, self.state.step, &values)
     }
 
     /// Writes a checkpoint. Every rank contributes its tensors; rank 0 writes.

@@ -120,7 +120,6 @@ impl Scene {
             readers: 1,
             prefetch_batches: 2,
             test: true,
-            tracker: None,
             keep_going: None,
         };
 
@@ -345,7 +344,6 @@ fn more_epochs_are_kept_by_a_run_that_is_killed_before_its_next_checkpoint() {
         readers: 1,
         prefetch_batches: 2,
         test: true,
-        tracker: None,
         keep_going: Some(Box::new(|_| {
             panic!("killed before the checkpoint of the third epoch")
         })),

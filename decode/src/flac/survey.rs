@@ -177,7 +177,7 @@ impl Surveyor {
     /// Starts a stream and records its STREAMINFO block.
     fn begin_stream(&mut self, info: Option<StreamInfo>) {
         let n_samples = info.and_then(|info| info.n_samples);
-        // Sum up the announced lengths if every stream has one.
+        // If every stream announces its length, the lengths are added up.
         self.survey.announced_samples = match self.n_streams {
             0 => n_samples,
             _ => self

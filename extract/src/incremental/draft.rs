@@ -60,38 +60,22 @@ impl<'j> DraftInputs<'j, '_> {
             Some(parent) => renames::find(self, parent, known)?,
             None => Renames::new(),
         };
-        let kept_counts = self.kept_counts(parent.as_ref())?;
-
-        // A parent without the table `sides` has assigned all sides by the recipe. If this draft has the same rows,
-        // assigning them again gives the parent's sides, even for clips beyond `--limit`, which the parent's `tracks`
-        // does not contain.
-        if let Some(parent) = parent
-            .as_ref()
-            .filter(|parent| !parent::has_sides(parent) && self.input.given_sides.is_none())
-        {
-            let drawn = self.draft_with(parent.clone(), None, &kept_counts)?;
-            if drawn.plan.identity.rows == parent.manifest.identity.rows {
-                return Ok(Draft { renames, ..drawn });
-            }
-        }
 
         let mut kept_sides = self.kept_sides(parent.as_ref())?;
         if let Some(kept) = &mut kept_sides {
-            // A key that already has a side belongs to the same clip, even if the contents of the file have changed.
+            // A key that already has a side is taken for the same clip and keeps its side, even if the file has changed.
             renames.retain(|now, _| !kept.has_placed(now));
             kept.rename(&renames);
         }
-        let draft = self.draft_with(parent, kept_sides.as_ref(), &kept_counts)?;
-        Ok(Draft { renames, ..draft })
+        self.draft_with(parent, renames, kept_sides.as_ref())
     }
 
     fn draft_with(
         &self,
-        parent: impl Into<Option<Parent>>,
+        parent: Option<Parent>,
+        renames: Renames,
         kept_sides: Option<&KeptSides>,
-        kept_counts: &BTreeMap<String, u64>,
     ) -> Result<Draft<'j>, RunError> {
-        let parent = parent.into();
         let Self {
             job,
             settings,
@@ -114,13 +98,17 @@ impl<'j> DraftInputs<'j, '_> {
         }
 
         let mut laps = Laps::start();
+        let none = BTreeMap::new();
+        let kept_counts = parent
+            .as_ref()
+            .map_or(&none, |parent| &parent.manifest.shards);
         let plan = Plan::new(job, settings, input, &catalog, kept_counts)?;
         laps.end("plan");
         catalog.wall_s.append(&mut laps.wall_s);
 
         Ok(Draft {
             parent,
-            renames: Renames::new(),
+            renames,
             catalog,
             plan,
         })
@@ -137,18 +125,6 @@ impl DraftInputs<'_, '_> {
                 parent::kept_sides(self.store, parent, &self.job.recipe)
             }
             _ => Ok(None),
-        }
-    }
-
-    fn kept_counts(&self, parent: Option<&Parent>) -> Result<BTreeMap<String, u64>, StoreError> {
-        let Some(parent) = parent else {
-            return Ok(BTreeMap::new());
-        };
-        match parent::shard_counts(self.store, parent) {
-            // Only old formats need a table for the counts. Without it, clips are distributed over shards as in a first
-            // version. The result is correct, but fewer files may be linked.
-            Err(StoreError::Needed { .. }) => Ok(BTreeMap::new()),
-            counts => counts,
         }
     }
 }
@@ -194,7 +170,7 @@ impl<'j> Draft<'j> {
 
             if let Some(seen) = known.get(clip_key) {
                 input.content.clone_from(&seen.content);
-                input.decode_key = seen.decode_key.clone().unwrap_or_default();
+                input.decode_key.clone_from(&seen.decode_key);
             }
             inputs.insert(clip_key.clone(), input);
         }

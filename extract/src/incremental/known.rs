@@ -42,9 +42,8 @@ impl KnownInputs {
                 continue;
             }
 
-            // Earlier formats did not record the decode key.
             let id_today = audio.get(&clip_key).copied();
-            if seen.id == id_today && seen.decode_key.is_some() {
+            if seen.id == id_today {
                 self.by_clip.insert(clip_key, seen);
             } else {
                 doubtful.insert(clip_key);

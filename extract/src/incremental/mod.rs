@@ -2,19 +2,19 @@
 //!
 //! The parent is the latest version of the store. [`crate::run::run`] calls this folder in the following order:
 //!
-//! 1. [`input`] lists the audio and cleans the metadata. The store is not read.
-//! 2. [`draft`] plans the version: [`parent`] reads the sides, class ids and shard counts that the parent assigned,
-//!    [`renames`] finds files with a new name, [`shrink`] refuses a run without most of the parent's files, and
-//!    [`moves`] reports tracks that change sides. [`plan`] is the result, a pure function of the rows, the recipe and
+//! 1. `input` lists the audio and cleans the metadata. The store is not read.
+//! 2. `draft` plans the version: [`parent`] reads the sides, class ids and shard counts that the parent assigned,
+//!    `renames` finds files with a new name, `shrink` refuses a run without most of the parent's files, and
+//!    `moves` reports tracks that change sides. `plan` is the result, a pure function of the rows, the recipe and
 //!    the parent.
 //! 3. `Store::decide` (crate `wavemill-store`, `resume.rs`) compares the plan's identity with the latest version and
 //!    with unfinished plans: nothing to do, refuse, create, or continue. [`changes`] lists the differences.
-//! 4. [`reuse`] finds the files that exist already. This is where a killed run finds its finished shards: each has a
+//! 4. `reuse` finds the files that exist already. This is where a killed run finds its finished shards: each has a
 //!    receipt (`wavemill-store`, `receipts.rs`), and the receipt's key (`shards/key.rs`) covers everything that
-//!    determines the file's bytes. [`known`] supplies the content hashes of the inputs for these keys, from receipts if
+//!    determines the file's bytes. `known` supplies the content hashes of the inputs for these keys, from receipts if
 //!    the files' stamps are unchanged. Files of earlier versions with equal keys are linked. The rest is divided into
 //!    passes.
-//! 5. [`take`] selects the rows that a pass copies from the parent, because their input and their feature are
+//! 5. `take` selects the rows that a pass copies from the parent, because their input and their feature are
 //!    unchanged; `shards/taken.rs` reads them.
 //!
 //! Invariants:

@@ -9,7 +9,6 @@ use wavemill_runtime::settings::Settings;
 use wavemill_schemas::manifest::{FeatureEntry, FileEntry};
 use wavemill_schemas::reject::Reject;
 use wavemill_source::InputSeen;
-use wavemill_store::plan::engine;
 use wavemill_store::plan::segments::variants_on;
 use wavemill_store::shards::{TakenClip, TakenRows};
 use wavemill_store::{Parent, Store, StoreError};
@@ -30,9 +29,8 @@ pub(crate) fn kept_features<'p>(
     plan: &Plan<'_>,
     settings: &Settings,
 ) -> Vec<Option<&'p FeatureEntry>> {
-    let parent = parent.filter(|parent| {
-        engine::is_same(&parent.manifest.engine, &plan.engine) && !settings.recompute
-    });
+    let parent =
+        parent.filter(|parent| parent.manifest.engine == plan.engine && !settings.recompute);
     let entries = plan.features.entries().iter();
     entries
         .map(|entry| {
@@ -182,8 +180,7 @@ impl<'a> ParentRows<'a> {
         }
 
         // New tags change the content of a file, but the decoder still reads the same audio.
-        let decode_key = seen.decode_key.as_deref().unwrap_or_default();
-        let decodes_alike = !decode_key.is_empty() && decode_key == was.decode_key;
+        let decodes_alike = !seen.decode_key.is_empty() && seen.decode_key == was.decode_key;
         let rows = self.index.get(clip_key)?;
         if !self.has_variants(rows, variants) {
             return None;

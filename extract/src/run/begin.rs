@@ -138,7 +138,7 @@ fn what_differs(
     let before = State::of_version(inputs.store, manifest).ok();
     let now = draft.state(&known, inputs.input.source.index()).ok();
     match (before, now) {
-        (Some(before), Some(now)) => DataChanges::between(&before, &now).words(),
+        (Some(before), Some(now)) => DataChanges::between(&before, &now).sentences(),
         _ => Vec::new(),
     }
 }

@@ -54,7 +54,7 @@ pub struct Preview {
     pub labels: BTreeMap<String, BTreeMap<String, SideLabels>>,
     /// The result that a run would have with the current state of the store, as a sentence.
     pub outcome: String,
-    /// True if the latest version contains exactly this.
+    /// True if the latest version already has exactly the content of this preview.
     pub nothing_to_do: bool,
     /// The error that a run would end with, if it would be refused.
     #[serde(skip)]

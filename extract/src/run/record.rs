@@ -13,8 +13,8 @@ use super::Report;
 use crate::error::RunError;
 use crate::threads::ExtractError;
 
-/// A record that has its first line. A record without a last line belongs to a run that is still in progress or was
-/// killed.
+/// A record whose first line has been written. A record without a last line belongs to a run that is still in progress
+/// or was killed.
 #[derive(Debug)]
 pub(super) struct RunRecord {
     path: PathBuf,

@@ -134,16 +134,14 @@ pub(super) fn write_inputs(
 ) -> Result<FileEntry, RunError> {
     let bytes = inputs.values().map(|seen| Some(seen.id?.bytes as i64));
     let contents = inputs.values().map(|seen| some_text(&seen.content));
-    let decode_keys = inputs.values().map(|seen| seen.decode_key.as_deref());
+    let decode_keys = inputs.values().map(|seen| some_text(&seen.decode_key));
 
     // In the order of `inputs_schema`, against which `try_new` checks the columns.
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(inputs.keys())),
         Arc::new(Int64Array::from_iter(bytes)),
         Arc::new(StringArray::from_iter(contents)),
-        Arc::new(StringArray::from_iter(
-            decode_keys.map(|key| key.and_then(some_text)),
-        )),
+        Arc::new(StringArray::from_iter(decode_keys)),
     ];
 
     let batch = RecordBatch::try_new(inputs_schema(), columns).map_err(ShardError::Table)?;

@@ -1,7 +1,7 @@
 //! The parallel part of a run: read, decode, compute, encode and append, until every shard has its receipt.
 //!
-//! [`pool`] starts the threads. [`reader`] admits and reads clips, and [`worker`] decodes them. Features are computed
-//! there or, with a device, in [`lanes`]. [`writer`] is the calling thread, which writes the results to files.
+//! `pool` starts the threads. `reader` admits and reads clips, and `worker` decodes them. Features are computed
+//! there or, with a device, in `lanes`. `writer` is the calling thread, which writes the results to files.
 
 mod clip;
 mod counters;

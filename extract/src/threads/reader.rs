@@ -403,7 +403,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Returns the length in seconds that a file claims as its maximum; infinity if reading its headers panics. Decoding
+/// Returns the maximum length in seconds that the headers of a file allow, or infinity if reading them panics. Decoding
 /// then reports the panic.
 fn claimed_s(bytes: &[u8]) -> f64 {
     catch_unwind(AssertUnwindSafe(|| wavemill_decode::longest_s(bytes))).unwrap_or(f64::INFINITY)

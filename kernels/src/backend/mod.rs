@@ -69,9 +69,9 @@ pub struct Row {
 pub trait Plan: Send {
     /// Computes every feature of every row of every clip, in order.
     ///
-    /// Errors of a row: an invalid sample, fewer frames than deltas need, [`KernelError::Feature`] for a value that the
-    /// feature's stored type cannot represent. The outer error is the device's; no results are then available for any
-    /// row.
+    /// Each inner error concerns one row: an invalid sample, fewer frames than deltas need, or [`KernelError::Feature`]
+    /// for a value that the feature's stored type cannot represent. The outer error is a failure of the device; then no
+    /// row has a result.
     fn run(&mut self, clips: &[Clip<'_>]) -> Result<Vec<Result<Row, KernelError>>, KernelError>;
 
     /// Frees memory whose size depends on the last clips and which the next clip may not need.

@@ -51,7 +51,7 @@ impl fmt::Display for Versions {
 /// A shared library by NVIDIA.
 struct Library {
     name: &'static str,
-    /// Name passed to the loader, which is also the file name in a wheel.
+    /// Name passed to the dynamic loader, which is also the file name in a wheel.
     file: &'static str,
     /// Reports whether cudarc finds the library under one of the names that it tries.
     is_present: unsafe fn() -> bool,
@@ -189,7 +189,7 @@ impl Library {
     }
 
     fn can_be_opened(&self) -> bool {
-        // SAFETY: loads NVIDIA's library, whose initialisers need nothing of this process.
+        // SAFETY: loads NVIDIA's library, whose initialisers have no preconditions in this process.
         unsafe { (self.is_present)() }
     }
 
@@ -256,7 +256,7 @@ impl Library {
 
 /// Opens a library and keeps it open until the process ends. Reports whether that succeeded.
 fn open_for_good(file: &Path) -> bool {
-    // SAFETY: loads NVIDIA's library, whose initialisers need nothing of this process.
+    // SAFETY: loads NVIDIA's library, whose initialisers have no preconditions in this process.
     unsafe { libloading::Library::new(file) }
         .map(std::mem::forget)
         .is_ok()

@@ -4,7 +4,6 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::LABEL_CHARS_MAX;
-use super::png;
 use super::svg::{Area, DrawError, Ink, Picture, TEXT_SIZE, WIDTH, text_style, text_width};
 use crate::table::{Cell, Table};
 use crate::text::{count, fraction, label};
@@ -42,22 +41,6 @@ pub struct Matrix {
     pub counts: Vec<Vec<u64>>,
 }
 
-/// Maximum side of a PNG picture in pixels, unless there are more classes than pixels.
-const PICTURE_PIXELS: usize = 512;
-/// Maximum side of a cell in a PNG picture, in pixels.
-const CELL_PIXELS_MAX: usize = 32;
-
-/// A picture for programs that cannot display SVG.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PngPicture {
-    /// Width in pixels.
-    pub width: u32,
-    /// Height in pixels.
-    pub height: u32,
-    /// The whole PNG file.
-    pub png: Vec<u8>,
-}
-
 /// Positions of the parts of a drawing, in units.
 struct Layout {
     /// Height of the column names above the cells.
@@ -86,35 +69,6 @@ struct Counted {
 }
 
 impl Matrix {
-    /// Returns the matrix as a picture without text, or `None` if it has no names. The brightness of a cell is its
-    /// share of its row.
-    pub fn to_png(&self) -> Option<PngPicture> {
-        let n = self.names.len();
-        let cell = PICTURE_PIXELS.checked_div(n)?.clamp(1, CELL_PIXELS_MAX);
-        let width = n * cell;
-
-        let mut pixels = Vec::with_capacity(width * width);
-        for row in &self.counts {
-            let total: u64 = row.iter().sum();
-            let mut line = Vec::with_capacity(width);
-            for &times in row {
-                let share = times as f64 / total.max(1) as f64;
-                let shade = (share * 255.0).round() as u8;
-                line.extend(std::iter::repeat_n(shade, cell));
-            }
-
-            for _ in 0..cell {
-                pixels.extend_from_slice(&line);
-            }
-        }
-
-        Some(PngPicture {
-            width: width as u32,
-            height: (pixels.len() / width) as u32,
-            png: png::palette(&pixels, width),
-        })
-    }
-
     fn layout(&self) -> Layout {
         let n = self.names.len().max(1) as u32;
         let has_numbers = self.names.len() <= NUMBERED_MAX;
@@ -136,7 +90,7 @@ impl Matrix {
             _ => GAP,
         };
         Layout {
-            // One more line holds the heading of the columns.
+            // One line is added for the heading of the columns.
             top: room + 20,
             left: room + GAP,
             cell,

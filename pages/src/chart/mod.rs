@@ -10,7 +10,6 @@ mod heat_map;
 mod histogram;
 mod lines;
 mod matrix;
-mod parallel;
 mod png;
 mod scatter;
 mod sound;
@@ -27,8 +26,7 @@ pub use funnel::{Funnel, Step};
 pub use heat_map::HeatMap;
 pub use histogram::Histogram;
 pub use lines::{Line, Lines, Spread};
-pub use matrix::{Matrix, PngPicture};
-pub use parallel::{AxisValue, Parallel, ParallelLine};
+pub use matrix::Matrix;
 pub(crate) use scatter::rules;
 pub use scatter::{Point, Scatter};
 pub use sound::Sound;
@@ -64,8 +62,6 @@ pub enum Plot {
     Matrix(Matrix),
     /// Points in a plane.
     Scatter(Scatter),
-    /// Items as lines across parallel axes.
-    Parallel(Parallel),
 }
 
 /// A numeric axis.
@@ -144,7 +140,6 @@ impl Plot {
             Self::HeatMap(_) => None,
             Self::Matrix(matrix) => Some(matrix.picture()),
             Self::Scatter(scatter) => Some(scatter.picture()),
-            Self::Parallel(parallel) => Some(parallel.picture()),
         }
     }
 
@@ -152,7 +147,6 @@ impl Plot {
     fn is_wide(&self) -> bool {
         match self {
             Self::Matrix(matrix) => matrix.is_wide(),
-            Self::Parallel(parallel) => parallel.is_wide(),
             _ => false,
         }
     }
@@ -177,7 +171,6 @@ impl Plot {
             Self::HeatMap(map) => map.summary(),
             Self::Matrix(matrix) => matrix.summary(),
             Self::Scatter(scatter) => scatter.summary(),
-            Self::Parallel(parallel) => parallel.summary(),
         }
     }
 
@@ -186,7 +179,6 @@ impl Plot {
             Self::Bars(bars) => bars.keys(),
             Self::Lines(lines) => lines.keys(),
             Self::Scatter(scatter) => scatter.keys(),
-            Self::Parallel(parallel) => parallel.keys(),
             Self::Histogram(_) | Self::Funnel(_) | Self::HeatMap(_) | Self::Matrix(_) => Vec::new(),
         }
     }
@@ -200,7 +192,6 @@ impl Plot {
             Self::HeatMap(map) => map.table(),
             Self::Matrix(matrix) => matrix.table(),
             Self::Scatter(scatter) => scatter.table(),
-            Self::Parallel(parallel) => parallel.table(),
         }
     }
 }

@@ -21,7 +21,7 @@ impl Config {
     /// would be multiplied with those of the file.
     ///
     /// # Errors
-    /// [`ConfigError`] with the file or the `--set`, the key and the allowed values.
+    /// [`ConfigError`], which names the file or the `--set` option, the key and the allowed values.
     pub fn layered(
         like: Option<&ShippedConfig>,
         text: &str,

@@ -69,8 +69,8 @@ pub struct Config {
 pub struct Data {
     /// Name of a feature of the store; the first one of the recipe if absent.
     pub feature: Option<String>,
-    /// Names of targets of the store, or `genres_all` (several labels per track); the first target of the recipe if
-    /// empty.
+    /// Names of targets of the store, or `genres_all` (several labels per track). If empty, the first target of the
+    /// recipe is used.
     pub targets: Vec<String>,
     /// Split rule (`official`, `stratified`, `artist`); the rule of the recipe if absent.
     pub split: Option<String>,

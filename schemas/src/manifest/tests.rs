@@ -1,7 +1,7 @@
 use super::*;
 
-/// Creates a small manifest of the given format with a valid identity.
-fn manifest(format_version: u32) -> Manifest {
+/// Creates a small manifest with a valid identity.
+fn manifest() -> Manifest {
     let recipe = "name = 'r'\n[catalog]\ndataset = 'fma'\n[split]\nrule = 'official'\n\
                   [[targets]]\nname = 'genre'\ncolumn = 'track_genre_top'\n\
                   [[features]]\nname = 'log_mel'\nop = 'mel'\n";
@@ -15,7 +15,7 @@ fn manifest(format_version: u32) -> Manifest {
         decoder: text("none"),
         target: text("test"),
         libc: text("none"),
-        writer: (format_version >= 3).then(|| text("none")),
+        writer: text("none"),
     };
 
     let identity = Identity {
@@ -32,7 +32,7 @@ fn manifest(format_version: u32) -> Manifest {
     let path = format!("data/{plan_id}/features/log_mel/split=training/00000.parquet");
 
     Manifest {
-        format_version,
+        format_version: FORMAT_VERSION,
         plan_id,
         identity,
         engine,
@@ -54,10 +54,7 @@ fn manifest(format_version: u32) -> Manifest {
             row_groups: vec![4, 3],
             footer: None,
         }],
-        shards: match format_version {
-            1 | 2 => BTreeMap::new(),
-            _ => BTreeMap::from([(text("training"), 2)]),
-        },
+        shards: BTreeMap::from([(text("training"), 2)]),
         counts: Counts {
             rows_read: 9,
             clips_written: 7,
@@ -74,32 +71,25 @@ fn manifest(format_version: u32) -> Manifest {
     }
 }
 
-/// Edits a manifest and, from format 2 on, writes a valid checksum for the edited content.
+/// Edits a manifest and writes a valid checksum for the edited content.
 fn edited(manifest: &Manifest, edit: impl FnOnce(&mut Value)) -> String {
     let mut value = serde_json::to_value(manifest).expect("JSON");
     edit(&mut value);
-    if manifest.format_version >= CHECKSUM_SINCE {
-        value[CHECKSUM_KEY] = Value::String(canonical::id(&value).expect("an id"));
-    }
+    value[CHECKSUM_KEY] = Value::String(canonical::id(&value).expect("an id"));
     value.to_string()
 }
 
 #[test]
-fn every_format_is_read_as_it_was_written() {
-    for format in [1, 2, 3] {
-        let json = manifest(format).to_json().expect("JSON");
-        assert_eq!(json.contains(CHECKSUM_KEY), format >= 2);
-        assert_eq!(json.contains("\"shards\":{\"training\":2}"), format >= 3);
-        assert_eq!(json.contains("\"writer\":"), format >= 3);
-        let read = Manifest::from_json(&json).expect("a manifest");
-        assert_eq!(read, manifest(format));
-        assert_eq!(read.to_json().expect("JSON"), json);
-    }
+fn a_manifest_is_read_as_it_was_written() {
+    let json = manifest().to_json().expect("JSON");
+    let read = Manifest::from_json(&json).expect("a manifest");
+    assert_eq!(read, manifest());
+    assert_eq!(read.to_json().expect("JSON"), json);
 }
 
 #[test]
 fn checksum_covers_the_text_without_itself() {
-    let json = manifest(2).to_json().expect("JSON");
+    let json = manifest().to_json().expect("JSON");
     let value: Value = serde_json::from_str(&json).expect("JSON");
     let checksum = value[CHECKSUM_KEY].as_str().expect("a checksum");
     let rest = json
@@ -110,7 +100,7 @@ fn checksum_covers_the_text_without_itself() {
 
 #[test]
 fn flipped_bits_of_a_manifest_are_detected() {
-    let good = manifest(2);
+    let good = manifest();
     let json = good.to_json().expect("JSON").into_bytes();
 
     let format = b"\"format_version\":";
@@ -129,7 +119,9 @@ fn flipped_bits_of_a_manifest_are_detected() {
             match Manifest::from_json(&flipped) {
                 // Changed white space after the end, or another notation of the same number.
                 Ok(read) => assert_eq!(read, good, "byte {at}, bit {bit}"),
-                Err(ManifestError::Newer { .. }) => assert_eq!(at, digit, "byte {at}, bit {bit}"),
+                Err(ManifestError::OtherFormat { .. }) => {
+                    assert_eq!(at, digit, "byte {at}, bit {bit}");
+                }
                 Err(_) => {}
             }
         }
@@ -138,7 +130,7 @@ fn flipped_bits_of_a_manifest_are_detected() {
 
 #[test]
 fn changed_digits_of_a_manifest_are_detected() {
-    let good = manifest(2);
+    let good = manifest();
     let json = good.to_json().expect("JSON").into_bytes();
     for at in (0..json.len()).filter(|&at| json[at].is_ascii_digit()) {
         let mut changed = json.clone();
@@ -150,9 +142,9 @@ fn changed_digits_of_a_manifest_are_detected() {
 }
 
 #[test]
-fn format_2_without_a_checksum_is_damaged() {
+fn a_manifest_without_a_checksum_is_damaged() {
     let mut value: Value =
-        serde_json::from_str(&manifest(2).to_json().expect("JSON")).expect("JSON");
+        serde_json::from_str(&manifest().to_json().expect("JSON")).expect("JSON");
     value
         .as_object_mut()
         .expect("an object")
@@ -162,9 +154,9 @@ fn format_2_without_a_checksum_is_damaged() {
 }
 
 #[test]
-fn format_1_detects_changed_recipe_engine_or_identity() {
+fn changed_recipe_engine_or_identity_is_detected() {
     let fails = |part: &str, change: &dyn Fn(&mut Value)| {
-        let error = Manifest::from_json(edited(&manifest(1), change)).expect_err(part);
+        let error = Manifest::from_json(edited(&manifest(), change)).expect_err(part);
         assert!(
             matches!(error, ManifestError::Identity { part: found } if found == part),
             "{part}: {error}"
@@ -178,29 +170,42 @@ fn format_1_detects_changed_recipe_engine_or_identity() {
 }
 
 #[test]
-fn newer_format_is_not_damage() {
-    for json in [
-        r#"{"format_version":4,"shards":[]}"#.to_owned(),
-        r#"{"format_version":4294967296,"manifest_blake3":7}"#.to_owned(),
-        manifest(2)
-            .to_json()
-            .expect("JSON")
-            .replace("\"format_version\":2", "\"format_version\":17"),
-    ] {
-        let error = Manifest::from_json(&json).expect_err("a later format");
-        assert!(matches!(error, ManifestError::Newer { .. }), "{error}");
-    }
+fn another_format_is_not_damage() {
+    let written = manifest().to_json().expect("JSON");
+    let with_format = |format: &str| {
+        let key = "\"format_version\":";
+        written.replace(&format!("{key}{FORMAT_VERSION}"), &format!("{key}{format}"))
+    };
 
-    let none = Manifest::from_json(r#"{"format_version":0}"#).expect_err("no such format");
-    assert!(
-        matches!(none, ManifestError::NoSuchFormat { found: 0 }),
-        "{none}"
-    );
+    for (json, found, remedy) in [
+        (with_format("1"), 1, "has to be rebuilt"),
+        (with_format("2"), 2, "has to be rebuilt"),
+        (r#"{"format_version":2}"#.to_owned(), 2, "has to be rebuilt"),
+        (
+            r#"{"format_version":4,"shards":[]}"#.to_owned(),
+            4,
+            "needs a newer wavemill",
+        ),
+        (
+            r#"{"format_version":4294967296,"manifest_blake3":7}"#.to_owned(),
+            4_294_967_296,
+            "needs a newer wavemill",
+        ),
+        (with_format("17"), 17, "needs a newer wavemill"),
+    ] {
+        match Manifest::from_json(&json).expect_err("another format") {
+            ManifestError::OtherFormat { found: is } => assert_eq!(is, found),
+            other => panic!("format {found}: {other}"),
+        }
+
+        let words = remedy_of_format(found);
+        assert!(words.starts_with(remedy), "format {found}: {words}");
+    }
 }
 
 #[test]
 fn invalid_utf8_is_damage() {
-    let mut json = manifest(2).to_json().expect("JSON").into_bytes();
+    let mut json = manifest().to_json().expect("JSON").into_bytes();
     json[20] = 0xff;
     let error = Manifest::from_json(&json).expect_err("not UTF-8");
     assert!(
@@ -222,38 +227,32 @@ fn names_in_manifests_and_receipts_stay_inside_the_store() {
         "a\0b",
     ];
 
-    for format in [1, 2] {
-        for path in paths {
-            let json = edited(&manifest(format), |m| m["files"][0]["path"] = path.into());
-            let error = Manifest::from_json(json).expect_err(path);
-            assert!(
-                error.to_string().contains(&format!("{path:?}")),
-                "{path}: {error}"
-            );
-        }
-
-        for name in ["../x", "..", ".", "", "a/b"] {
-            let json = edited(&manifest(format), |m| {
-                m["files"][0]["feature"] = name.into()
-            });
-            assert!(
-                matches!(Manifest::from_json(json), Err(ManifestError::Name { .. })),
-                "{name}"
-            );
-        }
-
-        let json = edited(&manifest(format), |m| {
-            m["files"][0]["table"] = "tracks".into()
-        });
+    for path in paths {
+        let json = edited(&manifest(), |m| m["files"][0]["path"] = path.into());
+        let error = Manifest::from_json(json).expect_err(path);
         assert!(
-            matches!(Manifest::from_json(json), Err(ManifestError::Name { .. })),
-            "both"
+            error.to_string().contains(&format!("{path:?}")),
+            "{path}: {error}"
         );
     }
 
+    for name in ["../x", "..", ".", "", "a/b"] {
+        let json = edited(&manifest(), |m| m["files"][0]["feature"] = name.into());
+        assert!(
+            matches!(Manifest::from_json(json), Err(ManifestError::Name { .. })),
+            "{name}"
+        );
+    }
+
+    let json = edited(&manifest(), |m| m["files"][0]["table"] = "tracks".into());
+    assert!(
+        matches!(Manifest::from_json(json), Err(ManifestError::Name { .. })),
+        "both"
+    );
+
     let mut receipt = Receipt {
         key: "k".to_owned(),
-        file: manifest(2).files.remove(0),
+        file: manifest().files.remove(0),
         rejects: Vec::new(),
         features: "f".to_owned(),
         is_computed: true,
@@ -269,18 +268,6 @@ fn names_in_manifests_and_receipts_stay_inside_the_store() {
     receipt.file.path = "../a".to_owned();
     assert!(matches!(
         Receipt::from_json(&json(&receipt)),
-        Err(ManifestError::Name { .. })
-    ));
-
-    let mut old = OldReceipt {
-        files: manifest(2).files,
-        inputs: BTreeMap::new(),
-    };
-    let json = |old: &OldReceipt| serde_json::to_vec(old).expect("JSON");
-    assert_eq!(OldReceipt::from_json(&json(&old)).expect("a receipt"), old);
-    old.files[0].path = "../a".to_owned();
-    assert!(matches!(
-        OldReceipt::from_json(&json(&old)),
         Err(ManifestError::Name { .. })
     ));
 }

@@ -19,7 +19,7 @@ pub(super) fn set(document: &mut DocumentMut, flag: &str) -> Result<String, Faul
         .split_last()
         .ok_or_else(|| Fault::new(key, "missing key before the `=`"))?;
 
-    // Descend to the table that contains the key; `path` is its key, for error messages.
+    // Descend to the table that contains the key. `path` is the full key of the table reached so far, for error messages.
     let mut item = document.as_item_mut();
     let mut path = String::new();
     for step in parents {

@@ -94,7 +94,7 @@ impl Source {
 
     /// Parses the recipe with `sets` applied. Returns it together with the edited text, whose comments are preserved.
     ///
-    /// A set is `key=value`: see [`Recipe::load`].
+    /// Parses the recipe after applying `sets`, overrides of the form `key=value`: see [`Recipe::load`].
     ///
     /// # Errors
     /// [`RecipeError::Syntax`], [`RecipeError::Invalid`]: the first error of the file, or else of the sets.

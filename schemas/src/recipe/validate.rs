@@ -318,7 +318,8 @@ fn audio(spec: &AudioSpec, faults: &mut Faults) {
     faults.within(spec.segment_s, lengths.clone(), "audio.segment_s");
     faults.within(spec.segment_hop_s, lengths, "audio.segment_hop_s");
 
-    // A minimum may be shorter than any clip. Values that are not above 0 get only one of the two faults.
+    // A minimum length has no lower limit except 0. A value that is not above 0 is reported once, by `positive`, and
+    // not by `within` as well.
     for (seconds, key) in [
         (Some(spec.min_duration_s), "audio.min_duration_s"),
         (spec.segment_min_s, "audio.segment_min_s"),

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 pub use log::{Entry, Log, read_log};
 pub use run_dir::{RunDir, run_stem};
-pub use tensorboard::{EventPicture, EventWriter, ResumePoint};
+pub use tensorboard::{EventWriter, ResumePoint};
 
 /// The reason that a run's folder cannot be used.
 #[derive(Debug, thiserror::Error)]

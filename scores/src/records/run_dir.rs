@@ -12,11 +12,10 @@ use super::RecordError;
 
 const RESULT: &str = "result.json";
 const TRAINING_LIST: &str = "training.parquet";
-const MLFLOW: &str = "mlflow.json";
 /// Prefix of the names of TensorBoard files.
 const EVENTS: &str = "events.out.tfevents.";
 /// Other files that a run writes before its first checkpoint; the ranks of a run look for `.ranks` at the start.
-const BEGINNING: [&str; 11] = [
+const BEGINNING: [&str; 9] = [
     "config.toml",
     "config.tmp",
     "input.json",
@@ -24,8 +23,6 @@ const BEGINNING: [&str; 11] = [
     TRAINING_LIST,
     "training.tmp",
     "log.jsonl",
-    MLFLOW,
-    "mlflow.tmp",
     "checkpoints",
     ".ranks",
 ];
@@ -38,7 +35,6 @@ const BEGINNING: [&str; 11] = [
 /// | `training.parquet` | the tracks that the run trained on |
 /// | `log.jsonl` | one line per event, appended |
 /// | `events.out.tfevents.*` | the same figures for TensorBoard |
-/// | `mlflow.json` | the run's identity at an MLflow server, if one is used |
 /// | `checkpoints/` | the latest checkpoint for resuming, and the best one |
 /// | `result.json` | the scores; exists once the run is complete |
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -220,31 +216,6 @@ impl RunDir {
     /// [`RecordError::Io`].
     pub fn write_training_list(&self, bytes: &[u8]) -> Result<(), RecordError> {
         self.replace(&self.training_list(), bytes)
-    }
-
-    /// Returns the path of the file with the run's identity at MLflow.
-    pub fn mlflow(&self) -> PathBuf {
-        self.path.join(MLFLOW)
-    }
-
-    /// Writes the MLflow file atomically.
-    ///
-    /// # Errors
-    /// [`RecordError::Io`].
-    pub fn write_mlflow(&self, bytes: &[u8]) -> Result<(), RecordError> {
-        self.replace(&self.mlflow(), bytes)
-    }
-
-    /// Reads the MLflow file; returns `None` for a run that used no server.
-    ///
-    /// # Errors
-    /// [`RecordError::Io`].
-    pub fn read_mlflow(&self) -> Result<Option<Vec<u8>>, RecordError> {
-        let path = self.mlflow();
-        match fs::read(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            read => read.map(Some).map_err(RecordError::io(&path, "read")),
-        }
     }
 
     /// Writes the scores atomically, indented and with sorted keys, so that equal results are equal bytes.

@@ -1,4 +1,4 @@
-//! Writes TensorBoard event files without a protobuf library: scalars and pictures, with only the required fields.
+//! Writes TensorBoard event files without a protobuf library: scalars, with only the required fields.
 //!
 //! A file is a sequence of TFRecords: length (u64), its checksum, an `Event`, its checksum; checksums are CRC-32C,
 //! rotated and shifted. Source: tensorflow/core/lib/io/record_writer.h, tensorflow/core/util/event.proto,
@@ -30,21 +30,6 @@ pub struct ResumePoint {
     pub step: u64,
     /// Whether the epoch of that step has ended; otherwise its end is repeated.
     pub epoch_ended: bool,
-}
-
-/// A picture of one step.
-#[derive(Clone, Copy, Debug)]
-pub struct EventPicture<'a> {
-    /// The tag, such as `validation/confusion/genre`.
-    pub tag: &'a str,
-    /// A description in Markdown.
-    pub note: &'a str,
-    /// Width in pixels.
-    pub width: u32,
-    /// Height in pixels.
-    pub height: u32,
-    /// The whole PNG file.
-    pub png: &'a [u8],
 }
 
 /// Appends events to a file of its own.
@@ -90,19 +75,6 @@ impl EventWriter {
     /// [`RecordError::Io`].
     pub fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<(), RecordError> {
         let event = scalars(now(), step, values);
-        self.put(&event)
-    }
-
-    /// Writes a picture of one step. A picture whose event exceeds a megabyte is left out: a resumed run would treat
-    /// the event as damaged.
-    ///
-    /// # Errors
-    /// [`RecordError::Io`].
-    pub fn picture(&mut self, step: u64, picture: &EventPicture<'_>) -> Result<(), RecordError> {
-        let event = picture_event(now(), step, picture);
-        if event.len() as u64 > EVENT_BYTES_MAX {
-            return Ok(());
-        }
         self.put(&event)
     }
 
@@ -253,67 +225,6 @@ fn scalars(wall_time_s: f64, step: u64, values: &[(&str, f64)]) -> Vec<u8> {
     let mut out = event(wall_time_s, step);
     put_bytes(&mut out, 5, &summary);
     out
-}
-
-/// Encodes `Event.summary = 5` of `Summary.value = 1` of `Value { tag: string = 1, tensor: TensorProto = 8, metadata:
-/// SummaryMetadata = 9 }`: a list of width, height and file, as written by TensorBoard's own image writer. The older
-/// form, `image = 4`, has no place for a description in all readers.
-fn picture_event(wall_time_s: f64, step: u64, picture: &EventPicture<'_>) -> Vec<u8> {
-    let mut value = Vec::new();
-    put_bytes(&mut value, 1, picture.tag.as_bytes());
-    put_bytes(&mut value, 8, &picture_tensor(picture));
-    put_bytes(&mut value, 9, &picture_metadata(picture.note));
-
-    let mut summary = Vec::new();
-    put_bytes(&mut summary, 1, &value);
-    let mut out = event(wall_time_s, step);
-    put_bytes(&mut out, 5, &summary);
-    out
-}
-
-/// Encodes `TensorProto { dtype = 1, tensor_shape: TensorShapeProto = 2, string_val: repeated bytes = 8 }`, where a
-/// shape is `dim = 2` of `Dim { size: int64 = 1 }`.
-fn picture_tensor(picture: &EventPicture<'_>) -> Vec<u8> {
-    /// `DT_STRING`.
-    const STRINGS: u64 = 7;
-
-    let width = picture.width.to_string();
-    let height = picture.height.to_string();
-    let items = [width.as_bytes(), height.as_bytes(), picture.png];
-
-    let mut size = Vec::new();
-    put_number(&mut size, 1, items.len() as u64);
-    let mut shape = Vec::new();
-    put_bytes(&mut shape, 2, &size);
-
-    let mut tensor = Vec::new();
-    put_number(&mut tensor, 1, STRINGS);
-    put_bytes(&mut tensor, 2, &shape);
-    for item in items {
-        put_bytes(&mut tensor, 8, item);
-    }
-    tensor
-}
-
-/// Encodes `SummaryMetadata { plugin_data = 1, summary_description = 3, data_class = 4 }`, where `plugin_data` has
-/// `plugin_name = 1`.
-fn picture_metadata(note: &str) -> Vec<u8> {
-    /// `DATA_CLASS_BLOB_SEQUENCE`.
-    const BLOBS: u64 = 3;
-
-    let mut plugin = Vec::new();
-    put_bytes(&mut plugin, 1, b"images");
-    let mut metadata = Vec::new();
-    put_bytes(&mut metadata, 1, &plugin);
-    put_bytes(&mut metadata, 3, note.as_bytes());
-    put_number(&mut metadata, 4, BLOBS);
-    metadata
-}
-
-/// Writes a numeric protobuf field.
-fn put_number(out: &mut Vec<u8>, field: u8, value: u64) {
-    out.push(field << 3);
-    put_varint(out, value);
 }
 
 /// Writes a length-delimited protobuf field.
@@ -598,64 +509,6 @@ mod tests {
                 .count(),
             1
         );
-    }
-
-    #[test]
-    fn a_picture_has_its_size_and_goes_with_its_epoch() {
-        let picture = EventPicture {
-            tag: "validation/confusion/genre",
-            note: "from the top left: Rock",
-            width: 300,
-            height: 2,
-            png: &[0x89, b'P', b'N', b'G'],
-        };
-
-        let event = picture_event(1e9, 200, &picture);
-        let parts = fields(&event);
-        assert_eq!(parts[1], (2, 200_u64.to_le_bytes().to_vec()));
-
-        let summary = fields(&parts[2].1);
-        let value = fields(&summary[0].1);
-        assert_eq!(value[0], (1, picture.tag.as_bytes().to_vec()));
-        assert_eq!((value[1].0, value[2].0), (8, 9));
-
-        let tensor = fields(&value[1].1);
-        assert_eq!(tensor[0], (1, 7_u64.to_le_bytes().to_vec()), "strings");
-        let sizes = fields(&fields(&tensor[1].1)[0].1);
-        assert_eq!(sizes[0], (1, 3_u64.to_le_bytes().to_vec()));
-        for (at, item) in [&b"300"[..], b"2", picture.png].into_iter().enumerate() {
-            assert_eq!(tensor[2 + at], (8, item.to_vec()));
-        }
-
-        let metadata = fields(&value[2].1);
-        assert_eq!(fields(&metadata[0].1)[0], (1, b"images".to_vec()));
-        assert_eq!(metadata[1], (3, picture.note.as_bytes().to_vec()));
-        assert_eq!(metadata[2], (4, 3_u64.to_le_bytes().to_vec()));
-
-        // Pictures are cut off like the figures of the epoch.
-        for epoch_ended in [true, false] {
-            let resumed = ResumePoint {
-                step: 200,
-                epoch_ended,
-            };
-            assert_eq!(holds(&event, resumed), epoch_ended);
-        }
-
-        // A picture that is too large to be read back is not written.
-        let folder = tempfile::tempdir().unwrap();
-        let mut writer = EventWriter::create(folder.path(), None).unwrap();
-        let before = fs::metadata(&writer.path).unwrap().len();
-        let large = vec![7_u8; 1 << 20];
-        let large = EventPicture {
-            png: &large,
-            ..picture
-        };
-
-        writer.picture(200, &large).unwrap();
-        assert_eq!(fs::metadata(&writer.path).unwrap().len(), before);
-
-        writer.picture(200, &picture).unwrap();
-        assert!(fs::metadata(&writer.path).unwrap().len() > before);
     }
 
     #[test]

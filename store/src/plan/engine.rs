@@ -26,17 +26,8 @@ pub fn current(settings: &Settings, decoder: &str) -> Engine {
         decoder: decoder.to_owned(),
         target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
         libc: libc(),
-        writer: Some(writer()),
+        writer: writer(),
     }
-}
-
-/// Reports whether two engines are the same as far as the older one can state: before format 3 an engine had no writer.
-pub fn is_same(was: &Engine, now: &Engine) -> bool {
-    let mut now = now.clone();
-    if was.writer.is_none() {
-        now.writer = None;
-    }
-    *was == now
 }
 
 /// Returns the flags that select the engine `was` again, if it differs from `now` in something that flags control;

@@ -107,25 +107,6 @@ pub fn shards(
     }
 }
 
-/// Returns the number of shards of each side in a first version with `clips`, each given by its key and side.
-pub fn first_shard_counts<'a>(
-    clips: impl Iterator<Item = (&'a str, &'a str)>,
-    recipe: &Recipe,
-) -> BTreeMap<String, u64> {
-    let mut members: BTreeMap<String, usize> = BTreeMap::new();
-    for (clip_key, split) in clips {
-        for side in sides_of(clip_key, split, recipe) {
-            *members.entry(side).or_default() += 1;
-        }
-    }
-
-    let counts = members.into_iter().map(|(side, members)| {
-        let n_shards = shard_count(members, recipe.shards.clips);
-        (side, n_shards as u64)
-    });
-    counts.collect()
-}
-
 /// Returns the indices of the rows within the limit. They are selected by a hash of their keys, so a larger limit keeps
 /// all of them.
 fn limited(rows: &[ClipRow], seed: u64, limit: Option<u64>) -> Vec<usize> {
@@ -457,23 +438,6 @@ mod tests {
                 .iter()
                 .all(|(row, number)| places[row] == *number)
         );
-    }
-
-    #[test]
-    fn initial_shard_counts_match_a_new_plan() {
-        for extra in [
-            "[shards]\nclips=100",
-            "[split]\nrule='segment'\n[audio]\nsegment_s=1.0\nduration_s=3.0\n[shards]\nclips=100",
-            "[split]\nrule='segment_stretched'\n[audio]\nsegment_s=1.0\nduration_s=3.0\nstretch=[0.5]\n[shards]\nclips=100",
-        ] {
-            let (rows, recipe) = (rows(3000), recipe(extra));
-            let clips = rows
-                .iter()
-                .map(|row| (row.clip_key.as_str(), row.split.as_str()));
-
-            let plan = shards(&rows, &recipe, None, &BTreeMap::new());
-            assert_eq!(first_shard_counts(clips, &recipe), plan.counts);
-        }
     }
 
     #[test]

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use tch::Device;
-use wavemill_schemas::text::{shown, shown_lines};
+use wavemill_schemas::text::{error_line, shown, shown_lines};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::map::{self, MapSettings, ROWS_MAX, ROWS_MIN, STEPS};
 use wavemill_scores::metrics::{Leaks, Predictions, paired, paired_table};
 use wavemill_scores::records::RunDir;
 
-use super::exit::{self, UsageError};
+use super::exit::UsageError;
 use super::output::report;
 use super::progress::MapProgress;
 use super::role::{Role, role};
@@ -32,15 +32,12 @@ Examples:
   wavemill-train eval runs/crnn-5a6b7c8d-1 --against runs/cnn2d-1f2e3d4c-1
   wavemill-train eval runs/crnn-5a6b7c8d-1 --predictions test.parquet --embeddings vectors.parquet
   wavemill-train eval runs/crnn-5a6b7c8d-1 --map map.parquet        # a position in the plane for each row
-  wavemill-train eval runs/crnn-5a6b7c8d-1 --projector runs/crnn-5a6b7c8d-1
 
 --predictions writes a row for each evaluated row: clip_key, segment, variant, offset_s, track_id,
 artist_id, split, and for each target T: T_true_id, T_true, T_predicted_id, T_predicted,
 T_probabilities and T_logits (lists in class order; classes are in the metadata). --embeddings
 writes the vector that is the input of the heads instead, in the column embedding. --map writes the
 position of that vector on a t-SNE map, in the columns x and y, with true and predicted classes.
---projector writes vectors as text: vectors.tsv, metadata.tsv and projector_config.pbtxt, which
-TensorBoard reads.
 
 `fit` has already evaluated the test split once (result.json). Compare models with --side validation: a test split
 that is evaluated repeatedly becomes a second validation split.";
@@ -78,9 +75,6 @@ pub(crate) struct EvalCommand {
     /// Approximate number of neighbours of a row on the map; lowered if there are too few rows
     #[arg(long, value_name = "N", default_value_t = 30, requires = "map", value_parser = clap::value_parser!(u16).range(2..=1000))]
     perplexity: u16,
-    /// Write the vectors to a folder for TensorBoard's embedding projector; of more than 10,000 rows, a random sample
-    #[arg(long, value_name = "DIR")]
-    projector: Option<PathBuf>,
     /// Start N processes on this machine, each as a rank
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     nproc: Option<u16>,
@@ -174,7 +168,7 @@ impl EvalCommand {
         // The other ranks are waiting for this rank's outcome.
         match &evaluated {
             Ok(()) => group.finish()?,
-            Err(error) => group.fail(&exit::format_error(error)),
+            Err(error) => group.fail(&error_line(error.as_ref())),
         }
         evaluated.map(|()| 0)
     }
@@ -340,10 +334,6 @@ impl EvalCommand {
             predictions: self.predictions.clone(),
             embeddings: self.embeddings.clone(),
             map: self.map.clone().map(|path| (path, settings)),
-            projector: self
-                .projector
-                .clone()
-                .map(|folder| (folder, state.config.seed)),
         };
         if !asked || paths.is_empty() {
             return Ok(evaluate::predict(learner, data, group, plan)?);

@@ -20,7 +20,6 @@ use crate::predict::PredictError;
 use crate::report::ReportError;
 use crate::run::RunError;
 use crate::strategy::{self, RankError};
-use crate::tracking::TrackingError;
 
 /// An error in the command's arguments.
 #[derive(Debug, thiserror::Error)]
@@ -35,24 +34,6 @@ pub(crate) struct UsageError(pub String);
 pub(crate) struct DamagedFiles {
     /// Number of damaged files.
     pub files: usize,
-}
-
-/// Formats an error and its causes on one line for a terminal, without causes that the line already contains.
-pub(crate) fn format_error(error: &Error) -> String {
-    let mut line = String::new();
-    for cause in error.chain() {
-        let cause = cause
-            .to_string()
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ");
-        if line.is_empty() {
-            line = cause;
-        } else if !line.contains(&cause) {
-            line = format!("{line}: {cause}");
-        }
-    }
-    shown(&line).into_owned()
 }
 
 /// Formats the first line of a panic message, such as of an exception of libtorch.
@@ -123,9 +104,6 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
     }
     if let Some(error) = cause.downcast_ref::<ReportError>() {
         return report(error);
-    }
-    if let Some(error) = cause.downcast_ref::<TrackingError>() {
-        return tracking(error);
     }
     run(cause.downcast_ref()?)
 }
@@ -213,15 +191,6 @@ fn report(error: &ReportError) -> Option<u8> {
     }
 }
 
-fn tracking(error: &TrackingError) -> Option<u8> {
-    match error {
-        TrackingError::Uri(_) => Some(exit::USAGE),
-        TrackingError::Memory { .. } => Some(exit::DAMAGED),
-        TrackingError::Record(error) => record(error),
-        _ => None,
-    }
-}
-
 fn record(error: &RecordError) -> Option<u8> {
     match error {
         RecordError::Missing { .. } | RecordError::Id { .. } => Some(exit::USAGE),
@@ -238,7 +207,7 @@ fn dataset(error: &DatasetError) -> u8 {
         | DatasetError::NoStore { .. }
         | DatasetError::NoVersion { .. }
         | DatasetError::NoTag { .. }
-        | DatasetError::Newer { .. } => exit::USAGE,
+        | DatasetError::OtherFormat { .. } => 2,
         DatasetError::Manifest { .. } | DatasetError::Tag { .. } | DatasetError::Outside { .. } => {
             exit::DAMAGED
         }
@@ -334,7 +303,7 @@ mod tests {
     #[test]
     fn error_messages_are_escaped_for_the_terminal() {
         assert_eq!(
-            format_error(&Error::msg("no class a\u{1b}[2Jb\n there")),
+            text::error_line(Error::msg("no class a\u{1b}[2Jb\n there").as_ref()),
             "no class a\\u{1b}[2Jb there"
         );
         assert!(panic_message(&"a\u{9b}2J".to_owned()).ends_with("a\\u{9b}2J"));

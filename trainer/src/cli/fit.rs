@@ -3,17 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
 use tch::Device;
 use wavemill_schemas::config::{Config, LayeredConfig};
-use wavemill_schemas::text::{shown, shown_lines};
+use wavemill_schemas::text::{error_line, shown, shown_lines};
 use wavemill_schemas::version_name::VersionName;
 
 use super::like::LikeArgs;
-use super::mlflow::{self, MlflowArgs};
 use super::output::{self, OutputArgs, report};
 use super::role::{Role, role};
 use super::run_folder::{self, Changes, RunStart};
@@ -21,8 +20,7 @@ use super::{MachineArgs, interrupt, progress, shared};
 use crate::dataset::Dataset;
 use crate::models::init;
 use crate::run::{self, FitOutcome, Job, RunError, RunMonitor};
-use crate::strategy::{self, Collective, Fingerprint, RankError, Ranks};
-use crate::tracking::{self, Ending, Tracker};
+use crate::strategy::{self, Collective, Fingerprint, Ranks};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,16 +32,12 @@ Examples:
   torchrun --nproc-per-node 2 --no-python wavemill-train fit --store store --model cnn2d
   wavemill-train fit --resume runs/cnn2d-1f2e3d4c-1
   wavemill-train fit --resume-or-start runs/night --store store --model cnn2d
-  wavemill-train fit --store store --model cnn2d --mlflow http://127.0.0.1:5000
 
 Print all keys that have a value: wavemill-train fit --print-config
 Without --like and --config, the values are those of document 000 (recipe fma-large), without its
 augmentation.
 Keys without a default, such as data.frames and model.init, are described in docs/trainer.md.
 When stopped by Ctrl-C or SIGTERM, a run writes a checkpoint and prints the command to resume it.";
-
-/// Maximum time to wait for MLflow when a process ends because of a lost rank, since ranks end within seconds.
-const LAST_MESSAGE_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Train a model on a store, then evaluate it once on the test split
 #[derive(Debug, Args)]
@@ -116,8 +110,6 @@ pub(crate) struct FitCommand {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    mlflow: MlflowArgs,
-    #[command(flatten)]
     machine: MachineArgs,
 }
 
@@ -159,7 +151,7 @@ impl FitCommand {
         match &ended {
             Ok(_) => group.finish()?,
             // Has no effect if all ranks were asked to stop, since they have left the group by then.
-            Err(error) => group.fail(&super::exit::format_error(error)),
+            Err(error) => group.fail(&error_line(error.as_ref())),
         }
 
         match ended {
@@ -217,12 +209,6 @@ impl FitCommand {
         // No rank has written yet: if ranks see different states of the folder, all of them end here.
         run_folder::agree(begun.from, group)?;
 
-        // Connect before creating a folder, so that an unreachable server leaves nothing on disk.
-        let mut server = None;
-        if group.rank() == 0 {
-            server = self.mlflow.server(begun.folder.as_deref())?;
-        }
-
         let config = begun.config;
         let folder = match begun.folder {
             Some(folder) => folder,
@@ -233,15 +219,9 @@ impl FitCommand {
             run_folder::begin_in(&folder, &config, group, store, data)?;
         }
 
-        let tracker = match server {
-            Some(server) => Some(mlflow::start(server, &folder, &config, data)?),
-            None => None,
-        };
-
         let job = Job {
             config,
             folder,
-            tracker,
             resume: begun.from.is_some(),
             device,
             readers: usize::from(self.machine.readers),
@@ -271,9 +251,6 @@ impl FitCommand {
                 report("the run is already complete: nothing to do, and its result is unchanged");
             }
             report(&format!("run folder: {}", job.folder.display()));
-            if let Some(page) = job.tracker.as_ref().and_then(Tracker::page) {
-                report(&format!("MLflow has it at {page}"));
-            }
         }
         Ok(0)
     }
@@ -414,11 +391,10 @@ pub(crate) fn join(
         },
     };
 
-    // Report to MLflow first, because `exit` ends the process.
-    let exit = strategy::exit_on_loss(ranks);
-    let end = Box::new(move |loss: &RankError| {
-        tracking::end_now(Ending::Failed, LAST_MESSAGE_WAIT_MAX);
-        exit(loss);
-    });
-    Ok(strategy::join(ranks, &fingerprint, device, end)?)
+    Ok(strategy::join(
+        ranks,
+        &fingerprint,
+        device,
+        strategy::exit_on_loss(ranks),
+    )?)
 }

@@ -14,16 +14,12 @@ use wavemill_schemas::exit::INTERRUPTED;
 
 use crate::ffi;
 use crate::run::{Phase, RunMonitor};
-use crate::tracking::{self, Ending};
 
 /// The documented exit code.
 const EXIT_CODE: i32 = INTERRUPTED as i32;
 
 /// Time before a message reports what the process is waiting for. Most steps take less.
 const PATIENCE: Duration = Duration::from_millis(500);
-
-/// Maximum time that an immediate exit waits for MLflow, if the run is on a server.
-const LAST_MESSAGE_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Set by a program that starts this process and keeps its stdin open. End of input then means that the other program
 /// has ended or was killed.
@@ -103,9 +99,9 @@ pub(crate) fn end_with_starter() -> Result<()> {
     std::thread::Builder::new()
         .name("starter".to_owned())
         .spawn(|| {
-            // No input is ever sent. A read error ends the process too, because the starter may have ended.
+            // The parent process never sends input, so the end of input means that it has ended. A read error may mean the
+            // same, and ends this process too.
             let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-            tracking::end_now(Ending::Killed, LAST_MESSAGE_WAIT_MAX);
             ffi::exit_now(EXIT_CODE)
         })?;
     Ok(())
@@ -157,6 +153,5 @@ fn end(words: &str) -> ! {
     if speaks() {
         eprintln!("wavemill-train: {words}");
     }
-    tracking::end_now(Ending::Killed, LAST_MESSAGE_WAIT_MAX);
     ffi::exit_now(EXIT_CODE)
 }

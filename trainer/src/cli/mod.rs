@@ -8,7 +8,6 @@ mod input;
 mod interrupt;
 mod jobs;
 mod like;
-mod mlflow;
 mod models;
 mod output;
 mod predict;
@@ -29,7 +28,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tch::Device;
 use wavemill_schemas::config::Config;
 use wavemill_schemas::local_path::require_local;
-use wavemill_schemas::text::shown;
+use wavemill_schemas::text::{error_line, shown};
 use wavemill_schemas::version_name::VersionName;
 
 use crate::checkpoint::State;
@@ -342,7 +341,7 @@ pub fn main() -> u8 {
         Ok(Ok(code)) => code,
         Ok(Err(error)) if exit::is_broken_pipe(&error) => 0,
         Ok(Err(error)) => {
-            eprintln!("wavemill-train: {}", exit::format_error(&error));
+            eprintln!("wavemill-train: {}", error_line(error.as_ref()));
             exit::code(&error)
         }
         Err(panic) if exit::is_lost_reader(panic.as_ref()) => 0,

@@ -1,16 +1,13 @@
 //! `wavemill-train models`: describes the model architectures.
 
-use std::path::PathBuf;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
 use crate::models::ModelError;
 use crate::models::describe::{Description, describe, thousands};
-use crate::models::drawing;
 use crate::models::registry::TABLE;
-use crate::part_file;
+use crate::models::walk::{Operation, Stage};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,7 +15,6 @@ Examples:
   wavemill-train models --shape 128,640 --classes 8
   wavemill-train models crnn
   wavemill-train models cnn2d --shape 96,1292 --json
-  wavemill-train models fusion --svg fusion.svg                     # the stages as a drawing
 
 Without --shape and --classes, a model has the shape and classes of its document. Train it with
 `fit --model NAME`. Each description shows what the document's text states, what its authors'
@@ -36,9 +32,6 @@ pub(crate) struct ModelsCommand {
     /// Number of classes to build the model for
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=1_000_000))]
     classes: Option<i64>,
-    /// Also write a drawing with a box per stage: operations, shape and parameters (SVG)
-    #[arg(long, value_name = "FILE", requires = "name")]
-    svg: Option<PathBuf>,
     /// Print JSON on stdout
     #[arg(long)]
     json: bool,
@@ -65,14 +58,10 @@ impl ModelsCommand {
     /// Prints the architectures.
     ///
     /// # Errors
-    /// The model is unknown, the rows do not suit it, or the drawing cannot be written.
+    /// The model is unknown, or the rows do not suit it.
     pub(crate) fn run(&self) -> Result<u8> {
         if let Some(name) = &self.name {
             let model = describe(name, self.shape, self.classes)?;
-            if let Some(path) = &self.svg {
-                part_file::write_whole(path, &drawing::svg(&model))
-                    .with_context(|| format!("cannot write {}", path.display()))?;
-            }
             if self.json {
                 println!("{}", serde_json::to_value(&model)?);
             } else {
@@ -175,17 +164,50 @@ fn stages(model: &Description) -> String {
         out += &format!("parallel branches: {}\n", branches.join(", "));
     }
 
-    out += &format!("\n{:<24}shape of a row\n", "stage");
+    out += &format!(
+        "\n{:<26}{:<18}{:>11}  operations\n",
+        "stage", "shape of a row", "parameters"
+    );
     for input in &model.inputs {
-        out += &format!("{:<24}{}\n", input.name, axes(&input.shape));
+        out += &format!("{:<26}{}\n", input.name, axes(&input.shape));
     }
     for stage in &model.stages {
-        out += &format!("{:<24}{}\n", stage.name, axes(&stage.shape));
+        let line = format!(
+            "{:<26}{:<18}{:>11}  {}",
+            stage_name(stage),
+            axes(&stage.shape),
+            thousands(stage.parameters),
+            operations(&stage.operations)
+        );
+        out += line.trim_end();
+        out.push('\n');
     }
     for (target, classes) in &model.heads {
-        out += &format!("{:<24}{classes}\n", format!("head of {target}"));
+        out += &format!(
+            "{:<26}{classes:<18}{:>11}  dense\n",
+            format!("head of {target}"),
+            thousands(model.head_parameters(*classes))
+        );
     }
     out
+}
+
+/// The name of a stage, after that of its branch.
+fn stage_name(stage: &Stage) -> String {
+    match stage.branch {
+        Some(branch) => format!("{branch}: {}", stage.name),
+        None => stage.name.clone(),
+    }
+}
+
+/// Operations in order, with their settings.
+fn operations(operations: &[Operation]) -> String {
+    let mut shown = Vec::new();
+    for operation in operations {
+        let words = format!("{} {}", operation.name, operation.settings);
+        shown.push(words.trim_end().to_owned());
+    }
+    shown.join("; ")
 }
 
 fn axes(shape: &[i64]) -> String {
@@ -209,6 +231,35 @@ mod tests {
     }
 
     #[test]
+    fn a_stage_is_shown_with_branch_shape_parameters_and_operations() {
+        let cnn = stages(&describe("cnn2d", None, None).expect("a model"));
+        let first = cnn.lines().find(|line| line.starts_with("conv1"));
+        assert_eq!(
+            first,
+            Some(
+                "conv1                     32 x 64 x 646             352  2-D convolution 3 × 3, padding 1, \
+                 32 channels; batch norm; ReLU; max pool 3 × 3, stride 2, padding 1; dropout 0.2"
+            )
+        );
+
+        let parallel = stages(&describe("parallel-cnn-bigru", None, None).expect("a model"));
+        assert!(
+            parallel.contains(
+                "
+convolutions: conv5 "
+            ),
+            "{parallel}"
+        );
+        assert!(
+            parallel.contains(
+                "
+recurrent: steps "
+            ),
+            "{parallel}"
+        );
+    }
+
+    #[test]
     fn model_description_contains_our_choices() {
         let model = describe("crnn", None, Some(5)).expect("a model");
         let text = block(&model) + &stages(&model);
@@ -219,7 +270,7 @@ mod tests {
             "our choice: one dimension",
             "text: 1-D",
             "repository: of the second",
-            "head of genre           5",
+            "head of genre             5                         325  dense",
         ] {
             assert!(text.contains(told), "{told} in {text}");
         }

@@ -33,7 +33,7 @@ const HEADING: &str = "Options of all commands";
 /// Options that all commands have.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct OutputArgs {
-    /// How to show progress on stderr
+    /// Form of the progress shown on stderr
     #[arg(
         long,
         global = true,
@@ -42,12 +42,12 @@ pub(crate) struct OutputArgs {
         default_value = "auto",
         hide_possible_values = true
     )]
-    #[arg(help = "How progress is shown on stderr: auto, plain, bar, json or none", help_heading = HEADING)]
+    #[arg(help = "Form of the progress on stderr: auto, plain, bar, json or none", help_heading = HEADING)]
     pub progress: Progress,
-    /// Print only warnings and errors on stderr, no progress or reports
+    /// Show neither progress nor reports on stderr, only warnings and errors
     #[arg(long, short, global = true, help_heading = HEADING)]
     pub quiet: bool,
-    /// Print more details in reports: seconds per stage, and the files written
+    /// Show more in reports: seconds by stage, and the files written
     #[arg(long, short, global = true, help_heading = HEADING, conflicts_with = "quiet")]
     pub verbose: bool,
 }

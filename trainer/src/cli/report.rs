@@ -11,10 +11,10 @@ use clap::Args;
 use serde::Serialize;
 use wavemill_pages::{Chart, Page, Part};
 use wavemill_schemas::exit::is_no_space;
-use wavemill_schemas::text::shown;
+use wavemill_schemas::text::{error_line, shown};
 use wavemill_scores::records::RunDir;
 
-use super::exit::{self, UsageError};
+use super::exit::UsageError;
 use super::{input, output};
 use crate::part_file;
 use crate::report::{self, RunRecord, RunStore, SweepRecord};
@@ -143,7 +143,7 @@ impl ReportCommand {
         }
 
         let sections = page.sections.iter();
-        self.tell(&Written {
+        self.print_summary(&Written {
             runs: subject.run_names(),
             out: &out,
             bytes: html.len(),
@@ -197,7 +197,7 @@ impl ReportCommand {
         format!("report-{name}.html").into()
     }
 
-    fn tell(&self, written: &Written<'_>) -> Result<()> {
+    fn print_summary(&self, written: &Written<'_>) -> Result<()> {
         if self.json {
             println!("{}", serde_json::to_string(written)?);
             return Ok(());
@@ -316,7 +316,7 @@ fn cannot_write(flag: &str, path: &Path, error: Error) -> Error {
     if error.chain().any(is_no_space) {
         error.context(words)
     } else {
-        UsageError(format!("{words}: {}", exit::format_error(&error))).into()
+        UsageError(format!("{words}: {}", error_line(error.as_ref()))).into()
     }
 }
 

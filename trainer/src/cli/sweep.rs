@@ -15,7 +15,7 @@ use tch::Device;
 use wavemill_schemas::config::{Config, Data, Metric};
 use wavemill_schemas::exit::NO_SPACE;
 use wavemill_schemas::settings;
-use wavemill_schemas::text::shown;
+use wavemill_schemas::text::{error_line, shown};
 use wavemill_schemas::version_name::VersionName;
 use wavemill_scores::sweep::{Medians, Sweep, config_of, finished, values_of};
 
@@ -23,7 +23,6 @@ use super::exit::{self, UsageError};
 use super::fit::{is_stopped, monitored};
 use super::jobs::{self, JobPlan};
 use super::like::LikeArgs;
-use super::mlflow::MlflowArgs;
 use super::output::{OutputArgs, Progress, report};
 use super::run_folder::new_folder;
 use super::{MachineArgs, MachineShares, fit, interrupt};
@@ -40,7 +39,6 @@ Examples:
   wavemill-train sweep sweep.toml --store store
   wavemill-train sweep sweep.toml --store store --config base.toml --set train.epochs=10 --json
   wavemill-train sweep sweep.toml --store store --jobs 4             # four at once
-  wavemill-train sweep sweep.toml --store store --mlflow http://127.0.0.1:5000   # a run each
 
 sweep.toml:
   method = \"random\"                  # or grid: every combination of lists
@@ -102,8 +100,6 @@ pub(crate) struct SweepCommand {
     /// Print a JSON line per trial on stdout
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    mlflow: MlflowArgs,
     #[command(flatten)]
     machine: MachineArgs,
 }
@@ -213,11 +209,6 @@ impl SweepCommand {
             }
         }
 
-        // An unreachable server is an error before the first trial; later it does not end a trial.
-        if ranks.rank == 0 && self.trial.is_none() {
-            self.mlflow.server(None)?;
-        }
-
         let mut rows = DatasetCache::new(self);
         let plan = self.plan(&sweep, &base, &source, ranks.world_size, &mut rows)?;
         // `plan` has already verified the files.
@@ -321,7 +312,7 @@ impl SweepCommand {
                 return Ok(SweepEnd::Silent(exit::code(&error)));
             }
             Err(error) => {
-                group.fail(&exit::format_error(&error));
+                group.fail(&error_line(error.as_ref()));
                 return Err(error);
             }
         };
@@ -407,7 +398,6 @@ impl SweepCommand {
         for set in &self.sets {
             command.args(["--set", set]);
         }
-        command.args(self.mlflow.to_args());
 
         // The parent prefixes each line of a trial with the trial's number, so the lines would not be valid JSON.
         let progress = match OutputArgs::get().shown() {
@@ -458,7 +448,7 @@ impl SweepCommand {
                         runs: self.runs.clone()
                     })
                 }
-                Err(error) if goes_on(&error, group) => failure = Some(exit::format_error(&error)),
+                Err(error) if goes_on(&error, group) => failure = Some(error_line(error.as_ref())),
                 Err(error) => {
                     return Err(error.context(format!("trial {number} ({})", set.join(" "))));
                 }
@@ -517,18 +507,9 @@ impl SweepCommand {
             Err(error) => return (PathBuf::new(), Err(error)),
         };
 
-        let mut tracker = None;
-        if group.rank() == 0 {
-            tracker = match self.mlflow.trial(&folder, &config, data) {
-                Ok(tracker) => tracker,
-                Err(error) => return (folder, Err(error)),
-            };
-        }
-
         let job = Job {
             config,
             folder: folder.clone(),
-            tracker,
             resume: false,
             device,
             readers: usize::from(self.machine.readers),

@@ -13,7 +13,7 @@ pub trait SpecTensors {
     /// `[n, channels, height, width]`.
     ///
     /// # Errors
-    /// [`DatasetError::Row`] if bytes are not a row of this feature; [`DatasetError::Library`].
+    /// [`DatasetError::Row`] if bytes are not a row of this feature; [`DatasetError::Library`] if libtorch fails.
     fn spectrogram(
         &self,
         rows: &[&[u8]],

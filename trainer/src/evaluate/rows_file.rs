@@ -1,5 +1,5 @@
 //! Writes a model's outputs for each row of a split to Parquet files for other programs: predictions, vectors, and a
-//! map of the vectors. The vectors are also written as text tables for TensorBoard.
+//! map of the vectors.
 //!
 //! Rows are written as they are computed, in the manifest's order, regardless of the number of ranks. A file gets its
 //! final name only when it is complete.
@@ -25,11 +25,9 @@ use crate::part_file::PartFile;
 use crate::strategy::Collective;
 
 mod columns;
-mod projector;
 mod rank_rows;
 
 use columns::{Layout, MapMetadata};
-use projector::ProjectorFiles;
 use rank_rows::RankRows;
 
 pub(crate) use columns::{ROWS_FORMAT, RowFileMetadata};
@@ -72,17 +70,12 @@ pub(crate) struct RowFilePaths {
     pub embeddings: Option<PathBuf>,
     /// The position of each vector on a map, and the map's settings.
     pub map: Option<(PathBuf, MapSettings)>,
-    /// Folder for the files of TensorBoard's embedding projector, and the seed that draws their rows.
-    pub projector: Option<(PathBuf, u64)>,
 }
 
 impl RowFilePaths {
     /// Reports whether no file was requested.
     pub(crate) const fn is_empty(&self) -> bool {
-        self.predictions.is_none()
-            && self.embeddings.is_none()
-            && self.map.is_none()
-            && self.projector.is_none()
+        self.predictions.is_none() && self.embeddings.is_none() && self.map.is_none()
     }
 }
 
@@ -93,7 +86,6 @@ pub(crate) struct RowFiles {
     predictions: Option<RowsFile>,
     embeddings: Option<RowsFile>,
     map: Option<MapFile>,
-    projector: Option<ProjectorFiles>,
 }
 
 /// A map file, written as one batch when all of its rows are known.
@@ -129,13 +121,10 @@ impl RowFiles {
         rank: usize,
     ) -> Result<Self, RowsFileError> {
         let mut files = Self {
-            has_vectors: paths.embeddings.is_some()
-                || paths.map.is_some()
-                || paths.projector.is_some(),
+            has_vectors: paths.embeddings.is_some() || paths.map.is_some(),
             predictions: None,
             embeddings: None,
             map: None,
-            projector: None,
         };
         if rank > 0 {
             return Ok(files);
@@ -151,10 +140,6 @@ impl RowFiles {
         }
         if let Some((path, settings)) = &paths.map {
             files.map = Some(MapFile::new(path, *settings, about, &data.rows_of(side))?);
-        }
-        if let Some((folder, seed)) = &paths.projector {
-            let rows = data.rows_of(side);
-            files.projector = Some(ProjectorFiles::new(folder, *seed, &rows)?);
         }
         Ok(files)
     }
@@ -195,11 +180,6 @@ impl RowFiles {
                 map.rows.keep(part, &map.wanted);
             }
         }
-        if let Some(projector) = &mut self.projector {
-            for part in parts.iter().filter(|part| !part.rows.is_empty()) {
-                projector.rows.keep(part, &projector.wanted);
-            }
-        }
         Ok(())
     }
 
@@ -211,9 +191,6 @@ impl RowFiles {
     ) -> Result<(), RowsFileError> {
         for file in [self.predictions, self.embeddings].into_iter().flatten() {
             file.finish()?;
-        }
-        if let Some(projector) = self.projector {
-            projector.finish(data)?;
         }
         match self.map {
             Some(map) => map.finish(data, progress),

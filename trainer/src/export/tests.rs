@@ -202,7 +202,6 @@ fn a_run_starts_from_exported_weights_and_remembers_it() {
     run.write_config(&toml::to_string(&config).expect("TOML"))
         .expect("room");
     let mut job = Job {
-        tracker: None,
         config,
         folder: run.path().to_owned(),
         resume: false,

@@ -6,7 +6,6 @@
 pub(crate) mod cells;
 mod cnn;
 pub(crate) mod describe;
-pub(crate) mod drawing;
 mod fusion;
 mod genregenie;
 pub(crate) mod init;

@@ -12,7 +12,7 @@ use crate::ffi::{self, Group};
 
 /// Weight of a batch in the running statistics, as torch's default.
 const MOMENTUM: f64 = 0.1;
-/// Added to the variance, as torch's default.
+/// Added to the variance; equal to torch's default.
 const EPS: f64 = 1e-5;
 
 /// Normalises each channel of `[n, channels, …]` to mean 0 and variance 1, then scales and shifts it.

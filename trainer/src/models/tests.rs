@@ -499,6 +499,52 @@ fn a_description_is_read_off_the_model() {
     );
 }
 
+#[test]
+fn parameters_of_all_stages_are_those_of_the_model() {
+    for architecture in TABLE {
+        let model = describe::describe(architecture.name, None, None).expect("a model");
+        let stages: i64 = model.stages.iter().map(|stage| stage.parameters).sum();
+        let heads = model.heads.iter();
+        let heads: i64 = heads
+            .map(|(_, classes)| model.head_parameters(*classes))
+            .sum();
+        assert_eq!(stages + heads, model.parameters, "{}", model.name);
+    }
+}
+
+#[test]
+fn stages_have_their_branches() {
+    let fusion = describe::describe("fusion", None, None).expect("a model");
+    let names: Vec<&str> = fusion.branches.iter().map(|branch| branch.name).collect();
+    assert_eq!(names, ["spectrogram", "metadata", "artist", "album"]);
+
+    let parallel = describe::describe("parallel-cnn-bigru", None, None).expect("a model");
+    let of = |branch: Option<&str>| {
+        let stages = parallel.stages.iter().filter(|x| x.branch == branch);
+        stages.map(|x| x.name.as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        of(Some("convolutions")),
+        ["conv1", "conv2", "conv3", "conv4", "conv5"]
+    );
+    assert_eq!(of(Some("recurrent")), ["steps", "recurrent"]);
+    assert_eq!(of(None), ["side by side"]);
+}
+
+#[test]
+fn equal_operations_are_counted() {
+    let resnet = describe::describe("resnet50", None, None).expect("a model");
+    let operations = resnet.stages[2].operations.iter();
+    let settings: Vec<&str> = operations.map(|one| one.settings.as_str()).collect();
+    assert_eq!(
+        settings,
+        [
+            "1 × 1, 3 × 3, 1 × 1, 128 to 512 channels, stride 2, 1 × 1 in the shortcut",
+            "1 × 1, 3 × 3, 1 × 1, 128 to 512 channels, 3 times"
+        ]
+    );
+}
+
 /// Returns the biases that convolutions and dense layers could have but lack.
 fn without_bias(store: &VarStore) -> Vec<String> {
     let variables = store.variables();

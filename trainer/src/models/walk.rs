@@ -8,7 +8,7 @@ use std::fmt::Display;
 use serde::Serialize;
 use tch::Tensor;
 
-/// Kind of an operation, as distinguished in drawings.
+/// Kind of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum OperationKind {

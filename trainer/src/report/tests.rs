@@ -591,9 +591,8 @@ fn the_trials_of_a_folder_are_there_with_the_best_first() {
 
     let html = page.to_html();
     for words in [
-        "Parallel coordinates of 3 trials along 2 axes.",
-        "<title>b: 0.600</title>",
-        ">optimizer.lr<title>",
+        "<th scope=\"row\">b</th><td class=\"number\">0.600</td>",
+        ">optimizer.lr</th>",
         "<th scope=\"row\">d</th><td class=\"number\">–</td>",
         "best accuracy on validation",
     ] {

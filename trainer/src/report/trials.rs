@@ -8,9 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use wavemill_pages::{
-    AxisValue, Cell, Chart, Fact, Parallel, ParallelLine, Part, Plot, Section, Table, count,
-};
+use wavemill_pages::{Cell, Fact, Part, Section, Table, count};
 use wavemill_schemas::config::{Config, Metric};
 use wavemill_scores::records::RunDir;
 use wavemill_scores::sweep::values_of;
@@ -21,10 +19,6 @@ use super::{ReportError, RunRecord, words};
 
 /// Maximum number of trials whose curves are shown. More lines are hard to distinguish.
 const CURVES_MAX: usize = 8;
-/// Maximum number of configuration keys with an axis. The table lists all of them.
-const AXES_MAX: usize = 8;
-/// Minimum ratio of the largest to the smallest value for which an axis is logarithmic.
-const LOG_FROM: f64 = 50.0;
 
 /// The runs of a folder, sorted from best to worst.
 #[derive(Clone, Debug)]
@@ -226,15 +220,6 @@ pub(super) fn section(sweep: &SweepRecord) -> Section {
     if keys.is_empty() {
         let words = "The configurations of the trials are identical.".to_owned();
         section.parts.push(Part::Text(words));
-    } else if n_without < sweep.trials.len() as u64 {
-        let chart = parallel(sweep, &keys[..keys.len().min(AXES_MAX)]);
-        section.parts.push(Part::Charts(vec![chart]));
-    }
-    if keys.len() > AXES_MAX {
-        section.parts.push(Part::Text(format!(
-            "The chart shows the first {AXES_MAX} of {} keys; the table shows all of them.",
-            keys.len()
-        )));
     }
     section.parts.push(Part::Table(table(sweep, &keys)));
     section
@@ -259,90 +244,4 @@ fn table(sweep: &SweepRecord, keys: &[&str]) -> Table {
         table.rows.push(cells);
     }
     table
-}
-
-/// Draws one line for each trial with a score: across the axes of `keys` to the axis of the score.
-fn parallel(sweep: &SweepRecord, keys: &[&str]) -> Chart {
-    let scored: Vec<&Trial> = sweep
-        .trials
-        .iter()
-        .filter(|trial| trial.score.is_some())
-        .collect();
-    let n_marked = scored.len().div_ceil(10);
-    let axes: Vec<Vec<AxisValue>> = keys.iter().map(|key| axis(&scored, key)).collect();
-
-    let mut lines = Vec::new();
-    for (place, trial) in scored.iter().enumerate() {
-        let mut values: Vec<AxisValue> = axes.iter().map(|axis| axis[place].clone()).collect();
-        let score = trial.score.unwrap_or(f64::NAN);
-        // Better scores are drawn higher.
-        let is_less_better = sweep.metric == Metric::Loss;
-        values.push(AxisValue {
-            place: Some(if is_less_better { -score } else { score }),
-            words: format!("{score:.3}"),
-        });
-        lines.push(ParallelLine {
-            name: format!("{}: {score:.3}", trial.name),
-            values,
-            is_marked: place < n_marked,
-        });
-    }
-
-    let mut names: Vec<String> = keys.iter().map(|&key| key.to_owned()).collect();
-    names.push(sweep.metric_words().to_owned());
-    Chart {
-        title: "Settings and scores of the trials".to_owned(),
-        note: "Each line is a trial. Numbers with a wide range are on a logarithmic axis. Better scores are higher up."
-            .to_owned(),
-        plot: Plot::Parallel(Parallel {
-            counted: "trials".to_owned(),
-            axes: names,
-            lines,
-            marked: format!("best {}", count(n_marked as u64)),
-            others: "others".to_owned(),
-        }),
-    }
-}
-
-/// Returns the positions of the trials on the axis of a key. If all values are numbers, they determine the positions;
-/// otherwise each distinct value gets a position of its own.
-fn axis(trials: &[&Trial], key: &str) -> Vec<AxisValue> {
-    let texts: Vec<Option<&String>> = trials.iter().map(|trial| trial.config.get(key)).collect();
-    let known: BTreeSet<&String> = texts.iter().copied().flatten().collect();
-    let places = match numbers_of(&known) {
-        Some(numbers) => on_scale(numbers),
-        None => (0..known.len()).map(|place| place as f64).collect(),
-    };
-    let places: BTreeMap<&String, f64> = known.into_iter().zip(places).collect();
-
-    let mut axis = Vec::with_capacity(texts.len());
-    for text in texts {
-        axis.push(AxisValue {
-            place: text.and_then(|text| places.get(text).copied()),
-            words: text.map_or("–".to_owned(), String::clone),
-        });
-    }
-    axis
-}
-
-/// Parses all texts as finite numbers. Returns `None` if one of them is not a finite number.
-fn numbers_of(texts: &BTreeSet<&String>) -> Option<Vec<f64>> {
-    let mut numbers = Vec::with_capacity(texts.len());
-    for text in texts {
-        let number: f64 = text.parse().ok()?;
-        numbers.push(Some(number).filter(|number| number.is_finite())?);
-    }
-    Some(numbers)
-}
-
-/// Converts the numbers to logarithms if their range is large.
-fn on_scale(mut numbers: Vec<f64>) -> Vec<f64> {
-    let low = numbers.iter().copied().fold(f64::INFINITY, f64::min);
-    let high = numbers.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if low > 0.0 && high / low >= LOG_FROM {
-        for number in &mut numbers {
-            *number = number.log10();
-        }
-    }
-    numbers
 }

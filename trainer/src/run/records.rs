@@ -1,29 +1,20 @@
 //! Writes the log, TensorBoard events and configuration of a run, on rank 0.
 
-use wavemill_pages::Matrix;
 use wavemill_schemas::config::Config;
-use wavemill_scores::metrics::{Predictions, Report};
-use wavemill_scores::records::{EventPicture, EventWriter, Log, RecordError, ResumePoint, RunDir};
+use wavemill_scores::records::{EventWriter, Log, RecordError, ResumePoint, RunDir};
 
-use super::{FitOutcome, Job, RunError};
+use super::{Job, RunError};
 use crate::checkpoint::State;
-use crate::tracking::{Ending, Tracker};
 
-/// Maximum number of classes that the note on a picture lists.
-const NAMED_MAX: usize = 200;
-/// Maximum number of characters of a class name in the note.
-const NAME_CHARS_MAX: usize = 40;
-
-/// Writers for the log, TensorBoard events and configuration in a run's folder, and for its run on an MLflow server.
-pub(super) struct Records<'a> {
+/// Writers for the log, TensorBoard events and configuration in a run's folder.
+pub(super) struct Records {
     pub(super) folder: RunDir,
     log: Log,
     events: EventWriter,
-    tracker: Option<&'a Tracker>,
 }
 
-impl<'a> Records<'a> {
-    pub(super) fn open(job: &'a Job, state: &State, world_size: usize) -> Result<Self, RunError> {
+impl Records {
+    pub(super) fn open(job: &Job, state: &State, world_size: usize) -> Result<Self, RunError> {
         let folder = RunDir::open(&job.folder)?;
         // Open the log first, because it takes the lock: another process writing this run must not lose events below.
         let mut log = Log::open(&folder.log())?;
@@ -48,7 +39,6 @@ impl<'a> Records<'a> {
             folder,
             log,
             events,
-            tracker: job.tracker.as_ref(),
         })
     }
 
@@ -91,96 +81,6 @@ impl<'a> Records<'a> {
         values: &[(&str, f64)],
     ) -> Result<(), RunError> {
         self.log.append("epoch", epoch, step, values)?;
-        if let Some(tracker) = self.tracker {
-            tracker.epoch(step, values);
-        }
         Ok(self.events.scalars(step, values)?)
     }
-
-    /// Writes a confusion matrix of the validation rows as a picture, for each single-label target.
-    pub(super) fn confusion(
-        &mut self,
-        step: u64,
-        predictions: &[Predictions],
-    ) -> Result<(), RunError> {
-        for target in predictions {
-            // A target without labelled rows has no report.
-            let Ok(Report::Single(report)) = Report::from_predictions(target) else {
-                continue;
-            };
-
-            let matrix = Matrix {
-                names: target.classes().to_vec(),
-                counts: report.confusion,
-                ..Matrix::default()
-            };
-            let Some(picture) = matrix.to_png() else {
-                continue;
-            };
-
-            if let Some(tracker) = self.tracker {
-                tracker.picture(target.target(), &picture.png);
-            }
-            self.events.picture(
-                step,
-                &EventPicture {
-                    tag: &format!("validation/confusion/{}", target.target()),
-                    note: &note(target.classes()),
-                    width: picture.width,
-                    height: picture.height,
-                    png: &picture.png,
-                },
-            )?;
-        }
-        Ok(())
-    }
-}
-
-/// Reports to the server how the run ended, and its scores on the test split.
-pub(super) fn tell_end(tracker: &Tracker, fitted: &Result<FitOutcome, RunError>) {
-    let result = match fitted {
-        Ok(outcome) => &outcome.result,
-        Err(RunError::Stopped { .. }) => return tracker.end(Ending::Killed, 0, &[]),
-        Err(_) => return tracker.end(Ending::Failed, 0, &[]),
-    };
-
-    let mut scores = Vec::new();
-    for evaluation in &result.test {
-        let target = &evaluation.target;
-        // Multi-label targets have no accuracy per row; the exact match takes its place.
-        let pair = match &evaluation.segments.report {
-            Report::Single(report) => [
-                ("accuracy", report.accuracy),
-                ("macro_f1", report.macro_mean.f1),
-            ],
-            Report::Multi(report) => [
-                ("exact_match", report.exact_match),
-                ("macro_f1", report.f1_macro),
-            ],
-        };
-        for (name, value) in pair {
-            scores.push((format!("test/{target}/{name}"), value));
-        }
-    }
-    let named: Vec<(&str, f64)> = scores
-        .iter()
-        .map(|(name, value)| (name.as_str(), *value))
-        .collect();
-    tracker.end(Ending::Finished, result.steps, &named);
-}
-
-/// Returns an explanation of the confusion matrix, since the picture contains no text.
-fn note(classes: &[String]) -> String {
-    let mut names: Vec<String> = Vec::new();
-    for class in classes.iter().take(NAMED_MAX) {
-        names.push(class.chars().take(NAME_CHARS_MAX).collect());
-    }
-    if classes.len() > NAMED_MAX {
-        names.push("…".to_owned());
-    }
-    format!(
-        "A row is a true class, and a column is what the model said. The brighter a cell is, the larger its share of \
-         the row; the diagonal is recall. Classes from the top left: {}",
-        names.join(", ")
-    )
 }

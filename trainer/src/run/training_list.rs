@@ -130,7 +130,8 @@ impl TrainingList {
     /// Reads the list from a run's folder. Returns `None` if there is none, as in runs by older versions of wavemill.
     ///
     /// # Errors
-    /// [`TrainingListError::Read`], [`TrainingListError::Damaged`], [`TrainingListError::Newer`].
+    /// [`TrainingListError::Read`] if the file cannot be read, [`TrainingListError::Damaged`] if its content is invalid,
+    /// [`TrainingListError::Newer`] if a later version of wavemill wrote it.
     pub(crate) fn read(run: &RunDir) -> Result<Option<Self>, TrainingListError> {
         let path = run.training_list();
         let file = match File::open(&path) {

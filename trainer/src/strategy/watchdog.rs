@@ -35,8 +35,8 @@ pub(super) type Check = Box<dyn Fn() -> Option<String> + Send>;
 /// Exit code of a rank that ends because another rank was lost. The lost rank reports the cause.
 pub(crate) const LOST: u8 = 6;
 
-/// Returns an action that prints the loss to stderr in one line and exits the process with code [`LOST`], regardless of
-/// its other threads.
+/// Returns an action that prints on one line of stderr which rank was lost, and exits the process with code [`LOST`],
+/// regardless of its other threads.
 pub(crate) fn exit_on_loss(ranks: &Ranks) -> OnLoss {
     let rank = ranks.rank;
     Box::new(move |loss| {
@@ -157,7 +157,7 @@ impl Watchdog {
         Ok(Self(shared))
     }
 
-    /// Registers connections that are closed after a loss, so that no thread waits on them forever.
+    /// Registers connections that are closed when a rank is lost, so that no thread waits on them forever.
     pub(super) fn guard(&self, streams: impl IntoIterator<Item = TcpStream>) {
         self.0
             .guarded

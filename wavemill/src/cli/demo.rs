@@ -118,7 +118,7 @@ fn make_data(data: &Path, tracks: u32) -> Result<()> {
         .arg(data)
         .args(["--tracks", &tracks.to_string()])
         .stdout(Stdio::null())
-        // A signal of the terminal reaches only this program, which ends its children itself.
+        // A signal from the terminal reaches only this program, which ends its child processes itself.
         .process_group(0);
 
     if holds_only_ours(data) {

@@ -22,7 +22,6 @@ use crate::export::{self, Format, Job, Report};
 const EXAMPLES: &str = "\
 Examples:
   wavemill export --store store --feature log_mel --format npy --out arrays
-  wavemill export --store store --feature log_mel --format npz --out arrays
   wavemill export --store store --feature log_mel --format png \\
       --target genre --split training --split test --out pictures
   wavemill export --store store --feature log_mel --format wav --out sounds
@@ -30,9 +29,9 @@ Examples:
       --version paper --out dataset
 
 npy: one array per side, and a CSV file with the keys and classes of its rows; one file per row if the rows differ in \
-shape. npz: one zip of arrays per side, for numpy.load. png: one picture per row, in one folder per class. wav: one \
-sound per row, in one folder per class; only for mel bands without normalize, and approximate, because the phase is \
-estimated (Griffin-Lim). huggingface: a folder for datasets.load_dataset, versions 4 and 5.
+shape. png: one picture per row, in one folder per class. wav: one sound per row, in one folder per class; only for \
+mel bands without normalize, and approximate, because the phase is estimated (Griffin-Lim). huggingface: a folder for \
+datasets.load_dataset, versions 4 and 5.
 
 The store's files are compared with their hashes first. Rows keep their order and stored values.
 
@@ -58,7 +57,7 @@ pub struct ExportCommand {
     /// With png and wav: the target whose classes become folders [default: the first]
     #[arg(long, value_name = "NAME")]
     target: Option<String>,
-    /// Output format: npy, npz, png, wav or huggingface
+    /// Output format: npy, png, wav or huggingface
     #[arg(long, value_enum, hide_possible_values = true)]
     format: Format,
     /// Folder to write; it must be new or empty

@@ -460,7 +460,7 @@ fn describe_growth(preview: &Preview) -> String {
         return String::new();
     };
     let mut text = String::new();
-    for words in changes.words() {
+    for words in changes.sentences() {
         text += &format!("changed: {}\n", shown(&words));
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::Result;
-use clap::{ArgAction, Args};
+use clap::Args;
 use serde::Serialize;
 use wavemill_pages::Page;
 use wavemill_schemas::manifest::Manifest;
@@ -26,7 +26,6 @@ Examples:
   wavemill report --store store
   wavemill report --store store --version paper --out paper.html
   wavemill report --store store --audio fma_large.zip    # with players
-  wavemill report --store store --compare paper 7
   wavemill report --store store --json
 
 The page is a self-contained HTML file. An existing page of wavemill is replaced, but no other file. Only a few rows of \
@@ -50,14 +49,10 @@ pub struct ReportCommand {
     /// Version, by number or tag [default: the latest]
     #[arg(long, value_name = "VERSION")]
     version: Option<VersionName>,
-    /// Show the differences between these two versions instead, each by number or tag
-    #[arg(long, value_names = ["V1", "V2"], num_args = 2, action = ArgAction::Set)]
-    #[arg(conflicts_with = "version")]
-    compare: Option<Vec<VersionName>>,
     /// Folder or zip of the audio from which the version was made: typical tracks get a player
-    #[arg(long, value_name = "PATH", conflicts_with = "compare")]
+    #[arg(long, value_name = "PATH")]
     audio: Option<PathBuf>,
-    /// Output file [default: report-VERSION.html, or report-V1-V2.html, in the current folder]
+    /// Output file [default: report-VERSION.html in the current folder]
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Print the page's path, size and sections as JSON on stdout
@@ -68,12 +63,8 @@ pub struct ReportCommand {
 /// The JSON object that `report --json` prints.
 #[derive(Debug, Serialize)]
 struct Written<'a> {
-    /// Number of the version; omitted if two are compared.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    version: Option<u64>,
-    /// Numbers of the versions that are compared.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    compared: Option<[u64; 2]>,
+    /// Number of the version.
+    version: u64,
     /// Path of the page.
     out: &'a Path,
     /// Size of the page in bytes.
@@ -84,15 +75,6 @@ struct Written<'a> {
     seconds: f64,
 }
 
-/// The version that a page is about, or the two versions that it compares.
-struct Topic {
-    /// Number of the version, or of the second one in a comparison.
-    version: u64,
-    manifest: Manifest,
-    /// The first version in a comparison.
-    before: Option<(u64, Manifest)>,
-}
-
 impl ReportCommand {
     /// Writes the page.
     ///
@@ -101,8 +83,11 @@ impl ReportCommand {
     pub fn run(&self) -> Result<()> {
         let start = Instant::now();
         let store = Store::open(&self.store)?;
-        let topic = self.topic(&store)?;
-        let out = self.out_of(&topic);
+        let (version, manifest) = store.readable(store.resolve(self.version.as_ref())?)?;
+        let out = match &self.out {
+            Some(out) => out.clone(),
+            None => format!("report-{version}.html").into(),
+        };
         // Only runs may write into a store.
         if store.encloses(&out) {
             let words = format!("--out {}: must be outside the store", out.display());
@@ -110,61 +95,31 @@ impl ReportCommand {
         }
         // Checked before the work, which may take seconds.
         require_replaceable(&out)?;
-        let archive = self.archive(&topic)?;
+        let archive = self.archive(version, &manifest)?;
 
-        let page = match &topic.before {
-            None => page_of(&store, topic.version, &topic.manifest, archive.as_deref())?,
-            Some((before, manifest)) => comparison_of(&store, (*before, manifest), &topic)?,
-        };
+        let page = page_of(&store, version, &manifest, archive.as_deref())?;
         let html = page.to_html();
         write_page(&out, &html)?;
 
         let sections = page.sections.iter();
-        let compared = topic.before.as_ref();
-        let compared = compared.map(|(before, _)| [*before, topic.version]);
         let written = Written {
-            version: compared.is_none().then_some(topic.version),
-            compared,
+            version,
             out: &out,
             bytes: html.len(),
             sections: sections.map(|section| section.title.as_str()).collect(),
             seconds: start.elapsed().as_secs_f64(),
         };
-        self.tell(&written)
-    }
-
-    /// Returns the version or versions that the page is about.
-    fn topic(&self, store: &Store) -> Result<Topic> {
-        let Some([from, to]) = self.compare.as_deref() else {
-            let version = store.resolve(self.version.as_ref())?;
-            let (version, manifest) = store.readable(version)?;
-            return Ok(Topic {
-                version,
-                manifest,
-                before: None,
-            });
-        };
-
-        // The manifest of a version is still informative after its data was removed.
-        let before = store.manifest(store.resolve(Some(from))?)?;
-        let (version, manifest) = store.manifest(store.resolve(Some(to))?)?;
-        Ok(Topic {
-            version,
-            manifest,
-            before: Some(before),
-        })
+        self.print_summary(&written)
     }
 
     /// Opens the archive of audio if one is given.
-    fn archive(&self, topic: &Topic) -> Result<Option<Box<dyn Source>>> {
+    fn archive(&self, version: u64, manifest: &Manifest) -> Result<Option<Box<dyn Source>>> {
         let Some(path) = &self.audio else {
             return Ok(None);
         };
-        if topic.manifest.recipe.catalog.dataset.is_of_pictures() {
-            let words = format!(
-                "--audio: version {} was made from pictures and has no audio",
-                topic.version
-            );
+        if manifest.recipe.catalog.dataset.is_of_pictures() {
+            let words =
+                format!("--audio: version {version} was made from pictures and has no audio");
             return Err(UsageError(words).into());
         }
 
@@ -176,29 +131,14 @@ impl ReportCommand {
         Ok(Some(archive))
     }
 
-    fn out_of(&self, topic: &Topic) -> PathBuf {
-        let version = topic.version;
-        match (&self.out, &topic.before) {
-            (Some(out), _) => out.clone(),
-            (None, None) => format!("report-{version}.html").into(),
-            (None, Some((before, _))) => format!("report-{before}-{version}.html").into(),
-        }
-    }
-
-    fn tell(&self, written: &Written<'_>) -> Result<()> {
+    fn print_summary(&self, written: &Written<'_>) -> Result<()> {
         if self.json {
             writeln!(stdout(), "{}", serde_json::to_string(written)?)?;
             return Ok(());
         }
-        let about = match (written.version, written.compared) {
-            (Some(version), _) => format!("version {version}"),
-            (None, compared) => {
-                let [from, to] = compared.unwrap_or_default();
-                format!("versions {from} and {to}")
-            }
-        };
         output::report(&format!(
-            "{about}: {} ({}, {} sections, {:.1} s)\n",
+            "version {}: {} ({}, {} sections, {:.1} s)\n",
+            written.version,
             shown(&written.out.display().to_string()),
             wavemill_pages::bytes(written.bytes as u64),
             written.sections.len(),
@@ -206,27 +146,6 @@ impl ReportCommand {
         ));
         Ok(())
     }
-}
-
-/// Builds the page with the differences between a version and another one.
-fn comparison_of(
-    store: &Store,
-    (before, manifest): (u64, &Manifest),
-    topic: &Topic,
-) -> Result<Page> {
-    let tags = store.tags()?;
-    let from = Subject {
-        store,
-        version: before,
-        manifest,
-        tags: &tags,
-    };
-    let to = Subject {
-        version: topic.version,
-        manifest: &topic.manifest,
-        ..from
-    };
-    Ok(report::comparison(from, to))
 }
 
 /// Builds the page of a version, with sounds if the archive is given.

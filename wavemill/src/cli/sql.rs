@@ -12,7 +12,7 @@ use wavemill_schemas::exit::INTERRUPTED;
 use wavemill_schemas::local_path::require_local;
 use wavemill_schemas::version_name::VersionName;
 use wavemill_sql as sql;
-use wavemill_sql::{Console, Format, Interrupt, Limits, Prompt, SqlError, pager};
+use wavemill_sql::{Console, Format, Interrupt, Limits, Prompt, SqlError};
 use wavemill_store::Store;
 
 use super::exit::{self, UsageError};
@@ -64,9 +64,6 @@ pub struct SqlCommand {
     /// Print tables with one line per value, for wide rows; \x at the prompt
     #[arg(short = 'x', long)]
     pub expanded: bool,
-    /// Never start $PAGER (less -FRSX) for a table larger than the screen
-    #[arg(long)]
-    pub no_pager: bool,
     /// Permit COPY, CREATE, INSERT and similar statements
     #[arg(long)]
     pub allow_write: bool,
@@ -122,7 +119,6 @@ impl SqlCommand {
         Console {
             format: self.format,
             expanded: self.expanded,
-            pager: !self.no_pager,
         }
     }
 
@@ -179,9 +175,7 @@ impl SqlCommand {
         std::thread::spawn(move || {
             for signal in signals.forever() {
                 let is_stopping = interrupt.stop();
-                // A pager holds the terminal until its user leaves it. If no query is running, the signal is meant only
-                // for the pager.
-                if signal == SIGINT && (at_prompt || pager::is_open()) {
+                if signal == SIGINT && at_prompt {
                     continue;
                 }
 

@@ -116,7 +116,7 @@ impl InfoCommand {
 
         let tags = sound_tags(&store)?;
         write!(stdout(), "{}", describe(version, &manifest))?;
-        let names = tags.of(version);
+        let names = tags.of_version(version);
         if !names.is_empty() {
             writeln!(stdout(), "  tags: {}", names.join(", "))?;
         }
@@ -322,7 +322,7 @@ impl VerifyCommand {
             return Err(DamagedStore {
                 files: verified.damage.len(),
                 later,
-                tags: store.tags()?.of(version),
+                tags: store.tags()?.of_version(version),
             }
             .into());
         }
@@ -578,7 +578,7 @@ impl WholeDiff {
 }
 
 fn print_data(data: &DataChanges, with_rows: bool) -> Result<()> {
-    for words in data.words() {
+    for words in data.sentences() {
         writeln!(stdout(), "{}", shown(&words))?;
     }
     for (target, classes) in &data.classes {

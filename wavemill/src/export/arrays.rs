@@ -42,7 +42,7 @@ fn array_a_side(
 
     reader.side(side, &as_strs(&columns(content)), |batch| {
         let keys = Keys::from_batch(batch, content)?;
-        let tensors = Tensors::of(batch, content)?;
+        let tensors = Tensors::from_batch(batch, content)?;
         for row in 0..batch.num_rows() {
             // Called only for its check.
             tensors.shape(row)?;
@@ -70,7 +70,7 @@ fn array_a_row(
 
     reader.side(side, &as_strs(&columns(content)), |batch| {
         let keys = Keys::from_batch(batch, content)?;
-        let tensors = Tensors::of(batch, content)?;
+        let tensors = Tensors::from_batch(batch, content)?;
         for row in 0..batch.num_rows() {
             let name = names::of_row(
                 keys.clip_key.value(row),
@@ -91,7 +91,7 @@ fn array_a_row(
 }
 
 /// Returns the header of the array with all rows of a side.
-pub(super) fn header(content: &Content<'_>, side: &Side<'_>) -> Vec<u8> {
+fn header(content: &Content<'_>, side: &Side<'_>) -> Vec<u8> {
     let mut shape = vec![side.rows as usize];
     shape.extend(content.tensor.shape.iter().flatten());
     npy::header(npy::descr(content.tensor.dtype), &shape)

@@ -37,7 +37,7 @@ impl<'b> Rows<'b> {
         let silent = silent.and_then(|column| column.as_boolean_opt());
         Ok(Self {
             keys: Keys::from_batch(batch, content)?,
-            tensors: Tensors::of(batch, content)?,
+            tensors: Tensors::from_batch(batch, content)?,
             duration_s: numbers::<Float32Type>(batch, DURATION)?,
             silent: silent
                 .ok_or_else(|| ExportError::rows("its column silent contains no booleans"))?,

@@ -154,9 +154,6 @@ impl<'a> Content<'a> {
     fn require_fit(&self, format: Format) -> Result<(), ExportError> {
         let shape = self.feature.tensor_type();
         let problem = match format {
-            Format::Npz if self.is_ragged() => format!(
-                "the rows of {shape} differ in shape: use npy (one file per row) or huggingface, or set audio.duration_s"
-            ),
             Format::Png if self.picture_axes().is_none() => format!(
                 "{shape} is not a picture: it needs two dimensions, or three, one of them with 3 channels"
             ),

@@ -49,7 +49,7 @@ impl<'b> Keys<'b> {
     ) -> Result<Self, ExportError> {
         let mut targets = Vec::with_capacity(content.targets.len());
         for target in content.targets {
-            targets.push(Classes::of(batch, target)?);
+            targets.push(Classes::from_batch(batch, target)?);
         }
         Ok(Self {
             clip_key: text(batch, "clip_key")?,
@@ -89,7 +89,10 @@ impl<'b> Classes<'b> {
     ///
     /// # Errors
     /// [`ExportError::Rows`].
-    pub(super) fn of(batch: &'b RecordBatch, target: &'b TargetEntry) -> Result<Self, ExportError> {
+    pub(super) fn from_batch(
+        batch: &'b RecordBatch,
+        target: &'b TargetEntry,
+    ) -> Result<Self, ExportError> {
         let ids = numbers::<Int32Type>(batch, &target.name)?;
         Ok(Self { target, ids })
     }
@@ -116,7 +119,7 @@ impl<'b> Classes<'b> {
 ///
 /// # Errors
 /// [`ExportError::Rows`].
-pub(super) fn text<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b StringArray, ExportError> {
+fn text<'b>(batch: &'b RecordBatch, name: &str) -> Result<&'b StringArray, ExportError> {
     let column = batch.column_by_name(name);
     let column = column.and_then(|column| column.as_string_opt::<i32>());
     column.ok_or_else(|| other_type(name))
@@ -241,7 +244,7 @@ impl KeyTable {
 ///
 /// # Errors
 /// [`ExportError::Unfit`].
-pub(super) fn require_distinct(names: &[String], format: &'static str) -> Result<(), ExportError> {
+fn require_distinct(names: &[String], format: &'static str) -> Result<(), ExportError> {
     for (place, name) in names.iter().enumerate() {
         if names[..place].contains(name) {
             return Err(ExportError::Unfit {

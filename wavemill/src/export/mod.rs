@@ -13,7 +13,6 @@ mod error;
 mod keys;
 mod names;
 mod npy;
-mod npz;
 mod output;
 mod pictures;
 mod png;
@@ -48,8 +47,6 @@ const ABOUT: &str = "export.json";
 pub(crate) enum Format {
     /// One array per side, and a CSV file with the keys and classes of its rows
     Npy,
-    /// One zip of arrays per side: the feature, its keys and its class ids
-    Npz,
     /// One picture per row, in one folder per class
     Png,
     /// One sound per row, computed from mel bands by Griffin-Lim, in one folder per class
@@ -63,7 +60,6 @@ impl Format {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Npy => "npy",
-            Self::Npz => "npz",
             Self::Png => "png",
             Self::Wav => "wav",
             Self::Huggingface => "huggingface",
@@ -141,7 +137,6 @@ pub(crate) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Repor
     let mut notes = content.notes();
     match job.format {
         Format::Npy => arrays::write(&content, &reader, folder)?,
-        Format::Npz => npz::write(&content, &reader, folder)?,
         Format::Png => notes.extend(pictures::write(&content, &reader, folder)?),
         Format::Wav => notes.extend(sound::write(&content, &reader, folder)?),
         Format::Huggingface => notes.extend(dataset::write(job, &content, &reader, folder)?),
@@ -174,10 +169,9 @@ pub(crate) fn run(job: &Job<'_>, folder: &Path, course: &Course) -> Result<Repor
     })
 }
 
-/// Refuses an export that cannot fit on the disk. The size is only known in advance for arrays.
+/// Refuses an export that cannot fit on the disk. The size is only known in advance for `npy`.
 fn require_space(content: &Content<'_>, format: Format, folder: &Path) -> Result<(), ExportError> {
-    let is_array = matches!(format, Format::Npy | Format::Npz);
-    let (Some(row_bytes), true) = (content.tensor.row_bytes(), is_array) else {
+    let (Some(row_bytes), Format::Npy) = (content.tensor.row_bytes(), format) else {
         return Ok(());
     };
     let needed_bytes = content.rows().saturating_mul(row_bytes as u64);

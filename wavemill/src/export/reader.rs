@@ -23,7 +23,7 @@ use super::error::ExportError;
 /// bytes.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// Maximum number of rows per batch, also used for columns without tensors.
+/// Maximum number of rows per batch.
 const BATCH_ROWS_MAX: usize = 8_192;
 
 /// Reads the files of an export.
@@ -111,7 +111,7 @@ impl<'a> Reader<'a> {
         let mask = ProjectionMask::roots(opened.parquet_schema(), roots);
         let batches = opened
             .with_projection(mask)
-            .with_batch_size(self.batch_rows(columns))
+            .with_batch_size(self.batch_rows())
             .build()
             .map_err(&failed)?;
         let mut rows = 0;
@@ -133,10 +133,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn batch_rows(&self, columns: &[&str]) -> usize {
-        if !columns.contains(&self.content.feature.name.as_str()) {
-            return BATCH_ROWS_MAX;
-        }
+    fn batch_rows(&self) -> usize {
         let row_bytes = self.content.tensor.row_bytes().unwrap_or(RAGGED_ROW_BYTES);
         (BATCH_BYTES / row_bytes.max(1)).clamp(1, BATCH_ROWS_MAX)
     }
@@ -182,7 +179,7 @@ impl<'b> Tensors<'b> {
     ///
     /// # Errors
     /// [`ExportError::Rows`].
-    pub(super) fn of(
+    pub(super) fn from_batch(
         batch: &'b RecordBatch,
         content: &'b Content<'_>,
     ) -> Result<Self, ExportError> {

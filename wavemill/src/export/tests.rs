@@ -1,7 +1,6 @@
 //! Tests that export a small store and read the files back.
 
 use std::fs::File;
-use std::io::Read;
 
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Int64Type};
@@ -126,55 +125,6 @@ fn rows_of_several_shapes_have_a_file_each() {
     }
 
     assert_eq!(exported.report.left_out.len(), 2);
-}
-
-#[test]
-fn a_zip_holds_the_feature_its_keys_and_the_classes() {
-    let exported = export("log_mel", Format::Npz, &[]);
-    let file = File::open(exported.path("training.npz")).expect("a file");
-    let mut zip = zip::ZipArchive::new(file).expect("a zip");
-
-    let mut names = Vec::new();
-    for entry in 0..zip.len() {
-        let entry = zip.by_index(entry).expect("an entry");
-        names.push(entry.name().expect("a name").into_owned());
-    }
-    names.sort();
-
-    let wanted = [
-        "classes_genre.npy",
-        "clip_key.npy",
-        "genre.npy",
-        "log_mel.npy",
-        "offset_s.npy",
-        "segment.npy",
-        "track_id.npy",
-        "variant.npy",
-    ];
-    assert_eq!(names, wanted);
-
-    let mut array = |name: &str| {
-        let mut bytes = Vec::new();
-        let mut entry = zip.by_name(name).expect(name);
-        entry.read_to_end(&mut bytes).expect(name);
-        npy(&bytes)
-    };
-
-    let (head, values) = array("log_mel.npy");
-    assert!(head.contains("(3, 2, 3)"), "{head}");
-    assert_eq!(values.len(), 3 * 6 * 2);
-
-    let (head, values) = array("clip_key.npy");
-    assert!(head.contains("'<U14'") && head.contains("(3,)"), "{head}");
-    assert_eq!(values.len(), 3 * 14 * 4);
-
-    let (head, values) = array("genre.npy");
-    assert!(head.contains("'<i4'"), "{head}");
-    assert_eq!(values, [0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0]);
-
-    let (head, values) = array("classes_genre.npy");
-    assert!(head.contains("'<U4'"), "{head}");
-    assert_eq!(values[..4], u32::from('F').to_le_bytes());
 }
 
 #[test]
@@ -339,9 +289,6 @@ fn unsupported_exports_fail_before_writing() {
         error("log_mel", Format::Npy, &["tset"]),
         "--split tset: this version has training, validation, none"
     );
-    assert!(
-        error("ragged", Format::Npz, &[]).starts_with("--format npz: the rows of f32[2,?] differ")
-    );
 }
 
 #[test]
@@ -354,7 +301,7 @@ fn a_damaged_file_is_named_and_nothing_is_written() {
     bytes[middle] ^= 1;
     fs::write(&path, bytes).expect("a file");
 
-    for format in [Format::Npy, Format::Npz, Format::Png, Format::Huggingface] {
+    for format in [Format::Npy, Format::Png, Format::Huggingface] {
         let error = try_export(&store, "log_mel", format, &[]).expect_err("damage");
         assert!(matches!(&error, ExportError::Damaged { .. }), "{error}");
         assert!(error.to_string().contains(&entry.path), "{error}");
@@ -363,7 +310,7 @@ fn a_damaged_file_is_named_and_nothing_is_written() {
 
 #[test]
 fn equal_exports_have_equal_bytes() {
-    for format in [Format::Npy, Format::Npz, Format::Png, Format::Huggingface] {
+    for format in [Format::Npy, Format::Png, Format::Huggingface] {
         let [one, other] = [(); 2].map(|()| export("log_mel", format, &[]));
 
         let mut folders = vec![one.path("")];

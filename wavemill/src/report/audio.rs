@@ -67,12 +67,12 @@ fn totals(answers: &Answers<'_>, clips: &str) -> Result<Table, ReportError> {
     Ok(table)
 }
 
-/// Returns the count in a column of an answer with one row.
+/// Returns the count in a column of a query result with one row.
 fn first_count(answer: &Answer, column: &str) -> Result<Cell, ReportError> {
     Ok(answer.counts(column)?.first().copied().unwrap_or(0).into())
 }
 
-/// Returns the time in a column of an answer with one row. A sum over no rows is null and counts as 0.
+/// Returns the time in a column of a query result with one row. A sum over no rows is null and counts as 0.
 fn first_time(answer: &Answer, column: &str) -> Result<Cell, ReportError> {
     let span_s = answer.numbers(column)?.first().copied().flatten();
     Ok(Cell::Measure(seconds(span_s.unwrap_or(0.0))))

@@ -5,13 +5,12 @@ use wavemill_schemas::manifest::Manifest;
 
 pub(super) fn section(manifest: &Manifest) -> Section {
     let mut section = Section::new("From metadata to features");
-    let chart = chart(manifest, "Rows after each step");
-    section.parts.push(Part::Charts(vec![chart]));
+    section.parts.push(Part::Charts(vec![chart(manifest)]));
     section
 }
 
 /// Creates a funnel chart of the rows left after each step.
-pub(super) fn chart(manifest: &Manifest, title: &str) -> Chart {
+fn chart(manifest: &Manifest) -> Chart {
     let counts = &manifest.counts;
     let mut left = counts.rows_read;
     let mut steps = vec![step("metadata rows", left)];
@@ -36,7 +35,7 @@ pub(super) fn chart(manifest: &Manifest, title: &str) -> Chart {
         steps,
     };
     Chart {
-        title: title.to_owned(),
+        title: "Rows after each step".to_owned(),
         note: "The pale part of a bar shows the rows removed by the step. Every row is either kept, dropped or rejected."
             .to_owned(),
         plot: Plot::Funnel(funnel),

@@ -1,15 +1,13 @@
 //! Builds an HTML page about a version of a store: the rows that were kept and dropped, the contents, leaks between the
 //! sides, example spectrograms, and how the version was made.
 //!
-//! [`page`] builds the page with one function per section. [`comparison()`] builds a page about two versions. Numbers
-//! come from the manifest if it contains them, and otherwise from SQL over small columns. Only a bounded number of
-//! tensors is read, and only a few clips from the archive if it is given. This module writes no files and never
-//! modifies the store.
+//! [`page`] builds the page with one function per section. Numbers come from the manifest if it contains them, and
+//! otherwise from SQL over small columns. Only a bounded number of tensors is read, and only a few clips from the archive
+//! if it is given. This module writes no files and never modifies the store.
 
 mod answers;
 mod audio;
 mod cleaning;
-mod comparison;
 mod error;
 mod excerpts;
 mod features;
@@ -29,7 +27,6 @@ use wavemill_sql::Limits;
 use wavemill_store::{Store, Tags};
 
 use self::answers::Answers;
-pub(crate) use self::comparison::page as comparison;
 pub(crate) use self::error::ReportError;
 
 /// The version that a report describes.
@@ -96,7 +93,7 @@ fn lead(subject: Subject<'_>) -> String {
     if !description.is_empty() {
         words = format!("{description}. {words}");
     }
-    let tags = subject.tags.of(subject.version);
+    let tags = subject.tags.of_version(subject.version);
     if !tags.is_empty() {
         words += &format!(" Tagged {}.", tags.join(", "));
     }

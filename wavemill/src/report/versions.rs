@@ -3,10 +3,8 @@
 use wavemill_extract::incremental::changes::DataChanges;
 use wavemill_extract::incremental::changes::State;
 use wavemill_pages::{Cell, Part, Section, Table};
-use wavemill_store::Diff;
-use wavemill_store::VersionLine;
+use wavemill_store::{Change, Diff, VersionLine};
 
-use super::comparison::{changes_table, files_words};
 use super::{ReportError, Subject};
 
 pub(super) fn section(subject: Subject<'_>) -> Result<Section, ReportError> {
@@ -36,7 +34,7 @@ pub(super) fn section(subject: Subject<'_>) -> Result<Section, ReportError> {
     let states = State::of_version(subject.store, &earlier)
         .and_then(|from| Ok((from, State::of_version(subject.store, subject.manifest)?)));
     if let Ok((from, to)) = states {
-        for words in DataChanges::between(&from, &to).words() {
+        for words in DataChanges::between(&from, &to).sentences() {
             section.parts.push(Part::Text(words));
         }
     }
@@ -46,6 +44,30 @@ pub(super) fn section(subject: Subject<'_>) -> Result<Section, ReportError> {
         section.parts.push(Part::Table(table));
     }
     Ok(section)
+}
+
+/// Returns a sentence such as `12 files are equal, 1 changed, 2 are new and 0 are gone.`
+fn files_words(diff: &Diff) -> String {
+    format!(
+        "{} files are equal, {} changed, {} are new and {} are gone.",
+        diff.files_equal,
+        diff.files_changed.len(),
+        diff.files_added.len(),
+        diff.files_removed.len()
+    )
+}
+
+/// Creates a table of changed keys with their values before and now.
+fn changes_table(caption: &str, changes: &[Change]) -> Table {
+    let mut table = Table::new(caption, &["key", "before", "now"]);
+    for change in changes {
+        table.rows.push(vec![
+            change.key.as_str().into(),
+            change.from.as_ref().map(ToString::to_string).into(),
+            change.to.as_ref().map(ToString::to_string).into(),
+        ]);
+    }
+    table
 }
 
 fn row_of(line: &VersionLine) -> Vec<Cell> {

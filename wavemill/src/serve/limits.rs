@@ -70,7 +70,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Returns the maximum duration of a connection. It has one request, and each phase of the request has a timeout.
+    /// Returns the maximum duration of a connection: it carries one request, and each phase of that request has a timeout.
     pub(crate) fn connection(&self) -> Duration {
         self.head + self.upload + self.answer + self.read
     }

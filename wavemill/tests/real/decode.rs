@@ -13,8 +13,8 @@ use wavemill_tests::{Failed, Trial, real};
 /// First compared sample, after four MPEG-1 frames. The decoders differ before it, because the bit reservoir is
 /// missing.
 const COMPARED_FROM: usize = 4_608;
-/// Maximum absolute difference. ffmpeg and mpg123 differ by up to 3.9e-6 on these clips, and the mean of two channels
-/// by no more.
+/// Maximum absolute difference. ffmpeg and mpg123 differ by up to 3.9e-6 on these clips, also after two
+/// channels are averaged.
 const VALUE_ABS_MAX: f32 = 1e-5;
 
 /// Expected outcome for a file on which the three reference decoders differ, or wavemill differs from them on purpose.
@@ -228,7 +228,7 @@ fn values(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Decodes every clip of these folders with the settings of a recipe at 22,050 Hz with at least one second.
+/// Decodes every clip of these folders with a sample rate of 22,050 Hz and a minimum length of one second.
 fn folders(data: &Path) -> Result<(), Failed> {
     let rejects: BTreeMap<&str, Reason> = FOLDER_REJECTS.into_iter().collect();
     let mut n_rejects = 0;

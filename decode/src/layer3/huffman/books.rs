@@ -134,7 +134,7 @@ impl Book {
         self.first[first_index(word)]
     }
 
-    /// Looks up the code that a link leads to.
+    /// Looks up a code that is longer than the first table covers, in the second table that `link` refers to.
     #[inline(always)]
     pub(super) fn second(&self, word: u64, link: Entry) -> Entry {
         let start = (link.0 >> 8 & 0xFFFF) as usize;

@@ -2,8 +2,8 @@
 //! run.
 
 mod columns;
+mod sentences;
 mod state;
-mod words;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -13,7 +13,7 @@ use wavemill_catalog::SideMove;
 pub use self::columns::{ColumnChange, column_changes};
 pub use self::state::State;
 
-pub use self::words::EXAMPLES;
+pub use self::sentences::EXAMPLES;
 
 use self::state::Track;
 

@@ -20,11 +20,11 @@ pub struct ParentInput {
     pub decode_key: String,
 }
 
-/// Reads the inputs of a version by `clip_key`. Formats 1 and 2 have no table of inputs; they are then read from the
-/// receipts, which contain no decode key.
+/// Reads the inputs of a version by `clip_key`. If the table of inputs is lost or damaged, they are read from the records
+/// of the version's plan.
 ///
 /// # Errors
-/// [`StoreError::Io`], [`StoreError::Receipt`]. A damaged table is ignored.
+/// [`StoreError::Io`], [`StoreError::Receipt`].
 pub fn inputs(
     store: &Store,
     manifest: &Manifest,
@@ -38,7 +38,7 @@ pub fn inputs(
         let input = ParentInput {
             bytes: seen.id.map(|id| id.bytes),
             content: seen.content,
-            decode_key: seen.decode_key.unwrap_or_default(),
+            decode_key: seen.decode_key,
         };
         inputs.insert(clip_key, input);
     }

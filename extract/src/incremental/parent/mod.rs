@@ -11,49 +11,22 @@ mod sides;
 mod sides_file;
 mod table;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use wavemill_catalog::{ClassLists, side_column};
 use wavemill_schemas::recipe::Recipe;
-use wavemill_store::plan;
 use wavemill_store::{Parent, Store, StoreError};
 
 pub use self::inputs::{ParentInput, inputs};
 pub use self::rejects::rejects;
 pub use self::rows::files_of;
 pub(crate) use self::rows::{ClipRows, RowIndex, row_index};
-pub(crate) use self::sides::{has_sides, kept_sides};
+pub(crate) use self::sides::kept_sides;
 pub(crate) use self::sides_file::{GivenSides, read_sides};
 pub use self::table::text;
 pub(crate) use self::table::{column_types, read_table};
 
 use self::table::{ParentTable, text_column};
-
-/// Returns the number of shards into which the parent distributed the clips of each split. Formats 1 and 2 do not state
-/// it; it is then computed from the planned clips, which have one row each in `tracks`.
-///
-/// # Errors
-/// [`StoreError::Needed`].
-pub(crate) fn shard_counts(
-    store: &Store,
-    parent: &Parent,
-) -> Result<BTreeMap<String, u64>, StoreError> {
-    let manifest = &parent.manifest;
-    if !manifest.shards.is_empty() {
-        return Ok(manifest.shards.clone());
-    }
-
-    let tracks = ParentTable::open(store, &parent.manifest, "tracks")?;
-    // Under the rule `segment` there is no column of sides: sides follow from the key.
-    let side_column = side_column(manifest.recipe.split.rule).unwrap_or("clip_key");
-    let rows = tracks.read(&["clip_key", side_column])?;
-    let keys = text_column(&tracks, &rows, "clip_key")?;
-    let sides = text_column(&tracks, &rows, side_column)?;
-
-    // Neither column has nulls.
-    let clips = keys.iter().flatten().zip(sides.iter().flatten());
-    Ok(plan::first_shard_counts(clips, &manifest.recipe))
-}
 
 /// Returns the side of each of the parent's clips under the parent's own rule, by `clip_key`; `None` if sides are
 /// assigned to segments.

@@ -115,7 +115,7 @@ impl Unit {
             let poison = self.symbol::<unsafe extern "C" fn(usize, usize)>("emulated_poison");
             let poison = poison.expect("cuda.h exports it from every unit");
             for (start, bytes) in zones {
-                // SAFETY: marks memory that its owner never reads.
+                // SAFETY: the function only marks the zone as inaccessible, and no code reads a zone.
                 unsafe { poison(start, bytes) };
             }
         }

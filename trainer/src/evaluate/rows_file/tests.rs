@@ -306,65 +306,7 @@ fn a_map_has_a_place_for_every_vector() {
 }
 
 #[test]
-fn the_projector_has_a_line_of_both_tables_for_every_vector() {
-    let alone = alone();
-    let fixture = Fixture {
-        unlabelled: 5,
-        ..Fixture::default()
-    };
-    let made = made(&fixture, &config(), 4, &alone);
-    let embeddings = made.folder.path().join("vectors.parquet");
-    let folder = made.folder.path().join("logs/projector");
-
-    let scored = write(
-        &made,
-        &RowFilePaths {
-            embeddings: Some(embeddings.clone()),
-            projector: Some((folder.clone(), 3)),
-            ..RowFilePaths::default()
-        },
-    );
-
-    let text = |name: &str| fs::read_to_string(folder.join(name)).expect("a file");
-    let config = text("projector_config.pbtxt");
-    for name in ["vectors.tsv", "metadata.tsv"] {
-        assert!(config.contains(&format!("_path: \"{name}\"")), "{config}");
-    }
-
-    let (vectors, _) = read(&embeddings);
-    let table = text("vectors.tsv");
-    assert_eq!(table.lines().count(), vectors.num_rows());
-    for (at, line) in table.lines().enumerate() {
-        let values: Vec<f32> = line
-            .split('\t')
-            .map(|value| value.parse().expect("a number"))
-            .collect();
-        assert_eq!(values, floats(&vectors, "embedding", at));
-    }
-
-    let table = text("metadata.tsv");
-    let mut lines = table.lines();
-    let head = "clip_key\tsegment\tvariant\tgenre_true\tgenre_predicted\tgenres_all_true\tgenres_all_predicted";
-    assert_eq!(lines.next(), Some(head));
-
-    let rows: Vec<Vec<&str>> = lines.map(|line| line.split('\t').collect()).collect();
-    assert_eq!(rows.len(), vectors.num_rows());
-
-    for (cells, row) in rows.iter().zip(scored[0].rows()) {
-        let classes = scored[0].classes();
-        let truth = match row.label {
-            Label::Class(class) => classes[class].as_str(),
-            _ => "",
-        };
-        let predicted = &classes[likeliest(row.probabilities)];
-
-        assert_eq!(cells[0], row.clip_key);
-        assert_eq!((cells[3], cells[4]), (truth, predicted.as_str()));
-    }
-}
-
-#[test]
-fn vectors_with_nan_have_no_place() {
+fn a_vector_that_is_no_number_has_no_place() {
     let rows = RankRows {
         rows: (0..6).collect(),
         vectors: vec![0.0, 1.0, 2.0, f32::NAN, 4.0, 5.0],

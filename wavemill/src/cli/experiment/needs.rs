@@ -258,7 +258,7 @@ fn has_prefix(columns: &[String], prefix: &str) -> bool {
         .any(|name| name != "track_id" && name.starts_with(prefix))
 }
 
-/// Adds a training to the problem with the same words, or adds a new problem.
+/// Adds the name of a training run to the problem with the same text, or adds a new problem.
 fn add(problems: &mut Vec<Problem>, train: &str, words: String) {
     let same = problems.iter_mut().find(|problem| problem.words == words);
     match same {

@@ -92,7 +92,7 @@ pub(super) fn make_store(
     let made_of = canonical::id(&StoreIdentity {
         program: PROGRAM,
         manifest_hash: &latest.hash,
-        tags: &store.tags()?.of(latest.version),
+        tags: &store.tags()?.of_version(latest.version),
     })?;
 
     let page = store_page(name);

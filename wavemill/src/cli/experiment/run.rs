@@ -106,10 +106,6 @@ pub struct RunArgs {
     /// Also run the experiment's sweep, on the honest store of `base`; trials are compared on validation
     #[arg(long)]
     sweep: bool,
-    /// Log every training to the MLflow server at URI, as `wavemill-train fit --mlflow` does; the MLflow experiment has
-    /// the name of this one
-    #[arg(long, value_name = "URI")]
-    mlflow: Option<String>,
     /// Show the planned work with an estimate; write nothing
     #[arg(long)]
     dry_run: bool,
@@ -184,21 +180,13 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
         outcome.stores.push(make_store(args, store, &data[number])?);
     }
 
-    let mlflow = args.mlflow_words(&source.experiment.name);
     let mut results = Vec::new();
     for (number, one) in work.runs.iter().enumerate() {
         let of = work.runs.len();
         report(&format!("training {} of {of}: {}\n", number + 1, one.name));
         let store = &work.stores[one.store].name;
         let manifest_hash = &outcome.stores[one.store].manifest_hash;
-        results.push(train(
-            args,
-            one,
-            store,
-            manifest_hash,
-            state.threads,
-            &mlflow,
-        )?);
+        results.push(train(args, one, store, manifest_hash, state.threads)?);
     }
 
     outcome.add(&source.experiment, &work, &results);
@@ -206,7 +194,7 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
     if let Some(sweep) = &sweep {
         report("sweep\n");
         let store = args.store_path(&work.stores[sweep.store].name);
-        outcome.sweep = sweep.run(&args.out, &store, state.threads, &args.device, &mlflow)?;
+        outcome.sweep = sweep.run(&args.out, &store, state.threads, &args.device)?;
     }
     let path = args.out.join("result.json");
     let json = serde_json::to_string_pretty(&outcome)?;
@@ -231,14 +219,6 @@ pub(super) fn run(args: &RunArgs, out: &mut impl Write) -> Result<()> {
 }
 
 impl RunArgs {
-    /// Returns the MLflow arguments for `fit` and `sweep`.
-    fn mlflow_words<'a>(&'a self, experiment: &'a str) -> Vec<&'a str> {
-        match &self.mlflow {
-            Some(uri) => vec!["--mlflow", uri, "--mlflow-experiment", experiment],
-            None => Vec::new(),
-        }
-    }
-
     fn selection(&self) -> Selection {
         let mut variants = self.variants.clone();
         if variants.is_empty() {
@@ -381,7 +361,6 @@ fn train(
     store: &str,
     manifest_hash: &str,
     threads: u16,
-    mlflow: &[&str],
 ) -> Result<RunResult> {
     let folder = args.out.join("runs").join(&run.name);
     let result = folder.join("result.json");
@@ -410,7 +389,6 @@ fn train(
     }
     command.arg("--resume-or-start").arg(&folder);
     command.args(["--threads", &threads.to_string(), "--device", &args.device]);
-    command.args(mlflow);
 
     // The output of the trainer is not needed: the result is in the run's folder.
     trainer::run(command)?;

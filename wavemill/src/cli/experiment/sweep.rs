@@ -121,7 +121,6 @@ impl SweepWork {
         store: &Path,
         threads: u16,
         device: &str,
-        mlflow: &[&str],
     ) -> Result<Vec<TrialOutcome>> {
         let file = out.join("sweep.toml");
         write_whole(&file, |mut to| {
@@ -145,7 +144,6 @@ impl SweepWork {
             device,
             "--json",
         ]);
-        command.args(mlflow);
 
         let mut trials = Vec::new();
         for line in trainer::run(command)?.lines() {

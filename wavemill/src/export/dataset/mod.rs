@@ -174,11 +174,11 @@ impl<'a> Shards<'a> {
     fn array(&self, column: &Column<'_>, batch: &RecordBatch) -> Result<ArrayRef, ExportError> {
         match &column.kind {
             Kind::Tensor { .. } => {
-                let rows = Tensors::of(batch, self.content)?;
+                let rows = Tensors::from_batch(batch, self.content)?;
                 tensors::column(&rows, batch.num_rows(), self.content.tensor.dtype)
             }
             Kind::Classes(target) => {
-                let classes = Classes::of(batch, target)?;
+                let classes = Classes::from_batch(batch, target)?;
                 // Checks every id, because `datasets` rejects ids without a class name.
                 for row in 0..batch.num_rows() {
                     classes.id(row)?;

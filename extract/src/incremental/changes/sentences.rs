@@ -10,7 +10,7 @@ pub const EXAMPLES: usize = 3;
 impl DataChanges {
     /// Returns a sentence for each kind of change, such as `3 tracks added: 184001.mp3, 184002.mp3, …`. Empty if
     /// nothing differs.
-    pub fn words(&self) -> Vec<String> {
+    pub fn sentences(&self) -> Vec<String> {
         let mut words = Vec::new();
         push_sentence(&mut words, &self.added, "track", "added");
         push_sentence(&mut words, &self.removed, "track", "removed");
