@@ -72,6 +72,8 @@ if [[ $kind != kernels && $kind != loader ]]; then
     if [[ ! -d $data ]]; then echo "no real clips in $data: set WAVEMILL_DATA" >&2; exit 1; fi
     command -v ffmpeg >/dev/null || echo 'no ffmpeg: torchcodec cannot be loaded (apt-get install ffmpeg)' >&2
     step 'peers (.venv)' scripts/peers/setup.sh --bench
+    # Instructions are counted by function, which needs the names that releases leave out.
+    export CARGO_PROFILE_RELEASE_STRIP=none
     if [[ $kind == stages || $kind == all ]]; then
         need mpg123 'apt-get install mpg123'
         need valgrind 'apt-get install valgrind'

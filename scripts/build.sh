@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds a release for machines with AVX2 (x86-64-v3) in target/v3/release.
+# Builds programs for users, with the profile `dist` and for machines with AVX2 (x86-64-v3), in target/v3/dist.
 # A plain `cargo build --release` stays portable.
 #
 # usage: scripts/build.sh [CARGO OPTIONS]
@@ -13,5 +13,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 need_toolchain
 export RUSTFLAGS='-C target-cpu=x86-64-v3'
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/v3
-step 'release build for x86-64-v3' cargo build --locked --release -p wavemill "$@"
-echo "$CARGO_TARGET_DIR/release/wavemill"
+step 'dist build for x86-64-v3' cargo build --locked --profile dist -p wavemill "$@"
+echo "$CARGO_TARGET_DIR/dist/wavemill"
