@@ -8,6 +8,9 @@ use serde_json::Value;
 use wavemill_schemas::manifest::Manifest;
 use wavemill_schemas::recipe::Recipe;
 
+/// Maximum number of recipe keys in a summary.
+const KEYS_MAX: usize = 3;
+
 /// A value that differs. `None` means that the value is absent.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Change {
@@ -80,6 +83,31 @@ impl Diff {
             files_changed,
             files_equal,
         }
+    }
+
+    /// Names the first recipe keys and the parts of the manifest that differ, such as `recipe split.seed, targets`. If
+    /// none differs, the summary is `files`, or `nothing` if all files are equal.
+    pub fn summary(&self) -> String {
+        let keys = self.recipe.iter().take(KEYS_MAX);
+        let mut words: Vec<String> = keys
+            .map(|change| format!("recipe {}", change.key))
+            .collect();
+        if self.recipe.len() > KEYS_MAX {
+            words.push("more recipe keys".to_owned());
+        }
+        for change in &self.manifest {
+            let part = change.key.split('.').next().unwrap_or_default();
+            words.push(part.to_owned());
+        }
+        // The keys of a part are adjacent.
+        words.dedup();
+
+        if words.is_empty() {
+            let n_files =
+                self.files_removed.len() + self.files_added.len() + self.files_changed.len();
+            words.push(if n_files == 0 { "nothing" } else { "files" }.to_owned());
+        }
+        words.join(", ")
     }
 }
 
@@ -168,5 +196,51 @@ fn children(value: Option<&Value>) -> Option<BTreeMap<&str, &Value>> {
             Some(sections)
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changes(keys: &[&str]) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for key in keys {
+            changes.push(Change {
+                key: (*key).to_owned(),
+                from: None,
+                to: None,
+            });
+        }
+        changes
+    }
+
+    #[test]
+    fn summary_names_keys_and_parts_before_files() {
+        let mut diff = Diff {
+            recipe: Vec::new(),
+            manifest: Vec::new(),
+            files_removed: Vec::new(),
+            files_added: Vec::new(),
+            files_changed: Vec::new(),
+            files_equal: 1,
+        };
+        assert_eq!(diff.summary(), "nothing");
+
+        diff.files_added.push("tables/tracks.parquet".to_owned());
+        assert_eq!(diff.summary(), "files");
+
+        diff.recipe = changes(&["features.chroma", "split.seed"]);
+        diff.manifest = changes(&["counts.rows_kept", "counts.rows_read", "limit"]);
+        assert_eq!(
+            diff.summary(),
+            "recipe features.chroma, recipe split.seed, counts, limit"
+        );
+
+        diff.recipe = changes(&["a", "b", "c", "d"]);
+        assert_eq!(
+            diff.summary(),
+            "recipe a, recipe b, recipe c, more recipe keys, counts, limit"
+        );
     }
 }

@@ -10,12 +10,8 @@ use serde::Serialize;
 use serde_json::Value;
 use wavemill_schemas::manifest::{Manifest, remedy_of_format};
 
-use super::diff::{Diff, recipe_changes};
-use super::resume::has_other_ids;
+use super::diff::Diff;
 use super::{Store, StoreError, Tags};
-
-/// Maximum number of changed recipe keys that are listed for a version.
-const KEYS_MAX: usize = 3;
 
 /// One version in the list of versions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -26,7 +22,7 @@ pub struct VersionLine {
     pub committed: Option<String>,
     /// Its tags in order.
     pub tags: Vec<String>,
-    /// Summary of the changes since the previous version. `None` if there is no previous version or one of the two
+    /// What differs from the previous version, see [`Diff::summary`]. `None` if there is no previous version or one of the two
     /// manifests cannot be used.
     pub changed: Option<String>,
     /// Content according to the manifest. `None` if the manifest cannot be used.
@@ -71,7 +67,9 @@ impl Store {
                 Ok((_, manifest)) => {
                     let run = committed.get(&(manifest.plan_id.clone(), version));
                     line.committed = run.cloned();
-                    line.changed = before.as_ref().map(|before| changes(before, &manifest));
+                    line.changed = before
+                        .as_ref()
+                        .map(|before| Diff::new(before, &manifest).summary());
                     line.held = Some(self.content(&manifest)?);
                     before = Some(manifest);
                 }
@@ -120,120 +118,6 @@ fn problem(error: &StoreError) -> String {
             format!("{} (format version {found})", remedy_of_format(*found))
         }
         _ => "damaged manifest".to_owned(),
-    }
-}
-
-/// Describes the changes of a version since the previous one, as far as they follow from both manifests.
-fn changes(before: &Manifest, version: &Manifest) -> String {
-    let mut words = Vec::new();
-    words.extend(row_changes(
-        before.counts.feature_rows,
-        version.counts.feature_rows,
-    ));
-
-    let was = feature_names(before);
-    let is = feature_names(version);
-    for name in is.iter().filter(|name| !was.contains(name)) {
-        words.push(format!("feature {name} added"));
-    }
-    for name in was.iter().filter(|name| !is.contains(name)) {
-        words.push(format!("feature {name} removed"));
-    }
-
-    words.extend(key_changes(before, version, &[was, is].concat()));
-    if before.identity.limit != version.identity.limit {
-        words.push("--limit".to_owned());
-    }
-    // The changes listed so far also change rows and inputs, so those are only compared if there are none.
-    if words.is_empty() {
-        words.extend(input_change(before, version));
-    }
-
-    if before.engine != version.engine {
-        words.push("engine".to_owned());
-    }
-    if words.is_empty() {
-        words.push(content_change(before, version));
-    }
-    words.join(", ")
-}
-
-fn row_changes(before: u64, after: u64) -> Option<String> {
-    let (n, word) = if after < before {
-        (before - after, "fewer")
-    } else {
-        (after - before, "more")
-    };
-    match n {
-        0 => None,
-        1 => Some(format!("1 row {word}")),
-        n => Some(format!("{n} rows {word}")),
-    }
-}
-
-fn feature_names(manifest: &Manifest) -> Vec<&str> {
-    let features = manifest.features.iter();
-    features.map(|feature| feature.name.as_str()).collect()
-}
-
-/// Returns the first recipe keys that differ and the number of further ones.
-fn key_changes(before: &Manifest, version: &Manifest, features: &[&str]) -> Vec<String> {
-    let mut keys: Vec<String> = recipe_changes(&before.recipe, &version.recipe)
-        .into_iter()
-        .map(|change| change.key)
-        .collect();
-    // The key of a whole feature means that the feature was added or removed, which is already listed.
-    keys.retain(|key| {
-        key.strip_prefix("features.")
-            .is_none_or(|name| !features.contains(&name))
-    });
-
-    let more = keys.len().saturating_sub(KEYS_MAX);
-    keys.truncate(KEYS_MAX);
-    let mut words: Vec<String> = keys.iter().map(|key| format!("recipe {key}")).collect();
-    match more {
-        0 => {}
-        1 => words.push("1 more key".to_owned()),
-        n => words.push(format!("{n} more keys")),
-    }
-    words
-}
-
-/// Describes a change of metadata or files. Both versions have the same recipe and number of rows.
-fn input_change(before: &Manifest, version: &Manifest) -> Option<String> {
-    if before.identity.rows != version.identity.rows {
-        let has_other_ids = has_other_ids(&before.targets, &version.targets);
-        let word = if has_other_ids {
-            "class ids"
-        } else {
-            "metadata"
-        };
-        return Some(word.to_owned());
-    }
-    (before.identity.inputs != version.identity.inputs).then(|| files_word(version).to_owned())
-}
-
-/// Describes the change of a version that has the same identity as the previous one. Either the content of files
-/// changed, of which the identity contains only the sizes, or nothing changed and damaged files were written again.
-fn content_change(before: &Manifest, version: &Manifest) -> String {
-    let diff = Diff::new(before, version);
-    let is_equal = diff.files_removed.is_empty()
-        && diff.files_added.is_empty()
-        && diff.files_changed.is_empty();
-    if is_equal {
-        "nothing"
-    } else {
-        files_word(version)
-    }
-    .to_owned()
-}
-
-/// Returns the word for the input files of a version.
-const fn files_word(version: &Manifest) -> &'static str {
-    if version.recipe.catalog.dataset.is_of_pictures() {
-        "pictures"
-    } else {
-        "audio"
     }
 }
 
@@ -315,16 +199,6 @@ impl RunTimes {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rows_are_more_or_fewer() {
-        let words = |before, after| row_changes(before, after).unwrap_or_default();
-        assert_eq!(words(3, 3), "");
-        assert_eq!(words(3, 4), "1 row more");
-        assert_eq!(words(0, 20), "20 rows more");
-        assert_eq!(words(4, 3), "1 row fewer");
-        assert_eq!(words(20, 0), "20 rows fewer");
-    }
 
     #[test]
     fn a_record_of_a_whole_run_says_when_its_version_was_committed() {

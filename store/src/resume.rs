@@ -345,7 +345,7 @@ fn changes(
 }
 
 /// Reports whether a class has another id than before, or no longer has an id.
-pub(super) fn has_other_ids(before: &[TargetEntry], now: &[TargetEntry]) -> bool {
+fn has_other_ids(before: &[TargetEntry], now: &[TargetEntry]) -> bool {
     before.iter().zip(now).any(|(before, now)| {
         let mut kept = before.classes.iter().zip(&now.classes);
         kept.any(|(before, now)| before != now) || now.classes.len() < before.classes.len()

@@ -553,7 +553,7 @@ fn classes_keep_their_ids() -> Result<(), Failed> {
 
     let versions = run(wavemill(["info", "--versions", "--store"]).arg(&store)).exits(0)?;
     let last = versions.out.lines().last().unwrap_or_default();
-    same(last, last.ends_with("; changed: class ids"), true)?;
+    same(last, last.ends_with("; changed: targets"), true)?;
     let again = run(&mut table.extract(&[])?).exits(0)?;
     same("said", again.err.contains("nothing to do"), true)?;
 

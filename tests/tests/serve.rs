@@ -274,6 +274,7 @@ impl Said {
         same(&format!("status of {self:?}"), self.status, status)?;
         let json = self.json()?;
         let said = json["error"].as_str().ok_or("no sentence")?;
+        same(&format!("a sentence: {said}"), said.ends_with('.'), true)?;
         same(&format!("`{words}` in: {said}"), said.contains(words), true)
     }
 }
@@ -345,6 +346,7 @@ fn answers_match_predict() -> Result<(), Failed> {
         let said = server.predict(file, song)?;
         same(&said.body, said.status, 200)?;
         let json = said.json()?;
+        same("HTML only on request", json.get("html"), None)?;
         for line in json["answers"].as_array().ok_or("no answers")? {
             let mut line = line.as_object().ok_or("no object")?.clone();
             same("run", line.remove("run"), Some(Value::from(&*name)))?;
@@ -371,6 +373,8 @@ fn answers_match_predict() -> Result<(), Failed> {
     same(&said.body, said.status, 200)?;
     let json = said.json()?;
     same("file", &json["file"], &Value::from("c.wav"))?;
+    let top = json["answers"][0]["top"].as_array();
+    same("classes", top.map(Vec::len), Some(1))?;
     let html = json["html"].as_str().ok_or("no html")?;
     same(
         "charts",
@@ -479,6 +483,8 @@ fn other_hosts_and_origins_are_rejected() -> Result<(), Failed> {
 
     same("another name", ask("Host: evil.example\r\n")?, 421)?;
     same("no name", ask("")?, 400)?;
+    let two = format!("{own}Host: evil.example\r\n");
+    same("two names", ask(&two)?, 400)?;
     for origin in ["http://evil.example", "null", "http://127.0.0.1:1"] {
         same(origin, ask(&format!("{own}Origin: {origin}\r\n"))?, 403)?;
     }
@@ -542,7 +548,7 @@ fn wait_for_the_end_of(process: u32) -> Result<(), Failed> {
     Err(format!("process {process} is still there").into())
 }
 
-/// Repeats a request until it succeeds, at the intervals that the server states.
+/// Repeats a request until it succeeds, at the interval that the server states.
 fn answered_at_last(
     server: &Server,
     number: u32,
@@ -562,12 +568,12 @@ fn answered_at_last(
             return Ok(());
         }
 
-        let again_s = said.header("retry-after").and_then(|s| s.parse().ok());
-        let (503, Some(again_s)) = (said.status, again_s) else {
-            return Err(format!("{name}: {said:?}"));
-        };
+        let refusal = said
+            .refuses(503, "8 songs are in progress")
+            .and_then(|()| same("Retry-After", said.header("retry-after"), Some("1")));
+        refusal.map_err(|error| format!("{name}: {error:?}"))?;
         refused.fetch_add(1, Ordering::Relaxed);
-        sleep(Duration::from_secs(again_s));
+        sleep(Duration::from_secs(1));
     }
     Err(format!("{name} was refused to the end"))
 }
@@ -693,11 +699,19 @@ fn killed_model_is_restarted() -> Result<(), Failed> {
         sleep(Duration::from_secs(1));
         signal("KILL", third)?;
         let said = asked.join().map_err(|_| "nobody asked")??;
-        said.refuses(502, "the model is being restarted")
+        said.refuses(
+            502,
+            "ended (signal: 9 (SIGKILL)); the model is being restarted",
+        )
     })?;
 
     same("afterwards", server.predict("a.wav", &song)?.status, 200)?;
-    same("health", server.get("/healthz")?.status, 200)?;
+    let health = server.get("/healthz")?.json()?;
+    same("health", &health["status"], &Value::from("ok"))?;
+    let metrics = server.get("/metrics")?.body;
+    let name = trained().file_name().unwrap_or_default().to_string_lossy();
+    let starts = format!("wavemill_model_starts_total{{run=\"{name}\"}} 4");
+    same("starts", metrics.lines().any(|line| line == starts), true)?;
     server.end()?.exits(130).map(drop)
 }
 
@@ -726,7 +740,10 @@ fn sigterm_waits_for_songs_in_progress() -> Result<(), Failed> {
     sending.write_all(rest)?;
     same("the upload", Said::read(sending)?.status, 200)?;
 
+    let begin = Instant::now();
     let ran = server.ended()?.exits(130)?;
+    let is_at_once = begin.elapsed() < Duration::from_secs(5);
+    same("it waits for no silent connection", is_at_once, true)?;
     ran.says(&["stopped by a signal; the songs in progress were finished"])?;
     same(
         "heard",

@@ -167,6 +167,13 @@ mod tests {
         fn expect(&mut self, _: f64) {}
     }
 
+    fn reject_reason(clips: &mut RowExtractor) -> Reason {
+        match clips.decode("mp3", b"no audio") {
+            Err(NoRows::Reject(reject)) => reject.reason,
+            other => panic!("expected a reject: {other:?}"),
+        }
+    }
+
     #[test]
     fn decoder_is_replaced_after_a_panic() {
         let recipe = Recipe::load("demo", &[]).expect("a shipped recipe");
@@ -174,11 +181,7 @@ mod tests {
         let mut clips = RowExtractor::new(&plan, OUTPUT_S_MAX).expect("an extractor");
         clips.decoder = Box::new(PanickingDecoder);
 
-        let mut reason_of_clip = || match clips.decode("mp3", b"no audio") {
-            Err(NoRows::Reject(reject)) => reject.reason,
-            other => panic!("expected a reject: {other:?}"),
-        };
-        assert_eq!(reason_of_clip(), Reason::WorkerPanic);
-        assert_ne!(reason_of_clip(), Reason::WorkerPanic);
+        assert_eq!(reject_reason(&mut clips), Reason::WorkerPanic);
+        assert_ne!(reject_reason(&mut clips), Reason::WorkerPanic);
     }
 }

@@ -220,19 +220,18 @@ mod tests {
     #[test]
     fn errors_state_their_location() {
         let shipped = ShippedConfig::find("fma-small").expect("shipped");
-        let error = |text: &str, sets: &[String]| {
-            Config::layered(Some(shipped), text, "mine.toml", sets)
-                .expect_err("wrong")
-                .to_string()
-        };
-
-        assert!(
-            error("seed = 1\n[train]\nepoch = 2", &[])
-                .starts_with("mine.toml, line 3: unknown field `epoch`")
-        );
-        assert!(
-            error("", &["train.epoch=2".to_owned()])
-                .starts_with("--set train.epoch=2: unknown field")
-        );
+        let set = ["train.epoch=2".to_owned()];
+        for (text, sets, words) in [
+            (
+                "seed = 1\n[train]\nepoch = 2",
+                &[][..],
+                "mine.toml, line 3: unknown field `epoch`",
+            ),
+            ("", &set, "--set train.epoch=2: unknown field"),
+        ] {
+            let error = Config::layered(Some(shipped), text, "mine.toml", sets);
+            let error = error.expect_err("wrong").to_string();
+            assert!(error.starts_with(words), "{error}");
+        }
     }
 }

@@ -197,10 +197,11 @@ mod tests {
 
     #[test]
     fn gtzans_users_do_not_get_the_schedule_of_document_000() {
-        let like = |name| {
-            Config::parse(ShippedConfig::find(name).expect("shipped").text, name, &[])
-                .expect("valid")
-        };
+        fn like(name: &str) -> Config {
+            let shipped = ShippedConfig::find(name).expect("shipped");
+            Config::parse(shipped.text, name, &[]).expect("valid")
+        }
+
         let gtzan = like("gtzan-segments");
         assert_eq!((gtzan.schedule.step, gtzan.schedule.plateau), (None, None));
         assert_eq!(like("fma-large").schedule, Config::default().schedule);

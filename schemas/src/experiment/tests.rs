@@ -102,17 +102,14 @@ fn a_name_is_short_and_of_one_line() {
 
 #[test]
 fn too_many_trainings_are_rejected() {
-    let with = |n_variants: usize| {
-        let mut text = OWN_EXPERIMENT.to_owned();
-        for number in 2..n_variants {
-            text += &format!("[[variants]]\nname = \"v{number}\"\nabout = \"x\"\n");
-        }
-        parse(&text)
-    };
+    let mut text = OWN_EXPERIMENT.to_owned();
+    for number in 2..999 {
+        text += &format!("[[variants]]\nname = \"v{number}\"\nabout = \"x\"\n");
+    }
+    parse(&text).expect("with the base 1,000");
 
-    with(999).expect("with the base 1,000");
-
-    let words = with(1000).expect_err("one more").to_string();
+    text += "[[variants]]\nname = \"v999\"\nabout = \"x\"\n";
+    let words = parse(&text).expect_err("one more").to_string();
     assert!(words.starts_with("mine.toml:"), "{words}");
     assert!(
         words.ends_with(
@@ -144,20 +141,21 @@ fn modified_recipes_and_configurations_are_validated() {
 #[test]
 fn variants_are_applied_in_order_and_the_documents_split_last() {
     let source = parse(OWN_EXPERIMENT).expect("sound");
-    let sets = |variant, split| {
+    for (variant, split, sets) in [
+        ("base", SplitKind::Recipe, &["split.seed=7"][..]),
+        (
+            "wide",
+            SplitKind::AsInDocument,
+            &[
+                "features.log_mel.n_mels=128",
+                "split.rule=stratified",
+                "split.seed=7",
+            ],
+        ),
+    ] {
         let recipe = source.recipe(variant, split, &["split.seed=7".to_owned()]);
-        recipe.expect("sound").sets
-    };
-
-    assert_eq!(sets("base", SplitKind::Recipe), ["split.seed=7"]);
-    assert_eq!(
-        sets("wide", SplitKind::AsInDocument),
-        [
-            "features.log_mel.n_mels=128",
-            "split.rule=stratified",
-            "split.seed=7"
-        ]
-    );
+        assert_eq!(recipe.expect("sound").sets, sets, "{variant}");
+    }
 
     let own = OWN_EXPERIMENT.replace(
         "about = \"128 bands\"",
@@ -178,17 +176,16 @@ fn a_variant_may_have_a_recipe_and_audio_of_its_own() {
     ))
     .expect("sound");
 
-    let of = |variant| {
+    for (variant, name, audio) in [
+        ("as-in-document", "demo", &[][..]),
+        ("wide", "fma-small", &["small"]),
+        ("wide+as-in-document", "fma-small", &["small"]),
+        ("as-in-document+wide", "fma-small", &["small"]),
+    ] {
         let recipe = source.recipe(variant, SplitKind::Recipe, &[]);
-        recipe.expect("sound")
-    };
-
-    assert_eq!(of("as-in-document").recipe.name, "demo");
-    assert_eq!(of("as-in-document").data.audio, [] as [&str; 0]);
-
-    for joined in ["wide", "wide+as-in-document", "as-in-document+wide"] {
-        assert_eq!(of(joined).recipe.name, "fma-small", "{joined}");
-        assert_eq!(of(joined).data.audio, ["small"], "{joined}");
+        let recipe = recipe.expect("sound");
+        assert_eq!(recipe.recipe.name, name, "{variant}");
+        assert_eq!(recipe.data.audio, audio as &[&str], "{variant}");
     }
 }
 
@@ -196,14 +193,13 @@ fn a_variant_may_have_a_recipe_and_audio_of_its_own() {
 fn joined_variants_use_a_split_that_their_rows_support() {
     let source = ExperimentSource::find("gtzan-segments").expect("shipped");
     for joined in ["stretched+fault-filtered", "fault-filtered+stretched"] {
-        let rule = |split| {
+        for (split, rule) in [
+            (SplitKind::Recipe, SplitRule::Column),
+            (SplitKind::AsInDocument, SplitRule::SegmentStretched),
+        ] {
             let recipe = source.recipe(joined, split, &[]).expect(joined);
-            recipe.recipe.split.rule
-        };
-
-        assert_eq!(rule(SplitKind::Recipe), SplitRule::Column, "{joined}");
-        let of_document = rule(SplitKind::AsInDocument);
-        assert_eq!(of_document, SplitRule::SegmentStretched, "{joined}");
+            assert_eq!(recipe.recipe.split.rule, rule, "{joined}");
+        }
     }
 }
 
@@ -212,25 +208,26 @@ fn claims_match_their_variant_under_any_split() {
     let experiment = ExperimentSource::find("gtzan-segments")
         .expect("shipped")
         .experiment;
-    // The accuracy identifies which of the document's two models a claim is about.
-    let beside = |done: &[&str]| {
+
+    for (done, wanted) in [
+        (&[BASE][..], &["base 0.74", "stretched 0.92"][..]),
+        (
+            &[BASE, "fault-filtered"],
+            &["base 0.74", "fault-filtered 0.74", "stretched 0.92"],
+        ),
+        (
+            &["fault-filtered+stretched"],
+            &["base 0.74", "fault-filtered+stretched 0.92"],
+        ),
+        // A variant with another feature trains another model.
+        (&["plain"], &["base 0.74", "stretched 0.92"]),
+    ] {
+        // The accuracy identifies which of the document's two models a claim is about.
         let claims = experiment.claims_beside(done).into_iter();
         let accuracies = claims.filter(|claim| claim.metric == ClaimMetric::Accuracy);
         let told = accuracies.map(|claim| format!("{} {}", claim.variant, claim.value));
-        told.collect::<Vec<_>>()
-    };
-
-    assert_eq!(beside(&[BASE]), ["base 0.74", "stretched 0.92"]);
-    assert_eq!(
-        beside(&[BASE, "fault-filtered"]),
-        ["base 0.74", "fault-filtered 0.74", "stretched 0.92"]
-    );
-    assert_eq!(
-        beside(&["fault-filtered+stretched"]),
-        ["base 0.74", "fault-filtered+stretched 0.92"]
-    );
-    // A variant with another feature trains another model.
-    assert_eq!(beside(&["plain"]), ["base 0.74", "stretched 0.92"]);
+        assert_eq!(told.collect::<Vec<_>>(), wanted, "{done:?}");
+    }
 }
 
 #[test]

@@ -182,10 +182,13 @@ fn impossible_values_of_features_are_found_at_their_line() {
     }
 }
 
+/// Returns [`SMALLEST`] with other options of its feature.
+fn with_op(text: &str) -> String {
+    SMALLEST.replace("op = \"mel\"\ndb = {}", text)
+}
+
 #[test]
 fn rules_between_keys_of_a_feature_hold() {
-    let with_op = |text: &str| SMALLEST.replace("op = \"mel\"\ndb = {}", text);
-
     for (text, message) in [
         (
             "op = \"mel\"\ndtype = \"f16\"",
@@ -254,8 +257,6 @@ fn rules_between_keys_of_a_feature_hold() {
 /// `recipe check` and the kernels use the same rules, so the kernels accept everything that passes the check.
 #[test]
 fn options_rejected_by_kernels_are_reported_with_their_line() {
-    let with_op = |text: &str| SMALLEST.replace("op = \"mel\"\ndb = {}", text);
-
     for (text, message) in [
         // Kaldi's lowest band edge is 20 Hz by default.
         (
@@ -481,11 +482,6 @@ fn sets_change_add_and_remove_values() {
     };
     assert_eq!(recipe.features[0].db, Some(db));
 
-    let load = |name: &str, sets: &[&str]| {
-        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
-        Recipe::load(name, &sets).expect("valid sets")
-    };
-
     let recipe = load(
         "demo",
         &[
@@ -612,35 +608,35 @@ fn set_errors_name_the_argument() {
     );
 }
 
+/// Loads a shipped recipe with changes.
+fn load(name: &str, sets: &[&str]) -> Recipe {
+    let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+    Recipe::load(name, &sets).expect("valid sets")
+}
+
 #[test]
 fn a_set_removes_an_element_by_its_name() {
-    let names = |sets: &[&str]| {
-        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
-        let recipe = Recipe::load("fma-large", &sets).expect("valid sets");
-        let steps: Vec<String> = recipe
-            .catalog
-            .clean
-            .iter()
-            .map(|step| step.step.clone())
-            .collect();
-
+    for (sets, names) in [
+        (&[][..], &["log_mel", "mfcc"][..]),
+        (&["features.mfcc=none"], &["log_mel"]),
         (
-            recipe
-                .features
-                .iter()
-                .map(|feature| feature.name.clone())
-                .collect::<Vec<_>>(),
-            steps,
-        )
-    };
+            &["features.log_mel=none", "features.mfcc.n_mfcc=13"],
+            &["mfcc"],
+        ),
+    ] {
+        let features = load("fma-large", sets).features;
+        let found: Vec<&str> = features
+            .iter()
+            .map(|feature| feature.name.as_str())
+            .collect();
+        assert_eq!(found, names, "{sets:?}");
+    }
 
-    assert_eq!(names(&[]).0, ["log_mel", "mfcc"]);
-    assert_eq!(names(&["features.mfcc=none"]).0, ["log_mel"]);
-    assert_eq!(
-        names(&["features.log_mel=none", "features.mfcc.n_mfcc=13"]).0,
-        ["mfcc"]
-    );
-    assert_eq!(names(&["catalog.clean.genres=none"]).1, ["labelled"]);
+    let clean = load("fma-large", &["catalog.clean.genres=none"])
+        .catalog
+        .clean;
+    let steps: Vec<&str> = clean.iter().map(|step| step.step.as_str()).collect();
+    assert_eq!(steps, ["labelled"]);
 
     let inline = "name = \"mine\"\ncatalog = { dataset = \"fma\" }\n\
                   features = [{ name = \"a\", op = \"mel\" }, { name = \"b\", op = \"mfcc\" }]\n";
@@ -704,16 +700,18 @@ fn an_explicit_default_is_the_same_recipe_as_an_absent_key() {
     let explicit = parse(&format!("{explicit}{sections}"), &[]).expect("valid");
     let absent = parse(SMALLEST, &[]).expect("valid");
 
-    let json = |recipe: &Recipe| canonical::to_json(recipe).expect("plain struct");
-    assert_eq!(json(&explicit), json(&absent));
-
     let changed = parse(SMALLEST, &["split.seed=43"]).expect("valid");
-    assert_ne!(json(&changed), json(&absent));
+    let [explicit, absent, changed] = [explicit, absent, changed]
+        .map(|recipe| canonical::to_json(&recipe).expect("plain struct"));
+    assert_eq!(explicit, absent);
+    assert_ne!(changed, absent);
 }
 
 #[test]
 fn warnings_cover_leaks_rounding_and_empty_filters() {
-    let warnings = |sets: &[&str]| parse(SMALLEST, sets).expect("valid").warnings();
+    fn warnings(sets: &[&str]) -> Vec<String> {
+        parse(SMALLEST, sets).expect("valid").warnings()
+    }
 
     assert_eq!(warnings(&[]), [] as [&str; 0]);
     assert_eq!(
@@ -766,19 +764,17 @@ fn pictures_and_audio_do_not_mix() {
     let args = recipe.features[0].image().expect("valid");
     assert_eq!((args.shape(), args.dtype), ([3, 24, 32], Dtype::U8));
 
-    let refused = |sets: &[&str]| error(IMAGES, sets);
-
     assert_eq!(
-        refused(&["audio.sample_rate_hz=44100"]),
+        error(IMAGES, &["audio.sample_rate_hz=44100"]),
         "--set audio.sample_rate_hz=44100: audio: dataset = \"images\" has no audio: remove this section"
     );
     assert_eq!(
-        refused(&["catalog.dataset=folders"]),
+        error(IMAGES, &["catalog.dataset=folders"]),
         "--set catalog.dataset=folders: features.image.op: `image` requires dataset = \"images\"; for a picture of a \
          spectrogram, use picture"
     );
     assert_eq!(
-        refused(&["features.image.width=none"]),
+        error(IMAGES, &["features.image.width=none"]),
         "--set features.image.width=none: features.image.width: is missing: all images are stored in one size, in pixels"
     );
 
@@ -821,7 +817,7 @@ fn pictures_and_audio_do_not_mix() {
             "split.group_duplicates: only audio is hashed",
         ),
     ] {
-        let refused = refused(&[set]);
+        let refused = error(IMAGES, &[set]);
         assert!(refused.contains(key), "{set}: {refused}");
     }
 
@@ -970,9 +966,11 @@ fn plausible_large_numbers_are_accepted() {
 /// The default of `max_duration_s` does not change the identity of a recipe, whether it is given or not.
 #[test]
 fn max_duration_affects_identity_only_if_not_default() {
-    let json = |text: &str| {
-        canonical::to_json(&parse(&format!("{SMALLEST}{text}"), &[]).expect("sound")).expect("json")
-    };
+    fn json(text: &str) -> String {
+        let recipe = parse(&format!("{SMALLEST}{text}"), &[]).expect("sound");
+        canonical::to_json(&recipe).expect("JSON")
+    }
+
     assert!(!json("").contains("max_duration_s"));
     assert_eq!(
         json("[audio]\nmax_duration_s = 10800.0\n"),

@@ -129,19 +129,24 @@ mod tests {
         Recipe::parse(&text, "test.toml", &[]).expect("a valid recipe")
     }
 
+    fn args(backend: Option<&str>, devices: &[usize]) -> BackendArgs {
+        BackendArgs {
+            backend: backend.map(str::to_owned),
+            devices: devices.to_vec(),
+        }
+    }
+
+    fn refusal(args: &BackendArgs, recipe: &Recipe) -> String {
+        let opened = args.open(Level::Scalar, recipe);
+        opened.err().expect("a refusal").to_string()
+    }
+
     #[test]
     fn stretching_is_for_the_cpu_alone() {
         let recipe = recipe("stretch=[0.85]");
-        let open = |backend: Option<&str>, devices: &[usize]| {
-            let args = BackendArgs {
-                backend: backend.map(str::to_owned),
-                devices: devices.to_vec(),
-            };
-            args.open(Level::Scalar, &recipe)
-        };
-
         for backend in [None, Some("auto"), Some("cpu")] {
-            let opened = open(backend, &[]).expect("the CPU");
+            let opened = args(backend, &[]).open(Level::Scalar, &recipe);
+            let opened = opened.expect("the CPU");
             assert_eq!(opened.kind(), "cpu", "{backend:?}");
         }
 
@@ -150,9 +155,8 @@ mod tests {
             (Some("emulated"), &[], "--backend emulated"),
             (None, &[0], "--devices 0"),
         ] {
-            let error = open(backend, devices).err().expect("a refusal");
             assert_eq!(
-                error.to_string(),
+                refusal(&args(backend, devices), &recipe),
                 format!(
                     "{flag}: audio.stretch is computed only on the CPU: use --backend cpu, or --set audio.stretch=none"
                 )
@@ -162,21 +166,17 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_flag_as_it_is_typed() {
-        let refusal = |backend: &str, devices: &[usize]| {
-            let args = BackendArgs {
-                backend: Some(backend.to_owned()),
-                devices: devices.to_vec(),
-            };
-            let recipe = recipe("");
-            let error = args.open(Level::Scalar, &recipe).err().expect("a refusal");
-            error.to_string()
-        };
-
+        let recipe = recipe("");
         assert_eq!(
-            refusal("cpu", &[0]),
+            refusal(&args(Some("cpu"), &[0]), &recipe),
             "--devices 0: must be omitted with backend cpu"
         );
-        assert!(refusal("gpu", &[]).starts_with("--backend gpu: must be auto, cpu, cuda"));
+
+        let unknown = refusal(&args(Some("gpu"), &[]), &recipe);
+        assert!(
+            unknown.starts_with("--backend gpu: must be auto, cpu, cuda"),
+            "{unknown}"
+        );
     }
 
     #[test]
@@ -185,14 +185,8 @@ mod tests {
                     [[features]]\nname = \"stats\"\nop = \"statistics\"\nsource = \"mfcc\"\n";
         let recipe = Recipe::parse(text, "x.toml", &[]).expect("a recipe");
 
-        let args = BackendArgs {
-            backend: Some("cuda".to_owned()),
-            devices: Vec::new(),
-        };
-        let error = args.open(Level::Scalar, &recipe).err().expect("a refusal");
-
         assert_eq!(
-            error.to_string(),
+            refusal(&args(Some("cuda"), &[]), &recipe),
             "features.stats has op = \"statistics\", which is computed only on the CPU: use --backend cpu, or remove the \
              feature with --set features.stats=none"
         );

@@ -175,10 +175,9 @@ mod tests {
     use super::*;
 
     fn find(clips: &[&Path], lists: &[&Path]) -> Result<ClipList> {
-        let owned = |paths: &[&Path]| paths.iter().map(|path| path.to_path_buf()).collect();
         ClipArgs {
-            clips: owned(clips),
-            lists: owned(lists),
+            clips: clips.iter().map(|path| path.to_path_buf()).collect(),
+            lists: lists.iter().map(|path| path.to_path_buf()).collect(),
         }
         .find()
     }
@@ -186,7 +185,7 @@ mod tests {
     #[test]
     fn folders_give_their_clips_by_path_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
+        let root = folder.path();
         for name in [
             "b/2.mp3",
             "b/10.MP3",
@@ -196,20 +195,21 @@ mod tests {
             ".git/y.mp3",
             "z.wav",
         ] {
-            fs::create_dir_all(at(name).parent().unwrap()).unwrap();
-            fs::write(at(name), "").unwrap();
+            fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+            fs::write(root.join(name), "").unwrap();
         }
-        symlink(folder.path(), at("a/round")).unwrap();
-        symlink("nowhere", at("b/broken.ogg")).unwrap();
-        fs::create_dir(at("empty")).unwrap();
+        symlink(folder.path(), root.join("a/round")).unwrap();
+        symlink("nowhere", root.join("b/broken.ogg")).unwrap();
+        fs::create_dir(root.join("empty")).unwrap();
 
         let found = find(&[folder.path()], &[]).unwrap();
-        let wanted = ["a/x.flac", "b/10.MP3", "b/2.mp3", "b/broken.ogg", "z.wav"].map(at);
+        let wanted = ["a/x.flac", "b/10.MP3", "b/2.mp3", "b/broken.ogg", "z.wav"]
+            .map(|name| root.join(name));
         assert_eq!(
             (found.clips.as_slice(), found.unreadable.len()),
             (wanted.as_slice(), 0)
         );
-        let error = find(&[&at("z.wav"), &at("empty")], &[])
+        let error = find(&[&root.join("z.wav"), &root.join("empty")], &[])
             .unwrap_err()
             .to_string();
         assert!(
@@ -221,38 +221,44 @@ mod tests {
     #[test]
     fn a_list_names_files_and_folders_in_its_order() {
         let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        fs::create_dir(at("d")).unwrap();
-        fs::write(at("d/1.mp3"), "").unwrap();
+        let root = folder.path();
+        fs::create_dir(root.join("d")).unwrap();
+        fs::write(root.join("d/1.mp3"), "").unwrap();
         let lines = format!(
             "{}\r\n\n{}\n@x.mp3",
-            at("missing.mp3").display(),
-            at("d").display()
+            root.join("missing.mp3").display(),
+            root.join("d").display()
         );
-        fs::write(at("list.txt"), lines).unwrap();
+        fs::write(root.join("list.txt"), lines).unwrap();
 
-        let wanted = [at("missing.mp3"), at("d/1.mp3"), PathBuf::from("@x.mp3")];
-        assert_eq!(find(&[], &[&at("list.txt")]).unwrap().clips, wanted);
+        let wanted = [
+            root.join("missing.mp3"),
+            root.join("d/1.mp3"),
+            PathBuf::from("@x.mp3"),
+        ];
+        assert_eq!(find(&[], &[&root.join("list.txt")]).unwrap().clips, wanted);
 
-        let typed = PathBuf::from(format!("@{}", at("list.txt").display()));
+        let typed = PathBuf::from(format!("@{}", root.join("list.txt").display()));
         assert_eq!(
             find(&[Path::new("first.mp3"), &typed], &[]).unwrap().clips[1..],
             wanted
         );
 
-        fs::write(at("zeros"), b"a\nb.mp3\0c.mp3\0").unwrap();
+        fs::write(root.join("zeros"), b"a\nb.mp3\0c.mp3\0").unwrap();
         assert_eq!(
-            find(&[], &[&at("zeros")]).unwrap().clips,
+            find(&[], &[&root.join("zeros")]).unwrap().clips,
             ["a\nb.mp3", "c.mp3"].map(PathBuf::from)
         );
-        fs::write(at("none.txt"), "\n\n").unwrap();
+        fs::write(root.join("none.txt"), "\n\n").unwrap();
         assert!(
-            find(&[], &[&at("none.txt")])
+            find(&[], &[&root.join("none.txt")])
                 .unwrap_err()
                 .to_string()
                 .contains("the list is empty")
         );
-        let error = find(&[], &[&at("nosuch.txt")]).unwrap_err().to_string();
+        let error = find(&[], &[&root.join("nosuch.txt")])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("nosuch.txt: cannot read it"), "{error}");
     }
 

@@ -73,10 +73,10 @@ mod tests {
 
     #[test]
     fn a_machine_is_described_with_what_it_lacks() {
-        let found = |name, version: &str, path: &str| FoundLibrary {
-            name,
-            version: Some(version.to_owned()),
-            path: Some(path.into()),
+        let cufft = FoundLibrary {
+            name: "cuFFT",
+            version: Some("12.0.0".to_owned()),
+            path: Some("/opt/libcufft.so.12".into()),
             problem: None,
             tried: Vec::new(),
         };
@@ -100,7 +100,7 @@ mod tests {
             usable: true,
             problem: None,
             devices: vec![device],
-            libraries: vec![found("cuFFT", "12.0.0", "/opt/libcufft.so.12"), nccl],
+            libraries: vec![cufft, nccl],
         };
         let libraries = "cuFFT 12.0.0, /opt/libcufft.so.12\nNCCL: no NCCL (libnccl.so.2) was found: install it\n  \
                          not in /usr/local/cuda/lib64\n  not in /opt/site-packages/nvidia/nccl/lib\n";

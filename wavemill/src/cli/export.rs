@@ -261,25 +261,25 @@ mod tests {
     #[test]
     fn only_new_and_empty_folders_are_written() {
         let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        fs::write(at("file"), "").unwrap();
-        fs::create_dir(at("full")).unwrap();
-        fs::write(at("full/x"), "").unwrap();
-        assert!(refusal(&at("file")).contains("a file, not a folder"));
-        assert!(refusal(&at("full")).contains("not empty"));
-        assert!(refusal(&at("no/such")).contains("cannot write it"));
+        let root = folder.path();
+        fs::write(root.join("file"), "").unwrap();
+        fs::create_dir(root.join("full")).unwrap();
+        fs::write(root.join("full/x"), "").unwrap();
+        assert!(refusal(&root.join("file")).contains("a file, not a folder"));
+        assert!(refusal(&root.join("full")).contains("not empty"));
+        assert!(refusal(&root.join("no/such")).contains("cannot write it"));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
     #[test]
     fn folders_are_created_atomically() {
         let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        fs::create_dir(at("empty")).unwrap();
-        std::os::unix::fs::symlink("empty", at("link")).unwrap();
+        let root = folder.path();
+        fs::create_dir(root.join("empty")).unwrap();
+        std::os::unix::fs::symlink("empty", root.join("link")).unwrap();
 
         for name in ["new", "link"] {
-            let out = at(name);
+            let out = root.join(name);
             let left = NewFolder::at(&out).unwrap();
             fs::create_dir(&left.part).unwrap();
             fs::write(left.part.join("x"), "half").unwrap();
@@ -301,7 +301,11 @@ mod tests {
             assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
         }
 
-        assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink());
+        assert!(
+            fs::symlink_metadata(root.join("link"))
+                .unwrap()
+                .is_symlink()
+        );
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
     }
 }

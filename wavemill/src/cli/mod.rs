@@ -364,19 +364,29 @@ mod tests {
     #[test]
     fn links_are_kept_and_foreign_part_files_untouched() {
         let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        std::fs::write(at("real"), "old").unwrap();
-        std::fs::write(at("link.part"), "mine").unwrap();
-        std::os::unix::fs::symlink(at("real"), at("link")).unwrap();
+        let root = folder.path();
+        std::fs::write(root.join("real"), "old").unwrap();
+        std::fs::write(root.join("link.part"), "mine").unwrap();
+        std::os::unix::fs::symlink(root.join("real"), root.join("link")).unwrap();
 
-        put(&at("link"), "new").unwrap();
-        assert!(std::fs::symlink_metadata(at("link")).unwrap().is_symlink());
-        assert_eq!(std::fs::read_to_string(at("real")).unwrap(), "new");
-        assert_eq!(std::fs::read_to_string(at("link.part")).unwrap(), "mine");
+        put(&root.join("link"), "new").unwrap();
+        assert!(
+            std::fs::symlink_metadata(root.join("link"))
+                .unwrap()
+                .is_symlink()
+        );
+        assert_eq!(std::fs::read_to_string(root.join("real")).unwrap(), "new");
+        assert_eq!(
+            std::fs::read_to_string(root.join("link.part")).unwrap(),
+            "mine"
+        );
 
-        std::os::unix::fs::symlink("not yet", at("early")).unwrap();
-        put(&at("early"), "first").unwrap();
-        assert_eq!(std::fs::read_to_string(at("not yet")).unwrap(), "first");
+        std::os::unix::fs::symlink("not yet", root.join("early")).unwrap();
+        put(&root.join("early"), "first").unwrap();
+        assert_eq!(
+            std::fs::read_to_string(root.join("not yet")).unwrap(),
+            "first"
+        );
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
     }
 

@@ -223,16 +223,16 @@ mod tests {
     #[test]
     fn only_generated_pages_are_replaced() {
         let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        std::fs::write(at("page.html"), Page::default().to_html()).unwrap();
-        std::fs::write(at("empty.html"), "").unwrap();
-        std::fs::write(at("mine.html"), "<!DOCTYPE html><title>mine</title>").unwrap();
+        let root = folder.path();
+        std::fs::write(root.join("page.html"), Page::default().to_html()).unwrap();
+        std::fs::write(root.join("empty.html"), "").unwrap();
+        std::fs::write(root.join("mine.html"), "<!DOCTYPE html><title>mine</title>").unwrap();
 
         for name in ["page.html", "empty.html", "new.html"] {
-            assert!(require_replaceable(&at(name)).is_ok(), "{name}");
+            assert!(require_replaceable(&root.join(name)).is_ok(), "{name}");
         }
 
-        let refused = require_replaceable(&at("mine.html")).unwrap_err();
+        let refused = require_replaceable(&root.join("mine.html")).unwrap_err();
         assert!(refused.to_string().contains("not a page of wavemill"));
     }
 }

@@ -203,10 +203,12 @@ fn sounds_lie_in_a_folder_a_class() {
 
 #[test]
 fn features_that_cannot_become_sound_are_rejected() {
-    let refused = |more| match try_export(&store_of_bands(more), "log_mel", Format::Wav, &[]) {
-        Ok(_) => panic!("it was exported"),
-        Err(error) => error.to_string(),
-    };
+    fn refused(more: serde_json::Value) -> String {
+        match try_export(&store_of_bands(more), "log_mel", Format::Wav, &[]) {
+            Ok(_) => panic!("it was exported"),
+            Err(error) => error.to_string(),
+        }
+    }
 
     let allowed = "only features with op = \"mel\" and normalize = \"none\" can be exported";
     assert_eq!(

@@ -175,11 +175,11 @@ mod tests {
     #[test]
     fn unreadable_excerpts_return_the_reason() {
         let folder = tempfile::tempdir().expect("a folder");
-        let at = |name: &str| folder.path().join(name);
-        std::fs::write(at("a.wav"), wave_file(20_000)).expect("room");
-        std::fs::write(at("text.mp3"), "no sound").expect("room");
-        std::fs::write(at("empty.mp3"), "").expect("room");
-        std::os::unix::fs::symlink("/etc/passwd", at("link.mp3")).expect("room");
+        let root = folder.path();
+        std::fs::write(root.join("a.wav"), wave_file(20_000)).expect("room");
+        std::fs::write(root.join("text.mp3"), "no sound").expect("room");
+        std::fs::write(root.join("empty.mp3"), "").expect("room");
+        std::os::unix::fs::symlink("/etc/passwd", root.join("link.mp3")).expect("room");
 
         let archive = source::open(folder.path(), Media::Audio, false).expect("an archive");
         let audio = audio();

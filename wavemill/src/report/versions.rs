@@ -1,9 +1,7 @@
-//! Lists the store's versions, and the changes from the previous version to this one.
+//! Lists the store's versions. `wavemill diff` shows what changed between two of them.
 
-use wavemill_extract::incremental::changes::DataChanges;
-use wavemill_extract::incremental::changes::State;
 use wavemill_pages::{Cell, Part, Section, Table};
-use wavemill_store::{Change, Diff, VersionLine};
+use wavemill_store::VersionLine;
 
 use super::{ReportError, Subject};
 
@@ -15,59 +13,7 @@ pub(super) fn section(subject: Subject<'_>) -> Result<Section, ReportError> {
         table.rows.push(row_of(&line));
     }
     section.parts.push(Part::Table(table));
-
-    let Some(before) = subject.version.checked_sub(1).filter(|before| *before > 0) else {
-        return Ok(section);
-    };
-    let Ok((_, earlier)) = subject.store.manifest(Some(before)) else {
-        let words = format!("The manifest of version {before} cannot be used for a comparison.");
-        section.parts.push(Part::Text(words));
-        return Ok(section);
-    };
-
-    let diff = Diff::new(&earlier, subject.manifest);
-    section.parts.push(Part::Text(format!(
-        "Since version {before}: {}",
-        files_words(&diff)
-    )));
-    // If `gc` has removed the data of the earlier version, its tracks cannot be compared.
-    let states = State::of_version(subject.store, &earlier)
-        .and_then(|from| Ok((from, State::of_version(subject.store, subject.manifest)?)));
-    if let Ok((from, to)) = states {
-        for words in DataChanges::between(&from, &to).sentences() {
-            section.parts.push(Part::Text(words));
-        }
-    }
-    if !diff.recipe.is_empty() {
-        let caption = format!("Recipe changes since version {before}");
-        let table = changes_table(&caption, &diff.recipe);
-        section.parts.push(Part::Table(table));
-    }
     Ok(section)
-}
-
-/// Returns a sentence such as `12 files are equal, 1 changed, 2 are new and 0 are gone.`
-fn files_words(diff: &Diff) -> String {
-    format!(
-        "{} files are equal, {} changed, {} are new and {} are gone.",
-        diff.files_equal,
-        diff.files_changed.len(),
-        diff.files_added.len(),
-        diff.files_removed.len()
-    )
-}
-
-/// Creates a table of changed keys with their values before and now.
-fn changes_table(caption: &str, changes: &[Change]) -> Table {
-    let mut table = Table::new(caption, &["key", "before", "now"]);
-    for change in changes {
-        table.rows.push(vec![
-            change.key.as_str().into(),
-            change.from.as_ref().map(ToString::to_string).into(),
-            change.to.as_ref().map(ToString::to_string).into(),
-        ]);
-    }
-    table
 }
 
 fn row_of(line: &VersionLine) -> Vec<Cell> {

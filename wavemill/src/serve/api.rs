@@ -1,15 +1,15 @@
-//! The HTTP interface. The router and the OpenAPI document are generated from the same list of operations.
+//! The HTTP interface: paths, handlers, and the headers of every response.
 
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, MatchedPath, Query, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::page;
 use super::refusal::Refusal;
@@ -17,6 +17,9 @@ use super::server::Server;
 
 /// Default number of classes per line, the same as in `wavemill predict`.
 const TOP: usize = 3;
+
+/// The OpenAPI document of all paths, without the version of the program.
+const DOCUMENT: &str = include_str!("openapi.json");
 
 /// Headers of every response. The page may load only resources of this server, and no other page may embed it in a
 /// frame.
@@ -37,163 +40,24 @@ const HEADERS: [(HeaderName, &str); 5] = [
 
 type Shared = Arc<Server>;
 
-/// An operation of the HTTP interface.
-struct Operation {
-    method: Method,
-    path: &'static str,
-    summary: &'static str,
-    /// Query parameters: name, type and description.
-    parameters: &'static [(&'static str, &'static str, &'static str)],
-    /// Request body by media type, with its schema.
-    body: Option<Value>,
-    /// Responses: status, description and content.
-    answers: Vec<(u16, &'static str, Value)>,
-    handler: fn(MethodFilter) -> MethodRouter<Shared>,
-}
-
-/// Creates a GET operation without parameters that responds with status 200.
-fn get(
-    path: &'static str,
-    summary: &'static str,
-    content: Value,
-    handler: fn(MethodFilter) -> MethodRouter<Shared>,
-) -> Operation {
-    Operation {
-        method: Method::GET,
-        path,
-        summary,
-        parameters: &[],
-        body: None,
-        answers: vec![(200, "Success.", content)],
-        handler,
-    }
-}
-
-/// Returns all operations.
-fn operations() -> Vec<Operation> {
-    let mut health = get(
-        "/healthz",
-        "Report whether every model is ready",
-        content("application/json", json!({"type": "object"})),
-        |method| on(method, healthz),
-    );
-    health
-        .answers
-        .push((503, "A model is being started.", error_content()));
-
-    vec![
-        get(
-            "/",
-            "Web page",
-            content("text/html", json!({"type": "string"})),
-            |method| on(method, index),
-        ),
-        get(
-            "/page.css",
-            "Style sheet of the web page",
-            content("text/css", json!({"type": "string"})),
-            |method| on(method, css),
-        ),
-        get(
-            "/page.js",
-            "Script of the web page",
-            content("text/javascript", json!({"type": "string"})),
-            |method| on(method, script),
-        ),
-        Operation {
-            method: Method::POST,
-            path: "/api/predict",
-            summary: "Predict the genre of a song with each model: per segment, by mean probability and by majority",
-            parameters: &[
-                (
-                    "name",
-                    "string",
-                    "File name in the response, if the body is the file",
-                ),
-                (
-                    "top",
-                    "integer",
-                    "Number of likeliest classes in each line [default: 3]",
-                ),
-                (
-                    "html",
-                    "boolean",
-                    "Add an HTML fragment and a one-line summary, as html and summary",
-                ),
-            ],
-            body: Some(json!({
-                "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-                "multipart/form-data": {"schema": {
-                    "type": "object",
-                    "properties": {"file": {"type": "string", "format": "binary"}},
-                    "required": ["file"],
-                }},
-            })),
-            answers: vec![
-                (
-                    200,
-                    "Predictions of all models.",
-                    content("application/json", answer_schema()),
-                ),
-                (
-                    400,
-                    "Invalid upload, query or Host header.",
-                    error_content(),
-                ),
-                (403, "Request from a page of another site.", error_content()),
-                (408, "The upload took too long.", error_content()),
-                (413, "The file is too large.", error_content()),
-                (
-                    421,
-                    "The Host header names another server.",
-                    error_content(),
-                ),
-                (
-                    422,
-                    "The file is not a song, or is too short or too long.",
-                    error_content(),
-                ),
-                (500, "Internal error of the server.", error_content()),
-                (
-                    502,
-                    "A model's process ended or failed; it is being restarted.",
-                    error_content(),
-                ),
-                (
-                    503,
-                    "Too many songs in progress; see Retry-After.",
-                    error_content(),
-                ),
-                (504, "The prediction took too long.", error_content()),
-            ],
-            handler: |method| on(method, predict),
-        },
-        get(
-            "/api/openapi.json",
-            "This document",
-            content("application/json", json!({"type": "object"})),
-            |method| on(method, openapi),
-        ),
-        health,
-        get(
-            "/metrics",
-            "Metrics in the text format of Prometheus",
-            content("text/plain", json!({"type": "string"})),
-            |method| on(method, metrics),
-        ),
+/// Returns all paths with their handlers.
+pub(crate) fn routes() -> [(&'static str, MethodRouter<Shared>); 7] {
+    [
+        ("/", get(index)),
+        ("/page.css", get(css)),
+        ("/page.js", get(script)),
+        ("/api/predict", post(predict)),
+        ("/api/openapi.json", get(openapi)),
+        ("/healthz", get(healthz)),
+        ("/metrics", get(metrics)),
     ]
 }
 
 /// Builds the router of all operations.
 pub(crate) fn router(server: &Shared) -> Router {
     let mut router = Router::new();
-    for operation in operations() {
-        // axum handles HEAD with the handler of GET.
-        let method = match operation.method {
-            Method::POST => MethodFilter::POST,
-            _ => MethodFilter::GET,
-        };
-        router = router.route(operation.path, (operation.handler)(method));
+    for (path, handler) in routes() {
+        router = router.route(path, handler);
     }
     router
         .fallback(not_found)
@@ -203,107 +67,6 @@ pub(crate) fn router(server: &Shared) -> Router {
         // the transfer.
         .layer(DefaultBodyLimit::disable())
         .with_state(Arc::clone(server))
-}
-
-/// Builds the OpenAPI document.
-pub(crate) fn document() -> Value {
-    let mut paths = Map::new();
-    for operation in operations() {
-        let answers: Map<String, Value> = operation
-            .answers
-            .iter()
-            .map(|(status, meaning, content)| {
-                (
-                    status.to_string(),
-                    json!({"description": meaning, "content": content}),
-                )
-            })
-            .collect();
-
-        let parameters: Vec<Value> = operation
-            .parameters
-            .iter()
-            .map(|(name, kind, meaning)| {
-                json!({"name": name, "in": "query", "description": meaning, "schema": {"type": kind}})
-            })
-            .collect();
-
-        let mut entry = json!({
-            "summary": operation.summary,
-            "parameters": parameters,
-            "responses": answers,
-        });
-        if let Some(body) = &operation.body {
-            entry["requestBody"] = json!({"required": true, "content": body});
-        }
-
-        let method = operation.method.as_str().to_lowercase();
-        paths.insert(operation.path.to_owned(), json!({ method: entry }));
-    }
-
-    json!({
-        "openapi": "3.1.0",
-        "info": {
-            "title": "wavemill serve",
-            "version": env!("CARGO_PKG_VERSION"),
-            "description": "Predictions of trained models for uploaded songs.",
-        },
-        "paths": paths,
-    })
-}
-
-fn content(media: &str, schema: Value) -> Value {
-    json!({ media: {"schema": schema} })
-}
-
-fn error_content() -> Value {
-    let schema = json!({
-        "type": "object",
-        "properties": {"error": {"type": "string", "description": "Description of the error, a sentence."}},
-        "required": ["error"],
-    });
-    content("application/json", schema)
-}
-
-fn answer_schema() -> Value {
-    let class = json!({
-        "type": "object",
-        "properties": {"class": {"type": "string"}, "probability": {"type": "number"}},
-    });
-    let classes = json!({"type": "array", "items": class});
-
-    let line = json!({
-        "type": "object",
-        "description": "Prediction as printed by `wavemill predict`: for a segment, or for the whole song if it has several segments.",
-        "properties": {
-            "run": {"type": "string", "description": "Name of the model's run."},
-            "clip_key": {"type": "string"},
-            "target": {"type": "string"},
-            "segment": {"type": "integer"},
-            "offset_s": {"type": "number"},
-            "segments": {"type": "integer", "description": "Number of segments, in the line for the whole song."},
-            "majority": {"type": "string", "description": "The class of most segments."},
-            "class": {"type": "string", "description": "Class with the highest probability; for the whole song, with the highest mean probability."},
-            "probability": {"type": "number"},
-            "labels": classes,
-            "top": classes,
-        },
-        "required": ["run", "clip_key", "target", "top"],
-    });
-
-    json!({
-        "type": "object",
-        "properties": {
-            "file": {"type": "string"},
-            "duration_s": {"type": "number"},
-            "lost_s": {"type": "number", "description": "Seconds lost because of damage."},
-            "seconds": {"type": "object", "description": "Seconds spent on decoding, on features and in each model, without waiting for other songs."},
-            "answers": {"type": "array", "items": line},
-            "summary": {"type": "string"},
-            "html": {"type": "string"},
-        },
-        "required": ["file", "duration_s", "lost_s", "seconds", "answers"],
-    })
 }
 
 /// Middleware of all requests: checks access, adds the response headers and counts the request.
@@ -347,8 +110,10 @@ async fn script() -> Response {
     (kind, page::SCRIPT).into_response()
 }
 
-async fn openapi() -> Json<Value> {
-    Json(document())
+async fn openapi() -> Response {
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    let document = DOCUMENT.replace("VERSION", env!("CARGO_PKG_VERSION"));
+    (kind, document).into_response()
 }
 
 async fn healthz(State(server): State<Shared>) -> Result<Json<Value>, Refusal> {

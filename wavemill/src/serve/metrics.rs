@@ -1,8 +1,10 @@
 //! Counters and histograms in the text format of Prometheus.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use prometheus::core::Collector;
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
 
 /// Upper bounds of the histogram buckets in seconds: from the time for a short clip to the timeout of a response.
 const BOUNDS_S: [f64; 11] = [
@@ -10,7 +12,7 @@ const BOUNDS_S: [f64; 11] = [
 ];
 
 /// Phase of the processing of a song.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Part {
     Decode,
     Features,
@@ -30,177 +32,95 @@ impl Part {
     }
 }
 
-/// Histogram of the times of one phase.
-#[derive(Clone, Debug, Default)]
-struct Times {
-    /// Number of values in each bucket, not cumulative. The last bucket contains values above all bounds.
-    counts: [u64; BOUNDS_S.len() + 1],
-    sum_s: f64,
-}
-
 /// Metrics of the server.
-#[derive(Debug, Default)]
-pub(crate) struct Metrics(Mutex<Counts>);
-
-#[derive(Debug, Default)]
-struct Counts {
-    /// Number of requests by path and status.
-    requests: BTreeMap<(String, u16), u64>,
-    upload_bytes: u64,
-    times: BTreeMap<Part, Times>,
-}
-
-/// Values that are not counted in [`Metrics`].
-pub(crate) struct Gauges<'a> {
-    pub in_flight: usize,
-    /// Name, number of starts and readiness of each model.
-    pub models: Vec<(&'a str, u64, bool)>,
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    upload_bytes: IntCounter,
+    in_flight: IntGauge,
+    seconds: HistogramVec,
+    model_starts: IntCounterVec,
+    model_ready: IntGaugeVec,
 }
 
 impl Metrics {
+    /// Registers all metrics.
+    ///
+    /// # Errors
+    /// An error if a name is invalid or registered twice.
+    pub(crate) fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new_custom(Some("wavemill".to_owned()), None)?;
+
+        let requests = Opts::new("requests_total", "Number of responses by path and status.");
+        let upload_bytes = IntCounter::new(
+            "upload_bytes_total",
+            "Bytes of completely received uploads.",
+        );
+        let in_flight = IntGauge::new(
+            "in_flight",
+            "Number of uploads that are being received, waiting or being processed.",
+        );
+        let seconds = HistogramOpts::new("seconds", "Seconds spent on each part of a response.");
+        let model_starts = Opts::new(
+            "model_starts_total",
+            "Number of starts of a model's process.",
+        );
+        let model_ready = Opts::new("model_ready", "1 if the model is ready, otherwise 0.");
+
+        Ok(Self {
+            requests: registered(&registry, IntCounterVec::new(requests, &["path", "status"]))?,
+            upload_bytes: registered(&registry, upload_bytes)?,
+            in_flight: registered(&registry, in_flight)?,
+            seconds: registered(
+                &registry,
+                HistogramVec::new(seconds.buckets(BOUNDS_S.to_vec()), &["part"]),
+            )?,
+            model_starts: registered(&registry, IntCounterVec::new(model_starts, &["run"]))?,
+            model_ready: registered(&registry, IntGaugeVec::new(model_ready, &["run"]))?,
+            registry,
+        })
+    }
+
     pub(crate) fn request(&self, path: &str, status: u16) {
-        let mut counts = self.counts();
-        *counts
-            .requests
-            .entry((path.to_owned(), status))
-            .or_default() += 1;
+        let labels = [path, &status.to_string()];
+        self.requests.with_label_values(&labels).inc();
     }
 
     pub(crate) fn uploaded(&self, bytes: usize) {
-        self.counts().upload_bytes += bytes as u64;
+        self.upload_bytes.inc_by(bytes as u64);
     }
 
     pub(crate) fn took(&self, part: Part, seconds: f64) {
-        let mut counts = self.counts();
-        let times = counts.times.entry(part).or_default();
-        let bucket = BOUNDS_S.iter().position(|bound| seconds <= *bound);
-        times.counts[bucket.unwrap_or(BOUNDS_S.len())] += 1;
-        times.sum_s += seconds;
+        let times = self.seconds.with_label_values(&[part.name()]);
+        times.observe(seconds);
     }
 
-    /// Formats all metrics as text.
-    pub(crate) fn text(&self, gauges: &Gauges<'_>) -> String {
-        let counts = self.counts();
-        let mut text = String::new();
-
-        head(
-            &mut text,
-            "requests_total",
-            "counter",
-            "Number of responses by path and status.",
-        );
-        for ((path, status), n) in &counts.requests {
-            line(
-                &mut text,
-                &format!("requests_total{{path=\"{path}\",status=\"{status}\"}}"),
-                *n as f64,
-            );
-        }
-        head(
-            &mut text,
-            "upload_bytes_total",
-            "counter",
-            "Bytes of completely received uploads.",
-        );
-        line(&mut text, "upload_bytes_total", counts.upload_bytes as f64);
-        head(
-            &mut text,
-            "in_flight",
-            "gauge",
-            "Number of uploads that are being received, waiting or being processed.",
-        );
-        line(&mut text, "in_flight", gauges.in_flight as f64);
-
-        head(
-            &mut text,
-            "seconds",
-            "histogram",
-            "Seconds spent on each part of a response.",
-        );
-        for (part, times) in &counts.times {
-            times.write(&mut text, part.name());
-        }
-
-        head(
-            &mut text,
-            "model_starts_total",
-            "counter",
-            "Number of starts of a model's process.",
-        );
-        for (run, starts, _) in &gauges.models {
-            line(
-                &mut text,
-                &format!("model_starts_total{{run=\"{}\"}}", escaped(run)),
-                *starts as f64,
-            );
-        }
-        head(
-            &mut text,
-            "model_ready",
-            "gauge",
-            "1 if the model is ready, otherwise 0.",
-        );
-        for (run, _, is_ready) in &gauges.models {
-            let value = if *is_ready { 1.0 } else { 0.0 };
-            line(
-                &mut text,
-                &format!("model_ready{{run=\"{}\"}}", escaped(run)),
-                value,
-            );
-        }
-        text
+    /// Returns the counter of the starts of a model's process.
+    pub(crate) fn model_starts(&self, run: &str) -> IntCounter {
+        self.model_starts.with_label_values(&[run])
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Formats all metrics as text. `models` has the name of each model and whether it is ready.
+    pub(crate) fn text(&self, in_flight: usize, models: &[(&str, bool)]) -> String {
+        self.in_flight.set(in_flight as i64);
+        for (run, is_ready) in models {
+            let ready = self.model_ready.with_label_values(&[run]);
+            ready.set(i64::from(*is_ready));
+        }
+
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .expect("a registry returns only named metrics with values")
     }
 }
 
-impl Times {
-    fn write(&self, text: &mut String, part: &str) {
-        // The buckets of a Prometheus histogram are cumulative.
-        let mut below = 0;
-        for (n, bound) in self.counts.iter().zip(BOUNDS_S) {
-            below += n;
-            line(
-                text,
-                &format!("seconds_bucket{{part=\"{part}\",le=\"{bound}\"}}"),
-                below as f64,
-            );
-        }
-
-        let all: u64 = self.counts.iter().sum();
-        line(
-            text,
-            &format!("seconds_bucket{{part=\"{part}\",le=\"+Inf\"}}"),
-            all as f64,
-        );
-        line(text, &format!("seconds_sum{{part=\"{part}\"}}"), self.sum_s);
-        line(
-            text,
-            &format!("seconds_count{{part=\"{part}\"}}"),
-            all as f64,
-        );
-    }
-}
-
-fn head(text: &mut String, name: &str, kind: &str, help: &str) {
-    let _ = writeln!(
-        text,
-        "# HELP wavemill_{name} {help}\n# TYPE wavemill_{name} {kind}"
-    );
-}
-
-fn line(text: &mut String, name: &str, value: f64) {
-    let _ = writeln!(text, "wavemill_{name} {value}");
-}
-
-/// Escapes the value of a label.
-fn escaped(value: &str) -> String {
-    value
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"")
-        .replace('\n', "\\n")
+fn registered<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<C>,
+) -> prometheus::Result<C> {
+    let metric = metric?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
 }
 
 #[cfg(test)]
@@ -209,7 +129,7 @@ mod tests {
 
     #[test]
     fn buckets_are_summed_up() {
-        let metrics = Metrics::default();
+        let metrics = Metrics::new().expect("valid names");
         metrics.request("/", 200);
         metrics.request("/", 200);
         metrics.uploaded(7);
@@ -217,10 +137,9 @@ mod tests {
             metrics.took(Part::Decode, seconds);
         }
 
-        let text = metrics.text(&Gauges {
-            in_flight: 3,
-            models: vec![("a\"b", 2, true)],
-        });
+        metrics.model_starts("a\"b").inc_by(2);
+
+        let text = metrics.text(3, &[("a\"b", true)]);
 
         for line in [
             "wavemill_requests_total{path=\"/\",status=\"200\"} 2",
@@ -237,7 +156,9 @@ mod tests {
             assert!(text.lines().any(|found| found == line), "{line}: {text}");
         }
 
-        let is_well_formed = |line: &str| line.starts_with("# ") || line.split(' ').count() == 2;
-        assert!(text.lines().all(is_well_formed), "{text}");
+        for line in text.lines() {
+            let is_well_formed = line.starts_with("# ") || line.split(' ').count() == 2;
+            assert!(is_well_formed, "{line}: {text}");
+        }
     }
 }

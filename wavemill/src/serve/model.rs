@@ -6,9 +6,10 @@
 
 use std::io;
 use std::process::{ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use prometheus::IntCounter;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
@@ -55,7 +56,8 @@ pub(crate) struct Model {
     process: Mutex<Option<Process>>,
     /// Whether the process has been loaded and has replied to every request since.
     is_loaded: AtomicBool,
-    starts: AtomicU64,
+    /// Number of starts of the process.
+    starts: IntCounter,
     load: Duration,
     answer: Duration,
 }
@@ -77,12 +79,17 @@ struct Process {
 
 impl Model {
     /// Creates a model without starting its process.
-    pub(crate) fn new(setup: ModelSetup, load: Duration, answer: Duration) -> Self {
+    pub(crate) fn new(
+        setup: ModelSetup,
+        starts: IntCounter,
+        load: Duration,
+        answer: Duration,
+    ) -> Self {
         Self {
             setup,
             process: Mutex::new(None),
             is_loaded: AtomicBool::new(false),
-            starts: AtomicU64::new(0),
+            starts,
             load,
             answer,
         }
@@ -94,11 +101,6 @@ impl Model {
 
     pub(crate) const fn input(&self) -> usize {
         self.setup.input
-    }
-
-    /// Returns how often the process has been started.
-    pub(crate) fn starts(&self) -> u64 {
-        self.starts.load(Ordering::Relaxed)
     }
 
     /// Reports whether the model can handle a request now. A busy model can; a model whose process ended while idle
@@ -165,7 +167,7 @@ impl Model {
     }
 
     async fn begin(&self) -> Result<Process, ModelError> {
-        self.starts.fetch_add(1, Ordering::Relaxed);
+        self.starts.inc();
         self.is_loaded.store(false, Ordering::Relaxed);
         let mut process =
             Process::start((self.setup.command)()).map_err(|source| ModelError::Start {
@@ -273,7 +275,13 @@ mod tests {
             greeting: b"hello\n".to_vec(),
         };
 
-        Model::new(setup, Duration::from_secs(30), Duration::from_secs(seconds))
+        let starts = IntCounter::new("starts", "Starts.").expect("a name");
+        Model::new(
+            setup,
+            starts,
+            Duration::from_secs(30),
+            Duration::from_secs(seconds),
+        )
     }
 
     fn on_runtime<T>(body: impl Future<Output = T>) -> T {
@@ -295,7 +303,7 @@ mod tests {
                 assert_eq!(said.expect("an answer").lines, [song]);
             }
 
-            assert_eq!((model.starts(), model.is_ready()), (1, true));
+            assert_eq!((model.starts.get(), model.is_ready()), (1, true));
             model.end().await;
             assert!(!model.is_ready());
         });
@@ -309,7 +317,7 @@ mod tests {
             assert!(error.to_string().contains("exit status: 3"), "{error}");
             assert!(!model.is_ready());
             assert_eq!(model.ask(b"a\n").await.expect("an answer").lines, ["a"]);
-            assert_eq!(model.starts(), 2);
+            assert_eq!(model.starts.get(), 2);
 
             // If a process ended while idle, no song fails.
             let pid = model

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::answer::Answer;
 use super::gate::Gate;
 use super::limits::{Limits, RETRY_AFTER_S};
-use super::metrics::{Gauges, Metrics, Part};
+use super::metrics::{Metrics, Part};
 use super::model::{Model, ModelError, ModelSetup};
 use super::refusal::Refusal;
 use super::song::{MakeReader, Readers};
@@ -43,18 +43,22 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn new(setup: ServerSetup) -> Self {
         let limits = setup.limits;
-        let models = setup
-            .models
-            .into_iter()
-            .map(|model| Model::new(model, limits.load, limits.answer));
+        let metrics = Metrics::new().expect("the names of the metrics are valid and unique");
+
+        let mut models = Vec::new();
+        for model in setup.models {
+            let starts = metrics.model_starts(&model.run);
+            models.push(Model::new(model, starts, limits.load, limits.answer));
+        }
+
         Self {
             gate: Gate {
                 address: setup.address,
                 names: setup.names,
             },
-            metrics: Metrics::default(),
+            metrics,
             readers: Arc::new(Readers::new(setup.reader, limits.threads)),
-            models: models.collect(),
+            models,
             places: Arc::new(Semaphore::new(limits.in_flight)),
             limits,
         }
@@ -90,13 +94,12 @@ impl Server {
     }
 
     pub(crate) fn metrics_text(&self) -> String {
+        let in_flight = self.limits.in_flight - self.places.available_permits();
         let models = self.models.iter();
-        self.metrics.text(&Gauges {
-            in_flight: self.limits.in_flight - self.places.available_permits(),
-            models: models
-                .map(|model| (model.run(), model.starts(), model.is_ready()))
-                .collect(),
-        })
+        let models: Vec<_> = models
+            .map(|model| (model.run(), model.is_ready()))
+            .collect();
+        self.metrics.text(in_flight, &models)
     }
 
     /// Receives a song and returns the predictions for it.

@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
@@ -12,9 +11,9 @@ use tokio::sync::watch;
 
 use super::*;
 
-/// Script that replies to each input line with the lines for a song of two segments. It exits at `die`.
+/// Script that replies to each input line with the lines for a song of two segments.
 const MODEL: &str = r#"while IFS= read -r line; do
-    case "$line" in hello) echo; continue;; die*) exit 3;; esac
+    case "$line" in hello) echo; continue;; esac
     cat "$0"; printf '\n\n'
 done"#;
 
@@ -26,8 +25,6 @@ impl Reader for FakeReader {
         let text = String::from_utf8_lossy(&upload.bytes).into_owned();
 
         match text.split_whitespace().next().unwrap_or_default() {
-            "" => return Err(Unreadable::Clip("empty: the file has no bytes".to_owned())),
-            "noise" => return Err(Unreadable::Clip("not_audio: it is noise".to_owned())),
             "fault" => return Err(Unreadable::Fault("a fault".to_owned())),
             "panic" => panic!("a reader with a fault"),
             "slow" => sleep(Duration::from_millis(700)),
@@ -47,7 +44,6 @@ struct Running {
     address: SocketAddr,
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
-    server: Arc<Server>,
     /// Directory with the output of the model.
     _lines: tempfile::TempDir,
 }
@@ -78,8 +74,6 @@ impl Running {
         let server = Arc::new(Server::new(setup));
         let (stop, stopped) = watch::channel(false);
         let (tell, told) = std::sync::mpsc::channel();
-        let own = Arc::clone(&server);
-
         let thread = spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(2)
@@ -88,11 +82,11 @@ impl Running {
                 .expect("a runtime");
 
             runtime.block_on(async {
-                own.make_ready().await.expect("a model");
+                server.make_ready().await.expect("a model");
                 let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
                 tell.send(listener.local_addr().expect("bound"))
                     .expect("a test");
-                run(&own, listener, stopped).await;
+                run(&server, listener, stopped).await;
             });
         });
 
@@ -100,7 +94,6 @@ impl Running {
             address: told.recv().expect("it starts"),
             stop,
             thread: Some(thread),
-            server,
             _lines: folder,
         }
     }
@@ -130,6 +123,11 @@ impl Running {
 
     fn predict(&self, song: &str) -> Response {
         self.ask("POST", "/api/predict?name=a.mp3", "", song.as_bytes())
+    }
+
+    fn metrics_say(&self, line: &str) -> bool {
+        let said = self.get("/metrics");
+        said.status == 200 && said.body.lines().any(|found| found == line)
     }
 
     fn end(mut self) {
@@ -198,59 +196,15 @@ fn form(parts: &[(&str, &str)]) -> Vec<u8> {
 const FORM: &str = "Content-Type: multipart/form-data; boundary=b\r\n";
 
 #[test]
-fn songs_are_accepted_as_body_or_form_part() {
-    let running = Running::start(small());
-
-    let said = running.predict("a song");
-    assert_eq!(said.status, 200, "{said:?}");
-    let json = said.json();
-    assert_eq!(json["file"], "a.mp3");
-    assert_eq!(json["answers"].as_array().map(Vec::len), Some(3));
-    assert_eq!(json["answers"][2]["majority"], "Rock");
-    assert_eq!(json.get("html"), None);
-
-    let body = form(&[("name=\"file\"; filename=\"b.wav\"", "a song")]);
-    let said = running.ask("POST", "/api/predict?html=true&top=1", FORM, &body);
-    let json = said.json();
-    assert_eq!((said.status, &json["file"]), (200, &Value::from("b.wav")));
-    assert_eq!(json["answers"][0]["top"].as_array().map(Vec::len), Some(1));
-    assert!(
-        json["html"]
-            .as_str()
-            .is_some_and(|html| html.contains("<svg"))
-    );
-
-    assert!(running.metrics_say("wavemill_requests_total{path=\"/api/predict\",status=\"200\"} 2"));
-    running.end();
-}
-
-impl Running {
-    fn metrics_say(&self, line: &str) -> bool {
-        let said = self.get("/metrics");
-        said.status == 200 && said.body.lines().any(|found| found == line)
-    }
-}
-
-#[test]
 fn invalid_uploads_get_an_explanation() {
     let running = Running::start(small());
 
-    for (song, status, words) in [
-        (
-            "noise",
-            422,
-            "a.mp3 cannot be processed: not_audio: it is noise.",
-        ),
-        (
-            "",
-            422,
-            "a.mp3 cannot be processed: empty: the file has no bytes.",
-        ),
-        ("fault", 500, "because of an internal error: a fault."),
-        ("panic", 500, "the reader panicked."),
+    for (song, words) in [
+        ("fault", "because of an internal error: a fault."),
+        ("panic", "the reader panicked."),
     ] {
         let said = running.predict(song);
-        assert_eq!(said.status, status, "{said:?}");
+        assert_eq!(said.status, 500, "{said:?}");
         assert!(said.error().contains(words), "{said:?}");
     }
 
@@ -316,27 +270,17 @@ fn oversized_upload_is_rejected_while_receiving() {
 }
 
 #[test]
-fn slow_uploads_time_out() {
+fn upload_in_small_pieces_times_out() {
     let running = Running::start(Limits {
-        head: Duration::from_millis(400),
-        silence: Duration::from_millis(400),
         upload: Duration::from_millis(1500),
         ..small()
     });
 
     let begin = Instant::now();
-    // Connections that send nothing, half a head, half a body, and a body in small pieces.
-    let silent = running.connect();
-    let mut half = running.connect();
-    half.write_all(b"GET / HT").expect("it reads");
-
     let head = format!(
         "POST /api/predict HTTP/1.1\r\nHost: {}\r\nContent-Length: 1000\r\n\r\nabc",
         running.address
     );
-    let mut body = running.connect();
-    body.write_all(head.as_bytes()).expect("it reads");
-
     let mut dripping = running.connect();
     dripping.write_all(head.as_bytes()).expect("it reads");
     let drops = dripping.try_clone().expect("a handle");
@@ -347,53 +291,13 @@ fn slow_uploads_time_out() {
         }
     });
 
-    for stream in [silent, half] {
-        assert!(matches!(Response::read(stream).status, 0 | 408));
-    }
-
-    let said = Response::read(body);
-    assert_eq!(said.status, 408, "{said:?}");
-    assert!(said.error().contains("after 0.4 s"), "{said:?}");
-
     let said = Response::read(dripping);
     assert_eq!(said.status, 408, "{said:?}");
+    assert!(said.error().contains("after 1.5 s"), "{said:?}");
     assert!(begin.elapsed() < Duration::from_secs(8));
 
     drip.join().expect("it ends");
     assert_eq!(running.predict("a song").status, 200);
-    running.end();
-}
-
-#[test]
-fn requests_over_capacity_get_retry_after() {
-    let running = Running::start(small());
-    let answered = AtomicUsize::new(0);
-    let refused = AtomicUsize::new(0);
-
-    std::thread::scope(|scope| {
-        for _ in 0..20 {
-            scope.spawn(|| {
-                for _ in 0..200 {
-                    let said = running.predict("slow song");
-                    if said.status == 200 {
-                        answered.fetch_add(1, Ordering::Relaxed);
-                        return;
-                    }
-
-                    assert_eq!(said.status, 503, "{said:?}");
-                    assert!(said.head.contains("retry-after: 1"), "{said:?}");
-                    assert!(said.error().contains("2 songs are in progress"), "{said:?}");
-
-                    refused.fetch_add(1, Ordering::Relaxed);
-                    sleep(Duration::from_millis(200));
-                }
-            });
-        }
-    });
-
-    assert_eq!(answered.load(Ordering::Relaxed), 20);
-    assert!(refused.load(Ordering::Relaxed) > 0);
-    assert!(running.metrics_say("wavemill_in_flight 0"));
     running.end();
 }
 
@@ -420,89 +324,14 @@ fn disconnected_client_starts_no_prediction() {
 }
 
 #[test]
-fn ended_model_gives_bad_gateway_and_is_restarted() {
-    let running = Running::start(small());
-
-    let said = running.predict("die");
-    assert_eq!(said.status, 502, "{said:?}");
-    assert!(
-        said.error()
-            .contains("one ended (exit status: 3); the model is being restarted"),
-        "{said:?}"
-    );
-
-    assert_eq!(running.predict("a song").status, 200);
-    assert_eq!(running.get("/healthz").json()["status"], "ok");
-    assert!(running.metrics_say("wavemill_model_starts_total{run=\"one\"} 2"));
-    running.end();
-}
-
-#[test]
-fn foreign_hosts_and_origins_are_rejected() {
-    let running = Running::start(small());
-
-    let ask = |headers: &str| {
-        let mut stream = running.connect();
-        let head = format!("POST /api/predict HTTP/1.1\r\n{headers}Content-Length: 1\r\n\r\nx");
-        stream.write_all(head.as_bytes()).expect("it reads");
-        Response::read(stream).status
-    };
-
-    let own = running.address;
-    assert_eq!(ask(&format!("Host: {own}\r\n")), 200);
-    assert_eq!(
-        ask(&format!("Host: {own}\r\nOrigin: http://{own}\r\n")),
-        200
-    );
-    assert_eq!(
-        ask(&format!("Host: {own}\r\nOrigin: http://evil.example\r\n")),
-        403
-    );
-    assert_eq!(ask(&format!("Host: {own}\r\nOrigin: null\r\n")), 403);
-
-    assert_eq!(ask("Host: evil.example\r\n"), 421);
-    assert_eq!(ask(""), 400);
-    assert_eq!(ask(&format!("Host: {own}\r\nHost: evil.example\r\n")), 400);
-
-    running.end();
-}
-
-#[test]
-fn shutdown_waits_only_for_songs_in_progress() {
-    let running = Running::start(small());
-    let silent = running.connect();
-    let address = running.address;
-    let mut stream = running.connect();
-    let head =
-        format!("POST /api/predict HTTP/1.1\r\nHost: {address}\r\nContent-Length: 4\r\n\r\nslow");
-    stream.write_all(head.as_bytes()).expect("it reads");
-    sleep(Duration::from_millis(200));
-
-    let begin = Instant::now();
-    let waiting = spawn(move || Response::read(stream));
-    let server = Arc::clone(&running.server);
-    running.end();
-
-    assert!(
-        begin.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        begin.elapsed()
-    );
-    assert_eq!(waiting.join().expect("an answer").status, 200);
-    assert!(
-        TcpStream::connect(address).is_err(),
-        "the server still listens"
-    );
-    assert_eq!(server.not_ready(), ["one"]);
-    drop(silent);
-}
-
-#[test]
 fn the_document_names_every_route_and_the_router_has_every_path() {
     let running = Running::start(small());
     let document = running.get("/api/openapi.json").json();
     let paths = document["paths"].as_object().expect("paths");
-    assert_eq!(paths.len(), 7);
+    let mut routes = api::routes().map(|(path, _)| path);
+    routes.sort_unstable();
+    assert_eq!(paths.keys().collect::<Vec<_>>(), routes);
+    assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
 
     for (path, methods) in paths {
         for (method, operation) in methods.as_object().expect("methods") {

@@ -34,19 +34,16 @@ struct Paths {
 
 impl Paths {
     fn new(sample_rate_hz: u32, duration_s: Option<f64>, keep_rate: bool) -> Self {
-        let decoder = || {
-            let args = DecodeArgs {
-                sample_rate_hz,
-                duration_s,
-                min_duration_s: 0.0,
-                keep_rate,
-            };
-            FileDecoder::new(args, Level::detect()).unwrap()
+        let args = DecodeArgs {
+            sample_rate_hz,
+            duration_s,
+            min_duration_s: 0.0,
+            keep_rate,
         };
-
+        let level = Level::detect();
         Self {
-            exact: decoder(),
-            band: decoder().by_band(),
+            exact: FileDecoder::new(args.clone(), level).unwrap(),
+            band: FileDecoder::new(args, level).unwrap().by_band(),
         }
     }
 

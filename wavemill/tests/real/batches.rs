@@ -93,17 +93,7 @@ fn lanes_write_the_bytes_of_workers(data: &Path) -> Result<(), Failed> {
     for (number, audio) in AUDIO.into_iter().enumerate() {
         for folder in ["rate_variants", "mp3_odd", "fma_like_bad"] {
             let place = scratch.path().join(format!("{number}-{folder}"));
-            let job = |store: PathBuf| -> Result<Job, Failed> {
-                let recipe = Recipe::parse(&RECIPE.replace("AUDIO", audio), "batches.toml", &[])?;
-                Ok(Job {
-                    recipe,
-                    metadata: None,
-                    audio: data.join(folder),
-                    store,
-                    sides: None,
-                })
-            };
-
+            let recipe = Recipe::parse(&RECIPE.replace("AUDIO", audio), "batches.toml", &[])?;
             let level = Level::detect();
             let stores = ["workers", "lanes"].map(|name| place.join(name));
 
@@ -119,7 +109,14 @@ fn lanes_write_the_bytes_of_workers(data: &Path) -> Result<(), Failed> {
                     ..Settings::default()
                 };
 
-                run::run(&job(store.clone())?, &settings, &RunMonitor::default())?;
+                let job = Job {
+                    recipe: recipe.clone(),
+                    metadata: None,
+                    audio: data.join(folder),
+                    store: store.clone(),
+                    sides: None,
+                };
+                run::run(&job, &settings, &RunMonitor::default())?;
             }
 
             same_rows(&stores).map_err(|error| format!("{folder}, {audio:?}: {error}"))?;

@@ -419,6 +419,19 @@ fn channels() -> Result<(), Failed> {
     Ok(())
 }
 
+/// A deterministic pseudo-random number generator.
+struct RandomNumbers(u64);
+
+impl RandomNumbers {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (self.0 >> 33) as usize % n.max(1)
+    }
+}
+
 /// Applies seeded damage of every kind to the first 20 kB of real files. Each must be decoded to finite samples or
 /// rejected.
 fn mutated(data: &Path) -> Result<(), Failed> {
@@ -436,13 +449,7 @@ fn mutated(data: &Path) -> Result<(), Failed> {
         data.join("librosa_ref/fma000002/input_22k_mono.wav"),
     )?);
 
-    let mut state = 0x2017_u64;
-    let mut below = |n: usize| {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (state >> 33) as usize % n.max(1)
-    };
+    let mut random = RandomNumbers(0x2017);
 
     let mut decoders = [
         decoder(16_000, None, 0.0),
@@ -451,23 +458,27 @@ fn mutated(data: &Path) -> Result<(), Failed> {
     let mut out = Pcm::default();
 
     for round in 0..2_000 {
-        let mut bytes = files[below(files.len())].clone();
+        let mut bytes = files[random.below(files.len())].clone();
         bytes.truncate(20_000);
 
-        for _ in 0..below(60) {
-            let range = if below(4) == 0 { 100 } else { bytes.len() };
-            let at = below(range);
-            bytes[at] = below(256) as u8;
+        for _ in 0..random.below(60) {
+            let range = if random.below(4) == 0 {
+                100
+            } else {
+                bytes.len()
+            };
+            let at = random.below(range);
+            bytes[at] = random.below(256) as u8;
         }
 
-        if below(3) == 0 {
-            let from = below(bytes.len());
-            let to = (from + below(3_000)).min(bytes.len());
+        if random.below(3) == 0 {
+            let from = random.below(bytes.len());
+            let to = (from + random.below(3_000)).min(bytes.len());
             bytes.drain(from..to);
         }
 
-        if below(3) == 0 {
-            bytes.truncate(below(bytes.len()));
+        if random.below(3) == 0 {
+            bytes.truncate(random.below(bytes.len()));
         }
 
         let facts = InputHasher::default().read(&bytes);

@@ -211,13 +211,15 @@ fn large_store() -> Result<TestStore, Failed> {
 /// Returns noise with few distinct values: f16, little-endian, twice the length of a row.
 fn noise() -> Vec<u8> {
     let mut state = 0x2017_u64;
-    let mut value = || {
+    let mut noise = Vec::with_capacity(4 * VALUES);
+    for _ in 0..2 * VALUES {
         state = state
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1);
-        f16::from_f32(((state >> 33) as u32 % LEVELS) as f32 / LEVELS as f32).to_le_bytes()
-    };
-    (0..2 * VALUES).flat_map(|_| value()).collect()
+        let value = ((state >> 33) as u32 % LEVELS) as f32 / LEVELS as f32;
+        noise.extend(f16::from_f32(value).to_le_bytes());
+    }
+    noise
 }
 
 /// Creates clip `id` from one row of the noise, at a different offset for each clip. The order of clips by hash is

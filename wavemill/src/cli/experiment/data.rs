@@ -247,10 +247,10 @@ mod tests {
     #[test]
     fn the_first_name_that_is_there_is_taken_and_flags_win() {
         let folder = tempfile::tempdir().expect("a folder");
-        let at = |name: &str| folder.path().join(name);
-        std::fs::create_dir(at("a")).expect("disk space");
-        std::fs::write(at("m.zip"), "abc").expect("disk space");
-        std::fs::create_dir(at("m")).expect("disk space");
+        let root = folder.path();
+        std::fs::create_dir(root.join("a")).expect("disk space");
+        std::fs::write(root.join("m.zip"), "abc").expect("disk space");
+        std::fs::create_dir(root.join("m")).expect("disk space");
 
         let mut asked = DataPaths {
             folder: Some(folder.path().to_owned()),
@@ -258,9 +258,12 @@ mod tests {
         };
 
         let found = asked.find(&spec(), Dataset::Fma).expect("both");
-        assert_eq!((found.metadata, found.audio), (Some(at("m.zip")), at("a")));
+        assert_eq!(
+            (found.metadata, found.audio),
+            (Some(root.join("m.zip")), root.join("a"))
+        );
 
-        asked.audio = Some(at("mine"));
+        asked.audio = Some(root.join("mine"));
         let unnamed = DataSpec {
             metadata: Vec::new(),
             ..spec()
@@ -274,7 +277,7 @@ mod tests {
         );
 
         let found = asked.find(&spec(), Dataset::Folders).expect("no metadata");
-        assert_eq!((found.metadata, found.audio), (None, at("mine")));
+        assert_eq!((found.metadata, found.audio), (None, root.join("mine")));
 
         let none = DataPaths::default()
             .find(&spec(), Dataset::Fma)

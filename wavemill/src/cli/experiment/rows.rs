@@ -81,28 +81,29 @@ fn remove(path: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
+    fn names_in(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).expect("a folder");
+        let names = entries.map(|entry| entry.expect("an entry").file_name());
+        let mut names: Vec<_> = names.map(|x| x.to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
     #[test]
     fn cleanup_removes_only_leftovers_of_killed_runs() {
         let folder = tempfile::tempdir().expect("a folder");
         for name in [PREDICTIONS, MAP, "result.json", ".rows-a1.part", ".rows-b2"] {
             fs::write(folder.path().join(name), "").expect("disk space");
         }
-        let names = || {
-            let entries = fs::read_dir(folder.path()).expect("a folder");
-            let names = entries.map(|entry| entry.expect("an entry").file_name());
-            let mut names: Vec<_> = names.map(|x| x.to_string_lossy().into_owned()).collect();
-            names.sort();
-            names
-        };
 
         remove_parts(folder.path()).expect("removed");
         assert_eq!(
-            names(),
+            names_in(folder.path()),
             [".rows-b2", MAP, PREDICTIONS, "result.json"],
             "a part alone"
         );
         forget(folder.path()).expect("removed");
         forget(folder.path()).expect("nothing there");
-        assert_eq!(names(), [".rows-b2", "result.json"]);
+        assert_eq!(names_in(folder.path()), [".rows-b2", "result.json"]);
     }
 }

@@ -504,25 +504,28 @@ impl FolderState {
 mod tests {
     use super::*;
 
+    fn refusal(out: &Path, experiment: &str, threads: Option<u16>) -> String {
+        let refused = FolderState::open(out, experiment, threads);
+        refused.expect_err("a refusal").to_string()
+    }
+
     #[test]
     fn a_folder_keeps_its_experiment_and_its_threads() {
         let folder = tempfile::tempdir().expect("a folder");
         let out = folder.path().join("out");
-        let open = |name, threads| {
-            FolderState::open(&out, name, threads).map_err(|error| error.to_string())
-        };
+        for threads in [Some(3), None] {
+            let state = FolderState::open(&out, "fma-large", threads).expect("new or the same");
+            assert_eq!(state.threads, 3, "{threads:?}");
+        }
 
-        assert_eq!(open("fma-large", Some(3)).expect("new").threads, 3);
-        assert_eq!(open("fma-large", None).expect("the same").threads, 3);
-
-        let other = open("fma-small", None).expect_err("another");
+        let other = refusal(&out, "fma-small", None);
         assert!(
             other.contains("contains the experiment fma-large"),
             "{other}"
         );
-        let threads = open("fma-large", Some(4)).expect_err("other threads");
+        let threads = refusal(&out, "fma-large", Some(4));
         assert!(threads.contains("was started with 3"), "{threads}");
-        let none = open("fma-large", Some(0)).expect_err("none");
+        let none = refusal(&out, "fma-large", Some(0));
         assert!(none.contains("from 1 to"), "{none}");
     }
 }

@@ -191,10 +191,9 @@ mod tests {
     }
 
     fn selection(variants: &[&str], trainings: &[&str]) -> Selection {
-        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         Selection {
-            variants: owned(variants),
-            trainings: owned(trainings),
+            variants: variants.iter().map(|&name| name.to_owned()).collect(),
+            trainings: trainings.iter().map(|&name| name.to_owned()).collect(),
             ..Selection::default()
         }
     }
