@@ -6,32 +6,13 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{Ran, files_below, has_python, program, run, same, scratch};
 
 /// CPU seconds that one file may use in these tests, and CPU seconds that the slow file uses.
 const FILE_CPU_S: &str = "1";
 const SLOW_CPU_S: &str = "1.5";
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test(
-            "broken::one_slow_file_among_many_is_named",
-            one_slow_file_among_many_is_named,
-        )
-        .with_ignored_flag(!has_python()),
-        Trial::test(
-            "broken::small_delays_do_not_add_up_to_a_slow_file",
-            small_delays_do_not_add_up_to_a_slow_file,
-        )
-        .with_ignored_flag(!has_python()),
-        Trial::test(
-            "broken::program_memory_is_equal_in_both_scripts",
-            program_memory_is_equal_in_both_scripts,
-        ),
-    ]
-}
 
 /// Creates a `wavemill` wrapper that uses more CPU time for each file whose name begins with one of `names`.
 fn slow_programs(folder: &Path, names: &[&str], cpu_s: &str) -> Result<PathBuf, Failed> {
@@ -78,6 +59,8 @@ fn break_files(folder: &Path, programs: &Path) -> Ran {
 }
 
 /// A total limit would not detect the slow file: twelve files together are allowed 27 seconds.
+#[apply(trial)]
+#[needs(has_python)]
 fn one_slow_file_among_many_is_named() -> Result<(), Failed> {
     let folder = scratch("slow-file");
     let programs = slow_programs(&folder, &["00007"], SLOW_CPU_S)?;
@@ -100,6 +83,8 @@ fn one_slow_file_among_many_is_named() -> Result<(), Failed> {
     same("the slow one", kept[0].starts_with("00007-"), true)
 }
 
+#[apply(trial)]
+#[needs(has_python)]
 fn small_delays_do_not_add_up_to_a_slow_file() -> Result<(), Failed> {
     let folder = scratch("slow-together");
     let programs = slow_programs(&folder, &["00001", "00005", "00009"], "0.5")?;
@@ -114,6 +99,7 @@ fn small_delays_do_not_add_up_to_a_slow_file() -> Result<(), Failed> {
 
 /// The limit for the program's own memory is stated in the Python script and in the Rust test, and the two figures
 /// are equal.
+#[apply(trial)]
 fn program_memory_is_equal_in_both_scripts() -> Result<(), Failed> {
     let script = include_str!("../../scripts/break/run.py");
     let wanted = format!(

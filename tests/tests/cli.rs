@@ -6,45 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, RECIPE, files_below, inputs, manifest, own_store, program, run, same, scratch, sql,
-    trainer, trainer_trial, wavemill, whole,
+    Inputs, RECIPE, files_below, has_trainer, inputs, manifest, own_store, program, run, same,
+    scratch, sql, trainer, wavemill, whole,
 };
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test("cli::help_is_as_reviewed", || {
-            help_is_as_reviewed("help", |words| wavemill(words), 13)
-        }),
-        Trial::test("cli::errors_are_as_reviewed", || {
-            errors_are_as_reviewed("errors", |words| wavemill(words), WRONG)
-        }),
-        trainer_trial("cli::trainers_help_is_as_reviewed", || {
-            help_is_as_reviewed("train-help", |words| trainer(words), 4)
-        }),
-        trainer_trial("cli::trainers_errors_are_as_reviewed", || {
-            errors_are_as_reviewed("train-errors", |words| trainer(words), INVALID_TRAINER_ARGS)
-        }),
-        Trial::test("cli::recipes_are_as_reviewed", recipes_are_as_reviewed),
-        Trial::test(
-            "cli::closed_stdout_ends_quietly",
-            closed_stdout_ends_quietly,
-        ),
-        Trial::test(
-            "cli::completions_for_every_shell",
-            completions_for_every_shell,
-        ),
-        Trial::test("cli::demo_prints_query_results", demo_prints_query_results),
-        Trial::test(
-            "cli::features_are_those_of_the_store",
-            features_are_those_of_the_store,
-        ),
-        Trial::test("cli::features_of_a_bad_clip", features_of_a_bad_clip),
-        Trial::test("cli::sql_formats_and_refusals", sql_formats_and_refusals),
-    ]
-}
 
 /// Compares a text with its reviewed snapshot. With `WAVEMILL_BLESS=1`, rewrites the snapshot instead.
 fn snapshot(name: &str, text: &str) -> Result<(), Failed> {
@@ -94,8 +61,19 @@ fn subcommands(help: &str) -> Vec<String> {
 /// Function that returns a command of a program with these arguments.
 type Start = fn(&[PathBuf]) -> Command;
 
+#[apply(trial)]
+fn help_is_as_reviewed() -> Result<(), Failed> {
+    help_equals_snapshots("help", |words| wavemill(words), 13)
+}
+
+#[apply(trial)]
+#[needs(has_trainer)]
+fn trainers_help_is_as_reviewed() -> Result<(), Failed> {
+    help_equals_snapshots("train-help", |words| trainer(words), 4)
+}
+
 /// Compares the help of a program and of all its subcommands with snapshots whose file names begin with `name`.
-fn help_is_as_reviewed(name: &str, program: Start, least: usize) -> Result<(), Failed> {
+fn help_equals_snapshots(name: &str, program: Start, least: usize) -> Result<(), Failed> {
     let mut left: Vec<Vec<String>> = vec![Vec::new()];
     let mut seen = 0;
     while let Some(words) = left.pop() {
@@ -534,8 +512,19 @@ const INVALID_TRAINER_ARGS: &[&[&str]] = &[
     &["sweep", "nosuch.toml", "--store", "STORE"],
 ];
 
+#[apply(trial)]
+fn errors_are_as_reviewed() -> Result<(), Failed> {
+    errors_equal_snapshot("errors", |words| wavemill(words), WRONG)
+}
+
+#[apply(trial)]
+#[needs(has_trainer)]
+fn trainers_errors_are_as_reviewed() -> Result<(), Failed> {
+    errors_equal_snapshot("train-errors", |words| trainer(words), INVALID_TRAINER_ARGS)
+}
+
 /// Compares the error messages for wrong arguments with the snapshot `name`.
-fn errors_are_as_reviewed(name: &str, program: Start, wrong: &[&[&str]]) -> Result<(), Failed> {
+fn errors_equal_snapshot(name: &str, program: Start, wrong: &[&[&str]]) -> Result<(), Failed> {
     let folder = scratch("wrong-words");
     let store = own_store("errors");
     let Inputs {
@@ -593,6 +582,7 @@ fn errors_are_as_reviewed(name: &str, program: Start, wrong: &[&[&str]]) -> Resu
 }
 
 /// Compares the list and the descriptions of the shipped recipes with a snapshot.
+#[apply(trial)]
 fn recipes_are_as_reviewed() -> Result<(), Failed> {
     let mut text = run(&mut wavemill(["recipe", "list"])).exits(0)?.out;
     let names: Vec<String> = text
@@ -618,6 +608,7 @@ fn recipes_are_as_reviewed() -> Result<(), Failed> {
 }
 
 /// A command whose output is piped to `head -1` ends without an error message, whichever program writes the output.
+#[apply(trial)]
 fn closed_stdout_ends_quietly() -> Result<(), Failed> {
     let store = own_store("pipes");
     let on_store: [&[&str]; 9] = [
@@ -677,6 +668,7 @@ fn closed_stdout_ends_quietly() -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
 fn completions_for_every_shell() -> Result<(), Failed> {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let ran = run(&mut wavemill(["completions", shell])).exits(0)?;
@@ -695,6 +687,7 @@ fn completions_for_every_shell() -> Result<(), Failed> {
 
 /// Runs the demo twice. The first run creates a store and prints its answers and rejects; the second run has
 /// nothing to do.
+#[apply(trial)]
 fn demo_prints_query_results() -> Result<(), Failed> {
     program("demo-audio");
     let folder = scratch("demo");
@@ -828,6 +821,7 @@ fn holds(stream: &[u8], tensor: &[u8]) -> bool {
     stream.windows(tensor.len()).any(|window| window == tensor)
 }
 
+#[apply(trial)]
 fn features_are_those_of_the_store() -> Result<(), Failed> {
     let (inputs, store) = folders_store()?;
     for clip_key in ["tones/chord.wav", "music/clip.mp3"] {
@@ -903,6 +897,7 @@ fn features_are_those_of_the_store() -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
 fn features_of_a_bad_clip() -> Result<(), Failed> {
     let bad = sql(
         whole(),
@@ -951,6 +946,7 @@ fn features_of_a_bad_clip() -> Result<(), Failed> {
     )
 }
 
+#[apply(trial)]
 fn sql_formats_and_refusals() -> Result<(), Failed> {
     let ask = |words: &[&str]| run(wavemill(["sql", "--store"]).arg(whole()).args(words));
 

@@ -5,11 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, RECIPE, fit, inputs, manifest, run, run_in, same, scratch, sql, sql_number, trainer,
-    trainer_trial, wavemill,
+    Inputs, RECIPE, fit, has_trainer, inputs, manifest, run, run_in, same, scratch, sql,
+    sql_number, trainer, wavemill,
 };
 
 /// Tolerance of a statistic, relative to its absolute value or 1: both the source and the result are stored as f32.
@@ -40,39 +40,6 @@ height = 32
 width = 48
 dtype = "f32"
 "#;
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test(
-            "derived::statistics_are_those_of_the_stored_source",
-            statistics_are_those_of_the_stored_source,
-        ),
-        Trial::test(
-            "derived::a_derived_feature_alone_is_the_same",
-            a_derived_feature_alone_is_the_same,
-        ),
-        Trial::test(
-            "derived::rows_of_a_derived_feature_are_taken_over",
-            rows_of_a_derived_feature_are_taken_over,
-        ),
-        Trial::test(
-            "derived::errors_state_key_and_line",
-            errors_state_key_and_line,
-        ),
-        Trial::test(
-            "derived::pictures_show_the_stored_source",
-            pictures_show_the_stored_source,
-        ),
-        trainer_trial(
-            "derived::a_network_is_trained_on_pictures",
-            a_network_is_trained_on_pictures,
-        ),
-        trainer_trial(
-            "derived::an_mlp_is_trained_on_statistics",
-            an_mlp_is_trained_on_statistics,
-        ),
-    ]
-}
 
 /// Returns the inputs with additional features in the recipe.
 fn with_features(folder: &Path, features: &str) -> Inputs {
@@ -142,6 +109,7 @@ fn statistics(frames: &[f64]) -> [f64; 7] {
     ]
 }
 
+#[apply(trial)]
 fn statistics_are_those_of_the_stored_source() -> Result<(), Failed> {
     let folder = scratch("statistics");
     let store = store_with(&folder, STATISTICS)?;
@@ -222,6 +190,7 @@ fn statistics_are_those_of_the_stored_source() -> Result<(), Failed> {
 
 /// A derived feature whose source is not extracted is computed from temporary source values, with bit-identical
 /// results.
+#[apply(trial)]
 fn a_derived_feature_alone_is_the_same() -> Result<(), Failed> {
     let folder = scratch("derived-alone");
     let with = with_features(&folder, STATISTICS);
@@ -272,6 +241,7 @@ fn a_derived_feature_alone_is_the_same() -> Result<(), Failed> {
 }
 
 /// Adding a feature to a store keeps the rows of the other features, and adding a clip keeps the rows of old clips.
+#[apply(trial)]
 fn rows_of_a_derived_feature_are_taken_over() -> Result<(), Failed> {
     let folder = scratch("derived-takeover");
     let own = with_features(&folder, STATISTICS).copied(&folder.join("inputs"));
@@ -297,6 +267,7 @@ fn rows_of_a_derived_feature_are_taken_over() -> Result<(), Failed> {
     near("sum", value(&taken)?, value(&computed)?)
 }
 
+#[apply(trial)]
 fn errors_state_key_and_line() -> Result<(), Failed> {
     let folder = scratch("derived-faults");
     for (features, words) in [
@@ -368,6 +339,8 @@ fn errors_state_key_and_line() -> Result<(), Failed> {
 }
 
 /// Trains on standardized statistics computed by wavemill instead of the columns published by FMA.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn an_mlp_is_trained_on_statistics() -> Result<(), Failed> {
     let folder = scratch("mlp-on-statistics");
     let store = store_with(&folder, STATISTICS)?;
@@ -443,6 +416,7 @@ fn an_mlp_is_trained_on_statistics() -> Result<(), Failed> {
 }
 
 /// A grey pixel is the value of one band and frame. The lowest band is at the bottom.
+#[apply(trial)]
 fn pictures_show_the_stored_source() -> Result<(), Failed> {
     let folder = scratch("pictures");
     let store = store_with(&folder, &[STATISTICS, PICTURES].concat())?;
@@ -546,6 +520,8 @@ fn pictures_show_the_stored_source() -> Result<(), Failed> {
 }
 
 /// A picture has several channels, and only networks for pictures accept it.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn a_network_is_trained_on_pictures() -> Result<(), Failed> {
     let folder = scratch("trained-on-pictures");
     let store = store_with(&folder, PICTURES)?;

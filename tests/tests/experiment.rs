@@ -6,13 +6,12 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial, real};
+use wavemill_tests::Failed;
 
 use crate::faults::Mount;
 use crate::report::{about, browser, loads_nothing, quiet_visit};
 use crate::support::{
-    has_trainer, inputs, kill, metadata_with_features, run, same, scratch, sql, start,
-    trainer_trial, wavemill,
+    has_trainer, inputs, kill, metadata_with_features, run, same, scratch, sql, start, wavemill,
 };
 
 /// Experiment with two models, a variant that needs its own store, and a claim.
@@ -71,49 +70,6 @@ says = "a loss of 1.5"
 
 /// Number of times that one experiment is killed.
 const KILLS: u64 = 5;
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        trainer_trial(
-            "experiment::scores_are_compared_with_claims_without_repeated_work",
-            scores_are_compared_with_claims_without_repeated_work,
-        ),
-        trainer_trial(
-            "experiment::killed_experiment_resumes_to_the_same_result",
-            killed_experiment_resumes_to_the_same_result,
-        ),
-        trainer_trial(
-            "experiment::missing_prerequisites_are_reported_first",
-            missing_prerequisites_are_reported_first,
-        ),
-        trainer_trial(
-            "experiment::shipped_experiments_run_on_the_synthetic_archive",
-            shipped_experiments_run_on_the_synthetic_archive,
-        ),
-        Trial::test(
-            "experiment::errors_are_one_line_with_a_remedy",
-            errors_are_one_line_with_a_remedy,
-        ),
-        trainer_trial(
-            "experiment::stores_larger_than_the_free_space_are_rejected",
-            stores_larger_than_the_free_space_are_rejected,
-        )
-        .with_ignored_flag(!has_trainer() || !Mount::is_possible()),
-        real_clips_at_real_parameters(),
-    ]
-}
-
-/// Runs the shipped experiments on a few real clips. Checks that the programs work together, but not the scores.
-fn real_clips_at_real_parameters() -> Trial {
-    let name = "experiment::real_clips_at_real_parameters";
-    let trial = real(name, on_real_clips);
-    // `real` handles missing real data. This function handles missing libtorch.
-    if has_trainer() {
-        trial
-    } else {
-        trial.with_ignored_flag(true)
-    }
-}
 
 /// Writes the experiment's file to a folder.
 fn file_in(folder: &Path) -> PathBuf {
@@ -232,6 +188,8 @@ fn index_is_sound(out: &Path, result: &Value) -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn scores_are_compared_with_claims_without_repeated_work() -> Result<(), Failed> {
     let folder = scratch("experiment");
     let file = file_in(&folder);
@@ -320,6 +278,8 @@ fn scores_are_compared_with_claims_without_repeated_work() -> Result<(), Failed>
     Ok(())
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn killed_experiment_resumes_to_the_same_result() -> Result<(), Failed> {
     let folder = scratch("experiment-kills");
     let file = file_in(&folder);
@@ -357,6 +317,8 @@ fn killed_experiment_resumes_to_the_same_result() -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn shipped_experiments_run_on_the_synthetic_archive() -> Result<(), Failed> {
     let folder = scratch("experiment-shipped");
     let metadata = metadata_with_features(&folder)?;
@@ -465,6 +427,8 @@ fn shipped_experiments_run_on_the_synthetic_archive() -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn missing_prerequisites_are_reported_first() -> Result<(), Failed> {
     let folder = scratch("experiment-needs");
     let metadata = folder.join("fma_metadata");
@@ -545,6 +509,8 @@ fn missing_prerequisites_are_reported_first() -> Result<(), Failed> {
 }
 
 /// The file system has enough room for each store, but not for all of them.
+#[apply(trial)]
+#[needs(has_trainer, Mount::is_possible)]
 fn stores_larger_than_the_free_space_are_rejected() -> Result<(), Failed> {
     let mount = Mount::new("size=300k")?;
     let out = mount.0.join("out");
@@ -557,7 +523,10 @@ fn stores_larger_than_the_free_space_are_rejected() -> Result<(), Failed> {
     Ok(())
 }
 
-fn on_real_clips(data: &Path) -> Result<(), Failed> {
+/// Runs the shipped experiments on a few real clips. Checks that the programs work together, but not the scores.
+#[apply(trial)]
+#[needs(has_trainer)]
+fn real_clips_at_real_parameters(data: &Path) -> Result<(), Failed> {
     let folder = scratch("experiment-real");
     let metadata = folder.join("fma_metadata");
     fs::create_dir(&metadata)?;
@@ -673,6 +642,7 @@ fn clips_below(audio: &Path) -> Result<Vec<PathBuf>, Failed> {
     Ok(clips)
 }
 
+#[apply(trial)]
 fn errors_are_one_line_with_a_remedy() -> Result<(), Failed> {
     let folder = scratch("experiment-wrong");
     let out = folder.join("out");

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::signals::ends_soon;
 use crate::support::{
@@ -18,24 +18,6 @@ use crate::support::{
 const MEAN_ERROR_MAX: f64 = 1e-4;
 /// Largest mean difference between the log-mel of an exported sound and the stored log-mel, in dB.
 const SOUND_DB_MAX: f64 = 3.0;
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test(
-            "export::arrays_hold_the_rows_of_sql",
-            arrays_hold_the_rows_of_sql,
-        ),
-        Trial::test("export::every_kind_of_store", every_kind_of_store),
-        Trial::test(
-            "export::sounds_have_the_bands_they_are_made_of",
-            sounds_have_the_bands_they_are_made_of,
-        ),
-        Trial::test("export::folders_are_new_or_empty", folders_are_new_or_empty),
-        Trial::test("export::a_failure_leaves_nothing", a_failure_leaves_nothing),
-        Trial::test("export::a_signal_leaves_nothing", a_signal_leaves_nothing),
-        Trial::test("export::damage_is_named", damage_is_named),
-    ]
-}
 
 /// Exports `feature` and returns the report.
 fn export(store: &Path, feature: &str, format: &str, out: &Path) -> Result<Value, Failed> {
@@ -75,6 +57,7 @@ fn means(values: &[u8], row_values: usize) -> Vec<f64> {
 }
 
 /// Compares every row of every split with SQL: its key, its class, and the mean of its values.
+#[apply(trial)]
 fn arrays_hold_the_rows_of_sql() -> Result<(), Failed> {
     let out = scratch("export").join("arrays");
     let report = export(whole(), "mfcc", "npy", &out)?;
@@ -134,6 +117,7 @@ fn arrays_hold_the_rows_of_sql() -> Result<(), Failed> {
 }
 
 /// Exports segments, rows of different lengths, bytes and lists: each format can represent them.
+#[apply(trial)]
 fn every_kind_of_store() -> Result<(), Failed> {
     let kinds: [(&str, &[&str]); 3] = [
         ("u8", &["features.log_mel.dtype=u8", "audio.segment_s=1.0"]),
@@ -188,6 +172,7 @@ fn every_kind_of_store() -> Result<(), Failed> {
 }
 
 /// Each WAVE file is as long as its row, and its log-mel is close to the stored one. Equal rows give equal bytes.
+#[apply(trial)]
 fn sounds_have_the_bands_they_are_made_of() -> Result<(), Failed> {
     let folder = scratch("export-sounds");
     let store = folder.join("store");
@@ -319,6 +304,7 @@ fn difference_db(stored: &[f32], found: &[f32], n_frames: usize) -> f64 {
     sum / f64::from(n.max(1))
 }
 
+#[apply(trial)]
 fn folders_are_new_or_empty() -> Result<(), Failed> {
     let folder = scratch("export-folders");
     for name in ["new", "empty"] {
@@ -353,6 +339,7 @@ fn sides() -> Result<usize, Failed> {
     Ok(sides.len())
 }
 
+#[apply(trial)]
 fn a_failure_leaves_nothing() -> Result<(), Failed> {
     for format in ["npy", "png", "huggingface"] {
         let folder = scratch("export-full");
@@ -377,6 +364,7 @@ fn a_failure_leaves_nothing() -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
 fn a_signal_leaves_nothing() -> Result<(), Failed> {
     for (signal, name) in [("INT", "new"), ("TERM", "empty")] {
         let folder = scratch("export-signal");
@@ -405,6 +393,7 @@ fn a_signal_leaves_nothing() -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
 fn damage_is_named() -> Result<(), Failed> {
     let store = own_store("export-damage");
     let path = manifest(&store, 1)?

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{
     Inputs, files_below, finish, inputs, manifest, own_store, run, same, same_versions, scratch,
@@ -17,84 +17,7 @@ use crate::support::{
 
 use crate::table::{Table, key};
 
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test(
-            "extract::thread_count_does_not_change_the_store",
-            thread_count_does_not_change_the_store,
-        ),
-        Trial::test(
-            "extract::idle_workers_are_reported",
-            idle_workers_are_reported,
-        ),
-        Trial::test(
-            "extract::named_level_gives_the_same_bytes",
-            named_level_gives_the_same_bytes,
-        ),
-        Trial::test(
-            "extract::entries_of_one_name_are_one_reject",
-            entries_of_one_name_are_one_reject,
-        ),
-        Trial::test(
-            "extract::zip_and_folder_give_the_same_version",
-            zip_and_folder_give_the_same_version,
-        ),
-        Trial::test(
-            "extract::the_band_path_is_another_feature_of_the_same_rows",
-            the_band_path_is_another_feature_of_the_same_rows,
-        ),
-        Trial::test(
-            "extract::minimum_memory_does_not_change_the_store",
-            minimum_memory_does_not_change_the_store,
-        ),
-        Trial::test(
-            "extract::repeated_command_has_nothing_to_do",
-            repeated_command_has_nothing_to_do,
-        ),
-        Trial::test(
-            "extract::changed_inputs_are_found",
-            changed_inputs_are_found,
-        ),
-        Trial::test(
-            "extract::changed_genres_are_found",
-            changed_genres_are_found,
-        ),
-        Trial::test(
-            "extract::new_version_links_unchanged_shards",
-            new_version_links_unchanged_shards,
-        ),
-        Trial::test(
-            "extract::linked_shards_are_renumbered",
-            linked_shards_are_renumbered,
-        ),
-        Trial::test("extract::differences_are_listed", differences_are_listed),
-        Trial::test(
-            "extract::limit_keeps_splits_and_classes",
-            limit_keeps_splits_and_classes,
-        ),
-        Trial::test(
-            "extract::dry_run_shows_steps_and_writes_nothing",
-            dry_run_shows_steps_and_writes_nothing,
-        ),
-        Trial::test(
-            "extract::a_preview_ends_as_the_run_would",
-            a_preview_ends_as_the_run_would,
-        ),
-        Trial::test(
-            "extract::copies_of_a_recording_share_a_side",
-            copies_of_a_recording_share_a_side,
-        ),
-        Trial::test(
-            "extract::every_input_is_a_row_or_a_reject",
-            every_input_is_a_row_or_a_reject,
-        ),
-        Trial::test(
-            "extract::a_damaged_flac_is_as_long_as_the_whole_one",
-            damaged_flacs_keep_their_length,
-        ),
-    ]
-}
-
+#[apply(trial)]
 fn thread_count_does_not_change_the_store() -> Result<(), Failed> {
     for threads in ["1", "8"] {
         let store = scratch("threads").join("store");
@@ -106,6 +29,7 @@ fn thread_count_does_not_change_the_store() -> Result<(), Failed> {
 
 /// Seven of eight workers are idle if there is only one clip and its decoding is slow. The report states the idle
 /// time.
+#[apply(trial)]
 fn idle_workers_are_reported() -> Result<(), Failed> {
     let busy = |threads: &str| -> Result<f64, Failed> {
         let store = scratch("idle").join("store");
@@ -126,6 +50,7 @@ fn idle_workers_are_reported() -> Result<(), Failed> {
 
 /// Extracting with the instruction set that a manifest states reproduces that version. With one instruction set, the
 /// number of threads changes no byte.
+#[apply(trial)]
 fn named_level_gives_the_same_bytes() -> Result<(), Failed> {
     let extracted = |level: &str, threads: &str| -> Result<_, Failed> {
         let store = scratch("level").join("store");
@@ -145,6 +70,7 @@ fn named_level_gives_the_same_bytes() -> Result<(), Failed> {
 /// Reads a zip with its entries in reverse order below a leading folder: keys, rows and therefore the plan equal
 /// those of the folder. One name occurs twice unchanged, and one twice in different spellings: these two clips of
 /// the metadata become two rejects.
+#[apply(trial)]
 fn entries_of_one_name_are_one_reject() -> Result<(), Failed> {
     const ZIP: &str = "
 import sys, warnings, zipfile
@@ -210,6 +136,7 @@ with zipfile.ZipFile(archive, 'w') as out:
     same("said", again.err.contains("nothing to do"), true)
 }
 
+#[apply(trial)]
 fn zip_and_folder_give_the_same_version() -> Result<(), Failed> {
     const ZIP: &str = "
 import sys, zipfile
@@ -248,6 +175,7 @@ with zipfile.ZipFile(archive, 'w', zipfile.ZIP_STORED if kind == 'stored' else z
     Ok(())
 }
 
+#[apply(trial)]
 fn the_band_path_is_another_feature_of_the_same_rows() -> Result<(), Failed> {
     const ROWS: &str = "SELECT clip_key, segment, split, duration_s, lost_s, audio_blake3 \
         FROM features_log_mel ORDER BY 1, 2";
@@ -273,6 +201,7 @@ fn peak_bytes(process: u32) -> Option<u64> {
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? << 10)
 }
 
+#[apply(trial)]
 fn minimum_memory_does_not_change_the_store() -> Result<(), Failed> {
     let store = scratch("memory").join("store");
     let mut child = start(inputs().extract(&store).args(["--memory-limit", "256MiB"]));
@@ -311,6 +240,7 @@ fn nothing_to_do(inputs: &Inputs, store: &Path) -> Result<(), Failed> {
     same("files with inode and time", stamps(store)?, before)
 }
 
+#[apply(trial)]
 fn repeated_command_has_nothing_to_do() -> Result<(), Failed> {
     let store = own_store("again");
     nothing_to_do(inputs(), &store)?;
@@ -332,6 +262,7 @@ fn some_clip(store: &Path) -> Result<String, Failed> {
     Ok(rows[0]["clip_key"].as_str().unwrap().to_owned())
 }
 
+#[apply(trial)]
 fn changed_inputs_are_found() -> Result<(), Failed> {
     let folder = scratch("changed");
     let (own, store) = (inputs().copied(&folder), folder.join("store"));
@@ -377,6 +308,7 @@ fn changed_inputs_are_found() -> Result<(), Failed> {
 }
 
 /// Neither the kept rows nor the file sizes change, but the table of genres in the store does.
+#[apply(trial)]
 fn changed_genres_are_found() -> Result<(), Failed> {
     let folder = scratch("genres");
     let (own, store) = (inputs().copied(&folder), folder.join("store"));
@@ -400,6 +332,7 @@ fn changed_genres_are_found() -> Result<(), Failed> {
 }
 
 /// Under the official split, adding a clip rewrites one shard. All other files keep their inodes.
+#[apply(trial)]
 fn new_version_links_unchanged_shards() -> Result<(), Failed> {
     let folder = scratch("grown");
     let (own, store) = (inputs().copied(&folder), folder.join("store"));
@@ -442,6 +375,7 @@ fn new_version_links_unchanged_shards() -> Result<(), Failed> {
 
 /// Adding clips adds shards and can change the number of a shard whose clips are unchanged: its files are linked
 /// under the new number, and no new shard overwrites them.
+#[apply(trial)]
 fn linked_shards_are_renumbered() -> Result<(), Failed> {
     let store = scratch("renumbered").join("store");
     let small = ["--set", "shards.clips=1"];
@@ -475,6 +409,7 @@ fn linked_shards_are_renumbered() -> Result<(), Failed> {
     )
 }
 
+#[apply(trial)]
 fn differences_are_listed() -> Result<(), Failed> {
     let store = own_store("differs");
     let before = stamps(&store)?;
@@ -497,6 +432,7 @@ fn differences_are_listed() -> Result<(), Failed> {
     same("files with inode and time", stamps(&store)?, before)
 }
 
+#[apply(trial)]
 fn limit_keeps_splits_and_classes() -> Result<(), Failed> {
     let store = scratch("limit").join("store");
     run(inputs().extract(&store).args(["--limit", "20"])).exits(0)?;
@@ -534,6 +470,7 @@ fn limit_keeps_splits_and_classes() -> Result<(), Failed> {
         .try_for_each(|(key, row)| same(&key, Some(&row), all.get(&key)))
 }
 
+#[apply(trial)]
 fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
     let store = scratch("dry").join("store");
     let counts = manifest(whole(), 1)?.counts;
@@ -617,6 +554,7 @@ fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
 }
 
 /// Reads inputs from a folder and from a zip, whose entries are identified by their CRC-32.
+#[apply(trial)]
 fn a_preview_ends_as_the_run_would() -> Result<(), Failed> {
     const ZIP: &str = "import shutil, sys; shutil.make_archive(sys.argv[1], 'zip', sys.argv[2])";
     let mut table = Table::new("preview", 24);
@@ -689,6 +627,7 @@ fn a_preview_ends_as_the_run_would() -> Result<(), Failed> {
 
 /// The data set contains two copies of one recording. With this seed, the rule alone puts them into different
 /// splits; with grouping, they share a split.
+#[apply(trial)]
 fn copies_of_a_recording_share_a_side() -> Result<(), Failed> {
     const PARTED: &str = "SELECT count(*) FROM (SELECT audio_blake3 FROM features_mfcc GROUP BY audio_blake3 \
                           HAVING count(DISTINCT split) > 1)";
@@ -723,6 +662,7 @@ fn copies_of_a_recording_share_a_side() -> Result<(), Failed> {
 }
 
 /// Compares the sums in the manifest with counts over the Parquet files.
+#[apply(trial)]
 fn every_input_is_a_row_or_a_reject() -> Result<(), Failed> {
     let store = whole();
     let counts = manifest(store, 1)?.counts;
@@ -799,6 +739,7 @@ fn every_input_is_a_row_or_a_reject() -> Result<(), Failed> {
 
 /// A frame that cannot be decoded becomes silence, and a missing frame leaves a gap whose length follows from the
 /// numbers of its neighbours.
+#[apply(trial)]
 fn damaged_flacs_keep_their_length() -> Result<(), Failed> {
     let folder = scratch("flac");
     let (audio, recipe, store) = (

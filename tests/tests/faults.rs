@@ -8,75 +8,13 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::signals::{ends_soon, start_until};
 use crate::support::{
     Inputs, RECIPE, copy_folder, files_below, finish, inputs, kill, manifest, own_store, receipts,
     run, same, same_versions, scratch, sql, start, versions, wait_until, wavemill, whole,
 };
-
-pub(crate) fn trials() -> Vec<Trial> {
-    let on_mounts = [
-        (
-            "faults::read_only_store",
-            read_only_store as fn() -> Result<(), Failed>,
-        ),
-        ("faults::full_disk_at_the_start", full_disk_at_the_start),
-        ("faults::disk_fills_up", disk_fills_up),
-    ];
-
-    // Tests with injected faults below cover the same failures without a mount.
-    let mounted = on_mounts
-        .map(|(name, body)| Trial::test(name, body).with_ignored_flag(!Mount::is_possible()));
-
-    let mut trials = vec![
-        Trial::test(
-            "faults::invalid_options_write_nothing",
-            invalid_options_write_nothing,
-        ),
-        Trial::test(
-            "faults::wrong_inputs_write_nothing",
-            wrong_inputs_write_nothing,
-        ),
-        Trial::test("faults::broken_zips_are_reported", broken_zips_are_reported),
-        Trial::test(
-            "faults::inaccessible_paths_are_not_treated_as_missing",
-            inaccessible_paths_are_not_treated_as_missing,
-        ),
-        Trial::test(
-            "faults::damaged_metadata_is_wrong_input",
-            damaged_metadata_is_wrong_input,
-        ),
-        Trial::test(
-            "faults::too_many_rejects_end_the_run",
-            too_many_rejects_end_the_run,
-        ),
-        Trial::test(
-            "faults::full_disk_while_writing_a_shard",
-            full_disk_while_writing_a_shard,
-        ),
-        Trial::test("faults::damaged_shard_in_a_query", damaged_shard_in_a_query),
-        Trial::test(
-            "faults::damaged_shard_of_an_unfinished_run",
-            damaged_shard_of_an_unfinished_run,
-        ),
-        Trial::test("faults::two_runs_on_one_store", two_runs_on_one_store),
-        Trial::test("faults::a_run_waits_for_the_lock", a_run_waits_for_the_lock),
-        Trial::test("faults::panic_on_one_clip", panic_on_one_clip),
-    ];
-
-    trials.extend(mounted);
-    let reads_all = fs::File::open(unreadable(&scratch("mode"))).is_ok();
-    trials.push(
-        Trial::test(
-            "faults::unreadable_clip_stops_the_run",
-            unreadable_clip_stops_the_run,
-        )
-        .with_ignored_flag(reads_all),
-    );
-    trials
-}
 
 /// Fails if the store contains a version or a temporary file.
 fn nothing_half_written(store: &Path) -> Result<(), Failed> {
@@ -100,6 +38,7 @@ fn works_now(store: &Path) -> Result<(), Failed> {
     same_versions(store, whole())
 }
 
+#[apply(trial)]
 fn invalid_options_write_nothing() -> Result<(), Failed> {
     let store = scratch("words").join("store");
     let refused = |words: &[&str], said: &[&str]| -> Result<(), Failed> {
@@ -159,6 +98,7 @@ fn invalid_options_write_nothing() -> Result<(), Failed> {
     same("the store exists", store.exists(), false)
 }
 
+#[apply(trial)]
 fn wrong_inputs_write_nothing() -> Result<(), Failed> {
     let folder = scratch("inputs");
     let store = folder.join("store");
@@ -222,6 +162,7 @@ fn wrong_inputs_write_nothing() -> Result<(), Failed> {
     )
 }
 
+#[apply(trial)]
 fn broken_zips_are_reported() -> Result<(), Failed> {
     let folder = scratch("zips");
     let (zip, store) = (folder.join("cut.zip"), folder.join("store"));
@@ -246,6 +187,7 @@ fn broken_zips_are_reported() -> Result<(), Failed> {
 }
 
 /// Simulates a failing disk with a symbolic link to itself, which the system refuses to follow.
+#[apply(trial)]
 fn inaccessible_paths_are_not_treated_as_missing() -> Result<(), Failed> {
     let folder = scratch("refused");
     let metadata = folder.join("metadata");
@@ -279,6 +221,7 @@ fn inaccessible_paths_are_not_treated_as_missing() -> Result<(), Failed> {
 
 /// Tests a Parquet table that is truncated, overwritten in the middle, or not Parquet, and a CSV file that is
 /// damaged inside its zip.
+#[apply(trial)]
 fn damaged_metadata_is_wrong_input() -> Result<(), Failed> {
     let folder = scratch("damaged-metadata");
     let store = folder.join("store");
@@ -330,6 +273,7 @@ fn damaged_metadata_is_wrong_input() -> Result<(), Failed> {
         .says(&["metadata file list.csv is damaged", "CRC-32"])
 }
 
+#[apply(trial)]
 fn too_many_rejects_end_the_run() -> Result<(), Failed> {
     let store = scratch("rejects").join("store");
     let counts = manifest(whole(), 1)?.counts;
@@ -375,6 +319,7 @@ fn too_many_rejects_end_the_run() -> Result<(), Failed> {
     same_versions(&store, whole())
 }
 
+#[apply(trial)]
 fn full_disk_while_writing_a_shard() -> Result<(), Failed> {
     let store = scratch("append").join("store");
     // Fails after some row groups have been written.
@@ -387,6 +332,7 @@ fn full_disk_while_writing_a_shard() -> Result<(), Failed> {
     works_now(&store)
 }
 
+#[apply(trial)]
 fn damaged_shard_in_a_query() -> Result<(), Failed> {
     let store = own_store("query");
     let path = manifest(&store, 1)?
@@ -418,6 +364,7 @@ fn damaged_shard_in_a_query() -> Result<(), Failed> {
 }
 
 /// A shard whose bytes differ from its receipt is computed again.
+#[apply(trial)]
 fn damaged_shard_of_an_unfinished_run() -> Result<(), Failed> {
     let store = scratch("unfinished").join("store");
     let mut child = start(
@@ -450,6 +397,7 @@ fn damaged_shard_of_an_unfinished_run() -> Result<(), Failed> {
     same_versions(&store, whole())
 }
 
+#[apply(trial)]
 fn two_runs_on_one_store() -> Result<(), Failed> {
     let store = scratch("two").join("store");
     let mut first = start(
@@ -467,6 +415,7 @@ fn two_runs_on_one_store() -> Result<(), Failed> {
     works_now(&store)
 }
 
+#[apply(trial)]
 fn a_run_waits_for_the_lock() -> Result<(), Failed> {
     let store = scratch("waits").join("store");
     let mut first = start(
@@ -494,6 +443,7 @@ fn a_run_waits_for_the_lock() -> Result<(), Failed> {
 }
 
 /// The clip becomes a reject. All other rows are unchanged, and the output does not look like a crash.
+#[apply(trial)]
 fn panic_on_one_clip() -> Result<(), Failed> {
     let rows = |store: &Path| {
         sql(
@@ -549,7 +499,14 @@ fn unreadable(path: &Path) -> &Path {
     path
 }
 
+/// Reports whether this user cannot read a file without read permission, unlike root.
+fn respects_file_modes() -> bool {
+    fs::File::open(unreadable(&scratch("mode"))).is_err()
+}
+
 /// An I/O error is not a property of the clip, so it must not become a reject.
+#[apply(trial)]
+#[needs(respects_file_modes)]
 fn unreadable_clip_stops_the_run() -> Result<(), Failed> {
     let folder = scratch("unreadable");
     let (own, store) = (inputs().copied(&folder), folder.join("store"));
@@ -616,6 +573,8 @@ impl Drop for Mount {
     }
 }
 
+#[apply(trial)]
+#[needs(Mount::is_possible)]
 fn read_only_store() -> Result<(), Failed> {
     let mount = Mount::new("size=64m")?;
     let (empty, full) = (mount.0.join("empty"), mount.0.join("full"));
@@ -650,6 +609,8 @@ fn read_only_store() -> Result<(), Failed> {
     works_now(&empty)
 }
 
+#[apply(trial)]
+#[needs(Mount::is_possible)]
 fn full_disk_at_the_start() -> Result<(), Failed> {
     let mount = Mount::new("size=300k")?;
     let store = mount.0.join("store");
@@ -661,6 +622,8 @@ fn full_disk_at_the_start() -> Result<(), Failed> {
 }
 
 /// Another process fills the disk while shards are written.
+#[apply(trial)]
+#[needs(Mount::is_possible)]
 fn disk_fills_up() -> Result<(), Failed> {
     let mount = Mount::new("size=64m")?;
     let store = mount.0.join("store");

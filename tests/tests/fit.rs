@@ -5,43 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, RECIPE, checkpoints, files_below, fit, inputs, kill, last_step, run, run_in, same,
-    scratch, start, trainer, trainer_trial, wait_until, whole,
+    Inputs, RECIPE, checkpoints, files_below, fit, has_trainer, inputs, kill, last_step, run,
+    run_in, same, scratch, start, trainer, wait_until, whole,
 };
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        trainer_trial(
-            "fit::single_class_is_rejected_before_the_first_step",
-            single_class_is_rejected_before_the_first_step,
-        ),
-        trainer_trial(
-            "fit::single_class_test_side_is_warned_about",
-            single_class_test_side_is_warned_about,
-        ),
-        trainer_trial(
-            "fit::missing_artists_make_no_leak_promise",
-            missing_artists_make_no_leak_promise,
-        ),
-        trainer_trial(
-            "fit::waiting_threads_spin_briefly",
-            waiting_threads_spin_briefly,
-        ),
-        trainer_trial("fit::requeued_it_does_the_whole_job", || {
-            requeued_it_does_the_whole_job(1)
-        }),
-        trainer_trial("fit::requeued_ranks_do_the_whole_job", || {
-            requeued_it_does_the_whole_job(2)
-        }),
-        trainer_trial(
-            "fit::requeued_run_keeps_its_name",
-            requeued_run_keeps_its_name,
-        ),
-    ]
-}
 
 /// Creates a store in which the split `side` has a single class.
 fn store_of_one_class(side: &str) -> Result<PathBuf, Failed> {
@@ -61,6 +30,8 @@ fn store_of_one_class(side: &str) -> Result<PathBuf, Failed> {
 }
 
 /// Before this check, such a run reported "accuracy 1.0000 [1.0000, 1.0000]".
+#[apply(trial)]
+#[needs(has_trainer)]
 fn single_class_is_rejected_before_the_first_step() -> Result<(), Failed> {
     let store = store_of_one_class("training")?;
     let runs = scratch("refused").join("runs");
@@ -76,6 +47,8 @@ fn single_class_is_rejected_before_the_first_step() -> Result<(), Failed> {
 
 /// Without metadata other than one folder per genre, the artists are unknown, and the output must not claim that
 /// splits share no artist.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn missing_artists_make_no_leak_promise() -> Result<(), Failed> {
     const CLIPS: usize = 32;
     let folder = scratch("no-artists");
@@ -134,6 +107,8 @@ fn missing_artists_make_no_leak_promise() -> Result<(), Failed> {
     )
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn single_class_test_side_is_warned_about() -> Result<(), Failed> {
     const WORDS: &str =
         "test rows of genre with a label are Rock: no score there tells a model from a constant";
@@ -181,6 +156,8 @@ fn single_class_test_side_is_warned_about() -> Result<(), Failed> {
 }
 
 /// The OpenMP library prints how long its threads spin before they sleep.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn waiting_threads_spin_briefly() -> Result<(), Failed> {
     let spins = |set: &[(&str, &str)]| -> Result<String, Failed> {
         let mut command = trainer(["models", "lstm"]);
@@ -266,7 +243,19 @@ fn end_of(run: &Path) -> Result<[Vec<u8>; 3], Failed> {
     ])
 }
 
-fn requeued_it_does_the_whole_job(nproc: usize) -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(has_trainer)]
+fn requeued_it_does_the_whole_job() -> Result<(), Failed> {
+    does_the_whole_job_when_requeued(1)
+}
+
+#[apply(trial)]
+#[needs(has_trainer)]
+fn requeued_ranks_do_the_whole_job() -> Result<(), Failed> {
+    does_the_whole_job_when_requeued(2)
+}
+
+fn does_the_whole_job_when_requeued(nproc: usize) -> Result<(), Failed> {
     let [runs, undisturbed] = ["requeued", "undisturbed"].map(scratch);
     let nproc = ["--nproc".to_owned(), nproc.to_string()];
     run(fit(whole(), &undisturbed).args(SMALL).args(&nproc)).exits(0)?;
@@ -354,6 +343,8 @@ fn wait_for_ranks(run: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn requeued_run_keeps_its_name() -> Result<(), Failed> {
     let runs = scratch("unnamed");
     let again = || -> Command {

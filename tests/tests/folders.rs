@@ -4,33 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial, real};
+use wavemill_tests::Failed;
 
 use crate::support::{Inputs, manifest, run, same, scratch, sql, sql_counts, sql_number};
 use crate::table::noise_of;
 
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test(
-            "folders::list_provides_labels_and_sides",
-            list_provides_labels_and_sides,
-        ),
-        Trial::test(
-            "folders::list_with_other_names_is_rejected",
-            list_with_other_names_is_rejected,
-        ),
-        Trial::test(
-            "folders::vanished_folder_is_rejected",
-            vanished_folder_is_rejected,
-        ),
-        real(
-            "folders::gtzan_by_its_fault_filtered_list",
-            gtzan_by_its_fault_filtered_list,
-        ),
-    ]
-}
-
 /// Without metadata, the files are the rows. Renaming a folder is not a loss of its clips.
+#[apply(trial)]
 fn vanished_folder_is_rejected() -> Result<(), Failed> {
     let folder = scratch("vanished-folder");
     let store = folder.join("store");
@@ -89,6 +69,7 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), Failed> {
     Ok(fs::write(path, bytes)?)
 }
 
+#[apply(trial)]
 fn list_provides_labels_and_sides() -> Result<(), Failed> {
     let folder = scratch("listed");
     let store = folder.join("store");
@@ -139,6 +120,7 @@ fn list_provides_labels_and_sides() -> Result<(), Failed> {
         .says(&["--new-version"])
 }
 
+#[apply(trial)]
 fn list_with_other_names_is_rejected() -> Result<(), Failed> {
     let folder = scratch("other-names");
     let store = folder.join("store");
@@ -175,6 +157,7 @@ fn list_with_other_names_is_rejected() -> Result<(), Failed> {
 
 /// Creates files with all 1,000 names of GTZAN, each with the same three seconds of sound. Only the split of each
 /// file matters here.
+#[apply(trial)]
 fn gtzan_by_its_fault_filtered_list(data: &Path) -> Result<(), Failed> {
     let folder = scratch("gtzan-list");
     let audio = folder.join("Data/genres_original");

@@ -6,29 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{
     Inputs, files_below, run, same, same_versions, scratch, sql, sql_counts, sql_number, wavemill,
 };
 use crate::table::noise;
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test(
-            "found_files::a_folder_and_its_zip_are_accounted_for",
-            a_folder_and_its_zip_are_accounted_for,
-        ),
-        Trial::test(
-            "found_files::other_formats_in_class_folders_are_rejects",
-            other_formats_in_class_folders_are_rejects,
-        ),
-        Trial::test(
-            "found_files::rows_with_unsupported_formats_are_reported",
-            rows_with_unsupported_formats_are_reported,
-        ),
-    ]
-}
 
 const FEATURE: &str = r#"
 [audio]
@@ -126,6 +109,7 @@ with zipfile.ZipFile(archive, 'w') as out:
     Ok(archive)
 }
 
+#[apply(trial)]
 fn a_folder_and_its_zip_are_accounted_for() -> Result<(), Failed> {
     let folder = scratch("found-files");
     let inputs = with_rows(&folder, &ROWS)?;
@@ -232,6 +216,7 @@ fn a_folder_and_its_zip_are_accounted_for() -> Result<(), Failed> {
     same("again", &again["files_found"], &report["files_found"])
 }
 
+#[apply(trial)]
 fn other_formats_in_class_folders_are_rejects() -> Result<(), Failed> {
     let folder = scratch("found-folders");
     for (voice, name) in (0..).zip([
@@ -275,6 +260,7 @@ fn other_formats_in_class_folders_are_rejects() -> Result<(), Failed> {
         .says(&["no clip", "it contains 1 aac, 1 m4a, 1 opus"])
 }
 
+#[apply(trial)]
 fn rows_with_unsupported_formats_are_reported() -> Result<(), Failed> {
     let folder = scratch("found-rows");
     let inputs = with_rows(&folder, &["a/named.m4a,Rock"])?;

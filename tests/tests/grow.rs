@@ -6,75 +6,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{finish, manifest, run, same, sql, sql_number, start, versions, wavemill};
 use crate::table::{Table, key};
 
 /// Delays a run before it takes the lock, for longer than another run takes.
 const HELD: &str = "run-before-lock=sleep(15000)";
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test(
-            "grow::one_clip_at_a_border_rewrites_one_shard",
-            one_clip_at_a_border_rewrites_one_shard,
-        ),
-        Trial::test(
-            "grow::the_parent_is_the_version_that_is_there_when_the_lock_is_taken",
-            parent_is_read_under_the_lock,
-        ),
-        Trial::test(
-            "grow::new_clip_moves_no_other_clip",
-            new_clip_moves_no_other_clip,
-        ),
-        Trial::test(
-            "grow::returning_track_keeps_its_side",
-            returning_track_keeps_its_side,
-        ),
-        Trial::test(
-            "grow::returning_track_is_not_a_renamed_copy",
-            returning_track_is_not_a_renamed_copy,
-        ),
-        Trial::test(
-            "grow::a_corrected_artist_takes_its_group_to_training",
-            a_corrected_artist_takes_its_group_to_training,
-        ),
-        Trial::test(
-            "grow::resplit_reassigns_sides_with_a_warning",
-            resplit_reassigns_sides_with_a_warning,
-        ),
-        Trial::test(
-            "grow::another_seed_reassigns_sides",
-            another_seed_reassigns_sides,
-        ),
-        Trial::test(
-            "grow::rows_over_the_limit_are_assigned_sides",
-            rows_over_the_limit_are_assigned_sides,
-        ),
-        Trial::test(
-            "grow::columns_that_differ_are_named",
-            columns_that_differ_are_named,
-        ),
-        Trial::test(
-            "grow::damaged_sides_are_not_silently_reassigned",
-            damaged_sides_are_not_silently_reassigned,
-        ),
-        Trial::test(
-            "grow::sides_can_be_copied_to_a_new_store",
-            sides_can_be_copied_to_a_new_store,
-        ),
-        Trial::test(
-            "grow::invalid_sides_are_rejected_with_their_line",
-            invalid_sides_are_rejected_with_their_line,
-        ),
-        Trial::test("grow::classes_keep_their_ids", classes_keep_their_ids),
-        Trial::test(
-            "grow::vanished_folder_is_rejected",
-            vanished_folder_is_rejected,
-        ),
-    ]
-}
 
 /// Returns the inode of each feature file of a version, by its path below the plan's folder.
 fn inodes(store: &Path, version: u64) -> Result<BTreeMap<String, u64>, Failed> {
@@ -100,6 +38,7 @@ fn rewritten(store: &Path, version: u64) -> Result<usize, Failed> {
 }
 
 /// 33 clips at 8 per shard are 8 shards, whereas 32 would be 4.
+#[apply(trial)]
 fn one_clip_at_a_border_rewrites_one_shard() -> Result<(), Failed> {
     let by_column = ["--set", "split.rule=column", "--set", "split.column=side"];
     let mut table = Table::new("border", 33);
@@ -135,6 +74,7 @@ fn one_clip_at_a_border_rewrites_one_shard() -> Result<(), Failed> {
 
 /// Decisions that depend on the parent version are made under the lock: here the number of shards, and whether
 /// there is anything to do.
+#[apply(trial)]
 fn parent_is_read_under_the_lock() -> Result<(), Failed> {
     let by_column = ["--set", "split.rule=column", "--set", "split.column=side"];
     let table = Table::new("parent", 24);
@@ -230,6 +170,7 @@ fn some_track(store: &Path, side: &str) -> Result<u32, Failed> {
     Ok(track.next().ok_or("no such track")?.0)
 }
 
+#[apply(trial)]
 fn new_clip_moves_no_other_clip() -> Result<(), Failed> {
     let mut table = Table::new("grown", 60);
     let store = table.store();
@@ -259,6 +200,7 @@ fn new_clip_moves_no_other_clip() -> Result<(), Failed> {
     nothing_to_do(&table, &[])
 }
 
+#[apply(trial)]
 fn returning_track_keeps_its_side() -> Result<(), Failed> {
     let mut table = Table::new("back", 60);
     let store = table.store();
@@ -284,6 +226,7 @@ fn returning_track_keeps_its_side() -> Result<(), Failed> {
 }
 
 /// A copy of the track vanishes when the track comes back, which looks as if the copy had been renamed.
+#[apply(trial)]
 fn returning_track_is_not_a_renamed_copy() -> Result<(), Failed> {
     let mut table = Table::new("copy", 60);
     let store = table.store();
@@ -308,6 +251,7 @@ fn returning_track_is_not_a_renamed_copy() -> Result<(), Failed> {
 
 /// The artist of a training track is corrected to an artist of the test split: all tracks of that artist leave the
 /// test split.
+#[apply(trial)]
 fn a_corrected_artist_takes_its_group_to_training() -> Result<(), Failed> {
     let mut table = Table::new("corrected", 60);
     let store = table.store();
@@ -346,6 +290,7 @@ fn a_corrected_artist_takes_its_group_to_training() -> Result<(), Failed> {
     nothing_to_do(&table, &[])
 }
 
+#[apply(trial)]
 fn resplit_reassigns_sides_with_a_warning() -> Result<(), Failed> {
     let mut table = Table::new("resplit", 60);
     let store = table.store();
@@ -373,6 +318,7 @@ fn resplit_reassigns_sides_with_a_warning() -> Result<(), Failed> {
     nothing_to_do(&table, &[])
 }
 
+#[apply(trial)]
 fn another_seed_reassigns_sides() -> Result<(), Failed> {
     let mut table = Table::new("seed", 60);
     let store = table.store();
@@ -396,6 +342,7 @@ fn another_seed_reassigns_sides() -> Result<(), Failed> {
     )
 }
 
+#[apply(trial)]
 fn rows_over_the_limit_are_assigned_sides() -> Result<(), Failed> {
     let table = Table::new("beyond", 60);
     let store = table.store();
@@ -408,6 +355,7 @@ fn rows_over_the_limit_are_assigned_sides() -> Result<(), Failed> {
 }
 
 /// Tests a new column, and a column that is no longer numeric.
+#[apply(trial)]
 fn columns_that_differ_are_named() -> Result<(), Failed> {
     let table = Table::new("columns", 12);
     run(&mut table.extract(&[])?).exits(0)?;
@@ -451,6 +399,7 @@ fn columns_that_differ_are_named() -> Result<(), Failed> {
     same("nothing is missing", &told["not_compared"], &Value::Null)
 }
 
+#[apply(trial)]
 fn damaged_sides_are_not_silently_reassigned() -> Result<(), Failed> {
     let mut table = Table::new("damaged-sides", 24);
     let store = table.store();
@@ -473,6 +422,7 @@ fn damaged_sides_are_not_silently_reassigned() -> Result<(), Failed> {
 }
 
 /// 27 of 40 files are missing, as if their disk were not mounted.
+#[apply(trial)]
 fn vanished_folder_is_rejected() -> Result<(), Failed> {
     let table = Table::new("vanished", 40);
     let store = table.store();
@@ -508,6 +458,7 @@ fn vanished_folder_is_rejected() -> Result<(), Failed> {
 
 /// Adds a class that sorts before all others and removes another. The remaining classes keep their ids until
 /// `--renumber`.
+#[apply(trial)]
 fn classes_keep_their_ids() -> Result<(), Failed> {
     let mut table = Table::new("classes", 24);
     let store = table.store();
@@ -564,6 +515,7 @@ fn classes_keep_their_ids() -> Result<(), Failed> {
 }
 
 /// Only the splits of the old store are left, as CSV or as the table itself.
+#[apply(trial)]
 fn sides_can_be_copied_to_a_new_store() -> Result<(), Failed> {
     const SIDES: &str = "SELECT rule, \"group\", side FROM sides ORDER BY 1, 2";
     let mut table = Table::new("sides", 24);
@@ -620,6 +572,7 @@ fn sides_can_be_copied_to_a_new_store() -> Result<(), Failed> {
         .says(&["--sides gives other sides"])
 }
 
+#[apply(trial)]
 fn invalid_sides_are_rejected_with_their_line() -> Result<(), Failed> {
     let table = Table::new("wrong-sides", 6);
     let store = table.store();

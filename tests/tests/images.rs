@@ -6,39 +6,12 @@ use std::path::{Path, PathBuf};
 
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, fit, manifest, run, same, same_versions, scratch, sql, sql_counts, sql_number,
-    trainer_trial, wavemill,
+    Inputs, fit, has_trainer, manifest, run, same, same_versions, scratch, sql, sql_counts,
+    sql_number, wavemill,
 };
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test("images::folders_become_a_store", folders_become_a_store),
-        Trial::test("images::bad_files_are_rejects", bad_files_are_rejects),
-        Trial::test(
-            "images::limits_make_rejects_of_large_files",
-            limits_make_rejects_of_large_files,
-        ),
-        Trial::test(
-            "images::invalid_picture_sources_are_rejected",
-            invalid_picture_sources_are_rejected,
-        ),
-        Trial::test(
-            "images::new_picture_computes_only_itself",
-            new_picture_computes_only_itself,
-        ),
-        trainer_trial(
-            "images::experiment_variant_uses_pictures",
-            experiment_variant_uses_pictures,
-        ),
-        trainer_trial(
-            "images::documented_models_train_on_pictures",
-            documented_models_train_on_pictures,
-        ),
-    ]
-}
 
 const GENRES: [&str; 3] = ["blues", "jazz", "rock"];
 /// Number of pictures of each genre; every fourth picture is a JPEG.
@@ -101,6 +74,7 @@ fn pictures(name: &str) -> Result<(PathBuf, Inputs), Failed> {
     Ok((folder, inputs))
 }
 
+#[apply(trial)]
 fn folders_become_a_store() -> Result<(), Failed> {
     let (folder, inputs) = pictures("images")?;
     let store = folder.join("store");
@@ -176,6 +150,7 @@ fn huge() -> Vec<u8> {
     file
 }
 
+#[apply(trial)]
 fn bad_files_are_rejects() -> Result<(), Failed> {
     let (folder, inputs) = pictures("bad-images")?;
     let audio = &inputs.audio;
@@ -235,6 +210,7 @@ fn bad_files_are_rejects() -> Result<(), Failed> {
 }
 
 /// A picture that does not fit the smallest memory limit ends a run, unless the recipe excludes such pictures.
+#[apply(trial)]
 fn limits_make_rejects_of_large_files() -> Result<(), Failed> {
     let (folder, inputs) = pictures("large-images")?;
     let large = RgbImage::new(6_000, 6_000);
@@ -280,6 +256,7 @@ fn limits_make_rejects_of_large_files() -> Result<(), Failed> {
     )
 }
 
+#[apply(trial)]
 fn invalid_picture_sources_are_rejected() -> Result<(), Failed> {
     let folder = scratch("no-images");
     let inputs = Inputs {
@@ -316,6 +293,7 @@ fn invalid_picture_sources_are_rejected() -> Result<(), Failed> {
 }
 
 /// Rows of unchanged pictures are taken over, and the files equal those of a run that computes all rows.
+#[apply(trial)]
 fn new_picture_computes_only_itself() -> Result<(), Failed> {
     let (folder, inputs) = pictures("more-images")?;
     let grown = folder.join("grown");
@@ -345,6 +323,8 @@ fn new_picture_computes_only_itself() -> Result<(), Failed> {
 }
 
 /// `--data` finds the folder of pictures by its published name.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn experiment_variant_uses_pictures() -> Result<(), Failed> {
     let (folder, _) = pictures("experiment-images")?;
     let out = folder.join("out");
@@ -361,6 +341,8 @@ fn experiment_variant_uses_pictures() -> Result<(), Failed> {
     same("clips", clips, vec![Some(30), Some(30)])
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn documented_models_train_on_pictures() -> Result<(), Failed> {
     let (folder, inputs) = pictures("learn-images")?;
     let store = folder.join("store");

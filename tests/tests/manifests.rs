@@ -7,59 +7,17 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use wavemill_schemas::canonical;
 use wavemill_schemas::manifest::{CHECKSUM_KEY, sealed};
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{
-    Ran, copy_folder, fit, inputs, manifest, own_store, run, same, scratch, sql_number,
-    trainer_trial, wavemill, whole,
+    Ran, copy_folder, fit, has_trainer, inputs, manifest, own_store, run, same, scratch,
+    sql_number, wavemill, whole,
 };
 
 /// What a store of an earlier format needs.
 const REBUILD: &str = "has to be rebuilt in a new folder by `wavemill extract`";
 /// What a store of a later format needs.
 const NEWER: &str = "needs a newer wavemill";
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test(
-            "manifests::flipped_digits_are_found",
-            flipped_digits_are_found,
-        ),
-        Trial::test(
-            "manifests::false_manifests_are_detected_from_shards",
-            false_manifests_are_detected_from_shards,
-        ),
-        Trial::test(
-            "manifests::paths_outside_the_store_are_not_read",
-            paths_outside_the_store_are_not_read,
-        ),
-        Trial::test(
-            "manifests::links_out_of_the_store_are_not_followed",
-            links_out_of_the_store_are_not_followed,
-        ),
-        Trial::test(
-            "manifests::receipts_cannot_name_paths_outside_the_store",
-            receipts_cannot_name_paths_outside_the_store,
-        ),
-        Trial::test(
-            "manifests::a_linked_store_is_a_store",
-            a_linked_store_is_a_store,
-        ),
-        Trial::test(
-            "manifests::another_format_is_not_damage",
-            another_format_is_not_damage,
-        ),
-        Trial::test("manifests::invalid_utf8_is_damage", invalid_utf8_is_damage),
-        trainer_trial(
-            "manifests::trainer_performs_the_same_checks",
-            trainer_performs_the_same_checks,
-        ),
-        trainer_trial(
-            "manifests::missing_split_error_names_the_file",
-            missing_split_error_names_the_file,
-        ),
-    ]
-}
 
 /// Runs a command on a store.
 fn on(store: &Path, words: &[&str]) -> Ran {
@@ -93,6 +51,7 @@ fn digit_of(text: &str, key: &str) -> Result<usize, Failed> {
 }
 
 /// Changes a digit at 48 positions, spread over the manifest.
+#[apply(trial)]
 fn flipped_digits_are_found() -> Result<(), Failed> {
     let store = own_store("digits");
     let text = fs::read_to_string(manifest_path(&store))?;
@@ -130,6 +89,7 @@ fn flipped_digits_are_found() -> Result<(), Failed> {
 type FalseEdit = (&'static str, fn(&mut Value), &'static str);
 
 /// The shards, tables and receipts contradict a manifest whose checksum was recomputed after an edit.
+#[apply(trial)]
 fn false_manifests_are_detected_from_shards() -> Result<(), Failed> {
     let lies: [FalseEdit; 17] = [
         (
@@ -269,6 +229,7 @@ fn swap_digits(counts: &mut Value) {
 }
 
 /// The path points to another store's file with the correct bytes.
+#[apply(trial)]
 fn paths_outside_the_store_are_not_read() -> Result<(), Failed> {
     let folder = scratch("places");
     let (store, other) = (folder.join("store"), folder.join("s2"));
@@ -313,6 +274,7 @@ fn paths_outside_the_store_are_not_read() -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
 fn links_out_of_the_store_are_not_followed() -> Result<(), Failed> {
     let folder = scratch("links");
     let (store, other) = (folder.join("store"), folder.join("s2"));
@@ -374,6 +336,7 @@ fn links_out_of_the_store_are_not_followed() -> Result<(), Failed> {
 }
 
 /// Tests receipts of this plan, and receipts of another plan whose shards would be linked.
+#[apply(trial)]
 fn receipts_cannot_name_paths_outside_the_store() -> Result<(), Failed> {
     let store = own_store("receipt");
     let receipts = store
@@ -399,6 +362,7 @@ fn receipts_cannot_name_paths_outside_the_store() -> Result<(), Failed> {
     again.says(&["damaged receipt", names[0].to_str().unwrap(), "../s2/data/"])
 }
 
+#[apply(trial)]
 fn a_linked_store_is_a_store() -> Result<(), Failed> {
     let store = own_store("behind");
     let link = scratch("link").join("store");
@@ -417,6 +381,7 @@ fn a_linked_store_is_a_store() -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
 fn another_format_is_not_damage() -> Result<(), Failed> {
     let store = own_store("other-format");
     let written = fs::read_to_string(manifest_path(&store))?;
@@ -456,6 +421,7 @@ fn another_format_is_not_damage() -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
 fn invalid_utf8_is_damage() -> Result<(), Failed> {
     let store = own_store("bytes");
     let mut bytes = fs::read(manifest_path(&store))?;
@@ -472,6 +438,8 @@ fn invalid_utf8_is_damage() -> Result<(), Failed> {
         .says(&["not UTF-8"])
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn trainer_performs_the_same_checks() -> Result<(), Failed> {
     let folder = scratch("trainer-manifest");
     let (store, other, runs) = (folder.join("store"), folder.join("s2"), folder.join("runs"));
@@ -528,6 +496,8 @@ fn trainer_performs_the_same_checks() -> Result<(), Failed> {
 }
 
 /// Every validation shard is truncated to half its length, as by an interrupted copy.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn missing_split_error_names_the_file() -> Result<(), Failed> {
     let store = own_store("lost-split");
     let runs = scratch("lost-split-runs");

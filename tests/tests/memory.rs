@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use wavemill_tests::{Failed, Trial, real};
+use wavemill_tests::Failed;
 
 use super::support::{
     Ran, files_below, finish, inputs, manifest, receipts, run, same, same_versions, scratch, sql,
@@ -47,55 +47,6 @@ name = "mfcc"
 op = "mfcc"
 n_mfcc = 13
 "#;
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test(
-            "memory::a_limit_of_bytes_makes_a_reject_of_a_zip_bomb",
-            a_limit_of_bytes_makes_a_reject_of_a_zip_bomb,
-        ),
-        Trial::test(
-            "memory::program_alone_uses_little_memory",
-            program_alone_uses_little_memory,
-        ),
-        Trial::test(
-            "memory::long_clips_on_many_threads_stay_under_the_limit",
-            long_clips_on_many_threads,
-        ),
-        Trial::test(
-            "memory::what_does_not_fit_is_named_and_takes_nothing",
-            clips_that_do_not_fit_are_named,
-        ),
-        Trial::test(
-            "memory::run_resumes_after_a_clip_did_not_fit",
-            run_resumes_after_a_clip_did_not_fit,
-        ),
-        Trial::test(
-            "memory::memory_limit_does_not_change_the_store",
-            memory_limit_does_not_change_the_store,
-        ),
-        Trial::test(
-            "memory::too_long_is_a_reject_at_every_limit",
-            too_long_is_a_reject_at_every_limit,
-        ),
-        Trial::test(
-            "memory::numbers_of_a_recipe_that_no_machine_holds_are_refused_at_once",
-            impossible_values_are_rejected_immediately,
-        ),
-        Trial::test(
-            "memory::the_largest_numbers_of_a_recipe_are_within_a_machine",
-            largest_numbers,
-        ),
-        Trial::test(
-            "memory::many_rates_cost_little_and_leave_nothing",
-            many_sample_rates_use_little_memory,
-        ),
-        real(
-            "memory::hostile_files_stay_under_the_limit",
-            hostile_files_stay_under_the_limit,
-        ),
-    ]
-}
 
 /// Writes a 16-bit mono WAV. A silent file is sparse and takes no space on disk.
 fn wav(path: &Path, rate_hz: u32, seconds: f64, is_silent: bool) -> Result<(), Failed> {
@@ -257,6 +208,7 @@ const HOSTILE: [&str; 9] = [
     "zip_method/lzma.zip",
 ];
 
+#[apply(trial)]
 fn hostile_files_stay_under_the_limit(data: &Path) -> Result<(), Failed> {
     let folder = scratch("hostile-memory");
     for (number, name) in HOSTILE.iter().enumerate() {
@@ -286,6 +238,7 @@ fn hostile_files_stay_under_the_limit(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
 fn program_alone_uses_little_memory() -> Result<(), Failed> {
     let folder = scratch("memory-alone");
     wav(&folder.join("audio/a/1.wav"), 22_050, 2.0, false)?;
@@ -302,7 +255,8 @@ fn program_alone_uses_little_memory() -> Result<(), Failed> {
     }
 }
 
-fn long_clips_on_many_threads() -> Result<(), Failed> {
+#[apply(trial)]
+fn long_clips_on_many_threads_stay_under_the_limit() -> Result<(), Failed> {
     let folder = scratch("memory-long");
     for number in 0..8 {
         wav(
@@ -325,6 +279,7 @@ fn long_clips_on_many_threads() -> Result<(), Failed> {
 }
 
 /// Tests a 3-hour WAV, a 3-hour MP3, and a zip entry of 500 MB.
+#[apply(trial)]
 fn clips_that_do_not_fit_are_named() -> Result<(), Failed> {
     let folder = scratch("memory-refused");
     wav(&folder.join("wav/a/hours.wav"), 8_000, 10_790.0, true)?;
@@ -405,6 +360,7 @@ fn stored_zip(path: &Path, name: &str, bytes: u32) -> Result<(), Failed> {
 }
 
 /// A zip bomb of a few kilobytes becomes one reject if the recipe limits the size of files.
+#[apply(trial)]
 fn a_limit_of_bytes_makes_a_reject_of_a_zip_bomb() -> Result<(), Failed> {
     const ZIP: &str = "
 import sys, zipfile
@@ -452,6 +408,7 @@ with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as out:
 
 /// Some shards are finished when a clip does not fit. They are kept, and a run with a larger limit continues from
 /// there.
+#[apply(trial)]
 fn run_resumes_after_a_clip_did_not_fit() -> Result<(), Failed> {
     let folder = scratch("memory-goes-on");
     for number in 0..12 {
@@ -516,6 +473,7 @@ fn mixed_clips(folder: &Path) -> Result<PathBuf, Failed> {
     Ok(audio)
 }
 
+#[apply(trial)]
 fn memory_limit_does_not_change_the_store() -> Result<(), Failed> {
     let folder = scratch("memory-equal");
     let audio = mixed_clips(&folder)?;
@@ -535,6 +493,7 @@ fn memory_limit_does_not_change_the_store() -> Result<(), Failed> {
 }
 
 /// `audio.max_duration_s` rejects long clips under every memory limit, including a clip that would not fit.
+#[apply(trial)]
 fn too_long_is_a_reject_at_every_limit() -> Result<(), Failed> {
     let folder = scratch("memory-too-long");
     let audio = mixed_clips(&folder)?;
@@ -597,6 +556,7 @@ fn commands(set: &[&str], limit_mib: u64) -> [Command; 3] {
     commands
 }
 
+#[apply(trial)]
 fn impossible_values_are_rejected_immediately() -> Result<(), Failed> {
     for (set, key) in [
         ("audio.segment_s=1e-7", "audio.segment_s"),
@@ -634,7 +594,8 @@ fn impossible_values_are_rejected_immediately() -> Result<(), Failed> {
     Ok(())
 }
 
-fn largest_numbers() -> Result<(), Failed> {
+#[apply(trial)]
+fn the_largest_numbers_of_a_recipe_are_within_a_machine() -> Result<(), Failed> {
     /// Memory limit for one clip of ten seconds without `--memory-limit`, with the largest values that a recipe
     /// allows.
     const FEATURES_LIMIT_MIB: u64 = 1024;
@@ -669,6 +630,7 @@ fn largest_numbers() -> Result<(), Failed> {
 
 /// Compares 300 sample rates, most of which have no short period with the recipe's rate, with a single such rate in
 /// the middle of them. The cost per sample is the same, so the only difference is one resampling plan per clip.
+#[apply(trial)]
 fn many_sample_rates_use_little_memory() -> Result<(), Failed> {
     const CLIPS: u32 = 300;
     const ONE_RATE_HZ: u32 = 51_001;

@@ -12,81 +12,20 @@ use std::process::Command;
 
 use serde_json::Value;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
-use wavemill_tests::{Failed, Trial, real};
+use wavemill_tests::Failed;
 
 use crate::rows::trained;
 use crate::support::{
-    Ran, files_below, inputs, manifest, own_store, program, run, same, scratch, sql, sql_number,
-    trainer, trainer_trial, wavemill, whole,
+    Ran, asks_for_peers, files_below, has_trainer, inputs, manifest, own_store, program, run, same,
+    scratch, sql, sql_number, trainer, wavemill, whole,
 };
 
 /// Tolerance for sums of thousands of f64 values in different orders.
 const SUM_REL_MAX: f64 = 1e-9;
 
-pub(crate) fn trials() -> Vec<Trial> {
-    let asked = std::env::var("WAVEMILL_PEERS").is_ok_and(|value| value == "1");
-
-    let on_data = [
-        real(
-            "peers::presets_are_kaldis_on_real_clips",
-            presets_on_real_clips,
-        ),
-        real(
-            "peers::chain_is_librosas_on_real_clips",
-            chain_on_real_clips,
-        ),
-        real(
-            "peers::stretch_is_librosas_on_real_clips",
-            stretch_on_real_clips,
-        ),
-        real(
-            "peers::derived_features_are_scipys_on_real_clips",
-            derived_on_real_clips,
-        ),
-    ];
-
-    let on_data = on_data.into_iter().map(|trial| {
-        if asked {
-            trial
-        } else {
-            trial.with_ignored_flag(true)
-        }
-    });
-
-    let mut trials = vec![
-        Trial::test("peers::readers_agree", readers_agree).with_ignored_flag(!asked),
-        Trial::test("peers::stores_keep_the_contract", stores_keep_the_contract)
-            .with_ignored_flag(!asked),
-        Trial::test("peers::exports_are_read", exports_are_read).with_ignored_flag(!asked),
-        Trial::test("peers::sounds_match_librosa", sounds_match_librosa).with_ignored_flag(!asked),
-        Trial::test(
-            "peers::checker_names_what_is_damaged",
-            checker_names_what_is_damaged,
-        )
-        .with_ignored_flag(!asked),
-        Trial::test(
-            "peers::rejects_without_a_clip_are_valid",
-            rejects_without_a_clip_are_valid,
-        )
-        .with_ignored_flag(!asked),
-        Trial::test(
-            "peers::presets_are_kaldis_and_whispers",
-            presets_on_a_synthetic_clip,
-        )
-        .with_ignored_flag(!asked),
-    ];
-
-    let rows = trainer_trial(
-        "peers::eval_rows_are_readable_by_all_peers",
-        eval_rows_are_readable_by_all_peers,
-    );
-    let has_trainer = !rows.has_ignored_flag();
-    trials.push(rows.with_ignored_flag(!asked || !has_trainer));
-    trials.extend(on_data);
-    trials
-}
-
 /// pyarrow, DuckDB, Polars and pandas read the rows that `eval` writes, and compute the accuracy that it prints.
+#[apply(trial)]
+#[needs(has_trainer, asks_for_peers)]
 fn eval_rows_are_readable_by_all_peers() -> Result<(), Failed> {
     let folder = scratch("eval-rows");
     let [rows, vectors] = ["rows.parquet", "vectors.parquet"].map(|name| folder.join(name));
@@ -136,6 +75,8 @@ pub(crate) fn script(name: &str) -> PathBuf {
 }
 
 /// Compares sums by pyarrow, DuckDB, Polars and pandas with each other and with `wavemill sql`.
+#[apply(trial)]
+#[needs(asks_for_peers)]
 fn readers_agree() -> Result<(), Failed> {
     let sums: Value =
         serde_json::from_str(&python(&script("read_store.py"), &[whole()])?.exits(0)?.out)?;
@@ -157,6 +98,8 @@ fn readers_agree() -> Result<(), Failed> {
 }
 
 /// NumPy, Pillow and two versions of `datasets` read the store's rows from exports.
+#[apply(trial)]
+#[needs(asks_for_peers)]
 fn exports_are_read() -> Result<(), Failed> {
     let kinds: [(&str, &[&str]); 3] = [
         ("f16", &["audio.segment_s=1.0"]),
@@ -236,6 +179,8 @@ fn read_exports(store: &Path, feature: &str, folder: &Path) -> Result<(), Failed
 
 /// soundfile reads the exported sounds. Their log-mel is at least as close to the stored one as that of sounds by
 /// librosa.
+#[apply(trial)]
+#[needs(asks_for_peers)]
 fn sounds_match_librosa() -> Result<(), Failed> {
     let folder = scratch("read-sounds");
     let store = folder.join("store");
@@ -285,6 +230,8 @@ fn check_store(store: &Path) -> Result<Ran, Failed> {
 
 /// Runs two checkers on stores of every kind: this repository's, and an independent one if it is among the real
 /// inputs.
+#[apply(trial)]
+#[needs(asks_for_peers)]
 fn stores_keep_the_contract() -> Result<(), Failed> {
     let further = scratch("further").join("store");
     run(inputs().extract(&further).args(["--limit", "20"])).exits(0)?;
@@ -354,6 +301,8 @@ fn stores_keep_the_contract() -> Result<(), Failed> {
 }
 
 /// For each fault, the checker prints one line with the file's name and the problem.
+#[apply(trial)]
+#[needs(asks_for_peers)]
 fn checker_names_what_is_damaged() -> Result<(), Failed> {
     let path = shard_of(whole(), "log_mel")?.path;
 
@@ -440,6 +389,8 @@ fn rewrite(store: &Path, change: impl FnOnce(&mut Manifest)) -> Result<(), Faile
 
 /// A folder that is a symbolic link out of the audio root is a reject without a clip, and is in neither of the two
 /// sums.
+#[apply(trial)]
+#[needs(asks_for_peers)]
 fn rejects_without_a_clip_are_valid() -> Result<(), Failed> {
     let folder = scratch("outside");
     let inputs = inputs().copied(&folder);
@@ -494,11 +445,15 @@ fn presets(words: Vec<PathBuf>, whisper_cases: usize) -> Result<(), Failed> {
 }
 
 /// The clip has a sample rate of 16 kHz, like the input of Whisper.
-fn presets_on_a_synthetic_clip() -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(asks_for_peers)]
+fn presets_are_kaldis_and_whispers() -> Result<(), Failed> {
     presets(Vec::new(), 2)
 }
 
-fn presets_on_real_clips(data: &Path) -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(asks_for_peers)]
+fn presets_are_kaldis_on_real_clips(data: &Path) -> Result<(), Failed> {
     for clip in ["fma000002", "hungarian", "like299998"] {
         presets(
             vec![
@@ -514,7 +469,9 @@ fn presets_on_real_clips(data: &Path) -> Result<(), Failed> {
 }
 
 /// Compares decoding, downmix, resampling and log-mel of MP3s at 16, 44.1 and 48 kHz.
-fn chain_on_real_clips(data: &Path) -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(asks_for_peers)]
+fn chain_is_librosas_on_real_clips(data: &Path) -> Result<(), Failed> {
     let folder = data.join("audio");
     let clips = files_below(&folder)
         .into_iter()
@@ -535,7 +492,9 @@ fn chain_on_real_clips(data: &Path) -> Result<(), Failed> {
 
 /// Compares the steps from PCM to log-mel at two tempos. `kernels/tests/stretch.rs` compares the vocoder on
 /// librosa's spectrogram.
-fn stretch_on_real_clips(data: &Path) -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(asks_for_peers)]
+fn stretch_is_librosas_on_real_clips(data: &Path) -> Result<(), Failed> {
     let folder = data.join("librosa_ref");
     let clips = files_below(&folder)
         .into_iter()
@@ -548,7 +507,9 @@ fn stretch_on_real_clips(data: &Path) -> Result<(), Failed> {
 }
 
 /// Compares statistics of MFCC and log-mel and pictures of log-mel. The script prints one line each per clip.
-fn derived_on_real_clips(data: &Path) -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(asks_for_peers)]
+fn derived_features_are_scipys_on_real_clips(data: &Path) -> Result<(), Failed> {
     let folder = data.join("librosa_ref");
     let clips = [
         "fma000002",

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
-use crate::support::{same, scratch, sql, wavemill, whole};
-use crate::terminal::{TERMINAL_TIMEOUT, Terminal, terminal_trial};
+use crate::support::{has_python, same, scratch, sql, wavemill, whole};
+use crate::terminal::{TERMINAL_TIMEOUT, Terminal};
 
 /// Time after which the query is executing its joins.
 const RUN_TIME_MIN: Duration = Duration::from_secs(2);
@@ -19,19 +19,6 @@ const TIME: &str = " s\n";
 const LINE_ENDS: &str = "\u{1b}[?2004l";
 /// Byte that a keyboard sends for Ctrl-C.
 const CTRL_C: &str = "\u{3}";
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        terminal_trial(
-            "prompt::wide_rows_are_printed_one_column_per_line",
-            wide_rows_are_printed_one_column_per_line,
-        ),
-        terminal_trial(
-            "prompt::ctrl_c_stops_the_query_and_the_prompt_goes_on",
-            ctrl_c_stops_only_the_query,
-        ),
-    ]
-}
 
 /// A `wavemill sql` process that shows its prompt.
 struct Prompt(Terminal);
@@ -70,6 +57,8 @@ impl Prompt {
     }
 }
 
+#[apply(trial)]
+#[needs(has_python)]
 fn wide_rows_are_printed_one_column_per_line() -> Result<(), Failed> {
     let folder = scratch("wide");
     let mut prompt = Prompt::open(&folder)?;
@@ -116,6 +105,8 @@ fn wide_rows_are_printed_one_column_per_line() -> Result<(), Failed> {
 }
 
 /// The query is a join that finds no row for hours.
+#[apply(trial)]
+#[needs(has_python)]
 fn ctrl_c_stops_only_the_query() -> Result<(), Failed> {
     let folder = scratch("ctrl-c");
     let mut prompt = Prompt::open(&folder)?;

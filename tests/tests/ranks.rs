@@ -12,42 +12,13 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    checkpoints, finish, fit, last_step, run, run_in, same, scratch, start, trainer, trainer_trial,
+    checkpoints, finish, fit, has_trainer, last_step, run, run_in, same, scratch, start, trainer,
     wait_until, whole,
 };
+use crate::trial::{Trials, with_needs};
 
 /// Timeout for the remaining ranks to end after one was killed.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
-
-pub(crate) fn trials() -> Vec<Trial> {
-    let torchrun = torchrun();
-    let by_torchrun = trainer_trial("ranks::torchrun_starts_two", ranks_of_torchrun);
-    let ignored = by_torchrun.has_ignored_flag() || torchrun.is_none();
-
-    let mut trials = vec![
-        by_torchrun.with_ignored_flag(ignored),
-        trainer_trial(
-            "ranks::per_rank_batch_norm_is_reported",
-            per_rank_batch_norm_is_reported,
-        ),
-        trainer_trial("ranks::a_killed_rank_ends_the_others", || {
-            a_killed_rank_ends_the_others(1)
-        }),
-        trainer_trial("ranks::a_killed_rank_0_ends_the_others", || {
-            a_killed_rank_ends_the_others(0)
-        }),
-        trainer_trial(
-            "ranks::ranks_with_other_settings_are_rejected",
-            ranks_with_other_settings_are_rejected,
-        ),
-    ];
-
-    trials.extend(PARITIES.iter().map(|parity| {
-        let name = format!("ranks::two_and_four_are_one_by_{}", parity.name);
-        trainer_trial(&name, || two_and_four_are_one(parity))
-    }));
-    trials
-}
 
 /// Tensors of a checkpoint by name, converted to f64.
 pub(crate) struct Tensors(BTreeMap<String, Vec<f64>>);
@@ -193,6 +164,16 @@ const PARITIES: [Parity; 4] = [
     },
 ];
 
+inventory::submit!(Trials(|| {
+    let mut trials = Vec::new();
+    for parity in &PARITIES {
+        let name = format!("ranks::two_and_four_are_one_by_{}", parity.name);
+        let trial = Trial::test(name, || two_and_four_are_one(parity));
+        trials.push(with_needs(trial, &[has_trainer]));
+    }
+    trials
+}));
+
 fn two_and_four_are_one(parity: &Parity) -> Result<(), Failed> {
     let trained = |nproc: usize| -> Result<PathBuf, Failed> {
         let runs = scratch(&format!("{}-{nproc}", parity.name));
@@ -232,6 +213,8 @@ fn two_and_four_are_one(parity: &Parity) -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn per_rank_batch_norm_is_reported() -> Result<(), Failed> {
     let words = [
         "--model",
@@ -321,7 +304,19 @@ fn met_after_steps(runs: &Path, nproc: &str) -> Result<Child, Failed> {
     Ok(child)
 }
 
-fn a_killed_rank_ends_the_others(victim: usize) -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(has_trainer)]
+fn a_killed_rank_ends_the_others() -> Result<(), Failed> {
+    killed_rank_ends_the_others(1)
+}
+
+#[apply(trial)]
+#[needs(has_trainer)]
+fn a_killed_rank_0_ends_the_others() -> Result<(), Failed> {
+    killed_rank_ends_the_others(0)
+}
+
+fn killed_rank_ends_the_others(victim: usize) -> Result<(), Failed> {
     let runs = scratch("killed-rank");
     let launcher = met_after_steps(&runs, "3")?;
     let ranks = ranks_of(launcher.id());
@@ -361,6 +356,8 @@ fn a_killed_rank_ends_the_others(victim: usize) -> Result<(), Failed> {
     same("a result", run_folder.join("result.json").exists(), true)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn ranks_with_other_settings_are_rejected() -> Result<(), Failed> {
     let runs = scratch("mind").join("runs");
     let port = TcpListener::bind("127.0.0.1:0")?
@@ -406,8 +403,14 @@ fn torchrun() -> Option<PathBuf> {
         .or_else(on_path)
 }
 
+fn has_torchrun() -> bool {
+    torchrun().is_some()
+}
+
 /// Ranks started by torchrun give the same bits as the same number of ranks started by `--nproc`.
-fn ranks_of_torchrun() -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(has_trainer, has_torchrun)]
+fn torchrun_starts_two() -> Result<(), Failed> {
     let [theirs, ours] = ["torchrun", "nproc"].map(scratch);
     let words = [
         "--model",

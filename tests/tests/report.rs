@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{
     RECIPE, files_below, inputs, manifest, own_store, run, same, scratch, sql_number, wavemill,
@@ -38,44 +38,6 @@ const SECTIONS: [&str; 10] = [
 
 /// Largest size of a page. Pages contain no tensors; pictures of all classes are the largest part.
 const PAGE_BYTES_MAX: u64 = 10 << 20;
-
-pub(crate) fn trials() -> Vec<Trial> {
-    let is_absent = browser().is_none();
-    vec![
-        Trial::test("report::describes_the_store", describes_the_store),
-        Trial::test(
-            "report::lists_the_changes_of_a_version",
-            lists_the_changes_of_a_version,
-        ),
-        Trial::test(
-            "report::typical_tracks_can_be_heard",
-            typical_tracks_can_be_heard,
-        ),
-        Trial::test(
-            "report::changed_archive_is_reported",
-            changed_archive_is_reported,
-        ),
-        Trial::test(
-            "report::leaks_are_found_between_sides_of_other_names",
-            leaks_are_found_between_sides_of_other_names,
-        ),
-        Trial::test(
-            "report::hostile_texts_are_escaped",
-            hostile_texts_are_escaped,
-        ),
-        Trial::test("report::stores_of_every_kind", stores_of_every_kind),
-        Trial::test(
-            "report::other_files_are_left_alone",
-            other_files_are_left_alone,
-        ),
-        Trial::test("report::damage_is_named", damage_is_named),
-        // Ignored if no browser is on PATH.
-        Trial::test("report::a_browser_finds_nothing_to_load", || {
-            a_browser_finds_nothing_to_load(&browser().ok_or("no browser on PATH")?)
-        })
-        .with_ignored_flag(is_absent),
-    ]
-}
 
 /// Writes a report of the store, and returns the JSON summary and the page.
 fn report(store: &Path, out: &Path) -> Result<(Value, String), Failed> {
@@ -119,6 +81,7 @@ pub(crate) fn loads_nothing(html: &str) -> Result<(), Failed> {
     same("scripts", html.matches("<script").count(), 1)
 }
 
+#[apply(trial)]
 fn describes_the_store() -> Result<(), Failed> {
     let out = scratch("report").join("page.html");
     let (written, html) = report(whole(), &out)?;
@@ -190,6 +153,7 @@ fn describes_the_store() -> Result<(), Failed> {
 }
 
 /// Some data sets abbreviate the names of splits, and some have no test split.
+#[apply(trial)]
 fn leaks_are_found_between_sides_of_other_names() -> Result<(), Failed> {
     let mut table = Table::new("report-sides", 6);
     table.set_recipe(
@@ -222,6 +186,7 @@ fn leaks_are_found_between_sides_of_other_names() -> Result<(), Failed> {
     same(leaks, leaks.contains('%'), false)
 }
 
+#[apply(trial)]
 fn lists_the_changes_of_a_version() -> Result<(), Failed> {
     let store = own_store("report-versions");
     let mut next = inputs().extract(&store);
@@ -273,6 +238,7 @@ fn unheard(html: &str) -> usize {
     table.matches("<th scope=\"row\">").count()
 }
 
+#[apply(trial)]
 fn typical_tracks_can_be_heard() -> Result<(), Failed> {
     let folder = scratch("report-audio");
     let out = folder.join("page.html");
@@ -312,6 +278,7 @@ fn typical_tracks_can_be_heard() -> Result<(), Failed> {
         .says(&["--audio", "no clip"])
 }
 
+#[apply(trial)]
 fn changed_archive_is_reported() -> Result<(), Failed> {
     let folder = scratch("report-audio-changed");
     let out = folder.join("page.html");
@@ -365,6 +332,7 @@ sql = """SELECT * REPLACE (
 ) FROM input"""
 [[targets]]"#;
 
+#[apply(trial)]
 fn hostile_texts_are_escaped() -> Result<(), Failed> {
     let store = hostile_store("report-hostile")?;
     let (_, html) = report(&store, &store.with_file_name("page.html"))?;
@@ -411,6 +379,7 @@ fn hostile_store(name: &str) -> Result<PathBuf, Failed> {
 }
 
 /// Tests stores without targets, labels, metadata, run records, or rows of equal length.
+#[apply(trial)]
 fn stores_of_every_kind() -> Result<(), Failed> {
     let folder = scratch("report-kinds");
     let genre = folder.join("audio/Rock & <Roll>");
@@ -452,6 +421,7 @@ fn stores_of_every_kind() -> Result<(), Failed> {
     )
 }
 
+#[apply(trial)]
 fn other_files_are_left_alone() -> Result<(), Failed> {
     let folder = scratch("report-out");
     let mine = folder.join("mine.html");
@@ -500,6 +470,7 @@ fn other_files_are_left_alone() -> Result<(), Failed> {
     run(none.arg(&folder)).exits(2)?.says(&["no store"])
 }
 
+#[apply(trial)]
 fn damage_is_named() -> Result<(), Failed> {
     for (name, is_table) in [("tracks", true), ("log_mel", false)] {
         let store = own_store("report-damage");
@@ -536,6 +507,10 @@ pub(crate) fn browser() -> Option<PathBuf> {
         }
     }
     None
+}
+
+pub(crate) fn has_browser() -> bool {
+    browser().is_some()
 }
 
 /// Results of loading a page in a browser.
@@ -628,7 +603,11 @@ fn requests(log: &str) -> Result<Vec<String>, Failed> {
     Ok(requests)
 }
 
-fn a_browser_finds_nothing_to_load(browser: &Path) -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(has_browser)]
+fn a_browser_finds_nothing_to_load() -> Result<(), Failed> {
+    let browser = &browser().ok_or("no browser on PATH")?;
+
     // First tests a page that does load and log something; otherwise silence would prove nothing.
     let folder = scratch("report-browser");
     let loud = folder.join("loud.html");

@@ -7,45 +7,12 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{
-    RECIPE, Ran, files_below, fit, inputs, run, run_in, same, scratch, sql, trainer, trainer_trial,
+    RECIPE, Ran, files_below, fit, has_trainer, inputs, run, run_in, same, scratch, sql, trainer,
     wavemill, whole,
 };
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        trainer_trial(
-            "rows::printed_accuracy_matches_predictions",
-            printed_accuracy_matches_predictions,
-        ),
-        trainer_trial(
-            "rows::map_is_complete_and_reproducible",
-            map_is_complete_and_reproducible,
-        ),
-        trainer_trial(
-            "rows::two_ranks_write_the_same_rows_as_one",
-            two_ranks_write_the_same_rows_as_one,
-        ),
-        trainer_trial(
-            "rows::unwritable_file_is_reported_before_evaluation",
-            unwritable_file_is_reported_before_evaluation,
-        ),
-        trainer_trial(
-            "rows::folders_and_lists_are_predicted_like_files",
-            folders_and_lists_are_predicted_like_files,
-        ),
-        trainer_trial(
-            "rows::a_document_has_its_own_schedule",
-            a_document_has_its_own_schedule,
-        ),
-        trainer_trial(
-            "rows::pytorch_weights_error_names_the_conversion_command",
-            pytorch_weights_error_names_the_conversion_command,
-        ),
-    ]
-}
 
 /// Returns a small trained model. Tests must not change it.
 pub(crate) fn trained() -> &'static Path {
@@ -104,6 +71,8 @@ fn ask(file: &Path, query: &str) -> Result<Vec<Value>, Failed> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn printed_accuracy_matches_predictions() -> Result<(), Failed> {
     let folder = scratch("predictions");
     let [rows, vectors] = ["rows.parquet", "vectors.parquet"].map(|name| folder.join(name));
@@ -147,6 +116,8 @@ fn printed_accuracy_matches_predictions() -> Result<(), Failed> {
     same("width", longest[0]["n"].as_u64(), Some(64))
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn map_is_complete_and_reproducible() -> Result<(), Failed> {
     let folder = scratch("map");
     let [rows, map, again, ranks] = [
@@ -189,6 +160,8 @@ fn map_is_complete_and_reproducible() -> Result<(), Failed> {
         .says(&["cannot write", "none/map.parquet"])
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn two_ranks_write_the_same_rows_as_one() -> Result<(), Failed> {
     let folder = scratch("ranks-predictions");
     let [one, two] = ["one.parquet", "two.parquet"].map(|name| folder.join(name));
@@ -215,6 +188,8 @@ fn two_ranks_write_the_same_rows_as_one() -> Result<(), Failed> {
     )
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn unwritable_file_is_reported_before_evaluation() -> Result<(), Failed> {
     let folder = scratch("no-file");
     let wanted = folder.join("none/rows.parquet");
@@ -235,6 +210,8 @@ fn unwritable_file_is_reported_before_evaluation() -> Result<(), Failed> {
     same("files", files_below(&folder), Vec::new())
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn folders_and_lists_are_predicted_like_files() -> Result<(), Failed> {
     let folder = scratch("predict-folder");
     let keys = sql(
@@ -336,6 +313,8 @@ fn named_store(name: &str) -> Result<PathBuf, Failed> {
     Ok(store)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn a_document_has_its_own_schedule() -> Result<(), Failed> {
     let listed = run(&mut trainer(["fit", "--like", "list"])).exits(0)?.out;
     for name in [
@@ -400,6 +379,8 @@ fn a_document_has_its_own_schedule() -> Result<(), Failed> {
     same("conflicts", told.lines().any(|line| line == conflict), true)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn pytorch_weights_error_names_the_conversion_command() -> Result<(), Failed> {
     let folder = scratch("pickle");
     let weights = folder.join("resnet50.pth");

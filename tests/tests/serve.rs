@@ -11,12 +11,12 @@ use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
-use crate::report::browser;
+use crate::report::{browser, has_browser};
 use crate::rows::trained;
 use crate::support::{
-    Ran, files_below, has_python, inputs, run, same, scratch, sql, trainer_trial, wavemill, whole,
+    Ran, files_below, has_python, has_trainer, inputs, run, same, scratch, sql, wavemill, whole,
 };
 
 /// Timeout for the start of a server, a response, or the end of a process.
@@ -28,57 +28,6 @@ const CONNECTIONS_MAX: usize = 256;
 /// Bytes by which a server's memory may grow while it refuses uploads. A few such uploads would take more if they
 /// were stored.
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
-
-pub(crate) fn trials() -> Vec<Trial> {
-    let browser = browser();
-    let has_no_browser = browser.is_none() || !has_python();
-    let on_page = trainer_trial("serve::the_page_answers_in_a_browser", move || {
-        the_page_answers_in_a_browser(browser.as_deref().ok_or("no browser on PATH")?)
-    });
-    let is_absent = has_no_browser || on_page.has_ignored_flag();
-
-    vec![
-        trainer_trial("serve::answers_match_predict", answers_match_predict),
-        trainer_trial(
-            "serve::files_that_are_not_songs_are_rejected",
-            files_that_are_not_songs_are_rejected,
-        ),
-        trainer_trial(
-            "serve::oversized_uploads_use_no_memory",
-            oversized_uploads_use_no_memory,
-        ),
-        trainer_trial(
-            "serve::other_hosts_and_origins_are_rejected",
-            other_hosts_and_origins_are_rejected,
-        ),
-        trainer_trial(
-            "serve::hundred_concurrent_requests_eventually_succeed",
-            hundred_concurrent_requests_eventually_succeed,
-        ),
-        trainer_trial(
-            "serve::idle_connections_time_out",
-            idle_connections_time_out,
-        ),
-        trainer_trial(
-            "serve::uploads_are_not_written_to_disk",
-            uploads_are_not_written_to_disk,
-        ),
-        trainer_trial(
-            "serve::killed_model_is_restarted",
-            killed_model_is_restarted,
-        ),
-        trainer_trial(
-            "serve::sigterm_waits_for_songs_in_progress",
-            sigterm_waits_for_songs_in_progress,
-        ),
-        trainer_trial(
-            "serve::startup_errors_are_reported",
-            startup_errors_are_reported,
-        ),
-        // Ignored if no browser is on PATH, or if there is no Python.
-        on_page.with_ignored_flag(is_absent),
-    ]
-}
 
 /// A server process on its own port.
 struct Server {
@@ -324,6 +273,8 @@ fn a_wav(seconds: u32) -> Vec<u8> {
     wav
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn answers_match_predict() -> Result<(), Failed> {
     let folder = scratch("serve-songs");
     let mp3 = fs::read(an_mp3()?)?;
@@ -386,6 +337,8 @@ fn answers_match_predict() -> Result<(), Failed> {
     server.end()?.exits(130).map(drop)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn files_that_are_not_songs_are_rejected() -> Result<(), Failed> {
     let server = Server::start(&["--max-upload", "1MiB", "--max-duration", "2.5"])?;
     let text = b"This is a text, and no song.".repeat(100);
@@ -420,6 +373,8 @@ fn most_bytes(process: u32) -> Result<u64, Failed> {
     Ok(kib.parse::<u64>()? << 10)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn oversized_uploads_use_no_memory() -> Result<(), Failed> {
     let server = Server::start(&["--max-upload", "1MiB"])?;
     same("a song", server.predict("a.wav", &a_wav(2))?.status, 200)?;
@@ -457,6 +412,8 @@ fn oversized_uploads_use_no_memory() -> Result<(), Failed> {
     server.end()?.exits(130).map(drop)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn other_hosts_and_origins_are_rejected() -> Result<(), Failed> {
     let server = Server::start(&["--host", "music.example"])?;
     let song = a_wav(2);
@@ -486,6 +443,8 @@ fn other_hosts_and_origins_are_rejected() -> Result<(), Failed> {
 }
 
 /// Each song gets a response with its own name, either at once or after responses that ask to retry later.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn hundred_concurrent_requests_eventually_succeed() -> Result<(), Failed> {
     let server = Server::start(&["--in-flight", "8"])?;
     let song = a_wav(1);
@@ -573,6 +532,8 @@ fn answered_at_last(
 }
 
 /// Uses the default limits: 10 s for a request's head, and 10 s without data.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn idle_connections_time_out() -> Result<(), Failed> {
     let server = Server::start(&[])?;
     let song = a_wav(1);
@@ -627,6 +588,8 @@ fn idle_connections_time_out() -> Result<(), Failed> {
 
 /// An upload creates no file, neither while a song is in progress, nor on a server that is killed and cannot clean
 /// up.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn uploads_are_not_written_to_disk() -> Result<(), Failed> {
     let mut server = Server::start(&[])?;
     let song = a_wav(30);
@@ -663,6 +626,8 @@ fn uploads_are_not_written_to_disk() -> Result<(), Failed> {
     )
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn killed_model_is_restarted() -> Result<(), Failed> {
     let server = Server::start(&[])?;
     let song = a_wav(3);
@@ -701,6 +666,8 @@ fn killed_model_is_restarted() -> Result<(), Failed> {
     server.end()?.exits(130).map(drop)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn sigterm_waits_for_songs_in_progress() -> Result<(), Failed> {
     let mut server = Server::start(&[])?;
     let song = a_wav(3);
@@ -754,6 +721,8 @@ fn sigterm_waits_for_songs_in_progress() -> Result<(), Failed> {
     ran.says(&["stopped at once by a second signal"])
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn startup_errors_are_reported() -> Result<(), Failed> {
     let serve = |run: &Path, words: &[&str]| {
         let mut command = wavemill(["serve", "--run"]);
@@ -792,7 +761,10 @@ fn startup_errors_are_reported() -> Result<(), Failed> {
     )
 }
 
-fn the_page_answers_in_a_browser(browser: &Path) -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(has_browser, has_python, has_trainer)]
+fn the_page_answers_in_a_browser() -> Result<(), Failed> {
+    let browser = &browser().ok_or("no browser on PATH")?;
     let folder = scratch("serve-browser");
     let songs = folder.join("songs");
     fs::create_dir(&songs)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{
     Inputs, Ran, finish, inputs, manifest, own_store, run, same, scratch, start, wavemill, whole,
@@ -20,32 +20,6 @@ const RUN_TIME_MIN: Duration = Duration::from_secs(2);
 /// Time limit for a reaction to a signal, with a margin for a busy machine.
 const SECOND: Duration = Duration::from_millis(1500);
 
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test("sql::flipped_bits_never_panic", flipped_bits_never_panic),
-        Trial::test(
-            "sql::flipped_bits_do_not_change_results",
-            flipped_bits_do_not_change_results,
-        ),
-        Trial::test(
-            "sql::panic_while_reading_is_a_readable_error",
-            panic_while_reading_is_a_readable_error,
-        ),
-        Trial::test(
-            "sql::version_removed_by_gc_is_not_damage",
-            version_removed_by_gc_is_not_damage,
-        ),
-        Trial::test(
-            "sql::a_signal_ends_a_long_join_within_a_second",
-            a_signal_ends_a_long_join_within_a_second,
-        ),
-        Trial::test(
-            "sql::names_from_data_are_escaped_for_the_terminal",
-            names_from_data_are_escaped_for_the_terminal,
-        ),
-    ]
-}
-
 /// Fails unless a program exited normally, without the message of a panic.
 fn check_readable(ran: &Ran) -> Result<(), Failed> {
     let ended = matches!(ran.code, Some(0..=5));
@@ -55,6 +29,7 @@ fn check_readable(ran: &Ran) -> Result<(), Failed> {
     Err(format!("exit code {:?}: {}", ran.code, ran.err).into())
 }
 
+#[apply(trial)]
 fn flipped_bits_never_panic() -> Result<(), Failed> {
     let store = own_store("bits");
     let files = manifest(&store, 1)?.files;
@@ -104,6 +79,7 @@ fn flipped_bits_never_panic() -> Result<(), Failed> {
 }
 
 /// A query over a damaged file gives the same result as over the undamaged file, or exit code 3.
+#[apply(trial)]
 fn flipped_bits_do_not_change_results() -> Result<(), Failed> {
     let store = own_store("flips");
     let files = manifest(&store, 1)?.files;
@@ -153,6 +129,7 @@ fn flipped_bits_do_not_change_results() -> Result<(), Failed> {
 }
 
 /// The panic occurs on a thread of DataFusion, as it does for some damaged files in Parquet readers.
+#[apply(trial)]
 fn panic_while_reading_is_a_readable_error() -> Result<(), Failed> {
     let store = own_store("panic");
     let ask = || {
@@ -193,6 +170,7 @@ fn panic_while_reading_is_a_readable_error() -> Result<(), Failed> {
 
 /// The session has opened its version and is blocked while it prints the first result, which is larger than a
 /// pipe's buffer. The second query runs after the files were removed.
+#[apply(trial)]
 fn version_removed_by_gc_is_not_damage() -> Result<(), Failed> {
     let store = own_store("going");
     run(inputs()
@@ -232,6 +210,7 @@ fn version_removed_by_gc_is_not_damage() -> Result<(), Failed> {
 }
 
 /// Tests a join that finds no row for hours, and a COPY of a join that produces rows without end.
+#[apply(trial)]
 fn a_signal_ends_a_long_join_within_a_second() -> Result<(), Failed> {
     let folder = scratch("signals");
     let joined = "FROM tracks a, tracks b, tracks c, tracks d, tracks e";
@@ -316,6 +295,7 @@ fn is_plain(what: &str, ran: &Ran) -> Result<(), Failed> {
     }
 }
 
+#[apply(trial)]
 fn names_from_data_are_escaped_for_the_terminal() -> Result<(), Failed> {
     let folder = scratch("escapes");
     let (inputs, store) = (hostile(&folder)?, folder.join("store"));

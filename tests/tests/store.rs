@@ -7,59 +7,12 @@ use std::path::Path;
 
 use serde_json::Value;
 use wavemill_schemas::manifest::Manifest;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{
     Ran, files_below, inputs, manifest, own_store, run, same, scratch, sql_number, versions,
     wavemill, whole,
 };
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test(
-            "store::verify_names_every_damaged_file",
-            verify_names_every_damaged_file,
-        ),
-        Trial::test(
-            "store::every_flipped_byte_is_found",
-            every_flipped_byte_is_found,
-        ),
-        Trial::test(
-            "store::damaged_manifest_is_reported",
-            damaged_manifest_is_reported,
-        ),
-        Trial::test("store::files_lists_one_plan", files_lists_one_plan),
-        Trial::test("store::info_shows_the_manifest", info_shows_the_manifest),
-        Trial::test(
-            "store::old_versions_are_collected",
-            old_versions_are_collected,
-        ),
-        Trial::test(
-            "store::damaged_version_is_recreated",
-            damaged_version_is_recreated,
-        ),
-        Trial::test(
-            "store::mismatched_receipts_are_ignored",
-            mismatched_receipts_are_ignored,
-        ),
-        Trial::test(
-            "store::a_shard_with_a_damaged_footer_is_repaired",
-            a_shard_with_a_damaged_footer_is_repaired,
-        ),
-        Trial::test(
-            "store::version_survives_collection_of_its_parent",
-            version_survives_collection_of_its_parent,
-        ),
-        Trial::test(
-            "store::temporary_manifest_is_removed_by_the_next_run",
-            temporary_manifest_is_removed_by_the_next_run,
-        ),
-        Trial::test(
-            "store::unfinished_plans_are_collected",
-            unfinished_plans_are_collected,
-        ),
-    ]
-}
 
 /// Number of positions in a footer that are damaged, each in a separate store.
 const FOOTER_PLACES: usize = 16;
@@ -85,6 +38,7 @@ fn paths(manifest: &Manifest, name: &str) -> Vec<String> {
         .collect()
 }
 
+#[apply(trial)]
 fn verify_names_every_damaged_file() -> Result<(), Failed> {
     on(whole(), &["verify"]).exits(0)?;
     let store = own_store("damaged");
@@ -132,6 +86,7 @@ fn verify_names_every_damaged_file() -> Result<(), Failed> {
 }
 
 /// Flips a bit at the beginning, in the middle and in the footer of a file of each kind.
+#[apply(trial)]
 fn every_flipped_byte_is_found() -> Result<(), Failed> {
     let store = own_store("flipped");
     let manifest = manifest(&store, 1)?;
@@ -150,6 +105,7 @@ fn every_flipped_byte_is_found() -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
 fn damaged_manifest_is_reported() -> Result<(), Failed> {
     let store = own_store("manifest");
     let path = store.join("_wavemill/versions/00000001.json");
@@ -168,6 +124,7 @@ fn damaged_manifest_is_reported() -> Result<(), Failed> {
 }
 
 /// `info --files`, the manifest, the files on disk and a glob over the plan's folder give the same list.
+#[apply(trial)]
 fn files_lists_one_plan() -> Result<(), Failed> {
     let manifest = manifest(whole(), 1)?;
     let listed = on(whole(), &["info", "--files"]).exits(0)?.out;
@@ -231,6 +188,7 @@ fn files_lists_one_plan() -> Result<(), Failed> {
         .says(&["--feature mel", "log_mel, mfcc"])
 }
 
+#[apply(trial)]
 fn info_shows_the_manifest() -> Result<(), Failed> {
     let manifest = manifest(whole(), 1)?;
     let words = on(whole(), &["info"]).exits(0)?.out;
@@ -259,6 +217,7 @@ fn info_shows_the_manifest() -> Result<(), Failed> {
 
 /// Creates three versions: each states its parent, each can be queried, and the last one remains after the others
 /// are removed.
+#[apply(trial)]
 fn old_versions_are_collected() -> Result<(), Failed> {
     let store = own_store("versions");
     let further =
@@ -407,6 +366,7 @@ fn old_versions_are_collected() -> Result<(), Failed> {
 }
 
 /// Tests the advice of `verify`: the next version contains the same files as the damaged one did before.
+#[apply(trial)]
 fn damaged_version_is_recreated() -> Result<(), Failed> {
     let store = own_store("anew");
     let was = manifest(&store, 1)?;
@@ -441,6 +401,7 @@ fn damaged_version_is_recreated() -> Result<(), Failed> {
 
 /// Changes a digit in a record of each kind before a new version links the shards. The new version has the same
 /// bytes as in an undamaged store.
+#[apply(trial)]
 fn mismatched_receipts_are_ignored() -> Result<(), Failed> {
     let limited = |store: &Path| {
         let mut extract = inputs().extract(store);
@@ -473,6 +434,7 @@ fn mismatched_receipts_are_ignored() -> Result<(), Failed> {
 }
 
 /// Damages positions all over the footer. Parquet readers may panic on some of them.
+#[apply(trial)]
 fn a_shard_with_a_damaged_footer_is_repaired() -> Result<(), Failed> {
     let was = manifest(whole(), 1)?;
     let entry = was.files_of("log_mel").next().ok_or("no shard")?;
@@ -503,6 +465,7 @@ fn a_shard_with_a_damaged_footer_is_repaired() -> Result<(), Failed> {
 
 /// Tools that deduplicate files replace them by links: here, a shard is a symbolic link to a file of the same
 /// version.
+#[apply(trial)]
 fn version_survives_collection_of_its_parent() -> Result<(), Failed> {
     for is_relative in [false, true] {
         let store = own_store("symbolic");
@@ -545,6 +508,7 @@ fn version_survives_collection_of_its_parent() -> Result<(), Failed> {
 
 /// A process that is killed between creating the temporary and the final name of a manifest leaves the temporary
 /// one. Even a run with nothing to do removes it.
+#[apply(trial)]
 fn temporary_manifest_is_removed_by_the_next_run() -> Result<(), Failed> {
     let store = own_store("temporary");
     let versions = store.join("_wavemill/versions");
@@ -555,6 +519,7 @@ fn temporary_manifest_is_removed_by_the_next_run() -> Result<(), Failed> {
     same("it is there", temporary.exists(), false)
 }
 
+#[apply(trial)]
 fn unfinished_plans_are_collected() -> Result<(), Failed> {
     let store = scratch("unfinished").join("store");
     run(&mut inputs().extract(&store)).exits(0)?;

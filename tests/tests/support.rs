@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 use wavemill_schemas::manifest::Manifest;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 /// Recipe with small shards, so that a small data set of 60 clips of 3 s has many of them. It has two features.
 pub(crate) const RECIPE: &str = r#"
@@ -134,12 +134,9 @@ pub(crate) fn has_trainer() -> bool {
     place_of("wavemill-train").is_file()
 }
 
-/// Creates a test of `wavemill-train`. The test is ignored if that program, which needs libtorch, is not built.
-pub(crate) fn trainer_trial(
-    name: &str,
-    body: impl FnOnce() -> Result<(), Failed> + Send + 'static,
-) -> Trial {
-    Trial::test(name, body).with_ignored_flag(!has_trainer())
+/// Reports whether comparisons with other programs were requested, which need their Python environment.
+pub(crate) fn asks_for_peers() -> bool {
+    std::env::var("WAVEMILL_PEERS").is_ok_and(|value| value == "1")
 }
 
 /// Returns a `wavemill-train` command with these arguments, which runs on one CPU thread. The environment variables

@@ -6,40 +6,11 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{
-    checkpoints, finish, run, same, scratch, start, trainer, trainer_trial, wait_until, whole,
+    checkpoints, finish, has_trainer, run, same, scratch, start, trainer, wait_until, whole,
 };
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        trainer_trial(
-            "sweep::errors_are_reported_before_the_first_trial",
-            errors_are_reported_before_the_first_trial,
-        ),
-        trainer_trial(
-            "sweep::failed_trial_does_not_affect_others",
-            failed_trial_does_not_affect_others,
-        ),
-        trainer_trial(
-            "sweep::number_of_jobs_does_not_change_results",
-            number_of_jobs_does_not_change_results,
-        ),
-        trainer_trial(
-            "sweep::parallel_jobs_apply_the_same_median_stop",
-            parallel_jobs_apply_the_same_median_stop,
-        ),
-        trainer_trial(
-            "sweep::jobs_that_are_stopped_go_on_by_the_same_command",
-            stopped_jobs_resume,
-        ),
-        trainer_trial(
-            "sweep::stopped_sweep_resumes_with_the_same_command",
-            stopped_sweep_resumes_with_the_same_command,
-        ),
-    ]
-}
 
 /// Writes the file `sweep.toml` to `folder`, and returns a command that runs this sweep of a small model.
 fn sweep(folder: &Path, file: &str) -> Command {
@@ -83,6 +54,8 @@ fn runs_in(folder: &Path) -> usize {
     fs::read_dir(folder.join("runs")).map_or(0, Iterator::count)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn errors_are_reported_before_the_first_trial() -> Result<(), Failed> {
     let folder = scratch("wrong-sweep");
     let cases = [
@@ -116,6 +89,8 @@ fn errors_are_reported_before_the_first_trial() -> Result<(), Failed> {
     same("runs", runs_in(&folder), 0)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn failed_trial_does_not_affect_others() -> Result<(), Failed> {
     let folder = scratch("failing-sweep");
     let file = "[parameters]\n\"optimizer.lr\" = [1e300, 1e-3, 1e-4]";
@@ -157,6 +132,8 @@ fn failed_trial_does_not_affect_others() -> Result<(), Failed> {
     same("runs", runs_in(&folder), 4)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn stopped_sweep_resumes_with_the_same_command() -> Result<(), Failed> {
     let folder = scratch("stopped-sweep");
     let file = "[parameters]\n\"train.epochs\" = [1, 100000]\n\"train.early_stop\" = [0]";
@@ -202,6 +179,8 @@ fn without_folder(line: &Value, folder: &Path) -> Result<(String, Vec<u8>), Fail
 }
 
 /// The trials include one that fails and two with equal parameters.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn number_of_jobs_does_not_change_results() -> Result<(), Failed> {
     let file = "[parameters]\n\"optimizer.lr\" = [1e-3, 1e300, 1e-3, 1e-4, 3e-4]";
     let mut results = Vec::new();
@@ -243,6 +222,8 @@ fn number_of_jobs_does_not_change_results() -> Result<(), Failed> {
 }
 
 /// A trial is compared with earlier ones even if they are still running. One of them fails.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn parallel_jobs_apply_the_same_median_stop() -> Result<(), Failed> {
     let file = "median_stopping_after = 1\n[parameters]\n\"optimizer.lr\" = [1e-2, 3e-3, 1e-7, 1e300, 1e-8]";
     let mut results = Vec::new();
@@ -274,6 +255,8 @@ fn parallel_jobs_apply_the_same_median_stop() -> Result<(), Failed> {
     same("lines and weights", results[1] == results[0], true)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn stopped_jobs_resume() -> Result<(), Failed> {
     let folder = scratch("stopped-jobs");
     let file = "[parameters]\n\"train.epochs\" = [1, 100000, 200000]\n\"train.early_stop\" = [0]";

@@ -7,44 +7,13 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{
-    Ran, files_below, fit, kill, manifest, own_store, receipts, run, run_in, same, scratch, start,
-    trainer, trainer_trial, versions, wait_until, wavemill,
+    Ran, files_below, fit, has_trainer, kill, manifest, own_store, receipts, run, run_in, same,
+    scratch, start, trainer, versions, wait_until, wavemill,
 };
 use crate::table::Table;
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test(
-            "tags::tags_are_accepted_as_versions",
-            tags_are_accepted_as_versions,
-        ),
-        Trial::test("tags::tags_can_be_moved", tags_can_be_moved),
-        trainer_trial("tags::the_trainer_takes_tags", the_trainer_takes_tags),
-        Trial::test(
-            "tags::invalid_tag_names_are_rejected",
-            invalid_tag_names_are_rejected,
-        ),
-        Trial::test(
-            "tags::unknown_tag_error_lists_tags",
-            unknown_tag_error_lists_tags,
-        ),
-        Trial::test("tags::run_holds_the_lock", run_holds_the_lock),
-        Trial::test("tags::a_tag_stays_in_the_store", a_tag_stays_in_the_store),
-        Trial::test(
-            "tags::damaged_tag_is_an_error_when_used",
-            damaged_tag_is_an_error_when_used,
-        ),
-        Trial::test("tags::gc_keeps_tagged_versions", gc_keeps_tagged_versions),
-        Trial::test("tags::gc_reports_freed_bytes", gc_reports_freed_bytes),
-        Trial::test(
-            "tags::versions_list_their_changes",
-            versions_list_their_changes,
-        ),
-    ]
-}
 
 /// Runs a command on a store.
 fn on(store: &Path, words: &[&str]) -> Ran {
@@ -87,6 +56,7 @@ fn with_data(store: &Path) -> Result<Vec<Option<bool>>, Failed> {
 }
 
 /// Each command gives the same output for a version's number and its tag.
+#[apply(trial)]
 fn tags_are_accepted_as_versions() -> Result<(), Failed> {
     let store = three_versions("named")?;
     on(&store, &["tag", "1", "paper"]).exits(0)?;
@@ -155,6 +125,7 @@ fn tags_are_accepted_as_versions() -> Result<(), Failed> {
     )
 }
 
+#[apply(trial)]
 fn tags_can_be_moved() -> Result<(), Failed> {
     let store = three_versions("moved")?;
     let said = |words: &[&str]| Ok::<_, Failed>(on(&store, words).exits(0)?.err);
@@ -205,6 +176,8 @@ fn tags_can_be_moved() -> Result<(), Failed> {
 
 /// The run's folder stores the number of the version, so a resumed run uses the same version after the tag has
 /// moved.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn the_trainer_takes_tags() -> Result<(), Failed> {
     let store = own_store("trained");
     let runs = scratch("tagged-runs").join("runs");
@@ -262,6 +235,7 @@ fn the_trainer_takes_tags() -> Result<(), Failed> {
     same("recorded", recorded(&begun)?["version"].as_u64(), Some(2))
 }
 
+#[apply(trial)]
 fn invalid_tag_names_are_rejected() -> Result<(), Failed> {
     let store = own_store("no-names");
     let long = "x".repeat(65);
@@ -289,6 +263,7 @@ fn invalid_tag_names_are_rejected() -> Result<(), Failed> {
     same("files", files_below(&store), before)
 }
 
+#[apply(trial)]
 fn unknown_tag_error_lists_tags() -> Result<(), Failed> {
     let store = three_versions("absent")?;
     on(&store, &["tag", "4", "paper"])
@@ -325,6 +300,7 @@ fn unknown_tag_error_lists_tags() -> Result<(), Failed> {
     same("made", nowhere.exists(), false)
 }
 
+#[apply(trial)]
 fn run_holds_the_lock() -> Result<(), Failed> {
     let mut table = Table::new("held", 12);
     let store = table.store();
@@ -356,6 +332,7 @@ fn run_holds_the_lock() -> Result<(), Failed> {
     same("left", left.exists(), false)
 }
 
+#[apply(trial)]
 fn a_tag_stays_in_the_store() -> Result<(), Failed> {
     let store = own_store("linked");
     let elsewhere = scratch("elsewhere");
@@ -366,6 +343,7 @@ fn a_tag_stays_in_the_store() -> Result<(), Failed> {
     same("files", files_below(&elsewhere), Vec::new())
 }
 
+#[apply(trial)]
 fn damaged_tag_is_an_error_when_used() -> Result<(), Failed> {
     let store = three_versions("broken")?;
     on(&store, &["gc", "--keep", "2"]).exits(0)?;
@@ -462,6 +440,7 @@ fn damaged_tag_is_an_error_when_used() -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
 fn gc_keeps_tagged_versions() -> Result<(), Failed> {
     let store = three_versions("kept")?;
     on(&store, &["tag", "1", "paper"]).exits(0)?;
@@ -528,6 +507,7 @@ fn space(folders: &[&Path]) -> Result<u64, Failed> {
     Ok(files.values().sum())
 }
 
+#[apply(trial)]
 fn gc_reports_freed_bytes() -> Result<(), Failed> {
     let store = three_versions("freed")?;
     let elsewhere = scratch("elsewhere");
@@ -571,6 +551,7 @@ fn gc_reports_freed_bytes() -> Result<(), Failed> {
     same("nothing left to free", report["bytes"].as_u64(), Some(0))
 }
 
+#[apply(trial)]
 fn versions_list_their_changes() -> Result<(), Failed> {
     let mut table = Table::new("changed", 12);
     let store = table.store();

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 use wavemill_schemas::manifest::Manifest;
-use wavemill_tests::{Failed, Trial, real};
+use wavemill_tests::Failed;
 
 use crate::faults::Mount;
 use crate::ranks::Tensors;
 use crate::support::{
-    Inputs, RECIPE, Ran, checkpoints, copy_folder, files_below, finish, fit, inputs, kill,
-    last_step, manifest, own_store, run, run_in, same, scratch, sql, start, trainer, trainer_trial,
+    Inputs, RECIPE, Ran, checkpoints, copy_folder, files_below, finish, fit, has_trainer, inputs,
+    kill, last_step, manifest, own_store, run, run_in, same, scratch, sql, start, trainer,
     wait_until, wavemill, whole,
 };
 use crate::table::Table;
@@ -35,84 +35,6 @@ const SETS: [&str; 8] = [
 const STEPS: u64 = 88;
 /// More epochs than any test waits for.
 const ENDLESS: [&str; 2] = ["--epochs", "100000"];
-
-pub(crate) fn trials() -> Vec<Trial> {
-    let may_mount = Mount::is_possible();
-    let disk_fills_up = trainer_trial("train::disk_fills_up", disk_fills_up);
-    let has_trainer = !disk_fills_up.has_ignored_flag();
-    let on_real = real(
-        "train::a_model_overfits_real_audio",
-        a_model_overfits_real_audio,
-    );
-    let on_real_ignored = on_real.has_ignored_flag() || !has_trainer;
-
-    vec![
-        trainer_trial(
-            "train::killed_five_times_equals_whole",
-            killed_five_times_equals_whole,
-        ),
-        trainer_trial("train::sigterm_ends_in_order", || {
-            signal_ends_in_order("TERM", 1)
-        }),
-        trainer_trial("train::sigint_to_three_ranks_ends_in_order", || {
-            signal_ends_in_order("INT", 3)
-        }),
-        trainer_trial(
-            "train::sigterm_to_a_recurrent_model_ends_in_order",
-            sigterm_to_a_recurrent_model_ends_in_order,
-        ),
-        trainer_trial(
-            "train::second_signal_is_acknowledged",
-            second_signal_is_acknowledged,
-        ),
-        trainer_trial(
-            "train::extended_run_counts_test_evaluations",
-            extended_run_counts_test_evaluations,
-        ),
-        trainer_trial(
-            "train::predict_skips_unreadable_clips",
-            predict_skips_unreadable_clips,
-        ),
-        trainer_trial(
-            "train::full_disk_during_a_checkpoint",
-            full_disk_during_a_checkpoint,
-        ),
-        disk_fills_up.with_ignored_flag(!(has_trainer && may_mount)),
-        trainer_trial(
-            "train::damaged_shards_are_named_or_skipped",
-            damaged_shards_are_named_or_skipped,
-        ),
-        trainer_trial(
-            "train::damaged_checkpoints_are_named",
-            damaged_checkpoints_are_named,
-        ),
-        trainer_trial(
-            "train::another_store_is_rejected",
-            another_store_is_rejected,
-        ),
-        trainer_trial(
-            "train::eval_on_a_later_version_warns_of_known_tracks",
-            eval_on_a_later_version_warns_of_known_tracks,
-        ),
-        trainer_trial(
-            "train::classes_are_matched_by_name",
-            classes_are_matched_by_name,
-        ),
-        trainer_trial(
-            "train::run_without_training_list_cannot_be_compared",
-            run_without_training_list_cannot_be_compared,
-        ),
-        trainer_trial(
-            "train::init_from_another_run_is_compared",
-            init_from_another_run_is_compared,
-        ),
-        trainer_trial(
-            "train::startup_errors_leave_no_run",
-            startup_errors_leave_no_run,
-        ),
-        on_real.with_ignored_flag(on_real_ignored),
-    ]
-}
 
 /// Returns a `fit` command with [`SETS`].
 fn small(runs: &Path) -> Command {
@@ -161,6 +83,8 @@ fn all_are_whole(run: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn killed_five_times_equals_whole() -> Result<(), Failed> {
     let [runs, undisturbed] = ["killed", "undisturbed"].map(scratch);
     run(&mut small(&undisturbed)).exits(0)?;
@@ -211,6 +135,18 @@ fn parts_of(run: &Path) -> Vec<String> {
         .collect()
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
+fn sigterm_ends_in_order() -> Result<(), Failed> {
+    signal_ends_in_order("TERM", 1)
+}
+
+#[apply(trial)]
+#[needs(has_trainer)]
+fn sigint_to_three_ranks_ends_in_order() -> Result<(), Failed> {
+    signal_ends_in_order("INT", 3)
+}
+
 fn signal_ends_in_order(name: &str, nproc: usize) -> Result<(), Failed> {
     let [runs, undisturbed] = ["stopped", "undisturbed"].map(scratch);
     let nproc = ["--nproc".to_owned(), nproc.to_string()];
@@ -242,6 +178,8 @@ fn signal(child: &Child, name: &str) -> Result<(), Failed> {
 
 /// oneDNN's recurrent kernels fail if a signal handler runs on their stack. One signal hit them in two of three
 /// runs.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn sigterm_to_a_recurrent_model_ends_in_order() -> Result<(), Failed> {
     const TIMES: u64 = 5;
 
@@ -274,6 +212,8 @@ fn sigterm_to_a_recurrent_model_ends_in_order() -> Result<(), Failed> {
 }
 
 /// The program is paused, so that both signals arrive within one step.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn second_signal_is_acknowledged() -> Result<(), Failed> {
     let runs = scratch("twice");
     let mut child = start(small(&runs).args(ENDLESS));
@@ -287,6 +227,8 @@ fn second_signal_is_acknowledged() -> Result<(), Failed> {
     all_are_whole(&run_in(&runs)?)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn extended_run_counts_test_evaluations() -> Result<(), Failed> {
     let runs = scratch("longer");
     run(small(&runs).args(["--set", "train.epochs=2"])).exits(0)?;
@@ -332,6 +274,8 @@ fn extended_run_counts_test_evaluations() -> Result<(), Failed> {
     )
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn predict_skips_unreadable_clips() -> Result<(), Failed> {
     let runs = scratch("predict");
     run(small(&runs).args(["--set", "train.steps=2"])).exits(0)?;
@@ -410,6 +354,8 @@ fn goes_on(run_folder: &Path) -> Result<(), Failed> {
     same("a result", run_folder.join("result.json").exists(), true)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn full_disk_during_a_checkpoint() -> Result<(), Failed> {
     let begun = begun("no-room", 3)?;
     let before = checkpoints(&begun);
@@ -433,6 +379,8 @@ fn full_disk_during_a_checkpoint() -> Result<(), Failed> {
 }
 
 /// Another process fills the disk while a model trains.
+#[apply(trial)]
+#[needs(has_trainer, Mount::is_possible)]
 fn disk_fills_up() -> Result<(), Failed> {
     let mount = Mount::new("size=64m")?;
     let runs = mount.0.join("runs");
@@ -464,6 +412,8 @@ fn result(runs: &Path) -> Result<Value, Failed> {
     )?)?)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn damaged_shards_are_named_or_skipped() -> Result<(), Failed> {
     let store = own_store("damaged");
     let (path, rows) = training_shard(&store, &manifest(&store, 1)?)?;
@@ -522,6 +472,8 @@ const SETS_OF_DAMAGE: [&str; 6] = [
     "8",
 ];
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn damaged_checkpoints_are_named() -> Result<(), Failed> {
     let begun = begun("damaged-checkpoint", 3)?;
     let last = checkpoints(&begun).pop().ok_or("no checkpoint")?;
@@ -574,6 +526,8 @@ fn damaged_checkpoints_are_named() -> Result<(), Failed> {
     goes_on(&begun)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn another_store_is_rejected() -> Result<(), Failed> {
     let begun = begun("another-store", 1)?;
     let other = scratch("other").join("store");
@@ -684,6 +638,8 @@ fn first_line(ran: &Ran) -> &str {
 /// Part of the warning about the third version's test split.
 const KNOWN: &str = "of 10 test tracks, 1 are tracks, 2 are recordings and 2 are by artists that";
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn eval_on_a_later_version_warns_of_known_tracks() -> Result<(), Failed> {
     let Grown { store, run: of } = grown();
     let rows = scratch("known").join("rows.parquet");
@@ -752,6 +708,8 @@ fn eval_on_a_later_version_warns_of_known_tracks() -> Result<(), Failed> {
     ])
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn classes_are_matched_by_name() -> Result<(), Failed> {
     let Grown { store, run: of } = grown();
     let classes = |version: u64| -> Result<Vec<String>, Failed> {
@@ -787,6 +745,8 @@ fn classes_are_matched_by_name() -> Result<(), Failed> {
     )
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn run_without_training_list_cannot_be_compared() -> Result<(), Failed> {
     let of = own_run("without-a-list");
     let list = of.join("training.parquet");
@@ -823,6 +783,8 @@ fn run_without_training_list_cannot_be_compared() -> Result<(), Failed> {
     unknown(&[path, "damaged", "restore it from a copy"])
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn init_from_another_run_is_compared() -> Result<(), Failed> {
     let of = own_run("init");
     let weights = of.join("lstm.safetensors");
@@ -878,6 +840,8 @@ fn refused(ran: Ran, runs: &Path, said: &[&str]) -> Result<(), Failed> {
     same("a run", runs.exists(), false)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn startup_errors_leave_no_run() -> Result<(), Failed> {
     let folder = scratch("wrong");
     let (runs, store, recipe) = (
@@ -937,6 +901,8 @@ fn startup_errors_leave_no_run() -> Result<(), Failed> {
 }
 
 /// Trains on real clips with the genres of their tracks, cut into segments. The model must be able to overfit them.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn a_model_overfits_real_audio(data: &Path) -> Result<(), Failed> {
     const RECIPE: &str = r#"
 name = "overfit"

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
-use crate::report::{about, browser, drawings, loads_nothing, quiet_visit};
+use crate::report::{about, browser, drawings, has_browser, loads_nothing, quiet_visit};
 use crate::rows::trained;
 use crate::support::{
-    Ran, copy_folder, files_below, fit, has_trainer, run, run_in, same, scratch, trainer,
-    trainer_trial, whole,
+    Ran, copy_folder, files_below, fit, has_trainer, run, run_in, same, scratch, trainer, whole,
 };
 
 /// Sections of a page about one run.
@@ -30,35 +29,6 @@ const SECTIONS: [&str; 9] = [
 
 /// Largest size of a page about two small runs.
 const PAGE_BYTES_MAX: usize = 2 << 20;
-
-pub(crate) fn trials() -> Vec<Trial> {
-    let browser = browser();
-    let is_absent = browser.is_none() || !has_trainer();
-    vec![
-        trainer_trial(
-            "train_report::describes_contents_and_missing_parts_of_a_run",
-            describes_contents_and_missing_parts_of_a_run,
-        ),
-        trainer_trial(
-            "train_report::two_runs_are_on_common_axes",
-            two_runs_are_on_common_axes,
-        ),
-        trainer_trial(
-            "train_report::other_files_are_left_alone",
-            other_files_are_left_alone,
-        ),
-        trainer_trial(
-            "train_report::a_folder_of_runs_is_a_sweep",
-            a_folder_of_runs_is_a_sweep,
-        ),
-        trainer_trial("train_report::damage_is_named", damage_is_named),
-        // Ignored if no browser is on PATH, or if the trainer is not built.
-        Trial::test("train_report::a_browser_finds_nothing_to_load", move || {
-            a_browser_finds_nothing_to_load(browser.as_deref().ok_or("no browser on PATH")?)
-        })
-        .with_ignored_flag(is_absent),
-    ]
-}
 
 /// Copies a trained run, which does not contain the files of `eval`.
 fn own_run(name: &str) -> PathBuf {
@@ -132,6 +102,8 @@ fn contains(html: &str, words: &str) -> Result<(), Failed> {
     same(words, html.contains(words), true)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn describes_contents_and_missing_parts_of_a_run() -> Result<(), Failed> {
     let folder = own_run("report-run");
     let out = folder.with_file_name("page.html");
@@ -200,6 +172,8 @@ fn describes_contents_and_missing_parts_of_a_run() -> Result<(), Failed> {
     same("again", page(&runs, &again, &[])?.1 == html, true)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn two_runs_are_on_common_axes() -> Result<(), Failed> {
     let runs = two_runs()?;
     let folder = scratch("report-two");
@@ -257,6 +231,8 @@ fn folder_of_two_runs(name: &str) -> Result<PathBuf, Failed> {
     Ok(runs)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn a_folder_of_runs_is_a_sweep() -> Result<(), Failed> {
     let runs = folder_of_two_runs("report-sweep")?;
     let folder = runs.with_file_name("pages");
@@ -286,6 +262,8 @@ fn a_folder_of_runs_is_a_sweep() -> Result<(), Failed> {
     same("sorted", best(0).is_some() && is_sorted, true)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn other_files_are_left_alone() -> Result<(), Failed> {
     let folder = scratch("report-mine");
     let run_folder = trained().to_owned();
@@ -326,6 +304,8 @@ fn other_files_are_left_alone() -> Result<(), Failed> {
     same("nothing else", fs::read_dir(&folder)?.count(), 2)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn damage_is_named() -> Result<(), Failed> {
     let folder = own_run("report-damage");
     evaluate(&folder)?;
@@ -345,7 +325,10 @@ fn damage_is_named() -> Result<(), Failed> {
     Ok(())
 }
 
-fn a_browser_finds_nothing_to_load(browser: &Path) -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(has_browser, has_trainer)]
+fn a_browser_finds_nothing_to_load() -> Result<(), Failed> {
+    let browser = &browser().ok_or("no browser on PATH")?;
     let out = scratch("report-visit").join("page.html");
     page(two_runs()?, &out, &[])?;
     let visit = quiet_visit(browser, &out)?;
