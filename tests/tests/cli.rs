@@ -9,8 +9,8 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, RECIPE, files_below, has_trainer, inputs, manifest, own_store, program, run, same,
-    scratch, sql, trainer, wavemill, whole,
+    Inputs, RECIPE, argv, files_below, has_trainer, inputs, manifest, own_store, program, run,
+    same, scratch, sql, trainer, wavemill, whole,
 };
 
 /// Compares a text with its reviewed snapshot. With `WAVEMILL_BLESS=1`, rewrites the snapshot instead.
@@ -111,405 +111,109 @@ fn help_equals_snapshots(name: &str, program: Start, least: usize) -> Result<(),
 
 /// Command lines whose exit code and stderr are compared with a snapshot. `STORE`, `DATA` and `AUDIO` are
 /// placeholders for paths.
-const WRONG: &[&[&str]] = &[
-    &["frobnicate"],
-    &["extract"],
-    &[
-        "extract", "--recipe", "nosuch", "--audio", "AUDIO", "--store", "STORE",
-    ],
-    &[
-        "extract", "--recipe", "demo", "--audio", "AUDIO", "--store", "STORE",
-    ],
-    &[
-        "extract",
-        "--recipe",
-        "demo",
-        "--metadata",
-        "nosuch",
-        "--audio",
-        "AUDIO",
-        "--store",
-        "STORE",
-    ],
-    &[
-        "extract",
-        "--recipe",
-        "demo",
-        "--metadata",
-        "DATA",
-        "--audio",
-        "nosuch",
-        "--store",
-        "STORE",
-    ],
-    &[
-        "extract",
-        "--recipe",
-        "demo",
-        "--metadata",
-        "DATA",
-        "--audio",
-        "DATA",
-        "--store",
-        "STORE",
-    ],
-    &[
-        "extract",
-        "--recipe",
-        "demo",
-        "--set",
-        "audio.durations=3",
-        "--audio",
-        "AUDIO",
-        "--store",
-        "STORE",
-    ],
-    &[
-        "extract",
-        "--recipe",
-        "demo",
-        "--memory-limit",
-        "1MiB",
-        "--audio",
-        "AUDIO",
-        "--store",
-        "STORE",
-    ],
-    &[
-        "extract",
-        "--recipe",
-        "demo",
-        "--max-reject-fraction",
-        "2",
-        "--audio",
-        "AUDIO",
-        "--store",
-        "STORE",
-    ],
-    &[
-        "extract",
-        "--recipe",
-        "TESTS",
-        "--metadata",
-        "DATA",
-        "--audio",
-        "AUDIO",
-        "--store",
-        "STORE",
-        "--limit",
-        "5",
-    ],
-    &[
-        "extract",
-        "--recipe",
-        "TESTS",
-        "--metadata",
-        "TESTS",
-        "--audio",
-        "AUDIO",
-        "--store",
-        "STORE",
-    ],
-    &[
-        "extract",
-        "--recipe",
-        "TESTS",
-        "--metadata",
-        "DATA",
-        "--audio",
-        "AUDIO",
-        "--store",
-        "TESTS",
-    ],
-    &[
-        "extract",
-        "--recipe",
-        "demo",
-        "--metadata",
-        "DATA",
-        "--audio",
-        "AUDIO",
-        "--store",
-        "s3://bucket/store",
-    ],
-    &[
-        "extract",
-        "--recipe",
-        "demo",
-        "--metadata",
-        "https://example.org/tracks.csv",
-        "--audio",
-        "AUDIO",
-        "--store",
-        "nosuch",
-    ],
-    &[
-        "extract",
-        "--recipe",
-        "demo",
-        "--audio",
-        "gs://bucket",
-        "--store",
-        "nosuch",
-    ],
-    &["gc", "--store", "file:///srv/store", "--keep", "1"],
-    &[
-        "sql",
-        "--store",
-        "STORE",
-        "--table",
-        "mine=s3://bucket/x.csv",
-        "SELECT 1",
-    ],
-    &["sql", "--store", "nosuch", "SELECT 1"],
-    &["sql", "--store", "TESTS", "SELECT 1"],
-    &[
-        "sql",
-        "--store",
-        "STORE",
-        "--out",
-        "nosuch/x.csv",
-        "SELECT 1",
-    ],
-    &["sql", "--store", "STORE", "--out", "STORE", "SELECT 1"],
-    &[
-        "sql",
-        "--store",
-        "STORE",
-        "--allow-write",
-        "COPY tracks TO 'store://wavemill/data/x.csv'",
-    ],
-    &[
-        "sql",
-        "--store",
-        "STORE",
-        "SET datafusion.runtime.memory_limit = '64G'",
-    ],
-    &["sql", "--store", "STORE", "SELEKT 1"],
-    &["sql", "--store", "STORE", "SELECT nosuch FROM tracks"],
-    &["sql", "--store", "STORE", "SELECT 1 FROM nosuch"],
-    &["sql", "--store", "STORE", "DROP TABLE tracks"],
-    &["sql", "--store", "STORE", "COPY tracks TO 'x.csv'"],
-    &["sql", "--store", "STORE", "CREATE TABLE x AS SELECT 1"],
-    &[
-        "sql",
-        "--store",
-        "STORE",
-        "INSERT INTO tracks SELECT * FROM tracks",
-    ],
-    &[
-        "sql",
-        "--store",
-        "STORE",
-        "--format",
-        "csv",
-        "SELECT log_mel FROM features_log_mel",
-    ],
-    &["sql", "--store", "STORE", "--version", "7", "SELECT 1"],
-    &["info", "--store", "nosuch"],
-    &["info", "--store", "STORE", "--version", "7"],
-    &["info", "--store", "STORE", "--version", "paper"],
-    &["info", "--store", "STORE", "--files", "--feature", "nosuch"],
-    &["verify", "--store", "nosuch"],
-    &["tag", "--store", "STORE", "7", "paper"],
-    &["tag", "--store", "STORE", "1", "2026"],
-    &["tag", "--store", "STORE", "1", "../paper"],
-    &["tag", "--store", "nosuch", "1", "paper"],
-    &["gc", "--store", "STORE", "--keep", "0"],
-    &["diff", "--store", "STORE", "1", "2"],
-    &["diff", "--store", "STORE", "1", "paper"],
-    &[
-        "export", "--store", "nosuch", "--format", "npy", "--out", "nosuch/x",
-    ],
-    &[
-        "export", "--store", "STORE", "--format", "npy", "--out", "nosuch",
-    ],
-    &[
-        "export",
-        "--store",
-        "STORE",
-        "--feature",
-        "nosuch",
-        "--format",
-        "npy",
-        "--out",
-        "nosuch",
-    ],
-    &[
-        "export",
-        "--store",
-        "STORE",
-        "--feature",
-        "mfcc",
-        "--split",
-        "tset",
-        "--format",
-        "npy",
-        "--out",
-        "nosuch",
-    ],
-    &[
-        "export",
-        "--store",
-        "STORE",
-        "--feature",
-        "mfcc",
-        "--target",
-        "mood",
-        "--format",
-        "png",
-        "--out",
-        "nosuch",
-    ],
-    &[
-        "export",
-        "--store",
-        "STORE",
-        "--feature",
-        "mfcc",
-        "--target",
-        "genre",
-        "--format",
-        "npy",
-        "--out",
-        "nosuch",
-    ],
-    &[
-        "export",
-        "--store",
-        "STORE",
-        "--feature",
-        "mfcc",
-        "--format",
-        "npy",
-        "--out",
-        "DATA",
-    ],
-    &[
-        "export",
-        "--store",
-        "STORE",
-        "--feature",
-        "mfcc",
-        "--format",
-        "npy",
-        "--out",
-        "TESTS",
-    ],
-    &[
-        "export",
-        "--store",
-        "STORE",
-        "--feature",
-        "mfcc",
-        "--format",
-        "npy",
-        "--out",
-        "STORE",
-    ],
-    &[
-        "export",
-        "--store",
-        "STORE",
-        "--feature",
-        "mfcc",
-        "--format",
-        "npy",
-        "--out",
-        "nosuch/x",
-    ],
-    &[
-        "export", "--store", "STORE", "--format", "mat", "--out", "nosuch",
-    ],
-    &[
-        "export",
-        "--store",
-        "STORE",
-        "--feature",
-        "mfcc",
-        "--format",
-        "wav",
-        "--out",
-        "nosuch",
-    ],
-    &[
-        "export",
-        "--store",
-        "STORE",
-        "--feature",
-        "log_mel",
-        "--format",
-        "wav",
-        "--out",
-        "nosuch",
-    ],
-    &["recipe", "show", "nosuch"],
-    &["recipe", "check", "demo", "--set", "split.rule=fair"],
-    &["recipe", "check", "demo", "--set", "split=artist"],
-    &["recipe", "check", "demo", "--set", "features.mfc=none"],
-    &[
-        "features",
-        "nosuch.mp3",
-        "--recipe",
-        "demo",
-        "--feature",
-        "mfcc",
-    ],
-    &["features", "nosuch.mp3", "--recipe", "demo"],
-    &[
-        "features",
-        "nosuch.mp3",
-        "--recipe",
-        "demo",
-        "--feature",
-        "nosuch",
-    ],
-    &[
-        "features",
-        "nosuch.mp3",
-        "--recipe",
-        "demo",
-        "--feature",
-        "mfcc",
-        "--out",
-        "nosuch/x",
-    ],
-    &["completions", "nosuch"],
+const WRONG: &[&str] = &[
+    "frobnicate",
+    "extract",
+    "extract --recipe nosuch --audio AUDIO --store STORE",
+    "extract --recipe demo --audio AUDIO --store STORE",
+    "extract --recipe demo --metadata nosuch --audio AUDIO --store STORE",
+    "extract --recipe demo --metadata DATA --audio nosuch --store STORE",
+    "extract --recipe demo --metadata DATA --audio DATA --store STORE",
+    "extract --recipe demo --set audio.durations=3 --audio AUDIO --store STORE",
+    "extract --recipe demo --memory-limit 1MiB --audio AUDIO --store STORE",
+    "extract --recipe demo --max-reject-fraction 2 --audio AUDIO --store STORE",
+    "extract --recipe TESTS --metadata DATA --audio AUDIO --store STORE --limit 5",
+    "extract --recipe TESTS --metadata TESTS --audio AUDIO --store STORE",
+    "extract --recipe TESTS --metadata DATA --audio AUDIO --store TESTS",
+    "extract --recipe demo --metadata DATA --audio AUDIO --store s3://bucket/store",
+    "extract --recipe demo --metadata https://example.org/tracks.csv --audio AUDIO --store nosuch",
+    "extract --recipe demo --audio gs://bucket --store nosuch",
+    "gc --store file:///srv/store --keep 1",
+    r#"sql --store STORE --table mine=s3://bucket/x.csv "SELECT 1""#,
+    r#"sql --store nosuch "SELECT 1""#,
+    r#"sql --store TESTS "SELECT 1""#,
+    r#"sql --store STORE --out nosuch/x.csv "SELECT 1""#,
+    r#"sql --store STORE --out STORE "SELECT 1""#,
+    r#"sql --store STORE --allow-write "COPY tracks TO 'store://wavemill/data/x.csv'""#,
+    r#"sql --store STORE "SET datafusion.runtime.memory_limit = '64G'""#,
+    r#"sql --store STORE "SELEKT 1""#,
+    r#"sql --store STORE "SELECT nosuch FROM tracks""#,
+    r#"sql --store STORE "SELECT 1 FROM nosuch""#,
+    r#"sql --store STORE "DROP TABLE tracks""#,
+    r#"sql --store STORE "COPY tracks TO 'x.csv'""#,
+    r#"sql --store STORE "CREATE TABLE x AS SELECT 1""#,
+    r#"sql --store STORE "INSERT INTO tracks SELECT * FROM tracks""#,
+    r#"sql --store STORE --format csv "SELECT log_mel FROM features_log_mel""#,
+    r#"sql --store STORE --version 7 "SELECT 1""#,
+    "info --store nosuch",
+    "info --store STORE --version 7",
+    "info --store STORE --version paper",
+    "info --store STORE --files --feature nosuch",
+    "verify --store nosuch",
+    "tag --store STORE 7 paper",
+    "tag --store STORE 1 2026",
+    "tag --store STORE 1 ../paper",
+    "tag --store nosuch 1 paper",
+    "gc --store STORE --keep 0",
+    "diff --store STORE 1 2",
+    "diff --store STORE 1 paper",
+    "export --store nosuch --format npy --out nosuch/x",
+    "export --store STORE --format npy --out nosuch",
+    "export --store STORE --feature nosuch --format npy --out nosuch",
+    "export --store STORE --feature mfcc --split tset --format npy --out nosuch",
+    "export --store STORE --feature mfcc --target mood --format png --out nosuch",
+    "export --store STORE --feature mfcc --target genre --format npy --out nosuch",
+    "export --store STORE --feature mfcc --format npy --out DATA",
+    "export --store STORE --feature mfcc --format npy --out TESTS",
+    "export --store STORE --feature mfcc --format npy --out STORE",
+    "export --store STORE --feature mfcc --format npy --out nosuch/x",
+    "export --store STORE --format mat --out nosuch",
+    "export --store STORE --feature mfcc --format wav --out nosuch",
+    "export --store STORE --feature log_mel --format wav --out nosuch",
+    "recipe show nosuch",
+    "recipe check demo --set split.rule=fair",
+    "recipe check demo --set split=artist",
+    "recipe check demo --set features.mfc=none",
+    "features nosuch.mp3 --recipe demo --feature mfcc",
+    "features nosuch.mp3 --recipe demo",
+    "features nosuch.mp3 --recipe demo --feature nosuch",
+    "features nosuch.mp3 --recipe demo --feature mfcc --out nosuch/x",
+    "completions nosuch",
 ];
 
 /// Command lines like [`WRONG`] for `wavemill-train`.
-const INVALID_TRAINER_ARGS: &[&[&str]] = &[
-    &["frobnicate"],
-    &["fit"],
-    &["fit", "--store", "nosuch"],
-    &["fit", "--store", "s3://bucket/store"],
-    &["eval", "s3://bucket/run"],
-    &["fit", "--store", "STORE", "--version", "7"],
-    &["fit", "--store", "STORE", "--version", "paper"],
-    &["fit", "--store", "STORE", "--model", "vgg"],
-    &["fit", "--store", "STORE", "--model", "mlp-4"],
-    &["fit", "--store", "STORE", "--set", "data.frames=8"],
-    &["fit", "--store", "STORE", "--set", "model.channels=3"],
-    &["fit", "--store", "STORE", "--freeze"],
-    &["fit", "--store", "STORE", "--feature", "nosuch"],
-    &["fit", "--store", "STORE", "--target", "mood"],
-    &["fit", "--store", "STORE", "--split", "random"],
-    &["fit", "--store", "STORE", "--config", "nosuch.toml"],
-    &["fit", "--store", "STORE", "--set", "optimizer.rate=1"],
-    &["fit", "--store", "STORE", "--set", "optimizer.lr=fast"],
-    &["fit", "--store", "STORE", "--set", "optimizer.lr=0"],
-    &["fit", "--store", "STORE", "--set", "train.select=speed"],
-    &["fit", "--store", "STORE", "--set", "lr"],
-    &["fit", "--store", "STORE", "--like", "gtzan"],
-    &["fit", "--store", "STORE", "--epochs", "0"],
-    &["fit", "--store", "STORE", "--nproc", "0"],
-    &["fit", "--store", "STORE", "--device", "tpu"],
-    &["fit", "--resume", "nosuch"],
-    &["fit", "--resume", "STORE"],
-    &["fit", "--resume", "nosuch", "--seed", "1"],
-    &["fit", "--resume", "nosuch", "--like", "fma-small"],
-    &["eval", "nosuch"],
-    &["sweep", "nosuch.toml", "--store", "STORE"],
+const INVALID_TRAINER_ARGS: &[&str] = &[
+    "frobnicate",
+    "fit",
+    "fit --store nosuch",
+    "fit --store s3://bucket/store",
+    "eval s3://bucket/run",
+    "fit --store STORE --version 7",
+    "fit --store STORE --version paper",
+    "fit --store STORE --model vgg",
+    "fit --store STORE --model mlp-4",
+    "fit --store STORE --set data.frames=8",
+    "fit --store STORE --set model.channels=3",
+    "fit --store STORE --freeze",
+    "fit --store STORE --feature nosuch",
+    "fit --store STORE --target mood",
+    "fit --store STORE --split random",
+    "fit --store STORE --config nosuch.toml",
+    "fit --store STORE --set optimizer.rate=1",
+    "fit --store STORE --set optimizer.lr=fast",
+    "fit --store STORE --set optimizer.lr=0",
+    "fit --store STORE --set train.select=speed",
+    "fit --store STORE --set lr",
+    "fit --store STORE --like gtzan",
+    "fit --store STORE --epochs 0",
+    "fit --store STORE --nproc 0",
+    "fit --store STORE --device tpu",
+    "fit --resume nosuch",
+    "fit --resume STORE",
+    "fit --resume nosuch --seed 1",
+    "fit --resume nosuch --like fma-small",
+    "eval nosuch",
+    "sweep nosuch.toml --store STORE",
 ];
 
 #[apply(trial)]
@@ -524,7 +228,7 @@ fn trainers_errors_are_as_reviewed() -> Result<(), Failed> {
 }
 
 /// Compares the error messages for wrong arguments with the snapshot `name`.
-fn errors_equal_snapshot(name: &str, program: Start, wrong: &[&[&str]]) -> Result<(), Failed> {
+fn errors_equal_snapshot(name: &str, program: Start, wrong: &[&str]) -> Result<(), Failed> {
     let folder = scratch("wrong-words");
     let store = own_store("errors");
     let Inputs {
@@ -541,18 +245,13 @@ fn errors_equal_snapshot(name: &str, program: Start, wrong: &[&[&str]]) -> Resul
     ];
 
     let mut text = String::new();
-    for words in wrong {
-        let place = |word: &&str| {
-            places
-                .iter()
-                .find(|(name, _)| name == word)
-                .map(|(_, path)| *path)
-        };
-
-        let words_there: Vec<PathBuf> = words
-            .iter()
-            .map(|word| place(word).unwrap_or(Path::new(word)).to_owned())
-            .collect();
+    for line in wrong {
+        let words = argv(line);
+        let mut words_there: Vec<PathBuf> = Vec::new();
+        for word in &words {
+            let place = places.iter().find(|(name, _)| name == word);
+            words_there.push(place.map_or(Path::new(word), |(_, path)| path).to_owned());
+        }
         let ran = run(program(&words_there).current_dir(&folder));
 
         // Removes the notes that are printed only on machines with a GPU.
@@ -611,31 +310,21 @@ fn recipes_are_as_reviewed() -> Result<(), Failed> {
 #[apply(trial)]
 fn closed_stdout_ends_quietly() -> Result<(), Failed> {
     let store = own_store("pipes");
-    let on_store: [&[&str]; 9] = [
-        &["info"],
-        &["info", "--json"],
-        &["info", "--files"],
-        &["diff", "1", "1"],
-        &["sql", "SELECT * FROM tracks_all"],
-        &[
-            "sql",
-            "--format",
-            "csv",
-            "SELECT * FROM tracks_all a CROSS JOIN tracks_all b",
-        ],
-        &[
-            "sql",
-            "--format",
-            "json",
-            "SELECT * FROM tracks_all a CROSS JOIN tracks_all b",
-        ],
-        &["sql", "--format", "arrow", "SELECT * FROM features_log_mel"],
-        &["gc", "--keep", "1", "--json"],
+    let on_store: [&str; 9] = [
+        "info",
+        "info --json",
+        "info --files",
+        "diff 1 1",
+        r#"sql "SELECT * FROM tracks_all""#,
+        r#"sql --format csv "SELECT * FROM tracks_all a CROSS JOIN tracks_all b""#,
+        r#"sql --format json "SELECT * FROM tracks_all a CROSS JOIN tracks_all b""#,
+        r#"sql --format arrow "SELECT * FROM features_log_mel""#,
+        "gc --keep 1 --json",
     ];
 
     let mut commands: Vec<Command> = Vec::new();
     for words in on_store {
-        commands.push(wavemill(words));
+        commands.push(wavemill(argv(words)));
         commands.last_mut().unwrap().arg("--store").arg(&store);
     }
 
@@ -827,14 +516,9 @@ fn features_are_those_of_the_store() -> Result<(), Failed> {
     for clip_key in ["tones/chord.wav", "music/clip.mp3"] {
         for (feature, shape, value_bytes) in [("log_mel", [40, 130], 2), ("mfcc", [13, 130], 4)] {
             let of_clip = |format: &str| {
-                let mut command = wavemill([
-                    "features",
-                    "--feature",
-                    feature,
-                    "--format",
-                    format,
-                    "--recipe",
-                ]);
+                let mut command = wavemill(argv(&format!(
+                    "features --feature {feature} --format {format} --recipe"
+                )));
                 command.arg(&inputs.recipe).arg(inputs.clip(clip_key));
                 command
             };
@@ -906,14 +590,7 @@ fn features_of_a_bad_clip() -> Result<(), Failed> {
     let clip = inputs().clip(bad[0]["clip_key"].as_str().unwrap());
     let good = inputs().clip(files_below(&inputs().audio).first().ok_or("no clip")?);
 
-    let words = [
-        "features",
-        "--feature",
-        "mfcc",
-        "--format",
-        "json",
-        "--recipe",
-    ];
+    let words = argv("features --feature mfcc --format json --recipe");
     let ran = run(wavemill(words).arg(&inputs().recipe).arg(&clip).arg(&good)).exits(1)?;
     same(
         "named",
@@ -923,14 +600,7 @@ fn features_of_a_bad_clip() -> Result<(), Failed> {
     same("the good clip's row", ran.out.lines().count(), 1)?;
 
     let file = scratch("features-npy").join("rows.npy");
-    let words = [
-        "features",
-        "--feature",
-        "mfcc",
-        "--format",
-        "npy",
-        "--recipe",
-    ];
+    let words = argv("features --feature mfcc --format npy --recipe");
     let mut command = wavemill(words);
     command
         .arg(&inputs().recipe)

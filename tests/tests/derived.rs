@@ -8,7 +8,7 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, RECIPE, fit, has_trainer, inputs, manifest, run, run_in, same, scratch, sql,
+    Inputs, RECIPE, argv, fit, has_trainer, inputs, manifest, run, run_in, same, scratch, sql,
     sql_number, trainer, wavemill,
 };
 
@@ -226,14 +226,9 @@ fn a_derived_feature_alone_is_the_same() -> Result<(), Failed> {
     }
 
     let npy = folder.join("out.npy");
-    let mut command = wavemill([
-        "features",
-        "--feature",
-        "mfcc_statistics",
-        "--format",
-        "npy",
-        "--recipe",
-    ]);
+    let mut command = wavemill(argv(
+        "features --feature mfcc_statistics --format npy --recipe",
+    ));
     run(command.arg(&with.recipe).arg(&clip).arg("--out").arg(&npy)).exits(0)?;
 
     let header = String::from_utf8_lossy(&fs::read(&npy)?[..128]).into_owned();
@@ -346,14 +341,10 @@ fn an_mlp_is_trained_on_statistics() -> Result<(), Failed> {
     let store = store_with(&folder, STATISTICS)?;
     let runs = folder.join("runs");
     let mut command = fit(&store, &runs);
-    for set in [
-        "model.name=mlp-4",
-        "data.feature=mfcc_statistics",
-        "data.batch_size=8",
-        "train.epochs=2",
-    ] {
-        command.args(["--set", set]);
-    }
+    command.args(argv(
+        "--set model.name=mlp-4 --set data.feature=mfcc_statistics \
+         --set data.batch_size=8 --set train.epochs=2",
+    ));
     run(&mut command).exits(0)?;
 
     let run_folder = run_in(&runs)?;
@@ -377,14 +368,9 @@ fn an_mlp_is_trained_on_statistics() -> Result<(), Failed> {
 
     let stream = folder.join("stream.arrow");
     let with = with_features(&folder, STATISTICS);
-    let mut command = wavemill([
-        "features",
-        "--feature",
-        "mfcc_statistics",
-        "--format",
-        "arrow",
-        "--recipe",
-    ]);
+    let mut command = wavemill(argv(
+        "features --feature mfcc_statistics --format arrow --recipe",
+    ));
     run(command
         .arg(&with.recipe)
         .arg(with.clip(&key))
@@ -402,12 +388,9 @@ fn an_mlp_is_trained_on_statistics() -> Result<(), Failed> {
 
     // A network for spectrograms reports that its input is no spectrogram.
     let mut command = fit(&store, &folder.join("lstm"));
-    run(command.args([
-        "--set",
-        "model.name=lstm",
-        "--set",
-        "data.feature=mfcc_statistics",
-    ]))
+    run(command.args(argv(
+        "--set model.name=lstm --set data.feature=mfcc_statistics",
+    )))
     .exits(2)?
     .says(&[
         "lstm needs a spectrogram",
@@ -485,14 +468,7 @@ fn pictures_show_the_stored_source() -> Result<(), Failed> {
         .ok_or("no key")?
         .to_owned();
 
-    let mut command = wavemill([
-        "features",
-        "--feature",
-        "grey",
-        "--format",
-        "npy",
-        "--recipe",
-    ]);
+    let mut command = wavemill(argv("features --feature grey --format npy --recipe"));
     run(command
         .arg(&with.recipe)
         .arg(with.clip(&key))
@@ -527,15 +503,10 @@ fn a_network_is_trained_on_pictures() -> Result<(), Failed> {
     let store = store_with(&folder, PICTURES)?;
     let runs = folder.join("runs");
     let mut command = fit(&store, &runs);
-    for set in [
-        "model.name=genregenie-cnn",
-        "data.feature=coloured",
-        "data.batch_size=8",
-        "data.normalize=true",
-        "train.epochs=1",
-    ] {
-        command.args(["--set", set]);
-    }
+    command.args(argv(
+        "--set model.name=genregenie-cnn --set data.feature=coloured \
+         --set data.batch_size=8 --set data.normalize=true --set train.epochs=1",
+    ));
     run(&mut command).exits(0)?;
 
     let result = fs::read_to_string(run_in(&runs)?.join("result.json"))?;
@@ -543,12 +514,7 @@ fn a_network_is_trained_on_pictures() -> Result<(), Failed> {
     same("feature", result["feature"].as_str(), Some("coloured"))?;
 
     let mut command = fit(&store, &folder.join("cnn2d"));
-    run(command.args([
-        "--set",
-        "model.name=cnn2d",
-        "--set",
-        "data.feature=coloured",
-    ]))
-    .exits(2)?
-    .says(&["cnn2d needs a spectrogram", "is a picture"])
+    run(command.args(argv("--set model.name=cnn2d --set data.feature=coloured")))
+        .exits(2)?
+        .says(&["cnn2d needs a spectrogram", "is a picture"])
 }

@@ -11,7 +11,8 @@ use wavemill_tests::Failed;
 use crate::faults::Mount;
 use crate::report::{about, browser, loads_nothing, quiet_visit};
 use crate::support::{
-    has_trainer, inputs, kill, metadata_with_features, run, same, scratch, sql, start, wavemill,
+    argv, has_trainer, inputs, kill, metadata_with_features, run, same, scratch, sql, start,
+    wavemill,
 };
 
 /// Experiment with two models, a variant that needs its own store, and a claim.
@@ -87,14 +88,7 @@ fn experiment(experiment: &Path, out: &Path) -> Command {
     command.arg("--out").arg(out);
 
     // Some clips are broken on purpose.
-    command.args([
-        "--threads",
-        "1",
-        "--device",
-        "cpu",
-        "--max-reject-fraction",
-        "1",
-    ]);
+    command.args(argv("--threads 1 --device cpu --max-reject-fraction 1"));
     command.env("WAVEMILL_BACKEND", "cpu");
     command
 }
@@ -325,74 +319,31 @@ fn shipped_experiments_run_on_the_synthetic_archive() -> Result<(), Failed> {
 
     // Compared with the real parameters, only the length of clips, the number of epochs and steps, and the batch
     // size of the largest model are reduced.
-    let runs: [(&str, &[&str]); 5] = [
+    let runs: [(&str, &str); 5] = [
         (
             "fma-large",
-            &[
-                "--train",
-                "cnn1d-gru",
-                "--variant",
-                "base",
-                "--variant",
-                "mfcc",
-            ],
+            "--train cnn1d-gru --variant base --variant mfcc",
         ),
         (
             "fma-small",
-            &[
-                "--train",
-                "lstm",
-                "--train",
-                "mlp-1-clips",
-                "--train",
-                "mlp-1",
-                "--train",
-                "fusion",
-                "--set",
-                "catalog.subset=none",
-            ],
+            "--train lstm --train mlp-1-clips --train mlp-1 --train fusion \
+             --set catalog.subset=none",
         ),
         (
             "fma-windows",
-            &[
-                "--train",
-                "crnn-lstm64",
-                "--set",
-                "catalog.subset=none",
-                "--set",
-                "audio.segment_s=1.5",
-                "--set",
-                "audio.segment_min_s=1.4",
-                "--set",
-                "catalog.clean.rare_sub_genres=none",
-            ],
+            "--train crnn-lstm64 --set catalog.subset=none --set audio.segment_s=1.5 \
+             --set audio.segment_min_s=1.4 --set catalog.clean.rare_sub_genres=none",
         ),
         // GTZAN is published as folders. Here the experiment runs on an archive in FMA's form.
         (
             "gtzan-segments",
-            &[
-                "--variant",
-                "base",
-                "--variant",
-                "stretched",
-                "--set",
-                "catalog.dataset=fma",
-                "--set",
-                "targets.genre.column=track_genre_top",
-            ],
+            "--variant base --variant stretched --set catalog.dataset=fma \
+             --set targets.genre.column=track_genre_top",
         ),
         (
             "gtzan-images",
-            &[
-                "--train",
-                "resnet50",
-                "--train-set",
-                "data.batch_size=2",
-                "--set",
-                "catalog.dataset=fma",
-                "--set",
-                "targets.genre.column=track_genre_top",
-            ],
+            "--train resnet50 --train-set data.batch_size=2 --set catalog.dataset=fma \
+             --set targets.genre.column=track_genre_top",
         ),
     ];
 
@@ -411,7 +362,7 @@ fn shipped_experiments_run_on_the_synthetic_archive() -> Result<(), Failed> {
             "--set",
             "audio.duration_s=3.0",
         ]);
-        let ran = run(command.args(words)).exits(0)?;
+        let ran = run(command.args(argv(words))).exits(0)?;
 
         // Two of the documents used the data set's official split, which has no leak.
         let is_official = ["fma-small", "fma-windows"].contains(&name);

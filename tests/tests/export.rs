@@ -10,8 +10,8 @@ use wavemill_tests::Failed;
 
 use crate::signals::ends_soon;
 use crate::support::{
-    files_below, inputs, manifest, own_store, run, same, scratch, sql, start, wait_until, wavemill,
-    whole,
+    argv, files_below, inputs, manifest, own_store, run, same, scratch, sql, start, wait_until,
+    wavemill, whole,
 };
 
 /// Tolerance for sums of a few thousand f32 values computed by two programs.
@@ -21,17 +21,8 @@ const SOUND_DB_MAX: f64 = 3.0;
 
 /// Exports `feature` and returns the report.
 fn export(store: &Path, feature: &str, format: &str, out: &Path) -> Result<Value, Failed> {
-    let words = [
-        "export",
-        "--feature",
-        feature,
-        "--format",
-        format,
-        "--json",
-        "--store",
-    ];
-
-    let ran = run(wavemill(words).arg(store).arg("--out").arg(out)).exits(0)?;
+    let words = format!("export --feature {feature} --format {format} --json --store");
+    let ran = run(wavemill(argv(&words)).arg(store).arg("--out").arg(out)).exits(0)?;
     Ok(serde_json::from_str(&ran.out)?)
 }
 
@@ -119,39 +110,27 @@ fn arrays_hold_the_rows_of_sql() -> Result<(), Failed> {
 /// Exports segments, rows of different lengths, bytes and lists: each format can represent them.
 #[apply(trial)]
 fn every_kind_of_store() -> Result<(), Failed> {
-    let kinds: [(&str, &[&str]); 3] = [
-        ("u8", &["features.log_mel.dtype=u8", "audio.segment_s=1.0"]),
+    let kinds: [(&str, &str); 3] = [
+        (
+            "u8",
+            "--set features.log_mel.dtype=u8 --set audio.segment_s=1.0",
+        ),
         (
             "lists",
-            &[
-                "shards.layout=list",
-                "split.rule=segment",
-                "audio.segment_s=1.0",
-            ],
+            "--set shards.layout=list --set split.rule=segment --set audio.segment_s=1.0",
         ),
-        ("ragged", &["audio.duration_s=none"]),
+        ("ragged", "--set audio.duration_s=none"),
     ];
 
     for (name, sets) in kinds {
         let folder = scratch(&format!("export-{name}"));
         let store = folder.join("store");
-        let mut extract = inputs().extract(&store);
-        for set in sets {
-            extract.args(["--set", set]);
-        }
-        run(&mut extract).exits(0)?;
+        run(inputs().extract(&store).args(argv(sets))).exits(0)?;
 
         for format in ["npy", "png", "huggingface"] {
             let out = folder.join(format);
-            let words = [
-                "export",
-                "--feature",
-                "log_mel",
-                "--format",
-                format,
-                "--store",
-            ];
-            let ran = run(wavemill(words).arg(&store).arg("--out").arg(&out)).exits(0)?;
+            let words = format!("export --feature log_mel --format {format} --store");
+            let ran = run(wavemill(argv(&words)).arg(&store).arg("--out").arg(&out)).exits(0)?;
             same(&ran.err, ran.err.contains("log_mel ("), true)?;
             let pictures = files_below(&out);
             let pictures = pictures

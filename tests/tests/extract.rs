@@ -11,8 +11,8 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, files_below, finish, inputs, manifest, own_store, run, same, same_versions, scratch,
-    sql, sql_counts, sql_number, start, versions, wavemill, whole,
+    Inputs, argv, files_below, finish, inputs, manifest, own_store, run, same, same_versions,
+    scratch, sql, sql_counts, sql_number, start, versions, wavemill, whole,
 };
 
 use crate::table::{Table, key};
@@ -641,13 +641,9 @@ fn copies_of_a_recording_share_a_side() -> Result<(), Failed> {
     let grouped = ["1", "8"].map(|threads| (threads, folder.join(threads)));
     for (threads, store) in &grouped {
         let mut extract = inputs().extract(store);
-        extract.args(split).args([
-            "--set",
-            "split.group_duplicates=true",
-            "--json",
-            "--threads",
-            threads,
-        ]);
+        extract.args(split).args(argv(&format!(
+            "--set split.group_duplicates=true --json --threads {threads}"
+        )));
 
         let report: Value = serde_json::from_str(&run(&mut extract).exits(0)?.out)?;
         same(

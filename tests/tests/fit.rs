@@ -8,7 +8,7 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, RECIPE, checkpoints, files_below, fit, has_trainer, inputs, kill, last_step, run,
+    Inputs, RECIPE, argv, checkpoints, files_below, fit, has_trainer, inputs, kill, last_step, run,
     run_in, same, scratch, start, trainer, wait_until, whole,
 };
 
@@ -90,7 +90,7 @@ fn missing_artists_make_no_leak_promise() -> Result<(), Failed> {
     .exits(0)?;
 
     let ran = run(fit(&store, &folder.join("runs"))
-        .args(SMALL)
+        .args(argv(SMALL))
         .args(["--set", "train.steps=2"]))
     .exits(0)?;
 
@@ -116,7 +116,7 @@ fn single_class_test_side_is_warned_about() -> Result<(), Failed> {
     let store = store_of_one_class("test")?;
     let runs = scratch("told");
     let ran = run(fit(&store, &runs)
-        .args(SMALL)
+        .args(argv(SMALL))
         .args(["--set", "train.steps=2"]))
     .exits(0)?;
 
@@ -194,24 +194,9 @@ fn waiting_threads_spin_briefly() -> Result<(), Failed> {
 }
 
 /// A model that trains in seconds: 11 steps per epoch, with dropout, augmentation and mix-up.
-const SMALL: [&str; 16] = [
-    "--set",
-    "model.name=genregenie-cnn",
-    "--set",
-    "data.batch_size=4",
-    "--set",
-    "data.frames=24",
-    "--set",
-    "loss.mixup=0.4",
-    "--set",
-    "augment.enabled=true",
-    "--set",
-    "train.early_stop=0",
-    "--set",
-    "train.checkpoint_steps=5",
-    "--epochs",
-    "6",
-];
+const SMALL: &str = "--set model.name=genregenie-cnn --set data.batch_size=4 --set data.frames=24 \
+     --set loss.mixup=0.4 --set augment.enabled=true --set train.early_stop=0 \
+     --set train.checkpoint_steps=5 --epochs 6";
 /// Number of steps of the whole run.
 const STEPS: u64 = 66;
 
@@ -258,24 +243,17 @@ fn requeued_ranks_do_the_whole_job() -> Result<(), Failed> {
 fn does_the_whole_job_when_requeued(nproc: usize) -> Result<(), Failed> {
     let [runs, undisturbed] = ["requeued", "undisturbed"].map(scratch);
     let nproc = ["--nproc".to_owned(), nproc.to_string()];
-    run(fit(whole(), &undisturbed).args(SMALL).args(&nproc)).exits(0)?;
+    run(fit(whole(), &undisturbed).args(argv(SMALL)).args(&nproc)).exits(0)?;
 
     // The parent folders are created as well.
     let job = runs.join("jobs/night");
     let again = |words: &[&str]| -> Command {
-        let mut command = trainer([
-            "fit",
-            "--device",
-            "cpu",
-            "--threads",
-            "1",
-            "--resume-or-start",
-        ]);
+        let mut command = trainer(argv("fit --device cpu --threads 1 --resume-or-start"));
         command
             .arg(&job)
             .arg("--store")
             .arg(whole())
-            .args(SMALL)
+            .args(argv(SMALL))
             .args(&nproc)
             .args(words);
         command
@@ -350,7 +328,7 @@ fn requeued_run_keeps_its_name() -> Result<(), Failed> {
     let again = || -> Command {
         let mut command = fit(whole(), &runs);
         command
-            .args(SMALL)
+            .args(argv(SMALL))
             .args(["--set", "train.steps=3", "--resume-or-start"]);
         command
     };

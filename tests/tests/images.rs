@@ -9,7 +9,7 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, fit, has_trainer, manifest, run, same, same_versions, scratch, sql, sql_counts,
+    Inputs, argv, fit, has_trainer, manifest, run, same, same_versions, scratch, sql, sql_counts,
     sql_number, wavemill,
 };
 
@@ -18,16 +18,8 @@ const GENRES: [&str; 3] = ["blues", "jazz", "rock"];
 const PICTURES: u32 = 10;
 
 /// Settings for small tensors of whole pictures.
-const SMALL: [&str; 8] = [
-    "--set",
-    "features.picture_224.width=36",
-    "--set",
-    "features.picture_224.height=33",
-    "--set",
-    "features.picture_299.width=36",
-    "--set",
-    "features.picture_299.height=36",
-];
+const SMALL: &str = "--set features.picture_224.width=36 --set features.picture_224.height=33 \
+     --set features.picture_299.width=36 --set features.picture_299.height=36";
 
 /// Draws a picture of 48 × 40 pixels that depends on its number and genre.
 fn picture(genre: u32, number: u32) -> RgbImage {
@@ -78,7 +70,7 @@ fn pictures(name: &str) -> Result<(PathBuf, Inputs), Failed> {
 fn folders_become_a_store() -> Result<(), Failed> {
     let (folder, inputs) = pictures("images")?;
     let store = folder.join("store");
-    let ran = run(inputs.strict_extract(&store).args(SMALL)).exits(0)?;
+    let ran = run(inputs.strict_extract(&store).args(argv(SMALL))).exits(0)?;
     same("leak", ran.err.contains("leaky"), false)?;
     let n_told = ran.err.matches("stands for itself").count();
     same("told that no artist is known", n_told, 1)?;
@@ -132,11 +124,11 @@ fn folders_become_a_store() -> Result<(), Failed> {
         same(of_audio, page.contains(of_audio), false)?;
     }
 
-    let again = run(inputs.strict_extract(&store).args(SMALL)).exits(0)?;
+    let again = run(inputs.strict_extract(&store).args(argv(SMALL))).exits(0)?;
     same("again", again.err.contains("nothing to do"), true)?;
     let alone = folder.join("alone");
     let mut command = inputs.strict_extract(&alone);
-    command.args(SMALL).args(["--threads", "1"]);
+    command.args(argv(SMALL)).args(["--threads", "1"]);
     run(&mut command).exits(0)?;
     same_versions(&store, &alone)
 }
@@ -179,7 +171,7 @@ fn bad_files_are_rejects() -> Result<(), Failed> {
     let mut command = inputs.extract(&store);
     // The picture of 30 GB is rejected by its header, without decoding.
     command
-        .args(SMALL)
+        .args(argv(SMALL))
         .args(crop)
         .args(["--memory-limit", "256MiB"]);
     run(&mut command).exits(0)?;
@@ -220,7 +212,7 @@ fn limits_make_rejects_of_large_files() -> Result<(), Failed> {
     let extract = |store: &str, set: &str| {
         let mut command = inputs.extract(&folder.join(store));
         command
-            .args(SMALL)
+            .args(argv(SMALL))
             .args(["--memory-limit", "256MiB", "--set", set]);
         run(&mut command)
     };
@@ -247,7 +239,7 @@ fn limits_make_rejects_of_large_files() -> Result<(), Failed> {
 
     // With a larger limit the picture becomes a row: neither its reject nor the feature's identity is reused.
     let mut more = inputs.extract(&folder.join("pixels"));
-    more.args(SMALL).arg("--new-version");
+    more.args(argv(SMALL)).arg("--new-version");
     run(&mut more).exits(0)?;
     same(
         "rows",
@@ -297,26 +289,26 @@ fn invalid_picture_sources_are_rejected() -> Result<(), Failed> {
 fn new_picture_computes_only_itself() -> Result<(), Failed> {
     let (folder, inputs) = pictures("more-images")?;
     let grown = folder.join("grown");
-    run(inputs.strict_extract(&grown).args(SMALL)).exits(0)?;
+    run(inputs.strict_extract(&grown).args(argv(SMALL))).exits(0)?;
     let anew = folder.join("anew");
-    run(inputs.strict_extract(&anew).args(SMALL)).exits(0)?;
+    run(inputs.strict_extract(&anew).args(argv(SMALL))).exits(0)?;
 
     let file = encoded(&picture(2, 77), ImageFormat::Png)?;
     put(&inputs.audio.join("rock/rock00077.png"), &file)?;
     let more = ["--new-version", "--json"];
-    let ran = run(inputs.strict_extract(&grown).args(SMALL).args(more)).exits(0)?;
+    let ran = run(inputs.strict_extract(&grown).args(argv(SMALL)).args(more)).exits(0)?;
     let report: Value = serde_json::from_str(&ran.out)?;
     same("decoded", report["clips_decoded"].as_u64(), Some(1))?;
 
     let more = ["--new-version", "--recompute"];
-    run(inputs.strict_extract(&anew).args(SMALL).args(more)).exits(0)?;
+    run(inputs.strict_extract(&anew).args(argv(SMALL)).args(more)).exits(0)?;
     same_versions(&grown, &anew)?;
 
     // Replaces the picture under the same name.
     let file = encoded(&RgbImage::new(64, 64), ImageFormat::Png)?;
     put(&inputs.audio.join("rock/rock00077.png"), &file)?;
     let more = ["--new-version"];
-    run(inputs.strict_extract(&grown).args(SMALL).args(more)).exits(0)?;
+    run(inputs.strict_extract(&grown).args(argv(SMALL)).args(more)).exits(0)?;
     let versions = run(wavemill(["info", "--versions", "--store"]).arg(&grown)).exits(0)?;
     same(&versions.out, versions.out.contains("pictures"), true)?;
     same(&versions.out, versions.out.contains("audio"), false)
@@ -331,7 +323,7 @@ fn experiment_variant_uses_pictures() -> Result<(), Failed> {
     let mut command = wavemill(["experiment", "run", "gtzan-images", "--any-data", "--json"]);
     command.args(["--variant", "published", "--train", "resnet50"]);
     command.args(["--epochs", "1", "--threads", "1", "--device", "cpu"]);
-    command.args(SMALL).arg("--data").arg(&folder);
+    command.args(argv(SMALL)).arg("--data").arg(&folder);
     let ran = run(command.arg("--out").arg(&out)).exits(0)?;
 
     let result: Value = serde_json::from_str(&ran.out)?;
@@ -346,18 +338,13 @@ fn experiment_variant_uses_pictures() -> Result<(), Failed> {
 fn documented_models_train_on_pictures() -> Result<(), Failed> {
     let (folder, inputs) = pictures("learn-images")?;
     let store = folder.join("store");
-    run(inputs.strict_extract(&store).args(SMALL)).exits(0)?;
+    run(inputs.strict_extract(&store).args(argv(SMALL))).exits(0)?;
     for (model, feature) in [("resnet50", "picture_224"), ("xception", "picture_299")] {
         let runs = folder.join(model);
         let mut command = fit(&store, &runs);
-        command.args([
-            "--like",
-            "gtzan-images",
-            "--model",
-            model,
-            "--feature",
-            feature,
-        ]);
+        command.args(argv(&format!(
+            "--like gtzan-images --model {model} --feature {feature}"
+        )));
         command.args(["--set", "train.steps=2", "--batch-size", "4"]);
 
         let said = run(&mut command).exits(0)?;

@@ -10,8 +10,8 @@ use wavemill_tests::Failed;
 
 use crate::peers::script;
 use crate::support::{
-    asks_for_peers, finish, fit, has_python, has_trainer, last_step, run, run_in, same, scratch,
-    start, trainer, wait_until, whole,
+    argv, asks_for_peers, finish, fit, has_python, has_trainer, last_step, run, run_in, same,
+    scratch, start, trainer, wait_until, whole,
 };
 
 fn import_script() -> PathBuf {
@@ -41,14 +41,10 @@ fn mlflow_has_what_the_folder_has() -> Result<(), Failed> {
     let store = scratch("mlflow");
     let runs = scratch("mlflow-runs");
     let mut command = fit(whole(), &runs);
-    for set in [
-        "model.name=lstm",
-        "data.frames=16",
-        "data.batch_size=4",
-        "train.early_stop=0",
-    ] {
-        command.args(["--set", set]);
-    }
+    command.args(argv(
+        "--set model.name=lstm --set data.frames=16 --set data.batch_size=4 \
+         --set train.early_stop=0",
+    ));
     let mut training = start(command.args(["--epochs", "100000"]));
     wait_until(&mut training, "a checkpoint", || last_step(&runs) > 0)?;
     let folder = run_in(&runs)?;

@@ -16,8 +16,8 @@ use wavemill_tests::Failed;
 
 use crate::rows::trained;
 use crate::support::{
-    Ran, asks_for_peers, files_below, has_trainer, inputs, manifest, own_store, program, run, same,
-    scratch, sql, sql_number, trainer, wavemill, whole,
+    Ran, argv, asks_for_peers, files_below, has_trainer, inputs, manifest, own_store, program, run,
+    same, scratch, sql, sql_number, trainer, wavemill, whole,
 };
 
 /// Tolerance for sums of thousands of f64 values in different orders.
@@ -29,16 +29,7 @@ const SUM_REL_MAX: f64 = 1e-9;
 fn eval_rows_are_readable_by_all_peers() -> Result<(), Failed> {
     let folder = scratch("eval-rows");
     let [rows, vectors] = ["rows.parquet", "vectors.parquet"].map(|name| folder.join(name));
-    let mut command = trainer([
-        "eval",
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        "--side",
-        "training",
-        "--json",
-    ]);
+    let mut command = trainer(argv("eval --device cpu --threads 1 --side training --json"));
     command
         .arg(trained())
         .arg("--predictions")
@@ -188,14 +179,7 @@ fn sounds_match_librosa() -> Result<(), Failed> {
     run(inputs().extract(&store).args(plain)).exits(0)?;
 
     let out = folder.join("wav");
-    let words = [
-        "export",
-        "--feature",
-        "log_mel",
-        "--format",
-        "wav",
-        "--store",
-    ];
+    let words = argv("export --feature log_mel --format wav --store");
     run(wavemill(words).arg(&store).arg("--out").arg(&out)).exits(0)?;
 
     let rows = "SELECT count(*) FROM features_log_mel WHERE split <> 'none'";
@@ -235,23 +219,14 @@ fn check_store(store: &Path) -> Result<Ran, Failed> {
 fn stores_keep_the_contract() -> Result<(), Failed> {
     let further = scratch("further").join("store");
     run(inputs().extract(&further).args(["--limit", "20"])).exits(0)?;
-    let sets = [
-        "--set",
-        "audio.duration_s=none",
-        "--set",
-        "features.log_mel.dtype=u8",
-    ];
+    let sets = argv("--set audio.duration_s=none --set features.log_mel.dtype=u8");
     run(inputs().extract(&further).arg("--new-version").args(sets)).exits(0)?;
 
     let windows = scratch("windows").join("store");
-    let sets = [
-        "--set",
-        "audio.segment_s=1.0",
-        "--set",
-        "shards.compression=none",
-        "--set",
-        "split.rule=artist",
-    ];
+    let sets = argv(
+        "--set audio.segment_s=1.0 --set shards.compression=none \
+         --set split.rule=artist",
+    );
     run(inputs()
         .extract(&windows)
         .args(["--set", "audio.duration_s=none"])
@@ -259,14 +234,7 @@ fn stores_keep_the_contract() -> Result<(), Failed> {
     .exits(0)?;
 
     let lists = scratch("lists").join("store");
-    let sets = [
-        "--set",
-        "audio.segment_s=1.0",
-        "--set",
-        "shards.layout=list",
-        "--set",
-        "split.rule=segment",
-    ];
+    let sets = argv("--set audio.segment_s=1.0 --set shards.layout=list --set split.rule=segment");
     run(inputs().extract(&lists).args(sets)).exits(0)?;
 
     let stretched = scratch("stretched").join("store");

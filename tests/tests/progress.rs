@@ -8,7 +8,7 @@ use wavemill_tests::Failed;
 
 use crate::signals::pipe;
 use crate::support::{
-    fit, has_python, has_trainer, inputs, receipts, run, same, scratch, wavemill, whole,
+    argv, fit, has_python, has_trainer, inputs, receipts, run, same, scratch, wavemill, whole,
 };
 use crate::terminal::{TERMINAL_TIMEOUT, Terminal};
 
@@ -18,16 +18,9 @@ const SLOWLY: &str = "worker-panic=sleep(60)";
 /// Returns a command that trains a small model for two epochs.
 fn training(folder: &Path) -> Command {
     let mut command = fit(whole(), folder);
-    command.args([
-        "--model",
-        "lstm",
-        "--epochs",
-        "2",
-        "--set",
-        "data.frames=8",
-        "--set",
-        "data.batch_size=4",
-    ]);
+    command.args(argv(
+        "--model lstm --epochs 2 --set data.frames=8 --set data.batch_size=4",
+    ));
     command.env("WAVEMILL_PROGRESS_S", "0.02");
     command
 }

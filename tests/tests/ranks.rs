@@ -12,8 +12,8 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    checkpoints, finish, fit, has_trainer, last_step, run, run_in, same, scratch, start, trainer,
-    wait_until, whole,
+    argv, checkpoints, finish, fit, has_trainer, last_step, run, run_in, same, scratch, start,
+    trainer, wait_until, whole,
 };
 use crate::trial::{Trials, with_needs};
 
@@ -111,7 +111,7 @@ fn losses(runs: &Path) -> Result<Vec<f64>, Failed> {
 /// A configuration of 50 steps for which several ranks must give the same result as one rank.
 struct Parity {
     name: &'static str,
-    sets: &'static [&'static str],
+    sets: &'static str,
     /// Largest relative difference of a weight or buffer. `None` if only the losses are compared.
     weights_max: Option<f64>,
     losses_max: f64,
@@ -120,45 +120,31 @@ struct Parity {
 const PARITIES: [Parity; 4] = [
     Parity {
         name: "sgd_in_f32",
-        sets: &[
-            "model.name=lstm",
-            "data.frames=16",
-            "optimizer.name=sgd",
-            "optimizer.lr=0.1",
-        ],
+        sets: "--set model.name=lstm --set data.frames=16 --set optimizer.name=sgd \
+             --set optimizer.lr=0.1",
         weights_max: Some(1e-5),
         losses_max: 1e-5,
     },
     Parity {
         name: "sgd_in_f64",
-        sets: &[
-            "model.name=lstm",
-            "data.frames=8",
-            "optimizer.name=sgd",
-            "optimizer.lr=0.1",
-            "train.precision=f64",
-        ],
+        sets: "--set model.name=lstm --set data.frames=8 --set optimizer.name=sgd \
+             --set optimizer.lr=0.1 --set train.precision=f64",
         weights_max: Some(1e-12),
         losses_max: 1e-12,
     },
     // Statistics are sums over the rows of all ranks, whereas a single rank uses libtorch's own batch norm.
     Parity {
         name: "sync_batch_norm",
-        sets: &[
-            "model.name=cnn1d",
-            "data.frames=64",
-            "optimizer.name=sgd",
-            "optimizer.lr=0.05",
-            "train.precision=f64",
-            "model.sync_batch_norm=true",
-        ],
+        sets: "--set model.name=cnn1d --set data.frames=64 --set optimizer.name=sgd \
+             --set optimizer.lr=0.05 --set train.precision=f64 \
+             --set model.sync_batch_norm=true",
         weights_max: Some(1e-9),
         losses_max: 1e-9,
     },
     // Adam's first steps divide by values close to zero, so weights may differ, but the loss curves may not.
     Parity {
         name: "adam",
-        sets: &["model.name=lstm", "data.frames=16"],
+        sets: "--set model.name=lstm --set data.frames=16",
         weights_max: None,
         losses_max: 1e-3,
     },
@@ -179,15 +165,11 @@ fn two_and_four_are_one(parity: &Parity) -> Result<(), Failed> {
         let runs = scratch(&format!("{}-{nproc}", parity.name));
         let mut command = fit(whole(), &runs);
         // With 44 rows, the last batch of an epoch has fewer rows per rank.
-        let all = [
-            "model.dropout=0",
-            "data.batch_size=8",
-            "train.steps=50",
-            "train.early_stop=0",
-        ];
-        for set in all.iter().chain(parity.sets) {
-            command.args(["--set", set]);
-        }
+        command.args(argv(
+            "--set model.dropout=0 --set data.batch_size=8 --set train.steps=50 \
+             --set train.early_stop=0",
+        ));
+        command.args(argv(parity.sets));
         run(command.arg("--nproc").arg(nproc.to_string())).exits(0)?;
         Ok(runs)
     };
@@ -216,14 +198,7 @@ fn two_and_four_are_one(parity: &Parity) -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn per_rank_batch_norm_is_reported() -> Result<(), Failed> {
-    let words = [
-        "--model",
-        "cnn1d",
-        "--set",
-        "data.frames=64",
-        "--set",
-        "train.steps=2",
-    ];
+    let words = argv("--model cnn1d --set data.frames=64 --set train.steps=2");
 
     for (nproc, sync, said) in [
         ("2", "false", true),
@@ -233,7 +208,7 @@ fn per_rank_batch_norm_is_reported() -> Result<(), Failed> {
         let runs = scratch("per-rank");
         let sync = format!("model.sync_batch_norm={sync}");
         let ran = run(fit(whole(), &runs)
-            .args(words)
+            .args(&words)
             .args(["--nproc", nproc, "--set", &sync]))
         .exits(0)?;
 
@@ -280,26 +255,11 @@ fn ranks_of(launcher: u32) -> BTreeMap<usize, String> {
 
 /// Starts ranks that train without end, and waits for some steps.
 fn met_after_steps(runs: &Path, nproc: &str) -> Result<Child, Failed> {
-    let words = [
-        "--model",
-        "lstm",
-        "--batch-size",
-        "8",
-        "--epochs",
-        "100000",
-        "--nproc",
-        nproc,
-    ];
-    let sets = [
-        "--set",
-        "data.frames=8",
-        "--set",
-        "train.early_stop=0",
-        "--set",
-        "train.checkpoint_steps=1",
-    ];
-
-    let mut child = start(fit(whole(), runs).args(words).args(sets));
+    let words = argv(
+        "--model lstm --batch-size 8 --epochs 100000 --set data.frames=8 \
+         --set train.early_stop=0 --set train.checkpoint_steps=1 --nproc",
+    );
+    let mut child = start(fit(whole(), runs).args(words).arg(nproc));
     wait_until(&mut child, "some steps", || last_step(runs) >= 5)?;
     Ok(child)
 }
@@ -342,16 +302,9 @@ fn killed_rank_ends_the_others(victim: usize) -> Result<(), Failed> {
     let state: Value = serde_json::from_slice(&fs::read(last(&runs)?.join("state.json"))?)?;
     let epochs = (state["epoch"].as_u64().ok_or("no epoch")? + 1).to_string();
 
-    let mut resume = trainer([
-        "fit",
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        "--epochs",
-        &epochs,
-        "--resume",
-    ]);
+    let mut resume = trainer(argv(&format!(
+        "fit --device cpu --threads 1 --epochs {epochs} --resume"
+    )));
     run(resume.arg(&run_folder)).exits(0)?;
     same("a result", run_folder.join("result.json").exists(), true)
 }
@@ -412,36 +365,23 @@ fn has_torchrun() -> bool {
 #[needs(has_trainer, has_torchrun)]
 fn torchrun_starts_two() -> Result<(), Failed> {
     let [theirs, ours] = ["torchrun", "nproc"].map(scratch);
-    let words = [
-        "--model",
-        "lstm",
-        "--set",
-        "data.frames=8",
-        "--set",
-        "train.steps=10",
-        "--batch-size",
-        "8",
-    ];
-    run(fit(whole(), &ours).args(words).args(["--nproc", "2"])).exits(0)?;
+    let words = argv("--model lstm --set data.frames=8 --set train.steps=10 --batch-size 8");
+    run(fit(whole(), &ours).args(&words).args(["--nproc", "2"])).exits(0)?;
 
     let port = TcpListener::bind("127.0.0.1:0")?
         .local_addr()?
         .port()
         .to_string();
     let mut command = Command::new(torchrun().ok_or("no torchrun")?);
-    command.args([
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        &port,
-        "--no-python",
-    ]);
+    command.args(argv(&format!(
+        "--nproc-per-node 2 --master-port {port} --no-python"
+    )));
 
     let of_rank = fit(whole(), &theirs);
     run(command
         .arg(of_rank.get_program())
         .args(of_rank.get_args())
-        .args(words))
+        .args(&words))
     .exits(0)?;
 
     let [theirs, ours] = [last(&theirs)?, last(&ours)?]

@@ -9,8 +9,8 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    RECIPE, files_below, inputs, manifest, own_store, run, same, scratch, sql_number, wavemill,
-    whole,
+    RECIPE, argv, files_below, inputs, manifest, own_store, run, same, scratch, sql_number,
+    wavemill, whole,
 };
 use crate::table::Table;
 
@@ -528,21 +528,11 @@ impl Visit {
         let log = folder.join("net.json");
 
         let output = Command::new(browser)
-            .args([
-                "--headless=new",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--no-first-run",
-            ])
-            .args([
-                "--disable-background-networking",
-                "--disable-component-update",
-            ])
-            .args([
-                "--disable-sync",
-                "--disable-extensions",
-                "--enable-logging=stderr",
-            ])
+            .args(argv(
+                "--headless=new --no-sandbox --disable-gpu --no-first-run \
+                 --disable-background-networking --disable-component-update \
+                 --disable-sync --disable-extensions --enable-logging=stderr",
+            ))
             // Without this switch, a page from a file may not send requests to this machine.
             .args(["--disable-features=LocalNetworkAccessChecks"])
             .arg(format!(

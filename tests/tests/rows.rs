@@ -10,8 +10,8 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    RECIPE, Ran, files_below, fit, has_trainer, inputs, run, run_in, same, scratch, sql, trainer,
-    wavemill, whole,
+    RECIPE, Ran, argv, files_below, fit, has_trainer, inputs, run, run_in, same, scratch, sql,
+    trainer, wavemill, whole,
 };
 
 /// Returns a small trained model. Tests must not change it.
@@ -20,14 +20,10 @@ pub(crate) fn trained() -> &'static Path {
     TRAINED.get_or_init(|| {
         let runs = scratch("rows-run");
         let mut command = fit(whole(), &runs);
-        for set in [
-            "model.name=lstm",
-            "data.frames=16",
-            "data.batch_size=4",
-            "train.epochs=3",
-        ] {
-            command.args(["--set", set]);
-        }
+        command.args(argv(
+            "--set model.name=lstm --set data.frames=16 --set data.batch_size=4 \
+             --set train.epochs=3",
+        ));
 
         let ran = run(&mut command);
         assert_eq!(ran.code, Some(0), "fit: {}", ran.err);
@@ -36,16 +32,7 @@ pub(crate) fn trained() -> &'static Path {
 }
 
 fn eval(words: &[&str]) -> Command {
-    let mut command = trainer([
-        "eval",
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        "--side",
-        "training",
-        "--json",
-    ]);
+    let mut command = trainer(argv("eval --device cpu --threads 1 --side training --json"));
     command.arg(trained()).args(words);
     command
 }
@@ -328,12 +315,9 @@ fn a_document_has_its_own_schedule() -> Result<(), Failed> {
         run(&mut trainer(["fit", "--like", name, "--print-config"])).exits(0)?;
     }
 
-    let shown = run(&mut trainer([
-        "fit",
-        "--like",
-        "gtzan-segments",
-        "--print-config",
-    ]))
+    let shown = run(&mut trainer(argv(
+        "fit --like gtzan-segments --print-config",
+    )))
     .exits(0)?
     .out;
     same(
@@ -351,14 +335,9 @@ fn a_document_has_its_own_schedule() -> Result<(), Failed> {
     let small = |words: &[&str]| {
         let mut command = fit(&store, &scratch("like"));
         command
-            .args([
-                "--set",
-                "train.steps=1",
-                "--set",
-                "model.name=lstm",
-                "--set",
-                "data.frames=8",
-            ])
+            .args(argv(
+                "--set train.steps=1 --set model.name=lstm --set data.frames=8",
+            ))
             .args(words);
         run(&mut command)
     };

@@ -7,7 +7,7 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    inputs, manifest, run, same, same_versions, scratch, sql, sql_number, wavemill,
+    argv, inputs, manifest, run, same, same_versions, scratch, sql, sql_number, wavemill,
 };
 use crate::table::{MFCC, Table};
 
@@ -210,26 +210,21 @@ fn whole_clips_are_cut_to_the_duration() -> Result<(), Failed> {
 #[apply(trial)]
 fn stretching_requires_the_cpu() -> Result<(), Failed> {
     let store = scratch("device").join("store");
-    let stretch = [
-        "--set",
-        "audio.stretch=[0.85]",
-        "--set",
-        "audio.duration_s=1.0",
-    ];
+    let stretch = argv("--set audio.stretch=[0.85] --set audio.duration_s=1.0");
 
     for words in [
         &["--backend", "cuda"][..],
         &["--backend", "auto", "--devices", "0"],
     ] {
         let command = &mut inputs().extract(&store);
-        let ran = run(command.args(stretch).args(words)).exits(2)?;
+        let ran = run(command.args(&stretch).args(words)).exits(2)?;
         ran.says(&["audio.stretch is computed only on the CPU", "--backend cpu"])?;
         same(&words.join(" "), store.exists(), false)?;
     }
 
     let command = &mut inputs().extract(&store);
     let ran = run(command
-        .args(stretch)
+        .args(&stretch)
         .args(["--backend", "auto", "--limit", "4"]))
     .exits(0)?;
     let why = "note: features are computed on the CPU: audio.stretch has no GPU implementation";

@@ -110,6 +110,20 @@ pub(crate) fn has_python() -> bool {
         .is_ok()
 }
 
+/// Splits a command line at whitespace. Text between double quotes is a single word.
+pub(crate) fn argv(line: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    for (index, part) in line.split('"').enumerate() {
+        let is_quoted = index % 2 == 1;
+        if is_quoted {
+            words.push(part);
+        } else {
+            words.extend(part.split_whitespace());
+        }
+    }
+    words
+}
+
 /// Returns a `wavemill` command with these arguments, without the environment variables that would change its
 /// behaviour.
 pub(crate) fn wavemill<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {

@@ -9,37 +9,24 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    checkpoints, finish, has_trainer, run, same, scratch, start, trainer, wait_until, whole,
+    argv, checkpoints, finish, has_trainer, run, same, scratch, start, trainer, wait_until, whole,
 };
 
 /// Writes the file `sweep.toml` to `folder`, and returns a command that runs this sweep of a small model.
 fn sweep(folder: &Path, file: &str) -> Command {
     fs::write(folder.join("sweep.toml"), file).unwrap();
 
-    let mut command = trainer([
-        "sweep",
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        "--json",
-        "--store",
-    ]);
+    let mut command = trainer(argv("sweep --device cpu --threads 1 --json --store"));
     command
         .arg(whole())
         .arg("--runs")
         .arg(folder.join("runs"))
         .arg(folder.join("sweep.toml"));
 
-    for set in [
-        "model.name=lstm",
-        "data.frames=8",
-        "data.batch_size=8",
-        "train.epochs=1",
-        "train.checkpoint_steps=1",
-    ] {
-        command.args(["--set", set]);
-    }
+    command.args(argv(
+        "--set model.name=lstm --set data.frames=8 --set data.batch_size=8 \
+         --set train.epochs=1 --set train.checkpoint_steps=1",
+    ));
     command
 }
 

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Ran, files_below, fit, has_trainer, kill, manifest, own_store, receipts, run, run_in, same,
-    scratch, start, trainer, versions, wait_until, wavemill,
+    Ran, argv, files_below, fit, has_trainer, kill, manifest, own_store, receipts, run, run_in,
+    same, scratch, start, trainer, versions, wait_until, wavemill,
 };
 use crate::table::Table;
 
@@ -191,29 +191,22 @@ fn the_trainer_takes_tags() -> Result<(), Failed> {
         second.to_json()?,
     )?;
 
-    let words = [
-        "--set",
-        "model.name=genregenie-cnn",
-        "--set",
-        "data.batch_size=4",
-        "--set",
-        "data.frames=24",
-        "--epochs",
-        "1",
-        "--version",
-    ];
+    let words = argv(
+        "--set model.name=genregenie-cnn --set data.batch_size=4 --set data.frames=24 \
+         --epochs 1 --version",
+    );
 
-    run(fit(&store, &runs).args(words).arg("papers"))
+    run(fit(&store, &runs).args(&words).arg("papers"))
         .exits(2)?
         .says(&["no tag papers", "the only tag is paper", "wavemill tag"])?;
-    run(fit(&store, &runs).args(words).arg("a b")).exits(2)?;
+    run(fit(&store, &runs).args(&words).arg("a b")).exits(2)?;
     fs::write(tag_file(&store, "broken"), "one")?;
-    run(fit(&store, &runs).args(words).arg("broken"))
+    run(fit(&store, &runs).args(&words).arg("broken"))
         .exits(3)?
         .says(&["tags/broken: damaged tag", "wavemill tag VERSION NAME"])?;
     same("a run", runs.exists(), false)?;
 
-    run(fit(&store, &runs).args(words).arg("paper")).exits(0)?;
+    run(fit(&store, &runs).args(&words).arg("paper")).exits(0)?;
     let begun = run_in(&runs)?;
     let recorded = |run: &Path| -> Result<Value, Failed> {
         Ok(serde_json::from_slice(&fs::read(run.join("input.json"))?)?)
@@ -230,7 +223,7 @@ fn the_trainer_takes_tags() -> Result<(), Failed> {
     run(trainer(eval).arg(&store).arg(&begun)).exits(0)?;
 
     let other = scratch("tagged-runs").join("runs");
-    run(fit(&store, &other).args(words).arg("paper")).exits(0)?;
+    run(fit(&store, &other).args(&words).arg("paper")).exits(0)?;
     let begun = run_in(&other)?;
     same("recorded", recorded(&begun)?["version"].as_u64(), Some(2))
 }
@@ -569,13 +562,7 @@ fn versions_list_their_changes() -> Result<(), Failed> {
 
     table.remove(0);
     table.remove(1);
-    let keys = [
-        "--new-version",
-        "--set",
-        "split.seed=9",
-        "--set",
-        "features.log_mel.n_mels=20",
-    ];
+    let keys = argv("--new-version --set split.seed=9 --set features.log_mel.n_mels=20");
     run(&mut table.extract(&keys)?).exits(0)?;
 
     let fifth = manifest(&store, 5)?;

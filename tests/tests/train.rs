@@ -13,24 +13,17 @@ use wavemill_tests::Failed;
 use crate::faults::Mount;
 use crate::ranks::Tensors;
 use crate::support::{
-    Inputs, RECIPE, Ran, checkpoints, copy_folder, files_below, finish, fit, has_trainer, inputs,
-    kill, last_step, manifest, own_store, run, run_in, same, scratch, sql, start, trainer,
+    Inputs, RECIPE, Ran, argv, checkpoints, copy_folder, files_below, finish, fit, has_trainer,
+    inputs, kill, last_step, manifest, own_store, run, run_in, same, scratch, sql, start, trainer,
     wait_until, wavemill, whole,
 };
 use crate::table::Table;
 
 /// Settings with dropout, batch norm, augmentation and mix-up, with 11 steps per epoch and a checkpoint after each
 /// step.
-const SETS: [&str; 8] = [
-    "model.name=genregenie-cnn",
-    "data.batch_size=4",
-    "data.frames=24",
-    "loss.mixup=0.4",
-    "augment.enabled=true",
-    "train.epochs=8",
-    "train.early_stop=0",
-    "train.checkpoint_steps=1",
-];
+const SETS: &str = "--set model.name=genregenie-cnn --set data.batch_size=4 --set data.frames=24 \
+     --set loss.mixup=0.4 --set augment.enabled=true --set train.epochs=8 --set train.early_stop=0 \
+     --set train.checkpoint_steps=1";
 /// Number of steps of the whole run.
 const STEPS: u64 = 88;
 /// More epochs than any test waits for.
@@ -39,9 +32,7 @@ const ENDLESS: [&str; 2] = ["--epochs", "100000"];
 /// Returns a `fit` command with [`SETS`].
 fn small(runs: &Path) -> Command {
     let mut command = fit(whole(), runs);
-    for set in SETS {
-        command.args(["--set", set]);
-    }
+    command.args(argv(SETS));
     command
 }
 
@@ -431,11 +422,11 @@ fn damaged_shards_are_named_or_skipped() -> Result<(), Failed> {
         fs::write(&path, damaged)?;
         let runs = scratch("runs");
         let words = ["--epochs", "2"];
-        let ran = run(fit(&store, &runs).args(SETS_OF_DAMAGE).args(words)).exits(3)?;
+        let ran = run(fit(&store, &runs).args(argv(SETS_OF_DAMAGE)).args(words)).exits(3)?;
         ran.says(&[name])?;
 
         let ran = run(fit(&store, &runs)
-            .args(SETS_OF_DAMAGE)
+            .args(argv(SETS_OF_DAMAGE))
             .args(words)
             .arg("--verify"))
         .exits(3)?;
@@ -443,7 +434,7 @@ fn damaged_shards_are_named_or_skipped() -> Result<(), Failed> {
 
         let runs = scratch("passed-over");
         run(fit(&store, &runs)
-            .args(SETS_OF_DAMAGE)
+            .args(argv(SETS_OF_DAMAGE))
             .args(words)
             .arg("--skip-damaged"))
         .exits(0)?;
@@ -463,14 +454,7 @@ fn damaged_shards_are_named_or_skipped() -> Result<(), Failed> {
     Ok(())
 }
 
-const SETS_OF_DAMAGE: [&str; 6] = [
-    "--model",
-    "lstm",
-    "--set",
-    "data.frames=8",
-    "--batch-size",
-    "8",
-];
+const SETS_OF_DAMAGE: &str = "--model lstm --set data.frames=8 --batch-size 8";
 
 #[apply(trial)]
 #[needs(has_trainer)]
@@ -877,16 +861,7 @@ fn startup_errors_leave_no_run() -> Result<(), Failed> {
         &["cnn2d needs at least", "frames"],
     )?;
 
-    let sync = [
-        "--set",
-        "model.sync_batch_norm=true",
-        "--nproc",
-        "4",
-        "--batch-size",
-        "41",
-        "--model",
-        "cnn1d",
-    ];
+    let sync = argv("--set model.sync_batch_norm=true --nproc 4 --batch-size 41 --model cnn1d");
     // 44 rows leave three for four ranks. Each rank reports the error.
     same(
         "rows for ranks",
@@ -963,16 +938,7 @@ normalize = "minmax"
     run(&mut inputs.extract(&store)).exits(0)?;
     same("rows", manifest(&store, 1)?.counts.feature_rows > 100, true)?;
 
-    let sets = [
-        "--model",
-        "cnn1d",
-        "--set",
-        "model.dropout=0",
-        "--epochs",
-        "30",
-        "--set",
-        "train.early_stop=0",
-    ];
+    let sets = argv("--model cnn1d --set model.dropout=0 --epochs 30 --set train.early_stop=0");
     run(fit(&store, &runs).args(sets)).exits(0)?;
 
     let log = fs::read_to_string(run_in(&runs)?.join("log.jsonl"))?;

@@ -11,7 +11,8 @@ use wavemill_tests::Failed;
 use crate::report::{about, browser, drawings, has_browser, loads_nothing, quiet_visit};
 use crate::rows::trained;
 use crate::support::{
-    Ran, copy_folder, files_below, fit, has_trainer, run, run_in, same, scratch, trainer, whole,
+    Ran, argv, copy_folder, files_below, fit, has_trainer, run, run_in, same, scratch, trainer,
+    whole,
 };
 
 /// Sections of a page about one run.
@@ -62,15 +63,10 @@ fn make_two_runs() -> Result<[PathBuf; 2], Failed> {
 
     let runs = scratch("report-other");
     let mut command = fit(whole(), &runs);
-    for set in [
-        "model.name=lstm",
-        "data.frames=16",
-        "data.batch_size=4",
-        "train.epochs=1",
-        "seed=3",
-    ] {
-        command.args(["--set", set]);
-    }
+    command.args(argv(
+        "--set model.name=lstm --set data.frames=16 --set data.batch_size=4 \
+         --set train.epochs=1 --set seed=3",
+    ));
     run(&mut command).exits(0)?;
 
     let second = run_in(&runs)?;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Ran, checkpoints, fit, has_python, has_trainer, run, run_in, same, scratch, whole,
+    Ran, argv, checkpoints, fit, has_python, has_trainer, run, run_in, same, scratch, whole,
 };
 
 fn python() -> Command {
@@ -218,14 +218,9 @@ fn a_converted_file_starts_a_model() -> Result<(), Failed> {
     let train = |runs: &str, words: &[&str]| -> Result<PathBuf, Failed> {
         let runs = folder.join(runs);
         let mut command = fit(whole(), &runs);
-        command.args([
-            "--model",
-            "resnet50",
-            "--set",
-            "train.steps=1",
-            "--set",
-            "data.frames=32",
-        ]);
+        command.args(argv(
+            "--model resnet50 --set train.steps=1 --set data.frames=32",
+        ));
         run(command.args(["--set", "data.batch_size=2"]).args(words)).exits(0)?;
         run_in(&runs)
     };
