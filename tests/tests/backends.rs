@@ -145,29 +145,35 @@ fn auto_falls_back_to_the_cpu() -> Result<(), Failed> {
 /// Returns a recipe with three f32 features (the powers of a transform of even and of odd length, and decibels) and
 /// the decibels in f16. An odd length is computed by a library's transform.
 fn recipe_with_power(recipe: &str) -> String {
-    let (head, rest) = recipe.split_once("[[features]]").unwrap();
-    let (_, shards) = rest.split_once("[shards]").unwrap();
-
-    let of_length = |name: &str, n_fft: u32, more: &str| {
+    fn of_length(name: &str, n_fft: u32, more: &str) -> String {
         format!(
             "[[features]]\nname = \"{name}\"\nop = \"mel\"\nn_fft = {n_fft}\nhop_length = 512\nn_mels = 40\n{more}\n"
         )
-    };
-    let feature = |name: &str, more: &str| of_length(name, 1024, more);
+    }
+
+    fn feature_of(name: &str, more: &str) -> String {
+        of_length(name, 1024, more)
+    }
+
+    let (head, rest) = recipe.split_once("[[features]]").unwrap();
+    let (_, shards) = rest.split_once("[shards]").unwrap();
 
     let db = "db = { ref = \"max\", top_db = 80.0 }\n";
-    let power = feature("power", "dtype = \"f32\"");
+    let power = feature_of("power", "dtype = \"f32\"");
     let odd = of_length("odd", 1029, "dtype = \"f32\"");
-    let decibels = feature("decibels", &format!("{db}dtype = \"f32\""));
-    let short = feature("short", &format!("{db}dtype = \"f16\""));
+    let decibels = feature_of("decibels", &format!("{db}dtype = \"f32\""));
+    let short = feature_of("short", &format!("{db}dtype = \"f16\""));
 
     format!("{head}{power}{odd}{decibels}{short}[shards]{shards}")
 }
 
 /// Returns the values of a feature by clip key.
 fn rows(store: &Path, feature: &str) -> Result<BTreeMap<String, Vec<f64>>, Failed> {
+    fn row(row: &Value) -> Option<(String, Vec<f64>)> {
+        Some((row["clip_key"].as_str()?.to_owned(), numbers(&row["x"])?))
+    }
+
     let query = format!("SELECT clip_key, tensor({feature}) AS x FROM features_{feature}");
-    let row = |row: &Value| Some((row["clip_key"].as_str()?.to_owned(), numbers(&row["x"])?));
     sql(store, &query)?
         .iter()
         .map(|found| row(found).ok_or_else(|| format!("no numbers: {feature}").into()))
@@ -248,6 +254,10 @@ fn both_agree(
     (backend, devices): (&str, &str),
     rounding: f64,
 ) -> Result<(), Failed> {
+    fn db(rounding: f64, x: f64) -> f64 {
+        DB_ABS + DB_OF_AMPLITUDE * rounding / 10.0_f64.powf(x / 20.0)
+    }
+
     let [cpu, device] = ["cpu", backend].map(|name| folder.join(name));
     run(&mut inputs.extract(&cpu)).exits(0)?;
     run(&mut on(&mut inputs.extract(&device), backend, devices)).exits(0)?;
@@ -269,9 +279,10 @@ fn both_agree(
         POWER_REL_TO_MAX * max + POWER_REL * x
     })?;
 
-    let db = |x: f64| DB_ABS + DB_OF_AMPLITUDE * rounding / 10.0_f64.powf(x / 20.0);
-    agree([&cpu, &device], "decibels", |x, _| db(x))?;
-    agree([&cpu, &device], "short", |x, _| db(x) + f16_step(x))
+    agree([&cpu, &device], "decibels", |x, _| db(rounding, x))?;
+    agree([&cpu, &device], "short", |x, _| {
+        db(rounding, x) + f16_step(x)
+    })
 }
 
 #[apply(trial)]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, RECIPE, argv, files_below, has_trainer, inputs, manifest, own_store, program, run,
+    Inputs, RECIPE, Ran, argv, files_below, has_trainer, inputs, manifest, own_store, program, run,
     same, scratch, sql, trainer, wavemill, whole,
 };
 
@@ -378,11 +378,13 @@ fn completions_for_every_shell() -> Result<(), Failed> {
 /// nothing to do.
 #[apply(trial)]
 fn demo_prints_query_results() -> Result<(), Failed> {
+    fn demo(folder: &Path) -> Result<Ran, Failed> {
+        run(wavemill(["demo", "--tracks", "40"]).arg(folder)).exits(0)
+    }
+
     program("demo-audio");
     let folder = scratch("demo");
-    let demo = || run(wavemill(["demo", "--tracks", "40"]).arg(&folder)).exits(0);
-
-    let first = demo()?;
+    let first = demo(&folder)?;
     for answer in [
         "genre",
         "minutes",
@@ -413,19 +415,22 @@ fn demo_prints_query_results() -> Result<(), Failed> {
     )?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
 
-    let second = demo()?;
+    let second = demo(&folder)?;
     same("said", second.err.contains("nothing to do"), true)?;
     same("the same answers", second.out, first.out)
 }
 
 /// Writes 3.5 s of a chord with increasing volume as a 16-bit stereo WAV file.
 fn write_wav(path: &Path) -> Result<(), Failed> {
+    fn tone(t: f64, hz: f64) -> f64 {
+        (2.0 * std::f64::consts::PI * hz * t).sin()
+    }
+
     const RATE_HZ: u32 = 44_100;
     let mut data = Vec::new();
     for n in 0..RATE_HZ * 7 / 2 {
         let t = f64::from(n) / f64::from(RATE_HZ);
-        let tone = |hz: f64| (2.0 * std::f64::consts::PI * hz * t).sin();
-        for value in [tone(440.0), tone(554.4) * t / 4.0] {
+        for value in [tone(t, 440.0), tone(t, 554.4) * t / 4.0] {
             data.extend(((value * 12_000.0) as i16).to_le_bytes());
         }
     }
@@ -510,20 +515,21 @@ fn holds(stream: &[u8], tensor: &[u8]) -> bool {
     stream.windows(tensor.len()).any(|window| window == tensor)
 }
 
+/// Returns a command that computes a feature of a clip.
+fn features(recipe: &Path, clip: &Path, feature: &str, format: &str) -> Command {
+    let words = format!("features --feature {feature} --format {format} --recipe");
+    let mut command = wavemill(argv(&words));
+    command.arg(recipe).arg(clip);
+    command
+}
+
 #[apply(trial)]
 fn features_are_those_of_the_store() -> Result<(), Failed> {
     let (inputs, store) = folders_store()?;
     for clip_key in ["tones/chord.wav", "music/clip.mp3"] {
         for (feature, shape, value_bytes) in [("log_mel", [40, 130], 2), ("mfcc", [13, 130], 4)] {
-            let of_clip = |format: &str| {
-                let mut command = wavemill(argv(&format!(
-                    "features --feature {feature} --format {format} --recipe"
-                )));
-                command.arg(&inputs.recipe).arg(inputs.clip(clip_key));
-                command
-            };
-
-            let npy = bytes_of(&mut of_clip("npy"))?;
+            let clip = inputs.clip(clip_key);
+            let npy = bytes_of(&mut features(&inputs.recipe, &clip, feature, "npy"))?;
             let tensor = npy_values(&npy)?;
             let header = format!("'shape': (1, {}, {})", shape[0], shape[1]);
             same(&header, holds(&npy, header.as_bytes()), true)?;
@@ -539,11 +545,19 @@ fn features_are_those_of_the_store() -> Result<(), Failed> {
             )?;
             same(
                 "in the stream",
-                holds(&bytes_of(&mut of_clip("arrow"))?, tensor),
+                holds(
+                    &bytes_of(&mut features(&inputs.recipe, &clip, feature, "arrow"))?,
+                    tensor,
+                ),
                 true,
             )?;
 
-            let json: Value = serde_json::from_slice(&bytes_of(&mut of_clip("json"))?)?;
+            let json: Value = serde_json::from_slice(&bytes_of(&mut features(
+                &inputs.recipe,
+                &clip,
+                feature,
+                "json",
+            ))?)?;
             let columns = "silent, audio_blake3, segment, duration_s, lost_s, offset_s";
             let query = format!(
                 "SELECT {columns}, tensor({feature}) AS values FROM features_{feature} WHERE clip_key = '{clip_key}'"
@@ -618,7 +632,9 @@ fn features_of_a_bad_clip() -> Result<(), Failed> {
 
 #[apply(trial)]
 fn sql_formats_and_refusals() -> Result<(), Failed> {
-    let ask = |words: &[&str]| run(wavemill(["sql", "--store"]).arg(whole()).args(words));
+    fn ask(words: &[&str]) -> Ran {
+        run(wavemill(["sql", "--store"]).arg(whole()).args(words))
+    }
 
     let query = "SELECT clip_key, silent FROM features_mfcc ORDER BY clip_key LIMIT 2";
     let csv = ask(&["--format", "csv", query]).exits(0)?.out;

@@ -77,7 +77,8 @@ fn near(what: &str, found: f64, wanted: f64) -> Result<(), Failed> {
 fn statistics(frames: &[f64]) -> [f64; 7] {
     let n = frames.len() as f64;
     let mean = frames.iter().sum::<f64>() / n;
-    let moment = |power| frames.iter().map(|x| (x - mean).powi(power)).sum::<f64>() / n;
+    let [second, third, fourth] =
+        [2, 3, 4].map(|power| frames.iter().map(|x| (x - mean).powi(power)).sum::<f64>() / n);
 
     let mut ordered = frames.to_vec();
     ordered.sort_by(f64::total_cmp);
@@ -92,10 +93,7 @@ fn statistics(frames: &[f64]) -> [f64; 7] {
     let (skew, kurtosis) = if is_constant {
         (0.0, 0.0)
     } else {
-        (
-            moment(3) / moment(2).powf(1.5),
-            moment(4) / moment(2).powi(2) - 3.0,
-        )
+        (third / second.powf(1.5), fourth / second.powi(2) - 3.0)
     };
 
     [
@@ -105,8 +103,13 @@ fn statistics(frames: &[f64]) -> [f64; 7] {
         median,
         ordered[0],
         skew,
-        moment(2).sqrt(),
+        second.sqrt(),
     ]
+}
+
+/// Returns the number `x` of a query's first row.
+fn number(store: &Path, query: &str) -> Result<f64, Failed> {
+    Ok(sql(store, query)?[0]["x"].as_f64().ok_or("no number")?)
 }
 
 #[apply(trial)]
@@ -167,10 +170,7 @@ fn statistics_are_those_of_the_stored_source() -> Result<(), Failed> {
     let mean =
         "SELECT tensor_at(tensor_avg(mfcc_statistics), 2, 0) AS x FROM features_mfcc_statistics";
     let means = "SELECT avg(tensor_at(mfcc_statistics, 2, 0)) AS x FROM features_mfcc_statistics";
-    let of = |query: &str| -> Result<f64, Failed> {
-        Ok(sql(&store, query)?[0]["x"].as_f64().ok_or("no number")?)
-    };
-    near("tensor_avg", of(mean)?, of(means)?)?;
+    near("tensor_avg", number(&store, mean)?, number(&store, means)?)?;
 
     let shape = "SELECT tensor_shape(mfcc_statistics)[2] FROM features_mfcc_statistics LIMIT 1";
     same("tensor_shape", sql_number(&store, shape)?, 13)?;
@@ -238,6 +238,10 @@ fn a_derived_feature_alone_is_the_same() -> Result<(), Failed> {
 /// Adding a feature to a store keeps the rows of the other features, and adding a clip keeps the rows of old clips.
 #[apply(trial)]
 fn rows_of_a_derived_feature_are_taken_over() -> Result<(), Failed> {
+    fn value(row: &Value) -> Result<f64, &'static str> {
+        row["x"].as_f64().ok_or("no sum")
+    }
+
     let folder = scratch("derived-takeover");
     let own = with_features(&folder, STATISTICS).copied(&folder.join("inputs"));
     let store = folder.join("store");
@@ -258,7 +262,6 @@ fn rows_of_a_derived_feature_are_taken_over() -> Result<(), Failed> {
     let taken = sql(&store, sum)?.remove(0);
     let computed = sql(&fresh, sum)?.remove(0);
     same("rows", taken["n"].clone(), computed["n"].clone())?;
-    let value = |row: &Value| row["x"].as_f64().ok_or("no sum");
     near("sum", value(&taken)?, value(&computed)?)
 }
 
@@ -446,19 +449,24 @@ fn pictures_show_the_stored_source() -> Result<(), Failed> {
     let range = "SELECT min(tensor_min(coloured)) AS low, max(tensor_max(coloured)) AS high, \
                  min(tensor_min(tensor_slice(coloured, 'channel', 2))) AS blue FROM features_coloured";
     let range = sql(&store, range)?.remove(0);
-    let of = |key: &str| range[key].as_f64().ok_or("no number");
-    same("low", of("low")? >= 0.004, true)?;
-    same("high", of("high")? <= 0.9933, true)?;
-    same("blue", of("blue")? >= 0.0952, true)?;
+    for (key, from, to) in [
+        ("low", 0.004, f64::INFINITY),
+        ("high", f64::NEG_INFINITY, 0.9933),
+        ("blue", 0.0952, f64::INFINITY),
+    ] {
+        let value = range[key].as_f64().ok_or("no number")?;
+        same(
+            &format!("{key}: {value}"),
+            (from..=to).contains(&value),
+            true,
+        )?;
+    }
 
     // The mean of stored bytes is the mean of the values that they encode.
     let mean = "SELECT tensor_at(tensor_avg(grey), 1, 39, 5) AS x FROM features_grey";
     let means = "SELECT avg(tensor_at(grey, 1, 39, 5)) AS x FROM features_grey";
-    let of = |query: &str| -> Result<f64, Failed> {
-        Ok(sql(&store, query)?[0]["x"].as_f64().ok_or("no number")?)
-    };
-    near("tensor_avg", of(mean)?, of(means)?)?;
-    same("at most 1", of(means)? <= 1.0, true)?;
+    near("tensor_avg", number(&store, mean)?, number(&store, means)?)?;
+    same("at most 1", number(&store, means)? <= 1.0, true)?;
 
     let npy = folder.join("out.npy");
     let with = with_features(&folder, &[STATISTICS, PICTURES].concat());

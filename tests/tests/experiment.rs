@@ -11,7 +11,7 @@ use wavemill_tests::Failed;
 use crate::faults::Mount;
 use crate::report::{about, browser, loads_nothing, quiet_visit};
 use crate::support::{
-    argv, has_trainer, inputs, kill, metadata_with_features, run, same, scratch, sql, start,
+    Ran, argv, has_trainer, inputs, kill, metadata_with_features, run, same, scratch, sql, start,
     wavemill,
 };
 
@@ -134,6 +134,12 @@ fn pages_of(out: &Path) -> Result<Vec<(String, SystemTime)>, Failed> {
 /// Fails unless the index compares claims with scores and each of its links leads to a page. If a browser is
 /// installed, it also loads the index.
 fn index_is_sound(out: &Path, result: &Value) -> Result<(), Failed> {
+    fn names(result: &Value, key: &str, kind: &str) -> Vec<String> {
+        let rows = result[key].as_array().into_iter().flatten();
+        let names = rows.filter_map(|row| row[kind].as_str());
+        names.map(str::to_owned).collect::<Vec<String>>()
+    }
+
     let page = out.join("index.html");
     let html = fs::read_to_string(&page)?;
     loads_nothing(&html)?;
@@ -161,14 +167,8 @@ fn index_is_sound(out: &Path, result: &Value) -> Result<(), Failed> {
     assert!(html.contains(&interval), "{interval}");
     same("claims", &about(&html)?["claims"], &result["claims"])?;
 
-    let names = |key: &str, kind: &str| {
-        let rows = result[key].as_array().into_iter().flatten();
-        let names = rows.filter_map(|row| row[kind].as_str());
-        names.map(str::to_owned).collect::<Vec<String>>()
-    };
-
-    let runs = names("results", "run");
-    let stores = names("stores", "name");
+    let runs = names(&result, "results", "run");
+    let stores = names(&result, "stores", "name");
     let runs = runs.iter().map(|run| format!("pages/run-{run}.html"));
     let stores = stores
         .iter()
@@ -275,38 +275,42 @@ fn scores_are_compared_with_claims_without_repeated_work() -> Result<(), Failed>
 #[apply(trial)]
 #[needs(has_trainer)]
 fn killed_experiment_resumes_to_the_same_result() -> Result<(), Failed> {
-    let folder = scratch("experiment-kills");
-    let file = file_in(&folder);
-    let asked = |out: &Path| {
-        let mut command = experiment(&file, out);
+    fn asked(file: &Path, out: &Path) -> Command {
+        let mut command = experiment(file, out);
         command.args(["--train", "crnn"]);
         command
-    };
+    }
 
+    fn index(out: &Path) -> std::io::Result<String> {
+        fs::read_to_string(out.join("index.html"))
+    }
+
+    fn names(out: &Path) -> Result<Vec<String>, Failed> {
+        let pages = pages_of(out)?.into_iter();
+        Ok(pages.map(|(name, _)| name).collect())
+    }
+
+    let folder = scratch("experiment-kills");
+    let file = file_in(&folder);
     let whole = folder.join("whole");
-    run(&mut asked(&whole)).exits(0)?;
+    run(&mut asked(&file, &whole)).exits(0)?;
 
     let out = folder.join("killed");
     let mut kills = 0;
     // Each kill comes later than the one before, so that some interrupt the extraction and some a training.
     for number in 1..=KILLS {
-        let child = start(&mut asked(&out));
+        let child = start(&mut asked(&file, &out));
         std::thread::sleep(Duration::from_millis(400 * number));
         // A run that ended before the kill does not count, and is not a failure.
         kills += u64::from(kill(child).is_ok());
     }
     assert!(kills > 0, "nothing was killed");
 
-    run(&mut asked(&out)).exits(0)?;
+    run(&mut asked(&file, &out)).exits(0)?;
     assert_eq!(result(&out)?.0, result(&whole)?.0);
 
     // The pages of stores and runs contain durations; the index does not.
-    let index = |out: &Path| fs::read_to_string(out.join("index.html"));
     assert_eq!(index(&out)?, index(&whole)?);
-    let names = |out: &Path| -> Result<Vec<String>, Failed> {
-        let pages = pages_of(out)?.into_iter();
-        Ok(pages.map(|(name, _)| name).collect())
-    };
     assert_eq!(names(&out)?, names(&whole)?);
     Ok(())
 }
@@ -381,6 +385,22 @@ fn shipped_experiments_run_on_the_synthetic_archive() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn missing_prerequisites_are_reported_first() -> Result<(), Failed> {
+    fn asked(out: &Path, metadata: &Path, words: &[&str]) -> Ran {
+        let mut command = experiment(Path::new("fma-small"), out);
+        command.arg("--metadata").arg(metadata);
+        command.arg("--audio").arg(&inputs().audio);
+        command.args(["--quiet", "--any-data"]);
+        command.args(["--set", "catalog.subset=none"]);
+        command.args(["--set", "audio.duration_s=3.0"]);
+        run(command.args(words))
+    }
+
+    fn is_untouched(out: &Path) {
+        for name in ["stores", "runs"] {
+            assert!(!out.join(name).exists(), "{name}");
+        }
+    }
+
     let folder = scratch("experiment-needs");
     let metadata = folder.join("fma_metadata");
     fs::create_dir(&metadata)?;
@@ -390,22 +410,6 @@ fn missing_prerequisites_are_reported_first() -> Result<(), Failed> {
     }
 
     let out = folder.join("out");
-    let asked = |words: &[&str]| {
-        let mut command = experiment(Path::new("fma-small"), &out);
-        command.arg("--metadata").arg(&metadata);
-        command.arg("--audio").arg(&inputs().audio);
-        command.args(["--quiet", "--any-data"]);
-        command.args(["--set", "catalog.subset=none"]);
-        command.args(["--set", "audio.duration_s=3.0"]);
-        run(command.args(words))
-    };
-
-    let is_untouched = || {
-        for name in ["stores", "runs"] {
-            assert!(!out.join(name).exists(), "{name}");
-        }
-    };
-
     // Models that read FMA's published columns are refused, and models that read equivalent features of the clips
     // are not.
     let no_table = [
@@ -415,26 +419,37 @@ fn missing_prerequisites_are_reported_first() -> Result<(), Failed> {
          --train mlp-1-clips",
     ];
 
-    asked(&[]).exits(2)?.says(&no_table)?;
-    is_untouched();
-    asked(&["--dry-run"]).exits(2)?.says(&no_table)?;
-    is_untouched();
-    asked(&["--dry-run", "--train", "mlp-4-clips", "--train", "lstm"]).exits(0)?;
+    asked(&out, &metadata, &[]).exits(2)?.says(&no_table)?;
+    is_untouched(&out);
+    asked(&out, &metadata, &["--dry-run"])
+        .exits(2)?
+        .says(&no_table)?;
+    is_untouched(&out);
+    asked(
+        &out,
+        &metadata,
+        &["--dry-run", "--train", "mlp-4-clips", "--train", "lstm"],
+    )
+    .exits(0)?;
 
     let header = "feature,tonnetz\nstatistics,mean\nnumber,01\ntrack_id,\n2,1.5\n";
     fs::write(metadata.join("features.csv"), header)?;
-    asked(&["--train", "mlp-1"])
+    asked(&out, &metadata, &["--train", "mlp-1"])
         .exits(2)?
         .says(&["train mlp-1: the model reads the columns mfcc of fma_features"])?;
-    asked(&["--train", "lstm", "--limit", "2"])
+    asked(&out, &metadata, &["--train", "lstm", "--limit", "2"])
         .exits(2)?
         .says(&[
             "train lstm: none of the 2 clips planned",
             "under the rule official",
         ])?;
-    asked(&["--train", "lstm", "--train-set", "model.name=\"lstn\""])
-        .exits(2)?
-        .says(&["model.name = lstn: no such model"])?;
+    asked(
+        &out,
+        &metadata,
+        &["--train", "lstm", "--train-set", "model.name=\"lstn\""],
+    )
+    .exits(2)?
+    .says(&["model.name = lstn: no such model"])?;
 
     // Checks splits and classes before any work, also under a rule other than the recipe's.
     let [rock, stratified, unknown] = [
@@ -442,20 +457,33 @@ fn missing_prerequisites_are_reported_first() -> Result<(), Failed> {
         "data.split=\"stratified\"",
         "data.split=\"fair\"",
     ];
-    asked(&["--train", "lstm", "--set", rock])
+    asked(&out, &metadata, &["--train", "lstm", "--set", rock])
         .exits(2)?
         .says(&["on the side training have 1 instead of at least 2 classes of the target genre under the rule official"])?;
-    asked(&["--train", "lstm", "--limit", "2", "--train-set", stratified])
-        .exits(2)?
-        .says(&["none of the 2 clips planned", "under the rule stratified"])?;
-    asked(&["--train", "lstm", "--train-set", unknown])
-        .exits(2)?
-        .says(&[
-            "data.split = fair: not a rule of the store",
-            "which will have artist, official, stratified",
-        ])?;
-    asked(&["--dry-run", "--train", "lstm", "--train-set", stratified]).exits(0)?;
-    is_untouched();
+    asked(
+        &out,
+        &metadata,
+        &["--train", "lstm", "--limit", "2", "--train-set", stratified],
+    )
+    .exits(2)?
+    .says(&["none of the 2 clips planned", "under the rule stratified"])?;
+    asked(
+        &out,
+        &metadata,
+        &["--train", "lstm", "--train-set", unknown],
+    )
+    .exits(2)?
+    .says(&[
+        "data.split = fair: not a rule of the store",
+        "which will have artist, official, stratified",
+    ])?;
+    asked(
+        &out,
+        &metadata,
+        &["--dry-run", "--train", "lstm", "--train-set", stratified],
+    )
+    .exits(0)?;
+    is_untouched(&out);
     Ok(())
 }
 
@@ -595,34 +623,40 @@ fn clips_below(audio: &Path) -> Result<Vec<PathBuf>, Failed> {
 
 #[apply(trial)]
 fn errors_are_one_line_with_a_remedy() -> Result<(), Failed> {
+    fn asked(out: &Path, words: &[&str]) -> Result<Ran, Failed> {
+        let mut command = wavemill(["experiment", "run"]);
+        command.args(words).arg("--out").arg(out);
+        run(&mut command).exits(2)
+    }
+
     let folder = scratch("experiment-wrong");
     let out = folder.join("out");
-    let asked = |words: &[&str]| {
-        let mut command = wavemill(["experiment", "run"]);
-        command.args(words).arg("--out").arg(&out);
-        run(&mut command).exits(2)
-    };
-
-    asked(&["fma-lrge"])?.says(&["did you mean `fma-large`?"])?;
-    asked(&["fma-large"])?.says(&["--data DIR", "fma_large.zip"])?;
+    asked(&out, &["fma-lrge"])?.says(&["did you mean `fma-large`?"])?;
+    asked(&out, &["fma-large"])?.says(&["--data DIR", "fma_large.zip"])?;
 
     let empty = folder.join("empty");
     fs::create_dir(&empty)?;
     let empty = empty.to_string_lossy().into_owned();
 
-    asked(&["fma-large", "--data", &empty])?
+    asked(&out, &["fma-large", "--data", &empty])?
         .says(&["contains none of fma_large.zip", "--audio PATH"])?;
-    asked(&["fma-large", "--data", &empty, "--variant", "mel"])?
+    asked(&out, &["fma-large", "--data", &empty, "--variant", "mel"])?
         .says(&["--variant mel", "mfcc"])?;
-    asked(&["fma-large", "--data", &empty, "--set", "split.sed=1"])?
-        .says(&["did you mean `seed`?"])?;
-    asked(&[
-        "fma-large",
-        "--data",
-        &empty,
-        "--train-set",
-        "train.epoch=1",
-    ])?
+    asked(
+        &out,
+        &["fma-large", "--data", &empty, "--set", "split.sed=1"],
+    )?
+    .says(&["did you mean `seed`?"])?;
+    asked(
+        &out,
+        &[
+            "fma-large",
+            "--data",
+            &empty,
+            "--train-set",
+            "train.epoch=1",
+        ],
+    )?
     .says(&["unknown field"])?;
 
     let file = folder.join("mine.toml");
@@ -656,7 +690,7 @@ fn errors_are_one_line_with_a_remedy() -> Result<(), Failed> {
     fs::create_dir(data.join("fma_large"))?;
     let data = data.to_string_lossy().into_owned();
     if has_trainer() {
-        let other = asked(&["fma-large", "--data", &data, "--quiet"])?;
+        let other = asked(&out, &["fma-large", "--data", &data, "--quiet"])?;
         other.says(&["its sha1 is", "was published with f0df49ff", "--any-data"])?;
     }
     Ok(())

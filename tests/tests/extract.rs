@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
@@ -11,7 +12,7 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, argv, files_below, finish, inputs, manifest, own_store, run, same, same_versions,
+    Inputs, Ran, argv, files_below, finish, inputs, manifest, own_store, run, same, same_versions,
     scratch, sql, sql_counts, sql_number, start, versions, wavemill, whole,
 };
 
@@ -31,7 +32,7 @@ fn thread_count_does_not_change_the_store() -> Result<(), Failed> {
 /// time.
 #[apply(trial)]
 fn idle_workers_are_reported() -> Result<(), Failed> {
-    let busy = |threads: &str| -> Result<f64, Failed> {
+    fn busy(threads: &str) -> Result<f64, Failed> {
         let store = scratch("idle").join("store");
         let ran = run(inputs()
             .extract(&store)
@@ -41,7 +42,7 @@ fn idle_workers_are_reported() -> Result<(), Failed> {
         let report: Value = serde_json::from_str(&ran.out)?;
         let busy = report["workers_busy"].as_f64();
         busy.ok_or_else(|| "no workers_busy".into())
-    };
+    }
 
     let (of_one, of_eight) = (busy("1")?, busy("8")?);
     same("one worker", of_one > 0.5 && of_one <= 1.0, true)?;
@@ -52,7 +53,7 @@ fn idle_workers_are_reported() -> Result<(), Failed> {
 /// number of threads changes no byte.
 #[apply(trial)]
 fn named_level_gives_the_same_bytes() -> Result<(), Failed> {
-    let extracted = |level: &str, threads: &str| -> Result<_, Failed> {
+    fn extracted(level: &str, threads: &str) -> Result<PathBuf, Failed> {
         let store = scratch("level").join("store");
         run(inputs()
             .extract(&store)
@@ -60,7 +61,7 @@ fn named_level_gives_the_same_bytes() -> Result<(), Failed> {
         .exits(0)?;
         same("level", manifest(&store, 1)?.engine.level.as_str(), level)?;
         Ok(store)
-    };
+    }
 
     let level = manifest(whole(), 1)?.engine.level;
     same_versions(&extracted(&level, "3")?, whole())?;
@@ -138,6 +139,18 @@ with zipfile.ZipFile(archive, 'w') as out:
 
 #[apply(trial)]
 fn zip_and_folder_give_the_same_version() -> Result<(), Failed> {
+    fn zip(folder: &Path, kind: &str, name: &str, from: &Path) -> Result<PathBuf, Failed> {
+        let archive = folder.join(name);
+        let mut python = Command::new("python3");
+        python
+            .args(["-c", ZIP, kind])
+            .arg(&archive)
+            .arg(from)
+            .args(files_below(from));
+        run(&mut python).exits(0)?;
+        Ok(archive)
+    }
+
     const ZIP: &str = "
 import sys, zipfile
 kind, archive, folder, *names = sys.argv[1:]
@@ -148,21 +161,14 @@ with zipfile.ZipFile(archive, 'w', zipfile.ZIP_STORED if kind == 'stored' else z
 
     for kind in ["stored", "deflated"] {
         let folder = scratch("zip");
-        let zip = |name: &str, from: &Path| -> Result<_, Failed> {
-            let archive = folder.join(name);
-            let mut python = Command::new("python3");
-            python
-                .args(["-c", ZIP, kind])
-                .arg(&archive)
-                .arg(from)
-                .args(files_below(from));
-            run(&mut python).exits(0)?;
-            Ok(archive)
-        };
-
         let inputs = Inputs {
-            metadata: Some(zip("metadata.zip", inputs().metadata.as_ref().unwrap())?),
-            audio: zip("audio.zip", &inputs().audio)?,
+            metadata: Some(zip(
+                &folder,
+                kind,
+                "metadata.zip",
+                inputs().metadata.as_ref().unwrap(),
+            )?),
+            audio: zip(&folder, kind, "audio.zip", &inputs().audio)?,
             recipe: inputs().recipe.clone(),
         };
 
@@ -226,11 +232,15 @@ fn minimum_memory_does_not_change_the_store() -> Result<(), Failed> {
 
 /// Returns the inode and modification time of every file below a folder. Rewriting a file changes them.
 fn stamps(folder: &Path) -> Result<BTreeMap<String, (u64, i64, i64)>, Failed> {
-    let stamp = |name: String| {
+    fn stamp(folder: &Path, name: String) -> std::io::Result<(String, (u64, i64, i64))> {
         let meta = fs::metadata(folder.join(&name))?;
         Ok((name, (meta.ino(), meta.mtime(), meta.mtime_nsec())))
-    };
-    files_below(folder).into_iter().map(stamp).collect()
+    }
+
+    let names = files_below(folder).into_iter();
+    Ok(names
+        .map(|name| stamp(folder, name))
+        .collect::<std::io::Result<_>>()?)
 }
 
 fn nothing_to_do(inputs: &Inputs, store: &Path) -> Result<(), Failed> {
@@ -377,13 +387,16 @@ fn new_version_links_unchanged_shards() -> Result<(), Failed> {
 /// under the new number, and no new shard overwrites them.
 #[apply(trial)]
 fn linked_shards_are_renumbered() -> Result<(), Failed> {
+    fn name(path: &str) -> String {
+        path.splitn(3, '/').last().unwrap().to_owned()
+    }
+
     let store = scratch("renumbered").join("store");
     let small = ["--set", "shards.clips=1"];
     run(inputs().extract(&store).args(small).args(["--limit", "25"])).exits(0)?;
     run(inputs().extract(&store).args(small).arg("--new-version")).exits(0)?;
 
     let [old, new] = [manifest(&store, 1)?, manifest(&store, 2)?];
-    let name = |path: &str| path.splitn(3, '/').last().unwrap().to_owned();
     let before: BTreeMap<_, _> = old
         .files_of("mfcc")
         .map(|file| (&file.blake3, name(&file.path)))
@@ -411,29 +424,42 @@ fn linked_shards_are_renumbered() -> Result<(), Failed> {
 
 #[apply(trial)]
 fn differences_are_listed() -> Result<(), Failed> {
-    let store = own_store("differs");
-    let before = stamps(&store)?;
-    let refused = |words: &[&str], said: &[&str]| -> Result<(), Failed> {
-        run(inputs().extract(&store).args(words))
+    fn refused(store: &Path, words: &[&str], said: &[&str]) -> Result<(), Failed> {
+        run(inputs().extract(store).args(words))
             .exits(4)?
             .says(said)
-    };
+    }
 
+    let store = own_store("differs");
+    let before = stamps(&store)?;
     refused(
+        &store,
         &["--set", "features.log_mel.n_mels=48"],
         &["features.log_mel.n_mels 40 -> 48", "--new-version"],
     )?;
     refused(
+        &store,
         &["--set", "split.seed=7", "--set", "audio.duration_s=2.5"],
         &["split.seed", "audio.duration_s 3", "2.5"],
     )?;
-    refused(&["--limit", "10"], &["--limit none -> 10"])?;
+    refused(&store, &["--limit", "10"], &["--limit none -> 10"])?;
 
     same("files with inode and time", stamps(&store)?, before)
 }
 
 #[apply(trial)]
 fn limit_keeps_splits_and_classes() -> Result<(), Failed> {
+    fn rows(store: &Path) -> Result<BTreeMap<String, Value>, Failed> {
+        let rows = sql(
+            store,
+            "SELECT clip_key, split, genre, audio_blake3, tensor(mfcc) AS mfcc FROM features_mfcc",
+        )?;
+        Ok(rows
+            .into_iter()
+            .map(|row| (row["clip_key"].as_str().unwrap().to_owned(), row))
+            .collect())
+    }
+
     let store = scratch("limit").join("store");
     run(inputs().extract(&store).args(["--limit", "20"])).exits(0)?;
 
@@ -451,17 +477,6 @@ fn limit_keeps_splits_and_classes() -> Result<(), Failed> {
         20,
     )?;
 
-    let rows = |store: &Path| -> Result<BTreeMap<String, Value>, Failed> {
-        let rows = sql(
-            store,
-            "SELECT clip_key, split, genre, audio_blake3, tensor(mfcc) AS mfcc FROM features_mfcc",
-        )?;
-        Ok(rows
-            .into_iter()
-            .map(|row| (row["clip_key"].as_str().unwrap().to_owned(), row))
-            .collect())
-    };
-
     let all = rows(whole())?;
     let limited = rows(&store)?;
     same("some rows", limited.len() > 10, true)?;
@@ -472,6 +487,23 @@ fn limit_keeps_splits_and_classes() -> Result<(), Failed> {
 
 #[apply(trial)]
 fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
+    fn preview(words: &[&str], code: i32) -> Result<Value, Failed> {
+        let json = run(inputs()
+            .extract(whole())
+            .args(["--dry-run", "--json"])
+            .args(words))
+        .exits(code)?
+        .out;
+        Ok(serde_json::from_str(&json)?)
+    }
+
+    fn outcome(words: &[&str], code: i32) -> Result<String, Failed> {
+        Ok(preview(words, code)?["outcome"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned())
+    }
+
     let store = scratch("dry").join("store");
     let counts = manifest(whole(), 1)?.counts;
     let words = run(inputs().extract(&store).arg("--dry-run")).exits(0)?.out;
@@ -496,36 +528,18 @@ fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
     let json = run(inputs().extract(&store).args(["--dry-run", "--json"]))
         .exits(0)?
         .out;
-    let preview: Value = serde_json::from_str(&json)?;
+    let report: Value = serde_json::from_str(&json)?;
     same(
         "planned, as JSON",
-        preview["clips_planned"].as_u64(),
+        report["clips_planned"].as_u64(),
         Some(counts.clips_planned),
     )?;
     same(
         "outcome",
-        preview["outcome"].as_str(),
+        report["outcome"].as_str(),
         Some("version 1 will be created"),
     )?;
     same("the store exists", store.exists(), false)?;
-
-    let preview = |words: &[&str], code: i32| -> Result<Value, Failed> {
-        let json = run(inputs()
-            .extract(whole())
-            .args(["--dry-run", "--json"])
-            .args(words))
-        .exits(code)?
-        .out;
-        Ok(serde_json::from_str(&json)?)
-    };
-    let outcome = |words: &[&str], code: i32| {
-        Ok::<_, Failed>(
-            preview(words, code)?["outcome"]
-                .as_str()
-                .unwrap_or_default()
-                .to_owned(),
-        )
-    };
 
     same(
         "the same again",
@@ -556,16 +570,20 @@ fn dry_run_shows_steps_and_writes_nothing() -> Result<(), Failed> {
 /// Reads inputs from a folder and from a zip, whose entries are identified by their CRC-32.
 #[apply(trial)]
 fn a_preview_ends_as_the_run_would() -> Result<(), Failed> {
+    fn zip(archive: &Path, audio: &Path) -> Result<Ran, Failed> {
+        let mut python = Command::new("python3");
+        run(python.args(["-c", ZIP]).arg(archive).arg(audio)).exits(0)
+    }
+
+    fn preview(inputs: &Inputs, store: &Path, words: &[&str]) -> Ran {
+        run(inputs.extract(store).arg("--dry-run").args(words))
+    }
+
     const ZIP: &str = "import shutil, sys; shutil.make_archive(sys.argv[1], 'zip', sys.argv[2])";
     let mut table = Table::new("preview", 24);
     let folder = table.written()?;
     let archive = scratch("preview-zip").join("audio");
-    let zip = || {
-        let mut python = Command::new("python3");
-        run(python.args(["-c", ZIP]).arg(&archive).arg(&folder.audio)).exits(0)
-    };
-
-    zip()?;
+    zip(&archive, &folder.audio)?;
     let zipped = Inputs {
         audio: archive.with_extension("zip"),
         ..folder.clone()
@@ -576,16 +594,12 @@ fn a_preview_ends_as_the_run_would() -> Result<(), Failed> {
         run(&mut inputs.extract(store)).exits(0)?;
     }
 
-    let preview = |inputs: &Inputs, store: &Path, words: &[&str]| {
-        run(inputs.extract(store).arg("--dry-run").args(words))
-    };
-
     // The file's time changes, but not its content.
     File::options()
         .write(true)
         .open(folder.clip(&key(3)))?
         .set_modified(SystemTime::now() - Duration::from_secs(86_400))?;
-    zip()?;
+    zip(&archive, &folder.audio)?;
     for (inputs, store) in &sources {
         let told = preview(inputs, store, &["--json"]).exits(8)?;
         let told: Value = serde_json::from_str(&told.out)?;
@@ -595,7 +609,7 @@ fn a_preview_ends_as_the_run_would() -> Result<(), Failed> {
     // The content changes, but not the size.
     table.row(5).voice = 500;
     table.written()?;
-    zip()?;
+    zip(&archive, &folder.audio)?;
     let filter = table.with_filter("genre = 'Polka'")?;
 
     for (inputs, store) in &sources {
@@ -660,6 +674,10 @@ fn copies_of_a_recording_share_a_side() -> Result<(), Failed> {
 /// Compares the sums in the manifest with counts over the Parquet files.
 #[apply(trial)]
 fn every_input_is_a_row_or_a_reject() -> Result<(), Failed> {
+    fn number(store: &Path, query: &str) -> Result<u64, Failed> {
+        sql_number(store, query)
+    }
+
     let store = whole();
     let counts = manifest(store, 1)?.counts;
     let dropped: u64 = counts.rows_dropped.iter().map(|step| step.rows).sum();
@@ -680,25 +698,27 @@ fn every_input_is_a_row_or_a_reject() -> Result<(), Failed> {
         false,
     )?;
 
-    let number = |query: &str| sql_number(store, query);
     same(
         "rejected rows",
-        number("SELECT count(*) FROM rejects WHERE clip_key IS NULL")?,
+        number(store, "SELECT count(*) FROM rejects WHERE clip_key IS NULL")?,
         counts.rows_rejected,
     )?;
     same(
         "rejected clips",
-        number("SELECT count(*) FROM rejects WHERE clip_key IS NOT NULL")?,
+        number(
+            store,
+            "SELECT count(*) FROM rejects WHERE clip_key IS NOT NULL",
+        )?,
         counts.clips_rejected,
     )?;
     same(
         "parsed rows",
-        number("SELECT count(*) FROM tracks_all")?,
+        number(store, "SELECT count(*) FROM tracks_all")?,
         counts.rows_read - counts.rows_rejected,
     )?;
     same(
         "planned clips",
-        number("SELECT count(*) FROM tracks")?,
+        number(store, "SELECT count(*) FROM tracks")?,
         counts.clips_planned,
     )?;
 
@@ -720,7 +740,10 @@ fn every_input_is_a_row_or_a_reject() -> Result<(), Failed> {
     for feature in ["features_log_mel", "features_mfcc"] {
         same(
             feature,
-            number(&format!("SELECT count(DISTINCT clip_key) FROM {feature}"))?,
+            number(
+                store,
+                &format!("SELECT count(DISTINCT clip_key) FROM {feature}"),
+            )?,
             counts.clips_written,
         )?;
 
@@ -728,7 +751,11 @@ fn every_input_is_a_row_or_a_reject() -> Result<(), Failed> {
             "SELECT count(*) FROM tracks t WHERE (SELECT count(*) FROM {feature} f WHERE f.clip_key = t.clip_key) \
              + (SELECT count(*) FROM rejects r WHERE r.clip_key = t.clip_key) <> 1"
         );
-        same("clips without exactly one outcome", number(&outcomes)?, 0)?;
+        same(
+            "clips without exactly one outcome",
+            number(store, &outcomes)?,
+            0,
+        )?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Failures of every kind: each gives one clear error line and the documented exit code, leaves no partial files,
 //! and can be recovered from.
 
+use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -12,8 +13,8 @@ use wavemill_tests::Failed;
 
 use crate::signals::{ends_soon, start_until};
 use crate::support::{
-    Inputs, RECIPE, copy_folder, files_below, finish, inputs, kill, manifest, own_store, receipts,
-    run, same, same_versions, scratch, sql, start, versions, wait_until, wavemill, whole,
+    Inputs, RECIPE, Ran, copy_folder, files_below, finish, inputs, kill, manifest, own_store,
+    receipts, run, same, same_versions, scratch, sql, start, versions, wait_until, wavemill, whole,
 };
 
 /// Fails if the store contains a version or a temporary file.
@@ -40,34 +41,39 @@ fn works_now(store: &Path) -> Result<(), Failed> {
 
 #[apply(trial)]
 fn invalid_options_write_nothing() -> Result<(), Failed> {
-    let store = scratch("words").join("store");
-    let refused = |words: &[&str], said: &[&str]| -> Result<(), Failed> {
-        run(inputs().extract(&store).args(words))
+    fn refused(store: &Path, words: &[&str], said: &[&str]) -> Result<(), Failed> {
+        run(inputs().extract(store).args(words))
             .exits(2)?
             .says(said)?;
         same(&words.join(" "), store.exists(), false)
-    };
+    }
 
+    let store = scratch("words").join("store");
     refused(
+        &store,
         &["--set", "features.log_mel.n_mel=40"],
         &["features.log_mel.n_mel", "unknown key", "`n_mels`"],
     )?;
     refused(
+        &store,
         &["--set", "features.log_mel.n_mels=many"],
         &["features.log_mel.n_mels", "many"],
     )?;
     refused(
+        &store,
         &["--set", "features.log_mel.n_mels=0"],
         &["features.log_mel.n_mels"],
     )?;
     refused(
+        &store,
         &["--set", "split.rule=fair"],
         &["split.rule", "fair", "artist"],
     )?;
-    refused(&["--set", "n_mels"], &["--set", "n_mels"])?;
-    refused(&["--threads", "0"], &["--threads 0"])?;
-    refused(&["--limit", "0"], &["--limit 0"])?;
+    refused(&store, &["--set", "n_mels"], &["--set", "n_mels"])?;
+    refused(&store, &["--threads", "0"], &["--threads 0"])?;
+    refused(&store, &["--limit", "0"], &["--limit 0"])?;
     refused(
+        &store,
         &["--set", "catalog.clean.labelled.where=\"false\""],
         &["no rows are left", "`labelled`"],
     )?;
@@ -100,18 +106,19 @@ fn invalid_options_write_nothing() -> Result<(), Failed> {
 
 #[apply(trial)]
 fn wrong_inputs_write_nothing() -> Result<(), Failed> {
+    fn refused(store: &Path, inputs: &Inputs, said: &[&str]) -> Result<(), Failed> {
+        run(&mut inputs.extract(store)).exits(2)?.says(said)?;
+        same("the store exists", store.exists(), false)
+    }
+
     let folder = scratch("inputs");
     let store = folder.join("store");
     let absent = folder.join("absent");
-    let refused = |inputs: &Inputs, said: &[&str]| -> Result<(), Failed> {
-        run(&mut inputs.extract(&store)).exits(2)?.says(said)?;
-        same("the store exists", store.exists(), false)
-    };
-
     let all = inputs().clone();
     let absent_name = absent.to_str().unwrap();
 
     refused(
+        &store,
         &Inputs {
             metadata: Some(absent.clone()),
             ..all.clone()
@@ -119,6 +126,7 @@ fn wrong_inputs_write_nothing() -> Result<(), Failed> {
         &[absent_name],
     )?;
     refused(
+        &store,
         &Inputs {
             audio: absent.clone(),
             ..all.clone()
@@ -126,6 +134,7 @@ fn wrong_inputs_write_nothing() -> Result<(), Failed> {
         &[absent_name],
     )?;
     refused(
+        &store,
         &Inputs {
             metadata: None,
             ..all.clone()
@@ -133,6 +142,7 @@ fn wrong_inputs_write_nothing() -> Result<(), Failed> {
         &["--metadata"],
     )?;
     refused(
+        &store,
         &Inputs {
             metadata: Some(all.audio.clone()),
             ..all.clone()
@@ -141,6 +151,7 @@ fn wrong_inputs_write_nothing() -> Result<(), Failed> {
     )?;
     let metadata = all.metadata.clone().unwrap();
     refused(
+        &store,
         &Inputs {
             audio: metadata,
             ..all.clone()
@@ -154,6 +165,7 @@ fn wrong_inputs_write_nothing() -> Result<(), Failed> {
     let a_clip = files_below(&all.audio).into_iter().next().unwrap();
     fs::copy(all.audio.join(a_clip), other.join("199999.mp3"))?;
     refused(
+        &store,
         &Inputs {
             audio: folder.join("other"),
             ..all
@@ -334,6 +346,10 @@ fn full_disk_while_writing_a_shard() -> Result<(), Failed> {
 
 #[apply(trial)]
 fn damaged_shard_in_a_query() -> Result<(), Failed> {
+    fn asked(store: &Path, words: &str) -> Ran {
+        run(wavemill(["sql", "--store"]).arg(store).arg(words))
+    }
+
     let store = own_store("query");
     let path = manifest(&store, 1)?
         .files_of("log_mel")
@@ -343,7 +359,6 @@ fn damaged_shard_in_a_query() -> Result<(), Failed> {
         .clone();
     let bytes = fs::read(store.join(&path))?;
 
-    let asked = |words: &str| run(wavemill(["sql", "--store"]).arg(&store).arg(words));
     let everything = "SELECT sum(tensor_mean(log_mel)) FROM features_log_mel";
 
     let mut flipped = bytes.clone();
@@ -351,15 +366,15 @@ fn damaged_shard_in_a_query() -> Result<(), Failed> {
     for damaged in [Some(&bytes[..bytes.len() / 2]), Some(&flipped[..]), None] {
         fs::remove_file(store.join(&path))?;
         damaged.map_or(Ok(()), |bytes| fs::write(store.join(&path), bytes))?;
-        asked(everything)
+        asked(&store, everything)
             .exits(3)?
             .says(&["damaged", &path, "wavemill verify"])?;
         fs::write(store.join(&path), b"")?;
     }
 
-    asked("SELECT count(*) FROM tracks").exits(0)?;
+    asked(&store, "SELECT count(*) FROM tracks").exits(0)?;
     fs::write(store.join(&path), bytes)?;
-    asked(everything).exits(0)?;
+    asked(&store, everything).exits(0)?;
     Ok(())
 }
 
@@ -445,12 +460,12 @@ fn a_run_waits_for_the_lock() -> Result<(), Failed> {
 /// The clip becomes a reject. All other rows are unchanged, and the output does not look like a crash.
 #[apply(trial)]
 fn panic_on_one_clip() -> Result<(), Failed> {
-    let rows = |store: &Path| {
+    fn rows(store: &Path) -> Result<Vec<Value>, Failed> {
         sql(
             store,
             "SELECT clip_key, genre, audio_blake3, tensor(mfcc) AS x FROM features_mfcc ORDER BY 1",
         )
-    };
+    }
 
     let mut wanted = rows(whole())?;
     let clip_key = wanted.remove(wanted.len() / 2)["clip_key"]

@@ -110,6 +110,11 @@ fn missing_artists_make_no_leak_promise() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn single_class_test_side_is_warned_about() -> Result<(), Failed> {
+    fn is_told(text: &str, start: &str) -> bool {
+        text.lines()
+            .any(|line| line.starts_with(start) && line.contains(WORDS))
+    }
+
     const WORDS: &str =
         "test rows of genre with a label are Rock: no score there tells a model from a constant";
 
@@ -120,10 +125,6 @@ fn single_class_test_side_is_warned_about() -> Result<(), Failed> {
         .args(["--set", "train.steps=2"]))
     .exits(0)?;
 
-    let is_told = |text: &str, start: &str| {
-        text.lines()
-            .any(|line| line.starts_with(start) && line.contains(WORDS))
-    };
     same(
         "warned at the start",
         is_told(&ran.err, "warning: all "),
@@ -159,7 +160,7 @@ fn single_class_test_side_is_warned_about() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn waiting_threads_spin_briefly() -> Result<(), Failed> {
-    let spins = |set: &[(&str, &str)]| -> Result<String, Failed> {
+    fn spins(set: &[(&str, &str)]) -> Result<String, Failed> {
         let mut command = trainer(["models", "lstm"]);
         ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"]
             .iter()
@@ -178,7 +179,7 @@ fn waiting_threads_spin_briefly() -> Result<(), Failed> {
             .find(|line| line.contains("GOMP_SPINCOUNT"))
             .ok_or("another OpenMP library")?;
         Ok(line.split('\'').nth(1).unwrap_or_default().to_owned())
-    };
+    }
 
     same("by default", spins(&[])?, "300".to_owned())?;
     same(
@@ -241,26 +242,26 @@ fn requeued_ranks_do_the_whole_job() -> Result<(), Failed> {
 }
 
 fn does_the_whole_job_when_requeued(nproc: usize) -> Result<(), Failed> {
+    fn again(job: &Path, nproc: &[String], words: &[&str]) -> Command {
+        let mut command = trainer(argv("fit --device cpu --threads 1 --resume-or-start"));
+        command
+            .arg(job)
+            .arg("--store")
+            .arg(whole())
+            .args(argv(SMALL))
+            .args(nproc)
+            .args(words);
+        command
+    }
+
     let [runs, undisturbed] = ["requeued", "undisturbed"].map(scratch);
     let nproc = ["--nproc".to_owned(), nproc.to_string()];
     run(fit(whole(), &undisturbed).args(argv(SMALL)).args(&nproc)).exits(0)?;
 
     // The parent folders are created as well.
     let job = runs.join("jobs/night");
-    let again = |words: &[&str]| -> Command {
-        let mut command = trainer(argv("fit --device cpu --threads 1 --resume-or-start"));
-        command
-            .arg(&job)
-            .arg("--store")
-            .arg(whole())
-            .args(argv(SMALL))
-            .args(&nproc)
-            .args(words);
-        command
-    };
-
     // Kills the run before its first checkpoint.
-    let mut child = start(&mut again(&[]));
+    let mut child = start(&mut again(&job, &nproc, &[]));
     wait_until(&mut child, "a step", || !logged_steps(&job).is_empty())?;
     kill(child)?;
     wait_for_ranks(&job)?;
@@ -268,7 +269,7 @@ fn does_the_whole_job_when_requeued(nproc: usize) -> Result<(), Failed> {
     same("a checkpoint", checkpoints(&job).len(), 0)?;
 
     for time in 1..=2 {
-        let mut child = start(&mut again(&[]));
+        let mut child = start(&mut again(&job, &nproc, &[]));
         wait_until(&mut child, "its steps", || {
             last_step(&runs.join("jobs")) >= 20 * time
         })?;
@@ -276,7 +277,7 @@ fn does_the_whole_job_when_requeued(nproc: usize) -> Result<(), Failed> {
         wait_for_ranks(&job)?;
     }
 
-    let ran = run(&mut again(&["--set", "optimizer.lr=0.5"])).exits(2)?;
+    let ran = run(&mut again(&job, &nproc, &["--set", "optimizer.lr=0.5"])).exits(2)?;
     same(
         "another configuration",
         ran.err
@@ -284,7 +285,7 @@ fn does_the_whole_job_when_requeued(nproc: usize) -> Result<(), Failed> {
         true,
     )?;
 
-    run(&mut again(&[])).exits(0)?;
+    run(&mut again(&job, &nproc, &[])).exits(0)?;
     same(
         "as if never killed",
         end_of(&job)? == end_of(&run_in(&undisturbed)?)?,
@@ -297,20 +298,22 @@ fn does_the_whole_job_when_requeued(nproc: usize) -> Result<(), Failed> {
     )?;
 
     let before = contents(&job);
-    let ran = run(&mut again(&[])).exits(0)?;
+    let ran = run(&mut again(&job, &nproc, &[])).exits(0)?;
     same("it says so", ran.err.contains("nothing to do"), true)?;
     same("the folder is as it was", contents(&job) == before, true)
 }
 
 /// Returns every file below a folder with its bytes.
 fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let read = |name: String| {
+    fn read(folder: &Path, name: String) -> (String, Vec<u8>) {
         (
             name.clone(),
             fs::read(folder.join(name)).unwrap_or_default(),
         )
-    };
-    files_below(folder).into_iter().map(read).collect()
+    }
+
+    let names = files_below(folder).into_iter();
+    names.map(|name| read(folder, name)).collect()
 }
 
 /// Waits until all ranks have ended, which happens shortly after the launcher was killed. Until then, rank 0 holds
@@ -324,17 +327,17 @@ fn wait_for_ranks(run: &Path) -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn requeued_run_keeps_its_name() -> Result<(), Failed> {
-    let runs = scratch("unnamed");
-    let again = || -> Command {
-        let mut command = fit(whole(), &runs);
+    fn again(runs: &Path) -> Command {
+        let mut command = fit(whole(), runs);
         command
             .args(argv(SMALL))
             .args(["--set", "train.steps=3", "--resume-or-start"]);
         command
-    };
+    }
 
-    run(&mut again()).exits(0)?;
-    let ended = run(&mut again()).exits(0)?;
+    let runs = scratch("unnamed");
+    run(&mut again(&runs)).exits(0)?;
+    let ended = run(&mut again(&runs)).exits(0)?;
 
     same(
         "one folder",

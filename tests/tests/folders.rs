@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use wavemill_tests::Failed;
 
-use crate::support::{Inputs, manifest, run, same, scratch, sql, sql_counts, sql_number};
+use crate::support::{Inputs, Ran, manifest, run, same, scratch, sql, sql_counts, sql_number};
 use crate::table::noise_of;
 
 /// Without metadata, the files are the rows. Renaming a folder is not a loss of its clips.
@@ -122,17 +122,19 @@ fn list_provides_labels_and_sides() -> Result<(), Failed> {
 
 #[apply(trial)]
 fn list_with_other_names_is_rejected() -> Result<(), Failed> {
-    let folder = scratch("other-names");
-    let store = folder.join("store");
-    let refused = |list: &str, said: &[&str]| -> Result<(), Failed> {
-        let inputs = with_list(&folder, list)?;
-        run(inputs.extract(&store).args(BY_COLUMN))
+    fn refused(folder: &Path, store: &Path, list: &str, said: &[&str]) -> Result<(), Failed> {
+        let inputs = with_list(folder, list)?;
+        run(inputs.extract(store).args(BY_COLUMN))
             .exits(2)?
             .says(said)?;
         same("the store exists", store.exists(), false)
-    };
+    }
 
+    let folder = scratch("other-names");
+    let store = folder.join("store");
     refused(
+        &folder,
+        &store,
         "clip_key,split,mood\nrock/b.au,test,dark\n",
         &[
             "list.csv",
@@ -142,14 +144,20 @@ fn list_with_other_names_is_rejected() -> Result<(), Failed> {
         ],
     )?;
     refused(
+        &folder,
+        &store,
         "clip_key,split,mood\nrock/b.wav,test,dark\nrock/b.wav,test,dark\n",
         &["list.csv, line 3", "already on line 2"],
     )?;
     refused(
+        &folder,
+        &store,
         "file,split,mood\n",
         &["list.csv, line 1", "no column `clip_key`"],
     )?;
     refused(
+        &folder,
+        &store,
         "clip_key,split,mood,genre\nrock/b.wav,test,dark,jazz\n",
         &["list.csv, line 2", "`genre`", "folder `rock`"],
     )
@@ -159,6 +167,11 @@ fn list_with_other_names_is_rejected() -> Result<(), Failed> {
 /// file matters here.
 #[apply(trial)]
 fn gtzan_by_its_fault_filtered_list(data: &Path) -> Result<(), Failed> {
+    fn extract(inputs: &Inputs, folder: &Path, words: &[&str]) -> Ran {
+        let mut command = inputs.extract(Path::new("store"));
+        run(command.current_dir(folder).args(BY_COLUMN).args(words))
+    }
+
     let folder = scratch("gtzan-list");
     let audio = folder.join("Data/genres_original");
     let sound = folder.join("sound.wav");
@@ -187,12 +200,9 @@ fn gtzan_by_its_fault_filtered_list(data: &Path) -> Result<(), Failed> {
         audio: PathBuf::from("Data/genres_original"),
         recipe: "gtzan-segments".into(),
     };
-    let extract = |words: &[&str]| {
-        let mut command = inputs.extract(Path::new("store"));
-        run(command.current_dir(&folder).args(BY_COLUMN).args(words))
-    };
-
-    let preview = extract(&["--dry-run", "--json"]).exits(0)?.out;
+    let preview = extract(&inputs, &folder, &["--dry-run", "--json"])
+        .exits(0)?
+        .out;
     let preview: Value = serde_json::from_str(&preview)?;
     same(
         "sides",
@@ -208,7 +218,7 @@ fn gtzan_by_its_fault_filtered_list(data: &Path) -> Result<(), Failed> {
         ]),
     )?;
 
-    let ran = extract(&["--limit", "50"]).exits(0)?;
+    let ran = extract(&inputs, &folder, &["--limit", "50"]).exits(0)?;
     same("leak", ran.err.contains("leaky"), false)?;
     let store = folder.join("store");
     same("rows", manifest(&store, 1)?.counts.feature_rows, 50)?;

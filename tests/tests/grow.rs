@@ -4,11 +4,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
+use wavemill_schemas::manifest::Manifest;
 
 use serde_json::Value;
 use wavemill_tests::Failed;
 
-use crate::support::{finish, manifest, run, same, sql, sql_number, start, versions, wavemill};
+use crate::support::{
+    Inputs, Ran, finish, manifest, run, same, sql, sql_number, start, versions, wavemill,
+};
 use crate::table::{Table, key};
 
 /// Delays a run before it takes the lock, for longer than another run takes.
@@ -76,6 +80,10 @@ fn one_clip_at_a_border_rewrites_one_shard() -> Result<(), Failed> {
 /// there is anything to do.
 #[apply(trial)]
 fn parent_is_read_under_the_lock() -> Result<(), Failed> {
+    fn shards(store: &Path, version: u64) -> Result<u64, Failed> {
+        Ok(manifest(store, version)?.shards["training"])
+    }
+
     let by_column = ["--set", "split.rule=column", "--set", "split.column=side"];
     let table = Table::new("parent", 24);
     let store = table.store();
@@ -94,10 +102,9 @@ fn parent_is_read_under_the_lock() -> Result<(), Failed> {
     overtaking.exits(0)?;
     held.exits(0)?;
 
-    let shards = |version: u64| Ok::<_, Failed>(manifest(&store, version)?.shards["training"]);
     same(
         "shards by version",
-        [shards(1)?, shards(2)?, shards(3)?],
+        [shards(&store, 1)?, shards(&store, 2)?, shards(&store, 3)?],
         [4, 16, 8],
     )?;
 
@@ -124,6 +131,10 @@ fn parent_is_read_under_the_lock() -> Result<(), Failed> {
 type Sides = BTreeMap<String, [String; 2]>;
 
 fn sides(store: &Path, version: u64) -> Result<Sides, Failed> {
+    fn text(row: &Value, name: &str) -> String {
+        row[name].as_str().unwrap_or_default().to_owned()
+    }
+
     let query = "SELECT clip_key, split_artist, split_stratified FROM tracks";
     let version = version.to_string();
     let words = ["sql", "--format", "json", "--version", &version, "--store"];
@@ -132,9 +143,8 @@ fn sides(store: &Path, version: u64) -> Result<Sides, Failed> {
     let mut sides = Sides::new();
     for line in ran.out.lines() {
         let row: Value = serde_json::from_str(line)?;
-        let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
-        let both = [text("split_artist"), text("split_stratified")];
-        sides.insert(text("clip_key"), both);
+        let both = [text(&row, "split_artist"), text(&row, "split_stratified")];
+        sides.insert(text(&row, "clip_key"), both);
     }
     Ok(sides)
 }
@@ -320,6 +330,12 @@ fn resplit_reassigns_sides_with_a_warning() -> Result<(), Failed> {
 
 #[apply(trial)]
 fn another_seed_reassigns_sides() -> Result<(), Failed> {
+    fn table_of(store: &Path, version: u64) -> Result<Option<String>, Failed> {
+        let files = manifest(store, version)?.files;
+        let sides = files.into_iter().find(|file| file.name() == "sides");
+        Ok(sides.map(|file| file.blake3))
+    }
+
     let mut table = Table::new("seed", 60);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;
@@ -330,11 +346,6 @@ fn another_seed_reassigns_sides() -> Result<(), Failed> {
     let first = table.first("first", &seed)?;
     same("sides", sides(&store, 2)?, sides(&first, 1)?)?;
 
-    let table_of = |store: &Path, version| {
-        let files = manifest(store, version)?.files;
-        let sides = files.into_iter().find(|file| file.name() == "sides");
-        Ok::<_, Failed>(sides.map(|file| file.blake3))
-    };
     same(
         "what is remembered",
         table_of(&store, 2)?,
@@ -357,6 +368,12 @@ fn rows_over_the_limit_are_assigned_sides() -> Result<(), Failed> {
 /// Tests a new column, and a column that is no longer numeric.
 #[apply(trial)]
 fn columns_that_differ_are_named() -> Result<(), Failed> {
+    fn diff(store: &Path) -> Command {
+        let mut diff = wavemill(["diff", "--store"]);
+        diff.arg(store).args(["1", "2"]);
+        diff
+    }
+
     let table = Table::new("columns", 12);
     run(&mut table.extract(&[])?).exits(0)?;
 
@@ -379,17 +396,11 @@ fn columns_that_differ_are_named() -> Result<(), Failed> {
     let store = table.store();
     run(inputs.extract(&store).arg("--new-version")).exits(0)?;
 
-    let diff = || {
-        let mut diff = wavemill(["diff", "--store"]);
-        diff.arg(&store).args(["1", "2"]);
-        diff
-    };
-
-    let told = run(&mut diff()).exits(0)?;
+    let told = run(&mut diff(&store)).exits(0)?;
     let line = "column tracks.mood added (";
     same(&told.out, told.out.contains(line), true)?;
 
-    let told: Value = serde_json::from_str(&run(diff().arg("--json")).exits(0)?.out)?;
+    let told: Value = serde_json::from_str(&run(diff(&store).arg("--json")).exits(0)?.out)?;
     let columns = told["columns"].as_array().ok_or("no columns")?;
     same(
         "tables",
@@ -424,6 +435,10 @@ fn damaged_sides_are_not_silently_reassigned() -> Result<(), Failed> {
 /// 27 of 40 files are missing, as if their disk were not mounted.
 #[apply(trial)]
 fn vanished_folder_is_rejected() -> Result<(), Failed> {
+    fn next(inputs: &Inputs, store: &Path, words: &[&str]) -> Ran {
+        run(inputs.extract(store).arg("--new-version").args(words))
+    }
+
     let table = Table::new("vanished", 40);
     let store = table.store();
     let inputs = table.written()?;
@@ -432,24 +447,27 @@ fn vanished_folder_is_rejected() -> Result<(), Failed> {
         fs::remove_file(inputs.clip(&key(track)))?;
     }
 
-    let next = |words: &[&str]| run(inputs.extract(&store).arg("--new-version").args(words));
-    next(&[]).exits(4)?.says(&[
+    next(&inputs, &store, &[]).exits(4)?.says(&[
         "27 of the 40 clips",
         "(a/013.wav, a/014.wav, a/015.wav, …)",
         "--max-shrink 0.1 ",
         "--max-shrink 0.68",
     ])?;
     // `--limit` does not hide missing files.
-    next(&["--limit", "5", "--max-shrink", "0.67"]).exits(4)?;
+    next(&inputs, &store, &["--limit", "5", "--max-shrink", "0.67"]).exits(4)?;
     same("versions", versions(&store).len(), 1)?;
 
-    let preview: Value = serde_json::from_str(&next(&["--dry-run", "--json"]).exits(4)?.out)?;
+    let preview: Value = serde_json::from_str(
+        &next(&inputs, &store, &["--dry-run", "--json"])
+            .exits(4)?
+            .out,
+    )?;
     same("count", preview["vanished"]["count"].as_u64(), Some(27))?;
     same("of", preview["vanished"]["of"].as_u64(), Some(40))?;
     let outcome = preview["outcome"].as_str().unwrap_or_default();
     same(outcome, outcome.starts_with("refused: 27 of the 40"), true)?;
 
-    next(&["--max-shrink", "0.68"]).exits(0)?;
+    next(&inputs, &store, &["--max-shrink", "0.68"]).exits(0)?;
     same("clips", manifest(&store, 2)?.counts.clips_written, 13)?;
     // Compared with the new version, no file is missing.
     run(&mut inputs.extract(&store)).exits(0)?;
@@ -460,13 +478,14 @@ fn vanished_folder_is_rejected() -> Result<(), Failed> {
 /// `--renumber`.
 #[apply(trial)]
 fn classes_keep_their_ids() -> Result<(), Failed> {
+    fn classes(store: &Path, version: u64) -> Result<String, Failed> {
+        Ok(manifest(store, version)?.targets[0].classes.join(" "))
+    }
+
     let mut table = Table::new("classes", 24);
     let store = table.store();
     run(&mut table.extract(&[])?).exits(0)?;
-    let classes = |version: u64| -> Result<String, Failed> {
-        Ok(manifest(&store, version)?.targets[0].classes.join(" "))
-    };
-    same("classes", classes(1)?.as_str(), "Folk Jazz Rock")?;
+    same("classes", classes(&store, 1)?.as_str(), "Folk Jazz Rock")?;
 
     table.row(4).genre = "Blues";
     let words = ["--new-version", "--dry-run"];
@@ -475,7 +494,11 @@ fn classes_keep_their_ids() -> Result<(), Failed> {
     same(&preview.out, preview.out.contains(line), true)?;
 
     run(&mut table.extract(&words[..1])?).exits(0)?;
-    same("classes", classes(2)?.as_str(), "Folk Jazz Rock Blues")?;
+    same(
+        "classes",
+        classes(&store, 2)?.as_str(),
+        "Folk Jazz Rock Blues",
+    )?;
     let query = "SELECT count(*) FROM features_log_mel WHERE genre = 3 AND clip_key = 'a/004.wav'";
     same("rows of the new class", sql_number(&store, query)?, 1)?;
 
@@ -494,13 +517,17 @@ fn classes_keep_their_ids() -> Result<(), Failed> {
     let told = run(&mut table.extract(&["--new-version"])?).exits(0)?;
     let words = "no row has the class Jazz any more";
     same(&told.err, told.err.contains(words), true)?;
-    same("classes", classes(3)?.as_str(), "Folk Jazz Rock Blues")?;
+    same(
+        "classes",
+        classes(&store, 3)?.as_str(),
+        "Folk Jazz Rock Blues",
+    )?;
     run(&mut table.extract(&[])?).exits(0)?;
 
     let refused = run(&mut table.extract(&["--renumber"])?).exits(4)?;
     refused.says(&["--renumber gave other class ids", "genre Blues: 3 -> 0"])?;
     run(&mut table.extract(&["--renumber", "--new-version"])?).exits(0)?;
-    same("classes", classes(4)?.as_str(), "Blues Folk Rock")?;
+    same("classes", classes(&store, 4)?.as_str(), "Blues Folk Rock")?;
 
     let versions = run(wavemill(["info", "--versions", "--store"]).arg(&store)).exits(0)?;
     let last = versions.out.lines().last().unwrap_or_default();
@@ -517,6 +544,21 @@ fn classes_keep_their_ids() -> Result<(), Failed> {
 /// Only the splits of the old store are left, as CSV or as the table itself.
 #[apply(trial)]
 fn sides_can_be_copied_to_a_new_store() -> Result<(), Failed> {
+    fn fresh(
+        table: &Table,
+        store: &Path,
+        name: &str,
+        sides: &[&Path],
+    ) -> Result<(Vec<Value>, Manifest), Failed> {
+        let fresh = store.with_file_name(name);
+        let mut extract = table.written()?.extract(&fresh);
+        for file in sides {
+            extract.arg("--sides").arg(file);
+        }
+        run(&mut extract).exits(0)?;
+        Ok((sql(&fresh, SIDES)?, manifest(&fresh, 1)?))
+    }
+
     const SIDES: &str = "SELECT rule, \"group\", side FROM sides ORDER BY 1, 2";
     let mut table = Table::new("sides", 24);
     let store = table.store();
@@ -539,21 +581,11 @@ fn sides_can_be_copied_to_a_new_store() -> Result<(), Failed> {
     let parquet = files.iter().find(|file| file.name() == "sides");
     let parquet = store.join(&parquet.ok_or("no table")?.path);
 
-    let fresh = |name: &str, sides: &[&Path]| -> Result<_, Failed> {
-        let fresh = store.with_file_name(name);
-        let mut extract = table.written()?.extract(&fresh);
-        for file in sides {
-            extract.arg("--sides").arg(file);
-        }
-        run(&mut extract).exits(0)?;
-        Ok((sql(&fresh, SIDES)?, manifest(&fresh, 1)?))
-    };
-
-    let (drawn, without) = fresh("without", &[])?;
+    let (drawn, without) = fresh(&table, &store, "without", &[])?;
     same("drawn anew, sides differ", drawn == wanted, false)?;
-    let (sides, by_csv) = fresh("by-csv", &[&csv])?;
+    let (sides, by_csv) = fresh(&table, &store, "by-csv", &[&csv])?;
     same("sides", sides, wanted.clone())?;
-    let (sides, by_parquet) = fresh("by-parquet", &[&parquet])?;
+    let (sides, by_parquet) = fresh(&table, &store, "by-parquet", &[&parquet])?;
     same("sides", sides, wanted)?;
 
     same("plan", &by_csv.plan_id, &by_parquet.plan_id)?;

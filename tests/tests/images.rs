@@ -9,8 +9,8 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, argv, fit, has_trainer, manifest, run, same, same_versions, scratch, sql, sql_counts,
-    sql_number, wavemill,
+    Inputs, Ran, argv, fit, has_trainer, manifest, run, same, same_versions, scratch, sql,
+    sql_counts, sql_number, wavemill,
 };
 
 const GENRES: [&str; 3] = ["blues", "jazz", "rock"];
@@ -204,29 +204,31 @@ fn bad_files_are_rejects() -> Result<(), Failed> {
 /// A picture that does not fit the smallest memory limit ends a run, unless the recipe excludes such pictures.
 #[apply(trial)]
 fn limits_make_rejects_of_large_files() -> Result<(), Failed> {
-    let (folder, inputs) = pictures("large-images")?;
-    let large = RgbImage::new(6_000, 6_000);
-    let file = encoded(&large, ImageFormat::Png)?;
-    put(&inputs.audio.join("rock/large.png"), &file)?;
-
-    let extract = |store: &str, set: &str| {
+    fn extract(inputs: &Inputs, folder: &Path, store: &str, set: &str) -> Ran {
         let mut command = inputs.extract(&folder.join(store));
         command
             .args(argv(SMALL))
             .args(["--memory-limit", "256MiB", "--set", set]);
         run(&mut command)
-    };
+    }
 
-    extract("none", "shards.clips=512").exits(1)?.says(&[
-        "rock/large.png",
-        "set a smaller image.max_pixels in the recipe",
-    ])?;
+    let (folder, inputs) = pictures("large-images")?;
+    let large = RgbImage::new(6_000, 6_000);
+    let file = encoded(&large, ImageFormat::Png)?;
+    put(&inputs.audio.join("rock/large.png"), &file)?;
+
+    extract(&inputs, &folder, "none", "shards.clips=512")
+        .exits(1)?
+        .says(&[
+            "rock/large.png",
+            "set a smaller image.max_pixels in the recipe",
+        ])?;
 
     for (store, set) in [
         ("pixels", "image.max_pixels=1000000"),
         ("bytes", "image.max_file_bytes=50000"),
     ] {
-        extract(store, set).exits(0)?;
+        extract(&inputs, &folder, store, set).exits(0)?;
         let store = folder.join(store);
         let rejects = sql_counts(
             &store,

@@ -441,35 +441,35 @@ fn invalid_utf8_is_damage() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn trainer_performs_the_same_checks() -> Result<(), Failed> {
+    fn refused(store: &Path, runs: &Path, code: i32, said: &[&str]) -> Result<(), Failed> {
+        run(fit(store, runs).args(["--model", "mlp-1", "--epochs", "1"]))
+            .exits(code)?
+            .says(said)
+    }
+
     let folder = scratch("trainer-manifest");
     let (store, other, runs) = (folder.join("store"), folder.join("s2"), folder.join("runs"));
     copy_folder(whole(), &store);
     copy_folder(whole(), &other);
     let text = fs::read_to_string(manifest_path(&store))?;
 
-    let refused = |code: i32, said: &[&str]| -> Result<(), Failed> {
-        run(fit(&store, &runs).args(["--model", "mlp-1", "--epochs", "1"]))
-            .exits(code)?
-            .says(said)
-    };
-
     for (format, remedy) in [(2, REBUILD), (4, NEWER)] {
         let json = format!(r#"{{"format_version":{format},"everything":"else"}}"#);
         fs::write(manifest_path(&store), json)?;
         let is = format!("format version is {format}");
-        refused(2, &[remedy, &is, "reads 3"])?;
+        refused(&store, &runs, 2, &[remedy, &is, "reads 3"])?;
     }
 
     let mut bytes = text.clone().into_bytes();
     bytes[100] = 0xff;
     fs::write(manifest_path(&store), &bytes)?;
-    refused(3, &["damaged manifest", "not UTF-8"])?;
+    refused(&store, &runs, 3, &["damaged manifest", "not UTF-8"])?;
 
     let at = digit_of(&text, "clips_written")?;
     let mut bytes = text.clone().into_bytes();
     bytes[at] ^= 1;
     fs::write(manifest_path(&store), &bytes)?;
-    refused(3, &["damaged manifest", "manifest_blake3"])?;
+    refused(&store, &runs, 3, &["damaged manifest", "manifest_blake3"])?;
 
     fs::write(manifest_path(&store), &text)?;
     let path = manifest(&store, 1)?
@@ -487,12 +487,17 @@ fn trainer_performs_the_same_checks() -> Result<(), Failed> {
             .unwrap();
         file["path"] = format!("../s2/{path}").into();
     })?;
-    refused(3, &["damaged manifest", &format!("../s2/{path}")])?;
+    refused(
+        &store,
+        &runs,
+        3,
+        &["damaged manifest", &format!("../s2/{path}")],
+    )?;
 
     fs::write(manifest_path(&store), &text)?;
     fs::remove_file(store.join(&path))?;
     symlink(other.join(&path), store.join(&path))?;
-    refused(3, &[&path, "leads out of it"])
+    refused(&store, &runs, 3, &[&path, "leads out of it"])
 }
 
 /// Every validation shard is truncated to half its length, as by an interrupted copy.

@@ -609,6 +609,17 @@ fn the_largest_numbers_of_a_recipe_are_within_a_machine() -> Result<(), Failed> 
 /// the middle of them. The cost per sample is the same, so the only difference is one resampling plan per clip.
 #[apply(trial)]
 fn many_sample_rates_use_little_memory() -> Result<(), Failed> {
+    fn run(folder: &Path, name: &str) -> Result<Run, Failed> {
+        let run = extract(
+            &folder.join(name),
+            &folder.join(format!("store-{name}")),
+            256,
+            2,
+            &[],
+        )?;
+        run.stays_under(name, 256)
+    }
+
     const CLIPS: u32 = 300;
     const ONE_RATE_HZ: u32 = 51_001;
     /// Planning for a clip costs less than processing a clip of one second.
@@ -618,23 +629,17 @@ fn many_sample_rates_use_little_memory() -> Result<(), Failed> {
 
     let folder = scratch("memory-rates");
     for number in 0..CLIPS {
-        let clip = |set: &str| folder.join(format!("{set}/a/{number:03}.wav"));
-        wav(&clip("many"), 8_009 + 290 * number, 1.0, false)?;
-        wav(&clip("one"), ONE_RATE_HZ, 1.0, false)?;
+        let clip = format!("a/{number:03}.wav");
+        wav(
+            &folder.join("many").join(&clip),
+            8_009 + 290 * number,
+            1.0,
+            false,
+        )?;
+        wav(&folder.join("one").join(&clip), ONE_RATE_HZ, 1.0, false)?;
     }
 
-    let run = |name: &str| {
-        let run = extract(
-            &folder.join(name),
-            &folder.join(format!("store-{name}")),
-            256,
-            2,
-            &[],
-        )?;
-        run.stays_under(name, 256)
-    };
-
-    let (one, many) = (run("one")?, run("many")?);
+    let (one, many) = (run(&folder, "one")?, run(&folder, "many")?);
     many.ran.exits(0)?;
     one.ran.exits(0)?;
     if many.peak_bytes > one.peak_bytes + MORE_BYTES_MAX {

@@ -28,23 +28,26 @@ fn training(folder: &Path) -> Command {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn a_log_of_training_has_lines_and_epochs() -> Result<(), Failed> {
-    let ran = run(&mut training(&scratch("training-log"))).exits(0)?;
-    let has = |start: &str, part: &str| {
-        ran.err
-            .lines()
+    fn has(log: &str, start: &str, part: &str) -> bool {
+        log.lines()
             .any(|line| line.starts_with(start) && line.contains(part))
-    };
+    }
 
+    fn known(line: &&Value) -> bool {
+        line["event"] == "progress" && line["steps"].as_u64() > line["step"].as_u64()
+    }
+
+    let ran = run(&mut training(&scratch("training-log"))).exits(0)?;
     same(
         "a line of progress",
-        has("wavemill-train: epoch ", " steps, training loss "),
+        has(&ran.err, "wavemill-train: epoch ", " steps, training loss "),
         true,
     )?;
     for epoch in [
         "wavemill-train: epoch 1 of 2 ended: training loss ",
         "wavemill-train: epoch 2 of 2 ended: ",
     ] {
-        same(epoch, has(epoch, "; validation loss "), true)?;
+        same(epoch, has(&ran.err, epoch, "; validation loss "), true)?;
     }
 
     let ran = run(training(&scratch("training-json")).args(["--progress", "json"])).exits(0)?;
@@ -56,9 +59,6 @@ fn a_log_of_training_has_lines_and_epochs() -> Result<(), Failed> {
         .filter_map(|line| line["epoch"].as_u64())
         .collect();
     same("epochs", epochs, vec![1, 2])?;
-    let known = |line: &&Value| {
-        line["event"] == "progress" && line["steps"].as_u64() > line["step"].as_u64()
-    };
     same("steps are left", lines.iter().find(known).is_some(), true)?;
 
     let ran = run(training(&scratch("training-quiet")).arg("--quiet")).exits(0)?;
@@ -128,6 +128,12 @@ fn a_log_has_lines() -> Result<(), Failed> {
 
 #[apply(trial)]
 fn json_progress_is_machine_readable() -> Result<(), Failed> {
+    fn number(last: &Value, name: &str) -> Result<f64, Failed> {
+        last[name]
+            .as_f64()
+            .ok_or_else(|| Failed::from(format!("no {name} in {last}")))
+    }
+
     let store = scratch("json-log").join("store");
     let mut command = inputs().extract(&store);
     command
@@ -144,18 +150,12 @@ fn json_progress_is_machine_readable() -> Result<(), Failed> {
         .ok_or("no line of clips")?;
     same("event", last["event"].as_str(), Some("progress"))?;
 
-    let number = |name: &str| {
-        last[name]
-            .as_f64()
-            .ok_or_else(|| Failed::from(format!("no {name} in {last}")))
-    };
-
-    let (done, total) = (number("done")?, number("total")?);
+    let (done, total) = (number(&last, "done")?, number(&last, "total")?);
     same("done is within total", done > 0.0 && done <= total, true)?;
-    let left = (total - done) / number("per_s")?;
+    let left = (total - done) / number(&last, "per_s")?;
     same(
         "time left",
-        (number("eta_s")? - left).abs() < 1e-6 * left.max(1.0),
+        (number(&last, "eta_s")? - left).abs() < 1e-6 * left.max(1.0),
         true,
     )?;
     same("receipts", receipts(&store) > 0, true)

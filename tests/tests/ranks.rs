@@ -27,18 +27,21 @@ impl Tensors {
     /// Reads `tensors.safetensors`, which contains the length of the header, the header as JSON, and the values.
     pub(crate) fn read(checkpoint: &Path) -> Result<Self, Failed> {
         let bytes = fs::read(checkpoint.join("tensors.safetensors"))?;
-        let short = || Failed::from(format!("{}: too short", checkpoint.display()));
-        let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(short)?;
+        let (length, rest) = bytes
+            .split_first_chunk::<8>()
+            .ok_or("tensors.safetensors is too short")?;
         let header = rest
             .get(..usize::try_from(u64::from_le_bytes(*length))?)
-            .ok_or_else(short)?;
+            .ok_or("tensors.safetensors is too short")?;
         let values = &rest[header.len()..];
         let entries: BTreeMap<String, Value> = serde_json::from_slice(header)?;
 
         let mut tensors = BTreeMap::new();
         for (name, entry) in entries {
             let offsets: [usize; 2] = serde_json::from_value(entry["data_offsets"].clone())?;
-            let bytes = values.get(offsets[0]..offsets[1]).ok_or_else(short)?;
+            let bytes = values
+                .get(offsets[0]..offsets[1])
+                .ok_or("tensors.safetensors is too short")?;
             let numbers = match entry["dtype"].as_str() {
                 Some("F32") => bytes
                     .as_chunks()
@@ -161,7 +164,7 @@ inventory::submit!(Trials(|| {
 }));
 
 fn two_and_four_are_one(parity: &Parity) -> Result<(), Failed> {
-    let trained = |nproc: usize| -> Result<PathBuf, Failed> {
+    fn trained(parity: &Parity, nproc: usize) -> Result<PathBuf, Failed> {
         let runs = scratch(&format!("{}-{nproc}", parity.name));
         let mut command = fit(whole(), &runs);
         // With 44 rows, the last batch of an epoch has fewer rows per rank.
@@ -172,14 +175,14 @@ fn two_and_four_are_one(parity: &Parity) -> Result<(), Failed> {
         command.args(argv(parity.sets));
         run(command.arg("--nproc").arg(nproc.to_string())).exits(0)?;
         Ok(runs)
-    };
+    }
 
-    let one = trained(1)?;
+    let one = trained(parity, 1)?;
     let (weights, curve) = (Tensors::read(&last(&one)?)?, losses(&one)?);
     same("steps", curve.len(), 50)?;
 
     for nproc in [2, 4] {
-        let several = trained(nproc)?;
+        let several = trained(parity, nproc)?;
         let (off, name) = weights.off(&Tensors::read(&last(&several)?)?)?;
         let curves = curve.iter().zip(losses(&several)?);
         let off_curve = curves
@@ -230,17 +233,19 @@ fn per_rank_batch_norm_is_reported() -> Result<(), Failed> {
 
 /// Returns the process ids of a launcher's ranks, by rank.
 fn ranks_of(launcher: u32) -> BTreeMap<usize, String> {
+    fn read(entry: &fs::DirEntry, name: &str) -> String {
+        fs::read_to_string(entry.path().join(name)).unwrap_or_default()
+    }
+
     let mut ranks = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         // The files of a process that has ended meanwhile cannot be read.
-        let read = |name: &str| fs::read_to_string(entry.path().join(name)).unwrap_or_default();
-
         // Fields: pid (name) state parent
-        let parent = read("stat")
+        let parent = read(&entry, "stat")
             .rsplit_once(')')
             .and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
 
-        let environment = read("environ");
+        let environment = read(&entry, "environ");
         let rank = environment
             .split('\0')
             .find_map(|set| set.strip_prefix("RANK=")?.parse().ok());
@@ -277,6 +282,10 @@ fn a_killed_rank_0_ends_the_others() -> Result<(), Failed> {
 }
 
 fn killed_rank_ends_the_others(victim: usize) -> Result<(), Failed> {
+    fn alive(pid: &&String) -> bool {
+        Path::new("/proc").join(pid).join("exe").exists()
+    }
+
     let runs = scratch("killed-rank");
     let launcher = met_after_steps(&runs, "3")?;
     let ranks = ranks_of(launcher.id());
@@ -294,7 +303,6 @@ fn killed_rank_ends_the_others(victim: usize) -> Result<(), Failed> {
         ran.err.contains(&said),
         true,
     )?;
-    let alive = |pid: &&String| Path::new("/proc").join(pid).join("exe").exists();
     same("alive", ranks.values().filter(alive).count(), 0)?;
 
     // The run can be resumed with another number of ranks, here one.
@@ -312,14 +320,8 @@ fn killed_rank_ends_the_others(victim: usize) -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn ranks_with_other_settings_are_rejected() -> Result<(), Failed> {
-    let runs = scratch("mind").join("runs");
-    let port = TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port()
-        .to_string();
-
-    let child = |rank: usize| {
-        let mut command = fit(whole(), &runs);
+    fn child(runs: &Path, port: &str, rank: usize) -> Child {
+        let mut command = fit(whole(), runs);
         command
             .env("RANK", rank.to_string())
             .env("LOCAL_RANK", rank.to_string())
@@ -327,11 +329,17 @@ fn ranks_with_other_settings_are_rejected() -> Result<(), Failed> {
         command
             .env("MASTER_ADDR", "127.0.0.1")
             .env("MASTER_PORT", "1")
-            .env("WAVEMILL_PORT", &port);
+            .env("WAVEMILL_PORT", port);
         start(command.args(["--model", "lstm", "--seed", &rank.to_string()]))
-    };
+    }
 
-    let children = [child(0), child(1)];
+    let runs = scratch("mind").join("runs");
+    let port = TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port()
+        .to_string();
+
+    let children = [child(&runs, &port, 0), child(&runs, &port, 1)];
     for child in children {
         let ran = finish(child).exits(1)?;
         ran.says(&[
@@ -345,12 +353,13 @@ fn ranks_with_other_settings_are_rejected() -> Result<(), Failed> {
 
 /// Returns the path of torchrun: `WAVEMILL_TORCHRUN`, by default the one on PATH.
 fn torchrun() -> Option<PathBuf> {
-    let on_path = || {
+    fn on_path() -> Option<PathBuf> {
         let path = std::env::var_os("PATH")?;
         std::env::split_paths(&path)
             .map(|folder| folder.join("torchrun"))
             .find(|program| program.is_file())
-    };
+    }
+
     std::env::var_os("WAVEMILL_TORCHRUN")
         .map(PathBuf::from)
         .or_else(on_path)

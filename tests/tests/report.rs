@@ -9,7 +9,7 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    RECIPE, argv, files_below, inputs, manifest, own_store, run, same, scratch, sql_number,
+    RECIPE, Ran, argv, files_below, inputs, manifest, own_store, run, same, scratch, sql_number,
     wavemill, whole,
 };
 use crate::table::Table;
@@ -423,16 +423,16 @@ fn stores_of_every_kind() -> Result<(), Failed> {
 
 #[apply(trial)]
 fn other_files_are_left_alone() -> Result<(), Failed> {
-    let folder = scratch("report-out");
-    let mine = folder.join("mine.html");
-    fs::write(&mine, "<!DOCTYPE html><title>mine</title>")?;
-    let to = |out: &Path| {
+    fn to(out: &Path) -> Ran {
         run(wavemill(["report", "--store"])
             .arg(whole())
             .arg("--out")
             .arg(out))
-    };
+    }
 
+    let folder = scratch("report-out");
+    let mine = folder.join("mine.html");
+    fs::write(&mine, "<!DOCTYPE html><title>mine</title>")?;
     to(&mine).exits(2)?.says(&["not a page of wavemill"])?;
     same(
         "mine",

@@ -200,6 +200,10 @@ fn killed_at(moment: &Moment) -> Result<(), Failed> {
 /// The second version's plan contains its parent, and its unchanged shards are linked only once.
 #[apply(trial)]
 fn killed_second_version_equals_whole() -> Result<(), Failed> {
+    fn names(store: &Path) -> usize {
+        files_below(&store.join("_wavemill/versions")).len()
+    }
+
     let words = ["--new-version", "--limit", "50"];
     let [store, wanted] = [own_store("second"), own_store("wanted")];
     run(inputs().extract(&wanted).args(words)).exits(0)?;
@@ -214,10 +218,9 @@ fn killed_second_version_equals_whole() -> Result<(), Failed> {
         );
 
         let (before, temporary) = (receipts(&store), point == hold);
-        let names = || files_below(&store.join("_wavemill/versions")).len();
         wait_until(&mut child, point, || {
             if temporary {
-                names() == 2
+                names(&store) == 2
             } else {
                 receipts(&store) > before
             }

@@ -61,6 +61,10 @@ fn ask(file: &Path, query: &str) -> Result<Vec<Value>, Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn printed_accuracy_matches_predictions() -> Result<(), Failed> {
+    fn keys(file: &Path) -> Result<Vec<Value>, Failed> {
+        ask(file, "SELECT clip_key, segment, split FROM r")
+    }
+
     let folder = scratch("predictions");
     let [rows, vectors] = ["rows.parquet", "vectors.parquet"].map(|name| folder.join(name));
     let files = [
@@ -91,7 +95,6 @@ fn printed_accuracy_matches_predictions() -> Result<(), Failed> {
     same("accuracy", level["accuracy"].as_f64(), Some(hits / n))?;
 
     // Rows are in the order of the store's files, and vectors are in the order of the rows.
-    let keys = |file: &Path| ask(file, "SELECT clip_key, segment, split FROM r");
     let stored = sql(
         whole(),
         "SELECT clip_key FROM features_log_mel WHERE split = 'training'",
@@ -106,6 +109,10 @@ fn printed_accuracy_matches_predictions() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn map_is_complete_and_reproducible() -> Result<(), Failed> {
+    fn words(file: &Path) -> [String; 2] {
+        ["--map".to_owned(), file.to_string_lossy().into_owned()]
+    }
+
     let folder = scratch("map");
     let [rows, map, again, ranks] = [
         "rows.parquet",
@@ -114,8 +121,6 @@ fn map_is_complete_and_reproducible() -> Result<(), Failed> {
         "ranks.parquet",
     ]
     .map(|name| folder.join(name));
-    let words = |file: &Path| ["--map".to_owned(), file.to_string_lossy().into_owned()];
-
     let mut command = eval(&["--predictions", rows.to_str().unwrap()]);
     let told = run(command.args(words(&map))).exits(0)?;
     // The synthetic data set has too few rows for a perplexity of 30.
@@ -150,6 +155,10 @@ fn map_is_complete_and_reproducible() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn two_ranks_write_the_same_rows_as_one() -> Result<(), Failed> {
+    fn accuracy(ran: &Ran) -> Result<Value, Failed> {
+        Ok(serde_json::from_str::<Value>(&ran.out)?[0]["segments"]["report"]["accuracy"].clone())
+    }
+
     let folder = scratch("ranks-predictions");
     let [one, two] = ["one.parquet", "two.parquet"].map(|name| folder.join(name));
     let alone = run(&mut eval(&["--predictions", one.to_str().unwrap()])).exits(0)?;
@@ -161,9 +170,6 @@ fn two_ranks_write_the_same_rows_as_one() -> Result<(), Failed> {
     ]))
     .exits(0)?;
 
-    let accuracy = |ran: &Ran| -> Result<Value, Failed> {
-        Ok(serde_json::from_str::<Value>(&ran.out)?[0]["segments"]["report"]["accuracy"].clone())
-    };
     same("one speaks", both.out.lines().count(), 1)?;
     same("accuracy", accuracy(&both)?, accuracy(&alone)?)?;
 
@@ -200,6 +206,12 @@ fn unwritable_file_is_reported_before_evaluation() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn folders_and_lists_are_predicted_like_files() -> Result<(), Failed> {
+    fn predict(folder: &Path, words: &[&str]) -> Ran {
+        let mut command = wavemill(["predict", "--run"]);
+        command.arg(trained()).args(words).current_dir(folder);
+        run(&mut command)
+    }
+
     let folder = scratch("predict-folder");
     let keys = sql(
         whole(),
@@ -216,13 +228,7 @@ fn folders_and_lists_are_predicted_like_files() -> Result<(), Failed> {
         fs::copy(from, to)?;
     }
 
-    let predict = |words: &[&str]| {
-        let mut command = wavemill(["predict", "--run"]);
-        command.arg(trained()).args(words).current_dir(&folder);
-        run(&mut command)
-    };
-
-    let want = predict(&["in/a.mp3", "in/deep/b.mp3", "c.mp3"])
+    let want = predict(&folder, &["in/a.mp3", "in/deep/b.mp3", "c.mp3"])
         .exits(0)?
         .out;
     same("answers", want.lines().count(), 3)?;
@@ -230,23 +236,25 @@ fn folders_and_lists_are_predicted_like_files() -> Result<(), Failed> {
     fs::write(folder.join("list.txt"), "in\nc.mp3\n")?;
     same(
         "a folder and a file",
-        predict(&["in", "c.mp3"]).exits(0)?.out,
+        predict(&folder, &["in", "c.mp3"]).exits(0)?.out,
         want.clone(),
     )?;
     same(
         "a list",
-        predict(&["--list", "list.txt"]).exits(0)?.out,
+        predict(&folder, &["--list", "list.txt"]).exits(0)?.out,
         want.clone(),
     )?;
     same(
         "a list as an argument",
-        predict(&["@list.txt"]).exits(0)?.out,
+        predict(&folder, &["@list.txt"]).exits(0)?.out,
         want.clone(),
     )?;
 
     // Predicts with two models; here both are the same run.
     let twin = trained().to_string_lossy().into_owned();
-    let both = predict(&["--run", &twin, "in", "c.mp3"]).exits(0)?.out;
+    let both = predict(&folder, &["--run", &twin, "in", "c.mp3"])
+        .exits(0)?
+        .out;
     same("lines of both", both.lines().count(), 6)?;
     // Runs with the same name are identified by their paths.
     let name = twin.as_str();
@@ -257,7 +265,7 @@ fn folders_and_lists_are_predicted_like_files() -> Result<(), Failed> {
         true,
     )?;
 
-    let table = predict(&["--run", &twin, "--table", "in", "c.mp3"])
+    let table = predict(&folder, &["--run", &twin, "--table", "in", "c.mp3"])
         .exits(0)?
         .out;
     let lines: Vec<Vec<&str>> = table
@@ -272,7 +280,7 @@ fn folders_and_lists_are_predicted_like_files() -> Result<(), Failed> {
 
     // A file that cannot be decoded is reported, the other files are predicted, and the exit code is 1.
     fs::write(folder.join("in/b.mp3"), "no audio")?;
-    let ran = predict(&["in", "c.mp3"]).exits(1)?;
+    let ran = predict(&folder, &["in", "c.mp3"]).exits(1)?;
     same("the others", ran.out, want)?;
     let lines: Vec<&str> = ran.err.lines().collect();
     same("named", lines[0].starts_with("in/b.mp3: not_audio"), true)?;
@@ -283,7 +291,7 @@ fn folders_and_lists_are_predicted_like_files() -> Result<(), Failed> {
     )?;
 
     fs::create_dir(folder.join("empty"))?;
-    predict(&["empty"])
+    predict(&folder, &["empty"])
         .exits(2)?
         .says(&["empty: the folder contains no clips"])
 }
@@ -303,6 +311,16 @@ fn named_store(name: &str) -> Result<PathBuf, Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn a_document_has_its_own_schedule() -> Result<(), Failed> {
+    fn small(store: &Path, words: &[&str]) -> Ran {
+        let mut command = fit(store, &scratch("like"));
+        command
+            .args(argv(
+                "--set train.steps=1 --set model.name=lstm --set data.frames=8",
+            ))
+            .args(words);
+        run(&mut command)
+    }
+
     let listed = run(&mut trainer(["fit", "--like", "list"])).exits(0)?.out;
     for name in [
         "fma-large",
@@ -332,17 +350,7 @@ fn a_document_has_its_own_schedule() -> Result<(), Failed> {
     )?;
 
     let store = named_store("gtzan-segments")?;
-    let small = |words: &[&str]| {
-        let mut command = fit(&store, &scratch("like"));
-        command
-            .args(argv(
-                "--set train.steps=1 --set model.name=lstm --set data.frames=8",
-            ))
-            .args(words);
-        run(&mut command)
-    };
-
-    let told = small(&[]).exits(0)?.err;
+    let told = small(&store, &[]).exits(0)?.err;
     same(
         "hint",
         told.contains("(document 000): use --like gtzan-segments for those"),
@@ -350,9 +358,12 @@ fn a_document_has_its_own_schedule() -> Result<(), Failed> {
     )?;
 
     let plain = ["--set", "model.channels=1", "--set", "data.feature=log_mel"];
-    let told = small(&[&["--like", "gtzan-segments"][..], &plain].concat())
-        .exits(0)?
-        .err;
+    let told = small(
+        &store,
+        &[&["--like", "gtzan-segments"][..], &plain].concat(),
+    )
+    .exits(0)?
+    .err;
     same("no hint", told.contains("document 000"), false)?;
     let conflict = "note: model.name = \"lstm\", where gtzan-segments has \"genregenie-cnn\"";
     same("conflicts", told.lines().any(|line| line == conflict), true)

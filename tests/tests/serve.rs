@@ -415,29 +415,41 @@ fn oversized_uploads_use_no_memory() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn other_hosts_and_origins_are_rejected() -> Result<(), Failed> {
+    fn ask(server: &Server, song: &[u8], headers: &str) -> Result<u16, Failed> {
+        let headers = format!("{headers}Content-Length: {}\r\n", song.len());
+        Ok(Said::read(server.begin("/api/predict", &headers, song)?)?.status)
+    }
+
     let server = Server::start(&["--host", "music.example"])?;
     let song = a_wav(2);
-    let ask = |headers: &str| {
-        let headers = format!("{headers}Content-Length: {}\r\n", song.len());
-        Ok::<u16, Failed>(Said::read(server.begin("/api/predict", &headers, &song)?)?.status)
-    };
-
     let own = server.own_host();
     let port = server.port;
-    same("own", ask(&own)?, 200)?;
+    same("own", ask(&server, &song, &own)?, 200)?;
     let page = format!("{own}Origin: http://127.0.0.1:{port}\r\n");
-    same("own page", ask(&page)?, 200)?;
-    same("a name", ask("Host: music.example\r\n")?, 200)?;
+    same("own page", ask(&server, &song, &page)?, 200)?;
+    same(
+        "a name",
+        ask(&server, &song, "Host: music.example\r\n")?,
+        200,
+    )?;
     same(
         "localhost",
-        ask(&format!("Host: localhost:{port}\r\n"))?,
+        ask(&server, &song, &format!("Host: localhost:{port}\r\n"))?,
         200,
     )?;
 
-    same("another name", ask("Host: evil.example\r\n")?, 421)?;
-    same("no name", ask("")?, 400)?;
+    same(
+        "another name",
+        ask(&server, &song, "Host: evil.example\r\n")?,
+        421,
+    )?;
+    same("no name", ask(&server, &song, "")?, 400)?;
     for origin in ["http://evil.example", "null", "http://127.0.0.1:1"] {
-        same(origin, ask(&format!("{own}Origin: {origin}\r\n"))?, 403)?;
+        same(
+            origin,
+            ask(&server, &song, &format!("{own}Origin: {origin}\r\n"))?,
+            403,
+        )?;
     }
     server.end()?.exits(130).map(drop)
 }
@@ -724,10 +736,10 @@ fn sigterm_waits_for_songs_in_progress() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn startup_errors_are_reported() -> Result<(), Failed> {
-    let serve = |run: &Path, words: &[&str]| {
+    fn serve(run: &Path, words: &[&str]) -> Ran {
         let mut command = wavemill(["serve", "--run"]);
         crate::support::run(command.arg(run).args(words))
-    };
+    }
 
     let folder = scratch("serve-start");
     serve(&folder.join("none"), &[])
@@ -768,22 +780,25 @@ fn the_page_answers_in_a_browser() -> Result<(), Failed> {
     let folder = scratch("serve-browser");
     let songs = folder.join("songs");
     fs::create_dir(&songs)?;
+
+    let mut contents = vec![
+        ("a.mp3".to_owned(), fs::read(an_mp3()?)?),
+        ("<img src=x onerror=alert(1)>.wav".to_owned(), a_wav(4)),
+        ("tone.flac".to_owned(), fs::read(a_flac())?),
+        ("long.wav".to_owned(), a_wav(600)),
+        (
+            "text.mp3".to_owned(),
+            b"This is a text, and no song.".repeat(100),
+        ),
+        ("empty.mp3".to_owned(), Vec::new()),
+    ];
+    contents.extend((0..20).map(|i| (format!("more {i}.wav"), a_wav(3))));
+
     let mut files = Vec::new();
-    let mut add = |name: &str, bytes: &[u8]| {
+    for (name, bytes) in contents {
         let path = songs.join(name);
         fs::write(&path, bytes)?;
         files.push(path);
-        Ok::<(), Failed>(())
-    };
-
-    add("a.mp3", &fs::read(an_mp3()?)?)?;
-    add("<img src=x onerror=alert(1)>.wav", &a_wav(4))?;
-    add("tone.flac", &fs::read(a_flac())?)?;
-    add("long.wav", &a_wav(600))?;
-    add("text.mp3", &b"This is a text, and no song.".repeat(100))?;
-    add("empty.mp3", b"")?;
-    for i in 0..20 {
-        add(&format!("more {i}.wav"), &a_wav(3))?;
     }
 
     let server = Server::start(&["--in-flight", "1"])?;

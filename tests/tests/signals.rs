@@ -31,6 +31,10 @@ fn signal(child: &Child, name: &str) -> Result<(), Failed> {
 /// Sends the signal. The program must end within [`END_S_MAX`], with exit code 130 and one line that contains
 /// `words`.
 pub(crate) fn ends_soon(child: Child, name: &str, words: &str) -> Result<(), Failed> {
+    fn is_progress(line: &&str) -> bool {
+        line.is_empty() || line.ends_with('}')
+    }
+
     let start = Instant::now();
     signal(&child, name)?;
     let mut ran = finish(child).exits(130)?;
@@ -38,7 +42,6 @@ pub(crate) fn ends_soon(child: Child, name: &str, words: &str) -> Result<(), Fai
     same("ends soon", (took < END_S_MAX, took), (true, took))?;
 
     // Removes progress lines. The first of them may have been read in part.
-    let is_progress = |line: &&str| line.is_empty() || line.ends_with('}');
     ran.err = ran
         .err
         .lines()

@@ -81,6 +81,11 @@ fn flipped_bits_never_panic() -> Result<(), Failed> {
 /// A query over a damaged file gives the same result as over the undamaged file, or exit code 3.
 #[apply(trial)]
 fn flipped_bits_do_not_change_results() -> Result<(), Failed> {
+    fn ask(sql: &str, store: &Path, out: &Path) -> Ran {
+        let mut command = wavemill(["sql", "--format", "arrow", "--threads", "1", sql, "--store"]);
+        run(command.arg(store).arg("--out").arg(out))
+    }
+
     let store = own_store("flips");
     let files = manifest(&store, 1)?.files;
     let mut found = 0;
@@ -94,13 +99,7 @@ fn flipped_bits_do_not_change_results() -> Result<(), Failed> {
         let whole = fs::read(&path)?;
 
         let out = store.with_file_name("answer.arrow");
-        let ask = || {
-            let mut command =
-                wavemill(["sql", "--format", "arrow", "--threads", "1", sql, "--store"]);
-            run(command.arg(&store).arg("--out").arg(&out))
-        };
-
-        ask().exits(0)?;
+        ask(sql, &store, &out).exits(0)?;
         let answer = fs::read(&out)?;
 
         // Flips bits in all parts of the file: pages, page headers, page indexes, and the footer.
@@ -108,7 +107,7 @@ fn flipped_bits_do_not_change_results() -> Result<(), Failed> {
             let mut flipped = whole.clone();
             flipped[at] ^= 1 << (at % 8);
             fs::write(&path, flipped)?;
-            let ran = ask();
+            let ran = ask(sql, &store, &out);
             match ran.code {
                 Some(3) => found += 1,
                 Some(0) if fs::read(&out)? == answer => {}
@@ -131,8 +130,7 @@ fn flipped_bits_do_not_change_results() -> Result<(), Failed> {
 /// The panic occurs on a thread of DataFusion, as it does for some damaged files in Parquet readers.
 #[apply(trial)]
 fn panic_while_reading_is_a_readable_error() -> Result<(), Failed> {
-    let store = own_store("panic");
-    let ask = || {
+    fn ask(store: &Path) -> Ran {
         let mut command = wavemill([
             "sql",
             "SELECT clip_key, tensor_mean(log_mel) FROM features_log_mel",
@@ -140,10 +138,11 @@ fn panic_while_reading_is_a_readable_error() -> Result<(), Failed> {
         command
             .env("FAILPOINTS", "sql-read=panic(index out of bounds)")
             .env("RUST_BACKTRACE", "1");
-        run(command.arg("--store").arg(&store))
-    };
+        run(command.arg("--store").arg(store))
+    }
 
-    let whole = ask().exits(1)?;
+    let store = own_store("panic");
+    let whole = ask(&store).exits(1)?;
     check_readable(&whole)?;
     whole.says(&[
         "internal error: ",
@@ -159,7 +158,7 @@ fn panic_while_reading_is_a_readable_error() -> Result<(), Failed> {
         fs::write(&path, bytes)?;
     }
 
-    let damaged = ask().exits(3)?;
+    let damaged = ask(&store).exits(3)?;
     check_readable(&damaged)?;
     damaged.says(&[
         "the store is damaged",
@@ -288,7 +287,10 @@ fn hostile(folder: &Path) -> Result<Inputs, Failed> {
 
 /// Fails if the output contains characters that a terminal would interpret.
 fn is_plain(what: &str, ran: &Ran) -> Result<(), Failed> {
-    let acts = |c: char| c != '\n' && c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c);
+    fn acts(c: char) -> bool {
+        c != '\n' && c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c)
+    }
+
     match [&ran.out, &ran.err].iter().any(|text| text.contains(acts)) {
         true => Err(format!("{what}: {:?} {:?}", ran.out, ran.err).into()),
         false => Ok(()),
@@ -297,10 +299,12 @@ fn is_plain(what: &str, ran: &Ran) -> Result<(), Failed> {
 
 #[apply(trial)]
 fn names_from_data_are_escaped_for_the_terminal() -> Result<(), Failed> {
+    fn asked(store: &Path, words: &[&str]) -> Ran {
+        run(wavemill(words).arg("--store").arg(store))
+    }
+
     let folder = scratch("escapes");
     let (inputs, store) = (hostile(&folder)?, folder.join("store"));
-    let asked = |words: &[&str]| run(wavemill(words).arg("--store").arg(&store));
-
     let recipe = inputs.recipe.to_string_lossy().into_owned();
     is_plain(
         "recipe check",
@@ -326,7 +330,7 @@ fn names_from_data_are_escaped_for_the_terminal() -> Result<(), Failed> {
         true,
     )?;
 
-    let shown = asked(&["sql", "SELECT * FROM tracks"]).exits(0)?;
+    let shown = asked(&store, &["sql", "SELECT * FROM tracks"]).exits(0)?;
     is_plain("sql", &shown)?;
     for part in [
         "ev\\u{1b}[31mil\\u{1b}]0;pwn\\u{7}",
@@ -340,37 +344,40 @@ fn names_from_data_are_escaped_for_the_terminal() -> Result<(), Failed> {
 
     is_plain(
         "rejects",
-        &asked(&["sql", "SELECT * FROM rejects"]).exits(0)?,
+        &asked(&store, &["sql", "SELECT * FROM rejects"]).exits(0)?,
     )?;
     is_plain(
         "classes",
-        &asked(&["sql", "SELECT * FROM classes"]).exits(0)?,
+        &asked(&store, &["sql", "SELECT * FROM classes"]).exits(0)?,
     )?;
 
     is_plain(
         "an unknown column",
-        &asked(&["sql", "SELECT evil FROM tracks"]).exits(2)?,
+        &asked(&store, &["sql", "SELECT evil FROM tracks"]).exits(2)?,
     )?;
     is_plain(
         "an unknown table",
-        &asked(&["sql", "SELECT * FROM \"tr\u{1b}[2Jcks\""]).exits(2)?,
+        &asked(&store, &["sql", "SELECT * FROM \"tr\u{1b}[2Jcks\""]).exits(2)?,
     )?;
-    is_plain("info", &asked(&["info"]).exits(0)?)?;
-    is_plain("verify", &asked(&["verify"]).exits(0)?)?;
+    is_plain("info", &asked(&store, &["info"]).exits(0)?)?;
+    is_plain("verify", &asked(&store, &["verify"]).exits(0)?)?;
 
     run(inputs
         .extract(&store)
         .args(["--new-version", "--set", "name=new\u{202e}one"]))
     .exits(0)?;
-    is_plain("diff", &asked(&["diff", "1", "2"]).exits(0)?)?;
+    is_plain("diff", &asked(&store, &["diff", "1", "2"]).exits(0)?)?;
 
     // Output for other programs is not escaped.
-    let csv = asked(&[
-        "sql",
-        "--format",
-        "csv",
-        "SELECT genre FROM tracks WHERE clip_key = 'g0/000.mp3'",
-    ])
+    let csv = asked(
+        &store,
+        &[
+            "sql",
+            "--format",
+            "csv",
+            "SELECT genre FROM tracks WHERE clip_key = 'g0/000.mp3'",
+        ],
+    )
     .exits(0)?;
     same("CSV", csv.out.as_str(), "genre\na\u{1b}[2Jb\n")
 }

@@ -219,6 +219,20 @@ fn info_shows_the_manifest() -> Result<(), Failed> {
 /// are removed.
 #[apply(trial)]
 fn old_versions_are_collected() -> Result<(), Failed> {
+    fn rows(store: &Path, version: &str) -> Ran {
+        on(
+            store,
+            &[
+                "sql",
+                "--format",
+                "csv",
+                "--version",
+                version,
+                "SELECT count(*) FROM tracks",
+            ],
+        )
+    }
+
     let store = own_store("versions");
     let further =
         |words: &[&str]| run(inputs().extract(&store).arg("--new-version").args(words)).exits(0);
@@ -237,28 +251,14 @@ fn old_versions_are_collected() -> Result<(), Failed> {
         )?;
     }
 
-    let rows = |version: &str| {
-        on(
-            &store,
-            &[
-                "sql",
-                "--format",
-                "csv",
-                "--version",
-                version,
-                "SELECT count(*) FROM tracks",
-            ],
-        )
-    };
-
     same(
         "rows of 1 and 2",
-        rows("1").exits(0)?.out == rows("2").exits(0)?.out,
+        rows(&store, "1").exits(0)?.out == rows(&store, "2").exits(0)?.out,
         false,
     )?;
     same(
         "rows of 2",
-        rows("2").exits(0)?.out.lines().last(),
+        rows(&store, "2").exits(0)?.out.lines().last(),
         Some("30"),
     )?;
 
@@ -368,6 +368,14 @@ fn old_versions_are_collected() -> Result<(), Failed> {
 /// Tests the advice of `verify`: the next version contains the same files as the damaged one did before.
 #[apply(trial)]
 fn damaged_version_is_recreated() -> Result<(), Failed> {
+    fn hashes(manifest: &Manifest) -> Vec<String> {
+        manifest
+            .files
+            .iter()
+            .map(|file| file.blake3.clone())
+            .collect::<Vec<_>>()
+    }
+
     let store = own_store("anew");
     let was = manifest(&store, 1)?;
     let (mel, tracks) = (&paths(&was, "log_mel")[0], &paths(&was, "tracks")[0]);
@@ -385,13 +393,6 @@ fn damaged_version_is_recreated() -> Result<(), Failed> {
     on(&store, &["verify"]).exits(0)?;
     on(&store, &["verify", "--version", "1"]).exits(3)?;
 
-    let hashes = |manifest: &Manifest| {
-        manifest
-            .files
-            .iter()
-            .map(|file| file.blake3.clone())
-            .collect::<Vec<_>>()
-    };
     same(
         "files of both versions",
         hashes(&manifest(&store, 2)?),
@@ -403,10 +404,11 @@ fn damaged_version_is_recreated() -> Result<(), Failed> {
 /// bytes as in an undamaged store.
 #[apply(trial)]
 fn mismatched_receipts_are_ignored() -> Result<(), Failed> {
-    let limited = |store: &Path| {
+    fn limited(store: &Path) -> Result<Ran, Failed> {
         let mut extract = inputs().extract(store);
         run(extract.args(["--new-version", "--limit", "30"])).exits(0)
-    };
+    }
+
     let twin = own_store("sound-receipts");
     limited(&twin)?;
     let expected = fs::read(twin.join("_wavemill/versions/00000002.json"))?;
@@ -436,6 +438,11 @@ fn mismatched_receipts_are_ignored() -> Result<(), Failed> {
 /// Damages positions all over the footer. Parquet readers may panic on some of them.
 #[apply(trial)]
 fn a_shard_with_a_damaged_footer_is_repaired() -> Result<(), Failed> {
+    fn hashes(manifest: &Manifest) -> Vec<String> {
+        let files = manifest.files.iter();
+        files.map(|file| file.blake3.clone()).collect::<Vec<_>>()
+    }
+
     let was = manifest(whole(), 1)?;
     let entry = was.files_of("log_mel").next().ok_or("no shard")?;
     let bytes = fs::read(whole().join(&entry.path))?;
@@ -454,10 +461,6 @@ fn a_shard_with_a_damaged_footer_is_repaired() -> Result<(), Failed> {
 
         run(inputs().extract(&store).arg("--new-version")).exits(0)?;
         let made = manifest(&store, 2)?;
-        let hashes = |manifest: &Manifest| {
-            let files = manifest.files.iter();
-            files.map(|file| file.blake3.clone()).collect::<Vec<_>>()
-        };
         same(&format!("byte {at}"), hashes(&made), hashes(&was))?;
     }
     Ok(())

@@ -122,10 +122,7 @@ fn failed_trial_does_not_affect_others() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn stopped_sweep_resumes_with_the_same_command() -> Result<(), Failed> {
-    let folder = scratch("stopped-sweep");
-    let file = "[parameters]\n\"train.epochs\" = [1, 100000]\n\"train.early_stop\" = [0]";
-    let mut child = start(&mut sweep(&folder, file));
-    let steps = || {
+    fn steps(folder: &Path) -> usize {
         let runs = fs::read_dir(folder.join("runs"))
             .into_iter()
             .flatten()
@@ -134,10 +131,13 @@ fn stopped_sweep_resumes_with_the_same_command() -> Result<(), Failed> {
             .map(|run| run.path())
             .filter(|run| !run.join("result.json").exists());
         unfinished.map(|run| checkpoints(&run).len()).sum::<usize>()
-    };
+    }
 
+    let folder = scratch("stopped-sweep");
+    let file = "[parameters]\n\"train.epochs\" = [1, 100000]\n\"train.early_stop\" = [0]";
+    let mut child = start(&mut sweep(&folder, file));
     wait_until(&mut child, "its second trial", || {
-        runs_in(&folder) == 2 && steps() > 0
+        runs_in(&folder) == 2 && steps(&folder) > 0
     })?;
     run(Command::new("kill").arg("-INT").arg(child.id().to_string())).exits(0)?;
 
@@ -245,10 +245,7 @@ fn parallel_jobs_apply_the_same_median_stop() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn stopped_jobs_resume() -> Result<(), Failed> {
-    let folder = scratch("stopped-jobs");
-    let file = "[parameters]\n\"train.epochs\" = [1, 100000, 200000]\n\"train.early_stop\" = [0]";
-    let mut child = start(sweep(&folder, file).args(["--jobs", "2"]));
-    let begun = || {
+    fn begun(folder: &Path) -> [usize; 2] {
         let runs = fs::read_dir(folder.join("runs"))
             .into_iter()
             .flatten()
@@ -263,10 +260,13 @@ fn stopped_jobs_resume() -> Result<(), Failed> {
                 .filter(|run| !checkpoints(run).is_empty())
                 .count(),
         ]
-    };
+    }
 
+    let folder = scratch("stopped-jobs");
+    let file = "[parameters]\n\"train.epochs\" = [1, 100000, 200000]\n\"train.early_stop\" = [0]";
+    let mut child = start(sweep(&folder, file).args(["--jobs", "2"]));
     wait_until(&mut child, "its second and third trial", || {
-        begun() == [1, 2]
+        begun(&folder) == [1, 2]
     })?;
     run(Command::new("kill")
         .arg("-TERM")

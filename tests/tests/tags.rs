@@ -127,27 +127,29 @@ fn tags_are_accepted_as_versions() -> Result<(), Failed> {
 
 #[apply(trial)]
 fn tags_can_be_moved() -> Result<(), Failed> {
-    let store = three_versions("moved")?;
-    let said = |words: &[&str]| Ok::<_, Failed>(on(&store, words).exits(0)?.err);
+    fn said(store: &Path, words: &[&str]) -> Result<String, Failed> {
+        Ok(on(store, words).exits(0)?.err)
+    }
 
+    let store = three_versions("moved")?;
     same(
         "said",
-        said(&["tag", "1", "paper"])?,
+        said(&store, &["tag", "1", "paper"])?,
         "version 1 now has the tag paper\n".to_owned(),
     )?;
     same(
         "said",
-        said(&["tag", "1", "paper"])?,
+        said(&store, &["tag", "1", "paper"])?,
         "version 1 already has the tag paper\n".to_owned(),
     )?;
     same(
         "said",
-        said(&["tag", "3", "paper"])?,
+        said(&store, &["tag", "3", "paper"])?,
         "tag paper moved from version 1 to version 3\n".to_owned(),
     )?;
     same(
         "said",
-        said(&["tag", "2", "paper", "--quiet"])?,
+        said(&store, &["tag", "2", "paper", "--quiet"])?,
         String::new(),
     )?;
 
@@ -179,6 +181,10 @@ fn tags_can_be_moved() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn the_trainer_takes_tags() -> Result<(), Failed> {
+    fn recorded(run: &Path) -> Result<Value, Failed> {
+        Ok(serde_json::from_slice(&fs::read(run.join("input.json"))?)?)
+    }
+
     let store = own_store("trained");
     let runs = scratch("tagged-runs").join("runs");
     on(&store, &["tag", "1", "paper"]).exits(0)?;
@@ -208,9 +214,6 @@ fn the_trainer_takes_tags() -> Result<(), Failed> {
 
     run(fit(&store, &runs).args(&words).arg("paper")).exits(0)?;
     let begun = run_in(&runs)?;
-    let recorded = |run: &Path| -> Result<Value, Failed> {
-        Ok(serde_json::from_slice(&fs::read(run.join("input.json"))?)?)
-    };
     same("recorded", recorded(&begun)?["version"].as_u64(), Some(1))?;
 
     on(&store, &["tag", "2", "paper"]).exits(0)?;
@@ -502,6 +505,13 @@ fn space(folders: &[&Path]) -> Result<u64, Failed> {
 
 #[apply(trial)]
 fn gc_reports_freed_bytes() -> Result<(), Failed> {
+    fn bytes(store: &Path, keep: &str, words: &[&str]) -> Result<u64, Failed> {
+        let gc = ["gc", "--keep", keep, "--json"];
+        let ran = on(store, &[&gc[..], words].concat()).exits(0)?;
+        let report: Value = serde_json::from_str(&ran.out)?;
+        Ok(report["bytes"].as_u64().ok_or("no bytes")?)
+    }
+
     let store = three_versions("freed")?;
     let elsewhere = scratch("elsewhere");
 
@@ -518,17 +528,10 @@ fn gc_reports_freed_bytes() -> Result<(), Failed> {
         let old = manifest(&store, if keep == "2" { 1 } else { 2 })?;
         let of_old: u64 = old.files.iter().map(|file| file.bytes).sum();
 
-        let bytes = |words: &[&str]| -> Result<u64, Failed> {
-            let gc = ["gc", "--keep", keep, "--json"];
-            let ran = on(&store, &[&gc[..], words].concat()).exits(0)?;
-            let report: Value = serde_json::from_str(&ran.out)?;
-            Ok(report["bytes"].as_u64().ok_or("no bytes")?)
-        };
-
-        let announced = bytes(&["--dry-run"])?;
+        let announced = bytes(&store, keep, &["--dry-run"])?;
         same("after a dry run", space(&[&store, &elsewhere])?, before)?;
 
-        let freed = bytes(&[])?;
+        let freed = bytes(&store, keep, &[])?;
         same("freed, as announced", freed, announced)?;
         let after = space(&[&store, &elsewhere])?;
         same("bytes less on the disk", before - after, freed)?;

@@ -324,6 +324,10 @@ fn rejects_are_taken_over() -> Result<(), Failed> {
 /// A clip has rows of either all features or none.
 #[apply(trial)]
 fn a_feature_that_rejects_a_clip_takes_its_rows() -> Result<(), Failed> {
+    fn count(of_clip: &str, twins: &Twins) -> Result<u64, Failed> {
+        sql_number(&twins.store, &format!("SELECT count(*) {of_clip}"))
+    }
+
     let open = [("duration_s = 0.25\n", "")];
     let mut table = by_column("late", "", &open);
     table.row(5).samples = 1200;
@@ -346,12 +350,11 @@ fn a_feature_that_rejects_a_clip_takes_its_rows() -> Result<(), Failed> {
     )?;
 
     let of_clip = format!("FROM features_log_mel WHERE clip_key = '{}'", key(5));
-    let count = |twins: &Twins| sql_number(&twins.store, &format!("SELECT count(*) {of_clip}"));
-    same("rows", count(&twins)?, 0)?;
+    same("rows", count(&of_clip, &twins)?, 0)?;
 
     set_recipe(&twins.table, "", &open);
     twins.next(&[])?;
-    same("rows", count(&twins)?, 1)
+    same("rows", count(&of_clip, &twins)?, 1)
 }
 
 #[apply(trial)]
@@ -655,6 +658,16 @@ fn differences_are_shown_before_and_after() -> Result<(), Failed> {
 /// The clips' keys, track ids and classes change with the folder's name.
 #[apply(trial)]
 fn a_renamed_folder_is_the_same_clips() -> Result<(), Failed> {
+    fn extract(folder: &Path, audio: &Path, store: &Path, words: &[&str]) -> Result<Value, Failed> {
+        let mut command = wavemill(["extract", "--json", "--recipe"]);
+        command
+            .arg(folder.join("folders.toml"))
+            .arg("--audio")
+            .arg(audio);
+        let ran = run(command.arg("--store").arg(store).args(words)).exits(0)?;
+        Ok(serde_json::from_str(&ran.out)?)
+    }
+
     let folder = scratch("renamed");
     let audio = folder.join("audio");
     let store = folder.join("store");
@@ -666,20 +679,10 @@ fn a_renamed_folder_is_the_same_clips() -> Result<(), Failed> {
     }
     fs::write(folder.join("folders.toml"), FOLDERS)?;
 
-    let extract = |words: &[&str]| -> Result<Value, Failed> {
-        let mut command = wavemill(["extract", "--json", "--recipe"]);
-        command
-            .arg(folder.join("folders.toml"))
-            .arg("--audio")
-            .arg(&audio);
-        let ran = run(command.arg("--store").arg(&store).args(words)).exits(0)?;
-        Ok(serde_json::from_str(&ran.out)?)
-    };
-
-    extract(&[])?;
+    extract(&folder, &audio, &store, &[])?;
 
     fs::rename(audio.join("jazz"), audio.join("swing"))?;
-    let told = extract(&["--new-version"])?;
+    let told = extract(&folder, &audio, &store, &["--new-version"])?;
     same("decoded", &told["clips_decoded"], &0.into())?;
 
     let unmoved = serde_json::json!([0, 0, []]);
@@ -698,7 +701,7 @@ fn a_renamed_folder_is_the_same_clips() -> Result<(), Failed> {
         6,
     )?;
 
-    let again = extract(&[])?;
+    let again = extract(&folder, &audio, &store, &[])?;
     same("nothing to do", &again["nothing_to_do"], &true.into())?;
 
     // A copy next to the original is a clip of its own. If there are two copies, the renamed clip cannot be
@@ -706,7 +709,7 @@ fn a_renamed_folder_is_the_same_clips() -> Result<(), Failed> {
     fs::copy(audio.join("rock/12.wav"), audio.join("rock/99.wav"))?;
     same(
         "a copy",
-        &extract(&["--new-version"])?["clips_decoded"],
+        &extract(&folder, &audio, &store, &["--new-version"])?["clips_decoded"],
         &1.into(),
     )?;
 
@@ -715,7 +718,7 @@ fn a_renamed_folder_is_the_same_clips() -> Result<(), Failed> {
     fs::rename(audio.join("rock/13.wav"), audio.join("metal/2.wav"))?;
     same(
         "two copies",
-        &extract(&["--new-version"])?["clips_decoded"],
+        &extract(&folder, &audio, &store, &["--new-version"])?["clips_decoded"],
         &2.into(),
     )?;
 

@@ -44,10 +44,11 @@ fn resume(run: &Path) -> Command {
 
 /// Returns the bytes of the last checkpoint and of the scores.
 fn left_by(run: &Path) -> Result<[Vec<u8>; 3], Failed> {
-    let last = checkpoints(run).pop().ok_or("no checkpoint")?;
-    let read = |path: PathBuf| {
+    fn read(path: PathBuf) -> Result<Vec<u8>, Failed> {
         fs::read(&path).map_err(|e| Failed::from(format!("{}: {e}", path.display())))
-    };
+    }
+
+    let last = checkpoints(run).pop().ok_or("no checkpoint")?;
     Ok([
         read(last.join("tensors.safetensors"))?,
         read(last.join("state.json"))?,
@@ -221,16 +222,16 @@ fn second_signal_is_acknowledged() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn extended_run_counts_test_evaluations() -> Result<(), Failed> {
+    fn epochs(of: &Path) -> Result<bool, Failed> {
+        Ok(fs::read_to_string(of.join("config.toml"))?.contains("epochs = 3\n"))
+    }
+
     let runs = scratch("longer");
     run(small(&runs).args(["--set", "train.epochs=2"])).exits(0)?;
     let of = run_in(&runs)?;
-    let epochs = || -> Result<bool, Failed> {
-        Ok(fs::read_to_string(of.join("config.toml"))?.contains("epochs = 3\n"))
-    };
-
     same(
         "asked",
-        (result(&runs)?["test_asked"].as_u64(), epochs()?),
+        (result(&runs)?["test_asked"].as_u64(), epochs(&of)?),
         (Some(1), false),
     )?;
 
@@ -242,7 +243,7 @@ fn extended_run_counts_test_evaluations() -> Result<(), Failed> {
     )?;
     same(
         "asked again",
-        (result(&runs)?["test_asked"].as_u64(), epochs()?),
+        (result(&runs)?["test_asked"].as_u64(), epochs(&of)?),
         (Some(2), true),
     )?;
 
@@ -268,6 +269,10 @@ fn extended_run_counts_test_evaluations() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn predict_skips_unreadable_clips() -> Result<(), Failed> {
+    fn predict(of: &Path, clips: &[&Path]) -> Ran {
+        run(wavemill(["predict", "--run"]).arg(of).args(clips))
+    }
+
     let runs = scratch("predict");
     run(small(&runs).args(["--set", "train.steps=2"])).exits(0)?;
     let of = run_in(&runs)?;
@@ -281,9 +286,8 @@ fn predict_skips_unreadable_clips() -> Result<(), Failed> {
         .map(|row| inputs().clip(row["clip_key"].as_str().unwrap()))
         .collect();
 
-    let predict = |clips: &[&Path]| run(wavemill(["predict", "--run"]).arg(&of).args(clips));
     let missing = Path::new("nosuch.mp3");
-    let ran = predict(&[&clips[0], missing, &clips[1]]).exits(1)?;
+    let ran = predict(&of, &[&clips[0], missing, &clips[1]]).exits(1)?;
     same("answers", ran.out.lines().count(), 2)?;
 
     let lines: Vec<&str> = ran.err.lines().collect();
@@ -296,7 +300,7 @@ fn predict_skips_unreadable_clips() -> Result<(), Failed> {
     same("the count", lines[1], "wavemill: 1 of 3 clips have no rows")?;
     same(
         "all are there",
-        predict(&[&clips[0]]).exits(0)?.err,
+        predict(&of, &[&clips[0]]).exits(0)?.err,
         String::new(),
     )?;
 
@@ -306,7 +310,7 @@ fn predict_skips_unreadable_clips() -> Result<(), Failed> {
         .ok_or("no checkpoint")?
         .join("state.json");
     fs::remove_file(last)?;
-    predict(&[&clips[0]])
+    predict(&of, &[&clips[0]])
         .exits(3)?
         .says(&["state.json", "missing"])?;
 
@@ -459,23 +463,23 @@ const SETS_OF_DAMAGE: &str = "--model lstm --set data.frames=8 --batch-size 8";
 #[apply(trial)]
 #[needs(has_trainer)]
 fn damaged_checkpoints_are_named() -> Result<(), Failed> {
-    let begun = begun("damaged-checkpoint", 3)?;
-    let last = checkpoints(&begun).pop().ok_or("no checkpoint")?;
-    let [tensors, state] = ["tensors.safetensors", "state.json"].map(|name| last.join(name));
-    let whole = fs::read(&tensors)?;
-
-    let flipped = |at: usize| {
+    fn flipped(whole: &[u8], at: usize) -> Vec<u8> {
         whole
             .iter()
             .enumerate()
             .map(|(i, byte)| byte ^ u8::from(i == at))
             .collect::<Vec<u8>>()
-    };
+    }
+
+    let begun = begun("damaged-checkpoint", 3)?;
+    let last = checkpoints(&begun).pop().ok_or("no checkpoint")?;
+    let [tensors, state] = ["tensors.safetensors", "state.json"].map(|name| last.join(name));
+    let whole = fs::read(&tensors)?;
 
     // Damages the name of a tensor in the header, and a weight.
     let tensors_are = [
-        flipped(20),
-        flipped(whole.len() / 2),
+        flipped(&whole, 20),
+        flipped(&whole, whole.len() / 2),
         b"\x09\0\0\0\0\0\0\0{\"a\": 1}".to_vec(),
     ];
     let damaged = tensors_are
@@ -505,7 +509,7 @@ fn damaged_checkpoints_are_named() -> Result<(), Failed> {
     fs::rename(&away, &state)?;
 
     // Follows the advice of the message.
-    fs::write(&tensors, flipped(20))?;
+    fs::write(&tensors, flipped(&whole, 20))?;
     fs::remove_dir_all(&last)?;
     goes_on(&begun)
 }
@@ -625,6 +629,10 @@ const KNOWN: &str = "of 10 test tracks, 1 are tracks, 2 are recordings and 2 are
 #[apply(trial)]
 #[needs(has_trainer)]
 fn eval_on_a_later_version_warns_of_known_tracks() -> Result<(), Failed> {
+    fn list(run: &Path) -> std::io::Result<Vec<u8>> {
+        fs::read(run.join("training.parquet"))
+    }
+
     let Grown { store, run: of } = grown();
     let rows = scratch("known").join("rows.parquet");
     let files = ["--predictions", rows.to_str().unwrap()];
@@ -679,7 +687,6 @@ fn eval_on_a_later_version_warns_of_known_tracks() -> Result<(), Failed> {
     let runs = scratch("grown-ranks");
     run(fit_on(store, "1", &runs).args(["--nproc", "2"])).exits(0)?;
     let of_ranks = run_in(&runs)?;
-    let list = |run: &Path| fs::read(run.join("training.parquet"));
     same("the list of two ranks", list(&of_ranks)? == list(of)?, true)?;
     let ran = eval_on(&of_ranks, "3", &["--nproc", "2"])?;
     same(&ran.err, ran.err.matches(KNOWN).count(), 1)?;
@@ -695,16 +702,17 @@ fn eval_on_a_later_version_warns_of_known_tracks() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn classes_are_matched_by_name() -> Result<(), Failed> {
-    let Grown { store, run: of } = grown();
-    let classes = |version: u64| -> Result<Vec<String>, Failed> {
+    fn classes(store: &Path, version: u64) -> Result<Vec<String>, Failed> {
         Ok(manifest(store, version)?.targets[0].classes.clone())
-    };
+    }
+
+    let Grown { store, run: of } = grown();
     same(
         "before",
-        classes(1)?,
+        classes(store, 1)?,
         ["Folk", "Jazz", "Rock"].map(str::to_owned).to_vec(),
     )?;
-    same("in front", classes(2)?[0].as_str(), "Blues")?;
+    same("in front", classes(store, 2)?[0].as_str(), "Blues")?;
 
     let then = eval_on(of, "1", &[])?;
     let now = eval_on(of, "2", &[])?;
@@ -732,11 +740,8 @@ fn classes_are_matched_by_name() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn run_without_training_list_cannot_be_compared() -> Result<(), Failed> {
-    let of = own_run("without-a-list");
-    let list = of.join("training.parquet");
-    let whole = fs::read(&list)?;
-    let unknown = |words: &[&str]| -> Result<(), Failed> {
-        let ran = eval_on(&of, "3", &[])?;
+    fn unknown(of: &Path, words: &[&str]) -> Result<(), Failed> {
+        let ran = eval_on(of, "3", &[])?;
         let line = first_line(&ran);
         let told = words.iter().all(|word| line.contains(word));
         same(line, told && line.contains("cannot be compared"), true)?;
@@ -749,27 +754,37 @@ fn run_without_training_list_cannot_be_compared() -> Result<(), Failed> {
             Some("nothing"),
         )?;
 
-        let own = eval_on(&of, "1", &[])?;
+        let own = eval_on(of, "1", &[])?;
         same(&own.err, own.err.contains("compared"), false)
-    };
+    }
 
+    let of = own_run("without-a-list");
+    let list = of.join("training.parquet");
+    let whole = fs::read(&list)?;
     fs::remove_file(&list)?;
-    unknown(&["warning: this run keeps no list of the tracks"])?;
+    unknown(&of, &["warning: this run keeps no list of the tracks"])?;
     let path = list.to_str().unwrap();
     for end in [0, 10, whole.len() / 2, whole.len() - 1] {
         fs::write(&list, &whole[..end])?;
-        unknown(&[path, "damaged", "restore it from a copy"])?;
+        unknown(&of, &[path, "damaged", "restore it from a copy"])?;
     }
 
     let mut flipped = whole;
     flipped[60] ^= 1;
     fs::write(&list, flipped)?;
-    unknown(&[path, "damaged", "restore it from a copy"])
+    unknown(&of, &[path, "damaged", "restore it from a copy"])
 }
 
 #[apply(trial)]
 #[needs(has_trainer)]
 fn init_from_another_run_is_compared() -> Result<(), Failed> {
+    fn begun(weights: &Path, version: &str) -> Result<(PathBuf, String), Failed> {
+        let runs = scratch("init-runs");
+        let mut command = fit_on(&grown().store, version, &runs);
+        let ran = run(command.arg("--init").arg(weights)).exits(0)?;
+        Ok((run_in(&runs)?, ran.err))
+    }
+
     let of = own_run("init");
     let weights = of.join("lstm.safetensors");
     let words = [
@@ -780,14 +795,7 @@ fn init_from_another_run_is_compared() -> Result<(), Failed> {
     ];
     run(trainer(["export"]).arg(&of).args(words)).exits(0)?;
 
-    let begun = |version: &str| -> Result<(PathBuf, String), Failed> {
-        let runs = scratch("init-runs");
-        let mut command = fit_on(&grown().store, version, &runs);
-        let ran = run(command.arg("--init").arg(&weights)).exits(0)?;
-        Ok((run_in(&runs)?, ran.err))
-    };
-
-    let (started, said) = begun("3")?;
+    let (started, said) = begun(&weights, "3")?;
     let warning = format!("{KNOWN} run run-1 (model.init) trained on");
     same(
         &said,
@@ -814,7 +822,7 @@ fn init_from_another_run_is_compared() -> Result<(), Failed> {
         true,
     )?;
 
-    let (_, said) = begun("1")?;
+    let (_, said) = begun(&weights, "1")?;
     same(&said, said.contains("model.init"), false)
 }
 
@@ -827,6 +835,10 @@ fn refused(ran: Ran, runs: &Path, said: &[&str]) -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn startup_errors_leave_no_run() -> Result<(), Failed> {
+    fn of(runs: &Path, words: &[&str]) -> Ran {
+        run(fit(whole(), runs).args(words))
+    }
+
     let folder = scratch("wrong");
     let (runs, store, recipe) = (
         folder.join("runs"),
@@ -853,10 +865,13 @@ fn startup_errors_leave_no_run() -> Result<(), Failed> {
         &["no rows in split validation", "rule official"],
     )?;
 
-    let of = |words: &[&str]| run(fit(whole(), &runs).args(words));
-    refused(of(&["--model", "vgg"]), &runs, &["vgg", "cnn2d, cnn1d-gru"])?;
     refused(
-        of(&["--set", "data.frames=8", "--model", "cnn2d"]),
+        of(&runs, &["--model", "vgg"]),
+        &runs,
+        &["vgg", "cnn2d, cnn1d-gru"],
+    )?;
+    refused(
+        of(&runs, &["--set", "data.frames=8", "--model", "cnn2d"]),
         &runs,
         &["cnn2d needs at least", "frames"],
     )?;
@@ -865,7 +880,7 @@ fn startup_errors_leave_no_run() -> Result<(), Failed> {
     // 44 rows leave three for four ranks. Each rank reports the error.
     same(
         "rows for ranks",
-        of(&sync)
+        of(&runs, &sync)
             .exits(2)?
             .err
             .contains("needs a row on every rank"),

@@ -230,6 +230,10 @@ fn folder_of_two_runs(name: &str) -> Result<PathBuf, Failed> {
 #[apply(trial)]
 #[needs(has_trainer)]
 fn a_folder_of_runs_is_a_sweep() -> Result<(), Failed> {
+    fn best(about: &Value, place: usize) -> Option<f64> {
+        about["trials"][place]["best"].as_f64()
+    }
+
     let runs = folder_of_two_runs("report-sweep")?;
     let folder = runs.with_file_name("pages");
     fs::create_dir(&folder)?;
@@ -248,14 +252,13 @@ fn a_folder_of_runs_is_a_sweep() -> Result<(), Failed> {
 
     // Trials are sorted from best to worst.
     let about = about(&html)?;
-    let best = |place: usize| about["trials"][place]["best"].as_f64();
     let is_loss = about["select"] == "loss";
     let is_sorted = if is_loss {
-        best(0) <= best(1)
+        best(&about, 0) <= best(&about, 1)
     } else {
-        best(0) >= best(1)
+        best(&about, 0) >= best(&about, 1)
     };
-    same("sorted", best(0).is_some() && is_sorted, true)
+    same("sorted", best(&about, 0).is_some() && is_sorted, true)
 }
 
 #[apply(trial)]

@@ -82,17 +82,9 @@ fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>, Failed> {
         .filter(|(name, _)| name != "__metadata__")
     {
         same(&name, entry["dtype"].as_str(), Some("F32"))?;
-        let numbers = |key: &str| {
-            entry[key]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(Value::as_u64)
-                .collect()
-        };
-
-        let (shape, offsets): (Vec<u64>, Vec<u64>) = (numbers("shape"), numbers("data_offsets"));
-        let [begin, end] = [offsets[0], offsets[1]].map(|at| 8 + n_bytes + at as usize);
+        let shape: Vec<u64> = serde_json::from_value(entry["shape"].clone())?;
+        let offsets: [u64; 2] = serde_json::from_value(entry["data_offsets"].clone())?;
+        let [begin, end] = offsets.map(|at| 8 + n_bytes + at as usize);
         let values = bytes[begin..end]
             .as_chunks()
             .0
@@ -214,8 +206,7 @@ fn invalid_weights_are_rejected() -> Result<(), Failed> {
 #[apply(trial)]
 #[needs(has_torch, has_trainer)]
 fn a_converted_file_starts_a_model() -> Result<(), Failed> {
-    let folder = scratch("there-and-back");
-    let train = |runs: &str, words: &[&str]| -> Result<PathBuf, Failed> {
+    fn train(folder: &Path, runs: &str, words: &[&str]) -> Result<PathBuf, Failed> {
         let runs = folder.join(runs);
         let mut command = fit(whole(), &runs);
         command.args(argv(
@@ -223,9 +214,10 @@ fn a_converted_file_starts_a_model() -> Result<(), Failed> {
         ));
         run(command.args(["--set", "data.batch_size=2"]).args(words)).exits(0)?;
         run_in(&runs)
-    };
+    }
 
-    let first = checkpoints(&train("first", &[])?)
+    let folder = scratch("there-and-back");
+    let first = checkpoints(&train(&folder, "first", &[])?)
         .pop()
         .ok_or("no checkpoint")?
         .join("tensors.safetensors");
@@ -242,7 +234,7 @@ fn a_converted_file_starts_a_model() -> Result<(), Failed> {
         true,
     )?;
 
-    let second = train("second", &["--init", to.to_str().ok_or("a path")?])?;
+    let second = train(&folder, "second", &["--init", to.to_str().ok_or("a path")?])?;
     let result: Value = serde_json::from_slice(&fs::read(second.join("result.json"))?)?;
     same(
         "start",
