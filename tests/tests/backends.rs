@@ -10,8 +10,8 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, RECIPE, inputs, kill, manifest, receipts, run, same, same_versions, scratch, sql,
-    start, versions, wait_until, wavemill, whole,
+    Inputs, RECIPE, contains, inputs, kill, manifest, receipts, run, same, same_versions, scratch,
+    sql, start, versions, wait_until, wavemill, whole,
 };
 
 /// Name of the backend with emulated devices.
@@ -124,7 +124,7 @@ fn auto_falls_back_to_the_cpu() -> Result<(), Failed> {
         .filter(|line| line.starts_with("note: "))
         .collect();
     same(&format!("notes: {notes:?}"), notes.len(), 1)?;
-    same(notes[0], notes[0].contains("on the CPU"), true)?;
+    contains(notes[0], "on the CPU")?;
 
     same(
         "backend",
@@ -418,11 +418,7 @@ fn device_failure_does_not_change_the_store() -> Result<(), Failed> {
         run(few(&store, EMULATED, "0,1").env("FAILPOINTS", "device-fails=1*off->return(0,1)"))
             .exits(0)?;
 
-    same(
-        &ran.err,
-        ran.err.contains("warning: a device failed, others went on"),
-        true,
-    )?;
+    contains(&ran.err, "warning: a device failed, others went on")?;
     same_versions(&store, &undisturbed(EMULATED)?)
 }
 

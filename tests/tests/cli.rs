@@ -9,8 +9,8 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, RECIPE, Ran, argv, files_below, has_trainer, inputs, manifest, own_store, program, run,
-    same, scratch, sql, trainer, wavemill, whole,
+    Inputs, RECIPE, Ran, argv, contains, files_below, has_trainer, inputs, manifest, own_store,
+    program, run, same, scratch, sql, trainer, wavemill, whole,
 };
 
 /// Compares a text with its reviewed snapshot. With `WAVEMILL_BLESS=1`, rewrites the snapshot instead.
@@ -393,19 +393,11 @@ fn demo_prints_query_results() -> Result<(), Failed> {
         "bad_row",
         "bad_encoding",
     ] {
-        same(answer, first.out.contains(answer), true)?;
+        contains(&first.out, answer)?;
     }
 
-    same(
-        "it is said to be synthetic",
-        first.err.contains("synthetic"),
-        true,
-    )?;
-    same(
-        "rows and rejects",
-        first.err.contains("clips planned"),
-        true,
-    )?;
+    contains(&first.err, "synthetic")?;
+    contains(&first.err, "clips planned")?;
 
     let store = folder.join("store");
     same(
@@ -416,7 +408,7 @@ fn demo_prints_query_results() -> Result<(), Failed> {
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
 
     let second = demo(&folder)?;
-    same("said", second.err.contains("nothing to do"), true)?;
+    contains(&second.err, "nothing to do")?;
     same("the same answers", second.out, first.out)
 }
 
@@ -606,11 +598,7 @@ fn features_of_a_bad_clip() -> Result<(), Failed> {
 
     let words = argv("features --feature mfcc --format json --recipe");
     let ran = run(wavemill(words).arg(&inputs().recipe).arg(&clip).arg(&good)).exits(1)?;
-    same(
-        "named",
-        ran.err.contains(&format!("{}: not_audio", clip.display())),
-        true,
-    )?;
+    contains(&ran.err, &format!("{}: not_audio", clip.display()))?;
     same("the good clip's row", ran.out.lines().count(), 1)?;
 
     let file = scratch("features-npy").join("rows.npy");
@@ -644,7 +632,7 @@ fn sql_formats_and_refusals() -> Result<(), Failed> {
     let table = ask(&["SELECT clip_key, log_mel FROM features_log_mel LIMIT 1"])
         .exits(0)?
         .out;
-    same("tensor in a table", table.contains("f16[40,130]"), true)?;
+    contains(&table, "f16[40,130]")?;
 
     let file = scratch("sql").join("out.parquet");
     ask(&[

@@ -167,8 +167,8 @@ fn index_is_sound(out: &Path, result: &Value) -> Result<(), Failed> {
     assert!(html.contains(&interval), "{interval}");
     same("claims", &about(&html)?["claims"], &result["claims"])?;
 
-    let runs = names(&result, "results", "run");
-    let stores = names(&result, "stores", "name");
+    let runs = names(result, "results", "run");
+    let stores = names(result, "stores", "name");
     let runs = runs.iter().map(|run| format!("pages/run-{run}.html"));
     let stores = stores
         .iter()

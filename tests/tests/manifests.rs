@@ -10,8 +10,8 @@ use wavemill_schemas::manifest::{CHECKSUM_KEY, sealed};
 use wavemill_tests::Failed;
 
 use crate::support::{
-    Ran, copy_folder, fit, has_trainer, inputs, manifest, own_store, run, same, scratch,
-    sql_number, wavemill, whole,
+    Ran, contains, copy_folder, fit, has_trainer, inputs, lacks, manifest, own_store, run, same,
+    scratch, sql_number, wavemill, whole,
 };
 
 /// What a store of an earlier format needs.
@@ -371,7 +371,7 @@ fn a_linked_store_is_a_store() -> Result<(), Failed> {
     on(&link, &["verify"]).exits(0)?;
     sql_number(&link, "SELECT count(*) FROM features_log_mel")?;
     let again = run(&mut inputs().extract(&link)).exits(0)?;
-    same("said", again.err.contains("nothing to do"), true)?;
+    contains(&again.err, "nothing to do")?;
 
     run(inputs()
         .extract(&link)
@@ -410,13 +410,13 @@ fn another_format_is_not_damage() -> Result<(), Failed> {
         for command in commands {
             let ran = on(&store, command).exits(2)?;
             ran.says(&said)?;
-            same("called damaged", ran.err.contains("damaged"), false)?;
+            lacks(&ran.err, "damaged")?;
         }
 
         run(&mut inputs().extract(&store)).exits(2)?.says(&said)?;
         let listed = on(&store, &["info", "--versions"]).exits(0)?.out;
         let line = format!("{remedy} (format version {format})");
-        same(&listed, listed.contains(&line), true)?;
+        contains(&listed, &line)?;
     }
     Ok(())
 }
@@ -522,9 +522,5 @@ fn missing_split_error_names_the_file() -> Result<(), Failed> {
         run(fit(&store, &runs).args(["--model", "lstm", "--epochs", "1", "--skip-damaged"]))
             .exits(3)?;
     refused.says(&["split validation", paths[0], "wavemill verify"])?;
-    same(
-        "asks for more clips",
-        refused.err.contains("extract more clips"),
-        false,
-    )
+    lacks(&refused.err, "extract more clips")
 }

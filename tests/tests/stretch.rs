@@ -7,7 +7,7 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    argv, inputs, manifest, run, same, same_versions, scratch, sql, sql_number, wavemill,
+    argv, contains, inputs, manifest, run, same, same_versions, scratch, sql, sql_number, wavemill,
 };
 use crate::table::{MFCC, Table};
 
@@ -139,11 +139,9 @@ fn copies_are_on_all_sides_under_segment_stretched() -> Result<(), Failed> {
 
     let store = table.store();
     let ran = run(&mut table.extract(&[])?).exits(0)?;
-    same(
-        "warned",
-        ran.err
-            .contains("leaky: segments of one track and their stretched copies"),
-        true,
+    contains(
+        &ran.err,
+        "leaky: segments of one track and their stretched copies",
     )?;
 
     let found = rows(&store)?;

@@ -605,3 +605,30 @@ pub(crate) fn same<T: PartialEq + std::fmt::Debug>(
         Err(format!("{what}: {got:?}, not {wanted:?}").into())
     }
 }
+
+/// Fails with a message that contains both texts unless `text` contains `part`.
+pub(crate) fn contains(text: &str, part: &str) -> Result<(), Failed> {
+    if text.contains(part) {
+        Ok(())
+    } else {
+        Err(format!("{part:?} is not in: {text}").into())
+    }
+}
+
+/// Fails with a message that contains both texts if `text` contains `part`.
+pub(crate) fn lacks(text: &str, part: &str) -> Result<(), Failed> {
+    if text.contains(part) {
+        Err(format!("{part:?} is in: {text}").into())
+    } else {
+        Ok(())
+    }
+}
+
+/// Fails with a message that contains both texts unless `text` starts with `part`.
+pub(crate) fn starts_with(text: &str, part: &str) -> Result<(), Failed> {
+    if text.starts_with(part) {
+        Ok(())
+    } else {
+        Err(format!("not at the start: {part:?} of: {text}").into())
+    }
+}

@@ -9,7 +9,8 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    argv, checkpoints, finish, has_trainer, run, same, scratch, start, trainer, wait_until, whole,
+    argv, checkpoints, contains, finish, has_trainer, lacks, run, same, scratch, start, trainer,
+    wait_until, whole,
 };
 
 /// Writes the file `sweep.toml` to `folder`, and returns a command that runs this sweep of a small model.
@@ -86,7 +87,7 @@ fn failed_trial_does_not_affect_others() -> Result<(), Failed> {
     let first = lines(&ran.out)?;
     same("trials", first.len(), 3)?;
     let words = first[0]["error"].as_str().ok_or("no error")?;
-    same("its error", words.contains("the loss is"), true)?;
+    contains(words, "the loss is")?;
     same(
         "the others",
         first[1..]
@@ -95,8 +96,8 @@ fn failed_trial_does_not_affect_others() -> Result<(), Failed> {
         true,
     )?;
 
-    same("the count", ran.err.contains("1 of 3 trials failed"), true)?;
-    same("the best", ran.err.contains("best: trial "), true)?;
+    contains(&ran.err, "1 of 3 trials failed")?;
+    contains(&ran.err, "best: trial ")?;
     same("runs", runs_in(&folder), 3)?;
 
     // In a second run, finished trials are reused and failed ones are repeated.
@@ -143,7 +144,7 @@ fn stopped_sweep_resumes_with_the_same_command() -> Result<(), Failed> {
 
     let ran = finish(child).exits(130)?;
     ran.says(&["stopped in trial 1", "the same command", "runs"])?;
-    same("advice for fit", ran.err.contains("--resume"), false)?;
+    lacks(&ran.err, "--resume")?;
 
     let ran = run(&mut sweep(
         &folder,
@@ -180,8 +181,8 @@ fn number_of_jobs_does_not_change_results() -> Result<(), Failed> {
             trials.push(without_folder(&line, &folder)?);
         }
 
-        same("the best", ran.err.contains("best: trial "), true)?;
-        same("the count", ran.err.contains("1 of 5 trials failed"), true)?;
+        contains(&ran.err, "best: trial ")?;
+        contains(&ran.err, "1 of 5 trials failed")?;
         same(
             "one run of two trials that are the same",
             runs_in(&folder),

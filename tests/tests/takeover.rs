@@ -10,8 +10,8 @@ use serde_json::Value;
 use wavemill_tests::Failed;
 
 use crate::support::{
-    copy_folder, files_below, kill, manifest, receipts, run, same, same_versions, scratch,
-    sql_number, start, wait_until, wavemill,
+    contains, copy_folder, files_below, kill, manifest, receipts, run, same, same_versions,
+    scratch, sql_number, start, wait_until, wavemill,
 };
 use crate::table::{MFCC, Table, key, noise};
 
@@ -292,7 +292,7 @@ fn touched_files_are_still_linked() -> Result<(), Failed> {
         file.set_modified(SystemTime::now() + Duration::from_secs(60))?;
     }
     let again = run(&mut twins.table.extract(&["--new-version"])?).exits(0)?;
-    same(&again.err, again.err.contains("nothing to do"), true)?;
+    contains(&again.err, "nothing to do")?;
 
     twins.table.row(7).genre = "Jazz";
     let told = twins.decodes("a label", &[], 0)?;
@@ -464,7 +464,7 @@ fn keys_from_a_damaged_file_are_ignored() -> Result<(), Failed> {
 
 fn ran_says(err: &str, words: &[&str]) -> Result<(), Failed> {
     for word in words {
-        same(&format!("{word:?} in {err:?}"), err.contains(word), true)?;
+        contains(err, word)?;
     }
     Ok(())
 }
