@@ -9,7 +9,7 @@ use wavemill_tests::Failed;
 
 use crate::support::{
     Inputs, RECIPE, argv, contains, fit, has_trainer, inputs, lacks, manifest, run, run_in, same,
-    scratch, sql, sql_number, trainer, wavemill,
+    scratch, sql, sql_number, trainer, wavemill, within,
 };
 
 /// Tolerance of a statistic, relative to its absolute value or 1: both the source and the result are stored as f32.
@@ -66,10 +66,10 @@ fn numbers(value: &Value) -> Vec<f64> {
 
 fn near(what: &str, found: f64, wanted: f64) -> Result<(), Failed> {
     let most = STATISTIC_REL_MAX * wanted.abs().max(1.0);
-    same(
+    within(
         &format!("{what}: {found}, wanted {wanted}"),
-        (found - wanted).abs() <= most,
-        true,
+        (found - wanted).abs(),
+        ..=most,
     )
 }
 
@@ -383,7 +383,7 @@ fn an_mlp_is_trained_on_statistics() -> Result<(), Failed> {
             .arg(&stream),
     )
     .exits(0)?;
-    same(&said.out, said.out.lines().count() > 0, true)?;
+    within(&said.out, said.out.lines().count(), 1..)?;
 
     // A network for spectrograms reports that its input is no spectrogram.
     let mut command = fit(&store, &folder.join("lstm"));
@@ -436,7 +436,7 @@ fn pictures_show_the_stored_source() -> Result<(), Failed> {
                 let off = pixels.iter().zip(band).map(|(a, b)| (a - b).abs());
                 let off = off.fold(0.0, f64::max);
                 let what = format!("channel {channel}, row {y}: off by {off}");
-                same(&what, off <= GREY_MAX, true)?;
+                within(&what, off, ..=GREY_MAX)?;
             }
         }
     }
@@ -451,18 +451,14 @@ fn pictures_show_the_stored_source() -> Result<(), Failed> {
         ("blue", 0.0952, f64::INFINITY),
     ] {
         let value = range[key].as_f64().ok_or("no number")?;
-        same(
-            &format!("{key}: {value}"),
-            (from..=to).contains(&value),
-            true,
-        )?;
+        within(key, value, from..=to)?;
     }
 
     // The mean of stored bytes is the mean of the values that they encode.
     let mean = "SELECT tensor_at(tensor_avg(grey), 1, 39, 5) AS x FROM features_grey";
     let means = "SELECT avg(tensor_at(grey, 1, 39, 5)) AS x FROM features_grey";
     near("tensor_avg", number(&store, mean)?, number(&store, means)?)?;
-    same("at most 1", number(&store, means)? <= 1.0, true)?;
+    within("at most 1", number(&store, means)?, ..=1.0)?;
 
     let npy = folder.join("out.npy");
     let with = with_features(&folder, &[STATISTICS, PICTURES].concat());

@@ -11,7 +11,7 @@ use wavemill_tests::Failed;
 use crate::signals::ends_soon;
 use crate::support::{
     argv, contains, files_below, inputs, manifest, own_store, run, same, scratch, sql, start,
-    wait_until, wavemill, whole,
+    wait_until, wavemill, whole, within,
 };
 
 /// Tolerance for sums of a few thousand f32 values computed by two programs.
@@ -192,7 +192,7 @@ fn sounds_have_the_bands_they_are_made_of() -> Result<(), Failed> {
 
     let mean = differences.iter().sum::<f64>() / differences.len() as f64;
     println!("{} sounds, {mean:.3} dB", differences.len());
-    same(&format!("{differences:?}"), mean <= SOUND_DB_MAX, true)?;
+    within(&format!("{differences:?}"), mean, ..=SOUND_DB_MAX)?;
 
     // Exports a single split: other rows precede these, but the phases are the same.
     let alone = folder.join("alone");
@@ -251,7 +251,7 @@ fn sound_frames(file: &Path) -> Result<usize, Failed> {
     let n_samples = (bytes.len() - 58) / 4;
     same("part of a hop", n_samples % 512, 0)?;
     let n_frames = n_samples / 512;
-    same("frames", (1..=FRAMES).contains(&n_frames), true)?;
+    within("frames", n_frames, 1..=FRAMES)?;
     Ok(n_frames)
 }
 

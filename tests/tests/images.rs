@@ -350,11 +350,8 @@ fn documented_models_train_on_pictures() -> Result<(), Failed> {
         command.args(["--set", "train.steps=2", "--batch-size", "4"]);
 
         let said = run(&mut command).exits(0)?;
-        same(
-            &said.out,
-            said.out.contains("no artist is known") && said.out.contains("unknown: recording"),
-            true,
-        )?;
+        contains(&said.out, "no artist is known")?;
+        contains(&said.out, "unknown: recording")?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
     argv, checkpoints, contains, finish, fit, has_trainer, last_step, run, run_in, same, scratch,
-    start, trainer, wait_until, whole,
+    start, trainer, wait_until, whole, within,
 };
 use crate::trial::{Trials, with_needs};
 
@@ -294,7 +294,7 @@ fn killed_rank_ends_the_others(victim: usize) -> Result<(), Failed> {
     run(Command::new("kill").args(["-KILL", &ranks[&victim]])).exits(0)?;
     let since = Instant::now();
     let ran = finish(launcher);
-    same("ended in time", since.elapsed() < END_TIMEOUT, true)?;
+    within("ended in time", since.elapsed(), ..END_TIMEOUT)?;
     same("exit code", ran.code, Some(137))?;
 
     let said = format!("rank {victim} ended: its connection closed; the last checkpoint is intact");

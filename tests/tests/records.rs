@@ -46,21 +46,15 @@ fn committed_run_records_its_warnings() -> Result<(), Failed> {
 
     let sets = ["--set", "split.rule=stratified"];
     let first = run(few.extract(&store).args(sets)).exits(0)?;
-    same(
-        "said",
-        first.err.contains(absent) && first.err.contains(leaky),
-        true,
-    )?;
+    contains(&first.err, absent)?;
+    contains(&first.err, leaky)?;
 
     let ends = last_lines(&store)?;
     same("runs", ends.len(), 1)?;
     same("outcome", ends[0]["outcome"].as_str(), Some("committed"))?;
     let warnings = ends[0]["report"]["warnings"].to_string();
-    same(
-        &warnings,
-        warnings.contains(absent) && warnings.contains(leaky),
-        true,
-    )?;
+    contains(&warnings, absent)?;
+    contains(&warnings, leaky)?;
 
     let again = run(few.extract(&store).args(sets)).exits(0)?;
     contains(&again.err, "nothing to do")?;

@@ -17,7 +17,7 @@ use crate::report::{browser, has_browser};
 use crate::rows::trained;
 use crate::support::{
     Ran, contains, files_below, has_python, has_trainer, inputs, run, same, scratch, sql, wavemill,
-    whole,
+    whole, within,
 };
 
 /// Timeout for the start of a server, a response, or the end of a process.
@@ -324,11 +324,7 @@ fn answers_match_predict() -> Result<(), Failed> {
     let json = said.json()?;
     same("file", &json["file"], &Value::from("c.wav"))?;
     let html = json["html"].as_str().ok_or("no html")?;
-    same(
-        "charts",
-        html.matches("<svg role=\"img\"").count() >= 3,
-        true,
-    )?;
+    within("charts", html.matches("<svg role=\"img\"").count(), 3..)?;
 
     // A single model process has predicted all songs.
     let metrics = server.get("/metrics")?.body;
@@ -404,10 +400,10 @@ fn oversized_uploads_use_no_memory() -> Result<(), Failed> {
     }
 
     let grown = most_bytes(server.child.id())?.saturating_sub(before);
-    same(
+    within(
         &format!("grown by {grown} bytes"),
-        grown < GROWTH_BYTES_MAX,
-        true,
+        grown,
+        ..GROWTH_BYTES_MAX,
     )?;
     same("a song", server.predict("a.wav", &a_wav(2))?.status, 200)?;
     server.end()?.exits(130).map(drop)
@@ -481,7 +477,7 @@ fn hundred_concurrent_requests_eventually_succeed() -> Result<(), Failed> {
     })?;
     same("answered", answered, 100)?;
     // Without refusals, the test would not cover a full server.
-    same("some were refused", refused.into_inner() > 0, true)?;
+    within("some were refused", refused.into_inner(), 1..)?;
 
     let metrics = server.get("/metrics")?.body;
     for line in [

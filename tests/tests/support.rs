@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -603,6 +604,19 @@ pub(crate) fn same<T: PartialEq + std::fmt::Debug>(
         Ok(())
     } else {
         Err(format!("{what}: {got:?}, not {wanted:?}").into())
+    }
+}
+
+/// Fails with a message that contains the value and the range unless the value lies in the range.
+pub(crate) fn within<T: PartialOrd + std::fmt::Debug>(
+    what: &str,
+    got: T,
+    range: impl RangeBounds<T> + std::fmt::Debug,
+) -> Result<(), Failed> {
+    if range.contains(&got) {
+        Ok(())
+    } else {
+        Err(format!("{what}: {got:?}, not in {range:?}").into())
     }
 }
 

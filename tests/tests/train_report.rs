@@ -12,7 +12,7 @@ use crate::report::{about, browser, drawings, has_browser, loads_nothing, quiet_
 use crate::rows::trained;
 use crate::support::{
     Ran, argv, contains, copy_folder, files_below, fit, has_trainer, lacks, run, run_in, same,
-    scratch, trainer, whole,
+    scratch, trainer, whole, within,
 };
 
 /// Sections of a page about one run.
@@ -139,7 +139,7 @@ fn describes_contents_and_missing_parts_of_a_run() -> Result<(), Failed> {
     // Every point of the map has a title with the verdict, and the store provides titles and artists.
     lacks(&html, "h0\"/>")?;
     let points = html.matches("h0\"><title>").count();
-    same("points", points > 0, true)?;
+    within("points", points, 1..)?;
 
     let mut verdicts = 0;
     let mut artists = 0;
@@ -150,7 +150,7 @@ fn describes_contents_and_missing_parts_of_a_run() -> Result<(), Failed> {
         artists += usize::from(words.contains(" – "));
     }
     same("points with a verdict", verdicts, points)?;
-    same("points with an artist", artists > 0, true)?;
+    within("points with an artist", artists, 1..)?;
 
     contains(&html, "reliability diagram")?;
     same(
@@ -174,7 +174,7 @@ fn two_runs_are_on_common_axes() -> Result<(), Failed> {
     let words = ["--plots", plots.to_str().ok_or("no text")?];
     let (written, html) = page(runs, &out, &words)?;
 
-    same("too large", html.len() > PAGE_BYTES_MAX, false)?;
+    within("too large", html.len(), ..=PAGE_BYTES_MAX)?;
     loads_nothing(&html)?;
     same("runs", texts(&written["runs"]).len(), 2)?;
     let has_differences = texts(&written["sections"]).contains(&"Differences");
