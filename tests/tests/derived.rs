@@ -5,11 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, RECIPE, fit, inputs, manifest, run, run_in, same, scratch, sql, sql_number, trainer,
-    trainer_trial, wavemill,
+    Inputs, RECIPE, argv, contains, fit, has_trainer, inputs, lacks, manifest, run, run_in, same,
+    scratch, sql, sql_number, trainer, wavemill, within,
 };
 
 /// Tolerance of a statistic, relative to its absolute value or 1: both the source and the result are stored as f32.
@@ -41,39 +41,6 @@ width = 48
 dtype = "f32"
 "#;
 
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test(
-            "derived::statistics_are_those_of_the_stored_source",
-            statistics_are_those_of_the_stored_source,
-        ),
-        Trial::test(
-            "derived::a_derived_feature_alone_is_the_same",
-            a_derived_feature_alone_is_the_same,
-        ),
-        Trial::test(
-            "derived::rows_of_a_derived_feature_are_taken_over",
-            rows_of_a_derived_feature_are_taken_over,
-        ),
-        Trial::test(
-            "derived::errors_state_key_and_line",
-            errors_state_key_and_line,
-        ),
-        Trial::test(
-            "derived::pictures_show_the_stored_source",
-            pictures_show_the_stored_source,
-        ),
-        trainer_trial(
-            "derived::a_network_is_trained_on_pictures",
-            a_network_is_trained_on_pictures,
-        ),
-        trainer_trial(
-            "derived::an_mlp_is_trained_on_statistics",
-            an_mlp_is_trained_on_statistics,
-        ),
-    ]
-}
-
 /// Returns the inputs with additional features in the recipe.
 fn with_features(folder: &Path, features: &str) -> Inputs {
     let recipe = folder.join("derived.toml");
@@ -99,10 +66,10 @@ fn numbers(value: &Value) -> Vec<f64> {
 
 fn near(what: &str, found: f64, wanted: f64) -> Result<(), Failed> {
     let most = STATISTIC_REL_MAX * wanted.abs().max(1.0);
-    same(
+    within(
         &format!("{what}: {found}, wanted {wanted}"),
-        (found - wanted).abs() <= most,
-        true,
+        (found - wanted).abs(),
+        ..=most,
     )
 }
 
@@ -110,7 +77,8 @@ fn near(what: &str, found: f64, wanted: f64) -> Result<(), Failed> {
 fn statistics(frames: &[f64]) -> [f64; 7] {
     let n = frames.len() as f64;
     let mean = frames.iter().sum::<f64>() / n;
-    let moment = |power| frames.iter().map(|x| (x - mean).powi(power)).sum::<f64>() / n;
+    let [second, third, fourth] =
+        [2, 3, 4].map(|power| frames.iter().map(|x| (x - mean).powi(power)).sum::<f64>() / n);
 
     let mut ordered = frames.to_vec();
     ordered.sort_by(f64::total_cmp);
@@ -125,10 +93,7 @@ fn statistics(frames: &[f64]) -> [f64; 7] {
     let (skew, kurtosis) = if is_constant {
         (0.0, 0.0)
     } else {
-        (
-            moment(3) / moment(2).powf(1.5),
-            moment(4) / moment(2).powi(2) - 3.0,
-        )
+        (third / second.powf(1.5), fourth / second.powi(2) - 3.0)
     };
 
     [
@@ -138,10 +103,16 @@ fn statistics(frames: &[f64]) -> [f64; 7] {
         median,
         ordered[0],
         skew,
-        moment(2).sqrt(),
+        second.sqrt(),
     ]
 }
 
+/// Returns the number `x` of a query's first row.
+fn number(store: &Path, query: &str) -> Result<f64, Failed> {
+    Ok(sql(store, query)?[0]["x"].as_f64().ok_or("no number")?)
+}
+
+#[apply(trial)]
 fn statistics_are_those_of_the_stored_source() -> Result<(), Failed> {
     let folder = scratch("statistics");
     let store = store_with(&folder, STATISTICS)?;
@@ -199,10 +170,7 @@ fn statistics_are_those_of_the_stored_source() -> Result<(), Failed> {
     let mean =
         "SELECT tensor_at(tensor_avg(mfcc_statistics), 2, 0) AS x FROM features_mfcc_statistics";
     let means = "SELECT avg(tensor_at(mfcc_statistics, 2, 0)) AS x FROM features_mfcc_statistics";
-    let of = |query: &str| -> Result<f64, Failed> {
-        Ok(sql(&store, query)?[0]["x"].as_f64().ok_or("no number")?)
-    };
-    near("tensor_avg", of(mean)?, of(means)?)?;
+    near("tensor_avg", number(&store, mean)?, number(&store, means)?)?;
 
     let shape = "SELECT tensor_shape(mfcc_statistics)[2] FROM features_mfcc_statistics LIMIT 1";
     same("tensor_shape", sql_number(&store, shape)?, 13)?;
@@ -211,17 +179,14 @@ fn statistics_are_those_of_the_stored_source() -> Result<(), Failed> {
     same("tensor_slice", sql_number(&store, kurtoses)?, 1)?;
 
     let info = run(wavemill(["info", "--store"]).arg(&store)).exits(0)?.out;
-    same(
-        &info,
-        info.contains("rows of f32[7,13] (statistic,coefficient)"),
-        true,
-    )?;
+    contains(&info, "rows of f32[7,13] (statistic,coefficient)")?;
     run(wavemill(["verify", "--store"]).arg(&store)).exits(0)?;
     Ok(())
 }
 
 /// A derived feature whose source is not extracted is computed from temporary source values, with bit-identical
 /// results.
+#[apply(trial)]
 fn a_derived_feature_alone_is_the_same() -> Result<(), Failed> {
     let folder = scratch("derived-alone");
     let with = with_features(&folder, STATISTICS);
@@ -257,22 +222,22 @@ fn a_derived_feature_alone_is_the_same() -> Result<(), Failed> {
     }
 
     let npy = folder.join("out.npy");
-    let mut command = wavemill([
-        "features",
-        "--feature",
-        "mfcc_statistics",
-        "--format",
-        "npy",
-        "--recipe",
-    ]);
+    let mut command = wavemill(argv(
+        "features --feature mfcc_statistics --format npy --recipe",
+    ));
     run(command.arg(&with.recipe).arg(&clip).arg("--out").arg(&npy)).exits(0)?;
 
     let header = String::from_utf8_lossy(&fs::read(&npy)?[..128]).into_owned();
-    same(&header, header.contains("'shape': (1, 7, 13)"), true)
+    contains(&header, "'shape': (1, 7, 13)")
 }
 
 /// Adding a feature to a store keeps the rows of the other features, and adding a clip keeps the rows of old clips.
+#[apply(trial)]
 fn rows_of_a_derived_feature_are_taken_over() -> Result<(), Failed> {
+    fn value(row: &Value) -> Result<f64, &'static str> {
+        row["x"].as_f64().ok_or("no sum")
+    }
+
     let folder = scratch("derived-takeover");
     let own = with_features(&folder, STATISTICS).copied(&folder.join("inputs"));
     let store = folder.join("store");
@@ -293,10 +258,10 @@ fn rows_of_a_derived_feature_are_taken_over() -> Result<(), Failed> {
     let taken = sql(&store, sum)?.remove(0);
     let computed = sql(&fresh, sum)?.remove(0);
     same("rows", taken["n"].clone(), computed["n"].clone())?;
-    let value = |row: &Value| row["x"].as_f64().ok_or("no sum");
     near("sum", value(&taken)?, value(&computed)?)
 }
 
+#[apply(trial)]
 fn errors_state_key_and_line() -> Result<(), Failed> {
     let folder = scratch("derived-faults");
     for (features, words) in [
@@ -368,19 +333,17 @@ fn errors_state_key_and_line() -> Result<(), Failed> {
 }
 
 /// Trains on standardized statistics computed by wavemill instead of the columns published by FMA.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn an_mlp_is_trained_on_statistics() -> Result<(), Failed> {
     let folder = scratch("mlp-on-statistics");
     let store = store_with(&folder, STATISTICS)?;
     let runs = folder.join("runs");
     let mut command = fit(&store, &runs);
-    for set in [
-        "model.name=mlp-4",
-        "data.feature=mfcc_statistics",
-        "data.batch_size=8",
-        "train.epochs=2",
-    ] {
-        command.args(["--set", set]);
-    }
+    command.args(argv(
+        "--set model.name=mlp-4 --set data.feature=mfcc_statistics \
+         --set data.batch_size=8 --set train.epochs=2",
+    ));
     run(&mut command).exits(0)?;
 
     let run_folder = run_in(&runs)?;
@@ -393,7 +356,7 @@ fn an_mlp_is_trained_on_statistics() -> Result<(), Failed> {
     // The model has 91 input columns, four hidden layers of 512, 256, 128 and 64 units with batch norm, and one
     // output per class.
     let warnings = result["warnings"].to_string();
-    same(&warnings, warnings.contains("fma_features"), false)?;
+    lacks(&warnings, "fma_features")?;
 
     // Predicts clips that are not in the store.
     let query = "SELECT clip_key FROM features_mfcc LIMIT 1";
@@ -404,14 +367,9 @@ fn an_mlp_is_trained_on_statistics() -> Result<(), Failed> {
 
     let stream = folder.join("stream.arrow");
     let with = with_features(&folder, STATISTICS);
-    let mut command = wavemill([
-        "features",
-        "--feature",
-        "mfcc_statistics",
-        "--format",
-        "arrow",
-        "--recipe",
-    ]);
+    let mut command = wavemill(argv(
+        "features --feature mfcc_statistics --format arrow --recipe",
+    ));
     run(command
         .arg(&with.recipe)
         .arg(with.clip(&key))
@@ -425,16 +383,13 @@ fn an_mlp_is_trained_on_statistics() -> Result<(), Failed> {
             .arg(&stream),
     )
     .exits(0)?;
-    same(&said.out, said.out.lines().count() > 0, true)?;
+    within(&said.out, said.out.lines().count(), 1..)?;
 
     // A network for spectrograms reports that its input is no spectrogram.
     let mut command = fit(&store, &folder.join("lstm"));
-    run(command.args([
-        "--set",
-        "model.name=lstm",
-        "--set",
-        "data.feature=mfcc_statistics",
-    ]))
+    run(command.args(argv(
+        "--set model.name=lstm --set data.feature=mfcc_statistics",
+    )))
     .exits(2)?
     .says(&[
         "lstm needs a spectrogram",
@@ -443,6 +398,7 @@ fn an_mlp_is_trained_on_statistics() -> Result<(), Failed> {
 }
 
 /// A grey pixel is the value of one band and frame. The lowest band is at the bottom.
+#[apply(trial)]
 fn pictures_show_the_stored_source() -> Result<(), Failed> {
     let folder = scratch("pictures");
     let store = store_with(&folder, &[STATISTICS, PICTURES].concat())?;
@@ -480,7 +436,7 @@ fn pictures_show_the_stored_source() -> Result<(), Failed> {
                 let off = pixels.iter().zip(band).map(|(a, b)| (a - b).abs());
                 let off = off.fold(0.0, f64::max);
                 let what = format!("channel {channel}, row {y}: off by {off}");
-                same(&what, off <= GREY_MAX, true)?;
+                within(&what, off, ..=GREY_MAX)?;
             }
         }
     }
@@ -489,19 +445,20 @@ fn pictures_show_the_stored_source() -> Result<(), Failed> {
     let range = "SELECT min(tensor_min(coloured)) AS low, max(tensor_max(coloured)) AS high, \
                  min(tensor_min(tensor_slice(coloured, 'channel', 2))) AS blue FROM features_coloured";
     let range = sql(&store, range)?.remove(0);
-    let of = |key: &str| range[key].as_f64().ok_or("no number");
-    same("low", of("low")? >= 0.004, true)?;
-    same("high", of("high")? <= 0.9933, true)?;
-    same("blue", of("blue")? >= 0.0952, true)?;
+    for (key, from, to) in [
+        ("low", 0.004, f64::INFINITY),
+        ("high", f64::NEG_INFINITY, 0.9933),
+        ("blue", 0.0952, f64::INFINITY),
+    ] {
+        let value = range[key].as_f64().ok_or("no number")?;
+        within(key, value, from..=to)?;
+    }
 
     // The mean of stored bytes is the mean of the values that they encode.
     let mean = "SELECT tensor_at(tensor_avg(grey), 1, 39, 5) AS x FROM features_grey";
     let means = "SELECT avg(tensor_at(grey, 1, 39, 5)) AS x FROM features_grey";
-    let of = |query: &str| -> Result<f64, Failed> {
-        Ok(sql(&store, query)?[0]["x"].as_f64().ok_or("no number")?)
-    };
-    near("tensor_avg", of(mean)?, of(means)?)?;
-    same("at most 1", of(means)? <= 1.0, true)?;
+    near("tensor_avg", number(&store, mean)?, number(&store, means)?)?;
+    within("at most 1", number(&store, means)?, ..=1.0)?;
 
     let npy = folder.join("out.npy");
     let with = with_features(&folder, &[STATISTICS, PICTURES].concat());
@@ -511,14 +468,7 @@ fn pictures_show_the_stored_source() -> Result<(), Failed> {
         .ok_or("no key")?
         .to_owned();
 
-    let mut command = wavemill([
-        "features",
-        "--feature",
-        "grey",
-        "--format",
-        "npy",
-        "--recipe",
-    ]);
+    let mut command = wavemill(argv("features --feature grey --format npy --recipe"));
     run(command
         .arg(&with.recipe)
         .arg(with.clip(&key))
@@ -546,20 +496,17 @@ fn pictures_show_the_stored_source() -> Result<(), Failed> {
 }
 
 /// A picture has several channels, and only networks for pictures accept it.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn a_network_is_trained_on_pictures() -> Result<(), Failed> {
     let folder = scratch("trained-on-pictures");
     let store = store_with(&folder, PICTURES)?;
     let runs = folder.join("runs");
     let mut command = fit(&store, &runs);
-    for set in [
-        "model.name=genregenie-cnn",
-        "data.feature=coloured",
-        "data.batch_size=8",
-        "data.normalize=true",
-        "train.epochs=1",
-    ] {
-        command.args(["--set", set]);
-    }
+    command.args(argv(
+        "--set model.name=genregenie-cnn --set data.feature=coloured \
+         --set data.batch_size=8 --set data.normalize=true --set train.epochs=1",
+    ));
     run(&mut command).exits(0)?;
 
     let result = fs::read_to_string(run_in(&runs)?.join("result.json"))?;
@@ -567,12 +514,7 @@ fn a_network_is_trained_on_pictures() -> Result<(), Failed> {
     same("feature", result["feature"].as_str(), Some("coloured"))?;
 
     let mut command = fit(&store, &folder.join("cnn2d"));
-    run(command.args([
-        "--set",
-        "model.name=cnn2d",
-        "--set",
-        "data.feature=coloured",
-    ]))
-    .exits(2)?
-    .says(&["cnn2d needs a spectrogram", "is a picture"])
+    run(command.args(argv("--set model.name=cnn2d --set data.feature=coloured")))
+        .exits(2)?
+        .says(&["cnn2d needs a spectrogram", "is a picture"])
 }

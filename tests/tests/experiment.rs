@@ -6,13 +6,13 @@ use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial, real};
+use wavemill_tests::Failed;
 
 use crate::faults::Mount;
 use crate::report::{about, browser, loads_nothing, quiet_visit};
 use crate::support::{
-    has_trainer, inputs, kill, metadata_with_features, run, same, scratch, sql, start,
-    trainer_trial, wavemill,
+    Ran, argv, has_trainer, inputs, kill, metadata_with_features, run, same, scratch, sql, start,
+    wavemill,
 };
 
 /// Experiment with two models, a variant that needs its own store, and a claim.
@@ -72,49 +72,6 @@ says = "a loss of 1.5"
 /// Number of times that one experiment is killed.
 const KILLS: u64 = 5;
 
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        trainer_trial(
-            "experiment::scores_are_compared_with_claims_without_repeated_work",
-            scores_are_compared_with_claims_without_repeated_work,
-        ),
-        trainer_trial(
-            "experiment::killed_experiment_resumes_to_the_same_result",
-            killed_experiment_resumes_to_the_same_result,
-        ),
-        trainer_trial(
-            "experiment::missing_prerequisites_are_reported_first",
-            missing_prerequisites_are_reported_first,
-        ),
-        trainer_trial(
-            "experiment::shipped_experiments_run_on_the_synthetic_archive",
-            shipped_experiments_run_on_the_synthetic_archive,
-        ),
-        Trial::test(
-            "experiment::errors_are_one_line_with_a_remedy",
-            errors_are_one_line_with_a_remedy,
-        ),
-        trainer_trial(
-            "experiment::stores_larger_than_the_free_space_are_rejected",
-            stores_larger_than_the_free_space_are_rejected,
-        )
-        .with_ignored_flag(!has_trainer() || !Mount::is_possible()),
-        real_clips_at_real_parameters(),
-    ]
-}
-
-/// Runs the shipped experiments on a few real clips. Checks that the programs work together, but not the scores.
-fn real_clips_at_real_parameters() -> Trial {
-    let name = "experiment::real_clips_at_real_parameters";
-    let trial = real(name, on_real_clips);
-    // `real` handles missing real data. This function handles missing libtorch.
-    if has_trainer() {
-        trial
-    } else {
-        trial.with_ignored_flag(true)
-    }
-}
-
 /// Writes the experiment's file to a folder.
 fn file_in(folder: &Path) -> PathBuf {
     let file = folder.join("small.toml");
@@ -131,14 +88,7 @@ fn experiment(experiment: &Path, out: &Path) -> Command {
     command.arg("--out").arg(out);
 
     // Some clips are broken on purpose.
-    command.args([
-        "--threads",
-        "1",
-        "--device",
-        "cpu",
-        "--max-reject-fraction",
-        "1",
-    ]);
+    command.args(argv("--threads 1 --device cpu --max-reject-fraction 1"));
     command.env("WAVEMILL_BACKEND", "cpu");
     command
 }
@@ -184,6 +134,12 @@ fn pages_of(out: &Path) -> Result<Vec<(String, SystemTime)>, Failed> {
 /// Fails unless the index compares claims with scores and each of its links leads to a page. If a browser is
 /// installed, it also loads the index.
 fn index_is_sound(out: &Path, result: &Value) -> Result<(), Failed> {
+    fn names(result: &Value, key: &str, kind: &str) -> Vec<String> {
+        let rows = result[key].as_array().into_iter().flatten();
+        let names = rows.filter_map(|row| row[kind].as_str());
+        names.map(str::to_owned).collect::<Vec<String>>()
+    }
+
     let page = out.join("index.html");
     let html = fs::read_to_string(&page)?;
     loads_nothing(&html)?;
@@ -211,14 +167,8 @@ fn index_is_sound(out: &Path, result: &Value) -> Result<(), Failed> {
     assert!(html.contains(&interval), "{interval}");
     same("claims", &about(&html)?["claims"], &result["claims"])?;
 
-    let names = |key: &str, kind: &str| {
-        let rows = result[key].as_array().into_iter().flatten();
-        let names = rows.filter_map(|row| row[kind].as_str());
-        names.map(str::to_owned).collect::<Vec<String>>()
-    };
-
-    let runs = names("results", "run");
-    let stores = names("stores", "name");
+    let runs = names(result, "results", "run");
+    let stores = names(result, "stores", "name");
     let runs = runs.iter().map(|run| format!("pages/run-{run}.html"));
     let stores = stores
         .iter()
@@ -232,6 +182,8 @@ fn index_is_sound(out: &Path, result: &Value) -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn scores_are_compared_with_claims_without_repeated_work() -> Result<(), Failed> {
     let folder = scratch("experiment");
     let file = file_in(&folder);
@@ -320,117 +272,82 @@ fn scores_are_compared_with_claims_without_repeated_work() -> Result<(), Failed>
     Ok(())
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn killed_experiment_resumes_to_the_same_result() -> Result<(), Failed> {
-    let folder = scratch("experiment-kills");
-    let file = file_in(&folder);
-    let asked = |out: &Path| {
-        let mut command = experiment(&file, out);
+    fn asked(file: &Path, out: &Path) -> Command {
+        let mut command = experiment(file, out);
         command.args(["--train", "crnn"]);
         command
-    };
+    }
 
+    fn index(out: &Path) -> std::io::Result<String> {
+        fs::read_to_string(out.join("index.html"))
+    }
+
+    fn names(out: &Path) -> Result<Vec<String>, Failed> {
+        let pages = pages_of(out)?.into_iter();
+        Ok(pages.map(|(name, _)| name).collect())
+    }
+
+    let folder = scratch("experiment-kills");
+    let file = file_in(&folder);
     let whole = folder.join("whole");
-    run(&mut asked(&whole)).exits(0)?;
+    run(&mut asked(&file, &whole)).exits(0)?;
 
     let out = folder.join("killed");
     let mut kills = 0;
     // Each kill comes later than the one before, so that some interrupt the extraction and some a training.
     for number in 1..=KILLS {
-        let child = start(&mut asked(&out));
+        let child = start(&mut asked(&file, &out));
         std::thread::sleep(Duration::from_millis(400 * number));
         // A run that ended before the kill does not count, and is not a failure.
         kills += u64::from(kill(child).is_ok());
     }
     assert!(kills > 0, "nothing was killed");
 
-    run(&mut asked(&out)).exits(0)?;
+    run(&mut asked(&file, &out)).exits(0)?;
     assert_eq!(result(&out)?.0, result(&whole)?.0);
 
     // The pages of stores and runs contain durations; the index does not.
-    let index = |out: &Path| fs::read_to_string(out.join("index.html"));
     assert_eq!(index(&out)?, index(&whole)?);
-    let names = |out: &Path| -> Result<Vec<String>, Failed> {
-        let pages = pages_of(out)?.into_iter();
-        Ok(pages.map(|(name, _)| name).collect())
-    };
     assert_eq!(names(&out)?, names(&whole)?);
     Ok(())
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn shipped_experiments_run_on_the_synthetic_archive() -> Result<(), Failed> {
     let folder = scratch("experiment-shipped");
     let metadata = metadata_with_features(&folder)?;
 
     // Compared with the real parameters, only the length of clips, the number of epochs and steps, and the batch
     // size of the largest model are reduced.
-    let runs: [(&str, &[&str]); 5] = [
+    let runs: [(&str, &str); 5] = [
         (
             "fma-large",
-            &[
-                "--train",
-                "cnn1d-gru",
-                "--variant",
-                "base",
-                "--variant",
-                "mfcc",
-            ],
+            "--train cnn1d-gru --variant base --variant mfcc",
         ),
         (
             "fma-small",
-            &[
-                "--train",
-                "lstm",
-                "--train",
-                "mlp-1-clips",
-                "--train",
-                "mlp-1",
-                "--train",
-                "fusion",
-                "--set",
-                "catalog.subset=none",
-            ],
+            "--train lstm --train mlp-1-clips --train mlp-1 --train fusion \
+             --set catalog.subset=none",
         ),
         (
             "fma-windows",
-            &[
-                "--train",
-                "crnn-lstm64",
-                "--set",
-                "catalog.subset=none",
-                "--set",
-                "audio.segment_s=1.5",
-                "--set",
-                "audio.segment_min_s=1.4",
-                "--set",
-                "catalog.clean.rare_sub_genres=none",
-            ],
+            "--train crnn-lstm64 --set catalog.subset=none --set audio.segment_s=1.5 \
+             --set audio.segment_min_s=1.4 --set catalog.clean.rare_sub_genres=none",
         ),
         // GTZAN is published as folders. Here the experiment runs on an archive in FMA's form.
         (
             "gtzan-segments",
-            &[
-                "--variant",
-                "base",
-                "--variant",
-                "stretched",
-                "--set",
-                "catalog.dataset=fma",
-                "--set",
-                "targets.genre.column=track_genre_top",
-            ],
+            "--variant base --variant stretched --set catalog.dataset=fma \
+             --set targets.genre.column=track_genre_top",
         ),
         (
             "gtzan-images",
-            &[
-                "--train",
-                "resnet50",
-                "--train-set",
-                "data.batch_size=2",
-                "--set",
-                "catalog.dataset=fma",
-                "--set",
-                "targets.genre.column=track_genre_top",
-            ],
+            "--train resnet50 --train-set data.batch_size=2 --set catalog.dataset=fma \
+             --set targets.genre.column=track_genre_top",
         ),
     ];
 
@@ -449,7 +366,7 @@ fn shipped_experiments_run_on_the_synthetic_archive() -> Result<(), Failed> {
             "--set",
             "audio.duration_s=3.0",
         ]);
-        let ran = run(command.args(words)).exits(0)?;
+        let ran = run(command.args(argv(words))).exits(0)?;
 
         // Two of the documents used the data set's official split, which has no leak.
         let is_official = ["fma-small", "fma-windows"].contains(&name);
@@ -465,7 +382,25 @@ fn shipped_experiments_run_on_the_synthetic_archive() -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn missing_prerequisites_are_reported_first() -> Result<(), Failed> {
+    fn asked(out: &Path, metadata: &Path, words: &[&str]) -> Ran {
+        let mut command = experiment(Path::new("fma-small"), out);
+        command.arg("--metadata").arg(metadata);
+        command.arg("--audio").arg(&inputs().audio);
+        command.args(["--quiet", "--any-data"]);
+        command.args(["--set", "catalog.subset=none"]);
+        command.args(["--set", "audio.duration_s=3.0"]);
+        run(command.args(words))
+    }
+
+    fn is_untouched(out: &Path) {
+        for name in ["stores", "runs"] {
+            assert!(!out.join(name).exists(), "{name}");
+        }
+    }
+
     let folder = scratch("experiment-needs");
     let metadata = folder.join("fma_metadata");
     fs::create_dir(&metadata)?;
@@ -475,22 +410,6 @@ fn missing_prerequisites_are_reported_first() -> Result<(), Failed> {
     }
 
     let out = folder.join("out");
-    let asked = |words: &[&str]| {
-        let mut command = experiment(Path::new("fma-small"), &out);
-        command.arg("--metadata").arg(&metadata);
-        command.arg("--audio").arg(&inputs().audio);
-        command.args(["--quiet", "--any-data"]);
-        command.args(["--set", "catalog.subset=none"]);
-        command.args(["--set", "audio.duration_s=3.0"]);
-        run(command.args(words))
-    };
-
-    let is_untouched = || {
-        for name in ["stores", "runs"] {
-            assert!(!out.join(name).exists(), "{name}");
-        }
-    };
-
     // Models that read FMA's published columns are refused, and models that read equivalent features of the clips
     // are not.
     let no_table = [
@@ -500,26 +419,37 @@ fn missing_prerequisites_are_reported_first() -> Result<(), Failed> {
          --train mlp-1-clips",
     ];
 
-    asked(&[]).exits(2)?.says(&no_table)?;
-    is_untouched();
-    asked(&["--dry-run"]).exits(2)?.says(&no_table)?;
-    is_untouched();
-    asked(&["--dry-run", "--train", "mlp-4-clips", "--train", "lstm"]).exits(0)?;
+    asked(&out, &metadata, &[]).exits(2)?.says(&no_table)?;
+    is_untouched(&out);
+    asked(&out, &metadata, &["--dry-run"])
+        .exits(2)?
+        .says(&no_table)?;
+    is_untouched(&out);
+    asked(
+        &out,
+        &metadata,
+        &["--dry-run", "--train", "mlp-4-clips", "--train", "lstm"],
+    )
+    .exits(0)?;
 
     let header = "feature,tonnetz\nstatistics,mean\nnumber,01\ntrack_id,\n2,1.5\n";
     fs::write(metadata.join("features.csv"), header)?;
-    asked(&["--train", "mlp-1"])
+    asked(&out, &metadata, &["--train", "mlp-1"])
         .exits(2)?
         .says(&["train mlp-1: the model reads the columns mfcc of fma_features"])?;
-    asked(&["--train", "lstm", "--limit", "2"])
+    asked(&out, &metadata, &["--train", "lstm", "--limit", "2"])
         .exits(2)?
         .says(&[
             "train lstm: none of the 2 clips planned",
             "under the rule official",
         ])?;
-    asked(&["--train", "lstm", "--train-set", "model.name=\"lstn\""])
-        .exits(2)?
-        .says(&["model.name = lstn: no such model"])?;
+    asked(
+        &out,
+        &metadata,
+        &["--train", "lstm", "--train-set", "model.name=\"lstn\""],
+    )
+    .exits(2)?
+    .says(&["model.name = lstn: no such model"])?;
 
     // Checks splits and classes before any work, also under a rule other than the recipe's.
     let [rock, stratified, unknown] = [
@@ -527,24 +457,39 @@ fn missing_prerequisites_are_reported_first() -> Result<(), Failed> {
         "data.split=\"stratified\"",
         "data.split=\"fair\"",
     ];
-    asked(&["--train", "lstm", "--set", rock])
+    asked(&out, &metadata, &["--train", "lstm", "--set", rock])
         .exits(2)?
         .says(&["on the side training have 1 instead of at least 2 classes of the target genre under the rule official"])?;
-    asked(&["--train", "lstm", "--limit", "2", "--train-set", stratified])
-        .exits(2)?
-        .says(&["none of the 2 clips planned", "under the rule stratified"])?;
-    asked(&["--train", "lstm", "--train-set", unknown])
-        .exits(2)?
-        .says(&[
-            "data.split = fair: not a rule of the store",
-            "which will have artist, official, stratified",
-        ])?;
-    asked(&["--dry-run", "--train", "lstm", "--train-set", stratified]).exits(0)?;
-    is_untouched();
+    asked(
+        &out,
+        &metadata,
+        &["--train", "lstm", "--limit", "2", "--train-set", stratified],
+    )
+    .exits(2)?
+    .says(&["none of the 2 clips planned", "under the rule stratified"])?;
+    asked(
+        &out,
+        &metadata,
+        &["--train", "lstm", "--train-set", unknown],
+    )
+    .exits(2)?
+    .says(&[
+        "data.split = fair: not a rule of the store",
+        "which will have artist, official, stratified",
+    ])?;
+    asked(
+        &out,
+        &metadata,
+        &["--dry-run", "--train", "lstm", "--train-set", stratified],
+    )
+    .exits(0)?;
+    is_untouched(&out);
     Ok(())
 }
 
 /// The file system has enough room for each store, but not for all of them.
+#[apply(trial)]
+#[needs(has_trainer, Mount::is_possible)]
 fn stores_larger_than_the_free_space_are_rejected() -> Result<(), Failed> {
     let mount = Mount::new("size=300k")?;
     let out = mount.0.join("out");
@@ -557,7 +502,10 @@ fn stores_larger_than_the_free_space_are_rejected() -> Result<(), Failed> {
     Ok(())
 }
 
-fn on_real_clips(data: &Path) -> Result<(), Failed> {
+/// Runs the shipped experiments on a few real clips. Checks that the programs work together, but not the scores.
+#[apply(trial)]
+#[needs(has_trainer)]
+fn real_clips_at_real_parameters(data: &Path) -> Result<(), Failed> {
     let folder = scratch("experiment-real");
     let metadata = folder.join("fma_metadata");
     fs::create_dir(&metadata)?;
@@ -673,35 +621,42 @@ fn clips_below(audio: &Path) -> Result<Vec<PathBuf>, Failed> {
     Ok(clips)
 }
 
+#[apply(trial)]
 fn errors_are_one_line_with_a_remedy() -> Result<(), Failed> {
+    fn asked(out: &Path, words: &[&str]) -> Result<Ran, Failed> {
+        let mut command = wavemill(["experiment", "run"]);
+        command.args(words).arg("--out").arg(out);
+        run(&mut command).exits(2)
+    }
+
     let folder = scratch("experiment-wrong");
     let out = folder.join("out");
-    let asked = |words: &[&str]| {
-        let mut command = wavemill(["experiment", "run"]);
-        command.args(words).arg("--out").arg(&out);
-        run(&mut command).exits(2)
-    };
-
-    asked(&["fma-lrge"])?.says(&["did you mean `fma-large`?"])?;
-    asked(&["fma-large"])?.says(&["--data DIR", "fma_large.zip"])?;
+    asked(&out, &["fma-lrge"])?.says(&["did you mean `fma-large`?"])?;
+    asked(&out, &["fma-large"])?.says(&["--data DIR", "fma_large.zip"])?;
 
     let empty = folder.join("empty");
     fs::create_dir(&empty)?;
     let empty = empty.to_string_lossy().into_owned();
 
-    asked(&["fma-large", "--data", &empty])?
+    asked(&out, &["fma-large", "--data", &empty])?
         .says(&["contains none of fma_large.zip", "--audio PATH"])?;
-    asked(&["fma-large", "--data", &empty, "--variant", "mel"])?
+    asked(&out, &["fma-large", "--data", &empty, "--variant", "mel"])?
         .says(&["--variant mel", "mfcc"])?;
-    asked(&["fma-large", "--data", &empty, "--set", "split.sed=1"])?
-        .says(&["did you mean `seed`?"])?;
-    asked(&[
-        "fma-large",
-        "--data",
-        &empty,
-        "--train-set",
-        "train.epoch=1",
-    ])?
+    asked(
+        &out,
+        &["fma-large", "--data", &empty, "--set", "split.sed=1"],
+    )?
+    .says(&["did you mean `seed`?"])?;
+    asked(
+        &out,
+        &[
+            "fma-large",
+            "--data",
+            &empty,
+            "--train-set",
+            "train.epoch=1",
+        ],
+    )?
     .says(&["unknown field"])?;
 
     let file = folder.join("mine.toml");
@@ -735,7 +690,7 @@ fn errors_are_one_line_with_a_remedy() -> Result<(), Failed> {
     fs::create_dir(data.join("fma_large"))?;
     let data = data.to_string_lossy().into_owned();
     if has_trainer() {
-        let other = asked(&["fma-large", "--data", &data, "--quiet"])?;
+        let other = asked(&out, &["fma-large", "--data", &data, "--quiet"])?;
         other.says(&["its sha1 is", "was published with f0df49ff", "--any-data"])?;
     }
     Ok(())

@@ -6,12 +6,12 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::signals::ends_soon;
 use crate::support::{
-    files_below, inputs, manifest, own_store, run, same, scratch, sql, start, wait_until, wavemill,
-    whole,
+    argv, contains, files_below, inputs, manifest, own_store, run, same, scratch, sql, start,
+    wait_until, wavemill, whole, within,
 };
 
 /// Tolerance for sums of a few thousand f32 values computed by two programs.
@@ -19,37 +19,10 @@ const MEAN_ERROR_MAX: f64 = 1e-4;
 /// Largest mean difference between the log-mel of an exported sound and the stored log-mel, in dB.
 const SOUND_DB_MAX: f64 = 3.0;
 
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test(
-            "export::arrays_hold_the_rows_of_sql",
-            arrays_hold_the_rows_of_sql,
-        ),
-        Trial::test("export::every_kind_of_store", every_kind_of_store),
-        Trial::test(
-            "export::sounds_have_the_bands_they_are_made_of",
-            sounds_have_the_bands_they_are_made_of,
-        ),
-        Trial::test("export::folders_are_new_or_empty", folders_are_new_or_empty),
-        Trial::test("export::a_failure_leaves_nothing", a_failure_leaves_nothing),
-        Trial::test("export::a_signal_leaves_nothing", a_signal_leaves_nothing),
-        Trial::test("export::damage_is_named", damage_is_named),
-    ]
-}
-
 /// Exports `feature` and returns the report.
 fn export(store: &Path, feature: &str, format: &str, out: &Path) -> Result<Value, Failed> {
-    let words = [
-        "export",
-        "--feature",
-        feature,
-        "--format",
-        format,
-        "--json",
-        "--store",
-    ];
-
-    let ran = run(wavemill(words).arg(store).arg("--out").arg(out)).exits(0)?;
+    let words = format!("export --feature {feature} --format {format} --json --store");
+    let ran = run(wavemill(argv(&words)).arg(store).arg("--out").arg(out)).exits(0)?;
     Ok(serde_json::from_str(&ran.out)?)
 }
 
@@ -75,6 +48,7 @@ fn means(values: &[u8], row_values: usize) -> Vec<f64> {
 }
 
 /// Compares every row of every split with SQL: its key, its class, and the mean of its values.
+#[apply(trial)]
 fn arrays_hold_the_rows_of_sql() -> Result<(), Failed> {
     let out = scratch("export").join("arrays");
     let report = export(whole(), "mfcc", "npy", &out)?;
@@ -96,7 +70,7 @@ fn arrays_hold_the_rows_of_sql() -> Result<(), Failed> {
         }
 
         let (head, values) = npy(&out.join(format!("{split}.npy")))?;
-        same(&head, head.contains(&format!("({}, ", wanted.len())), true)?;
+        contains(&head, &format!("({}, ", wanted.len()))?;
 
         let table = fs::read_to_string(out.join(format!("{split}.csv")))?;
         let mut lines = table.lines();
@@ -134,41 +108,30 @@ fn arrays_hold_the_rows_of_sql() -> Result<(), Failed> {
 }
 
 /// Exports segments, rows of different lengths, bytes and lists: each format can represent them.
+#[apply(trial)]
 fn every_kind_of_store() -> Result<(), Failed> {
-    let kinds: [(&str, &[&str]); 3] = [
-        ("u8", &["features.log_mel.dtype=u8", "audio.segment_s=1.0"]),
+    let kinds: [(&str, &str); 3] = [
+        (
+            "u8",
+            "--set features.log_mel.dtype=u8 --set audio.segment_s=1.0",
+        ),
         (
             "lists",
-            &[
-                "shards.layout=list",
-                "split.rule=segment",
-                "audio.segment_s=1.0",
-            ],
+            "--set shards.layout=list --set split.rule=segment --set audio.segment_s=1.0",
         ),
-        ("ragged", &["audio.duration_s=none"]),
+        ("ragged", "--set audio.duration_s=none"),
     ];
 
     for (name, sets) in kinds {
         let folder = scratch(&format!("export-{name}"));
         let store = folder.join("store");
-        let mut extract = inputs().extract(&store);
-        for set in sets {
-            extract.args(["--set", set]);
-        }
-        run(&mut extract).exits(0)?;
+        run(inputs().extract(&store).args(argv(sets))).exits(0)?;
 
         for format in ["npy", "png", "huggingface"] {
             let out = folder.join(format);
-            let words = [
-                "export",
-                "--feature",
-                "log_mel",
-                "--format",
-                format,
-                "--store",
-            ];
-            let ran = run(wavemill(words).arg(&store).arg("--out").arg(&out)).exits(0)?;
-            same(&ran.err, ran.err.contains("log_mel ("), true)?;
+            let words = format!("export --feature log_mel --format {format} --store");
+            let ran = run(wavemill(argv(&words)).arg(&store).arg("--out").arg(&out)).exits(0)?;
+            contains(&ran.err, "log_mel (")?;
             let pictures = files_below(&out);
             let pictures = pictures
                 .iter()
@@ -188,6 +151,7 @@ fn every_kind_of_store() -> Result<(), Failed> {
 }
 
 /// Each WAVE file is as long as its row, and its log-mel is close to the stored one. Equal rows give equal bytes.
+#[apply(trial)]
 fn sounds_have_the_bands_they_are_made_of() -> Result<(), Failed> {
     let folder = scratch("export-sounds");
     let store = folder.join("store");
@@ -199,7 +163,7 @@ fn sounds_have_the_bands_they_are_made_of() -> Result<(), Failed> {
     let report = export(&store, "log_mel", "wav", &sounds)?;
     let notes = report["notes"].to_string();
     for word in ["approximation", "top_db", "level of a row is not stored"] {
-        same(&notes, notes.contains(word), true)?;
+        contains(&notes, word)?;
     }
 
     let about: Value = serde_json::from_slice(&fs::read(sounds.join("export.json"))?)?;
@@ -228,7 +192,7 @@ fn sounds_have_the_bands_they_are_made_of() -> Result<(), Failed> {
 
     let mean = differences.iter().sum::<f64>() / differences.len() as f64;
     println!("{} sounds, {mean:.3} dB", differences.len());
-    same(&format!("{differences:?}"), mean <= SOUND_DB_MAX, true)?;
+    within(&format!("{differences:?}"), mean, ..=SOUND_DB_MAX)?;
 
     // Exports a single split: other rows precede these, but the phases are the same.
     let alone = folder.join("alone");
@@ -287,7 +251,7 @@ fn sound_frames(file: &Path) -> Result<usize, Failed> {
     let n_samples = (bytes.len() - 58) / 4;
     same("part of a hop", n_samples % 512, 0)?;
     let n_frames = n_samples / 512;
-    same("frames", (1..=FRAMES).contains(&n_frames), true)?;
+    within("frames", n_frames, 1..=FRAMES)?;
     Ok(n_frames)
 }
 
@@ -319,6 +283,7 @@ fn difference_db(stored: &[f32], found: &[f32], n_frames: usize) -> f64 {
     sum / f64::from(n.max(1))
 }
 
+#[apply(trial)]
 fn folders_are_new_or_empty() -> Result<(), Failed> {
     let folder = scratch("export-folders");
     for name in ["new", "empty"] {
@@ -353,6 +318,7 @@ fn sides() -> Result<usize, Failed> {
     Ok(sides.len())
 }
 
+#[apply(trial)]
 fn a_failure_leaves_nothing() -> Result<(), Failed> {
     for format in ["npy", "png", "huggingface"] {
         let folder = scratch("export-full");
@@ -377,6 +343,7 @@ fn a_failure_leaves_nothing() -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
 fn a_signal_leaves_nothing() -> Result<(), Failed> {
     for (signal, name) in [("INT", "new"), ("TERM", "empty")] {
         let folder = scratch("export-signal");
@@ -405,6 +372,7 @@ fn a_signal_leaves_nothing() -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
 fn damage_is_named() -> Result<(), Failed> {
     let store = own_store("export-damage");
     let path = manifest(&store, 1)?

@@ -5,43 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{
-    Inputs, RECIPE, checkpoints, files_below, fit, inputs, kill, last_step, run, run_in, same,
-    scratch, start, trainer, trainer_trial, wait_until, whole,
+    Inputs, RECIPE, argv, checkpoints, contains, files_below, fit, has_trainer, inputs, kill,
+    lacks, last_step, run, run_in, same, scratch, start, trainer, wait_until, whole,
 };
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        trainer_trial(
-            "fit::single_class_is_rejected_before_the_first_step",
-            single_class_is_rejected_before_the_first_step,
-        ),
-        trainer_trial(
-            "fit::single_class_test_side_is_warned_about",
-            single_class_test_side_is_warned_about,
-        ),
-        trainer_trial(
-            "fit::missing_artists_make_no_leak_promise",
-            missing_artists_make_no_leak_promise,
-        ),
-        trainer_trial(
-            "fit::waiting_threads_spin_briefly",
-            waiting_threads_spin_briefly,
-        ),
-        trainer_trial("fit::requeued_it_does_the_whole_job", || {
-            requeued_it_does_the_whole_job(1)
-        }),
-        trainer_trial("fit::requeued_ranks_do_the_whole_job", || {
-            requeued_it_does_the_whole_job(2)
-        }),
-        trainer_trial(
-            "fit::requeued_run_keeps_its_name",
-            requeued_run_keeps_its_name,
-        ),
-    ]
-}
 
 /// Creates a store in which the split `side` has a single class.
 fn store_of_one_class(side: &str) -> Result<PathBuf, Failed> {
@@ -61,6 +30,8 @@ fn store_of_one_class(side: &str) -> Result<PathBuf, Failed> {
 }
 
 /// Before this check, such a run reported "accuracy 1.0000 [1.0000, 1.0000]".
+#[apply(trial)]
+#[needs(has_trainer)]
 fn single_class_is_rejected_before_the_first_step() -> Result<(), Failed> {
     let store = store_of_one_class("training")?;
     let runs = scratch("refused").join("runs");
@@ -76,6 +47,8 @@ fn single_class_is_rejected_before_the_first_step() -> Result<(), Failed> {
 
 /// Without metadata other than one folder per genre, the artists are unknown, and the output must not claim that
 /// splits share no artist.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn missing_artists_make_no_leak_promise() -> Result<(), Failed> {
     const CLIPS: usize = 32;
     let folder = scratch("no-artists");
@@ -117,38 +90,33 @@ fn missing_artists_make_no_leak_promise() -> Result<(), Failed> {
     .exits(0)?;
 
     let ran = run(fit(&store, &folder.join("runs"))
-        .args(SMALL)
+        .args(argv(SMALL))
         .args(["--set", "train.steps=2"]))
     .exits(0)?;
 
     let said = ran.out + &ran.err;
-    same(
-        &format!("a promise: {said}"),
-        said.contains("no artist is on two sides"),
-        false,
-    )?;
-    same(
-        &format!("what is so: {said}"),
-        said.contains("no artist is known: tracks were split one by one"),
-        true,
-    )
+    lacks(&said, "no artist is on two sides")?;
+    contains(&said, "no artist is known: tracks were split one by one")
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn single_class_test_side_is_warned_about() -> Result<(), Failed> {
+    fn is_told(text: &str, start: &str) -> bool {
+        text.lines()
+            .any(|line| line.starts_with(start) && line.contains(WORDS))
+    }
+
     const WORDS: &str =
         "test rows of genre with a label are Rock: no score there tells a model from a constant";
 
     let store = store_of_one_class("test")?;
     let runs = scratch("told");
     let ran = run(fit(&store, &runs)
-        .args(SMALL)
+        .args(argv(SMALL))
         .args(["--set", "train.steps=2"]))
     .exits(0)?;
 
-    let is_told = |text: &str, start: &str| {
-        text.lines()
-            .any(|line| line.starts_with(start) && line.contains(WORDS))
-    };
     same(
         "warned at the start",
         is_told(&ran.err, "warning: all "),
@@ -161,7 +129,7 @@ fn single_class_test_side_is_warned_about() -> Result<(), Failed> {
     )?;
 
     let result = fs::read_to_string(run_in(&runs)?.join("result.json"))?;
-    same("in result.json", result.contains(WORDS), true)?;
+    contains(&result, WORDS)?;
     let log = fs::read_to_string(run_in(&runs)?.join("log.jsonl"))?;
     same("in the log", is_told(&log, "{\"kind\":\"warning\""), true)?;
 
@@ -181,8 +149,10 @@ fn single_class_test_side_is_warned_about() -> Result<(), Failed> {
 }
 
 /// The OpenMP library prints how long its threads spin before they sleep.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn waiting_threads_spin_briefly() -> Result<(), Failed> {
-    let spins = |set: &[(&str, &str)]| -> Result<String, Failed> {
+    fn spins(set: &[(&str, &str)]) -> Result<String, Failed> {
         let mut command = trainer(["models", "lstm"]);
         ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"]
             .iter()
@@ -201,7 +171,7 @@ fn waiting_threads_spin_briefly() -> Result<(), Failed> {
             .find(|line| line.contains("GOMP_SPINCOUNT"))
             .ok_or("another OpenMP library")?;
         Ok(line.split('\'').nth(1).unwrap_or_default().to_owned())
-    };
+    }
 
     same("by default", spins(&[])?, "300".to_owned())?;
     same(
@@ -217,24 +187,9 @@ fn waiting_threads_spin_briefly() -> Result<(), Failed> {
 }
 
 /// A model that trains in seconds: 11 steps per epoch, with dropout, augmentation and mix-up.
-const SMALL: [&str; 16] = [
-    "--set",
-    "model.name=genregenie-cnn",
-    "--set",
-    "data.batch_size=4",
-    "--set",
-    "data.frames=24",
-    "--set",
-    "loss.mixup=0.4",
-    "--set",
-    "augment.enabled=true",
-    "--set",
-    "train.early_stop=0",
-    "--set",
-    "train.checkpoint_steps=5",
-    "--epochs",
-    "6",
-];
+const SMALL: &str = "--set model.name=genregenie-cnn --set data.batch_size=4 --set data.frames=24 \
+     --set loss.mixup=0.4 --set augment.enabled=true --set train.early_stop=0 \
+     --set train.checkpoint_steps=5 --epochs 6";
 /// Number of steps of the whole run.
 const STEPS: u64 = 66;
 
@@ -266,34 +221,39 @@ fn end_of(run: &Path) -> Result<[Vec<u8>; 3], Failed> {
     ])
 }
 
-fn requeued_it_does_the_whole_job(nproc: usize) -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(has_trainer)]
+fn requeued_it_does_the_whole_job() -> Result<(), Failed> {
+    does_the_whole_job_when_requeued(1)
+}
+
+#[apply(trial)]
+#[needs(has_trainer)]
+fn requeued_ranks_do_the_whole_job() -> Result<(), Failed> {
+    does_the_whole_job_when_requeued(2)
+}
+
+fn does_the_whole_job_when_requeued(nproc: usize) -> Result<(), Failed> {
+    fn again(job: &Path, nproc: &[String], words: &[&str]) -> Command {
+        let mut command = trainer(argv("fit --device cpu --threads 1 --resume-or-start"));
+        command
+            .arg(job)
+            .arg("--store")
+            .arg(whole())
+            .args(argv(SMALL))
+            .args(nproc)
+            .args(words);
+        command
+    }
+
     let [runs, undisturbed] = ["requeued", "undisturbed"].map(scratch);
     let nproc = ["--nproc".to_owned(), nproc.to_string()];
-    run(fit(whole(), &undisturbed).args(SMALL).args(&nproc)).exits(0)?;
+    run(fit(whole(), &undisturbed).args(argv(SMALL)).args(&nproc)).exits(0)?;
 
     // The parent folders are created as well.
     let job = runs.join("jobs/night");
-    let again = |words: &[&str]| -> Command {
-        let mut command = trainer([
-            "fit",
-            "--device",
-            "cpu",
-            "--threads",
-            "1",
-            "--resume-or-start",
-        ]);
-        command
-            .arg(&job)
-            .arg("--store")
-            .arg(whole())
-            .args(SMALL)
-            .args(&nproc)
-            .args(words);
-        command
-    };
-
     // Kills the run before its first checkpoint.
-    let mut child = start(&mut again(&[]));
+    let mut child = start(&mut again(&job, &nproc, &[]));
     wait_until(&mut child, "a step", || !logged_steps(&job).is_empty())?;
     kill(child)?;
     wait_for_ranks(&job)?;
@@ -301,7 +261,7 @@ fn requeued_it_does_the_whole_job(nproc: usize) -> Result<(), Failed> {
     same("a checkpoint", checkpoints(&job).len(), 0)?;
 
     for time in 1..=2 {
-        let mut child = start(&mut again(&[]));
+        let mut child = start(&mut again(&job, &nproc, &[]));
         wait_until(&mut child, "its steps", || {
             last_step(&runs.join("jobs")) >= 20 * time
         })?;
@@ -309,15 +269,13 @@ fn requeued_it_does_the_whole_job(nproc: usize) -> Result<(), Failed> {
         wait_for_ranks(&job)?;
     }
 
-    let ran = run(&mut again(&["--set", "optimizer.lr=0.5"])).exits(2)?;
-    same(
-        "another configuration",
-        ran.err
-            .contains("the run was started with optimizer.lr = 0.001, not 0.5"),
-        true,
+    let ran = run(&mut again(&job, &nproc, &["--set", "optimizer.lr=0.5"])).exits(2)?;
+    contains(
+        &ran.err,
+        "the run was started with optimizer.lr = 0.001, not 0.5",
     )?;
 
-    run(&mut again(&[])).exits(0)?;
+    run(&mut again(&job, &nproc, &[])).exits(0)?;
     same(
         "as if never killed",
         end_of(&job)? == end_of(&run_in(&undisturbed)?)?,
@@ -330,20 +288,22 @@ fn requeued_it_does_the_whole_job(nproc: usize) -> Result<(), Failed> {
     )?;
 
     let before = contents(&job);
-    let ran = run(&mut again(&[])).exits(0)?;
-    same("it says so", ran.err.contains("nothing to do"), true)?;
+    let ran = run(&mut again(&job, &nproc, &[])).exits(0)?;
+    contains(&ran.err, "nothing to do")?;
     same("the folder is as it was", contents(&job) == before, true)
 }
 
 /// Returns every file below a folder with its bytes.
 fn contents(folder: &Path) -> Vec<(String, Vec<u8>)> {
-    let read = |name: String| {
+    fn read(folder: &Path, name: String) -> (String, Vec<u8>) {
         (
             name.clone(),
             fs::read(folder.join(name)).unwrap_or_default(),
         )
-    };
-    files_below(folder).into_iter().map(read).collect()
+    }
+
+    let names = files_below(folder).into_iter();
+    names.map(|name| read(folder, name)).collect()
 }
 
 /// Waits until all ranks have ended, which happens shortly after the launcher was killed. Until then, rank 0 holds
@@ -354,25 +314,27 @@ fn wait_for_ranks(run: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn requeued_run_keeps_its_name() -> Result<(), Failed> {
-    let runs = scratch("unnamed");
-    let again = || -> Command {
-        let mut command = fit(whole(), &runs);
+    fn again(runs: &Path) -> Command {
+        let mut command = fit(whole(), runs);
         command
-            .args(SMALL)
+            .args(argv(SMALL))
             .args(["--set", "train.steps=3", "--resume-or-start"]);
         command
-    };
+    }
 
-    run(&mut again()).exits(0)?;
-    let ended = run(&mut again()).exits(0)?;
+    let runs = scratch("unnamed");
+    run(&mut again(&runs)).exits(0)?;
+    let ended = run(&mut again(&runs)).exits(0)?;
 
     same(
         "one folder",
         run_in(&runs)?.to_string_lossy().ends_with("-1"),
         true,
     )?;
-    same("it says so", ended.err.contains("nothing to do"), true)?;
+    contains(&ended.err, "nothing to do")?;
 
     let words = ["--resume-or-start", "runs/a", "--resume", "runs/a"];
     run(trainer(["fit"]).args(words)).exits(2).map(drop)

@@ -6,6 +6,13 @@
 // clippy recognizes tests by `cfg(test)`, which is not set in a test binary without the standard harness.
 #![allow(clippy::unwrap_used)]
 
+#[macro_use]
+extern crate macro_rules_attribute;
+
+// Before the modules that use its macro.
+#[macro_use]
+mod trial;
+
 mod backends;
 mod broken;
 mod cli;
@@ -23,6 +30,7 @@ mod manifests;
 mod memory;
 mod mlflow_import;
 mod peers;
+mod progress;
 mod prompt;
 mod random_growth;
 mod ranks;
@@ -51,50 +59,7 @@ use wavemill_tests::Arguments;
 
 fn main() {
     let scratch = support::make_scratch();
-    let tests = [
-        backends::trials(),
-        broken::trials(),
-        cli::trials(),
-        experiment::trials(),
-        export::trials(),
-        derived::trials(),
-        extract::trials(),
-        faults::trials(),
-        fit::trials(),
-        folders::trials(),
-        found_files::trials(),
-        grow::trials(),
-        images::trials(),
-        takeover::trials(),
-        random_growth::trials(),
-        manifests::trials(),
-        memory::trials(),
-        mlflow_import::trials(),
-        peers::trials(),
-        prompt::trials(),
-        ranks::trials(),
-        real::trials(),
-        records::trials(),
-        report::trials(),
-        resume::trials(),
-        rows::trials(),
-        segments::trials(),
-        serve::trials(),
-        signals::trials(),
-        sql::trials(),
-        store::trials(),
-        stretch::trials(),
-        sweep::trials(),
-        tags::trials(),
-        train::trials(),
-        train_report::trials(),
-        weights::trials(),
-    ];
-
-    let conclusion = wavemill_tests::run(
-        &Arguments::from_args(),
-        tests.into_iter().flatten().collect(),
-    );
+    let conclusion = wavemill_tests::run(&Arguments::from_args(), trial::all());
 
     drop(scratch);
     conclusion.exit();

@@ -7,59 +7,17 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use wavemill_schemas::canonical;
 use wavemill_schemas::manifest::{CHECKSUM_KEY, sealed};
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{
-    Ran, copy_folder, fit, inputs, manifest, own_store, run, same, scratch, sql_number,
-    trainer_trial, wavemill, whole,
+    Ran, contains, copy_folder, fit, has_trainer, inputs, lacks, manifest, own_store, run, same,
+    scratch, sql_number, wavemill, whole,
 };
 
 /// What a store of an earlier format needs.
 const REBUILD: &str = "has to be rebuilt in a new folder by `wavemill extract`";
 /// What a store of a later format needs.
 const NEWER: &str = "needs a newer wavemill";
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test(
-            "manifests::flipped_digits_are_found",
-            flipped_digits_are_found,
-        ),
-        Trial::test(
-            "manifests::false_manifests_are_detected_from_shards",
-            false_manifests_are_detected_from_shards,
-        ),
-        Trial::test(
-            "manifests::paths_outside_the_store_are_not_read",
-            paths_outside_the_store_are_not_read,
-        ),
-        Trial::test(
-            "manifests::links_out_of_the_store_are_not_followed",
-            links_out_of_the_store_are_not_followed,
-        ),
-        Trial::test(
-            "manifests::receipts_cannot_name_paths_outside_the_store",
-            receipts_cannot_name_paths_outside_the_store,
-        ),
-        Trial::test(
-            "manifests::a_linked_store_is_a_store",
-            a_linked_store_is_a_store,
-        ),
-        Trial::test(
-            "manifests::another_format_is_not_damage",
-            another_format_is_not_damage,
-        ),
-        Trial::test("manifests::invalid_utf8_is_damage", invalid_utf8_is_damage),
-        trainer_trial(
-            "manifests::trainer_performs_the_same_checks",
-            trainer_performs_the_same_checks,
-        ),
-        trainer_trial(
-            "manifests::missing_split_error_names_the_file",
-            missing_split_error_names_the_file,
-        ),
-    ]
-}
 
 /// Runs a command on a store.
 fn on(store: &Path, words: &[&str]) -> Ran {
@@ -93,6 +51,7 @@ fn digit_of(text: &str, key: &str) -> Result<usize, Failed> {
 }
 
 /// Changes a digit at 48 positions, spread over the manifest.
+#[apply(trial)]
 fn flipped_digits_are_found() -> Result<(), Failed> {
     let store = own_store("digits");
     let text = fs::read_to_string(manifest_path(&store))?;
@@ -130,6 +89,7 @@ fn flipped_digits_are_found() -> Result<(), Failed> {
 type FalseEdit = (&'static str, fn(&mut Value), &'static str);
 
 /// The shards, tables and receipts contradict a manifest whose checksum was recomputed after an edit.
+#[apply(trial)]
 fn false_manifests_are_detected_from_shards() -> Result<(), Failed> {
     let lies: [FalseEdit; 17] = [
         (
@@ -269,6 +229,7 @@ fn swap_digits(counts: &mut Value) {
 }
 
 /// The path points to another store's file with the correct bytes.
+#[apply(trial)]
 fn paths_outside_the_store_are_not_read() -> Result<(), Failed> {
     let folder = scratch("places");
     let (store, other) = (folder.join("store"), folder.join("s2"));
@@ -313,6 +274,7 @@ fn paths_outside_the_store_are_not_read() -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
 fn links_out_of_the_store_are_not_followed() -> Result<(), Failed> {
     let folder = scratch("links");
     let (store, other) = (folder.join("store"), folder.join("s2"));
@@ -374,6 +336,7 @@ fn links_out_of_the_store_are_not_followed() -> Result<(), Failed> {
 }
 
 /// Tests receipts of this plan, and receipts of another plan whose shards would be linked.
+#[apply(trial)]
 fn receipts_cannot_name_paths_outside_the_store() -> Result<(), Failed> {
     let store = own_store("receipt");
     let receipts = store
@@ -399,6 +362,7 @@ fn receipts_cannot_name_paths_outside_the_store() -> Result<(), Failed> {
     again.says(&["damaged receipt", names[0].to_str().unwrap(), "../s2/data/"])
 }
 
+#[apply(trial)]
 fn a_linked_store_is_a_store() -> Result<(), Failed> {
     let store = own_store("behind");
     let link = scratch("link").join("store");
@@ -407,7 +371,7 @@ fn a_linked_store_is_a_store() -> Result<(), Failed> {
     on(&link, &["verify"]).exits(0)?;
     sql_number(&link, "SELECT count(*) FROM features_log_mel")?;
     let again = run(&mut inputs().extract(&link)).exits(0)?;
-    same("said", again.err.contains("nothing to do"), true)?;
+    contains(&again.err, "nothing to do")?;
 
     run(inputs()
         .extract(&link)
@@ -417,6 +381,7 @@ fn a_linked_store_is_a_store() -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
 fn another_format_is_not_damage() -> Result<(), Failed> {
     let store = own_store("other-format");
     let written = fs::read_to_string(manifest_path(&store))?;
@@ -445,17 +410,18 @@ fn another_format_is_not_damage() -> Result<(), Failed> {
         for command in commands {
             let ran = on(&store, command).exits(2)?;
             ran.says(&said)?;
-            same("called damaged", ran.err.contains("damaged"), false)?;
+            lacks(&ran.err, "damaged")?;
         }
 
         run(&mut inputs().extract(&store)).exits(2)?.says(&said)?;
         let listed = on(&store, &["info", "--versions"]).exits(0)?.out;
         let line = format!("{remedy} (format version {format})");
-        same(&listed, listed.contains(&line), true)?;
+        contains(&listed, &line)?;
     }
     Ok(())
 }
 
+#[apply(trial)]
 fn invalid_utf8_is_damage() -> Result<(), Failed> {
     let store = own_store("bytes");
     let mut bytes = fs::read(manifest_path(&store))?;
@@ -472,36 +438,38 @@ fn invalid_utf8_is_damage() -> Result<(), Failed> {
         .says(&["not UTF-8"])
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn trainer_performs_the_same_checks() -> Result<(), Failed> {
+    fn refused(store: &Path, runs: &Path, code: i32, said: &[&str]) -> Result<(), Failed> {
+        run(fit(store, runs).args(["--model", "mlp-1", "--epochs", "1"]))
+            .exits(code)?
+            .says(said)
+    }
+
     let folder = scratch("trainer-manifest");
     let (store, other, runs) = (folder.join("store"), folder.join("s2"), folder.join("runs"));
     copy_folder(whole(), &store);
     copy_folder(whole(), &other);
     let text = fs::read_to_string(manifest_path(&store))?;
 
-    let refused = |code: i32, said: &[&str]| -> Result<(), Failed> {
-        run(fit(&store, &runs).args(["--model", "mlp-1", "--epochs", "1"]))
-            .exits(code)?
-            .says(said)
-    };
-
     for (format, remedy) in [(2, REBUILD), (4, NEWER)] {
         let json = format!(r#"{{"format_version":{format},"everything":"else"}}"#);
         fs::write(manifest_path(&store), json)?;
         let is = format!("format version is {format}");
-        refused(2, &[remedy, &is, "reads 3"])?;
+        refused(&store, &runs, 2, &[remedy, &is, "reads 3"])?;
     }
 
     let mut bytes = text.clone().into_bytes();
     bytes[100] = 0xff;
     fs::write(manifest_path(&store), &bytes)?;
-    refused(3, &["damaged manifest", "not UTF-8"])?;
+    refused(&store, &runs, 3, &["damaged manifest", "not UTF-8"])?;
 
     let at = digit_of(&text, "clips_written")?;
     let mut bytes = text.clone().into_bytes();
     bytes[at] ^= 1;
     fs::write(manifest_path(&store), &bytes)?;
-    refused(3, &["damaged manifest", "manifest_blake3"])?;
+    refused(&store, &runs, 3, &["damaged manifest", "manifest_blake3"])?;
 
     fs::write(manifest_path(&store), &text)?;
     let path = manifest(&store, 1)?
@@ -519,15 +487,22 @@ fn trainer_performs_the_same_checks() -> Result<(), Failed> {
             .unwrap();
         file["path"] = format!("../s2/{path}").into();
     })?;
-    refused(3, &["damaged manifest", &format!("../s2/{path}")])?;
+    refused(
+        &store,
+        &runs,
+        3,
+        &["damaged manifest", &format!("../s2/{path}")],
+    )?;
 
     fs::write(manifest_path(&store), &text)?;
     fs::remove_file(store.join(&path))?;
     symlink(other.join(&path), store.join(&path))?;
-    refused(3, &[&path, "leads out of it"])
+    refused(&store, &runs, 3, &[&path, "leads out of it"])
 }
 
 /// Every validation shard is truncated to half its length, as by an interrupted copy.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn missing_split_error_names_the_file() -> Result<(), Failed> {
     let store = own_store("lost-split");
     let runs = scratch("lost-split-runs");
@@ -547,9 +522,5 @@ fn missing_split_error_names_the_file() -> Result<(), Failed> {
         run(fit(&store, &runs).args(["--model", "lstm", "--epochs", "1", "--skip-damaged"]))
             .exits(3)?;
     refused.says(&["split validation", paths[0], "wavemill verify"])?;
-    same(
-        "asks for more clips",
-        refused.err.contains("extract more clips"),
-        false,
-    )
+    lacks(&refused.err, "extract more clips")
 }

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use wavemill_tests::{Failed, Trial, real};
+use wavemill_tests::Failed;
 
-use super::support::{
-    Ran, files_below, finish, inputs, manifest, receipts, run, same, same_versions, scratch, sql,
-    sql_counts, sql_number, start, wavemill,
+use crate::support::{
+    Ran, argv, files_below, finish, inputs, manifest, receipts, run, same, same_versions, scratch,
+    sql, sql_counts, sql_number, start, wavemill,
 };
 
 const MIB: u64 = 1 << 20;
@@ -47,55 +47,6 @@ name = "mfcc"
 op = "mfcc"
 n_mfcc = 13
 "#;
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test(
-            "memory::a_limit_of_bytes_makes_a_reject_of_a_zip_bomb",
-            a_limit_of_bytes_makes_a_reject_of_a_zip_bomb,
-        ),
-        Trial::test(
-            "memory::program_alone_uses_little_memory",
-            program_alone_uses_little_memory,
-        ),
-        Trial::test(
-            "memory::long_clips_on_many_threads_stay_under_the_limit",
-            long_clips_on_many_threads,
-        ),
-        Trial::test(
-            "memory::what_does_not_fit_is_named_and_takes_nothing",
-            clips_that_do_not_fit_are_named,
-        ),
-        Trial::test(
-            "memory::run_resumes_after_a_clip_did_not_fit",
-            run_resumes_after_a_clip_did_not_fit,
-        ),
-        Trial::test(
-            "memory::memory_limit_does_not_change_the_store",
-            memory_limit_does_not_change_the_store,
-        ),
-        Trial::test(
-            "memory::too_long_is_a_reject_at_every_limit",
-            too_long_is_a_reject_at_every_limit,
-        ),
-        Trial::test(
-            "memory::numbers_of_a_recipe_that_no_machine_holds_are_refused_at_once",
-            impossible_values_are_rejected_immediately,
-        ),
-        Trial::test(
-            "memory::the_largest_numbers_of_a_recipe_are_within_a_machine",
-            largest_numbers,
-        ),
-        Trial::test(
-            "memory::many_rates_cost_little_and_leave_nothing",
-            many_sample_rates_use_little_memory,
-        ),
-        real(
-            "memory::hostile_files_stay_under_the_limit",
-            hostile_files_stay_under_the_limit,
-        ),
-    ]
-}
 
 /// Writes a 16-bit mono WAV. A silent file is sparse and takes no space on disk.
 fn wav(path: &Path, rate_hz: u32, seconds: f64, is_silent: bool) -> Result<(), Failed> {
@@ -257,6 +208,7 @@ const HOSTILE: [&str; 9] = [
     "zip_method/lzma.zip",
 ];
 
+#[apply(trial)]
 fn hostile_files_stay_under_the_limit(data: &Path) -> Result<(), Failed> {
     let folder = scratch("hostile-memory");
     for (number, name) in HOSTILE.iter().enumerate() {
@@ -286,6 +238,7 @@ fn hostile_files_stay_under_the_limit(data: &Path) -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
 fn program_alone_uses_little_memory() -> Result<(), Failed> {
     let folder = scratch("memory-alone");
     wav(&folder.join("audio/a/1.wav"), 22_050, 2.0, false)?;
@@ -302,7 +255,8 @@ fn program_alone_uses_little_memory() -> Result<(), Failed> {
     }
 }
 
-fn long_clips_on_many_threads() -> Result<(), Failed> {
+#[apply(trial)]
+fn long_clips_on_many_threads_stay_under_the_limit() -> Result<(), Failed> {
     let folder = scratch("memory-long");
     for number in 0..8 {
         wav(
@@ -325,6 +279,7 @@ fn long_clips_on_many_threads() -> Result<(), Failed> {
 }
 
 /// Tests a 3-hour WAV, a 3-hour MP3, and a zip entry of 500 MB.
+#[apply(trial)]
 fn clips_that_do_not_fit_are_named() -> Result<(), Failed> {
     let folder = scratch("memory-refused");
     wav(&folder.join("wav/a/hours.wav"), 8_000, 10_790.0, true)?;
@@ -405,6 +360,7 @@ fn stored_zip(path: &Path, name: &str, bytes: u32) -> Result<(), Failed> {
 }
 
 /// A zip bomb of a few kilobytes becomes one reject if the recipe limits the size of files.
+#[apply(trial)]
 fn a_limit_of_bytes_makes_a_reject_of_a_zip_bomb() -> Result<(), Failed> {
     const ZIP: &str = "
 import sys, zipfile
@@ -452,6 +408,7 @@ with zipfile.ZipFile(archive, 'w', zipfile.ZIP_DEFLATED) as out:
 
 /// Some shards are finished when a clip does not fit. They are kept, and a run with a larger limit continues from
 /// there.
+#[apply(trial)]
 fn run_resumes_after_a_clip_did_not_fit() -> Result<(), Failed> {
     let folder = scratch("memory-goes-on");
     for number in 0..12 {
@@ -516,6 +473,7 @@ fn mixed_clips(folder: &Path) -> Result<PathBuf, Failed> {
     Ok(audio)
 }
 
+#[apply(trial)]
 fn memory_limit_does_not_change_the_store() -> Result<(), Failed> {
     let folder = scratch("memory-equal");
     let audio = mixed_clips(&folder)?;
@@ -535,6 +493,7 @@ fn memory_limit_does_not_change_the_store() -> Result<(), Failed> {
 }
 
 /// `audio.max_duration_s` rejects long clips under every memory limit, including a clip that would not fit.
+#[apply(trial)]
 fn too_long_is_a_reject_at_every_limit() -> Result<(), Failed> {
     let folder = scratch("memory-too-long");
     let audio = mixed_clips(&folder)?;
@@ -558,22 +517,14 @@ fn too_long_is_a_reject_at_every_limit() -> Result<(), Failed> {
 }
 
 /// Returns every command that takes a recipe.
-fn commands(set: &[&str], limit_mib: u64) -> [Command; 3] {
+fn commands(sets: &str, limit_mib: u64) -> [Command; 3] {
     let clip = sound_clip();
     let mut commands = [
         wavemill(["recipe", "check", "demo"]),
         wavemill(["extract", "--dry-run", "--recipe", "demo", "--store"]),
-        wavemill([
-            "features",
-            "--recipe",
-            "demo",
-            "--feature",
-            "log_mel",
-            "--format",
-            "arrow",
-            "--out",
-            "/dev/null",
-        ]),
+        wavemill(argv(
+            "features --recipe demo --feature log_mel --format arrow --out /dev/null",
+        )),
     ];
 
     commands[1]
@@ -590,40 +541,33 @@ fn commands(set: &[&str], limit_mib: u64) -> [Command; 3] {
     commands[2].arg(clip);
 
     for command in &mut commands {
-        for set in set {
+        for set in argv(sets) {
             command.args(["--set", set]);
         }
     }
     commands
 }
 
+#[apply(trial)]
 fn impossible_values_are_rejected_immediately() -> Result<(), Failed> {
-    for (set, key) in [
-        ("audio.segment_s=1e-7", "audio.segment_s"),
-        ("audio.segment_s=3e-5", "audio.segment_s"),
-        ("audio.duration_s=1e300", "audio.duration_s"),
-        ("audio.duration_s=1e-300", "audio.duration_s"),
-        ("audio.duration_s=nan", "audio.duration_s"),
-        ("audio.max_duration_s=1e9", "audio.max_duration_s"),
-        ("audio.sample_rate_hz=4000000000", "audio.sample_rate_hz"),
-        ("features.log_mel.n_fft=1048576", "features.log_mel.n_fft"),
-        ("features.log_mel.n_mels=60000", "features.log_mel.n_mels"),
-        ("features.mfcc.n_mfcc=60000", "features.mfcc.n_mfcc"),
-        (
-            "features.log_mel.frames=9000000000",
-            "features.log_mel.frames",
-        ),
-        (
-            "features.log_mel.hop_length=0",
-            "features.log_mel.hop_length",
-        ),
-        (
-            "shards.row_group_rows=9000000000000000000",
-            "shards.row_group_rows",
-        ),
-        ("shards.clips=9000000000000000000", "shards.clips"),
+    for set in [
+        "audio.segment_s=1e-7",
+        "audio.segment_s=3e-5",
+        "audio.duration_s=1e300",
+        "audio.duration_s=1e-300",
+        "audio.duration_s=nan",
+        "audio.max_duration_s=1e9",
+        "audio.sample_rate_hz=4000000000",
+        "features.log_mel.n_fft=1048576",
+        "features.log_mel.n_mels=60000",
+        "features.mfcc.n_mfcc=60000",
+        "features.log_mel.frames=9000000000",
+        "features.log_mel.hop_length=0",
+        "shards.row_group_rows=9000000000000000000",
+        "shards.clips=9000000000000000000",
     ] {
-        for mut command in commands(&[set], 256) {
+        let key = set.split('=').next().unwrap();
+        for mut command in commands(set, 256) {
             let run = watched(&mut command)?;
             let is_small = run.peak_bytes < PROGRAM_BYTES;
 
@@ -634,32 +578,26 @@ fn impossible_values_are_rejected_immediately() -> Result<(), Failed> {
     Ok(())
 }
 
-fn largest_numbers() -> Result<(), Failed> {
+#[apply(trial)]
+fn the_largest_numbers_of_a_recipe_are_within_a_machine() -> Result<(), Failed> {
     /// Memory limit for one clip of ten seconds without `--memory-limit`, with the largest values that a recipe
     /// allows.
     const FEATURES_LIMIT_MIB: u64 = 1024;
     const WALL_TIME_MAX: Duration = Duration::from_secs(60);
 
     for sets in [
-        &["features.log_mel.hop_length=1"][..],
-        &[
-            "features.log_mel.n_fft=65536",
-            "features.log_mel.n_mels=2048",
-        ],
-        &["audio.segment_s=0.001"],
-        &["audio.duration_s=none", "audio.segment_s=0.11"],
-        &["shards.row_group_rows=1048576", "shards.clips=1048576"],
-        &[
-            "audio.sample_rate_hz=48000",
-            "features.log_mel.frames=1048576",
-        ],
-        &["audio.sample_rate_hz=8000", "audio.duration_s=10800.0"],
+        "features.log_mel.hop_length=1",
+        "features.log_mel.n_fft=65536 features.log_mel.n_mels=2048",
+        "audio.segment_s=0.001",
+        "audio.duration_s=none audio.segment_s=0.11",
+        "shards.row_group_rows=1048576 shards.clips=1048576",
+        "audio.sample_rate_hz=48000 features.log_mel.frames=1048576",
+        "audio.sample_rate_hz=8000 audio.duration_s=10800.0",
     ] {
         for mut command in commands(sets, 256) {
-            let run =
-                watched(&mut command)?.stays_under(&format!("{sets:?}"), FEATURES_LIMIT_MIB)?;
+            let run = watched(&mut command)?.stays_under(sets, FEATURES_LIMIT_MIB)?;
             if run.wall > WALL_TIME_MAX {
-                return Err(format!("{sets:?}: {:.0} s", run.wall.as_secs_f64()).into());
+                return Err(format!("{sets}: {:.0} s", run.wall.as_secs_f64()).into());
             }
             run.ran.exits(0)?;
         }
@@ -669,7 +607,19 @@ fn largest_numbers() -> Result<(), Failed> {
 
 /// Compares 300 sample rates, most of which have no short period with the recipe's rate, with a single such rate in
 /// the middle of them. The cost per sample is the same, so the only difference is one resampling plan per clip.
+#[apply(trial)]
 fn many_sample_rates_use_little_memory() -> Result<(), Failed> {
+    fn run(folder: &Path, name: &str) -> Result<Run, Failed> {
+        let run = extract(
+            &folder.join(name),
+            &folder.join(format!("store-{name}")),
+            256,
+            2,
+            &[],
+        )?;
+        run.stays_under(name, 256)
+    }
+
     const CLIPS: u32 = 300;
     const ONE_RATE_HZ: u32 = 51_001;
     /// Planning for a clip costs less than processing a clip of one second.
@@ -679,23 +629,17 @@ fn many_sample_rates_use_little_memory() -> Result<(), Failed> {
 
     let folder = scratch("memory-rates");
     for number in 0..CLIPS {
-        let clip = |set: &str| folder.join(format!("{set}/a/{number:03}.wav"));
-        wav(&clip("many"), 8_009 + 290 * number, 1.0, false)?;
-        wav(&clip("one"), ONE_RATE_HZ, 1.0, false)?;
+        let clip = format!("a/{number:03}.wav");
+        wav(
+            &folder.join("many").join(&clip),
+            8_009 + 290 * number,
+            1.0,
+            false,
+        )?;
+        wav(&folder.join("one").join(&clip), ONE_RATE_HZ, 1.0, false)?;
     }
 
-    let run = |name: &str| {
-        let run = extract(
-            &folder.join(name),
-            &folder.join(format!("store-{name}")),
-            256,
-            2,
-            &[],
-        )?;
-        run.stays_under(name, 256)
-    };
-
-    let (one, many) = (run("one")?, run("many")?);
+    let (one, many) = (run(&folder, "one")?, run(&folder, "many")?);
     many.ran.exits(0)?;
     one.ran.exits(0)?;
     if many.peak_bytes > one.peak_bytes + MORE_BYTES_MAX {

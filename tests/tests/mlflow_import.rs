@@ -6,30 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::peers::script;
 use crate::support::{
-    finish, fit, has_python, last_step, run, run_in, same, scratch, start, trainer, trainer_trial,
-    wait_until, whole,
+    argv, asks_for_peers, finish, fit, has_python, has_trainer, last_step, run, run_in, same,
+    scratch, start, trainer, wait_until, whole,
 };
-
-pub(crate) fn trials() -> Vec<Trial> {
-    let asked = std::env::var("WAVEMILL_PEERS").is_ok_and(|value| value == "1");
-    let peer = trainer_trial(
-        "mlflow_import::mlflow_has_what_the_folder_has",
-        mlflow_has_what_the_folder_has,
-    );
-    let has_trainer = !peer.has_ignored_flag();
-    vec![
-        peer.with_ignored_flag(!asked || !has_trainer),
-        Trial::test(
-            "mlflow_import::without_mlflow_names_the_package",
-            without_mlflow_names_the_package,
-        )
-        .with_ignored_flag(!has_python()),
-    ]
-}
 
 fn import_script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/mlflow_import.py")
@@ -52,18 +35,16 @@ fn with_mlflow(script: PathBuf, folder: &Path) -> Result<Command, Failed> {
     Ok(command)
 }
 
+#[apply(trial)]
+#[needs(has_trainer, asks_for_peers)]
 fn mlflow_has_what_the_folder_has() -> Result<(), Failed> {
     let store = scratch("mlflow");
     let runs = scratch("mlflow-runs");
     let mut command = fit(whole(), &runs);
-    for set in [
-        "model.name=lstm",
-        "data.frames=16",
-        "data.batch_size=4",
-        "train.early_stop=0",
-    ] {
-        command.args(["--set", set]);
-    }
+    command.args(argv(
+        "--set model.name=lstm --set data.frames=16 --set data.batch_size=4 \
+         --set train.early_stop=0",
+    ));
     let mut training = start(command.args(["--epochs", "100000"]));
     wait_until(&mut training, "a checkpoint", || last_step(&runs) > 0)?;
     let folder = run_in(&runs)?;
@@ -144,6 +125,8 @@ fn epochs_of(folder: &Path) -> Result<Vec<Value>, Failed> {
     Ok(epochs)
 }
 
+#[apply(trial)]
+#[needs(has_python)]
 fn without_mlflow_names_the_package() -> Result<(), Failed> {
     // Without site-packages no Python has MLflow.
     let mut command = Command::new("python3");

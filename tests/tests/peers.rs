@@ -12,94 +12,24 @@ use std::process::Command;
 
 use serde_json::Value;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
-use wavemill_tests::{Failed, Trial, real};
+use wavemill_tests::Failed;
 
 use crate::rows::trained;
 use crate::support::{
-    Ran, files_below, inputs, manifest, own_store, program, run, same, scratch, sql, sql_number,
-    trainer, trainer_trial, wavemill, whole,
+    Ran, argv, asks_for_peers, contains, files_below, has_trainer, inputs, manifest, own_store,
+    program, run, same, scratch, sql, sql_number, starts_with, trainer, wavemill, whole,
 };
 
 /// Tolerance for sums of thousands of f64 values in different orders.
 const SUM_REL_MAX: f64 = 1e-9;
 
-pub(crate) fn trials() -> Vec<Trial> {
-    let asked = std::env::var("WAVEMILL_PEERS").is_ok_and(|value| value == "1");
-
-    let on_data = [
-        real(
-            "peers::presets_are_kaldis_on_real_clips",
-            presets_on_real_clips,
-        ),
-        real(
-            "peers::chain_is_librosas_on_real_clips",
-            chain_on_real_clips,
-        ),
-        real(
-            "peers::stretch_is_librosas_on_real_clips",
-            stretch_on_real_clips,
-        ),
-        real(
-            "peers::derived_features_are_scipys_on_real_clips",
-            derived_on_real_clips,
-        ),
-    ];
-
-    let on_data = on_data.into_iter().map(|trial| {
-        if asked {
-            trial
-        } else {
-            trial.with_ignored_flag(true)
-        }
-    });
-
-    let mut trials = vec![
-        Trial::test("peers::readers_agree", readers_agree).with_ignored_flag(!asked),
-        Trial::test("peers::stores_keep_the_contract", stores_keep_the_contract)
-            .with_ignored_flag(!asked),
-        Trial::test("peers::exports_are_read", exports_are_read).with_ignored_flag(!asked),
-        Trial::test("peers::sounds_match_librosa", sounds_match_librosa).with_ignored_flag(!asked),
-        Trial::test(
-            "peers::checker_names_what_is_damaged",
-            checker_names_what_is_damaged,
-        )
-        .with_ignored_flag(!asked),
-        Trial::test(
-            "peers::rejects_without_a_clip_are_valid",
-            rejects_without_a_clip_are_valid,
-        )
-        .with_ignored_flag(!asked),
-        Trial::test(
-            "peers::presets_are_kaldis_and_whispers",
-            presets_on_a_synthetic_clip,
-        )
-        .with_ignored_flag(!asked),
-    ];
-
-    let rows = trainer_trial(
-        "peers::eval_rows_are_readable_by_all_peers",
-        eval_rows_are_readable_by_all_peers,
-    );
-    let has_trainer = !rows.has_ignored_flag();
-    trials.push(rows.with_ignored_flag(!asked || !has_trainer));
-    trials.extend(on_data);
-    trials
-}
-
 /// pyarrow, DuckDB, Polars and pandas read the rows that `eval` writes, and compute the accuracy that it prints.
+#[apply(trial)]
+#[needs(has_trainer, asks_for_peers)]
 fn eval_rows_are_readable_by_all_peers() -> Result<(), Failed> {
     let folder = scratch("eval-rows");
     let [rows, vectors] = ["rows.parquet", "vectors.parquet"].map(|name| folder.join(name));
-    let mut command = trainer([
-        "eval",
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        "--side",
-        "training",
-        "--json",
-    ]);
+    let mut command = trainer(argv("eval --device cpu --threads 1 --side training --json"));
     command
         .arg(trained())
         .arg("--predictions")
@@ -136,6 +66,8 @@ pub(crate) fn script(name: &str) -> PathBuf {
 }
 
 /// Compares sums by pyarrow, DuckDB, Polars and pandas with each other and with `wavemill sql`.
+#[apply(trial)]
+#[needs(asks_for_peers)]
 fn readers_agree() -> Result<(), Failed> {
     let sums: Value =
         serde_json::from_str(&python(&script("read_store.py"), &[whole()])?.exits(0)?.out)?;
@@ -157,6 +89,8 @@ fn readers_agree() -> Result<(), Failed> {
 }
 
 /// NumPy, Pillow and two versions of `datasets` read the store's rows from exports.
+#[apply(trial)]
+#[needs(asks_for_peers)]
 fn exports_are_read() -> Result<(), Failed> {
     let kinds: [(&str, &[&str]); 3] = [
         ("f16", &["audio.segment_s=1.0"]),
@@ -229,13 +163,15 @@ fn read_exports(store: &Path, feature: &str, folder: &Path) -> Result<(), Failed
         println!("{feature}: {found}");
         same("rows of a dataset", found["rows"].as_u64(), Some(rows))?;
         let used = found["datasets"].as_str().unwrap_or_default();
-        same(used, used.starts_with(&format!("{version}.")), true)?;
+        starts_with(used, &format!("{version}."))?;
     }
     Ok(())
 }
 
 /// soundfile reads the exported sounds. Their log-mel is at least as close to the stored one as that of sounds by
 /// librosa.
+#[apply(trial)]
+#[needs(asks_for_peers)]
 fn sounds_match_librosa() -> Result<(), Failed> {
     let folder = scratch("read-sounds");
     let store = folder.join("store");
@@ -243,14 +179,7 @@ fn sounds_match_librosa() -> Result<(), Failed> {
     run(inputs().extract(&store).args(plain)).exits(0)?;
 
     let out = folder.join("wav");
-    let words = [
-        "export",
-        "--feature",
-        "log_mel",
-        "--format",
-        "wav",
-        "--store",
-    ];
+    let words = argv("export --feature log_mel --format wav --store");
     run(wavemill(words).arg(&store).arg("--out").arg(&out)).exits(0)?;
 
     let rows = "SELECT count(*) FROM features_log_mel WHERE split <> 'none'";
@@ -285,26 +214,19 @@ fn check_store(store: &Path) -> Result<Ran, Failed> {
 
 /// Runs two checkers on stores of every kind: this repository's, and an independent one if it is among the real
 /// inputs.
+#[apply(trial)]
+#[needs(asks_for_peers)]
 fn stores_keep_the_contract() -> Result<(), Failed> {
     let further = scratch("further").join("store");
     run(inputs().extract(&further).args(["--limit", "20"])).exits(0)?;
-    let sets = [
-        "--set",
-        "audio.duration_s=none",
-        "--set",
-        "features.log_mel.dtype=u8",
-    ];
+    let sets = argv("--set audio.duration_s=none --set features.log_mel.dtype=u8");
     run(inputs().extract(&further).arg("--new-version").args(sets)).exits(0)?;
 
     let windows = scratch("windows").join("store");
-    let sets = [
-        "--set",
-        "audio.segment_s=1.0",
-        "--set",
-        "shards.compression=none",
-        "--set",
-        "split.rule=artist",
-    ];
+    let sets = argv(
+        "--set audio.segment_s=1.0 --set shards.compression=none \
+         --set split.rule=artist",
+    );
     run(inputs()
         .extract(&windows)
         .args(["--set", "audio.duration_s=none"])
@@ -312,14 +234,7 @@ fn stores_keep_the_contract() -> Result<(), Failed> {
     .exits(0)?;
 
     let lists = scratch("lists").join("store");
-    let sets = [
-        "--set",
-        "audio.segment_s=1.0",
-        "--set",
-        "shards.layout=list",
-        "--set",
-        "split.rule=segment",
-    ];
+    let sets = argv("--set audio.segment_s=1.0 --set shards.layout=list --set split.rule=segment");
     run(inputs().extract(&lists).args(sets)).exits(0)?;
 
     let stretched = scratch("stretched").join("store");
@@ -348,12 +263,14 @@ fn stores_keep_the_contract() -> Result<(), Failed> {
         &demo.join("store"),
     ] {
         let ran = check_store(store)?.exits(0)?;
-        same(&ran.out, ran.out.starts_with("0 faults; "), true)?;
+        starts_with(&ran.out, "0 faults; ")?;
     }
     Ok(())
 }
 
 /// For each fault, the checker prints one line with the file's name and the problem.
+#[apply(trial)]
+#[needs(asks_for_peers)]
 fn checker_names_what_is_damaged() -> Result<(), Failed> {
     let path = shard_of(whole(), "log_mel")?.path;
 
@@ -403,10 +320,10 @@ fn checker_names_what_is_damaged() -> Result<(), Failed> {
     let store = own_store("other-format");
     rewrite(&store, |manifest| manifest.format_version = 2)?;
     let other = check_store(&store)?.exits(2)?;
-    same(&other.err, other.err.contains("format version 2"), true)?;
+    contains(&other.err, "format version 2")?;
 
     let nowhere = check_store(&scratch("nowhere"))?.exits(2)?;
-    same(&nowhere.err, nowhere.err.contains("no version"), true)
+    contains(&nowhere.err, "no version")
 }
 
 /// Fails unless the checker reports a fault in a line that contains all of these words.
@@ -440,6 +357,8 @@ fn rewrite(store: &Path, change: impl FnOnce(&mut Manifest)) -> Result<(), Faile
 
 /// A folder that is a symbolic link out of the audio root is a reject without a clip, and is in neither of the two
 /// sums.
+#[apply(trial)]
+#[needs(asks_for_peers)]
 fn rejects_without_a_clip_are_valid() -> Result<(), Failed> {
     let folder = scratch("outside");
     let inputs = inputs().copied(&folder);
@@ -453,7 +372,7 @@ fn rejects_without_a_clip_are_valid() -> Result<(), Failed> {
     same("rejects without a clip", sql_number(&store, query)?, 1)?;
 
     let ran = check_store(&store)?.exits(0)?;
-    same(&ran.out, ran.out.starts_with("0 faults; "), true)
+    starts_with(&ran.out, "0 faults; ")
 }
 
 /// Runs a script that compares features and exits with 1 if a difference exceeds its tolerance. Prints and returns
@@ -472,33 +391,41 @@ fn compare(name: &str, words: impl IntoIterator<Item = PathBuf>) -> Result<Vec<S
 /// Runs `presets.py` and checks its number of cases. Without torchaudio, its cases are replaced by one line with
 /// the reason.
 fn presets(words: Vec<PathBuf>, whisper_cases: usize) -> Result<(), Failed> {
-    let lines = compare("presets.py", words)?;
-    let within = |peer: &str| {
+    fn within(lines: &[String], peer: &str) -> usize {
         lines
             .iter()
             .filter(|line| line.starts_with("ok ") && line.contains(peer))
             .count()
-    };
+    }
 
-    same("cases of Kaldi", within(" kaldi "), 3)?;
-    same("cases of Whisper", within(" whisper "), whisper_cases)?;
+    let lines = compare("presets.py", words)?;
+    same("cases of Kaldi", within(&lines, " kaldi "), 3)?;
+    same(
+        "cases of Whisper",
+        within(&lines, " whisper "),
+        whisper_cases,
+    )?;
 
     let skipped = lines
         .iter()
         .any(|line| line.starts_with("skip torchaudio: "));
     same(
         "cases of torchaudio",
-        within(" torchaudio "),
+        within(&lines, " torchaudio "),
         if skipped { 0 } else { 4 },
     )
 }
 
 /// The clip has a sample rate of 16 kHz, like the input of Whisper.
-fn presets_on_a_synthetic_clip() -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(asks_for_peers)]
+fn presets_are_kaldis_and_whispers() -> Result<(), Failed> {
     presets(Vec::new(), 2)
 }
 
-fn presets_on_real_clips(data: &Path) -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(asks_for_peers)]
+fn presets_are_kaldis_on_real_clips(data: &Path) -> Result<(), Failed> {
     for clip in ["fma000002", "hungarian", "like299998"] {
         presets(
             vec![
@@ -514,7 +441,9 @@ fn presets_on_real_clips(data: &Path) -> Result<(), Failed> {
 }
 
 /// Compares decoding, downmix, resampling and log-mel of MP3s at 16, 44.1 and 48 kHz.
-fn chain_on_real_clips(data: &Path) -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(asks_for_peers)]
+fn chain_is_librosas_on_real_clips(data: &Path) -> Result<(), Failed> {
     let folder = data.join("audio");
     let clips = files_below(&folder)
         .into_iter()
@@ -535,7 +464,9 @@ fn chain_on_real_clips(data: &Path) -> Result<(), Failed> {
 
 /// Compares the steps from PCM to log-mel at two tempos. `kernels/tests/stretch.rs` compares the vocoder on
 /// librosa's spectrogram.
-fn stretch_on_real_clips(data: &Path) -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(asks_for_peers)]
+fn stretch_is_librosas_on_real_clips(data: &Path) -> Result<(), Failed> {
     let folder = data.join("librosa_ref");
     let clips = files_below(&folder)
         .into_iter()
@@ -548,7 +479,9 @@ fn stretch_on_real_clips(data: &Path) -> Result<(), Failed> {
 }
 
 /// Compares statistics of MFCC and log-mel and pictures of log-mel. The script prints one line each per clip.
-fn derived_on_real_clips(data: &Path) -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(asks_for_peers)]
+fn derived_features_are_scipys_on_real_clips(data: &Path) -> Result<(), Failed> {
     let folder = data.join("librosa_ref");
     let clips = [
         "fma000002",

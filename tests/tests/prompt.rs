@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
-use crate::support::{same, scratch, sql, wavemill, whole};
-use crate::terminal::{TERMINAL_TIMEOUT, Terminal, terminal_trial};
+use crate::support::{contains, has_python, lacks, scratch, sql, wavemill, whole};
+use crate::terminal::{TERMINAL_TIMEOUT, Terminal};
 
 /// Time after which the query is executing its joins.
 const RUN_TIME_MIN: Duration = Duration::from_secs(2);
@@ -19,19 +19,6 @@ const TIME: &str = " s\n";
 const LINE_ENDS: &str = "\u{1b}[?2004l";
 /// Byte that a keyboard sends for Ctrl-C.
 const CTRL_C: &str = "\u{3}";
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        terminal_trial(
-            "prompt::wide_rows_are_printed_one_column_per_line",
-            wide_rows_are_printed_one_column_per_line,
-        ),
-        terminal_trial(
-            "prompt::ctrl_c_stops_the_query_and_the_prompt_goes_on",
-            ctrl_c_stops_only_the_query,
-        ),
-    ]
-}
 
 /// A `wavemill sql` process that shows its prompt.
 struct Prompt(Terminal);
@@ -70,6 +57,8 @@ impl Prompt {
     }
 }
 
+#[apply(trial)]
+#[needs(has_python)]
 fn wide_rows_are_printed_one_column_per_line() -> Result<(), Failed> {
     let folder = scratch("wide");
     let mut prompt = Prompt::open(&folder)?;
@@ -91,31 +80,23 @@ fn wide_rows_are_printed_one_column_per_line() -> Result<(), Failed> {
     let narrow = format!(" {first} |     42 | x\n {second} |     42 | x\n");
 
     let shown = prompt.ask(question, TIME)?;
-    same(
-        &format!("one line per row: {shown:?}"),
-        shown.contains(&narrow) && !shown.contains("-- row"),
-        true,
-    )?;
+    contains(&shown, &narrow)?;
+    lacks(&shown, "-- row")?;
 
     prompt.ask("\\x", "one line per value\n")?;
     let shown = prompt.ask(question, TIME)?;
-    same(
-        &format!("one line per value: {shown:?}"),
-        shown.contains(&wide) && !shown.contains(&narrow),
-        true,
-    )?;
+    contains(&shown, &wide)?;
+    lacks(&shown, &narrow)?;
 
     prompt.ask("\\x", "one line per row\n")?;
     let shown = prompt.ask(question, TIME)?;
-    same(
-        &format!("one line per row again: {shown:?}"),
-        shown.contains(&narrow),
-        true,
-    )?;
+    contains(&shown, &narrow)?;
     prompt.leave()
 }
 
 /// The query is a join that finds no row for hours.
+#[apply(trial)]
+#[needs(has_python)]
 fn ctrl_c_stops_only_the_query() -> Result<(), Failed> {
     let folder = scratch("ctrl-c");
     let mut prompt = Prompt::open(&folder)?;
@@ -128,11 +109,7 @@ fn ctrl_c_stops_only_the_query() -> Result<(), Failed> {
     ))?;
     std::thread::sleep(RUN_TIME_MIN);
     let running = prompt.0.news();
-    same(
-        &format!("it is running: {running:?}"),
-        running.contains(TIME),
-        false,
-    )?;
+    lacks(&running, TIME)?;
 
     prompt.0.press(CTRL_C)?;
     let start = Instant::now();
@@ -140,21 +117,13 @@ fn ctrl_c_stops_only_the_query() -> Result<(), Failed> {
     println!("stopped after {:.2} s", start.elapsed().as_secs_f64());
 
     let answer = prompt.ask("SELECT 6 * 7 AS answer;", TIME)?;
-    same(
-        &format!("the prompt goes on: {answer:?}"),
-        answer.contains("     42\n"),
-        true,
-    )?;
+    contains(&answer, "     42\n")?;
 
     // Without a running query, Ctrl-C discards the line.
     prompt.0.press("SELECT nothing")?;
     prompt.0.press(CTRL_C)?;
     prompt.ready_after(LINE_ENDS, TERMINAL_TIMEOUT)?;
     let answer = prompt.ask("SELECT 6 * 8 AS answer;", TIME)?;
-    same(
-        &format!("the next line: {answer:?}"),
-        answer.contains("     48\n"),
-        true,
-    )?;
+    contains(&answer, "     48\n")?;
     prompt.leave()
 }

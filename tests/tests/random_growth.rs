@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{files_below, finish, run, same_versions, start, wavemill};
 use crate::table::{MFCC, Table, key};
@@ -19,14 +19,8 @@ const SEEDS: u64 = 5;
 
 const GENRES: [&str; 5] = ["Blues", "Folk", "Jazz", "Pop", "Rock"];
 
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![Trial::test(
-        "grow::random_changes_give_the_same_store_killed_or_recomputed",
-        random_changes,
-    )]
-}
-
-fn random_changes() -> Result<(), Failed> {
+#[apply(trial)]
+fn random_changes_give_the_same_store_killed_or_recomputed() -> Result<(), Failed> {
     let seeds = std::env::var("WAVEMILL_GROW_SEEDS").ok();
     let seeds = seeds.and_then(|n| n.parse().ok()).unwrap_or(SEEDS);
     for seed in 0..seeds {

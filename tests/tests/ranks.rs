@@ -12,42 +12,13 @@ use serde_json::Value;
 use wavemill_tests::{Failed, Trial};
 
 use crate::support::{
-    checkpoints, finish, fit, last_step, run, run_in, same, scratch, start, trainer, trainer_trial,
-    wait_until, whole,
+    argv, checkpoints, contains, finish, fit, has_trainer, last_step, run, run_in, same, scratch,
+    start, trainer, wait_until, whole, within,
 };
+use crate::trial::{Trials, with_needs};
 
 /// Timeout for the remaining ranks to end after one was killed.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
-
-pub(crate) fn trials() -> Vec<Trial> {
-    let torchrun = torchrun();
-    let by_torchrun = trainer_trial("ranks::torchrun_starts_two", ranks_of_torchrun);
-    let ignored = by_torchrun.has_ignored_flag() || torchrun.is_none();
-
-    let mut trials = vec![
-        by_torchrun.with_ignored_flag(ignored),
-        trainer_trial(
-            "ranks::per_rank_batch_norm_is_reported",
-            per_rank_batch_norm_is_reported,
-        ),
-        trainer_trial("ranks::a_killed_rank_ends_the_others", || {
-            a_killed_rank_ends_the_others(1)
-        }),
-        trainer_trial("ranks::a_killed_rank_0_ends_the_others", || {
-            a_killed_rank_ends_the_others(0)
-        }),
-        trainer_trial(
-            "ranks::ranks_with_other_settings_are_rejected",
-            ranks_with_other_settings_are_rejected,
-        ),
-    ];
-
-    trials.extend(PARITIES.iter().map(|parity| {
-        let name = format!("ranks::two_and_four_are_one_by_{}", parity.name);
-        trainer_trial(&name, || two_and_four_are_one(parity))
-    }));
-    trials
-}
 
 /// Tensors of a checkpoint by name, converted to f64.
 pub(crate) struct Tensors(BTreeMap<String, Vec<f64>>);
@@ -56,18 +27,21 @@ impl Tensors {
     /// Reads `tensors.safetensors`, which contains the length of the header, the header as JSON, and the values.
     pub(crate) fn read(checkpoint: &Path) -> Result<Self, Failed> {
         let bytes = fs::read(checkpoint.join("tensors.safetensors"))?;
-        let short = || Failed::from(format!("{}: too short", checkpoint.display()));
-        let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(short)?;
+        let (length, rest) = bytes
+            .split_first_chunk::<8>()
+            .ok_or("tensors.safetensors is too short")?;
         let header = rest
             .get(..usize::try_from(u64::from_le_bytes(*length))?)
-            .ok_or_else(short)?;
+            .ok_or("tensors.safetensors is too short")?;
         let values = &rest[header.len()..];
         let entries: BTreeMap<String, Value> = serde_json::from_slice(header)?;
 
         let mut tensors = BTreeMap::new();
         for (name, entry) in entries {
             let offsets: [usize; 2] = serde_json::from_value(entry["data_offsets"].clone())?;
-            let bytes = values.get(offsets[0]..offsets[1]).ok_or_else(short)?;
+            let bytes = values
+                .get(offsets[0]..offsets[1])
+                .ok_or("tensors.safetensors is too short")?;
             let numbers = match entry["dtype"].as_str() {
                 Some("F32") => bytes
                     .as_chunks()
@@ -140,7 +114,7 @@ fn losses(runs: &Path) -> Result<Vec<f64>, Failed> {
 /// A configuration of 50 steps for which several ranks must give the same result as one rank.
 struct Parity {
     name: &'static str,
-    sets: &'static [&'static str],
+    sets: &'static str,
     /// Largest relative difference of a weight or buffer. `None` if only the losses are compared.
     weights_max: Option<f64>,
     losses_max: f64,
@@ -149,74 +123,66 @@ struct Parity {
 const PARITIES: [Parity; 4] = [
     Parity {
         name: "sgd_in_f32",
-        sets: &[
-            "model.name=lstm",
-            "data.frames=16",
-            "optimizer.name=sgd",
-            "optimizer.lr=0.1",
-        ],
+        sets: "--set model.name=lstm --set data.frames=16 --set optimizer.name=sgd \
+             --set optimizer.lr=0.1",
         weights_max: Some(1e-5),
         losses_max: 1e-5,
     },
     Parity {
         name: "sgd_in_f64",
-        sets: &[
-            "model.name=lstm",
-            "data.frames=8",
-            "optimizer.name=sgd",
-            "optimizer.lr=0.1",
-            "train.precision=f64",
-        ],
+        sets: "--set model.name=lstm --set data.frames=8 --set optimizer.name=sgd \
+             --set optimizer.lr=0.1 --set train.precision=f64",
         weights_max: Some(1e-12),
         losses_max: 1e-12,
     },
     // Statistics are sums over the rows of all ranks, whereas a single rank uses libtorch's own batch norm.
     Parity {
         name: "sync_batch_norm",
-        sets: &[
-            "model.name=cnn1d",
-            "data.frames=64",
-            "optimizer.name=sgd",
-            "optimizer.lr=0.05",
-            "train.precision=f64",
-            "model.sync_batch_norm=true",
-        ],
+        sets: "--set model.name=cnn1d --set data.frames=64 --set optimizer.name=sgd \
+             --set optimizer.lr=0.05 --set train.precision=f64 \
+             --set model.sync_batch_norm=true",
         weights_max: Some(1e-9),
         losses_max: 1e-9,
     },
     // Adam's first steps divide by values close to zero, so weights may differ, but the loss curves may not.
     Parity {
         name: "adam",
-        sets: &["model.name=lstm", "data.frames=16"],
+        sets: "--set model.name=lstm --set data.frames=16",
         weights_max: None,
         losses_max: 1e-3,
     },
 ];
 
+inventory::submit!(Trials(|| {
+    let mut trials = Vec::new();
+    for parity in &PARITIES {
+        let name = format!("ranks::two_and_four_are_one_by_{}", parity.name);
+        let trial = Trial::test(name, || two_and_four_are_one(parity));
+        trials.push(with_needs(trial, &[has_trainer]));
+    }
+    trials
+}));
+
 fn two_and_four_are_one(parity: &Parity) -> Result<(), Failed> {
-    let trained = |nproc: usize| -> Result<PathBuf, Failed> {
+    fn trained(parity: &Parity, nproc: usize) -> Result<PathBuf, Failed> {
         let runs = scratch(&format!("{}-{nproc}", parity.name));
         let mut command = fit(whole(), &runs);
         // With 44 rows, the last batch of an epoch has fewer rows per rank.
-        let all = [
-            "model.dropout=0",
-            "data.batch_size=8",
-            "train.steps=50",
-            "train.early_stop=0",
-        ];
-        for set in all.iter().chain(parity.sets) {
-            command.args(["--set", set]);
-        }
+        command.args(argv(
+            "--set model.dropout=0 --set data.batch_size=8 --set train.steps=50 \
+             --set train.early_stop=0",
+        ));
+        command.args(argv(parity.sets));
         run(command.arg("--nproc").arg(nproc.to_string())).exits(0)?;
         Ok(runs)
-    };
+    }
 
-    let one = trained(1)?;
+    let one = trained(parity, 1)?;
     let (weights, curve) = (Tensors::read(&last(&one)?)?, losses(&one)?);
     same("steps", curve.len(), 50)?;
 
     for nproc in [2, 4] {
-        let several = trained(nproc)?;
+        let several = trained(parity, nproc)?;
         let (off, name) = weights.off(&Tensors::read(&last(&several)?)?)?;
         let curves = curve.iter().zip(losses(&several)?);
         let off_curve = curves
@@ -232,15 +198,10 @@ fn two_and_four_are_one(parity: &Parity) -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn per_rank_batch_norm_is_reported() -> Result<(), Failed> {
-    let words = [
-        "--model",
-        "cnn1d",
-        "--set",
-        "data.frames=64",
-        "--set",
-        "train.steps=2",
-    ];
+    let words = argv("--model cnn1d --set data.frames=64 --set train.steps=2");
 
     for (nproc, sync, said) in [
         ("2", "false", true),
@@ -250,7 +211,7 @@ fn per_rank_batch_norm_is_reported() -> Result<(), Failed> {
         let runs = scratch("per-rank");
         let sync = format!("model.sync_batch_norm={sync}");
         let ran = run(fit(whole(), &runs)
-            .args(words)
+            .args(&words)
             .args(["--nproc", nproc, "--set", &sync]))
         .exits(0)?;
 
@@ -272,17 +233,19 @@ fn per_rank_batch_norm_is_reported() -> Result<(), Failed> {
 
 /// Returns the process ids of a launcher's ranks, by rank.
 fn ranks_of(launcher: u32) -> BTreeMap<usize, String> {
+    fn read(entry: &fs::DirEntry, name: &str) -> String {
+        fs::read_to_string(entry.path().join(name)).unwrap_or_default()
+    }
+
     let mut ranks = BTreeMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         // The files of a process that has ended meanwhile cannot be read.
-        let read = |name: &str| fs::read_to_string(entry.path().join(name)).unwrap_or_default();
-
         // Fields: pid (name) state parent
-        let parent = read("stat")
+        let parent = read(&entry, "stat")
             .rsplit_once(')')
             .and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
 
-        let environment = read("environ");
+        let environment = read(&entry, "environ");
         let rank = environment
             .split('\0')
             .find_map(|set| set.strip_prefix("RANK=")?.parse().ok());
@@ -297,31 +260,32 @@ fn ranks_of(launcher: u32) -> BTreeMap<usize, String> {
 
 /// Starts ranks that train without end, and waits for some steps.
 fn met_after_steps(runs: &Path, nproc: &str) -> Result<Child, Failed> {
-    let words = [
-        "--model",
-        "lstm",
-        "--batch-size",
-        "8",
-        "--epochs",
-        "100000",
-        "--nproc",
-        nproc,
-    ];
-    let sets = [
-        "--set",
-        "data.frames=8",
-        "--set",
-        "train.early_stop=0",
-        "--set",
-        "train.checkpoint_steps=1",
-    ];
-
-    let mut child = start(fit(whole(), runs).args(words).args(sets));
+    let words = argv(
+        "--model lstm --batch-size 8 --epochs 100000 --set data.frames=8 \
+         --set train.early_stop=0 --set train.checkpoint_steps=1 --nproc",
+    );
+    let mut child = start(fit(whole(), runs).args(words).arg(nproc));
     wait_until(&mut child, "some steps", || last_step(runs) >= 5)?;
     Ok(child)
 }
 
-fn a_killed_rank_ends_the_others(victim: usize) -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(has_trainer)]
+fn a_killed_rank_ends_the_others() -> Result<(), Failed> {
+    killed_rank_ends_the_others(1)
+}
+
+#[apply(trial)]
+#[needs(has_trainer)]
+fn a_killed_rank_0_ends_the_others() -> Result<(), Failed> {
+    killed_rank_ends_the_others(0)
+}
+
+fn killed_rank_ends_the_others(victim: usize) -> Result<(), Failed> {
+    fn alive(pid: &&String) -> bool {
+        Path::new("/proc").join(pid).join("exe").exists()
+    }
+
     let runs = scratch("killed-rank");
     let launcher = met_after_steps(&runs, "3")?;
     let ranks = ranks_of(launcher.id());
@@ -330,16 +294,11 @@ fn a_killed_rank_ends_the_others(victim: usize) -> Result<(), Failed> {
     run(Command::new("kill").args(["-KILL", &ranks[&victim]])).exits(0)?;
     let since = Instant::now();
     let ran = finish(launcher);
-    same("ended in time", since.elapsed() < END_TIMEOUT, true)?;
+    within("ended in time", since.elapsed(), ..END_TIMEOUT)?;
     same("exit code", ran.code, Some(137))?;
 
     let said = format!("rank {victim} ended: its connection closed; the last checkpoint is intact");
-    same(
-        &format!("others say {said:?}, in {:?}", ran.err),
-        ran.err.contains(&said),
-        true,
-    )?;
-    let alive = |pid: &&String| Path::new("/proc").join(pid).join("exe").exists();
+    contains(&ran.err, &said)?;
     same("alive", ranks.values().filter(alive).count(), 0)?;
 
     // The run can be resumed with another number of ranks, here one.
@@ -347,29 +306,18 @@ fn a_killed_rank_ends_the_others(victim: usize) -> Result<(), Failed> {
     let state: Value = serde_json::from_slice(&fs::read(last(&runs)?.join("state.json"))?)?;
     let epochs = (state["epoch"].as_u64().ok_or("no epoch")? + 1).to_string();
 
-    let mut resume = trainer([
-        "fit",
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        "--epochs",
-        &epochs,
-        "--resume",
-    ]);
+    let mut resume = trainer(argv(&format!(
+        "fit --device cpu --threads 1 --epochs {epochs} --resume"
+    )));
     run(resume.arg(&run_folder)).exits(0)?;
     same("a result", run_folder.join("result.json").exists(), true)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn ranks_with_other_settings_are_rejected() -> Result<(), Failed> {
-    let runs = scratch("mind").join("runs");
-    let port = TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port()
-        .to_string();
-
-    let child = |rank: usize| {
-        let mut command = fit(whole(), &runs);
+    fn child(runs: &Path, port: &str, rank: usize) -> Child {
+        let mut command = fit(whole(), runs);
         command
             .env("RANK", rank.to_string())
             .env("LOCAL_RANK", rank.to_string())
@@ -377,11 +325,17 @@ fn ranks_with_other_settings_are_rejected() -> Result<(), Failed> {
         command
             .env("MASTER_ADDR", "127.0.0.1")
             .env("MASTER_PORT", "1")
-            .env("WAVEMILL_PORT", &port);
+            .env("WAVEMILL_PORT", port);
         start(command.args(["--model", "lstm", "--seed", &rank.to_string()]))
-    };
+    }
 
-    let children = [child(0), child(1)];
+    let runs = scratch("mind").join("runs");
+    let port = TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port()
+        .to_string();
+
+    let children = [child(&runs, &port, 0), child(&runs, &port, 1)];
     for child in children {
         let ran = finish(child).exits(1)?;
         ran.says(&[
@@ -395,50 +349,44 @@ fn ranks_with_other_settings_are_rejected() -> Result<(), Failed> {
 
 /// Returns the path of torchrun: `WAVEMILL_TORCHRUN`, by default the one on PATH.
 fn torchrun() -> Option<PathBuf> {
-    let on_path = || {
+    fn on_path() -> Option<PathBuf> {
         let path = std::env::var_os("PATH")?;
         std::env::split_paths(&path)
             .map(|folder| folder.join("torchrun"))
             .find(|program| program.is_file())
-    };
+    }
+
     std::env::var_os("WAVEMILL_TORCHRUN")
         .map(PathBuf::from)
         .or_else(on_path)
 }
 
+fn has_torchrun() -> bool {
+    torchrun().is_some()
+}
+
 /// Ranks started by torchrun give the same bits as the same number of ranks started by `--nproc`.
-fn ranks_of_torchrun() -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(has_trainer, has_torchrun)]
+fn torchrun_starts_two() -> Result<(), Failed> {
     let [theirs, ours] = ["torchrun", "nproc"].map(scratch);
-    let words = [
-        "--model",
-        "lstm",
-        "--set",
-        "data.frames=8",
-        "--set",
-        "train.steps=10",
-        "--batch-size",
-        "8",
-    ];
-    run(fit(whole(), &ours).args(words).args(["--nproc", "2"])).exits(0)?;
+    let words = argv("--model lstm --set data.frames=8 --set train.steps=10 --batch-size 8");
+    run(fit(whole(), &ours).args(&words).args(["--nproc", "2"])).exits(0)?;
 
     let port = TcpListener::bind("127.0.0.1:0")?
         .local_addr()?
         .port()
         .to_string();
     let mut command = Command::new(torchrun().ok_or("no torchrun")?);
-    command.args([
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        &port,
-        "--no-python",
-    ]);
+    command.args(argv(&format!(
+        "--nproc-per-node 2 --master-port {port} --no-python"
+    )));
 
     let of_rank = fit(whole(), &theirs);
     run(command
         .arg(of_rank.get_program())
         .args(of_rank.get_args())
-        .args(words))
+        .args(&words))
     .exits(0)?;
 
     let [theirs, ours] = [last(&theirs)?, last(&ours)?]

@@ -4,34 +4,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use wavemill_tests::{Failed, Trial, real};
+use wavemill_tests::{Failed, real};
 
 use crate::support::{Inputs, RECIPE, manifest, run, same, scratch, sql, sql_number, wavemill};
-
-pub(crate) fn trials() -> Vec<Trial> {
-    let mut trials = vec![
-        real(
-            "real::fma_clips_with_their_tracks",
-            fma_clips_with_their_tracks,
-        ),
-        real(
-            "real::fma_like_clips_with_their_tracks",
-            fma_like_clips_with_their_tracks,
-        ),
-    ];
-    trials.push(real(
-        "real::hostile_zips_cost_their_entries_alone",
-        hostile_zips_cost_their_entries_alone,
-    ));
-
-    for case in FOLDERS {
-        trials.push(real(
-            &format!("real::folder_{}", case.folder.replace('/', "_")),
-            move |data| folder(&case, data),
-        ));
-    }
-    trials
-}
+use crate::trial::Trials;
 
 /// A folder of clips, with the expected result.
 struct Folder {
@@ -106,6 +82,15 @@ fn inputs_of_folders(scratch: &Path, audio: PathBuf) -> Result<Inputs, Failed> {
     })
 }
 
+inventory::submit!(Trials(|| {
+    let mut trials = Vec::new();
+    for case in &FOLDERS {
+        let name = format!("real::folder_{}", case.folder.replace('/', "_"));
+        trials.push(real(&name, |data| folder(case, data)));
+    }
+    trials
+}));
+
 fn folder(case: &Folder, data: &Path) -> Result<(), Failed> {
     let scratch = scratch("folders");
     let inputs = inputs_of_folders(&scratch, data.join(case.folder))?;
@@ -161,6 +146,7 @@ const HOSTILE_ZIPS: [Folder; 2] = [
     },
 ];
 
+#[apply(trial)]
 fn hostile_zips_cost_their_entries_alone(data: &Path) -> Result<(), Failed> {
     HOSTILE_ZIPS.iter().try_for_each(|case| folder(case, data))
 }
@@ -170,6 +156,7 @@ fn hostile_zips_cost_their_entries_alone(data: &Path) -> Result<(), Failed> {
 const OUT_OF_RANGE: &str = "SELECT count(*) FROM features_log_mel WHERE NOT (tensor_min(log_mel) = 0 AND \
     tensor_max(log_mel) = CASE WHEN silent THEN 0 ELSE 1 END)";
 
+#[apply(trial)]
 fn fma_clips_with_their_tracks(data: &Path) -> Result<(), Failed> {
     let folder = data.join("audio/fma_real");
     let store = scratch("fma").join("store");
@@ -200,6 +187,7 @@ fn fma_clips_with_their_tracks(data: &Path) -> Result<(), Failed> {
 }
 
 /// Rows without a label, and rows with genres that the recipe excludes, are dropped and counted.
+#[apply(trial)]
 fn fma_like_clips_with_their_tracks(data: &Path) -> Result<(), Failed> {
     let folder = data.join("fma_like");
     let store = scratch("like").join("store");

@@ -11,12 +11,13 @@ use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
-use crate::report::browser;
+use crate::report::{browser, has_browser};
 use crate::rows::trained;
 use crate::support::{
-    Ran, files_below, has_python, inputs, run, same, scratch, sql, trainer_trial, wavemill, whole,
+    Ran, contains, files_below, has_python, has_trainer, inputs, run, same, scratch, sql, wavemill,
+    whole, within,
 };
 
 /// Timeout for the start of a server, a response, or the end of a process.
@@ -28,57 +29,6 @@ const CONNECTIONS_MAX: usize = 256;
 /// Bytes by which a server's memory may grow while it refuses uploads. A few such uploads would take more if they
 /// were stored.
 const GROWTH_BYTES_MAX: u64 = 64 << 20;
-
-pub(crate) fn trials() -> Vec<Trial> {
-    let browser = browser();
-    let has_no_browser = browser.is_none() || !has_python();
-    let on_page = trainer_trial("serve::the_page_answers_in_a_browser", move || {
-        the_page_answers_in_a_browser(browser.as_deref().ok_or("no browser on PATH")?)
-    });
-    let is_absent = has_no_browser || on_page.has_ignored_flag();
-
-    vec![
-        trainer_trial("serve::answers_match_predict", answers_match_predict),
-        trainer_trial(
-            "serve::files_that_are_not_songs_are_rejected",
-            files_that_are_not_songs_are_rejected,
-        ),
-        trainer_trial(
-            "serve::oversized_uploads_use_no_memory",
-            oversized_uploads_use_no_memory,
-        ),
-        trainer_trial(
-            "serve::other_hosts_and_origins_are_rejected",
-            other_hosts_and_origins_are_rejected,
-        ),
-        trainer_trial(
-            "serve::hundred_concurrent_requests_eventually_succeed",
-            hundred_concurrent_requests_eventually_succeed,
-        ),
-        trainer_trial(
-            "serve::idle_connections_time_out",
-            idle_connections_time_out,
-        ),
-        trainer_trial(
-            "serve::uploads_are_not_written_to_disk",
-            uploads_are_not_written_to_disk,
-        ),
-        trainer_trial(
-            "serve::killed_model_is_restarted",
-            killed_model_is_restarted,
-        ),
-        trainer_trial(
-            "serve::sigterm_waits_for_songs_in_progress",
-            sigterm_waits_for_songs_in_progress,
-        ),
-        trainer_trial(
-            "serve::startup_errors_are_reported",
-            startup_errors_are_reported,
-        ),
-        // Ignored if no browser is on PATH, or if there is no Python.
-        on_page.with_ignored_flag(is_absent),
-    ]
-}
 
 /// A server process on its own port.
 struct Server {
@@ -275,7 +225,7 @@ impl Said {
         let json = self.json()?;
         let said = json["error"].as_str().ok_or("no sentence")?;
         same(&format!("a sentence: {said}"), said.ends_with('.'), true)?;
-        same(&format!("`{words}` in: {said}"), said.contains(words), true)
+        contains(said, words)
     }
 }
 
@@ -325,6 +275,8 @@ fn a_wav(seconds: u32) -> Vec<u8> {
     wav
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn answers_match_predict() -> Result<(), Failed> {
     let folder = scratch("serve-songs");
     let mp3 = fs::read(an_mp3()?)?;
@@ -376,11 +328,7 @@ fn answers_match_predict() -> Result<(), Failed> {
     let top = json["answers"][0]["top"].as_array();
     same("classes", top.map(Vec::len), Some(1))?;
     let html = json["html"].as_str().ok_or("no html")?;
-    same(
-        "charts",
-        html.matches("<svg role=\"img\"").count() >= 3,
-        true,
-    )?;
+    within("charts", html.matches("<svg role=\"img\"").count(), 3..)?;
 
     // A single model process has predicted all songs.
     let metrics = server.get("/metrics")?.body;
@@ -390,6 +338,8 @@ fn answers_match_predict() -> Result<(), Failed> {
     server.end()?.exits(130).map(drop)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn files_that_are_not_songs_are_rejected() -> Result<(), Failed> {
     let server = Server::start(&["--max-upload", "1MiB", "--max-duration", "2.5"])?;
     let text = b"This is a text, and no song.".repeat(100);
@@ -424,6 +374,8 @@ fn most_bytes(process: u32) -> Result<u64, Failed> {
     Ok(kib.parse::<u64>()? << 10)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn oversized_uploads_use_no_memory() -> Result<(), Failed> {
     let server = Server::start(&["--max-upload", "1MiB"])?;
     same("a song", server.predict("a.wav", &a_wav(2))?.status, 200)?;
@@ -452,46 +404,62 @@ fn oversized_uploads_use_no_memory() -> Result<(), Failed> {
     }
 
     let grown = most_bytes(server.child.id())?.saturating_sub(before);
-    same(
+    within(
         &format!("grown by {grown} bytes"),
-        grown < GROWTH_BYTES_MAX,
-        true,
+        grown,
+        ..GROWTH_BYTES_MAX,
     )?;
     same("a song", server.predict("a.wav", &a_wav(2))?.status, 200)?;
     server.end()?.exits(130).map(drop)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn other_hosts_and_origins_are_rejected() -> Result<(), Failed> {
+    fn ask(server: &Server, song: &[u8], headers: &str) -> Result<u16, Failed> {
+        let headers = format!("{headers}Content-Length: {}\r\n", song.len());
+        Ok(Said::read(server.begin("/api/predict", &headers, song)?)?.status)
+    }
+
     let server = Server::start(&["--host", "music.example"])?;
     let song = a_wav(2);
-    let ask = |headers: &str| {
-        let headers = format!("{headers}Content-Length: {}\r\n", song.len());
-        Ok::<u16, Failed>(Said::read(server.begin("/api/predict", &headers, &song)?)?.status)
-    };
-
     let own = server.own_host();
     let port = server.port;
-    same("own", ask(&own)?, 200)?;
+    same("own", ask(&server, &song, &own)?, 200)?;
     let page = format!("{own}Origin: http://127.0.0.1:{port}\r\n");
-    same("own page", ask(&page)?, 200)?;
-    same("a name", ask("Host: music.example\r\n")?, 200)?;
+    same("own page", ask(&server, &song, &page)?, 200)?;
+    same(
+        "a name",
+        ask(&server, &song, "Host: music.example\r\n")?,
+        200,
+    )?;
     same(
         "localhost",
-        ask(&format!("Host: localhost:{port}\r\n"))?,
+        ask(&server, &song, &format!("Host: localhost:{port}\r\n"))?,
         200,
     )?;
 
-    same("another name", ask("Host: evil.example\r\n")?, 421)?;
-    same("no name", ask("")?, 400)?;
+    same(
+        "another name",
+        ask(&server, &song, "Host: evil.example\r\n")?,
+        421,
+    )?;
+    same("no name", ask(&server, &song, "")?, 400)?;
     let two = format!("{own}Host: evil.example\r\n");
-    same("two names", ask(&two)?, 400)?;
+    same("two names", ask(&server, &song, &two)?, 400)?;
     for origin in ["http://evil.example", "null", "http://127.0.0.1:1"] {
-        same(origin, ask(&format!("{own}Origin: {origin}\r\n"))?, 403)?;
+        same(
+            origin,
+            ask(&server, &song, &format!("{own}Origin: {origin}\r\n"))?,
+            403,
+        )?;
     }
     server.end()?.exits(130).map(drop)
 }
 
 /// Each song gets a response with its own name, either at once or after responses that ask to retry later.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn hundred_concurrent_requests_eventually_succeed() -> Result<(), Failed> {
     let server = Server::start(&["--in-flight", "8"])?;
     let song = a_wav(1);
@@ -515,7 +483,7 @@ fn hundred_concurrent_requests_eventually_succeed() -> Result<(), Failed> {
     })?;
     same("answered", answered, 100)?;
     // Without refusals, the test would not cover a full server.
-    same("some were refused", refused.into_inner() > 0, true)?;
+    within("some were refused", refused.into_inner(), 1..)?;
 
     let metrics = server.get("/metrics")?.body;
     for line in [
@@ -579,6 +547,8 @@ fn answered_at_last(
 }
 
 /// Uses the default limits: 10 s for a request's head, and 10 s without data.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn idle_connections_time_out() -> Result<(), Failed> {
     let server = Server::start(&[])?;
     let song = a_wav(1);
@@ -633,6 +603,8 @@ fn idle_connections_time_out() -> Result<(), Failed> {
 
 /// An upload creates no file, neither while a song is in progress, nor on a server that is killed and cannot clean
 /// up.
+#[apply(trial)]
+#[needs(has_trainer)]
 fn uploads_are_not_written_to_disk() -> Result<(), Failed> {
     let mut server = Server::start(&[])?;
     let song = a_wav(30);
@@ -669,6 +641,8 @@ fn uploads_are_not_written_to_disk() -> Result<(), Failed> {
     )
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn killed_model_is_restarted() -> Result<(), Failed> {
     let server = Server::start(&[])?;
     let song = a_wav(3);
@@ -715,6 +689,8 @@ fn killed_model_is_restarted() -> Result<(), Failed> {
     server.end()?.exits(130).map(drop)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn sigterm_waits_for_songs_in_progress() -> Result<(), Failed> {
     let mut server = Server::start(&[])?;
     let song = a_wav(3);
@@ -745,11 +721,7 @@ fn sigterm_waits_for_songs_in_progress() -> Result<(), Failed> {
     let is_at_once = begin.elapsed() < Duration::from_secs(5);
     same("it waits for no silent connection", is_at_once, true)?;
     ran.says(&["stopped by a signal; the songs in progress were finished"])?;
-    same(
-        "heard",
-        ran.err.contains("stopping after the songs in progress"),
-        true,
-    )?;
+    contains(&ran.err, "stopping after the songs in progress")?;
     let is_left = Path::new(&format!("/proc/{model}")).exists();
     same("the model's process is left", is_left, false)?;
     drop(silent);
@@ -771,11 +743,13 @@ fn sigterm_waits_for_songs_in_progress() -> Result<(), Failed> {
     ran.says(&["stopped at once by a second signal"])
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn startup_errors_are_reported() -> Result<(), Failed> {
-    let serve = |run: &Path, words: &[&str]| {
+    fn serve(run: &Path, words: &[&str]) -> Ran {
         let mut command = wavemill(["serve", "--run"]);
         crate::support::run(command.arg(run).args(words))
-    };
+    }
 
     let folder = scratch("serve-start");
     serve(&folder.join("none"), &[])
@@ -809,26 +783,32 @@ fn startup_errors_are_reported() -> Result<(), Failed> {
     )
 }
 
-fn the_page_answers_in_a_browser(browser: &Path) -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(has_browser, has_python, has_trainer)]
+fn the_page_answers_in_a_browser() -> Result<(), Failed> {
+    let browser = &browser().ok_or("no browser on PATH")?;
     let folder = scratch("serve-browser");
     let songs = folder.join("songs");
     fs::create_dir(&songs)?;
+
+    let mut contents = vec![
+        ("a.mp3".to_owned(), fs::read(an_mp3()?)?),
+        ("<img src=x onerror=alert(1)>.wav".to_owned(), a_wav(4)),
+        ("tone.flac".to_owned(), fs::read(a_flac())?),
+        ("long.wav".to_owned(), a_wav(600)),
+        (
+            "text.mp3".to_owned(),
+            b"This is a text, and no song.".repeat(100),
+        ),
+        ("empty.mp3".to_owned(), Vec::new()),
+    ];
+    contents.extend((0..20).map(|i| (format!("more {i}.wav"), a_wav(3))));
+
     let mut files = Vec::new();
-    let mut add = |name: &str, bytes: &[u8]| {
+    for (name, bytes) in contents {
         let path = songs.join(name);
         fs::write(&path, bytes)?;
         files.push(path);
-        Ok::<(), Failed>(())
-    };
-
-    add("a.mp3", &fs::read(an_mp3()?)?)?;
-    add("<img src=x onerror=alert(1)>.wav", &a_wav(4))?;
-    add("tone.flac", &fs::read(a_flac())?)?;
-    add("long.wav", &a_wav(600))?;
-    add("text.mp3", &b"This is a text, and no song.".repeat(100))?;
-    add("empty.mp3", b"")?;
-    for i in 0..20 {
-        add(&format!("more {i}.wav"), &a_wav(3))?;
     }
 
     let server = Server::start(&["--in-flight", "1"])?;
@@ -856,7 +836,7 @@ fn the_page_answers_in_a_browser(browser: &Path) -> Result<(), Failed> {
             &row["failed"],
             &Value::from(!want.is_empty()),
         )?;
-        same(&format!("{name}: {said}"), said.contains(want), true)?;
+        contains(said, want)?;
     }
 
     // The page shows the same summary as the JSON response.

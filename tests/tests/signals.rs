@@ -1,5 +1,4 @@
-//! SIGINT and SIGTERM end the program quickly in every phase, with exit code 130 and one line. Also tests the
-//! progress lines in a log.
+//! SIGINT and SIGTERM end the program quickly in every phase, with exit code 130 and one line.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -8,67 +7,18 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{
-    files_below, finish, fit, inputs, own_store, receipts, run, same, scratch, start, trainer,
-    trainer_trial, versions, wait_until, wavemill, whole,
+    files_below, finish, has_trainer, inputs, own_store, run, same, scratch, start, trainer,
+    versions, wait_until, wavemill, whole, within,
 };
-use crate::terminal::{TERMINAL_TIMEOUT, Terminal, terminal_trial};
 
 /// The documentation states one second. The margin allows for a busy machine.
 const END_S_MAX: f64 = 5.0;
 
 /// A predicate on a few rows whose evaluation takes hours.
 const ENDLESS: &str = "(SELECT sum((a.csv_line + b.csv_line + c.csv_line) % 7) FROM input a, input b, input c, input d, input e) > 0";
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test(
-            "signals::signal_while_waiting_for_metadata",
-            signal_while_waiting_for_metadata,
-        ),
-        Trial::test(
-            "signals::signal_during_long_cleaning",
-            signal_during_long_cleaning,
-        ),
-        Trial::test(
-            "signals::signal_while_waiting_for_input",
-            signal_while_waiting_for_input,
-        ),
-        Trial::test(
-            "signals::signal_during_store_commands",
-            signal_during_store_commands,
-        ),
-        Trial::test(
-            "signals::demo_ends_its_child_on_a_signal",
-            demo_ends_its_child_on_a_signal,
-        ),
-        Trial::test(
-            "signals::second_one_ends_an_extraction_at_once",
-            second_one_ends_an_extraction_at_once,
-        ),
-        terminal_trial(
-            "progress::a_bar_is_not_full_before_anything_is_read",
-            progress_bar_starts_empty,
-        ),
-        Trial::test("progress::a_log_has_lines", a_log_has_lines),
-        Trial::test(
-            "progress::json_progress_is_machine_readable",
-            json_progress_is_machine_readable,
-        ),
-        Trial::test("progress::quiet_and_verbose", quiet_and_verbose),
-        trainer_trial(
-            "signals::signal_before_training_starts",
-            signal_before_training_starts,
-        ),
-        trainer_trial(
-            "progress::a_log_of_training_has_lines_and_epochs",
-            a_log_of_training_has_lines_and_epochs,
-        ),
-    ]
-}
 
 fn signal(child: &Child, name: &str) -> Result<(), Failed> {
     run(Command::new("kill")
@@ -81,6 +31,10 @@ fn signal(child: &Child, name: &str) -> Result<(), Failed> {
 /// Sends the signal. The program must end within [`END_S_MAX`], with exit code 130 and one line that contains
 /// `words`.
 pub(crate) fn ends_soon(child: Child, name: &str, words: &str) -> Result<(), Failed> {
+    fn is_progress(line: &&str) -> bool {
+        line.is_empty() || line.ends_with('}')
+    }
+
     let start = Instant::now();
     signal(&child, name)?;
     let mut ran = finish(child).exits(130)?;
@@ -88,7 +42,6 @@ pub(crate) fn ends_soon(child: Child, name: &str, words: &str) -> Result<(), Fai
     same("ends soon", (took < END_S_MAX, took), (true, took))?;
 
     // Removes progress lines. The first of them may have been read in part.
-    let is_progress = |line: &&str| line.is_empty() || line.ends_with('}');
     ran.err = ran
         .err
         .lines()
@@ -99,7 +52,7 @@ pub(crate) fn ends_soon(child: Child, name: &str, words: &str) -> Result<(), Fai
 }
 
 /// Creates a named pipe without a writer: a program that opens it blocks forever.
-fn pipe(path: PathBuf) -> Result<PathBuf, Failed> {
+pub(crate) fn pipe(path: PathBuf) -> Result<PathBuf, Failed> {
     let _ = fs::remove_file(&path);
     run(Command::new("mkfifo").arg(&path)).exits(0)?;
     Ok(path)
@@ -127,6 +80,7 @@ fn let_it_begin() {
     std::thread::sleep(Duration::from_millis(700));
 }
 
+#[apply(trial)]
 fn signal_while_waiting_for_metadata() -> Result<(), Failed> {
     for (name, words) in [("INT", &[][..]), ("TERM", &["--dry-run"])] {
         let folder = scratch("metadata-signal");
@@ -167,6 +121,7 @@ pub(crate) fn start_until(command: &mut Command, phase: &str) -> Result<Child, F
     Ok(child)
 }
 
+#[apply(trial)]
 fn signal_during_long_cleaning() -> Result<(), Failed> {
     for name in ["INT", "TERM"] {
         let folder = scratch("cleaning-signal");
@@ -190,6 +145,7 @@ fn signal_during_long_cleaning() -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
 fn signal_while_waiting_for_input() -> Result<(), Failed> {
     let folder = scratch("features-signal");
     let clip = pipe(folder.join("song.wav"))?;
@@ -211,6 +167,7 @@ fn signal_while_waiting_for_input() -> Result<(), Failed> {
     )
 }
 
+#[apply(trial)]
 fn signal_during_store_commands() -> Result<(), Failed> {
     let store = own_store("store-signal");
     let stuck = pipe(store.join("_wavemill/versions/00000001.json"))?;
@@ -235,6 +192,7 @@ fn signal_during_store_commands() -> Result<(), Failed> {
     Ok(())
 }
 
+#[apply(trial)]
 fn demo_ends_its_child_on_a_signal() -> Result<(), Failed> {
     let folder = scratch("demo-signal");
     let clips = folder.join("demo/data/fma_demo");
@@ -252,6 +210,7 @@ fn demo_ends_its_child_on_a_signal() -> Result<(), Failed> {
     same("clips that come later", files_below(&clips).len(), left)
 }
 
+#[apply(trial)]
 fn second_one_ends_an_extraction_at_once() -> Result<(), Failed> {
     let store = scratch("second-signal").join("store");
     let mut child = start(
@@ -270,7 +229,7 @@ fn second_one_ends_an_extraction_at_once() -> Result<(), Failed> {
     signal(&child, "INT")?;
 
     let ran = finish(child).exits(130)?;
-    same("at once", start.elapsed().as_secs_f64() < END_S_MAX, true)?;
+    within("at once", start.elapsed().as_secs_f64(), ..END_S_MAX)?;
 
     let lines: Vec<&str> = ran.err.lines().collect();
     let wanted = [
@@ -281,6 +240,8 @@ fn second_one_ends_an_extraction_at_once() -> Result<(), Failed> {
     same("versions", versions(&store), Vec::new())
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn signal_before_training_starts() -> Result<(), Failed> {
     let stuck = pipe(scratch("trainer-signal").join("stuck.toml"))?;
     for (words, name) in [
@@ -302,186 +263,4 @@ fn signal_before_training_starts() -> Result<(), Failed> {
         )?;
     }
     Ok(())
-}
-
-/// Returns a command that trains a small model for two epochs.
-fn training(folder: &Path) -> Command {
-    let mut command = fit(whole(), folder);
-    command.args([
-        "--model",
-        "lstm",
-        "--epochs",
-        "2",
-        "--set",
-        "data.frames=8",
-        "--set",
-        "data.batch_size=4",
-    ]);
-    command.env("WAVEMILL_PROGRESS_S", "0.02");
-    command
-}
-
-fn a_log_of_training_has_lines_and_epochs() -> Result<(), Failed> {
-    let ran = run(&mut training(&scratch("training-log"))).exits(0)?;
-    let has = |start: &str, part: &str| {
-        ran.err
-            .lines()
-            .any(|line| line.starts_with(start) && line.contains(part))
-    };
-
-    same(
-        "a line of progress",
-        has("wavemill-train: epoch ", " steps, training loss "),
-        true,
-    )?;
-    for epoch in [
-        "wavemill-train: epoch 1 of 2 ended: training loss ",
-        "wavemill-train: epoch 2 of 2 ended: ",
-    ] {
-        same(epoch, has(epoch, "; validation loss "), true)?;
-    }
-
-    let ran = run(training(&scratch("training-json")).args(["--progress", "json"])).exits(0)?;
-    let lines = ran.err.lines().filter(|line| line.starts_with('{'));
-    let lines: Vec<Value> = lines.map(serde_json::from_str).collect::<Result<_, _>>()?;
-    let epochs: Vec<u64> = lines
-        .iter()
-        .filter(|line| line["event"] == "epoch")
-        .filter_map(|line| line["epoch"].as_u64())
-        .collect();
-    same("epochs", epochs, vec![1, 2])?;
-    let known = |line: &&Value| {
-        line["event"] == "progress" && line["steps"].as_u64() > line["step"].as_u64()
-    };
-    same("steps are left", lines.iter().find(known).is_some(), true)?;
-
-    let ran = run(training(&scratch("training-quiet")).arg("--quiet")).exits(0)?;
-    let said: Vec<&str> = ran
-        .err
-        .lines()
-        .filter(|line| !line.starts_with("warning: "))
-        .collect();
-    same("a quiet run says", said, Vec::new())?;
-
-    let ran = run(training(&scratch("training-verbose")).arg("-v")).exits(0)?;
-    for part in ["wall seconds: training ", "result.json"] {
-        same(part, ran.err.contains(part), true)?;
-    }
-    Ok(())
-}
-
-/// Runs on a terminal. While the pipe contains no data, the total amount is unknown.
-fn progress_bar_starts_empty() -> Result<(), Failed> {
-    const FULL: char = '\u{2588}';
-    const PHASE: &str = "reading metadata";
-
-    let folder = scratch("bar");
-    let mut stuck = inputs().clone();
-    stuck.metadata = Some(pipe(folder.join("tracks.csv"))?);
-    let mut terminal = Terminal::start(&stuck.extract(&folder.join("store")))?;
-
-    for _ in 0..3 {
-        let shown = terminal.wait_for(PHASE, TERMINAL_TIMEOUT)?;
-        same(
-            &format!("a full bar: {shown:?}"),
-            shown.contains(FULL),
-            false,
-        )?;
-    }
-
-    terminal.press("\u{3}")?;
-    terminal.ends(130)
-}
-
-/// Fail point that slows down every clip.
-const SLOWLY: &str = "worker-panic=sleep(60)";
-
-fn a_log_has_lines() -> Result<(), Failed> {
-    let store = scratch("log").join("store");
-    let ran = run(inputs()
-        .extract(&store)
-        .env("FAILPOINTS", SLOWLY)
-        .env("WAVEMILL_PROGRESS_S", "0.2"))
-    .exits(0)?;
-
-    let line = ran
-        .err
-        .lines()
-        .find(|line| line.starts_with("wavemill: extracting: "));
-    let line = line.ok_or_else(|| format!("no line of progress: {}", ran.err))?;
-    for part in [" of ", " clips (", "/s, ", " rejects"] {
-        same(part, line.contains(part), true)?;
-    }
-    same("no bar", ran.err.contains('\u{1b}'), false)?;
-
-    // By default, a run of seconds prints no progress line.
-    let store = scratch("log").join("store");
-    let ran = run(&mut inputs().extract(&store)).exits(0)?;
-    same("lines", ran.err.contains("extracting"), false)
-}
-
-fn json_progress_is_machine_readable() -> Result<(), Failed> {
-    let store = scratch("json-log").join("store");
-    let mut command = inputs().extract(&store);
-    command
-        .args(["--progress", "json", "--json"])
-        .env("FAILPOINTS", SLOWLY)
-        .env("WAVEMILL_PROGRESS_S", "0.1");
-    let ran = run(&mut command).exits(0)?;
-
-    let lines = ran.err.lines().filter(|line| line.starts_with('{'));
-    let lines: Vec<Value> = lines.map(serde_json::from_str).collect::<Result<_, _>>()?;
-    let last = lines
-        .iter()
-        .rfind(|line| line["phase"] == "clips")
-        .ok_or("no line of clips")?;
-    same("event", last["event"].as_str(), Some("progress"))?;
-
-    let number = |name: &str| {
-        last[name]
-            .as_f64()
-            .ok_or_else(|| Failed::from(format!("no {name} in {last}")))
-    };
-
-    let (done, total) = (number("done")?, number("total")?);
-    same("done is within total", done > 0.0 && done <= total, true)?;
-    let left = (total - done) / number("per_s")?;
-    same(
-        "time left",
-        (number("eta_s")? - left).abs() < 1e-6 * left.max(1.0),
-        true,
-    )?;
-    same("receipts", receipts(&store) > 0, true)
-}
-
-fn quiet_and_verbose() -> Result<(), Failed> {
-    let store = scratch("quiet").join("store");
-    let ran = run(inputs().extract(&store).arg("--quiet")).exits(0)?;
-    let said: Vec<&str> = ran
-        .err
-        .lines()
-        .filter(|line| !line.starts_with("warning: "))
-        .collect();
-    same("a quiet run says", said, Vec::new())?;
-
-    let ran = run(wavemill(["-q", "verify", "--store"]).arg(&store)).exits(0)?;
-    same("a quiet check says", ran.err + &ran.out, String::new())?;
-
-    let ran = run(inputs()
-        .extract(&scratch("verbose").join("store"))
-        .arg("-v"))
-    .exits(0)?;
-    for part in [
-        "  wall seconds: cleaning ",
-        "clips ",
-        "/00000.parquet: ",
-        "  CPU seconds: ",
-    ] {
-        same(part, ran.err.contains(part), true)?;
-    }
-
-    run(wavemill(["-v", "-q", "recipe", "list"]).env("COLUMNS", "200")).exits(2)?;
-    run(inputs().extract(&store).env("WAVEMILL_PROGRESS_S", "never"))
-        .exits(2)?
-        .says(&["WAVEMILL_PROGRESS_S=never"])
 }

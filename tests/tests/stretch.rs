@@ -4,36 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 use crate::support::{
-    inputs, manifest, run, same, same_versions, scratch, sql, sql_number, wavemill,
+    argv, contains, inputs, manifest, run, same, same_versions, scratch, sql, sql_number, wavemill,
 };
 use crate::table::{MFCC, Table};
 
 /// Samples in half a minute at the sample rate of the table's files.
 const HALF_A_MINUTE: u32 = 30 * 8000;
-
-pub(crate) fn trials() -> Vec<Trial> {
-    vec![
-        Trial::test(
-            "stretch::copies_are_used_only_for_training",
-            copies_are_used_only_for_training,
-        ),
-        Trial::test(
-            "stretch::copies_are_on_all_sides_under_segment_stretched",
-            copies_are_on_all_sides_under_segment_stretched,
-        ),
-        Trial::test(
-            "stretch::whole_clips_are_cut_to_the_duration",
-            whole_clips_are_cut_to_the_duration,
-        ),
-        Trial::test(
-            "stretch::stretching_requires_the_cpu",
-            stretching_requires_the_cpu,
-        ),
-    ]
-}
 
 /// Creates five tracks of half a minute, three of them for training, cut into 3-s segments.
 fn tracks(name: &str) -> Table {
@@ -70,6 +49,7 @@ fn rows(store: &Path) -> Result<BTreeMap<String, u64>, Failed> {
     Ok(counts)
 }
 
+#[apply(trial)]
 fn copies_are_used_only_for_training() -> Result<(), Failed> {
     let table = tracks("stretched");
     let store = table.store();
@@ -146,6 +126,7 @@ fn copies_are_used_only_for_training() -> Result<(), Failed> {
     same("plain rows", sql(&plain, sum)?, sql(&store, sum)?)
 }
 
+#[apply(trial)]
 fn copies_are_on_all_sides_under_segment_stretched() -> Result<(), Failed> {
     let table = tracks("leaky");
     let rule = (
@@ -158,11 +139,9 @@ fn copies_are_on_all_sides_under_segment_stretched() -> Result<(), Failed> {
 
     let store = table.store();
     let ran = run(&mut table.extract(&[])?).exits(0)?;
-    same(
-        "warned",
-        ran.err
-            .contains("leaky: segments of one track and their stretched copies"),
-        true,
+    contains(
+        &ran.err,
+        "leaky: segments of one track and their stretched copies",
     )?;
 
     let found = rows(&store)?;
@@ -194,6 +173,7 @@ fn copies_are_on_all_sides_under_segment_stretched() -> Result<(), Failed> {
         .says(&["split.rule", "segment_stretched"])
 }
 
+#[apply(trial)]
 fn whole_clips_are_cut_to_the_duration() -> Result<(), Failed> {
     let table = Table::new("whole", 4);
     table.set_recipe(
@@ -225,28 +205,24 @@ fn whole_clips_are_cut_to_the_duration() -> Result<(), Failed> {
     same("planned", &told["clips_planned"], &4.into())
 }
 
+#[apply(trial)]
 fn stretching_requires_the_cpu() -> Result<(), Failed> {
     let store = scratch("device").join("store");
-    let stretch = [
-        "--set",
-        "audio.stretch=[0.85]",
-        "--set",
-        "audio.duration_s=1.0",
-    ];
+    let stretch = argv("--set audio.stretch=[0.85] --set audio.duration_s=1.0");
 
     for words in [
         &["--backend", "cuda"][..],
         &["--backend", "auto", "--devices", "0"],
     ] {
         let command = &mut inputs().extract(&store);
-        let ran = run(command.args(stretch).args(words)).exits(2)?;
+        let ran = run(command.args(&stretch).args(words)).exits(2)?;
         ran.says(&["audio.stretch is computed only on the CPU", "--backend cpu"])?;
         same(&words.join(" "), store.exists(), false)?;
     }
 
     let command = &mut inputs().extract(&store);
     let ran = run(command
-        .args(stretch)
+        .args(&stretch)
         .args(["--backend", "auto", "--limit", "4"]))
     .exits(0)?;
     let why = "note: features are computed on the CPU: audio.stretch has no GPU implementation";

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::RangeBounds;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 use wavemill_schemas::manifest::Manifest;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
 /// Recipe with small shards, so that a small data set of 60 clips of 3 s has many of them. It has two features.
 pub(crate) const RECIPE: &str = r#"
@@ -110,6 +111,20 @@ pub(crate) fn has_python() -> bool {
         .is_ok()
 }
 
+/// Splits a command line at whitespace. Text between double quotes is a single word.
+pub(crate) fn argv(line: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    for (index, part) in line.split('"').enumerate() {
+        let is_quoted = index % 2 == 1;
+        if is_quoted {
+            words.push(part);
+        } else {
+            words.extend(part.split_whitespace());
+        }
+    }
+    words
+}
+
 /// Returns a `wavemill` command with these arguments, without the environment variables that would change its
 /// behaviour.
 pub(crate) fn wavemill<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item = S>) -> Command {
@@ -134,12 +149,9 @@ pub(crate) fn has_trainer() -> bool {
     place_of("wavemill-train").is_file()
 }
 
-/// Creates a test of `wavemill-train`. The test is ignored if that program, which needs libtorch, is not built.
-pub(crate) fn trainer_trial(
-    name: &str,
-    body: impl FnOnce() -> Result<(), Failed> + Send + 'static,
-) -> Trial {
-    Trial::test(name, body).with_ignored_flag(!has_trainer())
+/// Reports whether comparisons with other programs were requested, which need their Python environment.
+pub(crate) fn asks_for_peers() -> bool {
+    std::env::var("WAVEMILL_PEERS").is_ok_and(|value| value == "1")
 }
 
 /// Returns a `wavemill-train` command with these arguments, which runs on one CPU thread. The environment variables
@@ -592,5 +604,45 @@ pub(crate) fn same<T: PartialEq + std::fmt::Debug>(
         Ok(())
     } else {
         Err(format!("{what}: {got:?}, not {wanted:?}").into())
+    }
+}
+
+/// Fails with a message that contains the value and the range unless the value lies in the range.
+pub(crate) fn within<T: PartialOrd + std::fmt::Debug>(
+    what: &str,
+    got: T,
+    range: impl RangeBounds<T> + std::fmt::Debug,
+) -> Result<(), Failed> {
+    if range.contains(&got) {
+        Ok(())
+    } else {
+        Err(format!("{what}: {got:?}, not in {range:?}").into())
+    }
+}
+
+/// Fails with a message that contains both texts unless `text` contains `part`.
+pub(crate) fn contains(text: &str, part: &str) -> Result<(), Failed> {
+    if text.contains(part) {
+        Ok(())
+    } else {
+        Err(format!("{part:?} is not in: {text}").into())
+    }
+}
+
+/// Fails with a message that contains both texts if `text` contains `part`.
+pub(crate) fn lacks(text: &str, part: &str) -> Result<(), Failed> {
+    if text.contains(part) {
+        Err(format!("{part:?} is in: {text}").into())
+    } else {
+        Ok(())
+    }
+}
+
+/// Fails with a message that contains both texts unless `text` starts with `part`.
+pub(crate) fn starts_with(text: &str, part: &str) -> Result<(), Failed> {
+    if text.starts_with(part) {
+        Ok(())
+    } else {
+        Err(format!("not at the start: {part:?} of: {text}").into())
     }
 }

@@ -6,9 +6,9 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
-use crate::support::{has_python, same};
+use crate::support::same;
 
 const ROWS: usize = 24;
 const COLUMNS: usize = 80;
@@ -16,11 +16,6 @@ const COLUMNS: usize = 80;
 pub(crate) const TERMINAL_TIMEOUT: Duration = Duration::from_secs(60);
 /// Polling interval of a waiting test.
 const LOOK: Duration = Duration::from_millis(10);
-
-/// Creates a test that needs a pseudo-terminal. The test is ignored without Python, which provides the terminal.
-pub(crate) fn terminal_trial(name: &str, body: fn() -> Result<(), Failed>) -> Trial {
-    Trial::test(name, body).with_ignored_flag(!has_python())
-}
 
 /// A program on a pseudo-terminal, with its input and output.
 pub(crate) struct Terminal {

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use serde_json::Value;
-use wavemill_tests::{Failed, Trial};
+use wavemill_tests::Failed;
 
-use crate::report::{about, browser, drawings, loads_nothing, quiet_visit};
+use crate::report::{about, browser, drawings, has_browser, loads_nothing, quiet_visit};
 use crate::rows::trained;
 use crate::support::{
-    Ran, copy_folder, files_below, fit, has_trainer, run, run_in, same, scratch, trainer,
-    trainer_trial, whole,
+    Ran, argv, contains, copy_folder, files_below, fit, has_trainer, lacks, run, run_in, same,
+    scratch, trainer, whole, within,
 };
 
 /// Sections of a page about one run.
@@ -30,35 +30,6 @@ const SECTIONS: [&str; 9] = [
 
 /// Largest size of a page about two small runs.
 const PAGE_BYTES_MAX: usize = 2 << 20;
-
-pub(crate) fn trials() -> Vec<Trial> {
-    let browser = browser();
-    let is_absent = browser.is_none() || !has_trainer();
-    vec![
-        trainer_trial(
-            "train_report::describes_contents_and_missing_parts_of_a_run",
-            describes_contents_and_missing_parts_of_a_run,
-        ),
-        trainer_trial(
-            "train_report::two_runs_are_on_common_axes",
-            two_runs_are_on_common_axes,
-        ),
-        trainer_trial(
-            "train_report::other_files_are_left_alone",
-            other_files_are_left_alone,
-        ),
-        trainer_trial(
-            "train_report::a_folder_of_runs_is_a_sweep",
-            a_folder_of_runs_is_a_sweep,
-        ),
-        trainer_trial("train_report::damage_is_named", damage_is_named),
-        // Ignored if no browser is on PATH, or if the trainer is not built.
-        Trial::test("train_report::a_browser_finds_nothing_to_load", move || {
-            a_browser_finds_nothing_to_load(browser.as_deref().ok_or("no browser on PATH")?)
-        })
-        .with_ignored_flag(is_absent),
-    ]
-}
 
 /// Copies a trained run, which does not contain the files of `eval`.
 fn own_run(name: &str) -> PathBuf {
@@ -92,15 +63,10 @@ fn make_two_runs() -> Result<[PathBuf; 2], Failed> {
 
     let runs = scratch("report-other");
     let mut command = fit(whole(), &runs);
-    for set in [
-        "model.name=lstm",
-        "data.frames=16",
-        "data.batch_size=4",
-        "train.epochs=1",
-        "seed=3",
-    ] {
-        command.args(["--set", set]);
-    }
+    command.args(argv(
+        "--set model.name=lstm --set data.frames=16 --set data.batch_size=4 \
+         --set train.epochs=1 --set seed=3",
+    ));
     run(&mut command).exits(0)?;
 
     let second = run_in(&runs)?;
@@ -128,10 +94,8 @@ fn texts(values: &Value) -> Vec<&str> {
     values.filter_map(Value::as_str).collect()
 }
 
-fn contains(html: &str, words: &str) -> Result<(), Failed> {
-    same(words, html.contains(words), true)
-}
-
+#[apply(trial)]
+#[needs(has_trainer)]
 fn describes_contents_and_missing_parts_of_a_run() -> Result<(), Failed> {
     let folder = own_run("report-run");
     let out = folder.with_file_name("page.html");
@@ -167,15 +131,15 @@ fn describes_contents_and_missing_parts_of_a_run() -> Result<(), Failed> {
         "Titles and artists are not available",
         "cannot be drawn",
     ] {
-        same(words, html.contains(words), false)?;
+        lacks(&html, words)?;
     }
     contains(&html, "type=\"radio\"")?;
     contains(&html, "Computed by t-SNE with perplexity ")?;
 
     // Every point of the map has a title with the verdict, and the store provides titles and artists.
-    same("points without a name", html.contains("h0\"/>"), false)?;
+    lacks(&html, "h0\"/>")?;
     let points = html.matches("h0\"><title>").count();
-    same("points", points > 0, true)?;
+    within("points", points, 1..)?;
 
     let mut verdicts = 0;
     let mut artists = 0;
@@ -186,7 +150,7 @@ fn describes_contents_and_missing_parts_of_a_run() -> Result<(), Failed> {
         artists += usize::from(words.contains(" – "));
     }
     same("points with a verdict", verdicts, points)?;
-    same("points with an artist", artists > 0, true)?;
+    within("points with an artist", artists, 1..)?;
 
     contains(&html, "reliability diagram")?;
     same(
@@ -200,6 +164,8 @@ fn describes_contents_and_missing_parts_of_a_run() -> Result<(), Failed> {
     same("again", page(&runs, &again, &[])?.1 == html, true)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn two_runs_are_on_common_axes() -> Result<(), Failed> {
     let runs = two_runs()?;
     let folder = scratch("report-two");
@@ -208,7 +174,7 @@ fn two_runs_are_on_common_axes() -> Result<(), Failed> {
     let words = ["--plots", plots.to_str().ok_or("no text")?];
     let (written, html) = page(runs, &out, &words)?;
 
-    same("too large", html.len() > PAGE_BYTES_MAX, false)?;
+    within("too large", html.len(), ..=PAGE_BYTES_MAX)?;
     loads_nothing(&html)?;
     same("runs", texts(&written["runs"]).len(), 2)?;
     let has_differences = texts(&written["sections"]).contains(&"Differences");
@@ -257,7 +223,13 @@ fn folder_of_two_runs(name: &str) -> Result<PathBuf, Failed> {
     Ok(runs)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn a_folder_of_runs_is_a_sweep() -> Result<(), Failed> {
+    fn best(about: &Value, place: usize) -> Option<f64> {
+        about["trials"][place]["best"].as_f64()
+    }
+
     let runs = folder_of_two_runs("report-sweep")?;
     let folder = runs.with_file_name("pages");
     fs::create_dir(&folder)?;
@@ -276,16 +248,17 @@ fn a_folder_of_runs_is_a_sweep() -> Result<(), Failed> {
 
     // Trials are sorted from best to worst.
     let about = about(&html)?;
-    let best = |place: usize| about["trials"][place]["best"].as_f64();
     let is_loss = about["select"] == "loss";
     let is_sorted = if is_loss {
-        best(0) <= best(1)
+        best(&about, 0) <= best(&about, 1)
     } else {
-        best(0) >= best(1)
+        best(&about, 0) >= best(&about, 1)
     };
-    same("sorted", best(0).is_some() && is_sorted, true)
+    same("sorted", best(&about, 0).is_some() && is_sorted, true)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn other_files_are_left_alone() -> Result<(), Failed> {
     let folder = scratch("report-mine");
     let run_folder = trained().to_owned();
@@ -326,6 +299,8 @@ fn other_files_are_left_alone() -> Result<(), Failed> {
     same("nothing else", fs::read_dir(&folder)?.count(), 2)
 }
 
+#[apply(trial)]
+#[needs(has_trainer)]
 fn damage_is_named() -> Result<(), Failed> {
     let folder = own_run("report-damage");
     evaluate(&folder)?;
@@ -345,7 +320,10 @@ fn damage_is_named() -> Result<(), Failed> {
     Ok(())
 }
 
-fn a_browser_finds_nothing_to_load(browser: &Path) -> Result<(), Failed> {
+#[apply(trial)]
+#[needs(has_browser, has_trainer)]
+fn a_browser_finds_nothing_to_load() -> Result<(), Failed> {
+    let browser = &browser().ok_or("no browser on PATH")?;
     let out = scratch("report-visit").join("page.html");
     page(two_runs()?, &out, &[])?;
     let visit = quiet_visit(browser, &out)?;
