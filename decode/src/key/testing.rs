@@ -1,7 +1,7 @@
 //! Test files in parts: audio, and data that decoding skips.
 
 use crate::flac::testing::{frame, head};
-use crate::ogg::testing::{self as pages, CONTINUED, FIRST, LAST, Page};
+use crate::ogg::testing::{self as pages, CONTINUED, LAST, Page};
 use crate::wav::testing::{chunk, fmt};
 
 /// A part of a file.
@@ -16,11 +16,10 @@ pub(crate) struct Part {
 pub(crate) type MakeFile = fn(usize) -> Vec<Part>;
 
 /// Names of the test files and functions that create them.
-pub(crate) const FORMATS: [(&str, MakeFile); 6] = [
+pub(crate) const FORMATS: [(&str, MakeFile); 5] = [
     ("MP3", mp3),
     ("WAV", wav),
     ("FLAC", flac),
-    ("FLAC in Ogg", flac_in_ogg),
     ("Ogg Vorbis", vorbis),
     ("two links of Ogg Vorbis", two_links),
 ];
@@ -240,19 +239,6 @@ fn flac(n_tag_bytes: usize) -> Vec<Part> {
     ]
 }
 
-/// Returns the pages of a FLAC stream with three frames per page and a comment of `n_tag_bytes` bytes.
-pub(super) fn flac_pages(n_tag_bytes: usize) -> Vec<Page> {
-    let first = [b"\x7FFLAC\x01\0\0\x01".to_vec(), head(15_000)].concat();
-    let mut pages = vec![pages::packet_page(FIRST, 0, 0, &[&first])];
-    pages.extend(pages::long(1, &block(0x84, &text(n_tag_bytes))));
-    for number in 0..6 {
-        let frames: Vec<Vec<u8>> = (3 * number..3 * number + 3).map(frame).collect();
-        let frames: Vec<&[u8]> = frames.iter().map(Vec::as_slice).collect();
-        pages.push(pages::packet_page(0, 0, pages.len() as u32, &frames));
-    }
-    pages
-}
-
 /// Splits pages into parts: the first page and the comment's pages are not audio, the others are. Adds junk between
 /// audio pages.
 fn parts_of(pages: &[Page]) -> Vec<Part> {
@@ -270,10 +256,6 @@ fn parts_of(pages: &[Page]) -> Vec<Part> {
         }
     }
     parts
-}
-
-fn flac_in_ogg(n_tag_bytes: usize) -> Vec<Part> {
-    parts_of(&flac_pages(n_tag_bytes))
 }
 
 /// Returns the test tone with a comment of `n_tag_bytes` bytes.

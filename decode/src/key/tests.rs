@@ -9,8 +9,8 @@ use wavemill_kernels::Level;
 use wavemill_schemas::reject::Reject;
 
 use super::testing::{
-    Announced, FORMATS, MP3_FRAME_BYTES, Part, ape, block, flac_frames, flac_pages, id3v1, id3v2,
-    joined, mp3_frame, mp3_frames, saw, text, tone,
+    Announced, FORMATS, MP3_FRAME_BYTES, Part, ape, block, flac_frames, id3v1, id3v2, joined,
+    mp3_frame, mp3_frames, saw, text, tone,
 };
 use crate::flac::testing::{FRAME_SAMPLES, frame, head, head_of, sealed};
 use crate::ogg::testing::{self as pages, CONTINUED, FIRST, LAST, Page, Setup};
@@ -224,7 +224,6 @@ fn tagged() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         [id3v2(100), alone.clone(), id3v1()].concat(),
     ];
 
-    let flac_in_ogg = [5, 300, 70_000, 200_000].map(|n| pages::bytes(&flac_pages(n)));
     let mut vorbis = [0, 300, 70_000, 200_000]
         .map(|n| pages::bytes(&tone(n)))
         .to_vec();
@@ -235,7 +234,6 @@ fn tagged() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("MP3 with an Info frame", info),
         ("WAV", wav),
         ("FLAC", flac),
-        ("FLAC in Ogg", flac_in_ogg.to_vec()),
         ("Ogg Vorbis", vorbis),
     ]
 }
@@ -415,28 +413,7 @@ fn flac_pairs() -> Vec<Pair> {
             differs: "a frame that breaks off",
             files: [[frames.clone(), frame(12)[..500].to_vec()].concat(), frames],
         },
-        Pair {
-            differs: "a frame that breaks off within its stream, or before it is found to be none",
-            files: [with_broken_frame(0), with_broken_frame(1)],
-        },
     ]
-}
-
-/// Returns FLAC in Ogg that ends with a broken frame longer than a piece, followed by `n_pages` pages without a frame.
-fn with_broken_frame(n_pages: u32) -> Vec<u8> {
-    let mut pages = flac_pages(10);
-    // Remove the announced length.
-    pages[0].packets[0][9 + 8 + 14..9 + 8 + 18].fill(0);
-
-    let broken = [&frame(18)[..500], &[0; 300_000]].concat();
-    pages.extend(pages::long(pages.len() as u32, &broken));
-
-    for _ in 0..n_pages {
-        let nothing = [&[0xFF][..], &[0; 100]].concat();
-        pages.push(pages::packet_page(0, 0, pages.len() as u32, &[&nothing]));
-    }
-
-    pages::bytes(&pages)
 }
 
 /// Adds samples to the granules of these pages.

@@ -20,7 +20,7 @@ const FAILED_BYTES_MIN: usize = 1 << 20;
 
 /// A complete page.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Page<'a> {
+pub(super) struct Page<'a> {
     /// Offset of the page in the file.
     pub offset: usize,
     /// Bytes between the previous page and this one.
@@ -39,7 +39,7 @@ pub(crate) struct Page<'a> {
 
 /// Stream, number and time of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PageHeader {
+pub(super) struct PageHeader {
     /// Serial number of the stream to which the page belongs.
     pub serial: u32,
     /// Number of the page in the stream.
@@ -51,7 +51,7 @@ pub(crate) struct PageHeader {
 
 /// Bytes that are not in any complete page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct SkippedBytes {
+pub(super) struct SkippedBytes {
     /// Number of bytes.
     pub bytes: usize,
     /// Header of the last damaged page among the bytes. No checksum confirms it.
@@ -60,7 +60,7 @@ pub(crate) struct SkippedBytes {
 
 /// A packet on a page, or a part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Part<'a> {
+pub(super) struct Part<'a> {
     /// The packet's bytes on this page.
     pub bytes: &'a [u8],
     /// Whether the packet ends on this page.
@@ -69,7 +69,7 @@ pub(crate) struct Part<'a> {
 
 impl<'a> Page<'a> {
     /// Returns the packets on the page, in order.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = Part<'a>> + use<'a> {
+    pub(super) fn parts(&self) -> impl Iterator<Item = Part<'a>> + use<'a> {
         let mut lacing = self.lacing;
         let mut body = self.body;
         std::iter::from_fn(move || {
@@ -92,13 +92,8 @@ impl<'a> Page<'a> {
         })
     }
 
-    /// Returns the offset of the page's packets in the file.
-    pub(crate) fn body_offset(&self) -> usize {
-        self.offset + HEADER_BYTES + self.lacing.len()
-    }
-
     /// Returns the bytes of the page's packets.
-    pub(crate) fn body(&self) -> &'a [u8] {
+    pub(super) fn body(&self) -> &'a [u8] {
         self.body
     }
 }
@@ -113,7 +108,7 @@ enum PageCheck<'a> {
 
 /// Iterator over the pages of a file.
 #[derive(Clone, Debug)]
-pub(crate) struct Pages<'a> {
+pub(super) struct Pages<'a> {
     file: &'a [u8],
     at: usize,
     skipped: SkippedBytes,
@@ -122,7 +117,7 @@ pub(crate) struct Pages<'a> {
 
 impl<'a> Pages<'a> {
     /// Creates an iterator over the pages from `start`, which is the end of any tags.
-    pub(crate) fn new(file: &'a [u8], start: usize) -> Self {
+    pub(super) fn new(file: &'a [u8], start: usize) -> Self {
         let failed_bytes_left = file
             .len()
             .saturating_mul(FAILED_BYTES_FACTOR)
@@ -136,7 +131,7 @@ impl<'a> Pages<'a> {
     }
 
     /// Returns the bytes after the last page. Meaningful only once the iterator has ended.
-    pub(crate) fn tail(&self) -> SkippedBytes {
+    pub(super) fn tail(&self) -> SkippedBytes {
         self.skipped
     }
 
@@ -180,16 +175,6 @@ impl<'a> Iterator for Pages<'a> {
             }
         }
     }
-}
-
-/// Returns the length of the page header at the start of `bytes`, whether or not the page is complete. Returns `None`
-/// if `bytes` does not start with a page header.
-pub(crate) fn page_header_bytes(bytes: &[u8]) -> Option<usize> {
-    let fixed = bytes
-        .strip_prefix(CAPTURE)
-        .and(bytes.first_chunk::<HEADER_BYTES>())?;
-    let n_bytes = HEADER_BYTES + usize::from(fixed[HEADER_BYTES - 1]);
-    (n_bytes <= bytes.len()).then_some(n_bytes)
 }
 
 /// Reads the page at `offset`, where the capture pattern has been found.

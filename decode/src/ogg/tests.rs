@@ -3,13 +3,14 @@
 use wavemill_kernels::Level;
 use wavemill_schemas::reject::{Reason, Reject};
 
-use super::super::{Decode, DecodeArgs, FileDecoder, InputHasher, Pcm};
+use super::super::{Decode, DecodeArgs, FileDecoder, InputFacts, InputHasher, Pcm};
 use super::granules::{Density, LossBudget};
 use super::headers::Ident;
 use super::setup;
 use super::testing::{
     BitWriter, CONTINUED, FIRST, LAST, Page, Setup, book, bytes, floor1, ident, packet_page,
 };
+use crate::flac::testing::{frame, head};
 
 const RATE_HZ: u32 = 44_100;
 /// Number of samples that a packet with a long block adds after another one.
@@ -255,6 +256,36 @@ fn vorbis_is_selected_among_parallel_streams() {
     assert_eq!(reason(&bytes(&video)), Reason::UnsupportedCodec);
     assert_eq!(reason(&bytes(&stream(3)[1..])), Reason::NotAudio);
     assert_eq!(reason(b"OggS and nothing more"), Reason::NotAudio);
+}
+
+#[test]
+fn rejects_name_the_codec_of_streams_that_are_not_decoded() {
+    // A STREAMINFO block, a comment, and frames, as an encoder of FLAC writes them.
+    let flac = [
+        packet_page(
+            FIRST,
+            0,
+            0,
+            &[&[b"\x7FFLAC\x01\0\0\x01", &head(0)[..]].concat()],
+        ),
+        packet_page(0, 0, 1, &[&[0x84, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0]]),
+        packet_page(LAST, 1_152, 2, &[&frame(0), &frame(1)]),
+    ];
+    let opus = packet_page(FIRST, 0, 0, &[b"OpusHead\x01\x02"]);
+    let video = packet_page(FIRST, 0, 0, &[b"\x80theora......"]);
+
+    for (file, detail) in [
+        (bytes(&flac), "FLAC in Ogg is not decoded"),
+        (bytes(&[opus]), "Opus in Ogg is not decoded"),
+        (bytes(&[video]), "no audio track of a known codec"),
+    ] {
+        let reject = decode(&file).unwrap_err();
+        assert_eq!(
+            (reject.reason, &reject.detail[..]),
+            (Reason::UnsupportedCodec, detail)
+        );
+        assert_eq!(InputHasher::default().read(&file), InputFacts::default());
+    }
 }
 
 #[test]
