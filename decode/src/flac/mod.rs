@@ -26,10 +26,6 @@ use super::loss::Loss;
 use super::output::{Output, Sink};
 use super::{CHANNELS_MAX, DecodeReport, InputFacts, Pcm, reject};
 
-/// Maximum number of samples of silence pushed at once, so that a gap with an arbitrary claimed length needs no long
-/// buffer.
-const SILENCE_SAMPLES: u64 = 65_536;
-
 /// Bits per sample for the decoder if the STREAMINFO block does not state them.
 const BITS_UNSTATED: u8 = 16;
 
@@ -188,13 +184,7 @@ impl FlacDecoder<'_> {
         let n_wanted = self.sink.n_wanted(n_samples);
         self.loss
             .add_silenced(Some(file_offset), self.seconds(n_wanted));
-
-        let mut left = n_samples;
-        while left > 0 && !self.sink.is_full() {
-            let n_pushed = left.min(SILENCE_SAMPLES);
-            self.sink.push_silence(n_pushed as usize);
-            left -= n_pushed;
-        }
+        self.sink.push_silence(n_samples as usize);
         self.n_samples += n_samples;
     }
 

@@ -74,6 +74,7 @@ impl Survey {
         let mut gaps = GapTracker::default();
         let mut run = 0..0;
         let mut frames = Frames::new(file);
+
         for frame in &mut frames {
             // The frame is covered by the audio hash, but the hash does not show where the frame ends.
             key.item(

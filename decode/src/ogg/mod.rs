@@ -10,10 +10,8 @@
 //! length, and the file's bytes could hold that much audio, silence takes its place. Otherwise the hole is closed. In
 //! both cases the audio counts as lost.
 
-mod bits;
 mod blocks;
 mod books;
-mod crc;
 mod granules;
 mod headers;
 mod key;

@@ -4,13 +4,13 @@
 //! beginning of a page, the time in its header is kept: it reveals how long a damaged last page was.
 
 use memchr::memmem;
-
-use super::crc;
+use symphonia::core::checksum::Crc32;
+use symphonia::core::io::Monitor;
 
 const CAPTURE: &[u8; 4] = b"OggS";
 /// Size of the fixed part of a page's header; the lacing values follow it.
 const HEADER_BYTES: usize = 27;
-/// Offset of the checksum in the header. The checksum is computed with zeros in its place.
+/// Offset of the checksum in the header.
 const CRC_AT: usize = 22;
 /// The rest of a file is skipped once checksums over this many times its bytes have failed. A damaged page costs at
 /// most its own length. Without a limit, a file of nested headers would cost time quadratic in its length.
@@ -204,7 +204,7 @@ fn read(file: &[u8], offset: usize) -> PageCheck<'_> {
         return PageCheck::Damaged(Some(header), 0);
     };
 
-    if checksum(fixed, &rest[HEADER_BYTES..end]) != word(fixed, CRC_AT) {
+    if checksum(&rest[..end]) != word(fixed, CRC_AT) {
         return PageCheck::Damaged(Some(header), end);
     }
 
@@ -235,8 +235,11 @@ fn word(fixed: &[u8; HEADER_BYTES], at: usize) -> u32 {
     u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]])
 }
 
-fn checksum(fixed: &[u8; HEADER_BYTES], rest: &[u8]) -> u32 {
-    let mut fixed = *fixed;
-    fixed[CRC_AT..CRC_AT + 4].fill(0);
-    crc::update(crc::update(0, &fixed), rest)
+/// Returns the checksum of a page, which is computed with zeros in its place.
+pub(super) fn checksum(page: &[u8]) -> u32 {
+    let mut crc = Crc32::new(0);
+    crc.process_buf_bytes(&page[..CRC_AT]);
+    crc.process_buf_bytes(&[0; 4]);
+    crc.process_buf_bytes(&page[CRC_AT + 4..]);
+    crc.crc()
 }
