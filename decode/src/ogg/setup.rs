@@ -190,12 +190,6 @@ fn read_floor0(bits: &mut BitReaderRtl, books: &Books) -> Result<(), Fault> {
     Ok(())
 }
 
-/// A class of partitions of a type 1 floor.
-#[derive(Clone, Copy, Debug, Default)]
-struct Floor1Class {
-    n_points: usize,
-}
-
 /// Reads a floor of type 1 (Vorbis I §7.2.2).
 fn read_floor1(bits: &mut BitReaderRtl, books: &Books) -> Result<(), Fault> {
     let n_partitions = bits.read_bits_leq32(5)?;
@@ -206,9 +200,9 @@ fn read_floor1(bits: &mut BitReaderRtl, books: &Books) -> Result<(), Fault> {
 
     // The header contains all classes up to the highest one, including classes that no partition has.
     let n_classes = partitions.iter().max().map_or(0, |max| max + 1);
-    let mut classes = [Floor1Class::default(); 16];
-    for class in &mut classes[..n_classes] {
-        *class = read_floor1_class(bits, books)?;
+    let mut class_points = [0; 16];
+    for n_points in &mut class_points[..n_classes] {
+        *n_points = read_floor1_class(bits, books)?;
     }
 
     let _multiplier = bits.read_bits_leq32(2)?;
@@ -216,7 +210,7 @@ fn read_floor1(bits: &mut BitReaderRtl, books: &Books) -> Result<(), Fault> {
     // The two ends of the range are implicit points.
     let mut points = vec![0, 1 << range_bits];
     for class in partitions {
-        let n_points = classes[class].n_points;
+        let n_points = class_points[class];
         if points.len() + n_points > FLOOR1_POINTS_MAX {
             return Err(Fault::broken(format!(
                 "a floor of more than {FLOOR1_POINTS_MAX} points"
@@ -238,7 +232,8 @@ fn read_floor1(bits: &mut BitReaderRtl, books: &Books) -> Result<(), Fault> {
     Ok(())
 }
 
-fn read_floor1_class(bits: &mut BitReaderRtl, books: &Books) -> Result<Floor1Class, Fault> {
+/// Reads a class of partitions and returns the number of points of each partition.
+fn read_floor1_class(bits: &mut BitReaderRtl, books: &Books) -> Result<usize, Fault> {
     let n_points = bits.read_bits_leq32(3)? as usize + 1;
     let subclass_bits = bits.read_bits_leq32(2)?;
     // The code book that selects a subclass.
@@ -259,7 +254,7 @@ fn read_floor1_class(bits: &mut BitReaderRtl, books: &Books) -> Result<Floor1Cla
             return Err(Fault::too_large(detail));
         }
     }
-    Ok(Floor1Class { n_points })
+    Ok(n_points)
 }
 
 fn read_residues(bits: &mut BitReaderRtl, books: &Books) -> Result<u32, Fault> {
