@@ -2,8 +2,8 @@
 """Finds circular imports between the folders of a crate. Called by scripts/check_deps.sh.
 
 A node is a folder below src/, or a file at the top of src/. An edge is a path (`crate::…`, `super::…`, `self::…`) outside
-tests. Edges connect siblings of the same parent folder: `decode/flac/chain.rs` -> `decode::ogg` is an edge from
-`decode/flac` to `decode/ogg`, and `decode/mod.rs` -> `source` is an edge from `decode` to `source`. Paths between a folder
+tests. Edges connect siblings of the same parent folder: `decode/flac/frames.rs` -> `decode::mp3` is an edge from
+`decode/flac` to `decode/mp3`, and `decode/mod.rs` -> `source` is an edge from `decode` to `source`. Paths between a folder
 and its own contents are not edges. Files of one folder may use each other freely. Uses a few regular expressions instead
 of a parser.
 

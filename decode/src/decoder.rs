@@ -151,7 +151,6 @@ impl Decode for FileDecoder {
             }
             Format::Flac => flac::decode(bytes, &mut self.output, out)?,
             Format::Wav => wav::decode(bytes, &mut self.output, out)?,
-            Format::Ogg if ogg::holds_flac(bytes) => flac::decode(bytes, &mut self.output, out)?,
             Format::Ogg => ogg::decode(bytes, &mut self.output, out)?,
         };
 

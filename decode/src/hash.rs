@@ -43,7 +43,6 @@ impl InputHasher {
             Format::Unsupported(_) => InputFacts::default(),
             Format::Flac => flac::facts(bytes),
             Format::Wav => wav::facts(bytes),
-            Format::Ogg if ogg::holds_flac(bytes) => flac::facts(bytes),
             Format::Ogg => ogg::facts(bytes),
         }
     }

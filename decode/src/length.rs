@@ -7,7 +7,7 @@ use memchr::memmem;
 use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
 
 use super::sniff::{Format, sniff};
-use super::{flac, mp3, ogg, wav};
+use super::{flac, mp3, wav};
 
 /// Returns an upper bound on the seconds of audio that decoding `file` returns; 0 if its first bytes show an
 /// unsupported format.
@@ -16,7 +16,6 @@ pub fn longest_s(file: &[u8]) -> f64 {
         Format::Mpeg => mp3::longest_s(file),
         Format::Wav => wav::longest_s(file),
         Format::Flac => flac::longest_s(file),
-        Format::Ogg if ogg::holds_flac(file) => flac::longest_s(file),
         Format::Ogg => ogg_longest_s(file),
         Format::Unsupported(_) => 0.0,
     }

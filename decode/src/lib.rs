@@ -37,10 +37,6 @@ pub const OUTPUT_S_MAX: f64 = 3.0 * 3600.0;
 /// Maximum number of channels in a file: mono or stereo.
 pub const CHANNELS_MAX: usize = 2;
 
-/// Memory that a decoder uses in addition to the file and its samples, in bytes: the buffer in which FLAC in Ogg is
-/// reassembled.
-pub const HELD_BYTES_MAX: usize = flac::HELD_BYTES_MAX;
-
 /// Arguments of decoding; part of every feature's identity.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecodeArgs {

@@ -174,29 +174,28 @@ mod tests {
         assert_lost(&cut, 1_153, 0);
     }
 
+    /// Returns an announced file whose side info is damaged in the first frame after `n_frames` frames.
+    fn damaged_behind(n_frames: u8, delay_samples: u16) -> Vec<u8> {
+        let info = Announced {
+            delay_samples,
+            padding_samples: 0,
+            ..Announced::with_frames(u32::from(n_frames) + 4)
+        };
+        let mut file = [info.frame(), mp3_frames(0..n_frames + 4)].concat();
+
+        let at = (usize::from(n_frames) + 1) * MP3_FRAME_BYTES;
+        file[at + 4..at + 21].fill(0xFF);
+        file
+    }
+
     /// With a delay of 1,105 samples, five frames end one sample before 4,656, where the band-limited decoder already
     /// has all its 2,328 samples. With a delay of 1,107 samples, ten frames end five samples before 10,418, which
     /// correspond to 2,604 samples at a quarter of the rate.
     #[test]
     fn band_path_reports_damage_in_the_last_samples() {
-        let damaged = |delay_samples, n_frames: u8| {
-            let info = Announced {
-                delay_samples,
-                padding_samples: 0,
-                ..Announced::with_frames(u32::from(n_frames) + 4)
-            };
-            let mut file = [info.frame(), mp3_frames(0..n_frames + 4)].concat();
-
-            // Side info of the first frame after those `n_frames`.
-            let at = (usize::from(n_frames) + 1) * MP3_FRAME_BYTES;
-            file[at + 4..at + 21].fill(0xFF);
-
-            file
-        };
-
         for (file, duration_s, rate_hz, n_lost) in [
-            (damaged(576, 5), 2_328.0 / 22_050.0, 22_050, 1),
-            (damaged(578, 10), 2_604.4 / 11_025.0, 11_025, 5),
+            (damaged_behind(5, 576), 2_328.0 / 22_050.0, 22_050, 1),
+            (damaged_behind(10, 578), 2_604.4 / 11_025.0, 11_025, 5),
         ] {
             let args = args(rate_hz, Some(duration_s));
 

@@ -1,8 +1,9 @@
 //! Reads a zip's directory, the list of its entries at the end of the file, as specified in PKWARE's APPNOTE.TXT
 //! (4.3.12 to 4.3.16 and 4.5.3).
 //!
-//! The zip crate is not used because it keeps only the last of several entries with the same name, and because one
-//! damaged entry must not prevent the others from being read.
+//! The crate `zip` is not used. Its `ZipArchive` keeps only the last of several entries with the same name. Its
+//! `ZipIterable` (9.2) ends at the first entry with a malformed extra field, so that one damaged entry costs all later
+//! ones, and it reads as many entries as the end record states, so that a damaged or 16-bit count hides entries.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};

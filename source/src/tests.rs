@@ -580,12 +580,7 @@ fn unknown_compression_is_a_reject_with_a_remedy() {
     let zip = temp.path().join("x.zip");
     raw_zip(&zip, 14, "a.mp3", b"lzma", b"lzma", (4, 4));
 
-    let Err(ReadFailure::Reject(reject)) = open(&zip, Media::Audio, false)
-        .unwrap()
-        .read("a.mp3", &mut Vec::new())
-    else {
-        panic!("the run stops");
-    };
+    let reject = reject_of(&zip, "a.mp3");
     assert_eq!(reject.reason, Reason::UnsupportedCodec);
     let wanted = "compression method 14: unpack it (7z x x.zip) and give the folder";
     assert!(reject.detail.contains(wanted), "{}", reject.detail);
@@ -626,11 +621,11 @@ fn flipped_bit_of_a_zip_affects_one_clip() {
                 };
                 opened += 1;
 
-                let right = |(name, bytes): &(&str, &[u8])| {
+                let right = clips.iter().filter(|(name, bytes)| {
                     source.index().contains_key(*name)
                         && read(&*source, name).is_ok_and(|read| read == *bytes)
-                };
-                let n_right = clips.iter().filter(|clip| right(clip)).count();
+                });
+                let n_right = right.count();
                 let shares_a_name = source.index().len() < clips.len();
                 assert!(
                     n_right >= if shares_a_name { 1 } else { 2 },
@@ -654,32 +649,28 @@ fn flipped_bit_of_a_zip_affects_one_clip() {
     assert!(opened > 500, "{opened}");
 }
 
+/// Returns the reject of a clip.
+fn reject_of(zip: &Path, key: &str) -> Reject {
+    let source = open(zip, Media::Audio, false).unwrap();
+    match source.read(key, &mut Vec::new()) {
+        Err(ReadFailure::Reject(reject)) => reject,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn an_entry_whose_own_header_disagrees_is_a_reject() {
     let temp = TempDir::new().unwrap();
     let zip = temp.path().join("x.zip");
-    let detail = |zip: &Path| match open(zip, Media::Audio, false)
-        .unwrap()
-        .read("000/a.mp3", &mut Vec::new())
-    {
-        Err(ReadFailure::Reject(reject)) => (reject.reason, reject.detail),
-        other => panic!("{other:?}"),
-    };
-    let make = || {
-        zip_of(
-            &zip,
-            Stored,
-            &[("000/a.mp3", b"some audio"), ("100/b.mp3", b"other")],
-        )
-    };
+    let clips: [(&str, &[u8]); 2] = [("000/a.mp3", b"some audio"), ("100/b.mp3", b"other")];
 
-    make();
+    zip_of(&zip, Stored, &clips);
     patch_directory(&zip, 10, &[16, 0]);
-    let (reason, words) = detail(&zip);
+    let Reject { reason, detail, .. } = reject_of(&zip, "000/a.mp3");
     assert_eq!(reason, Reason::Damaged);
     assert!(
-        words.contains("method 16 in the directory, 0 in its own header"),
-        "{words}"
+        detail.contains("method 16 in the directory, 0 in its own header"),
+        "{detail}"
     );
 
     // The directory points to another entry, and past the end of the file.
@@ -694,10 +685,10 @@ fn an_entry_whose_own_header_disagrees_is_a_reject() {
         .unwrap(),
         u32::MAX - 9,
     ] {
-        make();
+        zip_of(&zip, Stored, &clips);
         patch_directory(&zip, 42, &place.to_le_bytes());
-        let (reason, words) = detail(&zip);
-        assert_eq!(reason, Reason::Damaged, "{words}");
+        let Reject { reason, detail, .. } = reject_of(&zip, "000/a.mp3");
+        assert_eq!(reason, Reason::Damaged, "{detail}");
     }
 }
 

@@ -9,7 +9,7 @@ use symphonia::core::checksum::Crc16Ansi;
 use symphonia::core::io::Monitor;
 
 use super::header::{self, Header, MARKER};
-use super::pieces::Piece;
+use crate::mp3::behind_tags;
 
 /// Maximum number of accidental headers within a frame; for each one, the bytes before it are read again. A position
 /// matches by chance with a probability of about 2⁻²⁴, so one in 150 frames of 100 kB contains such a header, and one
@@ -24,7 +24,7 @@ const ID3V1_BYTES: usize = 128;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Frame<'a> {
     pub header: Header,
-    /// Offset of the frame in the piece.
+    /// Offset of the frame in the file.
     pub offset: usize,
     /// Bytes of the frame, including header and checksum.
     pub bytes: &'a [u8],
@@ -32,7 +32,7 @@ pub(super) struct Frame<'a> {
     pub skipped_bytes: usize,
 }
 
-/// Iterator over the frames of a piece.
+/// Iterator over the frames of a file.
 #[derive(Clone, Debug)]
 pub(super) struct Frames<'a> {
     file: &'a [u8],
@@ -43,24 +43,21 @@ pub(super) struct Frames<'a> {
 }
 
 impl<'a> Frames<'a> {
-    /// Creates an iterator over the frames of a piece, which begins with the marker or with a frame.
-    pub(super) fn new(piece: &Piece<'a>) -> Self {
-        let file = piece.bytes;
+    /// Creates an iterator over the frames of a file, whose stream begins after any tags.
+    pub(super) fn new(file: &'a [u8]) -> Self {
+        let start = behind_tags(file);
         // The last frame is recognised by its checksum up to the end of the audio, so a tag after the audio must be
         // excluded.
-        let has_tag = piece.is_native
-            && file.len() >= ID3V1_BYTES
-            && file[file.len() - ID3V1_BYTES..].starts_with(b"TAG");
-        let end = if has_tag {
-            file.len() - ID3V1_BYTES
-        } else {
-            file.len()
+        let tag = file[start..].last_chunk::<ID3V1_BYTES>();
+        let end = match tag {
+            Some(tag) if tag.starts_with(b"TAG") => file.len() - ID3V1_BYTES,
+            _ => file.len(),
         };
 
         let frames = Self {
             file,
             end,
-            at: 0,
+            at: start,
             broken: None,
         };
 
@@ -70,14 +67,17 @@ impl<'a> Frames<'a> {
             return frames;
         }
 
-        let behind_metadata = header::skip_metadata(file, 0);
+        let behind_metadata = header::skip_metadata(file, start);
         let behind_marker = Self {
-            at: MARKER.len(),
+            at: start + MARKER.len(),
             ..frames.clone()
         };
 
         // Search only within the metadata: a search to the end of the file would be another pass over the whole file.
-        if behind_marker.find(MARKER.len(), behind_metadata).is_some() {
+        if behind_marker
+            .find(behind_marker.at, behind_metadata)
+            .is_some()
+        {
             behind_marker
         } else {
             frames

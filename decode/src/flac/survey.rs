@@ -5,10 +5,10 @@ use wavemill_kernels::resample::{MAX_FROM_HZ, MIN_HZ};
 use super::frames::{Frame, Frames};
 use super::gaps::{Gap, GapTracker};
 use super::header::{Header, StreamInfo};
-use super::pieces::{Piece, Pieces};
 use crate::InputFacts;
 use crate::key::KeyHasher;
-use crate::loss::{credible_max, is_credible};
+use crate::loss::is_credible;
+use crate::mp3::behind_tags;
 
 /// Properties that all frames of one stream share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +27,8 @@ pub(super) fn credible_rate_hz(rate_hz: u32) -> u32 {
 /// The results of scanning a whole file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Survey {
-    /// Sum of the lengths announced by the STREAMINFO blocks of all streams, in samples; `None` if one of them has no
-    /// length.
-    announced_samples: Option<u64>,
+    /// The file's STREAMINFO block.
+    info: Option<StreamInfo>,
     /// The most frequent format, or the earlier one if two are equally frequent; `None` without frames.
     pub format: Option<Format>,
     /// Number of samples of the longest frame.
@@ -44,9 +43,7 @@ pub(super) struct Survey {
     seconds: f64,
     /// Number of samples missing between the frames, according to their numbers.
     n_gap_samples: u64,
-    /// Total size in bytes of chained streams with other codecs.
-    n_foreign_bytes: u64,
-    /// blake3 hash of the frames, followed by the hash of chained streams with other codecs, if there are any.
+    /// blake3 hash of the frames.
     pub audio_blake3: blake3::Hash,
     /// Hash over everything that affects decoding.
     decode_key: blake3::Hash,
@@ -55,18 +52,70 @@ pub(super) struct Survey {
 impl Survey {
     /// Scans a whole file.
     pub(super) fn new(file: &[u8]) -> Self {
-        let mut surveyor = Surveyor::new();
-        let mut pieces = Pieces::new(file);
-        while let Some(piece) = pieces.next() {
-            surveyor.piece(&piece);
+        let nothing = blake3::hash(&[]);
+        let mut survey = Self {
+            info: StreamInfo::parse(&file[behind_tags(file)..]),
+            format: None,
+            frame_samples_max: 0,
+            n_frames: 0,
+            n_bytes: 0,
+            n_samples: 0,
+            seconds: 0.0,
+            n_gap_samples: 0,
+            audio_blake3: nothing,
+            decode_key: nothing,
+        };
+
+        let mut key = KeyHasher::new("flac");
+        survey.add_info(&mut key);
+
+        let mut formats = FormatCounts::default();
+        let mut hasher = blake3::Hasher::new();
+        let mut gaps = GapTracker::default();
+        let mut run = 0..0;
+        let mut frames = Frames::new(file);
+
+        for frame in &mut frames {
+            // The frame is covered by the audio hash, but the hash does not show where the frame ends.
+            key.item(
+                "frame",
+                &[frame.bytes.len() as u64, frame.skipped_bytes as u64],
+            );
+
+            let format = survey.format_of(&frame.header);
+            let rate_hz = format.map_or(0, |format| format.rate_hz);
+            survey.add(&frame, gaps.gap(&frame), rate_hz);
+            if let Some(format) = format {
+                formats.add(format);
+            }
+
+            // Adjacent frames are hashed together, because blake3 is fast only for long input.
+            if frame.offset != run.end {
+                hasher.update(&file[run]);
+                run = frame.offset..frame.offset;
+            }
+            run.end += frame.bytes.len();
         }
-        if let Some(foreign) = pieces.foreign() {
-            surveyor.survey.n_foreign_bytes = foreign.n_bytes;
-            // Only if there are such streams: otherwise the hash equals that of the same frames in a native file.
-            surveyor.hasher.update(foreign.hasher.finalize().as_bytes());
-            surveyor.key.item("foreign", &[foreign.n_bytes]);
+        hasher.update(&file[run]);
+
+        // Decoding uses the nominal length of a truncated frame. The item's name is part of the keys in existing stores.
+        let broken = frames.broken();
+        let n_samples = broken.map(|(_, header)| u64::from(header.n_samples));
+        key.item("piece", n_samples.as_slice());
+
+        survey.format = formats.most_frequent();
+        survey.audio_blake3 = hasher.finalize();
+        survey.decode_key = key.finish(&survey.audio_blake3);
+        survey
+    }
+
+    /// Adds what decoding uses of the STREAMINFO block to the key.
+    fn add_info(&self, key: &mut KeyHasher) {
+        key.item("stream", &[]);
+        if let Some(info) = self.info {
+            key.item("info", &[u64::from(info.rate_hz), u64::from(info.bits)]);
+            key.item("announced", info.n_samples.as_slice());
         }
-        surveyor.finish()
     }
 
     /// Returns the file's hashes; none if it has no frames.
@@ -104,155 +153,52 @@ impl Survey {
         )
     }
 
-    /// Estimates the number of samples in streams of other codecs from the mean bytes per sample of the frames, limited
-    /// to the largest credible announcement.
-    pub(super) fn foreign_samples(&self) -> u64 {
-        let estimate =
-            self.n_foreign_bytes as f64 * self.n_samples as f64 / self.n_bytes.max(1) as f64;
-        (estimate as u64).min(credible_max(self.n_samples) - self.n_samples)
-    }
-
     /// Returns the announced length in samples; `None` if it is missing or not credible.
     pub(super) fn announced(&self) -> Option<u64> {
-        self.announced_samples
+        self.info?
+            .n_samples
             .filter(|&announced| is_credible(announced, self.n_samples))
     }
-}
 
-/// Maximum number of formats that are counted, which is more than any real file has.
-const FORMATS_MAX: usize = 64;
-
-impl Header {
     /// Returns the format of a frame; `None` if it refers to a missing STREAMINFO block.
-    pub(super) fn format(&self, info: Option<&StreamInfo>) -> Option<Format> {
-        let rate_hz = self.rate_hz.or(info.map(|info| info.rate_hz))?;
+    pub(super) fn format_of(&self, header: &Header) -> Option<Format> {
+        let rate_hz = header.rate_hz.or(self.info.map(|info| info.rate_hz))?;
         Some(Format {
             rate_hz,
-            channels: self.channels,
+            channels: header.channels,
         })
     }
+
+    /// Returns the bits per sample of frames that do not state them; `None` if they are unknown or symphonia does not
+    /// support that number.
+    pub(super) fn decodable_bits(&self) -> Option<u8> {
+        self.info.and_then(|info| info.decodable_bits())
+    }
 }
 
-/// Computes a survey incrementally.
-struct Surveyor {
-    survey: Survey,
-    /// STREAMINFO block of the current stream.
-    info: Option<StreamInfo>,
-    n_streams: usize,
-    /// Formats, and the number of frames with each.
-    formats: Vec<(Format, u64)>,
-    hasher: blake3::Hasher,
-    key: KeyHasher,
-    gaps: GapTracker,
+/// Formats, and the number of frames with each.
+#[derive(Default)]
+struct FormatCounts {
+    counts: Vec<(Format, u64)>,
 }
 
-impl Surveyor {
-    fn new() -> Self {
-        let nothing = blake3::hash(&[]);
-        let survey = Survey {
-            announced_samples: None,
-            format: None,
-            frame_samples_max: 0,
-            n_frames: 0,
-            n_bytes: 0,
-            n_samples: 0,
-            seconds: 0.0,
-            n_gap_samples: 0,
-            n_foreign_bytes: 0,
-            audio_blake3: nothing,
-            decode_key: nothing,
-        };
+impl FormatCounts {
+    /// Maximum number of formats that are counted, which is more than any real file has.
+    const FORMATS_MAX: usize = 64;
 
-        Self {
-            survey,
-            info: None,
-            n_streams: 0,
-            formats: Vec::new(),
-            hasher: blake3::Hasher::new(),
-            key: KeyHasher::new("flac"),
-            gaps: GapTracker::default(),
-        }
-    }
-
-    /// Starts a stream and records its STREAMINFO block.
-    fn begin_stream(&mut self, info: Option<StreamInfo>) {
-        let n_samples = info.and_then(|info| info.n_samples);
-        // If every stream announces its length, the lengths are added up.
-        self.survey.announced_samples = match self.n_streams {
-            0 => n_samples,
-            _ => self
-                .survey
-                .announced_samples
-                .zip(n_samples)
-                .map(|(before, this)| before.saturating_add(this)),
-        };
-
-        self.key.item("stream", &[]);
-        if let Some(info) = info {
-            self.key
-                .item("info", &[u64::from(info.rate_hz), u64::from(info.bits)]);
-            self.key.item("announced", info.n_samples.as_slice());
-        }
-
-        self.info = info;
-        self.n_streams += 1;
-        self.gaps = GapTracker::default();
-    }
-
-    fn piece(&mut self, piece: &Piece) {
-        if piece.is_start {
-            self.begin_stream(StreamInfo::parse(piece.bytes));
-        }
-
-        let mut run = 0..0;
-        let mut frames = Frames::new(piece);
-        for frame in &mut frames {
-            // The frame is covered by the audio hash, but the hash does not show where the frame ends.
-            self.key.item(
-                "frame",
-                &[frame.bytes.len() as u64, frame.skipped_bytes as u64],
-            );
-
-            let format = frame.header.format(self.info.as_ref());
-            let rate_hz = format.map_or(0, |format| format.rate_hz);
-            self.survey.add(&frame, self.gaps.gap(&frame), rate_hz);
-
-            // Adjacent frames are hashed together, because blake3 is fast only for long input.
-            if frame.offset != run.end {
-                self.hasher.update(&piece.bytes[run]);
-                run = frame.offset..frame.offset;
-            }
-            run.end += frame.bytes.len();
-
-            if let Some(format) = format {
-                self.count(format);
-            }
-        }
-        self.hasher.update(&piece.bytes[run]);
-
-        // Decoding uses the nominal length of a truncated frame. Only the last piece's value counts, so every piece
-        // adds an item.
-        let broken = frames.broken();
-        let n_samples = broken.map(|(_, header)| u64::from(header.n_samples));
-        self.key.item("piece", n_samples.as_slice());
-    }
-
-    fn count(&mut self, format: Format) {
-        match self.formats.iter().position(|(known, _)| *known == format) {
-            Some(at) => self.formats[at].1 += 1,
+    fn add(&mut self, format: Format) {
+        match self.counts.iter().position(|(known, _)| *known == format) {
+            Some(at) => self.counts[at].1 += 1,
             // The most frequent format is among the first ones.
-            None if self.formats.len() < FORMATS_MAX => self.formats.push((format, 1)),
+            None if self.counts.len() < Self::FORMATS_MAX => self.counts.push((format, 1)),
             None => {}
         }
     }
 
-    fn finish(mut self) -> Survey {
-        self.survey.audio_blake3 = self.hasher.finalize();
-        self.survey.decode_key = self.key.finish(&self.survey.audio_blake3);
-        // `max_by_key` would return the last of several maxima; the first is needed.
-        let most = self.formats.iter().map(|(_, count)| *count).max();
-        let main = self.formats.iter().find(|(_, count)| Some(*count) == most);
-        self.survey.format = main.map(|(format, _)| *format);
-        self.survey
+    /// Returns the most frequent format; the earlier one if two are equally frequent.
+    fn most_frequent(&self) -> Option<Format> {
+        // `max_by_key` returns the last of several maxima, so the order is reversed.
+        let most = self.counts.iter().rev().max_by_key(|(_, count)| *count);
+        most.map(|(format, _)| *format)
     }
 }

@@ -7,7 +7,7 @@ use super::header::MARKER;
 use super::testing::{FRAME_SAMPLES, RATE_HZ, frame, head, sealed};
 use crate::{Decode, DecodeArgs, FileDecoder, InputHasher, Pcm};
 
-pub(super) fn decode(file: &[u8]) -> Result<Pcm, Reject> {
+fn decode(file: &[u8]) -> Result<Pcm, Reject> {
     let args = DecodeArgs {
         sample_rate_hz: RATE_HZ,
         duration_s: None,
@@ -39,7 +39,7 @@ fn heard(file: &[u8]) -> (Vec<i64>, f32) {
     (numbers, out.lost_s * RATE_HZ as f32 / FRAME_SAMPLES as f32)
 }
 
-pub(super) fn assert_heard(file: &[u8], numbers: &[i64], n_lost: f32) {
+fn assert_heard(file: &[u8], numbers: &[i64], n_lost: f32) {
     let (heard, lost) = heard(file);
     assert_eq!(heard, numbers);
     assert!(

@@ -99,6 +99,17 @@ impl SideInfo {
         Ok(side)
     }
 
+    /// Returns the offset of the main data, in bytes before the frame's own main data bytes. Side info that
+    /// [`Self::parse`] refuses states it as well.
+    pub fn main_data_begin(header: &FrameHeader, bytes: &[u8]) -> usize {
+        let n_bits = if header.version == Version::Mpeg1 {
+            9
+        } else {
+            8
+        };
+        BitReader::new(bytes, 0).read(n_bits) as usize
+    }
+
     /// Returns the number of bits of each granule's main data, over all channels.
     pub fn granule_bits(&self) -> [usize; 2] {
         self.granules
@@ -156,5 +167,23 @@ impl Granule {
         granule.scalefac_scale = bits.flag();
         granule.uses_quads_b = bits.flag();
         Ok(granule)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn side_info_is_read_across_byte_borders() {
+        let header = FrameHeader::parse([0xFF, 0xFB, 0x90, 0x64]).unwrap();
+        // main_data_begin = 511 in 9 bits; part2_3_length of granule 0, channel 0 = 4095 at bit 20.
+        let mut bytes = vec![0; header.side_info_bytes()];
+        bytes[..5].copy_from_slice(&[0xFF, 0x80, 0x0F, 0xFF, 0x00]);
+
+        let side = SideInfo::parse(&header, &bytes).unwrap();
+        assert_eq!(side.main_data_begin, 511);
+        assert_eq!(SideInfo::main_data_begin(&header, &bytes), 511);
+        assert_eq!(side.granule_bits(), [4095, 0]);
     }
 }

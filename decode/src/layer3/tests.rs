@@ -47,6 +47,10 @@ impl Noise {
         self.0 >> 33
     }
 
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
     pub(super) fn byte(&mut self) -> u8 {
         (self.next() >> 8) as u8
     }
@@ -363,16 +367,39 @@ fn levels_give_equal_bits() {
 
 /// Returns a granule with random regions, books and end. Its codes are noise as well.
 fn noise_granule(noise: &mut Noise) -> Granule {
-    let mut below = |n: u64| noise.next() % n;
-    let first_end = 2 * below(100) as usize;
+    let first_end = 2 * noise.below(100) as usize;
 
     Granule {
-        n_bits: below(4_000) as usize,
-        n_big: 2 * below(289) as usize,
-        table_select: std::array::from_fn(|_| below(32) as u8),
-        region_ends: [first_end, first_end + 2 * below(100) as usize],
-        uses_quads_b: below(2) == 1,
+        n_bits: noise.below(4_000) as usize,
+        n_big: 2 * noise.below(289) as usize,
+        table_select: std::array::from_fn(|_| noise.below(32) as u8),
+        region_ends: [first_end, first_end + 2 * noise.below(100) as usize],
+        uses_quads_b: noise.below(2) == 1,
         ..Granule::default()
+    }
+}
+
+/// Two channels of a granule to be read.
+struct CodedChannels<'a> {
+    bytes: &'a [u8],
+    granules: &'a [Granule; 2],
+    n_wanted: [usize; 2],
+    gains: &'a Gains,
+}
+
+impl<'a> CodedChannels<'a> {
+    /// Returns both channels, whose lines are read into `lines`.
+    fn lines(&self, lines: &'a mut [[f32; LINES]; 2]) -> [CodedLines<'a>; 2] {
+        let [left, right] = lines;
+        [(0, left), (1, right)].map(|(channel, lines)| CodedLines {
+            bits: BitReader::new(self.bytes, 800 * channel),
+            end: 800 * channel + self.granules[channel].n_bits,
+            granule: &self.granules[channel],
+            n_wanted: self.n_wanted[channel],
+            gains: self.gains,
+            lines,
+            n_lines: 0,
+        })
     }
 }
 
@@ -393,23 +420,18 @@ fn reading_two_channels_at_once_equals_reading_each() {
         // Earlier contents of the lines must not have any effect.
         let mut alone = [[f32::NAN; LINES]; 2];
         let mut at_once = [[f32::NAN; LINES]; 2];
-        let coded = |channel: usize, lines| CodedLines {
-            bits: BitReader::new(&bytes, 800 * channel),
-            end: 800 * channel + granules[channel].n_bits,
-            granule: &granules[channel],
-            n_wanted: n_wanted[channel],
+        let coded = CodedChannels {
+            bytes: &bytes,
+            granules: &granules,
+            n_wanted,
             gains: &gains,
-            lines,
-            n_lines: 0,
         };
 
-        let [left, right] = &mut alone;
-        let mut want = [coded(0, left), coded(1, right)];
+        let mut want = coded.lines(&mut alone);
         for channel in &mut want {
             reader.read(channel);
         }
-        let [left, right] = &mut at_once;
-        let mut is = [coded(0, left), coded(1, right)];
+        let mut is = coded.lines(&mut at_once);
         let [left, right] = &mut is;
         reader.read_two(left, right);
 

@@ -9,6 +9,7 @@ use memchr::memchr;
 use super::free_format;
 use super::header::{HEADER_BYTES, Header};
 use super::tags::{self, Info};
+use crate::layer3::FrameHeader;
 
 /// A whole frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,14 @@ impl<'a> Frame<'a> {
     pub(super) fn side_info(&self) -> &'a [u8] {
         let end = self.header.main_data_offset();
         &self.bytes[end - self.header.side_info_bytes()..end]
+    }
+
+    /// Returns the header for the layer III decoder. The frame must be of layer III.
+    pub(super) fn layer3_header(&self) -> FrameHeader {
+        let header = self.bytes.first_chunk();
+        header
+            .and_then(|&header| FrameHeader::parse(header))
+            .expect("a valid header of layer III begins the frame")
     }
 }
 
@@ -377,7 +386,6 @@ mod tests {
 
         // Bytes that cannot begin a header of this stream are foreign. The checksum flag and the bit rate of a header
         // may differ.
-        let with = |bytes: &[u8]| walk(&[&file, bytes].concat()).1;
         for cut in [
             &b"\xFF"[..],
             b"\xFF\xFB",
@@ -385,7 +393,8 @@ mod tests {
             b"\xFF\xFB\x90",
             b"\xFF\xFB\xA0",
         ] {
-            assert_eq!(with(cut), Some(file.len()), "{cut:x?}");
+            let (_, truncated_at) = walk(&[&file, cut].concat());
+            assert_eq!(truncated_at, Some(file.len()), "{cut:x?}");
         }
         for foreign in [
             &b"\0"[..],
@@ -394,7 +403,8 @@ mod tests {
             b"\xFF\xFF\xFF",
             b"\xFF\xFB\x94",
         ] {
-            assert_eq!(with(foreign), None, "{foreign:x?}");
+            let (_, truncated_at) = walk(&[&file, foreign].concat());
+            assert_eq!(truncated_at, None, "{foreign:x?}");
         }
     }
 

@@ -16,32 +16,14 @@ const CANDIDATES_MAX: usize = 64;
 /// Returns the length in bytes of a layer III frame without padding, if the file contains three matching free-format
 /// headers at that distance.
 pub(super) fn frame_bytes(file: &[u8]) -> Option<usize> {
-    let headers = memchr_iter(0xFF, file).filter(|&at| is_header(&file[at..]));
-    headers
-        .take(CANDIDATES_MAX)
-        .find_map(|at| frame_bytes_at(file, at))
-}
-
-/// Returns the length in bytes, without padding, of the frame at `at`, if two matching frames follow it.
-fn frame_bytes_at(file: &[u8], at: usize) -> Option<usize> {
-    let first = stream_key(file, at)?;
-    let window = &file[at..file.len().min(at + FRAME_BYTES_MAX)];
-
-    // Skip the first match, which is the header at `at` itself.
-    for distance in memchr_iter(0xFF, window).skip(1) {
+    repeated_headers(file).find_map(|(at, distance)| {
         let second = at + distance;
-        if distance <= HEADER_BYTES || stream_key(file, second) != Some(first) {
-            continue;
-        }
         let bytes = distance - padding(file, at);
         // Headers of other layers, and frames too short for their own side info, are rejected.
         let is_frame = Header::parse_with(&file[at..], Some(bytes)).is_some();
         let third = second + bytes + padding(file, second);
-        if is_frame && stream_key(file, third) == Some(first) {
-            return Some(bytes);
-        }
-    }
-    None
+        (is_frame && stream_key(file, third) == stream_key(file, at)).then_some(bytes)
+    })
 }
 
 /// Returns the padding in bytes of the layer III frame at `at`.
@@ -53,10 +35,23 @@ fn padding(file: &[u8], at: usize) -> usize {
 /// Reports whether the file contains three matching free-format headers of any layer at equal distances, within one
 /// byte of padding.
 pub(super) fn is_free_format(file: &[u8]) -> bool {
+    repeated_headers(file).any(|(at, distance)| {
+        let mut thirds = 2 * distance - 1..=2 * distance + 1;
+        thirds.any(|twice| stream_key(file, at + twice) == stream_key(file, at))
+    })
+}
+
+/// Returns the offsets of free-format headers, each with the distance to a later header of the same stream.
+fn repeated_headers(file: &[u8]) -> impl Iterator<Item = (usize, usize)> {
     let headers = memchr_iter(0xFF, file).filter(|&at| is_header(&file[at..]));
-    headers
-        .take(CANDIDATES_MAX)
-        .any(|at| has_two_successors(file, at))
+    headers.take(CANDIDATES_MAX).flat_map(move |at| {
+        let window = &file[at..file.len().min(at + FRAME_BYTES_MAX)];
+        memchr_iter(0xFF, window)
+            .filter(move |&distance| {
+                distance > HEADER_BYTES && stream_key(file, at + distance) == stream_key(file, at)
+            })
+            .map(move |distance| (at, distance))
+    })
 }
 
 fn is_header(bytes: &[u8]) -> bool {
@@ -72,24 +67,6 @@ fn is_header(bytes: &[u8]) -> bool {
         && b2 >> 2 & 3 != 3
 }
 
-fn has_two_successors(file: &[u8], at: usize) -> bool {
-    let first = stream_key(file, at);
-    let window = &file[at..file.len().min(at + FRAME_BYTES_MAX)];
-
-    // Skip the first match, which is the header at `at` itself.
-    for distance in memchr_iter(0xFF, window).skip(1) {
-        if distance <= HEADER_BYTES || stream_key(file, at + distance) != first {
-            continue;
-        }
-        // The third header has the same distance from the second, within one byte of padding.
-        let mut thirds = 2 * distance - 1..=2 * distance + 1;
-        if thirds.any(|twice| stream_key(file, at + twice) == first) {
-            return true;
-        }
-    }
-    false
-}
-
 /// Returns the bytes of a header that identify its stream: version, layer and rate. Padding and the private bit can
 /// change from frame to frame.
 fn stream_key(file: &[u8], at: usize) -> Option<[u8; 3]> {
@@ -101,20 +78,26 @@ fn stream_key(file: &[u8], at: usize) -> Option<[u8; 3]> {
 mod tests {
     use super::*;
 
+    /// Returns a frame of 653 bytes plus padding.
+    fn padded_frame(padding: u8) -> Vec<u8> {
+        let mut frame = vec![0; 653 + usize::from(padding)];
+        frame[..4].copy_from_slice(&[0xFF, 0xFB, padding << 1, 0x64]);
+        frame
+    }
+
+    /// Returns a frame of this length without padding.
+    fn frame(n_bytes: usize) -> Vec<u8> {
+        [&[0xFF, 0xFB, 0x00, 0x64][..], &vec![0; n_bytes - 4]].concat()
+    }
+
     #[test]
     fn free_format_length_excludes_padding() {
-        let frame = |padding: u8| {
-            let mut frame = vec![0; 653 + usize::from(padding)];
-            frame[..4].copy_from_slice(&[0xFF, 0xFB, padding << 1, 0x64]);
-            frame
-        };
-
         for paddings in [[0, 0, 0], [1, 0, 1], [0, 1, 0], [1, 1, 1]] {
-            let file = [b"x".to_vec(), paddings.map(frame).concat()].concat();
+            let file = [b"x".to_vec(), paddings.map(padded_frame).concat()].concat();
             assert_eq!(frame_bytes(&file), Some(653), "{paddings:?}");
         }
 
-        assert_eq!(frame_bytes(&[frame(0), frame(0)].concat()), None);
+        assert_eq!(frame_bytes(&padded_frame(0).repeat(2)), None);
         let layer2 = [&[0xFF, 0xFD, 0x00, 0x64][..], &[0; 649]].concat();
         assert_eq!(frame_bytes(&layer2.repeat(3)), None);
         assert!(is_free_format(&layer2.repeat(3)));
@@ -122,7 +105,6 @@ mod tests {
 
     #[test]
     fn equal_distances_are_detected_as_free_format() {
-        let frame = |bytes: usize| [&[0xFF, 0xFB, 0x00, 0x64][..], &vec![0; bytes - 4]].concat();
         assert!(is_free_format(
             &[frame(653), frame(654), frame(653)].concat()
         ));

@@ -1,6 +1,6 @@
-//! MPEG audio frame headers, and the two layer III side info fields that are needed to account for damage.
+//! MPEG audio frame headers.
 //!
-//! Sources: ISO/IEC 11172-3 §2.4.1.3 and §2.4.1.7, ISO/IEC 13818-3 §2.4.1.7; MPEG-2.5 as written by all encoders.
+//! Sources: ISO/IEC 11172-3 §2.4.1.3, ISO/IEC 13818-3 §2.4.1.3; MPEG-2.5 as written by all encoders.
 
 /// Bytes of a frame header.
 pub(super) const HEADER_BYTES: usize = 4;
@@ -141,68 +141,13 @@ impl Header {
     }
 }
 
-/// The fields of layer III side info that locate the main data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SideInfo {
-    /// Distance in bytes by which the main data start before the frame's own.
-    pub main_data_begin: usize,
-    /// Size in bits of each granule over all channels. MPEG-2 has one granule, so the second is `None`.
-    pub granule_bits: [Option<u32>; 2],
-}
-
-impl SideInfo {
-    /// Reads the side info of a complete layer III frame.
-    pub(super) fn parse(header: &Header, frame: &[u8]) -> Self {
-        let start = header.main_data_offset() - header.side_info_bytes();
-        let side = &frame[start..start + header.side_info_bytes()];
-        let channels = usize::from(header.channels);
-
-        // Before the first granule: main_data_begin, private bits, and scfsi in MPEG-1. Then 59 or 63 bits per granule
-        // and channel; the first 12 of them contain the size of its main data in bits.
-        let (begin_bits, first, channel_bits) = match (header.mpeg1, channels) {
-            (true, 1) => (9, 18, 59),
-            (true, _) => (9, 20, 59),
-            (false, 1) => (8, 9, 63),
-            (false, _) => (8, 10, 63),
-        };
-
-        let mut granule_bits = [None; 2];
-        let n_granules = if header.mpeg1 { 2 } else { 1 };
-        for (granule, n_bits) in granule_bits.iter_mut().take(n_granules).enumerate() {
-            let start = first + granule * channels * channel_bits;
-            let lengths =
-                (0..channels).map(|channel| bits(side, start + channel * channel_bits, 12));
-            *n_bits = Some(lengths.sum());
-        }
-        Self {
-            main_data_begin: bits(side, 0, begin_bits) as usize,
-            granule_bits,
-        }
-    }
-}
-
-/// Reads up to 16 bits at a bit offset, most significant bit first.
-fn bits(bytes: &[u8], offset: usize, n: usize) -> u32 {
-    let first = offset / 8;
-    let mut word = 0;
-    // 16 bits at any bit offset span at most three bytes.
-    for at in first..first + 3 {
-        let byte = bytes.get(at).copied().unwrap_or(0);
-        word = word << 8 | u32::from(byte);
-    }
-    // The first shift drops the bits before the number, the second one those after it.
-    word << (8 + offset % 8) >> (32 - n)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn sizes_rates_and_side_info_of_known_headers() {
-        let header = |bytes: [u8; 4]| Header::parse(&bytes);
-
-        let fma = header([0xFF, 0xFB, 0xD0, 0x64]).unwrap();
+        let fma = Header::parse(&[0xFF, 0xFB, 0xD0, 0x64]).unwrap();
         assert_eq!(
             (
                 fma.rate_hz,
@@ -214,7 +159,7 @@ mod tests {
             (44_100, 835, 2, 3, 36)
         );
 
-        let mpeg25_mono = header([0xFF, 0xE3, 0x28, 0xC4]).unwrap();
+        let mpeg25_mono = Header::parse(&[0xFF, 0xE3, 0x28, 0xC4]).unwrap();
         assert_eq!(
             (
                 mpeg25_mono.rate_hz,
@@ -224,23 +169,28 @@ mod tests {
             (8_000, 144, 13)
         );
 
-        let layer1 = header([0xFF, 0xFF, 0x40, 0x00]).unwrap();
+        let layer1 = Header::parse(&[0xFF, 0xFF, 0x40, 0x00]).unwrap();
         assert_eq!(
             (layer1.layer, layer1.bytes, layer1.samples()),
             (1, 136, 384)
         );
 
-        let layer2 = header([0xFF, 0xF5, 0x40, 0x00]).unwrap();
+        let layer2 = Header::parse(&[0xFF, 0xF5, 0x40, 0x00]).unwrap();
         assert_eq!((layer2.layer, layer2.samples()), (2, 1152));
     }
 
     #[test]
     fn free_format_size_is_the_known_length_plus_padding() {
-        let header = |bytes: [u8; 4]| Header::parse_with(&bytes, Some(653));
-        assert_eq!(header([0xFF, 0xFB, 0x00, 0x64]).unwrap().bytes, 653);
-        assert_eq!(header([0xFF, 0xFB, 0x02, 0x64]).unwrap().bytes, 654);
-        assert_eq!(header([0xFF, 0xFB, 0x90, 0x64]).unwrap().bytes, 417);
-        assert_eq!(header([0xFF, 0xFD, 0x00, 0x64]), None, "layer II");
+        for (bytes, n_bytes) in [
+            ([0xFF, 0xFB, 0x00, 0x64], Some(653)),
+            ([0xFF, 0xFB, 0x02, 0x64], Some(654)),
+            ([0xFF, 0xFB, 0x90, 0x64], Some(417)),
+            // Layer II.
+            ([0xFF, 0xFD, 0x00, 0x64], None),
+        ] {
+            let header = Header::parse_with(&bytes, Some(653));
+            assert_eq!(header.map(|header| header.bytes), n_bytes, "{bytes:02x?}");
+        }
     }
 
     #[test]
@@ -257,21 +207,5 @@ mod tests {
         }
 
         assert_eq!(Header::parse(&[0xFF, 0xFB, 0x90]), None);
-    }
-
-    #[test]
-    fn side_info_is_read_across_byte_borders() {
-        let header = Header::parse(&[0xFF, 0xFB, 0x90, 0x64]).unwrap();
-        let mut frame = vec![0; header.bytes];
-        frame[..4].copy_from_slice(&[0xFF, 0xFB, 0x90, 0x64]);
-        // main_data_begin = 511 in 9 bits; part2_3_length of granule 0, channel 0 = 4095 at bit 20.
-        frame[4..9].copy_from_slice(&[0xFF, 0x80, 0x0F, 0xFF, 0x00]);
-
-        let side = SideInfo::parse(&header, &frame);
-        let want = SideInfo {
-            main_data_begin: 511,
-            granule_bits: [Some(4095), Some(0)],
-        };
-        assert_eq!(side, want);
     }
 }

@@ -20,11 +20,11 @@ use wavemill_kernels::Level;
 use wavemill_kernels::resample::ResampleError;
 use wavemill_schemas::reject::{Reason, Reject};
 
-use crate::layer3::{self, FrameHeader};
+use crate::layer3::SideInfo;
 
 use self::codec::{Codec, Codecs};
 use self::frames::{Frame, Frames};
-use self::header::{Header, SideInfo};
+use self::header::Header;
 use self::reservoir::Reservoir;
 use self::survey::Survey;
 pub(super) use self::survey::Surveyor;
@@ -205,9 +205,15 @@ impl<'a> StreamDecoder<'a> {
     }
 
     fn frame(&mut self, frame: &Frame) {
-        let side = SideInfo::parse(&frame.header, frame.bytes);
-        let main_data = &frame.bytes[frame.header.main_data_offset()..];
-        let missing = self.reservoir.enter(&side, main_data);
+        let header = frame.layer3_header();
+        let side = SideInfo::parse(&header, frame.side_info());
+        let granule_bits = side.as_ref().map(SideInfo::granule_bits);
+        let missing = self.reservoir.enter(
+            SideInfo::main_data_begin(&header, frame.side_info()),
+            // The reservoir is discarded below if there are none.
+            &granule_bits.unwrap_or_default()[..header.n_granules()],
+            &frame.bytes[frame.header.main_data_offset()..],
+        );
 
         let n_samples = frame.header.samples();
         let n_wanted = self.sink.n_wanted(n_samples);
@@ -215,12 +221,15 @@ impl<'a> StreamDecoder<'a> {
             self.was_complete = self.reservoir.was_complete();
         }
 
-        let n_silent = match self.decode_frame(frame) {
-            Some(n) => {
+        let main_data = self.reservoir.main_data();
+        let phase = self.sink.phase();
+        let decoded = side.and_then(|side| self.codec.decode(&header, &side, main_data, phase));
+        let n_silent = match decoded {
+            Ok(n) => {
                 let is_audio = self.codec.push(n, frame.header.channels, &mut self.sink);
                 if is_audio { missing.samples } else { n_samples }
             }
-            None => {
+            Err(_) => {
                 // Discard the reservoir: after a decoding failure, the following main data cannot be trusted.
                 self.reservoir.clear();
                 self.sink.push_silence(n_samples as usize);
@@ -236,15 +245,6 @@ impl<'a> StreamDecoder<'a> {
         } else {
             self.n_before_complete += n_silent;
         }
-    }
-
-    /// Decodes a frame and returns the number of output samples, or `None` if it cannot be decoded.
-    fn decode_frame(&mut self, frame: &Frame) -> Option<usize> {
-        let header = FrameHeader::parse(*frame.bytes.first_chunk()?)?;
-        let side = layer3::SideInfo::parse(&header, frame.side_info()).ok()?;
-        let main_data = self.reservoir.main_data();
-        let phase = self.sink.phase();
-        self.codec.decode(&header, &side, main_data, phase).ok()
     }
 
     /// Replaces a frame of another layer, rate or channel count by silence of the same duration.

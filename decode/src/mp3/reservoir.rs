@@ -6,8 +6,6 @@
 
 use crate::layer3::MainData;
 
-use super::header::SideInfo;
-
 const GRANULE_SAMPLES: u64 = 576;
 
 /// Main data that the current frame and later ones may refer to.
@@ -23,30 +21,36 @@ pub(super) struct Reservoir {
 }
 
 impl Reservoir {
-    /// Adds a frame with its own main data. Returns the samples that the decoder replaces by zeros because of missing
+    /// Adds a frame with its own main data. All its main data begin `main_data_begin` bytes earlier, and each granule has
+    /// a number of bits of them. Returns the samples that the decoder replaces by zeros because of missing
     /// bits, and whether they are damage. They are not before the first complete frame, because a clip cut by stream
     /// copy starts this way.
-    pub(super) fn enter(&mut self, side: &SideInfo, main_data: &[u8]) -> MissingBits {
+    pub(super) fn enter(
+        &mut self,
+        main_data_begin: usize,
+        granule_bits: &[usize],
+        main_data: &[u8],
+    ) -> MissingBits {
         // The frame refers to the last bytes that the previous frame left unused. Bytes before those are padding.
         let n_unread = self.bytes.len() - self.n_used;
-        let n_reused = side.main_data_begin.min(n_unread);
+        let n_reused = main_data_begin.min(n_unread);
         self.bytes.drain(..self.bytes.len() - n_reused);
         self.bytes.extend_from_slice(main_data);
 
-        let underflow_bits = 8 * (side.main_data_begin - n_reused);
+        let underflow_bits = 8 * (main_data_begin - n_reused);
         self.n_missing_bits = underflow_bits;
 
         // The missing bits belong to the first granules, which are decoded as zeros.
         let mut skipped_bits = 0;
         let mut used_bits = 0;
         let mut zeroed_granules = 0;
-        for granule_bits in side.granule_bits.into_iter().flatten() {
+        for n_bits in granule_bits {
             if skipped_bits < underflow_bits {
                 zeroed_granules += 1;
-                skipped_bits += granule_bits as usize;
+                skipped_bits += n_bits;
                 used_bits = skipped_bits.saturating_sub(underflow_bits);
             } else {
-                used_bits += granule_bits as usize;
+                used_bits += n_bits;
             }
         }
         self.n_used = used_bits.div_ceil(8).min(self.bytes.len());
@@ -97,13 +101,9 @@ pub(super) struct MissingBits {
 mod tests {
     use super::*;
 
-    fn enter(reservoir: &mut Reservoir, main_data_begin: usize, granule_bits: u32) -> (u64, bool) {
-        let side = SideInfo {
-            main_data_begin,
-            granule_bits: [Some(granule_bits); 2],
-        };
+    fn enter(reservoir: &mut Reservoir, main_data_begin: usize, n_bits: usize) -> (u64, bool) {
         // 128 kbit/s at 44.1 kHz: 417 bytes, 381 of main data.
-        let missing = reservoir.enter(&side, &[0; 381]);
+        let missing = reservoir.enter(main_data_begin, &[n_bits; 2], &[0; 381]);
         (missing.samples, missing.is_damage)
     }
 

@@ -1,8 +1,7 @@
 //! Computes the length of a packet from its first byte and the preceding packet (Vorbis I §4.3.1).
 
-use super::bits::ilog;
 use super::headers::{Ident, PacketKind};
-use super::setup::Modes;
+use super::setup::{Modes, ilog};
 
 /// Contribution of a packet to the audio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

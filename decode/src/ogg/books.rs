@@ -1,7 +1,8 @@
 //! Code books of a Vorbis set-up header (Vorbis I §3.2), and the memory that symphonia would allocate for them.
 
-use super::bits::{Bits, ilog};
-use super::setup::{Fault, OrCut};
+use symphonia::core::io::{BitReaderRtl, ReadBitsRtl};
+
+use super::setup::{Fault, ilog};
 
 /// Sync pattern "BCV" at the start of a book.
 const SYNC: u32 = 0x56_4342;
@@ -106,19 +107,19 @@ impl Codes {
 }
 
 impl Book {
-    pub(super) fn read(bits: &mut Bits) -> Result<Self, Fault> {
-        if bits.read(24).or_cut()? != SYNC {
+    pub(super) fn read(bits: &mut BitReaderRtl) -> Result<Self, Fault> {
+        if bits.read_bits_leq32(24)? != SYNC {
             return Err(Fault::broken("it does not begin like one"));
         }
 
-        let n_dimensions = bits.read(16).or_cut()?;
-        let n_entries = bits.read(24).or_cut()?;
+        let n_dimensions = bits.read_bits_leq32(16)?;
+        let n_entries = bits.read_bits_leq32(24)?;
         if n_dimensions == 0 {
             return Err(Fault::broken("it has no dimension"));
         }
         if n_dimensions > DIMENSIONS_MAX || n_entries > ENTRIES_MAX {
             let limit = format!("at most {ENTRIES_MAX} of {DIMENSIONS_MAX}");
-            return Err(Fault::TooLarge(format!(
+            return Err(Fault::too_large(format!(
                 "{n_entries} entries of {n_dimensions} dimensions, {limit}"
             )));
         }
@@ -138,16 +139,16 @@ impl Book {
     }
 }
 
-fn read_codes(bits: &mut Bits, n_entries: u32) -> Result<Codes, Fault> {
+fn read_codes(bits: &mut BitReaderRtl, n_entries: u32) -> Result<Codes, Fault> {
     let mut codes = Codes::default();
 
-    let is_ordered = bits.flag().or_cut()?;
+    let is_ordered = bits.read_bool()?;
     if is_ordered {
         // The header states how many entries have each length, in ascending order, until all entries have one.
-        let mut length = bits.read(5).or_cut()? + 1;
+        let mut length = bits.read_bits_leq32(5)? + 1;
         let mut n_left = n_entries;
         while n_left > 0 {
-            let n = bits.read(ilog(n_left)).or_cut()?;
+            let n = bits.read_bits_leq32(ilog(n_left))?;
             let Some(left) = n_left.checked_sub(n) else {
                 return Err(Fault::broken("more code words than entries"));
             };
@@ -165,40 +166,44 @@ fn read_codes(bits: &mut Bits, n_entries: u32) -> Result<Codes, Fault> {
         return Ok(codes);
     }
 
-    let is_sparse = bits.flag().or_cut()?;
+    let is_sparse = bits.read_bool()?;
     for _ in 0..n_entries {
         // The entry has no code word.
-        if is_sparse && !bits.flag().or_cut()? {
+        if is_sparse && !bits.read_bool()? {
             continue;
         }
-        codes.add(bits.read(5).or_cut()? + 1, 1)?;
+        codes.add(bits.read_bits_leq32(5)? + 1, 1)?;
     }
     Ok(codes)
 }
 
 /// Skips the vectors. Returns the bytes that symphonia allocates for them, or `None` if the book has no vectors.
-fn read_vectors(bits: &mut Bits, n_entries: u32, n_dimensions: u32) -> Result<Option<u64>, Fault> {
-    let lookup = bits.read(4).or_cut()?;
+fn read_vectors(
+    bits: &mut BitReaderRtl,
+    n_entries: u32,
+    n_dimensions: u32,
+) -> Result<Option<u64>, Fault> {
+    let lookup = bits.read_bits_leq32(4)?;
     if lookup == 0 {
         return Ok(None);
     }
 
     // All 32-bit values are valid numbers in Vorbis's own float format (§9.2.2).
-    let _least = bits.read(32).or_cut()?;
-    let _step = bits.read(32).or_cut()?;
-    let value_bits = bits.read(4).or_cut()? + 1;
-    let _is_sequence = bits.flag().or_cut()?;
+    let _least = bits.read_bits_leq32(32)?;
+    let _step = bits.read_bits_leq32(32)?;
+    let value_bits = bits.read_bits_leq32(4)? + 1;
+    let _is_sequence = bits.read_bool()?;
 
-    let n_values = u64::from(n_entries) * u64::from(n_dimensions);
+    // These products fit: at most 2¹⁷ entries of 2⁵ dimensions, with values of 2⁴ bits.
+    let n_values = n_entries * n_dimensions;
     let n_multiplicands = match lookup {
-        1 => u64::from(lattice(n_entries, n_dimensions)?),
+        1 => lattice(n_entries, n_dimensions)?,
         2 => n_values,
         _ => return Err(Fault::broken("vectors of a type that does not exist")),
     };
-    bits.skip(n_multiplicands * u64::from(value_bits))
-        .or_cut()?;
+    bits.ignore_bits(n_multiplicands * value_bits)?;
     Ok(Some(
-        n_values * VALUE_BYTES + n_multiplicands * MULTIPLICAND_BYTES,
+        u64::from(n_values) * VALUE_BYTES + u64::from(n_multiplicands) * MULTIPLICAND_BYTES,
     ))
 }
 
@@ -214,7 +219,7 @@ fn lattice(n_entries: u32, n_dimensions: u32) -> Result<u32, Fault> {
         side += 1;
     }
     if side != symphonia_lattice(n_entries, n_dimensions) {
-        return Err(Fault::Unsupported(format!(
+        return Err(Fault::unsupported(format!(
             "a lattice of {n_entries} entries in {n_dimensions} dimensions"
         )));
     }
@@ -244,7 +249,7 @@ impl Books {
         self.bytes += book.bytes;
         if self.bytes > BOOKS_BYTES_MAX {
             let limit = BOOKS_BYTES_MAX >> 20;
-            return Err(Fault::TooLarge(format!(
+            return Err(Fault::too_large(format!(
                 "code books that take more than {limit} MiB"
             )));
         }

@@ -10,10 +10,8 @@
 //! length, and the file's bytes could hold that much audio, silence takes its place. Otherwise the hole is closed. In
 //! both cases the audio counts as lost.
 
-mod bits;
 mod blocks;
 mod books;
-mod crc;
 mod granules;
 mod headers;
 mod key;
@@ -29,16 +27,12 @@ mod walk;
 
 use wavemill_schemas::reject::Reject;
 
-use self::headers::{Ident, PacketKind};
-pub(super) use self::pages::{Page, Pages, page_header_bytes};
+use self::headers::Ident;
 use self::run::VorbisDecoder;
 use self::setup::Setup;
 use self::walk::{AudioPage, Tail, Visitor, Walk};
 use super::output::Output;
-use super::{DecodeReport, InputFacts, Pcm, mp3};
-
-/// First bytes of the first packet of FLAC in Ogg. The version, the number of headers and the native stream follow.
-pub(super) const FLAC_MAPPING: &[u8] = b"\x7FFLAC";
+use super::{DecodeReport, InputFacts, Pcm};
 
 /// Decodes a file into `out`, which is emptied first. `audio_blake3` covers the data of all audio packets of all links.
 ///
@@ -83,23 +77,6 @@ pub(super) fn facts(file: &[u8]) -> InputFacts {
         Ok(walked) => walked.facts(file),
         Err(_) => InputFacts::default(),
     }
-}
-
-/// Reports whether the file begins with FLAC in Ogg, without Vorbis in the same group of streams.
-pub(super) fn holds_flac(file: &[u8]) -> bool {
-    let mut has_flac = false;
-    for page in Pages::new(file, mp3::behind_tags(file)) {
-        // First pages of all streams come before all other pages (RFC 3533 §4).
-        if !page.is_first {
-            break;
-        }
-        let packet = page.parts().next().map_or(&[][..], |part| part.bytes);
-        if PacketKind::from_bytes(packet) == PacketKind::Ident {
-            return false;
-        }
-        has_flac |= packet.starts_with(FLAC_MAPPING);
-    }
-    has_flac
 }
 
 /// Visitor that ignores the audio: only the hashes of the walk are needed.

@@ -4,13 +4,13 @@
 //! beginning of a page, the time in its header is kept: it reveals how long a damaged last page was.
 
 use memchr::memmem;
-
-use super::crc;
+use symphonia::core::checksum::Crc32;
+use symphonia::core::io::Monitor;
 
 const CAPTURE: &[u8; 4] = b"OggS";
 /// Size of the fixed part of a page's header; the lacing values follow it.
 const HEADER_BYTES: usize = 27;
-/// Offset of the checksum in the header. The checksum is computed with zeros in its place.
+/// Offset of the checksum in the header.
 const CRC_AT: usize = 22;
 /// The rest of a file is skipped once checksums over this many times its bytes have failed. A damaged page costs at
 /// most its own length. Without a limit, a file of nested headers would cost time quadratic in its length.
@@ -20,7 +20,7 @@ const FAILED_BYTES_MIN: usize = 1 << 20;
 
 /// A complete page.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Page<'a> {
+pub(super) struct Page<'a> {
     /// Offset of the page in the file.
     pub offset: usize,
     /// Bytes between the previous page and this one.
@@ -39,7 +39,7 @@ pub(crate) struct Page<'a> {
 
 /// Stream, number and time of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PageHeader {
+pub(super) struct PageHeader {
     /// Serial number of the stream to which the page belongs.
     pub serial: u32,
     /// Number of the page in the stream.
@@ -51,7 +51,7 @@ pub(crate) struct PageHeader {
 
 /// Bytes that are not in any complete page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct SkippedBytes {
+pub(super) struct SkippedBytes {
     /// Number of bytes.
     pub bytes: usize,
     /// Header of the last damaged page among the bytes. No checksum confirms it.
@@ -60,7 +60,7 @@ pub(crate) struct SkippedBytes {
 
 /// A packet on a page, or a part of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Part<'a> {
+pub(super) struct Part<'a> {
     /// The packet's bytes on this page.
     pub bytes: &'a [u8],
     /// Whether the packet ends on this page.
@@ -69,7 +69,7 @@ pub(crate) struct Part<'a> {
 
 impl<'a> Page<'a> {
     /// Returns the packets on the page, in order.
-    pub(crate) fn parts(&self) -> impl Iterator<Item = Part<'a>> + use<'a> {
+    pub(super) fn parts(&self) -> impl Iterator<Item = Part<'a>> + use<'a> {
         let mut lacing = self.lacing;
         let mut body = self.body;
         std::iter::from_fn(move || {
@@ -92,13 +92,8 @@ impl<'a> Page<'a> {
         })
     }
 
-    /// Returns the offset of the page's packets in the file.
-    pub(crate) fn body_offset(&self) -> usize {
-        self.offset + HEADER_BYTES + self.lacing.len()
-    }
-
     /// Returns the bytes of the page's packets.
-    pub(crate) fn body(&self) -> &'a [u8] {
+    pub(super) fn body(&self) -> &'a [u8] {
         self.body
     }
 }
@@ -113,7 +108,7 @@ enum PageCheck<'a> {
 
 /// Iterator over the pages of a file.
 #[derive(Clone, Debug)]
-pub(crate) struct Pages<'a> {
+pub(super) struct Pages<'a> {
     file: &'a [u8],
     at: usize,
     skipped: SkippedBytes,
@@ -122,7 +117,7 @@ pub(crate) struct Pages<'a> {
 
 impl<'a> Pages<'a> {
     /// Creates an iterator over the pages from `start`, which is the end of any tags.
-    pub(crate) fn new(file: &'a [u8], start: usize) -> Self {
+    pub(super) fn new(file: &'a [u8], start: usize) -> Self {
         let failed_bytes_left = file
             .len()
             .saturating_mul(FAILED_BYTES_FACTOR)
@@ -136,7 +131,7 @@ impl<'a> Pages<'a> {
     }
 
     /// Returns the bytes after the last page. Meaningful only once the iterator has ended.
-    pub(crate) fn tail(&self) -> SkippedBytes {
+    pub(super) fn tail(&self) -> SkippedBytes {
         self.skipped
     }
 
@@ -182,16 +177,6 @@ impl<'a> Iterator for Pages<'a> {
     }
 }
 
-/// Returns the length of the page header at the start of `bytes`, whether or not the page is complete. Returns `None`
-/// if `bytes` does not start with a page header.
-pub(crate) fn page_header_bytes(bytes: &[u8]) -> Option<usize> {
-    let fixed = bytes
-        .strip_prefix(CAPTURE)
-        .and(bytes.first_chunk::<HEADER_BYTES>())?;
-    let n_bytes = HEADER_BYTES + usize::from(fixed[HEADER_BYTES - 1]);
-    (n_bytes <= bytes.len()).then_some(n_bytes)
-}
-
 /// Reads the page at `offset`, where the capture pattern has been found.
 fn read(file: &[u8], offset: usize) -> PageCheck<'_> {
     let rest = &file[offset..];
@@ -219,7 +204,7 @@ fn read(file: &[u8], offset: usize) -> PageCheck<'_> {
         return PageCheck::Damaged(Some(header), 0);
     };
 
-    if checksum(fixed, &rest[HEADER_BYTES..end]) != word(fixed, CRC_AT) {
+    if checksum(&rest[..end]) != word(fixed, CRC_AT) {
         return PageCheck::Damaged(Some(header), end);
     }
 
@@ -250,8 +235,11 @@ fn word(fixed: &[u8; HEADER_BYTES], at: usize) -> u32 {
     u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]])
 }
 
-fn checksum(fixed: &[u8; HEADER_BYTES], rest: &[u8]) -> u32 {
-    let mut fixed = *fixed;
-    fixed[CRC_AT..CRC_AT + 4].fill(0);
-    crc::update(crc::update(0, &fixed), rest)
+/// Returns the checksum of a page, which is computed with zeros in its place.
+pub(super) fn checksum(page: &[u8]) -> u32 {
+    let mut crc = Crc32::new(0);
+    crc.process_buf_bytes(&page[..CRC_AT]);
+    crc.process_buf_bytes(&[0; 4]);
+    crc.process_buf_bytes(&page[CRC_AT + 4..]);
+    crc.crc()
 }

@@ -22,8 +22,6 @@ use super::walk::{AudioPage, Tail, Visitor};
 const FILE_BOOKS_BYTES_MAX: u64 = 4 << 30;
 /// Size of the windows and transforms that a decoder has in addition to its code books, in bytes.
 const CODEC_BYTES: u64 = 1 << 20;
-/// Silence is pushed into the sink in pieces of this many samples, so that it ends when the sink is full.
-const SILENCE_SAMPLES: u64 = 1 << 16;
 /// Maximum number of samples that any Vorbis packet adds: half of the longest block.
 const ORPHAN_PACKET_SAMPLES_MAX: u64 = 4_096;
 
@@ -438,12 +436,8 @@ impl<'a> VorbisDecoder<'a> {
 
     /// Pushes silence of `samples` samples at the sink's rate, until the sink is full.
     fn silence(&mut self, samples: u64) {
-        let Some(open) = &mut self.sink else { return };
-        let mut left = samples;
-        while left > 0 && !open.sink.is_full() {
-            let piece = left.min(SILENCE_SAMPLES);
-            open.sink.push_silence(piece as usize);
-            left -= piece;
+        if let Some(open) = &mut self.sink {
+            open.sink.push_silence(samples as usize);
         }
     }
 

@@ -5,10 +5,12 @@
 //! as the header demands. A header that passes these checks can cause neither. The rules are those of the specification
 //! and of libvorbis, the reference decoder. Comments mark the places where symphonia allows less.
 
+use std::io;
+
+use symphonia::core::io::{BitReaderRtl, ReadBitsRtl};
 use wavemill_schemas::reject::{Reason, Reject};
 
 use super::super::reject;
-use super::bits::{Bits, ilog};
 use super::books::{Book, Books};
 use super::headers::Ident;
 
@@ -26,32 +28,45 @@ const FLOOR1_POINTS_MAX: usize = 65;
 /// streams.
 const FLOOR1_BOOK_ENTRIES_MAX: u32 = 1 << 15;
 
-/// Reason for refusing a header.
+/// Why a header is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// The header would take more memory than that of any encoder.
-    TooLarge(String),
-    /// The header is not valid Vorbis I.
-    Broken(String),
-    /// symphonia cannot read the header.
-    Unsupported(String),
+pub(super) struct Fault {
+    reason: Reason,
+    what: String,
 }
 
 impl Fault {
+    /// The header would take more memory than that of any encoder.
+    pub(super) fn too_large(what: String) -> Self {
+        let reason = Reason::TooLarge;
+        Self { reason, what }
+    }
+
+    /// The header is not valid Vorbis I.
     pub(super) fn broken(what: impl Into<String>) -> Self {
-        Self::Broken(what.into())
+        Self {
+            reason: Reason::Damaged,
+            what: what.into(),
+        }
+    }
+
+    /// symphonia cannot read the header.
+    pub(super) fn unsupported(what: String) -> Self {
+        let reason = Reason::UnsupportedCodec;
+        Self { reason, what }
     }
 }
 
-/// Converts the `None` that a bit reader returns at the end of the header into a [`Fault`].
-pub(super) trait OrCut<T> {
-    fn or_cut(self) -> Result<T, Fault>;
+impl From<io::Error> for Fault {
+    /// Converts the error that a bit reader returns at the end of the header.
+    fn from(_: io::Error) -> Self {
+        Self::broken("it is cut short")
+    }
 }
 
-impl<T> OrCut<T> for Option<T> {
-    fn or_cut(self) -> Result<T, Fault> {
-        self.ok_or_else(|| Fault::broken("it is cut short"))
-    }
+/// Returns the number of bits needed for `x`: 0 for 0, 3 for 7 (Vorbis I §9.2.1).
+pub(super) fn ilog(x: u32) -> u32 {
+    u32::BITS - x.leading_zeros()
 }
 
 /// Modes of a stream: they state which audio packets have long blocks.
@@ -77,29 +92,21 @@ pub(super) struct Setup {
 /// A [`Reject`]: `too_large` if a limit is exceeded, `damaged` if the specification does not allow the header,
 /// `unsupported_codec` if symphonia does not.
 pub(super) fn parse(packet: &[u8], ident: &Ident) -> Result<Setup, Reject> {
-    let fault = match read(packet, ident) {
-        Ok(setup) => return Ok(setup),
-        Err(fault) => fault,
-    };
-
-    let (reason, what) = match fault {
-        Fault::TooLarge(what) => (Reason::TooLarge, what),
-        Fault::Broken(what) => (Reason::Damaged, what),
-        Fault::Unsupported(what) => (Reason::UnsupportedCodec, what),
-    };
-    Err(reject(reason, format!("set-up header of Vorbis: {what}")))
+    read(packet, ident).map_err(|Fault { reason, what }| {
+        reject(reason, format!("set-up header of Vorbis: {what}"))
+    })
 }
 
 fn read(packet: &[u8], ident: &Ident) -> Result<Setup, Fault> {
     if packet.len() > SETUP_BYTES_MAX {
-        return Err(Fault::TooLarge(format!(
+        return Err(Fault::too_large(format!(
             "{} bytes, at most {SETUP_BYTES_MAX}",
             packet.len()
         )));
     }
 
     // The caller has checked the packet type and the signature.
-    let mut bits = Bits::new(packet.get(7..).or_cut()?);
+    let mut bits = BitReaderRtl::new(packet.get(7..).unwrap_or_default());
 
     let books = read_books(&mut bits)?;
     read_times(&mut bits)?;
@@ -108,7 +115,7 @@ fn read(packet: &[u8], ident: &Ident) -> Result<Setup, Fault> {
     let n_mappings = read_mappings(&mut bits, ident.n_channels, n_floors, n_residues)?;
     let modes = read_modes(&mut bits, n_mappings)?;
 
-    if !bits.flag().or_cut()? {
+    if !bits.read_bool()? {
         return Err(Fault::broken("its last bit is not set"));
     }
     Ok(Setup {
@@ -117,47 +124,40 @@ fn read(packet: &[u8], ident: &Ident) -> Result<Setup, Fault> {
     })
 }
 
-fn read_books(bits: &mut Bits) -> Result<Books, Fault> {
-    let n_books = bits.read(8).or_cut()? + 1;
+fn read_books(bits: &mut BitReaderRtl) -> Result<Books, Fault> {
+    let n_books = bits.read_bits_leq32(8)? + 1;
     if n_books > BOOKS_MAX {
-        return Err(Fault::TooLarge(format!(
+        return Err(Fault::too_large(format!(
             "{n_books} code books, at most {BOOKS_MAX}"
         )));
     }
 
     let mut books = Books::default();
     for number in 0..n_books {
-        let book = Book::read(bits).map_err(|fault| fault.in_book(number))?;
+        let book = Book::read(bits).map_err(|fault| Fault {
+            what: format!("code book {number}: {}", fault.what),
+            ..fault
+        })?;
         books.add(book)?;
     }
     Ok(books)
 }
 
-impl Fault {
-    fn in_book(self, number: u32) -> Self {
-        match self {
-            Self::TooLarge(what) => Self::TooLarge(format!("code book {number}: {what}")),
-            Self::Broken(what) => Self::Broken(format!("code book {number}: {what}")),
-            Self::Unsupported(what) => Self::Unsupported(format!("code book {number}: {what}")),
-        }
-    }
-}
-
 /// Reads the time domain transforms. Vorbis I reserves them and defines none.
-fn read_times(bits: &mut Bits) -> Result<(), Fault> {
-    let n_times = bits.read(6).or_cut()? + 1;
+fn read_times(bits: &mut BitReaderRtl) -> Result<(), Fault> {
+    let n_times = bits.read_bits_leq32(6)? + 1;
     for _ in 0..n_times {
-        if bits.read(16).or_cut()? != 0 {
+        if bits.read_bits_leq32(16)? != 0 {
             return Err(Fault::broken("a time domain transform that does not exist"));
         }
     }
     Ok(())
 }
 
-fn read_floors(bits: &mut Bits, books: &Books) -> Result<u32, Fault> {
-    let n_floors = bits.read(6).or_cut()? + 1;
+fn read_floors(bits: &mut BitReaderRtl, books: &Books) -> Result<u32, Fault> {
+    let n_floors = bits.read_bits_leq32(6)? + 1;
     for _ in 0..n_floors {
-        match bits.read(16).or_cut()? {
+        match bits.read_bits_leq32(16)? {
             0 => read_floor0(bits, books)?,
             1 => read_floor1(bits, books)?,
             _ => return Err(Fault::broken("a floor of a type that does not exist")),
@@ -167,63 +167,57 @@ fn read_floors(bits: &mut Bits, books: &Books) -> Result<u32, Fault> {
 }
 
 /// Reads a floor of type 0 (Vorbis I §6.2.1).
-fn read_floor0(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
-    let order = bits.read(8).or_cut()?;
-    let rate = bits.read(16).or_cut()?;
-    let bark_map_size = bits.read(16).or_cut()?;
+fn read_floor0(bits: &mut BitReaderRtl, books: &Books) -> Result<(), Fault> {
+    let order = bits.read_bits_leq32(8)?;
+    let rate = bits.read_bits_leq32(16)?;
+    let bark_map_size = bits.read_bits_leq32(16)?;
     if order == 0 || rate == 0 || bark_map_size == 0 {
         return Err(Fault::broken("a floor without order, rate or map"));
     }
 
-    let _amplitude_bits = bits.read(6).or_cut()?;
-    let _amplitude_offset = bits.read(8).or_cut()?;
+    let _amplitude_bits = bits.read_bits_leq32(6)?;
+    let _amplitude_offset = bits.read_bits_leq32(8)?;
 
-    let n_books = bits.read(4).or_cut()? + 1;
+    let n_books = bits.read_bits_leq32(4)? + 1;
     if n_books > FLOOR0_BOOKS_MAX {
-        return Err(Fault::Unsupported(format!(
+        return Err(Fault::unsupported(format!(
             "a floor with {n_books} code books"
         )));
     }
     for _ in 0..n_books {
-        books.with_vectors(bits.read(8).or_cut()?)?;
+        books.with_vectors(bits.read_bits_leq32(8)?)?;
     }
     Ok(())
 }
 
-/// A class of partitions of a type 1 floor.
-#[derive(Clone, Copy, Debug, Default)]
-struct Floor1Class {
-    n_points: usize,
-}
-
 /// Reads a floor of type 1 (Vorbis I §7.2.2).
-fn read_floor1(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
-    let n_partitions = bits.read(5).or_cut()?;
+fn read_floor1(bits: &mut BitReaderRtl, books: &Books) -> Result<(), Fault> {
+    let n_partitions = bits.read_bits_leq32(5)?;
     let mut partitions = Vec::new();
     for _ in 0..n_partitions {
-        partitions.push(bits.read(4).or_cut()? as usize);
+        partitions.push(bits.read_bits_leq32(4)? as usize);
     }
 
     // The header contains all classes up to the highest one, including classes that no partition has.
     let n_classes = partitions.iter().max().map_or(0, |max| max + 1);
-    let mut classes = [Floor1Class::default(); 16];
-    for class in &mut classes[..n_classes] {
-        *class = read_floor1_class(bits, books)?;
+    let mut class_points = [0; 16];
+    for n_points in &mut class_points[..n_classes] {
+        *n_points = read_floor1_class(bits, books)?;
     }
 
-    let _multiplier = bits.read(2).or_cut()?;
-    let range_bits = bits.read(4).or_cut()?;
+    let _multiplier = bits.read_bits_leq32(2)?;
+    let range_bits = bits.read_bits_leq32(4)?;
     // The two ends of the range are implicit points.
     let mut points = vec![0, 1 << range_bits];
     for class in partitions {
-        let n_points = classes[class].n_points;
+        let n_points = class_points[class];
         if points.len() + n_points > FLOOR1_POINTS_MAX {
             return Err(Fault::broken(format!(
                 "a floor of more than {FLOOR1_POINTS_MAX} points"
             )));
         }
         for _ in 0..n_points {
-            points.push(bits.read(range_bits).or_cut()?);
+            points.push(bits.read_bits_leq32(range_bits)?);
         }
     }
 
@@ -238,17 +232,18 @@ fn read_floor1(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
     Ok(())
 }
 
-fn read_floor1_class(bits: &mut Bits, books: &Books) -> Result<Floor1Class, Fault> {
-    let n_points = bits.read(3).or_cut()? as usize + 1;
-    let subclass_bits = bits.read(2).or_cut()?;
+/// Reads a class of partitions and returns the number of points of each partition.
+fn read_floor1_class(bits: &mut BitReaderRtl, books: &Books) -> Result<usize, Fault> {
+    let n_points = bits.read_bits_leq32(3)? as usize + 1;
+    let subclass_bits = bits.read_bits_leq32(2)?;
     // The code book that selects a subclass.
     if subclass_bits > 0 {
-        books.with_entries(bits.read(8).or_cut()?)?;
+        books.with_entries(bits.read_bits_leq32(8)?)?;
     }
 
     for _ in 0..1 << subclass_bits {
         // The value 0 means no book; other values are the number of the book plus one.
-        let Some(book) = bits.read(8).or_cut()?.checked_sub(1) else {
+        let Some(book) = bits.read_bits_leq32(8)?.checked_sub(1) else {
             continue;
         };
         let n_entries = books.with_entries(book)?.n_entries;
@@ -256,16 +251,16 @@ fn read_floor1_class(bits: &mut Bits, books: &Books) -> Result<Floor1Class, Faul
             let detail = format!(
                 "a floor's code book of {n_entries} entries, at most {FLOOR1_BOOK_ENTRIES_MAX}"
             );
-            return Err(Fault::TooLarge(detail));
+            return Err(Fault::too_large(detail));
         }
     }
-    Ok(Floor1Class { n_points })
+    Ok(n_points)
 }
 
-fn read_residues(bits: &mut Bits, books: &Books) -> Result<u32, Fault> {
-    let n_residues = bits.read(6).or_cut()? + 1;
+fn read_residues(bits: &mut BitReaderRtl, books: &Books) -> Result<u32, Fault> {
+    let n_residues = bits.read_bits_leq32(6)? + 1;
     for _ in 0..n_residues {
-        if bits.read(16).or_cut()? > 2 {
+        if bits.read_bits_leq32(16)? > 2 {
             return Err(Fault::broken("a residue of a type that does not exist"));
         }
         read_residue(bits, books)?;
@@ -274,23 +269,23 @@ fn read_residues(bits: &mut Bits, books: &Books) -> Result<u32, Fault> {
 }
 
 /// Reads a residue (Vorbis I §8.6.1).
-fn read_residue(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
-    let begin = bits.read(24).or_cut()?;
-    let end = bits.read(24).or_cut()?;
+fn read_residue(bits: &mut BitReaderRtl, books: &Books) -> Result<(), Fault> {
+    let begin = bits.read_bits_leq32(24)?;
+    let end = bits.read_bits_leq32(24)?;
     if end < begin {
         return Err(Fault::broken("a residue that ends before it begins"));
     }
 
-    let _partition_size = bits.read(24).or_cut()?;
-    let n_classes = bits.read(6).or_cut()? + 1;
-    books.with_entries(bits.read(8).or_cut()?)?;
+    let _partition_size = bits.read_bits_leq32(24)?;
+    let n_classes = bits.read_bits_leq32(6)? + 1;
+    books.with_entries(bits.read_bits_leq32(8)?)?;
 
     // The header first states in which of eight passes each class takes part, and then the book of each such pass.
     let mut n_books = 0;
     for _ in 0..n_classes {
-        let low = bits.read(3).or_cut()?;
-        let high = if bits.flag().or_cut()? {
-            bits.read(5).or_cut()?
+        let low = bits.read_bits_leq32(3)?;
+        let high = if bits.read_bool()? {
+            bits.read_bits_leq32(5)?
         } else {
             0
         };
@@ -298,20 +293,20 @@ fn read_residue(bits: &mut Bits, books: &Books) -> Result<(), Fault> {
     }
     for _ in 0..n_books {
         // symphonia refuses book 0 here, although Vorbis allows it. The error is raised when the decoder is created.
-        books.with_vectors(bits.read(8).or_cut()?)?;
+        books.with_vectors(bits.read_bits_leq32(8)?)?;
     }
     Ok(())
 }
 
 fn read_mappings(
-    bits: &mut Bits,
+    bits: &mut BitReaderRtl,
     n_channels: u8,
     n_floors: u32,
     n_residues: u32,
 ) -> Result<u32, Fault> {
-    let n_mappings = bits.read(6).or_cut()? + 1;
+    let n_mappings = bits.read_bits_leq32(6)? + 1;
     for _ in 0..n_mappings {
-        if bits.read(16).or_cut()? != 0 {
+        if bits.read_bits_leq32(16)? != 0 {
             return Err(Fault::broken("a mapping of a type that does not exist"));
         }
         read_mapping(bits, u32::from(n_channels), n_floors, n_residues)?;
@@ -321,47 +316,47 @@ fn read_mappings(
 
 /// Reads a mapping (Vorbis I §4.2.4).
 fn read_mapping(
-    bits: &mut Bits,
+    bits: &mut BitReaderRtl,
     n_channels: u32,
     n_floors: u32,
     n_residues: u32,
 ) -> Result<(), Fault> {
-    let n_submaps = if bits.flag().or_cut()? {
-        bits.read(4).or_cut()? + 1
+    let n_submaps = if bits.read_bool()? {
+        bits.read_bits_leq32(4)? + 1
     } else {
         1
     };
 
     // Pairs of channels that are stored as magnitude and angle.
-    if bits.flag().or_cut()? {
-        let n_couplings = bits.read(8).or_cut()? + 1;
+    if bits.read_bool()? {
+        let n_couplings = bits.read_bits_leq32(8)? + 1;
         // In mono both channel numbers have zero bits, so they are equal and the coupling is refused.
         let channel_bits = ilog(n_channels - 1);
         for _ in 0..n_couplings {
-            let magnitude = bits.read(channel_bits).or_cut()?;
-            let angle = bits.read(channel_bits).or_cut()?;
+            let magnitude = bits.read_bits_leq32(channel_bits)?;
+            let angle = bits.read_bits_leq32(channel_bits)?;
             if magnitude == angle || magnitude.max(angle) >= n_channels {
                 return Err(Fault::broken("a coupling of channels that do not exist"));
             }
         }
     }
 
-    if bits.read(2).or_cut()? != 0 {
+    if bits.read_bits_leq32(2)? != 0 {
         return Err(Fault::broken("a mapping with reserved bits set"));
     }
     // Each channel states the number of its submap.
     if n_submaps > 1 {
         for _ in 0..n_channels {
-            if bits.read(4).or_cut()? >= n_submaps {
+            if bits.read_bits_leq32(4)? >= n_submaps {
                 return Err(Fault::broken("a channel of a submap that does not exist"));
             }
         }
     }
 
     for _ in 0..n_submaps {
-        let _time = bits.read(8).or_cut()?;
-        let floor = bits.read(8).or_cut()?;
-        let residue = bits.read(8).or_cut()?;
+        let _time = bits.read_bits_leq32(8)?;
+        let floor = bits.read_bits_leq32(8)?;
+        let residue = bits.read_bits_leq32(8)?;
         if floor >= n_floors || residue >= n_residues {
             return Err(Fault::broken(
                 "a submap with a floor or residue that does not exist",
@@ -371,20 +366,20 @@ fn read_mapping(
     Ok(())
 }
 
-fn read_modes(bits: &mut Bits, n_mappings: u32) -> Result<Modes, Fault> {
-    let n = bits.read(6).or_cut()? + 1;
+fn read_modes(bits: &mut BitReaderRtl, n_mappings: u32) -> Result<Modes, Fault> {
+    let n = bits.read_bits_leq32(6)? + 1;
     let mut are_long = 0;
     for mode in 0..n {
-        let is_long = bits.flag().or_cut()?;
-        let window = bits.read(16).or_cut()?;
-        let transform = bits.read(16).or_cut()?;
+        let is_long = bits.read_bool()?;
+        let window = bits.read_bits_leq32(16)?;
+        let transform = bits.read_bits_leq32(16)?;
         if window != 0 || transform != 0 {
             return Err(Fault::broken(
                 "a mode with a window or transform that does not exist",
             ));
         }
 
-        if bits.read(8).or_cut()? >= n_mappings {
+        if bits.read_bits_leq32(8)? >= n_mappings {
             return Err(Fault::broken("a mode with a mapping that does not exist"));
         }
         are_long |= u64::from(is_long) << mode;

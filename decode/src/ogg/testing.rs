@@ -1,9 +1,8 @@
 //! Writes Ogg pages and Vorbis headers for tests.
 
 use super::blocks::Blocks;
-use super::crc;
 use super::headers::{IDENT_BYTES, Ident};
-use super::pages::Pages;
+use super::pages::{Pages, checksum};
 use super::setup;
 
 /// A page to be written.
@@ -144,8 +143,7 @@ pub(crate) fn bytes(pages: &[Page]) -> Vec<u8> {
 
 /// Writes the correct checksum into a page.
 pub(crate) fn seal(page: &mut [u8]) {
-    page[22..26].fill(0);
-    let crc = crc::update(0, page);
+    let crc = checksum(page);
     page[22..26].copy_from_slice(&crc.to_le_bytes());
 }
 

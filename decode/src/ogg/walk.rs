@@ -8,7 +8,6 @@
 use wavemill_schemas::reject::{Reason, Reject};
 
 use super::super::{InputFacts, mp3, reject};
-use super::FLAC_MAPPING;
 use super::headers::{Ident, PacketKind};
 use super::key::WalkKey;
 use super::packets::{Hole, Packets};
@@ -76,19 +75,29 @@ struct SeenStreams {
     fault: Option<Reject>,
     /// Whether a stream of another codec was found.
     has_other: bool,
+    /// The first audio codec that was found and is not decoded.
+    other_audio: Option<&'static str>,
     /// Whether a Vorbis stream was found.
     has_vorbis: bool,
 }
 
 impl SeenStreams {
     fn no_vorbis(self) -> Reject {
-        self.fault.unwrap_or_else(|| match self.has_other {
-            true => reject(Reason::UnsupportedCodec, "no audio track of a known codec"),
-            false => reject(
-                Reason::NotAudio,
-                "no page of Ogg that begins a stream is whole",
+        let (reason, detail) = match (self.other_audio, self.has_other) {
+            (Some(name), _) => (
+                Reason::UnsupportedCodec,
+                format!("{name} in Ogg is not decoded"),
             ),
-        })
+            (None, true) => (
+                Reason::UnsupportedCodec,
+                "no audio track of a known codec".to_owned(),
+            ),
+            (None, false) => (
+                Reason::NotAudio,
+                "no page of Ogg that begins a stream is whole".to_owned(),
+            ),
+        };
+        self.fault.unwrap_or_else(|| reject(reason, detail))
     }
 }
 
@@ -130,10 +139,19 @@ impl Stream<'_> {
     }
 }
 
-/// Reports whether `packet` is the first packet of a stream in another audio codec.
-fn is_audio(packet: &[u8]) -> bool {
-    let begins: [&[u8]; 3] = [FLAC_MAPPING, b"OpusHead", b"Speex   "];
-    begins.iter().any(|begin| packet.starts_with(begin))
+/// Audio codecs that are not decoded: first bytes of a stream's first packet, and name.
+const OTHER_CODECS: [(&[u8], &str); 3] = [
+    (b"\x7FFLAC", "FLAC"),
+    (b"OpusHead", "Opus"),
+    (b"Speex   ", "Speex"),
+];
+
+/// Returns the name of the audio codec of a stream that begins with `packet` and is not decoded.
+fn other_audio(packet: &[u8]) -> Option<&'static str> {
+    let mut codecs = OTHER_CODECS.iter();
+    codecs
+        .find(|(begin, _)| packet.starts_with(begin))
+        .map(|(_, name)| *name)
 }
 
 /// Serial numbers of the streams of a link that are skipped.
@@ -280,9 +298,11 @@ impl<'a, V: Visitor> Walk<'a, V> {
         } = page.header;
         let packet = page.parts().next().map_or(&[][..], |part| part.bytes);
         if PacketKind::from_bytes(packet) != PacketKind::Ident {
+            let other_audio = other_audio(packet);
             self.seen.has_other = true;
+            self.seen.other_audio = self.seen.other_audio.or(other_audio);
             // Audio of other codecs counts as lost only after a Vorbis stream.
-            self.is_foreign |= self.seen.has_vorbis && is_audio(packet);
+            self.is_foreign |= self.seen.has_vorbis && other_audio.is_some();
             self.others.add(serial);
             return Ok(());
         }

@@ -273,8 +273,8 @@ mod tests {
     fn downscaling_computes_weighted_means() {
         let picture = RgbImage::from_fn(8, 1, |x, _| image::Rgb([(x * x) as u8 * 5; 3]));
         let half = tensor(&picture, &args(4, 1, Dtype::U8)).unwrap();
-        let at = |x: usize| f64::from((x * x * 5) as u8);
-        let wanted = (at(1) + 3.0 * at(2) + 3.0 * at(3) + at(4)) / 8.0;
+        let [a, b, c, d] = [1, 4, 9, 16].map(|square| f64::from(square * 5));
+        let wanted = (a + 3.0 * b + 3.0 * c + d) / 8.0;
         assert!(
             (f64::from(half[1]) - wanted).abs() <= 0.51,
             "{half:?}, not {wanted}"

@@ -366,17 +366,18 @@ mod tests {
         );
     }
 
+    /// Returns an extensible `fmt ` chunk of two channels, and data.
+    fn extensible(bits: u16, mask: u32, guid_tag: u8, guid_end: &[u8]) -> [Vec<u8>; 2] {
+        let mut body = fmt(0xFFFE, 2, bits)[8..].to_vec();
+        body.extend([22, 0, bits as u8, 0]);
+        body.extend(mask.to_le_bytes());
+        body.extend([guid_tag, 0]);
+        body.extend(guid_end);
+        [chunk(b"fmt ", &body), chunk(b"data", &[0; 24])]
+    }
+
     #[test]
     fn extensible_format_is_read_from_the_guid() {
-        let extensible = |bits: u16, mask: u32, guid_tag: u8, guid_end: &[u8]| {
-            let mut body = fmt(0xFFFE, 2, bits)[8..].to_vec();
-            body.extend([22, 0, bits as u8, 0]);
-            body.extend(mask.to_le_bytes());
-            body.extend([guid_tag, 0]);
-            body.extend(guid_end);
-            [chunk(b"fmt ", &body), chunk(b"data", &[0; 24])]
-        };
-
         for mask in [0, 3, u32::MAX, 0x8000_0000] {
             assert_eq!(
                 outcome(&extensible(24, mask, 1, &GUID_ENDS[0])),

@@ -75,30 +75,31 @@ fn invalid_samples_silence_their_packet() {
 
 #[test]
 fn loudness_limit_applies_to_the_channel_mean() {
-    let decoded = |left: f32, right: f32| {
+    for (left, right, want) in [
+        (20.0_f32, 0.0_f32, (10.0, false)),
+        (1_000.0, -1_000.0, (0.0, false)),
+        (40.0, 0.0, (0.0, true)),
+        (f32::INFINITY, f32::NEG_INFINITY, (0.0, true)),
+    ] {
         let moment = [left.to_le_bytes(), right.to_le_bytes()].concat();
         let data = moment.repeat(1_152);
         let out = decode(&riff(&[fmt(3, 2, 32), chunk(b"data", &data)]));
-        (out.samples[0], out.lost_s > 0.0)
-    };
+        assert_eq!((out.samples[0], out.lost_s > 0.0), want, "{left}, {right}");
+    }
+}
 
-    assert_eq!(decoded(20.0, 0.0), (10.0, false));
-    assert_eq!(decoded(1_000.0, -1_000.0), (0.0, false));
-    assert_eq!(decoded(40.0, 0.0), (0.0, true));
-    assert_eq!(decoded(f32::INFINITY, f32::NEG_INFINITY), (0.0, true));
+/// Returns the lost seconds of 882 bytes of data of which `n_announced` are announced.
+fn lost_s(n_announced: u32) -> f32 {
+    let mut data = chunk(b"data", &[0; 882]);
+    data[4..8].copy_from_slice(&n_announced.to_le_bytes());
+    decode(&riff(&[fmt(1, 1, 16), data])).lost_s
 }
 
 #[test]
 fn announced_length_is_limited_by_file_size() {
-    let lost = |announced: u32| {
-        let mut data = chunk(b"data", &[0; 882]);
-        data[4..8].copy_from_slice(&announced.to_le_bytes());
-        decode(&riff(&[fmt(1, 1, 16), data])).lost_s
-    };
-
-    assert_eq!(lost(882), 0.0);
-    assert!((lost(8_820) - 0.09).abs() < 1e-6, "a file that broke off");
-    assert_eq!(lost(8_822), 0.0);
-    assert_eq!(lost(u32::MAX - 1), 0.0, "4 GB in a small file");
-    assert_eq!(lost(u32::MAX), 0.0, "a writer that did not know");
+    assert_eq!(lost_s(882), 0.0);
+    assert!((lost_s(8_820) - 0.09).abs() < 1e-6, "a file that broke off");
+    assert_eq!(lost_s(8_822), 0.0);
+    assert_eq!(lost_s(u32::MAX - 1), 0.0, "4 GB in a small file");
+    assert_eq!(lost_s(u32::MAX), 0.0, "a writer that did not know");
 }

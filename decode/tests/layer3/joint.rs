@@ -144,12 +144,16 @@ fn has_unequal_windows(frame: &Frame) -> bool {
 
 /// Returns the block type of the channel whose side info begins at bit `start`; 0 is long.
 fn block_type(side: &[u8], start: usize, frame: &Frame) -> u8 {
-    let bit = |at: usize| side[at / 8] >> (7 - at % 8) & 1;
     let compress_bits = if frame.header.version == Version::Mpeg1 {
         4
     } else {
         9
     };
     let switching = start + 12 + 9 + 8 + compress_bits;
-    bit(switching) * (2 * bit(switching + 1) + bit(switching + 2))
+    let [is_switched, high, low] = [0, 1, 2].map(|at| bit(side, switching + at));
+    is_switched * (2 * high + low)
+}
+
+fn bit(bytes: &[u8], at: usize) -> u8 {
+    bytes[at / 8] >> (7 - at % 8) & 1
 }

@@ -24,8 +24,9 @@ pub(crate) struct Paths {
 impl Paths {
     pub(crate) fn new() -> Self {
         let level = Level::detect();
-        let part = |to_hz| Band::new(44_100, to_hz).expect("at most half of the rate");
-        let bands = [Band::WHOLE, part(22_050), part(11_025)];
+        let [half, quarter] = [22_050, 11_025]
+            .map(|to_hz| Band::new(44_100, to_hz).expect("at most half of the rate"));
+        let bands = [Band::WHOLE, half, quarter];
 
         Self {
             full: FrameDecoder::new(level).expect("the level was detected"),

@@ -174,10 +174,7 @@ impl FeaturePlan {
         } else {
             StretchPlan::BYTES
         };
-        kernels as u64
-            + stretch as u64
-            + PLANS_MAX as u64 * RESAMPLER_BYTES
-            + decode::HELD_BYTES_MAX as u64
+        kernels as u64 + stretch as u64 + PLANS_MAX as u64 * RESAMPLER_BYTES
     }
 
     /// Returns the bytes of the longest stretched copy of a clip of `n_out` samples, including the zeros that are

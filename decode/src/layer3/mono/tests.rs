@@ -17,27 +17,29 @@ use crate::layer3::{FRAME_SAMPLES, FrameDecoder, FrameError, LINES, MainData, SU
 /// transforms for each of two channels, all of which are within `TRANSFORM_REL_MAX` of the reference.
 const PATHS_REL_MAX: f32 = 8.0 * TRANSFORM_REL_MAX as f32;
 
+/// Returns the step, the sub-bands and the lines of the band for these rates.
+fn step_and_sizes(from_hz: u32, to_hz: u32) -> Option<(usize, usize, usize)> {
+    let band = Band::new(from_hz, to_hz)?;
+    Some((band.step(), band.n_sub_bands, band.n_lines()))
+}
+
 #[test]
 fn steps_and_sub_bands_follow_from_the_rates() {
-    let of = |from_hz, to_hz| {
-        Band::new(from_hz, to_hz).map(|band| (band.step(), band.n_sub_bands, band.n_lines()))
-    };
-
-    assert_eq!(of(44_100, 22_050), Some((2, 16, 296)));
-    assert_eq!(of(48_000, 24_000), Some((2, 16, 296)));
-    assert_eq!(of(44_100, 11_025), Some((4, 8, 152)));
-    assert_eq!(of(48_000, 8_000), Some((4, 6, 116)));
+    assert_eq!(step_and_sizes(44_100, 22_050), Some((2, 16, 296)));
+    assert_eq!(step_and_sizes(48_000, 24_000), Some((2, 16, 296)));
+    assert_eq!(step_and_sizes(44_100, 11_025), Some((4, 8, 152)));
+    assert_eq!(step_and_sizes(48_000, 8_000), Some((4, 6, 116)));
     // 8 kHz is in sub-band 11, and sub-band 12 reaches down to 7.92 kHz.
-    assert_eq!(of(44_100, 16_000), Some((2, 13, 242)));
-    assert_eq!(of(48_000, 16_000), Some((2, 12, 224)));
-    assert_eq!(of(48_000, 22_050), Some((2, 16, 296)));
+    assert_eq!(step_and_sizes(44_100, 16_000), Some((2, 13, 242)));
+    assert_eq!(step_and_sizes(48_000, 16_000), Some((2, 12, 224)));
+    assert_eq!(step_and_sizes(48_000, 22_050), Some((2, 16, 296)));
 
-    assert_eq!(of(44_100, 22_051), None);
-    assert_eq!(of(32_000, 22_050), None);
-    assert_eq!(of(22_050, 22_050), None);
-    assert_eq!(of(44_101, 22_050), None);
-    assert_eq!(of(48_000, u32::MAX), None);
-    assert_eq!(of(48_000, 0), None);
+    assert_eq!(step_and_sizes(44_100, 22_051), None);
+    assert_eq!(step_and_sizes(32_000, 22_050), None);
+    assert_eq!(step_and_sizes(22_050, 22_050), None);
+    assert_eq!(step_and_sizes(44_101, 22_050), None);
+    assert_eq!(step_and_sizes(48_000, u32::MAX), None);
+    assert_eq!(step_and_sizes(48_000, 0), None);
 
     let whole = Band::WHOLE;
     assert_eq!((whole.step(), whole.n_lines()), (1, LINES));
@@ -266,6 +268,14 @@ fn is_low(frame: &LowFrame, n_lines: usize) -> bool {
             .all(|spectrum| spectrum.lines[n_lines..LINES] == [0.0; LINES][n_lines..])
 }
 
+/// Decodes a frame to the bits of its samples.
+fn decoded_bits(decoder: &mut MonoDecoder, frame: &LowFrame) -> [u32; FRAME_SAMPLES] {
+    let mut out = [0.0; FRAME_SAMPLES];
+    let decoded = decoder.decode(&frame.header, &frame.side, frame.main(), 0, &mut out);
+    decoded.unwrap();
+    out.map(f32::to_bits)
+}
+
 #[test]
 fn reset_decoder_equals_a_new_one() {
     let mut noise = Noise(9);
@@ -275,19 +285,12 @@ fn reset_decoder_equals_a_new_one() {
         Band::new(44_100, 11_025),
         Some(Band::WHOLE),
     ] {
-        let new = || MonoDecoder::new(band.unwrap(), Level::detect()).unwrap();
-        let decode = |decoder: &mut MonoDecoder, frame: &LowFrame| {
-            let mut out = [0.0; FRAME_SAMPLES];
-            let decoded = decoder.decode(&frame.header, &frame.side, frame.main(), 0, &mut out);
-            decoded.unwrap();
-            out.map(f32::to_bits)
-        };
-
-        let mut used = new();
+        let mut used = MonoDecoder::new(band.unwrap(), Level::detect()).unwrap();
         for frame in &frames {
-            let _ = decode(&mut used, frame);
+            let _ = decoded_bits(&mut used, frame);
             used.reset();
-            assert!(decode(&mut used, frame) == decode(&mut new(), frame));
+            let mut new = MonoDecoder::new(band.unwrap(), Level::detect()).unwrap();
+            assert!(decoded_bits(&mut used, frame) == decoded_bits(&mut new, frame));
         }
     }
 }
