@@ -42,42 +42,37 @@ fn works_now(store: &Path) -> Result<(), Failed> {
 
 #[apply(trial)]
 fn invalid_options_write_nothing() -> Result<(), Failed> {
-    fn refused(store: &Path, words: &[&str], said: &[&str]) -> Result<(), Failed> {
-        run(inputs().extract(store).args(words))
+    let store = scratch("words").join("store");
+    for (words, said) in [
+        (
+            &["--set", "features.log_mel.n_mel=40"],
+            &["features.log_mel.n_mel", "unknown key", "`n_mels`"][..],
+        ),
+        (
+            &["--set", "features.log_mel.n_mels=many"],
+            &["features.log_mel.n_mels", "many"],
+        ),
+        (
+            &["--set", "features.log_mel.n_mels=0"],
+            &["features.log_mel.n_mels"],
+        ),
+        (
+            &["--set", "split.rule=fair"],
+            &["split.rule", "fair", "artist"],
+        ),
+        (&["--set", "n_mels"], &["--set", "n_mels"]),
+        (&["--threads", "0"], &["--threads 0"]),
+        (&["--limit", "0"], &["--limit 0"]),
+        (
+            &["--set", "catalog.clean.labelled.where=\"false\""],
+            &["no rows are left", "`labelled`"],
+        ),
+    ] {
+        run(inputs().extract(&store).args(words))
             .exits(2)?
             .says(said)?;
-        same(&words.join(" "), store.exists(), false)
+        same(&words.join(" "), store.exists(), false)?;
     }
-
-    let store = scratch("words").join("store");
-    refused(
-        &store,
-        &["--set", "features.log_mel.n_mel=40"],
-        &["features.log_mel.n_mel", "unknown key", "`n_mels`"],
-    )?;
-    refused(
-        &store,
-        &["--set", "features.log_mel.n_mels=many"],
-        &["features.log_mel.n_mels", "many"],
-    )?;
-    refused(
-        &store,
-        &["--set", "features.log_mel.n_mels=0"],
-        &["features.log_mel.n_mels"],
-    )?;
-    refused(
-        &store,
-        &["--set", "split.rule=fair"],
-        &["split.rule", "fair", "artist"],
-    )?;
-    refused(&store, &["--set", "n_mels"], &["--set", "n_mels"])?;
-    refused(&store, &["--threads", "0"], &["--threads 0"])?;
-    refused(&store, &["--limit", "0"], &["--limit 0"])?;
-    refused(
-        &store,
-        &["--set", "catalog.clean.labelled.where=\"false\""],
-        &["no rows are left", "`labelled`"],
-    )?;
 
     let recipe = scratch("recipe").join("mine.toml");
     let text = fs::read_to_string(&inputs().recipe)?;
@@ -107,72 +102,67 @@ fn invalid_options_write_nothing() -> Result<(), Failed> {
 
 #[apply(trial)]
 fn wrong_inputs_write_nothing() -> Result<(), Failed> {
-    fn refused(store: &Path, inputs: &Inputs, said: &[&str]) -> Result<(), Failed> {
-        run(&mut inputs.extract(store)).exits(2)?.says(said)?;
-        same("the store exists", store.exists(), false)
-    }
-
     let folder = scratch("inputs");
     let store = folder.join("store");
     let absent = folder.join("absent");
     let all = inputs().clone();
     let absent_name = absent.to_str().unwrap();
-
-    refused(
-        &store,
-        &Inputs {
-            metadata: Some(absent.clone()),
-            ..all.clone()
-        },
-        &[absent_name],
-    )?;
-    refused(
-        &store,
-        &Inputs {
-            audio: absent.clone(),
-            ..all.clone()
-        },
-        &[absent_name],
-    )?;
-    refused(
-        &store,
-        &Inputs {
-            metadata: None,
-            ..all.clone()
-        },
-        &["--metadata"],
-    )?;
-    refused(
-        &store,
-        &Inputs {
-            metadata: Some(all.audio.clone()),
-            ..all.clone()
-        },
-        &["tracks.csv"],
-    )?;
     let metadata = all.metadata.clone().unwrap();
-    refused(
-        &store,
-        &Inputs {
-            audio: metadata,
-            ..all.clone()
-        },
-        &["no clip", "is it the audio folder?"],
-    )?;
 
     // The audio folder contains clips, but none that the metadata list.
     let other = folder.join("other/199");
     fs::create_dir_all(&other)?;
     let a_clip = files_below(&all.audio).into_iter().next().unwrap();
     fs::copy(all.audio.join(a_clip), other.join("199999.mp3"))?;
-    refused(
-        &store,
-        &Inputs {
-            audio: folder.join("other"),
-            ..all
-        },
-        &["none of the", "audio root"],
-    )
+
+    for (inputs, said) in [
+        (
+            Inputs {
+                metadata: Some(absent.clone()),
+                ..all.clone()
+            },
+            &[absent_name][..],
+        ),
+        (
+            Inputs {
+                audio: absent.clone(),
+                ..all.clone()
+            },
+            &[absent_name],
+        ),
+        (
+            Inputs {
+                metadata: None,
+                ..all.clone()
+            },
+            &["--metadata"],
+        ),
+        (
+            Inputs {
+                metadata: Some(all.audio.clone()),
+                ..all.clone()
+            },
+            &["tracks.csv"],
+        ),
+        (
+            Inputs {
+                audio: metadata,
+                ..all.clone()
+            },
+            &["no clip", "is it the audio folder?"],
+        ),
+        (
+            Inputs {
+                audio: folder.join("other"),
+                ..all.clone()
+            },
+            &["none of the", "audio root"],
+        ),
+    ] {
+        run(&mut inputs.extract(&store)).exits(2)?.says(said)?;
+        same("the store exists", store.exists(), false)?;
+    }
+    Ok(())
 }
 
 #[apply(trial)]

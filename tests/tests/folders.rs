@@ -124,45 +124,38 @@ fn list_provides_labels_and_sides() -> Result<(), Failed> {
 
 #[apply(trial)]
 fn list_with_other_names_is_rejected() -> Result<(), Failed> {
-    fn refused(folder: &Path, store: &Path, list: &str, said: &[&str]) -> Result<(), Failed> {
-        let inputs = with_list(folder, list)?;
-        run(inputs.extract(store).args(BY_COLUMN))
-            .exits(2)?
-            .says(said)?;
-        same("the store exists", store.exists(), false)
-    }
-
     let folder = scratch("other-names");
     let store = folder.join("store");
-    refused(
-        &folder,
-        &store,
-        "clip_key,split,mood\nrock/b.au,test,dark\n",
-        &[
-            "list.csv",
-            "rock/b.au",
-            "rock/b.wav",
-            "including the file extension",
-        ],
-    )?;
-    refused(
-        &folder,
-        &store,
-        "clip_key,split,mood\nrock/b.wav,test,dark\nrock/b.wav,test,dark\n",
-        &["list.csv, line 3", "already on line 2"],
-    )?;
-    refused(
-        &folder,
-        &store,
-        "file,split,mood\n",
-        &["list.csv, line 1", "no column `clip_key`"],
-    )?;
-    refused(
-        &folder,
-        &store,
-        "clip_key,split,mood,genre\nrock/b.wav,test,dark,jazz\n",
-        &["list.csv, line 2", "`genre`", "folder `rock`"],
-    )
+
+    for (list, said) in [
+        (
+            "clip_key,split,mood\nrock/b.au,test,dark\n",
+            &[
+                "list.csv",
+                "rock/b.au",
+                "rock/b.wav",
+                "including the file extension",
+            ][..],
+        ),
+        (
+            "clip_key,split,mood\nrock/b.wav,test,dark\nrock/b.wav,test,dark\n",
+            &["list.csv, line 3", "already on line 2"],
+        ),
+        (
+            "file,split,mood\n",
+            &["list.csv, line 1", "no column `clip_key`"],
+        ),
+        (
+            "clip_key,split,mood,genre\nrock/b.wav,test,dark,jazz\n",
+            &["list.csv, line 2", "`genre`", "folder `rock`"],
+        ),
+    ] {
+        let inputs = with_list(&folder, list)?;
+        let ran = run(inputs.extract(&store).args(BY_COLUMN)).exits(2)?;
+        ran.says(said)?;
+        same("the store exists", store.exists(), false)?;
+    }
+    Ok(())
 }
 
 /// Creates files with all 1,000 names of GTZAN, each with the same three seconds of sound. Only the split of each
