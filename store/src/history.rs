@@ -52,9 +52,9 @@ impl Store {
     /// Returns all versions in ascending order, with their `tags`.
     ///
     /// # Errors
-    /// As for [`Store::versions`].
+    /// As for [`StoreFolder::versions`](crate::StoreFolder::versions).
     pub fn history(&self, tags: &Tags) -> Result<Vec<VersionLine>, StoreError> {
-        let committed = commits(&self.root.join("_wavemill/runs"));
+        let committed = commits(&self.root().join("_wavemill/runs"));
         let mut lines = Vec::new();
         let mut before: Option<Manifest> = None;
 
@@ -87,7 +87,7 @@ impl Store {
 
     /// Returns the times recorded by the run that committed a version, or `None` if its record is missing.
     pub fn run_times(&self, plan_id: &str, version: u64) -> Option<RunTimes> {
-        let entries = fs::read_dir(self.root.join("_wavemill/runs")).ok()?;
+        let entries = fs::read_dir(self.root().join("_wavemill/runs")).ok()?;
         for entry in entries.flatten() {
             let record = fs::read_to_string(entry.path()).unwrap_or_default();
             let run = WholeRun::read(&record)
@@ -100,12 +100,8 @@ impl Store {
     }
 
     fn content(&self, manifest: &Manifest) -> Result<VersionContent, StoreError> {
-        let data = self.data(&manifest.plan_id);
-        let has_data = data
-            .try_exists()
-            .map_err(StoreError::io_at(&data, "access"))?;
         Ok(VersionContent {
-            data: has_data,
+            data: self.has_data(manifest)?,
             recipe: manifest.recipe.name.clone(),
             clips: manifest.counts.clips_written,
             rows: manifest.counts.feature_rows,
@@ -318,12 +314,15 @@ mod tests {
 
     #[test]
     fn rows_are_more_or_fewer() {
-        let words = |before, after| row_changes(before, after).unwrap_or_default();
-        assert_eq!(words(3, 3), "");
-        assert_eq!(words(3, 4), "1 row more");
-        assert_eq!(words(0, 20), "20 rows more");
-        assert_eq!(words(4, 3), "1 row fewer");
-        assert_eq!(words(20, 0), "20 rows fewer");
+        for (before, after, want) in [
+            (3, 3, None),
+            (3, 4, Some("1 row more")),
+            (0, 20, Some("20 rows more")),
+            (4, 3, Some("1 row fewer")),
+            (20, 0, Some("20 rows fewer")),
+        ] {
+            assert_eq!(row_changes(before, after).as_deref(), want);
+        }
     }
 
     #[test]

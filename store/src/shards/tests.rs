@@ -41,26 +41,29 @@ fn value(row: usize, i: usize) -> f16 {
 }
 
 fn clips() -> Vec<ClipRow> {
-    let clip = |i: usize| ClipRow {
-        clip_key: format!("000/{i:06}.mp3"),
-        track_id: i as i64,
-        targets: vec![],
-        genres_all: vec![1, i as i32],
-        artist_id: (i != 2).then_some(7),
-        album_id: None,
-        split: "training".to_owned(),
-    };
-    (0..ROWS).map(clip).collect()
+    let numbers = 0..ROWS;
+    numbers
+        .map(|i| ClipRow {
+            clip_key: format!("000/{i:06}.mp3"),
+            track_id: i as i64,
+            targets: vec![],
+            genres_all: vec![1, i as i32],
+            artist_id: (i != 2).then_some(7),
+            album_id: None,
+            split: "training".to_owned(),
+        })
+        .collect()
 }
 
 fn rows(n_frames: impl Fn(usize) -> usize) -> Vec<FeatureRow> {
-    let row = |clip: usize| {
+    let mut rows = Vec::new();
+    for clip in 0..ROWS {
         let shape = [SHAPE[0], n_frames(clip)];
         let bytes = (0..shape[0] * shape[1])
             .flat_map(|i| value(clip, i).to_le_bytes())
             .collect();
 
-        FeatureRow {
+        rows.push(FeatureRow {
             clip,
             variant: 1.0,
             segment: 0,
@@ -77,10 +80,9 @@ fn rows(n_frames: impl Fn(usize) -> usize) -> Vec<FeatureRow> {
                 bytes,
                 shape: shape.to_vec(),
             }],
-        }
-    };
-
-    (0..ROWS).map(row).collect()
+        });
+    }
+    rows
 }
 
 /// Writes one row group and reads it back, with the number of pages of the tensor column.
@@ -133,14 +135,13 @@ fn round_trip(
 
 #[test]
 fn compressed_shards_hold_one_row_a_page_and_plain_ones_a_few() {
-    let fixed = || SHAPE.map(Some).to_vec();
     for (compression, want) in [
         (Compression::Zstd, ROWS),
         (Compression::Lz4, ROWS),
         (Compression::None, 2),
     ] {
         let (batch, pages) = round_trip(
-            fixed(),
+            SHAPE.map(Some).to_vec(),
             &ShardSpec {
                 compression,
                 ..ShardSpec::default()
