@@ -69,6 +69,14 @@ pub enum StoreError {
         /// The cause.
         source: Box<dyn Error + Send + Sync>,
     },
+    /// Rows cannot be encoded, written, or read to copy them.
+    #[error("{problem}")]
+    Rows {
+        /// The place and the problem.
+        problem: String,
+        /// The cause.
+        source: Box<dyn Error + Send + Sync>,
+    },
     /// Another process holds the store's lock.
     #[error(
         "{path}: another wavemill is writing to this store: wait for it with --wait SECONDS, or stop it"
@@ -100,14 +108,15 @@ impl StoreError {
             Self::Tag { .. } | Self::Damaged { .. } | Self::Needed { .. } => exit::DAMAGED,
             Self::OtherPlan { .. } => exit::OTHER_PLAN,
             Self::Locked { .. } => exit::BUSY,
-            Self::Io { .. } | Self::Json(_) => exit::FAILED,
+            Self::Io { .. } | Self::Rows { .. } | Self::Json(_) => exit::FAILED,
         }
     }
 
-    /// Returns the underlying I/O error, if there is one.
-    pub const fn io(&self) -> Option<&io::Error> {
+    /// Returns the I/O error because of which a file could not be accessed or rows could not be written, if any.
+    pub fn io(&self) -> Option<&io::Error> {
         match self {
             Self::Io { source, .. } => Some(source),
+            Self::Rows { source, .. } => source.source()?.downcast_ref(),
             _ => None,
         }
     }
@@ -119,6 +128,17 @@ impl StoreError {
             path,
             action,
             source,
+        }
+    }
+
+    /// Returns a function that adds the place and the problem to an error of Arrow or Parquet.
+    pub fn rows<E: Into<Box<dyn Error + Send + Sync>>>(
+        problem: impl Into<String>,
+    ) -> impl FnOnce(E) -> Self {
+        let problem = problem.into();
+        move |source| Self::Rows {
+            problem,
+            source: source.into(),
         }
     }
 

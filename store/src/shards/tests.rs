@@ -14,7 +14,7 @@ use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::recipe::{Compression, Dtype, Layout, ShardSpec};
 
 use super::encode::{Format, RowGroup};
-use super::file::ShardFile;
+use super::file::ParquetFile;
 use super::rows::{AudioFacts, FeatureRow};
 use crate::tensors::Tensor;
 
@@ -93,8 +93,13 @@ fn round_trip(
 ) -> (RecordBatch, usize) {
     let folder = tempfile::tempdir().expect("a folder");
     let formats = [Format::new(entry(shape), Dtype::F16, &[], spec).expect("a schema")];
-    let mut file =
-        ShardFile::create(folder.path(), "00000.parquet".to_owned(), &formats[0]).expect("a file");
+    let mut file = ParquetFile::create(
+        folder.path(),
+        "00000.parquet".to_owned(),
+        &formats[0].schema,
+        formats[0].properties.clone(),
+    )
+    .expect("a file");
 
     let group = RowGroup {
         shard: 0,
@@ -109,10 +114,10 @@ fn round_trip(
         .expect("encodable rows");
     for feature in encoded.features {
         assert!(feature.partial.values > 0);
-        file.append(encoded.rows, feature).expect("room");
+        file.append_feature(encoded.rows, feature).expect("room");
     }
 
-    let entry = file.finish("training", "mel").expect("a finished file");
+    let entry = file.finish().expect("a finished file");
     assert_eq!(
         (entry.rows, entry.row_groups.as_slice()),
         (ROWS as u64, &[ROWS as u64][..])
@@ -183,8 +188,13 @@ fn the_bytes_of_a_shard_are_pinned() {
         &ShardSpec::default(),
     )
     .expect("a schema")];
-    let mut file =
-        ShardFile::create(folder.path(), "00000.parquet".to_owned(), &formats[0]).expect("a file");
+    let mut file = ParquetFile::create(
+        folder.path(),
+        "00000.parquet".to_owned(),
+        &formats[0].schema,
+        formats[0].properties.clone(),
+    )
+    .expect("a file");
 
     let group = RowGroup {
         shard: 0,
@@ -198,13 +208,10 @@ fn the_bytes_of_a_shard_are_pinned() {
         .encode(&formats, &clips(), "training-00000")
         .expect("encodable rows");
     for feature in encoded.features {
-        file.append(encoded.rows, feature).expect("room");
+        file.append_feature(encoded.rows, feature).expect("room");
     }
 
-    let blake3 = file
-        .finish("training", "mel")
-        .expect("a finished file")
-        .blake3;
+    let blake3 = file.finish().expect("a finished file").blake3;
     assert_eq!(
         blake3,
         "af069a52fe225d3987fac74e392ac480bdd8506f7f4275359964ef5ccb20b218"
