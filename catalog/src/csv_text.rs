@@ -49,7 +49,7 @@ impl Header {
     /// `track_id`. If that is the first line, both forms give the same column names.
     ///
     /// # Errors
-    /// `Csv` if reading fails.
+    /// `Read` if reading fails.
     pub(super) fn detect<R: Read>(file: &str, input: R) -> Result<Self, CatalogError> {
         let mut block = Block::default();
         Blocks::new(input, BLOCK_BYTES)
@@ -245,8 +245,7 @@ impl<R: Read> TextReader<R> {
     /// Opens a CSV file and reads its header. `file` is the name for messages.
     ///
     /// # Errors
-    /// `Csv` if reading fails; `Header`, `HeaderEncoding`, `DuplicateColumn`, `TooManyColumns` and `LongHeader` if the
-    /// header is not valid.
+    /// `Read` if reading fails; `Header` if the header is not valid.
     pub(super) fn open(file: &str, input: R, header: Header) -> Result<Self, CatalogError> {
         let mut blocks = Blocks::new(input, BLOCK_BYTES);
         let mut block = Block::default();
@@ -256,10 +255,10 @@ impl<R: Read> TextReader<R> {
         // The names are parsed before the length is checked, so that too many columns are reported as such.
         let names = column_names(file, &mut block, header)?;
         if !is_whole {
-            return Err(CatalogError::LongHeader {
-                file: file.to_owned(),
-                bytes_max: HEADER_BYTES_MAX,
-            });
+            let problem = format!(
+                "its first line does not end within {HEADER_BYTES_MAX} bytes: is it a CSV file?"
+            );
+            return Err(CatalogError::header(file, problem));
         }
 
         let mut fields = vec![Field::new(LINE, DataType::Int64, false)];
@@ -267,10 +266,8 @@ impl<R: Read> TextReader<R> {
         for name in &names {
             refuse_own(file, name)?;
             if !seen.insert(name) {
-                return Err(CatalogError::DuplicateColumn {
-                    file: file.to_owned(),
-                    column: name.clone(),
-                });
+                let problem = format!("two columns are named `{name}`");
+                return Err(CatalogError::header(file, problem));
             }
             fields.push(Field::new(name, DataType::Utf8View, true));
         }
@@ -296,7 +293,7 @@ impl<R: Read> TextReader<R> {
     /// file.
     ///
     /// # Errors
-    /// `Csv` if reading fails.
+    /// `Read` if reading fails.
     pub(super) fn next_block(&mut self, block: &mut Block) -> Result<bool, CatalogError> {
         // The remainder of the first block, after the header, is returned first.
         if !self.block.is_empty() {
@@ -313,7 +310,7 @@ impl<R: Read> TextReader<R> {
     /// have the same sizes.
     ///
     /// # Errors
-    /// `Csv` if reading fails.
+    /// `Read` if reading fails.
     pub(super) fn next_batch(&mut self) -> Result<Option<RecordBatch>, CatalogError> {
         let n_columns = self.form.schema.fields().len() - 1;
         let rows_max = (BATCH_CELLS / n_columns.max(1)).clamp(256, 8192);
@@ -346,7 +343,8 @@ fn unreadable(file: &str) -> impl Fn(io::Error) -> CatalogError {
             let problem = source.to_string();
             return CatalogError::Damaged { file, problem };
         }
-        CatalogError::Csv { file, source }
+        let source = source.into();
+        CatalogError::Read { file, source }
     }
 }
 
@@ -372,9 +370,7 @@ fn column_names(
             .iter()
             .map(|&field| String::from_utf8(records.value(field).into_owned()));
         let level = values.collect::<Result<Vec<_>, _>>();
-        levels.push(level.map_err(|_| CatalogError::HeaderEncoding {
-            file: file.to_owned(),
-        })?);
+        levels.push(level.map_err(|_| CatalogError::header(file, "its header is not UTF-8"))?);
         // The number of levels differs between files. The last level starts with `track_id`.
         is_closed = levels
             .last()
@@ -390,27 +386,26 @@ fn column_names(
             .enumerate()
             .map(|(i, name)| plain_name(i, name))
             .collect()),
-        (Header::Line, _) => Err(CatalogError::NoHeader {
-            file: file.to_owned(),
-        }),
-        _ => Err(CatalogError::Header {
-            file: file.to_owned(),
-            lines: HEADER_LINES_MAX,
-        }),
+        (Header::Line, _) => Err(CatalogError::Unusable(format!(
+            "metadata file {file} is empty: its first line must name the columns"
+        ))),
+        _ => Err(CatalogError::no_track_id(file, HEADER_LINES_MAX)),
     }
 }
 
 /// Checks the number of columns, if it is known.
 ///
 /// # Errors
-/// `TooManyColumns` for more than [`COLUMNS_MAX`].
+/// `Header` for more than [`COLUMNS_MAX`].
 pub(super) fn refuse_columns(file: &str, columns: Option<usize>) -> Result<(), CatalogError> {
     match columns {
-        Some(columns) if columns > COLUMNS_MAX => Err(CatalogError::TooManyColumns {
-            file: file.to_owned(),
-            columns,
-            columns_max: COLUMNS_MAX,
-        }),
+        Some(columns) if columns > COLUMNS_MAX => {
+            let problem = format!(
+                "{columns} columns exceed the limit of {COLUMNS_MAX}: remove columns that no cleaning step needs, or move \
+                 them to a separate file"
+            );
+            Err(CatalogError::header(file, problem))
+        }
         _ => Ok(()),
     }
 }
@@ -418,13 +413,12 @@ pub(super) fn refuse_columns(file: &str, columns: Option<usize>) -> Result<(), C
 /// Checks that a column of a file does not have the name of a column that the catalog adds.
 ///
 /// # Errors
-/// `OwnColumn` if it does.
+/// `Unusable` if it does.
 pub(super) fn refuse_own(file: &str, column: &str) -> Result<(), CatalogError> {
     if column == LINE || column == DROPPED_BY {
-        return Err(CatalogError::OwnColumn {
-            file: file.to_owned(),
-            column: column.to_owned(),
-        });
+        return Err(CatalogError::Unusable(format!(
+            "metadata file {file}: the column name `{column}` is reserved by wavemill: rename the column in the file"
+        )));
     }
     Ok(())
 }

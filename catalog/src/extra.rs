@@ -32,7 +32,7 @@ pub struct ExtraTable {
 /// and so on. Tables that cannot be opened are left out; [`clean`](super::clean) warns of them.
 ///
 /// # Errors
-/// `Source` and `Csv` if the operating system fails to read a file.
+/// `Source` and `Read` if the operating system fails to read a file.
 pub fn extra_tables(metadata: &Path) -> Result<Vec<ExtraTable>, CatalogError> {
     Ok(open_all(metadata)?
         .into_iter()
@@ -65,10 +65,7 @@ pub(super) type NamedTable = (String, Result<ExtraTable, CatalogError>);
 /// Reports whether the error is a permanent fault of the file, as opposed to a failure of the disk.
 fn is_own_fault(error: &CatalogError) -> bool {
     match error {
-        CatalogError::Header { .. }
-        | CatalogError::HeaderEncoding { .. }
-        | CatalogError::DuplicateColumn { .. } => true,
-        CatalogError::TooManyColumns { .. } | CatalogError::LongHeader { .. } => true,
+        CatalogError::Header { .. } => true,
         CatalogError::Source(SourceError::Open { source, .. }) => {
             source.kind() == io::ErrorKind::Unsupported
         }

@@ -63,7 +63,7 @@ pub(super) fn rows(audio: &AudioIndex) -> Result<ParsedMetadata, CatalogError> {
 /// `file` is the list's name for messages, `listed` its content.
 ///
 /// # Errors
-/// `ClipList` if keys are missing, repeated or all unknown, or if the list has a column that the folders provide
+/// `Unusable` if keys are missing, repeated or all unknown, or if the list has a column that the folders provide
 /// already. A column `genre` is allowed if its values are equal to the folders.
 pub(super) fn with_list(
     clips: ParsedMetadata,
@@ -176,7 +176,7 @@ impl ClipList<'_> {
             .collect();
         // If no key matches, the keys have another form, which must not leave every clip without a row.
         if places.null_count() == places.len() {
-            return Err(self.fault(String::new(), no_match(keys, clip_keys)));
+            return Err(self.fault("", &no_match(keys, clip_keys)));
         }
         Ok(places)
     }
@@ -276,7 +276,7 @@ impl ClipList<'_> {
     }
 
     fn fault_of_row(&self, row: u32, problem: String) -> CatalogError {
-        self.fault(format!(", {}", self.place(row)), problem)
+        self.fault(&format!(", {}", self.place(row)), &problem)
     }
 
     /// Creates an error about the header of a CSV file or the schema of a Parquet file.
@@ -286,15 +286,11 @@ impl ClipList<'_> {
         } else {
             ", line 1"
         };
-        self.fault(place.to_owned(), problem)
+        self.fault(place, &problem)
     }
 
-    fn fault(&self, place: String, problem: String) -> CatalogError {
-        CatalogError::ClipList {
-            file: self.file.to_owned(),
-            place,
-            problem,
-        }
+    fn fault(&self, place: &str, problem: &str) -> CatalogError {
+        CatalogError::Unusable(format!("metadata file {}{place}: {problem}", self.file))
     }
 }
 

@@ -348,7 +348,7 @@ impl CleanedRows {
     /// from the same rows share the columns of their tables.
     ///
     /// # Errors
-    /// `Column` and `SplitValue` if the recipe's split does not fit the rows.
+    /// `Unusable` if the recipe's split does not fit the rows.
     pub fn split(
         &self,
         recipe: &Recipe,
@@ -570,8 +570,7 @@ fn require_audio(
     audio: &AudioIndex,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<String>, CatalogError> {
-    let keys =
-        steps::clip_keys(&cleaner.rows).map_err(|problem| CatalogError::ClipKey { problem })?;
+    let keys = steps::clip_keys(&cleaner.rows).map_err(CatalogError::clip_key)?;
     let dropped = cleaner.keep_with_audio(&keys, audio)?;
     if dropped * 2 > keys.len() {
         warnings.push(format!(
@@ -586,6 +585,13 @@ fn require_audio(
     Ok(absent.map(str::to_owned).collect())
 }
 
+/// Returns the error for a data set whose metadata was not given.
+fn no_metadata(dataset: &str) -> CatalogError {
+    CatalogError::Unusable(format!(
+        "data set `{dataset}` needs metadata: name its folder, zip or file with --metadata"
+    ))
+}
+
 fn load(
     engine: &Engine,
     dataset: Dataset,
@@ -596,11 +602,11 @@ fn load(
     match dataset {
         Dataset::Folders | Dataset::Images => load_folders(engine, metadata, audio, threads),
         Dataset::Fma => {
-            let path = metadata.ok_or(CatalogError::NoMetadata { dataset: "fma" })?;
+            let path = metadata.ok_or_else(|| no_metadata("fma"))?;
             load_fma(engine, path, threads)
         }
         Dataset::Table => {
-            let path = metadata.ok_or(CatalogError::NoMetadata { dataset: "table" })?;
+            let path = metadata.ok_or_else(|| no_metadata("table"))?;
             let files = Files::open(path)?;
             let name = main_file(&files, path, TABLE_FILE)?;
             load_table(engine, &files, name, threads)
@@ -762,9 +768,8 @@ fn main_file<'a>(
     } else {
         names[..names.len().min(6)].join(", ")
     };
-    Err(CatalogError::NoFile {
-        path: path.to_owned(),
-        wanted,
-        found,
-    })
+    Err(CatalogError::Unusable(format!(
+        "metadata {}: `{wanted}` not found; found: {found}",
+        path.display()
+    )))
 }

@@ -68,7 +68,7 @@ pub(super) struct CsvFile<'a, R> {
 /// Reads and types a CSV file block by block on `threads` threads. A bad row becomes a reject.
 ///
 /// # Errors
-/// `Csv`, `Header`, `HeaderEncoding`, `DuplicateColumn`.
+/// `Read`, `Header`.
 pub(super) fn csv_file<R: Read + Send>(
     engine: &Engine,
     csv: CsvFile<'_, R>,
@@ -237,7 +237,7 @@ pub(super) fn csv_table(
 /// Reads a Parquet file. Row numbers take the place of line numbers.
 ///
 /// # Errors
-/// `Damaged`, or `Parquet` if the operating system fails to read the file; `TooManyColumns`, `OwnColumn`.
+/// `Damaged`, or `Read` if the operating system fails to read the file; `Header` and `Unusable` for its columns.
 pub(super) fn parquet_table(
     file: &str,
     input: impl ChunkReader + 'static,
@@ -296,7 +296,7 @@ pub(super) fn opened(path: &Path) -> Result<File, CatalogError> {
 /// Decompresses a Parquet file from a zip as a whole, because the footer is at the end of the file.
 ///
 /// # Errors
-/// `Damaged`, or `Parquet` if the operating system fails to read the file.
+/// `Damaged`, or `Read` if the operating system fails to read the file.
 pub(super) fn inflated(file: &str, mut input: impl Read) -> Result<Bytes, CatalogError> {
     let mut bytes = Vec::new();
     input
@@ -309,9 +309,9 @@ fn unreadable(file: &str, source: ParquetError) -> CatalogError {
     if !is_of_system(&source) {
         return damaged(file, &source.to_string());
     }
-    CatalogError::Parquet {
+    CatalogError::Read {
         file: file.to_owned(),
-        source,
+        source: source.into(),
     }
 }
 
@@ -416,10 +416,7 @@ impl ParsedMetadata {
             .rows
             .column_by_name("track_id")
             .map(|ids| ids.as_primitive::<Int64Type>().clone());
-        let ids = ids.ok_or_else(|| CatalogError::Header {
-            file: file.to_owned(),
-            lines: 1,
-        })?;
+        let ids = ids.ok_or_else(|| CatalogError::no_track_id(file, 1))?;
 
         // Strictly ascending ids, as in FMA's own file, cannot repeat.
         if ids.values().is_sorted_by(|id, next| id < next) {

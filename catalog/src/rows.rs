@@ -27,9 +27,9 @@ const PART_ROWS: usize = 4096;
 /// Returns the cleaned rows in the order of `clip_key`, each with a `track_id`, without line numbers.
 ///
 /// # Errors
-/// `ClipKey`, and `TrackIdCollision` if two clips share an id.
+/// `Unusable` if a key is missing or repeated, or if two clips share an id.
 pub(super) fn keyed(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
-    let keys = clip_keys(rows).map_err(|problem| CatalogError::ClipKey { problem })?;
+    let keys = clip_keys(rows).map_err(CatalogError::clip_key)?;
     let mut rows = without_line(rows)?;
     // Sorted by key, so that the result does not depend on the order of the file.
     if !keys.iter().is_sorted() {
@@ -37,7 +37,7 @@ pub(super) fn keyed(rows: &RecordBatch) -> Result<RecordBatch, CatalogError> {
     }
 
     // The keys are read again, because sorting may have changed their order.
-    let keys = clip_keys(&rows).map_err(|problem| CatalogError::ClipKey { problem })?;
+    let keys = clip_keys(&rows).map_err(CatalogError::clip_key)?;
     if rows.column_by_name("track_id").is_none() {
         let ids = keys.iter().map(|key| key.map(canonical::track_id));
         let ids: Int64Array = ids.collect();
@@ -59,16 +59,15 @@ fn refuse_repeated_ids(ids: &Int64Array, keys: &StringViewArray) -> Result<(), C
     let mut clip_of = HashMap::with_capacity(ids.len());
     for (row, id) in ids.iter().enumerate() {
         let Some(track_id) = id else {
-            return Err(CatalogError::ClipKey {
-                problem: format!("clip {} without a track_id", keys.value(row)),
-            });
+            let problem = format!("clip {} without a track_id", keys.value(row));
+            return Err(CatalogError::clip_key(problem));
         };
         if let Some(first) = clip_of.insert(track_id, row) {
-            return Err(CatalogError::TrackIdCollision {
-                track_id,
-                first: keys.value(first).to_owned(),
-                second: keys.value(row).to_owned(),
-            });
+            return Err(CatalogError::Unusable(format!(
+                "track_id {track_id} belongs to two clips: {} and {}; the cleaning steps must keep track_id unique",
+                keys.value(first),
+                keys.value(row)
+            )));
         }
     }
     Ok(())
@@ -88,7 +87,7 @@ pub(super) struct Labels {
 /// Returns the labels of one target.
 ///
 /// # Errors
-/// `Column` if the target's column is missing or is not text.
+/// `Unusable` if the target's column is missing or is not text.
 pub(super) fn labels(rows: &RecordBatch, target: &TargetSpec) -> Result<Labels, CatalogError> {
     let column = text_column(rows, &format!("target `{}`", target.name), &target.column)?;
     let classes = match &target.classes {
@@ -133,7 +132,7 @@ pub(super) struct SplitTables {
 /// sides to keep. The official side of a row is its own `split_official` or `set_split`.
 ///
 /// # Errors
-/// `Column` if the column of rule `column` is missing, `SplitValue` if a side is not a valid folder name.
+/// `Unusable` if the column of rule `column` is missing, or if a side is not a valid folder name.
 pub(super) fn with_splits(
     rows: &RecordBatch,
     classes: &[Option<i32>],
@@ -277,10 +276,9 @@ fn official_sides(rows: &RecordBatch, rule: SplitRule) -> Result<StringViewArray
 /// Checks that all sides are valid folder names. Sides of the rule in use become folders.
 fn require_plain(column: &str, sides: &StringViewArray) -> Result<(), CatalogError> {
     match sides.iter().flatten().find(|side| !is_plain(side)) {
-        Some(value) => Err(CatalogError::SplitValue {
-            column: column.to_owned(),
-            value: value.to_owned(),
-        }),
+        Some(value) => Err(CatalogError::Unusable(format!(
+            "split column `{column}` has the value {value:?}: sides are folders, named by letters, digits, `_`, `-`, `.`"
+        ))),
         None => Ok(()),
     }
 }
@@ -339,7 +337,7 @@ pub const fn side_column(rule: SplitRule) -> Option<&'static str> {
 /// `labels` has one entry per target, in the recipe's order.
 ///
 /// # Errors
-/// `Column` if `artist_id`, `album_id` or the genres have another type.
+/// `Unusable` if `artist_id`, `album_id` or the genres have another type.
 pub(super) fn clips(
     tracks: &RecordBatch,
     labels: &[Labels],
@@ -507,18 +505,16 @@ fn typed_column(
     wanted_by: &str,
     column: &str,
     data_type: &DataType,
-    kind: &'static str,
+    kind: &str,
 ) -> Result<ArrayRef, CatalogError> {
     let Some(array) = rows.column_by_name(column) else {
         let schema = rows.schema();
         let fields = schema.fields().iter();
         let known: Vec<&str> = fields.map(|field| field.name().as_str()).collect();
-        return Err(CatalogError::Column {
-            wanted_by: wanted_by.to_owned(),
-            kind,
-            nearest: nearest(column, &known),
-            column: column.to_owned(),
-        });
+        let nearest = nearest(column, &known);
+        return Err(CatalogError::Unusable(format!(
+            "{wanted_by}: the cleaned rows have no {kind} column `{column}`; nearest: {nearest}"
+        )));
     };
 
     let found = array.data_type();
@@ -536,12 +532,10 @@ fn typed_column(
         return Ok(cast(array, data_type)?);
     }
 
-    Err(CatalogError::ColumnType {
-        wanted_by: wanted_by.to_owned(),
-        kind,
-        column: column.to_owned(),
-        found: found.to_string(),
-    })
+    Err(CatalogError::Unusable(format!(
+        "{wanted_by}: column `{column}` has type {found}, not {kind}: convert it in a cleaning step, such as \
+         sql = \"SELECT * REPLACE (CAST({column} AS VARCHAR) AS {column}) FROM input\""
+    )))
 }
 
 #[cfg(test)]

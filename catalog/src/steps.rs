@@ -1,6 +1,7 @@
 //! Runs the recipe's cleaning SQL step by step. Each step is counted, and each dropped row is attributed to its step.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -86,7 +87,7 @@ impl<'a> Cleaner<'a> {
     /// Runs the step `subset`, then the recipe's steps.
     ///
     /// # Errors
-    /// `Step` if SQL is refused or fails, `StepKey` if a query loses or repeats the keys of rows.
+    /// `Unusable` if SQL is refused or fails, or if a query loses or repeats the keys of rows.
     pub(super) fn run(&mut self, spec: &CatalogSpec) -> Result<(), CatalogError> {
         self.engine
             .course()
@@ -212,17 +213,15 @@ impl<'a> Cleaner<'a> {
 
             // The engine's own message does not contain the file that the table comes from.
             if let Some(table) = self.engine.missing_table(sql) {
-                return CatalogError::NoTable {
-                    step: step.to_owned(),
-                    hint: self.table_hint(&table),
-                    table,
-                };
+                let hint = self.table_hint(&table);
+                return CatalogError::Unusable(format!(
+                    "cleaning step `{step}`: no table `{table}`: {hint}"
+                ));
             }
 
-            CatalogError::Step {
-                step: step.to_owned(),
-                message: one_line(&source),
-            }
+            // Not a `source`: the engine's message would list every known column.
+            let message = one_line(&source);
+            CatalogError::Unusable(format!("cleaning step `{step}`: {message}"))
         })
     }
 
@@ -261,7 +260,7 @@ impl<'a> Cleaner<'a> {
     }
 
     fn lines_by_key(&self, step: &str, keys: &StringViewArray) -> Result<Int64Array, CatalogError> {
-        let before = clip_keys(&self.rows).map_err(|problem| CatalogError::ClipKey { problem })?;
+        let before = clip_keys(&self.rows).map_err(CatalogError::clip_key)?;
         let line_of: HashMap<_, _> = before.iter().zip(lines(&self.rows).values()).collect();
 
         // Keys are unique on both sides, because `clip_keys` refuses repeated keys.
@@ -347,12 +346,11 @@ const fn subset_predicate(subset: Subset) -> &'static str {
     }
 }
 
-fn step_key(step: &str, problem: impl Into<String>, remedy: &'static str) -> CatalogError {
-    CatalogError::StepKey {
-        step: step.to_owned(),
-        problem: problem.into(),
-        remedy,
-    }
+/// Returns the error for a step whose query lost the columns that identify rows.
+fn step_key(step: &str, problem: impl Display, remedy: &str) -> CatalogError {
+    CatalogError::Unusable(format!(
+        "cleaning step `{step}`: its result has {problem}; {remedy}"
+    ))
 }
 
 fn lines(rows: &RecordBatch) -> &Int64Array {

@@ -700,9 +700,10 @@ fn table_of(csv: &str) -> Result<Catalog, CatalogError> {
 #[test]
 fn official_rule_accepts_folders_as_sides() {
     let refused = table_of("file,label,split_official\na.wav,blues,Training Set\n").unwrap_err();
-    assert!(
-        matches!(refused, CatalogError::SplitValue { .. }),
-        "{refused}"
+    assert_eq!(
+        refused.to_string(),
+        "split column `split_official` has the value \"Training Set\": sides are folders, named by letters, digits, `_`, \
+         `-`, `.`"
     );
 
     assert_eq!(
@@ -769,10 +770,11 @@ fn reserved_columns_and_empty_files_are_rejected() {
         );
     }
 
-    assert!(matches!(
-        table_of("").unwrap_err(),
-        CatalogError::NoHeader { .. }
-    ));
+    let empty = table_of("").unwrap_err().to_string();
+    assert!(
+        empty.ends_with("is empty: its first line must name the columns"),
+        "{empty}"
+    );
 }
 
 #[test]
@@ -903,9 +905,9 @@ fn further_table_with_a_broken_header_is_a_warning_unless_a_step_names_it() {
         folder.path(),
     )
     .unwrap_err();
-    assert!(
-        matches!(named, CatalogError::DuplicateColumn { .. }),
-        "{named}"
+    assert_eq!(
+        named.to_string(),
+        "metadata file raw_echonest.csv: two columns are named `echonest`"
     );
 }
 

@@ -10,7 +10,6 @@ use wavemill_catalog::CatalogError;
 use wavemill_runtime::course::Phase;
 use wavemill_source::SourceError;
 use wavemill_store::StoreError;
-use wavemill_store::shards::ShardError;
 
 use crate::features::FeatureError;
 use crate::threads::ExtractError;
@@ -30,12 +29,9 @@ pub enum RunError {
     /// The recipe's features cannot be computed.
     #[error(transparent)]
     Feature(#[from] FeatureError),
-    /// The store cannot be used, or refuses the run.
+    /// The store cannot be used or written, or refuses the run.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A metadata table cannot be written, or the key of a shard cannot be computed.
-    #[error(transparent)]
-    Shard(#[from] ShardError),
     /// Clips cannot be read, computed or written.
     #[error(transparent)]
     Extract(#[from] ExtractError),
@@ -95,7 +91,7 @@ impl RunError {
             Self::Shrunk { .. } => exit::OTHER_PLAN,
             Self::Space(_) => exit::NO_SPACE,
             Self::Stopped { .. } => exit::INTERRUPTED,
-            Self::Shard(_) | Self::Accounting { .. } | Self::Json(_) => exit::FAILED,
+            Self::Accounting { .. } | Self::Json(_) => exit::FAILED,
         }
     }
 
@@ -103,7 +99,6 @@ impl RunError {
     pub fn io(&self) -> Option<&io::Error> {
         match self {
             Self::Store(error) | Self::Extract(ExtractError::Store(error)) => error.io(),
-            Self::Shard(error) | Self::Extract(ExtractError::Shard(error)) => error.io(),
             _ => None,
         }
     }

@@ -42,7 +42,7 @@ impl ArrowColumn {
     /// Creates a reader for an existing column.
     ///
     /// # Errors
-    /// [`DatasetError::Column`]: its values are neither bytes nor lists of the feature's type.
+    /// [`DatasetError::Other`]: its values are neither bytes nor lists of the feature's type.
     pub(crate) fn new(shard: &Shard, column: &str, form: &Form) -> Result<Self, DatasetError> {
         let found = shard.metadata.schema().column_with_name(column);
         let (place, field) =

@@ -123,26 +123,18 @@ pub(crate) fn learnable(fixture: &Fixture, row: RowId) -> Vec<f32> {
     let [bands, frames] = [fixture.shape[0], fixture.frames(row.clip)];
     let key = format!("{} {} {}", row.clip, row.segment, row.variant);
 
+    let class = row.clip % fixture.classes;
     let mut state = canonical::hash("fixture", 0, &key) | 1;
-    let mut noise = || {
+    let mut values = Vec::with_capacity(bands * frames);
+    for i in 0..bands * frames {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
-        (state >> 40) as f32 / (1_u64 << 24) as f32
-    };
-
-    let class = row.clip % fixture.classes;
-    let level = |band: usize| {
-        if band % fixture.classes == class {
-            0.5
-        } else {
-            0.2
-        }
-    };
-
-    (0..bands * frames)
-        .map(|i| level(i / frames) + 0.4 * noise())
-        .collect()
+        let noise = (state >> 40) as f32 / (1_u64 << 24) as f32;
+        let is_loud = i / frames % fixture.classes == class;
+        values.push(if is_loud { 0.5 } else { 0.2 } + 0.4 * noise);
+    }
+    values
 }
 
 impl Fixture {
@@ -187,16 +179,10 @@ impl Fixture {
     pub(crate) fn stored(&self, row: RowId) -> Vec<u8> {
         let [bands, frames] = [self.shape[0], self.frames(row.clip)];
         let values = (self.values)(self, row);
-        let at = |i: usize| {
-            let (band, frame) = if self.frames_first {
-                (i % bands, i / bands)
-            } else {
-                (i / frames, i % frames)
-            };
-            values[band * frames + frame]
-        };
-
-        let ordered = (0..values.len()).map(at);
+        let ordered = (0..values.len()).map(|i| match self.frames_first {
+            true => values[i % bands * frames + i / bands],
+            false => values[i],
+        });
         match self.dtype {
             Dtype::F16 => ordered
                 .flat_map(|x| f16::from_f32(x).to_le_bytes())
@@ -557,7 +543,6 @@ impl Fixture {
              [[features]]\nname = 'log_mel'\nop = 'mel'\n"
         );
 
-        let hash = || "0".repeat(64);
         let name = String::new;
 
         let mut manifest = Manifest {
@@ -565,8 +550,8 @@ impl Fixture {
             plan_id: name(),
             identity: Identity {
                 recipe: name(),
-                rows: hash(),
-                inputs: hash(),
+                rows: "0".repeat(64),
+                inputs: "0".repeat(64),
                 engine: name(),
                 limit: None,
                 sides: None,

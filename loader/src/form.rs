@@ -59,7 +59,9 @@ impl Axes {
         if feature.is_statistics() {
             let values: Option<usize> = feature.shape.iter().copied().product();
             return Ok(Self {
-                bands: values.ok_or_else(|| unfit(format!("rows of {name} differ in shape")))?,
+                bands: values.ok_or_else(|| {
+                    DatasetError::unfit("feature", format!("rows of {name} differ in shape"))
+                })?,
                 frames: Some(1),
                 frames_first: false,
                 kind: RowKind::Columns,
@@ -67,9 +69,12 @@ impl Axes {
         }
         if feature.is_picture() {
             let &[Some(bands), Some(height), Some(width)] = feature.shape.as_slice() else {
-                return Err(unfit(format!(
-                    "pictures of {name} differ in size: give the recipe's feature a height and a width"
-                )));
+                return Err(DatasetError::unfit(
+                    "feature",
+                    format!(
+                        "pictures of {name} differ in size: give the recipe's feature a height and a width"
+                    ),
+                ));
             };
             return Ok(Self {
                 bands,
@@ -81,7 +86,10 @@ impl Axes {
 
         let &[first, second] = feature.shape.as_slice() else {
             let n_axes = feature.shape.len();
-            return Err(unfit(format!("{name} has {n_axes} axes, not 2")));
+            return Err(DatasetError::unfit(
+                "feature",
+                format!("{name} has {n_axes} axes, not 2"),
+            ));
         };
         let frames_first = feature.dim_names.first().is_some_and(|name| name == FRAME);
         let (bands, frames) = if frames_first {
@@ -90,8 +98,12 @@ impl Axes {
             (first, second)
         };
         Ok(Self {
-            bands: bands
-                .ok_or_else(|| unfit(format!("rows of {name} differ in their number of bands")))?,
+            bands: bands.ok_or_else(|| {
+                DatasetError::unfit(
+                    "feature",
+                    format!("rows of {name} differ in their number of bands"),
+                )
+            })?,
             frames,
             frames_first,
             kind: RowKind::Spectrogram,
@@ -112,7 +124,12 @@ impl Form {
             "f16" => Dtype::F16,
             "f32" => Dtype::F32,
             "u8" => Dtype::U8,
-            other => return Err(unfit(format!("{name} holds {other}, not f16, f32 or u8"))),
+            other => {
+                return Err(DatasetError::unfit(
+                    "feature",
+                    format!("{name} holds {other}, not f16, f32 or u8"),
+                ));
+            }
         };
 
         let Axes {
@@ -127,9 +144,10 @@ impl Form {
             .as_ref()
             .is_some_and(|stats| stats.mean.len() != bands || stats.std.len() != bands)
         {
-            return Err(unfit(format!(
-                "{name} has {bands} bands, but its statistics have another number"
-            )));
+            return Err(DatasetError::unfit(
+                "feature",
+                format!("{name} has {bands} bands, but its statistics have another number"),
+            ));
         }
 
         Ok(Self {
@@ -240,12 +258,5 @@ impl Form {
             run[..taken].copy_from_slice(&stored[..taken]);
         }
         Ok(frames)
-    }
-}
-
-fn unfit(problem: String) -> DatasetError {
-    DatasetError::Unfit {
-        key: "feature",
-        problem,
     }
 }

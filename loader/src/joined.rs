@@ -29,7 +29,7 @@ impl Metadata {
     /// Reads the columns of the store's `fma_features` that begin with one of `prefixes`, in the table's order.
     ///
     /// # Errors
-    /// [`DatasetError::Unfit`] if there is no such table or no prefix; [`DatasetError::NotThere`] with the existing
+    /// [`DatasetError::Unfit`] if there is no such table or no prefix; [`DatasetError::Unfit`] with the existing
     /// prefixes.
     pub(crate) fn read(
         store: &Store,
@@ -37,7 +37,8 @@ impl Metadata {
         prefixes: &[String],
     ) -> Result<Self, DatasetError> {
         if prefixes.is_empty() {
-            return Err(unfit(
+            return Err(DatasetError::unfit(
+                "metadata",
                 "the model needs columns of fma_features: name some, such as [\"mfcc\"]",
             ));
         }
@@ -54,11 +55,7 @@ impl Metadata {
         // Each prefix must match: a model that silently received fewer columns than requested would only score worse.
         for prefix in prefixes {
             if !names.iter().any(|name| name.starts_with(prefix)) {
-                return Err(DatasetError::NotThere {
-                    key: "metadata",
-                    found: prefix.clone(),
-                    there: stems(store)?,
-                });
+                return Err(DatasetError::not_there("metadata", prefix, &stems(store)?));
             }
         }
 
@@ -68,7 +65,7 @@ impl Metadata {
     /// Reads the columns with these names, in this order.
     ///
     /// # Errors
-    /// [`DatasetError::Unfit`] if there is no such table; [`DatasetError::NotThere`] with the existing prefixes.
+    /// [`DatasetError::Unfit`] if there is no such table; [`DatasetError::Unfit`] with the existing prefixes.
     pub(crate) fn named(
         store: &Store,
         rows: &Rows,
@@ -79,11 +76,7 @@ impl Metadata {
             .iter()
             .find(|name| table.column_by_name(name).is_none())
         {
-            return Err(DatasetError::NotThere {
-                key: "metadata",
-                found: missing.clone(),
-                there: stems(store)?,
-            });
+            return Err(DatasetError::not_there("metadata", missing, &stems(store)?));
         }
         Self::from_columns(store, rows, &table, names)
     }
@@ -215,17 +208,11 @@ fn moments(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
 fn published(store: &Store, wanted: impl Fn(&str) -> bool) -> Result<RecordBatch, DatasetError> {
     let table = store.table(TABLE, |name| name == "track_id" || wanted(name))?;
     table.ok_or_else(|| {
-        unfit(
+        DatasetError::unfit(
+            "metadata",
             "the store has no table fma_features: extract it with features.csv next to tracks.csv",
         )
     })
-}
-
-fn unfit(problem: &str) -> DatasetError {
-    DatasetError::Unfit {
-        key: "metadata",
-        problem: problem.to_owned(),
-    }
 }
 
 /// Returns a column of the store's `table`, cast to type `to`.

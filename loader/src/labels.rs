@@ -5,10 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use arrow::array::{Array, AsArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
-
 use wavemill_schemas::manifest::TargetEntry;
 
 use crate::rows::Rows;
@@ -43,7 +39,7 @@ impl Target {
     /// `training`: the training rows.
     ///
     /// # Errors
-    /// [`DatasetError::NotThere`] with the store's targets.
+    /// [`DatasetError::Unfit`] with the store's targets.
     pub(crate) fn resolve(
         names: &[String],
         store: &Store,
@@ -52,10 +48,8 @@ impl Target {
     ) -> Result<Vec<Self>, DatasetError> {
         if names.is_empty() {
             let Some(first) = store.manifest().targets.first() else {
-                return Err(DatasetError::Unfit {
-                    key: "targets",
-                    problem: format!("the recipe has no target: only {GENRES_ALL} can be learned"),
-                });
+                let problem = format!("the recipe has no target: only {GENRES_ALL} can be learned");
+                return Err(DatasetError::unfit("targets", problem));
             };
             return Ok(vec![Self::named(&first.name, store, rows, training)?]);
         }
@@ -141,10 +135,8 @@ impl Target {
     fn genres(store: &Store, rows: &Rows, training: &[u32]) -> Result<Self, DatasetError> {
         let ids = genre_ids(rows, training.iter().map(|&row| row as usize));
         if ids.is_empty() {
-            return Err(DatasetError::Unfit {
-                key: "targets",
-                problem: "no training row has a genre in genres_all".to_owned(),
-            });
+            let problem = "no training row has a genre in genres_all";
+            return Err(DatasetError::unfit("targets", problem));
         }
 
         Ok(Self {
@@ -265,11 +257,7 @@ fn not_there(name: &str, entries: &[TargetEntry]) -> DatasetError {
     // `genres_all` needs no entry in the manifest, so it is added to the store's targets.
     let mut there: Vec<&str> = entries.iter().map(|target| target.name.as_str()).collect();
     there.push(GENRES_ALL);
-    DatasetError::NotThere {
-        key: "targets",
-        found: name.to_owned(),
-        there: there.join(", "),
-    }
+    DatasetError::not_there("targets", name, &there.join(", "))
 }
 
 /// Returns the genres that occur in the rows `of`.
@@ -292,30 +280,8 @@ fn genre_names(store: &Store, ids: &BTreeSet<i32>) -> Result<Vec<String>, Datase
 /// Returns titles by id from the store's table `genres`, or an empty map if there is no such table.
 fn genre_titles(store: &Store) -> Result<BTreeMap<i64, String>, DatasetError> {
     let table = store.table("genres", |name| matches!(name, "genre_id" | "title"))?;
-    let columns = table.as_ref().and_then(|table| {
-        Some((
-            table.column_by_name("genre_id")?,
-            table.column_by_name("title")?,
-        ))
-    });
-    let Some((ids, titles)) = columns else {
-        return Ok(BTreeMap::new());
-    };
-
-    let unreadable =
-        |e: arrow::error::ArrowError| DatasetError::column(store.root(), "title", e.to_string());
-    let ids = cast(ids, &DataType::Int64).map_err(unreadable)?;
-    let ids = ids.as_primitive::<Int64Type>();
-    let titles = cast(titles, &DataType::Utf8).map_err(unreadable)?;
-    let titles = titles.as_string::<i32>();
-
-    let mut by_id = BTreeMap::new();
-    for row in 0..ids.len() {
-        if ids.is_valid(row) && titles.is_valid(row) {
-            by_id.insert(ids.value(row), titles.value(row).to_owned());
-        }
-    }
-    Ok(by_id)
+    let pairs = store.pairs(table.as_ref(), "genre_id", "title")?;
+    Ok(pairs.into_iter().flatten().collect())
 }
 
 #[cfg(test)]

@@ -23,7 +23,6 @@ mod shard;
 mod spec;
 mod splits;
 mod store;
-mod tags;
 mod warnings;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! is shared between threads. Host memory is recycled: a reader refills the memory of a dropped batch, in the next
 //! epoch too.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -100,7 +101,7 @@ impl<M: HostMemory> Loader<M> {
     /// Starts the readers.
     ///
     /// # Errors
-    /// [`DatasetError::Thread`].
+    /// [`DatasetError::Other`].
     pub fn start(dataset: &Arc<Dataset<M>>, plan: LoaderPlan) -> Result<Self, DatasetError> {
         let groups = dataset.groups(plan.side);
         let order = if plan.shuffle {
@@ -160,7 +161,7 @@ impl<M: HostMemory> Loader<M> {
             let thread = std::thread::Builder::new()
                 .name(format!("reader-{reader}"))
                 .spawn(move || shared.read(numbers, &sender))
-                .map_err(|source| DatasetError::Thread { source })?;
+                .map_err(no_thread)?;
             loader.queues.push(queue);
             loader.threads.push(Some(thread));
         }
@@ -193,7 +194,18 @@ impl<M: HostMemory> Loader<M> {
                 .to_owned(),
             _ => "it ended early".to_owned(),
         };
-        DatasetError::Panic { message }
+        DatasetError::Other {
+            message: format!("a reader thread panicked: {message}"),
+            source: None,
+        }
+    }
+}
+
+/// Returns the error for a reader thread that the system refuses to start.
+fn no_thread(error: io::Error) -> DatasetError {
+    DatasetError::Other {
+        message: "cannot start a reader thread".to_owned(),
+        source: Some(error.into()),
     }
 }
 
@@ -258,7 +270,7 @@ impl<M: HostMemory> ReaderContext<M> {
             Ok(scratch) => scratch,
             Err(source) => {
                 // Sending fails if the loader was dropped; the error is then irrelevant.
-                let _ = queue.send(Err(DatasetError::Thread { source }));
+                let _ = queue.send(Err(no_thread(source)));
                 return;
             }
         };
@@ -447,6 +459,11 @@ mod tests {
         );
     }
 
+    /// Returns the number of buffers that earlier epochs left.
+    fn kept(dataset: &Dataset) -> usize {
+        dataset.spare.lock().expect("no panic").len()
+    }
+
     #[test]
     fn host_memory_is_reused_and_prefetch_is_bounded() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -472,7 +489,6 @@ mod tests {
         assert!((1..=6).contains(&buffers), "{buffers}");
 
         drop(loader);
-        let kept = |dataset: &Dataset| dataset.spare.lock().expect("no panic").len();
         assert_eq!(kept(&dataset), buffers);
 
         let plan = LoaderPlan {

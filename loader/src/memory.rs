@@ -10,7 +10,7 @@ pub trait HostMemory: Debug + Send + Sized + 'static {
     /// Allocates `bytes` zero bytes, page-locked if `pinned`, so that a GPU can copy from them without the CPU.
     ///
     /// # Errors
-    /// [`DatasetError::Library`]: the memory cannot be allocated.
+    /// [`DatasetError::Other`]: the memory cannot be allocated.
     fn zeroed(bytes: usize, pinned: bool) -> Result<Self, DatasetError>;
 
     /// Returns the whole memory for writing.
@@ -27,9 +27,9 @@ pub trait HostMemory: Debug + Send + Sized + 'static {
 impl HostMemory for Vec<u8> {
     fn zeroed(bytes: usize, pinned: bool) -> Result<Self, DatasetError> {
         if pinned {
-            return Err(DatasetError::Library {
-                name: "page-locked memory",
-                source: Box::new(io::Error::from(io::ErrorKind::Unsupported)),
+            return Err(DatasetError::Other {
+                message: "page-locked memory".to_owned(),
+                source: Some(io::Error::from(io::ErrorKind::Unsupported).into()),
             });
         }
         Ok(vec![0; bytes])

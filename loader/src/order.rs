@@ -99,11 +99,15 @@ mod tests {
         assert_eq!(shuffled(&groups, 7, 0, 4), orders[0]);
     }
 
+    /// Returns the index of the group that contains a row.
+    fn group_of(groups: &[Vec<u32>], row: u32) -> Option<usize> {
+        groups.iter().position(|group| group.contains(&row))
+    }
+
     #[test]
     fn a_window_holds_the_rows_of_its_groups_alone() {
         let groups = groups();
         let order = shuffled(&groups, 1, 1, 4);
-        let group_of = |row: &u32| groups.iter().position(|g| g.contains(row));
 
         let mut start = 0;
         let mut seen = BTreeSet::new();
@@ -111,9 +115,10 @@ mod tests {
             // The window's groups are those of its first rows until four groups are complete.
             let mut window = BTreeSet::new();
             let mut end = start;
-            while end < order.len() && (window.len() < 4 || window.contains(&group_of(&order[end])))
+            while end < order.len()
+                && (window.len() < 4 || window.contains(&group_of(&groups, order[end])))
             {
-                window.insert(group_of(&order[end]));
+                window.insert(group_of(&groups, order[end]));
                 end += 1;
             }
 

@@ -21,7 +21,7 @@ use crate::arrow_column::ArrowColumn;
 use crate::form::Form;
 use crate::page::{RowInPage, Scratch};
 use crate::rows::RowGroup;
-use crate::shard::{self, Shard};
+use crate::shard::Shard;
 use crate::store::require_content;
 
 /// Maximum number of files kept open; further files are opened for each row, which takes some microseconds.
@@ -113,7 +113,7 @@ impl Pages {
     /// Locates the rows of a file.
     ///
     /// # Errors
-    /// [`DatasetError::Damaged`] for impossible pages; [`DatasetError::Column`] for a type that cannot hold tensors.
+    /// [`DatasetError::Damaged`] for impossible pages; [`DatasetError::Other`] for a type that cannot hold tensors.
     pub(crate) fn locate(&self, shard: &Shard) -> Result<RowPlaces, DatasetError> {
         let groups = shard.metadata.metadata().row_groups();
         let mut columns = Vec::with_capacity(groups.len());
@@ -135,7 +135,7 @@ impl Pages {
 
         for (group, column) in columns.into_iter().enumerate() {
             self.locate_group(shard, group, column, &mut located)
-                .map_err(|problem| shard.damaged(group, problem))?;
+                .map_err(|problem| DatasetError::row_group(&shard.path, group, problem))?;
         }
         Ok(located)
     }
@@ -261,19 +261,11 @@ impl Pages {
                     });
                 }
             }
-            ReadMethod::Zstd => {
-                // All rows of a page share its position: reading any of them reads and decompresses the whole page.
-                for within in 0..n_rows {
-                    located.places.push(Place {
-                        offset,
-                        bytes,
-                        within,
-                    });
-                }
-            }
-            ReadMethod::Arrow(_) => {
-                // Arrow's reader finds the page itself. Offset and length are used to read the bytes first, see `read`.
-                for within in rows {
+            // All rows of a page share its position: reading any of them reads the whole page. Arrow's reader finds the
+            // page itself, and counts rows within the row group.
+            ReadMethod::Zstd | ReadMethod::Arrow(_) => {
+                let is_zstd = matches!(located.method, ReadMethod::Zstd);
+                for within in if is_zstd { 0..n_rows } else { rows } {
                     located.places.push(Place {
                         offset,
                         bytes,
@@ -288,7 +280,7 @@ impl Pages {
     /// Reads a row into `slot`, which must be [`Self::row_bytes`] long, and returns its number of frames.
     ///
     /// # Errors
-    /// [`DatasetError::Damaged`] names file and row group; [`DatasetError::Io`] is a failure of the machine.
+    /// [`DatasetError::Damaged`] names file and row group; [`DatasetError::Store`] is a failure of the machine.
     pub(crate) fn read(
         &self,
         row: u32,
@@ -298,11 +290,10 @@ impl Pages {
     ) -> Result<usize, DatasetError> {
         let place = self.places[row as usize];
         let source = &self.sources[group.file as usize];
-        let damaged =
-            |problem: String| shard::damaged(&source.path, group.number as usize, problem);
-
+        let number = group.number as usize;
         if !source.is_sound()? {
-            return Err(damaged("other bytes (blake3 differs)".to_owned()));
+            let problem = "other bytes (blake3 differs)";
+            return Err(DatasetError::row_group(&source.path, number, problem));
         }
         let mut frames = self.form.host_frames();
         match &source.method {
@@ -312,7 +303,7 @@ impl Pages {
                 source.read_at(&mut scratch.page, place.offset, group)?;
                 scratch
                     .decompress(self.row_in_page(row), slot)
-                    .map_err(damaged)?;
+                    .map_err(|problem| DatasetError::row_group(&source.path, number, problem))?;
             }
             ReadMethod::Arrow(arrow_column) => {
                 // The reader's errors do not distinguish a bad disk from bad bytes, so read the bytes first.
@@ -321,10 +312,10 @@ impl Pages {
 
                 let file =
                     File::open(&source.path).map_err(DatasetError::io_at(&source.path, "open"))?;
-                let value = arrow_column.row(file, group.number as usize, place.within as usize);
+                let value = arrow_column.row(file, number, place.within as usize);
                 frames = value
                     .and_then(|value| self.form.fill(value.bytes(), slot))
-                    .map_err(damaged)?;
+                    .map_err(|problem| DatasetError::row_group(&source.path, number, problem))?;
             }
         }
 
@@ -383,7 +374,8 @@ impl RowFile {
             // and not a disk error.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 let problem = "the file ends within it";
-                Err(shard::damaged(&self.path, group.number as usize, problem))
+                let number = group.number as usize;
+                Err(DatasetError::row_group(&self.path, number, problem))
             }
             other => other.map_err(DatasetError::io_at(&self.path, "read")),
         }

@@ -105,7 +105,7 @@ impl Rows {
     /// Appends the rows of a file; appends nothing if it fails.
     ///
     /// # Errors
-    /// [`DatasetError::Parquet`], [`DatasetError::Column`].
+    /// [`DatasetError::Damaged`], [`DatasetError::Other`].
     pub(crate) fn append(
         &mut self,
         shard: &Shard,
@@ -196,8 +196,8 @@ fn read(shard: &Shard, targets: &[String]) -> Result<RecordBatch, DatasetError> 
     let schema = reader.schema();
     let batches: Vec<RecordBatch> = reader
         .collect::<Result<_, _>>()
-        .map_err(DatasetError::arrow_at(&shard.path))?;
-    concat_batches(&schema, &batches).map_err(DatasetError::arrow_at(&shard.path))
+        .map_err(DatasetError::parquet_at(&shard.path))?;
+    concat_batches(&schema, &batches).map_err(DatasetError::parquet_at(&shard.path))
 }
 
 /// Looks up columns by name and type; its errors name the file.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::file::metadata::PageIndexPolicy;
@@ -30,21 +30,17 @@ impl Shard {
     /// Opens the file of `entry` and compares its length, its rows per row group and its feature with the manifest.
     ///
     /// # Errors
-    /// [`DatasetError::Changed`], [`DatasetError::Parquet`], [`DatasetError::Io`], [`DatasetError::Outside`].
+    /// [`DatasetError::Damaged`], [`DatasetError::Store`].
     pub(crate) fn open(
         store: &Store,
         entry: &FileEntry,
         feature: &FeatureEntry,
     ) -> Result<Self, DatasetError> {
         let path = store.path(entry)?;
-        let changed = |problem: String| DatasetError::Changed {
-            path: path.clone(),
-            problem,
-        };
         // A missing file is damage, which `data.skip_damaged` skips; other system errors are not.
         let file = match File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(changed("missing".to_owned()));
+                return Err(DatasetError::changed(&path, "missing"));
             }
             other => other.map_err(DatasetError::io_at(&path, "open"))?,
         };
@@ -54,7 +50,8 @@ impl Shard {
             .map_err(DatasetError::io_at(&path, "read the length of"))?
             .len();
         if bytes != entry.bytes {
-            return Err(changed(format!("{bytes} bytes, not {}", entry.bytes)));
+            let problem = format!("{bytes} bytes, not {}", entry.bytes);
+            return Err(DatasetError::changed(&path, problem));
         }
 
         // The offset index contains the positions of pages. The column index contains bounds of their values, which are
@@ -72,15 +69,14 @@ impl Shard {
             .map(|g| g.num_rows() as u64)
             .collect();
         if groups != entry.row_groups {
-            return Err(changed("other row groups than in the manifest".to_owned()));
+            let problem = "other row groups than in the manifest";
+            return Err(DatasetError::changed(&path, problem));
         }
 
         // A file of equal length and layout may still contain a feature made with other options.
         if feature_id(&metadata, &feature.name).as_deref() != Some(&feature.feature_id) {
-            return Err(changed(format!(
-                "not of feature {} {}",
-                feature.name, feature.feature_id
-            )));
+            let problem = format!("not of feature {} {}", feature.name, feature.feature_id);
+            return Err(DatasetError::changed(&path, problem));
         }
 
         Ok(Self {
@@ -90,20 +86,6 @@ impl Shard {
             bytes,
             blake3: store.checks_shards().then(|| entry.blake3.clone()),
         })
-    }
-
-    /// Returns [`DatasetError::Damaged`] for one of the file's row groups.
-    pub(crate) fn damaged(&self, row_group: usize, problem: impl Into<String>) -> DatasetError {
-        damaged(&self.path, row_group, problem)
-    }
-}
-
-/// Creates [`DatasetError::Damaged`].
-pub(crate) fn damaged(path: &Path, row_group: usize, problem: impl Into<String>) -> DatasetError {
-    DatasetError::Damaged {
-        path: path.to_owned(),
-        row_group,
-        problem: problem.into(),
     }
 }
 

@@ -52,10 +52,8 @@ impl InputSpec {
         // The numbers of a statistics row have no common unit, so they are always standardised, like metadata columns.
         let is_normalised = data.normalize || feature.is_statistics();
         if is_normalised && stats.is_none_or(|stats| stats.values == 0) {
-            return Err(DatasetError::Unfit {
-                key: "normalize",
-                problem: "the store has no training rows, and therefore no statistics".to_owned(),
-            });
+            let problem = "the store has no training rows, and therefore no statistics";
+            return Err(DatasetError::unfit("normalize", problem));
         }
 
         Ok(Self {
@@ -127,7 +125,10 @@ fn frames_of(feature: &FeatureEntry, data: &Data) -> Result<usize, DatasetError>
     if feature.is_statistics() || feature.is_picture() {
         return match data.frames {
             None => Ok(1),
-            Some(_) => Err(unfit(format!("rows of {} have no frames", feature.name))),
+            Some(_) => Err(DatasetError::unfit(
+                "frames",
+                format!("rows of {} have no frames", feature.name),
+            )),
         };
     }
 
@@ -139,18 +140,14 @@ fn frames_of(feature: &FeatureEntry, data: &Data) -> Result<usize, DatasetError>
         .unwrap_or(1);
     let stored = feature.shape.get(axis).copied().flatten();
     data.frames.or(stored).ok_or_else(|| {
-        unfit(format!(
-            "rows of {} differ in length: set data.frames to the number of frames of every row",
-            feature.name
-        ))
+        DatasetError::unfit(
+            "frames",
+            format!(
+                "rows of {} differ in length: set data.frames to the number of frames of every row",
+                feature.name
+            ),
+        )
     })
-}
-
-fn unfit(problem: String) -> DatasetError {
-    DatasetError::Unfit {
-        key: "frames",
-        problem,
-    }
 }
 
 /// Returns the position of an id in its vocabulary, starting at 1; 0 for an unknown id.

@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow::array::RecordBatch;
 use wavemill_schemas::recipe::SplitRule;
 
 use crate::rows::Rows;
@@ -50,7 +48,7 @@ const COLUMN_PREFIX: &str = "split_";
 /// leak.
 ///
 /// # Errors
-/// [`DatasetError::NotThere`] with the store's rules; those of [`Store::table`].
+/// [`DatasetError::Unfit`] with the store's rules; those of [`Store::table`].
 pub(crate) fn sides(
     store: &Store,
     rows: &Rows,
@@ -139,35 +137,16 @@ fn by_track(store: &Store, rule: &str, own: &str) -> Result<HashMap<i64, Side>, 
     let table = store.table("tracks", |name| {
         name == "track_id" || name.starts_with(COLUMN_PREFIX)
     })?;
-    let columns = table.as_ref().and_then(|table| {
-        Some((
-            table.column_by_name("track_id")?,
-            table.column_by_name(&column)?,
-        ))
-    });
-    let Some((tracks, sides)) = columns else {
-        return Err(DatasetError::NotThere {
-            key: "split",
-            found: rule.to_owned(),
-            there: rules_of(table.as_ref(), own),
-        });
+    let Some(pairs) = store.pairs(table.as_ref(), "track_id", &column)? else {
+        let there = rules_of(table.as_ref(), own);
+        return Err(DatasetError::not_there("split", rule, &there));
     };
 
-    let unreadable =
-        |e: arrow::error::ArrowError| DatasetError::column(store.root(), &column, e.to_string());
-    let tracks = cast(tracks, &DataType::Int64).map_err(unreadable)?;
-    let tracks = tracks.as_primitive::<Int64Type>();
-    let sides = cast(sides, &DataType::Utf8).map_err(unreadable)?;
-    let sides = sides.as_string::<i32>();
-
     let mut by_track = HashMap::new();
-    for row in 0..tracks.len() {
+    for (track, side) in pairs {
         // A track without a valid side is on no side: `Dataset::warnings` counts its rows.
-        if !sides.is_valid(row) {
-            continue;
-        }
-        if let Some(side) = Side::named(sides.value(row)) {
-            by_track.insert(tracks.value(row), side);
+        if let Some(side) = Side::named(&side) {
+            by_track.insert(track, side);
         }
     }
     Ok(by_track)

@@ -3,27 +3,26 @@
 //! A store is a local folder. Support for object stores would affect two places: this module (list versions, read a
 //! manifest) and `pages.rs` (read n bytes at an offset); nothing else opens files.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{RecordBatch, RecordBatchReader};
-use arrow::compute::concat_batches;
+use arrow::array::{AsArray, RecordBatch, RecordBatchReader};
+use arrow::compute::{cast, concat_batches};
+use arrow::datatypes::{DataType, Int64Type};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use wavemill_schemas::manifest::{FeatureEntry, FileEntry, Manifest, ManifestError};
-use wavemill_schemas::version_name::{TagProblem, VersionName};
+use wavemill_schemas::manifest::{FeatureEntry, FileEntry, Manifest};
+use wavemill_schemas::version_name::VersionName;
+use wavemill_versions::{CommittedVersion, StoreFolder, hash_file};
 
 use crate::DatasetError;
-use crate::tags;
 
 /// One version of a store.
 #[derive(Clone, Debug)]
 pub struct Store {
-    root: PathBuf,
-    version: u64,
-    manifest: Manifest,
-    manifest_hash: String,
+    folder: StoreFolder,
+    committed: CommittedVersion,
     checks_shards: bool,
 }
 
@@ -31,53 +30,13 @@ impl Store {
     /// Opens the requested version, or the latest one.
     ///
     /// # Errors
-    /// [`DatasetError::NoStore`], [`DatasetError::NoVersion`], [`DatasetError::NoTag`], [`DatasetError::Tag`],
-    /// [`DatasetError::Manifest`], [`DatasetError::OtherFormat`], [`DatasetError::Io`].
+    /// [`DatasetError::Store`].
     pub fn open(root: &Path, name: Option<&VersionName>) -> Result<Self, DatasetError> {
-        let folder = root.join("_wavemill/versions");
-        let versions = versions(&folder)?;
-        let Some(latest) = versions.iter().copied().max() else {
-            return Err(DatasetError::NoStore {
-                path: root.to_owned(),
-            });
-        };
-
-        let version = match name {
-            None => latest,
-            Some(VersionName::Number(number)) => *number,
-            Some(VersionName::Tag(tag)) => tags::version_of(root, tag, &versions)?,
-        };
-        if !versions.contains(&version) {
-            return Err(DatasetError::NoVersion {
-                path: root.to_owned(),
-                version,
-                latest,
-            });
-        }
-
-        let path = folder.join(format!("{version:08}.json"));
-        let bytes = fs::read(&path).map_err(DatasetError::io_at(&path, "read"))?;
-        let manifest = Manifest::from_json(&bytes).map_err(|source| match source {
-            ManifestError::OtherFormat { found } => DatasetError::OtherFormat { path, found },
-            source => DatasetError::Manifest { path, source },
-        })?;
-        let data = root.join("data").join(&manifest.plan_id);
-        if let Some(VersionName::Tag(tag)) = name
-            && version < latest
-            && !data
-                .try_exists()
-                .map_err(DatasetError::io_at(&data, "inspect"))?
-        {
-            let problem = TagProblem::Collected { version };
-            return Err(tags::damaged(root, tag, problem));
-        }
-
-        // Hash the bytes of the file, not the parsed manifest, so that every reader computes the same hash.
+        let folder = StoreFolder::open(root)?;
+        let committed = folder.committed(folder.resolve(name)?)?;
         Ok(Self {
-            root: root.to_owned(),
-            version,
-            manifest,
-            manifest_hash: blake3::hash(&bytes).to_hex().to_string(),
+            folder,
+            committed,
             checks_shards: true,
         })
     }
@@ -98,35 +57,35 @@ impl Store {
 
     /// Returns the folder of the store.
     pub fn root(&self) -> &Path {
-        &self.root
+        self.folder.root()
     }
 
     /// Returns the version number.
     pub const fn version(&self) -> u64 {
-        self.version
+        self.committed.version
     }
 
     /// Returns the manifest of the version.
     pub const fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.committed.manifest
     }
 
     /// Returns the recipe's split rule, which determined folders and statistics.
     pub fn rule(&self) -> &'static str {
-        self.manifest.recipe.split.rule.name()
+        self.manifest().recipe.split.rule.name()
     }
 
     /// Returns the blake3 of the manifest's bytes as lower-case hex, which identifies this state of the store.
     pub fn manifest_hash(&self) -> &str {
-        &self.manifest_hash
+        &self.committed.hash
     }
 
     /// Returns the feature with this name, or the recipe's first feature for `None`.
     ///
     /// # Errors
-    /// [`DatasetError::NotThere`] with the existing names.
+    /// [`DatasetError::Unfit`] with the existing names.
     pub fn feature(&self, name: Option<&str>) -> Result<&FeatureEntry, DatasetError> {
-        let features = &self.manifest.features;
+        let features = &self.manifest().features;
         let found = features
             .iter()
             .find(|feature| name.is_none_or(|name| feature.name == name));
@@ -135,40 +94,26 @@ impl Store {
                 .iter()
                 .map(|feature| feature.name.as_str())
                 .collect();
-            DatasetError::NotThere {
-                key: "feature",
-                found: name.unwrap_or_default().to_owned(),
-                there: names.join(", "),
-            }
+            DatasetError::not_there("feature", name.unwrap_or_default(), &names.join(", "))
         })
     }
 
     /// Returns the path of a file in the manifest; the file need not exist. The store's own folder may be a link.
     ///
     /// # Errors
-    /// [`DatasetError::Outside`]: a link in its path leads out of the store.
+    /// [`DatasetError::Store`]: a link in its path leads out of the store.
     pub fn path(&self, file: &FileEntry) -> Result<PathBuf, DatasetError> {
-        // Parsing the manifest already checked that the path is relative and has no `..`.
-        let path = self.root.join(&file.path);
-        // Canonicalize both paths: the store's own folder may be reached through a link, too.
-        match (path.canonicalize(), self.root.canonicalize()) {
-            (Ok(real), Ok(root)) if !real.starts_with(&root) => Err(DatasetError::Outside {
-                path: self.root.clone(),
-                name: file.path.clone(),
-            }),
-            // A missing file is reported when it is opened.
-            _ => Ok(path),
-        }
+        Ok(self.folder.locate(&file.path)?)
     }
 
     /// Compares the blake3 of every file of a feature or table with the manifest and returns the errors of damaged
     /// files, in file order.
     ///
     /// # Errors
-    /// [`DatasetError::Io`] if an existing file cannot be read; [`DatasetError::Outside`].
+    /// [`DatasetError::Store`] if an existing file cannot be read or is outside of the store.
     pub fn verify(&self, name: &str) -> Result<Vec<DatasetError>, DatasetError> {
         let mut damaged = Vec::new();
-        for entry in self.manifest.files_of(name) {
+        for entry in self.manifest().files_of(name) {
             let path = self.path(entry)?;
             // A missing file is damage and is listed. A failed read proves nothing about the bytes, so it ends the
             // comparison.
@@ -183,14 +128,14 @@ impl Store {
     /// Reads the columns of a table for which `wanted` is true; returns `None` if the store has no such table.
     ///
     /// # Errors
-    /// [`DatasetError::Io`], [`DatasetError::Parquet`], [`DatasetError::Outside`].
+    /// [`DatasetError::Store`], [`DatasetError::Damaged`].
     pub fn table(
         &self,
         name: &str,
         wanted: impl Fn(&str) -> bool,
     ) -> Result<Option<RecordBatch>, DatasetError> {
         let mut whole: Option<RecordBatch> = None;
-        for entry in self.manifest.files_of(name) {
+        for entry in self.manifest().files_of(name) {
             let path = self.path(entry)?;
             require_content(&path, &entry.blake3)?;
             let builder = builder(&path)?;
@@ -208,12 +153,47 @@ impl Store {
             let schema = reader.schema();
             let batches: Vec<RecordBatch> = reader
                 .collect::<Result<_, _>>()
-                .map_err(DatasetError::arrow_at(&path))?;
+                .map_err(DatasetError::parquet_at(&path))?;
             let batch = concat_batches(&schema, whole.iter().chain(&batches))
-                .map_err(DatasetError::arrow_at(&path))?;
+                .map_err(DatasetError::parquet_at(&path))?;
             whole = Some(batch);
         }
         Ok(whole)
+    }
+
+    /// Returns the numbers in the column `key` of `table`, each with the text in the column `text` of the same row.
+    /// Omits rows where one of the two is missing; returns `None` if the table lacks one of the columns.
+    ///
+    /// # Errors
+    /// [`DatasetError::Other`] if a column has another type.
+    pub(crate) fn pairs(
+        &self,
+        table: Option<&RecordBatch>,
+        key: &str,
+        text: &str,
+    ) -> Result<Option<Vec<(i64, String)>>, DatasetError> {
+        let keys = table.and_then(|table| table.column_by_name(key));
+        let texts = table.and_then(|table| table.column_by_name(text));
+        let (Some(keys), Some(texts)) = (keys, texts) else {
+            return Ok(None);
+        };
+
+        let keys = cast(keys, &DataType::Int64)
+            .map_err(|error| DatasetError::column(self.root(), key, error))?;
+        let texts = cast(texts, &DataType::Utf8)
+            .map_err(|error| DatasetError::column(self.root(), text, error))?;
+
+        let mut pairs = Vec::new();
+        for pair in keys
+            .as_primitive::<Int64Type>()
+            .iter()
+            .zip(texts.as_string::<i32>())
+        {
+            if let (Some(key), Some(text)) = pair {
+                pairs.push((key, text.to_owned()));
+            }
+        }
+        Ok(Some(pairs))
     }
 
     /// Returns the names of a table's columns; empty if the store has no such table.
@@ -221,7 +201,7 @@ impl Store {
     /// # Errors
     /// As [`Self::table`].
     pub fn columns(&self, name: &str) -> Result<Vec<String>, DatasetError> {
-        let Some(entry) = self.manifest.files_of(name).next() else {
+        let Some(entry) = self.manifest().files_of(name).next() else {
             return Ok(Vec::new());
         };
         let builder = builder(&self.path(entry)?)?;
@@ -237,65 +217,20 @@ impl Store {
 /// Compares a file with its blake3.
 ///
 /// # Errors
-/// [`DatasetError::Changed`] if the file is missing or has another content, [`DatasetError::Io`].
+/// [`DatasetError::Damaged`] if the file is missing or has another content, [`DatasetError::Store`].
 pub(crate) fn require_content(path: &Path, blake3: &str) -> Result<(), DatasetError> {
-    let problem = match blake3_of(path) {
-        Ok(hash) if hash == blake3 => return Ok(()),
-        Ok(_) => "other bytes (blake3 differs)",
-        Err(error) if error.kind() == io::ErrorKind::NotFound => "missing",
-        Err(error) => return Err(DatasetError::io_at(path, "read")(error)),
-    };
-    Err(DatasetError::Changed {
-        path: path.to_owned(),
-        problem: problem.to_owned(),
-    })
-}
-
-/// Returns the blake3 of a file's bytes as lower-case hex.
-fn blake3_of(path: &Path) -> io::Result<String> {
-    let file = File::open(path)?;
-    let mut hasher = blake3::Hasher::new();
-    io::copy(
-        &mut io::BufReader::with_capacity(1 << 20, file),
-        &mut hasher,
-    )?;
-    Ok(hasher.finalize().to_hex().to_string())
+    match hash_file(path) {
+        Ok(hash) if hash == blake3 => Ok(()),
+        Ok(_) => Err(DatasetError::changed(path, "other bytes (blake3 differs)")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(DatasetError::changed(path, "missing"))
+        }
+        Err(error) => Err(DatasetError::io_at(path, "read")(error)),
+    }
 }
 
 /// Opens a table's file and reads its footer.
 fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, DatasetError> {
     let file = File::open(path).map_err(DatasetError::io_at(path, "open"))?;
     ParquetRecordBatchReaderBuilder::try_new(file).map_err(DatasetError::parquet_at(path))
-}
-
-/// Returns the numbers of the versions whose manifests are in a folder.
-fn versions(folder: &Path) -> Result<Vec<u64>, DatasetError> {
-    let entries = match fs::read_dir(folder) {
-        Err(e)
-            if matches!(
-                e.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-            ) =>
-        {
-            return Ok(Vec::new());
-        }
-        other => other.map_err(DatasetError::io_at(folder, "list the versions"))?,
-    };
-
-    let mut versions = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(DatasetError::io_at(folder, "list the versions"))?;
-        versions.extend(entry.file_name().to_str().and_then(version_of));
-    }
-    Ok(versions)
-}
-
-/// Returns the version number in the name of a manifest file.
-fn version_of(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".json")?;
-    // `extract` names manifests by eight digits. Other names, such as those of unfinished writes, are not versions.
-    if digits.len() != 8 {
-        return None;
-    }
-    digits.parse().ok()
 }

@@ -14,7 +14,7 @@ impl Store {
     /// Commits `manifest` as version `version`.
     ///
     /// # Errors
-    /// [`StoreError::Raced`] if another run committed that version with another plan.
+    /// [`StoreError::OtherPlan`] if another run committed that version with another plan.
     pub fn commit(&self, version: u64, manifest: &Manifest) -> Result<(), StoreError> {
         let path = self.manifest_path(version);
         let text = manifest
@@ -40,10 +40,10 @@ impl Store {
                 // The same plan always results in the same manifest, so it does not matter which run commits it.
                 let (_, theirs) = self.manifest(Some(version))?;
                 if theirs.plan_id != manifest.plan_id {
-                    return Err(StoreError::Raced {
-                        path: self.root.clone(),
-                        version,
-                    });
+                    let problem = format!(
+                        "another run committed version {version} in the meantime: run again with --new-version"
+                    );
+                    return Err(StoreError::other_plan(self.root(), problem));
                 }
             }
             Err(e) => return Err(StoreError::io_at(&path, "commit")(e)),

@@ -4,14 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-/// Reports whether an error means that a path does not exist. With any other error, such as EIO or EACCES, this is
-/// unknown, and treating it as absence would lose data silently.
-pub fn leads_nowhere(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
-}
+pub use wavemill_versions::leads_nowhere;
 
 /// Creates a folder and its parents, and makes each entry durable in its parent.
 ///

@@ -17,7 +17,7 @@ impl Store {
     /// replaced files. On a file system without links the files stay unchanged.
     ///
     /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Outside`].
+    /// [`StoreError::Io`], [`StoreError::Damaged`].
     pub fn link_equal(&self, earlier: &Manifest, written: &Manifest) -> Result<usize, StoreError> {
         let mut by_hash: HashMap<&str, Vec<&FileEntry>> = HashMap::new();
         for file in &earlier.files {

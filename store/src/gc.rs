@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use wavemill_schemas::manifest::Manifest;
+use wavemill_versions::{leads_nowhere, list};
 
-use super::durable::leads_nowhere;
 use super::{Store, StoreError};
 
 /// The data that was removed, or would be removed without `dry_run`.
@@ -61,12 +61,8 @@ impl Store {
             ..GcReport::default()
         };
         for &version in old {
-            let plan_id = self.manifest(Some(version))?.1.plan_id;
-            let data = self.data(&plan_id);
-            let has_data = data
-                .try_exists()
-                .map_err(StoreError::io_at(&data, "access"))?;
-            if has_data && !kept_plans.contains(&plan_id) {
+            let (_, manifest) = self.manifest(Some(version))?;
+            if self.has_data(&manifest)? && !kept_plans.contains(&manifest.plan_id) {
                 collected.versions.push(version);
             }
         }
@@ -96,14 +92,14 @@ impl Store {
     /// Returns the plans whose folders contain targets of a version's symbolic links. Deduplication tools create such
     /// links.
     fn plans_behind_links(&self, manifest: &Manifest) -> Result<Vec<String>, StoreError> {
-        let Some(data) = real_path(&self.root.join("data"))? else {
+        let Some(data) = real_path(&self.root().join("data"))? else {
             return Ok(Vec::new());
         };
 
         let mut plans = Vec::new();
         for file in &manifest.files {
             // A file that is already lost keeps no plan.
-            let real = real_path(&self.root.join(&file.path))?;
+            let real = real_path(&self.root().join(&file.path))?;
             let below = real
                 .as_deref()
                 .and_then(|real| real.strip_prefix(&data).ok());
@@ -134,7 +130,7 @@ impl Store {
     fn plan_folders(&self) -> Result<Vec<String>, StoreError> {
         // List both folders: an interrupted removal leaves data without receipts, perhaps under another name.
         let mut ids: Vec<String> = self.begun()?.into_iter().map(|(id, _)| id).collect();
-        for path in super::receipts::list(&self.root.join("data"))? {
+        for path in list(&self.root().join("data"))? {
             ids.extend(
                 path.file_name()
                     .and_then(|id| id.to_str())
@@ -212,28 +208,30 @@ mod tests {
     #[test]
     fn file_is_freed_with_its_last_link() {
         let root = tempfile::tempdir().expect("a folder");
-        let at = |name: &str| root.path().join(name);
+        let root = root.path();
         for folder in ["kept", "old/a", "older"] {
-            fs::create_dir_all(at(folder)).expect("a folder");
+            fs::create_dir_all(root.join(folder)).expect("a folder");
         }
 
-        fs::write(at("old/a/own"), [0; 1]).expect("room");
-        fs::write(at("old/a/shared"), [0; 10]).expect("room");
-        fs::hard_link(at("old/a/shared"), at("older/shared")).expect("a link");
-        fs::write(at("old/linked"), [0; 100]).expect("room");
-        fs::hard_link(at("old/linked"), at("kept/linked")).expect("a link");
-        fs::write(at("kept/own"), [0; 1000]).expect("room");
+        fs::write(root.join("old/a/own"), [0; 1]).expect("room");
+        fs::write(root.join("old/a/shared"), [0; 10]).expect("room");
+        fs::hard_link(root.join("old/a/shared"), root.join("older/shared")).expect("a link");
+        fs::write(root.join("old/linked"), [0; 100]).expect("room");
+        fs::hard_link(root.join("old/linked"), root.join("kept/linked")).expect("a link");
+        fs::write(root.join("kept/own"), [0; 1000]).expect("room");
 
-        let freed = |folders: &[&str]| {
+        for (folders, want) in [
+            (&["old"][..], 1),
+            (&["older"], 0),
+            (&["old", "older"], 11),
+            (&["old", "older", "kept"], 1111),
+            (&["nowhere"], 0),
+        ] {
             let mut names = FileNames::default();
-            folders.iter().for_each(|folder| names.add(&at(folder)));
-            names.freed_bytes()
-        };
-
-        assert_eq!(freed(&["old"]), 1);
-        assert_eq!(freed(&["older"]), 0);
-        assert_eq!(freed(&["old", "older"]), 11);
-        assert_eq!(freed(&["old", "older", "kept"]), 1111);
-        assert_eq!(freed(&["nowhere"]), 0);
+            for folder in folders {
+                names.add(&root.join(folder));
+            }
+            assert_eq!(names.freed_bytes(), want, "{folders:?}");
+        }
     }
 }

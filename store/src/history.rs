@@ -48,9 +48,9 @@ impl Store {
     /// Returns all versions in ascending order, with their `tags`.
     ///
     /// # Errors
-    /// As for [`Store::versions`].
+    /// As for [`StoreFolder::versions`](crate::StoreFolder::versions).
     pub fn history(&self, tags: &Tags) -> Result<Vec<VersionLine>, StoreError> {
-        let committed = commits(&self.root.join("_wavemill/runs"));
+        let committed = commits(&self.root().join("_wavemill/runs"));
         let mut lines = Vec::new();
         let mut before: Option<Manifest> = None;
 
@@ -85,7 +85,7 @@ impl Store {
 
     /// Returns the times recorded by the run that committed a version, or `None` if its record is missing.
     pub fn run_times(&self, plan_id: &str, version: u64) -> Option<RunTimes> {
-        let entries = fs::read_dir(self.root.join("_wavemill/runs")).ok()?;
+        let entries = fs::read_dir(self.root().join("_wavemill/runs")).ok()?;
         for entry in entries.flatten() {
             let record = fs::read_to_string(entry.path()).unwrap_or_default();
             let run = WholeRun::read(&record)
@@ -98,12 +98,8 @@ impl Store {
     }
 
     fn content(&self, manifest: &Manifest) -> Result<VersionContent, StoreError> {
-        let data = self.data(&manifest.plan_id);
-        let has_data = data
-            .try_exists()
-            .map_err(StoreError::io_at(&data, "access"))?;
         Ok(VersionContent {
-            data: has_data,
+            data: self.has_data(manifest)?,
             recipe: manifest.recipe.name.clone(),
             clips: manifest.counts.clips_written,
             rows: manifest.counts.feature_rows,

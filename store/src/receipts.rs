@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use wavemill_schemas::manifest::{Engine, Identity, ManifestError, Receipt, from_sealed, sealed};
 use wavemill_source::InputSeen;
+use wavemill_versions::list;
 
 use super::commit::write_renamed;
 use super::durable::{self, leads_nowhere};
@@ -30,7 +31,7 @@ const REMOVING_SUFFIX: &str = ".going";
 
 impl Store {
     pub(super) fn receipts_folder(&self, plan_id: &str) -> PathBuf {
-        self.root.join("_wavemill/receipts").join(plan_id)
+        self.root().join("_wavemill/receipts").join(plan_id)
     }
 
     /// Records that a plan has begun.
@@ -81,7 +82,7 @@ impl Store {
     /// outside the store was edited on purpose and is an error.
     ///
     /// # Errors
-    /// [`StoreError::Io`] if a folder or file exists but cannot be read, and [`StoreError::Receipt`].
+    /// [`StoreError::Io`] if a folder or file exists but cannot be read, and [`StoreError::Damaged`].
     pub fn receipts(&self, plan_id: &str) -> Result<Receipts, StoreError> {
         let mut receipts = Receipts::new();
         for (feature, folder) in self.receipt_folders(plan_id)? {
@@ -155,12 +156,8 @@ impl Store {
 
     /// Returns the plans that have begun, with their records.
     pub fn begun(&self) -> Result<Vec<(String, Option<PlanRecord>)>, StoreError> {
-        let folder = self.root.join("_wavemill/receipts");
-        if self.root.is_file() {
-            return Err(StoreError::NotAFolder {
-                path: self.root.clone(),
-            });
-        }
+        let folder = self.root().join("_wavemill/receipts");
+        self.require_folder()?;
 
         let mut plans = Vec::new();
         for path in list(&folder)? {
@@ -274,7 +271,12 @@ fn read_all<T>(
         match from_json(&bytes) {
             Ok(content) => _ = found.insert(label.to_string_lossy().into_owned(), content),
             Err(source @ ManifestError::Name { .. }) => {
-                return Err(StoreError::Receipt { path, source });
+                return Err(StoreError::Damaged {
+                    path,
+                    problem: "damaged receipt: remove it, and its shard is computed again"
+                        .to_owned(),
+                    source: Some(source),
+                });
             }
             Err(_) => {}
         }
@@ -338,16 +340,4 @@ fn remove_folder(folder: &Path) -> Result<(), StoreError> {
         }
         _ => Ok(()),
     }
-}
-
-/// Returns the sorted entries of a folder, or an empty list if the folder does not exist.
-pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if leads_nowhere(&error) => return Ok(Vec::new()),
-        other => other.map_err(StoreError::io_at(folder, "list the folder"))?,
-    };
-    let paths: Result<Vec<_>, _> = entries.map(|entry| entry.map(|e| e.path())).collect();
-    let mut paths = paths.map_err(StoreError::io_at(folder, "list the folder"))?;
-    paths.sort();
-    Ok(paths)
 }

@@ -9,6 +9,7 @@ use std::sync::PoisonError;
 use wavemill_catalog::AUDIO_STEP;
 use wavemill_schemas::manifest::{Engine, FileEntry, Identity, Manifest, Receipt, TargetEntry};
 use wavemill_schemas::recipe::Recipe;
+use wavemill_versions::hash_file;
 
 use super::diff::recipe_changes;
 use super::durable;
@@ -100,13 +101,13 @@ impl Store {
         }
 
         if !new_version {
-            let changed = changed.join("; ");
-            return Err(StoreError::OtherPlan {
-                path: self.root.clone(),
-                version: latest,
-                changed,
-            }
-            .into());
+            let problem = format!(
+                "version {latest} was made differently ({}): add --new-version to also commit version {}, or use another \
+                 --store",
+                changed.join("; "),
+                latest + 1
+            );
+            return Err(StoreError::other_plan(self.root(), problem).into());
         }
 
         // The parent is part of the plan's id: the same work after another version is another plan in its own folder.
@@ -120,7 +121,13 @@ impl Store {
         for entry in &manifest.files {
             let path = self.locate(&entry.path)?;
             if !has_length(&path, entry.bytes) {
-                return Err(StoreError::Lost { path });
+                return Err(StoreError::Damaged {
+                    path,
+                    problem: "lost or damaged: `wavemill verify` names every such file; --new-version computes them \
+                              again"
+                        .to_owned(),
+                    source: None,
+                });
             }
         }
         Ok(())
@@ -130,7 +137,7 @@ impl Store {
     /// set.
     ///
     /// # Errors
-    /// [`StoreError::OtherEngine`].
+    /// [`StoreError::OtherPlan`].
     pub fn refuse_other_engine(&self, plan: &PlanRecord, restart: bool) -> Result<(), StoreError> {
         let mut committed = Vec::new();
         for version in self.versions()? {
@@ -158,15 +165,16 @@ impl Store {
                 self.drop_plan(&plan_id)?;
                 continue;
             }
-            return Err(StoreError::OtherEngine {
-                path: self.root.clone(),
-                was: describe(&other.engine),
-                now: describe(&plan.engine),
-                remedy: match engine::flags_back(&other.engine, &plan.engine) {
-                    flags if flags.is_empty() => "discard it with --restart".to_owned(),
-                    flags => format!("continue with `{flags}`, or discard it with --restart"),
-                },
-            });
+            let remedy = match engine::flags_back(&other.engine, &plan.engine) {
+                flags if flags.is_empty() => "discard it with --restart".to_owned(),
+                flags => format!("continue with `{flags}`, or discard it with --restart"),
+            };
+            let problem = format!(
+                "an unfinished run used another engine ({}; now {}): {remedy}",
+                describe(&other.engine),
+                describe(&plan.engine)
+            );
+            return Err(StoreError::other_plan(self.root(), problem));
         }
         Ok(())
     }
@@ -174,7 +182,7 @@ impl Store {
     /// Reports whether the file of a receipt exists with the right length and blake3.
     ///
     /// # Errors
-    /// [`StoreError::Outside`].
+    /// [`StoreError::Damaged`].
     pub fn holds(&self, receipt: &Receipt) -> Result<bool, StoreError> {
         Ok(self.sound_file(&receipt.file)?.is_some())
     }
@@ -183,7 +191,7 @@ impl Store {
     /// file that was already verified is not read again.
     ///
     /// # Errors
-    /// [`StoreError::Outside`].
+    /// [`StoreError::Damaged`].
     pub fn sound_file(&self, entry: &FileEntry) -> Result<Option<PathBuf>, StoreError> {
         let path = self.locate(&entry.path)?;
         if !has_length(&path, entry.bytes) {
@@ -206,7 +214,7 @@ impl Store {
     /// A shard with the same clips may have another number in the other plan.
     ///
     /// # Errors
-    /// [`StoreError::Io`], [`StoreError::Outside`].
+    /// [`StoreError::Io`], [`StoreError::Damaged`].
     pub fn link(
         &self,
         receipt: &Receipt,
@@ -216,7 +224,7 @@ impl Store {
         let mut receipt = receipt.clone();
         let from = self.locate(&receipt.file.path)?;
         let path = shard.file(plan_id, receipt.file.name());
-        let to = self.root.join(&path);
+        let to = self.root().join(&path);
         link_file(&from, &to).map_err(StoreError::io_at(&to, "link"))?;
         receipt.file.path = path;
         Ok(receipt)
@@ -261,13 +269,6 @@ pub(super) fn replace_by(temporary: &Path, to: &Path) -> io::Result<()> {
     // Renaming one link of a file onto another link of the same file does nothing and leaves both.
     let _ = fs::remove_file(temporary);
     durable::sync_folder(to.parent().unwrap_or(Path::new(".")))
-}
-
-/// Returns the blake3 of a file in lower-case hex.
-pub(super) fn hash_file(path: &Path) -> std::io::Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(File::open(path)?)?;
-    Ok(hasher.finalize().to_hex().to_string())
 }
 
 fn changes(

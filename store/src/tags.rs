@@ -4,19 +4,13 @@
 //! fails only the commands that use it, and `gc`, which cannot know which version the tag should keep.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Serialize;
-use wavemill_schemas::version_name::{
-    TAG_FILE_BYTES_MAX, TAGS_FOLDER, TagName, TagProblem, VersionName, tag_text, tagged_version,
-    tags_there,
-};
+use wavemill_schemas::version_name::{TAGS_FOLDER, TagName, TagProblem, VersionName, tag_text};
+use wavemill_versions::list;
 
 use super::commit::write_renamed;
-use super::receipts::list;
 use super::{Store, StoreError};
 
 /// All tags of a store.
@@ -37,11 +31,6 @@ impl Tags {
             .filter(|(_, tagged)| **tagged == version);
         names.map(|(tag, _)| tag.to_string()).collect()
     }
-
-    /// Returns all tags in order.
-    fn names(&self) -> Vec<String> {
-        self.versions.keys().map(TagName::to_string).collect()
-    }
 }
 
 /// The result of tagging a version.
@@ -58,74 +47,10 @@ pub struct TagReport {
 }
 
 impl Store {
-    pub(super) fn tags_folder(&self) -> PathBuf {
-        self.root.join(TAGS_FOLDER)
-    }
-
-    fn tag_path(&self, tag: &TagName) -> PathBuf {
-        self.tags_folder().join(tag.as_str())
-    }
-
-    /// Resolves a version name to a version number. `None` means the latest version and is returned unchanged. Does not
-    /// check that a version with a given number exists; the caller that reads the version does.
-    ///
-    /// # Errors
-    /// [`StoreError::NoTag`], [`StoreError::Tag`], [`StoreError::Io`].
-    pub fn resolve(&self, name: Option<&VersionName>) -> Result<Option<u64>, StoreError> {
-        match name {
-            None => Ok(None),
-            Some(VersionName::Number(number)) => Ok(Some(*number)),
-            Some(VersionName::Tag(tag)) => self.resolve_tag(tag).map(Some),
-        }
-    }
-
-    fn resolve_tag(&self, tag: &TagName) -> Result<u64, StoreError> {
-        if let Some(version) = self.tagged(tag, &self.versions()?)? {
-            return Ok(version);
-        }
-        Err(StoreError::NoTag {
-            path: self.root.clone(),
-            tag: tag.to_string(),
-            there: tags_there(&self.tags()?.names()),
-        })
-    }
-
-    /// Returns the version that a tag names, which must be one of `versions`. Returns `None` if there is no such tag.
-    fn tagged(&self, tag: &TagName, versions: &[u64]) -> Result<Option<u64>, StoreError> {
-        let path = self.tag_path(tag);
-        let content = match read_tag(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            // A folder is not a valid tag. Report a damaged tag instead of an I/O error.
-            Err(error) if error.kind() == io::ErrorKind::IsADirectory => Vec::new(),
-            other => other.map_err(StoreError::io_at(&path, "read"))?,
-        };
-
-        match self.check_tag(&content, versions) {
-            Ok(version) => Ok(Some(version)),
-            Err(problem) => Err(StoreError::Tag { path, problem }),
-        }
-    }
-
-    /// Returns the version that the content of a tag's file names. It must be one of `versions`.
-    fn check_tag(&self, content: &[u8], versions: &[u64]) -> Result<u64, TagProblem> {
-        let version = tagged_version(content).ok_or(TagProblem::Content)?;
-        if !versions.contains(&version) {
-            return Err(TagProblem::NoVersion { version });
-        }
-
-        // A damaged manifest or folder is not the tag's fault and is reported by the caller that reads it.
-        if let Ok((_, manifest)) = self.manifest(Some(version))
-            && let Ok(true) = self.was_collected(version, &manifest, versions)
-        {
-            return Err(TagProblem::Collected { version });
-        }
-        Ok(version)
-    }
-
     /// Returns all tags, with the damaged ones separate.
     ///
     /// # Errors
-    /// As for [`Store::versions`]. A damaged tag is not an error.
+    /// As for [`StoreFolder::versions`](crate::StoreFolder::versions). A damaged tag is not an error.
     pub fn tags(&self) -> Result<Tags, StoreError> {
         let versions = self.versions()?;
         let mut tags = Tags::default();
@@ -163,8 +88,7 @@ impl Store {
     /// Adds a tag to a version, or moves the tag to it, under the store's lock. Waits for the lock for up to `wait`.
     ///
     /// # Errors
-    /// [`StoreError::Locked`], [`StoreError::NoVersion`], [`StoreError::Collected`], and the other errors of
-    /// [`Store::readable`].
+    /// [`StoreError::Locked`], and those of [`StoreFolder::readable`](crate::StoreFolder::readable).
     pub fn tag(
         &self,
         version: &VersionName,
@@ -189,13 +113,4 @@ impl Store {
         }
         Ok(report)
     }
-}
-
-/// Reads a tag's file, up to the maximum length of a tag.
-fn read_tag(path: &Path) -> io::Result<Vec<u8>> {
-    let mut content = Vec::new();
-    File::open(path)?
-        .take(TAG_FILE_BYTES_MAX)
-        .read_to_end(&mut content)?;
-    Ok(content)
 }

@@ -10,9 +10,9 @@ use std::sync::{Mutex, PoisonError};
 use serde::Serialize;
 use wavemill_runtime::panics;
 use wavemill_schemas::manifest::{FileEntry, Manifest};
+use wavemill_versions::{hash_file, list};
 
 use super::compare::{self, FileFacts};
-use super::resume::hash_file;
 use super::{Store, StoreError};
 
 /// A damaged file.
@@ -147,7 +147,7 @@ impl Store {
     /// Checks the page locations of a file whose content was verified, because Parquet readers rely on them. Returns
     /// `None` if they are right. An edited manifest with recomputed checksums can name any file.
     pub fn page_fault(&self, entry: &FileEntry) -> Option<String> {
-        let path = self.root.join(&entry.path);
+        let path = self.root().join(&entry.path);
         panics::caught(|| compare::pages(&path))
             .unwrap_or_else(|_| Err("not a readable Parquet file: its reader panicked".to_owned()))
             .err()
@@ -162,7 +162,7 @@ impl Store {
         let mut found = Vec::new();
         let mut folders = vec![self.data(&manifest.plan_id)];
         while let Some(folder) = folders.pop() {
-            for path in super::receipts::list(&folder)? {
+            for path in list(&folder)? {
                 // Links are not followed, because a link may point to one of its parent folders.
                 if path.is_dir() && !path.is_symlink() {
                     folders.push(path);
@@ -183,7 +183,7 @@ impl Store {
 
     /// Returns the path relative to the store.
     fn name_of(&self, path: &Path) -> String {
-        let name = path.strip_prefix(&self.root).unwrap_or(path);
+        let name = path.strip_prefix(self.root()).unwrap_or(path);
         name.to_string_lossy().into_owned()
     }
 }

@@ -21,10 +21,11 @@ use wavemill_schemas::recipe::{
 };
 use wavemill_schemas::samples::samples_in;
 use wavemill_schemas::{NUMERICS_REVISION, canonical};
+use wavemill_store::StoreError;
 use wavemill_store::plan::segments::{
     PLAIN, reaches_behind, segments, segments_at_most, stretched_segments, variants_on,
 };
-use wavemill_store::shards::{Format, ShardError};
+use wavemill_store::shards::Format;
 
 pub(crate) use extractor::SegmentResults;
 pub use extractor::{Extractor, NoRows};
@@ -221,12 +222,12 @@ impl FeaturePlan {
     /// Creates the format of each feature's files.
     ///
     /// # Errors
-    /// [`ShardError`].
+    /// [`StoreError`].
     pub fn formats(
         &self,
         targets: &[TargetEntry],
         spec: &ShardSpec,
-    ) -> Result<Vec<Format>, ShardError> {
+    ) -> Result<Vec<Format>, StoreError> {
         let of_audio = self.features.iter().map(|feature| feature.dtype);
         let dtypes = of_audio.chain(self.images.iter().map(|image| image.dtype));
         let each = self.entries.iter().zip(dtypes);

@@ -285,10 +285,7 @@ impl Outcome {
                 plan_id: identity.plan_id()?,
             }),
             Err(
-                refusal @ (RunError::Store(
-                    StoreError::OtherPlan { .. } | StoreError::OtherEngine { .. },
-                )
-                | RunError::Shrunk { .. }),
+                refusal @ (RunError::Store(StoreError::OtherPlan { .. }) | RunError::Shrunk { .. }),
             ) => Ok(Self::Refused(refusal)),
             Err(error) => Err(error),
         }

@@ -17,9 +17,9 @@ use wavemill_schemas::recipe::Dataset;
 use wavemill_schemas::reject::Reject;
 use wavemill_schemas::tables::{audio_files_schema, inputs_schema, rejects_schema};
 use wavemill_source::InputSeen;
-use wavemill_store::Store;
+use wavemill_store::{Store, StoreError};
 use wavemill_store::plan::ShardPlan;
-use wavemill_store::shards::{ShardError, write_table};
+use wavemill_store::shards::write_table;
 
 use crate::error::RunError;
 use crate::job::Job;
@@ -49,7 +49,7 @@ pub(super) fn count(job: &Job, catalog: &Catalog) -> Result<usize, RunError> {
 /// be parsed.
 ///
 /// # Errors
-/// [`RunError::Shard`], [`RunError::Catalog`], and the error of `require_not_stopped`, which is called before each
+/// [`RunError::Store`], [`RunError::Catalog`], and the error of `require_not_stopped`, which is called before each
 /// table or batch.
 pub(super) fn write(
     store: &Store,
@@ -87,18 +87,19 @@ pub(super) fn write(
 }
 
 /// Selects the rows of planned clips: all rows, or those within `--limit`.
-fn planned_rows(batch: RecordBatch, shard_plan: &ShardPlan) -> Result<RecordBatch, ShardError> {
+fn planned_rows(batch: RecordBatch, shard_plan: &ShardPlan) -> Result<RecordBatch, StoreError> {
     if shard_plan.planned.len() >= batch.num_rows() {
         return Ok(batch);
     }
     let rows = shard_plan.planned.iter().map(|&row| row as u64);
-    take_record_batch(&batch, &UInt64Array::from_iter_values(rows)).map_err(ShardError::Table)
+    take_record_batch(&batch, &UInt64Array::from_iter_values(rows))
+        .map_err(StoreError::rows("metadata table"))
 }
 
 /// Writes the `rejects` table, in the given order.
 ///
 /// # Errors
-/// [`RunError::Shard`].
+/// [`RunError::Store`].
 pub(super) fn write_rejects<'a>(
     store: &Store,
     plan_id: &str,
@@ -119,14 +120,15 @@ pub(super) fn write_rejects<'a>(
         Arc::new(Float32Array::from_iter(rejects.iter().map(|r| r.decoded_s))),
     ];
 
-    let batch = RecordBatch::try_new(rejects_schema(), columns).map_err(ShardError::Table)?;
+    let batch = RecordBatch::try_new(rejects_schema(), columns)
+        .map_err(StoreError::rows("metadata table"))?;
     write_one(store, plan_id, "rejects", batch)
 }
 
 /// Writes the `inputs` table: sizes and hashes of the planned clips' files, by `clip_key`.
 ///
 /// # Errors
-/// [`RunError::Shard`].
+/// [`RunError::Store`].
 pub(super) fn write_inputs(
     store: &Store,
     plan_id: &str,
@@ -144,14 +146,15 @@ pub(super) fn write_inputs(
         Arc::new(StringArray::from_iter(decode_keys)),
     ];
 
-    let batch = RecordBatch::try_new(inputs_schema(), columns).map_err(ShardError::Table)?;
+    let batch = RecordBatch::try_new(inputs_schema(), columns)
+        .map_err(StoreError::rows("metadata table"))?;
     write_one(store, plan_id, "inputs", batch)
 }
 
 /// Writes the `audio_files` table: the number of files of each kind below the audio root, and how they were used.
 ///
 /// # Errors
-/// [`RunError::Shard`].
+/// [`RunError::Store`].
 pub(super) fn write_audio_files(
     store: &Store,
     plan_id: &str,
@@ -185,7 +188,8 @@ pub(super) fn write_audio_files(
         Arc::new(near_rows.finish()),
     ];
 
-    let batch = RecordBatch::try_new(schema, columns).map_err(ShardError::Table)?;
+    let batch =
+        RecordBatch::try_new(schema, columns).map_err(StoreError::rows("metadata table"))?;
     write_one(store, plan_id, "audio_files", batch)
 }
 
@@ -212,7 +216,7 @@ fn write_one(
 ) -> Result<FileEntry, RunError> {
     let path = table_path(plan_id, name);
     let schema = batch.schema();
-    let batches = [Ok::<_, ShardError>(batch)];
+    let batches = [Ok::<_, StoreError>(batch)];
     Ok(write_table(store.root(), path, name, schema, batches)?)
 }
 

@@ -13,8 +13,9 @@ use wavemill_schemas::canonical;
 use wavemill_schemas::manifest::TargetEntry;
 use wavemill_schemas::recipe::{Recipe, SplitRule};
 use wavemill_schemas::reject::{Reason, Reject, Stage};
+use wavemill_store::StoreError;
 use wavemill_store::plan::segments::end_of;
-use wavemill_store::shards::{AudioFacts, FeatureRow, Format, ShardError};
+use wavemill_store::shards::{AudioFacts, FeatureRow, Format};
 
 use crate::features::{Extractor, FeatureError, FeaturePlan, NoRows};
 
@@ -35,8 +36,8 @@ pub fn plan(recipe: &Recipe, number: usize) -> Result<FeaturePlan, FeatureError>
 /// columns are all null.
 ///
 /// # Errors
-/// [`ShardError`].
-pub fn stream_format(plan: &FeaturePlan, recipe: &Recipe) -> Result<Format, ShardError> {
+/// [`StoreError`].
+pub fn stream_format(plan: &FeaturePlan, recipe: &Recipe) -> Result<Format, StoreError> {
     let mut targets = Vec::new();
     for target in &recipe.targets {
         targets.push(TargetEntry {

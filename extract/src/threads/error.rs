@@ -8,7 +8,6 @@ use wavemill_kernels::KernelError;
 use wavemill_schemas::exit;
 use wavemill_schemas::reject::Reject;
 use wavemill_store::StoreError;
-use wavemill_store::shards::ShardError;
 
 use super::refusal::ClipMemory;
 use crate::features::FeatureError;
@@ -19,12 +18,9 @@ pub enum ExtractError {
     /// The recipe's features cannot be computed.
     #[error(transparent)]
     Feature(#[from] FeatureError),
-    /// The store cannot be used.
+    /// The store cannot be used or written.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A shard cannot be written.
-    #[error(transparent)]
-    Shard(#[from] ShardError),
     /// The file of a clip cannot be read because of the machine.
     #[error("{clip_key}: cannot read; run the same command again to continue")]
     Read {

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::AsArray;
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
@@ -22,6 +22,11 @@ use crate::*;
 
 mod odd;
 mod versions;
+
+/// Opens a store as the trainer does.
+fn opened(root: &Path, data: &Data) -> Result<Arc<Dataset>, DatasetError> {
+    crate::testing::open(root, data, Needs::default())
+}
 
 /// Opens a store without comparing whole files, so that damage reaches the pages.
 fn open(root: &Path, data: &Data) -> Arc<Dataset> {
@@ -175,11 +180,11 @@ fn a_rank_reads_its_share_of_the_bytes() {
     };
     let (folder, dataset) = made(&fixture);
 
-    let training = || LoaderPlan {
+    let training = LoaderPlan {
         batch_size: 64,
         ..training()
     };
-    load(&dataset, training());
+    load(&dataset, training.clone());
     let split = dataset.bytes_read();
 
     for world_size in [2, 3, 4, 8] {
@@ -196,7 +201,7 @@ fn a_rank_reads_its_share_of_the_bytes() {
                 LoaderPlan {
                     rank,
                     world_size,
-                    ..training()
+                    ..training.clone()
                 },
             );
 
@@ -223,6 +228,10 @@ fn key_of(dataset: &Dataset, row: u32) -> Key {
     )
 }
 
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> &'a ArrayRef {
+    batch.column_by_name(name).expect("a column")
+}
+
 /// Reads the tensors with Arrow's reader.
 fn by_arrow(dataset: &Dataset) -> BTreeMap<Key, Vec<u8>> {
     let mut tensors = BTreeMap::new();
@@ -234,9 +243,10 @@ fn by_arrow(dataset: &Dataset) -> BTreeMap<Key, Vec<u8>> {
             .expect("Parquet")
         {
             let batch = batch.expect("rows");
-            let column = |name: &str| batch.column_by_name(name).expect("a column").clone();
-            let (keys, segments, variants) =
-                (column("clip_key"), column("segment"), column("variant"));
+            let keys = column(&batch, "clip_key");
+            let segments = column(&batch, "segment");
+            let variants = column(&batch, "variant");
+            let features = column(&batch, FEATURE);
 
             for row in 0..batch.num_rows() {
                 let segment = segments
@@ -251,10 +261,7 @@ fn by_arrow(dataset: &Dataset) -> BTreeMap<Key, Vec<u8>> {
                     variant.to_bits(),
                 );
 
-                tensors.insert(
-                    key,
-                    column(FEATURE).as_fixed_size_binary().value(row).to_vec(),
-                );
+                tensors.insert(key, features.as_fixed_size_binary().value(row).to_vec());
             }
         }
     }
@@ -292,25 +299,29 @@ fn bytes_match_arrow_reader() {
     }
 }
 
+/// Returns the rows of each batch with their bytes.
+fn content(dataset: &Arc<Dataset>, plan: LoaderPlan) -> Vec<(Vec<u32>, Vec<Vec<u8>>)> {
+    load(dataset, plan)
+        .iter()
+        .map(|batch| (batch.rows().to_vec(), bytes_of_rows(batch)))
+        .collect()
+}
+
 #[test]
 fn batches_do_not_depend_on_the_number_of_readers() {
     let (_folder, dataset) = made(&Fixture::default());
-    let content = |plan| -> Vec<(Vec<u32>, Vec<Vec<u8>>)> {
-        load(&dataset, plan)
-            .iter()
-            .map(|batch| (batch.rows().to_vec(), bytes_of_rows(batch)))
-            .collect()
-    };
-
-    let one = content(training());
+    let one = content(&dataset, training());
     for readers in 2..=4 {
         for prefetch_batches in [0, 3, 9] {
             assert_eq!(
-                content(LoaderPlan {
-                    readers,
-                    prefetch_batches,
-                    ..training()
-                }),
+                content(
+                    &dataset,
+                    LoaderPlan {
+                        readers,
+                        prefetch_batches,
+                        ..training()
+                    }
+                ),
                 one,
                 "{readers} readers"
             );
@@ -370,7 +381,32 @@ fn another_rule_takes_its_sides_from_the_tracks() {
 
 #[test]
 fn user_columns_are_supported_as_splits() {
-    let rule = |column: &'static str, split: Option<&str>| {
+    for (column, split, name, kind, is_by_folder) in [
+        ("split_mood", Some("mood"), "mood", SplitRule::Column, false),
+        // The sides of a column are those of tracks, whatever its name.
+        (
+            "split_segment",
+            Some("segment"),
+            "segment",
+            SplitRule::Column,
+            false,
+        ),
+        (
+            "split_mood",
+            Some("stratified"),
+            "stratified",
+            SplitRule::Stratified,
+            false,
+        ),
+        ("split_mood", None, "artist", SplitRule::Artist, true),
+        (
+            "split_mood",
+            Some("artist"),
+            "artist",
+            SplitRule::Artist,
+            true,
+        ),
+    ] {
         let folder = tempfile::tempdir().expect("a folder");
         let fixture = Fixture {
             own_column: Some(column),
@@ -381,27 +417,24 @@ fn user_columns_are_supported_as_splits() {
             split: split.map(str::to_owned),
             ..Data::default()
         };
+
         let dataset = open(folder.path(), &data);
-        (
-            dataset.split_name().to_owned(),
-            dataset.split_rule(),
+        assert_eq!(dataset.split_name(), name, "{column} {split:?}");
+        assert_eq!(dataset.split_rule(), kind, "{column} {split:?}");
+        assert_eq!(
             dataset.is_split_by_folder(),
-        )
-    };
-    let want = |name: &str, kind, is_by_folder| (name.to_owned(), kind, is_by_folder);
-
-    let own = rule("split_mood", Some("mood"));
-    assert_eq!(own, want("mood", SplitRule::Column, false));
-    // The sides of a column are those of tracks, whatever its name.
-    let own = rule("split_segment", Some("segment"));
-    assert_eq!(own, want("segment", SplitRule::Column, false));
-
-    let other = rule("split_mood", Some("stratified"));
-    assert_eq!(other, want("stratified", SplitRule::Stratified, false));
-    for recipes in [None, Some("artist")] {
-        let found = rule("split_mood", recipes);
-        assert_eq!(found, want("artist", SplitRule::Artist, true));
+            is_by_folder,
+            "{column} {split:?}"
+        );
     }
+}
+
+/// Returns the bits of the variants on a side.
+fn variants(dataset: &Dataset, side: Side) -> BTreeSet<u32> {
+    let rows = dataset.rows_of(side);
+    rows.iter()
+        .map(|&row| dataset.rows().variants[row as usize].to_bits())
+        .collect()
 }
 
 #[test]
@@ -421,19 +454,14 @@ fn stretched_copies_are_used_only_for_training() {
         },
     );
 
-    let variants = |side| -> BTreeSet<u32> {
-        dataset
-            .rows_of(side)
-            .iter()
-            .map(|&row| dataset.rows().variants[row as usize].to_bits())
-            .collect()
-    };
-
     assert_eq!(
-        variants(Side::Training),
+        variants(&dataset, Side::Training),
         BTreeSet::from([1.0_f32.to_bits(), 1.15_f32.to_bits()])
     );
-    assert_eq!(variants(Side::Test), BTreeSet::from([1.0_f32.to_bits()]));
+    assert_eq!(
+        variants(&dataset, Side::Test),
+        BTreeSet::from([1.0_f32.to_bits()])
+    );
 
     assert!(
         dataset.warnings().iter().any(|warning| warning.contains(
@@ -513,37 +541,39 @@ fn the_last_batch_is_left_out_only_when_asked_and_its_rows_are_counted() {
     assert_eq!((loader.n_dropped(), loader.count()), (0, rows / 7 + 1));
 }
 
+/// Returns the plan of one rank with mix-up.
+fn mixed(rank: usize, world_size: usize) -> LoaderPlan {
+    LoaderPlan {
+        mixup: true,
+        rank,
+        world_size,
+        ..training()
+    }
+}
+
+/// Returns the partner of each row of all ranks, with the partner's bytes.
+fn pairs(dataset: &Arc<Dataset>, world_size: usize) -> BTreeMap<u32, (u32, Vec<u8>)> {
+    let mut pairs = BTreeMap::new();
+    for rank in 0..world_size {
+        for batch in load(dataset, mixed(rank, world_size)) {
+            let bytes = bytes_of_rows(&batch);
+            let partners = batch.partners().expect("asked for");
+            assert_eq!(partners.len(), batch.n_own());
+
+            for (place, &partner) in partners.iter().enumerate() {
+                let partner = partner as usize;
+                let pair = (batch.rows()[partner], bytes[partner].clone());
+                pairs.insert(batch.rows()[place], pair);
+            }
+        }
+    }
+    pairs
+}
+
 #[test]
 fn a_partner_is_the_same_row_for_every_number_of_ranks_and_its_values_are_there() {
     let (_folder, dataset) = made(&Fixture::default());
-    let pairs = |world_size: usize| -> BTreeMap<u32, (u32, Vec<u8>)> {
-        let mut pairs = BTreeMap::new();
-        for rank in 0..world_size {
-            for batch in load(
-                &dataset,
-                LoaderPlan {
-                    mixup: true,
-                    rank,
-                    world_size,
-                    ..training()
-                },
-            ) {
-                let bytes = bytes_of_rows(&batch);
-                let partners = batch.partners().expect("asked for");
-                assert_eq!(partners.len(), batch.n_own());
-
-                for (place, &partner) in partners.iter().enumerate() {
-                    let partner = partner as usize;
-                    let pair = (batch.rows()[partner], bytes[partner].clone());
-                    pairs.insert(batch.rows()[place], pair);
-                }
-            }
-        }
-
-        pairs
-    };
-
-    let alone = pairs(1);
+    let alone = pairs(&dataset, 1);
     assert_eq!(alone.len(), 80);
     assert!(
         alone
@@ -553,8 +583,8 @@ fn a_partner_is_the_same_row_for_every_number_of_ranks_and_its_values_are_there(
             >= 78
     );
 
-    assert_eq!(pairs(3), alone);
-    assert_eq!(pairs(8), alone);
+    assert_eq!(pairs(&dataset, 3), alone);
+    assert_eq!(pairs(&dataset, 8), alone);
 }
 
 /// Returns the path of the first training file and the offset and length of the page with row 5.
@@ -586,14 +616,15 @@ fn overwrite(path: &Path, offset: u64, bytes: &[u8]) {
     file.write_all_at(bytes, offset).expect("room");
 }
 
+/// Returns the position of the zstd frame in a page.
+fn magic(page: &[u8]) -> usize {
+    page.windows(4)
+        .position(|at| at == [0x28, 0xb5, 0x2f, 0xfd])
+        .expect("zstd")
+}
+
 #[test]
 fn a_damaged_page_is_an_error_that_names_file_and_row_group_or_is_counted() {
-    let magic = |page: &[u8]| {
-        page.windows(4)
-            .position(|at| at == [0x28, 0xb5, 0x2f, 0xfd])
-            .expect("zstd")
-    };
-
     type Damage<'a> = &'a dyn Fn(&mut [u8]);
     let damages: [(&str, Damage); 6] = [
         ("its page header is none", &|page| page.fill(0)),
@@ -653,19 +684,8 @@ fn a_damaged_page_is_an_error_that_names_file_and_row_group_or_is_counted() {
         }
 
         // A damaged row is counted by its own rank, and not again by the rank of its mix-up partner.
-        let of_rank = |rank| {
-            load(
-                &dataset,
-                LoaderPlan {
-                    mixup: true,
-                    rank,
-                    world_size: 3,
-                    ..training()
-                },
-            )
-        };
         let counted: usize = (0..3)
-            .flat_map(of_rank)
+            .flat_map(|rank| load(&dataset, mixed(rank, 3)))
             .map(|batch| batch.damaged().len())
             .sum();
         assert_eq!(counted, 1);
@@ -695,25 +715,18 @@ fn a_cut_file_is_named_when_opened_and_when_cut_later() {
             "{error}"
         );
 
-        let reopened = |data: &Data| {
-            Dataset::open(
-                Store::open(folder.path(), None).expect("a store"),
-                data,
-                Needs::default(),
-            )
-        };
-        let error = reopened(&Data::default())
+        let error = opened(folder.path(), &Data::default())
             .expect_err("a cut file")
             .to_string();
         assert!(
             error.contains(&format!("{}: {} bytes, not", path.display(), offset + 3)),
             "{error}"
         );
-        let dataset = reopened(&Data {
+        let skips = Data {
             skip_damaged: true,
             ..Data::default()
-        })
-        .expect("the rest");
+        };
+        let dataset = opened(folder.path(), &skips).expect("the rest");
         assert_eq!(
             dataset
                 .lost()
@@ -760,15 +773,8 @@ fn a_flipped_bit_is_found_when_its_shard_is_first_read() {
     // The damage is not visible in any page.
     assert_eq!(load(&unchecked, training()).len(), 8);
 
-    let checked = |skip_damaged| {
-        let data = Data {
-            skip_damaged,
-            ..Data::default()
-        };
-        let store = Store::open(folder.path(), None).expect("a store");
-        Dataset::open(store, &data, Needs::default()).expect("a dataset")
-    };
-    let error = Loader::start(&checked(false), training())
+    let checked = opened(folder.path(), &Data::default()).expect("a dataset");
+    let error = Loader::start(&checked, training())
         .expect("threads")
         .find_map(Result::err);
     let error = error.expect("damage is seen").to_string();
@@ -778,7 +784,11 @@ fn a_flipped_bit_is_found_when_its_shard_is_first_read() {
         "{error}"
     );
 
-    let dataset = checked(true);
+    let skips = Data {
+        skip_damaged: true,
+        ..Data::default()
+    };
+    let dataset = opened(folder.path(), &skips).expect("a dataset");
     let lost: Vec<u64> = dataset.lost().iter().map(|lost| lost.rows).collect();
     assert_eq!(lost, [20], "the rows of the shard");
     assert_eq!(rows_of(&load(&dataset, training())).concat().len(), 60);
@@ -854,33 +864,30 @@ fn class_ids_and_sets_are_those_of_the_rows() {
 #[test]
 fn errors_for_missing_names_list_available_ones() {
     let (folder, _dataset) = made(&Fixture::default());
-    let open = |data: Data| {
-        let store = Store::open(folder.path(), None).expect("a store");
-        <Dataset>::open(store, &data, Needs::default())
-            .expect_err("not there")
-            .to_string()
-    };
-
-    let feature = open(Data {
+    let feature = Data {
         feature: Some("mfcc".to_owned()),
         ..Data::default()
-    });
-    assert_eq!(feature, "data.feature = mfcc: the store has log_mel");
-
-    let targets = open(Data {
+    };
+    let targets = Data {
         targets: vec!["mood".to_owned()],
         ..Data::default()
-    });
-    assert_eq!(
-        targets,
-        "data.targets = mood: the store has genre, genres_all"
-    );
+    };
+    for (data, want) in [
+        (feature, "data.feature = mfcc: the store has log_mel"),
+        (
+            targets,
+            "data.targets = mood: the store has genre, genres_all",
+        ),
+    ] {
+        let error = opened(folder.path(), &data).expect_err("not there");
+        assert_eq!(error.to_string(), want);
+    }
 
     let version = Store::open(folder.path(), Some(&VersionName::Number(3)))
         .expect_err("no such version")
         .to_string();
     assert!(
-        version.ends_with("no version 3; the latest is 1"),
+        version.ends_with("no version 3; available: version 1 only"),
         "{version}"
     );
 
@@ -891,6 +898,14 @@ fn errors_for_missing_names_list_available_ones() {
         nothing.contains("no store with a committed version"),
         "{nothing}"
     );
+}
+
+/// Returns the version that a store opens for `name`, or the error.
+fn version_of(root: &Path, name: &str) -> Result<u64, String> {
+    let name: VersionName = name.parse().expect("a name");
+    Store::open(root, Some(&name))
+        .map(|store| store.version())
+        .map_err(|error| error.to_string())
 }
 
 #[test]
@@ -916,13 +931,9 @@ fn a_tag_names_a_version() {
         fs::write(tags.join(tag), content).expect("room");
     }
 
-    let opened = |name: &str| {
-        let name: VersionName = name.parse().expect("a name");
-        Store::open(folder.path(), Some(&name))
-            .map(|store| store.version())
-            .map_err(|error| error.to_string())
-    };
-    assert_eq!((opened("paper"), opened("next")), (Ok(1), Ok(2)));
+    let root = folder.path();
+    assert_eq!(version_of(root, "paper"), Ok(1));
+    assert_eq!(version_of(root, "next"), Ok(2));
     for (tag, words) in [
         ("gone", "tags/gone: damaged tag: it refers to version 9"),
         ("garbage", "tags/garbage: damaged tag: it does not contain"),
@@ -931,13 +942,13 @@ fn a_tag_names_a_version() {
             "no tag papers; the tags are garbage, gone, next, paper: ",
         ),
     ] {
-        let said = opened(tag).expect_err(tag);
+        let said = version_of(root, tag).expect_err(tag);
         assert!(said.contains(words), "{said}");
     }
 
     // Only the missing data of an old version counts as removed on purpose; the latest version still opens.
     fs::rename(folder.path().join("data"), folder.path().join("elsewhere")).expect("room");
-    let said = opened("paper").expect_err("no data");
+    let said = version_of(root, "paper").expect_err("no data");
     assert!(said.contains("whose data was removed"), "{said}");
-    assert_eq!(opened("next"), Ok(2));
+    assert_eq!(version_of(root, "next"), Ok(2));
 }

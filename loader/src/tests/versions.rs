@@ -113,32 +113,33 @@ fn learned_statistics_are_kept_for_new_versions() {
     assert_ne!(seen.metadata_of(&test), own.metadata_of(&test));
 }
 
+/// Returns the error of opening the store's rows for a model with `input` that predicts `target`.
+fn error_for(root: &Path, input: &InputSpec, target: &str) -> String {
+    let classes = [(target.to_owned(), vec!["class 0".to_owned()])];
+    let model = ModelSignature {
+        input,
+        classes: &classes,
+    };
+    let store = Store::open(root, None).expect("a store");
+    Dataset::<Vec<u8>>::open_for(store, &Data::default(), Needs::All, model)
+        .expect_err("gone")
+        .to_string()
+}
+
 #[test]
 fn missing_target_or_column_is_named() {
     let (folder, _) = made(&Fixture::default(), &both());
     let (_other, old) = made(&Fixture::default(), &both());
     let mut input = old.input_spec().clone();
 
-    let open_with = |input: &InputSpec, target: &str| {
-        let classes = [(target.to_owned(), vec!["class 0".to_owned()])];
-        let model = ModelSignature {
-            input,
-            classes: &classes,
-        };
-        let store = Store::open(folder.path(), None).expect("a store");
-        Dataset::<Vec<u8>>::open_for(store, &Data::default(), Needs::All, model)
-            .expect_err("gone")
-            .to_string()
-    };
-
     assert_eq!(
-        open_with(&input, "mood"),
+        error_for(folder.path(), &input, "mood"),
         "data.targets = mood: the store has genre, genres_all"
     );
 
     input.metadata[1].name = "tonnetz_mean_01".to_owned();
     assert_eq!(
-        open_with(&input, "genre"),
+        error_for(folder.path(), &input, "genre"),
         "data.metadata = tonnetz_mean_01: the store has chroma_cens, mfcc"
     );
 

@@ -327,6 +327,16 @@ mod tests {
         );
     }
 
+    /// Returns the keys of each shard's clips.
+    fn keys(plan: &ShardPlan, rows: &[ClipRow]) -> Vec<Vec<String>> {
+        let mut keys = Vec::new();
+        for shard in &plan.shards {
+            let members = shard.members.iter();
+            keys.push(members.map(|&i| rows[i].clip_key.clone()).collect());
+        }
+        keys
+    }
+
     #[test]
     fn a_limit_keeps_a_subset_and_shards_do_not_depend_on_row_order() {
         let (mut rows, recipe) = (rows(300), recipe(""));
@@ -334,18 +344,6 @@ mod tests {
         let whole = shards(&rows, &recipe, None, &none);
         let few = shards(&rows, &recipe, Some(50), &none);
         assert_eq!(few.planned.len(), 50);
-
-        let keys = |plan: &ShardPlan, rows: &[ClipRow]| -> Vec<Vec<String>> {
-            plan.shards
-                .iter()
-                .map(|s| {
-                    s.members
-                        .iter()
-                        .map(|&i| rows[i].clip_key.clone())
-                        .collect()
-                })
-                .collect()
-        };
 
         let before = keys(&whole, &rows);
         rows.reverse();

@@ -24,9 +24,9 @@ use wavemill_schemas::manifest::{FeatureEntry, Partial, TargetEntry};
 use wavemill_schemas::recipe::{Compression, Dtype, Layout, ShardSpec};
 use wavemill_schemas::tables;
 
-use super::ShardError;
 use super::checksums::{ChecksummedChunk, ChecksummedColumn};
 use super::rows::{AudioFacts, FeatureRow};
+use crate::StoreError;
 use crate::tensors::Tensor;
 use crate::tensors::stats::{self, Bands};
 
@@ -54,13 +54,13 @@ impl Format {
     /// Creates the format of one feature's files.
     ///
     /// # Errors
-    /// [`ShardError::Encode`] if the schema cannot be written as Parquet.
+    /// [`StoreError::Rows`] if the schema cannot be written as Parquet.
     pub fn new(
         feature: FeatureEntry,
         dtype: Dtype,
         targets: &[TargetEntry],
         spec: &ShardSpec,
-    ) -> Result<Self, ShardError> {
+    ) -> Result<Self, StoreError> {
         let schema = tables::feature_schema(&feature, targets, spec.layout, dtype)?;
         let properties = properties(&feature, dtype, &schema, spec);
 
@@ -71,12 +71,10 @@ impl Format {
         );
         let (model, _) = model
             .and_then(ArrowWriter::into_serialized_writer)
-            .map_err(|source| ShardError::Encode {
-                feature: feature.name.clone(),
-                shard: "(schema)".to_owned(),
-                row_group: 0,
-                source,
-            })?;
+            .map_err(StoreError::rows(format!(
+                "feature {}: cannot encode its schema",
+                feature.name
+            )))?;
         Ok(Self {
             feature,
             schema,
@@ -90,13 +88,13 @@ impl Format {
     /// Converts rows to an Arrow batch with the files' schema. `index` is the feature's index among the rows' tensors.
     ///
     /// # Errors
-    /// [`ShardError::Table`].
+    /// [`StoreError::Rows`].
     pub fn batch(
         &self,
         index: usize,
         mut rows: Vec<FeatureRow>,
         clips: &[ClipRow],
-    ) -> Result<RecordBatch, ShardError> {
+    ) -> Result<RecordBatch, StoreError> {
         let tensors: Vec<Tensor> = rows
             .iter_mut()
             .map(|row| row.tensors[index].take())
@@ -108,9 +106,10 @@ impl Format {
         let arrays = tensors.into_iter();
         let arrays: Vec<ArrayRef> = arrays.map(|tensor| tensor_array(tensor, self)).collect();
         let parts: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();
-        columns.push(concat(&parts).map_err(ShardError::Table)?);
+        columns.push(concat(&parts).map_err(StoreError::rows("metadata table"))?);
         columns.extend(shapes);
-        RecordBatch::try_new(Arc::clone(&self.schema), columns).map_err(ShardError::Table)
+        RecordBatch::try_new(Arc::clone(&self.schema), columns)
+            .map_err(StoreError::rows("metadata table"))
     }
 }
 
@@ -205,13 +204,13 @@ impl RowGroup {
     /// Encodes every feature of the group.
     ///
     /// # Errors
-    /// [`ShardError::Encode`].
+    /// [`StoreError::Rows`].
     pub fn encode(
         self,
         formats: &[Format],
         clips: &[ClipRow],
         label: &str,
-    ) -> Result<EncodedGroup, ShardError> {
+    ) -> Result<EncodedGroup, StoreError> {
         let Self {
             shard,
             number,
@@ -236,15 +235,13 @@ impl RowGroup {
                 }
             }
 
-            let chunks =
-                encode_feature(format, number, &rows, tensors, clips).map_err(|source| {
-                    ShardError::Encode {
-                        feature: format.feature.name.clone(),
-                        shard: label.to_owned(),
-                        row_group: number,
-                        source,
-                    }
-                })?;
+            let chunks = encode_feature(format, number, &rows, tensors, clips);
+            let chunks = chunks.map_err(|source| {
+                let name = &format.feature.name;
+                StoreError::rows(format!(
+                    "feature {name}: cannot encode row group {number} of shard {label}"
+                ))(source)
+            })?;
             features.push(EncodedFeature { chunks, partial });
         }
 

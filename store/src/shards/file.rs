@@ -1,7 +1,7 @@
 //! One Parquet file: temporary name, write, fsync, rename, fsync folder.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IntoInnerError, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,10 +16,9 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use wavemill_schemas::manifest::{FileEntry, FooterEntry};
 
-use super::ShardError;
-use super::checksums::ChecksummedColumn;
-use super::encode::{EncodedFeature, Format};
-use crate::durable;
+use super::checksums::{ChecksummedChunk, ChecksummedColumn};
+use super::encode::EncodedFeature;
+use crate::{StoreError, durable};
 
 /// Size of the write buffer, large enough to write a row group with few system calls.
 const WRITE_BUFFER_BYTES: usize = 1 << 20;
@@ -27,161 +26,135 @@ const WRITE_BUFFER_BYTES: usize = 1 << 20;
 /// Rows in a row group of a metadata table: eight times DataFusion's default batch size.
 const TABLE_ROW_GROUP_ROWS: usize = 65_536;
 
-/// A shard file under its temporary name. Dropping it unfinished removes the file.
-pub(super) struct ShardFile {
-    writer: Option<SerializedFileWriter<BufWriter<HashingFile>>>,
+/// A Parquet file under its temporary name. Dropping it unfinished removes the file.
+pub(super) struct ParquetFile {
+    writer: SerializedFileWriter<BufWriter<HashingFile>>,
     place: FileTarget,
+    /// Rows of each row group that is in the file.
     row_groups: Vec<u64>,
 }
 
-impl ShardFile {
-    /// Opens the file of one feature and shard below `root`.
+impl ParquetFile {
+    /// Opens a file below `root`.
     ///
     /// # Errors
-    /// [`ShardError::Io`], [`ShardError::Write`].
+    /// [`StoreError::Io`], [`StoreError::Rows`].
     pub(super) fn create(
         root: &Path,
         relative: String,
-        format: &Format,
-    ) -> Result<Self, ShardError> {
+        schema: &SchemaRef,
+        properties: WriterProperties,
+    ) -> Result<Self, StoreError> {
         let place = FileTarget::create(root, relative)?;
         let hashing = place.open()?;
-        let properties = Some(format.properties.clone());
         // Arrow's writer adds the Arrow schema to the file. Row groups arrive encoded, so only the writer below it is kept.
-        let writer = ArrowWriter::try_new(hashing, Arc::clone(&format.schema), properties)
+        let writer = ArrowWriter::try_new(hashing, Arc::clone(schema), Some(properties))
             .and_then(ArrowWriter::into_serialized_writer)
             .map_err(|source| place.failed(0, source))?;
         Ok(Self {
-            writer: Some(writer.0),
+            writer: writer.0,
             place,
             row_groups: Vec::new(),
         })
     }
 
-    /// Appends the next row group.
+    /// Appends the next row group of a shard.
     ///
     /// # Errors
-    /// [`ShardError::Write`].
-    pub(super) fn append(&mut self, rows: u64, feature: EncodedFeature) -> Result<(), ShardError> {
-        let number = self.row_groups.len();
-        let writer = self
-            .writer
-            .as_mut()
-            .expect("a finished file is not appended to");
-        append_chunks(writer, feature).map_err(|source| self.place.failed(number, source))?;
+    /// [`StoreError::Rows`].
+    pub(super) fn append_feature(
+        &mut self,
+        rows: u64,
+        feature: EncodedFeature,
+    ) -> Result<(), StoreError> {
+        fail_point!("shard-append", |_| Err(self.failed(
+            ParquetError::External(Box::new(io::Error::from(io::ErrorKind::StorageFull)))
+        )));
+        let appended = self.append(rows, feature.chunks);
+        appended.map_err(|source| self.failed(source))
+    }
+
+    fn append(&mut self, rows: u64, chunks: Vec<ChecksummedChunk>) -> Result<(), ParquetError> {
+        let mut group = self.writer.next_row_group()?;
+        for chunk in chunks {
+            chunk.append_to(&mut group)?;
+        }
+        group.close()?;
         self.row_groups.push(rows);
         Ok(())
     }
 
-    /// Completes the file, syncs it and renames it to its final path.
+    /// Returns the error for the next row group.
+    fn failed(&self, source: ParquetError) -> StoreError {
+        self.place.failed(self.row_groups.len(), source)
+    }
+
+    /// Completes the file, syncs it and renames it to its final path. The returned entry lacks the name of its feature or
+    /// table.
     ///
     /// # Errors
-    /// [`ShardError::Io`], [`ShardError::Write`].
-    pub(super) fn finish(mut self, split: &str, feature: &str) -> Result<FileEntry, ShardError> {
-        let number = self.row_groups.len();
-        let writer = self.writer.take().expect("a file is finished only once");
-        let hashing = with_footer(writer).map_err(|source| self.place.failed(number, source))?;
-        let content = self.place.finish(hashing)?;
-        Ok(FileEntry {
-            table: None,
-            feature: Some(feature.to_owned()),
-            split: Some(split.to_owned()),
-            path: self.place.relative.clone(),
-            rows: self.row_groups.iter().sum(),
-            bytes: content.bytes,
-            blake3: content.blake3,
-            row_groups: std::mem::take(&mut self.row_groups),
-            footer: content.footer,
-        })
+    /// [`StoreError::Io`], [`StoreError::Rows`].
+    pub(super) fn finish(self) -> Result<FileEntry, StoreError> {
+        let Self {
+            writer,
+            place,
+            row_groups,
+        } = self;
+        let hashing =
+            with_footer(writer).map_err(|source| place.failed(row_groups.len(), source))?;
+        let mut entry = place.finish(hashing)?;
+        entry.rows = row_groups.iter().sum();
+        entry.row_groups = row_groups;
+        Ok(entry)
     }
-}
-
-fn append_chunks(
-    writer: &mut SerializedFileWriter<BufWriter<HashingFile>>,
-    feature: EncodedFeature,
-) -> Result<(), ParquetError> {
-    fail_point!("shard-append", |_| Err(ParquetError::External(Box::new(
-        io::Error::from(io::ErrorKind::StorageFull)
-    ))));
-
-    let mut group = writer.next_row_group()?;
-    for chunk in feature.chunks {
-        chunk.append_to(&mut group)?;
-    }
-    group.close()?;
-    Ok(())
 }
 
 /// Writes a metadata table as one Parquet file, batch by batch.
 ///
 /// # Errors
-/// [`ShardError`], and errors of `batches`.
-pub fn write_table<E: From<ShardError>>(
+/// [`StoreError`], and errors of `batches`.
+pub fn write_table<E: From<StoreError>>(
     root: &Path,
     relative: String,
     table: &str,
     schema: SchemaRef,
     batches: impl IntoIterator<Item = Result<RecordBatch, E>>,
 ) -> Result<FileEntry, E> {
-    let place = FileTarget::create(root, relative)?;
+    let zstd = ZstdLevel::try_new(3).expect("3 is a zstd level");
     let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(
-            ZstdLevel::try_new(3).expect("3 is a zstd level"),
-        ))
+        .set_compression(Compression::ZSTD(zstd))
         .set_max_row_group_row_count(Some(TABLE_ROW_GROUP_ROWS))
         .build();
 
-    let writer = ArrowWriter::try_new(place.open()?, Arc::clone(&schema), Some(properties));
-    let (writer, _) = writer
-        .and_then(ArrowWriter::into_serialized_writer)
-        .map_err(|source| place.failed(0, source))?;
-    let mut file = TableFile::new(writer, schema);
+    let mut table_file = TableFile {
+        file: ParquetFile::create(root, relative, &schema, properties)?,
+        schema,
+        columns: Vec::new(),
+        rows_in_group: 0,
+    };
     for batch in batches {
-        file.append(&batch?)
-            .map_err(|source| place.failed(file.row_groups.len(), source))?;
+        let appended = table_file.append(&batch?);
+        appended.map_err(|source| table_file.file.failed(source))?;
     }
-    file.end_group()
-        .map_err(|source| place.failed(file.row_groups.len(), source))?;
+    let ended = table_file.end_group();
+    ended.map_err(|source| table_file.file.failed(source))?;
 
-    let row_groups = file.row_groups;
-    let hashing =
-        with_footer(file.writer).map_err(|source| place.failed(row_groups.len(), source))?;
-    let content = place.finish(hashing)?;
     Ok(FileEntry {
         table: Some(table.to_owned()),
-        feature: None,
-        split: None,
-        path: place.relative.clone(),
-        rows: row_groups.iter().sum(),
-        bytes: content.bytes,
-        blake3: content.blake3,
-        row_groups,
-        footer: content.footer,
+        ..table_file.file.finish()?
     })
 }
 
 /// A metadata table on its way into its file.
 struct TableFile {
-    writer: SerializedFileWriter<BufWriter<HashingFile>>,
+    file: ParquetFile,
     schema: SchemaRef,
     /// Columns of the row group that is being filled.
     columns: Vec<ChecksummedColumn>,
     rows_in_group: usize,
-    /// Rows of each row group that is in the file.
-    row_groups: Vec<u64>,
 }
 
 impl TableFile {
-    fn new(writer: SerializedFileWriter<BufWriter<HashingFile>>, schema: SchemaRef) -> Self {
-        Self {
-            writer,
-            schema,
-            columns: Vec::new(),
-            rows_in_group: 0,
-            row_groups: Vec::new(),
-        }
-    }
-
     /// Appends rows, and ends each row group that is full.
     fn append(&mut self, batch: &RecordBatch) -> Result<(), ParquetError> {
         let mut start = 0;
@@ -200,8 +173,11 @@ impl TableFile {
     /// Encodes rows of one row group.
     fn fill(&mut self, rows: &RecordBatch) -> Result<(), ParquetError> {
         if self.columns.is_empty() {
-            let number = self.row_groups.len();
-            self.columns = ChecksummedColumn::from_row_group(&self.writer, &self.schema, number)?;
+            let ParquetFile {
+                writer, row_groups, ..
+            } = &self.file;
+            let number = row_groups.len();
+            self.columns = ChecksummedColumn::from_row_group(writer, &self.schema, number)?;
         }
 
         let mut columns = self.columns.iter_mut();
@@ -223,12 +199,12 @@ impl TableFile {
         if self.rows_in_group == 0 {
             return Ok(());
         }
-        let mut group = self.writer.next_row_group()?;
-        for column in self.columns.drain(..) {
-            column.close()?.append_to(&mut group)?;
-        }
-        group.close()?;
-        self.row_groups.push(self.rows_in_group as u64);
+        let chunks: Result<Vec<_>, _> = self
+            .columns
+            .drain(..)
+            .map(ChecksummedColumn::close)
+            .collect();
+        self.file.append(self.rows_in_group as u64, chunks?)?;
         self.rows_in_group = 0;
         Ok(())
     }
@@ -252,11 +228,10 @@ struct FileTarget {
 }
 
 impl FileTarget {
-    fn create(root: &Path, relative: String) -> Result<Self, ShardError> {
+    fn create(root: &Path, relative: String) -> Result<Self, StoreError> {
         let path = root.join(&relative);
         let folder = path.parent().unwrap_or(root);
-        durable::make_folder(folder)
-            .map_err(|source| io_error(folder, "create the folder", source))?;
+        durable::make_folder(folder).map_err(StoreError::io_at(folder, "create the folder"))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         // Readers skip names that start with a dot.
         let temporary = folder.join(format!(".{name}.tmp"));
@@ -267,39 +242,33 @@ impl FileTarget {
         })
     }
 
-    fn open(&self) -> Result<BufWriter<HashingFile>, ShardError> {
+    fn open(&self) -> Result<BufWriter<HashingFile>, StoreError> {
         // Overwrites the file that a killed run may have left under this name.
-        let file = File::create(&self.temporary)
-            .map_err(|source| io_error(&self.temporary, "create", source))?;
+        let file =
+            File::create(&self.temporary).map_err(StoreError::io_at(&self.temporary, "create"))?;
         let hashing = HashingFile::new(file);
         Ok(BufWriter::with_capacity(WRITE_BUFFER_BYTES, hashing))
     }
 
-    fn failed(&self, row_group: usize, source: ParquetError) -> ShardError {
-        ShardError::Write {
-            path: self.path.clone(),
-            row_group,
-            source,
-        }
+    fn failed(&self, row_group: usize, source: ParquetError) -> StoreError {
+        let path = self.path.display();
+        StoreError::rows(format!("{path}: cannot write row group {row_group}"))(source)
     }
 
-    fn finish(&self, writer: BufWriter<HashingFile>) -> Result<FileContent, ShardError> {
+    fn finish(&self, writer: BufWriter<HashingFile>) -> Result<FileEntry, StoreError> {
         let hashing = writer
             .into_inner()
-            .map_err(|e| io_error(&self.temporary, "write", e.into_error()))?;
-        hashing
-            .file
-            .sync_all()
-            .map_err(|source| io_error(&self.temporary, "sync", source))?;
+            .map_err(IntoInnerError::into_error)
+            .map_err(StoreError::io_at(&self.temporary, "write"))?;
+        let synced = hashing.file.sync_all();
+        synced.map_err(StoreError::io_at(&self.temporary, "sync"))?;
 
         // A file with its final name is complete: its bytes are synced before the rename, and the folder after it.
         fail_point!("shard-before-rename");
-        fs::rename(&self.temporary, &self.path)
-            .map_err(|source| io_error(&self.path, "rename", source))?;
+        fs::rename(&self.temporary, &self.path).map_err(StoreError::io_at(&self.path, "rename"))?;
         let folder = self.path.parent().unwrap_or(Path::new("."));
-        durable::sync_folder(folder)
-            .map_err(|source| io_error(folder, "sync the folder", source))?;
-        Ok(hashing.content())
+        durable::sync_folder(folder).map_err(StoreError::io_at(folder, "sync the folder"))?;
+        Ok(hashing.entry(self.relative.clone()))
     }
 }
 
@@ -308,21 +277,6 @@ impl Drop for FileTarget {
         // Does nothing if the file was finished. A leftover file is also removed at the next start.
         let _ = fs::remove_file(&self.temporary);
     }
-}
-
-fn io_error(path: &Path, action: &'static str, source: io::Error) -> ShardError {
-    ShardError::Io {
-        path: path.to_owned(),
-        action,
-        source,
-    }
-}
-
-/// The size and hashes of a file, as its manifest entry contains them.
-struct FileContent {
-    bytes: u64,
-    blake3: String,
-    footer: Option<FooterEntry>,
 }
 
 /// A file that knows its length and blake3, so that nothing is read back to hash it. The buffer is before it: blake3 is
@@ -350,15 +304,21 @@ impl HashingFile {
         self.footer = Some((self.bytes, blake3::Hasher::new()));
     }
 
-    fn content(&self) -> FileContent {
-        let hex = |hasher: &blake3::Hasher| hasher.finalize().to_hex().to_string();
+    /// Returns the entry of the file `path` with its size and hashes.
+    fn entry(&self, path: String) -> FileEntry {
         let footer = self.footer.as_ref();
-        FileContent {
+        FileEntry {
+            table: None,
+            feature: None,
+            split: None,
+            path,
+            rows: 0,
             bytes: self.bytes,
-            blake3: hex(&self.hasher),
+            blake3: self.hasher.finalize().to_hex().to_string(),
+            row_groups: Vec::new(),
             footer: footer.map(|(offset, hasher)| FooterEntry {
                 offset: *offset,
-                blake3: hex(hasher),
+                blake3: hasher.finalize().to_hex().to_string(),
             }),
         }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{Float32Type, Int32Type};
@@ -20,7 +20,7 @@ use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::reject::Reject;
 use wavemill_source::InputSeen;
 
-use super::ShardError;
+use crate::StoreError;
 use crate::tensors::{self, Tensor};
 
 /// Number of rows of a clip that are read at a time. The batch that Parquet decodes needs memory in addition to the rows.
@@ -111,8 +111,8 @@ impl<'a> RowReader<'a> {
     /// Returns the rows of a clip, ordered by variant (the original tempo first) and segment.
     ///
     /// # Errors
-    /// [`ShardError::Read`].
-    pub fn rows(&mut self, runs: &[RowRun]) -> Result<Vec<TakenRow>, ShardError> {
+    /// [`StoreError::Rows`].
+    pub fn rows(&mut self, runs: &[RowRun]) -> Result<Vec<TakenRow>, StoreError> {
         let mut rows = Vec::new();
         for run in runs {
             self.read_run(run, &mut rows)?;
@@ -127,41 +127,22 @@ impl<'a> RowReader<'a> {
         Ok(rows)
     }
 
-    fn read_run(&mut self, run: &RowRun, rows: &mut Vec<TakenRow>) -> Result<(), ShardError> {
+    fn read_run(&mut self, run: &RowRun, rows: &mut Vec<TakenRow>) -> Result<(), StoreError> {
         let columns = &self.taken.columns;
         let files = self.files(run.shard)?;
         let first = rows.len();
         for (number, (open, feature)) in files.iter().zip(columns).enumerate() {
-            let failed = |source| ShardError::Read {
-                path: open.path.clone(),
-                source,
-            };
-            let mut n_read = 0;
-            for batch in open.read(run, feature, number == 0).map_err(failed)? {
-                let batch = batch.map_err(|error| failed(error.into()))?;
-                // All features contain the same rows, so one of them provides the facts about the clip.
-                if number == 0 {
-                    append_rows(&batch, run.variant, rows).map_err(failed)?;
-                }
-                let tensors = tensors::read(&batch, feature).map_err(failed)?;
-                for (row, tensor) in rows[first + n_read..].iter_mut().zip(tensors) {
-                    row.tensors.push(tensor);
-                }
-                n_read += batch.num_rows();
-            }
-
-            if n_read != run.n {
-                let problem = format!(
-                    "row group {} has {n_read} rows instead of {}",
-                    run.group, run.n
-                );
-                return Err(failed(ParquetError::General(problem)));
+            let facts = (number == 0).then_some(&mut *rows);
+            let tensors = open.read_run(run, feature, facts);
+            let tensors = tensors.map_err(|error| unreadable(&open.path, error))?;
+            for (row, tensor) in rows[first..].iter_mut().zip(tensors) {
+                row.tensors.push(tensor);
             }
         }
         Ok(())
     }
 
-    fn files(&mut self, shard: usize) -> Result<&[OpenFile], ShardError> {
+    fn files(&mut self, shard: usize) -> Result<&[OpenFile], StoreError> {
         if !self.open.contains_key(&shard) {
             // The clips of a shard come from one shard of the earlier version in most cases, and from a few at most.
             if self.open.len() == OPEN_SHARDS {
@@ -176,11 +157,8 @@ impl<'a> RowReader<'a> {
 }
 
 impl OpenFile {
-    fn open(path: &PathBuf) -> Result<Self, ShardError> {
-        Self::open_by_page(path).map_err(|source| ShardError::Read {
-            path: path.clone(),
-            source,
-        })
+    fn open(path: &PathBuf) -> Result<Self, StoreError> {
+        Self::open_by_page(path).map_err(|error| unreadable(path, error))
     }
 
     fn open_by_page(path: &PathBuf) -> Result<Self, ParquetError> {
@@ -193,6 +171,34 @@ impl OpenFile {
             file,
             metadata,
         })
+    }
+
+    /// Returns the tensors of a feature in the rows of `run`. Appends the rows to `facts`, if it is given.
+    fn read_run(
+        &self,
+        run: &RowRun,
+        feature: &FeatureEntry,
+        mut facts: Option<&mut Vec<TakenRow>>,
+    ) -> Result<Vec<Tensor>, ParquetError> {
+        let mut tensors = Vec::with_capacity(run.n);
+        for batch in self.read(run, feature, facts.is_some())? {
+            let batch = batch?;
+            if let Some(rows) = &mut facts {
+                append_rows(&batch, run.variant, rows)?;
+            }
+            tensors.extend(tensors::read(&batch, feature)?);
+        }
+
+        if tensors.len() != run.n {
+            let problem = format!(
+                "row group {} has {} rows instead of {}",
+                run.group,
+                tensors.len(),
+                run.n
+            );
+            return Err(ParquetError::General(problem));
+        }
+        Ok(tensors)
     }
 
     /// Returns the rows of `run` in small batches: the feature's tensor and, if `with_facts`, the columns of [`FACTS`].
@@ -224,6 +230,14 @@ impl OpenFile {
             .with_batch_size(TAKEN_BATCH_ROWS)
             .build()
     }
+}
+
+/// Returns the error for a file whose content is the committed one but whose rows cannot be read.
+fn unreadable(path: &Path, error: ParquetError) -> StoreError {
+    let path = path.display();
+    let problem =
+        format!("{path}: cannot read rows to copy them; use --recompute to compute all rows");
+    StoreError::rows(problem)(error)
 }
 
 /// Columns that are copied in addition to tensors.

@@ -14,7 +14,7 @@ use wavemill_schemas::manifest::FeatureEntry;
 use wavemill_schemas::recipe::{Compression, Dtype, Layout, ShardSpec};
 
 use super::encode::{Format, RowGroup};
-use super::file::ShardFile;
+use super::file::ParquetFile;
 use super::rows::{AudioFacts, FeatureRow};
 use crate::tensors::Tensor;
 
@@ -41,26 +41,29 @@ fn value(row: usize, i: usize) -> f16 {
 }
 
 fn clips() -> Vec<ClipRow> {
-    let clip = |i: usize| ClipRow {
-        clip_key: format!("000/{i:06}.mp3"),
-        track_id: i as i64,
-        targets: vec![],
-        genres_all: vec![1, i as i32],
-        artist_id: (i != 2).then_some(7),
-        album_id: None,
-        split: "training".to_owned(),
-    };
-    (0..ROWS).map(clip).collect()
+    let numbers = 0..ROWS;
+    numbers
+        .map(|i| ClipRow {
+            clip_key: format!("000/{i:06}.mp3"),
+            track_id: i as i64,
+            targets: vec![],
+            genres_all: vec![1, i as i32],
+            artist_id: (i != 2).then_some(7),
+            album_id: None,
+            split: "training".to_owned(),
+        })
+        .collect()
 }
 
 fn rows(n_frames: impl Fn(usize) -> usize) -> Vec<FeatureRow> {
-    let row = |clip: usize| {
+    let mut rows = Vec::new();
+    for clip in 0..ROWS {
         let shape = [SHAPE[0], n_frames(clip)];
         let bytes = (0..shape[0] * shape[1])
             .flat_map(|i| value(clip, i).to_le_bytes())
             .collect();
 
-        FeatureRow {
+        rows.push(FeatureRow {
             clip,
             variant: 1.0,
             segment: 0,
@@ -77,10 +80,9 @@ fn rows(n_frames: impl Fn(usize) -> usize) -> Vec<FeatureRow> {
                 bytes,
                 shape: shape.to_vec(),
             }],
-        }
-    };
-
-    (0..ROWS).map(row).collect()
+        });
+    }
+    rows
 }
 
 /// Writes one row group and reads it back, with the number of pages of the tensor column.
@@ -91,8 +93,13 @@ fn round_trip(
 ) -> (RecordBatch, usize) {
     let folder = tempfile::tempdir().expect("a folder");
     let formats = [Format::new(entry(shape), Dtype::F16, &[], spec).expect("a schema")];
-    let mut file =
-        ShardFile::create(folder.path(), "00000.parquet".to_owned(), &formats[0]).expect("a file");
+    let mut file = ParquetFile::create(
+        folder.path(),
+        "00000.parquet".to_owned(),
+        &formats[0].schema,
+        formats[0].properties.clone(),
+    )
+    .expect("a file");
 
     let group = RowGroup {
         shard: 0,
@@ -107,10 +114,10 @@ fn round_trip(
         .expect("encodable rows");
     for feature in encoded.features {
         assert!(feature.partial.values > 0);
-        file.append(encoded.rows, feature).expect("room");
+        file.append_feature(encoded.rows, feature).expect("room");
     }
 
-    let entry = file.finish("training", "mel").expect("a finished file");
+    let entry = file.finish().expect("a finished file");
     assert_eq!(
         (entry.rows, entry.row_groups.as_slice()),
         (ROWS as u64, &[ROWS as u64][..])
@@ -133,14 +140,13 @@ fn round_trip(
 
 #[test]
 fn compressed_shards_hold_one_row_a_page_and_plain_ones_a_few() {
-    let fixed = || SHAPE.map(Some).to_vec();
     for (compression, want) in [
         (Compression::Zstd, ROWS),
         (Compression::Lz4, ROWS),
         (Compression::None, 2),
     ] {
         let (batch, pages) = round_trip(
-            fixed(),
+            SHAPE.map(Some).to_vec(),
             &ShardSpec {
                 compression,
                 ..ShardSpec::default()
@@ -182,8 +188,13 @@ fn the_bytes_of_a_shard_are_pinned() {
         &ShardSpec::default(),
     )
     .expect("a schema")];
-    let mut file =
-        ShardFile::create(folder.path(), "00000.parquet".to_owned(), &formats[0]).expect("a file");
+    let mut file = ParquetFile::create(
+        folder.path(),
+        "00000.parquet".to_owned(),
+        &formats[0].schema,
+        formats[0].properties.clone(),
+    )
+    .expect("a file");
 
     let group = RowGroup {
         shard: 0,
@@ -197,13 +208,10 @@ fn the_bytes_of_a_shard_are_pinned() {
         .encode(&formats, &clips(), "training-00000")
         .expect("encodable rows");
     for feature in encoded.features {
-        file.append(encoded.rows, feature).expect("room");
+        file.append_feature(encoded.rows, feature).expect("room");
     }
 
-    let blake3 = file
-        .finish("training", "mel")
-        .expect("a finished file")
-        .blake3;
+    let blake3 = file.finish().expect("a finished file").blake3;
     assert_eq!(
         blake3,
         "af069a52fe225d3987fac74e392ac480bdd8506f7f4275359964ef5ccb20b218"

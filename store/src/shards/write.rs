@@ -8,14 +8,15 @@ use std::path::Path;
 use wavemill_catalog::ClipRow;
 use wavemill_catalog::split::SIDES;
 use wavemill_runtime::budget::ByteBudget;
-use wavemill_schemas::manifest::{Partial, Receipt};
+use wavemill_schemas::manifest::{FileEntry, Partial, Receipt};
 use wavemill_schemas::reject::Reject;
 use wavemill_source::InputSeen;
 
 use super::encode::{EncodedGroup, Format, RowGroup};
-use super::file::ShardFile;
+use super::file::ParquetFile;
 use super::rows::FeatureRow;
-use super::{KeyInputs, ShardError, TakenRows};
+use super::{KeyInputs, TakenRows};
+use crate::StoreError;
 use crate::plan::Shard;
 
 /// The result of processing one clip.
@@ -107,7 +108,7 @@ struct OpenShard {
     groups_done: usize,
     parked: BTreeMap<usize, EncodedGroup>,
     /// One file per feature, with the sums over each of its row groups.
-    files: Vec<(ShardFile, Vec<Partial>)>,
+    files: Vec<(ParquetFile, Vec<Partial>)>,
     /// Inputs of the members, as they were read.
     inputs: BTreeMap<String, InputSeen>,
     rejects: Vec<Reject>,
@@ -182,13 +183,13 @@ impl<'a> ShardWriter<'a> {
     /// that are now ready to be encoded and the receipts of shards that ended without a row.
     ///
     /// # Errors
-    /// [`ShardError`] when a file cannot be opened or ended.
+    /// [`StoreError`] when a file cannot be opened or ended.
     pub fn outcome(
         &mut self,
         seq: usize,
         outcome: Outcome,
         seen: InputSeen,
-    ) -> Result<Vec<RowGroup>, ShardError> {
+    ) -> Result<Vec<RowGroup>, StoreError> {
         // Outcomes that arrive before their turn wait here.
         self.parked.insert(seq, (outcome, seen));
         let mut ready = Vec::new();
@@ -204,7 +205,7 @@ impl<'a> ShardWriter<'a> {
         outcome: Outcome,
         seen: InputSeen,
         ready: &mut Vec<RowGroup>,
-    ) -> Result<(), ShardError> {
+    ) -> Result<(), StoreError> {
         let index = self.filling;
         let todo = &self.todo[index];
         // Open a shard's files with its first clip, so that few files are open at once.
@@ -252,12 +253,13 @@ impl<'a> ShardWriter<'a> {
         Ok(())
     }
 
-    fn open_shard(&self, index: usize) -> Result<OpenShard, ShardError> {
+    fn open_shard(&self, index: usize) -> Result<OpenShard, StoreError> {
         let shard = self.todo[index].shard;
         let mut files = Vec::with_capacity(self.formats.len());
         for format in self.formats {
             let path = shard.file(self.plan_id, &format.feature.name);
-            let file = ShardFile::create(self.root, path, format)?;
+            let properties = format.properties.clone();
+            let file = ParquetFile::create(self.root, path, &format.schema, properties)?;
             files.push((file, Vec::new()));
         }
 
@@ -278,8 +280,8 @@ impl<'a> ShardWriter<'a> {
     /// Appends an encoded row group, or keeps it until the groups before it are appended.
     ///
     /// # Errors
-    /// [`ShardError`] when the file system or Parquet refuses.
-    pub fn encoded(&mut self, group: EncodedGroup) -> Result<(), ShardError> {
+    /// [`StoreError`] when the file system or Parquet refuses.
+    pub fn encoded(&mut self, group: EncodedGroup) -> Result<(), StoreError> {
         let open = self
             .open
             .get_mut(&group.shard)
@@ -291,7 +293,7 @@ impl<'a> ShardWriter<'a> {
             open.groups_done += 1;
             for ((file, partials), feature) in open.files.iter_mut().zip(group.features) {
                 partials.push(feature.partial.clone());
-                file.append(group.rows, feature)?;
+                file.append_feature(group.rows, feature)?;
             }
         }
         Ok(())
@@ -300,8 +302,8 @@ impl<'a> ShardWriter<'a> {
     /// Finishes the files of every complete shard.
     ///
     /// # Errors
-    /// [`ShardError`].
-    pub fn finished(&mut self) -> Result<Vec<FinishedShard>, ShardError> {
+    /// [`StoreError`].
+    pub fn finished(&mut self) -> Result<Vec<FinishedShard>, StoreError> {
         let complete = self.open.iter().filter(|(_, open)| open.is_complete());
         let indices: Vec<usize> = complete.map(|(index, _)| *index).collect();
 
@@ -313,7 +315,7 @@ impl<'a> ShardWriter<'a> {
         Ok(finished)
     }
 
-    fn finish(&self, index: usize, open: OpenShard) -> Result<FinishedShard, ShardError> {
+    fn finish(&self, index: usize, open: OpenShard) -> Result<FinishedShard, StoreError> {
         let OpenShard {
             files,
             inputs,
@@ -339,7 +341,11 @@ impl<'a> ShardWriter<'a> {
             }
             receipts.push(Receipt {
                 key,
-                file: file.finish(&shard.split, &format.feature.name)?,
+                file: FileEntry {
+                    feature: Some(format.feature.name.clone()),
+                    split: Some(shard.split.clone()),
+                    ..file.finish()?
+                },
                 rejects: rejects.clone(),
                 features: self.features_id.to_owned(),
                 is_computed,

@@ -205,10 +205,13 @@ mod tests {
             .collect()
     }
 
+    fn value(band: usize, frame: usize) -> f32 {
+        ((band * 37 + frame * 11) % 64) as f32 / 8.0
+    }
+
     #[test]
     fn bands_in_rows_and_in_columns_give_the_same_sums() {
         let (rows, columns) = (3, 700);
-        let value = |band: usize, frame: usize| ((band * 37 + frame * 11) % 64) as f32 / 8.0;
 
         let by_row: Vec<f32> = (0..rows)
             .flat_map(|b| (0..columns).map(move |f| value(b, f)))

@@ -79,7 +79,7 @@ fn known(cause: &(dyn std::error::Error + 'static)) -> Option<u8> {
 
     // Errors of the library's modules.
     if let Some(error) = cause.downcast_ref::<DatasetError>() {
-        return Some(dataset(error));
+        return Some(error.exit_code());
     }
     if let Some(error) = cause.downcast_ref::<CheckpointError>() {
         return checkpoint(error);
@@ -118,7 +118,7 @@ fn run(error: &RunError) -> Option<u8> {
         RunError::OtherFiles { .. } | RunError::LostRows { .. } => Some(exit::DAMAGED),
         RunError::Stopped { .. } => Some(exit::INTERRUPTED),
         RunError::Dataset(error) | RunError::Evaluate(EvaluateError::Dataset(error)) => {
-            Some(dataset(error))
+            Some(error.exit_code())
         }
         RunError::Learn(error) | RunError::Evaluate(EvaluateError::Learn(error)) => learn(error),
         RunError::Checkpoint(error) => checkpoint(error),
@@ -131,7 +131,7 @@ fn run(error: &RunError) -> Option<u8> {
 fn learn(error: &LearnError) -> Option<u8> {
     match error {
         LearnError::Model(error) | LearnError::Forward(ForwardError::Model(error)) => model(error),
-        LearnError::Dataset(error) => Some(dataset(error)),
+        LearnError::Dataset(error) => Some(error.exit_code()),
         LearnError::Checkpoint(error) => checkpoint(error),
         LearnError::Rank(error) => rank(error),
         LearnError::TooFewRows { .. } | LearnError::SkipsRows => Some(exit::USAGE),
@@ -200,22 +200,6 @@ fn record(error: &RecordError) -> Option<u8> {
     }
 }
 
-fn dataset(error: &DatasetError) -> u8 {
-    match error {
-        DatasetError::NotThere { .. }
-        | DatasetError::Unfit { .. }
-        | DatasetError::NoStore { .. }
-        | DatasetError::NoVersion { .. }
-        | DatasetError::NoTag { .. }
-        | DatasetError::OtherFormat { .. } => 2,
-        DatasetError::Manifest { .. } | DatasetError::Tag { .. } | DatasetError::Outside { .. } => {
-            exit::DAMAGED
-        }
-        _ if error.is_damage() => exit::DAMAGED,
-        _ => exit::FAILED,
-    }
-}
-
 /// Reports whether the reader of stdout has closed the pipe (as `| head` does), in which case the program ends quietly.
 pub(crate) fn is_broken_pipe(error: &Error) -> bool {
     error.chain().any(exit::is_broken_pipe)
@@ -230,8 +214,8 @@ mod tests {
     fn damaged() -> DatasetError {
         DatasetError::Damaged {
             path: "a".into(),
-            row_group: 0,
             problem: String::new(),
+            source: None,
         }
     }
 

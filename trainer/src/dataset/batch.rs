@@ -12,19 +12,19 @@ pub trait BatchTensors {
     /// reads no spectrogram, returns `[rows, 0, 0]`, and no tensor was read.
     ///
     /// # Errors
-    /// [`DatasetError::Library`].
+    /// [`DatasetError::Other`].
     fn spectrogram(&self, device: Device, kind: Kind) -> Result<Tensor, DatasetError>;
 
     /// Returns the class of each row for the target with this index, as `[rows]` i64; -1 for an unlabelled row.
     ///
     /// # Errors
-    /// [`DatasetError::Library`].
+    /// [`DatasetError::Other`].
     fn labels(&self, target: usize, device: Device) -> Result<Tensor, DatasetError>;
 
     /// Returns `[rows, classes]` f32 of 0 and 1; all 0 for an unlabelled row.
     ///
     /// # Errors
-    /// [`DatasetError::Library`].
+    /// [`DatasetError::Other`].
     fn multi_hot(&self, target: usize, device: Device) -> Result<Tensor, DatasetError>;
 }
 

@@ -47,7 +47,7 @@ pub trait DatasetTensors {
     /// Returns the model inputs for all rows of a batch, in `kind` on `device`, as selected by [`Needs`].
     ///
     /// # Errors
-    /// [`DatasetError::Library`].
+    /// [`DatasetError::Other`].
     fn inputs(&self, batch: &Batch, device: Device, kind: Kind) -> Result<Inputs, DatasetError>;
 }
 
@@ -118,8 +118,8 @@ fn matrix<T: Element>(
 
 /// Converts an error of libtorch to an error of the loader.
 fn refused(error: TchError) -> DatasetError {
-    DatasetError::Library {
-        name: "libtorch",
-        source: Box::new(error),
+    DatasetError::Other {
+        message: "libtorch".to_owned(),
+        source: Some(error.into()),
     }
 }

@@ -13,7 +13,7 @@ pub trait SpecTensors {
     /// `[n, channels, height, width]`.
     ///
     /// # Errors
-    /// [`DatasetError::Row`] if bytes are not a row of this feature; [`DatasetError::Library`] if libtorch fails.
+    /// [`DatasetError::Other`] if bytes are not a row of this feature, or if libtorch fails.
     fn spectrogram(
         &self,
         rows: &[&[u8]],
@@ -44,10 +44,9 @@ impl SpecTensors for InputSpec {
         for (row, (value, slot)) in rows.iter().zip(slots).enumerate() {
             let frames = form
                 .fill(value, slot)
-                .map_err(|problem| DatasetError::Row {
-                    column: self.feature.name.clone(),
-                    row,
-                    problem,
+                .map_err(|problem| DatasetError::Other {
+                    message: format!("column {}, row {row}: {problem}", self.feature.name),
+                    source: None,
                 })?;
             // Set even if all rows have the same length: none is then shorter, so nothing is masked.
             filled.push(frames as i64);

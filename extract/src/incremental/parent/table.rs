@@ -30,7 +30,7 @@ impl ParentTable {
         let Some(entry) = manifest.files_of(name).next() else {
             return Err(StoreError::Needed {
                 path: store.data(&manifest.plan_id).join(name),
-                source: general("the manifest does not list it"),
+                source: general("the manifest does not list it").into(),
             });
         };
 
@@ -74,7 +74,7 @@ impl ParentTable {
     pub(super) fn needed(&self, source: ParquetError) -> StoreError {
         StoreError::Needed {
             path: self.path.clone(),
-            source,
+            source: source.into(),
         }
     }
 }
@@ -85,7 +85,7 @@ fn unsound(path: PathBuf) -> StoreError {
         Err(error) if !leads_nowhere(&error) => StoreError::io_at(&path, "open")(error),
         _ => StoreError::Needed {
             path,
-            source: general("its content differs from the committed one"),
+            source: general("its content differs from the committed one").into(),
         },
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use wavemill_schemas::manifest::{Counts, Engine, FileEntry, Identity, Manifest};
 use wavemill_schemas::recipe::Recipe;
 use wavemill_schemas::{FORMAT_VERSION, canonical};
-use wavemill_store::shards::{ShardError, write_table};
+use wavemill_store::shards::write_table;
 
 use super::*;
 
@@ -55,7 +55,7 @@ pub(super) fn store_with(root: &Path, recipe: Recipe, tables: Vec<(&str, RecordB
 
 fn written(root: &Path, path: String, name: &str, rows: RecordBatch) -> FileEntry {
     let schema = rows.schema();
-    let batches = [Ok::<_, ShardError>(rows)];
+    let batches = [Ok::<_, StoreError>(rows)];
     write_table(root, path, name, schema, batches).expect("a table")
 }
 

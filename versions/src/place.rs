@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use wavemill_schemas::manifest::Manifest;
 
-use super::{Store, StoreError};
+use crate::{StoreError, StoreFolder};
 
-impl Store {
+impl StoreFolder {
     /// Returns the path of a file that a manifest or a receipt names. The file need not exist.
     ///
     /// # Errors
-    /// [`StoreError::Outside`] if a link in the path leads out of the store. The store's own folder may be a link.
+    /// [`StoreError::Damaged`] if a link in the path leads out of the store. The store's own folder may be a link.
     pub fn locate(&self, name: &str) -> Result<PathBuf, StoreError> {
         let path = self.root.join(name);
         self.require_inside(&path, name)?;
@@ -22,7 +22,7 @@ impl Store {
     /// Checks that every file of a manifest is inside the store.
     ///
     /// # Errors
-    /// As for [`Store::locate`], for the first file outside.
+    /// As for [`StoreFolder::locate`], for the first file outside.
     pub(crate) fn locate_all(&self, manifest: &Manifest) -> Result<(), StoreError> {
         for file in &manifest.files {
             self.locate(&file.path)?;
@@ -33,7 +33,7 @@ impl Store {
     /// Refuses a run whose folders lead out of the store: it would write files that no reader would read.
     ///
     /// # Errors
-    /// As for [`Store::locate`].
+    /// As for [`StoreFolder::locate`].
     pub fn require_own_folders(&self, plan_id: &str) -> Result<(), StoreError> {
         for folder in [
             self.data(plan_id),
@@ -49,7 +49,11 @@ impl Store {
         Ok(())
     }
 
-    pub(super) fn require_inside(&self, path: &Path, name: &str) -> Result<(), StoreError> {
+    /// Checks that `path`, which is called `name` in the store, does not lead out of the store.
+    ///
+    /// # Errors
+    /// As for [`StoreFolder::locate`].
+    pub fn require_inside(&self, path: &Path, name: &str) -> Result<(), StoreError> {
         // Resolve the links of both paths, because the store's own folder may be a link.
         let is_inside = match (path.canonicalize(), self.root.canonicalize()) {
             (Ok(path), Ok(root)) => path.starts_with(root),
@@ -59,9 +63,13 @@ impl Store {
         if is_inside {
             return Ok(());
         }
-        Err(StoreError::Outside {
+        let problem = format!(
+            "damaged store: {name} leads out of it through a symbolic link: replace the link with the files themselves"
+        );
+        Err(StoreError::Damaged {
             path: self.root.clone(),
-            name: name.to_owned(),
+            problem,
+            source: None,
         })
     }
 }
@@ -74,13 +82,13 @@ mod tests {
     use super::*;
 
     /// Creates a store whose root is a symbolic link, and another folder next to it.
-    fn linked_store(folder: &Path) -> Store {
+    fn linked_store(folder: &Path) -> StoreFolder {
         for name in ["real/data/p/t", "other/data/p/t"] {
             fs::create_dir_all(folder.join(name)).expect("folders");
             fs::write(folder.join(name).join("t.parquet"), name).expect("room");
         }
         symlink("real", folder.join("store")).expect("a link");
-        Store::at(&folder.join("store"))
+        StoreFolder::at(&folder.join("store"))
     }
 
     #[test]

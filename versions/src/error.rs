@@ -1,0 +1,173 @@
+//! The error type of a store.
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use wavemill_schemas::manifest::{ManifestError, remedy_of_format};
+use wavemill_schemas::version_name::TagProblem;
+use wavemill_schemas::{FORMAT_VERSION, exit};
+
+/// The error type of a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file system operation failed.
+    #[error("{path}: cannot {action}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The operation that failed, such as `read`.
+        action: &'static str,
+        /// The operating system's error.
+        source: io::Error,
+    },
+    /// The store, the version or the tag does not exist, or the data of the version was removed on purpose.
+    #[error("{path}: {problem}")]
+    Absent {
+        /// The store.
+        path: PathBuf,
+        /// Description of the problem and its remedy.
+        problem: String,
+    },
+    /// The manifest has another format than this program reads. It is not damaged.
+    #[error(
+        "{path}: this store {}: its format version is {found}, and this wavemill reads {FORMAT_VERSION}",
+        remedy_of_format(*found)
+    )]
+    OtherFormat {
+        /// The manifest's file.
+        path: PathBuf,
+        /// The format version of the manifest.
+        found: u64,
+    },
+    /// The tag does not name a readable version.
+    #[error("{path}: damaged tag: {problem}: {}", problem.remedy())]
+    Tag {
+        /// The tag's file.
+        path: PathBuf,
+        /// The problem with the tag.
+        problem: TagProblem,
+    },
+    /// A file is missing, has another content than was committed, or lies outside of the store.
+    #[error("{path}: {problem}")]
+    Damaged {
+        /// The file, or the store.
+        path: PathBuf,
+        /// Description of the problem and its remedy.
+        problem: String,
+        /// The cause, if it is not described by `problem`.
+        source: Option<ManifestError>,
+    },
+    /// A table of the latest version, which the next version needs, cannot be read.
+    #[error(
+        "{path}: lost or damaged, but needed by the new version: restore it from a copy of the store, or assign all \
+         sides again with --resplit"
+    )]
+    Needed {
+        /// The table's file.
+        path: PathBuf,
+        /// The cause.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// Rows cannot be encoded, written, or read to copy them.
+    #[error("{problem}")]
+    Rows {
+        /// The place and the problem.
+        problem: String,
+        /// The cause.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// Another process holds the store's lock.
+    #[error(
+        "{path}: another wavemill is writing to this store: wait for it with --wait SECONDS, or stop it"
+    )]
+    Locked {
+        /// Root folder of the store.
+        path: PathBuf,
+    },
+    /// A version or an unfinished plan of the store differs from this run's plan.
+    #[error("{path}: {problem}")]
+    OtherPlan {
+        /// Root folder of the store.
+        path: PathBuf,
+        /// Description of the differences and the remedy.
+        problem: String,
+    },
+    /// The store's own JSON cannot be written. This does not happen.
+    #[error("store metadata")]
+    Json(#[from] serde_json::Error),
+}
+
+impl StoreError {
+    /// Returns the exit code of the command.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Absent { .. } | Self::OtherFormat { .. } => exit::USAGE,
+            // A path through a file.
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::NotADirectory => exit::USAGE,
+            Self::Tag { .. } | Self::Damaged { .. } | Self::Needed { .. } => exit::DAMAGED,
+            Self::OtherPlan { .. } => exit::OTHER_PLAN,
+            Self::Locked { .. } => exit::BUSY,
+            Self::Io { .. } | Self::Rows { .. } | Self::Json(_) => exit::FAILED,
+        }
+    }
+
+    /// Returns the I/O error because of which a file could not be accessed or rows could not be written, if any.
+    pub fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Rows { source, .. } => source.source()?.downcast_ref(),
+            _ => None,
+        }
+    }
+
+    /// Returns a function that adds the path and the action to an I/O error.
+    pub fn io_at(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            path,
+            action,
+            source,
+        }
+    }
+
+    /// Returns a function that adds the place and the problem to an error of Arrow or Parquet.
+    pub fn rows<E: Into<Box<dyn Error + Send + Sync>>>(
+        problem: impl Into<String>,
+    ) -> impl FnOnce(E) -> Self {
+        let problem = problem.into();
+        move |source| Self::Rows {
+            problem,
+            source: source.into(),
+        }
+    }
+
+    /// Returns a function that maps an error of the manifest at `path` to [`StoreError::OtherFormat`] or
+    /// [`StoreError::Damaged`].
+    pub fn manifest_at(path: PathBuf) -> impl FnOnce(ManifestError) -> Self {
+        move |source| match source {
+            ManifestError::OtherFormat { found } => Self::OtherFormat { path, found },
+            source => Self::Damaged {
+                path,
+                problem: "damaged manifest: restore it from a copy of the store".to_owned(),
+                source: Some(source),
+            },
+        }
+    }
+
+    /// Creates [`StoreError::Absent`].
+    pub(crate) fn absent(path: &Path, problem: impl Into<String>) -> Self {
+        Self::Absent {
+            path: path.to_owned(),
+            problem: problem.into(),
+        }
+    }
+
+    /// Creates [`StoreError::OtherPlan`].
+    pub fn other_plan(path: &Path, problem: String) -> Self {
+        Self::OtherPlan {
+            path: path.to_owned(),
+            problem,
+        }
+    }
+}

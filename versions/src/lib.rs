@@ -1,0 +1,317 @@
+//! The versions of a store on disk: finding them by number or tag, reading their manifests, and locating their files.
+//! Both programs read stores through this crate. It writes nothing and reads no row.
+
+mod error;
+mod place;
+mod tags;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use wavemill_schemas::manifest::Manifest;
+
+pub use error::StoreError;
+
+/// A folder that contains, or will contain, versions.
+#[derive(Clone, Debug)]
+pub struct StoreFolder {
+    root: PathBuf,
+}
+
+/// A committed version.
+#[derive(Clone, Debug)]
+pub struct CommittedVersion {
+    /// Version number.
+    pub version: u64,
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// blake3 of the manifest's file in lower-case hex, which identifies this state of the store. It is part of the next
+    /// plan's identity.
+    pub hash: String,
+}
+
+impl StoreFolder {
+    /// Opens an existing store with at least one version.
+    ///
+    /// # Errors
+    /// Returns [`StoreError::Absent`] if the store has no version.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let store = Self::at(root);
+        match store.versions()?.is_empty() {
+            true => Err(store.missing()),
+            false => Ok(store),
+        }
+    }
+
+    /// Creates the handle of a store that may not exist yet.
+    pub fn at(root: &Path) -> Self {
+        let root = root.to_owned();
+        Self { root }
+    }
+
+    fn missing(&self) -> StoreError {
+        let problem = "no store with a committed version: check --store, or run `wavemill extract` (again if it was \
+                       interrupted)";
+        StoreError::absent(&self.root, problem)
+    }
+
+    /// Returns the store's root folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns the path `data/<plan_id>` in the store.
+    pub fn data(&self, plan_id: &str) -> PathBuf {
+        self.root.join("data").join(plan_id)
+    }
+
+    /// Reports whether `path`, which need not exist, is the store's folder or a path inside it, after following all
+    /// links.
+    pub fn encloses(&self, path: &Path) -> bool {
+        real(path).starts_with(real(&self.root))
+    }
+
+    /// Returns the folder of the manifests.
+    pub fn versions_folder(&self) -> PathBuf {
+        self.root.join("_wavemill/versions")
+    }
+
+    /// Returns the path of a version's manifest, which need not exist.
+    pub fn manifest_path(&self, version: u64) -> PathBuf {
+        self.versions_folder().join(format!("{version:08}.json"))
+    }
+
+    /// Checks that the path of the store is not a file.
+    ///
+    /// # Errors
+    /// [`StoreError::Absent`].
+    pub fn require_folder(&self) -> Result<(), StoreError> {
+        if self.root.is_file() {
+            let problem = "is a file, not the folder of a store: check --store";
+            return Err(StoreError::absent(&self.root, problem));
+        }
+        Ok(())
+    }
+
+    /// Returns the numbers of the committed versions in ascending order.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] if the folder exists but cannot be read, and those of [`StoreFolder::require_folder`].
+    pub fn versions(&self) -> Result<Vec<u64>, StoreError> {
+        self.require_folder()?;
+        // The folder also contains temporary files of commits. Their names do not parse as version numbers.
+        let paths = list(&self.versions_folder())?;
+        Ok(paths.iter().filter_map(|path| version_of(path)).collect())
+    }
+
+    /// Returns a version, by default the latest one.
+    ///
+    /// # Errors
+    /// [`StoreError::Absent`], [`StoreError::Damaged`], [`StoreError::OtherFormat`], [`StoreError::Io`].
+    pub fn committed(&self, version: Option<u64>) -> Result<CommittedVersion, StoreError> {
+        let versions = self.versions()?;
+        let Some(&latest) = versions.last() else {
+            return Err(self.missing());
+        };
+
+        let version = version.unwrap_or(latest);
+        if !versions.contains(&version) {
+            let there = if versions.len() == 1 {
+                format!("version {latest} only")
+            } else {
+                // Manifests are never removed, so there are no gaps.
+                format!("1 to {latest}")
+            };
+            let problem = format!("no version {version}; available: {there}");
+            return Err(StoreError::absent(&self.root, problem));
+        }
+        self.read(version)
+    }
+
+    /// Returns the number and the manifest of a version like [`StoreFolder::committed`].
+    ///
+    /// # Errors
+    /// As for [`StoreFolder::committed`].
+    pub fn manifest(&self, version: Option<u64>) -> Result<(u64, Manifest), StoreError> {
+        let committed = self.committed(version)?;
+        Ok((committed.version, committed.manifest))
+    }
+
+    /// Returns the latest version, or `None` if nothing has been committed yet. Unless the caller holds the store's
+    /// lock, another version may be committed at any time.
+    ///
+    /// # Errors
+    /// As for [`StoreFolder::committed`], except that a store without versions is not an error.
+    pub fn latest(&self) -> Result<Option<CommittedVersion>, StoreError> {
+        let latest = self.versions()?.last().copied();
+        latest.map(|version| self.read(version)).transpose()
+    }
+
+    /// Reads the manifest of an existing version.
+    fn read(&self, version: u64) -> Result<CommittedVersion, StoreError> {
+        let path = self.manifest_path(version);
+        // Read the file once, so that the manifest and the hash belong to the same bytes.
+        let bytes = fs::read(&path).map_err(StoreError::io_at(&path, "read"))?;
+        let hash = blake3::hash(&bytes).to_hex().to_string();
+        let manifest = Manifest::from_json(bytes).map_err(StoreError::manifest_at(path))?;
+        Ok(CommittedVersion {
+            version,
+            manifest,
+            hash,
+        })
+    }
+
+    /// Returns a version's manifest like [`StoreFolder::manifest`], but only if the version's data still exists inside
+    /// the store.
+    ///
+    /// # Errors
+    /// Those of [`StoreFolder::committed`].
+    pub fn readable(&self, version: Option<u64>) -> Result<(u64, Manifest), StoreError> {
+        let committed = self.committed(version)?;
+        let version = committed.version;
+        if self.was_collected(&committed, &self.versions()?)? {
+            let problem = format!(
+                "the data of version {version} was removed by `wavemill gc`: use a later version"
+            );
+            return Err(StoreError::absent(&self.root, problem));
+        }
+        self.locate_all(&committed.manifest)?;
+        Ok((version, committed.manifest))
+    }
+
+    /// Reports whether `gc` removed the data of a version. `versions` are all versions of the store.
+    fn was_collected(
+        &self,
+        committed: &CommittedVersion,
+        versions: &[u64],
+    ) -> Result<bool, StoreError> {
+        // `gc` never removes the data of the latest version. If that data is missing, it was lost.
+        let is_old = versions
+            .last()
+            .is_some_and(|latest| committed.version < *latest);
+        Ok(is_old && !self.has_data(&committed.manifest)?)
+    }
+
+    /// Reports whether the data folder of a manifest exists.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn has_data(&self, manifest: &Manifest) -> Result<bool, StoreError> {
+        let data = self.data(&manifest.plan_id);
+        let is_there = data.try_exists();
+        is_there.map_err(StoreError::io_at(&data, "access"))
+    }
+}
+
+/// Returns the version whose manifest has this path.
+fn version_of(path: &Path) -> Option<u64> {
+    let number = path.file_name()?.to_str()?.strip_suffix(".json")?;
+    if number.len() != 8 {
+        return None;
+    }
+    number.parse().ok()
+}
+
+/// Resolves the symbolic links and `..` of `path` as far as it exists, and appends the rest.
+fn real(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let mut real = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => _ = real.pop(),
+            other => real.push(other),
+        }
+        // Canonicalize after each component: `..` refers to the parent of the folder that a link points to.
+        real = real.canonicalize().unwrap_or(real);
+    }
+    real
+}
+
+/// Reports whether an error means that a path does not exist. With any other error, such as EIO or EACCES, this is
+/// unknown, and treating it as absence would lose data silently.
+pub fn leads_nowhere(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+/// Returns the sorted entries of a folder, or an empty list if the folder does not exist.
+///
+/// # Errors
+/// [`StoreError::Io`].
+pub fn list(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if leads_nowhere(&error) => return Ok(Vec::new()),
+        other => other.map_err(StoreError::io_at(folder, "list the folder"))?,
+    };
+    let paths: Result<Vec<_>, _> = entries.map(|entry| entry.map(|e| e.path())).collect();
+    let mut paths = paths.map_err(StoreError::io_at(folder, "list the folder"))?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Returns the blake3 of a file in lower-case hex.
+///
+/// # Errors
+/// The I/O error of the file system.
+pub fn hash_file(path: &Path) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path)?)?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn store_contains_paths_through_links() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path().join("store");
+        fs::create_dir_all(root.join("data/x")).expect("folders");
+        fs::create_dir(folder.path().join("store-2")).expect("a folder");
+        std::os::unix::fs::symlink(root.join("data/x"), folder.path().join("link"))
+            .expect("a link");
+
+        let store = StoreFolder::at(&root);
+        for inside in [
+            "store",
+            "store/new/file",
+            "store-2/../store/x",
+            "link/y",
+            "link/..",
+            "store/no/../data",
+        ] {
+            assert!(store.encloses(&folder.path().join(inside)), "{inside}");
+        }
+
+        for outside in [
+            "",
+            "store-2/x",
+            "store/..",
+            "link/../../../x",
+            "new/store/x",
+        ] {
+            assert!(!store.encloses(&folder.path().join(outside)), "{outside}");
+        }
+
+        assert!(
+            StoreFolder::at(Path::new(".")).encloses(Path::new("_wavemill/versions/00000001.json"))
+        );
+    }
+
+    #[test]
+    fn files_are_not_stores() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let error = StoreFolder::at(file.path()).versions();
+        assert_eq!(
+            error.expect_err("a file").to_string(),
+            format!(
+                "{}: is a file, not the folder of a store: check --store",
+                file.path().display()
+            )
+        );
+    }
+}

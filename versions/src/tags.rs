@@ -1,0 +1,103 @@
+//! Resolves names of versions. Each tag is a small file next to the versions that contains a number.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use wavemill_schemas::version_name::{
+    TAG_FILE_BYTES_MAX, TAGS_FOLDER, TagName, TagProblem, VersionName, tagged_version, tags_there,
+};
+
+use crate::{StoreError, StoreFolder, list};
+
+impl StoreFolder {
+    /// Returns the folder of the tags' files.
+    pub fn tags_folder(&self) -> PathBuf {
+        self.root.join(TAGS_FOLDER)
+    }
+
+    /// Returns the path of a tag's file, which need not exist.
+    pub fn tag_path(&self, tag: &TagName) -> PathBuf {
+        self.tags_folder().join(tag.as_str())
+    }
+
+    /// Resolves a version name to a version number. `None` means the latest version and is returned unchanged. Does not
+    /// check that a version with a given number exists; the caller that reads the version does.
+    ///
+    /// # Errors
+    /// [`StoreError::Absent`], [`StoreError::Tag`], [`StoreError::Io`].
+    pub fn resolve(&self, name: Option<&VersionName>) -> Result<Option<u64>, StoreError> {
+        match name {
+            None => Ok(None),
+            Some(VersionName::Number(number)) => Ok(Some(*number)),
+            Some(VersionName::Tag(tag)) => self.resolve_tag(tag).map(Some),
+        }
+    }
+
+    fn resolve_tag(&self, tag: &TagName) -> Result<u64, StoreError> {
+        if let Some(version) = self.tagged(tag, &self.versions()?)? {
+            return Ok(version);
+        }
+        let there = tags_there(&self.tag_names());
+        let problem = format!(
+            "no tag {tag}; {there}: `wavemill info --versions` lists all versions, and `wavemill tag VERSION {tag}` \
+             creates the tag"
+        );
+        Err(StoreError::absent(&self.root, problem))
+    }
+
+    /// Returns the names of all tags in order, including damaged ones. They only serve as a hint in an error: if they
+    /// cannot be listed, the list is empty.
+    fn tag_names(&self) -> Vec<String> {
+        let paths = list(&self.tags_folder()).unwrap_or_default();
+        let names = paths.iter().filter_map(|path| path.file_name()?.to_str());
+        names
+            .filter(|name| name.parse::<TagName>().is_ok())
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Returns the version that a tag names, which must be one of `versions`. Returns `None` if there is no such tag.
+    ///
+    /// # Errors
+    /// [`StoreError::Tag`], [`StoreError::Io`].
+    pub fn tagged(&self, tag: &TagName, versions: &[u64]) -> Result<Option<u64>, StoreError> {
+        let path = self.tag_path(tag);
+        let content = match read_tag(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // A folder is not a valid tag. Report a damaged tag instead of an I/O error.
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => Vec::new(),
+            other => other.map_err(StoreError::io_at(&path, "read"))?,
+        };
+
+        match self.check_tag(&content, versions) {
+            Ok(version) => Ok(Some(version)),
+            Err(problem) => Err(StoreError::Tag { path, problem }),
+        }
+    }
+
+    /// Returns the version that the content of a tag's file names. It must be one of `versions`.
+    fn check_tag(&self, content: &[u8], versions: &[u64]) -> Result<u64, TagProblem> {
+        let version = tagged_version(content).ok_or(TagProblem::Content)?;
+        if !versions.contains(&version) {
+            return Err(TagProblem::NoVersion { version });
+        }
+
+        // A damaged manifest or folder is not the tag's fault and is reported by the caller that reads it.
+        if let Ok(committed) = self.read(version)
+            && let Ok(true) = self.was_collected(&committed, versions)
+        {
+            return Err(TagProblem::Collected { version });
+        }
+        Ok(version)
+    }
+}
+
+/// Reads a tag's file, up to the maximum length of a tag.
+fn read_tag(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    File::open(path)?
+        .take(TAG_FILE_BYTES_MAX)
+        .read_to_end(&mut content)?;
+    Ok(content)
+}
