@@ -237,6 +237,7 @@ mod tests {
             (7, 7, 3, 1),
         ] {
             let center = args(n_fft, Framing::Center(PadMode::Constant));
+
             assert_eq!(
                 (center.n_frames(n), args(n_fft, Framing::Inside).n_frames(n)),
                 (centred, inside),
